@@ -1,0 +1,56 @@
+"""lmzoo: a pluggable architecture zoo for language models.
+
+The public names, each imported when first used: `import lmzoo` alone imports neither torch nor any model.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from lmzoo import state as state
+    from lmzoo.conformance import check_model as check_model
+    from lmzoo.data.tokenizers import load_tokenizer as load_tokenizer
+    from lmzoo.errors import LmzooError as LmzooError
+    from lmzoo.losses import IGNORE_INDEX as IGNORE_INDEX
+    from lmzoo.model import LanguageModel as LanguageModel
+    from lmzoo.model import LMOutput as LMOutput
+    from lmzoo.model import ModelConfig as ModelConfig
+    from lmzoo.model import Traits as Traits
+    from lmzoo.registry import create_model as create_model
+    from lmzoo.registry import list_models as list_models
+    from lmzoo.registry import register_model as register_model
+    from lmzoo.sampling import SamplingConfig as SamplingConfig
+    from lmzoo.saving import load_model as load_model
+
+_HOMES = {
+    "IGNORE_INDEX": "losses",
+    "LMOutput": "model",
+    "LanguageModel": "model",
+    "LmzooError": "errors",
+    "ModelConfig": "model",
+    "SamplingConfig": "sampling",
+    "Traits": "model",
+    "check_model": "conformance",
+    "create_model": "registry",
+    "list_models": "registry",
+    "load_model": "saving",
+    "load_tokenizer": "data.tokenizers",
+    "register_model": "registry",
+    "state": "",
+}
+__all__ = sorted([*_HOMES, "__version__"])
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'lmzoo' has no attribute {name!r}")
+    home = _HOMES[name]
+    return getattr(import_module(f"lmzoo.{home}"), name) if home else import_module(f"lmzoo.{name}")
+
+
+def __dir__() -> list[str]:
+    return __all__

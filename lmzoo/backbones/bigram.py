@@ -1,0 +1,38 @@
+"""The bigram model: a table of logits, one row per token. The first model of the lecture this zoo began with.
+
+Distinctive: it sees the present token and nothing else, so its best possible loss is known exactly: the conditional
+entropy of the counted bigrams. Its features are its logits already, and its head passes them on. The table begins at
+zero (uniform predictions) and not at N(0, 1) as in the lecture: the problem is convex, and the loss begins at ln V.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lmzoo.layers.linear import Embedding
+from lmzoo.model import LanguageModel, ModelConfig, Traits
+from lmzoo.registry import register_model
+from lmzoo.state import State
+
+
+@register_model("bigram")
+class Bigram(LanguageModel):
+    """`logits[t] = table[idx[t]]`, the table being (V, V)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.table = Embedding(config.vocab_size, config.vocab_size, std=0.0)
+        self.head = nn.Identity()
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(extrapolates=True, receptive_field=1, state_growth="none")
+
+    def empty_state(
+        self, batch_size: int, max_len: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> State:
+        return ()  # nothing needs to be remembered
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        return self.table(idx_BT), state

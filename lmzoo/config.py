@@ -1,0 +1,134 @@
+"""Settings: dict or TOML <-> frozen dataclass, `--set KEY=VALUE` overrides, and errors that name field, value and rule.
+
+Types are checked by pydantic (imported only when a config is built); what one field asks of another is checked by the
+dataclass itself in `__post_init__`, with the helpers below, so that a config made in Python is held to the same rules.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+from lmzoo.errors import ConfigError
+
+Config = TypeVar("Config")
+
+
+def build(cls: type[Config], values: Mapping[str, Any], *, where: str = "") -> Config:
+    """Make the frozen dataclass `cls` from `values`, checking names, types and rules.
+
+    `where` is put before the message (a file, a command line). Raises `ConfigError` naming field, value and rule.
+    """
+    from pydantic import TypeAdapter, ValidationError
+
+    prefix = f"{where}: " if where else ""
+    names = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
+    for name in values:
+        if name not in names:
+            raise ConfigError(f"{prefix}{name}={values[name]!r} is not a setting of {cls.__name__}{suggest(name, names)}")
+    required = [f.name for f in dataclasses.fields(cls) if f.init and f.default is f.default_factory]  # type: ignore[arg-type]
+    for name in required:
+        if name not in values:
+            raise ConfigError(f"{prefix}{name} must be given to {cls.__name__}")
+    hints = get_type_hints(cls)
+    for name, value in values.items():
+        try:
+            TypeAdapter(hints[name]).validate_python(value, strict=True)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise ConfigError(f"{prefix}{name}={value!r}: {first['msg'].lower()}") from None
+    try:
+        return cls(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{prefix}{error}") from None
+
+
+def suggest(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` when something known is near to `name`, else the known names."""
+    known = sorted(known)
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """The settings of a config dataclass by name."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+
+
+def require(holds: bool, message: str) -> None:
+    """Raise `ConfigError(message)` unless `holds`."""
+    if not holds:
+        raise ConfigError(message)
+
+
+def require_positive(config: Any, *fields: str) -> None:
+    """Each named field must be at least 1 (a whole number) or above 0 (a fraction)."""
+    for field in fields:
+        value = getattr(config, field)
+        rule = "must be a positive integer" if isinstance(value, int) else "must be above 0"
+        require(math.isfinite(value) and value > 0, f"{field}={value} {rule}")
+
+
+def require_between(config: Any, field: str, low: float, high: float, *, below_high: bool = False) -> None:
+    """`low <= field <= high`, or `< high` with `below_high`."""
+    value = getattr(config, field)
+    inside = low <= value < high if below_high else low <= value <= high
+    require(inside, f"{field}={value} must be in [{low:g}, {high:g}{')' if below_high else ']'}")
+
+
+def require_divides(config: Any, divisor: str, dividend: str) -> None:
+    """`divisor` must divide `dividend` without remainder (both name fields of `config`)."""
+    small, large = getattr(config, divisor), getattr(config, dividend)
+    require(small > 0 and large % small == 0, f"{divisor}={small} must divide {dividend}={large}")
+
+
+def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
+    """`["d_model=256", "precision=bf16"]` -> `{"d_model": 256, "precision": "bf16"}`.
+
+    A value is read as TOML (numbers, booleans, quoted strings, lists); whatever is not TOML is the text itself.
+    """
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise ConfigError(f"--set {assignment!r} must have the form KEY=VALUE")
+        try:
+            values[key] = tomllib.loads(f"value = {text.strip()}")["value"]
+        except tomllib.TOMLDecodeError:
+            values[key] = text.strip()
+    return values
+
+
+def load_toml(path: str | Path) -> dict[str, Any]:
+    """Read a TOML file. Raises `ConfigError` naming the file when it is missing or is not TOML."""
+    try:
+        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
+
+
+def dump_toml(tables: Mapping[str, Any]) -> str:
+    """Write scalars, lists of scalars and one level of tables as TOML; `None` is left out, as TOML has none."""
+    lines = [f"{key} = {_toml_value(value)}" for key, value in tables.items() if not _is_table(value) and value is not None]
+    for key, table in tables.items():
+        if _is_table(table):
+            lines += ["", f"[{key}]"]
+            lines += [f"{name} = {_toml_value(value)}" for name, value in table.items() if value is not None]
+    return "\n".join(lines).lstrip("\n") + "\n"
+
+
+def _is_table(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _toml_value(value: Any) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
+    return json.dumps(value, ensure_ascii=False)  # strings, numbers, booleans and lists are spelled alike in JSON and TOML

@@ -1,0 +1,300 @@
+"""The contract: what every language model does alike, whatever its architecture.
+
+A backbone says how tokens become features (`features`) and names a `head` that turns features into logits. All the rest
+is here, final: forward, loss, decoding, generation, counting, saving. Legend: B batch, T time, V vocabulary, D width.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, final
+
+import torch
+from torch import Tensor, nn
+
+from lmzoo import losses
+from lmzoo.config import require_positive
+from lmzoo.errors import InputError
+from lmzoo.state import State, TimeBuffer, nbytes
+
+if TYPE_CHECKING:
+    from lmzoo.sampling import SamplingConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """What every model has. A backbone's config extends it and checks its own rules in `__post_init__`."""
+
+    vocab_size: int
+    context_length: int = 256  # tokens seen in training; for a model that does not extrapolate, the most it can see
+
+    def __post_init__(self) -> None:
+        require_positive(self, "vocab_size", "context_length")
+
+
+class LMOutput(NamedTuple):
+    """Unpacks as `logits, loss`."""
+
+    logits: Tensor | None  # (B, T, V); None only when asked for by `return_logits=False`
+    loss: Tensor | None  # scalar, nats per token; None without targets
+
+
+@dataclass(frozen=True, kw_only=True)
+class Traits:
+    """What a model declares of itself; the conformance checks hold it to every word."""
+
+    extrapolates: bool = False  # goes on past `context_length`; else it sees a sliding window of the last tokens
+    receptive_field: int | None = None  # tokens, the present one included, that can matter to a prediction; None: all
+    state_growth: Literal["none", "constant", "linear"] = "linear"  # of the decoding state with the tokens seen
+    uniform_at_start: bool = True  # a fresh model predicts nearly uniformly: its loss is within 5 % of ln V
+
+
+class LanguageModel(nn.Module, ABC):
+    """Base of every model. A subclass implements `features` and sets `self.head`; it overrides nothing marked final."""
+
+    config_class: ClassVar[type[ModelConfig]] = ModelConfig
+    family: ClassVar[str] = ""  # the registered name
+    head: nn.Module  # (..., D) -> (..., V)
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    # What a backbone says of itself -----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        """Tokens (B, T) int64 to features (B, T, D), reading what came before from `state` and returning the next one.
+
+        `state` is None for a sequence that starts here and needs no successor (training); else it came from
+        `empty_state` or from an earlier call, and must be left as it is.
+        """
+
+    def empty_state(
+        self, batch_size: int, max_len: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> State:
+        """The state before the first token, with room for `max_len` tokens.
+
+        None, the default, says that `features` keeps no state: decoding then recomputes from the tokens so far.
+        """
+        return None
+
+    @property
+    def traits(self) -> Traits:
+        """What this model declares of itself."""
+        return Traits()
+
+    # Forward and loss -------------------------------------------------------------------------------------------------
+
+    @final
+    def forward(self, idx: Tensor, targets: Tensor | None = None, *, return_logits: bool = True) -> LMOutput:
+        """`logits, loss = model(idx, targets)`: idx, targets (B, T) int64 -> logits (B, T, V), loss a scalar in nats.
+
+        `targets[b, t]` is the token that follows `idx[b, t]`, or `IGNORE_INDEX`; without targets the loss is None.
+        `return_logits=False` gives the same loss without holding all logits. Raises `InputError` on ids out of range
+        and on T beyond `context_length` for a model that does not extrapolate.
+        """
+        self._check_ids("idx", idx)
+        if targets is None and not return_logits:
+            raise InputError("return_logits=False needs targets: there would be nothing to return")
+        limit = self.config.context_length
+        if idx.shape[1] > limit and not self.traits.extrapolates:
+            raise InputError(
+                f"idx has T={idx.shape[1]} tokens, more than context_length={limit}: "
+                f"{self.family or type(self).__name__} cannot look further back (decode and generate slide a window)"
+            )
+        with losses.collect_auxiliary() as auxiliary:
+            x_BTD, _ = self.features(idx)
+        if targets is None:
+            return LMOutput(self.head(x_BTD), None)
+        self._check_ids("targets", targets, like=idx)
+        if return_logits:
+            logits_BTV = self.head(x_BTD)
+            loss = losses.cross_entropy(logits_BTV, targets)
+        else:
+            logits_BTV = None
+            loss = losses.chunked_cross_entropy(x_BTD, self.head, targets)
+        return LMOutput(logits_BTV, losses.with_auxiliary(loss, auxiliary))
+
+    # Decoding ---------------------------------------------------------------------------------------------------------
+
+    @final
+    def init_state(self, batch_size: int, max_len: int | None = None) -> State:
+        """The decoding state before the first token, with room for `max_len` tokens (default `context_length`).
+
+        Decoding may go on past `max_len`: the buffers then grow.
+        """
+        max_len = self.config.context_length if max_len is None else max_len
+        window = None if self.traits.extrapolates else self.config.context_length
+        reach = max_len if window is None else min(max_len, window)
+        layers = self.empty_state(batch_size, reach, device=self.device, dtype=self.dtype)
+        tokens = None
+        if layers is None or window is not None:  # needed to recompute from, at once or when the window begins to slide
+            tokens = TimeBuffer.empty(batch_size, max_len, window=window, device=self.device, dtype=torch.long)
+        return {"position": 0, "tokens": tokens, "layers": layers}
+
+    @final
+    @torch.no_grad()
+    def decode(self, idx: Tensor, state: State) -> tuple[Tensor, State]:
+        """Read T more tokens: idx (B, T) -> logits of the last position (B, V) and the next state.
+
+        T > 1 is a prefill, T = 1 a step; any split of a sequence gives what `forward` gives on the whole. `state` stays
+        valid and unchanged. Dropout follows the model's mode: call `eval()` first, as `generate` does.
+        """
+        self._check_ids("idx", idx)
+        if idx.shape[1] == 0:
+            raise InputError("idx has T=0 tokens: decode needs at least one")
+        position = state["position"] + idx.shape[1]
+        tokens, layers = state["tokens"], state["layers"]
+        if tokens is not None:
+            tokens = tokens.append(idx)
+        if not self.traits.extrapolates and position > self.config.context_length:
+            layers = None  # every position has moved within the window: nothing that was computed before still holds
+        if layers is None:
+            x_BTD, _ = self.features(tokens.entries())
+        else:
+            x_BTD, layers = self.features(idx, layers)
+        return self.head(x_BTD[:, -1]), {"position": position, "tokens": tokens, "layers": layers}
+
+    @final
+    def generate(
+        self,
+        idx: Tensor,
+        max_new_tokens: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        stop_tokens: Sequence[int] = (),
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Continue the prompts idx (B, T) by `max_new_tokens` sampled tokens each: (B, T + max_new_tokens) int64.
+
+        `temperature=0` is greedy. A row that has drawn one of `stop_tokens` repeats it to the end. See `SamplingConfig`.
+        """
+        from lmzoo import generation
+
+        config = self._sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        return generation.generate(self, idx, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
+
+    @final
+    def stream(
+        self,
+        idx: Tensor,
+        max_new_tokens: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        top_p: float | None = None,
+        min_p: float | None = None,
+        repetition_penalty: float = 1.0,
+        stop_tokens: Sequence[int] = (),
+        generator: torch.Generator | None = None,
+    ) -> Iterator[Tensor]:
+        """As `generate`, one step at a time: yields the new tokens (B,) as they are drawn; ends when all rows stopped."""
+        from lmzoo import generation
+
+        config = self._sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        return generation.stream(self, idx, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
+
+    @staticmethod
+    def _sampling(*settings: Any) -> SamplingConfig:
+        from lmzoo.sampling import SamplingConfig
+
+        return SamplingConfig(*settings)
+
+    # Counting ---------------------------------------------------------------------------------------------------------
+
+    @final
+    def num_params(self, *, embedding: bool = True) -> int:
+        """Parameters, tied ones once; `embedding=False` leaves out token and position tables (an untied head stays in)."""
+        return sum(p.numel() for p, role in self._roles() if embedding or role != "embedding")
+
+    @final
+    def flops_per_token(self, T: int) -> float:
+        """FLOPs of one token's forward pass in a sequence of T, two per multiply-add; training takes about three times it.
+
+        Matrix products are counted as torch's own counter does (attention over all T, masked or not), recurrences at
+        the multiply-adds their definition takes; what is done per feature alone (norms, activations) is left out.
+        """
+        return float(sum(flops(module, T) for module in self.modules()))
+
+    @final
+    def state_bytes(self, T: int) -> int:
+        """Bytes of one row's decoding state with room for T tokens."""
+        return nbytes(self.init_state(1, T))
+
+    @final
+    def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
+        """Groups for an optimizer: `matrix` and `embedding` are decayed, `vector` (biases, gains, and the like) is not.
+
+        Each group also has its `role`, so that an optimizer may treat matrices alone (Muon).
+        """
+        groups: dict[str, list[Tensor]] = {}
+        for parameter, role in self._roles():
+            groups.setdefault(role, []).append(parameter)
+        decay = {"matrix": weight_decay, "embedding": weight_decay, "vector": 0.0}
+        return [{"params": params, "role": role, "weight_decay": decay[role]} for role, params in sorted(groups.items())]
+
+    def _roles(self) -> Iterator[tuple[Tensor, str]]:
+        """Each parameter once, with the role its owner declares in `parameter_roles`; else told by its dimensions."""
+        seen: set[int] = set()
+        for module in self.modules():
+            declared = getattr(module, "parameter_roles", {})
+            for name, parameter in module.named_parameters(recurse=False):
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield parameter, declared.get(name, "matrix" if parameter.ndim >= 2 else "vector")
+
+    # Weights ----------------------------------------------------------------------------------------------------------
+
+    @final
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        """Draw all weights anew; each layer knows how its own begin. With a `generator`, the global state is untouched."""
+        for module in self.modules():
+            if module is not self and isinstance(module, nn.Module) and hasattr(module, "init_parameters"):
+                module.init_parameters(generator)
+
+    @final
+    def save(self, path: str | Path) -> None:
+        """Write the folder `path` with `model.safetensors`, `config.json` and a manifest; `lmzoo.load_model` reads it."""
+        from lmzoo import saving
+
+        saving.save_model(self, path)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the weights are stored as."""
+        return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
+
+    def _check_ids(self, name: str, idx: Tensor, *, like: Tensor | None = None) -> None:
+        if torch.compiler.is_compiling():
+            return  # values cannot be looked at while a graph is captured
+        if idx.ndim != 2 or idx.dtype != torch.long:
+            raise InputError(f"{name} is {idx.dtype} of shape {tuple(idx.shape)}: it must be int64 of shape (B, T)")
+        if like is not None and idx.shape != like.shape:
+            raise InputError(f"{name} has shape {tuple(idx.shape)}: it must be that of idx, {tuple(like.shape)}")
+        if idx.numel() == 0 or idx.device.type != "cpu":
+            return  # looking at values on a GPU would make every step wait for it; the embedding asserts there
+        low, high = (int(v) for v in torch.aminmax(idx if like is None else idx.where(idx != losses.IGNORE_INDEX, 0)))
+        if low < 0 or high >= self.config.vocab_size:
+            bad = low if low < 0 else high
+            raise InputError(f"{name} holds the id {bad}: ids must be in [0, vocab_size={self.config.vocab_size})")
+
+
+def flops(module: nn.Module, T: int) -> float:
+    """FLOPs per token that a module declares for itself, its children left out; those of a plain `nn.Linear` are known."""
+    declared = getattr(module, "flops", None)
+    if declared is not None:
+        return declared(T)
+    return 2.0 * module.in_features * module.out_features if isinstance(module, nn.Linear) else 0.0

@@ -1,0 +1,58 @@
+"""Causal softmax attention: the definition, and torch's fused kernel behind one dispatcher.
+
+Legend: B batch, T queries, S keys (the T newest among them), H query heads, G key/value heads, K head width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from einops import repeat
+from torch import Tensor
+
+
+def naive_attention(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, *, window: int | None = None) -> Tensor:
+    """The definition, one query at a time: softmax(q·k / sqrt(K)) over the keys up to the query's own position.
+
+    Query t stands at key S - T + t and sees the last `window` keys up to it, itself included (all, if None). Query head
+    h reads key/value head h // (H / G). Returns (B, T, H, K).
+    """
+    T, S, H, G = q_BTHK.shape[1], k_BSGK.shape[1], q_BTHK.shape[2], k_BSGK.shape[2]
+    k_BSHK, v_BSHK = (repeat(x, "b s g k -> b s (g r) k", r=H // G) for x in (k_BSGK, v_BSGK))
+    outputs = []
+    for t in range(T):
+        end = S - T + t + 1
+        start = 0 if window is None else max(0, end - window)
+        scores_BSH = torch.einsum("bhk,bshk->bsh", q_BTHK[:, t], k_BSHK[:, start:end]) / math.sqrt(q_BTHK.shape[-1])
+        outputs.append(torch.einsum("bsh,bshk->bhk", scores_BSH.softmax(dim=1), v_BSHK[:, start:end]))
+    return torch.stack(outputs, dim=1)
+
+
+def causal_attention(
+    q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, *, window: int | None = None, dropout: float = 0.0
+) -> Tensor:
+    """`naive_attention` by torch's fused kernels, with dropout of the attention weights. Returns (B, T, H, K)."""
+    T, S = q_BTHK.shape[1], k_BSGK.shape[1]
+    in_window = window is None or S <= window
+    mask_TS = None
+    if T > 1 and not (in_window and T == S):
+        mask_TS = _causal_mask(T, S, window, q_BTHK.device)
+    y_BHTK = F.scaled_dot_product_attention(
+        q_BTHK.transpose(1, 2),
+        k_BSGK.transpose(1, 2),
+        v_BSGK.transpose(1, 2),
+        attn_mask=mask_TS,
+        is_causal=T > 1 and mask_TS is None,
+        dropout_p=dropout,
+        enable_gqa=q_BTHK.shape[2] != k_BSGK.shape[2],
+    )
+    return y_BHTK.transpose(1, 2)
+
+
+def _causal_mask(T: int, S: int, window: int | None, device: torch.device) -> Tensor:
+    """True where query t may see key s. With one query (T = 1) the caller has already cut the keys to the window."""
+    behind_TS = torch.arange(S - T, S, device=device)[:, None] - torch.arange(S, device=device)
+    allowed_TS = behind_TS >= 0
+    return allowed_TS if window is None else allowed_TS & (behind_TS < window)

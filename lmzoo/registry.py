@@ -1,0 +1,248 @@
+"""Names to models: the decorator, the built-in backbones, plug-ins, and the entries of `registry/`.
+
+Nothing here imports torch: `lmzoo list` answers from file names and TOML. A class is imported when it is asked for.
+A model is `family` or `family.preset`, as in `gpt2` and `gpt2.124m`.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import importlib
+import importlib.util
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from lmzoo import config as configs
+from lmzoo.errors import ConfigError, UnknownModelError
+
+if TYPE_CHECKING:
+    import torch
+
+    from lmzoo.model import LanguageModel
+
+ENTRY_POINTS = "lmzoo.backbones"  # the group under which installed packages offer backbones: family = "module"
+EXTRA_FOLDERS = "LMZOO_REGISTRY"  # environment variable: more folders of the form of registry/, separated as in PATH
+
+Model = TypeVar("Model", bound="type[LanguageModel]")
+_classes: dict[str, type[LanguageModel]] = {}
+_broken_plugins: dict[str, str] = {}  # family -> why it could not be imported
+
+
+@dataclass(frozen=True)
+class Preset:
+    """A named configuration of a family: the model's settings, a training recipe, and where the numbers come from."""
+
+    name: str
+    source: str = ""
+    model: Mapping[str, Any] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Family:
+    """What `registry/<family>/` says of an architecture; `facts` holds title, summary, year, paper and traits."""
+
+    name: str
+    folder: Path | None = None
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    presets: Mapping[str, Preset] = field(default_factory=dict)
+
+    @property
+    def card(self) -> str:
+        """The text of card.md, or an empty string."""
+        path = self.folder / "card.md" if self.folder else None
+        return path.read_text(encoding="utf-8") if path and path.is_file() else ""
+
+
+def register_model(name: str) -> Callable[[Model], Model]:
+    """Class decorator: make a `LanguageModel` subclass known as `name`. Raises `ConfigError` if the name is taken."""
+
+    def register(cls: Model) -> Model:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+            raise ConfigError(f"name={name!r} must be lower-case letters, digits, '-' and '_' (the dot names a preset)")
+        taken = _classes.get(name)
+        if taken is None and name in _builtin_families() and cls.__module__ != f"lmzoo.backbones.{name}":
+            raise ConfigError(f"name={name!r} is taken by the built-in backbone")
+        if taken is not None and (taken.__module__, taken.__qualname__) != (cls.__module__, cls.__qualname__):
+            raise ConfigError(f"name={name!r} is taken by {taken.__module__}.{taken.__qualname__}")
+        cls.family = name
+        _classes[name] = cls
+        return cls
+
+    return register
+
+
+def list_models(pattern: str = "*", **wanted: Any) -> list[str]:
+    """Families and presets whose name matches the wildcard `pattern`, in natural order (`1m` before `10m`).
+
+    `wanted` filters by what the family declares: `list_models(state_growth="constant", extrapolates=True)`.
+    """
+    known = {fact for family in families().values() for fact in family.facts}
+    for fact in wanted:
+        if fact not in known:
+            raise ConfigError(f"{fact}={wanted[fact]!r} is no fact to filter by{configs.suggest(fact, known)}")
+    names = []
+    for family in families().values():
+        if all(family.facts.get(fact) == value for fact, value in wanted.items()):
+            names += [family.name, *(f"{family.name}.{preset}" for preset in family.presets)]
+    return sorted(fnmatch.filter(names, pattern), key=_natural)
+
+
+def families() -> dict[str, Family]:
+    """Every family that can be created: built in, registered, or offered by a plug-in, with its registry entry."""
+    entries = _entries()
+    names = {*_builtin_families(), *_plugin_modules(), *_classes} - {*_broken_plugins}
+    return {name: entries.get(name, Family(name)) for name in sorted(names, key=_natural)}
+
+
+def broken_plugins() -> dict[str, str]:
+    """Plug-ins that failed to import when asked for, with the reason."""
+    return dict(_broken_plugins)
+
+
+def split_name(name: str) -> tuple[Family, Preset | None]:
+    """`"gpt2.124m"` to its family and preset. Raises `UnknownModelError` saying what was likely meant."""
+    family_name, _, preset_name = name.partition(".")
+    known = families()
+    if family_name not in known:
+        raise UnknownModelError(_unknown(name, list(known)))
+    family = known[family_name]
+    if not preset_name:
+        return family, None
+    if preset_name not in family.presets:
+        raise UnknownModelError(
+            f"preset {preset_name!r} of {family_name!r} is unknown{configs.suggest(preset_name, family.presets)}"
+        )
+    return family, family.presets[preset_name]
+
+
+def model_class(family: str) -> type[LanguageModel]:
+    """The class registered under `family`, importing it if need be."""
+    if family not in _classes:
+        split_name(family)
+        module = f"lmzoo.backbones.{family}" if family in _builtin_families() else _plugin_modules()[family]
+        try:
+            importlib.import_module(module)
+        except Exception as error:
+            if family in _builtin_families():
+                raise
+            _broken_plugins[family] = f"{type(error).__name__}: {error}"
+            raise UnknownModelError(f"the plug-in for {family!r} failed to import: {_broken_plugins[family]}") from error
+        if family not in _classes:
+            raise UnknownModelError(f"{module} does not register a model named {family!r}")
+    return _classes[family]
+
+
+def create_model(name: str, *, generator: torch.Generator | None = None, **config: Any) -> LanguageModel:
+    """A fresh model: the preset's settings, overridden by `config`, with newly drawn weights (by `generator`, if given).
+
+    Raises `UnknownModelError` for an unknown name and `ConfigError` naming field, value and rule for a wrong setting.
+    """
+    family, preset = split_name(name)
+    cls = model_class(family.name)
+    model = cls(configs.build(cls.config_class, {**(preset.model if preset else {}), **config}))
+    model.init_weights(generator)
+    return model
+
+
+def load_plugin(source: str) -> None:
+    """Import a Python file or module that registers models; what `--plugin FILE_OR_MODULE` does."""
+    path = Path(source)
+    if path.suffix != ".py":
+        try:
+            importlib.import_module(source)
+        except ImportError as error:
+            raise ConfigError(f"plugin={source!r} cannot be imported: {error}") from error
+        return
+    if not path.is_file():
+        raise ConfigError(f"plugin={source!r} is not a file")
+    name = "lmzoo_plugin_" + re.sub(r"\W", "_", str(path.resolve()))
+    if name in sys.modules:
+        return
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        if isinstance(error, ConfigError):
+            raise
+        raise ConfigError(f"plugin={source!r} failed to import: {type(error).__name__}: {error}") from error
+
+
+def registry_folders() -> list[Path]:
+    """The registry folder that comes with lmzoo (in a wheel, or beside the package in a checkout), then the user's."""
+    package = Path(__file__).parent
+    own = next((f for f in (package / "_registry", package.parent / "registry") if f.is_dir()), None)
+    extra = [Path(folder) for folder in os.environ.get(EXTRA_FOLDERS, "").split(os.pathsep) if folder]
+    for folder in extra:
+        if not folder.is_dir():
+            raise ConfigError(f"{EXTRA_FOLDERS}: {folder} is not a folder")
+    return ([own] if own else []) + extra
+
+
+def _entries() -> dict[str, Family]:
+    """Every entry by family; a later folder adds presets to an earlier one and may replace them."""
+    return _read_entries(tuple(registry_folders()))
+
+
+@cache
+def _read_entries(folders: tuple[Path, ...]) -> dict[str, Family]:
+    found: dict[str, Family] = {}
+    for folder in folders:
+        for path in sorted(folder.glob("*/presets.toml")):
+            entry = _read_entry(path)
+            before = found.get(entry.name)
+            if before is not None:
+                facts, presets = {**before.facts, **entry.facts}, {**before.presets, **entry.presets}
+                entry = Family(entry.name, before.folder, facts, presets)
+            found[entry.name] = entry
+    return found
+
+
+def _read_entry(path: Path) -> Family:
+    tables = configs.load_toml(path)
+    facts = tables.pop("family", {})
+    presets = {}
+    for name, table in tables.items():
+        unknown = set(table) - {"source", "model", "train"} if isinstance(table, dict) else {name}
+        if unknown:
+            raise ConfigError(f"{path}: preset {name!r} may hold source, model and train, not {sorted(unknown)}")
+        presets[name] = Preset(name, **table)
+    ordered = {name: presets[name] for name in sorted(presets, key=_natural)}
+    return Family(path.parent.name, path.parent, facts, ordered)
+
+
+@cache
+def _builtin_families() -> frozenset[str]:
+    files = (Path(__file__).parent / "backbones").glob("*.py")
+    return frozenset(file.stem for file in files if file.stem != "__init__")
+
+
+@cache
+def _plugin_modules() -> dict[str, str]:
+    return {point.name: point.module for point in metadata.entry_points(group=ENTRY_POINTS)}
+
+
+def _unknown(name: str, known: list[str]) -> str:
+    plugins = ", ".join(sorted({*_plugin_modules()} - {*_broken_plugins})) or "none"
+    broken = "".join(f"; plug-in {family!r} is broken ({why})" for family, why in _broken_plugins.items())
+    near = configs.suggest(name, list_models() if "." in name else known)
+    return (
+        f"model {name!r} is unknown{near}; plug-ins installed: {plugins}{broken}; "
+        f"add one with --plugin FILE or lmzoo.register_model"
+    )
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Digits sort as numbers and `tiny` before them: tiny, 1m, 10m, 124m."""
+    parts = re.findall(r"\d+|[^\d.]+|\.", name)
+    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]
