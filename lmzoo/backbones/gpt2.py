@@ -74,6 +74,7 @@ class GPT2(LanguageModel):
     """Token + position embeddings, `n_layers` blocks, a final norm, a head tied to the token embedding."""
 
     config_class = GPT2Config
+    config: GPT2Config
 
     def __init__(self, config: GPT2Config) -> None:
         super().__init__(config)

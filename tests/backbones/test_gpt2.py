@@ -1,0 +1,56 @@
+"""GPT-2 against transformers' GPT2LMHeadModel with the same weights."""
+
+from __future__ import annotations
+
+import torch
+from tests.backbones.against_transformers import TOLERANCE, copy_into, perturb, random_tokens
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import lmzoo
+
+
+def test_logits_and_loss_equal_transformers() -> None:
+    theirs = perturb(GPT2LMHeadModel(GPT2Config(vocab_size=61, n_positions=24, n_embd=32, n_layer=3, n_head=4)))
+    ours = lmzoo.create_model("gpt2", vocab_size=61, context_length=24, d_model=32, n_layers=3, n_heads=4).eval()
+    source = theirs.transformer.state_dict()
+    weights = {
+        "tokens.weight": source["wte.weight"],
+        "positions.weight": source["wpe.weight"],
+        "norm.weight": source["ln_f.weight"],
+        "norm.bias": source["ln_f.bias"],
+    }
+    names = {
+        "norm_1": "ln_1",
+        "attention.qkv": "attn.c_attn",
+        "attention.out": "attn.c_proj",
+        "norm_2": "ln_2",
+        "up": "mlp.c_fc",
+        "down": "mlp.c_proj",
+    }
+    for i in range(3):
+        for name, their_name in names.items():
+            weight = source[f"h.{i}.{their_name}.weight"]
+            weights[f"blocks.{i}.{name}.weight"] = weight.T if weight.ndim == 2 else weight  # theirs are (in, out)
+            weights[f"blocks.{i}.{name}.bias"] = source[f"h.{i}.{their_name}.bias"]
+    copy_into(ours, weights)
+    idx = random_tokens(61, 3, 24)
+    with torch.no_grad():
+        expected = theirs(idx, labels=idx)
+        logits, loss = ours(idx[:, :-1], idx[:, 1:])
+    assert expected.logits.std() > 0.5, "the weights must make the logits differ"
+    torch.testing.assert_close(logits, expected.logits[:, :-1], atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(loss, expected.loss, atol=TOLERANCE, rtol=0)
+
+
+def test_initialisation_is_the_papers() -> None:
+    model = lmzoo.create_model("gpt2", vocab_size=512, d_model=256, n_layers=8, generator=torch.Generator().manual_seed(0))
+    spread = {name: parameter.std().item() for name, parameter in model.named_parameters() if parameter.ndim == 2}
+    for name, std in spread.items():
+        residual = name.endswith(("out.weight", "down.weight"))
+        assert abs(std / (0.02 / 4 if residual else 0.02) - 1) < 0.03, (name, std)  # 1/sqrt(2 * 8) = 1/4
+    assert all((p == 0).all() for name, p in model.named_parameters() if name.endswith("bias"))
+
+
+def test_124m_has_the_published_number_of_parameters() -> None:
+    with torch.device("meta"):
+        assert lmzoo.create_model("gpt2.124m").num_params() == 124_439_808
