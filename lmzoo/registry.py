@@ -147,7 +147,15 @@ def create_model(name: str, *, generator: torch.Generator | None = None, **confi
     """
     family, preset = split_name(name)
     cls = model_class(family.name)
-    model = cls(configs.build(cls.config_class, {**(preset.model if preset else {}), **config}))
+    settings = configs.build(cls.config_class, {**(preset.model if preset else {}), **config})
+    if generator is None:
+        model = cls(settings)
+    else:
+        import torch
+
+        with torch.random.fork_rng(devices=[]):  # plain torch modules draw their first weights from the global state
+            torch.manual_seed(generator.initial_seed())
+            model = cls(settings)
     model.init_weights(generator)
     return model
 

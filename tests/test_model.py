@@ -1,0 +1,176 @@
+"""The contract itself, on small models made for it: what every architecture gets from the base."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lmzoo
+from lmzoo.errors import InputError
+from lmzoo.losses import IGNORE_INDEX, auxiliary_loss
+from lmzoo.model import LanguageModel, ModelConfig, Traits
+
+
+class Cumulative(LanguageModel):
+    """The least a backbone can be: features and a head; position by position, the mean of what came before, counted."""
+
+    def __init__(self, config: ModelConfig, *, extrapolates: bool = False) -> None:
+        super().__init__(config)
+        self.extrapolates = extrapolates
+        self.table = nn.Embedding(config.vocab_size, 6)
+        self.head = nn.Linear(6, config.vocab_size)
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(extrapolates=self.extrapolates)
+
+    def features(self, idx_BT: Tensor, state: object = None) -> tuple[Tensor, object]:
+        x_BTD = self.table(idx_BT)
+        auxiliary_loss("size", x_BTD.square().mean())
+        return x_BTD.cumsum(dim=1) / torch.arange(1, idx_BT.shape[1] + 1)[:, None], state
+
+
+def cumulative(*, extrapolates: bool = False, context_length: int = 5) -> Cumulative:
+    torch.manual_seed(0)
+    return Cumulative(ModelConfig(vocab_size=7, context_length=context_length), extrapolates=extrapolates)
+
+
+def ids(B: int, T: int, V: int = 7, seed: int = 1) -> Tensor:
+    return torch.randint(V, (B, T), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("extrapolates", [False, True])
+def test_a_model_without_a_state_decodes_rightly_past_its_context(extrapolates: bool) -> None:
+    model = cumulative(extrapolates=extrapolates)
+    idx, state = ids(3, 12), model.init_state(3, 12)
+    for t in range(12):
+        logits, state = model.decode(idx[:, t : t + 1], state)
+        start = 0 if extrapolates else max(0, t - 4)  # the window of the last 5
+        expected = model(idx[:, start : t + 1]).logits[:, -1]
+        torch.testing.assert_close(logits, expected)
+    assert state["position"] == 12
+
+
+def test_learned_positions_see_a_window_of_the_last_tokens() -> None:
+    model = lmzoo.create_model("gpt2", vocab_size=7, context_length=6, d_model=16, n_layers=2, n_heads=2).eval()
+    idx = ids(2, 20)
+    for pieces in ([1] * 20, [6, 1, 13], [4, 5, 11], [20]):
+        state, seen = model.init_state(2, 8), 0
+        for piece in pieces:
+            logits, state = model.decode(idx[:, seen : seen + piece], state)
+            seen += piece
+            expected = model(idx[:, max(0, seen - 6) : seen]).logits[:, -1]
+            torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+
+
+def test_decode_leaves_the_state_it_was_given() -> None:
+    model = lmzoo.create_model("gpt2", vocab_size=7, context_length=16, d_model=16, n_layers=1, n_heads=2).eval()
+    idx = ids(2, 9)
+    _, state = model.decode(idx[:, :5], model.init_state(2, 16))
+    first, after = model.decode(idx[:, 5:7], state)
+    model.decode(idx[:, 7:], state)
+    again, _ = model.decode(idx[:, 5:7], state)
+    assert torch.equal(first, again)
+    assert torch.equal(model.decode(idx[:, 7:], after)[0], model.decode(idx[:, 7:], after)[0])
+
+
+def test_loss_without_logits_is_the_same_loss() -> None:
+    model = cumulative()
+    idx = ids(3, 5)
+    targets = ids(3, 5).masked_fill(torch.arange(5) == 2, IGNORE_INDEX)
+    logits, loss = model(idx, targets)
+    without = model(idx, targets, return_logits=False)
+    assert without.logits is None
+    torch.testing.assert_close(without.loss, loss)
+    plain = nn.functional.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=IGNORE_INDEX)
+    torch.testing.assert_close(loss, plain, msg="the auxiliary loss must not be mixed in")
+
+
+def test_auxiliary_losses_reach_the_gradient() -> None:
+    model, idx = cumulative(), ids(3, 5)
+    loss = model(idx, torch.full_like(idx, IGNORE_INDEX)).loss
+    loss.backward()
+    assert loss.item() == 0
+    expected = 2 * model.table.weight * torch.bincount(idx.flatten(), minlength=7)[:, None] / idx.numel() / 6
+    torch.testing.assert_close(model.table.weight.grad, expected)
+
+
+@pytest.mark.parametrize(
+    ("idx", "targets", "message"),
+    [
+        (torch.tensor([[0, 7]]), None, r"idx holds the id 7: ids must be in \[0, vocab_size=7\)"),
+        (torch.tensor([[0, -1]]), None, r"idx holds the id -1: ids must be in \[0, vocab_size=7\)"),
+        (torch.tensor([[0, 1]]), torch.tensor([[0, 7]]), "targets holds the id 7"),
+        (torch.tensor([[0, 1]]), torch.tensor([[0, -1]]), "targets holds the id -1"),
+        (torch.tensor([[0, 1]]), torch.tensor([[0]]), r"targets has shape \(1, 1\): it must be that of idx, \(1, 2\)"),
+        (torch.tensor([0, 1]), None, r"idx is torch.int64 of shape \(2,\): it must be int64 of shape \(B, T\)"),
+        (torch.tensor([[0.0, 1.0]]), None, "idx is torch.float32"),
+        (torch.zeros(1, 6, dtype=torch.long), None, "idx has T=6 tokens, more than context_length=5: Cumulative"),
+    ],
+)
+def test_bad_input_is_named(idx: Tensor, targets: Tensor | None, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        cumulative()(idx, targets)
+
+
+def test_bad_calls_are_named() -> None:
+    model = cumulative()
+    with pytest.raises(InputError, match="return_logits=False needs targets"):
+        model(ids(1, 2), return_logits=False)
+    with pytest.raises(InputError, match="idx has T=0 tokens: decode needs at least one"):
+        model.decode(ids(1, 0), model.init_state(1))
+    with pytest.raises(InputError, match="idx holds the id 9"):
+        model.decode(torch.tensor([[9]]), model.init_state(1))
+    assert model(ids(1, 5)).logits.shape == (1, 5, 7), "a whole context is no error"
+
+
+def test_no_rows_and_no_tokens() -> None:
+    model = cumulative()
+    assert model(ids(0, 3)).logits.shape == (0, 3, 7)
+    assert model.decode(ids(0, 3), model.init_state(0))[0].shape == (0, 7)
+    assert lmzoo.create_model("bigram", vocab_size=7)(ids(2, 0), ids(2, 0)).loss.item() == 0
+
+
+def test_parameters_are_grouped_once_by_role() -> None:
+    model = lmzoo.create_model("gpt2", vocab_size=11, context_length=8, d_model=16, n_layers=1, n_heads=2)
+    groups = {group["role"]: group for group in model.parameter_groups(0.1)}
+    assert {role: group["weight_decay"] for role, group in groups.items()} == {"embedding": 0.1, "matrix": 0.1, "vector": 0}
+    assert [p.shape for p in groups["embedding"]["params"]] == [(11, 16), (8, 16)]
+    assert all(p.ndim == 2 for p in groups["matrix"]["params"])
+    assert all(p.ndim == 1 for p in groups["vector"]["params"])
+    counted = [id(p) for group in groups.values() for p in group["params"]]
+    assert sorted(counted) == sorted(id(p) for p in model.parameters())
+
+
+def test_counting() -> None:
+    model = cumulative()
+    assert model.num_params() == 7 * 6 + 6 * 7 + 7
+    assert model.flops_per_token(5) == 2 * 6 * 7
+    assert model.state_bytes(4) == 4 * 8, "the tokens so far, int64"
+    assert cumulative(extrapolates=True).state_bytes(400) == 400 * 8
+    gpt2 = lmzoo.create_model("gpt2", vocab_size=11, context_length=8, d_model=16, n_layers=3, n_heads=2)
+    assert gpt2.num_params() - gpt2.num_params(embedding=False) == (11 + 8) * 16
+    assert gpt2.flops_per_token(8) == 3 * (2 * 12 * 16 * 16 + 4 * 8 * 16) + 2 * 16 * 11
+    assert gpt2.state_bytes(8) == 8 * (3 * 2 * 16 * 4 + 8)
+
+
+def test_fresh_models_predict_uniformly() -> None:
+    for name in ("bigram", "gpt2", "llama"):
+        loss = lmzoo.create_model(name, vocab_size=50).eval()(ids(4, 32, 50), ids(4, 32, 50, seed=2)).loss
+        assert abs(loss.item() / math.log(50) - 1) < 0.05, name
+
+
+@pytest.mark.parametrize("tied", [True, False])
+def test_weights_made_on_meta_equal_those_made_at_once(tied: bool) -> None:
+    settings = {"vocab_size": 11, "context_length": 8, "d_model": 16, "n_layers": 1, "n_heads": 2, "tie_embeddings": tied}
+    eager = lmzoo.create_model("gpt2", **settings, generator=torch.Generator().manual_seed(5))
+    with torch.device("meta"):
+        later = lmzoo.create_model("gpt2", **settings)
+    later.to_empty(device="cpu")
+    later.init_weights(torch.Generator().manual_seed(5))
+    for (name, p), (_, q) in zip(eager.named_parameters(), later.named_parameters(), strict=True):
+        assert torch.equal(p, q), name
+    assert (later.head.weight is later.tokens.weight) == tied

@@ -1,0 +1,203 @@
+"""Names, presets, plug-ins and the entries of registry/."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import lmzoo
+from lmzoo import registry
+from lmzoo.errors import ConfigError, UnknownModelError
+from lmzoo.model import LanguageModel, ModelConfig
+
+BUILT_IN = ["bigram", "gpt2", "llama", "lstm", "mamba", "mlp"]
+
+
+@pytest.fixture
+def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """A copy of the table of classes, so that what a test registers is gone after it."""
+    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+    monkeypatch.setattr(registry, "_broken_plugins", {})
+    return monkeypatch
+
+
+def write_plugin(path: Path, name: str) -> Path:
+    path.write_text(
+        "from torch import nn\n"
+        "import lmzoo\n"
+        f"@lmzoo.register_model({name!r})\n"
+        "class Uniform(lmzoo.LanguageModel):\n"
+        "    def __init__(self, config):\n"
+        "        super().__init__(config)\n"
+        "        self.table = nn.Embedding(config.vocab_size, config.vocab_size)\n"
+        "        self.head = nn.Identity()\n"
+        "    def features(self, idx_BT, state=None):\n"
+        "        return self.table(idx_BT), state\n",
+        encoding="utf-8",
+    )
+    return path
+
+
+def test_the_lecture_runs_word_for_word() -> None:
+    idx, targets = torch.randint(65, (4, 8)), torch.randint(65, (4, 8))
+    model = lmzoo.create_model("bigram", vocab_size=65)
+    logits, loss = model(idx, targets)
+    loss.backward()
+    assert logits.shape == (4, 8, 65)
+    assert model.generate(idx, max_new_tokens=100).shape == (4, 108)
+
+
+def test_built_in_families_and_their_presets() -> None:
+    families = registry.families()
+    assert set(BUILT_IN) <= set(families)
+    for name in BUILT_IN:
+        family = families[name]
+        assert {"tiny", "1m", "10m"} <= set(family.presets), name
+        assert {"title", "summary", "year", "paper", "extrapolates", "state_growth"} <= set(family.facts), name
+        assert family.card.startswith("# "), f"{name} has no card.md"
+        assert all(preset.source for preset in family.presets.values()), f"{name}: say where the numbers come from"
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_facts_equal_what_the_class_declares(name: str) -> None:
+    traits = lmzoo.create_model(name, vocab_size=65).traits
+    facts = registry.families()[name].facts
+    assert (traits.extrapolates, traits.state_growth) == (facts["extrapolates"], facts["state_growth"])
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+@pytest.mark.parametrize(("preset", "low", "high"), [("tiny", 5e4, 2e5), ("1m", 7e5, 1.5e6), ("10m", 7e6, 1.4e7)])
+def test_presets_have_the_size_they_say(name: str, preset: str, low: float, high: float) -> None:
+    chosen = registry.families()[name].presets[preset]
+    vocab_size = chosen.model.get("vocab_size", 65)
+    with torch.device("meta"):
+        assert low <= lmzoo.create_model(f"{name}.{preset}", vocab_size=vocab_size).num_params() <= high
+
+
+def test_list_takes_wildcards_and_facts_in_natural_order() -> None:
+    assert lmzoo.list_models("gpt2*") == ["gpt2", "gpt2.tiny", "gpt2.1m", "gpt2.10m", "gpt2.124m"]
+    assert lmzoo.list_models("nothing*") == []
+    constant = lmzoo.list_models("*.tiny", state_growth="constant")
+    assert "lstm.tiny" in constant
+    assert "gpt2.tiny" not in constant
+    with pytest.raises(ConfigError, match="is no fact to filter by; did you mean 'extrapolates'"):
+        lmzoo.list_models(extrapolate=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gtp2", "model 'gtp2' is unknown; did you mean 'gpt2'?; plug-ins installed: "),
+        ("gtp2.tiny", "model 'gtp2.tiny' is unknown; did you mean 'gpt2.tiny'?; plug-ins installed: "),
+        ("gpt2.12m", "preset '12m' of 'gpt2' is unknown; did you mean '124m'?"),
+        ("gpt2.", "gpt2"),
+    ],
+)
+def test_unknown_names_say_what_was_meant(name: str, message: str) -> None:
+    if name == "gpt2.":
+        assert registry.split_name(name)[1] is None
+        return
+    with pytest.raises(UnknownModelError) as caught:
+        lmzoo.create_model(name, vocab_size=65)
+    assert str(caught.value).startswith(message)
+
+
+def test_overrides_win_over_the_preset() -> None:
+    model = lmzoo.create_model("gpt2.tiny", vocab_size=30, n_layers=1)
+    assert (model.config.vocab_size, model.config.n_layers, model.config.d_model) == (30, 1, 64)
+
+
+def test_weights_come_from_the_generator_alone() -> None:
+    before = torch.get_rng_state()
+    first, second = (
+        lmzoo.create_model("gpt2.tiny", vocab_size=65, generator=torch.Generator().manual_seed(3)) for _ in range(2)
+    )
+    for p, q in zip(first.parameters(), second.parameters(), strict=True):
+        assert torch.equal(p, q)
+    assert torch.equal(torch.get_rng_state(), before), "the global random state was touched"
+
+
+def test_registering(clean: pytest.MonkeyPatch) -> None:
+    class Mine(LanguageModel):
+        def features(self, idx_BT, state=None):  # type: ignore[no-untyped-def]
+            return idx_BT, state
+
+    assert lmzoo.register_model("mine")(Mine) is Mine
+    assert lmzoo.register_model("mine")(Mine) is Mine, "the same class again is no conflict"
+    assert "mine" in lmzoo.list_models()
+    other = type("Other", (Mine,), {})
+    with pytest.raises(ConfigError, match=r"name='mine' is taken by tests.test_registry"):
+        lmzoo.register_model("mine")(other)
+    with pytest.raises(ConfigError, match="name='gpt2' is taken by"):
+        lmzoo.register_model("gpt2")(other)
+    with pytest.raises(ConfigError, match="name='Mine.x' must be lower-case"):
+        lmzoo.register_model("Mine.x")(other)
+
+
+def test_a_plugin_file_registers_its_model(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    registry.load_plugin(str(write_plugin(tmp_path / "uniform.py", "uniform")))
+    model = lmzoo.create_model("uniform", vocab_size=9)
+    assert isinstance(model.config, ModelConfig)
+    assert model.generate(torch.zeros(1, 1, dtype=torch.long), 3).shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("source", "text", "message"),
+    [
+        ("absent.py", None, "is not a file"),
+        ("no_such_module_here", None, "cannot be imported: No module named"),
+        ("broken.py", "1 / 0", "failed to import: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_plugin_errors(tmp_path: Path, source: str, text: str | None, message: str) -> None:
+    path = tmp_path / source
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        registry.load_plugin(str(path) if source.endswith(".py") else source)
+
+
+def test_installed_plugins_are_found_and_a_broken_one_breaks_nothing_else(tmp_path: Path) -> None:
+    """Two real distributions on the path of a fresh interpreter, one of which cannot be imported."""
+    for name, text in (("good", None), ("bad", "import no_such_module_here")):
+        info = tmp_path / f"lmzoo_{name}-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: lmzoo-{name}\nVersion: 1.0\n")
+        (info / "entry_points.txt").write_text(f"[lmzoo.backbones]\n{name} = lmzoo_{name}\n")
+        module = write_plugin(tmp_path / f"lmzoo_{name}.py", name)
+        if text is not None:
+            module.write_text(text)
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import lmzoo\n"
+        "assert {'good', 'bad'} <= set(lmzoo.list_models()), lmzoo.list_models()\n"
+        "assert 'torch' not in sys.modules\n"
+        "assert lmzoo.create_model('good', vocab_size=5).family == 'good'\n"
+        "try: lmzoo.create_model('bad', vocab_size=5)\n"
+        "except lmzoo.LmzooError as error: assert 'failed to import: ModuleNotFoundError' in str(error), error\n"
+        "else: raise SystemExit('the broken plug-in was created')\n"
+        "assert 'bad' not in lmzoo.list_models()\n"
+        "assert lmzoo.create_model('gpt2.tiny', vocab_size=5)\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_more_folders_add_families_and_presets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    entry = tmp_path / "gpt2"
+    entry.mkdir()
+    (entry / "presets.toml").write_text('[mini]\nsource = "test"\n[mini.model]\nd_model = 32\nn_heads = 2\n')
+    monkeypatch.setenv(registry.EXTRA_FOLDERS, str(tmp_path))
+    assert lmzoo.create_model("gpt2.mini", vocab_size=65).config.d_model == 32
+    assert "gpt2.124m" in lmzoo.list_models()
+    monkeypatch.setenv(registry.EXTRA_FOLDERS, str(tmp_path / "absent"))
+    with pytest.raises(ConfigError, match="absent is not a folder"):
+        lmzoo.list_models()
+    (entry / "presets.toml").write_text("[mini]\nconfig = 3\n")
+    monkeypatch.setenv(registry.EXTRA_FOLDERS, f"{tmp_path}/")
+    registry._read_entries.cache_clear()
+    with pytest.raises(ConfigError, match="preset 'mini' may hold source, model and train, not"):
+        lmzoo.list_models()
