@@ -1,0 +1,111 @@
+"""Batches of token windows: random ones to train on, and all of them, in order, to evaluate on.
+
+Shape legend: B batch, T time (context_length).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from lmzoo.errors import DataError
+
+# The target that a loss leaves out; the same number as losses.IGNORE_INDEX, which this room may not import.
+_IGNORE_INDEX = -100
+
+
+class BatchStream:
+    """Training batches as a pure function of (seed, step): there is nothing to save, and a resumed run goes on exactly.
+
+    Each epoch cuts the tokens into windows of `context_length` that do not overlap, from an offset drawn for that
+    epoch, and takes them in an order drawn for that epoch. Batches run on across the end of an epoch. The numbers come
+    from Philox (Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3") with the key (seed, epoch), taken
+    raw, so they are the same on every machine and in every version of numpy.
+    """
+
+    def __init__(self, tokens: np.ndarray, batch_size: int, context_length: int, seed: int) -> None:
+        """`tokens`: one-dimensional array of ids, more than `context_length` of them. `seed`: 0 to 2**64 - 1.
+
+        Raises DataError that names field, value and rule.
+        """
+        _check(tokens, batch_size, context_length)
+        if tokens.size <= context_length:
+            raise DataError(f"{tokens.size} tokens: context_length={context_length} needs {context_length + 1}")
+        if not 0 <= seed < 1 << 64:
+            raise DataError(f"seed={seed} must be from 0 to 2**64 - 1")
+        # A plain array over the same memory: indexing np.memmap itself is slower.
+        self._tokens = np.asarray(tokens)
+        self._batch_size = batch_size
+        self._context_length = context_length
+        self._seed = seed
+        # Every epoch has the same number of windows, and every one fits whatever the offset below one window's length.
+        self.windows_per_epoch = max(1, (tokens.size - context_length) // context_length)
+        # The offset may take up all the room that is left, so that the last token of the text is seen like the others.
+        self._max_offset = tokens.size - 1 - self.windows_per_epoch * context_length
+        self._reach = np.arange(context_length + 1)
+        self._epoch = -1
+        self._starts = np.empty(0, dtype=np.int64)
+
+    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(idx_BT, targets_BT) of a step (0, 1, ...): int64, targets shifted by one."""
+        first = step * self._batch_size
+        starts: list[np.ndarray] = []
+        left = self._batch_size
+        while left:
+            epoch, at = divmod(first + self._batch_size - left, self.windows_per_epoch)
+            starts.append(self._epoch_starts(epoch)[at : at + left])
+            left -= len(starts[-1])
+        start_B = starts[0] if len(starts) == 1 else np.concatenate(starts)
+        window_BT = self._tokens[start_B[:, None] + self._reach]
+        idx_BT = torch.from_numpy(window_BT[:, :-1].astype(np.int64))
+        targets_BT = torch.from_numpy(window_BT[:, 1:].astype(np.int64))
+        return idx_BT, targets_BT
+
+    def _epoch_starts(self, epoch: int) -> np.ndarray:
+        """Where the windows of an epoch start, in their order; the last epoch asked for is kept."""
+        if epoch != self._epoch:
+            raw = np.random.Philox(key=np.array([self._seed, epoch], dtype=np.uint64)).random_raw
+            offset = raw() % (self._max_offset + 1)
+            order = np.argsort(raw(self.windows_per_epoch), kind="stable")
+            self._starts = offset + order * self._context_length
+            self._epoch = epoch
+        return self._starts
+
+
+def eval_batches(
+    tokens: np.ndarray, batch_size: int, context_length: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    """Every token but the first as a target, exactly once: (idx_BT, targets_BT), int64, in the order of the text.
+
+    The windows do not overlap. The last may be short: then it is filled up with the id 0 and with targets of -100, that
+    the loss leaves out. The last batch may have fewer rows. Raises DataError for fewer than two tokens.
+    """
+    _check(tokens, batch_size, context_length)
+    if tokens.size < 2:
+        raise DataError(f"{tokens.size} tokens: evaluation needs at least 2")
+    return _eval_batches(np.asarray(tokens), batch_size, context_length)
+
+
+def _eval_batches(
+    tokens: np.ndarray, batch_size: int, context_length: int
+) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+    n_targets = tokens.size - 1
+    stride = batch_size * context_length
+    for start in range(0, n_targets, stride):
+        count = min(stride, n_targets - start)
+        shape = (-(-count // context_length), context_length)
+        idx_BT = np.zeros(shape, dtype=np.int64)
+        targets_BT = np.full(shape, _IGNORE_INDEX, dtype=np.int64)
+        idx_BT.reshape(-1)[:count] = tokens[start : start + count]
+        targets_BT.reshape(-1)[:count] = tokens[start + 1 : start + 1 + count]
+        yield torch.from_numpy(idx_BT), torch.from_numpy(targets_BT)
+
+
+def _check(tokens: np.ndarray, batch_size: int, context_length: int) -> None:
+    if tokens.ndim != 1:
+        raise DataError(f"tokens must have one dimension, not {tokens.ndim}")
+    for name, value in (("batch_size", batch_size), ("context_length", context_length)):
+        if value < 1:
+            raise DataError(f"{name}={value} must be at least 1")

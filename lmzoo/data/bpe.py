@@ -1,0 +1,128 @@
+"""Byte-level byte-pair encoding, by Hugging Face's `tokenizers`: any text becomes tokens and comes back exactly.
+
+Words are found with GPT-2's pattern (Radford et al., 2019, "Language models are unsupervised multitask learners"),
+pairs are merged after Sennrich et al., 2016 (arXiv:1508.07909).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer as HFTokenizer
+from tokenizers import decoders, models, pre_tokenizers, trainers
+
+from lmzoo.data.text import whole_words, word_end
+from lmzoo.data.tokenizers import Tokenizer, utf8
+from lmzoo.errors import DataError
+
+# Long texts are encoded in pieces of about this many characters: that bounds memory and uses every core.
+_PIECE_CHARS = 1 << 16
+# What a tokenizer from elsewhere must give back unchanged: leading letters and spaces, runs of spaces, digits,
+# accents both composed and not, line ends of all kinds, Chinese, an emoji of several code points.
+_PROBE = "a b  c\t 12345 it's\r\n\n caf\u00e9 cafe\u0301 \u3000中文，好。\U0001f469\u200d\U0001f4bb "
+
+
+def _byte_names() -> dict[str, int]:
+    """GPT-2's printable stand-ins for the 256 bytes: most stand for themselves, the others follow from U+0100 on."""
+    own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
+    names = {chr(byte): byte for byte in own}
+    others = (byte for byte in range(256) if byte not in own)
+    names.update({chr(256 + index): byte for index, byte in enumerate(others)})
+    return names
+
+
+_BYTE_NAMES = _byte_names()
+
+
+class BPETokenizer(Tokenizer):
+    """A byte-level BPE; `hf` is the Hugging Face tokenizer, `json` its file's text."""
+
+    def __init__(self, hf: HFTokenizer, json: str) -> None:
+        hf.no_truncation()
+        hf.no_padding()
+        self._hf = hf
+        self._json = json
+        self._token_bytes = _vocabulary_bytes(hf)
+        self.vocab_size = len(self._token_bytes)
+        self.spec = f"bpe:{self.vocab_size}"
+
+    def encode_array(self, text: str) -> np.ndarray:
+        utf8(text)
+        pieces = list(_pieces(text))
+        encodings = self._hf.encode_batch_fast(pieces, add_special_tokens=False)
+        ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
+        return np.concatenate(ids) if ids else np.empty(0, dtype=np.int64)
+
+    def to_json(self) -> str:
+        return self._json
+
+    def _bytes_of(self, token: int) -> bytes:
+        return self._token_bytes[token]
+
+
+def train_bpe(vocab_size: int, chunks: Iterable[str]) -> BPETokenizer:
+    """Learn at most `vocab_size` tokens (the 256 bytes are always among them). Deterministic."""
+    hf = HFTokenizer(models.BPE())
+    hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
+    hf.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
+    )
+    hf.train_from_iterator((piece for chunk in whole_words(chunks) for piece in _pieces(chunk)), trainer)
+    return BPETokenizer(hf, hf.to_str())
+
+
+def bpe_from_json(content: dict[str, Any], text: str) -> BPETokenizer:
+    """The tokenizer of a Hugging Face JSON. Raises DataError unless it is a byte-level BPE that keeps every text."""
+    model = content.get("model")
+    if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
+        raise DataError("model.type must be BPE")
+    if model.get("dropout"):
+        raise DataError("model.dropout must be null: the same text must give the same tokens")
+    decoder = content.get("decoder")
+    if not isinstance(decoder, dict) or decoder.get("type") != "ByteLevel":
+        raise DataError("decoder.type must be ByteLevel")
+    vocab = model.get("vocab")
+    if not isinstance(vocab, dict) or not all(type(token) is int for token in vocab.values()):
+        raise DataError("model.vocab must give an integer id for each token")
+    try:
+        hf = HFTokenizer.from_str(text)
+    except Exception as error:  # the library raises bare Exception
+        raise DataError(" ".join(str(error).split())) from error
+    tokenizer = BPETokenizer(hf, text)
+    if tokenizer.decode(tokenizer.encode(_PROBE)) != _PROBE:
+        raise DataError("it changes text: what it encodes does not decode to the same")
+    return tokenizer
+
+
+def _vocabulary_bytes(hf: HFTokenizer) -> list[bytes]:
+    """The bytes of each token, by id. Raises DataError when ids are missing or a token is not made of bytes."""
+    names = {token: name for name, token in hf.get_vocab(with_added_tokens=True).items()}
+    added = {token: added.content for token, added in hf.get_added_tokens_decoder().items()}
+    if sorted(names) != list(range(len(names))):
+        raise DataError("model.vocab must use each id from 0 on once")
+    found: list[bytes] = []
+    for token in range(len(names)):
+        try:
+            found.append(added[token].encode() if token in added else bytes(_BYTE_NAMES[c] for c in names[token]))
+        except KeyError as error:
+            raise DataError(f"token {token} ({names[token]!r}) is not written in byte-level letters") from error
+    missing = 256 - len({token for token in found if len(token) == 1})
+    if missing:
+        raise DataError(f"the vocabulary lacks {missing} of the 256 single bytes")
+    return found
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Cut a long text between words. No word of GPT-2's pattern goes on from another character into a white space, so
+    the tokens are those of the whole.
+    """
+    start = 0
+    while len(text) - start > _PIECE_CHARS:
+        stop = word_end(text, start + _PIECE_CHARS)
+        yield text[start:stop]
+        start = stop
+    if start < len(text):
+        yield text[start:]

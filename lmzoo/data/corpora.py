@@ -1,0 +1,163 @@
+"""Texts to train on, by name, file, directory or pattern, streamed so that their size does not matter."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from lmzoo.data.download import DOWNLOADS, downloaded
+from lmzoo.data.embedded import EMBEDDED, embedded
+from lmzoo.data.text import Span, file_span, read_text, scan, split_at, unreadable
+from lmzoo.errors import DataError
+
+Split = Literal["train", "val"]
+
+TRAIN_FRACTION = 0.9
+# What a directory is searched for: prose, then code.
+PROSE_SUFFIXES = (".txt", ".text", ".md", ".rst", ".tex", ".html", ".xml", ".json", ".jsonl", ".csv", ".tsv")
+CODE_SUFFIXES = (".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".java", ".js", ".ts", ".go", ".rs", ".rb")
+TEXT_SUFFIXES = frozenset((*PROSE_SUFFIXES, *CODE_SUFFIXES, ".sh", ".toml", ".yaml", ".yml"))
+VAL_NAMES = ("val.txt", "validation.txt")
+_SEPARATOR = b"\n\n"
+
+
+@dataclass(frozen=True)
+class TextPart:
+    """One split of a corpus: its text, in pieces, and its length."""
+
+    spans: tuple[Span, ...]
+    n_bytes: int
+    n_chars: int
+
+    def chunks(self) -> Iterator[str]:
+        """The text in pieces of at most 1 MiB, each of whole characters, newlines untouched."""
+        return read_text(self.spans)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A text with a training and a validation split.
+
+    `name` is for people; `sha256` is the hash of all its UTF-8 bytes; `n_bytes` and `n_chars` are the length of the
+    whole. `train` and `val` are the splits.
+    """
+
+    name: str
+    n_bytes: int
+    n_chars: int
+    sha256: str
+    spans: tuple[Span, ...]
+    train: TextPart
+    val: TextPart
+
+    def chunks(self, split: Split | None = None) -> Iterator[str]:
+        """The text of a split, or of the whole, in pieces of at most 1 MiB of whole characters."""
+        if split is None:
+            return read_text(self.spans)
+        return (self.train if split == "train" else self.val).chunks()
+
+
+def corpus_names() -> list[str]:
+    """The names that `load_corpus` knows, sorted."""
+    return sorted([*EMBEDDED, *DOWNLOADS])
+
+
+def load_corpus(spec: str) -> Corpus:
+    """Open a corpus: read it once to check, count and hash it; its text is never held whole.
+
+    `spec` is one of
+    - a name of `corpus_names()`: built into lmzoo, or downloaded once and cached (a file of the same name is `./NAME`);
+    - a file of UTF-8 text, with any suffix;
+    - a directory: with `train.txt` and `val.txt` (or `validation.txt`) in it, these two are the splits and all else
+      is left aside; otherwise every file below it with a suffix in `TEXT_SUFFIXES`, sorted by relative path; hidden
+      files and folders (".name") and empty files are left out;
+    - a pattern (`*`, `?`, `[...]`, and `**` for any depth): every file that matches, sorted by path.
+
+    Several files are joined by an empty line. The first 90 % of the characters, rounded down, are the training split
+    and the rest is the validation split, unless the corpus brings its own.
+
+    Raises DataError (one line) for an unknown name, a missing, empty, unreadable, binary or non-UTF-8 file, a
+    directory without text, a pattern without matches, and a download that fails.
+    """
+    if spec in EMBEDDED:
+        return _from_files(spec, [embedded(spec)])
+    if spec in DOWNLOADS:
+        return _from_files(spec, [downloaded(spec, DOWNLOADS[spec])])
+    path = Path(spec)
+    if os.path.isdir(spec):
+        return _from_directory(path)
+    if os.path.isfile(spec):
+        return _from_files(path.name, [path])
+    if glob.has_magic(spec):
+        files = [Path(name) for name in sorted(glob.glob(spec, recursive=True)) if os.path.isfile(name)]
+        if not files:
+            raise DataError(f"no file matches the pattern {spec!r}")
+        return _from_files(spec, files)
+    if os.path.exists(spec):
+        raise DataError(f"cannot read {spec}: not a regular file")
+    if path.suffix or len(path.parts) > 1:
+        raise DataError(f"no such file: {spec}")
+    near = difflib.get_close_matches(spec, corpus_names(), n=1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    names = ", ".join(corpus_names())
+    raise DataError(f"unknown corpus {spec!r}: {hint}the names are {names}; or give a file, a directory or a pattern")
+
+
+def _from_directory(directory: Path) -> Corpus:
+    name = directory.resolve().name
+    train = directory / "train.txt"
+    val = next((directory / name for name in VAL_NAMES if (directory / name).is_file()), None)
+    if train.is_file() and val is not None:
+        return _with_own_splits(name, train, val)
+    files: list[Path] = []
+    for folder, folders, names in os.walk(directory, onerror=_raise_unreadable):
+        folders[:] = [each for each in folders if not each.startswith(".")]
+        files += [Path(folder, each) for each in names if _is_text_name(each)]
+    files.sort(key=lambda path: path.relative_to(directory).as_posix())
+    files = [path for path in files if file_span(path).n_bytes]
+    if not files:
+        raise DataError(f"{directory}: no text in this directory (looked for {' '.join(sorted(TEXT_SUFFIXES))})")
+    return _from_files(name, files)
+
+
+def _is_text_name(name: str) -> bool:
+    return not name.startswith(".") and os.path.splitext(name)[1].lower() in TEXT_SUFFIXES
+
+
+def _raise_unreadable(error: OSError) -> None:
+    raise unreadable(Path(error.filename), error) from error
+
+
+def _from_files(name: str, files: list[Path]) -> Corpus:
+    spans: list[Span] = []
+    for path in files:
+        span = file_span(path)
+        if span.n_bytes:
+            spans += [Span(_SEPARATOR, 0, len(_SEPARATOR)), span]
+    if not spans:
+        raise DataError(f"{name}: no text: {files[0]} is empty")
+    whole = tuple(spans[1:])
+    found = scan(whole)
+    n_train = int(TRAIN_FRACTION * found.n_chars)
+    head, tail = split_at(whole, n_train)
+    train = TextPart(head, sum(span.n_bytes for span in head), n_train)
+    val = TextPart(tail, found.n_bytes - train.n_bytes, found.n_chars - n_train)
+    return Corpus(name, found.n_bytes, found.n_chars, found.sha256, whole, train, val)
+
+
+def _with_own_splits(name: str, train: Path, val: Path) -> Corpus:
+    parts: list[TextPart] = []
+    for path in (train, val):
+        spans = (file_span(path),)
+        found = scan(spans)
+        if not found.n_bytes:
+            raise DataError(f"{path}: the file is empty")
+        parts.append(TextPart(spans, found.n_bytes, found.n_chars))
+    whole = (*parts[0].spans, Span(_SEPARATOR, 0, len(_SEPARATOR)), *parts[1].spans)
+    found = scan(whole)
+    return Corpus(name, found.n_bytes, found.n_chars, found.sha256, whole, parts[0], parts[1])

@@ -1,0 +1,87 @@
+"""Corpora that are fetched once from a fixed address, with a pinned hash that is checked before every use."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmzoo.data.cache import atomic_write, cache_dir
+from lmzoo.errors import DataError
+
+TIMEOUT_SECONDS = 30
+_ADVICE = "; give a local copy instead: --data path/to/file.txt"
+
+
+@dataclass(frozen=True)
+class Download:
+    """An address, the SHA-256 and the length in bytes of what must be found there."""
+
+    url: str
+    sha256: str
+    n_bytes: int
+
+
+# One line for each corpus. A hash is only ever copied from a file that was looked at.
+# fmt: off
+DOWNLOADS: dict[str, Download] = {
+    "tinyshakespeare": Download("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt", "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed", 1_115_394),  # noqa: E501
+}
+# fmt: on
+
+
+def downloaded(name: str, download: Download) -> Path:
+    """The file of a download in the cache: the cached one when its hash is right, else fetched.
+
+    Raises DataError (one line) when there is no network, or what came has another hash; then nothing is kept.
+    """
+    path = cache_dir("downloads") / f"{name}-{download.sha256[:16]}.txt"
+    if not _is_intact(path, download.sha256):
+        _fetch(name, download, path)
+    return path
+
+
+def _is_intact(path: Path, sha256: str) -> bool:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+    except OSError:
+        return False
+
+
+def _fetch(name: str, download: Download, path: Path) -> None:
+    digest = hashlib.sha256()
+    received = 0
+    with atomic_write(path) as file:
+        for block in _receive(name, download.url):
+            received += len(block)
+            digest.update(block)
+            file.write(block)
+            if received > download.n_bytes:
+                break  # the wrong file, whatever else comes
+        if digest.hexdigest() != download.sha256:
+            raise DataError(
+                f"{name} from {download.url} has a wrong hash: expected sha256 {download.sha256}, "
+                f"found {digest.hexdigest()} in {received} bytes; nothing was kept{_ADVICE}"
+            )
+
+
+def _receive(name: str, url: str) -> Iterator[bytes]:
+    # Imported here: the http client takes longer to import than all else in this room.
+    import http.client
+    import urllib.error
+    import urllib.request
+
+    request = urllib.request.Request(url, headers={"User-Agent": "lmzoo"})
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_SECONDS) as response:
+            while block := response.read(1 << 16):
+                yield block
+    except urllib.error.HTTPError as error:
+        error.close()
+        raise DataError(f"cannot download {name} from {url}: HTTP status {error.code}{_ADVICE}") from error
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", None) or error
+        message = f"cannot download {name} from {url} (is there a network?): {reason}{_ADVICE}"
+        raise DataError(" ".join(message.split())) from error

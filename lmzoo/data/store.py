@@ -1,0 +1,159 @@
+"""Tokens on disk, memory-mapped: a text is tokenised once, in bounded memory, and never again.
+
+A split's store is two files in the cache: the ids (`.bin`, little-endian uint16, or uint32 for more than 65,536 tokens)
+and a header (`.json`). Their name comes from the hash of the corpus, of the tokenizer, and the split. The header is
+written last, so what a killed process leaves is never trusted.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmzoo.data.cache import atomic_write, cache_dir
+from lmzoo.data.corpora import Corpus, Split, TextPart
+from lmzoo.data.text import whole_words
+from lmzoo.data.tokenizers import Tokenizer, UnknownCharacterError
+from lmzoo.errors import DataError
+
+_FORMAT = 1
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class TokenSplit:
+    """The tokens of one split.
+
+    `tokens` is a read-only memory map of `n_tokens` ids. They stand for `n_bytes` UTF-8 bytes and `n_chars` characters
+    of text, so a loss in nats per token is loss * n_tokens / (ln 2 * n_bytes) bits per byte.
+    """
+
+    corpus: str
+    split: Split
+    tokens: np.ndarray
+    n_tokens: int
+    n_bytes: int
+    n_chars: int
+
+
+@dataclass(frozen=True)
+class TokenStore:
+    """The tokens of a corpus; the hashes say of which text, by which tokenizer."""
+
+    corpus: str
+    corpus_sha256: str
+    tokenizer_sha256: str
+    train: TokenSplit
+    val: TokenSplit
+
+
+def open_store(corpus: Corpus, tokenizer: Tokenizer, *, progress: Progress | None = None) -> TokenStore:
+    """The tokens of `corpus` by `tokenizer`: from the cache, or made now.
+
+    `progress(done, total)` is called with bytes of text as the work goes on; not at all when nothing is to be done.
+    Raises DataError for a text that the tokenizer cannot encode, and when the cache cannot be written.
+    """
+    parts: tuple[tuple[Split, TextPart], ...] = (("train", corpus.train), ("val", corpus.val))
+    tokenizer_sha256 = tokenizer.sha256
+    headers = {split: _header(corpus, tokenizer, tokenizer_sha256, split, part) for split, part in parts}
+    found = {split: _open(corpus, split, headers[split]) for split, _ in parts}
+    missing = [(split, part) for split, part in parts if found[split] is None]
+    total = sum(part.n_bytes for _, part in missing)
+    done = 0
+    for split, part in missing:
+        _tokenise(corpus, tokenizer, split, part, headers[split], _shifted(progress, done, total))
+        done += part.n_bytes
+        found[split] = _open(corpus, split, headers[split])
+    train, val = found["train"], found["val"]
+    if train is None or val is None:
+        raise DataError(f"the token store in {cache_dir('tokens')} was changed while it was opened; try again")
+    return TokenStore(corpus.name, corpus.sha256, tokenizer_sha256, train, val)
+
+
+def require_length(split: TokenSplit, context_length: int) -> None:
+    """Raise DataError unless the split holds one window: `context_length` tokens and the one after them."""
+    if split.n_tokens <= context_length:
+        raise DataError(
+            f"the {split.split} split of {split.corpus} has {split.n_tokens} tokens: "
+            f"context_length={context_length} needs at least {context_length + 1}"
+        )
+
+
+def _header(corpus: Corpus, tokenizer: Tokenizer, sha256: str, split: Split, part: TextPart) -> dict[str, Any]:
+    """What must be equal for a store to be the one that is wanted."""
+    return {
+        "format": _FORMAT,
+        "corpus_sha256": corpus.sha256,
+        "tokenizer_sha256": sha256,
+        "split": split,
+        # With the hash of the whole, the length tells where the splits meet: a directory may bring its own.
+        "n_bytes": part.n_bytes,
+        "n_chars": part.n_chars,
+        "dtype": "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32",
+    }
+
+
+def _path(header: dict[str, Any]) -> Path:
+    hashes = f"{header['corpus_sha256'][:16]}-{header['tokenizer_sha256'][:16]}"
+    return cache_dir("tokens") / f"{hashes}-{header['split']}-{header['n_bytes']}.bin"
+
+
+def _dtype(header: dict[str, Any]) -> np.dtype[Any]:
+    return np.dtype(header["dtype"]).newbyteorder("<")
+
+
+def _open(corpus: Corpus, split: Split, header: dict[str, Any]) -> TokenSplit | None:
+    """The split's store, or None when it is not there, or not whole."""
+    path, dtype = _path(header), _dtype(header)
+    try:
+        written = json.loads(path.with_suffix(".json").read_bytes())
+        size = path.stat().st_size
+    except (OSError, ValueError):
+        return None
+    n_tokens = size // dtype.itemsize
+    if written != {**header, "n_tokens": n_tokens} or size % dtype.itemsize:
+        return None
+    # An empty file cannot be mapped.
+    tokens = np.memmap(path, dtype=dtype, mode="r") if n_tokens else np.empty(0, dtype=dtype)
+    return TokenSplit(corpus.name, split, tokens, n_tokens, header["n_bytes"], header["n_chars"])
+
+
+def _tokenise(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    split: Split,
+    part: TextPart,
+    header: dict[str, Any],
+    progress: Progress | None,
+) -> None:
+    path, dtype = _path(header), _dtype(header)
+    n_tokens = done_bytes = done_chars = 0
+    with atomic_write(path) as file:
+        for text in whole_words(part.chunks()):
+            try:
+                ids = tokenizer.encode_array(text)
+            except UnknownCharacterError as error:
+                position = done_chars + error.position
+                where = f"the {split} split of {corpus.name}"
+                raise UnknownCharacterError(error.char, position, where) from error
+            file.write(ids.astype(dtype).tobytes())
+            n_tokens += ids.size
+            done_chars += len(text)
+            done_bytes += len(text.encode())
+            if progress is not None:
+                progress(done_bytes, part.n_bytes)
+    with atomic_write(path.with_suffix(".json")) as file:
+        file.write(json.dumps({**header, "n_tokens": n_tokens}, indent=1).encode())
+
+
+def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
+    """Progress of one split as a part of the whole work."""
+    if progress is None:
+        return None
+    return lambda done, _: progress(before + done, total)

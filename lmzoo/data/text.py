@@ -1,0 +1,146 @@
+"""UTF-8 text read in pieces: a text of any size is checked, counted, hashed and streamed without being held whole.
+
+A text is a list of `Span`s: byte ranges of files, and short literal bytes between them. Every span begins and ends on
+a character boundary, so each one decodes by itself.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from lmzoo.errors import DataError
+
+BLOCK_BYTES = 1 << 20
+# How far back from its end a piece is searched for a place between two words.
+_SEARCH_CHARS = 1 << 12
+
+
+@dataclass(frozen=True)
+class Span:
+    """The bytes `start` to `stop` of a file, or of a literal."""
+
+    source: Path | bytes
+    start: int
+    stop: int
+
+    @property
+    def n_bytes(self) -> int:
+        return self.stop - self.start
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over a text finds: its length in bytes and characters, and the SHA-256 of its UTF-8 bytes."""
+
+    n_bytes: int
+    n_chars: int
+    sha256: str
+
+
+def file_span(path: Path) -> Span:
+    """The whole of a file. Raises DataError when it is missing or cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return Span(path, 0, file.seek(0, 2))
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+def unreadable(path: Path, error: OSError) -> DataError:
+    """The error for a file that the operating system will not give."""
+    if isinstance(error, FileNotFoundError):
+        return DataError(f"no such file: {path}")
+    return DataError(f"cannot read {path}: {error.strerror or error}")
+
+
+def read_text(spans: Sequence[Span]) -> Iterator[str]:
+    """The text of the spans, in pieces of at most 1 MiB, each of whole characters; newlines are left as they are.
+
+    Raises DataError that names the file and the byte for NUL bytes and for what is not UTF-8.
+    """
+    for span in spans:
+        if isinstance(span.source, bytes):
+            yield span.source[span.start : span.stop].decode()
+        else:
+            yield from _read_file(span.source, span.start, span.stop)
+
+
+def scan(spans: Sequence[Span]) -> Scan:
+    """Count and hash the text, in one pass. Raises what `read_text` raises."""
+    digest = hashlib.sha256()
+    n_chars = 0
+    for piece in read_text(spans):
+        digest.update(piece.encode())
+        n_chars += len(piece)
+    return Scan(sum(span.n_bytes for span in spans), n_chars, digest.hexdigest())
+
+
+def split_at(spans: Sequence[Span], n_chars: int) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
+    """Cut the text after its first `n_chars` characters. Reads as far as the cut."""
+    head: list[Span] = []
+    left = n_chars
+    for index, span in enumerate(spans):
+        cut = span.start
+        for piece in read_text([span]):
+            if len(piece) > left:
+                cut += len(piece[:left].encode())
+                before, after = Span(span.source, span.start, cut), Span(span.source, cut, span.stop)
+                return (*head, before), (after, *spans[index + 1 :])
+            cut += len(piece.encode())
+            left -= len(piece)
+        head.append(span)
+    return tuple(head), ()
+
+
+def word_end(text: str, stop: int) -> int:
+    """The last place at or before `stop` where `text` can be cut between words: before a white space that follows
+    something else. When there is none near `stop` (Chinese without line breaks), `stop` itself.
+    """
+    for index in range(min(stop, len(text) - 1), max(stop - _SEARCH_CHARS, 0), -1):
+        if text[index] in " \n" and not text[index - 1].isspace():
+            return index
+    return stop
+
+
+def whole_words(pieces: Iterable[str]) -> Iterator[str]:
+    """The same text, cut between words (see `word_end`), so that a word-based tokenizer sees no cut word."""
+    kept = ""
+    for piece in pieces:
+        text = kept + piece
+        stop = word_end(text, len(text))
+        kept = text[stop:]
+        if stop:
+            yield text[:stop]
+    if kept:
+        yield kept
+
+
+def _read_file(path: Path, start: int, stop: int) -> Iterator[str]:
+    try:
+        with path.open("rb") as file:
+            file.seek(start)
+            position, tail = start, b""
+            while position < stop:
+                block = file.read(min(BLOCK_BYTES - len(tail), stop - position))
+                if not block:
+                    raise DataError(f"{path}: the file became shorter while it was read")
+                nul = block.find(b"\0")
+                if nul >= 0:
+                    raise DataError(f"{path}: not a text file: a NUL byte at byte offset {position + nul}")
+                data = tail + block
+                position += len(block)
+                try:
+                    # The last character of a block may be cut: then its first bytes wait for the next block.
+                    text, used = codecs.utf_8_decode(data, "strict", position == stop)
+                except UnicodeDecodeError as error:
+                    offset = position - len(data) + error.start
+                    raise DataError(f"{path}: not UTF-8 text: {error.reason} at byte offset {offset}") from error
+                tail = data[used:]
+                if text:
+                    yield text
+    except OSError as error:
+        raise unreadable(path, error) from error

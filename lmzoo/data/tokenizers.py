@@ -1,0 +1,279 @@
+"""Text to token ids and back, exactly: `char`, `byte` and `bpe:N` behind one small class.
+
+A tokenizer says which bytes each token stands for; decoding and streaming follow from that, the same for all kinds.
+Saved as `tokenizer.json`: char and byte in a small JSON of ours ({"lmzoo": "char", ...}), BPE in the JSON of Hugging
+Face's `tokenizers` as it is, which other programs read too.
+"""
+
+from __future__ import annotations
+
+import codecs
+import hashlib
+import json
+import operator
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+
+from lmzoo.data.cache import atomic_write
+from lmzoo.data.text import unreadable
+from lmzoo.errors import DataError
+
+TOKENIZER_FILE = "tokenizer.json"
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
+# The largest published tokenizer.json files are some 30 MB.
+_MAX_FILE_BYTES = 128 << 20
+
+
+class UnknownCharacterError(DataError):
+    """A character that the `char` tokenizer never saw. `char` is it, `position` where it stands, in characters."""
+
+    def __init__(self, char: str, position: int, where: str = "the text") -> None:
+        self.char = char
+        self.position = position
+        super().__init__(
+            f"character {char!r} (U+{ord(char):04X}) at position {position} of {where} was never seen in training; "
+            f"use the tokenizer char+unk, byte or bpe:N"
+        )
+
+
+class Tokenizer(ABC):
+    """What every tokenizer does. `spec` is its kind: "char", "char+unk", "byte", or "bpe:N" with the N it has."""
+
+    spec: str
+    vocab_size: int
+
+    @abstractmethod
+    def encode_array(self, text: str) -> np.ndarray:
+        """The token ids of `text`, as a one-dimensional integer array. Raises DataError as `encode` does."""
+
+    @abstractmethod
+    def to_json(self) -> str:
+        """What `save` writes."""
+
+    @abstractmethod
+    def _bytes_of(self, token: int) -> bytes:
+        """`token_bytes` for an id that is in range."""
+
+    def encode(self, text: str) -> list[int]:
+        """The token ids of `text`.
+
+        Raises DataError for a character without a token (`char`), naming it and its position, and for a lone
+        surrogate, which no UTF-8 text holds.
+        """
+        return self.encode_array(text).tolist()
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of `ids`. Bytes that are not whole characters become U+FFFD. DataError for an id out of range."""
+        return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
+
+    def token_bytes(self, token: int) -> bytes:
+        """The exact UTF-8 bytes a token stands for; for `byte` and `bpe` they may be a part of a character.
+
+        Raises DataError for an id out of range.
+        """
+        index = operator.index(token)  # also numpy and torch integers
+        if not 0 <= index < self.vocab_size:
+            raise DataError(f"token id {index} is out of range: the vocabulary has the ids 0 to {self.vocab_size - 1}")
+        return self._bytes_of(index)
+
+    def stream(self) -> StreamDecoder:
+        """A decoder that takes one token at a time and gives whole characters alone."""
+        return StreamDecoder(self)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the JSON, in hexadecimal."""
+        return hashlib.sha256(self.to_json().encode()).hexdigest()
+
+    def save(self, path: str | Path) -> None:
+        """Write the JSON to the file `path`, or to `tokenizer.json` in the directory `path`."""
+        target = Path(path)
+        with atomic_write(target / TOKENIZER_FILE if target.is_dir() else target) as file:
+            file.write(self.to_json().encode())
+
+
+class StreamDecoder:
+    """Decodes tokens as they come. Bytes wait until they form a whole character, so no broken one is printed.
+
+    What all `feed` calls and `finish` return, put together, is what `decode` returns for all the tokens.
+    """
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
+
+    def feed(self, token: int) -> str:
+        """The characters that `token` completes; often one word, sometimes "". DataError for an id out of range."""
+        return self._decoder.decode(self._tokenizer.token_bytes(token))
+
+    def finish(self) -> str:
+        """What is still held back: "", or U+FFFD for a character that never became whole."""
+        return self._decoder.decode(b"", final=True)
+
+
+class ByteTokenizer(Tokenizer):
+    """One token for each UTF-8 byte; the id is the byte."""
+
+    spec = "byte"
+    vocab_size = 256
+
+    def encode_array(self, text: str) -> np.ndarray:
+        return np.frombuffer(utf8(text), dtype=np.uint8)
+
+    def to_json(self) -> str:
+        return json.dumps({"lmzoo": "byte", "version": 1})
+
+    def _bytes_of(self, token: int) -> bytes:
+        return bytes((token,))
+
+
+class CharTokenizer(Tokenizer):
+    """One token for each character, numbered by code point. With `unknown`, any other character becomes U+FFFD."""
+
+    def __init__(self, chars: Iterable[str], *, unknown: bool = False) -> None:
+        found = set(chars) | ({REPLACEMENT} if unknown else set())
+        if not found:
+            raise DataError("the char tokenizer needs at least one character of training text")
+        self.chars = "".join(sorted(found))
+        self.unknown = unknown
+        self.spec = "char+unk" if unknown else "char"
+        self.vocab_size = len(self.chars)
+        self._bytes = [utf8(char) for char in self.chars]
+        points = np.frombuffer(self.chars.encode("utf-32-le"), dtype=np.uint32)
+        # Code point -> id. The last entry stands for all the code points beyond the largest that is known.
+        self._table = np.full(int(points[-1]) + 2, self.chars.index(REPLACEMENT) if unknown else -1, dtype=np.int32)
+        self._table[points] = np.arange(self.vocab_size, dtype=np.int32)
+
+    def encode_array(self, text: str) -> np.ndarray:
+        points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), dtype=np.uint32)
+        ids = self._table[np.minimum(points, len(self._table) - 1)]
+        if not self.unknown and ids.size and ids.min() < 0:
+            position = int(np.argmax(ids < 0))
+            raise UnknownCharacterError(text[position], position)
+        return ids
+
+    def to_json(self) -> str:
+        return json.dumps({"lmzoo": "char", "version": 1, "unknown": self.unknown, "chars": self.chars})
+
+    def _bytes_of(self, token: int) -> bytes:
+        return self._bytes[token]
+
+
+def utf8(text: str) -> bytes:
+    """The UTF-8 bytes of `text`; DataError when it holds a lone surrogate."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        char = text[error.start]
+        raise DataError(f"U+{ord(char):04X} at position {error.start} is a lone surrogate, not a character") from error
+
+
+def check_spec(spec: str) -> int | None:
+    """Check a tokenizer's spec: "char", "char+unk", "byte" or "bpe:N". Returns N, or None for the other kinds.
+
+    Raises DataError that names the rule.
+    """
+    if spec in ("char", "char+unk", "byte"):
+        return None
+    kind, _, number = spec.partition(":")
+    if kind != "bpe":
+        raise DataError(f"unknown tokenizer {spec!r}: it must be char, char+unk, byte or bpe:N")
+    if not (number.isascii() and number.isdigit() and len(number) <= 7 and int(number) >= 256):
+        raise DataError(f"tokenizer {spec!r}: N must be a number from 256 (one token for each byte) to 9999999")
+    return int(number)
+
+
+def train_tokenizer(spec: str, chunks: Iterable[str]) -> Tokenizer:
+    """Make a tokenizer from text: give it the training split alone. The same text gives the same tokenizer.
+
+    `spec` is "char", "char+unk", "byte" or "bpe:N" (byte-level byte-pair encoding with at most N >= 256 tokens).
+    Raises DataError for another spec, and for `char` without any text.
+    """
+    vocab_size = check_spec(spec)
+    if vocab_size is not None:
+        from lmzoo.data.bpe import train_bpe
+
+        return train_bpe(vocab_size, chunks)
+    if spec == "byte":
+        return ByteTokenizer()
+    seen: set[str] = set()
+    for chunk in chunks:
+        seen.update(chunk)
+    return CharTokenizer(seen, unknown=spec == "char+unk")
+
+
+def load_tokenizer(path: str | Path) -> Tokenizer:
+    """Read a tokenizer from a `tokenizer.json`, or from a directory: a run, its `checkpoints`, or one checkpoint.
+
+    Raises DataError when there is none, or the file is damaged or of a kind that does not give back every text. The
+    file is data: nothing in it is ever run.
+    """
+    file = _find(Path(path))
+    try:
+        if file.stat().st_size > _MAX_FILE_BYTES:
+            raise DataError(f"{file}: not a tokenizer: larger than {_MAX_FILE_BYTES} bytes")
+        text = file.read_bytes().decode()
+    except OSError as error:
+        raise unreadable(file, error) from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: not a tokenizer: not UTF-8 at byte offset {error.start}") from error
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{file}: not a tokenizer: damaged JSON ({error})") from error
+    try:
+        return _from_content(content, text)
+    except DataError as error:
+        raise DataError(f"{file}: not a tokenizer that lmzoo can use: {error}") from error
+
+
+def _find(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    here = path.resolve()
+    places = [here]
+    # A checkpoint is RUN/checkpoints/step-N; the tokenizer lies in RUN.
+    if here.name == "checkpoints":
+        places.append(here.parent)
+    elif here.parent.name == "checkpoints":
+        places.append(here.parent.parent)
+    for place in places:
+        if (place / TOKENIZER_FILE).is_file():
+            return place / TOKENIZER_FILE
+    raise DataError(f"no {TOKENIZER_FILE} in {path}")
+
+
+def _from_content(content: object, text: str) -> Tokenizer:
+    if not isinstance(content, dict):
+        raise DataError("the JSON must be an object")
+    kind = content.get("lmzoo")
+    if kind is None:
+        from lmzoo.data.bpe import bpe_from_json
+
+        return bpe_from_json(content, text)
+    if content.get("version") != 1:
+        raise DataError(f"version must be 1, not {content.get('version')!r}")
+    if kind == "byte":
+        return ByteTokenizer()
+    if kind == "char":
+        return CharTokenizer(_checked_chars(content.get("chars")), unknown=_checked_flag(content.get("unknown")))
+    raise DataError(f"lmzoo must be 'char' or 'byte', not {kind!r}")
+
+
+def _checked_chars(chars: object) -> Sequence[str]:
+    if not isinstance(chars, str) or not chars:
+        raise DataError("chars must be a text that is not empty")
+    utf8(chars)
+    if any(one >= other for one, other in pairwise(chars)):
+        raise DataError("chars must be different characters in the order of their code points")
+    return chars
+
+
+def _checked_flag(unknown: object) -> bool:
+    if not isinstance(unknown, bool):
+        raise DataError(f"unknown must be true or false, not {unknown!r}")
+    return unknown

@@ -1,0 +1,25 @@
+"""Importing the room is cheap: a command line that only lists names must not wait for torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+_CODE = """
+import sys, time
+import numpy
+start = time.perf_counter()
+import lmzoo.data
+print(time.perf_counter() - start)
+print([name for name in ("torch", "tokenizers", "urllib.request", "lmzoo.model") if name in sys.modules])
+"""
+
+
+def test_importing_data_is_fast_and_loads_nothing_heavy(process_env: dict[str, str]) -> None:
+    command = [sys.executable, "-c", _CODE]
+    runs = [
+        subprocess.run(command, env=process_env, check=True, capture_output=True, text=True).stdout.splitlines()
+        for _ in range(3)
+    ]
+    assert {loaded for _, loaded in runs} == {"[]"}
+    assert min(float(seconds) for seconds, _ in runs) < 0.1
