@@ -1,1 +1,1 @@
-"""One architecture, one file, named after it. The registry finds them by their file names and imports them when asked."""
+"""One architecture, one file, named after it. The registry finds each by its file's name, imports it when asked."""

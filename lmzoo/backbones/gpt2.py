@@ -49,9 +49,7 @@ class Block(nn.Module):
         d_model, bias = config.d_model, config.bias
         residual_std = 0.02 / math.sqrt(2 * config.n_layers)
         self.norm_1 = LayerNorm(d_model, bias=bias)
-        self.attention = Attention(
-            d_model, config.n_heads, bias=bias, dropout=config.dropout, out_std=residual_std
-        )
+        self.attention = Attention(d_model, config.n_heads, bias=bias, dropout=config.dropout, out_std=residual_std)
         self.norm_2 = LayerNorm(d_model, bias=bias)
         self.up = Linear(d_model, 4 * d_model, bias=bias)
         self.down = Linear(4 * d_model, d_model, bias=bias, std=residual_std)

@@ -3,7 +3,8 @@
 A pre-norm transformer with RMSNorm, SwiGLU, rotary positions, no biases, and optionally grouped queries and a sliding
 window. Distinctive: positions are rotations of queries and keys, so nothing ends at `context_length`; with a window
 the decoding state stops growing. The papers do not state their initialisation: N(0, 0.02²) throughout, as their
-published configurations say (`initializer_range`). Deviations: query, key and value are one product, as are gate and up.
+published configurations say (`initializer_range`). Deviations: query, key and value are one
+product; so are gate and up.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class LlamaConfig(ModelConfig):
         require_positive(self, "d_model", "n_layers", "n_heads", "rope_theta", "norm_eps")
         require_divides(self, "n_heads", "d_model")
         head_dim = self.d_model // self.n_heads
-        require(head_dim % 2 == 0, f"n_heads={self.n_heads} gives head_dim={head_dim}, which must be even to be rotated")
+        require(
+            head_dim % 2 == 0, f"n_heads={self.n_heads} gives head_dim={head_dim}, which must be even to be rotated"
+        )
         for name in ("n_kv_heads", "d_ff", "window"):
             if getattr(self, name) is not None:
                 require_positive(self, name)

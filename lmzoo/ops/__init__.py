@@ -1,1 +1,1 @@
-"""The sequence algorithms. For each: `naive_*`, the definition as a readable loop, and fast twins behind one dispatcher."""
+"""The sequence algorithms. For each: `naive_*`, the definition as a loop, and fast twins behind one dispatcher."""

@@ -35,7 +35,7 @@ def causal_attention(
 ) -> Tensor:
     """`naive_attention` by torch's fused kernels, with dropout of the attention weights. Returns (B, T, H, K)."""
     T, S = q_BTHK.shape[1], k_BSGK.shape[1]
-    in_window = window is None or S <= window
+    in_window = window is None or window >= S
     mask_TS = None
     if T > 1 and not (in_window and T == S):
         mask_TS = _causal_mask(T, S, window, q_BTHK.device)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-from tests.backbones.against_transformers import TOLERANCE, copy_into, perturb, random_tokens
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import lmzoo
+from tests.backbones.against_transformers import TOLERANCE, copy_into, perturb, random_tokens
 
 
 def test_logits_and_loss_equal_transformers() -> None:
@@ -43,7 +43,9 @@ def test_logits_and_loss_equal_transformers() -> None:
 
 
 def test_initialisation_is_the_papers() -> None:
-    model = lmzoo.create_model("gpt2", vocab_size=512, d_model=256, n_layers=8, generator=torch.Generator().manual_seed(0))
+    model = lmzoo.create_model(
+        "gpt2", vocab_size=512, d_model=256, n_layers=8, generator=torch.Generator().manual_seed(0)
+    )
     spread = {name: parameter.std().item() for name, parameter in model.named_parameters() if parameter.ndim == 2}
     for name, std in spread.items():
         residual = name.endswith(("out.weight", "down.weight"))

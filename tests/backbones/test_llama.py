@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests.backbones.against_transformers import TOLERANCE, copy_into, perturb, random_tokens
 from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralForCausalLM
 
 import lmzoo
+from tests.backbones.against_transformers import TOLERANCE, copy_into, perturb, random_tokens
 
 SIZES = {
     "vocab_size": 61,
@@ -37,7 +37,9 @@ def ours_with(source: dict[str, Tensor], window: int | None) -> lmzoo.LanguageMo
         weights[f"{name}.norm_2.weight"] = source[f"{theirs}.post_attention_layernorm.weight"]
         weights[f"{name}.attention.qkv.weight"] = torch.cat([source[f"{attention}.{x}_proj.weight"] for x in "qkv"])
         weights[f"{name}.attention.out.weight"] = source[f"{attention}.o_proj.weight"]
-        weights[f"{name}.mlp.gate_up.weight"] = torch.cat([source[f"{theirs}.mlp.{x}_proj.weight"] for x in ("gate", "up")])
+        weights[f"{name}.mlp.gate_up.weight"] = torch.cat(
+            [source[f"{theirs}.mlp.{x}_proj.weight"] for x in ("gate", "up")]
+        )
         weights[f"{name}.mlp.down.weight"] = source[f"{theirs}.mlp.down_proj.weight"]
     copy_into(model, weights)
     return model.eval()

@@ -1,0 +1,71 @@
+"""The neural probabilistic language model (Bengio, Ducharme, Vincent & Jauvin 2003, JMLR 3:1137).
+
+    y = b + U tanh(d + H x) (+ W x),    x = the embeddings of the last `window` tokens, side by side
+
+The first model to learn words as vectors. Distinctive: each place in the window has weights of its own, and nothing
+outside the window exists. The direct connection W is optional, as in the paper. Deviations: W is off by default (the
+paper found it faster to train, no better, and it costs window * d_model * vocab_size weights); the places before the
+first token hold one learned padding embedding; hidden weights begin as N(0, 1/fan_in) scaled by tanh's 5/3.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lmzoo.config import require_positive
+from lmzoo.layers.linear import Embedding, Linear
+from lmzoo.model import LanguageModel, ModelConfig, Traits
+from lmzoo.registry import register_model
+from lmzoo.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class MLPConfig(ModelConfig):
+    d_model: int = 24  # of a token's embedding
+    d_ff: int = 288  # tanh units
+    window: int = 12  # tokens seen, the present one included
+    direct: bool = False  # the paper's W: from the embeddings straight to the output
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "d_model", "d_ff", "window")
+
+
+@register_model("mlp")
+class MLP(LanguageModel):
+    """The features are tanh(d + Hx), followed by x itself with `direct`; the head holds U (and W) and b."""
+
+    config_class = MLPConfig
+    config: MLPConfig
+
+    def __init__(self, config: MLPConfig) -> None:
+        super().__init__(config)
+        width = config.window * config.d_model
+        self.tokens = Embedding(config.vocab_size + 1, config.d_model, std=1.0)  # the last row is the padding
+        self.hidden = Linear(width, config.d_ff, std=5 / 3 / math.sqrt(width))
+        self.head = Linear(config.d_ff + (width if config.direct else 0), config.vocab_size, std=0.005)
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(extrapolates=True, receptive_field=self.config.window, state_growth="constant")
+
+    def empty_state(
+        self, batch_size: int, max_len: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
+    ) -> State:
+        """The `window - 1` tokens before the next one: at first, padding."""
+        return torch.full((batch_size, self.config.window - 1), self.config.vocab_size, dtype=torch.long, device=device)
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        before = self.empty_state(idx_BT.shape[0], 0, device=idx_BT.device) if state is None else state
+        seen = torch.cat([before, idx_BT], dim=1)
+        # Windows are cut from the embeddings and not from the tokens, so that each token is looked up once.
+        windows_BTDW = self.tokens(seen).unfold(1, self.config.window, 1)
+        x_BTX = windows_BTDW.transpose(2, 3).flatten(2)
+        y_BTF = torch.tanh(self.hidden(x_BTX))
+        if self.config.direct:
+            y_BTF = torch.cat([y_BTF, x_BTX], dim=-1)
+        return y_BTF, None if state is None else seen[:, idx_BT.shape[1] :].clone()

@@ -1,0 +1,64 @@
+"""Random numbers as a function of (seed, count): a row's draws depend on nothing else in its batch.
+
+Each row has a seed; its n-th number is the n-th output of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable
+pseudorandom number generators", OOPSLA) started at the scrambled seed. Nothing is stored between two draws, so rows can
+be dropped, copied or joined freely, and a CPU and a GPU draw the same. Legend: B rows of a batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from lmzoo.errors import InputError
+
+SEED_LIMIT = (1 << 63) - 1  # seeds are in [0, SEED_LIMIT)
+
+
+def _signed(value: int) -> int:
+    """The int64 with the bits of an unsigned 64-bit number."""
+    return value - (1 << 64) if value >= 1 << 63 else value
+
+
+_GAMMA = _signed(0x9E3779B97F4A7C15)  # the constants of SplitMix64
+_FACTOR_1 = _signed(0xBF58476D1CE4E5B9)
+_FACTOR_2 = _signed(0x94D049BB133111EB)
+
+
+def row_seeds(batch_size: int, generator: torch.Generator | None = None, seeds: Sequence[int] | None = None) -> Tensor:
+    """A seed for each row, (B,) int64 on the CPU: `seeds` as given, else the next B integers of `generator`.
+
+    The r-th is the same however many rows follow it. Without either, torch's global generator is asked. Raises
+    `InputError` when both are given, or `seeds` are not B integers in [0, 2^63 - 1).
+    """
+    if seeds is None:
+        device = "cpu" if generator is None else generator.device
+        return torch.randint(SEED_LIMIT, (batch_size,), generator=generator, device=device).cpu()
+    if generator is not None:
+        raise InputError("seeds and generator are both given: give one of them")
+    if len(seeds) != batch_size:
+        raise InputError(f"seeds has {len(seeds)} entries: there must be one for each of the {batch_size} rows")
+    for seed in seeds:
+        if not isinstance(seed, int) or not 0 <= seed < SEED_LIMIT:
+            raise InputError(f"seeds holds {seed!r}: a seed must be an integer in [0, {SEED_LIMIT})")
+    return torch.tensor(list(seeds), dtype=torch.long)
+
+
+def uniforms(seeds_B: Tensor, count_B: Tensor) -> Tensor:
+    """Number `count_B` (from 0) of each row's stream: (B,) float64, a multiple of 2^-52 in [0, 1)."""
+    bits_B = _scramble(_scramble(seeds_B + _GAMMA) + (count_B + 1) * _GAMMA)
+    return _shift_right(bits_B, 12).double() * 2.0**-52
+
+
+def _scramble(z: Tensor) -> Tensor:
+    """The output function of SplitMix64; int64 products keep the low 64 bits, as its unsigned ones do."""
+    z = (z ^ _shift_right(z, 30)) * _FACTOR_1
+    z = (z ^ _shift_right(z, 27)) * _FACTOR_2
+    return z ^ _shift_right(z, 31)
+
+
+def _shift_right(z: Tensor, by: int) -> Tensor:
+    """A shift that fills with zeros, which int64 itself does not."""
+    return (z >> by) & ((1 << (64 - by)) - 1)

@@ -1,0 +1,241 @@
+"""From logits to tokens: pure functions, the same for every model. Legend: B batch, V vocabulary, T tokens so far.
+
+`SamplingConfig` says how; `process` applies it to logits; `sample` draws. Every function that takes logits leaves its
+argument as it is and returns logits, a token that cannot be drawn having -inf. Randomness is a number per row, see
+`lmzoo.randomness`: what a row draws does not depend on the other rows.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lmzoo.config import require
+from lmzoo.errors import InputError
+from lmzoo.randomness import row_seeds, uniforms
+
+
+@dataclass(frozen=True)
+class SamplingConfig:
+    """How the next token is chosen. Applied in this order: logit_bias, the penalties, temperature, top_k, top_p, min_p,
+    typical_p. The penalties count all tokens so far, the prompt included. Raises `ConfigError` naming the setting.
+    """
+
+    temperature: float = 1.0  # divides the logits; 0 is greedy: the likeliest token, the lowest id of those that tie
+    top_k: int | None = None  # keep the k likeliest
+    top_p: float | None = None  # keep the smallest set of likeliest tokens that has this probability
+    min_p: float | None = None  # keep what has at least this fraction of the likeliest token's probability
+    repetition_penalty: float = 1.0  # above 1, tokens seen before become less likely
+    frequency_penalty: float = 0.0  # taken off a token's logit for each time it was seen
+    presence_penalty: float = 0.0  # taken off a token's logit once, if it was seen at all
+    typical_p: float | None = None  # keep the most typical tokens that have this probability together
+    logit_bias: Mapping[int, float] | None = None  # added to the logits by token id; -inf bans a token
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "repetition_penalty", "frequency_penalty", "presence_penalty"):
+            _require_number(name, getattr(self, name))
+        require(self.temperature >= 0, f"temperature={self.temperature} must be 0 (greedy) or above")
+        require(self.repetition_penalty > 0, f"repetition_penalty={self.repetition_penalty} must be above 0")
+        if self.top_k is not None:
+            whole = isinstance(self.top_k, Integral) and not isinstance(self.top_k, bool)
+            require(whole and self.top_k >= 1, f"top_k={self.top_k!r} must be a positive integer, or None for all")
+        for name in ("top_p", "min_p", "typical_p"):
+            value = getattr(self, name)
+            if value is not None:
+                _require_number(name, value)
+                require(0 < value <= 1, f"{name}={value} must be in (0, 1], or None")
+        for token, bias in (self.logit_bias or {}).items():
+            whole = isinstance(token, Integral) and not isinstance(token, bool)
+            require(whole and token >= 0, f"logit_bias has the key {token!r}: it must be a token id")
+            real = isinstance(bias, Real) and bias < math.inf  # a NaN is not below it either
+            require(real, f"logit_bias[{token}]={bias!r} must be a number, or -inf to ban the token")
+
+
+def _require_number(name: str, value: object) -> None:
+    real = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    require(real, f"{name}={value!r} must be a finite number")
+
+
+def sample(
+    logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor, generator: torch.Generator | None = None
+) -> Tensor:
+    """One token a row, (B,) int64, drawn from logits (B, V) after tokens (B, T) as `config` says.
+
+    `generator` (on any device; None is torch's global one) is asked once for each row. Raises as `process` does.
+    """
+    seeds_B = row_seeds(len(logits_BV), generator).to(logits_BV.device)
+    return sample_with(logits_BV, config, history_BT, uniforms(seeds_B, torch.zeros_like(seeds_B)))
+
+
+def sample_with(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor, uniform_B: Tensor) -> Tensor:
+    """`sample` with the randomness given: a number in [0, 1) for each row, as `uniforms` makes them."""
+    logits_BV = process(logits_BV, config, history_BT)
+    if config.temperature == 0:
+        return logits_BV.argmax(dim=-1)
+    return draw(logits_BV.softmax(dim=-1), uniform_B)
+
+
+def draw(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
+    """The token (B,) whose share of the cumulative distribution holds `uniform_B`; never one of probability 0.
+
+    `probs_BV` need not be normalised. `uniform_B` is float64 in [0, 1 - 2^-52].
+    """
+    cumulative_BV = probs_BV.double().cumsum(dim=-1)
+    # A parallel sum (on a GPU) may rise by a rounding error where nothing is added, so ask for the support expressly;
+    # its largest entry is above the threshold, because uniform_B stays a whole rounding step below 1.
+    cumulative_BV = cumulative_BV.where(probs_BV > 0, 0.0)
+    threshold_B1 = (uniform_B * cumulative_BV.amax(dim=-1))[:, None]
+    return (cumulative_BV > threshold_B1).int().argmax(dim=-1)
+
+
+def process(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> Tensor:
+    """Logits (B, V) with everything that `config` asks for applied; at least one a row is finite.
+
+    In float64. Entries of +inf are certain: they share the probability. `temperature=0` leaves one token.
+    Raises `InputError` naming the row for NaN logits and when no token is left, and for a logit_bias out of range.
+    """
+    scores_BV = _checked(logits_BV, "the logits")
+    biased_BV = scores_BV
+    if config.logit_bias:
+        biased_BV = add_bias(biased_BV, config.logit_bias)
+    if config.repetition_penalty != 1.0:
+        biased_BV = repetition_penalty(biased_BV, config.repetition_penalty, history_BT)
+    if config.frequency_penalty or config.presence_penalty:
+        biased_BV = count_penalty(biased_BV, config.frequency_penalty, config.presence_penalty, history_BT)
+    if biased_BV is not scores_BV:  # huge logits must not overflow to infinities: +inf is certain, -inf is banned
+        most = torch.finfo(biased_BV.dtype).max
+        banned_BV = (scores_BV == -math.inf) | _banned(config, scores_BV)
+        scores_BV = _checked(biased_BV.clamp(-most, most).masked_fill(banned_BV, -math.inf), "logit_bias")
+    if config.temperature == 0:
+        return top_k(scores_BV, 1)
+    if config.temperature != 1.0:
+        scores_BV = apply_temperature(scores_BV, config.temperature)
+    if config.top_k is not None:
+        scores_BV = top_k(scores_BV, config.top_k)
+    if config.top_p is not None:
+        scores_BV = top_p(scores_BV, config.top_p)
+    if config.min_p is not None:
+        scores_BV = min_p(scores_BV, config.min_p)
+    if config.typical_p is not None:
+        scores_BV = typical_p(scores_BV, config.typical_p)
+    return scores_BV
+
+
+def _checked(logits_BV: Tensor, culprit: str) -> Tensor:
+    """In float64, with +inf resolved; refuses rows that are no distribution."""
+    logits_BV = logits_BV.double()
+    highest_B = logits_BV.amax(dim=-1)  # a NaN anywhere is the maximum
+    if bool((highest_B.isnan() | highest_B.isinf()).any()):  # the usual case costs one look
+        for row, highest in enumerate(highest_B.tolist()):
+            if math.isnan(highest):
+                raise InputError(f"the logits of row {row} hold NaN: the model's output must be numbers")
+            if highest == -math.inf:
+                raise InputError(f"row {row} has no token left: {culprit} must not be -inf for all of them")
+        certain_BV = torch.zeros_like(logits_BV).masked_fill(logits_BV != math.inf, -math.inf)
+        logits_BV = torch.where(highest_B.isinf()[:, None], certain_BV, logits_BV)
+    return logits_BV
+
+
+def _banned(config: SamplingConfig, logits_BV: Tensor) -> Tensor:
+    """(V,) True where logit_bias is -inf."""
+    banned_V = torch.zeros(logits_BV.shape[-1], dtype=torch.bool)
+    banned_V[[token for token, bias in (config.logit_bias or {}).items() if bias == -math.inf]] = True
+    return banned_V.to(logits_BV.device)
+
+
+def add_bias(logits_BV: Tensor, bias: Mapping[int, float]) -> Tensor:
+    """`bias[token]` added to each row's logit of that token. Raises `InputError` for an id out of range."""
+    vocab_size = logits_BV.shape[-1]
+    for token in bias:
+        if not 0 <= token < vocab_size:
+            raise InputError(f"logit_bias has the token id {token}: ids must be in [0, vocab_size={vocab_size})")
+    bias_V = torch.zeros(vocab_size, dtype=logits_BV.dtype)
+    bias_V[list(bias)] = torch.tensor(list(bias.values()), dtype=logits_BV.dtype)
+    return logits_BV + bias_V.to(logits_BV.device)
+
+
+def repetition_penalty(logits_BV: Tensor, penalty: float, history_BT: Tensor) -> Tensor:
+    """Tokens in the history: a positive logit is divided by `penalty`, another multiplied (Keskar et al. 2019, CTRL,
+    arXiv 1909.05858, section 4.1, with the sign handled so that a penalty above 1 always lowers the logit).
+    """
+    penalised_BV = torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
+    seen_BV = torch.zeros_like(logits_BV, dtype=torch.bool).scatter_(1, history_BT, True)
+    return torch.where(seen_BV, penalised_BV, logits_BV)
+
+
+def count_penalty(logits_BV: Tensor, frequency: float, presence: float, history_BT: Tensor) -> Tensor:
+    """Takes `frequency` times the number of its occurrences in the history off a token's logit, and `presence` once if
+    it occurs (the penalties of the OpenAI completions API).
+    """
+    counts_BV = torch.zeros_like(logits_BV).scatter_add_(
+        1, history_BT, torch.ones_like(history_BT, dtype=logits_BV.dtype)
+    )
+    return logits_BV - frequency * counts_BV - presence * (counts_BV > 0).to(logits_BV.dtype)
+
+
+def apply_temperature(logits_BV: Tensor, temperature: float) -> Tensor:
+    """Logits, less the highest of the row, divided by `temperature` > 0; the highest becomes 0, so none overflows."""
+    return (logits_BV - logits_BV.amax(dim=-1, keepdim=True)) / temperature
+
+
+def top_k(logits_BV: Tensor, k: int) -> Tensor:
+    """Only the `k` highest logits of each row; of those that tie at the border, the lowest ids (Fan et al. 2018, arXiv
+    1805.04833).
+    """
+    if k >= logits_BV.shape[-1]:
+        return logits_BV
+    border_B1 = logits_BV.topk(k, dim=-1).values[:, -1:]
+    return _keep_from(logits_BV, border_B1, torch.full_like(border_B1, k, dtype=torch.long))
+
+
+def top_p(logits_BV: Tensor, p: float) -> Tensor:
+    """Only the smallest set of likeliest tokens whose probability reaches `p` (Holtzman et al. 2020, nucleus sampling,
+    arXiv 1904.09751); of tokens that tie, the lowest ids come first; one token is always kept; p = 1 keeps all.
+    """
+    if p >= 1:
+        return logits_BV
+    top_B1 = logits_BV.amax(dim=-1, keepdim=True)
+    total_B1 = (logits_BV - top_B1).exp().sum(dim=-1, keepdim=True)
+    width, vocab_size = 0, logits_BV.shape[-1]
+    while True:  # few tokens are enough as a rule, and finding them is many times cheaper than sorting all
+        width = min(max(256, 8 * width), vocab_size)
+        highest_BW = logits_BV.topk(width, dim=-1).values
+        reached_BW = ((highest_BW - top_B1).exp() / total_B1).cumsum(dim=-1)
+        if width == vocab_size or bool((reached_BW[:, -1] >= p).all()):
+            break
+    # A token is kept when those above it do not reach p yet.
+    count_B1 = 1 + (reached_BW[:, :-1] < p).sum(dim=-1, keepdim=True)
+    return _keep_from(logits_BV, highest_BW.gather(-1, count_B1 - 1), count_B1)
+
+
+def _keep_from(logits_BV: Tensor, border_B1: Tensor, count_B1: Tensor) -> Tensor:
+    """Only the `count_B1` highest logits, of which `border_B1` is the lowest; of those equal to it, the lowest ids."""
+    above_BV, tied_BV = logits_BV > border_B1, logits_BV == border_B1
+    room_B1 = count_B1 - above_BV.sum(dim=-1, keepdim=True)
+    kept_BV = above_BV | (tied_BV & (tied_BV.cumsum(dim=-1) <= room_B1))
+    return logits_BV.masked_fill(~kept_BV, -math.inf)
+
+
+def typical_p(logits_BV: Tensor, p: float) -> Tensor:
+    """Only the tokens whose surprise (-log probability) is nearest to the entropy, as many as reach the probability `p`
+    (Meister et al. 2023, locally typical sampling, arXiv 2202.00666); of tokens that tie, the lowest ids come first.
+    """
+    if p >= 1:
+        return logits_BV
+    log_probs_BV = logits_BV.log_softmax(dim=-1)
+    entropy_B1 = torch.special.entr(log_probs_BV.exp()).sum(dim=-1, keepdim=True)
+    order_BV = (log_probs_BV + entropy_B1).abs().sort(dim=-1, stable=True).indices
+    reached_BV = log_probs_BV.exp().gather(-1, order_BV).cumsum(dim=-1)
+    dropped_BV = F.pad(reached_BV[:, :-1] >= p, (1, 0))  # what comes before reaches p already
+    return logits_BV.masked_fill(dropped_BV.scatter(-1, order_BV, dropped_BV), -math.inf)
+
+
+def min_p(logits_BV: Tensor, p: float) -> Tensor:
+    """Only tokens with at least `p` times the probability of the likeliest (Nguyen et al. 2024, arXiv 2407.01082)."""
+    return logits_BV.masked_fill(logits_BV < logits_BV.amax(dim=-1, keepdim=True) + math.log(p), -math.inf)

@@ -1,0 +1,96 @@
+"""The LSTM against torch.nn.LSTM, weights copied in both directions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+import lmzoo
+from lmzoo.backbones.lstm import LSTMState
+from tests.backbones.against_transformers import perturb, random_tokens
+
+SIZES = {"vocab_size": 13, "context_length": 16, "d_model": 10, "n_layers": 3}
+
+
+def copy_to_torch(model: lmzoo.LanguageModel) -> nn.LSTM:
+    theirs = nn.LSTM(10, 10, num_layers=3, batch_first=True)
+    weights = model.state_dict()
+    with torch.no_grad():
+        for i in range(3):
+            getattr(theirs, f"weight_ih_l{i}").copy_(weights[f"layers.{i}.weight_ih"])
+            getattr(theirs, f"weight_hh_l{i}").copy_(weights[f"layers.{i}.weight_hh"])
+            getattr(theirs, f"bias_ih_l{i}").copy_(weights[f"layers.{i}.bias"])
+            getattr(theirs, f"bias_hh_l{i}").zero_()
+    return theirs
+
+
+def copy_from_torch(theirs: nn.LSTM, model: lmzoo.LanguageModel) -> None:
+    weights = model.state_dict()
+    for i in range(3):
+        weights[f"layers.{i}.weight_ih"] = getattr(theirs, f"weight_ih_l{i}")
+        weights[f"layers.{i}.weight_hh"] = getattr(theirs, f"weight_hh_l{i}")
+        weights[f"layers.{i}.bias"] = getattr(theirs, f"bias_ih_l{i}") + getattr(theirs, f"bias_hh_l{i}")
+    model.load_state_dict(weights, strict=True)
+
+
+def embedded(model: lmzoo.LanguageModel, idx: Tensor) -> Tensor:
+    return model.get_parameter("tokens.weight")[idx]
+
+
+def test_features_equal_torchs_with_our_weights() -> None:
+    ours = perturb(lmzoo.create_model("lstm", **SIZES))
+    idx = random_tokens(13, 2, 9)
+    with torch.no_grad():
+        expected, _ = copy_to_torch(ours)(embedded(ours, idx))
+        torch.testing.assert_close(ours.features(idx)[0], expected, atol=1e-5, rtol=0)
+
+
+def test_features_equal_torchs_with_their_weights_from_a_given_state() -> None:
+    theirs = perturb(nn.LSTM(10, 10, num_layers=3, batch_first=True), seed=3)
+    ours = lmzoo.create_model("lstm", **SIZES).eval()
+    copy_from_torch(theirs, ours)
+    idx = random_tokens(13, 2, 9)
+    h, c = torch.randn(2, 3, 2, 10, generator=torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        expected, (h_1, c_1) = theirs(embedded(ours, idx), (h, c))
+        x_BTD, state = ours.features(idx, [LSTMState(h[i], c[i]) for i in range(3)])
+    torch.testing.assert_close(x_BTD, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.stack([piece.h for piece in state]), h_1, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.stack([piece.c for piece in state]), c_1, atol=1e-5, rtol=0)
+
+
+def test_steps_equal_torchs() -> None:
+    ours = perturb(lmzoo.create_model("lstm", **SIZES))
+    idx = random_tokens(13, 2, 7)
+    with torch.no_grad():
+        expected = ours.head(copy_to_torch(ours)(embedded(ours, idx))[0])
+    state = ours.init_state(2)
+    for t in range(7):
+        logits_BV, state = ours.decode(idx[:, t : t + 1], state)
+        torch.testing.assert_close(logits_BV, expected[:, t], atol=1e-5, rtol=0)
+
+
+def test_initialisation() -> None:
+    model = lmzoo.create_model("lstm", vocab_size=13, d_model=64, generator=torch.Generator().manual_seed(0))
+    for name, weight in model.named_parameters():
+        if "weight_" in name:
+            assert weight.abs().max() <= 1 / 8
+            assert abs(weight.std().item() * 8 * 3**0.5 - 1) < 0.03  # a uniform's spread is its bound / sqrt(3)
+        if name.endswith("bias"):
+            assert (weight[64:128] == 1).all(), "the forget gate begins open"
+            assert weight[:64].abs().max() <= 1 / 8
+
+
+def test_dropout_is_between_layers_and_not_through_time() -> None:
+    """With everything dropped but the recurrence, the output is silent while the state goes on."""
+    model = lmzoo.create_model("lstm", **{**SIZES, "dropout": 0.999999}).train()
+    idx = random_tokens(13, 2, 5)
+    x_BTD, state = model.features(idx, model.empty_state(2, 5))
+    assert (x_BTD == 0).all()
+    assert all((piece.h != 0).all() for piece in state)
+
+
+def test_presets_have_the_size_of_their_names() -> None:
+    for preset, low, high in [("tiny", 0.08e6, 0.12e6), ("1m", 0.8e6, 1.2e6), ("10m", 8e6, 12e6)]:
+        with torch.device("meta"):
+            assert low < lmzoo.create_model(f"lstm.{preset}", vocab_size=65).num_params() < high

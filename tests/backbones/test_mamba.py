@@ -1,0 +1,116 @@
+"""Mamba against transformers' MambaForCausalLM with the same weights."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from transformers import MambaConfig, MambaForCausalLM
+
+import lmzoo
+from lmzoo.ops.selective_scan import CHUNK_LENGTH
+from tests.backbones.against_transformers import TOLERANCE, copy_into, perturb, random_tokens
+
+NAMES = {
+    "norm.weight": "norm.weight",
+    "mixer.in_proj.weight": "mixer.in_proj.weight",
+    "mixer.conv_bias": "mixer.conv1d.bias",
+    "mixer.x_proj.weight": "mixer.x_proj.weight",
+    "mixer.dt_proj.weight": "mixer.dt_proj.weight",
+    "mixer.dt_bias": "mixer.dt_proj.bias",
+    "mixer.A_log": "mixer.A_log",
+    "mixer.D": "mixer.D",
+    "mixer.out_proj.weight": "mixer.out_proj.weight",
+}
+
+
+def make_pair() -> tuple[lmzoo.LanguageModel, MambaForCausalLM]:
+    sizes = {"hidden_size": 32, "state_size": 5, "num_hidden_layers": 3, "conv_kernel": 3, "time_step_rank": 4}
+    theirs = MambaForCausalLM(MambaConfig(vocab_size=61, use_mambapy=False, **sizes))
+    perturb(theirs)
+    settings = {"d_model": 32, "d_state": 5, "n_layers": 3, "d_conv": 3, "dt_rank": 4}
+    ours = lmzoo.create_model("mamba", vocab_size=61, context_length=16, **settings).eval()
+    source = theirs.backbone.state_dict()
+    weights = {"tokens.weight": source["embeddings.weight"], "norm.weight": source["norm_f.weight"]}
+    for i in range(3):
+        for name, their_name in NAMES.items():
+            weights[f"blocks.{i}.{name}"] = source[f"layers.{i}.{their_name}"]
+        weights[f"blocks.{i}.mixer.conv_weight"] = source[f"layers.{i}.mixer.conv1d.weight"][:, 0]
+    copy_into(ours, weights)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("T", [1, CHUNK_LENGTH + 5])
+def test_logits_and_loss_equal_transformers(T: int) -> None:
+    ours, theirs = make_pair()
+    idx = random_tokens(61, 3, T + 1)
+    with torch.no_grad():
+        expected = theirs(idx[:, :-1]).logits
+        logits, loss = ours(idx[:, :-1], idx[:, 1:])
+    assert expected.std() > 0.5, "the weights must make the logits differ"
+    torch.testing.assert_close(logits, expected, atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(
+        loss, F.cross_entropy(expected.flatten(0, 1), idx[:, 1:].flatten()), atol=TOLERANCE, rtol=0
+    )
+
+
+def test_decoding_equals_transformers() -> None:
+    """A prefill past the chunk's end, then single steps, then two tokens at once."""
+    ours, theirs = make_pair()
+    idx = random_tokens(61, 2, CHUNK_LENGTH + 8)
+    with torch.no_grad():
+        expected = theirs(idx).logits
+    state, start = ours.init_state(2), 0
+    for length in (CHUNK_LENGTH + 3, 1, 1, 2, 1):
+        logits_BV, state = ours.decode(idx[:, start : start + length], state)
+        start += length
+        torch.testing.assert_close(logits_BV, expected[:, start - 1], atol=TOLERANCE, rtol=0)
+    assert start == idx.shape[1]
+
+
+def test_initialisation_is_the_authors() -> None:
+    model = lmzoo.create_model("mamba", vocab_size=512, d_model=256, generator=torch.Generator().manual_seed(0))
+    weights = model.state_dict()
+    delta = F.softplus(weights["blocks.0.mixer.dt_bias"].double())
+    assert 1e-3 * 0.999 < delta.min() < 1.1e-3
+    assert 0.09 < delta.max() < 0.1 * 1.001
+    assert abs(delta.log().mean().item() - torch.tensor(1e-2).log().item()) < 0.15, "log-uniform"
+    torch.testing.assert_close(weights["blocks.0.mixer.A_log"][7].exp(), torch.arange(1.0, 17))
+    assert (weights["blocks.0.mixer.D"] == 1).all()
+    bounds = {"in_proj": 1 / 16, "out_proj": 1 / 512**0.5 / 2, "x_proj": 1 / 512**0.5, "dt_proj": 1 / 4}
+    for name, bound in bounds.items():
+        assert 0.99 * bound < weights[f"blocks.1.mixer.{name}.weight"].abs().max() <= bound
+    assert abs(weights["tokens.weight"].std().item() / 0.02 - 1) < 0.02
+
+
+def test_recurrence_is_not_decayed() -> None:
+    model = lmzoo.create_model("mamba", vocab_size=13, d_model=32)
+    decayed = {id(p) for group in model.parameter_groups(0.1) if group["weight_decay"] for p in group["params"]}
+    kept = {name.split(".")[-1] for name, p in model.named_parameters() if id(p) not in decayed and "mixer" in name}
+    assert kept == {"A_log", "D", "dt_bias", "conv_weight", "conv_bias"}
+
+
+def test_state_has_a_fixed_size_and_is_float32() -> None:
+    model = lmzoo.create_model("mamba", vocab_size=13, d_model=32, n_layers=2)
+    assert model.state_bytes(10) == model.state_bytes(1000) == 2 * 4 * 64 * (3 + 16)
+    idx = random_tokens(13, 1, 20)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, state = model.decode(idx, model.init_state(1))
+    assert all(piece.h.dtype == torch.float32 for piece in state["layers"])
+
+
+def test_presets_have_the_size_of_their_names() -> None:
+    for preset, low, high in [("tiny", 0.08e6, 0.12e6), ("1m", 0.8e6, 1.2e6), ("10m", 8e6, 12e6)]:
+        with torch.device("meta"):
+            assert low < lmzoo.create_model(f"mamba.{preset}", vocab_size=65).num_params() < high
+
+
+def test_compiles_in_one_graph_with_the_same_gradients() -> None:
+    model = lmzoo.create_model("mamba", vocab_size=13, d_model=32, n_layers=1)
+    idx = random_tokens(13, 2, CHUNK_LENGTH + 2)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    parameters = list(model.parameters())
+    actual = torch.autograd.grad(compiled(idx[:, :-1], idx[:, 1:])[1], parameters)
+    expected = torch.autograd.grad(model(idx[:, :-1], idx[:, 1:]).loss, parameters)
+    for got, want in zip(actual, expected, strict=True):
+        torch.testing.assert_close(got, want)

@@ -1,0 +1,212 @@
+"""The sampler loop on real models: greedy against forward, rows against themselves alone, modes, limits, errors."""
+
+from __future__ import annotations
+
+import functools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import lmzoo
+from lmzoo.errors import ConfigError, InputError
+from lmzoo.generation import generate, generate_ragged, stream
+from lmzoo.model import LanguageModel
+from lmzoo.sampling import SamplingConfig
+
+GREEDY = SamplingConfig(0.0)
+NAMES = ["bigram", "gpt2"]
+CONTEXT = 8
+
+
+@functools.cache
+def make(name: str) -> LanguageModel:
+    """A small model, far from uniform, for which the past matters."""
+    sizes = {"d_model": 16, "n_layers": 2, "n_heads": 2, "dropout": 0.5} if name == "gpt2" else {}
+    model = lmzoo.create_model(name, vocab_size=11, context_length=CONTEXT, **sizes)
+    generator = torch.Generator().manual_seed(1)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:  # random biases would drown what the tokens say
+            nn.init.normal_(parameter, std=0.7, generator=generator)
+    return model
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def prompts(rows: int, length: int) -> Tensor:
+    return torch.randint(11, (rows, length), generator=seeded(2))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("length", [1, 3, 12])
+def test_greedy_is_argmax_of_forward_past_the_context_too(name: str, length: int) -> None:
+    model = make(name)
+    got = model.generate(prompts(3, length), 14, temperature=0)
+    assert got.shape == (3, length + 14)
+    assert torch.equal(got[:, :length], prompts(3, length))
+    assert len(got[:, length:].unique()) > 3, "the test needs a model that says more than one thing"
+    model.eval()
+    for t in range(length, length + 14):
+        logits, _ = model(got[:, max(0, t - CONTEXT) : t])
+        assert torch.equal(got[:, t], logits[:, -1].argmax(-1))
+
+
+def test_the_lecture_call() -> None:
+    model = lmzoo.create_model("bigram", vocab_size=65)
+    idx = torch.zeros((1, 1), dtype=torch.long)
+    assert model.generate(idx, max_new_tokens=100).shape == (1, 101)
+    assert idx.shape == (1, 1)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_same_seed_gives_the_same_tokens_and_leaves_the_global_state(name: str) -> None:
+    model, idx = make(name), prompts(3, 2)
+    before = torch.get_rng_state()
+    first = model.generate(idx, 20, generator=seeded())
+    assert torch.equal(first, model.generate(idx, 20, generator=seeded()))
+    assert torch.equal(torch.stack(list(model.stream(idx, 20, generator=seeded())), 1), first[:, 2:])
+    assert not torch.equal(first, model.generate(idx, 20, generator=seeded(1)))
+    one = seeded()
+    assert not torch.equal(model.generate(idx, 20, generator=one), model.generate(idx, 20, generator=one))
+    assert torch.equal(before, torch.get_rng_state())
+
+
+def test_without_a_generator_the_global_one_is_asked() -> None:
+    model, idx = make("bigram"), prompts(2, 2)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        first, second = model.generate(idx, 20), model.generate(idx, 20)
+        torch.manual_seed(3)
+        assert torch.equal(first, model.generate(idx, 20))
+    assert not torch.equal(first, second)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_row_draws_the_same_whatever_else_is_in_the_batch(name: str) -> None:
+    model, idx = make(name), prompts(4, 3)
+    seeds = [5, 6, 7, 8]
+    together = generate(model, idx, 15, seeds=seeds)
+    for r, seed in enumerate(seeds):
+        assert torch.equal(generate(model, idx[r : r + 1], 15, seeds=[seed])[0], together[r])
+    assert torch.equal(
+        model.generate(idx[:1], 15, generator=seeded())[0], model.generate(idx, 15, generator=seeded())[0]
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("stop_tokens", [(), (3, 7)])
+@pytest.mark.parametrize("new", [0, 1, 12])
+def test_ragged_prompts_give_what_each_gives_alone(name: str, stop_tokens: tuple[int, ...], new: int) -> None:
+    model = make(name)
+    rows = [[1], [2, 3, 4, 5, 6, 7, 8, 9, 10, 0], torch.tensor([4, 7, 7]), [0, 1, 3]]
+    config = SamplingConfig(0.9, top_p=0.95, repetition_penalty=1.2)
+    seeds = [1, 2, 3, 4]
+    together = generate_ragged(model, rows, new, config, stop_tokens=stop_tokens, seeds=seeds)
+    for row, seed, got in zip(rows, seeds, together, strict=True):
+        idx = torch.as_tensor(row)[None]
+        alone = generate(model, idx, new, config, stop_tokens=stop_tokens, seeds=[seed])
+        assert torch.equal(got, alone[0])
+    from_generator = generate_ragged(model, rows, new, config, stop_tokens=stop_tokens, generator=seeded())
+    assert torch.equal(
+        from_generator[0], generate_ragged(model, rows[:1], new, config, stop_tokens=stop_tokens, generator=seeded())[0]
+    )
+
+
+def test_stopped_rows_repeat_and_the_stream_ends_with_the_last() -> None:
+    model, idx = make("bigram"), prompts(3, 2)
+    plain = generate(model, idx, 60, generator=seeded())
+    stopped = generate(model, idx, 60, stop_tokens=[4], generator=seeded())
+    steps = list(stream(model, idx, 60, stop_tokens=[4], generator=seeded()))
+    ends = []
+    for r in range(3):
+        hits = (plain[r, 2:] == 4).nonzero().flatten().tolist()
+        assert hits, "the test needs rows that stop"
+        ends.append(hits[0])
+        assert torch.equal(stopped[r, : 3 + hits[0]], plain[r, : 3 + hits[0]])
+        assert (stopped[r, 2 + hits[0] :] == 4).all()
+    assert stopped.shape == (3, 62)
+    assert len(steps) == max(ends) + 1 < 60
+    assert len(set(ends)) > 1
+
+
+def test_a_stop_token_in_the_prompt_does_not_stop() -> None:
+    model = make("bigram")
+    idx = torch.tensor([[4, 4]])
+    assert torch.equal(
+        generate(model, idx, 5, seeds=[1], stop_tokens=[4])[0, 2], generate(model, idx, 5, seeds=[1])[0, 2]
+    )
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_no_rows_and_no_new_tokens(name: str) -> None:
+    model = make(name)
+    assert model.generate(torch.zeros(0, 3, dtype=torch.long), 4, stop_tokens=[1]).shape == (0, 7)
+    idx = prompts(2, 3)
+    same = model.generate(idx, 0)
+    assert torch.equal(same, idx)
+    assert same.data_ptr() != idx.data_ptr()
+    assert generate_ragged(model, [], 5) == []
+
+
+def test_the_mode_is_restored_and_dropout_is_off() -> None:
+    model, idx = make("gpt2"), prompts(2, 3)
+    model.train()
+    steps = model.stream(idx, 10, temperature=0)
+    first = next(steps)
+    assert model.training
+    assert model.blocks[0].training
+    rest = [first, *steps]
+    assert model.training
+    model.eval()
+    assert torch.equal(torch.stack(rest, 1), model.generate(idx, 10, temperature=0)[:, 3:])
+    assert not model.training
+
+
+def test_the_mode_is_restored_when_the_model_fails() -> None:
+    model = lmzoo.create_model("bigram", vocab_size=4)
+    nn.init.constant_(next(model.parameters()), torch.nan)
+    model.train()
+    with pytest.raises(InputError, match="logits of row 0 hold NaN"):
+        model.generate(torch.zeros(1, 1, dtype=torch.long), 3)
+    assert model.training
+
+
+def test_what_is_yielded_is_the_callers() -> None:
+    model, idx = make("bigram"), prompts(2, 2)
+    expected = model.generate(idx, 10, generator=seeded(), stop_tokens=[0])
+    got = []
+    for token_B in model.stream(idx, 10, generator=seeded(), stop_tokens=[0]):
+        got.append(token_B.clone())
+        token_B.zero_()
+    assert torch.equal(torch.stack(got, 1), expected[:, 2 : 2 + len(got)])
+
+
+def test_generated_tokens_carry_no_gradient_and_train_again() -> None:
+    model, idx = make("gpt2"), prompts(2, 3)
+    out = model.generate(idx, 4)
+    assert not out.requires_grad
+    model(out[:, :-1], out[:, 1:]).loss.backward()
+
+
+def test_bad_input_is_refused_before_anything_is_drawn() -> None:
+    model, idx = make("bigram"), prompts(2, 3)
+    before = torch.get_rng_state()
+    with pytest.raises(InputError, match="idx is an empty prompt"):
+        model.stream(idx[:, :0], 5)
+    with pytest.raises(InputError, match=r"prompts\[1\] is an empty prompt"):
+        generate_ragged(model, [[1], []], 5)
+    with pytest.raises(InputError, match="idx holds the id 11"):
+        model.stream(torch.tensor([[11]]), 5)
+    with pytest.raises(InputError, match=r"idx is torch.float32 of shape \(1, 1\)"):
+        model.stream(torch.zeros(1, 1), 5)
+    with pytest.raises(InputError, match=r"prompts\[0\] is torch.float32"):
+        generate_ragged(model, [[1.5]], 5)
+    with pytest.raises(InputError, match="max_new_tokens=-1 must be an integer, 0 or above"):
+        model.stream(idx, -1)
+    with pytest.raises(InputError, match="stop_tokens holds the id 11"):
+        model.stream(idx, 5, stop_tokens=[11])
+    with pytest.raises(ConfigError, match="temperature=-1 must be"):
+        model.stream(idx, 5, temperature=-1)
+    assert torch.equal(before, torch.get_rng_state())

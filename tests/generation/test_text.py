@@ -1,0 +1,149 @@
+"""Text generation: stop strings against a brute-force search, whole characters, clear errors."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+from torch import nn
+
+import lmzoo
+from lmzoo.data.tokenizers import Tokenizer, train_tokenizer
+from lmzoo.errors import DataError, InputError
+from lmzoo.generation import generate
+from lmzoo.generation.text import StopMatcher, generate_text
+from lmzoo.model import LanguageModel
+from lmzoo.sampling import SamplingConfig
+
+TEXT = "学而时习之，不亦说乎？ Ünïcödé 🙂🙃 and plain words. " * 3
+
+
+def random_bigram(vocab_size: int, seed: int = 0) -> LanguageModel:
+    model = lmzoo.create_model("bigram", vocab_size=vocab_size)
+    nn.init.normal_(next(model.parameters()), std=2.0, generator=torch.Generator().manual_seed(seed))
+    return model
+
+
+def reciting(tokenizer: Tokenizer, text: str) -> LanguageModel:
+    """A bigram that says `text` by heart when greedy; no token of it but the last may come twice."""
+    ids = tokenizer.encode(text)
+    model = lmzoo.create_model("bigram", vocab_size=tokenizer.vocab_size)
+    with torch.no_grad():
+        next(model.parameters())[ids[:-1], ids[1:]] = 5.0
+    return model
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def brute_force(text: str, stops: list[str]) -> str:
+    """The text before the stop string that is complete first, read character by character."""
+    for end in range(len(text) + 1):
+        complete = [stop for stop in stops if text[:end].endswith(stop)]
+        if complete:
+            return text[: end - max(map(len, complete))]
+    return text
+
+
+def test_stop_strings_match_brute_force_however_the_text_is_cut() -> None:
+    rng = random.Random(1)
+    stopped = 0
+    for _ in range(3000):
+        text = "".join(rng.choices("ab", k=rng.randint(0, 12)))
+        stops = ["".join(rng.choices("ab", k=rng.randint(1, 5))) for _ in range(rng.randint(0, 3))]
+        matcher, pieces, rest = StopMatcher(stops), [], text
+        while rest:
+            size = rng.randint(1, 4)
+            pieces.append(matcher.feed(rest[:size]))
+            rest = rest[size:]
+        out = "".join(pieces) + matcher.finish()
+        assert out == brute_force(text, stops), (text, stops)
+        assert matcher.found == any(stop in text for stop in stops)
+        stopped += matcher.found
+    assert 500 < stopped < 2500
+
+
+def test_a_stop_string_that_overlaps_itself() -> None:
+    matcher = StopMatcher(["aab"])
+    assert [matcher.feed(char) for char in "aaab!"] == ["", "", "a", "", ""]
+    assert matcher.found
+
+
+def test_only_what_may_become_a_stop_string_is_held_back() -> None:
+    matcher = StopMatcher(["\n\n"])
+    assert matcher.feed("one\n") == "one"
+    assert matcher.feed("two") == "\ntwo"
+    assert matcher.finish() == ""
+    assert matcher.feed("\n") == ""
+    assert matcher.finish() == "\n"
+
+
+@pytest.mark.parametrize("spec", ["char", "byte", "bpe:280"])
+def test_text_is_what_generate_decodes_to(spec: str) -> None:
+    tokenizer = train_tokenizer(spec, [TEXT])
+    model = random_bigram(tokenizer.vocab_size)
+    for seed in range(5):
+        pieces = list(generate_text(model, tokenizer, "学", 40, generator=seeded(seed)))
+        idx = torch.tensor([tokenizer.encode("学")])
+        tokens = generate(model, idx, 40, generator=seeded(seed))[0, idx.shape[1] :]
+        assert "".join(pieces) == tokenizer.decode(tokens.tolist())
+        assert "" not in pieces
+
+
+def test_characters_of_several_tokens_come_whole() -> None:
+    tokenizer = train_tokenizer("byte", [])
+    recited = "a é习🙂"
+    model = reciting(tokenizer, recited)
+    new = len(recited.encode()) - 1
+    pieces = list(generate_text(model, tokenizer, "a", new, SamplingConfig(0.0)))
+    assert pieces == [" ", "é", "习", "🙂"]
+    assert list(generate_text(model, tokenizer, "a", new - 1, SamplingConfig(0.0)))[-1] == "\N{REPLACEMENT CHARACTER}"
+
+
+@pytest.mark.parametrize("spec", ["char", "byte", "bpe:280"])
+def test_stop_strings_across_tokens_cut_the_text(spec: str) -> None:
+    tokenizer = train_tokenizer(spec, [TEXT])
+    model = random_bigram(tokenizer.vocab_size)
+    plain = "".join(generate_text(model, tokenizer, "w", 60, generator=seeded(3)))
+    stop = plain[9:13]
+    pieces = list(generate_text(model, tokenizer, "w", 60, stop=[stop, "never said"], generator=seeded(3)))
+    assert "".join(pieces) == brute_force(plain, [stop]) != plain
+    alone = generate_text(model, tokenizer, "w", 60, stop=stop, generator=seeded(3))  # one string, not its characters
+    assert "".join(alone) == "".join(pieces)
+
+
+def test_nothing_is_computed_after_a_stop_string() -> None:
+    tokenizer = train_tokenizer("char", ["abcdefgh"])
+    model = reciting(tokenizer, "abcdefgh")
+    read: list[int] = []
+    next(iter(model.children())).register_forward_pre_hook(lambda _, args: read.append(args[0].numel()))
+    assert "".join(generate_text(model, tokenizer, "a", 7, SamplingConfig(0.0), stop="cd")) == "b"
+    assert read == [1, 1, 1]
+
+
+def test_a_stop_token_ends_the_text_and_is_left_out() -> None:
+    tokenizer = train_tokenizer("char", ["abcd."])
+    model = reciting(tokenizer, "abcd.")
+    dot = tokenizer.encode(".")
+    assert "".join(generate_text(model, tokenizer, "a", 9, SamplingConfig(0.0), stop_tokens=dot)) == "bcd"
+    held = generate_text(model, tokenizer, "a", 9, SamplingConfig(0.0), stop="d!", stop_tokens=dot)
+    assert "".join(held) == "bcd"
+
+
+def test_bad_input_is_refused_at_once() -> None:
+    tokenizer = train_tokenizer("char", ["abc"])
+    model = random_bigram(3)
+    with pytest.raises(InputError, match="the prompt is empty"):
+        generate_text(model, tokenizer, "", 5)
+    with pytest.raises(InputError, match="stop holds an empty string"):
+        generate_text(model, tokenizer, "a", 5, stop=["b", ""])
+    with pytest.raises(InputError, match="stop holds an empty string"):
+        generate_text(model, tokenizer, "a", 5, stop="")
+    with pytest.raises(InputError, match="vocab_size=9, the tokenizer only 3"):
+        generate_text(random_bigram(9), tokenizer, "a", 5)
+    with pytest.raises(DataError, match="'x'"):
+        generate_text(model, tokenizer, "ax", 5)
+    with pytest.raises(InputError, match="max_new_tokens=-1"):
+        generate_text(model, tokenizer, "a", -1)

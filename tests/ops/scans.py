@@ -1,0 +1,33 @@
+"""How every sequence algorithm is compared with its definition: values, and the gradients of every input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+Scan = Callable[..., tuple[Tensor, Tensor]]
+
+
+def values_and_gradients(scan: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """All outputs of `scan`, and the gradients of a function of all of them to every input."""
+    leaves = [x.detach().clone().requires_grad_() for x in inputs]
+    outputs = scan(*leaves)
+    total = sum((out * _weights(out)).sum() for out in outputs)
+    assert isinstance(total, Tensor)
+    return [*outputs, *torch.autograd.grad(total, leaves)]
+
+
+def assert_same(actual: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> None:
+    """Each tensor equal to within `tolerance` of the largest value in it."""
+    assert len(actual) == len(expected)
+    for got, want in zip(actual, expected, strict=True):
+        assert got.dtype == want.dtype
+        scale = max(1.0, want.abs().max().item()) if want.numel() else 1.0
+        torch.testing.assert_close(got, want, rtol=0, atol=tolerance * scale)
+
+
+def _weights(x: Tensor) -> Tensor:
+    """Fixed weights, different everywhere, so that no two elements can be mistaken for each other."""
+    return torch.cos(torch.arange(x.numel(), dtype=x.dtype) * 0.7 + 0.3).view(x.shape)

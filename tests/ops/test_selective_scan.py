@@ -1,0 +1,130 @@
+"""The fast selective scan is its definition: values, gradients, dtypes, memory, compilation."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from lmzoo.ops.selective_scan import CHUNK_LENGTH, chunked_selective_scan, naive_selective_scan, selective_scan
+from tests.ops.scans import assert_same, values_and_gradients
+
+LENGTHS = (1, CHUNK_LENGTH - 1, CHUNK_LENGTH, CHUNK_LENGTH + 1, 2 * CHUNK_LENGTH + 3)
+
+
+def make_inputs(T: int, dtype: torch.dtype = torch.float64, B: int = 2, D: int = 5, N: int = 3) -> list[Tensor]:
+    draw = torch.Generator().manual_seed(T)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=draw, dtype=torch.float64)
+
+    delta, A = torch.nn.functional.softplus(normal(B, T, D)), -torch.exp(normal(D, N))
+    inputs = [normal(B, T, D), delta, A, normal(B, T, N), normal(B, T, N), normal(D), normal(B, D, N)]
+    return [x.to(dtype) for x in inputs]
+
+
+def test_definition_by_hand() -> None:
+    """Two steps of one channel with one state, worked out from the equation."""
+    u, delta = torch.tensor([[[2.0], [3.0]]]), torch.tensor([[[0.5], [1.0]]])
+    A, B, C = torch.tensor([[-1.0]]), torch.tensor([[[1.0], [2.0]]]), torch.tensor([[[3.0], [4.0]]])
+    h_1 = torch.tensor(-0.5).exp() * 10 + 0.5 * 2 * 1
+    h_2 = torch.tensor(-1.0).exp() * h_1 + 1.0 * 3 * 2
+    y, h = naive_selective_scan(u, delta, A, B, C, torch.tensor([7.0]), torch.tensor([[[10.0]]]))
+    torch.testing.assert_close(y.flatten(), torch.stack([3 * h_1 + 14, 4 * h_2 + 21]))
+    torch.testing.assert_close(h.flatten()[0], h_2)
+
+
+@pytest.mark.parametrize("T", LENGTHS)
+@pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_chunked_is_naive(T: int, with_state: bool, dtype: torch.dtype, tolerance: float) -> None:
+    inputs = make_inputs(T, dtype)
+    inputs = inputs if with_state else inputs[:-1]
+    actual = values_and_gradients(chunked_selective_scan, inputs)
+    assert_same(actual, values_and_gradients(naive_selective_scan, inputs), tolerance)
+
+
+def test_gradcheck() -> None:
+    inputs = [x.requires_grad_() for x in make_inputs(CHUNK_LENGTH + 2, B=1, D=2, N=2)]
+    assert torch.autograd.gradcheck(chunked_selective_scan, inputs)
+
+
+@pytest.mark.parametrize("output", [0, 1])
+def test_gradient_of_one_output_alone(output: int) -> None:
+    inputs = [x.requires_grad_() for x in make_inputs(CHUNK_LENGTH + 1)]
+    grads = [
+        torch.autograd.grad(scan(*inputs)[output].square().sum(), inputs, allow_unused=True, materialize_grads=True)
+        for scan in (chunked_selective_scan, naive_selective_scan)
+    ]
+    assert_same(grads[0], grads[1], 1e-10)
+
+
+def test_any_split_is_the_whole() -> None:
+    u, delta, A, B, C, D, h = make_inputs(CHUNK_LENGTH + 4)
+    whole, last = selective_scan(u, delta, A, B, C, D, h)
+    for cut in (1, CHUNK_LENGTH, CHUNK_LENGTH + 3):
+        first, middle = selective_scan(u[:, :cut], delta[:, :cut], A, B[:, :cut], C[:, :cut], D, h)
+        second, end = selective_scan(u[:, cut:], delta[:, cut:], A, B[:, cut:], C[:, cut:], D, middle)
+        assert_same([torch.cat([first, second], dim=1), end], [whole, last], 1e-12)
+
+
+@pytest.mark.parametrize("T", [1, 20])
+def test_state_is_float32_under_autocast(T: int) -> None:
+    u, delta, A, B, C, D, h = make_inputs(T, torch.float32)
+    low = [x.bfloat16() for x in (u, delta, B, C)]
+    expected = naive_selective_scan(low[0].float(), low[1].float(), A, low[2].float(), low[3].float(), D, h)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, last = selective_scan(low[0], low[1], A, low[2], low[3], D, h)
+    assert y.dtype == torch.bfloat16
+    assert last.dtype == torch.float32
+    assert_same([last], [expected[1]], 1e-5)
+    assert_same([y.float()], [expected[0]], 8e-3)  # one rounding to bfloat16 of an exact result
+
+
+def test_backward_keeps_no_state_per_token() -> None:
+    """What autograd saves is the inputs and one state per chunk, counted in bytes."""
+    B, T, D, N = 1, 8 * CHUNK_LENGTH, 4, 16
+    saved: dict[int, int] = {}
+
+    def note(x: Tensor) -> Tensor:
+        saved[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    inputs = [x.requires_grad_() for x in make_inputs(T, torch.float32, B, D, N)]
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda x: x):
+        chunked_selective_scan(*inputs)
+    per_token_states = 4 * B * T * D * N
+    assert sum(saved.values()) < per_token_states
+
+
+def test_operator_keeps_torchs_rules() -> None:
+    u, delta, A, B, C, _, h = (x.requires_grad_() for x in make_inputs(CHUNK_LENGTH + 1))
+    arguments = [x.detach().contiguous().requires_grad_() for x in (u, delta, A.t(), B, C, h.transpose(1, 2))]
+    torch.library.opcheck(torch.ops.lmzoo.selective_scan, arguments)
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_compiles_in_one_graph(backend: str) -> None:
+    inputs = make_inputs(CHUNK_LENGTH + 1)
+    compiled = torch.compile(selective_scan, fullgraph=True, backend=backend)
+    assert_same(values_and_gradients(compiled, inputs), values_and_gradients(naive_selective_scan, inputs), 1e-10)
+
+
+def test_flops_are_counted() -> None:
+    inputs = [x.requires_grad_() for x in make_inputs(20, B=2, D=5, N=3)]
+    with FlopCounterMode(display=False) as counter:
+        y, _ = chunked_selective_scan(*inputs)
+        forward = counter.get_total_flops()
+        y.sum().backward()
+    assert forward == 4 * 2 * 20 * 5 * 3
+    assert counter.get_total_flops() == 3 * forward
+
+
+def test_autocast_changes_nothing_inside() -> None:
+    """Float32 inputs give the same values and gradients, bit for bit, with autocast and without."""
+    inputs = make_inputs(CHUNK_LENGTH + 1, torch.float32)
+    expected = values_and_gradients(chunked_selective_scan, inputs)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = values_and_gradients(chunked_selective_scan, inputs)
+    assert_same(actual, expected, 0)
