@@ -31,7 +31,9 @@ def build(cls: type[Config], values: Mapping[str, Any], *, where: str = "") -> C
     names = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
     for name in values:
         if name not in names:
-            raise ConfigError(f"{prefix}{name}={values[name]!r} is not a setting of {cls.__name__}{suggest(name, names)}")
+            raise ConfigError(
+                f"{prefix}{name}={values[name]!r} is not a setting of {cls.__name__}{suggest(name, names)}"
+            )
     required = [f.name for f in dataclasses.fields(cls) if f.init and f.default is f.default_factory]  # type: ignore[arg-type]
     for name in required:
         if name not in values:
@@ -116,7 +118,9 @@ def load_toml(path: str | Path) -> dict[str, Any]:
 
 def dump_toml(tables: Mapping[str, Any]) -> str:
     """Write scalars, lists of scalars and one level of tables as TOML; `None` is left out, as TOML has none."""
-    lines = [f"{key} = {_toml_value(value)}" for key, value in tables.items() if not _is_table(value) and value is not None]
+    lines = [
+        f"{key} = {_toml_value(value)}" for key, value in tables.items() if not _is_table(value) and value is not None
+    ]
     for key, table in tables.items():
         if _is_table(table):
             lines += ["", f"[{key}]"]
@@ -131,4 +135,6 @@ def _is_table(value: Any) -> bool:
 def _toml_value(value: Any) -> str:
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
-    return json.dumps(value, ensure_ascii=False)  # strings, numbers, booleans and lists are spelled alike in JSON and TOML
+    return json.dumps(
+        value, ensure_ascii=False
+    )  # strings, numbers, booleans and lists are spelled alike in JSON and TOML

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast, final
 
 import torch
 from torch import Tensor, nn
@@ -175,7 +175,7 @@ class LanguageModel(nn.Module, ABC):
     ) -> Tensor:
         """Continue the prompts idx (B, T) by `max_new_tokens` sampled tokens each: (B, T + max_new_tokens) int64.
 
-        `temperature=0` is greedy. A row that has drawn one of `stop_tokens` repeats it to the end. See `SamplingConfig`.
+        `temperature=0` is greedy. A row that drew one of `stop_tokens` repeats it to the end. See `SamplingConfig`.
         """
         from lmzoo import generation
 
@@ -196,7 +196,7 @@ class LanguageModel(nn.Module, ABC):
         stop_tokens: Sequence[int] = (),
         generator: torch.Generator | None = None,
     ) -> Iterator[Tensor]:
-        """As `generate`, one step at a time: yields the new tokens (B,) as they are drawn; ends when all rows stopped."""
+        """As `generate`, one step at a time: yields the new tokens (B,) as they come; ends when all rows stopped."""
         from lmzoo import generation
 
         config = self._sampling(temperature, top_k, top_p, min_p, repetition_penalty)
@@ -212,12 +212,12 @@ class LanguageModel(nn.Module, ABC):
 
     @final
     def num_params(self, *, embedding: bool = True) -> int:
-        """Parameters, tied ones once; `embedding=False` leaves out token and position tables (an untied head stays in)."""
+        """Parameters, tied ones once; `embedding=False` leaves out token and position tables, not an untied head."""
         return sum(p.numel() for p, role in self._roles() if embedding or role != "embedding")
 
     @final
     def flops_per_token(self, T: int) -> float:
-        """FLOPs of one token's forward pass in a sequence of T, two per multiply-add; training takes about three times it.
+        """FLOPs of one token's forward pass in a sequence of T, two per multiply-add; training takes about 3 times it.
 
         Matrix products are counted as torch's own counter does (attention over all T, masked or not), recurrences at
         the multiply-adds their definition takes; what is done per feature alone (norms, activations) is left out.
@@ -239,7 +239,9 @@ class LanguageModel(nn.Module, ABC):
         for parameter, role in self._roles():
             groups.setdefault(role, []).append(parameter)
         decay = {"matrix": weight_decay, "embedding": weight_decay, "vector": 0.0}
-        return [{"params": params, "role": role, "weight_decay": decay[role]} for role, params in sorted(groups.items())]
+        return [
+            {"params": params, "role": role, "weight_decay": decay[role]} for role, params in sorted(groups.items())
+        ]
 
     def _roles(self) -> Iterator[tuple[Tensor, str]]:
         """Each parameter once, with the role its owner declares in `parameter_roles`; else told by its dimensions."""
@@ -255,14 +257,15 @@ class LanguageModel(nn.Module, ABC):
 
     @final
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew; each layer knows how its own begin. With a `generator`, the global state is untouched."""
+        """Draw all weights anew; each layer knows how its own begin. A `generator` leaves the global state alone."""
         for module in self.modules():
-            if module is not self and isinstance(module, nn.Module) and hasattr(module, "init_parameters"):
-                module.init_parameters(generator)
+            init = getattr(module, "init_parameters", None)
+            if callable(init):
+                init(generator)
 
     @final
     def save(self, path: str | Path) -> None:
-        """Write the folder `path` with `model.safetensors`, `config.json` and a manifest; `lmzoo.load_model` reads it."""
+        """Write the folder `path` with `model.safetensors`, `config.json`, a manifest; `lmzoo.load_model` reads it."""
         from lmzoo import saving
 
         saving.save_model(self, path)
@@ -293,8 +296,8 @@ class LanguageModel(nn.Module, ABC):
 
 
 def flops(module: nn.Module, T: int) -> float:
-    """FLOPs per token that a module declares for itself, its children left out; those of a plain `nn.Linear` are known."""
+    """FLOPs per token that a module declares for itself, without its children; a plain `nn.Linear` is known."""
     declared = getattr(module, "flops", None)
-    if declared is not None:
-        return declared(T)
+    if callable(declared):
+        return cast(float, declared(T))
     return 2.0 * module.in_features * module.out_features if isinstance(module, nn.Linear) else 0.0

@@ -47,12 +47,16 @@ class Preset:
 
 @dataclass(frozen=True)
 class Family:
-    """What `registry/<family>/` says of an architecture; `facts` holds title, summary, year, paper and traits."""
+    """What `registry/<family>/` says of an architecture.
+
+    `facts` holds title, summary, year, paper and traits; `train` is the recipe where no preset says otherwise.
+    """
 
     name: str
     folder: Path | None = None
     facts: Mapping[str, Any] = field(default_factory=dict)
     presets: Mapping[str, Preset] = field(default_factory=dict)
+    train: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def card(self) -> str:
@@ -123,6 +127,12 @@ def split_name(name: str) -> tuple[Family, Preset | None]:
     return family, family.presets[preset_name]
 
 
+def recipe(name: str) -> dict[str, Any]:
+    """How a model is best trained as far as is known: the family's settings of `TrainConfig`, then the preset's."""
+    family, preset = split_name(name)
+    return {**family.train, **(preset.train if preset else {})}
+
+
 def model_class(family: str) -> type[LanguageModel]:
     """The class registered under `family`, importing it if need be."""
     if family not in _classes:
@@ -134,14 +144,16 @@ def model_class(family: str) -> type[LanguageModel]:
             if family in _builtin_families():
                 raise
             _broken_plugins[family] = f"{type(error).__name__}: {error}"
-            raise UnknownModelError(f"the plug-in for {family!r} failed to import: {_broken_plugins[family]}") from error
+            raise UnknownModelError(
+                f"the plug-in for {family!r} failed to import: {_broken_plugins[family]}"
+            ) from error
         if family not in _classes:
             raise UnknownModelError(f"{module} does not register a model named {family!r}")
     return _classes[family]
 
 
 def create_model(name: str, *, generator: torch.Generator | None = None, **config: Any) -> LanguageModel:
-    """A fresh model: the preset's settings, overridden by `config`, with newly drawn weights (by `generator`, if given).
+    """A fresh model: the preset's settings, overridden by `config`, with newly drawn weights (by `generator`, if any).
 
     Raises `UnknownModelError` for an unknown name and `ConfigError` naming field, value and rule for a wrong setting.
     """
@@ -160,6 +172,11 @@ def create_model(name: str, *, generator: torch.Generator | None = None, **confi
     return model
 
 
+def registered_from(path: Path) -> list[str]:
+    """The families that the plug-in file `path` registered."""
+    return [name for name, cls in _classes.items() if cls.__module__ == _plugin_name(path)]
+
+
 def load_plugin(source: str) -> None:
     """Import a Python file or module that registers models; what `--plugin FILE_OR_MODULE` does."""
     path = Path(source)
@@ -171,11 +188,12 @@ def load_plugin(source: str) -> None:
         return
     if not path.is_file():
         raise ConfigError(f"plugin={source!r} is not a file")
-    name = "lmzoo_plugin_" + re.sub(r"\W", "_", str(path.resolve()))
+    name = _plugin_name(path)
     if name in sys.modules:
         return
     spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None, path
+    assert spec.loader is not None, path
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)
@@ -184,6 +202,11 @@ def load_plugin(source: str) -> None:
         if isinstance(error, ConfigError):
             raise
         raise ConfigError(f"plugin={source!r} failed to import: {type(error).__name__}: {error}") from error
+
+
+def _plugin_name(path: Path) -> str:
+    """The module name a plug-in file is imported under, one for each file."""
+    return "lmzoo_plugin_" + re.sub(r"\W", "_", str(path.resolve()))
 
 
 def registry_folders() -> list[Path]:
@@ -211,7 +234,7 @@ def _read_entries(folders: tuple[Path, ...]) -> dict[str, Family]:
             before = found.get(entry.name)
             if before is not None:
                 facts, presets = {**before.facts, **entry.facts}, {**before.presets, **entry.presets}
-                entry = Family(entry.name, before.folder, facts, presets)
+                entry = Family(entry.name, before.folder, facts, presets, {**before.train, **entry.train})
             found[entry.name] = entry
     return found
 
@@ -219,6 +242,7 @@ def _read_entries(folders: tuple[Path, ...]) -> dict[str, Family]:
 def _read_entry(path: Path) -> Family:
     tables = configs.load_toml(path)
     facts = tables.pop("family", {})
+    train = facts.pop("train", {})
     presets = {}
     for name, table in tables.items():
         unknown = set(table) - {"source", "model", "train"} if isinstance(table, dict) else {name}
@@ -226,7 +250,7 @@ def _read_entry(path: Path) -> Family:
             raise ConfigError(f"{path}: preset {name!r} may hold source, model and train, not {sorted(unknown)}")
         presets[name] = Preset(name, **table)
     ordered = {name: presets[name] for name in sorted(presets, key=_natural)}
-    return Family(path.parent.name, path.parent, facts, ordered)
+    return Family(path.parent.name, path.parent, facts, ordered, train)
 
 
 @cache

@@ -19,7 +19,7 @@ State = Any  # a tree as described above; what is inside is the business of the 
 
 @dataclass(frozen=True)
 class TimeBuffer:
-    """What a sequence has left behind so far, oldest first: rows of keys, values or tokens; a value, yet cheap to extend.
+    """What a sequence has left behind so far, oldest first: rows of keys, values or tokens; a value, cheap to extend.
 
     `data` (B, capacity, ...) holds `length` entries at its start. `append` writes behind them in place when nobody has
     written there before, and copies first when somebody has: two continuations of one state never see each other, and

@@ -1,0 +1,210 @@
+"""The comparison: check every model, train all alike, judge all alike, write down what came of it.
+
+One budget (steps, batch size, context length, seed) holds for all, so every model sees the same tokens in the same
+order. The rest of the recipe is each model's own preset.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmzoo import commit, registry
+from lmzoo import config as configs
+from lmzoo.compare.machine import decode_length, decode_tokens_per_s, hardware, versions
+from lmzoo.compare.ngram import MAX_ORDER, NGram, bigram_limits
+from lmzoo.compare.plan import RUNS, check_directory, make_specs
+from lmzoo.compare.report import html
+from lmzoo.compare.results import ModelResult, Reference, Results, write_results
+from lmzoo.compare.table import markdown
+from lmzoo.conformance.report import RANKING_GROUPS
+from lmzoo.conformance.suite import CHECKS, check_model
+from lmzoo.data.corpora import load_corpus
+from lmzoo.data.store import TokenSplit, TokenStore, open_store, require_length
+from lmzoo.data.tokenizers import Tokenizer, train_tokenizer
+from lmzoo.errors import DivergedError
+from lmzoo.model import LanguageModel
+from lmzoo.train.events import DataEvent, EndEvent, Event, Listener, NoteEvent
+from lmzoo.train.metrics import read_metrics
+from lmzoo.train.run import load_run, train_run
+from lmzoo.train.spec import RunSpec
+
+COUNTED_TOKENS = 20_000_000  # n-grams are counted on so many at most: counting holds them all in memory
+SAMPLE_TOKENS = 300
+SAMPLE_TEMPERATURE = 0.8
+PROMPT_CHARACTERS = 40
+
+
+def compare(
+    names: Sequence[str],
+    data: str,
+    out: str | Path,
+    *,
+    tokenizer: str = "char",
+    settings: Mapping[str, Any] | None = None,
+    prompt: str | None = None,
+    command: str = "",
+    listeners: Sequence[Listener] = (),
+) -> Results:
+    """Train the models `names` on `data` and rank them by validation loss, in the directory `out`.
+
+    `settings` are overrides as of `lmzoo train --set`, see `make_specs`. `prompt` is what the samples go on from
+    (default: the beginning of the validation text), `command` is noted in the report. Each model is checked first: one
+    that fails is not trained and has no rank; one that diverges has none either, and both say why. Writes
+    `results.json`, `table.md`, `report.html` and the runs under `out/runs/`, after every model, so that an interrupted
+    comparison has a report; called again it goes on, and takes finished runs as they are.
+
+    Raises an `LmzooError` of one line for bad input, before anything is written; `Interrupted` on Ctrl-C.
+    """
+    specs = make_specs(names, data, tokenizer, settings or {})
+    folder = Path(out)
+    check_directory(folder)
+    emit = _sender(listeners)
+    corpus = load_corpus(data)
+    shared = train_tokenizer(tokenizer, corpus.chunks("train"))
+    try:
+        store = open_store(corpus, shared, progress=lambda done, total: emit(DataEvent(done, total)))
+    finally:
+        emit(EndEvent())
+    train, context_length = specs[0].train, specs[0].model_config(shared.vocab_size).context_length
+    require_length(store.train, context_length)
+    require_length(store.val, context_length)
+    prompt_ids = shared.encode(prompt) if prompt else _beginning(store.val, shared)
+    references, limits = _count(store, shared.vocab_size)
+    results = Results(
+        corpus={
+            "name": corpus.name,
+            "sha256": corpus.sha256,
+            "train_tokens": store.train.n_tokens,
+            "val_tokens": store.val.n_tokens,
+            "val_bytes": store.val.n_bytes,
+        },
+        tokenizer={"spec": shared.spec, "vocab_size": shared.vocab_size, "sha256": shared.sha256},
+        budget={
+            "steps": train.steps,
+            "batch_size": train.batch_size * train.grad_accumulation,
+            "context_length": context_length,
+            "tokens": train.steps * train.batch_size * train.grad_accumulation * context_length,
+        },
+        seed=train.seed,
+        hardware=hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        versions=versions(),
+        models=[],
+        references=references,
+        bigram_limits=limits,
+        prompt=shared.decode(prompt_ids),
+        decode_tokens=decode_length(context_length),
+        command=command,
+        complete=False,
+    )
+    for number, spec in enumerate(specs, 1):
+        emit(NoteEvent(f"{spec.model} ({number} of {len(specs)}): checking"))
+        row = _measure(spec, folder / RUNS / spec.model, shared, prompt_ids, listeners)
+        if row.problem:
+            emit(NoteEvent(f"{row.name} {row.status}: {row.problem}"))
+        results = dataclasses.replace(results, models=[*results.models, row], complete=number == len(specs))
+        write(results, folder)
+    return results
+
+
+def write(results: Results, folder: Path) -> None:
+    """Write results.json, table.md and report.html."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_results(results, folder)
+    commit.write_file(folder / "table.md", markdown(results))
+    commit.write_file(folder / "report.html", html(results))
+
+
+def check_problem(name: str) -> str:
+    """Why the model may not be ranked, by the checks that matter to a comparison; empty when nothing is wrong."""
+    only = [check.name for check in CHECKS if check.group in RANKING_GROUPS]
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # checks may draw; the caller's numbers stay
+        report = check_model(name, only=only)
+    return "" if report.rankable else f"failed the checks {', '.join(report.failures)}; see lmzoo check {name}"
+
+
+def _measure(
+    spec: RunSpec, run: Path, tokenizer: Tokenizer, prompt_ids: Sequence[int], listeners: Sequence[Listener]
+) -> ModelResult:
+    """Check, train and measure one model."""
+    config = spec.model_config(tokenizer.vocab_size)
+    with torch.device("meta"):  # counting needs no memory
+        blank = registry.model_class(spec.model.partition(".")[0])(config)
+    row = ModelResult(
+        name=spec.model,
+        params=blank.num_params(),
+        params_non_embedding=blank.num_params(embedding=False),
+        flops_per_token=blank.flops_per_token(config.context_length),
+        state_bytes=blank.state_bytes(config.context_length),
+        run=str(run.resolve()),
+        config={"model": configs.to_dict(config), "train": configs.to_dict(spec.train)},
+    )
+    problem = check_problem(spec.model)
+    if problem:
+        return dataclasses.replace(row, status="failed", problem=problem)
+    try:
+        result = train_run(spec, run, resume=True, listeners=listeners)
+    except DivergedError as error:
+        return dataclasses.replace(row, status="diverged", problem=str(error), curve=_curve(run))
+    model = load_run(run).model
+    return dataclasses.replace(
+        row,
+        loss=result.loss,
+        bits_per_byte=result.bits_per_byte,
+        train_tokens_per_s=result.tokens_per_s,
+        decode_tokens_per_s=decode_tokens_per_s(model),
+        seconds=result.seconds,
+        curve=_curve(run),
+        sample=_sample(model, tokenizer, prompt_ids, spec.train.seed),
+    )
+
+
+def _curve(run: Path) -> list[list[float]]:
+    lines = [line for line in read_metrics(run) if line["split"] == "val"]
+    return [[line["tokens"], line["loss"]] for line in lines if math.isfinite(line["loss"])]
+
+
+def _sample(model: LanguageModel, tokenizer: Tokenizer, prompt_ids: Sequence[int], seed: int) -> str:
+    """What the model writes after the prompt; the first draw, whatever it is."""
+    idx_BT = torch.tensor([list(prompt_ids)], device=model.device)
+    generator = torch.Generator(model.device).manual_seed(seed)
+    out_BT = model.generate(idx_BT, SAMPLE_TOKENS, temperature=SAMPLE_TEMPERATURE, generator=generator)
+    return tokenizer.decode(out_BT[0, len(prompt_ids) :].tolist())
+
+
+def _beginning(split: TokenSplit, tokenizer: Tokenizer) -> list[int]:
+    """A prompt: the first whole line of the split, or as much of it as makes a prompt, cut between words."""
+    text = tokenizer.decode(split.tokens[:1000].tolist())
+    lines = [line.strip() for line in text.split("\n")[1:-1]]
+    line = next((line for line in lines if len(line) >= PROMPT_CHARACTERS // 4), text[:PROMPT_CHARACTERS])
+    cut = line[: PROMPT_CHARACTERS + 1]
+    return tokenizer.encode(cut.rsplit(" ", 1)[0] if len(cut) > PROMPT_CHARACTERS else cut)
+
+
+def _count(store: TokenStore, vocab_size: int) -> tuple[list[Reference], dict[str, float]]:
+    """The n-grams' losses on the validation split, and the limits of a bigram table."""
+    train, val = store.train.tokens[:COUNTED_TOKENS], store.val.tokens
+    counts = NGram(train, vocab_size, min(MAX_ORDER, len(train)))
+    bits = val.size / (math.log(2) * store.val.n_bytes)
+    references = []
+    for order in range(1, counts.order + 1):
+        loss = counts.loss(val, order)
+        name = f"{order}-gram"
+        references.append(
+            Reference(name=name, order=order, loss=loss, bits_per_byte=loss * bits, counted_tokens=len(train))
+        )
+    on_train, on_val = bigram_limits(train, vocab_size, val)
+    return references, {"train": on_train, "val": on_val}
+
+
+def _sender(listeners: Sequence[Listener]) -> Callable[[Event], None]:
+    def send(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return send

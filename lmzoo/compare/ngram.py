@@ -1,0 +1,116 @@
+"""The yardstick that needs no training: interpolated Witten-Bell n-grams, and the exact limits of a bigram table.
+
+A learned model that loses to counted n-grams of the same text has learned little. The estimate of order n mixes what
+was counted after the last n - 1 tokens with the estimate of order n - 1 (Witten & Bell 1991, method C):
+
+    p_n(w | h) = (c(h, w) + t(h) p_{n-1}(w | h')) / (c(h) + t(h))
+
+c counts, t(h) is the number of distinct tokens seen after h, h' is h without its oldest token, and p_0 = 1 / V. A
+context never seen has c(h) = t(h) = 0: the shorter one speaks for it. Everything is counted over whole arrays: an
+n-gram is known by a dense number, and that number times V plus the next token is the key of the (n+1)-gram.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmzoo.errors import ConfigError, DataError
+
+Ints = NDArray[np.int64]
+Floats = NDArray[np.float64]
+
+MAX_ORDER = 6
+
+
+@dataclass(frozen=True)
+class _Counts:
+    """The n-grams of one order, sorted by key; contexts are numbered as the n-grams of the order below."""
+
+    keys: Ints  # (N,) context number * V + token
+    seen: Ints  # (N,) how often
+    context_seen: Ints  # (contexts,) how often something followed the context
+    followers: Ints  # (contexts,) how many distinct tokens did
+
+
+class NGram:
+    """Interpolated Witten-Bell estimates of every order from 1 to `order`, counted on `tokens`."""
+
+    def __init__(self, tokens: NDArray[Any], vocab_size: int, order: int = MAX_ORDER) -> None:
+        """Count `tokens` (1-D, ids below `vocab_size`). Raises `ConfigError` or `DataError` naming what is wrong."""
+        if not 1 <= order <= MAX_ORDER:
+            raise ConfigError(f"order={order} must be in [1, {MAX_ORDER}]")
+        ids = _checked(tokens, vocab_size)
+        if len(ids) < order:
+            raise DataError(f"tokens holds {len(ids)} tokens: order={order} needs at least that many")
+        self.vocab_size = vocab_size
+        self.order = order
+        self._counts: list[_Counts] = []
+        context = np.zeros(len(ids), np.int64)  # the one empty context, before every token
+        contexts = 1
+        for _ in range(order):
+            here = ids[len(ids) - len(context) :]
+            keys, number, seen = np.unique(context * vocab_size + here, return_inverse=True, return_counts=True)
+            owner = keys // vocab_size
+            context_seen = np.bincount(owner, weights=seen, minlength=contexts).astype(np.int64)
+            self._counts.append(_Counts(keys, seen, context_seen, np.bincount(owner, minlength=contexts)))
+            context, contexts = number[:-1], len(keys)  # the n-gram that ends at a token is the context of the next one
+
+    def probabilities(self, tokens: NDArray[Any], order: int | None = None) -> Floats:
+        """p(token | the tokens before it) for every token of `tokens`, (N,); the first ones have shorter contexts."""
+        order = self.order if order is None else order
+        if not 1 <= order <= self.order:
+            raise ConfigError(f"order={order} must be in [1, {self.order}]")
+        ids = _checked(tokens, self.vocab_size)
+        p = np.full(len(ids), 1.0 / self.vocab_size)
+        context = np.zeros(len(ids), np.int64)
+        for n, counts in enumerate(self._counts[:order]):
+            known = context >= 0
+            at = np.where(known, context, 0)
+            c = np.where(known, counts.context_seen[at], 0)
+            t = np.where(known, counts.followers[at], 0)
+            number = _find(counts.keys, np.where(known, context * self.vocab_size + ids[n:], -1))
+            seen = np.where(number >= 0, counts.seen[number], 0)
+            backed = c > 0
+            p[n:][backed] = ((seen + t * p[n:]) / np.maximum(c + t, 1))[backed]
+            context = number[:-1]
+        return p
+
+    def loss(self, tokens: NDArray[Any], order: int | None = None) -> float:
+        """Mean nats per token over every target of a split, which is each of its tokens but the first."""
+        return float(-np.log(self.probabilities(tokens, order)[1:]).mean())
+
+
+def bigram_limits(train: NDArray[Any], vocab_size: int, val: NDArray[Any]) -> tuple[float, float]:
+    """What the best table of next tokens reaches, in nats per token: (loss on `train`, loss on `val`).
+
+    On `train` it is the maximum-likelihood table (the conditional entropy of the counts: no bigram can do better).
+    On `val` every count has one added, as a pair never seen would else cost infinitely much.
+    """
+    trained, held_out = _checked(train, vocab_size), _checked(val, vocab_size)
+    pairs, seen = np.unique(trained[:-1] * vocab_size + trained[1:], return_counts=True)
+    context_seen = np.bincount(pairs // vocab_size, weights=seen, minlength=vocab_size)
+    on_train = -(seen * np.log(seen / context_seen[pairs // vocab_size])).sum() / seen.sum()
+    number = _find(pairs, held_out[:-1] * vocab_size + held_out[1:])
+    pair_seen = np.where(number >= 0, seen[number], 0)
+    on_val = -np.log((pair_seen + 1) / (context_seen[held_out[:-1]] + vocab_size)).mean()
+    return float(on_train), float(on_val)
+
+
+def _find(keys: Ints, wanted: Ints) -> Ints:
+    """Where each of `wanted` stands in the sorted `keys`, or -1."""
+    at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
+    return np.where(keys[at] == wanted, at, -1)
+
+
+def _checked(tokens: NDArray[Any], vocab_size: int) -> Ints:
+    if tokens.ndim != 1 or len(tokens) < 2:
+        raise DataError(f"tokens has shape {tokens.shape}: counting needs one dimension and at least 2 tokens")
+    ids = np.asarray(tokens, dtype=np.int64)
+    low, high = int(ids.min()), int(ids.max())
+    if low < 0 or high >= vocab_size:
+        raise DataError(f"tokens holds the id {low if low < 0 else high}: ids must be in [0, vocab_size={vocab_size})")
+    return ids

@@ -1,0 +1,67 @@
+"""What a reader must know to judge the figures, said in words: the headline and the caveats, from the results alone."""
+
+from __future__ import annotations
+
+from lmzoo.compare import numbers
+from lmzoo.compare.results import SEED_NOISE, Results
+
+
+def headline(results: Results) -> str:
+    """The finding in a sentence or two, no stronger than the evidence."""
+    ranked = results.ranked
+    if not ranked:
+        return "No model has a rank: see the reasons below."
+    best = ranked[0]
+    assert best.loss is not None
+    text = "" if results.complete else "Not finished; so far, "
+    text += f"{best.name} has the lowest validation loss, {best.loss:.3f} nats per token"
+    if best.bits_per_byte is not None:
+        text += f" ({best.bits_per_byte:.3f} bits per byte)"
+    if len(ranked) > 1 and ranked[1].loss is not None:
+        gap = ranked[1].loss - best.loss
+        if gap < SEED_NOISE:
+            text += f"; {ranked[1].name} is {gap:.3f} nats behind, which one seed cannot tell from a tie"
+        else:
+            text += f", {gap:.3f} below {ranked[1].name}"
+    text += "."
+    reference = results.best_reference
+    if reference is not None:
+        ahead = [model.name for model in ranked if model.loss is not None and model.loss < reference.loss]
+        how_many = "No model beats" if not ahead else f"{len(ahead)} of {len(ranked)} beat"
+        text += f" {how_many} the best counted n-gram ({reference.name}, {reference.loss:.3f})."
+    return text
+
+
+def notes(results: Results) -> list[str]:
+    """The caveats, most important first."""
+    found = [
+        f"One seed was run for each model. How far a loss moves from seed to seed was not measured here; small runs "
+        f"commonly differ by {SEED_NOISE:g} nats, so smaller differences than that are not evidence.",
+        "Every model saw the same tokens in the same order, and was judged on every token of the validation split.",
+        "Each model was trained by its own preset's recipe (learning rate and so on); these were not searched with "
+        "equal effort, and another budget can give another order.",
+    ]
+    sizes = [model.params for model in results.ranked]
+    if sizes and max(sizes) > 1.5 * min(sizes):
+        found.append(
+            f"The models are not of one size: {numbers.count(min(sizes))} to {numbers.count(max(sizes))} parameters. "
+            "The ranking compares these models, not their architectures at equal cost."
+        )
+    limits = results.bigram_limits
+    if limits:
+        found.append(
+            f"No bigram table can have a lower training loss than {limits['train']:.3f} nats; the counted one, with "
+            f"one added to every count, has {limits['val']:.3f} on the validation split."
+        )
+    if results.references and results.references[0].counted_tokens < results.corpus["train_tokens"]:
+        counted = numbers.count(results.references[0].counted_tokens)
+        found.append(f"The n-grams were counted on the first {counted} training tokens only, to bound memory.")
+    if results.unranked:
+        found.append(
+            "A model without a rank is part of the result: one that diverged did so under this recipe; one that fails "
+            "a check may see what it should not, so its loss would mean nothing."
+        )
+    found.append("Speeds are of this machine, as busy as it was; they vary from run to run by some per cent.")
+    if not results.complete:
+        found.insert(0, "This comparison is not finished: run the same command again and it goes on.")
+    return found

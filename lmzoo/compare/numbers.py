@@ -1,0 +1,48 @@
+"""Numbers for people: 10.65 M, 1.2 k tokens/s, 3 min 20 s."""
+
+from __future__ import annotations
+
+MISSING = "–"
+
+
+def count(value: float | None, *, digits: int = 3) -> str:
+    """A large number to `digits` significant digits with its unit: 812, 9.87 k, 10.7 M."""
+    if value is None:
+        return MISSING
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        # 999.9 thousand is 1.00 M: the unit is chosen by the number as it is shown.
+        if abs(value) >= size * (1 - 0.5 * 10**-digits):
+            return f"{_significant(value / size, digits)} {unit}"
+    return _significant(value, digits) if value % 1 else f"{value:.0f}"
+
+
+def size(value: float) -> str:
+    """Bytes: 0 B, 16.4 kB, 1.05 MB."""
+    return f"{count(value)}B" if value >= 999.5 else f"{value:.0f} B"
+
+
+def duration(seconds: float | None) -> str:
+    """Seconds: 4.2 s, 58 s, 3 min 20 s, 2 h 5 min."""
+    if seconds is None:
+        return MISSING
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def loss(value: float | None) -> str:
+    """Nats or bits to three decimals."""
+    return MISSING if value is None else f"{value:.3f}"
+
+
+def _significant(value: float, digits: int) -> str:
+    decimals = max(0, digits - len(str(int(abs(value)))))
+    text = f"{value:.{decimals}f}"
+    if decimals and len(text.lstrip("-")) > digits + 1:  # 9.999 rounds up to 10.00, of which one digit is too much
+        text = f"{value:.{decimals - 1}f}"
+    return text

@@ -1,0 +1,198 @@
+"""The report: one HTML file that needs nothing else, and reads well on a phone, on paper and in the dark.
+
+It is made from `Results` alone. Whatever comes from outside (names, samples, error messages) is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from html import escape
+from importlib import resources
+
+from lmzoo.compare import numbers, table
+from lmzoo.compare.chart import N_COLOURS, Line, loss_chart
+from lmzoo.compare.notes import headline, notes
+from lmzoo.compare.results import ModelResult, Results
+
+
+def html(results: Results) -> str:
+    """The whole page."""
+    ordered = [*results.ranked, *results.unranked]
+    colours = {model.name: number for number, model in enumerate(ordered)}
+    who = " and ".join(model.name for model in ordered) if len(ordered) <= 2 else f"{len(ordered)} language models"
+    title = f"{who} on {results.corpus['name']}"
+    sections = [
+        f"<h1>{escape(title)}</h1>",
+        f'<p class="lead">{escape(headline(results))}</p>',
+        _facts(results),
+        _ranking(results, colours),
+        _curves(results, colours),
+        _speed(results, colours),
+        _costs(ordered, colours),
+        _samples(results, colours),
+        _made(results),
+        '<h2>What this does and does not show</h2>\n<ul class="soft">'
+        + "".join(f"<li>{escape(note)}</li>" for note in notes(results))
+        + "</ul>",
+        f"<footer>Made by lmzoo {escape(results.versions['lmzoo'])}; the same figures are in results.json.</footer>",
+    ]
+    css = resources.files("lmzoo.compare").joinpath("report.css").read_text(encoding="utf-8") + _colour_rules()
+    return (
+        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
+        + "\n".join(section for section in sections if section)
+        + "\n</main>\n</body>\n</html>\n"
+    )
+
+
+def _facts(results: Results) -> str:
+    budget, corpus, tokenizer = results.budget, results.corpus, results.tokenizer
+    epochs = budget["tokens"] / max(corpus["train_tokens"], 1)
+    facts = [
+        ("Corpus", corpus["name"], f"{numbers.count(corpus['train_tokens'])} tokens to train on"),
+        ("Judged on", f"{corpus['val_tokens']:,} tokens", "the whole validation split"),
+        ("Tokenizer", tokenizer["spec"], f"{tokenizer['vocab_size']:,} tokens"),
+        ("Budget for each model", f"{numbers.count(budget['tokens'])} tokens", f"{epochs:.2g} times the training text"),
+        ("Training", f"{budget['steps']:,} steps", f"of {budget['batch_size']} × {budget['context_length']} tokens"),
+        ("Seed", str(results.seed), "same text, same order for all"),
+    ]
+    cells = "".join(
+        f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}<small>{escape(more)}</small></dd></div>"
+        for name, value, more in facts
+    )
+    return f'<dl class="facts card">{cells}</dl>'
+
+
+def _ranking(results: Results, colours: dict[str, int]) -> str:
+    heading = '<th class="rank">#</th><th class="text">model</th>' + "".join(
+        f"<th>{escape(name)}</th>" for name in table.HEADINGS[2:]
+    )
+    lines = []
+    for row in table.rows(results):
+        kind = "best" if row.cells[0] == "1" else row.kind
+        swatch = '<i class="swatch none"></i>' if row.kind == "reference" else _swatch(colours[row.name])
+        if row.kind == "unranked":
+            rest = f'<td class="why" colspan="5">{escape(row.cells[2])}: {escape(row.note)}</td>'
+        else:
+            rest = f'<td class="loss">{row.cells[2]}</td>' + "".join(f"<td>{cell}</td>" for cell in row.cells[3:])
+        lines.append(
+            f'<tr class="{kind}"><td class="rank">{row.cells[0]}</td>'
+            f'<th class="text" scope="row">{swatch}{escape(row.name)}</th>{rest}</tr>'
+        )
+    return (
+        '<h2>Ranking</h2>\n<p class="caption">By loss on the validation split: lower is better. In italics, n-grams '
+        "counted on the training split: what can be reached with no training at all.</p>\n"
+        f'<div class="card scroll"><table><thead><tr>{heading}</tr></thead><tbody>\n'
+        + "\n".join(lines)
+        + "\n</tbody></table></div>"
+    )
+
+
+def _curves(results: Results, colours: dict[str, int]) -> str:
+    models = [model for model in [*results.ranked, *results.unranked] if model.curve and model.status != "failed"]
+    if not models:
+        return ""
+    lines = [Line(model.name, colours[model.name], model.curve, model.status == "diverged") for model in models]
+    references = [(line.name, line.loss) for line in results.references]
+    height = max(430, 80 + 17 * len(lines))
+    wide = loss_chart(lines, references, width=850, height=height)
+    narrow = loss_chart(lines, references, width=366, height=max(380, height - 50))
+    return (
+        '<h2>Loss while training</h2>\n<p class="caption">Validation loss in nats per token, over the tokens seen. '
+        "Dashed: counted n-grams. ✕: diverged. The first steps, where every loss falls fast, run out at the top.</p>\n"
+        '<div class="card chart">'
+        + wide.replace("<svg ", '<svg class="wide" ', 1)
+        + narrow.replace("<svg ", '<svg class="narrow" ', 1)
+        + "</div>"
+    )
+
+
+def _speed(results: Results, colours: dict[str, int]) -> str:
+    models = results.ranked
+    if not models:
+        return ""
+    training = _bars("Training, tokens per second", models, colours, lambda model: model.train_tokens_per_s)
+    decoding = _bars("Decoding, tokens per second", models, colours, lambda model: model.decode_tokens_per_s)
+    return (
+        f'<h2>Speed</h2>\n<p class="caption">On {escape(_hardware(results))}. Decoding: one row, greedy, '
+        f"{results.decode_tokens} tokens within the context, "
+        f'median of several runs.</p>\n<div class="card bars">{training}{decoding}</div>'
+    )
+
+
+def _bars(
+    title: str, models: Iterable[ModelResult], colours: dict[str, int], of: Callable[[ModelResult], float | None]
+) -> str:
+    found = [(model.name, of(model) or 0.0) for model in models]
+    most = max((value for _, value in found), default=0.0) or 1.0
+    bars = "".join(
+        f'<div class="bar"><span title="{escape(name)}">{escape(name)}</span><div class="track">'
+        f'<i class="fill{colours[name] % N_COLOURS}" style="width:{72 * value / most:.1f}%"></i>'
+        f"<b>{numbers.count(value)}</b></div></div>"
+        for name, value in sorted(found, key=lambda entry: -entry[1])
+    )
+    return f"<div><h3>{escape(title)}</h3>{bars}</div>"
+
+
+def _costs(models: list[ModelResult], colours: dict[str, int]) -> str:
+    heads = ("params", "without embeddings", "FLOPs per token", "state at full context", "training time")
+    lines = "\n".join(
+        f'<tr><th class="text" scope="row">{_swatch(colours[model.name])}{escape(model.name)}</th>'
+        f"<td>{numbers.count(model.params)}</td><td>{numbers.count(model.params_non_embedding)}</td>"
+        f"<td>{numbers.count(model.flops_per_token)}</td><td>{numbers.size(model.state_bytes)}</td>"
+        f"<td>{numbers.duration(model.seconds)}</td></tr>"
+        for model in models
+    )
+    return (
+        '<h2>What each one costs</h2>\n<p class="caption">FLOPs of the forward pass, two per multiply-add; the state '
+        "is what one row keeps while decoding.</p>\n"
+        '<div class="card scroll"><table><thead><tr><th class="text">model</th>'
+        + "".join(f"<th>{head}</th>" for head in heads)
+        + f"</tr></thead><tbody>\n{lines}\n</tbody></table></div>"
+    )
+
+
+def _samples(results: Results, colours: dict[str, int]) -> str:
+    figures = "\n".join(
+        f'<figure class="card"><figcaption>{_swatch(colours[model.name])}{escape(model.name)}</figcaption>'
+        f'<pre><span class="prompt">{escape(results.prompt)}</span>{escape(model.sample)}</pre></figure>'
+        for model in [*results.ranked, *results.unranked]
+        if model.sample
+    )
+    if not figures:
+        return ""
+    return (
+        '<h2>A sample from each</h2>\n<p class="caption">The same prompt (grey), temperature 0.8, the first draw: '
+        f'not chosen.</p>\n<div class="samples">{figures}</div>'
+    )
+
+
+def _made(results: Results) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
+    facts = [
+        ("Command", results.command),
+        ("Versions", versions),
+        ("Hardware", _hardware(results)),
+        ("Corpus SHA-256", results.corpus["sha256"]),
+        ("Tokenizer SHA-256", results.tokenizer["sha256"]),
+    ]
+    items = "".join(f"<li>{name}: <code>{escape(str(value))}</code></li>" for name, value in facts if value)
+    return f"<h2>How it was made</h2>\n<ul>{items}</ul>"
+
+
+def _hardware(results: Results) -> str:
+    threads = results.hardware["threads"]
+    return f"{results.hardware['device']}, {threads} thread{'s' if threads != 1 else ''}"
+
+
+def _swatch(colour: int) -> str:
+    return f'<i class="swatch fill{colour % N_COLOURS}"></i>'
+
+
+def _colour_rules() -> str:
+    return "".join(
+        f"polyline.s{i} {{ stroke: var(--s{i}); }} circle.s{i}, text.s{i} {{ fill: var(--s{i}); }} "
+        f".fill{i} {{ background: var(--s{i}); }}\n"
+        for i in range(N_COLOURS)
+    )

@@ -1,0 +1,127 @@
+"""What a comparison found, as plain values, and the file `results.json` that holds it.
+
+The table and the report are made from this alone, so they can be made again from the file.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from lmzoo import commit
+from lmzoo.errors import LmzooError
+
+SCHEMA = 1
+FILE = "results.json"
+
+# Rule of thumb, in nats: small runs of one model with different seeds often differ by this much. With one seed nothing
+# better is known, so a smaller difference is called a tie.
+SEED_NOISE = 0.02
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelResult:
+    """One model's row.
+
+    `loss` is nats per token over the whole validation split; `None` stands for what was not measured. `status` is
+    "ranked", "diverged" (training stopped at a number that is not finite) or "failed" (a conformance check failed: the
+    loss may mean nothing); the last two say why in `problem`. `curve` is [tokens seen, validation loss] by evaluation.
+    `state_bytes` is one row's decoding state at the context length; `config` is what the run was made with.
+    """
+
+    name: str
+    status: Literal["ranked", "diverged", "failed"] = "ranked"
+    problem: str = ""
+    params: int = 0
+    params_non_embedding: int = 0
+    loss: float | None = None
+    bits_per_byte: float | None = None
+    train_tokens_per_s: float | None = None
+    decode_tokens_per_s: float | None = None
+    flops_per_token: float = 0.0
+    state_bytes: int = 0
+    seconds: float | None = None
+    run: str = ""
+    sample: str = ""
+    curve: Sequence[Sequence[float]] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reference:
+    """A line to hold the models against: an n-gram counted on `counted_tokens` tokens of the training split."""
+
+    name: str
+    order: int
+    loss: float
+    bits_per_byte: float
+    counted_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """A whole comparison. `budget`: steps, batch_size, context_length, tokens; the same for every model."""
+
+    corpus: Mapping[str, Any]  # name, sha256, train_tokens, val_tokens, val_bytes
+    tokenizer: Mapping[str, Any]  # spec, vocab_size, sha256
+    budget: Mapping[str, Any]
+    seed: int
+    hardware: Mapping[str, Any]
+    versions: Mapping[str, str]
+    models: Sequence[ModelResult]
+    references: Sequence[Reference] = ()
+    bigram_limits: Mapping[str, float] = field(default_factory=dict)  # train: maximum likelihood; val: add-one
+    prompt: str = ""
+    decode_tokens: int = 0  # how many were decoded to measure the speed
+    command: str = ""
+    complete: bool = True  # False while models are still to come, or when the comparison was interrupted
+
+    @property
+    def ranked(self) -> list[ModelResult]:
+        """The models that have a rank, best first; equal losses by name."""
+        found = [
+            (model.loss, model.name, model)
+            for model in self.models
+            if model.status == "ranked" and model.loss is not None
+        ]
+        return [model for _, _, model in sorted(found, key=lambda entry: entry[:2])]
+
+    @property
+    def unranked(self) -> list[ModelResult]:
+        """The models that diverged or failed a check, in the order they were named."""
+        ranked = {model.name for model in self.ranked}
+        return [model for model in self.models if model.name not in ranked]
+
+    @property
+    def best_reference(self) -> Reference | None:
+        """The n-gram with the lowest loss."""
+        return min(self.references, key=lambda reference: reference.loss, default=None)
+
+
+def write_results(results: Results, folder: Path) -> Path:
+    """Write `folder/results.json` in one move, ranked models first, so that a reader never sees half a file."""
+    ordered = [asdict(model) for model in [*results.ranked, *results.unranked]]
+    tables = {"schema": SCHEMA, **asdict(results), "models": ordered}
+    path = folder / FILE
+    commit.write_file(path, json.dumps(tables, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    return path
+
+
+def read_results(folder: Path) -> Results:
+    """Read `folder/results.json`. Raises `LmzooError` naming the file when it is not one of ours."""
+    path = folder / FILE
+    try:
+        tables = json.loads(path.read_bytes())
+        schema = tables.pop("schema")
+        if schema != SCHEMA:
+            raise LmzooError(f"{path}: schema={schema!r} must be {SCHEMA}")
+        models = [ModelResult(**model) for model in tables.pop("models")]
+        references = [Reference(**reference) for reference in tables.pop("references")]
+        return Results(models=models, references=references, **tables)
+    except LmzooError:
+        raise
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise LmzooError(f"{path}: cannot be read as the results of a comparison: {error}") from None

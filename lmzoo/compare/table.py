@@ -1,0 +1,120 @@
+"""The ranked table: as Markdown for a file, and by rich for a terminal.
+
+Counted n-grams stand among the models, by loss, without a rank: they show what no training at all reaches.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from lmzoo.compare import numbers
+from lmzoo.compare.results import Results
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+SAMPLE_CHARACTERS = 240  # of each model, on a terminal
+HEADINGS = ("#", "model", "val loss (nats)", "bits/byte", "params", "train tok/s", "decode tok/s")
+
+
+@dataclass(frozen=True)
+class Row:
+    """The cells under `HEADINGS`, and what kind of row it is."""
+
+    kind: Literal["model", "reference", "unranked"]
+    name: str
+    cells: tuple[str, ...]
+    note: str = ""
+
+
+def rows(results: Results) -> list[Row]:
+    """Models by validation loss with the n-grams among them; those without a rank last, with the reason."""
+    scored: list[tuple[float, str, Row]] = []
+    for rank, model in enumerate(results.ranked, 1):
+        assert model.loss is not None
+        cells = (
+            str(rank),
+            model.name,
+            numbers.loss(model.loss),
+            numbers.loss(model.bits_per_byte),
+            numbers.count(model.params),
+            numbers.count(model.train_tokens_per_s),
+            numbers.count(model.decode_tokens_per_s),
+        )
+        scored.append((model.loss, model.name, Row("model", model.name, cells)))
+    for line in results.references:
+        cells = ("", line.name, numbers.loss(line.loss), numbers.loss(line.bits_per_byte), "", "", "")
+        scored.append((line.loss, line.name, Row("reference", line.name, cells)))
+    ordered = [row for _, _, row in sorted(scored, key=lambda entry: entry[:2])]
+    for model in results.unranked:
+        # The loss of a model that failed a check may mean nothing (it may have looked ahead): it is not shown.
+        cells = ("", model.name, model.status, "", numbers.count(model.params), "", "")
+        ordered.append(Row("unranked", model.name, cells, model.problem))
+    return ordered
+
+
+def markdown(results: Results) -> str:
+    """The table as Markdown, with one line above it that says what was compared and notes on what has no rank."""
+    aligned = "|" + "|".join("---" if heading == "model" else "---:" for heading in HEADINGS) + "|"
+    lines = [summary(results), "", _pipes(HEADINGS), aligned]
+    notes = []
+    for row in rows(results):
+        cells = [_escaped(cell) for cell in row.cells]
+        if row.kind == "reference":
+            cells = [f"*{cell}*" if cell else "" for cell in cells]
+        lines.append(_pipes(cells))
+        if row.note:
+            notes.append(f"- **{_escaped(row.name)}** has no rank: {_escaped(row.note)}")
+    lines += ["", "*Italic*: n-grams counted on the training split (interpolated Witten-Bell), no training."]
+    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
+
+
+def rich_table(results: Results) -> Table:
+    """The table for a terminal: the best model stands out, n-grams are dim, and what has no rank is red."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=summary(results), title_justify="left", header_style="bold", caption_justify="left")
+    lines = rows(results)
+    for i, heading in enumerate(HEADINGS):
+        width = max((len(row.cells[i]) for row in lines), default=1)  # headings may wrap, figures and names may not
+        table.add_column(heading, justify="left" if heading == "model" else "right", min_width=width)
+    for row in lines:
+        style = {"model": "", "reference": "dim italic", "unranked": "red"}[row.kind]
+        table.add_row(*(Text(cell, "bold green" if row.cells[0] == "1" else style) for cell in row.cells))
+    notes = [f"{row.name} has no rank: {row.note}" for row in lines if row.note]
+    if notes:
+        table.caption = Text("\n".join(notes), "red")
+    return table
+
+
+def print_results(results: Results, folder: Path) -> None:
+    """Print the ranked table, a short sample from each model, and where the report is."""
+    from rich.console import Console
+
+    console = Console()
+    console.print(rich_table(results))
+    for model in results.ranked:
+        text = " ".join((results.prompt + model.sample).split())
+        console.print(f"\n{model.name}:", style="bold", highlight=False, markup=False)
+        console.print(text[:SAMPLE_CHARACTERS], highlight=False, markup=False)
+    console.print(f"\nreport: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+
+
+def summary(results: Results) -> str:
+    """One line: corpus, tokenizer, budget, seed."""
+    budget = results.budget
+    return (
+        f"{results.corpus['name']}, tokenizer {results.tokenizer['spec']}: {budget['steps']:,} steps of "
+        f"{budget['batch_size']} x {budget['context_length']} tokens for every model, seed {results.seed}"
+    )
+
+
+def _pipes(cells: tuple[str, ...] | list[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
+
+
+def _escaped(text: str) -> str:
+    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")

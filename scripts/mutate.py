@@ -1,0 +1,254 @@
+#!/usr/bin/env python3
+"""Tests the tests: puts small mistakes into the contract, one at a time, and counts how many of them the tests find.
+
+    scripts/mutate.py                             model, state, losses, sampling and ops: all mutations, by their tests
+    scripts/mutate.py lmzoo/losses.py --list      what would be changed there
+    scripts/mutate.py --sample 100 --seed 1       a sample of it
+    scripts/mutate.py --json survivors.json       every mutation with its fate and the test that found it
+
+No file is changed. The heavy libraries are imported once; each mutation is a forked process that imports lmzoo anew,
+the mutated module from memory, and runs pytest until a test fails. A mutation whose tests hang is counted as found.
+Ends with 1 when less than 90 % are found. Needs a system that can fork.
+"""
+
+# ruff: noqa: E402 (the environment is chosen before anything of it is imported)
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+if (ROOT / ".venv/bin/python").exists() and Path(sys.prefix).resolve() != (ROOT / ".venv").resolve():
+    os.execv(ROOT / ".venv/bin/python", [".venv/bin/python", *sys.argv])
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: a forked process cannot use its parent's threads
+os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # no test needs one, and pytest warns of those imported before it
+
+import argparse
+import gc
+import importlib
+import importlib.util
+import json
+import random
+import resource
+import signal
+import time
+from collections import deque
+from dataclasses import asdict, dataclass
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from types import CodeType
+
+import pytest
+
+sys.path.insert(0, str(ROOT / "scripts"))
+from mutations import Mutation, mutations
+
+# The tests that concern a file, in stages: the quick ones first, the next only when nothing has failed.
+MODELS = ["tests/test_mixer_model.py", "tests/generation", "tests/backbones"]
+TESTS = {
+    "lmzoo/model.py": [["tests/test_model.py"], [*MODELS, "tests/test_registry.py", "tests/train/test_parts.py"]],
+    "lmzoo/state.py": [["tests/test_state.py"], ["tests/test_model.py", *MODELS]],
+    "lmzoo/losses.py": [["tests/test_losses.py"], ["tests/test_model.py"]],
+    "lmzoo/sampling.py": [["tests/test_sampling.py"], ["tests/generation"]],
+    "lmzoo/ops/attention.py": [["tests/ops/test_attention.py"], ["tests/backbones"]],
+    "lmzoo/ops/rope.py": [["tests/ops/test_rope.py"], ["tests/backbones/test_llama.py"]],
+    "lmzoo/ops/lstm.py": [["tests/ops/test_lstm.py"], ["tests/backbones/test_lstm.py"]],
+    "lmzoo/ops/causal_conv1d.py": [["tests/ops/test_causal_conv1d.py"], ["tests/backbones/test_mamba.py"]],
+    "lmzoo/ops/selective_scan.py": [["tests/ops/test_selective_scan.py"], ["tests/backbones/test_mamba.py"]],
+}
+# Imported before the forks; lmzoo itself must not be.
+HEAVY = ["torch", "torch._dynamo", "torch._functorch.aot_autograd", "torch.testing._internal.optests", "einops"]
+HEAVY += ["safetensors.torch", "tokenizers", "transformers.models.gpt2.modeling_gpt2"]
+HEAVY += [f"transformers.models.{name}.modeling_{name}" for name in ("llama", "mistral", "mamba")]
+
+SHARE_WANTED = 0.90
+SLACK, TIMES = 10.0, 5.0  # a mutant may take this many seconds, and so many times what its tests take unmutated
+MEMORY = 4 << 30  # bytes a mutated run may take on top of what the libraries have
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """A file with one mistake in it; without one it is the baseline."""
+
+    path: str  # relative to the root
+    mutation: Mutation | None
+
+
+@dataclass(frozen=True)
+class Fate:
+    """How a mutant ended: "survived", or found by "test", "crash" (of the process) or "timeout"."""
+
+    mutant: Mutant
+    how: str
+    by: str  # the first test that failed
+    seconds: float
+
+
+class _MutantFinder(MetaPathFinder, SourceFileLoader):
+    """Imports one module from a given source; every other import goes its usual way."""
+
+    def __init__(self, path: Path, module: str, source: bytes) -> None:
+        SourceFileLoader.__init__(self, module, str(path))
+        self.source = source
+
+    def find_spec(self, fullname: str, path: object = None, target: object = None) -> ModuleSpec | None:
+        if fullname != self.name:
+            return None
+        return importlib.util.spec_from_file_location(fullname, self.path, loader=self)
+
+    def get_code(self, fullname: str) -> CodeType:
+        return compile(self.source, self.path, "exec", dont_inherit=True)
+
+
+class _FirstFailure:
+    """A pytest plug-in: the name of the first test, or file, that failed."""
+
+    name = ""
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self.name = self.name or report.nodeid
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed:
+            self.name = self.name or report.nodeid
+
+
+def stages(path: str) -> list[list[str]]:
+    """The tests of a file: as the table says, else the test file of its name."""
+    mirrored = Path("tests", *Path(path).parts[1:-1], f"test_{Path(path).name}")
+    return [[test for test in stage if (ROOT / test).exists()] for stage in TESTS.get(path, [[str(mirrored)]])]
+
+
+def run_tests(mutant: Mutant, report: int) -> int:
+    """In the forked process: the tests with the mutant in place; 0 when all passed. Writes to the pipe who failed."""
+    if Path("/proc/self/statm").exists():
+        used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
+    if mutant.mutation is not None:
+        source = mutant.mutation.apply((ROOT / mutant.path).read_bytes())
+        module = ".".join(Path(mutant.path).with_suffix("").parts)
+        sys.meta_path.insert(0, _MutantFinder(ROOT / mutant.path, module, source))
+    for arguments in stages(mutant.path):
+        failure = _FirstFailure()
+        options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "error", f"--rootdir={ROOT}"]
+        code = int(pytest.main([*options, *arguments], plugins=[failure])) if arguments else 0
+        if code != 0:
+            os.write(report, failure.name.encode()[:2000])
+            return code
+    return 0
+
+
+def fork(mutant: Mutant) -> tuple[int, int]:
+    """Start the tests of a mutant in a process of its own: its id, and the pipe on which it says who failed."""
+    reader, writer = os.pipe()
+    pid = os.fork()
+    if pid:
+        os.close(writer)
+        return pid, reader
+    code = 1
+    try:
+        os.setpgid(0, 0)  # so that whatever the tests start ends with them
+        silence = os.open(os.devnull, os.O_RDWR)
+        for stream in (0, 1, 2):
+            os.dup2(silence, stream)
+        code = run_tests(mutant, writer)
+    finally:
+        os._exit(code)  # no clean-up that belongs to the parent
+
+
+def fates(mutants: list[Mutant], limits: dict[str, float], workers: int, *, progress: bool = True) -> list[Fate]:
+    """Run all, `workers` at a time; `limits` has the seconds that a file's tests may take."""
+    waiting, ended = deque(mutants), list[Fate]()
+    running: dict[int, tuple[Mutant, int, float]] = {}
+    while waiting or running:
+        while waiting and len(running) < workers:
+            mutant = waiting.popleft()
+            pid, reader = fork(mutant)
+            running[pid] = (mutant, reader, time.monotonic())
+        for pid, (mutant, reader, started) in list(running.items()):
+            seconds = time.monotonic() - started
+            late = seconds > limits[mutant.path]
+            if late:
+                os.killpg(pid, signal.SIGKILL)
+            done, status = os.waitpid(pid, 0 if late else os.WNOHANG)
+            if done:
+                by = os.read(reader, 2000).decode(errors="replace")
+                os.close(reader)
+                del running[pid]
+                found = "crash" if os.WIFSIGNALED(status) else "test"
+                ended.append(Fate(mutant, "timeout" if late else found if status else "survived", by, seconds))
+                if progress and (len(ended) % 25 == 0 or len(ended) == len(mutants)):
+                    survived = sum(fate.how == "survived" for fate in ended)
+                    print(f"{len(ended)}/{len(mutants)} run, {survived} survived", file=sys.stderr, flush=True)
+        time.sleep(0.005)
+    return ended
+
+
+def describe(mutant: Mutant) -> str:
+    """`file:line: before -> after | the line`."""
+    assert mutant.mutation is not None
+    line = (ROOT / mutant.path).read_text(encoding="utf-8").splitlines()[mutant.mutation.line - 1].strip()
+    before = " ".join(mutant.mutation.before.split())
+    return f"{mutant.path}:{mutant.mutation.line}: {before} -> {mutant.mutation.after}   | {line}"
+
+
+def table(results: list[Fate]) -> str:
+    """Per file: mutants, found (of these by a hang), survived, share; in Markdown."""
+    rows = ["| file | mutants | killed | of these by timeout | survived | share |", "|---|---:|---:|---:|---:|---:|"]
+    files = sorted({fate.mutant.path for fate in results})
+    for name in [*files, "all"]:
+        hows = [fate.how for fate in results if name in (fate.mutant.path, "all")]
+        survived = hows.count("survived")
+        killed, share = len(hows) - survived, 1 - survived / len(hows)
+        rows.append(f"| {name} | {len(hows)} | {killed} | {hows.count('timeout')} | {survived} | {share:.1%} |")
+    return "\n".join(rows)
+
+
+def main() -> int:
+    """Parse, run, print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("files", nargs="*", help="files below the root; default: the contract")
+    parser.add_argument("--list", action="store_true", help="print the mutations and run nothing")
+    parser.add_argument("--sample", type=int, metavar="N", help="run N of them, drawn at random")
+    parser.add_argument("--seed", type=int, default=0, help="of the draw")
+    parser.add_argument("--workers", type=int, default=1, help="how many processes at a time (default 1)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write every mutant's fate there")
+    arguments = parser.parse_args()
+    files = [str(Path(name).resolve().relative_to(ROOT)) for name in arguments.files] or list(TESTS)
+    os.chdir(ROOT)
+    mutants = [Mutant(name, mutation) for name in files for mutation in mutations(Path(name).read_bytes())]
+    if arguments.sample is not None:
+        random.Random(arguments.seed).shuffle(mutants)
+        mutants = sorted(mutants[: arguments.sample], key=lambda mutant: files.index(mutant.path))
+    if arguments.list:
+        print(*map(describe, mutants), sep="\n")
+        return 0
+    sys.path.insert(0, str(ROOT))
+    for module in HEAVY if any(name in TESTS for name in files) else []:
+        importlib.import_module(module)
+    assert not any(name.split(".")[0] == "lmzoo" for name in sys.modules)
+    gc.freeze()  # what was imported stays shared between the processes
+
+    baselines = fates([Mutant(name, None) for name in files], dict.fromkeys(files, 600.0), 1, progress=False)
+    for fate in baselines:
+        print(f"{fate.mutant.path}: its tests take {fate.seconds:.1f} s", file=sys.stderr)
+        if fate.how != "survived":
+            print(f"mutate: {fate.mutant.path} fails unmutated: {fate.by or fate.how}", file=sys.stderr)
+            return 2
+    limits = {fate.mutant.path: SLACK + TIMES * fate.seconds for fate in baselines}
+    results = fates(mutants, limits, arguments.workers)
+    results.sort(key=lambda fate: mutants.index(fate.mutant))
+    if arguments.json is not None:
+        arguments.json.write_text(json.dumps([asdict(fate) for fate in results], indent=1), encoding="utf-8")
+    for fate in results:
+        if fate.how == "survived":
+            print(f"survived {describe(fate.mutant)}")
+    print(table(results))
+    return int(sum(fate.how != "survived" for fate in results) < SHARE_WANTED * len(results))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

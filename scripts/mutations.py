@@ -1,0 +1,213 @@
+"""Small mistakes made on purpose: every mutation of a Python source that the contract's tests ought to notice.
+
+What is changed: comparisons (`<` to `<=`, `==` to `!=`, `is` to `is not`, `and` to `or`, a negated condition), offsets
+(numbers one up or down, `+` to `-`, `*` to `/`), reductions (`sum` to `mean`, `max` to `min`, zeros to ones, the order
+of a concatenation), flags (`True` to `False`) and statements left out (in-place operations, `x = f(x)`, `break`).
+
+What is left alone, because no test should fail for it: annotations, docstrings, texts, `raise` statements, decorators
+other than `no_grad`, what is under `TYPE_CHECKING`, and the `strict=True` of a `zip`, which is an assertion of ours.
+"""
+
+from __future__ import annotations
+
+import ast
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.LtE,
+    ast.LtE: ast.Lt,
+    ast.Gt: ast.GtE,
+    ast.GtE: ast.Gt,
+    ast.Eq: ast.NotEq,
+    ast.NotEq: ast.Eq,
+    ast.Is: ast.IsNot,
+    ast.IsNot: ast.Is,
+    ast.In: ast.NotIn,
+    ast.NotIn: ast.In,
+}
+ARITHMETIC: dict[type[ast.operator], type[ast.operator]] = {
+    ast.Add: ast.Sub,
+    ast.Sub: ast.Add,
+    ast.Mult: ast.Div,
+    ast.Div: ast.Mult,
+    ast.FloorDiv: ast.Mult,
+    ast.BitAnd: ast.BitOr,
+    ast.BitOr: ast.BitAnd,
+}
+_PAIRS = [
+    ("sum", "mean"),
+    ("max", "min"),
+    ("amax", "amin"),
+    ("argmax", "argmin"),
+    ("any", "all"),
+    ("cos", "sin"),
+    ("zeros", "ones"),
+    ("zeros_like", "ones_like"),
+    ("new_zeros", "new_ones"),
+]
+FUNCTIONS = {**dict(_PAIRS), **{second: first for first, second in _PAIRS}}
+BUILTINS = {name: FUNCTIONS[name] for name in ("max", "min", "any", "all")}  # there is no builtin `mean`
+
+
+@dataclass(frozen=True)
+class Mutation:
+    """Bytes `start` to `end` of a source, which read `before`, become `after`; `line` counts from 1."""
+
+    line: int
+    start: int
+    end: int
+    before: str
+    after: str
+
+    def apply(self, source: bytes) -> bytes:
+        """The source with this one mistake in it."""
+        return source[: self.start] + self.after.encode() + source[self.end :]
+
+
+def mutations(source: bytes) -> list[Mutation]:
+    """All mutations of a source, in its order."""
+    finder = _Finder(source)
+    finder.visit(ast.parse(source))
+    return sorted(finder.found, key=lambda mutation: (mutation.start, mutation.end))
+
+
+class _Finder(ast.NodeVisitor):
+    """Walks the tree and notes what can be changed; the new text replaces the old bytes, so that lines stay put."""
+
+    def __init__(self, source: bytes) -> None:
+        self.source = source
+        self.found: list[Mutation] = []
+        self.line_starts = [0]
+        for line in source.splitlines(keepends=True):
+            self.line_starts.append(self.line_starts[-1] + len(line))
+
+    def note(self, node: ast.expr | ast.stmt, after: str, *, last: int | None = None) -> None:
+        """`node`, or only its `last` bytes, becomes `after`."""
+        assert node.end_lineno is not None
+        assert node.end_col_offset is not None
+        end = self.line_starts[node.end_lineno - 1] + node.end_col_offset
+        start = self.line_starts[node.lineno - 1] + node.col_offset if last is None else end - last
+        line = node.lineno if last is None else node.end_lineno
+        self.found.append(Mutation(line, start, end, self.source[start:end].decode(), after))
+
+    def note_expression(self, node: ast.expr, after: ast.expr) -> None:
+        self.note(node, f"({ast.unparse(after)})")
+
+    # Left alone -------------------------------------------------------------------------------------------------------
+
+    def leave(self, node: ast.AST) -> None:
+        """Nothing in here is changed."""
+
+    visit_JoinedStr = visit_Raise = visit_arg = leave
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        self.visit_all(node.body)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        self.visit_all([] if node.value is None else [node.value])
+
+    def visit_Assert(self, node: ast.Assert) -> None:
+        self.visit(node.test)
+
+    def visit_all(self, nodes: Sequence[ast.AST]) -> None:
+        for node in nodes:
+            self.visit(node)
+
+    # Statements -------------------------------------------------------------------------------------------------------
+
+    def visit_FunctionDef(self, node: ast.FunctionDef) -> None:
+        for decorator in node.decorator_list:
+            if ast.unparse(decorator) == "torch.no_grad()":
+                self.note(decorator, "(lambda function: function)")
+        self.visit_all([node.args, *node.body])
+
+    def visit_If(self, node: ast.If) -> None:
+        if ast.unparse(node.test) != "TYPE_CHECKING":
+            self.condition(node.test)
+            self.generic_visit(node)
+
+    def visit_While(self, node: ast.While) -> None:
+        self.condition(node.test)
+        self.generic_visit(node)
+
+    def visit_Expr(self, node: ast.Expr) -> None:
+        if isinstance(node.value, ast.Call):
+            self.note(node, "pass")
+        self.generic_visit(node)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        self.note(node, "pass")
+        self.generic_visit(node)
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        (target, *_) = node.targets
+        if isinstance(target, ast.Name) and target.id == "__all__":
+            return
+        used = {name.id for name in ast.walk(node.value) if isinstance(name, ast.Name)}
+        if isinstance(target, ast.Subscript) or (isinstance(target, ast.Name) and target.id in used):
+            self.note(node, "pass")
+        self.generic_visit(node)
+
+    def visit_Break(self, node: ast.Break) -> None:
+        self.note(node, "pass")
+
+    # Expressions ------------------------------------------------------------------------------------------------------
+
+    def condition(self, test: ast.expr) -> None:
+        """A condition that is no comparison, which would be changed as such, is negated."""
+        if not isinstance(test, (ast.Compare, ast.BoolOp, ast.Constant)):
+            self.note_expression(test, ast.UnaryOp(ast.Not(), test))
+
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        self.condition(node.test)
+        self.generic_visit(node)
+
+    def visit_Compare(self, node: ast.Compare) -> None:
+        for i, operator in enumerate(node.ops):
+            changed = copy.copy(node)
+            changed.ops = [*node.ops[:i], COMPARISONS[type(operator)](), *node.ops[i + 1 :]]
+            self.note_expression(node, changed)
+        self.generic_visit(node)
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        other = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+        self.note_expression(node, ast.BoolOp(other, node.values))
+        self.generic_visit(node)
+
+    def visit_BinOp(self, node: ast.BinOp) -> None:
+        if type(node.op) in ARITHMETIC:
+            self.note_expression(node, ast.BinOp(node.left, ARITHMETIC[type(node.op)](), node.right))
+        self.generic_visit(node)
+
+    def visit_UnaryOp(self, node: ast.UnaryOp) -> None:
+        value = node.operand.value if isinstance(node.operand, ast.Constant) else None
+        if isinstance(node.op, ast.USub) and isinstance(value, int):
+            self.note(node, f"({1 - value})")
+            self.note(node, f"(-{value + 1})")
+            return
+        self.generic_visit(node)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        if isinstance(node.value, bool):
+            self.note(node, str(not node.value))
+        elif isinstance(node.value, int):
+            self.note(node, f"({node.value - 1})")
+        if isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
+            self.note(node, f"({node.value + 1})")
+
+    def visit_Call(self, node: ast.Call) -> None:
+        function = node.func
+        if isinstance(function, ast.Attribute) and function.attr in FUNCTIONS:
+            self.note(function, FUNCTIONS[function.attr], last=len(function.attr))
+        elif isinstance(function, ast.Name) and function.id in BUILTINS:
+            self.note(function, BUILTINS[function.id])
+        if isinstance(function, ast.Attribute) and function.attr == "cat":
+            parts = node.args[0]
+            if isinstance(parts, ast.List) and len(parts.elts) == 2:
+                self.note_expression(parts, ast.List(parts.elts[::-1], ast.Load()))
+        for keyword in node.keywords:
+            if keyword.arg == "reduction" and isinstance(keyword.value, ast.Constant):
+                self.note(keyword.value, repr(FUNCTIONS[keyword.value.value]))
+        self.visit_all([function, *node.args, *(keyword for keyword in node.keywords if keyword.arg != "strict")])

@@ -1,0 +1,100 @@
+"""The drawing: names that do not overlap, round ticks, and a range that shows what differs."""
+
+from __future__ import annotations
+
+import random
+import re
+import xml.etree.ElementTree as ET
+from itertools import pairwise
+
+import pytest
+
+from lmzoo.compare.chart import Line, free_place, legible, loss_chart, loss_range, spread, ticks
+
+
+def test_names_are_moved_apart_as_little_as_needed() -> None:
+    assert spread([10, 50, 90], 17, 0, 100) == [10, 50, 90]
+    assert spread([50, 50], 10, 0, 100) == [45, 55]
+    assert spread([50, 52, 48], 10, 0, 100) == [50, 60, 40]  # in the order of the wanted places
+    assert spread([99, 100], 10, 0, 100) == [90, 100]  # kept inside
+    assert spread([0, 1, 30], 10, 0, 100) == [0, 10, 30]
+    assert spread([20, 20, 34], 10, 0, 100) == [
+        pytest.approx(44 / 3 - 0),
+        pytest.approx(74 / 3),
+        pytest.approx(104 / 3),
+    ]
+    assert spread([], 10, 0, 100) == []
+
+
+def test_names_never_overlap_where_there_is_room() -> None:
+    rng = random.Random(0)
+    for _ in range(200):
+        n = rng.randint(1, 10)
+        wanted = [rng.uniform(0, 200) for _ in range(n)]
+        places = spread(wanted, 17, 0, 200)
+        order = sorted(range(n), key=lambda i: wanted[i])
+        gaps = [places[b] - places[a] for a, b in pairwise(order)]
+        assert all(gap >= 17 - 1e-9 for gap in gaps)
+        assert min(places) >= 0
+        assert max(places) <= 200 + 1e-9
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "wanted"),
+    [
+        (1.6, 3.4, [2.0, 2.5, 3.0]),
+        (0, 1_536_000, [0, 500_000, 1_000_000, 1_500_000]),
+        (1.41, 1.49, [1.42, 1.44, 1.46, 1.48]),
+    ],
+)
+def test_ticks_are_round(low: float, high: float, wanted: list[float]) -> None:
+    assert ticks(low, high, 5) == pytest.approx(wanted)
+
+
+def test_ticks_are_few_at_any_scale() -> None:
+    for scale in (1e-4, 0.3, 1, 7, 3e5, 1e9):
+        for at_most in range(2, 9):
+            found = ticks(1.3 * scale, 4.9 * scale, at_most)
+            assert 1 <= len(found) <= at_most
+            assert all(1.3 * scale <= tick <= 4.9 * scale for tick in found)
+
+
+def test_the_range_leaves_out_the_fall_from_a_uniform_guess() -> None:
+    curves = [[[0, 4.17], [10, 2.0], [20, 1.8]], [[0, 4.17], [10, 3.0], [20, 2.5]]]
+    low, high = loss_range(curves, [3.3, 1.9])
+    assert 1.6 < low < 1.8
+    assert 3.0 < high < 3.3
+    assert loss_range([[[0, 4.0], [1, 3.9], [2, 3.8]]], [3.3])[1] > 3.8  # a model worse than the unigram is still shown
+
+
+def test_a_text_is_put_where_no_curve_crosses_it() -> None:
+    falling = [(0.0, 0.0), (100.0, 200.0), (400.0, 210.0)]
+    assert free_place((50, 100, 112), [falling], 0, 400) == 60  # at y 100 to 112 the curve is at x 50 to 56
+    assert free_place((50, 300, 312), [falling], 0, 400) == 0
+    assert free_place((50, 95, 105), [[(0.0, 100.0), (400.0, 100.0)]], 0, 400) == 0  # nowhere free
+
+
+def test_references_too_close_to_read_are_left_out_but_never_the_best() -> None:
+    lines = [("1-gram", 3.3), ("4-gram", 1.75), ("5-gram", 1.67), ("6-gram", 1.70)]
+    assert legible(lines, lambda loss: 100 * loss, 17) == [("5-gram", 1.67), ("1-gram", 3.3)]
+    assert legible(lines, lambda loss: 1000 * loss, 17) == [lines[2], lines[0], lines[1], lines[3]]
+
+
+def test_the_drawing_is_whole_and_says_what_it_shows() -> None:
+    lines = [
+        Line("a<b", 0, [[0, 4.0], [500, 2.0], [1000, 1.75]]),
+        Line("wild", 9, [[0, 4.0], [500, 3.0]], diverged=True),
+    ]
+    text = loss_chart(lines, [("3-gram", 1.9)], width=700, height=400)
+    root = ET.fromstring(text)
+    assert [node.text for node in root.iter("text") if "name" in node.get("class", "")] == ["a<b 1.75", "wild ✕"]
+    assert "3-gram 1.90" in [node.text for node in root.iter("text")]
+    curves = [node for node in root.iter("polyline") if node.get("clip-path")]
+    assert [node.get("class") for node in curves] == ["s0", "s1 dashed"]
+    assert len(curves[0].get("points", "").split()) == 3
+    xs = [float(x) for x in re.findall(r' x="([\d.]+)"', text)]
+    assert max(xs) < 700
+
+
+def test_a_single_point_can_be_drawn() -> None:
+    ET.fromstring(loss_chart([Line("a", 0, [[100, 2.0]])], [], width=366, height=380))

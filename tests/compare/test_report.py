@@ -1,0 +1,136 @@
+"""The page: whole, self-contained, escaped, and honest in words."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from lmzoo.compare.notes import headline, notes
+from lmzoo.compare.report import html
+from lmzoo.compare.results import SCHEMA, read_results, write_results
+from lmzoo.errors import LmzooError
+from tests.compare.example import example, model
+
+VOID = {"meta", "line", "circle", "rect", "br"}
+
+
+class Reader(HTMLParser):
+    """Collects the tags and the text, and holds every tag to being closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.tags: set[str] = set()
+        self.text = ""
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def read(page: str) -> Reader:
+    reader = Reader()
+    reader.feed(page)
+    assert reader.open == []
+    return reader
+
+
+def test_what_models_write_is_shown_and_never_run() -> None:
+    page = html(example())
+    reader = read(page)
+    assert "script" not in reader.tags
+    assert "b" in reader.tags  # ours, in the bars
+    assert "</pre><script>alert('x')</script> & more" in reader.text
+    assert "The <sea>" in reader.text
+    assert "step 3: the loss is nan | <b>" in reader.text
+    assert "a <processor>" in reader.text
+
+
+def test_the_page_needs_nothing_from_elsewhere() -> None:
+    page = html(example())
+    assert not re.search(r"(?i)\b(src|href|url|@import)\s*[=(]\s*[\"']?(?!#)", page)
+    assert "http" not in page
+    assert "prefers-color-scheme: dark" in page
+    assert 'name="viewport"' in page
+
+
+def test_the_page_has_every_model_figure_and_fact() -> None:
+    text = read(html(example())).text
+    for fact in (
+        "best",
+        "close",
+        "slow",
+        "wild",
+        "leaky",
+        "3-gram",
+        "1.500",
+        "2.164",
+        "16.4 kB",
+        "ab" * 32,
+        "torch 2.13",
+    ):
+        assert fact in text
+    assert "lmzoo compare best --data 'a & b.txt'" in text
+    assert "0.100" not in text  # the loss of the model that failed a check
+
+
+def test_every_curve_is_drawn_once_for_each_width() -> None:
+    page = html(example())
+    assert page.count("<svg ") == 2
+    assert page.count("clip-path=") == 2 * 4  # best, close, slow, wild; leaky may have looked ahead
+
+
+def test_a_small_difference_is_called_a_tie() -> None:
+    assert "close is 0.010 nats behind, which one seed cannot tell from a tie" in headline(example())
+    assert "2 of 3 beat the best counted n-gram (3-gram, 1.700)" in headline(example())
+    apart = dataclasses.replace(example(), models=[model("a", 1.5), model("b", 1.8)])
+    assert "a has the lowest validation loss, 1.500 nats per token" in headline(apart)
+    assert "0.300 below b" in headline(apart)
+    assert "No model has a rank" in headline(dataclasses.replace(example(), models=[]))
+
+
+def test_the_notes_follow_from_the_results() -> None:
+    results = example()
+    assert "smaller differences than that are not evidence" in notes(results)[0]
+    assert not any("not of one size" in note for note in notes(results))
+    mixed = dataclasses.replace(results, models=[model("a", 1.5), model("b", 1.8, params=9)])
+    assert any("9 to 113 k parameters" in note for note in notes(mixed))
+    assert any("2.350 nats" in note and "2.450" in note for note in notes(results))
+    partial = dataclasses.replace(results, complete=False)
+    assert "not finished" in notes(partial)[0]
+    assert headline(partial).startswith("Not finished; so far, best has")
+
+
+def test_results_are_written_ranked_and_read_back(tmp_path: Path) -> None:
+    results = example()
+    text = write_results(results, tmp_path).read_text(encoding="utf-8")
+    again = read_results(tmp_path)
+    assert [row.name for row in again.models] == ["best", "close", "slow", "wild", "leaky"]
+    assert dataclasses.replace(again, models=results.models) == results
+    assert write_results(again, tmp_path).read_text(encoding="utf-8") == text
+    assert html(again) == html(results)
+
+
+def test_a_file_that_is_not_ours_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    for content in ("", "[]", '{"models": []}', f'{{"schema": {SCHEMA}, "models": [], "references": []}}'):
+        file.write_text(content)
+        with pytest.raises(LmzooError, match=r"results\.json: cannot be read"):
+            read_results(tmp_path)
+    file.write_text('{"schema": 99}')
+    with pytest.raises(LmzooError, match="schema=99 must be 1"):
+        read_results(tmp_path)

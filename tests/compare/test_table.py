@@ -1,0 +1,71 @@
+"""The order of the rows, and what they say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from lmzoo.compare import numbers, table
+from tests.compare.example import example
+
+
+def test_models_are_ranked_by_loss_with_the_ngrams_among_them() -> None:
+    found = [(row.kind, row.name, row.cells[0]) for row in table.rows(example())]
+    assert found == [
+        ("model", "best", "1"),
+        ("model", "close", "2"),
+        ("reference", "3-gram", ""),
+        ("model", "slow", "3"),
+        ("reference", "2-gram", ""),
+        ("unranked", "wild", ""),
+        ("unranked", "leaky", ""),  # its loss of 0.1 would have won
+    ]
+
+
+def test_markdown_shows_every_figure_and_the_reasons() -> None:
+    lines = table.markdown(example()).splitlines()
+    assert lines[0] == "sea.txt, tokenizer char: 100 steps of 4 x 5 tokens for every model, seed 7"
+    assert lines[2] == "| # | model | val loss (nats) | bits/byte | params | train tok/s | decode tok/s |"
+    assert "| 3 | slow | 1.900 | 2.741 | 113 k | 1.23 k | 12 |" in lines
+    assert "|  | *3-gram* | *1.700* | *2.450* |  |  |  |" in lines
+    assert "- **wild** has no rank: step 3: the loss is nan \\| <b>" in lines
+    assert "0.100" not in "\n".join(lines)
+
+
+def test_the_terminal_shows_the_same_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(width=100)
+    console.print(table.rich_table(example()))
+    shown = capsys.readouterr().out
+    names = ["best", "close", "3-gram", "slow", "2-gram", "wild", "leaky"]
+    assert [next(name for name in names if name in line) for line in shown.splitlines() if line[:1] == "│"] == names
+    assert "leaky has no rank: failed causality" in shown
+
+
+def test_print_results_says_where_the_report_is(capsys: pytest.CaptureFixture[str]) -> None:
+    table.print_results(example(), Path("somewhere"))
+    shown = capsys.readouterr().out
+    assert "The <sea> and what close wrote" in shown
+    assert "report: somewhere/report.html" in shown
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (812, "812"), (9.87, "9.87"), (9.999, "10.0"), (0.5, "0.50"), (999.7, "1.00 k"), (1234.5, "1.23 k"),
+     (99_960, "100 k"), (999_900, "1.00 M"), (10_650_000, "10.7 M"), (1.5e9, "1.50 G"), (None, "–")],
+)  # fmt: skip
+def test_counts_have_three_digits_and_a_unit(value: float | None, text: str) -> None:
+    assert numbers.count(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(4.23, "4.2 s"), (9.97, "10 s"), (59.7, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (None, "–")],
+)
+def test_durations(seconds: float | None, text: str) -> None:
+    assert numbers.duration(seconds) == text
+
+
+def test_sizes() -> None:
+    assert [numbers.size(value) for value in (0, 845, 22_400)] == ["0 B", "845 B", "22.4 kB"]
