@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from lmzoo.data.tokenizers import load_tokenizer as load_tokenizer
     from lmzoo.errors import LmzooError as LmzooError
     from lmzoo.losses import IGNORE_INDEX as IGNORE_INDEX
+    from lmzoo.mixer_model import MixerConfig as MixerConfig
+    from lmzoo.mixer_model import MixerModel as MixerModel
     from lmzoo.model import LanguageModel as LanguageModel
     from lmzoo.model import LMOutput as LMOutput
     from lmzoo.model import ModelConfig as ModelConfig
@@ -31,6 +33,8 @@ _HOMES = {
     "LMOutput": "model",
     "LanguageModel": "model",
     "LmzooError": "errors",
+    "MixerConfig": "mixer_model",
+    "MixerModel": "mixer_model",
     "ModelConfig": "model",
     "SamplingConfig": "sampling",
     "Traits": "model",

@@ -1,4 +1,4 @@
-"""The command line: parse, call, print. What a command does lives in its room; nothing heavy is imported before it runs.
+"""The command line: parse, call, print. A command's work lives in its room; nothing heavy is imported before.
 
 Exit codes: 0 done, 1 a check failed, 2 bad input (one line on stderr), 130 interrupted.
 """
@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a check failed, 2 bad input (one line on stderr), 130 inte
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,8 +26,8 @@ def main() -> None:
     """Entry point of the `lmzoo` command: bad input is one clear line and exit code 2."""
     try:
         code = cli.main(standalone_mode=False)
-    except click.exceptions.Abort:
-        code = _say("interrupted", 130)
+    except click.exceptions.Abort as error:  # from Ctrl-C; the trainer's own says where it stopped and how to go on
+        code = _say(str(error.__cause__ or "") or "interrupted", 130)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "lmzoo"
         code = _say(f"{error.format_message()}  (see {where} --help)", 2)
@@ -141,7 +142,7 @@ def show(name: str, vocab_size: int) -> None:
     if preset:
         facts["source"] = preset.source
     click.echo("\n".join(f"{fact + ':':17}{value}" for fact, value in facts.items()) + "\n")
-    click.echo(configs.dump_toml({"model": configs.to_dict(model.config), "train": preset.train if preset else {}}))
+    click.echo(configs.dump_toml({"model": configs.to_dict(model.config), "train": registry.recipe(name)}))
 
 
 @cli.command()
@@ -178,7 +179,7 @@ def train(
     spec = make_spec(name, data, tokenizer=tokenizer, overrides=_overrides(file, overrides))
     out = out or Path("runs") / name
     with ProgressBar() as progress:
-        result = train_run(spec, out, resume=resume, listeners=[progress], warn=progress.say)
+        result = train_run(spec, out, resume=resume, listeners=[progress])
     click.echo(f"validation loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte")
     click.echo(f"{result.tokens:,} tokens in {result.seconds:.0f} s ({result.tokens_per_s:,.0f} tokens/s)")
     click.echo(f"run: {out}   try: lmzoo sample {out}")
@@ -206,9 +207,7 @@ def _overrides(file: str | None, assignments: tuple[str, ...]) -> dict[str, Any]
 @click.option("--stop", multiple=True, help="End before this text.")
 @click.option("--seed", type=int, help="For the same text again.")
 @plugin_option
-def sample(
-    run: Path, prompt: str, tokens: int, stop: tuple[str, ...], seed: int | None, **settings: Any
-) -> None:
+def sample(run: Path, prompt: str, tokens: int, stop: tuple[str, ...], seed: int | None, **settings: Any) -> None:
     """Let a trained model write, token by token.
 
     \b
@@ -217,8 +216,8 @@ def sample(
     """
     import torch
 
+    from lmzoo.generation import generate_text
     from lmzoo.sampling import SamplingConfig
-    from lmzoo.text_generation import generate_text
     from lmzoo.train.run import load_run
 
     sampling = SamplingConfig(**settings)
@@ -250,7 +249,9 @@ def eval_command(run: Path, data: str | None, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"loss": result.loss, "bits_per_byte": result.bits_per_byte, "tokens": result.tokens}))
     else:
-        click.echo(f"loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte, {result.tokens:,} tokens")
+        click.echo(
+            f"loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte, {result.tokens:,} tokens"
+        )
 
 
 @cli.command()
@@ -271,32 +272,57 @@ def compare(names: tuple[str, ...], data: str, out: Path, tokenizer: str, overri
     """
     from lmzoo.compare import compare as run_comparison
     from lmzoo.compare.table import print_results
+    from lmzoo.train.progress import ProgressBar
 
-    results = run_comparison(names, data, out, tokenizer=tokenizer, settings=configs.parse_overrides(overrides))
+    results = run_comparison(
+        names,
+        data,
+        out,
+        tokenizer=tokenizer,
+        settings=configs.parse_overrides(overrides),
+        command=shlex.join(["lmzoo", *sys.argv[1:]]),
+        listeners=[ProgressBar()],
+    )
     print_results(results, out)
 
 
 @cli.command()
-@click.argument("target")
+@click.argument("targets", nargs=-1)
 @click.option("--only", multiple=True, metavar="CHECK", help="Run this check alone.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON (a list for several models).")
 @plugin_option
-def check(target: str, only: tuple[str, ...], as_json: bool) -> None:
+def check(targets: tuple[str, ...], only: tuple[str, ...], as_json: bool) -> None:
     """Is a model right? Causality, caches, masks, losses, gradients, saving.
 
-    TARGET is a registered name, a Python file that registers models, or a run. Exits 0 when all passes, 1 when
-    something fails.
+    A TARGET is a registered name, a Python file that registers models, or a run; without one, every registered family
+    is checked. Exits 0 when all passes, 1 when something fails.
 
     \b
     lmzoo check gpt2
     lmzoo check my_mixer.py
-    lmzoo check runs/gpt2.tiny
+    lmzoo check runs/gpt2.tiny --only decoding
     """
-    from lmzoo.conformance import check_target, describe
+    import torch
 
-    reports = check_target(target, only=only or None, listener=None if as_json else lambda result: click.echo(describe(result)))
+    from lmzoo.conformance import Result, check_model
+    from lmzoo.conformance.target import subjects
+
+    torch.set_num_threads(1)  # the models that are checked are tiny: sharing their work out costs more than it saves
+
+    def show_result(result: Result) -> None:
+        mark = click.style("ok  ", fg="green") if result.passed else click.style("FAIL", fg="red", bold=True)
+        click.echo(f"{mark}  {result.name.ljust(18)} {result.saw}")
+
+    models = [subject for target in targets or registry.families() for subject in subjects(target)]
+    reports = []
+    for model in models:
+        if not as_json:
+            click.secho(model if isinstance(model, str) else f"{model.family} ({targets[0]})", bold=True)
+        reports.append(check_model(model, only=only or None, listener=None if as_json else show_result))
+        if not as_json:
+            click.echo(str(reports[-1]).splitlines()[-1])
     if as_json:
-        click.echo(json.dumps([report.to_dict() for report in reports] if len(reports) > 1 else reports[0].to_dict()))
+        click.echo(json.dumps([r.to_dict() for r in reports] if len(reports) > 1 else reports[0].to_dict()))
     sys.exit(0 if all(report.passed for report in reports) else 1)
 
 

@@ -26,3 +26,7 @@ class InputError(LmzooError):
 
 class CheckpointError(LmzooError):
     """A run or checkpoint that is missing, damaged, tampered with, or made for another configuration."""
+
+
+class DivergedError(LmzooError):
+    """A loss, a gradient or a weight that is no longer finite: training stopped before it was used or saved."""

@@ -221,7 +221,10 @@ class LanguageModel(nn.Module, ABC):
 
         Matrix products are counted as torch's own counter does (attention over all T, masked or not), recurrences at
         the multiply-adds their definition takes; what is done per feature alone (norms, activations) is left out.
+        A model in which no module declares `flops` is measured by that counter instead.
         """
+        if not any(hasattr(module, "flops") for module in self.modules()):
+            return measured_flops(self, T)
         return float(sum(flops(module, T) for module in self.modules()))
 
     @final
@@ -301,3 +304,18 @@ def flops(module: nn.Module, T: int) -> float:
     if callable(declared):
         return cast(float, declared(T))
     return 2.0 * module.in_features * module.out_features if isinstance(module, nn.Linear) else 0.0
+
+
+def measured_flops(model: LanguageModel, T: int) -> float:
+    """FLOPs per token of features and head over T tokens (`context_length` at most, unless it extrapolates), as torch
+    counts them. For models made of torch's own modules, which say nothing of what they cost.
+    """
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+    from torch.utils.flop_counter import FlopCounterMode
+
+    T = T if model.traits.extrapolates else min(T, model.config.context_length)
+    idx = torch.zeros(1, T, dtype=torch.long, device=model.device)
+    # The CPU's fused attention kernel is unknown to the counter: attention is spelled out for it.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model.head(model.features(idx)[0])
+    return counter.get_total_flops() / T

@@ -45,21 +45,22 @@ import pytest
 sys.path.insert(0, str(ROOT / "scripts"))
 from mutations import Mutation, mutations
 
-# The tests that concern a file, in stages: the quick ones first, the next only when nothing has failed.
-MODELS = ["tests/test_mixer_model.py", "tests/generation", "tests/backbones"]
+# The tests that concern a file, in stages: the quick ones first, the next only when nothing has failed. A file that is
+# not named here is run by the test file of its name.
 TESTS = {
-    "lmzoo/model.py": [["tests/test_model.py"], [*MODELS, "tests/test_registry.py", "tests/train/test_parts.py"]],
-    "lmzoo/state.py": [["tests/test_state.py"], ["tests/test_model.py", *MODELS]],
     "lmzoo/losses.py": [["tests/test_losses.py"], ["tests/test_model.py"]],
-    "lmzoo/sampling.py": [["tests/test_sampling.py"], ["tests/generation"]],
-    "lmzoo/ops/attention.py": [["tests/ops/test_attention.py"], ["tests/backbones"]],
-    "lmzoo/ops/rope.py": [["tests/ops/test_rope.py"], ["tests/backbones/test_llama.py"]],
-    "lmzoo/ops/lstm.py": [["tests/ops/test_lstm.py"], ["tests/backbones/test_lstm.py"]],
-    "lmzoo/ops/causal_conv1d.py": [["tests/ops/test_causal_conv1d.py"], ["tests/backbones/test_mamba.py"]],
-    "lmzoo/ops/selective_scan.py": [["tests/ops/test_selective_scan.py"], ["tests/backbones/test_mamba.py"]],
+    "lmzoo/state.py": [["tests/test_state.py"], ["tests/test_model.py"]],
+    "lmzoo/model.py": [["tests/test_model.py"], ["tests/test_mixer_model.py", "tests/generation", "tests/backbones"]],
+    "lmzoo/ops/attention.py": [["tests/ops/test_attention.py"]],
+    "lmzoo/ops/rope.py": [["tests/ops/test_rope.py"]],
+    "lmzoo/ops/causal_conv1d.py": [["tests/ops/test_causal_conv1d.py"]],
+    "lmzoo/ops/lstm.py": [["tests/ops/test_lstm.py"]],
+    "lmzoo/ops/selective_scan.py": [["tests/ops/test_selective_scan.py"]],
+    "lmzoo/sampling.py": [["tests/test_sampling.py"]],
 }
 # Imported before the forks; lmzoo itself must not be.
 HEAVY = ["torch", "torch._dynamo", "torch._functorch.aot_autograd", "torch.testing._internal.optests", "einops"]
+HEAVY += ["torch._inductor.compile_fx", "einops._torch_specific", "pydantic.type_adapter", "rich", "pdb", "tomllib"]
 HEAVY += ["safetensors.torch", "tokenizers", "transformers.models.gpt2.modeling_gpt2"]
 HEAVY += [f"transformers.models.{name}.modeling_{name}" for name in ("llama", "mistral", "mamba")]
 
@@ -122,8 +123,10 @@ def stages(path: str) -> list[list[str]]:
     return [[test for test in stage if (ROOT / test).exists()] for stage in TESTS.get(path, [[str(mirrored)]])]
 
 
-def run_tests(mutant: Mutant, report: int) -> int:
-    """In the forked process: the tests with the mutant in place; 0 when all passed. Writes to the pipe who failed."""
+def run_tests(mutant: Mutant, first: list[str], report: int) -> int:
+    """In the forked process: the tests with the mutant in place, `first` before all; 0 when all passed. Writes to the
+    pipe `report` which one failed.
+    """
     if Path("/proc/self/statm").exists():
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
@@ -131,17 +134,17 @@ def run_tests(mutant: Mutant, report: int) -> int:
         source = mutant.mutation.apply((ROOT / mutant.path).read_bytes())
         module = ".".join(Path(mutant.path).with_suffix("").parts)
         sys.meta_path.insert(0, _MutantFinder(ROOT / mutant.path, module, source))
-    for arguments in stages(mutant.path):
+    for arguments in filter(None, [first, *stages(mutant.path)]):
         failure = _FirstFailure()
         options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "error", f"--rootdir={ROOT}"]
-        code = int(pytest.main([*options, *arguments], plugins=[failure])) if arguments else 0
+        code = int(pytest.main([*options, *arguments], plugins=[failure]))
         if code != 0:
             os.write(report, failure.name.encode()[:2000])
             return code
     return 0
 
 
-def fork(mutant: Mutant) -> tuple[int, int]:
+def fork(mutant: Mutant, first: list[str]) -> tuple[int, int]:
     """Start the tests of a mutant in a process of its own: its id, and the pipe on which it says who failed."""
     reader, writer = os.pipe()
     pid = os.fork()
@@ -154,7 +157,7 @@ def fork(mutant: Mutant) -> tuple[int, int]:
         silence = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(silence, stream)
-        code = run_tests(mutant, writer)
+        code = run_tests(mutant, first, writer)
     finally:
         os._exit(code)  # no clean-up that belongs to the parent
 
@@ -162,11 +165,12 @@ def fork(mutant: Mutant) -> tuple[int, int]:
 def fates(mutants: list[Mutant], limits: dict[str, float], workers: int, *, progress: bool = True) -> list[Fate]:
     """Run all, `workers` at a time; `limits` has the seconds that a file's tests may take."""
     waiting, ended = deque(mutants), list[Fate]()
+    finders: dict[str, list[str]] = {}  # per file the tests that found most lately: likely to find the next as well
     running: dict[int, tuple[Mutant, int, float]] = {}
     while waiting or running:
         while waiting and len(running) < workers:
             mutant = waiting.popleft()
-            pid, reader = fork(mutant)
+            pid, reader = fork(mutant, finders.get(mutant.path, []))
             running[pid] = (mutant, reader, time.monotonic())
         for pid, (mutant, reader, started) in list(running.items()):
             seconds = time.monotonic() - started
@@ -178,8 +182,12 @@ def fates(mutants: list[Mutant], limits: dict[str, float], workers: int, *, prog
                 by = os.read(reader, 2000).decode(errors="replace")
                 os.close(reader)
                 del running[pid]
+                if "::" in by:
+                    finders[mutant.path] = [by, *(test for test in finders.get(mutant.path, []) if test != by)][:6]
                 found = "crash" if os.WIFSIGNALED(status) else "test"
                 ended.append(Fate(mutant, "timeout" if late else found if status else "survived", by, seconds))
+                if progress and not status:
+                    print(f"survived {describe(mutant)}", flush=True)
                 if progress and (len(ended) % 25 == 0 or len(ended) == len(mutants)):
                     survived = sum(fate.how == "survived" for fate in ended)
                     print(f"{len(ended)}/{len(mutants)} run, {survived} survived", file=sys.stderr, flush=True)
@@ -243,9 +251,6 @@ def main() -> int:
     results.sort(key=lambda fate: mutants.index(fate.mutant))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([asdict(fate) for fate in results], indent=1), encoding="utf-8")
-    for fate in results:
-        if fate.how == "survived":
-            print(f"survived {describe(fate.mutant)}")
     print(table(results))
     return int(sum(fate.how != "survived" for fate in results) < SHARE_WANTED * len(results))
 

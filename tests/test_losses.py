@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from lmzoo import losses
 from lmzoo.losses import (
     IGNORE_INDEX,
     auxiliary_loss,
@@ -25,7 +26,7 @@ def case(ignored: int) -> tuple[torch.Tensor, nn.Linear, torch.Tensor]:
     return torch.randn(2, 6, 4, dtype=torch.float64, requires_grad=True), nn.Linear(4, 7).double(), targets
 
 
-@pytest.mark.parametrize("ignored", [0, 1, 7, 12])
+@pytest.mark.parametrize("ignored", [0, 1, 7, 11, 12])
 def test_mean_over_the_targets_that_count(ignored: int) -> None:
     x, head, targets = case(ignored)
     logits = head(x)
@@ -34,7 +35,7 @@ def test_mean_over_the_targets_that_count(ignored: int) -> None:
     torch.testing.assert_close(cross_entropy(logits, targets), expected)
 
 
-@pytest.mark.parametrize("ignored", [0, 5, 12])
+@pytest.mark.parametrize("ignored", [0, 5, 11, 12])
 @pytest.mark.parametrize("chunk", [1, 5, 6, 11, 12, 100, None])
 def test_chunked_equals_plain_in_value_and_gradients(ignored: int, chunk: int | None) -> None:
     x, head, targets = case(ignored)
@@ -80,3 +81,43 @@ def test_auxiliary_losses_are_minimised_but_never_reported() -> None:
     assert loss.item() == 1.5
     assert weight.grad is not None
     assert weight.grad.item() == 0.5 + 2 + 1 + 6
+
+
+def test_the_ignored_target_is_the_fields() -> None:
+    assert cross_entropy(torch.zeros(1, 2, 5), torch.tensor([[-100, 3]])).item() == pytest.approx(math.log(5))
+    assert IGNORE_INDEX == -100
+
+
+@pytest.mark.parametrize("identity", [False, True])
+@pytest.mark.parametrize(("limit", "pieces"), [(None, [12]), (84, [12]), (83, [11, 1]), (30, [4, 4, 4]), (3, [1] * 12)])
+def test_the_default_chunk_keeps_the_logits_under_the_limit(
+    identity: bool, limit: int | None, pieces: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, head, targets = case(0)  # 12 positions, 7 logits each
+    if identity:  # a model whose features are its logits
+        x, head = torch.randn(2, 6, 7, requires_grad=True), nn.Identity()
+    held: list[int] = []
+    head.register_forward_hook(lambda module, inputs, logits: held.append(logits.numel() // 7))
+    if limit is not None:
+        monkeypatch.setattr(losses, "CHUNK_LOGITS", limit)
+    loss = chunked_cross_entropy(x, head, targets)
+    assert held == pieces
+    loss.backward()
+    assert len(held) == (1 if pieces == [12] else 2 * len(pieces)), "what fits is not computed again"
+
+
+def test_a_model_inside_a_model_reports_to_its_own() -> None:
+    with collect_auxiliary() as outer:
+        auxiliary_loss("balance", torch.tensor(1.0))
+        with collect_auxiliary() as inner:
+            auxiliary_loss("balance", torch.tensor(5.0))
+        auxiliary_loss("balance", torch.tensor(2.0))
+    assert (outer["balance"].item(), inner["balance"].item()) == (3.0, 5.0)
+
+
+def test_at_most_32_mib_of_logits_are_held() -> None:
+    held: list[int] = []
+    head = nn.Linear(1, 8192)
+    head.register_forward_hook(lambda module, inputs, logits: held.append(logits.nbytes))
+    chunked_cross_entropy(torch.zeros(1, 1025, 1), head, torch.zeros(1, 1025, dtype=torch.long))
+    assert held == [32 << 20, 32 << 10]

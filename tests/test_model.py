@@ -137,7 +137,11 @@ def test_no_rows_and_no_tokens() -> None:
 def test_parameters_are_grouped_once_by_role() -> None:
     model = lmzoo.create_model("gpt2", vocab_size=11, context_length=8, d_model=16, n_layers=1, n_heads=2)
     groups = {group["role"]: group for group in model.parameter_groups(0.1)}
-    assert {role: group["weight_decay"] for role, group in groups.items()} == {"embedding": 0.1, "matrix": 0.1, "vector": 0}
+    assert {role: group["weight_decay"] for role, group in groups.items()} == {
+        "embedding": 0.1,
+        "matrix": 0.1,
+        "vector": 0,
+    }
     assert [p.shape for p in groups["embedding"]["params"]] == [(11, 16), (8, 16)]
     assert all(p.ndim == 2 for p in groups["matrix"]["params"])
     assert all(p.ndim == 1 for p in groups["vector"]["params"])
@@ -165,7 +169,14 @@ def test_fresh_models_predict_uniformly() -> None:
 
 @pytest.mark.parametrize("tied", [True, False])
 def test_weights_made_on_meta_equal_those_made_at_once(tied: bool) -> None:
-    settings = {"vocab_size": 11, "context_length": 8, "d_model": 16, "n_layers": 1, "n_heads": 2, "tie_embeddings": tied}
+    settings = {
+        "vocab_size": 11,
+        "context_length": 8,
+        "d_model": 16,
+        "n_layers": 1,
+        "n_heads": 2,
+        "tie_embeddings": tied,
+    }
     eager = lmzoo.create_model("gpt2", **settings, generator=torch.Generator().manual_seed(5))
     with torch.device("meta"):
         later = lmzoo.create_model("gpt2", **settings)
@@ -174,3 +185,39 @@ def test_weights_made_on_meta_equal_those_made_at_once(tied: bool) -> None:
     for (name, p), (_, q) in zip(eager.named_parameters(), later.named_parameters(), strict=True):
         assert torch.equal(p, q), name
     assert (later.head.weight is later.tokens.weight) == tied
+
+
+def test_the_state_has_room_for_what_is_asked_and_no_more_than_a_window() -> None:
+    gpt2 = lmzoo.create_model("gpt2", vocab_size=11, context_length=8, d_model=16, n_layers=3, n_heads=2)
+    keys_and_values = 3 * 2 * 16 * 4
+    assert gpt2.state_bytes(4) == 4 * (keys_and_values + 8)
+    assert gpt2.state_bytes(100) == 8 * keys_and_values + 16 * 8, "the tokens have room for two windows"
+
+
+def test_decoding_needs_no_gradient_and_keeps_its_cache_to_the_last_position() -> None:
+    model = lmzoo.create_model("gpt2", vocab_size=7, context_length=6, d_model=16, n_layers=1, n_heads=2).eval()
+    logits, state = model.decode(ids(2, 6), model.init_state(2))
+    assert not logits.requires_grad
+    assert state["layers"] is not None
+    assert model.decode(ids(2, 1), state)[1]["layers"] is None, "one further, every position has moved"
+
+
+def test_defaults_are_what_the_contract_says() -> None:
+    assert ModelConfig(vocab_size=1).context_length == 256
+    assert Traits() == Traits(extrapolates=False, receptive_field=None, state_growth="linear", uniform_at_start=True)
+    model, idx = cumulative(), ids(2, 3)
+    plain = {"temperature": 1.0, "top_k": None, "top_p": None, "min_p": None, "repetition_penalty": 1.0}
+
+    def seeded() -> torch.Generator:
+        return torch.Generator().manual_seed(3)
+
+    drawn = model.generate(idx, 40, generator=seeded())
+    assert torch.equal(drawn, model.generate(idx, 40, **plain, generator=seeded()))
+    assert not torch.equal(drawn, model.generate(idx, 40, repetition_penalty=5.0, generator=seeded()))
+    streamed = torch.stack(list(model.stream(idx, 40, generator=seeded())), dim=1)
+    assert torch.equal(streamed, drawn[:, 3:])
+
+
+def test_a_vocabulary_of_one_may_be_ignored() -> None:
+    idx = torch.zeros(1, 3, dtype=torch.long)
+    assert lmzoo.create_model("bigram", vocab_size=1)(idx, torch.full_like(idx, IGNORE_INDEX)).loss.item() == 0

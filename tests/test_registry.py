@@ -134,7 +134,7 @@ def test_registering(clean: pytest.MonkeyPatch) -> None:
         lmzoo.register_model("mine")(other)
     with pytest.raises(ConfigError, match="name='gpt2' is taken by"):
         lmzoo.register_model("gpt2")(other)
-    with pytest.raises(ConfigError, match="name='Mine.x' must be lower-case"):
+    with pytest.raises(ConfigError, match=r"name='Mine\.x' must be lower-case"):
         lmzoo.register_model("Mine.x")(other)
 
 

@@ -23,7 +23,7 @@ def numbers(start: int, count: int, batch_size: int = 2) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("window", [None, 1, 2, 5])
-@pytest.mark.parametrize("max_len", [1, 3, 12])
+@pytest.mark.parametrize("max_len", [0, 1, 3, 12])
 @pytest.mark.parametrize("pieces", [[1] * 12, [12], [3, 1, 1, 5, 2], [0, 7, 0, 5]])
 def test_entries_are_the_last_of_what_was_appended(window: int | None, max_len: int, pieces: list[int]) -> None:
     buffer, seen = TimeBuffer.empty(2, max_len, 1, window=window), 0
@@ -102,3 +102,27 @@ def test_bytes_count_capacity() -> None:
 def test_what_is_no_state_is_refused() -> None:
     with pytest.raises(AssertionError, match="a state cannot hold a set"):
         state.clone({"bad": {1, 2}})
+
+
+def test_a_new_buffer_holds_nothing_and_is_filled_in_place() -> None:
+    assert TimeBuffer(torch.zeros(2, 4, 1)).entries().shape == (2, 0, 1)
+    empty = TimeBuffer.empty(1, 4, 1)
+    assert empty.append(numbers(0, 4, 1)).data.data_ptr() == empty.data.data_ptr()
+
+
+def test_room_is_what_was_asked_for_or_two_windows() -> None:
+    assert TimeBuffer.empty(1, 1000, 1, window=8).data.shape[1] == 16
+    assert TimeBuffer.empty(1, 5, 1, window=8).data.shape[1] == 5
+    assert TimeBuffer.empty(1, 1000, 1).data.shape[1] == 1000
+
+
+def test_moving_takes_no_more_room_than_is_due() -> None:
+    assert TimeBuffer.empty(1, 1, 1).data.shape[1] == 1
+    assert TimeBuffer.empty(1, 2, 1).append(numbers(0, 4, 1)).data.shape[1] == 4, "doubled until it is enough"
+    start = TimeBuffer.empty(2, 16, 1).append(numbers(0, 4))
+    start.append(numbers(4, 1))
+    assert start.append(numbers(4, 1)).data.shape[1] == 16, "the second continuation has the room of the first"
+    moved = TimeBuffer.empty(2, 8, 1, window=4).append(numbers(0, 8)).append(numbers(8, 1))
+    assert (moved.length, moved.data.shape[1]) == (4, 8), "what is out of reach is dropped"
+    full = TimeBuffer.empty(2, 3, 1, window=4).append(numbers(0, 4))
+    assert (full.length, full.data.shape[1]) == (4, 8), "a full window has room for a second one"

@@ -1,0 +1,190 @@
+"""How a folder or a file is written so that a kill at any moment leaves the old one or the new one, never a half one.
+
+A folder is written beside its place under a temporary name. Every file is forced to disk, a manifest with sizes and
+SHA-256 comes last, and one rename puts the folder in its place. What is read is checked against that manifest first.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import stat
+from collections.abc import Generator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmzoo.errors import CheckpointError
+
+MANIFEST = "manifest.json"
+_TEMPORARY = ".writing"  # suffix of what is not yet in its place
+_REPLACED = ".replaced"  # suffix of a folder that stands aside while a new one takes its name
+_MAX_JSON = 16 << 20
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A folder whose files have been checked against its manifest; only what that lists can be read through it."""
+
+    path: Path
+    sizes: Mapping[str, int]
+
+    def file(self, name: str) -> Path:
+        """The path of a checked file. Raises `CheckpointError` when the manifest does not list it."""
+        if name not in self.sizes:
+            raise CheckpointError(f"{self.path / MANIFEST}: {name} is not listed")
+        return self.path / name
+
+    def json(self, name: str) -> dict[str, Any]:
+        """The JSON object in a checked file. Raises `CheckpointError` when it is not one."""
+        return read_json(self.file(name))
+
+
+@contextmanager
+def new_folder(path: Path) -> Generator[Path]:
+    """Fill the folder that is yielded; when the block ends well, it is committed under the name `path`.
+
+    A folder of that name is replaced. An error leaves what was there before. Raises `CheckpointError` when the disk
+    refuses.
+    """
+    temporary = _aside(path, _TEMPORARY)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        discard(temporary)
+        temporary.mkdir()
+        yield temporary
+        files = sorted(temporary.iterdir())
+        for file in files:
+            _sync(file)
+        entries = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
+        (temporary / MANIFEST).write_text(json.dumps({"lmzoo": 1, "files": entries}, indent=1), encoding="utf-8")
+        _sync(temporary / MANIFEST)
+        _sync(temporary)
+        _put_in_place(temporary, path)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        discard(temporary)
+
+
+def write_file(path: Path, content: str) -> None:
+    """Write a text file whole: a reader sees the old content or the new. Raises `CheckpointError`."""
+    temporary = _aside(path, _TEMPORARY)
+    try:
+        temporary.write_text(content, encoding="utf-8")
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+    finally:
+        discard(temporary)
+
+
+def open_folder(path: Path) -> Folder:
+    """Check every file that the manifest of `path` lists: a plain name, a regular file, its size and its SHA-256.
+
+    Raises `CheckpointError` naming the file and the rule.
+    """
+    aside = _aside(path, _REPLACED)
+    if not path.exists() and aside.is_dir():  # killed between the two renames of a replacement: the old one still holds
+        path = aside
+    manifest = read_json(path / MANIFEST)
+    files = manifest.get("files")
+    if manifest.get("lmzoo") != 1 or not isinstance(files, dict):
+        raise CheckpointError(f"{path / MANIFEST}: is not a manifest of version 1")
+    for name, entry in files.items():
+        if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
+            raise CheckpointError(f"{path / MANIFEST}: {name!r} must be the plain name of a file in the folder")
+        if not isinstance(entry, dict):
+            raise CheckpointError(f"{path / MANIFEST}: {name} must have bytes and sha256")
+        size = _regular_size(path / name)
+        if size != entry.get("bytes"):
+            raise CheckpointError(f"{path / name}: has {size} bytes, its manifest says {entry.get('bytes')}")
+        if _sha256(path / name) != entry.get("sha256"):
+            raise CheckpointError(f"{path / name}: its SHA-256 is not that of its manifest (damaged or changed)")
+    return Folder(path, {name: entry["bytes"] for name, entry in files.items()})
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a regular file of bounded size. Raises `CheckpointError`."""
+    if _regular_size(path) > _MAX_JSON:
+        raise CheckpointError(f"{path}: is larger than {_MAX_JSON} bytes")
+    try:
+        content = json.loads(path.read_bytes())
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: is not JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: must hold a JSON object")
+    return content
+
+
+def clean(folder: Path) -> None:
+    """Remove what killed writers left in `folder`."""
+    for leftover in folder.glob(f".*{_TEMPORARY}"):
+        discard(leftover)
+    for old in folder.glob(f".*{_REPLACED}"):
+        if (folder / old.name[1 : -len(_REPLACED)]).exists():
+            discard(old)
+
+
+def discard(path: Path) -> None:
+    """Remove a file or a folder, if it is there and can be removed."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def cannot_write(path: Path, error: OSError) -> CheckpointError:
+    """The error for a disk that refuses."""
+    return CheckpointError(f"{path}: cannot be written: {error.strerror or error}")
+
+
+def _aside(path: Path, suffix: str) -> Path:
+    return path.with_name(f".{path.name}{suffix}")
+
+
+def _put_in_place(temporary: Path, path: Path) -> None:
+    old = _aside(path, _REPLACED)
+    if path.exists() and any(path.iterdir()):
+        discard(old)
+        os.rename(path, old)
+    os.rename(temporary, path)  # takes the place of an empty folder too
+    _sync(path.parent)
+    discard(old)
+
+
+def _regular_size(path: Path) -> int:
+    """Bytes of a file that is a file: a symbolic link could lead out of the folder, a pipe would never end."""
+    try:
+        status = os.lstat(path)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise CheckpointError(f"{path}: must be a regular file, not a link or something else")
+    return status.st_size
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _sync(path: Path) -> None:
+    """Force a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

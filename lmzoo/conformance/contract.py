@@ -1,0 +1,120 @@
+"""Does it keep the contract's form? What is final is not overridden, shapes are right, the edges are as declared."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from lmzoo.conformance.measure import require_equal
+from lmzoo.conformance.report import Fault
+from lmzoo.conformance.tiny import Subject
+from lmzoo.errors import InputError
+from lmzoo.model import LanguageModel
+
+
+def construction(subject: Subject) -> str:
+    """A model that cannot be made from its config, or that lacks `features` or `head`."""
+    model = subject.model(shaken=False)
+    if not isinstance(getattr(model, "head", None), torch.nn.Module):
+        raise Fault(
+            "self.head is not set to a module: it turns features into logits (nn.Identity() if they are logits)"
+        )
+    return f"{type(model).__name__} with {model.num_params():,} parameters"
+
+
+def finals(subject: Subject) -> str:
+    """A method that is the same for every model (`forward`, `decode`, `generate`, ...) and is overridden after all."""
+    own = {name: value for name, value in vars(LanguageModel).items() if getattr(value, "__final__", False)}
+    own |= {name: vars(torch.nn.Module)[name] for name in ("__call__", "_wrapped_call_impl", "_call_impl")}
+    instance = vars(subject.instance or subject.model(shaken=False))
+    for name, value in own.items():
+        if name in instance:
+            raise Fault(f"{name} is replaced on the instance; the contract's {name} is final")
+        found = next(vars(cls)[name] for cls in subject.cls.__mro__ if name in vars(cls))
+        if found is not value:
+            where = next(cls for cls in subject.cls.__mro__ if name in vars(cls))
+            raise Fault(f"{where.__name__} overrides {name}, which is final: implement features() and head instead")
+    return f"{len(own)} methods as the base has them"
+
+
+def shapes(subject: Subject) -> str:
+    """Logits of another shape or type, with targets, without them, and for one token or no row at all."""
+    model, V = subject.model(), subject.config.vocab_size
+    for B, T in ((2, subject.context), (3, 1), (0, 2), (1, 2)):
+        idx = subject.tokens(B, T)
+        for targets in (None, subject.tokens(B, T, seed=1)):
+            logits_BTV, loss = model(idx, targets)
+            if logits_BTV.shape != (B, T, V):
+                given = "with" if targets is not None else "without"
+                raise Fault(
+                    f"idx {(B, T)} {given} targets gives logits {tuple(logits_BTV.shape)}, not {(B, T, V)}; "
+                    "look at what features() and head return"
+                )
+            if not torch.isfinite(logits_BTV).all():
+                raise Fault(f"idx {(B, T)} gives logits that are not finite")
+            if (loss is None) != (targets is None) or (loss is not None and loss.shape != ()):
+                raise Fault(f"idx {(B, T)}: loss is {loss}, and must be a scalar exactly when targets are given")
+            if loss is not None and not torch.isfinite(loss):
+                raise Fault(f"idx {(B, T)}: loss is {loss.item()}")
+        if B:
+            logits_BV, _ = model.decode(idx, model.init_state(B, T))
+            if logits_BV.shape != (B, V):
+                raise Fault(f"decode of {(B, T)} gives {tuple(logits_BV.shape)}, not {(B, V)}")
+    return f"(B, T, {V}) with and without targets, for T = 1 and T = {subject.context}, for B = 0"
+
+
+def edges(subject: Subject) -> str:
+    """Bad calls that go through, and good ones at the limits that do not."""
+    model, V, context = subject.model(), subject.config.vocab_size, subject.context
+    prompt = subject.tokens(2, 3)
+    bad: dict[str, Callable[[], object]] = {
+        f"an id of {V}": lambda: model(torch.full((1, 2), V)),
+        "an id of -1": lambda: model(torch.full((1, 2), -1)),
+        f"a target of {V}": lambda: model(prompt, torch.full((2, 3), V)),
+        "idx in float32": lambda: model(prompt.float()),
+        "an empty chunk to decode": lambda: model.decode(prompt[:, :0], model.init_state(2, 4)),
+        "an empty prompt": lambda: model.generate(prompt[:, :0], 1),
+        "max_new_tokens=-1": lambda: model.generate(prompt, -1),
+    }
+    if not model.traits.extrapolates:
+        bad[f"T={context + 1} over a context of {context}"] = lambda: model(subject.tokens(1, context + 1))
+    for what, call in bad.items():
+        try:
+            call()
+        except InputError:
+            continue
+        raise Fault(f"{what} is accepted, and must raise InputError")
+    if not torch.equal(model.generate(prompt, 0), prompt):
+        raise Fault("max_new_tokens=0 does not give the prompt back")
+    if model.traits.extrapolates:
+        try:
+            model(subject.tokens(1, context + 1))
+        except Exception as error:
+            raise Fault(
+                f"traits says extrapolates=True, but {context + 1} tokens over a context of {context} raise "
+                f"{type(error).__name__}: {error}; look at the positions, or at traits"
+            ) from error
+    return f"{len(bad)} bad calls refused; max_new_tokens=0 gives the prompt"
+
+
+def generation(subject: Subject) -> str:
+    """Greedy generation, streamed or not, that is not the argmax of `forward` on all tokens so far."""
+    model, context = subject.model(), subject.context
+    prompt = subject.tokens(2, 3)
+    n = context + 2
+    out = model.generate(prompt, n, temperature=0.0)
+    if out.shape != (2, 3 + n) or not torch.equal(out[:, :3], prompt):
+        raise Fault(
+            f"generate of {(2, 3)} and {n} tokens gives {tuple(out.shape)}, not the prompt followed by {n} tokens"
+        )
+    streamed = torch.stack(list(model.stream(prompt, n, temperature=0.0)), dim=1)
+    if not torch.equal(streamed, out[:, 3:]):
+        raise Fault("stream draws other tokens than generate")
+    for t in range(3, 3 + n):
+        seen = out[:, :t] if model.traits.extrapolates else out[:, :t][:, -context:]
+        logits_BV = model(seen).logits[:, -1]
+        best = logits_BV.max(-1).values
+        chosen = logits_BV.gather(1, out[:, t : t + 1])[:, 0]
+        require_equal(chosen, best, f"the logit of the token drawn at position {t}", "empty_state() and features()")
+    return f"{n} greedy tokens, past the context, are the argmax of forward"

@@ -1,0 +1,119 @@
+"""Are its declared numbers measured ones? Parameters, FLOPs and state bytes, for three sizes and three lengths."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from lmzoo import state as states
+from lmzoo.conformance.report import Fault
+from lmzoo.conformance.tiny import Subject
+from lmzoo.model import LanguageModel
+
+
+def _sizes(subject: Subject) -> list[LanguageModel]:
+    return [subject.model(), *(subject.model(**change) for change in subject.resized())]
+
+
+def parameters(subject: Subject) -> str:
+    """A count that misses or doubles parameters, or groups that do not hold each of them exactly once."""
+    for model in _sizes(subject):
+        measured = sum(storage.numel() for storage in {p.data_ptr(): p for p in model.parameters()}.values())
+        if model.num_params() != measured:
+            raise Fault(f"num_params() is {model.num_params()}, the parameters have {measured} values")
+        grouped = [id(p) for group in model.parameter_groups(0.1) for p in group["params"]]
+        if sorted(grouped) != sorted({id(p) for p in model.parameters()}):
+            raise Fault("parameter_groups() does not hold each parameter exactly once; look at parameter_roles")
+        for name, module in model.named_modules():
+            _require_registered(name, module)
+    return f"{subject.model().num_params():,} parameters, each in one group, at three sizes"
+
+
+def _require_registered(name: str, module: nn.Module) -> None:
+    """Parameters and modules in a plain list or dict are neither trained nor saved."""
+    for attribute, value in vars(module).items():
+        if attribute.startswith("_"):
+            continue
+        held = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
+        if any(isinstance(item, (nn.Parameter, nn.Module)) for item in held):
+            where = f"{name}.{attribute}" if name else attribute
+            raise Fault(f"{where} holds modules in a plain {type(value).__name__}: use nn.ModuleList or nn.ModuleDict")
+
+
+def flops(subject: Subject) -> str:
+    """A formula that is not what torch's own counter counts: another family's, or one that forgets a part."""
+    counted = []
+    for model in _sizes(subject):
+        context = model.config.context_length
+        for T in (3, context // 2, context):
+            idx = torch.zeros(2, T, dtype=torch.long)
+            # The fused attention kernel of the CPU is unknown to the counter: attention is spelled out for it.
+            with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+                model(idx)
+            measured = counter.get_total_flops() / idx.numel()
+            declared = model.flops_per_token(T)
+            if abs(declared - measured) > 1e-3 * max(measured, 1.0):
+                raise Fault(
+                    f"flops_per_token({T}) is {declared:,.0f}, torch counts {measured:,.0f} per token at "
+                    f"{model.num_params():,} parameters; look at the layers' flops(T)"
+                )
+            counted.append(measured)
+    return f"{min(counted):,.0f} to {max(counted):,.0f} FLOPs a token at {len(counted)} sizes and lengths, as counted"
+
+
+def state_bytes(subject: Subject) -> str:
+    """A state that is larger or smaller than declared, once it has been filled."""
+    seen = []
+    for model in _sizes(subject):
+        context = model.config.context_length
+        for T in (1, context // 2, context):
+            state = model.init_state(1, T)
+            for token in torch.zeros(T, 1, 1, dtype=torch.long):
+                _, state = model.decode(token, state)
+            measured, declared = states.nbytes(state), model.state_bytes(T)
+            if measured != declared:
+                raise Fault(
+                    f"state_bytes({T}) is {declared}, the state after {T} tokens takes {measured}; "
+                    "look at empty_state()"
+                )
+            seen.append(measured)
+    return f"{min(seen)} to {max(seen)} bytes a row at {len(seen)} sizes and lengths, as measured"
+
+
+def declared_growth(subject: Subject) -> str:
+    """A state that grows otherwise than declared, or positions said to end that do not."""
+    model, context = subject.model(), subject.context
+    extrapolates = model.traits.extrapolates
+    few, many = (8 * context, 16 * context) if extrapolates else (context // 2, context)
+    sizes = []
+    for n in (few, many):
+        layers = model.empty_state(1, n, device=model.device, dtype=model.dtype)
+        sizes.append(states.nbytes(layers) if layers is not None else 8 * n)  # else the base keeps the tokens
+    growth = "none" if sizes[1] == 0 else "constant" if sizes[0] == sizes[1] else "linear"
+    said = subject.cls.traits is not LanguageModel.traits  # the base's cautious words bind nobody to them
+    if said and growth != model.traits.state_growth:
+        raise Fault(
+            f"traits says state_growth={model.traits.state_growth!r}, but the state takes {sizes[0]} bytes with room "
+            f"for {few} tokens and {sizes[1]} for {many}: {growth!r}"
+        )
+    if said and not extrapolates and _goes_on(model, subject):
+        raise Fault(
+            f"traits says extrapolates=False, but features() of {context + 5} tokens works and agrees with its first "
+            f"{context}: declare extrapolates=True"
+        )
+    return f"state growth {growth}, {'goes on' if extrapolates else 'ends'} past the context"
+
+
+def _goes_on(model: LanguageModel, subject: Subject) -> bool:
+    idx = subject.tokens(1, subject.context + 5)
+    with torch.no_grad():
+        try:
+            longer_BTV = model.head(model.features(idx)[0])
+        except Exception:  # any failure says that it does not
+            return False
+        inside_BTV = model(idx[:, : subject.context]).logits
+    return longer_BTV.shape[1] == idx.shape[1] and torch.allclose(
+        longer_BTV[:, : subject.context], inside_BTV, atol=1e-4
+    )

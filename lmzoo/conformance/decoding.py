@@ -1,0 +1,72 @@
+"""Does it decode what it was trained as? Any split of a sequence must give what `forward` gives on the whole."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from torch import Tensor
+
+from lmzoo.conformance.measure import ROUNDING, difference
+from lmzoo.conformance.report import Fault
+from lmzoo.conformance.tiny import Subject
+from lmzoo.model import LanguageModel
+
+LOOK = "empty_state() and what features() does with a state (positions, cache, tail, carry)"
+
+
+def decoding(subject: Subject) -> str:
+    """A cache, tail or carry that loses, shifts or repeats something; also past the window and past the context."""
+    splits_tried, worst = 0, 0.0
+    model = subject.model()
+    T = subject.context
+    L = 2 * T + 3  # past the context, past two windows of any buffer
+    idx = subject.tokens(2, L)
+    expected_BTV = expected_logits(subject, model, idx)
+    splits = [[n, T - n] for n in range(T, 0, -1)] + [[1] * T]
+    chooser = random.Random(0)
+    splits += [random_split(chooser, L, 9) for _ in range(6)] + [[1] * L, [T] + [1] * (L - T), [T - 1, 2, L - T - 1]]
+    splits += [[L], [L - 1, 1]]
+    for split in splits:
+        split = [n for n in split if n]
+        for rows in (2, 1):  # a batch of one has been a case of its own elsewhere
+            worst = max(worst, check_split(model, idx[:rows], expected_BTV[:rows], split))
+        splits_tried += 1
+    return f"{splits_tried} splits, up to {L} tokens over a context of {T}: off by at most {worst:.1g}"
+
+
+def expected_logits(subject: Subject, model: LanguageModel, idx: Tensor) -> Tensor:
+    """What decoding must give at every position: `forward` on all tokens, or on the last `context_length` of them."""
+    with torch.no_grad():
+        if model.traits.extrapolates:
+            return model(idx).logits
+        T = subject.context
+        inside_BTV = model(idx[:, :T]).logits
+        beyond = [model(idx[:, t - T + 1 : t + 1]).logits[:, -1:] for t in range(T, idx.shape[1])]
+        return torch.cat([inside_BTV, *beyond], dim=1)
+
+
+def check_split(model: LanguageModel, idx: Tensor, expected_BTV: Tensor, split: list[int]) -> float:
+    """Decode `idx` in chunks of the lengths `split`; returns the largest difference, raises `Fault` beyond rounding."""
+    state, end, worst = model.init_state(idx.shape[0], idx.shape[1]), 0, 0.0
+    for n in split:
+        logits_BV, state = model.decode(idx[:, end : end + n], state)
+        end += n
+        off = difference(logits_BV, expected_BTV[:, end - 1])
+        if not off <= ROUNDING:
+            so_far = f"{len(split)} steps of one token" if set(split) == {1} else f"chunks of {split}"
+            raise Fault(
+                f"decoded in {so_far} (batch of {idx.shape[0]}), the logits at position {end - 1} are off by {off:.2g} "
+                f"(allowed {ROUNDING:g}); look at {LOOK}"
+            )
+        worst = max(worst, off)
+    return worst
+
+
+def random_split(chooser: random.Random, total: int, longest: int) -> list[int]:
+    """Chunk lengths that add up to `total`."""
+    split: list[int] = []
+    while total:
+        split.append(min(total, chooser.randint(1, longest)))
+        total -= split[-1]
+    return split

@@ -1,0 +1,57 @@
+"""Run by `save_and_load` in a process of its own: load a saved model, compute its logits, write them.
+
+`python -m lmzoo.conformance.fresh FOLDER`. The folder holds `request.json` and `idx.safetensors`, and gets
+`logits.safetensors`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from lmzoo import config as configs
+from lmzoo import registry, saving
+from lmzoo.model import LanguageModel
+
+
+def answer(path: Path, cls: type[LanguageModel] | None = None) -> None:
+    """Load the model described in `path` and write its logits there; `cls` where the class cannot be imported."""
+    request = json.loads((path / "request.json").read_text(encoding="utf-8"))
+    torch.set_num_threads(request["threads"])
+    if request["registered"]:
+        _import(request)
+        model = saving.load_model(path / "model")
+    else:
+        cls = cls or find_class(request)
+        model = cls(configs.build(cls.config_class, request["config"]))
+        model.load_state_dict(load_file(path / "model.safetensors"), strict=False)
+    with torch.no_grad():
+        logits_BTV = model.eval()(load_file(path / "idx.safetensors")["idx"]).logits
+    save_file({"logits": logits_BTV.contiguous()}, path / "logits.safetensors")
+
+
+def find_class(request: dict[str, Any]) -> type[LanguageModel]:
+    """The class by its module and qualified name."""
+    found: Any = _import(request)
+    for part in request["class"].split("."):
+        found = getattr(found, part)
+    return found
+
+
+def _import(request: dict[str, Any]) -> Any:
+    """The module of the class: a plug-in given as a file, or what the caller's import path finds."""
+    name = request["module"]
+    if name.startswith("lmzoo_plugin_"):
+        registry.load_plugin(request["file"])
+        return sys.modules[name]
+    return importlib.import_module(name)
+
+
+if __name__ == "__main__":
+    answer(Path(sys.argv[1]))

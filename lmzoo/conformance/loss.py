@@ -1,0 +1,115 @@
+"""Is its loss the loss everyone reports? Mean cross-entropy in nats over the targets that count, nothing else."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lmzoo import losses
+from lmzoo.conformance.measure import require_equal
+from lmzoo.conformance.report import Fault
+from lmzoo.conformance.tiny import Subject
+from lmzoo.losses import IGNORE_INDEX
+from lmzoo.model import LanguageModel
+
+LOOK = "forward(): is it the base's?"
+TIGHT = 1e-5
+
+
+def loss_value(subject: Subject) -> str:
+    """A loss that is not the cross-entropy of its own logits: shifted again, summed, or with extras mixed in."""
+    model = subject.model()
+    idx, targets = subject.tokens(3, 7), subject.tokens(3, 7, seed=1)
+    logits_BTV, loss = model(idx, targets)
+    expected = F.cross_entropy(logits_BTV.flatten(0, 1), targets.flatten())
+    require_equal(loss, expected, "the loss", LOOK, TIGHT)
+    require_equal(model(idx).logits, logits_BTV, "logits without targets, against those with them,", LOOK, TIGHT)
+    one = targets.clone()
+    one[:, :-1] = IGNORE_INDEX  # only the last position counts: a loss that shifts the targets once more has none
+    require_equal(
+        model(idx, one).loss, F.cross_entropy(logits_BTV[:, -1], one[:, -1]), "the last position's loss", LOOK, TIGHT
+    )
+    return f"{loss.item():.3f} nats, as the logits and targets say"
+
+
+def ignored_targets(subject: Subject) -> str:
+    """Ignored targets that count in the mean, give a gradient, or make the loss NaN when there is nothing else."""
+    model = subject.model()
+    idx, targets = subject.tokens(2, 6), subject.tokens(2, 6, seed=1)
+    targets[0, 3:] = IGNORE_INDEX
+    logits_BTV, loss = model(idx, targets)
+    kept = targets != IGNORE_INDEX
+    expected = F.cross_entropy(logits_BTV[kept], targets[kept])
+    require_equal(loss, expected, f"the loss over {int(kept.sum())} of {targets.numel()} targets", LOOK, TIGHT)
+
+    # Row 1 is ignored altogether: what it holds must not matter to any gradient.
+    targets[1] = IGNORE_INDEX
+    gradients = _gradients(model, idx, targets)
+    other = idx.clone()
+    other[1] = (other[1] + 1) % subject.config.vocab_size
+    for (name, gradient), changed in zip(gradients.items(), _gradients(model, other, targets).values(), strict=True):
+        require_equal(changed, gradient, f"the gradient of {name}, when only an ignored row has changed,", LOOK, TIGHT)
+
+    nothing = torch.full_like(targets, IGNORE_INDEX)
+    for return_logits in (True, False):
+        loss = model(idx, nothing, return_logits=return_logits).loss
+        if loss.item() != 0:
+            raise Fault(f"the loss with all targets ignored is {loss.item()}, and must be 0; look at {LOOK}")
+    return "ignored targets count nowhere; all ignored gives 0"
+
+
+def micro_batches(subject: Subject) -> str:
+    """A batch whose loss and gradients are not those of its parts, weighted by the targets that count in each."""
+    model = subject.model()
+    idx, targets = subject.tokens(4, 6), subject.tokens(4, 6, seed=1)
+    targets[0, 1:] = IGNORE_INDEX  # very unequal parts: 13 targets and 6
+    targets[3, :] = IGNORE_INDEX
+    whole = _gradients(model, idx, targets)
+    whole_loss = model(idx, targets).loss
+    total = int((targets != IGNORE_INDEX).sum())
+    parts = {name: torch.zeros_like(gradient) for name, gradient in whole.items()}
+    parts_loss = torch.zeros(())
+    for rows in (slice(0, 2), slice(2, 4)):
+        share = int((targets[rows] != IGNORE_INDEX).sum()) / total
+        parts_loss = parts_loss + share * model(idx[rows], targets[rows]).loss.detach()
+        for name, gradient in _gradients(model, idx[rows], targets[rows]).items():
+            parts[name] += share * gradient
+    require_equal(parts_loss, whole_loss, "the loss of two micro-batches, weighted by their targets,", LOOK, TIGHT)
+    for name, gradient in whole.items():
+        require_equal(parts[name], gradient, f"the gradient of {name} over two micro-batches", LOOK)
+    return f"two unequal micro-batches of {total} targets add up to the whole"
+
+
+def chunked_loss(subject: Subject) -> str:
+    """`return_logits=False`, or the loss in chunks, that gives another value or other gradients."""
+    model = subject.model()
+    idx, targets = subject.tokens(2, 7), subject.tokens(2, 7, seed=1)
+    targets[1, 2] = IGNORE_INDEX
+    logits_BTV, loss = model(idx, targets)
+    without = model(idx, targets, return_logits=False)
+    if logits_BTV is None or without.logits is not None:
+        raise Fault(f"return_logits=False must return no logits, and True must; look at {LOOK}")
+    require_equal(without.loss, loss, "the loss without logits", LOOK, TIGHT)
+    plain = _gradients(model, idx, targets)
+    for name, gradient in _gradients(model, idx, targets, return_logits=False).items():
+        require_equal(gradient, plain[name], f"the gradient of {name} without logits", LOOK, TIGHT)
+    x_BTD, _ = model.features(idx)
+    for chunk in (1, 3, 14):
+        chunked = losses.chunked_cross_entropy(x_BTD, model.head, targets, chunk=chunk)
+        require_equal(chunked, loss, f"the loss in chunks of {chunk}", "head: it must treat each position alone", TIGHT)
+    return "the same loss and gradients without logits, and in chunks of 1, 3 and 14"
+
+
+def _gradients(model: LanguageModel, idx: Tensor, targets: Tensor, *, return_logits: bool = True) -> dict[str, Tensor]:
+    """The loss's gradient of every parameter by name, zero where there is none."""
+    model.zero_grad(set_to_none=True)
+    loss = model(idx, targets, return_logits=return_logits).loss
+    if loss.requires_grad:
+        loss.backward()
+    found = {
+        name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
+        for name, parameter in model.named_parameters()
+    }
+    model.zero_grad(set_to_none=True)
+    return found

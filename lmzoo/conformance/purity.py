@@ -1,0 +1,116 @@
+"""Does it compute, and nothing else? Same input, same bits; nothing global touched; train mode differs by dropout."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmzoo.conformance.measure import require_equal, require_same_bits
+from lmzoo.conformance.report import Fault
+from lmzoo.conformance.tiny import Subject
+
+
+def same_seed(subject: Subject) -> str:
+    """A model that gives other weights or other logits from the same seed and the same input."""
+    with torch.random.fork_rng(devices=[]):
+        first, second = (_constructed(subject, 5) for _ in range(2))
+    for (name, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
+        require_same_bits(b, a, f"{name}, drawn twice from one seed,", "init_parameters()")
+    model = subject.model()
+    idx = subject.tokens(2, min(subject.context, 9))
+    logits_BTV = model(idx).logits
+    for between in (None, subject.tokens(2, 4), subject.tokens(1, 2)):
+        if between is not None:
+            model(between)
+            model.decode(between, model.init_state(*between.shape))
+        again_BTV = model(idx).logits
+        require_same_bits(again_BTV, logits_BTV, "the same forward again", "state kept on the module, noise in eval")
+    return "same seed, same weights; same input, same bits"
+
+
+def _constructed(subject: Subject, seed: int) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    model = subject.cls(subject.config)
+    model.init_weights(torch.Generator().manual_seed(seed))
+    return model
+
+
+def train_mode(subject: Subject) -> str:
+    """Dropout that stays on in eval mode; anything but dropout that differs between train and eval mode."""
+    idx = subject.tokens(2, subject.context)
+    plain_BTV = subject.model()(idx).logits
+    require_same_bits(
+        subject.model(dropout=0.5)(idx).logits,
+        plain_BTV,
+        "eval mode with dropout in the config",
+        "dropout without self.training",
+    )
+    model = subject.model().train()
+    with torch.random.fork_rng(devices=[]):
+        trained_BTV = model(idx).logits
+    require_equal(
+        trained_BTV, plain_BTV, "train mode without dropout, against eval mode,", "self.training, running statistics"
+    )
+    return "train and eval mode are the same but for dropout"
+
+
+def global_state(subject: Subject) -> str:
+    """A model that seeds or draws from a global generator, or leaves torch's settings changed."""
+    model = subject.model(dropout=0.1)
+    idx = subject.tokens(2, 5)
+
+    def settings() -> tuple[object, ...]:
+        return (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads())
+
+    before, drawn = settings(), _generators()
+    model(idx, idx).loss.backward()
+    _, state = model.decode(idx, model.init_state(2, 8))
+    model.decode(idx[:, :1], state)
+    model.generate(idx, 2, temperature=0.0, generator=torch.Generator().manual_seed(0))
+    model.init_weights(torch.Generator().manual_seed(0))
+    if settings() != before:
+        raise Fault(f"default dtype, grad mode or threads are {settings()} after a forward, and were {before}")
+    for name, now in _generators().items():
+        if now != drawn[name]:
+            raise Fault(f"{name}'s global random state has changed in eval mode; pass a generator, never seed globally")
+    model.train()
+    with torch.random.fork_rng(devices=[]):
+        after = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            model(idx)
+            after.append(torch.rand(4))
+        if torch.equal(*after):
+            raise Fault("in train mode forward sets torch's global seed: what is drawn after it is always the same")
+    return "random states, default dtype, grad mode and threads as they were"
+
+
+def _generators() -> dict[str, object]:
+    return {
+        "torch": tuple(torch.get_rng_state().tolist()),
+        "random": random.getstate(),
+        "numpy": str(np.random.get_state(legacy=False)),
+    }
+
+
+def compiles(subject: Subject) -> str:
+    """A forward that torch.compile cannot capture whole, or captures wrongly (branches on values, hidden state)."""
+    model = subject.model()
+    idx, targets = subject.tokens(2, min(subject.context, 17)), subject.tokens(2, min(subject.context, 17), seed=1)
+    logits_BTV, loss = model(idx, targets)
+    torch._dynamo.reset()
+    try:
+        with torch._dynamo.config.patch(allow_rnn=True):  # torch's own recurrent layers can be captured, if one asks
+            captured = torch.compile(model, fullgraph=True, backend="eager")
+            compiled: tuple[Tensor, Tensor] = captured(idx, targets)
+    except Exception as error:
+        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise Fault(f"torch.compile(fullgraph=True) cannot capture forward: {reason}") from error
+    finally:
+        torch._dynamo.reset()
+    require_equal(compiled[0], logits_BTV, "the compiled forward", "branches on values", 1e-5)
+    require_equal(compiled[1], loss, "the compiled loss", "branches on values", 1e-5)
+    return "captured in one graph, equal to eager"

@@ -1,0 +1,84 @@
+"""What a run of the checks found: one result per check, with what it saw and how long it took."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+class Fault(Exception):
+    """Raised by a check: what is wrong, at which token and position, how far off, and where to look."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One check's outcome. `saw` is what was measured, or on failure the smallest case found."""
+
+    name: str
+    group: str  # the theme: "causality", "decoding", "loss", ...
+    passed: bool
+    saw: str
+    seconds: float
+
+
+# A model that fails one of these cannot be compared: it sees the future, or decodes another model, or reports another
+# loss than the rest.
+RANKING_GROUPS = ("contract", "causality", "decoding", "loss")
+
+
+@dataclass(frozen=True)
+class Report:
+    """All results for one model, in the order the checks ran."""
+
+    name: str
+    config: Mapping[str, Any]  # of the small model that was checked
+    results: tuple[Result, ...]
+
+    @property
+    def passed(self) -> bool:
+        """Whether every check passed."""
+        return not self.failures
+
+    @property
+    def failures(self) -> list[str]:
+        """Names of the checks that failed."""
+        return [result.name for result in self.results if not result.passed]
+
+    @property
+    def rankable(self) -> bool:
+        """Whether nothing failed that would make a comparison wrong: contract, causality, decoding and loss hold."""
+        return all(result.passed for result in self.results if result.group in RANKING_GROUPS)
+
+    @property
+    def seconds(self) -> float:
+        """Time spent in all checks."""
+        return sum(result.seconds for result in self.results)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain values, for JSON."""
+        return {
+            "schema": 1,
+            "model": self.name,
+            "config": dict(self.config),
+            "passed": self.passed,
+            "rankable": self.rankable,
+            "failures": self.failures,
+            "results": [asdict(result) for result in self.results],
+        }
+
+    def to_json(self) -> str:
+        """`to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, indent=2)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Report:
+        """A report read back from `to_dict`."""
+        results = tuple(Result(**result) for result in values["results"])
+        return cls(values["model"], values["config"], results)
+
+    def __str__(self) -> str:
+        lines = [f"{'pass' if r.passed else 'FAIL'}  {r.name}: {r.saw}" for r in self.results]
+        verdict = "all checks passed" if self.passed else f"failed: {', '.join(self.failures)}"
+        return "\n".join([*lines, f"{self.name}: {verdict} ({len(self.results)} checks, {self.seconds:.1f} s)"])

@@ -1,0 +1,174 @@
+"""Is a saved model the model? In a fresh process, with tied weights, and from the meta device."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from lmzoo import config as configs
+from lmzoo import registry
+from lmzoo.conformance.measure import require_equal, require_same_bits
+from lmzoo.conformance.report import Fault
+from lmzoo.conformance.tiny import Subject
+from lmzoo.model import LanguageModel
+
+
+def save_and_load(subject: Subject) -> str:
+    """A model that computes otherwise after it was saved and loaded by a fresh process."""
+    model = subject.model()
+    idx = subject.tokens(2, min(subject.context, 9))
+    with torch.no_grad():  # torch's own layers may take another way when no gradient is asked for
+        logits_BTV = model(idx).logits
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder)
+        request = _request(subject, model, path)
+        save_file({"idx": idx}, path / "idx.safetensors")
+        (path / "request.json").write_text(json.dumps(request), encoding="utf-8")
+        command = [sys.executable, "-m", "lmzoo.conformance.fresh", str(path)]
+        if request["module"] == "__main__" or "<locals>" in request["class"]:
+            from lmzoo.conformance.fresh import answer  # nobody else can import such a class
+
+            answer(path, subject.cls)
+            how = "in this process: its class cannot be imported by another"
+        else:
+            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
+            if done.returncode:
+                last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+                raise Fault(f"a fresh process cannot load the saved model: {last}")
+            how = "in a fresh process"
+        loaded_BTV = load_file(path / "logits.safetensors")["logits"]
+    require_same_bits(
+        loaded_BTV, logits_BTV, "the loaded model", "buffers that are not saved, attributes set after __init__"
+    )
+    return f"the same bits {how}"
+
+
+def _request(subject: Subject, model: LanguageModel, path: Path) -> dict[str, Any]:
+    """Save the model, by its registered name where it has one, and say how to find its class."""
+    registered = subject.cls.family in registry.families() and registry.model_class(subject.cls.family) is subject.cls
+    if registered:
+        model.save(path / "model")
+    else:
+        save_file(_contiguous(model), path / "model.safetensors")
+    module = sys.modules[subject.cls.__module__]
+    return {
+        "registered": registered,
+        "module": subject.cls.__module__,
+        "file": getattr(module, "__file__", None),
+        "class": subject.cls.__qualname__,
+        "config": configs.to_dict(model.config),
+        "threads": torch.get_num_threads(),  # sums are cut by them
+    }
+
+
+def _contiguous(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict with each shared tensor under its first name only."""
+    first: dict[int, str] = {}
+    tensors = model.state_dict()
+    return {
+        name: tensor.clone().contiguous()
+        for name, tensor in tensors.items()
+        if first.setdefault(tensor.data_ptr() or id(tensor), name) == name
+    }
+
+
+def tied_weights(subject: Subject) -> str:
+    """Weights tied when made that are apart after a copy, a load or a cast, or the reverse."""
+    model = subject.model()
+    before = _shared(model)
+    copied = subject.model(seed=3)
+    missing, unexpected = copied.load_state_dict(_contiguous(model), strict=False)
+    lost = [name for name in missing if name not in {other for group in before for other in group}]
+    if lost or unexpected:
+        raise Fault(f"load_state_dict misses {lost} and does not know {list(unexpected)}")
+    for what, other in (("load_state_dict", copied), ("double().float()", subject.model().double().float())):
+        if _shared(other) != before:
+            raise Fault(f"tied parameters are {before}, and {_shared(other)} after {what}")
+    idx = subject.tokens(2, 5)
+    require_same_bits(
+        copied(idx).logits, model(idx).logits, "a model that has loaded another's weights", "buffers, tying"
+    )
+
+    # The other way about: a training step must not pull apart what the config calls tied.
+    tied = getattr(model.config, "tie_embeddings", None)
+    if tied is not None:
+        table = next((p for n, p in model.named_parameters() if p.shape[:1] == (model.config.vocab_size,)), None)
+        weight = getattr(model.head, "weight", None)
+        if table is not None and isinstance(weight, Tensor) and (weight.data_ptr() == table.data_ptr()) != tied:
+            raise Fault(
+                f"the config says tie_embeddings={tied}, and the head's weight is "
+                f"{'not ' if tied else ''}the embedding's"
+            )
+        if not isinstance(weight, Tensor):
+            raise Fault("the config has tie_embeddings, but the head has no weight to be tied")
+    return (
+        f"{len(before)} groups of shared parameters, kept through load and cast"
+        if before
+        else "tying as the config says"
+    )
+
+
+def _shared(model: nn.Module) -> list[list[str]]:
+    """Names of parameters that share memory, in groups."""
+    groups: dict[int, list[str]] = {}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        groups.setdefault(parameter.data_ptr(), []).append(name)
+    return [names for names in groups.values() if len(names) > 1]
+
+
+def initialisation(subject: Subject) -> str:
+    """A parameter that two layers initialise: the last one wins, whatever the paper says."""
+    model = subject.model(shaken=False)
+    owners: dict[str, list[str]] = {}
+    generator = torch.Generator().manual_seed(0)
+    for name, module in model.named_modules():
+        initialise: Any = getattr(module, "init_parameters", None)
+        if module is model or initialise is None:
+            continue
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(torch.nan)
+        initialise(generator)
+        for drawn, parameter in model.named_parameters():
+            if not parameter.isnan().all():
+                owners.setdefault(drawn, []).append(name)
+    for parameter_name, modules in owners.items():
+        if len(modules) > 1:
+            raise Fault(f"{parameter_name} is initialised by {' and again by '.join(modules)}: one layer must own it")
+    return f"{len(owners)} parameters, each drawn by one layer"
+
+
+def meta_device(subject: Subject) -> str:
+    """A model built without memory and filled with weights that is not the one built at once."""
+    model = subject.model()
+    with torch.device("meta"):
+        hollow = subject.cls(model.config)
+    for (name, a), b in zip(model.state_dict().items(), hollow.state_dict().values(), strict=True):
+        if a.shape != b.shape or a.dtype != b.dtype or b.device.type != "meta":
+            raise Fault(
+                f"{name} is {tuple(b.shape)} {b.dtype} on {b.device}, and {tuple(a.shape)} {a.dtype} when built at once"
+            )
+    hollow.to_empty(device="cpu")
+    for tensor in (*hollow.parameters(), *hollow.buffers()):
+        with torch.no_grad():
+            tensor.fill_(0)  # what was in memory before must not matter
+    hollow.load_state_dict(model.state_dict())
+    idx = subject.tokens(2, min(subject.context, 9))
+    require_equal(
+        hollow.eval()(idx).logits,
+        model(idx).logits,
+        "the model built on the meta device",
+        "buffers that are not saved",
+        1e-6,
+    )
+    return "built on the meta device and loaded: the same logits"

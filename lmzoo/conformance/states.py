@@ -1,0 +1,129 @@
+"""Is its state a value? It can be cloned, selected by row, saved, and shared between continuations without a trace."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from safetensors.torch import load, save
+from torch import Tensor
+
+from lmzoo import state as states
+from lmzoo.conformance.decoding import expected_logits
+from lmzoo.conformance.measure import require_equal
+from lmzoo.conformance.report import Fault
+from lmzoo.conformance.tiny import Subject
+from lmzoo.model import LanguageModel
+
+EXACT = 1e-6  # the same numbers through the same operations, in memory that may be aligned otherwise
+LOOK = "features(): it must return a new state and leave the one it was given as it is"
+
+
+def _run(model: LanguageModel, idx: Tensor, state: Any) -> tuple[Tensor, Any]:
+    """Decode token by token: the logits of each (B, T, V), and the state after."""
+    logits = []
+    for t in range(idx.shape[1]):
+        logits_BV, state = model.decode(idx[:, t : t + 1], state)
+        logits.append(logits_BV)
+    return torch.stack(logits, dim=1), state
+
+
+def state_is_a_value(subject: Subject) -> str:
+    """A state that decoding changes behind the caller's back, through a clone, or through another model's state."""
+    model, n = subject.model(), 4
+    prompt, left, right = subject.tokens(2, 5), subject.tokens(2, n, seed=1), subject.tokens(2, n, seed=2)
+    _, state = model.decode(prompt, model.init_state(2, 12))
+    twin = states.clone(state)
+    twin_bytes = [tensor.clone() for tensor in states.tensors(twin)]
+    expected_BTV = expected_logits(subject, model, torch.cat([prompt, left], dim=1))[:, 5:]
+
+    first_BTV, _ = _run(model, left, state)
+    require_equal(first_BTV, expected_BTV, "a continuation", LOOK)
+    _run(model, right, state)
+    again_BTV, _ = _run(model, left, state)
+    require_equal(
+        again_BTV, first_BTV, "the same continuation of one state, after another one was decoded", LOOK, EXACT
+    )
+    for before, after in zip(twin_bytes, states.tensors(twin), strict=True):
+        if not torch.equal(before, after):
+            raise Fault(f"decoding a state changes its clone; look at {LOOK}")
+    _run(model, right, twin)
+    again_BTV, _ = _run(model, left, state)
+    require_equal(again_BTV, first_BTV, "a continuation, after the state's clone was decoded", LOOK, EXACT)
+
+    a, b = state, state  # two continuations of one state, a token of each in turn
+    for t in range(n):
+        logits_BV, a = model.decode(left[:, t : t + 1], a)
+        _, b = model.decode(right[:, t : t + 1], b)
+        require_equal(logits_BV, first_BTV[:, t], f"token {t} of two interleaved continuations", LOOK, EXACT)
+
+    other = subject.model(seed=7)  # another model of the class, in between
+    _, state = model.decode(prompt, model.init_state(2, 12))
+    _, foreign = other.decode(right, other.init_state(2, 12))
+    logits_BV, _ = model.decode(left[:, :1], state)
+    require_equal(
+        logits_BV,
+        first_BTV[:, 0],
+        "a continuation, after another model decoded",
+        "state kept on the class or module",
+        EXACT,
+    )
+    fresh_BV, _ = model.decode(prompt, model.init_state(2, 12))
+    expected_BV = expected_logits(subject, model, prompt)[:, -1]
+    require_equal(fresh_BV, expected_BV, "a second decoding from init_state", "empty_state(): it must make new tensors")
+    del foreign
+    return "clones, twins, interleaved continuations and other models leave a state alone"
+
+
+def state_rows(subject: Subject) -> str:
+    """A state whose rows cannot be selected, repeated or reordered: a leaf without the batch first, shared memory."""
+    model = subject.model()
+    prompt, more = subject.tokens(3, 5), subject.tokens(3, 3, seed=1)
+    _, state = model.decode(prompt, model.init_state(3, 10))
+    for tensor in states.tensors(state):
+        if tensor.ndim == 0 or tensor.shape[0] != 3:
+            raise Fault(
+                f"a state of 3 rows holds a tensor {tuple(tensor.shape)}: every tensor's first axis is the batch"
+            )
+    expected_BTV, _ = _run(model, more, state)
+    for rows in ([2, 0, 1], [1], [0, 0, 2, 2]):
+        picked_BTV, _ = _run(model, more[rows], states.select(state, rows))
+        require_equal(
+            picked_BTV, expected_BTV[rows], f"rows {rows} of a state", "state that is not in the state's tensors"
+        )
+    return "rows reordered, repeated and left out go on as in the whole"
+
+
+def state_dtype(subject: Subject) -> str:
+    """A state of less precision than the weights, or one whose types change as it is decoded."""
+    model = subject.model()
+    before = model.init_state(1, 8)
+    _, middle = model.decode(subject.tokens(1, 3), before)
+    _, after = model.decode(subject.tokens(1, 1), middle)
+    types = [[tensor.dtype for tensor in states.tensors(state)] for state in (before, middle, after)]
+    if not types[0] == types[1] == types[2]:
+        named = ["/".join(sorted({str(t) for t in each})) or "nothing" for each in types]
+        raise Fault(
+            f"a state of {named[0]} becomes {named[1]} after a prefill and {named[2]} after a step; look at {LOOK}"
+        )
+    for dtype in types[0]:
+        if dtype.is_floating_point and dtype.itemsize < model.dtype.itemsize:
+            raise Fault(f"the state holds {dtype}, the weights {model.dtype}: rounding adds up; look at empty_state()")
+    return f"{len(types[0])} tensors, types constant: {', '.join(sorted({str(t) for t in types[0]})) or 'none'}"
+
+
+def state_saved(subject: Subject) -> str:
+    """A state that is not all in its tensors and numbers: saved and loaded, it goes on otherwise."""
+    model = subject.model()
+    prompt, more = subject.tokens(2, 5), subject.tokens(2, 3, seed=1)
+    _, state = model.decode(prompt, model.init_state(2, 10))
+    kept = {str(i): tensor.clone().contiguous() for i, tensor in enumerate(states.tensors(state))}
+    read = load(save(kept))
+    loaded = iter([read[str(i)] for i in range(len(kept))])
+    restored = states.map_tensors(lambda _: next(loaded), state)
+    expected_BTV, _ = _run(model, more, state)
+    actual_BTV, _ = _run(model, more, restored)
+    require_equal(
+        actual_BTV, expected_BTV, "a continuation of a saved state", "state that is not in its tensors", EXACT
+    )
+    return f"{len(kept)} tensors, {sum(t.numel() * t.element_size() for t in kept.values())} bytes, saved and loaded"

@@ -1,0 +1,132 @@
+"""The list of checks, and the loop that runs them."""
+
+from __future__ import annotations
+
+import time
+import traceback
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+
+from lmzoo import config as configs
+from lmzoo.conformance import batching, causality, contract, counting, decoding, loss, numerics, purity, saving, states
+from lmzoo.conformance import training as train
+from lmzoo.conformance.report import Fault, Report, Result
+from lmzoo.conformance.tiny import Subject, subject
+from lmzoo.errors import ConfigError
+from lmzoo.model import LanguageModel
+
+
+@dataclass(frozen=True)
+class Check:
+    """One check: `run` says what it saw, or raises `Fault`. With `variants`, the family's other forms must hold too."""
+
+    name: str
+    group: str
+    run: Callable[[Subject], str]
+    variants: bool = False
+
+
+def _checks(group: str, *functions: Callable[[Subject], str], variants: bool = False) -> list[Check]:
+    return [Check(function.__name__, group, function, variants) for function in functions]
+
+
+CHECKS: tuple[Check, ...] = (
+    *_checks("contract", contract.construction, contract.finals),
+    *_checks("contract", contract.shapes, contract.edges, variants=True),
+    *_checks("causality", causality.causality, causality.gradient_causality, variants=True),
+    *_checks("past", causality.receptive_field, variants=True),
+    *_checks("decoding", decoding.decoding, variants=True),
+    *_checks("decoding", states.state_is_a_value, states.state_rows, variants=True),
+    *_checks("decoding", states.state_dtype, states.state_saved, contract.generation, variants=True),
+    *_checks("batch", batching.batch_independence, batching.prompt_lengths, variants=True),
+    *_checks("loss", loss.loss_value, loss.ignored_targets, loss.micro_batches, loss.chunked_loss),
+    *_checks("training", train.initial_loss, train.gradients, variants=True),
+    *_checks("training", train.overfitting),
+    *_checks("numerics", numerics.float64_gradients, numerics.bfloat16, variants=True),
+    *_checks("purity", purity.same_seed, purity.train_mode, purity.global_state, variants=True),
+    *_checks("purity", purity.compiles),
+    *_checks("saving", saving.initialisation, saving.tied_weights, saving.meta_device, variants=True),
+    *_checks("saving", saving.save_and_load),
+    *_checks("counts", counting.parameters, variants=True),
+    *_checks("counts", counting.flops, counting.state_bytes, counting.declared_growth, variants=True),
+)
+
+
+def check_names() -> list[str]:
+    """The names of all checks, in the order they run."""
+    return [check.name for check in CHECKS]
+
+
+def check_model(
+    target: LanguageModel | type[LanguageModel] | str,
+    *,
+    only: Collection[str] | None = None,
+    listener: Callable[[Result], None] | None = None,
+) -> Report:
+    """Hold a model to the contract and to what it declares of itself; `report.passed`, `report.failures`.
+
+    `target` is a registered name, a class, or a model; a small model of its class and config is checked (a model that
+    is small already is copied, weights included), the caller's stays untouched. `only` names the checks to run;
+    `listener` is told each result as it comes. Raises `ConfigError` or `UnknownModelError` for what is no model.
+    """
+    unknown = set(only or ()) - set(check_names())
+    if unknown:
+        name = min(unknown)
+        raise ConfigError(f"only={name!r} is no check{configs.suggest(name, check_names())}")
+    checked = subject(target)
+    results: list[Result] = []
+    for check in CHECKS:
+        if only is not None and check.name not in only:
+            continue
+        results.append(run_check(check, checked))
+        if listener is not None:
+            listener(results[-1])
+        if check.name == "construction" and not results[-1].passed:
+            break  # there is nothing to look at
+    return Report(checked.name, configs.to_dict(checked.config), tuple(results))
+
+
+def run_check(check: Check, checked: Subject) -> Result:
+    """One check on a subject, and on its variants where the check asks for them."""
+    began, passed, saw = time.perf_counter(), True, ""
+    forms = [checked, *(checked.varied() if check.variants else [])]
+    for form in forms:
+        where = "" if form is checked else f"{form.name}: "
+        try:
+            with _settings_kept():
+                seen = check.run(form)
+            saw = saw or seen
+        except Fault as fault:
+            passed, saw = False, f"{where}{fault}"
+            break
+        except Exception as error:  # a model may raise anything: that is a finding too
+            passed, saw = False, f"{where}{_told(error)}"
+            break
+    if passed and len(forms) > 1:
+        saw += f"; also {', '.join(form.name.split(' with ')[1] for form in forms[1:])}"
+    return Result(check.name, check.group, passed, saw, round(time.perf_counter() - began, 3))
+
+
+@contextmanager
+def _settings_kept() -> Iterator[None]:
+    """Whatever a model changes globally is put back: the next check, and the caller, must not see it."""
+    dtype, grad, threads = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
+    try:
+        with torch.random.fork_rng(devices=[]), torch.enable_grad():
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
+        torch.set_grad_enabled(grad)
+        if torch.get_num_threads() != threads:
+            torch.set_num_threads(threads)
+
+
+def _told(error: Exception) -> str:
+    """The error in one line, with the innermost place outside torch."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+    place = f" at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""
+    first = (str(error).splitlines() or [""])[0]
+    return f"raised {type(error).__name__}: {first}{place}"

@@ -1,0 +1,99 @@
+"""Can it be trained, all of it, from where it begins?"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+
+import torch
+from torch import Tensor
+
+from lmzoo.conformance.report import Fault
+from lmzoo.conformance.tiny import Subject
+
+START_TOLERANCE = 0.05  # of ln V
+STEPS = 120
+COVERED = 0.6  # of the way from ln V down to what the batch allows
+
+
+def initial_loss(subject: Subject) -> str:
+    """Weights that begin so large that the first predictions are far from uniform; or an exception nobody needs."""
+    uniform = math.log(subject.config.vocab_size)
+    found: list[float] = []
+    declared = True
+    for seed in range(3):
+        model = subject.model(shaken=False, seed=seed)
+        declared = model.traits.uniform_at_start
+        idx = subject.tokens(8, min(subject.context, 16), seed=seed)
+        targets = subject.tokens(*idx.shape, seed=seed + 10)
+        with torch.no_grad():
+            found.append(model(idx, targets).loss.item())
+    loss = max(found, key=lambda value: abs(value - uniform))
+    near = abs(loss - uniform) <= START_TOLERANCE * uniform
+    if declared and not near:
+        raise Fault(
+            f"a fresh model's loss is {loss:.3f}, more than 5 % from ln V = {uniform:.3f}; "
+            "look at the head's first weights and at the scale of its input"
+        )
+    if near and not declared:
+        raise Fault(f"traits says uniform_at_start=False, but a fresh model's loss is {loss:.3f}, ln V = {uniform:.3f}")
+    return f"{loss:.3f} nats; ln V is {uniform:.3f}"
+
+
+def gradients(subject: Subject) -> str:
+    """A parameter that is frozen, is used nowhere, or gets a gradient that is zero or not finite."""
+    model = subject.model(shaken=False)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            raise Fault(f"{name} is frozen (requires_grad=False): make it a buffer if it is a constant")
+    waiting = dict(model.named_parameters())
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    for step in range(3):
+        T = min(subject.context, 16)
+        optimizer.zero_grad()
+        model.train()(subject.tokens(4, T, seed=step), subject.tokens(4, T, seed=step + 20)).loss.backward()
+        for name, parameter in model.named_parameters():
+            if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
+                raise Fault(f"the gradient of {name} is not finite in step {step}")
+            if parameter.grad is not None and parameter.grad.any():
+                waiting.pop(name, None)
+        optimizer.step()
+    if waiting:
+        name, parameter = next(iter(waiting.items()))
+        why = "gets no gradient: nothing uses it" if parameter.grad is None else "has a gradient of zero"
+        raise Fault(f"{name} {tuple(parameter.shape)} {why}, three steps in a row ({len(waiting)} such parameters)")
+    return f"{sum(1 for _ in model.parameters())} parameters, each with a finite gradient that is not zero"
+
+
+def overfitting(subject: Subject) -> str:
+    """A model that cannot learn one batch by heart, as far as its declared past allows it to."""
+    model = subject.model(shaken=False).train()
+    T = min(subject.context, 12)
+    tokens = subject.tokens(2, T + 1, seed=3)
+    idx, targets = tokens[:, :-1], tokens[:, 1:]
+    floor = best_loss(idx, targets, model.traits.receptive_field)
+    goal = floor + (1 - COVERED) * (math.log(subject.config.vocab_size) - floor)
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    loss = math.inf
+    for step in range(STEPS):
+        optimizer.zero_grad()
+        out = model(idx, targets).loss
+        loss = out.item()
+        if loss < goal:
+            return f"{loss:.2f} nats after {step} steps; the batch allows {floor:.2f}"
+        out.backward()
+        optimizer.step()
+    raise Fault(
+        f"one batch of {idx.numel()} tokens is at {loss:.2f} nats after {STEPS} steps of Adam, not below {goal:.2f}"
+    )
+
+
+def best_loss(idx: Tensor, targets: Tensor, reach: int | None) -> float:
+    """The entropy in nats of the targets given the last `reach` tokens (all, if None): no model can do better."""
+    counts: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
+    for row, answers in zip(idx.tolist(), targets.tolist(), strict=True):
+        for t, answer in enumerate(answers):
+            start = 0 if reach is None else max(0, t + 1 - reach)
+            counts[tuple(row[start : t + 1])][answer] += 1
+    total = sum(n * math.log(n / seen.total()) for seen in counts.values() for n in seen.values())
+    return -total / targets.numel()

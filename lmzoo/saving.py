@@ -1,0 +1,240 @@
+"""The one checkpoint format: `model.safetensors`, `config.json` and a manifest in a folder; never what can run.
+
+What is read may come from anyone. So the manifest is checked first, the model's name must be registered, and the names,
+shapes and types of all tensors must be those of a model built without memory, before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from lmzoo import commit, registry
+from lmzoo import config as configs
+from lmzoo.errors import CheckpointError, ConfigError, UnknownModelError
+
+if TYPE_CHECKING:
+    from lmzoo.model import LanguageModel, ModelConfig
+
+MODEL_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+_STEP = re.compile(r"step-(\d{8,})")
+_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+_DTYPES = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.int8: "I8",
+    torch.uint8: "U8",
+    torch.bool: "BOOL",
+}
+_HIDDEN_BYTES = 1 << 30  # what a model may allocate that its file does not hold: masks, tables of angles
+
+
+class DamagedCheckpointWarning(UserWarning):
+    """The newest checkpoint of a run is damaged; an earlier one is used."""
+
+
+def save_model(model: LanguageModel, folder: str | Path) -> None:
+    """Write `model` to `folder`, replacing a model saved there before. Raises `CheckpointError`."""
+    path = Path(folder)
+    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / commit.MANIFEST).is_file())):
+        raise CheckpointError(f"{path}: exists and is not a saved model; it is left as it is")
+    with commit.new_folder(path) as new:
+        write_model(model, new)
+
+
+def write_model(model: LanguageModel, folder: Path) -> None:
+    """Put the model's two files into `folder`, which the caller commits."""
+    if not model.family:
+        raise CheckpointError(f"{type(model).__name__} has no name to be loaded by: add @lmzoo.register_model('NAME')")
+    write_tensors(tensors_of(model), folder / MODEL_FILE)
+    content = {"lmzoo": 1, "model": model.family, "config": configs.to_dict(model.config)}
+    (folder / CONFIG_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def load_model(path: str | Path) -> LanguageModel:
+    """The model saved at `path`, in eval mode: a run (its newest valid checkpoint), or one checkpoint.
+
+    Raises `CheckpointError` (one line, naming the file and the rule) when there is none, or it is damaged, tampered
+    with, or of a model that is not registered. Warns when a damaged newest checkpoint had to be passed over.
+    """
+    return read_model(find_checkpoint(path))
+
+
+def find_checkpoint(path: str | Path) -> commit.Folder:
+    """The checked folder of `path`: itself, or the newest valid checkpoint of a run. Raises `CheckpointError`."""
+    run = Path(path)
+    if not (run / "checkpoints").is_dir():
+        if not run.exists() and not run.with_name(f".{run.name}.replaced").exists():
+            raise CheckpointError(f"{run}: there is no such run or checkpoint")
+        return commit.open_folder(run)
+    damage: CheckpointError | None = None
+    for _, folder in checkpoints(run):
+        try:
+            found = commit.open_folder(folder)
+        except CheckpointError as error:
+            damage = damage or error
+            continue
+        if damage:
+            warnings.warn(f"{damage}; {folder.name} is used instead", DamagedCheckpointWarning, stacklevel=2)
+        return found
+    raise damage or CheckpointError(f"{run}: has no checkpoint yet")
+
+
+def checkpoints(run: Path) -> list[tuple[int, Path]]:
+    """(step, folder) of every committed checkpoint of a run, newest first; their content is not looked at."""
+    folder = run / "checkpoints"
+    found = folder.iterdir() if folder.is_dir() else ()
+    named = [(_STEP.fullmatch(path.name), path) for path in found if path.is_dir() and not path.is_symlink()]
+    return sorted(((int(match[1]), path) for match, path in named if match), reverse=True)
+
+
+def checkpoint_path(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step belongs."""
+    return run / "checkpoints" / f"step-{step:08d}"
+
+
+def read_model(folder: commit.Folder) -> LanguageModel:
+    """The model of a checked folder, in eval mode. Raises `CheckpointError`."""
+    where = folder.path / CONFIG_FILE
+    cls, config = _class_and_config(where, folder.json(CONFIG_FILE))
+    with open_tensors(folder.file(MODEL_FILE)) as file:
+        _check_against(file, cls, config, where, folder.sizes[MODEL_FILE])
+        with torch.random.fork_rng(devices=[]):  # what the constructor draws is overwritten, and nobody's to notice
+            model = cls(config)
+        for name, tensor in tensors_of(model).items():
+            saved = file.tensor(name)
+            if saved.dtype != tensor.dtype:
+                tensor.data = tensor.data.to(saved.dtype)
+            tensor.data.copy_(saved)  # into the model's own aligned memory: kernels then add up in the same order
+    return model.eval()
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter once, and every persistent buffer, by name."""
+    kept = model.state_dict().keys()
+    return {
+        **dict(model.named_parameters()),
+        **{name: buffer for name, buffer in model.named_buffers() if name in kept},
+    }
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a safetensors file. Raises `OSError` when the disk refuses, as every other write does."""
+    try:
+        path.touch()
+        mode = path.stat().st_mode
+        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
+        path.chmod(mode)  # safetensors leaves a file that only its owner can read
+    except SafetensorError as error:
+        raise OSError(str(error)) from error
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """An open safetensors file: what its header says, and its tensors one by one."""
+
+    path: Path
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, str]
+    _file: Any
+
+    def tensor(self, name: str) -> Tensor:
+        """Read one tensor."""
+        return self._file.get_tensor(name)
+
+    def check(self, expected: Mapping[str, Tensor]) -> None:
+        """The file must hold exactly these names, shapes and types; one float type may stand for another."""
+        missing, extra = sorted({*expected} - {*self.shapes}), sorted({*self.shapes} - {*expected})
+        if missing or extra:
+            what = f"lacks the tensor {missing[0]!r}" if missing else f"holds {extra[0]!r}, which the model lacks"
+            raise CheckpointError(f"{self.path}: {what}")
+        for name, tensor in expected.items():
+            if self.shapes[name] != tuple(tensor.shape):
+                raise CheckpointError(
+                    f"{self.path}: {name} has shape {self.shapes[name]}, its config asks for {tuple(tensor.shape)}"
+                )
+            saved, wanted = self.dtypes[name], _DTYPES.get(tensor.dtype)
+            if saved != wanted and not {saved, wanted} <= _FLOATS:
+                raise CheckpointError(f"{self.path}: {name} is of type {saved}, its config asks for {wanted}")
+
+
+@contextmanager
+def open_tensors(path: Path) -> Generator[TensorFile]:
+    """Open a safetensors file and read its header. Raises `CheckpointError` when it is not whole."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            shapes = {name: tuple(piece.get_shape()) for name, piece in slices.items()}
+            yield TensorFile(path, shapes, {name: piece.get_dtype() for name, piece in slices.items()}, file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: is not a safetensors file: {error}") from error
+
+
+def _class_and_config(where: Path, content: dict[str, Any]) -> tuple[type[LanguageModel], ModelConfig]:
+    family, settings = content.get("model"), content.get("config")
+    if content.get("lmzoo") != 1 or not isinstance(family, str) or not isinstance(settings, dict):
+        raise CheckpointError(f"{where}: must hold lmzoo (1), model and config")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", family):
+        raise CheckpointError(f"{where}: model={family!r} is not the name of a family")
+    try:
+        cls = registry.model_class(family)
+    except UnknownModelError as error:
+        raise CheckpointError(f"{where}: {error}; if it comes from a file, give that with --plugin FILE") from error
+    try:
+        return cls, configs.build(cls.config_class, settings, where=str(where))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _check_against(file: TensorFile, cls: type[LanguageModel], config: ModelConfig, where: Path, size: int) -> None:
+    """Hold the header to a model that takes no memory, whose building stops as soon as the file cannot be its own."""
+    limit = 4 * len(file.shapes) + 16
+    try:
+        with torch.device("meta"), _at_most(limit, where):
+            model = cls(config)
+    except CheckpointError:
+        raise
+    except Exception as error:  # sizes so large that no tensor can have them fail in many ways
+        first_line = str(error).partition("\n")[0]
+        raise CheckpointError(f"{where}: no model can be built from it: {first_line}") from error
+    expected = tensors_of(model)
+    file.check(expected)
+    hidden = sum(buffer.nbytes for name, buffer in model.named_buffers() if name not in expected)
+    if hidden > max(size, _HIDDEN_BYTES):
+        raise CheckpointError(f"{where}: asks for {hidden} bytes beside the {size} of {MODEL_FILE}")
+
+
+@contextmanager
+def _at_most(limit: int, where: Path) -> Iterator[None]:
+    """Stop a constructor that makes far more parameters than the file holds (a billion layers, say)."""
+    made = 0
+
+    def count(module: nn.Module, name: str, parameter: Any) -> None:
+        nonlocal made
+        made += 1
+        if made > limit:
+            raise CheckpointError(f"{where}: asks for more tensors than {MODEL_FILE} holds")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -1,0 +1,117 @@
+"""Checkpoints of a run: the model, the optimizer, the random state and the counters, all of one moment or none."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.optim import Optimizer
+
+from lmzoo import commit, saving
+from lmzoo import config as configs
+from lmzoo.errors import CheckpointError, ConfigError
+from lmzoo.model import LanguageModel
+from lmzoo.train.optimizer import optimizer_tensors, restore_optimizer
+
+OPTIMIZER_FILE = "optimizer.safetensors"
+TRAINING_FILE = "training.json"
+_RANDOM = "random/"  # what the names of random states begin with; no parameter's does, for its names have dots
+
+
+@dataclass
+class TrainingState:
+    """Where a run is. Everything else about it follows from its config and its tensors."""
+
+    step: int = 0  # steps done
+    tokens: int = 0  # targets trained on
+    seconds: float = 0.0  # spent in training steps alone
+    tokens_per_s: float = 0.0  # median over the steps of the last process, warm-up left out
+    val_loss: float | None = None  # the last evaluation, in nats per token
+    val_bits_per_byte: float | None = None
+    best_loss: float | None = None  # the best evaluation that has a checkpoint
+    best_step: int | None = None
+
+
+def save_checkpoint(run: Path, state: TrainingState, model: LanguageModel, optimizer: Optimizer, keep: int) -> Path:
+    """Commit the state after `state.step`, then remove what is older than the newest `keep` and not the best.
+
+    Raises `CheckpointError` when the disk refuses; the checkpoints before then stay.
+    """
+    path = saving.checkpoint_path(run, state.step)
+    with commit.new_folder(path) as new:
+        saving.write_model(model, new)
+        tensors = {**optimizer_tensors(model, optimizer), **_random_states()}
+        saving.write_tensors(tensors, new / OPTIMIZER_FILE)
+        (new / TRAINING_FILE).write_text(json.dumps({"lmzoo": 1, **dataclasses.asdict(state)}, indent=1))
+    for step, old in saving.checkpoints(run)[keep:]:
+        if step != state.best_step:
+            gone = old.with_name(f".{old.name}.writing")  # a name that nobody loads, should the removal be cut short
+            os.rename(old, gone)
+            commit.discard(gone)
+    return path
+
+
+def restore_checkpoint(folder: commit.Folder, model: LanguageModel, optimizer: Optimizer) -> TrainingState:
+    """Bring model, optimizer and torch's random state to what they were. Raises `CheckpointError`."""
+    content = folder.json(TRAINING_FILE)
+    where = folder.path / TRAINING_FILE
+    if content.pop("lmzoo", None) != 1:
+        raise CheckpointError(f"{where}: lmzoo must be 1")
+    try:
+        state = configs.build(TrainingState, content, where=str(where))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+    saved = saving.read_model(folder)
+    if saved.config != model.config or type(saved) is not type(model):
+        raise CheckpointError(f"{folder.path / saving.CONFIG_FILE}: is of another model than the run's config.toml")
+    with torch.no_grad():
+        now = saving.tensors_of(model)
+        for name, tensor in saving.tensors_of(saved).items():
+            now[name].copy_(tensor)
+    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    with saving.open_tensors(folder.file(OPTIMIZER_FILE)) as file:
+        for key, shape in file.shapes.items():
+            if not key.startswith(_RANDOM) and shape not in ((), shapes.get(key.rpartition("/")[0])):
+                raise CheckpointError(f"{file.path}: {key} of shape {shape} is not the state of a parameter")
+        tensors = {key: file.tensor(key) for key in file.shapes}
+        random = {key: tensors.pop(key) for key in file.shapes if key.startswith(_RANDOM)}
+        restore_optimizer(model, optimizer, tensors)
+    _restore_random_states(random)
+    return state
+
+
+def newest_valid(run: Path) -> tuple[commit.Folder | None, list[str]]:
+    """The newest checkpoint that is whole, to resume from, and a line on each newer one that is not.
+
+    A damaged one is renamed, so that it can neither win over what is trained next nor stand in its way.
+    """
+    notes: list[str] = []
+    for _, path in saving.checkpoints(run):
+        try:
+            return commit.open_folder(path), notes
+        except CheckpointError as error:
+            aside = path.with_name(f"damaged-{path.name}")
+            commit.discard(aside)
+            os.rename(path, aside)
+            notes.append(f"{error}; set aside as {aside.name}")
+    return None, notes
+
+
+def _random_states() -> dict[str, torch.Tensor]:
+    states = {_RANDOM + "cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states[_RANDOM + "cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _restore_random_states(states: dict[str, torch.Tensor]) -> None:
+    try:
+        torch.set_rng_state(states[_RANDOM + "cpu"].clone())
+        if torch.cuda.is_available() and _RANDOM + "cuda" in states:
+            torch.cuda.set_rng_state(states[_RANDOM + "cuda"].clone())
+    except (KeyError, RuntimeError, TypeError) as error:
+        raise CheckpointError(f"{OPTIMIZER_FILE}: holds no usable random state: {error}") from error

@@ -1,0 +1,96 @@
+"""What makes a directory a run: its config.toml, which says what the run is made from and on what machine."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmzoo import __version__, commit
+from lmzoo import config as configs
+from lmzoo.data.corpora import Corpus
+from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer
+from lmzoo.errors import CheckpointError, ConfigError, DataError
+from lmzoo.model import LanguageModel, ModelConfig
+from lmzoo.train.precision import resolve_precision
+from lmzoo.train.spec import RunSpec
+
+CONFIG_FILE = "config.toml"
+_BEFORE_CONFIG = {TOKENIZER_FILE, f".{TOKENIZER_FILE}.writing", f".{CONFIG_FILE}.writing"}  # left by an early kill
+
+
+def check_directory(run: Path, *, resume: bool) -> bool:
+    """Whether a run is there to go on with. Raises `ConfigError` for a directory that cannot be used."""
+    if run.exists() and not run.is_dir():
+        raise ConfigError(f"out={run} exists and is not a directory")
+    if (run / CONFIG_FILE).is_file():
+        if not resume:
+            raise ConfigError(f"out={run} holds a run already: --resume goes on with it")
+    elif run.exists() and any(path.name not in _BEFORE_CONFIG for path in run.iterdir()):
+        raise ConfigError(f"out={run} exists, is not empty, and holds no run")
+    above = next((folder for folder in (run, *run.absolute().parents) if folder.exists()), run)
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        raise ConfigError(f"out={run} cannot be written: {above} is read-only or not a directory")
+    return (run / CONFIG_FILE).is_file()
+
+
+def make_tables(
+    spec: RunSpec, config: ModelConfig, corpus: Corpus, tokenizer: Tokenizer, model: LanguageModel
+) -> dict[str, Any]:
+    """config.toml: what decides the outcome, and on what it was made."""
+    return {
+        "model": {"name": spec.model, **configs.to_dict(config)},
+        "train": configs.to_dict(spec.train),
+        "data": {
+            "data": spec.data,
+            "corpus_sha256": corpus.sha256,
+            "tokenizer": spec.tokenizer,
+            "tokenizer_sha256": tokenizer.sha256,
+        },
+        "machine": {
+            "precision": resolve_precision(spec.train.precision, model, spec.train.batch_size),
+            "device": model.device.type,
+            "threads": torch.get_num_threads(),
+            "torch": str(torch.__version__),
+            "lmzoo": __version__,
+        },
+    }
+
+
+def read_tables(run: Path) -> dict[str, Any]:
+    """The tables of a run's config.toml. Raises `CheckpointError` when it is not one of ours."""
+    path = run / CONFIG_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{run}: is not a run: it has no {CONFIG_FILE}")
+    tables = configs.load_toml(path)
+    for name in ("model", "train", "data", "machine"):
+        if not isinstance(tables.get(name), dict):
+            raise CheckpointError(f"{path}: has no table [{name}]")
+    precision = tables["machine"].get("precision")
+    if precision not in ("float32", "bf16"):
+        raise CheckpointError(f"{path}: machine.precision={precision!r} must be 'float32' or 'bf16'")
+    return tables
+
+
+def require_same(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """A resumed run must be the same run; where its text lies and on what machine it goes on does not matter."""
+    for table in ("model", "train", "data"):
+        old, new = before[table], now[table]
+        for name in [*new, *(name for name in old if name not in new)]:
+            if name != "data" and old.get(name) != new.get(name):
+                error = DataError if table == "data" else ConfigError
+                raise error(
+                    f"{table}.{name}={new.get(name)!r}, but the run in {run} was made with {old.get(name)!r}: "
+                    f"resume it as it was, or train in another directory"
+                )
+
+
+def create(run: Path, tables: Mapping[str, Any], tokenizer: Tokenizer) -> None:
+    """Write the tokenizer and then the config, which makes a directory a run."""
+    if (run / CONFIG_FILE).exists():
+        raise ConfigError(f"out={run} holds a run already, that another process has just made")
+    commit.write_file(run / TOKENIZER_FILE, tokenizer.to_json())
+    commit.write_file(run / CONFIG_FILE, configs.dump_toml(tables))

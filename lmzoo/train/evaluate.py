@@ -1,0 +1,62 @@
+"""The validation loss: every target of a split once, summed up in float64."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from lmzoo.data.batches import eval_batches
+from lmzoo.data.store import TokenSplit
+from lmzoo.losses import IGNORE_INDEX
+from lmzoo.model import LanguageModel
+from lmzoo.train.precision import autocast
+
+TOKENS_AT_A_TIME = 8192
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """`loss` in nats per token over `tokens` targets, which stand for about `bytes` bytes of text."""
+
+    loss: float
+    bits_per_byte: float
+    tokens: int
+    bytes: int
+
+
+@torch.no_grad()
+def evaluate(
+    model: LanguageModel,
+    split: TokenSplit,
+    *,
+    batch_size: int | None = None,
+    context_length: int | None = None,
+    precision: str = "float32",
+    tokens: int | None = None,
+) -> EvalResult:
+    """The mean loss over every target of `split`, or over its first `tokens` ones.
+
+    The split is cut into windows of `context_length` (default: the model's) that do not overlap, so the first tokens of
+    each see little context. `batch_size` windows are read at a time (default: `TOKENS_AT_A_TIME`). `precision` is
+    "float32" or "bf16". Bits per byte are those of the whole split's tokens per byte.
+    """
+    context_length = context_length or model.config.context_length
+    batch_size = batch_size or max(1, TOKENS_AT_A_TIME // context_length)
+    ids = split.tokens if tokens is None else split.tokens[: tokens + 1]
+    total, count = torch.zeros((), dtype=torch.float64), 0
+    training = model.training
+    model.eval()
+    try:
+        for idx_BT, targets_BT in eval_batches(ids, batch_size, context_length):
+            n = int((targets_BT != IGNORE_INDEX).sum())
+            with autocast(model.device, precision):
+                _, loss = model(idx_BT.to(model.device), targets_BT.to(model.device), return_logits=False)
+            total = total.to(loss.device) + loss.double() * n
+            count += n
+    finally:
+        model.train(training)
+    mean = float(total) / count
+    bits_per_byte = mean * split.n_tokens / (math.log(2) * split.n_bytes)
+    return EvalResult(mean, bits_per_byte, count, round(split.n_bytes * count / split.n_tokens))

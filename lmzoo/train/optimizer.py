@@ -1,0 +1,37 @@
+"""The optimizer: AdamW over the parameter groups that the model declares, and its state by parameter name."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from lmzoo.model import LanguageModel
+from lmzoo.train.config import TrainConfig
+
+
+def make_optimizer(model: LanguageModel, config: TrainConfig) -> Optimizer:
+    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101); biases and gains are not decayed.
+
+    torch's fused form: on two CPU cores it takes half to a third of the time of the `foreach` form.
+    """
+    groups = model.parameter_groups(config.weight_decay)
+    return AdamW(groups, lr=config.learning_rate, betas=(config.beta1, config.beta2), fused=True)
+
+
+def optimizer_tensors(model: LanguageModel, optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state, as `parameter name/kind` to tensor: what a checkpoint keeps of it."""
+    return {
+        f"{name}/{kind}": value
+        for name, parameter in model.named_parameters()
+        for kind, value in optimizer.state.get(parameter, {}).items()
+    }
+
+
+def restore_optimizer(model: LanguageModel, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Give `optimizer` the state that `optimizer_tensors` took, in memory of its own."""
+    parameters = dict(model.named_parameters())
+    for key, saved in tensors.items():
+        name, _, kind = key.rpartition("/")
+        parameter = parameters[name]
+        optimizer.state[parameter][kind] = torch.empty_like(saved, device=parameter.device).copy_(saved)

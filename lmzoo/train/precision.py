@@ -1,0 +1,48 @@
+"""float32 or bf16 autocast: what `precision = "auto"` means on a machine, by a rule that does not depend on a clock."""
+
+from __future__ import annotations
+
+import torch
+
+from lmzoo.errors import ConfigError
+from lmzoo.model import LanguageModel
+
+# Measured with gpt2 on two cores that have AMX (docs/log.md): where the product of the mean matrix with the tokens of a
+# forward pass takes at most 1.0e8 FLOPs, bf16 takes 1.2 to 2 times the time of float32 (the casts cost more than the
+# products save); from 3.0e8 on it takes 0.7 to 0.45 times.
+WORTHWHILE_FLOPS = 2e8
+
+
+def resolve_precision(precision: str, model: LanguageModel, batch_size: int) -> str:
+    """ "float32" or "bf16" for a setting that may be "auto".
+
+    "auto" is bf16 on a GPU that has it, and on a processor with matrix units for it (AMX) when the model's matrices and
+    batches are large enough to gain from it. Raises `ConfigError` for "bf16" on a GPU without it.
+    """
+    if model.device.type == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported()
+        if precision == "bf16" and not has_bf16:
+            raise ConfigError("precision='bf16' needs a GPU that has it: use float32")
+        return ("bf16" if has_bf16 else "float32") if precision == "auto" else precision
+    if precision != "auto":
+        return precision
+    tokens = batch_size * model.config.context_length
+    return "bf16" if _has_amx() and 2.0 * tokens * _mean_matrix(model) >= WORTHWHILE_FLOPS else "float32"
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """The context of a forward pass: matrix products in bf16, or everything as it is."""
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bf16")
+
+
+def _mean_matrix(model: LanguageModel) -> float:
+    """Elements of the mean weight matrix, 0 for a model without any."""
+    groups = model.parameter_groups(0.0)
+    sizes = [p.numel() for group in groups if group["role"] == "matrix" for p in group["params"]]
+    return sum(sizes) / max(1, len(sizes))
+
+
+def _has_amx() -> bool:
+    """Whether the processor multiplies bf16 matrices in hardware; torch has no public question for it yet."""
+    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
+    return bool(supported and supported())

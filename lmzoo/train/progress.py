@@ -1,0 +1,80 @@
+"""Progress on a terminal, by rich (imported when the first event comes)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from lmzoo.train.events import (
+    CheckpointEvent,
+    DataEvent,
+    EndEvent,
+    EvalEvent,
+    Event,
+    NoteEvent,
+    StartEvent,
+    StepEvent,
+)
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress, TaskID
+
+
+class ProgressBar:
+    """A listener that shows a bar with loss, speed and time left, and a line for each evaluation."""
+
+    def __init__(self, console: Console | None = None) -> None:
+        self._console = console
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._saved: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._close()
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, DataEvent):
+            self._show("tokenising", event.total, event.done, "")
+        elif isinstance(event, StartEvent):
+            self._close()
+            size = f"{event.params:,} parameters, {event.tokens_per_step:,} tokens a step"
+            self._print(f"{event.model}: {size}, {event.precision} on {event.device}, in {event.path}")
+            self._show(event.model, event.steps, event.step, "")
+        elif isinstance(event, StepEvent):
+            self._show(None, None, event.step, f"loss {event.loss:.4f}  {event.tokens_per_s:,.0f} tokens/s")
+        elif isinstance(event, EvalEvent):
+            self._print(f"step {event.step}: validation {event.loss:.4f} nats, {event.bits_per_byte:.4f} bits per byte")
+        elif isinstance(event, CheckpointEvent):
+            self._saved = str(event.path)
+        elif isinstance(event, NoteEvent):
+            self._print(event.message)
+        elif isinstance(event, EndEvent):
+            self._close()
+            if self._saved:
+                self._print(f"saved in {self._saved}")
+
+    def _show(self, what: str | None, total: int | None, done: int, text: str) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+        if self._bar is None:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=self._console)
+            self._bar.start()
+        if self._task is None:
+            self._task = self._bar.add_task(what or "", total=total, completed=done, text=text)
+        else:
+            self._bar.update(self._task, completed=done, text=text)
+
+    def _print(self, line: str) -> None:
+        from rich.console import Console
+
+        console = self._bar.console if self._bar else self._console or Console()
+        console.print(line, markup=False, highlight=False)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+        self._bar = self._task = None

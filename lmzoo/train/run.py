@@ -1,0 +1,186 @@
+"""A run: from a spec to a directory with everything that came of it, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from lmzoo import commit, registry, saving
+from lmzoo.data.corpora import load_corpus
+from lmzoo.data.store import open_store, require_length
+from lmzoo.data.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
+from lmzoo.errors import CheckpointError, DataError
+from lmzoo.model import LanguageModel
+from lmzoo.train.checkpoint import TrainingState, newest_valid, restore_checkpoint
+from lmzoo.train.directory import check_directory, create, make_tables, read_tables, require_same
+from lmzoo.train.evaluate import EvalResult, evaluate
+from lmzoo.train.events import DataEvent, EndEvent, Event, Listener, NoteEvent, StartEvent
+from lmzoo.train.lock import locked
+from lmzoo.train.metrics import MetricsWriter
+from lmzoo.train.optimizer import make_optimizer
+from lmzoo.train.spec import RunSpec, make_spec
+from lmzoo.train.trainer import Trainer
+
+__all__ = ["Run", "RunResult", "RunSpec", "evaluate_run", "load_run", "make_spec", "train_run"]
+
+SAMPLE_FILE = "sample.txt"
+SAMPLE_TOKENS = 500
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """How a run ended: validation loss in nats per token; `seconds` and the median `tokens_per_s` of training alone."""
+
+    path: Path
+    loss: float
+    bits_per_byte: float
+    tokens: int
+    seconds: float
+    tokens_per_s: float
+
+
+class Run(NamedTuple):
+    """A finished or interrupted run, to be used: the model is in eval mode; `tables` are those of config.toml."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    tables: dict[str, Any]
+
+
+def train_run(spec: RunSpec, out: str | Path, *, resume: bool = False, listeners: Sequence[Listener] = ()) -> RunResult:
+    """Train what `spec` says, in the directory `out`.
+
+    With `resume`, a run that is there goes on from its newest valid checkpoint, to the bit as if it had never stopped;
+    a finished one is only reported; where there is none, one begins. Without, `out` must be missing or empty.
+
+    Raises an `LmzooError` of one line, with nothing written, for a spec, a text or a directory that cannot be used, and
+    for a run made from another spec; `DivergedError` when training does; `Interrupted` after Ctrl-C or SIGTERM, with
+    all saved.
+    """
+    run = Path(out)
+    exists = check_directory(run, resume=resume)
+    emit = _sender(listeners)
+    corpus = load_corpus(spec.data)
+    tokenizer = load_tokenizer(run) if exists else train_tokenizer(spec.tokenizer, corpus.chunks("train"))
+    config = spec.model_config(tokenizer.vocab_size)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    devices = [device] if device.type == "cuda" else []
+    try:
+        with torch.random.fork_rng(devices=devices):  # the caller's random numbers go on as if nothing had happened
+            torch.manual_seed(spec.train.seed)
+            model = registry.model_class(spec.model.partition(".")[0])(config)
+            model.init_weights(torch.Generator().manual_seed(spec.train.seed))
+            model.to(device)
+            tables = make_tables(spec, config, corpus, tokenizer, model)
+            if exists:
+                before = read_tables(run)
+                require_same(run, before, tables)
+                tables = before
+            store = open_store(corpus, tokenizer, progress=lambda done, total: emit(DataEvent(done, total)))
+            require_length(store.train, config.context_length)
+            require_length(store.val, 1)
+            trainer = Trainer(
+                model=model,
+                optimizer=make_optimizer(model, spec.train),
+                store=store,
+                config=spec.train,
+                precision=tables["machine"]["precision"],
+                run=run,
+                state=TrainingState(),
+                emit=emit,
+            )
+            with locked(run):
+                if not exists:
+                    create(run, tables, tokenizer)
+                return _train(trainer, spec, tokenizer, listeners)
+    finally:
+        emit(EndEvent())
+
+
+def _train(trainer: Trainer, spec: RunSpec, tokenizer: Tokenizer, listeners: Sequence[Listener]) -> RunResult:
+    """Go on from the newest checkpoint, if there is one, to the end."""
+    run, model, config = trainer.run, trainer.model, trainer.config
+    commit.clean(run / "checkpoints")
+    folder, notes = newest_valid(run)
+    if folder is not None:
+        trainer.state = restore_checkpoint(folder, model, trainer.optimizer)
+    state = trainer.state
+    for note in notes:
+        trainer.emit(NoteEvent(f"{note}; training goes on from step {state.step}"))
+    if state.step < config.steps:
+        metrics = MetricsWriter(run, config.log_every, after_step=state.step)
+        trainer.emit = _sender([metrics, *listeners])
+        tokens = config.batch_size * config.grad_accumulation * model.config.context_length
+        trainer.emit(
+            StartEvent(
+                model=spec.model,
+                params=model.num_params(),
+                step=state.step,
+                steps=config.steps,
+                tokens_per_step=tokens,
+                precision=trainer.precision,
+                device=model.device.type,
+                path=run,
+            )
+        )
+        try:
+            trainer.train()
+        finally:
+            metrics(EndEvent())
+    if not (run / SAMPLE_FILE).exists():
+        commit.write_file(run / SAMPLE_FILE, _sample(trainer, tokenizer))
+    if state.val_loss is None or state.val_bits_per_byte is None:
+        raise CheckpointError(f"{run}: its last checkpoint holds no validation loss")
+    return RunResult(run, state.val_loss, state.val_bits_per_byte, state.tokens, state.seconds, state.tokens_per_s)
+
+
+def load_run(path: str | Path) -> Run:
+    """The model (newest valid checkpoint), tokenizer and settings of a run, or of one checkpoint in it.
+
+    Raises `CheckpointError` or `DataError`. Warns when a damaged newest checkpoint had to be passed over.
+    """
+    place = Path(path).resolve()
+    run = place.parent.parent if place.parent.name == "checkpoints" else place
+    tables = read_tables(run)
+    model, tokenizer = saving.load_model(path), load_tokenizer(run)
+    if model.config.vocab_size != tokenizer.vocab_size:
+        raise CheckpointError(
+            f"{run}: the model has vocab_size={model.config.vocab_size}, its tokenizer {tokenizer.vocab_size}"
+        )
+    return Run(model, tokenizer, tables)
+
+
+def evaluate_run(path: str | Path, data: str | None = None) -> EvalResult:
+    """The loss of a run over the whole validation split of its own text, or of another.
+
+    Raises `DataError` when its own text has changed since.
+    """
+    model, tokenizer, tables = load_run(path)
+    corpus = load_corpus(data or str(tables["data"].get("data")))
+    trained_on = tables["data"].get("corpus_sha256")
+    if data is None and corpus.sha256 != trained_on:
+        raise DataError(f"{corpus.name}: its SHA-256 is {corpus.sha256}, that of the run's text was {trained_on}")
+    split = open_store(corpus, tokenizer).val
+    require_length(split, 1)
+    return evaluate(model, split, precision=tables["machine"]["precision"])
+
+
+def _sample(trainer: Trainer, tokenizer: Tokenizer) -> str:
+    """A text by the trained model, from the first token of the validation split on."""
+    model = trainer.model.eval()
+    idx_BT = torch.tensor([[int(trainer.store.val.tokens[0])]], device=model.device)
+    generator = torch.Generator(model.device).manual_seed(trainer.config.seed)
+    out_BT = model.generate(idx_BT, SAMPLE_TOKENS, temperature=0.8, generator=generator)
+    return tokenizer.decode(out_BT[0].tolist())
+
+
+def _sender(listeners: Sequence[Listener]) -> Callable[[Event], None]:
+    def send(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return send

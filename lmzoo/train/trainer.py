@@ -1,0 +1,137 @@
+"""The training loop: one for every model, from top to bottom in `train`. Legend: B batch, T time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from lmzoo import saving
+from lmzoo.data.batches import BatchStream
+from lmzoo.data.store import TokenStore
+from lmzoo.errors import DivergedError
+from lmzoo.losses import IGNORE_INDEX
+from lmzoo.model import LanguageModel
+from lmzoo.train.checkpoint import TrainingState, save_checkpoint
+from lmzoo.train.config import TrainConfig
+from lmzoo.train.evaluate import evaluate
+from lmzoo.train.events import CheckpointEvent, EvalEvent, Event, StepEvent
+from lmzoo.train.interrupt import Interrupted, stop_request
+from lmzoo.train.precision import autocast
+from lmzoo.train.schedule import learning_rate
+
+WARM_UP = 3  # first steps of a process, that its median speed leaves out
+RECENT = 20  # steps that the speed shown on the way is the mean of
+
+
+@dataclass
+class Trainer:
+    """What a run is made of. `precision` is "float32" or "bf16"; `emit` hands an event to every listener."""
+
+    model: LanguageModel
+    optimizer: Optimizer
+    store: TokenStore
+    config: TrainConfig
+    precision: str
+    run: Path
+    state: TrainingState
+    emit: Callable[[Event], None]
+
+    def train(self) -> None:
+        """Train from `state` to the last step, with evaluations and checkpoints.
+
+        Raises `DivergedError` for a loss, gradient or weight that is not finite: what is on disk then is from before.
+        Raises `Interrupted` after a signal, when the step is done and saved.
+        """
+        config, state = self.config, self.state
+        stream = BatchStream(self.store.train.tokens, config.batch_size, self.model.config.context_length, config.seed)
+        forward = torch.compile(self.model) if config.compile else self.model
+        durations: list[float] = []
+        self.model.train()
+        with stop_request() as stop:
+            while state.step < config.steps:
+                began = time.perf_counter()
+                first = state.step * config.grad_accumulation
+                batches = [stream.batch(first + i) for i in range(config.grad_accumulation)]
+                rate = learning_rate(state.step, config)
+                loss, grad_norm, tokens = self._update(forward, batches, rate)
+                durations.append(time.perf_counter() - began)
+
+                state.step += 1
+                state.tokens += tokens
+                state.seconds += durations[-1]
+                recent = durations[-RECENT:]
+                speed = tokens * len(recent) / sum(recent)
+                self.emit(StepEvent(state.step, loss, rate, grad_norm, state.tokens, state.seconds, speed))
+                last = state.step == config.steps
+                stopping = stop.signal_number is not None and not last
+                saving_now = last or state.step % config.checkpoint_interval == 0
+                if last or state.step % config.eval_interval == 0:
+                    self._evaluate(saved_too=saving_now)
+                if saving_now or stopping:
+                    state.tokens_per_s = tokens / median(durations[WARM_UP:] or durations)
+                    path = self._save()
+                    if stopping and stop.signal_number is not None:
+                        raise Interrupted(state.step, path, stop.signal_number)
+
+    def _update(
+        self, forward: Callable[..., Any], batches: list[tuple[Tensor, Tensor]], rate: float
+    ) -> tuple[float, float, int]:
+        """One step of the optimizer. Returns the mean loss over all target tokens, the gradient's norm, their number.
+
+        Each batch takes part with its share of the tokens, so that accumulation equals one large batch.
+        """
+        device, config = self.model.device, self.config
+        counts = [int((targets_BT != IGNORE_INDEX).sum()) for _, targets_BT in batches]
+        total = max(1, sum(counts))
+        step_loss = torch.zeros((), device=device)
+        for (idx_BT, targets_BT), count in zip(batches, counts, strict=True):
+            with autocast(device, self.precision):
+                _, loss = forward(idx_BT.to(device), targets_BT.to(device), return_logits=False)
+            share = loss * (count / total)
+            share.backward()
+            step_loss += share.detach()
+        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        loss_now, norm_now = torch.stack((step_loss, norm)).tolist()  # the one time in a step that a GPU is waited for
+        self._require_finite(loss_now, norm_now)
+        if config.grad_clip:
+            nn.utils.clip_grads_with_norm_(parameters, config.grad_clip, norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        return loss_now, norm_now, sum(counts)
+
+    def _require_finite(self, loss: float, norm: float) -> None:
+        for name, value in (("loss", loss), ("gradient's norm", norm)):
+            if value - value != 0:  # nan or inf
+                raise DivergedError(self._diverged(self.state.step + 1, f"the {name} is {value}"))
+
+    def _diverged(self, step: int, what: str) -> str:
+        saved = next(iter(saving.checkpoints(self.run)), None)
+        kept = f"the last checkpoint, of step {saved[0]}, is kept" if saved else "nothing was saved before"
+        return f"step {step}: {what}, and training stops; {kept}: try a lower learning_rate"
+
+    def _evaluate(self, *, saved_too: bool) -> None:
+        state = self.state
+        result = evaluate(self.model, self.store.val, precision=self.precision, tokens=self.config.eval_tokens)
+        state.val_loss, state.val_bits_per_byte = result.loss, result.bits_per_byte
+        if saved_too and (state.best_loss is None or result.loss < state.best_loss):
+            state.best_loss, state.best_step = result.loss, state.step
+        self.emit(EvalEvent(state.step, result.loss, result.bits_per_byte, state.tokens, state.seconds))
+
+    def _save(self) -> Path:
+        for name, tensor in saving.tensors_of(self.model).items():
+            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+                raise DivergedError(self._diverged(self.state.step, f"{name} is no longer finite"))
+        path = save_checkpoint(self.run, self.state, self.model, self.optimizer, self.config.keep_checkpoints)
+        self.emit(CheckpointEvent(self.state.step, path))
+        return path

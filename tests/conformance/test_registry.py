@@ -1,0 +1,24 @@
+"""Every registered family passes every check. No skip list: a model declares what it is, and is held to it."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from lmzoo import registry
+from lmzoo.conformance import CHECKS, Check, Subject, run_check, subject
+
+FAMILIES = list(registry.families())
+
+
+@cache
+def small(family: str) -> Subject:
+    return subject(family)
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.name)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_family_passes(family: str, check: Check) -> None:
+    result = run_check(check, small(family))
+    assert result.passed, result.saw

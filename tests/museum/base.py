@@ -1,0 +1,235 @@
+"""Small models that are right: what every exhibit is, but for a few lines.
+
+A transformer with rotary positions (and one with learned positions), and a recurrent model with a short convolution.
+Each is cut into the methods that go wrong in practice, so that an exhibit overrides one of them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lmzoo.layers.linear import Embedding, Linear, make_head
+from lmzoo.layers.norm import RMSNorm
+from lmzoo.model import LanguageModel, ModelConfig, Traits
+from lmzoo.ops.rope import apply_rope, rope_table
+from lmzoo.state import State, TimeBuffer
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellConfig(ModelConfig):
+    d_model: int = 16
+    n_layers: int = 2
+
+
+@dataclass(frozen=True, kw_only=True)
+class MuseumConfig(CellConfig):
+    n_heads: int = 2
+    window: int | None = None
+    tie_embeddings: bool = False
+
+
+class Attention(nn.Module):
+    """Causal attention over a cache, rotary positions, optionally a sliding window (the present token included)."""
+
+    rotary: ClassVar[bool] = True
+
+    def __init__(self, config: MuseumConfig, layer: int) -> None:
+        super().__init__()
+        self.config, self.layer = config, layer
+        self.qkv = Linear(config.d_model, 3 * config.d_model, bias=False)
+        self.out = Linear(config.d_model, config.d_model, bias=False)
+
+    def flops(self, T: int) -> float:
+        return 4.0 * T * self.config.d_model
+
+    def empty_state(self, B: int, max_len: int, like: dict[str, Any]) -> Any:
+        H, K = self.config.n_heads, self.config.d_model // self.config.n_heads
+        return [TimeBuffer.empty(B, max_len, H, K, window=self.config.window, **like) for _ in "kv"]
+
+    def positions(self, position: int, T: int, cache: Any) -> int:
+        """Where the first of T new tokens stands."""
+        return position
+
+    def mask(self, T: int, S: int) -> Tensor:
+        """True where one of the T newest tokens may look at one of S."""
+        behind_TS = torch.arange(S - T, S)[:, None] - torch.arange(S)
+        window = self.config.window
+        return behind_TS >= 0 if window is None else (behind_TS >= 0) & (behind_TS < window)
+
+    def remember(self, cache: Any, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Any]:
+        """Keys and values in reach of the new tokens, and the next cache."""
+        after = [old.append(new) for old, new in zip(cache, (k, v), strict=True)]
+        k, v = (torch.cat([old.entries(), new], dim=1) for old, new in zip(cache, (k, v), strict=True))
+        return k, v, after
+
+    def attend(self, q_BTHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, allowed_TS: Tensor) -> Tensor:
+        scores_BHTS = torch.einsum("bthk,bshk->bhts", q_BTHK, k_BSHK) * q_BTHK.shape[-1] ** -0.5
+        scores_BHTS = scores_BHTS.masked_fill(~allowed_TS, -torch.inf)
+        return self.merge(torch.einsum("bhts,bshk->bhtk", scores_BHTS.softmax(-1), v_BSHK))
+
+    def merge(self, y_BHTK: Tensor) -> Tensor:
+        """Heads side by side: (B, T, D)."""
+        return y_BHTK.transpose(1, 2).flatten(2)
+
+    def forward(self, x_BTD: Tensor, cache: Any, position: int) -> tuple[Tensor, Any]:
+        B, T, D = x_BTD.shape
+        q, k, v = self.qkv(x_BTD).view(B, T, 3, self.config.n_heads, D // self.config.n_heads).unbind(2)
+        if self.rotary:
+            start = self.positions(position, T, cache)
+            turn = rope_table(start, T, D // self.config.n_heads, 10000.0, device=x_BTD.device)
+            q, k = apply_rope(q, *turn), apply_rope(k, *turn)
+        if cache is not None:
+            k, v, cache = self.remember(cache, k, v)
+        return self.out(self.attend(q, k, v, self.mask(T, k.shape[1]))), cache
+
+
+class Block(nn.Module):
+    """x + attention(norm(x)), then x + mlp(norm(x))."""
+
+    def __init__(self, config: MuseumConfig, attention: nn.Module) -> None:
+        super().__init__()
+        self.norm_1, self.norm_2 = RMSNorm(config.d_model), RMSNorm(config.d_model)
+        self.attention = attention
+        self.up, self.down = Linear(config.d_model, 32), Linear(32, config.d_model)
+
+    def forward(self, x_BTD: Tensor, cache: Any, position: int) -> tuple[Tensor, Any]:
+        y_BTD, cache = self.attention(self.norm_1(x_BTD), cache, position)
+        x_BTD = x_BTD + y_BTD
+        return x_BTD + self.down(F.silu(self.up(self.norm_2(x_BTD)))), cache
+
+
+class Transformer(LanguageModel):
+    """Rotary positions: goes on past the context."""
+
+    config_class = MuseumConfig
+    config: MuseumConfig
+    attention_class: ClassVar[type[Attention]] = Attention
+
+    def __init__(self, config: MuseumConfig) -> None:
+        super().__init__(config)
+        self.tokens = Embedding(config.vocab_size, config.d_model)
+        self.blocks = nn.ModuleList(Block(config, self.attention_class(config, i)) for i in range(config.n_layers))
+        self.norm = RMSNorm(config.d_model)
+        self.head = make_head(self.tokens, tied=config.tie_embeddings)
+
+    @property
+    def traits(self) -> Traits:
+        window = self.config.window
+        reach = None if window is None else self.config.n_layers * (window - 1) + 1
+        growth = "linear" if window is None else "constant"
+        return Traits(extrapolates=True, receptive_field=reach, state_growth=growth)
+
+    def empty_state(self, batch_size: int, max_len: int, **like: Any) -> State:
+        return {"position": 0, "caches": [b.attention.empty_state(batch_size, max_len, like) for b in self.blocks]}
+
+    def embed(self, idx_BT: Tensor, position: int, state: State) -> Tensor:
+        return self.tokens(idx_BT)
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        position = 0 if state is None else state["position"]
+        x_BTD, after = self.embed(idx_BT, position, state), []
+        for i, block in enumerate(self.blocks):
+            x_BTD, cache = block(x_BTD, None if state is None else state["caches"][i], position)
+            after.append(cache)
+        new = None if state is None else {"position": position + idx_BT.shape[1], "caches": after}
+        return self.norm(x_BTD), new
+
+
+class PositionlessAttention(Attention):
+    rotary = False
+
+
+class Learned(Transformer):
+    """Learned positions: sees the last `context_length` tokens at most."""
+
+    attention_class = PositionlessAttention
+
+    def __init__(self, config: MuseumConfig) -> None:
+        super().__init__(config)
+        self.places = Embedding(config.context_length, config.d_model)
+
+    @property
+    def traits(self) -> Traits:
+        window = self.config.window
+        reach = None if window is None else self.config.n_layers * (window - 1) + 1
+        growth = "linear" if window is None else "constant"
+        return Traits(receptive_field=reach, state_growth=growth)
+
+    def place(self, position: int, T: int, state: State) -> Tensor:
+        return torch.arange(position, position + T)
+
+    def embed(self, idx_BT: Tensor, position: int, state: State) -> Tensor:
+        return self.tokens(idx_BT) + self.places(self.place(position, idx_BT.shape[1], state))
+
+
+class Cell(nn.Module):
+    """A convolution over three tokens, then a gated recurrence: h = f h + (1 - f) c."""
+
+    def __init__(self, config: CellConfig) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config.d_model)
+        self.taps_WD = nn.Parameter(torch.empty(3, config.d_model))
+        self.gates = Linear(config.d_model, 2 * config.d_model)
+        self.out = Linear(config.d_model, config.d_model, bias=False)
+
+    def init_parameters(self, generator: torch.Generator | None = None) -> None:
+        nn.init.normal_(self.taps_WD, std=0.5, generator=generator)
+
+    def empty_state(self, B: int, like: dict[str, Any]) -> State:
+        D = self.taps_WD.shape[1]
+        return {"tail": torch.zeros(B, 2, D, **like), "h": torch.zeros(B, D, **like)}
+
+    def convolve(self, x_BTD: Tensor, tail_BWD: Tensor) -> tuple[Tensor, Tensor]:
+        T = x_BTD.shape[1]
+        padded_BTD = torch.cat([tail_BWD, x_BTD], dim=1)
+        y_BTD = sum(padded_BTD[:, w : w + T] * self.taps_WD[w] for w in range(3))
+        return y_BTD, padded_BTD[:, T:].clone()
+
+    def scan(self, f_BTD: Tensor, c_BTD: Tensor, h_BD: Tensor) -> tuple[Tensor, Tensor]:
+        hs = []
+        for t in range(f_BTD.shape[1]):
+            h_BD = f_BTD[:, t] * h_BD + (1 - f_BTD[:, t]) * c_BTD[:, t]
+            hs.append(h_BD)
+        return torch.stack(hs, dim=1), h_BD
+
+    def forward(self, x_BTD: Tensor, state: State) -> tuple[Tensor, State]:
+        y_BTD, tail = self.convolve(self.norm(x_BTD), state["tail"])
+        f_BTD, c_BTD = self.gates(y_BTD).chunk(2, dim=-1)
+        y_BTD, h = self.scan(torch.sigmoid(f_BTD), torch.tanh(c_BTD), state["h"])
+        return x_BTD + self.out(y_BTD), {"tail": tail, "h": h}
+
+
+class Recurrent(LanguageModel):
+    """A constant state: the tail of a convolution, and a vector."""
+
+    config_class = CellConfig
+    config: CellConfig
+    cell_class: ClassVar[type[Cell]] = Cell
+
+    def __init__(self, config: CellConfig) -> None:
+        super().__init__(config)
+        self.tokens = Embedding(config.vocab_size, config.d_model, std=0.1)
+        self.cells = nn.ModuleList(self.cell_class(config) for _ in range(config.n_layers))
+        self.norm = RMSNorm(config.d_model)
+        self.head = make_head(self.tokens, tied=False)
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(extrapolates=True, state_growth="constant")
+
+    def empty_state(self, batch_size: int, max_len: int, **like: Any) -> State:
+        return [cell.empty_state(batch_size, like) for cell in self.cells]
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD = self.tokens(idx_BT)
+        given = self.empty_state(idx_BT.shape[0], 0, device=x_BTD.device, dtype=x_BTD.dtype) if state is None else state
+        after = []
+        for cell, piece in zip(self.cells, given, strict=True):
+            x_BTD, piece = cell(x_BTD, piece)
+            after.append(piece)
+        return self.norm(x_BTD), None if state is None else after

@@ -1,0 +1,22 @@
+"""An auxiliary loss is added to the reported one: the model looks worse than it is, or its penalty looks like progress.
+
+A near relative of allenai/OLMo#760 (what of an extra loss is counted in the mean).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lmzoo.model import LMOutput
+
+from ..base import Transformer
+
+CAUGHT_BY = "loss_value"
+
+
+class MODEL(Transformer):
+    def forward(self, idx: Tensor, targets: Tensor | None = None, *, return_logits: bool = True) -> LMOutput:
+        logits_BTV, loss = super().forward(idx, targets)
+        if loss is not None:
+            loss = loss + 1e-2 * logits_BTV.logsumexp(-1).square().mean()
+        return LMOutput(logits_BTV if return_logits else None, loss)

@@ -1,0 +1,20 @@
+"""The graph depends on a value: it cannot be captured whole.
+
+A near relative of state-spaces/mamba#1014 (a decode path that nobody had run).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lmzoo.state import State
+
+from ..base import Transformer
+
+CAUGHT_BY = "compiles"
+
+
+class MODEL(Transformer):
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        return (x_BTD.clamp(-9, 9) if x_BTD.abs().max().item() > 9 else x_BTD), state

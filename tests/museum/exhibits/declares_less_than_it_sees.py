@@ -1,0 +1,18 @@
+"""A model with full attention that declares a window.
+
+A near relative of ml-explore/mlx-lm#390, where mask and cache disagreed on the window's size.
+"""
+
+from __future__ import annotations
+
+from lmzoo.model import Traits
+
+from ..base import Transformer
+
+CAUGHT_BY = "receptive_field"
+
+
+class MODEL(Transformer):
+    @property
+    def traits(self) -> Traits:
+        return Traits(extrapolates=True, receptive_field=9)

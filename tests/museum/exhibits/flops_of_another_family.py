@@ -1,0 +1,19 @@
+"""A FLOPs formula from another family: attention counted as if each token saw the window of a convolution.
+
+EleutherAI/gpt-neox#1094 (a term outside the brackets), tensorflow/tensorflow#899 (an axis left out).
+"""
+
+from __future__ import annotations
+
+from ..base import Attention, Transformer
+
+CAUGHT_BY = "flops"
+
+
+class MiscountingAttention(Attention):
+    def flops(self, T: int) -> float:
+        return 4.0 * 3 * self.config.d_model
+
+
+class MODEL(Transformer):
+    attention_class = MiscountingAttention

@@ -1,0 +1,16 @@
+"""A parameter is left with requires_grad=False.
+
+A near relative of pytorch/pytorch#715 (weights that the optimizer never sees).
+"""
+
+from __future__ import annotations
+
+from ..base import MuseumConfig, Transformer
+
+CAUGHT_BY = "gradients"
+
+
+class MODEL(Transformer):
+    def __init__(self, config: MuseumConfig) -> None:
+        super().__init__(config)
+        self.norm.weight.requires_grad_(False)

@@ -1,0 +1,20 @@
+"""A cache that grows with every token, declared constant.
+
+A near relative of ai-dynamo/aiconfigurator#1201 (the growth of a state taken from its first token).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from lmzoo.model import Traits
+
+from ..base import Transformer
+
+CAUGHT_BY = "declared_growth"
+
+
+class MODEL(Transformer):
+    @property
+    def traits(self) -> Traits:
+        return replace(super().traits, state_growth="constant")

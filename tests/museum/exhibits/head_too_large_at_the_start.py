@@ -1,0 +1,18 @@
+"""The head begins as N(0, 1): the first loss is many times ln V.
+
+huggingface/transformers#26441 (T5's head, a first loss of about 110).
+"""
+
+from __future__ import annotations
+
+from lmzoo.layers.linear import Linear
+
+from ..base import MuseumConfig, Transformer
+
+CAUGHT_BY = "initial_loss"
+
+
+class MODEL(Transformer):
+    def __init__(self, config: MuseumConfig) -> None:
+        super().__init__(config)
+        self.head = Linear(config.d_model, config.vocab_size, bias=False, std=1.0)

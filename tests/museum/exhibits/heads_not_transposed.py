@@ -1,0 +1,22 @@
+"""The heads are put side by side without moving the time axis first: each token gets pieces of others.
+
+jsbaan/transformer-from-scratch#6, hackiey/QAnet-pytorch#2.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from ..base import Attention, Transformer
+
+CAUGHT_BY = "causality"
+
+
+class ScramblingAttention(Attention):
+    def merge(self, y_BHTK: Tensor) -> Tensor:
+        B, H, T, K = y_BHTK.shape
+        return y_BHTK.reshape(B, T, H * K)
+
+
+class MODEL(Transformer):
+    attention_class = ScramblingAttention

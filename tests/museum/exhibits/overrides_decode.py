@@ -1,0 +1,19 @@
+"""A model brings a decoding of its own: every promise about state is its own too.
+
+The form of all bugs of this kind: tinygrad/tinygrad#2637 (a `step` beside a `forward`, and they differ).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lmzoo.state import State
+
+from ..base import Transformer
+
+CAUGHT_BY = "finals"
+
+
+class MODEL(Transformer):
+    def decode(self, idx: Tensor, state: State) -> tuple[Tensor, State]:
+        return super().decode(idx, state)

@@ -1,0 +1,19 @@
+"""Positions are counted from the end of the input: they change with what comes later.
+
+A near relative of huggingface/transformers#21080, where padding moved every position.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lmzoo.state import State
+
+from ..base import Learned
+
+CAUGHT_BY = "causality"
+
+
+class MODEL(Learned):
+    def place(self, position: int, T: int, state: State) -> Tensor:
+        return super().place(position, T, state).flip(0)

@@ -1,0 +1,20 @@
+"""Learned positions begin at 0 in every chunk that is decoded.
+
+ml-explore/mlx-lm#93.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lmzoo.state import State
+
+from ..base import Learned
+
+CAUGHT_BY = "decoding"
+
+
+class MODEL(Learned):
+    def place(self, position: int, T: int, state: State) -> Tensor:
+        return torch.arange(T)

@@ -1,0 +1,24 @@
+"""A random projection is drawn when the model is built and is not saved: the loaded model has another one.
+
+A near relative of macwiatrak/Bacformer#33 (tables that no checkpoint brings back).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lmzoo.state import State
+
+from ..base import MuseumConfig, Transformer
+
+CAUGHT_BY = "save_and_load"
+
+
+class MODEL(Transformer):
+    def __init__(self, config: MuseumConfig) -> None:
+        super().__init__(config)
+        self.register_buffer("scale_D", torch.rand(config.d_model), persistent=False)
+
+    def embed(self, idx_BT: Tensor, position: int, state: State) -> Tensor:
+        return super().embed(idx_BT, position, state) * self.scale_D

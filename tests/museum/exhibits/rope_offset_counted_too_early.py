@@ -1,0 +1,21 @@
+"""The first layer counts the new tokens before the layers above have read their position: these are turned too far.
+
+fla-org/flash-linear-attention#766.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..base import Attention, Transformer
+
+CAUGHT_BY = "decoding"
+
+
+class EarlyAttention(Attention):
+    def positions(self, position: int, T: int, cache: Any) -> int:
+        return position + T if self.layer > 0 and position > 0 else position
+
+
+class MODEL(Transformer):
+    attention_class = EarlyAttention

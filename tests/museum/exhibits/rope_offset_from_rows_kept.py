@@ -1,0 +1,21 @@
+"""With a window, the position is taken from the rows that are left in the cache.
+
+rajveer43/VeloxQuant-MLX#389.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..base import Attention, Transformer
+
+CAUGHT_BY = "decoding"
+
+
+class EvictingAttention(Attention):
+    def positions(self, position: int, T: int, cache: Any) -> int:
+        return 0 if cache is None else cache[0].entries().shape[1]
+
+
+class MODEL(Transformer):
+    attention_class = EvictingAttention

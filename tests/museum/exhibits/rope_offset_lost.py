@@ -1,0 +1,21 @@
+"""Decoding turns every token as if it stood at position 0.
+
+Blaizzy/mlx-vlm#1983, RobertCsordas/moeut#6.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..base import Attention, Transformer
+
+CAUGHT_BY = "decoding"
+
+
+class RestartingAttention(Attention):
+    def positions(self, position: int, T: int, cache: Any) -> int:
+        return 0
+
+
+class MODEL(Transformer):
+    attention_class = RestartingAttention

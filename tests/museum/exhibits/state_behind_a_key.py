@@ -1,0 +1,33 @@
+"""The state is a number, by which the model finds the tensors it keeps to itself: a clone is the same state.
+
+A near relative of huggingface/transformers#32159 (a cache that could not be copied).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from lmzoo.state import State
+
+from ..base import CellConfig, Recurrent
+
+CAUGHT_BY = "state_is_a_value"
+
+
+class MODEL(Recurrent):
+    def __init__(self, config: CellConfig) -> None:
+        super().__init__(config)
+        self.kept: list[State] = []
+
+    def empty_state(self, batch_size: int, max_len: int, **like: Any) -> State:
+        self.kept.append(super().empty_state(batch_size, max_len, **like))
+        return len(self.kept) - 1
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        if state is None:
+            given = super().empty_state(idx_BT.shape[0], 0, device=self.device, dtype=self.dtype)
+            return super().features(idx_BT, given)
+        x_BTD, self.kept[state] = super().features(idx_BT, self.kept[state])
+        return x_BTD, state

@@ -1,0 +1,21 @@
+"""The first state is empty, and grows as it is decoded: what it is said to take is nothing.
+
+KolosalAI/model-memory-calculator#2, rasbt/LLMs-from-scratch#922 (estimates off by several times).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ..base import Attention, Transformer
+
+CAUGHT_BY = "state_bytes"
+
+
+class GrowingAttention(Attention):
+    def empty_state(self, B: int, max_len: int, like: dict[str, Any]) -> Any:
+        return super().empty_state(B, 1, like)
+
+
+class MODEL(Transformer):
+    attention_class = GrowingAttention

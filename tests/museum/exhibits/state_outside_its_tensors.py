@@ -1,0 +1,31 @@
+"""A part of the state is a plain Python number: it is not copied by row, and not saved.
+
+A near relative of ml-explore/mlx-lm#1701 (what a row of a state drags along with it).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmzoo.state import State
+
+from ..base import Cell, Recurrent
+
+CAUGHT_BY = "state_rows"
+
+
+class CountingCell(Cell):
+    def empty_state(self, B: int, like: dict[str, Any]) -> State:
+        return {**super().empty_state(B, like), "sums": [0.0] * B}
+
+    def forward(self, x_BTD: Tensor, state: State) -> tuple[Tensor, State]:
+        sums = torch.tensor(state["sums"], dtype=x_BTD.dtype)[: x_BTD.shape[0], None] + x_BTD.sum(-1).cumsum(1)
+        y_BTD, after = super().forward(x_BTD, state)
+        return y_BTD + torch.tanh(sums)[..., None], {**after, "sums": sums[:, -1].tolist()}
+
+
+class MODEL(Recurrent):
+    cell_class = CountingCell

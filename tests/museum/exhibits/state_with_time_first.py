@@ -1,0 +1,30 @@
+"""A part of the state has the batch on its second axis, as torch.nn.LSTM has it: rows cannot be selected.
+
+A near relative of fla-org/flash-linear-attention#594 (an axis that moved, and code that did not).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from lmzoo.state import State
+
+from ..base import Cell, Recurrent
+
+CAUGHT_BY = "state_rows"
+
+
+class TransposedCell(Cell):
+    def empty_state(self, B: int, like: dict[str, Any]) -> State:
+        state = super().empty_state(B, like)
+        return {**state, "tail": state["tail"].transpose(0, 1)}
+
+    def convolve(self, x_BTD: Tensor, tail_BWD: Tensor) -> tuple[Tensor, Tensor]:
+        y_BTD, tail_BWD = super().convolve(x_BTD, tail_BWD.transpose(0, 1))
+        return y_BTD, tail_BWD.transpose(0, 1)
+
+
+class MODEL(Recurrent):
+    cell_class = TransposedCell

@@ -1,0 +1,23 @@
+"""The tail kept for the next call is cut from this call's tokens alone: a chunk shorter than the tail loses the rest.
+
+hyprstream/hyprstream#1557; fla-org/flash-linear-attention#1140 is its twin in the backward pass.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..base import Cell, Recurrent
+
+CAUGHT_BY = "decoding"
+
+
+class ShortTailCell(Cell):
+    def convolve(self, x_BTD: Tensor, tail_BWD: Tensor) -> tuple[Tensor, Tensor]:
+        y_BTD, _ = super().convolve(x_BTD, tail_BWD)
+        return y_BTD, F.pad(x_BTD, (0, 0, 2, 0))[:, -2:]
+
+
+class MODEL(Recurrent):
+    cell_class = ShortTailCell

@@ -1,0 +1,19 @@
+"""One matrix, drawn by the embedding and then again by the head, with another spread.
+
+fastai/fastai#2090, Modalities/modalities#456.
+"""
+
+from __future__ import annotations
+
+from lmzoo.layers.linear import Linear
+
+from ..base import MuseumConfig, Transformer
+
+CAUGHT_BY = "initialisation"
+
+
+class MODEL(Transformer):
+    def __init__(self, config: MuseumConfig) -> None:
+        super().__init__(config)
+        self.head = Linear(config.d_model, config.vocab_size, bias=False, std=0.1)
+        self.head.weight = self.tokens.weight

@@ -1,0 +1,18 @@
+"""The config says that the head is tied, and the head has a weight of its own.
+
+vllm-project/vllm#51665, NVIDIA-NeMo/Automodel#2511.
+"""
+
+from __future__ import annotations
+
+from lmzoo.layers.linear import Linear
+
+from ..base import MuseumConfig, Transformer
+
+CAUGHT_BY = "tied_weights"
+
+
+class MODEL(Transformer):
+    def __init__(self, config: MuseumConfig) -> None:
+        super().__init__(config)
+        self.head = Linear(config.d_model, config.vocab_size, bias=False)

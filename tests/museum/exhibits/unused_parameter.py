@@ -1,0 +1,18 @@
+"""A layer is made, counted and saved, and nothing uses it.
+
+A near relative of pytorch/pytorch#715 (weights that are never trained).
+"""
+
+from __future__ import annotations
+
+from lmzoo.layers.norm import RMSNorm
+
+from ..base import MuseumConfig, Transformer
+
+CAUGHT_BY = "gradients"
+
+
+class MODEL(Transformer):
+    def __init__(self, config: MuseumConfig) -> None:
+        super().__init__(config)
+        self.spare_norm = RMSNorm(config.d_model)

@@ -1,0 +1,58 @@
+"""The fused attention is its definition, and the definition is softmax attention written as a sum over keys."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmzoo.ops.attention import causal_attention, naive_attention
+from tests.ops.scans import assert_same, values_and_gradients
+
+
+def make_inputs(T: int, S: int, H: int = 4, G: int = 2, dtype: torch.dtype = torch.float64) -> list[Tensor]:
+    draw = torch.Generator().manual_seed(100 * T + S)
+    shapes = [(2, T, H, 8), (2, S, G, 8), (2, S, G, 8)]
+    return [torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize(("T", "S"), [(1, 1), (5, 5), (1, 5), (3, 5), (4, 5)])
+@pytest.mark.parametrize("window", [None, 1, 2, 4, 5, 6])
+@pytest.mark.parametrize(("H", "G"), [(4, 4), (4, 2), (4, 1)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_fused_is_naive(
+    T: int, S: int, window: int | None, H: int, G: int, dtype: torch.dtype, tolerance: float
+) -> None:
+    if T == 1 and window is not None:
+        S = min(S, window)  # one query: the caller has cut the keys already
+    inputs = make_inputs(T, S, H, G, dtype)
+    fused, naive = (
+        values_and_gradients(lambda *x, attend=attend: (attend(*x, window=window),), inputs)
+        for attend in (causal_attention, naive_attention)
+    )
+    assert_same(fused, naive, tolerance)
+
+
+@pytest.mark.parametrize("window", [None, 1, 3])
+def test_definition_by_hand(window: int | None) -> None:
+    """Every query, head and key by itself, in plain numbers."""
+    T, S, H, G = 3, 5, 4, 2
+    q, k, v = make_inputs(T, S, H, G)
+    y = naive_attention(q, k, v, window=window)
+    for b, t, h in [(b, t, h) for b in range(2) for t in range(T) for h in range(H)]:
+        now, group = S - T + t, h // 2
+        keys = [s for s in range(S) if s <= now and (window is None or s > now - window)]
+        weights = [math.exp(float(q[b, t, h] @ k[b, s, group]) / math.sqrt(8)) for s in keys]
+        expected = sum(w * v[b, s, group] for w, s in zip(weights, keys, strict=True)) / sum(weights)
+        torch.testing.assert_close(y[b, t, h], expected)
+
+
+def test_dropout_drops_weights_and_only_when_asked() -> None:
+    q, k, _ = make_inputs(6, 6, dtype=torch.float32)
+    v = torch.ones_like(k)  # without dropout each output is a mean of ones
+    torch.testing.assert_close(causal_attention(q, k, v), torch.ones_like(q))
+    torch.manual_seed(0)
+    y = causal_attention(q, k, v, dropout=0.5)
+    assert y[:, 0].unique().tolist() == [0, 2], "the first query has one key: it is dropped, or scaled up"

@@ -1,0 +1,45 @@
+"""Rotary positions: a rotation in the complex plane, that only differences of positions can be told from."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from lmzoo.ops.rope import apply_rope, rope_table
+
+CPU = torch.device("cpu")
+
+
+def test_the_table_is_its_formula() -> None:
+    cos, sin = rope_table(7, 3, 6, 100.0, device=CPU)
+    for t in range(3):
+        for i in range(3):
+            angle = (7 + t) * 100.0 ** (-2 * i / 6)
+            assert abs(cos[t, i].item() - math.cos(angle)) < 1e-7
+            assert abs(sin[t, i].item() - math.sin(angle)) < 1e-7
+    assert cos.shape == sin.shape == (3, 3)
+    assert cos.dtype == sin.dtype == torch.float32
+
+
+def test_far_positions_are_exact() -> None:
+    cos, sin = rope_table(1_000_000, 1, 8, 10_000.0, device=CPU)
+    for i in range(4):
+        angle = 1_000_000 * 10_000.0 ** (-i / 4)
+        assert abs(cos[0, i].item() - math.cos(angle)) < 1e-6
+        assert abs(sin[0, i].item() - math.sin(angle)) < 1e-6
+
+
+def test_each_pair_turns_as_a_complex_number() -> None:
+    x = torch.randn(2, 5, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    cos, sin = rope_table(2, 5, 8, 50.0, device=CPU)
+    turn = torch.complex(cos.double(), sin.double())[:, None]
+    expected = torch.complex(x[..., :4], x[..., 4:]) * turn
+    y = apply_rope(x, cos, sin)
+    assert y.dtype == torch.float64
+    torch.testing.assert_close(y, torch.cat([expected.real, expected.imag], dim=-1))
+
+
+def test_the_dtype_of_the_input_is_kept() -> None:
+    cos, sin = rope_table(0, 2, 4, 10.0, device=CPU)
+    assert apply_rope(torch.ones(1, 2, 1, 4, dtype=torch.bfloat16), cos, sin).dtype == torch.bfloat16

@@ -1,0 +1,171 @@
+"""A folder is the old one or the new one, whenever its writer is killed; what is damaged is told so."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lmzoo import commit
+from lmzoo.errors import CheckpointError
+
+KILL_AT_EVERY_CALL = """
+import os, signal, sys
+from pathlib import Path
+from lmzoo import commit
+
+CALLS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
+path = Path(sys.argv[1]) / "saved"
+
+def write(text):
+    with commit.new_folder(path) as new:
+        (new / "a.txt").write_text(text)
+        (new / "b.txt").write_text(text)
+
+def read():
+    folder = commit.open_folder(path)
+    found = {folder.file(name).read_text() for name in ("a.txt", "b.txt")}
+    assert len(found) == 1, found
+    return found.pop()
+
+def kill_at(nth):
+    left = nth
+    def hook(event, arguments):
+        nonlocal left
+        left -= event in CALLS
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(hook)
+
+seen = []
+for nth in range(1, 200):
+    write("old")
+    child = os.fork()
+    if not child:
+        kill_at(nth)
+        write("new")
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    seen.append(read())
+    if status == 0:
+        break
+    commit.clean(path.parent)
+    assert read() == seen[-1]
+assert seen[0] == "old" and seen[-1] == "new" and len(seen) > 10, seen
+write("last")
+assert os.listdir(path.parent) == ["saved"], os.listdir(path.parent)
+print(len(seen))
+"""
+
+
+def test_killed_at_every_system_call_of_a_replacement(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILL_AT_EVERY_CALL, str(tmp_path)], check=True, timeout=60)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    with commit.new_folder(tmp_path / "saved") as new:
+        (new / "a.txt").write_text("some text")
+    return tmp_path / "saved"
+
+
+def test_round_trip(saved: Path) -> None:
+    folder = commit.open_folder(saved)
+    assert folder.file("a.txt").read_text() == "some text"
+    with pytest.raises(CheckpointError, match=r"b\.txt is not listed"):
+        folder.file("b.txt")
+
+
+def test_an_error_leaves_the_old_folder_and_no_litter(saved: Path) -> None:
+    with pytest.raises(ZeroDivisionError), commit.new_folder(saved) as new:  # noqa: PT012
+        (new / "a.txt").write_text("other text")
+        _ = 1 / 0
+    assert commit.open_folder(saved).file("a.txt").read_text() == "some text"
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+
+
+def _append(saved: Path) -> None:
+    (saved / "a.txt").write_text("some text.")
+
+
+def _change(saved: Path) -> None:
+    (saved / "a.txt").write_text("some test")
+
+
+def _remove(saved: Path) -> None:
+    (saved / "a.txt").unlink()
+
+
+def _link(saved: Path) -> None:
+    (saved / "a.txt").rename(saved.parent / "elsewhere.txt")
+    (saved / "a.txt").symlink_to(saved.parent / "elsewhere.txt")
+
+
+def _no_manifest(saved: Path) -> None:
+    (saved / "manifest.json").unlink()
+
+
+def _not_json(saved: Path) -> None:
+    (saved / "manifest.json").write_text("[1,")
+
+
+def _nested(saved: Path) -> None:
+    (saved / "manifest.json").write_text("[" * 100_000)
+
+
+def _list(saved: Path) -> None:
+    (saved / "manifest.json").write_text("[]")
+
+
+def _version(saved: Path) -> None:
+    (saved / "manifest.json").write_text('{"lmzoo": 2, "files": {}}')
+
+
+def _outside(saved: Path) -> None:
+    manifest = json.loads((saved / "manifest.json").read_text())
+    manifest["files"]["../elsewhere.txt"] = manifest["files"]["a.txt"]
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_append, "a.txt: has 10 bytes, its manifest says 9"),
+        (_change, "a.txt: its SHA-256 is not that of its manifest"),
+        (_remove, "a.txt: cannot be read: No such file"),
+        (_link, "a.txt: must be a regular file, not a link"),
+        (_no_manifest, "manifest.json: cannot be read"),
+        (_not_json, "manifest.json: is not JSON"),
+        (_nested, "manifest.json: is not JSON"),
+        (_list, "manifest.json: must hold a JSON object"),
+        (_version, "is not a manifest of version 1"),
+        (_outside, "'../elsewhere.txt' must be the plain name of a file"),
+    ],
+)
+def test_damage_is_told(saved: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(saved)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        commit.open_folder(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_disk_that_refuses(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(CheckpointError, match="cannot be written: File exists"),
+        commit.new_folder(tmp_path / "file" / "saved"),
+    ):
+        pass
+    with pytest.raises(CheckpointError, match="cannot be written: No such file"):
+        commit.write_file(tmp_path / "missing" / "a.txt", "text")
+
+
+def test_write_file_replaces_whole(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        commit.write_file(tmp_path / "a.txt", text)
+        assert (tmp_path / "a.txt").read_text() == text
+    assert len(list(tmp_path.iterdir())) == 1
