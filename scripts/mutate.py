@@ -104,13 +104,13 @@ class _MutantFinder(MetaPathFinder, SourceFileLoader):
 
 
 class _FirstFailure:
-    """A pytest plug-in: the name of the first test, or file, that failed."""
+    """A pytest plug-in: the first test, or file, that failed, and the seconds it took."""
 
-    name = ""
+    name, seconds = "", 0.0
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed:
-            self.name = self.name or report.nodeid
+        if report.failed and not self.name:
+            self.name, self.seconds = report.nodeid, report.duration
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
@@ -139,7 +139,7 @@ def run_tests(mutant: Mutant, first: list[str], report: int) -> int:
         options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "error", f"--rootdir={ROOT}"]
         code = int(pytest.main([*options, *arguments], plugins=[failure]))
         if code != 0:
-            os.write(report, failure.name.encode()[:2000])
+            os.write(report, f"{failure.seconds} {failure.name}".encode()[:2000])
             return code
     return 0
 
@@ -165,12 +165,13 @@ def fork(mutant: Mutant, first: list[str]) -> tuple[int, int]:
 def fates(mutants: list[Mutant], limits: dict[str, float], workers: int, *, progress: bool = True) -> list[Fate]:
     """Run all, `workers` at a time; `limits` has the seconds that a file's tests may take."""
     waiting, ended = deque(mutants), list[Fate]()
-    finders: dict[str, list[str]] = {}  # per file the tests that found most lately: likely to find the next as well
+    finders: dict[str, dict[str, float]] = {name: {} for name in limits}  # what found one may find the next: run first
     running: dict[int, tuple[Mutant, int, float]] = {}
     while waiting or running:
         while waiting and len(running) < workers:
             mutant = waiting.popleft()
-            pid, reader = fork(mutant, finders.get(mutant.path, []))
+            tests = finders[mutant.path]
+            pid, reader = fork(mutant, sorted(tests, key=tests.__getitem__)[:10])
             running[pid] = (mutant, reader, time.monotonic())
         for pid, (mutant, reader, started) in list(running.items()):
             seconds = time.monotonic() - started
@@ -179,11 +180,11 @@ def fates(mutants: list[Mutant], limits: dict[str, float], workers: int, *, prog
                 os.killpg(pid, signal.SIGKILL)
             done, status = os.waitpid(pid, 0 if late else os.WNOHANG)
             if done:
-                by = os.read(reader, 2000).decode(errors="replace")
+                took, _, by = os.read(reader, 2000).decode(errors="replace").partition(" ")
                 os.close(reader)
                 del running[pid]
-                if "::" in by:
-                    finders[mutant.path] = [by, *(test for test in finders.get(mutant.path, []) if test != by)][:6]
+                if "::" in by:  # a test, not a file that could not be imported
+                    finders[mutant.path][by] = float(took)
                 found = "crash" if os.WIFSIGNALED(status) else "test"
                 ended.append(Fate(mutant, "timeout" if late else found if status else "survived", by, seconds))
                 if progress and not status:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import lmzoo
-from lmzoo.errors import InputError
+from lmzoo.errors import ConfigError, InputError
 from lmzoo.losses import IGNORE_INDEX, auxiliary_loss
 from lmzoo.model import LanguageModel, ModelConfig, Traits
 
@@ -221,3 +222,19 @@ def test_defaults_are_what_the_contract_says() -> None:
 def test_a_vocabulary_of_one_may_be_ignored() -> None:
     idx = torch.zeros(1, 3, dtype=torch.long)
     assert lmzoo.create_model("bigram", vocab_size=1)(idx, torch.full_like(idx, IGNORE_INDEX)).loss.item() == 0
+
+
+def test_impossible_sizes_are_refused() -> None:
+    for settings in ({"vocab_size": 0}, {"vocab_size": 7, "context_length": 0}):
+        with pytest.raises(ConfigError, match="=0 must be"):
+            ModelConfig(**settings)
+
+
+def test_tied_weights_are_counted_once_and_a_model_is_saved(tmp_path: Path) -> None:
+    sizes = {"vocab_size": 11, "context_length": 8, "d_model": 16, "n_layers": 1, "n_heads": 2}
+    model = lmzoo.create_model("gpt2", **sizes, tie_embeddings=True).eval()
+    assert model.num_params() == sum(p.numel() for p in model.parameters())
+    assert sum(len(group["params"]) for group in model.parameter_groups(0.1)) == len(list(model.parameters()))
+    model.save(tmp_path / "saved")
+    idx = ids(2, 5)
+    assert torch.equal(lmzoo.load_model(tmp_path / "saved").eval()(idx).logits, model(idx).logits)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lmzoo import sampling
 from lmzoo.errors import ConfigError, InputError
+from lmzoo.randomness import row_seeds, uniforms
 from lmzoo.sampling import SamplingConfig, process, sample
 
 INF = math.inf
@@ -219,7 +220,13 @@ def test_bad_logits_are_refused_by_row() -> None:
         ({"typical_p": -0.5}, r"typical_p=-0.5 must be in \(0, 1\]"),
         ({"repetition_penalty": 0}, "repetition_penalty=0 must be above 0"),
         ({"presence_penalty": math.inf}, "presence_penalty=inf must be a finite number"),
+        ({"temperature": True}, "temperature=True must be a finite number"),
+        ({"frequency_penalty": "some"}, "frequency_penalty='some' must be a finite number"),
+        ({"top_k": True}, "top_k=True must be a positive integer"),
+        ({"top_p": "most"}, "top_p='most' must be a finite number"),
         ({"logit_bias": {-1: 0.0}}, "logit_bias has the key -1"),
+        ({"logit_bias": {True: 0.0}}, "logit_bias has the key True"),
+        ({"logit_bias": {1: math.inf}}, r"logit_bias\[1\]=inf must be a number"),
         ({"logit_bias": {1: math.nan}}, r"logit_bias\[1\]=nan must be a number"),
     ],
 )
@@ -237,3 +244,62 @@ def test_randomness_is_explicit_and_by_row() -> None:
     assert torch.equal(first[:2], sample(logits_BV[:2], SamplingConfig(), history[:2], seeded(1)))
     assert torch.equal(before, torch.get_rng_state())
     assert not torch.equal(first, sample(logits_BV, SamplingConfig(), history, seeded(2)))
+
+
+def test_each_row_draws_by_the_first_number_of_its_stream() -> None:
+    logits_BV = torch.randn(6, 30, generator=seeded())
+    history, config = NO_HISTORY.expand(6, 0), SamplingConfig()
+    uniform_B = uniforms(row_seeds(6, seeded(1)), torch.zeros(6, dtype=torch.long))
+    expected = sampling.sample_with(logits_BV, config, history, uniform_B)
+    assert torch.equal(sample(logits_BV, config, history, seeded(1)), expected)
+
+
+def test_a_row_among_others_is_treated_as_alone() -> None:
+    rng = random.Random(6)
+    for _ in range(200):
+        size, config = rng.choice([3, 9, 700]), random_config(rng)
+        rows = [[rng.gauss(0, spread) for _ in range(size)] for spread in (0.01, 3.0, 1.0)]  # flat, steep
+        rows[2][rng.randrange(size)] = rng.choice([0.5, INF, -INF])
+        logits_BV, history_BT = torch.tensor(rows), torch.randint(size, (3, 4), generator=seeded(size))
+        alone = [process(logits_BV[b : b + 1], config, history_BT[b : b + 1]) for b in range(3)]
+        torch.testing.assert_close(process(logits_BV, config, history_BT), torch.cat(alone), rtol=1e-12, atol=0)
+
+
+def test_every_setting_is_applied_in_its_order() -> None:
+    logits_BV = torch.randn(4, 40, generator=seeded(), dtype=torch.float64)
+    history_BT = torch.randint(40, (4, 30), generator=seeded())
+    biased = sampling.add_bias(logits_BV, {3: 2.0})
+    repeated = sampling.repetition_penalty(biased, 1.3, history_BT)
+    counted = sampling.count_penalty(repeated, 0.2, 0.1, history_BT)
+    stages = [counted, sampling.apply_temperature(counted, 0.8)]
+    for keep, value in (
+        (sampling.top_k, 20),
+        (sampling.top_p, 0.8),
+        (sampling.min_p, 0.2),
+        (sampling.typical_p, 0.7),
+    ):
+        stages.append(keep(stages[-1], value))
+        assert len(support(stages[-1][0])) < len(support(stages[-2][0])), "each has something to take away"
+    settings = {"logit_bias": {3: 2.0}, "repetition_penalty": 1.3, "frequency_penalty": 0.2, "presence_penalty": 0.1}
+    settings |= {"temperature": 0.8, "top_k": 20, "top_p": 0.8, "min_p": 0.2, "typical_p": 0.7}
+    assert torch.equal(process(logits_BV, SamplingConfig(**settings), history_BT), stages[-1])
+
+
+def test_each_penalty_works_alone_and_greedy_leaves_one_token() -> None:
+    logits_BV, history_BT = torch.tensor([[2.0, -2.0, 1.0]]), torch.tensor([[0, 1, 1]])
+    assert process(logits_BV, SamplingConfig(frequency_penalty=0.5), history_BT).tolist() == [[1.5, -3.0, 1.0]]
+    assert process(logits_BV, SamplingConfig(presence_penalty=0.5), history_BT).tolist() == [[1.5, -2.5, 1.0]]
+    assert process(logits_BV, SamplingConfig(), history_BT).tolist() == logits_BV.tolist()
+    assert support(process(logits_BV, SamplingConfig(temperature=0.0), history_BT)[0]) == {0}
+
+
+def test_the_borders_of_the_settings() -> None:
+    faint = torch.tensor([[0.0, -1000.0, 0.0]], dtype=torch.float64)
+    assert support(sampling.top_p(faint, 1.0)[0]) == support(sampling.typical_p(faint, 1.0)[0]) == {0, 1, 2}
+    steep = torch.tensor([[1000.0, 1000.0, 0.0]], dtype=torch.float64)
+    assert support(sampling.top_p(steep, 0.9)[0]) == {0, 1}
+    seen = torch.tensor([[0, 1, 2]])
+    penalised = sampling.repetition_penalty(torch.tensor([[-0.5, 0.0, 0.5]]), 2.0, seen)
+    assert penalised.tolist() == [[-1.0, 0.0, 0.25]]
+    with pytest.raises(InputError, match="token id -1"):
+        sampling.add_bias(faint, {-1: 1.0})

@@ -41,5 +41,8 @@ def test_the_models_they_were_made_from_pass(right: type[LanguageModel]) -> None
     assert report.passed, str(report)
 
 
-def test_there_are_enough_exhibits() -> None:
+def test_every_check_has_an_exhibit_that_only_it_was_made_for() -> None:
+    caught = {importlib.import_module(f".exhibits.{name}", __package__).CAUGHT_BY for name in EXHIBITS}
+    # A model that cannot be made is no exhibit, and rows that differ in length are rows: see batch_independence.
+    assert set(check_names()) - caught == {"construction", "prompt_lengths"}
     assert len(EXHIBITS) >= 30

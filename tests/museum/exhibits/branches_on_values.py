@@ -1,6 +1,6 @@
 """The graph depends on a value: it cannot be captured whole.
 
-A near relative of state-spaces/mamba#1014 (a decode path that nobody had run).
+isayevlab/aimnetcentral#109 (41 breaks, and slower than eager), PrimeIntellect-ai/prime-rl#996.
 """
 
 from __future__ import annotations

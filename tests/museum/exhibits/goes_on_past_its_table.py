@@ -1,6 +1,6 @@
 """A table of positions that ends, in a model that says it goes on.
 
-A near relative of huggingface/transformers#21080 (positions that are not where the tokens are).
+minimaxir/gpt-2-simple#72, yandexdataschool/nlp_course#105.
 """
 
 from __future__ import annotations

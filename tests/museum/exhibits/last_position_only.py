@@ -1,6 +1,6 @@
 """Without targets, only the last position's logits come back: another shape for the same call.
 
-A near relative of huggingface/transformers#22155 (one call, two meanings).
+karpathy/nanoGPT#42, simple-stories/simple_stories_train#32 (which took it out again).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A part of the state is a plain Python number: it is not copied by row, and not saved.
 
-A near relative of ml-explore/mlx-lm#1701 (what a row of a state drags along with it).
+A near relative of huggingface/transformers#46612 (states that a beam search silently did not reorder).
 """
 
 from __future__ import annotations

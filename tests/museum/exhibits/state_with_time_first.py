@@ -1,6 +1,6 @@
 """A part of the state has the batch on its second axis, as torch.nn.LSTM has it: rows cannot be selected.
 
-A near relative of fla-org/flash-linear-attention#594 (an axis that moved, and code that did not).
+openvinotoolkit/openvino.genai#45 (the batch taken for the first axis, where it is the second).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The head is padded to a round number, and the padding comes out: logits for tokens that do not exist.
 
-A near relative of huggingface/transformers#45079 (a resized head).
+Blaizzy/mlx-vlm#1917, tenstorrent/tt-metal#38881.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""Exponents without a shift: fine in float64, infinite in a narrow type.
+"""A large number is added and taken away again: in bfloat16 most of the features go with it.
 
-A near relative of meta-pytorch/attention-gym#464 (0 times infinity in a float16 operand).
+xLLM-AI/xllm#2055 (a sum over the whole prefix in bfloat16: past 1,700 tokens the output was noise).
 """
 
 from __future__ import annotations

@@ -1,0 +1,20 @@
+"""A generation of its own, which begins from the prompt's last token alone.
+
+A near relative of ml-explore/mlx-lm#93 (generation with a cache that had lost where it was).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..base import Transformer
+
+CAUGHT_BY = "generation"
+
+
+class MODEL(Transformer):
+    def generate(self, idx: Tensor, max_new_tokens: int, **settings: Any) -> Tensor:
+        return torch.cat([idx[:, :-1], super().generate(idx[:, -1:], max_new_tokens, **settings)], dim=1)
