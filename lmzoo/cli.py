@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a check failed, 2 bad input (one line on stderr), 130 inte
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from collections.abc import Callable
@@ -24,6 +25,9 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 def main() -> None:
     """Entry point of the `lmzoo` command: bad input is one clear line and exit code 2."""
+    # Read by OpenMP when torch is loaded: threads that wait for each other then sleep instead of spinning. On a machine
+    # that is busy with other work, spinning makes small models up to 40 times slower (docs/log.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort as error:  # from Ctrl-C; the trainer's own says where it stopped and how to go on
@@ -173,13 +177,19 @@ def train(
     lmzoo train llama --data novel.txt --tokenizer bpe:1000 --set window=64 --out runs/novel
     lmzoo train gpt2.tiny --data pydocs --set steps=500 --resume
     """
+    from lmzoo.conformance import ranking_problem
+    from lmzoo.train.events import Event, NoteEvent, StartEvent
     from lmzoo.train.progress import ProgressBar
     from lmzoo.train.run import make_spec, train_run
+
+    def warn_if_wrong(event: Event) -> None:
+        if isinstance(event, StartEvent) and (problem := ranking_problem(name)):
+            progress(NoteEvent(f"warning: {name} {problem}; it trains all the same, but its loss may mean nothing"))
 
     spec = make_spec(name, data, tokenizer=tokenizer, overrides=_overrides(file, overrides))
     out = out or Path("runs") / name
     with ProgressBar() as progress:
-        result = train_run(spec, out, resume=resume, listeners=[progress])
+        result = train_run(spec, out, resume=resume, listeners=[progress, warn_if_wrong])
     click.echo(f"validation loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte")
     click.echo(f"{result.tokens:,} tokens in {result.seconds:.0f} s ({result.tokens_per_s:,.0f} tokens/s)")
     click.echo(f"run: {out}   try: lmzoo sample {out}")

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, cast, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, final
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lmzoo import losses
 from lmzoo.config import require_positive
 from lmzoo.errors import InputError
+from lmzoo.flops import flops_per_token
 from lmzoo.state import State, TimeBuffer, nbytes
 
 if TYPE_CHECKING:
@@ -223,9 +224,7 @@ class LanguageModel(nn.Module, ABC):
         the multiply-adds their definition takes; what is done per feature alone (norms, activations) is left out.
         A model in which no module declares `flops` is measured by that counter instead.
         """
-        if not any(hasattr(module, "flops") for module in self.modules()):
-            return measured_flops(self, T)
-        return float(sum(flops(module, T) for module in self.modules()))
+        return flops_per_token(self, T)
 
     @final
     def state_bytes(self, T: int) -> int:
@@ -296,26 +295,3 @@ class LanguageModel(nn.Module, ABC):
         if low < 0 or high >= self.config.vocab_size:
             bad = low if low < 0 else high
             raise InputError(f"{name} holds the id {bad}: ids must be in [0, vocab_size={self.config.vocab_size})")
-
-
-def flops(module: nn.Module, T: int) -> float:
-    """FLOPs per token that a module declares for itself, without its children; a plain `nn.Linear` is known."""
-    declared = getattr(module, "flops", None)
-    if callable(declared):
-        return cast(float, declared(T))
-    return 2.0 * module.in_features * module.out_features if isinstance(module, nn.Linear) else 0.0
-
-
-def measured_flops(model: LanguageModel, T: int) -> float:
-    """FLOPs per token of features and head over T tokens (`context_length` at most, unless it extrapolates), as torch
-    counts them. For models made of torch's own modules, which say nothing of what they cost.
-    """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
-    T = T if model.traits.extrapolates else min(T, model.config.context_length)
-    idx = torch.zeros(1, T, dtype=torch.long, device=model.device)
-    # The CPU's fused attention kernel is unknown to the counter: attention is spelled out for it.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
-        model.head(model.features(idx)[0])
-    return counter.get_total_flops() / T

@@ -92,7 +92,7 @@ def list_models(pattern: str = "*", **wanted: Any) -> list[str]:
     for fact in wanted:
         if fact not in known:
             raise ConfigError(f"{fact}={wanted[fact]!r} is no fact to filter by{configs.suggest(fact, known)}")
-    names = []
+    names: list[str] = []
     for family in families().values():
         if all(family.facts.get(fact) == value for fact, value in wanted.items()):
             names += [family.name, *(f"{family.name}.{preset}" for preset in family.presets)]

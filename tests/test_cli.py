@@ -149,7 +149,10 @@ BAD = {
     "unknown corpus": (["train", "gpt2", "--data", "pydcos"], "pydocs"),
     "unknown setting": (["train", "gpt2", "--data", "TEXT", "--set", "d_modl=3"], "d_model"),
     "wrong type": (["train", "gpt2", "--data", "TEXT", "--set", "d_model=wide"], "d_model='wide'"),
-    "impossible value": (["train", "gpt2", "--data", "TEXT", "--set", "n_heads=3"], "n_heads=3 must divide d_model=128"),
+    "impossible value": (
+        ["train", "gpt2", "--data", "TEXT", "--set", "n_heads=3"],
+        "n_heads=3 must divide d_model=128",
+    ),
     "impossible training": (["train", "gpt2", "--data", "TEXT", "--set", "steps=0"], "steps=0"),
     "no form": (["train", "gpt2", "--data", "TEXT", "--set", "steps"], "KEY=VALUE"),
     "bad tokenizer": (["train", "gpt2", "--data", "TEXT", "--tokenizer", "words"], "words"),

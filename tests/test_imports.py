@@ -21,7 +21,15 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "losses": set(),
     "state": set(),
     "layers": {"ops", "state", "losses"},
-    "model": {"state", "losses", "sampling", "generation", "saving"},  # the last three lazily, by the final methods
+    "flops": {"model"},  # for its type
+    "model": {
+        "flops",
+        "state",
+        "losses",
+        "sampling",
+        "generation",
+        "saving",
+    },  # the last three lazily, by the final methods
     "mixer_model": {"model", "layers", "state"},
     "registry": {"model"},  # for its types
     "backbones": {"model", "layers", "ops", "registry", "state", "losses"},

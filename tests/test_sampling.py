@@ -298,6 +298,8 @@ def test_the_borders_of_the_settings() -> None:
     assert support(sampling.top_p(faint, 1.0)[0]) == support(sampling.typical_p(faint, 1.0)[0]) == {0, 1, 2}
     steep = torch.tensor([[1000.0, 1000.0, 0.0]], dtype=torch.float64)
     assert support(sampling.top_p(steep, 0.9)[0]) == {0, 1}
+    even = torch.zeros(1, 4, dtype=torch.float64)
+    assert support(sampling.typical_p(even, 0.5)[0]) == {0, 1}
     seen = torch.tensor([[0, 1, 2]])
     penalised = sampling.repetition_penalty(torch.tensor([[-0.5, 0.0, 0.5]]), 2.0, seen)
     assert penalised.tolist() == [[-1.0, 0.0, 0.25]]

@@ -22,9 +22,7 @@ from lmzoo.compare.plan import RUNS, check_directory, make_specs
 from lmzoo.compare.report import html
 from lmzoo.compare.results import ModelResult, Reference, Results, write_results
 from lmzoo.compare.table import markdown
-from lmzoo.conformance.cache import cached_check
-from lmzoo.conformance.report import RANKING_GROUPS
-from lmzoo.conformance.suite import CHECKS
+from lmzoo.conformance import ranking_problem
 from lmzoo.data.corpora import load_corpus
 from lmzoo.data.store import TokenSplit, TokenStore, open_store, require_length
 from lmzoo.data.tokenizers import Tokenizer, train_tokenizer
@@ -121,14 +119,6 @@ def write(results: Results, folder: Path) -> None:
     commit.write_file(folder / "report.html", html(results))
 
 
-def check_problem(name: str) -> str:
-    """Why the model may not be ranked, by the checks that matter to a comparison; empty when nothing is wrong."""
-    only = [check.name for check in CHECKS if check.group in RANKING_GROUPS]
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):  # checks may draw; the caller's numbers stay
-        report = cached_check(name, only=only)  # paid for once, until the code or the config changes
-    return "" if report.rankable else f"failed the checks {', '.join(report.failures)}; see lmzoo check {name}"
-
-
 def _measure(
     spec: RunSpec, run: Path, tokenizer: Tokenizer, prompt_ids: Sequence[int], listeners: Sequence[Listener]
 ) -> ModelResult:
@@ -145,7 +135,7 @@ def _measure(
         run=str(run.resolve()),
         config={"model": configs.to_dict(config), "train": configs.to_dict(spec.train)},
     )
-    problem = check_problem(spec.model)
+    problem = ranking_problem(spec.model)
     if problem:
         return dataclasses.replace(row, status="failed", problem=problem)
     try:

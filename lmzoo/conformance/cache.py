@@ -20,8 +20,8 @@ import torch
 
 import lmzoo
 from lmzoo import config as configs
-from lmzoo.conformance.report import Report, Result
-from lmzoo.conformance.suite import check_model, check_names
+from lmzoo.conformance.report import RANKING_GROUPS, Report, Result
+from lmzoo.conformance.suite import CHECKS, check_model, check_names
 from lmzoo.conformance.tiny import subject
 from lmzoo.model import LanguageModel
 
@@ -52,6 +52,13 @@ def cached_check(
     if path is not None:
         _write(path, report)
     return report
+
+
+def ranking_problem(name: str) -> str:
+    """Why a model's loss may mean nothing, by the checks that matter to a comparison; empty when nothing is wrong."""
+    only = [check.name for check in CHECKS if check.group in RANKING_GROUPS]
+    report = cached_check(name, only=only)
+    return "" if report.rankable else f"failed the checks {', '.join(report.failures)}; see lmzoo check {name}"
 
 
 def key(cls: type[LanguageModel], config: object, only: Collection[str] | None = None) -> str | None:

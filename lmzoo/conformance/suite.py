@@ -76,16 +76,17 @@ def check_model(
     if unknown:
         name = min(unknown)
         raise ConfigError(f"only={name!r} is no check{configs.suggest(name, check_names())}")
-    checked = subject(target)
     results: list[Result] = []
-    for check in CHECKS:
-        if only is not None and check.name not in only:
-            continue
-        results.append(run_check(check, checked))
-        if listener is not None:
-            listener(results[-1])
-        if check.name == "construction" and not results[-1].passed:
-            break  # there is nothing to look at
+    with torch.random.fork_rng(devices=[]):  # models draw their first weights; the caller's random numbers stay
+        checked = subject(target)
+        for check in CHECKS:
+            if only is not None and check.name not in only:
+                continue
+            results.append(run_check(check, checked))
+            if listener is not None:
+                listener(results[-1])
+            if check.name == "construction" and not results[-1].passed:
+                break  # there is nothing to look at
     return Report(checked.name, configs.to_dict(checked.config), tuple(results))
 
 

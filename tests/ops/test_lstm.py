@@ -111,3 +111,20 @@ def test_autocast_changes_nothing_inside() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         actual = values_and_gradients(flat(fused_lstm), inputs)
     assert_same(actual, expected, 0)
+
+
+@pytest.mark.parametrize("scan", [naive_lstm, fused_lstm])
+def test_no_state_is_a_state_of_zeros(scan: object) -> None:
+    gates_x, weight, h, c = make_inputs(3, H=6)
+    zeros = (torch.zeros_like(h), torch.zeros_like(c))
+    assert_same(flat(scan)(gates_x, weight), flat(scan)(gates_x, weight, *zeros), 0)
+
+
+@pytest.mark.parametrize("T", [1, 4])
+def test_low_precision_weights_are_used_in_float32(T: int) -> None:
+    gates_x, weight, h, c = make_inputs(T, torch.bfloat16)
+    y, state = lstm_scan(gates_x, weight, (h, c))
+    expected, expected_state = naive_lstm(gates_x.float(), weight.float(), (h.float(), c.float()))
+    assert y.dtype == torch.bfloat16
+    assert_same(state, expected_state, 1e-6)
+    assert_same([y.float()], [expected], 8e-3)

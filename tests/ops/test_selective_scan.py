@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lmzoo.ops.selective_scan import CHUNK_LENGTH, chunked_selective_scan, naive_selective_scan, selective_scan
-from tests.ops.scans import assert_same, values_and_gradients
+from tests.ops.scans import Scan, assert_same, values_and_gradients
 
 LENGTHS = (1, CHUNK_LENGTH - 1, CHUNK_LENGTH, CHUNK_LENGTH + 1, 2 * CHUNK_LENGTH + 3)
 
@@ -50,9 +52,10 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(chunked_selective_scan, inputs)
 
 
+@pytest.mark.parametrize("T", [3, CHUNK_LENGTH + 1])
 @pytest.mark.parametrize("output", [0, 1])
-def test_gradient_of_one_output_alone(output: int) -> None:
-    inputs = [x.requires_grad_() for x in make_inputs(CHUNK_LENGTH + 1)]
+def test_gradient_of_one_output_alone(output: int, T: int) -> None:
+    inputs = [x.requires_grad_() for x in make_inputs(T)]
     grads = [
         torch.autograd.grad(scan(*inputs)[output].square().sum(), inputs, allow_unused=True, materialize_grads=True)
         for scan in (chunked_selective_scan, naive_selective_scan)
@@ -128,3 +131,16 @@ def test_autocast_changes_nothing_inside() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         actual = values_and_gradients(chunked_selective_scan, inputs)
     assert_same(actual, expected, 0)
+
+
+@pytest.mark.parametrize("scan", [naive_selective_scan, chunked_selective_scan])
+def test_no_state_is_a_state_of_zeros(scan: Scan) -> None:
+    *inputs, h = make_inputs(3)
+    assert_same(scan(*inputs), scan(*inputs, torch.zeros_like(h)), 0)
+
+
+@pytest.mark.parametrize("T", LENGTHS)
+def test_one_state_is_kept_for_each_chunk(T: int) -> None:
+    u, delta, A, B, C, _, h = make_inputs(T)
+    _, _, starts = torch.ops.lmzoo.selective_scan(u, delta, A.t().contiguous(), B, C, h.transpose(1, 2).contiguous())
+    assert starts.shape == (math.ceil(T / CHUNK_LENGTH), 2, 3, 5)
