@@ -9,6 +9,7 @@ import json
 import os
 import shlex
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,6 +29,7 @@ def main() -> None:
     # Read by OpenMP when torch is loaded: threads that wait for each other then sleep instead of spinning. On a machine
     # that is busy with other work, spinning makes small models up to 40 times slower (docs/log.md).
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    warnings.showwarning = _show_warning
     try:
         code = cli.main(standalone_mode=False)
     except click.exceptions.Abort as error:  # from Ctrl-C; the trainer's own says where it stopped and how to go on
@@ -45,6 +47,11 @@ def main() -> None:
         sys.stderr.close()
         code = 0
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
+    """A warning in one line, as errors are; where in our code it was raised is nothing to the user."""
+    click.echo(f"lmzoo: warning: {message}", err=True)
 
 
 def _say(message: str, code: int) -> int:

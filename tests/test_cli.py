@@ -76,7 +76,9 @@ def test_help_and_list_are_quick() -> None:
 def test_list_and_show(lmzoo) -> None:  # type: ignore[no-untyped-def]
     assert lmzoo("list", "gpt2.1*").out.split()[0] == "gpt2.1m"
     assert json.loads(lmzoo("list", "bigram*", "--json").out) == ["bigram", "bigram.tiny", "bigram.1m", "bigram.10m"]
-    assert "gpt2" not in lmzoo("list", "--state", "constant").out
+    constant = json.loads(lmzoo("list", "--state", "constant", "--json").out)
+    assert "mamba.tiny" in constant
+    assert "gpt2" not in constant
     shown = lmzoo("show", "gpt2.124m", "--vocab-size", 50257)
     assert "124,439,808" in shown.out
     assert "n_layers = 12" in shown.out
@@ -223,11 +225,18 @@ def test_a_run_is_never_overwritten_or_mixed(lmzoo, run: Path, text: Path) -> No
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+@pytest.mark.filterwarnings("always::lmzoo.saving.DamagedCheckpointWarning")
 def test_a_damaged_checkpoint_is_refused(lmzoo, run: Path) -> None:  # type: ignore[no-untyped-def]
-    weights = next(run.glob("checkpoints/*/model.safetensors"))
-    whole = weights.read_bytes()
+    older, newest = sorted(run.glob("checkpoints/*/model.safetensors"))[-2:]
+    whole = newest.read_bytes()
+    newest.write_bytes(whole[:-10])
+    result = lmzoo("sample", run, "--prompt", "3", "-n", 5)
+    assert (result.code, result.err.count("\n")) == (0, 1), result.err
+    assert result.err.startswith("lmzoo: warning: ")
+    assert str(newest) in result.err, "the one before is used, and that is said"
     for damaged in (whole[:-10], whole[:200] + b"\xff" + whole[201:]):
-        weights.write_bytes(damaged)
+        for weights in (older, newest):
+            weights.write_bytes(damaged)
         result = lmzoo("sample", run, "--prompt", "3", "-n", 5)
         assert (result.code, result.err.count("\n")) == (2, 1), result.err
         assert "model.safetensors" in result.err
@@ -252,4 +261,4 @@ def test_interrupting_a_sample_leaves_what_there_is(run: Path) -> None:
         rest, message = process.stdout.read(), process.stderr.read().decode()
     assert process.returncode == 130
     assert rest.endswith(b"\n")
-    assert message == "lmzoo: interrupted\n"
+    assert message.strip() == "lmzoo: interrupted"

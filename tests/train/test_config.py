@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from lmzoo import config as configs
+from lmzoo import registry
 from lmzoo.errors import ConfigError, DataError, UnknownModelError
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.spec import apply_settings, make_spec
@@ -73,7 +74,8 @@ def test_unknown_overrides(key: str, message: str) -> None:
 
 def test_presets_give_the_recipe_and_overrides_win() -> None:
     spec = make_spec("gpt2.tiny", "x.txt")
-    assert spec.train.learning_rate == 3e-3
+    assert spec.train.learning_rate == registry.recipe("gpt2.tiny")["learning_rate"] != TrainConfig().learning_rate
+    assert make_spec("gpt2", "x.txt").train.learning_rate == registry.recipe("gpt2")["learning_rate"]
     assert make_spec("gpt2.tiny", "x.txt", overrides={"learning_rate": 0.1}).train.learning_rate == 0.1
     config = make_spec("gpt2.tiny", "x.txt", overrides={"d_model": 32}).model_config(65)
     assert configs.to_dict(config) | {"n_layers": 2, "d_model": 32, "vocab_size": 65} == configs.to_dict(config)

@@ -190,7 +190,7 @@ def test_resuming_another_run(tmp_path: Path, small_spec: MakeSpec, text: Path) 
     spec = make_spec_on(copy, small_spec)
     train_run(spec, run)
     cases = [
-        (small_spec(learning_rate=0.5), "train.learning_rate=0.5, but the run in .* was made with 0.001"),
+        (small_spec(learning_rate=0.5), "train.learning_rate=0.5, but the run in .* was made with 0.003"),
         (small_spec(n_heads=4), "model.n_heads=4, but the run in .* was made with 2"),
         (small_spec(warmup_steps=3), "train.warmup_steps=3, but .* made with 2"),
         (small_spec("bigram"), "model.name='bigram', but .* made with 'gpt2'"),
