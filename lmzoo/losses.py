@@ -34,7 +34,7 @@ def chunked_cross_entropy(x_BTD: Tensor, head: nn.Module, targets_BT: Tensor, *,
     """
     x_ND, targets_N = x_BTD.flatten(0, 1), targets_BT.flatten()
     if chunk is None:
-        chunk = max(1, CHUNK_LOGITS // max(1, _out_features(head, x_ND)))
+        chunk = max(1, CHUNK_LOGITS // _out_features(head, x_ND))
     if chunk >= len(x_ND):
         return cross_entropy(head(x_BTD), targets_BT)
 
