@@ -12,7 +12,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -21,14 +21,18 @@ from lmzoo import config as configs
 from lmzoo import registry
 from lmzoo.errors import ConfigError, LmzooError
 
+if TYPE_CHECKING:
+    from lmzoo.data.tokenizers import Tokenizer
+    from lmzoo.generation.drafts import Draft
+
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def main() -> None:
     """Entry point of the `lmzoo` command: bad input is one clear line and exit code 2."""
-    # Read by OpenMP when torch is loaded: threads that wait for each other then sleep instead of spinning. On a machine
-    # that is busy with other work, spinning makes small models up to 40 times slower (docs/log.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Read by GNU OpenMP when torch is loaded: how long a thread that waits for another one spins before it sleeps. The
+    # default is 30 times longer, which helps nobody and halves the speed of small models on a busy machine (docs/log.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     warnings.showwarning = _show_warning
     try:
         code = cli.main(standalone_mode=False)
@@ -221,54 +225,103 @@ def _overrides(file: str | None, assignments: tuple[str, ...]) -> dict[str, Any]
 @click.option("--top-p", type=float, help="Only the likeliest tokens that together reach this probability.")
 @click.option("--min-p", type=float, help="Only tokens at least this fraction as likely as the likeliest.")
 @click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1: less of what was there before.")
+@click.option("--frequency-penalty", default=0.0, help="Above 0: less of what was there often.")
+@click.option("--presence-penalty", default=0.0, help="Above 0: less of what was there at all.")
 @click.option("--stop", multiple=True, help="End before this text.")
+@click.option("--samples", default=1, show_default=True, help="Texts to write, all after the same prompt.")
+@click.option("--draft", metavar="RUN|lookup", help="A smaller run of the same tokenizer guesses ahead, or the prompt.")
 @click.option("--seed", type=int, help="For the same text again.")
 @plugin_option
-def sample(run: Path, prompt: str, tokens: int, stop: tuple[str, ...], seed: int | None, **settings: Any) -> None:
+def sample(
+    run: Path,
+    prompt: str,
+    tokens: int,
+    stop: tuple[str, ...],
+    samples: int,
+    draft: str | None,
+    seed: int | None,
+    **settings: Any,
+) -> None:
     """Let a trained model write, token by token.
 
     \b
     lmzoo sample runs/gpt2.tiny --prompt "The function "
     lmzoo sample runs/gpt2.tiny --temperature 0 --stop $'\\n\\n'
+    lmzoo sample runs/gpt2.tiny --samples 5 --tokens 40
+    lmzoo sample runs/gpt2.10m --draft runs/bigram        the same text in distribution, sooner
     """
     import torch
 
-    from lmzoo.generation import generate_text
+    from lmzoo.generation import generate_text, generate_texts
     from lmzoo.sampling import SamplingConfig
     from lmzoo.train.run import load_run
 
     sampling = SamplingConfig(**settings)
     model, tokenizer, _ = load_run(run)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
+    if samples != 1:
+        if draft is not None:
+            raise click.UsageError("--draft writes one text: leave out --samples")
+        texts = generate_texts(model, tokenizer, prompt, samples, tokens, sampling, stop=stop, generator=generator)
+        for number, text in enumerate(texts, start=1):
+            click.echo(click.style(f"--- {number}", dim=True) + f"\n{prompt}{text}")
+        return
+    guesser = None if draft is None else _draft(draft, tokenizer)
+    pieces = generate_text(model, tokenizer, prompt, tokens, sampling, stop=stop, draft=guesser, generator=generator)
     click.echo(prompt, nl=False)
     try:
-        for text in generate_text(model, tokenizer, prompt, tokens, sampling, stop=stop, generator=generator):
+        for text in pieces:
             click.echo(text, nl=False)
     finally:  # also after Ctrl-C: what there is stays, and the terminal's next line is its own
         click.echo()
 
 
+def _draft(name: str, tokenizer: Tokenizer) -> Draft:
+    """The draft of `lmzoo sample`: the model of a run with the same tokenizer, or what the prompt says."""
+    from lmzoo.generation import PromptLookup
+    from lmzoo.train.run import load_run
+
+    if name == "lookup":
+        return PromptLookup(tokenizer.vocab_size)
+    model, its_tokenizer, _ = load_run(name)
+    if its_tokenizer.sha256 != tokenizer.sha256:
+        raise ConfigError(f"--draft {name}: its tokenizer is another one; both runs must have the same tokens")
+    return model
+
+
 @cli.command("eval")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data", metavar="NAME|FILE|DIR|GLOB", help="Another text.  [default: the run's own]")
+@click.option("--by-position", is_flag=True, help="Also the loss by the number of tokens read before.")
+@click.option("--length", type=click.IntRange(min=1), help="The same up to here, also beyond the training's length.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @plugin_option
-def eval_command(run: Path, data: str | None, as_json: bool) -> None:
+def eval_command(run: Path, data: str | None, by_position: bool, length: int | None, as_json: bool) -> None:
     """Evaluate a run on the whole validation split.
 
     \b
     lmzoo eval runs/gpt2.tiny
     lmzoo eval runs/gpt2.tiny --data other.txt --json
+    lmzoo eval runs/mamba.tiny --length 2000        does it gain from more than it was trained with?
     """
-    from lmzoo.train.run import evaluate_run
+    from dataclasses import asdict
 
+    from lmzoo.train.run import evaluate_run, evaluate_run_positions
+
+    positions = evaluate_run_positions(run, data, length) if by_position or length else []
     result = evaluate_run(run, data)
     if as_json:
-        click.echo(json.dumps({"loss": result.loss, "bits_per_byte": result.bits_per_byte, "tokens": result.tokens}))
-    else:
-        click.echo(
-            f"loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte, {result.tokens:,} tokens"
-        )
+        found = {"loss": result.loss, "bits_per_byte": result.bits_per_byte, "tokens": result.tokens}
+        more = {"by_position": [asdict(part) for part in positions]} if positions else {}
+        click.echo(json.dumps(found | more))
+        return
+    click.echo(
+        f"loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte, {result.tokens:,} tokens"
+    )
+    if positions:
+        click.echo("tokens before   loss (nats per token)")
+    for part in positions:
+        click.echo(f"{part.first:>6} to {part.last:<6} {part.loss:.4f}  over {part.tokens:,} tokens")
 
 
 @cli.command()
