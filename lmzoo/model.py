@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Unpack, final
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from lmzoo.flops import flops_per_token
 from lmzoo.state import State, TimeBuffer, nbytes
 
 if TYPE_CHECKING:
-    from lmzoo.sampling import SamplingConfig
+    from lmzoo.sampling import SamplingSettings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,6 +145,27 @@ class LanguageModel(nn.Module, ABC):
         T > 1 is a prefill, T = 1 a step; any split of a sequence gives what `forward` gives on the whole. `state` stays
         valid and unchanged. Dropout follows the model's mode: call `eval()` first, as `generate` does.
         """
+        x_BSD, state = self._read(idx, state)
+        return self.head(x_BSD[:, -1]), state
+
+    @final
+    @torch.no_grad()
+    def decode_all(self, idx: Tensor, state: State) -> tuple[Tensor, State]:
+        """As `decode`, with the logits of every new position: idx (B, T) -> logits (B, T, V) and the next state.
+
+        Past `context_length` a model that does not extrapolate has another window at every position: it reads those
+        tokens one by one.
+        """
+        T = idx.shape[1]
+        together = T if self.traits.extrapolates else min(T, max(1, self.config.context_length - state["position"]))
+        pieces = []
+        for start, end in [(0, together), *((t, t + 1) for t in range(together, T))]:
+            x_BSD, state = self._read(idx[:, start:end], state)
+            pieces.append(self.head(x_BSD[:, start - end :]))
+        return torch.cat(pieces, dim=1), state
+
+    def _read(self, idx: Tensor, state: State) -> tuple[Tensor, State]:
+        """Features (B, S, D), S >= T, of which the last are those of idx (B, T), and the next state."""
         self._check_ids("idx", idx)
         if idx.shape[1] == 0:
             raise InputError("idx has T=0 tokens: decode needs at least one")
@@ -155,10 +176,21 @@ class LanguageModel(nn.Module, ABC):
         if not self.traits.extrapolates and position > self.config.context_length:
             layers = None  # every position has moved within the window: nothing that was computed before still holds
         if layers is None:
-            x_BTD, _ = self.features(tokens.entries())
+            x_BSD, _ = self.features(tokens.entries())
         else:
-            x_BTD, layers = self.features(idx, layers)
-        return self.head(x_BTD[:, -1]), {"position": position, "tokens": tokens, "layers": layers}
+            x_BSD, layers = self.features(idx, layers)
+        return x_BSD, {"position": position, "tokens": tokens, "layers": layers}
+
+    @final
+    def score(self, idx: Tensor) -> Tensor:
+        """The natural log of each token's probability given those before it: idx (B, T) -> (B, T - 1) float32.
+
+        The first token has none. Dropout is off. Past `context_length` it looks back as `decode` does; memory does not
+        grow with T times V. Raises `InputError` as `decode` does.
+        """
+        from lmzoo import generation
+
+        return generation.score(self, idx)
 
     @final
     def generate(
@@ -166,21 +198,20 @@ class LanguageModel(nn.Module, ABC):
         idx: Tensor,
         max_new_tokens: int,
         *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float = 1.0,
         stop_tokens: Sequence[int] = (),
         generator: torch.Generator | None = None,
+        **settings: Unpack[SamplingSettings],
     ) -> Tensor:
         """Continue the prompts idx (B, T) by `max_new_tokens` sampled tokens each: (B, T + max_new_tokens) int64.
 
-        `temperature=0` is greedy. A row that drew one of `stop_tokens` repeats it to the end. See `SamplingConfig`.
+        `settings` are the fields of `SamplingConfig`: `temperature` (0 is greedy), `top_k`, `top_p`, `min_p`,
+        `repetition_penalty` and the others. A row that drew one of `stop_tokens` repeats it to the end. More (samples
+        per prompt, forced tokens, your own processors, settings and seeds per row): `lmzoo.generation.generate`.
         """
         from lmzoo import generation
+        from lmzoo.sampling import SamplingConfig
 
-        config = self._sampling(temperature, top_k, top_p, min_p, repetition_penalty)
+        config = SamplingConfig(**settings)
         return generation.generate(self, idx, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
 
     @final
@@ -189,25 +220,16 @@ class LanguageModel(nn.Module, ABC):
         idx: Tensor,
         max_new_tokens: int,
         *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
-        top_p: float | None = None,
-        min_p: float | None = None,
-        repetition_penalty: float = 1.0,
         stop_tokens: Sequence[int] = (),
         generator: torch.Generator | None = None,
+        **settings: Unpack[SamplingSettings],
     ) -> Iterator[Tensor]:
         """As `generate`, one step at a time: yields the new tokens (B,) as they come; ends when all rows stopped."""
         from lmzoo import generation
-
-        config = self._sampling(temperature, top_k, top_p, min_p, repetition_penalty)
-        return generation.stream(self, idx, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
-
-    @staticmethod
-    def _sampling(*settings: Any) -> SamplingConfig:
         from lmzoo.sampling import SamplingConfig
 
-        return SamplingConfig(*settings)
+        config = SamplingConfig(**settings)
+        return generation.stream(self, idx, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
 
     # Counting ---------------------------------------------------------------------------------------------------------
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from numbers import Integral, Real
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +20,20 @@ from torch import Tensor
 from lmzoo.config import require
 from lmzoo.errors import InputError
 from lmzoo.randomness import row_seeds, uniforms
+
+
+class SamplingSettings(TypedDict, total=False):
+    """The fields of `SamplingConfig`, where they are given by name."""
+
+    temperature: float
+    top_k: int | None
+    top_p: float | None
+    min_p: float | None
+    repetition_penalty: float
+    frequency_penalty: float
+    presence_penalty: float
+    typical_p: float | None
+    logit_bias: Mapping[int, float] | None
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Decoding state as a value: clone it, select rows of it, measure it.
+"""Decoding state as a value: clone it, select rows of it, measure it, keep it in a file.
 
 A state is a tree of dicts, lists, tuples and `TimeBuffer`s whose leaves are tensors with the batch first, plain
 numbers, or None. Only the layer that made a piece reads it; everything else (the sampler, beams, speculative decoding,
@@ -7,12 +7,19 @@ prefix caches) works through the functions here, alike for every architecture.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import json
+import os
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
+
+from lmzoo.errors import CheckpointError
 
 State = Any  # a tree as described above; what is inside is the business of the layer that made it
 
@@ -119,3 +126,117 @@ def select(state: State, rows: Tensor | Sequence[int]) -> State:
 def nbytes(state: State) -> int:
     """Bytes of memory the state's tensors take, capacity that is not yet used included."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors(state))
+
+
+FORMAT = "lmzoo decoding state 1"
+
+
+def save(path: str | Path, state: State) -> None:
+    """Write a state to the file `path` (safetensors; its structure is JSON in the header). Replaces it whole or not.
+
+    What is read again with `load` goes on to the bit as `state` does: a prefix cache. Raises `CheckpointError` where
+    nothing can be written.
+    """
+    kept: dict[str, Tensor] = {}
+    header = {"format": FORMAT, "structure": json.dumps(_described(state, kept))}
+    part = Path(f"{path}.part")
+    try:
+        save_file(kept, part, metadata=header)
+        os.replace(part, path)
+    except (OSError, SafetensorError) as error:
+        raise CheckpointError(f"{path}: cannot be written: {error}") from error
+
+
+def _described(state: State, kept: dict[str, Tensor]) -> dict[str, Any]:
+    """The structure as JSON takes it; the tensors are put into `kept` under numbers."""
+    if isinstance(state, (Tensor, TimeBuffer)):
+        name = str(len(kept))
+        if isinstance(state, Tensor):
+            kept[name] = state.detach().clone(memory_format=torch.contiguous_format)
+            return {"tensor": name}
+        kept[name] = state.data[:, : state.length].detach().clone(memory_format=torch.contiguous_format)
+        return {"buffer": name, "capacity": state.data.shape[1], "window": state.window}
+    if isinstance(state, dict):
+        return {"dict": {key: _described(value, kept) for key, value in state.items()}}
+    if isinstance(state, (list, tuple)):
+        kind = "list" if isinstance(state, list) else "named" if hasattr(state, "_fields") else "tuple"
+        return {kind: [_described(value, kept) for value in state]}
+    assert state is None or isinstance(state, (int, float, str)), f"a state cannot hold a {type(state).__name__}"
+    return {"value": state}
+
+
+def load(path: str | Path, like: State) -> State:
+    """The state in the file `path`. `like` is any state of the same model, as `model.init_state(1)` makes it: it says
+    what the file must hold, gives named tuples their types and tensors their device. Nothing in the file is ever run.
+
+    Raises `CheckpointError` for a file that is missing, damaged, or holds the state of another model.
+    """
+    device = next((tensor.device for tensor in tensors(like)), torch.device("cpu"))
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            header = file.metadata() or {}
+            if header.get("format") != FORMAT:
+                raise CheckpointError(f"{path}: not a decoding state: its header does not say {FORMAT!r}")
+            read = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
+        return _restored(json.loads(header.get("structure", "")), read, like)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
+    except (SafetensorError, _Unlike, ValueError, RecursionError) as error:
+        if isinstance(error, CheckpointError):
+            raise
+        reason = "the state of another model" if isinstance(error, _Unlike) else "a damaged decoding state"
+        raise CheckpointError(f"{path}: {reason}: {error}") from error
+
+
+class _Unlike(Exception):
+    """What a file holds is not what the model's states hold."""
+
+
+def _restored(node: object, read: Mapping[str, Tensor], like: State) -> State:
+    """The state that `node` describes. A layer's part may be None in either: past the window nothing of it is kept."""
+    if not isinstance(node, dict) or not node:
+        raise ValueError("its structure is not one that lmzoo writes")
+    kind, content = next(iter(node.items()))
+    if kind == "value":
+        if not (content is None or (isinstance(content, (int, float, str)) and type(content) is type(like))):
+            raise _Unlike(f"{content!r} in place of {_named(like)}")
+        return content
+    if kind == "tensor" and isinstance(like, Tensor):
+        return _same_kind(read, content, like)
+    if kind == "buffer" and isinstance(like, TimeBuffer):
+        return _restored_buffer(node, _same_kind(read, content, like.data, skip=2), like)
+    if kind == "dict" and isinstance(like, dict) and isinstance(content, dict) and content.keys() == like.keys():
+        return {key: _restored(value, read, like[key]) for key, value in content.items()}
+    same = {"list": list, "tuple": tuple, "named": tuple}.get(kind)
+    named = hasattr(like, "_fields")
+    fits = same is not None and isinstance(like, same) and named == (kind == "named")
+    if not (fits and isinstance(content, list) and len(content) == len(like)):
+        raise _Unlike(f"a {kind} in place of {_named(like)}")
+    values = [_restored(value, read, part) for value, part in zip(content, like, strict=True)]
+    return type(like)(*values) if named else type(like)(values)
+
+
+def _same_kind(read: Mapping[str, Tensor], name: object, like: Tensor, skip: int = 1) -> Tensor:
+    """The tensor `name`, with the type and, but for the first `skip` axes, the shape of `like`."""
+    tensor = read.get(name) if isinstance(name, str) else None
+    if tensor is None:
+        raise ValueError(f"it has no tensor {name!r}")
+    if tensor.dtype != like.dtype or tensor.ndim != like.ndim or tensor.shape[skip:] != like.shape[skip:]:
+        raise _Unlike(f"{tensor.dtype} {tuple(tensor.shape)} in place of {like.dtype} {tuple(like.shape)}")
+    return tensor
+
+
+def _restored_buffer(node: Mapping[str, Any], entries: Tensor, like: TimeBuffer) -> TimeBuffer:
+    capacity, length = node.get("capacity"), entries.shape[1]
+    if node.get("window") != like.window:
+        raise _Unlike(f"a window of {node.get('window')} in place of {like.window}")
+    if type(capacity) is not int or capacity < length:
+        raise ValueError(f"a buffer of {length} entries has capacity {capacity!r}")
+    room = min(capacity, max(4 * length, 4096))  # a number in a file must not take all memory; a buffer grows anyway
+    data = entries.new_zeros(entries.shape[0], room, *entries.shape[2:])
+    data[:, :length] = entries
+    return TimeBuffer(data, length, like.window, [length])
+
+
+def _named(state: State) -> str:
+    return "nothing" if state is None else f"a {type(state).__name__}"

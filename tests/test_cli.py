@@ -105,6 +105,41 @@ def test_train_sample_eval_resume(lmzoo, run: Path, text: Path) -> None:  # type
     assert resumed.code == 0
 
 
+def test_eval_by_position(lmzoo, run: Path) -> None:  # type: ignore[no-untyped-def]
+    found = json.loads(lmzoo("eval", run, "--by-position", "--json").out)
+    assert [(part["first"], part["last"]) for part in found["by_position"]] == [(1, 1), (2, 2), (3, 4), (5, 8), (9, 16)]
+    shown = lmzoo("eval", run, "--length", 40)
+    assert re.search(r"^ +17 to 32 +\d\.\d{4}  over [\d,]+ tokens$", shown.out, re.MULTILINE), shown.out
+    assert lmzoo("eval", run, "--length", 0).code == 2
+    long = lmzoo("eval", run, "--length", 10**6)
+    assert (long.code, long.err.count("\n")) == (2, 1)
+
+
+def test_several_samples_and_drafts(lmzoo, run: Path, text: Path) -> None:  # type: ignore[no-untyped-def]
+    several = lmzoo("sample", run, "--prompt", "3 sheep", "-n", 15, "--seed", 1, "--samples", 3).out
+    parts = re.split(r"^--- \d\n", several, flags=re.MULTILINE)[1:]
+    assert len(parts) == len(set(parts)) == 3
+    assert all(part.startswith("3 sheep") and len(part) == len("3 sheep") + 15 + 1 for part in parts)
+    one = lmzoo("sample", run, "--prompt", "3 sheep", "-n", 15, "--seed", 1).out
+    assert parts[0] == one, "the first is what one alone is"
+
+    plain = lmzoo("sample", run, "--prompt", "3 sheep", "-n", 30, "--temperature", 0).out
+    for draft in (run, "lookup"):
+        drafted = lmzoo("sample", run, "--prompt", "3 sheep", "-n", 30, "--temperature", 0, "--draft", draft)
+        assert drafted.out == plain, drafted.err
+    other = text.parent / "bytes"
+    assert lmzoo("train", "bigram", "--data", text, "--out", other, "--tokenizer", "byte", *QUICK).code == 0
+    for arguments, message in (
+        (["--draft", other], "tokenizer"),
+        (["--draft", "absent"], "absent"),
+        (["--draft", run, "--samples", 2], "--samples"),
+        (["--samples", 0], "n_samples=0"),
+    ):
+        result = lmzoo("sample", run, "--prompt", "3", *arguments)
+        assert (result.code, result.err.count("\n")) == (2, 1), result.err
+        assert message in result.err
+
+
 def test_config_file_and_overrides(lmzoo, text: Path) -> None:  # type: ignore[no-untyped-def]
     file = text.parent / "small.toml"
     file.write_text("[model]\nd_model = 16\nn_layers = 1\nn_heads = 2\ncontext_length = 16\n[train]\nsteps = 100\n")

@@ -238,3 +238,10 @@ def test_tied_weights_are_counted_once_and_a_model_is_saved(tmp_path: Path) -> N
     model.save(tmp_path / "saved")
     idx = ids(2, 5)
     assert torch.equal(lmzoo.load_model(tmp_path / "saved").eval()(idx).logits, model(idx).logits)
+
+
+def test_a_parameter_of_two_modules_is_counted_once() -> None:
+    model = cumulative()
+    model.head.weight = model.table.weight
+    assert model.num_params() == 7 * 6 + 7
+    assert sum(len(group["params"]) for group in model.parameter_groups(0.1)) == 2

@@ -305,3 +305,14 @@ def test_the_borders_of_the_settings() -> None:
     assert penalised.tolist() == [[-1.0, 0.0, 0.25]]
     with pytest.raises(InputError, match="token id -1"):
         sampling.add_bias(faint, {-1: 1.0})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("top_k", 5), ("top_p", 0.5), ("min_p", 0.3), ("typical_p", 0.5), ("temperature", 2.0)]
+)
+def test_each_setting_alone_is_its_function(name: str, value: float) -> None:
+    logits_BV = torch.randn(4, 40, generator=seeded(), dtype=torch.float64)
+    function = getattr(sampling, "apply_temperature" if name == "temperature" else name)
+    got = process(logits_BV, SamplingConfig(**{name: value}), NO_HISTORY.expand(4, 0))
+    assert torch.equal(got, function(logits_BV, value))
+    assert not torch.equal(got, logits_BV)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from lmzoo import state
+from lmzoo.errors import CheckpointError
 from lmzoo.state import TimeBuffer
 
 
@@ -126,3 +130,122 @@ def test_moving_takes_no_more_room_than_is_due() -> None:
     assert (moved.length, moved.data.shape[1]) == (4, 8), "what is out of reach is dropped"
     full = TimeBuffer.empty(2, 3, 1, window=4).append(numbers(0, 4))
     assert (full.length, full.data.shape[1]) == (4, 8), "a full window has room for a second one"
+
+
+def empty_tree() -> dict[str, object]:
+    """What `tree` begins as, for one row: what a model's `init_state` is."""
+    pair = Pair(numbers(0, 1, 1), TimeBuffer.empty(1, 9, 1))
+    return {"position": 0, "none": None, "layers": [(numbers(0, 2, 1), ()), pair]}
+
+
+def test_a_saved_state_comes_back_as_it_was(tmp_path: Path) -> None:
+    original = tree()
+    original["strided"] = numbers(0, 6).transpose(0, 1)
+    state.save(tmp_path / "state", original)
+    assert [path.name for path in tmp_path.iterdir()] == ["state"], "nothing else is left"
+    loaded = state.load(tmp_path / "state", like={**empty_tree(), "strided": numbers(0, 2, 1)})
+    assert (loaded["position"], loaded["none"]) == (3, None)
+    assert isinstance(loaded["layers"], list)
+    (first, nothing), pair = loaded["layers"]
+    assert (type(loaded["layers"][0]), nothing, type(pair)) == (tuple, (), Pair)
+    assert torch.equal(first, numbers(0, 2))
+    assert torch.equal(loaded["strided"], original["strided"])
+    before = original["layers"][1].right
+    assert torch.equal(pair.right.entries(), before.entries())
+    assert (pair.right.length, pair.right.window, pair.right.data.shape) == (3, None, before.data.shape)
+    more = pair.right.append(numbers(3, 1))
+    assert more.data.data_ptr() == pair.right.data.data_ptr(), "it goes on in place"
+    assert torch.equal(more.entries(), numbers(0, 4))
+
+
+@pytest.mark.parametrize("pieces", [[2], [5, 1], [1] * 9])
+def test_a_window_is_saved_with_what_is_in_reach(tmp_path: Path, pieces: list[int]) -> None:
+    buffer, seen = TimeBuffer.empty(2, 99, 1, window=3), 0
+    for piece in pieces:
+        buffer, seen = buffer.append(numbers(seen, piece)), seen + piece
+    state.save(tmp_path / "state", [buffer])
+    loaded = state.load(tmp_path / "state", like=[TimeBuffer.empty(1, 3, 1, window=3)])[0]
+    for t in range(seen, seen + 9):
+        assert torch.equal(loaded.entries(), buffer.entries())
+        loaded, buffer = loaded.append(numbers(t, 1)), buffer.append(numbers(t, 1))
+
+
+def test_what_is_not_used_yet_takes_no_room_in_the_file(tmp_path: Path) -> None:
+    state.save(tmp_path / "state", (TimeBuffer.empty(1, 100_000, 1).append(numbers(0, 2, 1)),))
+    assert (tmp_path / "state").stat().st_size < 1000
+    loaded = state.load(tmp_path / "state", like=(TimeBuffer.empty(1, 1, 1),))
+    assert loaded[0].data.shape[1] <= 4096
+
+
+OTHERS = {
+    "a key": {"position": 0, "other": None, "layers": []},
+    "a length": {**empty_tree(), "layers": []},
+    "a width": {**empty_tree(), "layers": [(numbers(0, 2, 1), ()), Pair(numbers(0, 1, 1), TimeBuffer.empty(1, 9, 2))]},
+    "a type": {**empty_tree(), "layers": [(numbers(0, 2, 1).double(), ()), empty_tree()["layers"][1]]},
+    "a window": {
+        **empty_tree(),
+        "layers": [(numbers(0, 2, 1), ()), Pair(numbers(0, 1, 1), TimeBuffer.empty(1, 9, 1, window=2))],
+    },
+    "a tuple for a named one": {
+        **empty_tree(),
+        "layers": [(numbers(0, 2, 1), ()), (numbers(0, 1, 1), TimeBuffer.empty(1, 9, 1))],
+    },
+    "a list for a tuple": {**empty_tree(), "layers": [[numbers(0, 2, 1), ()], empty_tree()["layers"][1]]},
+    "a number": {**empty_tree(), "position": "3"},
+    "nothing": {**empty_tree(), "layers": None},
+}
+
+
+@pytest.mark.parametrize("what", OTHERS)
+def test_the_state_of_another_model_is_refused(tmp_path: Path, what: str) -> None:
+    state.save(tmp_path / "state", tree())
+    with pytest.raises(CheckpointError, match=r"state: the state of another model: .* in place of"):
+        state.load(tmp_path / "state", like=OTHERS[what])
+
+
+def test_a_part_that_is_no_longer_kept_is_none(tmp_path: Path) -> None:
+    state.save(tmp_path / "state", {**tree(), "layers": None})
+    assert state.load(tmp_path / "state", like=empty_tree())["layers"] is None
+
+
+def test_damaged_files_are_refused(tmp_path: Path) -> None:
+    path, good = tmp_path / "state", tmp_path / "good"
+    with pytest.raises(CheckpointError, match="state: cannot be read"):
+        state.load(path, like=tree())
+    with pytest.raises(CheckpointError, match="state: cannot be written"):
+        state.save(tmp_path / "absent" / "state", tree())
+    state.save(good, tree())
+    whole = good.read_bytes()
+    for damaged in (b"", whole[:-3], whole[:40], b"\xff" * 50):
+        path.write_bytes(damaged)
+        with pytest.raises(CheckpointError, match="state: a damaged decoding state"):
+            state.load(path, like=empty_tree())
+    save_file({"0": torch.zeros(1)}, path)
+    with pytest.raises(CheckpointError, match="not a decoding state"):
+        state.load(path, like=empty_tree())
+
+
+@pytest.mark.parametrize(
+    "structure",
+    [
+        "",
+        "[",
+        "[]",
+        "{}",
+        json.dumps({"tensor": "9"}),
+        json.dumps({"tensor": ["0"]}),
+        "[" * 100_000,
+    ],
+)
+def test_a_structure_that_is_none_is_refused(tmp_path: Path, structure: str) -> None:
+    save_file({"0": torch.zeros(1)}, tmp_path / "state", metadata={"format": state.FORMAT, "structure": structure})
+    with pytest.raises(CheckpointError, match="state: a damaged decoding state"):
+        state.load(tmp_path / "state", like=torch.zeros(1))
+
+
+@pytest.mark.parametrize("capacity", [2, -1, None, 1.5, True])
+def test_an_impossible_capacity_is_refused(tmp_path: Path, capacity: object) -> None:
+    structure = json.dumps({"buffer": "0", "capacity": capacity, "window": None})
+    save_file({"0": torch.zeros(1, 3)}, tmp_path / "state", metadata={"format": state.FORMAT, "structure": structure})
+    with pytest.raises(CheckpointError, match="a buffer of 3 entries has capacity"):
+        state.load(tmp_path / "state", like=TimeBuffer.empty(1, 5))

@@ -79,6 +79,21 @@ class NGram:
             context = number[:-1]
         return p
 
+    def next_probabilities(self, context: Ints) -> Floats:
+        """p(token | context) for every token, (V,); at most the last `order - 1` ids of `context` (1-D) matter."""
+        p = np.full(self.vocab_size, 1.0 / self.vocab_size)
+        for n, counts in enumerate(self._counts[: len(context) + 1]):
+            number = np.zeros(1, np.int64)
+            for below, token in zip(self._counts, context[len(context) - n :], strict=False):
+                number = _find(below.keys, number * self.vocab_size + token) if number[0] >= 0 else number
+            c, t = (int(a[number[0]]) if number[0] >= 0 else 0 for a in (counts.context_seen, counts.followers))
+            if c == 0:
+                break  # never seen, so nor is any longer context
+            low, high = np.searchsorted(counts.keys, [number[0] * self.vocab_size, (number[0] + 1) * self.vocab_size])
+            p *= t / (c + t)
+            p[counts.keys[low:high] % self.vocab_size] += counts.seen[low:high] / (c + t)
+        return p
+
     def loss(self, tokens: NDArray[Any], order: int | None = None) -> float:
         """Mean nats per token over every target of a split, which is each of its tokens but the first."""
         return float(-np.log(self.probabilities(tokens, order)[1:]).mean())

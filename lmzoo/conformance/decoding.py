@@ -7,7 +7,7 @@ import random
 import torch
 from torch import Tensor
 
-from lmzoo.conformance.measure import ROUNDING, difference
+from lmzoo.conformance.measure import ROUNDING, difference, require_equal
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
@@ -31,6 +31,9 @@ def decoding(subject: Subject) -> str:
         split = [n for n in split if n]
         for rows in (2, 1):  # a batch of one has been a case of its own elsewhere
             worst = max(worst, check_split(model, idx[:rows], expected_BTV[:rows], split))
+        splits_tried += 1
+    for split in ([T - 3, 6, L - T - 3], random_split(chooser, L, 9)):  # now looking at every position of a chunk
+        worst = max(worst, check_all_positions(model, idx, expected_BTV, split))
         splits_tried += 1
     return f"{splits_tried} splits, up to {L} tokens over a context of {T}: off by at most {worst:.1g}"
 
@@ -61,6 +64,17 @@ def check_split(model: LanguageModel, idx: Tensor, expected_BTV: Tensor, split: 
             )
         worst = max(worst, off)
     return worst
+
+
+def check_all_positions(model: LanguageModel, idx: Tensor, expected_BTV: Tensor, split: list[int]) -> float:
+    """As `check_split`, with the logits of every position of a chunk, which speculative decoding and scores rest on."""
+    pieces: list[Tensor] = []
+    state, end = model.init_state(idx.shape[0], idx.shape[1]), 0
+    for n in split:
+        logits_BTV, state = model.decode_all(idx[:, end : end + n], state)
+        pieces.append(logits_BTV)
+        end += n
+    return require_equal(torch.cat(pieces, dim=1), expected_BTV, f"every position of chunks of {split}", LOOK)
 
 
 def random_split(chooser: random.Random, total: int, longest: int) -> list[int]:

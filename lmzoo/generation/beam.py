@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from lmzoo.errors import InputError
-from lmzoo.generation.loop import check_limits, checked_prompt, decode_evaluating
+from lmzoo.generation.job import check_limits, checked_prompt
+from lmzoo.generation.loop import decode_evaluating
 from lmzoo.model import LanguageModel
 from lmzoo.sampling import SamplingConfig, process
 from lmzoo.state import select

@@ -1,4 +1,4 @@
-"""The one sampler loop, the same for every model: tokens in, tokens out. Legend: B batch, T prompt, L all positions.
+"""The one sampler loop, the same for every model: tokens in, tokens out. Legend: B rows, P prompts, T prompt, L all.
 
 It needs of a model only `init_state` and `decode`. Prompts of different lengths need no padding: all rows start
 together, and a row whose prompt is longer is fed its own tokens where others sample. `generate`, `stream` and
@@ -8,76 +8,63 @@ together, and a row whose prompt is longer is fed its own tokens where others sa
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import NamedTuple, Unpack
 
 import torch
 from torch import Tensor
 
-from lmzoo.errors import InputError
+from lmzoo.generation.choice import Settings
+from lmzoo.generation.job import Job, Options, checked_prompt
 from lmzoo.model import LanguageModel
-from lmzoo.randomness import row_seeds, uniforms
-from lmzoo.sampling import SamplingConfig, sample_with
-from lmzoo.state import State
+from lmzoo.randomness import uniforms
+from lmzoo.state import State, select
 
 
 def generate(
-    model: LanguageModel,
-    idx: Tensor,
-    max_new_tokens: int,
-    config: SamplingConfig | None = None,
-    *,
-    stop_tokens: Sequence[int] = (),
-    generator: torch.Generator | None = None,
-    seeds: Sequence[int] | None = None,
+    model: LanguageModel, idx: Tensor, max_new_tokens: int, config: Settings = None, **options: Unpack[Options]
 ) -> Tensor:
-    """Continue the prompts idx (B, T) by `max_new_tokens` tokens each: (B, T + max_new_tokens) int64.
+    """Continue the prompts idx (P, T) by `max_new_tokens` tokens each: (B, T + max_new_tokens) int64, B = P n_samples.
 
     A row that has drawn one of `stop_tokens` repeats it to the end. Arguments and errors as in `stream`.
     """
-    tokens = list(stream(model, idx, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator, seeds=seeds))
+    tokens = list(stream(model, idx, max_new_tokens, config, **options))
     tokens += tokens[-1:] * (max_new_tokens - len(tokens))  # every row has stopped and repeats its last
-    idx = idx.to(model.device)
-    return torch.cat([idx, torch.stack(tokens, dim=1)], dim=1) if tokens else idx.clone()
+    rows_BT = idx.to(model.device).repeat_interleave(options.get("n_samples", 1), dim=0)
+    return torch.cat([rows_BT, torch.stack(tokens, dim=1)], dim=1) if tokens else rows_BT.clone()
 
 
 def stream(
-    model: LanguageModel,
-    idx: Tensor,
-    max_new_tokens: int,
-    config: SamplingConfig | None = None,
-    *,
-    stop_tokens: Sequence[int] = (),
-    generator: torch.Generator | None = None,
-    seeds: Sequence[int] | None = None,
+    model: LanguageModel, idx: Tensor, max_new_tokens: int, config: Settings = None, **options: Unpack[Options]
 ) -> Iterator[Tensor]:
-    """Continue idx (B, T >= 1) int64 one token at a time: yields (B,) int64 as they are drawn, on the model's device.
+    """Continue idx (P, T >= 1) int64 one token at a time: yields (B,) int64 as they are drawn, on the model's device.
 
-    Ends after `max_new_tokens`, or sooner when every row has drawn one of `stop_tokens`; a row that has repeats it
-    while others go on. The model works in evaluation mode and is left as it was between any two tokens.
+    `config` is for all rows, or a sequence with one for each; `options` are those of `Options`. Ends after
+    `max_new_tokens`, or sooner when every row has drawn one of `stop_tokens`; a row that has repeats it while others go
+    on. The model works in evaluation mode and is left as it was between any two tokens.
 
-    Randomness: `seeds` gives each row its own; else each row takes its seed from `generator` (None: torch's global
-    one) in turn, when `stream` is called. A row draws the same whatever else is in the batch.
-    Raises `InputError` at once for an empty prompt, ids out of range, `max_new_tokens` below 0 or unsuitable seeds;
-    while drawing, when the model gives NaN.
+    Raises `InputError` at once for an empty prompt, ids out of range, `max_new_tokens` below 0, unsuitable seeds and
+    other options that cannot be; while drawing, when the model or a processor gives NaN or leaves no token.
     """
+    return (step.tokens for step in steps(model, make_job(model, idx, max_new_tokens, config, **options)))
+
+
+def make_job(
+    model: LanguageModel, idx: Tensor, max_new_tokens: int, config: Settings = None, **options: Unpack[Options]
+) -> Job:
+    """The request for prompts idx (P, T) of one length. Raises as `stream` does at once."""
     idx = checked_prompt(model, "idx", idx)
-    check_limits(model, max_new_tokens, stop_tokens)
-    seeds_B = row_seeds(len(idx), generator, seeds)
-    return _steps(
-        model, idx, [idx.shape[1]] * len(idx), max_new_tokens, config or SamplingConfig(), stop_tokens, seeds_B
-    )
+    return Job.make(model, idx, [idx.shape[1]] * len(idx), max_new_tokens, config, **options)
 
 
 def generate_ragged(
     model: LanguageModel,
     prompts: Sequence[Sequence[int] | Tensor],
     max_new_tokens: int,
-    config: SamplingConfig | None = None,
-    *,
-    stop_tokens: Sequence[int] = (),
-    generator: torch.Generator | None = None,
-    seeds: Sequence[int] | None = None,
+    config: Settings = None,
+    **options: Unpack[Options],
 ) -> list[Tensor]:
-    """Continue prompts of different lengths: for each its tokens and `max_new_tokens` more, (T_r + max_new_tokens,).
+    """Continue prompts of different lengths: for each row its prompt and what is new, (T_r + max_new_tokens,) int64.
 
     Row r is what `generate` gives for that prompt alone with that row's seed. Arguments and errors as in `stream`.
     """
@@ -85,92 +72,94 @@ def generate_ragged(
         checked_prompt(model, f"prompts[{r}]", torch.as_tensor(prompt, dtype=_id_type(prompt))[None])[0]
         for r, prompt in enumerate(prompts)
     ]
-    check_limits(model, max_new_tokens, stop_tokens)
-    seeds_B = row_seeds(len(rows), generator, seeds)
     if not rows:
         return []
-    prompts_BL = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    lengths = [len(row) for row in rows]
-    settings = config or SamplingConfig()
-    steps = list(_steps(model, prompts_BL, lengths, max_new_tokens, settings, stop_tokens, seeds_B))
-    tokens_BL = torch.stack(steps, dim=1) if steps else prompts_BL[:, :0]
+    prompts_PL = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
+    job = Job.make(model, prompts_PL, [len(row) for row in rows], max_new_tokens, config, **options)
+    drawn = [step.tokens for step in steps(model, job)]
+    tokens_BL = torch.stack(drawn, dim=1) if drawn else prompts_PL.new_zeros(len(job.lengths), 0)
     results = []
-    for row, drawn_L in zip(rows, tokens_BL, strict=True):
-        new = drawn_L[len(row) - min(lengths) :][:max_new_tokens]
+    for number, drawn_L in enumerate(tokens_BL):
+        row = rows[number // job.n_samples]
+        new = drawn_L[len(row) - min(job.lengths) :][:max_new_tokens]
         missing = max_new_tokens - len(new)  # when the loop ended early the row has stopped and repeats its last
         results.append(torch.cat([row, new, new[-1:].expand(missing)]))
     return results
 
 
-def _steps(
-    model: LanguageModel,
-    prompts_BL: Tensor,
-    lengths: list[int],
-    max_new_tokens: int,
-    config: SamplingConfig,
-    stop_tokens: Sequence[int],
-    seeds_B: Tensor,
-) -> Iterator[Tensor]:
-    """The loop. Yields the tokens (B,) of each position after the shortest prompt: a row's own as long as it has them,
-    then those it draws. `prompts_BL` is padded at its end with anything.
-    """
+class Step(NamedTuple):
+    """What happened at one position."""
+
+    tokens: Tensor  # (B,) int64: a row's own as long as its prompt has them, then those it drew
+    logits: Tensor  # (B, V) as the model gave them
+    drawn: Tensor  # (B,) bool: drawn now, neither of the prompt nor a stop token repeated
+
+
+def steps(model: LanguageModel, job: Job) -> Iterator[Step]:
+    """The loop: a step for each position after the shortest prompt."""
     device = model.device
-    seeds_B, lengths_B = seeds_B.to(device), torch.tensor(lengths, dtype=torch.long, device=device)
-    stop_S = torch.tensor(list(stop_tokens), dtype=torch.long, device=device)
-    longest = prompts_BL.shape[1]
-    shortest, end = min(lengths, default=longest), longest + max_new_tokens
-    tokens_BL = torch.nn.functional.pad(prompts_BL, (0, end - longest))
-    stopped_B = torch.zeros(len(lengths), dtype=torch.bool, device=device)
-    state: State = model.init_state(len(lengths), end)
-    read = 0
+    lengths_B = torch.tensor(job.lengths, dtype=torch.long, device=device)
+    stop_S = torch.tensor(job.stop_tokens, dtype=torch.long, device=device)
+    forced_N = torch.full((job.max_new_tokens,), -1, dtype=torch.long)
+    for place, token in job.forced_tokens.items():
+        forced_N[place : place + 1] = token  # one beyond the end has no effect
+    forced_N = forced_N.to(device)
+    longest = job.prompts_PL.shape[1]
+    shortest, end = min(job.lengths, default=longest), longest + job.max_new_tokens
+    rows_B = torch.arange(len(job.prompts_PL), device=device).repeat_interleave(job.n_samples)
+    tokens_BL = torch.nn.functional.pad(job.prompts_PL, (0, job.max_new_tokens))[rows_B]
+    stopped_B = torch.zeros(len(rows_B), dtype=torch.bool, device=device)
+    state: State = job.prefix
     for position in range(shortest, end):
-        logits_BV, state = decode_evaluating(model, tokens_BL[:, read:position], state)
-        read = position
-        drawn_B = sample_with(logits_BV, config, tokens_BL[:, :position], uniforms(seeds_B, position - lengths_B))
-        samples_B = position >= lengths_B
-        drawn_B = torch.where(stopped_B, tokens_BL[:, position - 1], drawn_B)
-        new_B = torch.where(samples_B, drawn_B, tokens_BL[:, position])
+        if position == shortest:
+            if state is None:
+                state = model.init_state(len(job.prompts_PL), end)
+            unread_PT = job.prompts_PL[:, state["position"] : shortest]
+            logits_BV, state = decode_evaluating(model, unread_PT, state)
+            if job.n_samples > 1:
+                logits_BV, state = logits_BV[rows_B], select(state, rows_B)
+        else:
+            logits_BV, state = decode_evaluating(model, tokens_BL[:, position - 1 : position], state)
+        count_B = position - lengths_B
+        chosen_B = job.choice.choose(logits_BV, tokens_BL[:, :position], uniforms(job.seeds_B, count_B))
+        if job.forced_tokens:
+            forced_B = forced_N[count_B.clamp(0, job.max_new_tokens - 1)]
+            chosen_B = torch.where(forced_B >= 0, forced_B, chosen_B)
+        samples_B = count_B >= 0
+        chosen_B = torch.where(stopped_B, tokens_BL[:, position - 1], chosen_B)
+        new_B = torch.where(samples_B, chosen_B, tokens_BL[:, position])
         tokens_BL[:, position] = new_B
+        drawn_B = samples_B & ~stopped_B & (count_B < job.max_new_tokens)
         finished = False
         if len(stop_S):
             stopped_B = stopped_B | (samples_B & torch.isin(new_B, stop_S))
-            finished = bool((stopped_B | (position + 1 >= lengths_B + max_new_tokens)).all())
-        yield new_B
+            finished = bool((stopped_B | (position + 1 >= lengths_B + job.max_new_tokens)).all())
+        yield Step(new_B, logits_BV, drawn_B)
         if finished:
             return
 
 
-def decode_evaluating(model: LanguageModel, idx_BT: Tensor, state: State) -> tuple[Tensor, State]:
-    """`model.decode` in evaluation mode. The mode is set for this one call, so that whoever takes tokens from a stream
-    and trains between them, or never takes the last, finds the model as it was.
+@contextmanager
+def evaluating(model: LanguageModel) -> Iterator[None]:
+    """In evaluation mode, for as short as can be: whoever takes tokens from a stream and trains between them, or never
+    takes the last, finds the model as it was.
     """
     training = model.training
     if training:
         model.eval()
     try:
-        return model.decode(idx_BT, state)
+        yield
     finally:
         if training:
             model.train()
 
 
+def decode_evaluating(model: LanguageModel, idx_BT: Tensor, state: State) -> tuple[Tensor, State]:
+    """`model.decode` in evaluation mode."""
+    with evaluating(model):
+        return model.decode(idx_BT, state)
+
+
 def _id_type(prompt: Sequence[int] | Tensor) -> torch.dtype | None:
     """Lists of ids, the empty one included, are int64; a tensor keeps its type, to be checked."""
     return None if isinstance(prompt, Tensor) or any(not isinstance(token, int) for token in prompt) else torch.long
-
-
-def checked_prompt(model: LanguageModel, name: str, idx: Tensor) -> Tensor:
-    """The prompt (B, T) on the model's device."""
-    model._check_ids(name, idx)
-    if idx.shape[1] == 0:
-        raise InputError(f"{name} is an empty prompt: give at least one token to continue from")
-    return idx.to(model.device)
-
-
-def check_limits(model: LanguageModel, max_new_tokens: int, stop_tokens: Sequence[int]) -> None:
-    if not isinstance(max_new_tokens, int) or max_new_tokens < 0:
-        raise InputError(f"max_new_tokens={max_new_tokens!r} must be an integer, 0 or above")
-    vocab_size = model.config.vocab_size
-    for token in stop_tokens:
-        if not 0 <= token < vocab_size:
-            raise InputError(f"stop_tokens holds the id {token}: ids must be in [0, vocab_size={vocab_size})")

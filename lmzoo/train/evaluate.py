@@ -1,4 +1,4 @@
-"""The validation loss: every target of a split once, summed up in float64."""
+"""The validation loss: every target of a split once, summed up in float64; and how it falls with the context read."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ import torch
 
 from lmzoo.data.batches import eval_batches
 from lmzoo.data.store import TokenSplit
+from lmzoo.errors import DataError
 from lmzoo.losses import IGNORE_INDEX
 from lmzoo.model import LanguageModel
 from lmzoo.train.precision import autocast
 
 TOKENS_AT_A_TIME = 8192
+POSITION_TOKENS = 1 << 15  # enough for two digits at each position, and bearable where every token costs a window
 
 
 @dataclass(frozen=True)
@@ -60,3 +62,40 @@ def evaluate(
     mean = float(total) / count
     bits_per_byte = mean * split.n_tokens / (math.log(2) * split.n_bytes)
     return EvalResult(mean, bits_per_byte, count, round(split.n_bytes * count / split.n_tokens))
+
+
+@dataclass(frozen=True)
+class PositionLoss:
+    """`loss` in nats per token over the `tokens` targets that had `first` to `last` tokens before them."""
+
+    first: int
+    last: int
+    loss: float
+    tokens: int
+
+
+def evaluate_positions(
+    model: LanguageModel, split: TokenSplit, *, length: int | None = None, tokens: int = POSITION_TOKENS
+) -> list[PositionLoss]:
+    """The loss by the number of tokens read before, 1 to `length` (default: the model's `context_length`).
+
+    Over windows of `length` targets that do not overlap, as many as come first in `tokens` of them (at least one). The
+    ranges double, and one ends where training ended. Raises `DataError` for a split shorter than a window.
+    """
+    trained = model.config.context_length
+    length = length or trained
+    if split.n_tokens <= length:
+        raise DataError(f"the {split.split} split has {split.n_tokens} tokens: length={length} needs {length + 1}")
+    windows = max(1, min(tokens, split.n_tokens - 1) // length)
+    rows = max(1, TOKENS_AT_A_TIME // length)
+    total_T = torch.zeros(length, dtype=torch.float64)
+    for start in range(0, windows, rows):
+        starts = range(start * length, min(start + rows, windows) * length, length)
+        idx_BT = torch.stack([torch.from_numpy(split.tokens[s : s + length + 1].astype("int64")) for s in starts])
+        total_T -= model.score(idx_BT).double().sum(dim=0).cpu()
+    ends = sorted({2**n for n in range(length.bit_length())} | {length} | ({trained} if trained < length else set()))
+    firsts = [1, *(end + 1 for end in ends[:-1])]
+    return [
+        PositionLoss(first, last, float(total_T[first - 1 : last].mean()) / windows, windows * (last - first + 1))
+        for first, last in zip(firsts, ends, strict=True)
+    ]

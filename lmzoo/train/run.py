@@ -11,13 +11,13 @@ import torch
 
 from lmzoo import commit, registry, saving
 from lmzoo.data.corpora import load_corpus
-from lmzoo.data.store import open_store, require_length
+from lmzoo.data.store import TokenSplit, open_store, require_length
 from lmzoo.data.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
 from lmzoo.errors import CheckpointError, DataError
 from lmzoo.model import LanguageModel
 from lmzoo.train.checkpoint import TrainingState, newest_valid, restore_checkpoint
 from lmzoo.train.directory import check_directory, create, make_tables, read_tables, require_same
-from lmzoo.train.evaluate import EvalResult, evaluate
+from lmzoo.train.evaluate import EvalResult, PositionLoss, evaluate, evaluate_positions
 from lmzoo.train.events import DataEvent, EndEvent, Event, Listener, NoteEvent, StartEvent
 from lmzoo.train.lock import locked
 from lmzoo.train.metrics import MetricsWriter
@@ -159,6 +159,18 @@ def evaluate_run(path: str | Path, data: str | None = None) -> EvalResult:
 
     Raises `DataError` when its own text has changed since.
     """
+    model, split, precision = _model_and_split(path, data)
+    return evaluate(model, split, precision=precision)
+
+
+def evaluate_run_positions(path: str | Path, data: str | None = None, length: int | None = None) -> list[PositionLoss]:
+    """The same by the number of tokens read before, up to `length`, which may be beyond the training's."""
+    model, split, _ = _model_and_split(path, data)
+    return evaluate_positions(model, split, length=length)
+
+
+def _model_and_split(path: str | Path, data: str | None) -> tuple[LanguageModel, TokenSplit, str]:
+    """The model of a run, the validation split, and the precision it was trained in."""
     model, tokenizer, tables = load_run(path)
     corpus = load_corpus(data or str(tables["data"].get("data")))
     trained_on = tables["data"].get("corpus_sha256")
@@ -166,7 +178,7 @@ def evaluate_run(path: str | Path, data: str | None = None) -> EvalResult:
         raise DataError(f"{corpus.name}: its SHA-256 is {corpus.sha256}, that of the run's text was {trained_on}")
     split = open_store(corpus, tokenizer).val
     require_length(split, 1)
-    return evaluate(model, split, precision=tables["machine"]["precision"])
+    return model, split, tables["machine"]["precision"]
 
 
 def _sample(trainer: Trainer, tokenizer: Tokenizer) -> str:

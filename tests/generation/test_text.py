@@ -12,7 +12,8 @@ import lmzoo
 from lmzoo.data.tokenizers import Tokenizer, train_tokenizer
 from lmzoo.errors import DataError, InputError
 from lmzoo.generation import generate
-from lmzoo.generation.text import StopMatcher, generate_text
+from lmzoo.generation.drafts import PromptLookup
+from lmzoo.generation.text import StopMatcher, generate_text, generate_texts
 from lmzoo.model import LanguageModel
 from lmzoo.sampling import SamplingConfig
 
@@ -130,6 +131,42 @@ def test_a_stop_token_ends_the_text_and_is_left_out() -> None:
     assert "".join(generate_text(model, tokenizer, "a", 9, SamplingConfig(0.0), stop_tokens=dot)) == "bcd"
     held = generate_text(model, tokenizer, "a", 9, SamplingConfig(0.0), stop="d!", stop_tokens=dot)
     assert "".join(held) == "bcd"
+
+
+def test_several_texts_are_as_each_alone() -> None:
+    tokenizer = train_tokenizer("byte", [])
+    model = random_bigram(256)
+    stops, stop_tokens = [" ", "ab"], list(range(200, 208))
+    texts = generate_texts(model, tokenizer, "w", 6, 90, stop=stops, stop_tokens=stop_tokens, generator=seeded(1))
+    one = seeded(1)
+    alone = [
+        "".join(generate_text(model, tokenizer, "w", 90, stop=stops, stop_tokens=stop_tokens, generator=one))
+        for _ in range(6)
+    ]
+    assert texts == alone
+    assert len(set(map(len, texts))) > 2, "the test needs texts that end at different places"
+    with pytest.raises(InputError, match="n_samples=0"):
+        generate_texts(model, tokenizer, "w", 0, 5)
+
+
+def test_several_texts_end_with_the_last_of_them() -> None:
+    tokenizer = train_tokenizer("char", ["abcdefgh"])
+    model = reciting(tokenizer, "abcdefgh")
+    read: list[int] = []
+    next(iter(model.children())).register_forward_pre_hook(lambda _, args: read.append(args[0].numel()))
+    assert generate_texts(model, tokenizer, "a", 2, 7, SamplingConfig(0.0), stop="cd") == ["b", "b"]
+    assert read == [1, 2, 2]
+
+
+def test_a_draft_changes_no_greedy_text() -> None:
+    tokenizer = train_tokenizer("char", ["abcdefgh."])
+    model = reciting(tokenizer, "abcdefgh.")
+    for draft in (model, PromptLookup(tokenizer.vocab_size)):
+        pieces = generate_text(model, tokenizer, "a", 9, SamplingConfig(0.0), stop="fg", draft=draft)
+        assert list(pieces) == ["b", "c", "d", "e"]
+        dot = tokenizer.encode(".")
+        pieces = generate_text(model, tokenizer, "a", 20, SamplingConfig(0.0), stop_tokens=dot, draft=draft)
+        assert "".join(pieces) == "bcdefgh"
 
 
 def test_bad_input_is_refused_at_once() -> None:

@@ -1,163 +1,22 @@
-"""The command line: parse, call, print. A command's work lives in its room; nothing heavy is imported before.
-
-Exit codes: 0 done, 1 a check failed, 2 bad input (one line on stderr), 130 interrupted.
-"""
+"""Commands about runs: train, sample, eval, compare."""
 
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
-import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-import lmzoo
 from lmzoo import config as configs
-from lmzoo import registry
-from lmzoo.errors import ConfigError, LmzooError
+from lmzoo.cli.group import cli, plugin_option, set_option
+from lmzoo.errors import ConfigError
 
 if TYPE_CHECKING:
     from lmzoo.data.tokenizers import Tokenizer
     from lmzoo.generation.drafts import Draft
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-def main() -> None:
-    """Entry point of the `lmzoo` command: bad input is one clear line and exit code 2."""
-    # Read by GNU OpenMP when torch is loaded: how long a thread that waits for another one spins before it sleeps. The
-    # default is 30 times longer, which helps nobody and halves the speed of small models on a busy machine (docs/log.md).
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    warnings.showwarning = _show_warning
-    try:
-        code = cli.main(standalone_mode=False)
-    except click.exceptions.Abort as error:  # from Ctrl-C; the trainer's own says where it stopped and how to go on
-        code = _say(str(error.__cause__ or "") or "interrupted", 130)
-    except click.UsageError as error:
-        where = error.ctx.command_path if error.ctx else "lmzoo"
-        code = _say(f"{error.format_message()}  (see {where} --help)", 2)
-    except click.ClickException as error:
-        code = _say(error.format_message(), 2)
-    except LmzooError as error:
-        code = _say(str(error), 2)
-    except KeyboardInterrupt:
-        code = _say("interrupted", 130)
-    except BrokenPipeError:  # `lmzoo list | head`
-        sys.stderr.close()
-        code = 0
-    sys.exit(code if isinstance(code, int) else 0)
-
-
-def _show_warning(message: Warning | str, category: type[Warning], *place: object) -> None:
-    """A warning in one line, as errors are; where in our code it was raised is nothing to the user."""
-    click.echo(f"lmzoo: warning: {message}", err=True)
-
-
-def _say(message: str, code: int) -> int:
-    click.echo(f"lmzoo: {message}", err=True)
-    return code
-
-
-def plugin_option(command: Command) -> Command:
-    """`--plugin FILE_OR_MODULE`: load it before anything else of the command happens."""
-
-    def load(ctx: click.Context, option: click.Parameter, sources: tuple[str, ...]) -> None:
-        for source in sources:
-            registry.load_plugin(source)
-
-    text = "A Python file or module that registers more models."
-    return click.option(
-        "--plugin", multiple=True, metavar="FILE|MODULE", expose_value=False, is_eager=True, callback=load, help=text
-    )(command)
-
-
-def set_option(command: Command) -> Command:
-    """`--set KEY=VALUE`, any number of times."""
-    text = "Override a setting of the model or the training, e.g. d_model=256 or train.seed=1."
-    return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=text)(command)
-
-
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(lmzoo.__version__, prog_name="lmzoo")
-def cli() -> None:
-    """An architecture zoo for language models: one contract, one trainer, one sampler.
-
-    \b
-    lmzoo list                                        what there is
-    lmzoo train gpt2.tiny --data pydocs               train one model; writes runs/gpt2.tiny
-    lmzoo sample runs/gpt2.tiny --prompt "The "       let it write
-    lmzoo compare bigram lstm.tiny gpt2.tiny          train several alike, and rank them
-    lmzoo check my_model.py                           is a new backbone right?
-    """
-
-
-@cli.command("list")
-@click.argument("pattern", default="*")
-@click.option("--state", type=click.Choice(["none", "constant", "linear"]), help="How the decoding state grows.")
-@click.option("--extrapolates/--no-extrapolates", default=None, help="Goes on past its training context, or not.")
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON list of names.")
-@plugin_option
-def list_command(pattern: str, state: str | None, extrapolates: bool | None, as_json: bool) -> None:
-    """List models: families and their presets.
-
-    \b
-    lmzoo list
-    lmzoo list 'gpt*'
-    lmzoo list --state constant      families whose memory does not grow with the text
-    """
-    wanted = {"state_growth": state, "extrapolates": extrapolates}
-    names = lmzoo.list_models(pattern, **{fact: value for fact, value in wanted.items() if value is not None})
-    if as_json:
-        click.echo(json.dumps(names))
-        return
-    families = registry.families()
-    width = max((len(name) for name in names), default=0)
-    for name in names:
-        family, _, preset = name.partition(".")
-        text = families[family].presets[preset].source if preset else families[family].facts.get("summary", "")
-        click.echo(f"{click.style(name.ljust(width), bold=not preset)}  {text}".rstrip())
-    if not names:
-        click.echo(f"no model matches {pattern!r}; lmzoo list shows all", err=True)
-
-
-@cli.command()
-@click.argument("name")
-@click.option("--vocab-size", default=65, show_default=True, help="For the counts below.")
-@plugin_option
-def show(name: str, vocab_size: int) -> None:
-    """Show a model: its card, its settings, its size and costs.
-
-    \b
-    lmzoo show mamba
-    lmzoo show gpt2.124m --vocab-size 50257
-    """
-    import torch
-
-    family, preset = registry.split_name(name)
-    with torch.device("meta"):  # counting needs no memory
-        model = lmzoo.create_model(name, vocab_size=vocab_size)
-    T = model.config.context_length
-    if family.card:
-        from rich.console import Console
-        from rich.markdown import Markdown
-
-        Console().print(Markdown(family.card))
-        click.echo()
-    facts = {
-        "parameters": f"{model.num_params():,} ({model.num_params(embedding=False):,} without embeddings)",
-        "FLOPs per token": f"{model.flops_per_token(T):,.0f} forward, in a sequence of {T}",
-        "decoding state": f"{model.state_bytes(T):,} bytes a row at {T} tokens ({model.traits.state_growth})",
-        "presets": ", ".join(family.presets) or "none",
-    }
-    if preset:
-        facts["source"] = preset.source
-    click.echo("\n".join(f"{fact + ':':17}{value}" for fact, value in facts.items()) + "\n")
-    click.echo(configs.dump_toml({"model": configs.to_dict(model.config), "train": registry.recipe(name)}))
 
 
 @cli.command()
@@ -354,59 +213,3 @@ def compare(names: tuple[str, ...], data: str, out: Path, tokenizer: str, overri
         listeners=[ProgressBar()],
     )
     print_results(results, out)
-
-
-@cli.command()
-@click.argument("targets", nargs=-1)
-@click.option("--only", multiple=True, metavar="CHECK", help="Run this check alone.")
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON (a list for several models).")
-@plugin_option
-def check(targets: tuple[str, ...], only: tuple[str, ...], as_json: bool) -> None:
-    """Is a model right? Causality, caches, masks, losses, gradients, saving.
-
-    A TARGET is a registered name, a Python file that registers models, or a run; without one, every registered family
-    is checked. Exits 0 when all passes, 1 when something fails.
-
-    \b
-    lmzoo check gpt2
-    lmzoo check my_mixer.py
-    lmzoo check runs/gpt2.tiny --only decoding
-    """
-    import torch
-
-    from lmzoo.conformance import Result, check_model
-    from lmzoo.conformance.target import subjects
-
-    torch.set_num_threads(1)  # the models that are checked are tiny: sharing their work out costs more than it saves
-
-    def show_result(result: Result) -> None:
-        mark = click.style("ok  ", fg="green") if result.passed else click.style("FAIL", fg="red", bold=True)
-        click.echo(f"{mark}  {result.name.ljust(18)} {result.saw}")
-
-    models = [subject for target in targets or registry.families() for subject in subjects(target)]
-    reports = []
-    for model in models:
-        if not as_json:
-            click.secho(model if isinstance(model, str) else f"{model.family} ({targets[0]})", bold=True)
-        reports.append(check_model(model, only=only or None, listener=None if as_json else show_result))
-        if not as_json:
-            click.echo(str(reports[-1]).splitlines()[-1])
-    if as_json:
-        click.echo(json.dumps([r.to_dict() for r in reports] if len(reports) > 1 else reports[0].to_dict()))
-    sys.exit(0 if all(report.passed for report in reports) else 1)
-
-
-@cli.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Print the script that completes lmzoo's commands and options.
-
-    \b
-    lmzoo completion bash >> ~/.bashrc
-    lmzoo completion fish > ~/.config/fish/completions/lmzoo.fish
-    """
-    from click.shell_completion import get_completion_class
-
-    kind = get_completion_class(shell)
-    assert kind is not None
-    click.echo(kind(cli, {}, "lmzoo", "_LMZOO_COMPLETE").source())

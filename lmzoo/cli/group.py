@@ -1,0 +1,92 @@
+"""The command itself: its entry point, how errors are told, and the options that several commands have."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any, TextIO, TypeVar
+
+import click
+
+import lmzoo
+from lmzoo import registry
+from lmzoo.errors import LmzooError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def main() -> None:
+    """Entry point of the `lmzoo` command: bad input is one clear line and exit code 2."""
+    # Read by GNU OpenMP when torch is loaded: how long a thread that waits for another one spins before it sleeps. The
+    # default is 30 times longer, which halves the speed of small models on a busy machine (docs/log.md).
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    warnings.showwarning = _show_warning
+    try:
+        code = cli.main(standalone_mode=False)
+    except click.exceptions.Abort as error:  # from Ctrl-C; the trainer's own says where it stopped and how to go on
+        code = _say(str(error.__cause__ or "") or "interrupted", 130)
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "lmzoo"
+        code = _say(f"{error.format_message()}  (see {where} --help)", 2)
+    except click.ClickException as error:
+        code = _say(error.format_message(), 2)
+    except LmzooError as error:
+        code = _say(str(error), 2)
+    except KeyboardInterrupt:
+        code = _say("interrupted", 130)
+    except BrokenPipeError:  # `lmzoo list | head`
+        sys.stderr.close()
+        code = 0
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """A warning in one line, as errors are; where in our code it was raised is nothing to the user."""
+    click.echo(f"lmzoo: warning: {message}", err=True)
+
+
+def _say(message: str, code: int) -> int:
+    click.echo(f"lmzoo: {message}", err=True)
+    return code
+
+
+def plugin_option(command: Command) -> Command:
+    """`--plugin FILE_OR_MODULE`: load it before anything else of the command happens."""
+
+    def load(ctx: click.Context, option: click.Parameter, sources: tuple[str, ...]) -> None:
+        for source in sources:
+            registry.load_plugin(source)
+
+    text = "A Python file or module that registers more models."
+    return click.option(
+        "--plugin", multiple=True, metavar="FILE|MODULE", expose_value=False, is_eager=True, callback=load, help=text
+    )(command)
+
+
+def set_option(command: Command) -> Command:
+    """`--set KEY=VALUE`, any number of times."""
+    text = "Override a setting of the model or the training, e.g. d_model=256 or train.seed=1."
+    return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=text)(command)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(lmzoo.__version__, prog_name="lmzoo")
+def cli() -> None:
+    """An architecture zoo for language models: one contract, one trainer, one sampler.
+
+    \b
+    lmzoo list                                        what there is
+    lmzoo train gpt2.tiny --data pydocs               train one model; writes runs/gpt2.tiny
+    lmzoo sample runs/gpt2.tiny --prompt "The "       let it write
+    lmzoo compare bigram lstm.tiny gpt2.tiny          train several alike, and rank them
+    lmzoo check my_model.py                           is a new backbone right?
+    """

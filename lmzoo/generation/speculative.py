@@ -1,0 +1,186 @@
+"""Speculative decoding: a cheap draft guesses some tokens, the model checks them all in one pass.
+
+Leviathan, Kalman & Matias 2023 (arXiv 2211.17192, algorithm 1): a guess x from the draft's q is kept with probability
+min(1, p(x) / q(x)), p being the model's; otherwise the token is drawn from max(0, p - q), normalised. So every token
+has exactly the model's own distribution, whatever the draft. Where both are greedy, a guess is kept when it is right.
+
+Deviations: the algorithm draws one more token from p when all guesses were kept; here that place has a guess too, which
+is judged like the others. So the token at a place depends on the row's seed and what comes before it alone: neither on
+how many tokens are guessed at a time, nor on the other rows. Rows keep step: all go on from the first place at which
+one of them refused its guess. Undoing is going back to an earlier state, a value, so it works for every model.
+
+Legend: B rows, N guesses, T unread tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from lmzoo.errors import InputError
+from lmzoo.generation.choice import Choice, Settings
+from lmzoo.generation.drafts import Draft
+from lmzoo.generation.job import check_limits, checked_prompt
+from lmzoo.generation.loop import decode_evaluating, evaluating
+from lmzoo.model import LanguageModel
+from lmzoo.randomness import row_seeds, uniforms
+from lmzoo.sampling import draw
+from lmzoo.state import State
+
+
+def generate_speculative(
+    model: LanguageModel,
+    draft: Draft,
+    idx: Tensor,
+    max_new_tokens: int,
+    config: Settings = None,
+    *,
+    n_guesses: int = 4,
+    stop_tokens: Sequence[int] = (),
+    generator: torch.Generator | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Tensor:
+    """Continue idx (B, T) as `generate` does, faster if `draft` guesses well: (B, T + max_new_tokens) int64.
+
+    Greedy gives the tokens that `generate` gives (unless two logits are equal but for rounding, which reading several
+    tokens at once may change); sampling has the same distribution, by other draws. Arguments and errors as in
+    `stream_speculative`.
+    """
+    blocks = stream_speculative(
+        model,
+        draft,
+        idx,
+        max_new_tokens,
+        config,
+        n_guesses=n_guesses,
+        stop_tokens=stop_tokens,
+        generator=generator,
+        seeds=seeds,
+    )
+    tokens_BT = torch.cat([idx.to(model.device), *blocks], dim=1)
+    missing = idx.shape[1] + max_new_tokens - tokens_BT.shape[1]
+    return torch.cat([tokens_BT, tokens_BT[:, -1:].expand(-1, missing)], dim=1)
+
+
+def stream_speculative(
+    model: LanguageModel,
+    draft: Draft,
+    idx: Tensor,
+    max_new_tokens: int,
+    config: Settings = None,
+    *,
+    n_guesses: int = 4,
+    stop_tokens: Sequence[int] = (),
+    generator: torch.Generator | None = None,
+    seeds: Sequence[int] | None = None,
+) -> Iterator[Tensor]:
+    """Yields a block of new tokens (B, 1 to n_guesses) int64 for each pass of `model`: the longer, the more is gained.
+
+    `draft` is a model of the same vocabulary, or what `lmzoo.generation.drafts` has. Settings apply to both. Past the
+    context of a model that does not extrapolate, tokens are read one by one and nothing is gained. Raises `InputError`
+    as `stream` does, for `n_guesses` below 1, and for a draft of another vocabulary.
+    """
+    idx = checked_prompt(model, "idx", idx)
+    check_limits(model, max_new_tokens, stop_tokens)
+    if not isinstance(n_guesses, int) or n_guesses < 1:
+        raise InputError(f"n_guesses={n_guesses!r} must be a positive integer")
+    seeds_B = row_seeds(len(idx), generator, seeds).to(model.device)
+    choice = Choice.make(config, len(idx))
+    return _blocks(model, draft, idx, max_new_tokens, choice, n_guesses, stop_tokens, seeds_B)
+
+
+def _blocks(
+    model: LanguageModel,
+    draft: Draft,
+    idx: Tensor,
+    max_new_tokens: int,
+    choice: Choice,
+    n_guesses: int,
+    stop_tokens: Sequence[int],
+    seeds_B: Tensor,
+) -> Iterator[Tensor]:
+    B, prompt = idx.shape
+    stop_S = torch.tensor(list(stop_tokens), dtype=torch.long, device=idx.device)
+    stopped_B = torch.zeros(B, dtype=torch.bool, device=idx.device)
+    end = prompt + max_new_tokens
+    tokens_BT = idx
+    state, unread = model.init_state(B, end), 1  # what `state` has not read: the last `unread` tokens
+    if prompt > 1 and max_new_tokens:
+        _, state = decode_evaluating(model, idx[:, :-1], state)
+    draft_state, draft_unread = draft.init_state(B, end), prompt
+    while tokens_BT.shape[1] < end and not (len(stop_S) and bool(stopped_B.all())):
+        n = min(n_guesses, end - tokens_BT.shape[1])
+        count = tokens_BT.shape[1] - prompt
+        guessed_BT, guess_probs, draft_states = _guess(
+            draft, draft_state, tokens_BT, draft_unread, n, choice, seeds_B, count
+        )
+        if guess_probs[0].shape[1] != model.config.vocab_size:
+            rule = f"the draft {guess_probs[0].shape[1]}: they must have the same tokens"
+            raise InputError(f"the model has vocab_size={model.config.vocab_size}, {rule}")
+        with evaluating(model):
+            logits_BTV, after = model.decode_all(guessed_BT[:, -n - unread : -1], state)
+        place, kept = tokens_BT.shape[1], True
+        for i in range(n):
+            if not kept:
+                break
+            probs_BV = choice.probabilities(logits_BTV[:, i - n], tokens_BT)
+            uniform_2B = [uniforms(seeds_B, torch.full_like(seeds_B, 3 * (count + i) + k)) for k in (1, 2)]
+            new_B = judge(probs_BV, guess_probs[i], guessed_BT[:, place + i], *uniform_2B)
+            new_B = torch.where(stopped_B, tokens_BT[:, -1], new_B)
+            kept = bool((stopped_B | (new_B == guessed_BT[:, place + i])).all())
+            stopped_B = stopped_B | torch.isin(new_B, stop_S)
+            tokens_BT = torch.cat([tokens_BT, new_B[:, None]], dim=1)
+        block_BN = tokens_BT[:, place:].clone()
+        made = block_BN.shape[1]
+        draft_state, draft_unread = draft_states[made - 1], 1
+        if kept:  # a row that has stopped may have read other tokens than it shows: it draws nothing any more
+            state, unread = after, 1
+        else:  # back to the state before; what was accepted is read again together with the next guesses
+            unread += made
+            if unread > 2 * n_guesses + 1:
+                _, state = decode_evaluating(model, tokens_BT[:, -unread:-1], state)
+                unread = 1
+        yield block_BN
+
+
+def _guess(
+    draft: Draft,
+    state: State,
+    tokens_BT: Tensor,
+    unread: int,
+    n: int,
+    choice: Choice,
+    seeds_B: Tensor,
+    count: int,
+) -> tuple[Tensor, list[Tensor], list[State]]:
+    """The tokens with `n` guesses behind them, the probabilities (B, V) each was drawn from, and the states before each
+    guess was read.
+    """
+    probs: list[Tensor] = []
+    states: list[State] = []
+    for i in range(n):
+        with evaluating(draft) if isinstance(draft, LanguageModel) else nullcontext():
+            logits_BV, state = draft.decode(tokens_BT[:, -unread:], state)
+        unread = 1
+        probs_BV = choice.probabilities(logits_BV, tokens_BT)
+        guess_B = draw(probs_BV, uniforms(seeds_B, torch.full_like(seeds_B, 3 * (count + i))))
+        tokens_BT = torch.cat([tokens_BT, guess_B[:, None]], dim=1)
+        probs.append(probs_BV)
+        states.append(state)
+    return tokens_BT, probs, states
+
+
+def judge(
+    probs_BV: Tensor, guess_probs_BV: Tensor, guess_B: Tensor, uniform_B: Tensor, other_uniform_B: Tensor
+) -> Tensor:
+    """Tokens (B,) distributed as `probs_BV`, equal to the guesses drawn from `guess_probs_BV` as often as can be."""
+    p_B = probs_BV.gather(1, guess_B[:, None])[:, 0]
+    q_B = guess_probs_BV.gather(1, guess_B[:, None])[:, 0]
+    kept_B = uniform_B * q_B < p_B
+    rest_BV = (probs_BV - guess_probs_BV).clamp(min=0.0)
+    empty_B1 = rest_BV.sum(dim=-1, keepdim=True) == 0  # equal but for rounding: all would be kept
+    other_B = draw(torch.where(empty_B1, probs_BV, rest_BV), other_uniform_B)
+    return torch.where(kept_B, guess_B, other_B)

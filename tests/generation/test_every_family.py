@@ -1,0 +1,155 @@
+"""What the sampler offers, on every registered family: nothing in it may depend on the architecture."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmzoo import registry, state
+from lmzoo.conformance import Subject, subject
+from lmzoo.generation import (
+    NGramDraft,
+    PromptLookup,
+    beam_search,
+    generate,
+    generate_ragged,
+    generate_speculative,
+    generate_with_log_probs,
+    stream,
+)
+from lmzoo.generation.drafts import Draft
+from lmzoo.model import LanguageModel
+from lmzoo.sampling import SamplingConfig
+
+FAMILIES = list(registry.families())
+GREEDY, WARM = SamplingConfig(0.0), SamplingConfig(1.2, top_p=0.9, repetition_penalty=1.1)
+
+
+@cache
+def small(family: str) -> Subject:
+    return subject(family)
+
+
+@cache
+def model_of(family: str) -> LanguageModel:
+    return small(family).model()
+
+
+def forward_logits(model: LanguageModel, idx: Tensor) -> Tensor:
+    """Logits of the last position, by `forward` on what the model sees."""
+    with torch.no_grad():
+        seen = idx if model.traits.extrapolates else idx[:, -model.config.context_length :]
+        return model(seen).logits[:, -1]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_decode_all_gives_every_position_at_any_split(family: str) -> None:
+    model, T = model_of(family), small(family).context
+    idx = small(family).tokens(2, T + 5)
+    for split in ([T + 5], [3, T - 1, 3], [T, 5], [T + 2, 1, 2]):
+        current, pieces, end = model.init_state(2, T), [], 0
+        for n in split:
+            logits_BTV, current = model.decode_all(idx[:, end : end + n], current)
+            assert logits_BTV.shape == (2, n, small(family).config.vocab_size)
+            pieces.append(logits_BTV)
+            end += n
+        whole_BTV = torch.cat(pieces, dim=1)
+        for t in range(T + 5):
+            torch.testing.assert_close(whole_BTV[:, t], forward_logits(model, idx[:, : t + 1]), rtol=1e-4, atol=1e-4)
+        more_BV, _ = model.decode(idx[:, :1], current)
+        torch.testing.assert_close(
+            more_BV, forward_logits(model, torch.cat([idx, idx[:, :1]], dim=1)), rtol=1e-4, atol=1e-4
+        )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_and_log_probabilities_are_those_of_forward(family: str) -> None:
+    model, T = model_of(family), small(family).context
+    idx = small(family).tokens(2, T + 4)
+    got = model.score(idx)
+    for t in range(1, T + 4):
+        expected = forward_logits(model, idx[:, :t]).log_softmax(-1).gather(1, idx[:, t : t + 1])[:, 0]
+        torch.testing.assert_close(got[:, t - 1], expected, rtol=1e-4, atol=1e-4)
+    out = generate_with_log_probs(model, idx[:, :4], T, WARM, seeds=[1, 2], top=2)
+    torch.testing.assert_close(out.log_probs, model.score(out.tokens)[:, 3:], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_prompts_of_different_lengths_and_samples_are_as_each_alone(family: str) -> None:
+    model, tokens = model_of(family), small(family).tokens(3, 9)
+    rows = [tokens[0, :2], tokens[1, :9], tokens[2, :4]]
+    configs = [WARM, GREEDY, WARM, SamplingConfig(0.7, min_p=0.05), GREEDY, WARM]
+    together = generate_ragged(model, rows, 6, configs, n_samples=2, seeds=range(6), stop_tokens=[5])
+    for number, got in enumerate(together):
+        idx = rows[number // 2][None]
+        alone = generate(model, idx, 6, configs[number], seeds=[number], stop_tokens=[5])
+        assert torch.equal(got, alone[0])
+    assert torch.equal(torch.stack(list(stream(model, tokens, 6, WARM, seeds=range(3))), 1), _new(model, tokens))
+
+
+def _new(model: LanguageModel, idx: Tensor) -> Tensor:
+    return generate(model, idx, 6, WARM, seeds=range(3))[:, 9:]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_beam_of_everything_finds_the_likeliest(family: str) -> None:
+    model = small(family).model(vocab_size=4)
+    idx = torch.tensor([[1, 3, 0]])
+    found = beam_search(model, idx, 3, beams=64)
+    every = torch.cartesian_prod(*[torch.arange(4)] * 3)
+    scores = model.score(torch.cat([idx.expand(64, 3), every], dim=1))[:, 2:].sum(1)
+    assert found.log_probs.item() == pytest.approx(scores.max().item(), abs=1e-4)
+    assert scores[(every == found.tokens[0, 3:]).all(1)].item() == pytest.approx(scores.max().item(), abs=1e-4)
+    greedy = beam_search(model, idx, 5, beams=1).tokens
+    assert torch.equal(greedy, generate(model, idx, 5, GREEDY))
+
+
+def drafts(vocab_size: int) -> dict[str, Draft]:
+    import numpy as np
+
+    from lmzoo.compare.ngram import NGram
+
+    counted = NGram(np.random.default_rng(0).integers(0, vocab_size, 500), vocab_size, order=3)
+    return {"bigram": model_of("bigram"), "n-gram": NGramDraft(counted), "lookup": PromptLookup(vocab_size)}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_speculation_greedy_is_the_model_alone_with_every_draft(family: str) -> None:
+    model, T = model_of(family), small(family).context
+    idx = small(family).tokens(3, T - 6)
+    expected = generate(model, idx, 12, GREEDY)  # past the context too
+    for name, draft in [*drafts(model.config.vocab_size).items(), ("itself", model)]:
+        assert torch.equal(generate_speculative(model, draft, idx, 12, GREEDY, n_guesses=3), expected), name
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_speculation_sampled_is_the_same_however_many_are_guessed(family: str) -> None:
+    """And so what is shown of its distribution with one guess at a time holds for all."""
+    model, idx = model_of(family), small(family).tokens(2, 5)
+    draft = model_of("bigram")
+    expected = generate_speculative(model, draft, idx, 10, WARM, n_guesses=1, seeds=[1, 2])
+    assert torch.equal(generate_speculative(model, draft, idx, 10, WARM, n_guesses=4, seeds=[1, 2]), expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("read", [5, 40])  # inside the context, and past it
+def test_a_saved_prefix_goes_on_to_the_bit(family: str, read: int, tmp_path: Path) -> None:
+    for variant in [small(family), *small(family).varied()]:
+        model, idx = variant.model(), variant.tokens(2, read + 1)
+        _, prefix = model.decode(idx[:, :read], model.init_state(2, read + 8))
+        state.save(tmp_path / "prefix", prefix)
+        loaded = state.load(tmp_path / "prefix", like=model.init_state(1))
+        for token in (idx[:, -1:], idx[:, :1], idx[:, 1:2]):
+            logits_BV, prefix = model.decode(token, prefix)
+            again_BV, loaded = model.decode(token, loaded)
+            assert torch.equal(logits_BV, again_BV)
+        _, prefix = model.decode(idx[:, :read], model.init_state(2, read + 8))
+        seeds = [3, 4]
+        assert torch.equal(
+            generate(model, idx, 7, WARM, seeds=seeds),
+            generate(model, idx, 7, WARM, seeds=seeds, prefix=state.load(tmp_path / "prefix", like=prefix)),
+        )

@@ -1,0 +1,146 @@
+"""What the sampler takes by name: samples per prompt, forced tokens, own processors, settings per row, prefixes."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmzoo.errors import InputError
+from lmzoo.generation import generate, generate_ragged, stream
+from lmzoo.model import LanguageModel
+from lmzoo.sampling import SamplingConfig
+from tests.generation.test_loop import make, prompts
+
+INF = math.inf
+
+
+def test_samples_share_the_reading_of_their_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, idx, read = make("gpt2"), prompts(2, 5), []
+    expected = generate(model, idx.repeat_interleave(3, dim=0), 10, seeds=range(6))
+    decode = LanguageModel.decode
+
+    def noted(self: LanguageModel, idx_BT: Tensor, state: object) -> tuple[Tensor, object]:
+        read.append(tuple(idx_BT.shape))
+        return decode(self, idx_BT, state)
+
+    monkeypatch.setattr(LanguageModel, "decode", noted)
+    got = generate(model, idx, 10, n_samples=3, seeds=range(6))
+    assert torch.equal(got, expected)
+    assert read == [(2, 5)] + [(6, 1)] * 9
+    assert len({tuple(row) for row in got[:3].tolist()}) == 3
+    assert generate(model, idx, 0, n_samples=3).shape == (6, 5)
+
+
+def test_samples_of_ragged_prompts_and_no_rows() -> None:
+    model, rows = make("gpt2"), [[1], [2, 3, 4], [5, 6]]
+    got = generate_ragged(model, rows, 7, n_samples=2, seeds=range(6), stop_tokens=[0])
+    for number, out in enumerate(got):
+        idx = torch.tensor([rows[number // 2]])
+        assert torch.equal(out, generate(model, idx, 7, seeds=[number], stop_tokens=[0])[0])
+    assert generate(model, torch.zeros(0, 3, dtype=torch.long), 4, n_samples=2).shape == (0, 7)
+
+
+def test_forced_tokens_come_at_their_places_and_stop_tokens_stop() -> None:
+    model, idx = make("gpt2"), prompts(2, 3)
+    out = generate(model, idx, 6, forced_tokens={0: 9, 3: 4, 99: 1}, seeds=[0, 1])
+    assert out[:, 3].tolist() == [9, 9]
+    assert out[:, 6].tolist() == [4, 4]
+    after = generate(model, out[:, :4], 2, forced_tokens={}, seeds=[0, 1])
+    assert after.shape == (2, 6)
+    stopped = generate(model, idx, 6, forced_tokens={1: 4, 3: 5}, stop_tokens=[4], seeds=[0, 1])
+    assert (stopped[:, 4:] == 4).all(), "a row that has stopped is not forced any more"
+    ragged = generate_ragged(model, [[1], [2, 3, 4]], 3, forced_tokens={1: 7}, seeds=[0, 1])
+    assert [row[-2].item() for row in ragged] == [7, 7]
+
+
+def test_processors_come_before_the_settings_and_see_all_tokens() -> None:
+    model, idx, seen = make("bigram"), prompts(2, 3), []
+
+    def note(logits_BV: Tensor, history_BT: Tensor) -> Tensor:
+        seen.append(history_BT.clone())
+        return logits_BV
+
+    def only_even(logits_BV: Tensor, history_BT: Tensor) -> Tensor:
+        return logits_BV.masked_fill(torch.arange(11) % 2 == 1, -INF)
+
+    out = generate(model, idx, 12, SamplingConfig(1.5, top_k=3), processors=[note, only_even], seeds=[0, 1])
+    assert (out[:, 3:] % 2 == 0).all()
+    assert len(out[:, 3:].unique()) > 2
+    assert all(torch.equal(history, out[:, : 3 + n]) for n, history in enumerate(seen))
+    assert not torch.equal(out, generate(model, idx, 12, SamplingConfig(1.5, top_k=3), seeds=[0, 1]))
+
+
+def test_a_processor_that_is_wrong_is_refused() -> None:
+    model, idx = make("bigram"), prompts(2, 3)
+    with pytest.raises(InputError, match=r"a processor gave logits \(2, 10\): they must be \(2, 11\)"):
+        generate(model, idx, 2, processors=[lambda logits, _: logits[:, :10]])
+    with pytest.raises(InputError, match="logits of row 0 hold NaN"):
+        generate(model, idx, 2, processors=[lambda logits, _: logits * torch.nan])
+    with pytest.raises(InputError, match="row 0 has no token left"):
+        generate(model, idx, 2, processors=[lambda logits, _: torch.full_like(logits, -INF)])
+
+
+@pytest.mark.parametrize("name", ["bigram", "gpt2"])
+def test_each_row_has_its_own_settings(name: str) -> None:
+    model, idx = make(name), prompts(4, 3)
+    configs = [
+        SamplingConfig(0.0),
+        SamplingConfig(0.7, top_p=0.8),
+        SamplingConfig(0.0),
+        SamplingConfig(2.0, repetition_penalty=1.5, logit_bias={1: -INF}),
+    ]
+    together = generate(model, idx, 12, configs, seeds=range(4))
+    for row, config in enumerate(configs):
+        assert torch.equal(generate(model, idx[row : row + 1], 12, config, seeds=[row])[0], together[row])
+    with pytest.raises(InputError, match="config has 3 entries: there must be one for each of the 4 rows"):
+        stream(model, idx, 3, configs[:3])
+    broken = torch.zeros(4, 11)
+    broken[3, 2] = torch.nan
+    with pytest.raises(InputError, match="logits of row 3 hold NaN"):
+        generate(model, idx, 1, configs, processors=[lambda logits, _: logits + broken])
+
+
+def test_a_prefix_is_not_read_again() -> None:
+    model, idx = make("gpt2"), prompts(2, 6)
+    _, prefix = model.eval().decode(idx[:, :4], model.init_state(2, 6))
+    expected = generate(model, idx, 9, SamplingConfig(repetition_penalty=1.2), seeds=[0, 1])
+    for _ in range(2):  # it stays what it was
+        got = generate(model, idx, 9, SamplingConfig(repetition_penalty=1.2), seeds=[0, 1], prefix=prefix)
+        assert torch.equal(got, expected)
+    changed = idx.clone()
+    changed[:, :4] = 0
+    greedy = SamplingConfig(0.0)
+    assert torch.equal(
+        generate(model, changed, 3, greedy, prefix=prefix)[:, 6:], generate(model, idx, 3, greedy)[:, 6:]
+    ), "what the prefix has read is not looked at again"
+    with pytest.raises(InputError, match="prefix has read 4 tokens: every prompt must have them, and at least one"):
+        generate(model, idx[:, :4], 3, prefix=prefix)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_samples": 0}, "n_samples=0 must be a positive integer"),
+        ({"forced_tokens": {0: 11}}, r"forced_tokens holds 0: 11; ids must be in \[0, vocab_size=11\)"),
+        ({"forced_tokens": {-1: 3}}, "forced_tokens holds -1: 3"),
+        ({"n_samples": 2, "seeds": [1, 2]}, "seeds has 2 entries: there must be one for each of the 4 rows"),
+    ],
+)
+def test_options_that_cannot_be(options: dict, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        stream(make("bigram"), prompts(2, 3), 4, **options)
+
+
+def test_the_model_takes_every_setting_by_name() -> None:
+    model, idx = make("bigram"), prompts(2, 3)
+    settings = {"temperature": 1.2, "frequency_penalty": 0.3, "presence_penalty": 0.2, "typical_p": 0.9}
+    settings["logit_bias"] = {4: -INF}
+    seeded = torch.Generator().manual_seed(0)
+    got = model.generate(idx, 20, **settings, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(got, generate(model, idx, 20, SamplingConfig(**settings), generator=seeded))
+    assert 4 not in got[:, 3:]
+    with pytest.raises(TypeError, match="temprature"):
+        model.generate(idx, 2, temprature=1.0)

@@ -1,0 +1,60 @@
+"""The loss by position: the same targets as the whole loss, each where it belongs, beyond the training's length too."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import lmzoo
+from lmzoo.data import load_corpus, open_store, train_tokenizer
+from lmzoo.data.store import TokenSplit
+from lmzoo.errors import DataError
+from lmzoo.train.evaluate import evaluate, evaluate_positions
+from lmzoo.train.run import RunSpec, evaluate_run, evaluate_run_positions, train_run
+
+
+@pytest.fixture
+def split(text: Path) -> TokenSplit:
+    corpus = load_corpus(str(text))
+    return open_store(corpus, train_tokenizer("char", corpus.chunks("train"))).val
+
+
+def test_each_position_has_its_own_loss(split: TokenSplit) -> None:
+    model = lmzoo.create_model("gpt2", vocab_size=40, d_model=8, n_layers=1, n_heads=1, context_length=8)
+    ids = torch.from_numpy(split.tokens.astype("int64"))
+    parts = evaluate_positions(model, split, length=8, tokens=80)
+    assert [(part.first, part.last, part.tokens) for part in parts] == [
+        (1, 1, 10),
+        (2, 2, 10),
+        (3, 4, 20),
+        (5, 8, 40),
+    ]
+    model.eval()
+    windows = torch.stack([ids[s : s + 9] for s in range(0, 80, 8)])
+    with torch.no_grad():
+        log_probs = model(windows[:, :-1]).logits.log_softmax(-1).gather(2, windows[:, 1:, None])[:, :, 0]
+    for part in parts:
+        assert part.loss == pytest.approx(-log_probs[:, part.first - 1 : part.last].mean().item(), abs=1e-5)
+    whole = sum(part.loss * part.tokens for part in parts) / 80
+    assert whole == pytest.approx(evaluate(model, split, tokens=80).loss, abs=1e-5)
+
+
+def test_beyond_the_training_length_a_range_ends_where_training_did(split: TokenSplit) -> None:
+    model = lmzoo.create_model("gpt2", vocab_size=40, d_model=8, n_layers=1, n_heads=1, context_length=6)
+    parts = evaluate_positions(model, split, length=11, tokens=40)
+    assert [(part.first, part.last) for part in parts] == [(1, 1), (2, 2), (3, 4), (5, 6), (7, 8), (9, 11)]
+    assert parts[-1].tokens == 9, "three windows of eleven targets"
+    assert len(evaluate_positions(model, split)) == 4
+    with pytest.raises(DataError, match=f"length={split.n_tokens} needs {split.n_tokens + 1}"):
+        evaluate_positions(model, split, length=split.n_tokens)
+
+
+def test_of_a_run(small_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    train_run(small_spec(), tmp_path / "run")
+    parts = evaluate_run_positions(tmp_path / "run")
+    assert parts[-1].last == 16
+    mean = sum(part.loss * part.tokens for part in parts) / sum(part.tokens for part in parts)
+    assert mean == pytest.approx(evaluate_run(tmp_path / "run").loss, abs=0.02)
