@@ -53,6 +53,7 @@ class MixerBlock(nn.Module):
     def empty_state(
         self, batch_size: int, max_len: int, *, device: torch.device | None, dtype: torch.dtype | None
     ) -> State:
+        """Its piece of the decoding state before the first token."""
         mixer: Any = self.mixer
         return mixer.empty_state(batch_size, max_len, device=device, dtype=dtype)
 

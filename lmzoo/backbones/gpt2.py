@@ -27,6 +27,8 @@ from lmzoo.state import State
 
 @dataclass(frozen=True, kw_only=True)
 class GPT2Config(ModelConfig):
+    """GPT-2's sizes; `ModelConfig` has the rest."""
+
     d_model: int = 128
     n_layers: int = 4
     n_heads: int = 4
@@ -58,9 +60,11 @@ class Block(nn.Module):
     def empty_state(
         self, batch_size: int, max_len: int, *, device: torch.device | None, dtype: torch.dtype | None
     ) -> KVCache:
+        """Its piece of the decoding state before the first token."""
         return self.attention.empty_state(batch_size, max_len, device=device, dtype=dtype)
 
     def forward(self, x_BTD: Tensor, state: KVCache | None = None) -> tuple[Tensor, KVCache | None]:
+        """(B, T, D) and its piece of the state to (B, T, D) and the next piece; None stays None."""
         y_BTD, state = self.attention(self.norm_1(x_BTD), state)
         x_BTD = x_BTD + self.dropout(y_BTD)
         y_BTD = self.down(F.gelu(self.up(self.norm_2(x_BTD)), approximate="tanh"))

@@ -28,6 +28,8 @@ from lmzoo.state import State
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaConfig(ModelConfig):
+    """Llama's sizes and options; `ModelConfig` has the rest."""
+
     d_model: int = 128
     n_layers: int = 4
     n_heads: int = 4
@@ -67,11 +69,13 @@ class Block(nn.Module):
     def empty_state(
         self, batch_size: int, max_len: int, *, device: torch.device | None, dtype: torch.dtype | None
     ) -> KVCache:
+        """Its piece of the decoding state before the first token."""
         return self.attention.empty_state(batch_size, max_len, device=device, dtype=dtype)
 
     def forward(
         self, x_BTD: Tensor, state: KVCache | None = None, *, rope_TK: tuple[Tensor, Tensor]
     ) -> tuple[Tensor, KVCache | None]:
+        """(B, T, D) and its piece of the state to (B, T, D) and the next piece; None stays None."""
         y_BTD, state = self.attention(self.norm_1(x_BTD), state, rope_TK)
         x_BTD = x_BTD + y_BTD
         return x_BTD + self.mlp(self.norm_2(x_BTD)), state

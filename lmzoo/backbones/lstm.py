@@ -27,6 +27,8 @@ from lmzoo.state import State
 
 @dataclass(frozen=True, kw_only=True)
 class LSTMConfig(ModelConfig):
+    """The LSTM's sizes; `ModelConfig` has the rest."""
+
     d_model: int = 128  # of the embeddings, and the hidden width of every layer
     n_layers: int = 2
     dropout: float = 0.0
@@ -56,6 +58,7 @@ class LSTMLayer(nn.Module):
         self.init_parameters()
 
     def init_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters anew, by `generator` or by the global random state."""
         d_model = self.weight_hh.shape[1]
         bound = 1 / math.sqrt(d_model)
         for parameter in (self.weight_ih, self.weight_hh, self.bias):
@@ -65,14 +68,17 @@ class LSTMLayer(nn.Module):
     def empty_state(
         self, batch_size: int, max_len: int, *, device: torch.device | None, dtype: torch.dtype | None
     ) -> LSTMState:
+        """Its piece of the decoding state before the first token."""
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         zeros_BD = torch.zeros(batch_size, self.weight_hh.shape[1], device=device, dtype=wide)
         return LSTMState(zeros_BD, zeros_BD.clone())
 
     def flops(self, T: int) -> float:
+        """FLOPs of one token, in a sequence of T."""
         return 2.0 * (self.weight_ih.numel() + self.weight_hh.numel())
 
     def forward(self, x_BTD: Tensor, state: LSTMState | None = None) -> tuple[Tensor, LSTMState | None]:
+        """(B, T, D) and (h, c) to (B, T, H) and the next (h, c)."""
         y_BTD, (h_BD, c_BD) = lstm_scan(F.linear(x_BTD, self.weight_ih, self.bias), self.weight_hh, state)
         return self.dropout(y_BTD), None if state is None else LSTMState(h_BD, c_BD)
 

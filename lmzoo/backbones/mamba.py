@@ -33,6 +33,8 @@ DELTA_MIN, DELTA_MAX = 1e-3, 1e-1  # step sizes at the start: log-uniform in bet
 
 @dataclass(frozen=True, kw_only=True)
 class MambaConfig(ModelConfig):
+    """Mamba's sizes; `ModelConfig` has the rest."""
+
     d_model: int = 128
     n_layers: int = 4
     d_state: int = 16  # states per channel
@@ -64,9 +66,11 @@ class UniformLinear(nn.Linear):
         super().__init__(d_in, d_out, bias=False)
 
     def reset_parameters(self) -> None:
+        """What torch's constructor calls to draw the first weights."""
         self.init_parameters()
 
     def init_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters anew, by `generator` or by the global random state."""
         bound = self.scale / math.sqrt(self.in_features)
         nn.init.uniform_(self.weight, -bound, bound, generator=generator)
 
@@ -93,6 +97,7 @@ class Mixer(nn.Module):
         self.init_parameters()
 
     def init_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters anew, by `generator` or by the global random state."""
         bound = 1 / math.sqrt(self.conv_weight.shape[1])
         nn.init.uniform_(self.conv_weight, -bound, bound, generator=generator)
         nn.init.uniform_(self.conv_bias, -bound, bound, generator=generator)
@@ -109,6 +114,7 @@ class Mixer(nn.Module):
     def empty_state(
         self, batch_size: int, max_len: int, *, device: torch.device | None, dtype: torch.dtype | None
     ) -> MambaState:
+        """Its piece of the decoding state before the first token."""
         E, W = self.conv_weight.shape
         wide = torch.float64 if dtype == torch.float64 else torch.float32
         tail = torch.zeros(batch_size, W - 1, E, device=device, dtype=dtype)
@@ -119,6 +125,7 @@ class Mixer(nn.Module):
         return 2.0 * self.conv_weight.numel() + 4.0 * self.A_log.numel()
 
     def forward(self, x_BTD: Tensor, state: MambaState | None = None) -> tuple[Tensor, MambaState | None]:
+        """(B, T, D) and its piece of the state to (B, T, D) and the next piece; None stays None."""
         tail, h = (None, None) if state is None else state
         u_BTE, gate_BTE = self.in_proj(x_BTD).chunk(2, dim=-1)
         u_BTE, tail = causal_conv1d(u_BTE, self.conv_weight, self.conv_bias, tail)
@@ -143,9 +150,11 @@ class Block(nn.Module):
     def empty_state(
         self, batch_size: int, max_len: int, *, device: torch.device | None, dtype: torch.dtype | None
     ) -> MambaState:
+        """Its piece of the decoding state before the first token."""
         return self.mixer.empty_state(batch_size, max_len, device=device, dtype=dtype)
 
     def forward(self, x_BTD: Tensor, state: MambaState | None = None) -> tuple[Tensor, MambaState | None]:
+        """(B, T, D) and its piece of the state to (B, T, D) and the next piece; None stays None."""
         y_BTD, state = self.mixer(self.norm(x_BTD), state)
         return x_BTD + y_BTD, state
 

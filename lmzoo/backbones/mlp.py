@@ -25,6 +25,8 @@ from lmzoo.state import State
 
 @dataclass(frozen=True, kw_only=True)
 class MLPConfig(ModelConfig):
+    """The window, its widths and options; `ModelConfig` has the rest."""
+
     d_model: int = 24  # of a token's embedding
     d_ff: int = 288  # tanh units
     window: int = 12  # tokens seen, the present one included

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 @click.option("--tokenizer", metavar="char|byte|bpe:N", help="How text becomes tokens.  [default: char]")
 @click.option("--config", "file", type=click.Path(), help="A TOML file with [model] and [train] settings.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of the run directory.")
+@click.option("--logger", type=click.Choice(["tensorboard", "wandb"]), help="Log there too (each is an extra).")
 @set_option
 @plugin_option
 def train(
@@ -35,6 +36,7 @@ def train(
     tokenizer: str | None,
     file: str | None,
     resume: bool,
+    logger: str | None,
     overrides: tuple[str, ...],
 ) -> None:
     """Train a model.
@@ -49,6 +51,7 @@ def train(
     """
     from lmzoo.conformance import ranking_problem
     from lmzoo.train.events import Event, NoteEvent, StartEvent
+    from lmzoo.train.loggers import make_logger
     from lmzoo.train.progress import ProgressBar
     from lmzoo.train.run import make_spec, train_run
 
@@ -58,8 +61,9 @@ def train(
 
     spec = make_spec(name, data, tokenizer=tokenizer, overrides=_overrides(file, overrides))
     out = out or Path("runs") / name
+    loggers = [make_logger(logger, out)] if logger else []
     with ProgressBar() as progress:
-        result = train_run(spec, out, resume=resume, listeners=[progress, warn_if_wrong])
+        result = train_run(spec, out, resume=resume, listeners=[progress, warn_if_wrong, *loggers])
     click.echo(f"validation loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte")
     click.echo(f"{result.tokens:,} tokens in {result.seconds:.0f} s ({result.tokens_per_s:,.0f} tokens/s)")
     click.echo(f"run: {out}   try: lmzoo sample {out}")

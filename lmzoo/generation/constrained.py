@@ -22,9 +22,11 @@ class BytesTokenizer(Protocol):
 
     vocab_size: int
 
-    def encode(self, text: str, /) -> list[int]: ...
+    def encode(self, text: str, /) -> list[int]:
+        """Text to token ids."""
 
-    def token_bytes(self, token: int, /) -> bytes: ...
+    def token_bytes(self, token: int, /) -> bytes:
+        """The bytes that a token stands for."""
 
 
 class Constraint:

@@ -22,9 +22,11 @@ IMPOSSIBLE = -1e4  # exp() of it is 0; finite, so that something is left when th
 class Draft(Protocol):
     """What is needed of a draft: the part of a `LanguageModel` that decodes. States are values here too."""
 
-    def init_state(self, batch_size: int, max_len: int | None = None) -> State: ...
+    def init_state(self, batch_size: int, max_len: int | None = None) -> State:
+        """The state before the first token."""
 
-    def decode(self, idx: Tensor, state: State) -> tuple[Tensor, State]: ...
+    def decode(self, idx: Tensor, state: State) -> tuple[Tensor, State]:
+        """idx (B, T) to the last position's logits (B, V) and the next state."""
 
 
 class NextProbabilities(Protocol):
@@ -33,7 +35,8 @@ class NextProbabilities(Protocol):
     vocab_size: int
     order: int
 
-    def next_probabilities(self, context: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, Any]: ...
+    def next_probabilities(self, context: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, Any]:
+        """The distribution (V,) of the token after `context`."""
 
 
 class NGramDraft:

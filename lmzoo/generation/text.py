@@ -22,9 +22,11 @@ from lmzoo.sampling import SamplingConfig
 class TextStream(Protocol):
     """Turns tokens into whole characters, one token at a time."""
 
-    def feed(self, token: int, /) -> str: ...
+    def feed(self, token: int, /) -> str:
+        """The characters that this token completes."""
 
-    def finish(self) -> str: ...
+    def finish(self) -> str:
+        """What is left when no more tokens come."""
 
 
 class TextTokenizer(Protocol):
@@ -32,9 +34,11 @@ class TextTokenizer(Protocol):
 
     vocab_size: int
 
-    def encode(self, text: str, /) -> list[int]: ...
+    def encode(self, text: str, /) -> list[int]:
+        """Text to token ids."""
 
-    def stream(self) -> TextStream: ...
+    def stream(self) -> TextStream:
+        """A fresh stream from tokens to text."""
 
 
 class StopMatcher:

@@ -51,6 +51,7 @@ class Attention(nn.Module):
     def empty_state(
         self, batch_size: int, max_len: int, *, device: torch.device | None, dtype: torch.dtype | None
     ) -> KVCache:
+        """Its piece of the decoding state before the first token."""
         shape = (self.n_kv_heads, self.head_dim)
         k, v = (
             TimeBuffer.empty(batch_size, max_len, *shape, window=self.window, device=device, dtype=dtype)

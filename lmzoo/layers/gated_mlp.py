@@ -17,5 +17,6 @@ class SwiGLU(nn.Module):
         self.down = Linear(d_ff, d_model, bias=False, std=std)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
         gate, up = self.gate_up(x_BTD).chunk(2, dim=-1)
         return self.down(F.silu(gate) * up)

@@ -17,9 +17,11 @@ class Linear(nn.Linear):
         super().__init__(d_in, d_out, bias=bias)
 
     def reset_parameters(self) -> None:
+        """What torch's constructor calls to draw the first weights."""
         self.init_parameters()
 
     def init_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters anew, by `generator` or by the global random state."""
         nn.init.normal_(self.weight, std=self.std, generator=generator)
         if self.bias is not None:
             nn.init.zeros_(self.bias)
@@ -35,9 +37,11 @@ class Embedding(nn.Embedding):
         super().__init__(num_embeddings, d_model)
 
     def reset_parameters(self) -> None:
+        """What torch's constructor calls to draw the first weights."""
         self.init_parameters()
 
     def init_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters anew, by `generator` or by the global random state."""
         nn.init.normal_(self.weight, std=self.std, generator=generator)
 
 
@@ -57,9 +61,11 @@ class TiedHead(nn.Module):
         return self._embedding[0].weight
 
     def flops(self, T: int) -> float:
+        """FLOPs of one token, in a sequence of T."""
         return 2.0 * self.weight.numel()
 
     def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to logits (..., V)."""
         return F.linear(x, self.weight)
 
 

@@ -10,6 +10,7 @@ class LayerNorm(nn.LayerNorm):
     """Ba et al. 2016 (arXiv 1607.06450): mean and variance removed, then a gain and a bias."""
 
     def init_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters anew, by `generator` or by the global random state."""
         self.reset_parameters()
 
 
@@ -20,4 +21,5 @@ class RMSNorm(nn.RMSNorm):
         super().__init__(d_model, eps=eps)
 
     def init_parameters(self, generator: torch.Generator | None = None) -> None:
+        """Draw the parameters anew, by `generator` or by the global random state."""
         self.reset_parameters()

@@ -16,6 +16,7 @@ class Stack(nn.ModuleList):
     def empty_state(
         self, batch_size: int, max_len: int, *, device: torch.device | None, dtype: torch.dtype | None
     ) -> list[State]:
+        """Its piece of the decoding state before the first token."""
         blocks: list[Any] = list(self)
         return [block.empty_state(batch_size, max_len, device=device, dtype=dtype) for block in blocks]
 

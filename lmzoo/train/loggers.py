@@ -1,48 +1,64 @@
-"""TensorBoard and Weights & Biases as listeners; both packages are extras, imported when a listener is made."""
+"""TensorBoard and Weights & Biases as listeners; both packages are extras, imported when a logger is made.
+
+A logger opens its files when training starts and not before, so that a run that is refused leaves nothing behind.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import importlib
 from pathlib import Path
 from typing import Any
 
 from lmzoo.errors import ConfigError
-from lmzoo.train.events import EndEvent, EvalEvent, Event, StepEvent
+from lmzoo.train.events import EndEvent, EvalEvent, Event, Listener, StartEvent, StepEvent
+
+
+def make_logger(name: str, run: Path) -> Listener:
+    """The logger `name` ("tensorboard" or "wandb") for the run directory `run`.
+
+    Raises `ConfigError` when its package is not installed.
+    """
+    return {"tensorboard": TensorBoardLogger, "wandb": WandbLogger}[name](run)
 
 
 class TensorBoardLogger:
-    """Writes scalars to `folder`, for `tensorboard --logdir`. Needs `pip install lmzoo[tensorboard]`."""
+    """Writes scalars to `tensorboard/` in the run, for `tensorboard --logdir`."""
 
-    def __init__(self, folder: str | Path) -> None:
-        try:
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError as error:
-            raise _missing("tensorboard") from error
-        self._writer = SummaryWriter(str(folder))
+    def __init__(self, run: Path) -> None:
+        self._module = _import("tensorboard", "torch.utils.tensorboard")
+        self._run = run
+        self._writer: Any = None
 
     def __call__(self, event: Event) -> None:
-        for name, value in _scalars(event).items():
-            self._writer.add_scalar(name, value, getattr(event, "step", 0))
-        if isinstance(event, EndEvent):
-            self._writer.close()
+        """Write what the event tells."""
+        if isinstance(event, StartEvent):
+            self._writer = self._module.SummaryWriter(str(self._run / "tensorboard"))
+        if self._writer is not None:
+            for name, value in _scalars(event).items():
+                self._writer.add_scalar(name, value, getattr(event, "step", 0))
+            if isinstance(event, EndEvent):
+                self._writer.close()
 
 
 class WandbLogger:
-    """Sends scalars to Weights & Biases, with `config` beside them. Needs `pip install lmzoo[wandb]`."""
+    """Sends scalars to Weights & Biases, in a run named as the directory."""
 
-    def __init__(self, project: str, config: Mapping[str, Any]) -> None:
-        try:
-            import wandb  # pyrefly: ignore[missing-import]
-        except ImportError as error:
-            raise _missing("wandb") from error
-        self._run = wandb.init(project=project, config=dict(config))
+    def __init__(self, run: Path) -> None:
+        self._module = _import("wandb", "wandb")
+        self._name = run.name
+        self._run: Any = None
 
     def __call__(self, event: Event) -> None:
-        scalars = _scalars(event)
-        if scalars:
-            self._run.log(scalars, step=getattr(event, "step", 0))
-        if isinstance(event, EndEvent):
-            self._run.finish()
+        """Send what the event tells."""
+        if isinstance(event, StartEvent):
+            config = {"model": event.model, "params": event.params, "steps": event.steps}
+            self._run = self._module.init(project="lmzoo", name=self._name, config=config)
+        if self._run is not None:
+            scalars = _scalars(event)
+            if scalars:
+                self._run.log(scalars, step=getattr(event, "step", 0))
+            if isinstance(event, EndEvent):
+                self._run.finish()
 
 
 def _scalars(event: Event) -> dict[str, float]:
@@ -58,5 +74,8 @@ def _scalars(event: Event) -> dict[str, float]:
     return {}
 
 
-def _missing(package: str) -> ConfigError:
-    return ConfigError(f"{package} is not installed: pip install 'lmzoo[{package}]'")
+def _import(package: str, module: str) -> Any:
+    try:
+        return importlib.import_module(module)
+    except ImportError:
+        raise ConfigError(f"logger={package!r} is not installed: pip install 'lmzoo[{package}]'") from None
