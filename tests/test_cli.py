@@ -8,7 +8,9 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -19,13 +21,17 @@ SMALL = ["--set", "d_model=16", "--set", "n_layers=1", "--set", "n_heads=2", "--
 QUICK = ["--set", "steps=4", "--set", "batch_size=4"]
 
 
-class Result:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Command = Callable[..., Result]
 
 
 @pytest.fixture
-def lmzoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]):  # type: ignore[no-untyped-def]
+def lmzoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
     """Run the command in this process: `lmzoo("list", "gpt*") -> Result`."""
 
     def call(*arguments: object) -> Result:
@@ -46,7 +52,7 @@ def text(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def run(lmzoo, text: Path) -> Path:  # type: ignore[no-untyped-def]
+def run(lmzoo: Command, text: Path) -> Path:
     out = text.parent / "run"
     result = lmzoo("train", "gpt2", "--data", text, "--out", out, *SMALL, *QUICK)
     assert result.code == 0, result.err
@@ -54,7 +60,7 @@ def run(lmzoo, text: Path) -> Path:  # type: ignore[no-untyped-def]
     return out
 
 
-def test_every_command_teaches_by_example(lmzoo) -> None:  # type: ignore[no-untyped-def]
+def test_every_command_teaches_by_example(lmzoo: Command) -> None:
     assert set(cli.cli.commands) == {"list", "show", "train", "sample", "eval", "compare", "check", "completion"}
     for name in cli.cli.commands:
         result = lmzoo(name, "--help")
@@ -73,7 +79,7 @@ def test_help_and_list_are_quick() -> None:
         assert min(times) < limit, times
 
 
-def test_list_and_show(lmzoo) -> None:  # type: ignore[no-untyped-def]
+def test_list_and_show(lmzoo: Command) -> None:
     assert lmzoo("list", "gpt2.1*").out.split()[0] == "gpt2.1m"
     assert json.loads(lmzoo("list", "bigram*", "--json").out) == ["bigram", "bigram.tiny", "bigram.1m", "bigram.10m"]
     constant = json.loads(lmzoo("list", "--state", "constant", "--json").out)
@@ -84,7 +90,7 @@ def test_list_and_show(lmzoo) -> None:  # type: ignore[no-untyped-def]
     assert "n_layers = 12" in shown.out
 
 
-def test_train_sample_eval_resume(lmzoo, run: Path, text: Path) -> None:  # type: ignore[no-untyped-def]
+def test_train_sample_eval_resume(lmzoo: Command, run: Path, text: Path) -> None:
     names = {path.name for path in run.iterdir()}
     assert {"config.toml", "metrics.jsonl", "tokenizer.json", "checkpoints", "sample.txt"} <= names
 
@@ -105,7 +111,7 @@ def test_train_sample_eval_resume(lmzoo, run: Path, text: Path) -> None:  # type
     assert resumed.code == 0
 
 
-def test_eval_by_position(lmzoo, run: Path) -> None:  # type: ignore[no-untyped-def]
+def test_eval_by_position(lmzoo: Command, run: Path) -> None:
     found = json.loads(lmzoo("eval", run, "--by-position", "--json").out)
     assert [(part["first"], part["last"]) for part in found["by_position"]] == [(1, 1), (2, 2), (3, 4), (5, 8), (9, 16)]
     shown = lmzoo("eval", run, "--length", 40)
@@ -115,7 +121,7 @@ def test_eval_by_position(lmzoo, run: Path) -> None:  # type: ignore[no-untyped-
     assert (long.code, long.err.count("\n")) == (2, 1)
 
 
-def test_several_samples_and_drafts(lmzoo, run: Path, text: Path) -> None:  # type: ignore[no-untyped-def]
+def test_several_samples_and_drafts(lmzoo: Command, run: Path, text: Path) -> None:
     several = lmzoo("sample", run, "--prompt", "3 sheep", "-n", 15, "--seed", 1, "--samples", 3).out
     parts = re.split(r"^--- \d\n", several, flags=re.MULTILINE)[1:]
     assert len(parts) == len(set(parts)) == 3
@@ -140,7 +146,7 @@ def test_several_samples_and_drafts(lmzoo, run: Path, text: Path) -> None:  # ty
         assert message in result.err
 
 
-def test_config_file_and_overrides(lmzoo, text: Path) -> None:  # type: ignore[no-untyped-def]
+def test_config_file_and_overrides(lmzoo: Command, text: Path) -> None:
     file = text.parent / "small.toml"
     file.write_text("[model]\nd_model = 16\nn_layers = 1\nn_heads = 2\ncontext_length = 16\n[train]\nsteps = 100\n")
     out = text.parent / "from_file"
@@ -151,7 +157,7 @@ def test_config_file_and_overrides(lmzoo, text: Path) -> None:  # type: ignore[n
     assert "steps = 4" in written
 
 
-def test_check_passes_a_right_model_and_fails_a_wrong_one(lmzoo, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_check_passes_a_right_model_and_fails_a_wrong_one(lmzoo: Command, tmp_path: Path) -> None:
     assert lmzoo("check", "bigram").code == 0
     wrong = tmp_path / "peeks.py"
     wrong.write_text(
@@ -174,7 +180,7 @@ def test_check_passes_a_right_model_and_fails_a_wrong_one(lmzoo, tmp_path: Path)
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_completion_scripts(lmzoo, shell: str) -> None:  # type: ignore[no-untyped-def]
+def test_completion_scripts(lmzoo: Command, shell: str) -> None:
     assert "_LMZOO_COMPLETE" in lmzoo("completion", shell).out
 
 
@@ -209,7 +215,9 @@ BAD = {
 
 
 @pytest.mark.parametrize("case", BAD)
-def test_bad_input_is_one_line_and_writes_nothing(lmzoo, text: Path, monkeypatch, case: str) -> None:  # type: ignore[no-untyped-def]
+def test_bad_input_is_one_line_and_writes_nothing(
+    lmzoo: Command, text: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
     folder = text.parent
     (folder / "EMPTY").write_bytes(b"")
     (folder / "SHORT").write_text("too short")
@@ -236,7 +244,7 @@ SAMPLING = {
 }
 
 
-def test_bad_sampling_is_one_line(lmzoo, run: Path) -> None:  # type: ignore[no-untyped-def]
+def test_bad_sampling_is_one_line(lmzoo: Command, run: Path) -> None:
     for arguments, message in SAMPLING.values():
         result = lmzoo("sample", run, *arguments)
         assert result.code == 2, result.out
@@ -244,7 +252,7 @@ def test_bad_sampling_is_one_line(lmzoo, run: Path) -> None:  # type: ignore[no-
         assert message in result.err
 
 
-def test_a_run_is_never_overwritten_or_mixed(lmzoo, run: Path, text: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_run_is_never_overwritten_or_mixed(lmzoo: Command, run: Path, text: Path) -> None:
     before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
     again = ["train", "gpt2", "--data", text, "--out", run, *SMALL, *QUICK]
     exists = lmzoo(*again)
@@ -261,7 +269,7 @@ def test_a_run_is_never_overwritten_or_mixed(lmzoo, run: Path, text: Path) -> No
 
 
 @pytest.mark.filterwarnings("always::lmzoo.saving.DamagedCheckpointWarning")
-def test_a_damaged_checkpoint_is_refused(lmzoo, run: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_damaged_checkpoint_is_refused(lmzoo: Command, run: Path) -> None:
     older, newest = sorted(run.glob("checkpoints/*/model.safetensors"))[-2:]
     whole = newest.read_bytes()
     newest.write_bytes(whole[:-10])
@@ -277,7 +285,7 @@ def test_a_damaged_checkpoint_is_refused(lmzoo, run: Path) -> None:  # type: ign
         assert "model.safetensors" in result.err
 
 
-def test_a_read_only_place_is_refused(lmzoo, text: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_read_only_place_is_refused(lmzoo: Command, text: Path) -> None:
     """A file where the run's parent folder should be: refused for every user, root included."""
     (text.parent / "file").write_text("")
     result = lmzoo("train", "gpt2", "--data", text, "--out", text.parent / "file" / "run", *SMALL, *QUICK)

@@ -9,8 +9,6 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-import os
-import secrets
 import sys
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -19,10 +17,13 @@ from pathlib import Path
 import torch
 
 import lmzoo
+from lmzoo import commit
 from lmzoo import config as configs
 from lmzoo.conformance.report import RANKING_GROUPS, Report, Result
 from lmzoo.conformance.suite import CHECKS, check_model, check_names
 from lmzoo.conformance.tiny import subject
+from lmzoo.data.cache import cache_dir
+from lmzoo.errors import LmzooError
 from lmzoo.model import LanguageModel
 
 PACKAGE = Path(lmzoo.__file__).parent
@@ -50,7 +51,8 @@ def cached_check(
             return report
     report = check_model(target, only=only, listener=listener)
     if path is not None:
-        _write(path, report)
+        with suppress(LmzooError):
+            commit.write_file(path, report.to_json())
     return report
 
 
@@ -88,14 +90,6 @@ def _place(target: LanguageModel | type[LanguageModel] | str, only: Collection[s
     name = None if checked.instance is not None else key(checked.cls, checked.config, only)
     if name is None:
         return None
-    home = os.environ.get("LMZOO_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "lmzoo")
-    return Path(home) / "checks" / f"{name}.json"
-
-
-def _write(path: Path, report: Report) -> None:
-    """Under a temporary name first: no reader sees half a report. A disk that refuses costs the cache, nothing else."""
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}")
-    with suppress(OSError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(report.to_json(), encoding="utf-8")
-        os.replace(temporary, path)
+    with suppress(LmzooError):  # a place that cannot be written costs the cache, nothing else
+        return cache_dir("checks") / f"{name}.json"
+    return None
