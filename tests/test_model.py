@@ -245,3 +245,10 @@ def test_a_parameter_of_two_modules_is_counted_once() -> None:
     model.head.weight = model.table.weight
     assert model.num_params() == 7 * 6 + 7
     assert sum(len(group["params"]) for group in model.parameter_groups(0.1)) == 2
+
+
+def test_decoding_keeps_no_graph() -> None:
+    model = lmzoo.create_model("gpt2", vocab_size=7, context_length=16, d_model=16, n_layers=1, n_heads=2)
+    logits, state = model.decode(ids(1, 3), model.init_state(1))
+    assert not logits.requires_grad
+    assert not any(tensor.requires_grad for tensor in lmzoo.state.tensors(state))

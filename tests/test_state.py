@@ -249,3 +249,22 @@ def test_an_impossible_capacity_is_refused(tmp_path: Path, capacity: object) -> 
     save_file({"0": torch.zeros(1, 3)}, tmp_path / "state", metadata={"format": state.FORMAT, "structure": structure})
     with pytest.raises(CheckpointError, match="a buffer of 3 entries has capacity"):
         state.load(tmp_path / "state", like=TimeBuffer.empty(1, 5))
+
+
+@pytest.mark.parametrize(("length", "capacity", "room"), [(2000, 100_000, 8000), (10, 100_000, 4096), (10, 20, 20)])
+def test_a_number_in_a_file_does_not_take_all_memory(tmp_path: Path, length: int, capacity: int, room: int) -> None:
+    buffer = TimeBuffer.empty(1, capacity, 1).append(numbers(0, length, 1))
+    state.save(tmp_path / "state", buffer)
+    loaded = state.load(tmp_path / "state", like=TimeBuffer.empty(1, 1, 1))
+    assert loaded.data.shape[1] == room
+    assert torch.equal(loaded.append(numbers(length, 1, 1)).entries(), numbers(0, length + 1, 1))
+
+
+def test_a_state_of_another_shape_is_refused(tmp_path: Path) -> None:
+    state.save(tmp_path / "state", {"h": torch.zeros(1, 4)})
+    with pytest.raises(CheckpointError, match=r"\(1, 4\) in place of torch.float32 \(1, 3\)"):
+        state.load(tmp_path / "state", like={"h": torch.zeros(1, 3)})
+    assert state.load(tmp_path / "state", like={"h": torch.zeros(7, 4)})["h"].shape == (1, 4), "any number of rows"
+    state.save(tmp_path / "state", {"h": (torch.zeros(1),)})
+    with pytest.raises(CheckpointError, match="a tuple in place of nothing"):
+        state.load(tmp_path / "state", like={"h": None})

@@ -27,7 +27,7 @@ class Bigram(LanguageModel):
 
     @property
     def traits(self) -> Traits:
-        return Traits(extrapolates=True, receptive_field=1, state_growth="none")
+        return Traits(extrapolates=True, receptive_field=1, state_growth="none", batch_exact=True)
 
     def empty_state(
         self, batch_size: int, max_len: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None

@@ -9,9 +9,8 @@ from torch import Tensor
 
 from lmzoo.conformance.report import Fault
 
-ROUNDING = (
-    1e-4  # float32 sums in another order, relative to the largest value: what a different batch or split may cost
-)
+# float32 sums in another order, relative to the largest value: what a different batch or split may cost.
+ROUNDING = 1e-4
 
 
 def difference(actual: Tensor, expected: Tensor) -> float:

@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 import lmzoo
+from lmzoo import registry
 from lmzoo.conformance import CHECKS, Report, Result, check_model, check_names, run_check, subject
 from lmzoo.conformance.tiny import CONTEXT, VOCAB
 from lmzoo.conformance.training import best_loss
 from lmzoo.errors import ConfigError, UnknownModelError
-from lmzoo.model import LanguageModel, ModelConfig
+from lmzoo.model import LanguageModel, ModelConfig, Traits
 from lmzoo.state import State
 
 from ..museum.base import Transformer
@@ -147,3 +148,40 @@ def test_best_loss_is_the_entropy_of_what_can_be_seen() -> None:
     targets = torch.tensor([[1, 0, 1, 2]])
     assert best_loss(idx, targets, None) == pytest.approx(0)
     assert best_loss(idx, targets, 1) == pytest.approx(2 * 0.6931 / 4, abs=1e-4)  # after 1 comes 0 or 2
+
+
+class Fourier(LanguageModel):
+    """A causal convolution as long as the text, by FFT: right, but rounding carries a trace of the future back."""
+
+    tolerance = 1e-5
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.table = nn.Embedding(config.vocab_size, 8)
+        self.filter_TD = nn.Parameter(torch.randn(config.context_length, 8) / 4)
+        self.head = nn.Linear(8, config.vocab_size)
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(causal_tolerance=self.tolerance)
+
+    def features(self, idx_BT: Tensor, state: object = None) -> tuple[Tensor, object]:
+        T = idx_BT.shape[1]
+        x_BFD, filter_FD = (torch.fft.rfft(z, n=2 * T, dim=-2) for z in (self.table(idx_BT), self.filter_TD[:T]))
+        return torch.fft.irfft(x_BFD * filter_FD, n=2 * T, dim=-2)[:, :T], state
+
+
+@pytest.mark.parametrize(("tolerance", "passes"), [(1e-5, True), (0.0, False), (1e-12, False)])
+def test_an_fft_convolution_needs_a_declared_tolerance(
+    tolerance: float, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Fourier, "tolerance", tolerance)
+    report = check_model(Fourier, only=["causality", "gradient_causality"])
+    assert report.passed == passes, str(report)
+
+
+def test_a_model_without_products_must_declare_exact_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    cls = registry.model_class("bigram")
+    assert check_model(cls, only=["batch_independence"]).passed
+    monkeypatch.setattr(cls, "traits", property(lambda model: Traits(extrapolates=True, receptive_field=1)))
+    assert "declare batch_exact=True" in check_model(cls, only=["batch_independence"]).results[0].saw
