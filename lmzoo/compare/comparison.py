@@ -24,14 +24,15 @@ from lmzoo.compare.results import ModelResult, Reference, Results, write_results
 from lmzoo.compare.table import markdown
 from lmzoo.conformance import ranking_problem
 from lmzoo.data.corpora import load_corpus
-from lmzoo.data.store import TokenSplit, TokenStore, open_store, require_length
-from lmzoo.data.tokenizers import Tokenizer, train_tokenizer
+from lmzoo.data.store import TokenSplit, TokenStore, require_length
+from lmzoo.data.tokenizers import Tokenizer
 from lmzoo.errors import DivergedError
 from lmzoo.model import LanguageModel
-from lmzoo.train.events import DataEvent, EndEvent, Event, Listener, NoteEvent
+from lmzoo.train.events import EndEvent, Event, Listener, NoteEvent
 from lmzoo.train.metrics import read_metrics
 from lmzoo.train.run import load_run, train_run
 from lmzoo.train.spec import RunSpec
+from lmzoo.train.tokens import new_tokenizer, tokenised
 
 COUNTED_TOKENS = 20_000_000  # n-grams are counted on so many at most: counting holds them all in memory
 SAMPLE_TOKENS = 300
@@ -65,9 +66,9 @@ def compare(
     check_directory(folder)
     emit = _sender(listeners)
     corpus = load_corpus(data)
-    shared = train_tokenizer(tokenizer, corpus.chunks("train"))
     try:
-        store = open_store(corpus, shared, progress=lambda done, total: emit(DataEvent(done, total)))
+        shared = new_tokenizer(tokenizer, corpus, emit)
+        store = tokenised(corpus, shared, emit)
     finally:
         emit(EndEvent())
     train, context_length = specs[0].train, specs[0].model_config(shared.vocab_size).context_length

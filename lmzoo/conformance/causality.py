@@ -28,7 +28,8 @@ def causality(subject: Subject) -> str:
 
     Not a bit may change, unless the model declares a `causal_tolerance`; one that nothing needs is refused too.
     """
-    seen, worst = [], 0.0
+    seen: list[int] = []
+    worst = 0.0
     for training in (False, True):
         model = subject.model(dropout=0.1 if training else 0.0).train(training)
         for T in lengths(subject, model):

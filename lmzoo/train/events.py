@@ -9,8 +9,9 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class DataEvent:
-    """`done` of `total` bytes of text are tokenised; not sent for tokens that are in the store already."""
+    """`done` of `total` characters or bytes of the text have been read for `what`; not sent for what is there."""
 
+    what: str
     done: int
     total: int
 

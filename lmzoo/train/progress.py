@@ -37,7 +37,7 @@ class ProgressBar:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, DataEvent):
-            self._show("tokenising", event.total, event.done, "")
+            self._show(event.what, event.total, event.done, "")
         elif isinstance(event, StartEvent):
             self._close()
             size = f"{event.params:,} parameters, {event.tokens_per_step:,} tokens a step"
@@ -66,7 +66,7 @@ class ProgressBar:
         if self._task is None:
             self._task = self._bar.add_task(what or "", total=total, completed=done, text=text)
         else:
-            self._bar.update(self._task, completed=done, text=text)
+            self._bar.update(self._task, description=what, total=total, completed=done, text=text)
 
     def _print(self, line: str) -> None:
         from rich.console import Console

@@ -12,17 +12,18 @@ import torch
 from lmzoo import commit, registry, saving
 from lmzoo.data.corpora import load_corpus
 from lmzoo.data.store import TokenSplit, open_store, require_length
-from lmzoo.data.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
+from lmzoo.data.tokenizers import Tokenizer, load_tokenizer
 from lmzoo.errors import CheckpointError, DataError
 from lmzoo.model import LanguageModel
 from lmzoo.train.checkpoint import TrainingState, newest_valid, restore_checkpoint
 from lmzoo.train.directory import check_directory, create, make_tables, read_tables, require_same
 from lmzoo.train.evaluate import EvalResult, PositionLoss, evaluate, evaluate_positions
-from lmzoo.train.events import DataEvent, EndEvent, Event, Listener, NoteEvent, StartEvent
+from lmzoo.train.events import EndEvent, Event, Listener, NoteEvent, StartEvent
 from lmzoo.train.lock import locked
 from lmzoo.train.metrics import MetricsWriter
 from lmzoo.train.optimizer import make_optimizer
 from lmzoo.train.spec import RunSpec, make_spec
+from lmzoo.train.tokens import new_tokenizer, tokenised
 from lmzoo.train.trainer import Trainer
 
 __all__ = ["Run", "RunResult", "RunSpec", "evaluate_run", "load_run", "make_spec", "train_run"]
@@ -65,7 +66,7 @@ def train_run(spec: RunSpec, out: str | Path, *, resume: bool = False, listeners
     exists = check_directory(run, resume=resume)
     emit = _sender(listeners)
     corpus = load_corpus(spec.data)
-    tokenizer = load_tokenizer(run) if exists else train_tokenizer(spec.tokenizer, corpus.chunks("train"))
+    tokenizer = load_tokenizer(run) if exists else new_tokenizer(spec.tokenizer, corpus, emit)
     config = spec.model_config(tokenizer.vocab_size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     devices = [device] if device.type == "cuda" else []
@@ -80,7 +81,7 @@ def train_run(spec: RunSpec, out: str | Path, *, resume: bool = False, listeners
                 before = read_tables(run)
                 require_same(run, before, tables)
                 tables = before
-            store = open_store(corpus, tokenizer, progress=lambda done, total: emit(DataEvent(done, total)))
+            store = tokenised(corpus, tokenizer, emit)
             require_length(store.train, config.context_length)
             require_length(store.val, 1)
             trainer = Trainer(
