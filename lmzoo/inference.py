@@ -3,9 +3,9 @@
 Decoding one token reads every weight once, so its time is the weights' bytes over the memory's bandwidth. Two forms:
 
 - `bfloat16`: half the bytes of float32, laid out in blocks as oneDNN wants them. Helps at any number of rows; most from
-  two rows on, where torch's own product of a bfloat16 weight does not reach the bandwidth.
+  two rows on, where torch's own product with a bfloat16 weight stays far from the bandwidth.
 - `int8`: a quarter of the bytes, one scale for each output. Weights alone are rounded, activations stay bfloat16. Helps
-  one to a few rows; torch's kernel reads the weights again for every row, so from about four rows on bfloat16 is faster.
+  a single row; torch's kernel takes time for every row: at sixteen, bfloat16 is faster.
 
 Both are for a CPU; the figures are in docs/log.md. Legend: B rows of any shape, D inputs, N outputs of a linear map.
 """
@@ -23,8 +23,9 @@ from lmzoo.layers.linear import TiedHead
 from lmzoo.model import LanguageModel
 
 Weights = Literal["bfloat16", "int8"]
-FORMS: tuple[str, ...] = ("bfloat16", "int8")
+FORMS: tuple[Weights, ...] = ("bfloat16", "int8")
 Model = TypeVar("Model", bound=LanguageModel)
+_INT8_STRIDE = 32  # a length of rows that suits the int8 kernel of torch: it crashes on rows of 4, 8 or 24
 
 
 class PackedLinear(nn.Module):
@@ -86,7 +87,10 @@ def decoding_copy(model: Model, weights: Weights) -> Model:
             parent, name = changed.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2]
             original = originals[path]
             if isinstance(original, (nn.Linear, TiedHead)):  # from the weights before they were rounded to bfloat16
-                setattr(parent, name, form(original.weight, getattr(original, "bias", None)))
+                whole = original.weight.shape[1] % _INT8_STRIDE == 0
+                setattr(
+                    parent, name, (form if whole else PackedLinear)(original.weight, getattr(original, "bias", None))
+                )
             elif isinstance(module, nn.Dropout):
                 setattr(parent, name, nn.Identity())  # a call less at every step
     return changed.requires_grad_(False)

@@ -90,10 +90,9 @@ def sample(
 
 def sample_with(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor, uniform_B: Tensor) -> Tensor:
     """`sample` with the randomness given: a number in [0, 1) for each row, as `uniforms` makes them."""
-    logits_BV = process(logits_BV, config, history_BT)
-    if config.temperature == 0:
-        return logits_BV.argmax(dim=-1)
-    return draw(logits_BV.softmax(dim=-1), uniform_B)
+    if config.temperature == 0:  # of tokens that tie, argmax takes the first
+        return _adjusted(logits_BV, config, history_BT).argmax(dim=-1)
+    return draw(process(logits_BV, config, history_BT).softmax(dim=-1), uniform_B)
 
 
 def draw(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
@@ -115,6 +114,23 @@ def process(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> Te
     In float64. Entries of +inf are certain: they share the probability. `temperature=0` leaves one token.
     Raises `InputError` naming the row for NaN logits and when no token is left, and for a logit_bias out of range.
     """
+    scores_BV = _adjusted(logits_BV, config, history_BT)
+    if config.temperature == 0:
+        return top_k(scores_BV, 1)
+    if config.temperature != 1.0:
+        scores_BV = apply_temperature(scores_BV, config.temperature)
+    if config.top_k is not None:
+        scores_BV = top_k(scores_BV, config.top_k)
+    if config.top_k is None or config.top_k >= scores_BV.shape[-1]:
+        return _truncated(scores_BV, config)
+    # Few tokens are left: what follows is exact on them alone, and many times cheaper than on the whole vocabulary.
+    left_W = (scores_BV > -math.inf).any(dim=0).nonzero()[:, 0]
+    kept_BW = _truncated(scores_BV[:, left_W], config)
+    return torch.full_like(scores_BV, -math.inf).index_copy_(1, left_W, kept_BW)
+
+
+def _adjusted(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> Tensor:
+    """The logits, checked, with the bias and the penalties."""
     scores_BV = _checked(logits_BV, "the logits")
     biased_BV = scores_BV
     if config.logit_bias:
@@ -127,12 +143,11 @@ def process(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> Te
         most = torch.finfo(biased_BV.dtype).max
         banned_BV = (scores_BV == -math.inf) | _banned(config, scores_BV)
         scores_BV = _checked(biased_BV.clamp(-most, most).masked_fill(banned_BV, -math.inf), "logit_bias")
-    if config.temperature == 0:
-        return top_k(scores_BV, 1)
-    if config.temperature != 1.0:
-        scores_BV = apply_temperature(scores_BV, config.temperature)
-    if config.top_k is not None:
-        scores_BV = top_k(scores_BV, config.top_k)
+    return scores_BV
+
+
+def _truncated(scores_BV: Tensor, config: SamplingConfig) -> Tensor:
+    """What depends on the probabilities: top_p, min_p, typical_p."""
     if config.top_p is not None:
         scores_BV = top_p(scores_BV, config.top_p)
     if config.min_p is not None:

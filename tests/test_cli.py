@@ -61,7 +61,17 @@ def run(lmzoo: Command, text: Path) -> Path:
 
 
 def test_every_command_teaches_by_example(lmzoo: Command) -> None:
-    assert set(cli.cli.commands) == {"list", "show", "train", "sample", "eval", "compare", "check", "completion"}
+    assert set(cli.cli.commands) == {
+        "list",
+        "show",
+        "train",
+        "sample",
+        "eval",
+        "compare",
+        "check",
+        "bench",
+        "completion",
+    }
     for name in cli.cli.commands:
         result = lmzoo(name, "--help")
         assert result.code == 0

@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "randomness": set(),
     "sampling": {"randomness"},
     "generation": {"sampling", "randomness", "model", "state"},
+    "inference": {"model", "layers"},
     "__init__": ANY,
     "cli": ANY,
     "__main__": ANY,

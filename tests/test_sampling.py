@@ -316,3 +316,12 @@ def test_each_setting_alone_is_its_function(name: str, value: float) -> None:
     got = process(logits_BV, SamplingConfig(**{name: value}), NO_HISTORY.expand(4, 0))
     assert torch.equal(got, function(logits_BV, value))
     assert not torch.equal(got, logits_BV)
+
+
+def test_after_top_k_the_others_see_what_they_would_see_on_the_whole_vocabulary() -> None:
+    logits_BV = torch.randn(4, 300, generator=torch.Generator().manual_seed(5)).mul(2).round().double()  # with ties
+    config = SamplingConfig(top_k=40, top_p=0.9, min_p=0.02, typical_p=0.8)
+    history_BT = torch.zeros(4, 1, dtype=torch.long)
+    wanted_BV = sampling.top_p(sampling.top_k(logits_BV, 40), 0.9)
+    wanted_BV = sampling.typical_p(sampling.min_p(wanted_BV, 0.02), 0.8)
+    torch.testing.assert_close(process(logits_BV, config, history_BT), wanted_BV, rtol=0, atol=0)

@@ -3,7 +3,7 @@
 Exit codes: 0 done, 1 a check failed, 2 bad input (one line on stderr), 130 interrupted.
 """
 
-from lmzoo.cli import models, runs  # each module puts its commands into the group
+from lmzoo.cli import bench, models, runs  # each module puts its commands into the group
 from lmzoo.cli.group import cli, main
 
-__all__ = ["cli", "main", "models", "runs"]
+__all__ = ["bench", "cli", "main", "models", "runs"]

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-from einops import rearrange
 from torch import Tensor, nn
 
 from lmzoo.layers.linear import Linear
@@ -68,9 +67,10 @@ class Attention(nn.Module):
     ) -> tuple[Tensor, KVCache | None]:
         """`rope_TK`: cosines and sines for the positions of x, or None for an attention that knows no positions."""
         q, k, v = self.qkv(x_BTD).split(self.widths, dim=-1)
-        q_BTHK = rearrange(q, "b t (h k) -> b t h k", k=self.head_dim)
-        k_BTGK = rearrange(k, "b t (g k) -> b t g k", k=self.head_dim)
-        v_BTGK = rearrange(v, "b t (g k) -> b t g k", k=self.head_dim)
+        # Views, not einops: at every step of decoding its calls are a good part of the overhead (docs/log.md).
+        q_BTHK, k_BTGK, v_BTGK = (
+            part.view(*part.shape[:2], part.shape[2] // self.head_dim, self.head_dim) for part in (q, k, v)
+        )
         if rope_TK is not None:
             q_BTHK, k_BTGK = apply_rope(q_BTHK, *rope_TK), apply_rope(k_BTGK, *rope_TK)
         k_BSGK, v_BSGK = k_BTGK, v_BTGK
@@ -84,4 +84,4 @@ class Attention(nn.Module):
         y_BTHK = causal_attention(
             q_BTHK, k_BSGK.to(q.dtype), v_BSGK.to(q.dtype), window=self.window, dropout=self.dropout * self.training
         )
-        return self.out(rearrange(y_BTHK, "b t h k -> b t (h k)")), state
+        return self.out(y_BTHK.flatten(2)), state

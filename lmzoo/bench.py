@@ -1,0 +1,194 @@
+"""How fast a model decodes, against what this machine can do: a token cannot come faster than its weights are read.
+
+Everything that is compared is run in turns within one process, so that a busy moment strikes all alike; figures are
+medians. Legend: B rows, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from statistics import median
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmzoo.compare.machine import hardware, versions
+from lmzoo.generation.choice import Choice
+from lmzoo.inference import FORMS, decoding_copy, weight_bytes_per_token
+from lmzoo.model import LanguageModel
+from lmzoo.randomness import row_seeds, uniforms
+from lmzoo.sampling import SamplingConfig
+from lmzoo.state import clone, nbytes
+
+SCHEMA = 1
+EVERYTHING = SamplingConfig(  # every processor on: what the sampler costs at most
+    temperature=0.8,
+    top_k=50,
+    top_p=0.9,
+    min_p=0.01,
+    typical_p=0.95,
+    repetition_penalty=1.1,
+    frequency_penalty=0.1,
+    presence_penalty=0.1,
+    logit_bias={0: 1.0},
+)
+
+
+def read_bandwidth(nbytes: int = 1 << 30, repeats: int = 7) -> float:
+    """Bytes per second that this machine's CPU reads from memory with torch's threads: the best of `repeats`.
+
+    Measured as a float32 matrix times a vector, which streams the matrix once and writes nothing to speak of. `nbytes`
+    should be larger than the caches.
+    """
+    width = 1 << 12
+    matrix_NW = torch.ones(max(1, nbytes // (4 * width)), width)
+    vector_W = torch.ones(width)
+    seconds = min(timed(lambda: matrix_NW.mv(vector_W)) for _ in range(repeats))
+    return matrix_NW.numel() * 4 / seconds
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that `work` takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
+    """Seconds of each, the median of `repeats` rounds in which each runs once, after a round to warm up."""
+    durations: dict[str, list[float]] = {name: [] for name in works}
+    for round_number in range(repeats + 1):
+        for name, work in works.items():
+            seconds = timed(work)
+            if round_number:
+                durations[name].append(seconds)
+    return {name: median(values) for name, values in durations.items()}
+
+
+def greedy(model: LanguageModel, rows: int, tokens: int) -> Callable[[], Tensor]:
+    """Greedy `generate` of `tokens` tokens from a prompt of one, `rows` rows at once."""
+    idx_BT = torch.zeros(rows, 1, dtype=torch.long)
+    generator = torch.Generator().manual_seed(0)  # without one, the caller's random numbers would be used
+    return lambda: model.generate(idx_BT, tokens, temperature=0.0, generator=generator)
+
+
+def forms_of(model: LanguageModel) -> dict[str, LanguageModel]:
+    """The model as it is, under the name of its type, and its copies for decoding."""
+    return {str(model.dtype).removeprefix("torch."): model, **{f"{n} packed": decoding_copy(model, n) for n in FORMS}}
+
+
+def bench_decode(
+    model: LanguageModel,
+    *,
+    rows: int = 1,
+    tokens: int = 64,
+    repeats: int = 5,
+    bandwidth_bytes: int = 1 << 30,
+    peers: Mapping[str, Callable[[], object]] | None = None,
+) -> dict[str, Any]:
+    """Decoding speed of a model (in evaluation mode, on the CPU) in each form of its weights, as plain JSON values.
+
+    `peers` are other ways to draw `rows` times `tokens` tokens, timed in the same rounds. For each: milliseconds a
+    step, tokens/s of all rows; for ours also the bytes of weights read per step, what share of the time that the
+    machine needs to read them at best, and the loss (nats per token) above the model as it is on 256 tokens (or its
+    context) that it drew itself. `sampler_share`: of a step, with every processor on, in the fastest form.
+    """
+    forms = forms_of(model)
+    works: dict[str, Callable[[], object]] = {name: greedy(form, rows, tokens) for name, form in forms.items()}
+    works.update(peers or {})
+    before = read_bandwidth(bandwidth_bytes)
+    seconds = interleaved(works, repeats)
+    bandwidth = max(before, read_bandwidth(bandwidth_bytes))  # the machine may be less busy at the end
+    losses = own_losses(model, forms)
+    results: list[dict[str, Any]] = []
+    for name, spent in seconds.items():
+        entry: dict[str, Any] = {"form": name, "ms_per_step": spent / tokens * 1e3}
+        entry["tokens_per_s"] = rows * tokens / spent
+        if name in forms:
+            read = weight_bytes_per_token(forms[name])
+            entry["weight_bytes"] = read
+            entry["share_of_bandwidth"] = read / bandwidth / (spent / tokens)
+            entry["loss_above"] = losses[name] - losses[next(iter(forms))]
+        results.append(entry)
+    fastest = min(forms, key=lambda name: seconds[name])
+    return {
+        "schema": SCHEMA,
+        "rows": rows,
+        "tokens": tokens,
+        "repeats": repeats,
+        "bandwidth_bytes_per_s": bandwidth,
+        "results": results,
+        "sampler": sampler_cost(forms[fastest], seconds[fastest] / tokens, rows),
+        "latency": latency(model) if model.traits.state_growth in ("none", "constant") else None,
+        "machine": {**hardware(model.device), **versions()},
+    }
+
+
+def own_losses(model: LanguageModel, forms: Mapping[str, LanguageModel]) -> dict[str, float]:
+    """Each form's loss, nats per token, on the same text: four rows that `model` drew."""
+    generator = torch.Generator().manual_seed(0)
+    start_BT = torch.zeros(4, 1, dtype=torch.long)
+    text_BT = model.generate(start_BT, max(1, min(256, model.config.context_length) - 1), generator=generator)
+    return {name: -float(form.score(text_BT).mean()) for name, form in forms.items()}
+
+
+def sampler_cost(model: LanguageModel, step_seconds: float, rows: int, repeats: int = 20) -> dict[str, float]:
+    """Milliseconds that choosing takes with every processor on, and its share of a step that has it.
+
+    `step_seconds` is a greedy step: what it spends on choosing is not taken off, so the share is a little too low by
+    that; greedy choosing is the cheapest there is.
+    """
+    vocab_size = model.config.vocab_size
+    generator = torch.Generator().manual_seed(0)
+    logits_BV = torch.randn(rows, vocab_size, generator=generator) * 3
+    history_BT = torch.randint(vocab_size, (rows, 256), generator=generator)
+    seeds_B = row_seeds(rows, generator)
+    choice = Choice.make(EVERYTHING, rows)
+    work = {"choose": lambda: choice.choose(logits_BV, history_BT, uniforms(seeds_B, torch.zeros_like(seeds_B)))}
+    spent = interleaved(work, repeats)["choose"]
+    return {"ms": spent * 1e3, "share": spent / (spent + step_seconds)}
+
+
+def latency(model: LanguageModel, positions: Sequence[int] = (1000, 16000), steps: int = 200) -> list[dict[str, float]]:
+    """Milliseconds a step and bytes of state at each position; the median of `steps`, taken in turns at all of them."""
+    generator = torch.Generator().manual_seed(0)
+    chunk = 500
+    reached = []
+    state, at = model.init_state(1, max(positions) + steps + 1), 0
+    for position in sorted(positions):
+        while at < position:
+            size = min(chunk, position - at)
+            idx_BT = torch.randint(model.config.vocab_size, (1, size), generator=generator)
+            _, state = model.decode(idx_BT, state)
+            at += size
+        reached.append(clone(state))
+    token_BT = torch.zeros(1, 1, dtype=torch.long)
+    durations: list[list[float]] = [[] for _ in reached]
+    for _ in range(steps):
+        for number, state in enumerate(reached):
+            began = time.perf_counter()
+            _, reached[number] = model.decode(token_BT, state)
+            durations[number].append(time.perf_counter() - began)
+    return [
+        {"position": position, "ms_per_step": median(spent) * 1e3, "state_bytes": nbytes(state)}
+        for position, spent, state in zip(sorted(positions), durations, reached, strict=True)
+    ]
+
+
+def summary(result: Mapping[str, Any]) -> str:
+    """The result of `bench_decode` as lines to read."""
+    best = result["bandwidth_bytes_per_s"] / 1e9
+    lines = [f"{result['rows']} rows, {result['machine']['threads']} threads, memory read at {best:.1f} GB/s"]
+    lines.append(f"{'form':24s} {'ms/step':>8s} {'tokens/s':>9s} {'of bandwidth':>12s} {'loss above':>10s}")
+    for entry in result["results"]:
+        ours = f"{entry['share_of_bandwidth']:11.0%}  {entry['loss_above']:+10.4f}" if "weight_bytes" in entry else ""
+        lines.append(f"{entry['form']:24s} {entry['ms_per_step']:8.2f} {entry['tokens_per_s']:9.1f} {ours}".rstrip())
+    sampler = result["sampler"]
+    lines.append(f"choosing with every processor on: {sampler['ms']:.2f} ms, {sampler['share']:.0%} of a step")
+    lines += [
+        f"at position {int(at['position'])}: {at['ms_per_step']:.2f} ms a step, {int(at['state_bytes'])} bytes of state"
+        for at in result["latency"] or []
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,70 @@
+"""`lmzoo bench`: how fast a model is here."""
+
+from __future__ import annotations
+
+import json
+
+import click
+
+import lmzoo
+from lmzoo import config as configs
+from lmzoo import registry
+from lmzoo.cli.group import cli, plugin_option, set_option
+from lmzoo.errors import InputError
+
+
+@cli.group()
+def bench() -> None:
+    """How fast a model is, against what this machine can do.
+
+    \b
+    lmzoo bench decode gpt2.124m
+    """
+
+
+@bench.command("decode")
+@click.argument("target", default="gpt2.10m")
+@click.option("--rows", default=1, show_default=True, type=click.IntRange(1), help="Sequences decoded together.")
+@click.option("--tokens", default=64, show_default=True, type=click.IntRange(1), help="Tokens a row in each round.")
+@click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Rounds; the median counts.")
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="Processor threads.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@set_option
+@plugin_option
+def decode(
+    target: str,
+    rows: int,
+    tokens: int,
+    repeats: int,
+    threads: int,
+    as_json: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """Tokens per second of a model in each form of its weights, and how near that is to the memory's bandwidth.
+
+    TARGET is a registered name (with fresh weights, as fast as trained ones) or a run.
+
+    \b
+    lmzoo bench decode gpt2.124m
+    lmzoo bench decode gpt2.10m --rows 16
+    lmzoo bench decode runs/mamba.tiny --json
+    """
+    from pathlib import Path
+
+    import torch
+
+    from lmzoo.bench import bench_decode, summary
+
+    torch.set_num_threads(threads)
+    if Path(target).is_dir():
+        if overrides:
+            raise InputError(f"{target} is a run: --set is for registered names")
+        model = lmzoo.load_model(target)
+    else:
+        _, preset = registry.split_name(target)
+        settings = configs.parse_overrides(overrides)
+        if not (preset and "vocab_size" in preset.model):
+            settings.setdefault("vocab_size", 65)  # of characters
+        model = lmzoo.create_model(target, **settings)
+    result = {"target": target, **bench_decode(model.eval(), rows=rows, tokens=tokens, repeats=repeats)}
+    click.echo(json.dumps(result) if as_json else f"{target}: {summary(result)}")

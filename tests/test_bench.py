@@ -1,0 +1,70 @@
+"""The figures of decoding speed: complete, plausible, and measured on what they say."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+import lmzoo
+from lmzoo import bench
+from lmzoo.cli import cli
+
+SIZES = {"vocab_size": 65, "d_model": 32, "n_layers": 1, "context_length": 32}
+
+
+def test_rounds_are_taken_in_turns_and_the_first_does_not_count() -> None:
+    order: list[str] = []
+
+    def slow_at_first() -> None:
+        time.sleep(0.0 if order else 0.2)
+        order.append("a")
+
+    seconds = bench.interleaved({"a": slow_at_first, "b": lambda: order.append("b")}, repeats=2)
+    assert order == ["a", "b"] * 3
+    assert seconds["a"] < 0.1
+
+
+def test_read_bandwidth_is_that_of_a_machine() -> None:
+    assert 1e7 < bench.read_bandwidth(1 << 22, repeats=2) < 1e13
+
+
+def test_figures_of_a_tiny_model() -> None:
+    model = lmzoo.create_model("gpt2", **SIZES).eval()
+    peers = {"sleeper": lambda: time.sleep(0.05)}
+    result = bench.bench_decode(model, rows=2, tokens=4, repeats=1, bandwidth_bytes=1 << 20, peers=peers)
+    json.dumps(result)  # plain values alone
+    forms = {entry["form"]: entry for entry in result["results"]}
+    assert list(forms) == ["float32", "bfloat16 packed", "int8 packed", "sleeper"]
+    for entry in forms.values():
+        assert entry["tokens_per_s"] == pytest.approx(2 / (entry["ms_per_step"] / 1e3))
+    assert forms["sleeper"]["ms_per_step"] >= 12.5
+    assert "weight_bytes" not in forms["sleeper"]
+    assert forms["float32"]["weight_bytes"] > 1.9 * forms["bfloat16 packed"]["weight_bytes"]
+    assert forms["float32"]["loss_above"] == 0.0
+    assert 0 < abs(forms["int8 packed"]["loss_above"]) < 0.02
+    assert 0 < result["sampler"]["share"] < 1
+    assert result["latency"] is None  # its state grows
+    assert "sleeper" in bench.summary(result)
+
+
+def test_latency_of_a_constant_state() -> None:
+    near, far = bench.latency(lmzoo.create_model("lstm", **SIZES).eval(), positions=(8, 600), steps=3)
+    assert (near["position"], far["position"]) == (8, 600)
+    assert near["state_bytes"] == far["state_bytes"] > 0
+    assert near["ms_per_step"] > 0
+
+
+def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    defaults = {**bench.bench_decode.__kwdefaults__, "bandwidth_bytes": 1 << 20}  # a gigabyte is not for a test
+    monkeypatch.setattr(bench.bench_decode, "__kwdefaults__", defaults)
+    threads = torch.get_num_threads()
+    arguments = ["bench", "decode", "gpt2.tiny", "--tokens", "2", "--repeats", "1", "--threads", str(threads)]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 0, done.output
+    assert "of bandwidth" in done.output
+    done = CliRunner().invoke(cli, [*arguments, "--json", "--set", "vocab_size=7"])
+    assert json.loads(done.output)["target"] == "gpt2.tiny"

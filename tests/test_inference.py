@@ -1,0 +1,79 @@
+"""Copies for decoding: the same function up to rounding, for every registered family, and the bytes they read."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import lmzoo
+from lmzoo.errors import InputError
+from lmzoo.inference import FORMS, Int8Linear, PackedLinear, Weights, decoding_copy, quantize, weight_bytes_per_token
+
+
+def tiny(family: str) -> lmzoo.LanguageModel:
+    generator = torch.Generator().manual_seed(0)
+    return lmzoo.create_model(family, vocab_size=65, context_length=32, generator=generator).eval()
+
+
+@pytest.mark.parametrize("weights", FORMS)
+@pytest.mark.parametrize("family", lmzoo.list_models("*.tiny"))
+def test_a_copy_computes_what_the_model_does(family: str, weights: Weights) -> None:
+    model = tiny(family)
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    copy = decoding_copy(model, weights)
+    idx_BT = torch.randint(65, (3, 20), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted_BTV, found_BTV = model(idx_BT).logits, copy(idx_BT).logits
+    assert (found_BTV - wanted_BTV).abs().max() < 0.03 * wanted_BTV.abs().max() + 1e-6
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    state = copy.init_state(3, 20)
+    logits_BV, state = copy.decode(idx_BT[:, :7], state)
+    for t in range(7, 20):
+        logits_BV, state = copy.decode(idx_BT[:, t : t + 1], state)
+    assert (logits_BV - found_BTV[:, -1]).abs().max() < 0.03 * wanted_BTV.abs().max() + 1e-6
+
+
+@pytest.mark.parametrize(("rows", "d_in", "d_out"), [(1, 32, 1), (1, 64, 65), (5, 96, 50), (17, 384, 7)])
+@pytest.mark.parametrize("with_bias", [True, False])
+def test_linear_maps_against_float64(rows: int, d_in: int, d_out: int, with_bias: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight_ND = torch.randn(d_out, d_in, generator=generator)
+    bias_N = torch.randn(d_out, generator=generator).to(torch.bfloat16) if with_bias else None
+    x_BD = torch.randn(rows, d_in, generator=generator).to(torch.bfloat16)
+    levels_ND, scale_N = quantize(weight_ND)
+    used = {"packed": weight_ND.to(torch.bfloat16).double(), "int8": levels_ND.double() * scale_N.double()[:, None]}
+    for name, module in {"packed": PackedLinear(weight_ND, bias_N), "int8": Int8Linear(weight_ND, bias_N)}.items():
+        wanted_BN = x_BD.double() @ used[name].T + (0 if bias_N is None else bias_N.double())
+        found_BN = module(x_BD)
+        assert found_BN.dtype == torch.bfloat16
+        torch.testing.assert_close(found_BN.double(), wanted_BN, rtol=0.01, atol=0.06)
+
+
+def test_quantized_weights_are_the_nearest_levels() -> None:
+    weight_ND = torch.randn(9, 64, generator=torch.Generator().manual_seed(0)) * 10.0 ** torch.arange(-4, 5)[:, None]
+    weight_ND[3] = 0
+    levels_ND, scale_N = quantize(weight_ND)
+    error_ND = (levels_ND * scale_N.float()[:, None] - weight_ND).abs()
+    assert (error_ND <= 0.5001 * scale_N.float()[:, None]).all()
+    assert (levels_ND.abs().amax(dim=1)[weight_ND.any(dim=1)] >= 125).all()  # the range is used
+    assert not levels_ND[3].any()
+
+
+def test_bytes_read_for_a_token() -> None:
+    model = lmzoo.create_model("gpt2", vocab_size=65, d_model=64, n_layers=2, n_heads=2, context_length=16)
+    # Every parameter once (the tied table is read by the head), but one row alone of the tables.
+    tables = 64 * (65 + 16)
+    read = model.num_params() - tables + 2 * 64 + 65 * 64
+    assert weight_bytes_per_token(model) == 4 * read
+    packed = decoding_copy(model, "bfloat16")
+    assert weight_bytes_per_token(packed) + sum(2 * m.bias.numel() for m in biased(packed)) == 2 * read
+    assert weight_bytes_per_token(decoding_copy(model, "int8")) < 0.6 * weight_bytes_per_token(packed)
+
+
+def biased(model: lmzoo.LanguageModel) -> list[PackedLinear]:
+    return [m for m in model.modules() if isinstance(m, PackedLinear) and m.bias is not None]
+
+
+def test_an_unknown_form_is_refused() -> None:
+    with pytest.raises(InputError, match="weights='int3' must be one of bfloat16, int8"):
+        decoding_copy(tiny("bigram"), "int3")
