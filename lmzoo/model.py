@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Unpack, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Unpack, final
 
 import torch
 from torch import Tensor, nn
@@ -55,12 +55,25 @@ class Traits:
     batch_exact: bool = False  # a row's logits are the same bits in any batch; else but for the rounding of products
 
 
+class CompiledStep(Protocol):
+    """A faster way to decode one token; `lmzoo.inference` makes them."""
+
+    def can_take(self, idx: Tensor, layers: State) -> bool:
+        """Whether it can go on from `layers` with idx (B, T)."""
+        ...
+
+    def __call__(self, idx: Tensor, layers: State) -> tuple[Tensor, State]:
+        """What `head(features(idx, layers))` gives for idx (B, 1): logits (B, V), and the next layers."""
+        ...
+
+
 class LanguageModel(nn.Module, ABC):
     """Base of every model. A subclass implements `features` and sets `self.head`; it overrides nothing marked final."""
 
     config_class: ClassVar[type[ModelConfig]] = ModelConfig
     family: ClassVar[str] = ""  # the registered name
     head: nn.Module  # (..., D) -> (..., V)
+    compiled_step: CompiledStep | None = None  # of a copy for decoding
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -147,6 +160,11 @@ class LanguageModel(nn.Module, ABC):
         T > 1 is a prefill, T = 1 a step; any split of a sequence gives what `forward` gives on the whole. `state` stays
         valid and unchanged. Dropout follows the model's mode: call `eval()` first, as `generate` does.
         """
+        state = self._with_tokens(idx, state)
+        layers, step = state["layers"], self.compiled_step
+        if step is not None and step.can_take(idx, layers):
+            logits_BV, layers = step(idx, layers)
+            return logits_BV, {**state, "layers": layers}
         x_BSD, state = self._read(idx, state)
         return self.head(x_BSD[:, -1]), state
 
@@ -162,12 +180,12 @@ class LanguageModel(nn.Module, ABC):
         together = T if self.traits.extrapolates else min(T, max(1, self.config.context_length - state["position"]))
         pieces = []
         for start, end in [(0, together), *((t, t + 1) for t in range(together, T))]:
-            x_BSD, state = self._read(idx[:, start:end], state)
+            x_BSD, state = self._read(idx[:, start:end], self._with_tokens(idx[:, start:end], state))
             pieces.append(self.head(x_BSD[:, start - end :]))
         return torch.cat(pieces, dim=1), state
 
-    def _read(self, idx: Tensor, state: State) -> tuple[Tensor, State]:
-        """Features (B, S, D), S >= T, of which the last are those of idx (B, T), and the next state."""
+    def _with_tokens(self, idx: Tensor, state: State) -> State:
+        """The state with the tokens noted; its layers are still those before them, or None when they are of no use."""
         self._check_ids("idx", idx)
         if idx.shape[1] == 0:
             raise InputError("idx has T=0 tokens: decode needs at least one")
@@ -177,11 +195,18 @@ class LanguageModel(nn.Module, ABC):
             tokens = tokens.append(idx)
         if not self.traits.extrapolates and position > self.config.context_length:
             layers = None  # every position has moved within the window: nothing that was computed before still holds
-        if layers is None:
-            x_BSD, _ = self.features(tokens.entries())
-        else:
-            x_BSD, layers = self.features(idx, layers)
-        return x_BSD, {"position": position, "tokens": tokens, "layers": layers}
+        return {"position": position, "tokens": tokens, "layers": layers}
+
+    def _read(self, idx: Tensor, state: State) -> tuple[Tensor, State]:
+        """Features (B, S, D), S >= T, of which the last are those of idx (B, T), and the next state.
+
+        `state` is that of `_with_tokens`.
+        """
+        if state["layers"] is None:
+            x_BSD, _ = self.features(state["tokens"].entries())
+            return x_BSD, state
+        x_BSD, layers = self.features(idx, state["layers"])
+        return x_BSD, {**state, "layers": layers}
 
     @final
     def score(self, idx: Tensor) -> Tensor:

@@ -60,12 +60,20 @@ class TimeBuffer:
 
     def append(self, new: Tensor) -> TimeBuffer:
         """The buffer with `new` (B, T, ...) behind its entries; `self` stays what it was."""
-        end = self.length + new.shape[1]
-        if end <= self.data.shape[1] and self._written[0] == self.length:
-            self.data[:, self.length : end] = new
-            self._written[0] = end
-            return TimeBuffer(self.data, end, self.window, self._written)
-        return self._moved(new)
+        T = new.shape[1]
+        if not self.has_room(T):
+            return self._moved(new)
+        self.data[:, self.length : self.length + T] = new
+        return self.extended(T)
+
+    def has_room(self, T: int) -> bool:
+        """Whether T entries can be written behind the others in place, because there is memory and nobody has."""
+        return self.length + T <= self.data.shape[1] and self._written[0] == self.length
+
+    def extended(self, T: int) -> TimeBuffer:
+        """The buffer after T entries were written behind the others in `data`."""
+        self._written[0] = self.length + T
+        return TimeBuffer(self.data, self.length + T, self.window, self._written)
 
     def _moved(self, new: Tensor) -> TimeBuffer:
         """The same in fresh memory, of the old capacity if it is enough: entries out of reach are dropped here."""
@@ -85,19 +93,28 @@ class TimeBuffer:
         return TimeBuffer(fn(self.data), self.length, self.window, [self.length])
 
 
+def map_leaves(fn: Callable[[Any], Any], state: State) -> State:
+    """The same tree with `fn` applied to every leaf: tensors, time buffers, numbers, None."""
+    if isinstance(state, dict):
+        return {key: map_leaves(fn, value) for key, value in state.items()}
+    if isinstance(state, (list, tuple)):
+        values = [map_leaves(fn, value) for value in state]
+        return type(state)(*values) if hasattr(state, "_fields") else type(state)(values)  # a named tuple takes each
+    return fn(state)
+
+
 def map_tensors(fn: Callable[[Tensor], Tensor], state: State) -> State:
     """The same tree with `fn` applied to every tensor; `fn` must return a new tensor."""
-    if isinstance(state, Tensor):
-        return fn(state)
-    if isinstance(state, TimeBuffer):
-        return state.map(fn)
-    if isinstance(state, dict):
-        return {key: map_tensors(fn, value) for key, value in state.items()}
-    if isinstance(state, (list, tuple)):
-        values = [map_tensors(fn, value) for value in state]
-        return type(state)(*values) if hasattr(state, "_fields") else type(state)(values)  # a named tuple takes each
-    assert state is None or isinstance(state, (int, float, str)), f"a state cannot hold a {type(state).__name__}"
-    return state
+
+    def mapped(leaf: Any) -> Any:
+        if isinstance(leaf, Tensor):
+            return fn(leaf)
+        if isinstance(leaf, TimeBuffer):
+            return leaf.map(fn)
+        assert leaf is None or isinstance(leaf, (int, float, str)), f"a state cannot hold a {type(leaf).__name__}"
+        return leaf
+
+    return map_leaves(mapped, state)
 
 
 def tensors(state: State) -> list[Tensor]:

@@ -43,6 +43,11 @@ class Choice:
         groups = tuple((config, torch.tensor(which)) for config, which in zip(different, rows, strict=True))
         return cls(groups, tuple(processors))
 
+    @property
+    def draws(self) -> bool:
+        """Whether any row needs a random number."""
+        return any(config.temperature > 0 for config, _ in self.groups)
+
     def choose(self, logits_BV: Tensor, history_BT: Tensor, uniform_B: Tensor) -> Tensor:
         """The next token of each row, (B,) int64; `uniform_B` as `sample_with` takes it."""
         token_B = torch.zeros(len(logits_BV), dtype=torch.long, device=logits_BV.device)

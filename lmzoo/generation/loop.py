@@ -109,6 +109,7 @@ def steps(model: LanguageModel, job: Job) -> Iterator[Step]:
     rows_B = torch.arange(len(job.prompts_PL), device=device).repeat_interleave(job.n_samples)
     tokens_BL = torch.nn.functional.pad(job.prompts_PL, (0, job.max_new_tokens))[rows_B]
     stopped_B = torch.zeros(len(rows_B), dtype=torch.bool, device=device)
+    draws, unused_B = job.choice.draws, torch.zeros(len(rows_B), dtype=torch.float64, device=device)
     state: State = job.prefix
     for position in range(shortest, end):
         if position == shortest:
@@ -121,7 +122,8 @@ def steps(model: LanguageModel, job: Job) -> Iterator[Step]:
         else:
             logits_BV, state = decode_evaluating(model, tokens_BL[:, position - 1 : position], state)
         count_B = position - lengths_B
-        chosen_B = job.choice.choose(logits_BV, tokens_BL[:, :position], uniforms(job.seeds_B, count_B))
+        uniform_B = uniforms(job.seeds_B, count_B) if draws else unused_B
+        chosen_B = job.choice.choose(logits_BV, tokens_BL[:, :position], uniform_B)
         if job.forced_tokens:
             forced_B = forced_N[count_B.clamp(0, job.max_new_tokens - 1)]
             chosen_B = torch.where(forced_B >= 0, forced_B, chosen_B)

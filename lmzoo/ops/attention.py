@@ -1,4 +1,4 @@
-"""Causal softmax attention: the definition, and torch's fused kernel behind one dispatcher.
+"""Causal softmax attention: the definition, torch's fused kernel, and a form that compiles, behind one dispatcher.
 
 Legend: B batch, T queries, S keys (the T newest among them), H query heads, G key/value heads, K head width.
 """
@@ -33,8 +33,10 @@ def naive_attention(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, *, window: i
 def causal_attention(
     q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, *, window: int | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """`naive_attention` by torch's fused kernels, with dropout of the attention weights. Returns (B, T, H, K)."""
+    """`naive_attention` by the fastest form that fits, with dropout of the attention weights. Returns (B, T, H, K)."""
     T, S = q_BTHK.shape[1], k_BSGK.shape[1]
+    if T == 1 and not dropout and torch.compiler.is_compiling() and q_BTHK.device.type == "cpu":
+        return single_query_attention(q_BTHK, k_BSGK, v_BSGK)
     in_window = window is None or window >= S
     mask_TS = None
     if T > 1 and not (in_window and T == S):
@@ -49,6 +51,17 @@ def causal_attention(
         enable_gqa=q_BTHK.shape[2] != k_BSGK.shape[2],
     )
     return y_BHTK.transpose(1, 2)
+
+
+def single_query_attention(q_B1HK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor) -> Tensor:
+    """The newest token's attention to all keys, as sums of products in float32: compiled, they become loops that fuse
+    with what is before and after, where torch's kernels would stand alone. Returns (B, 1, H, K).
+    """
+    G, K = k_BSGK.shape[2:]
+    q_B1GRK = q_B1HK.unflatten(2, (G, -1)).float() / math.sqrt(K)
+    scores_BSGR = (q_B1GRK * k_BSGK[:, :, :, None].float()).sum(dim=-1)
+    y_BGRK = (scores_BSGR.softmax(dim=1)[..., None] * v_BSGK[:, :, :, None].float()).sum(dim=1)
+    return y_BGRK.flatten(1, 2)[:, None].to(q_B1HK.dtype)
 
 
 def _causal_mask(T: int, S: int, window: int | None, device: torch.device) -> Tensor:

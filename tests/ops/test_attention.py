@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmzoo.ops.attention import causal_attention, naive_attention
+from lmzoo.ops.attention import causal_attention, naive_attention, single_query_attention
 from tests.ops.scans import assert_same, values_and_gradients
 
 
@@ -33,6 +33,13 @@ def test_fused_is_naive(
         for attend in (causal_attention, naive_attention)
     )
     assert_same(fused, naive, tolerance)
+
+
+@pytest.mark.parametrize("S", [1, 5, 9])
+@pytest.mark.parametrize(("H", "G"), [(4, 4), (4, 1), (8, 4)])
+def test_single_query_is_naive(S: int, H: int, G: int) -> None:
+    inputs = make_inputs(1, S, H, G, torch.float32)
+    torch.testing.assert_close(single_query_attention(*inputs), naive_attention(*inputs), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("window", [None, 1, 3])

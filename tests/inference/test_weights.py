@@ -7,7 +7,8 @@ import torch
 
 import lmzoo
 from lmzoo.errors import InputError
-from lmzoo.inference import FORMS, Int8Linear, PackedLinear, Weights, decoding_copy, quantize, weight_bytes_per_token
+from lmzoo.inference import FORMS, Weights, decoding_copy, weight_bytes_per_token
+from lmzoo.inference.weights import Int8Linear, PackedLinear, PlainLinear, quantize, sum_of_products
 
 
 def tiny(family: str) -> lmzoo.LanguageModel:
@@ -42,11 +43,20 @@ def test_linear_maps_against_float64(rows: int, d_in: int, d_out: int, with_bias
     x_BD = torch.randn(rows, d_in, generator=generator).to(torch.bfloat16)
     levels_ND, scale_N = quantize(weight_ND)
     used = {"packed": weight_ND.to(torch.bfloat16).double(), "int8": levels_ND.double() * scale_N.double()[:, None]}
-    for name, module in {"packed": PackedLinear(weight_ND, bias_N), "int8": Int8Linear(weight_ND, bias_N)}.items():
-        wanted_BN = x_BD.double() @ used[name].T + (0 if bias_N is None else bias_N.double())
+    modules = {"packed": PackedLinear(weight_ND, bias_N), "int8": Int8Linear(weight_ND, bias_N)}
+    for name, module in {**modules, "plain": PlainLinear(weight_ND, bias_N)}.items():
+        weight = used["int8" if name == "int8" else "packed"]
+        wanted_BN = x_BD.double() @ weight.T + (0 if bias_N is None else bias_N.double())
         found_BN = module(x_BD)
         assert found_BN.dtype == torch.bfloat16
         torch.testing.assert_close(found_BN.double(), wanted_BN, rtol=0.01, atol=0.06)
+
+
+def test_a_sum_of_products_is_a_matrix_product() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight_ND, x_11D = torch.randn(7, 64, generator=generator), torch.randn(1, 1, 64, generator=generator)
+    wanted_N = (x_11D.double() @ weight_ND.double().T).flatten()
+    torch.testing.assert_close(sum_of_products(weight_ND, x_11D).double(), wanted_N, rtol=1e-5, atol=1e-5)
 
 
 def test_quantized_weights_are_the_nearest_levels() -> None:
