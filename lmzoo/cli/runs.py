@@ -21,9 +21,11 @@ if TYPE_CHECKING:
 
 @cli.command()
 @click.argument("name")
-@click.option("--data", default="pydocs", show_default=True, metavar="NAME|FILE|DIR|GLOB", help="The text to learn.")
+@click.option(
+    "--data", default="pydocs", show_default=True, metavar="NAME|FILE|DIR|GLOB|hf:NAME", help="What to learn."
+)
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/NAME]")
-@click.option("--tokenizer", metavar="char|byte|bpe:N", help="How text becomes tokens.  [default: char]")
+@click.option("--tokenizer", metavar="char|byte|bpe:N", help="How text becomes tokens.  [default: char; of hf:, byte]")
 @click.option("--config", "file", type=click.Path(), help="A TOML file with [model] and [train] settings.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of the run directory.")
 @click.option("--logger", type=click.Choice(["tensorboard", "wandb"]), help="Log there too (each is an extra).")
@@ -47,6 +49,7 @@ def train(
     \b
     lmzoo train gpt2.tiny --data pydocs --set steps=500
     lmzoo train llama --data novel.txt --tokenizer bpe:1000 --set window=64 --out runs/novel
+    lmzoo train llama.1m --data hf:stories/,column=story --tokenizer bpe:4000      streamed, see docs/data.md
     lmzoo train gpt2.tiny --data pydocs --set steps=500 --resume
     """
     from lmzoo.conformance import ranking_problem
@@ -154,7 +157,7 @@ def _draft(name: str, tokenizer: Tokenizer) -> Draft:
 
 @cli.command("eval")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data", metavar="NAME|FILE|DIR|GLOB", help="Another text.  [default: the run's own]")
+@click.option("--data", metavar="NAME|FILE|DIR|GLOB|hf:NAME", help="Another text.  [default: the run's own]")
 @click.option("--by-position", is_flag=True, help="Also the loss by the number of tokens read before.")
 @click.option("--length", type=click.IntRange(min=1), help="The same up to here, also beyond the training's length.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")

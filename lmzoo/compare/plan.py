@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmzoo.compare.results import FILE
+from lmzoo.data.corpora import refuse_stream
 from lmzoo.errors import ConfigError
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.spec import RunSpec, apply_settings, make_spec
@@ -23,6 +24,7 @@ def make_specs(names: Sequence[str], data: str, tokenizer: str, settings: Mappin
     own. A setting that only some of the models have goes to those. Raises `ConfigError`, `UnknownModelError` or
     `DataError`, one line each.
     """
+    refuse_stream(data)  # before what is said of a stream's tokenizer
     if not names:
         raise ConfigError("names is empty: name at least one model to compare")
     for name in names:

@@ -5,7 +5,8 @@ Shape legend: B batch, T time (context_length).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -14,6 +15,29 @@ from lmzoo.errors import DataError
 
 # The target that a loss leaves out; the same number as losses.IGNORE_INDEX, which this room may not import.
 _IGNORE_INDEX = -100
+
+
+class Batches(Protocol):
+    """Where training batches come from. A trainer asks for the steps in their order, from any one on."""
+
+    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(idx_BT, targets_BT) of a step (0, 1, ...): int64, targets shifted by one. The same for every caller."""
+        ...
+
+    def position(self, step: int) -> dict[str, Any] | None:
+        """What a checkpoint must keep to go on with the batch of `step`, the next one, as JSON; None if nothing."""
+        ...
+
+    def restore(self, step: int, position: dict[str, Any] | None) -> None:
+        """Before the first batch: go on with that of `step`, given what `position` said.
+
+        Raises CheckpointError when that cannot be.
+        """
+        ...
+
+    def close(self) -> None:
+        """Give back what is open."""
+        ...
 
 
 class BatchStream:
@@ -30,11 +54,10 @@ class BatchStream:
 
         Raises DataError that names field, value and rule.
         """
-        _check(tokens, batch_size, context_length)
+        require_shape(batch_size, context_length, seed)
+        _check(tokens)
         if tokens.size <= context_length:
             raise DataError(f"{tokens.size} tokens: context_length={context_length} needs {context_length + 1}")
-        if not 0 <= seed < 1 << 64:
-            raise DataError(f"seed={seed} must be from 0 to 2**64 - 1")
         # A plain array over the same memory: indexing np.memmap itself is slower.
         self._tokens = np.asarray(tokens)
         self._batch_size = batch_size
@@ -58,15 +81,21 @@ class BatchStream:
             starts.append(self._epoch_starts(epoch)[at : at + left])
             left -= len(starts[-1])
         start_B = starts[0] if len(starts) == 1 else np.concatenate(starts)
-        window_BT = self._tokens[start_B[:, None] + self._reach]
-        idx_BT = torch.from_numpy(window_BT[:, :-1].astype(np.int64))
-        targets_BT = torch.from_numpy(window_BT[:, 1:].astype(np.int64))
-        return idx_BT, targets_BT
+        return to_tensors(self._tokens[start_B[:, None] + self._reach])
+
+    def position(self, step: int) -> None:
+        """Nothing: the step says it all."""
+
+    def restore(self, step: int, position: dict[str, Any] | None) -> None:
+        """Nothing is to be done."""
+
+    def close(self) -> None:
+        """Nothing is to be done."""
 
     def _epoch_starts(self, epoch: int) -> np.ndarray:
         """Where the windows of an epoch start, in their order; the last epoch asked for is kept."""
         if epoch != self._epoch:
-            raw = np.random.Philox(key=np.array([self._seed, epoch], dtype=np.uint64)).random_raw
+            raw = random_numbers(self._seed, epoch)
             offset = raw() % (self._max_offset + 1)
             order = np.argsort(raw(self.windows_per_epoch), kind="stable")
             self._starts = offset + order * self._context_length
@@ -82,7 +111,8 @@ def eval_batches(
     The windows do not overlap. The last may be short: then it is filled up with the id 0 and with targets of -100, that
     the loss leaves out. The last batch may have fewer rows. Raises DataError for fewer than two tokens.
     """
-    _check(tokens, batch_size, context_length)
+    require_shape(batch_size, context_length)
+    _check(tokens)
     if tokens.size < 2:
         raise DataError(f"{tokens.size} tokens: evaluation needs at least 2")
     return _eval_batches(np.asarray(tokens), batch_size, context_length)
@@ -103,9 +133,27 @@ def _eval_batches(
         yield torch.from_numpy(idx_BT), torch.from_numpy(targets_BT)
 
 
-def _check(tokens: np.ndarray, batch_size: int, context_length: int) -> None:
-    if tokens.ndim != 1:
-        raise DataError(f"tokens must have one dimension, not {tokens.ndim}")
+def random_numbers(seed: int, number: int) -> Callable[..., Any]:
+    """Draws of Philox with the key (seed, number): call it for one, or with a count for an array, of uint64."""
+    return np.random.Philox(key=np.array([seed, number], dtype=np.uint64)).random_raw
+
+
+def to_tensors(window_BT: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
+    """(idx_BT, targets_BT), int64, of windows of T + 1 tokens."""
+    idx_BT = torch.from_numpy(window_BT[:, :-1].astype(np.int64))
+    targets_BT = torch.from_numpy(window_BT[:, 1:].astype(np.int64))
+    return idx_BT, targets_BT
+
+
+def require_shape(batch_size: int, context_length: int, seed: int = 0) -> None:
+    """Raise DataError unless these are a batch's: both at least 1, the seed of 64 bits."""
     for name, value in (("batch_size", batch_size), ("context_length", context_length)):
         if value < 1:
             raise DataError(f"{name}={value} must be at least 1")
+    if not 0 <= seed < 1 << 64:
+        raise DataError(f"seed={seed} must be from 0 to 2**64 - 1")
+
+
+def _check(tokens: np.ndarray) -> None:
+    if tokens.ndim != 1:
+        raise DataError(f"tokens must have one dimension, not {tokens.ndim}")

@@ -12,6 +12,7 @@ from typing import Literal
 
 from lmzoo.data.download import DOWNLOADS, downloaded
 from lmzoo.data.embedded import EMBEDDED, embedded
+from lmzoo.data.hf_dataset import is_streamed
 from lmzoo.data.text import Span, file_span, read_text, scan, split_at, unreadable
 from lmzoo.errors import DataError
 
@@ -67,6 +68,12 @@ def corpus_names() -> list[str]:
     return sorted([*EMBEDDED, *DOWNLOADS])
 
 
+def refuse_stream(spec: str) -> None:
+    """Raise DataError for data that are a stream, where a text must be read whole."""
+    if is_streamed(spec):
+        raise DataError(f"{spec!r} is a stream, and this needs a text that is read whole: give a file or a directory")
+
+
 def load_corpus(spec: str) -> Corpus:
     """Open a corpus: read it once to check, count and hash it; its text is never held whole.
 
@@ -82,8 +89,9 @@ def load_corpus(spec: str) -> Corpus:
     and the rest is the validation split, unless the corpus brings its own.
 
     Raises DataError (one line) for an unknown name, a missing, empty, unreadable, binary or non-UTF-8 file, a
-    directory without text, a pattern without matches, and a download that fails.
+    directory without text, a pattern without matches, a download that fails, and a stream (`hf:...`).
     """
+    refuse_stream(spec)
     if spec in EMBEDDED:
         return _from_files(spec, [embedded(spec)])
     if spec in DOWNLOADS:

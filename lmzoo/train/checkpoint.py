@@ -7,6 +7,7 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch.optim import Optimizer
@@ -34,6 +35,7 @@ class TrainingState:
     val_bits_per_byte: float | None = None
     best_loss: float | None = None  # the best evaluation that has a checkpoint
     best_step: int | None = None
+    position: dict[str, Any] | None = None  # in the data, as `Batches.position` tells and checks it
 
 
 def save_checkpoint(run: Path, state: TrainingState, model: LanguageModel, optimizer: Optimizer, keep: int) -> Path:

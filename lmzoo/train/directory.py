@@ -12,6 +12,7 @@ import torch
 from lmzoo import __version__, commit
 from lmzoo import config as configs
 from lmzoo.data.corpora import Corpus
+from lmzoo.data.streaming import StreamedCorpus
 from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer
 from lmzoo.errors import CheckpointError, ConfigError, DataError
 from lmzoo.model import LanguageModel, ModelConfig
@@ -38,7 +39,7 @@ def check_directory(run: Path, *, resume: bool) -> bool:
 
 
 def make_tables(
-    spec: RunSpec, config: ModelConfig, corpus: Corpus, tokenizer: Tokenizer, model: LanguageModel
+    spec: RunSpec, config: ModelConfig, corpus: Corpus | StreamedCorpus, tokenizer: Tokenizer, model: LanguageModel
 ) -> dict[str, Any]:
     """config.toml: what decides the outcome, and on what it was made."""
     return {

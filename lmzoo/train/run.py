@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,8 +11,7 @@ from typing import Any, NamedTuple
 import torch
 
 from lmzoo import commit, registry, saving
-from lmzoo.data.corpora import load_corpus
-from lmzoo.data.store import TokenSplit, open_store, require_length
+from lmzoo.data.store import TokenSplit
 from lmzoo.data.tokenizers import Tokenizer, load_tokenizer
 from lmzoo.errors import CheckpointError, DataError
 from lmzoo.model import LanguageModel
@@ -23,7 +23,7 @@ from lmzoo.train.lock import locked
 from lmzoo.train.metrics import MetricsWriter
 from lmzoo.train.optimizer import make_optimizer
 from lmzoo.train.spec import RunSpec, make_spec
-from lmzoo.train.tokens import new_tokenizer, tokenised
+from lmzoo.train.tokens import batches_and_validation, load_data, new_tokenizer, validation_split
 from lmzoo.train.trainer import Trainer
 
 __all__ = ["Run", "RunResult", "RunSpec", "evaluate_run", "load_run", "make_spec", "train_run"]
@@ -65,7 +65,7 @@ def train_run(spec: RunSpec, out: str | Path, *, resume: bool = False, listeners
     run = Path(out)
     exists = check_directory(run, resume=resume)
     emit = _sender(listeners)
-    corpus = load_corpus(spec.data)
+    corpus = load_data(spec.data)
     tokenizer = load_tokenizer(run) if exists else new_tokenizer(spec.tokenizer, corpus, emit)
     config = spec.model_config(tokenizer.vocab_size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -81,20 +81,19 @@ def train_run(spec: RunSpec, out: str | Path, *, resume: bool = False, listeners
                 before = read_tables(run)
                 require_same(run, before, tables)
                 tables = before
-            store = tokenised(corpus, tokenizer, emit)
-            require_length(store.train, config.context_length)
-            require_length(store.val, 1)
+            batches, val = batches_and_validation(corpus, tokenizer, spec.train, config.context_length, emit)
             trainer = Trainer(
                 model=model,
                 optimizer=make_optimizer(model, spec.train),
-                store=store,
+                batches=batches,
+                val=val,
                 config=spec.train,
                 precision=tables["machine"]["precision"],
                 run=run,
                 state=TrainingState(),
                 emit=emit,
             )
-            with locked(run):
+            with locked(run), closing(batches):
                 if not exists:
                     create(run, tables, tokenizer)
                 return _train(trainer, spec, tokenizer, listeners)
@@ -173,19 +172,17 @@ def evaluate_run_positions(path: str | Path, data: str | None = None, length: in
 def _model_and_split(path: str | Path, data: str | None) -> tuple[LanguageModel, TokenSplit, str]:
     """The model of a run, the validation split, and the precision it was trained in."""
     model, tokenizer, tables = load_run(path)
-    corpus = load_corpus(data or str(tables["data"].get("data")))
+    corpus = load_data(data or str(tables["data"].get("data")))
     trained_on = tables["data"].get("corpus_sha256")
     if data is None and corpus.sha256 != trained_on:
         raise DataError(f"{corpus.name}: its SHA-256 is {corpus.sha256}, that of the run's text was {trained_on}")
-    split = open_store(corpus, tokenizer).val
-    require_length(split, 1)
-    return model, split, tables["machine"]["precision"]
+    return model, validation_split(corpus, tokenizer), tables["machine"]["precision"]
 
 
 def _sample(trainer: Trainer, tokenizer: Tokenizer) -> str:
     """A text by the trained model, from the first token of the validation split on."""
     model = trainer.model.eval()
-    idx_BT = torch.tensor([[int(trainer.store.val.tokens[0])]], device=model.device)
+    idx_BT = torch.tensor([[int(trainer.val.tokens[0])]], device=model.device)
     generator = torch.Generator(model.device).manual_seed(trainer.config.seed)
     out_BT = model.generate(idx_BT, SAMPLE_TOKENS, temperature=0.8, generator=generator)
     return tokenizer.decode(out_BT[0].tolist())

@@ -9,12 +9,14 @@ from typing import Any
 
 from lmzoo import config as configs
 from lmzoo import registry
+from lmzoo.data.hf_dataset import is_streamed, parse_spec
 from lmzoo.data.tokenizers import check_spec
 from lmzoo.errors import ConfigError
 from lmzoo.model import ModelConfig
 from lmzoo.train.config import TrainConfig
 
 DEFAULT_TOKENIZER = "char"
+STREAM_TOKENIZER = "byte"  # where that would be char: it cannot know what characters a stream will bring
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +24,7 @@ class RunSpec:
     """Everything that decides the outcome of a run.
 
     `model` is `family` or `family.preset`, `config` its settings over the preset's (without `vocab_size`, which the
-    tokenizer brings), `data` what `load_corpus` takes, `tokenizer` what `train_tokenizer` takes.
+    tokenizer brings), `data` what `--data` names, `tokenizer` what `train_tokenizer` takes.
     """
 
     model: str
@@ -50,6 +52,14 @@ def make_spec(
     own_tokenizer = recipe.pop("tokenizer", DEFAULT_TOKENIZER)
     chosen = tokenizer or own_tokenizer
     check_spec(chosen)
+    if is_streamed(data):
+        parse_spec(data)
+        if tokenizer == "char":
+            raise ConfigError(
+                "tokenizer='char' knows only the characters it was made from, and a stream may bring others at any "
+                "time: use byte, bpe:N or char+unk"
+            )
+        chosen = STREAM_TOKENIZER if chosen == "char" else chosen
     config, train = apply_settings(model, overrides or {})
     spec = RunSpec(
         model=model,

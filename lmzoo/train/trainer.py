@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lmzoo import saving
-from lmzoo.data.batches import BatchStream
-from lmzoo.data.store import TokenStore
+from lmzoo.data.batches import Batches
+from lmzoo.data.store import TokenSplit
 from lmzoo.errors import DivergedError
 from lmzoo.losses import IGNORE_INDEX
 from lmzoo.model import LanguageModel
@@ -37,7 +37,8 @@ class Trainer:
 
     model: LanguageModel
     optimizer: Optimizer
-    store: TokenStore
+    batches: Batches
+    val: TokenSplit
     config: TrainConfig
     precision: str
     run: Path
@@ -51,7 +52,7 @@ class Trainer:
         Raises `Interrupted` after a signal, when the step is done and saved.
         """
         config, state = self.config, self.state
-        stream = BatchStream(self.store.train.tokens, config.batch_size, self.model.config.context_length, config.seed)
+        self.batches.restore(state.step * config.grad_accumulation, state.position)
         forward = torch.compile(self.model) if config.compile else self.model
         durations: list[float] = []
         self.model.train()
@@ -59,7 +60,7 @@ class Trainer:
             while state.step < config.steps:
                 began = time.perf_counter()
                 first = state.step * config.grad_accumulation
-                batches = [stream.batch(first + i) for i in range(config.grad_accumulation)]
+                batches = [self.batches.batch(first + i) for i in range(config.grad_accumulation)]
                 rate = learning_rate(state.step, config)
                 loss, grad_norm, tokens = self._update(forward, batches, rate)
                 durations.append(time.perf_counter() - began)
@@ -122,7 +123,7 @@ class Trainer:
 
     def _evaluate(self, *, saved_too: bool) -> None:
         state = self.state
-        result = evaluate(self.model, self.store.val, precision=self.precision, tokens=self.config.eval_tokens)
+        result = evaluate(self.model, self.val, precision=self.precision, tokens=self.config.eval_tokens)
         state.val_loss, state.val_bits_per_byte = result.loss, result.bits_per_byte
         if saved_too and (state.best_loss is None or result.loss < state.best_loss):
             state.best_loss, state.best_step = result.loss, state.step
@@ -132,6 +133,7 @@ class Trainer:
         for name, tensor in saving.tensors_of(self.model).items():
             if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
                 raise DivergedError(self._diverged(self.state.step, f"{name} is no longer finite"))
+        self.state.position = self.batches.position(self.state.step * self.config.grad_accumulation)
         path = save_checkpoint(self.run, self.state, self.model, self.optimizer, self.config.keep_checkpoints)
         self.emit(CheckpointEvent(self.state.step, path))
         return path

@@ -1,0 +1,203 @@
+"""A Hugging Face dataset as rows of text, read as they are needed: one of the hub, or files on this machine.
+
+The package `datasets` is an extra and is imported here alone, when a dataset is opened. It runs no code of a dataset.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from lmzoo.errors import CheckpointError, DataError
+
+PREFIX = "hf:"
+OPTIONS = ("config", "split", "column", "revision")
+FORMATS = ("parquet", "arrow", "json", "csv", "text")  # of `datasets`' readers those that give rows with a text
+VALIDATION_SPLITS = ("validation", "valid", "val", "dev", "test")  # the first that there is
+_GRAMMAR = f"{PREFIX}NAME[,{'=...][,'.join(OPTIONS)}=...]"
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What `hf:NAME,config=...,split=...,column=...,revision=...` names. What is left out is chosen on opening."""
+
+    name: str
+    options: dict[str, str] = field(default_factory=dict)
+
+
+def is_streamed(data: str) -> bool:
+    """Whether `data`, as of `--data`, names a dataset to be streamed."""
+    return data.startswith(PREFIX)
+
+
+def parse_spec(data: str) -> DatasetSpec:
+    """Read `hf:NAME[,KEY=VALUE]...`. Raises `DataError` that names the part and the rule."""
+    name, *assignments = data.removeprefix(PREFIX).split(",")
+    if not name:
+        raise DataError(f"data={data!r} names no dataset: it must have the form {_GRAMMAR}")
+    options: dict[str, str] = {}
+    for assignment in assignments:
+        key, _, value = assignment.partition("=")
+        if key not in OPTIONS:
+            from lmzoo.config import suggest  # here: a command that streams nothing need not wait for it
+
+            raise DataError(f"data={data!r}: {key!r} is not an option of {PREFIX}{suggest(key, OPTIONS)}")
+        if not value or key in options:
+            raise DataError(f"data={data!r}: {key} must have one value: {_GRAMMAR}")
+        options[key] = value
+    return DatasetSpec(name, options)
+
+
+class HFDataset:
+    """An open dataset: the column of its text, the split to train on, and its own split to validate on, if any.
+
+    `separator` is what stands between two texts: an empty line, or for plain text files, whose rows are their lines, a
+    line end, so that the file's text comes out as it was. `files` says what it was read from: a base name and a size
+    for a file on this machine, else an address, which holds the revision.
+    """
+
+    def __init__(self, data: str) -> None:
+        """Open what `data` ("hf:...") names. Raises `DataError` of one line when that cannot be done."""
+        spec = parse_spec(data)
+        self.data = data
+        self._builder = _builder(data, spec)
+        reader = type(self._builder).__module__.rpartition(".")[2]
+        if reader not in FORMATS:
+            raise DataError(f"data={data!r} is read as {reader}: it must be one of {', '.join(FORMATS)}")
+        self.separator = "\n" if reader == "text" else "\n\n"
+        splits = self._streams()
+        self.split = _chosen(data, "split", spec.options.get("split"), list(splits), "train")
+        self.validation = next((s for s in VALIDATION_SPLITS if s in splits and s != self.split), None)
+        self.column = _chosen(
+            data, "column", spec.options.get("column"), self._text_columns(splits[self.split]), "text"
+        )
+        self.files = [
+            _identity(str(file))
+            for split, files in self._builder.config.data_files.items()
+            if split in (self.split, self.validation)
+            for file in files
+        ]
+
+    def texts(self, split: str, place: Place | None = None, skip: int = 0) -> Texts:
+        """The texts of `split`: from `place` on, else from the beginning, without the first `skip` rows.
+
+        Raises `CheckpointError` for a place that is none in this dataset.
+        """
+        return Texts(self.data, self.column, self._streams()[split].select_columns([self.column]), place, skip)
+
+    def _streams(self) -> dict[str, Any]:
+        try:
+            return {str(split): stream for split, stream in self._builder.as_streaming_dataset().items()}
+        except Exception as error:
+            raise _cannot_open(self.data, error) from error
+
+    def _text_columns(self, stream: Any) -> list[str]:
+        """The columns that hold texts; a reader that does not know its columns beforehand is asked for a row."""
+        if stream.features is None:
+            try:
+                row: dict[str, Any] = next(iter(stream), {})
+            except Exception as error:
+                raise _cannot_open(self.data, error) from error
+            return [name for name, value in row.items() if isinstance(value, str)]
+        dtypes = {name: getattr(feature, "dtype", None) for name, feature in stream.features.items()}
+        return [name for name, dtype in dtypes.items() if dtype in ("string", "large_string")]
+
+
+@dataclass(frozen=True)
+class Place:
+    """Before row number `row` of a split; `library` is what `datasets` says of it, None for the first row read."""
+
+    row: int
+    library: dict[str, Any] | None
+
+
+class Texts(Iterator[str]):
+    """The texts of a split, one after another; one that is missing is an empty one. `place` is before the next one."""
+
+    def __init__(self, data: str, column: str, stream: Any, place: Place | None, skip: int) -> None:
+        """`stream` is a `datasets.IterableDataset` that nothing else reads."""
+        if place is not None and place.library is not None:
+            if not _same_form(stream.state_dict(), place.library):
+                raise CheckpointError("library is no place in this dataset, or is of another version of datasets")
+            stream.load_state_dict(place.library)
+            skip = 0
+        else:
+            place = Place(skip, None)
+        self._data, self._column, self._stream = data, column, stream
+        self._iterator: Generator[dict[str, Any]] = iter(stream)
+        self._skip = skip
+        self.place: Place = place
+
+    def __next__(self) -> str:
+        """Raises `DataError` naming the row that cannot be read."""
+        row, skip, self._skip = self.place.row, self._skip, 0
+        try:
+            found = next(islice(self._iterator, skip, None), None)
+        except Exception as error:  # of the network, of a file format: the library lets all kinds through
+            raise DataError(f"{self._data}: row {row} cannot be read: {_one_line(error)}") from error
+        if found is None:
+            raise StopIteration
+        text = found[self._column]
+        if text is not None and not isinstance(text, str):
+            raise DataError(f"{self._data}: row {row}: {self._column}={text!r:.40} must be a text")
+        self.place = Place(row + 1, self._stream.state_dict())
+        return text or ""
+
+    def close(self) -> None:
+        """Close the files, rather than leave that to the end of the process."""
+        self._iterator.close()
+
+
+def _builder(data: str, spec: DatasetSpec) -> Any:
+    """The library's reader of the dataset. A file is asked for in its folder: its suffix then says how it is read."""
+    try:
+        library = importlib.import_module("datasets")
+    except ImportError:
+        raise DataError(f"data={data!r} needs the package datasets: pip install 'lmzoo[hf-data]'") from None
+    place: dict[str, Any] = {"path": spec.name}
+    if os.path.isfile(spec.name):
+        folder, file = os.path.split(os.path.abspath(spec.name))
+        place = {"path": folder, "data_files": file}
+    names = {"name": spec.options.get("config"), "revision": spec.options.get("revision")}
+    try:
+        return library.load_dataset_builder(**place, **{key: value for key, value in names.items() if value})
+    except Exception as error:
+        raise _cannot_open(data, error) from error
+
+
+def _chosen(data: str, key: str, given: str | None, there: list[str], usual: str) -> str:
+    """What was asked for, else the usual one, else the only one."""
+    wanted = given or (there[0] if len(there) == 1 else usual)
+    if wanted not in there:
+        found = ", ".join(there) or "none"
+        what = "column of texts" if key == "column" else key
+        raise DataError(f"data={data!r} has no {what} {wanted!r}; it has: {found}; choose with ,{key}=NAME")
+    return wanted
+
+
+def _same_form(ours: object, given: object) -> bool:
+    """Whether `given` has the names and types of `ours`, a state of the library, so that it can be handed to it."""
+    if isinstance(ours, dict):
+        same = isinstance(given, dict) and ours.keys() == given.keys()
+        return same and all(_same_form(ours[key], given[key]) for key in ours)
+    if ours is None:  # is set on the way: to another state of the same kind
+        return given is None or isinstance(given, dict)
+    if type(ours) is int:
+        return type(given) is int and given >= 0
+    return ours == given
+
+
+def _identity(file: str) -> str:
+    return f"{os.path.basename(file)} {os.path.getsize(file)}" if os.path.isfile(file) else file
+
+
+def _cannot_open(data: str, error: Exception) -> DataError:
+    return DataError(f"data={data!r} cannot be opened: {_one_line(error)}")
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:500]

@@ -1,0 +1,143 @@
+"""Training batches of a stream: windows shuffled block by block, so that a few numbers say where training is.
+
+Shape legend: B batch, T time (context_length).
+"""
+
+from __future__ import annotations
+
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from lmzoo import config as configs
+from lmzoo.config import require_between, require_positive
+from lmzoo.data.batches import random_numbers, require_shape, to_tensors
+from lmzoo.data.documents import TokenPosition, TokenReader
+from lmzoo.errors import CheckpointError, ConfigError
+
+BLOCK_WINDOWS = 1024  # so many are shuffled among each other
+
+
+@dataclass(frozen=True, kw_only=True)
+class BlockPosition(TokenPosition):
+    """Where block number `block`, of `windows` windows of `context_length`, begins."""
+
+    block: int
+    windows: int
+    context_length: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_between(self, "block", 0, float("inf"), below_high=True)
+        require_positive(self, "windows", "context_length")
+
+
+class _Block(NamedTuple):
+    """The `tokens` of a block's windows, and the one after them; where the next block begins."""
+
+    tokens: np.ndarray
+    end: TokenPosition
+
+
+class StreamBatches:
+    """The batches of a stream, in an order that (seed, block) decides.
+
+    The tokens are cut into windows of `context_length` that do not overlap, across the borders of texts and the end of
+    the data. Blocks of `BLOCK_WINDOWS` of them are each shuffled as `BatchStream` shuffles an epoch. While a block is
+    trained on, a thread reads the next one; these two are held, and where they begin.
+    """
+
+    def __init__(
+        self, reader: TokenReader, batch_size: int, context_length: int, seed: int, block_windows: int = BLOCK_WINDOWS
+    ) -> None:
+        """`seed`: 0 to 2**64 - 1. Raises `DataError` that names field, value and rule."""
+        require_shape(batch_size, context_length, seed)
+        self._reader = reader
+        self._batch_size = batch_size
+        self._context_length = context_length
+        self._seed = seed
+        self._windows = block_windows
+        self._reach = np.arange(context_length + 1)
+        self._begins = {0: reader.position}
+        self._next = 0  # the block that is read next, or being read; the one before it is held
+        self._tokens = np.empty(0, dtype=np.int64)
+        self._order = np.empty(0, dtype=np.int64)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lmzoo-data")
+        self._ahead: Future[_Block] | None = None
+        self._closed = False
+
+    def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(idx_BT, targets_BT) of a step, which must not be before the block that was asked for last.
+
+        Raises `DataError` for a text that cannot be read or has no tokens.
+        """
+        windows: list[np.ndarray] = []
+        left = self._batch_size
+        while left:
+            block, at = divmod((step + 1) * self._batch_size - left, self._windows)
+            self._load(block)
+            start_B = self._order[at : at + left] * self._context_length
+            windows.append(self._tokens[start_B[:, None] + self._reach])
+            left -= len(start_B)
+        return to_tensors(np.concatenate(windows))
+
+    def position(self, step: int) -> dict[str, Any]:
+        """Where the block of the first window of `step` begins; `step` is the next one."""
+        block = step * self._batch_size // self._windows
+        begin = configs.to_dict(self._begins[block])
+        size = {"block": block, "windows": self._windows, "context_length": self._context_length}
+        return begin | size
+
+    def restore(self, step: int, position: dict[str, Any] | None) -> None:
+        """Before the first batch: go on with that of `step`.
+
+        Raises `CheckpointError` for a position that is not that step's, or is not found in the data.
+        """
+        if position is None:
+            if step:
+                raise CheckpointError("position must be given: the data are a stream")
+            return
+        try:
+            begin = configs.build(BlockPosition, position, where="the stream's position")
+        except ConfigError as error:
+            raise CheckpointError(str(error)) from error
+        ours = (step * self._batch_size // self._windows, self._windows, self._context_length)
+        if (begin.block, begin.windows, begin.context_length) != ours:
+            raise CheckpointError(
+                f"the stream's position is of block={begin.block}, windows={begin.windows}, "
+                f"context_length={begin.context_length}: step {step} needs {ours}"
+            )
+        assert self._ahead is None, "a stream that runs cannot be taken back"
+        self._reader.restore(begin)
+        self._begins = {begin.block: self._reader.position}
+        self._next = begin.block
+
+    def close(self) -> None:
+        """End the thread; it is waited for until it has read the text that it is at."""
+        self._closed = True
+        self._thread.shutdown(cancel_futures=True)
+        self._reader.close()
+
+    def _load(self, block: int) -> None:
+        """Hold `block`: the one that is held, or one after it."""
+        assert block >= self._next - 1, f"block {block} is past: {self._next - 1} is held"
+        while self._next <= block:
+            read = self._read() if self._ahead is None else self._ahead.result()
+            self._tokens = read.tokens
+            self._order = np.argsort(random_numbers(self._seed, self._next)(self._windows), kind="stable")
+            self._next += 1
+            self._begins[self._next] = read.end
+            self._begins.pop(self._next - 2, None)
+            self._ahead = self._thread.submit(self._read)
+
+    def _read(self) -> _Block:
+        """The next block: in small pieces, so that it can be given up."""
+        pieces: list[np.ndarray] = []
+        while len(pieces) < self._windows and not self._closed:
+            pieces.append(self._reader.read(self._context_length))
+        # The last target of a block is the first token of the next one.
+        pieces.append(self._reader.peek())
+        return _Block(np.concatenate(pieces), self._reader.position)

@@ -1,0 +1,195 @@
+"""Batches of a stream: every window once, packed over borders, shuffled in blocks, the same from any step on."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from lmzoo.data.batches import BatchStream
+from lmzoo.data.stream_batches import StreamBatches
+from lmzoo.data.streaming import load_stream
+from lmzoo.data.tokenizers import ByteTokenizer, train_tokenizer
+from lmzoo.errors import CheckpointError, DataError
+
+Write = Callable[[str, str | bytes], Path]
+Make = Callable[..., StreamBatches]
+
+TEXTS = [f"{i} lines of text {i * i}" + "." * (i % 11) for i in range(50)]
+T, BLOCK = 8, 16
+
+
+@pytest.fixture
+def data(write: Write) -> str:
+    write("d/validation.jsonl", json.dumps({"text": "for later"}))
+    return f"hf:{write('d/train.jsonl', ''.join(json.dumps({'text': text}) + chr(10) for text in TEXTS)).parent}"
+
+
+@pytest.fixture
+def make(data: str) -> Iterator[Make]:
+    """Batches of 5 windows of 8 bytes, in blocks of 16 windows, unless told otherwise."""
+    made: list[StreamBatches] = []
+
+    def _make(batch_size: int = 5, seed: int = 3, block_windows: int = BLOCK, context_length: int = T) -> StreamBatches:
+        reader = load_stream(data).reader(train_tokenizer("byte", []))
+        made.append(StreamBatches(reader, batch_size, context_length, seed, block_windows))
+        return made[-1]
+
+    yield _make
+    for batches in made:
+        batches.close()
+
+
+def same(ours: tuple[torch.Tensor, torch.Tensor], theirs: tuple[torch.Tensor, torch.Tensor]) -> bool:
+    return all(torch.equal(our, their) for our, their in zip(ours, theirs, strict=True))
+
+
+def test_each_block_holds_its_windows_once_in_a_drawn_order(make: Make) -> None:
+    """Over the borders of texts and the end of the data, which 1,200 bytes here have."""
+    text = "".join(f"{text}\n\n" for text in TEXTS).encode()
+    whole = text * 3
+    batches = make(batch_size=BLOCK)
+    orders = []
+    for block in range(2 * len(text) // (BLOCK * T)):
+        idx_BT, targets_BT = batches.batch(block)
+        assert (idx_BT.dtype, targets_BT.dtype, tuple(idx_BT.shape)) == (torch.int64, torch.int64, (BLOCK, T))
+        assert torch.equal(idx_BT[:, 1:], targets_BT[:, :-1])
+        windows = [bytes([*idx.tolist(), int(target[-1])]) for idx, target in zip(idx_BT, targets_BT, strict=True)]
+        start = block * BLOCK * T
+        expected = [whole[s : s + T + 1] for s in range(start, start + BLOCK * T, T)]
+        assert sorted(windows) == sorted(expected)
+        orders.append([expected.index(window) for window in windows])
+    assert list(range(BLOCK)) not in orders
+    assert len({tuple(order) for order in orders}) == len(orders)
+
+
+def test_the_seed_decides_the_order_and_nothing_else(make: Make) -> None:
+    ours, again, other = (make(batch_size=BLOCK, seed=seed) for seed in (3, 3, 4))
+    for step in range(3):
+        assert same(ours.batch(step), again.batch(step))
+        assert not same(ours.batch(step), other.batch(step))
+        assert torch.equal(*(batches.batch(step)[0].sort(0).values.sum() for batches in (ours, other)))
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 16, 40])
+def test_going_on_from_any_step_gives_the_same(make: Make, batch_size: int) -> None:
+    """Within a block, at its border, across the end of the data; and with a batch of several blocks."""
+    whole, steps = make(batch_size), 400 // batch_size
+    kept: list[tuple[dict[str, Any], tuple[torch.Tensor, torch.Tensor]]] = []
+    for step in range(steps):
+        position = json.loads(json.dumps(whole.position(step)))
+        kept.append((position, whole.batch(step)))
+    assert kept[-1][0]["epoch"] == 2
+    for step in range(0, steps, max(1, steps // 15)):
+        resumed = make(batch_size)
+        resumed.restore(step, kept[step][0])
+        for again in range(step, min(step + 5, steps)):
+            assert resumed.position(again) == kept[again][0]
+            assert same(resumed.batch(again), kept[again][1]), (step, again)
+    assert same(make(batch_size).batch(steps - 1), kept[-1][1]), "a stream that was asked for no other step"
+
+
+def test_the_position_of_a_beginning(make: Make) -> None:
+    batches = make()
+    batches.restore(0, None)
+    first = batches.batch(0)
+    resumed = make()
+    resumed.restore(0, batches.position(0))
+    assert same(resumed.batch(0), first)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"block": 3}, r"is of block=3, windows=16, context_length=8: step 7 needs \(2, 16, 8\)"),
+        ({"windows": 1024}, "is of block=2, windows=1024"),
+        ({"context_length": 9}, "is of block=2, windows=16, context_length=9"),
+        ({"block": -1}, "the stream's position: block=-1 must be in"),
+        ({"windows": 0}, "the stream's position: windows=0 must be a positive integer"),
+        ({"context_length": 0}, "the stream's position: context_length=0 must be a positive integer"),
+        ({"token": "1"}, "the stream's position: token='1': input should be a valid integer"),
+        ({"document": 1}, "the stream's position: document=1 is not a setting"),
+        ({"sha256": "0"}, "is not the text that training stopped in"),
+    ],
+)
+def test_a_position_that_cannot_be(make: Make, change: dict[str, Any], message: str) -> None:
+    batches = make()
+    batches.batch(7)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        make().restore(7, batches.position(7) | change)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_stream_does_not_go_on_without_a_position(make: Make) -> None:
+    with pytest.raises(CheckpointError, match="position must be given: the data are a stream"):
+        make().restore(7, None)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"batch_size": 0}, "batch_size=0 must be at least 1"),
+        ({"context_length": 0}, "context_length=0 must be at least 1"),
+        ({"seed": -1}, "seed=-1 must be from 0"),
+    ],
+)
+def test_impossible_values_are_named(make: Make, fields: dict[str, int], message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        make(**fields)
+
+
+def test_a_text_that_cannot_be_read_stops_where_it_is_needed(write: Write) -> None:
+    """Though the thread meets it earlier."""
+    texts = ["a" * 62] * 30 + ["\u00e9"]
+    path = write("late.jsonl", "".join(json.dumps({"text": text}) + "\n" for text in texts))
+    reader = load_stream(f"hf:{path}").reader(train_tokenizer("char", ["a\n"]))
+    batches = StreamBatches(reader, BLOCK, T, 0, BLOCK)  # 128 tokens; 26 of the rows, which have 64, are trained on
+    for step in range(12):
+        batches.batch(step)
+    with pytest.raises(DataError, match="row 30: character 'é'"):
+        batches.batch(12)  # its last target is the first token of that row
+    batches.close()
+
+
+class SlowTokenizer(ByteTokenizer):
+    """Takes its time from the 150th text on."""
+
+    texts = 0
+
+    def encode_array(self, text: str) -> np.ndarray:
+        self.texts += 1
+        if self.texts > 150:
+            time.sleep(0.1)
+        return super().encode_array(text)
+
+
+def test_closing_ends_the_thread(data: str) -> None:
+    """In the middle of a block: the first takes some 130 texts, the second would take 10 seconds."""
+    assert not reading()
+    batches = StreamBatches(load_stream(data).reader(SlowTokenizer()), 5, T, 0, block_windows=400)
+    batches.batch(0)
+    assert reading()
+    began = time.monotonic()
+    batches.close()
+    assert time.monotonic() - began < 2
+    assert not reading()
+
+
+def reading() -> bool:
+    return any(thread.name.startswith("lmzoo-data") for thread in threading.enumerate())
+
+
+def test_a_text_that_is_at_hand_needs_no_position() -> None:
+    tokens = torch.arange(200).numpy()
+    ours, theirs = BatchStream(tokens, 4, T, 1), BatchStream(tokens, 4, T, 1)
+    assert ours.position(5) is None
+    theirs.restore(5, None)
+    assert same(ours.batch(5), theirs.batch(5))
+    ours.close()
