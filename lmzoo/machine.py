@@ -71,8 +71,8 @@ def matrix_rate(
 def peak_resident(work: Callable[[], object]) -> int | None:
     """Bytes of memory that `work` took at its peak, above what the process held before; None where nobody says.
 
-    Linux keeps the peak and lets it be set back, and counts to within some hundred kilobytes; what the allocator has kept
-    for later is given back before.
+    Linux keeps the peak and lets it be set back, and counts to within some hundred kilobytes. What the allocator has
+    kept for later is given back before.
     """
     status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     _trim()

@@ -1,0 +1,58 @@
+"""The figures of training speed as tables for a terminal of 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from lmzoo.bench.steps import PHASES
+from lmzoo.compare import numbers
+
+
+def train_tables(target: str, result: Mapping[str, Any]) -> Group:
+    """The result of `bench_train` (of the model `target`): how fast, and where the time goes."""
+    ours = [entry for entry in result["results"] if "phases" in entry]
+    params = f"{numbers.count(result['params'])} parameters"
+    windows = f"{result['batch_size']} x {result['context_length']} tokens a step"
+    rates = ", ".join(f"{name} {numbers.count(rate)}FLOP/s" for name, rate in result["matrix_flops_per_s"].items())
+    threads = f", {result['machine']['threads']} threads"
+    compiled = ", compiled" if result["compile"] else ""
+    return Group(
+        Text.assemble((target, "bold"), f": {params}, {windows}{threads}{compiled}"),
+        f"best matrix product here: {rates}",
+        f'precision = "auto" is {result["auto"]} here',
+        _speeds(result["results"]),
+        Text("where the time of a step goes"),
+        _phases(ours),
+    )
+
+
+def _speeds(entries: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("", "ms/step", "tokens/s", "utilisation", "peak memory", "over bare loop")
+    for entry in entries:
+        cells = [entry["name"], f"{entry['ms_per_step']:,.1f}", f"{entry['tokens_per_s']:,.0f}"]
+        if "phases" in entry:
+            peak = entry["peak_bytes"]
+            cells += [f"{entry['utilisation']:.1%}", numbers.MISSING if peak is None else numbers.size(peak)]
+            cells += [f"{entry['trainer_share']:+.1%}"]
+        table.add_row(*cells)
+    return table
+
+
+def _phases(entries: Sequence[Mapping[str, Any]]) -> Table:
+    table = _table("", *PHASES)
+    for entry in entries:
+        table.add_row(entry["name"], *(f"{entry['phases'][phase]:.1%}" for phase in PHASES))
+    return table
+
+
+def _table(*headings: str) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
+    for number, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if number else "left")
+    return table
