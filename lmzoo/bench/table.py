@@ -33,7 +33,7 @@ def train_tables(target: str, result: Mapping[str, Any]) -> Group:
 
 
 def _speeds(entries: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("", "ms/step", "tokens/s", "utilisation", "peak memory", "over bare loop")
+    table = _table("", "ms/step", "tokens/s", "utilisation", "memory", "over bare loop")
     for entry in entries:
         cells = [entry["name"], f"{entry['ms_per_step']:,.1f}", f"{entry['tokens_per_s']:,.0f}"]
         if "phases" in entry:
@@ -54,5 +54,5 @@ def _phases(entries: Sequence[Mapping[str, Any]]) -> Table:
 def _table(*headings: str) -> Table:
     table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
     for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left")
+        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
     return table
