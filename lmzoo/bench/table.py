@@ -27,13 +27,14 @@ def train_tables(target: str, result: Mapping[str, Any]) -> Group:
         f"best matrix product here: {rates}",
         f'precision = "auto" is {result["auto"]} here',
         _speeds(result["results"]),
-        Text("where the time of a step goes"),
+        "overhead: over a bare loop with the same model and batches",
+        "where the time of a step goes:",
         _phases(ours),
     )
 
 
 def _speeds(entries: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("", "ms/step", "tokens/s", "utilisation", "memory", "over bare loop")
+    table = _table("", "ms/step", "tokens/s", "utilisation", "memory", "overhead")
     for entry in entries:
         cells = [entry["name"], f"{entry['ms_per_step']:,.1f}", f"{entry['tokens_per_s']:,.0f}"]
         if "phases" in entry:

@@ -28,7 +28,7 @@ PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 BLOCK_SECONDS = 0.4  # steps are timed in blocks about so long, for a step of a small model is too short
 MOST_STEPS = 200  # in a block
 BATCHES = 16  # that the plain loops take again and again
-TOKENS = 1 << 20  # of the text: more than a processor's caches hold
+TOKENS = 1 << 17  # of the text
 
 
 def bench_train(

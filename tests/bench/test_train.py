@@ -127,6 +127,7 @@ def test_command_and_tables(model: LanguageModel) -> None:
     result = json.loads(done.output)
     assert (result["target"], result["batch_size"], result["context_length"]) == ("gpt2.tiny", 2, 8)
     result["results"].append({"name": "transformers float32", "ms_per_step": 1.0, "tokens_per_s": 16.0})
+    result["matrix_flops_per_s"]["bf16"] = result["matrix_flops_per_s"]["float32"] = 123.4e9
     output = io.StringIO()
     Console(file=output, width=80).print(train_tables("gpt2.tiny", result))
     text = output.getvalue()

@@ -64,8 +64,8 @@ def test_auto_precision_follows_size_and_machine(model: LanguageModel) -> None:
     wide = lmzoo.create_model("gpt2", vocab_size=65, d_model=256, n_layers=1, context_length=64)
     assert precision.resolve_precision("auto", model, 16) == "float32"
     assert precision.resolve_precision("auto", wide, 1) == "float32"
-    amx = torch.cpu._is_amx_tile_supported()
-    assert precision.resolve_precision("auto", wide, 16) == ("bf16" if amx else "float32")
+    multiplies_bf16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    assert precision.resolve_precision("auto", wide, 16) == ("bf16" if multiplies_bf16 else "float32")
     assert precision.resolve_precision("bf16", model, 1) == "bf16"
     assert precision.resolve_precision("auto", lmzoo.create_model("bigram", vocab_size=9), 999) == "float32"
 
