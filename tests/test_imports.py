@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "commit": set(),
     "config": set(),
     "ops": set(),
-    "losses": set(),
+    "losses": {"ops"},
     "state": set(),
     "layers": {"ops", "state", "losses"},
     "flops": {"model"},  # for its type

@@ -1,4 +1,4 @@
-"""The figures of training speed as tables for a terminal of 80 columns."""
+"""The figures of training and of its loss as tables for a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -31,6 +31,26 @@ def train_tables(target: str, result: Mapping[str, Any]) -> Group:
         "where the time of a step goes:",
         _phases(ours),
     )
+
+
+def loss_table(result: Mapping[str, Any]) -> Group:
+    """The result of `bench_loss`."""
+    table = _table("", "seconds", "of plain", "memory", "of plain")
+    for precision, found in result["results"].items():
+        for name, seconds in found["seconds"].items():
+            peak, ratio = found["peak_bytes"][name], found["memory_ratio"]
+            cells = [
+                f"{precision} {name}",
+                f"{seconds:.2f}",
+                "",
+                numbers.MISSING if peak is None else numbers.size(peak),
+            ]
+            if name == "chunked":
+                cells[2] = f"{found['time_ratio']:.2f}"
+                cells += [numbers.MISSING if ratio is None else f"{ratio:.2f}"]
+            table.add_row(*cells)
+    sizes = f"{result['vocab_size']:,} tokens, {result['tokens']:,} positions, {result['d_model']} wide"
+    return Group(f"loss of {sizes}, {result['machine']['threads']} threads, forward and backward", table)
 
 
 def _speeds(entries: Sequence[Mapping[str, Any]]) -> Table:

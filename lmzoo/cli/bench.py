@@ -22,6 +22,7 @@ def bench() -> None:
     \b
     lmzoo bench decode gpt2.124m
     lmzoo bench train gpt2.10m
+    lmzoo bench loss
     """
 
 
@@ -118,3 +119,31 @@ def train(
         click.echo(json.dumps(result))
     else:
         Console().print(train_tables(target, result))
+
+
+@bench.command("loss")
+@click.option("--vocab-size", default=50257, show_default=True, type=click.IntRange(1), help="Tokens to choose from.")
+@click.option("--tokens", default=8192, show_default=True, type=click.IntRange(1), help="Positions in a step.")
+@click.option("--d-model", default=768, show_default=True, type=click.IntRange(1), help="Width of the features.")
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Rounds; the median counts.")
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="Processor threads.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def loss(vocab_size: int, tokens: int, d_model: int, repeats: int, threads: int, as_json: bool) -> None:
+    """Time and memory of a large vocabulary's loss, with all logits at once and in chunks.
+
+    \b
+    lmzoo bench loss
+    lmzoo bench loss --vocab-size 8000 --d-model 384
+    """
+    import torch
+    from rich.console import Console
+
+    from lmzoo.bench.loss import bench_loss
+    from lmzoo.bench.table import loss_table
+
+    torch.set_num_threads(threads)
+    result = bench_loss(vocab_size, tokens, d_model, repeats)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        Console().print(loss_table(result))
