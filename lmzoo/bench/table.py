@@ -21,9 +21,9 @@ def train_tables(target: str, result: Mapping[str, Any]) -> Group:
     windows = f"{result['batch_size']} x {result['context_length']} tokens a step"
     rates = ", ".join(f"{name} {numbers.count(rate)}FLOP/s" for name, rate in result["matrix_flops_per_s"].items())
     threads = f", {result['machine']['threads']} threads"
-    compiled = ", compiled" if result["compile"] else ""
+    options = "".join(f", {name}" for name in ("compile", "gradient_checkpointing") if result[name])
     return Group(
-        Text.assemble((target, "bold"), f": {params}, {windows}{threads}{compiled}"),
+        Text.assemble((target, "bold"), f": {params}, {windows}{threads}{options}"),
         f"best matrix product here: {rates}",
         f'precision = "auto" is {result["auto"]} here',
         _speeds(result["results"]),

@@ -22,6 +22,7 @@ from lmzoo.model import LanguageModel
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.optimizer import make_optimizer
 from lmzoo.train.precision import resolve_precision
+from lmzoo.train.recompute import recomputing
 
 SCHEMA = 1
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
@@ -49,11 +50,12 @@ def bench_train(
     much longer the trainer's step takes than a bare loop's with the same model and batches; `peak_bytes`, weights and
     optimizer and all that a step allocates on top. The model's weights are changed.
     """
-    config = replace(config, grad_accumulation=1)
+    recompute = config.gradient_checkpointing
+    config = replace(config, grad_accumulation=1, gradient_checkpointing=False)  # on for all, not for the trainer alone
     tokens = config.batch_size * model.config.context_length
     optimizer = make_optimizer(model, config)
     model.train()
-    with tempfile.TemporaryDirectory() as name:
+    with recomputing(model, recompute), tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         store = random_store(folder, model.config.vocab_size, max(TOKENS, 2 * tokens))
         batches = batches_of(store, config, model.config.context_length, BATCHES)
@@ -101,6 +103,7 @@ def bench_train(
         "matrix_flops_per_s": rates,
         "auto": resolve_precision("auto", model, config.batch_size),
         "compile": config.compile,
+        "gradient_checkpointing": recompute,
         "repeats": repeats,
         "results": results,
         "machine": {**hardware(model.device), **versions()},

@@ -25,6 +25,7 @@ from lmzoo.train.evaluate import evaluate
 from lmzoo.train.events import CheckpointEvent, EvalEvent, Event, StepEvent
 from lmzoo.train.interrupt import Interrupted, stop_request
 from lmzoo.train.precision import autocast
+from lmzoo.train.recompute import recomputing
 from lmzoo.train.schedule import learning_rate
 
 WARM_UP = 3  # first steps of a process, that its median speed leaves out
@@ -64,7 +65,7 @@ class Trainer:
         forward = torch.compile(self.model) if config.compile else self.model
         durations: list[float] = []
         self.model.train()
-        with stop_request() as stop:
+        with recomputing(self.model, config.gradient_checkpointing), stop_request() as stop:
             while state.step < config.steps:
                 began = time.perf_counter()
                 first = state.step * config.grad_accumulation
