@@ -108,7 +108,9 @@ class TrainerSteps:
             mark=self.phases.mark,
         )
         tokens = config.batch_size * model.config.context_length
-        self._emit(StartEvent("", model.num_params(), 0, NEVER, tokens, precision, model.device.type, folder))
+        flops = 3 * tokens * model.flops_per_token(model.config.context_length)
+        size, kind = model.num_params(), model.device.type
+        self._emit(StartEvent("", size, 0, NEVER, tokens, precision, kind, folder, flops))
 
     def __call__(self, steps: int) -> float:
         """Take that many steps; their seconds."""
