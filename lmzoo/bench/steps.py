@@ -133,7 +133,7 @@ class TrainerSteps:
                 raise _Enough
 
     def close(self) -> None:
-        """Close the files of the listeners."""
+        """Close the files of the listeners, and give the terminal back, which the progress holds."""
         for listener in self._listeners:
             listener(EndEvent())
         self._terminal.close()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -55,7 +56,7 @@ def bench_train(
     tokens = config.batch_size * model.config.context_length
     optimizer = make_optimizer(model, config)
     model.train()
-    with recomputing(model, recompute), tempfile.TemporaryDirectory() as name:
+    with recomputing(model, recompute), tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         store = random_store(folder, model.config.vocab_size, max(TOKENS, 2 * tokens))
         batches = batches_of(store, config, model.config.context_length, BATCHES)
@@ -65,6 +66,7 @@ def bench_train(
         }
         works: dict[str, Callable[[int], float]] = {}
         for precision, trainer in trainers.items():
+            stack.callback(trainer.close)
             trainer.phases.exact = False
             works[precision] = trainer
             bare = bare_step(model, optimizer, config, precision)
@@ -91,7 +93,6 @@ def bench_train(
                     "peak_bytes": peak_bytes(model, optimizer, trainer),
                 }
             )
-            trainer.close()
         results += [{"name": peer, **speed(median(seconds[peer]), tokens)} for peer in peers or {}]
         del store  # the file is still mapped, and some systems do not remove such a file
     return {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import sys
 import time
 from pathlib import Path
 
@@ -88,6 +89,18 @@ def test_the_steps_are_the_trainers_own(model: LanguageModel, tmp_path: Path) ->
     assert len(steps.phases.steps) == 5
     assert {int(value["step"]) for value in optimizer.state.values()} == {5}
     steps.close()
+
+
+def test_the_terminal_is_given_back_when_a_step_fails(model: LanguageModel) -> None:
+    """The progress that is drawn for nobody holds what is printed: an error's message must not go with it."""
+    before = sys.stdout
+
+    def broken(idx_BT: Tensor, targets_BT: Tensor) -> None:
+        raise RuntimeError("a peer failed")
+
+    with pytest.raises(RuntimeError, match="a peer failed"):
+        bench_train(model, QUICK, precisions=["float32"], repeats=1, block_seconds=0.01, peers={"broken": broken})
+    assert sys.stdout is before
 
 
 def test_works_take_turns_in_blocks_of_one_length() -> None:
