@@ -78,13 +78,13 @@ def _forward_of(head: nn.Linear) -> bool:
 
 
 class _OneProduct(TorchFunctionMode):
-    """Stands in for torch: notes the first linear product, and lets nothing else happen."""
+    """Stands in for torch: notes a linear product, and lets nothing else happen."""
 
     product: tuple[Any, ...] | None = None
     result: Tensor | None = None
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Tensor:
-        if func is not F.linear or kwargs or self.result is not None:
+        if func is not F.linear or kwargs:
             raise TypeError("this is not one linear product")
         self.product = args
         self.result = torch.empty(0)

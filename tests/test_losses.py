@@ -68,12 +68,24 @@ class Capped(nn.Linear):
 
 class Twice(nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return F.linear(F.linear(input, self.weight), torch.eye(7))
+        return F.linear(F.linear(input, self.weight), self.weight)
 
 
 class OfAnother(nn.Linear):
     def forward(self, input: torch.Tensor) -> torch.Tensor:
-        return F.linear(torch.ones_like(input), self.weight)
+        return F.linear(self.weight, self.weight)
+
+
+class Forgets(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        F.linear(input, self.weight)
+        return self.weight
+
+
+def watched() -> nn.Linear:
+    head = nn.Linear(4, 7)
+    head.register_forward_pre_hook(lambda module, inputs: None)
+    return head
 
 
 def hooked() -> nn.Linear:
@@ -91,8 +103,19 @@ def test_what_a_linear_head_is() -> None:
     assert linear_map(Tied(weight)) == (weight, None)
     tied = lmzoo.create_model("gpt2", vocab_size=7, d_model=4, n_heads=1, n_layers=1)
     assert linear_map(tied.head) == (tied.state_dict(keep_vars=True)["tokens.weight"], None)
-    others = (Capped(4, 7), Twice(4, 7), OfAnother(4, 7), hooked(), nn.Identity(), nn.Sequential(plain, nn.ReLU()))
-    assert [linear_map(head) for head in others] == [None] * 6
+    others = (Capped(4, 7), Twice(4, 7), OfAnother(4, 7), Forgets(4, 7), hooked(), watched(), nn.Identity())
+    assert [linear_map(head) for head in (*others, nn.Sequential(plain, nn.ReLU()))] == [None] * 8
+
+
+def test_a_head_of_its_own_is_compiled_as_it_is() -> None:
+    x, _, targets = case(3)
+    for head in (nn.Linear(4, 7).double(), Capped(4, 7).double()):
+
+        def loss(x: torch.Tensor, chunk: int, head: nn.Module = head) -> torch.Tensor:
+            return chunked_cross_entropy(x, head, targets, chunk=chunk)
+
+        compiled = torch.compile(loss, backend="aot_eager")
+        torch.testing.assert_close(compiled(x, 5), loss(x, 100))
 
 
 @pytest.mark.parametrize(
