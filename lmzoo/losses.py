@@ -7,14 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
+from lmzoo.ops.linear_cross_entropy import chunked_linear_cross_entropy
+
 IGNORE_INDEX = -100  # a target of this value takes no part in the loss
-CHUNK_LOGITS = 1 << 23  # logits held at a time by the chunked loss: 32 MiB in float32
+CHUNK_LOGITS = 1 << 25  # logits held at a time by the chunked loss: 128 MiB in float32
 
 
 def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
@@ -29,22 +33,76 @@ def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
 def chunked_cross_entropy(x_BTD: Tensor, head: nn.Module, targets_BT: Tensor, *, chunk: int | None = None) -> Tensor:
     """`cross_entropy(head(x_BTD), targets_BT)` with at most `chunk` positions' logits in memory, backward included.
 
-    Each chunk's logits are computed again in the backward pass instead of being kept. `chunk` defaults to as many
-    positions as keep the logits under `CHUNK_LOGITS` values; when all fit, this is the plain loss.
+    `chunk` defaults to as many positions as keep the logits under `CHUNK_LOGITS` values; when all fit, this is the
+    plain loss. A head that is a linear map and nothing else has its gradients computed beside its logits, in less time
+    than the plain loss takes; the logits of any other head are computed again in the backward pass.
     """
     x_ND, targets_N = x_BTD.flatten(0, 1), targets_BT.flatten()
     if chunk is None:
         chunk = max(1, CHUNK_LOGITS // _out_features(head, x_ND))
     if chunk >= len(x_ND):
         return cross_entropy(head(x_BTD), targets_BT)
+    linear = linear_map(head)
+    if linear is not None:
+        total = chunked_linear_cross_entropy(x_ND, *linear, targets_N, IGNORE_INDEX, chunk)
+    else:
 
-    def piece(x_CD: Tensor, targets_C: Tensor) -> Tensor:
-        return _summed(head(x_CD), targets_C)[0]
+        def piece(x_CD: Tensor, targets_C: Tensor) -> Tensor:
+            return _summed(head(x_CD), targets_C)[0]
 
-    total = x_BTD.new_zeros((), dtype=torch.promote_types(x_BTD.dtype, torch.float32))
-    for x_CD, targets_C in zip(x_ND.split(chunk), targets_N.split(chunk), strict=True):
-        total = total + checkpoint(piece, x_CD, targets_C, use_reentrant=False, preserve_rng_state=False)
+        total = x_BTD.new_zeros((), dtype=torch.promote_types(x_BTD.dtype, torch.float32))
+        for x_CD, targets_C in zip(x_ND.split(chunk), targets_N.split(chunk), strict=True):
+            total = total + checkpoint(piece, x_CD, targets_C, use_reentrant=False, preserve_rng_state=False)
     return total / (targets_N != IGNORE_INDEX).sum().clamp(min=1)
+
+
+def linear_map(head: nn.Module) -> tuple[Tensor, Tensor | None] | None:
+    """The weight (V, D) and bias of a head that computes `F.linear(x, weight, bias)` and nothing else; else None.
+
+    Found out by asking for one product, which is not carried out. A head with hooks, or whose weights are spread over
+    devices, is left to do its work itself, and so is one that is being compiled unless it is an `nn.Linear`.
+    """
+    hooks = (head._forward_hooks, head._forward_pre_hooks, head._backward_hooks, head._backward_pre_hooks)
+    if any(hooks):
+        return None
+    if torch.compiler.is_compiling():
+        found = (head.weight, head.bias) if isinstance(head, nn.Linear) and _forward_of(head) else None
+    else:
+        found = _asked_for(head)
+    return found if found is not None and type(found[0]) in (Tensor, nn.Parameter) else None
+
+
+def _forward_of(head: nn.Linear) -> bool:
+    """Whether its forward is the one of `nn.Linear`."""
+    return type(head).forward is nn.Linear.forward and "forward" not in vars(head)
+
+
+class _OneProduct(TorchFunctionMode):
+    """Stands in for torch: notes a linear product, and lets nothing else happen."""
+
+    product: tuple[Any, ...] | None = None
+    result: Tensor | None = None
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Tensor:
+        if func is not F.linear or kwargs:
+            raise TypeError("this is not one linear product")
+        self.product = args
+        self.result = torch.empty(0)
+        return self.result
+
+
+def _asked_for(head: nn.Module) -> tuple[Tensor, Tensor | None] | None:
+    """The weight and bias that a head hands to `F.linear` with its input, when its result is the head's own."""
+    asked = torch.empty(0)
+    with _OneProduct() as torch_itself:
+        try:
+            result = head(asked)
+        except Exception:  # whatever it was: it does something else, and will do it again where it matters
+            return None
+    product = torch_itself.product
+    if product is None or product[0] is not asked or result is not torch_itself.result:
+        return None
+    return product[1], (product[2] if len(product) > 2 else None)
 
 
 def _summed(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:

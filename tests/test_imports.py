@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "commit": set(),
     "config": set(),
     "ops": set(),
-    "losses": set(),
+    "losses": {"ops"},
     "state": set(),
     "layers": {"ops", "state", "losses"},
     "flops": {"model"},  # for its type
@@ -34,6 +34,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "registry": {"model"},  # for its types
     "backbones": {"model", "layers", "ops", "registry", "state", "losses"},
     "data": set(),
+    "machine": set(),
     "randomness": set(),
     "sampling": {"randomness"},
     "generation": {"sampling", "randomness", "model", "state"},

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
+import lmzoo
 from lmzoo import losses
 from lmzoo.losses import (
     IGNORE_INDEX,
@@ -15,6 +18,7 @@ from lmzoo.losses import (
     chunked_cross_entropy,
     collect_auxiliary,
     cross_entropy,
+    linear_map,
     with_auxiliary,
 )
 
@@ -44,6 +48,117 @@ def test_chunked_equals_plain_in_value_and_gradients(ignored: int, chunk: int | 
     chunked = chunked_cross_entropy(x, head, targets, chunk=chunk)
     torch.testing.assert_close(chunked, plain, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(torch.autograd.grad(chunked, [x, *head.parameters()]), expected, rtol=1e-12, atol=1e-12)
+
+
+class Tied(nn.Module):
+    """A head that owns no parameter, as the tied one of the backbones."""
+
+    def __init__(self, weight: torch.Tensor) -> None:
+        super().__init__()
+        self._shared = (weight,)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self._shared[0])
+
+
+class Capped(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(super().forward(input))
+
+
+class Twice(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return F.linear(F.linear(input, self.weight), self.weight)
+
+
+class OfAnother(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return F.linear(self.weight, self.weight)
+
+
+class Forgets(nn.Linear):
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        F.linear(input, self.weight)
+        return self.weight
+
+
+def watched() -> nn.Linear:
+    head = nn.Linear(4, 7)
+    head.register_forward_pre_hook(lambda module, inputs: None)
+    return head
+
+
+def hooked() -> nn.Linear:
+    head = nn.Linear(4, 7)
+    head.register_forward_hook(lambda module, inputs, logits: 2 * logits)
+    return head
+
+
+def test_what_a_linear_head_is() -> None:
+    """One product of the input with a weight, whoever owns it; everything else is left to do its own work."""
+    plain, bare = nn.Linear(4, 7), nn.Linear(4, 7, bias=False)
+    assert linear_map(plain) == (plain.weight, plain.bias)
+    assert linear_map(bare) == (bare.weight, None)
+    weight = nn.Parameter(torch.ones(7, 4))
+    assert linear_map(Tied(weight)) == (weight, None)
+    tied = lmzoo.create_model("gpt2", vocab_size=7, d_model=4, n_heads=1, n_layers=1)
+    assert linear_map(tied.head) == (tied.state_dict(keep_vars=True)["tokens.weight"], None)
+    others = (Capped(4, 7), Twice(4, 7), OfAnother(4, 7), Forgets(4, 7), hooked(), watched(), nn.Identity())
+    assert [linear_map(head) for head in (*others, nn.Sequential(plain, nn.ReLU()))] == [None] * 8
+
+
+def test_a_head_of_its_own_is_compiled_as_it_is() -> None:
+    x, _, targets = case(3)
+    for head in (nn.Linear(4, 7).double(), Capped(4, 7).double()):
+
+        def loss(x: torch.Tensor, chunk: int, head: nn.Module = head) -> torch.Tensor:
+            return chunked_cross_entropy(x, head, targets, chunk=chunk)
+
+        compiled = torch.compile(loss, backend="aot_eager")
+        torch.testing.assert_close(compiled(x, 5), loss(x, 100))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: nn.Linear(4, 7, bias=False),
+        lambda: Tied(nn.Parameter(torch.randn(7, 4))),
+        lambda: Capped(4, 7),
+        lambda: torch.nn.utils.parametrizations.weight_norm(nn.Linear(4, 7)),
+        hooked,
+    ],
+)
+@pytest.mark.parametrize("bf16", [False, True])
+def test_every_head_gets_the_plain_loss_and_gradients(make: Callable[[], nn.Module], bf16: bool) -> None:
+    x, _, targets = case(3)
+    x = x.detach().float().requires_grad_()
+    head = make()
+    inputs = [x, *(head.parameters() if not isinstance(head, Tied) else head._shared)]
+    found = []
+    for chunk in (100, 5):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=bf16):
+            loss = chunked_cross_entropy(x, head, targets, chunk=chunk)
+        found.append((loss.detach(), torch.autograd.grad(loss, inputs)))
+    tolerance = 1e-2 if bf16 else 1e-6
+    torch.testing.assert_close(found[1], found[0], rtol=tolerance, atol=tolerance)
+
+
+def test_a_large_vocabulary_in_the_contract() -> None:
+    """Two rows of `return_logits=False` against plain logits, tied and untied, compiled and not."""
+    for name, tie in (("gpt2", True), ("llama", False)):
+        torch.manual_seed(0)
+        sizes = {"vocab_size": 31, "d_model": 8, "n_heads": 1, "n_layers": 1, "context_length": 6}
+        model = lmzoo.create_model(name, tie_embeddings=tie, **sizes)
+        idx, targets = torch.randint(31, (2, 3, 6))
+        parameters = list(model.parameters())
+        expected = torch.autograd.grad(model(idx, targets).loss, parameters)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(losses, "CHUNK_LOGITS", 31 * 4)
+            actual = torch.autograd.grad(model(idx, targets, return_logits=False).loss, parameters)
+            compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+            captured = torch.autograd.grad(compiled(idx, targets, return_logits=False).loss, parameters)
+        torch.testing.assert_close(actual, expected)
+        torch.testing.assert_close(captured, expected)
 
 
 def test_chunked_never_holds_all_logits() -> None:
@@ -115,9 +230,9 @@ def test_a_model_inside_a_model_reports_to_its_own() -> None:
     assert (outer["balance"].item(), inner["balance"].item()) == (3.0, 5.0)
 
 
-def test_at_most_32_mib_of_logits_are_held() -> None:
+def test_at_most_128_mib_of_logits_are_held() -> None:
     held: list[int] = []
     head = nn.Linear(1, 8192)
     head.register_forward_hook(lambda module, inputs, logits: held.append(logits.nbytes))
-    chunked_cross_entropy(torch.zeros(1, 1025, 1), head, torch.zeros(1, 1025, dtype=torch.long))
-    assert held == [32 << 20, 32 << 10]
+    chunked_cross_entropy(torch.zeros(1, 4097, 1), head, torch.zeros(1, 4097, dtype=torch.long))
+    assert held == [128 << 20, 32 << 10]

@@ -12,6 +12,8 @@ from lmzoo import registry
 from lmzoo.cli.group import cli, plugin_option, set_option
 from lmzoo.errors import InputError
 
+VOCAB_SIZE = 65  # of characters, where neither the preset nor --set says another
+
 
 @cli.group()
 def bench() -> None:
@@ -19,6 +21,8 @@ def bench() -> None:
 
     \b
     lmzoo bench decode gpt2.124m
+    lmzoo bench train gpt2.10m
+    lmzoo bench loss
     """
 
 
@@ -64,7 +68,82 @@ def decode(
         _, preset = registry.split_name(target)
         settings = configs.parse_overrides(overrides)
         if not (preset and "vocab_size" in preset.model):
-            settings.setdefault("vocab_size", 65)  # of characters
+            settings.setdefault("vocab_size", VOCAB_SIZE)
         model = lmzoo.create_model(target, **settings)
     result = {"target": target, **bench_decode(model.eval(), rows=rows, tokens=tokens, repeats=repeats)}
     click.echo(json.dumps(result) if as_json else f"{target}: {summary(result)}")
+
+
+@bench.command("train")
+@click.argument("target", default="gpt2.10m")
+@click.option("--batch-size", type=click.IntRange(1), help="Windows in a step.  [default: the recipe's]")
+@click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Rounds; the median counts.")
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="Processor threads.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+@set_option
+@plugin_option
+def train(
+    target: str, batch_size: int | None, repeats: int, threads: int, as_json: bool, overrides: tuple[str, ...]
+) -> None:
+    """Milliseconds a step of training in float32 and bf16, where they go, and how near that is to the machine's best.
+
+    TARGET is a registered name. The steps are those of `lmzoo train` on random tokens, with the preset's recipe.
+
+    \b
+    lmzoo bench train gpt2.10m
+    lmzoo bench train gpt2 --batch-size 12 --set context_length=64 --set d_model=128
+    lmzoo bench train mamba.10m --set compile=true --json
+    """
+    import torch
+    from rich.console import Console
+
+    from lmzoo.bench.table import train_tables
+    from lmzoo.bench.train import bench_train
+    from lmzoo.train.config import TrainConfig
+    from lmzoo.train.spec import apply_settings
+
+    torch.set_num_threads(threads)
+    _, preset = registry.split_name(target)
+    settings = configs.parse_overrides(overrides)
+    vocab_size = settings.pop("vocab_size", (preset.model if preset else {}).get("vocab_size", VOCAB_SIZE))
+    model_settings, train_settings = apply_settings(target, settings)
+    if batch_size is not None:
+        train_settings["batch_size"] = batch_size
+    recipe = {name: value for name, value in registry.recipe(target).items() if name != "tokenizer"}
+    config = configs.build(TrainConfig, {**recipe, **train_settings})
+    torch.manual_seed(config.seed)
+    model = lmzoo.create_model(target, **model_settings, vocab_size=vocab_size)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    result = {"target": target, **bench_train(model, config, repeats=repeats)}
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        Console().print(train_tables(target, result))
+
+
+@bench.command("loss")
+@click.option("--vocab-size", default=50257, show_default=True, type=click.IntRange(1), help="Tokens to choose from.")
+@click.option("--tokens", default=8192, show_default=True, type=click.IntRange(1), help="Positions in a step.")
+@click.option("--d-model", default=768, show_default=True, type=click.IntRange(1), help="Width of the features.")
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Rounds; the median counts.")
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="Processor threads.")
+@click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
+def loss(vocab_size: int, tokens: int, d_model: int, repeats: int, threads: int, as_json: bool) -> None:
+    """Time and memory of a large vocabulary's loss, with all logits at once and in chunks.
+
+    \b
+    lmzoo bench loss
+    lmzoo bench loss --vocab-size 8000 --d-model 384
+    """
+    import torch
+    from rich.console import Console
+
+    from lmzoo.bench.loss import bench_loss
+    from lmzoo.bench.table import loss_table
+
+    torch.set_num_threads(threads)
+    result = bench_loss(vocab_size, tokens, d_model, repeats)
+    if as_json:
+        click.echo(json.dumps(result))
+    else:
+        Console().print(loss_table(result))

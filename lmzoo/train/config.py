@@ -37,6 +37,7 @@ class TrainConfig:
     seed: int = 1337
     precision: Precision = "auto"
     compile: bool = False  # torch.compile
+    gradient_checkpointing: bool = False  # keep the blocks' inputs alone, for less memory and one more forward pass
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "batch_size", "grad_accumulation", "learning_rate", "log_every")

@@ -18,7 +18,11 @@ class DataEvent:
 
 @dataclass(frozen=True)
 class StartEvent:
-    """Training begins or goes on: after `step` of `steps` steps."""
+    """Training begins or goes on: after `step` of `steps` steps.
+
+    `flops_per_step` is what the model declares, three times for forward and backward; `precision` is "float32" or
+    "bf16".
+    """
 
     model: str
     params: int
@@ -28,6 +32,7 @@ class StartEvent:
     precision: str
     device: str
     path: Path
+    flops_per_step: float
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,17 @@ from lmzoo.model import LanguageModel
 
 # Measured with gpt2 on two cores that have AMX (docs/log.md): where the product of the mean matrix with the tokens of a
 # forward pass takes at most 1.0e8 FLOPs, bf16 takes 1.2 to 2 times the time of float32 (the casts cost more than the
-# products save); from 3.0e8 on it takes 0.7 to 0.45 times.
+# products save); from 3.0e8 on it takes 0.7 to 0.45 times. On two cores with AVX512-BF16 alone bf16 takes 1.7 times at
+# 2.5e7, 1.02 times at 7.5e7, 0.96 times at 2.0e8 (llama: 1.1 times), 0.63 times at 3.6e9.
 WORTHWHILE_FLOPS = 2e8
 
 
 def resolve_precision(precision: str, model: LanguageModel, batch_size: int) -> str:
     """ "float32" or "bf16" for a setting that may be "auto".
 
-    "auto" is bf16 on a GPU that has it, and on a processor with matrix units for it (AMX) when the model's matrices and
-    batches are large enough to gain from it. Raises `ConfigError` for "bf16" on a GPU without it.
+    "auto" is bf16 on a GPU that has it, and on a processor with instructions for its products (AMX, AVX512-BF16) when
+    the model's matrices and batches are large enough to gain from it. Raises `ConfigError` for "bf16" on a GPU without
+    it.
     """
     if model.device.type == "cuda":
         has_bf16 = torch.cuda.is_bf16_supported()
@@ -27,7 +29,7 @@ def resolve_precision(precision: str, model: LanguageModel, batch_size: int) -> 
     if precision != "auto":
         return precision
     tokens = batch_size * model.config.context_length
-    return "bf16" if _has_amx() and 2.0 * tokens * _mean_matrix(model) >= WORTHWHILE_FLOPS else "float32"
+    return "bf16" if _multiplies_bf16() and 2.0 * tokens * _mean_matrix(model) >= WORTHWHILE_FLOPS else "float32"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -42,7 +44,7 @@ def _mean_matrix(model: LanguageModel) -> float:
     return sum(sizes) / max(1, len(sizes))
 
 
-def _has_amx() -> bool:
-    """Whether the processor multiplies bf16 matrices in hardware; torch has no public question for it yet."""
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(supported and supported())
+def _multiplies_bf16() -> bool:
+    """Whether the processor multiplies bf16 in hardware; torch has no public question for it yet."""
+    questions = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(getattr(torch.cpu, question, bool)() for question in questions)

@@ -21,13 +21,18 @@ if TYPE_CHECKING:
 
 
 class ProgressBar:
-    """A listener that shows a bar with loss, speed and time left, and a line for each evaluation."""
+    """A listener that shows a bar with time left, loss, speed and utilisation, and a line for each evaluation.
+
+    Utilisation is the share of the machine's best matrix product in the run's precision, measured at the start.
+    """
 
     def __init__(self, console: Console | None = None) -> None:
         self._console = console
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._saved: str | None = None
+        self._flops_per_token = 0.0
+        self._best_rate: float | None = None  # FLOPs/s
 
     def __enter__(self) -> Self:
         return self
@@ -42,9 +47,12 @@ class ProgressBar:
             self._close()
             size = f"{event.params:,} parameters, {event.tokens_per_step:,} tokens a step"
             self._print(f"{event.model}: {size}, {event.precision} on {event.device}, in {event.path}")
+            self._flops_per_token = event.flops_per_step / event.tokens_per_step
+            self._best_rate = _best_rate(event.precision, event.device)
             self._show(event.model, event.steps, event.step, "")
         elif isinstance(event, StepEvent):
-            self._show(None, None, event.step, f"loss {event.loss:.4f}  {event.tokens_per_s:,.0f} tokens/s")
+            speed = f"{event.tokens_per_s:,.0f} tokens/s"
+            self._show(None, None, event.step, f"loss {event.loss:.4f}  {speed}  {self._utilisation(event)}")
         elif isinstance(event, EvalEvent):
             self._print(f"step {event.step}: validation {event.loss:.4f} nats, {event.bits_per_byte:.4f} bits per byte")
         elif isinstance(event, CheckpointEvent):
@@ -56,12 +64,20 @@ class ProgressBar:
             if self._saved:
                 self._print(f"saved in {self._saved}")
 
+    def _utilisation(self, event: StepEvent) -> str:
+        if self._best_rate is None:
+            return "utilisation n/a"
+        return f"{event.tokens_per_s * self._flops_per_token / self._best_rate:.0%} of peak"
+
     def _show(self, what: str | None, total: int | None, done: int, text: str) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+        from rich.table import Column
 
         if self._bar is None:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=self._console)
+            bar = BarColumn(None, table_column=Column(ratio=1))  # it alone gives way in a narrow terminal
+            left = (TimeRemainingColumn(compact=True), TextColumn("left"))
+            columns = (TextColumn("{task.description}"), bar, MofNCompleteColumn(), *left)
+            self._bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=self._console, expand=True)
             self._bar.start()
         if self._task is None:
             self._task = self._bar.add_task(what or "", total=total, completed=done, text=text)
@@ -78,3 +94,17 @@ class ProgressBar:
         if self._bar is not None:
             self._bar.stop()
         self._bar = self._task = None
+
+
+def _best_rate(precision: str, device: str) -> float | None:
+    """FLOPs/s of the machine's matrix product, within a fraction of a second; None where it cannot be measured."""
+    import torch
+
+    from lmzoo.machine import matrix_rate
+
+    dtype = {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
+    shape = (512, 1024, 1024) if device == "cpu" else (8192, 8192, 8192)
+    try:
+        return matrix_rate(dtype, shape, device=torch.device(device), seconds=0.1)
+    except RuntimeError:  # no memory to spare, or no such product on the device
+        return None

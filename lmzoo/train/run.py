@@ -114,7 +114,10 @@ def _train(trainer: Trainer, spec: RunSpec, tokenizer: Tokenizer, listeners: Seq
     if state.step < config.steps:
         metrics = MetricsWriter(run, config.log_every, after_step=state.step)
         trainer.emit = _sender([metrics, *listeners])
-        tokens = config.batch_size * config.grad_accumulation * model.config.context_length
+        T = model.config.context_length
+        tokens = config.batch_size * config.grad_accumulation * T
+        with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
+            flops = 3 * tokens * model.flops_per_token(T)  # some models have to run to be counted, dropout and all
         trainer.emit(
             StartEvent(
                 model=spec.model,
@@ -125,6 +128,7 @@ def _train(trainer: Trainer, spec: RunSpec, tokenizer: Tokenizer, listeners: Seq
                 precision=trainer.precision,
                 device=model.device.type,
                 path=run,
+                flops_per_step=flops,
             )
         )
         try:

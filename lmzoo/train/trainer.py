@@ -25,15 +25,24 @@ from lmzoo.train.evaluate import evaluate
 from lmzoo.train.events import CheckpointEvent, EvalEvent, Event, StepEvent
 from lmzoo.train.interrupt import Interrupted, stop_request
 from lmzoo.train.precision import autocast
+from lmzoo.train.recompute import recomputing
 from lmzoo.train.schedule import learning_rate
 
 WARM_UP = 3  # first steps of a process, that its median speed leaves out
 RECENT = 20  # steps that the speed shown on the way is the mean of
 
 
+def unmarked(phase: str) -> None:
+    """Nobody wants to know when a phase of a step is over."""
+
+
 @dataclass
 class Trainer:
-    """What a run is made of. `precision` is "float32" or "bf16"; `emit` hands an event to every listener."""
+    """What a run is made of. `precision` is "float32" or "bf16"; `emit` hands an event to every listener.
+
+    `mark` is told at the end of each phase of a step: data, forward, backward, clip, optimizer, rest; and of evaluation
+    and saving after it.
+    """
 
     model: LanguageModel
     optimizer: Optimizer
@@ -44,6 +53,7 @@ class Trainer:
     run: Path
     state: TrainingState
     emit: Callable[[Event], None]
+    mark: Callable[[str], None] = unmarked
 
     def train(self) -> None:
         """Train from `state` to the last step, with evaluations and checkpoints.
@@ -56,11 +66,12 @@ class Trainer:
         forward = torch.compile(self.model) if config.compile else self.model
         durations: list[float] = []
         self.model.train()
-        with stop_request() as stop:
+        with recomputing(self.model, config.gradient_checkpointing), stop_request() as stop:
             while state.step < config.steps:
                 began = time.perf_counter()
                 first = state.step * config.grad_accumulation
                 batches = [self.batches.batch(first + i) for i in range(config.grad_accumulation)]
+                self.mark("data")
                 rate = learning_rate(state.step, config)
                 loss, grad_norm, tokens = self._update(forward, batches, rate)
                 durations.append(time.perf_counter() - began)
@@ -71,6 +82,7 @@ class Trainer:
                 recent = durations[-RECENT:]
                 speed = tokens * len(recent) / sum(recent)
                 self.emit(StepEvent(state.step, loss, rate, grad_norm, state.tokens, state.seconds, speed))
+                self.mark("rest")
                 last = state.step == config.steps
                 stopping = stop.signal_number is not None and not last
                 saving_now = last or state.step % config.checkpoint_interval == 0
@@ -81,6 +93,7 @@ class Trainer:
                     path = self._save()
                     if stopping and stop.signal_number is not None:
                         raise Interrupted(state.step, path, stop.signal_number)
+                self.mark("evaluation and saving")
 
     def _update(
         self, forward: Callable[..., Any], batches: list[tuple[Tensor, Tensor]], rate: float
@@ -96,19 +109,23 @@ class Trainer:
         for (idx_BT, targets_BT), count in zip(batches, counts, strict=True):
             with autocast(device, self.precision):
                 _, loss = forward(idx_BT.to(device), targets_BT.to(device), return_logits=False)
+            self.mark("forward")
             share = loss * (count / total)
             share.backward()
             step_loss += share.detach()
+            self.mark("backward")
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         loss_now, norm_now = torch.stack((step_loss, norm)).tolist()  # the one time in a step that a GPU is waited for
         self._require_finite(loss_now, norm_now)
         if config.grad_clip:
             nn.utils.clip_grads_with_norm_(parameters, config.grad_clip, norm)
+        self.mark("clip")
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         self.optimizer.step()
         self.optimizer.zero_grad()
+        self.mark("optimizer")
         return loss_now, norm_now, sum(counts)
 
     def _require_finite(self, loss: float, norm: float) -> None:

@@ -23,6 +23,7 @@ EVENTS: list[Event] = [
         precision="float32",
         device="cpu",
         path=Path("run"),
+        flops_per_step=1e6,
     ),
     StepEvent(1, 2.5, 0.1, 1.5, 8, 0.5, 16.0),
     EvalEvent(1, 2.25, 3.0, 8, 0.5),

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,10 +18,10 @@ import lmzoo
 from lmzoo.data import load_corpus, open_store, train_tokenizer
 from lmzoo.data.store import TokenSplit
 from lmzoo.model import LanguageModel
-from lmzoo.train import precision
+from lmzoo.train import precision, progress
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.evaluate import evaluate
-from lmzoo.train.events import EndEvent, EvalEvent, StepEvent
+from lmzoo.train.events import EndEvent, EvalEvent, StartEvent, StepEvent
 from lmzoo.train.metrics import MetricsWriter, read_metrics
 from lmzoo.train.optimizer import make_optimizer
 from lmzoo.train.progress import ProgressBar
@@ -64,8 +66,8 @@ def test_auto_precision_follows_size_and_machine(model: LanguageModel) -> None:
     wide = lmzoo.create_model("gpt2", vocab_size=65, d_model=256, n_layers=1, context_length=64)
     assert precision.resolve_precision("auto", model, 16) == "float32"
     assert precision.resolve_precision("auto", wide, 1) == "float32"
-    amx = torch.cpu._is_amx_tile_supported()
-    assert precision.resolve_precision("auto", wide, 16) == ("bf16" if amx else "float32")
+    multiplies_bf16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
+    assert precision.resolve_precision("auto", wide, 16) == ("bf16" if multiplies_bf16 else "float32")
     assert precision.resolve_precision("bf16", model, 1) == "bf16"
     assert precision.resolve_precision("auto", lmzoo.create_model("bigram", vocab_size=9), 999) == "float32"
 
@@ -103,11 +105,31 @@ def test_metrics_drop_what_comes_after_the_resumed_step(tmp_path: Path) -> None:
 
 def test_progress_shows_the_run(tmp_path: Path, small_spec: Callable[..., RunSpec]) -> None:
     output = io.StringIO()
-    with ProgressBar(Console(file=output, width=160, force_terminal=False)) as progress:
-        train_run(small_spec(), tmp_path / "run", listeners=[progress])
+    with ProgressBar(Console(file=output, width=160, force_terminal=False)) as bar:
+        train_run(small_spec(), tmp_path / "run", listeners=[bar])
     text = output.getvalue()
     assert "gpt2: " in text
     assert "64 tokens a step, float32 on cpu" in text
+    assert re.search(r"loss \d\.\d{4}  [\d,]+ tokens/s  \d+% of peak", text), text
     assert "step 8: validation " in text
     assert "12/12" in text
     assert "saved in" in text
+
+
+def test_utilisation_is_the_runs_share_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """1,000 tokens/s at 3 MFLOPs each, of 10 GFLOPs/s; and a machine that cannot be measured is not guessed at."""
+    for rate, shown in ((10e9, "30% of peak"), (None, "utilisation n/a")):
+        monkeypatch.setattr(progress, "_best_rate", lambda precision, device, rate=rate: rate)
+        output = io.StringIO()
+        with ProgressBar(Console(file=output, width=80, force_terminal=False)) as bar:
+            bar(StartEvent("gpt2.124m", 1, 0, 20000, 50, "float32", "cpu", Path("runs/x"), 150e6))
+            bar(StepEvent(12000, 10.8249, 0.1, 1.0, 100, 0.1, 1000.0))
+        assert shown in output.getvalue()
+        assert "12000/20000" in output.getvalue()
+        assert "tokens/s" in output.getvalue()
+
+
+def test_the_best_rate_is_found_quickly() -> None:
+    began = time.perf_counter()
+    assert 1e8 < (progress._best_rate("float32", "cpu") or 0) < 1e14
+    assert time.perf_counter() - began < 2  # 0.1 s on a quiet machine

@@ -16,22 +16,6 @@ from lmzoo.cli import cli
 SIZES = {"vocab_size": 65, "d_model": 32, "n_layers": 1, "context_length": 32}
 
 
-def test_rounds_are_taken_in_turns_and_the_first_does_not_count() -> None:
-    order: list[str] = []
-
-    def slow_at_first() -> None:
-        time.sleep(0.0 if order else 0.2)
-        order.append("a")
-
-    seconds = bench.interleaved({"a": slow_at_first, "b": lambda: order.append("b")}, repeats=2)
-    assert order == ["a", "b"] * 3
-    assert seconds["a"] < 0.1
-
-
-def test_read_bandwidth_is_that_of_a_machine() -> None:
-    assert 1e7 < bench.read_bandwidth(1 << 22, repeats=2) < 1e13
-
-
 def test_figures_of_a_tiny_model() -> None:
     model = lmzoo.create_model("gpt2", **SIZES).eval()
     peers = {"sleeper": lambda: time.sleep(0.05)}

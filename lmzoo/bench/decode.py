@@ -14,9 +14,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmzoo.bench.timing import interleaved
 from lmzoo.compare.machine import hardware, versions
 from lmzoo.generation.choice import Choice
 from lmzoo.inference import FORMS, decoding_copy, weight_bytes_per_token
+from lmzoo.machine import read_bandwidth
 from lmzoo.model import LanguageModel
 from lmzoo.randomness import row_seeds, uniforms
 from lmzoo.sampling import SamplingConfig
@@ -34,37 +36,6 @@ EVERYTHING = SamplingConfig(  # every processor on: what the sampler costs at mo
     presence_penalty=0.1,
     logit_bias={0: 1.0},
 )
-
-
-def read_bandwidth(nbytes: int = 1 << 30, repeats: int = 7) -> float:
-    """Bytes per second that this machine's CPU reads from memory with torch's threads: the best of `repeats`.
-
-    Measured as a float32 matrix times a vector, which streams the matrix once and writes nothing to speak of. `nbytes`
-    should be larger than the caches.
-    """
-    width = 1 << 12
-    matrix_NW = torch.ones(max(1, nbytes // (4 * width)), width)
-    vector_W = torch.ones(width)
-    seconds = min(timed(lambda: matrix_NW.mv(vector_W)) for _ in range(repeats))
-    return matrix_NW.numel() * 4 / seconds
-
-
-def timed(work: Callable[[], object]) -> float:
-    """Seconds that `work` takes."""
-    began = time.perf_counter()
-    work()
-    return time.perf_counter() - began
-
-
-def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Seconds of each, the median of `repeats` rounds in which each runs once, after a round to warm up."""
-    durations: dict[str, list[float]] = {name: [] for name in works}
-    for round_number in range(repeats + 1):
-        for name, work in works.items():
-            seconds = timed(work)
-            if round_number:
-                durations[name].append(seconds)
-    return {name: median(values) for name, values in durations.items()}
 
 
 def greedy(model: LanguageModel, rows: int, tokens: int) -> Callable[[], Tensor]:

@@ -1,0 +1,167 @@
+"""How fast a model trains, where the time goes, and how near that is to this machine's best matrix product.
+
+Everything is timed in turns within one process, in blocks of steps, and figures are medians over the rounds. One step
+is one batch. Legend: B batch, T time.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from lmzoo.bench.steps import PHASES, PlainSteps, Step, TrainerSteps, bare_step, batches_of, random_store
+from lmzoo.compare.machine import hardware, versions
+from lmzoo.machine import SQUARE, matrix_rate, peak_resident
+from lmzoo.model import LanguageModel
+from lmzoo.train.config import TrainConfig
+from lmzoo.train.optimizer import make_optimizer
+from lmzoo.train.precision import resolve_precision
+from lmzoo.train.recompute import recomputing
+
+SCHEMA = 1
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+BLOCK_SECONDS = 0.4  # steps are timed in blocks about so long, for a step of a small model is too short
+MOST_STEPS = 200  # in a block
+BATCHES = 16  # that the plain loops take again and again
+TOKENS = 1 << 17  # of the text
+
+
+def bench_train(
+    model: LanguageModel,
+    config: TrainConfig,
+    *,
+    precisions: Sequence[str] = tuple(PRECISIONS),
+    repeats: int = 5,
+    block_seconds: float = BLOCK_SECONDS,
+    peers: Mapping[str, Step] | None = None,
+) -> dict[str, Any]:
+    """Training speed of `model` with the recipe `config`, in each of `precisions`, as plain JSON values.
+
+    The steps are the real trainer's, on random tokens; evaluations and checkpoints are left out. `peers` are steps of
+    others on the same batches, timed in the same rounds. For each: milliseconds a step and tokens/s. For ours also
+    `utilisation`, the FLOPs that the model declares, three times for forward and backward, over the machine's best
+    matrix product in that precision; `phases`, the share of a step's time that each phase takes; `trainer_share`, how
+    much longer the trainer's step takes than a bare loop's with the same model and batches; `peak_bytes`, weights and
+    optimizer and all that a step allocates on top. The model's weights are changed.
+    """
+    recompute = config.gradient_checkpointing
+    config = replace(config, grad_accumulation=1, gradient_checkpointing=False)  # on for all, not for the trainer alone
+    tokens = config.batch_size * model.config.context_length
+    optimizer = make_optimizer(model, config)
+    model.train()
+    with recomputing(model, recompute), tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+        folder = Path(name)
+        store = random_store(folder, model.config.vocab_size, max(TOKENS, 2 * tokens))
+        batches = batches_of(store, config, model.config.context_length, BATCHES)
+        trainers = {
+            precision: TrainerSteps(model, optimizer, config, precision, store, folder / precision)
+            for precision in precisions
+        }
+        works: dict[str, Callable[[int], float]] = {}
+        for precision, trainer in trainers.items():
+            stack.callback(trainer.close)
+            trainer.phases.exact = False
+            works[precision] = trainer
+            bare = bare_step(model, optimizer, config, precision)
+            works[f"bare loop {precision}"] = PlainSteps(bare, batches, model.device)
+        for peer, step in (peers or {}).items():
+            works[peer] = PlainSteps(step, batches, model.device)
+        rates = matrix_rates(model, tokens, precisions)
+        seconds = in_blocks(works, repeats, block_seconds)
+        again = matrix_rates(model, tokens, precisions)  # the machine may be less busy at the end
+        rates = {name: max(rate, again[name]) for name, rate in rates.items()}
+        flops = 3 * model.flops_per_token(model.config.context_length) * tokens
+        results: list[dict[str, Any]] = []
+        for precision, trainer in trainers.items():
+            spent = median(seconds[precision])
+            pairs = zip(seconds[precision], seconds[f"bare loop {precision}"], strict=True)
+            results.append(
+                {
+                    "name": precision,
+                    **speed(spent, tokens),
+                    "flops_per_s": flops / spent,
+                    "utilisation": flops / spent / rates[precision],
+                    "phases": phase_shares(trainer),
+                    "trainer_share": median(ours / bare for ours, bare in pairs) - 1,
+                    "peak_bytes": peak_bytes(model, optimizer, trainer),
+                }
+            )
+        results += [{"name": peer, **speed(median(seconds[peer]), tokens)} for peer in peers or {}]
+        del store  # the file is still mapped, and some systems do not remove such a file
+    return {
+        "schema": SCHEMA,
+        "params": model.num_params(),
+        "batch_size": config.batch_size,
+        "context_length": model.config.context_length,
+        "flops_per_step": flops,
+        "matrix_flops_per_s": rates,
+        "auto": resolve_precision("auto", model, config.batch_size),
+        "compile": config.compile,
+        "gradient_checkpointing": recompute,
+        "repeats": repeats,
+        "results": results,
+        "machine": {**hardware(model.device), **versions()},
+    }
+
+
+def in_blocks(works: Mapping[str, Callable[[int], float]], repeats: int, seconds: float) -> dict[str, list[float]]:
+    """Seconds of one step of each work, in each of `repeats` rounds in which all take their turn.
+
+    A work takes a number of steps and returns their seconds. Before, each takes two steps to warm up, of which the
+    second says how many make a block of about `seconds`.
+    """
+    sizes: dict[str, int] = {}
+    for name, work in works.items():
+        work(1)
+        sizes[name] = max(1, min(MOST_STEPS, round(seconds / work(1))))
+    spent: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repeats):
+        for name, work in works.items():
+            spent[name].append(work(sizes[name]) / sizes[name])
+    return spent
+
+
+def matrix_rates(model: LanguageModel, tokens: int, precisions: Sequence[str]) -> dict[str, float]:
+    """FLOPs/s of the machine's matrix product in each precision, by name: the best of a large one and the model's."""
+    shapes = [SQUARE]
+    groups = model.parameter_groups(0.0)
+    matrices = [p for group in groups if group["role"] == "matrix" for p in group["params"] if p.ndim == 2]
+    if matrices:
+        largest = max(matrices, key=torch.numel)
+        shapes.append((min(tokens, 8192), largest.shape[1], largest.shape[0]))
+    return {name: matrix_rate(PRECISIONS[name], *shapes, device=model.device) for name in precisions}
+
+
+def phase_shares(trainer: TrainerSteps) -> dict[str, float]:
+    """What part of a step's time each phase takes, over all steps but the warm-up; on a GPU over some of their own."""
+    if trainer.phases.device.type == "cuda":
+        trainer.phases.exact = True
+        trainer.phases.steps.clear()
+        trainer(10)
+    steps = trainer.phases.steps[2:]
+    total = sum(sum(step.values()) for step in steps)
+    return {phase: sum(step[phase] for step in steps) / total for phase in PHASES}
+
+
+def speed(seconds: float, tokens: int) -> dict[str, float]:
+    """A step's time and what follows from it."""
+    return {"ms_per_step": seconds * 1e3, "tokens_per_s": tokens / seconds}
+
+
+def peak_bytes(model: LanguageModel, optimizer: torch.optim.Optimizer, trainer: TrainerSteps) -> int | None:
+    """Bytes at the peak of a step: weights, the optimizer's state, and what the step allocates; None if not known."""
+    if model.device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(model.device)
+        trainer(1)
+        return torch.cuda.max_memory_allocated(model.device)
+    held = [*model.parameters(), *model.buffers()]
+    held += [value for state in optimizer.state.values() for value in state.values() if isinstance(value, torch.Tensor)]
+    allocated = peak_resident(lambda: trainer(1))
+    return None if allocated is None else allocated + sum(tensor.nbytes for tensor in held)

@@ -1,0 +1,102 @@
+"""What this machine can do at best: how fast it reads memory and multiplies matrices; and what a piece of work takes.
+
+A model's speed means something beside these figures alone. They are the best of several tries, for a machine that is
+busy for a moment is not a slower machine.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+SQUARE = (2048, 2048, 2048)  # large enough for every processor to be at its best
+
+
+def timed(work: Callable[[], object]) -> float:
+    """Seconds that `work` takes."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def read_bandwidth(nbytes: int = 1 << 30, repeats: int = 7) -> float:
+    """Bytes per second that this machine's CPU reads from memory with torch's threads: the best of `repeats`.
+
+    Measured as a float32 matrix times a vector, which streams the matrix once and writes nothing to speak of. `nbytes`
+    should be larger than the caches.
+    """
+    width = 1 << 12
+    matrix_NW = torch.ones(max(1, nbytes // (4 * width)), width)
+    vector_W = torch.ones(width)
+    seconds = min(timed(lambda: matrix_NW.mv(vector_W)) for _ in range(repeats))
+    return matrix_NW.numel() * 4 / seconds
+
+
+def matrix_rate(
+    dtype: torch.dtype,
+    *shapes: tuple[int, int, int],
+    device: torch.device | None = None,
+    repeats: int = 7,
+    seconds: float = 1.0,
+) -> float:
+    """FLOPs per second of a product of two matrices of `dtype`, (n, k) times (k, m) for `shapes` (n, k, m).
+
+    The best of all shapes (`SQUARE` if none are given) and of `repeats` tries each; no more are begun once `seconds`
+    have gone by, but each shape is tried once.
+    """
+    device = device or torch.device("cpu")
+    best, began = 0.0, time.perf_counter()
+    for n, k, m in shapes or (SQUARE,):
+        left_NK = torch.ones(n, k, dtype=dtype, device=device)
+        right_KM = torch.ones(m, k, dtype=dtype, device=device).t()  # as a linear layer holds its weight
+        out_NM = torch.empty(n, m, dtype=dtype, device=device)
+
+        def product(left: torch.Tensor = left_NK, right: torch.Tensor = right_KM, out: torch.Tensor = out_NM) -> None:
+            torch.mm(left, right, out=out)
+            if out.device.type == "cuda":
+                torch.cuda.synchronize(out.device)
+
+        for attempt in range(repeats + 1):
+            if attempt > 1 and time.perf_counter() - began > seconds:
+                break
+            spent = timed(product)
+            if attempt:  # the first makes the kernel ready
+                best = max(best, 2.0 * n * k * m / spent)
+    return best
+
+
+def peak_resident(work: Callable[[], object]) -> int | None:
+    """Bytes of memory that `work` took at its peak, above what the process held before; None where nobody says.
+
+    Linux keeps the peak and lets it be set back, and counts to within some hundred kilobytes. What the allocator has
+    kept for later is given back before.
+    """
+    status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+    _trim()
+    try:
+        clear.write_text("5")
+        before = _kilobytes(status, "VmRSS")
+        work()
+        after = _kilobytes(status, "VmHWM")
+    except OSError:
+        return None
+    return None if before is None or after is None else max(0, after - before) * 1024
+
+
+def _kilobytes(status: Path, name: str) -> int | None:
+    values = [line.split()[1] for line in status.read_text().splitlines() if line.startswith(f"{name}:")]
+    return int(values[0]) if values else None
+
+
+def _trim() -> None:
+    """Give freed memory back to the system, where the C library is one that keeps it and can be asked."""
+    import ctypes
+    import gc
+
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

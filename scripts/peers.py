@@ -1,0 +1,169 @@
+"""The peers of `bench_peers`: models that others wrote, with the weights of ours, and their training steps."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Callable
+from statistics import median
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+import lmzoo
+from lmzoo.bench.steps import PlainSteps, Step
+from lmzoo.bench.table import train_tables
+from lmzoo.bench.train import bench_train, in_blocks
+from lmzoo.machine import peak_resident
+from lmzoo.train.config import TrainConfig
+from lmzoo.train.precision import autocast
+
+SIZES = {
+    "6x384": {"n_layers": 6, "n_heads": 6, "d_model": 384, "context_length": 256, "batch_size": 16},
+    "4x128": {"n_layers": 4, "n_heads": 4, "d_model": 128, "context_length": 64, "batch_size": 12},
+}
+CPU = torch.device("cpu")
+
+
+def as_transformers(model: lmzoo.LanguageModel) -> GPT2LMHeadModel:
+    """transformers' model, in evaluation mode, with the weights of ours; it holds linear maps transposed."""
+    config = model.config
+    theirs = GPT2LMHeadModel(
+        GPT2Config(
+            vocab_size=config.vocab_size, n_positions=config.context_length, n_embd=config.d_model,
+            n_layer=config.n_layers, n_head=config.n_heads, bos_token_id=None, eos_token_id=None, pad_token_id=0,
+            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, attn_implementation="sdpa",
+        )
+    )  # fmt: skip
+    ours = model.state_dict()
+    weights = {"transformer.wte.weight": ours["tokens.weight"], "transformer.wpe.weight": ours["positions.weight"]}
+    names = {"norm_1": "ln_1", "norm_2": "ln_2", "attention.qkv": "attn.c_attn", "attention.out": "attn.c_proj"}
+    names |= {"up": "mlp.c_fc", "down": "mlp.c_proj"}
+    for layer in range(config.n_layers):
+        for here, there in names.items():
+            for kind in ("weight", "bias"):
+                value = ours[f"blocks.{layer}.{here}.{kind}"]
+                weights[f"transformer.h.{layer}.{there}.{kind}"] = value.T if value.ndim == 2 else value
+    for kind in ("weight", "bias"):
+        weights[f"transformer.ln_f.{kind}"] = ours[f"norm.{kind}"]
+    weights["lm_head.weight"] = ours["tokens.weight"]
+    theirs.load_state_dict(weights)
+    idx = torch.zeros(2, 3, dtype=torch.long)
+    _require_same(theirs.eval()(idx).logits, model(idx).logits)
+    return theirs
+
+
+class MambapyLM(nn.Module):
+    """mambapy's blocks with its parallel scan, between an embedding and a tied head, with the weights of ours."""
+
+    def __init__(self, model: lmzoo.LanguageModel) -> None:
+        from mambapy.mamba import Mamba, MambaConfig, RMSNorm
+
+        super().__init__()
+        config = model.config
+        self.tokens = nn.Embedding(config.vocab_size, config.d_model)
+        self.blocks = Mamba(MambaConfig(config.d_model, config.n_layers, d_state=config.d_state, pscan=True))
+        self.norm = RMSNorm(config.d_model, config.norm_eps)
+        weights = {}
+        for name, value in model.state_dict().items():
+            name = name.replace("blocks.", "blocks.layers.").replace("dt_bias", "dt_proj.bias")
+            if "conv_weight" in name:
+                value = value[:, None]
+            weights[name.replace("conv_weight", "conv1d.weight").replace("conv_bias", "conv1d.bias")] = value
+        self.load_state_dict(weights)
+        idx = torch.randint(config.vocab_size, (2, 32))
+        _require_same(self(idx), model(idx).logits)
+
+    def forward(self, idx_BT: Tensor) -> Tensor:
+        return F.linear(self.norm(self.blocks(self.tokens(idx_BT))), self.tokens.weight)
+
+
+def train(args: argparse.Namespace) -> None:
+    """gpt2's training steps beside transformers with torch's fused AdamW, in float32 and under bf16 autocast."""
+    sizes = dict(SIZES[args.size])
+    config = TrainConfig(batch_size=sizes.pop("batch_size"))
+    model = lmzoo.create_model("gpt2", vocab_size=65, **sizes)
+    peers = {
+        f"transformers {precision}": transformers_step(model, config, precision) for precision in ("float32", "bf16")
+    }
+    result = bench_train(model, config, repeats=args.repeats, peers=peers)
+    spent = {entry["name"]: entry["ms_per_step"] for entry in result["results"]}
+    result["ratios"] = {
+        f"{ours} beside {peer}": spent[peer] / spent[ours] for peer in peers for ours in spent if ours not in peers
+    }
+    result["load"] = os.getloadavg()[0]
+    if args.json:
+        print(json.dumps(result))
+        return
+    Console().print(train_tables(f"gpt2 {args.size}", result))
+    for name, ratio in result["ratios"].items():
+        print(f"{name}: {ratio:.2f} times as fast")
+    print(f"load of the machine over the last minute: {result['load']:.1f}")
+
+
+def transformers_step(model: lmzoo.LanguageModel, config: TrainConfig, precision: str) -> Step:
+    """The loop that people write: autocast, cross-entropy of the logits, clipping, fused AdamW."""
+    theirs = as_transformers(model).train()
+    parameters = list(theirs.parameters())
+    betas = (config.beta1, config.beta2)
+    optimizer = torch.optim.AdamW(
+        parameters, lr=config.learning_rate, betas=betas, weight_decay=config.weight_decay, fused=True
+    )
+
+    def step(idx_BT: Tensor, targets_BT: Tensor) -> None:
+        with autocast(CPU, precision):
+            logits_BTV = theirs(idx_BT, use_cache=False).logits
+            loss = F.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten())
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, config.grad_clip)
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
+def mamba(args: argparse.Namespace) -> None:
+    """mamba's forward and backward beside mambapy's parallel scan: time, and memory at the peak."""
+    B, T, V = 8, 512, 65
+    ours = lmzoo.create_model("mamba", vocab_size=V, d_model=256, n_layers=2, context_length=T)
+    theirs = MambapyLM(ours)
+    batches = [(torch.randint(V, (B, T)), torch.randint(V, (B, T))) for _ in range(4)]
+
+    def step(model: nn.Module, loss_of: Callable[[Tensor, Tensor], Tensor]) -> Step:
+        def run(idx_BT: Tensor, targets_BT: Tensor) -> None:
+            loss_of(idx_BT, targets_BT).backward()
+            model.zero_grad()
+
+        return run
+
+    steps = {
+        "lmzoo": step(ours, lambda idx, targets: ours(idx, targets, return_logits=False).loss),
+        "mambapy": step(theirs, lambda idx, targets: F.cross_entropy(theirs(idx).flatten(0, 1), targets.flatten())),
+    }
+    works = {name: PlainSteps(one, batches, CPU) for name, one in steps.items()}
+    seconds = {name: median(spent) for name, spent in in_blocks(works, args.repeats, seconds=1.0).items()}
+    peaks = {name: peak_resident(lambda work=work: work(1)) for name, work in works.items()}
+    result = {
+        "seconds": seconds,
+        "ratio": seconds["mambapy"] / seconds["lmzoo"],
+        "peak_bytes": peaks,
+        "bytes_of_a_state_per_token": 4 * B * T * ours.config.expand * ours.config.d_model * ours.config.d_state,
+        "threads": args.threads,
+        "load": os.getloadavg()[0],
+    }
+    if args.json:
+        print(json.dumps(result))
+        return
+    for name, spent in seconds.items():
+        print(f"{name}: {spent * 1e3:.0f} ms forward and backward, {(peaks[name] or 0) / 1e6:.0f} MB at the peak")
+    print(f"a state per token in one layer would be {result['bytes_of_a_state_per_token'] / 1e6:.0f} MB")
+    print(f"lmzoo is {result['ratio']:.1f} times as fast; load over the last minute {result['load']:.1f}")
+
+
+def _require_same(theirs: Tensor, ours: Tensor) -> None:
+    difference = (theirs - ours).abs().max()
+    assert difference < 1e-4, f"the peer computes another function: its logits differ by {difference}"

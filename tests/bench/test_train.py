@@ -1,0 +1,149 @@
+"""The figures of training speed: complete, plausible, and measured on the trainer's own steps."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+from rich.console import Console
+from torch import Tensor
+
+import lmzoo
+from lmzoo.bench import bench_train
+from lmzoo.bench import train as training
+from lmzoo.bench.steps import PHASES, TrainerSteps, random_store
+from lmzoo.bench.table import train_tables
+from lmzoo.bench.train import in_blocks
+from lmzoo.cli import cli
+from lmzoo.machine import matrix_rate
+from lmzoo.model import LanguageModel
+from lmzoo.train.config import TrainConfig
+from lmzoo.train.optimizer import make_optimizer
+
+QUICK = TrainConfig(batch_size=2, grad_clip=1.0)
+
+
+@pytest.fixture
+def model() -> LanguageModel:
+    torch.manual_seed(0)
+    return lmzoo.create_model("gpt2", vocab_size=65, d_model=32, n_layers=1, context_length=16)
+
+
+@pytest.fixture(autouse=True)
+def quick_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The best product of a smaller matrix: the real one takes a second."""
+    monkeypatch.setattr(training, "SQUARE", (64, 64, 64))
+
+
+def test_figures_of_a_tiny_model(model: LanguageModel) -> None:
+    seen: list[tuple[int, ...]] = []
+
+    def sleeper(idx_BT: Tensor, targets_BT: Tensor) -> None:
+        seen.append((*idx_BT.shape, *targets_BT.shape))
+        time.sleep(0.02)
+
+    result = bench_train(model, QUICK, repeats=2, block_seconds=0.01, peers={"sleeper": sleeper})
+    json.dumps(result)  # plain values alone
+    assert set(seen) == {(2, 16, 2, 16)}
+    entries = {entry["name"]: entry for entry in result["results"]}
+    assert list(entries) == ["float32", "bf16", "sleeper"]
+    assert result["flops_per_step"] == 3 * 32 * model.flops_per_token(16)
+    for name, entry in entries.items():
+        assert entry["tokens_per_s"] == pytest.approx(32 / (entry["ms_per_step"] / 1e3))
+        if name != "sleeper":
+            assert tuple(entry["phases"]) == PHASES
+            assert sum(entry["phases"].values()) == pytest.approx(1)
+            assert all(share > 0 for share in entry["phases"].values())
+            rate = result["matrix_flops_per_s"][name]
+            assert entry["utilisation"] == pytest.approx(entry["flops_per_s"] / rate)
+            assert entry["peak_bytes"] is None or entry["peak_bytes"] > 3 * 4 * model.num_params()
+    assert entries["sleeper"]["ms_per_step"] > 19
+    assert "phases" not in entries["sleeper"]
+    assert result["auto"] in ("float32", "bf16")
+
+
+def test_the_steps_are_the_trainers_own(model: LanguageModel, tmp_path: Path) -> None:
+    """As many as were asked for, each a real update, with the time of every phase where it belongs."""
+    store = random_store(tmp_path, 65, 1000)
+    optimizer = make_optimizer(model, QUICK)
+    steps = TrainerSteps(model, optimizer, QUICK, "float32", store, tmp_path / "float32")
+    slow = 0.05
+
+    def wait(*_: object) -> None:
+        time.sleep(slow)
+
+    optimizer.register_step_pre_hook(wait)
+    before = model.state_dict()["tokens.weight"].clone()
+    seconds = steps(3)
+    assert len(steps.phases.steps) == 3
+    assert seconds == pytest.approx(sum(sum(step.values()) for step in steps.phases.steps))
+    assert all(step["optimizer"] > slow > step["clip"] for step in steps.phases.steps)
+    assert not torch.equal(before, model.state_dict()["tokens.weight"])
+    steps(2)
+    assert len(steps.phases.steps) == 5
+    assert {int(value["step"]) for value in optimizer.state.values()} == {5}
+    steps.close()
+
+
+def test_the_terminal_is_given_back_when_a_step_fails(model: LanguageModel) -> None:
+    """The progress that is drawn for nobody holds what is printed: an error's message must not go with it."""
+    before = sys.stdout
+
+    def broken(idx_BT: Tensor, targets_BT: Tensor) -> None:
+        raise RuntimeError("a peer failed")
+
+    with pytest.raises(RuntimeError, match="a peer failed"):
+        bench_train(model, QUICK, precisions=["float32"], repeats=1, block_seconds=0.01, peers={"broken": broken})
+    assert sys.stdout is before
+
+
+def test_works_take_turns_in_blocks_of_one_length() -> None:
+    calls: list[tuple[str, int]] = []
+
+    def work(name: str, seconds: float) -> object:
+        def take(steps: int) -> float:
+            calls.append((name, steps))
+            return seconds * steps
+
+        return take
+
+    spent = in_blocks({"a": work("a", 0.01), "b": work("b", 0.5)}, repeats=2, seconds=0.1)
+    assert calls == [("a", 1)] * 2 + [("b", 1)] * 2 + [("a", 10), ("b", 1)] * 2
+    assert spent == {"a": pytest.approx([0.01] * 2), "b": [0.5] * 2}
+
+
+def test_the_machines_best_is_looked_for_in_the_models_own_shape(
+    model: LanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[tuple[int, int, int], ...]] = []
+
+    def note(dtype: torch.dtype, *shapes: tuple[int, int, int], device: torch.device | None = None) -> float:
+        asked.append(shapes)
+        return matrix_rate(dtype, (4, 4, 4), repeats=1)
+
+    monkeypatch.setattr(training, "matrix_rate", note)
+    training.matrix_rates(model, 32, ["float32"])
+    assert asked == [((64, 64, 64), (32, 32, 128))]
+
+
+def test_command_and_tables(model: LanguageModel) -> None:
+    arguments = ["bench", "train", "gpt2.tiny", "--repeats", "1", "--threads", str(torch.get_num_threads())]
+    arguments += ["--batch-size", "2", "--set", "n_layers=1", "--set", "context_length=8", "--json"]
+    done = CliRunner().invoke(cli, arguments)
+    assert done.exit_code == 0, done.output
+    result = json.loads(done.output)
+    assert (result["target"], result["batch_size"], result["context_length"]) == ("gpt2.tiny", 2, 8)
+    result["results"].append({"name": "transformers float32", "ms_per_step": 1.0, "tokens_per_s": 16.0})
+    result["matrix_flops_per_s"]["bf16"] = result["matrix_flops_per_s"]["float32"] = 123.4e9
+    output = io.StringIO()
+    Console(file=output, width=80).print(train_tables("gpt2.tiny", result))
+    text = output.getvalue()
+    assert max(map(len, text.splitlines())) <= 80
+    for word in ("gpt2.tiny", "2 x 8 tokens a step", "utilisation", "optimizer", "transformers float32", "memory"):
+        assert word in text
