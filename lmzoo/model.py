@@ -282,27 +282,31 @@ class LanguageModel(nn.Module, ABC):
 
     @final
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Groups for an optimizer: `matrix` and `embedding` are decayed, `vector` (biases, gains, and the like) is not.
+        """Groups for an optimizer: `vector` (biases, gains, and the like) is not decayed, the others are.
 
-        Each group also has its `role`, so that an optimizer may treat matrices alone (Muon).
+        Each group also has its `role`, so that an optimizer may treat some apart: `matrix` (a map from features to
+        features, what Muon takes), `embedding` (a row per token or position), `head` (a row per token, at the other
+        end).
         """
         groups: dict[str, list[Tensor]] = {}
         for parameter, role in self._roles():
             groups.setdefault(role, []).append(parameter)
-        decay = {"matrix": weight_decay, "embedding": weight_decay, "vector": 0.0}
         return [
-            {"params": params, "role": role, "weight_decay": decay[role]} for role, params in sorted(groups.items())
+            {"params": params, "role": role, "weight_decay": 0.0 if role == "vector" else weight_decay}
+            for role, params in sorted(groups.items())
         ]
 
     def _roles(self) -> Iterator[tuple[Tensor, str]]:
-        """Each parameter once, with the role its owner declares in `parameter_roles`; else told by its dimensions."""
+        """Each parameter once, with the role its owner declares in `parameter_roles`; else by place and dimensions."""
         seen: set[int] = set()
+        heads = set(self.head.modules())
         for module in self.modules():
             declared = getattr(module, "parameter_roles", {})
+            table = "embedding" if isinstance(module, nn.Embedding) else "head" if module in heads else "matrix"
             for name, parameter in module.named_parameters(recurse=False):
                 if id(parameter) not in seen:
                     seen.add(id(parameter))
-                    yield parameter, declared.get(name, "matrix" if parameter.ndim >= 2 else "vector")
+                    yield parameter, declared.get(name, table if parameter.ndim >= 2 else "vector")
 
     # Weights ----------------------------------------------------------------------------------------------------------
 

@@ -224,6 +224,20 @@ def test_a_vocabulary_of_one_may_be_ignored() -> None:
     assert lmzoo.create_model("bigram", vocab_size=1)(idx, torch.full_like(idx, IGNORE_INDEX)).loss.item() == 0
 
 
+def test_tables_and_heads_are_no_matrices() -> None:
+    """They have a row per token. A plain head or table is told by its place, a tied one stays an embedding."""
+    sizes = {"vocab_size": 11, "context_length": 8, "d_model": 16, "n_layers": 1, "n_heads": 2}
+    untied = lmzoo.create_model("gpt2", **sizes, tie_embeddings=False)
+    for model, head in ((untied, untied.head.weight), (plain := cumulative(), plain.head.weight)):
+        groups = {group["role"]: group for group in model.parameter_groups(0.1)}
+        assert [id(p) for p in groups["head"]["params"]] == [id(head)]
+        assert groups["head"]["weight_decay"] == 0.1
+        assert "matrix" not in groups or all(11 not in p.shape for p in groups["matrix"]["params"])
+    assert plain.num_params() - plain.num_params(embedding=False) == plain.table.weight.numel()
+    tied = lmzoo.create_model("gpt2", **sizes, tie_embeddings=True)
+    assert {group["role"] for group in tied.parameter_groups(0.1)} == {"embedding", "matrix", "vector"}
+
+
 def test_impossible_sizes_are_refused() -> None:
     for settings in ({"vocab_size": 0}, {"vocab_size": 7, "context_length": 0}):
         with pytest.raises(ConfigError, match="=0 must be"):

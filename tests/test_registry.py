@@ -79,7 +79,8 @@ def test_presets_have_the_size_they_say(name: str, preset: str, low: float, high
 
 
 def test_list_takes_wildcards_and_facts_in_natural_order() -> None:
-    assert lmzoo.list_models("gpt2*") == ["gpt2", "gpt2.tiny", "gpt2.1m", "gpt2.10m", "gpt2.124m"]
+    sizes = ["gpt2.tiny", "gpt2.1m", "gpt2.10m", "gpt2.124m"]
+    assert lmzoo.list_models("gpt2*") == ["gpt2", "gpt2.shakespeare-fast", *sizes]
     assert lmzoo.list_models("nothing*") == []
     constant = lmzoo.list_models("*.tiny", state_growth="constant")
     assert "lstm.tiny" in constant

@@ -7,7 +7,8 @@ from typing import Literal
 
 from lmzoo.config import require, require_between, require_positive
 
-Schedule = Literal["cosine", "wsd", "constant"]
+OptimizerName = Literal["adamw", "muon"]
+Schedule = Literal["cosine", "linear", "wsd", "constant"]
 Precision = Literal["auto", "float32", "bf16"]
 
 
@@ -21,12 +22,13 @@ class TrainConfig:
     steps: int = 2000
     batch_size: int = 16  # windows in one forward pass
     grad_accumulation: int = 1  # forward passes in one step
+    optimizer: OptimizerName = "adamw"  # "muon": Muon for the matrices, AdamW for all else
     learning_rate: float = 1e-3  # at its highest
     min_learning_rate: float | None = None  # at the end; a tenth of learning_rate
     warmup_steps: int | None = None  # 5 % of the steps, at most 100
     schedule: Schedule = "cosine"
     weight_decay: float = 0.1
-    beta1: float = 0.9
+    beta1: float = 0.9  # of AdamW, as beta2
     beta2: float = 0.99
     grad_clip: float = 1.0  # largest norm of the gradient of all parameters; 0 turns it off
     log_every: int = 10  # steps between two lines of the log

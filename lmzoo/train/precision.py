@@ -40,7 +40,7 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
 def _mean_matrix(model: LanguageModel) -> float:
     """Elements of the mean weight matrix, 0 for a model without any."""
     groups = model.parameter_groups(0.0)
-    sizes = [p.numel() for group in groups if group["role"] == "matrix" for p in group["params"]]
+    sizes = [p.numel() for group in groups if group["role"] in ("matrix", "head") for p in group["params"]]
     return sum(sizes) / max(1, len(sizes))
 
 

@@ -14,7 +14,8 @@ def learning_rate(step: int, config: TrainConfig) -> float:
 
     `cosine` falls along half a cosine from the highest rate to `final_learning_rate`, reached in the last step
     (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts). `wsd` (warm-up, stable, decay: Hu et al. 2024,
-    arXiv 2404.06395) stays at the highest and falls linearly in the last `DECAY_SHARE` of the steps. `constant` stays.
+    arXiv 2404.06395) stays at the highest and falls linearly in the last `DECAY_SHARE` of the steps. `linear` falls so
+    from the end of the warm-up on. `constant` stays.
     """
     high, low, warmup = config.learning_rate, config.final_learning_rate, config.warmup
     if step < warmup:
@@ -24,5 +25,5 @@ def learning_rate(step: int, config: TrainConfig) -> float:
     if config.schedule == "constant" or step < start or last <= start:
         return high
     done = min(1.0, (step - start) / (last - start))
-    left = 1 - done if config.schedule == "wsd" else (1 + math.cos(math.pi * done)) / 2
+    left = (1 + math.cos(math.pi * done)) / 2 if config.schedule == "cosine" else 1 - done
     return low + (high - low) * left

@@ -32,7 +32,8 @@ from lmzoo.train.spec import apply_settings, make_spec
         ({"eval_tokens": 0}, "eval_tokens=0 must be a positive integer"),
         ({"keep_checkpoints": 0}, "keep_checkpoints=0 must be a positive integer"),
         ({"precision": "fp8"}, "precision='fp8': input should be 'auto', 'float32' or 'bf16'"),
-        ({"schedule": "linear"}, "schedule='linear': input should be 'cosine', 'wsd' or 'constant'"),
+        ({"schedule": "step"}, "schedule='step': input should be 'cosine', 'linear', 'wsd' or 'constant'"),
+        ({"optimizer": "sgd"}, "optimizer='sgd': input should be 'adamw' or 'muon'"),
         ({"learning_rat": 1.0}, "did you mean 'learning_rate'"),
     ],
 )

@@ -41,7 +41,13 @@ def losses(run: Path) -> list[tuple[int, str, float]]:
 
 
 @pytest.mark.parametrize(
-    "settings", [{"dropout": 0.2}, {"grad_accumulation": 3, "schedule": "wsd"}, {"precision": "bf16"}]
+    "settings",
+    [
+        {"dropout": 0.2},
+        {"grad_accumulation": 3, "schedule": "wsd"},
+        {"precision": "bf16"},
+        {"optimizer": "muon", "schedule": "linear"},
+    ],
 )
 def test_interrupted_at_any_step_ends_the_same(
     tmp_path: Path, small_spec: MakeSpec, settings: dict[str, object]

@@ -28,6 +28,12 @@ def test_wsd_stays_and_then_falls_linearly() -> None:
     assert [all_rates[step] for step in (86, 91, 100)] == pytest.approx([1 - 0.9 * 5 / 19, 1 - 0.9 * 10 / 19, 0.1])
 
 
+def test_linear() -> None:
+    all_rates = rates(warmup_steps=10, schedule="linear")
+    assert all_rates[:11] == pytest.approx([(step + 1) / 11 for step in range(11)])
+    assert [all_rates[step] for step in (28, 55, 100)] == pytest.approx([0.82, 0.55, 0.1])
+
+
 def test_constant() -> None:
     assert rates(warmup_steps=2, schedule="constant")[2:] == [1.0] * 99
 

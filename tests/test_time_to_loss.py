@@ -1,0 +1,39 @@
+"""The script that times the recipe: both sides are trained, each part is left out, and the verdict is by the loss."""
+
+from __future__ import annotations
+
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "time_to_loss"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    loader = SourceFileLoader("time_to_loss", str(SCRIPT))
+    spec = spec_from_loader("time_to_loss", loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def test_both_sides_and_the_verdict(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("To be, or not to be, that is the question.\n" * 60, encoding="utf-8")
+    shorter = {"steps": 3, "warmup_steps": 1, "d_model": 16, "n_layers": 1, "context_length": 16}
+    command = ["--data", str(text), "--threads", "1", "--seeds", "1"]
+    assert script.main([*command, "2", "--target", "9"], shorter) == 0
+    lines = capsys.readouterr().out.splitlines()
+    both = ["nanoGPT's recipe", script.RECIPE]
+    assert [line[:34].strip() for line in lines[1:-1]] == both * 2
+    assert len({line[41:50] for line in lines[1:-1]}) == 4  # losses: recipes and seeds differ
+    assert "9.0 reached, in " in lines[-1]
+    assert script.main([*command, "--target", "0.1", "--ablation"], shorter) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert [line[:34].strip() for line in lines[1:-1]] == both + list(script.LEFT_OUT)
+    assert "0.1 missed" in lines[-1]

@@ -1,0 +1,102 @@
+"""Muon beside torch's own, its definition in float64, and AdamW for what is no matrix; over every family."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+
+from lmzoo import registry
+from lmzoo.conformance import subject
+from lmzoo.train.config import TrainConfig
+from lmzoo.train.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonalised
+from lmzoo.train.optimizer import make_optimizer
+
+FAMILIES = list(registry.families())
+
+
+def random_parameters(*shapes: tuple[int, ...]) -> list[nn.Parameter]:
+    generator = torch.Generator().manual_seed(5)
+    return [nn.Parameter(torch.randn(shape, generator=generator)) for shape in shapes]
+
+
+def give_gradients(parameters: list[nn.Parameter], seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    for parameter in parameters:
+        parameter.grad = torch.randn(parameter.shape, generator=generator)
+
+
+@pytest.mark.parametrize("shape", [(24, 24), (16, 40), (1, 7)])
+def test_orthogonalised_moves_singular_values_alone(shape: tuple[int, int]) -> None:
+    x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    left, values, right = torch.linalg.svd(x, full_matrices=False)
+    a, b, c = COEFFICIENTS
+    wanted = values / x.norm(dim=(1, 2))[:, None]
+    for _ in range(ITERATIONS):
+        wanted = a * wanted + b * wanted**3 + c * wanted**5
+    assert wanted.min() > 0.6
+    assert wanted.max() < 1.2
+    found = left.mT @ orthogonalised(x).double() @ right.mT
+    assert (found - torch.diag_embed(wanted)).abs().max() < 0.03  # bfloat16 has three digits, and loses one on the way
+
+
+def test_no_gradient_is_no_update() -> None:
+    assert not orthogonalised(torch.zeros(1, 4, 5)).any()
+
+
+def test_equals_torch() -> None:
+    shapes = [(48, 16), (16, 16), (16, 48), (64, 16), (16, 48), (48, 16)]
+    ours, theirs = random_parameters(*shapes), random_parameters(*shapes)
+    settings = {"lr": 0.05, "weight_decay": 0.2}
+    muon = Muon([{"params": ours, "role": "matrix"}], **settings)
+    reference = torch.optim.Muon(theirs, **settings, adjust_lr_fn="match_rms_adamw")
+    begun = [parameter.detach().clone() for parameter in ours]
+    for step in range(4):
+        for parameters, optimizer in ((ours, muon), (theirs, reference)):
+            give_gradients(parameters, step)
+            optimizer.step()
+        for mine, other, first in zip(ours, theirs, begun, strict=True):
+            assert (mine - other).norm() < 0.02 * (other - first).norm()
+            momentum = muon.state[mine]["momentum_buffer"]
+            torch.testing.assert_close(momentum, reference.state[other]["momentum_buffer"])
+
+
+def test_what_is_no_matrix_is_left_to_adamw() -> None:
+    shapes = [(9, 4), (6,), (4, 3, 2), (5, 4)]
+    ours, theirs = random_parameters(*shapes), random_parameters(*shapes)
+
+    def groups(table: Tensor, vector: Tensor, filters: Tensor, idle: Tensor) -> list[dict[str, object]]:
+        return [
+            {"params": [table], "role": "embedding", "weight_decay": 0.1},
+            {"params": [vector], "role": "vector", "weight_decay": 0.0},
+            {"params": [filters, idle], "role": "matrix", "weight_decay": 0.1},
+        ]
+
+    for parameters, kind in ((ours, Muon), (theirs, AdamW)):
+        optimizer = kind(groups(*parameters), lr=0.1, fused=True)
+        for step in range(3):
+            give_gradients(parameters[:3], step)  # the last has none, as one that a step does not use
+            optimizer.step()
+    assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_trains_every_family(family: str) -> None:
+    """The loss of one batch falls, by Muon on the matrices and AdamW on the others."""
+    sized = subject(family)
+    model = sized.model(shaken=False).train()
+    tokens = sized.tokens(4, 17)
+    optimizer = make_optimizer(model, TrainConfig(optimizer="muon", learning_rate=0.02, weight_decay=0.0))
+    losses: list[float] = []
+    for _ in range(60):
+        loss = model(tokens[:, :-1], tokens[:, 1:]).loss
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < 0.7 * losses[0]
+    kinds = {name: set(optimizer.state[parameter]) for name, parameter in model.named_parameters()}
+    matrices = {id(p) for group in model.parameter_groups(0.0) if group["role"] == "matrix" for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        assert kinds[name] == ({"momentum_buffer"} if id(parameter) in matrices else {"step", "exp_avg", "exp_avg_sq"})
