@@ -25,14 +25,12 @@ def timed(work: Callable[[], object]) -> float:
 def read_bandwidth(nbytes: int = 1 << 30, repeats: int = 7) -> float:
     """Bytes per second that this machine's CPU reads from memory with torch's threads: the best of `repeats`.
 
-    Measured as a float32 matrix times a vector, which streams the matrix once and writes nothing to speak of. `nbytes`
-    should be larger than the caches.
+    Measured as a sum of float32 numbers, which streams them once and writes nothing; torch's product of a matrix with a
+    vector reads at 0.35 to 0.7 times that rate (docs/log.md). `nbytes` should be larger than the caches.
     """
-    width = 1 << 12
-    matrix_NW = torch.ones(max(1, nbytes // (4 * width)), width)
-    vector_W = torch.ones(width)
-    seconds = min(timed(lambda: matrix_NW.mv(vector_W)) for _ in range(repeats))
-    return matrix_NW.numel() * 4 / seconds
+    numbers_N = torch.ones(max(1, nbytes // 4))
+    seconds = min(timed(numbers_N.sum) for _ in range(repeats))
+    return numbers_N.numel() * 4 / seconds
 
 
 def matrix_rate(

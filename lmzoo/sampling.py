@@ -92,7 +92,9 @@ def sample_with(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor, u
     """`sample` with the randomness given: a number in [0, 1) for each row, as `uniforms` makes them."""
     if config.temperature == 0:  # of tokens that tie, argmax takes the first
         return _adjusted(logits_BV, config, history_BT).argmax(dim=-1)
-    return draw(process(logits_BV, config, history_BT).softmax(dim=-1), uniform_B)
+    scores_BW, left_W = _left(logits_BV, config, history_BT)
+    place_B = draw(scores_BW.softmax(dim=-1), uniform_B)
+    return place_B if left_W is None else left_W[place_B]
 
 
 def draw(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
@@ -114,19 +116,26 @@ def process(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> Te
     In float64. Entries of +inf are certain: they share the probability. `temperature=0` leaves one token.
     Raises `InputError` naming the row for NaN logits and when no token is left, and for a logit_bias out of range.
     """
-    scores_BV = _adjusted(logits_BV, config, history_BT)
     if config.temperature == 0:
-        return top_k(scores_BV, 1)
+        return top_k(_adjusted(logits_BV, config, history_BT), 1)
+    scores_BW, left_W = _left(logits_BV, config, history_BT)
+    if left_W is None:
+        return scores_BW
+    return scores_BW.new_full(logits_BV.shape, -math.inf).index_copy_(1, left_W, scores_BW)
+
+
+def _left(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The processed logits (B, W) of the tokens (W,) that are left for any row, in order of id; None: of all."""
+    scores_BV = _adjusted(logits_BV, config, history_BT)
     if config.temperature != 1.0:
         scores_BV = apply_temperature(scores_BV, config.temperature)
     if config.top_k is not None:
         scores_BV = top_k(scores_BV, config.top_k)
     if config.top_k is None or config.top_k >= scores_BV.shape[-1]:
-        return _truncated(scores_BV, config)
+        return _truncated(scores_BV, config), None
     # Few tokens are left: what follows is exact on them alone, and many times cheaper than on the whole vocabulary.
     left_W = (scores_BV > -math.inf).any(dim=0).nonzero()[:, 0]
-    kept_BW = _truncated(scores_BV[:, left_W], config)
-    return torch.full_like(scores_BV, -math.inf).index_copy_(1, left_W, kept_BW)
+    return _truncated(scores_BV[:, left_W], config), left_W
 
 
 def _adjusted(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> Tensor:
@@ -139,11 +148,7 @@ def _adjusted(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> 
         biased_BV = repetition_penalty(biased_BV, config.repetition_penalty, history_BT)
     if config.frequency_penalty or config.presence_penalty:
         biased_BV = count_penalty(biased_BV, config.frequency_penalty, config.presence_penalty, history_BT)
-    if biased_BV is not scores_BV:  # huge logits must not overflow to infinities: +inf is certain, -inf is banned
-        most = torch.finfo(biased_BV.dtype).max
-        banned_BV = (scores_BV == -math.inf) | _banned(config, scores_BV)
-        scores_BV = _checked(biased_BV.clamp(-most, most).masked_fill(banned_BV, -math.inf), "logit_bias")
-    return scores_BV
+    return biased_BV if biased_BV is scores_BV else _checked(biased_BV, "logit_bias")
 
 
 def _truncated(scores_BV: Tensor, config: SamplingConfig) -> Tensor:
@@ -172,11 +177,15 @@ def _checked(logits_BV: Tensor, culprit: str) -> Tensor:
     return logits_BV
 
 
-def _banned(config: SamplingConfig, logits_BV: Tensor) -> Tensor:
-    """(V,) True where logit_bias is -inf."""
-    banned_V = torch.zeros(logits_BV.shape[-1], dtype=torch.bool)
-    banned_V[[token for token, bias in (config.logit_bias or {}).items() if bias == -math.inf]] = True
-    return banned_V.to(logits_BV.device)
+def _replaced(logits_BV: Tensor, index_BT: Tensor, new_BT: Tensor, banned_BT: Tensor | None = None) -> Tensor:
+    """The logits with `new_BT` at `index_BT`. Huge ones do not overflow to infinities (+inf is certain, -inf banned), and
+    what was either stays so.
+    """
+    most, old_BT = torch.finfo(logits_BV.dtype).max, logits_BV.gather(1, index_BT)
+    new_BT = torch.where(old_BT.isinf(), old_BT, new_BT.clamp(-most, most))
+    if banned_BT is not None:
+        new_BT = new_BT.masked_fill(banned_BT, -math.inf)
+    return logits_BV.scatter(1, index_BT, new_BT)
 
 
 def add_bias(logits_BV: Tensor, bias: Mapping[int, float]) -> Tensor:
@@ -185,18 +194,19 @@ def add_bias(logits_BV: Tensor, bias: Mapping[int, float]) -> Tensor:
     for token in bias:
         if not 0 <= token < vocab_size:
             raise InputError(f"logit_bias has the token id {token}: ids must be in [0, vocab_size={vocab_size})")
-    bias_V = torch.zeros(vocab_size, dtype=logits_BV.dtype)
-    bias_V[list(bias)] = torch.tensor(list(bias.values()), dtype=logits_BV.dtype)
-    return logits_BV + bias_V.to(logits_BV.device)
+    index_BN = torch.tensor(list(bias), dtype=torch.long, device=logits_BV.device).expand(len(logits_BV), -1)
+    bias_N = torch.tensor(list(bias.values()), dtype=logits_BV.dtype, device=logits_BV.device)
+    return _replaced(
+        logits_BV, index_BN, logits_BV.gather(1, index_BN) + bias_N, (bias_N == -math.inf).expand_as(index_BN)
+    )
 
 
 def repetition_penalty(logits_BV: Tensor, penalty: float, history_BT: Tensor) -> Tensor:
     """Tokens in the history: a positive logit is divided by `penalty`, another multiplied (Keskar et al. 2019, CTRL,
     arXiv 1909.05858, section 4.1, with the sign handled so that a penalty above 1 always lowers the logit).
     """
-    penalised_BV = torch.where(logits_BV > 0, logits_BV / penalty, logits_BV * penalty)
-    seen_BV = torch.zeros_like(logits_BV, dtype=torch.bool).scatter_(1, history_BT, True)
-    return torch.where(seen_BV, penalised_BV, logits_BV)
+    seen_BT = logits_BV.gather(1, history_BT)
+    return _replaced(logits_BV, history_BT, torch.where(seen_BT > 0, seen_BT / penalty, seen_BT * penalty))
 
 
 def count_penalty(logits_BV: Tensor, frequency: float, presence: float, history_BT: Tensor) -> Tensor:
@@ -206,7 +216,8 @@ def count_penalty(logits_BV: Tensor, frequency: float, presence: float, history_
     counts_BV = torch.zeros_like(logits_BV).scatter_add_(
         1, history_BT, torch.ones_like(history_BT, dtype=logits_BV.dtype)
     )
-    return logits_BV - frequency * counts_BV - presence * (counts_BV > 0).to(logits_BV.dtype)
+    taken_BT = frequency * counts_BV.gather(1, history_BT) + presence
+    return _replaced(logits_BV, history_BT, logits_BV.gather(1, history_BT) - taken_BT)
 
 
 def apply_temperature(logits_BV: Tensor, temperature: float) -> Tensor:
@@ -248,6 +259,8 @@ def _keep_from(logits_BV: Tensor, border_B1: Tensor, count_B1: Tensor) -> Tensor
     """Only the `count_B1` highest logits, of which `border_B1` is the lowest; of those equal to it, the lowest ids."""
     above_BV, tied_BV = logits_BV > border_B1, logits_BV == border_B1
     room_B1 = count_B1 - above_BV.sum(dim=-1, keepdim=True)
+    if bool((tied_BV.sum(dim=-1, keepdim=True) <= room_B1).all()):  # the usual case: all that tie find room
+        return logits_BV.masked_fill(logits_BV < border_B1, -math.inf)
     kept_BV = above_BV | (tied_BV & (tied_BV.cumsum(dim=-1) <= room_B1))
     return logits_BV.masked_fill(~kept_BV, -math.inf)
 

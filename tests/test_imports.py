@@ -38,7 +38,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "randomness": set(),
     "sampling": {"randomness"},
     "generation": {"sampling", "randomness", "model", "state"},
-    "inference": {"model", "layers"},
+    "inference": {"model", "layers", "state"},
     "__init__": ANY,
     "cli": ANY,
     "__main__": ANY,

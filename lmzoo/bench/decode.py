@@ -45,9 +45,13 @@ def greedy(model: LanguageModel, rows: int, tokens: int) -> Callable[[], Tensor]
     return lambda: model.generate(idx_BT, tokens, temperature=0.0, generator=generator)
 
 
-def forms_of(model: LanguageModel) -> dict[str, LanguageModel]:
-    """The model as it is, under the name of its type, and its copies for decoding."""
-    return {str(model.dtype).removeprefix("torch."): model, **{f"{n} packed": decoding_copy(model, n) for n in FORMS}}
+def forms_of(model: LanguageModel, rows: int, *, compiled: bool) -> dict[str, LanguageModel]:
+    """The model as it is, under the name of its type, and its copies for decoding; compiled int8 is for one row."""
+    forms = {str(model.dtype).removeprefix("torch."): model}
+    forms |= {f"{weights} packed": decoding_copy(model, weights, rows=rows) for weights in FORMS}
+    for weights in FORMS if compiled and rows == 1 else FORMS[:1] if compiled else ():
+        forms[f"{weights} compiled"] = decoding_copy(model, weights, rows=rows, compiled=True)
+    return forms
 
 
 def bench_decode(
@@ -56,17 +60,18 @@ def bench_decode(
     rows: int = 1,
     tokens: int = 64,
     repeats: int = 5,
+    compiled: bool = True,
     bandwidth_bytes: int = 1 << 30,
     peers: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, Any]:
     """Decoding speed of a model (in evaluation mode, on the CPU) in each form of its weights, as plain JSON values.
 
-    `peers` are other ways to draw `rows` times `tokens` tokens, timed in the same rounds. For each: milliseconds a
+    `compiled`: in compiled copies too, which takes some 10 to 60 seconds each. `peers` are other ways to draw `rows` times `tokens` tokens, timed in the same rounds. For each: milliseconds a
     step, tokens/s of all rows; for ours also the bytes of weights read per step, what share of the time that the
     machine needs to read them at best, and the loss (nats per token) above the model as it is on 256 tokens (or its
     context) that it drew itself. `sampler_share`: of a step, with every processor on, in the fastest form.
     """
-    forms = forms_of(model)
+    forms = forms_of(model, rows, compiled=compiled)
     works: dict[str, Callable[[], object]] = {name: greedy(form, rows, tokens) for name, form in forms.items()}
     works.update(peers or {})
     before = read_bandwidth(bandwidth_bytes)

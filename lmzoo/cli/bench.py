@@ -32,6 +32,7 @@ def bench() -> None:
 @click.option("--tokens", default=64, show_default=True, type=click.IntRange(1), help="Tokens a row in each round.")
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Rounds; the median counts.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="Processor threads.")
+@click.option("--compiled/--no-compiled", default=True, show_default=True, help="Compiled copies too: a minute more.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @set_option
 @plugin_option
@@ -41,6 +42,7 @@ def decode(
     tokens: int,
     repeats: int,
     threads: int,
+    compiled: bool,
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> None:
@@ -50,7 +52,7 @@ def decode(
 
     \b
     lmzoo bench decode gpt2.124m
-    lmzoo bench decode gpt2.10m --rows 16
+    lmzoo bench decode gpt2.10m --rows 16 --no-compiled
     lmzoo bench decode runs/mamba.tiny --json
     """
     from pathlib import Path
@@ -70,7 +72,10 @@ def decode(
         if not (preset and "vocab_size" in preset.model):
             settings.setdefault("vocab_size", VOCAB_SIZE)
         model = lmzoo.create_model(target, **settings)
-    result = {"target": target, **bench_decode(model.eval(), rows=rows, tokens=tokens, repeats=repeats)}
+    if compiled:
+        click.echo("compiling first: some 10 to 60 seconds for each copy (--no-compiled leaves them out)", err=True)
+    figures = bench_decode(model.eval(), rows=rows, tokens=tokens, repeats=repeats, compiled=compiled)
+    result = {"target": target, **figures}
     click.echo(json.dumps(result) if as_json else f"{target}: {summary(result)}")
 
 

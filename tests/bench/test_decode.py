@@ -22,7 +22,7 @@ def test_figures_of_a_tiny_model() -> None:
     result = bench.bench_decode(model, rows=2, tokens=4, repeats=1, bandwidth_bytes=1 << 20, peers=peers)
     json.dumps(result)  # plain values alone
     forms = {entry["form"]: entry for entry in result["results"]}
-    assert list(forms) == ["float32", "bfloat16 packed", "int8 packed", "sleeper"]
+    assert list(forms) == ["float32", "bfloat16 packed", "int8 packed", "bfloat16 compiled", "sleeper"]
     for entry in forms.values():
         assert entry["tokens_per_s"] == pytest.approx(2 / (entry["ms_per_step"] / 1e3))
     assert forms["sleeper"]["ms_per_step"] >= 12.5
@@ -46,7 +46,18 @@ def test_command(monkeypatch: pytest.MonkeyPatch) -> None:
     defaults = {**bench.bench_decode.__kwdefaults__, "bandwidth_bytes": 1 << 20}  # a gigabyte is not for a test
     monkeypatch.setattr(bench.bench_decode, "__kwdefaults__", defaults)
     threads = torch.get_num_threads()
-    arguments = ["bench", "decode", "gpt2.tiny", "--tokens", "2", "--repeats", "1", "--threads", str(threads)]
+    arguments = [
+        "bench",
+        "decode",
+        "gpt2.tiny",
+        "--tokens",
+        "2",
+        "--repeats",
+        "1",
+        "--threads",
+        str(threads),
+        "--no-compiled",
+    ]
     done = CliRunner().invoke(cli, arguments)
     assert done.exit_code == 0, done.output
     assert "of bandwidth" in done.output
