@@ -178,8 +178,8 @@ def _checked(logits_BV: Tensor, culprit: str) -> Tensor:
 
 
 def _replaced(logits_BV: Tensor, index_BT: Tensor, new_BT: Tensor, banned_BT: Tensor | None = None) -> Tensor:
-    """The logits with `new_BT` at `index_BT`. Huge ones do not overflow to infinities (+inf is certain, -inf banned), and
-    what was either stays so.
+    """The logits with `new_BT` at `index_BT`. Huge ones do not overflow to infinities: those are certain or banned, and
+    stay so.
     """
     most, old_BT = torch.finfo(logits_BV.dtype).max, logits_BV.gather(1, index_BT)
     new_BT = torch.where(old_BT.isinf(), old_BT, new_BT.clamp(-most, most))

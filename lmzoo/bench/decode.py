@@ -66,10 +66,11 @@ def bench_decode(
 ) -> dict[str, Any]:
     """Decoding speed of a model (in evaluation mode, on the CPU) in each form of its weights, as plain JSON values.
 
-    `compiled`: in compiled copies too, which takes some 10 to 60 seconds each. `peers` are other ways to draw `rows` times `tokens` tokens, timed in the same rounds. For each: milliseconds a
-    step, tokens/s of all rows; for ours also the bytes of weights read per step, what share of the time that the
-    machine needs to read them at best, and the loss (nats per token) above the model as it is on 256 tokens (or its
-    context) that it drew itself. `sampler_share`: of a step, with every processor on, in the fastest form.
+    `compiled`: in compiled copies too, which takes some 10 to 60 seconds each. `peers` are other ways to draw `rows`
+    times `tokens` tokens, timed in the same rounds. For each: milliseconds a step, tokens/s of all rows; for ours also
+    the bytes of weights read per step, what share of the time that the machine needs to read them at best, and the loss
+    (nats per token) above the model as it is on 256 tokens (or its context) that it drew itself. `sampler_share`: of a
+    step, with every processor on, in the fastest form.
     """
     forms = forms_of(model, rows, compiled=compiled)
     works: dict[str, Callable[[], object]] = {name: greedy(form, rows, tokens) for name, form in forms.items()}
