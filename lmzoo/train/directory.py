@@ -20,6 +20,7 @@ from lmzoo.train.precision import resolve_precision
 from lmzoo.train.spec import RunSpec
 
 CONFIG_FILE = "config.toml"
+_MAX_BYTES = 256 << 20
 _BEFORE_CONFIG = {TOKENIZER_FILE, f".{TOKENIZER_FILE}.writing", f".{CONFIG_FILE}.writing"}  # left by an early kill
 
 
@@ -66,6 +67,9 @@ def read_tables(run: Path) -> dict[str, Any]:
     path = run / CONFIG_FILE
     if not path.is_file():
         raise CheckpointError(f"{run}: is not a run: it has no {CONFIG_FILE}")
+    for file in (path, run / TOKENIZER_FILE):  # a link could lead out of the run, and a pipe would never end
+        if commit.regular_size(file) > _MAX_BYTES:
+            raise CheckpointError(f"{file}: is larger than {_MAX_BYTES} bytes")
     tables = configs.load_toml(path)
     for name in ("model", "train", "data", "machine"):
         if not isinstance(tables.get(name), dict):
@@ -87,6 +91,16 @@ def require_same(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -
                     f"{table}.{name}={new.get(name)!r}, but the run in {run} was made with {old.get(name)!r}: "
                     f"resume it as it was, or train in another directory"
                 )
+
+
+def machine_note(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """What keeps a resumed run from going on to the bit: another torch, device, or number of threads."""
+    old, new = before["machine"], now["machine"]
+    changed = [name for name in ("torch", "device", "threads") if old.get(name) != new[name]]
+    if not changed:
+        return None
+    what = ", ".join(f"{name} is {new[name]} and was {old.get(name)}" for name in changed)
+    return f"the run goes on on another machine ({what}): its numbers may differ in the last bits"
 
 
 def create(run: Path, tables: Mapping[str, Any], tokenizer: Tokenizer) -> None:

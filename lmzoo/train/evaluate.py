@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -37,12 +38,14 @@ def evaluate(
     context_length: int | None = None,
     precision: str = "float32",
     tokens: int | None = None,
+    between: Callable[[], None] = lambda: None,
 ) -> EvalResult:
     """The mean loss over every target of `split`, or over its first `tokens` ones.
 
     The split is cut into windows of `context_length` (default: the model's) that do not overlap, so the first tokens of
     each see little context. `batch_size` windows are read at a time (default: `TOKENS_AT_A_TIME`). `precision` is
-    "float32" or "bf16". Bits per byte are those of the whole split's tokens per byte.
+    "float32" or "bf16". Bits per byte are those of the whole split's tokens per byte. `between` is called before each
+    batch; what it raises ends the evaluation.
     """
     context_length = context_length or model.config.context_length
     batch_size = batch_size or max(1, TOKENS_AT_A_TIME // context_length)
@@ -52,6 +55,7 @@ def evaluate(
     model.eval()
     try:
         for idx_BT, targets_BT in eval_batches(ids, batch_size, context_length):
+            between()
             n = int((targets_BT != IGNORE_INDEX).sum())
             with autocast(model.device, precision):
                 _, loss = model(idx_BT.to(model.device), targets_BT.to(model.device), return_logits=False)

@@ -20,10 +20,19 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(f"stopped after step {step}, saved in {path}; go on with the same command and --resume")
 
 
+class StopAsked(Exception):
+    """A signal came: what is under way is given up. Never leaves the trainer."""
+
+
 class StopRequest:
     """`signal_number` is that of the signal that came, or None."""
 
     signal_number: int | None = None
+
+    def check(self) -> None:
+        """Raise `StopAsked` when a signal has come."""
+        if self.signal_number is not None:
+            raise StopAsked
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         self.signal_number = number

@@ -12,15 +12,24 @@ import torch
 
 from lmzoo import commit, registry, saving
 from lmzoo.data.store import TokenSplit
-from lmzoo.data.tokenizers import Tokenizer, load_tokenizer
+from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer, load_tokenizer
 from lmzoo.errors import CheckpointError, DataError
 from lmzoo.model import LanguageModel
-from lmzoo.train.checkpoint import TrainingState, newest_valid, restore_checkpoint
-from lmzoo.train.directory import check_directory, create, make_tables, read_tables, require_same
+from lmzoo.train.checkpoint import TrainingState, newest_valid, remember_best, restore_checkpoint
+from lmzoo.train.directory import (
+    CONFIG_FILE,
+    check_directory,
+    create,
+    machine_note,
+    make_tables,
+    read_tables,
+    require_same,
+)
 from lmzoo.train.evaluate import EvalResult, PositionLoss, evaluate, evaluate_positions
 from lmzoo.train.events import EndEvent, Event, Listener, NoteEvent, StartEvent
 from lmzoo.train.lock import locked
-from lmzoo.train.metrics import MetricsWriter
+from lmzoo.train.memory import memory_told
+from lmzoo.train.metrics import METRICS_FILE, MetricsWriter
 from lmzoo.train.optimizer import make_optimizer
 from lmzoo.train.spec import RunSpec, make_spec
 from lmzoo.train.tokens import batches_and_validation, load_data, new_tokenizer, validation_split
@@ -65,21 +74,24 @@ def train_run(spec: RunSpec, out: str | Path, *, resume: bool = False, listeners
     run = Path(out)
     exists = check_directory(run, resume=resume)
     emit = _sender(listeners)
+    before = read_tables(run) if exists else None
     corpus = load_data(spec.data)
     tokenizer = load_tokenizer(run) if exists else new_tokenizer(spec.tokenizer, corpus, emit)
     config = spec.model_config(tokenizer.vocab_size)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     devices = [device] if device.type == "cuda" else []
     try:
-        with torch.random.fork_rng(devices=devices):  # the caller's random numbers go on as if nothing had happened
+        # The caller's random numbers go on as if nothing had happened.
+        with torch.random.fork_rng(devices=devices), memory_told(spec, config.context_length, run):
             torch.manual_seed(spec.train.seed)
             model = registry.model_class(spec.model.partition(".")[0])(config)
             model.init_weights(torch.Generator().manual_seed(spec.train.seed))
             model.to(device)
             tables = make_tables(spec, config, corpus, tokenizer, model)
-            if exists:
-                before = read_tables(run)
+            if before is not None:
                 require_same(run, before, tables)
+                if note := machine_note(before, tables):
+                    emit(NoteEvent(note))
                 tables = before
             batches, val = batches_and_validation(corpus, tokenizer, spec.train, config.context_length, emit)
             trainer = Trainer(
@@ -94,7 +106,7 @@ def train_run(spec: RunSpec, out: str | Path, *, resume: bool = False, listeners
                 emit=emit,
             )
             with locked(run), closing(batches):
-                if not exists:
+                if before is None:
                     create(run, tables, tokenizer)
                 return _train(trainer, spec, tokenizer, listeners)
     finally:
@@ -104,15 +116,21 @@ def train_run(spec: RunSpec, out: str | Path, *, resume: bool = False, listeners
 def _train(trainer: Trainer, spec: RunSpec, tokenizer: Tokenizer, listeners: Sequence[Listener]) -> RunResult:
     """Go on from the newest checkpoint, if there is one, to the end."""
     run, model, config = trainer.run, trainer.model, trainer.config
-    commit.clean(run / "checkpoints")
+    commit.clean(run)
+    commit.clean(run / saving.CHECKPOINTS)
     folder, notes = newest_valid(run)
     if folder is not None:
         trainer.state = restore_checkpoint(folder, model, trainer.optimizer)
+        remember_best(run, trainer.state)
     state = trainer.state
     for note in notes:
         trainer.emit(NoteEvent(f"{note}; training goes on from step {state.step}"))
-    if state.step < config.steps:
+    if state.step > config.steps:
+        raise CheckpointError(f"{run}: its checkpoint is of step {state.step}, past train.steps={config.steps}")
+    if state.step < config.steps or state.val_step != state.step:
         metrics = MetricsWriter(run, config.log_every, after_step=state.step)
+        if metrics.unreadable:
+            trainer.emit(NoteEvent(f"{run / METRICS_FILE}: {metrics.unreadable} lines cannot be read and are dropped"))
         trainer.emit = _sender([metrics, *listeners])
         T = model.config.context_length
         tokens = config.batch_size * config.grad_accumulation * T
@@ -155,6 +173,8 @@ def load_run(path: str | Path) -> Run:
         raise CheckpointError(
             f"{run}: the model has vocab_size={model.config.vocab_size}, its tokenizer {tokenizer.vocab_size}"
         )
+    if tokenizer.sha256 != tables["data"].get("tokenizer_sha256"):
+        raise CheckpointError(f"{run / TOKENIZER_FILE}: its SHA-256 is not that of {CONFIG_FILE} (damaged or changed)")
     return Run(model, tokenizer, tables)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from lmzoo.model import LanguageModel
 from lmzoo.train.checkpoint import TrainingState, save_checkpoint
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.evaluate import evaluate
-from lmzoo.train.events import CheckpointEvent, EvalEvent, Event, StepEvent
-from lmzoo.train.interrupt import Interrupted, stop_request
+from lmzoo.train.events import CheckpointEvent, EvalEvent, Event, SavingEvent, StepEvent
+from lmzoo.train.interrupt import Interrupted, StopAsked, StopRequest, stop_request
 from lmzoo.train.precision import autocast
 from lmzoo.train.recompute import recomputing
 from lmzoo.train.schedule import learning_rate
@@ -59,7 +60,8 @@ class Trainer:
         """Train from `state` to the last step, with evaluations and checkpoints.
 
         Raises `DivergedError` for a loss, gradient or weight that is not finite: what is on disk then is from before.
-        Raises `Interrupted` after a signal, when the step is done and saved.
+        Raises `Interrupted` after a signal, when the step is done and saved; an evaluation that was due then is made
+        up for when the run goes on.
         """
         config, state = self.config, self.state
         self.batches.restore(state.step * config.grad_accumulation, state.position)
@@ -67,6 +69,11 @@ class Trainer:
         durations: list[float] = []
         self.model.train()
         with recomputing(self.model, config.gradient_checkpointing), stop_request() as stop:
+            if state.step and self._evaluation_due and state.val_step != state.step:
+                self._evaluate(stop, saved_too=True)
+                if state.step == config.steps and state.val_step == state.step:
+                    self._save()
+                self._leave_if_asked(stop)
             while state.step < config.steps:
                 began = time.perf_counter()
                 first = state.step * config.grad_accumulation
@@ -83,16 +90,13 @@ class Trainer:
                 speed = tokens * len(recent) / sum(recent)
                 self.emit(StepEvent(state.step, loss, rate, grad_norm, state.tokens, state.seconds, speed))
                 self.mark("rest")
-                last = state.step == config.steps
-                stopping = stop.signal_number is not None and not last
-                saving_now = last or state.step % config.checkpoint_interval == 0
-                if last or state.step % config.eval_interval == 0:
-                    self._evaluate(saved_too=saving_now)
-                if saving_now or stopping:
+                saving_now = state.step == config.steps or state.step % config.checkpoint_interval == 0
+                if self._evaluation_due:
+                    self._evaluate(stop, saved_too=saving_now)
+                if saving_now or stop.signal_number is not None:
                     state.tokens_per_s = tokens / median(durations[WARM_UP:] or durations)
-                    path = self._save()
-                    if stopping and stop.signal_number is not None:
-                        raise Interrupted(state.step, path, stop.signal_number)
+                    self._save()
+                self._leave_if_asked(stop)
                 self.mark("evaluation and saving")
 
     def _update(
@@ -135,22 +139,41 @@ class Trainer:
 
     def _diverged(self, step: int, what: str) -> str:
         saved = next(iter(saving.checkpoints(self.run)), None)
-        kept = f"the last checkpoint, of step {saved[0]}, is kept" if saved else "nothing was saved before"
-        return f"step {step}: {what}, and training stops; {kept}: try a lower learning_rate"
+        kept = f"the checkpoint of step {saved[0]} is kept" if saved else "nothing was saved before"
+        clip = "" if self.config.grad_clip else ", or grad_clip=1.0,"
+        return (
+            f"step {step}: {what}; training stops, nothing of this is saved, and {kept}; the same settings would end "
+            f"here again: try a lower learning_rate than {self.config.learning_rate}{clip} in another directory"
+        )
 
-    def _evaluate(self, *, saved_too: bool) -> None:
-        state = self.state
-        result = evaluate(self.model, self.val, precision=self.precision, tokens=self.config.eval_tokens)
-        state.val_loss, state.val_bits_per_byte = result.loss, result.bits_per_byte
+    @property
+    def _evaluation_due(self) -> bool:
+        return self.state.step == self.config.steps or self.state.step % self.config.eval_interval == 0
+
+    def _evaluate(self, stop: StopRequest, *, saved_too: bool) -> None:
+        """Evaluate, unless a signal came before or comes meanwhile: then nothing of it is kept."""
+        state, tokens = self.state, self.config.eval_tokens
+        try:
+            stop.check()
+            result = evaluate(self.model, self.val, precision=self.precision, tokens=tokens, between=stop.check)
+        except StopAsked:
+            return
+        if not math.isfinite(result.loss):
+            raise DivergedError(self._diverged(state.step, f"the validation loss is {result.loss}"))
+        state.val_loss, state.val_bits_per_byte, state.val_step = result.loss, result.bits_per_byte, state.step
         if saved_too and (state.best_loss is None or result.loss < state.best_loss):
             state.best_loss, state.best_step = result.loss, state.step
         self.emit(EvalEvent(state.step, result.loss, result.bits_per_byte, state.tokens, state.seconds))
 
-    def _save(self) -> Path:
-        for name, tensor in saving.tensors_of(self.model).items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise DivergedError(self._diverged(self.state.step, f"{name} is no longer finite"))
+    def _save(self) -> None:
+        self.emit(SavingEvent(self.state.step))
         self.state.position = self.batches.position(self.state.step * self.config.grad_accumulation)
-        path = save_checkpoint(self.run, self.state, self.model, self.optimizer, self.config.keep_checkpoints)
+        try:
+            path = save_checkpoint(self.run, self.state, self.model, self.optimizer, self.config.keep_checkpoints)
+        except DivergedError as error:
+            raise DivergedError(self._diverged(self.state.step, str(error))) from None
         self.emit(CheckpointEvent(self.state.step, path))
-        return path
+
+    def _leave_if_asked(self, stop: StopRequest) -> None:
+        if stop.signal_number is not None:
+            raise Interrupted(self.state.step, saving.checkpoint_path(self.run, self.state.step), stop.signal_number)

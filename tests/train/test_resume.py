@@ -107,7 +107,8 @@ def test_all_checkpoints_damaged(tmp_path: Path, small_spec: MakeSpec) -> None:
 
 
 def test_the_newest_and_the_best_are_kept(tmp_path: Path, small_spec: MakeSpec) -> None:
-    spec = small_spec(keep_checkpoints=1, learning_rate=30.0, schedule="constant", warmup_steps=0, checkpoint_every=2)
+    rising = {"learning_rate": 1.0, "schedule": "constant", "warmup_steps": 0}  # the best comes first
+    spec = small_spec("bigram", keep_checkpoints=1, checkpoint_every=2, **rising)
     saved: list[int] = []
     train_run(
         spec, tmp_path / "run", listeners=[lambda e: saved.append(e.step) if isinstance(e, CheckpointEvent) else None]
@@ -115,6 +116,7 @@ def test_the_newest_and_the_best_are_kept(tmp_path: Path, small_spec: MakeSpec) 
     assert saved == [2, 4, 6, 8, 10, 12]
     val = {line["step"]: line["loss"] for line in read_metrics(tmp_path / "run") if line["split"] == "val"}
     best = min(val, key=val.__getitem__)
+    assert best == 4
     assert {step for step, _ in saving.checkpoints(tmp_path / "run")} == {12, best}
 
 
