@@ -21,12 +21,16 @@ class MetricsWriter:
     written again, with the same losses. Those before it are on disk when its checkpoint is.
     """
 
-    def __init__(self, run: Path, log_every: int, *, after_step: int = 0) -> None:
-        """Raises `CheckpointError` when the disk refuses."""
+    def __init__(self, run: Path, log_every: int, *, after_step: int = 0, evaluated: bool = True) -> None:
+        """`evaluated`: whether the evaluation of `after_step` itself is done, if one was due.
+
+        Raises `CheckpointError` when the disk refuses.
+        """
         self.log_every = log_every
         self._path = run / METRICS_FILE
         lines, self.unreadable = _lines(self._path)
-        kept = [line for line in lines if line["step"] <= after_step]
+        last = after_step if evaluated else after_step - 1
+        kept = [line for line in lines if line["step"] <= (last if line["split"] == "val" else after_step)]
         commit.write_file(self._path, "".join(json.dumps(line) + "\n" for line in kept))
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)
 

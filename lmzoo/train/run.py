@@ -128,7 +128,8 @@ def _train(trainer: Trainer, spec: RunSpec, tokenizer: Tokenizer, listeners: Seq
     if state.step > config.steps:
         raise CheckpointError(f"{run}: its checkpoint is of step {state.step}, past train.steps={config.steps}")
     if state.step < config.steps or state.val_step != state.step:
-        metrics = MetricsWriter(run, config.log_every, after_step=state.step)
+        evaluated = state.val_step == state.step
+        metrics = MetricsWriter(run, config.log_every, after_step=state.step, evaluated=evaluated)
         if metrics.unreadable:
             trainer.emit(NoteEvent(f"{run / METRICS_FILE}: {metrics.unreadable} lines cannot be read and are dropped"))
         trainer.emit = _sender([metrics, *listeners])
