@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 from collections import Counter
 
@@ -14,7 +15,7 @@ SETTINGS = {"steps": 3, "checkpoint_every": 1, "eval_every": 2, "keep_checkpoint
 def calls(bench: Bench, count: int) -> Tally:
     """Each call of a run of three saves, from its first file to its sample, fails and kills; only every `count`th."""
     tally = Tally()
-    spec = bench.spec("gpt2", **SETTINGS)
+    spec = bench.spec("bigram", **SETTINGS)
     bench.whole(spec)
     made = _count(bench)
     tally.notes.append(
@@ -23,7 +24,8 @@ def calls(bench: Bench, count: int) -> Tally:
     for how in faults.HOW:
         for nth in range(1, sum(made.values()) + 1, count):
             run, where = bench.place(), f"{how} at call {nth}"
-            child = bench.train(spec, run, before=lambda nth=nth, how=how: faults.fail_at(nth, how))
+            code = errno.EIO if nth % 2 else errno.ENOSPC
+            child = bench.train(spec, run, before=lambda nth=nth, how=how, code=code: faults.fail_at(nth, how, code))
             if how.startswith("kill"):
                 tally.check(child.code == faults.KILLED, f"{where}: ended with {child.code}: {child.error}")
             else:  # a removal that fails is made up for later, so the run may go on
@@ -41,7 +43,7 @@ def calls(bench: Bench, count: int) -> Tally:
 
 def _count(bench: Bench) -> Counter[str]:
     """How many calls of each kind an undisturbed run makes."""
-    spec, run = bench.spec("gpt2", **SETTINGS), bench.place()
+    spec, run = bench.spec("bigram", **SETTINGS), bench.place()
     names: list[str] = []
 
     def work(say: children.Say) -> None:

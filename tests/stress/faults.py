@@ -10,7 +10,7 @@ from typing import Any
 
 CALLS = ("open", "write", "fsync", "rename", "replace", "unlink", "rmdir", "mkdir")
 KILLED = 137
-HOW = ("error", "kill before", "kill after", "full")
+HOW = ("error", "kill before", "kill after")
 
 
 def count_calls(report: Callable[[int, str], object]) -> None:
@@ -23,13 +23,14 @@ def count_calls(report: Callable[[int, str], object]) -> None:
     _wrap(count, CALLS)
 
 
-def fail_at(nth: int, how: str, *, ever_after: bool = False, calls: Collection[str] = CALLS) -> None:
-    """Let the call number `nth` fail ("error", "full"), or die with it ("kill before" it is made, or "kill after").
+def fail_at(
+    nth: int, how: str, code: int = errno.EIO, *, ever_after: bool = False, calls: Collection[str] = CALLS
+) -> None:
+    """Let the call number `nth` fail with `code` ("error"), or die with it ("kill before" it is made, or "kill after").
 
     A write is always done by half. With `ever_after`, every later call fails too. For the rest of the process; calls
     whose name is not in `calls` are neither counted nor touched.
     """
-    number_of = errno.ENOSPC if how == "full" else errno.EIO
 
     def fault(number: int, name: str, call: Callable[..., Any], arguments: tuple[Any, ...], options: Any) -> Any:
         if number < nth or (number > nth and not ever_after):
@@ -42,7 +43,7 @@ def fail_at(nth: int, how: str, *, ever_after: bool = False, calls: Collection[s
                 call(*arguments, **options)
         if how.startswith("kill"):
             os._exit(KILLED)
-        raise OSError(number_of, os.strerror(number_of))
+        raise OSError(code, os.strerror(code))
 
     _wrap(fault, calls)
 

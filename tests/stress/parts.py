@@ -33,7 +33,7 @@ class Part:
 PARTS = {
     "steps": Part(steps, "interrupted in any step, a run ends as if it had not been", "only every Nth step", 1, 15),
     "kills": Part(kills, "SIGKILL at any time, half of them in a save", "kills for each of three backbones", 200, 6),
-    "calls": Part(calls, "every call that changes the disk fails, or is the last", "only every Nth call", 1, 61),
+    "calls": Part(calls, "every call that changes the disk fails, or is the last", "only every Nth call", 1, 37),
     "disk": Part(disk, "disk full, file too large, input/output error", "cases of each", 30, 4),
     "signals": Part(signals, "SIGTERM and SIGINT end a run within a step and a save", "signals", 100, 6),
     "damage": Part(damage, "bits flipped and files cut off in checkpoints", "cases", 2000, 60),
