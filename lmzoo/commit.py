@@ -176,6 +176,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def unfinished(path: Path) -> Path:
+    """Where the folder `path` is being filled, for the other processes of a run that write into it too."""
+    return _aside(path, _TEMPORARY)
+
+
 def replaced(path: Path) -> Path:
     """Where the folder `path` stands for the moment in which a new one takes its name."""
     return _aside(path, _REPLACED)

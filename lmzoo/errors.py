@@ -34,3 +34,7 @@ class DivergedError(LmzooError):
 
 class OutOfMemoryError(LmzooError):
     """Settings that ask for more memory than there is; what was saved before is whole."""
+
+
+class LostProcessError(LmzooError):
+    """A run on several processes of which one is gone; what was saved before is whole."""

@@ -11,6 +11,7 @@ import json
 import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -39,7 +40,10 @@ def dtype_name(dtype: torch.dtype) -> str | None:
 
 
 def chunks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Iterator[commit.Chunk]:
-    """A safetensors file in pieces: the header, then each tensor."""
+    """A safetensors file in pieces: the header, then each tensor.
+
+    One that is sharded is gathered when its turn comes: all its ranks must then go through the pieces alike.
+    """
     names = sorted(tensors, key=lambda name: (-_ORDER.index(tensors[name].dtype), name))
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
@@ -55,7 +59,10 @@ def chunks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = N
     text += b" " * (-len(text) % 8)
     yield struct.pack("<Q", len(text)) + text
     for name in names:
-        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+        tensor = tensors[name].detach()
+        gather: Any = getattr(tensor, "full_tensor", None)
+        whole: Tensor = tensor if gather is None else gather()
+        flat = whole.cpu().contiguous().reshape(-1)
         yield flat.view(torch.uint8).numpy().data
 
 

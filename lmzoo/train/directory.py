@@ -16,6 +16,7 @@ from lmzoo.data.streaming import StreamedCorpus
 from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer
 from lmzoo.errors import CheckpointError, ConfigError, DataError
 from lmzoo.model import LanguageModel, ModelConfig
+from lmzoo.train.config import TrainConfig
 from lmzoo.train.precision import resolve_precision
 from lmzoo.train.spec import RunSpec
 
@@ -40,7 +41,12 @@ def check_directory(run: Path, *, resume: bool) -> bool:
 
 
 def make_tables(
-    spec: RunSpec, config: ModelConfig, corpus: Corpus | StreamedCorpus, tokenizer: Tokenizer, model: LanguageModel
+    spec: RunSpec,
+    config: ModelConfig,
+    corpus: Corpus | StreamedCorpus,
+    tokenizer: Tokenizer,
+    model: LanguageModel,
+    world_size: int,
 ) -> dict[str, Any]:
     """config.toml: what decides the outcome, and on what it was made."""
     return {
@@ -54,6 +60,7 @@ def make_tables(
         },
         "machine": {
             "precision": resolve_precision(spec.train.precision, model, spec.train.batch_size),
+            "world_size": world_size,
             "device": model.device.type,
             "threads": torch.get_num_threads(),
             "torch": str(torch.__version__),
@@ -84,6 +91,8 @@ def require_same(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -
     """A resumed run must be the same run; where its text lies and on what machine it goes on does not matter."""
     for table in ("model", "train", "data"):
         old, new = before[table], now[table]
+        if table == "train":  # what an earlier version did not know, it did as the default says
+            old = {**configs.to_dict(TrainConfig()), **old}
         for name in [*new, *(name for name in old if name not in new)]:
             if name != "data" and old.get(name) != new.get(name):
                 error = DataError if table == "data" else ConfigError
@@ -91,6 +100,16 @@ def require_same(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -
                     f"{table}.{name}={new.get(name)!r}, but the run in {run} was made with {old.get(name)!r}: "
                     f"resume it as it was, or train in another directory"
                 )
+
+
+def require_world_size(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    """As many processes add up in the same order; another number must be asked for. Raises `ConfigError`."""
+    old, new = before["machine"].get("world_size", 1), now["machine"]["world_size"]
+    if old != new:
+        raise ConfigError(
+            f"world_size={new}, but the run was made with {old}: resume it with {old} processes, or add --reshard to "
+            f"go on with {new}, which changes the last digits"
+        )
 
 
 def machine_note(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
@@ -108,4 +127,9 @@ def create(run: Path, tables: Mapping[str, Any], tokenizer: Tokenizer) -> None:
     if (run / CONFIG_FILE).exists():
         raise ConfigError(f"out={run} holds a run already, that another process has just made")
     commit.write_file(run / TOKENIZER_FILE, tokenizer.to_json())
+    write_tables(run, tables)
+
+
+def write_tables(run: Path, tables: Mapping[str, Any]) -> None:
+    """Write config.toml. Raises `CheckpointError` when the disk refuses."""
     commit.write_file(run / CONFIG_FILE, configs.dump_toml(tables))

@@ -22,9 +22,11 @@ from lmzoo.losses import IGNORE_INDEX
 from lmzoo.model import LanguageModel
 from lmzoo.train.checkpoint import TrainingState, save_checkpoint
 from lmzoo.train.config import TrainConfig
+from lmzoo.train.distributed import Ranks
 from lmzoo.train.evaluate import evaluate
 from lmzoo.train.events import CheckpointEvent, EvalEvent, Event, SavingEvent, StepEvent
 from lmzoo.train.interrupt import Interrupted, StopAsked, StopRequest, stop_request
+from lmzoo.train.parallel import gradients_wait, whole
 from lmzoo.train.precision import autocast
 from lmzoo.train.recompute import recomputing
 from lmzoo.train.schedule import learning_rate
@@ -46,6 +48,7 @@ class Trainer:
     """
 
     model: LanguageModel
+    forward: nn.Module  # what is called in its place, to train on several ranks
     optimizer: Optimizer
     batches: Batches
     val: TokenSplit
@@ -54,6 +57,7 @@ class Trainer:
     run: Path
     state: TrainingState
     emit: Callable[[Event], None]
+    ranks: Ranks
     mark: Callable[[str], None] = unmarked
 
     def train(self) -> None:
@@ -65,10 +69,10 @@ class Trainer:
         """
         config, state = self.config, self.state
         self.batches.restore(state.step * config.grad_accumulation, state.position)
-        forward = torch.compile(self.model) if config.compile else self.model
+        forward = torch.compile(self.forward) if config.compile else self.forward
         durations: list[float] = []
         self.model.train()
-        with recomputing(self.model, config.gradient_checkpointing), stop_request() as stop:
+        with recomputing(self.model, config.gradient_checkpointing), stop_request(self.ranks) as stop:
             if state.step and self._evaluation_due and state.val_step != state.step:
                 self._evaluate(stop, saved_too=True)
                 if state.step == config.steps and state.val_step == state.step:
@@ -90,6 +94,7 @@ class Trainer:
                 speed = tokens * len(recent) / sum(recent)
                 self.emit(StepEvent(state.step, loss, rate, grad_norm, state.tokens, state.seconds, speed))
                 self.mark("rest")
+                stop.look()
                 saving_now = state.step == config.steps or state.step % config.checkpoint_interval == 0
                 if self._evaluation_due:
                     self._evaluate(stop, saved_too=saving_now)
@@ -104,22 +109,25 @@ class Trainer:
     ) -> tuple[float, float, int]:
         """One step of the optimizer. Returns the mean loss over all target tokens, the gradient's norm, their number.
 
-        Each batch takes part with its share of the tokens, so that accumulation equals one large batch.
+        Each rank's rows of each batch take part with their share of all tokens, so that several ranks, and
+        accumulation, equal one large batch.
         """
-        device, config = self.model.device, self.config
-        counts = [int((targets_BT != IGNORE_INDEX).sum()) for _, targets_BT in batches]
-        total = max(1, sum(counts))
+        device, config, ranks = self.model.device, self.config, self.ranks
+        tokens = sum(int((targets_BT != IGNORE_INDEX).sum()) for _, targets_BT in batches)
         step_loss = torch.zeros((), device=device)
-        for (idx_BT, targets_BT), count in zip(batches, counts, strict=True):
-            with autocast(device, self.precision):
-                _, loss = forward(idx_BT.to(device), targets_BT.to(device), return_logits=False)
-            self.mark("forward")
-            share = loss * (count / total)
-            share.backward()
-            step_loss += share.detach()
+        for number, batch in enumerate(batches, 1):
+            idx_BT, targets_BT = (ranks.rows(part).to(device) for part in batch)
+            share = int((targets_BT != IGNORE_INDEX).sum()) / max(1, tokens)
+            with gradients_wait(forward, for_more=number < len(batches)):
+                with autocast(device, self.precision):
+                    _, loss = forward(idx_BT, targets_BT, return_logits=False)
+                self.mark("forward")
+                (loss * (share * ranks.world_size)).backward()  # the gradients' mean over the ranks is taken
+            step_loss += loss.detach() * share
             self.mark("backward")
         parameters = [p for p in self.model.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        step_loss = ranks.add_up(step_loss)
         loss_now, norm_now = torch.stack((step_loss, norm)).tolist()  # the one time in a step that a GPU is waited for
         self._require_finite(loss_now, norm_now)
         if config.grad_clip:
@@ -130,7 +138,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.mark("optimizer")
-        return loss_now, norm_now, sum(counts)
+        return loss_now, norm_now, tokens
 
     def _require_finite(self, loss: float, norm: float) -> None:
         for name, value in (("loss", loss), ("gradient's norm", norm)):
@@ -155,7 +163,14 @@ class Trainer:
         state, tokens = self.state, self.config.eval_tokens
         try:
             stop.check()
-            result = evaluate(self.model, self.val, precision=self.precision, tokens=tokens, between=stop.check)
+            result = evaluate(
+                self.model,
+                self.val,
+                precision=self.precision,
+                tokens=tokens,
+                between=stop.check,
+                ranks=self.ranks,
+            )
         except StopAsked:
             return
         if not math.isfinite(result.loss):
@@ -169,7 +184,15 @@ class Trainer:
         self.emit(SavingEvent(self.state.step))
         self.state.position = self.batches.position(self.state.step * self.config.grad_accumulation)
         try:
-            path = save_checkpoint(self.run, self.state, self.model, self.optimizer, self.config.keep_checkpoints)
+            path = save_checkpoint(
+                self.run,
+                self.state,
+                self.model,
+                self.optimizer,
+                self.config.keep_checkpoints,
+                self.ranks,
+                self.config.parallel,
+            )
         except DivergedError as error:
             raise DivergedError(self._diverged(self.state.step, str(error))) from None
         self.emit(CheckpointEvent(self.state.step, path))
