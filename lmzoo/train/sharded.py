@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -74,7 +75,9 @@ def read_shards(folder: commit.Folder, into: Mapping[str, Tensor]) -> None:
     if strangers:  # torch's reader would take whatever lies there
         raise CheckpointError(f"{folder.path / min(strangers)}: is not listed in {commit.MANIFEST}")
     reader = checkpoint.HuggingFaceStorageReader(str(folder.path))
-    checkpoint.load(dict(into), storage_reader=reader, no_dist=True)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as is meant: each reads its own
+        checkpoint.load(dict(into), storage_reader=reader, no_dist=True)
 
 
 def _joined(folder: Path, key: str, pieces: list[tuple[list[int], list[int], str]]) -> tuple[Any, torch.dtype]:
