@@ -5,7 +5,6 @@ Both are torch's own. What is a unit of sharding is told from the structure alon
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -75,7 +74,6 @@ def _ddp(model: LanguageModel, ranks: Ranks) -> nn.Module:
     # Looking for unused parameters serves twice: an expert that no row chose has no gradient, as in one process; and
     # the buckets stay as they are. Else they would be made anew after the first step, and three or more ranks that
     # resume would add up in another order.
-    warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
     devices = [ranks.device] if ranks.device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=devices, find_unused_parameters=True)
 
