@@ -44,7 +44,7 @@ def launch(nproc: int, command: Sequence[str]) -> None:
         max_restarts=0,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "lmzoo", *_without_nproc(command))
+        elastic_launch(config, sys.executable)("-m", "lmzoo", *without_nproc(command))
     except SignalException as error:
         raise SystemExit(130) from error
     except ChildFailedError as error:
@@ -57,7 +57,8 @@ def launch(nproc: int, command: Sequence[str]) -> None:
         raise SystemExit(max(failure.exitcode for failure in error.failures.values())) from None
 
 
-def _without_nproc(command: Sequence[str]) -> list[str]:
+def without_nproc(command: Sequence[str]) -> list[str]:
+    """What each of the processes is to run: it must not launch others again."""
     words = iter(command)
     kept: list[str] = []
     for word in words:
