@@ -54,7 +54,7 @@ def launch(nproc: int, command: Sequence[str]) -> None:
                     f"process {rank} of the run ({failure.pid}) was killed by {failure.signal_name()}, and all have "
                     f"stopped: go on with the same command and --resume"
                 ) from None
-        raise SystemExit(max(failure.exitcode for failure in error.failures.values())) from None
+        raise SystemExit(max(1, *(failure.exitcode for failure in error.failures.values()))) from None
 
 
 def without_nproc(command: Sequence[str]) -> list[str]:
