@@ -23,6 +23,7 @@ from lmzoo import registry, saving
 from lmzoo.conformance.tiny import subject
 from lmzoo.errors import ConfigError
 from lmzoo.train import launch, parallel
+from lmzoo.train.config import TrainConfig
 from lmzoo.train.distributed import ALONE, Ranks
 from lmzoo.train.metrics import read_metrics
 from lmzoo.train.run import load_run, make_spec, train_run
@@ -92,6 +93,7 @@ def test_every_family_learns_the_same_on_two_processes(tmp_path: Path, text: Pat
     cases: dict[str, Job] = {name: {"model": name, "settings": tiny_settings(name)} for name in families}
     cases["accumulated"] = {"model": "gpt2", "settings": {**SMALL, "grad_accumulation": 3}}
     cases["ragged"] = {"model": "llama", "settings": {**tiny_settings("llama"), "grad_accumulation": 2}, "ragged": True}
+    cases["recomputed"] = {"model": "mamba", "settings": {**tiny_settings("mamba"), "gradient_checkpointing": True}}
     cases["unused"] = {"model": "choosing", "settings": {"context_length": 16, "batch_size": 8}}
     cases["bf16"] = {"model": "gpt2", "settings": {**SMALL, "precision": "bf16"}}
 
@@ -266,6 +268,12 @@ def test_sigterm_stops_all_after_the_same_step_with_everything_saved(tmp_path: P
 def test_what_the_launched_processes_are_told() -> None:
     for given in (["--nproc", "2"], ["--nproc=2"]):
         assert launch.without_nproc(["train", "gpt2", *given, "--resume"]) == ["train", "gpt2", "--resume"]
+
+
+def test_muon_needs_whole_matrices() -> None:
+    TrainConfig(optimizer="muon", parallel="ddp")
+    with pytest.raises(ConfigError, match="optimizer='muon' needs whole matrices, parallel='fsdp' cuts them"):
+        TrainConfig(optimizer="muon", parallel="fsdp")
 
 
 def test_a_batch_that_does_not_divide() -> None:
