@@ -130,6 +130,8 @@ def _run(
                     write_tables(run, tables)
                 if ranks.leads:
                     ranks.wait()
+                with torch.random.fork_rng(devices=devices):  # some models have to run to be counted, dropout and all
+                    flops = model.flops_per_token(config.context_length)  # now: shards could not be run by one rank
                 trainer = Trainer(
                     model=model,
                     forward=parallelise(model, spec.train.parallel, ranks),
@@ -143,12 +145,14 @@ def _run(
                     emit=emit,
                     ranks=ranks,
                 )
-                return _train(trainer, spec, tokenizer, listeners)
+                return _train(trainer, spec, tokenizer, listeners, flops)
     finally:
         emit(EndEvent())
 
 
-def _train(trainer: Trainer, spec: RunSpec, tokenizer: Tokenizer, listeners: Sequence[Listener]) -> RunResult:
+def _train(
+    trainer: Trainer, spec: RunSpec, tokenizer: Tokenizer, listeners: Sequence[Listener], flops_per_token: float
+) -> RunResult:
     """Go on from the newest checkpoint, if there is one, to the end."""
     run, model, config, ranks = trainer.run, trainer.model, trainer.config, trainer.ranks
     folder, notes = _newest(run, ranks)
@@ -168,10 +172,7 @@ def _train(trainer: Trainer, spec: RunSpec, tokenizer: Tokenizer, listeners: Seq
         if metrics is not None and metrics.unreadable:
             trainer.emit(NoteEvent(f"{run / METRICS_FILE}: {metrics.unreadable} lines cannot be read and are dropped"))
         trainer.emit = _sender([*([metrics] if metrics is not None else ()), *listeners])
-        T = model.config.context_length
-        tokens = config.batch_size * config.grad_accumulation * T
-        with torch.random.fork_rng(devices=[model.device] if model.device.type == "cuda" else []):
-            flops = 3 * tokens * _blank(model).flops_per_token(T)
+        tokens = config.batch_size * config.grad_accumulation * model.config.context_length
         trainer.emit(
             StartEvent(
                 model=spec.model,
@@ -182,7 +183,7 @@ def _train(trainer: Trainer, spec: RunSpec, tokenizer: Tokenizer, listeners: Seq
                 precision=trainer.precision,
                 device=model.device.type,
                 path=run,
-                flops_per_step=flops,
+                flops_per_step=3 * tokens * flops_per_token,
             )
         )
         try:
@@ -195,12 +196,6 @@ def _train(trainer: Trainer, spec: RunSpec, tokenizer: Tokenizer, listeners: Seq
     if state.val_loss is None or state.val_bits_per_byte is None:
         raise CheckpointError(f"{run}: its last checkpoint holds no validation loss")
     return RunResult(run, state.val_loss, state.val_bits_per_byte, state.tokens, state.seconds, state.tokens_per_s)
-
-
-def _blank(model: LanguageModel) -> LanguageModel:
-    """The same model without memory and in one piece, for one in shards cannot be run by one rank alone."""
-    with torch.device("meta"):
-        return registry.model_class(model.family)(model.config)
 
 
 def _newest(run: Path, ranks: Ranks) -> tuple[commit.Folder | None, list[str]]:

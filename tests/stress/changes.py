@@ -16,7 +16,7 @@ from . import children, runs
 from .bench import Bench, Tally
 
 SETTINGS = {"steps": 4, "checkpoint_every": 2, "eval_every": 2}
-WORDS = {"schedule": "wsd", "precision": "bf16"}
+WORDS = {"schedule": "wsd", "precision": "bf16", "optimizer": "muon", "parallel": "fsdp"}
 
 
 def changes(bench: Bench, count: int) -> Tally:
