@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +24,8 @@ MANIFEST = "manifest.json"
 _TEMPORARY = ".writing"  # suffix of what is not yet in its place
 _REPLACED = ".replaced"  # suffix of a folder that stands aside while a new one takes its name
 _MAX_JSON = 16 << 20
+
+Chunk = bytes | memoryview
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def new_folder(path: Path) -> Generator[Path]:
     """
     temporary = _aside(path, _TEMPORARY)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         discard(temporary)
         temporary.mkdir()
         yield temporary
@@ -61,7 +63,7 @@ def new_folder(path: Path) -> Generator[Path]:
         for file in files:
             _sync(file)
         entries = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
-        (temporary / MANIFEST).write_text(json.dumps({"lmzoo": 1, "files": entries}, indent=1), encoding="utf-8")
+        write_new(temporary / MANIFEST, [json.dumps({"lmzoo": 1, "files": entries}, indent=1).encode()])
         _sync(temporary / MANIFEST)
         _sync(temporary)
         _put_in_place(temporary, path)
@@ -71,11 +73,12 @@ def new_folder(path: Path) -> Generator[Path]:
         discard(temporary)
 
 
-def write_file(path: Path, content: str) -> None:
-    """Write a text file whole: a reader sees the old content or the new. Raises `CheckpointError`."""
+def write_file(path: Path, content: str | Iterable[Chunk]) -> None:
+    """Write a file whole, from a text or pieces: a reader sees the old content or the new. Raises `CheckpointError`."""
     temporary = _aside(path, _TEMPORARY)
     try:
-        temporary.write_text(content, encoding="utf-8")
+        discard(temporary)
+        write_new(temporary, [content.encode()] if isinstance(content, str) else content)
         _sync(temporary)
         os.replace(temporary, path)
         _sync(path.parent)
@@ -85,14 +88,62 @@ def write_file(path: Path, content: str) -> None:
         discard(temporary)
 
 
+def write_new(path: Path, chunks: Iterable[Chunk]) -> None:
+    """Write a file that must not be there yet, not even as a link; the caller commits it. Raises `OSError`."""
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        for chunk in chunks:
+            write_all(descriptor, chunk)
+    finally:
+        os.close(descriptor)
+
+
+def write_all(descriptor: int, chunk: Chunk) -> None:
+    """Write every byte: the system may take fewer of them at a time. Raises `OSError`."""
+    left = memoryview(chunk)
+    while left:
+        left = left[os.write(descriptor, left) :]
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it that are missing, each so that its name is on disk. Raises `OSError`."""
+    if path.is_dir():
+        return
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    _sync(path.parent)
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder; a kill leaves it whole, or under a name that nobody loads. Raises `CheckpointError`."""
+    gone = _aside(path, _TEMPORARY)
+    try:
+        discard(gone)
+        os.rename(path, gone)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be removed: {error.strerror or error}") from error
+    discard(gone)
+
+
+def set_aside(path: Path, prefix: str) -> Path:
+    """Rename a folder so that nobody loads it, but a person can still look at it. Raises `CheckpointError`."""
+    aside = path.with_name(f"{prefix}-{path.name}")
+    try:
+        discard(aside)
+        os.rename(path, aside)
+        _sync(path.parent)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be set aside: {error.strerror or error}") from error
+    return aside
+
+
 def open_folder(path: Path) -> Folder:
     """Check every file that the manifest of `path` lists: a plain name, a regular file, its size and its SHA-256.
 
     Raises `CheckpointError` naming the file and the rule.
     """
-    aside = _aside(path, _REPLACED)
-    if not path.exists() and aside.is_dir():  # killed between the two renames of a replacement: the old one still holds
-        path = aside
+    if not path.exists() and replaced(path).is_dir():  # killed between the two renames: the old one still holds
+        path = replaced(path)
     manifest = read_json(path / MANIFEST)
     files = manifest.get("files")
     if manifest.get("lmzoo") != 1 or not isinstance(files, dict):
@@ -102,7 +153,7 @@ def open_folder(path: Path) -> Folder:
             raise CheckpointError(f"{path / MANIFEST}: {name!r} must be the plain name of a file in the folder")
         if not isinstance(entry, dict):
             raise CheckpointError(f"{path / MANIFEST}: {name} must have bytes and sha256")
-        size = _regular_size(path / name)
+        size = regular_size(path / name)
         if size != entry.get("bytes"):
             raise CheckpointError(f"{path / name}: has {size} bytes, its manifest says {entry.get('bytes')}")
         if _sha256(path / name) != entry.get("sha256"):
@@ -112,7 +163,7 @@ def open_folder(path: Path) -> Folder:
 
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON object from a regular file of bounded size. Raises `CheckpointError`."""
-    if _regular_size(path) > _MAX_JSON:
+    if regular_size(path) > _MAX_JSON:
         raise CheckpointError(f"{path}: is larger than {_MAX_JSON} bytes")
     try:
         content = json.loads(path.read_bytes())
@@ -125,13 +176,32 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def unfinished(path: Path) -> Path:
+    """Where the folder `path` is being filled, for the other processes of a run that write into it too."""
+    return _aside(path, _TEMPORARY)
+
+
+def replaced(path: Path) -> Path:
+    """Where the folder `path` stands for the moment in which a new one takes its name."""
+    return _aside(path, _REPLACED)
+
+
 def clean(folder: Path) -> None:
-    """Remove what killed writers left in `folder`."""
+    """Remove what killed writers left in `folder`, and finish a replacement that was cut short: the old one comes back.
+
+    Raises `CheckpointError` when the disk refuses.
+    """
     for leftover in folder.glob(f".*{_TEMPORARY}"):
         discard(leftover)
     for old in folder.glob(f".*{_REPLACED}"):
-        if (folder / old.name[1 : -len(_REPLACED)]).exists():
+        place = folder / old.name[1 : -len(_REPLACED)]
+        if place.exists():
             discard(old)
+            continue
+        try:
+            os.rename(old, place)
+        except OSError as error:
+            raise cannot_write(place, error) from error
 
 
 def discard(path: Path) -> None:
@@ -153,16 +223,22 @@ def _aside(path: Path, suffix: str) -> Path:
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
-    old = _aside(path, _REPLACED)
-    if path.exists() and any(path.iterdir()):
+    old = replaced(path)
+    replacing = path.exists() and any(path.iterdir())
+    if replacing:
         discard(old)
         os.rename(path, old)
-    os.rename(temporary, path)  # takes the place of an empty folder too
+    try:
+        os.rename(temporary, path)  # takes the place of an empty folder too
+    except BaseException:  # also a second Ctrl-C: what was there before stays
+        if replacing:
+            os.rename(old, path)
+        raise
     _sync(path.parent)
     discard(old)
 
 
-def _regular_size(path: Path) -> int:
+def regular_size(path: Path) -> int:
     """Bytes of a file that is a file: a symbolic link could lead out of the folder, a pipe would never end."""
     try:
         status = os.lstat(path)

@@ -30,3 +30,11 @@ class CheckpointError(LmzooError):
 
 class DivergedError(LmzooError):
     """A loss, a gradient or a weight that is no longer finite: training stopped before it was used or saved."""
+
+
+class OutOfMemoryError(LmzooError):
+    """Settings that ask for more memory than there is; what was saved before is whole."""
+
+
+class LostProcessError(LmzooError):
+    """A run on several processes of which one is gone; what was saved before is whole."""

@@ -17,33 +17,22 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lmzoo import commit, registry
 from lmzoo import config as configs
 from lmzoo.errors import CheckpointError, ConfigError, UnknownModelError
+from lmzoo.tensorfile import dtype_name, write_tensors
 
 if TYPE_CHECKING:
     from lmzoo.model import LanguageModel, ModelConfig
 
 MODEL_FILE = "model.safetensors"
 CONFIG_FILE = "config.json"
-_STEP = re.compile(r"step-(\d{8,})")
-_FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-_DTYPES = {
-    torch.float64: "F64",
-    torch.float32: "F32",
-    torch.float16: "F16",
-    torch.bfloat16: "BF16",
-    torch.int64: "I64",
-    torch.int32: "I32",
-    torch.int16: "I16",
-    torch.int8: "I8",
-    torch.uint8: "U8",
-    torch.bool: "BOOL",
-}
+CHECKPOINTS = "checkpoints"
+_STEP = re.compile(r"step-(\d{8,})|\.step-(\d{8,})\.replaced")
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
 _HIDDEN_BYTES = 1 << 30  # what a model may allocate that its file does not hold: masks, tables of angles
 
 
@@ -66,7 +55,7 @@ def write_model(model: LanguageModel, folder: Path) -> None:
         raise CheckpointError(f"{type(model).__name__} has no name to be loaded by: add @lmzoo.register_model('NAME')")
     write_tensors(tensors_of(model), folder / MODEL_FILE)
     content = {"lmzoo": 1, "model": model.family, "config": configs.to_dict(model.config)}
-    (folder / CONFIG_FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    commit.write_new(folder / CONFIG_FILE, [json.dumps(content, indent=1).encode()])
 
 
 def load_model(path: str | Path) -> LanguageModel:
@@ -81,8 +70,8 @@ def load_model(path: str | Path) -> LanguageModel:
 def find_checkpoint(path: str | Path) -> commit.Folder:
     """The checked folder of `path`: itself, or the newest valid checkpoint of a run. Raises `CheckpointError`."""
     run = Path(path)
-    if not (run / "checkpoints").is_dir():
-        if not run.exists() and not run.with_name(f".{run.name}.replaced").exists():
+    if not (run / CHECKPOINTS).is_dir():
+        if not run.exists() and not commit.replaced(run).exists():
             raise CheckpointError(f"{run}: there is no such run or checkpoint")
         return commit.open_folder(run)
     damage: CheckpointError | None = None
@@ -99,16 +88,23 @@ def find_checkpoint(path: str | Path) -> commit.Folder:
 
 
 def checkpoints(run: Path) -> list[tuple[int, Path]]:
-    """(step, folder) of every committed checkpoint of a run, newest first; their content is not looked at."""
-    folder = run / "checkpoints"
+    """(step, folder) of every committed checkpoint of a run, newest first; their content is not looked at.
+
+    Raises `CheckpointError` when `checkpoints` is a link: what is read, replaced and removed there must be the run's.
+    """
+    folder = run / CHECKPOINTS
+    if folder.is_symlink():
+        raise CheckpointError(f"{folder}: must be a folder, not a link")
     found = folder.iterdir() if folder.is_dir() else ()
-    named = [(_STEP.fullmatch(path.name), path) for path in found if path.is_dir() and not path.is_symlink()]
-    return sorted(((int(match[1]), path) for match, path in named if match), reverse=True)
+    named = [_STEP.fullmatch(path.name) for path in found if path.is_dir() and not path.is_symlink()]
+    digits = {match[1] or match[2] for match in named if match}  # one that is being replaced has still its name
+    steps = sorted((int(text) for text in digits if text == f"{int(text):08d}"), reverse=True)
+    return [(step, checkpoint_path(run, step)) for step in steps]
 
 
 def checkpoint_path(run: Path, step: int) -> Path:
     """Where the checkpoint of a step belongs."""
-    return run / "checkpoints" / f"step-{step:08d}"
+    return run / CHECKPOINTS / f"step-{step:08d}"
 
 
 def read_model(folder: commit.Folder) -> LanguageModel:
@@ -136,17 +132,6 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a safetensors file. Raises `OSError` when the disk refuses, as every other write does."""
-    try:
-        path.touch()
-        mode = path.stat().st_mode
-        save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
-        path.chmod(mode)  # safetensors leaves a file that only its owner can read
-    except SafetensorError as error:
-        raise OSError(str(error)) from error
-
-
 @dataclass(frozen=True)
 class TensorFile:
     """An open safetensors file: what its header says, and its tensors one by one."""
@@ -171,8 +156,8 @@ class TensorFile:
                 raise CheckpointError(
                     f"{self.path}: {name} has shape {self.shapes[name]}, its config asks for {tuple(tensor.shape)}"
                 )
-            saved, wanted = self.dtypes[name], _DTYPES.get(tensor.dtype)
-            if saved != wanted and not {saved, wanted} <= _FLOATS:
+            saved, wanted = self.dtypes[name], dtype_name(tensor.dtype)
+            if saved != wanted and not {saved, wanted} <= FLOATS:
                 raise CheckpointError(f"{self.path}: {name} is of type {saved}, its config asks for {wanted}")
 
 

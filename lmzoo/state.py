@@ -8,7 +8,6 @@ prefix caches) works through the functions here, alike for every architecture.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +15,9 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
+from lmzoo import commit, tensorfile
 from lmzoo.errors import CheckpointError
 
 State = Any  # a tree as described above; what is inside is the business of the layer that made it
@@ -156,12 +155,7 @@ def save(path: str | Path, state: State) -> None:
     """
     kept: dict[str, Tensor] = {}
     header = {"format": FORMAT, "structure": json.dumps(_described(state, kept))}
-    part = Path(f"{path}.part")
-    try:
-        save_file(kept, part, metadata=header)
-        os.replace(part, path)
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{path}: cannot be written: {error}") from error
+    commit.write_file(Path(path), tensorfile.chunks(kept, header))
 
 
 def _described(state: State, kept: dict[str, Tensor]) -> dict[str, Any]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from lmzoo import commit
+from lmzoo import commit, state
 from lmzoo.errors import CheckpointError
 
 KILL_AT_EVERY_CALL = """
@@ -169,3 +172,80 @@ def test_write_file_replaces_whole(tmp_path: Path) -> None:
         commit.write_file(tmp_path / "a.txt", text)
         assert (tmp_path / "a.txt").read_text() == text
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Every write, fsync and rename from here on, with the name of the file or folder (the new one of a rename)."""
+    made: list[tuple[str, str]] = []
+    names: dict[int, str] = {}
+    opened = os.open
+
+    def note(path: Any, *arguments: Any, **options: Any) -> int:
+        descriptor = opened(path, *arguments, **options)
+        names[descriptor] = Path(path).name
+        return descriptor
+
+    def heard(name: str) -> Callable[..., object]:
+        call = getattr(os, name)
+
+        def instead(*arguments: Any) -> object:
+            made.append((name, names.get(arguments[0]) or Path(arguments[1]).name))
+            return call(*arguments)
+
+        return instead
+
+    monkeypatch.setattr(os, "open", note)
+    for name in ("write", "fsync", "rename", "replace"):
+        monkeypatch.setattr(os, name, heard(name))
+    return made
+
+
+def test_all_is_on_disk_before_it_gets_its_name(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
+    """What a power cut leaves is the old or the new: the names come last, the manifest's entries after the files."""
+    with commit.new_folder(tmp_path / "deep" / "saved") as new:
+        commit.write_new(new / "a", [b"1", b"2"])
+        commit.write_new(new / "b", [b"3"])
+    assert calls == [
+        ("fsync", tmp_path.name),  # the name "deep"
+        *[("write", "a"), ("write", "a"), ("write", "b")],
+        *[("fsync", "a"), ("fsync", "b")],
+        *[("write", "manifest.json"), ("fsync", "manifest.json")],
+        *[("fsync", ".saved.writing"), ("rename", "saved"), ("fsync", "deep")],
+    ]
+    calls.clear()
+    commit.write_file(tmp_path / "text", "some")
+    one_file = [("write", ".text.writing"), ("fsync", ".text.writing"), ("replace", "text"), ("fsync", tmp_path.name)]
+    assert calls == one_file
+    calls.clear()
+    state.save(tmp_path / "text", {"h": torch.zeros(1)})
+    assert calls == [one_file[0], *one_file]  # the header, the tensor
+
+
+def test_a_replacement_that_fails_between_its_renames_is_undone(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename, made = os.rename, 0
+
+    def second_fails(*names: Path) -> None:
+        nonlocal made
+        made += 1
+        if made == 2:
+            raise OSError(5, "Input/output error")
+        rename(*names)
+
+    monkeypatch.setattr(os, "rename", second_fails)
+    with pytest.raises(CheckpointError, match="cannot be written: Input/output error"), commit.new_folder(saved) as new:
+        (new / "a.txt").write_text("other text")
+    assert commit.open_folder(saved).file("a.txt").read_text() == "some text"
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    """Somebody else's run may hold links where temporary files go."""
+    (tmp_path / "mine").write_text("precious")
+    for name in (".a.txt.writing", ".saved.writing"):
+        (tmp_path / name).symlink_to(tmp_path / "mine")
+    commit.write_file(tmp_path / "a.txt", "text")
+    with commit.new_folder(tmp_path / "saved") as new:
+        commit.write_new(new / "b.txt", [b"text"])
+    assert (tmp_path / "mine").read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "mine", "saved"]

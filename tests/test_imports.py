@@ -16,10 +16,11 @@ ANY = None
 MAY_IMPORT: dict[str, set[str] | None] = {
     "errors": set(),
     "commit": set(),
+    "tensorfile": {"commit"},
     "config": set(),
     "ops": set(),
     "losses": {"ops"},
-    "state": set(),
+    "state": {"commit", "tensorfile"},
     "layers": {"ops", "state", "losses"},
     "flops": {"model"},  # for its type
     "model": {

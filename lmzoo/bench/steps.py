@@ -24,6 +24,7 @@ from lmzoo.data.store import TokenSplit, TokenStore
 from lmzoo.model import LanguageModel
 from lmzoo.train.checkpoint import TrainingState
 from lmzoo.train.config import TrainConfig
+from lmzoo.train.distributed import ALONE
 from lmzoo.train.events import EndEvent, Event, Listener, StartEvent, StepEvent
 from lmzoo.train.metrics import MetricsWriter
 from lmzoo.train.precision import autocast
@@ -98,6 +99,7 @@ class TrainerSteps:
         self._left = 0
         self._trainer = Trainer(
             model=model,
+            forward=model,
             optimizer=optimizer,
             batches=BatchStream(store.train.tokens, config.batch_size, model.config.context_length, config.seed),
             val=store.val,
@@ -106,6 +108,7 @@ class TrainerSteps:
             run=folder,
             state=TrainingState(),
             emit=self._emit,
+            ranks=ALONE,
             mark=self.phases.mark,
         )
         tokens = config.batch_size * model.config.context_length

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 @click.option("--tokenizer", metavar="char|byte|bpe:N", help="How text becomes tokens.  [default: char; of hf:, byte]")
 @click.option("--config", "file", type=click.Path(), help="A TOML file with [model] and [train] settings.")
 @click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of the run directory.")
+@click.option("--nproc", type=click.IntRange(min=1), help="Train on so many processes of this machine, or GPUs.")
+@click.option("--reshard", is_flag=True, help="Resume with another number of processes than before.")
 @click.option("--logger", type=click.Choice(["tensorboard", "wandb"]), help="Log there too (each is an extra).")
 @set_option
 @plugin_option
@@ -38,6 +41,8 @@ def train(
     tokenizer: str | None,
     file: str | None,
     resume: bool,
+    nproc: int | None,
+    reshard: bool,
     logger: str | None,
     overrides: tuple[str, ...],
 ) -> None:
@@ -51,9 +56,12 @@ def train(
     lmzoo train llama --data novel.txt --tokenizer bpe:1000 --set window=64 --out runs/novel
     lmzoo train llama.1m --data hf:stories/,column=story --tokenizer bpe:4000      streamed, see docs/data.md
     lmzoo train gpt2.tiny --data pydocs --set steps=500 --resume
+    lmzoo train gpt2.1m --nproc 2 --set parallel=fsdp        or torchrun --nproc-per-node 2 -m lmzoo train ...
     """
     from lmzoo.conformance import ranking_problem
+    from lmzoo.train.distributed import told_once
     from lmzoo.train.events import Event, NoteEvent, StartEvent
+    from lmzoo.train.launch import launch
     from lmzoo.train.loggers import make_logger
     from lmzoo.train.progress import ProgressBar
     from lmzoo.train.run import make_spec, train_run
@@ -62,11 +70,17 @@ def train(
         if isinstance(event, StartEvent) and (problem := ranking_problem(name)):
             progress(NoteEvent(f"warning: {name} {problem}; it trains all the same, but its loss may mean nothing"))
 
-    spec = make_spec(name, data, tokenizer=tokenizer, overrides=_overrides(file, overrides))
-    out = out or Path("runs") / name
-    loggers = [make_logger(logger, out)] if logger else []
-    with ProgressBar() as progress:
-        result = train_run(spec, out, resume=resume, listeners=[progress, warn_if_wrong, *loggers])
+    if nproc is not None:
+        launch(nproc, sys.argv[1:])
+        return
+    with told_once(), ProgressBar() as progress:
+        spec = make_spec(name, data, tokenizer=tokenizer, overrides=_overrides(file, overrides))
+        out = out or Path("runs") / name
+        loggers = [make_logger(logger, out)] if logger else []
+        listeners = [progress, warn_if_wrong, *loggers]
+        result = train_run(spec, out, resume=resume, reshard=reshard, listeners=listeners)
+    if int(os.environ.get("RANK", "0")) > 0:
+        return
     click.echo(f"validation loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte")
     click.echo(f"{result.tokens:,} tokens in {result.seconds:.0f} s ({result.tokens_per_s:,.0f} tokens/s)")
     click.echo(f"run: {out}   try: lmzoo sample {out}")

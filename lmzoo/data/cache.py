@@ -48,6 +48,11 @@ def atomic_write(path: Path) -> Generator[BinaryIO]:
             # Without this a power cut could leave the final name on an empty file.
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
     except OSError as error:
         raise _cannot_write(path, error) from error
     finally:

@@ -2,11 +2,12 @@
 
 A split's store is two files in the cache: the ids (`.bin`, little-endian uint16, or uint32 for more than 65,536 tokens)
 and a header (`.json`). Their name comes from the hash of the corpus, of the tokenizer, and the split. The header is
-written last, so what a killed process leaves is never trusted.
+written last, so what a killed process leaves is never trusted; it holds the hash of the ids, so damage is not either.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -114,10 +115,12 @@ def _open(corpus: Corpus, split: Split, header: dict[str, Any]) -> TokenSplit | 
     try:
         written = json.loads(path.with_suffix(".json").read_bytes())
         size = path.stat().st_size
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     except (OSError, ValueError):
         return None
     n_tokens = size // dtype.itemsize
-    if written != {**header, "n_tokens": n_tokens} or size % dtype.itemsize:
+    if written != {**header, "n_tokens": n_tokens, "sha256": sha256} or size % dtype.itemsize:
         return None
     # An empty file cannot be mapped.
     tokens = np.memmap(path, dtype=dtype, mode="r") if n_tokens else np.empty(0, dtype=dtype)
@@ -134,6 +137,7 @@ def _tokenise(
 ) -> None:
     path, dtype = _path(header), _dtype(header)
     n_tokens = done_bytes = done_chars = 0
+    digest = hashlib.sha256()
     with atomic_write(path) as file:
         for text in whole_words(part.chunks()):
             try:
@@ -142,14 +146,16 @@ def _tokenise(
                 position = done_chars + error.position
                 where = f"the {split} split of {corpus.name}"
                 raise UnknownCharacterError(error.char, position, where) from error
-            file.write(ids.astype(dtype).tobytes())
+            content = ids.astype(dtype).tobytes()
+            file.write(content)
+            digest.update(content)
             n_tokens += ids.size
             done_chars += len(text)
             done_bytes += len(text.encode())
             if progress is not None:
                 progress(done_bytes, part.n_bytes)
     with atomic_write(path.with_suffix(".json")) as file:
-        file.write(json.dumps({**header, "n_tokens": n_tokens}, indent=1).encode())
+        file.write(json.dumps({**header, "n_tokens": n_tokens, "sha256": digest.hexdigest()}, indent=1).encode())
 
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:

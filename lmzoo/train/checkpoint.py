@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,11 +11,15 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from lmzoo import commit, saving
+from lmzoo import commit, saving, tensorfile
 from lmzoo import config as configs
-from lmzoo.errors import CheckpointError, ConfigError
+from lmzoo.errors import CheckpointError, ConfigError, DivergedError
 from lmzoo.model import LanguageModel
+from lmzoo.train import retention, sharded
+from lmzoo.train.config import Parallel
+from lmzoo.train.distributed import Ranks
 from lmzoo.train.optimizer import optimizer_tensors, restore_optimizer
+from lmzoo.train.parallel import like, like_shaped, local
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 TRAINING_FILE = "training.json"
@@ -33,32 +36,70 @@ class TrainingState:
     tokens_per_s: float = 0.0  # median over the steps of the last process, warm-up left out
     val_loss: float | None = None  # the last evaluation, in nats per token
     val_bits_per_byte: float | None = None
+    val_step: int | None = None  # when that was
     best_loss: float | None = None  # the best evaluation that has a checkpoint
     best_step: int | None = None
     position: dict[str, Any] | None = None  # in the data, as `Batches.position` tells and checks it
 
 
-def save_checkpoint(run: Path, state: TrainingState, model: LanguageModel, optimizer: Optimizer, keep: int) -> Path:
-    """Commit the state after `state.step`, then remove what is older than the newest `keep` and not the best.
+def save_checkpoint(
+    run: Path,
+    state: TrainingState,
+    model: LanguageModel,
+    optimizer: Optimizer,
+    keep: int,
+    ranks: Ranks,
+    parallel: Parallel = "ddp",
+) -> Path:
+    """Commit the state after `state.step`, then remove all but the newest `keep` whole checkpoints and the best.
 
-    Raises `CheckpointError` when the disk refuses; the checkpoints before then stay.
+    All ranks call it, and the first commits. The model is always one portable file; the optimizer's state is too, but
+    for FSDP, where each rank writes its shards of it. Raises `DivergedError` for a number that is not finite, with
+    nothing written; `CheckpointError` when the disk refuses. The checkpoints before then stay.
     """
     path = saving.checkpoint_path(run, state.step)
-    with commit.new_folder(path) as new:
-        saving.write_model(model, new)
-        tensors = {**optimizer_tensors(model, optimizer), **_random_states()}
-        saving.write_tensors(tensors, new / OPTIMIZER_FILE)
-        (new / TRAINING_FILE).write_text(json.dumps({"lmzoo": 1, **dataclasses.asdict(state)}, indent=1))
-    for step, old in saving.checkpoints(run)[keep:]:
-        if step != state.best_step:
-            gone = old.with_name(f".{old.name}.writing")  # a name that nobody loads, should the removal be cut short
-            os.rename(old, gone)
-            commit.discard(gone)
+    weights, moments = saving.tensors_of(model), optimizer_tensors(model, optimizer)
+    _require_finite({**weights, **moments}, ranks)
+    random, in_shards = _random_states(ranks), ranks.world_size > 1 and parallel == "fsdp"
+    if ranks.leads:
+        with commit.new_folder(path) as new:
+            saving.write_model(model, new)
+            if in_shards:
+                ranks.wait()  # the folder is there
+                sharded.write_shards(moments, new)
+            saving.write_tensors({**({} if in_shards else moments), **random}, new / OPTIMIZER_FILE)
+            text = json.dumps({"lmzoo": 1, **dataclasses.asdict(state)}, indent=1)
+            commit.write_new(new / TRAINING_FILE, [text.encode()])
+        retention.prune(run, keep, newest=state.step, best=state.best_step)
+    elif in_shards:
+        for _ in tensorfile.chunks(weights):  # each is gathered when the first rank writes it
+            pass
+        ranks.wait()
+        try:
+            sharded.write_shards(moments, commit.unfinished(path))
+        except OSError as error:
+            raise commit.cannot_write(path, error) from error
     return path
 
 
-def restore_checkpoint(folder: commit.Folder, model: LanguageModel, optimizer: Optimizer) -> TrainingState:
-    """Bring model, optimizer and torch's random state to what they were. Raises `CheckpointError`."""
+def _require_finite(tensors: dict[str, torch.Tensor], ranks: Ranks) -> None:
+    """Raise `DivergedError` on all ranks when one of them has a number that is not finite."""
+    names = sorted(tensors)
+    first = next(
+        (
+            number
+            for number, name in enumerate(names)
+            if tensors[name].is_floating_point() and not bool(torch.isfinite(local(tensors[name])).all())
+        ),
+        None,
+    )
+    found = ranks.most(0 if first is None else len(names) - first)
+    if found:
+        raise DivergedError(f"{names[len(names) - found]} is no longer finite")
+
+
+def read_state(folder: commit.Folder) -> TrainingState:
+    """The counters of a checkpoint. Raises `CheckpointError`, also for a folder whose name says another step."""
     content = folder.json(TRAINING_FILE)
     where = folder.path / TRAINING_FILE
     if content.pop("lmzoo", None) != 1:
@@ -67,53 +108,112 @@ def restore_checkpoint(folder: commit.Folder, model: LanguageModel, optimizer: O
         state = configs.build(TrainingState, content, where=str(where))
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
+    if saving.checkpoint_path(Path(), state.step).name != folder.path.name:
+        raise CheckpointError(f"{where}: step={state.step} must be that of the folder's name")
+    return state
+
+
+def restore_checkpoint(
+    folder: commit.Folder, model: LanguageModel, optimizer: Optimizer, ranks: Ranks, seed: int
+) -> TrainingState:
+    """Bring model, optimizer and torch's random state to what they were. Raises `CheckpointError`.
+
+    A rank that was not there when it was saved gets random numbers of its own, from `seed`.
+    """
+    state = read_state(folder)
     saved = saving.read_model(folder)
-    if saved.config != model.config or type(saved) is not type(model):
+    if saved.config != model.config or saved.family != model.family:
         raise CheckpointError(f"{folder.path / saving.CONFIG_FILE}: is of another model than the run's config.toml")
     with torch.no_grad():
         now = saving.tensors_of(model)
         for name, tensor in saving.tensors_of(saved).items():
-            now[name].copy_(tensor)
-    shapes = {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+            local(now[name]).copy_(local(like(now[name], tensor)))
+    parameters = dict(model.named_parameters())
+
+    def check(key: str, shape: tuple[int, ...], is_float: bool) -> None:
+        name, slash, _ = key.rpartition("/")
+        if not slash or name not in parameters or shape not in ((), parameters[name].shape) or not is_float:
+            raise CheckpointError(f"{folder.path}: {key} of shape {shape} is not the state of a parameter")
+
+    in_shards = sharded.shard_shapes(folder)
+    for key, (shape, _) in in_shards.items():
+        check(key, shape, True)
     with saving.open_tensors(folder.file(OPTIMIZER_FILE)) as file:
         for key, shape in file.shapes.items():
-            if not key.startswith(_RANDOM) and shape not in ((), shapes.get(key.rpartition("/")[0])):
-                raise CheckpointError(f"{file.path}: {key} of shape {shape} is not the state of a parameter")
+            if not key.startswith(_RANDOM):
+                check(key, shape, file.dtypes[key] in saving.FLOATS)
         tensors = {key: file.tensor(key) for key in file.shapes}
-        random = {key: tensors.pop(key) for key in file.shapes if key.startswith(_RANDOM)}
-        restore_optimizer(model, optimizer, tensors)
-    _restore_random_states(random)
+    random = {key: tensors.pop(key) for key in list(tensors) if key.startswith(_RANDOM)}
+    if in_shards:
+        found = {
+            key: like_shaped(parameters[key.rpartition("/")[0]], shape, dtype)
+            for key, (shape, dtype) in in_shards.items()
+        }
+        sharded.read_shards(folder, found)
+        tensors |= found
+    restore_optimizer(model, optimizer, tensors)
+    _restore_random_states(random, ranks, seed + state.step)
     return state
 
 
 def newest_valid(run: Path) -> tuple[commit.Folder | None, list[str]]:
-    """The newest checkpoint that is whole, to resume from, and a line on each newer one that is not.
+    """The newest checkpoint that is whole, to resume from, and a line on every one that is not.
 
-    A damaged one is renamed, so that it can neither win over what is trained next nor stand in its way.
+    A damaged one is renamed, so that it can neither win over what is trained next, nor stand in its way, nor count
+    among those that are kept. Raises `CheckpointError` when the disk refuses.
     """
+    found: commit.Folder | None = None
     notes: list[str] = []
     for _, path in saving.checkpoints(run):
         try:
-            return commit.open_folder(path), notes
+            folder = commit.open_folder(path)
+            read_state(folder)
+            found = found or folder
         except CheckpointError as error:
-            aside = path.with_name(f"damaged-{path.name}")
-            commit.discard(aside)
-            os.rename(path, aside)
-            notes.append(f"{error}; set aside as {aside.name}")
-    return None, notes
+            notes.append(f"{error}; set aside as {commit.set_aside(path, 'damaged').name}")
+    return found, notes
 
 
-def _random_states() -> dict[str, torch.Tensor]:
-    states = {_RANDOM + "cpu": torch.get_rng_state()}
+def remember_best(run: Path, state: TrainingState) -> None:
+    """After a rollback the best checkpoint of then may be gone: the best is the best of those that are there.
+
+    To be called when `newest_valid` has set aside what is damaged.
+    """
+    steps = saving.checkpoints(run)
+    if state.best_step is None or state.best_step in [step for step, _ in steps]:
+        return
+    state.best_loss = state.best_step = None
+    for step, path in reversed(steps):
+        then = read_state(commit.open_folder(path))
+        loss = then.val_loss if then.val_step == step else None
+        if loss is not None and (state.best_loss is None or loss < state.best_loss):
+            state.best_loss, state.best_step = loss, step
+
+
+def _random_states(ranks: Ranks) -> dict[str, torch.Tensor]:
+    """Those of all ranks: the first's without its number, so that one process writes what it always wrote."""
+    states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        states[_RANDOM + "cuda"] = torch.cuda.get_rng_state()
-    return states
+        states["cuda"] = torch.cuda.get_rng_state()
+    return {
+        _random_name(kind, rank): of_rank
+        for kind, state in states.items()
+        for rank, of_rank in enumerate(ranks.gather(state))
+    }
 
 
-def _restore_random_states(states: dict[str, torch.Tensor]) -> None:
+def _random_name(kind: str, rank: int) -> str:
+    return f"{_RANDOM}{kind}.{rank}" if rank else f"{_RANDOM}{kind}"
+
+
+def _restore_random_states(states: dict[str, torch.Tensor], ranks: Ranks, seed: int) -> None:
+    cpu, cuda = (_random_name(kind, ranks.rank) for kind in ("cpu", "cuda"))
+    if ranks.rank and cpu not in states:
+        torch.manual_seed(seed + ranks.rank)
+        return
     try:
-        torch.set_rng_state(states[_RANDOM + "cpu"].clone())
-        if torch.cuda.is_available() and _RANDOM + "cuda" in states:
-            torch.cuda.set_rng_state(states[_RANDOM + "cuda"].clone())
+        torch.set_rng_state(states[cpu].clone())
+        if torch.cuda.is_available() and cuda in states:
+            torch.cuda.set_rng_state(states[cuda].clone())
     except (KeyError, RuntimeError, TypeError) as error:
         raise CheckpointError(f"{OPTIMIZER_FILE}: holds no usable random state: {error}") from error

@@ -10,6 +10,7 @@ from lmzoo.config import require, require_between, require_positive
 OptimizerName = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "linear", "wsd", "constant"]
 Precision = Literal["auto", "float32", "bf16"]
+Parallel = Literal["ddp", "fsdp"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +21,7 @@ class TrainConfig:
     """
 
     steps: int = 2000
-    batch_size: int = 16  # windows in one forward pass
+    batch_size: int = 16  # windows in one forward pass, those of all processes together
     grad_accumulation: int = 1  # forward passes in one step
     optimizer: OptimizerName = "adamw"  # "muon": Muon for the matrices, AdamW for all else
     learning_rate: float = 1e-3  # at its highest
@@ -40,6 +41,7 @@ class TrainConfig:
     precision: Precision = "auto"
     compile: bool = False  # torch.compile
     gradient_checkpointing: bool = False  # keep the blocks' inputs alone, for less memory and one more forward pass
+    parallel: Parallel = "ddp"  # of several processes, each holds all of the model, or "fsdp" a shard of it
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "batch_size", "grad_accumulation", "learning_rate", "log_every")
@@ -52,6 +54,8 @@ class TrainConfig:
         require_between(self, "grad_clip", 0, float("inf"), below_high=True)
         require_between(self, "beta1", 0, 1, below_high=True)
         require_between(self, "beta2", 0, 1, below_high=True)
+        sharded, whole = self.parallel == "fsdp", self.optimizer == "muon"
+        require(not (sharded and whole), "optimizer='muon' needs whole matrices, parallel='fsdp' cuts them: use 'ddp'")
         if self.min_learning_rate is not None:
             low, high = self.min_learning_rate, self.learning_rate
             require(0 <= low <= high, f"min_learning_rate={low} must be in [0, learning_rate={high}]")

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 from lmzoo.data.batches import eval_batches
 from lmzoo.data.store import TokenSplit
 from lmzoo.errors import DataError
 from lmzoo.losses import IGNORE_INDEX
 from lmzoo.model import LanguageModel
+from lmzoo.train.distributed import ALONE, Ranks
 from lmzoo.train.precision import autocast
 
 TOKENS_AT_A_TIME = 8192
@@ -37,31 +41,44 @@ def evaluate(
     context_length: int | None = None,
     precision: str = "float32",
     tokens: int | None = None,
+    between: Callable[[], None] = lambda: None,
+    ranks: Ranks = ALONE,
 ) -> EvalResult:
     """The mean loss over every target of `split`, or over its first `tokens` ones.
 
     The split is cut into windows of `context_length` (default: the model's) that do not overlap, so the first tokens of
     each see little context. `batch_size` windows are read at a time (default: `TOKENS_AT_A_TIME`). `precision` is
-    "float32" or "bf16". Bits per byte are those of the whole split's tokens per byte.
+    "float32" or "bf16". Bits per byte are those of the whole split's tokens per byte. `between` is called before each
+    batch; what it raises ends the evaluation. Of several `ranks`, each reads its rows of every batch.
     """
     context_length = context_length or model.config.context_length
     batch_size = batch_size or max(1, TOKENS_AT_A_TIME // context_length)
     ids = split.tokens if tokens is None else split.tokens[: tokens + 1]
-    total, count = torch.zeros((), dtype=torch.float64), 0
+    sums = torch.zeros(2, dtype=torch.float64, device=model.device)  # of the losses, of the targets
     training = model.training
     model.eval()
     try:
         for idx_BT, targets_BT in eval_batches(ids, batch_size, context_length):
-            n = int((targets_BT != IGNORE_INDEX).sum())
+            between()
+            idx_BT, targets_BT = (ranks.rows(part) for part in _padded(idx_BT, targets_BT, ranks.world_size))
+            n = (targets_BT != IGNORE_INDEX).sum()
             with autocast(model.device, precision):
                 _, loss = model(idx_BT.to(model.device), targets_BT.to(model.device), return_logits=False)
-            total = total.to(loss.device) + loss.double() * n
-            count += n
+            n = n.to(model.device)
+            sums += torch.stack((loss.double() * n, n))
     finally:
         model.train(training)
-    mean = float(total) / count
+    total, count = ranks.add_up(sums).tolist()
+    mean, count = total / count, int(count)
     bits_per_byte = mean * split.n_tokens / (math.log(2) * split.n_bytes)
     return EvalResult(mean, bits_per_byte, count, round(split.n_bytes * count / split.n_tokens))
+
+
+def _padded(idx_BT: Tensor, targets_BT: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
+    """Rows that the loss leaves out, until their number is a multiple: all ranks must read equally many."""
+    missing = -len(idx_BT) % multiple
+    pad = (0, 0, 0, missing)
+    return F.pad(idx_BT, pad), F.pad(targets_BT, pad, value=IGNORE_INDEX)
 
 
 @dataclass(frozen=True)

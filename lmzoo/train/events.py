@@ -63,6 +63,13 @@ class EvalEvent:
 
 
 @dataclass(frozen=True)
+class SavingEvent:
+    """The state after `step` is about to be saved: what a listener has written until now must be on disk first."""
+
+    step: int
+
+
+@dataclass(frozen=True)
 class CheckpointEvent:
     """The state after `step` is on disk."""
 
@@ -82,5 +89,5 @@ class EndEvent:
     """The run is over, or stops here, because it is done, was interrupted, or failed."""
 
 
-Event = DataEvent | StartEvent | StepEvent | EvalEvent | CheckpointEvent | NoteEvent | EndEvent
+Event = DataEvent | StartEvent | StepEvent | EvalEvent | SavingEvent | CheckpointEvent | NoteEvent | EndEvent
 Listener = Callable[[Event], None]

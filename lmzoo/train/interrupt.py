@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
+from lmzoo.train.distributed import Ranks
+
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
@@ -20,23 +22,43 @@ class Interrupted(KeyboardInterrupt):
         super().__init__(f"stopped after step {step}, saved in {path}; go on with the same command and --resume")
 
 
-class StopRequest:
-    """`signal_number` is that of the signal that came, or None."""
+class StopAsked(Exception):
+    """A signal came: what is under way is given up. Never leaves the trainer."""
 
-    signal_number: int | None = None
+
+class StopRequest:
+    """`signal_number` is that of a signal that one of the ranks has got, since all looked, or None.
+
+    Several ranks stop together, also when their launcher is gone.
+    """
+
+    def __init__(self, ranks: Ranks) -> None:
+        self.signal_number: int | None = None
+        self._noted, self._ranks = 0, ranks
+
+    def look(self) -> None:
+        """Ask all ranks; all must do so alike."""
+        noted = self._noted or (signal.SIGTERM if self._ranks.orphaned else 0)
+        self.signal_number = self._ranks.most(noted) or None
+
+    def check(self) -> None:
+        """Look, and raise `StopAsked` when a signal has come."""
+        self.look()
+        if self.signal_number is not None:
+            raise StopAsked
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
-        self.signal_number = number
+        self._noted = number
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @contextmanager
-def stop_request() -> Generator[StopRequest]:
+def stop_request(ranks: Ranks) -> Generator[StopRequest]:
     """Within the block, the first signal is only noted and a second one acts as ever; afterwards all is as before.
 
     In another thread than the main one, which Python gives no signals to, nothing is noted.
     """
-    request = StopRequest()
+    request = StopRequest(ranks)
     if threading.current_thread() is not threading.main_thread():
         yield request
         return

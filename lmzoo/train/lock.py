@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lmzoo import commit
 from lmzoo.errors import ConfigError
 
 
@@ -18,7 +19,7 @@ def locked(run: Path) -> Generator[None]:
     The lock is the kernel's, on the directory itself: it leaves no file, and ends with the process, however that ends.
     """
     try:
-        run.mkdir(parents=True, exist_ok=True)
+        commit.make_folder(run)
         descriptor = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
         raise ConfigError(f"out={run} cannot be written: {error.strerror}") from error

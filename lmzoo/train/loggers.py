@@ -32,7 +32,8 @@ class TensorBoardLogger:
     def __call__(self, event: Event) -> None:
         """Write what the event tells."""
         if isinstance(event, StartEvent):
-            self._writer = self._module.SummaryWriter(str(self._run / "tensorboard"))
+            after = event.step + 1 if event.step else None  # what an interrupted run wrote from there on is hidden
+            self._writer = self._module.SummaryWriter(str(self._run / "tensorboard"), purge_step=after)
         if self._writer is not None:
             for name, value in _scalars(event).items():
                 self._writer.add_scalar(name, value, getattr(event, "step", 0))

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from lmzoo import commit
 from lmzoo.errors import CheckpointError
-from lmzoo.train.events import EndEvent, EvalEvent, Event, StepEvent
+from lmzoo.train.events import EndEvent, EvalEvent, Event, SavingEvent, StepEvent
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -18,17 +18,24 @@ class MetricsWriter:
     """A listener that appends lines of step, split ("train" | "val"), loss (nats per token), tokens, seconds and more.
 
     `seconds` and `tokens` are those of training so far. A resumed run first drops the lines after its step: they are
-    written again, with the same losses.
+    written again, with the same losses. Those before it are on disk when its checkpoint is.
     """
 
-    def __init__(self, run: Path, log_every: int, *, after_step: int = 0) -> None:
+    def __init__(self, run: Path, log_every: int, *, after_step: int = 0, evaluated: bool = True) -> None:
+        """`evaluated`: whether the evaluation of `after_step` itself is done, if one was due.
+
+        Raises `CheckpointError` when the disk refuses.
+        """
         self.log_every = log_every
-        path = run / METRICS_FILE
-        kept = [line for line in _lines(path) if line["step"] <= after_step]
-        commit.write_file(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file: TextIO = path.open("a", encoding="utf-8")
+        self._path = run / METRICS_FILE
+        lines, self.unreadable = _lines(self._path)
+        last = after_step if evaluated else after_step - 1
+        kept = [line for line in lines if line["step"] <= (last if line["split"] == "val" else after_step)]
+        commit.write_file(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)
 
     def __call__(self, event: Event) -> None:
+        """Write what the event tells. Raises `CheckpointError` when the disk refuses."""
         if isinstance(event, StepEvent) and event.step % self.log_every == 0:
             self._write(
                 step=event.step,
@@ -49,33 +56,48 @@ class MetricsWriter:
                 tokens=event.tokens,
                 seconds=round(event.seconds, 4),
             )
+        elif isinstance(event, SavingEvent):
+            try:
+                os.fsync(self._descriptor)
+            except OSError as error:
+                raise commit.cannot_write(self._path, error) from error
         elif isinstance(event, EndEvent):
-            self._file.close()
+            os.close(self._descriptor)
 
     def _write(self, **values: Any) -> None:
+        """At once and unbuffered: a line is rare, and a killed run should not lose it."""
         try:
-            self._file.write(json.dumps(values) + "\n")
-            self._file.flush()  # at once: a line is rare, and a killed run should not lose it
-            if values["split"] == "val":
-                os.fsync(self._file.fileno())
+            commit.write_all(self._descriptor, (json.dumps(values) + "\n").encode())
         except OSError as error:
-            raise commit.cannot_write(Path(self._file.name), error) from error
+            raise commit.cannot_write(self._path, error) from error
 
 
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl. Raises `CheckpointError` when there is no such file."""
+    """The lines of a run's metrics.jsonl that can be read. Raises `CheckpointError` when there is no such file."""
     path = Path(run) / METRICS_FILE
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
-    return _lines(path)
+    return _lines(path)[0]
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines: the last one may have been cut short by a kill."""
+def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The lines, and how many more are no lines of ours: one that a kill cut short at the end, or damage."""
+    if not os.path.lexists(path):
+        return [], 0
+    commit.regular_size(path)
     lines: list[dict[str, Any]] = []
-    for text in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+    unreadable = 0
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    for text in content.splitlines():
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
-            break
-    return lines
+            line = json.loads(text)
+            if type(line["step"]) is not int or not isinstance(line["split"], str):
+                raise TypeError
+        except (ValueError, TypeError, KeyError, RecursionError):
+            unreadable += 1
+        else:
+            lines.append(line)
+    return lines, unreadable

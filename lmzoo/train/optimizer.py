@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
 from lmzoo.model import LanguageModel
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.muon import Muon
+from lmzoo.train.parallel import like
 
 
 def make_optimizer(model: LanguageModel, config: TrainConfig) -> Optimizer:
@@ -36,4 +36,4 @@ def restore_optimizer(model: LanguageModel, optimizer: Optimizer, tensors: dict[
     for key, saved in tensors.items():
         name, _, kind = key.rpartition("/")
         parameter = parameters[name]
-        optimizer.state[parameter][kind] = torch.empty_like(saved, device=parameter.device).copy_(saved)
+        optimizer.state[parameter][kind] = like(parameter, saved)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,9 +22,11 @@ from lmzoo.losses import IGNORE_INDEX
 from lmzoo.model import LanguageModel
 from lmzoo.train.checkpoint import TrainingState, save_checkpoint
 from lmzoo.train.config import TrainConfig
+from lmzoo.train.distributed import Ranks
 from lmzoo.train.evaluate import evaluate
-from lmzoo.train.events import CheckpointEvent, EvalEvent, Event, StepEvent
-from lmzoo.train.interrupt import Interrupted, stop_request
+from lmzoo.train.events import CheckpointEvent, EvalEvent, Event, SavingEvent, StepEvent
+from lmzoo.train.interrupt import Interrupted, StopAsked, StopRequest, stop_request
+from lmzoo.train.parallel import gradients_wait, whole
 from lmzoo.train.precision import autocast
 from lmzoo.train.recompute import recomputing
 from lmzoo.train.schedule import learning_rate
@@ -45,6 +48,7 @@ class Trainer:
     """
 
     model: LanguageModel
+    forward: nn.Module  # what is called in its place, to train on several ranks
     optimizer: Optimizer
     batches: Batches
     val: TokenSplit
@@ -53,20 +57,27 @@ class Trainer:
     run: Path
     state: TrainingState
     emit: Callable[[Event], None]
+    ranks: Ranks
     mark: Callable[[str], None] = unmarked
 
     def train(self) -> None:
         """Train from `state` to the last step, with evaluations and checkpoints.
 
         Raises `DivergedError` for a loss, gradient or weight that is not finite: what is on disk then is from before.
-        Raises `Interrupted` after a signal, when the step is done and saved.
+        Raises `Interrupted` after a signal, when the step is done and saved; an evaluation that was due then is made
+        up for when the run goes on.
         """
         config, state = self.config, self.state
         self.batches.restore(state.step * config.grad_accumulation, state.position)
-        forward = torch.compile(self.model) if config.compile else self.model
+        forward = torch.compile(self.forward) if config.compile else self.forward
         durations: list[float] = []
         self.model.train()
-        with recomputing(self.model, config.gradient_checkpointing), stop_request() as stop:
+        with recomputing(self.model, config.gradient_checkpointing), stop_request(self.ranks) as stop:
+            if state.step and self._evaluation_due and state.val_step != state.step:
+                self._evaluate(stop, saved_too=True)
+                if state.step == config.steps and state.val_step == state.step:
+                    self._save()
+                self._leave_if_asked(stop)
             while state.step < config.steps:
                 began = time.perf_counter()
                 first = state.step * config.grad_accumulation
@@ -83,16 +94,14 @@ class Trainer:
                 speed = tokens * len(recent) / sum(recent)
                 self.emit(StepEvent(state.step, loss, rate, grad_norm, state.tokens, state.seconds, speed))
                 self.mark("rest")
-                last = state.step == config.steps
-                stopping = stop.signal_number is not None and not last
-                saving_now = last or state.step % config.checkpoint_interval == 0
-                if last or state.step % config.eval_interval == 0:
-                    self._evaluate(saved_too=saving_now)
-                if saving_now or stopping:
+                stop.look()
+                saving_now = state.step == config.steps or state.step % config.checkpoint_interval == 0
+                if self._evaluation_due:
+                    self._evaluate(stop, saved_too=saving_now)
+                if saving_now or stop.signal_number is not None:
                     state.tokens_per_s = tokens / median(durations[WARM_UP:] or durations)
-                    path = self._save()
-                    if stopping and stop.signal_number is not None:
-                        raise Interrupted(state.step, path, stop.signal_number)
+                    self._save()
+                self._leave_if_asked(stop)
                 self.mark("evaluation and saving")
 
     def _update(
@@ -100,22 +109,25 @@ class Trainer:
     ) -> tuple[float, float, int]:
         """One step of the optimizer. Returns the mean loss over all target tokens, the gradient's norm, their number.
 
-        Each batch takes part with its share of the tokens, so that accumulation equals one large batch.
+        Each rank's rows of each batch take part with their share of all tokens, so that several ranks, and
+        accumulation, equal one large batch.
         """
-        device, config = self.model.device, self.config
-        counts = [int((targets_BT != IGNORE_INDEX).sum()) for _, targets_BT in batches]
-        total = max(1, sum(counts))
+        device, config, ranks = self.model.device, self.config, self.ranks
+        tokens = sum(int((targets_BT != IGNORE_INDEX).sum()) for _, targets_BT in batches)
         step_loss = torch.zeros((), device=device)
-        for (idx_BT, targets_BT), count in zip(batches, counts, strict=True):
-            with autocast(device, self.precision):
-                _, loss = forward(idx_BT.to(device), targets_BT.to(device), return_logits=False)
-            self.mark("forward")
-            share = loss * (count / total)
-            share.backward()
-            step_loss += share.detach()
+        for number, batch in enumerate(batches, 1):
+            idx_BT, targets_BT = (ranks.rows(part).to(device) for part in batch)
+            share = int((targets_BT != IGNORE_INDEX).sum()) / max(1, tokens)
+            with gradients_wait(forward, for_more=number < len(batches)):
+                with autocast(device, self.precision):
+                    _, loss = forward(idx_BT, targets_BT, return_logits=False)
+                self.mark("forward")
+                (loss * (share * ranks.world_size)).backward()  # the gradients' mean over the ranks is taken
+            step_loss += loss.detach() * share
             self.mark("backward")
         parameters = [p for p in self.model.parameters() if p.grad is not None]
-        norm = nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+        norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        step_loss = ranks.add_up(step_loss)
         loss_now, norm_now = torch.stack((step_loss, norm)).tolist()  # the one time in a step that a GPU is waited for
         self._require_finite(loss_now, norm_now)
         if config.grad_clip:
@@ -126,7 +138,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         self.mark("optimizer")
-        return loss_now, norm_now, sum(counts)
+        return loss_now, norm_now, tokens
 
     def _require_finite(self, loss: float, norm: float) -> None:
         for name, value in (("loss", loss), ("gradient's norm", norm)):
@@ -135,22 +147,56 @@ class Trainer:
 
     def _diverged(self, step: int, what: str) -> str:
         saved = next(iter(saving.checkpoints(self.run)), None)
-        kept = f"the last checkpoint, of step {saved[0]}, is kept" if saved else "nothing was saved before"
-        return f"step {step}: {what}, and training stops; {kept}: try a lower learning_rate"
+        kept = f"the checkpoint of step {saved[0]} is kept" if saved else "nothing was saved before"
+        clip = "" if self.config.grad_clip else ", or grad_clip=1.0,"
+        return (
+            f"step {step}: {what}; training stops, nothing of this is saved, and {kept}; the same settings would end "
+            f"here again: try a lower learning_rate than {self.config.learning_rate}{clip} in another directory"
+        )
 
-    def _evaluate(self, *, saved_too: bool) -> None:
-        state = self.state
-        result = evaluate(self.model, self.val, precision=self.precision, tokens=self.config.eval_tokens)
-        state.val_loss, state.val_bits_per_byte = result.loss, result.bits_per_byte
+    @property
+    def _evaluation_due(self) -> bool:
+        return self.state.step == self.config.steps or self.state.step % self.config.eval_interval == 0
+
+    def _evaluate(self, stop: StopRequest, *, saved_too: bool) -> None:
+        """Evaluate, unless a signal came before or comes meanwhile: then nothing of it is kept."""
+        state, tokens = self.state, self.config.eval_tokens
+        try:
+            stop.check()
+            result = evaluate(
+                self.model,
+                self.val,
+                precision=self.precision,
+                tokens=tokens,
+                between=stop.check,
+                ranks=self.ranks,
+            )
+        except StopAsked:
+            return
+        if not math.isfinite(result.loss):
+            raise DivergedError(self._diverged(state.step, f"the validation loss is {result.loss}"))
+        state.val_loss, state.val_bits_per_byte, state.val_step = result.loss, result.bits_per_byte, state.step
         if saved_too and (state.best_loss is None or result.loss < state.best_loss):
             state.best_loss, state.best_step = result.loss, state.step
         self.emit(EvalEvent(state.step, result.loss, result.bits_per_byte, state.tokens, state.seconds))
 
-    def _save(self) -> Path:
-        for name, tensor in saving.tensors_of(self.model).items():
-            if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-                raise DivergedError(self._diverged(self.state.step, f"{name} is no longer finite"))
+    def _save(self) -> None:
+        self.emit(SavingEvent(self.state.step))
         self.state.position = self.batches.position(self.state.step * self.config.grad_accumulation)
-        path = save_checkpoint(self.run, self.state, self.model, self.optimizer, self.config.keep_checkpoints)
+        try:
+            path = save_checkpoint(
+                self.run,
+                self.state,
+                self.model,
+                self.optimizer,
+                self.config.keep_checkpoints,
+                self.ranks,
+                self.config.parallel,
+            )
+        except DivergedError as error:
+            raise DivergedError(self._diverged(self.state.step, str(error))) from None
         self.emit(CheckpointEvent(self.state.step, path))
-        return path
+
+    def _leave_if_asked(self, stop: StopRequest) -> None:
+        if stop.signal_number is not None:
+            raise Interrupted(self.state.step, saving.checkpoint_path(self.run, self.state.step), stop.signal_number)

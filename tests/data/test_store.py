@@ -117,7 +117,7 @@ def test_a_killed_tokenisation_leaves_nothing_that_is_trusted(
     assert bytes(store.val.tokens.astype(np.uint8)) == path.read_bytes()[corpus.train.n_bytes :]
 
 
-@pytest.mark.parametrize("damage", ["cut", "longer", "no header", "half a header", "another header"])
+@pytest.mark.parametrize("damage", ["cut", "longer", "one bit", "no header", "half a header", "another header"])
 def test_a_damaged_store_is_made_again(damage: str, corpus: Corpus, cache: Path) -> None:
     tokenizer = train_tokenizer("byte", [])
     expected = open_store(corpus, tokenizer).train.tokens.tolist()
@@ -127,6 +127,10 @@ def test_a_damaged_store_is_made_again(damage: str, corpus: Corpus, cache: Path)
         file.write_bytes(file.read_bytes()[:-1])
     elif damage == "longer":
         file.write_bytes(file.read_bytes() + b"\0\0")
+    elif damage == "one bit":
+        content = bytearray(file.read_bytes())
+        content[-2] ^= 1
+        file.write_bytes(content)
     elif damage == "no header":
         header.unlink()
     elif damage == "half a header":

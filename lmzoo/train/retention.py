@@ -1,0 +1,31 @@
+"""Which checkpoints of a run stay: the newest whole ones, and the best."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from lmzoo import commit, saving
+from lmzoo.errors import CheckpointError
+
+
+def prune(run: Path, keep: int, *, newest: int, best: int | None) -> None:
+    """Remove all but the newest `keep` whole checkpoints and that of the step `best`.
+
+    To be called after the checkpoint of the step `newest` is committed. A damaged one does not count, for nothing could
+    go on from it; it stays where it is until `keep` whole ones are newer. Raises `CheckpointError` when the disk
+    refuses.
+    """
+    whole = 0
+    for step, path in saving.checkpoints(run):
+        if whole < keep:
+            whole += step == newest or _is_whole(path)
+        elif step != best:
+            commit.remove_folder(path)
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        commit.open_folder(path)
+    except CheckpointError:
+        return False
+    return True

@@ -1,0 +1,123 @@
+"""What every part of the stress run gets: a folder, a text, a random generator, runs in children, and a tally."""
+
+from __future__ import annotations
+
+import gc
+import os
+import random
+import warnings
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch._dynamo  # torch imports it in the first step of an optimizer: once here, and not in every child
+
+from lmzoo import saving
+from lmzoo.data import load_corpus, open_store, train_tokenizer
+from lmzoo.errors import CheckpointError
+from lmzoo.train import evaluate
+from lmzoo.train import run as runs_module
+from lmzoo.train.events import Listener, NoteEvent
+from lmzoo.train.run import RunSpec, train_run
+
+from . import children, runs
+from .children import Child, Say
+
+
+@dataclass
+class Tally:
+    """What a part has done, by kind, and what went wrong."""
+
+    done: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+
+    def check(self, holds: bool, otherwise: str) -> bool:
+        """Note a failure unless `holds`."""
+        if not holds:
+            self.failures.append(otherwise)
+        return holds
+
+
+class Bench:
+    """The workshop. All runs of one bench share a text, a cache and the undisturbed runs they are compared with."""
+
+    def __init__(self, folder: Path, seed: int, progress: Callable[[str], None] = lambda text: None) -> None:
+        torch.set_num_threads(1)
+        os.environ["LMZOO_CACHE"] = str(folder / "cache")
+        runs_module.SAMPLE_TOKENS = 16
+        evaluate.TOKENS_AT_A_TIME = 64  # an evaluation of several batches, for signals to come in between
+        self.folder, self.seed, self.progress = folder, seed, progress
+        self.text = runs.make_text(folder)
+        self.random = random.Random(seed)
+        self._wholes: dict[str, Path] = {}
+        self._made = 0
+        corpus = load_corpus(str(self.text))
+        open_store(corpus, train_tokenizer("char", corpus.chunks("train")))
+        for backbone in runs.BACKBONES:
+            self.spec(backbone).model_config(64)
+        gc.collect()
+        gc.freeze()  # a child's collector would copy every page it looks at
+
+    def spec(self, backbone: str, **settings: Any) -> RunSpec:
+        """A tiny run."""
+        return runs.spec(backbone, self.text, **settings)
+
+    def place(self, name: str = "run") -> Path:
+        """A new path for a run; nothing is there."""
+        self._made += 1
+        return self.folder / f"{name}-{self._made}"
+
+    def whole(self, spec: RunSpec) -> Path:
+        """The undisturbed run of a spec."""
+        key = repr(spec)
+        if key not in self._wholes:
+            path = self.place("whole")
+            child = self.train(spec, path)
+            assert child.code == children.DONE, child.lines
+            self._wholes[key] = path
+        return self._wholes[key]
+
+    def start(
+        self, spec: RunSpec, path: Path, *, before: Callable[[], object] = lambda: None, also: Sequence[Listener] = ()
+    ) -> Child:
+        """Begin or go on with a run in a child, in which `before` is called first and `also` listens too."""
+        return children.fork(lambda say: _train(say, spec, path, before, also))
+
+    def train(self, spec: RunSpec, path: Path, **options: Any) -> Child:
+        """The same, to its end."""
+        return self.start(spec, path, **options).finish()
+
+
+def _train(say: Say, spec: RunSpec, path: Path, before: Callable[[], object], also: Sequence[Listener]) -> None:
+    before()
+    notes: Listener = lambda event: say(f"note {event.message}") if isinstance(event, NoteEvent) else None  # noqa: E731
+    train_run(spec, path, resume=True, listeners=[notes, children.narrator(say), *also])
+
+
+def newest_step(run: Path, tally: Tally, where: str) -> int:
+    """The step of the newest checkpoint; a checkpoint that does not open, or a line that is missing, is a failure."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            step = saving.find_checkpoint(run).json("training.json")["step"] if saving.checkpoints(run) else 0
+        except (CheckpointError, saving.DamagedCheckpointWarning) as error:
+            tally.failures.append(f"{where}: {error}")
+            return 0
+    lines = runs.logged(run) if (run / "metrics.jsonl").exists() else []
+    steps = [line["step"] for line in lines if line["split"] == "train" and line["step"] <= step]
+    tally.check(steps == list(range(1, step + 1)), f"{where}: metrics.jsonl lacks lines before step {step}")
+    return step
+
+
+def finish_and_compare(bench: Bench, spec: RunSpec, run: Path, tally: Tally, where: str) -> Child:
+    """Let a run go on to its end: it must be the undisturbed one to the bit, with nothing left lying about."""
+    child = bench.train(spec, run)
+    if tally.check(child.code == children.DONE, f"{where}: resuming ended with {child.code}: {child.error}"):
+        found = runs.difference(run, bench.whole(spec))
+        tally.check(not found, f"{where}: the resumed run differs in {found}")
+        tally.check(not runs.litter(run), f"{where}: litter {runs.litter(run)}")
+    return child

@@ -1,0 +1,80 @@
+"""Numbers that are not finite, put into loss, gradient, weights or optimizer of a run by torch's own hooks."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from lmzoo.model import LanguageModel
+
+KINDS = ("loss", "gradient", "weight", "weight after the step", "optimizer")
+
+
+@dataclass
+class Poison:
+    """`value` comes into the `kind` of number in `step`, whose forward passes are `per_step`. For the whole process."""
+
+    kind: str
+    step: int
+    value: float
+    per_step: int
+    model: LanguageModel | None = None
+    passes: int = 0
+    steps: int = 0
+    weights: dict[str, Tensor] = field(default_factory=dict)  # as they were when the step began
+
+    def spread(self) -> None:
+        """Set the hooks."""
+        register_module_forward_pre_hook(self._before)
+        register_module_forward_hook(self._after)
+        register_optimizer_step_post_hook(self._stepped)
+
+    def unchanged(self) -> bool:
+        """Whether no weight has been updated since the step began."""
+        model = self.model
+        return model is not None and all(
+            torch.equal(value.nan_to_num(7.0), self.weights[name].nan_to_num(7.0))
+            for name, value in model.named_parameters()
+        )
+
+    @property
+    def _now(self) -> bool:
+        return self.passes == (self.step - 1) * self.per_step + 1
+
+    def _before(self, module: nn.Module, arguments: Any) -> None:
+        if not (isinstance(module, LanguageModel) and module.training):
+            return
+        self.model = module
+        self.passes += 1
+        if self._now:
+            if self.kind == "weight":
+                self._spoil(next(module.parameters()).data)
+            self.weights = {name: value.detach().clone() for name, value in module.named_parameters()}
+
+    def _after(self, module: nn.Module, arguments: Any, output: Any) -> Any:
+        if not (isinstance(module, LanguageModel) and module.training and self._now):
+            return output
+        if self.kind == "loss":
+            return output._replace(loss=output.loss * self.value)
+        if self.kind == "gradient":
+            parameter = list(module.parameters())[-1]
+            handle = parameter.register_hook(lambda grad: (handle.remove(), grad * self.value)[1])
+        return output
+
+    def _stepped(self, optimizer: Any, arguments: Any, options: Any) -> None:
+        self.steps += 1
+        if self.steps != self.step or self.model is None:
+            return
+        if self.kind == "weight after the step":
+            self._spoil(next(self.model.parameters()).data)
+        elif self.kind == "optimizer":
+            state = optimizer.state[next(self.model.parameters())]
+            self._spoil(next(value for value in state.values() if value.ndim))
+
+    def _spoil(self, tensor: Tensor) -> None:
+        tensor.view(-1)[0] = self.value

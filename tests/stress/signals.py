@@ -1,0 +1,59 @@
+"""SIGTERM and SIGINT at random times: the run ends within a step and a save, and goes on as if it had not."""
+
+from __future__ import annotations
+
+import shutil
+import signal
+import time
+
+from . import children, runs
+from .bench import Bench, Tally, finish_and_compare, newest_step
+
+SETTINGS = {"steps": 40, "eval_every": 2, "checkpoint_every": 8}  # every second step an evaluation of many batches
+
+
+def signals(bench: Bench, count: int) -> Tally:
+    """`count` signals that a run heard, of both kinds in turn, in the backbones in turn."""
+    tally = Tally()
+    slowest, number = 0.0, 0
+    while sum(tally.done[name] for name in ("SIGINT", "SIGTERM")) < count and number < 10 * count:
+        backbone = list(runs.BACKBONES)[number % len(runs.BACKBONES)]
+        spec, run, over = bench.spec(backbone, **SETTINGS), bench.place(), False
+        bench.whole(spec)
+        while not over:
+            kind = (signal.SIGINT, signal.SIGTERM)[number % 2]
+            number += 1
+            where = f"{backbone}, signal {number}"
+            child = bench.start(spec, run)
+            child.wait_for("step")
+            time.sleep(bench.random.random() * 0.15)
+            sent = time.monotonic()
+            child.signal(kind)
+            child.finish()
+            took = time.monotonic() - sent
+            over = child.code != children.INTERRUPTED
+            if over:  # it came when all was done, or in the last moment, when only the sample was to be written
+                tally.check(child.code in (children.DONE, children.CRASHED, -kind), f"{where}: ended with {child.code}")
+                tally.check(not child.said("error"), f"{where}: {child.error}")
+                continue
+            slowest = max(slowest, took)
+            heard = child.lines[child.lines.index("signal") + 1 :]
+            steps, saves = (sum(line.startswith(word) for line in heard) for word in ("step", "saving"))
+            tally.check(steps <= 1 and saves <= 1, f"{where}: {steps} steps and {saves} saves after it")
+            tally.check(not child.said("error"), f"{where}: {child.error}")
+            newest_step(run, tally, where)
+            tally.done[signal.Signals(kind).name] += 1
+            tally.done["in an evaluation that was given up"] += _given_up(child)
+            bench.progress(f"signals: {sum(tally.done[name] for name in ('SIGINT', 'SIGTERM'))} of {count}")
+        before = len(tally.failures)
+        finish_and_compare(bench, spec, run, tally, f"{backbone}, after {number} signals")
+        tally.done["runs that ended as the undisturbed one"] += len(tally.failures) == before
+        tally.notes[:] = [f"the slowest left {slowest:.2f} s after its signal"]
+        shutil.rmtree(run, ignore_errors=True)
+    return tally
+
+
+def _given_up(child: children.Child) -> bool:
+    """Whether the last step was one with an evaluation, which was not told."""
+    step = int(child.said("step")[-1])
+    return step % SETTINGS["eval_every"] == 0 and f"val {step}" not in child.lines
