@@ -58,4 +58,8 @@ def _count(bench: Bench) -> Counter[str]:
 
 def _typed(error: str) -> bool:
     """Whether an error is one line of ours about a file that cannot be written or removed."""
-    return error.startswith("CheckpointError: ") and children.LINE_BREAK not in error and " cannot be " in error
+    return (
+        error.startswith(("CheckpointError: ", "ConfigError: "))
+        and children.LINE_BREAK not in error
+        and " cannot be " in error
+    )

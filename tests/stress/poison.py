@@ -52,8 +52,8 @@ class Poison:
         self.model = module
         self.passes += 1
         if self._now:
-            if self.kind == "weight":
-                self._spoil(next(module.parameters()).data)
+            if self.kind == "weight":  # one that every token meets; a row of an embedding might not be used
+                self._spoil(list(module.parameters())[-1].data)
             self.weights = {name: value.detach().clone() for name, value in module.named_parameters()}
 
     def _after(self, module: nn.Module, arguments: Any, output: Any) -> Any:
