@@ -150,10 +150,17 @@ def test_several_samples_and_drafts(lmzoo: Command, run: Path, text: Path) -> No
         (["--draft", "absent"], "absent"),
         (["--draft", run, "--samples", 2], "--samples"),
         (["--samples", 0], "n_samples=0"),
+        (["--compiled"], "--weights"),
     ):
         result = lmzoo("sample", run, "--prompt", "3", *arguments)
         assert (result.code, result.err.count("\n")) == (2, 1), result.err
         assert message in result.err
+
+
+def test_sample_with_rounded_weights(lmzoo: Command, run: Path) -> None:
+    for weights in ("bfloat16", "int8"):
+        written = lmzoo("sample", run, "--prompt", "3 sheep", "-n", 15, "--weights", weights)
+        assert (written.code, len(written.out)) == (0, len("3 sheep") + 15 + 1), written.err
 
 
 def test_config_file_and_overrides(lmzoo: Command, text: Path) -> None:

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -110,6 +110,10 @@ def _overrides(file: str | None, assignments: tuple[str, ...]) -> dict[str, Any]
 @click.option("--stop", multiple=True, help="End before this text.")
 @click.option("--samples", default=1, show_default=True, help="Texts to write, all after the same prompt.")
 @click.option("--draft", metavar="RUN|lookup", help="A smaller run of the same tokenizer guesses ahead, or the prompt.")
+@click.option(
+    "--weights", type=click.Choice(["bfloat16", "int8"]), help="Round the weights: less to read, sooner done."
+)
+@click.option("--compiled", is_flag=True, help="With --weights: compile first, up to a minute; for long texts.")
 @click.option("--seed", type=int, help="For the same text again.")
 @plugin_option
 def sample(
@@ -119,6 +123,8 @@ def sample(
     stop: tuple[str, ...],
     samples: int,
     draft: str | None,
+    weights: Literal["bfloat16", "int8"] | None,
+    compiled: bool,
     seed: int | None,
     **settings: Any,
 ) -> None:
@@ -128,16 +134,22 @@ def sample(
     lmzoo sample runs/gpt2.tiny --prompt "The function "
     lmzoo sample runs/gpt2.tiny --temperature 0 --stop $'\\n\\n'
     lmzoo sample runs/gpt2.tiny --samples 5 --tokens 40
+    lmzoo sample runs/gpt2.10m --weights int8 -n 5000
     lmzoo sample runs/gpt2.10m --draft runs/bigram        the same text in distribution, sooner
     """
     import torch
 
     from lmzoo.generation import generate_text, generate_texts
+    from lmzoo.inference import decoding_copy
     from lmzoo.sampling import SamplingConfig
     from lmzoo.train.run import load_run
 
     sampling = SamplingConfig(**settings)
+    if compiled and weights is None:
+        raise click.UsageError("--compiled needs --weights bfloat16 or int8")
     model, tokenizer, _ = load_run(run)
+    if weights is not None:
+        model = decoding_copy(model, weights, rows=samples, compiled=compiled)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     if samples != 1:
         if draft is not None:
