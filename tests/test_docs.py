@@ -77,8 +77,11 @@ def test_every_command_exists(path: Path) -> None:
             continue
         command = cli.cli.commands.get(words[1])
         assert command is not None, f"{path.name}: {line}"
-        options = {name: option for option in command.params for name in option.opts + option.secondary_opts}
         settings, rest = [], words[2:]
+        if isinstance(command, click.Group):
+            command = command.commands.get(rest.pop(0))
+            assert command is not None, f"{path.name}: {line}"
+        options = {name: option for option in command.params for name in option.opts + option.secondary_opts}
         while rest:
             word = rest.pop(0)
             if word.startswith("-"):

@@ -3,7 +3,7 @@
 The update of a matrix is its momentum with all singular values moved near one, so that no direction is left behind
 because its gradients are small. As `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`: an update's root mean square is
 0.2, about that of AdamW's, so both share a learning rate (Liu et al. 2025, arXiv 2502.16982). Differs from torch's in
-that matrices of a shape are worked on together: for small models that is half the time.
+that matrices of a shape are worked on together: for small models that takes 0.6 times as long.
 """
 
 from __future__ import annotations
