@@ -71,6 +71,12 @@ class SamplingConfig:
             real = isinstance(bias, Real) and bias < math.inf  # a NaN is not below it either
             require(real, f"logit_bias[{token}]={bias!r} must be a number, or -inf to ban the token")
 
+    @property
+    def adjusts(self) -> bool:
+        """Whether logits are changed before anything is left out."""
+        penalised = self.repetition_penalty != 1.0 or self.frequency_penalty or self.presence_penalty
+        return bool(self.logit_bias or penalised)
+
 
 def _require_number(name: str, value: object) -> None:
     real = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
@@ -90,8 +96,12 @@ def sample(
 
 def sample_with(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor, uniform_B: Tensor) -> Tensor:
     """`sample` with the randomness given: a number in [0, 1) for each row, as `uniforms` makes them."""
-    if config.temperature == 0:  # of tokens that tie, argmax takes the first
-        return _adjusted(logits_BV, config, history_BT).argmax(dim=-1)
+    if config.temperature == 0:
+        if not config.adjusts:  # the usual case needs no copy of the logits
+            highest_B, token_B = logits_BV.max(dim=-1)
+            if bool((highest_B > -math.inf).all()):  # not so for a NaN either
+                return token_B
+        return _adjusted(logits_BV, config, history_BT).argmax(dim=-1)  # of tokens that tie, the first
     scores_BW, left_W = _left(logits_BV, config, history_BT)
     place_B = draw(scores_BW.softmax(dim=-1), uniform_B)
     return place_B if left_W is None else left_W[place_B]
@@ -129,26 +139,36 @@ def _left(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> tupl
     scores_BV = _adjusted(logits_BV, config, history_BT)
     if config.temperature != 1.0:
         scores_BV = apply_temperature(scores_BV, config.temperature)
-    if config.top_k is not None:
-        scores_BV = top_k(scores_BV, config.top_k)
     if config.top_k is None or config.top_k >= scores_BV.shape[-1]:
         return _truncated(scores_BV, config), None
     # Few tokens are left: what follows is exact on them alone, and many times cheaper than on the whole vocabulary.
-    left_W = (scores_BV > -math.inf).any(dim=0).nonzero()[:, 0]
-    return _truncated(scores_BV[:, left_W], config), left_W
+    left_W = _highest(scores_BV, config.top_k)
+    return _truncated(top_k(scores_BV[:, left_W], config.top_k), config), left_W
+
+
+def _highest(scores_BV: Tensor, k: int) -> Tensor:
+    """The ids (W,), in their order, of all tokens that are among the `k` highest of any row."""
+    highest_BK, ids_BK = scores_BV.topk(k, dim=-1)
+    border_B1 = highest_BK[:, -1:]
+    if bool(((scores_BV >= border_B1).sum(dim=-1) <= k).all()):
+        return ids_BK.unique()
+    return (top_k(scores_BV, k) > -math.inf).any(dim=0).nonzero()[:, 0]  # of those that tie, the lowest ids
 
 
 def _adjusted(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> Tensor:
     """The logits, checked, with the bias and the penalties."""
     scores_BV = _checked(logits_BV, "the logits")
-    biased_BV = scores_BV
+    if not config.adjusts:
+        return scores_BV
+    if scores_BV is logits_BV:
+        scores_BV = scores_BV.clone()  # from here on in place: on a large vocabulary, fresh memory is most of the cost
     if config.logit_bias:
-        biased_BV = add_bias(biased_BV, config.logit_bias)
+        _add_bias_(scores_BV, config.logit_bias)
     if config.repetition_penalty != 1.0:
-        biased_BV = repetition_penalty(biased_BV, config.repetition_penalty, history_BT)
+        _repetition_penalty_(scores_BV, config.repetition_penalty, history_BT)
     if config.frequency_penalty or config.presence_penalty:
-        biased_BV = count_penalty(biased_BV, config.frequency_penalty, config.presence_penalty, history_BT)
-    return biased_BV if biased_BV is scores_BV else _checked(biased_BV, "logit_bias")
+        _count_penalty_(scores_BV, config.frequency_penalty, config.presence_penalty, history_BT)
+    return _checked(scores_BV, "logit_bias")
 
 
 def _truncated(scores_BV: Tensor, config: SamplingConfig) -> Tensor:
@@ -177,52 +197,61 @@ def _checked(logits_BV: Tensor, culprit: str) -> Tensor:
     return logits_BV
 
 
-def _replaced(logits_BV: Tensor, index_BT: Tensor, new_BT: Tensor, banned_BT: Tensor | None = None) -> Tensor:
-    """The logits with `new_BT` at `index_BT`. Huge ones do not overflow to infinities: those are certain or banned, and
-    stay so.
-    """
+def _replace_(logits_BV: Tensor, index_BT: Tensor, new_BT: Tensor, banned_BT: Tensor | None = None) -> Tensor:
+    """Puts `new_BT` at `index_BT`; huge ones do not overflow to infinities, which are certain or banned and stay so."""
     most, old_BT = torch.finfo(logits_BV.dtype).max, logits_BV.gather(1, index_BT)
     new_BT = torch.where(old_BT.isinf(), old_BT, new_BT.clamp(-most, most))
     if banned_BT is not None:
         new_BT = new_BT.masked_fill(banned_BT, -math.inf)
-    return logits_BV.scatter(1, index_BT, new_BT)
+    return logits_BV.scatter_(1, index_BT, new_BT)
 
 
 def add_bias(logits_BV: Tensor, bias: Mapping[int, float]) -> Tensor:
     """`bias[token]` added to each row's logit of that token. Raises `InputError` for an id out of range."""
+    return _add_bias_(logits_BV.clone(), bias)
+
+
+def _add_bias_(logits_BV: Tensor, bias: Mapping[int, float]) -> Tensor:
     vocab_size = logits_BV.shape[-1]
     for token in bias:
         if not 0 <= token < vocab_size:
             raise InputError(f"logit_bias has the token id {token}: ids must be in [0, vocab_size={vocab_size})")
     index_BN = torch.tensor(list(bias), dtype=torch.long, device=logits_BV.device).expand(len(logits_BV), -1)
     bias_N = torch.tensor(list(bias.values()), dtype=logits_BV.dtype, device=logits_BV.device)
-    return _replaced(
-        logits_BV, index_BN, logits_BV.gather(1, index_BN) + bias_N, (bias_N == -math.inf).expand_as(index_BN)
-    )
+    biased_BN = logits_BV.gather(1, index_BN) + bias_N
+    return _replace_(logits_BV, index_BN, biased_BN, (bias_N == -math.inf).expand_as(index_BN))
 
 
 def repetition_penalty(logits_BV: Tensor, penalty: float, history_BT: Tensor) -> Tensor:
     """Tokens in the history: a positive logit is divided by `penalty`, another multiplied (Keskar et al. 2019, CTRL,
     arXiv 1909.05858, section 4.1, with the sign handled so that a penalty above 1 always lowers the logit).
     """
+    return _repetition_penalty_(logits_BV.clone(), penalty, history_BT)
+
+
+def _repetition_penalty_(logits_BV: Tensor, penalty: float, history_BT: Tensor) -> Tensor:
     seen_BT = logits_BV.gather(1, history_BT)
-    return _replaced(logits_BV, history_BT, torch.where(seen_BT > 0, seen_BT / penalty, seen_BT * penalty))
+    return _replace_(logits_BV, history_BT, torch.where(seen_BT > 0, seen_BT / penalty, seen_BT * penalty))
 
 
 def count_penalty(logits_BV: Tensor, frequency: float, presence: float, history_BT: Tensor) -> Tensor:
     """Takes `frequency` times the number of its occurrences in the history off a token's logit, and `presence` once if
     it occurs (the penalties of the OpenAI completions API).
     """
+    return _count_penalty_(logits_BV.clone(), frequency, presence, history_BT)
+
+
+def _count_penalty_(logits_BV: Tensor, frequency: float, presence: float, history_BT: Tensor) -> Tensor:
     counts_BV = torch.zeros_like(logits_BV).scatter_add_(
         1, history_BT, torch.ones_like(history_BT, dtype=logits_BV.dtype)
     )
     taken_BT = frequency * counts_BV.gather(1, history_BT) + presence
-    return _replaced(logits_BV, history_BT, logits_BV.gather(1, history_BT) - taken_BT)
+    return _replace_(logits_BV, history_BT, logits_BV.gather(1, history_BT) - taken_BT)
 
 
 def apply_temperature(logits_BV: Tensor, temperature: float) -> Tensor:
     """Logits, less the highest of the row, divided by `temperature` > 0; the highest becomes 0, so none overflows."""
-    return (logits_BV - logits_BV.amax(dim=-1, keepdim=True)) / temperature
+    return (logits_BV - logits_BV.amax(dim=-1, keepdim=True)).div_(temperature)
 
 
 def top_k(logits_BV: Tensor, k: int) -> Tensor:

@@ -110,9 +110,7 @@ def _overrides(file: str | None, assignments: tuple[str, ...]) -> dict[str, Any]
 @click.option("--stop", multiple=True, help="End before this text.")
 @click.option("--samples", default=1, show_default=True, help="Texts to write, all after the same prompt.")
 @click.option("--draft", metavar="RUN|lookup", help="A smaller run of the same tokenizer guesses ahead, or the prompt.")
-@click.option(
-    "--weights", type=click.Choice(["bfloat16", "int8"]), help="Round the weights: sooner done."
-)
+@click.option("--weights", type=click.Choice(["bfloat16", "int8"]), help="Round the weights: sooner done.")
 @click.option("--compiled", is_flag=True, help="With --weights: compile first, up to a minute; for long texts.")
 @click.option("--seed", type=int, help="For the same text again.")
 @plugin_option
