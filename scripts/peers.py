@@ -85,7 +85,7 @@ class MambapyLM(nn.Module):
 def train(args: argparse.Namespace) -> None:
     """gpt2's training steps beside transformers with torch's fused AdamW, in float32 and under bf16 autocast."""
     sizes = dict(SIZES[args.size])
-    config = TrainConfig(batch_size=sizes.pop("batch_size"))
+    config = TrainConfig(batch_size=sizes.pop("batch_size"), compile=args.compile)
     model = lmzoo.create_model("gpt2", vocab_size=65, **sizes)
     peers = {
         f"transformers {precision}": transformers_step(model, config, precision) for precision in ("float32", "bf16")
