@@ -127,9 +127,12 @@ class Trainer:
             self.mark("backward")
         parameters = [p for p in self.model.parameters() if p.grad is not None]
         norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+        # A weight that is not finite need not show in the loss: a row that no token met, a logit of minus infinity.
+        size = whole(nn.utils.get_total_norm([p.detach() for p in parameters]))
         step_loss = ranks.add_up(step_loss)
-        loss_now, norm_now = torch.stack((step_loss, norm)).tolist()  # the one time in a step that a GPU is waited for
-        self._require_finite(loss_now, norm_now)
+        numbers = torch.stack((step_loss, norm, size)).tolist()  # the one time in a step that a GPU is waited for
+        self._require_finite(*numbers)
+        loss_now, norm_now, _ = numbers
         if config.grad_clip:
             nn.utils.clip_grads_with_norm_(parameters, config.grad_clip, norm)
         self.mark("clip")
@@ -140,8 +143,8 @@ class Trainer:
         self.mark("optimizer")
         return loss_now, norm_now, tokens
 
-    def _require_finite(self, loss: float, norm: float) -> None:
-        for name, value in (("loss", loss), ("gradient's norm", norm)):
+    def _require_finite(self, loss: float, norm: float, size: float) -> None:
+        for name, value in (("loss", loss), ("gradient's norm", norm), ("weights' norm", size)):
             if value - value != 0:  # nan or inf
                 raise DivergedError(self._diverged(self.state.step + 1, f"the {name} is {value}"))
 

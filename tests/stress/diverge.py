@@ -35,7 +35,7 @@ def _poisoned(bench: Bench, bad: poison.Poison, backbone: str, tally: Tally) -> 
     spec, run = bench.spec(backbone, **SETTINGS), bench.place()
     where = f"{bad.value} in the {bad.kind} of step {bad.step} of {backbone}"
     child = children.run(lambda say: _train(spec, run, bad, say))
-    # What a step leaves in weights shows at the next save or in the next loss; what it leaves in moments, a step later.
+    # What a step leaves in weights is seen at the next save or in the next step; what it leaves in moments, one later.
     late = {"weight after the step": 1, "optimizer": 2}.get(bad.kind, 0) if bad.step % 4 else 0
     steps = {bad.step} if not late else {bad.step + late, -(-bad.step // 4) * 4}
     message = child.error

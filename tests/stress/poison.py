@@ -52,8 +52,8 @@ class Poison:
         self.model = module
         self.passes += 1
         if self._now:
-            if self.kind == "weight":  # one that every token meets; a row of an embedding might not be used
-                self._spoil(list(module.parameters())[-1].data)
+            if self.kind == "weight":
+                self._spoil(self._weight(module).data)
             self.weights = {name: value.detach().clone() for name, value in module.named_parameters()}
 
     def _after(self, module: nn.Module, arguments: Any, output: Any) -> Any:
@@ -75,6 +75,10 @@ class Poison:
         elif self.kind == "optimizer":
             state = optimizer.state[next(self.model.parameters())]
             self._spoil(next(value for value in state.values() if value.ndim))
+
+    def _weight(self, module: nn.Module) -> Tensor:
+        """The first parameter, a row of which no token may meet, or the last, which all of them meet."""
+        return list(module.parameters())[-1 if self.step % 2 else 0]
 
     def _spoil(self, tensor: Tensor) -> None:
         tensor.view(-1)[0] = self.value
