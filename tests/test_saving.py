@@ -202,3 +202,12 @@ def test_a_run_gives_its_newest_checkpoint_and_no_link(model: LanguageModel, tmp
         model.save(saving.checkpoint_path(tmp_path, step))
     saving.checkpoint_path(tmp_path, 99).symlink_to(saving.checkpoint_path(tmp_path, 2))
     assert lmzoo.load_model(tmp_path).get_parameter("norm.weight").mean().item() == 10
+
+
+def test_checkpoints_that_are_a_link_are_not_followed(model: LanguageModel, tmp_path: Path) -> None:
+    """A trainer removes and renames what is there: it must be the run's own."""
+    model.save(saving.checkpoint_path(tmp_path / "mine", 2))
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "checkpoints").symlink_to(tmp_path / "mine" / "checkpoints")
+    with pytest.raises(CheckpointError, match="theirs/checkpoints: must be a folder, not a link"):
+        lmzoo.load_model(tmp_path / "theirs")

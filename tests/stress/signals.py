@@ -41,7 +41,8 @@ def signals(bench: Bench, count: int) -> Tally:
             steps, saves = (sum(line.startswith(word) for line in heard) for word in ("step", "saving"))
             tally.check(steps <= 1 and saves <= 1, f"{where}: {steps} steps and {saves} saves after it")
             tally.check(not child.said("error"), f"{where}: {child.error}")
-            newest_step(run, tally, where)
+            done = int(child.said("step")[-1])
+            tally.check(newest_step(run, tally, where) == done, f"{where}: step {done} was not saved")
             tally.done[signal.Signals(kind).name] += 1
             tally.done["in an evaluation that was given up"] += _given_up(child)
             bench.progress(f"signals: {sum(tally.done[name] for name in ('SIGINT', 'SIGTERM'))} of {count}")
