@@ -73,7 +73,7 @@ def decode(
             settings.setdefault("vocab_size", VOCAB_SIZE)
         model = lmzoo.create_model(target, **settings)
     if compiled:
-        click.echo("compiling first: some 10 to 60 seconds for each copy (--no-compiled leaves them out)", err=True)
+        click.echo("compiling first, up to a minute a copy (--no-compiled leaves them out)", err=True)
     figures = bench_decode(model.eval(), rows=rows, tokens=tokens, repeats=repeats, compiled=compiled)
     result = {"target": target, **figures}
     click.echo(json.dumps(result) if as_json else f"{target}: {summary(result)}")
