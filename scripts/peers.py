@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import multiprocessing
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
+from multiprocessing.connection import Connection
 from statistics import median
 
 import torch
@@ -17,7 +21,7 @@ from transformers import GPT2Config, GPT2LMHeadModel
 import lmzoo
 from lmzoo.bench.steps import PlainSteps, Step
 from lmzoo.bench.table import train_tables
-from lmzoo.bench.train import bench_train, in_blocks
+from lmzoo.bench.train import BATCHES, bench_train, in_blocks
 from lmzoo.machine import peak_resident
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.precision import autocast
@@ -87,10 +91,12 @@ def train(args: argparse.Namespace) -> None:
     sizes = dict(SIZES[args.size])
     config = TrainConfig(batch_size=sizes.pop("batch_size"), compile=args.compile)
     model = lmzoo.create_model("gpt2", vocab_size=65, **sizes)
-    peers = {
-        f"transformers {precision}": transformers_step(model, config, precision) for precision in ("float32", "bf16")
-    }
-    result = bench_train(model, config, repeats=args.repeats, peers=peers)
+    with ExitStack() as stack:
+        peers = {
+            f"transformers {precision}": stack.enter_context(Elsewhere(args.size, precision, args.threads))
+            for precision in ("float32", "bf16")
+        }
+        result = bench_train(model, config, repeats=args.repeats, peers=peers)
     spent = {entry["name"]: entry["ms_per_step"] for entry in result["results"]}
     result["ratios"] = {
         f"{ours} beside {peer}": spent[peer] / spent[ours] for peer in peers for ours in spent if ours not in peers
@@ -103,6 +109,44 @@ def train(args: argparse.Namespace) -> None:
     for name, ratio in result["ratios"].items():
         print(f"{name}: {ratio:.2f} times as fast")
     print(f"load of the machine over the last minute: {result['load']:.1f}")
+
+
+class Elsewhere:
+    """A peer's steps in a process of its own: there its memory is as it is for whoever runs it alone."""
+
+    def __init__(self, size: str, precision: str, threads: int) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=take_steps, args=(theirs, size, precision, threads), daemon=True)
+        self._process.start()
+        theirs.close()  # so that the end of the process is the end of the pipe
+
+    def __enter__(self) -> Elsewhere:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._pipe.close()
+        self._process.join()
+
+    def __call__(self, steps: int) -> float:
+        """Take that many steps, after one that is not counted; their seconds."""
+        self._pipe.send(steps)
+        return self._pipe.recv()
+
+
+def take_steps(pipe: Connection, size: str, precision: str, threads: int) -> None:
+    """Take as many steps of transformers as the pipe says, until it is closed."""
+    torch.set_num_threads(threads)
+    torch.manual_seed(0)
+    sizes = dict(SIZES[size])
+    config = TrainConfig(batch_size=sizes.pop("batch_size"))
+    model = lmzoo.create_model("gpt2", vocab_size=65, **sizes)
+    shape = config.batch_size, model.config.context_length
+    batches = [(torch.randint(65, shape), torch.randint(65, shape)) for _ in range(BATCHES)]
+    work = PlainSteps(transformers_step(model, config, precision), batches, CPU)
+    with contextlib.suppress(EOFError):
+        while True:
+            pipe.send(work(pipe.recv()))
 
 
 def transformers_step(model: lmzoo.LanguageModel, config: TrainConfig, precision: str) -> Step:

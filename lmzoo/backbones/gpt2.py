@@ -12,7 +12,6 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmzoo.config import require_between, require_divides, require_positive
@@ -21,6 +20,7 @@ from lmzoo.layers.linear import Embedding, Linear, make_head
 from lmzoo.layers.norm import LayerNorm
 from lmzoo.layers.stack import Stack
 from lmzoo.model import LanguageModel, ModelConfig, Traits
+from lmzoo.ops.gelu import gelu_tanh
 from lmzoo.registry import register_model
 from lmzoo.state import State
 
@@ -67,7 +67,7 @@ class Block(nn.Module):
         """(B, T, D) and its piece of the state to (B, T, D) and the next piece; None stays None."""
         y_BTD, state = self.attention(self.norm_1(x_BTD), state)
         x_BTD = x_BTD + self.dropout(y_BTD)
-        y_BTD = self.down(F.gelu(self.up(self.norm_2(x_BTD)), approximate="tanh"))
+        y_BTD = self.down(gelu_tanh(self.up(self.norm_2(x_BTD))))
         return x_BTD + self.dropout(y_BTD), state
 
 

@@ -22,6 +22,7 @@ from torch.optim import Optimizer
 from lmzoo.data.batches import BatchStream
 from lmzoo.data.store import TokenSplit, TokenStore
 from lmzoo.model import LanguageModel
+from lmzoo.train.allocator import keep_freed_memory
 from lmzoo.train.checkpoint import TrainingState
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.distributed import ALONE
@@ -35,6 +36,7 @@ PHASES = ("data", "forward", "backward", "clip", "optimizer", "rest")
 NEVER = 1 << 40  # steps until something happens that the bench leaves out: the end, an evaluation, a checkpoint
 
 Step = Callable[[Tensor, Tensor], object]  # trains on one batch: idx_BT, targets_BT
+Work = Callable[[int], float]  # takes so many steps, after one that is not counted, and returns their seconds
 
 
 def wait_for(device: torch.device) -> None:
@@ -117,14 +119,13 @@ class TrainerSteps:
         self._emit(StartEvent("", size, 0, NEVER, tokens, precision, kind, folder, flops))
 
     def __call__(self, steps: int) -> float:
-        """Take that many steps; their seconds."""
-        self._left = steps
+        """Take one step in which it gets caches and memory for itself, and so many more; the seconds of these."""
+        self._left = 1 + steps
         wait_for(self.phases.device)
-        taken = len(self.phases.steps)
         self.phases.start()
         with contextlib.suppress(_Enough):
             self._trainer.train()
-        return sum(sum(step.values()) for step in self.phases.steps[taken:])
+        return sum(sum(step.values()) for step in self.phases.steps[-steps:])
 
     def _emit(self, event: Event) -> None:
         for listener in self._listeners:
@@ -146,19 +147,30 @@ class TrainerSteps:
 class PlainSteps:
     """A step of somebody else, taken on given batches again and again."""
 
-    def __init__(self, step: Step, batches: Sequence[tuple[Tensor, Tensor]], device: torch.device) -> None:
+    def __init__(
+        self,
+        step: Step,
+        batches: Sequence[tuple[Tensor, Tensor]],
+        device: torch.device,
+        *,
+        keep_memory: bool = False,
+    ) -> None:
+        """`keep_memory`: with the allocator set as the trainer sets it."""
         self._step = step
         self._batches: Iterator[tuple[Tensor, Tensor]] = itertools.cycle(batches)
         self._device = device
+        self._allocator = keep_freed_memory if keep_memory else contextlib.nullcontext
 
     def __call__(self, steps: int) -> float:
-        """Take that many steps; their seconds."""
-        wait_for(self._device)
-        began = time.perf_counter()
-        for _ in range(steps):
+        """Take one step in which it gets caches and memory for itself, and so many more; the seconds of these."""
+        with self._allocator():
             self._step(*next(self._batches))
-        wait_for(self._device)
-        return time.perf_counter() - began
+            wait_for(self._device)
+            began = time.perf_counter()
+            for _ in range(steps):
+                self._step(*next(self._batches))
+            wait_for(self._device)
+            return time.perf_counter() - began
 
 
 def bare_step(model: LanguageModel, optimizer: Optimizer, config: TrainConfig, precision: str) -> Step:

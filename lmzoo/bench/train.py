@@ -7,7 +7,7 @@ is one batch. Legend: B batch, T time.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from lmzoo.bench.steps import PHASES, PlainSteps, Step, TrainerSteps, bare_step, batches_of, random_store
+from lmzoo.bench.steps import PHASES, PlainSteps, TrainerSteps, Work, bare_step, batches_of, random_store
 from lmzoo.compare.machine import hardware, versions
 from lmzoo.machine import SQUARE, matrix_rate, peak_resident
 from lmzoo.model import LanguageModel
@@ -40,12 +40,12 @@ def bench_train(
     precisions: Sequence[str] = tuple(PRECISIONS),
     repeats: int = 5,
     block_seconds: float = BLOCK_SECONDS,
-    peers: Mapping[str, Step] | None = None,
+    peers: Mapping[str, Work] | None = None,
 ) -> dict[str, Any]:
     """Training speed of `model` with the recipe `config`, in each of `precisions`, as plain JSON values.
 
-    The steps are the real trainer's, on random tokens; evaluations and checkpoints are left out. `peers` are steps of
-    others on the same batches, timed in the same rounds. For each: milliseconds a step and tokens/s. For ours also
+    The steps are the real trainer's, on random tokens; evaluations and checkpoints are left out. `peers` are the works
+    of others, timed in the same rounds. For each: milliseconds a step and tokens/s. For ours also
     `utilisation`, the FLOPs that the model declares, three times for forward and backward, over the machine's best
     matrix product in that precision; `phases`, the share of a step's time that each phase takes; `trainer_share`, how
     much longer the trainer's step takes than a bare loop's with the same model and batches; `peak_bytes`, weights and
@@ -64,15 +64,14 @@ def bench_train(
             precision: TrainerSteps(model, optimizer, config, precision, store, folder / precision)
             for precision in precisions
         }
-        works: dict[str, Callable[[int], float]] = {}
+        works: dict[str, Work] = {}
         for precision, trainer in trainers.items():
             stack.callback(trainer.close)
             trainer.phases.exact = False
             works[precision] = trainer
             bare = bare_step(model, optimizer, config, precision)
-            works[f"bare loop {precision}"] = PlainSteps(bare, batches, model.device)
-        for peer, step in (peers or {}).items():
-            works[peer] = PlainSteps(step, batches, model.device)
+            works[f"bare loop {precision}"] = PlainSteps(bare, batches, model.device, keep_memory=True)
+        works |= peers or {}
         rates = matrix_rates(model, tokens, precisions)
         seconds = in_blocks(works, repeats, block_seconds)
         again = matrix_rates(model, tokens, precisions)  # the machine may be less busy at the end
@@ -111,11 +110,10 @@ def bench_train(
     }
 
 
-def in_blocks(works: Mapping[str, Callable[[int], float]], repeats: int, seconds: float) -> dict[str, list[float]]:
+def in_blocks(works: Mapping[str, Work], repeats: int, seconds: float) -> dict[str, list[float]]:
     """Seconds of one step of each work, in each of `repeats` rounds in which all take their turn.
 
-    A work takes a number of steps and returns their seconds. Before, each takes two steps to warm up, of which the
-    second says how many make a block of about `seconds`.
+    Before, each takes a few steps to warm up, of which the last says how many make a block of about `seconds`.
     """
     sizes: dict[str, int] = {}
     for name, work in works.items():

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor
 
+from lmzoo.ops.short_attention import is_short, short_attention
+
 
 def naive_attention(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, *, window: int | None = None) -> Tensor:
     """The definition, one query at a time: softmax(q·k / sqrt(K)) over the keys up to the query's own position.
@@ -38,6 +40,8 @@ def causal_attention(
     if T == 1 and not dropout and torch.compiler.is_compiling() and q_BTHK.device.type == "cpu":
         return single_query_attention(q_BTHK, k_BSGK, v_BSGK)
     in_window = window is None or window >= S
+    if not dropout and is_short(q_BTHK, k_BSGK):
+        return short_attention(q_BTHK, k_BSGK, v_BSGK, _causal_mask(T, S, window, q_BTHK.device))
     mask_TS = None
     if T > 1 and not (in_window and T == S):
         mask_TS = _causal_mask(T, S, window, q_BTHK.device)

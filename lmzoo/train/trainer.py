@@ -20,6 +20,7 @@ from lmzoo.data.store import TokenSplit
 from lmzoo.errors import DivergedError
 from lmzoo.losses import IGNORE_INDEX
 from lmzoo.model import LanguageModel
+from lmzoo.train.allocator import keep_freed_memory
 from lmzoo.train.checkpoint import TrainingState, save_checkpoint
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.distributed import Ranks
@@ -72,7 +73,8 @@ class Trainer:
         forward = torch.compile(self.forward) if config.compile else self.forward
         durations: list[float] = []
         self.model.train()
-        with recomputing(self.model, config.gradient_checkpointing), stop_request(self.ranks) as stop:
+        recomputed = recomputing(self.model, config.gradient_checkpointing)
+        with keep_freed_memory(), recomputed, stop_request(self.ranks) as stop:
             if state.step and self._evaluation_due and state.val_step != state.step:
                 self._evaluate(stop, saved_too=True)
                 if state.step == config.steps and state.val_step == state.step:
