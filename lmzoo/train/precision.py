@@ -7,11 +7,10 @@ import torch
 from lmzoo.errors import ConfigError
 from lmzoo.model import LanguageModel
 
-# Measured with gpt2 on two cores that have AMX (docs/log.md): where the product of the mean matrix with the tokens of a
-# forward pass takes at most 1.0e8 FLOPs, bf16 takes 1.2 to 2 times the time of float32 (the casts cost more than the
-# products save); from 3.0e8 on it takes 0.7 to 0.45 times. On two cores with AVX512-BF16 alone bf16 takes 1.7 times at
-# 2.5e7, 1.02 times at 7.5e7, 0.96 times at 2.0e8 (llama: 1.1 times), 0.63 times at 3.6e9.
-WORTHWHILE_FLOPS = 2e8
+# FLOPs of the product of the mean matrix with the tokens of a forward pass. Measured on two cores with AVX512-BF16
+# (docs/log.md): bf16 takes 1.12 times the time of float32 at 6e6, 0.9 times at 2e7, 0.8 times at 7e7, 0.63 times at 2e8
+# (gpt2, llama); an lstm gains from 2e8 on, mamba takes as long either way. Where AMX is, products gain more.
+WORTHWHILE_FLOPS = 5e7
 
 
 def resolve_precision(precision: str, model: LanguageModel, batch_size: int) -> str:

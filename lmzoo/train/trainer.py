@@ -61,6 +61,9 @@ class Trainer:
     ranks: Ranks
     mark: Callable[[str], None] = unmarked
 
+    def __post_init__(self) -> None:
+        self._parameters = list(self.model.parameters())  # looked up once: the walk is felt in a short step
+
     def train(self) -> None:
         """Train from `state` to the last step, with evaluations and checkpoints.
 
@@ -127,7 +130,7 @@ class Trainer:
                 (loss * (share * ranks.world_size)).backward()  # the gradients' mean over the ranks is taken
             step_loss += loss.detach() * share
             self.mark("backward")
-        parameters = [p for p in self.model.parameters() if p.grad is not None]
+        parameters = [p for p in self._parameters if p.grad is not None]
         norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         # A weight that is not finite need not show in the loss: a row that no token met, a logit of minus infinity.
         size = whole(nn.utils.get_total_norm([p.detach() for p in parameters]))
