@@ -22,6 +22,7 @@ UPDATE_RMS = 0.2
 # end between 0.68 and 1.14. They need not be one: training does not notice, and getting there is what costs.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
+DTYPE = torch.bfloat16  # exact enough, but a sum in another order, as on other ranks, can move a number by 2**-8 of it
 
 
 class Muon(AdamW):
@@ -56,12 +57,12 @@ class Muon(AdamW):
 
 
 def orthogonalised(x_NSL: Tensor) -> Tensor:
-    """Each of N matrices (S, L), S <= L, with its singular values moved near one: (N, S, L) bfloat16.
+    """Each of N matrices (S, L), S <= L, with its singular values moved near one: (N, S, L) in `DTYPE`.
 
-    By `ITERATIONS` of Newton and Schulz: products of matrices alone, and bfloat16 is exact enough.
+    By `ITERATIONS` of Newton and Schulz: products of matrices alone.
     """
     a, b, c = COEFFICIENTS
-    x_NSL = x_NSL.bfloat16()
+    x_NSL = x_NSL.to(DTYPE)
     x_NSL = x_NSL / x_NSL.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)  # no singular value is above one
     for _ in range(ITERATIONS):
         gram_NSS = x_NSL @ x_NSL.mT

@@ -11,14 +11,17 @@ import signal
 import sys
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 
 import lmzoo
 from lmzoo.data.batches import BatchStream
+from lmzoo.data.stream_batches import BLOCK_WINDOWS, StreamBatches
 from lmzoo.errors import LmzooError
 from lmzoo.losses import IGNORE_INDEX, auxiliary_loss
+from lmzoo.train import muon
 from lmzoo.train import run as runs
 from lmzoo.train.distributed import process_group
 from lmzoo.train.events import Event, Listener, StepEvent
@@ -84,10 +87,14 @@ def train_all(jobs: list[dict[str, Any]]) -> list[str]:
     ends: list[str] = []
     for job in jobs:
         BatchStream.batch = ragged_batch if job.get("ragged") else PLAIN_BATCH
+        StreamBatches.__init__.__defaults__ = (job.get("block_windows", BLOCK_WINDOWS),)
         try:
             spec = runs.make_spec(job["model"], job["data"], overrides=job["settings"])
             resume, reshard = job.get("resume", False), job.get("reshard", False)
-            runs.train_run(spec, job["out"], resume=resume, reshard=reshard, listeners=[stop_at(job.get("stop_at"))])
+            listeners = [stop_at(job.get("stop_at"))]
+            # In bfloat16 the order of adding up shows, and would hide what else is wrong.
+            with patch.object(muon, "DTYPE", torch.float32 if job.get("unrounded") else muon.DTYPE):
+                runs.train_run(spec, job["out"], resume=resume, reshard=reshard, listeners=listeners)
             ends.append("")
         except Interrupted as stopped:
             ends.append(f"stopped at {stopped.step}")

@@ -22,7 +22,7 @@ from lmzoo import config as configs
 from lmzoo import registry, saving
 from lmzoo.conformance.tiny import subject
 from lmzoo.errors import ConfigError
-from lmzoo.train import launch, parallel
+from lmzoo.train import launch, muon, parallel
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.distributed import ALONE, Ranks
 from lmzoo.train.metrics import read_metrics
@@ -96,6 +96,9 @@ def test_every_family_learns_the_same_on_two_processes(tmp_path: Path, text: Pat
     cases["recomputed"] = {"model": "mamba", "settings": {**tiny_settings("mamba"), "gradient_checkpointing": True}}
     cases["unused"] = {"model": "choosing", "settings": {"context_length": 16, "batch_size": 8}}
     cases["bf16"] = {"model": "gpt2", "settings": {**SMALL, "precision": "bf16"}}
+    by_muon: Job = {"model": "gpt2", "settings": {**SMALL, "optimizer": "muon"}}
+    with_muon = cases | {"muon": {**by_muon, "unrounded": True}, "muon in bf16": by_muon}
+    places = {"one": with_muon, "ddp": with_muon, "fsdp": cases}
 
     def jobs(place: str, **settings: Any) -> list[Job]:
         return [
@@ -105,15 +108,16 @@ def test_every_family_learns_the_same_on_two_processes(tmp_path: Path, text: Pat
                 "out": str(tmp_path / place / name),
                 "settings": {**RECIPE, **case["settings"], **settings},
             }
-            for name, case in cases.items()
+            for name, case in places[place].items()
         ]
 
-    assert train_all(jobs("one")) == [""] * len(cases)
-    assert on_ranks([*jobs("ddp"), *jobs("fsdp", parallel="fsdp")], 2, tmp_path) == [[""] * 2 * len(cases)] * 2
+    assert not any(train_all(jobs("one")))
+    both = [*jobs("ddp"), *jobs("fsdp", parallel="fsdp")]
+    assert on_ranks(both, 2, tmp_path) == [[""] * len(both)] * 2
     apart = {
         f"{place} {name}": difference(tmp_path / place / name, tmp_path / "one" / name)
         for place in ("ddp", "fsdp")
-        for name in cases
+        for name in places[place]
     }
     bf16 = {key: apart.pop(key) for key in list(apart) if key.endswith("bf16")}
     assert {key: value for key, value in apart.items() if value > TOLERANCE} == {}
@@ -128,26 +132,30 @@ def tensors_of_model(run: Path) -> dict[str, torch.Tensor]:
     return saving.tensors_of(saving.load_model(run))
 
 
-def test_resume_on_as_many_processes_is_exact_and_on_others_close(tmp_path: Path, text: Path) -> None:
+def test_resume_on_as_many_processes_is_exact_and_on_others_close(
+    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(muon, "DTYPE", torch.float32)  # as in the other processes: "unrounded"
     common = {**SMALL, **RECIPE, "keep_checkpoints": 4}
     kinds = {
         f"{how}{dropout}": {**common, "parallel": how, "dropout": dropout}
         for how in ("ddp", "fsdp")
         for dropout in (0.0, 0.2)
     }
+    kinds["muon"] = {**common, "optimizer": "muon"}
 
     def jobs(place: str, *names: str, **more: Any) -> list[Job]:
-        plain: Job = {"model": "gpt2", "data": str(text), **more}
+        plain: Job = {"model": "gpt2", "data": str(text), "unrounded": True, **more}
         return [{**plain, "out": str(tmp_path / place / name), "settings": kinds[name]} for name in names]
 
-    close = ("ddp0.0", "fsdp0.0")
-    assert on_ranks(jobs("whole", *kinds), 2, tmp_path) == [[""] * 4] * 2
+    close = ("ddp0.0", "fsdp0.0", "muon")
+    assert on_ranks(jobs("whole", *kinds), 2, tmp_path) == [[""] * len(kinds)] * 2
     for place in ("again", "four", "one"):
         for name in kinds if place == "again" else close:
             copy_until(tmp_path / "whole" / name, tmp_path / place / name, 3)
 
     # As many: to the bit, each rank's own dropout included.
-    assert on_ranks(jobs("again", *kinds, resume=True), 2, tmp_path) == [[""] * 4] * 2
+    assert on_ranks(jobs("again", *kinds, resume=True), 2, tmp_path) == [[""] * len(kinds)] * 2
     for name in kinds:
         ours, theirs = tmp_path / "whole" / name, tmp_path / "again" / name
         assert curve(ours) == curve(theirs)
@@ -167,7 +175,7 @@ def test_resume_on_as_many_processes_is_exact_and_on_others_close(tmp_path: Path
             train_run(spec, run, resume=True)
         assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
         train_run(spec, run, resume=True, reshard=True)
-    assert on_ranks(jobs("four", *close, resume=True, reshard=True), 4, tmp_path) == [[""] * 2] * 4
+    assert on_ranks(jobs("four", *close, resume=True, reshard=True), 4, tmp_path) == [[""] * len(close)] * 4
     for place, world_size in (("one", 1), ("four", 4)):
         for name in close:
             run = tmp_path / place / name

@@ -19,9 +19,13 @@ from lmzoo.train.interrupt import Interrupted
 from lmzoo.train.run import RunSpec, evaluate_run, evaluate_run_positions, load_run, make_spec, train_run
 
 from .conftest import SMALL, TEXT, assert_same, tensors
+from .test_distributed import TOLERANCE, copy_until, curve, difference, on_ranks
 from .test_resume import interrupt_at, losses
 
 MakeSpec = Callable[..., RunSpec]
+
+BLOCK_WINDOWS = 13
+RECIPE = {"steps": 24, "batch_size": 16, "eval_every": 8, "log_every": 1, "warmup_steps": 2}
 
 
 @pytest.fixture
@@ -39,12 +43,11 @@ def dataset(tmp_path: Path) -> Path:
 @pytest.fixture
 def stream_spec(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSpec:
     """A run of 24 steps that ends in the third pass over the data. Blocks are small, so that it crosses many."""
-    monkeypatch.setattr(stream_batches.StreamBatches.__init__, "__defaults__", (13,))
+    monkeypatch.setattr(stream_batches.StreamBatches.__init__, "__defaults__", (BLOCK_WINDOWS,))
 
     def make(data: str | None = None, tokenizer: str | None = None, **settings: object) -> RunSpec:
-        recipe = {"steps": 24, "batch_size": 16, "eval_every": 8, "log_every": 1, "warmup_steps": 2}
         return make_spec(
-            "gpt2", data or f"hf:{dataset}", tokenizer=tokenizer, overrides={**SMALL, **recipe, **settings}
+            "gpt2", data or f"hf:{dataset}", tokenizer=tokenizer, overrides={**SMALL, **RECIPE, **settings}
         )
 
     return make
@@ -72,6 +75,44 @@ def test_interrupted_at_any_step_ends_the_same(
         train_run(spec, run, resume=True)
         assert_same(tensors(run, 24), tensors(tmp_path / "whole", 24))
         assert losses(run) == losses(tmp_path / "whole")
+
+
+def test_two_processes_read_the_stream_as_one_does(tmp_path: Path, stream_spec: MakeSpec, dataset: Path) -> None:
+    """The same loss curve and place in the data; on resume to the bit, and close with another number of processes."""
+    settings = {**SMALL, **RECIPE, "precision": "float32", "checkpoint_every": 5, "keep_checkpoints": 9}
+    spec = stream_spec(**settings)
+    one, two, stopped, more, fewer = (tmp_path / name for name in ("one", "two", "stopped", "more", "fewer"))
+    train_run(spec, one)
+    copy_until(one, more, 10)
+    job = {"model": "gpt2", "data": f"hf:{dataset}", "settings": settings, "block_windows": BLOCK_WINDOWS}
+    jobs = [
+        {**job, "out": str(two)},
+        {**job, "out": str(stopped), "stop_at": 7},
+        {**job, "out": str(stopped), "resume": True},
+        {**job, "out": str(more), "resume": True, "reshard": True},
+    ]
+    assert on_ranks(jobs, 2, tmp_path) == [["", "stopped at 7", "", ""]] * 2
+    copy_until(two, fewer, 10)
+    train_run(spec, fewer, resume=True, reshard=True)
+
+    assert curve(stopped) == curve(two)
+    assert_same(tensors(stopped, 24), tensors(two, 24))
+    for run in (two, more, fewer):
+        assert difference(run, one) <= TOLERANCE
+        assert positions(run) == positions(one)
+    assert positions(one)[24]["epoch"] == 2
+
+
+def positions(run: Path) -> dict[int, dict[str, object]]:
+    """The place in the data that each checkpoint holds, by its step; without what `datasets` read ahead of it."""
+    return {
+        step: {
+            key: value
+            for key, value in json.loads((folder / "training.json").read_text())["position"].items()
+            if key != "library"
+        }
+        for step, folder in saving.checkpoints(run)
+    }
 
 
 def test_a_position_is_needed(tmp_path: Path, stream_spec: MakeSpec) -> None:
