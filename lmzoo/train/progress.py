@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
+# The bar is drawn by a thread of its own, a few milliseconds of Python each time: at rich's usual 10 a second that took
+# some 3 % of a step from a small model on two cores (docs/log.md).
+DRAWN_PER_SECOND = 2
+
 
 class ProgressBar:
     """A listener that shows a bar with time left, loss, speed and utilisation, and a line for each evaluation.
@@ -77,7 +81,8 @@ class ProgressBar:
             bar = BarColumn(None, table_column=Column(ratio=1))  # it alone gives way in a narrow terminal
             left = (TimeRemainingColumn(compact=True), TextColumn("left"))
             columns = (TextColumn("{task.description}"), bar, MofNCompleteColumn(), *left)
-            self._bar = Progress(*columns, TextColumn("{task.fields[text]}"), console=self._console, expand=True)
+            columns = (*columns, TextColumn("{task.fields[text]}"))
+            self._bar = Progress(*columns, console=self._console, expand=True, refresh_per_second=DRAWN_PER_SECOND)
             self._bar.start()
         if self._task is None:
             self._task = self._bar.add_task(what or "", total=total, completed=done, text=text)
