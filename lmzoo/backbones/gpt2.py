@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from lmzoo.config import require_between, require_divides, require_positive
 from lmzoo.layers.attention import Attention, KVCache
+from lmzoo.layers.dropout import Dropout
 from lmzoo.layers.linear import Embedding, Linear, make_head
 from lmzoo.layers.norm import LayerNorm
 from lmzoo.layers.stack import Stack
@@ -55,7 +56,7 @@ class Block(nn.Module):
         self.norm_2 = LayerNorm(d_model, bias=bias)
         self.up = Linear(d_model, 4 * d_model, bias=bias)
         self.down = Linear(4 * d_model, d_model, bias=bias, std=residual_std)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
 
     def empty_state(
         self, batch_size: int, max_len: int, *, device: torch.device | None, dtype: torch.dtype | None
@@ -82,7 +83,7 @@ class GPT2(LanguageModel):
         super().__init__(config)
         self.tokens = Embedding(config.vocab_size, config.d_model)
         self.positions = Embedding(config.context_length, config.d_model)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.blocks = Stack(Block(config) for _ in range(config.n_layers))
         self.norm = LayerNorm(config.d_model, bias=config.bias)
         self.head = make_head(self.tokens, tied=config.tie_embeddings)

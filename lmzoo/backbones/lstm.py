@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmzoo.config import require_between, require_positive
+from lmzoo.layers.dropout import Dropout
 from lmzoo.layers.linear import Embedding, Linear
 from lmzoo.layers.stack import Stack
 from lmzoo.model import LanguageModel, ModelConfig, Traits
@@ -54,7 +55,7 @@ class LSTMLayer(nn.Module):
         self.weight_ih = nn.Parameter(torch.empty(4 * d_model, d_model))
         self.weight_hh = nn.Parameter(torch.empty(4 * d_model, d_model))
         self.bias = nn.Parameter(torch.empty(4 * d_model))
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.init_parameters()
 
     def init_parameters(self, generator: torch.Generator | None = None) -> None:
@@ -93,7 +94,7 @@ class LSTM(LanguageModel):
     def __init__(self, config: LSTMConfig) -> None:
         super().__init__(config)
         self.tokens = Embedding(config.vocab_size, config.d_model, std=1.0)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         self.layers = Stack(LSTMLayer(config.d_model, config.dropout) for _ in range(config.n_layers))
         self.head = Linear(config.d_model, config.vocab_size, std=1 / math.sqrt(config.d_model))
 

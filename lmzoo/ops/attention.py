@@ -40,8 +40,9 @@ def causal_attention(
     if T == 1 and not dropout and torch.compiler.is_compiling() and q_BTHK.device.type == "cpu":
         return single_query_attention(q_BTHK, k_BSGK, v_BSGK)
     in_window = window is None or window >= S
-    if not dropout and is_short(q_BTHK, k_BSGK):
-        return short_attention(q_BTHK, k_BSGK, v_BSGK, _causal_mask(T, S, window, q_BTHK.device))
+    if is_short(q_BTHK, k_BSGK, dropout):
+        mask_TT = _causal_mask(T, S, window, q_BTHK.device)
+        return short_attention(q_BTHK, k_BSGK, v_BSGK, mask_TT, dropout=dropout)
     mask_TS = None
     if T > 1 and not (in_window and T == S):
         mask_TS = _causal_mask(T, S, window, q_BTHK.device)

@@ -15,7 +15,7 @@ from tests.ops.test_attention import make_inputs
 
 @pytest.fixture
 def always_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(attention, "is_short", lambda q, k: True)
+    monkeypatch.setattr(attention, "is_short", lambda *_: True)
     monkeypatch.setattr(short_attention, "ROWS", 3)
 
 
@@ -50,8 +50,28 @@ def test_in_bf16_no_worse_than_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
 
     assert is_short(*inputs[:2])
     ours = off()
-    monkeypatch.setattr(attention, "is_short", lambda q, k: False)
+    monkeypatch.setattr(attention, "is_short", lambda *_: False)
     assert (ours < 1.5 * off()).all()
+
+
+@pytest.mark.usefixtures("always_short")
+def test_with_dropout_gradients_are_those_of_its_values() -> None:
+    """The same weights are dropped in the backward pass; every call here draws the same noise."""
+
+    def attend(*inputs: Tensor) -> Tensor:
+        torch.manual_seed(0)
+        return causal_attention(*inputs, dropout=0.4)
+
+    assert torch.autograd.gradcheck(attend, [x.requires_grad_() for x in make_inputs(4, 4)])
+
+
+@pytest.mark.usefixtures("always_short")
+def test_dropout_drops_weights_and_scales_the_others_up() -> None:
+    q, k, _ = make_inputs(6, 6, dtype=torch.float32)
+    torch.manual_seed(0)
+    y = causal_attention(q, k, torch.ones_like(k), dropout=0.5)
+    assert y[:, 0].unique().tolist() == [0, 2], "the first query has one key: it is dropped, or scaled up"
+    assert 0.5 < y.mean() < 1.5
 
 
 def test_under_autocast_the_scores_stay_exact() -> None:
