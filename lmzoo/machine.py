@@ -73,7 +73,7 @@ def peak_resident(work: Callable[[], object]) -> int | None:
     kept for later is given back before.
     """
     status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-    _trim()
+    give_back_memory()
     try:
         clear.write_text("5")
         before = _kilobytes(status, "VmRSS")
@@ -89,7 +89,7 @@ def _kilobytes(status: Path, name: str) -> int | None:
     return int(values[0]) if values else None
 
 
-def _trim() -> None:
+def give_back_memory() -> None:
     """Give freed memory back to the system, where the C library is one that keeps it and can be asked."""
     import ctypes
     import gc

@@ -10,6 +10,8 @@ import ctypes
 from collections.abc import Generator
 from contextlib import contextmanager
 
+from lmzoo.machine import give_back_memory
+
 # The parameters of mallopt (glibc's malloc.h), and what glibc comes to by itself once large blocks have been freed.
 TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
 _LARGEST_THRESHOLD = 32 << 20  # bytes
@@ -19,8 +21,10 @@ _NEVER = (1 << 31) - 1
 
 @contextmanager
 def keep_freed_memory() -> Generator[None]:
-    """Within the block, what is freed is kept for what is taken next; elsewhere than on glibc nothing is changed."""
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if hasattr(ctypes, "CDLL") else None
+    """Within the block, what is freed is kept for what is taken next, and given back at its end; without glibc
+    nothing is changed.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:
         yield
         return
@@ -31,3 +35,4 @@ def keep_freed_memory() -> Generator[None]:
     finally:
         for parameter, value in _USUAL:
             mallopt(parameter, value)
+        give_back_memory()
