@@ -12,10 +12,10 @@ from contextlib import contextmanager
 
 from lmzoo.machine import give_back_memory
 
-# The parameters of mallopt (glibc's malloc.h), and what glibc comes to by itself once large blocks have been freed.
-TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4
-_LARGEST_THRESHOLD = 32 << 20  # bytes
-_USUAL = ((TRIM_THRESHOLD, 2 * _LARGEST_THRESHOLD), (MMAP_THRESHOLD, _LARGEST_THRESHOLD), (MMAP_MAX, 1 << 16))
+TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of mallopt (glibc's malloc.h)
+# Larger blocks always come from the system and go back to it. This is the most that glibc allows; with none going back,
+# its heap was seen to grow to ten times what was in use.
+LARGEST_KEPT = 32 << 20  # bytes
 _NEVER = (1 << 31) - 1
 
 
@@ -29,10 +29,9 @@ def keep_freed_memory() -> Generator[None]:
         yield
         return
     try:
-        mallopt(MMAP_MAX, 0)
+        mallopt(MMAP_THRESHOLD, LARGEST_KEPT)
         mallopt(TRIM_THRESHOLD, _NEVER)
         yield
     finally:
-        for parameter, value in _USUAL:
-            mallopt(parameter, value)
+        mallopt(TRIM_THRESHOLD, 2 * LARGEST_KEPT)  # what glibc comes to by itself, once a block of that size was freed
         give_back_memory()
