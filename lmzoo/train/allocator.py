@@ -1,7 +1,7 @@
 """Freed memory stays with the process: a step of training frees and takes the same large blocks again and again.
 
 glibc's allocator gives large blocks back to the system, which must then clear every page before it hands them out
-anew: of a step of gpt2 on two cores that took about a twentieth (docs/log.md).
+anew: of a step of gpt2 on two cores that took 2 to 6 % (docs/log.md).
 """
 
 from __future__ import annotations

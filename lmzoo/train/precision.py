@@ -9,7 +9,8 @@ from lmzoo.model import LanguageModel
 
 # FLOPs of the product of the mean matrix with the tokens of a forward pass. Measured on two cores with AVX512-BF16
 # (docs/log.md): bf16 takes 1.12 times the time of float32 at 6e6, 0.9 times at 2e7, 0.8 times at 7e7, 0.63 times at 2e8
-# (gpt2, llama); an lstm gains from 2e8 on, mamba takes as long either way. Where AMX is, products gain more.
+# (gpt2, llama); an lstm gains from 2e8 on, mamba takes as long either way. On two cores with AMX, with torch's
+# attention of then, bf16 was slower up to 1e8; with ours it was not measured there.
 WORTHWHILE_FLOPS = 5e7
 
 

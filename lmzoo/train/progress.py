@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-# The bar is drawn by a thread of its own, a few milliseconds of Python each time: at rich's usual 10 a second that took
-# some 3 % of a step from a small model on two cores (docs/log.md).
+# The bar is drawn by a thread of its own, in Python, beside the steps: rich's usual 10 a second is more than eyes need.
 DRAWN_PER_SECOND = 2
 
 
@@ -79,9 +78,9 @@ class ProgressBar:
 
         if self._bar is None:
             bar = BarColumn(None, table_column=Column(ratio=1))  # it alone gives way in a narrow terminal
+            text_column = TextColumn("{task.fields[text]}")
             left = (TimeRemainingColumn(compact=True), TextColumn("left"))
-            columns = (TextColumn("{task.description}"), bar, MofNCompleteColumn(), *left)
-            columns = (*columns, TextColumn("{task.fields[text]}"))
+            columns = (TextColumn("{task.description}"), bar, MofNCompleteColumn(), *left, text_column)
             self._bar = Progress(*columns, console=self._console, expand=True, refresh_per_second=DRAWN_PER_SECOND)
             self._bar.start()
         if self._task is None:

@@ -40,7 +40,7 @@ def test_gradients_are_those_of_its_values() -> None:
 
 
 def test_in_bf16_no_worse_than_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With scores so large that rounding them to bf16 would show (it is 5 times as far off then)."""
+    """With scores so large that rounding them to bf16 would show (it is several times as far off then)."""
     inputs = [2 * x.bfloat16() for x in make_inputs(32, 32)]
     exact = values_and_gradients(lambda *x: (naive_attention(*x),), [x.double() for x in inputs])
 
