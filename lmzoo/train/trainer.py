@@ -106,6 +106,7 @@ class Trainer:
                 if saving_now or stop.signal_number is not None:
                     state.tokens_per_s = tokens / median(durations[WARM_UP:] or durations)
                     self._save()
+                    stop.look()  # a save takes time, and one that a signal came in is the last
                 self._leave_if_asked(stop)
                 self.mark("evaluation and saving")
 

@@ -17,7 +17,7 @@ import pytest
 from lmzoo import saving
 from lmzoo.errors import CheckpointError
 from lmzoo.train import evaluate
-from lmzoo.train.events import CheckpointEvent, EvalEvent, Event, NoteEvent, StepEvent
+from lmzoo.train.events import CheckpointEvent, EvalEvent, Event, NoteEvent, SavingEvent, StepEvent
 from lmzoo.train.interrupt import Interrupted
 from lmzoo.train.metrics import read_metrics
 from lmzoo.train.run import RunSpec, load_run, train_run
@@ -27,11 +27,11 @@ from .conftest import TEXT, assert_same, tensors
 MakeSpec = Callable[..., RunSpec]
 
 
-def interrupt_at(step: int) -> Callable[[Event], None]:
-    """A listener that sends this process Ctrl-C during `step`."""
+def interrupt_at(step: int, kind: type[StepEvent | SavingEvent] = StepEvent) -> Callable[[Event], None]:
+    """A listener that sends this process Ctrl-C during `step`, or during its save."""
 
     def listen(event: Event) -> None:
-        if isinstance(event, StepEvent) and event.step == step:
+        if isinstance(event, kind) and event.step == step:
             os.kill(os.getpid(), signal.SIGINT)
 
     return listen
@@ -121,6 +121,17 @@ def test_a_signal_ends_an_evaluation(tmp_path: Path, small_spec: MakeSpec, monke
         train_run(spec, run)
     assert seen in (5, 6)
     monkeypatch.setattr(evaluate, "eval_batches", batches)
+    train_run(spec, run, resume=True)
+    train_run(spec, tmp_path / "whole")
+    assert losses(run) == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("step", [4, 12])
+def test_a_signal_during_a_save_ends_the_run_with_it(tmp_path: Path, small_spec: MakeSpec, step: int) -> None:
+    """No other step, and no other save: what is on disk then is all there is."""
+    spec, run = small_spec(checkpoint_every=4), tmp_path / "run"
+    with pytest.raises(Interrupted, match=f"stopped after step {step}"):
+        train_run(spec, run, listeners=[interrupt_at(step, SavingEvent)])
     train_run(spec, run, resume=True)
     train_run(spec, tmp_path / "whole")
     assert losses(run) == losses(tmp_path / "whole")
