@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -132,14 +132,13 @@ class Trainer:
             step_loss += loss.detach() * share
             self.mark("backward")
         parameters = [p for p in self._parameters if p.grad is not None]
-        norm = whole(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
         # A weight that is not finite need not show in the loss: a row that no token met, a logit of minus infinity.
-        size = whole(nn.utils.get_total_norm([p.detach() for p in parameters]))
+        norm, size = whole(_total_norms([p.grad for p in parameters if p.grad is not None], parameters))
         step_loss = ranks.add_up(step_loss)
         numbers = torch.stack((step_loss, norm, size)).tolist()  # the one time in a step that a GPU is waited for
         self._require_finite(*numbers)
         loss_now, norm_now, _ = numbers
-        if config.grad_clip:
+        if 0 < config.grad_clip < norm_now:  # else clipping would take its time to multiply by one
             nn.utils.clip_grads_with_norm_(parameters, config.grad_clip, norm)
         self.mark("clip")
         for group in self.optimizer.param_groups:
@@ -209,3 +208,10 @@ class Trainer:
     def _leave_if_asked(self, stop: StopRequest) -> None:
         if stop.signal_number is not None:
             raise Interrupted(self.state.step, saving.checkpoint_path(self.run, self.state.step), stop.signal_number)
+
+
+@torch.no_grad()
+def _total_norms(*of: Sequence[Tensor]) -> Tensor:
+    """The norm of each list of tensors, all of one length, as if each were one vector: in one call, for it is felt."""
+    norms = torch._foreach_norm([tensor for tensors in of for tensor in tensors])
+    return torch.linalg.vector_norm(torch.stack(norms).view(len(of), -1), dim=1)
