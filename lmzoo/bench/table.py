@@ -27,7 +27,7 @@ def train_tables(target: str, result: Mapping[str, Any]) -> Group:
         f"best matrix product here: {rates}",
         f'precision = "auto" is {result["auto"]} here',
         _speeds(result["results"]),
-        "overhead: over a bare loop with the same model and batches",
+        "overhead: over a bare loop with the same model and batches, ± its standard error",
         "where the time of a step goes:",
         _phases(ours),
     )
@@ -60,9 +60,13 @@ def _speeds(entries: Sequence[Mapping[str, Any]]) -> Table:
         if "phases" in entry:
             peak = entry["peak_bytes"]
             cells += [f"{entry['utilisation']:.1%}", numbers.MISSING if peak is None else numbers.size(peak)]
-            cells += [f"{entry['trainer_share']:+.1%}"]
+            cells += [_share(entry["trainer_share"], entry["trainer_share_error"])]
         table.add_row(*cells)
     return table
+
+
+def _share(share: float, error: float | None) -> str:
+    return f"{share:+.1%}" if error is None else f"{share * 100:+.1f} ± {error:.1%}"
 
 
 def _phases(entries: Sequence[Mapping[str, Any]]) -> Table:

@@ -6,12 +6,13 @@ is one batch. Legend: B batch, T time.
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from statistics import median
+from statistics import median, quantiles
 from typing import Any
 
 import torch
@@ -48,8 +49,9 @@ def bench_train(
     of others, timed in the same rounds. For each: milliseconds a step and tokens/s. For ours also
     `utilisation`, the FLOPs that the model declares, three times for forward and backward, over the machine's best
     matrix product in that precision; `phases`, the share of a step's time that each phase takes; `trainer_share`, how
-    much longer the trainer's step takes than a bare loop's with the same model and batches; `peak_bytes`, weights and
-    optimizer and all that a step allocates on top. The model's weights are changed.
+    much longer the trainer's step takes than a bare loop's with the same model and batches, with its standard error
+    `trainer_share_error`, None below four repeats; `peak_bytes`, weights and optimizer and all that a step allocates on
+    top. The model's weights are changed.
     """
     recompute = config.gradient_checkpointing
     config = replace(config, grad_accumulation=1, gradient_checkpointing=False)  # on for all, not for the trainer alone
@@ -81,6 +83,7 @@ def bench_train(
         for precision, trainer in trainers.items():
             spent = median(seconds[precision])
             pairs = zip(seconds[precision], seconds[f"bare loop {precision}"], strict=True)
+            ratios = [ours / bare for ours, bare in pairs]
             results.append(
                 {
                     "name": precision,
@@ -88,7 +91,8 @@ def bench_train(
                     "flops_per_s": flops / spent,
                     "utilisation": flops / spent / rates[precision],
                     "phases": phase_shares(trainer),
-                    "trainer_share": median(ours / bare for ours, bare in pairs) - 1,
+                    "trainer_share": median(ratios) - 1,
+                    "trainer_share_error": median_error(ratios),
                     "peak_bytes": peak_bytes(model, optimizer, trainer),
                 }
             )
@@ -113,15 +117,16 @@ def bench_train(
 def in_blocks(works: Mapping[str, Work], repeats: int, seconds: float) -> dict[str, list[float]]:
     """Seconds of one step of each work, in each of `repeats` rounds in which all take their turn.
 
-    Before, each takes a few steps to warm up, of which the last says how many make a block of about `seconds`.
+    Every second round goes backwards, so that none always follows the same other. Before them, each takes a few steps to
+    warm up, of which the last says how many make a block of about `seconds`.
     """
     sizes: dict[str, int] = {}
     for name, work in works.items():
         work(1)
         sizes[name] = max(1, min(MOST_STEPS, round(seconds / work(1))))
     spent: dict[str, list[float]] = {name: [] for name in works}
-    for _ in range(repeats):
-        for name, work in works.items():
+    for number in range(repeats):
+        for name, work in list(works.items())[:: -1 if number % 2 else 1]:
             spent[name].append(work(sizes[name]) / sizes[name])
     return spent
 
@@ -146,6 +151,15 @@ def phase_shares(trainer: TrainerSteps) -> dict[str, float]:
     steps = trainer.phases.steps[2:]
     total = sum(sum(step.values()) for step in steps)
     return {phase: sum(step[phase] for step in steps) / total for phase in PHASES}
+
+
+def median_error(values: Sequence[float]) -> float | None:
+    """The standard error of a median, from the quartiles, which a few disturbed values do not move; None for few."""
+    if len(values) < 4:
+        return None
+    low, _, high = quantiles(values)
+    deviation = (high - low) / 1.349  # were the values normal
+    return 1.253 * deviation / math.sqrt(len(values))
 
 
 def speed(seconds: float, tokens: int) -> dict[str, float]:

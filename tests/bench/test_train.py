@@ -18,7 +18,7 @@ from lmzoo.bench import bench_train
 from lmzoo.bench import train as training
 from lmzoo.bench.steps import PHASES, TrainerSteps, random_store
 from lmzoo.bench.table import train_tables
-from lmzoo.bench.train import in_blocks
+from lmzoo.bench.train import in_blocks, median_error
 from lmzoo.cli import cli
 from lmzoo.machine import matrix_rate
 from lmzoo.model import LanguageModel
@@ -110,8 +110,16 @@ def test_works_take_turns_in_blocks_of_one_length() -> None:
         return take
 
     spent = in_blocks({"a": work("a", 0.01), "b": work("b", 0.5)}, repeats=2, seconds=0.1)
-    assert calls == [("a", 1)] * 2 + [("b", 1)] * 2 + [("a", 10), ("b", 1)] * 2
+    assert calls == [("a", 1)] * 2 + [("b", 1)] * 2 + [("a", 10), ("b", 1), ("b", 1), ("a", 10)]
     assert spent == {"a": pytest.approx([0.01] * 2), "b": [0.5] * 2}
+
+
+def test_the_error_of_a_median_is_what_many_medians_spread_by() -> None:
+    samples = torch.randn(2000, 31, generator=torch.Generator().manual_seed(1)) * 0.05 + 1.02
+    spread = samples.median(dim=1).values.std().item()
+    errors = [median_error(sample) for sample in samples.tolist()]
+    assert sum(error for error in errors if error is not None) / 2000 == pytest.approx(spread, rel=0.1)
+    assert median_error([1.0, 1.1, 0.9]) is None, "three values say nothing of it"
 
 
 def test_the_machines_best_is_looked_for_in_the_models_own_shape(
