@@ -66,7 +66,7 @@ def _speeds(entries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _share(share: float, error: float | None) -> str:
-    return f"{share:+.1%}" if error is None else f"{share * 100:+.1f} ± {error:.1%}"
+    return f"{share:+.1%}" if error is None else f"{share * 100:+.1f} ±{error:.1%}"
 
 
 def _phases(entries: Sequence[Mapping[str, Any]]) -> Table:

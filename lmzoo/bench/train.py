@@ -117,7 +117,7 @@ def bench_train(
 def in_blocks(works: Mapping[str, Work], repeats: int, seconds: float) -> dict[str, list[float]]:
     """Seconds of one step of each work, in each of `repeats` rounds in which all take their turn.
 
-    Every second round goes backwards, so that none always follows the same other. Before them, each takes a few steps to
+    Every second round goes backwards, so that none always follows the same other. Before, each takes a few steps to
     warm up, of which the last says how many make a block of about `seconds`.
     """
     sizes: dict[str, int] = {}

@@ -16,6 +16,8 @@ from lmzoo.errors import DataError
 # The target that a loss leaves out; the same number as losses.IGNORE_INDEX, which this room may not import.
 _IGNORE_INDEX = -100
 
+TOKENS_AT_ONCE = 1 << 14  # of training batches that are cut together
+
 
 class Batches(Protocol):
     """Where training batches come from. A trainer asks for the steps in their order, from any one on."""
@@ -68,20 +70,32 @@ class BatchStream:
         # The offset may take up all the room that is left, so that the last token of the text is seen like the others.
         self._max_offset = tokens.size - 1 - self.windows_per_epoch * context_length
         self._reach = np.arange(context_length + 1)
+        # Some batches are cut at once: numpy's code is out of the caches again after a step, which costs more than it.
+        self._at_once = max(1, TOKENS_AT_ONCE // (batch_size * context_length))
+        self._turn = -1
+        self._cut = (torch.empty(0), torch.empty(0))
         self._epoch = -1
         self._starts = np.empty(0, dtype=np.int64)
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(idx_BT, targets_BT) of a step (0, 1, ...): int64, targets shifted by one."""
-        first = step * self._batch_size
+        turn, number = divmod(step, self._at_once)
+        if turn != self._turn:
+            rows = self._at_once * self._batch_size
+            self._turn, self._cut = turn, to_tensors(self._windows(turn * rows, rows))
+        rows_here = slice(number * self._batch_size, (number + 1) * self._batch_size)
+        return self._cut[0][rows_here], self._cut[1][rows_here]
+
+    def _windows(self, first: int, count: int) -> np.ndarray:
+        """(count, T + 1): the windows from number `first` of all epochs on."""
         starts: list[np.ndarray] = []
-        left = self._batch_size
+        left = count
         while left:
-            epoch, at = divmod(first + self._batch_size - left, self.windows_per_epoch)
+            epoch, at = divmod(first + count - left, self.windows_per_epoch)
             starts.append(self._epoch_starts(epoch)[at : at + left])
             left -= len(starts[-1])
         start_B = starts[0] if len(starts) == 1 else np.concatenate(starts)
-        return to_tensors(self._tokens[start_B[:, None] + self._reach])
+        return self._tokens[start_B[:, None] + self._reach]
 
     def position(self, step: int) -> None:
         """Nothing: the step says it all."""
