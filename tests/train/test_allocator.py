@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from statistics import median
 
 # In a process whose memory nobody has used before.
 CODE = """
@@ -24,13 +25,13 @@ def cleared():
 
 cleared()
 with keep_freed_memory():
-    inside = [cleared() for _ in range(4)]
-print(json.dumps([inside[-1], cleared()]))
+    inside = [cleared() for _ in range(12)]
+print(json.dumps([inside, cleared()]))
 """
 
 
 def test_freed_memory_is_kept_and_later_given_back() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     inside, after = json.loads(done.stdout)
-    assert inside < 100
+    assert median(inside[4:]) < 100, "all but the rare step in which the heap, cut up as it is, grows by a piece"
     assert after > 10_000, "given back: the system clears them again"
