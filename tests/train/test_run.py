@@ -228,3 +228,19 @@ def test_preset_with_its_own_vocabulary(tmp_path: Path, text: Path) -> None:
     spec = make_spec("bigram.tiny", str(text), tokenizer="byte", overrides={"steps": 2, "batch_size": 2})
     train_run(spec, tmp_path / "run")
     assert load_run(tmp_path / "run").model.config.vocab_size == 256
+
+
+def test_a_gradient_longer_than_grad_clip_is_shortened_to_it(tmp_path: Path, small_spec: MakeSpec) -> None:
+    """Seen in the optimizer's first moments after one step, which are a tenth of the gradient that it got."""
+
+    def moments(clip: float) -> torch.Tensor:
+        run = tmp_path / str(clip)
+        train_run(small_spec(steps=1, warmup_steps=0, grad_clip=clip), run)
+        found = [value for name, value in sorted(tensors(run, 1).items()) if name.endswith("exp_avg")]
+        return torch.cat([value.flatten() for value in found])
+
+    whole = moments(0.0)
+    norm = next(line["grad_norm"] for line in read_metrics(tmp_path / "0.0") if line["split"] == "train")
+    assert whole.norm().item() == pytest.approx(norm / 10, rel=1e-4)
+    assert torch.equal(moments(1.5 * norm), whole)
+    torch.testing.assert_close(moments(norm / 4), whole / 4, rtol=1e-4, atol=0)
