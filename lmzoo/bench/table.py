@@ -66,7 +66,10 @@ def _speeds(entries: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _share(share: float, error: float | None) -> str:
-    return f"{share:+.1%}" if error is None else f"{share * 100:+.1f} ±{error:.1%}"
+    if error is None:
+        return f"{share:+.1%}"
+    digits = 1 if max(abs(share), error) < 0.0995 else 0  # no wider than the table has room for
+    return f"{share * 100:+.{digits}f} ±{error:.{digits}%}"
 
 
 def _phases(entries: Sequence[Mapping[str, Any]]) -> Table:

@@ -145,9 +145,20 @@ def test_command_and_tables(model: LanguageModel) -> None:
     assert (result["target"], result["batch_size"], result["context_length"]) == ("gpt2.tiny", 2, 8)
     result["results"].append({"name": "transformers float32", "ms_per_step": 1.0, "tokens_per_s": 16.0})
     result["matrix_flops_per_s"]["bf16"] = result["matrix_flops_per_s"]["float32"] = 123.4e9
+    result["results"][0] |= {"trainer_share": 0.1234, "trainer_share_error": 0.2345}
+    result["results"][1] |= {"trainer_share": -0.0991, "trainer_share_error": 0.0989}
     output = io.StringIO()
     Console(file=output, width=80).print(train_tables("gpt2.tiny", result))
     text = output.getvalue()
     assert max(map(len, text.splitlines())) <= 80
-    for word in ("gpt2.tiny", "2 x 8 tokens a step", "utilisation", "optimizer", "transformers float32", "memory"):
+    for word in (
+        "gpt2.tiny",
+        "2 x 8 tokens a step",
+        "utilisation",
+        "optimizer",
+        "transformers float32",
+        "memory",
+        "+12 ±23%",
+        "-9.9 ±9.9%",
+    ):
         assert word in text
