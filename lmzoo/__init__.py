@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from lmzoo.registry import list_models as list_models
     from lmzoo.registry import register_model as register_model
     from lmzoo.sampling import SamplingConfig as SamplingConfig
-    from lmzoo.saving import load_model as load_model
+    from lmzoo.storage.models import load_model as load_model
 
 _HOMES = {
     "IGNORE_INDEX": "losses",
@@ -41,7 +41,7 @@ _HOMES = {
     "check_model": "conformance",
     "create_model": "registry",
     "list_models": "registry",
-    "load_model": "saving",
+    "load_model": "storage.models",
     "load_tokenizer": "data.tokenizers",
     "register_model": "registry",
     "state": "",

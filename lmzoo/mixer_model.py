@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from lmzoo.config import require_positive
+from lmzoo.configs import require_positive
 from lmzoo.layers.gated_mlp import SwiGLU
 from lmzoo.layers.linear import Embedding, make_head
 from lmzoo.layers.norm import RMSNorm

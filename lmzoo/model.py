@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from lmzoo import losses
-from lmzoo.config import require_positive
+from lmzoo.configs import require_positive
 from lmzoo.errors import InputError
 from lmzoo.flops import flops_per_token
 from lmzoo.state import State, TimeBuffer, nbytes
@@ -321,9 +321,9 @@ class LanguageModel(nn.Module, ABC):
     @final
     def save(self, path: str | Path) -> None:
         """Write the folder `path` with `model.safetensors`, `config.json`, a manifest; `lmzoo.load_model` reads it."""
-        from lmzoo import saving
+        from lmzoo.storage import models
 
-        saving.save_model(self, path)
+        models.save_model(self, path)
 
     @property
     def device(self) -> torch.device:

@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lmzoo import config as configs
+from lmzoo import configs
 from lmzoo.errors import ConfigError, UnknownModelError
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmzoo.config import require
+from lmzoo.configs import require
 from lmzoo.errors import InputError
 from lmzoo.randomness import row_seeds, uniforms
 

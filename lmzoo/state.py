@@ -17,8 +17,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lmzoo import commit, tensorfile
 from lmzoo.errors import CheckpointError
+from lmzoo.storage import atomic, safetensors
 
 State = Any  # a tree as described above; what is inside is the business of the layer that made it
 
@@ -155,7 +155,7 @@ def save(path: str | Path, state: State) -> None:
     """
     kept: dict[str, Tensor] = {}
     header = {"format": FORMAT, "structure": json.dumps(_described(state, kept))}
-    commit.write_file(Path(path), tensorfile.chunks(kept, header))
+    atomic.write_file(Path(path), safetensors.chunks(kept, header))
 
 
 def _described(state: State, kept: dict[str, Tensor]) -> dict[str, Any]:

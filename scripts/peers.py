@@ -22,7 +22,7 @@ import lmzoo
 from lmzoo.bench.steps import PlainSteps, Step
 from lmzoo.bench.table import train_tables
 from lmzoo.bench.train import BATCHES, bench_train, in_blocks
-from lmzoo.machine import peak_resident
+from lmzoo.hardware import peak_resident
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.precision import autocast
 

@@ -1,12 +1,17 @@
-"""What every test gets: one thread, so that results do not depend on the machine, and a cache folder of its own."""
+"""Fixtures for all tests: one thread, a cache folder of their own, a small text, and specs of short runs on it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+
+from lmzoo.runs.run import RunSpec, make_spec
+from tests.helpers import SMALL, TEXT
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when a library of Hugging Face is imported: a test needs no network
 torch.set_num_threads(1)
@@ -19,3 +24,23 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     monkeypatch.setenv("LMZOO_CACHE", str(folder))
     monkeypatch.setenv("HF_DATASETS_CACHE", str(folder / "hf"))  # where `datasets` keeps its lock files
     return folder
+
+
+@pytest.fixture(scope="session")
+def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file of about 20,000 characters."""
+    path = tmp_path_factory.mktemp("text") / "cats.txt"
+    path.write_text(TEXT, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def small_spec(text: Path) -> Callable[..., RunSpec]:
+    """A spec of a small gpt2, or of another model, with given settings."""
+
+    def make(model: str = "gpt2", **settings: Any) -> RunSpec:
+        shape = SMALL if model == "gpt2" else {"context_length": 16}
+        recipe = {"steps": 12, "batch_size": 4, "eval_every": 4, "log_every": 1, "warmup_steps": 2}
+        return make_spec(model, str(text), overrides={**shape, **recipe, **settings})
+
+    return make

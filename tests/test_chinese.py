@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from lmzoo.generation import generate_text
+from lmzoo.runs.run import load_run, train_run
+from lmzoo.runs.spec import make_spec
 from lmzoo.sampling import SamplingConfig
-from lmzoo.train.run import load_run, train_run
-from lmzoo.train.spec import make_spec
 
 TEXT = (
     "清晨，小镇的石板路还带着夜里的雨水。卖豆浆的老人推开木门，热气从锅里升起来，把灯光染成了乳白色。"

@@ -285,7 +285,7 @@ def test_a_run_is_never_overwritten_or_mixed(lmzoo: Command, run: Path, text: Pa
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
-@pytest.mark.filterwarnings("always::lmzoo.saving.DamagedCheckpointWarning")
+@pytest.mark.filterwarnings("always::lmzoo.storage.checkpoints.DamagedCheckpointWarning")
 def test_a_damaged_checkpoint_is_refused(lmzoo: Command, run: Path) -> None:
     older, newest = sorted(run.glob("checkpoints/*/model.safetensors"))[-2:]
     whole = newest.read_bytes()

@@ -16,8 +16,8 @@ from click.testing import CliRunner
 
 import lmzoo
 from lmzoo import cli, registry
-from lmzoo.config import parse_overrides
-from lmzoo.train.spec import apply_settings
+from lmzoo.configs import parse_overrides
+from lmzoo.runs.spec import apply_settings
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]

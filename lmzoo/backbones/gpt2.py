@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lmzoo.config import require_between, require_divides, require_positive
+from lmzoo.configs import require_between, require_divides, require_positive
 from lmzoo.layers.attention import Attention, KVCache
 from lmzoo.layers.dropout import Dropout
 from lmzoo.layers.linear import Embedding, Linear, make_head

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from lmzoo.config import require, require_divides, require_positive
+from lmzoo.configs import require, require_divides, require_positive
 from lmzoo.layers.attention import Attention, KVCache
 from lmzoo.layers.gated_mlp import SwiGLU
 from lmzoo.layers.linear import Embedding, make_head

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lmzoo.config import require_between, require_positive
+from lmzoo.configs import require_between, require_positive
 from lmzoo.layers.dropout import Dropout
 from lmzoo.layers.linear import Embedding, Linear
 from lmzoo.layers.stack import Stack

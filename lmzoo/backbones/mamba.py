@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lmzoo.config import require_positive
+from lmzoo.configs import require_positive
 from lmzoo.layers.linear import Embedding, make_head
 from lmzoo.layers.norm import RMSNorm
 from lmzoo.layers.stack import Stack

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lmzoo.config import require_positive
+from lmzoo.configs import require_positive
 from lmzoo.layers.linear import Embedding, Linear
 from lmzoo.model import LanguageModel, ModelConfig, Traits
 from lmzoo.registry import register_model

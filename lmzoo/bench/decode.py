@@ -14,11 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmzoo.bench.timing import interleaved
-from lmzoo.compare.machine import hardware, versions
 from lmzoo.generation.choice import Choice
+from lmzoo.hardware import hardware, interleaved, read_bandwidth, versions
 from lmzoo.inference import FORMS, decoding_copy, weight_bytes_per_token
-from lmzoo.machine import read_bandwidth
 from lmzoo.model import LanguageModel
 from lmzoo.randomness import row_seeds, uniforms
 from lmzoo.sampling import SamplingConfig

@@ -9,9 +9,8 @@ from typing import Any
 import torch
 
 from lmzoo.bench.train import PRECISIONS
-from lmzoo.compare.machine import hardware, versions
+from lmzoo.hardware import hardware, peak_resident, timed, versions
 from lmzoo.losses import chunked_cross_entropy, cross_entropy
-from lmzoo.machine import peak_resident, timed
 from lmzoo.train.precision import autocast
 
 CPU = torch.device("cpu")

@@ -21,13 +21,13 @@ from torch.optim import Optimizer
 
 from lmzoo.data.batches import BatchStream
 from lmzoo.data.store import TokenSplit, TokenStore
+from lmzoo.distributed.ranks import ALONE
 from lmzoo.model import LanguageModel
-from lmzoo.train.allocator import keep_freed_memory
+from lmzoo.runs.metrics import MetricsWriter
 from lmzoo.train.checkpoint import TrainingState
 from lmzoo.train.config import TrainConfig
-from lmzoo.train.distributed import ALONE
 from lmzoo.train.events import EndEvent, Event, Listener, StartEvent, StepEvent
-from lmzoo.train.metrics import MetricsWriter
+from lmzoo.train.malloc import keep_freed_memory
 from lmzoo.train.precision import autocast
 from lmzoo.train.progress import ProgressBar
 from lmzoo.train.trainer import Trainer

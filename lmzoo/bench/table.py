@@ -10,16 +10,16 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from lmzoo import humanize
 from lmzoo.bench.steps import PHASES
-from lmzoo.compare import numbers
 
 
 def train_tables(target: str, result: Mapping[str, Any]) -> Group:
     """The result of `bench_train` (of the model `target`): how fast, and where the time goes."""
     ours = [entry for entry in result["results"] if "phases" in entry]
-    params = f"{numbers.count(result['params'])} parameters"
+    params = f"{humanize.count(result['params'])} parameters"
     windows = f"{result['batch_size']} x {result['context_length']} tokens a step"
-    rates = ", ".join(f"{name} {numbers.count(rate)}FLOP/s" for name, rate in result["matrix_flops_per_s"].items())
+    rates = ", ".join(f"{name} {humanize.count(rate)}FLOP/s" for name, rate in result["matrix_flops_per_s"].items())
     threads = f", {result['machine']['threads']} threads"
     options = "".join(f", {name}" for name in ("compile", "gradient_checkpointing") if result[name])
     return Group(
@@ -43,11 +43,11 @@ def loss_table(result: Mapping[str, Any]) -> Group:
                 f"{precision} {name}",
                 f"{seconds:.2f}",
                 "",
-                numbers.MISSING if peak is None else numbers.size(peak),
+                humanize.MISSING if peak is None else humanize.size(peak),
             ]
             if name == "chunked":
                 cells[2] = f"{found['time_ratio']:.2f}"
-                cells += [numbers.MISSING if ratio is None else f"{ratio:.2f}"]
+                cells += [humanize.MISSING if ratio is None else f"{ratio:.2f}"]
             table.add_row(*cells)
     sizes = f"{result['vocab_size']:,} tokens, {result['tokens']:,} positions, {result['d_model']} wide"
     return Group(f"loss of {sizes}, {result['machine']['threads']} threads, forward and backward", table)
@@ -59,7 +59,7 @@ def _speeds(entries: Sequence[Mapping[str, Any]]) -> Table:
         cells = [entry["name"], f"{entry['ms_per_step']:,.1f}", f"{entry['tokens_per_s']:,.0f}"]
         if "phases" in entry:
             peak = entry["peak_bytes"]
-            cells += [f"{entry['utilisation']:.1%}", numbers.MISSING if peak is None else numbers.size(peak)]
+            cells += [f"{entry['utilisation']:.1%}", humanize.MISSING if peak is None else humanize.size(peak)]
             cells += [_share(entry["trainer_share"], entry["trainer_share_error"])]
         table.add_row(*cells)
     return table

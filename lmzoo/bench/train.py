@@ -18,13 +18,12 @@ from typing import Any
 import torch
 
 from lmzoo.bench.steps import PHASES, PlainSteps, TrainerSteps, Work, bare_step, batches_of, random_store
-from lmzoo.compare.machine import hardware, versions
-from lmzoo.machine import SQUARE, matrix_rate, peak_resident
+from lmzoo.hardware import SQUARE, hardware, matrix_rate, peak_resident, versions
 from lmzoo.model import LanguageModel
+from lmzoo.train.activation_checkpointing import recomputing
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.optimizer import make_optimizer
 from lmzoo.train.precision import resolve_precision
-from lmzoo.train.recompute import recomputing
 
 SCHEMA = 1
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}

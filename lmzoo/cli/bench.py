@@ -7,8 +7,7 @@ import json
 import click
 
 import lmzoo
-from lmzoo import config as configs
-from lmzoo import registry
+from lmzoo import configs, registry
 from lmzoo.cli.group import cli, plugin_option, set_option
 from lmzoo.errors import InputError
 
@@ -104,8 +103,8 @@ def train(
 
     from lmzoo.bench.table import train_tables
     from lmzoo.bench.train import bench_train
+    from lmzoo.runs.spec import apply_settings
     from lmzoo.train.config import TrainConfig
-    from lmzoo.train.spec import apply_settings
 
     torch.set_num_threads(threads)
     _, preset = registry.split_name(target)

@@ -8,8 +8,7 @@ import sys
 import click
 
 import lmzoo
-from lmzoo import config as configs
-from lmzoo import registry
+from lmzoo import configs, registry
 from lmzoo.cli.group import cli, plugin_option
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lmzoo import config as configs
+from lmzoo import configs
 from lmzoo.cli.group import cli, plugin_option, set_option
 from lmzoo.errors import ConfigError
 
@@ -59,12 +59,12 @@ def train(
     lmzoo train gpt2.1m --nproc 2 --set parallel=fsdp        or torchrun --nproc-per-node 2 -m lmzoo train ...
     """
     from lmzoo.conformance import ranking_problem
-    from lmzoo.train.distributed import told_once
+    from lmzoo.distributed.launch import launch
+    from lmzoo.distributed.ranks import told_once
+    from lmzoo.runs.run import make_spec, train_run
     from lmzoo.train.events import Event, NoteEvent, StartEvent
-    from lmzoo.train.launch import launch
     from lmzoo.train.loggers import make_logger
     from lmzoo.train.progress import ProgressBar
-    from lmzoo.train.run import make_spec, train_run
 
     def warn_if_wrong(event: Event) -> None:
         if isinstance(event, StartEvent) and (problem := ranking_problem(name)):
@@ -139,8 +139,8 @@ def sample(
 
     from lmzoo.generation import generate_text, generate_texts
     from lmzoo.inference import decoding_copy
+    from lmzoo.runs.run import load_run
     from lmzoo.sampling import SamplingConfig
-    from lmzoo.train.run import load_run
 
     sampling = SamplingConfig(**settings)
     if compiled and weights is None:
@@ -169,7 +169,7 @@ def sample(
 def _draft(name: str, tokenizer: Tokenizer) -> Draft:
     """The draft of `lmzoo sample`: the model of a run with the same tokenizer, or what the prompt says."""
     from lmzoo.generation import PromptLookup
-    from lmzoo.train.run import load_run
+    from lmzoo.runs.run import load_run
 
     if name == "lookup":
         return PromptLookup(tokenizer.vocab_size)
@@ -196,7 +196,7 @@ def eval_command(run: Path, data: str | None, by_position: bool, length: int | N
     """
     from dataclasses import asdict
 
-    from lmzoo.train.run import evaluate_run, evaluate_run_positions
+    from lmzoo.runs.run import evaluate_run, evaluate_run_positions
 
     positions = evaluate_run_positions(run, data, length) if by_position or length else []
     result = evaluate_run(run, data)

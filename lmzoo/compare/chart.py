@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
-from lmzoo.compare import numbers
+from lmzoo import humanize
 
 N_COLOURS = 8
 _LINE_HEIGHT = 17.0  # between two names, in pixels
@@ -63,7 +63,7 @@ def loss_chart(lines: Sequence[Line], references: Sequence[tuple[str, float]], *
         )
     for tick in ticks(0.0, x_max, max(2, int((right - left) / 90))):
         parts.append(f'<line class="mark" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{bottom}" y2="{bottom + 5}"/>')
-        label = numbers.count(tick, digits=len(f"{tick:.3g}".replace(".", "").split("e")[0].rstrip("0")) or 1)
+        label = humanize.count(tick, digits=len(f"{tick:.3g}".replace(".", "").split("e")[0].rstrip("0")) or 1)
         parts.append(f'<text class="tick" x="{x(tick):.1f}" y="{bottom + 18}" text-anchor="middle">{label}</text>')
     parts.append(f'<line class="axis" x1="{left}" x2="{right:.1f}" y1="{bottom}" y2="{bottom}"/>')
     middle = (left + right) / 2

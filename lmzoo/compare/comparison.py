@@ -14,9 +14,8 @@ from typing import Any
 
 import torch
 
-from lmzoo import commit, registry
-from lmzoo import config as configs
-from lmzoo.compare.machine import decode_length, decode_tokens_per_s, hardware, versions
+from lmzoo import configs, registry
+from lmzoo.compare.decode_speed import decode_length, decode_tokens_per_s
 from lmzoo.compare.ngram import MAX_ORDER, NGram, bigram_limits
 from lmzoo.compare.plan import RUNS, check_directory, make_specs
 from lmzoo.compare.report import html
@@ -27,12 +26,14 @@ from lmzoo.data.corpora import load_corpus
 from lmzoo.data.store import TokenSplit, TokenStore, require_length
 from lmzoo.data.tokenizers import Tokenizer
 from lmzoo.errors import DivergedError
+from lmzoo.hardware import hardware, versions
 from lmzoo.model import LanguageModel
+from lmzoo.runs.inputs import new_tokenizer, tokenised
+from lmzoo.runs.metrics import read_metrics
+from lmzoo.runs.run import load_run, train_run
+from lmzoo.runs.spec import RunSpec
+from lmzoo.storage import atomic
 from lmzoo.train.events import EndEvent, Event, Listener, NoteEvent
-from lmzoo.train.metrics import read_metrics
-from lmzoo.train.run import load_run, train_run
-from lmzoo.train.spec import RunSpec
-from lmzoo.train.tokens import new_tokenizer, tokenised
 
 COUNTED_TOKENS = 20_000_000  # n-grams are counted on so many at most: counting holds them all in memory
 SAMPLE_TOKENS = 300
@@ -116,8 +117,8 @@ def write(results: Results, folder: Path) -> None:
     """Write results.json, table.md and report.html."""
     folder.mkdir(parents=True, exist_ok=True)
     write_results(results, folder)
-    commit.write_file(folder / "table.md", markdown(results))
-    commit.write_file(folder / "report.html", html(results))
+    atomic.write_file(folder / "table.md", markdown(results))
+    atomic.write_file(folder / "report.html", html(results))
 
 
 def _measure(

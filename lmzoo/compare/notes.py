@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmzoo.compare import numbers
+from lmzoo import humanize
 from lmzoo.compare.results import SEED_NOISE, Results
 
 
@@ -44,7 +44,7 @@ def notes(results: Results) -> list[str]:
     sizes = [model.params for model in results.ranked]
     if sizes and max(sizes) > 1.5 * min(sizes):
         found.append(
-            f"The models are not of one size: {numbers.count(min(sizes))} to {numbers.count(max(sizes))} parameters. "
+            f"The models are not of one size: {humanize.count(min(sizes))} to {humanize.count(max(sizes))} parameters. "
             "The ranking compares these models, not their architectures at equal cost."
         )
     limits = results.bigram_limits
@@ -54,7 +54,7 @@ def notes(results: Results) -> list[str]:
             f"one added to every count, has {limits['val']:.3f} on the validation split."
         )
     if results.references and results.references[0].counted_tokens < results.corpus["train_tokens"]:
-        counted = numbers.count(results.references[0].counted_tokens)
+        counted = humanize.count(results.references[0].counted_tokens)
         found.append(f"The n-grams were counted on the first {counted} training tokens only, to bound memory.")
     if results.unranked:
         found.append(

@@ -10,8 +10,8 @@ from typing import Any
 from lmzoo.compare.results import FILE
 from lmzoo.data.corpora import refuse_stream
 from lmzoo.errors import ConfigError
+from lmzoo.runs.spec import RunSpec, apply_settings, make_spec
 from lmzoo.train.config import TrainConfig
-from lmzoo.train.spec import RunSpec, apply_settings, make_spec
 
 RUNS = "runs"
 BUDGET = ("steps", "batch_size", "grad_accumulation", "seed")  # of the training; with the context length, equal for all

@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from html import escape
 from importlib import resources
 
-from lmzoo.compare import numbers, table
+from lmzoo import humanize
+from lmzoo.compare import table
 from lmzoo.compare.chart import N_COLOURS, Line, loss_chart
 from lmzoo.compare.notes import headline, notes
 from lmzoo.compare.results import ModelResult, Results
@@ -50,10 +51,14 @@ def _facts(results: Results) -> str:
     budget, corpus, tokenizer = results.budget, results.corpus, results.tokenizer
     epochs = budget["tokens"] / max(corpus["train_tokens"], 1)
     facts = [
-        ("Corpus", corpus["name"], f"{numbers.count(corpus['train_tokens'])} tokens to train on"),
+        ("Corpus", corpus["name"], f"{humanize.count(corpus['train_tokens'])} tokens to train on"),
         ("Judged on", f"{corpus['val_tokens']:,} tokens", "the whole validation split"),
         ("Tokenizer", tokenizer["spec"], f"{tokenizer['vocab_size']:,} tokens"),
-        ("Budget for each model", f"{numbers.count(budget['tokens'])} tokens", f"{epochs:.2g} times the training text"),
+        (
+            "Budget for each model",
+            f"{humanize.count(budget['tokens'])} tokens",
+            f"{epochs:.2g} times the training text",
+        ),
         ("Training", f"{budget['steps']:,} steps", f"of {budget['batch_size']} × {budget['context_length']} tokens"),
         ("Seed", str(results.seed), "same text, same order for all"),
     ]
@@ -129,7 +134,7 @@ def _bars(
     bars = "".join(
         f'<div class="bar"><span title="{escape(name)}">{escape(name)}</span><div class="track">'
         f'<i class="fill{colours[name] % N_COLOURS}" style="width:{72 * value / most:.1f}%"></i>'
-        f"<b>{numbers.count(value)}</b></div></div>"
+        f"<b>{humanize.count(value)}</b></div></div>"
         for name, value in sorted(found, key=lambda entry: -entry[1])
     )
     return f"<div><h3>{escape(title)}</h3>{bars}</div>"
@@ -139,9 +144,9 @@ def _costs(models: list[ModelResult], colours: dict[str, int]) -> str:
     heads = ("params", "without embeddings", "FLOPs per token", "state at full context", "training time")
     lines = "\n".join(
         f'<tr><th class="text" scope="row">{_swatch(colours[model.name])}{escape(model.name)}</th>'
-        f"<td>{numbers.count(model.params)}</td><td>{numbers.count(model.params_non_embedding)}</td>"
-        f"<td>{numbers.count(model.flops_per_token)}</td><td>{numbers.size(model.state_bytes)}</td>"
-        f"<td>{numbers.duration(model.seconds)}</td></tr>"
+        f"<td>{humanize.count(model.params)}</td><td>{humanize.count(model.params_non_embedding)}</td>"
+        f"<td>{humanize.count(model.flops_per_token)}</td><td>{humanize.size(model.state_bytes)}</td>"
+        f"<td>{humanize.duration(model.seconds)}</td></tr>"
         for model in models
     )
     return (

@@ -11,8 +11,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lmzoo import commit
 from lmzoo.errors import LmzooError
+from lmzoo.storage import atomic
 
 SCHEMA = 1
 FILE = "results.json"
@@ -106,7 +106,7 @@ def write_results(results: Results, folder: Path) -> Path:
     ordered = [asdict(model) for model in [*results.ranked, *results.unranked]]
     tables = {"schema": SCHEMA, **asdict(results), "models": ordered}
     path = folder / FILE
-    commit.write_file(path, json.dumps(tables, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    atomic.write_file(path, json.dumps(tables, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lmzoo.compare import numbers
+from lmzoo import humanize
 from lmzoo.compare.results import Results
 
 if TYPE_CHECKING:
@@ -37,20 +37,20 @@ def rows(results: Results) -> list[Row]:
         cells = (
             str(rank),
             model.name,
-            numbers.loss(model.loss),
-            numbers.loss(model.bits_per_byte),
-            numbers.count(model.params),
-            numbers.count(model.train_tokens_per_s),
-            numbers.count(model.decode_tokens_per_s),
+            humanize.loss(model.loss),
+            humanize.loss(model.bits_per_byte),
+            humanize.count(model.params),
+            humanize.count(model.train_tokens_per_s),
+            humanize.count(model.decode_tokens_per_s),
         )
         scored.append((model.loss, model.name, Row("model", model.name, cells)))
     for line in results.references:
-        cells = ("", line.name, numbers.loss(line.loss), numbers.loss(line.bits_per_byte), "", "", "")
+        cells = ("", line.name, humanize.loss(line.loss), humanize.loss(line.bits_per_byte), "", "", "")
         scored.append((line.loss, line.name, Row("reference", line.name, cells)))
     ordered = [row for _, _, row in sorted(scored, key=lambda entry: entry[:2])]
     for model in results.unranked:
         # The loss of a model that failed a check may mean nothing (it may have looked ahead): it is not shown.
-        cells = ("", model.name, model.status, "", numbers.count(model.params), "", "")
+        cells = ("", model.name, model.status, "", humanize.count(model.params), "", "")
         ordered.append(Row("unranked", model.name, cells, model.problem))
     return ordered
 

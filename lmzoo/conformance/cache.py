@@ -17,14 +17,14 @@ from pathlib import Path
 import torch
 
 import lmzoo
-from lmzoo import commit
-from lmzoo import config as configs
+from lmzoo import configs
 from lmzoo.conformance.report import RANKING_GROUPS, Report, Result
 from lmzoo.conformance.suite import CHECKS, check_model, check_names
 from lmzoo.conformance.tiny import subject
 from lmzoo.data.cache import cache_dir
 from lmzoo.errors import LmzooError
 from lmzoo.model import LanguageModel
+from lmzoo.storage import atomic
 
 PACKAGE = Path(lmzoo.__file__).parent
 # What a verdict can depend on. The trainer, the data and the command line are not here.
@@ -52,7 +52,7 @@ def cached_check(
     report = check_model(target, only=only, listener=listener)
     if path is not None:
         with suppress(LmzooError):
-            commit.write_file(path, report.to_json())
+            atomic.write_file(path, report.to_json())
     return report
 
 

@@ -15,9 +15,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from lmzoo import config as configs
-from lmzoo import registry, saving
+from lmzoo import configs, registry
 from lmzoo.model import LanguageModel
+from lmzoo.storage import models
 
 
 def answer(path: Path, cls: type[LanguageModel] | None = None) -> None:
@@ -26,7 +26,7 @@ def answer(path: Path, cls: type[LanguageModel] | None = None) -> None:
     torch.set_num_threads(request["threads"])
     if request["registered"]:
         _import(request)
-        model = saving.load_model(path / "model")
+        model = models.load_model(path / "model")
     else:
         cls = cls or find_class(request)
         model = cls(configs.build(cls.config_class, request["config"]))

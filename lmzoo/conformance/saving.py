@@ -14,8 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from lmzoo import config as configs
-from lmzoo import registry
+from lmzoo import configs, registry
 from lmzoo.conformance.measure import require_equal, require_same_bits
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject

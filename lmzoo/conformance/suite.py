@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from lmzoo import config as configs
+from lmzoo import configs
 from lmzoo.conformance import batching, causality, contract, counting, decoding, loss, numerics, purity, saving, states
 from lmzoo.conformance import training as train
 from lmzoo.conformance.report import Fault, Report, Result

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmzoo import registry, saving
+from lmzoo import registry
 from lmzoo.errors import ConfigError
 from lmzoo.model import LanguageModel
+from lmzoo.storage import models
 
 
 def subjects(target: str) -> list[str] | list[LanguageModel]:
@@ -22,6 +23,6 @@ def subjects(target: str) -> list[str] | list[LanguageModel]:
             raise ConfigError(f"{target}: registers no model; decorate its class with @lmzoo.register_model('name')")
         return names
     if path.is_dir():
-        return [saving.load_model(path)]
+        return [models.load_model(path)]
     registry.split_name(target)  # raises for a name that is not known
     return [target]

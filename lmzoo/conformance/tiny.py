@@ -14,8 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmzoo import config as configs
-from lmzoo import registry
+from lmzoo import configs, registry
 from lmzoo.errors import ConfigError
 from lmzoo.model import LanguageModel, ModelConfig
 

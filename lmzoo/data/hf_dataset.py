@@ -43,7 +43,7 @@ def parse_spec(data: str) -> DatasetSpec:
     for assignment in assignments:
         key, _, value = assignment.partition("=")
         if key not in OPTIONS:
-            from lmzoo.config import suggest  # here: a command that streams nothing need not wait for it
+            from lmzoo.configs import suggest  # here: a command that streams nothing need not wait for it
 
             raise DataError(f"data={data!r}: {key!r} is not an option of {PREFIX}{suggest(key, OPTIONS)}")
         if not value or key in options:

@@ -12,10 +12,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
-from lmzoo import config as configs
-from lmzoo.config import require_between, require_positive
+from lmzoo import configs
+from lmzoo.configs import require_between, require_positive
 from lmzoo.data.batches import random_numbers, require_shape, to_tensors
-from lmzoo.data.documents import TokenPosition, TokenReader
+from lmzoo.data.token_reader import TokenPosition, TokenReader
 from lmzoo.errors import CheckpointError, ConfigError
 
 BLOCK_WINDOWS = 1024  # so many are shuffled among each other

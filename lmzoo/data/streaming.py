@@ -14,9 +14,9 @@ from itertools import accumulate, islice
 import numpy as np
 
 from lmzoo.data.corpora import Split
-from lmzoo.data.documents import TokenReader
 from lmzoo.data.hf_dataset import HFDataset
 from lmzoo.data.store import TokenSplit
+from lmzoo.data.token_reader import TokenReader
 from lmzoo.data.tokenizers import Tokenizer, utf8
 from lmzoo.errors import DataError
 

@@ -27,3 +27,11 @@ class Stack(nn.ModuleList):
             x_BTD, piece = block(x_BTD, None if state is None else state[i], **shared)
             after.append(piece)
         return x_BTD, None if state is None else after
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The members of the model's outermost module lists: what is repeated over its depth."""
+    found: list[nn.Module] = []
+    for child in model.children():
+        found += list(child) if isinstance(child, nn.ModuleList) else blocks_of(child)
+    return found

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor
 
-from lmzoo.ops.short_attention import is_short, short_attention
+from lmzoo.ops.cpu.short_attention import is_short, short_attention
 
 
 def naive_attention(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, *, window: int | None = None) -> Tensor:

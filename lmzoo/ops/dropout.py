@@ -1,7 +1,4 @@
-"""Dropout's noise (Srivastava et al. 2014), drawn 64 bits at a time where a processor draws it.
-
-torch draws one double a value there, which was a quarter of a training step of gpt2.10m (docs/log.md).
-"""
+"""Dropout (Srivastava et al. 2014): one dispatcher over torch's kernel and a faster generator on CPUs."""
 
 from __future__ import annotations
 
@@ -9,20 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-STEPS = 1 << 16  # of the probability: 16 bits decide about a value
+from lmzoo.ops.cpu.dropout import dropout_noise
 
 
 def dropout(x: Tensor, p: float) -> Tensor:
-    """`F.dropout(x, p)`, with p to within 2**-17. Takes from torch's global random state."""
+    """Returns `F.dropout(x, p)`, with p accurate to 2**-17. Draws from torch's global random state."""
     if x.device.type != "cpu" or torch.compiler.is_compiling():
         return F.dropout(x, p)
     return x * dropout_noise(x, p)
-
-
-def dropout_noise(like: Tensor, p: float) -> Tensor:
-    """0 with probability p, else 1 / (1 - p), each value by itself; of the shape and type of `like`."""
-    values = like.numel()
-    words = torch.empty(-(-values // 4), dtype=torch.int64).random_(-(1 << 63), None)
-    kept = min(max(round((1 - p) * STEPS), 1), STEPS - 1)
-    is_kept = words.view(torch.int16)[:values] < kept - STEPS // 2
-    return is_kept.view(like.shape).to(like.dtype).mul_(1 / (1 - p))

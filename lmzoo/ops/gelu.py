@@ -1,56 +1,18 @@
-"""GELU in its tanh form (Hendrycks & Gimpel 2016, arXiv 1606.08415), by its slope.
-
-(1 + tanh(u/2)) / 2 is the logistic function of u, and torch's is several times as fast as its tanh. In training the
-slope is computed beside the value and kept in the place of x, so that the backward pass is one product.
-"""
+"""GELU in its tanh form (Hendrycks & Gimpel 2016, arXiv 1606.08415): one dispatcher over torch's kernel and ours."""
 
 from __future__ import annotations
-
-import math
-from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-LINEAR = 2 * math.sqrt(2 / math.pi)  # gelu(x) = x logistic(u), u = LINEAR x + CUBIC x³
-CUBIC = LINEAR * 0.044715
-PIECE = 1 << 19  # values at a time, so that what lies between stays in the processor's cache
+from lmzoo.ops.cpu import gelu as cpu
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
-    """`F.gelu(x, approximate="tanh")`, of any shape."""
+    """Returns `F.gelu(x, approximate="tanh")`, for x of any shape."""
     if x.device.type != "cpu":
         return F.gelu(x, approximate="tanh")
     if torch.compiler.is_compiling():
-        exact = x.to(torch.promote_types(x.dtype, torch.float32))
-        return (exact * torch.sigmoid(exact * (LINEAR + CUBIC * exact * exact))).to(x.dtype)
-    return _GELU.apply(x) if x.requires_grad and torch.is_grad_enabled() else F.gelu(x, approximate="tanh")
-
-
-class _GELU(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
-        y, slope = (torch.empty(x.shape, dtype=x.dtype) for _ in range(2))
-        for piece in zip(*(each.flatten().split(PIECE) for each in (x, y, slope)), strict=True):
-            _value_and_slope(*piece)
-        ctx.save_for_backward(slope)
-        return y
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
-        (slope,) = ctx.saved_tensors
-        return grad * slope
-
-
-def _value_and_slope(x: Tensor, y: Tensor, slope: Tensor) -> None:
-    """Write gelu(x) and its derivative, s + (1 - s) x s u' with s = logistic(u) and u' = LINEAR + 3 CUBIC x²."""
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
-    linear, one = x.new_tensor(LINEAR), x.new_ones(())
-    s = torch.addcmul(linear, x, x, value=CUBIC).mul_(x).sigmoid_()
-    value = s * x
-    y.copy_(value)
-    value.mul_(torch.addcmul(linear, x, x, value=3 * CUBIC))
-    slope.copy_(value.lerp_(one, s))
+        return cpu.gelu_by_sigmoid(x)
+    return cpu.gelu_with_slope(x) if x.requires_grad and torch.is_grad_enabled() else F.gelu(x, approximate="tanh")

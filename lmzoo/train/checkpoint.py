@@ -11,15 +11,15 @@ from typing import Any
 import torch
 from torch.optim import Optimizer
 
-from lmzoo import commit, saving, tensorfile
-from lmzoo import config as configs
+from lmzoo import configs
+from lmzoo.distributed import Parallel, sharded
+from lmzoo.distributed.parallel import like, like_shaped, local
+from lmzoo.distributed.ranks import Ranks
 from lmzoo.errors import CheckpointError, ConfigError, DivergedError
 from lmzoo.model import LanguageModel
-from lmzoo.train import retention, sharded
-from lmzoo.train.config import Parallel
-from lmzoo.train.distributed import Ranks
+from lmzoo.storage import atomic, checkpoints, models, safetensors
+from lmzoo.train import retention
 from lmzoo.train.optimizer import optimizer_tensors, restore_optimizer
-from lmzoo.train.parallel import like, like_shaped, local
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 TRAINING_FILE = "training.json"
@@ -57,28 +57,28 @@ def save_checkpoint(
     for FSDP, where each rank writes its shards of it. Raises `DivergedError` for a number that is not finite, with
     nothing written; `CheckpointError` when the disk refuses. The checkpoints before then stay.
     """
-    path = saving.checkpoint_path(run, state.step)
-    weights, moments = saving.tensors_of(model), optimizer_tensors(model, optimizer)
+    path = checkpoints.path_of(run, state.step)
+    weights, moments = models.tensors_of(model), optimizer_tensors(model, optimizer)
     _require_finite({**weights, **moments}, ranks)
     random, in_shards = _random_states(ranks), ranks.world_size > 1 and parallel == "fsdp"
     if ranks.leads:
-        with commit.new_folder(path) as new:
-            saving.write_model(model, new)
+        with atomic.new_folder(path) as new:
+            models.write_model(model, new)
             if in_shards:
                 ranks.wait()  # the folder is there
                 sharded.write_shards(moments, new)
-            saving.write_tensors({**({} if in_shards else moments), **random}, new / OPTIMIZER_FILE)
+            safetensors.write_tensors({**({} if in_shards else moments), **random}, new / OPTIMIZER_FILE)
             text = json.dumps({"lmzoo": 1, **dataclasses.asdict(state)}, indent=1)
-            commit.write_new(new / TRAINING_FILE, [text.encode()])
+            atomic.write_new(new / TRAINING_FILE, [text.encode()])
         retention.prune(run, keep, newest=state.step, best=state.best_step)
     elif in_shards:
-        for _ in tensorfile.chunks(weights):  # each is gathered when the first rank writes it
+        for _ in safetensors.chunks(weights):  # each is gathered when the first rank writes it
             pass
         ranks.wait()
         try:
-            sharded.write_shards(moments, commit.unfinished(path))
+            sharded.write_shards(moments, atomic.unfinished(path))
         except OSError as error:
-            raise commit.cannot_write(path, error) from error
+            raise atomic.cannot_write(path, error) from error
     return path
 
 
@@ -98,7 +98,7 @@ def _require_finite(tensors: dict[str, torch.Tensor], ranks: Ranks) -> None:
         raise DivergedError(f"{names[len(names) - found]} is no longer finite")
 
 
-def read_state(folder: commit.Folder) -> TrainingState:
+def read_state(folder: atomic.Folder) -> TrainingState:
     """The counters of a checkpoint. Raises `CheckpointError`, also for a folder whose name says another step."""
     content = folder.json(TRAINING_FILE)
     where = folder.path / TRAINING_FILE
@@ -108,25 +108,25 @@ def read_state(folder: commit.Folder) -> TrainingState:
         state = configs.build(TrainingState, content, where=str(where))
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
-    if saving.checkpoint_path(Path(), state.step).name != folder.path.name:
+    if checkpoints.path_of(Path(), state.step).name != folder.path.name:
         raise CheckpointError(f"{where}: step={state.step} must be that of the folder's name")
     return state
 
 
 def restore_checkpoint(
-    folder: commit.Folder, model: LanguageModel, optimizer: Optimizer, ranks: Ranks, seed: int
+    folder: atomic.Folder, model: LanguageModel, optimizer: Optimizer, ranks: Ranks, seed: int
 ) -> TrainingState:
     """Bring model, optimizer and torch's random state to what they were. Raises `CheckpointError`.
 
     A rank that was not there when it was saved gets random numbers of its own, from `seed`.
     """
     state = read_state(folder)
-    saved = saving.read_model(folder)
+    saved = models.read_model(folder)
     if saved.config != model.config or saved.family != model.family:
-        raise CheckpointError(f"{folder.path / saving.CONFIG_FILE}: is of another model than the run's config.toml")
+        raise CheckpointError(f"{folder.path / models.CONFIG_FILE}: is of another model than the run's config.toml")
     with torch.no_grad():
-        now = saving.tensors_of(model)
-        for name, tensor in saving.tensors_of(saved).items():
+        now = models.tensors_of(model)
+        for name, tensor in models.tensors_of(saved).items():
             local(now[name]).copy_(local(like(now[name], tensor)))
     parameters = dict(model.named_parameters())
 
@@ -138,10 +138,10 @@ def restore_checkpoint(
     in_shards = sharded.shard_shapes(folder)
     for key, (shape, _) in in_shards.items():
         check(key, shape, True)
-    with saving.open_tensors(folder.file(OPTIMIZER_FILE)) as file:
+    with safetensors.open_tensors(folder.file(OPTIMIZER_FILE)) as file:
         for key, shape in file.shapes.items():
             if not key.startswith(_RANDOM):
-                check(key, shape, file.dtypes[key] in saving.FLOATS)
+                check(key, shape, file.dtypes[key] in safetensors.FLOATS)
         tensors = {key: file.tensor(key) for key in file.shapes}
     random = {key: tensors.pop(key) for key in list(tensors) if key.startswith(_RANDOM)}
     if in_shards:
@@ -156,21 +156,21 @@ def restore_checkpoint(
     return state
 
 
-def newest_valid(run: Path) -> tuple[commit.Folder | None, list[str]]:
+def newest_valid(run: Path) -> tuple[atomic.Folder | None, list[str]]:
     """The newest checkpoint that is whole, to resume from, and a line on every one that is not.
 
     A damaged one is renamed, so that it can neither win over what is trained next, nor stand in its way, nor count
     among those that are kept. Raises `CheckpointError` when the disk refuses.
     """
-    found: commit.Folder | None = None
+    found: atomic.Folder | None = None
     notes: list[str] = []
-    for _, path in saving.checkpoints(run):
+    for _, path in checkpoints.saved(run):
         try:
-            folder = commit.open_folder(path)
+            folder = atomic.open_folder(path)
             read_state(folder)
             found = found or folder
         except CheckpointError as error:
-            notes.append(f"{error}; set aside as {commit.set_aside(path, 'damaged').name}")
+            notes.append(f"{error}; set aside as {atomic.set_aside(path, 'damaged').name}")
     return found, notes
 
 
@@ -179,12 +179,12 @@ def remember_best(run: Path, state: TrainingState) -> None:
 
     To be called when `newest_valid` has set aside what is damaged.
     """
-    steps = saving.checkpoints(run)
+    steps = checkpoints.saved(run)
     if state.best_step is None or state.best_step in [step for step, _ in steps]:
         return
     state.best_loss = state.best_step = None
     for step, path in reversed(steps):
-        then = read_state(commit.open_folder(path))
+        then = read_state(atomic.open_folder(path))
         loss = then.val_loss if then.val_step == step else None
         if loss is not None and (state.best_loss is None or loss < state.best_loss):
             state.best_loss, state.best_step = loss, step

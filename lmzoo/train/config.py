@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from lmzoo.config import require, require_between, require_positive
+from lmzoo.configs import require, require_between, require_positive
+from lmzoo.distributed import Parallel
 
 OptimizerName = Literal["adamw", "muon"]
 Schedule = Literal["cosine", "linear", "wsd", "constant"]
 Precision = Literal["auto", "float32", "bf16"]
-Parallel = Literal["ddp", "fsdp"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from lmzoo.data.batches import eval_batches
 from lmzoo.data.store import TokenSplit
+from lmzoo.distributed.ranks import ALONE, Ranks
 from lmzoo.errors import DataError
 from lmzoo.losses import IGNORE_INDEX
 from lmzoo.model import LanguageModel
-from lmzoo.train.distributed import ALONE, Ranks
 from lmzoo.train.precision import autocast
 
 TOKENS_AT_A_TIME = 8192

@@ -5,10 +5,10 @@ from __future__ import annotations
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
+from lmzoo.distributed.parallel import like
 from lmzoo.model import LanguageModel
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.muon import Muon
-from lmzoo.train.parallel import like
 
 
 def make_optimizer(model: LanguageModel, config: TrainConfig) -> Optimizer:

@@ -104,7 +104,7 @@ def _best_rate(precision: str, device: str) -> float | None:
     """FLOPs/s of the machine's matrix product, within a fraction of a second; None where it cannot be measured."""
     import torch
 
-    from lmzoo.machine import matrix_rate
+    from lmzoo.hardware import matrix_rate
 
     dtype = {"float32": torch.float32, "bf16": torch.bfloat16}[precision]
     shape = (512, 1024, 1024) if device == "cpu" else (8192, 8192, 8192)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmzoo import commit, saving
 from lmzoo.errors import CheckpointError
+from lmzoo.storage import atomic, checkpoints
 
 
 def prune(run: Path, keep: int, *, newest: int, best: int | None) -> None:
@@ -16,16 +16,16 @@ def prune(run: Path, keep: int, *, newest: int, best: int | None) -> None:
     refuses.
     """
     whole = 0
-    for step, path in saving.checkpoints(run):
+    for step, path in checkpoints.saved(run):
         if whole < keep:
             whole += step == newest or _is_whole(path)
         elif step != best:
-            commit.remove_folder(path)
+            atomic.remove_folder(path)
 
 
 def _is_whole(path: Path) -> bool:
     try:
-        commit.open_folder(path)
+        atomic.open_folder(path)
     except CheckpointError:
         return False
     return True

@@ -14,23 +14,23 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lmzoo import saving
 from lmzoo.data.batches import Batches
 from lmzoo.data.store import TokenSplit
+from lmzoo.distributed.parallel import gradients_wait, whole
+from lmzoo.distributed.ranks import Ranks
 from lmzoo.errors import DivergedError
 from lmzoo.losses import IGNORE_INDEX
 from lmzoo.model import LanguageModel
-from lmzoo.train.allocator import keep_freed_memory
+from lmzoo.storage import checkpoints
+from lmzoo.train.activation_checkpointing import recomputing
 from lmzoo.train.checkpoint import TrainingState, save_checkpoint
 from lmzoo.train.config import TrainConfig
-from lmzoo.train.distributed import Ranks
 from lmzoo.train.evaluate import evaluate
 from lmzoo.train.events import CheckpointEvent, EvalEvent, Event, SavingEvent, StepEvent
-from lmzoo.train.interrupt import Interrupted, StopAsked, StopRequest, stop_request
-from lmzoo.train.parallel import gradients_wait, whole
+from lmzoo.train.malloc import keep_freed_memory
 from lmzoo.train.precision import autocast
-from lmzoo.train.recompute import recomputing
 from lmzoo.train.schedule import learning_rate
+from lmzoo.train.signals import Interrupted, StopAsked, StopRequest, stop_request
 
 WARM_UP = 3  # first steps of a process, that its median speed leaves out
 RECENT = 20  # steps that the speed shown on the way is the mean of
@@ -154,7 +154,7 @@ class Trainer:
                 raise DivergedError(self._diverged(self.state.step + 1, f"the {name} is {value}"))
 
     def _diverged(self, step: int, what: str) -> str:
-        saved = next(iter(saving.checkpoints(self.run)), None)
+        saved = next(iter(checkpoints.saved(self.run)), None)
         kept = f"the checkpoint of step {saved[0]} is kept" if saved else "nothing was saved before"
         clip = "" if self.config.grad_clip else ", or grad_clip=1.0,"
         return (
@@ -207,7 +207,7 @@ class Trainer:
 
     def _leave_if_asked(self, stop: StopRequest) -> None:
         if stop.signal_number is not None:
-            raise Interrupted(self.state.step, saving.checkpoint_path(self.run, self.state.step), stop.signal_number)
+            raise Interrupted(self.state.step, checkpoints.path_of(self.run, self.state.step), stop.signal_number)
 
 
 @torch.no_grad()

@@ -20,7 +20,7 @@ from lmzoo.bench.steps import PHASES, TrainerSteps, random_store
 from lmzoo.bench.table import train_tables
 from lmzoo.bench.train import in_blocks, median_error
 from lmzoo.cli import cli
-from lmzoo.machine import matrix_rate
+from lmzoo.hardware import matrix_rate
 from lmzoo.model import LanguageModel
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.optimizer import make_optimizer

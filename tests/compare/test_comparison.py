@@ -23,11 +23,11 @@ from lmzoo.data.corpora import load_corpus
 from lmzoo.data.tokenizers import train_tokenizer
 from lmzoo.errors import ConfigError, DataError, LmzooError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
+from lmzoo.runs.run import evaluate_run
+from lmzoo.runs.spec import make_spec
 from lmzoo.state import State
 from lmzoo.train.events import Event, StartEvent, StepEvent
-from lmzoo.train.interrupt import Interrupted
-from lmzoo.train.run import evaluate_run
-from lmzoo.train.spec import make_spec
+from lmzoo.train.signals import Interrupted
 
 TRAINING = {"steps": 30, "batch_size": 4, "context_length": 16, "learning_rate": 3e-2, "eval_every": 10}
 SETTINGS = TRAINING | {"d_model": 16, "n_layers": 1, "n_heads": 2}

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lmzoo.compare import numbers, table
+from lmzoo import humanize
+from lmzoo.compare import table
 from tests.compare.example import example
 
 
@@ -56,7 +57,7 @@ def test_print_results_says_where_the_report_is(capsys: pytest.CaptureFixture[st
      (99_960, "100 k"), (999_900, "1.00 M"), (10_650_000, "10.7 M"), (1.5e9, "1.50 G"), (None, "–")],
 )  # fmt: skip
 def test_counts_have_three_digits_and_a_unit(value: float | None, text: str) -> None:
-    assert numbers.count(value) == text
+    assert humanize.count(value) == text
 
 
 @pytest.mark.parametrize(
@@ -64,8 +65,8 @@ def test_counts_have_three_digits_and_a_unit(value: float | None, text: str) -> 
     [(4.23, "4.2 s"), (9.97, "10 s"), (59.7, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (None, "–")],
 )
 def test_durations(seconds: float | None, text: str) -> None:
-    assert numbers.duration(seconds) == text
+    assert humanize.duration(seconds) == text
 
 
 def test_sizes() -> None:
-    assert [numbers.size(value) for value in (0, 845, 22_400)] == ["0 B", "845 B", "22.4 kB"]
+    assert [humanize.size(value) for value in (0, 845, 22_400)] == ["0 B", "845 B", "22.4 kB"]

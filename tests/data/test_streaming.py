@@ -17,9 +17,9 @@ import pyarrow.parquet
 import pytest
 
 from lmzoo.data.corpora import load_corpus
-from lmzoo.data.documents import TokenPosition, TokenReader
 from lmzoo.data.hf_dataset import HFDataset, Place, parse_spec
 from lmzoo.data.streaming import HEAD_BYTES, VALIDATION_BYTES, load_stream
+from lmzoo.data.token_reader import TokenPosition, TokenReader
 from lmzoo.data.tokenizers import train_tokenizer
 from lmzoo.errors import CheckpointError, ConfigError, DataError
 

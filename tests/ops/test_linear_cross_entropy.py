@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lmzoo.machine import peak_resident
+from lmzoo.hardware import peak_resident
 from lmzoo.ops.linear_cross_entropy import chunked_linear_cross_entropy, naive_linear_cross_entropy
 
 N, D, V, IGNORED = 11, 4, 7, -100

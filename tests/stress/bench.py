@@ -15,13 +15,13 @@ from typing import Any
 import torch
 import torch._dynamo  # torch imports it in the first step of an optimizer: once here, and not in every child
 
-from lmzoo import saving
 from lmzoo.data import load_corpus, open_store, train_tokenizer
 from lmzoo.errors import CheckpointError
+from lmzoo.runs import run as runs_module
+from lmzoo.runs.run import RunSpec, train_run
+from lmzoo.storage import checkpoints
 from lmzoo.train import evaluate
-from lmzoo.train import run as runs_module
 from lmzoo.train.events import Listener, NoteEvent
-from lmzoo.train.run import RunSpec, train_run
 
 from . import children, runs
 from .children import Child, Say
@@ -103,8 +103,8 @@ def newest_step(run: Path, tally: Tally, where: str) -> int:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
-            step = saving.find_checkpoint(run).json("training.json")["step"] if saving.checkpoints(run) else 0
-        except (CheckpointError, saving.DamagedCheckpointWarning) as error:
+            step = checkpoints.find(run).json("training.json")["step"] if checkpoints.saved(run) else 0
+        except (CheckpointError, checkpoints.DamagedCheckpointWarning) as error:
             tally.failures.append(f"{where}: {error}")
             return 0
     lines = runs.logged(run) if (run / "metrics.jsonl").exists() else []

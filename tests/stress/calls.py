@@ -47,7 +47,7 @@ def _count(bench: Bench) -> Counter[str]:
     names: list[str] = []
 
     def work(say: children.Say) -> None:
-        from lmzoo.train.run import train_run
+        from lmzoo.runs.run import train_run
 
         faults.count_calls(lambda number, name: names.append(name))
         train_run(spec, run, resume=True)

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from lmzoo import config as configs
+from lmzoo import configs
 from lmzoo.errors import LmzooError
-from lmzoo.train.run import RunSpec, load_run
+from lmzoo.runs.run import RunSpec, load_run
 
 from . import children, runs
 from .bench import Bench, Tally

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from lmzoo.errors import LmzooError
 from lmzoo.train.events import CheckpointEvent, EvalEvent, Event, SavingEvent, StartEvent, StepEvent
-from lmzoo.train.interrupt import Interrupted
+from lmzoo.train.signals import Interrupted
 
 PATIENCE = 60.0  # seconds after which a child counts as hung
 DONE, CRASHED, REFUSED, INTERRUPTED = 0, 1, 2, 130  # how a child ends by itself

@@ -8,10 +8,10 @@ import warnings
 from pathlib import Path
 from random import Random
 
-from lmzoo import saving
 from lmzoo.errors import CheckpointError
+from lmzoo.runs.run import load_run
+from lmzoo.storage import checkpoints, models
 from lmzoo.train.checkpoint import newest_valid
-from lmzoo.train.run import load_run
 
 from .bench import Bench, Tally, finish_and_compare
 
@@ -28,8 +28,8 @@ def damage(bench: Bench, count: int) -> Tally:
         run = bench.folder / f"damaged-{backbone}"
         if not run.exists():
             shutil.copytree(bench.whole(spec), run)
-            shutil.rmtree(saving.checkpoint_path(run, 12))
-        newest = saving.checkpoint_path(run, 8)
+            shutil.rmtree(checkpoints.path_of(run, 12))
+        newest = checkpoints.path_of(run, 8)
         file = bench.random.choice(sorted(newest.iterdir()))
         good = file.read_bytes()
         what = _cut(file, good, bench.random) if number % 4 == 3 else _flip(file, good, bench.random)
@@ -72,11 +72,11 @@ def _must_be_seen(run: Path, file: Path, tally: Tally, where: str) -> None:
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
         load_run(run)
-        used = saving.find_checkpoint(run).path.name
+        used = checkpoints.find(run).path.name
     told = any("step-00000004 is used instead" in str(warning.message) for warning in said)
     tally.check(used == "step-00000004" and told, f"{where}: {used} was used")
     try:
-        saving.load_model(newest)
+        models.load_model(newest)
         tally.failures.append(f"{where}: the damaged checkpoint was loaded")
     except CheckpointError as error:
         tally.check("\n" not in str(error), f"{where}: more than a line: {error}")

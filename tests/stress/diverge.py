@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 
-from lmzoo import saving
 from lmzoo.errors import DivergedError
-from lmzoo.train.run import RunSpec, train_run
+from lmzoo.runs.run import RunSpec, train_run
+from lmzoo.storage import checkpoints
 
 from . import children, poison, runs
 from .bench import Bench, Tally, finish_and_compare
@@ -45,10 +45,10 @@ def _poisoned(bench: Bench, bad: poison.Poison, backbone: str, tally: Tally) -> 
     if bad.kind in ("loss", "gradient", "weight"):
         tally.check(child.said("unchanged") == ["True"], f"{where}: the weights were updated")
     good = (min(steps) - 1) // 4 * 4
-    kept = [step for step, _ in saving.checkpoints(run)]
+    kept = [step for step, _ in checkpoints.saved(run)]
     tally.check(kept == [step for step in (8, 4) if step <= good], f"{where}: the checkpoints are {kept}")
     tally.check(f"checkpoint of step {good} is kept" in message if good else "nothing was saved" in message, where)
-    for _, folder in saving.checkpoints(run):
+    for _, folder in checkpoints.saved(run):
         for name in ("model.safetensors", "optimizer.safetensors"):
             for tensor in load_file(folder / name).values():
                 tally.check(bool(torch.isfinite(tensor.float()).all()), f"{where}: {folder.name} holds it")

@@ -11,8 +11,8 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from lmzoo import saving
-from lmzoo.train.run import RunSpec, load_run, train_run
+from lmzoo.runs.run import RunSpec, load_run, train_run
+from lmzoo.storage import checkpoints
 
 from . import children, crafted, runs
 from .bench import Bench, Tally
@@ -39,7 +39,7 @@ def hostile(bench: Bench, count: int) -> Tally:
             home = bench.place("prepared")
             run, outside = home / "run", home / "outside"
             shutil.copytree(bench.whole(spec), run)
-            shutil.rmtree(saving.checkpoint_path(run, 6))
+            shutil.rmtree(checkpoints.path_of(run, 6))
             outside.mkdir()
             (outside / "secret").write_text("nobody's business")
             craft(run, outside)

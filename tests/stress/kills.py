@@ -7,7 +7,7 @@ import signal
 import time
 from pathlib import Path
 
-from lmzoo.train.run import RunSpec
+from lmzoo.runs.run import RunSpec
 
 from . import children, runs
 from .bench import Bench, Tally, finish_and_compare, newest_step

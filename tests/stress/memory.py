@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
+from lmzoo.runs.run import RunSpec
 from lmzoo.train.events import Event, StepEvent
-from lmzoo.train.run import RunSpec
 
 from . import children
 from .bench import Bench, Tally, finish_and_compare, newest_step

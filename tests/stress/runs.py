@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from lmzoo import saving
-from lmzoo.train.metrics import read_metrics
-from lmzoo.train.run import RunSpec, make_spec
+from lmzoo.runs.metrics import read_metrics
+from lmzoo.runs.run import RunSpec, make_spec
+from lmzoo.storage import checkpoints
 
 TEXT = "".join(f"The {i} cats sat on {i * 7 % 13} mats, and {i * i % 29} of them purred.\n" for i in range(120))
 BACKBONES: dict[str, dict[str, Any]] = {
@@ -41,7 +41,7 @@ def difference(run: Path, whole: Path) -> str:
 
     Weights, optimizer, random state, counters, every logged number but times, and the sample must be equal to the bit.
     """
-    (step, ours), (its_step, theirs) = saving.checkpoints(run)[0], saving.checkpoints(whole)[0]
+    (step, ours), (its_step, theirs) = checkpoints.saved(run)[0], checkpoints.saved(whole)[0]
     if step != its_step:
         return f"the last step is {step}, not {its_step}"
     for name in ("model.safetensors", "optimizer.safetensors"):

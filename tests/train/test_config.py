@@ -6,11 +6,10 @@ from typing import Any
 
 import pytest
 
-from lmzoo import config as configs
-from lmzoo import registry
+from lmzoo import configs, registry
 from lmzoo.errors import ConfigError, DataError, UnknownModelError
+from lmzoo.runs.spec import apply_settings, make_spec
 from lmzoo.train.config import TrainConfig
-from lmzoo.train.spec import apply_settings, make_spec
 
 
 @pytest.mark.parametrize(

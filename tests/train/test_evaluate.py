@@ -12,8 +12,8 @@ import lmzoo
 from lmzoo.data import load_corpus, open_store, train_tokenizer
 from lmzoo.data.store import TokenSplit
 from lmzoo.errors import DataError
+from lmzoo.runs.run import RunSpec, evaluate_run, evaluate_run_positions, train_run
 from lmzoo.train.evaluate import evaluate, evaluate_positions
-from lmzoo.train.run import RunSpec, evaluate_run, evaluate_run_positions, train_run
 
 
 @pytest.fixture

@@ -18,14 +18,14 @@ import lmzoo
 from lmzoo.data import load_corpus, open_store, train_tokenizer
 from lmzoo.data.store import TokenSplit
 from lmzoo.model import LanguageModel
+from lmzoo.runs.metrics import MetricsWriter, read_metrics
+from lmzoo.runs.run import RunSpec, train_run
 from lmzoo.train import precision, progress
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.evaluate import evaluate
 from lmzoo.train.events import EndEvent, EvalEvent, StartEvent, StepEvent
-from lmzoo.train.metrics import MetricsWriter, read_metrics
 from lmzoo.train.optimizer import make_optimizer
 from lmzoo.train.progress import ProgressBar
-from lmzoo.train.run import RunSpec, train_run
 
 
 @pytest.fixture

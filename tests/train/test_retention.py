@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from lmzoo import commit, saving
 from lmzoo.errors import CheckpointError
+from lmzoo.runs.metrics import read_metrics
+from lmzoo.runs.run import RunSpec, train_run
+from lmzoo.storage import atomic, checkpoints
 from lmzoo.train import retention
 from lmzoo.train.checkpoint import TrainingState, newest_valid, read_state, remember_best
 from lmzoo.train.events import CheckpointEvent, Event, NoteEvent
-from lmzoo.train.metrics import read_metrics
-from lmzoo.train.run import RunSpec, train_run
 
 MakeSpec = Callable[..., RunSpec]
 # A bigram that learns too fast gets worse from step 4 on: that checkpoint is the best.
@@ -21,11 +21,11 @@ RISING = {"learning_rate": 1.0, "schedule": "constant", "warmup_steps": 0, "chec
 
 
 def steps(run: Path) -> list[int]:
-    return [step for step, _ in saving.checkpoints(run)]
+    return [step for step, _ in checkpoints.saved(run)]
 
 
 def damage(run: Path, step: int) -> None:
-    file = saving.checkpoint_path(run, step) / "model.safetensors"
+    file = checkpoints.path_of(run, step) / "model.safetensors"
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
@@ -36,7 +36,7 @@ def five(tmp_path: Path, small_spec: MakeSpec) -> Path:
     """A run with the checkpoints 4 to 12, whose best has just been lost with step 4: 6, 8, 10, 12."""
     train_run(small_spec("bigram", **RISING, keep_checkpoints=5), tmp_path / "five")
     assert steps(tmp_path / "five") == [12, 10, 8, 6, 4]
-    commit.remove_folder(saving.checkpoint_path(tmp_path / "five", 4))
+    atomic.remove_folder(checkpoints.path_of(tmp_path / "five", 4))
     return tmp_path / "five"
 
 
@@ -91,7 +91,7 @@ def test_older_damaged_ones_are_set_aside_too(five: Path) -> None:
         damage(five, step)
     folder, notes = newest_valid(five)
     assert folder is not None
-    assert folder.path == saving.checkpoint_path(five, 10)
+    assert folder.path == checkpoints.path_of(five, 10)
     assert steps(five) == [10, 6]
     assert [note.partition("set aside as ")[2] for note in notes] == ["damaged-step-00000012", "damaged-step-00000008"]
 
@@ -128,14 +128,14 @@ def test_the_best_outlives_a_rollback(tmp_path: Path, small_spec: MakeSpec) -> N
     assert all(note.endswith("training goes on from step 4") for note in notes)
     assert steps(run) == steps(tmp_path / "whole") == [12, 10, 8, 4]
     best = [
-        read_state(commit.open_folder(saving.checkpoint_path(path, 12))).best_step for path in (run, tmp_path / "whole")
+        read_state(atomic.open_folder(checkpoints.path_of(path, 12))).best_step for path in (run, tmp_path / "whole")
     ]
     assert best == [4, 4]
 
 
 def test_a_folder_that_says_another_step_is_not_gone_on_with(five: Path) -> None:
     """A copy of an old checkpoint under a newer name would otherwise win."""
-    saving.checkpoint_path(five, 6).rename(saving.checkpoint_path(five, 99))
+    checkpoints.path_of(five, 6).rename(checkpoints.path_of(five, 99))
     folder, notes = newest_valid(five)
     assert folder is not None
     assert folder.path.name == "step-00000012"
@@ -144,11 +144,11 @@ def test_a_folder_that_says_another_step_is_not_gone_on_with(five: Path) -> None
 
 def test_a_checkpoint_that_is_being_replaced_is_still_there(five: Path) -> None:
     """Killed between the two renames of a replacement: readers find the old one, and the next writer puts it back."""
-    path = saving.checkpoint_path(five, 12)
-    path.rename(commit.replaced(path))
+    path = checkpoints.path_of(five, 12)
+    path.rename(atomic.replaced(path))
     assert steps(five)[0] == 12
-    assert saving.find_checkpoint(five).json("training.json")["step"] == 12
-    commit.clean(five / "checkpoints")
+    assert checkpoints.find(five).json("training.json")["step"] == 12
+    atomic.clean(five / "checkpoints")
     assert path.is_dir()
 
 

@@ -1,0 +1,69 @@
+"""`lmzoo train ... --nproc N`: the same command on N processes of this machine, by torch's own launcher.
+
+Everything stays on the loopback interface. The launcher only watches: a process that dies takes the others with it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+import uuid
+from collections.abc import Sequence
+
+from lmzoo.distributed.ranks import LAUNCHED
+from lmzoo.errors import LostProcessError
+
+STOP_SECONDS = 25  # for a process that is asked to stop to finish its step and save; it is killed then
+
+
+def launch(nproc: int, command: Sequence[str]) -> None:
+    """Run `lmzoo COMMAND` on `nproc` processes, without its own `--nproc`. Returns when all have ended well.
+
+    Raises `LostProcessError` when one was killed; `SystemExit` when one failed and has said why, or after a signal.
+    """
+    from torch.distributed.elastic.multiprocessing import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    os.environ[LAUNCHED] = "1"
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a warning of DDP's, on a choice that we made
+    os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(STOP_SECONDS))
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
+    logging.disable(logging.CRITICAL)  # the launcher's own reports: what matters is said in one line
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=nproc,
+        run_id=str(uuid.uuid4()),
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        local_addr="localhost",
+        max_restarts=0,
+    )
+    try:
+        elastic_launch(config, sys.executable)("-m", "lmzoo", *without_nproc(command))
+    except SignalException as error:
+        raise SystemExit(130) from error
+    except ChildFailedError as error:
+        for rank, failure in error.failures.items():
+            if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
+                raise LostProcessError(
+                    f"process {rank} of the run ({failure.pid}) was killed by {failure.signal_name()}, and all have "
+                    f"stopped: go on with the same command and --resume"
+                ) from None
+        raise SystemExit(max(1, *(failure.exitcode for failure in error.failures.values()))) from None
+
+
+def without_nproc(command: Sequence[str]) -> list[str]:
+    """What each of the processes is to run: it must not launch others again."""
+    words = iter(command)
+    kept: list[str] = []
+    for word in words:
+        if word == "--nproc":
+            next(words, None)
+        elif not word.startswith("--nproc="):
+            kept.append(word)
+    return kept

@@ -1,0 +1,33 @@
+"""One trainer in a run at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Generator
+from contextlib import contextmanager
+from pathlib import Path
+
+from lmzoo.storage import atomic
+from lmzoo.errors import ConfigError
+
+
+@contextmanager
+def locked(run: Path) -> Generator[None]:
+    """Make the directory `run` if it is missing, and hold it. Raises `ConfigError` when another process does.
+
+    The lock is the kernel's, on the directory itself: it leaves no file, and ends with the process, however that ends.
+    """
+    try:
+        atomic.make_folder(run)
+        descriptor = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
+    except OSError as error:
+        raise ConfigError(f"out={run} cannot be written: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"out={run} is being trained in by another process") from None
+        yield
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,103 @@
+"""`metrics.jsonl`: one JSON object a line, for training every `log_every` steps and for every evaluation."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from lmzoo.storage import atomic
+from lmzoo.errors import CheckpointError
+from lmzoo.train.events import EndEvent, EvalEvent, Event, SavingEvent, StepEvent
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class MetricsWriter:
+    """A listener that appends lines of step, split ("train" | "val"), loss (nats per token), tokens, seconds and more.
+
+    `seconds` and `tokens` are those of training so far. A resumed run first drops the lines after its step: they are
+    written again, with the same losses. Those before it are on disk when its checkpoint is.
+    """
+
+    def __init__(self, run: Path, log_every: int, *, after_step: int = 0, evaluated: bool = True) -> None:
+        """`evaluated`: whether the evaluation of `after_step` itself is done, if one was due.
+
+        Raises `CheckpointError` when the disk refuses.
+        """
+        self.log_every = log_every
+        self._path = run / METRICS_FILE
+        lines, self.unreadable = _lines(self._path)
+        last = after_step if evaluated else after_step - 1
+        kept = [line for line in lines if line["step"] <= (last if line["split"] == "val" else after_step)]
+        atomic.write_file(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)
+
+    def __call__(self, event: Event) -> None:
+        """Write what the event tells. Raises `CheckpointError` when the disk refuses."""
+        if isinstance(event, StepEvent) and event.step % self.log_every == 0:
+            self._write(
+                step=event.step,
+                split="train",
+                loss=event.loss,
+                tokens=event.tokens,
+                seconds=round(event.seconds, 4),
+                learning_rate=event.learning_rate,
+                grad_norm=event.grad_norm,
+                tokens_per_s=round(event.tokens_per_s, 1),
+            )
+        elif isinstance(event, EvalEvent):
+            self._write(
+                step=event.step,
+                split="val",
+                loss=event.loss,
+                bits_per_byte=event.bits_per_byte,
+                tokens=event.tokens,
+                seconds=round(event.seconds, 4),
+            )
+        elif isinstance(event, SavingEvent):
+            try:
+                os.fsync(self._descriptor)
+            except OSError as error:
+                raise atomic.cannot_write(self._path, error) from error
+        elif isinstance(event, EndEvent):
+            os.close(self._descriptor)
+
+    def _write(self, **values: Any) -> None:
+        """At once and unbuffered: a line is rare, and a killed run should not lose it."""
+        try:
+            atomic.write_all(self._descriptor, (json.dumps(values) + "\n").encode())
+        except OSError as error:
+            raise atomic.cannot_write(self._path, error) from error
+
+
+def read_metrics(run: str | Path) -> list[dict[str, Any]]:
+    """The lines of a run's metrics.jsonl that can be read. Raises `CheckpointError` when there is no such file."""
+    path = Path(run) / METRICS_FILE
+    if not path.is_file():
+        raise CheckpointError(f"{path}: there is no such file")
+    return _lines(path)[0]
+
+
+def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
+    """The lines, and how many more are no lines of ours: one that a kill cut short at the end, or damage."""
+    if not os.path.lexists(path):
+        return [], 0
+    atomic.regular_size(path)
+    lines: list[dict[str, Any]] = []
+    unreadable = 0
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+    for text in content.splitlines():
+        try:
+            line = json.loads(text)
+            if type(line["step"]) is not int or not isinstance(line["split"], str):
+                raise TypeError
+        except (ValueError, TypeError, KeyError, RecursionError):
+            unreadable += 1
+        else:
+            lines.append(line)
+    return lines, unreadable

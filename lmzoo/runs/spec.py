@@ -1,0 +1,103 @@
+"""What a run is made from: a model and its settings, a text, a tokenizer, a recipe; and `--set` overrides."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from lmzoo import configs
+from lmzoo import registry
+from lmzoo.data.hf_dataset import is_streamed, parse_spec
+from lmzoo.data.tokenizers import check_spec
+from lmzoo.errors import ConfigError
+from lmzoo.model import ModelConfig
+from lmzoo.train.config import TrainConfig
+
+DEFAULT_TOKENIZER = "char"
+STREAM_TOKENIZER = "byte"  # where that would be char: it cannot know what characters a stream will bring
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSpec:
+    """Everything that decides the outcome of a run.
+
+    `model` is `family` or `family.preset`, `config` its settings over the preset's (without `vocab_size`, which the
+    tokenizer brings), `data` what `--data` names, `tokenizer` what `train_tokenizer` takes.
+    """
+
+    model: str
+    data: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+    tokenizer: str = DEFAULT_TOKENIZER
+    train: TrainConfig = field(default_factory=TrainConfig)
+
+    def model_config(self, vocab_size: int) -> ModelConfig:
+        """The model's whole config. Raises `ConfigError` and `UnknownModelError`."""
+        family, preset = registry.split_name(self.model)
+        settings = {**(preset.model if preset else {}), **self.config, "vocab_size": vocab_size}
+        return configs.build(registry.model_class(family.name).config_class, settings)
+
+
+def make_spec(
+    model: str, data: str, *, tokenizer: str | None = None, overrides: Mapping[str, Any] | None = None
+) -> RunSpec:
+    """A run of `model` with its preset's recipe, changed by `overrides` (see `apply_settings`).
+
+    Everything that can be checked without the text is checked here. Raises `ConfigError`, `UnknownModelError` or
+    `DataError`, one line each.
+    """
+    recipe = registry.recipe(model)
+    own_tokenizer = recipe.pop("tokenizer", DEFAULT_TOKENIZER)
+    chosen = tokenizer or own_tokenizer
+    check_spec(chosen)
+    if is_streamed(data):
+        parse_spec(data)
+        if tokenizer == "char":
+            raise ConfigError(
+                "tokenizer='char' knows only the characters it was made from, and a stream may bring others at any "
+                "time: use byte, bpe:N or char+unk"
+            )
+        chosen = STREAM_TOKENIZER if chosen == "char" else chosen
+    config, train = apply_settings(model, overrides or {})
+    spec = RunSpec(
+        model=model,
+        data=data,
+        config=config,
+        tokenizer=chosen,
+        train=configs.build(TrainConfig, {**recipe, **train}),
+    )
+    spec.model_config(vocab_size=256)  # any will do for the other rules
+    return spec
+
+
+def apply_settings(model: str, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Sort overrides into the model's and the training's.
+
+    A key is `model.NAME`, `train.NAME`, or NAME where only one of the two has it. Raises `ConfigError` with the nearest
+    name for a key that neither has.
+    """
+    cls = registry.model_class(registry.split_name(model)[0].name).config_class
+    tables = {"model": cls, "train": TrainConfig}
+    names = {table: [f.name for f in dataclasses.fields(kind)] for table, kind in tables.items()}
+    found: dict[str, dict[str, Any]] = {"model": {}, "train": {}}
+    for key, value in overrides.items():
+        table, dot, name = key.partition(".")
+        if dot and table in tables:
+            if name not in names[table]:
+                raise ConfigError(f"{key}={value!r} is not a setting{configs.suggest(name, names[table])}")
+        else:
+            owners = [table for table in tables if key in names[table]]
+            if not owners:
+                known = [*names["model"], *names["train"]]
+                raise ConfigError(
+                    f"{key}={value!r} is not a setting of {model} or the training{configs.suggest(key, known)}"
+                )
+            if len(owners) > 1:
+                raise ConfigError(f"{key}={value!r} is a setting of both: say model.{key} or train.{key}")
+            table, name = owners[0], key
+        if (table, name) == ("model", "vocab_size"):
+            raise ConfigError(f"vocab_size={value!r} cannot be set: it is that of the tokenizer")
+        found[table][name] = value
+    return found["model"], found["train"]

@@ -1,0 +1,57 @@
+"""Where the checkpoints of a run lie: their names, the committed ones, the newest valid one."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from pathlib import Path
+
+from lmzoo.errors import CheckpointError
+from lmzoo.storage import atomic
+
+FOLDER = "checkpoints"
+_STEP = re.compile(r"step-(\d{8,})|\.step-(\d{8,})\.replaced")
+
+
+class DamagedCheckpointWarning(UserWarning):
+    """The newest checkpoint of a run is damaged; an earlier one is used."""
+
+
+def find(path: str | Path) -> atomic.Folder:
+    """The checked folder of `path`: itself, or the newest valid checkpoint of a run. Raises `CheckpointError`."""
+    run = Path(path)
+    if not (run / FOLDER).is_dir():
+        if not run.exists() and not atomic.replaced(run).exists():
+            raise CheckpointError(f"{run}: there is no such run or checkpoint")
+        return atomic.open_folder(run)
+    damage: CheckpointError | None = None
+    for _, folder in saved(run):
+        try:
+            found = atomic.open_folder(folder)
+        except CheckpointError as error:
+            damage = damage or error
+            continue
+        if damage:
+            warnings.warn(f"{damage}; {folder.name} is used instead", DamagedCheckpointWarning, stacklevel=2)
+        return found
+    raise damage or CheckpointError(f"{run}: has no checkpoint yet")
+
+
+def saved(run: Path) -> list[tuple[int, Path]]:
+    """(step, folder) of every committed checkpoint of a run, newest first; their content is not looked at.
+
+    Raises `CheckpointError` when `checkpoints` is a link: what is read, replaced and removed there must be the run's.
+    """
+    folder = run / FOLDER
+    if folder.is_symlink():
+        raise CheckpointError(f"{folder}: must be a folder, not a link")
+    found = folder.iterdir() if folder.is_dir() else ()
+    named = [_STEP.fullmatch(path.name) for path in found if path.is_dir() and not path.is_symlink()]
+    digits = {match[1] or match[2] for match in named if match}  # one that is being replaced has still its name
+    steps = sorted((int(text) for text in digits if text == f"{int(text):08d}"), reverse=True)
+    return [(step, path_of(run, step)) for step in steps]
+
+
+def path_of(run: Path, step: int) -> Path:
+    """Where the checkpoint of a step belongs."""
+    return run / FOLDER / f"step-{step:08d}"

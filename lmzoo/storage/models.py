@@ -1,0 +1,134 @@
+"""The one checkpoint format: `model.safetensors`, `config.json` and a manifest in a folder; never what can run.
+
+What is read may come from anyone. So the manifest is checked first, the model's name must be registered, and the names,
+shapes and types of all tensors must be those of a model built without memory, before anything is allocated.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
+
+from lmzoo import configs, registry
+from lmzoo.errors import CheckpointError, ConfigError, UnknownModelError
+from lmzoo.storage import atomic, checkpoints
+from lmzoo.storage.safetensors import TensorFile, open_tensors, write_tensors
+
+if TYPE_CHECKING:
+    from lmzoo.model import LanguageModel, ModelConfig
+
+MODEL_FILE = "model.safetensors"
+CONFIG_FILE = "config.json"
+_HIDDEN_BYTES = 1 << 30  # what a model may allocate that its file does not hold: masks, tables of angles
+
+
+def save_model(model: LanguageModel, folder: str | Path) -> None:
+    """Write `model` to `folder`, replacing a model saved there before. Raises `CheckpointError`."""
+    path = Path(folder)
+    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / atomic.MANIFEST).is_file())):
+        raise CheckpointError(f"{path}: exists and is not a saved model; it is left as it is")
+    with atomic.new_folder(path) as new:
+        write_model(model, new)
+
+
+def write_model(model: LanguageModel, folder: Path) -> None:
+    """Put the model's two files into `folder`, which the caller commits."""
+    if not model.family:
+        raise CheckpointError(f"{type(model).__name__} has no name to be loaded by: add @lmzoo.register_model('NAME')")
+    write_tensors(tensors_of(model), folder / MODEL_FILE)
+    content = {"lmzoo": 1, "model": model.family, "config": configs.to_dict(model.config)}
+    atomic.write_new(folder / CONFIG_FILE, [json.dumps(content, indent=1).encode()])
+
+
+def load_model(path: str | Path) -> LanguageModel:
+    """The model saved at `path`, in eval mode: a run (its newest valid checkpoint), or one checkpoint.
+
+    Raises `CheckpointError` (one line, naming the file and the rule) when there is none, or it is damaged, tampered
+    with, or of a model that is not registered. Warns when a damaged newest checkpoint had to be passed over.
+    """
+    return read_model(checkpoints.find(path))
+
+
+def read_model(folder: atomic.Folder) -> LanguageModel:
+    """The model of a checked folder, in eval mode. Raises `CheckpointError`."""
+    where = folder.path / CONFIG_FILE
+    cls, config = _class_and_config(where, folder.json(CONFIG_FILE))
+    with open_tensors(folder.file(MODEL_FILE)) as file:
+        _check_against(file, cls, config, where, folder.sizes[MODEL_FILE])
+        with torch.random.fork_rng(devices=[]):  # what the constructor draws is overwritten, and nobody's to notice
+            model = cls(config)
+        for name, tensor in tensors_of(model).items():
+            saved = file.tensor(name)
+            if saved.dtype != tensor.dtype:
+                tensor.data = tensor.data.to(saved.dtype)
+            tensor.data.copy_(saved)  # into the model's own aligned memory: kernels then add up in the same order
+    return model.eval()
+
+
+def tensors_of(model: nn.Module) -> dict[str, Tensor]:
+    """Every parameter once, and every persistent buffer, by name."""
+    kept = model.state_dict().keys()
+    return {
+        **dict(model.named_parameters()),
+        **{name: buffer for name, buffer in model.named_buffers() if name in kept},
+    }
+
+
+def _class_and_config(where: Path, content: dict[str, Any]) -> tuple[type[LanguageModel], ModelConfig]:
+    family, settings = content.get("model"), content.get("config")
+    if content.get("lmzoo") != 1 or not isinstance(family, str) or not isinstance(settings, dict):
+        raise CheckpointError(f"{where}: must hold lmzoo (1), model and config")
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", family):
+        raise CheckpointError(f"{where}: model={family!r} is not the name of a family")
+    try:
+        cls = registry.model_class(family)
+    except UnknownModelError as error:
+        raise CheckpointError(f"{where}: {error}; if it comes from a file, give that with --plugin FILE") from error
+    try:
+        return cls, configs.build(cls.config_class, settings, where=str(where))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
+
+
+def _check_against(file: TensorFile, cls: type[LanguageModel], config: ModelConfig, where: Path, size: int) -> None:
+    """Hold the header to a model that takes no memory, whose building stops as soon as the file cannot be its own."""
+    limit = 4 * len(file.shapes) + 16
+    try:
+        with torch.device("meta"), _at_most(limit, where):
+            model = cls(config)
+    except CheckpointError:
+        raise
+    except Exception as error:  # sizes so large that no tensor can have them fail in many ways
+        first_line = str(error).partition("\n")[0]
+        raise CheckpointError(f"{where}: no model can be built from it: {first_line}") from error
+    expected = tensors_of(model)
+    file.check(expected)
+    hidden = sum(buffer.nbytes for name, buffer in model.named_buffers() if name not in expected)
+    if hidden > max(size, _HIDDEN_BYTES):
+        raise CheckpointError(f"{where}: asks for {hidden} bytes beside the {size} of {MODEL_FILE}")
+
+
+@contextmanager
+def _at_most(limit: int, where: Path) -> Iterator[None]:
+    """Stop a constructor that makes far more parameters than the file holds (a billion layers, say)."""
+    made = 0
+
+    def count(module: nn.Module, name: str, parameter: Any) -> None:
+        nonlocal made
+        made += 1
+        if made > limit:
+            raise CheckpointError(f"{where}: asks for more tensors than {MODEL_FILE} holds")
+
+    hook = register_module_parameter_registration_hook(count)
+    try:
+        yield
+    finally:
+        hook.remove()

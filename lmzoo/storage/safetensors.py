@@ -1,0 +1,117 @@
+"""Reads and writes safetensors files; writing goes through our own system calls.
+
+The format is eight bytes with the header's length, a JSON header, and the tensors' bytes. The package's own writer
+holds all tensors in memory at once and turns a disk's refusal into a text; this one takes one tensor at a time and
+raises the system's own error. The bytes are the same (a test compares them); reading is the package's business.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from lmzoo.errors import CheckpointError
+from lmzoo.storage import atomic
+
+FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
+# The names of the types, in the order in which safetensors lays tensors out: from the last to the first.
+_LAYOUT = {
+    torch.bool: "BOOL",
+    torch.uint8: "U8",
+    torch.int8: "I8",
+    torch.int16: "I16",
+    torch.float16: "F16",
+    torch.bfloat16: "BF16",
+    torch.int32: "I32",
+    torch.float32: "F32",
+    torch.float64: "F64",
+    torch.int64: "I64",
+}
+_ORDER = list(_LAYOUT)
+
+
+def dtype_name(dtype: torch.dtype) -> str | None:
+    """What safetensors calls a type; None for one that a model has no use for."""
+    return _LAYOUT.get(dtype)
+
+
+def chunks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Iterator[atomic.Chunk]:
+    """A safetensors file in pieces: the header, then each tensor.
+
+    One that is sharded is gathered when its turn comes: all its ranks must then go through the pieces alike.
+    """
+    names = sorted(tensors, key=lambda name: (-_ORDER.index(tensors[name].dtype), name))
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name in names:
+        tensor, start = tensors[name], end
+        end += tensor.numel() * tensor.element_size()
+        header[name] = {
+            "dtype": _LAYOUT[tensor.dtype],
+            "shape": list(tensor.shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    yield struct.pack("<Q", len(text)) + text
+    for name in names:
+        tensor = tensors[name].detach()
+        gather: Any = getattr(tensor, "full_tensor", None)
+        whole: Tensor = tensor if gather is None else gather()
+        flat = whole.cpu().contiguous().reshape(-1)
+        yield flat.view(torch.uint8).numpy().data
+
+
+def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
+    """Write a new safetensors file, which the caller commits. Raises `OSError` when the disk refuses."""
+    atomic.write_new(path, chunks(tensors))
+
+
+@dataclass(frozen=True)
+class TensorFile:
+    """An open safetensors file: what its header says, and its tensors one by one."""
+
+    path: Path
+    shapes: Mapping[str, tuple[int, ...]]
+    dtypes: Mapping[str, str]
+    _file: Any
+
+    def tensor(self, name: str) -> Tensor:
+        """Read one tensor."""
+        return self._file.get_tensor(name)
+
+    def check(self, expected: Mapping[str, Tensor]) -> None:
+        """The file must hold exactly these names, shapes and types; one float type may stand for another."""
+        missing, extra = sorted({*expected} - {*self.shapes}), sorted({*self.shapes} - {*expected})
+        if missing or extra:
+            what = f"lacks the tensor {missing[0]!r}" if missing else f"holds {extra[0]!r}, which the model lacks"
+            raise CheckpointError(f"{self.path}: {what}")
+        for name, tensor in expected.items():
+            if self.shapes[name] != tuple(tensor.shape):
+                raise CheckpointError(
+                    f"{self.path}: {name} has shape {self.shapes[name]}, its config asks for {tuple(tensor.shape)}"
+                )
+            saved, wanted = self.dtypes[name], dtype_name(tensor.dtype)
+            if saved != wanted and not {saved, wanted} <= FLOATS:
+                raise CheckpointError(f"{self.path}: {name} is of type {saved}, its config asks for {wanted}")
+
+
+@contextmanager
+def open_tensors(path: Path) -> Generator[TensorFile]:
+    """Open a safetensors file and read its header. Raises `CheckpointError` when it is not whole."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+            shapes = {name: tuple(piece.get_shape()) for name, piece in slices.items()}
+            yield TensorFile(path, shapes, {name: piece.get_dtype() for name, piece in slices.items()}, file)
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(f"{path}: is not a safetensors file: {error}") from error

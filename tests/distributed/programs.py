@@ -1,0 +1,113 @@
+"""A program for several processes: trains the runs that a JSON file names, one after another, in one process group.
+
+Starting processes takes far longer than a small run: so one pair of them trains many.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+
+import lmzoo
+from lmzoo.data.batches import BatchStream
+from lmzoo.data.stream_batches import BLOCK_WINDOWS, StreamBatches
+from lmzoo.distributed.ranks import process_group
+from lmzoo.errors import LmzooError
+from lmzoo.losses import IGNORE_INDEX, auxiliary_loss
+from lmzoo.runs import run as runs
+from lmzoo.train import muon
+from lmzoo.train.events import Event, Listener, StepEvent
+from lmzoo.train.signals import Interrupted
+
+PLAIN_BATCH = BatchStream.batch
+
+
+def ragged_batch(self: BatchStream, step: int) -> tuple[Tensor, Tensor]:
+    """A batch whose rows have very different numbers of targets, the first rows the fewest."""
+    idx_BT, targets_BT = PLAIN_BATCH(self, step)
+    B, T = targets_BT.shape
+    for row in range(B):
+        targets_BT[row, (row * T) // B + (step + row) % 2 :] = IGNORE_INDEX
+    return idx_BT, targets_BT
+
+
+class ChoosingBlock(nn.Module):
+    """Each sequence asks one of two experts by its first token; nobody asks the third."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.experts = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x_BTD: Tensor, even_B: Tensor) -> Tensor:
+        out_BTD = torch.zeros_like(x_BTD)
+        for number, rows_B in enumerate((even_B, ~even_B)):
+            if rows_B.any():
+                out_BTD = out_BTD + self.experts[number](x_BTD) * rows_B[:, None, None]
+        auxiliary_loss("size", out_BTD.square().mean())
+        return x_BTD + out_BTD
+
+
+class Choosing(lmzoo.LanguageModel):
+    """Parameters that some ranks do not use and one that none does, and a loss beside the loss."""
+
+    def __init__(self, config: lmzoo.ModelConfig) -> None:
+        super().__init__(config)
+        self.tokens = nn.Embedding(config.vocab_size, 8)
+        self.blocks = nn.ModuleList([ChoosingBlock()])
+        self.head = nn.Linear(8, config.vocab_size)
+
+    @property
+    def traits(self) -> lmzoo.Traits:
+        return lmzoo.Traits(extrapolates=True)
+
+    def features(self, idx_BT: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        return self.blocks[0](self.tokens(idx_BT), idx_BT[:, 0] % 2 == 0), state
+
+
+def stop_at(step: int | None) -> Listener:
+    """A listener that sends its process SIGTERM in a step; only the first process has any."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, StepEvent) and event.step == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return listen
+
+
+def train_all(jobs: list[dict[str, Any]]) -> list[str]:
+    """What each job ended with: "" or the message of its error."""
+    ends: list[str] = []
+    for job in jobs:
+        BatchStream.batch = ragged_batch if job.get("ragged") else PLAIN_BATCH
+        StreamBatches.__init__.__defaults__ = (job.get("block_windows", BLOCK_WINDOWS),)
+        try:
+            spec = runs.make_spec(job["model"], job["data"], overrides=job["settings"])
+            resume, reshard = job.get("resume", False), job.get("reshard", False)
+            listeners = [stop_at(job.get("stop_at"))]
+            # In bfloat16 the order of adding up shows, and would hide what else is wrong.
+            with patch.object(muon, "DTYPE", torch.float32 if job.get("unrounded") else muon.DTYPE):
+                runs.train_run(spec, job["out"], resume=resume, reshard=reshard, listeners=listeners)
+            ends.append("")
+        except Interrupted as stopped:
+            ends.append(f"stopped at {stopped.step}")
+        except LmzooError as error:
+            ends.append(str(error))
+    return ends
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    runs.SAMPLE_TOKENS = 20  # a long sample takes longer than all the rest
+    lmzoo.register_model("choosing")(Choosing)
+    file = Path(sys.argv[1])
+    with process_group() as ranks:
+        ends = train_all(json.loads(file.read_text(encoding="utf-8")))
+        file.with_suffix(f".{ranks.rank}").write_text(json.dumps(ends), encoding="utf-8")

@@ -1,0 +1,28 @@
+"""Helpers that tests of several packages share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from lmzoo.storage import checkpoints, safetensors
+
+TEXT = "".join(f"The {i} cats sat on {i * 7 % 13} mats, and {i * i % 29} of them purred.\n" for i in range(400))
+SMALL = {"d_model": 16, "n_layers": 1, "n_heads": 2, "context_length": 16}
+
+
+def tensors(run: Path, step: int) -> dict[str, torch.Tensor]:
+    """Everything a checkpoint holds, the optimizer's and the random states included."""
+    folder = checkpoints.path_of(run, step)
+    found: dict[str, torch.Tensor] = {}
+    for name in ("model.safetensors", "optimizer.safetensors"):
+        with safetensors.open_tensors(folder / name) as file:
+            found |= {f"{name}:{key}": file.tensor(key) for key in file.shapes}
+    return found
+
+
+def assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
+    """Equal to the bit, in the same names."""
+    assert ours.keys() == theirs.keys()
+    assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []

@@ -1,0 +1,54 @@
+"""Dropout's noise: the right share of zeros, everywhere, independent, and gone outside of training."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lmzoo.layers.dropout import Dropout
+from lmzoo.ops.cpu.dropout import dropout_noise
+from lmzoo.ops.dropout import dropout
+
+
+@pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.9])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_share_of_zeros_and_scale(p: float, dtype: torch.dtype) -> None:
+    """Also in each of the four values that one word decides about."""
+    torch.manual_seed(0)
+    noise = dropout_noise(torch.empty(1000, 101, dtype=dtype), p)
+    assert noise.dtype == dtype
+    assert noise.unique().tolist() == [0, torch.tensor(1 / (1 - p)).to(dtype).item()]
+    for part in (noise, *(noise.flatten()[i::4] for i in range(4))):
+        error = (p * (1 - p) / part.numel()) ** 0.5
+        assert abs((part == 0).double().mean().item() - p) < 5 * error
+
+
+def test_neighbours_are_independent() -> None:
+    torch.manual_seed(0)
+    dropped = (dropout_noise(torch.empty(100_000), 0.5) == 0).double()
+    for distance in (1, 2, 3, 4, 5):
+        both = (dropped[distance:] * dropped[:-distance]).mean().item()
+        assert abs(both - 0.25) < 0.01
+
+
+@pytest.mark.parametrize("p", [1e-9, 1 - 1e-9])
+def test_at_the_ends_it_is_neither_all_nor_wrapped_round(p: float) -> None:
+    torch.manual_seed(0)
+    zeros = (dropout_noise(torch.empty(10_000), p) == 0).double().mean().item()
+    assert abs(zeros - p) < 0.01
+
+
+def test_a_seed_gives_the_same_again_and_a_gradient_the_same_noise() -> None:
+    x = torch.ones(5, 7, requires_grad=True)
+    torch.manual_seed(3)
+    y = dropout(x, 0.5)
+    torch.manual_seed(3)
+    torch.testing.assert_close(y, dropout(x, 0.5), rtol=0, atol=0)
+    torch.testing.assert_close(torch.autograd.grad(y.sum(), x)[0], y.detach(), rtol=0, atol=0)
+
+
+def test_the_layer_is_idle_outside_of_training() -> None:
+    layer, x = Dropout(0.5), torch.ones(4, 4)
+    assert (layer(x) == 0).any()
+    assert layer.eval()(x) is x
+    assert Dropout(0.0)(x) is x

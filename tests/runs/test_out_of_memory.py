@@ -1,0 +1,50 @@
+"""Out of memory is told in one line, whoever ran out of it; the stress run does it for real in every place of a run."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmzoo.errors import OutOfMemoryError
+from lmzoo.runs.out_of_memory import is_out_of_memory, memory_told
+from lmzoo.runs.run import RunSpec, train_run
+
+MakeSpec = Callable[..., RunSpec]
+
+
+def test_a_model_that_no_memory_holds(tmp_path: Path, small_spec: MakeSpec) -> None:
+    spec = small_spec(context_length=1 << 50)  # a table of positions of 72 PB
+    with pytest.raises(
+        OutOfMemoryError, match=r"batch_size=4 with context_length=1125899906842624 .*; nothing was saved"
+    ) as caught:
+        train_run(spec, tmp_path / "run")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_is_kept_is_said(tmp_path: Path, small_spec: MakeSpec) -> None:
+    train_run(small_spec(), tmp_path / "run")
+    with (
+        pytest.raises(OutOfMemoryError, match="the checkpoint of step 12 is kept: free memory and --resume"),
+        memory_told(small_spec(), 16, tmp_path / "run"),
+    ):
+        torch.empty(1 << 55)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), OSError(errno.ENOMEM, "Cannot allocate memory")],
+)
+def test_other_words_for_it(error: Exception) -> None:
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), OSError(errno.EIO, "Input/output error")])
+def test_what_is_something_else_stays_what_it_is(tmp_path: Path, small_spec: MakeSpec, error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, memory_told(small_spec(), 16, tmp_path):
+        raise error
+    assert caught.value is error

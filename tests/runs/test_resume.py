@@ -1,0 +1,224 @@
+"""A run that stops, however it stops, and goes on ends with the same bits as one that never stopped.
+
+Kills from outside, at any time and during a save, are in tests/stress.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmzoo.storage import models
+from lmzoo.errors import CheckpointError
+from lmzoo.train import evaluate
+from lmzoo.train.events import CheckpointEvent, EvalEvent, Event, NoteEvent, SavingEvent, StepEvent
+from lmzoo.train.signals import Interrupted
+from lmzoo.runs.metrics import read_metrics
+from lmzoo.runs.run import RunSpec, load_run, train_run
+
+from tests.helpers import TEXT, assert_same, tensors
+
+MakeSpec = Callable[..., RunSpec]
+
+
+def interrupt_at(step: int, kind: type[StepEvent | SavingEvent] = StepEvent) -> Callable[[Event], None]:
+    """A listener that sends this process Ctrl-C during `step`, or during its save."""
+
+    def listen(event: Event) -> None:
+        if isinstance(event, kind) and event.step == step:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    return listen
+
+
+def losses(run: Path) -> list[tuple[int, str, float]]:
+    return [(line["step"], line["split"], line["loss"]) for line in read_metrics(run)]
+
+
+SHORT = TEXT[:700]  # some 39 windows: an epoch ends within the fourth batch of three
+
+
+@pytest.mark.parametrize(
+    ("model", "settings"),
+    [
+        ("gpt2", {"dropout": 0.2}),
+        ("gpt2", {"precision": "bf16"}),
+        ("lstm", {"d_model": 16, "n_layers": 2, "dropout": 0.2, "schedule": "wsd"}),
+        ("mamba", {"d_model": 16, "n_layers": 1, "d_state": 4}),
+        ("gpt2", {"optimizer": "muon", "schedule": "linear"}),
+        ("bigram", {}),
+    ],
+)
+def test_interrupted_at_every_step_it_is_the_same_at_every_step(
+    tmp_path: Path, small_spec: MakeSpec, model: str, settings: dict[str, object]
+) -> None:
+    """One run is stopped after each of its steps; another saves after each. In every step they are the same to the bit.
+
+    So from whatever step a run is resumed, the next is as if it had never stopped, and so are all that follow. An epoch
+    ends within an accumulated batch, and evaluations fall on steps that are stopped in and on others.
+    """
+    (tmp_path / "short.txt").write_text(SHORT, encoding="utf-8")
+    every = {"checkpoint_every": 1, "keep_checkpoints": 99}
+    spec = small_spec(model, grad_accumulation=3, **settings, **every)
+    spec = dataclasses.replace(spec, data=str(tmp_path / "short.txt"))
+    train_run(spec, tmp_path / "whole")
+    run = tmp_path / "run"
+    for step in range(1, 13):
+        with pytest.raises(Interrupted, match=f"stopped after step {step}, saved in .*; go on .* --resume"):
+            train_run(spec, run, resume=True, listeners=[interrupt_at(step)])
+        assert checkpoints.saved(run)[0][0] == step
+        assert_same(tensors(run, step), tensors(tmp_path / "whole", step))
+    train_run(spec, run, resume=True)
+    assert_same(tensors(run, 12), tensors(tmp_path / "whole", 12))
+    assert losses(run) == losses(tmp_path / "whole")
+
+
+def test_an_evaluation_that_a_signal_prevented_is_made_up_for(tmp_path: Path, small_spec: MakeSpec) -> None:
+    """Also twice: what was logged of it before a kill is not logged again."""
+    spec = small_spec()
+    train_run(spec, tmp_path / "whole")
+    run, val = tmp_path / "run", lambda: [line["step"] for line in read_metrics(run) if line["split"] == "val"]
+    with pytest.raises(Interrupted):
+        train_run(spec, run, listeners=[interrupt_at(8)])
+    assert val() == [4]
+
+    def fail(event: Event) -> None:
+        if isinstance(event, EvalEvent):
+            raise ZeroDivisionError
+
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            train_run(spec, run, resume=True, listeners=[fail])
+        assert val() == [4, 8]
+    train_run(spec, run, resume=True)
+    assert losses(run) == losses(tmp_path / "whole")
+    best = [checkpoints.find(path).json("training.json")["best_step"] for path in (run, tmp_path / "whole")]
+    assert best[0] == best[1]
+
+
+def test_a_signal_ends_an_evaluation(tmp_path: Path, small_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It takes as long as many steps: whoever asks for an end need not wait for it."""
+    monkeypatch.setattr(evaluate, "TOKENS_AT_A_TIME", 16)
+    spec, run, seen = small_spec(), tmp_path / "run", 0
+    batches = evaluate.eval_batches
+
+    def interrupting(*arguments: Any) -> Iterator[Any]:
+        nonlocal seen
+        for batch in batches(*arguments):
+            seen += 1
+            if seen == 5:
+                os.kill(os.getpid(), signal.SIGTERM)
+            yield batch
+
+    monkeypatch.setattr(evaluate, "eval_batches", interrupting)
+    with pytest.raises(Interrupted, match="stopped after step 4"):
+        train_run(spec, run)
+    assert seen in (5, 6)
+    monkeypatch.setattr(evaluate, "eval_batches", batches)
+    train_run(spec, run, resume=True)
+    train_run(spec, tmp_path / "whole")
+    assert losses(run) == losses(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("step", [4, 12])
+def test_a_signal_during_a_save_ends_the_run_with_it(tmp_path: Path, small_spec: MakeSpec, step: int) -> None:
+    """No other step, and no other save: what is on disk then is all there is."""
+    spec, run = small_spec(checkpoint_every=4), tmp_path / "run"
+    with pytest.raises(Interrupted, match=f"stopped after step {step}"):
+        train_run(spec, run, listeners=[interrupt_at(step, SavingEvent)])
+    train_run(spec, run, resume=True)
+    train_run(spec, tmp_path / "whole")
+    assert losses(run) == losses(tmp_path / "whole")
+
+
+def test_a_signal_in_the_last_step(tmp_path: Path, small_spec: MakeSpec) -> None:
+    """The last evaluation is still to come; then the checkpoint that lacks it is replaced."""
+    spec, run = small_spec(), tmp_path / "run"
+    with pytest.raises(Interrupted, match="stopped after step 12"):
+        train_run(spec, run, listeners=[interrupt_at(12)])
+    result = train_run(spec, run, resume=True)
+    assert train_run(spec, run, resume=True) == result
+    assert checkpoints.find(run).json("training.json")["val_loss"] == result.loss
+    assert train_run(spec, tmp_path / "whole").loss == result.loss
+    assert losses(run) == losses(tmp_path / "whole")
+
+
+def test_another_machine_is_said(tmp_path: Path, small_spec: MakeSpec) -> None:
+    spec, run = small_spec(), tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train_run(spec, run, listeners=[interrupt_at(3)])
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace("threads = 1", "threads = 7"))
+    notes: list[str] = []
+    train_run(
+        spec, run, resume=True, listeners=[lambda e: notes.append(e.message) if isinstance(e, NoteEvent) else None]
+    )
+    assert notes == [
+        "the run goes on on another machine (threads is 1 and was 7): its numbers may differ in the last bits"
+    ]
+
+
+def test_a_damaged_log_loses_its_bad_lines_alone(tmp_path: Path, small_spec: MakeSpec) -> None:
+    spec, run = small_spec(), tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train_run(spec, run, listeners=[interrupt_at(6)])
+    file = run / "metrics.jsonl"
+    lines = file.read_bytes().splitlines(keepends=True)
+    file.write_bytes(b"".join([lines[0], b"\xff\xfe\n", b"[1]\n", b'{"step": "2"}\n', *lines[2:], lines[0][:20]]))
+    assert [line["step"] for line in read_metrics(run)] == [1, 3, 4, 4, 5, 6]
+    notes: list[str] = []
+    train_run(
+        spec, run, resume=True, listeners=[lambda e: notes.append(e.message) if isinstance(e, NoteEvent) else None]
+    )
+    assert notes == [f"{file}: 4 lines cannot be read and are dropped"]
+    assert [line["step"] for line in read_metrics(run)] == [1, 3, 4, 4, *range(5, 9), *range(8, 13), 12]
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_and_said(tmp_path: Path, small_spec: MakeSpec) -> None:
+    spec = small_spec()
+    train_run(spec, tmp_path / "whole")
+    run = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train_run(spec, run, listeners=[interrupt_at(6)])
+    file = checkpoints.path_of(run, 6) / "optimizer.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-9] ^= 4
+    file.write_bytes(content)
+    with pytest.warns(checkpoints.DamagedCheckpointWarning, match=r"optimizer.safetensors: its SHA-256 .*-00000004 is used"):
+        load_run(run)
+    notes: list[str] = []
+    train_run(
+        spec, run, resume=True, listeners=[lambda e: notes.append(e.message) if isinstance(e, NoteEvent) else None]
+    )
+    assert len(notes) == 1
+    assert "set aside as damaged-step-00000006; training goes on from step 4" in notes[0]
+    assert_same(tensors(run, 12), tensors(tmp_path / "whole", 12))
+    assert losses(run) == losses(tmp_path / "whole")
+
+
+def test_all_checkpoints_damaged(tmp_path: Path, small_spec: MakeSpec) -> None:
+    train_run(small_spec(), tmp_path / "run")
+    for _, folder in checkpoints.saved(tmp_path / "run"):
+        (folder / "manifest.json").write_text("{")
+    with pytest.raises(CheckpointError, match=r"step-00000012/manifest.json: is not JSON"):
+        load_run(tmp_path / "run")
+
+
+def test_the_newest_and_the_best_are_kept(tmp_path: Path, small_spec: MakeSpec) -> None:
+    rising = {"learning_rate": 1.0, "schedule": "constant", "warmup_steps": 0}  # the best comes first
+    spec = small_spec("bigram", keep_checkpoints=1, checkpoint_every=2, **rising)
+    saved: list[int] = []
+    train_run(
+        spec, tmp_path / "run", listeners=[lambda e: saved.append(e.step) if isinstance(e, CheckpointEvent) else None]
+    )
+    assert saved == [2, 4, 6, 8, 10, 12]
+    val = {line["step"]: line["loss"] for line in read_metrics(tmp_path / "run") if line["split"] == "val"}
+    best = min(val, key=val.__getitem__)
+    assert best == 4
+    assert {step for step, _ in checkpoints.saved(tmp_path / "run")} == {12, best}

@@ -1,0 +1,246 @@
+"""A run from end to end: what it writes, what it tells, and one clear line for everything it cannot use."""
+
+from __future__ import annotations
+
+import json
+import math
+import tomllib
+from collections import Counter
+from collections.abc import Callable
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmzoo.storage import models
+from lmzoo.data import load_corpus, open_store
+from lmzoo.errors import CheckpointError, ConfigError, DataError, DivergedError, LmzooError
+from lmzoo.train.evaluate import evaluate
+from lmzoo.train.events import CheckpointEvent, EndEvent, EvalEvent, Event, StartEvent, StepEvent
+from lmzoo.runs.metrics import read_metrics
+from lmzoo.runs.run import RunSpec, evaluate_run, load_run, make_spec, train_run
+
+from tests.helpers import TEXT, assert_same, tensors
+
+MakeSpec = Callable[..., RunSpec]
+
+
+def test_what_a_run_writes_and_tells(tmp_path: Path, small_spec: MakeSpec, text: Path) -> None:
+    run, events = tmp_path / "run", list[Event]()
+    before = torch.get_rng_state()
+    result = train_run(small_spec(log_every=2, eval_every=6), run, listeners=[events.append])
+    assert torch.equal(torch.get_rng_state(), before)
+
+    assert sorted(path.name for path in run.iterdir()) == [
+        "checkpoints",
+        "config.toml",
+        "metrics.jsonl",
+        "sample.txt",
+        "tokenizer.json",
+    ]
+    assert sorted(path.name for path in checkpoints.path_of(run, 12).iterdir()) == [
+        "config.json",
+        "manifest.json",
+        "model.safetensors",
+        "optimizer.safetensors",
+        "training.json",
+    ]
+    tables = tomllib.loads((run / "config.toml").read_text())
+    assert tables["model"]["name"] == "gpt2"
+    assert tables["model"]["vocab_size"] == len(set(TEXT))
+    assert tables["train"]["steps"] == 12
+    assert tables["data"]["data"] == str(text)
+    assert tables["machine"]["precision"] == "float32"
+    assert len((run / "sample.txt").read_text()) == 501
+
+    lines = read_metrics(run)
+    assert [(line["step"], line["split"]) for line in lines] == [
+        *[(2, "train"), (4, "train"), (6, "train"), (6, "val")],
+        *[(8, "train"), (10, "train"), (12, "train"), (12, "val")],
+    ]
+    assert all({"step", "split", "loss", "tokens", "seconds"} <= line.keys() for line in lines)
+    assert lines[-1]["tokens"] == 12 * 4 * 16 == result.tokens
+    assert lines[-1]["bits_per_byte"] == pytest.approx(lines[-1]["loss"] / math.log(2))  # char, and the text is ASCII
+    assert (result.loss, result.bits_per_byte) == (lines[-1]["loss"], lines[-1]["bits_per_byte"])
+    assert result.loss < math.log(len(set(TEXT)))
+
+    told = Counter(type(event) for event in events)
+    assert (told[StartEvent], told[StepEvent], told[EvalEvent], told[CheckpointEvent]) == (1, 12, 2, 2)
+    assert isinstance(events[-1], EndEvent)
+
+
+def test_a_run_can_be_used_again(tmp_path: Path, small_spec: MakeSpec) -> None:
+    result = train_run(small_spec(), tmp_path / "run")
+    for path in (tmp_path / "run", checkpoints.path_of(tmp_path / "run", 12)):
+        model, tokenizer, tables = load_run(path)
+        assert not model.training
+        assert model.config.vocab_size == tokenizer.vocab_size
+        assert tables["model"]["n_heads"] == 2
+    assert evaluate_run(tmp_path / "run").loss == pytest.approx(result.loss, abs=1e-9)
+
+
+def test_a_finished_run_is_only_reported(tmp_path: Path, small_spec: MakeSpec) -> None:
+    first = train_run(small_spec(), tmp_path / "run")
+    events = list[Event]()
+    assert train_run(small_spec(), tmp_path / "run", resume=True, listeners=[events.append]) == first
+    assert {type(event) for event in events} == {EndEvent}
+
+
+def test_the_seed_decides_everything(tmp_path: Path, small_spec: MakeSpec) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        torch.manual_seed(len(name) + seed * 100)
+        train_run(small_spec(seed=seed, dropout=0.1), tmp_path / name)
+    assert_same(tensors(tmp_path / "a", 12), tensors(tmp_path / "b", 12))
+    assert not torch.equal(*(tensors(tmp_path / name, 12)["model.safetensors:norm.weight"] for name in "ac"))
+
+
+def test_accumulation_equals_one_large_batch(tmp_path: Path, small_spec: MakeSpec) -> None:
+    train_run(small_spec(batch_size=12), tmp_path / "large")
+    train_run(small_spec(batch_size=4, grad_accumulation=3), tmp_path / "small")
+    ours, theirs = (tensors(tmp_path / name, 12) for name in ("small", "large"))
+    for name, tensor in ours.items():
+        if name.startswith("model.safetensors"):
+            torch.testing.assert_close(tensor, theirs[name], atol=2e-5, rtol=1e-4)
+
+
+def test_bigram_reaches_what_counting_gives(tmp_path: Path, small_spec: MakeSpec) -> None:
+    spec = small_spec("bigram", steps=300, learning_rate=0.3, batch_size=32, weight_decay=0.0, eval_every=300)
+    train_run(spec, tmp_path / "run")
+    model, tokenizer, _ = load_run(tmp_path / "run")
+    loss = evaluate(model, open_store(load_corpus(spec.data), tokenizer).train).loss
+    cut = int(0.9 * len(TEXT))
+    pairs = Counter(pairwise(TEXT[:cut]))
+    firsts = Counter(TEXT[: cut - 1])
+    entropy = -sum(n * math.log(n / firsts[first]) for (first, _), n in pairs.items()) / (cut - 1)
+    assert entropy <= loss <= entropy + 0.01
+
+
+def test_divergence_stops_before_any_harm(tmp_path: Path, small_spec: MakeSpec) -> None:
+    spec = small_spec("bigram", learning_rate=1e37, grad_clip=0.0, warmup_steps=0, schedule="constant")
+    with pytest.raises(
+        DivergedError,
+        match=r"step \d+: the (loss|gradient's norm|weights' norm) is (nan|inf).*try a lower learning_rate",
+    ):
+        train_run(spec, tmp_path / "run")
+    for step, _ in checkpoints.saved(tmp_path / "run"):
+        for name, tensor in tensors(tmp_path / "run", step).items():
+            assert torch.isfinite(tensor.float()).all(), name
+
+
+# Bad input: one line, and nothing written -----------------------------------------------------------------------------
+
+
+def refused(error: type[LmzooError], message: str, spec: RunSpec, out: Path, *, resume: bool = False) -> None:
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    with pytest.raises(error, match=message) as caught:
+        train_run(spec, out, resume=resume)
+    assert "\n" not in str(caught.value)
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
+
+
+def test_a_text_that_cannot_be_used(tmp_path: Path, small_spec: MakeSpec) -> None:
+    short = tmp_path / "short.txt"
+    short.write_text("x" * 15)
+    refused(
+        DataError, "13 tokens: context_length=16 needs at least 17", make_spec_on(short, small_spec), tmp_path / "run"
+    )
+    refused(DataError, "no such file", make_spec_on(tmp_path / "none.txt", small_spec), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def make_spec_on(text: Path, small_spec: MakeSpec) -> RunSpec:
+    spec = small_spec()
+    return RunSpec(model=spec.model, data=str(text), config=spec.config, train=spec.train)
+
+
+def test_a_directory_that_cannot_be_used(tmp_path: Path, small_spec: MakeSpec) -> None:
+    full, run = tmp_path / "full", tmp_path / "run"
+    full.mkdir()
+    (full / "thesis.txt").write_text("mine")
+    refused(ConfigError, "exists, is not empty, and holds no run", small_spec(), full)
+    refused(ConfigError, "exists, is not empty, and holds no run", small_spec(), full, resume=True)
+    refused(ConfigError, "exists and is not a directory", small_spec(), full / "thesis.txt")
+    refused(ConfigError, "cannot be written: .*thesis.txt is read-only or not", small_spec(), full / "thesis.txt/x")
+    train_run(small_spec(), run)
+    refused(ConfigError, "holds a run already: --resume goes on with it", small_spec(), run)
+
+
+def test_two_trainers_in_one_run(tmp_path: Path, small_spec: MakeSpec) -> None:
+    def second(event: Event) -> None:
+        if isinstance(event, StepEvent) and event.step == 3:
+            refused(ConfigError, "is being trained in by another process", small_spec(), tmp_path / "run", resume=True)
+
+    train_run(small_spec(), tmp_path / "run", listeners=[second])
+
+
+def test_a_run_killed_before_its_config_was_written(tmp_path: Path, small_spec: MakeSpec) -> None:
+    (tmp_path / "tokenizer.json").write_text("{")
+    train_run(small_spec("bigram"), tmp_path)
+    assert load_run(tmp_path).tokenizer.spec == "char"
+
+
+def test_an_empty_directory_is_fine(tmp_path: Path, small_spec: MakeSpec) -> None:
+    train_run(small_spec("bigram"), tmp_path)
+    assert checkpoints.saved(tmp_path)[0][0] == 12
+
+
+def test_resuming_another_run(tmp_path: Path, small_spec: MakeSpec, text: Path) -> None:
+    run, copy = tmp_path / "run", tmp_path / "copy.txt"
+    copy.write_text(TEXT)
+    spec = make_spec_on(copy, small_spec)
+    train_run(spec, run)
+    cases = [
+        (small_spec(learning_rate=0.5), "train.learning_rate=0.5, but the run in .* was made with 0.003"),
+        (small_spec(n_heads=4), "model.n_heads=4, but the run in .* was made with 2"),
+        (small_spec(warmup_steps=3), "train.warmup_steps=3, but .* made with 2"),
+        (small_spec("bigram"), "model.name='bigram', but .* made with 'gpt2'"),
+    ]
+    for other, message in cases:
+        refused(ConfigError, message, other, run, resume=True)
+    moved = make_spec_on(text, small_spec)  # the same text in another place is the same text
+    train_run(moved, run, resume=True)
+    copy.write_text(TEXT.replace("cats", "dogs"))
+    refused(DataError, "data.corpus_sha256=.* was made with", spec, run, resume=True)
+    with pytest.raises(DataError, match="its SHA-256 is"):
+        evaluate_run(run)
+
+
+def test_a_run_that_is_none(tmp_path: Path, small_spec: MakeSpec) -> None:
+    with pytest.raises(CheckpointError, match=r"is not a run: it has no config.toml"):
+        load_run(tmp_path)
+    train_run(small_spec(), tmp_path / "run")
+    config = tmp_path / "run" / "config.toml"
+    good = config.read_text()
+    config.write_text(good.replace("[machine]", "[magic]"))
+    with pytest.raises(CheckpointError, match=r"has no table \[machine\]"):
+        load_run(tmp_path / "run")
+    config.write_text(good.replace('precision = "float32"', 'precision = "fp4"'))
+    with pytest.raises(CheckpointError, match="precision='fp4' must be"):
+        load_run(tmp_path / "run")
+    config.write_text(good)
+    (tmp_path / "run" / "tokenizer.json").write_text(json.dumps({"lmzoo": "byte", "version": 1}))
+    with pytest.raises(CheckpointError, match=r"vocab_size=\d+, its tokenizer 256"):
+        load_run(tmp_path / "run")
+
+
+def test_preset_with_its_own_vocabulary(tmp_path: Path, text: Path) -> None:
+    spec = make_spec("bigram.tiny", str(text), tokenizer="byte", overrides={"steps": 2, "batch_size": 2})
+    train_run(spec, tmp_path / "run")
+    assert load_run(tmp_path / "run").model.config.vocab_size == 256
+
+
+def test_a_gradient_longer_than_grad_clip_is_shortened_to_it(tmp_path: Path, small_spec: MakeSpec) -> None:
+    """Seen in the optimizer's first moments after one step, which are a tenth of the gradient that it got."""
+
+    def moments(clip: float) -> torch.Tensor:
+        run = tmp_path / str(clip)
+        train_run(small_spec(steps=1, warmup_steps=0, grad_clip=clip), run)
+        found = [value for name, value in sorted(tensors(run, 1).items()) if name.endswith("exp_avg")]
+        return torch.cat([value.flatten() for value in found])
+
+    whole = moments(0.0)
+    norm = next(line["grad_norm"] for line in read_metrics(tmp_path / "0.0") if line["split"] == "train")
+    assert whole.norm().item() == pytest.approx(norm / 10, rel=1e-4)
+    assert torch.equal(moments(1.5 * norm), whole)
+    torch.testing.assert_close(moments(norm / 4), whole / 4, rtol=1e-4, atol=0)

@@ -1,0 +1,201 @@
+"""A run on a stream: exact wherever it stops, and used afterwards like any other run."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from lmzoo.storage import models
+from lmzoo.compare import compare
+from lmzoo.data import stream_batches
+from lmzoo.errors import CheckpointError, ConfigError, DataError, LmzooError
+from lmzoo.train.signals import Interrupted
+from lmzoo.runs.run import RunSpec, evaluate_run, evaluate_run_positions, load_run, make_spec, train_run
+
+from tests.helpers import SMALL, TEXT, assert_same, tensors
+from tests.distributed.test_parallel import TOLERANCE, copy_until, curve, difference, on_ranks
+from tests.runs.test_resume import interrupt_at, losses
+
+MakeSpec = Callable[..., RunSpec]
+
+BLOCK_WINDOWS = 13
+RECIPE = {"steps": 24, "batch_size": 16, "eval_every": 8, "log_every": 1, "warmup_steps": 2}
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    """Some 2,500 bytes in two Parquet files, of which the first tenth is held out."""
+    folder = tmp_path / "cats"
+    folder.mkdir()
+    lines = TEXT.splitlines()[:50]
+    for shard in range(2):
+        table = pyarrow.table({"text": lines[25 * shard : 25 * shard + 25]})
+        pyarrow.parquet.write_table(table, folder / f"{shard}.parquet", row_group_size=10)
+    return folder
+
+
+@pytest.fixture
+def stream_spec(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSpec:
+    """A run of 24 steps that ends in the third pass over the data. Blocks are small, so that it crosses many."""
+    monkeypatch.setattr(stream_batches.StreamBatches.__init__, "__defaults__", (BLOCK_WINDOWS,))
+
+    def make(data: str | None = None, tokenizer: str | None = None, **settings: object) -> RunSpec:
+        return make_spec(
+            "gpt2", data or f"hf:{dataset}", tokenizer=tokenizer, overrides={**SMALL, **RECIPE, **settings}
+        )
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "settings", "stops"),
+    [
+        ("byte", {"dropout": 0.2}, (1, 6, 7, 17, 23)),
+        ("bpe:300", {"batch_size": 5, "grad_accumulation": 3, "schedule": "wsd"}, (8, 15)),
+        ("char+unk", {"batch_size": 40}, (12,)),
+    ],
+)
+def test_interrupted_at_any_step_ends_the_same(
+    tmp_path: Path, stream_spec: MakeSpec, tokenizer: str, settings: dict[str, object], stops: list[int]
+) -> None:
+    spec = stream_spec(tokenizer=tokenizer, **settings)
+    train_run(spec, tmp_path / "whole")
+    state = json.loads((checkpoints.path_of(tmp_path / "whole", 24) / "training.json").read_text())
+    assert state["position"]["epoch"] >= 1
+    for step in stops:
+        run = tmp_path / f"stopped-{step}"
+        with pytest.raises(Interrupted):
+            train_run(spec, run, listeners=[interrupt_at(step)])
+        train_run(spec, run, resume=True)
+        assert_same(tensors(run, 24), tensors(tmp_path / "whole", 24))
+        assert losses(run) == losses(tmp_path / "whole")
+
+
+def test_two_processes_read_the_stream_as_one_does(tmp_path: Path, stream_spec: MakeSpec, dataset: Path) -> None:
+    """The same loss curve and place in the data; on resume to the bit, and close with another number of processes."""
+    settings = {**SMALL, **RECIPE, "precision": "float32", "checkpoint_every": 5, "keep_checkpoints": 9}
+    spec = stream_spec(**settings)
+    one, two, stopped, more, fewer = (tmp_path / name for name in ("one", "two", "stopped", "more", "fewer"))
+    train_run(spec, one)
+    copy_until(one, more, 10)
+    job = {"model": "gpt2", "data": f"hf:{dataset}", "settings": settings, "block_windows": BLOCK_WINDOWS}
+    jobs = [
+        {**job, "out": str(two)},
+        {**job, "out": str(stopped), "stop_at": 7},
+        {**job, "out": str(stopped), "resume": True},
+        {**job, "out": str(more), "resume": True, "reshard": True},
+    ]
+    assert on_ranks(jobs, 2, tmp_path) == [["", "stopped at 7", "", ""]] * 2
+    copy_until(two, fewer, 10)
+    train_run(spec, fewer, resume=True, reshard=True)
+
+    assert curve(stopped) == curve(two)
+    assert_same(tensors(stopped, 24), tensors(two, 24))
+    for run in (two, more, fewer):
+        assert difference(run, one) <= TOLERANCE
+        assert positions(run) == positions(one)
+    assert positions(one)[24]["epoch"] == 2
+
+
+def positions(run: Path) -> dict[int, dict[str, object]]:
+    """The place in the data that each checkpoint holds, by its step; without what `datasets` read ahead of it."""
+    return {
+        step: {
+            key: value
+            for key, value in json.loads((folder / "training.json").read_text())["position"].items()
+            if key != "library"
+        }
+        for step, folder in checkpoints.saved(run)
+    }
+
+
+def test_a_position_is_needed(tmp_path: Path, stream_spec: MakeSpec) -> None:
+    spec, run = stream_spec(), tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train_run(spec, run, listeners=[interrupt_at(11)])
+    edit_state(run, 11, lambda state: state.update(position=None))
+    with pytest.raises(CheckpointError, match="position must be given: the data are a stream"):
+        train_run(spec, run, resume=True)
+
+
+def edit_state(run: Path, step: int, change: Callable[[dict[str, object]], None]) -> None:
+    """Change training.json of a checkpoint and its manifest, as a person with bad intentions would."""
+    folder = checkpoints.path_of(run, step)
+    state = json.loads((folder / "training.json").read_text())
+    change(state)
+    with models.atomic.new_folder(folder) as new:
+        for file in folder.iterdir():
+            if file.name not in ("training.json", "manifest.json"):
+                (new / file.name).write_bytes(file.read_bytes())
+        (new / "training.json").write_text(json.dumps(state))
+
+
+def test_a_run_can_be_used_like_any_other(tmp_path: Path, stream_spec: MakeSpec, dataset: Path) -> None:
+    run = tmp_path / "run"
+    result = train_run(stream_spec(), run)
+    tables = tomllib.loads((run / "config.toml").read_text())
+    assert tables["data"]["data"] == f"hf:{dataset}"
+    assert tables["data"]["tokenizer"] == "byte"
+    found = evaluate_run(run)
+    assert (found.loss, found.bits_per_byte) == pytest.approx((result.loss, result.bits_per_byte), abs=1e-6)
+    held_out = "".join(f"{line}\n\n" for line in TEXT.splitlines()[:6])
+    assert found.tokens == len(held_out) - 1
+    assert evaluate_run_positions(run, length=4)[-1].last == 4
+    assert evaluate_run(run, f"hf:{dataset},split=train").loss == pytest.approx(found.loss)
+    text = tmp_path / "other.txt"
+    text.write_text(TEXT)
+    assert evaluate_run(run, str(text)).tokens > found.tokens
+    assert load_run(run).model.config.vocab_size == 256
+    assert (run / "sample.txt").read_text().startswith(TEXT[0])
+
+
+def test_a_run_on_a_file_is_judged_by_a_stream(tmp_path: Path, small_spec: MakeSpec, dataset: Path) -> None:
+    train_run(small_spec(), tmp_path / "run")
+    held_out = "".join(f"{line}\n\n" for line in TEXT.splitlines()[:6])
+    assert evaluate_run(tmp_path / "run", f"hf:{dataset}").tokens == len(held_out) - 1
+
+
+def refused(error: type[LmzooError], message: str, spec: RunSpec, run: Path) -> None:
+    with pytest.raises(error, match=message) as caught:
+        train_run(spec, run, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_data_that_changed(tmp_path: Path, stream_spec: MakeSpec, dataset: Path) -> None:
+    spec, run = stream_spec(), tmp_path / "run"
+    with pytest.raises(Interrupted):
+        train_run(spec, run, listeners=[interrupt_at(5)])
+    moved = dataset.rename(tmp_path / "elsewhere")
+    refused(DataError, "cannot be opened", spec, run)
+    (moved / "1.parquet").rename(moved / "2.parquet")
+    refused(DataError, r"data.corpus_sha256=.* was made with", stream_spec(f"hf:{moved}"), run)
+    moved = moved.rename(dataset)
+    with pytest.raises(DataError, match="its SHA-256 is"):
+        evaluate_run(run)
+    moved = moved.rename(tmp_path / "elsewhere")
+    (moved / "2.parquet").rename(moved / "1.parquet")
+    train_run(stream_spec(f"hf:{moved}"), run, resume=True)  # the same data in another place are the same data
+    assert checkpoints.saved(run)[0][0] == 24
+
+
+def test_the_tokenizer_of_a_stream(stream_spec: MakeSpec) -> None:
+    assert stream_spec().tokenizer == "byte"
+    assert stream_spec(tokenizer="char+unk").tokenizer == "char+unk"
+    with pytest.raises(ConfigError, match=r"tokenizer='char' knows only .*: use byte, bpe:N or char\+unk") as caught:
+        stream_spec(tokenizer="char")
+    assert "\n" not in str(caught.value)
+    with pytest.raises(DataError, match="'colum' is not an option of hf:"):
+        stream_spec("hf:name,colum=text")
+
+
+def test_a_comparison_needs_the_whole_text(tmp_path: Path, dataset: Path) -> None:
+    for tokenizer in ("char", "byte"):
+        with pytest.raises(DataError, match="is a stream, and this needs a text that is read whole"):
+            compare(["bigram", "gpt2"], f"hf:{dataset}", tmp_path / "out", tokenizer=tokenizer)
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,252 @@
+"""A folder is the old one or the new one, whenever its writer is killed; what is damaged is told so."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from lmzoo import state
+from lmzoo.errors import CheckpointError
+from lmzoo.storage import atomic
+
+KILL_AT_EVERY_CALL = """
+import os, signal, sys
+from pathlib import Path
+from lmzoo.storage import atomic
+
+CALLS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir"}
+path = Path(sys.argv[1]) / "saved"
+
+def write(text):
+    with atomic.new_folder(path) as new:
+        (new / "a.txt").write_text(text)
+        (new / "b.txt").write_text(text)
+
+def read():
+    folder = atomic.open_folder(path)
+    found = {folder.file(name).read_text() for name in ("a.txt", "b.txt")}
+    assert len(found) == 1, found
+    return found.pop()
+
+def kill_at(nth):
+    left = nth
+    def hook(event, arguments):
+        nonlocal left
+        left -= event in CALLS
+        if left == 0:
+            os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(hook)
+
+seen = []
+for nth in range(1, 200):
+    write("old")
+    child = os.fork()
+    if not child:
+        kill_at(nth)
+        write("new")
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    seen.append(read())
+    if status == 0:
+        break
+    atomic.clean(path.parent)
+    assert read() == seen[-1]
+assert seen[0] == "old" and seen[-1] == "new" and len(seen) > 10, seen
+write("last")
+assert os.listdir(path.parent) == ["saved"], os.listdir(path.parent)
+print(len(seen))
+"""
+
+
+def test_killed_at_every_system_call_of_a_replacement(tmp_path: Path) -> None:
+    subprocess.run([sys.executable, "-c", KILL_AT_EVERY_CALL, str(tmp_path)], check=True, timeout=60)
+
+
+@pytest.fixture
+def saved(tmp_path: Path) -> Path:
+    with atomic.new_folder(tmp_path / "saved") as new:
+        (new / "a.txt").write_text("some text")
+    return tmp_path / "saved"
+
+
+def test_round_trip(saved: Path) -> None:
+    folder = atomic.open_folder(saved)
+    assert folder.file("a.txt").read_text() == "some text"
+    with pytest.raises(CheckpointError, match=r"b\.txt is not listed"):
+        folder.file("b.txt")
+
+
+def test_an_error_leaves_the_old_folder_and_no_litter(saved: Path) -> None:
+    with pytest.raises(ZeroDivisionError), atomic.new_folder(saved) as new:  # noqa: PT012
+        (new / "a.txt").write_text("other text")
+        _ = 1 / 0
+    assert atomic.open_folder(saved).file("a.txt").read_text() == "some text"
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+
+
+def _append(saved: Path) -> None:
+    (saved / "a.txt").write_text("some text.")
+
+
+def _change(saved: Path) -> None:
+    (saved / "a.txt").write_text("some test")
+
+
+def _remove(saved: Path) -> None:
+    (saved / "a.txt").unlink()
+
+
+def _link(saved: Path) -> None:
+    (saved / "a.txt").rename(saved.parent / "elsewhere.txt")
+    (saved / "a.txt").symlink_to(saved.parent / "elsewhere.txt")
+
+
+def _no_manifest(saved: Path) -> None:
+    (saved / "manifest.json").unlink()
+
+
+def _not_json(saved: Path) -> None:
+    (saved / "manifest.json").write_text("[1,")
+
+
+def _nested(saved: Path) -> None:
+    (saved / "manifest.json").write_text("[" * 100_000)
+
+
+def _list(saved: Path) -> None:
+    (saved / "manifest.json").write_text("[]")
+
+
+def _version(saved: Path) -> None:
+    (saved / "manifest.json").write_text('{"lmzoo": 2, "files": {}}')
+
+
+def _outside(saved: Path) -> None:
+    manifest = json.loads((saved / "manifest.json").read_text())
+    manifest["files"]["../elsewhere.txt"] = manifest["files"]["a.txt"]
+    (saved / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (_append, "a.txt: has 10 bytes, its manifest says 9"),
+        (_change, "a.txt: its SHA-256 is not that of its manifest"),
+        (_remove, "a.txt: cannot be read: No such file"),
+        (_link, "a.txt: must be a regular file, not a link"),
+        (_no_manifest, "manifest.json: cannot be read"),
+        (_not_json, "manifest.json: is not JSON"),
+        (_nested, "manifest.json: is not JSON"),
+        (_list, "manifest.json: must hold a JSON object"),
+        (_version, "is not a manifest of version 1"),
+        (_outside, "'../elsewhere.txt' must be the plain name of a file"),
+    ],
+)
+def test_damage_is_told(saved: Path, damage: Callable[[Path], None], message: str) -> None:
+    damage(saved)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        atomic.open_folder(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_disk_that_refuses(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(CheckpointError, match="cannot be written: File exists"),
+        atomic.new_folder(tmp_path / "file" / "saved"),
+    ):
+        pass
+    with pytest.raises(CheckpointError, match="cannot be written: No such file"):
+        atomic.write_file(tmp_path / "missing" / "a.txt", "text")
+
+
+def test_write_file_replaces_whole(tmp_path: Path) -> None:
+    for text in ("one", "two"):
+        atomic.write_file(tmp_path / "a.txt", text)
+        assert (tmp_path / "a.txt").read_text() == text
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.fixture
+def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
+    """Every write, fsync and rename from here on, with the name of the file or folder (the new one of a rename)."""
+    made: list[tuple[str, str]] = []
+    names: dict[int, str] = {}
+    opened = os.open
+
+    def note(path: Any, *arguments: Any, **options: Any) -> int:
+        descriptor = opened(path, *arguments, **options)
+        names[descriptor] = Path(path).name
+        return descriptor
+
+    def heard(name: str) -> Callable[..., object]:
+        call = getattr(os, name)
+
+        def instead(*arguments: Any) -> object:
+            made.append((name, names.get(arguments[0]) or Path(arguments[1]).name))
+            return call(*arguments)
+
+        return instead
+
+    monkeypatch.setattr(os, "open", note)
+    for name in ("write", "fsync", "rename", "replace"):
+        monkeypatch.setattr(os, name, heard(name))
+    return made
+
+
+def test_all_is_on_disk_before_it_gets_its_name(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
+    """What a power cut leaves is the old or the new: the names come last, the manifest's entries after the files."""
+    with atomic.new_folder(tmp_path / "deep" / "saved") as new:
+        atomic.write_new(new / "a", [b"1", b"2"])
+        atomic.write_new(new / "b", [b"3"])
+    assert calls == [
+        ("fsync", tmp_path.name),  # the name "deep"
+        *[("write", "a"), ("write", "a"), ("write", "b")],
+        *[("fsync", "a"), ("fsync", "b")],
+        *[("write", "manifest.json"), ("fsync", "manifest.json")],
+        *[("fsync", ".saved.writing"), ("rename", "saved"), ("fsync", "deep")],
+    ]
+    calls.clear()
+    atomic.write_file(tmp_path / "text", "some")
+    one_file = [("write", ".text.writing"), ("fsync", ".text.writing"), ("replace", "text"), ("fsync", tmp_path.name)]
+    assert calls == one_file
+    calls.clear()
+    state.save(tmp_path / "text", {"h": torch.zeros(1)})
+    assert calls == [one_file[0], *one_file]  # the header, the tensor
+
+
+def test_a_replacement_that_fails_between_its_renames_is_undone(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rename, made = os.rename, 0
+
+    def second_fails(*names: Path) -> None:
+        nonlocal made
+        made += 1
+        if made == 2:
+            raise OSError(5, "Input/output error")
+        rename(*names)
+
+    monkeypatch.setattr(os, "rename", second_fails)
+    with pytest.raises(CheckpointError, match="cannot be written: Input/output error"), atomic.new_folder(saved) as new:
+        (new / "a.txt").write_text("other text")
+    assert atomic.open_folder(saved).file("a.txt").read_text() == "some text"
+    assert [path.name for path in saved.parent.iterdir()] == ["saved"]
+
+
+def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+    """Somebody else's run may hold links where temporary files go."""
+    (tmp_path / "mine").write_text("precious")
+    for name in (".a.txt.writing", ".saved.writing"):
+        (tmp_path / name).symlink_to(tmp_path / "mine")
+    atomic.write_file(tmp_path / "a.txt", "text")
+    with atomic.new_folder(tmp_path / "saved") as new:
+        atomic.write_new(new / "b.txt", [b"text"])
+    assert (tmp_path / "mine").read_text() == "precious"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "mine", "saved"]

@@ -1,0 +1,214 @@
+"""The checkpoint format: a round trip for every family, and one clear line for every file that is not what it says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import lmzoo
+from lmzoo import registry
+from lmzoo.errors import CheckpointError
+from lmzoo.model import LanguageModel
+from lmzoo.storage import checkpoints
+
+SMALL = {"vocab_size": 11, "d_model": 16, "n_layers": 2, "n_heads": 2, "context_length": 8}
+
+
+@pytest.fixture
+def model() -> LanguageModel:
+    torch.manual_seed(1)
+    return lmzoo.create_model("gpt2", **SMALL)
+
+
+@pytest.fixture
+def saved(model: LanguageModel, tmp_path: Path) -> Path:
+    model.save(tmp_path / "saved")
+    return tmp_path / "saved"
+
+
+@pytest.mark.parametrize("family", sorted(registry.families()))
+def test_every_family_comes_back(family: str, tmp_path: Path) -> None:
+    model = lmzoo.create_model(family, vocab_size=11, context_length=8).eval()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn_like(parameter) * 0.1)
+    model.save(tmp_path / "saved")
+    before = torch.get_rng_state()
+    again = lmzoo.load_model(tmp_path / "saved")
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not again.training
+    assert (type(again), again.config) == (type(model), model.config)
+    idx = torch.randint(11, (2, 8))
+    assert torch.equal(again(idx).logits, model(idx).logits)
+
+
+def test_what_is_written(saved: Path) -> None:
+    assert sorted(path.name for path in saved.iterdir()) == ["config.json", "manifest.json", "model.safetensors"]
+    content = json.loads((saved / "config.json").read_text())
+    assert (content["lmzoo"], content["model"], content["config"]["d_model"]) == (1, "gpt2", 16)
+    assert "head.weight" not in load_file(saved / "model.safetensors")  # the tied weight is there once
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in saved.iterdir()}
+    assert len(modes) == 1, "all files can be read by the same people"
+
+
+def test_the_type_of_the_weights_is_kept(model: LanguageModel, tmp_path: Path) -> None:
+    model.bfloat16().save(tmp_path / "half")
+    again = lmzoo.load_model(tmp_path / "half")
+    assert again.dtype == torch.bfloat16
+    assert torch.equal(again.state_dict()["tokens.weight"], model.state_dict()["tokens.weight"])
+
+
+def test_saving_again_replaces_and_saving_elsewhere_harms_nothing(model: LanguageModel, saved: Path) -> None:
+    with torch.no_grad():
+        model.get_parameter("norm.weight").fill_(7.0)
+    model.save(saved)
+    assert lmzoo.load_model(saved).get_parameter("norm.weight").mean().item() == 7.0
+    other = saved.parent / "photos"
+    other.mkdir()
+    (other / "cat.png").touch()
+    with pytest.raises(CheckpointError, match="photos: exists and is not a saved model"):
+        model.save(other)
+    assert [path.name for path in other.iterdir()] == ["cat.png"]
+
+
+def test_a_class_without_a_name_cannot_be_saved(tmp_path: Path) -> None:
+    from lmzoo.backbones.bigram import Bigram
+
+    class Nameless(Bigram):
+        family = ""
+
+    with pytest.raises(CheckpointError, match=r"Nameless has no name .*register_model"):
+        Nameless(Bigram.config_class(vocab_size=3)).save(tmp_path / "saved")
+    assert list(tmp_path.iterdir()) == []
+
+
+def sign(folder: Path) -> None:
+    """Make the manifest right for what is in the folder now, as someone would who means harm."""
+    files = [path for path in folder.iterdir() if path.name != "manifest.json"]
+    entries = {
+        path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+        for path in files
+    }
+    (folder / "manifest.json").write_text(json.dumps({"lmzoo": 1, "files": entries}))
+
+
+def set_config(**values: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        content = json.loads((folder / "config.json").read_text())
+        content["config"] |= values
+        (folder / "config.json").write_text(json.dumps(content))
+
+    return change
+
+
+def set_top(**values: Any) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        content = json.loads((folder / "config.json").read_text())
+        (folder / "config.json").write_text(json.dumps({**content, **values}))
+
+    return change
+
+
+def change_tensors(change: Callable[[dict[str, torch.Tensor]], object]) -> Callable[[Path], None]:
+    def apply(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors")
+
+    return apply
+
+
+def truncate(folder: Path) -> None:
+    os.truncate(folder / "model.safetensors", (folder / "model.safetensors").stat().st_size - 4)
+
+
+def drop_config(folder: Path) -> None:
+    (folder / "config.json").unlink()
+
+
+def cut_config(folder: Path) -> None:
+    (folder / "config.json").write_text((folder / "config.json").read_text()[:-3])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (truncate, "model.safetensors: is not a safetensors file"),
+        (drop_config, "config.json is not listed"),
+        (cut_config, "config.json: is not JSON"),
+        (set_top(lmzoo=9), r"config.json: must hold lmzoo \(1\), model and config"),
+        (set_top(model="gpt5"), "model 'gpt5' is unknown.*--plugin FILE"),
+        (set_top(model="os.system"), "model='os.system' is not the name of a family"),
+        (set_top(model="../gpt2"), "is not the name of a family"),
+        (set_top(model=["gpt2"]), "must hold lmzoo"),
+        (set_config(d_model=32), r"has shape \(11, 16\), its config asks for \(11, 32\)"),
+        (set_config(n_heads=3), "n_heads=3 must divide d_model=16"),
+        (set_config(n_layers="2"), "n_layers='2': input should be a valid integer"),
+        (set_config(colour=1), "colour=1 is not a setting"),
+        (set_config(n_layers=3), r"lacks the tensor 'blocks\.2\."),
+        (set_config(n_layers=1), r"holds 'blocks\.1\.\S+', which the model lacks"),
+        (set_config(n_layers=10**9), "asks for more tensors than model.safetensors holds"),
+        (set_config(context_length=10**15), r"\(8, 16\), its config asks for \(10{15}, 16\)"),
+        (set_config(context_length=10**30), "no model can be built from it"),
+        (change_tensors(lambda t: t.pop("norm.weight")), "lacks the tensor 'norm.weight'"),
+        (change_tensors(lambda t: t.update(extra=torch.ones(3))), "holds 'extra', which the model lacks"),
+        (change_tensors(lambda t: t.update({"norm.bias": t["norm.bias"].long()})), "norm.bias is of type I64"),
+    ],
+)
+def test_a_folder_that_is_not_what_it_says(saved: Path, change: Callable[[Path], None], message: str) -> None:
+    """With a right manifest, so that the later checks are the ones that must see it."""
+    change(saved)
+    sign(saved)
+    with pytest.raises(CheckpointError, match=message) as caught:
+        lmzoo.load_model(saved)
+    assert "\n" not in str(caught.value)
+
+
+def test_every_flipped_byte_is_seen(saved: Path) -> None:
+    for path in saved.iterdir():
+        good = path.read_bytes()
+        for place in range(0, len(good), max(1, len(good) // 40)):
+            bad = bytearray(good)
+            bad[place] ^= 1 << place % 8
+            path.write_bytes(bad)
+            with pytest.raises(CheckpointError):
+                lmzoo.load_model(saved)
+        path.write_bytes(good)
+    lmzoo.load_model(saved)
+
+
+def test_places_without_a_model(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="nothing: there is no such run or checkpoint"):
+        lmzoo.load_model(tmp_path / "nothing")
+    with pytest.raises(CheckpointError, match=r"manifest.json: cannot be read"):
+        lmzoo.load_model(tmp_path)
+    (tmp_path / "checkpoints" / "step-1").mkdir(parents=True)  # not a name of ours
+    with pytest.raises(CheckpointError, match="has no checkpoint yet"):
+        lmzoo.load_model(tmp_path)
+
+
+def test_a_run_gives_its_newest_checkpoint_and_no_link(model: LanguageModel, tmp_path: Path) -> None:
+    for step in (2, 10):
+        with torch.no_grad():
+            model.get_parameter("norm.weight").fill_(step)
+        model.save(checkpoints.path_of(tmp_path, step))
+    checkpoints.path_of(tmp_path, 99).symlink_to(checkpoints.path_of(tmp_path, 2))
+    assert lmzoo.load_model(tmp_path).get_parameter("norm.weight").mean().item() == 10
+
+
+def test_checkpoints_that_are_a_link_are_not_followed(model: LanguageModel, tmp_path: Path) -> None:
+    """A trainer removes and renames what is there: it must be the run's own."""
+    model.save(checkpoints.path_of(tmp_path / "mine", 2))
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "checkpoints").symlink_to(tmp_path / "mine" / "checkpoints")
+    with pytest.raises(CheckpointError, match="theirs/checkpoints: must be a folder, not a link"):
+        lmzoo.load_model(tmp_path / "theirs")

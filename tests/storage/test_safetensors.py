@@ -1,0 +1,41 @@
+"""The safetensors files that we write are, byte for byte, those of the package."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save
+
+from lmzoo.storage import safetensors
+
+KINDS = [torch.bool, torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64]
+KINDS += [torch.float16, torch.bfloat16, torch.float32, torch.float64]
+
+
+@pytest.mark.parametrize("metadata", [None, {"format": 'a "quoted" one, und ein ü'}])
+def test_the_same_bytes_as_the_package(metadata: dict[str, str] | None) -> None:
+    tensors = {
+        f"{name}/{n}": (torch.arange(6).reshape(2, 3) - n).to(kind) for n, kind in enumerate(KINDS) for name in "ba"
+    }
+    tensors |= {"scalar": torch.tensor(3.5), "empty": torch.zeros(0, 4), "one byte": torch.zeros(1, dtype=torch.uint8)}
+    assert b"".join(safetensors.chunks(tensors, metadata)) == save(tensors, metadata)
+
+
+def test_what_does_not_lie_in_one_piece(tmp_path: Path) -> None:
+    tensors = {
+        "turned": torch.arange(12.0).reshape(3, 4).T,
+        "grad": torch.ones(2, requires_grad=True),
+        "part": torch.arange(9)[2:5],
+    }
+    safetensors.write_tensors(tensors, tmp_path / "file")
+    found = load_file(tmp_path / "file")
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
+
+
+def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "target")
+    with pytest.raises(FileExistsError):
+        safetensors.write_tensors({"a": torch.zeros(1)}, tmp_path / "link")
+    assert not (tmp_path / "target").exists()

@@ -1,0 +1,73 @@
+"""Settings: built, checked, overridden and written as TOML."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+
+import pytest
+
+from lmzoo import configs
+from lmzoo.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Toy:
+    width: int
+    heads: int = 2
+    rate: float = 0.5
+    name: str = "toy"
+    window: int | None = None
+
+    def __post_init__(self) -> None:
+        configs.require_positive(self, "width", "heads", "rate")
+        configs.require_divides(self, "heads", "width")
+        configs.require_between(self, "rate", 0, 1, below_high=True)
+
+
+def test_builds_and_round_trips() -> None:
+    toy = configs.build(Toy, {"width": 8, "rate": 0.25, "window": 3})
+    assert configs.build(Toy, configs.to_dict(toy)) == toy
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({}, "width must be given to Toy"),
+        ({"width": 8, "widht": 1}, "widht=1 is not a setting of Toy; did you mean 'width'?"),
+        ({"width": "8"}, "width='8': input should be a valid integer"),
+        ({"width": 8.0}, "width=8.0: input should be a valid integer"),
+        ({"width": True}, "width=True: input should be a valid integer"),
+        ({"width": 8, "rate": "fast"}, "rate='fast': input should be a valid number"),
+        ({"width": 8, "heads": 3}, "heads=3 must divide width=8"),
+        ({"width": 0}, "width=0 must be a positive integer"),
+        ({"width": 8, "rate": float("nan")}, "rate=nan must be above 0"),
+        ({"width": 8, "rate": 1.0}, "rate=1.0 must be in [0, 1)"),
+    ],
+)
+def test_errors_name_field_value_and_rule(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configs.build(Toy, values)
+    assert str(caught.value) == message
+    with pytest.raises(ConfigError) as caught:
+        configs.build(Toy, values, where="run.toml")
+    assert str(caught.value) == f"run.toml: {message}"
+
+
+def test_overrides_are_read_as_toml_or_text() -> None:
+    read = configs.parse_overrides(["a=1", "b = 2.5", "c=true", "d=bf16", 'e="7"', "f=[1, 2]", "g=x=y"])
+    assert read == {"a": 1, "b": 2.5, "c": True, "d": "bf16", "e": "7", "f": [1, 2], "g": "x=y"}
+    with pytest.raises(ConfigError, match="--set 'width' must have the form KEY=VALUE"):
+        configs.parse_overrides(["width"])
+
+
+def test_toml_written_is_toml_read() -> None:
+    tables = {
+        "name": 'a "quoted" 名字\n\t\\',
+        "none": None,
+        "model": {"width": 8, "rate": 1e-5, "big": 1e22, "flag": False, "list": ["a", "b"], "gone": None},
+        "extremes": {"high": float("inf"), "low": float("-inf")},
+    }
+    read = tomllib.loads(configs.dump_toml(tables))
+    del tables["none"], tables["model"]["gone"]  # type: ignore[attr-defined]
+    assert read == tables

@@ -1,0 +1,57 @@
+"""What the machine is said to do is plausible, and is what was measured."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import time
+
+import torch
+
+from lmzoo import hardware
+
+
+def test_read_bandwidth_is_that_of_a_machine() -> None:
+    assert 1e7 < hardware.read_bandwidth(1 << 22, repeats=2) < 1e13
+
+
+def test_matrix_rate_is_the_best_of_its_shapes() -> None:
+    small, large = (hardware.matrix_rate(torch.float32, shape) for shape in ((2, 2, 2), (256, 256, 256)))
+    assert 1e8 < large < 1e13
+    assert small < large / 3
+    both = hardware.matrix_rate(torch.float32, (2, 2, 2), (256, 256, 256))
+    assert both > 3 * small
+
+
+def test_the_peak_is_that_of_the_work_alone() -> None:
+    """What was held before, and what was given back in between, does not count. In a process of its own: here others
+    may have left free memory in pieces, and then each of the three is taken from another piece.
+    """
+    code = """
+        import torch
+        from lmzoo import hardware
+
+        before = torch.ones(64 << 20, dtype=torch.uint8)
+
+        def work():
+            for _ in range(3):
+                torch.ones(32 << 20, dtype=torch.uint8)
+
+        print(hardware.peak_resident(work))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True)
+    peak = done.stdout.strip()
+    assert peak == "None" or 31 << 20 < int(peak) < 48 << 20  # the system counts in batches of pages
+
+
+def test_interleaved_rounds_are_taken_in_turns_and_the_first_does_not_count() -> None:
+    order: list[str] = []
+
+    def slow_at_first() -> None:
+        time.sleep(0.0 if order else 0.2)
+        order.append("a")
+
+    seconds = hardware.interleaved({"a": slow_at_first, "b": lambda: order.append("b")}, repeats=2)
+    assert order == ["a", "b"] * 3
+    assert seconds["a"] < 0.1
