@@ -9,17 +9,16 @@ from typing import Any
 
 import torch
 
-from lmzoo import __version__
-from lmzoo.storage import atomic
-from lmzoo import configs
+from lmzoo import __version__, configs
 from lmzoo.data.corpora import Corpus
 from lmzoo.data.streaming import StreamedCorpus
 from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer
 from lmzoo.errors import CheckpointError, ConfigError, DataError
 from lmzoo.model import LanguageModel, ModelConfig
+from lmzoo.runs.spec import RunSpec
+from lmzoo.storage import atomic
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.precision import resolve_precision
-from lmzoo.runs.spec import RunSpec
 
 CONFIG_FILE = "config.toml"
 _MAX_BYTES = 256 << 20

@@ -8,8 +8,8 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lmzoo.storage import atomic
 from lmzoo.errors import ConfigError
+from lmzoo.storage import atomic
 
 
 @contextmanager

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lmzoo.storage import atomic
 from lmzoo.errors import CheckpointError
+from lmzoo.storage import atomic
 from lmzoo.train.events import EndEvent, EvalEvent, Event, SavingEvent, StepEvent
 
 METRICS_FILE = "metrics.jsonl"

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import torch
 
-from lmzoo.storage import models
 from lmzoo.errors import OutOfMemoryError
 from lmzoo.runs.spec import RunSpec
+from lmzoo.storage import checkpoints
 
 # What torch's allocators and libraries say, in lower case; only CUDA's has a type of its own.
 _WORDS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")

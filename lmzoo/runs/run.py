@@ -11,13 +11,12 @@ from typing import Any, NamedTuple
 import torch
 
 from lmzoo import registry
-from lmzoo.storage import atomic
-from lmzoo.storage import models
 from lmzoo.data.store import TokenSplit
 from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer, load_tokenizer
+from lmzoo.distributed.parallel import parallelise
+from lmzoo.distributed.ranks import Ranks, process_group
 from lmzoo.errors import CheckpointError, DataError
 from lmzoo.model import LanguageModel
-from lmzoo.train.checkpoint import TrainingState, newest_valid, read_state, remember_best, restore_checkpoint
 from lmzoo.runs.directory import (
     CONFIG_FILE,
     check_directory,
@@ -29,16 +28,16 @@ from lmzoo.runs.directory import (
     require_world_size,
     write_tables,
 )
-from lmzoo.distributed.ranks import Ranks, process_group
+from lmzoo.runs.inputs import batches_and_validation, load_data, new_tokenizer, validation_split
+from lmzoo.runs.lock import locked
+from lmzoo.runs.metrics import METRICS_FILE, MetricsWriter
+from lmzoo.runs.out_of_memory import memory_told
+from lmzoo.runs.spec import RunSpec, make_spec
+from lmzoo.storage import atomic, checkpoints, models
+from lmzoo.train.checkpoint import TrainingState, newest_valid, read_state, remember_best, restore_checkpoint
 from lmzoo.train.evaluate import EvalResult, PositionLoss, evaluate, evaluate_positions
 from lmzoo.train.events import EndEvent, Event, Listener, NoteEvent, StartEvent
-from lmzoo.runs.lock import locked
-from lmzoo.runs.out_of_memory import memory_told
-from lmzoo.runs.metrics import METRICS_FILE, MetricsWriter
 from lmzoo.train.optimizer import make_optimizer
-from lmzoo.distributed.parallel import parallelise
-from lmzoo.runs.spec import RunSpec, make_spec
-from lmzoo.runs.inputs import batches_and_validation, load_data, new_tokenizer, validation_split
 from lmzoo.train.trainer import Trainer
 
 __all__ = ["Run", "RunResult", "RunSpec", "evaluate_run", "load_run", "make_spec", "train_run"]

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmzoo import configs
-from lmzoo import registry
+from lmzoo import configs, registry
 from lmzoo.data.hf_dataset import is_streamed, parse_spec
 from lmzoo.data.tokenizers import check_spec
 from lmzoo.errors import ConfigError

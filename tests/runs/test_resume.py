@@ -14,14 +14,13 @@ from typing import Any
 
 import pytest
 
-from lmzoo.storage import models
 from lmzoo.errors import CheckpointError
+from lmzoo.runs.metrics import read_metrics
+from lmzoo.runs.run import RunSpec, load_run, train_run
+from lmzoo.storage import checkpoints
 from lmzoo.train import evaluate
 from lmzoo.train.events import CheckpointEvent, EvalEvent, Event, NoteEvent, SavingEvent, StepEvent
 from lmzoo.train.signals import Interrupted
-from lmzoo.runs.metrics import read_metrics
-from lmzoo.runs.run import RunSpec, load_run, train_run
-
 from tests.helpers import TEXT, assert_same, tensors
 
 MakeSpec = Callable[..., RunSpec]
@@ -190,7 +189,9 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_said(tmp_path: Path, sma
     content = bytearray(file.read_bytes())
     content[-9] ^= 4
     file.write_bytes(content)
-    with pytest.warns(checkpoints.DamagedCheckpointWarning, match=r"optimizer.safetensors: its SHA-256 .*-00000004 is used"):
+    with pytest.warns(
+        checkpoints.DamagedCheckpointWarning, match=r"optimizer.safetensors: its SHA-256 .*-00000004 is used"
+    ):
         load_run(run)
     notes: list[str] = []
     train_run(

@@ -13,14 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmzoo.storage import models
 from lmzoo.data import load_corpus, open_store
 from lmzoo.errors import CheckpointError, ConfigError, DataError, DivergedError, LmzooError
-from lmzoo.train.evaluate import evaluate
-from lmzoo.train.events import CheckpointEvent, EndEvent, EvalEvent, Event, StartEvent, StepEvent
 from lmzoo.runs.metrics import read_metrics
 from lmzoo.runs.run import RunSpec, evaluate_run, load_run, make_spec, train_run
-
+from lmzoo.storage import checkpoints
+from lmzoo.train.evaluate import evaluate
+from lmzoo.train.events import CheckpointEvent, EndEvent, EvalEvent, Event, StartEvent, StepEvent
 from tests.helpers import TEXT, assert_same, tensors
 
 MakeSpec = Callable[..., RunSpec]

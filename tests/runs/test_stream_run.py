@@ -11,15 +11,14 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from lmzoo.storage import models
 from lmzoo.compare import compare
 from lmzoo.data import stream_batches
 from lmzoo.errors import CheckpointError, ConfigError, DataError, LmzooError
-from lmzoo.train.signals import Interrupted
 from lmzoo.runs.run import RunSpec, evaluate_run, evaluate_run_positions, load_run, make_spec, train_run
-
-from tests.helpers import SMALL, TEXT, assert_same, tensors
+from lmzoo.storage import checkpoints, models
+from lmzoo.train.signals import Interrupted
 from tests.distributed.test_parallel import TOLERANCE, copy_until, curve, difference, on_ranks
+from tests.helpers import SMALL, TEXT, assert_same, tensors
 from tests.runs.test_resume import interrupt_at, losses
 
 MakeSpec = Callable[..., RunSpec]
