@@ -14,10 +14,12 @@ if TYPE_CHECKING:
     from lmzoo import state as state
     from lmzoo.conformance import check_model as check_model
     from lmzoo.data.tokenizers import load_tokenizer as load_tokenizer
+    from lmzoo.decoder import Decoder as Decoder
+    from lmzoo.decoder import DecoderConfig as DecoderConfig
+    from lmzoo.decoder import MixerConfig as MixerConfig
+    from lmzoo.decoder import MixerModel as MixerModel
     from lmzoo.errors import LmzooError as LmzooError
     from lmzoo.losses import IGNORE_INDEX as IGNORE_INDEX
-    from lmzoo.mixer_model import MixerConfig as MixerConfig
-    from lmzoo.mixer_model import MixerModel as MixerModel
     from lmzoo.model import LanguageModel as LanguageModel
     from lmzoo.model import LMOutput as LMOutput
     from lmzoo.model import ModelConfig as ModelConfig
@@ -29,12 +31,14 @@ if TYPE_CHECKING:
     from lmzoo.storage.models import load_model as load_model
 
 _HOMES = {
+    "Decoder": "decoder",
+    "DecoderConfig": "decoder",
     "IGNORE_INDEX": "losses",
     "LMOutput": "model",
     "LanguageModel": "model",
     "LmzooError": "errors",
-    "MixerConfig": "mixer_model",
-    "MixerModel": "mixer_model",
+    "MixerConfig": "decoder",
+    "MixerModel": "decoder",
     "ModelConfig": "model",
     "SamplingConfig": "sampling",
     "Traits": "model",

@@ -90,6 +90,26 @@ def require_divides(config: Any, divisor: str, dividend: str) -> None:
     require(small > 0 and large % small == 0, f"{divisor}={small} must divide {dividend}={large}")
 
 
+def require_heads(config: Any, *, rotated: bool = True) -> None:
+    """`n_heads` must divide `d_model`, `n_kv_heads` (if the config has it) must divide `n_heads`, and a head that is
+    rotated needs an even width.
+    """
+    require_positive(config, "n_heads")
+    if hasattr(config, "n_kv_heads"):
+        require_positive(config, "n_kv_heads")
+        require_divides(config, "n_kv_heads", "n_heads")
+    require_divides(config, "n_heads", "d_model")
+    head_dim = config.d_model // config.n_heads
+    message = f"n_heads={config.n_heads} gives head_dim={head_dim}, which must be even to be rotated"
+    require(not rotated or head_dim % 2 == 0, message)
+
+
+def set_default(config: Any, field: str, value: Any) -> None:
+    """Replaces a `None` in a frozen config by the number it stands for, so that what is saved says it."""
+    if getattr(config, field) is None:
+        object.__setattr__(config, field, value)
+
+
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     """`["d_model=256", "precision=bf16"]` -> `{"d_model": 256, "precision": "bf16"}`.
 

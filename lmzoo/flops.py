@@ -40,3 +40,24 @@ def measured_flops(model: LanguageModel, T: int) -> float:
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model.head(model.features(idx)[0])
     return counter.get_total_flops() / T
+
+
+def active_shares(model: nn.Module) -> dict[int, float]:
+    """The share of each parameter that the prediction of one token uses, by the parameter's id; 1 if it is not here.
+
+    Taken from what layers declare: `active` (the share of expert weights) and `calls` (0 for a child that runs in
+    training alone).
+    """
+    shares: dict[int, float] = {}
+
+    def walk(module: nn.Module, used: float) -> None:
+        active = getattr(module, "active", {})
+        for name, parameter in module.named_parameters(recurse=False):
+            shares[id(parameter)] = max(shares.get(id(parameter), 0.0), used * active.get(name, 1.0))
+        calls = getattr(module, "calls", None)
+        times = {name: min(1.0, count) for name, (count, _) in calls(1).items()} if callable(calls) else {}
+        for name, child in module.named_children():
+            walk(child, used * times.get(name, 1.0))
+
+    walk(model, 1.0)
+    return shares

@@ -132,7 +132,7 @@ def auxiliary_loss(name: str, value: Tensor) -> None:
 
 
 @contextmanager
-def collect_auxiliary() -> Iterator[dict[str, Tensor]]:
+def collect_auxiliary(wanted: bool = True) -> Iterator[dict[str, Tensor]]:
     """Gather what the layers inside report by `auxiliary_loss`, by name."""
     named: dict[str, Tensor] = {}
     _collected.append(named)

@@ -1,7 +1,8 @@
-"""The contract: what every language model does alike, whatever its architecture.
+"""The contract: everything that is the same for every language model, whatever its architecture.
 
-A backbone says how tokens become features (`features`) and names a `head` that turns features into logits. All the rest
-is here, final: forward, loss, decoding, generation, counting, saving. Legend: B batch, T time, V vocabulary, D width.
+A backbone defines how tokens become features (`features`) and sets a `head` that maps features to logits. Everything
+else is here and final: forward, loss, decoding, generation, counting, saving.
+Legend: B batch, T time, V vocabulary, D model width.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Unpack, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Unpack, final
 
 import torch
 from torch import Tensor, nn
@@ -18,16 +19,26 @@ from torch import Tensor, nn
 from lmzoo import losses
 from lmzoo.configs import require_positive
 from lmzoo.errors import InputError
-from lmzoo.flops import flops_per_token
+from lmzoo.flops import active_shares, flops_per_token
+from lmzoo.sampling import SamplingConfig
 from lmzoo.state import State, TimeBuffer, nbytes
 
 if TYPE_CHECKING:
+    from lmzoo.inference.compiled import CompiledStep
     from lmzoo.sampling import SamplingSettings
+
+StateGrowth = Literal["none", "constant", "logarithmic", "linear"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """What every model has. A backbone's config extends it and checks its own rules in `__post_init__`."""
+    """Settings of every model. A backbone's config extends it and checks its own rules in `__post_init__`.
+
+    `scaled` names the fields that grow with the model's width, each with the multiple it is rounded to and the one that
+    is tuned last at the end: that is all that matching a number of parameters needs.
+    """
+
+    scaled: ClassVar[dict[str, int]] = {}
 
     vocab_size: int
     context_length: int = 256  # tokens seen in training; for a model that does not extrapolate, the most it can see
@@ -45,26 +56,14 @@ class LMOutput(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """What a model declares of itself; the conformance checks hold it to every word."""
+    """Properties that a model declares; the conformance checks hold it to every word."""
 
     extrapolates: bool = False  # goes on past `context_length`; else it sees a sliding window of the last tokens
-    receptive_field: int | None = None  # tokens, the present one included, that can matter to a prediction; None: all
-    state_growth: Literal["none", "constant", "linear"] = "linear"  # of the decoding state with the tokens seen
+    receptive_field: int | None = None  # tokens, the present one included, that a prediction can depend on; None: all
+    state_growth: StateGrowth = "linear"  # of the decoding state with the tokens seen
     uniform_at_start: bool = True  # a fresh model predicts nearly uniformly: its loss is within 5 % of ln V
     causal_tolerance: float = 0.0  # of the largest logit: how far later tokens may move earlier logits (FFT)
     batch_exact: bool = False  # a row's logits are the same bits in any batch; else but for the rounding of products
-
-
-class CompiledStep(Protocol):
-    """A faster way to decode one token; `lmzoo.inference` makes them."""
-
-    def can_take(self, idx: Tensor, layers: State) -> bool:
-        """Whether it can go on from `layers` with idx (B, T)."""
-        ...
-
-    def __call__(self, idx: Tensor, layers: State) -> tuple[Tensor, State]:
-        """What `head(features(idx, layers))` gives for idx (B, 1): logits (B, V), and the next layers."""
-        ...
 
 
 class LanguageModel(nn.Module, ABC):
@@ -73,34 +72,42 @@ class LanguageModel(nn.Module, ABC):
     config_class: ClassVar[type[ModelConfig]] = ModelConfig
     family: ClassVar[str] = ""  # the registered name
     head: nn.Module  # (..., D) -> (..., V)
-    compiled_step: CompiledStep | None = None  # of a copy for decoding
+    compiled_step: CompiledStep | None = None  # set in a copy for decoding (`lmzoo.inference`)
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
 
-    # What a backbone says of itself -----------------------------------------------------------------------------------
+    # What a backbone defines ------------------------------------------------------------------------------------------
 
     @abstractmethod
-    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
-        """Tokens (B, T) int64 to features (B, T, D), reading what came before from `state` and returning the next one.
+    def features(self, idx_BT: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        """Tokens (B, T) int64 to features (B, T, D), and the next state.
 
-        `state` is None for a sequence that starts here and needs no successor (training); else it came from
-        `empty_state` or from an earlier call, and must be left as it is.
+        `state` is None for a sequence that starts here and needs no successor (training), and then None is returned.
+        Otherwise it came from `init_layers` or from an earlier call, holds what is needed of the earlier tokens, and
+        must be left unchanged.
         """
 
-    def empty_state(
-        self, batch_size: int, max_len: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
-    ) -> State:
-        """The state before the first token, with room for `max_len` tokens.
+    def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:
+        """The state of the backbone's layers before the first token, with room for `max_len` tokens.
 
-        None, the default, says that `features` keeps no state: decoding then recomputes from the tokens so far.
+        `like` is a tensor with the model's dtype and device. None, the default, means that `features` keeps no state:
+        decoding then recomputes from the tokens so far.
         """
         return None
 
+    def extra_losses(self, x_BTD: Tensor, idx: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """Named scalars to minimize beside the loss, in training alone; x is (B, T, D), idx and targets are (B, T).
+
+        They take part in the backward pass and are never part of a reported loss. A loss that a single layer can
+        compute needs no hook: the layer calls `losses.auxiliary_loss`.
+        """
+        return {}
+
     @property
     def traits(self) -> Traits:
-        """What this model declares of itself."""
+        """What this model declares about itself."""
         return Traits()
 
     # Forward and loss -------------------------------------------------------------------------------------------------
@@ -122,8 +129,11 @@ class LanguageModel(nn.Module, ABC):
                 f"idx has T={idx.shape[1]} tokens, more than context_length={limit}: "
                 f"{self.family or type(self).__name__} cannot look further back (decode and generate slide a window)"
             )
-        with losses.collect_auxiliary() as auxiliary:
+        with losses.collect_auxiliary(self.training and targets is not None) as auxiliary:
             x_BTD, _ = self.features(idx)
+            if self.training and targets is not None:
+                for name, value in self.extra_losses(x_BTD, idx, targets).items():
+                    losses.auxiliary_loss(name, value)
         if targets is None:
             return LMOutput(self.head(x_BTD), None)
         self._check_ids("targets", targets, like=idx)
@@ -146,7 +156,7 @@ class LanguageModel(nn.Module, ABC):
         max_len = self.config.context_length if max_len is None else max_len
         window = None if self.traits.extrapolates else self.config.context_length
         reach = max_len if window is None else min(max_len, window)
-        layers = self.empty_state(batch_size, reach, device=self.device, dtype=self.dtype)
+        layers = self.init_layers(batch_size, reach, torch.empty(0, device=self.device, dtype=self.dtype))
         tokens = None
         if layers is None or window is not None:  # needed to recompute from, at once or when the window begins to slide
             tokens = TimeBuffer.empty(batch_size, max_len, window=window, device=self.device, dtype=torch.long)
@@ -215,9 +225,7 @@ class LanguageModel(nn.Module, ABC):
         The first token has none. Dropout is off. Past `context_length` it looks back as `decode` does; memory does not
         grow with T times V. Raises `InputError` as `decode` does.
         """
-        from lmzoo import generation
-
-        return generation.score(self, idx)
+        return _sampler().score(self, idx)
 
     @final
     def generate(
@@ -235,11 +243,8 @@ class LanguageModel(nn.Module, ABC):
         `repetition_penalty` and the others. A row that drew one of `stop_tokens` repeats it to the end. More (samples
         per prompt, forced tokens, your own processors, settings and seeds per row): `lmzoo.generation.generate`.
         """
-        from lmzoo import generation
-        from lmzoo.sampling import SamplingConfig
-
         config = SamplingConfig(**settings)
-        return generation.generate(self, idx, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
+        return _sampler().generate(self, idx, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
 
     @final
     def stream(
@@ -252,18 +257,22 @@ class LanguageModel(nn.Module, ABC):
         **settings: Unpack[SamplingSettings],
     ) -> Iterator[Tensor]:
         """As `generate`, one step at a time: yields the new tokens (B,) as they come; ends when all rows stopped."""
-        from lmzoo import generation
-        from lmzoo.sampling import SamplingConfig
-
         config = SamplingConfig(**settings)
-        return generation.stream(self, idx, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
+        return _sampler().stream(self, idx, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
 
     # Counting ---------------------------------------------------------------------------------------------------------
 
     @final
-    def num_params(self, *, embedding: bool = True) -> int:
-        """Parameters, tied ones once; `embedding=False` leaves out token and position tables, not an untied head."""
-        return sum(p.numel() for p, role in self._roles() if embedding or role != "embedding")
+    def num_params(self, *, embedding: bool = True, active: bool = False) -> int:
+        """Number of parameters, tied ones once.
+
+        `embedding=False` leaves out token and position tables, not an untied head. `active=True` counts of each
+        parameter the share that the prediction of one token uses, as layers declare it: `active` (experts) and `calls`
+        (parts that run in training alone).
+        """
+        shares = active_shares(self) if active else {}
+        wanted = (p for p, role in self._roles() if embedding or role != "embedding")
+        return round(sum(p.numel() * shares.get(id(p), 1.0) for p in wanted))
 
     @final
     def flops_per_token(self, T: int) -> float:
@@ -277,16 +286,16 @@ class LanguageModel(nn.Module, ABC):
 
     @final
     def state_bytes(self, T: int) -> int:
-        """Bytes of one row's decoding state with room for T tokens."""
+        """Bytes of one row's decoding state after T tokens: the entries in reach, not memory kept for later ones."""
         return nbytes(self.init_state(1, T))
 
     @final
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Groups for an optimizer: `vector` (biases, gains, and the like) is not decayed, the others are.
+        """Groups for an optimizer: `vector` (biases, norm weights and the like) is not decayed, the others are.
 
-        Each group also has its `role`, so that an optimizer may treat some apart: `matrix` (a map from features to
-        features, what Muon takes), `embedding` (a row per token or position), `head` (a row per token, at the other
-        end).
+        Each group also has its `role`, so that an optimizer can treat some differently: `matrix` (a map from features
+        to features, what Muon takes), `matrices` (several in one tensor, in its last two axes), `embedding` (a row per
+        token or position), `head` (a row per token, at the other end).
         """
         groups: dict[str, list[Tensor]] = {}
         for parameter, role in self._roles():
@@ -297,7 +306,7 @@ class LanguageModel(nn.Module, ABC):
         ]
 
     def _roles(self) -> Iterator[tuple[Tensor, str]]:
-        """Each parameter once, with the role its owner declares in `parameter_roles`; else by place and dimensions."""
+        """Yields each parameter once with its role: from its owner's `parameter_roles`, or by place and dimensions."""
         seen: set[int] = set()
         heads = set(self.head.modules())
         for module in self.modules():
@@ -312,7 +321,7 @@ class LanguageModel(nn.Module, ABC):
 
     @final
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draw all weights anew; each layer knows how its own begin. A `generator` leaves the global state alone."""
+        """Draws all weights anew, each layer its own. With a `generator`, torch's global random state is left alone."""
         for module in self.modules():
             init = getattr(module, "init_parameters", None)
             if callable(init):
@@ -348,3 +357,12 @@ class LanguageModel(nn.Module, ABC):
         if low < 0 or high >= self.config.vocab_size:
             bad = low if low < 0 else high
             raise InputError(f"{name} holds the id {bad}: ids must be in [0, vocab_size={self.config.vocab_size})")
+
+
+def _sampler() -> Any:
+    """The sampler, imported when it is first used: it is written against this module, and this module offers it as
+    methods. This is the one import that closes a circle.
+    """
+    from lmzoo import generation
+
+    return generation

@@ -50,7 +50,7 @@ from mutations import Mutation, mutations
 TESTS = {
     "lmzoo/losses.py": [["tests/test_losses.py"], ["tests/test_model.py"]],
     "lmzoo/state.py": [["tests/test_state.py"], ["tests/test_model.py"]],
-    "lmzoo/model.py": [["tests/test_model.py"], ["tests/test_mixer_model.py", "tests/generation", "tests/backbones"]],
+    "lmzoo/model.py": [["tests/test_model.py"], ["tests/test_decoder.py", "tests/generation", "tests/backbones"]],
     "lmzoo/ops/attention.py": [["tests/ops/test_attention.py"]],
     "lmzoo/ops/rope.py": [["tests/ops/test_rope.py"]],
     "lmzoo/ops/causal_conv1d.py": [["tests/ops/test_causal_conv1d.py"]],

@@ -27,7 +27,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "flops": {"model"},  # for its type
     "layers": {"ops", "state", "losses"},
     "model": {"flops", "state", "losses", "sampling", "generation", "storage"},  # the last three lazily
-    "mixer_model": {"model", "layers", "state"},
+    "decoder": {"model", "layers", "state"},
     "registry": {"model"},  # for its types
     "backbones": {"model", "decoder", "layers", "ops", "registry", "state", "losses"},
     "data": {"storage"},

@@ -7,9 +7,9 @@ zero (uniform predictions) and not at N(0, 1) as in the lecture: the problem is 
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
+from lmzoo.layers.init import constant
 from lmzoo.layers.linear import Embedding
 from lmzoo.model import LanguageModel, ModelConfig, Traits
 from lmzoo.registry import register_model
@@ -22,16 +22,14 @@ class Bigram(LanguageModel):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        self.table = Embedding(config.vocab_size, config.vocab_size, std=0.0)
+        self.table = Embedding(config.vocab_size, config.vocab_size, init=constant(0.0))
         self.head = nn.Identity()
 
     @property
     def traits(self) -> Traits:
         return Traits(extrapolates=True, receptive_field=1, state_growth="none", batch_exact=True)
 
-    def empty_state(
-        self, batch_size: int, max_len: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
-    ) -> State:
+    def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:
         return ()  # nothing needs to be remembered
 
     def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:

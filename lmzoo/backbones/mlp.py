@@ -12,11 +12,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 from lmzoo.configs import require_positive
+from lmzoo.layers.init import normal
 from lmzoo.layers.linear import Embedding, Linear
 from lmzoo.model import LanguageModel, ModelConfig, Traits
 from lmzoo.registry import register_model
@@ -26,6 +28,8 @@ from lmzoo.state import State
 @dataclass(frozen=True, kw_only=True)
 class MLPConfig(ModelConfig):
     """The window, its widths and options; `ModelConfig` has the rest."""
+
+    scaled: ClassVar[dict[str, int]] = {"d_model": 1, "d_ff": 1}
 
     d_model: int = 24  # of a token's embedding
     d_ff: int = 288  # tanh units
@@ -47,22 +51,21 @@ class MLP(LanguageModel):
     def __init__(self, config: MLPConfig) -> None:
         super().__init__(config)
         width = config.window * config.d_model
-        self.tokens = Embedding(config.vocab_size + 1, config.d_model, std=1.0)  # the last row is the padding
-        self.hidden = Linear(width, config.d_ff, std=5 / 3 / math.sqrt(width))
-        self.head = Linear(config.d_ff + (width if config.direct else 0), config.vocab_size, std=0.005)
+        self.tokens = Embedding(config.vocab_size + 1, config.d_model, init=normal(1.0))  # the last row is the padding
+        self.hidden = Linear(width, config.d_ff, init=normal(5 / 3 / math.sqrt(width)))
+        self.head = Linear(config.d_ff + (width if config.direct else 0), config.vocab_size, init=normal(0.005))
 
     @property
     def traits(self) -> Traits:
         return Traits(extrapolates=True, receptive_field=self.config.window, state_growth="constant")
 
-    def empty_state(
-        self, batch_size: int, max_len: int, *, device: torch.device | None = None, dtype: torch.dtype | None = None
-    ) -> State:
-        """The `window - 1` tokens before the next one: at first, padding."""
-        return torch.full((batch_size, self.config.window - 1), self.config.vocab_size, dtype=torch.long, device=device)
+    def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> Tensor:
+        """The `window - 1` tokens before the first one: padding."""
+        shape = (batch_size, self.config.window - 1)
+        return torch.full(shape, self.config.vocab_size, dtype=torch.long, device=like.device)
 
     def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
-        before = self.empty_state(idx_BT.shape[0], 0, device=idx_BT.device) if state is None else state
+        before = self.init_layers(idx_BT.shape[0], 0, idx_BT) if state is None else state
         seen = torch.cat([before, idx_BT], dim=1)
         # Windows are cut from the embeddings and not from the tokens, so that each token is looked up once.
         windows_BTDW = self.tokens(seen).unfold(1, self.config.window, 1)

@@ -116,5 +116,6 @@ def generation(subject: Subject) -> str:
         logits_BV = model(seen).logits[:, -1]
         best = logits_BV.max(-1).values
         chosen = logits_BV.gather(1, out[:, t : t + 1])[:, 0]
-        require_equal(chosen, best, f"the logit of the token drawn at position {t}", "empty_state() and features()")
+        what = f"the logit of the token drawn at position {t}"
+        require_equal(chosen, best, what, "init_state() and forward() of the layers")
     return f"{n} greedy tokens, past the context, are the argmax of forward"

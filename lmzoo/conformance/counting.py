@@ -75,8 +75,7 @@ def state_bytes(subject: Subject) -> str:
             measured, declared = states.nbytes(state), model.state_bytes(T)
             if measured != declared:
                 raise Fault(
-                    f"state_bytes({T}) is {declared}, the state after {T} tokens takes {measured}; "
-                    "look at empty_state()"
+                    f"state_bytes({T}) is {declared}, the state after {T} tokens takes {measured}; look at init_state()"
                 )
             seen.append(measured)
     return f"{min(seen)} to {max(seen)} bytes a row at {len(seen)} sizes and lengths, as measured"
@@ -89,7 +88,7 @@ def declared_growth(subject: Subject) -> str:
     few, many = (8 * context, 16 * context) if extrapolates else (context // 2, context)
     sizes = []
     for n in (few, many):
-        layers = model.empty_state(1, n, device=model.device, dtype=model.dtype)
+        layers = model.init_layers(1, n, torch.empty(0, device=model.device, dtype=model.dtype))
         sizes.append(states.nbytes(layers) if layers is not None else 8 * n)  # else the base keeps the tokens
     growth = "none" if sizes[1] == 0 else "constant" if sizes[0] == sizes[1] else "linear"
     said = subject.cls.traits is not LanguageModel.traits  # the base's cautious words bind nobody to them

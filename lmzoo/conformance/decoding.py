@@ -12,7 +12,7 @@ from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
 
-LOOK = "empty_state() and what features() does with a state (positions, cache, tail, carry)"
+LOOK = "init_state() and forward() of the layers (positions, cache, tail, carry)"
 
 
 def decoding(subject: Subject) -> str:

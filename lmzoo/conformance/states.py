@@ -71,7 +71,7 @@ def state_is_a_value(subject: Subject) -> str:
     )
     fresh_BV, _ = model.decode(prompt, model.init_state(2, 12))
     expected_BV = expected_logits(subject, model, prompt)[:, -1]
-    require_equal(fresh_BV, expected_BV, "a second decoding from init_state", "empty_state(): it must make new tensors")
+    require_equal(fresh_BV, expected_BV, "a second decoding from init_state", "init_state(): it must make new tensors")
     del foreign
     return "clones, twins, interleaved continuations and other models leave a state alone"
 
@@ -109,7 +109,7 @@ def state_dtype(subject: Subject) -> str:
         )
     for dtype in types[0]:
         if dtype.is_floating_point and dtype.itemsize < model.dtype.itemsize:
-            raise Fault(f"the state holds {dtype}, the weights {model.dtype}: rounding adds up; look at empty_state()")
+            raise Fault(f"the state holds {dtype}, the weights {model.dtype}: rounding adds up; look at init_state()")
     return f"{len(types[0])} tensors, types constant: {', '.join(sorted({str(t) for t in types[0]})) or 'none'}"
 
 

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from lmzoo.errors import InputError
 from lmzoo.inference.compiled import CompiledStep
-from lmzoo.layers.linear import TiedHead
+from lmzoo.layers.head import TiedHead
 from lmzoo.model import LanguageModel
 
 Weights = Literal["bfloat16", "int8"]

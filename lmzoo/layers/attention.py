@@ -1,12 +1,18 @@
-"""Causal self-attention over a cache that grows or slides. Legend: H heads, G key/value heads, K head width, S keys."""
+"""Causal self-attention over a cache that grows or slides.
+
+Legend: B batch, T time, D model width, H query heads, G key/value heads, K head width, S keys.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from lmzoo.layers.context import Context, Rope
+from lmzoo.layers.init import Init, normal
+from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
 from lmzoo.ops.attention import causal_attention
 from lmzoo.ops.rope import apply_rope
@@ -14,16 +20,18 @@ from lmzoo.state import TimeBuffer
 
 
 class KVCache(NamedTuple):
-    """Keys and values of the tokens so far, (B, S, G, K) each; keys are stored with their rotation applied."""
+    """Keys and values of earlier tokens, (B, S, G, K) each; keys are stored after rotation."""
 
     k: TimeBuffer
     v: TimeBuffer
 
 
-class Attention(nn.Module):
+class Attention(Layer):
     """Multi-head attention (Vaswani et al. 2017, arXiv 1706.03762), optionally with grouped queries (Ainslie et al.
     2023, arXiv 2305.13245), rotary positions, and a sliding window of `window` keys, the present one included
     (Beltagy et al. 2020, arXiv 2004.05150).
+
+    It works in three steps, `project`, `attend` and `merge`, so that a variant overrides one of them.
     """
 
     def __init__(
@@ -34,54 +42,74 @@ class Attention(nn.Module):
         n_kv_heads: int | None = None,
         head_dim: int | None = None,
         window: int | None = None,
+        rope: Rope | None = None,
         bias: bool = False,
         dropout: float = 0.0,
-        out_std: float = 0.02,
+        init_out: Init = normal(),
     ) -> None:
         super().__init__()
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads or n_heads
         self.head_dim = head_dim or d_model // n_heads
-        self.window, self.dropout = window, dropout
-        widths = [self.n_heads * self.head_dim, self.n_kv_heads * self.head_dim, self.n_kv_heads * self.head_dim]
-        self.widths = widths
-        self.qkv = Linear(d_model, sum(widths), bias=bias)
-        self.out = Linear(widths[0], d_model, bias=bias, std=out_std)
+        self.window, self.rope, self.dropout = window, rope, dropout
+        self.reach = window
+        self.state_growth = "linear" if window is None else "constant"
+        self.widths = [heads * self.head_dim for heads in (self.n_heads, self.n_kv_heads, self.n_kv_heads)]
+        self.qkv = Linear(d_model, sum(self.widths), bias=bias)
+        self.out = Linear(self.widths[0], d_model, bias=bias, init=init_out)
 
-    def empty_state(
-        self, batch_size: int, max_len: int, *, device: torch.device | None, dtype: torch.dtype | None
-    ) -> KVCache:
-        """Its piece of the decoding state before the first token."""
-        shape = (self.n_kv_heads, self.head_dim)
+    def init_state(self, batch_size: int, max_len: int, like: Tensor) -> KVCache:
+        """An empty cache with room for `max_len` tokens."""
         k, v = (
-            TimeBuffer.empty(batch_size, max_len, *shape, window=self.window, device=device, dtype=dtype)
+            TimeBuffer.empty(
+                batch_size,
+                max_len,
+                self.n_kv_heads,
+                self.head_dim,
+                window=self.window,
+                device=like.device,
+                dtype=like.dtype,
+            )
             for _ in range(2)
         )
         return KVCache(k, v)
 
     def flops(self, T: int) -> float:
-        """The two products with keys and with values, over all T."""
+        """FLOPs of one token for the two products with keys and with values, over all T keys."""
         return 4.0 * T * self.n_heads * self.head_dim
 
-    def forward(
-        self, x_BTD: Tensor, state: KVCache | None = None, rope_TK: tuple[Tensor, Tensor] | None = None
-    ) -> tuple[Tensor, KVCache | None]:
-        """`rope_TK`: cosines and sines for the positions of x, or None for an attention that knows no positions."""
-        q, k, v = self.qkv(x_BTD).split(self.widths, dim=-1)
-        # Views, not einops: at every step of decoding its calls are a good part of the overhead (docs/log.md).
+    def forward(self, x_BTD: Tensor, state: KVCache | None, ctx: Context) -> tuple[Tensor, KVCache | None]:
+        q_BTHK, k_BTGK, v_BTGK = self.project(x_BTD, ctx)
+        k_BSGK, v_BSGK, state = self.remember(k_BTGK, v_BTGK, state)
+        return self.merge(self.attend(q_BTHK, k_BSGK, v_BSGK), x_BTD), state
+
+    def project(self, x_BTD: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries (B, T, H, K), keys and values (B, T, G, K) of the new tokens, rotated by their positions."""
+        # Views, not einops: its calls take time in every decoding step.
         q_BTHK, k_BTGK, v_BTGK = (
-            part.view(*part.shape[:2], part.shape[2] // self.head_dim, self.head_dim) for part in (q, k, v)
+            part.view(*part.shape[:2], part.shape[2] // self.head_dim, self.head_dim)
+            for part in self.qkv(x_BTD).split(self.widths, dim=-1)
         )
-        if rope_TK is not None:
-            q_BTHK, k_BTGK = apply_rope(q_BTHK, *rope_TK), apply_rope(k_BTGK, *rope_TK)
-        k_BSGK, v_BSGK = k_BTGK, v_BTGK
-        if state is not None:
-            past, state = state, KVCache(state.k.append(k_BTGK), state.v.append(v_BTGK))
-            if x_BTD.shape[1] == 1 or self.window is None:
-                k_BSGK, v_BSGK = state.k.entries(), state.v.entries()
-            else:  # the first of the new tokens look further back than what stays in reach after the last of them
-                k_BSGK = torch.cat([past.k.entries().to(k.dtype), k_BTGK], dim=1)
-                v_BSGK = torch.cat([past.v.entries().to(v.dtype), v_BTGK], dim=1)
-        y_BTHK = causal_attention(
-            q_BTHK, k_BSGK.to(q.dtype), v_BSGK.to(q.dtype), window=self.window, dropout=self.dropout * self.training
-        )
-        return self.out(y_BTHK.flatten(2)), state
+        if self.rope is not None:
+            table = ctx.rope(self.rope, self.head_dim)
+            q_BTHK, k_BTGK = apply_rope(q_BTHK, *table), apply_rope(k_BTGK, *table)
+        return q_BTHK, k_BTGK, v_BTGK
+
+    def remember(self, k_BTGK: Tensor, v_BTGK: Tensor, past: KVCache | None) -> tuple[Tensor, Tensor, KVCache | None]:
+        """Keys and values that the new tokens may see, (B, S, G, K), and the cache with the new ones appended."""
+        if past is None:
+            return k_BTGK, v_BTGK, None
+        state = KVCache(past.k.append(k_BTGK), past.v.append(v_BTGK))
+        if k_BTGK.shape[1] == 1 or self.window is None:
+            k_BSGK, v_BSGK = state.k.entries(), state.v.entries()
+        else:  # the first of the new tokens look further back than what stays in reach after the last of them
+            k_BSGK = torch.cat([past.k.entries().to(k_BTGK.dtype), k_BTGK], dim=1)
+            v_BSGK = torch.cat([past.v.entries().to(v_BTGK.dtype), v_BTGK], dim=1)
+        return k_BSGK.to(k_BTGK.dtype), v_BSGK.to(v_BTGK.dtype), state
+
+    def attend(self, q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor) -> Tensor:
+        """Weighted means of the values: (B, T, H, K)."""
+        return causal_attention(q_BTHK, k_BSGK, v_BSGK, window=self.window, dropout=self.dropout * self.training)
+
+    def merge(self, y_BTHK: Tensor, x_BTD: Tensor) -> Tensor:
+        """The heads joined and projected back: (B, T, D). `x_BTD` is the layer's input, for variants with a gate."""
+        return self.out(y_BTHK.flatten(2))

@@ -8,8 +8,8 @@ from lmzoo.ops.dropout import dropout
 
 
 class Dropout(nn.Dropout):
-    """`nn.Dropout`, drawn faster on a processor."""
+    """`nn.Dropout` with a faster random generator on CPUs."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """In training, of any shape: each value 0 with probability p, else scaled up by 1 / (1 - p)."""
+        """In training each value is 0 with probability p and scaled by 1 / (1 - p) otherwise, for any shape."""
         return dropout(input, self.p) if self.training and self.p else input

@@ -1,25 +1,34 @@
-"""Normalisation over features (never over time or batch)."""
+"""Normalization over features (never over time or batch)."""
 
 from __future__ import annotations
 
 import torch
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 
 class LayerNorm(nn.LayerNorm):
-    """Ba et al. 2016 (arXiv 1607.06450): mean and variance removed, then a gain and a bias."""
+    """Layer normalization (Ba et al. 2016, arXiv 1607.06450): removes mean and variance, then weight and bias."""
+
+    def __init__(self, d_model: int, eps: float = 1e-5, *, bias: bool = True) -> None:
+        super().__init__(d_model, eps=eps, bias=bias)
 
     def init_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the parameters anew, by `generator` or by the global random state."""
+        """Sets the weight to 1 and the bias to 0."""
         self.reset_parameters()
 
 
 class RMSNorm(nn.RMSNorm):
-    """Zhang & Sennrich 2019 (arXiv 1910.07467): divided by the root mean square, then a gain."""
+    """Root mean square normalization (Zhang & Sennrich 2019, arXiv 1910.07467): divides by it, then a weight."""
 
     def __init__(self, d_model: int, eps: float = 1e-5) -> None:
         super().__init__(d_model, eps=eps)
 
     def init_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draw the parameters anew, by `generator` or by the global random state."""
+        """Sets the weight to 1."""
         self.reset_parameters()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., D) to (..., D), in the dtype of x. The weight is cast: torch has no fast kernel for mixed types."""
+        weight = None if self.weight is None else self.weight.to(x.dtype)
+        return F.rms_norm(x, self.normalized_shape, weight, self.eps)

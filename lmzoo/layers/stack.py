@@ -1,37 +1,133 @@
-"""Blocks one after another, each with its own piece of the state."""
+"""Composing layers: in sequence (`Stack`), as a residual branch (`Residual`), side by side (`Parallel`).
+
+With these as the only composers, everything that needs a model's structure reads it from the module tree: activation
+checkpointing and FSDP take the blocks of a stack, traits are sums over layers, and the drawing follows the branches.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
+from lmzoo.layers.context import Context
 from lmzoo.state import State
+
+GROWTHS = ("none", "constant", "logarithmic", "linear")  # from the slowest to the fastest
+UNDECLARED = object()
+
+
+def call(layer: nn.Module, x_BTD: Tensor, state: State, ctx: Context) -> tuple[Tensor, State]:
+    """Calls a layer in the form that it has: with its state, or with x alone."""
+    return layer(x_BTD, state, ctx) if hasattr(layer, "init_state") else (layer(x_BTD), None)
+
+
+def init_state(layer: nn.Module, batch_size: int, max_len: int, like: Tensor) -> State:
+    """The layer's state before the first token; None for a layer without a state."""
+    init: Any = getattr(layer, "init_state", None)
+    return None if init is None else init(batch_size, max_len, like)
 
 
 class Stack(nn.ModuleList):
-    """A list of blocks, each `(x_BTD, state, ...) -> (y_BTD, state)`; the stack's state is the list of theirs."""
+    """Layers in sequence. A block is a stack, and so is a model's list of blocks."""
 
-    def empty_state(
-        self, batch_size: int, max_len: int, *, device: torch.device | None, dtype: torch.dtype | None
-    ) -> list[State]:
-        """Its piece of the decoding state before the first token."""
-        blocks: list[Any] = list(self)
-        return [block.empty_state(batch_size, max_len, device=device, dtype=dtype) for block in blocks]
+    checkpoints = False  # keep only each layer's input for the backward pass and compute the rest again (training)
 
-    def forward(self, x_BTD: Tensor, state: list[State] | None = None, **shared: Any) -> tuple[Tensor, Any]:
-        """`shared` (rotations, say) is handed to every block."""
+    def init_state(self, batch_size: int, max_len: int, like: Tensor) -> list[State]:
+        """The list of the layers' states before the first token."""
+        return [init_state(layer, batch_size, max_len, like) for layer in self]
+
+    def forward(self, x_BTD: Tensor, state: list[State] | None, ctx: Context) -> tuple[Tensor, list[State] | None]:
         after: list[State] = []
-        for i, block in enumerate(self):
-            x_BTD, piece = block(x_BTD, None if state is None else state[i], **shared)
+        for i, layer in enumerate(self):
+            if self.checkpoints and state is None and torch.is_grad_enabled():
+                x_BTD, piece = checkpoint(call, layer, x_BTD, None, ctx, use_reentrant=False)
+            else:
+                x_BTD, piece = call(layer, x_BTD, None if state is None else state[i], ctx)
             after.append(piece)
         return x_BTD, None if state is None else after
 
 
-def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The members of the model's outermost module lists: what is repeated over its depth."""
-    found: list[nn.Module] = []
+class Residual(nn.Module):
+    """`x + after(inner(before(x)))`: pre-norm has `before` alone, post-norm `after` alone, a sandwich both."""
+
+    def __init__(self, before: nn.Module | None, inner: nn.Module, after: nn.Module | None = None) -> None:
+        super().__init__()
+        self.before, self.inner, self.after = before, inner, after
+
+    def init_state(self, batch_size: int, max_len: int, like: Tensor) -> State:
+        """The inner layer's state before the first token."""
+        return init_state(self.inner, batch_size, max_len, like)
+
+    def branch(self, x_BTD: Tensor, state: State, ctx: Context) -> tuple[Tensor, State]:
+        """The branch alone, without x, and the inner layer's next state."""
+        y_BTD = x_BTD if self.before is None else self.before(x_BTD)
+        y_BTD, state = call(self.inner, y_BTD, state, ctx)
+        return (y_BTD if self.after is None else self.after(y_BTD)), state
+
+    def forward(self, x_BTD: Tensor, state: State, ctx: Context) -> tuple[Tensor, State]:
+        y_BTD, state = self.branch(x_BTD, state, ctx)
+        return x_BTD + y_BTD, state
+
+
+class Parallel(nn.ModuleList):
+    """`x` plus the sum of its residual branches, which all read x (GPT-J, GPT-NeoX)."""
+
+    def __init__(self, *residuals: Residual) -> None:
+        super().__init__(residuals)
+
+    def init_state(self, batch_size: int, max_len: int, like: Tensor) -> list[State]:
+        """The list of the branches' states before the first token."""
+        return [init_state(residual, batch_size, max_len, like) for residual in self]
+
+    def forward(self, x_BTD: Tensor, state: list[State] | None, ctx: Context) -> tuple[Tensor, list[State] | None]:
+        after: list[State] = []
+        y_BTD, residuals = x_BTD, cast(list[Residual], list(self))
+        for i, residual in enumerate(residuals):
+            branch_BTD, piece = residual.branch(x_BTD, None if state is None else state[i], ctx)
+            y_BTD = y_BTD + branch_BTD
+            after.append(piece)
+        return y_BTD, None if state is None else after
+
+
+def outermost_stacks(model: nn.Module) -> list[Stack]:
+    """The stacks that are in no other stack: a decoder has one, its blocks."""
+    found: list[Stack] = []
     for child in model.children():
-        found += list(child) if isinstance(child, nn.ModuleList) else blocks_of(child)
+        found += [child] if isinstance(child, Stack) else outermost_stacks(child)
     return found
+
+
+def blocks_of(model: nn.Module) -> list[nn.Module]:
+    """The layers of the outermost stacks, in order: the blocks that are repeated over the model's depth."""
+    return [block for stack in outermost_stacks(model) for block in stack]
+
+
+def reach(layer: nn.Module) -> int | None:
+    """Number of tokens an output of the layer can depend on, the present one included; None means all earlier ones."""
+    declared: Any = getattr(layer, "reach", UNDECLARED)
+    if declared is not UNDECLARED:
+        return declared
+    reaches = [reach(child) for child in layer.children()]
+    if None in reaches:
+        return None
+    lengths = [length for length in reaches if length is not None]
+    return max(lengths, default=1) if isinstance(layer, Parallel) else 1 + sum(length - 1 for length in lengths)
+
+
+def state_growth(layer: nn.Module) -> str:
+    """The fastest growth of the states in the layer. A state whose growth is not declared is taken as constant."""
+    found = ["none"]
+    for module in layer.modules():
+        if not isinstance(module, (Stack, Residual, Parallel)) and hasattr(module, "init_state"):
+            found.append(getattr(module, "state_growth", "constant"))
+    return max(found, key=GROWTHS.index)
+
+
+def has_state(layer: nn.Module) -> bool:
+    """False if a part that looks at earlier tokens has no state to remember them by: decoding then recomputes."""
+    if isinstance(layer, (Stack, Residual, Parallel)):
+        return all(has_state(child) for child in layer.children())
+    return hasattr(layer, "init_state") or reach(layer) == 1

@@ -1,4 +1,7 @@
-"""Rotary positions (Su et al. 2021, arXiv 2104.09864): queries and keys turned by an angle that grows with position."""
+"""Rotary positions (Su et al. 2021, arXiv 2104.09864): queries and keys turned by an angle that grows with position.
+
+Legend: B batch, T time, H heads, K head width, R rotated features of a head.
+"""
 
 from __future__ import annotations
 
@@ -6,18 +9,26 @@ import torch
 from torch import Tensor
 
 
-def rope_table(position: int, T: int, head_dim: int, theta: float, *, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Cosines and sines for the positions `position` ... `position + T - 1`: (T, head_dim / 2) each, float32.
+def rope_table(
+    position: int, T: int, rotated: int, theta: float, *, device: torch.device, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor]:
+    """Cosines and sines for the positions `position` ... `position + T - 1`: (T, rotated / 2) each.
 
-    The angles are formed in float64: at position 100,000 float32 would be off by hundredths of a radian.
+    The angles are computed in float64: at position 100,000 float32 would be off by hundredths of a radian.
     """
-    frequency_K = theta ** -(torch.arange(0, head_dim, 2, device=device, dtype=torch.float64) / head_dim)
+    frequency_K = theta ** -(torch.arange(0, rotated, 2, device=device, dtype=torch.float64) / rotated)
     angle_TK = torch.arange(position, position + T, device=device, dtype=torch.float64)[:, None] * frequency_K
-    return angle_TK.cos().float(), angle_TK.sin().float()
+    return angle_TK.cos().to(dtype), angle_TK.sin().to(dtype)
 
 
-def apply_rope(x_BTHK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
-    """Turn each pair (x_i, x_{i + K/2}) by its position's angle: the half-split pairing of Llama checkpoints."""
-    cos_T1K, sin_T1K = cos_TK[:, None].to(x_BTHK.dtype), sin_TK[:, None].to(x_BTHK.dtype)
-    first, second = x_BTHK.chunk(2, dim=-1)
-    return torch.cat([first * cos_T1K - second * sin_T1K, second * cos_T1K + first * sin_T1K], dim=-1)
+def apply_rope(x_BTHK: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:
+    """Rotates the first R = 2 cos_TR.shape[1] features of each head; the others pass through.
+
+    Feature i is paired with feature i + R/2, as in checkpoints of Llama and GPT-NeoX.
+    """
+    half = cos_TR.shape[-1]
+    cos_T1R, sin_T1R = cos_TR[:, None].to(x_BTHK.dtype), sin_TR[:, None].to(x_BTHK.dtype)
+    first, second = x_BTHK[..., :half], x_BTHK[..., half : 2 * half]
+    rotated = [first * cos_T1R - second * sin_T1R, second * cos_T1R + first * sin_T1R]
+    rest = [x_BTHK[..., 2 * half :]] if x_BTHK.shape[-1] > 2 * half else []
+    return torch.cat([*rotated, *rest], dim=-1)

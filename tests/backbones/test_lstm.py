@@ -85,7 +85,7 @@ def test_dropout_is_between_layers_and_not_through_time() -> None:
     """With everything dropped but the recurrence, the output is silent while the state goes on."""
     model = lmzoo.create_model("lstm", **{**SIZES, "dropout": 0.999999}).train()
     idx = random_tokens(13, 2, 5)
-    x_BTD, state = model.features(idx, model.empty_state(2, 5))
+    x_BTD, state = model.features(idx, model.init_layers(2, 5, torch.empty(0)))
     assert (x_BTD == 0).all()
     assert all((piece.h != 0).all() for piece in state)
 

@@ -13,7 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lmzoo.layers.linear import Embedding, Linear, make_head
+from lmzoo.layers.head import make_head
+from lmzoo.layers.init import normal
+from lmzoo.layers.linear import Embedding, Linear
 from lmzoo.layers.norm import RMSNorm
 from lmzoo.model import LanguageModel, ModelConfig, Traits
 from lmzoo.ops.rope import apply_rope, rope_table
@@ -47,9 +49,10 @@ class Attention(nn.Module):
     def flops(self, T: int) -> float:
         return 4.0 * T * self.config.d_model
 
-    def empty_state(self, B: int, max_len: int, like: dict[str, Any]) -> Any:
+    def init_state(self, B: int, max_len: int, like: Tensor) -> Any:
         H, K = self.config.n_heads, self.config.d_model // self.config.n_heads
-        return [TimeBuffer.empty(B, max_len, H, K, window=self.config.window, **like) for _ in "kv"]
+        options = {"window": self.config.window, "device": like.device, "dtype": like.dtype}
+        return [TimeBuffer.empty(B, max_len, H, K, **options) for _ in "kv"]
 
     def positions(self, position: int, T: int, cache: Any) -> int:
         """Where the first of T new tokens stands."""
@@ -81,7 +84,7 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x_BTD).view(B, T, 3, self.config.n_heads, D // self.config.n_heads).unbind(2)
         if self.rotary:
             start = self.positions(position, T, cache)
-            turn = rope_table(start, T, D // self.config.n_heads, 10000.0, device=x_BTD.device)
+            turn = rope_table(start, T, D // self.config.n_heads, 10000.0, device=x_BTD.device, dtype=torch.float64)
             q, k = apply_rope(q, *turn), apply_rope(k, *turn)
         if cache is not None:
             k, v, cache = self.remember(cache, k, v)
@@ -124,8 +127,8 @@ class Transformer(LanguageModel):
         growth = "linear" if window is None else "constant"
         return Traits(extrapolates=True, receptive_field=reach, state_growth=growth)
 
-    def empty_state(self, batch_size: int, max_len: int, **like: Any) -> State:
-        return {"position": 0, "caches": [b.attention.empty_state(batch_size, max_len, like) for b in self.blocks]}
+    def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:
+        return {"position": 0, "caches": [b.attention.init_state(batch_size, max_len, like) for b in self.blocks]}
 
     def embed(self, idx_BT: Tensor, position: int, state: State) -> Tensor:
         return self.tokens(idx_BT)
@@ -180,9 +183,9 @@ class Cell(nn.Module):
     def init_parameters(self, generator: torch.Generator | None = None) -> None:
         nn.init.normal_(self.taps_WD, std=0.5, generator=generator)
 
-    def empty_state(self, B: int, like: dict[str, Any]) -> State:
+    def init_state(self, B: int, like: Tensor) -> State:
         D = self.taps_WD.shape[1]
-        return {"tail": torch.zeros(B, 2, D, **like), "h": torch.zeros(B, D, **like)}
+        return {"tail": like.new_zeros(B, 2, D), "h": like.new_zeros(B, D)}
 
     def convolve(self, x_BTD: Tensor, tail_BWD: Tensor) -> tuple[Tensor, Tensor]:
         T = x_BTD.shape[1]
@@ -213,7 +216,7 @@ class Recurrent(LanguageModel):
 
     def __init__(self, config: CellConfig) -> None:
         super().__init__(config)
-        self.tokens = Embedding(config.vocab_size, config.d_model, std=0.1)
+        self.tokens = Embedding(config.vocab_size, config.d_model, init=normal(0.1))
         self.cells = nn.ModuleList(self.cell_class(config) for _ in range(config.n_layers))
         self.norm = RMSNorm(config.d_model)
         self.head = make_head(self.tokens, tied=False)
@@ -222,12 +225,12 @@ class Recurrent(LanguageModel):
     def traits(self) -> Traits:
         return Traits(extrapolates=True, state_growth="constant")
 
-    def empty_state(self, batch_size: int, max_len: int, **like: Any) -> State:
-        return [cell.empty_state(batch_size, like) for cell in self.cells]
+    def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:
+        return [cell.init_state(batch_size, like) for cell in self.cells]
 
     def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
         x_BTD = self.tokens(idx_BT)
-        given = self.empty_state(idx_BT.shape[0], 0, device=x_BTD.device, dtype=x_BTD.dtype) if state is None else state
+        given = self.init_layers(idx_BT.shape[0], 0, x_BTD) if state is None else state
         after = []
         for cell, piece in zip(self.cells, given, strict=True):
             x_BTD, piece = cell(x_BTD, piece)

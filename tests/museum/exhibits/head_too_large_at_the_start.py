@@ -5,6 +5,7 @@ huggingface/transformers#26441 (T5's head, a first loss of about 110).
 
 from __future__ import annotations
 
+from lmzoo.layers.init import normal
 from lmzoo.layers.linear import Linear
 
 from ..base import MuseumConfig, Transformer
@@ -15,4 +16,4 @@ CAUGHT_BY = "initial_loss"
 class MODEL(Transformer):
     def __init__(self, config: MuseumConfig) -> None:
         super().__init__(config)
-        self.head = Linear(config.d_model, config.vocab_size, bias=False, std=1.0)
+        self.head = Linear(config.d_model, config.vocab_size, bias=False, init=normal(1.0))

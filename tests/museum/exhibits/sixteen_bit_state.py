@@ -5,8 +5,6 @@ NVIDIA/TensorRT-Model-Connect#725.
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from lmzoo.state import State
@@ -17,8 +15,8 @@ CAUGHT_BY = "state_dtype"
 
 
 class RoundedCell(Cell):
-    def empty_state(self, B: int, like: dict[str, Any]) -> State:
-        state = super().empty_state(B, like)
+    def init_state(self, B: int, like: Tensor) -> State:
+        state = super().init_state(B, like)
         return {**state, "h": state["h"].bfloat16()}
 
     def scan(self, f_BTD: Tensor, c_BTD: Tensor, h_BD: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,6 @@ A near relative of huggingface/transformers#32159 (a cache that could not be cop
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from lmzoo.state import State
@@ -21,13 +19,13 @@ class MODEL(Recurrent):
         super().__init__(config)
         self.kept: list[State] = []
 
-    def empty_state(self, batch_size: int, max_len: int, **like: Any) -> State:
-        self.kept.append(super().empty_state(batch_size, max_len, **like))
+    def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:
+        self.kept.append(super().init_layers(batch_size, max_len, like))
         return len(self.kept) - 1
 
     def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
         if state is None:
-            given = super().empty_state(idx_BT.shape[0], 0, device=self.device, dtype=self.dtype)
+            given = super().init_layers(idx_BT.shape[0], 0, self.head.weight)
             return super().features(idx_BT, given)
         x_BTD, self.kept[state] = super().features(idx_BT, self.kept[state])
         return x_BTD, state

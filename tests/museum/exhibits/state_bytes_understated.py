@@ -7,14 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from torch import Tensor
+
 from ..base import Attention, Transformer
 
 CAUGHT_BY = "state_bytes"
 
 
 class GrowingAttention(Attention):
-    def empty_state(self, B: int, max_len: int, like: dict[str, Any]) -> Any:
-        return super().empty_state(B, 1, like)
+    def init_state(self, B: int, max_len: int, like: Tensor) -> Any:
+        return super().init_state(B, 1, like)
 
 
 class MODEL(Transformer):

@@ -5,8 +5,6 @@ A near relative of huggingface/transformers#46612 (states that a beam search sil
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -18,8 +16,8 @@ CAUGHT_BY = "state_rows"
 
 
 class CountingCell(Cell):
-    def empty_state(self, B: int, like: dict[str, Any]) -> State:
-        return {**super().empty_state(B, like), "sums": [0.0] * B}
+    def init_state(self, B: int, like: Tensor) -> State:
+        return {**super().init_state(B, like), "sums": [0.0] * B}
 
     def forward(self, x_BTD: Tensor, state: State) -> tuple[Tensor, State]:
         sums = torch.tensor(state["sums"], dtype=x_BTD.dtype)[: x_BTD.shape[0], None] + x_BTD.sum(-1).cumsum(1)

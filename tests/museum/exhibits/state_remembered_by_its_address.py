@@ -5,8 +5,6 @@ A near relative of vllm-project/vllm#53084 (a state stored without its contents,
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -22,8 +20,8 @@ class AddressedCell(Cell):
         super().__init__(config)
         self.tails: dict[int, Tensor] = {}
 
-    def empty_state(self, B: int, like: dict[str, Any]) -> State:
-        return {"h": super().empty_state(B, like)["h"]}
+    def init_state(self, B: int, like: Tensor) -> State:
+        return {"h": super().init_state(B, like)["h"]}
 
     def forward(self, x_BTD: Tensor, state: State) -> tuple[Tensor, State]:
         h_BD = state["h"]

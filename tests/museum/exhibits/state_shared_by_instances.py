@@ -5,7 +5,7 @@ rajveer43/VeloxQuant-MLX#59 (one list of caches for all generations), open-lm-en
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -19,8 +19,8 @@ CAUGHT_BY = "state_is_a_value"
 class SharedCell(Cell):
     first: ClassVar[dict[tuple[int, int], dict[str, Tensor]]] = {}
 
-    def empty_state(self, B: int, like: dict[str, Any]) -> State:
-        return self.first.setdefault((B, self.taps_WD.shape[1]), super().empty_state(B, like))
+    def init_state(self, B: int, like: Tensor) -> State:
+        return self.first.setdefault((B, self.taps_WD.shape[1]), super().init_state(B, like))
 
     def scan(self, f_BTD: Tensor, c_BTD: Tensor, h_BD: Tensor) -> tuple[Tensor, Tensor]:
         y_BTD, after_BD = super().scan(f_BTD, c_BTD, h_BD.clone())

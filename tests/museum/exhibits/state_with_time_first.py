@@ -5,8 +5,6 @@ openvinotoolkit/openvino.genai#45 (the batch taken for the first axis, where it 
 
 from __future__ import annotations
 
-from typing import Any
-
 from torch import Tensor
 
 from lmzoo.state import State
@@ -17,8 +15,8 @@ CAUGHT_BY = "state_rows"
 
 
 class TransposedCell(Cell):
-    def empty_state(self, B: int, like: dict[str, Any]) -> State:
-        state = super().empty_state(B, like)
+    def init_state(self, B: int, like: Tensor) -> State:
+        state = super().init_state(B, like)
         return {**state, "tail": state["tail"].transpose(0, 1)}
 
     def convolve(self, x_BTD: Tensor, tail_BWD: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,6 +5,7 @@ fastai/fastai#2090, Modalities/modalities#456.
 
 from __future__ import annotations
 
+from lmzoo.layers.init import normal
 from lmzoo.layers.linear import Linear
 
 from ..base import MuseumConfig, Transformer
@@ -15,5 +16,5 @@ CAUGHT_BY = "initialisation"
 class MODEL(Transformer):
     def __init__(self, config: MuseumConfig) -> None:
         super().__init__(config)
-        self.head = Linear(config.d_model, config.vocab_size, bias=False, std=0.1)
+        self.head = Linear(config.d_model, config.vocab_size, bias=False, init=normal(0.1))
         self.head.weight = self.tokens.weight

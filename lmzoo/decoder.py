@@ -1,0 +1,130 @@
+"""The frame that most architectures share: token embedding, blocks, final norm, head.
+
+A family says what a block is made of (`Decoder.block`); one that differs only in its mixer says only that
+(`MixerModel.make_mixer`). Legend: B batch, T time, D model width.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple, cast
+
+from torch import Tensor, nn
+
+from lmzoo.configs import require_positive, set_default
+from lmzoo.layers import stack
+from lmzoo.layers.context import Context
+from lmzoo.layers.head import make_head
+from lmzoo.layers.init import normal
+from lmzoo.layers.linear import Embedding
+from lmzoo.layers.mlp import MLP, swiglu_width
+from lmzoo.layers.norm import RMSNorm
+from lmzoo.layers.stack import Residual, Stack
+from lmzoo.model import LanguageModel, ModelConfig, StateGrowth, Traits
+from lmzoo.state import State
+
+
+@dataclass(frozen=True, kw_only=True)
+class DecoderConfig(ModelConfig):
+    """The sizes of the frame. A family adds its own."""
+
+    scaled: ClassVar[dict[str, int]] = {"d_model": 8}
+
+    d_model: int = 128
+    n_layers: int = 4
+    norm_eps: float = 1e-5
+    tie_embeddings: bool = False
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "d_model", "n_layers", "norm_eps")
+
+
+class DecoderState(NamedTuple):
+    """The decoding state of a decoder: tokens read so far, and the states of its blocks."""
+
+    position: int
+    blocks: list[State]
+
+
+class Decoder(LanguageModel):
+    """Token embedding, `n_layers` blocks, a final norm, a head.
+
+    A subclass gives `block` and may replace `embed`, `make_norm`, `make_head` and `embedding_std`. One that needs more
+    writes `features` itself. Traits, FLOPs and state are computed from the layers.
+    """
+
+    config_class: ClassVar[type[ModelConfig]] = DecoderConfig
+    embedding_std: ClassVar[float] = 0.02  # of the token embedding's initial values
+    extrapolates: ClassVar[bool] = True  # False: nothing is known of positions beyond `context_length`
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.tokens = Embedding(config.vocab_size, config.d_model, init=normal(self.embedding_std))
+        self.blocks = Stack(self.block(config, layer) for layer in range(config.n_layers))
+        self.norm = self.make_norm(config)
+        self.head = self.make_head(config)
+
+    @abstractmethod
+    def block(self, config: Any, layer: int) -> nn.Module:
+        """The block at depth `layer` (0 ... n_layers - 1): a layer (`lmzoo.layers.layer.Layer`) or a stack of them.
+
+        `config` is of the subclass's own `config_class`.
+        """
+
+    def embed(self, idx_BT: Tensor, ctx: Context) -> Tensor:
+        """Tokens (B, T) to the first block's input (B, T, D)."""
+        return self.tokens(idx_BT)
+
+    def make_norm(self, config: Any) -> nn.Module:
+        """A norm over features (..., D): the one after the last block; blocks may use it too."""
+        return RMSNorm(config.d_model, config.norm_eps)
+
+    def make_head(self, config: Any) -> nn.Module:
+        """The module that maps features (..., D) to logits (..., V)."""
+        return make_head(self.tokens, tied=config.tie_embeddings)
+
+    @property
+    def traits(self) -> Traits:
+        growth = cast(StateGrowth, stack.state_growth(self.blocks)) if stack.has_state(self.blocks) else "linear"
+        return Traits(extrapolates=self.extrapolates, receptive_field=stack.reach(self.blocks), state_growth=growth)
+
+    def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> DecoderState | None:
+        if not stack.has_state(self.blocks):
+            return None
+        return DecoderState(0, self.blocks.init_state(batch_size, max_len, like))
+
+    def features(self, idx_BT: Tensor, state: DecoderState | None = None) -> tuple[Tensor, DecoderState | None]:
+        position, blocks = (0, None) if state is None else state
+        ctx = Context(position, idx_BT.shape[1], idx_BT.device, self.dtype)
+        x_BTD, blocks = self.blocks(self.embed(idx_BT, ctx), blocks, ctx)
+        return self.norm(x_BTD), None if blocks is None else DecoderState(position + ctx.T, blocks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixerConfig(DecoderConfig):
+    """The sizes of a `MixerModel`. A mixer's own settings are added by a subclass of this."""
+
+    scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
+
+    d_ff: int | None = None  # None: 8/3 d_model, rounded up to a multiple of 32
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        set_default(self, "d_ff", swiglu_width(self.d_model))
+        require_positive(self, "d_ff")
+
+
+class MixerModel(Decoder):
+    """A decoder around any mixer: blocks of `x + mixer(norm(x))`, then `x + swiglu(norm(x))`, as in Llama."""
+
+    config_class: ClassVar[type[ModelConfig]] = MixerConfig
+
+    def block(self, config: Any, layer: int) -> Stack:
+        layers = (self.make_mixer(config, layer), MLP(config.d_model, config.d_ff))
+        return Stack(Residual(self.make_norm(config), inner) for inner in layers)
+
+    @abstractmethod
+    def make_mixer(self, config: Any, layer: int) -> nn.Module:
+        """The mixer of block `layer` (0 ... n_layers - 1): a `lmzoo.layers.layer.Layer`."""

@@ -1,0 +1,63 @@
+"""A layer of LSTM cells (Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber & Cummins 2000).
+
+Initial values are uniform in ±1/sqrt(d_model) as in torch, the forget gate's bias 1 (Jozefowicz, Zaremba & Sutskever
+2015). Deviation: one bias per gate where torch.nn.LSTM keeps two and adds them. Legend: B batch, T time, D width.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lmzoo.layers.context import Context
+from lmzoo.layers.init import uniform
+from lmzoo.layers.layer import Layer
+from lmzoo.ops.lstm import lstm_scan
+
+
+class LSTMState(NamedTuple):
+    """Output and cell of the last token, (B, D) each, float32 or wider."""
+
+    h: Tensor
+    c: Tensor
+
+
+class LSTM(Layer):
+    """One layer of cells. The rows of the weights are the gates i, f, g, o, `d_model` each, as in torch.nn.LSTM."""
+
+    reach = None
+    state_growth = "constant"
+    weight_ih: Tensor  # (4 D, D), from the input
+    weight_hh: Tensor  # (4 D, D), from the last output
+    bias: Tensor  # (4 D,)
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        init = uniform(d_model**-0.5)
+        self.own("weight_ih", (4 * d_model, d_model), init, "matrix")
+        self.own("weight_hh", (4 * d_model, d_model), init, "matrix")
+        self.own("bias", (4 * d_model,), partial(_bias, d_model**-0.5))
+
+    def init_state(self, batch_size: int, max_len: int, like: Tensor) -> LSTMState:
+        """Zeros (B, D) for output and cell."""
+        wide = torch.promote_types(like.dtype, torch.float32)
+        zeros_BD = like.new_zeros(batch_size, self.weight_hh.shape[1], dtype=wide)
+        return LSTMState(zeros_BD, zeros_BD.clone())
+
+    def flops(self, T: int) -> float:
+        """FLOPs of one token."""
+        return 2.0 * (self.weight_ih.numel() + self.weight_hh.numel())
+
+    def forward(self, x_BTD: Tensor, state: LSTMState | None, ctx: Context) -> tuple[Tensor, LSTMState | None]:
+        y_BTD, (h_BD, c_BD) = lstm_scan(F.linear(x_BTD, self.weight_ih, self.bias), self.weight_hh, state)
+        return y_BTD, None if state is None else LSTMState(h_BD, c_BD)
+
+
+def _bias(bound: float, bias: Tensor, generator: torch.Generator | None) -> None:
+    """Uniform in ±bound; the forget gate's quarter is 1: remember until training says otherwise."""
+    uniform(bound)(bias, generator)
+    nn.init.ones_(bias.chunk(4)[1])

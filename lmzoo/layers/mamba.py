@@ -1,0 +1,104 @@
+"""Mamba's mixer (Gu & Dao 2023, arXiv 2312.00752, figure 3): convolution, selective scan and gate.
+
+Initial values as in the authors' code. Deviation: the step size is computed in float32 under autocast.
+
+Legend: B batch, T time, D model width, E inner width, N states per channel, R rank of the step size's projection.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lmzoo.layers.context import Context
+from lmzoo.layers.init import Init, constant, uniform_fan_in
+from lmzoo.layers.layer import Layer
+from lmzoo.layers.linear import Linear
+from lmzoo.layers.short_conv import ShortConv
+from lmzoo.ops.selective_scan import selective_scan
+
+DELTA_MIN, DELTA_MAX = 1e-3, 1e-1  # initial step sizes: log-uniform in between
+
+
+class MambaState(NamedTuple):
+    """What the mixer hands to its next step."""
+
+    tail: Tensor  # (B, W - 1, E), the convolution's last inputs
+    h: Tensor  # (B, E, N), float32 or wider
+
+
+class Mamba(Layer):
+    """A state-space model whose step size, input and output maps depend on the token."""
+
+    reach = None
+    state_growth = "constant"
+    keep_float32 = ("A_log", "dt_bias")  # decays close to one do not survive 16 bits
+    A_log: Tensor  # (E, N)
+    D: Tensor  # (E,), weight of the direct path
+    dt_bias: Tensor  # (E,)
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 16,
+        d_conv: int = 4,
+        expand: int = 2,
+        dt_rank: int | None = None,
+        init_out: Init = uniform_fan_in(),
+    ) -> None:
+        super().__init__()
+        E, R = expand * d_model, dt_rank or default_dt_rank(d_model)
+        self.widths = [R, d_state, d_state]
+        self.in_proj = Linear(d_model, 2 * E, bias=False, init=uniform_fan_in())
+        self.conv = ShortConv(E, d_conv)
+        self.x_proj = Linear(E, sum(self.widths), bias=False, init=uniform_fan_in())
+        self.dt_proj = Linear(R, E, bias=False, init=uniform_fan_in())
+        self.own("dt_bias", (E,), _step_sizes)
+        self.own("A_log", (E, d_state), _decay_rates, "vector")
+        self.own("D", (E,), constant(1.0))
+        self.out_proj = Linear(E, d_model, bias=False, init=init_out)
+
+    def init_state(self, batch_size: int, max_len: int, like: Tensor) -> MambaState:
+        """Zeros: the convolution's inputs and the states before the first token."""
+        wide = torch.promote_types(like.dtype, torch.float32)
+        h_BEN = like.new_zeros(batch_size, *self.A_log.shape, dtype=wide)
+        return MambaState(self.conv.init_state(batch_size, max_len, like), h_BEN)
+
+    def flops(self, T: int) -> float:
+        """FLOPs of one token: two multiply-adds per state of the scan, one in and one out."""
+        return 4.0 * self.A_log.numel()
+
+    def forward(self, x_BTD: Tensor, state: MambaState | None, ctx: Context) -> tuple[Tensor, MambaState | None]:
+        tail, h = (None, None) if state is None else state
+        u_BTE, gate_BTE = self.in_proj(x_BTD).chunk(2, dim=-1)
+        u_BTE, tail = self.conv(u_BTE, tail, ctx)
+        dt_BTR, B_BTN, C_BTN = self.x_proj(u_BTE).split(self.widths, dim=-1)
+        # `+ dt_bias` in the bias's own precision: small step sizes, long memories, would be lost in bfloat16.
+        delta_BTE = F.softplus(self.dt_proj(dt_BTR).to(self.dt_bias.dtype) + self.dt_bias)
+        A_EN = -torch.exp(self.A_log)
+        y_BTE, h = selective_scan(u_BTE, delta_BTE, A_EN, B_BTN, C_BTN, self.D, h)
+        y_BTD = self.out_proj(y_BTE * F.silu(gate_BTE))
+        return y_BTD, None if state is None else MambaState(tail, h)
+
+
+def default_dt_rank(d_model: int) -> int:
+    """The usual rank of the step size's projection: d_model / 16, rounded up."""
+    return math.ceil(d_model / 16)
+
+
+def _decay_rates(A_log_EN: Tensor, generator: torch.Generator | None) -> None:
+    """S4D-real: the n-th state of every channel decays at the rate n."""
+    rates_N = torch.arange(1, A_log_EN.shape[1] + 1, device=A_log_EN.device)
+    A_log_EN.copy_(rates_N.log().expand_as(A_log_EN))
+
+
+def _step_sizes(dt_bias_E: Tensor, generator: torch.Generator | None) -> None:
+    """softplus(dt_bias) is the initial step size delta: dt_bias = log(exp(delta) - 1), written without cancellation."""
+    dt_bias_E.uniform_(math.log(DELTA_MIN), math.log(DELTA_MAX), generator=generator)
+    delta_E = dt_bias_E.exp()
+    dt_bias_E.copy_(delta_E + torch.log(-torch.expm1(-delta_E)))

@@ -1,0 +1,27 @@
+"""Patterns: which kind of layer stands at which depth, as a short text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from lmzoo.errors import ConfigError
+
+MOST = 1 << 16  # words in a pattern: far more than any depth, and little memory
+
+
+def pattern(text: str, n_layers: int, known: Iterable[str]) -> list[str]:
+    """`"mamba*3 attention"` over `n_layers` layers: one of the `known` words for each layer, repeated to the depth.
+
+    Raises `ConfigError` for a word that is not known and for an empty text.
+    """
+    known = list(known)
+    words: list[str] = []
+    for part in text.split():
+        word, star, times = part.partition("*")
+        count = int(times) if times.isascii() and times.isdigit() and len(times) < 6 else 0
+        if word not in known or (star and not 0 < count <= MOST):
+            raise ConfigError(f"pattern={text!r}: {part!r} must be one of {', '.join(known)}, or WORD*N to repeat it")
+        words += [word] * (count if star else 1)
+    if not words:
+        raise ConfigError(f"pattern={text!r} must name at least one of {', '.join(known)}")
+    return [words[layer % len(words)] for layer in range(n_layers)]
