@@ -26,7 +26,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "storage": {"model", "registry"},  # to load a model by the name in its file
     "flops": {"model"},  # for its type
     "layers": {"ops", "state", "losses"},
-    "model": {"flops", "state", "losses", "sampling", "generation", "storage"},  # the last three lazily
+    "model": {"flops", "state", "losses", "sampling", "generation", "storage", "inference"},  # the last three lazily
     "decoder": {"model", "layers", "state"},
     "registry": {"model"},  # for its types
     "backbones": {"model", "decoder", "layers", "ops", "registry", "state", "losses"},

@@ -20,7 +20,7 @@ import torch
 from lmzoo.bench.steps import PHASES, PlainSteps, TrainerSteps, Work, bare_step, batches_of, random_store
 from lmzoo.hardware import SQUARE, hardware, matrix_rate, peak_resident, versions
 from lmzoo.model import LanguageModel
-from lmzoo.train.activation_checkpointing import recomputing
+from lmzoo.train.activation_checkpointing import activation_checkpointing
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.optimizer import make_optimizer
 from lmzoo.train.precision import resolve_precision
@@ -57,7 +57,7 @@ def bench_train(
     tokens = config.batch_size * model.config.context_length
     optimizer = make_optimizer(model, config)
     model.train()
-    with recomputing(model, recompute), tempfile.TemporaryDirectory() as name, ExitStack() as stack:
+    with activation_checkpointing(model, recompute), tempfile.TemporaryDirectory() as name, ExitStack() as stack:
         folder = Path(name)
         store = random_store(folder, model.config.vocab_size, max(TOKENS, 2 * tokens))
         batches = batches_of(store, config, model.config.context_length, BATCHES)

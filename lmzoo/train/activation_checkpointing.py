@@ -1,43 +1,31 @@
-"""Gradient checkpointing (Chen et al. 2016, arXiv 1604.06174): a block's activations are computed again when needed.
+"""Activation checkpointing (Chen et al. 2016, arXiv 1604.06174): activations are computed again in the backward pass.
 
-Of each block only the input is kept for the backward pass, so memory grows with the width of the stream between the
-blocks instead of with all that is inside them, for one more forward pass. It works on every model that keeps its blocks
-in a list, whatever they are, and changes no weight's name.
+Of each block only the input is kept, so memory grows with the width of the residual stream and not
+with everything inside the blocks, at the cost of one more forward pass. It works on every model whose blocks are in a
+`Stack`, and changes no parameter name.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
-from typing import Any
 
-import torch
 from torch import nn
-from torch.utils.checkpoint import checkpoint
 
-from lmzoo.layers.stack import blocks_of
+from lmzoo.layers.stack import outermost_stacks
 
 
 @contextmanager
-def recomputing(model: nn.Module, enabled: bool) -> Generator[None]:
-    """Within the block, and if `enabled`, each block of `model` keeps its input alone for the backward pass.
+def activation_checkpointing(model: nn.Module, enabled: bool) -> Generator[None]:
+    """Inside the context, and if `enabled`, each block of `model` keeps only its input for the backward pass.
 
-    Loss and gradients are the same bits: dropout draws the same numbers again.
+    Loss and gradients are bitwise the same: dropout draws the same numbers again.
     """
-    blocks = blocks_of(model) if enabled else []
-    for block in blocks:
-        vars(block)["forward"] = _recomputed(block.forward)
+    stacks = outermost_stacks(model) if enabled else []
+    for stack in stacks:
+        stack.checkpoints = True
     try:
         yield
     finally:
-        for block in blocks:
-            del vars(block)["forward"]
-
-
-def _recomputed(forward: Callable[..., Any]) -> Callable[..., Any]:
-    def call(*args: Any, **kwargs: Any) -> Any:
-        if not torch.is_grad_enabled():
-            return forward(*args, **kwargs)
-        return checkpoint(forward, *args, use_reentrant=False, **kwargs)
-
-    return call
+        for stack in stacks:
+            stack.checkpoints = False

@@ -22,7 +22,7 @@ from lmzoo.errors import DivergedError
 from lmzoo.losses import IGNORE_INDEX
 from lmzoo.model import LanguageModel
 from lmzoo.storage import checkpoints
-from lmzoo.train.activation_checkpointing import recomputing
+from lmzoo.train.activation_checkpointing import activation_checkpointing
 from lmzoo.train.checkpoint import TrainingState, save_checkpoint
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.evaluate import evaluate
@@ -76,8 +76,8 @@ class Trainer:
         forward = torch.compile(self.forward) if config.compile else self.forward
         durations: list[float] = []
         self.model.train()
-        recomputed = recomputing(self.model, config.gradient_checkpointing)
-        with keep_freed_memory(), recomputed, stop_request(self.ranks) as stop:
+        checkpointing = activation_checkpointing(self.model, config.gradient_checkpointing)
+        with keep_freed_memory(), checkpointing, stop_request(self.ranks) as stop:
             if state.step and self._evaluation_due and state.val_step != state.step:
                 self._evaluate(stop, saved_too=True)
                 if state.step == config.steps and state.val_step == state.step:

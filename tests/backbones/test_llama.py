@@ -33,14 +33,14 @@ def ours_with(source: dict[str, Tensor], window: int | None) -> lmzoo.LanguageMo
     for i in range(3):
         theirs, name = f"model.layers.{i}", f"blocks.{i}"
         attention = f"{theirs}.self_attn"
-        weights[f"{name}.norm_1.weight"] = source[f"{theirs}.input_layernorm.weight"]
-        weights[f"{name}.norm_2.weight"] = source[f"{theirs}.post_attention_layernorm.weight"]
-        weights[f"{name}.attention.qkv.weight"] = torch.cat([source[f"{attention}.{x}_proj.weight"] for x in "qkv"])
-        weights[f"{name}.attention.out.weight"] = source[f"{attention}.o_proj.weight"]
-        weights[f"{name}.mlp.gate_up.weight"] = torch.cat(
+        weights[f"{name}.0.before.weight"] = source[f"{theirs}.input_layernorm.weight"]
+        weights[f"{name}.1.before.weight"] = source[f"{theirs}.post_attention_layernorm.weight"]
+        weights[f"{name}.0.inner.qkv.weight"] = torch.cat([source[f"{attention}.{x}_proj.weight"] for x in "qkv"])
+        weights[f"{name}.0.inner.out.weight"] = source[f"{attention}.o_proj.weight"]
+        weights[f"{name}.1.inner.up.weight"] = torch.cat(
             [source[f"{theirs}.mlp.{x}_proj.weight"] for x in ("gate", "up")]
         )
-        weights[f"{name}.mlp.down.weight"] = source[f"{theirs}.mlp.down_proj.weight"]
+        weights[f"{name}.1.inner.down.weight"] = source[f"{theirs}.mlp.down_proj.weight"]
     copy_into(model, weights)
     return model.eval()
 

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 import lmzoo
-from lmzoo.backbones.lstm import LSTMState
+from lmzoo.decoder import DecoderState
+from lmzoo.layers.lstm import LSTMState
 from tests.backbones.against_transformers import perturb, random_tokens
 
 SIZES = {"vocab_size": 13, "context_length": 16, "d_model": 10, "n_layers": 3}
@@ -17,9 +18,9 @@ def copy_to_torch(model: lmzoo.LanguageModel) -> nn.LSTM:
     weights = model.state_dict()
     with torch.no_grad():
         for i in range(3):
-            getattr(theirs, f"weight_ih_l{i}").copy_(weights[f"layers.{i}.weight_ih"])
-            getattr(theirs, f"weight_hh_l{i}").copy_(weights[f"layers.{i}.weight_hh"])
-            getattr(theirs, f"bias_ih_l{i}").copy_(weights[f"layers.{i}.bias"])
+            getattr(theirs, f"weight_ih_l{i}").copy_(weights[f"blocks.{i}.0.weight_ih"])
+            getattr(theirs, f"weight_hh_l{i}").copy_(weights[f"blocks.{i}.0.weight_hh"])
+            getattr(theirs, f"bias_ih_l{i}").copy_(weights[f"blocks.{i}.0.bias"])
             getattr(theirs, f"bias_hh_l{i}").zero_()
     return theirs
 
@@ -27,9 +28,9 @@ def copy_to_torch(model: lmzoo.LanguageModel) -> nn.LSTM:
 def copy_from_torch(theirs: nn.LSTM, model: lmzoo.LanguageModel) -> None:
     weights = model.state_dict()
     for i in range(3):
-        weights[f"layers.{i}.weight_ih"] = getattr(theirs, f"weight_ih_l{i}")
-        weights[f"layers.{i}.weight_hh"] = getattr(theirs, f"weight_hh_l{i}")
-        weights[f"layers.{i}.bias"] = getattr(theirs, f"bias_ih_l{i}") + getattr(theirs, f"bias_hh_l{i}")
+        weights[f"blocks.{i}.0.weight_ih"] = getattr(theirs, f"weight_ih_l{i}")
+        weights[f"blocks.{i}.0.weight_hh"] = getattr(theirs, f"weight_hh_l{i}")
+        weights[f"blocks.{i}.0.bias"] = getattr(theirs, f"bias_ih_l{i}") + getattr(theirs, f"bias_hh_l{i}")
     model.load_state_dict(weights, strict=True)
 
 
@@ -53,10 +54,10 @@ def test_features_equal_torchs_with_their_weights_from_a_given_state() -> None:
     h, c = torch.randn(2, 3, 2, 10, generator=torch.Generator().manual_seed(4))
     with torch.no_grad():
         expected, (h_1, c_1) = theirs(embedded(ours, idx), (h, c))
-        x_BTD, state = ours.features(idx, [LSTMState(h[i], c[i]) for i in range(3)])
+        x_BTD, state = ours.features(idx, DecoderState(0, [[LSTMState(h[i], c[i]), None] for i in range(3)]))
     torch.testing.assert_close(x_BTD, expected, atol=1e-5, rtol=0)
-    torch.testing.assert_close(torch.stack([piece.h for piece in state]), h_1, atol=1e-5, rtol=0)
-    torch.testing.assert_close(torch.stack([piece.c for piece in state]), c_1, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.stack([cells.h for cells, _ in state.blocks]), h_1, atol=1e-5, rtol=0)
+    torch.testing.assert_close(torch.stack([cells.c for cells, _ in state.blocks]), c_1, atol=1e-5, rtol=0)
 
 
 def test_steps_equal_torchs() -> None:
@@ -87,7 +88,7 @@ def test_dropout_is_between_layers_and_not_through_time() -> None:
     idx = random_tokens(13, 2, 5)
     x_BTD, state = model.features(idx, model.init_layers(2, 5, torch.empty(0)))
     assert (x_BTD == 0).all()
-    assert all((piece.h != 0).all() for piece in state)
+    assert all((cells.h != 0).all() for cells, _ in state.blocks)
 
 
 def test_presets_have_the_size_of_their_names() -> None:

@@ -12,15 +12,15 @@ from lmzoo.ops.selective_scan import CHUNK_LENGTH
 from tests.backbones.against_transformers import TOLERANCE, copy_into, perturb, random_tokens
 
 NAMES = {
-    "norm.weight": "norm.weight",
-    "mixer.in_proj.weight": "mixer.in_proj.weight",
-    "mixer.conv_bias": "mixer.conv1d.bias",
-    "mixer.x_proj.weight": "mixer.x_proj.weight",
-    "mixer.dt_proj.weight": "mixer.dt_proj.weight",
-    "mixer.dt_bias": "mixer.dt_proj.bias",
-    "mixer.A_log": "mixer.A_log",
-    "mixer.D": "mixer.D",
-    "mixer.out_proj.weight": "mixer.out_proj.weight",
+    "before.weight": "norm.weight",
+    "inner.in_proj.weight": "mixer.in_proj.weight",
+    "inner.conv.bias": "mixer.conv1d.bias",
+    "inner.x_proj.weight": "mixer.x_proj.weight",
+    "inner.dt_proj.weight": "mixer.dt_proj.weight",
+    "inner.dt_bias": "mixer.dt_proj.bias",
+    "inner.A_log": "mixer.A_log",
+    "inner.D": "mixer.D",
+    "inner.out_proj.weight": "mixer.out_proj.weight",
 }
 
 
@@ -35,7 +35,7 @@ def make_pair() -> tuple[lmzoo.LanguageModel, MambaForCausalLM]:
     for i in range(3):
         for name, their_name in NAMES.items():
             weights[f"blocks.{i}.{name}"] = source[f"layers.{i}.{their_name}"]
-        weights[f"blocks.{i}.mixer.conv_weight"] = source[f"layers.{i}.mixer.conv1d.weight"][:, 0]
+        weights[f"blocks.{i}.inner.conv.weight"] = source[f"layers.{i}.mixer.conv1d.weight"][:, 0]
     copy_into(ours, weights)
     return ours, theirs
 
@@ -71,23 +71,25 @@ def test_decoding_equals_transformers() -> None:
 def test_initialisation_is_the_authors() -> None:
     model = lmzoo.create_model("mamba", vocab_size=512, d_model=256, generator=torch.Generator().manual_seed(0))
     weights = model.state_dict()
-    delta = F.softplus(weights["blocks.0.mixer.dt_bias"].double())
+    delta = F.softplus(weights["blocks.0.inner.dt_bias"].double())
     assert 1e-3 * 0.999 < delta.min() < 1.1e-3
     assert 0.09 < delta.max() < 0.1 * 1.001
     assert abs(delta.log().mean().item() - torch.tensor(1e-2).log().item()) < 0.15, "log-uniform"
-    torch.testing.assert_close(weights["blocks.0.mixer.A_log"][7].exp(), torch.arange(1.0, 17))
-    assert (weights["blocks.0.mixer.D"] == 1).all()
+    torch.testing.assert_close(weights["blocks.0.inner.A_log"][7].exp(), torch.arange(1.0, 17))
+    assert (weights["blocks.0.inner.D"] == 1).all()
     bounds = {"in_proj": 1 / 16, "out_proj": 1 / 512**0.5 / 2, "x_proj": 1 / 512**0.5, "dt_proj": 1 / 4}
     for name, bound in bounds.items():
-        assert 0.99 * bound < weights[f"blocks.1.mixer.{name}.weight"].abs().max() <= bound
+        assert 0.99 * bound < weights[f"blocks.1.inner.{name}.weight"].abs().max() <= bound
     assert abs(weights["tokens.weight"].std().item() / 0.02 - 1) < 0.02
 
 
 def test_recurrence_is_not_decayed() -> None:
     model = lmzoo.create_model("mamba", vocab_size=13, d_model=32)
     decayed = {id(p) for group in model.parameter_groups(0.1) if group["weight_decay"] for p in group["params"]}
-    kept = {name.split(".")[-1] for name, p in model.named_parameters() if id(p) not in decayed and "mixer" in name}
-    assert kept == {"A_log", "D", "dt_bias", "conv_weight", "conv_bias"}
+    kept = {
+        name.partition("inner.")[2] for name, p in model.named_parameters() if id(p) not in decayed and "inner" in name
+    }
+    assert kept == {"A_log", "D", "dt_bias", "conv.weight", "conv.bias"}
 
 
 def test_state_has_a_fixed_size_and_is_float32() -> None:
@@ -96,7 +98,7 @@ def test_state_has_a_fixed_size_and_is_float32() -> None:
     idx = random_tokens(13, 1, 20)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         _, state = model.decode(idx, model.init_state(1))
-    assert all(piece.h.dtype == torch.float32 for piece in state["layers"])
+    assert all(piece.h.dtype == torch.float32 for piece in state["layers"].blocks)
 
 
 def test_presets_have_the_size_of_their_names() -> None:
