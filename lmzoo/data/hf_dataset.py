@@ -157,7 +157,7 @@ def _builder(data: str, spec: DatasetSpec) -> Any:
     try:
         library = importlib.import_module("datasets")
     except ImportError:
-        raise DataError(f"data={data!r} needs the package datasets: pip install 'lmzoo[hf-data]'") from None
+        raise DataError(f"data={data!r} needs datasets: pip install '.[hf-data]' in the checkout") from None
     place: dict[str, Any] = {"path": spec.name}
     if os.path.isfile(spec.name):
         folder, file = os.path.split(os.path.abspath(spec.name))

@@ -91,7 +91,7 @@ def _matcher(tokenizer: BytesTokenizer, regex: str | None, json_schema: str | Ma
     try:
         llguidance: Any = importlib.import_module("llguidance")
     except ImportError as error:
-        raise ConfigError("constrained decoding needs llguidance: pip install 'lmzoo[constrained]'") from error
+        raise ConfigError("Constraint needs llguidance: pip install '.[constrained]' in the checkout") from error
     if regex is not None:
         grammar = llguidance.LLMatcher.grammar_from_regex(regex)
     else:

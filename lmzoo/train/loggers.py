@@ -79,4 +79,4 @@ def _import(package: str, module: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError:
-        raise ConfigError(f"logger={package!r} is not installed: pip install 'lmzoo[{package}]'") from None
+        raise ConfigError(f"logger={package!r} is not installed: pip install '.[{package}]' in the checkout") from None

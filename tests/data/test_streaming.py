@@ -187,7 +187,7 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)  # type: ignore[arg-type]  # what Python does for one not there
     with pytest.raises(DataError) as caught:
         load_stream("hf:owner/name")
-    assert str(caught.value) == "data='hf:owner/name' needs the package datasets: pip install 'lmzoo[hf-data]'"
+    assert str(caught.value) == "data='hf:owner/name' needs datasets: pip install '.[hf-data]' in the checkout"
 
 
 def test_a_stream_is_no_corpus() -> None:

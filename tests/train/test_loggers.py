@@ -68,4 +68,4 @@ def test_a_missing_package_is_named(name: str, tmp_path: Path, monkeypatch: pyte
         monkeypatch.setitem(sys.modules, module, None)  # type: ignore[arg-type]  # what Python does for one not there
     with pytest.raises(ConfigError) as caught:
         make_logger(name, tmp_path)
-    assert str(caught.value) == f"logger='{name}' is not installed: pip install 'lmzoo[{name}]'"
+    assert str(caught.value) == f"logger='{name}' is not installed: pip install '.[{name}]' in the checkout"
