@@ -80,6 +80,7 @@ class Attention(Layer):
     def forward(self, x_BTD: Tensor, state: KVCache | None, ctx: Context) -> tuple[Tensor, KVCache | None]:
         q_BTHK, k_BTGK, v_BTGK = self.project(x_BTD, ctx)
         k_BSGK, v_BSGK, state = self.remember(k_BTGK, v_BTGK, state)
+        ctx.carry["keys and values"] = (k_BSGK, v_BSGK)  # for `CrossLayerAttention`
         return self.merge(self.attend(q_BTHK, k_BSGK, v_BSGK), x_BTD), state
 
     def project(self, x_BTD: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lmzoo.ops.precision import wide
+
 
 class LayerNorm(nn.LayerNorm):
     """Layer normalization (Ba et al. 2016, arXiv 1607.06450): removes mean and variance, then weight and bias."""
@@ -32,3 +34,9 @@ class RMSNorm(nn.RMSNorm):
         """(..., D) to (..., D), in the dtype of x. The weight is cast: torch has no fast kernel for mixed types."""
         weight = None if self.weight is None else self.weight.to(x.dtype)
         return F.rms_norm(x, self.normalized_shape, weight, self.eps)
+
+
+def l2_normalize(x: Tensor, eps: float = 1e-6) -> Tensor:
+    """x / sqrt(|x|² + eps) over the last dimension, in float32 or wider."""
+    x = wide(x)
+    return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True) + eps)

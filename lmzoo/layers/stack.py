@@ -6,6 +6,7 @@ checkpointing and FSDP take the blocks of a stack, traits are sums over layers, 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
@@ -43,11 +44,25 @@ class Stack(nn.ModuleList):
         after: list[State] = []
         for i, layer in enumerate(self):
             if self.checkpoints and state is None and torch.is_grad_enabled():
-                x_BTD, piece = checkpoint(call, layer, x_BTD, None, ctx, use_reentrant=False)
+                x_BTD, ctx.carry = checkpoint(_checkpointed, layer, x_BTD, ctx, ctx.carry, use_reentrant=False)
+                piece = None
             else:
                 x_BTD, piece = call(layer, x_BTD, None if state is None else state[i], ctx)
             after.append(piece)
         return x_BTD, None if state is None else after
+
+
+def _checkpointed(
+    layer: nn.Module, x_BTD: Tensor, ctx: Context, carry: dict[str, Any]
+) -> tuple[Tensor, dict[str, Any]]:
+    """Calls a layer in training; returns its output and the carried values.
+
+    It starts from a copy of `carry`: the second run happens in the backward pass, when later layers have already
+    replaced values.
+    """
+    ctx = replace(ctx, carry=dict(carry))
+    x_BTD, _ = call(layer, x_BTD, None, ctx)
+    return x_BTD, ctx.carry
 
 
 class Residual(nn.Module):

@@ -1,0 +1,50 @@
+"""DeltaNet (Yang et al. 2024, arXiv 2406.06484): linear attention whose memory is corrected, not only added to.
+
+Blocks of the delta rule (`lmzoo.layers.delta_rule`) and SwiGLU. Distinctive: each head keeps a matrix that maps keys to
+values; a token replaces the value stored under its key, so old associations can be overwritten, in a state of fixed
+size. Trained in chunks by the WY form (`lmzoo.ops.delta_rule`). Option: `negative_eigenvalues` (Grazzi et al. 2024,
+arXiv 2411.12537), which lets it track states such as parity. Deviations: queries, keys and values are one product and
+one convolution; the convolution's filters are not decayed.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lmzoo.configs import require_heads, require_positive
+from lmzoo.decoder import MixerConfig, MixerModel
+from lmzoo.layers.delta_rule import DeltaRule
+from lmzoo.registry import register_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeltaNetConfig(MixerConfig):
+    """DeltaNet's sizes and options; `MixerConfig` has the rest."""
+
+    scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
+
+    n_heads: int = 4
+    d_conv: int = 4  # length of the convolution's filters
+    negative_eigenvalues: bool = False  # strength of a write up to 2 instead of 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_heads(self, rotated=False)
+        require_positive(self, "d_conv")
+
+
+@register_model("deltanet")
+class DeltaNet(MixerModel):
+    """Blocks of the delta rule and SwiGLU."""
+
+    config_class = DeltaNetConfig
+
+    def make_mixer(self, config: Any, layer: int) -> DeltaRule:
+        return DeltaRule(
+            config.d_model,
+            config.n_heads,
+            d_conv=config.d_conv,
+            negative_eigenvalues=config.negative_eigenvalues,
+            norm_eps=config.norm_eps,
+        )

@@ -1,0 +1,74 @@
+"""Mixtral (Jiang et al. 2024, arXiv 2401.04088): Llama whose feed-forward layer is a choice among experts.
+
+Distinctive: a router sends each token to two of eight SwiGLU layers, so a token uses a fraction of the parameters
+(`num_params(active=True)`). Dropless: no expert has a capacity, so a prediction never depends on other rows or on later
+tokens. Training adds Switch's balance loss, computed for each layer (the published code takes all layers together), or
+with `balance_bias` the bias of DeepSeek-V3 in its place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lmzoo.configs import require, require_between, require_heads, require_positive, set_default
+from lmzoo.decoder import Decoder, DecoderConfig
+from lmzoo.layers.attention import Attention
+from lmzoo.layers.context import Rope
+from lmzoo.layers.experts import Experts
+from lmzoo.layers.mlp import swiglu_width
+from lmzoo.layers.stack import Residual, Stack
+from lmzoo.registry import register_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class MixtralConfig(DecoderConfig):
+    """Mixtral's sizes and options; `DecoderConfig` has the rest."""
+
+    scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
+
+    n_heads: int = 4
+    n_kv_heads: int | None = None  # None: as many as n_heads
+    d_ff: int | None = None  # of one expert; None: 8/3 d_model, rounded up to a multiple of 32
+    n_experts: int = 8
+    top_k: int = 2  # experts for each token
+    window: int | None = None  # tokens each layer sees, the present one included; None: all
+    rope_theta: float = 1e6
+    balance_loss: float = 0.02  # coefficient of the balance loss; 0 turns it off
+    balance_bias: bool = False  # balance by a bias on the choice
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        set_default(self, "d_ff", swiglu_width(self.d_model))
+        set_default(self, "n_kv_heads", self.n_heads)
+        require_heads(self)
+        require_positive(self, "d_ff", "n_experts", "top_k", "rope_theta")
+        require(self.top_k <= self.n_experts, f"top_k={self.top_k} must be at most n_experts={self.n_experts}")
+        require_between(self, "balance_loss", 0, float("inf"), below_high=True)
+        if self.window is not None:
+            require_positive(self, "window")
+
+
+@register_model("mixtral")
+class Mixtral(Decoder):
+    """Blocks of attention with rotary positions and experts."""
+
+    config_class = MixtralConfig
+
+    def block(self, config: Any, layer: int) -> Stack:
+        attention = Attention(
+            config.d_model,
+            config.n_heads,
+            n_kv_heads=config.n_kv_heads,
+            window=config.window,
+            rope=Rope(config.rope_theta),
+        )
+        experts = Experts(
+            config.d_model,
+            config.d_ff,
+            config.n_experts,
+            config.top_k,
+            balance_loss=config.balance_loss,
+            balance_bias=config.balance_bias,
+        )
+        return Stack(Residual(self.make_norm(config), inner) for inner in (attention, experts))

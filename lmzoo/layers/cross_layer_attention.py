@@ -1,0 +1,45 @@
+"""Attention that reads the keys and values of an earlier layer (Brandon et al. 2024, arXiv 2405.12981).
+
+Legend: B batch, T time, D model width, H query heads, G key/value heads, K head width, S keys.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from lmzoo.layers.context import Context, Rope
+from lmzoo.layers.layer import Layer
+from lmzoo.layers.linear import Linear
+from lmzoo.ops.attention import causal_attention
+from lmzoo.ops.rope import apply_rope
+
+
+class CrossLayerAttention(Layer):
+    """Queries of this layer over the cache of the nearest earlier `Attention`, which has the same window and rotation.
+
+    It has no keys, values or cache of its own: that is what it saves.
+    """
+
+    def __init__(self, d_model: int, n_heads: int, *, window: int | None = None, rope: Rope | None = None) -> None:
+        super().__init__()
+        self.n_heads, self.head_dim = n_heads, d_model // n_heads
+        self.window, self.rope = window, rope
+        self.reach = window
+        self.q = Linear(d_model, d_model, bias=False)
+        self.out = Linear(d_model, d_model, bias=False)
+
+    def init_state(self, batch_size: int, max_len: int, like: Tensor) -> tuple[()]:
+        """Empty: the earlier layer keeps the cache."""
+        return ()
+
+    def flops(self, T: int) -> float:
+        """FLOPs of one token for the two products with keys and with values, over all T keys."""
+        return 4.0 * T * self.n_heads * self.head_dim
+
+    def forward(self, x_BTD: Tensor, state: tuple[()] | None, ctx: Context) -> tuple[Tensor, tuple[()] | None]:
+        q_BTHK = self.q(x_BTD).unflatten(-1, (self.n_heads, self.head_dim))
+        if self.rope is not None:
+            q_BTHK = apply_rope(q_BTHK, *ctx.rope(self.rope, self.head_dim))
+        k_BSGK, v_BSGK = ctx.carry["keys and values"]
+        y_BTHK = causal_attention(q_BTHK, k_BSGK, v_BSGK, window=self.window)
+        return self.out(y_BTHK.flatten(2)), state

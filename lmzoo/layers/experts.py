@@ -1,0 +1,90 @@
+"""A mixture of experts: a router sends each token to a few gated feed-forward layers; no token is dropped.
+
+Legend: B batch, T time, N = B·T tokens, D model width, E experts, K experts per token, F inner width of an expert.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lmzoo.layers.init import constant, normal
+from lmzoo.layers.layer import Layer
+from lmzoo.layers.linear import Linear
+from lmzoo.layers.mlp import Activation
+from lmzoo.losses import auxiliary_loss
+from lmzoo.ops.experts import expert_mlp
+from lmzoo.ops.precision import wide
+from lmzoo.ops.stable_topk import stable_topk
+
+
+class Experts(Layer):
+    """The `top_k` most probable of `n_experts` gated layers, weighted by their probabilities.
+
+    From Shazeer et al. 2017 (arXiv 1701.06538), with the routing of Mixtral (Jiang et al. 2024, arXiv 2401.04088): the
+    weights are a softmax over the chosen experts.
+
+    Two ways to keep the load even, both in training alone:
+
+    - `balance_loss`: the coefficient of Switch's auxiliary loss `E sum_e load_e p_e` (Fedus et al. 2021, arXiv
+      2101.03961, equation 4), where load_e is the share of tokens sent to expert e and p_e its mean probability.
+    - `balance_bias`: a bias is added to the probabilities when experts are chosen, not when they are weighted (Wang et
+      al. 2024, arXiv 2408.15664). Their rule moves it by the sign of the load's error; here that sign is its gradient,
+      so the optimizer's learning rate is the step.
+    """
+
+    reach = 1
+    up: Tensor  # (E, 2 F, D), gate and up
+    down: Tensor  # (E, D, F)
+    choice_bias: Tensor | None  # (E,)
+
+    def __init__(
+        self,
+        d_model: int,
+        d_ff: int,
+        n_experts: int,
+        top_k: int,
+        activation: Activation = F.silu,
+        *,
+        balance_loss: float = 0.0,
+        balance_bias: bool = False,
+    ) -> None:
+        super().__init__()
+        self.n_experts, self.top_k, self.activation, self.balance_loss = n_experts, top_k, activation, balance_loss
+        self.router = Linear(d_model, n_experts, bias=False)
+        self.own("up", (n_experts, 2 * d_ff, d_model), normal(), "matrices")
+        self.own("down", (n_experts, d_model, d_ff), normal(), "matrices")
+        self.active = {"up": top_k / n_experts, "down": top_k / n_experts}
+        if balance_bias:
+            self.own("choice_bias", (n_experts,), constant(0.0))
+        else:
+            self.register_parameter("choice_bias", None)
+
+    def flops(self, T: int) -> float:
+        """FLOPs of one token in its `top_k` experts."""
+        return 2.0 * self.top_k / self.n_experts * (self.up.numel() + self.down.numel())
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        """(B, T, D) to (B, T, D)."""
+        x_ND = x_BTD.flatten(0, 1)
+        p_NE = wide(self.router(x_ND)).softmax(dim=-1)
+        scores_NE = p_NE if self.choice_bias is None else p_NE + self.choice_bias
+        _, chosen_NK = stable_topk(scores_NE.detach(), self.top_k)
+        weights_NK = p_NE.gather(-1, chosen_NK)
+        weights_NK = weights_NK / weights_NK.sum(dim=-1, keepdim=True)
+        if self.training:
+            self._balance(p_NE, chosen_NK)
+        y_ND = expert_mlp(x_ND, chosen_NK, weights_NK.to(x_ND.dtype), self.up, self.down, self.activation)
+        return y_ND.view_as(x_BTD)
+
+    def _balance(self, p_NE: Tensor, chosen_NK: Tensor) -> None:
+        """Reports the auxiliary losses that even out the load."""
+        tokens = max(1, len(p_NE))
+        load_E = torch.zeros_like(p_NE[:1]).sum(0).scatter_add(0, chosen_NK.flatten(), p_NE.new_ones(chosen_NK.numel()))
+        load_E = load_E / tokens
+        if self.balance_loss:
+            even = self.n_experts * (load_E * p_NE.sum(0) / tokens).sum()
+            auxiliary_loss("balance", self.balance_loss * even)
+        if self.choice_bias is not None:
+            auxiliary_loss("balance_bias", (self.choice_bias * (load_E - load_E.mean()).sign()).sum())
