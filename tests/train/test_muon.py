@@ -1,4 +1,4 @@
-"""Muon beside torch's own, its definition in float64, and AdamW for what is no matrix; over every family."""
+"""Muon against torch's own and its definition in float64; AdamW for other parameters; every family."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.optim import AdamW
 from lmzoo import registry
 from lmzoo.conformance import subject
 from lmzoo.train.config import TrainConfig
-from lmzoo.train.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonalised
+from lmzoo.train.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonalized
 from lmzoo.train.optimizer import make_optimizer
 
 FAMILIES = list(registry.families())
@@ -28,7 +28,7 @@ def give_gradients(parameters: list[nn.Parameter], seed: int) -> None:
 
 
 @pytest.mark.parametrize("shape", [(24, 24), (16, 40), (1, 7)])
-def test_orthogonalised_moves_singular_values_alone(shape: tuple[int, int]) -> None:
+def test_orthogonalized_moves_singular_values_alone(shape: tuple[int, int]) -> None:
     x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     left, values, right = torch.linalg.svd(x, full_matrices=False)
     a, b, c = COEFFICIENTS
@@ -37,15 +37,15 @@ def test_orthogonalised_moves_singular_values_alone(shape: tuple[int, int]) -> N
         wanted = a * wanted + b * wanted**3 + c * wanted**5
     assert wanted.min() > 0.6
     assert wanted.max() < 1.2
-    found = left.mT @ orthogonalised(x).double() @ right.mT
+    found = left.mT @ orthogonalized(x).double() @ right.mT
     assert (found - torch.diag_embed(wanted)).abs().max() < 0.03  # bfloat16 has three digits, and loses one on the way
 
 
-def test_no_gradient_is_no_update() -> None:
-    assert not orthogonalised(torch.zeros(1, 4, 5)).any()
+def test_orthogonalized_zeros_are_zeros() -> None:
+    assert not orthogonalized(torch.zeros(1, 4, 5)).any()
 
 
-def test_equals_torch() -> None:
+def test_muon_equals_torch() -> None:
     shapes = [(48, 16), (16, 16), (16, 48), (64, 16), (16, 48), (48, 16)]
     ours, theirs = random_parameters(*shapes), random_parameters(*shapes)
     settings = {"lr": 0.05, "weight_decay": 0.2}
@@ -62,7 +62,19 @@ def test_equals_torch() -> None:
             torch.testing.assert_close(momentum, reference.state[other]["momentum_buffer"])
 
 
-def test_what_is_no_matrix_is_left_to_adamw() -> None:
+def test_muon_takes_a_stack_of_matrices_as_its_matrices() -> None:
+    """Role `matrices`: the last two axes are the matrix; one step is the same as with separate parameters."""
+    (stack,) = random_parameters((3, 8, 5))
+    apart = [nn.Parameter(matrix.clone()) for matrix in stack.detach()]
+    give_gradients([stack], seed=1)
+    for matrix, gradient in zip(apart, stack.grad, strict=True):
+        matrix.grad = gradient.clone()
+    for parameters, role in (([stack], "matrices"), (apart, "matrix")):
+        Muon([{"params": parameters, "role": role}], lr=0.1, weight_decay=0.2).step()
+    assert torch.equal(stack, torch.stack(apart))
+
+
+def test_muon_leaves_other_parameters_to_adamw() -> None:
     shapes = [(9, 4), (6,), (4, 3, 2), (5, 4)]
     ours, theirs = random_parameters(*shapes), random_parameters(*shapes)
 
@@ -82,7 +94,7 @@ def test_what_is_no_matrix_is_left_to_adamw() -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_trains_every_family(family: str) -> None:
+def test_muon_trains_every_family(family: str) -> None:
     """The loss of one batch falls, by Muon on the matrices and AdamW on the others."""
     sized = subject(family)
     model = sized.model(shaken=False).train()
@@ -97,6 +109,11 @@ def test_trains_every_family(family: str) -> None:
         losses.append(loss.item())
     assert losses[-1] < 0.7 * losses[0]
     kinds = {name: set(optimizer.state[parameter]) for name, parameter in model.named_parameters()}
-    matrices = {id(p) for group in model.parameter_groups(0.0) if group["role"] == "matrix" for p in group["params"]}
+    matrices = {
+        id(p)
+        for group in model.parameter_groups(0.0)
+        if group["role"] in ("matrix", "matrices")
+        for p in group["params"]
+    }
     for name, parameter in model.named_parameters():
         assert kinds[name] == ({"momentum_buffer"} if id(parameter) in matrices else {"step", "exp_avg", "exp_avg_sq"})
