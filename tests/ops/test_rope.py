@@ -43,3 +43,11 @@ def test_each_pair_turns_as_a_complex_number() -> None:
 def test_the_dtype_of_the_input_is_kept() -> None:
     cos, sin = rope_table(0, 2, 4, 10.0, device=CPU)
     assert apply_rope(torch.ones(1, 2, 1, 4, dtype=torch.bfloat16), cos, sin).dtype == torch.bfloat16
+
+
+def test_apply_rope_with_a_short_table_leaves_the_last_features() -> None:
+    x = torch.randn(2, 5, 3, 9, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    table = rope_table(2, 5, 4, 50.0, device=CPU, dtype=torch.float64)
+    y = apply_rope(x, *table)
+    assert torch.equal(y[..., 4:], x[..., 4:])
+    torch.testing.assert_close(y[..., :4], apply_rope(x[..., :4], *table))

@@ -1,0 +1,70 @@
+"""Attention: its definition, its cache in any cut, and the steps that variants override."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmzoo.layers.attention import Attention
+from lmzoo.layers.context import Rope
+from lmzoo.ops.attention import naive_attention
+from lmzoo.ops.rope import apply_rope
+from tests.layers.decoded import context, in_one_call, in_pieces, perturbed, random
+
+FORMS = {
+    "plain": {},
+    "grouped": {"n_kv_heads": 2, "rope": Rope()},
+    "window": {"window": 3, "rope": Rope(theta=50.0)},
+    "partial rotary, odd width": {"head_dim": 5, "rope": Rope(fraction=0.5), "bias": True},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_attention_is_its_definition(form: str) -> None:
+    layer, x = perturbed(Attention(12, 4, **FORMS[form])), random(2, 9, 12)
+    H, G, K = 4, layer.n_kv_heads, layer.head_dim
+    q, k, v = layer.qkv(x).split([H * K, G * K, G * K], dim=-1)
+    q, k, v = (part.unflatten(-1, (-1, K)) for part in (q, k, v))
+    if layer.rope is not None:
+        table = context(x).rope(layer.rope, K)
+        q, k = apply_rope(q, *table), apply_rope(k, *table)
+    expected = layer.out(naive_attention(q, k, v, window=layer.window).flatten(2))
+    torch.testing.assert_close(in_one_call(layer, x), expected)
+
+
+@pytest.mark.parametrize("lengths", [(9,), (1,) * 9, (4, 1, 4), (2, 7)])
+@pytest.mark.parametrize("form", FORMS)
+def test_attention_in_pieces_equals_one_call(form: str, lengths: tuple[int, ...]) -> None:
+    layer, x = perturbed(Attention(12, 4, **FORMS[form])), random(2, 9, 12)
+    torch.testing.assert_close(in_pieces(layer, x, *lengths), in_one_call(layer, x))
+
+
+def test_attention_reads_positions_from_the_context() -> None:
+    """Rotation is relative, so the same text at another position gives the same output, but other keys."""
+    layer, x = perturbed(Attention(12, 4, rope=Rope())), random(1, 5, 12)
+    near, far = (layer(x, layer.init_state(1, 5, x), context(x, position)) for position in (0, 1000))
+    torch.testing.assert_close(near[0], far[0])
+    assert (near[1].k.entries() - far[1].k.entries()).abs().max() > 0.1
+
+
+def test_attention_declares_reach_growth_and_cost() -> None:
+    full, windowed = Attention(12, 4), Attention(12, 4, window=3)
+    assert (full.reach, full.state_growth) == (None, "linear")
+    assert (windowed.reach, windowed.state_growth) == (3, "constant")
+    assert full.flops(10) == 4 * 10 * 12
+
+
+def test_attention_variant_overrides_one_step() -> None:
+    class Doubled(Attention):
+        def merge(self, y_BTHK: Tensor, x_BTD: Tensor) -> Tensor:
+            return super().merge(y_BTHK, x_BTD) + x_BTD
+
+    layer, x = perturbed(Doubled(12, 4)), random(2, 5, 12)
+    torch.testing.assert_close(in_pieces(layer, x, 2, 3), in_one_call(layer, x))
+    torch.testing.assert_close(in_one_call(layer, x) - x, layer.out(_heads(layer, x)))
+
+
+def _heads(layer: Attention, x: Tensor) -> Tensor:
+    q, k, v = layer.project(x, context(x))
+    return layer.attend(q, k, v).flatten(2)

@@ -1,0 +1,65 @@
+"""DeltaNet's mixer against a loop over its equations, and its state in any cut."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lmzoo.layers.delta_rule import DeltaRule
+from lmzoo.ops.delta_rule import delta_rule
+from tests.layers.decoded import context, in_one_call, in_pieces, perturbed, random
+
+
+def by_equations(layer: DeltaRule, x_BTD: Tensor) -> Tensor:
+    """The card's equations, one token and one head at a time."""
+    B, T, D = x_BTD.shape
+    H, K = layer.n_heads, layer.head_dim
+    qkv = layer.qkv(x_BTD)
+    taps = layer.conv.weight
+    padded = F.pad(qkv, (0, 0, taps.shape[1] - 1, 0))
+    y_BTD = torch.zeros(B, T, D, dtype=x_BTD.dtype)
+    for b in range(B):
+        for h in range(H):
+            S_KV = torch.zeros(K, K, dtype=x_BTD.dtype)
+            for t in range(T):
+                mixed = F.silu((padded[b, t : t + taps.shape[1]] * taps.T).sum(0))
+                q, k, v = (part[h * K : (h + 1) * K] for part in mixed.chunk(3))
+                q, k = q / (q @ q + 1e-6).sqrt() / K**0.5, k / (k @ k + 1e-6).sqrt()
+                beta = layer.largest_beta * torch.sigmoid(layer.beta.weight[h] @ x_BTD[b, t])
+                S_KV = S_KV + beta * torch.outer(k, v - S_KV.T @ k)
+                y_BTD[b, t, h * K : (h + 1) * K] = layer.norm(S_KV.T @ q)
+    return layer.out(y_BTD)
+
+
+@pytest.mark.parametrize("negative_eigenvalues", [False, True])
+def test_delta_rule_is_its_equations(negative_eigenvalues: bool) -> None:
+    layer = perturbed(DeltaRule(8, 2, d_conv=3, negative_eigenvalues=negative_eigenvalues))
+    x = random(2, 9, 8)
+    torch.testing.assert_close(in_one_call(layer, x), by_equations(layer, x))
+
+
+@pytest.mark.parametrize("lengths", [(70, 1, 1, 20), (1,) * 5 + (87,), (92,)])
+def test_delta_rule_in_pieces_equals_one_call(lengths: tuple[int, ...]) -> None:
+    layer, x = perturbed(DeltaRule(8, 2)), random(2, 92, 8)
+    torch.testing.assert_close(in_pieces(layer, x, *lengths), in_one_call(layer, x))
+
+
+def test_delta_rule_replaces_the_value_under_a_key() -> None:
+    """With beta = 1, reading the last key gives the last value, whatever was stored before."""
+    layer = perturbed(DeltaRule(8, 2))
+    x = random(1, 6, 8)
+    _, state = layer(x, layer.init_state(1, 6, x), context(x))
+    k_BTHK = F.normalize(torch.ones(1, 1, 2, 4, dtype=torch.float64), dim=-1)
+    v_BTHK = random(1, 1, 2, 4, seed=5)
+    y_BTHK, _ = delta_rule(k_BTHK, k_BTHK, v_BTHK, torch.ones(1, 1, 2, dtype=torch.float64), state.memory)
+    torch.testing.assert_close(y_BTHK, v_BTHK)
+
+
+def test_delta_rule_state_is_float32_in_a_bfloat16_model() -> None:
+    layer = DeltaRule(8, 2).bfloat16()
+    state = layer.init_state(3, 9, torch.zeros(0, dtype=torch.bfloat16))
+    assert state.memory.dtype == torch.float32
+    assert state.tail.dtype == torch.bfloat16
+    assert state.memory.shape == (3, 2, 4, 4)

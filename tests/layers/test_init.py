@@ -1,0 +1,53 @@
+"""Initial values: their distributions, generators, and constructors that leave them out."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+import torch
+
+from lmzoo.layers.init import constant, deferred, is_deferred, normal, uniform, uniform_fan_in
+from lmzoo.layers.linear import Linear
+
+
+def drawn(init, *shape: int) -> torch.Tensor:
+    w = torch.empty(shape)
+    init(w, torch.Generator().manual_seed(0))
+    return w
+
+
+def test_normal_has_its_standard_deviation() -> None:
+    assert abs(drawn(normal(0.5), 100, 100).std() / 0.5 - 1) < 0.03
+
+
+@pytest.mark.parametrize(("init", "bound"), [(uniform(0.3), 0.3), (uniform_fan_in(2.0), 0.2)])
+def test_uniform_fills_its_bounds(init, bound: float) -> None:
+    w = drawn(init, 100, 100)
+    assert 0.99 * bound < w.abs().max() <= bound
+    assert abs(w.std() * 3**0.5 / bound - 1) < 0.03
+
+
+def test_constant_is_constant() -> None:
+    assert (drawn(constant(2.5), 7) == 2.5).all()
+
+
+def test_initializers_draw_from_the_generator_alone() -> None:
+    before = torch.get_rng_state()
+    assert torch.equal(drawn(normal(), 5), drawn(normal(), 5))
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_initializers_can_be_pickled() -> None:
+    assert torch.equal(drawn(pickle.loads(pickle.dumps(normal(0.1))), 3), drawn(normal(0.1), 3))
+
+
+def test_deferred_constructors_draw_nothing() -> None:
+    before = torch.get_rng_state()
+    with deferred():
+        assert is_deferred()
+        layer = Linear(4, 4)
+    assert not is_deferred()
+    assert torch.equal(torch.get_rng_state(), before)
+    layer.init_parameters(torch.Generator().manual_seed(0))
+    assert layer.weight.std() > 0

@@ -1,0 +1,46 @@
+"""The base class of layers: parameters with initial values and roles."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from lmzoo.layers.init import constant, normal
+from lmzoo.layers.layer import Layer
+
+
+class Owner(Layer):
+    def __init__(self) -> None:
+        super().__init__()
+        self.own("scale", (3,), constant(2.0))
+        self.own("experts", (2, 30, 40), normal(0.5), "matrices")
+
+
+def test_own_makes_a_parameter_with_its_values_and_role() -> None:
+    layer = Owner()
+    assert [name for name, _ in layer.named_parameters()] == ["scale", "experts"]
+    assert (layer.scale == 2).all()
+    assert abs(layer.experts.std() / 0.5 - 1) < 0.1
+    assert layer.parameter_roles == {"scale": "vector", "experts": "matrices"}
+
+
+def test_own_of_a_matrix_needs_a_role() -> None:
+    with pytest.raises(AssertionError, match=r"Layer.w of shape \(2, 2\) needs a role"):
+        Layer().own("w", (2, 2), normal())
+
+
+def test_own_of_two_instances_is_apart() -> None:
+    first, second = Owner(), Owner()
+    first.own("more", (1,), constant(0.0))
+    assert "more" not in second.parameter_roles
+
+
+def test_init_parameters_draws_anew_from_the_generator() -> None:
+    layer = Owner()
+    with torch.no_grad():
+        layer.scale.zero_()
+    layer.init_parameters(torch.Generator().manual_seed(1))
+    first = layer.experts.detach().clone()
+    layer.init_parameters(torch.Generator().manual_seed(1))
+    assert (layer.scale == 2).all()
+    assert torch.equal(layer.experts, first)

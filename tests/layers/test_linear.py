@@ -1,0 +1,28 @@
+"""Linear maps and embeddings: initial values and roles."""
+
+from __future__ import annotations
+
+import torch
+
+from lmzoo.layers.init import constant, normal
+from lmzoo.layers.linear import Embedding, Linear
+
+
+def test_linear_has_named_initial_values() -> None:
+    layer = Linear(50, 60, init=normal(0.5), bias_init=constant(-1.0))
+    assert abs(layer.weight.std() / 0.5 - 1) < 0.05
+    assert (layer.bias == -1).all()
+    assert (Linear(3, 4).bias == 0).all()
+    assert Linear(3, 4, bias=False).bias is None
+
+
+def test_init_parameters_draws_from_the_generator() -> None:
+    for layer in (Linear(8, 8), Embedding(8, 8)):
+        layer.init_parameters(torch.Generator().manual_seed(3))
+        first = layer.weight.detach().clone()
+        layer.init_parameters(torch.Generator().manual_seed(3))
+        assert torch.equal(layer.weight, first)
+
+
+def test_embedding_declares_its_role() -> None:
+    assert Embedding(5, 4, init=normal(1.0)).parameter_roles == {"weight": "embedding"}

@@ -1,0 +1,43 @@
+"""Normalization: definitions, and no warning or slow path under autocast."""
+
+from __future__ import annotations
+
+import torch
+
+from lmzoo.layers.norm import LayerNorm, RMSNorm, l2_normalize
+from tests.layers.decoded import perturbed, random
+
+
+def test_rms_norm_is_its_definition() -> None:
+    norm, x = perturbed(RMSNorm(6, eps=1e-3)), random(2, 3, 6)
+    expected = norm.weight * x / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt()
+    torch.testing.assert_close(norm(x), expected)
+
+
+def test_layer_norm_is_its_definition() -> None:
+    norm, x = perturbed(LayerNorm(6, eps=1e-3)), random(2, 3, 6)
+    centered = x - x.mean(-1, keepdim=True)
+    expected = norm.weight * centered / (centered.square().mean(-1, keepdim=True) + 1e-3).sqrt() + norm.bias
+    torch.testing.assert_close(norm(x), expected)
+    assert LayerNorm(6, bias=False).bias is None
+
+
+def test_rms_norm_keeps_the_dtype_of_its_input_under_autocast() -> None:
+    """A warning ("Mismatch dtype ... Cannot dispatch to fused implementation") would fail this test."""
+    norm = RMSNorm(8)
+    with torch.autocast("cpu", torch.bfloat16):
+        y = norm(torch.randn(2, 8, dtype=torch.bfloat16))
+    assert y.dtype == torch.bfloat16
+
+
+def test_l2_normalize_gives_unit_length_in_float32_or_wider() -> None:
+    y = l2_normalize(torch.randn(5, 6, dtype=torch.bfloat16))
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y.norm(dim=-1), torch.ones(5), atol=1e-5, rtol=0)
+    assert l2_normalize(torch.zeros(1, 3)).isfinite().all()
+
+
+def test_init_parameters_restores_ones() -> None:
+    norm = perturbed(RMSNorm(4))
+    norm.init_parameters()
+    assert (norm.weight == 1).all()

@@ -1,0 +1,36 @@
+"""Patterns of layers: repetition and errors."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmzoo.errors import ConfigError
+from lmzoo.layers.pattern import pattern
+
+KNOWN = ("mamba", "swa", "swa+moe")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("mamba", ["mamba"] * 5),
+        ("mamba*2 swa", ["mamba", "mamba", "swa", "mamba", "mamba"]),
+        ("swa+moe mamba", ["swa+moe", "mamba", "swa+moe", "mamba", "swa+moe"]),
+        ("mamba*99", ["mamba"] * 5),
+    ],
+)
+def test_pattern_repeats_to_the_depth(text: str, words: list[str]) -> None:
+    assert pattern(text, 5, KNOWN) == words
+
+
+@pytest.mark.parametrize(
+    "text", ["mamba attention", "mamba*x", "mamba*0", "mamba*", "mamba*-1", "swa*²", "mamba*1000000"]
+)
+def test_pattern_names_the_wrong_word(text: str) -> None:
+    with pytest.raises(ConfigError, match=r"must be one of mamba, swa, swa\+moe, or WORD\*N to repeat it"):
+        pattern(text, 2, KNOWN)
+
+
+def test_pattern_must_name_a_layer() -> None:
+    with pytest.raises(ConfigError, match="pattern=' ' must name at least one of mamba"):
+        pattern(" ", 2, KNOWN)
