@@ -42,8 +42,7 @@ def declared_flops(module: nn.Module, T: int) -> float:
         raise ValueError(f"{type(module).__name__}.calls({T}) names {min(unknown)!r}, which is none of its children")
     for name, child in children.items():
         times, child_T = calls.get(name, (1.0, T))
-        if times:
-            total += times * declared_flops(child, child_T)
+        total += times * declared_flops(child, child_T)
     return total
 
 
@@ -70,7 +69,7 @@ def measured_flops(model: LanguageModel, T: int) -> float:
 def counting(model: nn.Module) -> Generator[FlopCounter]:
     """Within the block, what `model` runs is counted; without gradients."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.requires_grad_(False)  # torch's counter fails on a module whose input is a parameter that needs a gradient
+    model.requires_grad_(False)  # torch's counter fails on a module whose input is a view of a trained parameter
     try:
         # The CPU's fused attention kernel is unknown to the counter: attention is spelled out for it.
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:

@@ -35,6 +35,13 @@ def test_flop_counter_starts_anew_when_it_is_entered_again() -> None:
         assert counter.get_total_flops() == 7 + PRODUCT
 
 
+def test_flop_counter_counts_nothing_after_its_block() -> None:
+    with FlopCounter() as counter:
+        X @ W
+    declared(X, W)
+    assert counter.get_total_flops() == PRODUCT
+
+
 def test_counted_as_replaces_the_operators_inside_and_no_others() -> None:
     with FlopCounter() as counter:
         X @ W
