@@ -1,11 +1,22 @@
-"""FLOPs of a forward pass: what modules declare of themselves, or what torch's counter finds. Two per multiply-add."""
+"""FLOPs of a forward pass: declared by the modules, or counted by torch. A multiply-add is two.
+
+A module declares `flops(T)`, the FLOPs per token of what it computes itself, without its children, in a sequence of T.
+If it runs a child more or less than once per token, it declares `calls(T)`: for such a child's name, how many times it
+runs per token, and the length of the sequence it then sees. A block run three times: `{"block": (3.0, T)}`. A model of
+patches of four tokens: `{"patches": (0.25, T // 4)}`. A head used in training alone: `{"extra_head": (0.0, T)}`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from lmzoo.ops.counting import FlopCounter
 
 if TYPE_CHECKING:
     from lmzoo.model import LanguageModel
@@ -14,12 +25,28 @@ if TYPE_CHECKING:
 def flops_per_token(model: LanguageModel, T: int) -> float:
     """FLOPs of one token's forward pass in a sequence of T, as `LanguageModel.flops_per_token` says."""
     if any(hasattr(module, "flops") for module in model.modules()):
-        return float(sum(declared_flops(module, T) for module in model.modules()))
+        return declared_flops(model, T)
     return measured_flops(model, T)
 
 
 def declared_flops(module: nn.Module, T: int) -> float:
-    """FLOPs per token that a module declares for itself, without its children; a plain `nn.Linear` is known."""
+    """FLOPs per token that a module and its children declare; a plain `nn.Linear` is known.
+
+    A child with two parents, or with two names in one, is counted for each.
+    """
+    total = _own_flops(module, T)
+    declared = getattr(module, "calls", None)
+    calls = cast(dict[str, tuple[float, int]], declared(T)) if callable(declared) else {}
+    children = {name: child for name, child in module._modules.items() if child is not None}
+    if unknown := calls.keys() - children.keys():
+        raise ValueError(f"{type(module).__name__}.calls({T}) names {min(unknown)!r}, which is none of its children")
+    for name, child in children.items():
+        times, child_T = calls.get(name, (1.0, T))
+        total += times * declared_flops(child, child_T)
+    return total
+
+
+def _own_flops(module: nn.Module, T: int) -> float:
     declared = getattr(module, "flops", None)
     if callable(declared):
         return cast(float, declared(T))
@@ -31,15 +58,25 @@ def measured_flops(model: LanguageModel, T: int) -> float:
 
     Over T tokens, or `context_length` if that is less and the model does not extrapolate.
     """
-    from torch.nn.attention import SDPBackend, sdpa_kernel
-    from torch.utils.flop_counter import FlopCounterMode
-
     T = T if model.traits.extrapolates else min(T, model.config.context_length)
     idx = torch.zeros(1, T, dtype=torch.long, device=model.device)
-    # The CPU's fused attention kernel is unknown to the counter: attention is spelled out for it.
-    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+    with counting(model) as counter:
         model.head(model.features(idx)[0])
     return counter.get_total_flops() / T
+
+
+@contextmanager
+def counting(model: nn.Module) -> Generator[FlopCounter]:
+    """Within the block, what `model` runs is counted; without gradients."""
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    model.requires_grad_(False)  # torch's counter fails on a module whose input is a view of a trained parameter
+    try:
+        # The CPU's fused attention kernel is unknown to the counter: attention is spelled out for it.
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:
+            yield counter
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)
 
 
 def active_shares(model: nn.Module) -> dict[int, float]:

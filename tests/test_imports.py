@@ -24,7 +24,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "losses": {"ops"},
     "state": {"storage"},
     "storage": {"model", "registry"},  # to load a model by the name in its file
-    "flops": {"model"},  # for its type
+    "flops": {"model", "ops"},  # the model for its type
     "layers": {"ops", "state", "losses"},
     "model": {"flops", "state", "losses", "sampling", "generation", "storage", "inference"},  # the last three lazily
     "decoder": {"model", "layers", "state"},
@@ -57,7 +57,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
 }
 # Shared code: it knows the contract, the registry and `layers.stack`, but no other layer and no backbone.
 SHARED = {"distributed", "train", "runs", "compare", "conformance", "bench", "storage"}
-ONLY_PACKAGES = {"ops": {"torch", "einops", "__future__", "math", "collections", "typing"}}
+ONLY_PACKAGES = {"ops": {"torch", "einops", "__future__", "math", "collections", "typing", "contextlib", "contextvars"}}
 
 
 def modules() -> list[Path]:
