@@ -1,0 +1,58 @@
+"""DeltaNet: parity by negative eigenvalues, its state, and the sizes of its presets.
+
+tests/layers/test_delta_rule.py compares the mixer with a loop over its equations, tests/ops/test_delta_rule.py the
+chunked form with the recurrence, and tests/test_decoder.py the frame with its own.
+"""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import lmzoo
+from lmzoo.layers.delta_rule import DeltaRule
+from lmzoo.ops.delta_rule import delta_rule
+from tests.backbones.against_transformers import random_tokens
+
+
+def test_deltanet_passes_its_options_to_the_mixer() -> None:
+    model = lmzoo.create_model("deltanet", vocab_size=13, d_model=32, n_heads=2, d_conv=3, negative_eigenvalues=True)
+    (mixer, _), *_ = model.blocks
+    assert isinstance(mixer.inner, DeltaRule)
+    assert (mixer.inner.n_heads, mixer.inner.conv.reach, mixer.inner.largest_beta) == (2, 3, 2.0)
+
+
+@pytest.mark.parametrize(("beta", "expected"), [(2.0, [1, 1, -1, -1, 1]), (1.0, [1, 1, 0, 0, 0])])
+def test_deltanet_needs_a_negative_eigenvalue_for_parity(beta: float, expected: list[float]) -> None:
+    """With beta = 2 and value 0 a write flips the sign of what is stored: the parity of the ones in 0, 0, 1, 0, 1."""
+    ones = torch.tensor([0.0, 0.0, 1.0, 0.0, 1.0], dtype=torch.float64)
+    key_BTHK = torch.tensor([1.0, 0.0], dtype=torch.float64).expand(1, 5, 1, 2)
+    stored_BHKV = torch.tensor([[1.0], [0.0]], dtype=torch.float64)[None, None]
+    zeros_BTHV = torch.zeros(1, 5, 1, 1, dtype=torch.float64)
+    y_BTHV, _ = delta_rule(key_BTHK, key_BTHK, zeros_BTHV, beta * ones.view(1, 5, 1), stored_BHKV)
+    assert y_BTHV.flatten().tolist() == expected
+
+
+def test_deltanet_state_has_a_fixed_size() -> None:
+    model = lmzoo.create_model("deltanet", vocab_size=13, d_model=32, n_layers=2, n_heads=4)
+    assert model.state_bytes(10) == model.state_bytes(1000) == 2 * 4 * (3 * 3 * 32 + 4 * 8 * 8)
+    assert model.traits.state_growth == "constant"
+
+
+def test_deltanet_compiles_in_one_graph_with_the_same_gradients() -> None:
+    model = lmzoo.create_model("deltanet", vocab_size=13, d_model=32, n_layers=1, n_heads=2)
+    idx = random_tokens(13, 2, 40)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    parameters = list(model.parameters())
+    actual = torch.autograd.grad(compiled(idx[:, :-1], idx[:, 1:])[1], parameters)
+    expected = torch.autograd.grad(model(idx[:, :-1], idx[:, 1:]).loss, parameters)
+    for got, want in zip(actual, expected, strict=True):
+        torch.testing.assert_close(got, want)
+
+
+@pytest.mark.parametrize(
+    ("preset", "low", "high"), [("tiny", 0.08e6, 0.12e6), ("1m", 0.8e6, 1.2e6), ("10m", 8e6, 12e6)]
+)
+def test_deltanet_presets_have_the_size_of_their_names(preset: str, low: float, high: float) -> None:
+    with torch.device("meta"):
+        assert low < lmzoo.create_model(f"deltanet.{preset}", vocab_size=65).num_params() < high

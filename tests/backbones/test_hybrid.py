@@ -1,0 +1,97 @@
+"""Hybrids: the pattern decides which layer stands where, and what the model declares."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import lmzoo
+from lmzoo.errors import ConfigError
+from lmzoo.layers.cross_layer_attention import CrossLayerAttention
+from lmzoo.layers.experts import Experts
+from tests.backbones.against_transformers import perturb, random_tokens
+
+SIZES = {"vocab_size": 13, "context_length": 16, "d_model": 32, "n_heads": 4, "window": 5}
+
+
+def kinds(model: lmzoo.LanguageModel) -> list[str]:
+    """The class of each block's mixer, with the class of its feed-forward layer if it is no MLP."""
+    found = []
+    for mixer, feed_forward in model.blocks:
+        experts = "+experts" if isinstance(feed_forward.inner, Experts) else ""
+        found.append(type(mixer.inner).__name__ + experts)
+    return found
+
+
+def test_hybrid_follows_its_pattern_to_the_depth() -> None:
+    model = lmzoo.create_model("hybrid", **SIZES, n_layers=6, pattern="mamba*2 delta+experts attention lstm")
+    assert kinds(model) == ["Mamba", "Mamba", "DeltaRule+experts", "Attention", "LSTM", "Mamba"]
+
+
+def test_hybrid_window_and_cross_have_the_window_of_their_source() -> None:
+    model = lmzoo.create_model("hybrid", **SIZES, n_layers=4, pattern="window cross attention cross")
+    assert [mixer.inner.window for mixer, _ in model.blocks] == [5, 5, None, None]
+    assert isinstance(model.blocks[1][0].inner, CrossLayerAttention)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "growth", "reach"),
+    [
+        ("mamba attention", "linear", None),
+        ("mamba window", "constant", None),
+        ("window*2", "constant", 4 * (5 - 1) + 1),
+        ("lstm delta", "constant", None),
+    ],
+)
+def test_hybrid_traits_follow_from_the_layers(pattern: str, growth: str, reach: int | None) -> None:
+    traits = lmzoo.create_model("hybrid", **SIZES, n_layers=4, pattern=pattern).traits
+    assert (traits.state_growth, traits.receptive_field) == (growth, reach)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("mamba conv", "'conv' must be one of attention, window, cross, mamba, delta, lstm, attention[+]experts"),
+        ("cross attention", "cross must come after attention or window"),
+        ("mamba cross attention", "cross must come after attention or window"),
+        ("", "must name at least one of attention"),
+    ],
+)
+def test_hybrid_refuses_a_wrong_pattern(pattern: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"pattern='{pattern}'.*{message}"):
+        lmzoo.create_model("hybrid", **SIZES, n_layers=4, pattern=pattern)
+
+
+@pytest.mark.parametrize("lengths", [[40], [1] * 40, [17, 1, 1, 21]])
+def test_hybrid_with_every_mixer_decodes_as_its_forward_pass(lengths: list[int]) -> None:
+    pattern = "window cross delta+experts mamba lstm attention cross"
+    model = perturb(lmzoo.create_model("hybrid", **SIZES, n_layers=7, pattern=pattern)).double()
+    idx = random_tokens(13, 2, 40)
+    with torch.no_grad():
+        expected_BTV = model(idx).logits
+    state, t = model.init_state(2, 8), 0
+    for length in lengths:
+        logits_BV, state = model.decode(idx[:, t : t + length], state)
+        t += length
+        torch.testing.assert_close(logits_BV, expected_BTV[:, t - 1], atol=1e-9, rtol=0)
+
+
+def test_hybrid_cross_layers_cost_no_state() -> None:
+    settings = {**SIZES, "n_layers": 2}
+    own, shared = (lmzoo.create_model("hybrid", **settings, pattern=p) for p in ("attention*2", "attention cross"))
+    assert own.state_bytes(64) == 2 * shared.state_bytes(64)
+
+
+@pytest.mark.parametrize(
+    ("preset", "low", "high"),
+    [
+        ("tiny", 0.08e6, 0.12e6),
+        ("1m", 0.8e6, 1.2e6),
+        ("samba-1m", 0.8e6, 1.2e6),
+        ("jamba-1m", 0.8e6, 1.2e6),
+        ("10m", 8e6, 12e6),
+    ],
+)
+def test_hybrid_presets_have_the_size_of_their_names(preset: str, low: float, high: float) -> None:
+    with torch.device("meta"):
+        assert low < lmzoo.create_model(f"hybrid.{preset}", vocab_size=65).num_params() < high

@@ -1,0 +1,86 @@
+"""Mixtral against transformers' MixtralForCausalLM with the same weights, and its balance loss."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import MixtralConfig, MixtralForCausalLM
+from transformers.models.mixtral.modeling_mixtral import load_balancing_loss_func
+
+import lmzoo
+from lmzoo import losses
+from lmzoo.hf.mixtral import WEIGHTS
+from tests.backbones.against_transformers import (
+    TOLERANCE,
+    assert_decoding_equals,
+    ours_with_weights_of,
+    perturb,
+    random_tokens,
+)
+
+SETTINGS = {"d_model": 32, "n_heads": 4, "n_kv_heads": 2, "d_ff": 24, "n_experts": 4, "top_k": 2}
+
+
+def make_pair(n_layers: int, window: int | None) -> tuple[lmzoo.LanguageModel, MixtralForCausalLM]:
+    config = MixtralConfig(
+        vocab_size=61,
+        hidden_size=32,
+        intermediate_size=24,
+        num_hidden_layers=n_layers,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        num_local_experts=4,
+        num_experts_per_tok=2,
+        sliding_window=window,
+        rope_theta=100.0,
+        output_router_logits=True,
+    )
+    theirs = perturb(MixtralForCausalLM(config))
+    shape = {"vocab_size": 61, "context_length": 16, "n_layers": n_layers, "window": window, "rope_theta": 100.0}
+    return ours_with_weights_of(theirs, "mixtral", WEIGHTS, **shape, **SETTINGS), theirs
+
+
+@pytest.mark.parametrize("window", [None, 7])
+def test_mixtral_logits_equal_transformers(window: int | None) -> None:
+    """Several KV heads, every expert used, a text longer than window and context, forward and step by step."""
+    ours, theirs = make_pair(3, window)
+    idx = random_tokens(61, 3, 40)
+    with torch.no_grad():
+        found = theirs(idx)
+    expected = found.logits
+    assert expected.std() > 0.5, "the weights must make the logits differ"
+    for router_logits in found.router_logits:
+        assert router_logits.topk(2).indices.unique().tolist() == [0, 1, 2, 3], "every expert must be used"
+    torch.testing.assert_close(ours(idx).logits, expected, atol=TOLERANCE, rtol=0)
+    assert_decoding_equals(ours, idx, expected, [17] + [1] * 23)
+
+
+def test_mixtral_balance_loss_equals_transformers() -> None:
+    """For one layer: ours is computed for each layer, theirs over the tokens of all."""
+    ours, theirs = make_pair(1, None)
+    idx = random_tokens(61, 3, 40)
+    with torch.no_grad():
+        expected = load_balancing_loss_func(theirs(idx).router_logits, num_experts=4, top_k=2)
+        with losses.collect_auxiliary(True) as named:
+            ours.train().features(idx)
+    torch.testing.assert_close(named["balance"], 0.02 * expected, atol=1e-6, rtol=0)
+
+
+def test_mixtral_8x7b_has_the_published_numbers_of_parameters() -> None:
+    with torch.device("meta"):
+        model = lmzoo.create_model("mixtral.8x7b")
+    assert model.num_params() == 46_702_792_704
+    assert round(model.num_params(active=True) / 1e9, 1) == 12.9
+
+
+def test_mixtral_trains_with_either_balance() -> None:
+    idx = random_tokens(61, 4, 17)
+    for settings in ({}, {"balance_loss": 0.0, "balance_bias": True}):
+        generator = torch.Generator().manual_seed(0)
+        model = lmzoo.create_model("mixtral", vocab_size=61, n_layers=2, generator=generator, **SETTINGS, **settings)
+        logits, loss = model.train()(idx[:, :-1], idx[:, 1:])
+        torch.testing.assert_close(loss, losses.cross_entropy(logits, idx[:, 1:]))  # balance is not part of it
+        loss.backward()
+        for name, parameter in model.named_parameters():
+            assert parameter.grad is not None, name
+            assert parameter.grad.any(), name
