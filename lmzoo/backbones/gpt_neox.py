@@ -1,11 +1,11 @@
-"""GPT-NeoX (Black et al. 2022, arXiv 2204.06745), and with other sizes Pythia (Biderman et al. 2023, arXiv 2304.01373).
+"""GPT-NeoX (Black et al. 2022, arXiv 2204.06745), and with other sizes Pythia (Biderman et al., arXiv 2304.01373).
 
-A transformer with LayerNorm, biases and GELU (exact form), whose attention and feed-forward layers both read the block's
-input and are added to it together (`parallel_residual`). Distinctive: rotary positions turn only the first quarter of
-each head; embedding and head are not tied. Initial values as in the authors' configurations: N(0, 2 / (5 d_model))
-("small_init", Nguyen & Salazar 2019, arXiv 1910.05895), and N(0, 4 / (n_layers² d_model)) for the two projections into
-the residual stream ("wang_init", Wang & Komatsuzaki 2021). Deviations: an odd number of rotated features is rounded
-down; the rows of the fused product are all queries, all keys, all values.
+A transformer with LayerNorm, biases and GELU (exact form). Distinctive: the attention and the feed-forward layer of a
+block both read its input, and both results are added to it (`parallel_residual`); rotary positions turn only the first
+quarter of each head; embedding and head are not tied. Initial values as in the authors' configurations: N(0, 2 / (5
+d_model)) ("small_init", Nguyen & Salazar 2019, arXiv 1910.05895), and N(0, 4 / (n_layers² d_model)) for the two
+projections into the residual stream ("wang_init", Wang & Komatsuzaki 2021). Deviations: an odd number of rotated
+features is rounded down; the fused projection's rows are all queries, all keys, all values; no dropout.
 """
 
 from __future__ import annotations
