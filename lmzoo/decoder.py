@@ -16,7 +16,6 @@ from lmzoo.configs import require_positive, set_default
 from lmzoo.layers import stack
 from lmzoo.layers.context import Context
 from lmzoo.layers.head import make_head
-from lmzoo.layers.init import normal
 from lmzoo.layers.linear import Embedding
 from lmzoo.layers.mlp import MLP, swiglu_width
 from lmzoo.layers.norm import RMSNorm
@@ -51,17 +50,16 @@ class DecoderState(NamedTuple):
 class Decoder(LanguageModel):
     """Token embedding, `n_layers` blocks, a final norm, a head.
 
-    A subclass gives `block` and may replace `embed`, `make_norm`, `make_head` and `embedding_std`. One that needs more
+    A subclass gives `block` and may replace `make_embedding`, `embed`, `make_norm` and `make_head`. One that needs more
     writes `features` itself. Traits, FLOPs and state are computed from the layers.
     """
 
     config_class: ClassVar[type[ModelConfig]] = DecoderConfig
-    embedding_std: ClassVar[float] = 0.02  # of the token embedding's initial values
     extrapolates: ClassVar[bool] = True  # False: nothing is known of positions beyond `context_length`
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.tokens = Embedding(config.vocab_size, config.d_model, init=normal(self.embedding_std))
+        self.tokens = self.make_embedding(config)
         self.blocks = Stack(self.block(config, layer) for layer in range(config.n_layers))
         self.norm = self.make_norm(config)
         self.head = self.make_head(config)
@@ -72,6 +70,10 @@ class Decoder(LanguageModel):
 
         `config` is of the subclass's own `config_class`.
         """
+
+    def make_embedding(self, config: Any) -> Embedding:
+        """The token embedding (V, D)."""
+        return Embedding(config.vocab_size, config.d_model)
 
     def embed(self, idx_BT: Tensor, ctx: Context) -> Tensor:
         """Tokens (B, T) to the first block's input (B, T, D)."""

@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "model": {"flops", "state", "losses", "sampling", "generation", "storage", "inference"},  # the last three lazily
     "decoder": {"model", "layers", "state"},
     "registry": {"model"},  # for its types
+    "hf": set(),
     "backbones": {"model", "decoder", "layers", "ops", "registry", "state", "losses"},
     "data": {"storage"},
     "sampling": {"randomness"},
@@ -57,7 +58,10 @@ MAY_IMPORT: dict[str, set[str] | None] = {
 }
 # Shared code: it knows the contract, the registry and `layers.stack`, but no other layer and no backbone.
 SHARED = {"distributed", "train", "runs", "compare", "conformance", "bench", "storage"}
-ONLY_PACKAGES = {"ops": {"torch", "einops", "__future__", "math", "collections", "typing", "contextlib", "contextvars"}}
+ONLY_PACKAGES = {
+    "ops": {"torch", "einops", "__future__", "math", "collections", "typing", "contextlib", "contextvars"},
+    "hf": {"torch", "__future__", "abc", "collections", "dataclasses", "typing"},
+}
 
 
 def modules() -> list[Path]:

@@ -17,7 +17,7 @@ from lmzoo.decoder import Decoder
 from lmzoo.layers.context import Context
 from lmzoo.layers.dropout import Dropout
 from lmzoo.layers.init import normal
-from lmzoo.layers.linear import Linear
+from lmzoo.layers.linear import Embedding, Linear
 from lmzoo.layers.lstm import LSTM as Cells
 from lmzoo.layers.stack import Stack
 from lmzoo.model import ModelConfig
@@ -45,7 +45,6 @@ class LSTM(Decoder):
     """Layers of cells; dropout before, between and after them."""
 
     config_class = LSTMConfig
-    embedding_std = 1.0
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -53,6 +52,9 @@ class LSTM(Decoder):
 
     def block(self, config: Any, layer: int) -> Stack:
         return Stack([Cells(config.d_model), Dropout(config.dropout)])
+
+    def make_embedding(self, config: Any) -> Embedding:
+        return Embedding(config.vocab_size, config.d_model, init=normal(1.0))
 
     def embed(self, idx_BT: Tensor, ctx: Context) -> Tensor:
         return self.dropout(self.tokens(idx_BT))

@@ -45,6 +45,7 @@ class Attention(Layer):
         rope: Rope | None = None,
         bias: bool = False,
         dropout: float = 0.0,
+        init: Init = normal(),
         init_out: Init = normal(),
     ) -> None:
         super().__init__()
@@ -54,7 +55,7 @@ class Attention(Layer):
         self.reach = window
         self.state_growth = "linear" if window is None else "constant"
         self.widths = [heads * self.head_dim for heads in (self.n_heads, self.n_kv_heads, self.n_kv_heads)]
-        self.qkv = Linear(d_model, sum(self.widths), bias=bias)
+        self.qkv = Linear(d_model, sum(self.widths), bias=bias, init=init)
         self.out = Linear(self.widths[0], d_model, bias=bias, init=init_out)
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> KVCache:

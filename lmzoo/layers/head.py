@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lmzoo.layers.init import Init, normal
 from lmzoo.layers.linear import Embedding, Linear
 
 
@@ -34,6 +35,8 @@ class TiedHead(nn.Module):
         return F.linear(x, self.weight)
 
 
-def make_head(embedding: Embedding, *, tied: bool) -> nn.Module:
-    """The head over a token embedding: a linear map of its own without a bias, or the embedding's weight."""
-    return TiedHead(embedding) if tied else Linear(embedding.embedding_dim, embedding.num_embeddings, bias=False)
+def make_head(embedding: Embedding, *, tied: bool, init: Init = normal()) -> nn.Module:
+    """The head over a token embedding: the embedding's weight, or a linear map of its own without a bias."""
+    if tied:
+        return TiedHead(embedding)
+    return Linear(embedding.embedding_dim, embedding.num_embeddings, bias=False, init=init)

@@ -27,11 +27,12 @@ class MLP(nn.Module):
         *,
         gated: bool = True,
         bias: bool = False,
+        init: Init = normal(),
         init_down: Init = normal(),
     ) -> None:
         super().__init__()
         self.activation, self.gated = activation, gated
-        self.up = Linear(d_model, 2 * d_ff if gated else d_ff, bias=bias)
+        self.up = Linear(d_model, 2 * d_ff if gated else d_ff, bias=bias, init=init)
         self.down = Linear(d_ff, d_model, bias=bias, init=init_down)
 
     def forward(self, x_BTD: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Shared by the tests that hold a backbone against the model of that name in Hugging Face transformers."""
+"""Shared by the tests that compare a backbone with the model of that name in Hugging Face transformers."""
 
 from __future__ import annotations
 
@@ -6,14 +6,21 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched: the references are built from small random configurations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
+
+import lmzoo
+from lmzoo.configs import to_dict
+from lmzoo.hf.weights import Weights, convert
 
 TOLERANCE = 1e-4  # float32, on logits of order 1 to 10
 
 
 def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Move every weight away from where it began: gains from one, biases from zero, so that none can hide a mistake."""
+    """Moves every weight from its initial value (norm weights 1, biases 0), so that it cannot hide a mistake."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -27,6 +34,18 @@ def random_tokens(vocab_size: int, batch_size: int, T: int, seed: int = 1) -> Te
     return torch.randint(vocab_size, (batch_size, T), generator=torch.Generator().manual_seed(seed))
 
 
-def copy_into(model: nn.Module, weights: dict[str, Tensor]) -> None:
-    """Load `weights` into `model`; every parameter of the model must be named, and nothing else."""
-    model.load_state_dict(weights, strict=True)
+def ours_with_weights_of(theirs: nn.Module, name: str, weights: Weights, **settings: Any) -> lmzoo.LanguageModel:
+    """Our model `name` with the weights of `theirs`, converted by the map `weights`: each name is used exactly once."""
+    model = lmzoo.create_model(name, **settings)
+    model.load_state_dict(convert(theirs.state_dict(), weights, to_dict(model.config)), strict=True)
+    return model.eval()
+
+
+def assert_decoding_equals(model: lmzoo.LanguageModel, idx: Tensor, expected: Tensor, lengths: Sequence[int]) -> None:
+    """Decode idx (B, T) in pieces of these lengths; after each, the logits must be those of `expected` (B, T, V)."""
+    assert sum(lengths) == idx.shape[1]
+    state, t = model.init_state(*idx.shape), 0
+    for length in lengths:
+        logits_BV, state = model.decode(idx[:, t : t + length], state)
+        t += length
+        torch.testing.assert_close(logits_BV, expected[:, t - 1], atol=TOLERANCE, rtol=0)

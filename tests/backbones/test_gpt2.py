@@ -6,33 +6,14 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 
 import lmzoo
-from tests.backbones.against_transformers import TOLERANCE, copy_into, perturb, random_tokens
+from lmzoo.hf.gpt2 import WEIGHTS
+from tests.backbones.against_transformers import TOLERANCE, ours_with_weights_of, perturb, random_tokens
 
 
 def test_logits_and_loss_equal_transformers() -> None:
     theirs = perturb(GPT2LMHeadModel(GPT2Config(vocab_size=61, n_positions=24, n_embd=32, n_layer=3, n_head=4)))
-    ours = lmzoo.create_model("gpt2", vocab_size=61, context_length=24, d_model=32, n_layers=3, n_heads=4).eval()
-    source = theirs.transformer.state_dict()
-    weights = {
-        "tokens.weight": source["wte.weight"],
-        "positions.weight": source["wpe.weight"],
-        "norm.weight": source["ln_f.weight"],
-        "norm.bias": source["ln_f.bias"],
-    }
-    names = {
-        "norm_1": "ln_1",
-        "attention.qkv": "attn.c_attn",
-        "attention.out": "attn.c_proj",
-        "norm_2": "ln_2",
-        "up": "mlp.c_fc",
-        "down": "mlp.c_proj",
-    }
-    for i in range(3):
-        for name, their_name in names.items():
-            weight = source[f"h.{i}.{their_name}.weight"]
-            weights[f"blocks.{i}.{name}.weight"] = weight.T if weight.ndim == 2 else weight  # theirs are (in, out)
-            weights[f"blocks.{i}.{name}.bias"] = source[f"h.{i}.{their_name}.bias"]
-    copy_into(ours, weights)
+    sizes = {"vocab_size": 61, "context_length": 24, "d_model": 32, "n_layers": 3, "n_heads": 4}
+    ours = ours_with_weights_of(theirs, "gpt2", WEIGHTS, **sizes)
     idx = random_tokens(61, 3, 24)
     with torch.no_grad():
         expected = theirs(idx, labels=idx)

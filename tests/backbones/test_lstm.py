@@ -80,6 +80,7 @@ def test_initialisation() -> None:
         if name.endswith("bias"):
             assert (weight[64:128] == 1).all(), "the forget gate begins open"
             assert weight[:64].abs().max() <= 1 / 8
+    assert abs(model.get_parameter("tokens.weight").std().item() - 1) < 0.1
 
 
 def test_dropout_is_between_layers_and_not_through_time() -> None:

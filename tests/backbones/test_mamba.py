@@ -8,20 +8,15 @@ import torch.nn.functional as F
 from transformers import MambaConfig, MambaForCausalLM
 
 import lmzoo
+from lmzoo.hf.mamba import WEIGHTS
 from lmzoo.ops.selective_scan import CHUNK_LENGTH
-from tests.backbones.against_transformers import TOLERANCE, copy_into, perturb, random_tokens
-
-NAMES = {
-    "before.weight": "norm.weight",
-    "inner.in_proj.weight": "mixer.in_proj.weight",
-    "inner.conv.bias": "mixer.conv1d.bias",
-    "inner.x_proj.weight": "mixer.x_proj.weight",
-    "inner.dt_proj.weight": "mixer.dt_proj.weight",
-    "inner.dt_bias": "mixer.dt_proj.bias",
-    "inner.A_log": "mixer.A_log",
-    "inner.D": "mixer.D",
-    "inner.out_proj.weight": "mixer.out_proj.weight",
-}
+from tests.backbones.against_transformers import (
+    TOLERANCE,
+    assert_decoding_equals,
+    ours_with_weights_of,
+    perturb,
+    random_tokens,
+)
 
 
 def make_pair() -> tuple[lmzoo.LanguageModel, MambaForCausalLM]:
@@ -29,14 +24,7 @@ def make_pair() -> tuple[lmzoo.LanguageModel, MambaForCausalLM]:
     theirs = MambaForCausalLM(MambaConfig(vocab_size=61, use_mambapy=False, **sizes))
     perturb(theirs)
     settings = {"d_model": 32, "d_state": 5, "n_layers": 3, "d_conv": 3, "dt_rank": 4}
-    ours = lmzoo.create_model("mamba", vocab_size=61, context_length=16, **settings).eval()
-    source = theirs.backbone.state_dict()
-    weights = {"tokens.weight": source["embeddings.weight"], "norm.weight": source["norm_f.weight"]}
-    for i in range(3):
-        for name, their_name in NAMES.items():
-            weights[f"blocks.{i}.{name}"] = source[f"layers.{i}.{their_name}"]
-        weights[f"blocks.{i}.inner.conv.weight"] = source[f"layers.{i}.mixer.conv1d.weight"][:, 0]
-    copy_into(ours, weights)
+    ours = ours_with_weights_of(theirs, "mamba", WEIGHTS, vocab_size=61, context_length=16, **settings)
     return ours, theirs
 
 
@@ -60,12 +48,7 @@ def test_decoding_equals_transformers() -> None:
     idx = random_tokens(61, 2, CHUNK_LENGTH + 8)
     with torch.no_grad():
         expected = theirs(idx).logits
-    state, start = ours.init_state(2), 0
-    for length in (CHUNK_LENGTH + 3, 1, 1, 2, 1):
-        logits_BV, state = ours.decode(idx[:, start : start + length], state)
-        start += length
-        torch.testing.assert_close(logits_BV, expected[:, start - 1], atol=TOLERANCE, rtol=0)
-    assert start == idx.shape[1]
+    assert_decoding_equals(ours, idx, expected, [CHUNK_LENGTH + 3, 1, 1, 2, 1])
 
 
 def test_initialisation_is_the_authors() -> None:

@@ -1,0 +1,90 @@
+"""GPT-NeoX (Black et al. 2022, arXiv 2204.06745), and with other sizes Pythia (Biderman et al., arXiv 2304.01373).
+
+A transformer with LayerNorm, biases and GELU (exact form). Distinctive: the attention and the feed-forward layer of a
+block both read its input, and both results are added to it (`parallel_residual`); rotary positions turn only the first
+quarter of each head; embedding and head are not tied. Initial values as in the authors' configurations: N(0, 2 / (5
+d_model)) ("small_init", Nguyen & Salazar 2019, arXiv 1910.05895), and N(0, 4 / (n_layers² d_model)) for the two
+projections into the residual stream ("wang_init", Wang & Komatsuzaki 2021). Deviations: an odd number of rotated
+features is rounded down; the fused projection's rows are all queries, all keys, all values; no dropout.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from torch import nn
+
+from lmzoo.configs import require, require_between, require_heads, require_positive, set_default
+from lmzoo.decoder import Decoder, DecoderConfig
+from lmzoo.layers.attention import Attention
+from lmzoo.layers.context import Rope
+from lmzoo.layers.head import make_head
+from lmzoo.layers.init import Init, normal
+from lmzoo.layers.linear import Embedding
+from lmzoo.layers.mlp import MLP
+from lmzoo.layers.norm import LayerNorm
+from lmzoo.layers.stack import Parallel, Residual, Stack
+from lmzoo.model import Traits
+from lmzoo.registry import register_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class GPTNeoXConfig(DecoderConfig):
+    """GPT-NeoX's sizes and options; `DecoderConfig` has the rest."""
+
+    scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
+
+    n_heads: int = 4
+    d_ff: int | None = None  # None: 4 d_model
+    rotary_fraction: float = 0.25  # share of each head that is rotated: its first features
+    rope_theta: float = 10000.0
+    parallel_residual: bool = True  # False: first the attention, then the feed-forward layer on its result
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        set_default(self, "d_ff", 4 * self.d_model)
+        require_positive(self, "d_ff", "rope_theta")
+        require_heads(self, rotated=False)
+        require_between(self, "rotary_fraction", 0, 1)
+        head_dim = self.d_model // self.n_heads
+        rotated = int(self.rotary_fraction * head_dim)
+        message = f"rotary_fraction={self.rotary_fraction} of head_dim={head_dim} must be at least 2 features"
+        require(rotated >= 2, message)
+
+
+def small_init(d_model: int) -> Init:
+    """Returns the initializer N(0, 2 / (5 d_model)) (Nguyen & Salazar 2019, arXiv 1910.05895)."""
+    return normal(math.sqrt(2 / (5 * d_model)))
+
+
+@register_model("gpt_neox")
+class GPTNeoX(Decoder):
+    """Blocks of attention and feed-forward, side by side or in sequence."""
+
+    config_class = GPTNeoXConfig
+
+    @property
+    def traits(self) -> Traits:
+        # The features have variance 1, so small_init gives logits of variance 2/5: about 0.2 nats above ln V.
+        return replace(super().traits, uniform_at_start=False)
+
+    def make_embedding(self, config: Any) -> Embedding:
+        return Embedding(config.vocab_size, config.d_model, init=small_init(config.d_model))
+
+    def block(self, config: Any, layer: int) -> Parallel | Stack:
+        d_model, init = config.d_model, small_init(config.d_model)
+        init_out = normal(2 / (config.n_layers * math.sqrt(d_model)))
+        rope = Rope(config.rope_theta, config.rotary_fraction)
+        attention = Attention(d_model, config.n_heads, rope=rope, bias=True, init=init, init_out=init_out)
+        mlp = MLP(d_model, config.d_ff, F.gelu, gated=False, bias=True, init=init, init_down=init_out)
+        residuals = (Residual(self.make_norm(config), inner) for inner in (attention, mlp))
+        return Parallel(*residuals) if config.parallel_residual else Stack(residuals)
+
+    def make_norm(self, config: Any) -> LayerNorm:
+        return LayerNorm(config.d_model, config.norm_eps)
+
+    def make_head(self, config: Any) -> nn.Module:
+        return make_head(self.tokens, tied=config.tie_embeddings, init=small_init(config.d_model))

@@ -1,0 +1,171 @@
+"""Weight-name maps: how the tensors of a Hugging Face checkpoint become the state dict of one of our models.
+
+A map is data: for each of our names a `Source`, the name in the checkpoint or a layout of several. `{i}` in a name
+stands for the layer, 0 ... n_layers - 1, on both sides:
+
+    {"tokens.weight": "model.embed_tokens.weight", "blocks.{i}.0.before.weight": "model.layers.{i}.input_norm.weight"}
+
+Each layout moves elements and changes none, and takes all the sizes that it needs from the model's config. So each has
+an inverse, and the same map can later serve to write a checkpoint. A new layout must keep to this rule.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmzoo.errors import CheckpointError
+
+
+class Layout(ABC):
+    """How one of our tensors is made from tensors of the checkpoint. Layouts nest: a part may be a layout itself."""
+
+    @abstractmethod
+    def build(self, read: Reader, **index: int) -> Tensor:
+        """Our tensor. `read(source, **index)` gives a part; `index` holds the numbers for `{i}` and `{e}`."""
+
+
+Source = str | Layout
+
+
+@dataclass(frozen=True)
+class Rows(Layout):
+    """Parts one below the other, as in a fused query, key and value: concatenated along the first axis.
+
+    `shares` says how the rows divide among the parts, by numbers or by settings such as "n_heads"; default: equally.
+    """
+
+    parts: tuple[Source, ...]
+    shares: tuple[int | str, ...] | None = None
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        parts = [read(part, **index) for part in self.parts]
+        rows = [part.shape[0] for part in parts]
+        shares = [read.size(share) for share in self.shares or (1,) * len(parts)]
+        if any(n * shares[0] != rows[0] * share for n, share in zip(rows, shares, strict=True)):
+            raise CheckpointError(f"parts of {_series(rows)} rows must have the ratio {_series(self.shares or shares)}")
+        return torch.cat(parts)
+
+
+@dataclass(frozen=True)
+class Transposed(Layout):
+    """A matrix stored as (in, out), as in GPT-2: the last two axes are exchanged."""
+
+    part: Source
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        return read(self.part, **index).transpose(-2, -1)
+
+
+@dataclass(frozen=True)
+class Stacked(Layout):
+    """One tensor per expert, stacked along a new first axis: `{e}` stands for 0 ... `count` - 1, a setting's value."""
+
+    part: Source
+    count: str
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        return torch.stack([read(self.part, **index, e=e) for e in range(read.size(self.count))])
+
+
+@dataclass(frozen=True)
+class PerHead(Layout):
+    """Fused rows that are ordered by head, and in a head by query, key and value: ours are all q, all k, all v."""
+
+    part: Source
+    heads: str = "n_heads"  # the setting with the number of heads
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        by_head = read(self.part, **index).unflatten(0, (read.size(self.heads), 3, -1))
+        return by_head.transpose(0, 1).flatten(0, 2)
+
+
+@dataclass(frozen=True)
+class Squeezed(Layout):
+    """A tensor with an axis of length 1 that ours does not have, as in the filters (C, 1, W) of `nn.Conv1d`."""
+
+    part: Source
+    axis: int
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        part = read(self.part, **index)
+        if part.shape[self.axis] != 1:
+            raise CheckpointError(f"axis {self.axis} of shape {tuple(part.shape)} must have the length 1")
+        return part.squeeze(self.axis)
+
+
+@dataclass(frozen=True)
+class Head:
+    """The head's weight, for a whole entry of a map. With `tie_embeddings` our model has no such weight.
+
+    The checkpoint may then hold it or not; if it does, it must equal the token embedding.
+    """
+
+    name: str
+    tokens: str  # the name of the token embedding
+
+
+Weights = Mapping[str, Source | Head]
+
+
+class Reader:
+    """Gives the tensors of a checkpoint by their `Source`, and remembers the names that were used."""
+
+    def __init__(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
+        self.tensors, self.config = tensors, config
+        self.used: set[str] = set()
+
+    def __call__(self, source: Source, **index: int) -> Tensor:
+        """The tensor of that name, or made by that layout. Raises `CheckpointError` for a missing name."""
+        if isinstance(source, Layout):
+            return source.build(self, **index)
+        name = source.format(**index)
+        if name not in self.tensors:
+            raise CheckpointError(f"the checkpoint has no {name}")
+        self.used.add(name)
+        return self.tensors[name]
+
+    def size(self, size: int | str) -> int:
+        """The number itself, or the value of the setting with that name."""
+        return self.config[size] if isinstance(size, str) else size
+
+
+def convert(source: Mapping[str, Tensor], weights: Weights, config: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Our state dict from the tensors `source` of a checkpoint, by the map `weights`.
+
+    `config` holds the settings of our model by name. Where a layout permits, the result shares memory with `source`.
+    Raises `CheckpointError` naming a tensor that is missing, has a wrong shape, or is used by no entry of the map.
+    """
+    read = Reader(source, config)
+    ours: dict[str, Tensor] = {}
+    for name, what in weights.items():
+        if isinstance(what, Head):
+            if config["tie_embeddings"]:
+                _check_tied(read, what)
+                continue
+            what = what.name
+        for i in range(config["n_layers"]) if "{i}" in name else (0,):
+            our_name = name.format(i=i)
+            try:
+                ours[our_name] = read(what, i=i)
+            except (CheckpointError, RuntimeError, IndexError) as error:  # the last two: torch, for a wrong shape
+                raise CheckpointError(f"{our_name}: {str(error).splitlines()[0]}") from None
+    unused = sorted(set(source) - read.used)
+    if unused:
+        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+        raise CheckpointError(f"the checkpoint holds {_series(unused[:3])}{more}, which the model has no place for")
+    return ours
+
+
+def _check_tied(read: Reader, head: Head) -> None:
+    if head.name in read.tensors and not torch.equal(read(head.name), read(head.tokens)):
+        raise CheckpointError(f"tie_embeddings=True, but in the checkpoint {head.name} differs from {head.tokens}")
+
+
+def _series(values: Any) -> str:
+    return ", ".join(str(value) for value in values)

@@ -1,0 +1,144 @@
+"""Weight-name maps on hand-made tensors: names, layouts, tied heads, and what is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmzoo.errors import CheckpointError
+from lmzoo.hf.weights import Head, Layout, PerHead, Rows, Squeezed, Stacked, Transposed, Weights, convert
+
+CONFIG: dict[str, Any] = {"n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "n_experts": 3, "tie_embeddings": False}
+
+
+def built(layout: Layout, **source: Tensor) -> Tensor:
+    """The tensor that a layout makes from the tensors `source`, all of which it must use."""
+    return convert(source, {"w": layout}, CONFIG)["w"]
+
+
+def numbered(*shape: int, start: int = 0) -> Tensor:
+    """A tensor in which each element is another number."""
+    return torch.arange(start, start + torch.Size(shape).numel()).view(shape)
+
+
+def test_convert_renames_in_each_layer() -> None:
+    source = {"emb": numbered(3, 2), "h.0.ln": numbered(2), "h.1.ln": numbered(2, start=5)}
+    ours = convert(source, {"tokens": "emb", "blocks.{i}.norm": "h.{i}.ln"}, CONFIG)
+    assert list(ours) == ["tokens", "blocks.0.norm", "blocks.1.norm"]
+    assert ours["tokens"] is source["emb"]
+    assert ours["blocks.1.norm"] is source["h.1.ln"]
+
+
+def test_rows_stand_one_below_the_other() -> None:
+    q, k = torch.tensor([[1, 2], [3, 4]]), torch.tensor([[5, 6], [7, 8]])
+    assert built(Rows(("q", "k")), q=q, k=k).tolist() == [[1, 2], [3, 4], [5, 6], [7, 8]]
+    assert built(Rows(("q", "k")), q=q[:, 0], k=k[:, 0]).tolist() == [1, 3, 5, 7]
+
+
+def test_rows_have_the_ratio_of_their_shares() -> None:
+    layout = Rows(("q", "k", "v"), shares=("n_heads", "n_kv_heads", "n_kv_heads"))
+    q, k, v = numbered(4, 3), numbered(2, 3, start=12), numbered(2, 3, start=18)
+    assert torch.equal(built(layout, q=q, k=k, v=v), numbered(8, 3))
+    with pytest.raises(CheckpointError, match=r"^w: parts of 4, 2, 4 rows must have the ratio n_heads, n_kv_heads"):
+        built(layout, q=q, k=k, v=q)
+    with pytest.raises(CheckpointError, match=r"^w: parts of 4, 2 rows must have the ratio 1, 1$"):
+        built(Rows(("q", "k")), q=q, k=k)
+
+
+def test_transposed_exchanges_the_last_two_axes() -> None:
+    assert built(Transposed("w"), w=torch.tensor([[1, 2, 3], [4, 5, 6]])).tolist() == [[1, 4], [2, 5], [3, 6]]
+
+
+def test_stacked_has_one_entry_per_expert() -> None:
+    source = {f"experts.{e}.w": numbered(2, 2, start=10 * e) for e in range(3)}
+    ours = built(Stacked("experts.{e}.w", "n_experts"), **source)
+    assert ours.shape == (3, 2, 2)
+    assert all(torch.equal(ours[e], source[f"experts.{e}.w"]) for e in range(3))
+
+
+def test_layouts_nest() -> None:
+    names = [f"h.{i}.{e}.{part}" for i in range(2) for e in range(3) for part in ("gate", "up")]
+    source = {name: numbered(3, 2, start=6 * n) for n, name in enumerate(names)}
+    layout = Stacked(Rows((Transposed("h.{i}.{e}.gate"), Transposed("h.{i}.{e}.up"))), "n_experts")
+    ours = convert(source, {"blocks.{i}.up": layout}, CONFIG)
+    assert ours["blocks.1.up"].shape == (3, 4, 3)
+    assert torch.equal(ours["blocks.1.up"][2], torch.cat([source["h.1.2.gate"].T, source["h.1.2.up"].T]))
+
+
+def test_per_head_gathers_queries_then_keys_then_values() -> None:
+    """Two heads with two features each: rows q0 k0 v0 q1 k1 v1."""
+    rows = ["q00", "q01", "k00", "k01", "v00", "v01", "q10", "q11", "k10", "k11", "v10", "v11"]
+    expected = ["q00", "q01", "q10", "q11", "k00", "k01", "k10", "k11", "v00", "v01", "v10", "v11"]
+    bias = built(PerHead("w"), w=torch.arange(12))
+    assert [rows[n] for n in bias] == expected
+    weight = numbered(12, 5)
+    assert torch.equal(built(PerHead("w"), w=weight), weight[bias])
+
+
+def test_squeezed_drops_an_axis_of_length_1() -> None:
+    assert torch.equal(built(Squeezed("w", axis=1), w=numbered(4, 1, 3)), numbered(4, 3))
+    with pytest.raises(CheckpointError, match=r"^w: axis 1 of shape \(4, 2, 3\) must have the length 1"):
+        built(Squeezed("w", axis=1), w=numbered(4, 2, 3))
+
+
+@pytest.mark.parametrize(
+    ("layout", "source"),
+    [
+        (Rows(("a", "b")), {"a": numbered(2, 3), "b": numbered(2, 4)}),
+        (Transposed("a"), {"a": numbered(2)}),
+        (Stacked("a{e}", "n_experts"), {"a0": numbered(2), "a1": numbered(2), "a2": numbered(3)}),
+        (PerHead("a"), {"a": numbered(8, 2)}),
+        (Squeezed("a", axis=1), {"a": numbered(4)}),
+    ],
+)
+def test_every_layout_refuses_a_shape_that_does_not_fit(layout: Layout, source: dict[str, Tensor]) -> None:
+    with pytest.raises(CheckpointError, match=r"^w: .+"):
+        built(layout, **source)
+
+
+@pytest.mark.parametrize(
+    ("layout", "source"),
+    [
+        (Rows(("a", "b")), {"a": numbered(2, 3), "b": numbered(2, 3, start=6)}),
+        (Transposed("a"), {"a": numbered(2, 3)}),
+        (Stacked("a{e}", "n_experts"), {f"a{e}": numbered(2, start=2 * e) for e in range(3)}),
+        (PerHead("a"), {"a": numbered(12, 2)}),
+        (Squeezed("a", axis=1), {"a": numbered(4, 1, 3)}),
+    ],
+)
+def test_every_layout_moves_each_element_once(layout: Layout, source: dict[str, Tensor]) -> None:
+    """A layout that drops or repeats an element would have no inverse."""
+    every = torch.cat([tensor.flatten() for tensor in source.values()])
+    assert built(layout, **source).flatten().sort().values.tolist() == every.tolist()
+
+
+def test_convert_names_a_missing_tensor_and_ours() -> None:
+    weights: Weights = {"blocks.{i}.qkv": Rows(("h.{i}.q", "h.{i}.k"))}
+    source = {name: numbered(2) for name in ("h.0.q", "h.0.k", "h.1.q")}
+    with pytest.raises(CheckpointError, match=r"^blocks\.1\.qkv: the checkpoint has no h\.1\.k$"):
+        convert(source, weights, CONFIG)
+
+
+def test_convert_names_tensors_that_nothing_uses() -> None:
+    source = {name: numbered(2) for name in ("a", "h.2.x", "h.3.x")}
+    with pytest.raises(CheckpointError, match=r"^the checkpoint holds h\.2\.x, h\.3\.x, which the model has no place"):
+        convert(source, {"ours": "a"}, CONFIG)
+    source |= {f"more.{n}": numbered(2) for n in range(5)}
+    with pytest.raises(CheckpointError, match=r"holds h\.2\.x, h\.3\.x, more\.0 and 4 more, which"):
+        convert(source, {"ours": "a"}, CONFIG)
+
+
+def test_head_is_read_unless_it_is_tied() -> None:
+    weights: Weights = {"tokens": "emb", "head": Head("lm_head", tokens="emb")}
+    embedding, other = numbered(3, 2), numbered(3, 2, start=1)
+    tied = {**CONFIG, "tie_embeddings": True}
+    assert convert({"emb": embedding, "lm_head": other}, weights, CONFIG)["head"] is other
+    with pytest.raises(CheckpointError, match=r"^head: the checkpoint has no lm_head$"):
+        convert({"emb": embedding}, weights, CONFIG)
+    for source in ({"emb": embedding}, {"emb": embedding, "lm_head": embedding.clone()}):
+        assert list(convert(source, weights, tied)) == ["tokens"]
+    with pytest.raises(CheckpointError, match=r"^tie_embeddings=True, but in the checkpoint lm_head differs from emb$"):
+        convert({"emb": embedding, "lm_head": other}, weights, tied)
