@@ -14,7 +14,7 @@ from lmzoo import registry
 from lmzoo.errors import ConfigError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
 
-BUILT_IN = ["bigram", "gpt2", "gpt_neox", "llama", "lstm", "mamba", "mlp"]
+BUILT_IN = ["bigram", "deltanet", "gpt2", "gpt_neox", "hybrid", "llama", "lstm", "mamba", "mixtral", "mlp"]
 
 
 @pytest.fixture
