@@ -1,4 +1,4 @@
-"""The command itself: its entry point, how errors are told, and the options that several commands have."""
+"""The command line: entry point, printing of errors, and options that several commands share."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def main() -> None:
-    """Entry point of the `lmzoo` command: bad input is one clear line and exit code 2."""
-    # Read by GNU OpenMP when torch is loaded: how long a thread that waits for another one spins before it sleeps. The
-    # default is 30 times longer, which halves the speed of small models on a busy machine (docs/log.md).
+    """Entry point of the `lmzoo` command. Bad input gives one line and exit code 2."""
+    # GNU OpenMP reads this when torch is loaded: how long a waiting thread spins before it sleeps. The default is 30
+    # times longer, which halves the speed of small models on a busy machine (docs/log.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     warnings.showwarning = _show_warning
     try:
         code = cli.main(standalone_mode=False)
-    except click.exceptions.Abort as error:  # from Ctrl-C; the trainer's own says where it stopped and how to go on
+    except click.exceptions.Abort as error:  # Ctrl-C; the trainer's message says where it stopped and how to resume
         code = _say(str(error.__cause__ or "") or "interrupted", 130)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "lmzoo"
@@ -50,7 +50,7 @@ def _show_warning(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """A warning in one line, as errors are; where in our code it was raised is nothing to the user."""
+    """Print a warning in one line, as errors are, without the place in the code."""
     click.echo(f"lmzoo: warning: {message}", err=True)
 
 
@@ -60,7 +60,7 @@ def _say(message: str, code: int) -> int:
 
 
 def plugin_option(command: Command) -> Command:
-    """`--plugin FILE_OR_MODULE`: load it before anything else of the command happens."""
+    """Add the option `--plugin FILE_OR_MODULE`, which is loaded before the command runs."""
 
     def load(ctx: click.Context, option: click.Parameter, sources: tuple[str, ...]) -> None:
         for source in sources:
@@ -73,7 +73,7 @@ def plugin_option(command: Command) -> Command:
 
 
 def set_option(command: Command) -> Command:
-    """`--set KEY=VALUE`, any number of times."""
+    """Add the option `--set KEY=VALUE`, which may be given several times."""
     text = "Override a setting of the model or the training, e.g. d_model=256 or train.seed=1."
     return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=text)(command)
 
@@ -84,9 +84,9 @@ def cli() -> None:
     """An architecture zoo for language models: one contract, one trainer, one sampler.
 
     \b
-    lmzoo list                                        what there is
+    lmzoo list                                        list all models
     lmzoo train gpt2.tiny --data pydocs               train one model; writes runs/gpt2.tiny
-    lmzoo sample runs/gpt2.tiny --prompt "The "       let it write
-    lmzoo compare bigram lstm.tiny gpt2.tiny          train several alike, and rank them
-    lmzoo check my_model.py                           is a new backbone right?
+    lmzoo sample runs/gpt2.tiny --prompt "The "       generate text
+    lmzoo compare bigram lstm.tiny gpt2.tiny          train several with one budget, and rank them
+    lmzoo check my_model.py                           check a new backbone
     """

@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 @cli.command()
 @click.argument("name")
 @click.option(
-    "--data", default="pydocs", show_default=True, metavar="NAME|FILE|DIR|GLOB|hf:NAME", help="What to learn."
+    "--data", default="pydocs", show_default=True, metavar="NAME|FILE|DIR|GLOB|hf:NAME", help="The text to train on."
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/NAME]")
-@click.option("--tokenizer", metavar="char|byte|bpe:N", help="How text becomes tokens.  [default: char; of hf:, byte]")
+@click.option("--tokenizer", metavar="char|byte|bpe:N", help="Tokenizer.  [default: char; byte for hf:]")
 @click.option("--config", "file", type=click.Path(), help="A TOML file with [model] and [train] settings.")
-@click.option("--resume", is_flag=True, help="Go on from the newest checkpoint of the run directory.")
-@click.option("--nproc", type=click.IntRange(min=1), help="Train on so many processes of this machine, or GPUs.")
+@click.option("--resume", is_flag=True, help="Continue from the newest checkpoint of the run directory.")
+@click.option("--nproc", type=click.IntRange(min=1), help="Train on N processes of this machine, or GPUs.")
 @click.option("--reshard", is_flag=True, help="Resume with another number of processes than before.")
-@click.option("--logger", type=click.Choice(["tensorboard", "wandb"]), help="Log there too (each is an extra).")
+@click.option("--logger", type=click.Choice(["tensorboard", "wandb"]), help="Also log there (each is an extra).")
 @set_option
 @plugin_option
 def train(
@@ -49,7 +49,7 @@ def train(
     """Train a model.
 
     Writes the run directory: config.toml, metrics.jsonl, tokenizer.json, checkpoints/, sample.txt. Ctrl-C saves a
-    checkpoint; --resume goes on from it, to the bit.
+    checkpoint; --resume continues from it, bitwise as if the run had not stopped.
 
     \b
     lmzoo train gpt2.tiny --data pydocs --set steps=500
@@ -87,7 +87,7 @@ def train(
 
 
 def _overrides(file: str | None, assignments: tuple[str, ...]) -> dict[str, Any]:
-    """The settings of a TOML file as `model.KEY` and `train.KEY`, then those of the command line, which win."""
+    """The settings of a TOML file as `model.KEY` and `train.KEY`, overridden by those of the command line."""
     values: dict[str, Any] = {}
     for table, settings in (configs.load_toml(file) if file else {}).items():
         if table not in ("model", "train") or not isinstance(settings, dict):
@@ -99,20 +99,20 @@ def _overrides(file: str | None, assignments: tuple[str, ...]) -> dict[str, Any]
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--prompt", default="\n", help="The text to continue.  [default: a line break]")
-@click.option("-n", "--tokens", default=500, show_default=True, help="Tokens to write at most.")
-@click.option("--temperature", default=0.8, show_default=True, help="0 always takes the likeliest token.")
-@click.option("--top-k", type=int, help="Only the k likeliest tokens.")
-@click.option("--top-p", type=float, help="Only the likeliest tokens that together reach this probability.")
-@click.option("--min-p", type=float, help="Only tokens at least this fraction as likely as the likeliest.")
-@click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1: less of what was there before.")
-@click.option("--frequency-penalty", default=0.0, help="Above 0: less of what was there often.")
-@click.option("--presence-penalty", default=0.0, help="Above 0: less of what was there at all.")
-@click.option("--stop", multiple=True, help="End before this text.")
-@click.option("--samples", default=1, show_default=True, help="Texts to write, all after the same prompt.")
-@click.option("--draft", metavar="RUN|lookup", help="A smaller run of the same tokenizer guesses ahead, or the prompt.")
-@click.option("--weights", type=click.Choice(["bfloat16", "int8"]), help="Round the weights: sooner done.")
-@click.option("--compiled", is_flag=True, help="With --weights: compile first, up to a minute; for long texts.")
-@click.option("--seed", type=int, help="For the same text again.")
+@click.option("-n", "--tokens", default=500, show_default=True, help="Largest number of tokens to generate.")
+@click.option("--temperature", default=0.8, show_default=True, help="0 always takes the most likely token.")
+@click.option("--top-k", type=int, help="Sample from the k most likely tokens.")
+@click.option("--top-p", type=float, help="Sample from the most likely tokens that together have this probability.")
+@click.option("--min-p", type=float, help="Sample from tokens with at least this share of the highest probability.")
+@click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1: repeat tokens less.")
+@click.option("--frequency-penalty", default=0.0, help="Above 0: repeat frequent tokens less.")
+@click.option("--presence-penalty", default=0.0, help="Above 0: repeat tokens less, however often they came.")
+@click.option("--stop", multiple=True, help="Stop before this text.")
+@click.option("--samples", default=1, show_default=True, help="Texts to generate from the same prompt.")
+@click.option("--draft", metavar="RUN|lookup", help="Draft tokens by a smaller run, or from the prompt.")
+@click.option("--weights", type=click.Choice(["bfloat16", "int8"]), help="Quantize the weights for faster decoding.")
+@click.option("--compiled", is_flag=True, help="With --weights: compile first (a minute), for long texts.")
+@click.option("--seed", type=int, help="Random seed, for reproducible samples.")
 @plugin_option
 def sample(
     run: Path,
@@ -126,14 +126,14 @@ def sample(
     seed: int | None,
     **settings: Any,
 ) -> None:
-    """Let a trained model write, token by token.
+    """Generate text with a trained model, token by token.
 
     \b
     lmzoo sample runs/gpt2.tiny --prompt "The function "
     lmzoo sample runs/gpt2.tiny --temperature 0 --stop $'\\n\\n'
     lmzoo sample runs/gpt2.tiny --samples 5 --tokens 40
     lmzoo sample runs/gpt2.10m --weights int8 -n 5000
-    lmzoo sample runs/gpt2.10m --draft runs/bigram        the same text in distribution, sooner
+    lmzoo sample runs/gpt2.10m --draft runs/bigram        the same distribution, faster
     """
     import torch
 
@@ -162,12 +162,12 @@ def sample(
     try:
         for text in pieces:
             click.echo(text, nl=False)
-    finally:  # also after Ctrl-C: what there is stays, and the terminal's next line is its own
+    finally:  # also after Ctrl-C: the text so far stays, and its line is ended
         click.echo()
 
 
 def _draft(name: str, tokenizer: Tokenizer) -> Draft:
-    """The draft of `lmzoo sample`: the model of a run with the same tokenizer, or what the prompt says."""
+    """The draft of `lmzoo sample`: the model of a run with the same tokenizer, or a lookup in the prompt."""
     from lmzoo.generation import PromptLookup
     from lmzoo.runs.run import load_run
 
@@ -181,9 +181,9 @@ def _draft(name: str, tokenizer: Tokenizer) -> Draft:
 
 @cli.command("eval")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data", metavar="NAME|FILE|DIR|GLOB|hf:NAME", help="Another text.  [default: the run's own]")
-@click.option("--by-position", is_flag=True, help="Also the loss by the number of tokens read before.")
-@click.option("--length", type=click.IntRange(min=1), help="The same up to here, also beyond the training's length.")
+@click.option("--data", metavar="NAME|FILE|DIR|GLOB|hf:NAME", help="Another text.  [default: the text of the run]")
+@click.option("--by-position", is_flag=True, help="Also print the loss by position.")
+@click.option("--length", type=click.IntRange(min=1), help="The loss by position up to here; may exceed training.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @plugin_option
 def eval_command(run: Path, data: str | None, by_position: bool, length: int | None, as_json: bool) -> None:
@@ -192,7 +192,7 @@ def eval_command(run: Path, data: str | None, by_position: bool, length: int | N
     \b
     lmzoo eval runs/gpt2.tiny
     lmzoo eval runs/gpt2.tiny --data other.txt --json
-    lmzoo eval runs/mamba.tiny --length 2000        does it gain from more than it was trained with?
+    lmzoo eval runs/mamba.tiny --length 2000        the loss beyond its training length
     """
     from dataclasses import asdict
 
@@ -216,7 +216,7 @@ def eval_command(run: Path, data: str | None, by_position: bool, length: int | N
 
 @cli.command()
 @click.argument("names", nargs=-1, required=True)
-@click.option("--data", default="pydocs", show_default=True, metavar="NAME|FILE|DIR|GLOB", help="The text to learn.")
+@click.option("--data", default="pydocs", show_default=True, metavar="NAME|FILE|DIR|GLOB", help="The text to train on.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True)
 @click.option("--tokenizer", default="char", show_default=True, metavar="char|byte|bpe:N")
 @set_option
@@ -224,7 +224,7 @@ def eval_command(run: Path, data: str | None, by_position: bool, length: int | N
 def compare(names: tuple[str, ...], data: str, out: Path, tokenizer: str, overrides: tuple[str, ...]) -> None:
     """Train several models on the same tokens in the same order, and rank them.
 
-    Writes results.json, table.md and report.html. Run again after an interruption, it goes on where it was.
+    Writes results.json, table.md and report.html. Run it again after an interruption: it continues.
 
     \b
     lmzoo compare bigram mlp.tiny lstm.tiny gpt2.tiny mamba.tiny

@@ -1,4 +1,4 @@
-"""One trainer in a run at a time."""
+"""A lock on a run directory: only one process trains in it at a time."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from lmzoo.storage import atomic
 
 @contextmanager
 def locked(run: Path) -> Generator[None]:
-    """Make the directory `run` if it is missing, and hold it. Raises `ConfigError` when another process does.
+    """Make the directory `run` if it is missing, and lock it. Raises `ConfigError` when another process has the lock.
 
-    The lock is the kernel's, on the directory itself: it leaves no file, and ends with the process, however that ends.
+    It is a kernel lock (flock) on the directory itself: it leaves no file, and ends with the process, also with a kill.
     """
     try:
         atomic.make_folder(run)
