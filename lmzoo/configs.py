@@ -1,7 +1,7 @@
 """Settings: dict or TOML <-> frozen dataclass, `--set KEY=VALUE` overrides, and errors that name field, value and rule.
 
-Types are checked by pydantic (imported only when a config is built); what one field asks of another is checked by the
-dataclass itself in `__post_init__`, with the helpers below, so that a config made in Python is held to the same rules.
+Types are checked by pydantic (imported only when a config is built); rules between fields are checked by the dataclass
+itself in `__post_init__`, with the helpers below, so that a config made in Python is held to the same rules.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_type_hints
+from typing import Any, TypeVar, get_args, get_type_hints
 
 from lmzoo.errors import ConfigError
+
+NONE = "none"  # None in a TOML file and in `--set KEY=none`: TOML has no word for it
 
 Config = TypeVar("Config")
 
@@ -23,7 +25,8 @@ Config = TypeVar("Config")
 def build(cls: type[Config], values: Mapping[str, Any], *, where: str = "") -> Config:
     """Make the frozen dataclass `cls` from `values`, checking names, types and rules.
 
-    `where` is put before the message (a file, a command line). Raises `ConfigError` naming field, value and rule.
+    The text "none" is read as None where the type of the field allows None. `where` is put before the message (a file,
+    a command line). Raises `ConfigError` naming field, value and rule.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -39,6 +42,9 @@ def build(cls: type[Config], values: Mapping[str, Any], *, where: str = "") -> C
         if name not in values:
             raise ConfigError(f"{prefix}{name} must be given to {cls.__name__}")
     hints = get_type_hints(cls)
+    values = {
+        name: None if value == NONE and type(None) in get_args(hints[name]) else value for name, value in values.items()
+    }
     for name, value in values.items():
         try:
             TypeAdapter(hints[name]).validate_python(value, strict=True)
@@ -52,7 +58,7 @@ def build(cls: type[Config], values: Mapping[str, Any], *, where: str = "") -> C
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """`; did you mean 'x'?` when something known is near to `name`, else the known names."""
+    """Returns "; did you mean 'x'?" when a known name is near to `name`, else a list of the known names."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
@@ -63,6 +69,11 @@ def to_dict(config: Any) -> dict[str, Any]:
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
 
 
+def to_table(config: Any) -> dict[str, Any]:
+    """The settings of a config dataclass as a TOML table, with "none" for None; `build` reads it back."""
+    return {name: NONE if value is None else value for name, value in to_dict(config).items()}
+
+
 def require(holds: bool, message: str) -> None:
     """Raise `ConfigError(message)` unless `holds`."""
     if not holds:
@@ -70,7 +81,7 @@ def require(holds: bool, message: str) -> None:
 
 
 def require_positive(config: Any, *fields: str) -> None:
-    """Each named field must be at least 1 (a whole number) or above 0 (a fraction)."""
+    """Require that each named field is at least 1 (an integer) or above 0 (a float)."""
     for field in fields:
         value = getattr(config, field)
         rule = "must be a positive integer" if isinstance(value, int) else "must be above 0"
@@ -78,14 +89,14 @@ def require_positive(config: Any, *fields: str) -> None:
 
 
 def require_between(config: Any, field: str, low: float, high: float, *, below_high: bool = False) -> None:
-    """`low <= field <= high`, or `< high` with `below_high`."""
+    """Require `low <= field <= high`, or `field < high` with `below_high`."""
     value = getattr(config, field)
     inside = low <= value < high if below_high else low <= value <= high
     require(inside, f"{field}={value} must be in [{low:g}, {high:g}{')' if below_high else ']'}")
 
 
 def require_divides(config: Any, divisor: str, dividend: str) -> None:
-    """`divisor` must divide `dividend` without remainder (both name fields of `config`)."""
+    """Require that the field `divisor` divides the field `dividend` without remainder."""
     small, large = getattr(config, divisor), getattr(config, dividend)
     require(small > 0 and large % small == 0, f"{divisor}={small} must divide {dividend}={large}")
 
@@ -111,9 +122,9 @@ def set_default(config: Any, field: str, value: Any) -> None:
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
-    """`["d_model=256", "precision=bf16"]` -> `{"d_model": 256, "precision": "bf16"}`.
+    """Parse `["d_model=256", "precision=bf16"]` to `{"d_model": 256, "precision": "bf16"}`.
 
-    A value is read as TOML (numbers, booleans, quoted strings, lists); whatever is not TOML is the text itself.
+    A value is read as TOML (numbers, booleans, quoted strings, lists); a value that is not TOML is a string.
     """
     values: dict[str, Any] = {}
     for assignment in assignments:
@@ -137,24 +148,22 @@ def load_toml(path: str | Path) -> dict[str, Any]:
 
 
 def dump_toml(tables: Mapping[str, Any]) -> str:
-    """Write scalars, lists of scalars and one level of tables as TOML; `None` is left out, as TOML has none."""
-    lines = [
-        f"{key} = {_toml_value(value)}" for key, value in tables.items() if not _is_table(value) and value is not None
-    ]
+    """Write scalars, lists of scalars and one level of tables as TOML.
+
+    Raises `TypeError` for None, which TOML cannot hold: `to_table` gives it a text that `build` reads back.
+    """
+    lines = [f"{key} = {_toml_value(value)}" for key, value in tables.items() if not isinstance(value, Mapping)]
     for key, table in tables.items():
-        if _is_table(table):
-            lines += ["", f"[{key}]"]
-            lines += [f"{name} = {_toml_value(value)}" for name, value in table.items() if value is not None]
+        if isinstance(table, Mapping):
+            lines += ["", f"[{key}]", *(f"{name} = {_toml_value(value)}" for name, value in table.items())]
     return "\n".join(lines).lstrip("\n") + "\n"
 
 
-def _is_table(value: Any) -> bool:
-    return isinstance(value, Mapping)
-
-
 def _toml_value(value: Any) -> str:
+    if value is None:
+        raise TypeError("TOML has no null: write configs.to_table(config)")
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_toml_value(item) for item in value)}]"
     if isinstance(value, float) and not math.isfinite(value):
         return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
-    return json.dumps(
-        value, ensure_ascii=False
-    )  # strings, numbers, booleans and lists are spelled alike in JSON and TOML
+    return json.dumps(value, ensure_ascii=False)  # JSON and TOML write strings, numbers and booleans the same way

@@ -1,7 +1,7 @@
-"""Names to models: the decorator, the built-in backbones, plug-ins, and the entries of `registry/`.
+"""Names to models: the decorator, the built-in backbones, plug-ins, the entries of `registry/`, and building a model.
 
-Nothing here imports torch: `lmzoo list` answers from file names and TOML. A class is imported when it is asked for.
-A model is `family` or `family.preset`, as in `gpt2` and `gpt2.124m`.
+Importing this module does not import torch: `lmzoo list` reads file names and TOML. The class of a model is imported
+when it is first used. A model is named `family` or `family.preset`, as in `gpt2` and `gpt2.124m`.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -25,19 +26,19 @@ from lmzoo.errors import ConfigError, UnknownModelError
 if TYPE_CHECKING:
     import torch
 
-    from lmzoo.model import LanguageModel
+    from lmzoo.model import LanguageModel, ModelConfig
 
-ENTRY_POINTS = "lmzoo.backbones"  # the group under which installed packages offer backbones: family = "module"
-EXTRA_FOLDERS = "LMZOO_REGISTRY"  # environment variable: more folders of the form of registry/, separated as in PATH
+ENTRY_POINTS = "lmzoo.backbones"  # entry point group of packages that offer backbones: family = "module"
+EXTRA_FOLDERS = "LMZOO_REGISTRY"  # environment variable: more folders like registry/, separated as in PATH
 
-Model = TypeVar("Model", bound="type[LanguageModel]")
+Model = TypeVar("Model", bound="LanguageModel")
 _classes: dict[str, type[LanguageModel]] = {}
 _broken_plugins: dict[str, str] = {}  # family -> why it could not be imported
 
 
 @dataclass(frozen=True)
 class Preset:
-    """A named configuration of a family: the model's settings, a training recipe, and where the numbers come from."""
+    """A named configuration of a family: settings of the model, a training recipe, and the source of the numbers."""
 
     name: str
     source: str = ""
@@ -47,9 +48,9 @@ class Preset:
 
 @dataclass(frozen=True)
 class Family:
-    """What `registry/<family>/` says of an architecture.
+    """The entry of an architecture in `registry/<family>/`.
 
-    `facts` holds title, summary, year, paper and traits; `train` is the recipe where no preset says otherwise.
+    `facts` holds title, summary, year, paper and traits; `train` is the recipe, which a preset may override.
     """
 
     name: str
@@ -65,10 +66,10 @@ class Family:
         return path.read_text(encoding="utf-8") if path and path.is_file() else ""
 
 
-def register_model(name: str) -> Callable[[Model], Model]:
-    """Class decorator: make a `LanguageModel` subclass known as `name`. Raises `ConfigError` if the name is taken."""
+def register_model(name: str) -> Callable[[type[Model]], type[Model]]:
+    """Class decorator: register a `LanguageModel` subclass as `name`. Raises `ConfigError` if the name is taken."""
 
-    def register(cls: Model) -> Model:
+    def register(cls: type[Model]) -> type[Model]:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
             raise ConfigError(f"name={name!r} must be lower-case letters, digits, '-' and '_' (the dot names a preset)")
         taken = _classes.get(name)
@@ -86,7 +87,7 @@ def register_model(name: str) -> Callable[[Model], Model]:
 def list_models(pattern: str = "*", **wanted: Any) -> list[str]:
     """Families and presets whose name matches the wildcard `pattern`, in natural order (`1m` before `10m`).
 
-    `wanted` filters by what the family declares: `list_models(state_growth="constant", extrapolates=True)`.
+    `wanted` filters by facts of the family: `list_models(state_growth="constant", extrapolates=True)`.
     """
     known = {fact for family in families().values() for fact in family.facts}
     for fact in wanted:
@@ -100,19 +101,19 @@ def list_models(pattern: str = "*", **wanted: Any) -> list[str]:
 
 
 def families() -> dict[str, Family]:
-    """Every family that can be created: built in, registered, or offered by a plug-in, with its registry entry."""
+    """All families, built in, registered, or offered by a plug-in, each with its registry entry."""
     entries = _entries()
     names = {*_builtin_families(), *_plugin_modules(), *_classes} - {*_broken_plugins}
     return {name: entries.get(name, Family(name)) for name in sorted(names, key=_natural)}
 
 
 def broken_plugins() -> dict[str, str]:
-    """Plug-ins that failed to import when asked for, with the reason."""
+    """Plug-ins that failed to import, with the reason."""
     return dict(_broken_plugins)
 
 
 def split_name(name: str) -> tuple[Family, Preset | None]:
-    """`"gpt2.124m"` to its family and preset. Raises `UnknownModelError` saying what was likely meant."""
+    """Split "gpt2.124m" into its family and preset. Raises `UnknownModelError` with the nearest known name."""
     family_name, _, preset_name = name.partition(".")
     known = families()
     if family_name not in known:
@@ -128,13 +129,13 @@ def split_name(name: str) -> tuple[Family, Preset | None]:
 
 
 def recipe(name: str) -> dict[str, Any]:
-    """How a model is best trained as far as is known: the family's settings of `TrainConfig`, then the preset's."""
+    """The training recipe of a model: settings of `TrainConfig` from the family, overridden by the preset."""
     family, preset = split_name(name)
     return {**family.train, **(preset.train if preset else {})}
 
 
 def model_class(family: str) -> type[LanguageModel]:
-    """The class registered under `family`, importing it if need be."""
+    """The class registered as `family`, imported if necessary."""
     if family not in _classes:
         split_name(family)
         module = f"lmzoo.backbones.{family}" if family in _builtin_families() else _plugin_modules()[family]
@@ -152,33 +153,66 @@ def model_class(family: str) -> type[LanguageModel]:
     return _classes[family]
 
 
-def create_model(name: str, *, generator: torch.Generator | None = None, **config: Any) -> LanguageModel:
-    """A fresh model: the preset's settings, overridden by `config`, with newly drawn weights (by `generator`, if any).
+def model_config(name: str, **settings: Any) -> ModelConfig:
+    """The whole config of a model: the preset's settings, overridden by `settings`. Raises as `create_model` does."""
+    return _class_and_config(name, settings)[1]
+
+
+def create_model(
+    name: str,
+    *,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+    **config: Any,
+) -> LanguageModel:
+    """A fresh model: the preset's settings, overridden by `config`; see `build_model` for `generator` and `device`.
 
     Raises `UnknownModelError` for an unknown name and `ConfigError` naming field, value and rule for a wrong setting.
     """
+    return build_model(*_class_and_config(name, config), generator=generator, device=device)
+
+
+def build_model(
+    cls: type[Model],
+    config: ModelConfig,
+    *,
+    generator: torch.Generator | None = None,
+    device: torch.device | str | None = None,
+) -> Model:
+    """A fresh model of the class `cls`; every model that is to be trained is built here.
+
+    The weights are drawn once: by `generator`, a CPU generator, which leaves the global random state alone, or by the
+    global random state. They are drawn on the CPU, so that they are the same on every `device`. On "meta" none are
+    drawn, and no memory is used.
+    """
+    import torch
+
+    from lmzoo.layers.init import deferred
+
+    if device is not None and torch.device(device).type == "meta":
+        with torch.device("meta"):
+            return cls(config)
+    with deferred(), nullcontext() if generator is None else torch.random.fork_rng(devices=[]):
+        if generator is not None:  # plain torch modules draw from the global state
+            torch.default_generator.manual_seed(generator.initial_seed())
+        model = cls(config)
+    model.init_weights(generator)
+    return model if device is None else model.to(device)
+
+
+def _class_and_config(name: str, settings: Mapping[str, Any]) -> tuple[type[LanguageModel], ModelConfig]:
     family, preset = split_name(name)
     cls = model_class(family.name)
-    settings = configs.build(cls.config_class, {**(preset.model if preset else {}), **config})
-    if generator is None:
-        model = cls(settings)
-    else:
-        import torch
-
-        with torch.random.fork_rng(devices=[]):  # plain torch modules draw their first weights from the global state
-            torch.manual_seed(generator.initial_seed())
-            model = cls(settings)
-    model.init_weights(generator)
-    return model
+    return cls, configs.build(cls.config_class, {**(preset.model if preset else {}), **settings})
 
 
 def registered_from(path: Path) -> list[str]:
-    """The families that the plug-in file `path` registered."""
+    """The families that the plug-in file `path` has registered."""
     return [name for name, cls in _classes.items() if cls.__module__ == _plugin_name(path)]
 
 
 def load_plugin(source: str) -> None:
-    """Import a Python file or module that registers models; what `--plugin FILE_OR_MODULE` does."""
+    """Import a Python file or module that registers models, as `--plugin FILE_OR_MODULE` does."""
     path = Path(source)
     if path.suffix != ".py":
         try:
@@ -205,12 +239,12 @@ def load_plugin(source: str) -> None:
 
 
 def _plugin_name(path: Path) -> str:
-    """The module name a plug-in file is imported under, one for each file."""
+    """The name of the module that a plug-in file becomes, unique for each file."""
     return "lmzoo_plugin_" + re.sub(r"\W", "_", str(path.resolve()))
 
 
 def registry_folders() -> list[Path]:
-    """The registry folder that comes with lmzoo (in a wheel, or beside the package in a checkout), then the user's."""
+    """The registry folder of lmzoo (inside a wheel, or beside the package in a checkout), then the user's folders."""
     package = Path(__file__).parent
     own = next((f for f in (package / "_registry", package.parent / "registry") if f.is_dir()), None)
     extra = [Path(folder) for folder in os.environ.get(EXTRA_FOLDERS, "").split(os.pathsep) if folder]
@@ -221,7 +255,7 @@ def registry_folders() -> list[Path]:
 
 
 def _entries() -> dict[str, Family]:
-    """Every entry by family; a later folder adds presets to an earlier one and may replace them."""
+    """All entries by family; a later folder adds presets to those of an earlier one and may replace them."""
     return _read_entries(tuple(registry_folders()))
 
 
@@ -275,6 +309,6 @@ def _unknown(name: str, known: list[str]) -> str:
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Digits sort as numbers and `tiny` before them: tiny, 1m, 10m, 124m."""
+    """A sort key in which digits count as numbers and words come first: tiny, 1m, 10m, 124m."""
     parts = re.findall(r"\d+|[^\d.]+|\.", name)
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]

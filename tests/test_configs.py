@@ -25,7 +25,7 @@ class Toy:
         configs.require_between(self, "rate", 0, 1, below_high=True)
 
 
-def test_builds_and_round_trips() -> None:
+def test_build_and_to_dict_round_trip() -> None:
     toy = configs.build(Toy, {"width": 8, "rate": 0.25, "window": 3})
     assert configs.build(Toy, configs.to_dict(toy)) == toy
 
@@ -45,7 +45,7 @@ def test_builds_and_round_trips() -> None:
         ({"width": 8, "rate": 1.0}, "rate=1.0 must be in [0, 1)"),
     ],
 )
-def test_errors_name_field_value_and_rule(values: dict[str, object], message: str) -> None:
+def test_build_errors_name_field_value_and_rule(values: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         configs.build(Toy, values)
     assert str(caught.value) == message
@@ -54,20 +54,38 @@ def test_errors_name_field_value_and_rule(values: dict[str, object], message: st
     assert str(caught.value) == f"run.toml: {message}"
 
 
-def test_overrides_are_read_as_toml_or_text() -> None:
+def test_parse_overrides_reads_toml_or_text() -> None:
     read = configs.parse_overrides(["a=1", "b = 2.5", "c=true", "d=bf16", 'e="7"', "f=[1, 2]", "g=x=y"])
     assert read == {"a": 1, "b": 2.5, "c": True, "d": "bf16", "e": "7", "f": [1, 2], "g": "x=y"}
     with pytest.raises(ConfigError, match="--set 'width' must have the form KEY=VALUE"):
         configs.parse_overrides(["width"])
 
 
-def test_toml_written_is_toml_read() -> None:
+def test_build_reads_none_where_the_type_allows_it() -> None:
+    assert configs.build(Toy, {"width": 8, "window": "none"}).window is None
+    assert configs.build(Toy, {"width": 8, "name": "none"}).name == "none"
+    with pytest.raises(ConfigError, match="heads='none': input should be a valid integer"):
+        configs.build(Toy, {"width": 8, "heads": "none"})
+
+
+def test_dump_toml_is_read_back() -> None:
     tables = {
         "name": 'a "quoted" 名字\n\t\\',
-        "none": None,
-        "model": {"width": 8, "rate": 1e-5, "big": 1e22, "flag": False, "list": ["a", "b"], "gone": None},
+        "model": {"width": 8, "rate": 1e-5, "big": 1e22, "flag": False, "list": ["a", "b"], "pair": (1, 2.5)},
         "extremes": {"high": float("inf"), "low": float("-inf")},
     }
     read = tomllib.loads(configs.dump_toml(tables))
-    del tables["none"], tables["model"]["gone"]  # type: ignore[attr-defined]
-    assert read == tables
+    assert read == tables | {"model": tables["model"] | {"pair": [1, 2.5]}}  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("tables", [{"a": None}, {"model": {"window": None}}, {"model": {"sizes": [1, None]}}])
+def test_dump_toml_never_drops_a_none(tables: dict[str, object]) -> None:
+    with pytest.raises(TypeError, match="TOML has no null"):
+        configs.dump_toml(tables)
+
+
+def test_to_table_writes_none_as_a_text_that_build_reads_back() -> None:
+    for toy in (Toy(width=8), Toy(width=8, window=3)):
+        text = configs.dump_toml({"model": configs.to_table(toy)})
+        assert configs.build(Toy, tomllib.loads(text)["model"]) == toy
+    assert configs.to_table(Toy(width=8))["window"] == "none"

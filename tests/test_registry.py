@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import lmzoo
 from lmzoo import registry
 from lmzoo.errors import ConfigError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
+from lmzoo.state import State
 
 BUILT_IN = ["bigram", "deltanet", "gpt2", "gpt_neox", "hybrid", "llama", "lstm", "mamba", "mixtral", "mlp"]
 
@@ -42,7 +44,7 @@ def write_plugin(path: Path, name: str) -> Path:
     return path
 
 
-def test_the_lecture_runs_word_for_word() -> None:
+def test_create_model_bigram_runs_the_lecture_word_for_word() -> None:
     idx, targets = torch.randint(65, (4, 8)), torch.randint(65, (4, 8))
     model = lmzoo.create_model("bigram", vocab_size=65)
     logits, loss = model(idx, targets)
@@ -51,7 +53,7 @@ def test_the_lecture_runs_word_for_word() -> None:
     assert model.generate(idx, max_new_tokens=100).shape == (4, 108)
 
 
-def test_built_in_families_and_their_presets() -> None:
+def test_families_have_presets_facts_and_cards() -> None:
     families = registry.families()
     assert set(BUILT_IN) <= set(families)
     for name in BUILT_IN:
@@ -63,7 +65,7 @@ def test_built_in_families_and_their_presets() -> None:
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
-def test_facts_equal_what_the_class_declares(name: str) -> None:
+def test_families_facts_equal_the_traits_of_the_class(name: str) -> None:
     traits = lmzoo.create_model(name, vocab_size=65).traits
     facts = registry.families()[name].facts
     assert (traits.extrapolates, traits.state_growth) == (facts["extrapolates"], facts["state_growth"])
@@ -71,14 +73,14 @@ def test_facts_equal_what_the_class_declares(name: str) -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 @pytest.mark.parametrize(("preset", "low", "high"), [("tiny", 5e4, 2e5), ("1m", 7e5, 1.5e6), ("10m", 7e6, 1.4e7)])
-def test_presets_have_the_size_they_say(name: str, preset: str, low: float, high: float) -> None:
+def test_presets_have_the_size_in_their_name(name: str, preset: str, low: float, high: float) -> None:
     chosen = registry.families()[name].presets[preset]
     vocab_size = chosen.model.get("vocab_size", 65)
     with torch.device("meta"):
         assert low <= lmzoo.create_model(f"{name}.{preset}", vocab_size=vocab_size).num_params() <= high
 
 
-def test_list_takes_wildcards_and_facts_in_natural_order() -> None:
+def test_list_models_takes_wildcards_and_facts_in_natural_order() -> None:
     sizes = ["gpt2.tiny", "gpt2.1m", "gpt2.10m", "gpt2.124m"]
     assert lmzoo.list_models("gpt2*") == ["gpt2", "gpt2.shakespeare-fast", *sizes]
     assert lmzoo.list_models("nothing*") == []
@@ -98,7 +100,7 @@ def test_list_takes_wildcards_and_facts_in_natural_order() -> None:
         ("gpt2.", "gpt2"),
     ],
 )
-def test_unknown_names_say_what_was_meant(name: str, message: str) -> None:
+def test_create_model_suggests_a_name_for_an_unknown_one(name: str, message: str) -> None:
     if name == "gpt2.":
         assert registry.split_name(name)[1] is None
         return
@@ -107,12 +109,12 @@ def test_unknown_names_say_what_was_meant(name: str, message: str) -> None:
     assert str(caught.value).startswith(message)
 
 
-def test_overrides_win_over_the_preset() -> None:
+def test_create_model_overrides_win_over_the_preset() -> None:
     model = lmzoo.create_model("gpt2.tiny", vocab_size=30, n_layers=1)
     assert (model.config.vocab_size, model.config.n_layers, model.config.d_model) == (30, 1, 64)
 
 
-def test_weights_come_from_the_generator_alone() -> None:
+def test_create_model_draws_weights_from_the_generator_alone() -> None:
     before = torch.get_rng_state()
     first, second = (
         lmzoo.create_model("gpt2.tiny", vocab_size=65, generator=torch.Generator().manual_seed(3)) for _ in range(2)
@@ -122,7 +124,58 @@ def test_weights_come_from_the_generator_alone() -> None:
     assert torch.equal(torch.get_rng_state(), before), "the global random state was touched"
 
 
-def test_registering(clean: pytest.MonkeyPatch) -> None:
+class Plain(LanguageModel):
+    """Of torch's own modules alone, which draw their weights from the global random state."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.tokens = nn.Embedding(config.vocab_size, 8)
+        self.head = nn.Linear(8, config.vocab_size)
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        return self.tokens(idx_BT), state
+
+
+def test_build_model_draws_plain_torch_modules_from_the_generator_too() -> None:
+    before = torch.get_rng_state()
+    config = ModelConfig(vocab_size=9, context_length=4)
+    first, same, other = (
+        registry.build_model(Plain, config, generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
+    )
+    assert torch.equal(torch.get_rng_state(), before), "the global random state was touched"
+    assert torch.equal(first.head.weight, same.head.weight)
+    assert not torch.equal(first.head.weight, other.head.weight)
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_create_model_draws_weights_once(name: str) -> None:
+    """As many random numbers as one `init_weights`, and the same weights: constructors draw none."""
+    torch.manual_seed(3)
+    model = lmzoo.create_model(f"{name}.tiny", vocab_size=65)
+    weights, after = [parameter.detach().clone() for parameter in model.parameters()], torch.get_rng_state()
+    torch.manual_seed(3)
+    model.init_weights()
+    assert all(torch.equal(ours, theirs) for ours, theirs in zip(model.parameters(), weights, strict=True))
+    assert torch.equal(torch.get_rng_state(), after)
+
+
+def test_create_model_on_meta_draws_no_weights() -> None:
+    before = torch.get_rng_state()
+    model = lmzoo.create_model("llama.tiny", vocab_size=65, device="meta")
+    assert {tensor.device.type for tensor in (*model.parameters(), *model.buffers())} == {"meta"}
+    assert torch.equal(torch.get_rng_state(), before)
+    assert lmzoo.create_model("llama.tiny", vocab_size=65, device=torch.device("cpu")).device.type == "cpu"
+
+
+def test_model_config_is_the_config_of_create_model() -> None:
+    config = registry.model_config("gpt2.tiny", vocab_size=65, d_model=32, n_heads=2)
+    assert config == lmzoo.create_model("gpt2.tiny", vocab_size=65, d_model=32, n_heads=2).config
+    assert config.context_length == registry.families()["gpt2"].presets["tiny"].model["context_length"]
+    with pytest.raises(ConfigError, match="n_heads=3 must divide d_model=32"):
+        registry.model_config("gpt2.tiny", vocab_size=65, d_model=32, n_heads=3)
+
+
+def test_register_model_refuses_a_name_that_is_taken(clean: pytest.MonkeyPatch) -> None:
     class Mine(LanguageModel):
         def features(self, idx_BT, state=None):  # type: ignore[no-untyped-def]
             return idx_BT, state
@@ -139,7 +192,7 @@ def test_registering(clean: pytest.MonkeyPatch) -> None:
         lmzoo.register_model("Mine.x")(other)
 
 
-def test_a_plugin_file_registers_its_model(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_load_plugin_registers_a_model(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
     registry.load_plugin(str(write_plugin(tmp_path / "uniform.py", "uniform")))
     model = lmzoo.create_model("uniform", vocab_size=9)
     assert isinstance(model.config, ModelConfig)
@@ -154,7 +207,7 @@ def test_a_plugin_file_registers_its_model(clean: pytest.MonkeyPatch, tmp_path: 
         ("broken.py", "1 / 0", "failed to import: ZeroDivisionError: division by zero"),
     ],
 )
-def test_plugin_errors(tmp_path: Path, source: str, text: str | None, message: str) -> None:
+def test_load_plugin_errors(tmp_path: Path, source: str, text: str | None, message: str) -> None:
     path = tmp_path / source
     if text is not None:
         path.write_text(text)
@@ -162,7 +215,7 @@ def test_plugin_errors(tmp_path: Path, source: str, text: str | None, message: s
         registry.load_plugin(str(path) if source.endswith(".py") else source)
 
 
-def test_installed_plugins_are_found_and_a_broken_one_breaks_nothing_else(tmp_path: Path) -> None:
+def test_families_finds_installed_plugins_and_survives_a_broken_one(tmp_path: Path) -> None:
     """Two real distributions on the path of a fresh interpreter, one of which cannot be imported."""
     for name, text in (("good", None), ("bad", "import no_such_module_here")):
         info = tmp_path / f"lmzoo_{name}-1.0.dist-info"
@@ -187,7 +240,7 @@ def test_installed_plugins_are_found_and_a_broken_one_breaks_nothing_else(tmp_pa
     subprocess.run([sys.executable, "-c", script], check=True)
 
 
-def test_more_folders_add_families_and_presets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_registry_folders_add_families_and_presets(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     entry = tmp_path / "gpt2"
     entry.mkdir()
     (entry / "presets.toml").write_text('[mini]\nsource = "test"\n[mini.model]\nd_model = 32\nn_heads = 2\n')

@@ -1,4 +1,4 @@
-"""Steps of training to be timed: those of the real trainer, and those of the bare loop that anybody would write.
+"""Training steps to be timed: steps of the real trainer, and steps of the bare loop that anybody would write.
 
 Legend: B batch, T time.
 """
@@ -10,7 +10,7 @@ import itertools
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,62 +26,31 @@ from lmzoo.model import LanguageModel
 from lmzoo.runs.metrics import MetricsWriter
 from lmzoo.train.checkpoint import TrainingState
 from lmzoo.train.config import TrainConfig
-from lmzoo.train.events import EndEvent, Event, Listener, StartEvent, StepEvent
+from lmzoo.train.events import EndEvent, StartEvent, StepEvent, fan_out
 from lmzoo.train.malloc import keep_freed_memory
+from lmzoo.train.phases import PHASES as TRAINER_PHASES
 from lmzoo.train.precision import autocast
 from lmzoo.train.progress import ProgressBar
 from lmzoo.train.trainer import Trainer
 
-PHASES = ("data", "forward", "backward", "clip", "optimizer", "rest")
-NEVER = 1 << 40  # steps until something happens that the bench leaves out: the end, an evaluation, a checkpoint
+PHASES = (*TRAINER_PHASES, "rest")  # rest: logging, progress, and what else comes between two steps
 
 Step = Callable[[Tensor, Tensor], object]  # trains on one batch: idx_BT, targets_BT
-Work = Callable[[int], float]  # takes so many steps, after one that is not counted, and returns their seconds
+Work = Callable[[int], float]  # takes that many steps, after one that is not counted, and returns their seconds
 
 
 def wait_for(device: torch.device) -> None:
-    """A GPU does its work later than it is asked for: wait until all is done."""
+    """Wait until a GPU has done its work, which it does later than it is asked to."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
-class _Enough(Exception):
-    """The trainer has taken the steps that were asked for."""
-
-
-@dataclass
-class Phases:
-    """A clock that the trainer's `mark` stops at the end of each phase; `steps` has the seconds of each, by phase."""
-
-    device: torch.device
-    exact: bool = True  # whether a GPU is waited for at each mark, which its own time is the longer for
-    steps: list[dict[str, float]] = field(default_factory=list)
-    _now: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
-    _since: float = 0.0
-
-    def start(self) -> None:
-        """Forget the time since the last mark."""
-        self._since = time.perf_counter()
-
-    def mark(self, phase: str) -> None:
-        """The time since the last mark was that of `phase`; "rest" ends a step."""
-        if self.exact:
-            wait_for(self.device)
-        now = time.perf_counter()
-        if phase in self._now:
-            self._now[phase] += now - self._since
-        if phase == "rest":
-            self.steps.append(self._now)
-            self._now = dict.fromkeys(PHASES, 0.0)
-        self._since = now
-
-
 class TrainerSteps:
-    """The real trainer, with the listeners of `lmzoo train`, stopped after so many steps and gone on with later.
+    """Steps of the real trainer, with the listeners of `lmzoo train`; progress is drawn in full, to /dev/null.
 
-    The progress is drawn in full, for a terminal that nobody sees.
-
-    `folder` is made for its metrics. The model and the optimizer may be shared with others that take steps in turns.
+    Each call is the beginning of a run, left after the steps that are asked for, before its evaluation and checkpoint.
+    `phases` has the seconds of each phase of every step that was counted. With `synchronize`, a GPU is waited for at
+    the end of each phase.
     """
 
     def __init__(
@@ -93,59 +62,68 @@ class TrainerSteps:
         store: TokenStore,
         folder: Path,
     ) -> None:
+        """`folder` is made for the metrics. Others may take steps with `model` and `optimizer` between two calls."""
         folder.mkdir()
-        self.phases = Phases(model.device)
+        self.phases: list[dict[str, float]] = []
+        self.synchronize = False
+        self.device = model.device
+        self._model, self._optimizer, self._config, self._precision = model, optimizer, config, precision
+        self._store, self._folder = store, folder
         self._terminal = open(os.devnull, "w")  # noqa: SIM115 (closed by `close`)
-        self._progress = ProgressBar(Console(file=self._terminal, force_terminal=True, width=100))
-        self._listeners: Sequence[Listener] = (MetricsWriter(folder, config.log_every), self._progress)
-        self._left = 0
-        self._trainer = Trainer(
-            model=model,
-            forward=model,
-            optimizer=optimizer,
-            batches=BatchStream(store.train.tokens, config.batch_size, model.config.context_length, config.seed),
-            val=store.val,
-            config=replace(config, steps=NEVER, eval_every=NEVER, checkpoint_every=NEVER),
-            precision=precision,
-            run=folder,
-            state=TrainingState(),
-            emit=self._emit,
-            ranks=ALONE,
-            mark=self.phases.mark,
-        )
+        progress = ProgressBar(Console(file=self._terminal, force_terminal=True, width=100))
+        self._emit = fan_out([MetricsWriter(folder, config.log_every), progress])
         tokens = config.batch_size * model.config.context_length
         flops = 3 * tokens * model.flops_per_token(model.config.context_length)
-        size, kind = model.num_params(), model.device.type
-        self._emit(StartEvent("", size, 0, NEVER, tokens, precision, kind, folder, flops))
+        self._emit(
+            StartEvent("", model.num_params(), 0, config.steps, tokens, precision, self.device.type, folder, flops)
+        )
 
     def __call__(self, steps: int) -> float:
-        """Take one step in which it gets caches and memory for itself, and so many more; the seconds of these."""
-        self._left = 1 + steps
-        wait_for(self.phases.device)
-        self.phases.start()
-        with contextlib.suppress(_Enough):
-            self._trainer.train()
-        return sum(sum(step.values()) for step in self.phases.steps[-steps:])
+        """Take one step to warm up caches and memory, and then `steps` steps; return the seconds of the latter."""
+        seconds = 0.0
+        since = time.perf_counter()
+        with contextlib.closing(self._trainer(1 + steps).train()) as events:
+            for event in events:
+                self._emit(event)
+                assert isinstance(event, StepEvent), event
+                if event.step in (1, 1 + steps):
+                    wait_for(self.device)
+                spent = time.perf_counter() - since
+                since += spent
+                if event.step > 1:
+                    self.phases.append({**event.phases, "rest": spent - sum(event.phases.values())})
+                    seconds += spent
+                if event.step == 1 + steps:
+                    break
+        return seconds
 
-    def _emit(self, event: Event) -> None:
-        for listener in self._listeners:
-            listener(event)
-        if isinstance(event, StepEvent):
-            self._left -= 1
-            if not self._left:
-                wait_for(self.phases.device)
-                self.phases.mark("rest")
-                raise _Enough
+    def _trainer(self, steps: int) -> Trainer:
+        """A trainer at the start of a run of `steps` steps, which evaluates and saves only after the last of them."""
+        config = replace(self._config, steps=steps, warmup_steps=0, eval_every=steps, checkpoint_every=steps)
+        return Trainer(
+            model=self._model,
+            parallel_model=self._model,
+            optimizer=self._optimizer,
+            batches=BatchStream(
+                self._store.train.tokens, config.batch_size, self._model.config.context_length, config.seed
+            ),
+            val=self._store.val,
+            config=config.resolved(),
+            precision=self._precision,
+            run=self._folder,
+            state=TrainingState(),
+            ranks=ALONE,
+            synchronize=self.synchronize,
+        )
 
     def close(self) -> None:
-        """Close the files of the listeners, and give the terminal back, which the progress holds."""
-        for listener in self._listeners:
-            listener(EndEvent())
+        """Close the files of the listeners, and give back stdout, which the progress bar redirects."""
+        self._emit(EndEvent())
         self._terminal.close()
 
 
 class PlainSteps:
-    """A step of somebody else, taken on given batches again and again."""
+    """A step that is not the trainer's, taken on the given batches again and again."""
 
     def __init__(
         self,
@@ -155,14 +133,14 @@ class PlainSteps:
         *,
         keep_memory: bool = False,
     ) -> None:
-        """`keep_memory`: with the allocator set as the trainer sets it."""
+        """`keep_memory` sets the memory allocator as the trainer does."""
         self._step = step
         self._batches: Iterator[tuple[Tensor, Tensor]] = itertools.cycle(batches)
         self._device = device
         self._allocator = keep_freed_memory if keep_memory else contextlib.nullcontext
 
     def __call__(self, steps: int) -> float:
-        """Take one step in which it gets caches and memory for itself, and so many more; the seconds of these."""
+        """Take one step to warm up caches and memory, and then `steps` steps; return the seconds of the latter."""
         with self._allocator():
             self._step(*next(self._batches))
             wait_for(self._device)
@@ -174,7 +152,7 @@ class PlainSteps:
 
 
 def bare_step(model: LanguageModel, optimizer: Optimizer, config: TrainConfig, precision: str) -> Step:
-    """What a step cannot do without: forward, backward, clipping, update."""
+    """The least that a training step does: forward, backward, clipping, update."""
     forward = torch.compile(model) if config.compile else model
     parameters = list(model.parameters())
 
@@ -191,7 +169,7 @@ def bare_step(model: LanguageModel, optimizer: Optimizer, config: TrainConfig, p
 
 
 def random_store(folder: Path, vocab_size: int, n_tokens: int) -> TokenStore:
-    """Random tokens in a file that is mapped into memory, as those of a text are."""
+    """Random tokens in a file that is mapped into memory, as the tokens of a text are."""
     dtype = np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
     np.random.default_rng(0).integers(vocab_size, size=n_tokens).astype(dtype).tofile(folder / "tokens.bin")
     tokens = np.memmap(folder / "tokens.bin", dtype=dtype, mode="r")

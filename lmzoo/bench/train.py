@@ -1,4 +1,4 @@
-"""How fast a model trains, where the time goes, and how near that is to this machine's best matrix product.
+"""Measures how fast a model trains, where the time goes, and the share of this machine's best matrix product.
 
 Everything is timed in turns within one process, in blocks of steps, and figures are medians over the rounds. One step
 is one batch. Legend: B batch, T time.
@@ -27,9 +27,9 @@ from lmzoo.train.precision import resolve_precision
 
 SCHEMA = 1
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
-BLOCK_SECONDS = 0.4  # steps are timed in blocks about so long, for a step of a small model is too short
+BLOCK_SECONDS = 0.4  # steps are timed in blocks of about this length: a step of a small model is too short
 MOST_STEPS = 200  # in a block
-BATCHES = 16  # that the plain loops take again and again
+BATCHES = 16  # the plain loops repeat this many
 TOKENS = 1 << 17  # of the text
 
 
@@ -44,16 +44,16 @@ def bench_train(
 ) -> dict[str, Any]:
     """Training speed of `model` with the recipe `config`, in each of `precisions`, as plain JSON values.
 
-    The steps are the real trainer's, on random tokens; evaluations and checkpoints are left out. `peers` are the works
-    of others, timed in the same rounds. For each: milliseconds a step and tokens/s. For ours also
-    `utilisation`, the FLOPs that the model declares, three times for forward and backward, over the machine's best
-    matrix product in that precision; `phases`, the share of a step's time that each phase takes; `trainer_share`, how
-    much longer the trainer's step takes than a bare loop's with the same model and batches, with its standard error
-    `trainer_share_error`, None below four repeats; `peak_bytes`, weights and optimizer and all that a step allocates on
-    top. The model's weights are changed.
+    The steps are the real trainer's, on random tokens; evaluations and checkpoints are left out. `peers` are steps of
+    other implementations, timed in the same rounds. Each has milliseconds per step and tokens/s. Our steps also have
+    `utilisation`, three times the model's declared FLOPs (for forward and backward) per second, over the machine's best
+    matrix product in that precision; `phases`, the share of each phase in the time of a step; `trainer_share`, the time
+    of a trainer's step over a bare loop's with the same model and batches, less one, with its standard error
+    `trainer_share_error`, None below four repeats; `peak_bytes`, the memory of weights, optimizer and all that a step
+    allocates. The model's weights are changed.
     """
     recompute = config.gradient_checkpointing
-    config = replace(config, grad_accumulation=1, gradient_checkpointing=False)  # on for all, not for the trainer alone
+    config = replace(config, grad_accumulation=1, gradient_checkpointing=False)  # set for all steps below
     tokens = config.batch_size * model.config.context_length
     optimizer = make_optimizer(model, config)
     model.train()
@@ -68,7 +68,6 @@ def bench_train(
         works: dict[str, Work] = {}
         for precision, trainer in trainers.items():
             stack.callback(trainer.close)
-            trainer.phases.exact = False
             works[precision] = trainer
             bare = bare_step(model, optimizer, config, precision)
             works[f"bare loop {precision}"] = PlainSteps(bare, batches, model.device, keep_memory=True)
@@ -116,8 +115,8 @@ def bench_train(
 def in_blocks(works: Mapping[str, Work], repeats: int, seconds: float) -> dict[str, list[float]]:
     """Seconds of one step of each work, in each of `repeats` rounds in which all take their turn.
 
-    Every second round goes backwards, so that none always follows the same other. Before, each takes a few steps to
-    warm up, of which the last says how many make a block of about `seconds`.
+    Every second round goes backwards, so that no work always follows the same other one. Before the rounds, each takes
+    a few steps to warm up, and the last of them decides how many steps make a block of about `seconds`.
     """
     sizes: dict[str, int] = {}
     for name, work in works.items():
@@ -142,32 +141,32 @@ def matrix_rates(model: LanguageModel, tokens: int, precisions: Sequence[str]) -
 
 
 def phase_shares(trainer: TrainerSteps) -> dict[str, float]:
-    """What part of a step's time each phase takes, over all steps but the warm-up; on a GPU over some of their own."""
-    if trainer.phases.device.type == "cuda":
-        trainer.phases.exact = True
-        trainer.phases.steps.clear()
+    """The share of each phase in the time of the steps but the first; on a GPU, of steps that wait for each phase."""
+    if trainer.device.type == "cuda":
+        trainer.synchronize = True
+        trainer.phases.clear()
         trainer(10)
-    steps = trainer.phases.steps[2:]
+    steps = trainer.phases[1:]
     total = sum(sum(step.values()) for step in steps)
     return {phase: sum(step[phase] for step in steps) / total for phase in PHASES}
 
 
 def median_error(values: Sequence[float]) -> float | None:
-    """The standard error of a median, from the quartiles, which a few disturbed values do not move; None for few."""
+    """The standard error of a median, from the quartiles, which outliers hardly move; None below four values."""
     if len(values) < 4:
         return None
     low, _, high = quantiles(values)
-    deviation = (high - low) / 1.349  # were the values normal
+    deviation = (high - low) / 1.349  # of normally distributed values
     return 1.253 * deviation / math.sqrt(len(values))
 
 
 def speed(seconds: float, tokens: int) -> dict[str, float]:
-    """A step's time and what follows from it."""
+    """The time of a step, and the tokens per second that follow from it."""
     return {"ms_per_step": seconds * 1e3, "tokens_per_s": tokens / seconds}
 
 
 def peak_bytes(model: LanguageModel, optimizer: torch.optim.Optimizer, trainer: TrainerSteps) -> int | None:
-    """Bytes at the peak of a step: weights, the optimizer's state, and what the step allocates; None if not known."""
+    """Peak memory of a step in bytes: weights, optimizer state, and what the step allocates; None if not known."""
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
         trainer(1)

@@ -1,4 +1,4 @@
-"""`lmzoo bench`: how fast a model is here."""
+"""`lmzoo bench`: the speed of a model on this machine."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from lmzoo import configs, registry
 from lmzoo.cli.group import cli, plugin_option, set_option
 from lmzoo.errors import InputError
 
-VOCAB_SIZE = 65  # of characters, where neither the preset nor --set says another
+VOCAB_SIZE = 65  # of a character tokenizer, for models whose preset has none
 
 
 @cli.group()
 def bench() -> None:
-    """How fast a model is, against what this machine can do.
+    """Measure the speed of a model, and compare it with the best this machine can do.
 
     \b
     lmzoo bench decode gpt2.124m
@@ -28,10 +28,15 @@ def bench() -> None:
 @bench.command("decode")
 @click.argument("target", default="gpt2.10m")
 @click.option("--rows", default=1, show_default=True, type=click.IntRange(1), help="Sequences decoded together.")
-@click.option("--tokens", default=64, show_default=True, type=click.IntRange(1), help="Tokens a row in each round.")
+@click.option("--tokens", default=64, show_default=True, type=click.IntRange(1), help="Tokens per sequence and round.")
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Rounds; the median counts.")
-@click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="Processor threads.")
-@click.option("--compiled/--no-compiled", default=True, show_default=True, help="Compiled copies too: a minute more.")
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="CPU threads.")
+@click.option(
+    "--compiled/--no-compiled",
+    default=True,
+    show_default=True,
+    help="Compiled copies too, a minute more.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @set_option
 @plugin_option
@@ -45,7 +50,7 @@ def decode(
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> None:
-    """Tokens per second of a model in each form of its weights, and how near that is to the memory's bandwidth.
+    """Measure tokens per second for each format of the weights, and their share of the memory bandwidth.
 
     TARGET is a registered name (with fresh weights, as fast as trained ones) or a run.
 
@@ -72,7 +77,7 @@ def decode(
             settings.setdefault("vocab_size", VOCAB_SIZE)
         model = lmzoo.create_model(target, **settings)
     if compiled:
-        click.echo("compiling first, up to a minute a copy (--no-compiled leaves them out)", err=True)
+        click.echo("compiling first, up to a minute a copy (--no-compiled skips them)", err=True)
     figures = bench_decode(model.eval(), rows=rows, tokens=tokens, repeats=repeats, compiled=compiled)
     result = {"target": target, **figures}
     click.echo(json.dumps(result) if as_json else f"{target}: {summary(result)}")
@@ -80,18 +85,18 @@ def decode(
 
 @bench.command("train")
 @click.argument("target", default="gpt2.10m")
-@click.option("--batch-size", type=click.IntRange(1), help="Windows in a step.  [default: the recipe's]")
+@click.option("--batch-size", type=click.IntRange(1), help="Sequences in a step.  [default: the recipe's]")
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(1), help="Rounds; the median counts.")
-@click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="Processor threads.")
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @set_option
 @plugin_option
 def train(
     target: str, batch_size: int | None, repeats: int, threads: int, as_json: bool, overrides: tuple[str, ...]
 ) -> None:
-    """Milliseconds a step of training in float32 and bf16, where they go, and how near that is to the machine's best.
+    """Measure training steps in float32 and bf16: milliseconds, where they go, share of the best matrix product.
 
-    TARGET is a registered name. The steps are those of `lmzoo train` on random tokens, with the preset's recipe.
+    TARGET is a registered name. The steps are the same as in `lmzoo train`, on random tokens, with the preset's recipe.
 
     \b
     lmzoo bench train gpt2.10m
@@ -103,22 +108,19 @@ def train(
 
     from lmzoo.bench.table import train_tables
     from lmzoo.bench.train import bench_train
-    from lmzoo.runs.spec import apply_settings
-    from lmzoo.train.config import TrainConfig
+    from lmzoo.runs.spec import make_spec
 
     torch.set_num_threads(threads)
     _, preset = registry.split_name(target)
     settings = configs.parse_overrides(overrides)
     vocab_size = settings.pop("vocab_size", (preset.model if preset else {}).get("vocab_size", VOCAB_SIZE))
-    model_settings, train_settings = apply_settings(target, settings)
     if batch_size is not None:
-        train_settings["batch_size"] = batch_size
-    recipe = {name: value for name, value in registry.recipe(target).items() if name != "tokenizer"}
-    config = configs.build(TrainConfig, {**recipe, **train_settings})
-    torch.manual_seed(config.seed)
-    model = lmzoo.create_model(target, **model_settings, vocab_size=vocab_size)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
-    result = {"target": target, **bench_train(model, config, repeats=repeats)}
+        settings["train.batch_size"] = batch_size
+    spec = make_spec(target, data="random tokens", overrides=settings)
+    generator = torch.Generator().manual_seed(spec.train.seed)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = spec.make_model(vocab_size, generator=generator, device=device)
+    result = {"target": target, **bench_train(model, spec.train, repeats=repeats)}
     if as_json:
         click.echo(json.dumps(result))
     else:
@@ -130,10 +132,10 @@ def train(
 @click.option("--tokens", default=8192, show_default=True, type=click.IntRange(1), help="Positions in a step.")
 @click.option("--d-model", default=768, show_default=True, type=click.IntRange(1), help="Width of the features.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Rounds; the median counts.")
-@click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="Processor threads.")
+@click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def loss(vocab_size: int, tokens: int, d_model: int, repeats: int, threads: int, as_json: bool) -> None:
-    """Time and memory of a large vocabulary's loss, with all logits at once and in chunks.
+    """Measure time and memory of the loss of a large vocabulary, with all logits at once and in chunks.
 
     \b
     lmzoo bench loss

@@ -14,8 +14,8 @@ from lmzoo.cli.group import cli, plugin_option
 
 @cli.command("list")
 @click.argument("pattern", default="*")
-@click.option("--state", type=click.Choice(["none", "constant", "linear"]), help="How the decoding state grows.")
-@click.option("--extrapolates/--no-extrapolates", default=None, help="Goes on past its training context, or not.")
+@click.option("--state", type=click.Choice(["none", "constant", "linear"]), help="Growth of the decoding state.")
+@click.option("--extrapolates/--no-extrapolates", default=None, help="Works beyond its training context, or not.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of names.")
 @plugin_option
 def list_command(pattern: str, state: str | None, extrapolates: bool | None, as_json: bool) -> None:
@@ -43,7 +43,7 @@ def list_command(pattern: str, state: str | None, extrapolates: bool | None, as_
 
 @cli.command()
 @click.argument("name")
-@click.option("--vocab-size", default=65, show_default=True, help="For the counts below.")
+@click.option("--vocab-size", default=65, show_default=True, help="Vocabulary size for the counts.")
 @plugin_option
 def show(name: str, vocab_size: int) -> None:
     """Show a model: its card, its settings, its size and costs.
@@ -52,11 +52,8 @@ def show(name: str, vocab_size: int) -> None:
     lmzoo show mamba
     lmzoo show gpt2.124m --vocab-size 50257
     """
-    import torch
-
     family, preset = registry.split_name(name)
-    with torch.device("meta"):  # counting needs no memory
-        model = lmzoo.create_model(name, vocab_size=vocab_size)
+    model = lmzoo.create_model(name, device="meta", vocab_size=vocab_size)  # counting needs no weights
     T = model.config.context_length
     if family.card:
         from rich.console import Console
@@ -73,16 +70,16 @@ def show(name: str, vocab_size: int) -> None:
     if preset:
         facts["source"] = preset.source
     click.echo("\n".join(f"{fact + ':':17}{value}" for fact, value in facts.items()) + "\n")
-    click.echo(configs.dump_toml({"model": configs.to_dict(model.config), "train": registry.recipe(name)}))
+    click.echo(configs.dump_toml({"model": configs.to_table(model.config), "train": registry.recipe(name)}))
 
 
 @cli.command()
 @click.argument("targets", nargs=-1)
-@click.option("--only", multiple=True, metavar="CHECK", help="Run this check alone.")
+@click.option("--only", multiple=True, metavar="CHECK", help="Run only this check.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON (a list for several models).")
 @plugin_option
 def check(targets: tuple[str, ...], only: tuple[str, ...], as_json: bool) -> None:
-    """Is a model right? Causality, caches, masks, losses, gradients, saving.
+    """Check a model: causality, caches, masks, losses, gradients, saving.
 
     A TARGET is a registered name, a Python file that registers models, or a run; without one, every registered family
     is checked. Exits 0 when all passes, 1 when something fails.
@@ -97,7 +94,7 @@ def check(targets: tuple[str, ...], only: tuple[str, ...], as_json: bool) -> Non
     from lmzoo.conformance import Result, check_model
     from lmzoo.conformance.target import subjects
 
-    torch.set_num_threads(1)  # the models that are checked are tiny: sharing their work out costs more than it saves
+    torch.set_num_threads(1)  # the models are tiny: more threads cost more than they save
 
     def show_result(result: Result) -> None:
         mark = click.style("ok  ", fg="green") if result.passed else click.style("FAIL", fg="red", bold=True)

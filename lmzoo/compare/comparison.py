@@ -1,25 +1,25 @@
-"""The comparison: check every model, train all alike, judge all alike, write down what came of it.
+"""The comparison: check every model, train all with one budget, evaluate all on one split, write the results.
 
-One budget (steps, batch size, context length, seed) holds for all, so every model sees the same tokens in the same
-order. The rest of the recipe is each model's own preset.
+The budget (steps, batch size, context length, seed) is the same for all, so every model reads the same tokens in the
+same order. The rest of the recipe comes from the preset of each model.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from lmzoo import configs, registry
+from lmzoo import configs
 from lmzoo.compare.decode_speed import decode_length, decode_tokens_per_s
 from lmzoo.compare.ngram import MAX_ORDER, NGram, bigram_limits
-from lmzoo.compare.plan import RUNS, check_directory, make_specs
+from lmzoo.compare.plan import RUNS, make_specs
 from lmzoo.compare.report import html
-from lmzoo.compare.results import ModelResult, Reference, Results, write_results
+from lmzoo.compare.results import FILE, ModelResult, Reference, Results, write_results
 from lmzoo.compare.table import markdown
 from lmzoo.conformance import ranking_problem
 from lmzoo.data.corpora import load_corpus
@@ -28,14 +28,15 @@ from lmzoo.data.tokenizers import Tokenizer
 from lmzoo.errors import DivergedError
 from lmzoo.hardware import hardware, versions
 from lmzoo.model import LanguageModel
-from lmzoo.runs.inputs import new_tokenizer, tokenised
+from lmzoo.runs.directory import check_directory, read_tables, train_config
+from lmzoo.runs.inputs import PreparedData, new_tokenizer, tokenize_corpus
 from lmzoo.runs.metrics import read_metrics
 from lmzoo.runs.run import load_run, train_run
 from lmzoo.runs.spec import RunSpec
 from lmzoo.storage import atomic
-from lmzoo.train.events import EndEvent, Event, Listener, NoteEvent
+from lmzoo.train.events import EndEvent, Listener, NoteEvent, fan_out
 
-COUNTED_TOKENS = 20_000_000  # n-grams are counted on so many at most: counting holds them all in memory
+COUNTED_TOKENS = 20_000_000  # at most this many are counted for the n-grams, which holds them all in memory
 SAMPLE_TOKENS = 300
 SAMPLE_TEMPERATURE = 0.8
 PROMPT_CHARACTERS = 40
@@ -54,22 +55,22 @@ def compare(
 ) -> Results:
     """Train the models `names` on `data` and rank them by validation loss, in the directory `out`.
 
-    `settings` are overrides as of `lmzoo train --set`, see `make_specs`. `prompt` is what the samples go on from
-    (default: the beginning of the validation text), `command` is noted in the report. Each model is checked first: one
-    that fails is not trained and has no rank; one that diverges has none either, and both say why. Writes
-    `results.json`, `table.md`, `report.html` and the runs under `out/runs/`, after every model, so that an interrupted
-    comparison has a report; called again it goes on, and takes finished runs as they are.
+    `settings` are overrides as in `lmzoo train --set`, see `make_specs`. The samples continue `prompt` (default: the
+    beginning of the validation text); `command` is quoted in the report. Each model is checked first: one that fails is
+    not trained and has no rank; one that diverges has no rank either; the report says why. Writes `results.json`,
+    `table.md`, `report.html` and the runs under `out/runs/` after every model, so that an interrupted comparison has a
+    report; a second call continues it and reuses finished runs.
 
     Raises an `LmzooError` of one line for bad input, before anything is written; `Interrupted` on Ctrl-C.
     """
     specs = make_specs(names, data, tokenizer, settings or {})
     folder = Path(out)
-    check_directory(folder)
-    emit = _sender(listeners)
+    check_directory(folder, "comparison", found=(folder / FILE).is_file() or (folder / RUNS).is_dir())
+    emit = fan_out(listeners)
     corpus = load_corpus(data)
     try:
         shared = new_tokenizer(tokenizer, corpus, emit)
-        store = tokenised(corpus, shared, emit)
+        store = tokenize_corpus(corpus, shared, emit)
     finally:
         emit(EndEvent())
     train, context_length = specs[0].train, specs[0].model_config(shared.vocab_size).context_length
@@ -103,9 +104,10 @@ def compare(
         command=command,
         complete=False,
     )
+    prepared = PreparedData(corpus, shared, store)
     for number, spec in enumerate(specs, 1):
         emit(NoteEvent(f"{spec.model} ({number} of {len(specs)}): checking"))
-        row = _measure(spec, folder / RUNS / spec.model, shared, prompt_ids, listeners)
+        row = _measure(spec, folder / RUNS / spec.model, prepared, prompt_ids, listeners)
         if row.problem:
             emit(NoteEvent(f"{row.name} {row.status}: {row.problem}"))
         results = dataclasses.replace(results, models=[*results.models, row], complete=number == len(specs))
@@ -122,39 +124,44 @@ def write(results: Results, folder: Path) -> None:
 
 
 def _measure(
-    spec: RunSpec, run: Path, tokenizer: Tokenizer, prompt_ids: Sequence[int], listeners: Sequence[Listener]
+    spec: RunSpec, run: Path, data: PreparedData, prompt_ids: Sequence[int], listeners: Sequence[Listener]
 ) -> ModelResult:
     """Check, train and measure one model."""
-    config = spec.model_config(tokenizer.vocab_size)
-    with torch.device("meta"):  # counting needs no memory
-        blank = registry.model_class(spec.model.partition(".")[0])(config)
+    blank = spec.make_model(data.tokenizer.vocab_size, device="meta")
     row = ModelResult(
         name=spec.model,
         params=blank.num_params(),
         params_non_embedding=blank.num_params(embedding=False),
-        flops_per_token=blank.flops_per_token(config.context_length),
-        state_bytes=blank.state_bytes(config.context_length),
+        flops_per_token=blank.flops_per_token(blank.config.context_length),
+        state_bytes=blank.state_bytes(blank.config.context_length),
         run=str(run.resolve()),
-        config={"model": configs.to_dict(config), "train": configs.to_dict(spec.train)},
+        config={"model": configs.to_dict(blank.config), "train": configs.to_dict(spec.train.resolved())},
     )
     problem = ranking_problem(spec.model)
     if problem:
         return dataclasses.replace(row, status="failed", problem=problem)
     try:
-        result = train_run(spec, run, resume=True, listeners=listeners)
+        result = train_run(spec, run, resume=True, listeners=listeners, prepared=data)
     except DivergedError as error:
+        row = dataclasses.replace(row, config=_config(row, run))
         return dataclasses.replace(row, status="diverged", problem=str(error), curve=_curve(run))
     model = load_run(run).model
     return dataclasses.replace(
         row,
+        config=_config(row, run),
         loss=result.loss,
         bits_per_byte=result.bits_per_byte,
         train_tokens_per_s=result.tokens_per_s,
         decode_tokens_per_s=decode_tokens_per_s(model),
         seconds=result.seconds,
         curve=_curve(run),
-        sample=_sample(model, tokenizer, prompt_ids, spec.train.seed),
+        sample=_sample(model, data.tokenizer, prompt_ids, spec.train.seed),
     )
+
+
+def _config(row: ModelResult, run: Path) -> dict[str, Any]:
+    """The settings of a run; those of training as its config.toml records them, which a resumed run follows."""
+    return {**row.config, "train": configs.to_dict(train_config(run, read_tables(run)))}
 
 
 def _curve(run: Path) -> list[list[float]]:
@@ -163,7 +170,7 @@ def _curve(run: Path) -> list[list[float]]:
 
 
 def _sample(model: LanguageModel, tokenizer: Tokenizer, prompt_ids: Sequence[int], seed: int) -> str:
-    """What the model writes after the prompt; the first draw, whatever it is."""
+    """A continuation of the prompt by the model: the first that is drawn."""
     idx_BT = torch.tensor([list(prompt_ids)], device=model.device)
     generator = torch.Generator(model.device).manual_seed(seed)
     out_BT = model.generate(idx_BT, SAMPLE_TOKENS, temperature=SAMPLE_TEMPERATURE, generator=generator)
@@ -171,7 +178,7 @@ def _sample(model: LanguageModel, tokenizer: Tokenizer, prompt_ids: Sequence[int
 
 
 def _beginning(split: TokenSplit, tokenizer: Tokenizer) -> list[int]:
-    """A prompt: the first whole line of the split, or as much of it as makes a prompt, cut between words."""
+    """A prompt: the first whole line of the split, cut between words when it is too long."""
     text = tokenizer.decode(split.tokens[:1000].tolist())
     lines = [line.strip() for line in text.split("\n")[1:-1]]
     line = next((line for line in lines if len(line) >= PROMPT_CHARACTERS // 4), text[:PROMPT_CHARACTERS])
@@ -180,7 +187,7 @@ def _beginning(split: TokenSplit, tokenizer: Tokenizer) -> list[int]:
 
 
 def _count(store: TokenStore, vocab_size: int) -> tuple[list[Reference], dict[str, float]]:
-    """The n-grams' losses on the validation split, and the limits of a bigram table."""
+    """The losses of n-grams on the validation split, and the limits of a bigram table."""
     train, val = store.train.tokens[:COUNTED_TOKENS], store.val.tokens
     counts = NGram(train, vocab_size, min(MAX_ORDER, len(train)))
     bits = val.size / (math.log(2) * store.val.n_bytes)
@@ -193,11 +200,3 @@ def _count(store: TokenStore, vocab_size: int) -> tuple[list[Reference], dict[st
         )
     on_train, on_val = bigram_limits(train, vocab_size, val)
     return references, {"train": on_train, "val": on_val}
-
-
-def _sender(listeners: Sequence[Listener]) -> Callable[[Event], None]:
-    def send(event: Event) -> None:
-        for listener in listeners:
-            listener(event)
-
-    return send

@@ -1,9 +1,9 @@
-"""What makes a directory a run: its config.toml, which says what the run is made from and on what machine."""
+"""The run directory: its config.toml, which records what a run is made from and on which machine."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,44 +14,53 @@ from lmzoo.data.corpora import Corpus
 from lmzoo.data.streaming import StreamedCorpus
 from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer
 from lmzoo.errors import CheckpointError, ConfigError, DataError
-from lmzoo.model import LanguageModel, ModelConfig
+from lmzoo.model import LanguageModel
 from lmzoo.runs.spec import RunSpec
 from lmzoo.storage import atomic
-from lmzoo.train.config import TrainConfig
+from lmzoo.train.config import ResolvedTrainConfig
 from lmzoo.train.precision import resolve_precision
 
 CONFIG_FILE = "config.toml"
+FORMAT = 2  # of config.toml. 1 had no format number, and left out the settings that followed from others
 _MAX_BYTES = 256 << 20
 _BEFORE_CONFIG = {TOKENIZER_FILE, f".{TOKENIZER_FILE}.writing", f".{CONFIG_FILE}.writing"}  # left by an early kill
 
 
-def check_directory(run: Path, *, resume: bool) -> bool:
-    """Whether a run is there to go on with. Raises `ConfigError` for a directory that cannot be used."""
-    if run.exists() and not run.is_dir():
-        raise ConfigError(f"out={run} exists and is not a directory")
-    if (run / CONFIG_FILE).is_file():
-        if not resume:
-            raise ConfigError(f"out={run} holds a run already: --resume goes on with it")
-    elif run.exists() and any(path.name not in _BEFORE_CONFIG for path in run.iterdir()):
-        raise ConfigError(f"out={run} exists, is not empty, and holds no run")
-    above = next((folder for folder in (run, *run.absolute().parents) if folder.exists()), run)
+def check_directory(folder: Path, content: str, *, found: bool, leftovers: Collection[str] = ()) -> None:
+    """Raise `ConfigError` unless `folder` is new, is empty, or holds a `content` (`found`), and can be written.
+
+    Files whose names are in `leftovers` do not count.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"out={folder} exists and is not a directory")
+    if not found and folder.exists() and any(path.name not in leftovers for path in folder.iterdir()):
+        raise ConfigError(f"out={folder} exists, is not empty, and holds no {content}")
+    above = next((place for place in (folder, *folder.absolute().parents) if place.exists()), folder)
     if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
-        raise ConfigError(f"out={run} cannot be written: {above} is read-only or not a directory")
-    return (run / CONFIG_FILE).is_file()
+        raise ConfigError(f"out={folder} cannot be written: {above} is read-only or not a directory")
+
+
+def find_run(run: Path, *, resume: bool) -> bool:
+    """Whether the directory holds a run, to be resumed. Raises `ConfigError` for a directory that cannot be used."""
+    found = (run / CONFIG_FILE).is_file()
+    if found and not resume:
+        raise ConfigError(f"out={run} holds a run already: --resume goes on with it")
+    check_directory(run, "run", found=found, leftovers=_BEFORE_CONFIG)
+    return found
 
 
 def make_tables(
     spec: RunSpec,
-    config: ModelConfig,
     corpus: Corpus | StreamedCorpus,
     tokenizer: Tokenizer,
     model: LanguageModel,
     world_size: int,
 ) -> dict[str, Any]:
-    """config.toml: what decides the outcome, and on what it was made."""
+    """The content of config.toml: what decides the outcome, and the machine. A None is written as "none"."""
     return {
-        "model": {"name": spec.model, **configs.to_dict(config)},
-        "train": configs.to_dict(spec.train),
+        "lmzoo": FORMAT,
+        "model": {"name": spec.model, **configs.to_table(model.config)},
+        "train": configs.to_table(spec.train),
         "data": {
             "data": spec.data,
             "corpus_sha256": corpus.sha256,
@@ -70,14 +79,18 @@ def make_tables(
 
 
 def read_tables(run: Path) -> dict[str, Any]:
-    """The tables of a run's config.toml. Raises `CheckpointError` when it is not one of ours."""
+    """The tables of a run's config.toml, of any format up to `FORMAT`. Raises `CheckpointError` for another file."""
     path = run / CONFIG_FILE
     if not path.is_file():
         raise CheckpointError(f"{run}: is not a run: it has no {CONFIG_FILE}")
-    for file in (path, run / TOKENIZER_FILE):  # a link could lead out of the run, and a pipe would never end
+    for file in (path, run / TOKENIZER_FILE):  # a link could lead out of the run, and reading a pipe would not end
         if atomic.regular_size(file) > _MAX_BYTES:
             raise CheckpointError(f"{file}: is larger than {_MAX_BYTES} bytes")
     tables = configs.load_toml(path)
+    if tables.get("lmzoo", 1) not in range(1, FORMAT + 1):
+        raise CheckpointError(
+            f"{path}: lmzoo={tables['lmzoo']!r} must be at most {FORMAT}: a newer version than {__version__} wrote it"
+        )
     for name in ("model", "train", "data", "machine"):
         if not isinstance(tables.get(name), dict):
             raise CheckpointError(f"{path}: has no table [{name}]")
@@ -87,14 +100,33 @@ def read_tables(run: Path) -> dict[str, Any]:
     return tables
 
 
+def train_config(run: Path, tables: Mapping[str, Any]) -> ResolvedTrainConfig:
+    """The settings of training that config.toml records. Raises `ConfigError`."""
+    return configs.build(ResolvedTrainConfig, tables["train"], where=str(run / CONFIG_FILE))
+
+
+def require_resumable(run: Path, tables: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for a run of an older format, which does not record every setting."""
+    if tables.get("lmzoo", 1) != FORMAT:
+        raise ConfigError(
+            f"{run}: was made by lmzoo {tables['machine'].get('lmzoo')}, which did not record every setting: it cannot "
+            f"be resumed (it can be sampled and evaluated if its weights still load): train in another directory"
+        )
+
+
 def require_same(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """A resumed run must be the same run; where its text lies and on what machine it goes on does not matter."""
+    """Raise an error unless `now` describes the run that config.toml describes in `before`.
+
+    A setting of training that is "none" in `now` was not given: the recorded number holds. The path of the text and the
+    machine may differ.
+    """
     for table in ("model", "train", "data"):
         old, new = before[table], now[table]
-        if table == "train":  # what an earlier version did not know, it did as the default says
-            old = {**configs.to_dict(TrainConfig()), **old}
+        if table == "train":
+            old = configs.to_table(train_config(run, before))  # with the defaults of settings that came later
         for name in [*new, *(name for name in old if name not in new)]:
-            if name != "data" and old.get(name) != new.get(name):
+            given = name != "data" and not (table == "train" and new.get(name) == configs.NONE)
+            if given and old.get(name) != new.get(name):
                 error = DataError if table == "data" else ConfigError
                 raise error(
                     f"{table}.{name}={new.get(name)!r}, but the run in {run} was made with {old.get(name)!r}: "
@@ -103,7 +135,7 @@ def require_same(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -
 
 
 def require_world_size(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """As many processes add up in the same order; another number must be asked for. Raises `ConfigError`."""
+    """Raise `ConfigError` for another number of processes, which adds up in another order."""
     old, new = before["machine"].get("world_size", 1), now["machine"]["world_size"]
     if old != new:
         raise ConfigError(
@@ -113,19 +145,19 @@ def require_world_size(before: Mapping[str, Any], now: Mapping[str, Any]) -> Non
 
 
 def machine_note(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """What keeps a resumed run from going on to the bit: another torch, device, or number of threads."""
+    """A line on another torch, device or number of threads, with which a resumed run is not bitwise the same."""
     old, new = before["machine"], now["machine"]
     changed = [name for name in ("torch", "device", "threads") if old.get(name) != new[name]]
     if not changed:
         return None
     what = ", ".join(f"{name} is {new[name]} and was {old.get(name)}" for name in changed)
-    return f"the run goes on on another machine ({what}): its numbers may differ in the last bits"
+    return f"the run continues on a different machine ({what}): its numbers may differ in the last bits"
 
 
 def create(run: Path, tables: Mapping[str, Any], tokenizer: Tokenizer) -> None:
-    """Write the tokenizer and then the config, which makes a directory a run."""
+    """Write the tokenizer and then config.toml, which makes a directory a run."""
     if (run / CONFIG_FILE).exists():
-        raise ConfigError(f"out={run} holds a run already, that another process has just made")
+        raise ConfigError(f"out={run} holds a run already, which another process has just made")
     atomic.write_file(run / TOKENIZER_FILE, tokenizer.to_json())
     write_tables(run, tables)
 

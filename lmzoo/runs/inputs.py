@@ -1,9 +1,10 @@
-"""From a corpus, or a stream, to tokens and batches, with progress: training the tokenizer, filling the store."""
+"""From a text, or a stream, to a tokenizer, tokens and batches; work that takes long sends `DataEvent`s."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from dataclasses import dataclass
 
 from lmzoo.data.batches import Batches, BatchStream
 from lmzoo.data.corpora import Corpus, load_corpus
@@ -13,20 +14,27 @@ from lmzoo.data.stream_batches import StreamBatches
 from lmzoo.data.streaming import StreamedCorpus, load_stream
 from lmzoo.data.tokenizers import Tokenizer, train_tokenizer
 from lmzoo.train.config import TrainConfig
-from lmzoo.train.events import DataEvent, Event
+from lmzoo.train.events import DataEvent, Listener
 
-QUIET_SECONDS = 1.0  # what is done by then needs no bar
+QUIET_SECONDS = 1.0  # training a tokenizer for less than this shows no progress
 
-Emit = Callable[[Event], None]
+
+@dataclass(frozen=True)
+class PreparedData:
+    """A text that has been read, and its tokenizer: made once by `compare` for all of its runs."""
+
+    corpus: Corpus | StreamedCorpus
+    tokenizer: Tokenizer
+    store: TokenStore | None = None  # None: opened when it is needed; a stream has none
 
 
 def load_data(data: str) -> Corpus | StreamedCorpus:
-    """What `--data` names: a corpus of `load_corpus`, or of `load_stream` for `hf:...`. Raises `DataError`."""
+    """The text that `--data` names: by `load_corpus`, or by `load_stream` for `hf:...`. Raises `DataError`."""
     return load_stream(data) if is_streamed(data) else load_corpus(data)
 
 
-def new_tokenizer(spec: str, corpus: Corpus | StreamedCorpus, emit: Emit) -> Tokenizer:
-    """The tokenizer `spec`, trained on the training split alone; of a stream, on the first part of it."""
+def new_tokenizer(spec: str, corpus: Corpus | StreamedCorpus, emit: Listener) -> Tokenizer:
+    """The tokenizer `spec`, trained on the training split alone; for a stream, on the first part of it."""
     began = time.monotonic()
 
     def chunks() -> Iterator[str]:
@@ -40,19 +48,20 @@ def new_tokenizer(spec: str, corpus: Corpus | StreamedCorpus, emit: Emit) -> Tok
     return train_tokenizer(spec, chunks())
 
 
-def tokenised(corpus: Corpus, tokenizer: Tokenizer, emit: Emit) -> TokenStore:
-    """The corpus as tokens, from the store where they are in it already."""
-    return open_store(corpus, tokenizer, progress=lambda done, total: emit(DataEvent("tokenising", done, total)))
+def tokenize_corpus(corpus: Corpus, tokenizer: Tokenizer, emit: Listener) -> TokenStore:
+    """The tokens of the corpus, from the token store in the cache if they are there already."""
+    return open_store(corpus, tokenizer, progress=lambda done, total: emit(DataEvent("tokenizing", done, total)))
 
 
 def batches_and_validation(
-    corpus: Corpus | StreamedCorpus, tokenizer: Tokenizer, config: TrainConfig, context_length: int, emit: Emit
+    data: PreparedData, config: TrainConfig, context_length: int, emit: Listener
 ) -> tuple[Batches, TokenSplit]:
-    """What a run trains on, and what it is judged by. Raises `DataError` for a text that is too short."""
+    """The training batches of a run, and its validation split. Raises `DataError` for a text that is too short."""
+    corpus, tokenizer = data.corpus, data.tokenizer
     if isinstance(corpus, StreamedCorpus):
         val = validation_split(corpus, tokenizer)
         return StreamBatches(corpus.reader(tokenizer), config.batch_size, context_length, config.seed), val
-    store = tokenised(corpus, tokenizer, emit)
+    store = data.store or tokenize_corpus(corpus, tokenizer, emit)
     require_length(store.train, context_length)
     require_length(store.val, 1)
     return BatchStream(store.train.tokens, config.batch_size, context_length, config.seed), store.val

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one JSON object a line, for training every `log_every` steps and for every evaluation."""
+"""`metrics.jsonl`: one JSON object per line, for every `log_every`-th training step and for every evaluation."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ METRICS_FILE = "metrics.jsonl"
 class MetricsWriter:
     """A listener that appends lines of step, split ("train" | "val"), loss (nats per token), tokens, seconds and more.
 
-    `seconds` and `tokens` are those of training so far. A resumed run first drops the lines after its step: they are
-    written again, with the same losses. Those before it are on disk when its checkpoint is.
+    `seconds` and `tokens` count the training so far. A resumed run first drops the lines after its step: they are
+    written again, with the same losses. Lines up to a checkpoint's step are on disk before the checkpoint is committed.
     """
 
     def __init__(self, run: Path, log_every: int, *, after_step: int = 0, evaluated: bool = True) -> None:
-        """`evaluated`: whether the evaluation of `after_step` itself is done, if one was due.
+        """Open the file. `evaluated` says that an evaluation that was due after `after_step` has been made.
 
         Raises `CheckpointError` when the disk refuses.
         """
@@ -35,7 +35,7 @@ class MetricsWriter:
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)
 
     def __call__(self, event: Event) -> None:
-        """Write what the event tells. Raises `CheckpointError` when the disk refuses."""
+        """Write a line for an event that is logged. Raises `CheckpointError` when the disk refuses."""
         if isinstance(event, StepEvent) and event.step % self.log_every == 0:
             self._write(
                 step=event.step,
@@ -65,7 +65,7 @@ class MetricsWriter:
             os.close(self._descriptor)
 
     def _write(self, **values: Any) -> None:
-        """At once and unbuffered: a line is rare, and a killed run should not lose it."""
+        """Write a line unbuffered: lines are rare, and a killed run should not lose any."""
         try:
             atomic.write_all(self._descriptor, (json.dumps(values) + "\n").encode())
         except OSError as error:
@@ -81,7 +81,7 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The lines, and how many more are no lines of ours: one that a kill cut short at the end, or damage."""
+    """The lines, and the number of unreadable ones: cut short by a kill at the end of the file, or damaged."""
     if not os.path.lexists(path):
         return [], 0
     atomic.regular_size(path)

@@ -1,4 +1,4 @@
-"""Out of memory is the user's to mend: whoever runs out of it is told in one line which settings take it."""
+"""Converts out-of-memory errors into one line that names the settings to reduce."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from pathlib import Path
 import torch
 
 from lmzoo.errors import OutOfMemoryError
-from lmzoo.runs.spec import RunSpec
+from lmzoo.runs.spec import ANY_VOCAB_SIZE, RunSpec
 from lmzoo.storage import checkpoints
 
-# What torch's allocators and libraries say, in lower case; only CUDA's has a type of its own.
+# Messages of torch's allocators and libraries, in lower case; only CUDA's error has a type of its own.
 _WORDS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 
 
 @contextmanager
-def memory_told(spec: RunSpec, context_length: int, run: Path) -> Generator[None]:
-    """Turn torch's and Python's own words for a lack of memory within the block into an `OutOfMemoryError`."""
+def explain_out_of_memory(spec: RunSpec, run: Path) -> Generator[None]:
+    """Raise an `OutOfMemoryError` for any error of torch or Python within the block that says that memory ran out."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
         if not is_out_of_memory(error):
             raise
-        train = spec.train
+        train, context_length = spec.train, spec.model_config(ANY_VOCAB_SIZE).context_length
         newest = next(iter(checkpoints.saved(run)), None)
         kept = (
             f"the checkpoint of step {newest[0]} is kept: free memory and --resume" if newest else "nothing was saved"
@@ -41,7 +41,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an error says that memory ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    if isinstance(error, OSError):  # from mapping a file
+    if isinstance(error, OSError):  # from mapping a file into memory
         return error.errno == errno.ENOMEM
     text = str(error).lower()
     return isinstance(error, RuntimeError) and any(words in text for words in _WORDS)

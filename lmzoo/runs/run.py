@@ -1,16 +1,15 @@
-"""A run: from a spec to a directory with everything that came of it, and back."""
+"""A run: from a specification to a run directory, and from a run directory to a model that can be used."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import closing, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from lmzoo import registry
 from lmzoo.data.store import TokenSplit
 from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer, load_tokenizer
 from lmzoo.distributed.parallel import parallelise
@@ -19,24 +18,26 @@ from lmzoo.errors import CheckpointError, DataError
 from lmzoo.model import LanguageModel
 from lmzoo.runs.directory import (
     CONFIG_FILE,
-    check_directory,
     create,
+    find_run,
     machine_note,
     make_tables,
     read_tables,
+    require_resumable,
     require_same,
     require_world_size,
+    train_config,
     write_tables,
 )
-from lmzoo.runs.inputs import batches_and_validation, load_data, new_tokenizer, validation_split
+from lmzoo.runs.inputs import PreparedData, batches_and_validation, load_data, new_tokenizer, validation_split
 from lmzoo.runs.lock import locked
 from lmzoo.runs.metrics import METRICS_FILE, MetricsWriter
-from lmzoo.runs.out_of_memory import memory_told
+from lmzoo.runs.out_of_memory import explain_out_of_memory
 from lmzoo.runs.spec import RunSpec, make_spec
 from lmzoo.storage import atomic, checkpoints, models
 from lmzoo.train.checkpoint import TrainingState, newest_valid, read_state, remember_best, restore_checkpoint
 from lmzoo.train.evaluate import EvalResult, PositionLoss, evaluate, evaluate_positions
-from lmzoo.train.events import EndEvent, Event, Listener, NoteEvent, StartEvent
+from lmzoo.train.events import EndEvent, Listener, NoteEvent, StartEvent, fan_out
 from lmzoo.train.optimizer import make_optimizer
 from lmzoo.train.trainer import Trainer
 
@@ -48,7 +49,7 @@ SAMPLE_TOKENS = 500
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run ended: validation loss in nats per token; `seconds` and the median `tokens_per_s` of training alone."""
+    """The outcome of a run: validation loss in nats per token, and `seconds` and median `tokens_per_s` of training."""
 
     path: Path
     loss: float
@@ -59,7 +60,7 @@ class RunResult:
 
 
 class Run(NamedTuple):
-    """A finished or interrupted run, to be used: the model is in eval mode; `tables` are those of config.toml."""
+    """A run that was loaded: its model in eval mode, its tokenizer, and the tables of config.toml."""
 
     model: LanguageModel
     tokenizer: Tokenizer
@@ -73,48 +74,58 @@ def train_run(
     resume: bool = False,
     reshard: bool = False,
     listeners: Sequence[Listener] = (),
+    prepared: PreparedData | None = None,
 ) -> RunResult:
-    """Train what `spec` says, in the directory `out`.
+    """Train the run `spec` in the directory `out`.
 
-    With `resume`, a run that is there goes on from its newest valid checkpoint, to the bit as if it had never stopped;
-    a finished one is only reported; where there is none, one begins. Without, `out` must be missing or empty.
+    With `resume`, a run that is there continues from its newest valid checkpoint, bitwise as if it had never stopped; a
+    finished one is only reported; where there is none, a new one begins. Without, `out` must be missing or empty. A
+    resumed run follows its config.toml: `spec` must agree with it, but for settings of training that are None.
 
-    Under torchrun every process calls it alike, with an `out` that all of them see; the first writes and tells, and the
-    listeners of the others hear nothing. With `reshard`, a run goes on with another number of processes.
+    `prepared` is the text and the tokenizer of `spec` for callers that train several runs on them; without it, they are
+    read and made here.
+
+    Under torchrun all ranks call it with the same arguments, and `out` is a directory that all of them see. Rank 0
+    writes, and only its listeners are called. With `reshard`, a run may continue with another number of processes.
 
     Raises an `LmzooError` of one line, with nothing written, for a spec, a text or a directory that cannot be used, and
-    for a run made from another spec; `DivergedError` when training does; `Interrupted` after Ctrl-C or SIGTERM, with
-    all saved; `LostProcessError` when another process of the run is gone.
+    for a run made from another spec; `DivergedError` when training diverges; `Interrupted` after Ctrl-C or SIGTERM,
+    when everything is saved; `LostProcessError` when another process of the run is gone.
     """
     with process_group() as ranks:
         if ranks.leads:
-            return _run(spec, Path(out), ranks, listeners, resume=resume, reshard=reshard)
-        ranks.wait()  # until the first has made the run, or has found it
-        return _run(spec, Path(out), ranks, (), resume=True, reshard=False)
+            return _run(spec, Path(out), ranks, listeners, prepared, resume=resume, reshard=reshard)
+        ranks.wait()  # until rank 0 has made the run directory, or has found it
+        return _run(spec, Path(out), ranks, (), prepared, resume=True, reshard=False)
 
 
 def _run(
-    spec: RunSpec, run: Path, ranks: Ranks, listeners: Sequence[Listener], *, resume: bool, reshard: bool
+    spec: RunSpec,
+    run: Path,
+    ranks: Ranks,
+    listeners: Sequence[Listener],
+    prepared: PreparedData | None,
+    *,
+    resume: bool,
+    reshard: bool,
 ) -> RunResult:
-    """`train_run` on one of the ranks."""
+    """`train_run` on one rank."""
     ranks.require_rows(spec.train.batch_size)
-    exists = check_directory(run, resume=resume)
-    emit = _sender(listeners)
-    before = read_tables(run) if exists else None
-    corpus = load_data(spec.data)
-    tokenizer = load_tokenizer(run) if exists else new_tokenizer(spec.tokenizer, corpus, emit)
-    config = spec.model_config(tokenizer.vocab_size)
+    before = read_tables(run) if find_run(run, resume=resume) else None
+    if before is None:
+        spec = replace(spec, train=spec.train.resolved())
+    else:
+        require_resumable(run, before)
+    emit = fan_out(listeners)
+    data = prepared or _read_data(spec, None if before is None else run, emit)
     devices = [ranks.device] if ranks.device.type == "cuda" else []
     try:
-        # The caller's random numbers go on as if nothing had happened.
-        with torch.random.fork_rng(devices=devices), memory_told(spec, config.context_length, run):
-            torch.manual_seed(spec.train.seed)
-            model = registry.model_class(spec.model.partition(".")[0])(config)
-            model.init_weights(torch.Generator().manual_seed(spec.train.seed))
-            model.to(ranks.device)
-            if ranks.rank:  # the same weights everywhere, but dropout of one's own
-                torch.manual_seed(spec.train.seed + ranks.rank)
-            tables = make_tables(spec, config, corpus, tokenizer, model, ranks.world_size)
+        # fork_rng: the random numbers of the caller continue as if there had been no run.
+        with torch.random.fork_rng(devices=devices), explain_out_of_memory(spec, run):
+            generator = torch.Generator().manual_seed(spec.train.seed)
+            model = spec.make_model(data.tokenizer.vocab_size, generator=generator, device=ranks.device)
+            torch.manual_seed(spec.train.seed + ranks.rank)  # each rank draws its own dropout
+            tables = make_tables(spec, data.corpus, data.tokenizer, model, ranks.world_size)
             if before is not None:
                 require_same(run, before, tables)
                 if not reshard:
@@ -123,46 +134,54 @@ def _run(
                     emit(NoteEvent(note))
                 machine: dict[str, Any] = {**before["machine"], "world_size": ranks.world_size}
                 tables = {**before, "machine": machine}
-            batches, val = batches_and_validation(corpus, tokenizer, spec.train, config.context_length, emit)
+            config, context_length = train_config(run, tables), model.config.context_length
+            batches, val = batches_and_validation(data, config, context_length, emit)
             with locked(run) if ranks.leads else nullcontext(), closing(batches):
                 if before is None:
-                    create(run, tables, tokenizer)
+                    create(run, tables, data.tokenizer)
                 elif ranks.leads and tables != before:
                     write_tables(run, tables)
                 if ranks.leads:
                     ranks.wait()
-                with torch.random.fork_rng(devices=devices):  # some models have to run to be counted, dropout and all
-                    flops = model.flops_per_token(config.context_length)  # now: shards could not be run by one rank
+                with torch.random.fork_rng(devices=devices):  # some models run, with dropout, to count their FLOPs
+                    flops = model.flops_per_token(context_length)  # before sharding: one rank cannot run a shard
                 trainer = Trainer(
                     model=model,
-                    forward=parallelise(model, spec.train.parallel, ranks),
-                    optimizer=make_optimizer(model, spec.train),
+                    parallel_model=parallelise(model, config.parallel, ranks),
+                    optimizer=make_optimizer(model, config),
                     batches=batches,
                     val=val,
-                    config=spec.train,
+                    config=config,
                     precision=tables["machine"]["precision"],
                     run=run,
                     state=TrainingState(),
-                    emit=emit,
                     ranks=ranks,
                 )
-                return _train(trainer, spec, tokenizer, listeners, flops)
+                return _train(trainer, spec, data.tokenizer, listeners, flops)
     finally:
         emit(EndEvent())
+
+
+def _read_data(spec: RunSpec, run: Path | None, emit: Listener) -> PreparedData:
+    """The text of `spec`, and the tokenizer of the run to be resumed or a new one."""
+    corpus = load_data(spec.data)
+    tokenizer = new_tokenizer(spec.tokenizer, corpus, emit) if run is None else load_tokenizer(run)
+    return PreparedData(corpus, tokenizer)
 
 
 def _train(
     trainer: Trainer, spec: RunSpec, tokenizer: Tokenizer, listeners: Sequence[Listener], flops_per_token: float
 ) -> RunResult:
-    """Go on from the newest checkpoint, if there is one, to the end."""
+    """Train from the newest checkpoint, if there is one, to the end."""
     run, model, config, ranks = trainer.run, trainer.model, trainer.config, trainer.ranks
+    emit = fan_out(listeners)
     folder, notes = _newest(run, ranks)
     if folder is not None:
         trainer.state = restore_checkpoint(folder, model, trainer.optimizer, ranks, config.seed)
         remember_best(run, trainer.state)
     state = trainer.state
     for note in notes:
-        trainer.emit(NoteEvent(f"{note}; training goes on from step {state.step}"))
+        emit(NoteEvent(f"{note}; training goes on from step {state.step}"))
     if state.step > config.steps:
         raise CheckpointError(f"{run}: its checkpoint is of step {state.step}, past train.steps={config.steps}")
     if state.step < config.steps or state.val_step != state.step:
@@ -170,11 +189,11 @@ def _train(
         if ranks.leads:
             evaluated = state.val_step == state.step
             metrics = MetricsWriter(run, config.log_every, after_step=state.step, evaluated=evaluated)
-        if metrics is not None and metrics.unreadable:
-            trainer.emit(NoteEvent(f"{run / METRICS_FILE}: {metrics.unreadable} lines cannot be read and are dropped"))
-        trainer.emit = _sender([*([metrics] if metrics is not None else ()), *listeners])
+            if metrics.unreadable:
+                emit(NoteEvent(f"{run / METRICS_FILE}: {metrics.unreadable} lines cannot be read and are dropped"))
+            emit = fan_out([metrics, *listeners])
         tokens = config.batch_size * config.grad_accumulation * model.config.context_length
-        trainer.emit(
+        emit(
             StartEvent(
                 model=spec.model,
                 params=model.num_params(),
@@ -188,7 +207,9 @@ def _train(
             )
         )
         try:
-            trainer.train()
+            with closing(trainer.train()) as events:
+                for event in events:
+                    emit(event)
         finally:
             if metrics is not None:
                 metrics(EndEvent())
@@ -200,7 +221,7 @@ def _train(
 
 
 def _newest(run: Path, ranks: Ranks) -> tuple[atomic.Folder | None, list[str]]:
-    """What `newest_valid` says, on all ranks: the first looks, for it renames what is damaged."""
+    """Rank 0's `newest_valid`, on all ranks: only rank 0 may rename damaged checkpoints."""
     if not ranks.leads:
         step = ranks.most(0) - 1
         return (None if step < 0 else atomic.open_folder(checkpoints.path_of(run, step))), []
@@ -214,7 +235,7 @@ def _newest(run: Path, ranks: Ranks) -> tuple[atomic.Folder | None, list[str]]:
 def load_run(path: str | Path) -> Run:
     """The model (newest valid checkpoint), tokenizer and settings of a run, or of one checkpoint in it.
 
-    Raises `CheckpointError` or `DataError`. Warns when a damaged newest checkpoint had to be passed over.
+    Raises `CheckpointError` or `DataError`. Warns when a damaged newest checkpoint was skipped.
     """
     place = Path(path).resolve()
     run = place.parent.parent if place.parent.name == "checkpoints" else place
@@ -239,7 +260,7 @@ def evaluate_run(path: str | Path, data: str | None = None) -> EvalResult:
 
 
 def evaluate_run_positions(path: str | Path, data: str | None = None, length: int | None = None) -> list[PositionLoss]:
-    """The same by the number of tokens read before, up to `length`, which may be beyond the training's."""
+    """The loss of a run by position, up to `length`, which may be beyond the context length of its training."""
     model, split, _ = _model_and_split(path, data)
     return evaluate_positions(model, split, length=length)
 
@@ -255,18 +276,10 @@ def _model_and_split(path: str | Path, data: str | None) -> tuple[LanguageModel,
 
 
 def _sample(trainer: Trainer, tokenizer: Tokenizer) -> str:
-    """A text by the trained model, from the first token of the validation split on."""
-    alone = trainer.ranks.world_size == 1  # a model in shards cannot be asked by one of its ranks
+    """A text by the trained model, continued from the first token of the validation split."""
+    alone = trainer.ranks.world_size == 1  # with shards, one rank cannot run the model: it is loaded from the disk
     model = trainer.model.eval() if alone else models.load_model(trainer.run).to(trainer.ranks.device)
     idx_BT = torch.tensor([[int(trainer.val.tokens[0])]], device=model.device)
     generator = torch.Generator(model.device).manual_seed(trainer.config.seed)
     out_BT = model.generate(idx_BT, SAMPLE_TOKENS, temperature=0.8, generator=generator)
     return tokenizer.decode(out_BT[0].tolist())
-
-
-def _sender(listeners: Sequence[Listener]) -> Callable[[Event], None]:
-    def send(event: Event) -> None:
-        for listener in listeners:
-            listener(event)
-
-    return send

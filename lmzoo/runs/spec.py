@@ -1,4 +1,4 @@
-"""What a run is made from: a model and its settings, a text, a tokenizer, a recipe; and `--set` overrides."""
+"""The specification of a run: a model and its settings, a text, a tokenizer, a recipe; and `--set` overrides."""
 
 from __future__ import annotations
 
@@ -7,23 +7,26 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
+
 from lmzoo import configs, registry
 from lmzoo.data.hf_dataset import is_streamed, parse_spec
 from lmzoo.data.tokenizers import check_spec
 from lmzoo.errors import ConfigError
-from lmzoo.model import ModelConfig
+from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.train.config import TrainConfig
 
 DEFAULT_TOKENIZER = "char"
-STREAM_TOKENIZER = "byte"  # where that would be char: it cannot know what characters a stream will bring
+STREAM_TOKENIZER = "byte"  # in the place of char: which characters a stream will bring is not known beforehand
+ANY_VOCAB_SIZE = 256  # to check a model's settings before there is a tokenizer: no rule depends on it
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
     """Everything that decides the outcome of a run.
 
-    `model` is `family` or `family.preset`, `config` its settings over the preset's (without `vocab_size`, which the
-    tokenizer brings), `data` what `--data` names, `tokenizer` what `train_tokenizer` takes.
+    `model` is `family` or `family.preset`, `config` the settings that override the preset's (without `vocab_size`,
+    which the tokenizer decides), `data` an argument of `--data`, `tokenizer` the spec of a tokenizer.
     """
 
     model: str
@@ -34,15 +37,24 @@ class RunSpec:
 
     def model_config(self, vocab_size: int) -> ModelConfig:
         """The model's whole config. Raises `ConfigError` and `UnknownModelError`."""
-        family, preset = registry.split_name(self.model)
-        settings = {**(preset.model if preset else {}), **self.config, "vocab_size": vocab_size}
-        return configs.build(registry.model_class(family.name).config_class, settings)
+        return registry.model_config(self.model, **self.config, vocab_size=vocab_size)
+
+    def make_model(
+        self,
+        vocab_size: int,
+        *,
+        generator: torch.Generator | None = None,
+        device: torch.device | str | None = None,
+    ) -> LanguageModel:
+        """A fresh model, see `registry.create_model`."""
+        settings = {**self.config, "vocab_size": vocab_size}
+        return registry.create_model(self.model, generator=generator, device=device, **settings)
 
 
 def make_spec(
     model: str, data: str, *, tokenizer: str | None = None, overrides: Mapping[str, Any] | None = None
 ) -> RunSpec:
-    """A run of `model` with its preset's recipe, changed by `overrides` (see `apply_settings`).
+    """A run of `model` with the recipe of its preset, changed by `overrides` (see `apply_settings`).
 
     Everything that can be checked without the text is checked here. Raises `ConfigError`, `UnknownModelError` or
     `DataError`, one line each.
@@ -67,12 +79,12 @@ def make_spec(
         tokenizer=chosen,
         train=configs.build(TrainConfig, {**recipe, **train}),
     )
-    spec.model_config(vocab_size=256)  # any will do for the other rules
+    spec.model_config(ANY_VOCAB_SIZE)
     return spec
 
 
 def apply_settings(model: str, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sort overrides into the model's and the training's.
+    """Sort `overrides` into settings of the model and settings of the training.
 
     A key is `model.NAME`, `train.NAME`, or NAME where only one of the two has it. Raises `ConfigError` with the nearest
     name for a key that neither has.
@@ -97,6 +109,6 @@ def apply_settings(model: str, overrides: Mapping[str, Any]) -> tuple[dict[str, 
                 raise ConfigError(f"{key}={value!r} is a setting of both: say model.{key} or train.{key}")
             table, name = owners[0], key
         if (table, name) == ("model", "vocab_size"):
-            raise ConfigError(f"vocab_size={value!r} cannot be set: it is that of the tokenizer")
+            raise ConfigError(f"vocab_size={value!r} cannot be set: the tokenizer decides it")
         found[table][name] = value
     return found["model"], found["train"]

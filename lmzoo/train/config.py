@@ -1,11 +1,11 @@
-"""What can be set of a training run, with its defaults and rules."""
+"""The settings of a training run, with their defaults and rules."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
-from lmzoo.configs import require, require_between, require_positive
+from lmzoo.configs import require, require_between, require_positive, to_dict
 from lmzoo.distributed import Parallel
 
 OptimizerName = Literal["adamw", "muon"]
@@ -15,40 +15,41 @@ Precision = Literal["auto", "float32", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """One step sees `batch_size * grad_accumulation` windows of the model's `context_length` tokens.
+    """The settings of a run as they are given; one that is None follows from the others, see `resolved`.
 
-    Where None is the default, the properties below say what stands for it.
+    One step reads `batch_size * grad_accumulation` sequences of the model's `context_length` tokens.
     """
 
     steps: int = 2000
-    batch_size: int = 16  # windows in one forward pass, those of all processes together
+    batch_size: int = 16  # sequences in one forward pass, over all ranks
     grad_accumulation: int = 1  # forward passes in one step
-    optimizer: OptimizerName = "adamw"  # "muon": Muon for the matrices, AdamW for all else
-    learning_rate: float = 1e-3  # at its highest
-    min_learning_rate: float | None = None  # at the end; a tenth of learning_rate
-    warmup_steps: int | None = None  # 5 % of the steps, at most 100
+    optimizer: OptimizerName = "adamw"  # "muon": Muon for the matrices, AdamW for all other parameters
+    learning_rate: float = 1e-3  # the highest of the schedule
+    min_learning_rate: float | None = None  # the last of the schedule; None: learning_rate / 10
+    warmup_steps: int | None = None  # None: 5 % of the steps, at most 100
     schedule: Schedule = "cosine"
     weight_decay: float = 0.1
     beta1: float = 0.9  # of AdamW, as beta2
     beta2: float = 0.99
-    grad_clip: float = 1.0  # largest norm of the gradient of all parameters; 0 turns it off
+    grad_clip: float = 1.0  # largest norm of the gradient of all parameters; 0: no clipping
     log_every: int = 10  # steps between two lines of the log
-    eval_every: int | None = None  # steps between two evaluations; a tenth of the run
-    eval_tokens: int | None = None  # only the first so many targets of the validation split; None: all
-    checkpoint_every: int | None = None  # steps between two checkpoints; as eval_every
-    keep_checkpoints: int = 2  # the newest so many stay, and the best
+    eval_every: int | None = None  # steps between two evaluations; None: a tenth of the run
+    eval_tokens: int = 0  # targets of the validation split to evaluate on, from its start; 0: all
+    checkpoint_every: int | None = None  # steps between two checkpoints; None: as eval_every
+    keep_checkpoints: int = 2  # how many of the newest checkpoints stay, besides the best
     seed: int = 1337
     precision: Precision = "auto"
     compile: bool = False  # torch.compile
-    gradient_checkpointing: bool = False  # keep the blocks' inputs alone, for less memory and one more forward pass
-    parallel: Parallel = "ddp"  # of several processes, each holds all of the model, or "fsdp" a shard of it
+    gradient_checkpointing: bool = False  # recompute activations in the backward pass: less memory, more time
+    parallel: Parallel = "ddp"  # with several ranks, each holds the whole model ("ddp") or a shard of it ("fsdp")
 
     def __post_init__(self) -> None:
         require_positive(self, "steps", "batch_size", "grad_accumulation", "learning_rate", "log_every")
         require_positive(self, "keep_checkpoints")
-        for field in ("eval_every", "eval_tokens", "checkpoint_every"):
-            if getattr(self, field) is not None:
-                require_positive(self, field)
+        for name in ("eval_every", "checkpoint_every"):
+            if getattr(self, name) is not None:
+                require_positive(self, name)
+        require_between(self, "eval_tokens", 0, float("inf"), below_high=True)
         require_between(self, "seed", 0, 2**63 - 1)
         require_between(self, "weight_decay", 0, float("inf"), below_high=True)
         require_between(self, "grad_clip", 0, float("inf"), below_high=True)
@@ -63,22 +64,25 @@ class TrainConfig:
             warmup = self.warmup_steps
             require(0 <= warmup <= self.steps, f"warmup_steps={warmup} must be in [0, steps={self.steps}]")
 
-    @property
-    def warmup(self) -> int:
-        """Steps in which the learning rate rises."""
-        return min(100, self.steps // 20) if self.warmup_steps is None else self.warmup_steps
+    def resolved(self) -> ResolvedTrainConfig:
+        """The same settings with a number in the place of each None: what a run stores and its trainer reads."""
+        eval_every = max(1, self.steps // 10) if self.eval_every is None else self.eval_every
+        numbers: dict[str, Any] = {
+            "min_learning_rate": self.learning_rate / 10,
+            "warmup_steps": min(100, self.steps // 20),
+            "eval_every": eval_every,
+            "checkpoint_every": eval_every,
+        }
+        given = {name: value for name, value in to_dict(self).items() if value is not None}
+        return ResolvedTrainConfig(**numbers | given)
 
-    @property
-    def final_learning_rate(self) -> float:
-        """The learning rate that the schedule goes down to."""
-        return self.learning_rate / 10 if self.min_learning_rate is None else self.min_learning_rate
 
-    @property
-    def eval_interval(self) -> int:
-        """Steps between two evaluations; there is always one after the last step."""
-        return self.eval_every or max(1, self.steps // 10)
+@dataclass(frozen=True, kw_only=True)
+class ResolvedTrainConfig(TrainConfig):
+    """A `TrainConfig` in which every setting is a value."""
 
-    @property
-    def checkpoint_interval(self) -> int:
-        """Steps between two checkpoints; there is always one after the last step."""
-        return self.checkpoint_every or self.eval_interval
+    # field(): without it, each would inherit None as its default.
+    min_learning_rate: float = field()
+    warmup_steps: int = field()
+    eval_every: int = field()
+    checkpoint_every: int = field()

@@ -1,15 +1,18 @@
-"""What the trainer tells its listeners: small frozen facts. A listener is anything that can be called with one."""
+"""Events of a run: small frozen records. A listener is a function that is called with each of them.
+
+`Trainer.train` yields the events of its loop (`TrainingEvent`); a run passes them, and its own, to its listeners.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 
 @dataclass(frozen=True)
 class DataEvent:
-    """`done` of `total` characters or bytes of the text have been read for `what`; not sent for what is there."""
+    """`done` of `total` characters or bytes of the text have been read for the purpose `what`."""
 
     what: str
     done: int
@@ -18,10 +21,10 @@ class DataEvent:
 
 @dataclass(frozen=True)
 class StartEvent:
-    """Training begins or goes on: after `step` of `steps` steps.
+    """Training begins or goes on, after `step` of `steps` steps.
 
-    `flops_per_step` is what the model declares, three times for forward and backward; `precision` is "float32" or
-    "bf16".
+    `flops_per_step` is three times the model's declared FLOPs of a forward pass, for forward and backward; `precision`
+    is "float32" or "bf16".
     """
 
     model: str
@@ -39,7 +42,8 @@ class StartEvent:
 class StepEvent:
     """A step is done. `loss` is its mean in nats per token, before the update.
 
-    `seconds` is all training time so far, `tokens_per_s` the speed of the latest steps.
+    `seconds` is the training time of all steps so far, `tokens_per_s` the speed of the latest steps, `phases` the
+    seconds of each phase of this step.
     """
 
     step: int
@@ -49,11 +53,12 @@ class StepEvent:
     tokens: int
     seconds: float
     tokens_per_s: float
+    phases: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class EvalEvent:
-    """The validation split was evaluated after `step`; `tokens` and `seconds` of training came before."""
+    """The validation split was evaluated after `step`; `tokens` and `seconds` are of the training before it."""
 
     step: int
     loss: float
@@ -64,7 +69,7 @@ class EvalEvent:
 
 @dataclass(frozen=True)
 class SavingEvent:
-    """The state after `step` is about to be saved: what a listener has written until now must be on disk first."""
+    """The state after `step` is about to be saved: a listener that writes a log makes sure that it is on disk."""
 
     step: int
 
@@ -79,15 +84,26 @@ class CheckpointEvent:
 
 @dataclass(frozen=True)
 class NoteEvent:
-    """Something that a person should know, in one line."""
+    """A message of one line for the user."""
 
     message: str
 
 
 @dataclass(frozen=True)
 class EndEvent:
-    """The run is over, or stops here, because it is done, was interrupted, or failed."""
+    """The run has ended: it is done, was interrupted, or failed."""
 
 
-Event = DataEvent | StartEvent | StepEvent | EvalEvent | SavingEvent | CheckpointEvent | NoteEvent | EndEvent
+TrainingEvent = StepEvent | EvalEvent | SavingEvent | CheckpointEvent
+Event = TrainingEvent | DataEvent | StartEvent | NoteEvent | EndEvent
 Listener = Callable[[Event], None]
+
+
+def fan_out(listeners: Sequence[Listener]) -> Listener:
+    """One listener that passes each event on to all of `listeners`, in their order."""
+
+    def send(event: Event) -> None:
+        for listener in listeners:
+            listener(event)
+
+    return send

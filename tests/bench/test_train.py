@@ -1,4 +1,4 @@
-"""The figures of training speed: complete, plausible, and measured on the trainer's own steps."""
+"""The figures of training speed are complete and plausible."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import io
 import json
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
@@ -16,14 +15,13 @@ from rich.console import Console
 import lmzoo
 from lmzoo.bench import bench_train
 from lmzoo.bench import train as training
-from lmzoo.bench.steps import PHASES, TrainerSteps, random_store
+from lmzoo.bench.steps import PHASES
 from lmzoo.bench.table import train_tables
 from lmzoo.bench.train import in_blocks, median_error
 from lmzoo.cli import cli
 from lmzoo.hardware import matrix_rate
 from lmzoo.model import LanguageModel
 from lmzoo.train.config import TrainConfig
-from lmzoo.train.optimizer import make_optimizer
 
 QUICK = TrainConfig(batch_size=2, grad_clip=1.0)
 
@@ -40,7 +38,7 @@ def quick_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "SQUARE", (64, 64, 64))
 
 
-def test_figures_of_a_tiny_model(model: LanguageModel) -> None:
+def test_bench_train_measures_a_tiny_model(model: LanguageModel) -> None:
     def sleeper(steps: int) -> float:
         time.sleep(0.02 * steps)
         return 0.02 * steps
@@ -64,31 +62,8 @@ def test_figures_of_a_tiny_model(model: LanguageModel) -> None:
     assert result["auto"] in ("float32", "bf16")
 
 
-def test_the_steps_are_the_trainers_own(model: LanguageModel, tmp_path: Path) -> None:
-    """As many as were asked for, each a real update, with the time of every phase where it belongs."""
-    store = random_store(tmp_path, 65, 1000)
-    optimizer = make_optimizer(model, QUICK)
-    steps = TrainerSteps(model, optimizer, QUICK, "float32", store, tmp_path / "float32")
-    slow = 0.05
-
-    def wait(*_: object) -> None:
-        time.sleep(slow)
-
-    optimizer.register_step_pre_hook(wait)
-    before = model.state_dict()["tokens.weight"].clone()
-    seconds = steps(3)
-    assert len(steps.phases.steps) == 1 + 3, "the first of a block is not counted"
-    assert seconds == pytest.approx(sum(sum(step.values()) for step in steps.phases.steps[1:]))
-    assert all(step["optimizer"] > slow > step["clip"] for step in steps.phases.steps)
-    assert not torch.equal(before, model.state_dict()["tokens.weight"])
-    steps(2)
-    assert len(steps.phases.steps) == 7
-    assert {int(value["step"]) for value in optimizer.state.values()} == {7}
-    steps.close()
-
-
-def test_the_terminal_is_given_back_when_a_step_fails(model: LanguageModel) -> None:
-    """The progress that is drawn for nobody holds what is printed: an error's message must not go with it."""
+def test_bench_train_gives_stdout_back_when_a_step_fails(model: LanguageModel) -> None:
+    """The progress bar redirects stdout while it is drawn: the message of an error must still be seen."""
     before = sys.stdout
 
     def broken(steps: int) -> float:
@@ -99,7 +74,7 @@ def test_the_terminal_is_given_back_when_a_step_fails(model: LanguageModel) -> N
     assert sys.stdout is before
 
 
-def test_works_take_turns_in_blocks_of_one_length() -> None:
+def test_in_blocks_gives_all_works_turns_in_blocks_of_one_length() -> None:
     calls: list[tuple[str, int]] = []
 
     def work(name: str, seconds: float) -> object:
@@ -114,7 +89,7 @@ def test_works_take_turns_in_blocks_of_one_length() -> None:
     assert spent == {"a": pytest.approx([0.01] * 2), "b": [0.5] * 2}
 
 
-def test_the_error_of_a_median_is_what_many_medians_spread_by() -> None:
+def test_median_error_is_the_spread_of_many_medians() -> None:
     samples = torch.randn(2000, 31, generator=torch.Generator().manual_seed(1)) * 0.05 + 1.02
     spread = samples.median(dim=1).values.std().item()
     errors = [median_error(sample) for sample in samples.tolist()]
@@ -122,7 +97,7 @@ def test_the_error_of_a_median_is_what_many_medians_spread_by() -> None:
     assert median_error([1.0, 1.1, 0.9]) is None, "three values say nothing of it"
 
 
-def test_the_machines_best_is_looked_for_in_the_models_own_shape(
+def test_matrix_rates_tries_the_largest_matrix_of_the_model(
     model: LanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[tuple[tuple[int, int, int], ...]] = []
@@ -136,7 +111,7 @@ def test_the_machines_best_is_looked_for_in_the_models_own_shape(
     assert asked == [((64, 64, 64), (32, 32, 128))]
 
 
-def test_command_and_tables(model: LanguageModel) -> None:
+def test_bench_train_command_prints_json_and_tables(model: LanguageModel) -> None:
     arguments = ["bench", "train", "gpt2.tiny", "--repeats", "1", "--threads", str(torch.get_num_threads())]
     arguments += ["--batch-size", "2", "--set", "n_layers=1", "--set", "context_length=8", "--json"]
     done = CliRunner().invoke(cli, arguments)

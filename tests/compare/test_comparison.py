@@ -1,13 +1,16 @@
-"""Real comparisons of small models on a small text: what is written, what is reused, what has no rank."""
+"""Real comparisons of small models on a small text: files that are written, runs that are reused, rows without rank."""
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
 import signal
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -15,17 +18,17 @@ import torch
 from torch import Tensor, nn
 
 from lmzoo import registry
-from lmzoo.compare import Results, compare
+from lmzoo.compare import Results, compare, comparison
 from lmzoo.compare.ngram import NGram
-from lmzoo.compare.plan import make_specs
 from lmzoo.compare.results import read_results
 from lmzoo.data.corpora import load_corpus
 from lmzoo.data.tokenizers import train_tokenizer
 from lmzoo.errors import ConfigError, DataError, LmzooError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
+from lmzoo.runs import inputs
 from lmzoo.runs.run import evaluate_run
-from lmzoo.runs.spec import make_spec
 from lmzoo.state import State
+from lmzoo.train.config import TrainConfig
 from lmzoo.train.events import Event, StartEvent, StepEvent
 from lmzoo.train.signals import Interrupted
 
@@ -63,7 +66,7 @@ def lasting(results: Results) -> list[tuple[Any, ...]]:
     return [(row.name, row.status, row.loss, row.bits_per_byte, row.params, row.curve, row.sample) for row in rows]
 
 
-def test_results_json_has_the_promised_form(finished: tuple[Results, Path]) -> None:
+def test_compare_writes_results_json(finished: tuple[Results, Path]) -> None:
     results, out = finished
     tables = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert tables["schema"] == 1
@@ -88,7 +91,7 @@ def test_results_json_has_the_promised_form(finished: tuple[Results, Path]) -> N
     assert read_results(out).ranked == results.ranked
 
 
-def test_every_model_is_judged_on_the_whole_validation_split(finished: tuple[Results, Path], text: str) -> None:
+def test_compare_evaluates_on_the_whole_validation_split(finished: tuple[Results, Path], text: str) -> None:
     results, _ = finished
     for row in results.models:
         again = evaluate_run(row.run, text)
@@ -97,7 +100,7 @@ def test_every_model_is_judged_on_the_whole_validation_split(finished: tuple[Res
         assert row.bits_per_byte == pytest.approx(again.bits_per_byte, abs=1e-6)
 
 
-def test_the_reference_lines_are_the_counts_of_the_same_split(finished: tuple[Results, Path], text: str) -> None:
+def test_compare_counts_ngrams_on_the_same_split(finished: tuple[Results, Path], text: str) -> None:
     results, _ = finished
     corpus = load_corpus(text)
     tokenizer = train_tokenizer("char", corpus.chunks("train"))
@@ -106,7 +109,7 @@ def test_the_reference_lines_are_the_counts_of_the_same_split(finished: tuple[Re
     assert [line.loss for line in results.references] == [counts.loss(val, order) for order in range(1, 7)]
 
 
-def test_table_and_report_are_written_and_escaped(finished: tuple[Results, Path]) -> None:
+def test_compare_writes_table_and_report_escaped(finished: tuple[Results, Path]) -> None:
     results, out = finished
     page = (out / "report.html").read_text(encoding="utf-8")
     assert "<b> " not in page  # from the corpus, by way of a prompt or a sample
@@ -115,7 +118,46 @@ def test_table_and_report_are_written_and_escaped(finished: tuple[Results, Path]
     assert f"| 1 | {best.name} | {best.loss:.3f} |" in (out / "table.md").read_text(encoding="utf-8")
 
 
-def test_again_it_reuses_what_is_finished(text: str, finished: tuple[Results, Path]) -> None:
+def test_compare_reads_the_text_and_trains_the_tokenizer_once(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many models there are, and also when it continues with runs that have a tokenizer already."""
+    counts: Counter[str] = Counter()
+
+    def count(module: ModuleType, name: str) -> None:
+        plain = getattr(module, name)
+
+        def counted(*arguments: Any, **options: Any) -> Any:
+            counts[name] += 1
+            return plain(*arguments, **options)
+
+        monkeypatch.setattr(module, name, counted)
+
+    for module, name in (
+        (comparison, "load_corpus"),
+        (inputs, "load_corpus"),
+        (inputs, "train_tokenizer"),
+        (inputs, "open_store"),
+    ):
+        count(module, name)
+    compare([*NAMES, "mlp"], text, tmp_path, settings=SETTINGS | {"steps": 2})
+    assert counts == {"load_corpus": 1, "train_tokenizer": 1, "open_store": 1}
+    compare([*NAMES, "mlp"], text, tmp_path, settings=SETTINGS | {"steps": 2})
+    assert set(counts.values()) == {2}
+
+
+def test_compare_reports_the_settings_that_a_run_recorded(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A finished run is reused although a default has changed since: the report shows what it was trained with."""
+    compare(["bigram"], text, tmp_path, settings=TRAINING)
+    plain = TrainConfig.resolved
+    monkeypatch.setattr(TrainConfig, "resolved", lambda self: dataclasses.replace(plain(self), warmup_steps=30))
+    (row,) = compare(["bigram"], text, tmp_path, settings=TRAINING).models
+    assert row.config["train"]["warmup_steps"] == 1
+
+
+def test_compare_reuses_finished_runs(text: str, finished: tuple[Results, Path]) -> None:
     results, out = finished
     events: list[Event] = []
     again = compare(NAMES, text, out, settings=SETTINGS, listeners=[events.append])
@@ -124,9 +166,7 @@ def test_again_it_reuses_what_is_finished(text: str, finished: tuple[Results, Pa
     assert [row.train_tokens_per_s for row in again.models] == [row.train_tokens_per_s for row in results.models]
 
 
-def test_an_interrupted_comparison_goes_on_to_the_same_end(
-    text: str, finished: tuple[Results, Path], tmp_path: Path
-) -> None:
+def test_compare_continues_after_an_interruption(text: str, finished: tuple[Results, Path], tmp_path: Path) -> None:
     running: list[str] = []
 
     def stop(event: Event) -> None:
@@ -147,7 +187,7 @@ def test_an_interrupted_comparison_goes_on_to_the_same_end(
     assert lasting(again) == lasting(finished[0])
 
 
-def test_a_diverged_run_is_a_row(text: str, tmp_path: Path) -> None:
+def test_compare_lists_a_diverged_model_without_rank(text: str, tmp_path: Path) -> None:
     results = compare(["gpt2"], text, tmp_path, settings=SETTINGS | {"learning_rate": 1e30, "warmup_steps": 0})
     assert results.ranked == []
     (row,) = results.models
@@ -173,7 +213,7 @@ class Leaky(LanguageModel):
         return x_BTD + x_BTD.mean(dim=1, keepdim=True), state
 
 
-def test_a_model_that_fails_a_check_has_no_rank(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compare_does_not_train_what_fails_a_check(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry._classes, "leaky", Leaky)
     results = compare(["leaky", "bigram"], text, tmp_path, settings=TRAINING)
     assert [row.name for row in results.ranked] == ["bigram"]
@@ -181,18 +221,6 @@ def test_a_model_that_fails_a_check_has_no_rank(text: str, tmp_path: Path, monke
     assert row.status == "failed"
     assert "causality" in row.problem
     assert not (tmp_path / "runs" / "leaky").exists()  # nothing was spent on it
-
-
-def test_one_budget_holds_for_all_whatever_the_presets_say() -> None:
-    specs = make_specs(["bigram.tiny", "gpt2.1m", "gpt2.10m"], "x.txt", "char", {"train.steps": 7, "n_layers": 2})
-    assert {(spec.train.steps, spec.train.batch_size, spec.train.seed) for spec in specs} == {(7, 16, 1337)}
-    assert {spec.model_config(65).context_length for spec in specs} == {64}
-    own = [make_spec(spec.model, "x.txt").train for spec in specs]  # each by its own recipe
-    assert [spec.train.learning_rate for spec in specs] == [train.learning_rate for train in own]
-    assert len({train.learning_rate for train in own}) > 1
-    assert [getattr(spec.model_config(65), "n_layers", None) for spec in specs] == [None, 2, 2]
-    wide = make_specs(["gpt2.1m", "gpt2.10m"], "x.txt", "char", {"context_length": 32})
-    assert {spec.model_config(65).context_length for spec in wide} == {32}
 
 
 @pytest.mark.parametrize(
@@ -209,7 +237,7 @@ def test_one_budget_holds_for_all_whatever_the_presets_say() -> None:
         (["bigram"], {"context_length": 4000}, DataError, "context_length=4000 needs at least 4001"),
     ],
 )
-def test_bad_input_is_one_line_and_writes_nothing(
+def test_compare_refuses_bad_input_in_one_line_and_writes_nothing(
     names: list[str], more: dict[str, Any], error: type[LmzooError], message: str, text: str, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -219,7 +247,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert not out.exists()
 
 
-def test_a_directory_with_other_things_in_it_is_left_alone(text: str, tmp_path: Path) -> None:
+def test_compare_refuses_a_directory_with_other_files(text: str, tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("mine")
     with pytest.raises(ConfigError, match="is not empty, and holds no comparison"):
         compare(["bigram"], text, tmp_path, settings=TRAINING)
@@ -228,13 +256,13 @@ def test_a_directory_with_other_things_in_it_is_left_alone(text: str, tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_an_unknown_character_in_the_prompt_is_named(text: str, tmp_path: Path) -> None:
+def test_compare_names_an_unknown_character_of_the_prompt(text: str, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="'é'"):
         compare(["bigram"], text, tmp_path / "out", settings=TRAINING, prompt="é")
     assert not (tmp_path / "out").exists()
 
 
-def test_the_global_random_state_is_left_alone(text: str, tmp_path: Path) -> None:
+def test_compare_leaves_the_global_random_state_alone(text: str, tmp_path: Path) -> None:
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)

@@ -1,4 +1,4 @@
-"""Out of memory is told in one line, whoever ran out of it; the stress run does it for real in every place of a run."""
+"""Running out of memory is an error of one line; tests/stress does it for real in every part of a run."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import pytest
 import torch
 
 from lmzoo.errors import OutOfMemoryError
-from lmzoo.runs.out_of_memory import is_out_of_memory, memory_told
+from lmzoo.runs.out_of_memory import explain_out_of_memory, is_out_of_memory
 from lmzoo.runs.run import RunSpec, train_run
 
 MakeSpec = Callable[..., RunSpec]
 
 
-def test_a_model_that_no_memory_holds(tmp_path: Path, small_spec: MakeSpec) -> None:
+def test_train_run_refuses_a_model_that_no_memory_holds(tmp_path: Path, small_spec: MakeSpec) -> None:
     spec = small_spec(context_length=1 << 50)  # a table of positions of 72 PB
     with pytest.raises(
         OutOfMemoryError, match=r"batch_size=4 with context_length=1125899906842624 .*; nothing was saved"
@@ -26,11 +26,11 @@ def test_a_model_that_no_memory_holds(tmp_path: Path, small_spec: MakeSpec) -> N
     assert not (tmp_path / "run").exists()
 
 
-def test_what_is_kept_is_said(tmp_path: Path, small_spec: MakeSpec) -> None:
+def test_explain_out_of_memory_names_the_checkpoint_that_is_kept(tmp_path: Path, small_spec: MakeSpec) -> None:
     train_run(small_spec(), tmp_path / "run")
     with (
         pytest.raises(OutOfMemoryError, match="the checkpoint of step 12 is kept: free memory and --resume"),
-        memory_told(small_spec(), 16, tmp_path / "run"),
+        explain_out_of_memory(small_spec(), tmp_path / "run"),
     ):
         torch.empty(1 << 55)
 
@@ -39,12 +39,12 @@ def test_what_is_kept_is_said(tmp_path: Path, small_spec: MakeSpec) -> None:
     "error",
     [MemoryError(), torch.OutOfMemoryError("CUDA out of memory."), OSError(errno.ENOMEM, "Cannot allocate memory")],
 )
-def test_other_words_for_it(error: Exception) -> None:
+def test_is_out_of_memory_knows_other_errors(error: Exception) -> None:
     assert is_out_of_memory(error)
 
 
 @pytest.mark.parametrize("error", [RuntimeError("shapes do not fit"), OSError(errno.EIO, "Input/output error")])
-def test_what_is_something_else_stays_what_it_is(tmp_path: Path, small_spec: MakeSpec, error: Exception) -> None:
-    with pytest.raises(type(error)) as caught, memory_told(small_spec(), 16, tmp_path):
+def test_explain_out_of_memory_passes_other_errors_on(tmp_path: Path, small_spec: MakeSpec, error: Exception) -> None:
+    with pytest.raises(type(error)) as caught, explain_out_of_memory(small_spec(), tmp_path):
         raise error
     assert caught.value is error

@@ -54,7 +54,7 @@ SHORT = TEXT[:700]  # some 39 windows: an epoch ends within the fourth batch of 
         ("bigram", {}),
     ],
 )
-def test_interrupted_at_every_step_it_is_the_same_at_every_step(
+def test_resume_after_every_step_is_bitwise_exact(
     tmp_path: Path, small_spec: MakeSpec, model: str, settings: dict[str, object]
 ) -> None:
     """One run is stopped after each of its steps; another saves after each. In every step they are the same to the bit.
@@ -78,7 +78,7 @@ def test_interrupted_at_every_step_it_is_the_same_at_every_step(
     assert losses(run) == losses(tmp_path / "whole")
 
 
-def test_an_evaluation_that_a_signal_prevented_is_made_up_for(tmp_path: Path, small_spec: MakeSpec) -> None:
+def test_resume_makes_the_evaluation_that_a_signal_prevented(tmp_path: Path, small_spec: MakeSpec) -> None:
     """Also twice: what was logged of it before a kill is not logged again."""
     spec = small_spec()
     train_run(spec, tmp_path / "whole")
@@ -101,7 +101,9 @@ def test_an_evaluation_that_a_signal_prevented_is_made_up_for(tmp_path: Path, sm
     assert best[0] == best[1]
 
 
-def test_a_signal_ends_an_evaluation(tmp_path: Path, small_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resume_repeats_an_ended_evaluation(
+    tmp_path: Path, small_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """It takes as long as many steps: whoever asks for an end need not wait for it."""
     monkeypatch.setattr(evaluate, "TOKENS_AT_A_TIME", 16)
     spec, run, seen = small_spec(), tmp_path / "run", 0
@@ -126,7 +128,7 @@ def test_a_signal_ends_an_evaluation(tmp_path: Path, small_spec: MakeSpec, monke
 
 
 @pytest.mark.parametrize("step", [4, 12])
-def test_a_signal_during_a_save_ends_the_run_with_it(tmp_path: Path, small_spec: MakeSpec, step: int) -> None:
+def test_resume_after_a_signal_during_a_save(tmp_path: Path, small_spec: MakeSpec, step: int) -> None:
     """No other step, and no other save: what is on disk then is all there is."""
     spec, run = small_spec(checkpoint_every=4), tmp_path / "run"
     with pytest.raises(Interrupted, match=f"stopped after step {step}"):
@@ -136,7 +138,7 @@ def test_a_signal_during_a_save_ends_the_run_with_it(tmp_path: Path, small_spec:
     assert losses(run) == losses(tmp_path / "whole")
 
 
-def test_a_signal_in_the_last_step(tmp_path: Path, small_spec: MakeSpec) -> None:
+def test_resume_after_a_signal_in_the_last_step(tmp_path: Path, small_spec: MakeSpec) -> None:
     """The last evaluation is still to come; then the checkpoint that lacks it is replaced."""
     spec, run = small_spec(), tmp_path / "run"
     with pytest.raises(Interrupted, match="stopped after step 12"):
@@ -148,7 +150,7 @@ def test_a_signal_in_the_last_step(tmp_path: Path, small_spec: MakeSpec) -> None
     assert losses(run) == losses(tmp_path / "whole")
 
 
-def test_another_machine_is_said(tmp_path: Path, small_spec: MakeSpec) -> None:
+def test_resume_notes_a_different_machine(tmp_path: Path, small_spec: MakeSpec) -> None:
     spec, run = small_spec(), tmp_path / "run"
     with pytest.raises(Interrupted):
         train_run(spec, run, listeners=[interrupt_at(3)])
@@ -159,11 +161,11 @@ def test_another_machine_is_said(tmp_path: Path, small_spec: MakeSpec) -> None:
         spec, run, resume=True, listeners=[lambda e: notes.append(e.message) if isinstance(e, NoteEvent) else None]
     )
     assert notes == [
-        "the run goes on on another machine (threads is 1 and was 7): its numbers may differ in the last bits"
+        "the run continues on a different machine (threads is 1 and was 7): its numbers may differ in the last bits"
     ]
 
 
-def test_a_damaged_log_loses_its_bad_lines_alone(tmp_path: Path, small_spec: MakeSpec) -> None:
+def test_resume_drops_only_the_damaged_lines_of_a_log(tmp_path: Path, small_spec: MakeSpec) -> None:
     spec, run = small_spec(), tmp_path / "run"
     with pytest.raises(Interrupted):
         train_run(spec, run, listeners=[interrupt_at(6)])
@@ -179,7 +181,7 @@ def test_a_damaged_log_loses_its_bad_lines_alone(tmp_path: Path, small_spec: Mak
     assert [line["step"] for line in read_metrics(run)] == [1, 3, 4, 4, *range(5, 9), *range(8, 13), 12]
 
 
-def test_a_damaged_newest_checkpoint_is_passed_over_and_said(tmp_path: Path, small_spec: MakeSpec) -> None:
+def test_resume_skips_a_damaged_newest_checkpoint_and_notes_it(tmp_path: Path, small_spec: MakeSpec) -> None:
     spec = small_spec()
     train_run(spec, tmp_path / "whole")
     run = tmp_path / "run"
@@ -203,7 +205,7 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_said(tmp_path: Path, sma
     assert losses(run) == losses(tmp_path / "whole")
 
 
-def test_all_checkpoints_damaged(tmp_path: Path, small_spec: MakeSpec) -> None:
+def test_load_run_refuses_a_run_whose_checkpoints_are_all_damaged(tmp_path: Path, small_spec: MakeSpec) -> None:
     train_run(small_spec(), tmp_path / "run")
     for _, folder in checkpoints.saved(tmp_path / "run"):
         (folder / "manifest.json").write_text("{")
@@ -211,7 +213,7 @@ def test_all_checkpoints_damaged(tmp_path: Path, small_spec: MakeSpec) -> None:
         load_run(tmp_path / "run")
 
 
-def test_the_newest_and_the_best_are_kept(tmp_path: Path, small_spec: MakeSpec) -> None:
+def test_train_run_keeps_the_newest_and_the_best_checkpoint(tmp_path: Path, small_spec: MakeSpec) -> None:
     rising = {"learning_rate": 1.0, "schedule": "constant", "warmup_steps": 0}  # the best comes first
     spec = small_spec("bigram", keep_checkpoints=1, checkpoint_every=2, **rising)
     saved: list[int] = []

@@ -15,7 +15,7 @@ from lmzoo.compare import compare
 from lmzoo.data import stream_batches
 from lmzoo.errors import CheckpointError, ConfigError, DataError, LmzooError
 from lmzoo.runs.run import RunSpec, evaluate_run, evaluate_run_positions, load_run, make_spec, train_run
-from lmzoo.storage import checkpoints, models
+from lmzoo.storage import atomic, checkpoints
 from lmzoo.train.signals import Interrupted
 from tests.distributed.test_parallel import TOLERANCE, copy_until, curve, difference, on_ranks
 from tests.helpers import SMALL, TEXT, assert_same, tensors
@@ -60,7 +60,7 @@ def stream_spec(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSpec:
         ("char+unk", {"batch_size": 40}, (12,)),
     ],
 )
-def test_interrupted_at_any_step_ends_the_same(
+def test_stream_run_resumed_after_any_step_is_bitwise_exact(
     tmp_path: Path, stream_spec: MakeSpec, tokenizer: str, settings: dict[str, object], stops: list[int]
 ) -> None:
     spec = stream_spec(tokenizer=tokenizer, **settings)
@@ -76,7 +76,7 @@ def test_interrupted_at_any_step_ends_the_same(
         assert losses(run) == losses(tmp_path / "whole")
 
 
-def test_two_processes_read_the_stream_as_one_does(tmp_path: Path, stream_spec: MakeSpec, dataset: Path) -> None:
+def test_stream_run_on_two_processes_reads_as_one_does(tmp_path: Path, stream_spec: MakeSpec, dataset: Path) -> None:
     """The same loss curve and place in the data; on resume to the bit, and close with another number of processes."""
     settings = {**SMALL, **RECIPE, "precision": "float32", "checkpoint_every": 5, "keep_checkpoints": 9}
     spec = stream_spec(**settings)
@@ -114,7 +114,7 @@ def positions(run: Path) -> dict[int, dict[str, object]]:
     }
 
 
-def test_a_position_is_needed(tmp_path: Path, stream_spec: MakeSpec) -> None:
+def test_stream_run_without_a_position_cannot_be_resumed(tmp_path: Path, stream_spec: MakeSpec) -> None:
     spec, run = stream_spec(), tmp_path / "run"
     with pytest.raises(Interrupted):
         train_run(spec, run, listeners=[interrupt_at(11)])
@@ -128,14 +128,14 @@ def edit_state(run: Path, step: int, change: Callable[[dict[str, object]], None]
     folder = checkpoints.path_of(run, step)
     state = json.loads((folder / "training.json").read_text())
     change(state)
-    with models.atomic.new_folder(folder) as new:
+    with atomic.new_folder(folder) as new:
         for file in folder.iterdir():
             if file.name not in ("training.json", "manifest.json"):
                 (new / file.name).write_bytes(file.read_bytes())
         (new / "training.json").write_text(json.dumps(state))
 
 
-def test_a_run_can_be_used_like_any_other(tmp_path: Path, stream_spec: MakeSpec, dataset: Path) -> None:
+def test_stream_run_can_be_evaluated_and_loaded(tmp_path: Path, stream_spec: MakeSpec, dataset: Path) -> None:
     run = tmp_path / "run"
     result = train_run(stream_spec(), run)
     tables = tomllib.loads((run / "config.toml").read_text())
@@ -154,7 +154,7 @@ def test_a_run_can_be_used_like_any_other(tmp_path: Path, stream_spec: MakeSpec,
     assert (run / "sample.txt").read_text().startswith(TEXT[0])
 
 
-def test_a_run_on_a_file_is_judged_by_a_stream(tmp_path: Path, small_spec: MakeSpec, dataset: Path) -> None:
+def test_evaluate_run_of_a_file_on_a_stream(tmp_path: Path, small_spec: MakeSpec, dataset: Path) -> None:
     train_run(small_spec(), tmp_path / "run")
     held_out = "".join(f"{line}\n\n" for line in TEXT.splitlines()[:6])
     assert evaluate_run(tmp_path / "run", f"hf:{dataset}").tokens == len(held_out) - 1
@@ -166,7 +166,7 @@ def refused(error: type[LmzooError], message: str, spec: RunSpec, run: Path) -> 
     assert "\n" not in str(caught.value)
 
 
-def test_data_that_changed(tmp_path: Path, stream_spec: MakeSpec, dataset: Path) -> None:
+def test_stream_run_refuses_data_that_changed(tmp_path: Path, stream_spec: MakeSpec, dataset: Path) -> None:
     spec, run = stream_spec(), tmp_path / "run"
     with pytest.raises(Interrupted):
         train_run(spec, run, listeners=[interrupt_at(5)])
@@ -183,7 +183,7 @@ def test_data_that_changed(tmp_path: Path, stream_spec: MakeSpec, dataset: Path)
     assert checkpoints.saved(run)[0][0] == 24
 
 
-def test_the_tokenizer_of_a_stream(stream_spec: MakeSpec) -> None:
+def test_make_spec_chooses_a_tokenizer_for_a_stream(stream_spec: MakeSpec) -> None:
     assert stream_spec().tokenizer == "byte"
     assert stream_spec(tokenizer="char+unk").tokenizer == "char+unk"
     with pytest.raises(ConfigError, match=r"tokenizer='char' knows only .*: use byte, bpe:N or char\+unk") as caught:
@@ -193,7 +193,7 @@ def test_the_tokenizer_of_a_stream(stream_spec: MakeSpec) -> None:
         stream_spec("hf:name,colum=text")
 
 
-def test_a_comparison_needs_the_whole_text(tmp_path: Path, dataset: Path) -> None:
+def test_compare_refuses_a_stream(tmp_path: Path, dataset: Path) -> None:
     for tokenizer in ("char", "byte"):
         with pytest.raises(DataError, match="is a stream, and this needs a text that is read whole"):
             compare(["bigram", "gpt2"], f"hf:{dataset}", tmp_path / "out", tokenizer=tokenizer)

@@ -39,7 +39,7 @@ def changes(bench: Bench, count: int) -> Tally:
 def _others(bench: Bench, backbone: str, spec: RunSpec) -> Iterator[tuple[str, RunSpec]]:
     """Each setting with another value that the config allows."""
     config = spec.model_config(256)
-    for table, settings in (("train", spec.train), ("model", config)):
+    for table, settings in (("train", spec.train.resolved()), ("model", config)):
         for name, value in configs.to_dict(settings).items():
             if name != "vocab_size":
                 key = f"{table}.{name}"
@@ -54,7 +54,7 @@ def _candidates(name: str, value: Any) -> list[Any]:
         return [WORDS[name]]
     if value is None:
         return [1, 1e-4]
-    return [value * 2, value + 1, value / 2, 0.5]
+    return [other for other in (value * 2, value + 1, value / 2, 0.5) if other != value]
 
 
 def _with(bench: Bench, backbone: str, key: str, candidates: list[Any]) -> RunSpec:

@@ -1,4 +1,4 @@
-"""Settings: each rule names field, value and rule; overrides find their table."""
+"""Settings of training: errors name field, value and rule; every None stands for a number."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from lmzoo import configs, registry
-from lmzoo.errors import ConfigError, DataError, UnknownModelError
-from lmzoo.runs.spec import apply_settings, make_spec
-from lmzoo.train.config import TrainConfig
+from lmzoo import configs
+from lmzoo.errors import ConfigError
+from lmzoo.train.config import ResolvedTrainConfig, TrainConfig
 
 
 @pytest.mark.parametrize(
@@ -28,7 +27,8 @@ from lmzoo.train.config import TrainConfig
         ({"beta2": 1.0}, r"beta2=1.0 must be in \[0, 1\)"),
         ({"seed": -1}, r"seed=-1 must be in \[0,"),
         ({"eval_every": 0}, "eval_every=0 must be a positive integer"),
-        ({"eval_tokens": 0}, "eval_tokens=0 must be a positive integer"),
+        ({"checkpoint_every": 0}, "checkpoint_every=0 must be a positive integer"),
+        ({"eval_tokens": -1}, r"eval_tokens=-1 must be in \[0, inf\)"),
         ({"keep_checkpoints": 0}, "keep_checkpoints=0 must be a positive integer"),
         ({"precision": "fp8"}, "precision='fp8': input should be 'auto', 'float32' or 'bf16'"),
         ({"schedule": "step"}, "schedule='step': input should be 'cosine', 'linear', 'wsd' or 'constant'"),
@@ -36,55 +36,32 @@ from lmzoo.train.config import TrainConfig
         ({"learning_rat": 1.0}, "did you mean 'learning_rate'"),
     ],
 )
-def test_impossible_settings(settings: dict[str, Any], message: str) -> None:
+def test_train_config_refuses_impossible_settings(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         configs.build(TrainConfig, settings)
     assert "\n" not in str(caught.value)
 
 
-def test_what_none_stands_for() -> None:
-    config = TrainConfig(steps=400, learning_rate=0.5)
-    assert (config.warmup, config.final_learning_rate) == (20, 0.05)
-    assert (config.eval_interval, config.checkpoint_interval) == (40, 40)
-    assert TrainConfig(steps=100_000).warmup == 100
-    assert TrainConfig(steps=3).eval_interval == 1
-    assert TrainConfig(eval_every=7).checkpoint_interval == 7
+def test_resolved_puts_a_number_in_the_place_of_each_none() -> None:
+    config = TrainConfig(steps=400, learning_rate=0.5).resolved()
+    assert (config.warmup_steps, config.min_learning_rate) == (20, 0.05)
+    assert (config.eval_every, config.checkpoint_every) == (40, 40)
+    assert TrainConfig(steps=100_000).resolved().warmup_steps == 100
+    assert TrainConfig(steps=3).resolved().eval_every == 1
+    assert TrainConfig(eval_every=7).resolved().checkpoint_every == 7
+    assert None not in configs.to_dict(config).values()
 
 
-def test_overrides_find_their_table() -> None:
-    keys = {"d_model": 32, "steps": 5, "model.n_heads": 2, "train.seed": 7}
-    assert apply_settings("gpt2", keys) == ({"d_model": 32, "n_heads": 2}, {"steps": 5, "seed": 7})
+def test_resolved_keeps_given_settings() -> None:
+    given = TrainConfig(steps=7, min_learning_rate=0.0, warmup_steps=0, eval_every=2, checkpoint_every=3, seed=5)
+    assert configs.to_dict(given.resolved()) == configs.to_dict(given)
+    assert given.resolved().resolved() == given.resolved()
 
 
-@pytest.mark.parametrize(
-    ("key", "message"),
-    [
-        ("d_modle", "did you mean 'd_model'"),
-        ("model.stepps", "model.stepps=1 is not a setting"),
-        ("train.d_model", "train.d_model=1 is not a setting"),
-        ("optimizer.beta1", "is not a setting of gpt2 or the training"),
-        ("vocab_size", "vocab_size=1 cannot be set: it is that of the tokenizer"),
-        ("model.vocab_size", "it is that of the tokenizer"),
-    ],
-)
-def test_unknown_overrides(key: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        apply_settings("gpt2", {key: 1})
+def test_resolved_train_config_has_no_defaults_for_derived_settings() -> None:
+    with pytest.raises(ConfigError, match="min_learning_rate must be given to ResolvedTrainConfig"):
+        configs.build(ResolvedTrainConfig, {"steps": 5})
 
 
-def test_presets_give_the_recipe_and_overrides_win() -> None:
-    spec = make_spec("gpt2.tiny", "x.txt")
-    assert spec.train.learning_rate == registry.recipe("gpt2.tiny")["learning_rate"] != TrainConfig().learning_rate
-    assert make_spec("gpt2", "x.txt").train.learning_rate == registry.recipe("gpt2")["learning_rate"]
-    assert make_spec("gpt2.tiny", "x.txt", overrides={"learning_rate": 0.1}).train.learning_rate == 0.1
-    config = make_spec("gpt2.tiny", "x.txt", overrides={"d_model": 32}).model_config(65)
-    assert configs.to_dict(config) | {"n_layers": 2, "d_model": 32, "vocab_size": 65} == configs.to_dict(config)
-
-
-def test_specs_that_cannot_be() -> None:
-    with pytest.raises(ConfigError, match="n_heads=3 must divide d_model=128"):
-        make_spec("gpt2", "x.txt", overrides={"n_heads": 3})
-    with pytest.raises(UnknownModelError, match="did you mean 'gpt2'"):
-        make_spec("gpt3", "x.txt")
-    with pytest.raises(DataError, match="unknown tokenizer 'words'"):
-        make_spec("gpt2", "x.txt", tokenizer="words")
+def test_none_on_the_command_line_takes_a_setting_back() -> None:
+    assert configs.build(TrainConfig, {"steps": 400, "warmup_steps": "none"}).resolved().warmup_steps == 20

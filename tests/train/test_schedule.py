@@ -1,4 +1,4 @@
-"""The learning rate at the steps where its form shows."""
+"""The learning rate at the steps that show its form."""
 
 from __future__ import annotations
 
@@ -10,34 +10,34 @@ from lmzoo.train.schedule import learning_rate
 
 def rates(**settings: object) -> list[float]:
     config = TrainConfig(steps=101, learning_rate=1.0, min_learning_rate=0.1, **settings)  # type: ignore[arg-type]
-    return [learning_rate(step, config) for step in range(101)]
+    return [learning_rate(step, config.resolved()) for step in range(101)]
 
 
-def test_warm_up_rises_linearly_and_is_never_zero() -> None:
+def test_learning_rate_warms_up_linearly_and_is_never_zero() -> None:
     assert rates(warmup_steps=4)[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
 
 
-def test_cosine() -> None:
+def test_learning_rate_cosine() -> None:
     all_rates = rates(warmup_steps=0)
     assert [all_rates[step] for step in (0, 25, 50, 75, 100)] == pytest.approx([1.0, 0.868198, 0.55, 0.231802, 0.1])
 
 
-def test_wsd_stays_and_then_falls_linearly() -> None:
+def test_learning_rate_wsd_stays_and_then_falls_linearly() -> None:
     all_rates = rates(warmup_steps=10, schedule="wsd")
     assert all_rates[10:82] == [1.0] * 72
     assert [all_rates[step] for step in (86, 91, 100)] == pytest.approx([1 - 0.9 * 5 / 19, 1 - 0.9 * 10 / 19, 0.1])
 
 
-def test_linear() -> None:
+def test_learning_rate_linear() -> None:
     all_rates = rates(warmup_steps=10, schedule="linear")
     assert all_rates[:11] == pytest.approx([(step + 1) / 11 for step in range(11)])
     assert [all_rates[step] for step in (28, 55, 100)] == pytest.approx([0.82, 0.55, 0.1])
 
 
-def test_constant() -> None:
+def test_learning_rate_constant() -> None:
     assert rates(warmup_steps=2, schedule="constant")[2:] == [1.0] * 99
 
 
-def test_short_runs() -> None:
+def test_learning_rate_of_a_run_of_one_step() -> None:
     config = TrainConfig(steps=1, learning_rate=1.0)
-    assert learning_rate(0, config) == 1.0
+    assert learning_rate(0, config.resolved()) == 1.0

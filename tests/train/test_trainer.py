@@ -1,0 +1,149 @@
+"""The trainer as a generator of events: their order, and leaving its loop at any event."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import lmzoo
+from lmzoo.bench.steps import random_store
+from lmzoo.data.batches import BatchStream
+from lmzoo.distributed.ranks import ALONE
+from lmzoo.layers.stack import outermost_stacks
+from lmzoo.storage import checkpoints
+from lmzoo.train import malloc
+from lmzoo.train.checkpoint import TrainingState
+from lmzoo.train.config import TrainConfig
+from lmzoo.train.events import CheckpointEvent, EvalEvent, SavingEvent, StepEvent
+from lmzoo.train.optimizer import make_optimizer
+from lmzoo.train.phases import PHASES
+from lmzoo.train.signals import SIGNALS, Interrupted
+from lmzoo.train.trainer import Trainer
+
+MakeTrainer = Callable[..., Trainer]
+
+
+@pytest.fixture
+def make_trainer(tmp_path: Path) -> MakeTrainer:
+    """Makes trainers that differ in their settings and directory alone: same weights, same data."""
+    store = random_store(tmp_path, 17, 500)
+
+    def make(run: Path = tmp_path / "run", **settings: Any) -> Trainer:
+        config = TrainConfig(**{"steps": 6, "batch_size": 2, "eval_every": 3, "eval_tokens": 40} | settings).resolved()
+        generator = torch.Generator().manual_seed(1)
+        model = lmzoo.create_model(
+            "gpt2", vocab_size=17, d_model=8, n_layers=2, n_heads=2, context_length=8, generator=generator
+        )
+        return Trainer(
+            model=model,
+            parallel_model=model,
+            optimizer=make_optimizer(model, config),
+            batches=BatchStream(store.train.tokens, config.batch_size, 8, config.seed),
+            val=store.val,
+            config=config,
+            precision="float32",
+            run=run,
+            state=TrainingState(),
+            ranks=ALONE,
+        )
+
+    return make
+
+
+def handlers() -> list[Any]:
+    return [signal.getsignal(number) for number in SIGNALS]
+
+
+def test_train_yields_events_in_the_order_of_what_they_tell(make_trainer: MakeTrainer) -> None:
+    events = list(make_trainer(checkpoint_every=2).train())
+    names = [f"{type(event).__name__.removesuffix('Event')} {event.step}" for event in events]
+    assert names[:7] == ["Step 1", "Step 2", "Saving 2", "Checkpoint 2", "Step 3", "Eval 3", "Step 4"]
+    assert names[7:] == ["Saving 4", "Checkpoint 4", "Step 5", "Step 6", "Eval 6", "Saving 6", "Checkpoint 6"]
+
+
+def test_train_yields_saving_before_and_checkpoint_after_the_save(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer(checkpoint_every=1)
+    for event in trainer.train():
+        steps = [step for step, _ in checkpoints.saved(trainer.run)]
+        if isinstance(event, SavingEvent):
+            assert event.step not in steps
+        if isinstance(event, CheckpointEvent):
+            assert steps[0] == event.step
+
+
+def test_train_measures_the_phases_of_a_step(make_trainer: MakeTrainer) -> None:
+    steps = [event for event in make_trainer(grad_accumulation=2).train() if isinstance(event, StepEvent)]
+    for event in steps:
+        assert tuple(event.phases) == PHASES
+        assert all(seconds > 0 for seconds in event.phases.values())
+    assert steps[-1].seconds == pytest.approx(sum(sum(event.phases.values()) for event in steps))
+
+
+@pytest.mark.parametrize("by_error", [False, True])
+def test_train_restores_everything_when_its_loop_is_left(
+    make_trainer: MakeTrainer, monkeypatch: pytest.MonkeyPatch, by_error: bool
+) -> None:
+    """Signal handlers, activation checkpointing, and the setting of the memory allocator."""
+    given_back: list[bool] = []
+    monkeypatch.setattr(malloc, "give_back_memory", lambda: given_back.append(True))
+    before = handlers()
+    trainer = make_trainer(gradient_checkpointing=True)
+
+    def leave() -> None:
+        for event in trainer.train():
+            assert all(stack.checkpoints for stack in outermost_stacks(trainer.model))
+            assert handlers() != before
+            assert not given_back
+            if event.step == 2:
+                if by_error:
+                    raise ZeroDivisionError
+                break
+
+    if by_error:
+        with pytest.raises(ZeroDivisionError):
+            leave()
+    else:
+        leave()
+    assert handlers() == before
+    assert given_back == [True]
+    assert not any(stack.checkpoints for stack in outermost_stacks(trainer.model))
+    assert trainer.state.step == 2
+    assert not trainer.run.exists()
+
+
+def test_train_goes_on_after_its_loop_was_left(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    """Left after a step and entered again, it ends with the same bits: an evaluation that was due then is made."""
+    whole, parts = make_trainer(tmp_path / "whole"), make_trainer(tmp_path / "parts")
+    expected = [event for event in whole.train() if isinstance(event, StepEvent | EvalEvent)]
+    found: list[StepEvent | EvalEvent] = []
+    while parts.state.step < 6 or parts.state.val_step != 6:
+        for event in parts.train():
+            if isinstance(event, StepEvent | EvalEvent):
+                found.append(event)
+                if isinstance(event, StepEvent):
+                    break
+    assert [(type(event), event.step, event.loss) for event in found] == [
+        (type(event), event.step, event.loss) for event in expected
+    ]
+    for ours, theirs in zip(parts.model.parameters(), whole.model.parameters(), strict=True):
+        assert torch.equal(ours, theirs)
+
+
+def test_train_raises_interrupted_when_the_step_is_saved(make_trainer: MakeTrainer) -> None:
+    trainer, before = make_trainer(), handlers()
+
+    def interrupt() -> None:
+        for event in trainer.train():
+            if isinstance(event, StepEvent) and event.step == 2:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(Interrupted, match="stopped after step 2"):
+        interrupt()
+    assert [step for step, _ in checkpoints.saved(trainer.run)] == [2]
+    assert handlers() == before
