@@ -36,20 +36,17 @@ def batch_independence(subject: Subject) -> str:
     for row in range(4):
         _require_same(model(idx[row : row + 1]).logits, logits_BTV[row : row + 1], f"row {row} alone", forward)
 
-    def decode() -> object:
-        return model.decode(idx, model.init_state(4, T))
-
     state = model.init_state(4, T)
     for t in range(T):
         last_BV, state = model.decode(idx[:, t : t + 1], state)
-        _require_same(last_BV, logits_BTV[:, t], f"step {t} of a batch decoded together", decode)
+        _require_same(last_BV, logits_BTV[:, t], f"step {t} of a batch decoded together", forward)
     return "rows alone, permuted, and beside a changed neighbor are the same, in float64"
 
 
-def _require_same(actual: Tensor, expected: Tensor, what: str, call: Callable[[], object]) -> None:
+def _require_same(actual: Tensor, expected: Tensor, what: str, forward: Callable[[], object]) -> None:
     off = difference(actual, expected)
     if not off <= FLOAT64_ROUNDING:
-        raise Fault(f"{what} is off by {off:.2g} of the largest value; look at {LOOK}{float32_hint(call, off)}")
+        raise Fault(f"{what} is off by {off:.2g} of the largest value; look at {LOOK}{float32_hint(forward, off)}")
 
 
 def prompt_lengths(subject: Subject) -> str:

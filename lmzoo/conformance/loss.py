@@ -105,9 +105,6 @@ def auxiliary(subject: Subject) -> str:
     """An auxiliary loss that is mixed into the reported loss, is not a finite scalar, or has no gradient."""
     model, T = subject.model().train(), min(subject.context, 16)
     idx, targets = subject.tokens(4, T), subject.tokens(4, T, seed=1)
-    logits_BTV, loss = model(idx, targets)
-    expected = F.cross_entropy(logits_BTV.flatten(0, 1), targets.flatten())
-    require_equal(loss, expected, "the loss in train mode", "what is added to it: use auxiliary_loss()", TIGHT)
     with losses.collect_auxiliary() as named:
         model.features(idx)
     parameters = list(model.parameters())
@@ -125,6 +122,9 @@ def auxiliary(subject: Subject) -> str:
             raise Fault(f"the gradient of auxiliary loss {name!r} is not finite")
         if not any(gradient.any() for gradient in found):
             raise Fault(f"the gradient of auxiliary loss {name!r} is zero for every parameter")
+    logits_BTV, loss = model(idx, targets)
+    expected = F.cross_entropy(logits_BTV.flatten(0, 1), targets.flatten())
+    require_equal(loss, expected, "the loss in train mode", "what is added to it: use auxiliary_loss()", TIGHT)
     if not named:
         return "no auxiliary losses; the loss in train mode is the cross-entropy"
     return f"{', '.join(sorted(named))}: finite, with gradients, and not in the reported loss"

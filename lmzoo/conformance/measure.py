@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
 from lmzoo.conformance.report import Fault
@@ -58,15 +58,15 @@ def require_same_bits(actual: Tensor, expected: Tensor, what: str, where: str) -
         )
 
 
-def float32_hint(call: Callable[[], object], off: float = 0.0) -> str:
-    """The end of a message about a float64 model whose results are off by `off`: where it computes in float32.
+def float32_hint(forward: Callable[[], object], off: float = 0.0) -> str:
+    """The end of a message about a float64 model whose results are off by `off`: where `forward` computes in float32.
 
-    Empty when `off` is more than rounding to float32 explains, or when `call` computes everything in float64.
+    Empty when `off` is more than rounding to float32 explains, or when everything is computed in float64.
     """
     if not off <= ROUNDING:
         return ""
-    with _Narrowing() as narrowing:
-        call()
+    with torch.enable_grad(), _Narrowing() as narrowing:
+        forward()
     if not narrowing.place:
         return ""
     return (
@@ -74,23 +74,26 @@ def float32_hint(call: Callable[[], object], off: float = 0.0) -> str:
     )
 
 
-_WIDE = {torch.float64, torch.complex128}
-_NARROW = {torch.float32, torch.complex64, torch.bfloat16, torch.float16}
+class _Narrowing(TorchFunctionMode):
+    """While active, looks for the first operation that turns activations in float64 into a narrower type.
 
-
-class _Narrowing(TorchDispatchMode):
-    """While active, looks for the first operation that turns a float64 tensor into a narrower one."""
+    A tensor that has no gradient is no activation: tables of constants may be rounded, which is the same in every call.
+    """
 
     place = ""  # file and line of the caller
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         if not self.place:
-            given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.ndim > 0]
+            given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.requires_grad and x.ndim > 0]
             made = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
             if any(x.dtype in _WIDE for x in given) and any(x.dtype in _NARROW for x in made):
                 self.place = _caller()
         return out
+
+
+_WIDE = {torch.float64, torch.complex128}
+_NARROW = {torch.float32, torch.complex64, torch.bfloat16, torch.float16}
 
 
 def _caller() -> str:

@@ -188,7 +188,7 @@ def small_config(cls: type[LanguageModel], settings: Mapping[str, Any]) -> Model
 
 
 def fewest_layers(cls: type[LanguageModel], settings: Mapping[str, Any]) -> int:
-    """The least `n_layers`, of at least `LAYERS`, at which the model has every kind of block that `settings` give it."""
+    """The least `n_layers`, of at least `LAYERS`, with every kind of block that the model of `settings` has."""
     config = configs.build(cls.config_class, settings)
     full: int = configs.to_dict(config)["n_layers"]
     try:
@@ -199,8 +199,8 @@ def fewest_layers(cls: type[LanguageModel], settings: Mapping[str, Any]) -> int:
         try:
             if wanted <= set(_kinds(cls, configs.build(cls.config_class, {**settings, "n_layers": n}))):
                 return n
-        except ConfigError:
-            continue  # this depth is not allowed
+        except Exception:
+            continue  # this depth is not possible
     return full
 
 
