@@ -61,6 +61,7 @@ class Traits:
     extrapolates: bool = False  # goes on past `context_length`; else it sees a sliding window of the last tokens
     receptive_field: int | None = None  # tokens, the present one included, that a prediction can depend on; None: all
     state_growth: StateGrowth = "linear"  # of the decoding state with the tokens seen
+    uniform_at_start: bool = True  # a fresh model predicts nearly uniformly: its loss is within 5 % of ln V
 
 
 class LanguageModel(nn.Module, ABC):

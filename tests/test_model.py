@@ -205,7 +205,7 @@ def test_decoding_needs_no_gradient_and_keeps_its_cache_to_the_last_position() -
 
 def test_defaults_are_what_the_contract_says() -> None:
     assert ModelConfig(vocab_size=1).context_length == 256
-    assert Traits() == Traits(extrapolates=False, receptive_field=None, state_growth="linear")
+    assert Traits() == Traits(extrapolates=False, receptive_field=None, state_growth="linear", uniform_at_start=True)
     model, idx = cumulative(), ids(2, 3)
     plain = {"temperature": 1.0, "top_k": None, "top_p": None, "min_p": None, "repetition_penalty": 1.0}
 

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from lmzoo import configs, registry
 from lmzoo.errors import ConfigError
-from lmzoo.layers.stack import blocks_of
 from lmzoo.model import LanguageModel, ModelConfig
 
 VOCAB = 13  # unlike every other size, so that a mix-up of axes is an error and not a coincidence
@@ -27,9 +26,9 @@ LAYERS = 2  # the fewest: a window of 5 over 2 layers reaches 9 tokens back, wel
 CEILINGS: Mapping[str, int] = {
     "d_model": 32,
     "n_heads": 4,
-    "n_kv_heads": 2,
+    "n_kv_heads": 4,
     "head_dim": 8,
-    "d_ff": 48,
+    "d_ff": 128,  # configs fill in up to 4 d_model
     "d_state": 8,
     "window": 5,
     "n_experts": 4,
@@ -207,8 +206,8 @@ def fewest_layers(cls: type[LanguageModel], settings: Mapping[str, Any]) -> int:
 def _kinds(cls: type[LanguageModel], config: ModelConfig) -> Iterator[object]:
     """The kind of each block of the model: the classes, shapes and switches of its modules."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        blocks = blocks_of(cls(config))
-    for block in blocks:
+        model = cls(config)
+    for block in _blocks(model):
         yield tuple(
             (
                 name,
@@ -218,6 +217,12 @@ def _kinds(cls: type[LanguageModel], config: ModelConfig) -> Iterator[object]:
             )
             for name, module in block.named_modules()
         )
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The members of the outermost lists of modules: what is repeated over the depth, in a `Stack` or another list."""
+    for child in module.children():
+        yield from child if isinstance(child, (nn.ModuleList, nn.Sequential)) else _blocks(child)
 
 
 def _switch(value: object) -> object:
