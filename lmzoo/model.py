@@ -62,8 +62,6 @@ class Traits:
     receptive_field: int | None = None  # tokens, the present one included, that a prediction can depend on; None: all
     state_growth: StateGrowth = "linear"  # of the decoding state with the tokens seen
     uniform_at_start: bool = True  # a fresh model predicts nearly uniformly: its loss is within 5 % of ln V
-    causal_tolerance: float = 0.0  # of the largest logit: how far later tokens may move earlier logits (FFT)
-    batch_exact: bool = False  # a row's logits are the same bits in any batch; else but for the rounding of products
 
 
 class LanguageModel(nn.Module, ABC):

@@ -27,7 +27,7 @@ class Bigram(LanguageModel):
 
     @property
     def traits(self) -> Traits:
-        return Traits(extrapolates=True, receptive_field=1, state_growth="none", batch_exact=True)
+        return Traits(extrapolates=True, receptive_field=1, state_growth="none")
 
     def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:
         return ()  # nothing needs to be remembered

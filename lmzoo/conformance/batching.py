@@ -1,12 +1,14 @@
-"""Is a row alone the row in a batch? Nothing may pass between the rows."""
+"""Checks that sequences of a batch do not depend on each other."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
-from lmzoo.conformance.measure import require_equal, require_same_bits
+from lmzoo.conformance.measure import FLOAT64_ROUNDING, difference, float32_hint, require_equal
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 
@@ -17,31 +19,34 @@ LOOK = "what reduces over axis 0: a norm, a sum, a reshape that mixes batch and 
 
 
 def batch_independence(subject: Subject) -> str:
-    """Rows that see each other, in forward or in decoding: sums and norms over the batch, a shared cache.
-
-    A model that declares `batch_exact` is held to the bit, and one without any product to round must declare it.
-    """
-    model, T = subject.model(), min(subject.context, 9)
+    """Rows that see each other, in forward or in decoding: sums and norms over the batch, a shared cache."""
+    model, T = subject.model().double(), min(subject.context, 9)
     idx = subject.tokens(4, T)
     logits_BTV = model(idx).logits
     other = idx.clone()
     other[1] = (other[1] + 1) % subject.config.vocab_size
     changed_BTV = model(other).logits
-    require_same_bits(changed_BTV[[0, 2, 3]], logits_BTV[[0, 2, 3]], "a row whose neighbour has changed", LOOK)
+
+    def forward() -> object:
+        return model(idx)
+
+    _require_same(changed_BTV[[0, 2, 3]], logits_BTV[[0, 2, 3]], "a row whose neighbor has changed", forward)
     order = [2, 0, 3, 1]
-    exact = model.traits.batch_exact
-    if not exact and model.flops_per_token(T) == 0:
-        raise Fault("there is no product that rounding could touch; look at traits: declare batch_exact=True")
-    require = require_same_bits if exact else require_equal
-    require(model(idx[order]).logits, logits_BTV[order], "a permuted batch", LOOK)
+    _require_same(model(idx[order]).logits, logits_BTV[order], "a permuted batch", forward)
     for row in range(4):
-        require(model(idx[row : row + 1]).logits, logits_BTV[row : row + 1], f"row {row} alone", LOOK)
+        _require_same(model(idx[row : row + 1]).logits, logits_BTV[row : row + 1], f"row {row} alone", forward)
+
     state = model.init_state(4, T)
     for t in range(T):
         last_BV, state = model.decode(idx[:, t : t + 1], state)
-        require(last_BV, logits_BTV[:, t], f"step {t} of a batch decoded together", LOOK)
-    how = "the same bits" if exact else "the same but for rounding"
-    return f"rows alone, permuted, and beside a changed neighbour are {how}"
+        _require_same(last_BV, logits_BTV[:, t], f"step {t} of a batch decoded together", forward)
+    return "rows alone, permuted, and beside a changed neighbor are the same, in float64"
+
+
+def _require_same(actual: Tensor, expected: Tensor, what: str, forward: Callable[[], object]) -> None:
+    off = difference(actual, expected)
+    if not off <= FLOAT64_ROUNDING:
+        raise Fault(f"{what} is off by {off:.2g} of the largest value; look at {LOOK}{float32_hint(forward, off)}")
 
 
 def prompt_lengths(subject: Subject) -> str:

@@ -1,18 +1,19 @@
-"""Reports kept by what they depend on, so that the price of the checks is paid once for a model.
+"""Keeps reports by what they depend on, so that a model is checked once.
 
-A report holds for the code it was made with: the contract, the layers and ops, the checks, the model's own modules,
-torch's version, and the config. All of it goes into one hash; whatever of it changes, the checks run again.
+A report holds for the code it was made with: the contract, the layers, ops and backbones, the checks, the modules that
+the model's own classes come from, torch's version, and the config. All of it goes into one hash; when any of it
+changes, the checks run again.
 """
 
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 import sys
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
+from types import ModuleType
 
 import torch
 
@@ -23,12 +24,13 @@ from lmzoo.conformance.suite import CHECKS, check_model, check_names
 from lmzoo.conformance.tiny import subject
 from lmzoo.data.cache import cache_dir
 from lmzoo.errors import LmzooError
-from lmzoo.model import LanguageModel
+from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.storage import atomic
 
 PACKAGE = Path(lmzoo.__file__).parent
-# What a verdict can depend on. The trainer, the data and the command line are not here.
-DEPENDS_ON = ("*.py", "layers/**/*.py", "ops/**/*.py", "conformance/**/*.py", "generation/**/*.py")
+# The code that a verdict can depend on: not the trainer, the data or the command line.
+PACKAGES = ("layers", "ops", "backbones", "conformance", "generation", "storage")
+DEPENDS_ON = ("*.py", *(f"{package}/**/*.py" for package in PACKAGES))
 
 
 def cached_check(
@@ -37,7 +39,7 @@ def cached_check(
     only: Collection[str] | None = None,
     listener: Callable[[Result], None] | None = None,
 ) -> Report:
-    """`check_model`, or the report it gave before for the same code and config; `listener` hears the results alike.
+    """`check_model`, or the report it gave before for the same code and config; `listener` is called in both cases.
 
     A model whose source cannot be read, or that comes with weights of its own, is checked each time.
     """
@@ -57,31 +59,68 @@ def cached_check(
 
 
 def ranking_problem(name: str) -> str:
-    """Why a model's loss may mean nothing, by the checks that matter to a comparison; empty when nothing is wrong."""
+    """The reason not to rank a model, by the checks that matter to a comparison; empty when there is none."""
     only = [check.name for check in CHECKS if check.group in RANKING_GROUPS]
     report = cached_check(name, only=only)
     return "" if report.rankable else f"failed the checks {', '.join(report.failures)}; see lmzoo check {name}"
 
 
-def key(cls: type[LanguageModel], config: object, only: Collection[str] | None = None) -> str | None:
+def key(cls: type[LanguageModel], config: ModelConfig, only: Collection[str] | None = None) -> str | None:
     """The hash of all that a report of this class and config depends on; None when a source cannot be read."""
     digest = hashlib.sha256()
     for pattern in DEPENDS_ON:
         for file in sorted(PACKAGE.glob(pattern)):
             digest.update(str(file.relative_to(PACKAGE)).encode() + b"\0" + file.read_bytes() + b"\0")
-    for base in cls.__mro__:
-        module = sys.modules.get(base.__module__)
-        if module is None or base.__module__.partition(".")[0] in ("builtins", "abc", "torch", "typing"):
-            continue
-        try:
-            digest.update(inspect.getsource(module).encode() + b"\0")
-        except (OSError, TypeError):
-            return None
+    try:
+        for name, file in sorted(_sources(cls, config).items()):
+            digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
+    except Exception:  # a source that is not a file, or a model that cannot be built on the meta device
+        return None
     checks = sorted(check_names() if only is None else only)
     versions = [torch.__version__, sys.version.partition(" ")[0]]
     facts = [cls.__module__, cls.__qualname__, configs.to_dict(config), checks, versions]
     digest.update(json.dumps(facts, sort_keys=True, default=str).encode())
     return digest.hexdigest()
+
+
+def _sources(cls: type[LanguageModel], config: ModelConfig) -> dict[str, Path]:
+    """The files of the modules that the classes of a model and of its layers come from, and of what these import.
+
+    Raises an exception for a class whose module has no file.
+    """
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        layers = cls(config).modules()
+    names = {base.__module__ for kind in (cls, type(config), *map(type, layers)) for base in kind.__mro__}
+    waiting = [sys.modules[name] for name in sorted(names) if not _is_library(name)]
+    found: dict[str, Path] = {}
+    while waiting:
+        module = waiting.pop()
+        if module.__file__ is None:
+            raise TypeError(f"{module} has no source file")
+        found[module.__name__] = Path(module.__file__)
+        for value in vars(module).values():
+            name = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+            if not isinstance(name, str) or name in found or _is_library(name):
+                continue
+            other = sys.modules.get(name)
+            # An installed package is followed only from within itself: others come with versions and change rarely.
+            if other is not None and (_package(name) == _package(module.__name__) or not _is_installed(other)):
+                waiting.append(other)
+    return found
+
+
+def _package(name: str) -> str:
+    return name.partition(".")[0]
+
+
+def _is_library(name: str) -> bool:
+    """True for torch, Python itself, and this package, whose files are hashed by folder."""
+    return _package(name) in ("torch", "lmzoo", "builtins") or _package(name) in sys.stdlib_module_names
+
+
+def _is_installed(module: ModuleType) -> bool:
+    file = getattr(module, "__file__", None)
+    return file is None or "site-packages" in Path(file).parts or "dist-packages" in Path(file).parts
 
 
 def _place(target: LanguageModel | type[LanguageModel] | str, only: Collection[str] | None) -> Path | None:

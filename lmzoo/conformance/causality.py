@@ -1,8 +1,8 @@
-"""Does it see the future? And does it see as much of the past as it says?"""
+"""Checks of the dependence on other positions: none on later ones, and on earlier ones as far as the model declares."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -10,87 +10,102 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
-from lmzoo.conformance.measure import ROUNDING, difference, first_position
+from lmzoo.conformance.measure import FLOAT64_ROUNDING, difference, first_position, float32_hint
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
 
 LEAK = "what mixes positions: a mask, a padding, a norm or a mean over time, a router"
+BFLOAT16_LEAK = "the code that runs in bfloat16 alone: a kernel, a cast"
+BFLOAT16_STEP = 2**-6  # of the largest logit: what a value rounded the other way can cost in bfloat16
 
 
 def lengths(subject: Subject, model: LanguageModel) -> list[int]:
-    """The full context, and beyond two chunks of any scan for a model that goes on."""
+    """The full context, and more than two chunks of any scan for a model that extrapolates."""
     return [subject.context, 2 * subject.context + 3] if model.traits.extrapolates else [subject.context]
 
 
 def causality(subject: Subject) -> str:
-    """Logits that change when only later tokens change, or when later tokens are left out; in eval and train mode.
+    """Logits that change when later tokens change or are left out; in eval and in train mode, in float64."""
+    model = subject.model().double()
+    for T in lengths(subject, model):
+        idx, other = _two_texts(subject, T)
+        cuts = range(T - 1, 0, -1)
+        # All cuts are rows of one batch: `batch_independence` makes sure that rows do not depend on each other.
+        logits_BTV, *found = _logits(model, torch.cat([idx, *_changed(idx, other, cuts)])).split(len(idx))
+        for cut, changed_BTV in zip(cuts, found, strict=True):
+            _require_unchanged(model, idx, cut, changed_BTV, logits_BTV, "in eval mode, changing")
+        for cut in _shorter(T, subject.context):
+            _require_unchanged(model, idx, cut, _logits(model, idx[:, :cut]), logits_BTV, "leaving out")
+    model = subject.model(dropout=0.1).double().train()
+    for T in lengths(subject, model):
+        idx, other = _two_texts(subject, T)
+        logits_BTV = _logits(model, idx)
+        cuts = _some_cuts(T)  # in separate batches: dropout draws other noise for each row of one batch
+        for cut, changed_idx in zip(cuts, _changed(idx, other, cuts), strict=True):
+            changed_BTV = _logits(model, changed_idx)
+            _require_unchanged(model, idx, cut, changed_BTV, logits_BTV, "in train mode, changing")
+    return f"every cut of T = {lengths(subject, model)}, eval and train: unchanged before the cut, in float64"
 
-    Not a bit may change, unless the model declares a `causal_tolerance`; one that nothing needs is refused too.
+
+def bfloat16_causality(subject: Subject) -> str:
+    """Logits that change with later tokens under autocast to bfloat16, where kernels for training differ.
+
+    The logits before a cut must be the same bits. Rounding alone may change some of them: an FFT carries the rounding
+    of later tokens back, which turns a value the other way now and then, so two of the five cuts may differ by such a
+    step. Where an expert computes another number of rows, all values may be rounded otherwise: a model whose bits
+    change with another row of the batch is held to the size of that change, at the median position.
     """
-    seen: list[int] = []
-    worst = 0.0
-    for training in (False, True):
-        model = subject.model(dropout=0.1 if training else 0.0).train(training)
-        for T in lengths(subject, model):
-            idx = subject.tokens(2, T)
-            other = (
-                idx + 1 + subject.tokens(2, T, seed=1) % (subject.config.vocab_size - 1)
-            ) % subject.config.vocab_size
-            logits_BTV = _seeded(model, idx)
-            for cut in range(T - 1, 0, -1):
-                changed_BTV = _seeded(model, torch.cat([idx[:, :cut], other[:, cut:]], dim=1))
-                off, allowed = difference(changed_BTV[:, :cut], logits_BTV[:, :cut]), model.traits.causal_tolerance
-                worst = max(worst, off)
-                if off > allowed:
-                    place = first_position(changed_BTV[:, :cut], logits_BTV[:, :cut], allowed)
-                    mode = "train" if training else "eval"
-                    raise Fault(
-                        f"in {mode} mode, changing the tokens from position {cut} of {T} on changes the logits at "
-                        f"{place} by {off:.2g}; look at {LEAK}"
-                    )
-                if not training:
-                    short_BTV = _seeded(model, idx[:, :cut])
-                    off = difference(short_BTV, logits_BTV[:, :cut])
-                    if off > ROUNDING:
-                        place = first_position(short_BTV, logits_BTV[:, :cut], ROUNDING)
-                        raise Fault(
-                            f"leaving out the tokens from position {cut} of {T} on changes the logits at {place} by "
-                            f"{off:.2g}; look at what depends on the length: {LEAK}"
-                        )
-            seen.append(T)
-    tolerance = subject.model().traits.causal_tolerance
-    if tolerance and not worst:
-        raise Fault(f"causal_tolerance={tolerance:g} is declared, and not a bit changes; look at traits: leave it out")
-    kept = f"off by {worst:.2g} of {tolerance:g} allowed" if tolerance else "the same bits"
-    return f"every cut of T = {sorted(set(seen))}, train and eval: {kept} before the cut"
+    model = subject.model(dropout=0.1).train()
+    seen = set()
+    for T in lengths(subject, model):
+        idx, other = _two_texts(subject, T)
+        cuts = _some_cuts(T)
+        logits_BTV = _logits(model, idx, autocast=True)
+        found = [_logits(model, changed, autocast=True) for changed in _changed(idx, other, cuts)]
+        offs = [_offs(x[:, :cut], logits_BTV[:, :cut]) for cut, x in zip(cuts, found, strict=True)]
+        noise = _noise_of_rows(subject, model, idx, logits_BTV)
+        if noise is None:
+            moved = [off_BT.max().item() for off_BT in offs]
+            wrong = max(moved, default=0.0) > BFLOAT16_STEP or 2 * sum(off > 0 for off in moved) > len(cuts)
+            seen.add("the same bits but for rounding" if any(moved) else "the same bits")
+        else:
+            moved = [off_BT.median().item() for off_BT in offs]
+            wrong = 2 * sum(off > max(4 * noise, BFLOAT16_STEP) for off in moved) > len(cuts)
+            seen.add("as near as with other rows in the batch")
+        if wrong:
+            off, cut = max(zip(moved, cuts, strict=True))
+            raise Fault(
+                f"under autocast to bfloat16, changing the tokens from position {cut} of {T} on changes earlier logits "
+                f"by {off:.2g} of the largest value ({sum(off > 0 for off in moved)} of {len(cuts)} cuts change some); "
+                f"look at {BFLOAT16_LEAK}"
+            )
+    return f"T = {lengths(subject, model)} under autocast: {' and '.join(sorted(seen))} before 5 cuts"
 
 
 def gradient_causality(subject: Subject) -> str:
     """A gradient that reaches from a logit to a later token's embedding, where values may hide it."""
-    model = subject.model()
-    T = lengths(subject, model)[0]
-    idx = subject.tokens(1, T)
+    model = subject.model().double()
+    T = lengths(subject, model)[-1]
+    idx = subject.tokens(1, T).repeat(T - 1, 1)  # row t asks for the gradient of the logits at t
     with _Embeddings(idx) as embeddings:
         logits_BTV = model(idx).logits
     if not embeddings.found:
         return "tokens are not looked up by an embedding: nothing to differentiate by; values were checked"
-    weights_V = torch.linspace(-1, 1, logits_BTV.shape[-1])
-    for t in range(T - 1):
-        gradients = torch.autograd.grad(
-            (logits_BTV[0, t] * weights_V).sum(), embeddings.found, retain_graph=True, allow_unused=True
-        )
-        for gradient in gradients:
-            if gradient is None:
-                continue
-            after = gradient[0, gradient.shape[1] - T + t + 1 :].flatten(1).abs().amax(1)
-            allowed = model.traits.causal_tolerance * gradient.abs().max()
-            if (after > allowed).any():
-                later = int((after > allowed).nonzero()[0])
-                where = f"the logits at {t} to the token at {later + t + 1}"
-                raise Fault(f"the gradient of {where} is {after[later].item():.2g}; look at {LEAK}")
-    least = "within the declared tolerance" if model.traits.causal_tolerance else "exactly zero"
-    return f"gradients of {T - 1} positions to later tokens are {least}"
+    weights_V = torch.linspace(-1, 1, logits_BTV.shape[-1], dtype=torch.float64)
+    asked = (logits_BTV.diagonal(dim1=0, dim2=1) * weights_V[:, None]).sum()
+    for gradient in torch.autograd.grad(asked, embeddings.found, allow_unused=True):
+        if gradient is None:
+            continue
+        size_BT = gradient.flatten(2).abs().amax(2)[:, -T:]  # what stands before idx is padding
+        later_BT = torch.arange(T) > torch.arange(T - 1)[:, None]
+        leaks_BT = later_BT & ~(size_BT <= FLOAT64_ROUNDING * size_BT.amax(1, keepdim=True))
+        if leaks_BT.any():
+            t, later = leaks_BT.nonzero()[0].tolist()
+            off = size_BT[t, later].item()
+            hint = float32_hint(lambda: model(idx), off / size_BT[t].max().item())
+            raise Fault(f"the gradient of the logits at {t} to the token at {later} is {off:.2g}; look at {LEAK}{hint}")
+    return f"gradients of {T - 1} positions to later tokens are zero, in float64"
 
 
 def receptive_field(subject: Subject) -> str:
@@ -114,7 +129,7 @@ def receptive_field(subject: Subject) -> str:
                 f"the logits at {T - 1} do not depend on the token {distance} back, though the model {says}; "
                 "look at how far the past is carried, or declare it in traits"
             )
-        if distance >= reach and effect > 1e-9:
+        if distance >= reach and effect > FLOAT64_ROUNDING:
             raise Fault(
                 f"the logits at {T - 1} depend on the token {distance} back (by {effect:.2g}), beyond the declared "
                 f"receptive_field={declared} (the present token included); look at the window, or at traits"
@@ -123,11 +138,65 @@ def receptive_field(subject: Subject) -> str:
     return f"each of the last {reach} tokens matters{beyond}"
 
 
-def _seeded(model: LanguageModel, idx: Tensor) -> Tensor:
-    """Logits with the same dropout at every call."""
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
+def _two_texts(subject: Subject, T: int) -> tuple[Tensor, Tensor]:
+    """Two batches (2, T) of tokens that differ at every position."""
+    V = subject.config.vocab_size
+    idx = subject.tokens(2, T)
+    return idx, (idx + 1 + subject.tokens(2, T, seed=1) % (V - 1)) % V
+
+
+def _changed(idx: Tensor, other: Tensor, cuts: Iterable[int]) -> list[Tensor]:
+    """For each cut, `idx` up to the cut and `other` from there on."""
+    return [torch.cat([idx[:, :cut], other[:, cut:]], dim=1) for cut in cuts]
+
+
+def _some_cuts(T: int) -> list[int]:
+    """Five cuts, or as many as T allows, the latest first."""
+    return sorted({T - 1, T - 2, T // 2, 2, 1} & {*range(1, T)}, reverse=True)
+
+
+def _shorter(T: int, context: int) -> list[int]:
+    """Lengths to shorten T to: all within the context; beyond it, those around the end of a chunk of 32."""
+    chosen = {*range(1, T)} if context >= T else {T - 1, T - 2, 33, 32, 31, context + 1} & {*range(1, T)}
+    return sorted(chosen, reverse=True)
+
+
+def _logits(model: LanguageModel, idx: Tensor, *, autocast: bool = False) -> Tensor:
+    """Logits with the same dropout noise in every call; in train mode with a graph, as training computes them."""
+    bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=autocast)
+    with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(model.training), bfloat16:
         torch.manual_seed(0)
-        return model(idx).logits
+        return model(idx).logits.detach()
+
+
+def _require_unchanged(
+    model: LanguageModel, idx: Tensor, cut: int, actual_BTV: Tensor, expected_BTV: Tensor, how: str
+) -> None:
+    actual_BTV, expected_BTV = actual_BTV[:, :cut], expected_BTV[:, :cut]
+    off = difference(actual_BTV, expected_BTV)
+    if not off <= FLOAT64_ROUNDING:
+        place = first_position(actual_BTV, expected_BTV, FLOAT64_ROUNDING)
+        raise Fault(
+            f"{how} the tokens from position {cut} of {idx.shape[1]} on changes the logits at {place} by {off:.2g}; "
+            f"look at {LEAK}{float32_hint(lambda: model(idx), off)}"
+        )
+
+
+def _offs(actual_BTV: Tensor, expected_BTV: Tensor) -> Tensor:
+    """By how much each position differs, relative to the largest value: (B, T); infinite where not finite."""
+    off_BT = (actual_BTV.float() - expected_BTV.float()).abs().amax(-1) / expected_BTV.float().abs().max().clamp(min=1)
+    return off_BT.nan_to_num(nan=torch.inf)
+
+
+def _noise_of_rows(subject: Subject, model: LanguageModel, idx: Tensor, logits_BTV: Tensor) -> float | None:
+    """The largest change, at the median position, of row 0 when row 1 is another text; None if no bit changes."""
+    changes = []
+    for seed in range(2, 5):
+        neighbor = torch.cat([idx[:1], subject.tokens(2, idx.shape[1], seed=seed)[1:]])
+        changes.append(_offs(_logits(model, neighbor, autocast=True)[:1], logits_BTV[:1]))
+    if not any(off_BT.any() for off_BT in changes):
+        return None
+    return max(off_BT.median().item() for off_BT in changes)
 
 
 class _Embeddings(TorchFunctionMode):

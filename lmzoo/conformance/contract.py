@@ -1,10 +1,11 @@
-"""Does it keep the contract's form? What is final is not overridden, shapes are right, the edges are as declared."""
+"""Checks of the form of the contract: final methods, shapes, and behavior at the limits."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
 import torch
+from torch import Tensor
 
 from lmzoo.conformance.measure import require_equal
 from lmzoo.conformance.report import Fault
@@ -15,7 +16,7 @@ from lmzoo.model import LanguageModel
 
 def construction(subject: Subject) -> str:
     """A model that cannot be made from its config, or that lacks `features` or `head`."""
-    model = subject.model(shaken=False)
+    model = subject.model(perturbed=False)
     if not isinstance(getattr(model, "head", None), torch.nn.Module):
         raise Fault(
             "self.head is not set to a module: it turns features into logits (nn.Identity() if they are logits)"
@@ -27,7 +28,7 @@ def finals(subject: Subject) -> str:
     """A method that is the same for every model (`forward`, `decode`, `generate`, ...) and is overridden after all."""
     own = {name: value for name, value in vars(LanguageModel).items() if getattr(value, "__final__", False)}
     own |= {name: vars(torch.nn.Module)[name] for name in ("__call__", "_wrapped_call_impl", "_call_impl")}
-    instance = vars(subject.instance or subject.model(shaken=False))
+    instance = vars(subject.instance or subject.model(perturbed=False))
     for name, value in own.items():
         if name in instance:
             raise Fault(f"{name} is replaced on the instance; the contract's {name} is final")
@@ -42,26 +43,36 @@ def shapes(subject: Subject) -> str:
     """Logits of another shape or type, with targets, without them, and for one token or no row at all."""
     model, V = subject.model(), subject.config.vocab_size
     for B, T in ((2, subject.context), (3, 1), (0, 2), (1, 2)):
-        idx = subject.tokens(B, T)
-        for targets in (None, subject.tokens(B, T, seed=1)):
-            logits_BTV, loss = model(idx, targets)
-            if logits_BTV.shape != (B, T, V):
-                given = "with" if targets is not None else "without"
-                raise Fault(
-                    f"idx {(B, T)} {given} targets gives logits {tuple(logits_BTV.shape)}, not {(B, T, V)}; "
-                    "look at what features() and head return"
-                )
-            if not torch.isfinite(logits_BTV).all():
-                raise Fault(f"idx {(B, T)} gives logits that are not finite")
-            if (loss is None) != (targets is None) or (loss is not None and loss.shape != ()):
-                raise Fault(f"idx {(B, T)}: loss is {loss}, and must be a scalar exactly when targets are given")
-            if loss is not None and not torch.isfinite(loss):
-                raise Fault(f"idx {(B, T)}: loss is {loss.item()}")
-        if B:
-            logits_BV, _ = model.decode(idx, model.init_state(B, T))
-            if logits_BV.shape != (B, V):
-                raise Fault(f"decode of {(B, T)} gives {tuple(logits_BV.shape)}, not {(B, V)}")
+        try:
+            _require_shapes(model, subject.tokens(B, T), subject.tokens(B, T, seed=1))
+        except Fault:
+            raise
+        except Exception as error:
+            first = (str(error).splitlines() or [""])[0]
+            raise Fault(f"idx of B = {B} rows and T = {T} ends in {type(error).__name__}: {first}") from error
     return f"(B, T, {V}) with and without targets, for T = 1 and T = {subject.context}, for B = 0"
+
+
+def _require_shapes(model: LanguageModel, idx: Tensor, some_targets: Tensor) -> None:
+    (B, T), V = idx.shape, model.config.vocab_size
+    for targets in (None, some_targets):
+        logits_BTV, loss = model(idx, targets)
+        if logits_BTV.shape != (B, T, V):
+            given = "with" if targets is not None else "without"
+            raise Fault(
+                f"idx {(B, T)} {given} targets gives logits {tuple(logits_BTV.shape)}, not {(B, T, V)}; "
+                "look at what features() and head return"
+            )
+        if not torch.isfinite(logits_BTV).all():
+            raise Fault(f"idx {(B, T)} gives logits that are not finite")
+        if (loss is None) != (targets is None) or (loss is not None and loss.shape != ()):
+            raise Fault(f"idx {(B, T)}: loss is {loss}, and must be a scalar exactly when targets are given")
+        if loss is not None and not torch.isfinite(loss):
+            raise Fault(f"idx {(B, T)}: loss is {loss.item()}")
+    if B:
+        logits_BV, _ = model.decode(idx, model.init_state(B, T))
+        if logits_BV.shape != (B, V):
+            raise Fault(f"decode of {(B, T)} gives {tuple(logits_BV.shape)}, not {(B, V)}")
 
 
 def edges(subject: Subject) -> str:
@@ -100,10 +111,13 @@ def edges(subject: Subject) -> str:
 
 def generation(subject: Subject) -> str:
     """Greedy generation, streamed or not, that is not the argmax of `forward` on all tokens so far."""
-    model, context = subject.model(), subject.context
-    prompt = subject.tokens(2, 3)
+    context, prompt = subject.context, subject.tokens(2, 3)
     n = context + 2
-    out = model.generate(prompt, n, temperature=0.0)
+    for seed in range(8):
+        model = subject.model(seed=seed)
+        out = model.generate(prompt, n, temperature=0.0)
+        if max(len(row.unique()) for row in out[:, 3:]) > 2:
+            break  # a model that repeats one token would hide what it continues
     if out.shape != (2, 3 + n) or not torch.equal(out[:, :3], prompt):
         raise Fault(
             f"generate of {(2, 3)} and {n} tokens gives {tuple(out.shape)}, not the prompt followed by {n} tokens"

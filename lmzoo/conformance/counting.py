@@ -1,4 +1,4 @@
-"""Are its declared numbers measured ones? Parameters, FLOPs and state bytes, for three sizes and three lengths."""
+"""Checks of declared numbers: parameters, FLOPs and bytes of the state, at three sizes and three lengths."""
 
 from __future__ import annotations
 

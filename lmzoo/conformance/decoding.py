@@ -1,4 +1,4 @@
-"""Does it decode what it was trained as? Any split of a sequence must give what `forward` gives on the whole."""
+"""Checks that decoding, in any split of a sequence, gives what `forward` gives on the whole."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ def decoding(subject: Subject) -> str:
     chooser = random.Random(0)
     splits += [random_split(chooser, L, 9) for _ in range(6)] + [[1] * L, [T] + [1] * (L - T), [T - 1, 2, L - T - 1]]
     splits += [[L], [L - 1, 1]]
-    for split in splits:
+    one_row = [[T], [1] * L, [T - 1, 2, L - T - 1], random_split(chooser, L, 9)]  # some code treats one row separately
+    for rows, split in [*((2, split) for split in splits), *((1, split) for split in one_row)]:
         split = [n for n in split if n]
-        for rows in (2, 1):  # a batch of one has been a case of its own elsewhere
-            worst = max(worst, check_split(model, idx[:rows], expected_BTV[:rows], split))
+        worst = max(worst, check_split(model, idx[:rows], expected_BTV[:rows], split))
         splits_tried += 1
-    for split in ([T - 3, 6, L - T - 3], random_split(chooser, L, 9)):  # now looking at every position of a chunk
+    for split in ([T - 3, 6, L - T - 3], random_split(chooser, L, 9)):  # with the logits of every position of a chunk
         worst = max(worst, check_all_positions(model, idx, expected_BTV, split))
         splits_tried += 1
     return f"{splits_tried} splits, up to {L} tokens over a context of {T}: off by at most {worst:.1g}"
 
 
 def expected_logits(subject: Subject, model: LanguageModel, idx: Tensor) -> Tensor:
-    """What decoding must give at every position: `forward` on all tokens, or on the last `context_length` of them."""
+    """The logits that decoding must give: `forward` on all tokens, or on the last `context_length` of them."""
     with torch.no_grad():
         if model.traits.extrapolates:
             return model(idx).logits

@@ -1,7 +1,7 @@
-"""Run by `save_and_load` in a process of its own: load a saved model, compute its logits, write them.
+"""Loads saved models in a process of its own and computes their logits, for `save_and_load`.
 
-`python -m lmzoo.conformance.fresh FOLDER`. The folder holds `request.json` and `idx.safetensors`, and gets
-`logits.safetensors`.
+`python -m lmzoo.conformance.fresh FOLDER...`. A folder holds `request.json` and `idx.safetensors`, and gets
+`logits.safetensors`, or `error.txt` with the reason in one line.
 """
 
 from __future__ import annotations
@@ -36,6 +36,16 @@ def answer(path: Path, cls: type[LanguageModel] | None = None) -> None:
     save_file({"logits": logits_BTV.contiguous()}, path / "logits.safetensors")
 
 
+def answer_all(paths: list[Path]) -> None:
+    """Answer the requests one after another; an exception ends one of them alone."""
+    for path in paths:
+        try:
+            answer(path)
+        except Exception as error:  # code of any model may run here
+            first = (str(error).splitlines() or [""])[0]
+            (path / "error.txt").write_text(f"{type(error).__name__}: {first}", encoding="utf-8")
+
+
 def find_class(request: dict[str, Any]) -> type[LanguageModel]:
     """The class by its module and qualified name."""
     found: Any = _import(request)
@@ -45,7 +55,7 @@ def find_class(request: dict[str, Any]) -> type[LanguageModel]:
 
 
 def _import(request: dict[str, Any]) -> Any:
-    """The module of the class: a plug-in given as a file, or what the caller's import path finds."""
+    """The module of the class: a plug-in given as a file, or what the import path of the caller finds."""
     name = request["module"]
     if name.startswith("lmzoo_plugin_"):
         registry.load_plugin(request["file"])
@@ -54,4 +64,4 @@ def _import(request: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    answer(Path(sys.argv[1]))
+    answer_all([Path(path) for path in sys.argv[1:]])

@@ -1,4 +1,4 @@
-"""Is its loss the loss everyone reports? Mean cross-entropy in nats over the targets that count, nothing else."""
+"""Checks of the loss: mean cross-entropy in nats over the targets that are not ignored, and nothing else."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def ignored_targets(subject: Subject) -> str:
     expected = F.cross_entropy(logits_BTV[kept], targets[kept])
     require_equal(loss, expected, f"the loss over {int(kept.sum())} of {targets.numel()} targets", LOOK, TIGHT)
 
-    # Row 1 is ignored altogether: what it holds must not matter to any gradient.
+    # All of row 1 is ignored: its tokens must not matter to any gradient.
     targets[1] = IGNORE_INDEX
     gradients = _gradients(model, idx, targets)
     other = idx.clone()
@@ -60,7 +60,7 @@ def ignored_targets(subject: Subject) -> str:
 
 
 def micro_batches(subject: Subject) -> str:
-    """A batch whose loss and gradients are not those of its parts, weighted by the targets that count in each."""
+    """A batch whose loss and gradients differ from those of its parts, weighted by their targets not ignored."""
     model = subject.model()
     idx, targets = subject.tokens(4, 6), subject.tokens(4, 6, seed=1)
     targets[0, 1:] = IGNORE_INDEX  # very unequal parts: 13 targets and 6
@@ -101,8 +101,37 @@ def chunked_loss(subject: Subject) -> str:
     return "the same loss and gradients without logits, and in chunks of 1, 3 and 14"
 
 
+def auxiliary(subject: Subject) -> str:
+    """An auxiliary loss that is mixed into the reported loss, is not a finite scalar, or has no gradient."""
+    model, T = subject.model().train(), min(subject.context, 16)
+    idx, targets = subject.tokens(4, T), subject.tokens(4, T, seed=1)
+    with losses.collect_auxiliary() as named:
+        model.features(idx)
+    parameters = list(model.parameters())
+    for name, value in named.items():
+        if value.shape != () or not torch.isfinite(value):
+            raise Fault(f"auxiliary loss {name!r} is {value.tolist()} of shape {tuple(value.shape)}, no finite scalar")
+        if not value.requires_grad:
+            raise Fault(
+                f"auxiliary loss {name!r} has no gradient: it is detached, or made of choices (argmax, top-k, counts) "
+                "alone; multiply the counts by the probabilities"
+            )
+        gradients = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=True)
+        found = [gradient for gradient in gradients if gradient is not None]
+        if not all(torch.isfinite(gradient).all() for gradient in found):
+            raise Fault(f"the gradient of auxiliary loss {name!r} is not finite")
+        if not any(gradient.any() for gradient in found):
+            raise Fault(f"the gradient of auxiliary loss {name!r} is zero for every parameter")
+    logits_BTV, loss = model(idx, targets)
+    expected = F.cross_entropy(logits_BTV.flatten(0, 1), targets.flatten())
+    require_equal(loss, expected, "the loss in train mode", "what is added to it: use auxiliary_loss()", TIGHT)
+    if not named:
+        return "no auxiliary losses; the loss in train mode is the cross-entropy"
+    return f"{', '.join(sorted(named))}: finite, with gradients, and not in the reported loss"
+
+
 def _gradients(model: LanguageModel, idx: Tensor, targets: Tensor, *, return_logits: bool = True) -> dict[str, Tensor]:
-    """The loss's gradient of every parameter by name, zero where there is none."""
+    """The gradient of the loss to every parameter by name, zero where there is none."""
     model.zero_grad(set_to_none=True)
     loss = model(idx, targets, return_logits=return_logits).loss
     if loss.requires_grad:

@@ -1,16 +1,25 @@
-"""How far two results differ, and where: the words every check uses to report it."""
+"""Compares two results and reports how far they differ, and where: used by all checks."""
 
 from __future__ import annotations
 
 import math
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_leaves
 
 from lmzoo.conformance.report import Fault
 
-# float32 sums in another order, relative to the largest value: what a different batch or split may cost.
+# Relative to the largest value: float32 sums in another order, as another batch size or another split gives them.
 ROUNDING = 1e-4
+# The same in float64, where sums in another order differ by 1e-15: a larger difference is a dependence.
+FLOAT64_ROUNDING = 1e-9
 
 
 def difference(actual: Tensor, expected: Tensor) -> float:
@@ -42,8 +51,58 @@ def require_equal(actual: Tensor, expected: Tensor, what: str, where: str, toler
 
 
 def require_same_bits(actual: Tensor, expected: Tensor, what: str, where: str) -> None:
-    """Raise `Fault` unless the two are equal bit by bit."""
+    """Raise `Fault` unless the two are bitwise equal."""
     if not torch.equal(actual, expected):
         raise Fault(
             f"{what} is off by {difference(actual, expected):.2g}, and should be the same bits; look at {where}"
         )
+
+
+def float32_hint(forward: Callable[[], object], off: float = 0.0) -> str:
+    """The end of a message about a float64 model whose results are off by `off`: where `forward` computes in float32.
+
+    Empty when `off` is more than rounding to float32 explains, or when everything is computed in float64.
+    """
+    if not off <= ROUNDING:
+        return ""
+    with torch.enable_grad(), _Narrowing() as narrowing:
+        forward()
+    if not narrowing.place:
+        return ""
+    return (
+        f"; something is computed in float32 there, at {narrowing.place} (`.float()`): use `lmzoo.ops.precision.wide`"
+    )
+
+
+class _Narrowing(TorchFunctionMode):
+    """While active, looks for the first operation that turns activations in float64 into a narrower type.
+
+    A tensor that has no gradient is no activation: tables of constants may be rounded, which is the same in every call.
+    """
+
+    place = ""  # file and line of the caller
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        if not self.place:
+            given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.requires_grad and x.ndim > 0]
+            made = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
+            if any(x.dtype in _WIDE for x in given) and any(x.dtype in _NARROW for x in made):
+                self.place = _caller()
+        return out
+
+
+_WIDE = {torch.float64, torch.complex128}
+_NARROW = {torch.float32, torch.complex64, torch.bfloat16, torch.float16}
+
+
+def _caller() -> str:
+    """The innermost line of the call stack outside torch and this package, as `file.py:12`."""
+    others = {Path(torch.__file__).parent, Path(__file__).parent}
+    frame: FrameType | None = sys._getframe(2)
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        if others.isdisjoint(path.parents):
+            return f"{path.name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return "an unknown place"

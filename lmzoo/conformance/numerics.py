@@ -1,15 +1,17 @@
-"""Are its gradients right, and does it hold in bfloat16?"""
+"""Checks of gradients in float64, and of logits in bfloat16."""
 
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-from lmzoo.conformance.measure import difference, require_equal
+from lmzoo.conformance.measure import float32_hint
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 
 STEP = 1e-5
 DRIFT = 0.1  # of the largest logit: bfloat16 has 8 bits, and two layers add up their rounding
+NEAR = 0.75  # the share of positions that must be within DRIFT: rounding makes a router choose another expert for a few
 
 
 def float64_gradients(subject: Subject) -> str:
@@ -31,9 +33,10 @@ def float64_gradients(subject: Subject) -> str:
                 ends.append(model(idx, targets).loss.item())
         measured = (ends[0] - ends[1]) / (2 * STEP)
         off = abs(measured - claimed) / max(abs(measured), abs(claimed), 1e-4)
-        if off > 1e-3:
+        if not off <= 1e-3:
             raise Fault(
-                f"the gradient of {name} is {claimed:.6g} along a random direction, the loss's slope {measured:.6g}"
+                f"the gradient of {name} is {claimed:.6g} along a random direction, the slope of the loss "
+                f"{measured:.6g}{float32_hint(lambda: model(idx))}"
             )
         worst = max(worst, off)
     return f"the slope of every parameter agrees to {worst:.1g}"
@@ -47,19 +50,29 @@ def bfloat16(subject: Subject) -> str:
     exact_BTV = model(idx).logits
     with torch.autocast("cpu", torch.bfloat16):
         cast_BTV = model(idx).logits
-    require_equal(cast_BTV.float(), exact_BTV, "forward under autocast to bfloat16", "exponents and long sums", DRIFT)
+    off = _require_near(cast_BTV, exact_BTV, "forward under autocast to bfloat16", "exponents and long sums")
     rounded = subject.model().bfloat16()
     rounded_BTV = rounded(idx).logits
-    require_equal(rounded_BTV.float(), exact_BTV, "forward with bfloat16 weights", "exponents and long sums", DRIFT)
-    state, drift = rounded.init_state(2, T), 0.0
+    off = max(off, _require_near(rounded_BTV, exact_BTV, "forward with bfloat16 weights", "exponents and long sums"))
+    steps: list[Tensor] = []
+    state = rounded.init_state(2, T)
     for t in range(T):
         logits_BV, state = rounded.decode(idx[:, t : t + 1], state)
-        drift = require_equal(
-            logits_BV.float(),
-            rounded_BTV[:, t].float(),
-            f"decoding in bfloat16, position {t},",
-            "the state's dtype",
-            DRIFT,
+        steps.append(logits_BV)
+    drift = _require_near(torch.stack(steps, dim=1), rounded_BTV, "decoding in bfloat16", "the dtype of the state")
+    return f"off by {off:.2g} of the largest logit at most positions, decoding by {drift:.2g}"
+
+
+def _require_near(actual_BTV: Tensor, expected_BTV: Tensor, what: str, where: str) -> float:
+    """Raise `Fault` unless most positions of the second half, in which rounding has added up, are near."""
+    actual_BTV, expected_BTV = actual_BTV.float(), expected_BTV.float()
+    if not torch.isfinite(actual_BTV).all():
+        raise Fault(f"{what} is not finite; look at {where}")
+    off_BT = (actual_BTV - expected_BTV).abs().amax(-1) / expected_BTV.abs().max().clamp(min=1)
+    off = off_BT[:, off_BT.shape[1] // 2 :].flatten().quantile(NEAR).item()
+    if not off <= DRIFT:
+        raise Fault(
+            f"{what} is off by {off:.2g} of the largest value or more at a quarter of the later positions "
+            f"(allowed {DRIFT:g}); look at {where}"
         )
-    off = max(difference(cast_BTV.float(), exact_BTV), difference(rounded_BTV.float(), exact_BTV))
-    return f"off by {off:.2g} of the largest logit, decoding by {drift:.2g}"
+    return off

@@ -1,4 +1,4 @@
-"""Does it compute, and nothing else? Same input, same bits; nothing global touched; train mode differs by dropout."""
+"""Checks that a model computes and does nothing else: no hidden or global state, one forward for training and eval."""
 
 from __future__ import annotations
 
@@ -75,7 +75,9 @@ def global_state(subject: Subject) -> str:
         raise Fault(f"default dtype, grad mode or threads are {settings()} after a forward, and were {before}")
     for name, now in _generators().items():
         if now != drawn[name]:
-            raise Fault(f"{name}'s global random state has changed in eval mode; pass a generator, never seed globally")
+            raise Fault(
+                f"the global random state of {name} has changed in eval mode; pass a generator, never seed globally"
+            )
     model.train()
     with torch.random.fork_rng(devices=[]):
         after = []

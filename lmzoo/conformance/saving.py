@@ -1,4 +1,4 @@
-"""Is a saved model the model? In a fresh process, with tied weights, and from the meta device."""
+"""Checks of saving and loading: in a fresh process, with tied weights, and from the meta device."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,33 +24,51 @@ from lmzoo.model import LanguageModel
 
 def save_and_load(subject: Subject) -> str:
     """A model that computes otherwise after it was saved and loaded by a fresh process."""
-    model = subject.model()
-    idx = subject.tokens(2, min(subject.context, 9))
-    with torch.no_grad():  # torch's own layers may take another way when no gradient is asked for
-        logits_BTV = model(idx).logits
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
-        request = _request(subject, model, path)
-        save_file({"idx": idx}, path / "idx.safetensors")
-        (path / "request.json").write_text(json.dumps(request), encoding="utf-8")
-        command = [sys.executable, "-m", "lmzoo.conformance.fresh", str(path)]
-        if request["module"] == "__main__" or "<locals>" in request["class"]:
-            from lmzoo.conformance.fresh import answer  # nobody else can import such a class
+        logits_BTV = save_request(subject, path)
+        module = subject.cls.__module__
+        if module == "__main__" or "<locals>" in subject.cls.__qualname__:
+            from lmzoo.conformance.fresh import answer
 
             answer(path, subject.cls)
             how = "in this process: its class cannot be imported by another"
         else:
-            environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, env=environment)
-            if done.returncode:
-                last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-                raise Fault(f"a fresh process cannot load the saved model: {last}")
+            load_in_fresh_process([path])
             how = "in a fresh process"
-        loaded_BTV = load_file(path / "logits.safetensors")["logits"]
+        require_loaded(path, logits_BTV)
+    return f"the same bits {how}"
+
+
+def save_request(subject: Subject, path: Path) -> Tensor:
+    """Save the model, and a request to compute its logits, in the folder `path`; returns the logits it must give."""
+    model = subject.model()
+    idx = subject.tokens(2, min(subject.context, 9))
+    save_file({"idx": idx}, path / "idx.safetensors")
+    (path / "request.json").write_text(json.dumps(_request(subject, model, path)), encoding="utf-8")
+    with torch.no_grad():  # without gradients torch's own layers may take another path
+        return model(idx).logits
+
+
+def load_in_fresh_process(paths: Sequence[Path]) -> None:
+    """Have another Python process answer the requests in the folders `paths`."""
+    command = [sys.executable, "-m", "lmzoo.conformance.fresh", *map(str, paths)]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise Fault(f"a fresh process cannot load the saved model: {last}")
+
+
+def require_loaded(path: Path, logits_BTV: Tensor) -> None:
+    """Raise `Fault` unless the answer in the folder `path` is `logits_BTV`."""
+    error = path / "error.txt"
+    if error.exists():
+        raise Fault(f"a fresh process cannot load the saved model: {error.read_text(encoding='utf-8')}")
+    loaded_BTV = load_file(path / "logits.safetensors")["logits"]
     require_same_bits(
         loaded_BTV, logits_BTV, "the loaded model", "buffers that are not saved, attributes set after __init__"
     )
-    return f"the same bits {how}"
 
 
 def _request(subject: Subject, model: LanguageModel, path: Path) -> dict[str, Any]:
@@ -66,7 +85,7 @@ def _request(subject: Subject, model: LanguageModel, path: Path) -> dict[str, An
         "file": getattr(module, "__file__", None),
         "class": subject.cls.__qualname__,
         "config": configs.to_dict(model.config),
-        "threads": torch.get_num_threads(),  # sums are cut by them
+        "threads": torch.get_num_threads(),  # another number adds up in another order
     }
 
 
@@ -98,7 +117,7 @@ def tied_weights(subject: Subject) -> str:
         copied(idx).logits, model(idx).logits, "a model that has loaded another's weights", "buffers, tying"
     )
 
-    # The other way about: a training step must not pull apart what the config calls tied.
+    # The reverse: weights that the config calls tied must be one tensor, which a training step cannot pull apart.
     tied = getattr(model.config, "tie_embeddings", None)
     if tied is not None:
         table = next((p for n, p in model.named_parameters() if p.shape[:1] == (model.config.vocab_size,)), None)
@@ -127,7 +146,7 @@ def _shared(model: nn.Module) -> list[list[str]]:
 
 def initialisation(subject: Subject) -> str:
     """A parameter that two layers initialise: the last one wins, whatever the paper says."""
-    model = subject.model(shaken=False)
+    model = subject.model(perturbed=False)
     owners: dict[str, list[str]] = {}
     generator = torch.Generator().manual_seed(0)
     for name, module in model.named_modules():

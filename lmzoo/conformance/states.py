@@ -1,4 +1,4 @@
-"""Is its state a value? It can be cloned, selected by row, saved, and shared between continuations without a trace."""
+"""Checks that the state is a value: cloned, selected by row, saved, shared between continuations without a trace."""
 
 from __future__ import annotations
 

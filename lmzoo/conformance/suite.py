@@ -33,25 +33,29 @@ def _checks(group: str, *functions: Callable[[Subject], str], variants: bool = F
     return [Check(function.__name__, group, function, variants) for function in functions]
 
 
+# Variants cost as much again for each option. They run where an option most often has a path of its own (positions,
+# the state, the formula for FLOPs), and in two quick checks: an option may be read in one mode, or in the config alone.
 CHECKS: tuple[Check, ...] = (
-    *_checks("contract", contract.construction, contract.finals),
-    *_checks("contract", contract.shapes, contract.edges, variants=True),
+    *_checks("contract", contract.construction, contract.finals, contract.shapes, contract.edges),
     *_checks("causality", causality.causality, causality.gradient_causality, variants=True),
+    *_checks("causality", causality.bfloat16_causality, variants=True),
     *_checks("past", causality.receptive_field, variants=True),
     *_checks("decoding", decoding.decoding, variants=True),
-    *_checks("decoding", states.state_is_a_value, states.state_rows, variants=True),
-    *_checks("decoding", states.state_dtype, states.state_saved, contract.generation, variants=True),
-    *_checks("batch", batching.batch_independence, batching.prompt_lengths, variants=True),
+    *_checks("decoding", states.state_is_a_value, states.state_rows, states.state_dtype, states.state_saved),
+    *_checks("decoding", contract.generation),
+    *_checks("batch", batching.batch_independence, batching.prompt_lengths),
     *_checks("loss", loss.loss_value, loss.ignored_targets, loss.micro_batches, loss.chunked_loss),
-    *_checks("training", train.initial_loss, train.gradients, variants=True),
-    *_checks("training", train.overfitting),
-    *_checks("numerics", numerics.float64_gradients, numerics.bfloat16, variants=True),
-    *_checks("purity", purity.same_seed, purity.train_mode, purity.global_state, variants=True),
-    *_checks("purity", purity.compiles),
-    *_checks("saving", saving.initialisation, saving.tied_weights, saving.meta_device, variants=True),
-    *_checks("saving", saving.save_and_load),
-    *_checks("counts", counting.parameters, variants=True),
-    *_checks("counts", counting.flops, counting.state_bytes, counting.declared_growth, variants=True),
+    *_checks("training", loss.auxiliary, train.initial_loss, train.gradients, train.overfitting),
+    *_checks("numerics", numerics.float64_gradients, numerics.bfloat16),
+    *_checks("purity", purity.same_seed),
+    *_checks("purity", purity.train_mode, variants=True),
+    *_checks("purity", purity.global_state, purity.compiles),
+    *_checks("saving", saving.initialisation),
+    *_checks("saving", saving.tied_weights, variants=True),
+    *_checks("saving", saving.meta_device, saving.save_and_load),
+    *_checks("counts", counting.parameters),
+    *_checks("counts", counting.flops, variants=True),
+    *_checks("counts", counting.state_bytes, counting.declared_growth),
 )
 
 

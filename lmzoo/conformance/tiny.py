@@ -1,14 +1,15 @@
-"""The model under test, small: how any family, class or instance becomes a model that is checked in seconds.
+"""The model under test, small: any family, class or instance becomes a model that is checked in seconds.
 
-Sizes are cut down by the names of the config's fields; everything else in the config stays as it is. The model's
-weights are shaken before a check looks at what it computes: a zero table or a gain of one would hide a wrong path.
+Sizes are reduced by the names of the config's fields; everything else in the config stays as it is, and so many layers
+are kept that every kind of block is among them. Weights are perturbed before a check looks at what a model computes: a
+table of zeros or a scale of one would hide a wrong path.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -20,44 +21,48 @@ from lmzoo.model import LanguageModel, ModelConfig
 
 VOCAB = 13  # unlike every other size, so that a mix-up of axes is an error and not a coincidence
 CONTEXT = 24  # more than one chunk of a chunked scan, more than two windows
-# The most each size may be. A window of 5 over 2 layers reaches 9 tokens back: well inside the context.
+LAYERS = 2  # the fewest: a window of 5 over 2 layers reaches 9 tokens back, well inside the context
+# The most that each size may be. `n_layers` has a rule of its own: `fewest_layers`.
 CEILINGS: Mapping[str, int] = {
     "d_model": 32,
-    "n_layers": 2,
     "n_heads": 4,
+    "n_kv_heads": 4,
     "head_dim": 8,
-    "d_ff": 48,
-    "d_hidden": 32,
-    "d_inner": 64,
-    "d_embedding": 16,
+    "d_ff": 128,  # configs fill in up to 4 d_model
     "d_state": 8,
     "window": 5,
+    "n_experts": 4,
 }
-VARIANTS: Mapping[str, Any] = {"window": 5}  # options that are off by default; those that are true or false are turned
+# Options to switch on for every family that has them, beside its booleans and what its config names in `checked`.
+OPTIONS: Mapping[str, Any] = {"window": 5, "n_kv_heads": 2}
 
 
 class Subject:
-    """What is checked: a class and a small config of it; `model()` makes a fresh one."""
+    """A class and a small config of it; `model()` makes a fresh model.
 
-    def __init__(self, cls: type[LanguageModel], config: ModelConfig, name: str) -> None:
-        self.cls, self.config, self.name = cls, config, name
-        self.instance: LanguageModel | None = None  # when the caller's own model is small enough to be copied
+    `settings` are the full ones, from which `config` is reduced.
+    """
 
-    def model(self, *, shaken: bool = True, dropout: float = 0.0, seed: int = 0, **overrides: Any) -> LanguageModel:
+    def __init__(self, cls: type[LanguageModel], settings: Mapping[str, Any], name: str) -> None:
+        self.cls, self.settings, self.name = cls, dict(settings), name
+        self.config = small_config(cls, self.settings)
+        self.instance: LanguageModel | None = None  # a copy of the caller's own model, if that is small enough
+
+    def model(self, *, perturbed: bool = True, dropout: float = 0.0, seed: int = 0, **overrides: Any) -> LanguageModel:
         """A fresh float32 model on the CPU in eval mode; the global random state is left as it was.
 
-        `shaken=False` leaves the weights as they begin. Dropout is off unless asked for. `overrides` change the config.
+        `perturbed=False` leaves the initial weights. Dropout is off unless asked for. `overrides` change the config.
         """
         config = dataclasses.replace(self.config, **overrides) if overrides else self.config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            if shaken and self.instance is not None and not overrides:
+            if perturbed and self.instance is not None and not overrides:
                 model = copy.deepcopy(self.instance)
             else:
                 model = self.cls(config)
                 model.init_weights(torch.Generator().manual_seed(seed))
-        if shaken:
-            shake(model, seed)
+        if perturbed:
+            perturb(model, seed)
         for module in model.modules():
             if isinstance(module, nn.Dropout):
                 module.p = dropout
@@ -73,29 +78,37 @@ class Subject:
 
     @property
     def context(self) -> int:
+        """The context length of the small config."""
         return self.config.context_length
 
     def varied(self) -> list[Subject]:
-        """The same with one option changed each: code that the plain config never reaches (a window, a bias)."""
+        """The same with other settings: code that the plain config never reaches (a window, a bias, a pattern).
+
+        Each boolean is turned and each of `OPTIONS` switched on, one at a time; a config may name further forms in
+        `checked: ClassVar[tuple[dict, ...]]`. Raises `ConfigError` for a form of `checked` that the config refuses.
+        """
         others = []
         for field in dataclasses.fields(self.config):
             before = getattr(self.config, field.name)
-            value = not before if isinstance(before, bool) else VARIANTS.get(field.name, before)
+            value = not before if isinstance(before, bool) else OPTIONS.get(field.name, before)
             if value == before:
                 continue
             try:
-                config = dataclasses.replace(self.config, **{field.name: value})
+                others.append(self._with({field.name: value}))
             except ConfigError:
                 continue  # the family forbids this combination
-            others.append(Subject(self.cls, config, f"{self.name} with {field.name}={value}"))
-        return others
+        return others + [self._with(form) for form in getattr(type(self.config), "checked", ())]
+
+    def _with(self, changes: Mapping[str, Any]) -> Subject:
+        name = ", ".join(f"{field}={value}" for field, value in changes.items())
+        return Subject(self.cls, {**self.settings, **changes}, f"{self.name} with {name}")
 
     def resized(self) -> list[dict[str, Any]]:
         """Overrides that give two other sizes of the model."""
         config = self.config
         changes: list[dict[str, Any]] = []
-        grown = {"d_model": 2, "d_hidden": 2, "n_layers": 1.5, "d_ff": 1.5, "d_state": 2}
-        for names in (("d_model", "d_hidden"), ("n_layers", "d_ff", "d_state"), ("vocab_size",), ("context_length",)):
+        grown = {"d_model": 2, "n_layers": 1.5, "d_ff": 1.5, "d_state": 2}
+        for names in (("d_model",), ("n_layers", "d_ff", "d_state"), ("vocab_size",), ("context_length",)):
             change = {
                 n: int(getattr(config, n) * grown.get(n, 2)) for n in names if getattr(config, n, None) is not None
             }
@@ -108,7 +121,7 @@ class Subject:
         return changes[:2]
 
 
-def shake(model: LanguageModel, seed: int = 0) -> None:
+def perturb(model: LanguageModel, seed: int = 0) -> None:
     """Add noise to every parameter: matrices so much that a unit input gives a unit output, vectors a tenth."""
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
@@ -121,23 +134,35 @@ def subject(target: LanguageModel | type[LanguageModel] | str) -> Subject:
     """The subject for a model, a class, or a registered name (`family` or `family.preset`)."""
     if isinstance(target, str):
         family, preset = registry.split_name(target)
-        preset = preset or family.presets.get("tiny")
-        return Subject(*_small(registry.model_class(family.name), dict(preset.model) if preset else {}), target)
+        cls = registry.model_class(family.name)
+        return Subject(cls, dict(preset.model) if preset else _family_settings(cls), target)
     if isinstance(target, type) and issubclass(target, LanguageModel):
-        family = registry.families().get(target.family) if target.family else None
-        preset = family.presets.get("tiny") if family else None
-        return Subject(*_small(target, dict(preset.model) if preset else {}), target.family or target.__name__)
+        return Subject(target, _family_settings(target), target.family or target.__name__)
     if not isinstance(target, LanguageModel):
         raise ConfigError(f"model={target!r} must be a registered name, a LanguageModel class or a LanguageModel")
     cls = type(target)
-    made = Subject(*_small(cls, configs.to_dict(target.config)), target.family or cls.__name__)
-    if configs.to_dict(made.config) == configs.to_dict(target.config):
+    made = Subject(cls, configs.to_dict(target.config), target.family or cls.__name__)
+    # A model that is small but for its depth is copied whole: its layers may have been changed after construction.
+    small, given = configs.to_dict(made.config), configs.to_dict(target.config)
+    if {**small, "n_layers": None} == {**given, "n_layers": None}:
+        made.config = target.config
         made.instance = copy.deepcopy(target).float().cpu()
     return made
 
 
-def _small(cls: type[LanguageModel], settings: dict[str, Any]) -> tuple[type[LanguageModel], ModelConfig]:
-    """The class with a config whose known sizes are at most their ceilings; as many of them as its rules allow."""
+def _family_settings(cls: type[LanguageModel]) -> dict[str, Any]:
+    """The preset `tiny` of a class's family, if there is one, but not less deep than the config's default."""
+    family = registry.families().get(cls.family) if cls.family else None
+    preset = family.presets.get("tiny") if family else None
+    settings = dict(preset.model) if preset else {}
+    default = next((f.default for f in dataclasses.fields(cls.config_class) if f.name == "n_layers"), None)
+    if isinstance(default, int):
+        settings["n_layers"] = max(default, settings.get("n_layers", default))
+    return settings
+
+
+def small_config(cls: type[LanguageModel], settings: Mapping[str, Any]) -> ModelConfig:
+    """The config of `settings` with known sizes at most their ceilings; as many of them as the config's rules allow."""
     fields = {field.name: field.default for field in dataclasses.fields(cls.config_class)}
     settings = {**settings, "vocab_size": min(settings.get("vocab_size", VOCAB), VOCAB)}
     settings["context_length"] = min(settings.get("context_length", CONTEXT), CONTEXT)
@@ -147,13 +172,61 @@ def _small(cls: type[LanguageModel], settings: dict[str, Any]) -> tuple[type[Lan
         if name in fields and isinstance(value, int) and value > ceiling:
             cut[name] = ceiling
     try:
-        return cls, configs.build(cls.config_class, {**settings, **cut})
+        configs.build(cls.config_class, {**settings, **cut})
+        settings |= cut
     except ConfigError:
-        pass
-    for name, value in cut.items():  # one at a time: a rule between fields may forbid some of them
+        for name, value in cut.items():  # one at a time: a rule between fields may forbid some of them
+            try:
+                configs.build(cls.config_class, {**settings, name: value})
+            except ConfigError:
+                continue
+            settings[name] = value
+    if "n_layers" in fields:
+        settings["n_layers"] = fewest_layers(cls, settings)
+    return configs.build(cls.config_class, settings)
+
+
+def fewest_layers(cls: type[LanguageModel], settings: Mapping[str, Any]) -> int:
+    """The least `n_layers`, of at least `LAYERS`, with every kind of block that the model of `settings` has."""
+    config = configs.build(cls.config_class, settings)
+    full: int = configs.to_dict(config)["n_layers"]
+    try:
+        wanted = set(_kinds(cls, config))
+    except Exception:  # a model that cannot be built on the meta device: `meta_device` and `construction` tell why
+        return min(LAYERS, full)
+    for n in range(LAYERS, full):
         try:
-            configs.build(cls.config_class, {**settings, name: value})
-        except ConfigError:
-            continue
-        settings[name] = value
-    return cls, configs.build(cls.config_class, settings)
+            if wanted <= set(_kinds(cls, configs.build(cls.config_class, {**settings, "n_layers": n}))):
+                return n
+        except Exception:
+            continue  # this depth is not possible
+    return full
+
+
+def _kinds(cls: type[LanguageModel], config: ModelConfig) -> Iterator[object]:
+    """The kind of each block of the model: the classes, shapes and switches of its modules."""
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
+        model = cls(config)
+    for block in _blocks(model):
+        yield tuple(
+            (
+                name,
+                type(module),
+                tuple((key, tuple(p.shape)) for key, p in module.named_parameters(recurse=False)),
+                tuple((key, _switch(value)) for key, value in sorted(vars(module).items()) if not key.startswith("_")),
+            )
+            for name, module in block.named_modules()
+        )
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """The members of the outermost lists of modules: what is repeated over the depth, in a `Stack` or another list."""
+    for child in module.children():
+        yield from child if isinstance(child, (nn.ModuleList, nn.Sequential)) else _blocks(child)
+
+
+def _switch(value: object) -> object:
+    """What an attribute tells about the code that runs: numbers such as a layer's index differ by depth alone."""
+    if isinstance(value, (bool, str)):
+        return value
+    return getattr(value, "__qualname__", None) or type(value)

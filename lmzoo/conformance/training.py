@@ -1,4 +1,4 @@
-"""Can it be trained, all of it, from where it begins?"""
+"""Checks that a model can be trained, with all its parameters, from its initial weights."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ COVERED = 0.6  # of the way from ln V down to what the batch allows
 
 
 def initial_loss(subject: Subject) -> str:
-    """Weights that begin so large that the first predictions are far from uniform; or an exception nobody needs."""
+    """Initial weights so large that the first predictions are far from uniform; or a needless exception."""
     uniform = math.log(subject.config.vocab_size)
     found: list[float] = []
     declared = True
     for seed in range(3):
-        model = subject.model(shaken=False, seed=seed)
+        model = subject.model(perturbed=False, seed=seed)
         declared = model.traits.uniform_at_start
         idx = subject.tokens(8, min(subject.context, 16), seed=seed)
         targets = subject.tokens(*idx.shape, seed=seed + 10)
@@ -32,17 +32,19 @@ def initial_loss(subject: Subject) -> str:
     near = abs(loss - uniform) <= START_TOLERANCE * uniform
     if declared and not near:
         raise Fault(
-            f"a fresh model's loss is {loss:.3f}, more than 5 % from ln V = {uniform:.3f}; "
-            "look at the head's first weights and at the scale of its input"
+            f"the loss of a fresh model is {loss:.3f}, more than 5 % from ln V = {uniform:.3f}; "
+            "look at the initial weights of the head and at the scale of its input"
         )
     if near and not declared:
-        raise Fault(f"traits says uniform_at_start=False, but a fresh model's loss is {loss:.3f}, ln V = {uniform:.3f}")
+        raise Fault(
+            f"traits says uniform_at_start=False, but the loss of a fresh model is {loss:.3f}, ln V = {uniform:.3f}"
+        )
     return f"{loss:.3f} nats; ln V is {uniform:.3f}"
 
 
 def gradients(subject: Subject) -> str:
     """A parameter that is frozen, is used nowhere, or gets a gradient that is zero or not finite."""
-    model = subject.model(shaken=False)
+    model = subject.model(perturbed=False)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             raise Fault(f"{name} is frozen (requires_grad=False): make it a buffer if it is a constant")
@@ -66,8 +68,8 @@ def gradients(subject: Subject) -> str:
 
 
 def overfitting(subject: Subject) -> str:
-    """A model that cannot learn one batch by heart, as far as its declared past allows it to."""
-    model = subject.model(shaken=False).train()
+    """A model that cannot fit one batch, as far as its declared receptive field allows it to."""
+    model = subject.model(perturbed=False).train()
     T = min(subject.context, 12)
     tokens = subject.tokens(2, T + 1, seed=3)
     idx, targets = tokens[:, :-1], tokens[:, 1:]

@@ -1,7 +1,9 @@
-"""A report is kept for the code and config that it was made with, and for nothing else."""
+"""`cached_check` keeps a report for the code and config that it was made with, and for nothing else."""
 
 from __future__ import annotations
 
+import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ from lmzoo.conformance import Result, cache, cached_check, subject
 from lmzoo.conformance.tiny import CONTEXT, VOCAB
 from lmzoo.model import LanguageModel, ModelConfig
 
-from ..museum.base import Learned, Transformer
+from ..museum.base import Learned, MuseumConfig, Transformer
 
 ONLY = ["shapes"]
 
@@ -22,17 +24,17 @@ def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "checks"
 
 
-def test_the_second_time_is_read(empty_cache: Path) -> None:
+def test_cached_check_reads_the_report_the_second_time(empty_cache: Path) -> None:
     first = cached_check("bigram", only=ONLY)
     (file,) = empty_cache.iterdir()
     file.write_text(file.read_text().replace('"seconds": ', '"seconds": 1'))
-    told: list[Result] = []
-    second = cached_check("bigram", only=ONLY, listener=told.append)
+    heard: list[Result] = []
+    second = cached_check("bigram", only=ONLY, listener=heard.append)
     assert second.results[0].seconds != first.results[0].seconds
-    assert tuple(told) == second.results
+    assert tuple(heard) == second.results
 
 
-def test_a_damaged_file_is_made_again(empty_cache: Path) -> None:
+def test_cached_check_replaces_a_damaged_file(empty_cache: Path) -> None:
     first = cached_check("bigram", only=ONLY)
     (file,) = empty_cache.iterdir()
     for damage in ("", "{}", "[]", '{"results": 3}'):
@@ -41,13 +43,13 @@ def test_a_damaged_file_is_made_again(empty_cache: Path) -> None:
         assert '"passed": true' in file.read_text()
 
 
-def test_a_cache_that_cannot_be_written_costs_nothing_else(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_check_works_where_nothing_can_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("LMZOO_CACHE", str(tmp_path / "file"))
     assert cached_check("bigram", only=ONLY).passed
 
 
-def test_the_key_follows_config_class_checks_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_key_depends_on_config_class_checks_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = subject(Transformer).config
     wider = Transformer.config_class(vocab_size=VOCAB, d_model=32)
     monkeypatch.setattr(cache, "PACKAGE", tmp_path)
@@ -58,22 +60,88 @@ def test_the_key_follows_config_class_checks_and_code(tmp_path: Path, monkeypatc
         cache.key(Learned, config),
         cache.key(Transformer, config, ["shapes"]),
     ]
-    (tmp_path / "ops" / "scan.py").write_text("x = 1")
-    keys.append(cache.key(Transformer, config))
-    (tmp_path / "ops" / "scan.py").write_text("x = 2")
-    keys.append(cache.key(Transformer, config))
+    for text in ("x = 1", "x = 2"):
+        (tmp_path / "ops" / "scan.py").write_text(text)
+        keys.append(cache.key(Transformer, config))
+    assert None not in keys
     assert len(set(keys)) == len(keys)
     assert cache.key(Transformer, config) == keys[-1]
 
 
-def test_what_has_no_source_or_its_own_weights_is_not_kept(empty_cache: Path) -> None:
+PLUGIN = """
+import lmzoo
+from yesterday import mixers
+
+@lmzoo.register_model("yesterday")
+class Yesterday(lmzoo.MixerModel):
+    def make_mixer(self, config, layer):
+        return mixers.Mean()
+"""
+FILES = {
+    "mixers.py": """
+from torch import nn
+from yesterday.ops import mean_so_far
+
+class Mean(nn.Module):
+    def forward(self, x_BTD, state=None):
+        return mean_so_far(x_BTD), state
+""",
+    "ops.py": """
+import torch
+from yesterday import constants
+
+def mean_so_far(x_BTD):
+    count_T1 = torch.arange(constants.FIRST, x_BTD.shape[1] + 1)[:, None]
+    return x_BTD.cumsum(1) / count_T1
+""",
+    "constants.py": "FIRST = 1",
+    "__init__.py": "",
+}
+
+
+def test_key_depends_on_the_files_that_a_plugin_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verdict of yesterday is not given for today's mixer, although the file of the model is the same."""
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    package = tmp_path / "yesterday"
+    package.mkdir()
+    for name, text in FILES.items():
+        (package / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    lmzoo.registry.load_plugin(str(tmp_path / "plugin.py"))
+    try:
+        checked = subject("yesterday")
+        keys = [cache.key(checked.cls, checked.config)]
+        for name, text in FILES.items():
+            if name != "__init__.py":
+                (package / name).write_text(text + "\n# another")
+                keys.append(cache.key(checked.cls, checked.config))
+    finally:
+        del lmzoo.registry._classes["yesterday"]
+        for name in [name for name in sys.modules if name.split(".")[0] == "yesterday"]:
+            del sys.modules[name]
+    assert None not in keys
+    assert len(set(keys)) == 4
+
+
+def test_key_is_none_without_a_source(empty_cache: Path) -> None:
     namespace: dict[str, type[LanguageModel]] = {"LanguageModel": LanguageModel}
-    exec("class Typed(LanguageModel):\n    pass", {**namespace, "__name__": "builtins_typed"}, namespace)
-    import sys
-    import types
+    code = "class Typed(LanguageModel):\n    def features(self, idx_BT, state=None): ..."
+    exec(code, {**namespace, "__name__": "builtins_typed"}, namespace)
 
     sys.modules["builtins_typed"] = types.ModuleType("builtins_typed")
     assert cache.key(namespace["Typed"], ModelConfig(vocab_size=3)) is None
     del sys.modules["builtins_typed"]
+
+
+def test_cached_check_keeps_no_report_of_a_model_with_its_own_weights(empty_cache: Path) -> None:
     cached_check(lmzoo.create_model("bigram", vocab_size=VOCAB, context_length=CONTEXT), only=ONLY)
     assert not empty_cache.exists()
+
+
+def test_key_is_none_for_a_model_that_cannot_be_built_on_the_meta_device() -> None:
+    class Reads(Transformer):
+        def __init__(self, config: MuseumConfig) -> None:
+            super().__init__(config)
+            self.scale = float(self.norm.weight.sum())
+
+    assert cache.key(Reads, subject(Transformer).config) is None

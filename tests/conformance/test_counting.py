@@ -1,13 +1,58 @@
-"""Tests the check that compares declared FLOPs with counted ones."""
+"""Checks of the numbers that a model declares: parameters, FLOPs, bytes of the state, its growth."""
 
 from __future__ import annotations
+
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from lmzoo.conformance import check_model
-from lmzoo.model import LanguageModel, ModelConfig
+from lmzoo.conformance import check_model, subject
+from lmzoo.model import LanguageModel, ModelConfig, Traits
 from lmzoo.state import State
+
+from ..museum.base import Attention, MuseumConfig, Transformer
+from .test_suite import Plain
+
+
+def test_flops_of_a_class_that_declares_none_are_measured() -> None:
+    model = subject(Plain).model()
+    V = model.config.vocab_size
+    assert model.flops_per_token(4) == 2 * (8 * 24 + 8 * 24 + 8 * V)  # three gates of input and state, and the head
+    assert model.flops_per_token(10 * model.config.context_length) == model.flops_per_token(4)
+
+
+def test_flops_names_the_declared_and_the_counted_number() -> None:
+    class Half(Attention):
+        def flops(self, T: int) -> float:
+            return super().flops(T) / 2
+
+    class Halved(Transformer):
+        attention_class = Half
+
+    result = check_model(Halved, only=["flops"]).results[0]
+    assert result.saw.startswith("flops_per_token(3) is 8,800, torch counts 8,992 per token")
+
+
+def test_parameters_finds_modules_in_a_plain_dict() -> None:
+    class Hides(Transformer):
+        def __init__(self, config: MuseumConfig) -> None:
+            super().__init__(config)
+            self.more = {"a": torch.nn.Linear(2, 2)}
+
+    result = check_model(Hides, only=["parameters"]).results[0]
+    assert result.saw == "more holds modules in a plain dict: use nn.ModuleList or nn.ModuleDict"
+
+
+def test_declared_growth_names_the_measured_one() -> None:
+    class Constant(Transformer):
+        @property
+        def traits(self) -> Traits:
+            return replace(super().traits, state_growth="constant")
+
+    result = check_model(Constant, only=["declared_growth"]).results[0]
+    assert "state_growth='constant'" in result.saw
+    assert result.saw.endswith("'linear'")
 
 
 class Filtered(LanguageModel):
@@ -38,12 +83,12 @@ class Miscounted(Filtered):
     times = 2.0
 
 
-def test_flops_check_counts_one_row() -> None:
+def test_flops_counts_one_row() -> None:
     report = check_model(Filtered, only=["flops"])
     assert report.passed, str(report)
 
 
-def test_flops_check_sees_a_wrong_number_of_calls() -> None:
+def test_flops_sees_a_wrong_number_of_calls() -> None:
     report = check_model(Miscounted, only=["flops"])
     assert report.failures == ["flops"]
     assert "calls(T)" in report.results[0].saw

@@ -97,7 +97,7 @@ def test_muon_leaves_other_parameters_to_adamw() -> None:
 def test_muon_trains_every_family(family: str) -> None:
     """The loss of one batch falls, by Muon on the matrices and AdamW on the others."""
     sized = subject(family)
-    model = sized.model(shaken=False).train()
+    model = sized.model(perturbed=False).train()
     tokens = sized.tokens(4, 17)
     optimizer = make_optimizer(model, TrainConfig(optimizer="muon", learning_rate=0.02, weight_decay=0.0))
     losses: list[float] = []

@@ -1,0 +1,187 @@
+"""Checks of the dependence on later positions: what they must find, and what they must allow."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lmzoo.conformance import check_model
+from lmzoo.model import LanguageModel, ModelConfig, Traits
+from lmzoo.state import State
+
+from ..museum.base import Attention, Cell, MuseumConfig, Recurrent, Transformer
+
+CAUSALITY = ["causality", "gradient_causality", "bfloat16_causality"]
+
+
+class Fourier(LanguageModel):
+    """A causal convolution as long as the text, by FFT: right, but rounding carries a trace of the future back."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.table = nn.Embedding(config.vocab_size, 8)
+        self.filter_TD = nn.Parameter(torch.randn(config.context_length, 8) / 4)
+        self.head = nn.Linear(8, config.vocab_size)
+
+    def features(self, idx_BT: Tensor, state: object = None) -> tuple[Tensor, object]:
+        T = idx_BT.shape[1]
+        x_BFD, filter_FD = (torch.fft.rfft(z, n=2 * T, dim=-2) for z in (self.table(idx_BT), self.filter_TD[:T]))
+        return torch.fft.irfft(x_BFD * filter_FD, n=2 * T, dim=-2)[:, :T], state
+
+
+def test_causality_allows_an_fft_convolution() -> None:
+    report = check_model(Fourier, only=CAUSALITY)
+    assert report.passed, str(report)
+
+
+class TooShortFourier(Fourier):
+    def features(self, idx_BT: Tensor, state: object = None) -> tuple[Tensor, object]:
+        x_BTD, _ = super().features(idx_BT, state)
+        return x_BTD + 1e-6 * self.table(idx_BT).mean(1, keepdim=True), state
+
+
+def test_causality_finds_a_leak_of_the_size_of_float32_rounding() -> None:
+    report = check_model(TooShortFourier, only=CAUSALITY)
+    assert report.failures[:2] == ["causality", "gradient_causality"]
+    assert "float32" not in report.results[0].saw
+
+
+class LeaksInTraining(Transformer):
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        if self.training and torch.is_grad_enabled():
+            x_BTD = x_BTD + 1e-3 * x_BTD.mean(1, keepdim=True)
+        return x_BTD, state
+
+
+def test_causality_runs_the_code_for_training() -> None:
+    result = check_model(LeaksInTraining, only=["causality"]).results[0]
+    assert result.saw.startswith("in train mode, changing the tokens from position 23 of 24 on"), result.saw
+
+
+class SeesTheLength(Transformer):
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        return x_BTD * (1 + 1e-5 * idx_BT.shape[1]), state
+
+
+def test_causality_finds_what_depends_on_the_length_alone() -> None:
+    result = check_model(SeesTheLength, only=["causality"]).results[0]
+    assert result.saw.startswith("leaving out the tokens from position 23 of 24 on"), result.saw
+
+
+class NormalizedMean(Attention):
+    """Sums over all positions in float32, those that are masked included, with a weight of zero."""
+
+    def attend(self, q_BTHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, allowed_TS: Tensor) -> Tensor:
+        y_BTD = super().attend(q_BTHK, k_BSHK, v_BSHK, allowed_TS)
+        rounded_BTD = (y_BTD + v_BSHK.mean(1, keepdim=True).flatten(2)).float()
+        return rounded_BTD.to(y_BTD.dtype) - v_BSHK.mean(1, keepdim=True).flatten(2)
+
+
+class RoundsInFloat32(Transformer):
+    attention_class = NormalizedMean
+
+
+def test_causality_names_the_line_that_computes_in_float32() -> None:
+    result = check_model(RoundsInFloat32, only=["causality"]).results[0]
+    assert "something is computed in float32 there, at test_causality.py:" in result.saw, result.saw
+
+
+class LeaksBeyondTheContext(Recurrent):
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        if idx_BT.shape[1] > 32:
+            mean_B1D = x_BTD[:, 32:].mean(1, keepdim=True)
+            x_BTD = x_BTD + (mean_B1D - mean_B1D.detach())
+        return x_BTD, state
+
+
+def test_gradient_causality_looks_beyond_a_chunk_of_32() -> None:
+    report = check_model(LeaksBeyondTheContext, only=CAUSALITY)
+    assert report.failures == ["gradient_causality"]
+
+
+class BFloat16Attention(Attention):
+    """One position sees the next one, in bfloat16 alone."""
+
+    def attend(self, q_BTHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, allowed_TS: Tensor) -> Tensor:
+        if v_BSHK.dtype == torch.bfloat16:
+            T, S = allowed_TS.shape
+            allowed_TS = torch.arange(S - T + 1, S + 1)[:, None] >= torch.arange(S)
+        return super().attend(q_BTHK, k_BSHK, v_BSHK, allowed_TS)
+
+
+class PeeksInBFloat16(Transformer):
+    attention_class = BFloat16Attention
+
+
+def test_bfloat16_causality_finds_a_mask_off_by_one() -> None:
+    report = check_model(PeeksInBFloat16, only=CAUSALITY)
+    assert report.failures == ["bfloat16_causality"]
+    assert "of 5 cuts" in report.results[-1].saw
+
+
+class RoundedCell(Cell):
+    """In bfloat16, rounds otherwise when the number of positive inputs of the batch is odd, as experts may."""
+
+    leak = 0.0
+
+    def forward(self, x_BTD: Tensor, state: State) -> tuple[Tensor, State]:
+        y_BTD, state = super().forward(x_BTD, state)
+        if torch.is_autocast_enabled("cpu"):
+            n_rows = int((x_BTD[..., 0] > 0).sum())
+            y_BTD = y_BTD * (1 + 2.0**-9 * (n_rows % 4)) + self.leak * x_BTD.mean(1, keepdim=True)
+        return y_BTD, state
+
+
+class Rounded(Recurrent):
+    cell_class = RoundedCell
+
+
+@pytest.mark.parametrize(("leak", "passes"), [(0.0, True), (0.5, False)])
+def test_bfloat16_causality_allows_the_rounding_that_other_rows_cause(
+    leak: float, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(RoundedCell, "leak", leak)
+    result = check_model(Rounded, only=["bfloat16_causality"]).results[0]
+    assert result.passed == passes, result.saw
+    assert ("as near as with other rows in the batch" in result.saw) == passes
+
+
+class Short(Transformer):
+    @property
+    def traits(self) -> Traits:
+        return Traits(extrapolates=True)
+
+
+@pytest.mark.parametrize("context", [1, 2, 3])
+def test_causality_takes_the_shortest_contexts(context: int) -> None:
+    model = Short(MuseumConfig(vocab_size=13, context_length=context))
+    report = check_model(model, only=[*CAUSALITY, "receptive_field"])
+    assert report.passed, str(report)
+
+
+class Positions(Transformer):
+    """Sees the last two tokens, whatever it declares."""
+
+    declared: int | None = None
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(extrapolates=True, receptive_field=self.declared)
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD = self.tokens(idx_BT)
+        return x_BTD + nn.functional.pad(x_BTD, (0, 0, 1, 0))[:, :-1], state
+
+
+@pytest.mark.parametrize(("declared", "says"), [(None, "do not depend"), (1, "beyond the declared"), (2, "")])
+def test_receptive_field_holds_the_declaration_both_ways(
+    declared: int | None, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Positions, "declared", declared)
+    result = check_model(Positions, only=["receptive_field"]).results[0]
+    assert result.passed == (not says)
+    assert says in result.saw

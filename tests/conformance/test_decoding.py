@@ -1,0 +1,46 @@
+"""Decoding in splits, compared with one forward pass."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from torch import Tensor
+
+from lmzoo.conformance import check_model, subject
+from lmzoo.conformance.decoding import check_all_positions, check_split, expected_logits, random_split
+
+from ..museum.base import Attention, Learned, Transformer
+
+
+def test_random_split_adds_up() -> None:
+    chooser = random.Random(0)
+    for total in (1, 9, 51):
+        split = random_split(chooser, total, 9)
+        assert sum(split) == total
+        assert all(1 <= n <= 9 for n in split)
+
+
+def test_check_split_and_check_all_positions_allow_rounding_alone() -> None:
+    for cls in (Transformer, Learned):
+        checked = subject(cls)
+        model, idx = checked.model(), checked.tokens(2, 30)
+        expected_BTV = expected_logits(checked, model, idx)
+        assert expected_BTV.shape == (2, 30, 13)
+        assert check_split(model, idx, expected_BTV, [20, 1, 9]) < 1e-5
+        assert check_all_positions(model, idx, expected_BTV, [20, 1, 9]) < 1e-5
+
+
+class ForgetsForOneRow(Attention):
+    def remember(self, cache: Any, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Any]:
+        k, v, after = super().remember(cache, k, v)
+        return (k[:, 1:], v[:, 1:], after) if len(k) == 1 and k.shape[1] > 30 else (k, v, after)
+
+
+class OneRow(Transformer):
+    attention_class = ForgetsForOneRow
+
+
+def test_decoding_tries_a_batch_of_one_row() -> None:
+    result = check_model(OneRow, only=["decoding"]).results[0]
+    assert result.saw.startswith("decoded in 51 steps of one token (batch of 1), the logits at position 30 are off by")

@@ -1,0 +1,76 @@
+"""Checks of the loss and of auxiliary losses."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmzoo.conformance import check_model
+from lmzoo.losses import auxiliary_loss
+from lmzoo.model import LMOutput
+from lmzoo.state import State
+
+from ..museum.base import Transformer
+
+
+class Balanced(Transformer):
+    form = "right"
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        size = x_BTD.square().mean()
+        values = {
+            "right": size,
+            "vector": size[None],
+            "infinite": size / 0,
+            "detached": size.detach(),
+            "zero": 0 * size,
+            "bad gradient": size + (0 * size).sqrt(),
+        }
+        auxiliary_loss("balance", values[self.form])
+        return x_BTD, state
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        ("right", "balance: finite, with gradients, and not in the reported loss"),
+        ("vector", "of shape (1,), no finite scalar"),
+        ("infinite", "is inf of shape (), no finite scalar"),
+        ("detached", "has no gradient: it is detached, or made of choices"),
+        ("zero", "the gradient of auxiliary loss 'balance' is zero for every parameter"),
+        ("bad gradient", "the gradient of auxiliary loss 'balance' is not finite"),
+    ],
+)
+def test_auxiliary_needs_a_finite_scalar_with_a_gradient(form: str, says: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Balanced, "form", form)
+    result = check_model(Balanced, only=["auxiliary"]).results[0]
+    assert result.passed == (form == "right")
+    assert says in result.saw, result.saw
+
+
+class MixedInTraining(Transformer):
+    def forward(self, idx: Tensor, targets: Tensor | None = None, *, return_logits: bool = True) -> LMOutput:
+        logits_BTV, loss = super().forward(idx, targets, return_logits=return_logits)
+        if loss is not None and self.training:
+            loss = loss + 0.01
+        return LMOutput(logits_BTV, loss)
+
+
+def test_auxiliary_compares_the_loss_in_train_mode() -> None:
+    report = check_model(MixedInTraining, only=["loss_value", "auxiliary"])
+    assert report.failures == ["auxiliary"]
+    assert report.results[-1].saw.startswith("the loss in train mode is off by")
+
+
+@pytest.mark.parametrize("name", ["loss_value", "ignored_targets", "micro_batches", "chunked_loss"])
+def test_losses_of_the_sum_instead_of_the_mean_are_found(name: str) -> None:
+    class Summed(Transformer):
+        def forward(self, idx: Tensor, targets: Tensor | None = None, *, return_logits: bool = True) -> LMOutput:
+            logits_BTV, loss = super().forward(idx, targets, return_logits=return_logits)
+            if loss is not None and return_logits:
+                loss = loss * torch.as_tensor(len(idx))
+            return LMOutput(logits_BTV, loss)
+
+    assert check_model(Summed, only=[name]).failures == [name]

@@ -1,0 +1,53 @@
+"""Gradients in float64, and bfloat16 with a router."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmzoo.conformance import check_model
+from lmzoo.state import State
+
+from ..museum.base import Cell, Recurrent
+
+
+class RoutedCell(Cell):
+    """A gate in float32, as a router often is."""
+
+    def forward(self, x_BTD: Tensor, state: State) -> tuple[Tensor, State]:
+        y_BTD, state = super().forward(x_BTD, state)
+        gate_BTD = torch.sigmoid(y_BTD.float()).to(y_BTD.dtype)
+        return y_BTD * gate_BTD, state
+
+
+class Routed(Recurrent):
+    cell_class = RoutedCell
+
+
+def test_float64_gradients_names_the_line_that_computes_in_float32() -> None:
+    result = check_model(Routed, only=["float64_gradients"]).results[0]
+    assert not result.passed
+    assert "something is computed in float32 there, at test_numerics.py:" in result.saw
+
+
+class Elsewhere(Recurrent):
+    """In bfloat16, one position in `every` is another one: as after a router that chose another expert."""
+
+    every = 1
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        if idx_BT.shape[1] > 1 and (x_BTD.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")):
+            moved_T = torch.arange(idx_BT.shape[1]) % self.every == 0
+            x_BTD = torch.where(moved_T[:, None], -x_BTD, x_BTD)
+        return x_BTD, state
+
+
+@pytest.mark.parametrize(("every", "passes"), [(6, True), (3, False)])
+def test_bfloat16_allows_a_quarter_of_the_positions_to_be_far(
+    every: int, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Elsewhere, "every", every)
+    result = check_model(Elsewhere, only=["bfloat16"]).results[0]
+    assert result.passed == passes, result.saw

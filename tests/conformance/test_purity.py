@@ -1,0 +1,57 @@
+"""Checks that a model computes and does nothing else."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+from torch import Tensor
+
+from lmzoo.conformance import check_model
+from lmzoo.state import State
+
+from ..museum.base import MuseumConfig, Transformer
+
+
+def test_same_seed_finds_weights_drawn_from_elsewhere() -> None:
+    class Clock(Transformer):
+        def __init__(self, config: MuseumConfig) -> None:
+            super().__init__(config)
+            self.register_buffer("start", torch.tensor(random.random()))
+
+    result = check_model(Clock, only=["same_seed"]).results[0]
+    assert result.saw.startswith("start, drawn twice from one seed, is off by")
+
+
+def test_global_state_names_the_generator_that_was_used() -> None:
+    class Draws(Transformer):
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            random.random()
+            return super().features(idx_BT, state)
+
+    before = random.getstate()
+    try:
+        result = check_model(Draws, only=["global_state"]).results[0]
+    finally:
+        random.setstate(before)
+    assert result.saw.startswith("the global random state of random has changed in eval mode")
+
+
+def test_compiles_gives_the_reason_in_one_line() -> None:
+    class Branches(Transformer):
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            x_BTD, state = super().features(idx_BT, state)
+            return (x_BTD if float(x_BTD.detach().sum()) > 1e9 else x_BTD + 0.0), state
+
+    result = check_model(Branches, only=["compiles"]).results[0]
+    assert result.saw.startswith("torch.compile(fullgraph=True) cannot capture forward: ")
+    assert "\n" not in result.saw
+
+
+def test_train_mode_finds_what_only_one_mode_does() -> None:
+    class Scales(Transformer):
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            x_BTD, state = super().features(idx_BT, state)
+            return (1.01 * x_BTD if self.training else x_BTD), state
+
+    assert check_model(Scales, only=["train_mode"]).failures == ["train_mode"]

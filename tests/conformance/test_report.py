@@ -1,0 +1,33 @@
+"""Results and reports: JSON, and what keeps a model out of a ranking."""
+
+from __future__ import annotations
+
+import json
+
+from lmzoo.conformance import RANKING_GROUPS, Report, Result
+
+
+def report(group: str, *, passed: bool = False) -> Report:
+    return Report("x", {"n_layers": 2}, (Result("a check", group, passed, "what it saw", 0.5),))
+
+
+def test_report_is_the_same_after_json() -> None:
+    before = report("past", passed=True)
+    text = json.loads(before.to_json())
+    assert Report.from_dict(text) == before
+    assert text["passed"] is True
+    assert text["failures"] == []
+
+
+def test_rankable_depends_on_contract_causality_decoding_and_loss() -> None:
+    assert RANKING_GROUPS == ("contract", "causality", "decoding", "loss")
+    for group in RANKING_GROUPS:
+        assert not report(group).rankable
+        assert report(group, passed=True).rankable
+    assert report("counts").rankable
+    assert not report("counts").passed
+
+
+def test_str_names_each_check_and_the_verdict() -> None:
+    assert str(report("counts")) == "FAIL  a check: what it saw\nx: failed: a check (1 checks, 0.5 s)"
+    assert str(report("counts", passed=True)).endswith("x: all checks passed (1 checks, 0.5 s)")

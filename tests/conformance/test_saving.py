@@ -1,0 +1,62 @@
+"""Checks of saving and loading; all families are loaded by one fresh process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmzoo import registry
+from lmzoo.conformance import Fault, check_model, saving, subject
+from lmzoo.conformance.fresh import answer_all
+
+from ..museum.base import Learned, MuseumConfig, Recurrent, Transformer
+from .test_suite import Plain
+
+FAMILIES = sorted(registry.families())
+
+
+def test_save_and_load_in_one_fresh_process_for_all_families(tmp_path: Path) -> None:
+    """What `save_and_load` does with a process for each: starting one takes longer than all the rest."""
+    expected = {}
+    for target in [*FAMILIES, Transformer, Learned, Recurrent, Plain]:
+        checked = subject(target)
+        path = tmp_path / checked.name
+        path.mkdir()
+        expected[path] = saving.save_request(checked, path)
+    saving.load_in_fresh_process(list(expected))
+    for path, logits_BTV in expected.items():
+        saving.require_loaded(path, logits_BTV)
+
+
+def test_save_and_load_uses_this_process_for_a_class_that_cannot_be_imported() -> None:
+    class Local(Transformer):
+        pass
+
+    (result,) = check_model(Local, only=["save_and_load"]).results
+    assert result.passed
+    assert "in this process" in result.saw
+
+
+def test_require_loaded_reports_an_error_and_other_logits(tmp_path: Path) -> None:
+    checked = subject(Transformer)
+    logits_BTV = saving.save_request(checked, tmp_path)
+    answer_all([tmp_path])
+    saving.require_loaded(tmp_path, logits_BTV)
+    with pytest.raises(Fault, match="the loaded model is off by"):
+        saving.require_loaded(tmp_path, logits_BTV + 1e-3)
+    (tmp_path / "error.txt").write_text("KeyError: 'x'")
+    with pytest.raises(Fault, match="a fresh process cannot load the saved model: KeyError: 'x'"):
+        saving.require_loaded(tmp_path, logits_BTV)
+
+
+def test_meta_device_compares_shapes_and_logits() -> None:
+    class Grows(Transformer):
+        def __init__(self, config: MuseumConfig) -> None:
+            super().__init__(config)
+            rows = 2 if self.tokens.weight.is_meta else 3
+            self.register_buffer("table", torch.zeros(rows))
+
+    result = check_model(Grows, only=["meta_device"]).results[0]
+    assert "table is (2,) torch.float32 on meta, and (3,) torch.float32 when built at once" in result.saw

@@ -1,0 +1,43 @@
+"""Checks that a state is a value."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lmzoo.conformance import check_model
+from lmzoo.state import State
+
+from ..museum.base import Recurrent, Transformer
+
+STATES = ["state_is_a_value", "state_rows", "state_dtype", "state_saved"]
+
+
+def test_states_of_right_models_pass() -> None:
+    for right in (Transformer, Recurrent):
+        report = check_model(right, only=STATES)
+        assert report.passed, str(report)
+
+
+def test_state_rows_names_the_shape_without_the_batch_first() -> None:
+    class Summed(Recurrent):
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            x_BTD, state = super().features(idx_BT, state)
+            if state is not None:
+                state = [{**piece, "mean": piece["h"].mean(0)} for piece in state]
+            return x_BTD, state
+
+    result = check_model(Summed, only=["state_rows"]).results[0]
+    assert result.saw.startswith("a state of 3 rows holds a tensor (16,)")
+
+
+def test_state_dtype_names_the_types() -> None:
+    class Widens(Recurrent):
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            x_BTD, state = super().features(idx_BT, state)
+            if state is not None:
+                state = [{name: tensor.double() for name, tensor in piece.items()} for piece in state]
+            return x_BTD.to(torch.float32), state
+
+    result = check_model(Widens, only=["state_dtype"]).results[0]
+    assert not result.passed

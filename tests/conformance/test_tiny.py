@@ -1,0 +1,158 @@
+"""The small form of a model: its sizes, its depth, its other forms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lmzoo.configs import require
+from lmzoo.conformance import CHECKS, check_model, run_check, subject
+from lmzoo.conformance.tiny import CONTEXT, VOCAB, perturb, small_config
+from lmzoo.errors import ConfigError
+from lmzoo.state import State
+
+from ..museum.base import Cell, CellConfig, MuseumConfig, Recurrent, Transformer
+
+
+def test_subject_reduces_a_preset() -> None:
+    config = subject("gpt2.124m").config
+    assert config.d_model == 32
+    assert config.n_layers == 2
+    assert config.vocab_size == VOCAB
+    assert config.context_length == CONTEXT
+
+
+@dataclass(frozen=True, kw_only=True)
+class PatternConfig(CellConfig):
+    n_layers: int = 9
+    pattern: str = "rra"
+    global_every: int | None = None
+    checked: ClassVar[tuple[Mapping[str, Any], ...]] = ({"pattern": "rrrra"}, {"pattern": "r", "d_model": 8})
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(set(self.pattern) <= {"r", "a"}, f"pattern={self.pattern!r} must be made of 'r' and 'a'")
+
+
+class AveragingCell(Cell):
+    def forward(self, x_BTD: Tensor, state: State) -> tuple[Tensor, State]:
+        y_BTD, state = super().forward(x_BTD, state)
+        return y_BTD + x_BTD.mean(1, keepdim=True), state
+
+
+class Pattern(Recurrent):
+    config_class = PatternConfig
+    config: PatternConfig
+
+    def __init__(self, config: PatternConfig) -> None:
+        super().__init__(config)
+        words = config.pattern
+        kinds = {"r": Cell, "a": AveragingCell}
+        self.cells = nn.ModuleList(kinds[words[i % len(words)]](config) for i in range(config.n_layers))
+        for i, cell in enumerate(self.cells):
+            cell.layer = i
+            cell.window = 4 if config.global_every and (i + 1) % config.global_every else None
+
+
+@pytest.mark.parametrize(
+    ("settings", "n_layers"),
+    [
+        ({}, 3),
+        ({"pattern": "rrrrrrra"}, 8),
+        ({"pattern": "r"}, 2),
+        ({"pattern": "r", "global_every": 6}, 6),  # a switch, None or a number, is a kind
+        ({"pattern": "rra", "n_layers": 2}, 2),
+        ({"n_layers": 1}, 1),
+    ],
+)
+def test_small_config_keeps_every_kind_of_block(settings: dict[str, Any], n_layers: int) -> None:
+    config = small_config(Pattern, settings)
+    assert config.n_layers == n_layers  # type: ignore[attr-defined]
+
+
+class Deeper(Pattern):
+    """Shapes that depend on the depth: no other depth has the same."""
+
+    def __init__(self, config: PatternConfig) -> None:
+        super().__init__(config)
+        for cell in self.cells:
+            cell.depths = nn.Parameter(torch.zeros(config.n_layers))
+
+
+def test_small_config_keeps_the_depth_where_no_other_has_the_same_kinds() -> None:
+    assert small_config(Deeper, {"n_layers": 5}).n_layers == 5  # type: ignore[attr-defined]
+
+
+def test_subject_of_a_family_is_as_deep_as_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A preset `tiny` of two layers does not hide the third kind."""
+    import lmzoo
+    from lmzoo.registry import Family, Preset
+
+    family = Family("deep", presets={"tiny": Preset("tiny", model={"n_layers": 2})})
+    monkeypatch.setattr(lmzoo.registry, "families", lambda: {"deep": family})
+    monkeypatch.setattr(Pattern, "family", "deep")
+    assert subject(Pattern).config.n_layers == 3  # type: ignore[attr-defined]
+    assert check_model(Pattern, only=["causality"]).failures == ["causality"]
+
+
+def test_subject_copies_an_instance_that_is_small_but_for_its_depth() -> None:
+    model = Transformer(MuseumConfig(vocab_size=VOCAB, context_length=CONTEXT, n_layers=3))
+    model.blocks[2].attention.mask = lambda T, S: torch.ones(T, S, dtype=torch.bool)
+    assert subject(model).config.n_layers == 3  # type: ignore[attr-defined]
+    assert check_model(model, only=["causality"]).failures == ["causality"]
+    wide = Pattern(PatternConfig(vocab_size=VOCAB, d_model=64, n_layers=5))
+    assert subject(wide).config.n_layers == 3  # type: ignore[attr-defined]
+
+
+def test_varied_turns_booleans_and_switches_options_on() -> None:
+    names = [variant.name for variant in subject("llama").varied()]
+    assert any("window=5" in name for name in names)
+    assert any("tie_embeddings" in name for name in names)
+    receptive = next(check for check in CHECKS if check.name == "receptive_field")
+    assert "window=5" in run_check(receptive, subject("llama")).saw
+
+
+def test_varied_adds_the_forms_that_a_config_names_with_their_own_depth() -> None:
+    forms = subject(Pattern).varied()
+    assert [form.name for form in forms] == ["Pattern with pattern=rrrra", "Pattern with pattern=r, d_model=8"]
+    assert [form.config.n_layers for form in forms] == [5, 2]  # type: ignore[attr-defined]
+    assert forms[1].config.d_model == 8  # type: ignore[attr-defined]
+
+
+def test_varied_refuses_a_form_that_the_config_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PatternConfig, "checked", ({"pattern": "rx"},))
+    with pytest.raises(ConfigError, match="pattern='rx' must be made of"):
+        subject(Pattern).varied()
+
+
+def test_resized_gives_two_other_sizes() -> None:
+    checked = subject("llama")
+    changes = checked.resized()
+    assert len(changes) == 2
+    assert changes[0] == {"d_model": 64}
+    counts = {checked.model(**change).num_params() for change in [{}, *changes]}
+    assert len(counts) == 3
+
+
+def test_perturb_moves_every_parameter_and_follows_the_seed() -> None:
+    checked = subject(Transformer)
+    plain, moved = checked.model(perturbed=False), checked.model(perturbed=False)
+    perturb(moved, seed=3)
+    for before, after in zip(plain.parameters(), moved.parameters(), strict=True):
+        assert not torch.isclose(before, after, rtol=0, atol=1e-7).all()
+    again = checked.model(perturbed=False)
+    perturb(again, seed=3)
+    assert all(torch.equal(a, b) for a, b in zip(moved.parameters(), again.parameters(), strict=True))
+
+
+def test_model_switches_dropout_off_unless_asked_for() -> None:
+    checked = subject("gpt2")
+    idx = checked.tokens(1, 5)
+    off, on = (checked.model(dropout=p).train() for p in (0.0, 0.5))
+    assert torch.equal(off(idx).logits, off(idx).logits)
+    assert not torch.equal(on(idx).logits, on(idx).logits)
