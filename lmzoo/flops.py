@@ -34,16 +34,21 @@ def declared_flops(module: nn.Module, T: int) -> float:
 
     A child with two parents, or with two names in one, is counted for each.
     """
-    total = _own_flops(module, T)
+    total, calls = _own_flops(module, T), child_calls(module, T)
+    for name, child in module._modules.items():
+        if child is not None:
+            times, child_T = calls.get(name, (1.0, T))
+            total += times * declared_flops(child, child_T)
+    return total
+
+
+def child_calls(module: nn.Module, T: int) -> dict[str, tuple[float, int]]:
+    """The value of `calls(T)`; empty for a module that does not declare it."""
     declared = getattr(module, "calls", None)
     calls = cast(dict[str, tuple[float, int]], declared(T)) if callable(declared) else {}
-    children = {name: child for name, child in module._modules.items() if child is not None}
-    if unknown := calls.keys() - children.keys():
+    if unknown := calls.keys() - {name for name, child in module._modules.items() if child is not None}:
         raise ValueError(f"{type(module).__name__}.calls({T}) names {min(unknown)!r}, which is none of its children")
-    for name, child in children.items():
-        times, child_T = calls.get(name, (1.0, T))
-        total += times * declared_flops(child, child_T)
-    return total
+    return calls
 
 
 def _own_flops(module: nn.Module, T: int) -> float:
@@ -91,8 +96,7 @@ def active_shares(model: nn.Module) -> dict[int, float]:
         active = getattr(module, "active", {})
         for name, parameter in module.named_parameters(recurse=False):
             shares[id(parameter)] = max(shares.get(id(parameter), 0.0), used * active.get(name, 1.0))
-        calls = getattr(module, "calls", None)
-        times = {name: min(1.0, count) for name, (count, _) in calls(1).items()} if callable(calls) else {}
+        times = {name: min(1.0, count) for name, (count, _) in child_calls(module, 1).items()}
         for name, child in module.named_children():
             walk(child, used * times.get(name, 1.0))
 

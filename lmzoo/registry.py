@@ -163,12 +163,18 @@ def create_model(
     *,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
+    match: str | None = None,
     **config: Any,
 ) -> LanguageModel:
     """A fresh model: the preset's settings, overridden by `config`; see `build_model` for `generator` and `device`.
 
+    `match="params=1M"` chooses the widths for a budget; see `lmzoo.matching`.
     Raises `UnknownModelError` for an unknown name and `ConfigError` naming field, value and rule for a wrong setting.
     """
+    if match is not None:
+        from lmzoo import matching
+
+        config = configs.to_dict(matching.matched_config(name, match, **config).config)
     return build_model(*_class_and_config(name, config), generator=generator, device=device)
 
 
@@ -190,7 +196,7 @@ def build_model(
     from lmzoo.layers.init import deferred
 
     if device is not None and torch.device(device).type == "meta":
-        with torch.device("meta"):
+        with torch.device("meta"), deferred():
             return cls(config)
     with deferred(), nullcontext() if generator is None else torch.random.fork_rng(devices=[]):
         if generator is not None:  # plain torch modules draw from the global state

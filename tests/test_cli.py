@@ -98,6 +98,34 @@ def test_list_and_show(lmzoo: Command) -> None:
     shown = lmzoo("show", "gpt2.124m", "--vocab-size", 50257)
     assert "124,439,808" in shown.out
     assert "n_layers = 12" in shown.out
+    assert "\n+- 12 x ---" in shown.out, "the drawing"
+
+
+def test_show_matches_a_budget(lmzoo: Command) -> None:
+    shown = lmzoo("show", "llama", "--match", "params=1M").out
+    parameters = re.search(r"^parameters: +([\d,]+) ", shown, re.MULTILINE)
+    assert parameters
+    assert int(parameters[1].replace(",", "")) == pytest.approx(1e6, rel=0.02)
+    assert re.search(
+        r"^matched: +params=1M met to [+-]\d\.\d\d %; d_ff / d_model changed by a factor of \d", shown, re.M
+    )
+    assert "\nd_model = 144\n" in shown
+
+
+def test_show_json_has_counts_settings_and_the_drawing(lmzoo: Command) -> None:
+    shown = json.loads(lmzoo("show", "mamba.tiny", "--match", "flops=1M", "--json").out)
+    assert shown["name"] == "mamba.tiny"
+    assert shown["flops_per_token"] == shown["match"]["value"] == pytest.approx(1e6, rel=0.02)
+    assert shown["drawing"]["model"]["cost"]["params"] == shown["parameters"]
+    assert shown["model"]["n_layers"] == 3
+    assert json.loads(lmzoo("show", "bigram", "--json").out)["match"] is None
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_show_draws_to_the_width_of_the_terminal(lmzoo: Command, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = lmzoo("show", "gpt2.tiny").out.splitlines()
+    assert max(len(line) for line in lines if line.startswith("+-")) == min(columns, 100)
 
 
 def test_train_sample_eval_resume(lmzoo: Command, run: Path, text: Path) -> None:
@@ -228,6 +256,8 @@ BAD = {
     "check of an unknown": (["check", "gtp2"], "gpt2"),
     "compare an unknown": (["compare", "bigram", "gtp2", "--data", "TEXT"], "gpt2"),
     "negative vocabulary": (["show", "gpt2", "--vocab-size", "-1"], "vocab_size=-1"),
+    "unknown measure": (["show", "gpt2", "--match", "parms=1M"], "match='parms=1M': 'parms' cannot be matched"),
+    "unreachable match": (["show", "bigram", "--match", "params=1M"], "leaves nothing to change in bigram"),
 }
 
 

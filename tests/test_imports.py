@@ -28,7 +28,9 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "layers": {"ops", "state", "losses"},
     "model": {"flops", "state", "losses", "sampling", "generation", "storage", "inference"},  # the last three lazily
     "decoder": {"model", "layers", "state"},
-    "registry": {"model", "layers"},  # for its types; layers.init when a model is built
+    "registry": {"model", "layers", "matching"},  # for its types; layers.init when a model is built; matching lazily
+    "matching": {"model", "registry"},
+    "drawing": {"model", "layers", "state", "flops"},
     "hf": set(),
     "backbones": {"model", "decoder", "layers", "ops", "registry", "state", "losses"},
     "data": {"storage"},

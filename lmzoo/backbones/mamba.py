@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from lmzoo.configs import require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
@@ -24,6 +24,8 @@ from lmzoo.registry import register_model
 @dataclass(frozen=True, kw_only=True)
 class MambaConfig(DecoderConfig):
     """Mamba's sizes; `DecoderConfig` has the rest."""
+
+    scaled: ClassVar[dict[str, int]] = {"d_model": 2}
 
     d_state: int = 16  # states per channel
     d_conv: int = 4  # length of the convolution's filters

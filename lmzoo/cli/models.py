@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from typing import TYPE_CHECKING, Any
 
 import click
 
 import lmzoo
 from lmzoo import configs, registry
 from lmzoo.cli.group import cli, plugin_option
+
+if TYPE_CHECKING:
+    from lmzoo.matching import Match
 
 
 @cli.command("list")
@@ -43,34 +48,72 @@ def list_command(pattern: str, state: str | None, extrapolates: bool | None, as_
 
 @cli.command()
 @click.argument("name")
-@click.option("--vocab-size", default=65, show_default=True, help="Vocabulary size for the counts.")
+@click.option("--vocab-size", default=65, show_default=True, help="Vocabulary size for the counts and the drawing.")
+@click.option("--match", metavar="MEASURE=NUMBER", help="Choose the widths for a budget, e.g. params=1M or flops=2M.")
+@click.option("--json", "as_json", is_flag=True, help="Print the counts, the settings and the drawing as JSON.")
 @plugin_option
-def show(name: str, vocab_size: int) -> None:
-    """Show a model: its card, its settings, its size and costs.
+def show(name: str, vocab_size: int, match: str | None, as_json: bool) -> None:
+    """Show a model: its card, its size and costs, a drawing of its architecture, its settings.
+
+    In the drawing, a frame of dashes holds blocks that are repeated, with the costs of one of them, and
+    "+-> A -> B ->+" is a branch whose result is added to its input. A budget is in params, non_embedding, active
+    (parameters), flops (per token) or state (bytes).
 
     \b
     lmzoo show mamba
     lmzoo show gpt2.124m --vocab-size 50257
+    lmzoo show llama --match params=1M
     """
+    from lmzoo import drawing
+    from lmzoo.matching import matched_config
+
     family, preset = registry.split_name(name)
-    model = lmzoo.create_model(name, device="meta", vocab_size=vocab_size)  # counting needs no weights
-    T = model.config.context_length
+    settings: dict[str, Any] = {"vocab_size": vocab_size}
+    matched = None
+    if match is not None:
+        matched = matched_config(name, match, **settings)
+        settings = configs.to_dict(matched.config)
+    model = lmzoo.create_model(name, device="meta", **settings)  # counting needs no weights
+    T, recipe, drawn = model.config.context_length, registry.recipe(name), drawing.draw(model)
+    counts = {
+        "parameters": model.num_params(),
+        "parameters_without_embeddings": model.num_params(embedding=False),
+        "active_parameters": model.num_params(active=True),
+        "flops_per_token": model.flops_per_token(T),
+        "state_bytes": model.state_bytes(T),
+    }
+    if as_json:
+        met = {"target": matched.target, "value": matched.value, "ratio": matched.ratio} if matched else None
+        growth = model.traits.state_growth
+        tables = {"model": configs.to_dict(model.config), "train": recipe, "drawing": drawn.to_dict()}
+        click.echo(json.dumps({"name": name, **counts, "state_growth": growth, "match": met, **tables}, indent=2))
+        return
     if family.card:
         from rich.console import Console
         from rich.markdown import Markdown
 
         Console().print(Markdown(family.card))
         click.echo()
+    total, without, active, flops, state = counts.values()
     facts = {
-        "parameters": f"{model.num_params():,} ({model.num_params(embedding=False):,} without embeddings)",
-        "FLOPs per token": f"{model.flops_per_token(T):,.0f} forward, in a sequence of {T}",
-        "decoding state": f"{model.state_bytes(T):,} bytes a row at {T} tokens ({model.traits.state_growth})",
+        "parameters": f"{total:,} ({without:,} without embeddings)",
+        "active": f"{active:,} parameters in the prediction of one token" if active < total else "",
+        "FLOPs per token": f"{flops:,.0f} forward, in a sequence of {T}",
+        "decoding state": f"{state:,} bytes a row at {T} tokens ({model.traits.state_growth})",
         "presets": ", ".join(family.presets) or "none",
+        "source": preset.source if preset else "",
+        "matched": _described(match, matched) if match and matched else "",
     }
-    if preset:
-        facts["source"] = preset.source
-    click.echo("\n".join(f"{fact + ':':17}{value}" for fact, value in facts.items()) + "\n")
-    click.echo(configs.dump_toml({"model": configs.to_table(model.config), "train": registry.recipe(name)}))
+    click.echo("\n".join(f"{fact + ':':17}{value}" for fact, value in facts.items() if value) + "\n")
+    click.echo(drawing.text(drawn, shutil.get_terminal_size().columns))
+    click.echo(configs.dump_toml({"model": configs.to_table(model.config), "train": recipe}))
+
+
+def _described(asked: str, match: Match) -> str:
+    """The distance from the target, and the change in the proportions of the model."""
+    fields = [*match.config.scaled]
+    moved = f"; {fields[-1]} / {fields[0]} changed by a factor of {match.ratio:.2f}" if len(fields) > 1 else ""
+    return f"{asked} met to {100 * match.error:+.2f} %{moved}"
 
 
 @cli.command()

@@ -51,7 +51,8 @@ class Experts(Layer):
         balance_bias: bool = False,
     ) -> None:
         super().__init__()
-        self.n_experts, self.top_k, self.activation, self.balance_loss = n_experts, top_k, activation, balance_loss
+        self.n_experts, self.top_k, self.d_ff = n_experts, top_k, d_ff
+        self.activation, self.balance_loss = activation, balance_loss
         self.router = Linear(d_model, n_experts, bias=False)
         self.own("up", (n_experts, 2 * d_ff, d_model), normal(), "matrices")
         self.own("down", (n_experts, d_model, d_ff), normal(), "matrices")

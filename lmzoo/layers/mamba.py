@@ -53,6 +53,7 @@ class Mamba(Layer):
     ) -> None:
         super().__init__()
         E, R = expand * d_model, dt_rank or default_dt_rank(d_model)
+        self.d_state = d_state
         self.widths = [R, d_state, d_state]
         self.in_proj = Linear(d_model, 2 * E, bias=False, init=uniform_fan_in())
         self.conv = ShortConv(E, d_conv)

@@ -31,7 +31,7 @@ class MLP(nn.Module):
         init_down: Init = normal(),
     ) -> None:
         super().__init__()
-        self.activation, self.gated = activation, gated
+        self.d_ff, self.activation, self.gated = d_ff, activation, gated
         self.up = Linear(d_model, 2 * d_ff if gated else d_ff, bias=bias, init=init)
         self.down = Linear(d_ff, d_model, bias=bias, init=init_down)
 

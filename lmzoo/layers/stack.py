@@ -6,6 +6,7 @@ checkpointing and FSDP take the blocks of a stack, traits are sums over layers, 
 
 from __future__ import annotations
 
+from collections.abc import Hashable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -118,6 +119,27 @@ def outermost_stacks(model: nn.Module) -> list[Stack]:
 def blocks_of(model: nn.Module) -> list[nn.Module]:
     """The layers of the outermost stacks, in order: the blocks that are repeated over the model's depth."""
     return [block for stack in outermost_stacks(model) for block in stack]
+
+
+def kind(block: nn.Module) -> Hashable:
+    """A value that is equal for two blocks if they are of one kind: the same classes, shapes and switches throughout.
+
+    Switches are booleans, texts, functions, and options that are None or not. Other numbers do not count: a layer's
+    index or a scale that depends on it differ from block to block.
+    """
+    return tuple(
+        (
+            name,
+            type(module),
+            tuple((key, tuple(p.shape)) for key, p in module.named_parameters(recurse=False)),
+            tuple((key, _switch(value)) for key, value in sorted(vars(module).items()) if not key.startswith("_")),
+        )
+        for name, module in block.named_modules()
+    )
+
+
+def _switch(value: object) -> Hashable:
+    return value if isinstance(value, (bool, str)) else getattr(value, "__qualname__", type(value))
 
 
 def reach(layer: nn.Module) -> int | None:

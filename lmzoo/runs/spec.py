@@ -47,7 +47,7 @@ class RunSpec:
         device: torch.device | str | None = None,
     ) -> LanguageModel:
         """A fresh model, see `registry.create_model`."""
-        settings = {**self.config, "vocab_size": vocab_size}
+        settings: dict[str, Any] = {**self.config, "vocab_size": vocab_size}
         return registry.create_model(self.model, generator=generator, device=device, **settings)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -90,6 +92,27 @@ def test_blocks_of_are_the_layers_of_the_outermost_stacks() -> None:
     model.blocks = Stack([Stack([nn.Tanh()]), Residual(None, Stack([nn.Tanh()]))])
     model.more = nn.ModuleDict({"inner": Stack([nn.Sigmoid()])})
     assert stack.blocks_of(model) == [model.blocks[0], model.blocks[1], model.more["inner"][0]]
+
+
+def test_kind_is_equal_for_the_same_classes_shapes_and_switches() -> None:
+    def block(d_model: int = 8, d_ff: int = 8, window: int | None = None, **options: Any) -> Stack:
+        return Stack([Residual(RMSNorm(d_model), Attention(d_model, 2, window=window)), MLP(d_model, d_ff, **options)])
+
+    assert stack.kind(block()) == stack.kind(block())
+    assert hash(stack.kind(block())) == hash(stack.kind(block()))
+    others = [
+        block(d_ff=16),
+        block(d_model=16),
+        block(window=4),
+        block(bias=True),
+        block(gated=False, d_ff=16),
+        block(activation=torch.tanh),
+        Stack([Residual(RMSNorm(8), LSTM(8)), MLP(8, 8)]),
+        Stack(list(reversed(block()))),
+    ]
+    assert len({stack.kind(other) for other in [block(), *others]}) == len(others) + 1
+    assert stack.kind(Stack([nn.Tanh()])) != stack.kind(Stack([nn.Sigmoid()]))
+    assert stack.kind(block(window=4)) == stack.kind(block(window=5)), "a number may differ by depth"
 
 
 def test_reach_adds_up_in_sequence_and_is_the_largest_side_by_side() -> None:

@@ -1,0 +1,199 @@
+"""Draws a model: from its module tree to the tree of the drawing.
+
+`Stack`, `Residual` and `Parallel` say how layers are composed, and each layer declares its parameters, FLOPs and state.
+Blocks of the same kind are drawn once, with the number of times that they are repeated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from itertools import groupby
+
+import torch
+from torch import nn
+
+from lmzoo.drawing.tree import Box, Branch, Chain, Cost, Drawing, Fork, Node, Repeat, total, words_of
+from lmzoo.flops import child_calls, declared_flops
+from lmzoo.layers.context import Rope
+from lmzoo.layers.head import TiedHead
+from lmzoo.layers.layer import Layer
+from lmzoo.layers.stack import Parallel, Residual, init_state, kind
+from lmzoo.model import LanguageModel
+from lmzoo.state import nbytes
+
+LISTS = (nn.ModuleList, nn.Sequential)  # `Stack` and `Parallel` are module lists
+NOT_DRAWN = (nn.Identity, nn.Dropout)  # unless in a list: only there the order of the modules is the order of running
+# Words for attributes of layers, shown where they are neither None nor False; `{}` stands for the value.
+SETTINGS: Mapping[str, str] = {
+    "n_heads": "{} heads",
+    "num_heads": "{} heads",  # in torch's own layers
+    "n_kv_heads": "{} key/value heads",
+    "head_dim": "head width {}",
+    "n_experts": "{} experts",
+    "top_k": "top {}",
+    "window": "window {}",
+    "rope": "rotary positions",
+    "qk_norm": "query/key norm",
+    "gated": "gated",
+    "activation": "{}",
+    "d_ff": "inner width {}",
+    "d_state": "{} states per channel",
+}
+
+
+def draw(model: LanguageModel, T: int | None = None) -> Drawing:
+    """The drawing of a model; its costs are for sequences of `T` tokens, by default of `context_length`.
+
+    A model on the meta device needs no memory for it.
+    """
+    T = model.config.context_length if T is None else T
+    artist = _Artist(model, T)
+    cost = Cost(model.num_params(), model.flops_per_token(T), model.state_bytes(T))
+    children = dict(sorted(_children(model).items(), key=lambda item: item[0] == "head"))  # the head comes last
+    parts = artist.parts(children, model, T, 1.0)
+    if tokens := nbytes(artist.state["tokens"]):
+        purpose = "to recompute from" if artist.state["layers"] is None else "for a sliding window"
+        parts.append(Box(name="state", title="token ids", settings=(purpose,), cost=Cost(state_bytes=tokens)))
+    root = Box(name="", title=type(model).__name__, cost=cost, parts=tuple(parts))
+    return Drawing(family=model.family or type(model).__name__, T=T, model=root)
+
+
+class _Artist:
+    """Turns modules into nodes; counts each parameter where it is first seen."""
+
+    def __init__(self, model: LanguageModel, T: int) -> None:
+        self.state = model.init_state(1, T)
+        self.max_len = T if model.traits.extrapolates else min(T, model.config.context_length)
+        self.like = torch.empty(0, device=model.device, dtype=model.dtype)
+        self.seen: set[int] = set()
+
+    def parts(self, children: Mapping[str, nn.Module], parent: nn.Module, T: int, times: float) -> list[Node]:
+        """The nodes of the children of a module that runs `times` per token; lists of blocks become repeats."""
+        calls = child_calls(parent, T)
+        found: list[Node] = []
+        for name, child in children.items():
+            more, length = calls.get(name, (1.0, T))
+            if isinstance(child, LISTS) and not isinstance(child, Parallel):
+                blocks = self.repeats(child, length, times * more, name)
+                found += blocks if more == 1 else [Repeat(calls=more, parts=tuple(blocks), cost=total(blocks))]
+            elif not isinstance(child, NOT_DRAWN):
+                found.append(self.node(child, length, times * more, name, calls=more, open_=_holds_list(child)))
+        return found
+
+    def repeats(self, blocks: nn.Module, T: int, times: float, name: str) -> list[Node]:
+        """The blocks of the list `name`; neighbors of one kind, and periods of several kinds, are drawn once."""
+        modules = [block for block in _children(blocks).values() if not isinstance(block, nn.Identity)]
+        nodes = [self.node(block, T, times, open_=not isinstance(block, Layer)) for block in modules]
+        keys = [(kind(module), node) for module, node in zip(modules, nodes, strict=True)]
+        start, period, count = find_period(keys)
+        end = start + period * count
+        body = _runs(keys[start : start + period])
+        periodic = [Repeat(times=count, parts=tuple(body), cost=total(body) * count)] if count else []
+        nodes = [*_runs(keys[:start]), *periodic, *_runs(keys[end:])]
+        return [dataclasses.replace(node, name=name) if isinstance(node, Box) else node for node in nodes]
+
+    def node(
+        self, module: nn.Module, T: int, times: float, name: str = "", *, calls: float = 1.0, open_: bool = False
+    ) -> Node:
+        """The node of one module, which runs `times` per token, `calls` times for each run of the module around it.
+
+        `open_`: draw the children of a module that is not one of the composers.
+        """
+        if isinstance(module, Residual):
+            before, inner, after = (
+                None if part is None else self.node(part, T, times)
+                for part in (module.before, module.inner, module.after)
+            )
+            assert inner is not None
+            cost = total([part for part in (before, inner, after) if part is not None])
+            return Branch(before=before, inner=inner, after=after, cost=cost)
+        if isinstance(module, LISTS):
+            kept = [child for child in _children(module).values() if not _does_nothing(child)]
+            parts = tuple(self.node(child, T, times) for child in kept)
+            return (Fork if isinstance(module, Parallel) else Chain)(parts=parts, cost=total(parts))
+        return self.box(module, T, times, name, calls, open_)
+
+    def box(self, module: nn.Module, T: int, times: float, name: str, calls: float, open_: bool) -> Box:
+        """The node of a module that is not one of the composers."""
+        children = _children(module) if open_ and len(_children(module)) > 1 else {}
+        own = list(module.parameters(recurse=not children))
+        new = {id(parameter): parameter for parameter in own if id(parameter) not in self.seen}
+        self.seen |= new.keys()
+        parts = tuple(self.parts(children, module, T, times))
+        state = nbytes(init_state(module, 1, self.max_len, self.like)) if self.state["layers"] is not None else 0
+        cost = Cost(
+            sum(parameter.numel() for parameter in new.values()) + total(parts).params,
+            times * declared_flops(module, T),
+            state if hasattr(module, "init_state") else total(parts).state_bytes,
+        )
+        notes = ["weights of an earlier part"] if own and not new else []
+        if calls != 1:
+            notes.append(words_of(calls))
+        return Box(
+            name=name, title=type(module).__name__, settings=(*settings_of(module), *notes), cost=cost, parts=parts
+        )
+
+
+def settings_of(module: nn.Module) -> Iterator[str]:
+    """The most important settings of a layer, in words."""
+    if isinstance(module, nn.Embedding):
+        yield f"{module.num_embeddings} x {module.embedding_dim}"
+    elif isinstance(module, (nn.Linear, TiedHead)):
+        yield "{1} to {0}".format(*module.weight.shape)
+        if isinstance(module, TiedHead):
+            yield "weights of the embedding"
+    elif isinstance(module, nn.Dropout):
+        yield f"{module.p:g}"
+    values = vars(module)
+    for name, words in SETTINGS.items():
+        value = values.get(name, module._modules.get(name))
+        if isinstance(value, Rope) and value.fraction < 1:
+            words += f" in {100 * value.fraction:.0f} % of a head"
+        if value is None or value is False or (name == "n_kv_heads" and value == values.get("n_heads")):
+            continue
+        said = words.format(getattr(value, "__name__", value))
+        yield said.removesuffix("s") if value == 1 else said
+
+
+def find_period(keys: Sequence[Hashable]) -> tuple[int, int, int]:
+    """The start, the length and the number of copies of the period that shortens the sequence most.
+
+    The sequence is `keys[:start]`, the copies of the period, and the rest. (0, 0, 0) if no period makes it shorter than
+    its runs of equal keys.
+    """
+    numbers = [keys.index(key) for key in keys]  # comparing the keys themselves is slow
+    best, least = (0, 0, 0), len(list(groupby(numbers)))
+    for start in range(len(numbers)):
+        for period in range(2, (len(numbers) - start) // 2 + 1):
+            body, count = numbers[start : start + period], 1
+            while numbers[start + count * period : start + (count + 1) * period] == body:
+                count += 1
+            pieces = (numbers[:start], body, numbers[start + count * period :])
+            runs = sum(len(list(groupby(piece))) for piece in pieces)
+            if count > 1 and runs < least:
+                best, least = (start, period, count), runs
+    return best
+
+
+def _runs(keys: Sequence[tuple[Hashable, Node]]) -> list[Node]:
+    """Equal neighbors as one repeat; a single layer is no block and needs none."""
+    found: list[Node] = []
+    for (_, node), run in groupby(keys):
+        times = len(list(run))
+        single = times == 1 and isinstance(node, Box) and not node.parts
+        found.append(node if single else Repeat(times=times, parts=(node,), cost=node.cost * times))
+    return found
+
+
+def _children(module: nn.Module) -> dict[str, nn.Module]:
+    """The children by name; a child with two names is there twice, because it runs twice."""
+    return {name: child for name, child in module._modules.items() if child is not None}
+
+
+def _holds_list(module: nn.Module) -> bool:
+    return any(isinstance(part, LISTS) for part in module.modules())
+
+
+def _does_nothing(module: nn.Module) -> bool:
+    return isinstance(module, nn.Identity) or (isinstance(module, nn.Dropout) and module.p == 0)
