@@ -44,11 +44,11 @@ def main() -> None:
 
 def _show_warning(
     message: Warning | str,
-    category: type[Warning],
-    filename: str,
-    lineno: int,
-    file: TextIO | None = None,
-    line: str | None = None,
+    _category: type[Warning],
+    _filename: str,
+    _lineno: int,
+    _file: TextIO | None = None,
+    _line: str | None = None,
 ) -> None:
     """Print a warning in one line, as errors are, without the place in the code."""
     click.echo(f"lmzoo: warning: {message}", err=True)
@@ -62,7 +62,7 @@ def _say(message: str, code: int) -> int:
 def plugin_option(command: Command) -> Command:
     """Add the option `--plugin FILE_OR_MODULE`, which is loaded before the command runs."""
 
-    def load(ctx: click.Context, option: click.Parameter, sources: tuple[str, ...]) -> None:
+    def load(_ctx: click.Context, _option: click.Parameter, sources: tuple[str, ...]) -> None:
         for source in sources:
             registry.load_plugin(source)
 

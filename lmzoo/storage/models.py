@@ -121,7 +121,7 @@ def _at_most(limit: int, where: Path) -> Iterator[None]:
     """Stop a constructor that makes far more parameters than the file holds (a billion layers, say)."""
     made = 0
 
-    def count(module: nn.Module, name: str, parameter: Any) -> None:
+    def count(_module: nn.Module, _name: str, _parameter: Any) -> None:
         nonlocal made
         made += 1
         if made > limit:

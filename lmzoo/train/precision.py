@@ -15,7 +15,7 @@ WORTHWHILE_FLOPS = 5e7
 
 
 def resolve_precision(precision: str, model: LanguageModel, batch_size: int) -> str:
-    """ "float32" or "bf16" for a setting that may be "auto".
+    """Returns "float32" or "bf16" for a setting that may be "auto".
 
     "auto" is bf16 on a GPU that has it, and on a processor with instructions for its products (AMX, AVX512-BF16) when
     the model's matrices and batches are large enough to gain from it. Raises `ConfigError` for "bf16" on a GPU without

@@ -47,7 +47,7 @@ class StopRequest:
         if self.signal_number is not None:
             raise StopAsked
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
+    def __call__(self, number: int, _frame: FrameType | None) -> None:
         self._noted = number
         signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
