@@ -149,7 +149,7 @@ def settings_of(module: nn.Module) -> Iterator[str]:
     for name, words in SETTINGS.items():
         value = values.get(name, module._modules.get(name))
         if isinstance(value, Rope) and value.fraction < 1:
-            words += f" in {100 * value.fraction:.0f} % of a head"
+            words = f"rotary in {100 * value.fraction:.0f} % of a head"
         if value is None or value is False or (name == "n_kv_heads" and value == values.get("n_heads")):
             continue
         said = words.format(getattr(value, "__name__", value))

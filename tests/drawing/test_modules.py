@@ -160,7 +160,7 @@ def test_draw_keeps_before_inner_and_after_apart() -> None:
     fork = draw(words("p", 1)).model.parts[1].parts[0]
     assert isinstance(fork, Fork)
     assert [branch.inner.settings for branch in fork.parts] == [
-        ("2 heads", "1 key/value head", "head width 8", "rotary positions in 25 % of a head"),
+        ("2 heads", "1 key/value head", "head width 8", "rotary in 25 % of a head"),
         ("silu", "inner width 24"),
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -28,6 +29,7 @@ def test_text_fits_the_terminal_in_plain_characters(name: str, width: int) -> No
     lines = text(draw(make(name)), width).splitlines()
     assert max(map(len, lines)) <= min(width, 100)
     assert all(line == line.rstrip() and line.isascii() for line in lines)
+    assert not [line for line in lines if re.fullmatch(r"[| ]+[-\d, ]+", line)], "costs without a name in their line"
 
 
 def test_text_of_a_narrow_terminal_keeps_everything() -> None:
@@ -116,11 +118,11 @@ tokens  Embedding (65 x 16)                                1,040            -   
 |  +--------------------------------------------------------------------------------------
 |  +- 1 x --------------------------------------------------------------------------------
 |  |  block                                                1,600        5,120        2,048
-|  |    +-> LayerNorm -> Attention ------------+             800        3,584        2,048
-|  |    |   2 heads, 1 key/value head,         |
-|  |    |   head width 8,                      |
-|  |    |   rotary positions in 25 % of a head |
-|  |    +-> LayerNorm -> MLP ------------------+->+          800        1,536            -
+|  |    +-> LayerNorm -> Attention ----+                     800        3,584        2,048
+|  |    |   2 heads, 1 key/value head, |
+|  |    |   head width 8,              |
+|  |    |   rotary in 25 % of a head   |
+|  |    +-> LayerNorm -> MLP ----------+->+                  800        1,536            -
 |  |        silu, inner width 24
 |  +--------------------------------------------------------------------------------------
 +-----------------------------------------------------------------------------------------
