@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lmzoo import configs, registry
 from lmzoo.errors import ConfigError
+from lmzoo.layers.stack import kind
 from lmzoo.model import LanguageModel, ModelConfig
 
 VOCAB = 13  # unlike every other size, so that a mix-up of axes is an error and not a coincidence
@@ -203,30 +204,14 @@ def fewest_layers(cls: type[LanguageModel], settings: Mapping[str, Any]) -> int:
     return full
 
 
-def _kinds(cls: type[LanguageModel], config: ModelConfig) -> Iterator[object]:
-    """The kind of each block of the model: the classes, shapes and switches of its modules."""
+def _kinds(cls: type[LanguageModel], config: ModelConfig) -> Iterator[Hashable]:
+    """The kind of each block of the model."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = cls(config)
-    for block in _blocks(model):
-        yield tuple(
-            (
-                name,
-                type(module),
-                tuple((key, tuple(p.shape)) for key, p in module.named_parameters(recurse=False)),
-                tuple((key, _switch(value)) for key, value in sorted(vars(module).items()) if not key.startswith("_")),
-            )
-            for name, module in block.named_modules()
-        )
+    return map(kind, _blocks(model))
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
     """The members of the outermost lists of modules: what is repeated over the depth, in a `Stack` or another list."""
     for child in module.children():
         yield from child if isinstance(child, (nn.ModuleList, nn.Sequential)) else _blocks(child)
-
-
-def _switch(value: object) -> object:
-    """What an attribute tells about the code that runs: numbers such as a layer's index differ by depth alone."""
-    if isinstance(value, (bool, str)):
-        return value
-    return getattr(value, "__qualname__", None) or type(value)
