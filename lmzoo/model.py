@@ -140,7 +140,8 @@ class LanguageModel(nn.Module, ABC):
             loss = losses.cross_entropy(logits_BTV, targets)
         else:
             logits_BTV = None
-            loss = losses.chunked_cross_entropy(x_BTD, self.head, targets)
+            chunk = losses.chunk_size(self.config.vocab_size)
+            loss = losses.chunked_cross_entropy(x_BTD, self.head, targets, chunk=chunk)
         return LMOutput(logits_BTV, losses.with_auxiliary(loss, auxiliary))
 
     # Decoding ---------------------------------------------------------------------------------------------------------

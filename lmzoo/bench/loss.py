@@ -10,7 +10,7 @@ import torch
 
 from lmzoo.bench.train import PRECISIONS
 from lmzoo.hardware import hardware, peak_resident, timed, versions
-from lmzoo.losses import chunked_cross_entropy, cross_entropy
+from lmzoo.losses import chunk_size, chunked_cross_entropy, cross_entropy
 from lmzoo.train.precision import autocast
 
 CPU = torch.device("cpu")
@@ -27,7 +27,7 @@ def bench_loss(vocab_size: int = 50257, tokens: int = 8192, d_model: int = 768, 
     targets_BT = torch.randint(vocab_size, (1, tokens))
     losses: dict[str, Callable[[], torch.Tensor]] = {
         "plain": lambda: cross_entropy(head(x_BTD), targets_BT),
-        "chunked": lambda: chunked_cross_entropy(x_BTD, head, targets_BT),
+        "chunked": lambda: chunked_cross_entropy(x_BTD, head, targets_BT, chunk=chunk_size(vocab_size)),
     }
     results: dict[str, Any] = {}
     for precision in PRECISIONS:
