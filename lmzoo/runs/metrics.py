@@ -46,6 +46,7 @@ class MetricsWriter:
                 learning_rate=event.learning_rate,
                 grad_norm=event.grad_norm,
                 tokens_per_s=round(event.tokens_per_s, 1),
+                **{f"aux.{name}": value for name, value in event.auxiliary.items()},
             )
         elif isinstance(event, EvalEvent):
             self._write(

@@ -43,7 +43,7 @@ class StepEvent:
     """A step is done. `loss` is its mean in nats per token, before the update.
 
     `seconds` is the training time of all steps so far, `tokens_per_s` the speed of the latest steps, `phases` the
-    seconds of each phase of this step.
+    seconds of each phase of this step, `auxiliary` the auxiliary losses of the model by name.
     """
 
     step: int
@@ -54,6 +54,7 @@ class StepEvent:
     seconds: float
     tokens_per_s: float
     phases: Mapping[str, float] = field(default_factory=dict)
+    auxiliary: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -69,6 +69,7 @@ def _scalars(event: Event) -> dict[str, float]:
             "train/learning_rate": event.learning_rate,
             "train/grad_norm": event.grad_norm,
             "train/tokens_per_s": event.tokens_per_s,
+            **{f"train/aux.{name}": value for name, value in event.auxiliary.items()},
         }
     if isinstance(event, EvalEvent):
         return {"val/loss": event.loss, "val/bits_per_byte": event.bits_per_byte}

@@ -7,12 +7,13 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lmzoo import losses
 from lmzoo.data.batches import Batches
 from lmzoo.data.store import TokenSplit
 from lmzoo.distributed.parallel import gradients_wait, whole
@@ -34,6 +35,15 @@ from lmzoo.train.signals import Interrupted, StopAsked, StopRequest, stop_reques
 
 WARM_UP = 3  # first steps of a process, left out of its median speed
 RECENT = 20  # latest steps, over which the speed in a `StepEvent` is the mean
+
+
+class Step(NamedTuple):
+    """The numbers of one step of the optimizer."""
+
+    loss: float  # mean over all targets, in nats per token
+    grad_norm: float  # before clipping
+    tokens: int  # targets
+    auxiliary: dict[str, float]  # auxiliary losses by name, each the mean over the step's targets
 
 
 @dataclass
@@ -82,31 +92,39 @@ class Trainer:
                 batches = [self.batches.batch(first + i) for i in range(config.grad_accumulation)]
                 clock.end("data")
                 rate = learning_rate(state.step, config)
-                loss, grad_norm, tokens = self._update(forward, batches, rate, clock)
+                step = self._update(forward, batches, rate, clock)
                 durations.append(sum(clock.seconds.values()))
 
                 state.step += 1
-                state.tokens += tokens
+                state.tokens += step.tokens
                 state.seconds += durations[-1]
                 recent = durations[-RECENT:]
-                speed = tokens * len(recent) / sum(recent)
+                speed = step.tokens * len(recent) / sum(recent)
                 yield StepEvent(
-                    state.step, loss, rate, grad_norm, state.tokens, state.seconds, speed, phases=clock.seconds
+                    state.step,
+                    step.loss,
+                    rate,
+                    step.grad_norm,
+                    state.tokens,
+                    state.seconds,
+                    speed,
+                    phases=clock.seconds,
+                    auxiliary=step.auxiliary,
                 )
                 stop.look()
                 saving_now = state.step == config.steps or state.step % config.checkpoint_every == 0
                 if self._evaluation_due:
                     yield from self._evaluate(stop, saved_too=saving_now)
                 if saving_now or stop.signal_number is not None:
-                    state.tokens_per_s = tokens / median(durations[WARM_UP:] or durations)
+                    state.tokens_per_s = step.tokens / median(durations[WARM_UP:] or durations)
                     yield from self._save()
                     stop.look()  # a signal during the save ends the run here, without a further step or save
                 self._leave_if_asked(stop)
 
     def _update(
         self, forward: Callable[..., Any], batches: list[tuple[Tensor, Tensor]], rate: float, clock: PhaseClock
-    ) -> tuple[float, float, int]:
-        """One step of the optimizer. Returns the mean loss over all targets, the gradient norm, the number of targets.
+    ) -> Step:
+        """One step of the optimizer.
 
         The loss of a rank's rows of a batch is weighted by their share of all targets, so that several ranks, and
         accumulation, compute the step of one large batch.
@@ -114,23 +132,25 @@ class Trainer:
         device, config, ranks = self.model.device, self.config, self.ranks
         tokens = sum(int((targets_BT != IGNORE_INDEX).sum()) for _, targets_BT in batches)
         step_loss = torch.zeros((), device=device)
+        auxiliary: dict[str, Tensor] = {}
         for number, batch in enumerate(batches, 1):
             idx_BT, targets_BT = (ranks.rows(part).to(device) for part in batch)
             share = int((targets_BT != IGNORE_INDEX).sum()) / max(1, tokens)
             with gradients_wait(forward, for_more=number < len(batches)):
-                with autocast(device, self.precision):
+                with losses.reported() as named, autocast(device, self.precision):
                     _, loss = forward(idx_BT, targets_BT, return_logits=False)
                 clock.end("forward")
                 (loss * (share * ranks.world_size)).backward()  # DDP and FSDP take the mean over the ranks
             step_loss += loss.detach() * share
+            for name, value in named.items():
+                auxiliary[name] = auxiliary.get(name, 0.0) + value * share
             clock.end("backward")
         parameters = [p for p in self._parameters if p.grad is not None]
         # The loss can be finite with a weight that is not: an embedding that no token used, a logit of -inf.
         norm, size = whole(_total_norms([p.grad for p in parameters if p.grad is not None], parameters))
-        step_loss = ranks.add_up(step_loss)
-        numbers = torch.stack((step_loss, norm, size)).tolist()  # the only wait for a GPU in a step
-        self._require_finite(*numbers)
-        loss_now, norm_now, _ = numbers
+        sums = ranks.add_up(torch.stack((step_loss, *auxiliary.values())))
+        loss_now, *auxiliary_now, norm_now, size_now = torch.cat((sums, norm[None], size[None])).tolist()
+        self._require_finite(loss_now, norm_now, size_now)
         if 0 < config.grad_clip < norm_now:  # a shorter gradient would be multiplied by one
             nn.utils.clip_grads_with_norm_(parameters, config.grad_clip, norm)
         clock.end("clip")
@@ -139,7 +159,7 @@ class Trainer:
         self.optimizer.step()
         self.optimizer.zero_grad()
         clock.end("optimizer")
-        return loss_now, norm_now, tokens
+        return Step(loss_now, norm_now, tokens, dict(zip(auxiliary, auxiliary_now, strict=True)))
 
     def _require_finite(self, loss: float, norm: float, size: float) -> None:
         for name, value in (("loss", loss), ("gradient norm", norm), ("weight norm", size)):

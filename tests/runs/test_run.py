@@ -243,3 +243,25 @@ def test_train_run_clips_a_gradient_longer_than_grad_clip(tmp_path: Path, small_
     assert whole.norm().item() == pytest.approx(norm / 10, rel=1e-4)
     assert torch.equal(moments(1.5 * norm), whole)
     torch.testing.assert_close(moments(norm / 4), whole / 4, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_train_run_logs_auxiliary_losses_by_name(
+    tmp_path: Path, small_spec: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
+    """The experts' balance loss: the mean over a step's sequences, and no part of the loss."""
+    whole = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda model: whole(model, backend="eager"))
+    shape = {"d_model": 16, "n_layers": 1, "n_heads": 2, "d_ff": 16, "n_experts": 4, "precision": "float32"}
+    lines = {}
+    for accumulation in (1, 2):
+        settings = {**shape, "batch_size": 4 // accumulation, "grad_accumulation": accumulation, "compile": compiled}
+        train_run(small_spec("mixtral", **settings, steps=2), tmp_path / str(accumulation))
+        found = read_metrics(tmp_path / str(accumulation))
+        lines[accumulation] = [line for line in found if line["split"] == "train"]
+    for line in lines[1]:
+        assert 0.04 <= line["aux.balance"] < 0.08  # 0.02 times top_k when the load is even, more when it is not
+        assert abs(line["loss"] - 3.5) < 0.6
+    assert lines[2][0]["loss"] == pytest.approx(lines[1][0]["loss"], rel=1e-5)
+    assert lines[2][0]["aux.balance"] == pytest.approx(lines[1][0]["aux.balance"], rel=0.1)  # not additive over rows
+    assert "aux.balance" not in read_metrics(tmp_path / "1")[-1]
