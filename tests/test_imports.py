@@ -36,7 +36,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "data": {"storage"},
     "sampling": {"randomness"},
     "generation": {"sampling", "randomness", "model", "state"},
-    "inference": {"model", "layers", "state"},
+    "inference": {"model", "losses", "state"},
     "distributed": {"model", "storage", "layers"},
     "train": {"model", "registry", "storage", "distributed", "data", "losses", "layers", "randomness", "hardware"},
     "runs": {"model", "registry", "storage", "distributed", "data", "losses", "train", "__init__"},
