@@ -105,7 +105,7 @@ def auxiliary(subject: Subject) -> str:
     """An auxiliary loss that is mixed into the reported loss, is not a finite scalar, or has no gradient."""
     model, T = subject.model().train(), min(subject.context, 16)
     idx, targets = subject.tokens(4, T), subject.tokens(4, T, seed=1)
-    with losses.collect_auxiliary() as named:
+    with losses.collect_auxiliary(True) as named:
         model.features(idx)
     parameters = list(model.parameters())
     for name, value in named.items():
