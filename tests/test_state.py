@@ -1,4 +1,4 @@
-"""State as a value: appending, cloning and selecting never reach into another state."""
+"""Tests of states as values: appending, cloning and selecting never reach into another state."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import NamedTuple
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
+import lmzoo
 from lmzoo import state
 from lmzoo.errors import CheckpointError
-from lmzoo.state import TimeBuffer
+from lmzoo.state import Constant, TimeBuffer
 
 
 class Pair(NamedTuple):
@@ -29,7 +31,9 @@ def numbers(start: int, count: int, batch_size: int = 2) -> torch.Tensor:
 @pytest.mark.parametrize("window", [None, 1, 2, 5])
 @pytest.mark.parametrize("max_len", [0, 1, 3, 12])
 @pytest.mark.parametrize("pieces", [[1] * 12, [12], [3, 1, 1, 5, 2], [0, 7, 0, 5]])
-def test_entries_are_the_last_of_what_was_appended(window: int | None, max_len: int, pieces: list[int]) -> None:
+def test_time_buffer_entries_are_the_last_that_were_appended(
+    window: int | None, max_len: int, pieces: list[int]
+) -> None:
     buffer, seen = TimeBuffer.empty(2, max_len, 1, window=window), 0
     for piece in pieces:
         buffer = buffer.append(numbers(seen, piece))
@@ -39,7 +43,7 @@ def test_entries_are_the_last_of_what_was_appended(window: int | None, max_len: 
 
 
 @pytest.mark.parametrize("window", [None, 3])
-def test_two_continuations_of_one_state_never_meet(window: int | None) -> None:
+def test_time_buffer_keeps_two_continuations_apart(window: int | None) -> None:
     start = TimeBuffer.empty(2, 16, 1, window=window).append(numbers(0, 4))
     first, second = start, start
     for t in range(4, 9):
@@ -50,13 +54,13 @@ def test_two_continuations_of_one_state_never_meet(window: int | None) -> None:
     assert torch.equal(start.entries(), numbers(0, 4)[:, -reach:]), "the state they began from is unchanged"
 
 
-def test_the_usual_continuation_is_written_in_place() -> None:
+def test_time_buffer_appends_in_place_once() -> None:
     buffer = TimeBuffer.empty(1, 4, 1).append(numbers(0, 2, 1))
     assert buffer.append(numbers(2, 1, 1)).data.data_ptr() == buffer.data.data_ptr()
     assert buffer.append(numbers(2, 1, 1)).data.data_ptr() != buffer.data.data_ptr(), "that place is taken now"
 
 
-def test_a_window_moves_rarely_and_its_memory_is_bounded() -> None:
+def test_time_buffer_with_a_window_moves_rarely_in_bounded_memory() -> None:
     buffer, moves = TimeBuffer.empty(1, 1000, 1, window=8), 0
     for t in range(200):
         after = buffer.append(numbers(t, 1, 1))
@@ -66,7 +70,7 @@ def test_a_window_moves_rarely_and_its_memory_is_bounded() -> None:
     assert moves <= 200 / 8
 
 
-def test_the_dtype_of_the_buffer_stays() -> None:
+def test_time_buffer_keeps_its_dtype() -> None:
     buffer = TimeBuffer.empty(1, 1, 1, dtype=torch.bfloat16)
     for t in range(5):
         buffer = buffer.append(numbers(t, 1, 1))
@@ -78,7 +82,7 @@ def tree() -> dict[str, object]:
     return {"position": 3, "none": None, "layers": [(numbers(0, 2), ()), Pair(numbers(5, 1), buffer)]}
 
 
-def test_clone_shares_nothing() -> None:
+def test_clone_shares_no_memory() -> None:
     original = tree()
     copy = state.clone(original)
     for tensor in state.tensors(copy):
@@ -89,7 +93,7 @@ def test_clone_shares_nothing() -> None:
     assert isinstance(copy["layers"][1], Pair)
 
 
-def test_select_takes_rows_in_order_and_again() -> None:
+def test_select_takes_rows_in_order_and_repeatedly() -> None:
     chosen = state.select(tree(), [1, 0, 1])
     pair = chosen["layers"][1]
     assert pair.right.entries()[:, 0, 0].tolist() == [100, 0, 100]
@@ -98,29 +102,43 @@ def test_select_takes_rows_in_order_and_again() -> None:
     assert state.select(tree(), [])["layers"][0][0].shape == (0, 2, 1)
 
 
-def test_bytes_count_capacity() -> None:
-    assert state.nbytes({"a": torch.zeros(2, 3), "b": [TimeBuffer.empty(2, 10, 4, dtype=torch.bfloat16)]}) == 24 + 160
-    assert state.nbytes(()) == 0
+def test_nbytes_counts_the_entries_in_reach() -> None:
+    assert state.nbytes(()) == state.capacity_bytes(()) == 0
+    halves = {"a": torch.zeros(2, 3), "b": [TimeBuffer.empty(2, 10, 4, dtype=torch.bfloat16)]}
+    assert state.nbytes(halves) == state.capacity_bytes(halves) == 24 + 160, "an empty buffer: what it has room for"
+    halves["b"][0] = halves["b"][0].append(numbers(0, 3))
+    assert (state.nbytes(halves), state.capacity_bytes(halves)) == (24 + 48, 24 + 160)
 
 
-def test_what_is_no_state_is_refused() -> None:
+@pytest.mark.parametrize(("room", "empty"), [(3, 3), (8, 8), (15, 8), (1000, 8)])
+def test_nbytes_of_a_window(room: int, empty: int) -> None:
+    buffer = TimeBuffer.empty(1, room, 1, window=8)
+    assert state.nbytes(buffer) == 4 * empty
+    for length in range(1, 30):
+        buffer = buffer.append(numbers(length, 1, 1))
+        assert state.nbytes(buffer) == 4 * min(length, 8) == 4 * buffer.entries().numel()
+        assert state.capacity_bytes(buffer) == 4 * buffer.data.shape[1]
+    assert state.capacity_bytes(buffer) == 4 * 16
+
+
+def test_clone_refuses_what_is_no_state() -> None:
     with pytest.raises(AssertionError, match="a state cannot hold a set"):
         state.clone({"bad": {1, 2}})
 
 
-def test_a_new_buffer_holds_nothing_and_is_filled_in_place() -> None:
+def test_time_buffer_begins_empty_and_is_filled_in_place() -> None:
     assert TimeBuffer(torch.zeros(2, 4, 1)).entries().shape == (2, 0, 1)
     empty = TimeBuffer.empty(1, 4, 1)
     assert empty.append(numbers(0, 4, 1)).data.data_ptr() == empty.data.data_ptr()
 
 
-def test_room_is_what_was_asked_for_or_two_windows() -> None:
+def test_time_buffer_has_the_room_asked_for_or_two_windows() -> None:
     assert TimeBuffer.empty(1, 1000, 1, window=8).data.shape[1] == 16
     assert TimeBuffer.empty(1, 5, 1, window=8).data.shape[1] == 5
     assert TimeBuffer.empty(1, 1000, 1).data.shape[1] == 1000
 
 
-def test_moving_takes_no_more_room_than_is_due() -> None:
+def test_time_buffer_moves_into_no_more_room_than_needed() -> None:
     assert TimeBuffer.empty(1, 1, 1).data.shape[1] == 1
     assert TimeBuffer.empty(1, 2, 1).append(numbers(0, 4, 1)).data.shape[1] == 4, "doubled until it is enough"
     start = TimeBuffer.empty(2, 16, 1).append(numbers(0, 4))
@@ -138,7 +156,7 @@ def empty_tree() -> dict[str, object]:
     return {"position": 0, "none": None, "layers": [(numbers(0, 2, 1), ()), pair]}
 
 
-def test_a_saved_state_comes_back_as_it_was(tmp_path: Path) -> None:
+def test_save_and_load_give_the_same_state(tmp_path: Path) -> None:
     original = tree()
     original["strided"] = numbers(0, 6).transpose(0, 1)
     state.save(tmp_path / "state", original)
@@ -159,7 +177,7 @@ def test_a_saved_state_comes_back_as_it_was(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("pieces", [[2], [5, 1], [1] * 9])
-def test_a_window_is_saved_with_what_is_in_reach(tmp_path: Path, pieces: list[int]) -> None:
+def test_save_keeps_the_reach_of_a_window(tmp_path: Path, pieces: list[int]) -> None:
     buffer, seen = TimeBuffer.empty(2, 99, 1, window=3), 0
     for piece in pieces:
         buffer, seen = buffer.append(numbers(seen, piece)), seen + piece
@@ -170,7 +188,7 @@ def test_a_window_is_saved_with_what_is_in_reach(tmp_path: Path, pieces: list[in
         loaded, buffer = loaded.append(numbers(t, 1)), buffer.append(numbers(t, 1))
 
 
-def test_what_is_not_used_yet_takes_no_room_in_the_file(tmp_path: Path) -> None:
+def test_save_leaves_out_unused_room(tmp_path: Path) -> None:
     state.save(tmp_path / "state", (TimeBuffer.empty(1, 100_000, 1).append(numbers(0, 2, 1)),))
     assert (tmp_path / "state").stat().st_size < 1000
     loaded = state.load(tmp_path / "state", like=(TimeBuffer.empty(1, 1, 1),))
@@ -197,18 +215,18 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("what", OTHERS)
-def test_the_state_of_another_model_is_refused(tmp_path: Path, what: str) -> None:
+def test_load_refuses_the_state_of_another_model(tmp_path: Path, what: str) -> None:
     state.save(tmp_path / "state", tree())
     with pytest.raises(CheckpointError, match=r"state: the state of another model: .* in place of"):
         state.load(tmp_path / "state", like=OTHERS[what])
 
 
-def test_a_part_that_is_no_longer_kept_is_none(tmp_path: Path) -> None:
+def test_load_takes_none_for_a_part_that_was_dropped(tmp_path: Path) -> None:
     state.save(tmp_path / "state", {**tree(), "layers": None})
     assert state.load(tmp_path / "state", like=empty_tree())["layers"] is None
 
 
-def test_damaged_files_are_refused(tmp_path: Path) -> None:
+def test_load_refuses_damaged_files(tmp_path: Path) -> None:
     path, good = tmp_path / "state", tmp_path / "good"
     with pytest.raises(CheckpointError, match="state: cannot be read"):
         state.load(path, like=tree())
@@ -237,14 +255,14 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         "[" * 100_000,
     ],
 )
-def test_a_structure_that_is_none_is_refused(tmp_path: Path, structure: str) -> None:
+def test_load_refuses_a_structure_that_is_not_ours(tmp_path: Path, structure: str) -> None:
     save_file({"0": torch.zeros(1)}, tmp_path / "state", metadata={"format": state.FORMAT, "structure": structure})
     with pytest.raises(CheckpointError, match="state: a damaged decoding state"):
         state.load(tmp_path / "state", like=torch.zeros(1))
 
 
 @pytest.mark.parametrize("capacity", [2, -1, None, 1.5, True])
-def test_an_impossible_capacity_is_refused(tmp_path: Path, capacity: object) -> None:
+def test_load_refuses_an_impossible_capacity(tmp_path: Path, capacity: object) -> None:
     structure = json.dumps({"buffer": "0", "capacity": capacity, "window": None})
     save_file({"0": torch.zeros(1, 3)}, tmp_path / "state", metadata={"format": state.FORMAT, "structure": structure})
     with pytest.raises(CheckpointError, match="a buffer of 3 entries has capacity"):
@@ -252,7 +270,7 @@ def test_an_impossible_capacity_is_refused(tmp_path: Path, capacity: object) -> 
 
 
 @pytest.mark.parametrize(("length", "capacity", "room"), [(2000, 100_000, 8000), (10, 100_000, 4096), (10, 20, 20)])
-def test_a_number_in_a_file_does_not_take_all_memory(tmp_path: Path, length: int, capacity: int, room: int) -> None:
+def test_load_bounds_the_memory_that_a_file_asks_for(tmp_path: Path, length: int, capacity: int, room: int) -> None:
     buffer = TimeBuffer.empty(1, capacity, 1).append(numbers(0, length, 1))
     state.save(tmp_path / "state", buffer)
     loaded = state.load(tmp_path / "state", like=TimeBuffer.empty(1, 1, 1))
@@ -260,7 +278,7 @@ def test_a_number_in_a_file_does_not_take_all_memory(tmp_path: Path, length: int
     assert torch.equal(loaded.append(numbers(length, 1, 1)).entries(), numbers(0, length + 1, 1))
 
 
-def test_a_state_of_another_shape_is_refused(tmp_path: Path) -> None:
+def test_load_refuses_a_state_of_another_shape(tmp_path: Path) -> None:
     state.save(tmp_path / "state", {"h": torch.zeros(1, 4)})
     with pytest.raises(CheckpointError, match=r"\(1, 4\) in place of torch.float32 \(1, 3\)"):
         state.load(tmp_path / "state", like={"h": torch.zeros(1, 3)})
@@ -268,3 +286,68 @@ def test_a_state_of_another_shape_is_refused(tmp_path: Path) -> None:
     state.save(tmp_path / "state", {"h": (torch.zeros(1),)})
     with pytest.raises(CheckpointError, match="a tuple in place of nothing"):
         state.load(tmp_path / "state", like={"h": None})
+
+
+def test_save_and_load_complex_tensors(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    powers = torch.randn(2, 3, dtype=torch.complex64)
+    original = {"h": powers, "lazy": powers.conj(), "seen": TimeBuffer.empty(2, 5, 3, dtype=torch.complex128)}
+    original["seen"] = original["seen"].append(powers[:, None].to(torch.complex128))
+    state.save(tmp_path / "state", original)
+    like = {**original, "seen": TimeBuffer.empty(1, 1, 3, dtype=torch.complex128)}
+    loaded = state.load(tmp_path / "state", like=like)
+    torch.testing.assert_close(loaded["h"], powers, rtol=0, atol=0)
+    torch.testing.assert_close(loaded["lazy"], powers.conj().resolve_conj(), rtol=0, atol=0)
+    torch.testing.assert_close(loaded["seen"].entries(), original["seen"].entries(), rtol=0, atol=0)
+    with pytest.raises(CheckpointError, match=r"in place of torch.float64 \(2, 3, 2\)"):
+        state.load(tmp_path / "state", like={**like, "h": powers.to(torch.complex128)})
+
+
+class Filtered(lmzoo.LanguageModel):
+    """Features are a causal filter over all tokens so far; the taps are made from parameters, once for a state."""
+
+    def __init__(self) -> None:
+        super().__init__(lmzoo.ModelConfig(vocab_size=7, context_length=16))
+        self.tokens, self.head = nn.Embedding(7, 4), nn.Linear(4, 7)
+        self.rate = nn.Parameter(torch.rand(4))
+
+    @property
+    def traits(self) -> lmzoo.Traits:
+        return lmzoo.Traits(extrapolates=True)
+
+    def init_layers(self, batch_size: int, max_len: int, like: torch.Tensor) -> state.State:
+        taps_TD = torch.exp(-torch.arange(40.0)[:, None] * self.rate)  # the last one first
+        return {"seen": TimeBuffer.empty(batch_size, max_len, 4, dtype=like.dtype), "taps": Constant(taps_TD)}
+
+    def features(self, idx_BT: torch.Tensor, past: state.State = None) -> tuple[torch.Tensor, state.State]:
+        past = past or self.init_layers(*idx_BT.shape, self.rate)
+        seen, taps_TD = past["seen"].append(self.tokens(idx_BT)), past["taps"].tensor
+        x_BSD, T = seen.entries(), idx_BT.shape[1]
+        ends = range(x_BSD.shape[1] - T + 1, x_BSD.shape[1] + 1)
+        y_BTD = torch.stack([(x_BSD[:, :t] * taps_TD[:t].flip(0)).sum(dim=1) for t in ends], dim=1)
+        return y_BTD, {"seen": seen, "taps": past["taps"]}
+
+
+@torch.no_grad()
+def test_constant_is_no_part_of_the_sequence(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = Filtered().eval()
+    idx_BT = torch.randint(7, (3, 12))
+    logits_BTV = model(idx_BT).logits
+    _, past = model.decode(idx_BT[:, :6], model.init_state(3, 12))
+    taps = past["layers"]["taps"]
+    assert [tensor.shape[0] for tensor in state.tensors(past)] == [3]
+    assert state.nbytes(past) == 3 * 6 * 4 * 4
+    assert state.capacity_bytes(past) == model.state_bytes(12) * 3 == 3 * 12 * 4 * 4
+    state.save(tmp_path / "state", past)
+    assert (tmp_path / "state").stat().st_size < 1000
+    loaded = state.load(tmp_path / "state", like=model.init_state(1))
+    assert loaded["layers"]["taps"].tensor is not taps.tensor
+    assert state.clone(past)["layers"]["taps"] is taps
+    cases = {"itself": (past, [0, 1, 2]), "clone": (state.clone(past), [0, 1, 2]), "loaded": (loaded, [0, 1, 2])}
+    for name, (start, rows) in {**cases, "select": (state.select(past, [2, 0]), [2, 0])}.items():
+        for t in range(6, 12):
+            logits_BV, start = model.decode(idx_BT[rows, t : t + 1], start)
+            torch.testing.assert_close(logits_BV, logits_BTV[rows, t], msg=name)
+    with pytest.raises(CheckpointError, match="a constant in place of a Tensor"):
+        state.load(tmp_path / "state", like={**model.init_state(1), "layers": {**past["layers"], "taps": taps.tensor}})

@@ -1,4 +1,4 @@
-"""Batches of token windows: random ones to train on, and all of them, in order, to evaluate on.
+"""Batches of token windows: in random order for training, all of them in the order of the text for evaluation.
 
 Shape legend: B batch, T time (context_length).
 """
@@ -12,38 +12,34 @@ import numpy as np
 import torch
 
 from lmzoo.errors import DataError
-
-# The target that a loss leaves out; the same number as losses.IGNORE_INDEX, which this room may not import.
-_IGNORE_INDEX = -100
-
-TOKENS_AT_ONCE = 1 << 14  # of training batches that are cut together
+from lmzoo.losses import IGNORE_INDEX
 
 
 class Batches(Protocol):
-    """Where training batches come from. A trainer asks for the steps in their order, from any one on."""
+    """A source of training batches. A trainer asks for consecutive steps, starting from any step."""
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(idx_BT, targets_BT) of a step (0, 1, ...): int64, targets shifted by one. The same for every caller."""
         ...
 
     def position(self, step: int) -> dict[str, Any] | None:
-        """What a checkpoint must keep to go on with the batch of `step`, the next one, as JSON; None if nothing."""
+        """JSON that a checkpoint stores so that training can resume with the batch of `step`, the next one, or None."""
         ...
 
     def restore(self, step: int, position: dict[str, Any] | None) -> None:
-        """Before the first batch: go on with that of `step`, given what `position` said.
+        """Called before the first batch: continue with `step`, from what `position` returned for it.
 
-        Raises CheckpointError when that cannot be.
+        Raises CheckpointError if that is impossible.
         """
         ...
 
     def close(self) -> None:
-        """Give back what is open."""
+        """Close open files and processes."""
         ...
 
 
 class BatchStream:
-    """Training batches as a pure function of (seed, step): there is nothing to save, and a resumed run goes on exactly.
+    """Training batches as a pure function of (seed, step): nothing has to be saved, and a resumed run is bitwise equal.
 
     Each epoch cuts the tokens into windows of `context_length` that do not overlap, from an offset drawn for that
     epoch, and takes them in an order drawn for that epoch. Batches run on across the end of an epoch. The numbers come
@@ -60,54 +56,41 @@ class BatchStream:
         _check(tokens)
         if tokens.size <= context_length:
             raise DataError(f"{tokens.size} tokens: context_length={context_length} needs {context_length + 1}")
-        # A plain array over the same memory: indexing np.memmap itself is slower.
+        # A plain array over the same memory, because indexing an np.memmap is slower.
         self._tokens = np.asarray(tokens)
         self._batch_size = batch_size
         self._context_length = context_length
         self._seed = seed
         # Every epoch has the same number of windows, and every one fits whatever the offset below one window's length.
         self.windows_per_epoch = max(1, (tokens.size - context_length) // context_length)
-        # The offset may take up all the room that is left, so that the last token of the text is seen like the others.
+        # The offset may use all the room that is left, so that the last token of the text is seen as often as others.
         self._max_offset = tokens.size - 1 - self.windows_per_epoch * context_length
         self._reach = np.arange(context_length + 1)
-        # Some batches are cut at once: numpy's code is out of the caches again after a step, which costs more than it.
-        self._at_once = max(1, TOKENS_AT_ONCE // (batch_size * context_length))
-        self._turn = -1
-        self._cut = (torch.empty(0), torch.empty(0))
         self._epoch = -1
         self._starts = np.empty(0, dtype=np.int64)
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(idx_BT, targets_BT) of a step (0, 1, ...): int64, targets shifted by one."""
-        turn, number = divmod(step, self._at_once)
-        if turn != self._turn:
-            rows = self._at_once * self._batch_size
-            self._turn, self._cut = turn, to_tensors(self._windows(turn * rows, rows))
-        rows_here = slice(number * self._batch_size, (number + 1) * self._batch_size)
-        return self._cut[0][rows_here], self._cut[1][rows_here]
-
-    def _windows(self, first: int, count: int) -> np.ndarray:
-        """(count, T + 1): the windows from number `first` of all epochs on."""
+        first, left = step * self._batch_size, self._batch_size
         starts: list[np.ndarray] = []
-        left = count
         while left:
-            epoch, at = divmod(first + count - left, self.windows_per_epoch)
+            epoch, at = divmod(first + self._batch_size - left, self.windows_per_epoch)
             starts.append(self._epoch_starts(epoch)[at : at + left])
             left -= len(starts[-1])
         start_B = starts[0] if len(starts) == 1 else np.concatenate(starts)
-        return self._tokens[start_B[:, None] + self._reach]
+        return to_tensors(self._tokens[start_B[:, None] + self._reach])
 
     def position(self, step: int) -> None:
-        """Nothing: the step says it all."""
+        """Returns None: the step alone determines the batch."""
 
     def restore(self, step: int, position: dict[str, Any] | None) -> None:
-        """Nothing is to be done."""
+        """Does nothing."""
 
     def close(self) -> None:
-        """Nothing is to be done."""
+        """Does nothing."""
 
     def _epoch_starts(self, epoch: int) -> np.ndarray:
-        """Where the windows of an epoch start, in their order; the last epoch asked for is kept."""
+        """Starts of the windows of an epoch, in its order; the last epoch asked for is cached."""
         if epoch != self._epoch:
             raw = random_numbers(self._seed, epoch)
             offset = raw() % (self._max_offset + 1)
@@ -122,8 +105,8 @@ def eval_batches(
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
     """Every token but the first as a target, exactly once: (idx_BT, targets_BT), int64, in the order of the text.
 
-    The windows do not overlap. The last may be short: then it is filled up with the id 0 and with targets of -100, that
-    the loss leaves out. The last batch may have fewer rows. Raises DataError for fewer than two tokens.
+    The windows do not overlap. The last may be short: it is padded with the id 0 and with targets of IGNORE_INDEX,
+    which take no part in the loss. The last batch may have fewer rows. Raises DataError for fewer than two tokens.
     """
     require_shape(batch_size, context_length)
     _check(tokens)
@@ -141,14 +124,14 @@ def _eval_batches(
         count = min(stride, n_targets - start)
         shape = (-(-count // context_length), context_length)
         idx_BT = np.zeros(shape, dtype=np.int64)
-        targets_BT = np.full(shape, _IGNORE_INDEX, dtype=np.int64)
+        targets_BT = np.full(shape, IGNORE_INDEX, dtype=np.int64)
         idx_BT.reshape(-1)[:count] = tokens[start : start + count]
         targets_BT.reshape(-1)[:count] = tokens[start + 1 : start + 1 + count]
         yield torch.from_numpy(idx_BT), torch.from_numpy(targets_BT)
 
 
 def random_numbers(seed: int, number: int) -> Callable[..., Any]:
-    """Draws of Philox with the key (seed, number): call it for one, or with a count for an array, of uint64."""
+    """A function that draws from Philox with the key (seed, number): one uint64, or an array when given a count."""
     return np.random.Philox(key=np.array([seed, number], dtype=np.uint64)).random_raw
 
 
@@ -160,7 +143,7 @@ def to_tensors(window_BT: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def require_shape(batch_size: int, context_length: int, seed: int = 0) -> None:
-    """Raise DataError unless these are a batch's: both at least 1, the seed of 64 bits."""
+    """Raises DataError unless both sizes are at least 1 and the seed has 64 bits."""
     for name, value in (("batch_size", batch_size), ("context_length", context_length)):
         if value < 1:
             raise DataError(f"{name}={value} must be at least 1")

@@ -1,13 +1,13 @@
-"""A copy of a model for decoding alone: the same network with its weights in a form that this processor reads faster.
+"""Copies of models for decoding alone, with weights in formats that take fewer bytes and that a CPU reads faster.
 
-Decoding one token reads every weight once, so its time is at least the weights' bytes over the memory's bandwidth:
+Decoding one token reads every weight once, so it takes at least the weights' bytes over the memory's bandwidth:
 
 - `bfloat16`: half the bytes of float32.
 - `int8`: a quarter of the bytes, one scale for each output. Weights alone are rounded, activations stay bfloat16.
 
-A copy may be compiled (`lmzoo.inference.compiled`), which takes most of the time off that is not reading. How the bytes
-lie follows from that and from the rows decoded together: one compiled row sums up products itself, everything else asks
-oneDNN, which wants blocks. All for a CPU; the figures are in docs/log.md.
+A copy may be compiled (`lmzoo.inference.compiled`), which removes most of the time that is not reading. The memory
+layout depends on that and on the number of rows: a compiled step of one row sums products itself and reads row-major
+weights, everything else calls oneDNN, whose layout is blocked. The figures are in docs/log.md.
 Legend: B rows of any shape, D inputs, N outputs of a linear map.
 """
 
@@ -22,18 +22,19 @@ from torch import Tensor, nn
 
 from lmzoo.errors import InputError
 from lmzoo.inference.compiled import CompiledStep
-from lmzoo.layers.head import TiedHead
+from lmzoo.losses import linear_map
 from lmzoo.model import LanguageModel
 
 Weights = Literal["bfloat16", "int8"]
 FORMS: tuple[Weights, ...] = ("bfloat16", "int8")
 Model = TypeVar("Model", bound=LanguageModel)
-_INT8_STRIDE = 32  # a length of rows that suits the int8 kernel of torch: it crashes on rows of 4, 8 or 24
+_INT8_STRIDE = 32  # row lengths that torch's int8 kernel takes are multiples of it: it crashes on 4, 8 or 24
 
 
 def sum_of_products(weight_ND: Tensor, x: Tensor) -> Tensor:
-    """The product of a matrix with one row of D numbers, (N,) float32, written so that a compiler makes one loop of it,
-    which reads the weight once, as fast as the memory gives it. Eager it would hold N times D numbers.
+    """The product of a matrix with one row of D numbers, (N,) float32.
+
+    A compiler makes one loop of it, which reads the weight once at memory bandwidth. Eager, it holds N times D numbers.
     """
     return (weight_ND.float() * x.flatten().float()).sum(dim=-1)
 
@@ -43,19 +44,19 @@ def _sums_by_itself(x: Tensor) -> bool:
 
 
 class PlainLinear(nn.Module):
-    """A linear map with a bfloat16 weight as it is, for one compiled row; it cannot be trained or saved."""
+    """A linear map with a row-major bfloat16 weight, for one compiled row; it cannot be trained or saved."""
 
     def __init__(self, weight_ND: Tensor, bias_N: Tensor | None) -> None:
         super().__init__()
-        self.weight_ND: Tensor  # a buffer, so that a compiler which may lay out constants anew knows it for one
-        self.register_buffer("weight_ND", weight_ND.detach().to(torch.bfloat16).contiguous(), persistent=False)
-        self.register_buffer("bias", _moved(bias_N), persistent=False)
+        self.weight: Tensor  # a buffer, so that a compiler which may lay out constants anew treats it as one
+        self.register_buffer("weight", weight_ND.detach().to(torch.bfloat16).contiguous(), persistent=False)
+        self.register_buffer("bias", _rounded(bias_N), persistent=False)
         self.weight_bytes = 2 * weight_ND.numel()
 
     def forward(self, x: Tensor) -> Tensor:
         if not _sums_by_itself(x):
-            return F.linear(x, self.weight_ND, self.bias)
-        return _finished(sum_of_products(self.weight_ND, x), self.bias, x)
+            return F.linear(x, self.weight, self.bias)
+        return _finished(sum_of_products(self.weight, x), self.bias, x)
 
 
 class PackedLinear(nn.Module):
@@ -64,8 +65,13 @@ class PackedLinear(nn.Module):
     def __init__(self, weight_ND: Tensor, bias_N: Tensor | None) -> None:
         super().__init__()
         self.blocks = torch.ops.mkldnn._reorder_linear_weight(weight_ND.detach().to(torch.bfloat16).contiguous(), 1)
-        self.bias = _moved(bias_N)
+        self.bias = _rounded(bias_N)
         self.weight_bytes = 2 * weight_ND.numel()
+
+    @property
+    def weight(self) -> Tensor:
+        """(N, D) bfloat16, copied out of the blocks."""
+        return self.blocks.to_dense()
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.ops.mkldnn._linear_pointwise(x, self.blocks, self.bias, "none", [], "")
@@ -77,8 +83,13 @@ class Int8Linear(nn.Module):
     def __init__(self, weight_ND: Tensor, bias_N: Tensor | None) -> None:
         super().__init__()
         self.levels_ND, self.scale_N = quantize(weight_ND.detach())
-        self.bias = _moved(bias_N)
+        self.bias = _rounded(bias_N)
         self.weight_bytes = self.levels_ND.numel() + 2 * self.scale_N.numel()
+
+    @property
+    def weight(self) -> Tensor:
+        """(N, D) bfloat16, dequantized."""
+        return self.levels_ND * self.scale_N[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
         if _sums_by_itself(x):
@@ -86,11 +97,11 @@ class Int8Linear(nn.Module):
         y_BN = torch._weight_int8pack_mm(x.reshape(-1, x.shape[-1]), self.levels_ND, self.scale_N)
         if self.bias is not None:
             y_BN += self.bias
-        return y_BN.view(*x.shape[:-1], -1)
+        return y_BN.view(*x.shape[:-1], len(self.scale_N))
 
 
 def _finished(y_N: Tensor, bias_N: Tensor | None, x: Tensor) -> Tensor:
-    """The sums with the bias, in the type and the shape that a linear map gives for x."""
+    """The sums plus the bias, in the dtype and shape of a linear map's output for x."""
     y_N = y_N if bias_N is None else y_N + bias_N
     return y_N.to(x.dtype).view(*x.shape[:-1], -1)
 
@@ -107,12 +118,12 @@ def quantize(weight_ND: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def decoding_copy(model: Model, weights: Weights, *, rows: int = 1, compiled: bool = False) -> Model:
-    """A copy of `model` in evaluation mode whose linear maps hold `weights`; all else is bfloat16.
+    """A copy of `model` in evaluation mode whose linear maps hold `weights`; everything else is bfloat16.
 
-    It decodes, generates and scores as any model; it cannot be trained or saved. `model` stays as it is. `rows` is how
-    many sequences will be decoded together: the layout suits that number best, and any other gives the same. With
-    `compiled`, the first step takes some 10 to 60 seconds, once for each number of rows, and needs a C++ compiler.
-    Raises `InputError` for another form, and where torch has no such kernels (not on a CPU, or a CPU without bfloat16).
+    It decodes, generates and scores as any model; it cannot be trained or saved. `model` does not change. `rows` is the
+    number of sequences to be decoded together: the layout suits that number best, and the results do not depend on it.
+    With `compiled`, the first step takes some 10 to 60 seconds, once for each number of rows, and needs a C++ compiler.
+    Raises `InputError` for another format, and where torch has no such kernels (only CPUs with bfloat16 have them).
     """
     if weights not in FORMS:
         raise InputError(f"weights={weights!r} must be one of {', '.join(FORMS)}")
@@ -123,15 +134,14 @@ def decoding_copy(model: Model, weights: Weights, *, rows: int = 1, compiled: bo
     form = bfloat16 if weights == "bfloat16" else Int8Linear
     with torch.no_grad():
         changed = copy.deepcopy(model).eval().to(torch.bfloat16)
-        originals = dict(model.named_modules())
-        for path, module in list(changed.named_modules()):
-            parent, name = changed.get_submodule(path.rpartition(".")[0]), path.rpartition(".")[2]
-            original = originals[path]
-            if isinstance(original, (nn.Linear, TiedHead)):  # from the weights before they were rounded to bfloat16
-                whole = original.weight.shape[1] % _INT8_STRIDE == 0
-                setattr(parent, name, (form if whole else bfloat16)(original.weight, getattr(original, "bias", None)))
-            elif isinstance(module, nn.Dropout):
-                setattr(parent, name, nn.Identity())  # a call less at every step
+        for path, original in list(model.named_modules()):
+            parent, _, name = path.rpartition(".")
+            linear = linear_map(original)
+            if linear is not None:  # from the weights before they were rounded to bfloat16
+                whole = linear[0].shape[1] % _INT8_STRIDE == 0
+                setattr(changed.get_submodule(parent), name, (form if whole else bfloat16)(*linear))
+            elif isinstance(original, nn.Dropout):
+                setattr(changed.get_submodule(parent), name, nn.Identity())  # one call less in each step
     changed.compiled_step = CompiledStep(changed) if compiled else None
     return changed.requires_grad_(False)
 
@@ -140,17 +150,18 @@ def weight_bytes_per_token(model: LanguageModel) -> int:
     """Bytes of weights that decoding one token of one row must read: all parameters, but one row of each table."""
     total, seen = 0, set()
     for module in model.modules():
-        total += getattr(module, "weight_bytes", 0)
-        for parameter in module.parameters(recurse=False):
-            if id(parameter) not in seen and not isinstance(module, nn.Embedding):
-                seen.add(id(parameter))
-                total += parameter.numel() * parameter.element_size()
         if isinstance(module, nn.Embedding):
             total += module.embedding_dim * module.weight.element_size()
-        if isinstance(module, TiedHead):
-            total += module.weight.numel() * module.weight.element_size()
+        elif isinstance(module, (PlainLinear, PackedLinear, Int8Linear)):
+            total += module.weight_bytes
+        else:
+            weight = getattr(module, "weight", None)  # a tied head reads a parameter that it does not own
+            for parameter in (weight, *module.parameters(recurse=False)):
+                if isinstance(parameter, nn.Parameter) and id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    total += parameter.nbytes
     return total
 
 
-def _moved(bias_N: Tensor | None) -> Tensor | None:
+def _rounded(bias_N: Tensor | None) -> Tensor | None:
     return None if bias_N is None else bias_N.detach().to(torch.bfloat16)

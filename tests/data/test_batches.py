@@ -1,4 +1,4 @@
-"""Batches: a pure function of seed and step, every window once an epoch, every target once an evaluation."""
+"""Tests of batches: a pure function of seed and step; every window once an epoch, every target once an evaluation."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _tokens(n: int) -> np.ndarray:
     return np.arange(n, dtype=np.uint16)
 
 
-def test_targets_are_the_tokens_shifted_by_one() -> None:
+def test_batch_targets_are_the_tokens_shifted_by_one() -> None:
     idx_BT, targets_BT = BatchStream(_tokens(1000), 4, 8, seed=0).batch(3)
     assert idx_BT.shape == targets_BT.shape == (4, 8)
     assert idx_BT.dtype == targets_BT.dtype == torch.int64
@@ -28,7 +28,7 @@ def test_targets_are_the_tokens_shifted_by_one() -> None:
     assert torch.equal(idx_BT, idx_BT[:, :1] + torch.arange(8))
 
 
-def test_a_batch_depends_on_seed_and_step_alone() -> None:
+def test_batch_depends_on_seed_and_step_alone() -> None:
     forward = BatchStream(_tokens(1000), 4, 8, seed=7)
     expected = [forward.batch(step) for step in range(100)]
     backward = BatchStream(_tokens(1000), 4, 8, seed=7)
@@ -40,14 +40,14 @@ def test_a_batch_depends_on_seed_and_step_alone() -> None:
     assert not torch.equal(other.batch(0)[0], expected[0][0])
 
 
-def test_the_order_is_fixed_for_good() -> None:
-    # A resumed run and a comparison made elsewhere must see these very tokens: this may never change.
+def test_batch_order_never_changes() -> None:
+    # A resumed run, or a comparison made elsewhere, must see the same tokens.
     assert BatchStream(_tokens(200), 6, 10, seed=42).batch(5)[0][:, 0].tolist() == [144, 174, 134, 64, 4, 164]
 
 
 @pytest.mark.parametrize("n_tokens", [9, 10, 15, 16, 17, 18, 100, 1000])
 @pytest.mark.parametrize("batch_size", [1, 5, 64])
-def test_an_epoch_holds_every_window_once(n_tokens: int, batch_size: int) -> None:
+def test_batch_stream_has_every_window_once_in_an_epoch(n_tokens: int, batch_size: int) -> None:
     context_length = 8
     stream = BatchStream(_tokens(n_tokens), batch_size, context_length, seed=1)
     size = stream.windows_per_epoch
@@ -69,13 +69,13 @@ def test_an_epoch_holds_every_window_once(n_tokens: int, batch_size: int) -> Non
         assert len({tuple(start // context_length for start in order) for order in orders}) == 8
 
 
-def test_the_end_of_the_text_is_reached() -> None:
+def test_batch_stream_reaches_the_end_of_the_text() -> None:
     stream = BatchStream(_tokens(100), 1, 8, seed=0)
     seen = {int(stream.batch(step)[1][0, -1]) for step in range(stream.windows_per_epoch * 40)}
     assert 99 in seen
 
 
-def test_it_is_fast() -> None:
+def test_batch_is_fast() -> None:
     stream = BatchStream(np.zeros(1 << 20, dtype=np.uint16), 16, 256, seed=0)
     stream.batch(0)
     times = []
@@ -83,13 +83,13 @@ def test_it_is_fast() -> None:
         start = time.perf_counter()
         stream.batch(step)
         times.append(time.perf_counter() - start)
-    # Measured 30 microseconds; the best of many does not suffer from what else the machine does.
+    # Measured 30 microseconds; the minimum of many does not depend on the load of the machine.
     assert min(times) < 200e-6
 
 
 @pytest.mark.parametrize("n_tokens", [2, 8, 9, 10, 16, 17, 33, 100])
 @pytest.mark.parametrize("batch_size", [1, 3, 50])
-def test_evaluation_covers_every_target_once(n_tokens: int, batch_size: int) -> None:
+def test_eval_batches_cover_every_target_once(n_tokens: int, batch_size: int) -> None:
     seen: Counter[int] = Counter()
     for idx_BT, targets_BT in eval_batches(_tokens(n_tokens), batch_size, 8):
         assert idx_BT.shape == targets_BT.shape
@@ -114,11 +114,11 @@ def test_evaluation_covers_every_target_once(n_tokens: int, batch_size: int) -> 
         ({"seed": -1}, "seed=-1 must be from 0"),
     ],
 )
-def test_impossible_values_are_named(fields: dict[str, int], message: str) -> None:
+def test_batch_stream_names_impossible_values(fields: dict[str, int], message: str) -> None:
     with pytest.raises(DataError, match=message):
         BatchStream(_tokens(100), **{"batch_size": 2, "context_length": 8, "seed": 0, **fields})
 
 
-def test_evaluation_needs_two_tokens() -> None:
+def test_eval_batches_need_two_tokens() -> None:
     with pytest.raises(DataError, match="1 tokens: evaluation needs at least 2"):
         eval_batches(_tokens(1), 2, 8)

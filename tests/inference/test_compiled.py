@@ -1,4 +1,4 @@
-"""The compiled step gives what the eager step gives, for every family, from any state that a step has made."""
+"""Tests that the compiled step gives what the eager step gives, for every family, and refuses what it cannot take."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import lmzoo
 from lmzoo.errors import InputError
 from lmzoo.inference import decoding_copy
-from lmzoo.state import State, map_leaves
+from lmzoo.state import Constant, State, TimeBuffer, leaves_of
 
 SIZES = {"vocab_size": 33, "context_length": 24}
 SMALL = {"n_layers": 1, "d_model": 32, "n_heads": 2}
@@ -44,7 +44,7 @@ def assert_near(found: Tensor, wanted: Tensor) -> None:
 
 
 FAMILIES = [name for name in lmzoo.list_models() if "." not in name]
-BY_INDUCTOR = ("bigram", "gpt2", "mamba", "mlp")  # these have every kind of leaf: see the test below
+BY_INDUCTOR = ("bigram", "llama", "mamba", "mlp")  # these have every kind of leaf: see the test below
 
 
 def require_equal_steps(family: str, rows: int) -> None:
@@ -63,11 +63,15 @@ def require_equal_steps(family: str, rows: int) -> None:
     assert_near(again_BV, wanted_BSV[:, 3])
 
 
+def by_eager_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = torch.compile
+    monkeypatch.setattr(torch, "compile", lambda step, **options: whole(step, backend="eager", fullgraph=True))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_compiled_step_equals_the_eager_step(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Captured and run as it is, without the C++ compiler: what can be wrong in our code is how the state is passed."""
-    whole = torch.compile
-    monkeypatch.setattr(torch, "compile", lambda step, **options: whole(step, backend="eager", fullgraph=True))
+    by_eager_backend(monkeypatch)
     require_equal_steps(family, rows=2)
 
 
@@ -77,16 +81,16 @@ def test_compiled_step_equals_the_eager_step_by_inductor(family: str, rows: int)
     require_equal_steps(family, rows)
 
 
-def kinds_of_leaves(family: str) -> set[tuple[type, bool | None]]:
-    """The types of the leaves of a state: of a tensor with whether it holds floats, of a buffer whether a window."""
-    found: set[tuple[type, bool | None]] = set()
-
-    def note(leaf: Any) -> None:
-        whether = leaf.is_floating_point() if isinstance(leaf, Tensor) else getattr(leaf, "window", None) is not None
-        found.add((type(leaf), whether))
-
-    map_leaves(note, small(family).init_state(1, 8)["layers"])
-    return found
+def kinds_of_leaves(family: str) -> set[tuple[type, bool]]:
+    """The types of the leaves of a state: for a tensor, if it holds floats; for a buffer, if it has a window."""
+    leaves = leaves_of(small(family).init_state(1, 8)["layers"])
+    return {
+        (
+            type(leaf),
+            leaf.is_floating_point() if isinstance(leaf, Tensor) else getattr(leaf, "window", None) is not None,
+        )
+        for leaf in leaves
+    }
 
 
 def test_families_compiled_by_inductor_have_every_kind_of_leaf() -> None:
@@ -113,3 +117,102 @@ def test_compiled_step_says_why_a_step_cannot_be_compiled() -> None:
     model = decoding_copy(Branches(small("bigram").config), "bfloat16", compiled=True)
     with pytest.raises(InputError, match="this model's step cannot be compiled: "):
         model.generate(torch.zeros(1, 1, dtype=torch.long), 3)
+
+
+class Mean(lmzoo.LanguageModel):
+    """The mean of the features of all tokens so far, times the taps of a filter; a step keeps one entry of a buffer."""
+
+    def __init__(self) -> None:
+        super().__init__(lmzoo.ModelConfig(vocab_size=5, context_length=16))
+        self.tokens = nn.Embedding(5, 32)
+        self.head = nn.Linear(32, 5)
+
+    @property
+    def traits(self) -> lmzoo.Traits:
+        return lmzoo.Traits(extrapolates=True)
+
+    def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:
+        filter_D = Constant(self.head.weight.sum(dim=0))
+        return {"seen": TimeBuffer.empty(batch_size, max_len, 32, dtype=like.dtype), "filter": filter_D}
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        state = state or self.init_layers(len(idx_BT), idx_BT.shape[1], self.tokens.weight)
+        seen = self.keep(state["seen"], self.tokens(idx_BT))
+        x_BSD = seen.entries().cumsum(dim=1)[:, -idx_BT.shape[1] :] * state["filter"].tensor
+        return x_BSD, self.next_state(seen, state["filter"])
+
+    def keep(self, seen: TimeBuffer, x_BTD: Tensor) -> TimeBuffer:
+        return seen.append(x_BTD)
+
+    def next_state(self, seen: TimeBuffer, filter_D: Constant) -> State:
+        return {"seen": seen, "filter": filter_D}
+
+
+class Doubled(Mean):
+    def keep(self, seen: TimeBuffer, x_BTD: Tensor) -> TimeBuffer:
+        return seen.append(x_BTD.repeat_interleave(2, dim=1))
+
+
+class EveryFourth(Mean):
+    """Keeps one entry in four tokens, as a model of patches does."""
+
+    def keep(self, seen: TimeBuffer, x_BTD: Tensor) -> TimeBuffer:
+        return seen if x_BTD.shape[1] == 1 and seen.length % 4 else seen.append(x_BTD)
+
+
+class Rewritten(Mean):
+    """A buffer of the right length in other memory."""
+
+    def keep(self, seen: TimeBuffer, x_BTD: Tensor) -> TimeBuffer:
+        data, T = seen.data.clone(), x_BTD.shape[1]
+        data[:, seen.length : seen.length + T] = x_BTD
+        return TimeBuffer(data, seen.length + T, None, [seen.length + T])
+
+
+class Shortened(Mean):
+    def next_state(self, seen: TimeBuffer, filter_D: Constant) -> State:
+        return {"seen": seen}
+
+
+class Reordered(Mean):
+    def next_state(self, seen: TimeBuffer, filter_D: Constant) -> State:
+        return {"filter": filter_D, "seen": seen}
+
+
+@pytest.mark.parametrize(
+    ("family", "reason"),
+    [
+        (Doubled, r"a time buffer \(1, 40, 32\) grows by 2 entries, not by one"),
+        (EveryFourth, r"a time buffer \(1, 40, 32\) grows by 0 entries, not by one"),
+        (Rewritten, r"a time buffer \(1, 40, 32\) is replaced by another"),
+        (Shortened, "Observed exception"),
+    ],
+)
+def test_compiled_step_refuses_states_that_change_in_another_way(
+    family: type[Mean], reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    by_eager_backend(monkeypatch)
+    model = decoding_copy(family().eval(), "bfloat16", compiled=True)
+    idx_BT = torch.arange(5)[None]
+    _, state = model.decode(idx_BT, model.init_state(1, 40))
+    before = model.init_layers(1, 40, model.tokens.weight) | state["layers"]
+    with pytest.raises(InputError, match=f"this model's step cannot be compiled: {reason}"):
+        model.decode(idx_BT[:, :1], {**state, "layers": before})
+
+
+def test_compiled_step_reads_a_constant_and_hands_it_on() -> None:
+    model = Reordered().eval()
+    eager, compiled = (decoding_copy(model, "bfloat16", compiled=c) for c in (False, True))
+    idx_BT = torch.randint(5, (1, 12), generator=torch.Generator().manual_seed(1))
+    wanted_BSV, _ = step_by_step(eager, idx_BT, 3, 16)
+    found_BSV, states = step_by_step(compiled, idx_BT, 3, 16)
+    assert_near(found_BSV, wanted_BSV)
+    assert all(state["layers"]["filter"] is states[0]["layers"]["filter"] for state in states)
+    before = lmzoo.state.clone(states[2]["layers"])  # with room of its own
+    doubled = {"seen": before["seen"], "filter": Constant(2 * before["filter"].tensor)}  # keys in any order
+    step = compiled.compiled_step
+    assert step is not None
+    assert step.can_take(idx_BT[:, 5:6], doubled)
+    logits_BV, _ = compiled.decode(idx_BT[:, 5:6], {**states[2], "layers": doubled})
+    bias_V = compiled.head.bias
+    assert_near(logits_BV - bias_V, 2 * (wanted_BSV[:, 3] - bias_V))

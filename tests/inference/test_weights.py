@@ -1,14 +1,17 @@
-"""Copies for decoding: the same function up to rounding, for every registered family, and the bytes they read."""
+"""Tests of copies for decoding: the same function up to rounding, for every family, and the bytes they read."""
 
 from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor, nn
 
 import lmzoo
+from lmzoo import losses
 from lmzoo.errors import InputError
 from lmzoo.inference import FORMS, Weights, decoding_copy, weight_bytes_per_token
 from lmzoo.inference.weights import Int8Linear, PackedLinear, PlainLinear, quantize, sum_of_products
+from lmzoo.layers.head import TiedHead
 
 
 def tiny(family: str) -> lmzoo.LanguageModel:
@@ -18,7 +21,7 @@ def tiny(family: str) -> lmzoo.LanguageModel:
 
 @pytest.mark.parametrize("weights", FORMS)
 @pytest.mark.parametrize("family", lmzoo.list_models("*.tiny"))
-def test_a_copy_computes_what_the_model_does(family: str, weights: Weights) -> None:
+def test_decoding_copy_computes_what_the_model_does(family: str, weights: Weights) -> None:
     model = tiny(family)
     before = {name: value.clone() for name, value in model.state_dict().items()}
     copy = decoding_copy(model, weights)
@@ -36,7 +39,7 @@ def test_a_copy_computes_what_the_model_does(family: str, weights: Weights) -> N
 
 @pytest.mark.parametrize(("rows", "d_in", "d_out"), [(1, 32, 1), (1, 64, 65), (5, 96, 50), (17, 384, 7)])
 @pytest.mark.parametrize("with_bias", [True, False])
-def test_linear_maps_against_float64(rows: int, d_in: int, d_out: int, with_bias: bool) -> None:
+def test_linear_formats_against_float64(rows: int, d_in: int, d_out: int, with_bias: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     weight_ND = torch.randn(d_out, d_in, generator=generator)
     bias_N = torch.randn(d_out, generator=generator).to(torch.bfloat16) if with_bias else None
@@ -50,16 +53,19 @@ def test_linear_maps_against_float64(rows: int, d_in: int, d_out: int, with_bias
         found_BN = module(x_BD)
         assert found_BN.dtype == torch.bfloat16
         torch.testing.assert_close(found_BN.double(), wanted_BN, rtol=0.01, atol=0.06)
+        assert module(x_BD[:0]).shape == (0, d_out)
+        assert module.weight.dtype == torch.bfloat16
+        torch.testing.assert_close(module.weight.double(), weight, rtol=2**-8, atol=0)  # one rounding to bfloat16
 
 
-def test_a_sum_of_products_is_a_matrix_product() -> None:
+def test_sum_of_products_is_a_matrix_product() -> None:
     generator = torch.Generator().manual_seed(0)
     weight_ND, x_11D = torch.randn(7, 64, generator=generator), torch.randn(1, 1, 64, generator=generator)
     wanted_N = (x_11D.double() @ weight_ND.double().T).flatten()
     torch.testing.assert_close(sum_of_products(weight_ND, x_11D).double(), wanted_N, rtol=1e-5, atol=1e-5)
 
 
-def test_quantized_weights_are_the_nearest_levels() -> None:
+def test_quantize_gives_the_nearest_levels() -> None:
     weight_ND = torch.randn(9, 64, generator=torch.Generator().manual_seed(0)) * 10.0 ** torch.arange(-4, 5)[:, None]
     weight_ND[3] = 0
     levels_ND, scale_N = quantize(weight_ND)
@@ -69,9 +75,9 @@ def test_quantized_weights_are_the_nearest_levels() -> None:
     assert not levels_ND[3].any()
 
 
-def test_bytes_read_for_a_token() -> None:
+def test_weight_bytes_per_token_counts_what_a_token_reads() -> None:
     model = lmzoo.create_model("gpt2", vocab_size=65, d_model=64, n_layers=2, n_heads=2, context_length=16)
-    # Every parameter once (the tied table is read by the head), but one row alone of the tables.
+    # Every parameter once (the head reads the tied table), but only one row of each table.
     tables = 64 * (65 + 16)
     read = model.num_params() - tables + 2 * 64 + 65 * 64
     assert weight_bytes_per_token(model) == 4 * read
@@ -80,10 +86,60 @@ def test_bytes_read_for_a_token() -> None:
     assert weight_bytes_per_token(decoding_copy(model, "int8")) < 0.6 * weight_bytes_per_token(packed)
 
 
+class CappedHead(TiedHead):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(super().forward(x))
+
+
+class DoubledLinear(nn.Linear):
+    def forward(self, input: Tensor) -> Tensor:
+        return 2 * super().forward(input)
+
+
+class Tower(lmzoo.LanguageModel):
+    """Linear maps of every kind, one after the other."""
+
+    def __init__(self) -> None:
+        super().__init__(lmzoo.ModelConfig(vocab_size=65, context_length=32))
+        self.tokens = nn.Embedding(65, 32)
+        nn.init.normal_(self.tokens.weight, std=0.3)  # logits around 1, where the head's cap matters
+        self.plain, self.doubled, self.hooked = nn.Linear(32, 32), DoubledLinear(32, 32), nn.Linear(32, 32)
+        self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(32, 32))
+        self.hooked.register_forward_hook(lambda module, inputs, output: 3 * output)
+        self.head = CappedHead(self.tokens)
+
+    def features(self, idx_BT: Tensor, state: object = None) -> tuple[Tensor, object]:
+        return self.normed(self.hooked(self.doubled(self.plain(self.tokens(idx_BT))))), state
+
+
+def test_decoding_copy_replaces_linear_maps_with_their_own_forward_alone() -> None:
+    """A subclass of a linear map, and a linear map with hooks, do more than one product: they stay as they are."""
+    torch.manual_seed(0)
+    model = Tower().eval()
+    copy = decoding_copy(model, "bfloat16")
+    kinds = [type(module) for module in (copy.plain, copy.normed, copy.doubled, copy.hooked, copy.head)]
+    assert kinds == [PackedLinear, PackedLinear, DoubledLinear, nn.Linear, CappedHead]
+    assert copy.head.weight is copy.tokens.weight, "still tied"
+    idx_BT = torch.randint(65, (3, 20), generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        wanted_BTV, found_BTV = model(idx_BT).logits, copy(idx_BT).logits
+    assert (found_BTV - wanted_BTV).abs().max() < 0.03 * wanted_BTV.abs().max()
+
+
+def test_decoding_copy_gives_the_loss_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(losses, "CHUNK_LOGITS", 65 * 7)
+    idx_BT, targets_BT = torch.randint(65, (2, 3, 20), generator=torch.Generator().manual_seed(1))
+    for weights in FORMS:
+        copy = decoding_copy(tiny("gpt2"), weights)
+        with torch.no_grad():
+            wanted = copy(idx_BT, targets_BT).loss
+            torch.testing.assert_close(copy(idx_BT, targets_BT, return_logits=False).loss, wanted, rtol=1e-3, atol=0)
+
+
 def biased(model: lmzoo.LanguageModel) -> list[PackedLinear]:
     return [m for m in model.modules() if isinstance(m, PackedLinear) and m.bias is not None]
 
 
-def test_an_unknown_form_is_refused() -> None:
+def test_decoding_copy_refuses_an_unknown_format() -> None:
     with pytest.raises(InputError, match="weights='int3' must be one of bfloat16, int8"):
         decoding_copy(tiny("bigram"), "int3")
