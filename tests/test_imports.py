@@ -49,6 +49,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "flops",
         "data",
         "generation",
+        "inference",
         "sampling",
         "layers",
     },

@@ -8,6 +8,7 @@ from torch import Tensor
 from lmzoo.conformance.measure import float32_hint
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
+from lmzoo.inference.weights import cast_weights
 
 STEP = 1e-5
 DRIFT = 0.1  # of the largest logit: bfloat16 has 8 bits, and two layers add up their rounding
@@ -51,7 +52,7 @@ def bfloat16(subject: Subject) -> str:
     with torch.autocast("cpu", torch.bfloat16):
         cast_BTV = model(idx).logits
     off = _require_near(cast_BTV, exact_BTV, "forward under autocast to bfloat16", "exponents and long sums")
-    rounded = subject.model().bfloat16()
+    rounded = cast_weights(subject.model(), torch.bfloat16)
     rounded_BTV = rounded(idx).logits
     off = max(off, _require_near(rounded_BTV, exact_BTV, "forward with bfloat16 weights", "exponents and long sums"))
     steps: list[Tensor] = []

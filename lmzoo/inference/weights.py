@@ -117,11 +117,33 @@ def quantize(weight_ND: Tensor) -> tuple[Tensor, Tensor]:
     return levels_ND, scale_N
 
 
-def decoding_copy(model: Model, weights: Weights, *, rows: int = 1, compiled: bool = False) -> Model:
-    """A copy of `model` in evaluation mode whose linear maps hold `weights`; everything else is bfloat16.
+def cast_weights(model: Model, dtype: torch.dtype) -> Model:
+    """Casts all floating-point weights of `model` to `dtype` in place, but those that must stay float32.
+
+    A layer names these in `keep_float32`: decay rates close to one, for example, are lost in 16 bits.
+    """
+    for module in model.modules():
+        kept = getattr(module, "keep_float32", ())
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None and tensor.is_floating_point():
+                    wide = torch.promote_types(dtype, torch.float32)
+                    tensor.data = tensor.data.to(wide if name in kept else dtype)
+    return model
+
+
+def decoding_copy(
+    model: Model,
+    weights: Weights,
+    *,
+    rows: int = 1,  # noqa: ARG001 (part of the public signature; today one layout serves every number)
+    compiled: bool = False,
+) -> Model:
+    """A copy of `model` in evaluation mode whose linear maps hold `weights`; everything else is bfloat16, but weights
+    that must stay float32 (`cast_weights`).
 
     It decodes, generates and scores as any model; it cannot be trained or saved. `model` does not change. `rows` is the
-    number of sequences to be decoded together: the layout suits that number best, and the results do not depend on it.
+    number of sequences to be decoded together; the results do not depend on it.
     With `compiled`, the first step takes some 10 to 60 seconds, once for each number of rows, and needs a C++ compiler.
     Raises `InputError` for another format, and where torch has no such kernels (only CPUs with bfloat16 have them).
     """
@@ -133,7 +155,7 @@ def decoding_copy(model: Model, weights: Weights, *, rows: int = 1, compiled: bo
     bfloat16 = PlainLinear if compiled else PackedLinear
     form = bfloat16 if weights == "bfloat16" else Int8Linear
     with torch.no_grad():
-        changed = copy.deepcopy(model).eval().to(torch.bfloat16)
+        changed = cast_weights(copy.deepcopy(model).eval(), torch.bfloat16)
         for path, original in list(model.named_modules()):
             parent, _, name = path.rpartition(".")
             linear = linear_map(original)

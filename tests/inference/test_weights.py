@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -10,7 +12,7 @@ import lmzoo
 from lmzoo import losses
 from lmzoo.errors import InputError
 from lmzoo.inference import FORMS, Weights, decoding_copy, weight_bytes_per_token
-from lmzoo.inference.weights import Int8Linear, PackedLinear, PlainLinear, quantize, sum_of_products
+from lmzoo.inference.weights import Int8Linear, PackedLinear, PlainLinear, cast_weights, quantize, sum_of_products
 from lmzoo.layers.head import TiedHead
 
 
@@ -143,3 +145,20 @@ def biased(model: lmzoo.LanguageModel) -> list[PackedLinear]:
 def test_decoding_copy_refuses_an_unknown_format() -> None:
     with pytest.raises(InputError, match="weights='int3' must be one of bfloat16, int8"):
         decoding_copy(tiny("bigram"), "int3")
+
+
+def test_cast_weights_keeps_what_layers_declare_in_float32() -> None:
+    """Mamba's decay rates and step sizes stay exact; everything else is cast, buffers included."""
+    model = tiny("mamba")
+    model.register_buffer("numbers", torch.ones(3))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    assert cast_weights(model, torch.bfloat16) is model
+    for name, tensor in model.state_dict().items():
+        if name.endswith(("A_log", "dt_bias")):
+            assert torch.equal(tensor, before[name]), name
+        else:
+            assert tensor.dtype == torch.bfloat16, name
+    assert model.dtype == torch.bfloat16
+    logits_BTV = model(torch.zeros(1, 40, dtype=torch.long)).logits
+    assert torch.isfinite(logits_BTV).all()
+    assert cast_weights(model, torch.float64).blocks[0].inner.A_log.dtype == torch.float64
