@@ -60,7 +60,6 @@ def train(
     """
     from lmzoo.conformance import ranking_problem
     from lmzoo.distributed.launch import launch
-    from lmzoo.distributed.ranks import told_once
     from lmzoo.runs.run import make_spec, train_run
     from lmzoo.train.events import Event, NoteEvent, StartEvent
     from lmzoo.train.loggers import make_logger
@@ -73,7 +72,7 @@ def train(
     if nproc is not None:
         launch(nproc, sys.argv[1:])
         return
-    with told_once(), ProgressBar() as progress:
+    with ProgressBar() as progress:
         spec = make_spec(name, data, tokenizer=tokenizer, overrides=_overrides(file, overrides))
         out = out or Path("runs") / name
         loggers = [make_logger(logger, out)] if logger else []
