@@ -10,79 +10,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmzoo.configs import require
 from lmzoo.errors import InputError
 from lmzoo.randomness import row_seeds, uniforms
-
-
-class SamplingSettings(TypedDict, total=False):
-    """The fields of `SamplingConfig`, where they are given by name."""
-
-    temperature: float
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    repetition_penalty: float
-    frequency_penalty: float
-    presence_penalty: float
-    typical_p: float | None
-    logit_bias: Mapping[int, float] | None
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """Sampling settings, applied in this order: logit_bias, penalties, temperature, top_k, top_p, min_p, typical_p.
-
-    The penalties count all tokens so far, including the prompt. Raises `ConfigError` naming the setting.
-    """
-
-    temperature: float = 1.0  # divides the logits; 0 is greedy: the likeliest token, the lowest id of those that tie
-    top_k: int | None = None  # keep the k likeliest
-    top_p: float | None = None  # keep the smallest set of likeliest tokens that has this probability
-    min_p: float | None = None  # keep what has at least this fraction of the likeliest token's probability
-    repetition_penalty: float = 1.0  # above 1, tokens seen before become less likely
-    frequency_penalty: float = 0.0  # taken off a token's logit for each time it was seen
-    presence_penalty: float = 0.0  # taken off a token's logit once, if it was seen at all
-    typical_p: float | None = None  # keep the most typical tokens that have this probability together
-    logit_bias: Mapping[int, float] | None = None  # added to the logits by token id; -inf bans a token
-
-    def __post_init__(self) -> None:
-        for name in ("temperature", "repetition_penalty", "frequency_penalty", "presence_penalty"):
-            _require_number(name, getattr(self, name))
-        require(self.temperature >= 0, f"temperature={self.temperature} must be 0 (greedy) or above")
-        require(self.repetition_penalty > 0, f"repetition_penalty={self.repetition_penalty} must be above 0")
-        if self.top_k is not None:
-            whole = isinstance(self.top_k, Integral) and not isinstance(self.top_k, bool)
-            require(whole and self.top_k >= 1, f"top_k={self.top_k!r} must be a positive integer, or None for all")
-        for name in ("top_p", "min_p", "typical_p"):
-            value = getattr(self, name)
-            if value is not None:
-                _require_number(name, value)
-                require(0 < value <= 1, f"{name}={value} must be in (0, 1], or None")
-        for token, bias in (self.logit_bias or {}).items():
-            whole = isinstance(token, Integral) and not isinstance(token, bool)
-            require(whole and token >= 0, f"logit_bias has the key {token!r}: it must be a token id")
-            real = isinstance(bias, Real) and bias < math.inf  # a NaN is not below it either
-            require(real, f"logit_bias[{token}]={bias!r} must be a number, or -inf to ban the token")
-
-    @property
-    def adjusts(self) -> bool:
-        """True if a bias or a penalty changes the logits."""
-        penalized = self.repetition_penalty != 1.0 or self.frequency_penalty or self.presence_penalty
-        return bool(self.logit_bias or penalized)
-
-
-def _require_number(name: str, value: object) -> None:
-    real = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    require(real, f"{name}={value!r} must be a finite number")
+from lmzoo.sampling_config import SamplingConfig as SamplingConfig
+from lmzoo.sampling_config import SamplingSettings as SamplingSettings
 
 
 def sample(
