@@ -96,7 +96,7 @@ def train(args: argparse.Namespace) -> None:
             f"transformers {precision}": stack.enter_context(Elsewhere(args.size, precision, args.threads))
             for precision in ("float32", "bf16")
         }
-        result = bench_train(model, config, repeats=args.repeats, peers=peers)
+        result = bench_train(model, config, repeats=args.repeats, peers=peers, keep_freed_memory=True)
     spent = {entry["name"]: entry["ms_per_step"] for entry in result["results"]}
     result["ratios"] = {
         f"{ours} beside {peer}": spent[peer] / spent[ours] for peer in peers for ours in spent if ours not in peers

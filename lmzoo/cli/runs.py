@@ -79,7 +79,7 @@ def train(
         out = out or Path("runs") / name
         loggers = [make_logger(logger, out)] if logger else []
         listeners = [progress, warn_if_wrong, *loggers]
-        result = train_run(spec, out, resume=resume, reshard=reshard, listeners=listeners)
+        result = train_run(spec, out, resume=resume, reshard=reshard, listeners=listeners, keep_freed_memory=True)
     if int(os.environ.get("RANK", "0")) > 0:
         return
     click.echo(f"validation loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte")
@@ -245,5 +245,6 @@ def compare(names: tuple[str, ...], data: str, out: Path, tokenizer: str, overri
         settings=configs.parse_overrides(overrides),
         command=shlex.join(["lmzoo", *sys.argv[1:]]),
         listeners=[ProgressBar()],
+        keep_freed_memory=True,
     )
     print_results(results, out)
