@@ -44,7 +44,7 @@ from lmzoo.train.trainer import Trainer
 __all__ = ["Run", "RunResult", "RunSpec", "evaluate_run", "load_run", "make_spec", "train_run"]
 
 SAMPLE_FILE = "sample.txt"
-SAMPLE_TOKENS = 500
+SAMPLE_TOKENS: int = 500
 
 
 @dataclass(frozen=True)
