@@ -25,7 +25,7 @@ from lmzoo.state import State, TimeBuffer, nbytes
 
 if TYPE_CHECKING:
     from lmzoo.inference.compiled import CompiledStep
-    from lmzoo.sampling import SamplingSettings
+    from lmzoo.sampling_config import SamplingSettings
 
 StateGrowth = Literal["none", "constant", "logarithmic", "linear"]
 

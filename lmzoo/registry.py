@@ -107,11 +107,6 @@ def families() -> dict[str, Family]:
     return {name: entries.get(name, Family(name)) for name in sorted(names, key=_natural)}
 
 
-def broken_plugins() -> dict[str, str]:
-    """Plug-ins that failed to import, with the reason."""
-    return dict(_broken_plugins)
-
-
 def split_name(name: str) -> tuple[Family, Preset | None]:
     """Split "gpt2.124m" into its family and preset. Raises `UnknownModelError` with the nearest known name."""
     family_name, _, preset_name = name.partition(".")

@@ -1,129 +1,67 @@
-"""From logits to tokens: pure functions, the same for every model. Legend: B batch, V vocabulary, T tokens so far.
+"""Sampling: from logits to tokens, the same for every model.
 
-`SamplingConfig` says how; `process` applies it to logits; `sample` draws. Every function that takes logits leaves its
-argument as it is and returns logits, a token that cannot be drawn having -inf. Randomness is a number per row, see
-`lmzoo.randomness`: what a row draws does not depend on the other rows.
+`SamplingConfig` holds the settings; `process` applies them to logits; `sample` draws. Functions that take logits return
+logits, with -inf for a token that cannot be drawn, and do not change their argument unless their name ends in `_`.
+Randomness is one number per row, see `lmzoo.randomness`: the token of a row does not depend on the other rows.
+Legend: B batch, V vocabulary, T tokens so far, W tokens that are left, K the k highest, N tokens with a bias.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from numbers import Integral, Real
-from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmzoo.configs import require
 from lmzoo.errors import InputError
 from lmzoo.randomness import row_seeds, uniforms
-
-
-class SamplingSettings(TypedDict, total=False):
-    """The fields of `SamplingConfig`, where they are given by name."""
-
-    temperature: float
-    top_k: int | None
-    top_p: float | None
-    min_p: float | None
-    repetition_penalty: float
-    frequency_penalty: float
-    presence_penalty: float
-    typical_p: float | None
-    logit_bias: Mapping[int, float] | None
-
-
-@dataclass(frozen=True)
-class SamplingConfig:
-    """How the next token is chosen. Applied in this order: logit_bias, the penalties, temperature, top_k, top_p, min_p,
-    typical_p. The penalties count all tokens so far, the prompt included. Raises `ConfigError` naming the setting.
-    """
-
-    temperature: float = 1.0  # divides the logits; 0 is greedy: the likeliest token, the lowest id of those that tie
-    top_k: int | None = None  # keep the k likeliest
-    top_p: float | None = None  # keep the smallest set of likeliest tokens that has this probability
-    min_p: float | None = None  # keep what has at least this fraction of the likeliest token's probability
-    repetition_penalty: float = 1.0  # above 1, tokens seen before become less likely
-    frequency_penalty: float = 0.0  # taken off a token's logit for each time it was seen
-    presence_penalty: float = 0.0  # taken off a token's logit once, if it was seen at all
-    typical_p: float | None = None  # keep the most typical tokens that have this probability together
-    logit_bias: Mapping[int, float] | None = None  # added to the logits by token id; -inf bans a token
-
-    def __post_init__(self) -> None:
-        for name in ("temperature", "repetition_penalty", "frequency_penalty", "presence_penalty"):
-            _require_number(name, getattr(self, name))
-        require(self.temperature >= 0, f"temperature={self.temperature} must be 0 (greedy) or above")
-        require(self.repetition_penalty > 0, f"repetition_penalty={self.repetition_penalty} must be above 0")
-        if self.top_k is not None:
-            whole = isinstance(self.top_k, Integral) and not isinstance(self.top_k, bool)
-            require(whole and self.top_k >= 1, f"top_k={self.top_k!r} must be a positive integer, or None for all")
-        for name in ("top_p", "min_p", "typical_p"):
-            value = getattr(self, name)
-            if value is not None:
-                _require_number(name, value)
-                require(0 < value <= 1, f"{name}={value} must be in (0, 1], or None")
-        for token, bias in (self.logit_bias or {}).items():
-            whole = isinstance(token, Integral) and not isinstance(token, bool)
-            require(whole and token >= 0, f"logit_bias has the key {token!r}: it must be a token id")
-            real = isinstance(bias, Real) and bias < math.inf  # a NaN is not below it either
-            require(real, f"logit_bias[{token}]={bias!r} must be a number, or -inf to ban the token")
-
-    @property
-    def adjusts(self) -> bool:
-        """Whether logits are changed before anything is left out."""
-        penalised = self.repetition_penalty != 1.0 or self.frequency_penalty or self.presence_penalty
-        return bool(self.logit_bias or penalised)
-
-
-def _require_number(name: str, value: object) -> None:
-    real = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
-    require(real, f"{name}={value!r} must be a finite number")
+from lmzoo.sampling_config import SamplingConfig as SamplingConfig
+from lmzoo.sampling_config import SamplingSettings as SamplingSettings
 
 
 def sample(
     logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor, generator: torch.Generator | None = None
 ) -> Tensor:
-    """One token a row, (B,) int64, drawn from logits (B, V) after tokens (B, T) as `config` says.
+    """Draw one token per row, (B,) int64, from logits (B, V) that follow the tokens (B, T).
 
-    `generator` (on any device; None is torch's global one) is asked once for each row. Raises as `process` does.
+    `generator` (on any device; None is torch's global one) is used once per row. Raises as `process` does.
     """
     seeds_B = row_seeds(len(logits_BV), generator).to(logits_BV.device)
     return sample_with(logits_BV, config, history_BT, uniforms(seeds_B, torch.zeros_like(seeds_B)))
 
 
 def sample_with(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor, uniform_B: Tensor) -> Tensor:
-    """`sample` with the randomness given: a number in [0, 1) for each row, as `uniforms` makes them."""
+    """`sample` with given randomness: a number in [0, 1) per row, made by `uniforms`."""
     if config.temperature == 0:
-        if not config.adjusts:  # the usual case needs no copy of the logits
+        if not config.adjusts:  # the common case needs no copy of the logits
             highest_B, token_B = logits_BV.max(dim=-1)
-            if bool((highest_B > -math.inf).all()):  # not so for a NaN either
+            if bool((highest_B > -math.inf).all()):  # False for a NaN too
                 return token_B
-        return _adjusted(logits_BV, config, history_BT).argmax(dim=-1)  # of tokens that tie, the first
+        return _adjusted(logits_BV, config, history_BT).argmax(dim=-1)  # of tied tokens, the lowest id
     scores_BW, left_W = _left(logits_BV, config, history_BT)
     place_B = draw(scores_BW.softmax(dim=-1), uniform_B)
     return place_B if left_W is None else left_W[place_B]
 
 
 def draw(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
-    """The token (B,) whose share of the cumulative distribution holds `uniform_B`; never one of probability 0.
+    """The token (B,) whose interval of the cumulative distribution contains `uniform_B`; never one of probability 0.
 
-    `probs_BV` need not be normalised. `uniform_B` is float64 in [0, 1 - 2^-52].
+    `probs_BV` need not be normalized. `uniform_B` is float64 in [0, 1 - 2^-52].
     """
     cumulative_BV = probs_BV.double().cumsum(dim=-1)
-    # A parallel sum (on a GPU) may rise by a rounding error where nothing is added, so ask for the support expressly;
-    # its largest entry is above the threshold, because uniform_B stays a whole rounding step below 1.
+    # A parallel sum (on a GPU) may rise by a rounding error where 0 is added, so tokens of probability 0 are excluded
+    # explicitly. One token is always above the threshold, because uniform_B is a whole rounding step below 1.
     cumulative_BV = cumulative_BV.where(probs_BV > 0, 0.0)
     threshold_B1 = (uniform_B * cumulative_BV.amax(dim=-1))[:, None]
     return (cumulative_BV > threshold_B1).int().argmax(dim=-1)
 
 
 def process(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> Tensor:
-    """Logits (B, V) with everything that `config` asks for applied; at least one a row is finite.
+    """Apply all settings of `config` to logits (B, V); returns float64, with at least one finite entry per row.
 
-    In float64. Entries of +inf are certain: they share the probability. `temperature=0` leaves one token.
+    Entries of +inf are certain: they share the probability. `temperature=0` leaves one token.
     Raises `InputError` naming the row for NaN logits and when no token is left, and for a logit_bias out of range.
     """
     if config.temperature == 0:
@@ -135,44 +73,44 @@ def process(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> Te
 
 
 def _left(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The processed logits (B, W) of the tokens (W,) that are left for any row, in order of id; None: of all."""
+    """The processed logits (B, W) of the tokens (W,) left for any row, by ascending id; None: all tokens."""
     scores_BV = _adjusted(logits_BV, config, history_BT)
     if config.temperature != 1.0:
         scores_BV = apply_temperature(scores_BV, config.temperature)
     if config.top_k is None or config.top_k >= scores_BV.shape[-1]:
         return _truncated(scores_BV, config), None
-    # Few tokens are left: what follows is exact on them alone, and many times cheaper than on the whole vocabulary.
+    # The remaining steps are exact on the few tokens left, and many times cheaper than on the whole vocabulary.
     left_W = _highest(scores_BV, config.top_k)
     return _truncated(top_k(scores_BV[:, left_W], config.top_k), config), left_W
 
 
 def _highest(scores_BV: Tensor, k: int) -> Tensor:
-    """The ids (W,), in their order, of all tokens that are among the `k` highest of any row."""
+    """The ascending ids (W,) of all tokens that are among the `k` highest of any row."""
     highest_BK, ids_BK = scores_BV.topk(k, dim=-1)
     border_B1 = highest_BK[:, -1:]
     if bool(((scores_BV >= border_B1).sum(dim=-1) <= k).all()):
         return ids_BK.unique()
-    return (top_k(scores_BV, k) > -math.inf).any(dim=0).nonzero()[:, 0]  # of those that tie, the lowest ids
+    return (top_k(scores_BV, k) > -math.inf).any(dim=0).nonzero()[:, 0]  # of tied tokens, the lowest ids
 
 
 def _adjusted(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> Tensor:
-    """The logits, checked, with the bias and the penalties."""
+    """Check the logits, then apply the bias and the penalties."""
     scores_BV = _checked(logits_BV, "the logits")
     if not config.adjusts:
         return scores_BV
     if scores_BV is logits_BV:
-        scores_BV = scores_BV.clone()  # from here on in place: on a large vocabulary, fresh memory is most of the cost
+        scores_BV = scores_BV.clone()  # in place from here on: on a large vocabulary, allocating is most of the cost
     if config.logit_bias:
-        _add_bias_(scores_BV, config.logit_bias)
+        add_bias_(scores_BV, config.logit_bias)
     if config.repetition_penalty != 1.0:
-        _repetition_penalty_(scores_BV, config.repetition_penalty, history_BT)
+        repetition_penalty_(scores_BV, config.repetition_penalty, history_BT)
     if config.frequency_penalty or config.presence_penalty:
-        _count_penalty_(scores_BV, config.frequency_penalty, config.presence_penalty, history_BT)
+        count_penalty_(scores_BV, config.frequency_penalty, config.presence_penalty, history_BT)
     return _checked(scores_BV, "logit_bias")
 
 
 def _truncated(scores_BV: Tensor, config: SamplingConfig) -> Tensor:
-    """What depends on the probabilities: top_p, min_p, typical_p."""
+    """Apply the settings that depend on probabilities: top_p, min_p, typical_p."""
     if config.top_p is not None:
         scores_BV = top_p(scores_BV, config.top_p)
     if config.min_p is not None:
@@ -183,10 +121,10 @@ def _truncated(scores_BV: Tensor, config: SamplingConfig) -> Tensor:
 
 
 def _checked(logits_BV: Tensor, culprit: str) -> Tensor:
-    """In float64, with +inf resolved; refuses rows that are no distribution."""
+    """Convert to float64 and resolve +inf. Raises `InputError` for rows that define no distribution."""
     logits_BV = logits_BV.double()
-    highest_B = logits_BV.amax(dim=-1)  # a NaN anywhere is the maximum
-    if bool((highest_B.isnan() | highest_B.isinf()).any()):  # the usual case costs one look
+    highest_B = logits_BV.amax(dim=-1)  # a NaN propagates to the maximum
+    if bool((highest_B.isnan() | highest_B.isinf()).any()):  # one check in the common case
         for row, highest in enumerate(highest_B.tolist()):
             if math.isnan(highest):
                 raise InputError(f"the logits of row {row} hold NaN: the model's output must be numbers")
@@ -198,7 +136,7 @@ def _checked(logits_BV: Tensor, culprit: str) -> Tensor:
 
 
 def _replace_(logits_BV: Tensor, index_BT: Tensor, new_BT: Tensor, banned_BT: Tensor | None = None) -> Tensor:
-    """Puts `new_BT` at `index_BT`; huge ones do not overflow to infinities, which are certain or banned and stay so."""
+    """Write `new_BT` at `index_BT` in place. Finite logits stay finite; +inf (certain) and -inf (banned) stay."""
     most, old_BT = torch.finfo(logits_BV.dtype).max, logits_BV.gather(1, index_BT)
     new_BT = torch.where(old_BT.isinf(), old_BT, new_BT.clamp(-most, most))
     if banned_BT is not None:
@@ -206,12 +144,8 @@ def _replace_(logits_BV: Tensor, index_BT: Tensor, new_BT: Tensor, banned_BT: Te
     return logits_BV.scatter_(1, index_BT, new_BT)
 
 
-def add_bias(logits_BV: Tensor, bias: Mapping[int, float]) -> Tensor:
-    """`bias[token]` added to each row's logit of that token. Raises `InputError` for an id out of range."""
-    return _add_bias_(logits_BV.clone(), bias)
-
-
-def _add_bias_(logits_BV: Tensor, bias: Mapping[int, float]) -> Tensor:
+def add_bias_(logits_BV: Tensor, bias: Mapping[int, float]) -> Tensor:
+    """Add `bias[token]` to the logit of each token, in place. Raises `InputError` for an id out of range."""
     vocab_size = logits_BV.shape[-1]
     for token in bias:
         if not 0 <= token < vocab_size:
@@ -222,26 +156,21 @@ def _add_bias_(logits_BV: Tensor, bias: Mapping[int, float]) -> Tensor:
     return _replace_(logits_BV, index_BN, biased_BN, (bias_N == -math.inf).expand_as(index_BN))
 
 
-def repetition_penalty(logits_BV: Tensor, penalty: float, history_BT: Tensor) -> Tensor:
-    """Tokens in the history: a positive logit is divided by `penalty`, another multiplied (Keskar et al. 2019, CTRL,
-    arXiv 1909.05858, section 4.1, with the sign handled so that a penalty above 1 always lowers the logit).
+def repetition_penalty_(logits_BV: Tensor, penalty: float, history_BT: Tensor) -> Tensor:
+    """Divide the positive logits of tokens in the history by `penalty` and multiply the others, in place.
+
+    Keskar et al. 2019, CTRL, arXiv 1909.05858, section 4.1, with the sign handled so that a penalty above 1 always
+    lowers the logit.
     """
-    return _repetition_penalty_(logits_BV.clone(), penalty, history_BT)
-
-
-def _repetition_penalty_(logits_BV: Tensor, penalty: float, history_BT: Tensor) -> Tensor:
     seen_BT = logits_BV.gather(1, history_BT)
     return _replace_(logits_BV, history_BT, torch.where(seen_BT > 0, seen_BT / penalty, seen_BT * penalty))
 
 
-def count_penalty(logits_BV: Tensor, frequency: float, presence: float, history_BT: Tensor) -> Tensor:
-    """Takes `frequency` times the number of its occurrences in the history off a token's logit, and `presence` once if
-    it occurs (the penalties of the OpenAI completions API).
+def count_penalty_(logits_BV: Tensor, frequency: float, presence: float, history_BT: Tensor) -> Tensor:
+    """Subtract `frequency` for each occurrence of a token in the history, and `presence` once if it occurs, in place.
+
+    These are the penalties of the OpenAI completions API.
     """
-    return _count_penalty_(logits_BV.clone(), frequency, presence, history_BT)
-
-
-def _count_penalty_(logits_BV: Tensor, frequency: float, presence: float, history_BT: Tensor) -> Tensor:
     counts_BV = torch.zeros_like(logits_BV).scatter_add_(
         1, history_BT, torch.ones_like(history_BT, dtype=logits_BV.dtype)
     )
@@ -250,13 +179,14 @@ def _count_penalty_(logits_BV: Tensor, frequency: float, presence: float, histor
 
 
 def apply_temperature(logits_BV: Tensor, temperature: float) -> Tensor:
-    """Logits, less the highest of the row, divided by `temperature` > 0; the highest becomes 0, so none overflows."""
+    """Subtract the row maximum, so that nothing overflows, and divide by `temperature` > 0."""
     return (logits_BV - logits_BV.amax(dim=-1, keepdim=True)).div_(temperature)
 
 
 def top_k(logits_BV: Tensor, k: int) -> Tensor:
-    """Only the `k` highest logits of each row; of those that tie at the border, the lowest ids (Fan et al. 2018, arXiv
-    1805.04833).
+    """Keep the `k` highest logits of each row; of tied ones at the border, the lowest ids.
+
+    Fan et al. 2018, arXiv 1805.04833.
     """
     if k >= logits_BV.shape[-1]:
         return logits_BV
@@ -265,38 +195,40 @@ def top_k(logits_BV: Tensor, k: int) -> Tensor:
 
 
 def top_p(logits_BV: Tensor, p: float) -> Tensor:
-    """Only the smallest set of likeliest tokens whose probability reaches `p` (Holtzman et al. 2020, nucleus sampling,
-    arXiv 1904.09751); of tokens that tie, the lowest ids come first; one token is always kept; p = 1 keeps all.
+    """Keep the smallest set of most likely tokens whose probability reaches `p`; at least one; p = 1 keeps all.
+
+    Holtzman et al. 2020, nucleus sampling, arXiv 1904.09751. Of tied tokens, the lowest ids come first.
     """
     if p >= 1:
         return logits_BV
     top_B1 = logits_BV.amax(dim=-1, keepdim=True)
     total_B1 = (logits_BV - top_B1).exp().sum(dim=-1, keepdim=True)
     width, vocab_size = 0, logits_BV.shape[-1]
-    while True:  # few tokens are enough as a rule, and finding them is many times cheaper than sorting all
+    while True:  # few tokens are usually enough, and finding them is many times cheaper than sorting all
         width = min(max(256, 8 * width), vocab_size)
         highest_BW = logits_BV.topk(width, dim=-1).values
         reached_BW = ((highest_BW - top_B1).exp() / total_B1).cumsum(dim=-1)
         if width == vocab_size or bool((reached_BW[:, -1] >= p).all()):
             break
-    # A token is kept when those above it do not reach p yet.
+    # A token is kept when the tokens above it do not reach p.
     count_B1 = 1 + (reached_BW[:, :-1] < p).sum(dim=-1, keepdim=True)
     return _keep_from(logits_BV, highest_BW.gather(-1, count_B1 - 1), count_B1)
 
 
 def _keep_from(logits_BV: Tensor, border_B1: Tensor, count_B1: Tensor) -> Tensor:
-    """Only the `count_B1` highest logits, of which `border_B1` is the lowest; of those equal to it, the lowest ids."""
+    """Keep the `count_B1` highest logits, the lowest of which is `border_B1`; of those equal to it, the lowest ids."""
     above_BV, tied_BV = logits_BV > border_B1, logits_BV == border_B1
-    room_B1 = count_B1 - above_BV.sum(dim=-1, keepdim=True)
-    if bool((tied_BV.sum(dim=-1, keepdim=True) <= room_B1).all()):  # the usual case: all that tie find room
+    places_B1 = count_B1 - above_BV.sum(dim=-1, keepdim=True)
+    if bool((tied_BV.sum(dim=-1, keepdim=True) <= places_B1).all()):  # the common case: no tie is cut
         return logits_BV.masked_fill(logits_BV < border_B1, -math.inf)
-    kept_BV = above_BV | (tied_BV & (tied_BV.cumsum(dim=-1) <= room_B1))
+    kept_BV = above_BV | (tied_BV & (tied_BV.cumsum(dim=-1) <= places_B1))
     return logits_BV.masked_fill(~kept_BV, -math.inf)
 
 
 def typical_p(logits_BV: Tensor, p: float) -> Tensor:
-    """Only the tokens whose surprise (-log probability) is nearest to the entropy, as many as reach the probability `p`
-    (Meister et al. 2023, locally typical sampling, arXiv 2202.00666); of tokens that tie, the lowest ids come first.
+    """Keep the tokens whose -log probability is nearest to the entropy, as many as reach the probability `p`.
+
+    Meister et al. 2023, locally typical sampling, arXiv 2202.00666. Of tied tokens, the lowest ids come first.
     """
     if p >= 1:
         return logits_BV
@@ -304,10 +236,10 @@ def typical_p(logits_BV: Tensor, p: float) -> Tensor:
     entropy_B1 = torch.special.entr(log_probs_BV.exp()).sum(dim=-1, keepdim=True)
     order_BV = (log_probs_BV + entropy_B1).abs().sort(dim=-1, stable=True).indices
     reached_BV = log_probs_BV.exp().gather(-1, order_BV).cumsum(dim=-1)
-    dropped_BV = F.pad(reached_BV[:, :-1] >= p, (1, 0))  # what comes before reaches p already
+    dropped_BV = F.pad(reached_BV[:, :-1] >= p, (1, 0))  # the tokens before it reach p already
     return logits_BV.masked_fill(dropped_BV.scatter(-1, order_BV, dropped_BV), -math.inf)
 
 
 def min_p(logits_BV: Tensor, p: float) -> Tensor:
-    """Only tokens with at least `p` times the probability of the likeliest (Nguyen et al. 2024, arXiv 2407.01082)."""
+    """Keep tokens with at least `p` times the highest probability (Nguyen et al. 2024, arXiv 2407.01082)."""
     return logits_BV.masked_fill(logits_BV < logits_BV.amax(dim=-1, keepdim=True) + math.log(p), -math.inf)

@@ -134,7 +134,7 @@ def run_tests(mutant: Mutant, first: list[str], report: int) -> int:
         source = mutant.mutation.apply((ROOT / mutant.path).read_bytes())
         module = ".".join(Path(mutant.path).with_suffix("").parts)
         sys.meta_path.insert(0, _MutantFinder(ROOT / mutant.path, module, source))
-    for arguments in filter(None, [first, *stages(mutant.path)]):
+    for arguments in [first, *stages(mutant.path)] if first else stages(mutant.path):
         failure = _FirstFailure()
         options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "error", f"--rootdir={ROOT}"]
         code = int(pytest.main([*options, *arguments], plugins=[failure]))
@@ -161,7 +161,8 @@ def fork(mutant: Mutant, first: list[str]) -> tuple[int, int]:
             os.dup2(silence, stream)
         code = run_tests(mutant, first, writer)
     finally:
-        os._exit(code)  # no clean-up that belongs to the parent
+        os._exit(code)  # without the cleanup of the parent
+    raise AssertionError("os._exit never returns")
 
 
 def fates(mutants: list[Mutant], limits: dict[str, float], workers: int, *, progress: bool = True) -> list[Fate]:

@@ -209,5 +209,5 @@ class _Finder(ast.NodeVisitor):
                 self.note_expression(parts, ast.List(parts.elts[::-1], ast.Load()))
         for keyword in node.keywords:
             if keyword.arg == "reduction" and isinstance(keyword.value, ast.Constant):
-                self.note(keyword.value, repr(FUNCTIONS[keyword.value.value]))
+                self.note(keyword.value, repr(FUNCTIONS[str(keyword.value.value)]))
         self.visit_all([function, *node.args, *(keyword for keyword in node.keywords if keyword.arg != "strict")])

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from multiprocessing.connection import Connection
 from statistics import median
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -35,14 +36,13 @@ CPU = torch.device("cpu")
 
 def as_transformers(model: lmzoo.LanguageModel) -> GPT2LMHeadModel:
     """transformers' model, in evaluation mode, with the weights of ours; it holds linear maps transposed."""
-    config = model.config
-    theirs = GPT2LMHeadModel(
-        GPT2Config(
-            vocab_size=config.vocab_size, n_positions=config.context_length, n_embd=config.d_model,
-            n_layer=config.n_layers, n_head=config.n_heads, bos_token_id=None, eos_token_id=None, pad_token_id=0,
-            resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, attn_implementation="sdpa",
-        )
-    )  # fmt: skip
+    config: Any = model.config
+    settings: dict[str, Any] = {
+        "vocab_size": config.vocab_size, "n_positions": config.context_length, "n_embd": config.d_model,
+        "n_layer": config.n_layers, "n_head": config.n_heads, "bos_token_id": None, "eos_token_id": None,
+        "pad_token_id": 0, "resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0, "attn_implementation": "sdpa",
+    }  # fmt: skip
+    theirs = GPT2LMHeadModel(GPT2Config(**settings))
     ours = model.state_dict()
     weights = {"transformer.wte.weight": ours["tokens.weight"], "transformer.wpe.weight": ours["positions.weight"]}
     names = {"norm_1": "ln_1", "norm_2": "ln_2", "attention.qkv": "attn.c_attn", "attention.out": "attn.c_proj"}
@@ -68,16 +68,19 @@ class MambapyLM(nn.Module):
         from mambapy.mamba import Mamba, MambaConfig, RMSNorm
 
         super().__init__()
-        config = model.config
+        config: Any = model.config
         self.tokens = nn.Embedding(config.vocab_size, config.d_model)
         self.blocks = Mamba(MambaConfig(config.d_model, config.n_layers, d_state=config.d_state, pscan=True))
         self.norm = RMSNorm(config.d_model, config.norm_eps)
+        names = {"blocks.": "blocks.layers.", "before": "norm", "inner": "mixer", "dt_bias": "dt_proj.bias"}
+        names["conv."] = "conv1d."
         weights = {}
         for name, value in model.state_dict().items():
-            name = name.replace("blocks.", "blocks.layers.").replace("dt_bias", "dt_proj.bias")
-            if "conv_weight" in name:
+            if name.endswith("conv.weight"):
                 value = value[:, None]
-            weights[name.replace("conv_weight", "conv1d.weight").replace("conv_bias", "conv1d.bias")] = value
+            for here, there in names.items():
+                name = name.replace(here, there)
+            weights[name] = value
         self.load_state_dict(weights)
         idx = torch.randint(config.vocab_size, (2, 32))
         _require_same(self(idx), model(idx).logits)
@@ -88,7 +91,7 @@ class MambapyLM(nn.Module):
 
 def train(args: argparse.Namespace) -> None:
     """gpt2's training steps beside transformers with torch's fused AdamW, in float32 and under bf16 autocast."""
-    sizes = dict(SIZES[args.size])
+    sizes: dict[str, Any] = dict(SIZES[args.size])
     config = TrainConfig(batch_size=sizes.pop("batch_size"), compile=args.compile)
     model = lmzoo.create_model("gpt2", vocab_size=65, **sizes)
     with ExitStack() as stack:
@@ -96,7 +99,7 @@ def train(args: argparse.Namespace) -> None:
             f"transformers {precision}": stack.enter_context(Elsewhere(args.size, precision, args.threads))
             for precision in ("float32", "bf16")
         }
-        result = bench_train(model, config, repeats=args.repeats, peers=peers)
+        result = bench_train(model, config, repeats=args.repeats, peers=peers, keep_freed_memory=True)
     spent = {entry["name"]: entry["ms_per_step"] for entry in result["results"]}
     result["ratios"] = {
         f"{ours} beside {peer}": spent[peer] / spent[ours] for peer in peers for ours in spent if ours not in peers
@@ -138,7 +141,7 @@ def take_steps(pipe: Connection, size: str, precision: str, threads: int) -> Non
     """Take as many steps of transformers as the pipe says, until it is closed."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    sizes = dict(SIZES[size])
+    sizes: dict[str, Any] = dict(SIZES[size])
     config = TrainConfig(batch_size=sizes.pop("batch_size"))
     model = lmzoo.create_model("gpt2", vocab_size=65, **sizes)
     shape = config.batch_size, model.config.context_length
@@ -174,6 +177,7 @@ def mamba(args: argparse.Namespace) -> None:
     """mamba's forward and backward beside mambapy's parallel scan: time, and memory at the peak."""
     B, T, V = 8, 512, 65
     ours = lmzoo.create_model("mamba", vocab_size=V, d_model=256, n_layers=2, context_length=T)
+    config: Any = ours.config
     theirs = MambapyLM(ours)
     batches = [(torch.randint(V, (B, T)), torch.randint(V, (B, T))) for _ in range(4)]
 
@@ -195,7 +199,7 @@ def mamba(args: argparse.Namespace) -> None:
         "seconds": seconds,
         "ratio": seconds["mambapy"] / seconds["lmzoo"],
         "peak_bytes": peaks,
-        "bytes_of_a_state_per_token": 4 * B * T * ours.config.expand * ours.config.d_model * ours.config.d_state,
+        "bytes_of_a_state_per_token": 4 * B * T * config.expand * config.d_model * config.d_state,
         "threads": args.threads,
         "load": os.getloadavg()[0],
     }

@@ -339,6 +339,14 @@ def test_a_read_only_place_is_refused(lmzoo: Command, text: Path) -> None:
     assert (result.code, result.err.count("\n")) == (2, 1), result.err
 
 
+def test_main_names_the_rank_in_errors_of_ranks_other_than_0(lmzoo: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = lmzoo("show", "nothing")
+    monkeypatch.setenv("RANK", "0")
+    assert lmzoo("show", "nothing") == alone
+    monkeypatch.setenv("RANK", "1")
+    assert lmzoo("show", "nothing") == alone._replace(err=alone.err.replace("lmzoo: ", "lmzoo: rank 1: ", 1))
+
+
 def test_interrupting_a_sample_leaves_what_there_is(run: Path) -> None:
     """A real Ctrl-C in a real process: the text so far stays, the line is ended, the exit code says why."""
     command = [sys.executable, "-m", "lmzoo", "sample", str(run), "--prompt", "3", "-n", "1000000"]

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parent.parent / "lmzoo"
 ANY = None
 EVERYBODY = {"errors", "configs", "humanize"}  # may be imported from anywhere
 
-# For each package or module of lmzoo: the others that it may import.
+# For each package or module of lmzoo: the others that it may import when it runs (not for types alone).
 MAY_IMPORT: dict[str, set[str] | None] = {
     "errors": set(),
     "configs": set(),
@@ -23,23 +23,24 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "ops": set(),
     "losses": {"ops"},
     "state": {"storage"},
-    "storage": {"model", "registry"},  # to load a model by the name in its file
-    "flops": {"model", "ops"},  # the model for its type
+    "storage": {"registry"},  # to load a model by the name in its file
+    "flops": {"ops"},
     "layers": {"ops", "state", "losses"},
-    "model": {"flops", "state", "losses", "sampling", "generation", "storage", "inference"},  # the last three lazily
+    "model": {"flops", "state", "losses", "sampling", "generation", "storage"},  # the last two lazily
     "decoder": {"model", "layers", "state"},
-    "registry": {"model", "layers", "matching"},  # for its types; layers.init when a model is built; matching lazily
+    "registry": {"layers", "matching"},  # layers.init, when a model is built; matching lazily
     "matching": {"model", "registry"},
     "drawing": {"model", "layers", "state", "flops"},
     "hf": set(),
-    "backbones": {"model", "decoder", "layers", "ops", "registry", "state", "losses"},
+    "backbones": {"model", "decoder", "layers", "ops", "registry", "state"},
     "data": {"storage", "losses"},  # of the losses the target that is ignored
-    "sampling": {"randomness"},
+    "sampling_config": set(),
+    "sampling": {"sampling_config", "randomness"},
     "generation": {"sampling", "randomness", "model", "state"},
     "inference": {"model", "losses", "state"},
     "distributed": {"model", "storage", "layers"},
-    "train": {"model", "registry", "storage", "distributed", "data", "losses", "layers", "randomness", "hardware"},
-    "runs": {"model", "registry", "storage", "distributed", "data", "losses", "train", "__init__"},
+    "train": {"model", "storage", "distributed", "data", "losses", "layers", "hardware"},
+    "runs": {"model", "registry", "storage", "distributed", "data", "train", "__init__"},
     "conformance": {
         "model",
         "registry",
@@ -75,9 +76,16 @@ def package_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+class WithoutTypeImports(ast.NodeTransformer):
+    """Removes `if TYPE_CHECKING:` blocks, which no running program executes."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | None:
+        return None if ast.unparse(node.test) == "TYPE_CHECKING" else self.generic_visit(node)
+
+
 def imported(path: Path) -> set[str]:
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+    for node in ast.walk(WithoutTypeImports().visit(ast.parse(path.read_text(encoding="utf-8")))):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lmzoo import sampling
-from lmzoo.errors import ConfigError, InputError
+from lmzoo.errors import InputError
 from lmzoo.randomness import row_seeds, uniforms
 from lmzoo.sampling import SamplingConfig, process, sample
 
@@ -206,35 +206,6 @@ def test_bad_logits_are_refused_by_row() -> None:
         sample(torch.zeros(1, 2), SamplingConfig(logit_bias={2: 1.0}), NO_HISTORY)
 
 
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        ({"temperature": -1}, "temperature=-1 must be 0 "),
-        ({"temperature": math.nan}, "temperature=nan must be a finite number"),
-        ({"temperature": "hot"}, "temperature='hot' must be a finite number"),
-        ({"top_k": 0}, "top_k=0 must be a positive integer"),
-        ({"top_k": 2.5}, "top_k=2.5 must be a positive integer"),
-        ({"top_p": 0}, r"top_p=0 must be in \(0, 1\]"),
-        ({"top_p": 1.1}, r"top_p=1.1 must be in \(0, 1\]"),
-        ({"min_p": 2}, r"min_p=2 must be in \(0, 1\]"),
-        ({"typical_p": -0.5}, r"typical_p=-0.5 must be in \(0, 1\]"),
-        ({"repetition_penalty": 0}, "repetition_penalty=0 must be above 0"),
-        ({"presence_penalty": math.inf}, "presence_penalty=inf must be a finite number"),
-        ({"temperature": True}, "temperature=True must be a finite number"),
-        ({"frequency_penalty": "some"}, "frequency_penalty='some' must be a finite number"),
-        ({"top_k": True}, "top_k=True must be a positive integer"),
-        ({"top_p": "most"}, "top_p='most' must be a finite number"),
-        ({"logit_bias": {-1: 0.0}}, "logit_bias has the key -1"),
-        ({"logit_bias": {True: 0.0}}, "logit_bias has the key True"),
-        ({"logit_bias": {1: math.inf}}, r"logit_bias\[1\]=inf must be a number"),
-        ({"logit_bias": {1: math.nan}}, r"logit_bias\[1\]=nan must be a number"),
-    ],
-)
-def test_impossible_settings_are_refused(settings: dict, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        SamplingConfig(**settings)
-
-
 def test_randomness_is_explicit_and_by_row() -> None:
     logits_BV = torch.randn(6, 30, generator=seeded())
     history = NO_HISTORY.expand(6, 0)
@@ -268,9 +239,9 @@ def test_a_row_among_others_is_treated_as_alone() -> None:
 def test_every_setting_is_applied_in_its_order() -> None:
     logits_BV = torch.randn(4, 40, generator=seeded(), dtype=torch.float64)
     history_BT = torch.randint(40, (4, 30), generator=seeded())
-    biased = sampling.add_bias(logits_BV, {3: 2.0})
-    repeated = sampling.repetition_penalty(biased, 1.3, history_BT)
-    counted = sampling.count_penalty(repeated, 0.2, 0.1, history_BT)
+    counted = sampling.add_bias_(logits_BV.clone(), {3: 2.0})
+    sampling.repetition_penalty_(counted, 1.3, history_BT)
+    sampling.count_penalty_(counted, 0.2, 0.1, history_BT)
     stages = [counted, sampling.apply_temperature(counted, 0.8)]
     for keep, value in (
         (sampling.top_k, 20),
@@ -282,7 +253,9 @@ def test_every_setting_is_applied_in_its_order() -> None:
         assert len(support(stages[-1][0])) < len(support(stages[-2][0])), "each has something to take away"
     settings = {"logit_bias": {3: 2.0}, "repetition_penalty": 1.3, "frequency_penalty": 0.2, "presence_penalty": 0.1}
     settings |= {"temperature": 0.8, "top_k": 20, "top_p": 0.8, "min_p": 0.2, "typical_p": 0.7}
-    assert torch.equal(process(logits_BV, SamplingConfig(**settings), history_BT), stages[-1])
+    given_BV = logits_BV.clone()
+    assert torch.equal(process(given_BV, SamplingConfig(**settings), history_BT), stages[-1])
+    assert torch.equal(given_BV, logits_BV), "the argument is not changed"
 
 
 def test_each_penalty_works_alone_and_greedy_leaves_one_token() -> None:
@@ -301,10 +274,10 @@ def test_the_borders_of_the_settings() -> None:
     even = torch.zeros(1, 4, dtype=torch.float64)
     assert support(sampling.typical_p(even, 0.5)[0]) == {0, 1}
     seen = torch.tensor([[0, 1, 2]])
-    penalised = sampling.repetition_penalty(torch.tensor([[-0.5, 0.0, 0.5]]), 2.0, seen)
-    assert penalised.tolist() == [[-1.0, 0.0, 0.25]]
+    penalized = sampling.repetition_penalty_(torch.tensor([[-0.5, 0.0, 0.5]]), 2.0, seen)
+    assert penalized.tolist() == [[-1.0, 0.0, 0.25]]
     with pytest.raises(InputError, match="token id -1"):
-        sampling.add_bias(faint, {-1: 1.0})
+        sampling.add_bias_(faint, {-1: 1.0})
 
 
 @pytest.mark.parametrize(

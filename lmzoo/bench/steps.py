@@ -24,10 +24,10 @@ from lmzoo.data.store import TokenSplit, TokenStore
 from lmzoo.distributed.ranks import ALONE
 from lmzoo.model import LanguageModel
 from lmzoo.runs.metrics import MetricsWriter
+from lmzoo.train import malloc
 from lmzoo.train.checkpoint import TrainingState
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.events import EndEvent, StartEvent, StepEvent, fan_out
-from lmzoo.train.malloc import keep_freed_memory
 from lmzoo.train.phases import PHASES as TRAINER_PHASES
 from lmzoo.train.precision import autocast
 from lmzoo.train.progress import ProgressBar
@@ -61,11 +61,14 @@ class TrainerSteps:
         precision: str,
         store: TokenStore,
         folder: Path,
+        *,
+        keep_freed_memory: bool = False,
     ) -> None:
         """`folder` is made for the metrics. Others may take steps with `model` and `optimizer` between two calls."""
         folder.mkdir()
         self.phases: list[dict[str, float]] = []
         self.synchronize = False
+        self._keep_freed_memory = keep_freed_memory
         self.device = model.device
         self._model, self._optimizer, self._config, self._precision = model, optimizer, config, precision
         self._store, self._folder = store, folder
@@ -114,6 +117,7 @@ class TrainerSteps:
             state=TrainingState(),
             ranks=ALONE,
             synchronize=self.synchronize,
+            keep_freed_memory=self._keep_freed_memory,
         )
 
     def close(self) -> None:
@@ -131,17 +135,17 @@ class PlainSteps:
         batches: Sequence[tuple[Tensor, Tensor]],
         device: torch.device,
         *,
-        keep_memory: bool = False,
+        keep_freed_memory: bool = False,
     ) -> None:
-        """`keep_memory` sets the memory allocator as the trainer does."""
+        """`keep_freed_memory` sets the memory allocator as the trainer does."""
         self._step = step
         self._batches: Iterator[tuple[Tensor, Tensor]] = itertools.cycle(batches)
         self._device = device
-        self._allocator = keep_freed_memory if keep_memory else contextlib.nullcontext
+        self._keep_freed_memory = keep_freed_memory
 
     def __call__(self, steps: int) -> float:
         """Take one step to warm up caches and memory, and then `steps` steps; return the seconds of the latter."""
-        with self._allocator():
+        with malloc.keep_freed_memory(self._keep_freed_memory):
             self._step(*next(self._batches))
             wait_for(self._device)
             began = time.perf_counter()

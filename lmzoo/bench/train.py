@@ -41,16 +41,17 @@ def bench_train(
     repeats: int = 5,
     block_seconds: float = BLOCK_SECONDS,
     peers: Mapping[str, Work] | None = None,
+    keep_freed_memory: bool = False,
 ) -> dict[str, Any]:
     """Training speed of `model` with the recipe `config`, in each of `precisions`, as plain JSON values.
 
     The steps are the real trainer's, on random tokens; evaluations and checkpoints are left out. `peers` are steps of
-    other implementations, timed in the same rounds. Each has milliseconds per step and tokens/s. Our steps also have
-    `utilisation`, three times the model's declared FLOPs (for forward and backward) per second, over the machine's best
-    matrix product in that precision; `phases`, the share of each phase in the time of a step; `trainer_share`, the time
-    of a trainer's step over a bare loop's with the same model and batches, less one, with its standard error
-    `trainer_share_error`, None below four repeats; `peak_bytes`, the memory of weights, optimizer and all that a step
-    allocates. The model's weights are changed.
+    other implementations, timed in the same rounds; `keep_freed_memory` as in `train_run`, but not for peers. Each has
+    milliseconds per step and tokens/s. Our steps also have `utilisation`, three times the model's declared FLOPs (for
+    forward and backward) per second, over the machine's best matrix product in that precision; `phases`, the share of
+    each phase in the time of a step; `trainer_share`, the time of a trainer's step over a bare loop's with the same
+    model and batches, less one, with its standard error `trainer_share_error`, None below four repeats; `peak_bytes`,
+    the memory of weights, optimizer and all that a step allocates. The model's weights are changed.
     """
     recompute = config.gradient_checkpointing
     config = replace(config, grad_accumulation=1, gradient_checkpointing=False)  # set for all steps below
@@ -62,7 +63,9 @@ def bench_train(
         store = random_store(folder, model.config.vocab_size, max(TOKENS, 2 * tokens))
         batches = batches_of(store, config, model.config.context_length, BATCHES)
         trainers = {
-            precision: TrainerSteps(model, optimizer, config, precision, store, folder / precision)
+            precision: TrainerSteps(
+                model, optimizer, config, precision, store, folder / precision, keep_freed_memory=keep_freed_memory
+            )
             for precision in precisions
         }
         works: dict[str, Work] = {}
@@ -70,7 +73,9 @@ def bench_train(
             stack.callback(trainer.close)
             works[precision] = trainer
             bare = bare_step(model, optimizer, config, precision)
-            works[f"bare loop {precision}"] = PlainSteps(bare, batches, model.device, keep_memory=True)
+            works[f"bare loop {precision}"] = PlainSteps(
+                bare, batches, model.device, keep_freed_memory=keep_freed_memory
+            )
         works |= peers or {}
         rates = matrix_rates(model, tokens, precisions)
         seconds = in_blocks(works, repeats, block_seconds)

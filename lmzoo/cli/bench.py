@@ -120,7 +120,7 @@ def train(
     generator = torch.Generator().manual_seed(spec.train.seed)
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = spec.make_model(vocab_size, generator=generator, device=device)
-    result = {"target": target, **bench_train(model, spec.train, repeats=repeats)}
+    result = {"target": target, **bench_train(model, spec.train, repeats=repeats, keep_freed_memory=True)}
     if as_json:
         click.echo(json.dumps(result))
     else:

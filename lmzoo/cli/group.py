@@ -48,7 +48,10 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 
 
 def _say(message: str, code: int) -> int:
-    click.echo(f"lmzoo: {message}", err=True)
+    """Print an error. Ranks other than 0 name themselves; an interrupt stops all ranks, so only rank 0 reports it."""
+    rank = int(os.environ.get("RANK", "0"))
+    if rank == 0 or code != 130:
+        click.echo(f"lmzoo: rank {rank}: {message}" if rank else f"lmzoo: {message}", err=True)
     return code
 
 

@@ -6,14 +6,16 @@ import json
 import os
 import shlex
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from lmzoo import configs
-from lmzoo.cli.group import cli, plugin_option, set_option
+from lmzoo.cli.group import Command, cli, plugin_option, set_option
 from lmzoo.errors import ConfigError
+from lmzoo.sampling_config import SamplingConfig
 
 if TYPE_CHECKING:
     from lmzoo.data.tokenizers import Tokenizer
@@ -60,7 +62,6 @@ def train(
     """
     from lmzoo.conformance import ranking_problem
     from lmzoo.distributed.launch import launch
-    from lmzoo.distributed.ranks import told_once
     from lmzoo.runs.run import make_spec, train_run
     from lmzoo.train.events import Event, NoteEvent, StartEvent
     from lmzoo.train.loggers import make_logger
@@ -73,12 +74,12 @@ def train(
     if nproc is not None:
         launch(nproc, sys.argv[1:])
         return
-    with told_once(), ProgressBar() as progress:
+    with ProgressBar() as progress:
         spec = make_spec(name, data, tokenizer=tokenizer, overrides=_overrides(file, overrides))
         out = out or Path("runs") / name
         loggers = [make_logger(logger, out)] if logger else []
         listeners = [progress, warn_if_wrong, *loggers]
-        result = train_run(spec, out, resume=resume, reshard=reshard, listeners=listeners)
+        result = train_run(spec, out, resume=resume, reshard=reshard, listeners=listeners, keep_freed_memory=True)
     if int(os.environ.get("RANK", "0")) > 0:
         return
     click.echo(f"validation loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte")
@@ -96,17 +97,20 @@ def _overrides(file: str | None, assignments: tuple[str, ...]) -> dict[str, Any]
     return values | configs.parse_overrides(assignments)
 
 
+def sampling_options(command: Command) -> Command:
+    """Add an option for each setting of `SamplingConfig` that has a help text, in their order."""
+    for field in reversed([field for field in fields(SamplingConfig) if "help" in field.metadata]):
+        flag, kind = f"--{field.name.replace('_', '-')}", int if "int" in str(field.type) else float
+        default = 0.8 if field.name == "temperature" else field.default
+        command = click.option(flag, type=kind, default=default, show_default=True, **field.metadata)(command)
+    return command
+
+
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--prompt", default="\n", help="The text to continue.  [default: a line break]")
 @click.option("-n", "--tokens", default=500, show_default=True, help="Largest number of tokens to generate.")
-@click.option("--temperature", default=0.8, show_default=True, help="0 always takes the most likely token.")
-@click.option("--top-k", type=int, help="Sample from the k most likely tokens.")
-@click.option("--top-p", type=float, help="Sample from the most likely tokens that together have this probability.")
-@click.option("--min-p", type=float, help="Sample from tokens with at least this share of the highest probability.")
-@click.option("--repetition-penalty", default=1.0, show_default=True, help="Above 1: repeat tokens less.")
-@click.option("--frequency-penalty", default=0.0, help="Above 0: repeat frequent tokens less.")
-@click.option("--presence-penalty", default=0.0, help="Above 0: repeat tokens less, however often they came.")
+@sampling_options
 @click.option("--stop", multiple=True, help="Stop before this text.")
 @click.option("--samples", default=1, show_default=True, help="Texts to generate from the same prompt.")
 @click.option("--draft", metavar="RUN|lookup", help="Draft tokens by a smaller run, or from the prompt.")
@@ -140,7 +144,6 @@ def sample(
     from lmzoo.generation import generate_text, generate_texts
     from lmzoo.inference import decoding_copy
     from lmzoo.runs.run import load_run
-    from lmzoo.sampling import SamplingConfig
 
     sampling = SamplingConfig(**settings)
     if compiled and weights is None:
@@ -242,5 +245,6 @@ def compare(names: tuple[str, ...], data: str, out: Path, tokenizer: str, overri
         settings=configs.parse_overrides(overrides),
         command=shlex.join(["lmzoo", *sys.argv[1:]]),
         listeners=[ProgressBar()],
+        keep_freed_memory=True,
     )
     print_results(results, out)

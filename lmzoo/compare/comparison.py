@@ -52,14 +52,15 @@ def compare(
     prompt: str | None = None,
     command: str = "",
     listeners: Sequence[Listener] = (),
+    keep_freed_memory: bool = False,
 ) -> Results:
     """Train the models `names` on `data` and rank them by validation loss, in the directory `out`.
 
     `settings` are overrides as in `lmzoo train --set`, see `make_specs`. The samples continue `prompt` (default: the
-    beginning of the validation text); `command` is quoted in the report. Each model is checked first: one that fails is
-    not trained and has no rank; one that diverges has no rank either; the report says why. Writes `results.json`,
-    `table.md`, `report.html` and the runs under `out/runs/` after every model, so that an interrupted comparison has a
-    report; a second call continues it and reuses finished runs.
+    beginning of the validation text); `command` is quoted in the report; `keep_freed_memory` as in `train_run`. Each
+    model is checked first: one that fails is not trained and has no rank; one that diverges has no rank either; the
+    report says why. Writes `results.json`, `table.md`, `report.html` and the runs under `out/runs/` after every model,
+    so that an interrupted comparison has a report; a second call continues it and reuses finished runs.
 
     Raises an `LmzooError` of one line for bad input, before anything is written; `Interrupted` on Ctrl-C.
     """
@@ -107,7 +108,7 @@ def compare(
     prepared = PreparedData(corpus, shared, store)
     for number, spec in enumerate(specs, 1):
         emit(NoteEvent(f"{spec.model} ({number} of {len(specs)}): checking"))
-        row = _measure(spec, folder / RUNS / spec.model, prepared, prompt_ids, listeners)
+        row = _measure(spec, folder / RUNS / spec.model, prepared, prompt_ids, listeners, keep_freed_memory)
         if row.problem:
             emit(NoteEvent(f"{row.name} {row.status}: {row.problem}"))
         results = dataclasses.replace(results, models=[*results.models, row], complete=number == len(specs))
@@ -124,7 +125,12 @@ def write(results: Results, folder: Path) -> None:
 
 
 def _measure(
-    spec: RunSpec, run: Path, data: PreparedData, prompt_ids: Sequence[int], listeners: Sequence[Listener]
+    spec: RunSpec,
+    run: Path,
+    data: PreparedData,
+    prompt_ids: Sequence[int],
+    listeners: Sequence[Listener],
+    keep_freed_memory: bool,
 ) -> ModelResult:
     """Check, train and measure one model."""
     blank = spec.make_model(data.tokenizer.vocab_size, device="meta")
@@ -141,7 +147,9 @@ def _measure(
     if problem:
         return dataclasses.replace(row, status="failed", problem=problem)
     try:
-        result = train_run(spec, run, resume=True, listeners=listeners, prepared=data)
+        result = train_run(
+            spec, run, resume=True, listeners=listeners, prepared=data, keep_freed_memory=keep_freed_memory
+        )
     except DivergedError as error:
         row = dataclasses.replace(row, config=_config(row, run))
         return dataclasses.replace(row, status="diverged", problem=str(error), curve=_curve(run))

@@ -11,7 +11,7 @@ from importlib import resources
 
 from lmzoo import humanize
 from lmzoo.compare import table
-from lmzoo.compare.chart import N_COLOURS, Line, loss_chart
+from lmzoo.compare.chart import LINE_HEIGHT, N_COLORS, Line, loss_chart
 from lmzoo.compare.notes import headline, notes
 from lmzoo.compare.results import ModelResult, Results
 
@@ -19,25 +19,25 @@ from lmzoo.compare.results import ModelResult, Results
 def html(results: Results) -> str:
     """The whole page."""
     ordered = [*results.ranked, *results.unranked]
-    colours = {model.name: number for number, model in enumerate(ordered)}
+    colors = {model.name: number for number, model in enumerate(ordered)}
     who = " and ".join(model.name for model in ordered) if len(ordered) <= 2 else f"{len(ordered)} language models"
     title = f"{who} on {results.corpus['name']}"
     sections = [
         f"<h1>{escape(title)}</h1>",
         f'<p class="lead">{escape(headline(results))}</p>',
         _facts(results),
-        _ranking(results, colours),
-        _curves(results, colours),
-        _speed(results, colours),
-        _costs(ordered, colours),
-        _samples(results, colours),
+        _ranking(results, colors),
+        _curves(results, colors),
+        _speed(results, colors),
+        _costs(ordered, colors),
+        _samples(results, colors),
         _made(results),
         '<h2>What this does and does not show</h2>\n<ul class="soft">'
         + "".join(f"<li>{escape(note)}</li>" for note in notes(results))
         + "</ul>",
         f"<footer>Made by lmzoo {escape(results.versions['lmzoo'])}; the same figures are in results.json.</footer>",
     ]
-    css = resources.files("lmzoo.compare").joinpath("report.css").read_text(encoding="utf-8") + _colour_rules()
+    css = resources.files("lmzoo.compare").joinpath("report.css").read_text(encoding="utf-8") + _color_rules()
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -69,14 +69,14 @@ def _facts(results: Results) -> str:
     return f'<dl class="facts card">{cells}</dl>'
 
 
-def _ranking(results: Results, colours: dict[str, int]) -> str:
+def _ranking(results: Results, colors: dict[str, int]) -> str:
     heading = '<th class="rank">#</th><th class="text">model</th>' + "".join(
         f"<th>{escape(name)}</th>" for name in table.HEADINGS[2:]
     )
     lines = []
     for row in table.rows(results):
         kind = "best" if row.cells[0] == "1" else row.kind
-        swatch = '<i class="swatch none"></i>' if row.kind == "reference" else _swatch(colours[row.name])
+        swatch = '<i class="swatch none"></i>' if row.kind == "reference" else _swatch(colors[row.name])
         if row.kind == "unranked":
             rest = f'<td class="why" colspan="5">{escape(row.cells[2])}: {escape(row.note)}</td>'
         else:
@@ -94,13 +94,13 @@ def _ranking(results: Results, colours: dict[str, int]) -> str:
     )
 
 
-def _curves(results: Results, colours: dict[str, int]) -> str:
+def _curves(results: Results, colors: dict[str, int]) -> str:
     models = [model for model in [*results.ranked, *results.unranked] if model.curve and model.status != "failed"]
     if not models:
         return ""
-    lines = [Line(model.name, colours[model.name], model.curve, model.status == "diverged") for model in models]
+    lines = [Line(model.name, colors[model.name], model.curve, model.status == "diverged") for model in models]
     references = [(line.name, line.loss) for line in results.references]
-    height = max(430, 80 + 17 * len(lines))
+    height = max(430, 80 + LINE_HEIGHT * (len(lines) + len(references)))
     wide = loss_chart(lines, references, width=850, height=height)
     narrow = loss_chart(lines, references, width=366, height=max(380, height - 50))
     return (
@@ -113,12 +113,12 @@ def _curves(results: Results, colours: dict[str, int]) -> str:
     )
 
 
-def _speed(results: Results, colours: dict[str, int]) -> str:
+def _speed(results: Results, colors: dict[str, int]) -> str:
     models = results.ranked
     if not models:
         return ""
-    training = _bars("Training, tokens per second", models, colours, lambda model: model.train_tokens_per_s)
-    decoding = _bars("Decoding, tokens per second", models, colours, lambda model: model.decode_tokens_per_s)
+    training = _bars("Training, tokens per second", models, colors, lambda model: model.train_tokens_per_s)
+    decoding = _bars("Decoding, tokens per second", models, colors, lambda model: model.decode_tokens_per_s)
     return (
         f'<h2>Speed</h2>\n<p class="caption">On {escape(_hardware(results))}. Decoding: one row, greedy, '
         f"{results.decode_tokens} tokens within the context, "
@@ -127,23 +127,23 @@ def _speed(results: Results, colours: dict[str, int]) -> str:
 
 
 def _bars(
-    title: str, models: Iterable[ModelResult], colours: dict[str, int], of: Callable[[ModelResult], float | None]
+    title: str, models: Iterable[ModelResult], colors: dict[str, int], of: Callable[[ModelResult], float | None]
 ) -> str:
     found = [(model.name, of(model) or 0.0) for model in models]
     most = max((value for _, value in found), default=0.0) or 1.0
     bars = "".join(
         f'<div class="bar"><span title="{escape(name)}">{escape(name)}</span><div class="track">'
-        f'<i class="fill{colours[name] % N_COLOURS}" style="width:{72 * value / most:.1f}%"></i>'
+        f'<i class="fill{colors[name] % N_COLORS}" style="width:{72 * value / most:.1f}%"></i>'
         f"<b>{humanize.count(value)}</b></div></div>"
         for name, value in sorted(found, key=lambda entry: -entry[1])
     )
     return f"<div><h3>{escape(title)}</h3>{bars}</div>"
 
 
-def _costs(models: list[ModelResult], colours: dict[str, int]) -> str:
+def _costs(models: list[ModelResult], colors: dict[str, int]) -> str:
     heads = ("params", "without embeddings", "FLOPs per token", "state at full context", "training time")
     lines = "\n".join(
-        f'<tr><th class="text" scope="row">{_swatch(colours[model.name])}{escape(model.name)}</th>'
+        f'<tr><th class="text" scope="row">{_swatch(colors[model.name])}{escape(model.name)}</th>'
         f"<td>{humanize.count(model.params)}</td><td>{humanize.count(model.params_non_embedding)}</td>"
         f"<td>{humanize.count(model.flops_per_token)}</td><td>{humanize.size(model.state_bytes)}</td>"
         f"<td>{humanize.duration(model.seconds)}</td></tr>"
@@ -158,9 +158,9 @@ def _costs(models: list[ModelResult], colours: dict[str, int]) -> str:
     )
 
 
-def _samples(results: Results, colours: dict[str, int]) -> str:
+def _samples(results: Results, colors: dict[str, int]) -> str:
     figures = "\n".join(
-        f'<figure class="card"><figcaption>{_swatch(colours[model.name])}{escape(model.name)}</figcaption>'
+        f'<figure class="card"><figcaption>{_swatch(colors[model.name])}{escape(model.name)}</figcaption>'
         f'<pre><span class="prompt">{escape(results.prompt)}</span>{escape(model.sample)}</pre></figure>'
         for model in [*results.ranked, *results.unranked]
         if model.sample
@@ -191,13 +191,13 @@ def _hardware(results: Results) -> str:
     return f"{results.hardware['device']}, {threads} thread{'s' if threads != 1 else ''}"
 
 
-def _swatch(colour: int) -> str:
-    return f'<i class="swatch fill{colour % N_COLOURS}"></i>'
+def _swatch(color: int) -> str:
+    return f'<i class="swatch fill{color % N_COLORS}"></i>'
 
 
-def _colour_rules() -> str:
+def _color_rules() -> str:
     return "".join(
         f"polyline.s{i} {{ stroke: var(--s{i}); }} circle.s{i}, text.s{i} {{ fill: var(--s{i}); }} "
         f".fill{i} {{ background: var(--s{i}); }}\n"
-        for i in range(N_COLOURS)
+        for i in range(N_COLORS)
     )

@@ -1,7 +1,4 @@
-"""What a comparison found, as plain values, and the file `results.json` that holds it.
-
-The table and the report are made from this alone, so they can be made again from the file.
-"""
+"""The results of a comparison as plain values, and the file `results.json` that stores them."""
 
 from __future__ import annotations
 
@@ -11,25 +8,25 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lmzoo.errors import LmzooError
 from lmzoo.storage import atomic
 
 SCHEMA = 1
 FILE = "results.json"
 
-# Rule of thumb, in nats: small runs of one model with different seeds often differ by this much. With one seed nothing
-# better is known, so a smaller difference is called a tie.
+# Rule of thumb, in nats: small runs of one model with different seeds often differ by this much. With one seed, a
+# smaller difference is reported as a tie.
 SEED_NOISE = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelResult:
-    """One model's row.
+    """The results of one model: a row of the table.
 
-    `loss` is nats per token over the whole validation split; `None` stands for what was not measured. `status` is
-    "ranked", "diverged" (training stopped at a number that is not finite) or "failed" (a conformance check failed: the
-    loss may mean nothing); the last two say why in `problem`. `curve` is [tokens seen, validation loss] by evaluation.
-    `state_bytes` is one row's decoding state at the context length; `config` is what the run was made with.
+    `loss` is nats per token over the whole validation split; `None` means not measured. `status` is "ranked",
+    "diverged" (training stopped at a number that is not finite) or "failed" (a conformance check failed, so the loss
+    may mean nothing); `problem` gives the reason for the last two. `curve` holds [tokens seen, validation loss] of each
+    evaluation. `state_bytes` is the decoding state of one row at the context length; `config` holds the settings of
+    the run.
     """
 
     name: str
@@ -52,7 +49,7 @@ class ModelResult:
 
 @dataclass(frozen=True, kw_only=True)
 class Reference:
-    """A line to hold the models against: an n-gram counted on `counted_tokens` tokens of the training split."""
+    """A baseline: an n-gram model counted on `counted_tokens` tokens of the training split."""
 
     name: str
     order: int
@@ -63,7 +60,7 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """A whole comparison. `budget`: steps, batch_size, context_length, tokens; the same for every model."""
+    """A whole comparison. `budget` (steps, batch_size, context_length, tokens) is the same for every model."""
 
     corpus: Mapping[str, Any]  # name, sha256, train_tokens, val_tokens, val_bytes
     tokenizer: Mapping[str, Any]  # spec, vocab_size, sha256
@@ -75,13 +72,13 @@ class Results:
     references: Sequence[Reference] = ()
     bigram_limits: Mapping[str, float] = field(default_factory=dict)  # train: maximum likelihood; val: add-one
     prompt: str = ""
-    decode_tokens: int = 0  # how many were decoded to measure the speed
+    decode_tokens: int = 0  # number of tokens decoded to measure the speed
     command: str = ""
-    complete: bool = True  # False while models are still to come, or when the comparison was interrupted
+    complete: bool = True  # False until all models are done
 
     @property
     def ranked(self) -> list[ModelResult]:
-        """The models that have a rank, best first; equal losses by name."""
+        """The ranked models, lowest loss first; equal losses by name."""
         found = [
             (model.loss, model.name, model)
             for model in self.models
@@ -91,7 +88,7 @@ class Results:
 
     @property
     def unranked(self) -> list[ModelResult]:
-        """The models that diverged or failed a check, in the order they were named."""
+        """The models that diverged or failed a check, in the order of the command."""
         ranked = {model.name for model in self.ranked}
         return [model for model in self.models if model.name not in ranked]
 
@@ -102,26 +99,9 @@ class Results:
 
 
 def write_results(results: Results, folder: Path) -> Path:
-    """Write `folder/results.json` in one move, ranked models first, so that a reader never sees half a file."""
+    """Write `folder/results.json` atomically, ranked models first."""
     ordered = [asdict(model) for model in [*results.ranked, *results.unranked]]
     tables = {"schema": SCHEMA, **asdict(results), "models": ordered}
     path = folder / FILE
     atomic.write_file(path, json.dumps(tables, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
     return path
-
-
-def read_results(folder: Path) -> Results:
-    """Read `folder/results.json`. Raises `LmzooError` naming the file when it is not one of ours."""
-    path = folder / FILE
-    try:
-        tables = json.loads(path.read_bytes())
-        schema = tables.pop("schema")
-        if schema != SCHEMA:
-            raise LmzooError(f"{path}: schema={schema!r} must be {SCHEMA}")
-        models = [ModelResult(**model) for model in tables.pop("models")]
-        references = [Reference(**reference) for reference in tables.pop("references")]
-        return Results(models=models, references=references, **tables)
-    except LmzooError:
-        raise
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise LmzooError(f"{path}: cannot be read as the results of a comparison: {error}") from None

@@ -1,4 +1,4 @@
-"""Corpora that are fetched once from a fixed address, with a pinned hash that is checked before every use."""
+"""Corpora that are downloaded once from a fixed address; a pinned hash is checked before every use."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from lmzoo.data.cache import atomic_write, cache_dir
+from lmzoo.data.cache import cache_dir, cache_file
 from lmzoo.errors import DataError
+from lmzoo.storage.atomic import file_sha256
 
 TIMEOUT_SECONDS = 30
 _ADVICE = "; give a local copy instead: --data path/to/file.txt"
@@ -16,14 +17,14 @@ _ADVICE = "; give a local copy instead: --data path/to/file.txt"
 
 @dataclass(frozen=True)
 class Download:
-    """An address, the SHA-256 and the length in bytes of what must be found there."""
+    """An address, and the SHA-256 and length in bytes of the file that must be there."""
 
     url: str
     sha256: str
     n_bytes: int
 
 
-# One line for each corpus. A hash is only ever copied from a file that was looked at.
+# One line per corpus. A hash is only copied from a file that was inspected.
 # fmt: off
 DOWNLOADS: dict[str, Download] = {
     "tinyshakespeare": Download("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt", "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed", 1_115_394),  # noqa: E501
@@ -32,9 +33,9 @@ DOWNLOADS: dict[str, Download] = {
 
 
 def downloaded(name: str, download: Download) -> Path:
-    """The file of a download in the cache: the cached one when its hash is right, else fetched.
+    """The file of a download in the cache; it is fetched if it is missing or has a wrong hash.
 
-    Raises DataError (one line) when there is no network, or what came has another hash; then nothing is kept.
+    Raises `DataError` (one line) when there is no network, or the answer has another hash; then nothing is kept.
     """
     path = cache_dir("downloads") / f"{name}-{download.sha256[:16]}.txt"
     if not _is_intact(path, download.sha256):
@@ -44,8 +45,7 @@ def downloaded(name: str, download: Download) -> Path:
 
 def _is_intact(path: Path, sha256: str) -> bool:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest() == sha256
+        return file_sha256(path) == sha256
     except OSError:
         return False
 
@@ -53,13 +53,13 @@ def _is_intact(path: Path, sha256: str) -> bool:
 def _fetch(name: str, download: Download, path: Path) -> None:
     digest = hashlib.sha256()
     received = 0
-    with atomic_write(path) as file:
+    with cache_file(path) as write:
         for block in _receive(name, download.url):
             received += len(block)
             digest.update(block)
-            file.write(block)
+            write(block)
             if received > download.n_bytes:
-                break  # the wrong file, whatever else comes
+                break  # too long: the wrong file
         if digest.hexdigest() != download.sha256:
             raise DataError(
                 f"{name} from {download.url} has a wrong hash: expected sha256 {download.sha256}, "
@@ -68,7 +68,7 @@ def _fetch(name: str, download: Download, path: Path) -> None:
 
 
 def _receive(name: str, url: str) -> Iterator[bytes]:
-    # Imported here: the http client takes longer to import than all else in this room.
+    # Imported here: the HTTP client takes longer to import than the rest of this package.
     import http.client
     import urllib.error
     import urllib.request

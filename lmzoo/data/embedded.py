@@ -16,7 +16,7 @@ import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
-from lmzoo.data.cache import atomic_write, cache_dir
+from lmzoo.data.cache import cache_dir, cache_file
 from lmzoo.data.text import file_span, scan
 from lmzoo.errors import DataError
 
@@ -42,11 +42,11 @@ def embedded(name: str) -> Path:
     hash_path = path.with_suffix(".sha256")
     if not _is_intact(path, hash_path):
         text = build(name).encode()
-        # The hash comes last: a file without its hash is built again.
-        with atomic_write(path) as file:
-            file.write(text)
-        with atomic_write(hash_path) as file:
-            file.write(hashlib.sha256(text).hexdigest().encode())
+        # The hash is written last: a file without its hash is built again.
+        with cache_file(path) as write:
+            write(text)
+        with cache_file(hash_path) as write:
+            write(hashlib.sha256(text).hexdigest().encode())
     return path
 
 

@@ -1,8 +1,9 @@
-"""Tokens on disk, memory-mapped: a text is tokenised once, in bounded memory, and never again.
+"""Memory-mapped tokens on disk: a text is tokenized only once, in bounded memory.
 
-A split's store is two files in the cache: the ids (`.bin`, little-endian uint16, or uint32 for more than 65,536 tokens)
-and a header (`.json`). Their name comes from the hash of the corpus, of the tokenizer, and the split. The header is
-written last, so what a killed process leaves is never trusted; it holds the hash of the ids, so damage is not either.
+The store of a split is two files in the cache: the ids (`.bin`, little-endian uint16, or uint32 for more than 65,536
+tokens) and a header (`.json`). Their names come from the hashes of the corpus and the tokenizer, and the split. The
+header is written last, so a store that a killed process left incomplete is never used; it holds the hash of the ids, so
+a damaged store is not used either.
 """
 
 from __future__ import annotations
@@ -16,11 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from lmzoo.data.cache import atomic_write, cache_dir
+from lmzoo.data.cache import cache_dir, cache_file
 from lmzoo.data.corpora import Corpus, Split, TextPart
 from lmzoo.data.text import whole_words
 from lmzoo.data.tokenizers import Tokenizer, UnknownCharacterError
 from lmzoo.errors import DataError
+from lmzoo.storage.atomic import file_sha256
 
 _FORMAT = 1
 
@@ -31,8 +33,8 @@ Progress = Callable[[int, int], None]
 class TokenSplit:
     """The tokens of one split.
 
-    `tokens` is a read-only memory map of `n_tokens` ids. They stand for `n_bytes` UTF-8 bytes and `n_chars` characters
-    of text, so a loss in nats per token is loss * n_tokens / (ln 2 * n_bytes) bits per byte.
+    `tokens` is a read-only memory map of `n_tokens` ids. They encode `n_bytes` UTF-8 bytes and `n_chars` characters of
+    text, so a loss in nats per token is loss * n_tokens / (ln 2 * n_bytes) bits per byte.
     """
 
     corpus: str
@@ -45,7 +47,7 @@ class TokenSplit:
 
 @dataclass(frozen=True)
 class TokenStore:
-    """The tokens of a corpus; the hashes say of which text, by which tokenizer."""
+    """The tokens of a corpus, with the hashes of the text and the tokenizer."""
 
     corpus: str
     corpus_sha256: str
@@ -55,10 +57,10 @@ class TokenStore:
 
 
 def open_store(corpus: Corpus, tokenizer: Tokenizer, *, progress: Progress | None = None) -> TokenStore:
-    """The tokens of `corpus` by `tokenizer`: from the cache, or made now.
+    """Tokenize `corpus` with `tokenizer`, or open its tokens in the cache.
 
-    `progress(done, total)` is called with bytes of text as the work goes on; not at all when nothing is to be done.
-    Raises DataError for a text that the tokenizer cannot encode, and when the cache cannot be written.
+    `progress(done, total)` is called with bytes of text during the work, and never if all tokens are in the cache.
+    Raises `DataError` for a text that the tokenizer cannot encode, and when the cache cannot be written.
     """
     parts: tuple[tuple[Split, TextPart], ...] = (("train", corpus.train), ("val", corpus.val))
     tokenizer_sha256 = tokenizer.sha256
@@ -68,7 +70,7 @@ def open_store(corpus: Corpus, tokenizer: Tokenizer, *, progress: Progress | Non
     total = sum(part.n_bytes for _, part in missing)
     done = 0
     for split, part in missing:
-        _tokenise(corpus, tokenizer, split, part, headers[split], _shifted(progress, done, total))
+        _tokenize(corpus, tokenizer, split, part, headers[split], _shifted(progress, done, total))
         done += part.n_bytes
         found[split] = _open(corpus, split, headers[split])
     train, val = found["train"], found["val"]
@@ -78,7 +80,7 @@ def open_store(corpus: Corpus, tokenizer: Tokenizer, *, progress: Progress | Non
 
 
 def require_length(split: TokenSplit, context_length: int) -> None:
-    """Raise DataError unless the split holds one window: `context_length` tokens and the one after them."""
+    """Raise `DataError` unless the split holds one sequence: `context_length` tokens and the one after them."""
     if split.n_tokens <= context_length:
         raise DataError(
             f"the {split.split} split of {split.corpus} has {split.n_tokens} tokens: "
@@ -87,13 +89,13 @@ def require_length(split: TokenSplit, context_length: int) -> None:
 
 
 def _header(corpus: Corpus, tokenizer: Tokenizer, sha256: str, split: Split, part: TextPart) -> dict[str, Any]:
-    """What must be equal for a store to be the one that is wanted."""
+    """The header that a store of these tokens must have."""
     return {
         "format": _FORMAT,
         "corpus_sha256": corpus.sha256,
         "tokenizer_sha256": sha256,
         "split": split,
-        # With the hash of the whole, the length tells where the splits meet: a directory may bring its own.
+        # The hash is of the whole text; the length tells where the splits meet, which a directory may set itself.
         "n_bytes": part.n_bytes,
         "n_chars": part.n_chars,
         "dtype": "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32",
@@ -110,13 +112,12 @@ def _dtype(header: dict[str, Any]) -> np.dtype[Any]:
 
 
 def _open(corpus: Corpus, split: Split, header: dict[str, Any]) -> TokenSplit | None:
-    """The split's store, or None when it is not there, or not whole."""
+    """The store of the split, or None when it is missing, incomplete or damaged."""
     path, dtype = _path(header), _dtype(header)
     try:
         written = json.loads(path.with_suffix(".json").read_bytes())
         size = path.stat().st_size
-        with path.open("rb") as file:
-            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        sha256 = file_sha256(path)
     except (OSError, ValueError):
         return None
     n_tokens = size // dtype.itemsize
@@ -127,7 +128,7 @@ def _open(corpus: Corpus, split: Split, header: dict[str, Any]) -> TokenSplit | 
     return TokenSplit(corpus.name, split, tokens, n_tokens, header["n_bytes"], header["n_chars"])
 
 
-def _tokenise(
+def _tokenize(
     corpus: Corpus,
     tokenizer: Tokenizer,
     split: Split,
@@ -138,7 +139,7 @@ def _tokenise(
     path, dtype = _path(header), _dtype(header)
     n_tokens = done_bytes = done_chars = 0
     digest = hashlib.sha256()
-    with atomic_write(path) as file:
+    with cache_file(path) as write:
         for text in whole_words(part.chunks()):
             try:
                 ids = tokenizer.encode_array(text)
@@ -147,19 +148,19 @@ def _tokenise(
                 where = f"the {split} split of {corpus.name}"
                 raise UnknownCharacterError(error.char, position, where) from error
             content = ids.astype(dtype).tobytes()
-            file.write(content)
+            write(content)
             digest.update(content)
             n_tokens += ids.size
             done_chars += len(text)
             done_bytes += len(text.encode())
             if progress is not None:
                 progress(done_bytes, part.n_bytes)
-    with atomic_write(path.with_suffix(".json")) as file:
-        file.write(json.dumps({**header, "n_tokens": n_tokens, "sha256": digest.hexdigest()}, indent=1).encode())
+    with cache_file(path.with_suffix(".json")) as write:
+        write(json.dumps({**header, "n_tokens": n_tokens, "sha256": digest.hexdigest()}, indent=1).encode())
 
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
-    """Progress of one split as a part of the whole work."""
+    """Progress of one split as progress of the whole work."""
     if progress is None:
         return None
     return lambda done, _: progress(before + done, total)

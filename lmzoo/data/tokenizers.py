@@ -18,9 +18,9 @@ from pathlib import Path
 
 import numpy as np
 
-from lmzoo.data.cache import atomic_write
 from lmzoo.data.text import unreadable
 from lmzoo.errors import DataError
+from lmzoo.storage import atomic
 
 TOKENIZER_FILE = "tokenizer.json"
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
@@ -92,8 +92,12 @@ class Tokenizer(ABC):
     def save(self, path: str | Path) -> None:
         """Write the JSON to the file `path`, or to `tokenizer.json` in the directory `path`."""
         target = Path(path)
-        with atomic_write(target / TOKENIZER_FILE if target.is_dir() else target) as file:
-            file.write(self.to_json().encode())
+        with atomic.new_file(target / TOKENIZER_FILE if target.is_dir() else target, error=_cannot_write) as write:
+            write(self.to_json().encode())
+
+
+def _cannot_write(path: Path, error: OSError) -> DataError:
+    return DataError(f"cannot write {path}: {error.strerror or error}")
 
 
 class StreamDecoder:

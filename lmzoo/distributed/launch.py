@@ -1,6 +1,6 @@
-"""`lmzoo train ... --nproc N`: the same command on N processes of this machine, by torch's own launcher.
+"""`lmzoo train ... --nproc N`: runs the same command on N ranks of this machine with torch's own launcher.
 
-Everything stays on the loopback interface. The launcher only watches: a process that dies takes the others with it.
+All traffic stays on the loopback interface. When one rank dies, the launcher stops the others.
 """
 
 from __future__ import annotations
@@ -12,27 +12,26 @@ import sys
 import uuid
 from collections.abc import Sequence
 
-from lmzoo.distributed.ranks import LAUNCHED
 from lmzoo.errors import LostProcessError
 
-STOP_SECONDS = 25  # for a process that is asked to stop to finish its step and save; it is killed then
+STOP_SECONDS = 25  # from SIGTERM to SIGKILL: time for a rank to finish its step and save
 
 
 def launch(nproc: int, command: Sequence[str]) -> None:
-    """Run `lmzoo COMMAND` on `nproc` processes, without its own `--nproc`. Returns when all have ended well.
+    """Run `lmzoo COMMAND` without its `--nproc` on `nproc` ranks. Returns when all have succeeded.
 
-    Raises `LostProcessError` when one was killed; `SystemExit` when one failed and has said why, or after a signal.
+    Raises `LostProcessError` when a rank was killed; `SystemExit` when one failed and printed its error, or after a
+    signal.
     """
     from torch.distributed.elastic.multiprocessing import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    os.environ[LAUNCHED] = "1"
-    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # a warning of DDP's, on a choice that we made
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")  # hides a warning of DDP about a setting that we chose
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(STOP_SECONDS))
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // nproc)))
-    logging.disable(logging.CRITICAL)  # the launcher's own reports: what matters is said in one line
+    logging.disable(logging.CRITICAL)  # hides the launcher's reports: our error is one line
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -58,7 +57,7 @@ def launch(nproc: int, command: Sequence[str]) -> None:
 
 
 def without_nproc(command: Sequence[str]) -> list[str]:
-    """What each of the processes is to run: it must not launch others again."""
+    """Removes `--nproc` from the command so that workers do not start workers."""
     words = iter(command)
     kept: list[str] = []
     for word in words:

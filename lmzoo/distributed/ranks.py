@@ -1,16 +1,15 @@
-"""The processes of one run, as torchrun starts them: who this one is, and the few things they do together.
+"""The ranks of one run, as torchrun starts them, and their collectives.
 
-Everything else in this room is written for one process and is handed a `Ranks`; alone, each of its methods does
-nothing. Legend: B rows of the global batch.
+The rest of the package is single-process code that takes a `Ranks`; with one process every collective is a no-op.
+Legend: B rows of the global batch, T time.
 """
 
 from __future__ import annotations
 
 import gc
 import os
-import time
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 
@@ -18,49 +17,46 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from lmzoo.errors import ConfigError, LmzooError, LostProcessError
+from lmzoo.errors import ConfigError, LostProcessError
 
-LAUNCHED = "LMZOO_LAUNCHED"  # set in the processes that `launch` starts: it tells who was killed, and tells it once
-TIMEOUT = timedelta(minutes=60)  # the others wait while the first builds a tokenizer and tokenises a large corpus
-_TOLD = "lmzoo/told"
-_TOLD_SECONDS = 2.0  # a process that failed closes its connections a moment before it has said why
-# What gloo, NCCL and torch's store say, in lower case, when one at the other end is no longer there.
+TIMEOUT = timedelta(minutes=60)  # the other ranks wait while rank 0 trains a tokenizer and tokenizes a large corpus
+# Parts of the messages of gloo, NCCL and torch's store, in lower case, when the peer is gone.
 _LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "connection refused", "gloo/", "nccl")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """Which of the `world_size` processes of a run this one is, the device it computes on, and who started it."""
+    """The rank of this process among `world_size`, its device, and the process that started it."""
 
     rank: int = 0
     world_size: int = 1
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
-    launcher: int = field(default_factory=os.getppid)  # the process that was there when all were connected
+    launcher: int = field(default_factory=os.getppid)  # the parent when all ranks were connected
 
     @property
     def orphaned(self) -> bool:
-        """Whether the launcher of several processes is gone."""
+        """True if the launcher of several ranks is gone."""
         return self.world_size > 1 and os.getppid() != self.launcher
 
     @property
     def leads(self) -> bool:
-        """Whether this is the one that writes and tells."""
+        """True on rank 0, the only rank that writes files and logs."""
         return self.rank == 0
 
     def rows(self, batch_BT: Tensor) -> Tensor:
-        """This process's rows of a global batch, whose number is a multiple of `world_size`."""
+        """The rows of a global batch that belong to this rank; B must be a multiple of `world_size`."""
         share = batch_BT.shape[0] // self.world_size
         return batch_BT[self.rank * share : (self.rank + 1) * share]
 
     def add_up(self, tensor: Tensor) -> Tensor:
-        """The sum of what every process has."""
+        """All-reduce with a sum; the argument is not changed."""
         if self.world_size > 1:
             tensor = tensor.to(self.device, copy=True)
             dist.all_reduce(tensor)
         return tensor
 
     def most(self, number: int) -> int:
-        """The largest number that any process has."""
+        """All-reduce of an integer with the maximum."""
         if self.world_size == 1:
             return number
         found = torch.tensor(number, device=self.device)
@@ -68,19 +64,19 @@ class Ranks:
         return int(found)
 
     def gather(self, tensor: Tensor) -> list[Tensor]:
-        """What every process has, in the order of their ranks, on the CPU; of one shape everywhere."""
+        """All-gather: the tensors of all ranks in rank order, on the CPU. All must have one shape."""
         if self.world_size == 1:
             return [tensor]
-        all_of_them = [torch.empty_like(tensor, device=self.device) for _ in range(self.world_size)]
-        dist.all_gather(all_of_them, tensor.to(self.device))
-        return [other.cpu() for other in all_of_them]
+        gathered = [torch.empty_like(tensor, device=self.device) for _ in range(self.world_size)]
+        dist.all_gather(gathered, tensor.to(self.device))
+        return [other.cpu() for other in gathered]
 
     def wait(self) -> None:
-        """Go on when all are here."""
+        """Barrier: returns when all ranks have called it."""
         self.most(0)
 
     def require_rows(self, batch_size: int) -> None:
-        """Raise `ConfigError` unless every process gets as many rows of a batch as the others."""
+        """Raise `ConfigError` unless all ranks get the same number of rows of a batch."""
         if batch_size % self.world_size:
             raise ConfigError(
                 f"batch_size={batch_size} must be divisible by the number of processes, world_size={self.world_size}: "
@@ -93,10 +89,10 @@ ALONE = Ranks()
 
 @contextmanager
 def process_group() -> Generator[Ranks]:
-    """The processes that torchrun's environment names, connected (gloo on CPUs, NCCL on GPUs); alone without it.
+    """Connect the ranks that torchrun's environment names (gloo on CPUs, NCCL on GPUs); one rank without it.
 
-    A group that is there already is used, and left. Raises `LostProcessError` in the place of what torch raises when
-    another process is gone.
+    An existing process group is used and not destroyed. Errors of torch that mean that another rank is gone are raised
+    as `LostProcessError`.
     """
     if dist.is_available() and dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size(), _device())
@@ -117,46 +113,13 @@ def process_group() -> Generator[Ranks]:
             "another process of the run is gone, and this one stops too: go on with the same command and --resume"
         ) from error
     finally:
-        gc.collect()  # what still refers to the group would take it down at the interpreter's end, and abort there
+        gc.collect()  # objects that still refer to the group would destroy it at interpreter exit, which aborts
         if dist.is_initialized():
             dist.destroy_process_group()
 
 
-@contextmanager
-def told_once() -> Generator[None]:
-    """Of the errors that end all processes of a run, let one through; the others leave with its exit code, in silence.
-
-    To be used outside of `process_group`, where the command line tells errors. Tracebacks of bugs are all let through.
-    """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield
-        return
-    try:
-        yield
-    except LmzooError as error:
-        if not _is_mine_to_tell(error):
-            raise SystemExit(2) from error
-        raise
-    except KeyboardInterrupt as error:
-        if os.environ.get("RANK") != "0":
-            raise SystemExit(130) from error
-        raise
-
-
-def _is_mine_to_tell(error: LmzooError) -> bool:
-    """Whether no other process told, or will tell in a moment, why the run ends."""
-    with suppress(dist.DistError):  # the launcher is gone: whoever is left tells
-        store = dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), timeout=timedelta(seconds=5))
-        if isinstance(error, LostProcessError):
-            time.sleep(_TOLD_SECONDS)
-            if LAUNCHED in os.environ:
-                return False
-        return store.add(f"{_TOLD}/{os.environ.get('TORCHELASTIC_RUN_ID', '')}", 1) == 1
-    return True
-
-
 def _device() -> torch.device:
-    """The GPU of this process on its machine, or the CPU."""
+    """The GPU of this rank on its machine, or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
     local = int(os.environ.get("LOCAL_RANK", "0"))

@@ -1,7 +1,7 @@
-"""Only text of a given form: a regular expression or a JSON schema, as a processor of the sampler.
+"""Constrained decoding: a logits processor that allows only text of a regular expression or a JSON schema.
 
-Which tokens may come next is worked out by llguidance (the extra `constrained`). A processor looks at tokens alone, so
-it works with every model; JSON comes in one line. Legend: B rows, T tokens so far, V vocabulary.
+llguidance (the extra `constrained`) computes the allowed next tokens. A logits processor sees only tokens, so this
+works with every model. JSON is generated on one line. Legend: B rows, T tokens so far, V vocabulary.
 """
 
 from __future__ import annotations
@@ -9,40 +9,31 @@ from __future__ import annotations
 import importlib
 import json
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lmzoo.errors import ConfigError, InputError
 
-
-class BytesTokenizer(Protocol):
-    """What is needed of a tokenizer here; those of `lmzoo.data.tokenizers` have it."""
-
-    vocab_size: int
-
-    def encode(self, text: str, /) -> list[int]:
-        """Text to token ids."""
-
-    def token_bytes(self, token: int, /) -> bytes:
-        """The bytes that a token stands for."""
+if TYPE_CHECKING:
+    from lmzoo.data.tokenizers import Tokenizer
 
 
 class Constraint:
-    """A processor that leaves only tokens with which the new text can still become one of the wanted form.
+    """Logits processor that allows only tokens after which the new text can still match the grammar.
 
-    `end_token` ends a text: it is possible where the text is complete, and the only one after that. Give it as a stop
-    token too, and choose one that the form has no use for (a line break, as a rule). `prompt_lengths` says where the
-    new text begins: one number for all rows, or one for each.
+    `end_token` ends a text: it is allowed where the text is complete, and it is the only token allowed after that. Pass
+    it as a stop token too, and choose one that the grammar does not use (usually a line break). `prompt_lengths` gives
+    the position where the new text begins: one number for all rows, or one per row.
 
-    Raises `ConfigError` unless there is one of `regex` and `json_schema`, and when llguidance is missing or cannot read
-    it; on use, `InputError` when the tokenizer has no token to go on with.
+    Raises `ConfigError` unless exactly one of `regex` and `json_schema` is given, and when llguidance is missing or
+    cannot parse it. A call raises `InputError` when the tokenizer has no token that continues the text.
     """
 
     def __init__(
         self,
-        tokenizer: BytesTokenizer,
+        tokenizer: Tokenizer,
         prompt_lengths: int | Sequence[int],
         *,
         end_token: int,
@@ -55,10 +46,10 @@ class Constraint:
             raise ConfigError(f"end_token={end_token} must be in [0, vocab_size={tokenizer.vocab_size})")
         self._prompt_lengths, self._end_token, self._vocab_size = prompt_lengths, end_token, tokenizer.vocab_size
         self._start = _matcher(tokenizer, regex, json_schema)
-        self._rows: dict[int, tuple[list[int], Any]] = {}  # what each row's matcher has read: a cache, no more
+        self._rows: dict[int, tuple[list[int], Any]] = {}  # cache: each row's tokens so far and its matcher after them
 
     def __call__(self, logits_BV: Tensor, history_BT: Tensor) -> Tensor:
-        """Logits (B, V) with -inf for every token that is not possible after the tokens (B, T)."""
+        """Logits (B, V) with -inf for every token that may not follow the tokens (B, T)."""
         allowed_BV = torch.zeros(logits_BV.shape, dtype=torch.bool)
         for row, tokens in enumerate(history_BT.tolist()):
             lengths = self._prompt_lengths
@@ -86,8 +77,8 @@ class Constraint:
         return allowed
 
 
-def _matcher(tokenizer: BytesTokenizer, regex: str | None, json_schema: str | Mapping[str, Any] | None) -> Any:
-    """llguidance's automaton, before the first token. Its own end token is one more than the tokenizer has."""
+def _matcher(tokenizer: Tokenizer, regex: str | None, json_schema: str | Mapping[str, Any] | None) -> Any:
+    """llguidance's automaton before the first token. Its own end token has the id `tokenizer.vocab_size`."""
     try:
         llguidance: Any = importlib.import_module("llguidance")
     except ImportError as error:
@@ -99,7 +90,7 @@ def _matcher(tokenizer: BytesTokenizer, regex: str | None, json_schema: str | Ma
             schema = json.loads(json_schema) if isinstance(json_schema, str) else json_schema
         except ValueError as error:
             raise ConfigError(f"json_schema is not JSON: {error}") from error
-        # In one line, so that a line break can end it; and white space without end is no answer.
+        # On one line, so that a line break can end it, and without unbounded white space.
         one_line = {"whitespace_flexible": False}
         grammar = llguidance.LLMatcher.grammar_from_json_schema(json.dumps(schema), overrides=one_line)
     vocabulary = llguidance.LLTokenizer(llguidance.TokenizerWrapper(_Vocabulary(tokenizer)))
@@ -111,9 +102,9 @@ def _matcher(tokenizer: BytesTokenizer, regex: str | None, json_schema: str | Ma
 
 
 class _Vocabulary:
-    """A tokenizer in the form that llguidance takes."""
+    """Adapts a tokenizer to the interface that llguidance expects."""
 
-    def __init__(self, tokenizer: BytesTokenizer) -> None:
+    def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
         self.bos_token_id: int | None = None
         self.eos_token_id = tokenizer.vocab_size
@@ -123,5 +114,5 @@ class _Vocabulary:
     def __call__(self, text: str) -> list[int]:
         try:
             return self._tokenizer.encode(text)
-        except ValueError:  # characters that the tokenizer does not know: they can never come up
+        except ValueError:  # characters without a token cannot be generated
             return []

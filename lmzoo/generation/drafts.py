@@ -1,13 +1,13 @@
-"""Drafts for speculative decoding: cheap guesses at what a model will say. A `LanguageModel` is one as it is.
+"""Drafts for speculative decoding: cheap predictors of a model's next tokens. Any `LanguageModel` is a draft.
 
-Counted n-grams and a look into the text so far are made to look like models here: a state, and logits from it. What
-they guess decides the speed alone, never the result. Legend: B rows, T tokens, V vocabulary.
+Counted n-grams and prompt lookup get the interface of a model here: a state, and logits from it. The draft tokens
+change only the speed, never the distribution of the result. Legend: B rows, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -16,41 +16,34 @@ from torch import Tensor
 from lmzoo.errors import InputError
 from lmzoo.state import State, TimeBuffer
 
-IMPOSSIBLE = -1e4  # exp() of it is 0; finite, so that something is left when the settings ban the guess
+if TYPE_CHECKING:
+    from lmzoo.compare.ngram import NGram
+
+IMPOSSIBLE = -1e4  # its exp() is 0; finite, so that tokens remain when the sampling settings ban the draft token
 
 
 class Draft(Protocol):
-    """What is needed of a draft: the part of a `LanguageModel` that decodes. States are values here too."""
+    """The part of a `LanguageModel` that a draft needs: decoding. States are values here too."""
 
     def init_state(self, batch_size: int, max_len: int | None = None) -> State:
         """The state before the first token."""
 
     def decode(self, idx: Tensor, state: State) -> tuple[Tensor, State]:
-        """idx (B, T) to the last position's logits (B, V) and the next state."""
-
-
-class NextProbabilities(Protocol):
-    """What is needed of counted n-grams; `lmzoo.compare.ngram.NGram` has it."""
-
-    vocab_size: int
-    order: int
-
-    def next_probabilities(self, context: np.ndarray[Any, np.dtype[np.int64]]) -> np.ndarray[Any, Any]:
-        """The distribution (V,) of the token after `context`."""
+        """Logits (B, V) of the last position of idx (B, T), and the next state."""
 
 
 class NGramDraft:
-    """Counted n-grams as a draft; the state is the last `order - 1` tokens."""
+    """Draft from counted n-grams; the state is the last `order - 1` tokens."""
 
-    def __init__(self, ngram: NextProbabilities) -> None:
+    def __init__(self, ngram: NGram) -> None:
         self.ngram = ngram
 
     def init_state(self, batch_size: int, max_len: int | None = None) -> State:
-        """Nothing read yet."""
+        """The state before the first token."""
         return torch.zeros(batch_size, 0, dtype=torch.long)
 
     def decode(self, idx: Tensor, state: State) -> tuple[Tensor, State]:
-        """idx (B, T) -> log-probabilities (B, V) of what follows, and the next state."""
+        """Log-probabilities (B, V) of the token after idx (B, T), and the next state."""
         tokens_BT = torch.cat([state, idx.cpu()], dim=1)
         context_BT = tokens_BT[:, max(0, tokens_BT.shape[1] - self.ngram.order + 1) :]
         rows = [tuple(row) for row in context_BT.tolist()]
@@ -60,10 +53,10 @@ class NGramDraft:
 
 
 class PromptLookup:
-    """What followed the last time that the text's end was seen before: for answers that quote their prompt.
+    """Draft that copies from the text so far, for answers that quote their prompt.
 
-    Looks for the longest end of the text so far, of `max_ngram` tokens at most, that occurs earlier, and guesses the
-    token after its latest occurrence; the last token again where nothing does (Saxena 2023, "Prompt Lookup Decoding").
+    Finds the longest suffix of the text, of at most `max_ngram` tokens, that occurs earlier, and drafts the token after
+    its latest occurrence; repeats the last token when there is none (Saxena 2023, "Prompt Lookup Decoding").
     """
 
     def __init__(self, vocab_size: int, max_ngram: int = 3) -> None:
@@ -72,11 +65,11 @@ class PromptLookup:
         self.vocab_size, self.max_ngram = vocab_size, max_ngram
 
     def init_state(self, batch_size: int, max_len: int | None = None) -> State:
-        """Nothing read yet."""
+        """The state before the first token."""
         return TimeBuffer.empty(batch_size, max_len or 256, dtype=torch.long)
 
     def decode(self, idx: Tensor, state: State) -> tuple[Tensor, State]:
-        """idx (B, T) -> logits (B, V), 0 for the guess and very low for all others, and the next state."""
+        """Logits (B, V), 0 for the draft token and very low for all others, and the next state."""
         state = state.append(idx.cpu())
         guess_B1 = torch.tensor([[self._guess(row)] for row in state.entries().tolist()], dtype=torch.long)
         logits_BV = torch.full((len(idx), self.vocab_size), IMPOSSIBLE)

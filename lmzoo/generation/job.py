@@ -1,13 +1,14 @@
-"""What a call of the sampler asks for, checked at once, before anything is drawn. Legend: B rows, P prompts, L tokens.
+"""The options of the sampler, and a request checked in full before anything is drawn.
 
-A row is one continuation: with `n_samples`, each prompt has that many rows, one after the other.
+A row is one continuation: with `n_samples`, each prompt has that many consecutive rows.
+Legend: B rows, P prompts, L tokens.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import TypedDict, Unpack
 
 import torch
 from torch import Tensor
@@ -19,23 +20,33 @@ from lmzoo.randomness import row_seeds
 from lmzoo.state import State
 
 
-class Options(TypedDict, total=False):
-    """What every way to sample takes by name. Randomness: `seeds` gives each row its own; else each row takes its seed
-    from `generator` (None: torch's global one) in turn, at the call. A row draws the same whatever its batch holds.
-    """
+class DrawOptions(TypedDict, total=False):
+    """Options of every way to sample. What a row draws does not depend on the other rows of its batch."""
 
-    n_samples: int  # rows per prompt, which share the reading of it
     stop_tokens: Sequence[int]  # a row that has drawn one repeats it to the end
-    forced_tokens: Mapping[int, int]  # {n: id}: the n-th new token (from 0) is this one, whatever the model says
-    processors: Sequence[Processor]  # functions (logits_BV, tokens_BT) -> logits_BV, applied before the settings
-    prefix: State | None  # a state that has read the first tokens of every prompt: they are not read again
-    generator: torch.Generator | None
-    seeds: Sequence[int] | None
+    generator: torch.Generator | None  # gives each row its seed, in turn, at the call; None: torch's global one
+    seeds: Sequence[int] | None  # one seed per row, in the place of `generator`
+
+
+class Options(DrawOptions, total=False):
+    """Options of the sampler loop."""
+
+    n_samples: int  # rows per prompt (default 1), which share its prefill
+    forced_tokens: Mapping[int, int]  # {n: id}: the n-th new token (from 0) is this one, not a drawn one
+    processors: Sequence[Processor]  # logits processors: (logits_BV, tokens_BT) -> logits_BV, before the settings
+    prefix: State | None  # a state after the first tokens of every prompt, which are not read again
+
+
+def check_names(options: Mapping[str, object], known: Collection[str]) -> None:
+    """Raise `TypeError`, as Python does, for an option whose name is not in `known`."""
+    for name in options:
+        if name not in known:
+            raise TypeError(f"unexpected keyword argument {name!r}: the options are {', '.join(sorted(known))}")
 
 
 @dataclass(frozen=True)
 class Job:
-    """A checked request. `prompts_PL` is padded at its end with anything; `lengths` are those of the rows."""
+    """A checked request. `prompts_PL` is padded at its end with any token; `lengths` are the prompt lengths by row."""
 
     prompts_PL: Tensor
     lengths: list[int]
@@ -55,36 +66,31 @@ class Job:
         prompt_lengths: Sequence[int],
         max_new_tokens: int,
         settings: Settings,
-        *,
-        n_samples: int = 1,
-        stop_tokens: Sequence[int] = (),
-        forced_tokens: Mapping[int, int] | None = None,
-        processors: Sequence[Processor] = (),
-        prefix: State | None = None,
-        generator: torch.Generator | None = None,
-        seeds: Sequence[int] | None = None,
+        **options: Unpack[Options],
     ) -> Job:
-        """For prompts that are checked already. Raises `InputError` naming what cannot be."""
+        """Check the options for prompts that are checked already. Raises `InputError` naming the bad value."""
+        check_names(options, Options.__optional_keys__)
+        n_samples, stop_tokens = options.get("n_samples", 1), tuple(options.get("stop_tokens", ()))
+        forced, prefix = dict(options.get("forced_tokens", {})), options.get("prefix")
         check_limits(model, max_new_tokens, stop_tokens)
         if not isinstance(n_samples, int) or n_samples < 1:
             raise InputError(f"n_samples={n_samples!r} must be a positive integer")
-        forced = dict(forced_tokens or {})
-        for place, token in forced.items():
-            if place < 0 or not 0 <= token < model.config.vocab_size:
-                rule = f"ids must be in [0, vocab_size={model.config.vocab_size}), places 0 or above"
-                raise InputError(f"forced_tokens holds {place}: {token}; {rule}")
+        for n, token in forced.items():
+            if n < 0 or not 0 <= token < model.config.vocab_size:
+                rule = f"ids must be in [0, vocab_size={model.config.vocab_size}), positions 0 or above"
+                raise InputError(f"forced_tokens holds {n}: {token}; {rule}")
         lengths = [length for length in prompt_lengths for _ in range(n_samples)]
         if prefix is not None and prefix["position"] >= min(lengths, default=1 << 62):
             raise InputError(
                 f"prefix has read {prefix['position']} tokens: every prompt must have them, and at least one more"
             )
-        seeds_B = row_seeds(len(lengths), generator, seeds).to(model.device)
-        choice = Choice.make(settings, len(lengths), processors)
-        return cls(prompts_PL, lengths, max_new_tokens, choice, seeds_B, n_samples, tuple(stop_tokens), forced, prefix)
+        seeds_B = row_seeds(len(lengths), options.get("generator"), options.get("seeds")).to(model.device)
+        choice = Choice.make(settings, len(lengths), options.get("processors", ()))
+        return cls(prompts_PL, lengths, max_new_tokens, choice, seeds_B, n_samples, stop_tokens, forced, prefix)
 
 
 def checked_prompt(model: LanguageModel, name: str, idx: Tensor) -> Tensor:
-    """The prompt (B, T) on the model's device. Raises `InputError` when it is empty or no prompt."""
+    """Returns the prompt (B, T) on the device of the model. Raises `InputError` when it is empty or not a prompt."""
     model._check_ids(name, idx)
     if idx.shape[1] == 0:
         raise InputError(f"{name} is an empty prompt: give at least one token to continue from")
@@ -92,7 +98,7 @@ def checked_prompt(model: LanguageModel, name: str, idx: Tensor) -> Tensor:
 
 
 def check_limits(model: LanguageModel, max_new_tokens: int, stop_tokens: Sequence[int]) -> None:
-    """Raises `InputError` for a negative number of tokens, and for stop tokens out of range."""
+    """Raise `InputError` for a negative number of tokens, and for stop tokens out of range."""
     if not isinstance(max_new_tokens, int) or max_new_tokens < 0:
         raise InputError(f"max_new_tokens={max_new_tokens!r} must be an integer, 0 or above")
     vocab_size = model.config.vocab_size

@@ -1,21 +1,24 @@
-"""Speculative decoding: a cheap draft guesses some tokens, the model checks them all in one pass.
+"""Speculative decoding: a cheap draft proposes tokens, and the model checks all of them in one pass.
 
-Leviathan, Kalman & Matias 2023 (arXiv 2211.17192, algorithm 1): a guess x from the draft's q is kept with probability
-min(1, p(x) / q(x)), p being the model's; otherwise the token is drawn from max(0, p - q), normalised. So every token
-has exactly the model's own distribution, whatever the draft. Where both are greedy, a guess is kept when it is right.
+Leviathan, Kalman & Matias 2023 (arXiv 2211.17192, algorithm 1): a draft token x, drawn from the draft's distribution q,
+is accepted with probability min(1, p(x) / q(x)), p being the model's; otherwise the token is drawn from max(0, p - q),
+normalized. So every token has exactly the model's distribution, whatever the draft. With greedy settings, a draft token
+is accepted when it is the model's choice.
 
-Deviations: the algorithm draws one more token from p when all guesses were kept; here that place has a guess too, which
-is judged like the others. So the token at a place depends on the row's seed and what comes before it alone: neither on
-how many tokens are guessed at a time, nor on the other rows. Rows keep step: all go on from the first place at which
-one of them refused its guess. Undoing is going back to an earlier state, a value, so it works for every model.
+Deviation: the algorithm draws one more token from p when all draft tokens were accepted; here that position has a draft
+token too, which is judged like the others. So the token at a position depends only on the seed of the row and the
+tokens before it, neither on the number of draft tokens nor on other rows. All rows advance together, up to the first
+position at which one of them rejects its draft token. To undo a step, decoding continues from an earlier state; a state
+is a value, so this works for every model.
 
-Legend: B rows, N guesses, T unread tokens, V vocabulary.
+Legend: B rows, N draft tokens, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from typing import Unpack
 
 import torch
 from torch import Tensor
@@ -23,12 +26,18 @@ from torch import Tensor
 from lmzoo.errors import InputError
 from lmzoo.generation.choice import Choice, Settings
 from lmzoo.generation.drafts import Draft
-from lmzoo.generation.job import check_limits, checked_prompt
+from lmzoo.generation.job import DrawOptions, check_limits, check_names, checked_prompt
 from lmzoo.generation.loop import decode_evaluating, evaluating
 from lmzoo.model import LanguageModel
 from lmzoo.randomness import row_seeds, uniforms
 from lmzoo.sampling import draw
 from lmzoo.state import State
+
+
+class SpeculativeOptions(DrawOptions, total=False):
+    """Options of speculative decoding."""
+
+    n_guesses: int  # draft tokens per pass of the model (default 4)
 
 
 def generate_speculative(
@@ -37,29 +46,15 @@ def generate_speculative(
     idx: Tensor,
     max_new_tokens: int,
     config: Settings = None,
-    *,
-    n_guesses: int = 4,
-    stop_tokens: Sequence[int] = (),
-    generator: torch.Generator | None = None,
-    seeds: Sequence[int] | None = None,
+    **options: Unpack[SpeculativeOptions],
 ) -> Tensor:
     """Continue idx (B, T) as `generate` does, faster if `draft` guesses well: (B, T + max_new_tokens) int64.
 
-    Greedy gives the tokens that `generate` gives (unless two logits are equal but for rounding, which reading several
-    tokens at once may change); sampling has the same distribution, by other draws. Arguments and errors as in
+    Greedy decoding gives the tokens of `generate`, unless two logits are equal up to rounding, which reading several
+    tokens at once may change. Sampling has the same distribution, with other draws. Arguments and errors as in
     `stream_speculative`.
     """
-    blocks = stream_speculative(
-        model,
-        draft,
-        idx,
-        max_new_tokens,
-        config,
-        n_guesses=n_guesses,
-        stop_tokens=stop_tokens,
-        generator=generator,
-        seeds=seeds,
-    )
+    blocks = stream_speculative(model, draft, idx, max_new_tokens, config, **options)
     tokens_BT = torch.cat([idx.to(model.device), *blocks], dim=1)
     missing = idx.shape[1] + max_new_tokens - tokens_BT.shape[1]
     return torch.cat([tokens_BT, tokens_BT[:, -1:].expand(-1, missing)], dim=1)
@@ -71,23 +66,21 @@ def stream_speculative(
     idx: Tensor,
     max_new_tokens: int,
     config: Settings = None,
-    *,
-    n_guesses: int = 4,
-    stop_tokens: Sequence[int] = (),
-    generator: torch.Generator | None = None,
-    seeds: Sequence[int] | None = None,
+    **options: Unpack[SpeculativeOptions],
 ) -> Iterator[Tensor]:
-    """Yields a block of new tokens (B, 1 to n_guesses) int64 for each pass of `model`: the longer, the more is gained.
+    """Yields a block of new tokens (B, 1 to n_guesses) int64 after each pass of `model`; longer blocks save more time.
 
-    `draft` is a model of the same vocabulary, or what `lmzoo.generation.drafts` has. Settings apply to both. Past the
-    context of a model that does not extrapolate, tokens are read one by one and nothing is gained. Raises `InputError`
+    `draft` is a model of the same vocabulary, or one of `lmzoo.generation.drafts`. `config` applies to both. Past the
+    context of a model that does not extrapolate, tokens are read one by one, which saves nothing. Raises `InputError`
     as `stream` does, for `n_guesses` below 1, and for a draft of another vocabulary.
     """
+    check_names(options, SpeculativeOptions.__optional_keys__)
+    n_guesses, stop_tokens = options.get("n_guesses", 4), options.get("stop_tokens", ())
     idx = checked_prompt(model, "idx", idx)
     check_limits(model, max_new_tokens, stop_tokens)
     if not isinstance(n_guesses, int) or n_guesses < 1:
         raise InputError(f"n_guesses={n_guesses!r} must be a positive integer")
-    seeds_B = row_seeds(len(idx), generator, seeds).to(model.device)
+    seeds_B = row_seeds(len(idx), options.get("generator"), options.get("seeds")).to(model.device)
     choice = Choice.make(config, len(idx))
     return _blocks(model, draft, idx, max_new_tokens, choice, n_guesses, stop_tokens, seeds_B)
 
@@ -107,7 +100,7 @@ def _blocks(
     stopped_B = torch.zeros(B, dtype=torch.bool, device=idx.device)
     end = prompt + max_new_tokens
     tokens_BT = idx
-    state, unread = model.init_state(B, end), 1  # what `state` has not read: the last `unread` tokens
+    state, unread = model.init_state(B, end), 1  # `state` has not read the last `unread` tokens
     if prompt > 1 and max_new_tokens:
         _, state = decode_evaluating(model, idx[:, :-1], state)
     draft_state, draft_unread = draft.init_state(B, end), prompt
@@ -136,9 +129,9 @@ def _blocks(
         block_BN = tokens_BT[:, place:].clone()
         made = block_BN.shape[1]
         draft_state, draft_unread = draft_states[made - 1], 1
-        if kept:  # a row that has stopped may have read other tokens than it shows: it draws nothing any more
+        if kept:  # a stopped row may have read other tokens than it returns, but it draws no more
             state, unread = after, 1
-        else:  # back to the state before; what was accepted is read again together with the next guesses
+        else:  # back to the state before; the accepted tokens are read again with the next draft tokens
             unread += made
             if unread > 2 * n_guesses + 1:
                 _, state = decode_evaluating(model, tokens_BT[:, -unread:-1], state)
@@ -156,8 +149,10 @@ def _guess(
     seeds_B: Tensor,
     count: int,
 ) -> tuple[Tensor, list[Tensor], list[State]]:
-    """The tokens with `n` guesses behind them, the probabilities (B, V) each was drawn from, and the states before each
-    guess was read.
+    """Draft `n` tokens.
+
+    Returns the tokens with the draft tokens appended, the probabilities (B, V) that each was drawn from, and the state
+    of the draft before it read each of them.
     """
     probs: list[Tensor] = []
     states: list[State] = []
@@ -176,11 +171,14 @@ def _guess(
 def judge(
     probs_BV: Tensor, guess_probs_BV: Tensor, guess_B: Tensor, uniform_B: Tensor, other_uniform_B: Tensor
 ) -> Tensor:
-    """Tokens (B,) distributed as `probs_BV`, equal to the guesses drawn from `guess_probs_BV` as often as can be."""
+    """Tokens (B,) with the distribution `probs_BV`, equal to the draft tokens as often as possible.
+
+    The draft tokens `guess_B` were drawn from `guess_probs_BV`.
+    """
     p_B = probs_BV.gather(1, guess_B[:, None])[:, 0]
     q_B = guess_probs_BV.gather(1, guess_B[:, None])[:, 0]
     kept_B = uniform_B * q_B < p_B
     rest_BV = (probs_BV - guess_probs_BV).clamp(min=0.0)
-    empty_B1 = rest_BV.sum(dim=-1, keepdim=True) == 0  # equal but for rounding: all would be kept
+    empty_B1 = rest_BV.sum(dim=-1, keepdim=True) == 0  # equal up to rounding: every token is accepted
     other_B = draw(torch.where(empty_B1, probs_BV, rest_BV), other_uniform_B)
     return torch.where(kept_B, guess_B, other_B)

@@ -1,12 +1,12 @@
-"""Text in, text out: the sampler loop between a tokenizer's two ends, with stop strings.
+"""Text generation: encodes a prompt, samples tokens, decodes them, and ends at stop strings.
 
-The pieces that come out never break a character, never hold a part of a stop string, and put together are the text.
+The generated text is yielded in pieces. A piece holds whole characters and no part of a stop string.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,34 +18,15 @@ from lmzoo.generation.speculative import stream_speculative
 from lmzoo.model import LanguageModel
 from lmzoo.sampling import SamplingConfig
 
-
-class TextStream(Protocol):
-    """Turns tokens into whole characters, one token at a time."""
-
-    def feed(self, token: int, /) -> str:
-        """The characters that this token completes."""
-
-    def finish(self) -> str:
-        """What is left when no more tokens come."""
-
-
-class TextTokenizer(Protocol):
-    """What is needed of a tokenizer here; those of `lmzoo.data.tokenizers` have it."""
-
-    vocab_size: int
-
-    def encode(self, text: str, /) -> list[int]:
-        """Text to token ids."""
-
-    def stream(self) -> TextStream:
-        """A fresh stream from tokens to text."""
+if TYPE_CHECKING:
+    from lmzoo.data.tokenizers import StreamDecoder, Tokenizer
 
 
 class StopMatcher:
-    """Finds the first of some strings to be completed in a text that comes in pieces, cut anywhere.
+    """Finds the first stop string in a text that arrives in pieces, cut anywhere.
 
-    `feed` returns the text that is decided: what comes before a stop string, without what may still become one. Once
-    `found`, it returns nothing more. When several strings end at one character, the longest counts.
+    `feed` returns the text before a stop string and holds back an end that may still become one. Once `found`, it
+    returns nothing more. When several stop strings end at the same character, the longest one counts.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
@@ -54,7 +35,7 @@ class StopMatcher:
         self._held = ""
 
     def feed(self, piece: str) -> str:
-        """The text that is decided now that `piece` has come."""
+        """Add `piece`; returns the text that can no longer be part of a stop string."""
         if self.found:
             return ""
         text = self._held + piece
@@ -68,20 +49,20 @@ class StopMatcher:
         return text[: len(text) - held]
 
     def finish(self) -> str:
-        """What was held back and, as nothing follows, is no stop string."""
+        """The text held back, when no more text follows."""
         held, self._held = self._held, ""
         return held
 
 
 def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` that `stop` begins with, `stop` itself not being one."""
+    """The length of the longest suffix of `text` that is a prefix of `stop`, shorter than `stop`."""
     return next(size for size in range(min(len(text), len(stop) - 1), -1, -1) if text.endswith(stop[:size]))
 
 
 class _Reader:
-    """Tokens to decided text, up to a stop token or a stop string; `done` once there was one."""
+    """Decodes tokens to text up to a stop token or a stop string; then `done` is True."""
 
-    def __init__(self, decoder: TextStream, stops: Sequence[str], stop_tokens: Sequence[int]) -> None:
+    def __init__(self, decoder: StreamDecoder, stops: Sequence[str], stop_tokens: Sequence[int]) -> None:
         self.done = False
         self._decoder, self._matcher, self._stop_tokens = decoder, StopMatcher(stops), frozenset(stop_tokens)
 
@@ -99,7 +80,7 @@ class _Reader:
 
 def generate_text(
     model: LanguageModel,
-    tokenizer: TextTokenizer,
+    tokenizer: Tokenizer,
     prompt: str,
     max_new_tokens: int,
     config: SamplingConfig | None = None,
@@ -109,13 +90,13 @@ def generate_text(
     draft: Draft | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[str]:
-    """Continue the text `prompt`: yields pieces of new text (no empty ones) as they are decided, the prompt left out.
+    """Continue the text `prompt`; yields non-empty pieces of new text, without the prompt.
 
-    Ends after `max_new_tokens` tokens, or before the first of the strings `stop` (one string or several), or with one
-    of `stop_tokens`, whose text is left out too. With a `draft`, tokens are guessed ahead (`stream_speculative`).
+    Ends after `max_new_tokens` tokens, before the first stop string (`stop`: one or several), or at one of
+    `stop_tokens`, whose text is left out. With a `draft`, decoding is speculative (`stream_speculative`).
 
-    Raises at once: `InputError` for an empty prompt, an empty stop string, or a model whose ids the tokenizer does not
-    have; `DataError` for a prompt it cannot encode.
+    Raises immediately, not at the first piece: `InputError` for an empty prompt, an empty stop string, or a model with
+    more token ids than the tokenizer; `DataError` for a prompt that the tokenizer cannot encode.
     """
     idx, stops = _checked(model, tokenizer, prompt, stop)
     reader = _Reader(tokenizer.stream(), stops, stop_tokens)
@@ -128,7 +109,7 @@ def generate_text(
 
 def generate_texts(
     model: LanguageModel,
-    tokenizer: TextTokenizer,
+    tokenizer: Tokenizer,
     prompt: str,
     n_samples: int,
     max_new_tokens: int,
@@ -138,7 +119,7 @@ def generate_texts(
     stop_tokens: Sequence[int] = (),
     generator: torch.Generator | None = None,
 ) -> list[str]:
-    """`n_samples` continuations of one prompt, which is read once. Arguments and errors as in `generate_text`."""
+    """`n_samples` continuations of one prompt, with one prefill. Arguments and errors as in `generate_text`."""
     idx, stops = _checked(model, tokenizer, prompt, stop)
     steps = stream(
         model, idx, max_new_tokens, config, n_samples=n_samples, stop_tokens=stop_tokens, generator=generator
@@ -154,9 +135,9 @@ def generate_texts(
 
 
 def _checked(
-    model: LanguageModel, tokenizer: TextTokenizer, prompt: str, stop: Sequence[str]
+    model: LanguageModel, tokenizer: Tokenizer, prompt: str, stop: Sequence[str]
 ) -> tuple[Tensor, tuple[str, ...]]:
-    """The prompt's tokens (1, T), and the strings to stop at."""
+    """Check the arguments; returns the tokens of the prompt (1, T) and the stop strings."""
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     if "" in stops:
         raise InputError("stop holds an empty string: it must be text to stop at")

@@ -20,10 +20,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-LSTMState = tuple[Tensor, Tensor]
+HiddenCell = tuple[Tensor, Tensor]  # h_BH, c_BH
 
 
-def naive_lstm(gates_x_BTG: Tensor, weight_hh_GH: Tensor, state: LSTMState | None = None) -> tuple[Tensor, LSTMState]:
+def naive_lstm(gates_x_BTG: Tensor, weight_hh_GH: Tensor, state: HiddenCell | None = None) -> tuple[Tensor, HiddenCell]:
     """The definition, one step after another; arguments and results as in `lstm_scan`."""
     h_BH, c_BH = _initial_state(gates_x_BTG, weight_hh_GH, state)
     weight_hh_GH = weight_hh_GH.to(c_BH.dtype)
@@ -36,7 +36,7 @@ def naive_lstm(gates_x_BTG: Tensor, weight_hh_GH: Tensor, state: LSTMState | Non
     return torch.stack(hs, dim=1).to(gates_x_BTG.dtype), (h_BH, c_BH)
 
 
-def fused_lstm(gates_x_BTG: Tensor, weight_hh_GH: Tensor, state: LSTMState | None = None) -> tuple[Tensor, LSTMState]:
+def fused_lstm(gates_x_BTG: Tensor, weight_hh_GH: Tensor, state: HiddenCell | None = None) -> tuple[Tensor, HiddenCell]:
     """The fast form, with a backward pass of its own; arguments and results as in `lstm_scan`."""
     h_BH, c_BH = _initial_state(gates_x_BTG, weight_hh_GH, state)
     dtype = c_BH.dtype
@@ -46,7 +46,7 @@ def fused_lstm(gates_x_BTG: Tensor, weight_hh_GH: Tensor, state: LSTMState | Non
     return h_BTH.to(gates_x_BTG.dtype), (h_BTH[:, -1].clone(), c_BH)
 
 
-def lstm_scan(gates_x_BTG: Tensor, weight_hh_GH: Tensor, state: LSTMState | None = None) -> tuple[Tensor, LSTMState]:
+def lstm_scan(gates_x_BTG: Tensor, weight_hh_GH: Tensor, state: HiddenCell | None = None) -> tuple[Tensor, HiddenCell]:
     """The LSTM's recurrence, by the fastest form that fits.
 
     Args:
@@ -62,7 +62,7 @@ def lstm_scan(gates_x_BTG: Tensor, weight_hh_GH: Tensor, state: LSTMState | None
     return scan(gates_x_BTG, weight_hh_GH, state)
 
 
-def _initial_state(gates_x_BTG: Tensor, weight_hh_GH: Tensor, state: LSTMState | None) -> LSTMState:
+def _initial_state(gates_x_BTG: Tensor, weight_hh_GH: Tensor, state: HiddenCell | None) -> HiddenCell:
     dtype = torch.float64 if gates_x_BTG.dtype == torch.float64 else torch.float32
     if state is None:
         zeros_BH = gates_x_BTG.new_zeros(gates_x_BTG.shape[0], weight_hh_GH.shape[1], dtype=dtype)

@@ -44,7 +44,7 @@ from lmzoo.train.trainer import Trainer
 __all__ = ["Run", "RunResult", "RunSpec", "evaluate_run", "load_run", "make_spec", "train_run"]
 
 SAMPLE_FILE = "sample.txt"
-SAMPLE_TOKENS = 500
+SAMPLE_TOKENS: int = 500
 
 
 @dataclass(frozen=True)
@@ -75,6 +75,7 @@ def train_run(
     reshard: bool = False,
     listeners: Sequence[Listener] = (),
     prepared: PreparedData | None = None,
+    keep_freed_memory: bool = False,
 ) -> RunResult:
     """Train the run `spec` in the directory `out`.
 
@@ -83,7 +84,8 @@ def train_run(
     resumed run follows its config.toml: `spec` must agree with it, but for settings of training that are None.
 
     `prepared` is the text and the tokenizer of `spec` for callers that train several runs on them; without it, they are
-    read and made here.
+    read and made here. `keep_freed_memory` changes the allocator of the whole process during training, which is then
+    faster (train/malloc.py); the command line turns it on.
 
     Under torchrun all ranks call it with the same arguments, and `out` is a directory that all of them see. Rank 0
     writes, and only its listeners are called. With `reshard`, a run may continue with another number of processes.
@@ -94,9 +96,9 @@ def train_run(
     """
     with process_group() as ranks:
         if ranks.leads:
-            return _run(spec, Path(out), ranks, listeners, prepared, resume=resume, reshard=reshard)
+            return _run(spec, Path(out), ranks, listeners, prepared, keep_freed_memory, resume=resume, reshard=reshard)
         ranks.wait()  # until rank 0 has made the run directory, or has found it
-        return _run(spec, Path(out), ranks, (), prepared, resume=True, reshard=False)
+        return _run(spec, Path(out), ranks, (), prepared, keep_freed_memory, resume=True, reshard=False)
 
 
 def _run(
@@ -105,6 +107,7 @@ def _run(
     ranks: Ranks,
     listeners: Sequence[Listener],
     prepared: PreparedData | None,
+    keep_freed_memory: bool,
     *,
     resume: bool,
     reshard: bool,
@@ -156,6 +159,7 @@ def _run(
                     run=run,
                     state=TrainingState(),
                     ranks=ranks,
+                    keep_freed_memory=keep_freed_memory,
                 )
                 return _train(trainer, spec, data.tokenizer, listeners, flops)
     finally:

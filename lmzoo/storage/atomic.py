@@ -1,28 +1,33 @@
-"""How a folder or a file is written so that a kill at any moment leaves the old one or the new one, never a half one.
+"""Atomic writes: a kill at any moment leaves the old folder or file, or the new one, never a partial one.
 
-A folder is written beside its place under a temporary name. Every file is forced to disk, a manifest with sizes and
-SHA-256 comes last, and one rename puts the folder in its place. What is read is checked against that manifest first.
+A folder is written beside its final place under a temporary name. Every file is forced to disk, then a manifest with
+sizes and SHA-256, and one rename puts the folder in its place. A reader checks the files against the manifest first.
 """
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import re
+import secrets
 import shutil
 import stat
-from collections.abc import Generator, Iterable, Mapping
+import time
+from collections.abc import Callable, Generator, Iterable, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lmzoo.errors import CheckpointError
+from lmzoo.errors import CheckpointError, LmzooError
 
 MANIFEST = "manifest.json"
-_TEMPORARY = ".writing"  # suffix of what is not yet in its place
-_REPLACED = ".replaced"  # suffix of a folder that stands aside while a new one takes its name
+_TEMPORARY = ".writing"  # suffix of a file or folder that is not in its place yet
+_REPLACED = ".replaced"  # suffix of an old folder while a new one takes its name
+_LEFTOVER_SECONDS = 24 * 3600  # age at which a temporary file of a shared file belongs to a writer that was killed
 _MAX_JSON = 16 << 20
 
 Chunk = bytes | memoryview
@@ -46,12 +51,17 @@ class Folder:
         return read_json(self.file(name))
 
 
+def cannot_write(path: Path, error: OSError) -> CheckpointError:
+    """Wraps an `OSError` raised while writing."""
+    return CheckpointError(f"{path}: cannot be written: {error.strerror or error}")
+
+
 @contextmanager
 def new_folder(path: Path) -> Generator[Path]:
-    """Fill the folder that is yielded; when the block ends well, it is committed under the name `path`.
+    """Yields a temporary folder to fill; it gets the name `path` when the block ends without an error.
 
-    A folder of that name is replaced. An error leaves what was there before. Raises `CheckpointError` when the disk
-    refuses.
+    It replaces a folder of that name; after an error the old folder is unchanged. Raises `CheckpointError` when the
+    disk refuses.
     """
     temporary = _aside(path, _TEMPORARY)
     try:
@@ -62,7 +72,7 @@ def new_folder(path: Path) -> Generator[Path]:
         files = sorted(temporary.iterdir())
         for file in files:
             _sync(file)
-        entries = {file.name: {"bytes": file.stat().st_size, "sha256": _sha256(file)} for file in files}
+        entries = {file.name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)} for file in files}
         write_new(temporary / MANIFEST, [json.dumps({"lmzoo": 1, "files": entries}, indent=1).encode()])
         _sync(temporary / MANIFEST)
         _sync(temporary)
@@ -73,24 +83,44 @@ def new_folder(path: Path) -> Generator[Path]:
         discard(temporary)
 
 
-def write_file(path: Path, content: str | Iterable[Chunk]) -> None:
-    """Write a file whole, from a text or pieces: a reader sees the old content or the new. Raises `CheckpointError`."""
-    temporary = _aside(path, _TEMPORARY)
+@contextmanager
+def new_file(
+    path: Path, *, shared: bool = False, error: Callable[[Path, OSError], LmzooError] = cannot_write
+) -> Generator[Callable[[Chunk], None]]:
+    """Yields a function that writes to a temporary file; it gets the name `path` when the block ends without an error.
+
+    A reader sees the old content or all of the new. With `shared`, several processes may write the file at once: each
+    uses a temporary name of its own. When the disk refuses, raises the error that `error` makes.
+    """
+    temporary = _aside(path, f".{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}" if shared else _TEMPORARY)
     try:
+        if shared:
+            _discard_leftovers(path)
         discard(temporary)
-        write_new(temporary, [content.encode()] if isinstance(content, str) else content)
-        _sync(temporary)
+        descriptor = _create(temporary)
+        try:
+            yield partial(write_all, descriptor)
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
         os.replace(temporary, path)
         _sync(path.parent)
-    except OSError as error:
-        raise cannot_write(path, error) from error
+    except OSError as cause:
+        raise error(path, cause) from cause
     finally:
         discard(temporary)
 
 
+def write_file(path: Path, content: str | Iterable[Chunk]) -> None:
+    """Write a text or chunks to a file as `new_file` does. Raises `CheckpointError`."""
+    with new_file(path) as write:
+        for chunk in [content.encode()] if isinstance(content, str) else content:
+            write(chunk)
+
+
 def write_new(path: Path, chunks: Iterable[Chunk]) -> None:
-    """Write a file that must not be there yet, not even as a link; the caller commits it. Raises `OSError`."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    """Write a file that must not exist yet, not even as a link; the caller commits it. Raises `OSError`."""
+    descriptor = _create(path)
     try:
         for chunk in chunks:
             write_all(descriptor, chunk)
@@ -99,14 +129,14 @@ def write_new(path: Path, chunks: Iterable[Chunk]) -> None:
 
 
 def write_all(descriptor: int, chunk: Chunk) -> None:
-    """Write every byte: the system may take fewer of them at a time. Raises `OSError`."""
+    """Write every byte; one call of `os.write` may write fewer. Raises `OSError`."""
     left = memoryview(chunk)
     while left:
         left = left[os.write(descriptor, left) :]
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those above it that are missing, each so that its name is on disk. Raises `OSError`."""
+    """Make a folder and its missing parents, and force their names to disk. Raises `OSError`."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -115,7 +145,7 @@ def make_folder(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder; a kill leaves it whole, or under a name that nobody loads. Raises `CheckpointError`."""
+    """Remove a folder; a kill leaves it whole, or under a name that no reader looks for. Raises `CheckpointError`."""
     gone = _aside(path, _TEMPORARY)
     try:
         discard(gone)
@@ -126,7 +156,7 @@ def remove_folder(path: Path) -> None:
 
 
 def set_aside(path: Path, prefix: str) -> Path:
-    """Rename a folder so that nobody loads it, but a person can still look at it. Raises `CheckpointError`."""
+    """Rename a folder so that no reader loads it, but a person can inspect it. Raises `CheckpointError`."""
     aside = path.with_name(f"{prefix}-{path.name}")
     try:
         discard(aside)
@@ -142,7 +172,7 @@ def open_folder(path: Path) -> Folder:
 
     Raises `CheckpointError` naming the file and the rule.
     """
-    if not path.exists() and replaced(path).is_dir():  # killed between the two renames: the old one still holds
+    if not path.exists() and replaced(path).is_dir():  # killed between the two renames: the old folder counts
         path = replaced(path)
     manifest = read_json(path / MANIFEST)
     files = manifest.get("files")
@@ -156,13 +186,17 @@ def open_folder(path: Path) -> Folder:
         size = regular_size(path / name)
         if size != entry.get("bytes"):
             raise CheckpointError(f"{path / name}: has {size} bytes, its manifest says {entry.get('bytes')}")
-        if _sha256(path / name) != entry.get("sha256"):
+        try:
+            sha256 = file_sha256(path / name)
+        except OSError as error:
+            raise CheckpointError(f"{path / name}: cannot be read: {error.strerror}") from error
+        if sha256 != entry.get("sha256"):
             raise CheckpointError(f"{path / name}: its SHA-256 is not that of its manifest (damaged or changed)")
     return Folder(path, {name: entry["bytes"] for name, entry in files.items()})
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a regular file of bounded size. Raises `CheckpointError`."""
+    """Read a JSON object from a regular file of bounded size. Raises `CheckpointError`."""
     if regular_size(path) > _MAX_JSON:
         raise CheckpointError(f"{path}: is larger than {_MAX_JSON} bytes")
     try:
@@ -177,17 +211,17 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def unfinished(path: Path) -> Path:
-    """Where the folder `path` is being filled, for the other processes of a run that write into it too."""
+    """The temporary name of the folder `path`, for other ranks that write into it too."""
     return _aside(path, _TEMPORARY)
 
 
 def replaced(path: Path) -> Path:
-    """Where the folder `path` stands for the moment in which a new one takes its name."""
+    """The name of the old folder `path` while a new one takes its place."""
     return _aside(path, _REPLACED)
 
 
 def clean(folder: Path) -> None:
-    """Remove what killed writers left in `folder`, and finish a replacement that was cut short: the old one comes back.
+    """Remove the temporary files of killed writers from `folder`, and undo a replacement that was cut short.
 
     Raises `CheckpointError` when the disk refuses.
     """
@@ -205,17 +239,12 @@ def clean(folder: Path) -> None:
 
 
 def discard(path: Path) -> None:
-    """Remove a file or a folder, if it is there and can be removed."""
+    """Remove a file or a folder, if it exists and can be removed."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):
             path.unlink()
-
-
-def cannot_write(path: Path, error: OSError) -> CheckpointError:
-    """The error for a disk that refuses."""
-    return CheckpointError(f"{path}: cannot be written: {error.strerror or error}")
 
 
 def _aside(path: Path, suffix: str) -> Path:
@@ -229,8 +258,8 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         discard(old)
         os.rename(path, old)
     try:
-        os.rename(temporary, path)  # takes the place of an empty folder too
-    except BaseException:  # also a second Ctrl-C: what was there before stays
+        os.rename(temporary, path)  # also replaces an empty folder
+    except BaseException:  # also after a second Ctrl-C: the old folder stays
         if replacing:
             os.rename(old, path)
         raise
@@ -239,7 +268,10 @@ def _put_in_place(temporary: Path, path: Path) -> None:
 
 
 def regular_size(path: Path) -> int:
-    """Bytes of a file that is a file: a symbolic link could lead out of the folder, a pipe would never end."""
+    """The size of a regular file in bytes.
+
+    Raises `CheckpointError` for anything else: a symbolic link could lead out of the folder, a pipe would never end.
+    """
     try:
         status = os.lstat(path)
     except OSError as error:
@@ -249,12 +281,23 @@ def regular_size(path: Path) -> int:
     return status.st_size
 
 
-def _sha256(path: Path) -> str:
-    try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+def file_sha256(path: Path) -> str:
+    """The SHA-256 of a file in hexadecimal. Raises `OSError`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _create(path: Path) -> int:
+    """Open a new file for writing. Fails if there is one, or a link."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+
+
+def _discard_leftovers(path: Path) -> None:
+    """Remove temporary files of killed writers of a shared file; those of running writers are younger."""
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{_TEMPORARY}"):
+        with suppress(OSError):
+            if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
+                leftover.unlink()
 
 
 def _sync(path: Path) -> None:

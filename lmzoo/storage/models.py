@@ -1,7 +1,7 @@
-"""The one checkpoint format: `model.safetensors`, `config.json` and a manifest in a folder; never what can run.
+"""The checkpoint format: a folder with `model.safetensors`, `config.json` and a manifest; never executable content.
 
-What is read may come from anyone. So the manifest is checked first, the model's name must be registered, and the names,
-shapes and types of all tensors must be those of a model built without memory, before anything is allocated.
+Files may come from anyone. So, before memory is allocated, the manifest is checked, the name of the model must be
+registered, and the names, shapes and types of all tensors must match a model built on the meta device.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from lmzoo.model import LanguageModel, ModelConfig
 
 MODEL_FILE = "model.safetensors"
-CONFIG_FILE = "config.json"
-_HIDDEN_BYTES = 1 << 30  # what a model may allocate that its file does not hold: masks, tables of angles
+MODEL_CONFIG_FILE = "config.json"
+_HIDDEN_BYTES = 1 << 30  # limit for buffers that are not in the file: masks, rotary tables
 
 
 def save_model(model: LanguageModel, folder: str | Path) -> None:
@@ -40,41 +40,43 @@ def save_model(model: LanguageModel, folder: str | Path) -> None:
 
 
 def write_model(model: LanguageModel, folder: Path) -> None:
-    """Put the model's two files into `folder`, which the caller commits."""
+    """Write the two files of the model into `folder`, which the caller commits."""
     if not model.family:
         raise CheckpointError(f"{type(model).__name__} has no name to be loaded by: add @lmzoo.register_model('NAME')")
     write_tensors(tensors_of(model), folder / MODEL_FILE)
     content = {"lmzoo": 1, "model": model.family, "config": configs.to_dict(model.config)}
-    atomic.write_new(folder / CONFIG_FILE, [json.dumps(content, indent=1).encode()])
+    atomic.write_new(folder / MODEL_CONFIG_FILE, [json.dumps(content, indent=1).encode()])
 
 
 def load_model(path: str | Path) -> LanguageModel:
-    """The model saved at `path`, in eval mode: a run (its newest valid checkpoint), or one checkpoint.
+    """Load the model of a run (its newest valid checkpoint) or of one checkpoint, in eval mode.
 
     Raises `CheckpointError` (one line, naming the file and the rule) when there is none, or it is damaged, tampered
-    with, or of a model that is not registered. Warns when a damaged newest checkpoint had to be passed over.
+    with, or of a model that is not registered. Warns when the newest checkpoint is damaged and an older one is loaded.
     """
     return read_model(checkpoints.find(path))
 
 
 def read_model(folder: atomic.Folder) -> LanguageModel:
-    """The model of a checked folder, in eval mode. Raises `CheckpointError`."""
-    where = folder.path / CONFIG_FILE
-    cls, config = _class_and_config(where, folder.json(CONFIG_FILE))
+    """Load the model of a checked folder, in eval mode. Raises `CheckpointError`."""
+    where = folder.path / MODEL_CONFIG_FILE
+    cls, config = _class_and_config(where, folder.json(MODEL_CONFIG_FILE))
     with open_tensors(folder.file(MODEL_FILE)) as file:
         _check_against(file, cls, config, where, folder.sizes[MODEL_FILE])
-        with torch.random.fork_rng(devices=[]):  # what the constructor draws is overwritten, and nobody's to notice
+        with torch.random.fork_rng(
+            devices=[]
+        ):  # the caller's RNG does not advance: initial weights are overwritten below
             model = cls(config)
         for name, tensor in tensors_of(model).items():
             saved = file.tensor(name)
             if saved.dtype != tensor.dtype:
                 tensor.data = tensor.data.to(saved.dtype)
-            tensor.data.copy_(saved)  # into the model's own aligned memory: kernels then add up in the same order
+            tensor.data.copy_(saved)  # into aligned memory: kernels then sum in the same order
     return model.eval()
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """Every parameter once, and every persistent buffer, by name."""
+    """All parameters (tied ones once) and persistent buffers by name."""
     kept = model.state_dict().keys()
     return {
         **dict(model.named_parameters()),
@@ -99,14 +101,14 @@ def _class_and_config(where: Path, content: dict[str, Any]) -> tuple[type[Langua
 
 
 def _check_against(file: TensorFile, cls: type[LanguageModel], config: ModelConfig, where: Path, size: int) -> None:
-    """Hold the header to a model that takes no memory, whose building stops as soon as the file cannot be its own."""
+    """Compare the header of the file with a model on the meta device; stop early if the file cannot match."""
     limit = 4 * len(file.shapes) + 16
     try:
         with torch.device("meta"), _at_most(limit, where):
             model = cls(config)
     except CheckpointError:
         raise
-    except Exception as error:  # sizes so large that no tensor can have them fail in many ways
+    except Exception as error:  # sizes too large for a tensor raise errors of many types
         first_line = str(error).partition("\n")[0]
         raise CheckpointError(f"{where}: no model can be built from it: {first_line}") from error
     expected = tensors_of(model)
@@ -118,7 +120,7 @@ def _check_against(file: TensorFile, cls: type[LanguageModel], config: ModelConf
 
 @contextmanager
 def _at_most(limit: int, where: Path) -> Iterator[None]:
-    """Stop a constructor that makes far more parameters than the file holds (a billion layers, say)."""
+    """Stop a constructor that makes far more parameters than the file holds (for example a billion layers)."""
     made = 0
 
     def count(_module: nn.Module, _name: str, _parameter: Any) -> None:

@@ -1,8 +1,10 @@
-"""Reads and writes safetensors files; writing goes through our own system calls.
+"""Reads safetensors files with the package of that name, and writes them one tensor at a time.
 
-The format is eight bytes with the header's length, a JSON header, and the tensors' bytes. The package's own writer
-holds all tensors in memory at once and turns a disk's refusal into a text; this one takes one tensor at a time and
-raises the system's own error. The bytes are the same (a test compares them); reading is the package's business.
+The format is the length of the header (eight bytes), a JSON header, and the bytes of the tensors. The writer of the
+package holds all tensors in memory at once and reports a full disk as a text; this one needs memory for one tensor and
+raises `OSError`. Any order of tensors is a valid file. We write the order of the package, so that the same tensors give
+the same bytes from either writer. That order is an implementation detail of the package, not of the format:
+tests/storage/test_safetensors.py compares the bytes and fails if the package changes it.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from lmzoo.errors import CheckpointError
 from lmzoo.storage import atomic
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-# The names of the types, in the order in which safetensors lays tensors out: from the last to the first.
+# The names of the types. The package writes tensors by type, from the last of these to the first, and then by name.
 _LAYOUT = {
     torch.bool: "BOOL",
     torch.uint8: "U8",
@@ -40,14 +42,14 @@ _ORDER = list(_LAYOUT)
 
 
 def dtype_name(dtype: torch.dtype) -> str | None:
-    """What safetensors calls a type; None for one that a model has no use for."""
+    """The name of a type in safetensors files; None for types that models do not use."""
     return _LAYOUT.get(dtype)
 
 
 def chunks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Iterator[atomic.Chunk]:
-    """A safetensors file in pieces: the header, then each tensor.
+    """The content of a safetensors file in chunks: the header, then each tensor.
 
-    One that is sharded is gathered when its turn comes: all its ranks must then go through the pieces alike.
+    A sharded tensor is gathered when it is its turn, so all ranks must iterate over the chunks together.
     """
     names = sorted(tensors, key=lambda name: (-_ORDER.index(tensors[name].dtype), name))
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
@@ -78,7 +80,7 @@ def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
 
 @dataclass(frozen=True)
 class TensorFile:
-    """An open safetensors file: what its header says, and its tensors one by one."""
+    """An open safetensors file: the shapes and types in its header, and its tensors one by one."""
 
     path: Path
     shapes: Mapping[str, tuple[int, ...]]
@@ -90,7 +92,7 @@ class TensorFile:
         return self._file.get_tensor(name)
 
     def check(self, expected: Mapping[str, Tensor]) -> None:
-        """The file must hold exactly these names, shapes and types; one float type may stand for another."""
+        """Raise `CheckpointError` unless the file holds these names, shapes and types; float types may differ."""
         missing, extra = sorted({*expected} - {*self.shapes}), sorted({*self.shapes} - {*expected})
         if missing or extra:
             what = f"lacks the tensor {missing[0]!r}" if missing else f"holds {extra[0]!r}, which the model lacks"
@@ -107,7 +109,7 @@ class TensorFile:
 
 @contextmanager
 def open_tensors(path: Path) -> Generator[TensorFile]:
-    """Open a safetensors file and read its header. Raises `CheckpointError` when it is not whole."""
+    """Open a safetensors file and read its header. Raises `CheckpointError` when it is damaged or incomplete."""
     try:
         with safe_open(path, framework="pt") as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)

@@ -123,7 +123,8 @@ def restore_checkpoint(
     state = read_state(folder)
     saved = models.read_model(folder)
     if saved.config != model.config or saved.family != model.family:
-        raise CheckpointError(f"{folder.path / models.CONFIG_FILE}: is of another model than the run's config.toml")
+        file = folder.path / models.MODEL_CONFIG_FILE
+        raise CheckpointError(f"{file}: is of another model than the run's config.toml")
     with torch.no_grad():
         now = models.tensors_of(model)
         for name, tensor in models.tensors_of(saved).items():

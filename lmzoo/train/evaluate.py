@@ -18,7 +18,7 @@ from lmzoo.losses import IGNORE_INDEX
 from lmzoo.model import LanguageModel
 from lmzoo.train.precision import autocast
 
-TOKENS_AT_A_TIME = 8192
+TOKENS_AT_A_TIME: int = 8192
 POSITION_TOKENS = 1 << 15  # enough for two digits at each position, and bearable where every token costs a window
 
 

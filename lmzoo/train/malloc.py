@@ -1,7 +1,8 @@
-"""Freed memory stays with the process: a step of training frees and takes the same large blocks again and again.
+"""Keeps freed memory in the process during training, because each step frees and allocates the same large blocks.
 
-glibc's allocator gives large blocks back to the system, which must then clear every page before it hands them out
-anew: of a step of gpt2 on two cores that took 2 to 6 % (docs/log.md).
+glibc's allocator returns large blocks to the system, which clears every page before it hands them out again: that took
+2 to 6 % of a step of gpt2 on two cores (docs/log.md). The setting holds for the whole process, so only the command line
+turns it on.
 """
 
 from __future__ import annotations
@@ -13,18 +14,19 @@ from contextlib import contextmanager
 from lmzoo.hardware import give_back_memory
 
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3  # parameters of mallopt (glibc's malloc.h)
-# Larger blocks always come from the system and go back to it. This is the most that glibc allows; with none going back,
-# its heap was seen to grow to ten times what was in use.
+# Larger blocks always come from the system and return to it. This is the largest value that glibc allows; without such
+# blocks, the heap grew to ten times the memory in use.
 LARGEST_KEPT = 32 << 20  # bytes
 _NEVER = (1 << 31) - 1
 
 
 @contextmanager
-def keep_freed_memory() -> Generator[None]:
-    """Within the block, what is freed is kept for what is taken next, and given back at its end; without glibc
-    nothing is changed.
+def keep_freed_memory(enabled: bool = True) -> Generator[None]:
+    """Keep freed memory for later allocations within the block, and return it to the system at its end.
+
+    Does nothing without glibc, or unless `enabled`.
     """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if enabled else None
     if mallopt is None:
         yield
         return
@@ -33,5 +35,5 @@ def keep_freed_memory() -> Generator[None]:
         mallopt(TRIM_THRESHOLD, _NEVER)
         yield
     finally:
-        mallopt(TRIM_THRESHOLD, 2 * LARGEST_KEPT)  # what glibc comes to by itself, once a block of that size was freed
+        mallopt(TRIM_THRESHOLD, 2 * LARGEST_KEPT)  # glibc's own value after it has freed a block of that size
         give_back_memory()

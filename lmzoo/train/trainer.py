@@ -61,6 +61,7 @@ class Trainer:
     state: TrainingState
     ranks: Ranks
     synchronize: bool = False  # wait for the GPU after each phase of a step, to measure the phases exactly
+    keep_freed_memory: bool = False  # change the allocator of the whole process while training, see train/malloc.py
 
     def __post_init__(self) -> None:
         self._parameters = list(self.model.parameters())  # walking all modules in each step slows a small model
@@ -80,7 +81,7 @@ class Trainer:
         durations: list[float] = []
         self.model.train()
         checkpointing = activation_checkpointing(self.model, config.gradient_checkpointing)
-        with keep_freed_memory(), checkpointing, stop_request(self.ranks) as stop:
+        with keep_freed_memory(self.keep_freed_memory), checkpointing, stop_request(self.ranks) as stop:
             if state.step and self._evaluation_due and state.val_step != state.step:
                 yield from self._evaluate(stop, saved_too=True)
                 if state.step == config.steps and state.val_step == state.step:

@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from lmzoo.compare.chart import Line, free_place, legible, loss_chart, loss_range, spread, ticks
+from lmzoo.compare.chart import LINE_HEIGHT, Line, loss_chart, loss_range, spread, ticks
 
 
 def test_names_are_moved_apart_as_little_as_needed() -> None:
@@ -67,19 +67,6 @@ def test_the_range_leaves_out_the_fall_from_a_uniform_guess() -> None:
     assert loss_range([[[0, 4.0], [1, 3.9], [2, 3.8]]], [3.3])[1] > 3.8  # a model worse than the unigram is still shown
 
 
-def test_a_text_is_put_where_no_curve_crosses_it() -> None:
-    falling = [(0.0, 0.0), (100.0, 200.0), (400.0, 210.0)]
-    assert free_place((50, 100, 112), [falling], 0, 400) == 60  # at y 100 to 112 the curve is at x 50 to 56
-    assert free_place((50, 300, 312), [falling], 0, 400) == 0
-    assert free_place((50, 95, 105), [[(0.0, 100.0), (400.0, 100.0)]], 0, 400) == 0  # nowhere free
-
-
-def test_references_too_close_to_read_are_left_out_but_never_the_best() -> None:
-    lines = [("1-gram", 3.3), ("4-gram", 1.75), ("5-gram", 1.67), ("6-gram", 1.70)]
-    assert legible(lines, lambda loss: 100 * loss, 17) == [("5-gram", 1.67), ("1-gram", 3.3)]
-    assert legible(lines, lambda loss: 1000 * loss, 17) == [lines[2], lines[0], lines[1], lines[3]]
-
-
 def test_the_drawing_is_whole_and_says_what_it_shows() -> None:
     lines = [
         Line("a<b", 0, [[0, 4.0], [500, 2.0], [1000, 1.75]]),
@@ -94,6 +81,20 @@ def test_the_drawing_is_whole_and_says_what_it_shows() -> None:
     assert len(curves[0].get("points", "").split()) == 3
     xs = [float(x) for x in re.findall(r' x="([\d.]+)"', text)]
     assert max(xs) < 700
+
+
+def test_labels_of_curves_and_references_stand_apart_in_the_right_margin() -> None:
+    lines = [Line(f"model{n}", n, [[0, 4.0], [500, 2.0], [1000, 1.7 + n / 100]]) for n in range(4)]
+    references = [(f"{n}-gram", loss) for n, loss in enumerate([3.3, 2.4, 1.9, 1.75, 1.67, 1.7], start=1)]
+    root = ET.fromstring(loss_chart(lines, references, width=700, height=400))
+    labels = [node for node in root.iter("text") if node.get("class", "").split()[0] in ("name", "reference")]
+    shown = [name for name, _ in references[2:]]  # the others are above the range
+    assert sorted(node.text.split()[0] for node in labels) == sorted([line.name for line in lines] + shown)
+    axis = next(node for node in root.iter("line") if node.get("class") == "axis")
+    assert all(float(node.get("x")) > float(axis.get("x2")) for node in labels)
+    heights = sorted(float(node.get("y")) for node in labels)
+    assert all(b - a >= LINE_HEIGHT - 0.11 for a, b in pairwise(heights)), "written with one decimal"
+    assert len([node for node in root.iter("line") if node.get("class") == "reference"]) == len(shown)
 
 
 def test_a_single_point_can_be_drawn() -> None:

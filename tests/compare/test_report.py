@@ -5,14 +5,9 @@ from __future__ import annotations
 import dataclasses
 import re
 from html.parser import HTMLParser
-from pathlib import Path
-
-import pytest
 
 from lmzoo.compare.notes import headline, notes
 from lmzoo.compare.report import html
-from lmzoo.compare.results import SCHEMA, read_results, write_results
-from lmzoo.errors import LmzooError
 from tests.compare.example import example, model
 
 VOID = {"meta", "line", "circle", "rect", "br"}
@@ -113,24 +108,3 @@ def test_the_notes_follow_from_the_results() -> None:
     partial = dataclasses.replace(results, complete=False)
     assert "not finished" in notes(partial)[0]
     assert headline(partial).startswith("Not finished; so far, best has")
-
-
-def test_results_are_written_ranked_and_read_back(tmp_path: Path) -> None:
-    results = example()
-    text = write_results(results, tmp_path).read_text(encoding="utf-8")
-    again = read_results(tmp_path)
-    assert [row.name for row in again.models] == ["best", "close", "slow", "wild", "leaky"]
-    assert dataclasses.replace(again, models=results.models) == results
-    assert write_results(again, tmp_path).read_text(encoding="utf-8") == text
-    assert html(again) == html(results)
-
-
-def test_a_file_that_is_not_ours_is_named(tmp_path: Path) -> None:
-    file = tmp_path / "results.json"
-    for content in ("", "[]", '{"models": []}', f'{{"schema": {SCHEMA}, "models": [], "references": []}}'):
-        file.write_text(content)
-        with pytest.raises(LmzooError, match=r"results\.json: cannot be read"):
-            read_results(tmp_path)
-    file.write_text('{"schema": 99}')
-    with pytest.raises(LmzooError, match="schema=99 must be 1"):
-        read_results(tmp_path)

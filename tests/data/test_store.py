@@ -108,7 +108,7 @@ def test_a_killed_tokenisation_leaves_nothing_that_is_trusted(
     path = write("long.txt", "some words\n" * 300_000)
     killed = subprocess.run([sys.executable, "-c", _KILLED, str(path)], env=process_env)
     assert killed.returncode == -9
-    assert list((cache / "tokens").glob(".*.part"))
+    assert list((cache / "tokens").glob(".*.writing"))
     corpus = load_corpus(str(path))
     calls: list[int] = []
     store = open_store(corpus, train_tokenizer("byte", []), progress=lambda done, _: calls.append(done))

@@ -135,6 +135,11 @@ def test_saved_and_loaded_it_is_the_same(spec: str, chinese: str, emoji: str, tm
         assert loaded.encode(chinese + emoji) == tokenizer.encode(chinese + emoji)
 
 
+def test_save_names_a_path_that_cannot_be_written(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot write .*missing/a\.json: No such file or directory$"):
+        train_tokenizer("byte", []).save(tmp_path / "missing" / "a.json")
+
+
 def test_bpe_is_plain_hugging_face_json(chinese: str) -> None:
     text = chinese + "Some English, too: it's 12 lines.\n\n  indented\n"
     tokenizer = _train("bpe:350", text)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.errors import InputError
-from lmzoo.generation import generate, generate_ragged, stream
+from lmzoo.generation import generate, generate_ragged, stream, stream_speculative
 from lmzoo.model import LanguageModel
 from lmzoo.sampling import SamplingConfig
 from tests.generation.test_loop import make, prompts
@@ -132,6 +132,15 @@ def test_a_prefix_is_not_read_again() -> None:
 def test_options_that_cannot_be(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         stream(make("bigram"), prompts(2, 3), 4, **options)
+
+
+def test_stream_refuses_an_option_with_an_unknown_name() -> None:
+    model, idx = make("bigram"), prompts(2, 3)
+    names = "forced_tokens, generator, n_samples, prefix, processors, seeds, stop_tokens"
+    with pytest.raises(TypeError, match=f"unexpected keyword argument 'stop_token': the options are {names}"):
+        stream(model, idx, 4, stop_token=[3])
+    with pytest.raises(TypeError, match="'n_samples': the options are generator, n_guesses, seeds, stop_tokens"):
+        stream_speculative(model, model, idx, 4, n_samples=2)
 
 
 def test_the_model_takes_every_setting_by_name() -> None:

@@ -6,6 +6,7 @@ Each is cut into the methods that go wrong in practice, so that an exhibit overr
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -128,14 +129,16 @@ class Transformer(LanguageModel):
         return Traits(extrapolates=True, receptive_field=reach, state_growth=growth)
 
     def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:
-        return {"position": 0, "caches": [b.attention.init_state(batch_size, max_len, like) for b in self.blocks]}
+        blocks: Iterable[Any] = self.blocks
+        return {"position": 0, "caches": [b.attention.init_state(batch_size, max_len, like) for b in blocks]}
 
     def embed(self, idx_BT: Tensor, position: int, state: State) -> Tensor:
         return self.tokens(idx_BT)
 
     def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
         position = 0 if state is None else state["position"]
-        x_BTD, after = self.embed(idx_BT, position, state), []
+        x_BTD = self.embed(idx_BT, position, state)
+        after: list[Any] = []
         for i, block in enumerate(self.blocks):
             x_BTD, cache = block(x_BTD, None if state is None else state["caches"][i], position)
             after.append(cache)
@@ -190,7 +193,7 @@ class Cell(nn.Module):
     def convolve(self, x_BTD: Tensor, tail_BWD: Tensor) -> tuple[Tensor, Tensor]:
         T = x_BTD.shape[1]
         padded_BTD = torch.cat([tail_BWD, x_BTD], dim=1)
-        y_BTD = sum(padded_BTD[:, w : w + T] * self.taps_WD[w] for w in range(3))
+        y_BTD = torch.stack([padded_BTD[:, w : w + T] * self.taps_WD[w] for w in range(3)]).sum(0)
         return y_BTD, padded_BTD[:, T:].clone()
 
     def scan(self, f_BTD: Tensor, c_BTD: Tensor, h_BD: Tensor) -> tuple[Tensor, Tensor]:
@@ -226,7 +229,8 @@ class Recurrent(LanguageModel):
         return Traits(extrapolates=True, state_growth="constant")
 
     def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:
-        return [cell.init_state(batch_size, like) for cell in self.cells]
+        cells: Iterable[Any] = self.cells
+        return [cell.init_state(batch_size, like) for cell in cells]
 
     def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
         x_BTD = self.tokens(idx_BT)

@@ -112,6 +112,7 @@ def fork(work: Callable[[Say], object]) -> Child:
             say(f"crash {traceback.format_exc()[-1500:]}")
     finally:
         os._exit(code)
+    raise AssertionError("os._exit never returns")
 
 
 def run(work: Callable[[Say], object]) -> Child:

@@ -85,7 +85,7 @@ def _watched(say: children.Say, work: Callable[[], object], home: Path, folder: 
         if event.startswith(NEVER):
             say(f"seen {event} {arguments}")
         if event in CHANGING or event == "open":
-            paths = [os.fspath(a) for a in arguments if isinstance(a, str | bytes | os.PathLike)]
+            paths = [a for a in arguments if isinstance(a, str | bytes)]  # audit events hold no Path
             writing = event in CHANGING or (isinstance(arguments[2], int) and arguments[2] & (os.O_WRONLY | os.O_RDWR))
             for path in (os.fsdecode(path) for path in paths if event != "open" or path == paths[0]):
                 inside = not os.path.isabs(path) or path.startswith(allowed)

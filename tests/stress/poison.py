@@ -63,7 +63,12 @@ class Poison:
             return output._replace(loss=output.loss * self.value)
         if self.kind == "gradient":
             parameter = list(module.parameters())[-1]
-            handle = parameter.register_hook(lambda grad: (handle.remove(), grad * self.value)[1])
+
+            def spoil(grad: Tensor) -> Tensor:
+                handle.remove()
+                return grad * self.value
+
+            handle = parameter.register_hook(spoil)
         return output
 
     def _stepped(self, optimizer: Any, arguments: Any, options: Any) -> None:

@@ -94,6 +94,7 @@ def test_train_restores_everything_when_its_loop_is_left(
     monkeypatch.setattr(malloc, "give_back_memory", lambda: given_back.append(True))
     before = handlers()
     trainer = make_trainer(gradient_checkpointing=True)
+    trainer.keep_freed_memory = True
 
     def leave() -> None:
         for event in trainer.train():
