@@ -10,7 +10,7 @@ from lmzoo.layers.linear import Linear
 
 from ..base import MuseumConfig, Transformer
 
-CAUGHT_BY = "initialisation"
+CAUGHT_BY = "initialization"
 
 
 class MODEL(Transformer):
