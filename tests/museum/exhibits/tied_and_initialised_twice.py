@@ -1,4 +1,4 @@
-"""One matrix, drawn by the embedding and then again by the head, with another spread.
+"""A tied matrix is initialized by the embedding and again by the head, with another standard deviation.
 
 fastai/fastai#2090, Modalities/modalities#456.
 """
