@@ -34,7 +34,7 @@ class RunningSum(Layer):
 
 
 class StatelessSum(Layer):
-    """The same mixer without a state."""
+    """A mixer with the same output and no state."""
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
