@@ -1,6 +1,6 @@
 """The frame that most architectures share: token embedding, blocks, final norm, head.
 
-A family says what a block is made of (`Decoder.block`); one that differs only in its mixer says only that
+A family defines its block (`Decoder.block`), or, if it differs only in the mixer, only the mixer
 (`MixerModel.make_mixer`). Legend: B batch, T time, D model width.
 """
 
@@ -26,7 +26,7 @@ from lmzoo.state import State
 
 @dataclass(frozen=True, kw_only=True)
 class DecoderConfig(ModelConfig):
-    """The sizes of the frame. A family adds its own."""
+    """The sizes of the frame. A family's config adds its own settings."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8}
 
@@ -41,7 +41,7 @@ class DecoderConfig(ModelConfig):
 
 
 class DecoderState(NamedTuple):
-    """The decoding state of a decoder: tokens read so far, and the states of its blocks."""
+    """The decoding state of a `Decoder`: the number of tokens read, and the states of its blocks."""
 
     position: int
     blocks: list[State]
@@ -50,12 +50,12 @@ class DecoderState(NamedTuple):
 class Decoder(LanguageModel):
     """Token embedding, `n_layers` blocks, a final norm, a head.
 
-    A subclass gives `block` and may replace `make_embedding`, `embed`, `make_norm` and `make_head`. One that needs more
-    writes `features` itself. Traits, FLOPs and state are computed from the layers.
+    A subclass implements `block` and may override `make_embedding`, `embed`, `make_norm` and `make_head`. One that
+    needs more overrides `features`. Traits, FLOPs and state are computed from the layers.
     """
 
     config_class: ClassVar[type[ModelConfig]] = DecoderConfig
-    extrapolates: ClassVar[bool] = True  # False: nothing is known of positions beyond `context_length`
+    extrapolates: ClassVar[bool] = True  # False for learned positions, which end at `context_length`
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -66,25 +66,25 @@ class Decoder(LanguageModel):
 
     @abstractmethod
     def block(self, config: Any, layer: int) -> nn.Module:
-        """The block at depth `layer` (0 ... n_layers - 1): a layer (`lmzoo.layers.layer.Layer`) or a stack of them.
+        """Returns the block at depth `layer` (0 ... n_layers - 1): a layer (`lmzoo.layers.layer.Layer`) or a `Stack`.
 
-        `config` is of the subclass's own `config_class`.
+        `config` has the type of the subclass's `config_class`.
         """
 
     def make_embedding(self, config: Any) -> Embedding:
-        """The token embedding (V, D)."""
+        """Returns the token embedding (V, D)."""
         return Embedding(config.vocab_size, config.d_model)
 
     def embed(self, idx_BT: Tensor, ctx: Context) -> Tensor:
-        """Tokens (B, T) to the first block's input (B, T, D)."""
+        """Maps tokens (B, T) to the first block's input (B, T, D)."""
         return self.tokens(idx_BT)
 
     def make_norm(self, config: Any) -> nn.Module:
-        """A norm over features (..., D): the one after the last block; blocks may use it too."""
+        """Returns a norm over features (..., D), used after the last block; blocks may use it too."""
         return RMSNorm(config.d_model, config.norm_eps)
 
     def make_head(self, config: Any) -> nn.Module:
-        """The module that maps features (..., D) to logits (..., V)."""
+        """Returns the module that maps features (..., D) to logits (..., V)."""
         return make_head(self.tokens, tied=config.tie_embeddings)
 
     @property
@@ -106,7 +106,7 @@ class Decoder(LanguageModel):
 
 @dataclass(frozen=True, kw_only=True)
 class MixerConfig(DecoderConfig):
-    """The sizes of a `MixerModel`. A mixer's own settings are added by a subclass of this."""
+    """The sizes of a `MixerModel`. A subclass adds the settings of its mixer."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
 
@@ -129,4 +129,4 @@ class MixerModel(Decoder):
 
     @abstractmethod
     def make_mixer(self, config: Any, layer: int) -> nn.Module:
-        """The mixer of block `layer` (0 ... n_layers - 1): a `lmzoo.layers.layer.Layer`."""
+        """Returns the mixer of block `layer` (0 ... n_layers - 1): a `lmzoo.layers.layer.Layer`."""

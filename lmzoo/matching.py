@@ -1,7 +1,7 @@
-"""Sizes for a budget: the config of a model that has, say, a million parameters.
+"""Parameter matching: finds the config of a model with, for example, one million parameters.
 
 A config declares in `scaled` which of its fields grow with the model's width, and the multiple that each is rounded to.
-All of them grow by one factor; the last is then tuned alone. Depth, heads, state sizes and windows stay as they are.
+All of them are scaled by one factor; then the last one is tuned alone. Depth, heads, state sizes and windows stay.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from lmzoo import configs, registry
 from lmzoo.errors import ConfigError
 from lmzoo.model import LanguageModel, ModelConfig
 
-TOLERANCE = 0.02  # a match further from its target than this gives up proportions to come nearer
-RATIO = 1.15  # the factor by which the last field may leave its proportion to the first, unless that is needed
-MOST_RATIO = 2.0  # and the factor by which it may leave it at all
-WIDEST = 1 << 16  # the largest value of the field that is bisected, and of one that is tuned
+TOLERANCE = 0.02  # accepted relative error; beyond it, a match with changed proportions is preferred
+RATIO = 1.15  # factor by which the last field may change its proportion to the first within the tolerance
+MOST_RATIO = 2.0  # maximum of this factor
+WIDEST = 1 << 16  # maximum of the field that is bisected, and of the field that is tuned
 
 
-# What can be matched, with the unit of each.
+# Measures that can be matched, with their units.
 MEASURES: Mapping[str, str] = {
     "params": "parameters",
     "non_embedding": "parameters without embeddings",
@@ -37,10 +37,10 @@ SUFFIXES: Mapping[str, float] = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9
 
 @dataclass(frozen=True)
 class Match:
-    """A config, the value that was counted of its model, and the target.
+    """A config, the measured value of its model, and the target.
 
-    `ratio` is the factor by which the last scaled field moved against the first: 1.1 if `d_ff / d_model` is 10 % above
-    the proportion it started from.
+    `ratio` is the change of the proportion of the last scaled field to the first: 1.1 if `d_ff / d_model` is 10 % above
+    the original proportion.
     """
 
     config: ModelConfig
@@ -50,12 +50,12 @@ class Match:
 
     @property
     def error(self) -> float:
-        """The relative distance from the target; 0.01 is 1 % too many."""
+        """Returns the relative error; 0.01 means 1 % above the target."""
         return self.value / self.target - 1
 
 
 def parse_match(match: str) -> tuple[str, float]:
-    """`"params=1M"` to `("params", 1e6)`: one of `MEASURES`, and a number with or without k, M, B (or G), T.
+    """Parses `"params=1M"` to `("params", 1e6)`: one of `MEASURES`, and a number, optionally with k, M, B (or G), T.
 
     Raises `ConfigError`.
     """
@@ -72,7 +72,7 @@ def parse_match(match: str) -> tuple[str, float]:
 
 
 def measured(model: LanguageModel, measure: str) -> float:
-    """The value of one of `MEASURES` for a model."""
+    """Returns the value of one of `MEASURES` for a model."""
     T = model.config.context_length
     if measure == "flops":
         return model.flops_per_token(T)
@@ -82,11 +82,10 @@ def measured(model: LanguageModel, measure: str) -> float:
 
 
 def matched_config(name: str, match: str, **config: Any) -> Match:
-    """The config of the model `name` whose count is as near as possible to the target in `match`.
+    """Finds the config of the model `name` whose measured value is nearest to the target in `match`.
 
-    The preset's settings, overridden by `config`, give the depth and the proportions; scaled fields that are in
-    `config` keep their values. Raises `ConfigError` for a target that cannot be reached, and the errors of
-    `create_model`.
+    The preset's settings, overridden by `config`, give the depth and the proportions; scaled fields in `config` keep
+    their values. Raises `ConfigError` for a target that cannot be reached, and the errors of `create_model`.
     """
     measure, target = parse_match(match)
     family, preset = registry.split_name(name)
@@ -95,7 +94,7 @@ def matched_config(name: str, match: str, **config: Any) -> Match:
     scaled = cls.config_class.scaled
     free = {field: multiple for field, multiple in scaled.items() if config.get(field) in (None, configs.NONE)}
     if not free:
-        configs.build(cls.config_class, settings)  # other errors come first
+        configs.build(cls.config_class, settings)  # raises other errors first
         why = f"{', '.join(scaled)} given" if scaled else "no field of its config grows with a width"
         raise ConfigError(f"match={match!r} leaves nothing to change in {name}: {why}")
     base = _base_config(cls.config_class, settings, *next(iter(free.items())))
@@ -114,10 +113,10 @@ def matched_config(name: str, match: str, **config: Any) -> Match:
 
 
 def _base_config(cls: type[ModelConfig], settings: Mapping[str, Any], field: str, multiple: int) -> ModelConfig:
-    """The config of `settings`, which gives the proportions.
+    """Returns the config of `settings`, which gives the proportions.
 
-    If it breaks a rule, `field` takes the nearest multiple that does not: `n_heads=6` need not divide a `d_model` that
-    is going to change. Raises the first error if there is none up to four times the width.
+    If it breaks a rule, `field` is set to the nearest multiple that does not: `n_heads=6` need not divide a `d_model`
+    that will change. Raises the first error if no multiple up to four times the width is valid.
     """
     try:
         return configs.build(cls, settings)
@@ -131,7 +130,7 @@ def _base_config(cls: type[ModelConfig], settings: Mapping[str, Any], field: str
 
 
 def _badness(match: Match) -> tuple[bool, bool, float]:
-    """Sorts by: near enough, in proportion, nearest."""
+    """Returns a sort key: first within the tolerance, then near the original proportion, then the smallest error."""
     return abs(match.error) > TOLERANCE, abs(log(match.ratio)) > log(RATIO), abs(match.error)
 
 
@@ -151,7 +150,7 @@ class _Search:
         self.values: dict[tuple[int, ...], float] = {}  # by the free fields
 
     def value(self, config: ModelConfig) -> float:
-        """Counts a model of the config, on the meta device: without memory."""
+        """Measures a model of the config, built on the meta device, which needs no memory."""
         sizes = tuple(self.sizes(config).values())
         if sizes not in self.values:
             model = registry.build_model(self.cls, config, device="meta")
@@ -159,7 +158,7 @@ class _Search:
         return self.values[sizes]
 
     def ends(self, target: float) -> tuple[ModelConfig, ModelConfig]:
-        """The narrowest config, and one whose value is at least the target: the widest, if there is none."""
+        """Returns the narrowest config, and one whose value is at least the target (or else the widest)."""
         step, most = self.step(self.base), WIDEST // self.free[self.first]
         low, high = self.nearest(1, 1, most) or self.base, self.nearest(step, 1, most) or self.base
         while self.value(high) < target and step < most:
@@ -168,16 +167,16 @@ class _Search:
         return low, high
 
     def matches(self, low: ModelConfig, high: ModelConfig, target: float) -> Iterator[Match]:
-        """The configs around the width at which the value passes the target, with the last field tuned and without.
+        """Yields configs around the width at which the value reaches the target, with and without a tuned last field.
 
-        The value of `low` is at most the target, the value of `high` at least.
+        The value of `low` must be at most the target, and the value of `high` at least the target.
         """
         while middle := self.nearest(sqrt(self.step(low) * self.step(high)), self.step(low) + 1, self.step(high) - 1):
             low, high = (middle, high) if self.value(middle) <= target else (low, middle)
         if self.first == self.last:
             wanted: list[float] = []  # nothing to tune: the two neighbors of the target are the nearest
         else:
-            wanted = [self.step(low) * 2 ** (sixteenth / 16) for sixteenth in range(-4, 5)]  # 19 % to both sides
+            wanted = [self.step(low) * 2 ** (sixteenth / 16) for sixteenth in range(-4, 5)]  # factors 0.84 to 1.19
         around = [low, high, *(self.nearest(step, 1, round(2 * step)) for step in wanted)]
         for config in {self.step(config): config for config in around if config is not None}.values():
             yield Match(config, self.value(config), target, self.ratio(config))
@@ -186,7 +185,7 @@ class _Search:
                 yield Match(tuned, self.value(tuned), target, self.ratio(tuned))
 
     def tuned(self, config: ModelConfig, target: float) -> ModelConfig | None:
-        """The config with its last field chosen so that the value, if linear in it, is nearest to the target."""
+        """Returns the config with its last field tuned to the target, assuming that the value is linear in it."""
         size, multiple = getattr(config, self.last), self.free[self.last]
         more = self.build({**self.sizes(config), self.last: size + multiple})
         slope = 0.0 if more is None else self.value(more) - self.value(config)
@@ -194,13 +193,13 @@ class _Search:
         return self.build({**self.sizes(config), self.last: wanted}) if multiple <= wanted <= WIDEST else None
 
     def ratio(self, config: ModelConfig) -> float:
-        """The factor by which the last scaled field moved against the first, pinned fields included."""
+        """Returns the change of the proportion of the last scaled field to the first, fixed fields included."""
         first, last = next(iter(self.base.scaled)), [*self.base.scaled][-1]
         proportion, before = (getattr(c, last) / getattr(c, first) for c in (config, self.base))
         return proportion / before
 
     def nearest(self, wanted: float, least: int, most: int) -> ModelConfig | None:
-        """The config at the step nearest to `wanted` among `least` to `most` at which the config's rules hold."""
+        """Returns the valid config at the step nearest to `wanted`, from `least` to `most`; None if there is none."""
         middle = min(max(round(wanted), least), most)
         for distance in range(most - least + 1):
             for step in (middle - distance, middle + distance):
@@ -209,22 +208,25 @@ class _Search:
         return None
 
     def at(self, step: int) -> ModelConfig | None:
-        """The config with all free fields grown by one factor; None if that breaks a rule (`n_heads` and `d_model`)."""
+        """Returns the config with all free fields scaled by one factor; None if that breaks a rule of the config."""
         factor = step * self.free[self.first] / getattr(self.base, self.first)
         grown = {field: getattr(self.base, field) * factor / multiple for field, multiple in self.free.items()}
         return self.build({field: max(1, round(size)) * self.free[field] for field, size in grown.items()})
 
     def build(self, sizes: Mapping[str, int]) -> ModelConfig | None:
-        """The config with these sizes, everything else as given; what was left open follows from them again."""
+        """Returns the config with these sizes and the given settings; None if it breaks a rule.
+
+        Fields that were not given take the defaults that follow from the new sizes.
+        """
         try:
             return self.cls.config_class(**{**self.settings, **sizes})
         except ConfigError:
             return None
 
     def step(self, config: ModelConfig) -> int:
-        """The step of a config."""
+        """Returns the step of a config."""
         return getattr(config, self.first) // self.free[self.first]
 
     def sizes(self, config: ModelConfig) -> dict[str, int]:
-        """The free fields of a config."""
+        """Returns the free fields of a config."""
         return {field: getattr(config, field) for field in self.free}

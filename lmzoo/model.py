@@ -1,7 +1,7 @@
-"""The contract: everything that is the same for every language model, whatever its architecture.
+"""The contract: the methods that are the same for every language model, whatever its architecture.
 
 A backbone defines how tokens become features (`features`) and sets a `head` that maps features to logits. Everything
-else is here and final: forward, loss, decoding, generation, counting, saving.
+else is defined here and final: forward, loss, decoding, generation, counting, saving.
 Legend: B batch, T time, V vocabulary, D model width.
 """
 
@@ -34,38 +34,38 @@ StateGrowth = Literal["none", "constant", "logarithmic", "linear"]
 class ModelConfig:
     """Settings of every model. A backbone's config extends it and checks its own rules in `__post_init__`.
 
-    `scaled` names the fields that grow with the model's width, each with the multiple it is rounded to and the one that
-    is tuned last at the end: that is all that matching a number of parameters needs.
+    `scaled` is used by `create_model(..., match=...)`: it maps each field that grows with the model's width to the
+    multiple that the field is rounded to; the field that is tuned last comes last.
     """
 
     scaled: ClassVar[dict[str, int]] = {}
 
     vocab_size: int
-    context_length: int = 256  # tokens seen in training; for a model that does not extrapolate, the most it can see
+    context_length: int = 256  # tokens per training sequence; without `extrapolates`, the most that the model can see
 
     def __post_init__(self) -> None:
         require_positive(self, "vocab_size", "context_length")
 
 
 class LMOutput(NamedTuple):
-    """Unpacks as `logits, loss`."""
+    """The result of a forward pass; unpacks as `logits, loss`."""
 
-    logits: Tensor | None  # (B, T, V); None only when asked for by `return_logits=False`
+    logits: Tensor | None  # (B, T, V); None only with `return_logits=False`
     loss: Tensor | None  # scalar, nats per token; None without targets
 
 
 @dataclass(frozen=True, kw_only=True)
 class Traits:
-    """Properties that a model declares; the conformance checks hold it to every word."""
+    """Properties that a model declares about itself; the conformance checks compare each with the model."""
 
-    extrapolates: bool = False  # goes on past `context_length`; else it sees a sliding window of the last tokens
-    receptive_field: int | None = None  # tokens, the present one included, that a prediction can depend on; None: all
-    state_growth: StateGrowth = "linear"  # of the decoding state with the tokens seen
-    uniform_at_start: bool = True  # a fresh model predicts nearly uniformly: its loss is within 5 % of ln V
+    extrapolates: bool = False  # works beyond `context_length`; else it sees a sliding window of the last tokens
+    receptive_field: int | None = None  # tokens, the present one included, that logits can depend on; None: all
+    state_growth: StateGrowth = "linear"  # growth of the decoding state with the number of tokens
+    uniform_at_start: bool = True  # with initial weights the loss is within 5 % of ln V
 
 
 class LanguageModel(nn.Module, ABC):
-    """Base of every model. A subclass implements `features` and sets `self.head`; it overrides nothing marked final."""
+    """The base class of every model. A subclass implements `features`, sets `head`, and overrides no final method."""
 
     config_class: ClassVar[type[ModelConfig]] = ModelConfig
     family: ClassVar[str] = ""  # the registered name
@@ -76,36 +76,35 @@ class LanguageModel(nn.Module, ABC):
         super().__init__()
         self.config = config
 
-    # What a backbone defines ------------------------------------------------------------------------------------------
+    # Defined by the backbone ------------------------------------------------------------------------------------------
 
     @abstractmethod
     def features(self, idx_BT: Tensor, state: Any = None) -> tuple[Tensor, Any]:
-        """Tokens (B, T) int64 to features (B, T, D), and the next state.
+        """Maps tokens (B, T) int64 to features (B, T, D); returns the features and the next state.
 
-        `state` is None for a sequence that starts here and needs no successor (training), and then None is returned.
-        Otherwise it came from `init_layers` or from an earlier call, holds what is needed of the earlier tokens, and
-        must be left unchanged.
+        In training `state` is None: the sequence starts here, and None is returned as the next state. In decoding
+        `state` comes from `init_layers` or an earlier call, represents the earlier tokens, and must not be changed.
         """
 
     def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:
-        """The state of the backbone's layers before the first token, with room for `max_len` tokens.
+        """Returns the state of the backbone's layers before the first token.
 
-        `like` is a tensor with the model's dtype and device. None, the default, means that `features` keeps no state:
-        decoding then recomputes from the tokens so far.
+        `max_len` is the number of tokens to allocate memory for. `like` is a tensor with the model's dtype and device.
+        None, the default, means that `features` keeps no state: each decoding step then reads all tokens so far again.
         """
         return None
 
     def extra_losses(self, x_BTD: Tensor, idx: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """Named scalars to minimize beside the loss, in training alone; x is (B, T, D), idx and targets are (B, T).
+        """Returns named auxiliary losses (scalars) for training; x is (B, T, D), idx and targets are (B, T).
 
-        They take part in the backward pass and are never part of a reported loss. A loss that a single layer can
-        compute needs no hook: the layer calls `losses.auxiliary_loss`.
+        Called in train mode with targets only. Auxiliary losses take part in the backward pass and are never part of
+        the reported loss. A layer that computes one from its own input calls `losses.auxiliary_loss` instead.
         """
         return {}
 
     @property
     def traits(self) -> Traits:
-        """What this model declares about itself."""
+        """Returns the properties that this model declares about itself."""
         return Traits()
 
     # Forward and loss -------------------------------------------------------------------------------------------------
@@ -115,8 +114,8 @@ class LanguageModel(nn.Module, ABC):
         """`logits, loss = model(idx, targets)`: idx, targets (B, T) int64 -> logits (B, T, V), loss a scalar in nats.
 
         `targets[b, t]` is the token that follows `idx[b, t]`, or `IGNORE_INDEX`; without targets the loss is None.
-        `return_logits=False` gives the same loss without holding all logits. Raises `InputError` on ids out of range
-        and on T beyond `context_length` for a model that does not extrapolate.
+        `return_logits=False` gives the same loss without keeping all logits in memory. Raises `InputError` for ids out
+        of range, and for T > `context_length` if the model does not extrapolate.
         """
         self._check_ids("idx", idx)
         if targets is None and not return_logits:
@@ -148,26 +147,27 @@ class LanguageModel(nn.Module, ABC):
 
     @final
     def init_state(self, batch_size: int, max_len: int | None = None) -> State:
-        """The decoding state before the first token, with room for `max_len` tokens (default `context_length`).
+        """Returns the decoding state before the first token.
 
-        Decoding may go on past `max_len`: the buffers then grow.
+        Memory is allocated for `max_len` tokens (default `context_length`); for more tokens the buffers grow.
         """
         max_len = self.config.context_length if max_len is None else max_len
         window = None if self.traits.extrapolates else self.config.context_length
         reach = max_len if window is None else min(max_len, window)
         layers = self.init_layers(batch_size, reach, torch.empty(0, device=self.device, dtype=self.dtype))
         tokens = None
-        if layers is None or window is not None:  # needed to recompute from, at once or when the window begins to slide
+        if layers is None or window is not None:  # to read tokens again: always, or when the window starts to slide
             tokens = TimeBuffer.empty(batch_size, max_len, window=window, device=self.device, dtype=torch.long)
         return {"position": 0, "tokens": tokens, "layers": layers}
 
     @final
     @torch.no_grad()
     def decode(self, idx: Tensor, state: State) -> tuple[Tensor, State]:
-        """Read T more tokens: idx (B, T) -> logits of the last position (B, V) and the next state.
+        """Reads T more tokens: idx (B, T) -> logits of the last position (B, V) and the next state.
 
-        T > 1 is a prefill, T = 1 a step; any split of a sequence gives what `forward` gives on the whole. `state` stays
-        valid and unchanged. Dropout follows the model's mode: call `eval()` first, as `generate` does.
+        T > 1 is a prefill, T = 1 a step; any split of a sequence gives the logits of `forward` on the whole sequence.
+        `state` stays valid and unchanged. Runs under `torch.no_grad()`. Dropout follows the model's mode: call `eval()`
+        first, as `generate` does.
         """
         state = self._with_tokens(idx, state)
         layers, step = state["layers"], self.compiled_step
@@ -180,10 +180,10 @@ class LanguageModel(nn.Module, ABC):
     @final
     @torch.no_grad()
     def decode_all(self, idx: Tensor, state: State) -> tuple[Tensor, State]:
-        """As `decode`, with the logits of every new position: idx (B, T) -> logits (B, T, V) and the next state.
+        """Like `decode`, but returns the logits of every new position: idx (B, T) -> logits (B, T, V), next state.
 
-        Past `context_length` a model that does not extrapolate has another window at every position: it reads those
-        tokens one by one.
+        Past `context_length` a model that does not extrapolate has a different window at every position, so it reads
+        those tokens one by one.
         """
         T = idx.shape[1]
         together = T if self.traits.extrapolates else min(T, max(1, self.config.context_length - state["position"]))
@@ -194,7 +194,7 @@ class LanguageModel(nn.Module, ABC):
         return torch.cat(pieces, dim=1), state
 
     def _with_tokens(self, idx: Tensor, state: State) -> State:
-        """The state with the tokens noted; its layers are still those before them, or None when they are of no use."""
+        """Returns the state with the new token ids and position; `layers` is unchanged, or None if no longer valid."""
         self._check_ids("idx", idx)
         if idx.shape[1] == 0:
             raise InputError("idx has T=0 tokens: decode needs at least one")
@@ -203,13 +203,13 @@ class LanguageModel(nn.Module, ABC):
         if tokens is not None:
             tokens = tokens.append(idx)
         if not self.traits.extrapolates and position > self.config.context_length:
-            layers = None  # every position has moved within the window: nothing that was computed before still holds
+            layers = None  # every token has a new position in the window, so the layers' state is no longer valid
         return {"position": position, "tokens": tokens, "layers": layers}
 
     def _read(self, idx: Tensor, state: State) -> tuple[Tensor, State]:
-        """Features (B, S, D), S >= T, of which the last are those of idx (B, T), and the next state.
+        """Returns features (B, S, D), S >= T, of which the last T belong to idx (B, T), and the next state.
 
-        `state` is that of `_with_tokens`.
+        `state` is the result of `_with_tokens`.
         """
         if state["layers"] is None:
             x_BSD, _ = self.features(state["tokens"].entries())
@@ -219,10 +219,10 @@ class LanguageModel(nn.Module, ABC):
 
     @final
     def score(self, idx: Tensor) -> Tensor:
-        """The natural log of each token's probability given those before it: idx (B, T) -> (B, T - 1) float32.
+        """Returns the log-probability of each token given the earlier ones: idx (B, T) -> (B, T - 1) float32.
 
-        The first token has none. Dropout is off. Past `context_length` it looks back as `decode` does; memory does not
-        grow with T times V. Raises `InputError` as `decode` does.
+        The first token has no log-probability. Dropout is off. Past `context_length` it works as `decode` does; memory
+        does not grow with T times V. Raises `InputError` like `decode`.
         """
         return _sampler().score(self, idx)
 
@@ -236,11 +236,12 @@ class LanguageModel(nn.Module, ABC):
         generator: torch.Generator | None = None,
         **settings: Unpack[SamplingSettings],
     ) -> Tensor:
-        """Continue the prompts idx (B, T) by `max_new_tokens` sampled tokens each: (B, T + max_new_tokens) int64.
+        """Continues the prompts idx (B, T) by `max_new_tokens` sampled tokens each: (B, T + max_new_tokens) int64.
 
         `settings` are the fields of `SamplingConfig`: `temperature` (0 is greedy), `top_k`, `top_p`, `min_p`,
-        `repetition_penalty` and the others. A row that drew one of `stop_tokens` repeats it to the end. More (samples
-        per prompt, forced tokens, your own processors, settings and seeds per row): `lmzoo.generation.generate`.
+        `repetition_penalty` and the others. A row that drew one of `stop_tokens` repeats it to the end. For more
+        options (several samples per prompt, forced tokens, logits processors, settings and seeds per row) call
+        `lmzoo.generation.generate`.
         """
         config = SamplingConfig(**settings)
         return _sampler().generate(self, idx, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
@@ -255,7 +256,7 @@ class LanguageModel(nn.Module, ABC):
         generator: torch.Generator | None = None,
         **settings: Unpack[SamplingSettings],
     ) -> Iterator[Tensor]:
-        """As `generate`, one step at a time: yields the new tokens (B,) as they come; ends when all rows stopped."""
+        """Like `generate`, one step at a time: yields the new tokens (B,); ends when all rows have stopped."""
         config = SamplingConfig(**settings)
         return _sampler().stream(self, idx, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
 
@@ -263,11 +264,11 @@ class LanguageModel(nn.Module, ABC):
 
     @final
     def num_params(self, *, embedding: bool = True, active: bool = False) -> int:
-        """Number of parameters, tied ones once.
+        """Returns the number of parameters; a tied parameter counts once.
 
-        `embedding=False` leaves out token and position tables, not an untied head. `active=True` counts of each
-        parameter the share that the prediction of one token uses, as layers declare it: `active` (experts) and `calls`
-        (parts that run in training alone).
+        `embedding=False` leaves out token and position embeddings, but not an untied head. `active=True` counts of each
+        parameter only the share that predicting one token uses, which layers declare in `active` (experts) and `calls`
+        (parts that run in training only).
         """
         shares = active_shares(self) if active else {}
         wanted = (p for p, role in self._roles() if embedding or role != "embedding")
@@ -275,26 +276,26 @@ class LanguageModel(nn.Module, ABC):
 
     @final
     def flops_per_token(self, T: int) -> float:
-        """FLOPs of one token's forward pass in a sequence of T, two per multiply-add; training takes about 3 times it.
+        """Returns the FLOPs per token of a forward pass over T tokens, two per multiply-add (training: about 3 times).
 
-        Matrix products are counted as torch's own counter does (attention over all T, masked or not), recurrences at
-        the multiply-adds their definition takes; what is done per feature alone (norms, activations) is left out.
-        A model in which no module declares `flops` is measured by that counter instead.
+        Matrix products are counted as by torch's FLOP counter (attention over all T positions, masked or not),
+        recurrences by the multiply-adds of their definition. Elementwise operations (norms, activations) are not
+        counted. A model in which no module declares `flops` is measured by torch's counter.
         """
         return flops_per_token(self, T)
 
     @final
     def state_bytes(self, T: int) -> int:
-        """Bytes of one row's decoding state after T tokens: the entries in reach, not memory kept for later ones."""
+        """Returns the bytes of one row's decoding state after T tokens, without memory allocated for later tokens."""
         return nbytes(self.init_state(1, T))
 
     @final
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
-        """Groups for an optimizer: `vector` (biases, norm weights and the like) is not decayed, the others are.
+        """Returns one parameter group per role for an optimizer; the role `vector` gets no weight decay.
 
-        Each group also has its `role`, so that an optimizer can treat some differently: `matrix` (a map from features
-        to features, what Muon takes), `matrices` (several in one tensor, in its last two axes), `embedding` (a row per
-        token or position), `head` (a row per token, at the other end).
+        Each group has its `role`, so that an optimizer can treat some differently: `matrix` (a map from features to
+        features, trained by Muon), `matrices` (a stack of such matrices, in the last two axes), `embedding` (a row per
+        token or position), `head` (a row per token), `vector` (biases, norm weights and all others).
         """
         groups: dict[str, list[Tensor]] = {}
         for parameter, role in self._roles():
@@ -305,7 +306,7 @@ class LanguageModel(nn.Module, ABC):
         ]
 
     def _roles(self) -> Iterator[tuple[Tensor, str]]:
-        """Yields each parameter once with its role: from its owner's `parameter_roles`, or by place and dimensions."""
+        """Yields each parameter once with its role, from `parameter_roles` or from its module and shape."""
         seen: set[int] = set()
         heads = set(self.head.modules())
         for module in self.modules():
@@ -320,7 +321,7 @@ class LanguageModel(nn.Module, ABC):
 
     @final
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draws all weights anew, each layer its own. With a `generator`, torch's global random state is left alone."""
+        """Draws new weights: each layer draws its own. With a `generator`, torch's global random state is not used."""
         for module in self.modules():
             init = getattr(module, "init_parameters", None)
             if callable(init):
@@ -328,30 +329,30 @@ class LanguageModel(nn.Module, ABC):
 
     @final
     def save(self, path: str | Path) -> None:
-        """Write the folder `path` with `model.safetensors`, `config.json`, a manifest; `lmzoo.load_model` reads it."""
+        """Writes `model.safetensors`, `config.json` and a manifest to the folder `path`, for `lmzoo.load_model`."""
         from lmzoo.storage import models
 
         models.save_model(self, path)
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Returns the device of the weights."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the weights are stored as."""
+        """Returns the dtype of the weights."""
         return next((p.dtype for p in self.parameters()), torch.get_default_dtype())
 
     def _check_ids(self, name: str, idx: Tensor, *, like: Tensor | None = None) -> None:
         if torch.compiler.is_compiling():
-            return  # values cannot be looked at while a graph is captured
+            return  # values are not available while a graph is captured
         if idx.ndim != 2 or idx.dtype != torch.long:
             raise InputError(f"{name} is {idx.dtype} of shape {tuple(idx.shape)}: it must be int64 of shape (B, T)")
         if like is not None and idx.shape != like.shape:
-            raise InputError(f"{name} has shape {tuple(idx.shape)}: it must be that of idx, {tuple(like.shape)}")
+            raise InputError(f"{name} has shape {tuple(idx.shape)}: it must be the shape of idx, {tuple(like.shape)}")
         if idx.numel() == 0 or idx.device.type != "cpu":
-            return  # looking at values on a GPU would make every step wait for it; the embedding asserts there
+            return  # reading values from a GPU would synchronize at every step; there the embedding itself asserts
         low, high = (int(v) for v in torch.aminmax(idx if like is None else idx.where(idx != losses.IGNORE_INDEX, 0)))
         if low < 0 or high >= self.config.vocab_size:
             bad = low if low < 0 else high
@@ -359,9 +360,7 @@ class LanguageModel(nn.Module, ABC):
 
 
 def _sampler() -> Any:
-    """The sampler, imported when it is first used: it is written against this module, and this module offers it as
-    methods. This is the one import that closes a circle.
-    """
+    """Imports the sampler at its first use: it imports this module, whose methods call it. The only import cycle."""
     from lmzoo import generation
 
     return generation

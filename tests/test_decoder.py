@@ -1,4 +1,4 @@
-"""The decoder frame: any mixer in it is a language model whose decoding equals its forward pass."""
+"""The decoder frame: with any mixer, decoding equals the forward pass."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RunningSum(Layer):
 
 
 class StatelessSum(Layer):
-    """The same without a state."""
+    """A mixer with the same output and no state."""
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def test_mixer_model_is_pre_norm_and_residual() -> None:
     torch.testing.assert_close(model.features(idx)[0], model.norm(x_BTD))
 
 
-def test_init_weights_draws_what_the_layers_say() -> None:
+def test_init_weights_calls_the_layers_initializers() -> None:
     model = make()
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     model.init_weights(torch.Generator().manual_seed(3))
@@ -119,7 +119,7 @@ def test_init_weights_draws_what_the_layers_say() -> None:
             assert (parameter == 0).all()
 
 
-def test_mixer_config_sizes() -> None:
+def test_mixer_config_has_the_usual_default_width() -> None:
     assert SumModel(SumConfig(vocab_size=11, d_model=48, n_layers=1)).blocks[0][1].inner.down.in_features == 128
     tied, untied = (make(tie_embeddings=tied).num_params() for tied in (True, False))
     assert untied - tied == 11 * 16

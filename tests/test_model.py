@@ -1,4 +1,4 @@
-"""The contract itself, on small models made for it: what every architecture gets from the base."""
+"""The contract, on small models made for these tests: the methods that every architecture inherits."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lmzoo.model import LanguageModel, ModelConfig, Traits
 
 
 class Cumulative(LanguageModel):
-    """The least a backbone can be: features and a head; position by position, the mean of what came before, counted."""
+    """A minimal backbone without a state: at each position the mean of the embeddings so far."""
 
     def __init__(self, config: ModelConfig, *, extrapolates: bool = False) -> None:
         super().__init__(config)
@@ -44,7 +44,7 @@ def ids(B: int, T: int, V: int = 7, seed: int = 1) -> Tensor:
 
 
 @pytest.mark.parametrize("extrapolates", [False, True])
-def test_a_model_without_a_state_decodes_rightly_past_its_context(extrapolates: bool) -> None:
+def test_decode_without_a_state_is_correct_past_the_context(extrapolates: bool) -> None:
     model = cumulative(extrapolates=extrapolates)
     idx, state = ids(3, 12), model.init_state(3, 12)
     for t in range(12):
@@ -55,7 +55,7 @@ def test_a_model_without_a_state_decodes_rightly_past_its_context(extrapolates: 
     assert state["position"] == 12
 
 
-def test_learned_positions_see_a_window_of_the_last_tokens() -> None:
+def test_decode_with_learned_positions_sees_a_sliding_window() -> None:
     model = lmzoo.create_model("gpt2", vocab_size=7, context_length=6, d_model=16, n_layers=2, n_heads=2).eval()
     idx = ids(2, 20)
     for pieces in ([1] * 20, [6, 1, 13], [4, 5, 11], [20]):
@@ -67,7 +67,7 @@ def test_learned_positions_see_a_window_of_the_last_tokens() -> None:
             torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
 
 
-def test_decode_leaves_the_state_it_was_given() -> None:
+def test_decode_leaves_the_given_state_unchanged() -> None:
     model = lmzoo.create_model("gpt2", vocab_size=7, context_length=16, d_model=16, n_layers=1, n_heads=2).eval()
     idx = ids(2, 9)
     _, state = model.decode(idx[:, :5], model.init_state(2, 16))
@@ -78,7 +78,7 @@ def test_decode_leaves_the_state_it_was_given() -> None:
     assert torch.equal(model.decode(idx[:, 7:], after)[0], model.decode(idx[:, 7:], after)[0])
 
 
-def test_loss_without_logits_is_the_same_loss() -> None:
+def test_forward_without_logits_gives_the_same_loss() -> None:
     model = cumulative()
     idx = ids(3, 5)
     targets = ids(3, 5).masked_fill(torch.arange(5) == 2, IGNORE_INDEX)
@@ -90,7 +90,7 @@ def test_loss_without_logits_is_the_same_loss() -> None:
     torch.testing.assert_close(loss, plain, msg="the auxiliary loss must not be mixed in")
 
 
-def test_auxiliary_losses_reach_the_gradient() -> None:
+def test_forward_adds_auxiliary_losses_to_the_gradient_only() -> None:
     model, idx = cumulative(), ids(3, 5)
     loss = model(idx, torch.full_like(idx, IGNORE_INDEX)).loss
     loss.backward()
@@ -106,18 +106,22 @@ def test_auxiliary_losses_reach_the_gradient() -> None:
         (torch.tensor([[0, -1]]), None, r"idx holds the id -1: ids must be in \[0, vocab_size=7\)"),
         (torch.tensor([[0, 1]]), torch.tensor([[0, 7]]), "targets holds the id 7"),
         (torch.tensor([[0, 1]]), torch.tensor([[0, -1]]), "targets holds the id -1"),
-        (torch.tensor([[0, 1]]), torch.tensor([[0]]), r"targets has shape \(1, 1\): it must be that of idx, \(1, 2\)"),
+        (
+            torch.tensor([[0, 1]]),
+            torch.tensor([[0]]),
+            r"targets has shape \(1, 1\): it must be the shape of idx, \(1, 2\)",
+        ),
         (torch.tensor([0, 1]), None, r"idx is torch.int64 of shape \(2,\): it must be int64 of shape \(B, T\)"),
         (torch.tensor([[0.0, 1.0]]), None, "idx is torch.float32"),
         (torch.zeros(1, 6, dtype=torch.long), None, "idx has T=6 tokens, more than context_length=5: Cumulative"),
     ],
 )
-def test_bad_input_is_named(idx: Tensor, targets: Tensor | None, message: str) -> None:
+def test_forward_names_bad_input(idx: Tensor, targets: Tensor | None, message: str) -> None:
     with pytest.raises(InputError, match=message):
         cumulative()(idx, targets)
 
 
-def test_bad_calls_are_named() -> None:
+def test_forward_and_decode_name_bad_calls() -> None:
     model = cumulative()
     with pytest.raises(InputError, match="return_logits=False needs targets"):
         model(ids(1, 2), return_logits=False)
@@ -128,14 +132,14 @@ def test_bad_calls_are_named() -> None:
     assert model(ids(1, 5)).logits.shape == (1, 5, 7), "a whole context is no error"
 
 
-def test_no_rows_and_no_tokens() -> None:
+def test_forward_takes_no_rows_and_no_tokens() -> None:
     model = cumulative()
     assert model(ids(0, 3)).logits.shape == (0, 3, 7)
     assert model.decode(ids(0, 3), model.init_state(0))[0].shape == (0, 7)
     assert lmzoo.create_model("bigram", vocab_size=7)(ids(2, 0), ids(2, 0)).loss.item() == 0
 
 
-def test_parameters_are_grouped_once_by_role() -> None:
+def test_parameter_groups_hold_each_parameter_once_by_role() -> None:
     model = lmzoo.create_model("gpt2", vocab_size=11, context_length=8, d_model=16, n_layers=1, n_heads=2)
     groups = {group["role"]: group for group in model.parameter_groups(0.1)}
     assert {role: group["weight_decay"] for role, group in groups.items()} == {
@@ -150,7 +154,7 @@ def test_parameters_are_grouped_once_by_role() -> None:
     assert sorted(counted) == sorted(id(p) for p in model.parameters())
 
 
-def test_counting() -> None:
+def test_num_params_flops_and_state_bytes_count_a_small_model() -> None:
     model = cumulative()
     assert model.num_params() == 7 * 6 + 6 * 7 + 7
     assert model.flops_per_token(5) == 2 * 6 * 7
@@ -162,14 +166,14 @@ def test_counting() -> None:
     assert gpt2.state_bytes(8) == 8 * (3 * 2 * 16 * 4 + 8)
 
 
-def test_fresh_models_predict_uniformly() -> None:
+def test_init_weights_gives_uniform_predictions() -> None:
     for name in ("bigram", "gpt2", "llama"):
         loss = lmzoo.create_model(name, vocab_size=50).eval()(ids(4, 32, 50), ids(4, 32, 50, seed=2)).loss
         assert abs(loss.item() / math.log(50) - 1) < 0.05, name
 
 
 @pytest.mark.parametrize("tied", [True, False])
-def test_weights_made_on_meta_equal_those_made_at_once(tied: bool) -> None:
+def test_init_weights_after_the_meta_device_equals_direct_construction(tied: bool) -> None:
     settings = {
         "vocab_size": 11,
         "context_length": 8,
@@ -188,14 +192,14 @@ def test_weights_made_on_meta_equal_those_made_at_once(tied: bool) -> None:
     assert (later.head.weight is later.tokens.weight) == tied
 
 
-def test_the_state_has_room_for_what_is_asked_and_no_more_than_a_window() -> None:
+def test_init_state_allocates_max_len_and_at_most_the_window() -> None:
     gpt2 = lmzoo.create_model("gpt2", vocab_size=11, context_length=8, d_model=16, n_layers=3, n_heads=2)
     keys_and_values = 3 * 2 * 16 * 4
     assert gpt2.state_bytes(4) == 4 * (keys_and_values + 8)
     assert gpt2.state_bytes(100) == 8 * keys_and_values + 8 * 8, "entries in reach, whatever the room"
 
 
-def test_decoding_needs_no_gradient_and_keeps_its_cache_to_the_last_position() -> None:
+def test_decode_needs_no_gradient_and_keeps_its_cache_to_the_last_position() -> None:
     model = lmzoo.create_model("gpt2", vocab_size=7, context_length=6, d_model=16, n_layers=1, n_heads=2).eval()
     logits, state = model.decode(ids(2, 6), model.init_state(2))
     assert not logits.requires_grad
@@ -203,7 +207,7 @@ def test_decoding_needs_no_gradient_and_keeps_its_cache_to_the_last_position() -
     assert model.decode(ids(2, 1), state)[1]["layers"] is None, "one further, every position has moved"
 
 
-def test_defaults_are_what_the_contract_says() -> None:
+def test_model_defaults_are_as_documented() -> None:
     assert ModelConfig(vocab_size=1).context_length == 256
     assert Traits() == Traits(extrapolates=False, receptive_field=None, state_growth="linear", uniform_at_start=True)
     model, idx = cumulative(), ids(2, 3)
@@ -219,13 +223,13 @@ def test_defaults_are_what_the_contract_says() -> None:
     assert torch.equal(streamed, drawn[:, 3:])
 
 
-def test_a_vocabulary_of_one_may_be_ignored() -> None:
+def test_forward_with_a_vocabulary_of_one_may_ignore_targets() -> None:
     idx = torch.zeros(1, 3, dtype=torch.long)
     assert lmzoo.create_model("bigram", vocab_size=1)(idx, torch.full_like(idx, IGNORE_INDEX)).loss.item() == 0
 
 
-def test_tables_and_heads_are_no_matrices() -> None:
-    """They have a row per token. A plain head or table is told by its place, a tied one stays an embedding."""
+def test_parameter_groups_separate_embeddings_and_heads_from_matrices() -> None:
+    """Plain torch modules get their role from their type or from being the head; a tied head stays an embedding."""
     sizes = {"vocab_size": 11, "context_length": 8, "d_model": 16, "n_layers": 1, "n_heads": 2}
     untied = lmzoo.create_model("gpt2", **sizes, tie_embeddings=False)
     for model, head in ((untied, untied.head.weight), (plain := cumulative(), plain.head.weight)):
@@ -238,13 +242,13 @@ def test_tables_and_heads_are_no_matrices() -> None:
     assert {group["role"] for group in tied.parameter_groups(0.1)} == {"embedding", "matrix", "vector"}
 
 
-def test_impossible_sizes_are_refused() -> None:
+def test_model_config_refuses_impossible_sizes() -> None:
     for settings in ({"vocab_size": 0}, {"vocab_size": 7, "context_length": 0}):
         with pytest.raises(ConfigError, match="=0 must be"):
             ModelConfig(**settings)
 
 
-def test_tied_weights_are_counted_once_and_a_model_is_saved(tmp_path: Path) -> None:
+def test_num_params_counts_tied_weights_once_and_save_keeps_them(tmp_path: Path) -> None:
     sizes = {"vocab_size": 11, "context_length": 8, "d_model": 16, "n_layers": 1, "n_heads": 2}
     model = lmzoo.create_model("gpt2", **sizes, tie_embeddings=True).eval()
     assert model.num_params() == sum(p.numel() for p in model.parameters())
@@ -254,14 +258,14 @@ def test_tied_weights_are_counted_once_and_a_model_is_saved(tmp_path: Path) -> N
     assert torch.equal(lmzoo.load_model(tmp_path / "saved").eval()(idx).logits, model(idx).logits)
 
 
-def test_a_parameter_of_two_modules_is_counted_once() -> None:
+def test_num_params_counts_a_parameter_of_two_modules_once() -> None:
     model = cumulative()
     model.head.weight = model.table.weight
     assert model.num_params() == 7 * 6 + 7
     assert sum(len(group["params"]) for group in model.parameter_groups(0.1)) == 2
 
 
-def test_decoding_keeps_no_graph() -> None:
+def test_decode_keeps_no_graph() -> None:
     model = lmzoo.create_model("gpt2", vocab_size=7, context_length=16, d_model=16, n_layers=1, n_heads=2)
     logits, state = model.decode(ids(1, 3), model.init_state(1))
     assert not logits.requires_grad

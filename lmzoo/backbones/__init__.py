@@ -1,1 +1,1 @@
-"""One architecture, one file, named after it. The registry finds each by its file's name, imports it when asked."""
+"""Architectures, one per file. The registry finds each by the name of its file, and imports it at its first use."""

@@ -1,8 +1,8 @@
-"""The bigram model: a table of logits, one row per token. The first model of the lecture this zoo began with.
+"""The bigram model: a table of logits, one row per token. It is the first model of the lecture that started this zoo.
 
-Distinctive: it sees the present token and nothing else, so its best possible loss is known exactly: the conditional
-entropy of the counted bigrams. Its features are its logits already, and its head passes them on. The table begins at
-zero (uniform predictions) and not at N(0, 1) as in the lecture: the problem is convex, and the loss begins at ln V.
+Distinctive: it sees only the present token, so its best possible loss is known exactly: the conditional entropy of the
+counted bigrams. Its features are its logits, and its head is the identity. The initial values are zero (uniform
+predictions, a loss of ln V), not N(0, 1) as in the lecture; the problem is convex, so zeros do not hinder training.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from lmzoo.state import State
 
 @register_model("bigram")
 class Bigram(LanguageModel):
-    """`logits[t] = table[idx[t]]`, the table being (V, V)."""
+    """`logits[t] = table[idx[t]]` with a table (V, V)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -30,7 +30,7 @@ class Bigram(LanguageModel):
         return Traits(extrapolates=True, receptive_field=1, state_growth="none")
 
     def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:
-        return ()  # nothing needs to be remembered
+        return ()  # it needs no earlier tokens
 
     def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
         return self.table(idx_BT), state

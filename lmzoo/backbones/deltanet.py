@@ -1,10 +1,10 @@
-"""DeltaNet (Yang et al. 2024, arXiv 2406.06484): linear attention whose memory is corrected, not only added to.
+"""DeltaNet (Yang et al. 2024, arXiv 2406.06484): linear attention that replaces old values instead of only adding.
 
 Blocks of the delta rule (`lmzoo.layers.delta_rule`) and SwiGLU. Distinctive: each head keeps a matrix that maps keys to
-values; a token replaces the value stored under its key, so old associations can be overwritten, in a state of fixed
-size. Trained in chunks by the WY form (`lmzoo.ops.delta_rule`). Option: `negative_eigenvalues` (Grazzi et al. 2024,
-arXiv 2411.12537), which lets it track states such as parity. Deviations: queries, keys and values are one product and
-one convolution; the convolution's filters are not decayed.
+values; a token replaces the value stored under its key, so old associations can be overwritten in a state of fixed
+size. Training works in chunks by the WY form (`lmzoo.ops.delta_rule`). Option: `negative_eigenvalues` (Grazzi et al.
+2024, arXiv 2411.12537), which makes it able to track states such as parity. Deviations: queries, keys and values share
+one projection and one convolution; the convolution's filters get no weight decay.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from lmzoo.registry import register_model
 
 @dataclass(frozen=True, kw_only=True)
 class DeltaNetConfig(MixerConfig):
-    """DeltaNet's sizes and options; `MixerConfig` has the rest."""
+    """DeltaNet's sizes and options, in addition to `MixerConfig`."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
 
     n_heads: int = 4
     d_conv: int = 4  # length of the convolution's filters
-    negative_eigenvalues: bool = False  # strength of a write up to 2 instead of 1
+    negative_eigenvalues: bool = False  # beta, the strength of a write, is up to 2 instead of 1
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -1,8 +1,8 @@
 """GPT-2 (Radford et al. 2019, "Language Models are Unsupervised Multitask Learners").
 
 A stack of pre-norm transformer blocks with learned positions, GELU (tanh form) and biases everywhere. Distinctive:
-positions are a table of `context_length` rows, so the model cannot look further back than that. Initialisation as in
-the paper: N(0, 0.02²), the projections into the residual stream scaled by 1/sqrt(2 n_layers). Deviations: none; the
+positions are a table of `context_length` rows, so the model does not extrapolate beyond it. Initial values as in the
+paper: N(0, 0.02²); the projections into the residual stream are scaled by 1/sqrt(2 n_layers). Deviations: none; the
 vocabulary is not padded.
 """
 
@@ -30,7 +30,7 @@ from lmzoo.registry import register_model
 
 @dataclass(frozen=True, kw_only=True)
 class GPT2Config(ModelConfig):
-    """GPT-2's sizes; `ModelConfig` has the rest."""
+    """GPT-2's sizes and options, in addition to `ModelConfig`."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
 
@@ -65,11 +65,11 @@ class Block(nn.Module):
         self.dropout = Dropout(config.dropout)
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> KVCache:
-        """The attention's empty cache."""
+        """Returns the attention's empty cache."""
         return self.attention.init_state(batch_size, max_len, like)
 
     def forward(self, x_BTD: Tensor, state: KVCache | None, ctx: Context) -> tuple[Tensor, KVCache | None]:
-        """(B, T, D) and the cache to (B, T, D) and the next cache; None stays None."""
+        """Maps (B, T, D) to (B, T, D); returns it and the next cache, which is None if `state` is None."""
         y_BTD, state = self.attention(self.norm_1(x_BTD), state, ctx)
         x_BTD = x_BTD + self.dropout(y_BTD)
         y_BTD = self.down(gelu_tanh(self.up(self.norm_2(x_BTD))))
@@ -77,7 +77,7 @@ class Block(nn.Module):
 
 
 class GPT2State(NamedTuple):
-    """The decoding state: tokens read so far, and the cache of each block."""
+    """The decoding state: the number of tokens read, and the cache of each block."""
 
     position: int
     blocks: list[KVCache]

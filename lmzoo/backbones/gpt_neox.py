@@ -1,11 +1,12 @@
 """GPT-NeoX (Black et al. 2022, arXiv 2204.06745), and with other sizes Pythia (Biderman et al., arXiv 2304.01373).
 
 A transformer with LayerNorm, biases and GELU (exact form). Distinctive: the attention and the feed-forward layer of a
-block both read its input, and both results are added to it (`parallel_residual`); rotary positions turn only the first
-quarter of each head; embedding and head are not tied. Initial values as in the authors' configurations: N(0, 2 / (5
-d_model)) ("small_init", Nguyen & Salazar 2019, arXiv 1910.05895), and N(0, 4 / (n_layers² d_model)) for the two
-projections into the residual stream ("wang_init", Wang & Komatsuzaki 2021). Deviations: an odd number of rotated
-features is rounded down; the fused projection's rows are all queries, all keys, all values; no dropout.
+block both read its input, and both results are added to it (`parallel_residual`); rotary positions rotate only the
+first quarter of each head; embedding and head are not tied. Initial values as in the authors' configurations:
+N(0, 2 / (5 d_model)) ("small_init", Nguyen & Salazar 2019, arXiv 1910.05895), and N(0, 4 / (n_layers² d_model)) for
+the two projections into the residual stream ("wang_init", Wang & Komatsuzaki 2021). Deviations: an odd number of
+rotated features is rounded down; the fused projection has first all queries, then all keys, then all values; no
+dropout.
 """
 
 from __future__ import annotations
@@ -33,15 +34,15 @@ from lmzoo.registry import register_model
 
 @dataclass(frozen=True, kw_only=True)
 class GPTNeoXConfig(DecoderConfig):
-    """GPT-NeoX's sizes and options; `DecoderConfig` has the rest."""
+    """GPT-NeoX's sizes and options, in addition to `DecoderConfig`."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
 
     n_heads: int = 4
     d_ff: int | None = None  # None: 4 d_model
-    rotary_fraction: float = 0.25  # share of each head that is rotated: its first features
+    rotary_fraction: float = 0.25  # share of each head's features that is rotated: the first ones
     rope_theta: float = 10000.0
-    parallel_residual: bool = True  # False: first the attention, then the feed-forward layer on its result
+    parallel_residual: bool = True  # False: the feed-forward layer reads the result of the attention
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -62,13 +63,13 @@ def small_init(d_model: int) -> Init:
 
 @register_model("gpt_neox")
 class GPTNeoX(Decoder):
-    """Blocks of attention and feed-forward, side by side or in sequence."""
+    """Blocks of attention and feed-forward, in parallel or in sequence."""
 
     config_class = GPTNeoXConfig
 
     @property
     def traits(self) -> Traits:
-        # The features have variance 1, so small_init gives logits of variance 2/5: about 0.2 nats above ln V.
+        # The features have variance 1, so small_init gives logits of variance 2/5, and a loss 0.2 nats above ln V.
         return replace(super().traits, uniform_at_start=False)
 
     def make_embedding(self, config: Any) -> Embedding:

@@ -1,15 +1,15 @@
-"""Hybrids: any pattern over the mixers of the layer library, each with a feed-forward layer or experts behind it.
+"""Hybrids: any pattern of mixers from the layer library, each followed by a feed-forward layer or experts.
 
-Most hybrids since 2024 are a pattern: Jamba (Lieber et al. 2024, arXiv 2403.19887) has one layer of attention among
-eight of Mamba and experts in every second, Samba (Ren et al. 2024, arXiv 2406.07522) takes turns of Mamba and sliding
-windows. `pattern` names a mixer for each layer, repeated to the depth: `"mamba*3 attention"`.
+Most hybrids since 2024 are a pattern: in Jamba (Lieber et al. 2024, arXiv 2403.19887) one of eight layers is attention,
+seven are Mamba, and every second layer has experts; Samba (Ren et al. 2024, arXiv 2406.07522) alternates Mamba and
+sliding windows. `pattern` names the mixer of each layer and is repeated over the depth: `"mamba*3 attention"`.
 
     attention   all earlier tokens                      mamba   selective scan
     window      the last `window` tokens                delta   delta rule
-    cross       the cache of the attention before it    lstm    LSTM cells
+    cross       the cache of the last attention layer   lstm    LSTM cells
 
-A word followed by `+experts` has a choice of experts as its feed-forward layer. Distinctive: a few layers of attention
-recall exactly what a state of fixed size forgets, at a fraction of the cache.
+A word followed by `+experts` has a mixture of experts as its feed-forward layer. Distinctive: a few attention layers
+recall exactly what a state of fixed size forgets, with a small cache.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ WORDS = (*MIXERS, *(f"{mixer}{EXPERTS}" for mixer in MIXERS))
 
 @dataclass(frozen=True, kw_only=True)
 class HybridConfig(MixerConfig):
-    """The pattern, and the sizes of its mixers; `MixerConfig` has the rest."""
+    """The pattern and the sizes of its mixers, in addition to `MixerConfig`."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
     checked: ClassVar[tuple[dict[str, Any], ...]] = ({"pattern": "window cross delta+experts lstm attention cross"},)
@@ -52,8 +52,8 @@ class HybridConfig(MixerConfig):
     n_kv_heads: int | None = None  # None: as many as n_heads
     window: int = 64  # tokens that "window" sees, the present one included
     rope_theta: float = 10000.0
-    d_state: int = 16  # of "mamba": states per channel
-    d_conv: int = 4  # of "mamba" and "delta": length of the convolution's filters
+    d_state: int = 16  # states per channel of "mamba"
+    d_conv: int = 4  # length of the convolution's filters in "mamba" and "delta"
     n_experts: int = 8
     top_k: int = 2  # experts for each token
     balance_loss: float = 0.02  # coefficient of the experts' balance loss

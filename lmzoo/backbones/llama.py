@@ -1,10 +1,10 @@
 """Llama (Touvron et al. 2023, arXiv 2302.13971 and 2307.09288), and with a `window` Mistral (arXiv 2310.06825).
 
 A pre-norm transformer with RMSNorm, SwiGLU, rotary positions, no biases, and optionally grouped queries and a sliding
-window. Distinctive: positions are rotations of queries and keys, so nothing ends at `context_length`; with a window
-the decoding state stops growing. The papers do not state their initial values: N(0, 0.02²) throughout, as their
-published configurations say (`initializer_range`). Deviations: query, key and value are one product; so are gate and
-up.
+window. Distinctive: positions are rotations of queries and keys, so the model works beyond `context_length`; with a
+window the decoding state stops growing. The papers do not state the initial values; the published configurations say
+N(0, 0.02²) for all weights (`initializer_range`). Deviations: query, key and value share one projection; so do gate
+and up.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ from lmzoo.registry import register_model
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaConfig(DecoderConfig):
-    """Llama's sizes and options; `DecoderConfig` has the rest."""
+    """Llama's sizes and options, in addition to `DecoderConfig`."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
 
     n_heads: int = 4
     n_kv_heads: int | None = None  # None: as many as n_heads
     d_ff: int | None = None  # None: 8/3 d_model, rounded up to a multiple of 32
-    window: int | None = None  # tokens each layer sees, the present one included; None: all
+    window: int | None = None  # tokens that each layer sees, the present one included; None: all
     rope_theta: float = 10000.0
 
     def __post_init__(self) -> None:

@@ -1,8 +1,8 @@
 """The LSTM language model (Hochreiter & Schmidhuber 1997; Zaremba, Sutskever & Vinyals 2014, arXiv 1409.2329).
 
-Layers of LSTM cells over token embeddings (`lmzoo.layers.lstm`), with dropout on the connections between layers and
-never on those through time (Zaremba et al.). Distinctive: all it knows of the past is one vector pair per layer,
-(h, c), whatever the length. There are no norms and no residual paths.
+Layers of LSTM cells over token embeddings (`lmzoo.layers.lstm`), with dropout between layers and never between time
+steps (Zaremba et al.). Distinctive: its decoding state is two vectors per layer, (h, c), whatever the length. There
+are no norms and no residual connections.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ from lmzoo.registry import register_model
 
 @dataclass(frozen=True, kw_only=True)
 class LSTMConfig(ModelConfig):
-    """The LSTM's sizes; `ModelConfig` has the rest."""
+    """The LSTM's sizes, in addition to `ModelConfig`."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 1}
 
-    d_model: int = 128  # of the embeddings, and the hidden width of every layer
+    d_model: int = 128  # width of the embeddings and of every layer
     n_layers: int = 2
     dropout: float = 0.0
 
@@ -42,7 +42,7 @@ class LSTMConfig(ModelConfig):
 
 @register_model("lstm")
 class LSTM(Decoder):
-    """Layers of cells; dropout before, between and after them."""
+    """Layers of LSTM cells, with dropout before, between and after them."""
 
     config_class = LSTMConfig
 

@@ -1,9 +1,9 @@
 """Mamba (Gu & Dao 2023, arXiv 2312.00752): a state-space model whose transitions depend on the token.
 
 A stack of identical blocks, each a projection, a short causal convolution, the selective scan, and a gate
-(`lmzoo.layers.mamba`); there is no separate feed-forward layer. Distinctive: the step size delta, and how a token
-writes to (B) and reads from (C) the state, are computed from the token itself, so the model chooses what to keep; the
-state has a fixed size. Deviation: the convolution's filter is not decayed.
+(`lmzoo.layers.mamba`); there is no separate feed-forward layer. Distinctive: the step size delta, the input map B and
+the output map C are computed from the token, so the model selects what its state keeps; the state has a fixed size.
+Deviation: the convolution's filter gets no weight decay.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lmzoo.registry import register_model
 
 @dataclass(frozen=True, kw_only=True)
 class MambaConfig(DecoderConfig):
-    """Mamba's sizes; `DecoderConfig` has the rest."""
+    """Mamba's sizes, in addition to `DecoderConfig`."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 2}
 

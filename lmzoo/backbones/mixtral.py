@@ -1,9 +1,9 @@
-"""Mixtral (Jiang et al. 2024, arXiv 2401.04088): Llama whose feed-forward layer is a choice among experts.
+"""Mixtral (Jiang et al. 2024, arXiv 2401.04088): Llama with a mixture of experts as its feed-forward layer.
 
 Distinctive: a router sends each token to two of eight SwiGLU layers, so a token uses a fraction of the parameters
-(`num_params(active=True)`). Dropless: no expert has a capacity, so a prediction never depends on other rows or on later
-tokens. Training adds Switch's balance loss, computed for each layer (the published code takes all layers together), or
-with `balance_bias` the bias of DeepSeek-V3 in its place.
+(`num_params(active=True)`). Dropless: experts have no capacity limit, so a prediction never depends on other rows or on
+later tokens. Training adds Switch's balance loss, computed for each layer (the published code computes it over all
+layers together); `balance_loss=0.0` with `balance_bias` uses the bias of DeepSeek-V3 instead.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from lmzoo.registry import register_model
 
 @dataclass(frozen=True, kw_only=True)
 class MixtralConfig(DecoderConfig):
-    """Mixtral's sizes and options; `DecoderConfig` has the rest."""
+    """Mixtral's sizes and options, in addition to `DecoderConfig`."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
 
     n_heads: int = 4
     n_kv_heads: int | None = None  # None: as many as n_heads
-    d_ff: int | None = None  # of one expert; None: 8/3 d_model, rounded up to a multiple of 32
+    d_ff: int | None = None  # width of one expert; None: 8/3 d_model, rounded up to a multiple of 32
     n_experts: int = 8
     top_k: int = 2  # experts for each token
-    window: int | None = None  # tokens each layer sees, the present one included; None: all
+    window: int | None = None  # tokens that each layer sees, the present one included; None: all
     rope_theta: float = 1e6
     balance_loss: float = 0.02  # coefficient of the balance loss; 0 turns it off
-    balance_bias: bool = False  # balance by a bias on the choice
+    balance_bias: bool = False  # balance by a bias added when experts are chosen
 
     def __post_init__(self) -> None:
         super().__post_init__()

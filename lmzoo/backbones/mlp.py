@@ -1,11 +1,12 @@
 """The neural probabilistic language model (Bengio, Ducharme, Vincent & Jauvin 2003, JMLR 3:1137).
 
-    y = b + U tanh(d + H x) (+ W x),    x = the embeddings of the last `window` tokens, side by side
+    y = b + U tanh(d + H x) (+ W x),    x = the embeddings of the last `window` tokens, concatenated
 
-The first model to learn words as vectors. Distinctive: each place in the window has weights of its own, and nothing
-outside the window exists. The direct connection W is optional, as in the paper. Deviations: W is off by default (the
-paper found it faster to train, no better, and it costs window * d_model * vocab_size weights); the places before the
-first token hold one learned padding embedding; hidden weights begin as N(0, 1/fan_in) scaled by tanh's 5/3.
+The first neural language model with learned word embeddings. Distinctive: each position in the window has its own
+weights, and tokens outside the window have no effect. The direct connection W is optional, as in the paper.
+Deviations: W is off by default (the paper found that it trains faster but is no better, and it costs window * d_model *
+vocab_size weights); positions before the first token have one learned padding embedding; initial hidden weights are
+N(0, 1/fan_in) times 5/3, the usual factor for tanh.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ from lmzoo.state import State
 
 @dataclass(frozen=True, kw_only=True)
 class MLPConfig(ModelConfig):
-    """The window, its widths and options; `ModelConfig` has the rest."""
+    """The window, widths and options, in addition to `ModelConfig`."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 1, "d_ff": 1}
 
-    d_model: int = 24  # of a token's embedding
-    d_ff: int = 288  # tanh units
+    d_model: int = 24  # width of a token's embedding
+    d_ff: int = 288  # number of tanh units
     window: int = 12  # tokens seen, the present one included
-    direct: bool = False  # the paper's W: from the embeddings straight to the output
+    direct: bool = False  # the paper's W: a direct connection from the embeddings to the output
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -43,7 +44,7 @@ class MLPConfig(ModelConfig):
 
 @register_model("mlp")
 class MLP(LanguageModel):
-    """The features are tanh(d + Hx), followed by x itself with `direct`; the head holds U (and W) and b."""
+    """The features are tanh(d + Hx), with `direct` concatenated with x; the head holds U (and W) and b."""
 
     config_class = MLPConfig
     config: MLPConfig
@@ -60,14 +61,14 @@ class MLP(LanguageModel):
         return Traits(extrapolates=True, receptive_field=self.config.window, state_growth="constant")
 
     def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> Tensor:
-        """The `window - 1` tokens before the first one: padding."""
+        """Returns the `window - 1` padding tokens before the first token."""
         shape = (batch_size, self.config.window - 1)
         return torch.full(shape, self.config.vocab_size, dtype=torch.long, device=like.device)
 
     def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
         before = self.init_layers(idx_BT.shape[0], 0, idx_BT) if state is None else state
         seen = torch.cat([before, idx_BT], dim=1)
-        # Windows are cut from the embeddings and not from the tokens, so that each token is looked up once.
+        # Windows are cut from the embeddings, not from the tokens, so that each token is looked up once.
         windows_BTDW = self.tokens(seen).unfold(1, self.config.window, 1)
         x_BTX = windows_BTDW.transpose(2, 3).flatten(2)
         y_BTF = torch.tanh(self.hidden(x_BTX))

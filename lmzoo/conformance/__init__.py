@@ -1,7 +1,7 @@
-"""The checks every backbone must pass, as functions: used by the tests, by `lmzoo check`, and by `compare`.
+"""Conformance checks that every backbone must pass: used by the tests, by `lmzoo check` and by `lmzoo compare`.
 
-A wrong model still trains. These checks look at what it computes, not at how it is built: they know the contract and
-the registry, and no architecture.
+A wrong model still trains. The checks test what a model computes, not how it is built: they use the contract and the
+registry, and know no architecture.
 """
 
 from __future__ import annotations

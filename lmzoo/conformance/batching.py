@@ -1,4 +1,4 @@
-"""Checks that sequences of a batch do not depend on each other."""
+"""Checks that the sequences (rows) of a batch do not depend on each other."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ LOOK = "what reduces over axis 0: a norm, a sum, a reshape that mixes batch and 
 
 
 def batch_independence(subject: Subject) -> str:
-    """Rows that see each other, in forward or in decoding: sums and norms over the batch, a shared cache."""
+    """Checks that a row's logits do not depend on the other rows, in forward and in decoding.
+
+    Typical faults: a sum or a norm over the batch, a cache that rows share.
+    """
     model, T = subject.model().double(), min(subject.context, 9)
     idx = subject.tokens(4, T)
     logits_BTV = model(idx).logits
@@ -50,7 +53,7 @@ def _require_same(actual: Tensor, expected: Tensor, what: str, forward: Callable
 
 
 def prompt_lengths(subject: Subject) -> str:
-    """Prompts of different lengths, decoded together, that do not give what each gives alone."""
+    """Checks that prompts of different lengths, decoded together, continue as each does alone."""
     from lmzoo.generation import generate_ragged
 
     model = subject.model()
@@ -63,7 +66,7 @@ def prompt_lengths(subject: Subject) -> str:
             require_equal(
                 out.double(), alone.double(), f"a prompt of {len(prompt)} beside others, position {at},", LOOK
             )
-    return "prompts of 2, 6 and 4 tokens continue together as alone"
+    return "prompts of 2, 6 and 4 tokens continue as each does alone"
 
 
 def _greedy() -> SamplingConfig:

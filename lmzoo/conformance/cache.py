@@ -1,8 +1,7 @@
-"""Keeps reports by what they depend on, so that a model is checked once.
+"""Caches reports by a hash of everything that they depend on, so that a model is checked once.
 
-A report holds for the code it was made with: the contract, the layers, ops and backbones, the checks, the modules that
-the model's own classes come from, torch's version, and the config. All of it goes into one hash; when any of it
-changes, the checks run again.
+The hash covers the contract, the layers, ops and backbones, the checks, the modules that define the model's own
+classes, the versions of torch and Python, and the config. When any of these changes, the checks run again.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.storage import atomic
 
 PACKAGE = Path(lmzoo.__file__).parent
-# The code that a verdict can depend on: not the trainer, the data or the command line.
+# The code that a report can depend on: not the trainer, the data or the command line.
 PACKAGES = ("layers", "ops", "backbones", "conformance", "generation", "storage")
 DEPENDS_ON = ("*.py", *(f"{package}/**/*.py" for package in PACKAGES))
 
@@ -39,13 +38,13 @@ def cached_check(
     only: Collection[str] | None = None,
     listener: Callable[[Result], None] | None = None,
 ) -> Report:
-    """`check_model`, or the report it gave before for the same code and config; `listener` is called in both cases.
+    """Returns the cached report for the same code and config, or runs `check_model`; calls `listener` in both cases.
 
-    A model whose source cannot be read, or that comes with weights of its own, is checked each time.
+    A model instance that is copied with its weights, or whose source cannot be read, is checked each time.
     """
-    path = _place(target, only)
+    path = _report_path(target, only)
     if path is not None:
-        with suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged: made again
+        with suppress(OSError, ValueError, KeyError, TypeError):  # missing or damaged: the checks run again
             report = Report.from_dict(json.loads(path.read_text(encoding="utf-8")))
             for result in report.results:
                 if listener is not None:
@@ -59,14 +58,17 @@ def cached_check(
 
 
 def ranking_problem(name: str) -> str:
-    """The reason not to rank a model, by the checks that matter to a comparison; empty when there is none."""
+    """Returns the reason not to rank a model: the failed checks of `RANKING_GROUPS`; empty when all pass."""
     only = [check.name for check in CHECKS if check.group in RANKING_GROUPS]
     report = cached_check(name, only=only)
     return "" if report.rankable else f"failed the checks {', '.join(report.failures)}; see lmzoo check {name}"
 
 
 def key(cls: type[LanguageModel], config: ModelConfig, only: Collection[str] | None = None) -> str | None:
-    """The hash of all that a report of this class and config depends on; None when a source cannot be read."""
+    """Returns the hash of everything that a report of this class and config depends on.
+
+    None when a source file cannot be read.
+    """
     digest = hashlib.sha256()
     for pattern in DEPENDS_ON:
         for file in sorted(PACKAGE.glob(pattern)):
@@ -74,7 +76,7 @@ def key(cls: type[LanguageModel], config: ModelConfig, only: Collection[str] | N
     try:
         for name, file in sorted(_sources(cls, config).items()):
             digest.update(name.encode() + b"\0" + file.read_bytes() + b"\0")
-    except Exception:  # a source that is not a file, or a model that cannot be built on the meta device
+    except Exception:  # a class without a source file, or a model that cannot be built on the meta device
         return None
     checks = sorted(check_names() if only is None else only)
     versions = [torch.__version__, sys.version.partition(" ")[0]]
@@ -84,7 +86,7 @@ def key(cls: type[LanguageModel], config: ModelConfig, only: Collection[str] | N
 
 
 def _sources(cls: type[LanguageModel], config: ModelConfig) -> dict[str, Path]:
-    """The files of the modules that the classes of a model and of its layers come from, and of what these import.
+    """Returns the source files that define the classes of a model and of its layers, and the modules they import.
 
     Raises an exception for a class whose module has no file.
     """
@@ -103,7 +105,7 @@ def _sources(cls: type[LanguageModel], config: ModelConfig) -> dict[str, Path]:
             if not isinstance(name, str) or name in found or _is_library(name):
                 continue
             other = sys.modules.get(name)
-            # An installed package is followed only from within itself: others come with versions and change rarely.
+            # Imports of other installed packages are not followed: these have versions and change rarely.
             if other is not None and (_package(name) == _package(module.__name__) or not _is_installed(other)):
                 waiting.append(other)
     return found
@@ -123,12 +125,12 @@ def _is_installed(module: ModuleType) -> bool:
     return file is None or "site-packages" in Path(file).parts or "dist-packages" in Path(file).parts
 
 
-def _place(target: LanguageModel | type[LanguageModel] | str, only: Collection[str] | None) -> Path | None:
-    """The file for this report, or None when there can be none."""
+def _report_path(target: LanguageModel | type[LanguageModel] | str, only: Collection[str] | None) -> Path | None:
+    """Returns the cache file of this report, or None when it must not or cannot be cached."""
     checked = subject(target)
     name = None if checked.instance is not None else key(checked.cls, checked.config, only)
     if name is None:
         return None
-    with suppress(LmzooError):  # a place that cannot be written costs the cache, nothing else
+    with suppress(LmzooError):  # without a writable folder the checks run each time
         return cache_dir("checks") / f"{name}.json"
     return None

@@ -1,4 +1,7 @@
-"""Checks of the dependence on other positions: none on later ones, and on earlier ones as far as the model declares."""
+"""Checks that logits do not depend on later positions, and depend on earlier ones as far as the model declares.
+
+A *cut* is the position from which on tokens are changed or left out.
+"""
 
 from __future__ import annotations
 
@@ -17,21 +20,21 @@ from lmzoo.model import LanguageModel
 
 LEAK = "what mixes positions: a mask, a padding, a norm or a mean over time, a router"
 BFLOAT16_LEAK = "the code that runs in bfloat16 alone: a kernel, a cast"
-BFLOAT16_STEP = 2**-6  # of the largest logit: what a value rounded the other way can cost in bfloat16
+BFLOAT16_STEP = 2**-6  # of the largest logit: the largest effect of a value rounded the other way in bfloat16
 
 
 def lengths(subject: Subject, model: LanguageModel) -> list[int]:
-    """The full context, and more than two chunks of any scan for a model that extrapolates."""
+    """Returns the sequence lengths to check: the context and, if the model extrapolates, more than two scan chunks."""
     return [subject.context, 2 * subject.context + 3] if model.traits.extrapolates else [subject.context]
 
 
 def causality(subject: Subject) -> str:
-    """Logits that change when later tokens change or are left out; in eval and in train mode, in float64."""
+    """Checks that logits stay the same when later tokens change or are left out; in eval and train mode, in float64."""
     model = subject.model().double()
     for T in lengths(subject, model):
-        idx, other = _two_texts(subject, T)
+        idx, other = _two_sequences(subject, T)
         cuts = range(T - 1, 0, -1)
-        # All cuts are rows of one batch: `batch_independence` makes sure that rows do not depend on each other.
+        # All cuts are rows of one batch: `batch_independence` checks that rows do not depend on each other.
         logits_BTV, *found = _logits(model, torch.cat([idx, *_changed(idx, other, cuts)])).split(len(idx))
         for cut, changed_BTV in zip(cuts, found, strict=True):
             _require_unchanged(model, idx, cut, changed_BTV, logits_BTV, "in eval mode, changing")
@@ -39,9 +42,9 @@ def causality(subject: Subject) -> str:
             _require_unchanged(model, idx, cut, _logits(model, idx[:, :cut]), logits_BTV, "leaving out")
     model = subject.model(dropout=0.1).double().train()
     for T in lengths(subject, model):
-        idx, other = _two_texts(subject, T)
+        idx, other = _two_sequences(subject, T)
         logits_BTV = _logits(model, idx)
-        cuts = _some_cuts(T)  # in separate batches: dropout draws other noise for each row of one batch
+        cuts = _some_cuts(T)  # in separate batches: within one batch each row has its own dropout noise
         for cut, changed_idx in zip(cuts, _changed(idx, other, cuts), strict=True):
             changed_BTV = _logits(model, changed_idx)
             _require_unchanged(model, idx, cut, changed_BTV, logits_BTV, "in train mode, changing")
@@ -49,17 +52,17 @@ def causality(subject: Subject) -> str:
 
 
 def bfloat16_causality(subject: Subject) -> str:
-    """Logits that change with later tokens under autocast to bfloat16, where kernels for training differ.
+    """Checks that logits do not depend on later tokens under autocast to bfloat16, where training uses other kernels.
 
-    The logits before a cut must be the same bits. Rounding alone may change some of them: an FFT carries the rounding
-    of later tokens back, which turns a value the other way now and then, so two of the five cuts may differ by such a
-    step. Where an expert computes another number of rows, all values may be rounded otherwise: a model whose bits
-    change with another row of the batch is held to the size of that change, at the median position.
+    The logits before a cut must be bitwise equal, with two exceptions for rounding. An FFT carries rounding errors of
+    later tokens back, so at two of the five cuts a value may be rounded the other way. And when an expert computes a
+    different number of rows, all of its values may be rounded differently: if a model's logits change with the other
+    rows of the batch, the allowed difference is the size of that change, at the median position.
     """
     model = subject.model(dropout=0.1).train()
     seen = set()
     for T in lengths(subject, model):
-        idx, other = _two_texts(subject, T)
+        idx, other = _two_sequences(subject, T)
         cuts = _some_cuts(T)
         logits_BTV = _logits(model, idx, autocast=True)
         found = [_logits(model, changed, autocast=True) for changed in _changed(idx, other, cuts)]
@@ -68,11 +71,11 @@ def bfloat16_causality(subject: Subject) -> str:
         if noise is None:
             moved = [off_BT.max().item() for off_BT in offs]
             wrong = max(moved, default=0.0) > BFLOAT16_STEP or 2 * sum(off > 0 for off in moved) > len(cuts)
-            seen.add("the same bits but for rounding" if any(moved) else "the same bits")
+            seen.add("equal up to rounding" if any(moved) else "bitwise equal")
         else:
             moved = [off_BT.median().item() for off_BT in offs]
             wrong = 2 * sum(off > max(4 * noise, BFLOAT16_STEP) for off in moved) > len(cuts)
-            seen.add("as near as with other rows in the batch")
+            seen.add("no more changed than by other rows of the batch")
         if wrong:
             off, cut = max(zip(moved, cuts, strict=True))
             raise Fault(
@@ -84,20 +87,20 @@ def bfloat16_causality(subject: Subject) -> str:
 
 
 def gradient_causality(subject: Subject) -> str:
-    """A gradient that reaches from a logit to a later token's embedding, where values may hide it."""
+    """Checks that no gradient reaches from a logit to the embedding of a later token, which values may hide."""
     model = subject.model().double()
     T = lengths(subject, model)[-1]
-    idx = subject.tokens(1, T).repeat(T - 1, 1)  # row t asks for the gradient of the logits at t
+    idx = subject.tokens(1, T).repeat(T - 1, 1)  # row t gives the gradient of the logits at t
     with _Embeddings(idx) as embeddings:
         logits_BTV = model(idx).logits
     if not embeddings.found:
-        return "tokens are not looked up by an embedding: nothing to differentiate by; values were checked"
+        return "the model has no embedding lookup to take gradients of; `causality` checks its values"
     weights_V = torch.linspace(-1, 1, logits_BTV.shape[-1], dtype=torch.float64)
-    asked = (logits_BTV.diagonal(dim1=0, dim2=1) * weights_V[:, None]).sum()
-    for gradient in torch.autograd.grad(asked, embeddings.found, allow_unused=True):
+    output = (logits_BTV.diagonal(dim1=0, dim2=1) * weights_V[:, None]).sum()
+    for gradient in torch.autograd.grad(output, embeddings.found, allow_unused=True):
         if gradient is None:
             continue
-        size_BT = gradient.flatten(2).abs().amax(2)[:, -T:]  # what stands before idx is padding
+        size_BT = gradient.flatten(2).abs().amax(2)[:, -T:]  # columns before idx are padding
         later_BT = torch.arange(T) > torch.arange(T - 1)[:, None]
         leaks_BT = later_BT & ~(size_BT <= FLOAT64_ROUNDING * size_BT.amax(1, keepdim=True))
         if leaks_BT.any():
@@ -109,7 +112,7 @@ def gradient_causality(subject: Subject) -> str:
 
 
 def receptive_field(subject: Subject) -> str:
-    """A model that ignores a part of its past, or sees further back than it declares."""
+    """Checks that the last logits depend on every token in the declared receptive field, and on none before it."""
     model = subject.model().double()
     declared = model.traits.receptive_field
     context = subject.context
@@ -120,7 +123,7 @@ def receptive_field(subject: Subject) -> str:
     for distance in range(min(T, reach + 3)):
         swapped_BT = idx.repeat(V - 1, 1)
         swapped_BT[:, T - 1 - distance] = (idx[0, T - 1 - distance] + torch.arange(1, V)) % V
-        # The unchanged row is in the same batch: the comparison is free of rounding.
+        # The unchanged row is in the same batch, so rounding does not differ.
         last_BV = model(torch.cat([idx, swapped_BT])).logits[:, -1]
         effect = (last_BV[1:] - last_BV[0]).abs().max().item()
         if distance < reach and effect == 0:
@@ -138,31 +141,31 @@ def receptive_field(subject: Subject) -> str:
     return f"each of the last {reach} tokens matters{beyond}"
 
 
-def _two_texts(subject: Subject, T: int) -> tuple[Tensor, Tensor]:
-    """Two batches (2, T) of tokens that differ at every position."""
+def _two_sequences(subject: Subject, T: int) -> tuple[Tensor, Tensor]:
+    """Returns two batches of tokens (2, T) that differ at every position."""
     V = subject.config.vocab_size
     idx = subject.tokens(2, T)
     return idx, (idx + 1 + subject.tokens(2, T, seed=1) % (V - 1)) % V
 
 
 def _changed(idx: Tensor, other: Tensor, cuts: Iterable[int]) -> list[Tensor]:
-    """For each cut, `idx` up to the cut and `other` from there on."""
+    """Returns, for each cut, `idx` before the cut and `other` from there on."""
     return [torch.cat([idx[:, :cut], other[:, cut:]], dim=1) for cut in cuts]
 
 
 def _some_cuts(T: int) -> list[int]:
-    """Five cuts, or as many as T allows, the latest first."""
+    """Returns five cuts, or as many as T allows, the latest first."""
     return sorted({T - 1, T - 2, T // 2, 2, 1} & {*range(1, T)}, reverse=True)
 
 
 def _shorter(T: int, context: int) -> list[int]:
-    """Lengths to shorten T to: all within the context; beyond it, those around the end of a chunk of 32."""
+    """Returns shorter lengths than T: all of them up to the context; beyond it, some around a chunk of 32."""
     chosen = {*range(1, T)} if context >= T else {T - 1, T - 2, 33, 32, 31, context + 1} & {*range(1, T)}
     return sorted(chosen, reverse=True)
 
 
 def _logits(model: LanguageModel, idx: Tensor, *, autocast: bool = False) -> Tensor:
-    """Logits with the same dropout noise in every call; in train mode with a graph, as training computes them."""
+    """Returns logits with the same dropout noise in every call; in train mode with gradients, as in training."""
     bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=autocast)
     with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(model.training), bfloat16:
         torch.manual_seed(0)
@@ -175,21 +178,21 @@ def _require_unchanged(
     actual_BTV, expected_BTV = actual_BTV[:, :cut], expected_BTV[:, :cut]
     off = difference(actual_BTV, expected_BTV)
     if not off <= FLOAT64_ROUNDING:
-        place = first_position(actual_BTV, expected_BTV, FLOAT64_ROUNDING)
+        position = first_position(actual_BTV, expected_BTV, FLOAT64_ROUNDING)
         raise Fault(
-            f"{how} the tokens from position {cut} of {idx.shape[1]} on changes the logits at {place} by {off:.2g}; "
+            f"{how} the tokens from position {cut} of {idx.shape[1]} on changes the logits at {position} by {off:.2g}; "
             f"look at {LEAK}{float32_hint(lambda: model(idx), off)}"
         )
 
 
 def _offs(actual_BTV: Tensor, expected_BTV: Tensor) -> Tensor:
-    """By how much each position differs, relative to the largest value: (B, T); infinite where not finite."""
+    """Returns the difference at each position relative to the largest value, (B, T); infinite where not finite."""
     off_BT = (actual_BTV.float() - expected_BTV.float()).abs().amax(-1) / expected_BTV.float().abs().max().clamp(min=1)
     return off_BT.nan_to_num(nan=torch.inf)
 
 
 def _noise_of_rows(subject: Subject, model: LanguageModel, idx: Tensor, logits_BTV: Tensor) -> float | None:
-    """The largest change, at the median position, of row 0 when row 1 is another text; None if no bit changes."""
+    """Returns the largest change of row 0 (at the median position) when row 1 changes; None if no bit changes."""
     changes = []
     for seed in range(2, 5):
         neighbor = torch.cat([idx[:1], subject.tokens(2, idx.shape[1], seed=seed)[1:]])
@@ -200,7 +203,7 @@ def _noise_of_rows(subject: Subject, model: LanguageModel, idx: Tensor, logits_B
 
 
 class _Embeddings(TorchFunctionMode):
-    """While active, keeps every embedding looked up for `idx`, however the model spells it."""
+    """Collects, while active, the result of every embedding lookup of `idx`, whichever module does it."""
 
     def __init__(self, idx: Tensor) -> None:
         self.idx = idx
@@ -211,5 +214,5 @@ class _Embeddings(TorchFunctionMode):
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         if func is F.embedding and args[0].ndim == 2 and torch.equal(args[0][:, -self.idx.shape[1] :], self.idx):
-            self.found.append(out)  # what stands before idx is padding
+            self.found.append(out)  # the table may be read with padding before idx
         return out

@@ -1,4 +1,4 @@
-"""Checks of the form of the contract: final methods, shapes, and behavior at the limits."""
+"""Checks of final methods, shapes, errors, and generation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lmzoo.model import LanguageModel
 
 
 def construction(subject: Subject) -> str:
-    """A model that cannot be made from its config, or that lacks `features` or `head`."""
+    """Checks that the model can be constructed from its config and has a `head`."""
     model = subject.model(perturbed=False)
     if not isinstance(getattr(model, "head", None), torch.nn.Module):
         raise Fault(
@@ -25,7 +25,7 @@ def construction(subject: Subject) -> str:
 
 
 def finals(subject: Subject) -> str:
-    """A method that is the same for every model (`forward`, `decode`, `generate`, ...) and is overridden after all."""
+    """Checks that no final method of the contract (`forward`, `decode`, `generate`, ...) is overridden."""
     own = {name: value for name, value in vars(LanguageModel).items() if getattr(value, "__final__", False)}
     own |= {name: vars(torch.nn.Module)[name] for name in ("__call__", "_wrapped_call_impl", "_call_impl")}
     instance = vars(subject.instance or subject.model(perturbed=False))
@@ -36,11 +36,11 @@ def finals(subject: Subject) -> str:
         if found is not value:
             where = next(cls for cls in subject.cls.__mro__ if name in vars(cls))
             raise Fault(f"{where.__name__} overrides {name}, which is final: implement features() and head instead")
-    return f"{len(own)} methods as the base has them"
+    return f"{len(own)} final methods, none overridden"
 
 
 def shapes(subject: Subject) -> str:
-    """Logits of another shape or type, with targets, without them, and for one token or no row at all."""
+    """Checks the shapes of logits and loss, with and without targets, also for one token and for a batch of no rows."""
     model, V = subject.model(), subject.config.vocab_size
     for B, T in ((2, subject.context), (3, 1), (0, 2), (1, 2)):
         try:
@@ -76,7 +76,7 @@ def _require_shapes(model: LanguageModel, idx: Tensor, some_targets: Tensor) -> 
 
 
 def edges(subject: Subject) -> str:
-    """Bad calls that go through, and good ones at the limits that do not."""
+    """Checks that bad input raises `InputError`, and that calls at the limits work."""
     model, V, context = subject.model(), subject.config.vocab_size, subject.context
     prompt = subject.tokens(2, 3)
     bad: dict[str, Callable[[], object]] = {
@@ -110,14 +110,14 @@ def edges(subject: Subject) -> str:
 
 
 def generation(subject: Subject) -> str:
-    """Greedy generation, streamed or not, that is not the argmax of `forward` on all tokens so far."""
+    """Checks that greedy generation, streamed or not, gives the argmax of `forward` on all tokens so far."""
     context, prompt = subject.context, subject.tokens(2, 3)
     n = context + 2
     for seed in range(8):
         model = subject.model(seed=seed)
         out = model.generate(prompt, n, temperature=0.0)
         if max(len(row.unique()) for row in out[:, 3:]) > 2:
-            break  # a model that repeats one token would hide what it continues
+            break  # a model that repeats one token could generate it without reading the prompt
     if out.shape != (2, 3 + n) or not torch.equal(out[:, :3], prompt):
         raise Fault(
             f"generate of {(2, 3)} and {n} tokens gives {tuple(out.shape)}, not the prompt followed by {n} tokens"

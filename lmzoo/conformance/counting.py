@@ -1,4 +1,4 @@
-"""Checks of declared numbers: parameters, FLOPs and bytes of the state, at three sizes and three lengths."""
+"""Checks of declared numbers (parameters, FLOPs, bytes of the state) at three model sizes and three lengths."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def _sizes(subject: Subject) -> list[LanguageModel]:
 
 
 def parameters(subject: Subject) -> str:
-    """A count that misses or doubles parameters, or groups that do not hold each of them exactly once."""
+    """Checks that `num_params` and `parameter_groups` count each parameter exactly once."""
     for model in _sizes(subject):
         measured = sum(storage.numel() for storage in {p.data_ptr(): p for p in model.parameters()}.values())
         if model.num_params() != measured:
@@ -31,7 +31,7 @@ def parameters(subject: Subject) -> str:
 
 
 def _require_registered(name: str, module: nn.Module) -> None:
-    """Parameters and modules in a plain list or dict are neither trained nor saved."""
+    """Raises `Fault` for parameters or modules in a plain list or dict: these are neither trained nor saved."""
     for attribute, value in vars(module).items():
         if attribute.startswith("_"):
             continue
@@ -42,12 +42,12 @@ def _require_registered(name: str, module: nn.Module) -> None:
 
 
 def flops(subject: Subject) -> str:
-    """A formula that disagrees with the FLOPs that torch counts: another family's, or one that forgets a part."""
+    """Checks that `flops_per_token` equals the FLOPs that torch counts in a forward pass."""
     counted = []
     for model in _sizes(subject):
         context = model.config.context_length
         for T in (3, context // 2, context):
-            # One row: a layer may run something once per sequence, whatever the number of rows (a filter, a bias).
+            # One row: a layer may compute something once for all rows (a filter, a bias).
             with counting(model) as counter:
                 model(torch.zeros(1, T, dtype=torch.long))
             measured = counter.get_total_flops() / T
@@ -62,7 +62,7 @@ def flops(subject: Subject) -> str:
 
 
 def state_bytes(subject: Subject) -> str:
-    """A state that is larger or smaller than declared, once it has been filled."""
+    """Checks that the state after T tokens takes `state_bytes(T)` bytes."""
     seen = []
     for model in _sizes(subject):
         context = model.config.context_length
@@ -80,35 +80,35 @@ def state_bytes(subject: Subject) -> str:
 
 
 def declared_growth(subject: Subject) -> str:
-    """A state that grows otherwise than declared, or positions said to end that do not."""
+    """Checks `traits.state_growth` by measurement, and that a model with extrapolates=False cannot extrapolate."""
     model, context = subject.model(), subject.context
     extrapolates = model.traits.extrapolates
     few, many = (8 * context, 16 * context) if extrapolates else (context // 2, context)
     sizes = []
     for n in (few, many):
         layers = model.init_layers(1, n, torch.empty(0, device=model.device, dtype=model.dtype))
-        sizes.append(states.nbytes(layers) if layers is not None else 8 * n)  # else the base keeps the tokens
+        sizes.append(states.nbytes(layers) if layers is not None else 8 * n)  # else the base keeps the token ids
     growth = "none" if sizes[1] == 0 else "constant" if sizes[0] == sizes[1] else "linear"
-    said = subject.cls.traits is not LanguageModel.traits  # the base's cautious words bind nobody to them
-    if said and growth != model.traits.state_growth:
+    declared = subject.cls.traits is not LanguageModel.traits  # defaults are no declaration
+    if declared and growth != model.traits.state_growth:
         raise Fault(
-            f"traits says state_growth={model.traits.state_growth!r}, but the state takes {sizes[0]} bytes with room "
-            f"for {few} tokens and {sizes[1]} for {many}: {growth!r}"
+            f"traits says state_growth={model.traits.state_growth!r}, but the state takes {sizes[0]} bytes for "
+            f"{few} tokens and {sizes[1]} for {many}: {growth!r}"
         )
-    if said and not extrapolates and _goes_on(model, subject):
+    if declared and not extrapolates and _works_beyond_context(model, subject):
         raise Fault(
             f"traits says extrapolates=False, but features() of {context + 5} tokens works and agrees with its first "
             f"{context}: declare extrapolates=True"
         )
-    return f"state growth {growth}, {'goes on' if extrapolates else 'ends'} past the context"
+    return f"state growth: {growth}; {'extrapolates' if extrapolates else 'does not extrapolate'}"
 
 
-def _goes_on(model: LanguageModel, subject: Subject) -> bool:
+def _works_beyond_context(model: LanguageModel, subject: Subject) -> bool:
     idx = subject.tokens(1, subject.context + 5)
     with torch.no_grad():
         try:
             longer_BTV = model.head(model.features(idx)[0])
-        except Exception:  # any failure says that it does not
+        except Exception:  # any error means that it does not
             return False
         inside_BTV = model(idx[:, : subject.context]).logits
     return longer_BTV.shape[1] == idx.shape[1] and torch.allclose(

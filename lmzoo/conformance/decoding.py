@@ -1,4 +1,4 @@
-"""Checks that decoding, in any split of a sequence, gives what `forward` gives on the whole."""
+"""Checks that decoding a sequence, split in any way, gives the logits of `forward` on the whole sequence."""
 
 from __future__ import annotations
 
@@ -16,30 +16,33 @@ LOOK = "init_state() and forward() of the layers (positions, cache, tail, carry)
 
 
 def decoding(subject: Subject) -> str:
-    """A cache, tail or carry that loses, shifts or repeats something; also past the window and past the context."""
+    """Checks that decoding in many splits gives the logits of `forward`, also past the window and past the context.
+
+    Typical faults: a cache, convolution tail or carry that loses, shifts or repeats something.
+    """
     splits_tried, worst = 0, 0.0
     model = subject.model()
     T = subject.context
-    L = 2 * T + 3  # past the context, past two windows of any buffer
+    L = 2 * T + 3  # past the context, and past two windows of any buffer
     idx = subject.tokens(2, L)
     expected_BTV = expected_logits(subject, model, idx)
     splits = [[n, T - n] for n in range(T, 0, -1)] + [[1] * T]
-    chooser = random.Random(0)
-    splits += [random_split(chooser, L, 9) for _ in range(6)] + [[1] * L, [T] + [1] * (L - T), [T - 1, 2, L - T - 1]]
+    rng = random.Random(0)
+    splits += [random_split(rng, L, 9) for _ in range(6)] + [[1] * L, [T] + [1] * (L - T), [T - 1, 2, L - T - 1]]
     splits += [[L], [L - 1, 1]]
-    one_row = [[T], [1] * L, [T - 1, 2, L - T - 1], random_split(chooser, L, 9)]  # some code treats one row separately
+    one_row = [[T], [1] * L, [T - 1, 2, L - T - 1], random_split(rng, L, 9)]  # some code treats one row separately
     for rows, split in [*((2, split) for split in splits), *((1, split) for split in one_row)]:
         split = [n for n in split if n]
         worst = max(worst, check_split(model, idx[:rows], expected_BTV[:rows], split))
         splits_tried += 1
-    for split in ([T - 3, 6, L - T - 3], random_split(chooser, L, 9)):  # with the logits of every position of a chunk
+    for split in ([T - 3, 6, L - T - 3], random_split(rng, L, 9)):  # compares every position of a chunk
         worst = max(worst, check_all_positions(model, idx, expected_BTV, split))
         splits_tried += 1
     return f"{splits_tried} splits, up to {L} tokens over a context of {T}: off by at most {worst:.1g}"
 
 
 def expected_logits(subject: Subject, model: LanguageModel, idx: Tensor) -> Tensor:
-    """The logits that decoding must give: `forward` on all tokens, or on the last `context_length` of them."""
+    """Returns the logits that decoding must give: of `forward` on all tokens, or on the last `context_length`."""
     with torch.no_grad():
         if model.traits.extrapolates:
             return model(idx).logits
@@ -50,7 +53,10 @@ def expected_logits(subject: Subject, model: LanguageModel, idx: Tensor) -> Tens
 
 
 def check_split(model: LanguageModel, idx: Tensor, expected_BTV: Tensor, split: list[int]) -> float:
-    """Decode `idx` in chunks of the lengths `split`; returns the largest difference, raises `Fault` beyond rounding."""
+    """Decodes `idx` in chunks of the lengths `split`; returns the largest difference.
+
+    Raises `Fault` if it is more than rounding.
+    """
     state, end, worst = model.init_state(idx.shape[0], idx.shape[1]), 0, 0.0
     for n in split:
         logits_BV, state = model.decode(idx[:, end : end + n], state)
@@ -67,7 +73,7 @@ def check_split(model: LanguageModel, idx: Tensor, expected_BTV: Tensor, split: 
 
 
 def check_all_positions(model: LanguageModel, idx: Tensor, expected_BTV: Tensor, split: list[int]) -> float:
-    """As `check_split`, with the logits of every position of a chunk, which speculative decoding and scores rest on."""
+    """Like `check_split`, but compares `decode_all`, which speculative decoding and `score` use, at every position."""
     pieces: list[Tensor] = []
     state, end = model.init_state(idx.shape[0], idx.shape[1]), 0
     for n in split:
@@ -77,10 +83,10 @@ def check_all_positions(model: LanguageModel, idx: Tensor, expected_BTV: Tensor,
     return require_equal(torch.cat(pieces, dim=1), expected_BTV, f"every position of chunks of {split}", LOOK)
 
 
-def random_split(chooser: random.Random, total: int, longest: int) -> list[int]:
-    """Chunk lengths that add up to `total`."""
+def random_split(rng: random.Random, total: int, longest: int) -> list[int]:
+    """Returns random chunk lengths, at most `longest`, that add up to `total`."""
     split: list[int] = []
     while total:
-        split.append(min(total, chooser.randint(1, longest)))
+        split.append(min(total, rng.randint(1, longest)))
         total -= split[-1]
     return split

@@ -1,7 +1,7 @@
-"""Loads saved models in a process of its own and computes their logits, for `save_and_load`.
+"""Loads saved models in a separate process and computes their logits, for the check `save_and_load`.
 
-`python -m lmzoo.conformance.fresh FOLDER...`. A folder holds `request.json` and `idx.safetensors`, and gets
-`logits.safetensors`, or `error.txt` with the reason in one line.
+Usage: `python -m lmzoo.conformance.fresh FOLDER...`. Each folder holds `request.json` and `idx.safetensors`; the
+process writes `logits.safetensors` into it, or `error.txt` with the reason in one line.
 """
 
 from __future__ import annotations
@@ -21,7 +21,10 @@ from lmzoo.storage import models
 
 
 def answer(path: Path, cls: type[LanguageModel] | None = None) -> None:
-    """Load the model described in `path` and write its logits there; `cls` where the class cannot be imported."""
+    """Loads the model that the folder `path` describes and writes its logits there.
+
+    `cls` must be given if the class cannot be imported.
+    """
     request = json.loads((path / "request.json").read_text(encoding="utf-8"))
     torch.set_num_threads(request["threads"])
     if request["registered"]:
@@ -37,17 +40,17 @@ def answer(path: Path, cls: type[LanguageModel] | None = None) -> None:
 
 
 def answer_all(paths: list[Path]) -> None:
-    """Answer the requests one after another; an exception ends one of them alone."""
+    """Answers the requests one after another; an exception ends only the request that raised it."""
     for path in paths:
         try:
             answer(path)
-        except Exception as error:  # code of any model may run here
+        except Exception as error:  # a user's model may raise any exception
             first = (str(error).splitlines() or [""])[0]
             (path / "error.txt").write_text(f"{type(error).__name__}: {first}", encoding="utf-8")
 
 
 def find_class(request: dict[str, Any]) -> type[LanguageModel]:
-    """The class by its module and qualified name."""
+    """Imports the class by its module and qualified name."""
     found: Any = _import(request)
     for part in request["class"].split("."):
         found = getattr(found, part)
@@ -55,7 +58,7 @@ def find_class(request: dict[str, Any]) -> type[LanguageModel]:
 
 
 def _import(request: dict[str, Any]) -> Any:
-    """The module of the class: a plug-in given as a file, or what the import path of the caller finds."""
+    """Imports the module of the class: from a plug-in file, or from the caller's import path."""
     name = request["module"]
     if name.startswith("lmzoo_plugin_"):
         registry.load_plugin(request["file"])

@@ -1,4 +1,4 @@
-"""Checks of the loss: mean cross-entropy in nats over the targets that are not ignored, and nothing else."""
+"""Checks that the loss is the mean cross-entropy in nats over the targets that are not ignored, and nothing else."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TIGHT = 1e-5
 
 
 def loss_value(subject: Subject) -> str:
-    """A loss that is not the cross-entropy of its own logits: shifted again, summed, or with extras mixed in."""
+    """Checks that the loss is the cross-entropy of the model's own logits: not shifted again, not summed, no extras."""
     model = subject.model()
     idx, targets = subject.tokens(3, 7), subject.tokens(3, 7, seed=1)
     logits_BTV, loss = model(idx, targets)
@@ -26,15 +26,15 @@ def loss_value(subject: Subject) -> str:
     require_equal(loss, expected, "the loss", LOOK, TIGHT)
     require_equal(model(idx).logits, logits_BTV, "logits without targets, against those with them,", LOOK, TIGHT)
     one = targets.clone()
-    one[:, :-1] = IGNORE_INDEX  # only the last position counts: a loss that shifts the targets once more has none
+    one[:, :-1] = IGNORE_INDEX  # only the last position counts: a loss that shifts the targets again would miss it
     require_equal(
         model(idx, one).loss, F.cross_entropy(logits_BTV[:, -1], one[:, -1]), "the last position's loss", LOOK, TIGHT
     )
-    return f"{loss.item():.3f} nats, as the logits and targets say"
+    return f"{loss.item():.3f} nats: the cross-entropy of the logits"
 
 
 def ignored_targets(subject: Subject) -> str:
-    """Ignored targets that count in the mean, give a gradient, or make the loss NaN when there is nothing else."""
+    """Checks that ignored targets count neither in the mean nor in a gradient, and that all ignored gives 0."""
     model = subject.model()
     idx, targets = subject.tokens(2, 6), subject.tokens(2, 6, seed=1)
     targets[0, 3:] = IGNORE_INDEX
@@ -43,7 +43,7 @@ def ignored_targets(subject: Subject) -> str:
     expected = F.cross_entropy(logits_BTV[kept], targets[kept])
     require_equal(loss, expected, f"the loss over {int(kept.sum())} of {targets.numel()} targets", LOOK, TIGHT)
 
-    # All of row 1 is ignored: its tokens must not matter to any gradient.
+    # All of row 1 is ignored: its tokens must not affect any gradient.
     targets[1] = IGNORE_INDEX
     gradients = _gradients(model, idx, targets)
     other = idx.clone()
@@ -56,11 +56,11 @@ def ignored_targets(subject: Subject) -> str:
         loss = model(idx, nothing, return_logits=return_logits).loss
         if loss.item() != 0:
             raise Fault(f"the loss with all targets ignored is {loss.item()}, and must be 0; look at {LOOK}")
-    return "ignored targets count nowhere; all ignored gives 0"
+    return "ignored targets have no effect; all ignored gives 0"
 
 
 def micro_batches(subject: Subject) -> str:
-    """A batch whose loss and gradients differ from those of its parts, weighted by their targets not ignored."""
+    """Checks that loss and gradients of a batch are the means over its parts, weighted by their number of targets."""
     model = subject.model()
     idx, targets = subject.tokens(4, 6), subject.tokens(4, 6, seed=1)
     targets[0, 1:] = IGNORE_INDEX  # very unequal parts: 13 targets and 6
@@ -82,7 +82,7 @@ def micro_batches(subject: Subject) -> str:
 
 
 def chunked_loss(subject: Subject) -> str:
-    """`return_logits=False`, or the loss in chunks, that gives another value or other gradients."""
+    """Checks that `return_logits=False`, and the loss computed in chunks, give the same value and gradients."""
     model = subject.model()
     idx, targets = subject.tokens(2, 7), subject.tokens(2, 7, seed=1)
     targets[1, 2] = IGNORE_INDEX
@@ -102,7 +102,7 @@ def chunked_loss(subject: Subject) -> str:
 
 
 def auxiliary(subject: Subject) -> str:
-    """An auxiliary loss that is mixed into the reported loss, is not a finite scalar, or has no gradient."""
+    """Checks that auxiliary losses are finite scalars with gradients, and are not part of the reported loss."""
     model, T = subject.model().train(), min(subject.context, 16)
     idx, targets = subject.tokens(4, T), subject.tokens(4, T, seed=1)
     with losses.collect_auxiliary(True) as named:
@@ -132,7 +132,7 @@ def auxiliary(subject: Subject) -> str:
 
 
 def _gradients(model: LanguageModel, idx: Tensor, targets: Tensor, *, return_logits: bool = True) -> dict[str, Tensor]:
-    """The gradient of the loss to every parameter by name, zero where there is none."""
+    """Returns the gradient of the loss for every parameter by name; zero where there is none."""
     model.zero_grad(set_to_none=True)
     loss = model(idx, targets, return_logits=return_logits).loss
     if loss.requires_grad:

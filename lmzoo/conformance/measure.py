@@ -1,4 +1,4 @@
-"""Compares two results and reports how far they differ, and where: used by all checks."""
+"""Compares two results and reports how much and where they differ; used by all checks."""
 
 from __future__ import annotations
 
@@ -16,14 +16,17 @@ from torch.utils._pytree import tree_leaves
 
 from lmzoo.conformance.report import Fault
 
-# Relative to the largest value: float32 sums in another order, as another batch size or another split gives them.
+# Relative to the largest value. Another batch size or split changes the order of float32 sums, and so the rounding.
 ROUNDING = 1e-4
-# The same in float64, where sums in another order differ by 1e-15: a larger difference is a dependence.
+# The same in float64, where the order of a sum changes it by about 1e-15: a larger difference is a dependence.
 FLOAT64_ROUNDING = 1e-9
 
 
 def difference(actual: Tensor, expected: Tensor) -> float:
-    """The largest difference relative to the scale of `expected` (at least 1); infinite when either is not finite."""
+    """Returns the largest difference relative to the largest value of `expected` (at least 1).
+
+    Infinite when a value is not finite. Raises `Fault` when the shapes differ.
+    """
     if actual.shape != expected.shape:
         raise Fault(f"shape {tuple(actual.shape)} instead of {tuple(expected.shape)}")
     if actual.numel() == 0:
@@ -33,7 +36,7 @@ def difference(actual: Tensor, expected: Tensor) -> float:
 
 
 def first_position(actual_BTV: Tensor, expected_BTV: Tensor, tolerance: float = 0.0) -> str:
-    """The first position (then row) where two (B, T, ...) tensors differ by more than `tolerance`."""
+    """Names the first position (then row) where two (B, T, ...) tensors differ by more than `tolerance`."""
     off_BTV = ~((actual_BTV - expected_BTV).abs() <= tolerance * max(1.0, expected_BTV.abs().max().item()))
     row_T = off_BTV.flatten(2).any(2)
     t = int(row_T.any(0).nonzero()[0])
@@ -42,7 +45,7 @@ def first_position(actual_BTV: Tensor, expected_BTV: Tensor, tolerance: float = 
 
 
 def require_equal(actual: Tensor, expected: Tensor, what: str, where: str, tolerance: float = ROUNDING) -> float:
-    """Raise `Fault` when the two differ by more than `tolerance`; returns by how much they do."""
+    """Returns the difference of two tensors; raises `Fault` when it is more than `tolerance`."""
     off = difference(actual, expected)
     if not off <= tolerance:
         size = "is not finite" if math.isinf(off) else f"is off by {off:.2g} of the largest value"
@@ -51,44 +54,40 @@ def require_equal(actual: Tensor, expected: Tensor, what: str, where: str, toler
 
 
 def require_same_bits(actual: Tensor, expected: Tensor, what: str, where: str) -> None:
-    """Raise `Fault` unless the two are bitwise equal."""
+    """Raises `Fault` unless the two tensors are bitwise equal."""
     if not torch.equal(actual, expected):
-        raise Fault(
-            f"{what} is off by {difference(actual, expected):.2g}, and should be the same bits; look at {where}"
-        )
+        raise Fault(f"{what} is off by {difference(actual, expected):.2g}, and must be bitwise equal; look at {where}")
 
 
 def float32_hint(forward: Callable[[], object], off: float = 0.0) -> str:
-    """The end of a message about a float64 model whose results are off by `off`: where `forward` computes in float32.
+    """Returns the end of a message about a float64 model whose result is off by `off`: where it computes in float32.
 
-    Empty when `off` is more than rounding to float32 explains, or when everything is computed in float64.
+    Empty when `off` is larger than float32 rounding, or when `forward` computes everything in float64.
     """
     if not off <= ROUNDING:
         return ""
     with torch.enable_grad(), _Narrowing() as narrowing:
         forward()
-    if not narrowing.place:
+    if not narrowing.line:
         return ""
-    return (
-        f"; something is computed in float32 there, at {narrowing.place} (`.float()`): use `lmzoo.ops.precision.wide`"
-    )
+    return f"; something is computed in float32 there, at {narrowing.line} (`.float()`): use `lmzoo.ops.precision.wide`"
 
 
 class _Narrowing(TorchFunctionMode):
-    """While active, looks for the first operation that turns activations in float64 into a narrower type.
+    """Finds, while active, the first operation that casts float64 activations to a narrower dtype.
 
-    A tensor that has no gradient is no activation: tables of constants may be rounded, which is the same in every call.
+    Tensors without a gradient are ignored: a rounded table of constants is the same in every call.
     """
 
-    place = ""  # file and line of the caller
+    line = ""  # file and line of the caller
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
-        if not self.place:
+        if not self.line:
             given = [x for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor) and x.requires_grad and x.ndim > 0]
             made = [x for x in tree_leaves(out) if isinstance(x, Tensor)]
             if any(x.dtype in _WIDE for x in given) and any(x.dtype in _NARROW for x in made):
-                self.place = _caller()
+                self.line = _caller()
         return out
 
 
@@ -97,7 +96,7 @@ _NARROW = {torch.float32, torch.complex64, torch.bfloat16, torch.float16}
 
 
 def _caller() -> str:
-    """The innermost line of the call stack outside torch and this package, as `file.py:12`."""
+    """Returns the innermost line of the call stack outside torch and this package, as `file.py:12`."""
     others = {Path(torch.__file__).parent, Path(__file__).parent}
     frame: FrameType | None = sys._getframe(2)
     while frame is not None:
@@ -105,4 +104,4 @@ def _caller() -> str:
         if others.isdisjoint(path.parents):
             return f"{path.name}:{frame.f_lineno}"
         frame = frame.f_back
-    return "an unknown place"
+    return "an unknown line"

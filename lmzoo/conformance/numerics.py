@@ -11,12 +11,15 @@ from lmzoo.conformance.tiny import Subject
 from lmzoo.inference.weights import cast_weights
 
 STEP = 1e-5
-DRIFT = 0.1  # of the largest logit: bfloat16 has 8 bits, and two layers add up their rounding
-NEAR = 0.75  # the share of positions that must be within DRIFT: rounding makes a router choose another expert for a few
+DRIFT = 0.1  # of the largest logit: bfloat16 has 8 bits, and rounding errors of two layers add up
+NEAR = 0.75  # share of positions that must be within DRIFT: rounding makes a router choose another expert at a few
 
 
 def float64_gradients(subject: Subject) -> str:
-    """A hand-written backward pass, or an in-place change, that gives a gradient the loss does not have."""
+    """Checks the gradient of every parameter against finite differences of the loss, in float64.
+
+    Typical faults: an error in a hand-written backward pass, a tensor changed in place, a detached tensor.
+    """
     model = subject.model().double()
     T = min(subject.context, 19)  # past one chunk of a chunked scan
     idx, targets = subject.tokens(2, T), subject.tokens(2, T, seed=1)
@@ -26,25 +29,25 @@ def float64_gradients(subject: Subject) -> str:
     for name, parameter in model.named_parameters():
         direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         direction /= direction.norm()
-        claimed = 0.0 if parameter.grad is None else (parameter.grad * direction).sum().item()
-        ends = []
+        gradient = 0.0 if parameter.grad is None else (parameter.grad * direction).sum().item()
+        values = []
         with torch.no_grad():
-            for sign in (1, -2, 1):  # forth, back, and home again
+            for sign in (1, -2, 1):  # to + STEP, to - STEP, and back to the start
                 parameter.add_(direction, alpha=sign * STEP)
-                ends.append(model(idx, targets).loss.item())
-        measured = (ends[0] - ends[1]) / (2 * STEP)
-        off = abs(measured - claimed) / max(abs(measured), abs(claimed), 1e-4)
+                values.append(model(idx, targets).loss.item())
+        measured = (values[0] - values[1]) / (2 * STEP)
+        off = abs(measured - gradient) / max(abs(measured), abs(gradient), 1e-4)
         if not off <= 1e-3:
             raise Fault(
-                f"the gradient of {name} is {claimed:.6g} along a random direction, the slope of the loss "
+                f"the gradient of {name} is {gradient:.6g} along a random direction, the finite difference of the loss "
                 f"{measured:.6g}{float32_hint(lambda: model(idx))}"
             )
         worst = max(worst, off)
-    return f"the slope of every parameter agrees to {worst:.1g}"
+    return f"the gradient of every parameter agrees with finite differences to {worst:.1g}"
 
 
 def bfloat16(subject: Subject) -> str:
-    """Logits that are lost or not finite in bfloat16, under autocast, in bfloat16 weights, or decoded so."""
+    """Checks that logits stay close to float32: under autocast to bfloat16, with bfloat16 weights, and in decoding."""
     model = subject.model()
     T = subject.context
     idx = subject.tokens(2, T)
@@ -65,7 +68,7 @@ def bfloat16(subject: Subject) -> str:
 
 
 def _require_near(actual_BTV: Tensor, expected_BTV: Tensor, what: str, where: str) -> float:
-    """Raise `Fault` unless most positions of the second half, in which rounding has added up, are near."""
+    """Raises `Fault` unless most positions of the second half, where rounding errors have added up, are close."""
     actual_BTV, expected_BTV = actual_BTV.float(), expected_BTV.float()
     if not torch.isfinite(actual_BTV).all():
         raise Fault(f"{what} is not finite; look at {where}")

@@ -1,4 +1,4 @@
-"""Checks that a model computes and does nothing else: no hidden or global state, one forward for training and eval."""
+"""Checks for side effects: no hidden or global state, the same forward in training and eval, one compiled graph."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lmzoo.conformance.tiny import Subject
 
 
 def same_seed(subject: Subject) -> str:
-    """A model that gives other weights or other logits from the same seed and the same input."""
+    """Checks that the same seed gives the same weights, and the same input the same logits, bitwise."""
     with torch.random.fork_rng(devices=[]):
         first, second = (_constructed(subject, 5) for _ in range(2))
     for (name, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
@@ -28,7 +28,7 @@ def same_seed(subject: Subject) -> str:
             model.decode(between, model.init_state(*between.shape))
         again_BTV = model(idx).logits
         require_same_bits(again_BTV, logits_BTV, "the same forward again", "state kept on the module, noise in eval")
-    return "same seed, same weights; same input, same bits"
+    return "same seed, same weights; same input, bitwise equal logits"
 
 
 def _constructed(subject: Subject, seed: int) -> torch.nn.Module:
@@ -39,7 +39,7 @@ def _constructed(subject: Subject, seed: int) -> torch.nn.Module:
 
 
 def train_mode(subject: Subject) -> str:
-    """Dropout that stays on in eval mode; anything but dropout that differs between train and eval mode."""
+    """Checks that dropout is off in eval mode, and that train and eval mode differ in nothing else."""
     idx = subject.tokens(2, subject.context)
     plain_BTV = subject.model()(idx).logits
     require_same_bits(
@@ -54,11 +54,11 @@ def train_mode(subject: Subject) -> str:
     require_equal(
         trained_BTV, plain_BTV, "train mode without dropout, against eval mode,", "self.training, running statistics"
     )
-    return "train and eval mode are the same but for dropout"
+    return "train and eval mode differ in dropout only"
 
 
 def global_state(subject: Subject) -> str:
-    """A model that seeds or draws from a global generator, or leaves torch's settings changed."""
+    """Checks that a model neither seeds nor draws from a global generator, and leaves torch's settings unchanged."""
     model = subject.model(dropout=0.1)
     idx = subject.tokens(2, 5)
 
@@ -86,8 +86,8 @@ def global_state(subject: Subject) -> str:
             model(idx)
             after.append(torch.rand(4))
         if torch.equal(*after):
-            raise Fault("in train mode forward sets torch's global seed: what is drawn after it is always the same")
-    return "random states, default dtype, grad mode and threads as they were"
+            raise Fault("in train mode forward sets torch's global seed: every later draw is always the same")
+    return "random states, default dtype, grad mode and threads unchanged"
 
 
 def _generators() -> dict[str, object]:
@@ -99,13 +99,16 @@ def _generators() -> dict[str, object]:
 
 
 def compiles(subject: Subject) -> str:
-    """A forward that torch.compile cannot capture whole, or captures wrongly (branches on values, hidden state)."""
+    """Checks that torch.compile captures forward in one graph with the same result.
+
+    Typical faults: branches on tensor values, hidden state.
+    """
     model = subject.model()
     idx, targets = subject.tokens(2, min(subject.context, 17)), subject.tokens(2, min(subject.context, 17), seed=1)
     logits_BTV, loss = model(idx, targets)
     torch._dynamo.reset()
     try:
-        with torch._dynamo.config.patch(allow_rnn=True):  # torch's own recurrent layers can be captured, if one asks
+        with torch._dynamo.config.patch(allow_rnn=True):  # without it torch's own recurrent layers are not captured
             captured = torch.compile(model, fullgraph=True, backend="eager")
             compiled: tuple[Tensor, Tensor] = captured(idx, targets)
     except Exception as error:

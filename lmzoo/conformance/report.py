@@ -1,4 +1,4 @@
-"""What a run of the checks found: one result per check, with what it saw and how long it took."""
+"""The report of the checks: one result per check, with the measured value and the time it took."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 
 class Fault(Exception):
-    """Raised by a check: what is wrong, at which token and position, how far off, and where to look."""
+    """Raised by a check that fails. The message names what is wrong, at which position, by how much, where to look."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """One check's outcome. `saw` is what was measured, or on failure the smallest case found."""
+    """The result of one check. `saw` is what was measured, or on failure the case that failed."""
 
     name: str
     group: str  # the theme: "causality", "decoding", "loss", ...
@@ -23,8 +23,8 @@ class Result:
     seconds: float
 
 
-# A model that fails one of these cannot be compared: it sees the future, or decodes another model, or reports another
-# loss than the rest.
+# A model that fails one of these cannot be compared: it sees the future, decodes differently from its forward pass, or
+# reports a loss that means something else.
 RANKING_GROUPS = ("contract", "causality", "decoding", "loss")
 
 
@@ -38,7 +38,7 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """Whether every check passed."""
+        """True if every check passed."""
         return not self.failures
 
     @property
@@ -48,16 +48,16 @@ class Report:
 
     @property
     def rankable(self) -> bool:
-        """Whether nothing failed that would make a comparison wrong: contract, causality, decoding and loss hold."""
+        """True if the checks of contract, causality, decoding and loss passed, without which a comparison is wrong."""
         return all(result.passed for result in self.results if result.group in RANKING_GROUPS)
 
     @property
     def seconds(self) -> float:
-        """Time spent in all checks."""
+        """Seconds spent in all checks."""
         return sum(result.seconds for result in self.results)
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as plain values, for JSON."""
+        """Converts the report to plain values, for JSON."""
         return {
             "schema": 1,
             "model": self.name,
@@ -69,12 +69,12 @@ class Report:
         }
 
     def to_json(self) -> str:
-        """`to_dict` as JSON text."""
+        """Converts the report to JSON text."""
         return json.dumps(self.to_dict(), ensure_ascii=False, indent=2)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> Report:
-        """A report read back from `to_dict`."""
+        """Reads a report from the values of `to_dict`."""
         results = tuple(Result(**result) for result in values["results"])
         return cls(values["model"], values["config"], results)
 

@@ -23,7 +23,7 @@ from lmzoo.model import LanguageModel
 
 
 def save_and_load(subject: Subject) -> str:
-    """A model that computes otherwise after it was saved and loaded by a fresh process."""
+    """Checks that a model, saved and then loaded by a new process, gives bitwise equal logits."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         logits_BTV = save_request(subject, path)
@@ -37,21 +37,21 @@ def save_and_load(subject: Subject) -> str:
             load_in_fresh_process([path])
             how = "in a fresh process"
         require_loaded(path, logits_BTV)
-    return f"the same bits {how}"
+    return f"bitwise equal logits {how}"
 
 
 def save_request(subject: Subject, path: Path) -> Tensor:
-    """Save the model, and a request to compute its logits, in the folder `path`; returns the logits it must give."""
+    """Saves the model and a request to compute its logits in the folder `path`; returns the expected logits."""
     model = subject.model()
     idx = subject.tokens(2, min(subject.context, 9))
     save_file({"idx": idx}, path / "idx.safetensors")
     (path / "request.json").write_text(json.dumps(_request(subject, model, path)), encoding="utf-8")
-    with torch.no_grad():  # without gradients torch's own layers may take another path
+    with torch.no_grad():  # as in the other process: torch's own layers may use other kernels with gradients
         return model(idx).logits
 
 
 def load_in_fresh_process(paths: Sequence[Path]) -> None:
-    """Have another Python process answer the requests in the folders `paths`."""
+    """Starts a Python process that answers the requests in the folders `paths`."""
     command = [sys.executable, "-m", "lmzoo.conformance.fresh", *map(str, paths)]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
@@ -61,7 +61,7 @@ def load_in_fresh_process(paths: Sequence[Path]) -> None:
 
 
 def require_loaded(path: Path, logits_BTV: Tensor) -> None:
-    """Raise `Fault` unless the answer in the folder `path` is `logits_BTV`."""
+    """Raises `Fault` unless the answer in the folder `path` is `logits_BTV`."""
     error = path / "error.txt"
     if error.exists():
         raise Fault(f"a fresh process cannot load the saved model: {error.read_text(encoding='utf-8')}")
@@ -72,7 +72,7 @@ def require_loaded(path: Path, logits_BTV: Tensor) -> None:
 
 
 def _request(subject: Subject, model: LanguageModel, path: Path) -> dict[str, Any]:
-    """Save the model, by its registered name where it has one, and say how to find its class."""
+    """Saves the model, under its registered name if it has one; returns how to find its class."""
     registered = subject.cls.family in registry.families() and registry.model_class(subject.cls.family) is subject.cls
     if registered:
         model.save(path / "model")
@@ -85,12 +85,12 @@ def _request(subject: Subject, model: LanguageModel, path: Path) -> dict[str, An
         "file": getattr(module, "__file__", None),
         "class": subject.cls.__qualname__,
         "config": configs.to_dict(model.config),
-        "threads": torch.get_num_threads(),  # another number adds up in another order
+        "threads": torch.get_num_threads(),  # another number changes the order of sums
     }
 
 
 def _contiguous(model: nn.Module) -> dict[str, Tensor]:
-    """The state dict with each shared tensor under its first name only."""
+    """Returns the state dict with each shared tensor under its first name only."""
     first: dict[int, str] = {}
     tensors = model.state_dict()
     return {
@@ -101,7 +101,7 @@ def _contiguous(model: nn.Module) -> dict[str, Tensor]:
 
 
 def tied_weights(subject: Subject) -> str:
-    """Weights tied when made that are apart after a copy, a load or a cast, or the reverse."""
+    """Checks that tied weights stay tied after loading and casting, and that tying follows `tie_embeddings`."""
     model = subject.model()
     before = _shared(model)
     copied = subject.model(seed=3)
@@ -117,7 +117,7 @@ def tied_weights(subject: Subject) -> str:
         copied(idx).logits, model(idx).logits, "a model that has loaded another's weights", "buffers, tying"
     )
 
-    # The reverse: weights that the config calls tied must be one tensor, which a training step cannot pull apart.
+    # With tie_embeddings=True the two must be one tensor: equal copies would differ after a training step.
     tied = getattr(model.config, "tie_embeddings", None)
     if tied is not None:
         table = next((p for n, p in model.named_parameters() if p.shape[:1] == (model.config.vocab_size,)), None)
@@ -132,58 +132,59 @@ def tied_weights(subject: Subject) -> str:
     return (
         f"{len(before)} groups of shared parameters, kept through load and cast"
         if before
-        else "tying as the config says"
+        else "no shared parameters, as the config says"
     )
 
 
 def _shared(model: nn.Module) -> list[list[str]]:
-    """Names of parameters that share memory, in groups."""
+    """Returns the names of parameters that share memory, in groups."""
     groups: dict[int, list[str]] = {}
     for name, parameter in model.named_parameters(remove_duplicate=False):
         groups.setdefault(parameter.data_ptr(), []).append(name)
     return [names for names in groups.values() if len(names) > 1]
 
 
-def initialisation(subject: Subject) -> str:
-    """A parameter that two layers initialise: the last one wins, whatever the paper says."""
+def initialization(subject: Subject) -> str:
+    """Checks that no parameter is initialized by two layers: the second would overwrite the first."""
     model = subject.model(perturbed=False)
     owners: dict[str, list[str]] = {}
     generator = torch.Generator().manual_seed(0)
     for name, module in model.named_modules():
-        initialise: Any = getattr(module, "init_parameters", None)
-        if module is model or initialise is None:
+        initialize: Any = getattr(module, "init_parameters", None)
+        if module is model or initialize is None:
             continue
         with torch.no_grad():
             for parameter in model.parameters():
                 parameter.fill_(torch.nan)
-        initialise(generator)
+        initialize(generator)
         for drawn, parameter in model.named_parameters():
             if not parameter.isnan().all():
                 owners.setdefault(drawn, []).append(name)
     for parameter_name, modules in owners.items():
         if len(modules) > 1:
-            raise Fault(f"{parameter_name} is initialised by {' and again by '.join(modules)}: one layer must own it")
-    return f"{len(owners)} parameters, each drawn by one layer"
+            raise Fault(f"{parameter_name} is initialized by {' and again by '.join(modules)}: one layer must own it")
+    return f"{len(owners)} parameters, each initialized by one layer"
 
 
 def meta_device(subject: Subject) -> str:
-    """A model built without memory and filled with weights that is not the one built at once."""
+    """Checks that a model built on the meta device and then loaded gives the same logits as the original."""
     model = subject.model()
     with torch.device("meta"):
-        hollow = subject.cls(model.config)
-    for (name, a), b in zip(model.state_dict().items(), hollow.state_dict().values(), strict=True):
+        meta_model = subject.cls(model.config)
+    for (name, a), b in zip(model.state_dict().items(), meta_model.state_dict().values(), strict=True):
         if a.shape != b.shape or a.dtype != b.dtype or b.device.type != "meta":
             raise Fault(
-                f"{name} is {tuple(b.shape)} {b.dtype} on {b.device}, and {tuple(a.shape)} {a.dtype} when built at once"
+                f"{name} is {tuple(b.shape)} {b.dtype} on {b.device}, and {tuple(a.shape)} {a.dtype} when built on "
+                f"{a.device}"
             )
-    hollow.to_empty(device="cpu")
-    for tensor in (*hollow.parameters(), *hollow.buffers()):
+    meta_model.to_empty(device="cpu")
+    for tensor in (*meta_model.parameters(), *meta_model.buffers()):
         with torch.no_grad():
-            tensor.fill_(0)  # what was in memory before must not matter
-    hollow.load_state_dict(model.state_dict())
+            tensor.fill_(0)  # `to_empty` leaves arbitrary values, which might be right by accident
+    meta_model.load_state_dict(model.state_dict())
     idx = subject.tokens(2, min(subject.context, 9))
     require_equal(
-        hollow.eval()(idx).logits,
+        meta_model.eval()(idx).logits,
         model(idx).logits,
         "the model built on the meta device",
         "buffers that are not saved",

@@ -1,4 +1,4 @@
-"""Checks that the state is a value: cloned, selected by row, saved, shared between continuations without a trace."""
+"""Checks that the state is a value: it can be cloned, selected by row, saved, and continued several times."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
 
-EXACT = 1e-6  # the same numbers through the same operations, in memory that may be aligned otherwise
+EXACT = 1e-6  # the same operations on the same numbers; memory may be aligned differently
 LOOK = "features(): it must return a new state and leave the one it was given as it is"
 
 
 def _run(model: LanguageModel, idx: Tensor, state: Any) -> tuple[Tensor, Any]:
-    """Decode token by token: the logits of each (B, T, V), and the state after."""
+    """Decodes token by token; returns the logits of every position (B, T, V) and the next state."""
     logits = []
     for t in range(idx.shape[1]):
         logits_BV, state = model.decode(idx[:, t : t + 1], state)
@@ -30,12 +30,12 @@ def _run(model: LanguageModel, idx: Tensor, state: Any) -> tuple[Tensor, Any]:
 
 
 def state_is_a_value(subject: Subject) -> str:
-    """A state that decoding changes behind the caller's back, through a clone, or through another model's state."""
+    """Checks that a state is unchanged by decoding from it, from its clone, or with another model."""
     model, n = subject.model(), 4
     prompt, left, right = subject.tokens(2, 5), subject.tokens(2, n, seed=1), subject.tokens(2, n, seed=2)
     _, state = model.decode(prompt, model.init_state(2, 12))
-    twin = states.clone(state)
-    twin_bytes = [tensor.clone() for tensor in states.tensors(twin)]
+    cloned = states.clone(state)
+    cloned_values = [tensor.clone() for tensor in states.tensors(cloned)]
     expected_BTV = expected_logits(subject, model, torch.cat([prompt, left], dim=1))[:, 5:]
 
     first_BTV, _ = _run(model, left, state)
@@ -45,20 +45,20 @@ def state_is_a_value(subject: Subject) -> str:
     require_equal(
         again_BTV, first_BTV, "the same continuation of one state, after another one was decoded", LOOK, EXACT
     )
-    for before, after in zip(twin_bytes, states.tensors(twin), strict=True):
+    for before, after in zip(cloned_values, states.tensors(cloned), strict=True):
         if not torch.equal(before, after):
             raise Fault(f"decoding a state changes its clone; look at {LOOK}")
-    _run(model, right, twin)
+    _run(model, right, cloned)
     again_BTV, _ = _run(model, left, state)
     require_equal(again_BTV, first_BTV, "a continuation, after the state's clone was decoded", LOOK, EXACT)
 
-    a, b = state, state  # two continuations of one state, a token of each in turn
+    a, b = state, state  # two continuations of one state, one token of each in turn
     for t in range(n):
         logits_BV, a = model.decode(left[:, t : t + 1], a)
         _, b = model.decode(right[:, t : t + 1], b)
         require_equal(logits_BV, first_BTV[:, t], f"token {t} of two interleaved continuations", LOOK, EXACT)
 
-    other = subject.model(seed=7)  # another model of the class, in between
+    other = subject.model(seed=7)  # another instance of the class decodes in between
     _, state = model.decode(prompt, model.init_state(2, 12))
     _, foreign = other.decode(right, other.init_state(2, 12))
     logits_BV, _ = model.decode(left[:, :1], state)
@@ -73,11 +73,11 @@ def state_is_a_value(subject: Subject) -> str:
     expected_BV = expected_logits(subject, model, prompt)[:, -1]
     require_equal(fresh_BV, expected_BV, "a second decoding from init_state", "init_state(): it must make new tensors")
     del foreign
-    return "clones, twins, interleaved continuations and other models leave a state alone"
+    return "unchanged by clones, interleaved continuations and other models"
 
 
 def state_rows(subject: Subject) -> str:
-    """A state whose rows cannot be selected, repeated or reordered: a leaf without the batch first, shared memory."""
+    """Checks that the rows of a state can be selected, repeated and reordered: every tensor has the batch first."""
     model = subject.model()
     prompt, more = subject.tokens(3, 5), subject.tokens(3, 3, seed=1)
     _, state = model.decode(prompt, model.init_state(3, 10))
@@ -92,11 +92,11 @@ def state_rows(subject: Subject) -> str:
         require_equal(
             picked_BTV, expected_BTV[rows], f"rows {rows} of a state", "state that is not in the state's tensors"
         )
-    return "rows reordered, repeated and left out go on as in the whole"
+    return "rows reordered, repeated and left out continue as in the full batch"
 
 
 def state_dtype(subject: Subject) -> str:
-    """A state of less precision than the weights, or one whose types change as it is decoded."""
+    """Checks that the state has at least the precision of the weights, and that decoding keeps its dtypes."""
     model = subject.model()
     before = model.init_state(1, 8)
     _, middle = model.decode(subject.tokens(1, 3), before)
@@ -109,12 +109,14 @@ def state_dtype(subject: Subject) -> str:
         )
     for dtype in types[0]:
         if dtype.is_floating_point and dtype.itemsize < model.dtype.itemsize:
-            raise Fault(f"the state holds {dtype}, the weights {model.dtype}: rounding adds up; look at init_state()")
-    return f"{len(types[0])} tensors, types constant: {', '.join(sorted({str(t) for t in types[0]})) or 'none'}"
+            raise Fault(
+                f"the state holds {dtype}, the weights {model.dtype}: rounding errors add up; look at init_state()"
+            )
+    return f"{len(types[0])} tensors, dtypes constant: {', '.join(sorted({str(t) for t in types[0]})) or 'none'}"
 
 
 def state_saved(subject: Subject) -> str:
-    """A state that is not all in its tensors and numbers: saved and loaded, it goes on otherwise."""
+    """Checks that a saved and loaded state continues in the same way: nothing of it is outside its tensors."""
     model = subject.model()
     prompt, more = subject.tokens(2, 5), subject.tokens(2, 3, seed=1)
     _, state = model.decode(prompt, model.init_state(2, 10))

@@ -21,7 +21,7 @@ from lmzoo.model import LanguageModel
 
 @dataclass(frozen=True)
 class Check:
-    """One check: `run` says what it saw, or raises `Fault`. With `variants`, the family's other forms must hold too."""
+    """One check: `run` returns a summary or raises `Fault`; with `variants` it also runs on `Subject.varied`."""
 
     name: str
     group: str
@@ -33,8 +33,8 @@ def _checks(group: str, *functions: Callable[[Subject], str], variants: bool = F
     return [Check(function.__name__, group, function, variants) for function in functions]
 
 
-# Variants cost as much again for each option. They run where an option most often has a path of its own (positions,
-# the state, the formula for FLOPs), and in two quick checks: an option may be read in one mode, or in the config alone.
+# Each variant costs as much as the plain config. They run in the checks of code that most often depends on an option
+# (positions, the state, the formula for FLOPs), and in two quick checks.
 CHECKS: tuple[Check, ...] = (
     *_checks("contract", contract.construction, contract.finals, contract.shapes, contract.edges),
     *_checks("causality", causality.causality, causality.gradient_causality, variants=True),
@@ -50,7 +50,7 @@ CHECKS: tuple[Check, ...] = (
     *_checks("purity", purity.same_seed),
     *_checks("purity", purity.train_mode, variants=True),
     *_checks("purity", purity.global_state, purity.compiles),
-    *_checks("saving", saving.initialisation),
+    *_checks("saving", saving.initialization),
     *_checks("saving", saving.tied_weights, variants=True),
     *_checks("saving", saving.meta_device, saving.save_and_load),
     *_checks("counts", counting.parameters),
@@ -60,7 +60,7 @@ CHECKS: tuple[Check, ...] = (
 
 
 def check_names() -> list[str]:
-    """The names of all checks, in the order they run."""
+    """Returns the names of all checks, in the order in which they run."""
     return [check.name for check in CHECKS]
 
 
@@ -70,18 +70,18 @@ def check_model(
     only: Collection[str] | None = None,
     listener: Callable[[Result], None] | None = None,
 ) -> Report:
-    """Hold a model to the contract and to what it declares of itself; `report.passed`, `report.failures`.
+    """Checks a model against the contract and its own declarations; `report.passed`, `report.failures`.
 
-    `target` is a registered name, a class, or a model; a small model of its class and config is checked (a model that
-    is small already is copied, weights included), the caller's stays untouched. `only` names the checks to run;
-    `listener` is told each result as it comes. Raises `ConfigError` or `UnknownModelError` for what is no model.
+    `target` is a registered name, a class or a model. A small model of its class and config is checked; the caller's
+    model stays unchanged (if it is small already, it is copied with its weights). `only` names the checks to run;
+    `listener` is a callback that gets each result. Raises `ConfigError` or `UnknownModelError` for an unknown target.
     """
     unknown = set(only or ()) - set(check_names())
     if unknown:
         name = min(unknown)
         raise ConfigError(f"only={name!r} is no check{configs.suggest(name, check_names())}")
     results: list[Result] = []
-    with torch.random.fork_rng(devices=[]):  # models draw their first weights; the caller's random numbers stay
+    with torch.random.fork_rng(devices=[]):  # constructors draw weights: keep the caller's random state
         checked = subject(target)
         for check in CHECKS:
             if only is not None and check.name not in only:
@@ -90,34 +90,34 @@ def check_model(
             if listener is not None:
                 listener(results[-1])
             if check.name == "construction" and not results[-1].passed:
-                break  # there is nothing to look at
+                break  # there is no model to check
     return Report(checked.name, configs.to_dict(checked.config), tuple(results))
 
 
 def run_check(check: Check, checked: Subject) -> Result:
-    """One check on a subject, and on its variants where the check asks for them."""
-    began, passed, saw = time.perf_counter(), True, ""
+    """Runs one check on a subject, and on its variants if the check has `variants`."""
+    start, passed, saw = time.perf_counter(), True, ""
     forms = [checked, *(checked.varied() if check.variants else [])]
     for form in forms:
         where = "" if form is checked else f"{form.name}: "
         try:
-            with _settings_kept():
+            with _settings_restored():
                 seen = check.run(form)
             saw = saw or seen
         except Fault as fault:
             passed, saw = False, f"{where}{fault}"
             break
-        except Exception as error:  # a model may raise anything: that is a finding too
-            passed, saw = False, f"{where}{_told(error)}"
+        except Exception as error:  # an exception of the model fails the check
+            passed, saw = False, f"{where}{_one_line(error)}"
             break
     if passed and len(forms) > 1:
         saw += f"; also {', '.join(form.name.split(' with ')[1] for form in forms[1:])}"
-    return Result(check.name, check.group, passed, saw, round(time.perf_counter() - began, 3))
+    return Result(check.name, check.group, passed, saw, round(time.perf_counter() - start, 3))
 
 
 @contextmanager
-def _settings_kept() -> Iterator[None]:
-    """Whatever a model changes globally is put back: the next check, and the caller, must not see it."""
+def _settings_restored() -> Iterator[None]:
+    """Restores torch's global settings, which a model may have changed, for the next check and for the caller."""
     dtype, grad, threads = torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads()
     try:
         with torch.random.fork_rng(devices=[]), torch.enable_grad():
@@ -129,9 +129,9 @@ def _settings_kept() -> Iterator[None]:
             torch.set_num_threads(threads)
 
 
-def _told(error: Exception) -> str:
-    """The error in one line, with the innermost place outside torch."""
+def _one_line(error: Exception) -> str:
+    """Returns the error in one line, with the innermost source line outside installed packages."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
-    place = f" at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""
+    where = f" at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""
     first = (str(error).splitlines() or [""])[0]
-    return f"raised {type(error).__name__}: {first}{place}"
+    return f"raised {type(error).__name__}: {first}{where}"

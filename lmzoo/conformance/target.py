@@ -1,4 +1,4 @@
-"""What `lmzoo check` is asked to look at: a registered name, a Python file that registers models, or a run."""
+"""The target of `lmzoo check`: a registered name, a Python file that registers models, or a run."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from lmzoo.storage import models
 
 
 def subjects(target: str) -> list[str] | list[LanguageModel]:
-    """The models that `target` stands for, each a name or an instance that `check_model` takes.
+    """Returns the models that `target` stands for, as names or instances for `check_model`.
 
-    Raises an `LmzooError` for a name that is not known, a file that registers nothing, a run that cannot be loaded.
+    Raises an `LmzooError` for an unknown name, a file that registers no model, or a run that cannot be loaded.
     """
     path = Path(target)
     if path.suffix == ".py":
@@ -24,5 +24,5 @@ def subjects(target: str) -> list[str] | list[LanguageModel]:
         return names
     if path.is_dir():
         return [models.load_model(path)]
-    registry.split_name(target)  # raises for a name that is not known
+    registry.split_name(target)  # raises for an unknown name
     return [target]

@@ -1,8 +1,8 @@
-"""The model under test, small: any family, class or instance becomes a model that is checked in seconds.
+"""Small models for the checks: any family, class or instance is reduced to a model that is checked in seconds.
 
-Sizes are reduced by the names of the config's fields; everything else in the config stays as it is, and so many layers
-are kept that every kind of block is among them. Weights are perturbed before a check looks at what a model computes: a
-table of zeros or a scale of one would hide a wrong path.
+Sizes are reduced by the names of the config's fields; everything else in the config stays as it is. Enough layers are
+kept that every kind of block occurs. Weights are perturbed before a check looks at what a model computes, because a
+weight of zero or one can hide a mistake.
 """
 
 from __future__ import annotations
@@ -21,38 +21,38 @@ from lmzoo.layers.stack import kind
 from lmzoo.model import LanguageModel, ModelConfig
 
 VOCAB = 13  # unlike every other size, so that a mix-up of axes is an error and not a coincidence
-CONTEXT = 24  # more than one chunk of a chunked scan, more than two windows
-LAYERS = 2  # the fewest: a window of 5 over 2 layers reaches 9 tokens back, well inside the context
-# The most that each size may be. `n_layers` has a rule of its own: `fewest_layers`.
+CONTEXT = 24  # more than one chunk of a chunked scan, and more than two windows
+LAYERS = 2  # the minimum: a window of 5 over 2 layers reaches 9 tokens back, well inside the context
+# The maximum of each size. `n_layers` is chosen by `fewest_layers`.
 CEILINGS: Mapping[str, int] = {
     "d_model": 32,
     "n_heads": 4,
     "n_kv_heads": 4,
     "head_dim": 8,
-    "d_ff": 128,  # configs fill in up to 4 d_model
+    "d_ff": 128,  # the default is at most 4 d_model
     "d_state": 8,
     "window": 5,
     "n_experts": 4,
 }
-# Options to switch on for every family that has them, beside its booleans and what its config names in `checked`.
+# Options to switch on in every family that has them, in addition to its booleans and to `checked` in its config.
 OPTIONS: Mapping[str, Any] = {"window": 5, "n_kv_heads": 2}
 
 
 class Subject:
-    """A class and a small config of it; `model()` makes a fresh model.
+    """A model class with a small config; `model()` constructs a new model.
 
-    `settings` are the full ones, from which `config` is reduced.
+    `settings` is the full config, from which `config` is reduced.
     """
 
     def __init__(self, cls: type[LanguageModel], settings: Mapping[str, Any], name: str) -> None:
         self.cls, self.settings, self.name = cls, dict(settings), name
         self.config = small_config(cls, self.settings)
-        self.instance: LanguageModel | None = None  # a copy of the caller's own model, if that is small enough
+        self.instance: LanguageModel | None = None  # a copy of the caller's own model, if it is small enough
 
     def model(self, *, perturbed: bool = True, dropout: float = 0.0, seed: int = 0, **overrides: Any) -> LanguageModel:
-        """A fresh float32 model on the CPU in eval mode; the global random state is left as it was.
+        """Constructs a float32 model on the CPU in eval mode; torch's global random state stays unchanged.
 
-        `perturbed=False` leaves the initial weights. Dropout is off unless asked for. `overrides` change the config.
+        `perturbed=False` keeps the initial weights. `dropout` sets all dropout rates. `overrides` change the config.
         """
         config = dataclasses.replace(self.config, **overrides) if overrides else self.config
         with torch.random.fork_rng(devices=[]):
@@ -73,7 +73,7 @@ class Subject:
         return model.eval()
 
     def tokens(self, B: int, T: int, seed: int = 0) -> Tensor:
-        """Random token ids (B, T), the same for the same arguments."""
+        """Returns random token ids (B, T), the same for the same arguments."""
         generator = torch.Generator().manual_seed(1000 * T + 10 * B + seed)
         return torch.randint(self.config.vocab_size, (B, T), generator=generator)
 
@@ -83,29 +83,29 @@ class Subject:
         return self.config.context_length
 
     def varied(self) -> list[Subject]:
-        """The same with other settings: code that the plain config never reaches (a window, a bias, a pattern).
+        """Returns subjects with other settings, to run code that the plain config does not (a window, a bias).
 
-        Each boolean is turned and each of `OPTIONS` switched on, one at a time; a config may name further forms in
-        `checked: ClassVar[tuple[dict, ...]]`. Raises `ConfigError` for a form of `checked` that the config refuses.
+        Each boolean is inverted and each of `OPTIONS` switched on, one at a time. A config can name more variants in
+        `checked: ClassVar[tuple[dict, ...]]`. Raises `ConfigError` for a variant in `checked` that the config refuses.
         """
-        others = []
+        variants = []
         for field in dataclasses.fields(self.config):
             before = getattr(self.config, field.name)
             value = not before if isinstance(before, bool) else OPTIONS.get(field.name, before)
             if value == before:
                 continue
             try:
-                others.append(self._with({field.name: value}))
+                variants.append(self._with({field.name: value}))
             except ConfigError:
                 continue  # the family forbids this combination
-        return others + [self._with(form) for form in getattr(type(self.config), "checked", ())]
+        return variants + [self._with(changes) for changes in getattr(type(self.config), "checked", ())]
 
     def _with(self, changes: Mapping[str, Any]) -> Subject:
         name = ", ".join(f"{field}={value}" for field, value in changes.items())
         return Subject(self.cls, {**self.settings, **changes}, f"{self.name} with {name}")
 
     def resized(self) -> list[dict[str, Any]]:
-        """Overrides that give two other sizes of the model."""
+        """Returns overrides for two other sizes of the model."""
         config = self.config
         changes: list[dict[str, Any]] = []
         grown = {"d_model": 2, "n_layers": 1.5, "d_ff": 1.5, "d_state": 2}
@@ -123,7 +123,7 @@ class Subject:
 
 
 def perturb(model: LanguageModel, seed: int = 0) -> None:
-    """Add noise to every parameter: matrices so much that a unit input gives a unit output, vectors a tenth."""
+    """Adds noise to every parameter: standard deviation 1/sqrt(last dimension) for matrices, 0.1 for vectors."""
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -132,7 +132,7 @@ def perturb(model: LanguageModel, seed: int = 0) -> None:
 
 
 def subject(target: LanguageModel | type[LanguageModel] | str) -> Subject:
-    """The subject for a model, a class, or a registered name (`family` or `family.preset`)."""
+    """Returns the subject for a model, a class, or a registered name (`family` or `family.preset`)."""
     if isinstance(target, str):
         family, preset = registry.split_name(target)
         cls = registry.model_class(family.name)
@@ -143,7 +143,7 @@ def subject(target: LanguageModel | type[LanguageModel] | str) -> Subject:
         raise ConfigError(f"model={target!r} must be a registered name, a LanguageModel class or a LanguageModel")
     cls = type(target)
     made = Subject(cls, configs.to_dict(target.config), target.family or cls.__name__)
-    # A model that is small but for its depth is copied whole: its layers may have been changed after construction.
+    # A model that is small except for its depth is copied: its layers may have been changed after construction.
     small, given = configs.to_dict(made.config), configs.to_dict(target.config)
     if {**small, "n_layers": None} == {**given, "n_layers": None}:
         made.config = target.config
@@ -152,7 +152,7 @@ def subject(target: LanguageModel | type[LanguageModel] | str) -> Subject:
 
 
 def _family_settings(cls: type[LanguageModel]) -> dict[str, Any]:
-    """The preset `tiny` of a class's family, if there is one, but not less deep than the config's default."""
+    """Returns the settings of the family's preset `tiny`, if it has one, with at least the default depth."""
     family = registry.families().get(cls.family) if cls.family else None
     preset = family.presets.get("tiny") if family else None
     settings = dict(preset.model) if preset else {}
@@ -163,7 +163,7 @@ def _family_settings(cls: type[LanguageModel]) -> dict[str, Any]:
 
 
 def small_config(cls: type[LanguageModel], settings: Mapping[str, Any]) -> ModelConfig:
-    """The config of `settings` with known sizes at most their ceilings; as many of them as the config's rules allow."""
+    """Returns the config of `settings` with sizes reduced to `CEILINGS`, as many as the config's rules allow."""
     fields = {field.name: field.default for field in dataclasses.fields(cls.config_class)}
     settings = {**settings, "vocab_size": min(settings.get("vocab_size", VOCAB), VOCAB)}
     settings["context_length"] = min(settings.get("context_length", CONTEXT), CONTEXT)
@@ -176,7 +176,7 @@ def small_config(cls: type[LanguageModel], settings: Mapping[str, Any]) -> Model
         configs.build(cls.config_class, {**settings, **cut})
         settings |= cut
     except ConfigError:
-        for name, value in cut.items():  # one at a time: a rule between fields may forbid some of them
+        for name, value in cut.items():  # one at a time: a rule between fields may forbid some of the reductions
             try:
                 configs.build(cls.config_class, {**settings, name: value})
             except ConfigError:
@@ -188,30 +188,30 @@ def small_config(cls: type[LanguageModel], settings: Mapping[str, Any]) -> Model
 
 
 def fewest_layers(cls: type[LanguageModel], settings: Mapping[str, Any]) -> int:
-    """The least `n_layers`, of at least `LAYERS`, with every kind of block that the model of `settings` has."""
+    """Returns the smallest `n_layers` >= `LAYERS` with every kind of block that the model of `settings` has."""
     config = configs.build(cls.config_class, settings)
     full: int = configs.to_dict(config)["n_layers"]
     try:
         wanted = set(_kinds(cls, config))
-    except Exception:  # a model that cannot be built on the meta device: `meta_device` and `construction` tell why
+    except Exception:  # it cannot be built on the meta device: the checks `construction` and `meta_device` report why
         return min(LAYERS, full)
     for n in range(LAYERS, full):
         try:
             if wanted <= set(_kinds(cls, configs.build(cls.config_class, {**settings, "n_layers": n}))):
                 return n
         except Exception:
-            continue  # this depth is not possible
+            continue  # the config refuses this depth
     return full
 
 
 def _kinds(cls: type[LanguageModel], config: ModelConfig) -> Iterator[Hashable]:
-    """The kind of each block of the model."""
+    """Returns the kind of each block of the model."""
     with torch.random.fork_rng(devices=[]), torch.device("meta"):
         model = cls(config)
     return map(kind, _blocks(model))
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """The members of the outermost lists of modules: what is repeated over the depth, in a `Stack` or another list."""
+    """Yields the blocks of a model: the members of its outermost module lists, such as `Stack`."""
     for child in module.children():
         yield from child if isinstance(child, (nn.ModuleList, nn.Sequential)) else _blocks(child)

@@ -1,4 +1,4 @@
-"""Checks that a model can be trained, with all its parameters, from its initial weights."""
+"""Checks that a model can be trained from its initial weights, with all of its parameters."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from lmzoo.conformance.tiny import Subject
 
 START_TOLERANCE = 0.05  # of ln V
 STEPS = 120
-COVERED = 0.6  # of the way from ln V down to what the batch allows
+COVERED = 0.6  # share of the way from ln V down to the lowest loss possible on the batch
 
 
 def initial_loss(subject: Subject) -> str:
-    """Initial weights so large that the first predictions are far from uniform; or a needless exception."""
+    """Checks that the loss with initial weights is near ln V exactly if traits says uniform_at_start=True."""
     uniform = math.log(subject.config.vocab_size)
     found: list[float] = []
     declared = True
@@ -43,7 +43,7 @@ def initial_loss(subject: Subject) -> str:
 
 
 def gradients(subject: Subject) -> str:
-    """A parameter that is frozen, is used nowhere, or gets a gradient that is zero or not finite."""
+    """Checks that every parameter gets a finite gradient that is not zero, and that none is frozen or unused."""
     model = subject.model(perturbed=False)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
@@ -68,7 +68,7 @@ def gradients(subject: Subject) -> str:
 
 
 def overfitting(subject: Subject) -> str:
-    """A model that cannot fit one batch, as far as its declared receptive field allows it to."""
+    """Checks that the model fits one batch, as far as its declared receptive field allows."""
     model = subject.model(perturbed=False).train()
     T = min(subject.context, 12)
     tokens = subject.tokens(2, T + 1, seed=3)
@@ -82,7 +82,7 @@ def overfitting(subject: Subject) -> str:
         out = model(idx, targets).loss
         loss = out.item()
         if loss < goal:
-            return f"{loss:.2f} nats after {step} steps; the batch allows {floor:.2f}"
+            return f"{loss:.2f} nats after {step} steps; the lowest loss possible is {floor:.2f}"
         out.backward()
         optimizer.step()
     raise Fault(
@@ -91,7 +91,7 @@ def overfitting(subject: Subject) -> str:
 
 
 def best_loss(idx: Tensor, targets: Tensor, reach: int | None) -> float:
-    """The entropy in nats of the targets given the last `reach` tokens (all, if None): no model can do better."""
+    """Returns the lowest possible loss: the entropy of the targets given the last `reach` tokens (None: all)."""
     counts: dict[tuple[int, ...], Counter[int]] = defaultdict(Counter)
     for row, answers in zip(idx.tolist(), targets.tolist(), strict=True):
         for t, answer in enumerate(answers):

@@ -1,6 +1,6 @@
 """Drawings of architectures: `draw` reads a model's module tree, `text` prints the result.
 
-There is no second source beside the modules, so a drawing cannot disagree with the code.
+A drawing has no source other than the modules, so it always agrees with the code.
 """
 
 from lmzoo.drawing.modules import draw

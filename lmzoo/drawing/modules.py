@@ -1,7 +1,7 @@
-"""Draws a model: from its module tree to the tree of the drawing.
+"""Draws a model: converts its module tree to the tree of the drawing.
 
-`Stack`, `Residual` and `Parallel` say how layers are composed, and each layer declares its parameters, FLOPs and state.
-Blocks of the same kind are drawn once, with the number of times that they are repeated.
+`Stack`, `Residual` and `Parallel` show how layers are composed; each layer declares its parameters, FLOPs and state.
+Blocks of the same kind are drawn once, with the number of repetitions.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from lmzoo.model import LanguageModel
 from lmzoo.state import nbytes
 
 LISTS = (nn.ModuleList, nn.Sequential)  # `Stack` and `Parallel` are module lists
-NOT_DRAWN = (nn.Identity, nn.Dropout)  # unless in a list: only there the order of the modules is the order of running
+NOT_DRAWN = (nn.Identity, nn.Dropout)  # unless in a list, where the order of execution is known
 # Words for attributes of layers, shown where they are neither None nor False; `{}` stands for the value.
 SETTINGS: Mapping[str, str] = {
     "n_heads": "{} heads",
@@ -43,9 +43,9 @@ SETTINGS: Mapping[str, str] = {
 
 
 def draw(model: LanguageModel, T: int | None = None) -> Drawing:
-    """The drawing of a model; its costs are for sequences of `T` tokens, by default of `context_length`.
+    """Returns the drawing of a model, with costs for sequences of `T` tokens (default `context_length`).
 
-    A model on the meta device needs no memory for it.
+    The model can be on the meta device, where its weights need no memory.
     """
     T = model.config.context_length if T is None else T
     artist = _Artist(model, T)
@@ -60,7 +60,7 @@ def draw(model: LanguageModel, T: int | None = None) -> Drawing:
 
 
 class _Artist:
-    """Turns modules into nodes; counts each parameter where it is first seen."""
+    """Converts modules to nodes; counts each parameter where it occurs first."""
 
     def __init__(self, model: LanguageModel, T: int) -> None:
         self.state = model.init_state(1, T)
@@ -69,7 +69,7 @@ class _Artist:
         self.seen: set[int] = set()
 
     def parts(self, children: Mapping[str, nn.Module], parent: nn.Module, T: int, times: float) -> list[Node]:
-        """The nodes of the children of a module that runs `times` per token; lists of blocks become repeats."""
+        """Returns the nodes of the children of a module that runs `times` per token; lists of blocks become repeats."""
         calls = child_calls(parent, T)
         found: list[Node] = []
         for name, child in children.items():
@@ -78,13 +78,13 @@ class _Artist:
                 blocks = self.repeats(child, length, times * more, name)
                 found += blocks if more == 1 else [Repeat(calls=more, parts=tuple(blocks), cost=total(blocks))]
             elif not isinstance(child, NOT_DRAWN):
-                found.append(self.node(child, length, times * more, name, calls=more, open_=_holds_list(child)))
+                found.append(self.node(child, length, times * more, name, calls=more, expand=_holds_list(child)))
         return found
 
     def repeats(self, blocks: nn.Module, T: int, times: float, name: str) -> list[Node]:
-        """The blocks of the list `name`; neighbors of one kind, and periods of several kinds, are drawn once."""
+        """Returns the nodes of a list of blocks; neighbors of one kind and periods are drawn once."""
         modules = [block for block in _children(blocks).values() if not isinstance(block, nn.Identity)]
-        nodes = [self.node(block, T, times, open_=not isinstance(block, Layer)) for block in modules]
+        nodes = [self.node(block, T, times, expand=not isinstance(block, Layer)) for block in modules]
         keys = [(kind(module), node) for module, node in zip(modules, nodes, strict=True)]
         start, period, count = find_period(keys)
         end = start + period * count
@@ -94,11 +94,11 @@ class _Artist:
         return [dataclasses.replace(node, name=name) if isinstance(node, Box) else node for node in nodes]
 
     def node(
-        self, module: nn.Module, T: int, times: float, name: str = "", *, calls: float = 1.0, open_: bool = False
+        self, module: nn.Module, T: int, times: float, name: str = "", *, calls: float = 1.0, expand: bool = False
     ) -> Node:
-        """The node of one module, which runs `times` per token, `calls` times for each run of the module around it.
+        """Returns the node of a module that runs `times` per token and `calls` times per run of its parent module.
 
-        `open_`: draw the children of a module that is not one of the composers.
+        With `expand` the children of a module are drawn even if it is not one of the composers.
         """
         if isinstance(module, Residual):
             before, inner, after = (
@@ -112,11 +112,11 @@ class _Artist:
             kept = [child for child in _children(module).values() if not _does_nothing(child)]
             parts = tuple(self.node(child, T, times) for child in kept)
             return (Fork if isinstance(module, Parallel) else Chain)(parts=parts, cost=total(parts))
-        return self.box(module, T, times, name, calls, open_)
+        return self.box(module, T, times, name, calls, expand)
 
-    def box(self, module: nn.Module, T: int, times: float, name: str, calls: float, open_: bool) -> Box:
-        """The node of a module that is not one of the composers."""
-        children = _children(module) if open_ and len(_children(module)) > 1 else {}
+    def box(self, module: nn.Module, T: int, times: float, name: str, calls: float, expand: bool) -> Box:
+        """Returns the node of a module that is not one of the composers."""
+        children = _children(module) if expand and len(_children(module)) > 1 else {}
         own = list(module.parameters(recurse=not children))
         new = {id(parameter): parameter for parameter in own if id(parameter) not in self.seen}
         self.seen |= new.keys()
@@ -136,7 +136,7 @@ class _Artist:
 
 
 def settings_of(module: nn.Module) -> Iterator[str]:
-    """The most important settings of a layer, in words."""
+    """Yields the most important settings of a layer, in words."""
     if isinstance(module, nn.Embedding):
         yield f"{module.num_embeddings} x {module.embedding_dim}"
     elif isinstance(module, (nn.Linear, TiedHead)):
@@ -152,17 +152,17 @@ def settings_of(module: nn.Module) -> Iterator[str]:
             words = f"rotary in {100 * value.fraction:.0f} % of a head"
         if value is None or value is False or (name == "n_kv_heads" and value == values.get("n_heads")):
             continue
-        said = words.format(getattr(value, "__name__", value))
-        yield said.removesuffix("s") if value == 1 else said
+        setting = words.format(getattr(value, "__name__", value))
+        yield setting.removesuffix("s") if value == 1 else setting
 
 
 def find_period(keys: Sequence[Hashable]) -> tuple[int, int, int]:
-    """The start, the length and the number of copies of the period that shortens the sequence most.
+    """Returns start, length and number of copies of the period that shortens the sequence most.
 
-    The sequence is `keys[:start]`, the copies of the period, and the rest. (0, 0, 0) if no period makes it shorter than
-    its runs of equal keys.
+    The sequence is `keys[:start]`, the copies of the period, and the rest. Returns (0, 0, 0) if merging runs of equal
+    keys is at least as short.
     """
-    numbers = [keys.index(key) for key in keys]  # comparing the keys themselves is slow
+    numbers = [keys.index(key) for key in keys]  # cached, because comparing keys is slow
     best, least = (0, 0, 0), len(list(groupby(numbers)))
     for start in range(len(numbers)):
         for period in range(2, (len(numbers) - start) // 2 + 1):
@@ -177,7 +177,7 @@ def find_period(keys: Sequence[Hashable]) -> tuple[int, int, int]:
 
 
 def _runs(keys: Sequence[tuple[Hashable, Node]]) -> list[Node]:
-    """Equal neighbors as one repeat; a single layer is no block and needs none."""
+    """Merges equal neighbors to one repeat; a single layer without parts stays as it is."""
     found: list[Node] = []
     for (_, node), run in groupby(keys):
         times = len(list(run))
@@ -187,7 +187,7 @@ def _runs(keys: Sequence[tuple[Hashable, Node]]) -> list[Node]:
 
 
 def _children(module: nn.Module) -> dict[str, nn.Module]:
-    """The children by name; a child with two names is there twice, because it runs twice."""
+    """Returns the children by name; a child with two names is included twice, because it runs twice."""
     return {name: child for name, child in module._modules.items() if child is not None}
 
 

@@ -1,4 +1,4 @@
-"""The tree of a drawing: boxes, chains, branches and repeats, each with its cost. It is plain data."""
+"""The tree of a drawing as plain data: boxes, chains, branches, forks and repeats, each with its cost."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 @dataclass(frozen=True)
 class Cost:
-    """Parameters, each counted where it first appears; FLOPs per token; bytes of one row's decoding state."""
+    """Parameters (each counted where it occurs first), FLOPs per token, and bytes of one row's decoding state."""
 
     params: int = 0
     flops: float = 0.0
@@ -28,10 +28,10 @@ class Cost:
 
 @dataclass(frozen=True, kw_only=True)
 class Box:
-    """One module: its name in the module that holds it, its class, and its settings in words.
+    """One module: its name in its parent module, its class (`title`), and its settings in words.
 
-    `parts` are its children where they are drawn, in the order in which they were made; what they do not account for
-    is the module's own.
+    `parts` are its children, if they are drawn, in the order in which they were created. `own_cost` is the rest of its
+    cost.
     """
 
     name: str
@@ -69,7 +69,7 @@ class Branch:
 
 @dataclass(frozen=True, kw_only=True)
 class Fork:
-    """Residual branches side by side: all read the same x, and their sum is added to it."""
+    """Parallel residual branches: all read the same x, and their sum is added to it."""
 
     parts: tuple[Node, ...]
     cost: Cost
@@ -78,9 +78,9 @@ class Fork:
 
 @dataclass(frozen=True, kw_only=True)
 class Repeat:
-    """Parts in sequence, `times` times over: blocks of one kind, or a period of several kinds. `cost` is of them all.
+    """Parts in sequence, repeated `times` times: blocks of one kind, or a period of several kinds; `cost` is the sum.
 
-    `calls` is not 1 around blocks that all run more or less than once per token, with the same weights.
+    `calls` is how often the blocks run per token with the same weights, if not once.
     """
 
     times: int = 1
@@ -95,28 +95,28 @@ Node: TypeAlias = Box | Chain | Branch | Fork | Repeat
 
 @dataclass(frozen=True, kw_only=True)
 class Drawing:
-    """A model as a tree. FLOPs are those of a token in a sequence of `T`, states those after `T` tokens."""
+    """A model as a tree. FLOPs are per token in a sequence of `T`; states are after `T` tokens."""
 
     family: str
     T: int
     model: Box
 
     def to_dict(self) -> dict[str, Any]:
-        """The tree as dicts and lists; each node has its `type`."""
+        """Converts the tree to dicts and lists; each node has its `type`."""
         return dataclasses.asdict(self)
 
 
 def own_cost(node: Node) -> Cost:
-    """The cost of a node that its parts do not account for."""
+    """Returns the cost of a node minus the cost of its parts."""
     parts = total(node.parts)
     return node.cost - (parts * node.times if isinstance(node, Repeat) else parts)
 
 
 def total(nodes: Sequence[Node]) -> Cost:
-    """The sum of the nodes' costs."""
+    """Returns the sum of the nodes' costs."""
     return sum((node.cost for node in nodes), Cost())
 
 
 def words_of(calls: float) -> str:
-    """A number of runs per token in words."""
+    """Returns a number of runs per token in words."""
     return f"runs {calls:g} times per token" if calls else "runs in training alone"

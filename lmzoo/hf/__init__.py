@@ -1,1 +1,1 @@
-"""Checkpoints of Hugging Face: one map of weight names per family, as data, and the function that applies it."""
+"""Hugging Face checkpoints: one map of weight names per family, as data, and the function that applies it."""

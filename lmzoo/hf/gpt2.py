@@ -1,4 +1,4 @@
-"""GPT-2, as transformers' GPT2LMHeadModel names its weights."""
+"""Weight names of GPT-2 in transformers' GPT2LMHeadModel."""
 
 from __future__ import annotations
 

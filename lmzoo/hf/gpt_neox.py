@@ -1,4 +1,4 @@
-"""GPT-NeoX and Pythia, as transformers' GPTNeoXForCausalLM names its weights."""
+"""Weight names of GPT-NeoX and Pythia in transformers' GPTNeoXForCausalLM."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Llama and Mistral, as transformers' LlamaForCausalLM and MistralForCausalLM name their weights."""
+"""Weight names of Llama and Mistral in transformers' LlamaForCausalLM and MistralForCausalLM."""
 
 from __future__ import annotations
 

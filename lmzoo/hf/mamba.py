@@ -1,4 +1,4 @@
-"""Mamba, as transformers' MambaForCausalLM names its weights."""
+"""Weight names of Mamba in transformers' MambaForCausalLM."""
 
 from __future__ import annotations
 

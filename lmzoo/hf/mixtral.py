@@ -1,4 +1,4 @@
-"""Mixtral, as transformers' MixtralForCausalLM names its weights: the experts of a layer are in one tensor each."""
+"""Weight names of Mixtral in transformers' MixtralForCausalLM, where one tensor holds all experts of a layer."""
 
 from __future__ import annotations
 

@@ -1,12 +1,12 @@
-"""Weight-name maps: how the tensors of a Hugging Face checkpoint become the state dict of one of our models.
+"""Weight-name maps: convert the tensors of a Hugging Face checkpoint to the state dict of an lmzoo model.
 
-A map is data: for each of our names a `Source`, the name in the checkpoint or a layout of several. `{i}` in a name
-stands for the layer, 0 ... n_layers - 1, on both sides:
+A map is data: it has a `Source` for each lmzoo name, which is a name in the checkpoint or a layout of several. `{i}` in
+a name stands for the layer, 0 ... n_layers - 1, on both sides:
 
     {"tokens.weight": "model.embed_tokens.weight", "blocks.{i}.0.before.weight": "model.layers.{i}.input_norm.weight"}
 
-Each layout moves elements and changes none, and takes all the sizes that it needs from the model's config. So each has
-an inverse, and the same map can later serve to write a checkpoint. A new layout must keep to this rule.
+A layout moves elements without changing them, and takes all sizes from the model's config. So each layout has an
+inverse, and the same map can be used to write a checkpoint. A new layout must follow this rule.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from lmzoo.errors import CheckpointError
 
 
 class Layout(ABC):
-    """How one of our tensors is made from tensors of the checkpoint. Layouts nest: a part may be a layout itself."""
+    """Builds an lmzoo tensor from tensors of the checkpoint. Layouts nest: a part may be a layout itself."""
 
     @abstractmethod
     def build(self, read: Reader, **index: int) -> Tensor:
-        """Our tensor. `read(source, **index)` gives a part; `index` holds the numbers for `{i}` and `{e}`."""
+        """Returns the tensor. `read(source, **index)` reads a part; `index` holds the values of `{i}` and `{e}`."""
 
 
 Source = str | Layout
@@ -35,9 +35,9 @@ Source = str | Layout
 
 @dataclass(frozen=True)
 class Rows(Layout):
-    """Parts one below the other, as in a fused query, key and value: concatenated along the first axis.
+    """Parts concatenated along the first axis, as in a fused query, key and value.
 
-    `shares` says how the rows divide among the parts, by numbers or by settings such as "n_heads"; default: equally.
+    `shares` is the ratio of the parts' rows, as numbers or settings such as "n_heads"; default: equal parts.
     """
 
     parts: tuple[Source, ...]
@@ -54,7 +54,7 @@ class Rows(Layout):
 
 @dataclass(frozen=True)
 class Transposed(Layout):
-    """A matrix stored as (in, out), as in GPT-2: the last two axes are exchanged."""
+    """A matrix stored as (in, out), as in GPT-2: the last two axes are transposed."""
 
     part: Source
 
@@ -64,7 +64,7 @@ class Transposed(Layout):
 
 @dataclass(frozen=True)
 class Stacked(Layout):
-    """One tensor per expert, stacked along a new first axis: `{e}` stands for 0 ... `count` - 1, a setting's value."""
+    """One tensor per expert, stacked along a new first axis; `{e}` stands for 0 ... n - 1, n the setting `count`."""
 
     part: Source
     count: str
@@ -75,7 +75,7 @@ class Stacked(Layout):
 
 @dataclass(frozen=True)
 class PerHead(Layout):
-    """Fused rows that are ordered by head, and in a head by query, key and value: ours are all q, all k, all v."""
+    """Fused rows ordered by head, and within a head by query, key, value; in lmzoo all q, then all k, then all v."""
 
     part: Source
     heads: str = "n_heads"  # the setting with the number of heads
@@ -87,7 +87,7 @@ class PerHead(Layout):
 
 @dataclass(frozen=True)
 class Squeezed(Layout):
-    """A tensor with an axis of length 1 that ours does not have, as in the filters (C, 1, W) of `nn.Conv1d`."""
+    """A tensor with an additional axis of length 1, as in the filters (C, 1, W) of `nn.Conv1d`."""
 
     part: Source
     axis: int
@@ -101,9 +101,9 @@ class Squeezed(Layout):
 
 @dataclass(frozen=True)
 class Head:
-    """The head's weight, for a whole entry of a map. With `tie_embeddings` our model has no such weight.
+    """The weight of the head, as an entry of a map. With `tie_embeddings` the lmzoo model has no such weight.
 
-    The checkpoint may then hold it or not; if it does, it must equal the token embedding.
+    The checkpoint may then contain it or not; if it does, it must equal the token embedding.
     """
 
     name: str
@@ -114,14 +114,14 @@ Weights = Mapping[str, Source | Head]
 
 
 class Reader:
-    """Gives the tensors of a checkpoint by their `Source`, and remembers the names that were used."""
+    """Reads the tensors of a checkpoint by their `Source`, and records the names that were used."""
 
     def __init__(self, tensors: Mapping[str, Tensor], config: Mapping[str, Any]) -> None:
         self.tensors, self.config = tensors, config
         self.used: set[str] = set()
 
     def __call__(self, source: Source, **index: int) -> Tensor:
-        """The tensor of that name, or made by that layout. Raises `CheckpointError` for a missing name."""
+        """Returns the tensor with that name, or built by that layout. Raises `CheckpointError` for a missing name."""
         if isinstance(source, Layout):
             return source.build(self, **index)
         name = source.format(**index)
@@ -131,29 +131,29 @@ class Reader:
         return self.tensors[name]
 
     def size(self, size: int | str) -> int:
-        """The number itself, or the value of the setting with that name."""
+        """Returns the number itself, or the value of the setting with that name."""
         return self.config[size] if isinstance(size, str) else size
 
 
 def convert(source: Mapping[str, Tensor], weights: Weights, config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Our state dict from the tensors `source` of a checkpoint, by the map `weights`.
+    """Converts the tensors `source` of a checkpoint to the state dict of an lmzoo model, by the map `weights`.
 
-    `config` holds the settings of our model by name. Where a layout permits, the result shares memory with `source`.
-    Raises `CheckpointError` naming a tensor that is missing, has a wrong shape, or is used by no entry of the map.
+    `config` holds the settings of the lmzoo model by name. Where a layout permits, the result shares memory with
+    `source`. Raises `CheckpointError` naming a tensor that is missing, has a wrong shape, or is in no entry of the map.
     """
     read = Reader(source, config)
     ours: dict[str, Tensor] = {}
-    for name, what in weights.items():
-        if isinstance(what, Head):
+    for name, entry in weights.items():
+        if isinstance(entry, Head):
             if config["tie_embeddings"]:
-                _check_tied(read, what)
+                _check_tied(read, entry)
                 continue
-            what = what.name
+            entry = entry.name
         for i in range(config["n_layers"]) if "{i}" in name else (0,):
             our_name = name.format(i=i)
             try:
-                ours[our_name] = read(what, i=i)
-            except (CheckpointError, RuntimeError, IndexError) as error:  # the last two: torch, for a wrong shape
+                ours[our_name] = read(entry, i=i)
+            except (CheckpointError, RuntimeError, IndexError) as error:  # torch raises the last two for a wrong shape
                 raise CheckpointError(f"{our_name}: {str(error).splitlines()[0]}") from None
     unused = sorted(set(source) - read.used)
     if unused:

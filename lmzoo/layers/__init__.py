@@ -1,1 +1,1 @@
-"""The layers that architectures are built from: one protocol (`layer.Layer`), three composers (`stack`), and mixers."""
+"""Layers to build architectures from: one protocol (`layer.Layer`), three composers (`stack`), and mixers."""

@@ -1,4 +1,4 @@
-"""Causal self-attention over a cache that grows or slides.
+"""Causal self-attention with a KV cache, optionally over a sliding window.
 
 Legend: B batch, T time, D model width, H query heads, G key/value heads, K head width, S keys.
 """
@@ -31,7 +31,7 @@ class Attention(Layer):
     2023, arXiv 2305.13245), rotary positions, and a sliding window of `window` keys, the present one included
     (Beltagy et al. 2020, arXiv 2004.05150).
 
-    It works in three steps, `project`, `attend` and `merge`, so that a variant overrides one of them.
+    It works in three steps, `project`, `attend` and `merge`, so that a variant can override one of them.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Attention(Layer):
         self.out = Linear(self.widths[0], d_model, bias=bias, init=init_out)
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> KVCache:
-        """An empty cache with room for `max_len` tokens."""
+        """Returns an empty cache with memory for `max_len` tokens."""
         k, v = (
             TimeBuffer.empty(
                 batch_size,
@@ -75,7 +75,7 @@ class Attention(Layer):
         return KVCache(k, v)
 
     def flops(self, T: int) -> float:
-        """FLOPs of one token for the two products with keys and with values, over all T keys."""
+        """Returns the FLOPs of one token: two products, with keys and with values, over all T keys."""
         return 4.0 * T * self.n_heads * self.head_dim
 
     def forward(self, x_BTD: Tensor, state: KVCache | None, ctx: Context) -> tuple[Tensor, KVCache | None]:
@@ -85,8 +85,8 @@ class Attention(Layer):
         return self.merge(self.attend(q_BTHK, k_BSGK, v_BSGK), x_BTD), state
 
     def project(self, x_BTD: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries (B, T, H, K), keys and values (B, T, G, K) of the new tokens, rotated by their positions."""
-        # Views, not einops: its calls take time in every decoding step.
+        """Returns queries (B, T, H, K), keys and values (B, T, G, K) of the new tokens; q and k are rotated."""
+        # Views instead of einops, whose overhead is measurable in a decoding step.
         q_BTHK, k_BTGK, v_BTGK = (
             part.view(*part.shape[:2], part.shape[2] // self.head_dim, self.head_dim)
             for part in self.qkv(x_BTD).split(self.widths, dim=-1)
@@ -97,21 +97,21 @@ class Attention(Layer):
         return q_BTHK, k_BTGK, v_BTGK
 
     def remember(self, k_BTGK: Tensor, v_BTGK: Tensor, past: KVCache | None) -> tuple[Tensor, Tensor, KVCache | None]:
-        """Keys and values that the new tokens may see, (B, S, G, K), and the cache with the new ones appended."""
+        """Returns the keys and values that the new tokens may see, (B, S, G, K), and the extended cache."""
         if past is None:
             return k_BTGK, v_BTGK, None
         state = KVCache(past.k.append(k_BTGK), past.v.append(v_BTGK))
         if k_BTGK.shape[1] == 1 or self.window is None:
             k_BSGK, v_BSGK = state.k.entries(), state.v.entries()
-        else:  # the first of the new tokens look further back than what stays in reach after the last of them
+        else:  # the first new tokens see older keys than the window after the last new token holds
             k_BSGK = torch.cat([past.k.entries().to(k_BTGK.dtype), k_BTGK], dim=1)
             v_BSGK = torch.cat([past.v.entries().to(v_BTGK.dtype), v_BTGK], dim=1)
         return k_BSGK.to(k_BTGK.dtype), v_BSGK.to(v_BTGK.dtype), state
 
     def attend(self, q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor) -> Tensor:
-        """Weighted means of the values: (B, T, H, K)."""
+        """Returns the weighted means of the values: (B, T, H, K)."""
         return causal_attention(q_BTHK, k_BSGK, v_BSGK, window=self.window, dropout=self.dropout * self.training)
 
     def merge(self, y_BTHK: Tensor, x_BTD: Tensor) -> Tensor:
-        """The heads joined and projected back: (B, T, D). `x_BTD` is the layer's input, for variants with a gate."""
+        """Concatenates and projects the heads: (B, T, D). `x_BTD` is the layer's input, for variants with a gate."""
         return self.out(y_BTHK.flatten(2))

@@ -16,30 +16,30 @@ class Rope:
     """Settings of rotary positions (Su et al. 2021, arXiv 2104.09864)."""
 
     theta: float = 10000.0  # the slowest pair turns once in 2 pi theta positions
-    fraction: float = 1.0  # share of each head that is rotated: its first features
+    fraction: float = 1.0  # share of each head's features that is rotated: the first ones
 
 
 @dataclass
 class Context:
-    """Made anew by each forward pass and handed to every layer.
+    """Shared values of one forward pass: created by `features` and passed to every layer.
 
-    Positions count from the start of the sequence, also in a decoding step. `dtype` is that of the model's weights.
+    Positions count from the start of the sequence, also in a decoding step.
     """
 
     position: int  # of the first of the T tokens
     T: int
     device: torch.device
-    dtype: torch.dtype
-    carry: dict[str, Any] = field(default_factory=dict)  # values that a layer leaves for later layers of this pass
+    dtype: torch.dtype  # of the model's weights
+    carry: dict[str, Any] = field(default_factory=dict)  # values that a layer passes to later layers
     _tables: dict[tuple[Rope, int], tuple[Tensor, Tensor]] = field(default_factory=dict)
 
     @property
     def positions_T(self) -> Tensor:
-        """The T positions as int64."""
+        """Returns the T positions as int64."""
         return torch.arange(self.position, self.position + self.T, device=self.device)
 
     def rope(self, rope: Rope, head_dim: int) -> tuple[Tensor, Tensor]:
-        """Cosines and sines (T, R/2) for the first R features of a head; each table is computed once per pass."""
+        """Returns cosines and sines (T, R/2) for the first R features of a head; computed once per forward pass."""
         key = (rope, head_dim)
         if key not in self._tables:
             rotated = int(head_dim * rope.fraction) // 2 * 2

@@ -15,9 +15,9 @@ from lmzoo.ops.rope import apply_rope
 
 
 class CrossLayerAttention(Layer):
-    """Queries of this layer over the cache of the nearest earlier `Attention`, which has the same window and rotation.
+    """Attention with its own queries, and with the keys and values of the nearest earlier `Attention`.
 
-    It has no keys, values or cache of its own: that is what it saves.
+    Both must have the same window and rotary settings. It saves the memory of a KV cache.
     """
 
     def __init__(self, d_model: int, n_heads: int, *, window: int | None = None, rope: Rope | None = None) -> None:
@@ -29,11 +29,11 @@ class CrossLayerAttention(Layer):
         self.out = Linear(d_model, d_model, bias=False)
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> tuple[()]:
-        """Empty: the earlier layer keeps the cache."""
+        """Returns an empty state: the earlier layer keeps the cache."""
         return ()
 
     def flops(self, T: int) -> float:
-        """FLOPs of one token for the two products with keys and with values, over all T keys."""
+        """Returns the FLOPs of one token: two products, with keys and with values, over all T keys."""
         return 4.0 * T * self.n_heads * self.head_dim
 
     def forward(self, x_BTD: Tensor, state: tuple[()] | None, ctx: Context) -> tuple[Tensor, tuple[()] | None]:

@@ -1,4 +1,4 @@
-"""DeltaNet's mixer: a matrix that is written by the delta rule (Schlag et al. 2021, arXiv 2102.11174; Yang et al. 2024,
+"""DeltaNet's mixer: a matrix state updated by the delta rule (Schlag et al. 2021, arXiv 2102.11174; Yang et al. 2024,
 arXiv 2406.06484).
 
 Legend: B batch, T time, D model width, H heads, K width of a head.
@@ -21,18 +21,18 @@ from lmzoo.ops.precision import wide_dtype
 
 
 class DeltaState(NamedTuple):
-    """What the mixer hands to its next step."""
+    """The decoding state of the mixer."""
 
     tail: Tensor  # (B, W - 1, 3 D), the convolution's last inputs
     memory: Tensor  # (B, H, K, K), keys by values, float32 or wider
 
 
 class DeltaRule(Layer):
-    """Each head keeps a matrix S that maps keys to values. A token reads its old value `S k`, moves it towards its own
-    value v by the share beta, and then reads with its query: `S += beta (v - S k) k^T`, `y = S q`.
+    """A matrix S per head that maps keys to values: `S += beta (v - S k) k^T`, `y = S q`.
 
-    Keys and queries have length 1, so that with beta = 1 the old value is replaced. `negative_eigenvalues` lets beta
-    reach 2, which makes the transition a reflection (Grazzi et al. 2024, arXiv 2411.12537).
+    Each token moves the value stored under its key, `S k`, towards its own value v by the share beta, and then reads
+    with its query. Keys have unit norm, so beta = 1 replaces the stored value. With `negative_eigenvalues` beta can be
+    up to 2, which makes the transition a reflection (Grazzi et al. 2024, arXiv 2411.12537).
     """
 
     reach = None
@@ -51,13 +51,13 @@ class DeltaRule(Layer):
         self.out = Linear(d_model, d_model, bias=False)
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> DeltaState:
-        """Zeros: the convolution's inputs and the matrices before the first token."""
+        """Returns zeros for the convolution's last inputs and for the matrices."""
         shape = (batch_size, self.n_heads, self.head_dim, self.head_dim)
         memory_BHKV = like.new_zeros(shape, dtype=wide_dtype(like.dtype))
         return DeltaState(self.conv.init_state(batch_size, max_len, like), memory_BHKV)
 
     def flops(self, T: int) -> float:
-        """FLOPs of one token: a multiply-add for each entry of S to read, to write and to read again."""
+        """Returns the FLOPs of one token: a multiply-add per entry of S for each of two reads and one write."""
         return 6.0 * self.n_heads * self.head_dim**2
 
     def forward(self, x_BTD: Tensor, state: DeltaState | None, ctx: Context) -> tuple[Tensor, DeltaState | None]:

@@ -11,5 +11,5 @@ class Dropout(nn.Dropout):
     """`nn.Dropout` with a faster random generator on CPUs."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """In training each value is 0 with probability p and scaled by 1 / (1 - p) otherwise, for any shape."""
+        """In training, sets each value to 0 with probability p and scales it by 1 / (1 - p) otherwise; any shape."""
         return dropout(input, self.p) if self.training and self.p else input

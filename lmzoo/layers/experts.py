@@ -1,4 +1,4 @@
-"""A mixture of experts: a router sends each token to a few gated feed-forward layers; no token is dropped.
+"""Mixture of experts without dropping: a router sends each token to a few gated feed-forward layers.
 
 Legend: B batch, T time, N = B·T tokens, D model width, E experts, K experts per token, F inner width of an expert.
 """
@@ -20,18 +20,18 @@ from lmzoo.ops.stable_topk import stable_topk
 
 
 class Experts(Layer):
-    """The `top_k` most probable of `n_experts` gated layers, weighted by their probabilities.
+    """The weighted sum of the `top_k` most probable of `n_experts` gated feed-forward layers.
 
     From Shazeer et al. 2017 (arXiv 1701.06538), with the routing of Mixtral (Jiang et al. 2024, arXiv 2401.04088): the
     weights are a softmax over the chosen experts.
 
-    Two ways to keep the load even, both in training alone:
+    Two ways to balance the load of the experts, both in training only:
 
     - `balance_loss`: the coefficient of Switch's auxiliary loss `E sum_e load_e p_e` (Fedus et al. 2021, arXiv
       2101.03961, equation 4), where load_e is the share of tokens sent to expert e and p_e its mean probability.
     - `balance_bias`: a bias is added to the probabilities when experts are chosen, not when they are weighted (Wang et
-      al. 2024, arXiv 2408.15664). Their rule moves it by the sign of the load's error; here that sign is its gradient,
-      so the optimizer's learning rate is the step.
+      al. 2024, arXiv 2408.15664). Their rule changes the bias by the sign of the load's error; here that sign is the
+      gradient of an auxiliary loss, so the learning rate is the step size.
     """
 
     reach = 1
@@ -63,11 +63,11 @@ class Experts(Layer):
             self.register_parameter("choice_bias", None)
 
     def flops(self, T: int) -> float:
-        """FLOPs of one token in its `top_k` experts."""
+        """Returns the FLOPs of one token in its `top_k` experts."""
         return 2.0 * self.top_k / self.n_experts * (self.up.numel() + self.down.numel())
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
+        """Maps (B, T, D) to (B, T, D)."""
         x_ND = x_BTD.flatten(0, 1)
         p_NE = wide(self.router(x_ND)).softmax(dim=-1)
         scores_NE = p_NE if self.choice_bias is None else p_NE + self.choice_bias
@@ -80,7 +80,7 @@ class Experts(Layer):
         return y_ND.view_as(x_BTD)
 
     def _balance(self, p_NE: Tensor, chosen_NK: Tensor) -> None:
-        """Reports the auxiliary losses that even out the load."""
+        """Reports the auxiliary losses that balance the load."""
         tokens = max(1, len(p_NE))
         load_E = torch.zeros_like(p_NE[:1]).sum(0).scatter_add(0, chosen_NK.flatten(), p_NE.new_ones(chosen_NK.numel()))
         load_E = load_E / tokens

@@ -1,4 +1,4 @@
-"""Heads: features to logits. Legend: D model width, V vocabulary."""
+"""Heads: maps from features to logits. Legend: D model width, V vocabulary."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lmzoo.layers.linear import Embedding, Linear
 
 
 class TiedHead(nn.Module):
-    """A head whose weight is the token embedding (Press & Wolf 2017, arXiv 1608.05859): it owns no parameter.
+    """A head whose weight is the token embedding (Press & Wolf 2017, arXiv 1608.05859); it owns no parameter.
 
     There is one parameter under one name, so nothing that copies, saves or moves a model can untie it.
     """
@@ -23,20 +23,20 @@ class TiedHead(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """(V, D)"""
+        """Returns the token embedding (V, D)."""
         return self._embedding[0].weight
 
     def flops(self, T: int) -> float:
-        """FLOPs of one token."""
+        """Returns the FLOPs of one token."""
         return 2.0 * self.weight.numel()
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features (..., D) to logits (..., V)."""
+        """Maps features (..., D) to logits (..., V)."""
         return F.linear(x, self.weight)
 
 
 def make_head(embedding: Embedding, *, tied: bool, init: Init = normal()) -> nn.Module:
-    """The head over a token embedding: the embedding's weight, or a linear map of its own without a bias."""
+    """Returns a head: tied to the weight of the token embedding, or a separate linear map without a bias."""
     if tied:
         return TiedHead(embedding)
     return Linear(embedding.embedding_dim, embedding.num_embeddings, bias=False, init=init)

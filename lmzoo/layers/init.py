@@ -59,7 +59,7 @@ def _constant(value: float, w: Tensor, _: torch.Generator | None) -> None:
 def deferred() -> Generator[None]:
     """Makes constructors of layers leave their parameters uninitialized, for a caller that calls `init_weights` next.
 
-    Without it a new model is drawn once by its constructors and a second time by `init_weights`.
+    Otherwise the weights would be drawn twice, by the constructors and by `init_weights`.
     """
     token = _is_deferred.set(True)
     try:

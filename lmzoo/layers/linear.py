@@ -11,7 +11,7 @@ from lmzoo.layers.init import Init, constant, is_deferred, normal
 
 
 class Linear(nn.Linear):
-    """`nn.Linear` with named initial values: the weight's are N(0, 0.02²) by default, the bias's 0."""
+    """`nn.Linear` with given initial values; by default the weight is drawn from N(0, 0.02²) and the bias is 0."""
 
     def __init__(
         self, d_in: int, d_out: int, *, bias: bool = True, init: Init = normal(), bias_init: Init = constant(0.0)
@@ -20,12 +20,12 @@ class Linear(nn.Linear):
         super().__init__(d_in, d_out, bias=bias)
 
     def reset_parameters(self) -> None:
-        """Called by torch's constructor to draw the first weights."""
+        """Draws the initial weights; called by torch's constructor."""
         if not is_deferred():
             self.init_parameters()
 
     def init_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draws the parameters anew, from `generator` or from torch's global random state."""
+        """Sets the parameters to new initial values, from `generator` or torch's global random state."""
         with torch.no_grad():
             self.init(self.weight, generator)
             if self.bias is not None:
@@ -33,7 +33,7 @@ class Linear(nn.Linear):
 
 
 class Embedding(nn.Embedding):
-    """`nn.Embedding` (of tokens or positions) with named initial values, N(0, 0.02²) by default."""
+    """`nn.Embedding` (of tokens or positions) with given initial values, by default from N(0, 0.02²)."""
 
     parameter_roles: ClassVar[dict[str, str]] = {"weight": "embedding"}
 
@@ -42,11 +42,11 @@ class Embedding(nn.Embedding):
         super().__init__(num_embeddings, d_model)
 
     def reset_parameters(self) -> None:
-        """Called by torch's constructor to draw the first weights."""
+        """Draws the initial weights; called by torch's constructor."""
         if not is_deferred():
             self.init_parameters()
 
     def init_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Draws the parameters anew, from `generator` or from torch's global random state."""
+        """Sets the parameters to new initial values, from `generator` or torch's global random state."""
         with torch.no_grad():
             self.init(self.weight, generator)

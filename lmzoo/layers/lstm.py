@@ -1,7 +1,7 @@
 """A layer of LSTM cells (Hochreiter & Schmidhuber 1997; forget gate: Gers, Schmidhuber & Cummins 2000).
 
-Initial values are uniform in ±1/sqrt(d_model) as in torch, the forget gate's bias 1 (Jozefowicz, Zaremba & Sutskever
-2015). Deviation: one bias per gate where torch.nn.LSTM keeps two and adds them. Legend: B batch, T time, D width.
+Initial values are uniform in ±1/sqrt(d_model) as in torch; the bias of the forget gate is 1 (Jozefowicz, Zaremba &
+Sutskever 2015). Deviation: one bias per gate, where torch.nn.LSTM adds two. Legend: B batch, T time, D width.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from lmzoo.ops.lstm import lstm_scan
 
 
 class LSTMState(NamedTuple):
-    """Output and cell of the last token, (B, D) each, float32 or wider."""
+    """Output and cell state of the last token, (B, D) each, float32 or wider."""
 
     h: Tensor
     c: Tensor
 
 
 class LSTM(Layer):
-    """One layer of cells. The rows of the weights are the gates i, f, g, o, `d_model` each, as in torch.nn.LSTM."""
+    """One layer of LSTM cells. The rows of the weights are the gates i, f, g, o, as in torch.nn.LSTM."""
 
     reach = None
     state_growth = "constant"
@@ -43,13 +43,13 @@ class LSTM(Layer):
         self.own("bias", (4 * d_model,), partial(_bias, d_model**-0.5))
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> LSTMState:
-        """Zeros (B, D) for output and cell."""
+        """Returns zeros (B, D) for output and cell state."""
         wide = torch.promote_types(like.dtype, torch.float32)
         zeros_BD = like.new_zeros(batch_size, self.weight_hh.shape[1], dtype=wide)
         return LSTMState(zeros_BD, zeros_BD.clone())
 
     def flops(self, T: int) -> float:
-        """FLOPs of one token."""
+        """Returns the FLOPs of one token."""
         return 2.0 * (self.weight_ih.numel() + self.weight_hh.numel())
 
     def forward(self, x_BTD: Tensor, state: LSTMState | None, ctx: Context) -> tuple[Tensor, LSTMState | None]:
@@ -58,6 +58,6 @@ class LSTM(Layer):
 
 
 def _bias(bound: float, bias: Tensor, generator: torch.Generator | None) -> None:
-    """Uniform in ±bound; the forget gate's quarter is 1: remember until training says otherwise."""
+    """Draws the bias uniformly from ±bound and sets the forget gate's part to 1, so that cells keep their values."""
     uniform(bound)(bias, generator)
     nn.init.ones_(bias.chunk(4)[1])

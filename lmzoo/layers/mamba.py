@@ -21,11 +21,11 @@ from lmzoo.layers.linear import Linear
 from lmzoo.layers.short_conv import ShortConv
 from lmzoo.ops.selective_scan import selective_scan
 
-DELTA_MIN, DELTA_MAX = 1e-3, 1e-1  # initial step sizes: log-uniform in between
+DELTA_MIN, DELTA_MAX = 1e-3, 1e-1  # initial step sizes are log-uniform between these
 
 
 class MambaState(NamedTuple):
-    """What the mixer hands to its next step."""
+    """The decoding state of the mixer."""
 
     tail: Tensor  # (B, W - 1, E), the convolution's last inputs
     h: Tensor  # (B, E, N), float32 or wider
@@ -65,13 +65,13 @@ class Mamba(Layer):
         self.out_proj = Linear(E, d_model, bias=False, init=init_out)
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> MambaState:
-        """Zeros: the convolution's inputs and the states before the first token."""
+        """Returns zeros for the convolution's last inputs and for the states."""
         wide = torch.promote_types(like.dtype, torch.float32)
         h_BEN = like.new_zeros(batch_size, *self.A_log.shape, dtype=wide)
         return MambaState(self.conv.init_state(batch_size, max_len, like), h_BEN)
 
     def flops(self, T: int) -> float:
-        """FLOPs of one token: two multiply-adds per state of the scan, one in and one out."""
+        """Returns the FLOPs of one token: two multiply-adds per state of the scan, for the update and the output."""
         return 4.0 * self.A_log.numel()
 
     def forward(self, x_BTD: Tensor, state: MambaState | None, ctx: Context) -> tuple[Tensor, MambaState | None]:
@@ -79,7 +79,7 @@ class Mamba(Layer):
         u_BTE, gate_BTE = self.in_proj(x_BTD).chunk(2, dim=-1)
         u_BTE, tail = self.conv(u_BTE, tail, ctx)
         dt_BTR, B_BTN, C_BTN = self.x_proj(u_BTE).split(self.widths, dim=-1)
-        # `+ dt_bias` in the bias's own precision: small step sizes, long memories, would be lost in bfloat16.
+        # Adds dt_bias in its own precision: bfloat16 would lose small step sizes, which give long memories.
         delta_BTE = F.softplus(self.dt_proj(dt_BTR).to(self.dt_bias.dtype) + self.dt_bias)
         A_EN = -torch.exp(self.A_log)
         y_BTE, h = selective_scan(u_BTE, delta_BTE, A_EN, B_BTN, C_BTN, self.D, h)
@@ -88,18 +88,18 @@ class Mamba(Layer):
 
 
 def default_dt_rank(d_model: int) -> int:
-    """The usual rank of the step size's projection: d_model / 16, rounded up."""
+    """Returns the usual rank of the step size's projection: d_model / 16, rounded up."""
     return math.ceil(d_model / 16)
 
 
 def _decay_rates(A_log_EN: Tensor, generator: torch.Generator | None) -> None:
-    """S4D-real: the n-th state of every channel decays at the rate n."""
+    """Sets S4D-real decay rates: the n-th state of every channel decays at the rate n."""
     rates_N = torch.arange(1, A_log_EN.shape[1] + 1, device=A_log_EN.device)
     A_log_EN.copy_(rates_N.log().expand_as(A_log_EN))
 
 
 def _step_sizes(dt_bias_E: Tensor, generator: torch.Generator | None) -> None:
-    """softplus(dt_bias) is the initial step size delta: dt_bias = log(exp(delta) - 1), written without cancellation."""
+    """Draws step sizes delta and sets dt_bias = log(exp(delta) - 1), the inverse of softplus, without cancellation."""
     dt_bias_E.uniform_(math.log(DELTA_MIN), math.log(DELTA_MAX), generator=generator)
     delta_E = dt_bias_E.exp()
     dt_bias_E.copy_(delta_E + torch.log(-torch.expm1(-delta_E)))

@@ -16,7 +16,7 @@ Activation = Callable[[Tensor], Tensor]
 class MLP(nn.Module):
     """`down(activation(gate(x)) * up(x))` (Shazeer 2020, arXiv 2002.05202), or `down(activation(up(x)))` if not gated.
 
-    With silu, the default, the gated form is SwiGLU. Gate and up are one product; the first F rows are the gate.
+    With silu, the default, the gated form is SwiGLU. Gate and up share one weight; its first F rows are the gate.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class MLP(nn.Module):
         self.down = Linear(d_ff, d_model, bias=bias, init=init_down)
 
     def forward(self, x_BTD: Tensor) -> Tensor:
-        """(B, T, D) to (B, T, D)."""
+        """Maps (B, T, D) to (B, T, D)."""
         y_BTF = self.up(x_BTD)
         if not self.gated:
             return self.down(self.activation(y_BTF))
@@ -45,8 +45,8 @@ class MLP(nn.Module):
 
 
 def swiglu_width(d_model: int) -> int:
-    """The usual inner width of a gated layer: 8/3 of `d_model`, rounded up to a multiple of 32.
+    """Returns the usual inner width of a gated layer: 8/3 of `d_model`, rounded up to a multiple of 32.
 
-    It then has as many parameters as a plain layer of width 4 d_model.
+    With 8/3 of `d_model` it has as many parameters as a plain layer of width 4 d_model.
     """
     return -(-8 * d_model // 3 // 32) * 32

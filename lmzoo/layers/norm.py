@@ -10,7 +10,7 @@ from lmzoo.ops.precision import wide
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer normalization (Ba et al. 2016, arXiv 1607.06450): removes mean and variance, then weight and bias."""
+    """Layer normalization (Ba et al. 2016, arXiv 1607.06450): mean 0 and variance 1, then weight and bias."""
 
     def __init__(self, d_model: int, eps: float = 1e-5, *, bias: bool = True) -> None:
         super().__init__(d_model, eps=eps, bias=bias)
@@ -21,7 +21,7 @@ class LayerNorm(nn.LayerNorm):
 
 
 class RMSNorm(nn.RMSNorm):
-    """Root mean square normalization (Zhang & Sennrich 2019, arXiv 1910.07467): divides by it, then a weight."""
+    """Root mean square normalization (Zhang & Sennrich 2019, arXiv 1910.07467): `weight * x / rms(x)`."""
 
     def __init__(self, d_model: int, eps: float = 1e-5) -> None:
         super().__init__(d_model, eps=eps)
@@ -31,12 +31,12 @@ class RMSNorm(nn.RMSNorm):
         self.reset_parameters()
 
     def forward(self, x: Tensor) -> Tensor:
-        """(..., D) to (..., D), in the dtype of x. The weight is cast: torch has no fast kernel for mixed types."""
+        """Maps (..., D) to (..., D) in the dtype of x. Casts the weight: torch has no fast kernel for mixed dtypes."""
         weight = None if self.weight is None else self.weight.to(x.dtype)
         return F.rms_norm(x, self.normalized_shape, weight, self.eps)
 
 
 def l2_normalize(x: Tensor, eps: float = 1e-6) -> Tensor:
-    """x / sqrt(|x|² + eps) over the last dimension, in float32 or wider."""
+    """Returns x / sqrt(|x|² + eps) over the last dimension, in float32 or wider."""
     x = wide(x)
     return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True) + eps)

@@ -1,4 +1,4 @@
-"""Patterns: which kind of layer stands at which depth, as a short text."""
+"""Patterns: a short text that names the kind of layer at each depth."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Iterable
 
 from lmzoo.errors import ConfigError
 
-MOST = 1 << 16  # words in a pattern: far more than any depth, and little memory
+MOST = 1 << 16  # maximum of repetitions of a word: more than any depth, and little memory
 
 
 def pattern(text: str, n_layers: int, known: Iterable[str]) -> list[str]:
-    """`"mamba*3 attention"` over `n_layers` layers: one of the `known` words for each layer, repeated to the depth.
+    """Returns one of the `known` words for each of `n_layers` layers, from a text such as `"mamba*3 attention"`.
 
-    Raises `ConfigError` for a word that is not known and for an empty text.
+    The pattern is repeated over the depth. Raises `ConfigError` for an unknown word and for an empty text.
     """
     known = list(known)
     words: list[str] = []

@@ -1,4 +1,4 @@
-"""The short causal convolution in front of many recurrent mixers. Legend: B batch, T time, D width, W filter length."""
+"""The short causal convolution used by many recurrent mixers. Legend: B batch, T time, D width, W filter length."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lmzoo.ops.causal_conv1d import causal_conv1d
 class ShortConv(Layer):
     """`silu(conv(x))` with one filter of length `width` for each feature; the last tap multiplies the present token.
 
-    Its state is the last `width - 1` inputs. Filters are not decayed: their role is "vector".
+    Its state is the last `width - 1` inputs. Filters get no weight decay: their role is "vector".
     """
 
     state_growth = "constant"
@@ -31,12 +31,12 @@ class ShortConv(Layer):
             self.register_parameter("bias", None)
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> Tensor:
-        """The inputs before the first token: zeros (B, W - 1, D)."""
+        """Returns zeros (B, W - 1, D): the inputs before the first token."""
         d_model, width = self.weight.shape
         return like.new_zeros(batch_size, width - 1, d_model)
 
     def flops(self, T: int) -> float:
-        """FLOPs of one token: a multiply-add for each tap."""
+        """Returns the FLOPs of one token: a multiply-add for each tap."""
         return 2.0 * self.weight.numel()
 
     def forward(self, x_BTD: Tensor, state: Tensor | None, ctx: Context) -> tuple[Tensor, Tensor | None]:

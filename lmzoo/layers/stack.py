@@ -1,7 +1,7 @@
-"""Composing layers: in sequence (`Stack`), as a residual branch (`Residual`), side by side (`Parallel`).
+"""Composers of layers: in sequence (`Stack`), as a residual branch (`Residual`), in parallel (`Parallel`).
 
-With these as the only composers, everything that needs a model's structure reads it from the module tree: activation
-checkpointing and FSDP take the blocks of a stack, traits are sums over layers, and the drawing follows the branches.
+Code that needs a model's structure reads it from these composers in the module tree: activation checkpointing and FSDP
+work on the blocks of a stack, traits are sums over layers, and the drawing follows the branches.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ UNDECLARED = object()
 
 
 def call(layer: nn.Module, x_BTD: Tensor, state: State, ctx: Context) -> tuple[Tensor, State]:
-    """Calls a layer in the form that it has: with its state, or with x alone."""
+    """Calls a layer with its state and context, or with x only if it has no state."""
     return layer(x_BTD, state, ctx) if hasattr(layer, "init_state") else (layer(x_BTD), None)
 
 
 def init_state(layer: nn.Module, batch_size: int, max_len: int, like: Tensor) -> State:
-    """The layer's state before the first token; None for a layer without a state."""
+    """Returns the layer's state before the first token; None for a layer without a state."""
     init: Any = getattr(layer, "init_state", None)
     return None if init is None else init(batch_size, max_len, like)
 
@@ -35,10 +35,10 @@ def init_state(layer: nn.Module, batch_size: int, max_len: int, like: Tensor) ->
 class Stack(nn.ModuleList):
     """Layers in sequence. A block is a stack, and so is a model's list of blocks."""
 
-    checkpoints = False  # keep only each layer's input for the backward pass and compute the rest again (training)
+    checkpoints = False  # activation checkpointing: keep each layer's input, recompute the rest in the backward pass
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> list[State]:
-        """The list of the layers' states before the first token."""
+        """Returns the list of the layers' states before the first token."""
         return [init_state(layer, batch_size, max_len, like) for layer in self]
 
     def forward(self, x_BTD: Tensor, state: list[State] | None, ctx: Context) -> tuple[Tensor, list[State] | None]:
@@ -58,8 +58,7 @@ def _checkpointed(
 ) -> tuple[Tensor, dict[str, Any]]:
     """Calls a layer in training; returns its output and the carried values.
 
-    It starts from a copy of `carry`: the second run happens in the backward pass, when later layers have already
-    replaced values.
+    It works on a copy of `carry`: it runs again in the backward pass, after later layers have replaced values.
     """
     ctx = replace(ctx, carry=dict(carry))
     x_BTD, _ = call(layer, x_BTD, None, ctx)
@@ -67,18 +66,18 @@ def _checkpointed(
 
 
 class Residual(nn.Module):
-    """`x + after(inner(before(x)))`: pre-norm has `before` alone, post-norm `after` alone, a sandwich both."""
+    """`x + after(inner(before(x)))`: pre-norm has only `before`, post-norm only `after`, sandwich norm both."""
 
     def __init__(self, before: nn.Module | None, inner: nn.Module, after: nn.Module | None = None) -> None:
         super().__init__()
         self.before, self.inner, self.after = before, inner, after
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> State:
-        """The inner layer's state before the first token."""
+        """Returns the inner layer's state before the first token."""
         return init_state(self.inner, batch_size, max_len, like)
 
     def branch(self, x_BTD: Tensor, state: State, ctx: Context) -> tuple[Tensor, State]:
-        """The branch alone, without x, and the inner layer's next state."""
+        """Returns the output of the branch, without adding x, and the inner layer's next state."""
         y_BTD = x_BTD if self.before is None else self.before(x_BTD)
         y_BTD, state = call(self.inner, y_BTD, state, ctx)
         return (y_BTD if self.after is None else self.after(y_BTD)), state
@@ -95,7 +94,7 @@ class Parallel(nn.ModuleList):
         super().__init__(residuals)
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> list[State]:
-        """The list of the branches' states before the first token."""
+        """Returns the list of the branches' states before the first token."""
         return [init_state(residual, batch_size, max_len, like) for residual in self]
 
     def forward(self, x_BTD: Tensor, state: list[State] | None, ctx: Context) -> tuple[Tensor, list[State] | None]:
@@ -109,7 +108,7 @@ class Parallel(nn.ModuleList):
 
 
 def outermost_stacks(model: nn.Module) -> list[Stack]:
-    """The stacks that are in no other stack: a decoder has one, its blocks."""
+    """Returns the stacks that are in no other stack: a decoder has one, its blocks."""
     found: list[Stack] = []
     for child in model.children():
         found += [child] if isinstance(child, Stack) else outermost_stacks(child)
@@ -117,15 +116,15 @@ def outermost_stacks(model: nn.Module) -> list[Stack]:
 
 
 def blocks_of(model: nn.Module) -> list[nn.Module]:
-    """The layers of the outermost stacks, in order: the blocks that are repeated over the model's depth."""
+    """Returns the layers of the outermost stacks, in order: the blocks that are repeated over the model's depth."""
     return [block for stack in outermost_stacks(model) for block in stack]
 
 
 def kind(block: nn.Module) -> Hashable:
-    """A value that is equal for two blocks if they are of one kind: the same classes, shapes and switches throughout.
+    """Returns a value that is equal for two blocks of the same kind: with the same classes, shapes and switches.
 
-    Switches are booleans, texts, functions, and options that are None or not. Other numbers do not count: a layer's
-    index or a scale that depends on it differ from block to block.
+    Switches are booleans, texts, functions, and options that are None or not. Other numbers are ignored, because a
+    layer's index, or a scale that depends on it, differs from block to block.
     """
     return tuple(
         (
@@ -143,7 +142,7 @@ def _switch(value: object) -> Hashable:
 
 
 def reach(layer: nn.Module) -> int | None:
-    """Number of tokens an output of the layer can depend on, the present one included; None means all earlier ones."""
+    """Returns the number of tokens that an output of the layer can depend on, the present one included; None: all."""
     declared: Any = getattr(layer, "reach", UNDECLARED)
     if declared is not UNDECLARED:
         return declared
@@ -155,7 +154,7 @@ def reach(layer: nn.Module) -> int | None:
 
 
 def state_growth(layer: nn.Module) -> str:
-    """The fastest growth of the states in the layer. A state whose growth is not declared is taken as constant."""
+    """Returns the fastest growth of the states in the layer. A state without a declaration counts as constant."""
     found = ["none"]
     for module in layer.modules():
         if not isinstance(module, (Stack, Residual, Parallel)) and hasattr(module, "init_state"):
@@ -164,7 +163,7 @@ def state_growth(layer: nn.Module) -> str:
 
 
 def has_state(layer: nn.Module) -> bool:
-    """False if a part that looks at earlier tokens has no state to remember them by: decoding then recomputes."""
+    """Returns False if a part that depends on earlier tokens has no state: decoding then reads all tokens again."""
     if isinstance(layer, (Stack, Residual, Parallel)):
         return all(has_state(child) for child in layer.children())
     return hasattr(layer, "init_state") or reach(layer) == 1

@@ -1,10 +1,10 @@
-"""Shared by the tests that compare a backbone with the model of that name in Hugging Face transformers."""
+"""Helpers of the tests that compare a backbone with the same model in Hugging Face transformers."""
 
 from __future__ import annotations
 
 import os
 
-os.environ["HF_HUB_OFFLINE"] = "1"  # nothing is fetched: the references are built from small random configurations
+os.environ["HF_HUB_OFFLINE"] = "1"  # no downloads: the references are built from small configurations
 
 from collections.abc import Sequence
 from typing import Any
@@ -20,7 +20,7 @@ TOLERANCE = 1e-4  # float32, on logits of order 1 to 10
 
 
 def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
-    """Moves every weight from its initial value (norm weights 1, biases 0), so that it cannot hide a mistake."""
+    """Perturbs every weight, because initial values of 1 (norm weights) or 0 (biases) can hide a mistake."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -30,19 +30,19 @@ def perturb(model: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def random_tokens(vocab_size: int, batch_size: int, T: int, seed: int = 1) -> Tensor:
-    """(batch_size, T) ids."""
+    """Returns random ids (batch_size, T)."""
     return torch.randint(vocab_size, (batch_size, T), generator=torch.Generator().manual_seed(seed))
 
 
 def ours_with_weights_of(theirs: nn.Module, name: str, weights: Weights, **settings: Any) -> lmzoo.LanguageModel:
-    """Our model `name` with the weights of `theirs`, converted by the map `weights`: each name is used exactly once."""
+    """Returns the model `name` with the weights of `theirs`, converted by the map `weights`."""
     model = lmzoo.create_model(name, **settings)
     model.load_state_dict(convert(theirs.state_dict(), weights, to_dict(model.config)), strict=True)
     return model.eval()
 
 
 def assert_decoding_equals(model: lmzoo.LanguageModel, idx: Tensor, expected: Tensor, lengths: Sequence[int]) -> None:
-    """Decode idx (B, T) in pieces of these lengths; after each, the logits must be those of `expected` (B, T, V)."""
+    """Decodes idx (B, T) in pieces of these lengths; after each, compares the logits with `expected` (B, T, V)."""
     assert sum(lengths) == idx.shape[1]
     state, t = model.init_state(*idx.shape), 0
     for length in lengths:

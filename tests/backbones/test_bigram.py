@@ -1,4 +1,4 @@
-"""The bigram against counting, which gives its best table exactly."""
+"""The bigram model compared with counted bigrams, which give its best table exactly."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import torch
 import lmzoo
 
 
-def test_trained_by_gradients_it_becomes_the_counted_table() -> None:
-    """On the tokens it was trained on, no table is better than the relative frequencies of the pairs."""
+def test_bigram_training_converges_to_the_counted_table() -> None:
+    """On the training tokens, no table is better than the relative frequencies of the pairs."""
     V, generator = 7, torch.Generator().manual_seed(0)
     chain_VV = torch.randn(V, V, generator=generator).mul(2).softmax(dim=1)
     tokens = [0]

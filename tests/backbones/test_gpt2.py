@@ -1,4 +1,4 @@
-"""GPT-2 against transformers' GPT2LMHeadModel with the same weights."""
+"""GPT-2 compared with transformers' GPT2LMHeadModel with the same weights."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lmzoo.hf.gpt2 import WEIGHTS
 from tests.backbones.against_transformers import TOLERANCE, ours_with_weights_of, perturb, random_tokens
 
 
-def test_logits_and_loss_equal_transformers() -> None:
+def test_gpt2_logits_and_loss_equal_transformers() -> None:
     theirs = perturb(GPT2LMHeadModel(GPT2Config(vocab_size=61, n_positions=24, n_embd=32, n_layer=3, n_head=4)))
     sizes = {"vocab_size": 61, "context_length": 24, "d_model": 32, "n_layers": 3, "n_heads": 4}
     ours = ours_with_weights_of(theirs, "gpt2", WEIGHTS, **sizes)
@@ -23,7 +23,7 @@ def test_logits_and_loss_equal_transformers() -> None:
     torch.testing.assert_close(loss, expected.loss, atol=TOLERANCE, rtol=0)
 
 
-def test_initialisation_is_the_papers() -> None:
+def test_gpt2_initialization_follows_the_paper() -> None:
     model = lmzoo.create_model(
         "gpt2", vocab_size=512, d_model=256, n_layers=8, generator=torch.Generator().manual_seed(0)
     )
@@ -34,6 +34,6 @@ def test_initialisation_is_the_papers() -> None:
     assert all((p == 0).all() for name, p in model.named_parameters() if name.endswith("bias"))
 
 
-def test_124m_has_the_published_number_of_parameters() -> None:
+def test_gpt2_124m_has_the_published_number_of_parameters() -> None:
     with torch.device("meta"):
         assert lmzoo.create_model("gpt2.124m").num_params() == 124_439_808

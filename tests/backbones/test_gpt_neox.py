@@ -1,4 +1,4 @@
-"""GPT-NeoX against transformers' GPTNeoXForCausalLM with the same weights."""
+"""GPT-NeoX compared with transformers' GPTNeoXForCausalLM with the same weights."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from tests.backbones.against_transformers import (
     ("parallel", "fraction", "head_dim", "rotated"),
     [(True, 0.25, 8, 2), (False, 0.25, 9, 2), (True, 1.0, 8, 8), (False, 0.5, 13, 6), (True, 0.25, 17, 4)],
 )
-def test_logits_equal_transformers(parallel: bool, fraction: float, head_dim: int, rotated: int) -> None:
-    """Both residual forms, parts of heads rotated, odd heads, past the training context; forward and step by step."""
+def test_gpt_neox_logits_equal_transformers(parallel: bool, fraction: float, head_dim: int, rotated: int) -> None:
+    """Covers both residual forms, partial rotation, odd head widths, beyond the context; forward and step by step."""
     assert int(fraction * head_dim) == rotated, "an even number: transformers rounds an odd one up, we down"
     config = GPTNeoXConfig(
         vocab_size=61,
@@ -65,7 +65,7 @@ def test_logits_equal_transformers(parallel: bool, fraction: float, head_dim: in
 @pytest.mark.parametrize(
     ("preset", "layers", "width", "heads"), [("pythia-70m", 6, 512, 8), ("pythia-160m", 12, 768, 12)]
 )
-def test_pythia_presets_have_the_published_number_of_parameters(
+def test_gpt_neox_pythia_presets_have_the_published_number_of_parameters(
     preset: str, layers: int, width: int, heads: int
 ) -> None:
     sizes = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads}
@@ -75,7 +75,7 @@ def test_pythia_presets_have_the_published_number_of_parameters(
     assert ours.num_params() == theirs.num_parameters()
 
 
-def test_initialization_is_the_authors() -> None:
+def test_gpt_neox_initialization_follows_the_authors() -> None:
     sizes = {"vocab_size": 512, "d_model": 256, "n_layers": 8}
     model = lmzoo.create_model("gpt_neox", **sizes, generator=torch.Generator().manual_seed(0))
     small, residual = math.sqrt(2 / (5 * 256)), 2 / (8 * math.sqrt(256))
@@ -87,7 +87,7 @@ def test_initialization_is_the_authors() -> None:
     assert all((p == 0).all() for name, p in model.named_parameters() if name.endswith("bias"))
 
 
-def test_config_refuses_a_fraction_that_rotates_nothing() -> None:
+def test_gpt_neox_config_refuses_a_fraction_that_rotates_nothing() -> None:
     with pytest.raises(ConfigError, match=r"rotary_fraction=0\.25 of head_dim=7 must be at least 2 features"):
         lmzoo.create_model("gpt_neox", vocab_size=13, d_model=28, n_heads=4)
     with pytest.raises(ConfigError, match=r"rotary_fraction=1\.5 must be in \[0, 1\]"):

@@ -1,4 +1,4 @@
-"""Hybrids: the pattern decides which layer stands where, and what the model declares."""
+"""Hybrids: the pattern determines the layer at each depth, and the traits."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SIZES = {"vocab_size": 13, "context_length": 16, "d_model": 32, "n_heads": 4, "w
 
 
 def kinds(model: lmzoo.LanguageModel) -> list[str]:
-    """The class of each block's mixer, with the class of its feed-forward layer if it is no MLP."""
+    """Returns the class of each block's mixer, and of its feed-forward layer if that is not an MLP."""
     found = []
     for mixer, feed_forward in model.blocks:
         experts = "+experts" if isinstance(feed_forward.inner, Experts) else ""
@@ -76,7 +76,7 @@ def test_hybrid_with_every_mixer_decodes_as_its_forward_pass(lengths: list[int])
         torch.testing.assert_close(logits_BV, expected_BTV[:, t - 1], atol=1e-9, rtol=0)
 
 
-def test_hybrid_cross_layers_cost_no_state() -> None:
+def test_hybrid_cross_layers_have_no_state() -> None:
     settings = {**SIZES, "n_layers": 2}
     own, shared = (lmzoo.create_model("hybrid", **settings, pattern=p) for p in ("attention*2", "attention cross"))
     assert own.state_bytes(64) == 2 * shared.state_bytes(64)

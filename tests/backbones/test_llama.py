@@ -1,4 +1,4 @@
-"""Llama against transformers' LlamaForCausalLM and, with a window, MistralForCausalLM, with the same weights."""
+"""Llama compared with transformers' LlamaForCausalLM and, with a window, MistralForCausalLM, same weights."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ SIZES = {
 
 
 @pytest.mark.parametrize("window", [None, 7])
-def test_logits_equal_transformers(window: int | None) -> None:
-    """Several KV heads, a text longer than window and training context, forward and step by step."""
+def test_llama_logits_equal_transformers(window: int | None) -> None:
+    """Covers several KV heads and a sequence longer than window and context; forward and step by step."""
     if window is None:
         theirs = perturb(LlamaForCausalLM(LlamaConfig(**SIZES)))
     else:
@@ -45,7 +45,7 @@ def test_logits_equal_transformers(window: int | None) -> None:
     assert_decoding_equals(ours, idx, expected, [17] + [1] * 23)
 
 
-def test_a_window_bounds_the_state() -> None:
+def test_llama_state_is_bounded_by_the_window() -> None:
     sizes = {"vocab_size": 61, "d_model": 32, "n_layers": 2, "n_heads": 4}
     windowed, full = (lmzoo.create_model("llama", window=window, **sizes) for window in (8, None))
     assert windowed.state_bytes(1000) == windowed.state_bytes(16)

@@ -1,4 +1,4 @@
-"""The LSTM against torch.nn.LSTM, weights copied in both directions."""
+"""The LSTM compared with torch.nn.LSTM, with weights copied in both directions."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def embedded(model: lmzoo.LanguageModel, idx: Tensor) -> Tensor:
     return model.get_parameter("tokens.weight")[idx]
 
 
-def test_features_equal_torchs_with_our_weights() -> None:
+def test_lstm_features_equal_torch_with_our_weights() -> None:
     ours = perturb(lmzoo.create_model("lstm", **SIZES))
     idx = random_tokens(13, 2, 9)
     with torch.no_grad():
@@ -46,7 +46,7 @@ def test_features_equal_torchs_with_our_weights() -> None:
         torch.testing.assert_close(ours.features(idx)[0], expected, atol=1e-5, rtol=0)
 
 
-def test_features_equal_torchs_with_their_weights_from_a_given_state() -> None:
+def test_lstm_features_equal_torch_with_its_weights_from_a_given_state() -> None:
     theirs = perturb(nn.LSTM(10, 10, num_layers=3, batch_first=True), seed=3)
     ours = lmzoo.create_model("lstm", **SIZES).eval()
     copy_from_torch(theirs, ours)
@@ -60,7 +60,7 @@ def test_features_equal_torchs_with_their_weights_from_a_given_state() -> None:
     torch.testing.assert_close(torch.stack([cells.c for cells, _ in state.blocks]), c_1, atol=1e-5, rtol=0)
 
 
-def test_steps_equal_torchs() -> None:
+def test_lstm_decoding_steps_equal_torch() -> None:
     ours = perturb(lmzoo.create_model("lstm", **SIZES))
     idx = random_tokens(13, 2, 7)
     with torch.no_grad():
@@ -71,7 +71,7 @@ def test_steps_equal_torchs() -> None:
         torch.testing.assert_close(logits_BV, expected[:, t], atol=1e-5, rtol=0)
 
 
-def test_initialisation() -> None:
+def test_lstm_initialization_has_the_documented_distributions() -> None:
     model = lmzoo.create_model("lstm", vocab_size=13, d_model=64, generator=torch.Generator().manual_seed(0))
     for name, weight in model.named_parameters():
         if "weight_" in name:
@@ -83,8 +83,8 @@ def test_initialisation() -> None:
     assert abs(model.get_parameter("tokens.weight").std().item() - 1) < 0.1
 
 
-def test_dropout_is_between_layers_and_not_through_time() -> None:
-    """With everything dropped but the recurrence, the output is silent while the state goes on."""
+def test_lstm_dropout_is_between_layers_and_not_through_time() -> None:
+    """With a dropout rate near 1 the features are zero, while the recurrent state still changes."""
     model = lmzoo.create_model("lstm", **{**SIZES, "dropout": 0.999999}).train()
     idx = random_tokens(13, 2, 5)
     x_BTD, state = model.features(idx, model.init_layers(2, 5, torch.empty(0)))
@@ -92,7 +92,7 @@ def test_dropout_is_between_layers_and_not_through_time() -> None:
     assert all((cells.h != 0).all() for cells, _ in state.blocks)
 
 
-def test_presets_have_the_size_of_their_names() -> None:
+def test_lstm_presets_have_the_size_of_their_names() -> None:
     for preset, low, high in [("tiny", 0.08e6, 0.12e6), ("1m", 0.8e6, 1.2e6), ("10m", 8e6, 12e6)]:
         with torch.device("meta"):
             assert low < lmzoo.create_model(f"lstm.{preset}", vocab_size=65).num_params() < high

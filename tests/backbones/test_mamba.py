@@ -1,4 +1,4 @@
-"""Mamba against transformers' MambaForCausalLM with the same weights."""
+"""Mamba compared with transformers' MambaForCausalLM with the same weights."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def make_pair() -> tuple[lmzoo.LanguageModel, MambaForCausalLM]:
 
 
 @pytest.mark.parametrize("T", [1, CHUNK_LENGTH + 5])
-def test_logits_and_loss_equal_transformers(T: int) -> None:
+def test_mamba_logits_and_loss_equal_transformers(T: int) -> None:
     ours, theirs = make_pair()
     idx = random_tokens(61, 3, T + 1)
     with torch.no_grad():
@@ -42,8 +42,8 @@ def test_logits_and_loss_equal_transformers(T: int) -> None:
     )
 
 
-def test_decoding_equals_transformers() -> None:
-    """A prefill past the chunk's end, then single steps, then two tokens at once."""
+def test_mamba_decoding_equals_transformers() -> None:
+    """Decodes a prefill longer than one chunk, then single steps, then two tokens in one call."""
     ours, theirs = make_pair()
     idx = random_tokens(61, 2, CHUNK_LENGTH + 8)
     with torch.no_grad():
@@ -51,7 +51,7 @@ def test_decoding_equals_transformers() -> None:
     assert_decoding_equals(ours, idx, expected, [CHUNK_LENGTH + 3, 1, 1, 2, 1])
 
 
-def test_initialisation_is_the_authors() -> None:
+def test_mamba_initialization_follows_the_authors() -> None:
     model = lmzoo.create_model("mamba", vocab_size=512, d_model=256, generator=torch.Generator().manual_seed(0))
     weights = model.state_dict()
     delta = F.softplus(weights["blocks.0.inner.dt_bias"].double())
@@ -66,7 +66,7 @@ def test_initialisation_is_the_authors() -> None:
     assert abs(weights["tokens.weight"].std().item() / 0.02 - 1) < 0.02
 
 
-def test_recurrence_is_not_decayed() -> None:
+def test_mamba_recurrence_gets_no_weight_decay() -> None:
     model = lmzoo.create_model("mamba", vocab_size=13, d_model=32)
     decayed = {id(p) for group in model.parameter_groups(0.1) if group["weight_decay"] for p in group["params"]}
     kept = {
@@ -75,7 +75,7 @@ def test_recurrence_is_not_decayed() -> None:
     assert kept == {"A_log", "D", "dt_bias", "conv.weight", "conv.bias"}
 
 
-def test_state_has_a_fixed_size_and_is_float32() -> None:
+def test_mamba_state_has_a_fixed_size_and_is_float32() -> None:
     model = lmzoo.create_model("mamba", vocab_size=13, d_model=32, n_layers=2)
     assert model.state_bytes(10) == model.state_bytes(1000) == 2 * 4 * 64 * (3 + 16)
     idx = random_tokens(13, 1, 20)
@@ -84,13 +84,13 @@ def test_state_has_a_fixed_size_and_is_float32() -> None:
     assert all(piece.h.dtype == torch.float32 for piece in state["layers"].blocks)
 
 
-def test_presets_have_the_size_of_their_names() -> None:
+def test_mamba_presets_have_the_size_of_their_names() -> None:
     for preset, low, high in [("tiny", 0.08e6, 0.12e6), ("1m", 0.8e6, 1.2e6), ("10m", 8e6, 12e6)]:
         with torch.device("meta"):
             assert low < lmzoo.create_model(f"mamba.{preset}", vocab_size=65).num_params() < high
 
 
-def test_compiles_in_one_graph_with_the_same_gradients() -> None:
+def test_mamba_compiles_in_one_graph_with_the_same_gradients() -> None:
     model = lmzoo.create_model("mamba", vocab_size=13, d_model=32, n_layers=1)
     idx = random_tokens(13, 2, CHUNK_LENGTH + 2)
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")

@@ -1,4 +1,4 @@
-"""Mixtral against transformers' MixtralForCausalLM with the same weights, and its balance loss."""
+"""Mixtral and its balance loss compared with transformers' MixtralForCausalLM with the same weights."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def make_pair(n_layers: int, window: int | None) -> tuple[lmzoo.LanguageModel, M
 
 @pytest.mark.parametrize("window", [None, 7])
 def test_mixtral_logits_equal_transformers(window: int | None) -> None:
-    """Several KV heads, every expert used, a text longer than window and context, forward and step by step."""
+    """Covers several KV heads, every expert, and a sequence longer than window and context."""
     ours, theirs = make_pair(3, window)
     idx = random_tokens(61, 3, 40)
     with torch.no_grad():
@@ -56,7 +56,7 @@ def test_mixtral_logits_equal_transformers(window: int | None) -> None:
 
 
 def test_mixtral_balance_loss_equals_transformers() -> None:
-    """For one layer: ours is computed for each layer, theirs over the tokens of all."""
+    """Compares one layer, because lmzoo computes the loss per layer and transformers over all layers."""
     ours, theirs = make_pair(1, None)
     idx = random_tokens(61, 3, 40)
     with torch.no_grad():

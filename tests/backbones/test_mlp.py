@@ -1,4 +1,4 @@
-"""The windowed MLP against its paper's equation, evaluated one position at a time."""
+"""The windowed MLP compared with the equation of its paper, evaluated one position at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def by_the_equation(model: lmzoo.LanguageModel, idx_BT: Tensor, direct: bool) ->
 
 
 @pytest.mark.parametrize("direct", [False, True])
-def test_logits_equal_the_equation(direct: bool) -> None:
+def test_mlp_logits_equal_the_equation(direct: bool) -> None:
     model = perturb(lmzoo.create_model("mlp", direct=direct, **SIZES))
     idx = random_tokens(11, 2, 9)
     with torch.no_grad():
@@ -35,7 +35,7 @@ def test_logits_equal_the_equation(direct: bool) -> None:
     torch.testing.assert_close(logits, by_the_equation(model, idx, direct), atol=1e-5, rtol=0)
 
 
-def test_window_is_all_it_sees() -> None:
+def test_mlp_sees_only_its_window() -> None:
     model = perturb(lmzoo.create_model("mlp", **SIZES))
     idx = random_tokens(11, 1, 9)
     changed = idx.clone()
@@ -46,7 +46,7 @@ def test_window_is_all_it_sees() -> None:
 
 
 @pytest.mark.parametrize("window", [1, 4])
-def test_steps_equal_forward(window: int) -> None:
+def test_mlp_decoding_steps_equal_forward(window: int) -> None:
     model = perturb(lmzoo.create_model("mlp", **{**SIZES, "window": window}))
     idx = random_tokens(11, 2, 8)
     state = model.init_state(2)
@@ -58,7 +58,7 @@ def test_steps_equal_forward(window: int) -> None:
         torch.testing.assert_close(torch.stack(steps, dim=1), model(idx).logits, atol=1e-5, rtol=0)
 
 
-def test_presets_have_the_size_of_their_names() -> None:
+def test_mlp_presets_have_the_size_of_their_names() -> None:
     for preset, low, high in [("tiny", 0.08e6, 0.12e6), ("1m", 0.8e6, 1.2e6), ("10m", 8e6, 12e6)]:
         with torch.device("meta"):
             assert low < lmzoo.create_model(f"mlp.{preset}", vocab_size=65).num_params() < high

@@ -1,4 +1,4 @@
-"""Checks of the dependence between rows, in float64."""
+"""Checks that rows of a batch do not depend on each other, in float64."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_batch_independence_names_the_line_that_computes_in_float32() -> None:
 
 
 class SortingCell(Cell):
-    """Computes rows in the order of their first value, as an expert computes its tokens: right, with other rounding."""
+    """Computes rows in the order of their first value, as experts do: correct, with different rounding."""
 
     def forward(self, x_BTD: Tensor, state: State) -> tuple[Tensor, State]:
         order = x_BTD[:, 0, 0].argsort()
@@ -55,7 +55,7 @@ class LeakingDecoder(Transformer):
         return x_BTD, state
 
 
-def test_batch_independence_looks_at_decoding() -> None:
+def test_batch_independence_checks_decoding() -> None:
     (result,) = check_model(LeakingDecoder, only=["batch_independence"]).results
     assert "of a batch decoded together is off by" in result.saw
     assert "float32" not in result.saw

@@ -1,4 +1,4 @@
-"""`cached_check` keeps a report for the code and config that it was made with, and for nothing else."""
+"""`cached_check` keeps a report for the code and config that it was made with, and for no other."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def mean_so_far(x_BTD):
 
 
 def test_key_depends_on_the_files_that_a_plugin_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A verdict of yesterday is not given for today's mixer, although the file of the model is the same."""
+    """A change to a mixer in another file of the plug-in invalidates the report of the model."""
     (tmp_path / "plugin.py").write_text(PLUGIN)
     package = tmp_path / "yesterday"
     package.mkdir()

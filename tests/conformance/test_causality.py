@@ -1,4 +1,4 @@
-"""Checks of the dependence on later positions: what they must find, and what they must allow."""
+"""Causality checks: leaks that they must find, and rounding that they must allow."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CAUSALITY = ["causality", "gradient_causality", "bfloat16_causality"]
 
 
 class Fourier(LanguageModel):
-    """A causal convolution as long as the text, by FFT: right, but rounding carries a trace of the future back."""
+    """A causal convolution as long as the sequence, by FFT: correct, but rounding depends on later tokens."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -55,7 +55,7 @@ class LeaksInTraining(Transformer):
         return x_BTD, state
 
 
-def test_causality_runs_the_code_for_training() -> None:
+def test_causality_runs_in_train_mode() -> None:
     result = check_model(LeaksInTraining, only=["causality"]).results[0]
     assert result.saw.startswith("in train mode, changing the tokens from position 23 of 24 on"), result.saw
 
@@ -66,13 +66,13 @@ class SeesTheLength(Transformer):
         return x_BTD * (1 + 1e-5 * idx_BT.shape[1]), state
 
 
-def test_causality_finds_what_depends_on_the_length_alone() -> None:
+def test_causality_finds_dependence_on_the_length_alone() -> None:
     result = check_model(SeesTheLength, only=["causality"]).results[0]
     assert result.saw.startswith("leaving out the tokens from position 23 of 24 on"), result.saw
 
 
 class NormalizedMean(Attention):
-    """Sums over all positions in float32, those that are masked included, with a weight of zero."""
+    """Sums over all positions in float32, masked ones included, with a weight of zero."""
 
     def attend(self, q_BTHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, allowed_TS: Tensor) -> Tensor:
         y_BTD = super().attend(q_BTHK, k_BSHK, v_BSHK, allowed_TS)
@@ -124,7 +124,7 @@ def test_bfloat16_causality_finds_a_mask_off_by_one() -> None:
 
 
 class RoundedCell(Cell):
-    """In bfloat16, rounds otherwise when the number of positive inputs of the batch is odd, as experts may."""
+    """In bfloat16, rounds differently when the number of positive inputs of the batch is odd, as experts may."""
 
     leak = 0.0
 
@@ -147,7 +147,7 @@ def test_bfloat16_causality_allows_the_rounding_that_other_rows_cause(
     monkeypatch.setattr(RoundedCell, "leak", leak)
     result = check_model(Rounded, only=["bfloat16_causality"]).results[0]
     assert result.passed == passes, result.saw
-    assert ("as near as with other rows in the batch" in result.saw) == passes
+    assert ("no more changed than by other rows of the batch" in result.saw) == passes
 
 
 class Short(Transformer):

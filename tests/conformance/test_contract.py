@@ -1,4 +1,4 @@
-"""Checks of the form of the contract: shapes, limits, generation."""
+"""Checks of final methods, shapes, errors, and generation."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def test_shapes_names_a_loss_that_is_not_finite() -> None:
     assert result.saw == "idx (3, 1) gives logits that are not finite"
 
 
-def test_generation_looks_at_a_model_that_does_not_repeat_one_token() -> None:
-    """With the first seed, the greedy text of `Transformer` is one token again and again, whatever came before."""
+def test_generation_uses_a_seed_that_does_not_repeat_one_token() -> None:
+    """With the first seed, `Transformer` generates the same token again and again, whatever the prompt."""
     checked = subject(Transformer)
     prompt = checked.tokens(2, 3)
     assert len(checked.model().generate(prompt, 26, temperature=0.0)[:, 3:].unique()) == 2

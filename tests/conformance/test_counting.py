@@ -1,4 +1,4 @@
-"""Checks of the numbers that a model declares: parameters, FLOPs, bytes of the state, its growth."""
+"""Checks of declared numbers: parameters, FLOPs, bytes of the state, and its growth."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_declared_growth_names_the_measured_one() -> None:
 
 
 class Filtered(LanguageModel):
-    """A table of weights per position, which a map makes once per sequence, whatever the number of rows."""
+    """A table of weights per position, computed once for all rows of a batch."""
 
     times = 1.0
 
@@ -88,7 +88,7 @@ def test_flops_counts_one_row() -> None:
     assert report.passed, str(report)
 
 
-def test_flops_sees_a_wrong_number_of_calls() -> None:
+def test_flops_finds_a_wrong_number_of_calls() -> None:
     report = check_model(Miscounted, only=["flops"])
     assert report.failures == ["flops"]
     assert "calls(T)" in report.results[0].saw

@@ -21,7 +21,7 @@ def test_random_split_adds_up() -> None:
         assert all(1 <= n <= 9 for n in split)
 
 
-def test_check_split_and_check_all_positions_allow_rounding_alone() -> None:
+def test_check_split_and_check_all_positions_allow_only_rounding() -> None:
     for cls in (Transformer, Learned):
         checked = subject(cls)
         model, idx = checked.model(), checked.tokens(2, 30)

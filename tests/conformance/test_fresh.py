@@ -1,4 +1,4 @@
-"""The other process of `save_and_load`."""
+"""The process that `save_and_load` starts."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lmzoo.conformance.saving import require_loaded, save_request
 from ..museum.base import Transformer
 
 
-def test_answer_all_goes_on_after_an_error(tmp_path: Path) -> None:
+def test_answer_all_continues_after_an_error(tmp_path: Path) -> None:
     good, bad = tmp_path / "good", tmp_path / "bad"
     for path in (good, bad):
         path.mkdir()

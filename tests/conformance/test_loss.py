@@ -65,7 +65,7 @@ def test_auxiliary_compares_the_loss_in_train_mode() -> None:
 
 
 @pytest.mark.parametrize("name", ["loss_value", "ignored_targets", "micro_batches", "chunked_loss"])
-def test_losses_of_the_sum_instead_of_the_mean_are_found(name: str) -> None:
+def test_loss_checks_find_a_sum_instead_of_a_mean(name: str) -> None:
     class Summed(Transformer):
         def forward(self, idx: Tensor, targets: Tensor | None = None, *, return_logits: bool = True) -> LMOutput:
             logits_BTV, loss = super().forward(idx, targets, return_logits=return_logits)

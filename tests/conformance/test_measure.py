@@ -1,4 +1,4 @@
-"""Differences, where they are, and where float32 comes from."""
+"""Comparison of results: differences, their positions, and the line that computes in float32."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_require_equal_says_what_is_off_and_where_to_look() -> None:
 def test_require_same_bits_allows_no_difference() -> None:
     one = torch.ones(1)
     require_same_bits(one, one.clone(), "a", "b")
-    with pytest.raises(Fault, match="a is off by 6e-08, and should be the same bits; look at b"):
+    with pytest.raises(Fault, match="a is off by 6e-08, and must be bitwise equal; look at b"):
         require_same_bits(one * (1 - 2**-24), one, "a", "b")
 
 

@@ -13,7 +13,7 @@ from ..museum.base import Cell, Recurrent
 
 
 class RoutedCell(Cell):
-    """A gate in float32, as a router often is."""
+    """A gate computed in float32, as routers often are."""
 
     def forward(self, x_BTD: Tensor, state: State) -> tuple[Tensor, State]:
         y_BTD, state = super().forward(x_BTD, state)
@@ -32,7 +32,7 @@ def test_float64_gradients_names_the_line_that_computes_in_float32() -> None:
 
 
 class Elsewhere(Recurrent):
-    """In bfloat16, one position in `every` is another one: as after a router that chose another expert."""
+    """Changes one position in `every` in bfloat16, as a router does that chooses another expert."""
 
     every = 1
 
@@ -45,7 +45,7 @@ class Elsewhere(Recurrent):
 
 
 @pytest.mark.parametrize(("every", "passes"), [(6, True), (3, False)])
-def test_bfloat16_allows_a_quarter_of_the_positions_to_be_far(
+def test_bfloat16_allows_a_quarter_of_the_positions_to_differ(
     every: int, passes: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Elsewhere, "every", every)

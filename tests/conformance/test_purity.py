@@ -1,4 +1,4 @@
-"""Checks that a model computes and does nothing else."""
+"""Checks for side effects, and for equal results in train and eval mode."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_compiles_gives_the_reason_in_one_line() -> None:
     assert "\n" not in result.saw
 
 
-def test_train_mode_finds_what_only_one_mode_does() -> None:
+def test_train_mode_finds_a_difference_between_the_modes() -> None:
     class Scales(Transformer):
         def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
             x_BTD, state = super().features(idx_BT, state)

@@ -1,4 +1,4 @@
-"""Every registered family passes every check. No skip list: a model declares what it is, and is held to it."""
+"""Every registered family passes every check. There is no skip list: exceptions are declared and checked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Results and reports: JSON, and what keeps a model out of a ranking."""
+"""Results and reports: JSON, and the failures that exclude a model from a ranking."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def test_report_is_the_same_after_json() -> None:
     assert text["failures"] == []
 
 
-def test_rankable_depends_on_contract_causality_decoding_and_loss() -> None:
+def test_report_rankable_depends_on_contract_causality_decoding_and_loss() -> None:
     assert RANKING_GROUPS == ("contract", "causality", "decoding", "loss")
     for group in RANKING_GROUPS:
         assert not report(group).rankable
@@ -28,6 +28,6 @@ def test_rankable_depends_on_contract_causality_decoding_and_loss() -> None:
     assert not report("counts").passed
 
 
-def test_str_names_each_check_and_the_verdict() -> None:
+def test_report_str_names_each_check_and_the_verdict() -> None:
     assert str(report("counts")) == "FAIL  a check: what it saw\nx: failed: a check (1 checks, 0.5 s)"
     assert str(report("counts", passed=True)).endswith("x: all checks passed (1 checks, 0.5 s)")

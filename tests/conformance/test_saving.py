@@ -18,7 +18,7 @@ FAMILIES = sorted(registry.families())
 
 
 def test_save_and_load_in_one_fresh_process_for_all_families(tmp_path: Path) -> None:
-    """What `save_and_load` does with a process for each: starting one takes longer than all the rest."""
+    """Does the same as `save_and_load`, but with one process for all families, because starting one is slow."""
     expected = {}
     for target in [*FAMILIES, Transformer, Learned, Recurrent, Plain]:
         checked = subject(target)
@@ -59,4 +59,4 @@ def test_meta_device_compares_shapes_and_logits() -> None:
             self.register_buffer("table", torch.zeros(rows))
 
     result = check_model(Grows, only=["meta_device"]).results[0]
-    assert "table is (2,) torch.float32 on meta, and (3,) torch.float32 when built at once" in result.saw
+    assert "table is (2,) torch.float32 on meta, and (3,) torch.float32 when built on cpu" in result.saw

@@ -13,7 +13,7 @@ from ..museum.base import Recurrent, Transformer
 STATES = ["state_is_a_value", "state_rows", "state_dtype", "state_saved"]
 
 
-def test_states_of_right_models_pass() -> None:
+def test_state_checks_pass_for_correct_models() -> None:
     for right in (Transformer, Recurrent):
         report = check_model(right, only=STATES)
         assert report.passed, str(report)

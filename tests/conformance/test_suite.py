@@ -1,4 +1,4 @@
-"""`check_model` with models, classes, names and a listener; what belongs to the caller stays as it was."""
+"""`check_model` with models, classes, names and a listener; the caller's model and settings stay unchanged."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ..museum.base import Transformer
 
 
 class Plain(LanguageModel):
-    """As a user writes it: torch's own layers, no state, nothing declared."""
+    """A model as a user may write it: torch's own layers, no state, nothing declared."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -54,7 +54,7 @@ def test_check_model_gives_the_same_for_a_name_a_class_and_a_model() -> None:
     assert all(report.passed for report in reports)
 
 
-def test_check_model_leaves_the_model_of_the_caller_as_it_was() -> None:
+def test_check_model_leaves_the_callers_model_unchanged() -> None:
     model = lmzoo.create_model(
         "gpt2", vocab_size=VOCAB, context_length=CONTEXT, d_model=32, n_layers=2, n_heads=4
     ).train()
@@ -99,6 +99,6 @@ def test_check_model_refuses_unknown_targets_and_names() -> None:
         check_model(3)  # type: ignore[arg-type]
 
 
-def test_checks_have_names_of_their_own_and_docstrings() -> None:
+def test_checks_have_unique_names_and_docstrings() -> None:
     assert len({check.name for check in CHECKS}) == len(CHECKS)
     assert all(check.run.__doc__ for check in CHECKS)

@@ -1,4 +1,4 @@
-"""What `lmzoo check` may be given: a name, a file that registers models, a run."""
+"""The target of `lmzoo check`: a name, a file that registers models, or a run."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The small form of a model: its sizes, its depth, its other forms."""
+"""Reduction of a model for the checks: sizes, depth, variants."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def test_small_config_keeps_every_kind_of_block(settings: dict[str, Any], n_laye
 
 
 class Deeper(Pattern):
-    """Shapes that depend on the depth: no other depth has the same."""
+    """A model whose shapes depend on the depth, so that no other depth has the same kinds of block."""
 
     def __init__(self, config: PatternConfig) -> None:
         super().__init__(config)
@@ -89,7 +89,7 @@ def test_small_config_keeps_the_depth_where_no_other_has_the_same_kinds() -> Non
 
 
 def test_subject_of_a_family_is_as_deep_as_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A preset `tiny` of two layers does not hide the third kind."""
+    """A preset `tiny` with two layers does not hide the third kind of block."""
     import lmzoo
     from lmzoo.registry import Family, Preset
 
@@ -100,7 +100,7 @@ def test_subject_of_a_family_is_as_deep_as_its_default(monkeypatch: pytest.Monke
     assert check_model(Pattern, only=["causality"]).failures == ["causality"]
 
 
-def test_subject_copies_an_instance_that_is_small_but_for_its_depth() -> None:
+def test_subject_copies_an_instance_that_is_small_except_for_its_depth() -> None:
     model = Transformer(MuseumConfig(vocab_size=VOCAB, context_length=CONTEXT, n_layers=3))
     model.blocks[2].attention.mask = lambda T, S: torch.ones(T, S, dtype=torch.bool)
     assert subject(model).config.n_layers == 3  # type: ignore[attr-defined]
@@ -109,7 +109,7 @@ def test_subject_copies_an_instance_that_is_small_but_for_its_depth() -> None:
     assert subject(wide).config.n_layers == 3  # type: ignore[attr-defined]
 
 
-def test_varied_turns_booleans_and_switches_options_on() -> None:
+def test_varied_inverts_booleans_and_switches_options_on() -> None:
     names = [variant.name for variant in subject("llama").varied()]
     assert any("window=5" in name for name in names)
     assert any("tie_embeddings" in name for name in names)
@@ -117,14 +117,14 @@ def test_varied_turns_booleans_and_switches_options_on() -> None:
     assert "window=5" in run_check(receptive, subject("llama")).saw
 
 
-def test_varied_adds_the_forms_that_a_config_names_with_their_own_depth() -> None:
+def test_varied_adds_the_variants_in_checked_with_their_own_depth() -> None:
     forms = subject(Pattern).varied()
     assert [form.name for form in forms] == ["Pattern with pattern=rrrra", "Pattern with pattern=r, d_model=8"]
     assert [form.config.n_layers for form in forms] == [5, 2]  # type: ignore[attr-defined]
     assert forms[1].config.d_model == 8  # type: ignore[attr-defined]
 
 
-def test_varied_refuses_a_form_that_the_config_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_varied_refuses_a_variant_that_the_config_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PatternConfig, "checked", ({"pattern": "rx"},))
     with pytest.raises(ConfigError, match="pattern='rx' must be made of"):
         subject(Pattern).varied()
@@ -150,7 +150,7 @@ def test_perturb_moves_every_parameter_and_follows_the_seed() -> None:
     assert all(torch.equal(a, b) for a, b in zip(moved.parameters(), again.parameters(), strict=True))
 
 
-def test_model_switches_dropout_off_unless_asked_for() -> None:
+def test_subject_model_has_no_dropout_by_default() -> None:
     checked = subject("gpt2")
     idx = checked.tokens(1, 5)
     off, on = (checked.model(dropout=p).train() for p in (0.0, 0.5))

@@ -1,4 +1,4 @@
-"""Checks of training: the first loss, the gradients, and one batch that must be learned."""
+"""Checks of training: the initial loss, the gradients, and overfitting one batch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lmzoo.conformance.training import best_loss
 from ..museum.base import MuseumConfig, Transformer
 
 
-def test_best_loss_is_the_entropy_given_what_can_be_seen() -> None:
+def test_best_loss_is_the_entropy_given_the_visible_tokens() -> None:
     idx = torch.tensor([[0, 1, 0, 1]])
     targets = torch.tensor([[1, 0, 1, 2]])
     assert best_loss(idx, targets, None) == pytest.approx(0)

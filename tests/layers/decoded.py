@@ -1,4 +1,4 @@
-"""A helper of the layer tests: a layer's output in pieces equals its output in one call."""
+"""Helpers of the layer tests: compare a layer's output in pieces with its output in one call."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lmzoo.layers.stack import call, init_state
 
 
 def perturbed(layer: nn.Module, seed: int = 0) -> nn.Module:
-    """The layer in float64 and eval mode, every parameter moved away from its initial value."""
+    """Returns the layer in float64 and eval mode, with every parameter perturbed."""
     generator = torch.Generator().manual_seed(seed)
     layer = layer.double().eval()
     with torch.no_grad():
@@ -20,24 +20,24 @@ def perturbed(layer: nn.Module, seed: int = 0) -> nn.Module:
 
 
 def random(*shape: int, seed: int = 1) -> Tensor:
-    """Normal numbers in float64, the same for the same arguments."""
+    """Returns normal random numbers in float64, the same for the same arguments."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def context(x_BTD: Tensor, position: int = 0) -> Context:
-    """The context of a pass over x."""
+    """Returns the context of a forward pass over x."""
     return Context(position, x_BTD.shape[1], x_BTD.device, x_BTD.dtype)
 
 
 @torch.no_grad()
 def in_one_call(layer: nn.Module, x_BTD: Tensor) -> Tensor:
-    """The layer's output without a state."""
+    """Returns the layer's output without a state."""
     return call(layer, x_BTD, None, context(x_BTD))[0]
 
 
 @torch.no_grad()
 def in_pieces(layer: nn.Module, x_BTD: Tensor, *lengths: int) -> Tensor:
-    """The layer's output read in pieces of these lengths, from the state before the first token."""
+    """Returns the layer's output for pieces of these lengths, starting from the initial state."""
     state, start, pieces = init_state(layer, len(x_BTD), 4, x_BTD), 0, []
     for length in lengths:
         piece_BTD = x_BTD[:, start : start + length]

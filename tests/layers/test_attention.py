@@ -1,4 +1,4 @@
-"""Attention: its definition, its cache in any cut, and the steps that variants override."""
+"""Attention: its definition, decoding in pieces, and the steps that variants override."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_attention_is_its_definition(form: str) -> None:
+def test_attention_equals_its_definition(form: str) -> None:
     layer, x = perturbed(Attention(12, 4, **FORMS[form])), random(2, 9, 12)
     H, G, K = 4, layer.n_kv_heads, layer.head_dim
     q, k, v = layer.qkv(x).split([H * K, G * K, G * K], dim=-1)

@@ -1,4 +1,4 @@
-"""Attention over the cache of an earlier layer: its definition, and decoding in any cut."""
+"""Attention over the cache of an earlier layer: its definition, and decoding in pieces."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def make(window: int | None) -> Stack:
 
 
 @pytest.mark.parametrize("window", [None, 3])
-def test_cross_layer_attention_reads_the_keys_of_the_layer_before(window: int | None) -> None:
+def test_cross_layer_attention_reads_the_keys_of_the_previous_layer(window: int | None) -> None:
     layers, x = make(window), random(2, 8, 12)
     source, cross = layers
     y = source(x, None, context(x))[0]

@@ -1,4 +1,4 @@
-"""DeltaNet's mixer against a loop over its equations, and its state in any cut."""
+"""DeltaNet's mixer compared with a loop over its equations, and decoding in pieces."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from tests.layers.decoded import context, in_one_call, in_pieces, perturbed, ran
 
 
 def by_equations(layer: DeltaRule, x_BTD: Tensor) -> Tensor:
-    """The card's equations, one token and one head at a time."""
+    """Computes the equations of the card, one token and one head at a time."""
     B, T, D = x_BTD.shape
     H, K = layer.n_heads, layer.head_dim
     qkv = layer.qkv(x_BTD)
@@ -34,7 +34,7 @@ def by_equations(layer: DeltaRule, x_BTD: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("negative_eigenvalues", [False, True])
-def test_delta_rule_is_its_equations(negative_eigenvalues: bool) -> None:
+def test_delta_rule_equals_its_equations(negative_eigenvalues: bool) -> None:
     layer = perturbed(DeltaRule(8, 2, d_conv=3, negative_eigenvalues=negative_eigenvalues))
     x = random(2, 9, 8)
     torch.testing.assert_close(in_one_call(layer, x), by_equations(layer, x))

@@ -7,7 +7,7 @@ import torch
 from lmzoo.layers.dropout import Dropout
 
 
-def test_dropout_passes_on_in_eval_mode_and_with_p_zero() -> None:
+def test_dropout_is_the_identity_in_eval_mode_and_with_p_zero() -> None:
     x = torch.randn(3, 4)
     assert Dropout(0.5).eval()(x) is x
     assert Dropout(0.0).train()(x) is x

@@ -17,7 +17,7 @@ def make(**settings: object) -> Experts:
 
 
 def by_definition(layer: Experts, x_D: Tensor) -> Tensor:
-    """The equations of the card for one token."""
+    """Computes the equations of the card for one token."""
     p_E = (layer.router.weight @ x_D).softmax(0)
     scores_E = p_E if layer.choice_bias is None else p_E + layer.choice_bias
     chosen = sorted(range(4), key=lambda e: (-scores_E[e].item(), e))[:2]
@@ -29,7 +29,7 @@ def by_definition(layer: Experts, x_D: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("settings", [{}, {"balance_bias": True}], ids=["plain", "bias"])
-def test_experts_are_their_definition_for_each_token(settings: dict[str, object]) -> None:
+def test_experts_equal_their_definition_for_each_token(settings: dict[str, object]) -> None:
     layer, x = make(**settings), random(3, 7, 6)
     expected = torch.stack([by_definition(layer, x_D) for x_D in x.flatten(0, 1)]).view_as(x)
     torch.testing.assert_close(layer(x), expected)
@@ -52,8 +52,8 @@ def test_experts_take_no_tokens() -> None:
     assert make().train()(torch.empty(0, 5, 6, dtype=torch.float64)).shape == (0, 5, 6)
 
 
-def test_balance_loss_is_switchs() -> None:
-    """E sum_e load_e p_e: top_k when the load is even, more when it is not."""
+def test_experts_balance_loss_equals_the_switch_paper() -> None:
+    """`E sum_e load_e p_e` is top_k for an even load, and larger otherwise."""
     layer, x = make(balance_loss=0.5).train(), random(4, 16, 6)
     with losses.collect_auxiliary(True) as named:
         layer(x)
@@ -63,7 +63,7 @@ def test_balance_loss_is_switchs() -> None:
     assert set(named) == {"balance"}
 
 
-def test_balance_bias_has_the_rule_as_its_gradient() -> None:
+def test_experts_balance_bias_has_the_sign_rule_as_its_gradient() -> None:
     layer, x = make(balance_bias=True).train(), random(4, 16, 6)
     with losses.collect_auxiliary(True) as named:
         layer(x)
@@ -74,8 +74,8 @@ def test_balance_bias_has_the_rule_as_its_gradient() -> None:
     assert gradient.abs().max() == 1
 
 
-def test_balance_bias_evens_out_the_load() -> None:
-    """Moved against its gradient by small steps, it makes the loads more alike."""
+def test_experts_balance_bias_evens_out_the_load() -> None:
+    """Small steps against its gradient make the loads more equal."""
     layer, x = make(balance_bias=True).train(), random(8, 32, 6)
 
     def spread() -> float:
@@ -98,7 +98,7 @@ def test_experts_report_nothing_in_eval_mode() -> None:
     assert named == {}
 
 
-def test_experts_declare_cost_and_active_share() -> None:
+def test_experts_declare_flops_and_active_share() -> None:
     layer = Experts(6, 5, 4, 2)
     assert layer.flops(10) == 2 * 2 * 3 * 6 * 5
     assert layer.active == {"up": 0.5, "down": 0.5}

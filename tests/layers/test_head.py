@@ -1,4 +1,4 @@
-"""Heads: one weight under one name when tied, a map without a bias otherwise."""
+"""Heads: a tied head has no parameter of its own, an untied one is a linear map without a bias."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Initial values: their distributions, generators, and constructors that leave them out."""
+"""Initial values: their distributions, generators, and constructors that leave parameters uninitialized."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class Owner(Layer):
         self.own("experts", (2, 30, 40), normal(0.5), "matrices")
 
 
-def test_own_makes_a_parameter_with_its_values_and_role() -> None:
+def test_own_creates_a_parameter_with_its_values_and_role() -> None:
     layer = Owner()
     assert [name for name, _ in layer.named_parameters()] == ["scale", "experts"]
     assert (layer.scale == 2).all()
@@ -29,13 +29,13 @@ def test_own_of_a_matrix_needs_a_role() -> None:
         Layer().own("w", (2, 2), normal())
 
 
-def test_own_of_two_instances_is_apart() -> None:
+def test_own_keeps_instances_separate() -> None:
     first, second = Owner(), Owner()
     first.own("more", (1,), constant(0.0))
     assert "more" not in second.parameter_roles
 
 
-def test_init_parameters_draws_anew_from_the_generator() -> None:
+def test_init_parameters_draws_new_values_from_the_generator() -> None:
     layer = Owner()
     with torch.no_grad():
         layer.scale.zero_()

@@ -8,7 +8,7 @@ from lmzoo.layers.init import constant, normal
 from lmzoo.layers.linear import Embedding, Linear
 
 
-def test_linear_has_named_initial_values() -> None:
+def test_linear_has_the_given_initial_values() -> None:
     layer = Linear(50, 60, init=normal(0.5), bias_init=constant(-1.0))
     assert abs(layer.weight.std() / 0.5 - 1) < 0.05
     assert (layer.bias == -1).all()
@@ -16,7 +16,7 @@ def test_linear_has_named_initial_values() -> None:
     assert Linear(3, 4, bias=False).bias is None
 
 
-def test_init_parameters_draws_from_the_generator() -> None:
+def test_linear_init_parameters_draws_from_the_generator() -> None:
     for layer in (Linear(8, 8), Embedding(8, 8)):
         layer.init_parameters(torch.Generator().manual_seed(3))
         first = layer.weight.detach().clone()

@@ -1,4 +1,4 @@
-"""A layer of LSTM cells against torch.nn.LSTM, and its state in any cut."""
+"""A layer of LSTM cells compared with torch.nn.LSTM, and decoding in pieces."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lmzoo.layers.lstm import LSTM
 from tests.layers.decoded import in_one_call, in_pieces, perturbed, random
 
 
-def test_lstm_equals_torchs() -> None:
+def test_lstm_equals_torch() -> None:
     layer, x = perturbed(LSTM(5)), random(2, 9, 5)
     theirs = nn.LSTM(5, 5, batch_first=True).double()
     with torch.no_grad():
@@ -27,7 +27,7 @@ def test_lstm_in_pieces_equals_one_call(lengths: tuple[int, ...]) -> None:
     torch.testing.assert_close(in_pieces(layer, x, *lengths), in_one_call(layer, x))
 
 
-def test_lstm_remembers_at_first() -> None:
+def test_lstm_forget_bias_is_one() -> None:
     layer = LSTM(64)
     assert (layer.bias[64:128] == 1).all()
     assert layer.bias[:64].abs().max() <= 1 / 8

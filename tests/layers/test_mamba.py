@@ -1,4 +1,4 @@
-"""Mamba's mixer: its state in any cut. tests/backbones/test_mamba.py compares its values with an independent one."""
+"""Mamba's mixer: decoding in pieces. tests/backbones/test_mamba.py compares it with another implementation."""
 
 from __future__ import annotations
 

@@ -8,13 +8,13 @@ from lmzoo.layers.norm import LayerNorm, RMSNorm, l2_normalize
 from tests.layers.decoded import perturbed, random
 
 
-def test_rms_norm_is_its_definition() -> None:
+def test_rms_norm_equals_its_definition() -> None:
     norm, x = perturbed(RMSNorm(6, eps=1e-3)), random(2, 3, 6)
     expected = norm.weight * x / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt()
     torch.testing.assert_close(norm(x), expected)
 
 
-def test_layer_norm_is_its_definition() -> None:
+def test_layer_norm_equals_its_definition() -> None:
     norm, x = perturbed(LayerNorm(6, eps=1e-3)), random(2, 3, 6)
     centered = x - x.mean(-1, keepdim=True)
     expected = norm.weight * centered / (centered.square().mean(-1, keepdim=True) + 1e-3).sqrt() + norm.bias
@@ -37,7 +37,7 @@ def test_l2_normalize_gives_unit_length_in_float32_or_wider() -> None:
     assert l2_normalize(torch.zeros(1, 3)).isfinite().all()
 
 
-def test_init_parameters_restores_ones() -> None:
+def test_norm_init_parameters_restores_ones() -> None:
     norm = perturbed(RMSNorm(4))
     norm.init_parameters()
     assert (norm.weight == 1).all()

@@ -1,4 +1,4 @@
-"""The short convolution: its definition, its tail in any cut."""
+"""The short convolution: its definition, and decoding in pieces."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_short_conv_in_pieces_equals_one_call(lengths: tuple[int, ...]) -> None:
     torch.testing.assert_close(in_pieces(layer, x, *lengths), in_one_call(layer, x))
 
 
-def test_short_conv_declares_reach_cost_and_roles() -> None:
+def test_short_conv_declares_reach_flops_and_roles() -> None:
     layer = ShortConv(5, 4)
     assert (layer.reach, layer.state_growth, layer.flops(9)) == (4, "constant", 2 * 5 * 4)
     assert layer.parameter_roles == {"weight": "vector", "bias": "vector"}

@@ -1,4 +1,4 @@
-"""The composers: order, residual forms, states, and what is read from the structure."""
+"""The composers of layers: order, residual forms, states, and traits that are read from the module tree."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.layers.decoded import context, in_one_call, in_pieces, perturbed, ran
 
 
 class Carrying(Layer):
-    """Replaces a carried value by its own input times it, and returns the product."""
+    """Returns the product of its input and the carried value, and replaces the carried value by it."""
 
     reach = 1
 
@@ -74,7 +74,7 @@ def test_parallel_branches_all_read_x() -> None:
 
 
 def test_stack_with_checkpoints_gives_the_same_gradients_with_carried_values() -> None:
-    """Each block reads the value of the one before and replaces it: the second run must not see later values."""
+    """Each block reads the value of the previous block and replaces it: recomputation must not see later values."""
     layers = Stack(Stack([Carrying()]) for _ in range(4)).double()
     x = random(2, 3, 4).requires_grad_()
     gradients = []
@@ -115,7 +115,7 @@ def test_kind_is_equal_for_the_same_classes_shapes_and_switches() -> None:
     assert stack.kind(block(window=4)) == stack.kind(block(window=5)), "a number may differ by depth"
 
 
-def test_reach_adds_up_in_sequence_and_is_the_largest_side_by_side() -> None:
+def test_reach_adds_up_in_sequence_and_is_the_maximum_in_parallel() -> None:
     window, conv = Attention(8, 2, window=5), ShortConv(8, 4)
     assert stack.reach(MLP(8, 8)) == 1
     assert stack.reach(Stack([Residual(RMSNorm(8), window), Residual(None, conv)])) == 5 + 3

@@ -1,5 +1,5 @@
-"""Models that are wrong, each in one way that was seen in somebody's code, and the check that finds it.
+"""Wrong models, each with one bug that was found in published code, and the check that finds it.
 
-A bug found later is one small file in `exhibits/`: a docstring (what is wrong; then where it was seen, as repository
-and number), `CAUGHT_BY` (the check's name) and `MODEL`, made from a class of `base.py`.
+A new bug is added as one small file in `exhibits/`: a docstring (the fault; then its source, as repository and issue
+number), `CAUGHT_BY` (the name of the check) and `MODEL`, which overrides a part of a class of `base.py`.
 """

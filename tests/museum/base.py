@@ -1,7 +1,7 @@
-"""Small models that are right: what every exhibit is, but for a few lines.
+"""Small correct models, from which each exhibit differs in a few lines.
 
-A transformer with rotary positions (and one with learned positions), and a recurrent model with a short convolution.
-Each is cut into the methods that go wrong in practice, so that an exhibit overrides one of them.
+A transformer with rotary positions, one with learned positions, and a recurrent model with a short convolution. Each
+is divided into the methods that contain bugs in practice, so that an exhibit overrides one of them.
 """
 
 from __future__ import annotations
@@ -56,17 +56,17 @@ class Attention(nn.Module):
         return [TimeBuffer.empty(B, max_len, H, K, **options) for _ in "kv"]
 
     def positions(self, position: int, T: int, cache: Any) -> int:
-        """Where the first of T new tokens stands."""
+        """Returns the position of the first of T new tokens."""
         return position
 
     def mask(self, T: int, S: int) -> Tensor:
-        """True where one of the T newest tokens may look at one of S."""
+        """Returns the mask (T, S): True where one of the T newest tokens may attend to one of S."""
         behind_TS = torch.arange(S - T, S)[:, None] - torch.arange(S)
         window = self.config.window
         return behind_TS >= 0 if window is None else (behind_TS >= 0) & (behind_TS < window)
 
     def remember(self, cache: Any, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Any]:
-        """Keys and values in reach of the new tokens, and the next cache."""
+        """Returns the keys and values that the new tokens may attend to, and the next cache."""
         after = [old.append(new) for old, new in zip(cache, (k, v), strict=True)]
         k, v = (torch.cat([old.entries(), new], dim=1) for old, new in zip(cache, (k, v), strict=True))
         return k, v, after
@@ -77,7 +77,7 @@ class Attention(nn.Module):
         return self.merge(torch.einsum("bhts,bshk->bhtk", scores_BHTS.softmax(-1), v_BSHK))
 
     def merge(self, y_BHTK: Tensor) -> Tensor:
-        """Heads side by side: (B, T, D)."""
+        """Concatenates the heads: (B, T, D)."""
         return y_BHTK.transpose(1, 2).flatten(2)
 
     def forward(self, x_BTD: Tensor, cache: Any, position: int) -> tuple[Tensor, Any]:
@@ -85,8 +85,8 @@ class Attention(nn.Module):
         q, k, v = self.qkv(x_BTD).view(B, T, 3, self.config.n_heads, D // self.config.n_heads).unbind(2)
         if self.rotary:
             start = self.positions(position, T, cache)
-            turn = rope_table(start, T, D // self.config.n_heads, 10000.0, device=x_BTD.device, dtype=torch.float64)
-            q, k = apply_rope(q, *turn), apply_rope(k, *turn)
+            table = rope_table(start, T, D // self.config.n_heads, 10000.0, device=x_BTD.device, dtype=torch.float64)
+            q, k = apply_rope(q, *table), apply_rope(k, *table)
         if cache is not None:
             k, v, cache = self.remember(cache, k, v)
         return self.out(self.attend(q, k, v, self.mask(T, k.shape[1]))), cache
@@ -108,7 +108,7 @@ class Block(nn.Module):
 
 
 class Transformer(LanguageModel):
-    """Rotary positions: goes on past the context."""
+    """A transformer with rotary positions, which extrapolates."""
 
     config_class = MuseumConfig
     config: MuseumConfig
@@ -151,13 +151,13 @@ class PositionlessAttention(Attention):
 
 
 class Learned(Transformer):
-    """Learned positions: sees the last `context_length` tokens at most."""
+    """A transformer with learned positions, which sees at most the last `context_length` tokens."""
 
     attention_class = PositionlessAttention
 
     def __init__(self, config: MuseumConfig) -> None:
         super().__init__(config)
-        self.places = Embedding(config.context_length, config.d_model)
+        self.position_table = Embedding(config.context_length, config.d_model)
 
     @property
     def traits(self) -> Traits:
@@ -166,11 +166,12 @@ class Learned(Transformer):
         growth = "linear" if window is None else "constant"
         return Traits(receptive_field=reach, state_growth=growth)
 
-    def place(self, position: int, T: int, state: State) -> Tensor:
+    def positions_of(self, position: int, T: int, state: State) -> Tensor:
+        """Returns the positions of T tokens, of which the first is at `position`."""
         return torch.arange(position, position + T)
 
     def embed(self, idx_BT: Tensor, position: int, state: State) -> Tensor:
-        return self.tokens(idx_BT) + self.places(self.place(position, idx_BT.shape[1], state))
+        return self.tokens(idx_BT) + self.position_table(self.positions_of(position, idx_BT.shape[1], state))
 
 
 class Cell(nn.Module):
@@ -211,7 +212,7 @@ class Cell(nn.Module):
 
 
 class Recurrent(LanguageModel):
-    """A constant state: the tail of a convolution, and a vector."""
+    """A recurrent model; its state has a fixed size: the tail of a convolution, and a vector."""
 
     config_class = CellConfig
     config: CellConfig

@@ -1,6 +1,6 @@
-"""The mean over no target at all: 0 / 0.
+"""The mean over no targets is 0 / 0, which is NaN.
 
-A near relative of ml-explore/mlx-lm#1413 (windows without any target to train on).
+Similar to ml-explore/mlx-lm#1413 (windows without any target to train on).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""An auxiliary loss is added to the reported one: the model looks worse than it is, or its penalty looks like progress.
+"""An auxiliary loss is added to the reported loss, which is then no longer the cross-entropy.
 
-A near relative of allenai/OLMo#760 (what of an extra loss is counted in the mean).
+Similar to allenai/OLMo#760 (how an extra loss is counted in the mean).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A balance loss that is made of the experts' loads alone: counting has no gradient, so it balances nothing.
+"""A balance loss computed from the experts' loads only: counts have no gradient, so it balances nothing.
 
-A near relative of huggingface/transformers#28255 (an auxiliary loss that does not balance as its paper says).
+Similar to huggingface/transformers#28255 (an auxiliary loss that does not balance as its paper says).
 """
 
 from __future__ import annotations

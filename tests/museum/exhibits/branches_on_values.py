@@ -1,6 +1,6 @@
-"""The graph depends on a value: it cannot be captured whole.
+"""A branch depends on a tensor's value, so torch.compile cannot capture one graph.
 
-isayevlab/aimnetcentral#109 (41 breaks, and slower than eager), PrimeIntellect-ai/prime-rl#996.
+isayevlab/aimnetcentral#109 (41 graph breaks, and slower than eager), PrimeIntellect-ai/prime-rl#996.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A table is computed when the model is built and is not saved: built without memory, it holds whatever was there.
+"""A table is computed in the constructor and not saved: after building on the meta device, its values are arbitrary.
 
 huggingface/transformers#45902, pytorch/torchtitan#4783, Synthyra/FastPLMs#47.
 """

@@ -1,6 +1,6 @@
-"""The features are divided by a million before the head: everything is right, and nothing can be learned in time.
+"""The features are divided by a million before the head: the model is correct, but learns far too slowly.
 
-A near relative of fastai/fastai#2090 (an initialisation after which training does not move).
+Similar to fastai/fastai#2090 (an initialization with which training makes no progress).
 """
 
 from __future__ import annotations

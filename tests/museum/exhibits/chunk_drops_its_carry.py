@@ -1,4 +1,4 @@
-"""A chunked scan whose chunks all begin with the first one's state.
+"""A chunked scan in which every chunk starts from the initial state of the first chunk.
 
 state-spaces/mamba#641 (whole and chunked inference differ).
 """

@@ -1,6 +1,6 @@
 """The short convolution pads with zeros in every call.
 
-huggingface/transformers#46741 (a cached call of several tokens began with an empty convolution).
+huggingface/transformers#46741 (a cached call of several tokens started with an empty convolution).
 """
 
 from __future__ import annotations

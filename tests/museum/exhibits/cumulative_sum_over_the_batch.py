@@ -1,4 +1,4 @@
-"""A running sum is taken along the wrong axis: over the batch.
+"""A cumulative sum is taken along the wrong axis, the batch.
 
 fla-org/flash-linear-attention#850 and #594 (over the heads).
 """

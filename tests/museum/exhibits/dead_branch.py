@@ -1,6 +1,6 @@
-"""A gate that multiplies by a zero nobody moves: the layer behind it gets a gradient of zero for ever.
+"""A constant gate of zero: the layer behind it always gets a gradient of zero.
 
-A near relative of pytorch/pytorch#59925 (layers that are silently not trained).
+Similar to pytorch/pytorch#59925 (layers that are silently not trained).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A model with full attention that declares a window.
 
-A near relative of ml-explore/mlx-lm#390, where mask and cache disagreed on the window's size.
+Similar to ml-explore/mlx-lm#390, where mask and cache disagreed on the window's size.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Dropout of attention that does not ask whether the model is training.
+"""Attention dropout that ignores the mode, so it is also applied in evaluation.
 
 pytorch/pytorch#124464, meta-pytorch/torchtune#1791, huggingface/pytorch-image-models#1978.
 """

@@ -1,6 +1,6 @@
-"""A model that could go on past the context says that it cannot, and is cut off there.
+"""A model that could extrapolate declares extrapolates=False, and so needlessly uses a sliding window.
 
-Ours: the counterpart of a false claim to go on.
+Ours: the opposite of a false claim to extrapolate.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""An expert takes the first tokens of the batch and drops the rest: a row depends on those before it.
+"""An expert takes the first tokens of the batch and drops the rest, so a row depends on the rows before it.
 
-A near relative of NVIDIA-NeMo/Megatron-Bridge#4635 (logits that depend on the other samples).
+Similar to NVIDIA-NeMo/Megatron-Bridge#4635 (logits that depend on the other samples).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A FLOPs formula from another family: attention counted as if each token saw the window of a convolution.
+"""The FLOPs formula of another family: attention is counted as if each token saw only the window of a convolution.
 
 EleutherAI/gpt-neox#1094 (a term outside the brackets), tensorflow/tensorflow#899 (an axis left out).
 """

@@ -1,6 +1,6 @@
 """A parameter is left with requires_grad=False.
 
-A near relative of pytorch/pytorch#715 (weights that the optimizer never sees).
+Similar to pytorch/pytorch#715 (weights that the optimizer never sees).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""A generation of its own, which begins from the prompt's last token alone.
+"""The model overrides `generate`, and starts from the last token of the prompt instead of the whole prompt.
 
-A near relative of ml-explore/mlx-lm#93 (generation with a cache that had lost where it was).
+Similar to ml-explore/mlx-lm#93 (generation with a cache that had lost its position).
 """
 
 from __future__ import annotations

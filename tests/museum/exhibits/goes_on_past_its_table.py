@@ -1,4 +1,4 @@
-"""A table of positions that ends, in a model that says it goes on.
+"""A model with a table of learned positions declares extrapolates=True, although the table ends at the context.
 
 minimaxir/gpt-2-simple#72, yandexdataschool/nlp_course#105.
 """

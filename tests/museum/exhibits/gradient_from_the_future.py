@@ -1,6 +1,6 @@
-"""A straight-through trick adds nothing to the values, and leads the gradient to later tokens.
+"""A straight-through estimator leaves the values unchanged but lets the gradient reach later tokens.
 
-A near relative of fla-org/flash-linear-attention#875: the forward pass is right, the gradient's path is not.
+Similar to fla-org/flash-linear-attention#875: the forward pass is correct, the gradient is not.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The state is detached between tokens: no gradient reaches the past.
 
-A near relative of fla-org/flash-linear-attention#875 (a sum computed outside the graph).
+Similar to fla-org/flash-linear-attention#875 (a sum computed outside the graph).
 """
 
 from __future__ import annotations

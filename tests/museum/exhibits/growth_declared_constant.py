@@ -1,6 +1,6 @@
 """A cache that grows with every token, declared constant.
 
-A near relative of ai-dynamo/aiconfigurator#1201 (the growth of a state taken from its first token).
+Similar to ai-dynamo/aiconfigurator#1201 (the growth of a state taken from its first token).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The head begins as N(0, 1): the first loss is many times ln V.
+"""The head is initialized from N(0, 1), so the initial loss is many times ln V.
 
-huggingface/transformers#26441 (T5's head, a first loss of about 110).
+huggingface/transformers#26441 (the head of T5, an initial loss of about 110).
 """
 
 from __future__ import annotations

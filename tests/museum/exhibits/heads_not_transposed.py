@@ -1,4 +1,4 @@
-"""The heads are put side by side without moving the time axis first: each token gets pieces of others.
+"""The heads are concatenated without transposing the time axis first, so each token gets features of other tokens.
 
 jsbaan/transformer-from-scratch#6, hackiey/QAnet-pytorch#2.
 """

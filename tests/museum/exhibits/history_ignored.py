@@ -1,6 +1,6 @@
-"""A recurrence whose state is never passed on: beyond the convolution's reach there is no past.
+"""A recurrence whose state is never passed on: tokens before the convolution's window have no effect.
 
-A near relative of keras-team/keras#1128 (an RNN that resets its state without a word).
+Similar to keras-team/keras#1128 (an RNN that silently resets its state).
 """
 
 from __future__ import annotations

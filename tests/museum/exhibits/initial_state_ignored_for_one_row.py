@@ -1,4 +1,4 @@
-"""The initial state is left out when the batch has one row.
+"""The initial state is ignored when the batch has one row.
 
 vllm-project/vllm#22034.
 """

@@ -1,6 +1,6 @@
-"""Keys and values are mixed along time before a triangular mask is put over them.
+"""Keys and values are mixed along time before the causal mask is applied.
 
-tatp22/linformer-pytorch#16: the mask is over what is left of time after the projection, and hides nothing.
+tatp22/linformer-pytorch#16: the mask applies to the projected time axis, and hides no future token.
 """
 
 from __future__ import annotations

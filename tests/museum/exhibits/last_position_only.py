@@ -1,4 +1,4 @@
-"""Without targets, only the last position's logits come back: another shape for the same call.
+"""Without targets only the logits of the last position are returned: the shape depends on an argument.
 
 karpathy/nanoGPT#42, simple-stories/simple_stories_train#32 (which took it out again).
 """

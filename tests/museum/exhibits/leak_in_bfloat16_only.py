@@ -1,6 +1,6 @@
-"""A kernel that runs in bfloat16 alone adds a fiftieth of the mean of all values to its result.
+"""Code that runs only in bfloat16 adds a fiftieth of the mean of all values to the result.
 
-Ours: under autocast, training on a CPU takes kernels that float32 and float64 never reach.
+Ours: under autocast, training on a CPU uses kernels that float32 and float64 never use.
 """
 
 from __future__ import annotations

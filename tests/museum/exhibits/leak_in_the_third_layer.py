@@ -1,6 +1,6 @@
-"""Two layers of every three are causal, and the third adds the mean over all positions, later ones too.
+"""Every third layer adds the mean over all positions, also later ones; the others are causal.
 
-Ours: a check of a model of two layers passes it. A near relative of Shwai-He/MEO#2 (a mean over the whole sequence).
+Ours: a model reduced to two layers would pass. Similar to Shwai-He/MEO#2 (a mean over the whole sequence).
 """
 
 from __future__ import annotations

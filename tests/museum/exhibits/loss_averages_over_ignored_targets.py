@@ -1,4 +1,4 @@
-"""The sum over the targets that count is divided by the number of all.
+"""The sum over the targets that are not ignored is divided by the number of all targets.
 
 NovaSky-AI/SkyRL#462, IBM/pytorch-seq2seq#125.
 """

@@ -1,6 +1,6 @@
-"""The head treats a chunk of positions as one: the loss depends on how it is cut.
+"""The head mixes the positions of a chunk, so the loss depends on the chunk length.
 
-A near relative of fla-org/flash-linear-attention#539 (a fused linear cross-entropy and its means).
+Similar to fla-org/flash-linear-attention#539 (a fused linear cross-entropy and its means).
 """
 
 from __future__ import annotations

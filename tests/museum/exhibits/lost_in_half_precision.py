@@ -1,4 +1,4 @@
-"""A large number is added and taken away again: in bfloat16 most of the features go with it.
+"""A large number is added and subtracted again, which loses most of the features in bfloat16.
 
 xLLM-AI/xllm#2055 (a sum over the whole prefix in bfloat16: past 1,700 tokens the output was noise).
 """

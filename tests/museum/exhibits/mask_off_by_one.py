@@ -1,6 +1,6 @@
-"""Each token may look one token ahead: the mask's diagonal is off by one.
+"""The diagonal of the causal mask is off by one, so each position sees the next token.
 
-A near relative of pytorch/examples#649, where the example's mask was the wrong way round.
+Similar to pytorch/examples#649, where the mask of the example was transposed.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Each row's mean is averaged: a short row counts as much as a long one, and micro-batches do not add up.
+"""The loss is the mean of the rows' means: a short row counts as much as a long one, and micro-batches do not add up.
 
 meta-pytorch/torchtune#1875, ml-explore/mlx-lm#1413, OpenNMT/OpenNMT-py#2209.
 """

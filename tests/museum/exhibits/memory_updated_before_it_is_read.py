@@ -1,4 +1,4 @@
-"""A compressed memory takes in a whole segment before the segment's own tokens read it.
+"""A compressed memory is updated with a whole segment before the tokens of that segment read it.
 
 dingo-actual/infini-transformer#4.
 """

@@ -1,4 +1,4 @@
-"""Layers in a plain Python list: neither trained, nor moved, nor saved.
+"""Layers in a plain Python list are neither trained, nor moved to a device, nor saved.
 
 pytorch/pytorch#715, #666 and #1053.
 """

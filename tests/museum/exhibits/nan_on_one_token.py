@@ -1,6 +1,6 @@
-"""The spread of a single value, with Bessel's correction: 0 / 0 at the first token.
+"""The unbiased standard deviation of a single value is 0 / 0, so the first token gives NaN.
 
-A near relative of gonum/gonum#1568 and OasisLMF/ktools#366.
+Similar to gonum/gonum#1568 and OasisLMF/ktools#366.
 """
 
 from __future__ import annotations

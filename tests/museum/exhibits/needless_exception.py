@@ -1,6 +1,6 @@
-"""A model that asks to be excused from a uniform start, and starts uniformly.
+"""A model declares uniform_at_start=False, although its initial predictions are uniform.
 
-Ours: an exception that nobody needs hides the day when somebody does.
+Ours: an exception that is not needed would hide a later fault.
 """
 
 from __future__ import annotations

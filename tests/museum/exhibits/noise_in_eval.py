@@ -1,4 +1,4 @@
-"""A router's noise stays on in evaluation: the same input gives other bits.
+"""A router adds noise in evaluation too: the same input gives different logits.
 
 huggingface/transformers#43362 (results that change from run to run).
 """

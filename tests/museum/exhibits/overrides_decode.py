@@ -1,6 +1,6 @@
-"""A model brings a decoding of its own: every promise about state is its own too.
+"""A model overrides `decode`, so nothing that the contract promises about the state is certain.
 
-The form of all bugs of this kind: tinygrad/tinygrad#2637 (a `step` beside a `forward`, and they differ).
+As in tinygrad/tinygrad#2637 (a `step` beside a `forward`, and they differ).
 """
 
 from __future__ import annotations

@@ -16,6 +16,6 @@ CAUGHT_BY = "decoding"
 
 
 class MODEL(Learned):
-    def place(self, position: int, T: int, state: State) -> Tensor:
+    def positions_of(self, position: int, T: int, state: State) -> Tensor:
         past = 0 if position == 0 else state["caches"][0][0].entries().shape[2]
         return torch.arange(past, past + T)

@@ -1,6 +1,6 @@
-"""Positions are counted from the end of the input: they change with what comes later.
+"""Positions are counted from the end of the input: they change when later tokens are added.
 
-A near relative of huggingface/transformers#21080, where padding moved every position.
+Similar to huggingface/transformers#21080, where padding moved every position.
 """
 
 from __future__ import annotations
@@ -15,5 +15,5 @@ CAUGHT_BY = "causality"
 
 
 class MODEL(Learned):
-    def place(self, position: int, T: int, state: State) -> Tensor:
-        return super().place(position, T, state).flip(0)
+    def positions_of(self, position: int, T: int, state: State) -> Tensor:
+        return super().positions_of(position, T, state).flip(0)

@@ -1,4 +1,4 @@
-"""Learned positions begin at 0 in every chunk that is decoded.
+"""Learned positions start at 0 in every chunk that is decoded.
 
 ml-explore/mlx-lm#93.
 """
@@ -16,5 +16,5 @@ CAUGHT_BY = "decoding"
 
 
 class MODEL(Learned):
-    def place(self, position: int, T: int, state: State) -> Tensor:
+    def positions_of(self, position: int, T: int, state: State) -> Tensor:
         return torch.arange(T)

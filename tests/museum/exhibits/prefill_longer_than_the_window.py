@@ -1,4 +1,4 @@
-"""A prefill longer than the window attends to what is left in the buffer after it, under a mask cut to that length.
+"""A prefill longer than the window attends only to the keys that remain in the buffer after it.
 
 Lightning-AI/litgpt#2182.
 """

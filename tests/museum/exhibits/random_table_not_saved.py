@@ -1,6 +1,6 @@
-"""A random projection is drawn when the model is built and is not saved: the loaded model has another one.
+"""A random projection is drawn in the constructor and not saved, so the loaded model has a different one.
 
-A near relative of macwiatrak/Bacformer#33 (tables that no checkpoint brings back).
+Similar to macwiatrak/Bacformer#33 (tables that no checkpoint restores).
 """
 
 from __future__ import annotations

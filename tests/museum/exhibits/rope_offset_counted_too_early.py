@@ -1,4 +1,4 @@
-"""The first layer counts the new tokens before the layers above have read their position: these are turned too far.
+"""The first layer advances the position before the later layers read it, so their rotation is too large.
 
 fla-org/flash-linear-attention#766.
 """

@@ -1,4 +1,4 @@
-"""With a window, the position is taken from the rows that are left in the cache.
+"""With a window, the position is taken from the number of entries in the cache, which stops growing.
 
 rajveer43/VeloxQuant-MLX#389.
 """

@@ -1,4 +1,4 @@
-"""Decoding turns every token as if it stood at position 0.
+"""Decoding rotates every token as if it were at position 0.
 
 Blaizzy/mlx-vlm#1983, RobertCsordas/moeut#6.
 """

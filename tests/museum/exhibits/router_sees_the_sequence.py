@@ -1,4 +1,4 @@
-"""A router weighs its experts by the mean of the whole sequence.
+"""A router weights its experts by the mean of the whole sequence, which includes later tokens.
 
 Shwai-He/MEO#2 (sequence-level routing by the mean over tokens); piotrpiekos/MoSA#3 (experts that choose their tokens).
 """

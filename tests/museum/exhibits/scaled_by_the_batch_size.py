@@ -1,6 +1,6 @@
-"""Features that depend on the number of rows, as those of a sum that is rounded otherwise in a larger batch.
+"""Features depend slightly on the number of rows in the batch.
 
-Ours: figures of an evaluation then depend on its batch size.
+Ours: results of an evaluation then depend on its batch size.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""With a state at hand, a call of several tokens goes the way of a single one: only the first moves the state.
+"""With a state, a call with several tokens takes the code path of a single token: only the first updates the state.
 
 huggingface/transformers#46741 (Zamba2, Nemotron-H, Bamba, FalconH1 and GraniteMoeHybrid).
 """

@@ -1,4 +1,4 @@
-"""The recurrent state is kept in bfloat16: every token rounds it again.
+"""The recurrent state is kept in bfloat16, so it is rounded at every token.
 
 NVIDIA/TensorRT-Model-Connect#725.
 """

@@ -1,6 +1,6 @@
-"""The state is a number, by which the model finds the tensors it keeps to itself: a clone is the same state.
+"""The state is only a key to tensors that the model keeps, so a clone shares memory with the original.
 
-A near relative of huggingface/transformers#32159 (a cache that could not be copied).
+Similar to huggingface/transformers#32159 (a cache that could not be copied).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The first state is empty, and grows as it is decoded: what it is said to take is nothing.
+"""The initial state is empty and grows in decoding, so `state_bytes` returns too little.
 
 KolosalAI/model-memory-calculator#2, rasbt/LLMs-from-scratch#922 (estimates off by several times).
 """

@@ -1,6 +1,6 @@
-"""The state begins in float32 and comes back in float64.
+"""The initial state is float32, and decoding returns float64.
 
-A near relative of NovaSky-AI/SkyRL#1725 (one side in float32, the other in bfloat16, and no error).
+Similar to NovaSky-AI/SkyRL#1725 (one side in float32, the other in bfloat16, and no error).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The state stays on the module from one call to the next.
+"""The state is kept as an attribute of the module from one call to the next.
 
-langchain-ai/langchain#2565 (RWKV: the state of one use was carried into the next).
+langchain-ai/langchain#2565 (RWKV: the state of one request was carried into the next).
 """
 
 from __future__ import annotations

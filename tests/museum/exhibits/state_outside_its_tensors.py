@@ -1,6 +1,6 @@
-"""A part of the state is a plain Python number: it is not copied by row, and not saved.
+"""A part of the state is a list of Python numbers, so selecting rows of the state does not select its entries.
 
-A near relative of huggingface/transformers#46612 (states that a beam search silently did not reorder).
+Similar to huggingface/transformers#46612 (states that a beam search silently did not reorder).
 """
 
 from __future__ import annotations

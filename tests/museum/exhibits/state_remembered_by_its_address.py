@@ -1,6 +1,6 @@
-"""A part of the state is kept beside it, found by the address of a tensor: a state that was saved has lost that part.
+"""A part of the state is kept on the module, under the address of a tensor: a saved state has lost that part.
 
-A near relative of vllm-project/vllm#53084 (a state stored without its contents, and read back as if it were whole).
+Similar to vllm-project/vllm#53084 (a state stored without its contents, and read back as if it were whole).
 """
 
 from __future__ import annotations
@@ -28,7 +28,10 @@ class AddressedCell(Cell):
         tail = self.tails.get(id(h_BD), torch.zeros(h_BD.shape[0], 2, h_BD.shape[1], dtype=h_BD.dtype))
         y_BTD, after = super().forward(x_BTD, {"tail": tail.to(h_BD.dtype), "h": h_BD})
         self.tails[id(after["h"])] = after["tail"].detach()
-        self.kept = [*getattr(self, "kept", ()), after["h"]]  # so that no address is given out twice
+        self.kept = [
+            *getattr(self, "kept", ()),
+            after["h"],
+        ]  # keeps the tensor alive, so that its address is not reused
         return y_BTD, {"h": after["h"]}
 
 

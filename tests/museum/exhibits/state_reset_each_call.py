@@ -1,4 +1,4 @@
-"""Every call begins with a state of zeros, whatever it is given.
+"""Every call starts from a state of zeros and ignores the state that it is given.
 
 keras-team/keras#1128.
 """

@@ -1,4 +1,4 @@
-"""The first state is made once, for the class; every decoding begins in it and writes into it.
+"""The initial state is created once for the class, and every decoding writes into it.
 
 rajveer43/VeloxQuant-MLX#59 (one list of caches for all generations), open-lm-engine/lm-engine#491 (mutable defaults).
 """

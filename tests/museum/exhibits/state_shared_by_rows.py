@@ -1,4 +1,4 @@
-"""Two sequences of a batch are given the same place for their state.
+"""Two rows of a batch share the memory of their state.
 
 kekzl/imp#500.
 """

@@ -1,6 +1,6 @@
-"""A part of the state has the batch on its second axis, as torch.nn.LSTM has it: rows cannot be selected.
+"""A part of the state has the batch on its second axis, as in torch.nn.LSTM, so rows are not selected.
 
-openvinotoolkit/openvino.genai#45 (the batch taken for the first axis, where it is the second).
+openvinotoolkit/openvino.genai#45 (the batch was assumed to be the first axis, but is the second).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The tail kept for the next call is cut from this call's tokens alone: a chunk shorter than the tail loses the rest.
+"""The convolution tail is cut from the tokens of the last call only: a chunk shorter than the tail loses the rest.
 
-hyprstream/hyprstream#1557; fla-org/flash-linear-attention#1140 is its twin in the backward pass.
+hyprstream/hyprstream#1557; fla-org/flash-linear-attention#1140 is the same fault in the backward pass.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One matrix, drawn by the embedding and then again by the head, with another spread.
+"""A tied matrix is initialized by the embedding and again by the head, with another standard deviation.
 
 fastai/fastai#2090, Modalities/modalities#456.
 """
@@ -10,7 +10,7 @@ from lmzoo.layers.linear import Linear
 
 from ..base import MuseumConfig, Transformer
 
-CAUGHT_BY = "initialisation"
+CAUGHT_BY = "initialization"
 
 
 class MODEL(Transformer):

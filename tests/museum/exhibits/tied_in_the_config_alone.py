@@ -1,4 +1,4 @@
-"""The config says that the head is tied, and the head has a weight of its own.
+"""The config says tie_embeddings=True, but the head has its own weight.
 
 vllm-project/vllm#51665, NVIDIA-NeMo/Automodel#2511.
 """

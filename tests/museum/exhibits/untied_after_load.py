@@ -1,4 +1,4 @@
-"""Loading gives the head a weight of its own: tied before, two matrices after.
+"""Loading replaces the head's weight: it is tied before and a separate matrix after.
 
 NVIDIA-NeMo/Automodel#2511, huggingface/accelerate#1204.
 """

@@ -1,6 +1,6 @@
-"""A layer is made, counted and saved, and nothing uses it.
+"""A layer is created, counted and saved, but never used.
 
-A near relative of pytorch/pytorch#715 (weights that are never trained).
+Similar to pytorch/pytorch#715 (weights that are never trained).
 """
 
 from __future__ import annotations

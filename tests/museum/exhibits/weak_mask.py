@@ -1,4 +1,4 @@
-"""Masked scores become a tiny negative number instead of minus infinity: the mask masks nothing.
+"""Masked scores are set to a tiny negative number instead of minus infinity, so nothing is masked.
 
 Shujun-He/RibonanzaNet#5 and awslabs/gluonts#1401 (-1e-9 for -1e9), hyunwoongko/transformer#10.
 """

@@ -1,4 +1,4 @@
-"""In training, every token sees all of its past; in evaluation, only the window.
+"""The window is applied in evaluation only: in training every token sees all earlier tokens.
 
 unslothai/unsloth#8253.
 """

@@ -1,4 +1,4 @@
-"""Once the window is full, decoding keeps one key less than it should.
+"""Once the window is full, decoding keeps one key too few.
 
 huggingface/transformers#47708 (the rolling buffer's index is off by one on wraparound).
 """

@@ -1,4 +1,4 @@
-"""A sliding window of one token more than it says.
+"""A sliding window is one token wider than declared.
 
 huggingface/transformers#39408, ml-explore/mlx-lm#390.
 """

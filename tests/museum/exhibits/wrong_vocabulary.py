@@ -1,4 +1,4 @@
-"""The head is padded to a round number, and the padding comes out: logits for tokens that do not exist.
+"""The head is padded to a round number and the padding is not removed: there are logits for tokens that do not exist.
 
 Blaizzy/mlx-vlm#1917, tenstorrent/tt-metal#38881.
 """
