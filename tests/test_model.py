@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import lmzoo
 from lmzoo.errors import ConfigError, InputError
-from lmzoo.losses import IGNORE_INDEX, auxiliary_loss
+from lmzoo.losses import IGNORE_INDEX, auxiliary_loss, cross_entropy, reported
 from lmzoo.model import LanguageModel, ModelConfig, Traits
 
 
@@ -97,6 +97,41 @@ def test_forward_adds_auxiliary_losses_to_the_gradient_only() -> None:
     assert loss.item() == 0
     expected = 2 * model.table.weight * torch.bincount(idx.flatten(), minlength=7)[:, None] / idx.numel() / 6
     torch.testing.assert_close(model.table.weight.grad, expected)
+
+
+class TwoAhead(Cumulative):
+    """Predicts the token after the next one too, by a second head, in training alone."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.ahead = nn.Linear(6, config.vocab_size)
+
+    def extra_losses(self, x_BTD: Tensor, idx: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        assert idx.shape == targets.shape == x_BTD.shape[:2]
+        return {"two_ahead": cross_entropy(self.ahead(x_BTD[:, :-1]), targets[:, 1:])}
+
+
+@pytest.mark.parametrize("return_logits", [True, False])
+def test_extra_losses_take_part_in_training_and_are_reported_by_name(return_logits: bool) -> None:
+    torch.manual_seed(0)
+    model = TwoAhead(ModelConfig(vocab_size=7, context_length=5))
+    idx, targets = ids(3, 5), ids(3, 5, seed=2)
+    with reported() as named:
+        loss = model(idx, targets, return_logits=return_logits).loss
+    logits = model(idx, targets).logits
+    torch.testing.assert_close(loss, cross_entropy(logits, targets), msg="they must not be mixed in")
+    expected = cross_entropy(model.ahead(model.features(idx)[0][:, :-1]), targets[:, 1:])
+    torch.testing.assert_close(named["two_ahead"], expected.detach())
+    (gradient,) = torch.autograd.grad(loss, model.ahead.weight)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, model.ahead.weight)[0])
+
+
+def test_extra_losses_are_left_out_in_eval_mode_and_without_targets() -> None:
+    model, idx = TwoAhead(ModelConfig(vocab_size=7, context_length=5)), ids(3, 5)
+    with reported() as named:
+        model.eval()(idx, idx)
+        model.train()(idx)
+    assert named == {}
 
 
 @pytest.mark.parametrize(

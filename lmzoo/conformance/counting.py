@@ -83,17 +83,18 @@ def declared_growth(subject: Subject) -> str:
     """Checks `traits.state_growth` by measurement, and that a model with extrapolates=False cannot extrapolate."""
     model, context = subject.model(), subject.context
     extrapolates = model.traits.extrapolates
-    few, many = (8 * context, 16 * context) if extrapolates else (context // 2, context)
+    longest = 32 * context if extrapolates else context
+    lengths = (longest // 4, longest // 2, longest)
     sizes = []
-    for n in (few, many):
+    for n in lengths:
         layers = model.init_layers(1, n, torch.empty(0, device=model.device, dtype=model.dtype))
         sizes.append(states.nbytes(layers) if layers is not None else 8 * n)  # else the base keeps the token ids
-    growth = "none" if sizes[1] == 0 else "constant" if sizes[0] == sizes[1] else "linear"
+    growth = _growth(*sizes)
     declared = subject.cls.traits is not LanguageModel.traits  # defaults are no declaration
     if declared and growth != model.traits.state_growth:
         raise Fault(
-            f"traits says state_growth={model.traits.state_growth!r}, but the state takes {sizes[0]} bytes for "
-            f"{few} tokens and {sizes[1]} for {many}: {growth!r}"
+            f"traits says state_growth={model.traits.state_growth!r}, but the state takes "
+            f"{', '.join(f'{size} bytes for {n} tokens' for size, n in zip(sizes, lengths, strict=True))}: {growth!r}"
         )
     if declared and not extrapolates and _works_beyond_context(model, subject):
         raise Fault(
@@ -101,6 +102,18 @@ def declared_growth(subject: Subject) -> str:
             f"{context}: declare extrapolates=True"
         )
     return f"state growth: {growth}; {'extrapolates' if extrapolates else 'does not extrapolate'}"
+
+
+def _growth(first: int, second: int, third: int) -> str:
+    """The growth of a state with these sizes at n, 2n and 4n tokens.
+
+    Doubling the length adds a constant if the growth is logarithmic, and twice as much each time if it is linear.
+    """
+    if third == 0:
+        return "none"
+    if first == third:
+        return "constant"
+    return "logarithmic" if third - second < 1.5 * (second - first) else "linear"
 
 
 def _works_beyond_context(model: LanguageModel, subject: Subject) -> bool:

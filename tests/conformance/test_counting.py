@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from lmzoo.conformance import check_model, subject
-from lmzoo.model import LanguageModel, ModelConfig, Traits
+from lmzoo.model import LanguageModel, ModelConfig, StateGrowth, Traits
 from lmzoo.state import State
 
-from ..museum.base import Attention, MuseumConfig, Transformer
+from ..museum.base import Attention, MuseumConfig, Recurrent, Transformer
 from .test_suite import Plain
 
 
@@ -53,6 +54,34 @@ def test_declared_growth_names_the_measured_one() -> None:
     result = check_model(Constant, only=["declared_growth"]).results[0]
     assert "state_growth='constant'" in result.saw
     assert result.saw.endswith("'linear'")
+
+
+def test_declared_growth_tells_logarithmic_from_linear_and_constant() -> None:
+    """A state of one vector for each power of two up to the length, as in a Fenwick tree."""
+
+    class Levels(Recurrent):
+        growth: ClassVar[StateGrowth] = "logarithmic"
+
+        @property
+        def traits(self) -> Traits:
+            return replace(super().traits, state_growth=self.growth)
+
+        def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:
+            cells = super().init_layers(batch_size, max_len, like)
+            return cells, like.new_zeros(batch_size, max_len.bit_length(), self.config.d_model)
+
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            cells, levels = (None, None) if state is None else state
+            x_BTD, cells = super().features(idx_BT, cells)
+            return x_BTD, None if state is None else (cells, levels.clone())
+
+    def failure(growth: StateGrowth) -> str | None:
+        result = check_model(type("Grows", (Levels,), {"growth": growth}), only=["declared_growth"]).results[0]
+        return None if result.passed else result.saw
+
+    assert failure("logarithmic") is None
+    for wrong in ("constant", "linear"):
+        assert str(failure(wrong)).endswith("'logarithmic'")
 
 
 class Filtered(LanguageModel):
