@@ -100,8 +100,8 @@ def test_a_small_difference_is_called_a_tie() -> None:
 
 def test_the_notes_follow_from_the_results() -> None:
     results = example()
-    assert "smaller differences than that are not evidence" in notes(results)[0]
-    assert not any("not of one size" in note for note in notes(results))
+    assert "smaller differences are not evidence" in notes(results)[0]
+    assert not any("differ in size" in note for note in notes(results))
     mixed = dataclasses.replace(results, models=[model("a", 1.5), model("b", 1.8, params=9)])
     assert any("9 to 113 k parameters" in note for note in notes(mixed))
     assert any("2.350 nats" in note and "2.450" in note for note in notes(results))

@@ -200,7 +200,7 @@ def test_resume_skips_a_damaged_newest_checkpoint_and_notes_it(tmp_path: Path, s
         spec, run, resume=True, listeners=[lambda e: notes.append(e.message) if isinstance(e, NoteEvent) else None]
     )
     assert len(notes) == 1
-    assert "set aside as damaged-step-00000006; training goes on from step 4" in notes[0]
+    assert "set aside as damaged-step-00000006; training continues from step 4" in notes[0]
     assert_same(tensors(run, 12), tensors(tmp_path / "whole", 12))
     assert losses(run) == losses(tmp_path / "whole")
 

@@ -162,7 +162,7 @@ def test_train_run_refuses_a_directory_that_cannot_be_used(tmp_path: Path, small
     refused(ConfigError, "exists and is not a directory", small_spec(), full / "thesis.txt")
     refused(ConfigError, "cannot be written: .*thesis.txt is read-only or not", small_spec(), full / "thesis.txt/x")
     train_run(small_spec(), run)
-    refused(ConfigError, "holds a run already: --resume goes on with it", small_spec(), run)
+    refused(ConfigError, "holds a run already: --resume continues it", small_spec(), run)
 
 
 def test_train_run_refuses_a_run_that_is_being_trained(tmp_path: Path, small_spec: MakeSpec) -> None:

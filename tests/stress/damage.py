@@ -41,7 +41,7 @@ def damage(bench: Bench, count: int) -> Tally:
             shutil.copytree(run, copy)
             child = finish_and_compare(bench, spec, copy, tally, where)
             said = any(
-                "set aside as damaged-step-00000008; training goes on from step 4" in n for n in child.said("note")
+                "set aside as damaged-step-00000008; training continues from step 4" in n for n in child.said("note")
             )
             tally.check(said and child.said("start") == ["4"], f"{where}: resuming said {child.said('note')}")
             tally.done["resumed from the one before, and equal in the end"] += 1

@@ -125,7 +125,7 @@ def test_the_best_outlives_a_rollback(tmp_path: Path, small_spec: MakeSpec) -> N
         spec, run, resume=True, listeners=[lambda e: notes.append(e.message) if isinstance(e, NoteEvent) else None]
     )
     assert len(notes) == 2
-    assert all(note.endswith("training goes on from step 4") for note in notes)
+    assert all(note.endswith("training continues from step 4") for note in notes)
     assert steps(run) == steps(tmp_path / "whole") == [12, 10, 8, 4]
     best = [
         read_state(atomic.open_folder(checkpoints.path_of(path, 12))).best_step for path in (run, tmp_path / "whole")
