@@ -9,6 +9,8 @@ import torch
 from lmzoo.storage import checkpoints, safetensors
 
 TEXT = "".join(f"The {i} cats sat on {i * 7 % 13} mats, and {i * i % 29} of them purred.\n" for i in range(400))
+# A bigram that learns too fast gets worse from step 4 on: that checkpoint is the best.
+RISING = {"learning_rate": 1.0, "schedule": "constant", "warmup_steps": 0, "checkpoint_every": 2, "eval_every": 2}
 SMALL = {"d_model": 16, "n_layers": 1, "n_heads": 2, "context_length": 16}
 
 
@@ -26,3 +28,16 @@ def assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) 
     """Equal to the bit, in the same names."""
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def saved_steps(run: Path) -> list[int]:
+    """Return the steps that have a checkpoint, newest first."""
+    return [step for step, _ in checkpoints.saved(run)]
+
+
+def damage(run: Path, step: int) -> None:
+    """Flip a bit in the weights of the checkpoint of `step`."""
+    file = checkpoints.path_of(run, step) / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)

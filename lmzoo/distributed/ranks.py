@@ -110,7 +110,7 @@ def process_group() -> Generator[Ranks]:
         if not any(words in str(error).lower() for words in _LOST) and not isinstance(error, dist.DistError):
             raise
         raise LostProcessError(
-            "another process of the run is gone, and this one stops too: go on with the same command and --resume"
+            "another process of the run is gone, and this one stops too: continue with the same command and --resume"
         ) from error
     finally:
         gc.collect()  # objects that still refer to the group would destroy it at interpreter exit, which aborts

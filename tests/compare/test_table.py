@@ -7,7 +7,6 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lmzoo import humanize
 from lmzoo.compare import table
 from tests.compare.example import example
 
@@ -49,24 +48,3 @@ def test_print_results_says_where_the_report_is(capsys: pytest.CaptureFixture[st
     shown = capsys.readouterr().out
     assert "The <sea> and what close wrote" in shown
     assert "report: somewhere/report.html" in shown
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0"), (812, "812"), (9.87, "9.87"), (9.999, "10.0"), (0.5, "0.50"), (999.7, "1.00 k"), (1234.5, "1.23 k"),
-     (99_960, "100 k"), (999_900, "1.00 M"), (10_650_000, "10.7 M"), (1.5e9, "1.50 G"), (None, "–")],
-)  # fmt: skip
-def test_counts_have_three_digits_and_a_unit(value: float | None, text: str) -> None:
-    assert humanize.count(value) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(4.23, "4.2 s"), (9.97, "10 s"), (59.7, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (None, "–")],
-)
-def test_durations(seconds: float | None, text: str) -> None:
-    assert humanize.duration(seconds) == text
-
-
-def test_sizes() -> None:
-    assert [humanize.size(value) for value in (0, 845, 22_400)] == ["0 B", "845 B", "22.4 kB"]

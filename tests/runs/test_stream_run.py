@@ -17,7 +17,7 @@ from lmzoo.errors import CheckpointError, ConfigError, DataError, LmzooError
 from lmzoo.runs.run import RunSpec, evaluate_run, evaluate_run_positions, load_run, make_spec, train_run
 from lmzoo.storage import atomic, checkpoints
 from lmzoo.train.signals import Interrupted
-from tests.distributed.test_parallel import TOLERANCE, copy_until, curve, difference, on_ranks
+from tests.distributed.processes import TOLERANCE, copy_until, curve, difference, on_ranks
 from tests.helpers import SMALL, TEXT, assert_same, tensors
 from tests.runs.test_resume import interrupt_at, losses
 

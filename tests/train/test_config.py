@@ -65,3 +65,9 @@ def test_resolved_train_config_has_no_defaults_for_derived_settings() -> None:
 
 def test_none_on_the_command_line_takes_a_setting_back() -> None:
     assert configs.build(TrainConfig, {"steps": 400, "warmup_steps": "none"}).resolved().warmup_steps == 20
+
+
+def test_train_config_refuses_muon_with_fsdp() -> None:
+    TrainConfig(optimizer="muon", parallel="ddp")
+    with pytest.raises(ConfigError, match="optimizer='muon' needs whole matrices, parallel='fsdp' cuts them"):
+        TrainConfig(optimizer="muon", parallel="fsdp")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import lmzoo
 from lmzoo.data import load_corpus, open_store, train_tokenizer
 from lmzoo.data.store import TokenSplit
 from lmzoo.errors import DataError
+from lmzoo.model import LanguageModel
 from lmzoo.runs.run import RunSpec, evaluate_run, evaluate_run_positions, train_run
 from lmzoo.train.evaluate import evaluate, evaluate_positions
 
@@ -58,3 +60,23 @@ def test_of_a_run(small_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
     assert parts[-1].last == 16
     mean = sum(part.loss * part.tokens for part in parts) / sum(part.tokens for part in parts)
     assert mean == pytest.approx(evaluate_run(tmp_path / "run").loss, abs=0.02)
+
+
+def test_evaluate_counts_every_target_once(model: LanguageModel, split: TokenSplit) -> None:
+    ids = torch.from_numpy(split.tokens.astype("int64"))
+    model.eval()
+    total = 0.0
+    for start in range(0, len(ids) - 1, 16):
+        piece = ids[start : start + 17]
+        total += model(piece[None, :-1], piece[None, 1:]).loss.item() * (len(piece) - 1)
+    model.train()
+    result = evaluate(model, split, batch_size=3)
+    assert model.training
+    assert result.tokens == len(ids) - 1
+    assert result.loss == pytest.approx(total / (len(ids) - 1), abs=1e-6)
+    assert result.bits_per_byte == pytest.approx(result.loss / math.log(2))
+    assert evaluate(model, split, batch_size=64).loss == pytest.approx(result.loss, abs=1e-6)
+
+
+def test_evaluate_reads_the_first_tokens_alone(model: LanguageModel, split: TokenSplit) -> None:
+    assert evaluate(model, split, tokens=100).tokens == 100
