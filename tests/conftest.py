@@ -1,4 +1,4 @@
-"""Fixtures for all tests: one thread, a cache folder of their own, a small text, and specs of short runs on it."""
+"""Fixtures for all tests: one thread, a temporary cache folder, a small text, and specs of short runs on it."""
 
 from __future__ import annotations
 

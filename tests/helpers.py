@@ -15,7 +15,7 @@ SMALL = {"d_model": 16, "n_layers": 1, "n_heads": 2, "context_length": 16}
 
 
 def tensors(run: Path, step: int) -> dict[str, torch.Tensor]:
-    """Everything a checkpoint holds, the optimizer's and the random states included."""
+    """Return all tensors of a checkpoint: weights, optimizer state and random states."""
     folder = checkpoints.path_of(run, step)
     found: dict[str, torch.Tensor] = {}
     for name in ("model.safetensors", "optimizer.safetensors"):
@@ -25,7 +25,7 @@ def tensors(run: Path, step: int) -> dict[str, torch.Tensor]:
 
 
 def assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
-    """Equal to the bit, in the same names."""
+    """Assert that both have the same names and bitwise equal tensors."""
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 

@@ -1,4 +1,4 @@
-"""The figures of decoding speed: complete, plausible, and measured on what they say."""
+"""Tests the measurement of decoding speed: complete and plausible results."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_bench_decode_measures_a_tiny_model() -> None:
     assert "sleeper" in bench.summary(result)
 
 
-def test_latency_of_a_constant_state() -> None:
+def test_latency_measures_a_constant_state() -> None:
     near, far = bench.latency(lmzoo.create_model("lstm", **SIZES).eval(), positions=(8, 600), steps=3)
     assert (near["position"], far["position"]) == (8, 600)
     assert near["state_bytes"] == far["state_bytes"] > 0

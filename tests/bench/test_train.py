@@ -1,4 +1,4 @@
-"""The figures of training speed are complete and plausible."""
+"""Tests the measurement of training speed: complete and plausible results."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def test_bench_train_measures_a_tiny_model(model: LanguageModel) -> None:
     assert result["auto"] in ("float32", "bf16")
 
 
-def test_bench_train_gives_stdout_back_when_a_step_fails(model: LanguageModel) -> None:
-    """The progress bar redirects stdout while it is drawn: the message of an error must still be seen."""
+def test_bench_train_restores_stdout_when_a_step_fails(model: LanguageModel) -> None:
+    """The progress bar redirects stdout while it is drawn; an error message printed afterwards must be visible."""
     before = sys.stdout
 
     def broken(steps: int) -> float:
@@ -69,7 +69,7 @@ def test_bench_train_gives_stdout_back_when_a_step_fails(model: LanguageModel) -
     assert sys.stdout is before
 
 
-def test_in_blocks_gives_all_works_turns_in_blocks_of_one_length() -> None:
+def test_in_blocks_times_all_works_in_turn_in_blocks_of_one_length() -> None:
     calls: list[tuple[str, int]] = []
 
     def work(name: str, seconds: float) -> object:
@@ -84,12 +84,12 @@ def test_in_blocks_gives_all_works_turns_in_blocks_of_one_length() -> None:
     assert spent == {"a": pytest.approx([0.01] * 2), "b": [0.5] * 2}
 
 
-def test_median_error_is_the_spread_of_many_medians() -> None:
+def test_median_error_is_the_deviation_of_many_medians() -> None:
     samples = torch.randn(2000, 31, generator=torch.Generator().manual_seed(1)) * 0.05 + 1.02
     spread = samples.median(dim=1).values.std().item()
     errors = [median_error(sample) for sample in samples.tolist()]
     assert sum(error for error in errors if error is not None) / 2000 == pytest.approx(spread, rel=0.1)
-    assert median_error([1.0, 1.1, 0.9]) is None, "three values say nothing of it"
+    assert median_error([1.0, 1.1, 0.9]) is None, "three values are too few"
 
 
 def test_matrix_rates_tries_the_largest_matrix_of_the_model(

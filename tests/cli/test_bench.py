@@ -14,7 +14,7 @@ from lmzoo.cli import cli
 
 
 def test_bench_decode_prints_text_and_json(monkeypatch: pytest.MonkeyPatch) -> None:
-    defaults = {**bench.bench_decode.__kwdefaults__, "bandwidth_bytes": 1 << 20}  # a gigabyte is not for a test
+    defaults = {**bench.bench_decode.__kwdefaults__, "bandwidth_bytes": 1 << 20}  # a gigabyte is too much for a test
     monkeypatch.setattr(bench.bench_decode, "__kwdefaults__", defaults)
     threads = torch.get_num_threads()
     arguments = [

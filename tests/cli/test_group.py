@@ -33,7 +33,7 @@ def test_help_of_every_command_shows_an_example(lmzoo: Command) -> None:
 
 @pytest.mark.timing
 def test_main_starts_quickly() -> None:
-    """Whole processes, the best of three: a shared machine may be slow at any one of them."""
+    """Time whole processes, the best of three, to ignore transient load."""
     for arguments, limit in ((["--help"], 0.3), (["list"], 0.6)):
         times = []
         for _ in range(3):

@@ -51,7 +51,7 @@ def test_sample_several_texts_and_with_drafts(lmzoo: Command, run: Path, text: P
     assert len(parts) == len(set(parts)) == 3
     assert all(part.startswith("3 sheep") and len(part) == len("3 sheep") + 15 + 1 for part in parts)
     one = lmzoo("sample", run, "--prompt", "3 sheep", "-n", 15, "--seed", 1).out
-    assert parts[0] == one, "the first is what one alone is"
+    assert parts[0] == one, "the first sample equals a single sample"
 
     plain = lmzoo("sample", run, "--prompt", "3 sheep", "-n", 30, "--temperature", 0).out
     for draft in (run, "lookup"):
@@ -130,7 +130,7 @@ def test_sample_refuses_a_damaged_checkpoint(lmzoo: Command, run: Path) -> None:
     result = lmzoo("sample", run, "--prompt", "3", "-n", 5)
     assert (result.code, result.err.count("\n")) == (0, 1), result.err
     assert result.err.startswith("lmzoo: warning: ")
-    assert str(newest) in result.err, "the one before is used, and that is said"
+    assert str(newest) in result.err, "the warning names the damaged file"
     for damaged in (whole[:-10], whole[:200] + b"\xff" + whole[201:]):
         for weights in (older, newest):
             weights.write_bytes(damaged)
@@ -140,14 +140,14 @@ def test_sample_refuses_a_damaged_checkpoint(lmzoo: Command, run: Path) -> None:
 
 
 def test_train_refuses_a_read_only_place(lmzoo: Command, text: Path) -> None:
-    """A file where the run's parent folder should be: refused for every user, root included."""
+    """A file in the place of the parent folder: refused for every user, root included."""
     (text.parent / "file").write_text("")
     result = lmzoo("train", "gpt2", "--data", text, "--out", text.parent / "file" / "run", *SMALL, *QUICK)
     assert (result.code, result.err.count("\n")) == (2, 1), result.err
 
 
 def test_sample_interrupted_keeps_the_text_so_far(run: Path) -> None:
-    """A real Ctrl-C in a real process: the text so far stays, the line is ended, the exit code says why."""
+    """Ctrl-C in a real process: the text so far is kept, its line is ended, and the exit code is 130."""
     command = [sys.executable, "-m", "lmzoo", "sample", str(run), "--prompt", "3", "-n", "1000000"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment) as process:

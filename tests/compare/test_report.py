@@ -1,4 +1,4 @@
-"""The page: whole, self-contained, escaped, and honest in words."""
+"""Tests the HTML report: complete, self-contained, escaped."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ VOID = {"meta", "line", "circle", "rect", "br"}
 
 
 class Reader(HTMLParser):
-    """Collects the tags and the text, and holds every tag to being closed."""
+    """Collects the tags and the text, and asserts that every tag is closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -42,18 +42,18 @@ def read(page: str) -> Reader:
     return reader
 
 
-def test_what_models_write_is_shown_and_never_run() -> None:
+def test_html_escapes_all_outside_text() -> None:
     page = html(example())
     reader = read(page)
     assert "script" not in reader.tags
-    assert "b" in reader.tags  # ours, in the bars
+    assert "b" in reader.tags  # from the bars of the report itself
     assert "</pre><script>alert('x')</script> & more" in reader.text
     assert "The <sea>" in reader.text
     assert "step 3: the loss is nan | <b>" in reader.text
     assert "a <processor>" in reader.text
 
 
-def test_the_page_needs_nothing_from_elsewhere() -> None:
+def test_html_is_self_contained() -> None:
     page = html(example())
     assert not re.search(r"(?i)\b(src|href|url|@import)\s*[=(]\s*[\"']?(?!#)", page)
     assert "http" not in page
@@ -61,7 +61,7 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
     assert 'name="viewport"' in page
 
 
-def test_the_page_has_every_model_figure_and_fact() -> None:
+def test_html_has_every_model_figure_and_fact() -> None:
     text = read(html(example())).text
     for fact in (
         "best",
@@ -81,7 +81,7 @@ def test_the_page_has_every_model_figure_and_fact() -> None:
     assert "0.100" not in text  # the loss of the model that failed a check
 
 
-def test_every_curve_is_drawn_once_for_each_width() -> None:
+def test_html_draws_every_curve_once_for_each_width() -> None:
     page = html(example())
     assert page.count("<svg ") == 2
-    assert page.count("clip-path=") == 2 * 4  # best, close, slow, wild; leaky may have looked ahead
+    assert page.count("clip-path=") == 2 * 4  # best, close, slow, wild; not leaky, which may see future tokens

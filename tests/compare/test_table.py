@@ -1,4 +1,4 @@
-"""The order of the rows, and what they say."""
+"""Tests the ranked table: the order of its rows and their content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lmzoo.compare import table
 from tests.compare.example import example
 
 
-def test_models_are_ranked_by_loss_with_the_ngrams_among_them() -> None:
+def test_rows_rank_models_by_loss_with_the_ngrams_among_them() -> None:
     found = [(row.kind, row.name, row.cells[0]) for row in table.rows(example())]
     assert found == [
         ("model", "best", "1"),
@@ -20,7 +20,7 @@ def test_models_are_ranked_by_loss_with_the_ngrams_among_them() -> None:
         ("model", "slow", "3"),
         ("reference", "2-gram", ""),
         ("unranked", "wild", ""),
-        ("unranked", "leaky", ""),  # its loss of 0.1 would have won
+        ("unranked", "leaky", ""),  # although its loss of 0.1 is the lowest
     ]
 
 
@@ -34,7 +34,7 @@ def test_markdown_shows_every_figure_and_the_reasons() -> None:
     assert "0.100" not in "\n".join(lines)
 
 
-def test_the_terminal_shows_the_same_rows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rich_table_shows_the_same_rows(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(width=100)
     console.print(table.rich_table(example()))
     shown = capsys.readouterr().out
@@ -43,7 +43,7 @@ def test_the_terminal_shows_the_same_rows(capsys: pytest.CaptureFixture[str]) ->
     assert "leaky has no rank: failed causality" in shown
 
 
-def test_print_results_says_where_the_report_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_results_prints_samples_and_the_path_of_the_report(capsys: pytest.CaptureFixture[str]) -> None:
     table.print_results(example(), Path("somewhere"))
     shown = capsys.readouterr().out
     assert "The <sea> and what close wrote" in shown

@@ -66,7 +66,9 @@ def test_launch_stops_all_when_one_is_killed_and_resume_is_exact(tmp_path: Path,
         rf"lmzoo: process 1 of the run \({victim}\) was killed by SIGKILL, and all have stopped: continue .* --resume"
     )
     assert re.fullmatch(said, last)
-    assert all(line.startswith("lmzoo: another process of the run is gone") for line in others)  # rank 0, if in time
+    assert all(
+        line.startswith("lmzoo: another process of the run is gone") for line in others
+    )  # if rank 0 prints in time
     assert len(others) <= 1
     reached = checkpoints.saved(run)[0][0]
     assert reached >= 20
@@ -80,7 +82,7 @@ def test_launch_stops_all_when_one_is_killed_and_resume_is_exact(tmp_path: Path,
 
 
 @pytest.mark.distributed
-def test_sigterm_to_one_rank_stops_all_after_the_same_step(tmp_path: Path, text: Path) -> None:
+def test_stop_request_on_one_rank_stops_all_after_the_same_step(tmp_path: Path, text: Path) -> None:
     run = tmp_path / "run"
     process = start(torchrun(2), run, text, checkpoint_every=2000)
     wait_for_step(run, 5)

@@ -26,7 +26,7 @@ def stress(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.stress
 @pytest.mark.parametrize("names", TOGETHER, ids="-".join)
-def test_every_promise_holds(names: list[str], tmp_path: Path) -> None:
+def test_stress_parts_find_no_failure(names: list[str], tmp_path: Path) -> None:
     chosen = [word for name in names for word in ("--part", name)]
     done = stress("--quick", "--json", str(tmp_path / "figures.json"), *chosen)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -37,11 +37,11 @@ def test_every_promise_holds(names: list[str], tmp_path: Path) -> None:
         assert sum(figure["done"].values()) >= 3, f"{name} did next to nothing: {figure}"
 
 
-def test_every_part_is_tested() -> None:
+def test_stress_parts_are_all_tested() -> None:
     assert sorted(name for names in TOGETHER for name in names) == sorted(PARTS)
 
 
-def test_the_script_says_how_it_is_used() -> None:
+def test_stress_help_shows_examples_and_parts() -> None:
     text = stress("--help").stdout
     assert "scripts/stress --part kills --count 20" in text
     assert all(part.shows in " ".join(text.split()) for part in PARTS.values())

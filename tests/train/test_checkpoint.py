@@ -21,7 +21,7 @@ def test_newest_valid_renames_all_damaged_checkpoints(without_best: Path) -> Non
 
 
 def test_remember_best_chooses_among_existing_checkpoints(without_best: Path) -> None:
-    """The best of then was removed, or is damaged: the best is the best of those that are left."""
+    """The recorded best checkpoint was removed or is damaged: the best of the remaining ones replaces it."""
     losses = {line["step"]: line["loss"] for line in read_metrics(without_best) if line["split"] == "val"}
     second, third = sorted((6, 8, 10, 12), key=losses.__getitem__)[:2]
     assert {second, third}.isdisjoint({12}), "else the test would not see a rollback"
@@ -38,7 +38,7 @@ def test_remember_best_chooses_among_existing_checkpoints(without_best: Path) ->
 
 
 def test_newest_valid_rejects_a_folder_named_after_another_step(without_best: Path) -> None:
-    """A copy of an old checkpoint under a newer name would otherwise win."""
+    """Otherwise a copy of an old checkpoint under a newer name would be taken for the newest."""
     checkpoints.path_of(without_best, 6).rename(checkpoints.path_of(without_best, 99))
     folder, notes = newest_valid(without_best)
     assert folder is not None

@@ -1,4 +1,4 @@
-"""The loss by position: the same targets as the whole loss, each where it belongs, beyond the training's length too."""
+"""Tests the validation loss and the loss by position, also beyond the context length of training."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def split(text: Path) -> TokenSplit:
     return open_store(corpus, train_tokenizer("char", corpus.chunks("train"))).val
 
 
-def test_each_position_has_its_own_loss(split: TokenSplit) -> None:
+def test_evaluate_positions_averages_each_range_of_positions(split: TokenSplit) -> None:
     model = lmzoo.create_model("gpt2", vocab_size=40, d_model=8, n_layers=1, n_heads=1, context_length=8)
     ids = torch.from_numpy(split.tokens.astype("int64"))
     parts = evaluate_positions(model, split, length=8, tokens=80)
@@ -44,7 +44,7 @@ def test_each_position_has_its_own_loss(split: TokenSplit) -> None:
     assert whole == pytest.approx(evaluate(model, split, tokens=80).loss, abs=1e-5)
 
 
-def test_beyond_the_training_length_a_range_ends_where_training_did(split: TokenSplit) -> None:
+def test_evaluate_positions_beyond_training_has_a_range_that_ends_there(split: TokenSplit) -> None:
     model = lmzoo.create_model("gpt2", vocab_size=40, d_model=8, n_layers=1, n_heads=1, context_length=6)
     parts = evaluate_positions(model, split, length=11, tokens=40)
     assert [(part.first, part.last) for part in parts] == [(1, 1), (2, 2), (3, 4), (5, 6), (7, 8), (9, 11)]
@@ -54,7 +54,7 @@ def test_beyond_the_training_length_a_range_ends_where_training_did(split: Token
         evaluate_positions(model, split, length=split.n_tokens)
 
 
-def test_of_a_run(small_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+def test_evaluate_run_positions_agrees_with_evaluate_run(small_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
     train_run(small_spec(), tmp_path / "run")
     parts = evaluate_run_positions(tmp_path / "run")
     assert parts[-1].last == 16

@@ -31,7 +31,7 @@ def test_progress_bar_shows_the_run(tmp_path: Path, small_spec: Callable[..., Ru
 
 
 def test_progress_bar_shows_utilisation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """1,000 tokens/s at 3 MFLOPs each, of 10 GFLOPs/s; and a machine that cannot be measured is not guessed at."""
+    """1,000 tokens/s of 3 MFLOPs each are 30 % of 10 GFLOPs/s; without a measured rate, none is shown."""
     for rate, shown in ((10e9, "30% of peak"), (None, "utilisation n/a")):
         monkeypatch.setattr(progress, "_best_rate", lambda precision, device, rate=rate: rate)
         output = io.StringIO()

@@ -1,4 +1,4 @@
-"""Which checkpoints stay: the newest whole ones and the best, also when some were damaged and a run was rolled back."""
+"""Tests which checkpoints are kept: the newest valid ones and the best, also after damage and a rollback."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def test_prune_keeps_the_newest_and_the_best(without_best: Path) -> None:
 def test_prune_does_not_count_damaged_checkpoints(without_best: Path) -> None:
     damage(without_best, 10)
     retention.prune(without_best, 2, newest=12, best=None)
-    assert saved_steps(without_best) == [12, 10, 8], "two whole ones, and what lies between them"
+    assert saved_steps(without_best) == [12, 10, 8], "two valid ones, and the damaged one between them"
     retention.prune(without_best, 1, newest=12, best=None)
     assert saved_steps(without_best) == [12]
 
 
 def test_prune_keeps_as_many_valid_checkpoints_in_a_resumed_run(tmp_path: Path, small_spec: MakeSpec) -> None:
-    """The newest is damaged, and one that is older too: after the next save there are still two to go back to."""
+    """The newest checkpoint is damaged, and so is an older one: after the next save, two valid ones remain."""
     spec = small_spec(keep_checkpoints=2, checkpoint_every=2, eval_every=12)
     run = stopped_at(8, spec, tmp_path / "run")
     assert saved_steps(run) == [8, 6]
@@ -53,7 +53,7 @@ def test_prune_keeps_as_many_valid_checkpoints_in_a_resumed_run(tmp_path: Path, 
 
 
 def stopped_at(step: int, spec: RunSpec, run: Path) -> Path:
-    """A run that was stopped when `step` had been saved."""
+    """Train a run and stop it when `step` has been saved."""
 
     def stop(event: Event) -> None:
         if isinstance(event, CheckpointEvent) and event.step == step:
@@ -65,7 +65,7 @@ def stopped_at(step: int, spec: RunSpec, run: Path) -> Path:
 
 
 def test_prune_keeps_the_best_after_a_rollback(tmp_path: Path, small_spec: MakeSpec) -> None:
-    """With the last checkpoints damaged, the run goes on from an older one and ends with the same as ever."""
+    """With its last checkpoints damaged, the run continues from an older one and ends like an undisturbed run."""
     spec = small_spec("bigram", **RISING, keep_checkpoints=3)
     train_run(spec, tmp_path / "whole")
     run = stopped_at(8, spec, tmp_path / "run")
@@ -84,8 +84,8 @@ def test_prune_keeps_the_best_after_a_rollback(tmp_path: Path, small_spec: MakeS
     assert best == [4, 4]
 
 
-def test_a_checkpoint_that_is_being_replaced_is_still_there(without_best: Path) -> None:
-    """Killed between the two renames of a replacement: readers find the old one, and the next writer puts it back."""
+def test_find_reads_a_checkpoint_that_is_being_replaced(without_best: Path) -> None:
+    """After a kill between the two renames of a replacement, readers find the old one; the next writer restores it."""
     path = checkpoints.path_of(without_best, 12)
     path.rename(atomic.replaced(path))
     assert saved_steps(without_best)[0] == 12
