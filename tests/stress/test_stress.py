@@ -1,4 +1,4 @@
-"""A reduced form of `scripts/stress`, part by part, in processes of its own: pytest's cannot fork a trainer."""
+"""Tests a reduced form of `scripts/stress` in new processes: the process of pytest cannot fork a trainer."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from .parts import PARTS
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "stress"
-# What shares a process, and so the seconds in which torch is imported.
+# Parts that share a process, to import torch once.
 TOGETHER = [
     ["kills", "signals", "lock"],
     ["steps", "calls", "damage", "changes"],
@@ -34,7 +34,7 @@ def test_stress_parts_find_no_failure(names: list[str], tmp_path: Path) -> None:
     assert list(figures) == names
     for name, figure in figures.items():
         assert figure["failures"] == []
-        assert sum(figure["done"].values()) >= 3, f"{name} did next to nothing: {figure}"
+        assert sum(figure["done"].values()) >= 3, f"{name} did too little: {figure}"
 
 
 def test_stress_parts_are_all_tested() -> None:
