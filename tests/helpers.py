@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from lmzoo.storage import checkpoints, safetensors
 
@@ -12,6 +14,25 @@ TEXT = "".join(f"The {i} cats sat on {i * 7 % 13} mats, and {i * i % 29} of them
 # A bigram that learns too fast gets worse from step 4 on: that checkpoint is the best.
 RISING = {"learning_rate": 1.0, "schedule": "constant", "warmup_steps": 0, "checkpoint_every": 2, "eval_every": 2}
 SMALL = {"d_model": 16, "n_layers": 1, "n_heads": 2, "context_length": 16}
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    """Return a CPU generator with this seed."""
+    return torch.Generator().manual_seed(seed)
+
+
+def far_from_uniform(model: Model, std: float, seed: int) -> Model:
+    """Draw large weights, so that the predictions of `model` depend on the past and are far from uniform.
+
+    Only matrices are drawn: large random biases would hide the influence of the tokens.
+    """
+    generator = seeded(seed)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            nn.init.normal_(parameter, std=std, generator=generator)
+    return model
 
 
 def tensors(run: Path, step: int) -> dict[str, torch.Tensor]:
