@@ -18,7 +18,7 @@ from lmzoo.layers.stack import blocks_of
 from lmzoo.model import LanguageModel
 
 
-def parallelise(model: LanguageModel, parallel: Parallel, ranks: Ranks) -> nn.Module:
+def parallelize(model: LanguageModel, parallel: Parallel, ranks: Ranks) -> nn.Module:
     """Wrap `model` in DDP or shard it with FSDP; call the result in training steps.
 
     All ranks must hold identical weights. The optimizer must be made afterwards: "fsdp" returns the model itself with
@@ -30,19 +30,19 @@ def parallelise(model: LanguageModel, parallel: Parallel, ranks: Ranks) -> nn.Mo
     return _ddp(model, ranks) if parallel == "ddp" else _fsdp(model, ranks)
 
 
-def gradients_wait(forward: Callable[..., Any], *, for_more: bool) -> AbstractContextManager[None]:
-    """Skip DDP's gradient all-reduce within the block; not used for FSDP, which would need unsharded gradients."""
-    no_sync: Any = getattr(forward, "no_sync", None)
-    return no_sync() if for_more and no_sync is not None else nullcontext()
+def no_sync(forward: Callable[..., Any], *, enabled: bool) -> AbstractContextManager[None]:
+    """Skip DDP's gradient all-reduce within the block if `enabled`; FSDP would need unsharded gradients for this."""
+    of_ddp: Any = getattr(forward, "no_sync", None)
+    return of_ddp() if enabled and of_ddp is not None else nullcontext()
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """Return the full tensor of a sharded one, a collective operation; any other tensor unchanged."""
     full: Any = getattr(tensor, "full_tensor", None)
     return full() if full is not None else tensor
 
 
-def local(tensor: Tensor) -> Tensor:
+def local_tensor(tensor: Tensor) -> Tensor:
     """Return this rank's shard of a sharded tensor; any other tensor unchanged."""
     part: Any = getattr(tensor, "to_local", None)
     return part() if part is not None else tensor

@@ -12,7 +12,7 @@ import torch
 
 from lmzoo.data.store import TokenSplit
 from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer, load_tokenizer
-from lmzoo.distributed.parallel import parallelise
+from lmzoo.distributed.parallel import parallelize
 from lmzoo.distributed.ranks import Ranks, process_group
 from lmzoo.errors import CheckpointError, DataError
 from lmzoo.model import LanguageModel
@@ -97,9 +97,9 @@ def train_run(
     everything is saved; `LostProcessError` if another process of the run has died.
     """
     with process_group() as ranks:
-        if ranks.leads:
+        if ranks.is_main:
             return _run(spec, Path(out), ranks, listeners, prepared, keep_freed_memory, resume=resume, reshard=reshard)
-        ranks.wait()  # until rank 0 has made or found the run directory
+        ranks.barrier()  # until rank 0 has made or found the run directory
         return _run(spec, Path(out), ranks, (), prepared, keep_freed_memory, resume=True, reshard=False)
 
 
@@ -141,18 +141,18 @@ def _run(
                 tables = {**before, "machine": machine}
             config, context_length = train_config(run, tables), model.config.context_length
             batches, val = batches_and_validation(data, config, context_length, emit)
-            with locked(run) if ranks.leads else nullcontext(), closing(batches):
+            with locked(run) if ranks.is_main else nullcontext(), closing(batches):
                 if before is None:
                     create(run, tables, data.tokenizer)
-                elif ranks.leads and tables != before:
+                elif ranks.is_main and tables != before:
                     write_tables(run, tables)
-                if ranks.leads:
-                    ranks.wait()
+                if ranks.is_main:
+                    ranks.barrier()
                 with torch.random.fork_rng(devices=devices):  # counting FLOPs may run the model, with dropout
                     flops = model.flops_per_token(context_length)  # before sharding: one rank alone cannot run a shard
                 trainer = Trainer(
                     model=model,
-                    parallel_model=parallelise(model, config.parallel, ranks),
+                    parallel_model=parallelize(model, config.parallel, ranks),
                     optimizer=make_optimizer(model, config),
                     batches=batches,
                     val=val,
@@ -192,7 +192,7 @@ def _train(
         raise CheckpointError(f"{run}: its checkpoint is of step {state.step}, past train.steps={config.steps}")
     if state.step < config.steps or state.val_step != state.step:
         metrics = None
-        if ranks.leads:
+        if ranks.is_main:
             evaluated = state.val_step == state.step
             metrics = MetricsWriter(run, config.log_every, after_step=state.step, evaluated=evaluated)
             if metrics.unreadable:
@@ -219,7 +219,7 @@ def _train(
         finally:
             if metrics is not None:
                 metrics(EndEvent())
-    if ranks.leads and not (run / SAMPLE_FILE).exists():
+    if ranks.is_main and not (run / SAMPLE_FILE).exists():
         atomic.write_file(run / SAMPLE_FILE, _sample(trainer, tokenizer))
     if state.val_loss is None or state.val_bits_per_byte is None:
         raise CheckpointError(f"{run}: its last checkpoint holds no validation loss")
@@ -228,13 +228,13 @@ def _train(
 
 def _newest(run: Path, ranks: Ranks) -> tuple[atomic.Folder | None, list[str]]:
     """Broadcast rank 0's `newest_valid`: only rank 0 may rename damaged checkpoints."""
-    if not ranks.leads:
-        step = ranks.most(0) - 1
+    if not ranks.is_main:
+        step = ranks.all_reduce_max(0) - 1
         return (None if step < 0 else atomic.open_folder(checkpoints.path_of(run, step))), []
     atomic.clean(run)
     atomic.clean(run / checkpoints.FOLDER)
     folder, notes = newest_valid(run)
-    ranks.most(0 if folder is None else 1 + read_state(folder).step)
+    ranks.all_reduce_max(0 if folder is None else 1 + read_state(folder).step)
     return folder, notes
 
 

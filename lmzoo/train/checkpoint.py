@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from lmzoo import configs
 from lmzoo.distributed import Parallel, sharded
-from lmzoo.distributed.parallel import like, like_shaped, local
+from lmzoo.distributed.parallel import like, like_shaped, local_tensor
 from lmzoo.distributed.ranks import Ranks
 from lmzoo.errors import CheckpointError, ConfigError, DivergedError
 from lmzoo.model import LanguageModel
@@ -61,11 +61,11 @@ def save_checkpoint(
     weights, moments = models.tensors_of(model), optimizer_tensors(model, optimizer)
     _require_finite({**weights, **moments}, ranks)
     random, in_shards = _random_states(ranks), ranks.world_size > 1 and parallel == "fsdp"
-    if ranks.leads:
+    if ranks.is_main:
         with atomic.new_folder(path) as new:
             models.write_model(model, new)
             if in_shards:
-                ranks.wait()  # the other ranks may write to the folder now
+                ranks.barrier()  # the other ranks may write to the folder now
                 sharded.write_shards(moments, new)
             safetensors.write_tensors({**({} if in_shards else moments), **random}, new / OPTIMIZER_FILE)
             text = json.dumps({"lmzoo": 1, **dataclasses.asdict(state)}, indent=1)
@@ -74,7 +74,7 @@ def save_checkpoint(
     elif in_shards:
         for _ in safetensors.chunks(weights):  # takes part in gathering each weight that rank 0 writes
             pass
-        ranks.wait()
+        ranks.barrier()
         try:
             sharded.write_shards(moments, atomic.unfinished(path))
         except OSError as error:
@@ -89,11 +89,11 @@ def _require_finite(tensors: dict[str, torch.Tensor], ranks: Ranks) -> None:
         (
             number
             for number, name in enumerate(names)
-            if tensors[name].is_floating_point() and not bool(torch.isfinite(local(tensors[name])).all())
+            if tensors[name].is_floating_point() and not bool(torch.isfinite(local_tensor(tensors[name])).all())
         ),
         None,
     )
-    found = ranks.most(0 if first is None else len(names) - first)
+    found = ranks.all_reduce_max(0 if first is None else len(names) - first)
     if found:
         raise DivergedError(f"{names[len(names) - found]} is no longer finite")
 
@@ -128,7 +128,7 @@ def restore_checkpoint(
     with torch.no_grad():
         now = models.tensors_of(model)
         for name, tensor in models.tensors_of(saved).items():
-            local(now[name]).copy_(local(like(now[name], tensor)))
+            local_tensor(now[name]).copy_(local_tensor(like(now[name], tensor)))
     parameters = dict(model.named_parameters())
 
     def check(key: str, shape: tuple[int, ...], is_float: bool) -> None:

@@ -70,7 +70,7 @@ def evaluate(
             sums += torch.stack((loss.double() * n, n))
     finally:
         model.train(training)
-    total, count = ranks.add_up(sums).tolist()
+    total, count = ranks.all_reduce_sum(sums).tolist()
     mean, count = total / count, int(count)
     bits_per_byte = mean * split.n_tokens / (math.log(2) * split.n_bytes)
     return EvalResult(mean, bits_per_byte, count, round(split.n_bytes * count / split.n_tokens))

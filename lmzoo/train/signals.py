@@ -39,7 +39,7 @@ class StopRequest:
     def look(self) -> None:
         """Exchange received signals with all ranks; a collective operation, so all ranks must call it."""
         noted = self._noted or (signal.SIGTERM if self._ranks.orphaned else 0)
-        self.signal_number = self._ranks.most(noted) or None
+        self.signal_number = self._ranks.all_reduce_max(noted) or None
 
     def check(self) -> None:
         """Call `look`, and raise `StopAsked` if any rank has received a signal."""

@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from lmzoo import losses
 from lmzoo.data.batches import Batches
 from lmzoo.data.store import TokenSplit
-from lmzoo.distributed.parallel import gradients_wait, whole
+from lmzoo.distributed.parallel import full_tensor, no_sync
 from lmzoo.distributed.ranks import Ranks
 from lmzoo.errors import DivergedError
 from lmzoo.losses import IGNORE_INDEX
@@ -137,7 +137,7 @@ class Trainer:
         for number, batch in enumerate(batches, 1):
             idx_BT, targets_BT = (ranks.rows(part).to(device) for part in batch)
             share = int((targets_BT != IGNORE_INDEX).sum()) / max(1, tokens)
-            with gradients_wait(forward, for_more=number < len(batches)):
+            with no_sync(forward, enabled=number < len(batches)):
                 with losses.reported() as named, autocast(device, self.precision):
                     _, loss = forward(idx_BT, targets_BT, return_logits=False)
                 clock.end("forward")
@@ -148,8 +148,8 @@ class Trainer:
             clock.end("backward")
         parameters = [p for p in self._parameters if p.grad is not None]
         # The loss can be finite although a weight is not, e.g. an embedding that no token used, or a logit of -inf.
-        norm, size = whole(_total_norms([p.grad for p in parameters if p.grad is not None], parameters))
-        sums = ranks.add_up(torch.stack((step_loss, *auxiliary.values())))
+        norm, size = full_tensor(_total_norms([p.grad for p in parameters if p.grad is not None], parameters))
+        sums = ranks.all_reduce_sum(torch.stack((step_loss, *auxiliary.values())))
         loss_now, *auxiliary_now, norm_now, size_now = torch.cat((sums, norm[None], size[None])).tolist()
         self._require_finite(loss_now, norm_now, size_now)
         if 0 < config.grad_clip < norm_now:  # torch would multiply smaller gradients by one

@@ -21,26 +21,26 @@ from lmzoo.distributed.ranks import process_group
 
 with process_group() as ranks:
     found = {
-        "is_main": ranks.leads,
-        "sum": ranks.add_up(torch.tensor([1.0, ranks.rank])).tolist(),
-        "max": ranks.most(3 + ranks.rank),
+        "is_main": ranks.is_main,
+        "sum": ranks.all_reduce_sum(torch.tensor([1.0, ranks.rank])).tolist(),
+        "max": ranks.all_reduce_max(3 + ranks.rank),
         "gathered": [part.tolist() for part in ranks.gather(torch.tensor([ranks.rank]))],
         "rows": ranks.rows(torch.arange(4)[:, None]).flatten().tolist(),
     }
-    ranks.wait()
+    ranks.barrier()
     Path(sys.argv[1], f"{ranks.rank}.json").write_text(json.dumps(found))
 """
 
 
 def test_ranks_alone_leave_everything_unchanged() -> None:
     tensor = torch.arange(3.0)
-    assert ALONE.leads
+    assert ALONE.is_main
     assert not ALONE.orphaned
-    assert ALONE.add_up(tensor) is tensor
-    assert ALONE.most(5) == 5
+    assert ALONE.all_reduce_sum(tensor) is tensor
+    assert ALONE.all_reduce_max(5) == 5
     assert ALONE.gather(tensor) == [tensor]
     assert ALONE.rows(tensor[:, None]).shape == (3, 1)
-    ALONE.wait()
+    ALONE.barrier()
 
 
 def test_ranks_are_orphaned_when_their_launcher_has_died() -> None:
