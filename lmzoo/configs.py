@@ -1,7 +1,7 @@
 """Settings: dict or TOML <-> frozen dataclass, `--set KEY=VALUE` overrides, and errors that name field, value and rule.
 
 Types are checked by pydantic (imported only when a config is built); rules between fields are checked by the dataclass
-itself in `__post_init__`, with the helpers below, so that a config made in Python is held to the same rules.
+itself in `__post_init__`, with the helpers below, so that the same rules hold for a config made in Python.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 from lmzoo.errors import ConfigError
 
-NONE = "none"  # None in a TOML file and in `--set KEY=none`: TOML has no word for it
+NONE = "none"  # stands for None in a TOML file and in `--set KEY=none`, since TOML has no null
 
 Config = TypeVar("Config")
 
@@ -25,8 +25,8 @@ Config = TypeVar("Config")
 def build(cls: type[Config], values: Mapping[str, Any], *, where: str = "") -> Config:
     """Make the frozen dataclass `cls` from `values`, checking names, types and rules.
 
-    The text "none" is read as None where the type of the field allows None. `where` is put before the message (a file,
-    a command line). Raises `ConfigError` naming field, value and rule.
+    The text "none" is read as None if the type of the field allows None. `where` (a file, a command line) is the prefix
+    of error messages. Raises `ConfigError` naming field, value and rule.
     """
     from pydantic import TypeAdapter, ValidationError
 
@@ -58,19 +58,19 @@ def build(cls: type[Config], values: Mapping[str, Any], *, where: str = "") -> C
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
-    """Returns "; did you mean 'x'?" when a known name is near to `name`, else a list of the known names."""
+    """Return "; did you mean 'x'?" if a known name is similar to `name`, else a list of the known names."""
     known = sorted(known)
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """The settings of a config dataclass by name."""
+    """Return the settings of a config dataclass by name."""
     return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
 
 
 def to_table(config: Any) -> dict[str, Any]:
-    """The settings of a config dataclass as a TOML table, with "none" for None; `build` reads it back."""
+    """Return the settings of a config dataclass as a TOML table, with "none" for None; `build` reads it back."""
     return {name: NONE if value is None else value for name, value in to_dict(config).items()}
 
 
@@ -102,8 +102,8 @@ def require_divides(config: Any, divisor: str, dividend: str) -> None:
 
 
 def require_heads(config: Any, *, rotated: bool = True) -> None:
-    """`n_heads` must divide `d_model`, `n_kv_heads` (if the config has it) must divide `n_heads`, and a head that is
-    rotated needs an even width.
+    """Require that `n_heads` divides `d_model`, that `n_kv_heads` (if the config has it) divides `n_heads`, and that
+    `head_dim` is even if the heads are `rotated` by RoPE.
     """
     require_positive(config, "n_heads")
     if hasattr(config, "n_kv_heads"):
@@ -116,13 +116,13 @@ def require_heads(config: Any, *, rotated: bool = True) -> None:
 
 
 def set_default(config: Any, field: str, value: Any) -> None:
-    """Replaces a `None` in a frozen config by the number it stands for, so that what is saved says it."""
+    """Replace None in a frozen config by the value it stands for, so that this value is saved."""
     if getattr(config, field) is None:
         object.__setattr__(config, field, value)
 
 
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
-    """Parse `["d_model=256", "precision=bf16"]` to `{"d_model": 256, "precision": "bf16"}`.
+    """Parse `["d_model=256", "precision=bf16"]` into `{"d_model": 256, "precision": "bf16"}`.
 
     A value is read as TOML (numbers, booleans, quoted strings, lists); a value that is not TOML is a string.
     """
@@ -150,7 +150,7 @@ def load_toml(path: str | Path) -> dict[str, Any]:
 def dump_toml(tables: Mapping[str, Any]) -> str:
     """Write scalars, lists of scalars and one level of tables as TOML.
 
-    Raises `TypeError` for None, which TOML cannot hold: `to_table` gives it a text that `build` reads back.
+    Raises `TypeError` for None, which TOML cannot represent: `to_table` replaces it by a text that `build` reads back.
     """
     lines = [f"{key} = {_toml_value(value)}" for key, value in tables.items() if not isinstance(value, Mapping)]
     for key, table in tables.items():

@@ -1,15 +1,15 @@
-"""The errors that are the user's to mend: one line, naming the field, the value and the rule.
+"""Errors caused by user input: one line that names the field, the value and the rule.
 
-The command line prints the message of any `LmzooError` and exits with code 2. A bug of ours is never one of these.
+The command line prints the message of any `LmzooError` and exits with code 2. A bug in lmzoo is never reported as one.
 """
 
 
 class LmzooError(ValueError):
-    """Base of every error that bad input causes."""
+    """Base class of all errors caused by bad input."""
 
 
 class ConfigError(LmzooError):
-    """A setting that cannot be: an unknown field, a wrong type, an impossible value."""
+    """An invalid setting: an unknown field, a wrong type, an impossible value."""
 
 
 class UnknownModelError(LmzooError):
@@ -17,11 +17,11 @@ class UnknownModelError(LmzooError):
 
 
 class DataError(LmzooError):
-    """Text or tokens that cannot be used: missing, empty, not UTF-8, too short, unknown characters, a wrong hash."""
+    """Text or tokens that cannot be used: missing, empty, not UTF-8, too short, unknown characters, wrong SHA-256."""
 
 
 class InputError(LmzooError):
-    """An argument of a call on a model that cannot be: ids out of range, an empty prompt, NaN logits."""
+    """An invalid argument of a model's method: ids out of range, an empty prompt, NaN logits."""
 
 
 class CheckpointError(LmzooError):
@@ -29,12 +29,12 @@ class CheckpointError(LmzooError):
 
 
 class DivergedError(LmzooError):
-    """A loss, a gradient or a weight that is no longer finite: training stopped before it was used or saved."""
+    """A loss, gradient or weight that is NaN or infinite: training stopped before it was used or saved."""
 
 
 class OutOfMemoryError(LmzooError):
-    """Settings that ask for more memory than there is; what was saved before is whole."""
+    """Settings that need more memory than there is; the checkpoints saved before are intact."""
 
 
 class LostProcessError(LmzooError):
-    """A run on several processes of which one is gone; what was saved before is whole."""
+    """A run on several processes lost one of them; the checkpoints saved before are intact."""

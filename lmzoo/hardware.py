@@ -1,7 +1,6 @@
-"""This machine: what it is, how fast it reads memory and multiplies matrices, and how to time work on it.
+"""Describes this machine, measures its memory bandwidth and matrix-product rate, and times work on it.
 
-A model's speed means little without these figures. Each is the best of several tries, so that a short burst of other
-load on the machine does not lower it.
+The speed of a model means little without these figures. Each is the best of several runs, to ignore transient load.
 """
 
 from __future__ import annotations
@@ -18,21 +17,21 @@ import torch
 
 from lmzoo import __version__
 
-SQUARE = (2048, 2048, 2048)  # large enough for every processor to be at its best
+SQUARE = (2048, 2048, 2048)  # large enough for every CPU and GPU to reach its best rate
 
 
 def timed(work: Callable[[], object]) -> float:
-    """Seconds that `work` takes."""
+    """Return the seconds that `work` takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def read_bandwidth(nbytes: int = 1 << 30, repeats: int = 7) -> float:
-    """Bytes per second that this machine's CPU reads from memory with torch's threads: the best of `repeats`.
+    """Memory bandwidth in bytes per second, read by the CPU with torch's threads: the best of `repeats` runs.
 
-    Measured as a sum of float32 numbers, which streams them once and writes nothing; torch's product of a matrix with a
-    vector reads at 0.35 to 0.7 times that rate (docs/log.md). `nbytes` should be larger than the caches.
+    Measured by a sum of float32 numbers, which reads each number once and writes nothing; torch's product of a matrix
+    with a vector reads at 0.35 to 0.7 times that rate (docs/log.md). `nbytes` should be larger than the CPU caches.
     """
     numbers_N = torch.ones(max(1, nbytes // 4))
     seconds = min(timed(numbers_N.sum) for _ in range(repeats))
@@ -46,10 +45,10 @@ def matrix_rate(
     repeats: int = 7,
     seconds: float = 1.0,
 ) -> float:
-    """FLOPs per second of a product of two matrices of `dtype`, (n, k) times (k, m) for `shapes` (n, k, m).
+    """FLOPs per second of a product of two matrices of `dtype`, (n, k) times (k, m) for each (n, k, m) in `shapes`.
 
-    The best of all shapes (`SQUARE` if none are given) and of `repeats` tries each; no more are begun once `seconds`
-    have gone by, but each shape is tried once.
+    Returns the best over all shapes (default: `SQUARE`) and over `repeats` runs of each. After `seconds` no further run
+    begins, except the first of each shape.
     """
     device = device or torch.device("cpu")
     best, began = 0.0, time.perf_counter()
@@ -67,16 +66,16 @@ def matrix_rate(
             if attempt > 1 and time.perf_counter() - began > seconds:
                 break
             spent = timed(product)
-            if attempt:  # the first makes the kernel ready
+            if attempt:  # the first run is a warm-up
                 best = max(best, 2.0 * n * k * m / spent)
     return best
 
 
 def peak_resident(work: Callable[[], object]) -> int | None:
-    """Bytes of memory that `work` took at its peak, above what the process held before; None where nobody says.
+    """Peak memory of `work` in bytes, above the memory of the process before; None where the system does not tell.
 
-    Linux keeps the peak and lets it be set back, and counts to within some hundred kilobytes. What the allocator has
-    kept for later is given back before.
+    Linux records the peak, allows a reset, and is accurate to some hundred kilobytes. Freed memory that the allocator
+    kept is returned to the system before.
     """
     status, clear = Path("/proc/self/status"), Path("/proc/self/clear_refs")
     give_back_memory()
@@ -96,7 +95,7 @@ def _kilobytes(status: Path, name: str) -> int | None:
 
 
 def give_back_memory() -> None:
-    """Give freed memory back to the system, where the C library is one that keeps it and can be asked."""
+    """Return freed memory to the system, if the C library has `malloc_trim` (glibc)."""
     import ctypes
     import gc
 
@@ -107,13 +106,13 @@ def give_back_memory() -> None:
 
 
 def hardware(device: torch.device) -> dict[str, Any]:
-    """`device` in words, the threads torch uses, and the processors of the machine."""
+    """Name of `device`, number of threads that torch uses, number of CPU cores of the machine."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_processor()} (CPU)"
     return {"device": name, "threads": torch.get_num_threads(), "cores": os.cpu_count()}
 
 
 def versions() -> dict[str, str]:
-    """Versions of what the figures depend on."""
+    """Versions of the software on which measured figures depend."""
     return {
         "lmzoo": __version__,
         "torch": torch.__version__,
@@ -123,7 +122,7 @@ def versions() -> dict[str, str]:
 
 
 def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, float]:
-    """Seconds of each, the median of `repeats` rounds in which each runs once, after a round to warm up."""
+    """Median seconds of each work over `repeats` rounds; each runs once per round, after one warm-up round."""
     durations: dict[str, list[float]] = {name: [] for name in works}
     for round_number in range(repeats + 1):
         for name, work in works.items():
@@ -134,7 +133,7 @@ def interleaved(works: Mapping[str, Callable[[], object]], repeats: int) -> dict
 
 
 def _processor() -> str:
-    """The processor's name, from where the system keeps it."""
+    """Name of the CPU, from /proc/cpuinfo or the `platform` module."""
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.is_file() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]

@@ -1,4 +1,4 @@
-"""Numbers for people: 10.65 M, 1.2 k tokens/s, 3 min 20 s."""
+"""Formats numbers for people: 10.65 M, 1.2 k tokens/s, 3 min 20 s."""
 
 from __future__ import annotations
 
@@ -6,23 +6,23 @@ MISSING = "–"
 
 
 def count(value: float | None, *, digits: int = 3) -> str:
-    """A large number to `digits` significant digits with its unit: 812, 9.87 k, 10.7 M."""
+    """Format a large number with `digits` significant digits and its unit: 812, 9.87 k, 10.7 M."""
     if value is None:
         return MISSING
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        # 999.9 thousand is 1.00 M: the unit is chosen by the number as it is shown.
+        # The unit is chosen after rounding: 999.9 thousand is shown as 1.00 M, not as 1000 k.
         if abs(value) >= size * (1 - 0.5 * 10**-digits):
             return f"{_significant(value / size, digits)} {unit}"
     return _significant(value, digits) if value % 1 else f"{value:.0f}"
 
 
 def size(value: float) -> str:
-    """Bytes: 0 B, 16.4 kB, 1.05 MB."""
+    """Format a number of bytes: 0 B, 16.4 kB, 1.05 MB."""
     return f"{count(value)}B" if value >= 999.5 else f"{value:.0f} B"
 
 
 def duration(seconds: float | None) -> str:
-    """Seconds: 4.2 s, 58 s, 3 min 20 s, 2 h 5 min."""
+    """Format a duration in seconds: 4.2 s, 58 s, 3 min 20 s, 2 h 5 min."""
     if seconds is None:
         return MISSING
     if seconds < 9.95:
@@ -36,13 +36,13 @@ def duration(seconds: float | None) -> str:
 
 
 def loss(value: float | None) -> str:
-    """Nats or bits to three decimals."""
+    """Format a loss, in nats or bits, with three decimals."""
     return MISSING if value is None else f"{value:.3f}"
 
 
 def _significant(value: float, digits: int) -> str:
     decimals = max(0, digits - len(str(int(abs(value)))))
     text = f"{value:.{decimals}f}"
-    if decimals and len(text.lstrip("-")) > digits + 1:  # 9.999 rounds up to 10.00, of which one digit is too much
+    if decimals and len(text.lstrip("-")) > digits + 1:  # 9.999 rounds up to 10.00: one digit too many
         text = f"{value:.{decimals - 1}f}"
     return text

@@ -1,4 +1,4 @@
-"""Names to models: the decorator, the built-in backbones, plug-ins, the entries of `registry/`, and building a model.
+"""Maps names to models: the decorator, built-in backbones, plug-ins, the entries of `registry/`, building a model.
 
 Importing this module does not import torch: `lmzoo list` reads file names and TOML. The class of a model is imported
 when it is first used. A model is named `family` or `family.preset`, as in `gpt2` and `gpt2.124m`.
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
     from lmzoo.model import LanguageModel, ModelConfig
 
-ENTRY_POINTS = "lmzoo.backbones"  # entry point group of packages that offer backbones: family = "module"
-EXTRA_FOLDERS = "LMZOO_REGISTRY"  # environment variable: more folders like registry/, separated as in PATH
+ENTRY_POINTS = "lmzoo.backbones"  # entry point group of packages that provide backbones: family = "module"
+EXTRA_FOLDERS = "LMZOO_REGISTRY"  # environment variable: additional folders like registry/, separated as in PATH
 
 Model = TypeVar("Model", bound="LanguageModel")
 _classes: dict[str, type[LanguageModel]] = {}
@@ -50,7 +50,7 @@ class Preset:
 class Family:
     """The entry of an architecture in `registry/<family>/`.
 
-    `facts` holds title, summary, year, paper and traits; `train` is the recipe, which a preset may override.
+    `facts` holds title, summary, year, paper and traits; `train` is the training recipe, which a preset may override.
     """
 
     name: str
@@ -85,7 +85,7 @@ def register_model(name: str) -> Callable[[type[Model]], type[Model]]:
 
 
 def list_models(pattern: str = "*", **wanted: Any) -> list[str]:
-    """Families and presets whose name matches the wildcard `pattern`, in natural order (`1m` before `10m`).
+    """List families and presets whose name matches the wildcard `pattern`, in natural order (`1m` before `10m`).
 
     `wanted` filters by facts of the family: `list_models(state_growth="constant", extrapolates=True)`.
     """
@@ -101,7 +101,7 @@ def list_models(pattern: str = "*", **wanted: Any) -> list[str]:
 
 
 def families() -> dict[str, Family]:
-    """All families, built in, registered, or offered by a plug-in, each with its registry entry."""
+    """Return all families (built in, registered, or provided by a plug-in), each with its registry entry."""
     entries = _entries()
     names = {*_builtin_families(), *_plugin_modules(), *_classes} - {*_broken_plugins}
     return {name: entries.get(name, Family(name)) for name in sorted(names, key=_natural)}
@@ -124,13 +124,13 @@ def split_name(name: str) -> tuple[Family, Preset | None]:
 
 
 def recipe(name: str) -> dict[str, Any]:
-    """The training recipe of a model: settings of `TrainConfig` from the family, overridden by the preset."""
+    """Return the training recipe of a model: settings of `TrainConfig` from the family, overridden by the preset."""
     family, preset = split_name(name)
     return {**family.train, **(preset.train if preset else {})}
 
 
 def model_class(family: str) -> type[LanguageModel]:
-    """The class registered as `family`, imported if necessary."""
+    """Return the class registered as `family`, imported if necessary."""
     if family not in _classes:
         split_name(family)
         module = f"lmzoo.backbones.{family}" if family in _builtin_families() else _plugin_modules()[family]
@@ -149,7 +149,10 @@ def model_class(family: str) -> type[LanguageModel]:
 
 
 def model_config(name: str, **settings: Any) -> ModelConfig:
-    """The whole config of a model: the preset's settings, overridden by `settings`. Raises as `create_model` does."""
+    """Return the full config of a model: the preset's settings, overridden by `settings`.
+
+    Raises the same errors as `create_model`.
+    """
     return _class_and_config(name, settings)[1]
 
 
@@ -161,7 +164,7 @@ def create_model(
     match: str | None = None,
     **config: Any,
 ) -> LanguageModel:
-    """A fresh model: the preset's settings, overridden by `config`; see `build_model` for `generator` and `device`.
+    """Create a model from the preset's settings, overridden by `config`, with weights drawn as in `build_model`.
 
     `match="params=1M"` chooses the widths for a budget; see `lmzoo.matching`.
     Raises `UnknownModelError` for an unknown name and `ConfigError` naming field, value and rule for a wrong setting.
@@ -180,11 +183,11 @@ def build_model(
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
 ) -> Model:
-    """A fresh model of the class `cls`; every model that is to be trained is built here.
+    """Create a model of the class `cls`; every model that is trained is built here.
 
-    The weights are drawn once: by `generator`, a CPU generator, which leaves the global random state alone, or by the
-    global random state. They are drawn on the CPU, so that they are the same on every `device`. On "meta" none are
-    drawn, and no memory is used.
+    The weights are drawn once, from `generator` (a CPU generator; the global random state is then unchanged) or else
+    from the global random state. They are drawn on the CPU, so that they are the same on every `device`. On "meta" no
+    weights are drawn, and no memory is used.
     """
     import torch
 
@@ -208,7 +211,7 @@ def _class_and_config(name: str, settings: Mapping[str, Any]) -> tuple[type[Lang
 
 
 def registered_from(path: Path) -> list[str]:
-    """The families that the plug-in file `path` has registered."""
+    """Return the families that the plug-in file `path` has registered."""
     return [name for name, cls in _classes.items() if cls.__module__ == _plugin_name(path)]
 
 
@@ -240,12 +243,12 @@ def load_plugin(source: str) -> None:
 
 
 def _plugin_name(path: Path) -> str:
-    """The name of the module that a plug-in file becomes, unique for each file."""
+    """Return the module name under which a plug-in file is imported, unique for each file."""
     return "lmzoo_plugin_" + re.sub(r"\W", "_", str(path.resolve()))
 
 
 def registry_folders() -> list[Path]:
-    """The registry folder of lmzoo (inside a wheel, or beside the package in a checkout), then the user's folders."""
+    """Return the registry folder of lmzoo (inside a wheel, or beside the package in a checkout), then the user's."""
     package = Path(__file__).parent
     own = next((f for f in (package / "_registry", package.parent / "registry") if f.is_dir()), None)
     extra = [Path(folder) for folder in os.environ.get(EXTRA_FOLDERS, "").split(os.pathsep) if folder]
@@ -256,7 +259,7 @@ def registry_folders() -> list[Path]:
 
 
 def _entries() -> dict[str, Family]:
-    """All entries by family; a later folder adds presets to those of an earlier one and may replace them."""
+    """Return all entries by family; a later folder adds presets to an earlier one and may replace them."""
     return _read_entries(tuple(registry_folders()))
 
 
@@ -310,6 +313,6 @@ def _unknown(name: str, known: list[str]) -> str:
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """A sort key in which digits count as numbers and words come first: tiny, 1m, 10m, 124m."""
+    """Sort key that compares digits as numbers and puts words first: tiny, 1m, 10m, 124m."""
     parts = re.findall(r"\d+|[^\d.]+|\.", name)
     return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]

@@ -1,17 +1,17 @@
 #!/usr/bin/env python3
-"""Tests the tests: puts small mistakes into the contract, one at a time, and counts how many of them the tests find.
+"""Mutation testing: puts small mistakes into the contract, one at a time, and counts how many of them the tests find.
 
     scripts/mutate.py                             model, state, losses, sampling and ops: all mutations, by their tests
-    scripts/mutate.py lmzoo/losses.py --list      what would be changed there
-    scripts/mutate.py --sample 100 --seed 1       a sample of it
-    scripts/mutate.py --json survivors.json       every mutation with its fate and the test that found it
+    scripts/mutate.py lmzoo/losses.py --list      lists the mutations of a file
+    scripts/mutate.py --sample 100 --seed 1       a random sample
+    scripts/mutate.py --json survivors.json       writes the fate of each mutation and the test that found it
 
-No file is changed. The heavy libraries are imported once; each mutation is a forked process that imports lmzoo anew,
-the mutated module from memory, and runs pytest until a test fails. A mutation whose tests hang is counted as found.
-Ends with 1 when less than 90 % are found. Needs a system that can fork.
+No file is changed. The heavy libraries are imported once; each mutation runs in a forked process, which imports lmzoo
+with the mutated module from memory, and runs pytest until a test fails. A mutation whose tests hang counts as found.
+The exit code is 1 if less than 90 % are found. Needs a system with fork.
 """
 
-# ruff: noqa: E402 (the environment is chosen before anything of it is imported)
+# ruff: noqa: E402 (the environment is chosen before its packages are imported)
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ ROOT = Path(__file__).resolve().parent.parent
 if (ROOT / ".venv/bin/python").exists() and Path(sys.prefix).resolve() != (ROOT / ".venv").resolve():
     os.execv(ROOT / ".venv/bin/python", [".venv/bin/python", *sys.argv])
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: a forked process cannot use its parent's threads
-os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = "1"  # no test needs one, and pytest warns of those imported before it
+os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = (
+    "1"  # no test needs plug-ins, and pytest warns about modules imported before it
+)
 
 import argparse
 import gc
@@ -45,8 +47,8 @@ import pytest
 sys.path.insert(0, str(ROOT / "scripts"))
 from mutations import Mutation, mutations
 
-# The tests that concern a file, in stages: the quick ones first, the next only when nothing has failed. A file that is
-# not named here is run by the test file of its name.
+# The tests of a file, in stages: quick ones first, later ones only if nothing has failed. For other files, the test
+# file of the same name is run.
 TESTS = {
     "lmzoo/losses.py": [["tests/test_losses.py"], ["tests/test_model.py"]],
     "lmzoo/state.py": [["tests/test_state.py"], ["tests/test_model.py"]],
@@ -58,20 +60,23 @@ TESTS = {
     "lmzoo/ops/selective_scan.py": [["tests/ops/test_selective_scan.py"]],
     "lmzoo/sampling.py": [["tests/test_sampling.py"]],
 }
-# Imported before the forks; lmzoo itself must not be.
+# Imported before forking; lmzoo itself must not be.
 HEAVY = ["torch", "torch._dynamo", "torch._functorch.aot_autograd", "torch.testing._internal.optests", "einops"]
 HEAVY += ["torch._inductor.compile_fx", "einops._torch_specific", "pydantic.type_adapter", "rich", "pdb", "tomllib"]
 HEAVY += ["safetensors.torch", "tokenizers", "transformers.models.gpt2.modeling_gpt2"]
 HEAVY += [f"transformers.models.{name}.modeling_{name}" for name in ("llama", "mistral", "mamba")]
 
 SHARE_WANTED = 0.90
-SLACK, TIMES = 10.0, 5.0  # a mutant may take this many seconds, and so many times what its tests take unmutated
-MEMORY = 4 << 30  # bytes a mutated run may take on top of what the libraries have
+SLACK, TIMES = (
+    10.0,
+    5.0,
+)  # limit for a mutant: SLACK seconds plus TIMES times the duration of its tests without mutation
+MEMORY = 4 << 30  # bytes that a mutated run may allocate in addition to the libraries
 
 
 @dataclass(frozen=True)
 class Mutant:
-    """A file with one mistake in it; without one it is the baseline."""
+    """A file with one mutation; the baseline if it has none."""
 
     path: str  # relative to the root
     mutation: Mutation | None
@@ -79,7 +84,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Fate:
-    """How a mutant ended: "survived", or found by "test", "crash" (of the process) or "timeout"."""
+    """The end of a mutant: "survived", or found by "test", "crash" (of the process) or "timeout"."""
 
     mutant: Mutant
     how: str
@@ -88,7 +93,7 @@ class Fate:
 
 
 class _MutantFinder(MetaPathFinder, SourceFileLoader):
-    """Imports one module from a given source; every other import goes its usual way."""
+    """Imports one module from a given source; all other imports are unchanged."""
 
     def __init__(self, path: Path, module: str, source: bytes) -> None:
         SourceFileLoader.__init__(self, module, str(path))
@@ -104,7 +109,7 @@ class _MutantFinder(MetaPathFinder, SourceFileLoader):
 
 
 class _FirstFailure:
-    """A pytest plug-in: the first test, or file, that failed, and the seconds it took."""
+    """A pytest plug-in that records the first test or file that failed, and its seconds."""
 
     name, seconds = "", 0.0
 
@@ -118,14 +123,15 @@ class _FirstFailure:
 
 
 def stages(path: str) -> list[list[str]]:
-    """The tests of a file: as the table says, else the test file of its name."""
+    """Return the tests of a file, from `TESTS`, or else the test file of its name."""
     mirrored = Path("tests", *Path(path).parts[1:-1], f"test_{Path(path).name}")
     return TESTS.get(path, [[str(mirrored)]])
 
 
 def run_tests(mutant: Mutant, first: list[str], report: int) -> int:
-    """In the forked process: the tests with the mutant in place, `first` before all; 0 when all passed. Writes to the
-    pipe `report` which one failed.
+    """Run the tests of a mutant in the forked process, the tests `first` before all others; return 0 if all pass.
+
+    Writes the name of a failed test to the pipe `report`.
     """
     if Path("/proc/self/statm").exists():
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -139,7 +145,7 @@ def run_tests(mutant: Mutant, first: list[str], report: int) -> int:
         options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "error", f"--rootdir={ROOT}"]
         code = int(pytest.main([*options, *arguments], plugins=[failure]))
         if arguments is first and code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
-            continue  # a test of that name is not there: names of tests may hold what was mutated
+            continue  # no such test: the names of parametrized tests may depend on the mutated code
         if code != 0:
             os.write(report, f"{failure.seconds} {failure.name}".encode()[:2000])
             return code
@@ -147,7 +153,7 @@ def run_tests(mutant: Mutant, first: list[str], report: int) -> int:
 
 
 def fork(mutant: Mutant, first: list[str]) -> tuple[int, int]:
-    """Start the tests of a mutant in a process of its own: its id, and the pipe on which it says who failed."""
+    """Start the tests of a mutant in a new process; return its id and the pipe for the name of a failed test."""
     reader, writer = os.pipe()
     pid = os.fork()
     if pid:
@@ -155,7 +161,7 @@ def fork(mutant: Mutant, first: list[str]) -> tuple[int, int]:
         return pid, reader
     code = 1
     try:
-        os.setpgid(0, 0)  # so that whatever the tests start ends with them
+        os.setpgid(0, 0)  # so that processes started by the tests end with them
         silence = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(silence, stream)
@@ -166,9 +172,11 @@ def fork(mutant: Mutant, first: list[str]) -> tuple[int, int]:
 
 
 def fates(mutants: list[Mutant], limits: dict[str, float], workers: int, *, progress: bool = True) -> list[Fate]:
-    """Run all, `workers` at a time; `limits` has the seconds that a file's tests may take."""
+    """Run all mutants, `workers` at a time; `limits` holds the seconds that the tests of a file may take."""
     waiting, ended = deque(mutants), list[Fate]()
-    finders: dict[str, dict[str, float]] = {name: {} for name in limits}  # what found one may find the next: run first
+    finders: dict[str, dict[str, float]] = {
+        name: {} for name in limits
+    }  # tests that found a mutant run first for the next
     running: dict[int, tuple[Mutant, int, float]] = {}
     while waiting or running:
         while waiting and len(running) < workers:
@@ -186,7 +194,7 @@ def fates(mutants: list[Mutant], limits: dict[str, float], workers: int, *, prog
                 took, _, by = os.read(reader, 2000).decode(errors="replace").partition(" ")
                 os.close(reader)
                 del running[pid]
-                if "::" in by:  # a test, not a file that could not be imported
+                if "::" in by:  # a test, not a file that failed to import
                     finders[mutant.path][by] = float(took)
                 found = "crash" if os.WIFSIGNALED(status) else "test"
                 ended.append(Fate(mutant, "timeout" if late else found if status else "survived", by, seconds))
@@ -200,7 +208,7 @@ def fates(mutants: list[Mutant], limits: dict[str, float], workers: int, *, prog
 
 
 def describe(mutant: Mutant) -> str:
-    """`file:line: before -> after | the line`."""
+    """Describe a mutant: `file:line: before -> after | the line`."""
     assert mutant.mutation is not None
     line = (ROOT / mutant.path).read_text(encoding="utf-8").splitlines()[mutant.mutation.line - 1].strip()
     before = " ".join(mutant.mutation.before.split())
@@ -208,7 +216,7 @@ def describe(mutant: Mutant) -> str:
 
 
 def table(results: list[Fate]) -> str:
-    """Per file: mutants, found (of these by a hang), survived, share; in Markdown."""
+    """Make a Markdown table: per file the mutants, killed (also by timeout), survived, and the share killed."""
     rows = ["| file | mutants | killed | of these by timeout | survived | share |", "|---|---:|---:|---:|---:|---:|"]
     files = sorted({fate.mutant.path for fate in results})
     for name in [*files, "all"]:
@@ -220,14 +228,14 @@ def table(results: list[Fate]) -> str:
 
 
 def main() -> int:
-    """Parse, run, print."""
+    """Parse the arguments, run the mutants, print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", help="files below the root; default: the contract")
     parser.add_argument("--list", action="store_true", help="print the mutations and run nothing")
-    parser.add_argument("--sample", type=int, metavar="N", help="run N of them, drawn at random")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument("--workers", type=int, default=1, help="how many processes at a time (default 1)")
-    parser.add_argument("--json", type=Path, metavar="OUT", help="write every mutant's fate there")
+    parser.add_argument("--sample", type=int, metavar="N", help="run N mutations, drawn at random")
+    parser.add_argument("--seed", type=int, default=0, help="random seed of the sample")
+    parser.add_argument("--workers", type=int, default=1, help="number of parallel processes (default 1)")
+    parser.add_argument("--json", type=Path, metavar="OUT", help="write the fate of each mutant to this file")
     arguments = parser.parse_args()
     files = [str(Path(name).resolve().relative_to(ROOT)) for name in arguments.files] or list(TESTS)
     os.chdir(ROOT)
@@ -242,7 +250,7 @@ def main() -> int:
     for module in HEAVY if any(name in TESTS for name in files) else []:
         importlib.import_module(module)
     assert not any(name.split(".")[0] == "lmzoo" for name in sys.modules)
-    gc.freeze()  # what was imported stays shared between the processes
+    gc.freeze()  # imported modules stay shared between the processes
 
     baselines = fates([Mutant(name, None) for name in files], dict.fromkeys(files, 600.0), 1, progress=False)
     for fate in baselines:

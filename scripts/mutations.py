@@ -1,11 +1,11 @@
-"""Small mistakes made on purpose: every mutation of a Python source that the contract's tests ought to notice.
+"""Finds all mutations of a Python source: small mistakes that the tests of the contract should notice.
 
-What is changed: comparisons (`<` to `<=`, `==` to `!=`, `is` to `is not`, `and` to `or`, a negated condition), offsets
+Changed are comparisons (`<` to `<=`, `==` to `!=`, `is` to `is not`, `and` to `or`, a negated condition), offsets
 (numbers one up or down, `+` to `-`, `*` to `/`), reductions (`sum` to `mean`, `max` to `min`, zeros to ones, the order
 of a concatenation), flags (`True` to `False`) and statements left out (in-place operations, `x = f(x)`, `break`).
 
-What is left alone, because no test should fail for it: annotations, docstrings, texts, `raise` statements, decorators
-other than `no_grad`, what is under `TYPE_CHECKING`, and the `strict=True` of a `zip`, which is an assertion of ours.
+Not changed, because no test should depend on them, are annotations, docstrings, texts, `raise` statements, decorators
+other than `no_grad`, code under `TYPE_CHECKING`, and the `strict=True` of a `zip`, which is an assertion.
 """
 
 from __future__ import annotations
@@ -62,19 +62,19 @@ class Mutation:
     after: str
 
     def apply(self, source: bytes) -> bytes:
-        """The source with this one mistake in it."""
+        """Return the source with this mutation."""
         return source[: self.start] + self.after.encode() + source[self.end :]
 
 
 def mutations(source: bytes) -> list[Mutation]:
-    """All mutations of a source, in its order."""
+    """Return all mutations of a source, in its order."""
     finder = _Finder(source)
     finder.visit(ast.parse(source))
     return sorted(finder.found, key=lambda mutation: (mutation.start, mutation.end))
 
 
 class _Finder(ast.NodeVisitor):
-    """Walks the tree and notes what can be changed; the new text replaces the old bytes, so that lines stay put."""
+    """Walks the syntax tree and collects mutations as replacements of bytes, so that line numbers do not change."""
 
     def __init__(self, source: bytes) -> None:
         self.source = source
@@ -84,7 +84,7 @@ class _Finder(ast.NodeVisitor):
             self.line_starts.append(self.line_starts[-1] + len(line))
 
     def note(self, node: ast.expr | ast.stmt, after: str, *, last: int | None = None) -> None:
-        """`node`, or only its `last` bytes, becomes `after`."""
+        """Add a mutation that replaces `node`, or only its `last` bytes, by `after`."""
         assert node.end_lineno is not None
         assert node.end_col_offset is not None
         end = self.line_starts[node.end_lineno - 1] + node.end_col_offset
@@ -98,7 +98,7 @@ class _Finder(ast.NodeVisitor):
     # Left alone -------------------------------------------------------------------------------------------------------
 
     def leave(self, node: ast.AST) -> None:
-        """Nothing in here is changed."""
+        """Skip a node with all its children."""
 
     visit_JoinedStr = visit_Raise = visit_arg = leave
 
@@ -156,7 +156,7 @@ class _Finder(ast.NodeVisitor):
     # Expressions ------------------------------------------------------------------------------------------------------
 
     def condition(self, test: ast.expr) -> None:
-        """A condition that is no comparison, which would be changed as such, is negated."""
+        """Negate a condition, unless it is a comparison, which has its own mutations."""
         if not isinstance(test, (ast.Compare, ast.BoolOp, ast.Constant)):
             self.note_expression(test, ast.UnaryOp(ast.Not(), test))
 

@@ -1,4 +1,4 @@
-"""The peers of `bench_peers`: models that others wrote, with the weights of ours, and their training steps."""
+"""The peers of `bench_peers`: other implementations with the weights of lmzoo's models, and their training steps."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ CPU = torch.device("cpu")
 
 
 def as_transformers(model: lmzoo.LanguageModel) -> GPT2LMHeadModel:
-    """transformers' model, in evaluation mode, with the weights of ours; it holds linear maps transposed."""
+    """Make transformers' model, in eval mode, with our weights; it stores the weights of linear layers transposed."""
     config: Any = model.config
     settings: dict[str, Any] = {
         "vocab_size": config.vocab_size, "n_positions": config.context_length, "n_embd": config.d_model,
@@ -62,7 +62,7 @@ def as_transformers(model: lmzoo.LanguageModel) -> GPT2LMHeadModel:
 
 
 class MambapyLM(nn.Module):
-    """mambapy's blocks with its parallel scan, between an embedding and a tied head, with the weights of ours."""
+    """mambapy's blocks with its parallel scan, between an embedding and a tied head, with our weights."""
 
     def __init__(self, model: lmzoo.LanguageModel) -> None:
         from mambapy.mamba import Mamba, MambaConfig, RMSNorm
@@ -90,7 +90,7 @@ class MambapyLM(nn.Module):
 
 
 def train(args: argparse.Namespace) -> None:
-    """gpt2's training steps beside transformers with torch's fused AdamW, in float32 and under bf16 autocast."""
+    """Compare training steps of gpt2 with transformers and torch's fused AdamW, in float32 and with bf16 autocast."""
     sizes: dict[str, Any] = dict(SIZES[args.size])
     config = TrainConfig(batch_size=sizes.pop("batch_size"), compile=args.compile)
     model = lmzoo.create_model("gpt2", vocab_size=65, **sizes)
@@ -111,18 +111,18 @@ def train(args: argparse.Namespace) -> None:
     Console().print(train_tables(f"gpt2 {args.size}", result))
     for name, ratio in result["ratios"].items():
         print(f"{name}: {ratio:.2f} times as fast")
-    print(f"load of the machine over the last minute: {result['load']:.1f}")
+    print(f"load average of the last minute: {result['load']:.1f}")
 
 
 class Elsewhere:
-    """A peer's steps in a process of its own: there its memory is as it is for whoever runs it alone."""
+    """Steps of a peer in a process of its own, so that its memory is allocated as if it ran alone."""
 
     def __init__(self, size: str, precision: str, threads: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=take_steps, args=(theirs, size, precision, threads), daemon=True)
         self._process.start()
-        theirs.close()  # so that the end of the process is the end of the pipe
+        theirs.close()  # so that the pipe is closed when the process ends
 
     def __enter__(self) -> Elsewhere:
         return self
@@ -132,13 +132,13 @@ class Elsewhere:
         self._process.join()
 
     def __call__(self, steps: int) -> float:
-        """Take that many steps, after one that is not counted; their seconds."""
+        """Take one warm-up step and then `steps` steps; return the seconds of the latter."""
         self._pipe.send(steps)
         return self._pipe.recv()
 
 
 def take_steps(pipe: Connection, size: str, precision: str, threads: int) -> None:
-    """Take as many steps of transformers as the pipe says, until it is closed."""
+    """Read numbers from the pipe, take as many steps of transformers, and send their seconds, until it is closed."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
     sizes: dict[str, Any] = dict(SIZES[size])
@@ -153,7 +153,7 @@ def take_steps(pipe: Connection, size: str, precision: str, threads: int) -> Non
 
 
 def transformers_step(model: lmzoo.LanguageModel, config: TrainConfig, precision: str) -> Step:
-    """The loop that people write: autocast, cross-entropy of the logits, clipping, fused AdamW."""
+    """Make a plain training step: autocast, cross-entropy of the logits, gradient clipping, fused AdamW."""
     theirs = as_transformers(model).train()
     parameters = list(theirs.parameters())
     betas = (config.beta1, config.beta2)
@@ -174,7 +174,7 @@ def transformers_step(model: lmzoo.LanguageModel, config: TrainConfig, precision
 
 
 def mamba(args: argparse.Namespace) -> None:
-    """mamba's forward and backward beside mambapy's parallel scan: time, and memory at the peak."""
+    """Compare forward and backward of mamba with mambapy's parallel scan: time and peak memory."""
     B, T, V = 8, 512, 65
     ours = lmzoo.create_model("mamba", vocab_size=V, d_model=256, n_layers=2, context_length=T)
     config: Any = ours.config
@@ -214,4 +214,4 @@ def mamba(args: argparse.Namespace) -> None:
 
 def _require_same(theirs: Tensor, ours: Tensor) -> None:
     difference = (theirs - ours).abs().max()
-    assert difference < 1e-4, f"the peer computes another function: its logits differ by {difference}"
+    assert difference < 1e-4, f"the peer computes a different function: its logits differ by {difference}"

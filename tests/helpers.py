@@ -3,17 +3,40 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 from lmzoo.storage import checkpoints, safetensors
 
 TEXT = "".join(f"The {i} cats sat on {i * 7 % 13} mats, and {i * i % 29} of them purred.\n" for i in range(400))
+# A bigram that learns too fast gets worse from step 4 on: that checkpoint is the best.
+RISING = {"learning_rate": 1.0, "schedule": "constant", "warmup_steps": 0, "checkpoint_every": 2, "eval_every": 2}
 SMALL = {"d_model": 16, "n_layers": 1, "n_heads": 2, "context_length": 16}
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    """Return a CPU generator with this seed."""
+    return torch.Generator().manual_seed(seed)
+
+
+def far_from_uniform(model: Model, std: float, seed: int) -> Model:
+    """Draw large weights, so that the predictions of `model` depend on the past and are far from uniform.
+
+    Only matrices are drawn: large random biases would hide the influence of the tokens.
+    """
+    generator = seeded(seed)
+    for parameter in model.parameters():
+        if parameter.ndim == 2:
+            nn.init.normal_(parameter, std=std, generator=generator)
+    return model
 
 
 def tensors(run: Path, step: int) -> dict[str, torch.Tensor]:
-    """Everything a checkpoint holds, the optimizer's and the random states included."""
+    """Return all tensors of a checkpoint: weights, optimizer state and random states."""
     folder = checkpoints.path_of(run, step)
     found: dict[str, torch.Tensor] = {}
     for name in ("model.safetensors", "optimizer.safetensors"):
@@ -23,6 +46,19 @@ def tensors(run: Path, step: int) -> dict[str, torch.Tensor]:
 
 
 def assert_same(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> None:
-    """Equal to the bit, in the same names."""
+    """Assert that both have the same names and bitwise equal tensors."""
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
+
+
+def saved_steps(run: Path) -> list[int]:
+    """Return the steps that have a checkpoint, newest first."""
+    return [step for step, _ in checkpoints.saved(run)]
+
+
+def damage(run: Path, step: int) -> None:
+    """Flip a bit in the weights of the checkpoint of `step`."""
+    file = checkpoints.path_of(run, step) / "model.safetensors"
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(content)

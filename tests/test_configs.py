@@ -1,4 +1,4 @@
-"""Settings: built, checked, overridden and written as TOML."""
+"""Tests settings: built, checked, overridden and written as TOML."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every public class, function and method says what it does (an override may leave that to what it overrides)."""
+"""Tests that every public class, function and method has a docstring (an override may inherit it)."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def undocumented(module: ModuleType) -> list[str]:
 
 
 def inherited_doc(cls: type, name: str) -> str | None:
-    """The docstring of the method or of what it overrides; torch's own word on `forward` says nothing."""
+    """Return the docstring of a method or of the method it overrides, except torch's generic one on `forward`."""
     homes = [base for base in cls.__mro__ if name in vars(base) and base is not nn.Module]
     return next((doc for base in homes if (doc := inspect.getdoc(vars(base)[name]))), None)
 
 
 @pytest.mark.parametrize("name", [name for name in MODULES if name != "lmzoo.__main__"])
-def test_what_is_public_is_documented(name: str) -> None:
+def test_public_names_have_docstrings(name: str) -> None:
     module = importlib.import_module(name)
     assert module.__doc__, f"{name} has no docstring"
     assert not undocumented(module)

@@ -1,4 +1,4 @@
-"""What the machine is said to do is plausible, and is what was measured."""
+"""Tests the measurements of the machine: plausible numbers, taken from the work that was given."""
 
 from __future__ import annotations
 
@@ -7,15 +7,18 @@ import sys
 import textwrap
 import time
 
+import pytest
 import torch
 
 from lmzoo import hardware
 
 
-def test_read_bandwidth_is_that_of_a_machine() -> None:
+@pytest.mark.timing
+def test_read_bandwidth_is_plausible() -> None:
     assert 1e7 < hardware.read_bandwidth(1 << 22, repeats=2) < 1e13
 
 
+@pytest.mark.timing
 def test_matrix_rate_is_the_best_of_its_shapes() -> None:
     small, large = (hardware.matrix_rate(torch.float32, shape) for shape in ((2, 2, 2), (256, 256, 256)))
     assert 1e8 < large < 1e13
@@ -24,9 +27,9 @@ def test_matrix_rate_is_the_best_of_its_shapes() -> None:
     assert both > 3 * small
 
 
-def test_the_peak_is_that_of_the_work_alone() -> None:
-    """What was held before, and what was given back in between, does not count. In a process of its own: here others
-    may have left free memory in pieces, and then each of the three is taken from another piece.
+def test_peak_resident_counts_the_work_alone() -> None:
+    """Memory held before, and memory freed in between, does not count. Runs in a new process: here, fragmented free
+    memory of other tests could make each of the three tensors use another fragment.
     """
     code = """
         import torch
@@ -45,7 +48,7 @@ def test_the_peak_is_that_of_the_work_alone() -> None:
     assert peak == "None" or 31 << 20 < int(peak) < 48 << 20  # the system counts in batches of pages
 
 
-def test_interleaved_rounds_are_taken_in_turns_and_the_first_does_not_count() -> None:
+def test_interleaved_runs_in_turns_after_a_warm_up_round() -> None:
     order: list[str] = []
 
     def slow_at_first() -> None:

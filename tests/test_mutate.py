@@ -1,4 +1,4 @@
-"""The script that tests the tests: it makes the mistakes it says, leaves the rest alone, and tells what was found."""
+"""Tests scripts/mutate.py: the mutations it makes, the code it leaves alone, and its report."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SCRIPTS = Path(__file__).resolve().parent.parent / "scripts"
 
 
 def changes(source: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
-    """All mutated forms of one source."""
+    """Return all mutated forms of a source."""
     monkeypatch.syspath_prepend(SCRIPTS)
     from mutations import mutations
 
@@ -44,7 +44,7 @@ def changes(source: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
         ("@torch.no_grad()\ndef f(): return x", {"@(lambda function: function)\ndef f(): return x"}),
     ],
 )
-def test_mistakes_are_made(source: str, expected: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutations_are_made(source: str, expected: set[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert changes(source, monkeypatch) == expected
 
 
@@ -62,7 +62,7 @@ def test_mistakes_are_made(source: str, expected: set[str], monkeypatch: pytest.
         "y = zip(a, b, strict=True)",
     ],
 )
-def test_what_no_test_should_notice_is_left_alone(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mutations_leave_alone_what_no_test_should_notice(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert changes(source, monkeypatch) == set()
 
 
@@ -81,7 +81,7 @@ def test_first_above():
 """
 
 
-def test_a_run_tells_found_from_not_found(tmp_path: Path) -> None:
+def test_mutate_reports_found_and_surviving_mutations(tmp_path: Path) -> None:
     for name in ("mutate.py", "mutations.py"):
         (tmp_path / "scripts").mkdir(exist_ok=True)
         shutil.copy(SCRIPTS / name, tmp_path / "scripts")

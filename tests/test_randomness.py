@@ -7,10 +7,7 @@ import torch
 
 from lmzoo.errors import InputError
 from lmzoo.randomness import row_seeds, uniforms
-
-
-def seeded() -> torch.Generator:
-    return torch.Generator().manual_seed(0)
+from tests.helpers import seeded
 
 
 def test_uniforms_are_splitmix64() -> None:

@@ -1,4 +1,4 @@
-"""Names, presets, plug-ins and the entries of registry/."""
+"""Tests names, presets, plug-ins and the entries of registry/."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ BUILT_IN = ["bigram", "deltanet", "gpt2", "gpt_neox", "hybrid", "llama", "lstm",
 
 @pytest.fixture
 def clean(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """A copy of the table of classes, so that what a test registers is gone after it."""
+    """Copy the table of registered classes, so that a test leaves no registration behind."""
     monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     monkeypatch.setattr(registry, "_broken_plugins", {})
     return monkeypatch
@@ -125,7 +125,7 @@ def test_create_model_draws_weights_from_the_generator_alone() -> None:
 
 
 class Plain(LanguageModel):
-    """Of torch's own modules alone, which draw their weights from the global random state."""
+    """A model of plain torch modules, which draw their weights from the global random state."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -149,7 +149,7 @@ def test_build_model_draws_plain_torch_modules_from_the_generator_too() -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_create_model_draws_weights_once(name: str) -> None:
-    """As many random numbers as one `init_weights`, and the same weights: constructors draw none."""
+    """Uses as many random numbers as one `init_weights`, with the same weights: constructors draw none."""
     torch.manual_seed(3)
     model = lmzoo.create_model(f"{name}.tiny", vocab_size=65)
     weights, after = [parameter.detach().clone() for parameter in model.parameters()], torch.get_rng_state()
@@ -216,7 +216,7 @@ def test_load_plugin_errors(tmp_path: Path, source: str, text: str | None, messa
 
 
 def test_families_finds_installed_plugins_and_survives_a_broken_one(tmp_path: Path) -> None:
-    """Two real distributions on the path of a fresh interpreter, one of which cannot be imported."""
+    """Two real distributions on the path of a new interpreter, one of which cannot be imported."""
     for name, text in (("good", None), ("bad", "import no_such_module_here")):
         info = tmp_path / f"lmzoo_{name}-1.0.dist-info"
         info.mkdir()

@@ -13,13 +13,10 @@ from lmzoo import sampling
 from lmzoo.errors import InputError
 from lmzoo.randomness import row_seeds, uniforms
 from lmzoo.sampling import SamplingConfig, process, sample
+from tests.helpers import seeded
 
 INF = math.inf
 NO_HISTORY = torch.zeros(1, 0, dtype=torch.long)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def support(logits_V: Tensor) -> set[int]:

@@ -1,4 +1,4 @@
-"""The script that times the recipe: both sides are trained, each part is left out, and the verdict is by the loss."""
+"""Tests scripts/time_to_loss: it trains both recipes, leaves out each part, and judges by the loss."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ def script() -> ModuleType:
     return module
 
 
-def test_both_sides_and_the_verdict(script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_time_to_loss_trains_both_recipes_and_compares_their_losses(
+    script: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = tmp_path / "text.txt"
     text.write_text("To be, or not to be, that is the question.\n" * 60, encoding="utf-8")
     shorter = {"steps": 3, "warmup_steps": 1, "d_model": 16, "n_layers": 1, "context_length": 16}

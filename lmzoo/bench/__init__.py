@@ -1,4 +1,4 @@
-"""How fast models decode and train, against what this machine can do at best."""
+"""Benchmarks: the speed of decoding and training, compared with the best that this machine can do."""
 
 from lmzoo.bench.decode import bench_decode, latency, summary
 from lmzoo.bench.train import bench_train

@@ -1,6 +1,6 @@
-"""How fast a model decodes, against what this machine can do: a token cannot come faster than its weights are read.
+"""Measures decoding speed, compared with the memory bandwidth: each token needs all weights to be read once.
 
-Everything that is compared is run in turns within one process, so that a busy moment strikes all alike; figures are
+All variants are timed in turns within one process, so that transient load affects all of them equally; figures are
 medians. Legend: B rows, T tokens, V vocabulary.
 """
 
@@ -23,7 +23,7 @@ from lmzoo.sampling import SamplingConfig
 from lmzoo.state import clone, nbytes
 
 SCHEMA = 1
-EVERYTHING = SamplingConfig(  # every processor on: what the sampler costs at most
+EVERYTHING = SamplingConfig(  # all logits processors switched on: the largest cost of the sampler
     temperature=0.8,
     top_k=50,
     top_p=0.9,
@@ -37,14 +37,14 @@ EVERYTHING = SamplingConfig(  # every processor on: what the sampler costs at mo
 
 
 def greedy(model: LanguageModel, rows: int, tokens: int) -> Callable[[], Tensor]:
-    """Greedy `generate` of `tokens` tokens from a prompt of one, `rows` rows at once."""
+    """Return a function that generates `tokens` greedy tokens from a prompt of one token, for `rows` rows at once."""
     idx_BT = torch.zeros(rows, 1, dtype=torch.long)
-    generator = torch.Generator().manual_seed(0)  # without one, the caller's random numbers would be used
+    generator = torch.Generator().manual_seed(0)  # leaves the global random state alone
     return lambda: model.generate(idx_BT, tokens, temperature=0.0, generator=generator)
 
 
 def forms_of(model: LanguageModel, rows: int, *, compiled: bool) -> dict[str, LanguageModel]:
-    """The model as it is, under the name of its type, and its copies for decoding; compiled int8 is for one row."""
+    """Return the model itself, named by its dtype, and its copies for decoding; compiled int8 needs `rows` = 1."""
     forms = {str(model.dtype).removeprefix("torch."): model}
     forms |= {f"{weights} packed": decoding_copy(model, weights, rows=rows) for weights in FORMS}
     for weights in FORMS if compiled and rows == 1 else FORMS[:1] if compiled else ():
@@ -62,13 +62,14 @@ def bench_decode(
     bandwidth_bytes: int = 1 << 30,
     peers: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, Any]:
-    """Decoding speed of a model (in evaluation mode, on the CPU) in each form of its weights, as plain JSON values.
+    """Measure the decoding speed of a model (in eval mode, on the CPU) for each format of its weights, as JSON values.
 
-    `compiled`: in compiled copies too, which takes some 10 to 60 seconds each. `peers` are other ways to draw `rows`
-    times `tokens` tokens, timed in the same rounds. For each: milliseconds a step, tokens/s of all rows; for ours also
-    the bytes of weights read per step, what share of the time that the machine needs to read them at best, and the loss
-    (nats per token) above the model as it is on 256 tokens (or its context) that it drew itself. `sampler_share`: of a
-    step, with every processor on, in the fastest form.
+    With `compiled`, also measures compiled copies; compilation takes 10 to 60 seconds each. `peers` are other
+    implementations that generate `rows` times `tokens` tokens, timed in the same rounds. Each result has milliseconds
+    per step and tokens/s of all rows. Results of lmzoo also have `weight_bytes`, the bytes of weights read per step;
+    `share_of_bandwidth`, the rate of reading them divided by the memory bandwidth; and `loss_above`, the loss (nats per
+    token) minus the loss of the unchanged model, on 256 tokens (at most its context) that the model generated.
+    `sampler` is the cost of sampling with all logits processors, for the fastest format.
     """
     forms = forms_of(model, rows, compiled=compiled)
     works: dict[str, Callable[[], object]] = {name: greedy(form, rows, tokens) for name, form in forms.items()}
@@ -102,7 +103,7 @@ def bench_decode(
 
 
 def own_losses(model: LanguageModel, forms: Mapping[str, LanguageModel]) -> dict[str, float]:
-    """Each form's loss, nats per token, on the same text: four rows that `model` drew."""
+    """Return the loss of each format in nats per token, on the same text: four rows that `model` generated."""
     generator = torch.Generator().manual_seed(0)
     start_BT = torch.zeros(4, 1, dtype=torch.long)
     text_BT = model.generate(start_BT, max(1, min(256, model.config.context_length) - 1), generator=generator)
@@ -110,10 +111,9 @@ def own_losses(model: LanguageModel, forms: Mapping[str, LanguageModel]) -> dict
 
 
 def sampler_cost(model: LanguageModel, step_seconds: float, rows: int, repeats: int = 20) -> dict[str, float]:
-    """Milliseconds that choosing takes with every processor on, and its share of a step that has it.
+    """Measure milliseconds of sampling with all logits processors, and its share of a step that includes it.
 
-    `step_seconds` is a greedy step: what it spends on choosing is not taken off, so the share is a little too low by
-    that; greedy choosing is the cheapest there is.
+    `step_seconds` is the time of a greedy step, including its (cheap) greedy sampling: the share is slightly too low.
     """
     vocab_size = model.config.vocab_size
     generator = torch.Generator().manual_seed(0)
@@ -127,7 +127,7 @@ def sampler_cost(model: LanguageModel, step_seconds: float, rows: int, repeats: 
 
 
 def latency(model: LanguageModel, positions: Sequence[int] = (1000, 16000), steps: int = 200) -> list[dict[str, float]]:
-    """Milliseconds a step and bytes of state at each position; the median of `steps`, taken in turns at all of them."""
+    """Measure milliseconds per step and bytes of state at each position; medians of `steps` steps, taken in turns."""
     generator = torch.Generator().manual_seed(0)
     chunk = 500
     reached = []
@@ -153,7 +153,7 @@ def latency(model: LanguageModel, positions: Sequence[int] = (1000, 16000), step
 
 
 def summary(result: Mapping[str, Any]) -> str:
-    """The result of `bench_decode` as lines to read."""
+    """Format the result of `bench_decode` as text."""
     best = result["bandwidth_bytes_per_s"] / 1e9
     lines = [f"{result['rows']} rows, {result['machine']['threads']} threads, memory read at {best:.1f} GB/s"]
     lines.append(f"{'form':24s} {'ms/step':>8s} {'tokens/s':>9s} {'of bandwidth':>12s} {'loss above':>10s}")
@@ -161,7 +161,7 @@ def summary(result: Mapping[str, Any]) -> str:
         ours = f"{entry['share_of_bandwidth']:11.0%}  {entry['loss_above']:+10.4f}" if "weight_bytes" in entry else ""
         lines.append(f"{entry['form']:24s} {entry['ms_per_step']:8.2f} {entry['tokens_per_s']:9.1f} {ours}".rstrip())
     sampler = result["sampler"]
-    lines.append(f"choosing with every processor on: {sampler['ms']:.2f} ms, {sampler['share']:.0%} of a step")
+    lines.append(f"sampling with all logits processors: {sampler['ms']:.2f} ms, {sampler['share']:.0%} of a step")
     lines += [
         f"at position {int(at['position'])}: {at['ms_per_step']:.2f} ms a step, {int(at['state_bytes'])} bytes of state"
         for at in result["latency"] or []

@@ -1,4 +1,4 @@
-"""What the loss of a large vocabulary costs, in chunks and plain: time forward and backward, and memory at the peak."""
+"""Measures time (forward and backward) and peak memory of the loss of a large vocabulary, plain and in chunks."""
 
 from __future__ import annotations
 
@@ -17,10 +17,11 @@ CPU = torch.device("cpu")
 
 
 def bench_loss(vocab_size: int = 50257, tokens: int = 8192, d_model: int = 768, repeats: int = 3) -> dict[str, Any]:
-    """Seconds (the median of `repeats` rounds in turns) and bytes at the peak of a linear head and its loss.
+    """Measure seconds (medians of `repeats` rounds, in turns) and peak bytes of a linear head and its loss.
 
-    For each precision: the plain loss, the loss in chunks as a model has it with `return_logits=False`, and what the
-    second takes of the first. Forward and backward, with gradients of the features and of the head's weight.
+    For each precision: the plain loss, the loss in chunks that a model computes with `return_logits=False`, and the
+    ratio of the second to the first. Forward and backward, with gradients of the features and of the weight of the
+    head.
     """
     x_BTD = torch.randn(1, tokens, d_model, requires_grad=True)
     head = torch.nn.Linear(d_model, vocab_size, bias=False)

@@ -1,4 +1,4 @@
-"""Training steps to be timed: steps of the real trainer, and steps of the bare loop that anybody would write.
+"""Training steps to be timed: steps of the real trainer, and steps of a bare training loop.
 
 Legend: B batch, T time.
 """
@@ -33,24 +33,24 @@ from lmzoo.train.precision import autocast
 from lmzoo.train.progress import ProgressBar
 from lmzoo.train.trainer import Trainer
 
-PHASES = (*TRAINER_PHASES, "rest")  # rest: logging, progress, and what else comes between two steps
+PHASES = (*TRAINER_PHASES, "rest")  # rest: logging, progress bar, and all other time between two steps
 
 Step = Callable[[Tensor, Tensor], object]  # trains on one batch: idx_BT, targets_BT
-Work = Callable[[int], float]  # takes that many steps, after one that is not counted, and returns their seconds
+Work = Callable[[int], float]  # takes one warm-up step and the given number of steps; returns the seconds of the latter
 
 
 def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has done its work, which it does later than it is asked to."""
+    """Wait until a GPU has finished its work, which it does asynchronously; do nothing for a CPU."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 class TrainerSteps:
-    """Steps of the real trainer, with the listeners of `lmzoo train`; progress is drawn in full, to /dev/null.
+    """Steps of the real trainer, with the listeners of `lmzoo train`; the progress bar is drawn to /dev/null.
 
-    Each call is the beginning of a run, left after the steps that are asked for, before its evaluation and checkpoint.
-    `phases` has the seconds of each phase of every step that was counted. With `synchronize`, a GPU is waited for at
-    the end of each phase.
+    Each call begins a run and leaves it after the requested number of steps, before its evaluation and checkpoint.
+    `phases` holds the seconds of each phase of every timed step. With `synchronize`, the GPU is synchronized at the end
+    of each phase.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class TrainerSteps:
         *,
         keep_freed_memory: bool = False,
     ) -> None:
-        """`folder` is made for the metrics. Others may take steps with `model` and `optimizer` between two calls."""
+        """Make `folder` for the metrics. Other code may train `model` with `optimizer` between two calls."""
         folder.mkdir()
         self.phases: list[dict[str, float]] = []
         self.synchronize = False
@@ -101,7 +101,7 @@ class TrainerSteps:
         return seconds
 
     def _trainer(self, steps: int) -> Trainer:
-        """A trainer at the start of a run of `steps` steps, which evaluates and saves only after the last of them."""
+        """Make a trainer at the start of a run of `steps` steps, which evaluates and saves only after the last one."""
         config = replace(self._config, steps=steps, warmup_steps=0, eval_every=steps, checkpoint_every=steps)
         return Trainer(
             model=self._model,
@@ -121,13 +121,13 @@ class TrainerSteps:
         )
 
     def close(self) -> None:
-        """Close the files of the listeners, and give back stdout, which the progress bar redirects."""
+        """Close the files of the listeners, and restore stdout, which the progress bar redirects."""
         self._emit(EndEvent())
         self._terminal.close()
 
 
 class PlainSteps:
-    """A step that is not the trainer's, taken on the given batches again and again."""
+    """Steps by a function other than the trainer, which cycle through the given batches."""
 
     def __init__(
         self,
@@ -137,7 +137,7 @@ class PlainSteps:
         *,
         keep_freed_memory: bool = False,
     ) -> None:
-        """`keep_freed_memory` sets the memory allocator as the trainer does."""
+        """Set the memory allocator as the trainer does if `keep_freed_memory`."""
         self._step = step
         self._batches: Iterator[tuple[Tensor, Tensor]] = itertools.cycle(batches)
         self._device = device
@@ -156,7 +156,7 @@ class PlainSteps:
 
 
 def bare_step(model: LanguageModel, optimizer: Optimizer, config: TrainConfig, precision: str) -> Step:
-    """The least that a training step does: forward, backward, clipping, update."""
+    """Make a bare training step, with only forward, backward, gradient clipping, update."""
     forward = torch.compile(model) if config.compile else model
     parameters = list(model.parameters())
 
@@ -173,7 +173,7 @@ def bare_step(model: LanguageModel, optimizer: Optimizer, config: TrainConfig, p
 
 
 def random_store(folder: Path, vocab_size: int, n_tokens: int) -> TokenStore:
-    """Random tokens in a file that is mapped into memory, as the tokens of a text are."""
+    """Make a store of random tokens, in a memory-mapped file like the tokens of a real text."""
     dtype = np.dtype("<u2" if vocab_size <= 1 << 16 else "<u4")
     np.random.default_rng(0).integers(vocab_size, size=n_tokens).astype(dtype).tofile(folder / "tokens.bin")
     tokens = np.memmap(folder / "tokens.bin", dtype=dtype, mode="r")
@@ -182,6 +182,6 @@ def random_store(folder: Path, vocab_size: int, n_tokens: int) -> TokenStore:
 
 
 def batches_of(store: TokenStore, config: TrainConfig, context_length: int, count: int) -> list[tuple[Tensor, Tensor]]:
-    """The trainer's first `count` batches."""
+    """Return the first `count` batches of the trainer."""
     stream = BatchStream(store.train.tokens, config.batch_size, context_length, config.seed)
     return [stream.batch(step) for step in range(count)]

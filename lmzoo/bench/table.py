@@ -1,4 +1,4 @@
-"""The figures of training and of its loss as tables for a terminal of 80 columns."""
+"""Tables of the results of `bench_train` and `bench_loss`, for a terminal of 80 columns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lmzoo.bench.steps import PHASES
 
 
 def train_tables(target: str, result: Mapping[str, Any]) -> Group:
-    """The result of `bench_train` (of the model `target`): how fast, and where the time goes."""
+    """Make the tables of the result of `bench_train` for the model `target`: speeds and phases."""
     ours = [entry for entry in result["results"] if "phases" in entry]
     params = f"{humanize.count(result['params'])} parameters"
     windows = f"{result['batch_size']} x {result['context_length']} tokens a step"
@@ -27,14 +27,14 @@ def train_tables(target: str, result: Mapping[str, Any]) -> Group:
         f"best matrix product here: {rates}",
         f'precision = "auto" is {result["auto"]} here',
         _speeds(result["results"]),
-        "overhead: over a bare loop with the same model and batches, ± its standard error",
+        "overhead: relative to a bare loop with the same model and batches, ± its standard error",
         "where the time of a step goes:",
         _phases(ours),
     )
 
 
 def loss_table(result: Mapping[str, Any]) -> Group:
-    """The result of `bench_loss`."""
+    """Make the table of the result of `bench_loss`."""
     table = _table("", "seconds", "of plain", "memory", "of plain")
     for precision, found in result["results"].items():
         for name, seconds in found["seconds"].items():
@@ -68,7 +68,7 @@ def _speeds(entries: Sequence[Mapping[str, Any]]) -> Table:
 def _share(share: float, error: float | None) -> str:
     if error is None:
         return f"{share:+.1%}"
-    digits = 1 if max(abs(share), error) < 0.0995 else 0  # no wider than the table has room for
+    digits = 1 if max(abs(share), error) < 0.0995 else 0  # limits the width of the column
     return f"{share * 100:+.{digits}f} ±{error:.{digits}%}"
 
 

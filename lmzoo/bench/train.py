@@ -1,7 +1,7 @@
-"""Measures how fast a model trains, where the time goes, and the share of this machine's best matrix product.
+"""Measures training speed, the time of each phase, and utilisation: the share of this machine's best matrix product.
 
-Everything is timed in turns within one process, in blocks of steps, and figures are medians over the rounds. One step
-is one batch. Legend: B batch, T time.
+All variants are timed in turns within one process, in blocks of steps; figures are medians over the rounds. One step is
+one batch. Legend: B batch, T time.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from lmzoo.train.precision import resolve_precision
 
 SCHEMA = 1
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
-BLOCK_SECONDS = 0.4  # steps are timed in blocks of about this length: a step of a small model is too short
-MOST_STEPS = 200  # in a block
-BATCHES = 16  # the plain loops repeat this many
-TOKENS = 1 << 17  # of the text
+BLOCK_SECONDS = 0.4  # steps are timed in blocks of about this length: one step of a small model is too short to time
+MOST_STEPS = 200  # largest number of steps in a block
+BATCHES = 16  # number of batches through which the bare loops cycle
+TOKENS = 1 << 17  # smallest length of the random text
 
 
 def bench_train(
@@ -43,18 +43,24 @@ def bench_train(
     peers: Mapping[str, Work] | None = None,
     keep_freed_memory: bool = False,
 ) -> dict[str, Any]:
-    """Training speed of `model` with the recipe `config`, in each of `precisions`, as plain JSON values.
+    """Measure the training speed of `model` with the recipe `config`, in each of `precisions`, as JSON values.
 
-    The steps are the real trainer's, on random tokens; evaluations and checkpoints are left out. `peers` are steps of
-    other implementations, timed in the same rounds; `keep_freed_memory` as in `train_run`, but not for peers. Each has
-    milliseconds per step and tokens/s. Our steps also have `utilisation`, three times the model's declared FLOPs (for
-    forward and backward) per second, over the machine's best matrix product in that precision; `phases`, the share of
-    each phase in the time of a step; `trainer_share`, the time of a trainer's step over a bare loop's with the same
-    model and batches, less one, with its standard error `trainer_share_error`, None below four repeats; `peak_bytes`,
-    the memory of weights, optimizer and all that a step allocates. The model's weights are changed.
+    The steps are made by the real trainer, on random tokens, without evaluations and checkpoints. `peers` are steps of
+    other implementations, timed in the same rounds; `keep_freed_memory` as in `train_run`, but not for peers. Each
+    result has milliseconds per step and tokens/s. Results of the trainer also have:
+    - `utilisation`: three times the declared FLOPs of the model (forward and backward) per second, divided by the rate
+      of the machine's best matrix product in the same precision;
+    - `phases`: the share of each phase in the time of a step;
+    - `trainer_share`: the time of a trainer step relative to a bare loop with the same model and batches, minus one,
+      and its standard error `trainer_share_error`, None below four repeats;
+    - `peak_bytes`: peak memory, with weights, optimizer state and everything that a step allocates.
+
+    The weights of the model are changed.
     """
     recompute = config.gradient_checkpointing
-    config = replace(config, grad_accumulation=1, gradient_checkpointing=False)  # set for all steps below
+    config = replace(
+        config, grad_accumulation=1, gradient_checkpointing=False
+    )  # checkpointing is set for all steps below
     tokens = config.batch_size * model.config.context_length
     optimizer = make_optimizer(model, config)
     model.train()
@@ -100,7 +106,7 @@ def bench_train(
                 }
             )
         results += [{"name": peer, **speed(median(seconds[peer]), tokens)} for peer in peers or {}]
-        del store  # the file is still mapped, and some systems do not remove such a file
+        del store  # some systems cannot remove a file that is still mapped
     return {
         "schema": SCHEMA,
         "params": model.num_params(),
@@ -118,10 +124,10 @@ def bench_train(
 
 
 def in_blocks(works: Mapping[str, Work], repeats: int, seconds: float) -> dict[str, list[float]]:
-    """Seconds of one step of each work, in each of `repeats` rounds in which all take their turn.
+    """Measure the seconds of one step of each work in each of `repeats` rounds, in which all works run in turn.
 
-    Every second round goes backwards, so that no work always follows the same other one. Before the rounds, each takes
-    a few steps to warm up, and the last of them decides how many steps make a block of about `seconds`.
+    Every second round runs in reverse order, so that no work always follows the same other one. Before the rounds, each
+    work takes a few warm-up steps; the time of the last one decides how many steps make a block of about `seconds`.
     """
     sizes: dict[str, int] = {}
     for name, work in works.items():
@@ -135,7 +141,7 @@ def in_blocks(works: Mapping[str, Work], repeats: int, seconds: float) -> dict[s
 
 
 def matrix_rates(model: LanguageModel, tokens: int, precisions: Sequence[str]) -> dict[str, float]:
-    """FLOPs/s of the machine's matrix product in each precision, by name: the best of a large one and the model's."""
+    """Measure FLOPs/s of matrix products in each precision; the best of a large product and the model's largest one."""
     shapes = [SQUARE]
     groups = model.parameter_groups(0.0)
     matrices = [p for group in groups if group["role"] == "matrix" for p in group["params"] if p.ndim == 2]
@@ -146,7 +152,7 @@ def matrix_rates(model: LanguageModel, tokens: int, precisions: Sequence[str]) -
 
 
 def phase_shares(trainer: TrainerSteps) -> dict[str, float]:
-    """The share of each phase in the time of the steps but the first; on a GPU, of steps that wait for each phase."""
+    """Return the share of each phase in the time of all steps except the first; a GPU is synchronized in each phase."""
     if trainer.device.type == "cuda":
         trainer.synchronize = True
         trainer.phases.clear()
@@ -157,7 +163,10 @@ def phase_shares(trainer: TrainerSteps) -> dict[str, float]:
 
 
 def median_error(values: Sequence[float]) -> float | None:
-    """The standard error of a median, from the quartiles, which outliers hardly move; None below four values."""
+    """Return the standard error of the median, from the quartiles, which outliers hardly change.
+
+    Returns None below four values.
+    """
     if len(values) < 4:
         return None
     low, _, high = quantiles(values)
@@ -166,12 +175,12 @@ def median_error(values: Sequence[float]) -> float | None:
 
 
 def speed(seconds: float, tokens: int) -> dict[str, float]:
-    """The time of a step, and the tokens per second that follow from it."""
+    """Return milliseconds per step and tokens per second."""
     return {"ms_per_step": seconds * 1e3, "tokens_per_s": tokens / seconds}
 
 
 def peak_bytes(model: LanguageModel, optimizer: torch.optim.Optimizer, trainer: TrainerSteps) -> int | None:
-    """Peak memory of a step in bytes: weights, optimizer state, and what the step allocates; None if not known."""
+    """Measure the peak memory of a step in bytes: weights, optimizer state, allocations; None if not known."""
     if model.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(model.device)
         trainer(1)

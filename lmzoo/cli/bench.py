@@ -11,12 +11,12 @@ from lmzoo import configs, registry
 from lmzoo.cli.group import cli, plugin_option, set_option
 from lmzoo.errors import InputError
 
-VOCAB_SIZE = 65  # of a character tokenizer, for models whose preset has none
+VOCAB_SIZE = 65  # vocabulary of a typical character tokenizer, for presets without vocab_size
 
 
 @cli.group()
 def bench() -> None:
-    """Measure the speed of a model, and compare it with the best this machine can do.
+    """Measure the speed of a model, and compare it with the best that this machine can do.
 
     \b
     lmzoo bench decode gpt2.124m
@@ -35,7 +35,7 @@ def bench() -> None:
     "--compiled/--no-compiled",
     default=True,
     show_default=True,
-    help="Compiled copies too, a minute more.",
+    help="Also measure compiled copies (a minute more).",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @set_option
@@ -52,7 +52,7 @@ def decode(
 ) -> None:
     """Measure tokens per second for each format of the weights, and their share of the memory bandwidth.
 
-    TARGET is a registered name (with fresh weights, as fast as trained ones) or a run.
+    TARGET is a registered name (with random weights, which are as fast as trained ones) or a run.
 
     \b
     lmzoo bench decode gpt2.124m
@@ -77,7 +77,7 @@ def decode(
             settings.setdefault("vocab_size", VOCAB_SIZE)
         model = lmzoo.create_model(target, **settings)
     if compiled:
-        click.echo("compiling first, up to a minute a copy (--no-compiled skips them)", err=True)
+        click.echo("compiling first, up to a minute for each copy (--no-compiled skips this)", err=True)
     figures = bench_decode(model.eval(), rows=rows, tokens=tokens, repeats=repeats, compiled=compiled)
     result = {"target": target, **figures}
     click.echo(json.dumps(result) if as_json else f"{target}: {summary(result)}")
@@ -94,7 +94,7 @@ def decode(
 def train(
     target: str, batch_size: int | None, repeats: int, threads: int, as_json: bool, overrides: tuple[str, ...]
 ) -> None:
-    """Measure training steps in float32 and bf16: milliseconds, where they go, share of the best matrix product.
+    """Measure training steps in float32 and bf16: milliseconds, time of each phase, share of the best matrix product.
 
     TARGET is a registered name. The steps are the same as in `lmzoo train`, on random tokens, with the preset's recipe.
 
@@ -128,14 +128,14 @@ def train(
 
 
 @bench.command("loss")
-@click.option("--vocab-size", default=50257, show_default=True, type=click.IntRange(1), help="Tokens to choose from.")
+@click.option("--vocab-size", default=50257, show_default=True, type=click.IntRange(1), help="Vocabulary size.")
 @click.option("--tokens", default=8192, show_default=True, type=click.IntRange(1), help="Positions in a step.")
 @click.option("--d-model", default=768, show_default=True, type=click.IntRange(1), help="Width of the features.")
 @click.option("--repeats", default=3, show_default=True, type=click.IntRange(1), help="Rounds; the median counts.")
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1), help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def loss(vocab_size: int, tokens: int, d_model: int, repeats: int, threads: int, as_json: bool) -> None:
-    """Measure time and memory of the loss of a large vocabulary, with all logits at once and in chunks.
+    """Measure time and memory of the loss for a large vocabulary, with all logits at once and in chunks.
 
     \b
     lmzoo bench loss

@@ -18,14 +18,14 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 def main() -> None:
-    """Entry point of the `lmzoo` command. Bad input gives one line and exit code 2."""
-    # GNU OpenMP reads this when torch is loaded: how long a waiting thread spins before it sleeps. The default is 30
+    """Entry point of the `lmzoo` command. Bad input is reported in one line, with exit code 2."""
+    # The time that a waiting thread spins before it sleeps, read by GNU OpenMP when torch is loaded. The default is 30
     # times longer, which halves the speed of small models on a busy machine (docs/log.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     warnings.showwarning = _show_warning
     try:
         code = cli.main(standalone_mode=False)
-    except click.exceptions.Abort as error:  # Ctrl-C; the trainer's message says where it stopped and how to resume
+    except click.exceptions.Abort as error:  # Ctrl-C; the trainer's message gives the step and how to resume
         code = _say(str(error.__cause__ or "") or "interrupted", 130)
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "lmzoo"

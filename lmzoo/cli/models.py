@@ -53,7 +53,7 @@ def list_command(pattern: str, state: str | None, extrapolates: bool | None, as_
 @click.option("--json", "as_json", is_flag=True, help="Print the counts, the settings and the drawing as JSON.")
 @plugin_option
 def show(name: str, vocab_size: int, match: str | None, as_json: bool) -> None:
-    """Show a model: its card, its size and costs, a drawing of its architecture, its settings.
+    """Show a model: its card, size and costs, a drawing of its architecture, its settings.
 
     In the drawing, a frame of dashes holds blocks that are repeated, with the costs of one of them, and
     "+-> A -> B ->+" is a branch whose result is added to its input. A budget is in params, non_embedding, active
@@ -110,7 +110,7 @@ def show(name: str, vocab_size: int, match: str | None, as_json: bool) -> None:
 
 
 def _described(asked: str, match: Match) -> str:
-    """The distance from the target, and the change in the proportions of the model."""
+    """Describe the distance from the target, and the change in the proportions of the model."""
     fields = [*match.config.scaled]
     moved = f"; {fields[-1]} / {fields[0]} changed by a factor of {match.ratio:.2f}" if len(fields) > 1 else ""
     return f"{asked} met to {100 * match.error:+.2f} %{moved}"
@@ -125,7 +125,7 @@ def check(targets: tuple[str, ...], only: tuple[str, ...], as_json: bool) -> Non
     """Check a model: causality, caches, masks, losses, gradients, saving.
 
     A TARGET is a registered name, a Python file that registers models, or a run; without one, every registered family
-    is checked. Exits 0 when all passes, 1 when something fails.
+    is checked. The exit code is 0 if all checks pass and 1 if one fails.
 
     \b
     lmzoo check gpt2
@@ -159,7 +159,7 @@ def check(targets: tuple[str, ...], only: tuple[str, ...], as_json: bool) -> Non
 @cli.command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print the script that completes lmzoo's commands and options.
+    """Print a shell script for tab completion of lmzoo's commands and options.
 
     \b
     lmzoo completion bash >> ~/.bashrc

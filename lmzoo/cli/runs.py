@@ -69,7 +69,7 @@ def train(
 
     def warn_if_wrong(event: Event) -> None:
         if isinstance(event, StartEvent) and (problem := ranking_problem(name)):
-            progress(NoteEvent(f"warning: {name} {problem}; it trains all the same, but its loss may mean nothing"))
+            progress(NoteEvent(f"warning: {name} {problem}; it is trained anyway, but its loss may mean nothing"))
 
     if nproc is not None:
         launch(nproc, sys.argv[1:])
@@ -88,11 +88,11 @@ def train(
 
 
 def _overrides(file: str | None, assignments: tuple[str, ...]) -> dict[str, Any]:
-    """The settings of a TOML file as `model.KEY` and `train.KEY`, overridden by those of the command line."""
+    """Read the settings of a TOML file as `model.KEY` and `train.KEY`, overridden by `assignments`."""
     values: dict[str, Any] = {}
     for table, settings in (configs.load_toml(file) if file else {}).items():
         if table not in ("model", "train") or not isinstance(settings, dict):
-            raise ConfigError(f"{file}: {table} is not a table it may hold: [model] and [train]")
+            raise ConfigError(f"{file}: {table} must be one of the tables [model] and [train]")
         values |= {f"{table}.{key}": value for key, value in settings.items()}
     return values | configs.parse_overrides(assignments)
 
@@ -109,11 +109,15 @@ def sampling_options(command: Command) -> Command:
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--prompt", default="\n", help="The text to continue.  [default: a line break]")
-@click.option("-n", "--tokens", default=500, show_default=True, help="Largest number of tokens to generate.")
+@click.option("-n", "--tokens", default=500, show_default=True, help="Maximum number of tokens to generate.")
 @sampling_options
 @click.option("--stop", multiple=True, help="Stop before this text.")
 @click.option("--samples", default=1, show_default=True, help="Texts to generate from the same prompt.")
-@click.option("--draft", metavar="RUN|lookup", help="Draft tokens by a smaller run, or from the prompt.")
+@click.option(
+    "--draft",
+    metavar="RUN|lookup",
+    help="Speculative decoding: a smaller run drafts tokens, or lookup drafts from the prompt.",
+)
 @click.option("--weights", type=click.Choice(["bfloat16", "int8"]), help="Quantize the weights for faster decoding.")
 @click.option("--compiled", is_flag=True, help="With --weights: compile first (a minute), for long texts.")
 @click.option("--seed", type=int, help="Random seed, for reproducible samples.")
@@ -154,7 +158,7 @@ def sample(
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     if samples != 1:
         if draft is not None:
-            raise click.UsageError("--draft writes one text: leave out --samples")
+            raise click.UsageError("--draft generates one text: leave out --samples")
         texts = generate_texts(model, tokenizer, prompt, samples, tokens, sampling, stop=stop, generator=generator)
         for number, text in enumerate(texts, start=1):
             click.echo(click.style(f"--- {number}", dim=True) + f"\n{prompt}{text}")
@@ -165,12 +169,12 @@ def sample(
     try:
         for text in pieces:
             click.echo(text, nl=False)
-    finally:  # also after Ctrl-C: the text so far stays, and its line is ended
+    finally:  # ends the line of the text, also after Ctrl-C
         click.echo()
 
 
 def _draft(name: str, tokenizer: Tokenizer) -> Draft:
-    """The draft of `lmzoo sample`: the model of a run with the same tokenizer, or a lookup in the prompt."""
+    """Make the draft of `lmzoo sample`: the model of a run with the same tokenizer, or a lookup in the prompt."""
     from lmzoo.generation import PromptLookup
     from lmzoo.runs.run import load_run
 
@@ -178,7 +182,7 @@ def _draft(name: str, tokenizer: Tokenizer) -> Draft:
         return PromptLookup(tokenizer.vocab_size)
     model, its_tokenizer, _ = load_run(name)
     if its_tokenizer.sha256 != tokenizer.sha256:
-        raise ConfigError(f"--draft {name}: its tokenizer is another one; both runs must have the same tokens")
+        raise ConfigError(f"--draft {name}: its tokenizer differs; both runs must have the same tokenizer")
     return model
 
 

@@ -1,4 +1,4 @@
-"""Models held against each other and against counted n-grams: one budget, one table, one report."""
+"""Comparison of models with each other and with counted n-grams: one budget, one table, one report."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The comparison: check every model, train all with one budget, evaluate all on one split, write the results.
+"""Compares models: checks each, trains all with one budget, evaluates all on one split, writes the results.
 
 The budget (steps, batch size, context length, seed) is the same for all, so every model reads the same tokens in the
 same order. The rest of the recipe comes from the preset of each model.
@@ -36,7 +36,7 @@ from lmzoo.runs.spec import RunSpec
 from lmzoo.storage import atomic
 from lmzoo.train.events import EndEvent, Listener, NoteEvent, fan_out
 
-COUNTED_TOKENS = 20_000_000  # at most this many are counted for the n-grams, which holds them all in memory
+COUNTED_TOKENS = 20_000_000  # largest number of tokens counted for the n-grams, which are all held in memory
 SAMPLE_TOKENS = 300
 SAMPLE_TEMPERATURE = 0.8
 PROMPT_CHARACTERS = 40
@@ -58,9 +58,10 @@ def compare(
 
     `settings` are overrides as in `lmzoo train --set`, see `make_specs`. The samples continue `prompt` (default: the
     beginning of the validation text); `command` is quoted in the report; `keep_freed_memory` as in `train_run`. Each
-    model is checked first: one that fails is not trained and has no rank; one that diverges has no rank either; the
-    report says why. Writes `results.json`, `table.md`, `report.html` and the runs under `out/runs/` after every model,
-    so that an interrupted comparison has a report; a second call continues it and reuses finished runs.
+    model is checked first: a model that fails is not trained and has no rank; a model that diverges has no rank either;
+    the report gives the reasons. Writes `results.json`, `table.md` and `report.html` after every model, so that an
+    interrupted comparison has a report; the runs are in `out/runs/`. A second call continues the comparison and reuses
+    finished runs.
 
     Raises an `LmzooError` of one line for bad input, before anything is written; `Interrupted` on Ctrl-C.
     """
@@ -168,7 +169,7 @@ def _measure(
 
 
 def _config(row: ModelResult, run: Path) -> dict[str, Any]:
-    """The settings of a run; those of training as its config.toml records them, which a resumed run follows."""
+    """Return the settings of a run, with the training settings of its config.toml, which a resumed run follows."""
     return {**row.config, "train": configs.to_dict(train_config(run, read_tables(run)))}
 
 
@@ -178,7 +179,7 @@ def _curve(run: Path) -> list[list[float]]:
 
 
 def _sample(model: LanguageModel, tokenizer: Tokenizer, prompt_ids: Sequence[int], seed: int) -> str:
-    """A continuation of the prompt by the model: the first that is drawn."""
+    """Generate one continuation of the prompt."""
     idx_BT = torch.tensor([list(prompt_ids)], device=model.device)
     generator = torch.Generator(model.device).manual_seed(seed)
     out_BT = model.generate(idx_BT, SAMPLE_TOKENS, temperature=SAMPLE_TEMPERATURE, generator=generator)
@@ -186,7 +187,7 @@ def _sample(model: LanguageModel, tokenizer: Tokenizer, prompt_ids: Sequence[int
 
 
 def _beginning(split: TokenSplit, tokenizer: Tokenizer) -> list[int]:
-    """A prompt: the first whole line of the split, cut between words when it is too long."""
+    """Choose a prompt: the first whole line of the split, cut between words if it is too long."""
     text = tokenizer.decode(split.tokens[:1000].tolist())
     lines = [line.strip() for line in text.split("\n")[1:-1]]
     line = next((line for line in lines if len(line) >= PROMPT_CHARACTERS // 4), text[:PROMPT_CHARACTERS])
@@ -195,7 +196,7 @@ def _beginning(split: TokenSplit, tokenizer: Tokenizer) -> list[int]:
 
 
 def _count(store: TokenStore, vocab_size: int) -> tuple[list[Reference], dict[str, float]]:
-    """The losses of n-grams on the validation split, and the limits of a bigram table."""
+    """Compute the losses of n-grams on the validation split, and the limits of a bigram table."""
     train, val = store.train.tokens[:COUNTED_TOKENS], store.val.tokens
     counts = NGram(train, vocab_size, min(MAX_ORDER, len(train)))
     bits = val.size / (math.log(2) * store.val.n_bytes)

@@ -1,4 +1,4 @@
-"""How fast a model decodes on this machine."""
+"""Measures the decoding speed of a model on this machine."""
 
 from __future__ import annotations
 
@@ -9,24 +9,24 @@ import torch
 
 from lmzoo.model import LanguageModel
 
-DECODE_TOKENS = 256  # at most; fewer when the context is shorter
+DECODE_TOKENS = 256  # largest number of tokens to decode; fewer if the context is shorter
 _REPEATS = 5
-_SECONDS = 0.5  # a model so slow that this is spent is timed fewer times
+_SECONDS = 0.5  # a slow model is repeated only until this time is spent
 
 
 def decode_length(context_length: int) -> int:
-    """How many tokens are decoded to measure speed: within the context, where every model does its usual work."""
+    """Return the number of tokens to decode: within the context length, where every model does its usual work."""
     return max(1, min(DECODE_TOKENS, context_length - 1))
 
 
 def decode_tokens_per_s(model: LanguageModel) -> float:
-    """Tokens per second of one row by greedy `generate`, from a prompt of one token: the median, after a warm-up.
+    """Measure tokens per second of greedy `generate`, one row, from a prompt of one token: median after a warm-up.
 
-    The model's mode stays as it is.
+    The mode of the model (train or eval) is unchanged.
     """
     tokens = decode_length(model.config.context_length)
     idx_BT = torch.zeros((1, 1), dtype=torch.long, device=model.device)
-    generator = torch.Generator(model.device).manual_seed(0)  # without one, the caller's random numbers would be used
+    generator = torch.Generator(model.device).manual_seed(0)  # leaves the global random state alone
     durations: list[float] = []
     for _ in range(_REPEATS + 1):  # the first is the warm-up
         began = time.perf_counter()

@@ -1,13 +1,13 @@
-"""The yardstick that needs no training: interpolated Witten-Bell n-grams, and the exact limits of a bigram table.
+"""Baselines without training: interpolated Witten-Bell n-grams, and the exact limits of a bigram table.
 
-A learned model that loses to counted n-grams of the same text has learned little. The estimate of order n mixes what
-was counted after the last n - 1 tokens with the estimate of order n - 1 (Witten & Bell 1991, method C):
+A model with a higher loss than counted n-grams of the same text has learned little. The estimate of order n
+interpolates the counts after the last n - 1 tokens with the estimate of order n - 1 (Witten & Bell 1991, method C):
 
     p_n(w | h) = (c(h, w) + t(h) p_{n-1}(w | h')) / (c(h) + t(h))
 
-c counts, t(h) is the number of distinct tokens seen after h, h' is h without its oldest token, and p_0 = 1 / V. A
-context never seen has c(h) = t(h) = 0: the shorter one speaks for it. Everything is counted over whole arrays: an
-n-gram is known by a dense number, and that number times V plus the next token is the key of the (n+1)-gram.
+c are counts, t(h) is the number of distinct tokens seen after h, h' is h without its oldest token, and p_0 = 1 / V. A
+context that was never seen has c(h) = t(h) = 0: the shorter context replaces it. Counting is vectorized: the n-grams of
+an order are numbered from 0, and this number times V plus the next token is the key of the (n+1)-gram.
 """
 
 from __future__ import annotations
@@ -31,16 +31,16 @@ class _Counts:
     """The n-grams of one order, sorted by key; contexts are numbered as the n-grams of the order below."""
 
     keys: Ints  # (N,) context number * V + token
-    seen: Ints  # (N,) how often
-    context_seen: Ints  # (contexts,) how often something followed the context
-    followers: Ints  # (contexts,) how many distinct tokens did
+    seen: Ints  # (N,) count of the n-gram
+    context_seen: Ints  # (contexts,) number of tokens that followed the context
+    followers: Ints  # (contexts,) number of distinct tokens that followed the context
 
 
 class NGram:
     """Interpolated Witten-Bell estimates of every order from 1 to `order`, counted on `tokens`."""
 
     def __init__(self, tokens: NDArray[Any], vocab_size: int, order: int = MAX_ORDER) -> None:
-        """Count `tokens` (1-D, ids below `vocab_size`). Raises `ConfigError` or `DataError` naming what is wrong."""
+        """Count `tokens` (1-D, ids below `vocab_size`). Raises `ConfigError` or `DataError`."""
         if not 1 <= order <= MAX_ORDER:
             raise ConfigError(f"order={order} must be in [1, {MAX_ORDER}]")
         ids = _checked(tokens, vocab_size)
@@ -88,22 +88,22 @@ class NGram:
                 number = _find(below.keys, number * self.vocab_size + token) if number[0] >= 0 else number
             c, t = (int(a[number[0]]) if number[0] >= 0 else 0 for a in (counts.context_seen, counts.followers))
             if c == 0:
-                break  # never seen, so nor is any longer context
+                break  # never seen, so no longer context was seen either
             low, high = np.searchsorted(counts.keys, [number[0] * self.vocab_size, (number[0] + 1) * self.vocab_size])
             p *= t / (c + t)
             p[counts.keys[low:high] % self.vocab_size] += counts.seen[low:high] / (c + t)
         return p
 
     def loss(self, tokens: NDArray[Any], order: int | None = None) -> float:
-        """Mean nats per token over every target of a split, which is each of its tokens but the first."""
+        """Mean nats per token over all targets of a split: all tokens except the first."""
         return float(-np.log(self.probabilities(tokens, order)[1:]).mean())
 
 
 def bigram_limits(train: NDArray[Any], vocab_size: int, val: NDArray[Any]) -> tuple[float, float]:
-    """What the best table of next tokens reaches, in nats per token: (loss on `train`, loss on `val`).
+    """Return the lowest losses that a bigram table can reach, in nats per token: (on `train`, on `val`).
 
-    On `train` it is the maximum-likelihood table (the conditional entropy of the counts: no bigram can do better).
-    On `val` every count has one added, as a pair never seen would else cost infinitely much.
+    On `train`, the loss of the maximum-likelihood table (the conditional entropy of the counts: a lower bound of every
+    bigram). On `val`, every count is increased by one, since a pair that was never seen would have an infinite loss.
     """
     trained, held_out = _checked(train, vocab_size), _checked(val, vocab_size)
     pairs, seen = np.unique(trained[:-1] * vocab_size + trained[1:], return_counts=True)
@@ -116,7 +116,7 @@ def bigram_limits(train: NDArray[Any], vocab_size: int, val: NDArray[Any]) -> tu
 
 
 def _find(keys: Ints, wanted: Ints) -> Ints:
-    """Where each of `wanted` stands in the sorted `keys`, or -1."""
+    """Return the index of each of `wanted` in the sorted `keys`, or -1."""
     at = np.minimum(np.searchsorted(keys, wanted), len(keys) - 1)
     return np.where(keys[at] == wanted, at, -1)
 

@@ -1,4 +1,4 @@
-"""What a reader must know to judge the figures, said in words: the headline and the caveats, from the results alone."""
+"""Headline and caveats of a comparison as sentences, made from the results alone."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from lmzoo.compare.results import SEED_NOISE, Results
 
 
 def headline(results: Results) -> str:
-    """The finding in a sentence or two, no stronger than the evidence."""
+    """State the finding in one or two sentences, no stronger than the evidence."""
     ranked = results.ranked
     if not ranked:
         return "No model has a rank: see the reasons below."
@@ -33,35 +33,35 @@ def headline(results: Results) -> str:
 
 
 def notes(results: Results) -> list[str]:
-    """The caveats, most important first."""
+    """List the caveats, most important first."""
     found = [
-        f"One seed was run for each model. How far a loss moves from seed to seed was not measured here; small runs "
-        f"commonly differ by {SEED_NOISE:g} nats, so smaller differences than that are not evidence.",
-        "Every model saw the same tokens in the same order, and was judged on every token of the validation split.",
-        "Each model was trained by its own preset's recipe (learning rate and so on); these were not searched with "
-        "equal effort, and another budget can give another order.",
+        f"One seed was run for each model. The variation of the loss between seeds was not measured here; small runs "
+        f"often differ by {SEED_NOISE:g} nats, so smaller differences are not evidence.",
+        "Every model saw the same tokens in the same order, and was evaluated on every token of the validation split.",
+        "Each model was trained with the recipe of its own preset (learning rate and so on). The recipes were not "
+        "tuned with equal effort, and another budget can change the order.",
     ]
     sizes = [model.params for model in results.ranked]
     if sizes and max(sizes) > 1.5 * min(sizes):
         found.append(
-            f"The models are not of one size: {humanize.count(min(sizes))} to {humanize.count(max(sizes))} parameters. "
+            f"The models differ in size: {humanize.count(min(sizes))} to {humanize.count(max(sizes))} parameters. "
             "The ranking compares these models, not their architectures at equal cost."
         )
     limits = results.bigram_limits
     if limits:
         found.append(
-            f"No bigram table can have a lower training loss than {limits['train']:.3f} nats; the counted one, with "
-            f"one added to every count, has {limits['val']:.3f} on the validation split."
+            f"No bigram table can have a lower training loss than {limits['train']:.3f} nats; a table of the counts, "
+            f"each increased by one, has {limits['val']:.3f} on the validation split."
         )
     if results.references and results.references[0].counted_tokens < results.corpus["train_tokens"]:
         counted = humanize.count(results.references[0].counted_tokens)
         found.append(f"The n-grams were counted on the first {counted} training tokens only, to bound memory.")
     if results.unranked:
         found.append(
-            "A model without a rank is part of the result: one that diverged did so under this recipe; one that fails "
-            "a check may see what it should not, so its loss would mean nothing."
+            "A model without a rank is part of the result: a model that diverged did so with this recipe; a model that "
+            "fails a check may see future tokens, so its loss would mean nothing."
         )
-    found.append("Speeds are of this machine, as busy as it was; they vary from run to run by some per cent.")
+    found.append("Speeds were measured on this machine under its load at the time; they vary by some per cent.")
     if not results.complete:
-        found.insert(0, "This comparison is not finished: run the same command again and it goes on.")
+        found.insert(0, "This comparison is not finished: run the same command again to continue it.")
     return found

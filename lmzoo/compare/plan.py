@@ -1,4 +1,4 @@
-"""The plan of a comparison: one run spec for each model, all with the same budget."""
+"""Plans a comparison: makes one run spec for each model, all with the same budget."""
 
 from __future__ import annotations
 
@@ -11,14 +11,19 @@ from lmzoo.runs.spec import ANY_VOCAB_SIZE, RunSpec, apply_settings, make_spec
 from lmzoo.train.config import TrainConfig
 
 RUNS = "runs"
-BUDGET = ("steps", "batch_size", "grad_accumulation", "seed")  # with the context length, the same for all models
+BUDGET = (
+    "steps",
+    "batch_size",
+    "grad_accumulation",
+    "seed",
+)  # these and the context length are the same for all models
 
 
 def make_specs(names: Sequence[str], data: str, tokenizer: str, settings: Mapping[str, Any]) -> list[RunSpec]:
-    """One spec for each model, all with one budget; the rest of the recipe is the preset's, changed by `settings`.
+    """Make one spec for each model, all with one budget; the rest of the recipe is the preset's, changed by `settings`.
 
-    Parts of the budget that `settings` does not have are the defaults of `TrainConfig`; the context length is then the
-    shortest of the models' own. A setting that only some of the models have is given to those. Raises `ConfigError`,
+    Parts of the budget that are missing in `settings` are the defaults of `TrainConfig`, and for the context length the
+    shortest one of all models. A setting that only some models have applies to these. Raises `ConfigError`,
     `UnknownModelError` or `DataError`, one line each.
     """
     refuse_stream(data)  # first: `make_spec` would complain about the tokenizer of a stream
@@ -43,7 +48,7 @@ def make_specs(names: Sequence[str], data: str, tokenizer: str, settings: Mappin
 
 
 def _divide(names: Sequence[str], settings: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """For each model the settings that it, or the training, has. A setting that no model has is an error."""
+    """Divide `settings` among the models by the settings that each has. Raises `ConfigError` if no model has one."""
     found: list[dict[str, Any]] = [{} for _ in names]
     for key, value in settings.items():
         errors: list[ConfigError] = []

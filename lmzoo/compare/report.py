@@ -1,6 +1,6 @@
-"""The report: one HTML file that needs nothing else, and reads well on a phone, on paper and in the dark.
+"""Makes the report: one self-contained HTML file for phones, print, and light or dark screens.
 
-It is made from `Results` alone. Whatever comes from outside (names, samples, error messages) is escaped.
+It is made from `Results` alone. All outside text (names, samples, error messages) is escaped.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from lmzoo.compare.results import ModelResult, Results
 
 
 def html(results: Results) -> str:
-    """The whole page."""
+    """Make the whole page."""
     ordered = [*results.ranked, *results.unranked]
     colors = {model.name: number for number, model in enumerate(ordered)}
     who = " and ".join(model.name for model in ordered) if len(ordered) <= 2 else f"{len(ordered)} language models"
@@ -52,7 +52,7 @@ def _facts(results: Results) -> str:
     epochs = budget["tokens"] / max(corpus["train_tokens"], 1)
     facts = [
         ("Corpus", corpus["name"], f"{humanize.count(corpus['train_tokens'])} tokens to train on"),
-        ("Judged on", f"{corpus['val_tokens']:,} tokens", "the whole validation split"),
+        ("Evaluated on", f"{corpus['val_tokens']:,} tokens", "the whole validation split"),
         ("Tokenizer", tokenizer["spec"], f"{tokenizer['vocab_size']:,} tokens"),
         (
             "Budget for each model",
@@ -87,7 +87,7 @@ def _ranking(results: Results, colors: dict[str, int]) -> str:
         )
     return (
         '<h2>Ranking</h2>\n<p class="caption">By loss on the validation split: lower is better. In italics, n-grams '
-        "counted on the training split: what can be reached with no training at all.</p>\n"
+        "counted on the training split: the loss that is reached without any training.</p>\n"
         f'<div class="card scroll"><table><thead><tr>{heading}</tr></thead><tbody>\n'
         + "\n".join(lines)
         + "\n</tbody></table></div>"
@@ -105,7 +105,7 @@ def _curves(results: Results, colors: dict[str, int]) -> str:
     narrow = loss_chart(lines, references, width=366, height=max(380, height - 50))
     return (
         '<h2>Loss while training</h2>\n<p class="caption">Validation loss in nats per token, over the tokens seen. '
-        "Dashed: counted n-grams. ✕: diverged. The first steps, where every loss falls fast, run out at the top.</p>\n"
+        "Dashed: counted n-grams. ✕: diverged. The first steps, where every loss falls fast, are cut off.</p>\n"
         '<div class="card chart">'
         + wide.replace("<svg ", '<svg class="wide" ', 1)
         + narrow.replace("<svg ", '<svg class="narrow" ', 1)
@@ -150,8 +150,8 @@ def _costs(models: list[ModelResult], colors: dict[str, int]) -> str:
         for model in models
     )
     return (
-        '<h2>What each one costs</h2>\n<p class="caption">FLOPs of the forward pass, two per multiply-add; the state '
-        "is what one row keeps while decoding.</p>\n"
+        '<h2>What each model costs</h2>\n<p class="caption">FLOPs of the forward pass, two per multiply-add; the state '
+        "is the memory of one sequence while decoding.</p>\n"
         '<div class="card scroll"><table><thead><tr><th class="text">model</th>'
         + "".join(f"<th>{head}</th>" for head in heads)
         + f"</tr></thead><tbody>\n{lines}\n</tbody></table></div>"
@@ -168,8 +168,8 @@ def _samples(results: Results, colors: dict[str, int]) -> str:
     if not figures:
         return ""
     return (
-        '<h2>A sample from each</h2>\n<p class="caption">The same prompt (grey), temperature 0.8, the first draw: '
-        f'not chosen.</p>\n<div class="samples">{figures}</div>'
+        '<h2>A sample from each model</h2>\n<p class="caption">The same prompt (grey), temperature 0.8, the first '
+        f'sample, not selected.</p>\n<div class="samples">{figures}</div>'
     )
 
 

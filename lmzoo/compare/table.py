@@ -1,6 +1,6 @@
-"""The ranked table: as Markdown for a file, and by rich for a terminal.
+"""Makes the ranked table, as Markdown for a file and by rich for a terminal.
 
-Counted n-grams stand among the models, by loss, without a rank: they show what no training at all reaches.
+Counted n-grams are listed among the models, by loss, without a rank: they show the loss without any training.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from lmzoo.compare.results import Results
 if TYPE_CHECKING:
     from rich.table import Table
 
-SAMPLE_CHARACTERS = 240  # of each model, on a terminal
+SAMPLE_CHARACTERS = 240  # length of each model's sample on a terminal
 HEADINGS = ("#", "model", "val loss (nats)", "bits/byte", "params", "train tok/s", "decode tok/s")
 
 
 @dataclass(frozen=True)
 class Row:
-    """The cells under `HEADINGS`, and what kind of row it is."""
+    """A row of the table: its kind, and the cells under `HEADINGS`."""
 
     kind: Literal["model", "reference", "unranked"]
     name: str
@@ -30,7 +30,7 @@ class Row:
 
 
 def rows(results: Results) -> list[Row]:
-    """Models by validation loss with the n-grams among them; those without a rank last, with the reason."""
+    """Sort models and n-grams by validation loss; models without a rank come last, with the reason."""
     scored: list[tuple[float, str, Row]] = []
     for rank, model in enumerate(results.ranked, 1):
         assert model.loss is not None
@@ -49,14 +49,14 @@ def rows(results: Results) -> list[Row]:
         scored.append((line.loss, line.name, Row("reference", line.name, cells)))
     ordered = [row for _, _, row in sorted(scored, key=lambda entry: entry[:2])]
     for model in results.unranked:
-        # The loss of a model that failed a check may mean nothing (it may have looked ahead): it is not shown.
+        # The loss of a model that failed a check may mean nothing (it may see future tokens), so it is not shown.
         cells = ("", model.name, model.status, "", humanize.count(model.params), "", "")
         ordered.append(Row("unranked", model.name, cells, model.problem))
     return ordered
 
 
 def markdown(results: Results) -> str:
-    """The table as Markdown, with one line above it that says what was compared and notes on what has no rank."""
+    """Make the table as Markdown, with a summary line above it and a note on each model without a rank."""
     aligned = "|" + "|".join("---" if heading == "model" else "---:" for heading in HEADINGS) + "|"
     lines = [summary(results), "", _pipes(HEADINGS), aligned]
     notes = []
@@ -72,7 +72,7 @@ def markdown(results: Results) -> str:
 
 
 def rich_table(results: Results) -> Table:
-    """The table for a terminal: the best model stands out, n-grams are dim, and what has no rank is red."""
+    """Make the table for a terminal: the best model is bold green, n-grams are dim, models without a rank are red."""
     from rich.table import Table
     from rich.text import Text
 
@@ -91,7 +91,7 @@ def rich_table(results: Results) -> Table:
 
 
 def print_results(results: Results, folder: Path) -> None:
-    """Print the ranked table, a short sample from each model, and where the report is."""
+    """Print the ranked table, a short sample from each model, and the path of the report."""
     from rich.console import Console
 
     console = Console()
@@ -104,7 +104,7 @@ def print_results(results: Results, folder: Path) -> None:
 
 
 def summary(results: Results) -> str:
-    """One line: corpus, tokenizer, budget, seed."""
+    """Summarize corpus, tokenizer, budget and seed in one line."""
     budget = results.budget
     return (
         f"{results.corpus['name']}, tokenizer {results.tokenizer['spec']}: {budget['steps']:,} steps of "

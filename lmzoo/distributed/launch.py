@@ -51,7 +51,7 @@ def launch(nproc: int, command: Sequence[str]) -> None:
             if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:
                 raise LostProcessError(
                     f"process {rank} of the run ({failure.pid}) was killed by {failure.signal_name()}, and all have "
-                    f"stopped: go on with the same command and --resume"
+                    f"stopped: continue with the same command and --resume"
                 ) from None
         raise SystemExit(max(1, *(failure.exitcode for failure in error.failures.values()))) from None
 

@@ -1,6 +1,6 @@
-"""A model on several processes: copies whose gradients are averaged (DDP), or shards gathered to be used (FSDP).
+"""Data parallelism by torch: copies of the model with averaged gradients (DDP), or shards gathered for use (FSDP).
 
-Both are torch's own. What is a unit of sharding is told from the structure alone: each module in a list of modules.
+The units of FSDP follow from the structure of the model: each block is one unit.
 """
 
 from __future__ import annotations
@@ -18,37 +18,38 @@ from lmzoo.layers.stack import blocks_of
 from lmzoo.model import LanguageModel
 
 
-def parallelise(model: LanguageModel, parallel: Parallel, ranks: Ranks) -> nn.Module:
-    """What to call in training in the place of `model`, which all ranks made alike; to be done before the optimizer.
+def parallelize(model: LanguageModel, parallel: Parallel, ranks: Ranks) -> nn.Module:
+    """Wrap `model` in DDP or shard it with FSDP; call the result in training steps.
 
-    "ddp" gives a wrapper. "fsdp" gives the model itself, its parameters replaced by shards (`DTensor`). One process
-    needs neither. The gradients are the mean over the ranks of what each makes.
+    All ranks must hold identical weights. The optimizer must be made afterwards: "fsdp" returns the model itself with
+    its parameters replaced by shards (`DTensor`). With one process the model is returned unchanged. Gradients are
+    averaged over the ranks.
     """
     if ranks.world_size == 1:
         return model
     return _ddp(model, ranks) if parallel == "ddp" else _fsdp(model, ranks)
 
 
-def gradients_wait(forward: Callable[..., Any], *, for_more: bool) -> AbstractContextManager[None]:
-    """Within the block, DDP adds up gradients on this process alone; FSDP would need memory for whole ones."""
-    no_sync: Any = getattr(forward, "no_sync", None)
-    return no_sync() if for_more and no_sync is not None else nullcontext()
+def no_sync(forward: Callable[..., Any], *, enabled: bool) -> AbstractContextManager[None]:
+    """Skip DDP's gradient all-reduce within the block if `enabled`; FSDP would need unsharded gradients for this."""
+    of_ddp: Any = getattr(forward, "no_sync", None)
+    return of_ddp() if enabled and of_ddp is not None else nullcontext()
 
 
-def whole(tensor: Tensor) -> Tensor:
-    """The tensor that is sharded, from all of its ranks, which must ask alike; any other as it is."""
+def full_tensor(tensor: Tensor) -> Tensor:
+    """Return the full tensor of a sharded one, a collective operation; any other tensor unchanged."""
     full: Any = getattr(tensor, "full_tensor", None)
     return full() if full is not None else tensor
 
 
-def local(tensor: Tensor) -> Tensor:
-    """This process's part of a tensor that is sharded; any other as it is."""
+def local_tensor(tensor: Tensor) -> Tensor:
+    """Return this rank's shard of a sharded tensor; any other tensor unchanged."""
     part: Any = getattr(tensor, "to_local", None)
     return part() if part is not None else tensor
 
 
 def like(tensor: Tensor, values: Tensor) -> Tensor:
-    """`values` in new memory, on the device of `tensor` and sharded as it is where the shapes are the same."""
+    """Copy `values` to the device of `tensor`, and shard them like `tensor` if the shapes are the same."""
     mesh: Any = getattr(tensor, "device_mesh", None)
     if hasattr(values, "device_mesh"):
         return values
@@ -62,7 +63,7 @@ def like(tensor: Tensor, values: Tensor) -> Tensor:
 
 
 def like_shaped(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
-    """Memory for values of `shape`, on the device of `tensor` and sharded as it is where the shapes are the same."""
+    """Return an empty tensor on the device of `tensor`, sharded like `tensor` if the shapes are the same."""
     if shape == tuple(tensor.shape):
         return torch.empty_like(tensor, dtype=dtype, requires_grad=False)
     return torch.empty(shape, dtype=dtype, device=tensor.device)
@@ -71,9 +72,9 @@ def like_shaped(tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype) -> T
 def _ddp(model: LanguageModel, ranks: Ranks) -> nn.Module:
     from torch.nn.parallel import DistributedDataParallel
 
-    # Looking for unused parameters serves twice: an expert that no row chose has no gradient, as in one process; and
-    # the buckets stay as they are. Else they would be made anew after the first step, and three or more ranks that
-    # resume would add up in another order.
+    # find_unused_parameters has two effects: an expert that no token chose gets no gradient, as in one process; and DDP
+    # does not rebuild its buckets after the first step, after which three or more ranks would sum gradients in another
+    # order than a resumed run does.
     devices = [ranks.device] if ranks.device.type == "cuda" else None
     return DistributedDataParallel(model, device_ids=devices, find_unused_parameters=True)
 
@@ -87,13 +88,13 @@ def _fsdp(model: LanguageModel, ranks: Ranks) -> nn.Module:
         fully_shard(unit, mesh=mesh)
     sharded: Any = fully_shard(model, mesh=mesh)
     pad = getattr(sharded, "set_reduce_scatter_unused_params", None)
-    if pad is not None:  # from torch 2.13 on, a parameter that some ranks did not use counts as zero there
+    if pad is not None:  # from torch 2.13 on: the gradient of a parameter is zero on ranks that did not use it
         pad(True)
     return model
 
 
 def _units(model: nn.Module) -> Iterator[nn.Module]:
-    """The blocks, but for those that share a parameter with something outside, or have none."""
+    """Yield the blocks of the model, except those without parameters and those that share one with another module."""
     owners: dict[int, int] = {}
     for module in model.modules():
         for parameter in module.parameters(recurse=False):

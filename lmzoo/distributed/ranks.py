@@ -39,7 +39,7 @@ class Ranks:
         return self.world_size > 1 and os.getppid() != self.launcher
 
     @property
-    def leads(self) -> bool:
+    def is_main(self) -> bool:
         """True on rank 0, the only rank that writes files and logs."""
         return self.rank == 0
 
@@ -48,14 +48,14 @@ class Ranks:
         share = batch_BT.shape[0] // self.world_size
         return batch_BT[self.rank * share : (self.rank + 1) * share]
 
-    def add_up(self, tensor: Tensor) -> Tensor:
+    def all_reduce_sum(self, tensor: Tensor) -> Tensor:
         """All-reduce with a sum; the argument is not changed."""
         if self.world_size > 1:
             tensor = tensor.to(self.device, copy=True)
             dist.all_reduce(tensor)
         return tensor
 
-    def most(self, number: int) -> int:
+    def all_reduce_max(self, number: int) -> int:
         """All-reduce of an integer with the maximum."""
         if self.world_size == 1:
             return number
@@ -71,16 +71,16 @@ class Ranks:
         dist.all_gather(gathered, tensor.to(self.device))
         return [other.cpu() for other in gathered]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Barrier: returns when all ranks have called it."""
-        self.most(0)
+        self.all_reduce_max(0)
 
     def require_rows(self, batch_size: int) -> None:
         """Raise `ConfigError` unless all ranks get the same number of rows of a batch."""
         if batch_size % self.world_size:
             raise ConfigError(
                 f"batch_size={batch_size} must be divisible by the number of processes, world_size={self.world_size}: "
-                f"it is that of all of them together"
+                f"it is the number of rows of all processes together"
             )
 
 
@@ -110,7 +110,7 @@ def process_group() -> Generator[Ranks]:
         if not any(words in str(error).lower() for words in _LOST) and not isinstance(error, dist.DistError):
             raise
         raise LostProcessError(
-            "another process of the run is gone, and this one stops too: go on with the same command and --resume"
+            "another process of the run is gone, and this one stops too: continue with the same command and --resume"
         ) from error
     finally:
         gc.collect()  # objects that still refer to the group would destroy it at interpreter exit, which aborts

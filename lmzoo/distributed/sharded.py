@@ -1,8 +1,8 @@
-"""The optimizer's state as shards that each process writes itself: torch.distributed.checkpoint in safetensors files.
+"""Sharded optimizer state: each rank writes its own shards, by torch.distributed.checkpoint to safetensors files.
 
-They are what is large in a checkpoint, two values for each parameter. Nothing is pickled: where a shard begins in its
-tensor is said as JSON in the header of its file. What is read is checked first: the shards of each tensor must fill the
-shape that the model asks for, without a gap.
+Optimizer state is the largest part of a checkpoint, two values for each parameter. Nothing is pickled: the offset of
+each shard is stored as JSON in the header of its file. Before reading, the shards of each tensor are checked: they must
+fill the tensor without gaps.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from lmzoo.errors import CheckpointError
 from lmzoo.storage import atomic
 
 _SHARD = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")  # torch's names
-_OFFSETS = "DCP_SHARDING_INFO"  # the entry of a header, by torch's name
+_OFFSETS = "DCP_SHARDING_INFO"  # torch's name of the header entry with the offsets
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "BF16": torch.bfloat16, "F16": torch.float16}
 
 
 def write_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:
-    """Write what this process has of `tensors` to `folder`, which one of all commits when it is done on all.
+    """Write this rank's shards of `tensors` to `folder`, which rank 0 commits when all ranks are done.
 
-    Raises `OSError` when a disk refuses, anywhere.
+    Raises `OSError` on all ranks if one of them cannot write.
     """
     from torch.distributed import checkpoint
     from torch.distributed.checkpoint.api import CheckpointException
@@ -45,9 +45,9 @@ def write_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:
 
 
 def shard_shapes(folder: atomic.Folder) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
-    """(shape, type) of every tensor that lies in shards, empty for a checkpoint without any.
+    """Return (shape, dtype) of every tensor that is stored in shards; empty for a checkpoint without shards.
 
-    Raises `CheckpointError` when a file is not whole, or the shards of a tensor leave a gap or overlap.
+    Raises `CheckpointError` if a file is damaged, or if the shards of a tensor leave a gap or overlap.
     """
     pieces: dict[str, list[tuple[list[int], list[int], str]]] = {}
     for name in filter(_SHARD.fullmatch, folder.sizes):
@@ -65,23 +65,25 @@ def shard_shapes(folder: atomic.Folder) -> dict[str, tuple[tuple[int, ...], torc
 
 
 def read_shards(folder: atomic.Folder, into: Mapping[str, Tensor]) -> None:
-    """Fill `into`, whole tensors or shards of any number of processes, whose shapes are those of `shard_shapes`.
+    """Fill the tensors of `into`, full or sharded over any number of ranks, with the shapes of `shard_shapes`.
 
     Raises `CheckpointError`.
     """
     from torch.distributed import checkpoint
 
-    strangers = {path.name for path in folder.path.glob("*.safetensors")} - {*folder.sizes}
-    if strangers:  # torch's reader would take whatever lies there
-        raise CheckpointError(f"{folder.path / min(strangers)}: is not listed in {atomic.MANIFEST}")
+    unlisted = {path.name for path in folder.path.glob("*.safetensors")} - {*folder.sizes}
+    if unlisted:  # torch's reader would read every file in the folder
+        raise CheckpointError(f"{folder.path / min(unlisted)}: is not listed in {atomic.MANIFEST}")
     reader = checkpoint.HuggingFaceStorageReader(str(folder.path))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="torch.distributed is disabled")  # as is meant: each reads its own
+        warnings.filterwarnings(
+            "ignore", message="torch.distributed is disabled"
+        )  # on purpose: each rank reads its own shards
         checkpoint.load(dict(into), storage_reader=reader, no_dist=True)
 
 
 def _joined(folder: Path, key: str, pieces: list[tuple[list[int], list[int], str]]) -> tuple[Any, torch.dtype]:
-    """Shape and type of a tensor in shards, which are cut along the first dimension alone."""
+    """Return shape and dtype of a tensor from its shards, which are cut along the first dimension only."""
     pieces = sorted(pieces)
     _, first, kind = pieces[0]
     end = 0

@@ -1,1 +1,1 @@
-"""A run directory: its settings, lock, metrics and checkpoints; making a run, resuming it and reading it."""
+"""Run directories: settings, lock, metrics and checkpoints; training, resuming and loading a run."""

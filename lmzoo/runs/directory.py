@@ -1,4 +1,4 @@
-"""The run directory: its config.toml, which records what a run is made from and on which machine."""
+"""Run directory and its config.toml, which records model, training settings, data and machine of a run."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from lmzoo.train.config import ResolvedTrainConfig
 from lmzoo.train.precision import resolve_precision
 
 CONFIG_FILE = "config.toml"
-FORMAT = 2  # of config.toml. 1 had no format number, and left out the settings that followed from others
+FORMAT = 2  # version of config.toml; version 1 had no version number and did not record derived settings
 _MAX_BYTES = 256 << 20
 _BEFORE_CONFIG = {TOKENIZER_FILE, f".{TOKENIZER_FILE}.writing", f".{CONFIG_FILE}.writing"}  # left by an early kill
 
 
 def check_directory(folder: Path, content: str, *, found: bool, leftovers: Collection[str] = ()) -> None:
-    """Raise `ConfigError` unless `folder` is new, is empty, or holds a `content` (`found`), and can be written.
+    """Raise `ConfigError` unless `folder` can be written, and is new, empty, or holds a `content` (`found`).
 
-    Files whose names are in `leftovers` do not count.
+    Files whose names are in `leftovers` are ignored. `content` ("run", "comparison") is used in the message.
     """
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"out={folder} exists and is not a directory")
@@ -41,10 +41,10 @@ def check_directory(folder: Path, content: str, *, found: bool, leftovers: Colle
 
 
 def find_run(run: Path, *, resume: bool) -> bool:
-    """Whether the directory holds a run, to be resumed. Raises `ConfigError` for a directory that cannot be used."""
+    """Return True if the directory holds a run to be resumed. Raises `ConfigError` if it cannot be used."""
     found = (run / CONFIG_FILE).is_file()
     if found and not resume:
-        raise ConfigError(f"out={run} holds a run already: --resume goes on with it")
+        raise ConfigError(f"out={run} holds a run already: --resume continues it")
     check_directory(run, "run", found=found, leftovers=_BEFORE_CONFIG)
     return found
 
@@ -56,7 +56,7 @@ def make_tables(
     model: LanguageModel,
     world_size: int,
 ) -> dict[str, Any]:
-    """The content of config.toml: what decides the outcome, and the machine. A None is written as "none"."""
+    """Make the content of config.toml: all settings that decide the outcome, and the machine. None becomes "none"."""
     return {
         "lmzoo": FORMAT,
         "model": {"name": spec.model, **configs.to_table(model.config)},
@@ -79,11 +79,11 @@ def make_tables(
 
 
 def read_tables(run: Path) -> dict[str, Any]:
-    """The tables of a run's config.toml, of any format up to `FORMAT`. Raises `CheckpointError` for another file."""
+    """Read the tables of config.toml, of any version up to `FORMAT`. Raises `CheckpointError` for any other file."""
     path = run / CONFIG_FILE
     if not path.is_file():
         raise CheckpointError(f"{run}: is not a run: it has no {CONFIG_FILE}")
-    for file in (path, run / TOKENIZER_FILE):  # a link could lead out of the run, and reading a pipe would not end
+    for file in (path, run / TOKENIZER_FILE):  # refuses links, which may lead out of the run, and pipes, which may hang
         if atomic.regular_size(file) > _MAX_BYTES:
             raise CheckpointError(f"{file}: is larger than {_MAX_BYTES} bytes")
     tables = configs.load_toml(path)
@@ -101,12 +101,12 @@ def read_tables(run: Path) -> dict[str, Any]:
 
 
 def train_config(run: Path, tables: Mapping[str, Any]) -> ResolvedTrainConfig:
-    """The settings of training that config.toml records. Raises `ConfigError`."""
+    """Return the training settings that config.toml records. Raises `ConfigError`."""
     return configs.build(ResolvedTrainConfig, tables["train"], where=str(run / CONFIG_FILE))
 
 
 def require_resumable(run: Path, tables: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` for a run of an older format, which does not record every setting."""
+    """Raise `ConfigError` for a run with an older version of config.toml, which does not record every setting."""
     if tables.get("lmzoo", 1) != FORMAT:
         raise ConfigError(
             f"{run}: was made by lmzoo {tables['machine'].get('lmzoo')}, which did not record every setting: it cannot "
@@ -115,15 +115,17 @@ def require_resumable(run: Path, tables: Mapping[str, Any]) -> None:
 
 
 def require_same(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise an error unless `now` describes the run that config.toml describes in `before`.
+    """Raise an error unless the tables `now` describe the same run as the tables of its config.toml, `before`.
 
-    A setting of training that is "none" in `now` was not given: the recorded number holds. The path of the text and the
+    A training setting that is "none" in `now` was not given: the recorded value is used. The path of the text and the
     machine may differ.
     """
     for table in ("model", "train", "data"):
         old, new = before[table], now[table]
         if table == "train":
-            old = configs.to_table(train_config(run, before))  # with the defaults of settings that came later
+            old = configs.to_table(
+                train_config(run, before)
+            )  # adds the defaults of settings that are newer than the run
         for name in [*new, *(name for name in old if name not in new)]:
             given = name != "data" and not (table == "train" and new.get(name) == configs.NONE)
             if given and old.get(name) != new.get(name):
@@ -135,17 +137,17 @@ def require_same(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -
 
 
 def require_world_size(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` for another number of processes, which adds up in another order."""
+    """Raise `ConfigError` for another number of processes, which would sum gradients in another order."""
     old, new = before["machine"].get("world_size", 1), now["machine"]["world_size"]
     if old != new:
         raise ConfigError(
             f"world_size={new}, but the run was made with {old}: resume it with {old} processes, or add --reshard to "
-            f"go on with {new}, which changes the last digits"
+            f"continue with {new}, which changes the last digits"
         )
 
 
 def machine_note(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """A line on another torch, device or number of threads, with which a resumed run is not bitwise the same."""
+    """Return a message if torch, device or number of threads changed, so that resuming is not bitwise exact."""
     old, new = before["machine"], now["machine"]
     changed = [name for name in ("torch", "device", "threads") if old.get(name) != new[name]]
     if not changed:

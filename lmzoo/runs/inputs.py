@@ -1,4 +1,7 @@
-"""From a text, or a stream, to a tokenizer, tokens and batches; work that takes long sends `DataEvent`s."""
+"""Prepares the inputs of a run: from a text or stream to tokenizer, tokens and batches; long work sends `DataEvent`s.
+
+A streamed corpus (`hf:...`) is tokenized while it is read; any other text is tokenized once, into the token store.
+"""
 
 from __future__ import annotations
 
@@ -21,20 +24,20 @@ QUIET_SECONDS = 1.0  # training a tokenizer for less than this shows no progress
 
 @dataclass(frozen=True)
 class PreparedData:
-    """A text that has been read, and its tokenizer: made once by `compare` for all of its runs."""
+    """A text and its tokenizer; `compare` makes them once for all of its runs."""
 
     corpus: Corpus | StreamedCorpus
     tokenizer: Tokenizer
-    store: TokenStore | None = None  # None: opened when it is needed; a stream has none
+    store: TokenStore | None = None  # None: opened when needed; a stream has no store
 
 
 def load_data(data: str) -> Corpus | StreamedCorpus:
-    """The text that `--data` names: by `load_corpus`, or by `load_stream` for `hf:...`. Raises `DataError`."""
+    """Load the text that `--data` names, by `load_corpus`, or by `load_stream` for `hf:...`. Raises `DataError`."""
     return load_stream(data) if is_streamed(data) else load_corpus(data)
 
 
 def new_tokenizer(spec: str, corpus: Corpus | StreamedCorpus, emit: Listener) -> Tokenizer:
-    """The tokenizer `spec`, trained on the training split alone; for a stream, on the first part of it."""
+    """Train the tokenizer `spec` on the training split only; for a stream, on the first part of it."""
     began = time.monotonic()
 
     def chunks() -> Iterator[str]:
@@ -49,14 +52,14 @@ def new_tokenizer(spec: str, corpus: Corpus | StreamedCorpus, emit: Listener) ->
 
 
 def tokenize_corpus(corpus: Corpus, tokenizer: Tokenizer, emit: Listener) -> TokenStore:
-    """The tokens of the corpus, from the token store in the cache if they are there already."""
+    """Tokenize the corpus into the token store in the cache, unless it is there already."""
     return open_store(corpus, tokenizer, progress=lambda done, total: emit(DataEvent("tokenizing", done, total)))
 
 
 def batches_and_validation(
     data: PreparedData, config: TrainConfig, context_length: int, emit: Listener
 ) -> tuple[Batches, TokenSplit]:
-    """The training batches of a run, and its validation split. Raises `DataError` for a text that is too short."""
+    """Make the training batches of a run, and its validation split. Raises `DataError` for a text that is too short."""
     corpus, tokenizer = data.corpus, data.tokenizer
     if isinstance(corpus, StreamedCorpus):
         val = validation_split(corpus, tokenizer)
@@ -68,7 +71,7 @@ def batches_and_validation(
 
 
 def validation_split(corpus: Corpus | StreamedCorpus, tokenizer: Tokenizer) -> TokenSplit:
-    """The tokens to validate on. Raises `DataError` for fewer than two."""
+    """Return the tokens of the validation split. Raises `DataError` for fewer than two."""
     streamed = isinstance(corpus, StreamedCorpus)
     split = corpus.validation(tokenizer) if streamed else open_store(corpus, tokenizer).val
     require_length(split, 1)

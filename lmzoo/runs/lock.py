@@ -1,4 +1,4 @@
-"""A lock on a run directory: only one process trains in it at a time."""
+"""Locks a run directory, so that only one process at a time trains in it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from lmzoo.storage import atomic
 
 @contextmanager
 def locked(run: Path) -> Generator[None]:
-    """Make the directory `run` if it is missing, and lock it. Raises `ConfigError` when another process has the lock.
+    """Make the directory `run` if it is missing, and lock it. Raises `ConfigError` if another process has the lock.
 
-    It is a kernel lock (flock) on the directory itself: it leaves no file, and ends with the process, also with a kill.
+    A kernel lock (flock) on the directory itself: it leaves no file, and the kernel releases it when the process ends,
+    also after a kill.
     """
     try:
         atomic.make_folder(run)

@@ -15,16 +15,16 @@ METRICS_FILE = "metrics.jsonl"
 
 
 class MetricsWriter:
-    """A listener that appends lines of step, split ("train" | "val"), loss (nats per token), tokens, seconds and more.
+    """A listener that appends lines with step, split ("train" | "val"), loss (nats per token), tokens, seconds, etc.
 
-    `seconds` and `tokens` count the training so far. A resumed run first drops the lines after its step: they are
-    written again, with the same losses. Lines up to a checkpoint's step are on disk before the checkpoint is committed.
+    `seconds` and `tokens` count the training so far. A resumed run first drops the lines after its step; it writes them
+    again, with the same losses. Lines up to a checkpoint's step are fsynced before the checkpoint is committed.
     """
 
     def __init__(self, run: Path, log_every: int, *, after_step: int = 0, evaluated: bool = True) -> None:
-        """Open the file. `evaluated` says that an evaluation that was due after `after_step` has been made.
+        """Open the file. `evaluated`: the evaluation that was due after `after_step` has been made.
 
-        Raises `CheckpointError` when the disk refuses.
+        Raises `CheckpointError` for an error of the disk.
         """
         self.log_every = log_every
         self._path = run / METRICS_FILE
@@ -35,7 +35,7 @@ class MetricsWriter:
         self._descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND)
 
     def __call__(self, event: Event) -> None:
-        """Write a line for an event that is logged. Raises `CheckpointError` when the disk refuses."""
+        """Write a line for an event that is logged. Raises `CheckpointError` for an error of the disk."""
         if isinstance(event, StepEvent) and event.step % self.log_every == 0:
             self._write(
                 step=event.step,
@@ -66,7 +66,7 @@ class MetricsWriter:
             os.close(self._descriptor)
 
     def _write(self, **values: Any) -> None:
-        """Write a line unbuffered: lines are rare, and a killed run should not lose any."""
+        """Write a line without buffering: lines are rare, and a killed run should not lose any."""
         try:
             atomic.write_all(self._descriptor, (json.dumps(values) + "\n").encode())
         except OSError as error:
@@ -74,7 +74,7 @@ class MetricsWriter:
 
 
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
-    """The lines of a run's metrics.jsonl that can be read. Raises `CheckpointError` when there is no such file."""
+    """Read the valid lines of a run's metrics.jsonl. Raises `CheckpointError` if there is no such file."""
     path = Path(run) / METRICS_FILE
     if not path.is_file():
         raise CheckpointError(f"{path}: there is no such file")
@@ -82,7 +82,7 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
 
 
 def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
-    """The lines, and the number of unreadable ones: cut short by a kill at the end of the file, or damaged."""
+    """Return the valid lines and the number of invalid ones, which are damaged or were cut short by a kill."""
     if not os.path.lexists(path):
         return [], 0
     atomic.regular_size(path)

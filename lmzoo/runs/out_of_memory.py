@@ -13,13 +13,13 @@ from lmzoo.errors import OutOfMemoryError
 from lmzoo.runs.spec import ANY_VOCAB_SIZE, RunSpec
 from lmzoo.storage import checkpoints
 
-# Messages of torch's allocators and libraries, in lower case; only CUDA's error has a type of its own.
+# Messages of torch's allocators and libraries, in lower case; only CUDA has its own exception type.
 _WORDS = ("out of memory", "not enough memory", "can't allocate memory", "cannot allocate memory", "bad_alloc")
 
 
 @contextmanager
 def explain_out_of_memory(spec: RunSpec, run: Path) -> Generator[None]:
-    """Raise an `OutOfMemoryError` for any error of torch or Python within the block that says that memory ran out."""
+    """Convert an out-of-memory error of torch or Python within the block into an `OutOfMemoryError`."""
     try:
         yield
     except (MemoryError, RuntimeError, OSError) as error:
@@ -38,7 +38,7 @@ def explain_out_of_memory(spec: RunSpec, run: Path) -> Generator[None]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error says that memory ran out."""
+    """Return True for an out-of-memory error of Python, torch or the system."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     if isinstance(error, OSError):  # from mapping a file into memory

@@ -1,4 +1,4 @@
-"""A run: from a specification to a run directory, and from a run directory to a model that can be used."""
+"""Trains a run from its specification into a run directory; loads, evaluates and resumes runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from lmzoo.data.store import TokenSplit
 from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer, load_tokenizer
-from lmzoo.distributed.parallel import parallelise
+from lmzoo.distributed.parallel import parallelize
 from lmzoo.distributed.ranks import Ranks, process_group
 from lmzoo.errors import CheckpointError, DataError
 from lmzoo.model import LanguageModel
@@ -49,7 +49,7 @@ SAMPLE_TOKENS: int = 500
 
 @dataclass(frozen=True)
 class RunResult:
-    """The outcome of a run: validation loss in nats per token, and `seconds` and median `tokens_per_s` of training."""
+    """Result of a run: validation `loss` in nats per token, `seconds` and median `tokens_per_s` of training."""
 
     path: Path
     loss: float
@@ -60,7 +60,7 @@ class RunResult:
 
 
 class Run(NamedTuple):
-    """A run that was loaded: its model in eval mode, its tokenizer, and the tables of config.toml."""
+    """A loaded run: its model in eval mode, its tokenizer, and the tables of its config.toml."""
 
     model: LanguageModel
     tokenizer: Tokenizer
@@ -79,25 +79,27 @@ def train_run(
 ) -> RunResult:
     """Train the run `spec` in the directory `out`.
 
-    With `resume`, a run that is there continues from its newest valid checkpoint, bitwise as if it had never stopped; a
-    finished one is only reported; where there is none, a new one begins. Without, `out` must be missing or empty. A
-    resumed run follows its config.toml: `spec` must agree with it, but for settings of training that are None.
+    With `resume`, an existing run continues from its newest valid checkpoint, bitwise as if it had never stopped; the
+    result of a finished run is returned at once; if there is no run, a new one begins. Without `resume`, `out` must be
+    missing or empty. A resumed run follows its config.toml, with which `spec` must agree, except for training settings
+    that are None.
 
-    `prepared` is the text and the tokenizer of `spec` for callers that train several runs on them; without it, they are
-    read and made here. `keep_freed_memory` changes the allocator of the whole process during training, which is then
+    `prepared` holds the text and the tokenizer of `spec`, for callers that train several runs on them; by default, both
+    are made here. `keep_freed_memory` changes the memory allocator of the whole process during training, which is then
     faster (train/malloc.py); the command line turns it on.
 
-    Under torchrun all ranks call it with the same arguments, and `out` is a directory that all of them see. Rank 0
-    writes, and only its listeners are called. With `reshard`, a run may continue with another number of processes.
+    Under torchrun all ranks must call it with the same arguments, and `out` must be a directory that all of them can
+    access. Only rank 0 writes files and calls its listeners. With `reshard`, a run may continue with another number of
+    processes.
 
     Raises an `LmzooError` of one line, with nothing written, for a spec, a text or a directory that cannot be used, and
-    for a run made from another spec; `DivergedError` when training diverges; `Interrupted` after Ctrl-C or SIGTERM,
-    when everything is saved; `LostProcessError` when another process of the run is gone.
+    for a run made from another spec; `DivergedError` if training diverges; `Interrupted` after Ctrl-C or SIGTERM, when
+    everything is saved; `LostProcessError` if another process of the run has died.
     """
     with process_group() as ranks:
-        if ranks.leads:
+        if ranks.is_main:
             return _run(spec, Path(out), ranks, listeners, prepared, keep_freed_memory, resume=resume, reshard=reshard)
-        ranks.wait()  # until rank 0 has made the run directory, or has found it
+        ranks.barrier()  # until rank 0 has made or found the run directory
         return _run(spec, Path(out), ranks, (), prepared, keep_freed_memory, resume=True, reshard=False)
 
 
@@ -123,7 +125,7 @@ def _run(
     data = prepared or _read_data(spec, None if before is None else run, emit)
     devices = [ranks.device] if ranks.device.type == "cuda" else []
     try:
-        # fork_rng: the random numbers of the caller continue as if there had been no run.
+        # fork_rng restores the random state of the caller afterwards.
         with torch.random.fork_rng(devices=devices), explain_out_of_memory(spec, run):
             generator = torch.Generator().manual_seed(spec.train.seed)
             model = spec.make_model(data.tokenizer.vocab_size, generator=generator, device=ranks.device)
@@ -139,18 +141,18 @@ def _run(
                 tables = {**before, "machine": machine}
             config, context_length = train_config(run, tables), model.config.context_length
             batches, val = batches_and_validation(data, config, context_length, emit)
-            with locked(run) if ranks.leads else nullcontext(), closing(batches):
+            with locked(run) if ranks.is_main else nullcontext(), closing(batches):
                 if before is None:
                     create(run, tables, data.tokenizer)
-                elif ranks.leads and tables != before:
+                elif ranks.is_main and tables != before:
                     write_tables(run, tables)
-                if ranks.leads:
-                    ranks.wait()
-                with torch.random.fork_rng(devices=devices):  # some models run, with dropout, to count their FLOPs
-                    flops = model.flops_per_token(context_length)  # before sharding: one rank cannot run a shard
+                if ranks.is_main:
+                    ranks.barrier()
+                with torch.random.fork_rng(devices=devices):  # counting FLOPs may run the model, with dropout
+                    flops = model.flops_per_token(context_length)  # before sharding: one rank alone cannot run a shard
                 trainer = Trainer(
                     model=model,
-                    parallel_model=parallelise(model, config.parallel, ranks),
+                    parallel_model=parallelize(model, config.parallel, ranks),
                     optimizer=make_optimizer(model, config),
                     batches=batches,
                     val=val,
@@ -167,7 +169,7 @@ def _run(
 
 
 def _read_data(spec: RunSpec, run: Path | None, emit: Listener) -> PreparedData:
-    """The text of `spec`, and the tokenizer of the run to be resumed or a new one."""
+    """Read the text of `spec`; load the tokenizer of the resumed run, or train a new one."""
     corpus = load_data(spec.data)
     tokenizer = new_tokenizer(spec.tokenizer, corpus, emit) if run is None else load_tokenizer(run)
     return PreparedData(corpus, tokenizer)
@@ -176,7 +178,7 @@ def _read_data(spec: RunSpec, run: Path | None, emit: Listener) -> PreparedData:
 def _train(
     trainer: Trainer, spec: RunSpec, tokenizer: Tokenizer, listeners: Sequence[Listener], flops_per_token: float
 ) -> RunResult:
-    """Train from the newest checkpoint, if there is one, to the end."""
+    """Train from the newest checkpoint, or from the start, to the last step."""
     run, model, config, ranks = trainer.run, trainer.model, trainer.config, trainer.ranks
     emit = fan_out(listeners)
     folder, notes = _newest(run, ranks)
@@ -185,12 +187,12 @@ def _train(
         remember_best(run, trainer.state)
     state = trainer.state
     for note in notes:
-        emit(NoteEvent(f"{note}; training goes on from step {state.step}"))
+        emit(NoteEvent(f"{note}; training continues from step {state.step}"))
     if state.step > config.steps:
         raise CheckpointError(f"{run}: its checkpoint is of step {state.step}, past train.steps={config.steps}")
     if state.step < config.steps or state.val_step != state.step:
         metrics = None
-        if ranks.leads:
+        if ranks.is_main:
             evaluated = state.val_step == state.step
             metrics = MetricsWriter(run, config.log_every, after_step=state.step, evaluated=evaluated)
             if metrics.unreadable:
@@ -217,7 +219,7 @@ def _train(
         finally:
             if metrics is not None:
                 metrics(EndEvent())
-    if ranks.leads and not (run / SAMPLE_FILE).exists():
+    if ranks.is_main and not (run / SAMPLE_FILE).exists():
         atomic.write_file(run / SAMPLE_FILE, _sample(trainer, tokenizer))
     if state.val_loss is None or state.val_bits_per_byte is None:
         raise CheckpointError(f"{run}: its last checkpoint holds no validation loss")
@@ -225,21 +227,21 @@ def _train(
 
 
 def _newest(run: Path, ranks: Ranks) -> tuple[atomic.Folder | None, list[str]]:
-    """Rank 0's `newest_valid`, on all ranks: only rank 0 may rename damaged checkpoints."""
-    if not ranks.leads:
-        step = ranks.most(0) - 1
+    """Broadcast rank 0's `newest_valid`: only rank 0 may rename damaged checkpoints."""
+    if not ranks.is_main:
+        step = ranks.all_reduce_max(0) - 1
         return (None if step < 0 else atomic.open_folder(checkpoints.path_of(run, step))), []
     atomic.clean(run)
     atomic.clean(run / checkpoints.FOLDER)
     folder, notes = newest_valid(run)
-    ranks.most(0 if folder is None else 1 + read_state(folder).step)
+    ranks.all_reduce_max(0 if folder is None else 1 + read_state(folder).step)
     return folder, notes
 
 
 def load_run(path: str | Path) -> Run:
-    """The model (newest valid checkpoint), tokenizer and settings of a run, or of one checkpoint in it.
+    """Load model (newest valid checkpoint), tokenizer and settings of a run, or of one checkpoint in it.
 
-    Raises `CheckpointError` or `DataError`. Warns when a damaged newest checkpoint was skipped.
+    Raises `CheckpointError` or `DataError`. Warns if a damaged newest checkpoint was skipped.
     """
     place = Path(path).resolve()
     run = place.parent.parent if place.parent.name == "checkpoints" else place
@@ -255,22 +257,22 @@ def load_run(path: str | Path) -> Run:
 
 
 def evaluate_run(path: str | Path, data: str | None = None) -> EvalResult:
-    """The loss of a run over the whole validation split of its own text, or of another.
+    """Evaluate a run on the whole validation split of its own text, or of the text `data`.
 
-    Raises `DataError` when its own text has changed since.
+    Raises `DataError` if its own text has changed since the training.
     """
     model, split, precision = _model_and_split(path, data)
     return evaluate(model, split, precision=precision)
 
 
 def evaluate_run_positions(path: str | Path, data: str | None = None, length: int | None = None) -> list[PositionLoss]:
-    """The loss of a run by position, up to `length`, which may be beyond the context length of its training."""
+    """Evaluate a run by position, up to `length`, which may exceed the context length of training."""
     model, split, _ = _model_and_split(path, data)
     return evaluate_positions(model, split, length=length)
 
 
 def _model_and_split(path: str | Path, data: str | None) -> tuple[LanguageModel, TokenSplit, str]:
-    """The model of a run, the validation split, and the precision it was trained in."""
+    """Load the model of a run, a validation split, and the precision in which the run was trained."""
     model, tokenizer, tables = load_run(path)
     corpus = load_data(data or str(tables["data"].get("data")))
     trained_on = tables["data"].get("corpus_sha256")
@@ -280,8 +282,8 @@ def _model_and_split(path: str | Path, data: str | None) -> tuple[LanguageModel,
 
 
 def _sample(trainer: Trainer, tokenizer: Tokenizer) -> str:
-    """A text by the trained model, continued from the first token of the validation split."""
-    alone = trainer.ranks.world_size == 1  # with shards, one rank cannot run the model: it is loaded from the disk
+    """Generate a text with the trained model, from the first token of the validation split."""
+    alone = trainer.ranks.world_size == 1  # one rank alone cannot run a sharded model: it is loaded from the disk
     model = trainer.model.eval() if alone else models.load_model(trainer.run).to(trainer.ranks.device)
     idx_BT = torch.tensor([[int(trainer.val.tokens[0])]], device=model.device)
     generator = torch.Generator(model.device).manual_seed(trainer.config.seed)

@@ -1,4 +1,4 @@
-"""The specification of a run: a model and its settings, a text, a tokenizer, a recipe; and `--set` overrides."""
+"""Specification of a run: model, text, tokenizer and training settings, with `--set` overrides."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.train.config import TrainConfig
 
 DEFAULT_TOKENIZER = "char"
-STREAM_TOKENIZER = "byte"  # in the place of char: which characters a stream will bring is not known beforehand
-ANY_VOCAB_SIZE = 256  # to check a model's settings before there is a tokenizer: no rule depends on it
+STREAM_TOKENIZER = "byte"  # replaces char: the characters of a stream are not known before it is read
+ANY_VOCAB_SIZE = 256  # to check a model's settings before the tokenizer is made: no rule depends on the number
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunSpec:
-    """Everything that decides the outcome of a run.
+    """All settings that decide the outcome of a run.
 
-    `model` is `family` or `family.preset`, `config` the settings that override the preset's (without `vocab_size`,
-    which the tokenizer decides), `data` an argument of `--data`, `tokenizer` the spec of a tokenizer.
+    `model` is `family` or `family.preset`; `config` overrides settings of the preset (without `vocab_size`, which
+    follows from the tokenizer); `data` is an argument of `--data`; `tokenizer` is the spec of a tokenizer.
     """
 
     model: str
@@ -36,7 +36,7 @@ class RunSpec:
     train: TrainConfig = field(default_factory=TrainConfig)
 
     def model_config(self, vocab_size: int) -> ModelConfig:
-        """The model's whole config. Raises `ConfigError` and `UnknownModelError`."""
+        """Return the full config of the model. Raises `ConfigError` and `UnknownModelError`."""
         return registry.model_config(self.model, **self.config, vocab_size=vocab_size)
 
     def make_model(
@@ -46,7 +46,7 @@ class RunSpec:
         generator: torch.Generator | None = None,
         device: torch.device | str | None = None,
     ) -> LanguageModel:
-        """A fresh model, see `registry.create_model`."""
+        """Create the model with new weights, see `registry.create_model`."""
         settings: dict[str, Any] = {**self.config, "vocab_size": vocab_size}
         return registry.create_model(self.model, generator=generator, device=device, **settings)
 
@@ -54,10 +54,10 @@ class RunSpec:
 def make_spec(
     model: str, data: str, *, tokenizer: str | None = None, overrides: Mapping[str, Any] | None = None
 ) -> RunSpec:
-    """A run of `model` with the recipe of its preset, changed by `overrides` (see `apply_settings`).
+    """Make the spec of a run of `model` with the recipe of its preset, changed by `overrides` (see `apply_settings`).
 
-    Everything that can be checked without the text is checked here. Raises `ConfigError`, `UnknownModelError` or
-    `DataError`, one line each.
+    Checks everything that can be checked without the text. Raises `ConfigError`, `UnknownModelError` or `DataError`,
+    one line each.
     """
     recipe = registry.recipe(model)
     own_tokenizer = recipe.pop("tokenizer", DEFAULT_TOKENIZER)
@@ -67,8 +67,8 @@ def make_spec(
         parse_spec(data)
         if tokenizer == "char":
             raise ConfigError(
-                "tokenizer='char' knows only the characters it was made from, and a stream may bring others at any "
-                "time: use byte, bpe:N or char+unk"
+                "tokenizer='char' knows only the characters it was made from, but a stream may contain others: "
+                "use byte, bpe:N or char+unk"
             )
         chosen = STREAM_TOKENIZER if chosen == "char" else chosen
     config, train = apply_settings(model, overrides or {})
@@ -84,10 +84,10 @@ def make_spec(
 
 
 def apply_settings(model: str, overrides: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Sort `overrides` into settings of the model and settings of the training.
+    """Divide `overrides` into settings of the model and settings of the training.
 
-    A key is `model.NAME`, `train.NAME`, or NAME where only one of the two has it. Raises `ConfigError` with the nearest
-    name for a key that neither has.
+    A key is `model.NAME`, `train.NAME`, or NAME if only one of the two has this setting. Raises `ConfigError` with the
+    most similar name for an unknown key.
     """
     cls = registry.model_class(registry.split_name(model)[0].name).config_class
     tables = {"model": cls, "train": TrainConfig}

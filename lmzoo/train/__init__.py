@@ -1,1 +1,1 @@
-"""Training: one loop for every model, runs that survive what happens to them, and the parts of both."""
+"""Training: one loop for every model, and its parts: optimizers, schedules, precision, checkpoints, evaluation."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: the model, the optimizer, the random state and the counters, all of one moment or none."""
+"""Checkpoints of a run: model, optimizer state, random states and counters, committed together or not at all."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from lmzoo import configs
 from lmzoo.distributed import Parallel, sharded
-from lmzoo.distributed.parallel import like, like_shaped, local
+from lmzoo.distributed.parallel import like, like_shaped, local_tensor
 from lmzoo.distributed.ranks import Ranks
 from lmzoo.errors import CheckpointError, ConfigError, DivergedError
 from lmzoo.model import LanguageModel
@@ -23,23 +23,23 @@ from lmzoo.train.optimizer import optimizer_tensors, restore_optimizer
 
 OPTIMIZER_FILE = "optimizer.safetensors"
 TRAINING_FILE = "training.json"
-_RANDOM = "random/"  # what the names of random states begin with; no parameter's does, for its names have dots
+_RANDOM = "random/"  # prefix of the names of random states; parameter names contain no such prefix
 
 
 @dataclass
 class TrainingState:
-    """Where a run is. Everything else about it follows from its config and its tensors."""
+    """Progress of a run; all other state follows from its config and its tensors."""
 
     step: int = 0  # steps done
     tokens: int = 0  # targets trained on
-    seconds: float = 0.0  # spent in training steps alone
-    tokens_per_s: float = 0.0  # median over the steps of the last process, warm-up left out
+    seconds: float = 0.0  # time of training steps, without evaluations and checkpoints
+    tokens_per_s: float = 0.0  # median over the steps of the last process, without its warm-up steps
     val_loss: float | None = None  # the last evaluation, in nats per token
     val_bits_per_byte: float | None = None
-    val_step: int | None = None  # when that was
+    val_step: int | None = None  # the step of that evaluation
     best_loss: float | None = None  # the best evaluation that has a checkpoint
     best_step: int | None = None
-    position: dict[str, Any] | None = None  # in the data, as `Batches.position` tells and checks it
+    position: dict[str, Any] | None = None  # position in the data, written and checked by `Batches`
 
 
 def save_checkpoint(
@@ -51,30 +51,30 @@ def save_checkpoint(
     ranks: Ranks,
     parallel: Parallel = "ddp",
 ) -> Path:
-    """Commit the state after `state.step`, then remove all but the newest `keep` whole checkpoints and the best.
+    """Save the state after `state.step`, then remove all but the newest `keep` valid checkpoints and the best one.
 
-    All ranks call it, and the first commits. The model is always one portable file; the optimizer's state is too, but
-    for FSDP, where each rank writes its shards of it. Raises `DivergedError` for a number that is not finite, with
-    nothing written; `CheckpointError` when the disk refuses. The checkpoints before then stay.
+    All ranks must call it; rank 0 commits. The model is always one portable file, and so is the optimizer state, except
+    with FSDP, where each rank writes its own shards of it. Raises `DivergedError`, with nothing written, for a value
+    that is not finite, and `CheckpointError` for an error of the disk; older checkpoints then stay.
     """
     path = checkpoints.path_of(run, state.step)
     weights, moments = models.tensors_of(model), optimizer_tensors(model, optimizer)
     _require_finite({**weights, **moments}, ranks)
     random, in_shards = _random_states(ranks), ranks.world_size > 1 and parallel == "fsdp"
-    if ranks.leads:
+    if ranks.is_main:
         with atomic.new_folder(path) as new:
             models.write_model(model, new)
             if in_shards:
-                ranks.wait()  # the folder is there
+                ranks.barrier()  # the other ranks may write to the folder now
                 sharded.write_shards(moments, new)
             safetensors.write_tensors({**({} if in_shards else moments), **random}, new / OPTIMIZER_FILE)
             text = json.dumps({"lmzoo": 1, **dataclasses.asdict(state)}, indent=1)
             atomic.write_new(new / TRAINING_FILE, [text.encode()])
         retention.prune(run, keep, newest=state.step, best=state.best_step)
     elif in_shards:
-        for _ in safetensors.chunks(weights):  # each is gathered when the first rank writes it
+        for _ in safetensors.chunks(weights):  # takes part in gathering each weight that rank 0 writes
             pass
-        ranks.wait()
+        ranks.barrier()
         try:
             sharded.write_shards(moments, atomic.unfinished(path))
         except OSError as error:
@@ -83,23 +83,23 @@ def save_checkpoint(
 
 
 def _require_finite(tensors: dict[str, torch.Tensor], ranks: Ranks) -> None:
-    """Raise `DivergedError` on all ranks when one of them has a number that is not finite."""
+    """Raise `DivergedError` on all ranks if a tensor of any rank contains a value that is not finite."""
     names = sorted(tensors)
     first = next(
         (
             number
             for number, name in enumerate(names)
-            if tensors[name].is_floating_point() and not bool(torch.isfinite(local(tensors[name])).all())
+            if tensors[name].is_floating_point() and not bool(torch.isfinite(local_tensor(tensors[name])).all())
         ),
         None,
     )
-    found = ranks.most(0 if first is None else len(names) - first)
+    found = ranks.all_reduce_max(0 if first is None else len(names) - first)
     if found:
         raise DivergedError(f"{names[len(names) - found]} is no longer finite")
 
 
 def read_state(folder: atomic.Folder) -> TrainingState:
-    """The counters of a checkpoint. Raises `CheckpointError`, also for a folder whose name says another step."""
+    """Read the counters of a checkpoint. Raises `CheckpointError`, also if the folder is named after another step."""
     content = folder.json(TRAINING_FILE)
     where = folder.path / TRAINING_FILE
     if content.pop("lmzoo", None) != 1:
@@ -116,9 +116,9 @@ def read_state(folder: atomic.Folder) -> TrainingState:
 def restore_checkpoint(
     folder: atomic.Folder, model: LanguageModel, optimizer: Optimizer, ranks: Ranks, seed: int
 ) -> TrainingState:
-    """Bring model, optimizer and torch's random state to what they were. Raises `CheckpointError`.
+    """Restore model, optimizer and torch's random states from a checkpoint. Raises `CheckpointError`.
 
-    A rank that was not there when it was saved gets random numbers of its own, from `seed`.
+    A rank without a saved random state (more ranks than when it was saved) seeds its own from `seed`.
     """
     state = read_state(folder)
     saved = models.read_model(folder)
@@ -128,7 +128,7 @@ def restore_checkpoint(
     with torch.no_grad():
         now = models.tensors_of(model)
         for name, tensor in models.tensors_of(saved).items():
-            local(now[name]).copy_(local(like(now[name], tensor)))
+            local_tensor(now[name]).copy_(local_tensor(like(now[name], tensor)))
     parameters = dict(model.named_parameters())
 
     def check(key: str, shape: tuple[int, ...], is_float: bool) -> None:
@@ -158,10 +158,10 @@ def restore_checkpoint(
 
 
 def newest_valid(run: Path) -> tuple[atomic.Folder | None, list[str]]:
-    """The newest checkpoint that is whole, to resume from, and a line on every one that is not.
+    """Find the newest valid checkpoint, to resume from, and return it with one message for each damaged checkpoint.
 
-    A damaged one is renamed, so that it can neither win over what is trained next, nor stand in its way, nor count
-    among those that are kept. Raises `CheckpointError` when the disk refuses.
+    Damaged checkpoints are renamed, so that they neither block nor outrank later checkpoints and do not count as kept
+    ones. Raises `CheckpointError` for an error of the disk.
     """
     found: atomic.Folder | None = None
     notes: list[str] = []
@@ -176,9 +176,9 @@ def newest_valid(run: Path) -> tuple[atomic.Folder | None, list[str]]:
 
 
 def remember_best(run: Path, state: TrainingState) -> None:
-    """After a rollback the best checkpoint of then may be gone: the best is the best of those that are there.
+    """After a rollback, recompute the best step from the checkpoints that still exist.
 
-    To be called when `newest_valid` has set aside what is damaged.
+    Must be called after `newest_valid`, which renames damaged checkpoints.
     """
     steps = checkpoints.saved(run)
     if state.best_step is None or state.best_step in [step for step, _ in steps]:
@@ -192,7 +192,7 @@ def remember_best(run: Path, state: TrainingState) -> None:
 
 
 def _random_states(ranks: Ranks) -> dict[str, torch.Tensor]:
-    """Those of all ranks: the first's without its number, so that one process writes what it always wrote."""
+    """Random states of all ranks; rank 0's keys have no suffix, as in a checkpoint of a single process."""
     states = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
         states["cuda"] = torch.cuda.get_rng_state()

@@ -15,7 +15,7 @@ Precision = Literal["auto", "float32", "bf16"]
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """The settings of a run as they are given; one that is None follows from the others, see `resolved`.
+    """The training settings of a run as the user gives them; None means: derived from the others by `resolved`.
 
     One step reads `batch_size * grad_accumulation` sequences of the model's `context_length` tokens.
     """
@@ -24,19 +24,19 @@ class TrainConfig:
     batch_size: int = 16  # sequences in one forward pass, over all ranks
     grad_accumulation: int = 1  # forward passes in one step
     optimizer: OptimizerName = "adamw"  # "muon": Muon for the matrices, AdamW for all other parameters
-    learning_rate: float = 1e-3  # the highest of the schedule
-    min_learning_rate: float | None = None  # the last of the schedule; None: learning_rate / 10
+    learning_rate: float = 1e-3  # peak of the schedule
+    min_learning_rate: float | None = None  # end of the schedule; None: learning_rate / 10
     warmup_steps: int | None = None  # None: 5 % of the steps, at most 100
     schedule: Schedule = "cosine"
     weight_decay: float = 0.1
-    beta1: float = 0.9  # of AdamW, as beta2
+    beta1: float = 0.9  # beta1 and beta2 of AdamW
     beta2: float = 0.99
-    grad_clip: float = 1.0  # largest norm of the gradient of all parameters; 0: no clipping
-    log_every: int = 10  # steps between two lines of the log
+    grad_clip: float = 1.0  # largest gradient norm, over all parameters; 0: no clipping
+    log_every: int = 10  # steps between two lines of metrics.jsonl
     eval_every: int | None = None  # steps between two evaluations; None: a tenth of the run
-    eval_tokens: int = 0  # targets of the validation split to evaluate on, from its start; 0: all
-    checkpoint_every: int | None = None  # steps between two checkpoints; None: as eval_every
-    keep_checkpoints: int = 2  # how many of the newest checkpoints stay, besides the best
+    eval_tokens: int = 0  # number of targets to evaluate on, from the start of the validation split; 0: all
+    checkpoint_every: int | None = None  # steps between two checkpoints; None: eval_every
+    keep_checkpoints: int = 2  # number of newest checkpoints to keep, besides the best one
     seed: int = 1337
     precision: Precision = "auto"
     compile: bool = False  # torch.compile
@@ -65,7 +65,7 @@ class TrainConfig:
             require(0 <= warmup <= self.steps, f"warmup_steps={warmup} must be in [0, steps={self.steps}]")
 
     def resolved(self) -> ResolvedTrainConfig:
-        """The same settings with a number in the place of each None: what a run stores and its trainer reads."""
+        """Return the same settings with a number for each None: these are stored in the run and used by the trainer."""
         eval_every = max(1, self.steps // 10) if self.eval_every is None else self.eval_every
         numbers: dict[str, Any] = {
             "min_learning_rate": self.learning_rate / 10,
@@ -79,7 +79,7 @@ class TrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class ResolvedTrainConfig(TrainConfig):
-    """A `TrainConfig` in which every setting is a value."""
+    """A `TrainConfig` without None."""
 
     # field(): without it, each would inherit None as its default.
     min_learning_rate: float = field()

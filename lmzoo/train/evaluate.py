@@ -1,4 +1,4 @@
-"""The validation loss: every target of a split once, summed up in float64; and how it falls with the context read."""
+"""Validation loss over every target of a split, summed in float64, and the loss by position."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from lmzoo.model import LanguageModel
 from lmzoo.train.precision import autocast
 
 TOKENS_AT_A_TIME: int = 8192
-POSITION_TOKENS = 1 << 15  # enough for two digits at each position, and bearable where every token costs a window
+# Enough tokens for two digits at each position, but not too slow for models that recompute a window for each token.
+POSITION_TOKENS = 1 << 15
 
 
 @dataclass(frozen=True)
 class EvalResult:
-    """`loss` in nats per token over `tokens` targets, which stand for about `bytes` bytes of text."""
+    """Mean `loss` in nats per token over `tokens` targets, which correspond to about `bytes` bytes of text."""
 
     loss: float
     bits_per_byte: float
@@ -44,17 +45,18 @@ def evaluate(
     between: Callable[[], None] = lambda: None,
     ranks: Ranks = ALONE,
 ) -> EvalResult:
-    """The mean loss over every target of `split`, or over its first `tokens` ones.
+    """Compute the mean loss over all targets of `split`, or over its first `tokens` targets.
 
-    The split is cut into windows of `context_length` (default: the model's) that do not overlap, so the first tokens of
-    each see little context. `batch_size` windows are read at a time (default: `TOKENS_AT_A_TIME`). `precision` is
-    "float32" or "bf16". Bits per byte are those of the whole split's tokens per byte. `between` is called before each
-    batch; what it raises ends the evaluation. Of several `ranks`, each reads its rows of every batch.
+    The split is cut into sequences of `context_length` tokens (default: the model's) that do not overlap, so the first
+    tokens of each sequence have little context. A batch holds `batch_size` sequences (default: `TOKENS_AT_A_TIME`
+    tokens). `precision` is "float32" or "bf16". Bits per byte are converted with the tokens per byte of the whole
+    split. `between` is called before each batch; an exception in it ends the evaluation. With several `ranks`, each
+    reads its rows of every batch.
     """
     context_length = context_length or model.config.context_length
     batch_size = batch_size or max(1, TOKENS_AT_A_TIME // context_length)
     ids = split.tokens if tokens is None else split.tokens[: tokens + 1]
-    sums = torch.zeros(2, dtype=torch.float64, device=model.device)  # of the losses, of the targets
+    sums = torch.zeros(2, dtype=torch.float64, device=model.device)  # sum of the losses, number of targets
     training = model.training
     model.eval()
     try:
@@ -68,14 +70,14 @@ def evaluate(
             sums += torch.stack((loss.double() * n, n))
     finally:
         model.train(training)
-    total, count = ranks.add_up(sums).tolist()
+    total, count = ranks.all_reduce_sum(sums).tolist()
     mean, count = total / count, int(count)
     bits_per_byte = mean * split.n_tokens / (math.log(2) * split.n_bytes)
     return EvalResult(mean, bits_per_byte, count, round(split.n_bytes * count / split.n_tokens))
 
 
 def _padded(idx_BT: Tensor, targets_BT: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
-    """Rows that the loss leaves out, until their number is a multiple: all ranks must read equally many."""
+    """Pad with rows that the loss ignores to a multiple of `multiple` rows: all ranks must read equally many."""
     missing = -len(idx_BT) % multiple
     pad = (0, 0, 0, missing)
     return F.pad(idx_BT, pad), F.pad(targets_BT, pad, value=IGNORE_INDEX)
@@ -83,7 +85,7 @@ def _padded(idx_BT: Tensor, targets_BT: Tensor, multiple: int) -> tuple[Tensor, 
 
 @dataclass(frozen=True)
 class PositionLoss:
-    """`loss` in nats per token over the `tokens` targets that had `first` to `last` tokens before them."""
+    """Mean `loss` in nats per token over the `tokens` targets that had `first` to `last` tokens before them."""
 
     first: int
     last: int
@@ -94,10 +96,12 @@ class PositionLoss:
 def evaluate_positions(
     model: LanguageModel, split: TokenSplit, *, length: int | None = None, tokens: int = POSITION_TOKENS
 ) -> list[PositionLoss]:
-    """The loss by the number of tokens read before, 1 to `length` (default: the model's `context_length`).
+    """Compute the loss by position: by the number of tokens before the target, 1 to `length`.
 
-    Over windows of `length` targets that do not overlap, as many as come first in `tokens` of them (at least one). The
-    ranges double, and one ends where training ended. Raises `DataError` for a split shorter than a window.
+    `length` defaults to the model's `context_length`. The loss is averaged over sequences of `length` targets that do
+    not overlap, from the first `tokens` targets of the split (at least one sequence). Positions are grouped in ranges
+    of doubling size, one of which ends at the context length of training. Raises `DataError` for a split that is
+    shorter than one sequence.
     """
     trained = model.config.context_length
     length = length or trained

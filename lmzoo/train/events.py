@@ -1,4 +1,4 @@
-"""Events of a run: small frozen records. A listener is a function that is called with each of them.
+"""Events of a run: small frozen records. A listener is a callback that is called with each event.
 
 `Trainer.train` yields the events of its loop (`TrainingEvent`); a run passes them, and its own, to its listeners.
 """
@@ -21,7 +21,7 @@ class DataEvent:
 
 @dataclass(frozen=True)
 class StartEvent:
-    """Training begins or goes on, after `step` of `steps` steps.
+    """Training begins or continues, after `step` of `steps` steps.
 
     `flops_per_step` is three times the model's declared FLOPs of a forward pass, for forward and backward; `precision`
     is "float32" or "bf16".
@@ -40,7 +40,7 @@ class StartEvent:
 
 @dataclass(frozen=True)
 class StepEvent:
-    """A step is done. `loss` is its mean in nats per token, before the update.
+    """A step is done. `loss` is its mean loss in nats per token, before the update.
 
     `seconds` is the training time of all steps so far, `tokens_per_s` the speed of the latest steps, `phases` the
     seconds of each phase of this step, `auxiliary` the auxiliary losses of the model by name.
@@ -70,7 +70,7 @@ class EvalEvent:
 
 @dataclass(frozen=True)
 class SavingEvent:
-    """The state after `step` is about to be saved: a listener that writes a log makes sure that it is on disk."""
+    """The state after `step` is about to be saved: a listener that writes a file must flush it to the disk now."""
 
     step: int
 
@@ -101,7 +101,7 @@ Listener = Callable[[Event], None]
 
 
 def fan_out(listeners: Sequence[Listener]) -> Listener:
-    """One listener that passes each event on to all of `listeners`, in their order."""
+    """Combine `listeners` into one, which calls them in their order."""
 
     def send(event: Event) -> None:
         for listener in listeners:

@@ -1,6 +1,6 @@
 """TensorBoard and Weights & Biases as listeners; both packages are extras, imported when a logger is made.
 
-A logger opens its files when training starts and not before, so that a run that is refused leaves nothing behind.
+A logger opens its files when training starts and not before, so that a run that is refused writes no files.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from lmzoo.train.events import EndEvent, EvalEvent, Event, Listener, StartEvent,
 
 
 def make_logger(name: str, run: Path) -> Listener:
-    """The logger `name` ("tensorboard" or "wandb") for the run directory `run`.
+    """Make the logger `name` ("tensorboard" or "wandb") for the run directory `run`.
 
-    Raises `ConfigError` when its package is not installed.
+    Raises `ConfigError` if its package is not installed.
     """
     return {"tensorboard": TensorBoardLogger, "wandb": WandbLogger}[name](run)
 
@@ -30,9 +30,9 @@ class TensorBoardLogger:
         self._writer: Any = None
 
     def __call__(self, event: Event) -> None:
-        """Write what the event tells."""
+        """Write the scalars of the event."""
         if isinstance(event, StartEvent):
-            after = event.step + 1 if event.step else None  # what an interrupted run wrote from there on is hidden
+            after = event.step + 1 if event.step else None  # hides what an interrupted run wrote after this step
             self._writer = self._module.SummaryWriter(str(self._run / "tensorboard"), purge_step=after)
         if self._writer is not None:
             for name, value in _scalars(event).items():
@@ -42,7 +42,7 @@ class TensorBoardLogger:
 
 
 class WandbLogger:
-    """Sends scalars to Weights & Biases, in a run named as the directory."""
+    """Sends scalars to Weights & Biases, in a run that is named after the run directory."""
 
     def __init__(self, run: Path) -> None:
         self._module = _import("wandb", "wandb")
@@ -50,7 +50,7 @@ class WandbLogger:
         self._run: Any = None
 
     def __call__(self, event: Event) -> None:
-        """Send what the event tells."""
+        """Send the scalars of the event."""
         if isinstance(event, StartEvent):
             config = {"model": event.model, "params": event.params, "steps": event.steps}
             self._run = self._module.init(project="lmzoo", name=self._name, config=config)

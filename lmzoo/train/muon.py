@@ -1,9 +1,10 @@
 """Muon (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon): momentum with orthogonalized matrices.
 
 The update of a matrix is its momentum with all singular values moved near one, so that directions with small gradients
-are not left behind. The scale is that of `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`: the root mean square of
-an update is 0.2, about AdamW's, so both share a learning rate (Liu et al. 2025, arXiv 2502.16982). Unlike torch's,
-matrices of one shape are updated in one batch, which is faster for small models.
+learn as fast as the others. The scale is the same as in `torch.optim.Muon(adjust_lr_fn="match_rms_adamw")`: the root
+mean square of an update is 0.2, about the same as with AdamW, so both share a learning rate (Liu et al. 2025, arXiv
+2502.16982). Unlike in torch's Muon, matrices of the same shape are updated in one batch, which is faster for small
+models.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from torch.optim import AdamW
 
 MOMENTUM = 0.95
 UPDATE_RMS = 0.2
-# The quintic that is steepest at zero, and the number of iterations (both from the post): singular values from 0.003 on
-# end between 0.68 and 1.14. They need not be exactly one for training, and exactness would take more iterations.
+# The quintic polynomial that is steepest at zero, and the number of iterations (both from the post): singular values
+# above 0.003 end between 0.68 and 1.14. Training does not need exactly one, which would take more iterations.
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
-DIMENSIONS = {"matrix": 2, "matrices": 3}  # of the parameters that Muon takes, by role
-DTYPE = torch.bfloat16  # exact enough; a sum in another order, as on other ranks, can move a number by 2**-8 of it
+DIMENSIONS = {"matrix": 2, "matrices": 3}  # number of dimensions of the parameters that Muon updates, by role
+DTYPE = torch.bfloat16  # precise enough; summing in another order, as on other ranks, changes a value by up to 2**-8
 
 
 class Muon(AdamW):
@@ -31,15 +32,15 @@ class Muon(AdamW):
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
-        """Updates every parameter that has a gradient. The gradients of matrices are set to None."""
+        """Update every parameter that has a gradient, and set the gradients of matrices to None."""
         for group in self.param_groups:
             if group["role"] in DIMENSIONS:
                 for parameters in _by_shape(group["params"], DIMENSIONS[group["role"]]):
                     self._step_matrices(parameters, group["lr"], group["weight_decay"])
-        return super().step(closure)  # AdamW passes over parameters without a gradient
+        return super().step(closure)  # AdamW skips parameters without a gradient
 
     def _step_matrices(self, parameters: list[Tensor], rate: float, weight_decay: float) -> None:
-        """One step for parameters whose last two sizes are the same, in either order."""
+        """Update parameters whose last two sizes are the same, in either order."""
         wide_NSL: list[Tensor] = []
         for parameter in parameters:
             gradient, state = parameter.grad, self.state[parameter]
@@ -47,7 +48,7 @@ class Muon(AdamW):
             if not state:
                 state["momentum_buffer"] = torch.zeros_like(parameter)
             state["momentum_buffer"].lerp_(gradient, 1 - MOMENTUM)
-            ahead = gradient.lerp(state["momentum_buffer"], MOMENTUM)  # Nesterov's momentum
+            ahead = gradient.lerp(state["momentum_buffer"], MOMENTUM)  # Nesterov momentum
             wide_NSL.append(_wide(ahead))
             parameter.grad = None
         updates_NSL = orthogonalized(torch.cat(wide_NSL)).to(parameters[0].dtype)
@@ -59,9 +60,9 @@ class Muon(AdamW):
 
 
 def orthogonalized(x_NSL: Tensor) -> Tensor:
-    """Moves the singular values of N matrices (S, L), S <= L, near one: (N, S, L) in `DTYPE`.
+    """Move the singular values of N matrices (S, L), S <= L, near one: (N, S, L) in `DTYPE`.
 
-    By `ITERATIONS` Newton-Schulz iterations, which are matrix products alone.
+    Runs `ITERATIONS` Newton-Schulz iterations, which consist of matrix products only.
     """
     a, b, c = COEFFICIENTS
     x_NSL = x_NSL.to(DTYPE)
@@ -74,7 +75,7 @@ def orthogonalized(x_NSL: Tensor) -> Tensor:
 
 
 def _by_shape(parameters: list[Tensor], dimensions: int) -> Iterator[list[Tensor]]:
-    """The parameters with a gradient and that many dimensions, grouped by their last two sizes in either order.
+    """Group the parameters that have a gradient and `dimensions` dimensions by their last two sizes, in either order.
 
     A parameter of role `matrix` with more dimensions (the filters of a convolution) is left to AdamW.
     """
@@ -86,6 +87,6 @@ def _by_shape(parameters: list[Tensor], dimensions: int) -> Iterator[list[Tensor
 
 
 def _wide(parameter: Tensor) -> Tensor:
-    """A view of it as a stack of matrices (N, S, L) with at least as many columns as rows."""
+    """View `parameter` as a stack of matrices (N, S, L) with at least as many columns as rows."""
     stack = parameter if parameter.ndim == 3 else parameter[None]
     return stack.mT if stack.shape[1] > stack.shape[2] else stack

@@ -1,4 +1,4 @@
-"""The optimizer, over the parameter groups that the model declares, and its state by parameter name."""
+"""Makes the optimizer from the parameter groups of the model; saves and restores its state by parameter name."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from lmzoo.train.muon import Muon
 
 
 def make_optimizer(model: LanguageModel, config: TrainConfig) -> Optimizer:
-    """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) or `Muon`; biases and gains are not decayed.
+    """Make AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) or `Muon`; no weight decay for biases and norm weights.
 
-    torch's fused form: on two CPU cores it takes half to a third of the time of the `foreach` form.
+    Uses torch's fused kernel: on CPUs it takes half to a third of the time of the `foreach` implementation.
     """
     kind = Muon if config.optimizer == "muon" else AdamW
     groups = model.parameter_groups(config.weight_decay)
@@ -22,7 +22,7 @@ def make_optimizer(model: LanguageModel, config: TrainConfig) -> Optimizer:
 
 
 def optimizer_tensors(model: LanguageModel, optimizer: Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state, as `parameter name/kind` to tensor: what a checkpoint keeps of it."""
+    """Return the optimizer state by `parameter name/kind`, as a checkpoint stores it."""
     return {
         f"{name}/{kind}": value
         for name, parameter in model.named_parameters()
@@ -31,7 +31,7 @@ def optimizer_tensors(model: LanguageModel, optimizer: Optimizer) -> dict[str, T
 
 
 def restore_optimizer(model: LanguageModel, optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Give `optimizer` the state that `optimizer_tensors` took, in memory of its own."""
+    """Load the state that `optimizer_tensors` returned into `optimizer`; the tensors are copied."""
     parameters = dict(model.named_parameters())
     for key, saved in tensors.items():
         name, _, kind = key.rpartition("/")

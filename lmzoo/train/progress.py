@@ -1,4 +1,4 @@
-"""Progress on a terminal, by rich (imported when the first event comes)."""
+"""Progress bar on a terminal, by rich (imported at the first event)."""
 
 from __future__ import annotations
 
@@ -19,14 +19,15 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Progress, TaskID
 
-# The bar is drawn by a thread of its own, in Python, beside the steps: rich's usual 10 a second is more than eyes need.
+# A Python thread draws the bar and takes time from the training steps: rich's default, 10 per second, is too often.
 DRAWN_PER_SECOND = 2
 
 
 class ProgressBar:
     """A listener that shows a bar with time left, loss, speed and utilisation, and a line for each evaluation.
 
-    Utilisation is the share of the machine's best matrix product in the run's precision, measured at the start.
+    Utilisation is the FLOPs per second of the run divided by the rate of the machine's best matrix product in the same
+    precision, measured at the start.
     """
 
     def __init__(self, console: Console | None = None) -> None:
@@ -77,7 +78,7 @@ class ProgressBar:
         from rich.table import Column
 
         if self._bar is None:
-            bar = BarColumn(None, table_column=Column(ratio=1))  # it alone gives way in a narrow terminal
+            bar = BarColumn(None, table_column=Column(ratio=1))  # the only column that shrinks in a narrow terminal
             text_column = TextColumn("{task.fields[text]}")
             left = (TimeRemainingColumn(compact=True), TextColumn("left"))
             columns = (TextColumn("{task.description}"), bar, MofNCompleteColumn(), *left, text_column)
@@ -101,7 +102,7 @@ class ProgressBar:
 
 
 def _best_rate(precision: str, device: str) -> float | None:
-    """FLOPs/s of the machine's matrix product, within a fraction of a second; None where it cannot be measured."""
+    """Measure the FLOPs/s of the machine's matrix product in a fraction of a second; None if it cannot be measured."""
     import torch
 
     from lmzoo.hardware import matrix_rate
@@ -110,5 +111,5 @@ def _best_rate(precision: str, device: str) -> float | None:
     shape = (512, 1024, 1024) if device == "cpu" else (8192, 8192, 8192)
     try:
         return matrix_rate(dtype, shape, device=torch.device(device), seconds=0.1)
-    except RuntimeError:  # no memory to spare, or no such product on the device
+    except RuntimeError:  # out of memory, or the device does not support the product
         return None

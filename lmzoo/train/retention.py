@@ -1,4 +1,4 @@
-"""Which checkpoints of a run stay: the newest whole ones, and the best."""
+"""Removes old checkpoints of a run; the newest valid ones and the best one stay."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from lmzoo.storage import atomic, checkpoints
 
 
 def prune(run: Path, keep: int, *, newest: int, best: int | None) -> None:
-    """Remove all but the newest `keep` whole checkpoints and that of the step `best`.
+    """Remove all but the newest `keep` valid checkpoints and the checkpoint of the step `best`.
 
-    To be called after the checkpoint of the step `newest` is committed. A damaged one does not count, for nothing could
-    go on from it; it stays where it is until `keep` whole ones are newer. Raises `CheckpointError` when the disk
-    refuses.
+    Must be called after the checkpoint of the step `newest` is committed. A damaged checkpoint does not count as one of
+    `keep`, since no run can resume from it; it is removed once `keep` valid ones are newer. Raises `CheckpointError`
+    for an error of the disk.
     """
     whole = 0
     for step, path in checkpoints.saved(run):

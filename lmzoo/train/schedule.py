@@ -1,4 +1,4 @@
-"""The learning rate of each step, as a pure function of the step: a resumed run needs no scheduler state."""
+"""Learning rate schedules as a pure function of the step: a resumed run needs no scheduler state."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import math
 
 from lmzoo.train.config import ResolvedTrainConfig
 
-DECAY_SHARE = 0.2  # of the steps, at the end of `wsd`
+DECAY_SHARE = 0.2  # share of the steps in which `wsd` decays, at the end
 
 
 def learning_rate(step: int, config: ResolvedTrainConfig) -> float:
-    """The learning rate of `step` (the first is 0), after a linear warm-up that starts above zero.
+    """Return the learning rate of `step` (the first is 0); a linear warm-up that starts above zero comes first.
 
-    `cosine` falls along half a cosine from `learning_rate` to `min_learning_rate`, which the last step has
+    `cosine` decays along half a cosine from `learning_rate` to `min_learning_rate`, reached in the last step
     (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts). `wsd` (warm-up, stable, decay: Hu et al. 2024,
-    arXiv 2404.06395) stays at `learning_rate` and falls linearly in the last `DECAY_SHARE` of the steps. `linear` falls
-    linearly from the end of the warm-up on. `constant` does not fall.
+    arXiv 2404.06395) stays at `learning_rate` and decays linearly in the last `DECAY_SHARE` of the steps. `linear`
+    decays linearly after the warm-up. `constant` does not decay.
     """
     high, low, warmup = config.learning_rate, config.min_learning_rate, config.warmup_steps
     if step < warmup:

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask a run to stop; it does so after the step it is in, with everything saved."""
+"""Handles Ctrl-C and SIGTERM: the run finishes its current step, saves a checkpoint and stops."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A run was asked to stop, and stopped with a checkpoint. As Ctrl-C does, it ends whatever called the run."""
+    """A signal stopped a run, after a checkpoint. A `KeyboardInterrupt`, so that it also ends the calling program."""
 
     def __init__(self, step: int, path: Path, signal_number: int) -> None:
         self.step, self.path, self.signal_number = step, path, signal_number
-        super().__init__(f"stopped after step {step}, saved in {path}; go on with the same command and --resume")
+        super().__init__(f"stopped after step {step}, saved in {path}; continue with the same command and --resume")
 
 
 class StopAsked(Exception):
-    """A signal came: what is under way is given up. Never leaves the trainer."""
+    """A signal came: the trainer, which catches this exception itself, abandons the current evaluation."""
 
 
 class StopRequest:
-    """`signal_number` is that of a signal that one of the ranks has got, since all looked, or None.
+    """A signal handler for SIGINT and SIGTERM; all ranks stop at the same step, also when their launcher has died.
 
-    Several ranks stop together, also when their launcher is gone.
+    `signal_number` is the number of a signal that any rank had received at the last `look`, or None.
     """
 
     def __init__(self, ranks: Ranks) -> None:
@@ -37,12 +37,12 @@ class StopRequest:
         self._noted, self._ranks = 0, ranks
 
     def look(self) -> None:
-        """Ask all ranks; all must do so alike."""
+        """Exchange received signals with all ranks; a collective operation, so all ranks must call it."""
         noted = self._noted or (signal.SIGTERM if self._ranks.orphaned else 0)
-        self.signal_number = self._ranks.most(noted) or None
+        self.signal_number = self._ranks.all_reduce_max(noted) or None
 
     def check(self) -> None:
-        """Look, and raise `StopAsked` when a signal has come."""
+        """Call `look`, and raise `StopAsked` if any rank has received a signal."""
         self.look()
         if self.signal_number is not None:
             raise StopAsked
@@ -54,9 +54,10 @@ class StopRequest:
 
 @contextmanager
 def stop_request(ranks: Ranks) -> Generator[StopRequest]:
-    """Within the block, the first signal is only noted and a second one acts as ever; afterwards all is as before.
+    """Within the block, the first signal sets a flag and a second one has its default effect.
 
-    In another thread than the main one, which Python gives no signals to, nothing is noted.
+    The handlers are restored at the end. In a thread other than the main thread, in which Python handles no signals,
+    no handler is installed.
     """
     request = StopRequest(ranks)
     if threading.current_thread() is not threading.main_thread():

@@ -1,4 +1,4 @@
-"""The training loop: one for every model, from top to bottom in `train`. Legend: B batch, T time."""
+"""The training loop, one for all models; `Trainer.train` reads from top to bottom. Legend: B batch, T time."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.optim import Optimizer
 from lmzoo import losses
 from lmzoo.data.batches import Batches
 from lmzoo.data.store import TokenSplit
-from lmzoo.distributed.parallel import gradients_wait, whole
+from lmzoo.distributed.parallel import full_tensor, no_sync
 from lmzoo.distributed.ranks import Ranks
 from lmzoo.errors import DivergedError
 from lmzoo.losses import IGNORE_INDEX
@@ -33,12 +33,12 @@ from lmzoo.train.precision import autocast
 from lmzoo.train.schedule import learning_rate
 from lmzoo.train.signals import Interrupted, StopAsked, StopRequest, stop_request
 
-WARM_UP = 3  # first steps of a process, left out of its median speed
-RECENT = 20  # latest steps, over which the speed in a `StepEvent` is the mean
+WARM_UP = 3  # number of first steps of a process that do not count in its median speed
+RECENT = 20  # number of latest steps over which the speed in a `StepEvent` is averaged
 
 
 class Step(NamedTuple):
-    """The numbers of one step of the optimizer."""
+    """Numbers of one optimizer step."""
 
     loss: float  # mean over all targets, in nats per token
     grad_norm: float  # before clipping
@@ -48,10 +48,10 @@ class Step(NamedTuple):
 
 @dataclass
 class Trainer:
-    """The parts of a run, and the loop over its steps. `precision` is "float32" or "bf16"."""
+    """Holds the parts of a run and runs the loop over its steps. `precision` is "float32" or "bf16"."""
 
     model: LanguageModel
-    parallel_model: nn.Module  # `model`, or DDP around it: training steps call this one
+    parallel_model: nn.Module  # `model`, or its DDP wrapper: training steps call this one
     optimizer: Optimizer
     batches: Batches
     val: TokenSplit
@@ -69,11 +69,11 @@ class Trainer:
     def train(self) -> Generator[TrainingEvent]:
         """Train from `state` to the last step, with evaluations and checkpoints, and yield an event for each.
 
-        The caller may leave the loop over the events at any time; `state` then says how far training has come.
+        The caller may leave the loop over the events at any time; `state` then holds the steps done so far.
 
-        Raises `DivergedError` for a loss, gradient or weight that is not finite: the checkpoints on disk are older.
-        Raises `Interrupted` after a signal, when the step is done and saved; an evaluation that was due then is made
-        when the run is resumed.
+        Raises `DivergedError` for a loss, gradient or weight that is not finite, before it is saved. Raises
+        `Interrupted` after a signal, when the current step is done and saved; an evaluation that was due at this step
+        is made when the run is resumed.
         """
         config, state = self.config, self.state
         self.batches.restore(state.step * config.grad_accumulation, state.position)
@@ -125,10 +125,10 @@ class Trainer:
     def _update(
         self, forward: Callable[..., Any], batches: list[tuple[Tensor, Tensor]], rate: float, clock: PhaseClock
     ) -> Step:
-        """One step of the optimizer.
+        """Make one optimizer step.
 
-        The loss of a rank's rows of a batch is weighted by their share of all targets, so that several ranks, and
-        accumulation, compute the step of one large batch.
+        The loss of a rank's rows of a batch is weighted by their share of all targets, so that several ranks and
+        gradient accumulation compute the same step as one large batch.
         """
         device, config, ranks = self.model.device, self.config, self.ranks
         tokens = sum(int((targets_BT != IGNORE_INDEX).sum()) for _, targets_BT in batches)
@@ -137,7 +137,7 @@ class Trainer:
         for number, batch in enumerate(batches, 1):
             idx_BT, targets_BT = (ranks.rows(part).to(device) for part in batch)
             share = int((targets_BT != IGNORE_INDEX).sum()) / max(1, tokens)
-            with gradients_wait(forward, for_more=number < len(batches)):
+            with no_sync(forward, enabled=number < len(batches)):
                 with losses.reported() as named, autocast(device, self.precision):
                     _, loss = forward(idx_BT, targets_BT, return_logits=False)
                 clock.end("forward")
@@ -147,12 +147,12 @@ class Trainer:
                 auxiliary[name] = auxiliary.get(name, 0.0) + value * share
             clock.end("backward")
         parameters = [p for p in self._parameters if p.grad is not None]
-        # The loss can be finite with a weight that is not: an embedding that no token used, a logit of -inf.
-        norm, size = whole(_total_norms([p.grad for p in parameters if p.grad is not None], parameters))
-        sums = ranks.add_up(torch.stack((step_loss, *auxiliary.values())))
+        # The loss can be finite although a weight is not, e.g. an embedding that no token used, or a logit of -inf.
+        norm, size = full_tensor(_total_norms([p.grad for p in parameters if p.grad is not None], parameters))
+        sums = ranks.all_reduce_sum(torch.stack((step_loss, *auxiliary.values())))
         loss_now, *auxiliary_now, norm_now, size_now = torch.cat((sums, norm[None], size[None])).tolist()
         self._require_finite(loss_now, norm_now, size_now)
-        if 0 < config.grad_clip < norm_now:  # a shorter gradient would be multiplied by one
+        if 0 < config.grad_clip < norm_now:  # torch would multiply smaller gradients by one
             nn.utils.clip_grads_with_norm_(parameters, config.grad_clip, norm)
         clock.end("clip")
         for group in self.optimizer.param_groups:
@@ -172,8 +172,8 @@ class Trainer:
         kept = f"the checkpoint of step {saved[0]} is kept" if saved else "nothing was saved before"
         clip = "" if self.config.grad_clip else ", or grad_clip=1.0,"
         return (
-            f"step {step}: {what}; training stops, nothing of this is saved, and {kept}; the same settings would end "
-            f"here again: try a lower learning_rate than {self.config.learning_rate}{clip} in another directory"
+            f"step {step}: {what}; training stops, this step is not saved, and {kept}; resuming with the same settings "
+            f"will diverge again: try a lower learning_rate than {self.config.learning_rate}{clip} in another directory"
         )
 
     @property
@@ -181,7 +181,7 @@ class Trainer:
         return self.state.step == self.config.steps or self.state.step % self.config.eval_every == 0
 
     def _evaluate(self, stop: StopRequest, *, saved_too: bool) -> Generator[TrainingEvent]:
-        """Evaluate, unless a signal has come or comes before the end: then the result is discarded."""
+        """Evaluate; if a signal comes before the end, discard the result."""
         state = self.state
         try:
             stop.check()
@@ -226,6 +226,6 @@ class Trainer:
 
 @torch.no_grad()
 def _total_norms(*of: Sequence[Tensor]) -> Tensor:
-    """The norm of all elements of each list of tensors; one call for all lists, which have the same length."""
+    """Global L2 norm of each list of tensors; one call for all lists, which must have the same length."""
     norms = torch._foreach_norm([tensor for tensors in of for tensor in tensors])
     return torch.linalg.vector_norm(torch.stack(norms).view(len(of), -1), dim=1)

@@ -1,4 +1,4 @@
-"""Timed steps are the trainer's own: real updates, with the time of every phase, and no evaluation or checkpoint."""
+"""Tests that timed steps are real steps of the trainer, with all phases, without evaluation or checkpoint."""
 
 from __future__ import annotations
 

@@ -1,24 +1,19 @@
-"""The figures of training speed are complete and plausible."""
+"""Tests the measurement of training speed: complete and plausible results."""
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 import time
 
 import pytest
 import torch
-from click.testing import CliRunner
-from rich.console import Console
 
 import lmzoo
 from lmzoo.bench import bench_train
 from lmzoo.bench import train as training
 from lmzoo.bench.steps import PHASES
-from lmzoo.bench.table import train_tables
 from lmzoo.bench.train import in_blocks, median_error
-from lmzoo.cli import cli
 from lmzoo.hardware import matrix_rate
 from lmzoo.model import LanguageModel
 from lmzoo.train.config import TrainConfig
@@ -34,7 +29,7 @@ def model() -> LanguageModel:
 
 @pytest.fixture(autouse=True)
 def quick_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The best product of a smaller matrix: the real one takes a second."""
+    """Measure the product of a smaller matrix: the real one takes a second."""
     monkeypatch.setattr(training, "SQUARE", (64, 64, 64))
 
 
@@ -62,8 +57,8 @@ def test_bench_train_measures_a_tiny_model(model: LanguageModel) -> None:
     assert result["auto"] in ("float32", "bf16")
 
 
-def test_bench_train_gives_stdout_back_when_a_step_fails(model: LanguageModel) -> None:
-    """The progress bar redirects stdout while it is drawn: the message of an error must still be seen."""
+def test_bench_train_restores_stdout_when_a_step_fails(model: LanguageModel) -> None:
+    """The progress bar redirects stdout while it is drawn; an error message printed afterwards must be visible."""
     before = sys.stdout
 
     def broken(steps: int) -> float:
@@ -74,7 +69,7 @@ def test_bench_train_gives_stdout_back_when_a_step_fails(model: LanguageModel) -
     assert sys.stdout is before
 
 
-def test_in_blocks_gives_all_works_turns_in_blocks_of_one_length() -> None:
+def test_in_blocks_times_all_works_in_turn_in_blocks_of_one_length() -> None:
     calls: list[tuple[str, int]] = []
 
     def work(name: str, seconds: float) -> object:
@@ -89,12 +84,12 @@ def test_in_blocks_gives_all_works_turns_in_blocks_of_one_length() -> None:
     assert spent == {"a": pytest.approx([0.01] * 2), "b": [0.5] * 2}
 
 
-def test_median_error_is_the_spread_of_many_medians() -> None:
+def test_median_error_is_the_deviation_of_many_medians() -> None:
     samples = torch.randn(2000, 31, generator=torch.Generator().manual_seed(1)) * 0.05 + 1.02
     spread = samples.median(dim=1).values.std().item()
     errors = [median_error(sample) for sample in samples.tolist()]
     assert sum(error for error in errors if error is not None) / 2000 == pytest.approx(spread, rel=0.1)
-    assert median_error([1.0, 1.1, 0.9]) is None, "three values say nothing of it"
+    assert median_error([1.0, 1.1, 0.9]) is None, "three values are too few"
 
 
 def test_matrix_rates_tries_the_largest_matrix_of_the_model(
@@ -109,31 +104,3 @@ def test_matrix_rates_tries_the_largest_matrix_of_the_model(
     monkeypatch.setattr(training, "matrix_rate", note)
     training.matrix_rates(model, 32, ["float32"])
     assert asked == [((64, 64, 64), (32, 32, 128))]
-
-
-def test_bench_train_command_prints_json_and_tables(model: LanguageModel) -> None:
-    arguments = ["bench", "train", "gpt2.tiny", "--repeats", "1", "--threads", str(torch.get_num_threads())]
-    arguments += ["--batch-size", "2", "--set", "n_layers=1", "--set", "context_length=8", "--json"]
-    done = CliRunner().invoke(cli, arguments)
-    assert done.exit_code == 0, done.output
-    result = json.loads(done.output)
-    assert (result["target"], result["batch_size"], result["context_length"]) == ("gpt2.tiny", 2, 8)
-    result["results"].append({"name": "transformers float32", "ms_per_step": 1.0, "tokens_per_s": 16.0})
-    result["matrix_flops_per_s"]["bf16"] = result["matrix_flops_per_s"]["float32"] = 123.4e9
-    result["results"][0] |= {"trainer_share": 0.1234, "trainer_share_error": 0.2345}
-    result["results"][1] |= {"trainer_share": -0.0991, "trainer_share_error": 0.0989}
-    output = io.StringIO()
-    Console(file=output, width=80).print(train_tables("gpt2.tiny", result))
-    text = output.getvalue()
-    assert max(map(len, text.splitlines())) <= 80
-    for word in (
-        "gpt2.tiny",
-        "2 x 8 tokens a step",
-        "utilisation",
-        "optimizer",
-        "transformers float32",
-        "memory",
-        "+12 ±23%",
-        "-9.9 ±9.9%",
-    ):
-        assert word in text

@@ -1,4 +1,4 @@
-"""Made-up results for the tests of the table and the report: every kind of row, and names and samples that bite."""
+"""Invented results for the tests of table and report: every kind of row, and texts that must be escaped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The drawing: names that do not overlap, round ticks, and a range that shows what differs."""
+"""Tests the chart: labels that do not overlap, round ticks, and the range of losses."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from lmzoo.compare.chart import LINE_HEIGHT, Line, loss_chart, loss_range, spread, ticks
 
 
-def test_names_are_moved_apart_as_little_as_needed() -> None:
+def test_spread_moves_labels_as_little_as_needed() -> None:
     assert spread([10, 50, 90], 17, 0, 100) == [10, 50, 90]
     assert spread([50, 50], 10, 0, 100) == [45, 55]
     assert spread([50, 52, 48], 10, 0, 100) == [50, 60, 40]  # in the order of the wanted places
@@ -26,7 +26,7 @@ def test_names_are_moved_apart_as_little_as_needed() -> None:
     assert spread([], 10, 0, 100) == []
 
 
-def test_names_never_overlap_where_there_is_room() -> None:
+def test_spread_never_lets_labels_overlap_if_they_fit() -> None:
     rng = random.Random(0)
     for _ in range(200):
         n = rng.randint(1, 10)
@@ -47,7 +47,7 @@ def test_names_never_overlap_where_there_is_room() -> None:
         (1.41, 1.49, [1.42, 1.44, 1.46, 1.48]),
     ],
 )
-def test_ticks_are_round(low: float, high: float, wanted: list[float]) -> None:
+def test_ticks_are_round_numbers(low: float, high: float, wanted: list[float]) -> None:
     assert ticks(low, high, 5) == pytest.approx(wanted)
 
 
@@ -59,7 +59,7 @@ def test_ticks_are_few_at_any_scale() -> None:
             assert all(1.3 * scale <= tick <= 4.9 * scale for tick in found)
 
 
-def test_the_range_leaves_out_the_fall_from_a_uniform_guess() -> None:
+def test_loss_range_leaves_out_the_first_fall_of_the_loss() -> None:
     curves = [[[0, 4.17], [10, 2.0], [20, 1.8]], [[0, 4.17], [10, 3.0], [20, 2.5]]]
     low, high = loss_range(curves, [3.3, 1.9])
     assert 1.6 < low < 1.8
@@ -67,7 +67,7 @@ def test_the_range_leaves_out_the_fall_from_a_uniform_guess() -> None:
     assert loss_range([[[0, 4.0], [1, 3.9], [2, 3.8]]], [3.3])[1] > 3.8  # a model worse than the unigram is still shown
 
 
-def test_the_drawing_is_whole_and_says_what_it_shows() -> None:
+def test_loss_chart_is_valid_svg_with_all_labels() -> None:
     lines = [
         Line("a<b", 0, [[0, 4.0], [500, 2.0], [1000, 1.75]]),
         Line("wild", 9, [[0, 4.0], [500, 3.0]], diverged=True),
@@ -83,7 +83,7 @@ def test_the_drawing_is_whole_and_says_what_it_shows() -> None:
     assert max(xs) < 700
 
 
-def test_labels_of_curves_and_references_stand_apart_in_the_right_margin() -> None:
+def test_loss_chart_labels_stand_apart_in_the_right_margin() -> None:
     lines = [Line(f"model{n}", n, [[0, 4.0], [500, 2.0], [1000, 1.7 + n / 100]]) for n in range(4)]
     references = [(f"{n}-gram", loss) for n, loss in enumerate([3.3, 2.4, 1.9, 1.75, 1.67, 1.7], start=1)]
     root = ET.fromstring(loss_chart(lines, references, width=700, height=400))
@@ -97,5 +97,5 @@ def test_labels_of_curves_and_references_stand_apart_in_the_right_margin() -> No
     assert len([node for node in root.iter("line") if node.get("class") == "reference"]) == len(shown)
 
 
-def test_a_single_point_can_be_drawn() -> None:
+def test_loss_chart_draws_a_single_point() -> None:
     ET.fromstring(loss_chart([Line("a", 0, [[100, 2.0]])], [], width=366, height=380))

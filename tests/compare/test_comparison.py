@@ -1,4 +1,4 @@
-"""Real comparisons of small models on a small text: files that are written, runs that are reused, rows without rank."""
+"""Tests real comparisons of small models: files that are written, runs that are reused, rows without rank."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def finished(text: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Results, Path]]:
-    """One comparison that went well, for the tests that only look at it."""
+    """A finished comparison, for the tests that only read it."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LMZOO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         out = tmp_path_factory.mktemp("finished") / "out"
@@ -60,7 +60,7 @@ def steps_of(events: list[Event]) -> int:
 
 
 def lasting(results: Results) -> list[tuple[Any, ...]]:
-    """What of the rows must not depend on the clock."""
+    """Return the fields of the rows that must not depend on timings."""
     rows = sorted(results.models, key=lambda row: row.name)
     return [(row.name, row.status, row.loss, row.bits_per_byte, row.params, row.curve, row.sample) for row in rows]
 
@@ -111,7 +111,7 @@ def test_compare_counts_ngrams_on_the_same_split(finished: tuple[Results, Path],
 def test_compare_writes_table_and_report_escaped(finished: tuple[Results, Path]) -> None:
     results, out = finished
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert "<b> " not in page  # from the corpus, by way of a prompt or a sample
+    assert "<b> " not in page  # of the corpus, through a prompt or a sample
     assert "lmzoo compare bigram gpt2" in page
     best = results.ranked[0]
     assert f"| 1 | {best.name} | {best.loss:.3f} |" in (out / "table.md").read_text(encoding="utf-8")
@@ -120,7 +120,7 @@ def test_compare_writes_table_and_report_escaped(finished: tuple[Results, Path])
 def test_compare_reads_the_text_and_trains_the_tokenizer_once(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """However many models there are, and also when it continues with runs that have a tokenizer already."""
+    """For any number of models, and also if the comparison continues runs that have a tokenizer already."""
     counts: Counter[str] = Counter()
 
     def count(module: ModuleType, name: str) -> None:
@@ -148,7 +148,7 @@ def test_compare_reads_the_text_and_trains_the_tokenizer_once(
 def test_compare_reports_the_settings_that_a_run_recorded(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A finished run is reused although a default has changed since: the report shows what it was trained with."""
+    """A finished run is reused although a default has changed: the report shows the settings of its training."""
     compare(["bigram"], text, tmp_path, settings=TRAINING)
     plain = TrainConfig.resolved
     monkeypatch.setattr(TrainConfig, "resolved", lambda self: dataclasses.replace(plain(self), warmup_steps=30))
@@ -181,7 +181,7 @@ def test_compare_continues_after_an_interruption(text: str, finished: tuple[Resu
     assert not partial["complete"]
     events: list[Event] = []
     again = compare(NAMES, text, tmp_path, settings=SETTINGS, listeners=[events.append])
-    assert steps_of(events) == 13  # of gpt2 alone
+    assert steps_of(events) == 13  # of gpt2 only
     assert again.complete
     assert lasting(again) == lasting(finished[0])
 
@@ -198,7 +198,7 @@ def test_compare_lists_a_diverged_model_without_rank(text: str, tmp_path: Path) 
 
 
 class Leaky(LanguageModel):
-    """Mixes the whole sequence, what is to come included: the loss falls, and means nothing."""
+    """Averages over the whole sequence, future tokens included: the loss falls, but means nothing."""
 
     family = "leaky"
 
@@ -219,7 +219,7 @@ def test_compare_does_not_train_what_fails_a_check(text: str, tmp_path: Path, mo
     (row,) = results.unranked
     assert row.status == "failed"
     assert "causality" in row.problem
-    assert not (tmp_path / "runs" / "leaky").exists()  # nothing was spent on it
+    assert not (tmp_path / "runs" / "leaky").exists()  # it was not trained
 
 
 @pytest.mark.parametrize(

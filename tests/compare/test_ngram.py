@@ -1,4 +1,4 @@
-"""The counted n-grams against the equations written out with dictionaries."""
+"""Tests the counted n-grams against their equations, written out with dictionaries."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def random_tokens() -> tuple[np.ndarray, int]:
 
 @pytest.mark.parametrize("make", [random_tokens, lambda: characters(TEXT)], ids=["random", "text"])
 @pytest.mark.parametrize("order", range(1, 7))
-def test_probabilities_are_those_of_the_equations(make, order: int) -> None:
+def test_probabilities_follow_the_equations(make, order: int) -> None:
     tokens, vocab_size = make()
     train, val = tokens[:250], tokens[250:290].copy()
     val[5] = vocab_size - 1  # in the random tokens: never seen, so every context with it is new
@@ -60,7 +60,7 @@ def test_probabilities_of_all_next_tokens_sum_to_one() -> None:
             assert min(p) > 0
 
 
-def test_an_unseen_context_leaves_it_to_the_shorter_one() -> None:
+def test_probabilities_after_an_unseen_context_use_the_shorter_one() -> None:
     train, vocab_size = random_tokens()
     model = NGram(train, vocab_size, 3)
     unseen = np.array([2, 6, 3])  # 6 never occurs, so nothing follows it
@@ -68,7 +68,7 @@ def test_an_unseen_context_leaves_it_to_the_shorter_one() -> None:
     assert model.probabilities(unseen, 3)[-1] != model.probabilities(np.array([2, 1, 3]), 3)[-1]
 
 
-def test_loss_is_the_mean_over_all_tokens_but_the_first() -> None:
+def test_loss_is_the_mean_over_all_tokens_except_the_first() -> None:
     tokens, vocab_size = characters(TEXT)
     model = NGram(tokens[:400], vocab_size, 4)
     p = [
@@ -78,7 +78,7 @@ def test_loss_is_the_mean_over_all_tokens_but_the_first() -> None:
     assert math.isclose(model.loss(tokens[400:460]), -sum(map(math.log, p[1:])) / 59, rel_tol=1e-12)
 
 
-def test_bigram_limits_are_those_of_a_table_of_counts() -> None:
+def test_bigram_limits_equal_a_table_of_counts() -> None:
     tokens, vocab_size = characters(TEXT)
     train, val = tokens[:400].tolist(), tokens[400:].tolist()
     table: dict[int, Counter[int]] = defaultdict(Counter)
@@ -91,7 +91,7 @@ def test_bigram_limits_are_those_of_a_table_of_counts() -> None:
     assert math.isclose(on_val, -sum(smoothed) / len(smoothed), rel_tol=1e-12)
 
 
-def test_bad_input_is_named() -> None:
+def test_ngram_names_bad_input() -> None:
     tokens = np.array([0, 1, 2, 1, 0, 2, 1])
     with pytest.raises(ConfigError, match=r"order=7 must be in \[1, 6\]"):
         NGram(tokens, 3, 7)

@@ -1,20 +1,18 @@
-"""The page: whole, self-contained, escaped, and honest in words."""
+"""Tests the HTML report: complete, self-contained, escaped."""
 
 from __future__ import annotations
 
-import dataclasses
 import re
 from html.parser import HTMLParser
 
-from lmzoo.compare.notes import headline, notes
 from lmzoo.compare.report import html
-from tests.compare.example import example, model
+from tests.compare.example import example
 
 VOID = {"meta", "line", "circle", "rect", "br"}
 
 
 class Reader(HTMLParser):
-    """Collects the tags and the text, and holds every tag to being closed."""
+    """Collects the tags and the text, and asserts that every tag is closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -44,18 +42,18 @@ def read(page: str) -> Reader:
     return reader
 
 
-def test_what_models_write_is_shown_and_never_run() -> None:
+def test_html_escapes_all_outside_text() -> None:
     page = html(example())
     reader = read(page)
     assert "script" not in reader.tags
-    assert "b" in reader.tags  # ours, in the bars
+    assert "b" in reader.tags  # from the bars of the report itself
     assert "</pre><script>alert('x')</script> & more" in reader.text
     assert "The <sea>" in reader.text
     assert "step 3: the loss is nan | <b>" in reader.text
     assert "a <processor>" in reader.text
 
 
-def test_the_page_needs_nothing_from_elsewhere() -> None:
+def test_html_is_self_contained() -> None:
     page = html(example())
     assert not re.search(r"(?i)\b(src|href|url|@import)\s*[=(]\s*[\"']?(?!#)", page)
     assert "http" not in page
@@ -63,7 +61,7 @@ def test_the_page_needs_nothing_from_elsewhere() -> None:
     assert 'name="viewport"' in page
 
 
-def test_the_page_has_every_model_figure_and_fact() -> None:
+def test_html_has_every_model_figure_and_fact() -> None:
     text = read(html(example())).text
     for fact in (
         "best",
@@ -83,28 +81,7 @@ def test_the_page_has_every_model_figure_and_fact() -> None:
     assert "0.100" not in text  # the loss of the model that failed a check
 
 
-def test_every_curve_is_drawn_once_for_each_width() -> None:
+def test_html_draws_every_curve_once_for_each_width() -> None:
     page = html(example())
     assert page.count("<svg ") == 2
-    assert page.count("clip-path=") == 2 * 4  # best, close, slow, wild; leaky may have looked ahead
-
-
-def test_a_small_difference_is_called_a_tie() -> None:
-    assert "close is 0.010 nats behind, which one seed cannot tell from a tie" in headline(example())
-    assert "2 of 3 beat the best counted n-gram (3-gram, 1.700)" in headline(example())
-    apart = dataclasses.replace(example(), models=[model("a", 1.5), model("b", 1.8)])
-    assert "a has the lowest validation loss, 1.500 nats per token" in headline(apart)
-    assert "0.300 below b" in headline(apart)
-    assert "No model has a rank" in headline(dataclasses.replace(example(), models=[]))
-
-
-def test_the_notes_follow_from_the_results() -> None:
-    results = example()
-    assert "smaller differences than that are not evidence" in notes(results)[0]
-    assert not any("not of one size" in note for note in notes(results))
-    mixed = dataclasses.replace(results, models=[model("a", 1.5), model("b", 1.8, params=9)])
-    assert any("9 to 113 k parameters" in note for note in notes(mixed))
-    assert any("2.350 nats" in note and "2.450" in note for note in notes(results))
-    partial = dataclasses.replace(results, complete=False)
-    assert "not finished" in notes(partial)[0]
-    assert headline(partial).startswith("Not finished; so far, best has")
+    assert page.count("clip-path=") == 2 * 4  # best, close, slow, wild; not leaky, which may see future tokens

@@ -1,4 +1,4 @@
-"""The order of the rows, and what they say."""
+"""Tests the ranked table: the order of its rows and their content."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from lmzoo import humanize
 from lmzoo.compare import table
 from tests.compare.example import example
 
 
-def test_models_are_ranked_by_loss_with_the_ngrams_among_them() -> None:
+def test_rows_rank_models_by_loss_with_the_ngrams_among_them() -> None:
     found = [(row.kind, row.name, row.cells[0]) for row in table.rows(example())]
     assert found == [
         ("model", "best", "1"),
@@ -21,7 +20,7 @@ def test_models_are_ranked_by_loss_with_the_ngrams_among_them() -> None:
         ("model", "slow", "3"),
         ("reference", "2-gram", ""),
         ("unranked", "wild", ""),
-        ("unranked", "leaky", ""),  # its loss of 0.1 would have won
+        ("unranked", "leaky", ""),  # although its loss of 0.1 is the lowest
     ]
 
 
@@ -35,7 +34,7 @@ def test_markdown_shows_every_figure_and_the_reasons() -> None:
     assert "0.100" not in "\n".join(lines)
 
 
-def test_the_terminal_shows_the_same_rows(capsys: pytest.CaptureFixture[str]) -> None:
+def test_rich_table_shows_the_same_rows(capsys: pytest.CaptureFixture[str]) -> None:
     console = Console(width=100)
     console.print(table.rich_table(example()))
     shown = capsys.readouterr().out
@@ -44,29 +43,8 @@ def test_the_terminal_shows_the_same_rows(capsys: pytest.CaptureFixture[str]) ->
     assert "leaky has no rank: failed causality" in shown
 
 
-def test_print_results_says_where_the_report_is(capsys: pytest.CaptureFixture[str]) -> None:
+def test_print_results_prints_samples_and_the_path_of_the_report(capsys: pytest.CaptureFixture[str]) -> None:
     table.print_results(example(), Path("somewhere"))
     shown = capsys.readouterr().out
     assert "The <sea> and what close wrote" in shown
     assert "report: somewhere/report.html" in shown
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [(0, "0"), (812, "812"), (9.87, "9.87"), (9.999, "10.0"), (0.5, "0.50"), (999.7, "1.00 k"), (1234.5, "1.23 k"),
-     (99_960, "100 k"), (999_900, "1.00 M"), (10_650_000, "10.7 M"), (1.5e9, "1.50 G"), (None, "–")],
-)  # fmt: skip
-def test_counts_have_three_digits_and_a_unit(value: float | None, text: str) -> None:
-    assert humanize.count(value) == text
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(4.23, "4.2 s"), (9.97, "10 s"), (59.7, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (None, "–")],
-)
-def test_durations(seconds: float | None, text: str) -> None:
-    assert humanize.duration(seconds) == text
-
-
-def test_sizes() -> None:
-    assert [humanize.size(value) for value in (0, 845, 22_400)] == ["0 B", "845 B", "22.4 kB"]

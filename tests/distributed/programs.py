@@ -1,4 +1,4 @@
-"""A program for several processes: trains the runs that a JSON file names, one after another, in one process group.
+"""Program for several processes: trains the runs that a JSON file lists, one after another, in one process group.
 
 Starting processes takes far longer than a small run: so one pair of them trains many.
 """
@@ -31,7 +31,7 @@ PLAIN_BATCH = BatchStream.batch
 
 
 def ragged_batch(self: BatchStream, step: int) -> tuple[Tensor, Tensor]:
-    """A batch whose rows have very different numbers of targets, the first rows the fewest."""
+    """Make a batch whose rows have very different numbers of targets, the first rows the fewest."""
     idx_BT, targets_BT = PLAIN_BATCH(self, step)
     B, T = targets_BT.shape
     for row in range(B):
@@ -40,7 +40,7 @@ def ragged_batch(self: BatchStream, step: int) -> tuple[Tensor, Tensor]:
 
 
 class ChoosingBlock(nn.Module):
-    """Each sequence asks one of two experts by its first token; nobody asks the third."""
+    """Routes each sequence to one of two experts by its first token; the third expert is never used."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -56,7 +56,7 @@ class ChoosingBlock(nn.Module):
 
 
 class Choosing(lmzoo.LanguageModel):
-    """Parameters that some ranks do not use and one that none does, and a loss beside the loss."""
+    """A model with parameters that some ranks or all ranks do not use, and with an auxiliary loss."""
 
     def __init__(self, config: lmzoo.ModelConfig) -> None:
         super().__init__(config)
@@ -73,7 +73,7 @@ class Choosing(lmzoo.LanguageModel):
 
 
 def stop_at(step: int | None) -> Listener:
-    """A listener that sends its process SIGTERM in a step; only the first process has any."""
+    """Make a listener that sends SIGTERM to its process in a step; only rank 0 calls listeners."""
 
     def listen(event: Event) -> None:
         if isinstance(event, StepEvent) and event.step == step:
@@ -83,7 +83,7 @@ def stop_at(step: int | None) -> Listener:
 
 
 def train_all(jobs: list[dict[str, Any]]) -> list[str]:
-    """What each job ended with: "" or the message of its error."""
+    """Train all jobs; return the outcome of each: "" or the message of its error."""
     ends: list[str] = []
     for job in jobs:
         BatchStream.batch = ragged_batch if job.get("ragged") else PLAIN_BATCH
@@ -92,7 +92,7 @@ def train_all(jobs: list[dict[str, Any]]) -> list[str]:
             spec = runs.make_spec(job["model"], job["data"], overrides=job["settings"])
             resume, reshard = job.get("resume", False), job.get("reshard", False)
             listeners = [stop_at(job.get("stop_at"))]
-            # In bfloat16 the order of adding up shows, and would hide what else is wrong.
+            # In bfloat16, the order of summation changes losses visibly, which would hide other errors.
             with patch.object(muon, "DTYPE", torch.float32 if job.get("unrounded") else muon.DTYPE):
                 runs.train_run(spec, job["out"], resume=resume, reshard=reshard, listeners=listeners)
             ends.append("")
@@ -105,7 +105,7 @@ def train_all(jobs: list[dict[str, Any]]) -> list[str]:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    runs.SAMPLE_TOKENS = 20  # a long sample takes longer than all the rest
+    runs.SAMPLE_TOKENS = 20  # a long sample would take longer than the training
     lmzoo.register_model("choosing")(Choosing)
     file = Path(sys.argv[1])
     with process_group() as ranks:

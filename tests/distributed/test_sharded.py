@@ -1,4 +1,4 @@
-"""Shards of the optimizer's state: read back whole, and refused where they do not fit."""
+"""Tests shards of the optimizer state: joined when they are read, and refused if they do not fit."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SHARD = "shard-{:05d}-model-00001-of-00001.safetensors"
 
 
 def shards(folder: Path, *pieces: dict[str, tuple[list[int], torch.Tensor]]) -> atomic.Folder:
-    """A folder of shards as torch writes them."""
+    """Make a folder of shards as torch writes them."""
     with atomic.new_folder(folder) as new:
         for number, piece in enumerate(pieces, 1):
             offsets = {key: {"saved_offsets": start} for key, (start, _) in piece.items()}
@@ -29,7 +29,7 @@ def shards(folder: Path, *pieces: dict[str, tuple[list[int], torch.Tensor]]) -> 
     return atomic.open_folder(folder)
 
 
-def test_shards_are_joined(tmp_path: Path) -> None:
+def test_read_shards_joins_the_shards_of_a_tensor(tmp_path: Path) -> None:
     whole = torch.arange(10.0).reshape(5, 2)
     step = {"w/step": ([], torch.tensor(7.0))}
     folder = shards(
@@ -59,7 +59,9 @@ def test_shards_are_joined(tmp_path: Path) -> None:
     ],
     ids=["begins late", "gap", "overlap", "widths", "other dimension", "types", "no float", "scalar twice"],
 )
-def test_shards_that_do_not_fit(tmp_path: Path, pieces: list[dict[str, tuple[list[int], torch.Tensor]]]) -> None:
+def test_shard_shapes_refuses_shards_that_do_not_fit(
+    tmp_path: Path, pieces: list[dict[str, tuple[list[int], torch.Tensor]]]
+) -> None:
     with pytest.raises(CheckpointError, match="the shards of w/m do not fit together"):
         sharded.shard_shapes(shards(tmp_path / "bad", *pieces))
 
@@ -67,7 +69,7 @@ def test_shards_that_do_not_fit(tmp_path: Path, pieces: list[dict[str, tuple[lis
 @pytest.mark.parametrize(
     "info", ["{", "[]", "{}", '{"w/m": {"saved_offsets": 3}}', '{"w/m": {"saved_offsets": ["0"]}}']
 )
-def test_shards_with_a_strange_header(tmp_path: Path, info: str) -> None:
+def test_shard_shapes_refuses_a_damaged_header(tmp_path: Path, info: str) -> None:
     with atomic.new_folder(tmp_path / "bad") as new:
         save_file({"w/m": torch.ones(2)}, new / SHARD.format(1), metadata={"DCP_SHARDING_INFO": info})
     with pytest.raises(CheckpointError, match=r"is not a file of shards|do not fit together"):

@@ -8,12 +8,13 @@ import math
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import lmzoo
 from lmzoo.errors import InputError
 from lmzoo.generation import beam_search
 from lmzoo.model import LanguageModel
+from tests.helpers import far_from_uniform
 
 V, NEW, CONTEXT = 4, 4, 5
 
@@ -22,11 +23,7 @@ V, NEW, CONTEXT = 4, 4, 5
 def make(name: str) -> LanguageModel:
     sizes = {"d_model": 16, "n_layers": 2, "n_heads": 2, "dropout": 0.5} if name == "gpt2" else {}
     model = lmzoo.create_model(name, vocab_size=V, context_length=CONTEXT, **sizes)
-    generator = torch.Generator().manual_seed(3)
-    for parameter in model.parameters():
-        if parameter.ndim == 2:  # random biases would drown what the tokens say
-            nn.init.normal_(parameter, std=1.0, generator=generator)
-    return model
+    return far_from_uniform(model, std=1.0, seed=3)
 
 
 def log_probs(model: LanguageModel, prompt: list[int], news: list[tuple[int, ...]]) -> Tensor:

@@ -9,7 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import lmzoo
 from lmzoo.compare.ngram import NGram
@@ -25,6 +25,7 @@ from lmzoo.generation import (
 from lmzoo.generation.drafts import Draft
 from lmzoo.model import LanguageModel
 from lmzoo.sampling import SamplingConfig, process
+from tests.helpers import far_from_uniform
 
 V, NEW, DRAWS = 3, 3, 20_000
 # Chi-square with 26 degrees of freedom is above this once in 10,000 seeds for a right sampler. One whose outcomes are
@@ -38,11 +39,7 @@ def make(name: str, vocab_size: int = V, context_length: int = 8, seed: int = 1)
     """A small model, far from uniform."""
     sizes = {"gpt2": {"d_model": 8, "n_layers": 1, "n_heads": 2}, "mamba": {"d_model": 8, "n_layers": 1}}
     model = lmzoo.create_model(name, vocab_size=vocab_size, context_length=context_length, **sizes.get(name, {}))
-    generator = torch.Generator().manual_seed(seed)
-    for parameter in model.parameters():
-        if parameter.ndim == 2:
-            nn.init.normal_(parameter, std=0.6, generator=generator)
-    return model.eval()
+    return far_from_uniform(model, std=0.6, seed=seed).eval()
 
 
 def drafts(vocab_size: int) -> dict[str, Draft]:

@@ -16,6 +16,7 @@ from lmzoo.generation.drafts import PromptLookup
 from lmzoo.generation.text import StopMatcher, generate_text, generate_texts
 from lmzoo.model import LanguageModel
 from lmzoo.sampling import SamplingConfig
+from tests.helpers import seeded
 
 TEXT = "学而时习之，不亦说乎？ Ünïcödé 🙂🙃 and plain words. " * 3
 
@@ -33,10 +34,6 @@ def reciting(tokenizer: Tokenizer, text: str) -> LanguageModel:
     with torch.no_grad():
         next(model.parameters())[ids[:-1], ids[1:]] = 5.0
     return model
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def brute_force(text: str, stops: list[str]) -> str:

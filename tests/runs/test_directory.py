@@ -1,4 +1,4 @@
-"""config.toml records every setting, and a resumed run follows it; directories that cannot be used."""
+"""Tests config.toml, which records every setting for resuming, and directories that cannot be used."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ DERIVED = ("min_learning_rate", "warmup_steps", "eval_every", "checkpoint_every"
 
 @pytest.fixture
 def derived_spec(small_spec: MakeSpec) -> MakeSpec:
-    """A spec in which four settings of training follow from the others."""
+    """A spec in which four training settings are derived from the others."""
 
     def make(**settings: Any) -> RunSpec:
         spec = small_spec(**{"steps": 20, "learning_rate": 0.01} | settings)
@@ -59,7 +59,7 @@ def test_make_tables_records_every_setting(tmp_path: Path, derived_spec: MakeSpe
 
 
 def test_make_tables_records_a_none_of_the_model(tmp_path: Path, small_spec: MakeSpec) -> None:
-    """Where None is a value of its own, it is recorded as "none" and a resumed run has it again."""
+    """A None that is a value of its own is recorded as "none", and a resumed run reads it back."""
     spec = small_spec("llama", d_model=16, n_layers=1, n_heads=2)
     with pytest.raises(Interrupted):
         train_run(spec, tmp_path / "run", listeners=[interrupt_at(5)])
@@ -72,10 +72,10 @@ def test_make_tables_records_a_none_of_the_model(tmp_path: Path, small_spec: Mak
         train_run(dataclasses.replace(spec, config={**spec.config, "window": 8}), tmp_path / "run", resume=True)
 
 
-def test_a_resumed_run_follows_the_recorded_settings(
+def test_train_run_resumes_with_the_recorded_settings(
     tmp_path: Path, derived_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The rules that derive settings from others have changed since: the run ends as if they had not."""
+    """The rules that derive settings have changed since the run began: it still uses the recorded ones."""
     spec, run = derived_spec(), tmp_path / "run"
     train_run(spec, tmp_path / "whole")
     with pytest.raises(Interrupted):
@@ -93,7 +93,7 @@ def test_a_resumed_run_follows_the_recorded_settings(
     assert losses(run) == losses(tmp_path / "whole")
     assert_same(tensors(run, 20), tensors(tmp_path / "whole", 20))
     train_run(spec, tmp_path / "new")
-    assert losses(tmp_path / "new") != losses(run), "the other rules would have been noticed"
+    assert losses(tmp_path / "new") != losses(run), "with the changed rules the losses differ"
 
 
 def test_require_same_names_a_given_setting_that_differs(tmp_path: Path, derived_spec: MakeSpec) -> None:
@@ -106,8 +106,8 @@ def test_require_same_names_a_given_setting_that_differs(tmp_path: Path, derived
             train_run(spec, tmp_path / "run", resume=True)
 
 
-def test_a_run_of_version_0_1_0_is_used_but_not_resumed(tmp_path: Path, derived_spec: MakeSpec) -> None:
-    """Its config.toml has no format number and lacks the settings that followed from others."""
+def test_require_resumable_refuses_a_run_of_version_0_1_0(tmp_path: Path, derived_spec: MakeSpec) -> None:
+    """Its config.toml has no version number and no derived settings; the run can still be loaded and evaluated."""
     run = tmp_path / "run"
     with pytest.raises(Interrupted):
         train_run(derived_spec(), run, listeners=[interrupt_at(5)])
@@ -156,7 +156,7 @@ def test_train_config_names_the_file_and_the_damaged_setting(
         train_run(derived_spec(), tmp_path / "run", resume=True)
 
 
-def test_check_directory(tmp_path: Path) -> None:
+def test_check_directory_takes_new_empty_and_known_directories(tmp_path: Path) -> None:
     check_directory(tmp_path / "new" / "deep", "run", found=False)
     check_directory(tmp_path, "run", found=False)
     (tmp_path / "left").write_text("by a kill")

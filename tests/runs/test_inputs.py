@@ -1,4 +1,4 @@
-"""Progress of long work on a text: training a tokenizer, filling the token store."""
+"""Tests the progress events of training a tokenizer and of filling the token store."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Running out of memory is an error of one line; tests/stress does it for real in every part of a run."""
+"""Tests that out-of-memory errors become one line; tests/stress runs out of memory for real."""
 
 from __future__ import annotations
 

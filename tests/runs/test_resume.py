@@ -1,4 +1,4 @@
-"""A run that stops, however it stops, and goes on ends with the same bits as one that never stopped.
+"""Tests that a run that was stopped and resumed ends bitwise equal to one that never stopped.
 
 Kills from outside, at any time and during a save, are in tests/stress.
 """
@@ -27,7 +27,7 @@ MakeSpec = Callable[..., RunSpec]
 
 
 def interrupt_at(step: int, kind: type[StepEvent | SavingEvent] = StepEvent) -> Callable[[Event], None]:
-    """A listener that sends this process Ctrl-C during `step`, or during its save."""
+    """Make a listener that sends this process Ctrl-C during `step`, or during its save."""
 
     def listen(event: Event) -> None:
         if isinstance(event, kind) and event.step == step:
@@ -40,7 +40,7 @@ def losses(run: Path) -> list[tuple[int, str, float]]:
     return [(line["step"], line["split"], line["loss"]) for line in read_metrics(run)]
 
 
-SHORT = TEXT[:700]  # some 39 windows: an epoch ends within the fourth batch of three
+SHORT = TEXT[:700]  # about 39 sequences: an epoch ends within the fourth batch of three
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ SHORT = TEXT[:700]  # some 39 windows: an epoch ends within the fourth batch of 
 def test_resume_after_every_step_is_bitwise_exact(
     tmp_path: Path, small_spec: MakeSpec, model: str, settings: dict[str, object]
 ) -> None:
-    """One run is stopped after each of its steps; another saves after each. In every step they are the same to the bit.
+    """One run is stopped after each of its steps; another saves after each. They are bitwise equal in every step.
 
     So from whatever step a run is resumed, the next is as if it had never stopped, and so are all that follow. An epoch
     ends within an accumulated batch, and evaluations fall on steps that are stopped in and on others.
@@ -79,7 +79,7 @@ def test_resume_after_every_step_is_bitwise_exact(
 
 
 def test_resume_makes_the_evaluation_that_a_signal_prevented(tmp_path: Path, small_spec: MakeSpec) -> None:
-    """Also twice: what was logged of it before a kill is not logged again."""
+    """Also if it happens twice: lines that were logged before a kill are not logged again."""
     spec = small_spec()
     train_run(spec, tmp_path / "whole")
     run, val = tmp_path / "run", lambda: [line["step"] for line in read_metrics(run) if line["split"] == "val"]
@@ -104,7 +104,7 @@ def test_resume_makes_the_evaluation_that_a_signal_prevented(tmp_path: Path, sma
 def test_resume_repeats_an_ended_evaluation(
     tmp_path: Path, small_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It takes as long as many steps: whoever asks for an end need not wait for it."""
+    """An evaluation takes as long as many steps, so a signal ends the run without waiting for it."""
     monkeypatch.setattr(evaluate, "TOKENS_AT_A_TIME", 16)
     spec, run, seen = small_spec(), tmp_path / "run", 0
     batches = evaluate.eval_batches
@@ -129,7 +129,7 @@ def test_resume_repeats_an_ended_evaluation(
 
 @pytest.mark.parametrize("step", [4, 12])
 def test_resume_after_a_signal_during_a_save(tmp_path: Path, small_spec: MakeSpec, step: int) -> None:
-    """No other step, and no other save: what is on disk then is all there is."""
+    """No further step and no further save follow: the checkpoint of this save is the last."""
     spec, run = small_spec(checkpoint_every=4), tmp_path / "run"
     with pytest.raises(Interrupted, match=f"stopped after step {step}"):
         train_run(spec, run, listeners=[interrupt_at(step, SavingEvent)])
@@ -139,7 +139,7 @@ def test_resume_after_a_signal_during_a_save(tmp_path: Path, small_spec: MakeSpe
 
 
 def test_resume_after_a_signal_in_the_last_step(tmp_path: Path, small_spec: MakeSpec) -> None:
-    """The last evaluation is still to come; then the checkpoint that lacks it is replaced."""
+    """The last evaluation is made on resuming; then the checkpoint without it is replaced."""
     spec, run = small_spec(), tmp_path / "run"
     with pytest.raises(Interrupted, match="stopped after step 12"):
         train_run(spec, run, listeners=[interrupt_at(12)])
@@ -200,7 +200,7 @@ def test_resume_skips_a_damaged_newest_checkpoint_and_notes_it(tmp_path: Path, s
         spec, run, resume=True, listeners=[lambda e: notes.append(e.message) if isinstance(e, NoteEvent) else None]
     )
     assert len(notes) == 1
-    assert "set aside as damaged-step-00000006; training goes on from step 4" in notes[0]
+    assert "set aside as damaged-step-00000006; training continues from step 4" in notes[0]
     assert_same(tensors(run, 12), tensors(tmp_path / "whole", 12))
     assert losses(run) == losses(tmp_path / "whole")
 
@@ -214,7 +214,7 @@ def test_load_run_refuses_a_run_whose_checkpoints_are_all_damaged(tmp_path: Path
 
 
 def test_train_run_keeps_the_newest_and_the_best_checkpoint(tmp_path: Path, small_spec: MakeSpec) -> None:
-    rising = {"learning_rate": 1.0, "schedule": "constant", "warmup_steps": 0}  # the best comes first
+    rising = {"learning_rate": 1.0, "schedule": "constant", "warmup_steps": 0}  # so the first checkpoint is the best
     spec = small_spec("bigram", keep_checkpoints=1, checkpoint_every=2, **rising)
     saved: list[int] = []
     train_run(

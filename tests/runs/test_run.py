@@ -1,4 +1,4 @@
-"""A run from end to end: its files, its events, and one clear line for all input that it cannot use."""
+"""Tests runs from end to end: files, events, and one clear line for all input that cannot be used."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_train_run_stops_at_divergence_without_saving_it(tmp_path: Path, small_s
             assert torch.isfinite(tensor.float()).all(), name
 
 
-# Bad input: one line, and nothing written -----------------------------------------------------------------------------
+# Bad input is refused in one line, and nothing is written -------------------------------------------------------------
 
 
 def refused(error: type[LmzooError], message: str, spec: RunSpec, out: Path, *, resume: bool = False) -> None:
@@ -162,7 +162,7 @@ def test_train_run_refuses_a_directory_that_cannot_be_used(tmp_path: Path, small
     refused(ConfigError, "exists and is not a directory", small_spec(), full / "thesis.txt")
     refused(ConfigError, "cannot be written: .*thesis.txt is read-only or not", small_spec(), full / "thesis.txt/x")
     train_run(small_spec(), run)
-    refused(ConfigError, "holds a run already: --resume goes on with it", small_spec(), run)
+    refused(ConfigError, "holds a run already: --resume continues it", small_spec(), run)
 
 
 def test_train_run_refuses_a_run_that_is_being_trained(tmp_path: Path, small_spec: MakeSpec) -> None:
@@ -230,7 +230,7 @@ def test_train_run_replaces_the_vocabulary_size_of_a_preset(tmp_path: Path, text
 
 
 def test_train_run_clips_a_gradient_longer_than_grad_clip(tmp_path: Path, small_spec: MakeSpec) -> None:
-    """Seen in the optimizer's first moments after one step, which are a tenth of the gradient that it got."""
+    """Measured in the first moments of the optimizer after one step, which are a tenth of the clipped gradient."""
 
     def moments(clip: float) -> torch.Tensor:
         run = tmp_path / str(clip)

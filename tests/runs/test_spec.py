@@ -1,4 +1,4 @@
-"""The specification of a run: overrides, recipes, and the model that it makes."""
+"""Tests the specification of a run: overrides, recipes, and the model that it makes."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_make_model_is_create_model() -> None:
 
 
 def test_make_spec_reads_none_as_no_value() -> None:
-    """`--set window=none`: the only way to take back an option of a preset."""
+    """`--set window=none` is the only way to switch off an option of a preset."""
     spec = make_spec("llama", "x.txt", overrides={"window": "none", "train.warmup_steps": "none"})
     assert spec.model_config(65) == make_spec("llama", "x.txt").model_config(65)
     assert spec.train.warmup_steps is None

@@ -1,4 +1,4 @@
-"""A run on a stream: exact wherever it stops, and used afterwards like any other run."""
+"""Tests runs on a streamed corpus: resuming is bitwise exact after any step, and the run can be used like any other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lmzoo.errors import CheckpointError, ConfigError, DataError, LmzooError
 from lmzoo.runs.run import RunSpec, evaluate_run, evaluate_run_positions, load_run, make_spec, train_run
 from lmzoo.storage import atomic, checkpoints
 from lmzoo.train.signals import Interrupted
-from tests.distributed.test_parallel import TOLERANCE, copy_until, curve, difference, on_ranks
+from tests.distributed.processes import TOLERANCE, copy_until, curve, difference, on_ranks
 from tests.helpers import SMALL, TEXT, assert_same, tensors
 from tests.runs.test_resume import interrupt_at, losses
 
@@ -29,7 +29,7 @@ RECIPE = {"steps": 24, "batch_size": 16, "eval_every": 8, "log_every": 1, "warmu
 
 @pytest.fixture
 def dataset(tmp_path: Path) -> Path:
-    """Some 2,500 bytes in two Parquet files, of which the first tenth is held out."""
+    """About 2,500 bytes in two Parquet files; the first tenth is held out for validation."""
     folder = tmp_path / "cats"
     folder.mkdir()
     lines = TEXT.splitlines()[:50]
@@ -41,7 +41,7 @@ def dataset(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def stream_spec(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSpec:
-    """A run of 24 steps that ends in the third pass over the data. Blocks are small, so that it crosses many."""
+    """A run of 24 steps that ends in the third pass over the data, with small blocks, so that it reads many."""
     monkeypatch.setattr(stream_batches.StreamBatches.__init__, "__defaults__", (BLOCK_WINDOWS,))
 
     def make(data: str | None = None, tokenizer: str | None = None, **settings: object) -> RunSpec:
@@ -76,8 +76,9 @@ def test_stream_run_resumed_after_any_step_is_bitwise_exact(
         assert losses(run) == losses(tmp_path / "whole")
 
 
+@pytest.mark.distributed
 def test_stream_run_on_two_processes_reads_as_one_does(tmp_path: Path, stream_spec: MakeSpec, dataset: Path) -> None:
-    """The same loss curve and place in the data; on resume to the bit, and close with another number of processes."""
+    """Same loss curve and position in the data; resuming is exact, and close with another number of processes."""
     settings = {**SMALL, **RECIPE, "precision": "float32", "checkpoint_every": 5, "keep_checkpoints": 9}
     spec = stream_spec(**settings)
     one, two, stopped, more, fewer = (tmp_path / name for name in ("one", "two", "stopped", "more", "fewer"))
@@ -103,7 +104,7 @@ def test_stream_run_on_two_processes_reads_as_one_does(tmp_path: Path, stream_sp
 
 
 def positions(run: Path) -> dict[int, dict[str, object]]:
-    """The place in the data that each checkpoint holds, by its step; without what `datasets` read ahead of it."""
+    """Return the position in the data of each checkpoint, by step, without the rows that `datasets` has read ahead."""
     return {
         step: {
             key: value
@@ -124,7 +125,7 @@ def test_stream_run_without_a_position_cannot_be_resumed(tmp_path: Path, stream_
 
 
 def edit_state(run: Path, step: int, change: Callable[[dict[str, object]], None]) -> None:
-    """Change training.json of a checkpoint and its manifest, as a person with bad intentions would."""
+    """Change training.json of a checkpoint, and its manifest to match, as an attacker would."""
     folder = checkpoints.path_of(run, step)
     state = json.loads((folder / "training.json").read_text())
     change(state)

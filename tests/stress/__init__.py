@@ -1,1 +1,1 @@
-"""Runs that are killed, interrupted, refused and damaged for real; `scripts/stress` runs all, the tests a part."""
+"""Stress tests: real kills, signals, disk errors and damage; `scripts/stress` runs all, the tests a part."""

@@ -1,4 +1,4 @@
-"""What every part of the stress run gets: a folder, a text, a random generator, runs in children, and a tally."""
+"""Setup that all parts of the stress run share: a folder, a text, a random generator, child processes, a tally."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # torch imports it in the first step of an optimizer: once here, and not in every child
+import torch._dynamo  # torch imports it in the first optimizer step: import it once here instead of in every child
 
 from lmzoo.data import load_corpus, open_store, train_tokenizer
 from lmzoo.errors import CheckpointError
@@ -29,27 +29,27 @@ from .children import Child, Say
 
 @dataclass
 class Tally:
-    """What a part has done, by kind, and what went wrong."""
+    """Counts of what a part has done, by kind, and its failures."""
 
     done: Counter[str] = field(default_factory=Counter)
     failures: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def check(self, holds: bool, otherwise: str) -> bool:
-        """Note a failure unless `holds`."""
+        """Record the failure `otherwise` unless `holds`."""
         if not holds:
             self.failures.append(otherwise)
         return holds
 
 
 class Bench:
-    """The workshop. All runs of one bench share a text, a cache and the undisturbed runs they are compared with."""
+    """Starts runs in child processes; they share a text, a cache, and the undisturbed runs for comparison."""
 
     def __init__(self, folder: Path, seed: int, progress: Callable[[str], None] = lambda text: None) -> None:
         torch.set_num_threads(1)
         os.environ["LMZOO_CACHE"] = str(folder / "cache")
         runs_module.SAMPLE_TOKENS = 16
-        evaluate.TOKENS_AT_A_TIME = 64  # an evaluation of several batches, for signals to come in between
+        evaluate.TOKENS_AT_A_TIME = 64  # several batches per evaluation, so that signals can come between them
         self.folder, self.seed, self.progress = folder, seed, progress
         self.text = runs.make_text(folder)
         self.random = random.Random(seed)
@@ -60,19 +60,19 @@ class Bench:
         for backbone in runs.BACKBONES:
             self.spec(backbone).model_config(64)
         gc.collect()
-        gc.freeze()  # a child's collector would copy every page it looks at
+        gc.freeze()  # the garbage collector of a child would copy every page that it visits
 
     def spec(self, backbone: str, **settings: Any) -> RunSpec:
-        """A tiny run."""
+        """Make the spec of a tiny run."""
         return runs.spec(backbone, self.text, **settings)
 
     def place(self, name: str = "run") -> Path:
-        """A new path for a run; nothing is there."""
+        """Return a new path for a run, where nothing exists yet."""
         self._made += 1
         return self.folder / f"{name}-{self._made}"
 
     def whole(self, spec: RunSpec) -> Path:
-        """The undisturbed run of a spec."""
+        """Return the undisturbed run of a spec, trained at the first call."""
         key = repr(spec)
         if key not in self._wholes:
             path = self.place("whole")
@@ -84,11 +84,11 @@ class Bench:
     def start(
         self, spec: RunSpec, path: Path, *, before: Callable[[], object] = lambda: None, also: Sequence[Listener] = ()
     ) -> Child:
-        """Begin or go on with a run in a child, in which `before` is called first and `also` listens too."""
+        """Start or resume a run in a child, which calls `before` first and has the additional listeners `also`."""
         return children.fork(lambda say: _train(say, spec, path, before, also))
 
     def train(self, spec: RunSpec, path: Path, **options: Any) -> Child:
-        """The same, to its end."""
+        """Start or resume a run in a child, and wait for its end."""
         return self.start(spec, path, **options).finish()
 
 
@@ -99,7 +99,7 @@ def _train(say: Say, spec: RunSpec, path: Path, before: Callable[[], object], al
 
 
 def newest_step(run: Path, tally: Tally, where: str) -> int:
-    """The step of the newest checkpoint; a checkpoint that does not open, or a line that is missing, is a failure."""
+    """Return the step of the newest checkpoint; record a checkpoint that does not open, or a missing line."""
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         try:
@@ -114,7 +114,7 @@ def newest_step(run: Path, tally: Tally, where: str) -> int:
 
 
 def finish_and_compare(bench: Bench, spec: RunSpec, run: Path, tally: Tally, where: str) -> Child:
-    """Let a run go on to its end: it must be the undisturbed one to the bit, with nothing left lying about."""
+    """Resume a run to its end: it must be bitwise equal to the undisturbed one, without leftover files."""
     child = bench.train(spec, run)
     if tally.check(child.code == children.DONE, f"{where}: resuming ended with {child.code}: {child.error}"):
         found = runs.difference(run, bench.whole(spec))

@@ -1,4 +1,4 @@
-"""Every write, fsync, rename and unlink of a run fails once, and is once the last: the old or the new state loads."""
+"""Lets every write, fsync, rename and unlink of a run fail once, and kills the run there: a valid state must load."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SETTINGS = {"steps": 3, "checkpoint_every": 1, "eval_every": 2, "keep_checkpoint
 
 
 def calls(bench: Bench, count: int) -> Tally:
-    """Each call of a run of three saves, from its first file to its sample, fails and kills; only every `count`th."""
+    """Let every `count`th call of a run with three saves fail, and kill the run there."""
     tally = Tally()
     spec = bench.spec("bigram", **SETTINGS)
     bench.whole(spec)
@@ -28,7 +28,7 @@ def calls(bench: Bench, count: int) -> Tally:
             child = bench.train(spec, run, before=lambda nth=nth, how=how, code=code: faults.fail_at(nth, how, code))
             if how.startswith("kill"):
                 tally.check(child.code == faults.KILLED, f"{where}: ended with {child.code}: {child.error}")
-            else:  # a removal that fails is made up for later, so the run may go on
+            else:  # a failed removal is repeated later, so the run may continue
                 fine = child.code == children.DONE or (child.code == children.REFUSED and _typed(child.error))
                 tally.check(fine, f"{where}: ended with {child.code}: {child.error}")
             committed = max([0, *(int(step) for step in child.said("saved"))])
@@ -42,7 +42,7 @@ def calls(bench: Bench, count: int) -> Tally:
 
 
 def _count(bench: Bench) -> Counter[str]:
-    """How many calls of each kind an undisturbed run makes."""
+    """Count the calls of each kind in an undisturbed run."""
     spec, run = bench.spec("bigram", **SETTINGS), bench.place()
     names: list[str] = []
 
@@ -57,7 +57,7 @@ def _count(bench: Bench) -> Counter[str]:
 
 
 def _typed(error: str) -> bool:
-    """Whether an error is one line of ours about a file that cannot be written or removed."""
+    """Return True for a one-line error of lmzoo about a file that cannot be written or removed."""
     return (
         error.startswith(("CheckpointError: ", "ConfigError: "))
         and children.LINE_BREAK not in error

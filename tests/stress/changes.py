@@ -1,4 +1,4 @@
-"""A run goes on as it was or not at all: another setting, tokenizer or text is refused by name; nothing is touched."""
+"""Resumes runs with another setting, tokenizer or text: each is refused by name, and no file changes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ WORDS = {"schedule": "wsd", "precision": "bf16", "optimizer": "muon", "parallel"
 
 
 def changes(bench: Bench, count: int) -> Tally:
-    """Every setting of the training and of the model, the tokenizer and the text, for `count` backbones."""
+    """Change every setting of training and model, the tokenizer and the text, for `count` backbones."""
     tally = Tally()
     for backbone in list(runs.BACKBONES)[:count]:
         spec = bench.spec(backbone, **SETTINGS)
@@ -37,7 +37,7 @@ def changes(bench: Bench, count: int) -> Tally:
 
 
 def _others(bench: Bench, backbone: str, spec: RunSpec) -> Iterator[tuple[str, RunSpec]]:
-    """Each setting with another value that the config allows."""
+    """Yield each setting with a spec in which it has another valid value."""
     config = spec.model_config(256)
     for table, settings in (("train", spec.train.resolved()), ("model", config)):
         for name, value in configs.to_dict(settings).items():
@@ -77,7 +77,7 @@ def _refused(bench: Bench, spec: RunSpec, run: Path, name: str, tally: Tally) ->
 
 
 def _other_tokenizer(bench: Bench, spec: RunSpec, run: Path, tally: Tally) -> None:
-    """A tokenizer file with as many other characters: resuming, and using the run, are refused."""
+    """Replace the tokenizer file by one of the same size: resuming and loading must be refused."""
     file = run / "tokenizer.json"
     good = file.read_bytes()
     content = json.loads(good)
@@ -94,7 +94,7 @@ def _other_tokenizer(bench: Bench, spec: RunSpec, run: Path, tally: Tally) -> No
 
 
 def _other_text(bench: Bench, spec: RunSpec, run: Path, tally: Tally) -> None:
-    """One byte of the text, its end, its beginning; the same text in another place is fine."""
+    """Change one byte of the text, its end, or its beginning; the same text at another path is accepted."""
     copy = bench.folder / "moved.txt"
     moved = dataclasses.replace(spec, data=str(copy))
     for name, text in (("byte", "t" + runs.TEXT[1:]), ("end", runs.TEXT[:-1]), ("beginning", " " + runs.TEXT)):

@@ -1,6 +1,6 @@
-"""Processes to be killed: forked from one that has torch imported, so that each begins within milliseconds.
+"""Child processes to be killed, forked from one that has torch imported, so that each starts within milliseconds.
 
-The parent must never run a backward pass, for torch's autograd does not survive a fork: all training is in children.
+The parent must never run a backward pass, since torch's autograd does not survive a fork: children do all training.
 """
 
 from __future__ import annotations
@@ -18,26 +18,26 @@ from lmzoo.train.events import CheckpointEvent, EvalEvent, Event, SavingEvent, S
 from lmzoo.train.signals import Interrupted
 
 PATIENCE = 60.0  # seconds after which a child counts as hung
-DONE, CRASHED, REFUSED, INTERRUPTED = 0, 1, 2, 130  # how a child ends by itself
+DONE, CRASHED, REFUSED, INTERRUPTED = 0, 1, 2, 130  # exit codes of a child that was not killed
 
-LINE_BREAK = "⏎"  # what stands for one in a child's words
+LINE_BREAK = "⏎"  # replaces line breaks in the messages of a child
 
 Say = Callable[[str], None]
-_write = os.write  # faults put another in the place of os.write, which a child's words must not pass
+_write = os.write  # `faults` replaces os.write, which the messages of a child must not use
 
 
 @dataclass
 class Child:
-    """A process, and what it has said so far, a line each. A signal that it gets appears as a line "signal"."""
+    """A child process and its messages so far, one per line. A signal that it gets appears as a line "signal"."""
 
     pid: int
-    words: int  # the pipe that it speaks into
+    words: int  # the pipe of its messages
     lines: list[str] = field(default_factory=list)
     code: int | None = None  # negative: killed by that signal
     _part: bytes = b""
 
     def read(self, seconds: float) -> bool:
-        """Take in what comes within `seconds`, as soon as it comes. False at the end of its words."""
+        """Read the next messages, waiting at most `seconds`. Return False when the child has closed the pipe."""
         if not select.select([self.words], [], [], max(0.0, seconds))[0]:
             return True
         piece = os.read(self.words, 1 << 16)
@@ -48,7 +48,7 @@ class Child:
         return bool(piece)
 
     def wait_for(self, word: str, times: int = 1) -> bool:
-        """Until a line that begins with `word` has come `times` more times. False when it ends before."""
+        """Wait until `times` more lines that begin with `word` have come. Return False if the child ends before."""
         until, seen, at = time.monotonic() + PATIENCE, 0, len(self.lines)
         while seen < times:
             if not self.read(until - time.monotonic()) or time.monotonic() > until:
@@ -58,11 +58,11 @@ class Child:
         return True
 
     def signal(self, number: int) -> None:
-        """Send it a signal."""
+        """Send a signal to the child."""
         os.kill(self.pid, number)
 
     def finish(self) -> Child:
-        """Wait for its end; one that hangs is killed, and has the code of that."""
+        """Wait for the end of the child; kill it if it hangs."""
         until = time.monotonic() + PATIENCE
         while self.read(until - time.monotonic()):
             if time.monotonic() > until:
@@ -74,17 +74,17 @@ class Child:
         return self
 
     def said(self, word: str) -> list[str]:
-        """What it said after `word`, each time."""
+        """Return the rest of each line that begins with `word`."""
         return [line.removeprefix(word).strip() for line in self.lines if line.startswith(word)]
 
     @property
     def error(self) -> str:
-        """The error it ended with, as "Type: message"; empty when none."""
+        """The error that ended the child, as "Type: message"; empty if none."""
         return next(iter([*self.said("error"), *self.said("crash")]), "")
 
 
 def fork(work: Callable[[Say], object]) -> Child:
-    """Do `work` in a child, which says how it ended: "error ..." for a user's error, "crash ..." for any other."""
+    """Run `work` in a child, which reports its end: "error ..." for an `LmzooError`, "crash ..." for any other."""
     reading, writing = os.pipe()
     pid = os.fork()
     if pid:
@@ -116,12 +116,12 @@ def fork(work: Callable[[Say], object]) -> Child:
 
 
 def run(work: Callable[[Say], object]) -> Child:
-    """`fork`, and wait for the end."""
+    """Run `work` in a child, and wait for its end."""
     return fork(work).finish()
 
 
 def narrator(say: Say) -> Callable[[Event], None]:
-    """A listener that says what a run does: start, step N, val N, saving N, saved N."""
+    """Make a listener that reports the events of a run: start N, step N, val N, saving N, saved N."""
 
     def listen(event: Event) -> None:
         if isinstance(event, StartEvent):

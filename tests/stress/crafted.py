@@ -1,4 +1,4 @@
-"""Runs that somebody has prepared: each case changes a good one. The manifests are right unless they are the case."""
+"""Runs manipulated by an attacker: each case changes a valid run. Manifests are correct unless they are the case."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-Craft = Callable[[Path, Path], None]  # (the run, a folder beside it that nobody may touch)
+Craft = Callable[[Path, Path], None]  # (the run, a folder beside it that must not be touched)
 STEP = "checkpoints/step-00000004"
 EVIL = "__import__('os').system('touch hacked')"
 
 
 class Hack:
-    """What a pickle can hold: a call, made while it is read."""
+    """An object whose pickle makes a call when it is read."""
 
     def __init__(self, canary: Path) -> None:
         self.canary = canary
@@ -30,14 +30,14 @@ class Hack:
 
 
 def sign(folder: Path) -> None:
-    """A manifest that is right for what is there."""
+    """Write a correct manifest for the files in a folder."""
     files = [path for path in folder.iterdir() if path.name != "manifest.json" and path.is_file()]
     entries = {p.name: {"bytes": p.stat().st_size, "sha256": hashlib.sha256(p.read_bytes()).hexdigest()} for p in files}
     (folder / "manifest.json").write_text(json.dumps({"lmzoo": 1, "files": entries}))
 
 
 def signed(change: Callable[[Path, Path], object]) -> Craft:
-    """Change the checkpoint's folder, and sign it anew."""
+    """Change the folder of the checkpoint, and write a correct manifest."""
 
     def craft(run: Path, outside: Path) -> None:
         change(run / STEP, outside)
@@ -47,12 +47,12 @@ def signed(change: Callable[[Path, Path], object]) -> Craft:
 
 
 def file_of(name: str, content: bytes) -> Craft:
-    """The checkpoint's file `name` holds this."""
+    """Replace the content of the checkpoint's file `name`."""
     return signed(lambda folder, outside: (folder / name).write_bytes(content))
 
 
 def json_of(name: str, change: Callable[[dict[str, Any]], object]) -> Craft:
-    """The JSON in the checkpoint's file `name` is changed."""
+    """Change the JSON in the checkpoint's file `name`."""
 
     def craft(folder: Path, outside: Path) -> None:
         content = json.loads((folder / name).read_text())
@@ -63,7 +63,7 @@ def json_of(name: str, change: Callable[[dict[str, Any]], object]) -> Craft:
 
 
 def tensors_of(name: str, change: Callable[[dict[str, torch.Tensor]], object]) -> Craft:
-    """The tensors in the checkpoint's file `name` are changed."""
+    """Change the tensors in the checkpoint's file `name`."""
 
     def craft(folder: Path, outside: Path) -> None:
         tensors = load_file(folder / name)
@@ -74,28 +74,28 @@ def tensors_of(name: str, change: Callable[[dict[str, torch.Tensor]], object]) -
 
 
 def config_of(**values: Any) -> Craft:
-    """The model's settings are others."""
+    """Change settings of the model."""
     return json_of("config.json", lambda content: content["config"].update(values))
 
 
 def counters_of(**values: Any) -> Craft:
-    """The run's counters are others."""
+    """Change counters of the run."""
     return json_of("training.json", lambda content: content.update(values))
 
 
 def header_of(header: Any, size: int | None = None, data: bytes = b"") -> Craft:
-    """A safetensors file with this header, of the length that it says it has."""
+    """Replace the weights by a safetensors file with this header and this declared header size."""
     text = json.dumps(header).encode()
     return file_of("model.safetensors", struct.pack("<Q", len(text) if size is None else size) + text + data)
 
 
 def pickled(name: str, save: Callable[[Any, Path], object]) -> Craft:
-    """A pickle with a call in it under the name of a checkpoint's file."""
+    """Replace a file of the checkpoint by a pickle that makes a call."""
     return signed(lambda folder, outside: save(Hack(outside / "hacked"), folder / name))
 
 
 def manifest_names(name: str) -> Craft:
-    """The manifest lists `name` besides."""
+    """Add `name` to the manifest."""
 
     def craft(run: Path, outside: Path) -> None:
         path = run / STEP / "manifest.json"
@@ -107,7 +107,7 @@ def manifest_names(name: str) -> Craft:
 
 
 def linked(name: str, target: str) -> Craft:
-    """A link out of the run in the place of `name`; its target is made of what was there."""
+    """Replace `name` by a link to a target outside of the run, which gets its content."""
 
     def craft(run: Path, outside: Path) -> None:
         if (run / name).exists():
@@ -118,7 +118,7 @@ def linked(name: str, target: str) -> Craft:
 
 
 def pipe(name: str) -> Craft:
-    """A pipe, which never ends, in the place of `name`."""
+    """Replace `name` by a pipe, on which reading never ends."""
 
     def craft(run: Path, outside: Path) -> None:
         (run / name).unlink()
@@ -128,7 +128,7 @@ def pipe(name: str) -> Craft:
 
 
 def text_of(name: str, change: Callable[[str], str]) -> Craft:
-    """A file of the run is changed."""
+    """Change the text of a file of the run."""
 
     def craft(run: Path, outside: Path) -> None:
         (run / name).write_text(change((run / name).read_text()))
@@ -143,7 +143,7 @@ def dump(thing: Any, path: Path) -> None:
 
 F32 = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 BIG = torch.zeros(1 << 20)
-# What must be refused in one line by whoever loads the run, and by the trainer.
+# Cases that must be refused in one line, when the run is loaded and when it is resumed.
 REFUSED: dict[str, Craft] = {
     "a pickle for weights": pickled("model.safetensors", dump),
     "torch.save for weights": pickled("model.safetensors", torch.save),
@@ -173,7 +173,7 @@ REFUSED: dict[str, Craft] = {
     "a tokenizer of another kind": text_of("tokenizer.json", lambda text: text.replace('"char"', '"pickle"')),
     "a config.toml that is no TOML": text_of("config.toml", lambda text: EVIL),
 }  # fmt: skip
-# What must be refused by the trainer, which alone reads it.
+# Cases that must be refused when the run is resumed; loading does not read these files.
 NOT_RESUMED: dict[str, Craft] = {
     "a pickle for the optimizer": pickled("optimizer.safetensors", dump),
     "a state of no parameter": tensors_of("optimizer.safetensors", lambda t: t.update({"evil/exp_avg": BIG[:1]})),
@@ -190,7 +190,7 @@ NOT_RESUMED: dict[str, Craft] = {
         "config.toml", lambda text: text.replace('"gpt2"', '"os.system"')
     ),
 }
-# What a run passes over, with the checkpoint before it used and a trainer setting it aside; refused when asked for.
+# Damaged checkpoints: a run skips them and uses the one before, resuming renames them; refused if loaded by path.
 NAMES = ("../../../outside/secret", "/etc/passwd", "..", "", "a/b", "config.json\n", "a\0b", "~/x", ".hidden")
 PASSED_OVER: dict[str, Craft] = {
     **{f"the manifest lists {name!r}": manifest_names(name) for name in NAMES},
@@ -198,13 +198,13 @@ PASSED_OVER: dict[str, Craft] = {
        for name in ("model.safetensors", "config.json", "manifest.json")},
     "config.json is a pipe": pipe(f"{STEP}/config.json"),
 }  # fmt: skip
-# The same, but for whoever asks for the model alone, which is whole.
+# The same, except that the model, which is valid, can be loaded by the path of the checkpoint.
 COUNTERS = (("step", 10**18), ("step", -1), ("step", "4"), ("step", 2), ("tokens", [1]), ("evil", EVIL))
 MISCOUNTED: dict[str, Craft] = {
     **{f"the counter {name}={str(value)[:30]}": counters_of(**{name: value}) for name, value in COUNTERS},
     "a pickle for the counters": pickled("training.json", dump),
 }
-# What does no harm, and must not: links out of the run where writers put their files.
+# Harmless cases: links out of the run at paths where files are written, which must not be followed.
 LINKS = (
     ".metrics.jsonl.writing", ".sample.txt.writing", "link", "checkpoints/step-00000099", "checkpoints/damaged-step-1",
     "checkpoints/.step-00000006.writing", "checkpoints/.step-00000002.replaced",

@@ -1,4 +1,4 @@
-"""Bits flipped and files cut off in checkpoints: every one is seen, said, and the checkpoint before it is used."""
+"""Flips bits and truncates files in checkpoints: all damage is found and reported, and the one before is used."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from lmzoo.train.checkpoint import newest_valid
 from .bench import Bench, Tally, finish_and_compare
 
 SETTINGS = {"steps": 12, "checkpoint_every": 4, "eval_every": 4, "keep_checkpoints": 3}
-RESUMES = 50  # every so manyth damaged run is gone on with as well
+RESUMES = 50  # one in this many damaged runs is also resumed
 
 
 def damage(bench: Bench, count: int) -> Tally:
-    """`count` cases, three of four a flipped bit, in any file of the newest checkpoint, in the backbones in turn."""
+    """Damage the newest checkpoint `count` times, three of four times by a flipped bit, for each backbone in turn."""
     tally = Tally()
     for number in range(count):
         backbone = ("lstm", "gpt2", "mamba")[number % 3]
@@ -41,10 +41,10 @@ def damage(bench: Bench, count: int) -> Tally:
             shutil.copytree(run, copy)
             child = finish_and_compare(bench, spec, copy, tally, where)
             said = any(
-                "set aside as damaged-step-00000008; training goes on from step 4" in n for n in child.said("note")
+                "set aside as damaged-step-00000008; training continues from step 4" in n for n in child.said("note")
             )
             tally.check(said and child.said("start") == ["4"], f"{where}: resuming said {child.said('note')}")
-            tally.done["resumed from the one before, and equal in the end"] += 1
+            tally.done["resumed from the checkpoint before, and equal in the end"] += 1
             shutil.rmtree(copy)
         file.write_bytes(good)
         if number % 100 == 99:
@@ -67,7 +67,7 @@ def _cut(file: Path, good: bytes, random: Random) -> str:
 
 
 def _must_be_seen(run: Path, file: Path, tally: Tally, where: str) -> None:
-    """By whoever loads the run, by whoever asks for that checkpoint, and by the trainer."""
+    """Check that loading the run, loading the checkpoint and resuming all find the damage."""
     newest = file.parent
     with warnings.catch_warnings(record=True) as said:
         warnings.simplefilter("always")
@@ -83,5 +83,5 @@ def _must_be_seen(run: Path, file: Path, tally: Tally, where: str) -> None:
     aside = newest.with_name(f"damaged-{newest.name}")
     folder, notes = newest_valid(run)
     fine = folder is not None and folder.path.name == "step-00000004" and len(notes) == 1
-    tally.check(fine, f"{where}: the trainer would go on from {folder} and say {notes}")
+    tally.check(fine, f"{where}: the trainer would resume from {folder} and report {notes}")
     os.rename(aside, newest)

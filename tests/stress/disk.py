@@ -1,4 +1,4 @@
-"""A full disk, a file too large, a disk that fails for good: one line, the last good checkpoint stays, no litter."""
+"""Full disk, file too large, input/output errors: one line, the last valid checkpoint stays, no leftover files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FULL, LARGE, FAILING = "No space left on device", "File too large", "Input/outpu
 
 
 def disk(bench: Bench, count: int) -> Tally:
-    """Each of the three, `count` times, in the save of step 4: with more and more room until it succeeds."""
+    """Cause each of the three errors `count` times in the save of step 4, with increasing space until it succeeds."""
     tally = Tally()
     for number in range(count):
         _too_large(bench, number, count, tally)
@@ -29,7 +29,7 @@ def disk(bench: Bench, count: int) -> Tally:
         bench.progress(f"disk: {number + 1} of {count}")
     with small_disk(bench.folder / "disk") as where:
         if where is None:
-            tally.notes.append("a full disk was not tried with a real one: mounting is not allowed here (needs root)")
+            tally.notes.append("no full disk was tried: mounting one needs root")
         for number in range(count if where else 0):
             _full(bench, where or bench.folder, number, count, tally)
             bench.progress(f"full disk: {number + 1} of {count}")
@@ -38,7 +38,7 @@ def disk(bench: Bench, count: int) -> Tally:
 
 @contextmanager
 def small_disk(folder: Path) -> Generator[Path | None]:
-    """A disk of 4 MB, or None where none can be mounted."""
+    """Mount a disk of 4 MB; None if it cannot be mounted."""
     folder.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", str(folder)]
     if os.geteuid() or subprocess.run(mount, capture_output=True).returncode:
@@ -55,7 +55,7 @@ def _full(bench: Bench, disk: Path, number: int, count: int, tally: Tally) -> No
 
     def fill(event: Event) -> None:
         if isinstance(event, SavingEvent) and event.step == 4:
-            room = 4096 * (number * 40 // count)  # a checkpoint of these takes some 130 KB
+            room = 4096 * (number * 40 // count)  # such a checkpoint takes about 130 kB
             free = os.statvfs(disk).f_bavail * 4096
             filler.write_bytes(b"x" * max(0, free - room))
 
@@ -74,7 +74,7 @@ def _too_large(bench: Bench, number: int, count: int, tally: Tally) -> None:
             size = 60_000 * number // count
             resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
 
-    child = bench.train(spec, run, also=[limit])  # Python ignores the signal that comes with it
+    child = bench.train(spec, run, also=[limit])  # Python ignores SIGXFSZ, so writing raises an error
     _judge(child, run, LARGE, tally, f"file too large {number}")
     finish_and_compare(bench, spec, run, tally, f"file too large {number}")
 
@@ -92,10 +92,10 @@ def _failing(bench: Bench, number: int, count: int, tally: Tally) -> None:
 
 
 def _judge(child: Child, run: Path, reason: str, tally: Tally, where: str) -> None:
-    """It ended with one line of ours and without litter, or it had room enough."""
+    """Check that the run ended with one line and without leftover files, or had enough space."""
     step = newest_step(run, tally, where)
     if child.code == children.DONE:
-        tally.done[f"{reason}: room enough"] += 1
+        tally.done[f"{reason}: enough space"] += 1
         return
     line = child.error
     fine = child.code == children.REFUSED and line.startswith("CheckpointError: ") and line.endswith(reason)

@@ -1,4 +1,4 @@
-"""NaN and infinity in loss, gradient, weights, optimizer: no update, no bad checkpoint, and a line on how to go on."""
+"""NaN and infinity in loss, gradient, weights or optimizer: no update, no bad checkpoint, one line with advice."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ SETTINGS = {"steps": 12, "checkpoint_every": 4, "eval_every": 3}
 
 
 def diverge(bench: Bench, count: int) -> Tally:
-    """Every kind, value, backbone and step, until there were `count` cases."""
+    """Try all kinds, values, backbones and steps in random order, at most `count` cases."""
     tally = Tally()
     cases = list(product(poison.KINDS, (math.nan, math.inf, -math.inf), runs.BACKBONES, (8, 7, 1, 12)))
     bench.random.shuffle(cases)
@@ -35,13 +35,13 @@ def _poisoned(bench: Bench, bad: poison.Poison, backbone: str, tally: Tally) -> 
     spec, run = bench.spec(backbone, **SETTINGS), bench.place()
     where = f"{bad.value} in the {bad.kind} of step {bad.step} of {backbone}"
     child = children.run(lambda say: _train(spec, run, bad, say))
-    # What a step leaves in weights is seen at the next save or in the next step; what it leaves in moments, one later.
+    # Bad weights after a step are found at the next save or in the next step, bad moments one step later.
     late = {"weight after the step": 1, "optimizer": 2}.get(bad.kind, 0) if bad.step % 4 else 0
     steps = {bad.step} if not late else {bad.step + late, -(-bad.step // 4) * 4}
     message = child.error
     said = any(message.startswith(f"DivergedError: step {step}: ") for step in steps)
     tally.check(said and children.LINE_BREAK not in message, f"{where}: ended with {child.code}: {message}")
-    tally.check("try a lower learning_rate than" in message, f"{where}: no word on how to go on: {message}")
+    tally.check("try a lower learning_rate than" in message, f"{where}: no advice: {message}")
     if bad.kind in ("loss", "gradient", "weight"):
         tally.check(child.said("unchanged") == ["True"], f"{where}: the weights were updated")
     good = (min(steps) - 1) // 4 * 4

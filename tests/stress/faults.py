@@ -1,4 +1,4 @@
-"""The system's calls that change a disk, each of which can be made to fail, or to be the last that a process makes."""
+"""Makes any system call that changes the disk fail, or kills the process at it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ HOW = ("error", "kill before", "kill after")
 
 
 def count_calls(report: Callable[[int, str], object]) -> None:
-    """From now on, for the rest of the process: hear the number and the name of every call that changes the disk."""
+    """Report the number and name of every call that changes the disk, for the rest of the process."""
 
     def count(number: int, name: str, call: Callable[..., Any], arguments: tuple[Any, ...], options: Any) -> Any:
         report(number, name)
@@ -26,10 +26,10 @@ def count_calls(report: Callable[[int, str], object]) -> None:
 def fail_at(
     nth: int, how: str, code: int = errno.EIO, *, ever_after: bool = False, calls: Collection[str] = CALLS
 ) -> None:
-    """Let the call number `nth` fail with `code` ("error"), or die with it ("kill before" it is made, or "kill after").
+    """Let call number `nth` fail with `code` ("error"), or end the process before or after it ("kill before/after").
 
-    A write is always done by half. With `ever_after`, every later call fails too. For the rest of the process; calls
-    whose name is not in `calls` are neither counted nor touched.
+    A write always writes half of its content first. With `ever_after`, every later call fails too. Lasts for the rest
+    of the process; calls whose name is not in `calls` are neither counted nor changed.
     """
 
     def fault(number: int, name: str, call: Callable[..., Any], arguments: tuple[Any, ...], options: Any) -> Any:
@@ -55,7 +55,7 @@ def _wrap(fault: Callable[[int, str, Callable[..., Any], tuple[Any, ...], Any], 
         def instead(*arguments: Any, **options: Any) -> Any:
             nonlocal made
             if name == "open" and not arguments[1] & os.O_CREAT:
-                return call(*arguments, **options)  # for reading, or to go on with a file: changes nothing
+                return call(*arguments, **options)  # opens an existing file: changes nothing
             made += 1
             return fault(made, name, call, arguments, options)
 

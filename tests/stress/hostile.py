@@ -1,4 +1,4 @@
-"""Prepared runs and checkpoints: nothing in them is executed, followed elsewhere, or given the memory it asks for."""
+"""Loads manipulated runs: no code is executed, no link followed, no excessive memory allocated."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from . import children, crafted, runs
 from .bench import Bench, Tally
 
 SETTINGS = {"steps": 6, "checkpoint_every": 2, "eval_every": 2, "keep_checkpoints": 3}
-SECONDS, ROOM = 20, 1 << 30  # what reading a small run may take at most
+SECONDS, ROOM = 20, 1 << 30  # upper bounds for loading a small run
 NEVER = ("os.system", "os.exec", "os.posix_spawn", "subprocess.Popen", "pickle.find_class", "socket.connect")
 CHANGING = ("os.remove", "os.rename", "os.rmdir", "os.mkdir", "os.link", "os.symlink", "os.truncate", "os.chmod")
 
 
 def hostile(bench: Bench, count: int) -> Tally:
-    """Every `count`th of the prepared runs, loaded, loaded as a checkpoint, and gone on with."""
+    """Load every `count`th manipulated run, load its checkpoint, and resume it."""
     tally = Tally()
     spec = bench.spec("gpt2", **SETTINGS)
     groups = {
@@ -53,7 +53,7 @@ def hostile(bench: Bench, count: int) -> Tally:
 def _use(bench: Bench, spec: RunSpec, home: Path, kind: str, name: str, tally: Tally) -> None:
     run, outside = home / "run", home / "outside"
     before = runs.content(outside)
-    uses: dict[str, tuple[Callable[[], object], bool]] = {  # what is done, and whether it must be refused
+    uses: dict[str, tuple[Callable[[], object], bool]] = {  # (what to do, must it be refused)
         "loaded": (lambda: load_run(run), kind == "refused"),
         "loaded alone": (lambda: load_run(run / crafted.STEP), kind in ("refused", "passed over")),
         "resumed": (lambda: train_run(spec, run, resume=True), kind in ("refused", "not resumed")),
@@ -68,14 +68,17 @@ def _use(bench: Bench, spec: RunSpec, home: Path, kind: str, name: str, tally: T
             fine = child.code == children.DONE
         tally.check(fine, f"{where}: ended with {child.code}: {line}")
         tally.check(not child.said("seen"), f"{where}: {child.said('seen')}")
-        tally.check(runs.content(outside) == before and not (outside / "hacked").exists(), f"{where}: it got outside")
+        tally.check(
+            runs.content(outside) == before and not (outside / "hacked").exists(),
+            f"{where}: it changed files outside of the run",
+        )
     if kind in ("passed over", "miscounted"):
         aside = [path.name for path in (run / "checkpoints").glob("damaged-*")]
         tally.check(aside == ["damaged-step-00000004"], f"{name}: {aside} was set aside")
 
 
 def _watched(say: children.Say, work: Callable[[], object], home: Path, folder: Path) -> None:
-    """Do it with little memory and time, and tell of every call that nothing in a file may cause."""
+    """Run `work` with little memory and time, and report every call that a file must not cause."""
     used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (used + ROOM, used + ROOM))
     signal.alarm(SECONDS)
@@ -93,5 +96,5 @@ def _watched(say: children.Say, work: Callable[[], object], home: Path, folder: 
                     say(f"seen {event} {path}")
 
     sys.addaudithook(watch)
-    warnings.simplefilter("ignore")  # that another checkpoint is used is said elsewhere
+    warnings.simplefilter("ignore")  # the warning that another checkpoint is used is tested elsewhere
     work()

@@ -1,4 +1,4 @@
-"""SIGKILL at random times, half of them during a save: no committed step is lost, and the end is the same."""
+"""Sends SIGKILL at random times, half of them during a save: no committed step is lost, and the end is the same."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from . import children, runs
 from .bench import Bench, Tally, finish_and_compare, newest_step
 
 SETTINGS = {"steps": 50, "eval_every": 25, "checkpoint_every": 2}
-SAVE_SECONDS = 0.006  # about what a save of these takes
+SAVE_SECONDS = 0.006  # about the duration of such a save
 
 
 def kills(bench: Bench, count: int) -> Tally:
-    """`count` kills for each of three backbones, at least half of them while a save is under way."""
+    """Kill runs of each of three backbones `count` times, at least half of the times during a save."""
     tally = Tally()
     for backbone in runs.BACKBONES:
         _kill_often(bench, backbone, count, tally)
@@ -28,7 +28,7 @@ def _kill_often(bench: Bench, backbone: str, count: int, tally: Tally) -> None:
     spec, random = bench.spec(backbone, **SETTINGS), bench.random
     began = time.monotonic()
     bench.whole(spec)
-    life = time.monotonic() - began  # of an undisturbed run: a random part of it is a time anywhere in a run
+    life = time.monotonic() - began  # duration of an undisturbed run
     run, committed, dead, in_save = bench.place(), 0, 0, 0
     while dead < count or in_save < count // 2:
         child = bench.start(spec, run)
@@ -41,7 +41,7 @@ def _kill_often(bench: Bench, backbone: str, count: int, tally: Tally) -> None:
         child.finish()
         where = f"{backbone}, kill {dead + 1}"
         committed = max([committed, *(int(step) for step in child.said("saved"))])
-        if child.code == children.DONE:  # it was done before the kill came
+        if child.code == children.DONE:  # the run ended before the kill
             _compare(bench, spec, run, tally, where)
             run, committed = bench.place(), 0
             continue

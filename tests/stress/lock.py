@@ -1,4 +1,4 @@
-"""Several trainers in one folder at once: exactly one goes on, and a dead one's lock is free."""
+"""Starts several trainers in one folder at once: exactly one trains, and the lock of a killed one is free."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ TRAINERS = 4
 
 
 def lock(bench: Bench, count: int) -> Tally:
-    """`count` times, four trainers are let go at the same moment, and the one that trains is killed."""
+    """Start four trainers at the same moment, and kill the one that trains, `count` times."""
     tally = Tally()
     spec, run = bench.spec("lstm", **SETTINGS), bench.place()
     for number in range(count):
@@ -28,7 +28,7 @@ def lock(bench: Bench, count: int) -> Tally:
 
         trainers = [bench.start(spec, run, before=wait) for _ in range(TRAINERS)]
         os.close(gate)
-        os.close(opener)  # all of them read the end of the pipe now
+        os.close(opener)  # closing the pipe starts all trainers
         running = []
         for trainer in trainers:
             if trainer.wait_for("step"):
@@ -50,7 +50,7 @@ def lock(bench: Bench, count: int) -> Tally:
             tally.done["trained alone, and was killed"] += 1
         bench.progress(f"lock: {number + 1} of {count}")
         if number % 3 == 2:
-            shutil.rmtree(run)  # also a folder that is not there yet
+            shutil.rmtree(run)  # so that some rounds begin without the folder
     short, last = bench.spec("lstm", **SHORT), bench.place()
     child = bench.start(short, last)
     child.wait_for("step")

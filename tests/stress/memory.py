@@ -1,4 +1,4 @@
-"""Too little memory, in every place of a run: one line names what takes it, and the run can go on."""
+"""Runs out of memory at every place of a run: one line names the settings to reduce, and the run can be resumed."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from lmzoo.train.events import Event, StepEvent
 from . import children
 from .bench import Bench, Tally, finish_and_compare, newest_step
 
-# Steps that take some 100 MB on top of what a process has: there is something that a limit can be below.
+# Steps that allocate about 100 MB in addition to the memory of the process, so that limits below that matter.
 SETTINGS = {"steps": 6, "checkpoint_every": 2, "eval_every": 3, "batch_size": 64, "context_length": 64, "d_model": 32}
 
 
 def memory(bench: Bench, count: int) -> Tally:
-    """`count` limits on the address space, from none left to enough, in a run that has a checkpoint already."""
+    """Resume a run with `count` limits on the address space, from no free memory to enough."""
     tally = Tally()
     spec = bench.spec("gpt2", **SETTINGS)
     begun = bench.place("begun")
@@ -67,4 +67,4 @@ def _judge(child: children.Child, step: int, tally: Tally, where: str) -> None:
     fine = child.code == children.REFUSED and line.startswith("OutOfMemoryError: out of memory: batch_size=64 with ")
     tally.check(fine and children.LINE_BREAK not in line, f"{where}: ended with {child.code}: {line}")
     tally.check("context_length=64" in line and f"checkpoint of step {step} is kept" in line, f"{where}: {line}")
-    tally.done["out of memory, told in a line"] += 1
+    tally.done["out of memory, reported in one line"] += 1

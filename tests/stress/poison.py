@@ -1,4 +1,4 @@
-"""Numbers that are not finite, put into loss, gradient, weights or optimizer of a run by torch's own hooks."""
+"""Puts NaN or infinity into loss, gradient, weights or optimizer state of a run, by hooks of torch."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ KINDS = ("loss", "gradient", "weight", "weight after the step", "optimizer")
 
 @dataclass
 class Poison:
-    """`value` comes into the `kind` of number in `step`, whose forward passes are `per_step`. For the whole process."""
+    """Puts `value` into numbers of `kind` in `step`; each step has `per_step` forward passes. Lasts for the process."""
 
     kind: str
     step: int
@@ -26,16 +26,16 @@ class Poison:
     model: LanguageModel | None = None
     passes: int = 0
     steps: int = 0
-    weights: dict[str, Tensor] = field(default_factory=dict)  # as they were when the step began
+    weights: dict[str, Tensor] = field(default_factory=dict)  # copies from the beginning of the step
 
     def spread(self) -> None:
-        """Set the hooks."""
+        """Install the hooks."""
         register_module_forward_pre_hook(self._before)
         register_module_forward_hook(self._after)
         register_optimizer_step_post_hook(self._stepped)
 
     def unchanged(self) -> bool:
-        """Whether no weight has been updated since the step began."""
+        """Return True if no weight has changed since the step began."""
         model = self.model
         return model is not None and all(
             torch.equal(value.nan_to_num(7.0), self.weights[name].nan_to_num(7.0))
@@ -82,7 +82,7 @@ class Poison:
             self._spoil(next(value for value in state.values() if value.ndim))
 
     def _weight(self, module: nn.Module) -> Tensor:
-        """The first parameter, a row of which no token may meet, or the last, which all of them meet."""
+        """Return the first parameter, whose first row no token may use, or the last, which all tokens use."""
         return list(module.parameters())[-1 if self.step % 2 else 0]
 
     def _spoil(self, tensor: Tensor) -> None:

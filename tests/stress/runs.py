@@ -1,4 +1,4 @@
-"""Short runs of three backbones, and whether two of them are the same to the bit."""
+"""Short runs of three backbones, and a bitwise comparison of two runs."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ BACKBONES: dict[str, dict[str, Any]] = {
     "gpt2": {"d_model": 16, "n_layers": 1, "n_heads": 2, "dropout": 0.1},
     "mamba": {"d_model": 16, "n_layers": 1, "d_state": 4},
 }
-# 340 windows of 16 tokens and 8 of them in a step: an epoch ends within step 43, in the middle of a batch.
+# 340 sequences of 16 tokens, 8 in a step: an epoch ends within step 43, in the middle of a batch.
 RECIPE = {"context_length": 16, "batch_size": 4, "grad_accumulation": 2, "log_every": 1, "warmup_steps": 2}
-TIMES = {"seconds", "tokens_per_s"}  # what no two runs have in common
+TIMES = {"seconds", "tokens_per_s"}  # differ between any two runs
 
 
 def make_text(folder: Path) -> Path:
-    """The text of all runs, as a file."""
+    """Write the text of all runs to a file."""
     path = folder / "cats.txt"
     path.write_text(TEXT, encoding="utf-8")
     return path
 
 
 def spec(backbone: str, text: Path, **settings: Any) -> RunSpec:
-    """A run of a tiny `backbone`: one of the three, or "bigram", whose checkpoints take the fewest calls."""
+    """Make the spec of a tiny `backbone`: one of the three, or "bigram", whose saves need the fewest calls."""
     return make_spec(backbone, str(text), overrides={**BACKBONES.get(backbone, {}), **RECIPE, **settings})
 
 
 def difference(run: Path, whole: Path) -> str:
-    """In what two finished runs differ; empty when in nothing.
+    """Name the first difference between two finished runs; empty if there is none.
 
-    Weights, optimizer, random state, counters, every logged number but times, and the sample must be equal to the bit.
+    Weights, optimizer, random state, counters, logged numbers (except times) and the sample must be bitwise equal.
     """
     (step, ours), (its_step, theirs) = checkpoints.saved(run)[0], checkpoints.saved(whole)[0]
     if step != its_step:
@@ -57,23 +57,23 @@ def difference(run: Path, whole: Path) -> str:
 
 
 def unequal(ours: dict[str, torch.Tensor], theirs: dict[str, torch.Tensor]) -> str:
-    """The first tensor that differs, or what is there on one side alone."""
+    """Name the first tensor that differs or exists on one side only."""
     if ours.keys() != theirs.keys():
-        return f"{sorted(ours.keys() ^ theirs.keys())[0]} is there in one of them only"
+        return f"{sorted(ours.keys() ^ theirs.keys())[0]} exists on one side only"
     return next((name for name in ours if not torch.equal(ours[name], theirs[name])), "")
 
 
 def logged(run: Path) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl without the times."""
+    """Return the lines of metrics.jsonl without the times."""
     return [{name: value for name, value in line.items() if name not in TIMES} for line in read_metrics(run)]
 
 
 def litter(run: Path) -> list[str]:
-    """What lies in a run that no reader knows."""
+    """List temporary files left in a run."""
     places = [*run.iterdir(), *(run / "checkpoints").glob("*")] if run.is_dir() else []
     return [path.name for path in places if path.name.startswith(".")]
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    """Every file in a folder with its bytes."""
+    """Return the content of every file in a folder."""
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT at random times: the run ends within a step and a save, and goes on as if it had not."""
+"""Sends SIGTERM and SIGINT at random times: the run ends within a step and a save, and resumes exactly."""
 
 from __future__ import annotations
 
@@ -9,11 +9,15 @@ import time
 from . import children, runs
 from .bench import Bench, Tally, finish_and_compare, newest_step
 
-SETTINGS = {"steps": 40, "eval_every": 2, "checkpoint_every": 8}  # every second step an evaluation of many batches
+SETTINGS = {
+    "steps": 40,
+    "eval_every": 2,
+    "checkpoint_every": 8,
+}  # an evaluation of many batches after every second step
 
 
 def signals(bench: Bench, count: int) -> Tally:
-    """`count` signals that a run heard, of both kinds in turn, in the backbones in turn."""
+    """Send signals, both kinds in turn, to runs of all backbones in turn, until `count` were received."""
     tally = Tally()
     slowest, number = 0.0, 0
     while sum(tally.done[name] for name in ("SIGINT", "SIGTERM")) < count and number < 10 * count:
@@ -32,7 +36,7 @@ def signals(bench: Bench, count: int) -> Tally:
             child.finish()
             took = time.monotonic() - sent
             over = child.code != children.INTERRUPTED
-            if over:  # it came when all was done, or in the last moment, when only the sample was to be written
+            if over:  # the signal came after the training, when only the sample was left
                 tally.check(child.code in (children.DONE, children.CRASHED, -kind), f"{where}: ended with {child.code}")
                 tally.check(not child.said("error"), f"{where}: {child.error}")
                 continue
@@ -44,17 +48,17 @@ def signals(bench: Bench, count: int) -> Tally:
             done = int(child.said("step")[-1])
             tally.check(newest_step(run, tally, where) == done, f"{where}: step {done} was not saved")
             tally.done[signal.Signals(kind).name] += 1
-            tally.done["in an evaluation that was given up"] += _given_up(child)
+            tally.done["in an evaluation that was abandoned"] += _given_up(child)
             bench.progress(f"signals: {sum(tally.done[name] for name in ('SIGINT', 'SIGTERM'))} of {count}")
         before = len(tally.failures)
         finish_and_compare(bench, spec, run, tally, f"{backbone}, after {number} signals")
         tally.done["runs that ended as the undisturbed one"] += len(tally.failures) == before
-        tally.notes[:] = [f"the slowest left {slowest:.2f} s after its signal"]
+        tally.notes[:] = [f"the slowest run ended {slowest:.2f} s after its signal"]
         shutil.rmtree(run, ignore_errors=True)
     return tally
 
 
 def _given_up(child: children.Child) -> bool:
-    """Whether the last step was one with an evaluation, which was not told."""
+    """Return True if the last step had an evaluation that was not reported."""
     step = int(child.said("step")[-1])
     return step % SETTINGS["eval_every"] == 0 and f"val {step}" not in child.lines

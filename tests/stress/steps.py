@@ -1,4 +1,4 @@
-"""Resuming after every single step: interrupted there, each of the runs ends as the one that never stopped."""
+"""Interrupts runs after every single step: each resumed run ends like one that never stopped."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SETTINGS = {"steps": 46, "eval_every": 15, "checkpoint_every": 15}  # an epoch e
 
 
 def steps(bench: Bench, count: int) -> Tally:
-    """Every `count`th step of a run of each backbone."""
+    """Interrupt runs of each backbone in every `count`th step."""
     tally = Tally()
     for backbone in runs.BACKBONES:
         spec = bench.spec(backbone, **SETTINGS)

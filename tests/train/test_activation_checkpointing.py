@@ -1,4 +1,4 @@
-"""Activation checkpointing: bitwise the same for every family, less memory, and switched off afterwards."""
+"""Tests activation checkpointing: bitwise equal for every family, less memory, switched off afterwards."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FAMILIES = sorted(registry.families())
 
 
 def one_step(model: LanguageModel, idx: Tensor, targets: Tensor, *, enabled: bool) -> tuple[list[Tensor], int]:
-    """Loss and gradients, and the bytes that were kept for the backward pass (weights left out)."""
+    """Return loss, gradients, and the bytes kept for the backward pass (without weights)."""
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
     kept: dict[int, int] = {}
 
@@ -40,7 +40,7 @@ def one_step(model: LanguageModel, idx: Tensor, targets: Tensor, *, enabled: boo
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_same_bits_and_less_memory(family: str) -> None:
+def test_activation_checkpointing_is_bitwise_equal_and_saves_memory(family: str) -> None:
     case = subject(family)
     model = case.model(dropout=0.3).train()
     idx, targets = case.tokens(4, case.context), case.tokens(4, case.context, seed=1)
@@ -52,17 +52,19 @@ def test_the_same_bits_and_less_memory(family: str) -> None:
     else:
         assert inputs_alone == all_of_it
     _, after = one_step(model, idx, targets, enabled=False)
-    assert after == all_of_it, "nothing is left behind"
+    assert after == all_of_it, "checkpointing is off again"
     assert not any(getattr(module, "checkpoints", False) for module in model.modules())
 
 
-def test_families_with_depth_have_blocks() -> None:
+def test_outermost_stacks_exist_in_families_with_depth() -> None:
     counts = {family: len(blocks_of(subject(family).model())) for family in FAMILIES}
     assert counts["gpt2"] == counts["llama"] == counts["mamba"] == counts["lstm"] == 2
     assert counts["bigram"] == counts["mlp"] == 0
 
 
-def test_a_run_ends_the_same(tmp_path: Path, small_spec: Callable[..., RunSpec]) -> None:
+def test_train_run_with_gradient_checkpointing_is_bitwise_equal(
+    tmp_path: Path, small_spec: Callable[..., RunSpec]
+) -> None:
     for name, on in (("plain", False), ("recomputed", True)):
         train_run(small_spec(dropout=0.2, gradient_checkpointing=on), tmp_path / name)
     assert_same(tensors(tmp_path / "plain", 12), tensors(tmp_path / "recomputed", 12))

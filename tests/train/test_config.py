@@ -1,4 +1,4 @@
-"""Settings of training: errors name field, value and rule; every None stands for a number."""
+"""Tests the training settings: errors name field, value and rule; each None is replaced by a number."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_train_config_refuses_impossible_settings(settings: dict[str, Any], mess
     assert "\n" not in str(caught.value)
 
 
-def test_resolved_puts_a_number_in_the_place_of_each_none() -> None:
+def test_resolved_replaces_each_none_by_a_number() -> None:
     config = TrainConfig(steps=400, learning_rate=0.5).resolved()
     assert (config.warmup_steps, config.min_learning_rate) == (20, 0.05)
     assert (config.eval_every, config.checkpoint_every) == (40, 40)
@@ -63,5 +63,11 @@ def test_resolved_train_config_has_no_defaults_for_derived_settings() -> None:
         configs.build(ResolvedTrainConfig, {"steps": 5})
 
 
-def test_none_on_the_command_line_takes_a_setting_back() -> None:
+def test_train_config_reads_none_as_not_given() -> None:
     assert configs.build(TrainConfig, {"steps": 400, "warmup_steps": "none"}).resolved().warmup_steps == 20
+
+
+def test_train_config_refuses_muon_with_fsdp() -> None:
+    TrainConfig(optimizer="muon", parallel="ddp")
+    with pytest.raises(ConfigError, match="optimizer='muon' needs whole matrices, parallel='fsdp' cuts them"):
+        TrainConfig(optimizer="muon", parallel="fsdp")

@@ -1,7 +1,8 @@
-"""The loss by position: the same targets as the whole loss, each where it belongs, beyond the training's length too."""
+"""Tests the validation loss and the loss by position, also beyond the context length of training."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import lmzoo
 from lmzoo.data import load_corpus, open_store, train_tokenizer
 from lmzoo.data.store import TokenSplit
 from lmzoo.errors import DataError
+from lmzoo.model import LanguageModel
 from lmzoo.runs.run import RunSpec, evaluate_run, evaluate_run_positions, train_run
 from lmzoo.train.evaluate import evaluate, evaluate_positions
 
@@ -22,7 +24,7 @@ def split(text: Path) -> TokenSplit:
     return open_store(corpus, train_tokenizer("char", corpus.chunks("train"))).val
 
 
-def test_each_position_has_its_own_loss(split: TokenSplit) -> None:
+def test_evaluate_positions_averages_each_range_of_positions(split: TokenSplit) -> None:
     model = lmzoo.create_model("gpt2", vocab_size=40, d_model=8, n_layers=1, n_heads=1, context_length=8)
     ids = torch.from_numpy(split.tokens.astype("int64"))
     parts = evaluate_positions(model, split, length=8, tokens=80)
@@ -42,7 +44,7 @@ def test_each_position_has_its_own_loss(split: TokenSplit) -> None:
     assert whole == pytest.approx(evaluate(model, split, tokens=80).loss, abs=1e-5)
 
 
-def test_beyond_the_training_length_a_range_ends_where_training_did(split: TokenSplit) -> None:
+def test_evaluate_positions_beyond_training_has_a_range_that_ends_there(split: TokenSplit) -> None:
     model = lmzoo.create_model("gpt2", vocab_size=40, d_model=8, n_layers=1, n_heads=1, context_length=6)
     parts = evaluate_positions(model, split, length=11, tokens=40)
     assert [(part.first, part.last) for part in parts] == [(1, 1), (2, 2), (3, 4), (5, 6), (7, 8), (9, 11)]
@@ -52,9 +54,29 @@ def test_beyond_the_training_length_a_range_ends_where_training_did(split: Token
         evaluate_positions(model, split, length=split.n_tokens)
 
 
-def test_of_a_run(small_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+def test_evaluate_run_positions_agrees_with_evaluate_run(small_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
     train_run(small_spec(), tmp_path / "run")
     parts = evaluate_run_positions(tmp_path / "run")
     assert parts[-1].last == 16
     mean = sum(part.loss * part.tokens for part in parts) / sum(part.tokens for part in parts)
     assert mean == pytest.approx(evaluate_run(tmp_path / "run").loss, abs=0.02)
+
+
+def test_evaluate_counts_every_target_once(model: LanguageModel, split: TokenSplit) -> None:
+    ids = torch.from_numpy(split.tokens.astype("int64"))
+    model.eval()
+    total = 0.0
+    for start in range(0, len(ids) - 1, 16):
+        piece = ids[start : start + 17]
+        total += model(piece[None, :-1], piece[None, 1:]).loss.item() * (len(piece) - 1)
+    model.train()
+    result = evaluate(model, split, batch_size=3)
+    assert model.training
+    assert result.tokens == len(ids) - 1
+    assert result.loss == pytest.approx(total / (len(ids) - 1), abs=1e-6)
+    assert result.bits_per_byte == pytest.approx(result.loss / math.log(2))
+    assert evaluate(model, split, batch_size=64).loss == pytest.approx(result.loss, abs=1e-6)
+
+
+def test_evaluate_reads_the_first_tokens_alone(model: LanguageModel, split: TokenSplit) -> None:
+    assert evaluate(model, split, tokens=100).tokens == 100

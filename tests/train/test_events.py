@@ -1,4 +1,4 @@
-"""Events and listeners."""
+"""Tests the combination of listeners."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TensorBoard gets what the trainer tells; a logger that is not installed is named before anything is written."""
+"""Tests the loggers: TensorBoard and wandb get all scalars; a missing package is named before anything is written."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EVENTS: list[Event] = [
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # inside tensorboard
-def test_tensorboard_holds_the_curves(tmp_path: Path) -> None:
+def test_tensorboard_logger_writes_the_curves(tmp_path: Path) -> None:
     logger = make_logger("tensorboard", tmp_path)
     assert not any(tmp_path.iterdir()), "nothing is written before training starts"
     for event in EVENTS:
@@ -46,8 +46,8 @@ def test_tensorboard_holds_the_curves(tmp_path: Path) -> None:
     assert [(e.step, e.value) for e in written.Scalars("val/bits_per_byte")] == [(1, 3.0)]
 
 
-def test_wandb_is_told_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its service cannot be reached from a test: a stand-in takes down what would be sent."""
+def test_wandb_logger_sends_the_curves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service cannot be reached from a test: a fake module records what would be sent."""
     sent: list[Any] = []
     run = SimpleNamespace(
         log=lambda scalars, step: sent.append((step, scalars)), finish=lambda: sent.append("finished")
@@ -63,7 +63,7 @@ def test_wandb_is_told_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb"])
-def test_a_missing_package_is_named(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_make_logger_names_a_missing_package(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("wandb", "torch.utils.tensorboard"):
         monkeypatch.setitem(sys.modules, module, None)  # type: ignore[arg-type]  # what Python does for one not there
     with pytest.raises(ConfigError) as caught:

@@ -1,4 +1,4 @@
-"""Freed memory is kept within the block and given back after it: seen by the pages that the system had to clear."""
+"""Tests, by counting page faults, that freed memory is kept within the block and returned to the system after it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lmzoo.cli.group import cli
 from lmzoo.runs.run import make_spec, train_run
 from lmzoo.train import malloc
 
-# In a process whose memory nobody has used before.
+# Runs in a new process, whose memory no other test has used.
 CODE = """
 import json, resource
 import torch
@@ -37,14 +37,15 @@ print(json.dumps([inside, cleared()]))
 """
 
 
-def test_freed_memory_is_kept_and_later_given_back() -> None:
+@pytest.mark.timing
+def test_keep_freed_memory_keeps_pages_and_returns_them_at_the_end() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     inside, after = json.loads(done.stdout)
-    assert median(inside[4:]) < 100, "all but the rare step in which the heap, cut up as it is, grows by a piece"
-    assert after > 10_000, "given back: the system clears them again"
+    assert median(inside[4:]) < 100, "median: in rare steps the fragmented heap grows"
+    assert after > 10_000, "returned to the system, which clears the pages again"
 
 
-def test_keep_freed_memory_is_used_by_the_command_line_alone(
+def test_keep_freed_memory_is_used_only_by_the_command_line(
     tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     given_back: list[bool] = []

@@ -1,4 +1,4 @@
-"""Muon against torch's own and its definition in float64; AdamW for other parameters; every family."""
+"""Tests Muon against torch's implementation and its definition in float64, and on every family."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_orthogonalized_moves_singular_values_alone(shape: tuple[int, int]) -> N
     assert wanted.min() > 0.6
     assert wanted.max() < 1.2
     found = left.mT @ orthogonalized(x).double() @ right.mT
-    assert (found - torch.diag_embed(wanted)).abs().max() < 0.03  # bfloat16 has three digits, and loses one on the way
+    assert (found - torch.diag_embed(wanted)).abs().max() < 0.03  # bfloat16 has three digits, of which one is lost
 
 
 def test_orthogonalized_zeros_are_zeros() -> None:
@@ -88,14 +88,14 @@ def test_muon_leaves_other_parameters_to_adamw() -> None:
     for parameters, kind in ((ours, Muon), (theirs, AdamW)):
         optimizer = kind(groups(*parameters), lr=0.1, fused=True)
         for step in range(3):
-            give_gradients(parameters[:3], step)  # the last has none, as one that a step does not use
+            give_gradients(parameters[:3], step)  # the last has no gradient, like an unused parameter
             optimizer.step()
     assert all(torch.equal(mine, other) for mine, other in zip(ours, theirs, strict=True))
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_muon_trains_every_family(family: str) -> None:
-    """The loss of one batch falls, by Muon on the matrices and AdamW on the others."""
+    """The loss of one batch falls, with Muon for the matrices and AdamW for the other parameters."""
     sized = subject(family)
     model = sized.model(perturbed=False).train()
     tokens = sized.tokens(4, 17)

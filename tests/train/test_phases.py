@@ -1,4 +1,4 @@
-"""The seconds of the phases of a training step."""
+"""Tests the clock of the phases of a training step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The learning rate at the steps that show its form."""
+"""Tests the learning rate at the steps that show the form of each schedule."""
 
 from __future__ import annotations
 

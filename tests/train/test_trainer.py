@@ -1,4 +1,4 @@
-"""The trainer as a generator of events: their order, and leaving its loop at any event."""
+"""Tests the trainer as a generator of events: their order, and leaving its loop at any event."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ MakeTrainer = Callable[..., Trainer]
 
 @pytest.fixture
 def make_trainer(tmp_path: Path) -> MakeTrainer:
-    """Makes trainers that differ in their settings and directory alone: same weights, same data."""
+    """Makes trainers with the same weights and data, which differ only in settings and directory."""
     store = random_store(tmp_path, 17, 500)
 
     def make(run: Path = tmp_path / "run", **settings: Any) -> Trainer:
@@ -60,7 +60,7 @@ def handlers() -> list[Any]:
     return [signal.getsignal(number) for number in SIGNALS]
 
 
-def test_train_yields_events_in_the_order_of_what_they_tell(make_trainer: MakeTrainer) -> None:
+def test_train_yields_events_in_order(make_trainer: MakeTrainer) -> None:
     events = list(make_trainer(checkpoint_every=2).train())
     names = [f"{type(event).__name__.removesuffix('Event')} {event.step}" for event in events]
     assert names[:7] == ["Step 1", "Step 2", "Saving 2", "Checkpoint 2", "Step 3", "Eval 3", "Step 4"]
@@ -118,8 +118,8 @@ def test_train_restores_everything_when_its_loop_is_left(
     assert not trainer.run.exists()
 
 
-def test_train_goes_on_after_its_loop_was_left(make_trainer: MakeTrainer, tmp_path: Path) -> None:
-    """Left after a step and entered again, it ends with the same bits: an evaluation that was due then is made."""
+def test_train_continues_after_its_loop_was_left(make_trainer: MakeTrainer, tmp_path: Path) -> None:
+    """Left after a step and entered again, it ends bitwise equal: the evaluation that was due is made."""
     whole, parts = make_trainer(tmp_path / "whole"), make_trainer(tmp_path / "parts")
     expected = [event for event in whole.train() if isinstance(event, StepEvent | EvalEvent)]
     found: list[StepEvent | EvalEvent] = []

@@ -1,0 +1,103 @@
+"""Tests the command line as a whole: examples in the help texts, exit codes, one line for bad input."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lmzoo import cli
+from tests.cli.commands import Command
+
+
+def test_help_of_every_command_shows_an_example(lmzoo: Command) -> None:
+    assert set(cli.cli.commands) == {
+        "list",
+        "show",
+        "train",
+        "sample",
+        "eval",
+        "compare",
+        "check",
+        "bench",
+        "completion",
+    }
+    for name in cli.cli.commands:
+        result = lmzoo(name, "--help")
+        assert result.code == 0
+        assert f"  lmzoo {name} " in result.out or f"  lmzoo {name}\n" in result.out, f"{name} --help shows no example"
+
+
+@pytest.mark.timing
+def test_main_starts_quickly() -> None:
+    """Time whole processes, the best of three, to ignore transient load."""
+    for arguments, limit in ((["--help"], 0.3), (["list"], 0.6)):
+        times = []
+        for _ in range(3):
+            began = time.perf_counter()
+            subprocess.run([sys.executable, "-m", "lmzoo", *arguments], check=True, capture_output=True)
+            times.append(time.perf_counter() - began)
+        assert min(times) < limit, times
+
+
+BAD = {
+    "unknown command": (["trian"], "No such command 'trian'"),
+    "unknown option": (["train", "gpt2", "--dta", "x"], "--data"),
+    "unknown model": (["train", "gtp2", "--data", "TEXT"], "did you mean 'gpt2'?"),
+    "unknown preset": (["train", "gpt2.tyni", "--data", "TEXT"], "did you mean 'tiny'?"),
+    "unknown corpus": (["train", "gpt2", "--data", "pydcos"], "pydocs"),
+    "unknown setting": (["train", "gpt2", "--data", "TEXT", "--set", "d_modl=3"], "d_model"),
+    "wrong type": (["train", "gpt2", "--data", "TEXT", "--set", "d_model=wide"], "d_model='wide'"),
+    "impossible value": (
+        ["train", "gpt2", "--data", "TEXT", "--set", "n_heads=3"],
+        "n_heads=3 must divide d_model=128",
+    ),
+    "impossible training": (["train", "gpt2", "--data", "TEXT", "--set", "steps=0"], "steps=0"),
+    "no form": (["train", "gpt2", "--data", "TEXT", "--set", "steps"], "KEY=VALUE"),
+    "bad tokenizer": (["train", "gpt2", "--data", "TEXT", "--tokenizer", "words"], "words"),
+    "empty file": (["train", "gpt2", "--data", "EMPTY"], "empty"),
+    "short file": (["train", "gpt2", "--data", "SHORT"], "context_length"),
+    "binary file": (["train", "gpt2", "--data", "BINARY"], "BINARY"),
+    "not UTF-8": (["train", "gpt2", "--data", "LATIN"], "UTF-8"),
+    "missing config": (["train", "gpt2", "--data", "TEXT", "--config", "absent.toml"], "absent.toml"),
+    "missing plugin": (["train", "gpt2", "--data", "TEXT", "--plugin", "absent.py"], "absent.py"),
+    "no run": (["sample", "absent"], "absent"),
+    "no run to eval": (["eval", "absent"], "absent"),
+    "check of nothing": (["check", "absent.py"], "absent.py"),
+    "check of an unknown": (["check", "gtp2"], "gpt2"),
+    "compare an unknown": (["compare", "bigram", "gtp2", "--data", "TEXT"], "gpt2"),
+    "negative vocabulary": (["show", "gpt2", "--vocab-size", "-1"], "vocab_size=-1"),
+    "unknown measure": (["show", "gpt2", "--match", "parms=1M"], "match='parms=1M': 'parms' cannot be matched"),
+    "unreachable match": (["show", "bigram", "--match", "params=1M"], "leaves nothing to change in bigram"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_main_reports_bad_input_in_one_line_and_writes_nothing(
+    lmzoo: Command, text: Path, monkeypatch: pytest.MonkeyPatch, case: str
+) -> None:
+    folder = text.parent
+    (folder / "EMPTY").write_bytes(b"")
+    (folder / "SHORT").write_text("too short")
+    (folder / "BINARY").write_bytes(b"\x00\x01\x02" * 1000)
+    (folder / "LATIN").write_bytes("größer\n".encode("latin-1") * 1000)
+    monkeypatch.chdir(folder)
+    before = {path.name for path in folder.iterdir()}
+    arguments, message = BAD[case]
+    result = lmzoo(*[str(text) if argument == "TEXT" else argument for argument in arguments])
+    assert result.code == 2, result.out + result.err
+    assert result.err.startswith("lmzoo: ")
+    assert result.err.count("\n") == 1, result.err
+    assert message in result.err
+    assert {path.name for path in folder.iterdir()} == before, "something was written"
+
+
+def test_main_names_the_rank_in_errors_of_ranks_other_than_0(lmzoo: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    alone = lmzoo("show", "nothing")
+    monkeypatch.setenv("RANK", "0")
+    assert lmzoo("show", "nothing") == alone
+    monkeypatch.setenv("RANK", "1")
+    assert lmzoo("show", "nothing") == alone._replace(err=alone.err.replace("lmzoo: ", "lmzoo: rank 1: ", 1))

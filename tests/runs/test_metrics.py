@@ -1,0 +1,51 @@
+"""Tests metrics.jsonl: the lines that are written, kept on resuming, and read back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from lmzoo.errors import CheckpointError
+from lmzoo.runs.metrics import MetricsWriter, read_metrics
+from lmzoo.train.events import EndEvent, EvalEvent, StepEvent
+
+
+def test_metrics_writer_drops_lines_after_the_resumed_step(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path, 1)
+    for step in (1, 2, 3):
+        writer(StepEvent(step, 1.0 / step, 0.1, 1.0, step * 10, 0.5, 20.0))
+    writer(EvalEvent(3, 0.25, 0.5, 30, 0.5))
+    writer(EndEvent())
+    with (tmp_path / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 4, "spl')  # cut short by a kill
+    writer = MetricsWriter(tmp_path, 1, after_step=2)
+    writer(StepEvent(3, 0.125, 0.1, 1.0, 30, 0.5, 20.0))
+    writer(EndEvent())
+    assert [(line["step"], line["loss"]) for line in read_metrics(tmp_path)] == [(1, 1.0), (2, 0.5), (3, 0.125)]
+    assert json.loads((tmp_path / "metrics.jsonl").read_text().splitlines()[0])["split"] == "train"
+
+
+def test_metrics_writer_logs_every_nth_step_and_every_evaluation(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path, 2)
+    for step in (1, 2, 3, 4):
+        writer(StepEvent(step, 1.0, 0.1, 1.0, step * 10, 0.5, 20.0))
+        writer(EvalEvent(step, 2.0, 3.0, step * 10, 0.5))
+    writer(EndEvent())
+    lines = read_metrics(tmp_path)
+    assert [line["step"] for line in lines if line["split"] == "train"] == [2, 4]
+    assert [line["bits_per_byte"] for line in lines if line["split"] == "val"] == [3.0] * 4
+
+
+def test_metrics_writer_counts_unreadable_lines(tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "split": "train", "loss": 1.0}\n[]\n{"step": "2"}\n')
+    writer = MetricsWriter(tmp_path, 1, after_step=1)
+    writer(EndEvent())
+    assert writer.unreadable == 2
+    assert [line["step"] for line in read_metrics(tmp_path)] == [1]
+
+
+def test_read_metrics_names_a_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"metrics\.jsonl: there is no such file"):
+        read_metrics(tmp_path)

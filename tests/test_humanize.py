@@ -1,0 +1,32 @@
+"""Tests numbers for people: counts, bytes, durations and losses."""
+
+from __future__ import annotations
+
+import pytest
+
+from lmzoo import humanize
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0, "0"), (812, "812"), (9.87, "9.87"), (9.999, "10.0"), (0.5, "0.50"), (999.7, "1.00 k"), (1234.5, "1.23 k"),
+     (99_960, "100 k"), (999_900, "1.00 M"), (10_650_000, "10.7 M"), (1.5e9, "1.50 G"), (None, "–")],
+)  # fmt: skip
+def test_count_has_three_digits_and_a_unit(value: float | None, text: str) -> None:
+    assert humanize.count(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(4.23, "4.2 s"), (9.97, "10 s"), (59.7, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (None, "–")],
+)
+def test_duration_has_one_or_two_units(seconds: float | None, text: str) -> None:
+    assert humanize.duration(seconds) == text
+
+
+def test_size_has_three_digits_and_a_unit() -> None:
+    assert [humanize.size(value) for value in (0, 845, 22_400)] == ["0 B", "845 B", "22.4 kB"]
+
+
+def test_loss_has_three_decimals() -> None:
+    assert [humanize.loss(value) for value in (1.23456, 0.0, None)] == ["1.235", "0.000", "–"]

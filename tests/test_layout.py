@@ -1,0 +1,51 @@
+"""Tests that tests/ mirrors lmzoo/: each module has a test file of its name, or is listed with where it is tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODULES = sorted(
+    path.relative_to(ROOT / "lmzoo") for path in (ROOT / "lmzoo").rglob("*.py") if path.name != "__init__.py"
+)
+
+# Modules without a test file of their name, and the file or folder in which they are tested.
+ELSEWHERE = {
+    "__main__.py": "tests/cli/test_group.py",  # starts `python -m lmzoo`
+    "data/bpe.py": "tests/data/test_tokenizers.py",
+    "data/hf_dataset.py": "tests/data/test_streaming.py",
+    "data/text.py": "tests/data/test_corpora.py",
+    "data/token_reader.py": "tests/data/test_stream_batches.py",
+    "generation/choice.py": "tests/generation/test_options.py",
+    "generation/drafts.py": "tests/generation/test_speculative.py",
+    "generation/job.py": "tests/generation/test_loop.py",
+    "hf/gpt2.py": "tests/backbones/test_gpt2.py",
+    "hf/gpt_neox.py": "tests/backbones/test_gpt_neox.py",
+    "hf/llama.py": "tests/backbones/test_llama.py",
+    "hf/mamba.py": "tests/backbones/test_mamba.py",
+    "hf/mixtral.py": "tests/backbones/test_mixtral.py",
+    "ops/dropout.py": "tests/ops/cpu/test_dropout.py",
+    "ops/gelu.py": "tests/ops/cpu/test_gelu.py",
+    "storage/checkpoints.py": "tests/train/test_retention.py",
+}
+
+
+def mirrored(module: Path) -> Path:
+    """Return the path of the test file of a module."""
+    return ROOT / "tests" / module.parent / f"test_{module.name}"
+
+
+@pytest.mark.parametrize("module", MODULES, ids=str)
+def test_layout_module_has_a_test_file(module: Path) -> None:
+    if str(module) in ELSEWHERE:
+        assert not mirrored(module).exists(), f"{module} has its own test file: remove it from ELSEWHERE"
+    else:
+        assert mirrored(module).is_file(), f"write {mirrored(module).relative_to(ROOT)}, or add {module} to ELSEWHERE"
+
+
+@pytest.mark.parametrize(("module", "place"), ELSEWHERE.items())
+def test_layout_elsewhere_names_existing_files(module: str, place: str) -> None:
+    assert Path(module) in MODULES
+    assert (ROOT / place).exists()
