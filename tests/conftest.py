@@ -11,10 +11,24 @@ import pytest
 import torch
 
 from lmzoo.runs.run import RunSpec, make_spec
+from tests.durations import FamilyDurations
 from tests.helpers import SMALL, TEXT
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when a library of Hugging Face is imported: a test needs no network
 torch.set_num_threads(1)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--durations-by-family`."""
+    parser.addoption("--durations-by-family", action="store_true", help="print the CPU seconds of each model family")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure CPU seconds if they are asked for."""
+    if config.getoption("durations_by_family"):
+        from lmzoo import registry
+
+        config.pluginmanager.register(FamilyDurations(registry.families()))
 
 
 @pytest.fixture(autouse=True)

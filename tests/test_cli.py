@@ -78,6 +78,7 @@ def test_every_command_teaches_by_example(lmzoo: Command) -> None:
         assert f"  lmzoo {name} " in result.out or f"  lmzoo {name}\n" in result.out, f"{name} --help shows no example"
 
 
+@pytest.mark.timing
 def test_help_and_list_are_quick() -> None:
     """Whole processes, the best of three: a shared machine may be slow at any one of them."""
     for arguments, limit in ((["--help"], 0.3), (["list"], 0.6)):

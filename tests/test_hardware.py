@@ -7,15 +7,18 @@ import sys
 import textwrap
 import time
 
+import pytest
 import torch
 
 from lmzoo import hardware
 
 
+@pytest.mark.timing
 def test_read_bandwidth_is_that_of_a_machine() -> None:
     assert 1e7 < hardware.read_bandwidth(1 << 22, repeats=2) < 1e13
 
 
+@pytest.mark.timing
 def test_matrix_rate_is_the_best_of_its_shapes() -> None:
     small, large = (hardware.matrix_rate(torch.float32, shape) for shape in ((2, 2, 2), (256, 256, 256)))
     assert 1e8 < large < 1e13

@@ -75,6 +75,7 @@ def test_batch_stream_reaches_the_end_of_the_text() -> None:
     assert 99 in seen
 
 
+@pytest.mark.timing
 def test_batch_is_fast() -> None:
     stream = BatchStream(np.zeros(1 << 20, dtype=np.uint16), 16, 256, seed=0)
     stream.batch(0)

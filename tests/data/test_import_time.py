@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 _CODE = """
 import sys, time
 import numpy
@@ -15,6 +17,7 @@ print([name for name in ("torch", "tokenizers", "urllib.request", "lmzoo.model")
 """
 
 
+@pytest.mark.timing
 def test_importing_data_is_fast_and_loads_nothing_heavy(process_env: dict[str, str]) -> None:
     command = [sys.executable, "-c", _CODE]
     runs = [

@@ -170,6 +170,7 @@ class SlowTokenizer(ByteTokenizer):
         return super().encode_array(text)
 
 
+@pytest.mark.timing
 def test_closing_ends_the_thread(data: str) -> None:
     """In the middle of a block: the first takes some 130 texts, the second would take 10 seconds."""
     assert not reading()

@@ -116,6 +116,7 @@ def test_families_with_every_kind_of_parameter_are_few() -> None:
     assert {("embedding", 2, True, False), ("head", 2, False, False), ("vector", 2, False, True)} <= kinds  # tied, conv
 
 
+@pytest.mark.distributed
 @pytest.mark.usefixtures("choosing")
 def test_train_run_learns_the_same_on_two_processes(tmp_path: Path, text: Path) -> None:
     """The loss curve at the same global batch: DDP and FSDP, accumulation, ragged targets, tied and unused weights."""
@@ -162,6 +163,7 @@ def tensors_of_model(run: Path) -> dict[str, torch.Tensor]:
     return models.tensors_of(models.load_model(run))
 
 
+@pytest.mark.distributed
 def test_resume_on_as_many_processes_is_exact_and_on_others_close(
     tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -263,6 +265,7 @@ def ranks_of(process: subprocess.Popen[str]) -> list[int]:
     return sorted((pid for pid, number in numbers.items() if number), key=lambda pid: numbers[pid] or b"")
 
 
+@pytest.mark.distributed
 def test_a_killed_process_takes_the_others_with_it_and_the_run_goes_on_exactly(tmp_path: Path, text: Path) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
     process = start([sys.executable], run, text, "--nproc", "2", parallel="fsdp")
@@ -289,6 +292,7 @@ def test_a_killed_process_takes_the_others_with_it_and_the_run_goes_on_exactly(t
     assert curve(run) == curve(whole)
 
 
+@pytest.mark.distributed
 def test_sigterm_stops_all_after_the_same_step_with_everything_saved(tmp_path: Path, text: Path) -> None:
     run = tmp_path / "run"
     process = start(torchrun(2), run, text, checkpoint_every=2000)

@@ -76,6 +76,7 @@ def test_stream_run_resumed_after_any_step_is_bitwise_exact(
         assert losses(run) == losses(tmp_path / "whole")
 
 
+@pytest.mark.distributed
 def test_stream_run_on_two_processes_reads_as_one_does(tmp_path: Path, stream_spec: MakeSpec, dataset: Path) -> None:
     """The same loss curve and place in the data; on resume to the bit, and close with another number of processes."""
     settings = {**SMALL, **RECIPE, "precision": "float32", "checkpoint_every": 5, "keep_checkpoints": 9}

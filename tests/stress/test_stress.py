@@ -24,6 +24,7 @@ def stress(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, str(SCRIPT), *arguments], capture_output=True, text=True, timeout=300)
 
 
+@pytest.mark.stress
 @pytest.mark.parametrize("names", TOGETHER, ids="-".join)
 def test_every_promise_holds(names: list[str], tmp_path: Path) -> None:
     chosen = [word for name in names for word in ("--part", name)]

@@ -37,6 +37,7 @@ print(json.dumps([inside, cleared()]))
 """
 
 
+@pytest.mark.timing
 def test_freed_memory_is_kept_and_later_given_back() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     inside, after = json.loads(done.stdout)

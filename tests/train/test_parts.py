@@ -129,6 +129,7 @@ def test_utilisation_is_the_runs_share_of_the_machine(monkeypatch: pytest.Monkey
         assert "tokens/s" in output.getvalue()
 
 
+@pytest.mark.timing
 def test_the_best_rate_is_found_quickly() -> None:
     began = time.perf_counter()
     assert 1e8 < (progress._best_rate("float32", "cpu") or 0) < 1e14
