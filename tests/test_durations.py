@@ -52,15 +52,20 @@ def test_work(family):
 """
 
 
-@pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
-def test_pytest_prints_the_cpu_seconds_of_child_processes(workers: list[str], tmp_path: Path) -> None:
-    """Run as a user does, without workers and with them; the fixtures of this folder come with it."""
-    folder = tmp_path / "tests"
-    folder.mkdir()
-    (folder / "test_some.py").write_text(CODE)
-    (folder / "conftest.py").write_text("from tests.conftest import pytest_addoption, pytest_configure\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations-by-family", *workers]
-    done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=120)
+CONFTEST = """
+from tests.durations import FamilyDurations
+
+def pytest_configure(config):
+    config.pluginmanager.register(FamilyDurations(["gpt2", "mamba"]))
+"""
+
+
+def test_family_durations_include_workers_and_child_processes(tmp_path: Path) -> None:
+    (tmp_path / "test_some.py").write_text(CODE)
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-n", "1", str(tmp_path)]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = done.stdout[done.stdout.index("CPU seconds by family") :].splitlines()
     seconds, family = lines[1].split(maxsplit=1)
