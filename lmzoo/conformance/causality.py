@@ -67,9 +67,9 @@ def bfloat16_causality(subject: Subject) -> str:
         logits_BTV = _logits(model, idx, autocast=True)
         found = [_logits(model, changed, autocast=True) for changed in _changed(idx, other, cuts)]
         offs = [_offs(x[:, :cut], logits_BTV[:, :cut]) for cut, x in zip(cuts, found, strict=True)]
-        noise = _noise_of_rows(subject, model, idx, logits_BTV)
+        moved = [off_BT.max().item() for off_BT in offs]
+        noise = _noise_of_rows(subject, model, idx, logits_BTV) if any(moved) else None
         if noise is None:
-            moved = [off_BT.max().item() for off_BT in offs]
             wrong = max(moved, default=0.0) > BFLOAT16_STEP or 2 * sum(off > 0 for off in moved) > len(cuts)
             seen.add("equal up to rounding" if any(moved) else "bitwise equal")
         else:
@@ -118,14 +118,17 @@ def receptive_field(subject: Subject) -> str:
     context = subject.context
     T = context if not model.traits.extrapolates else max(context, (declared or 0) + 3)
     reach = T if declared is None else min(declared, T)
-    idx = subject.tokens(1, T)
-    V = subject.config.vocab_size
-    for distance in range(min(T, reach + 3)):
-        swapped_BT = idx.repeat(V - 1, 1)
-        swapped_BT[:, T - 1 - distance] = (idx[0, T - 1 - distance] + torch.arange(1, V)) % V
-        # The unchanged row is in the same batch, so rounding does not differ.
+    V, idx = subject.config.vocab_size, subject.tokens(1, T)
+    distances = range(min(T, reach + 3))
+    swapped_BT = idx.repeat(len(distances) * (V - 1), 1)
+    places_B = T - 1 - torch.tensor(distances).repeat_interleave(V - 1)
+    added_B = torch.arange(1, V).repeat(len(distances))
+    swapped_BT[torch.arange(len(swapped_BT)), places_B] = (idx[0, places_B] + added_B) % V
+    # The unchanged row is in the same batch, so rounding does not differ.
+    with torch.no_grad():
         last_BV = model(torch.cat([idx, swapped_BT])).logits[:, -1]
-        effect = (last_BV[1:] - last_BV[0]).abs().max().item()
+    effects = (last_BV[1:] - last_BV[0]).abs().amax(1).view(-1, V - 1).amax(1).tolist()
+    for distance, effect in zip(distances, effects, strict=True):
         if distance < reach and effect == 0:
             says = "declares no receptive_field" if declared is None else f"declares receptive_field={declared}"
             raise Fault(
@@ -159,9 +162,9 @@ def _some_cuts(T: int) -> list[int]:
 
 
 def _shorter(T: int, context: int) -> list[int]:
-    """Returns shorter lengths than T: all of them up to the context; beyond it, some around a chunk of 32."""
-    chosen = {*range(1, T)} if context >= T else {T - 1, T - 2, 33, 32, 31, context + 1} & {*range(1, T)}
-    return sorted(chosen, reverse=True)
+    """Returns shorter lengths than T: the largest, the smallest, and some around the ends of chunks."""
+    within = {1, 2, 3, 4, 5, 7, 8, 9, 12, 15, 16, 17} if context >= T else {context + 1, 31, 32, 33}
+    return sorted({T - 1, T - 2, *within} & {*range(1, T)}, reverse=True)
 
 
 def _logits(model: LanguageModel, idx: Tensor, *, autocast: bool = False) -> Tensor:

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ CEILINGS: Mapping[str, int] = {
     "window": 5,
     "n_experts": 4,
 }
-# Options to switch on in every family that has them, in addition to its booleans and to `checked` in its config.
+# Options to switch on in every family that has them.
 OPTIONS: Mapping[str, Any] = {"window": 5, "n_kv_heads": 2}
 
 
@@ -48,6 +49,7 @@ class Subject:
         self.cls, self.settings, self.name = cls, dict(settings), name
         self.config = small_config(cls, self.settings)
         self.instance: LanguageModel | None = None  # a copy of the caller's own model, if it is small enough
+        self.is_variant = False  # True for what `varied` returns
 
     def model(self, *, perturbed: bool = True, dropout: float = 0.0, seed: int = 0, **overrides: Any) -> LanguageModel:
         """Constructs a float32 model on the CPU in eval mode; torch's global random state stays unchanged.
@@ -85,24 +87,30 @@ class Subject:
     def varied(self) -> list[Subject]:
         """Returns subjects with other settings, to run code that the plain config does not (a window, a bias).
 
-        Each boolean is inverted and each of `OPTIONS` switched on, one at a time. A config can name more variants in
-        `checked: ClassVar[tuple[dict, ...]]`. Raises `ConfigError` for a variant in `checked` that the config refuses.
+        All booleans are inverted in one variant, or in a variant each where the config refuses that; each of `OPTIONS`
+        is switched on in its own. A config can name more variants in `checked: ClassVar[tuple[dict, ...]]`. Raises
+        `ConfigError` for a variant in `checked` that the config refuses.
         """
-        variants = []
-        for field in dataclasses.fields(self.config):
-            before = getattr(self.config, field.name)
-            value = not before if isinstance(before, bool) else OPTIONS.get(field.name, before)
-            if value == before:
-                continue
-            try:
-                variants.append(self._with({field.name: value}))
-            except ConfigError:
-                continue  # the family forbids this combination
+        now = configs.to_dict(self.config)
+        inverted = {name: not value for name, value in now.items() if isinstance(value, bool)}
+        options = [{name: value} for name, value in OPTIONS.items() if now.get(name, value) != value]
+        variants = self._allowed([inverted]) or self._allowed([{name: value} for name, value in inverted.items()])
+        variants += self._allowed(options)
         return variants + [self._with(changes) for changes in getattr(type(self.config), "checked", ())]
+
+    def _allowed(self, candidates: Iterable[Mapping[str, Any]]) -> list[Subject]:
+        """Returns the variants with these changes, without those that the config refuses."""
+        variants: list[Subject] = []
+        for changes in candidates:
+            with suppress(ConfigError):
+                variants += [self._with(changes)] if changes else []
+        return variants
 
     def _with(self, changes: Mapping[str, Any]) -> Subject:
         name = ", ".join(f"{field}={value}" for field, value in changes.items())
-        return Subject(self.cls, {**self.settings, **changes}, f"{self.name} with {name}")
+        variant = Subject(self.cls, {**self.settings, **changes}, f"{self.name} with {name}")
+        variant.is_variant = True
+        return variant
 
     def resized(self) -> list[dict[str, Any]]:
         """Returns overrides for two other sizes of the model."""

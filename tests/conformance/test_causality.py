@@ -123,6 +123,32 @@ def test_bfloat16_causality_finds_a_mask_off_by_one() -> None:
     assert "of 5 cuts" in report.results[-1].saw
 
 
+class SmallStep(Transformer):
+    """In bfloat16, all positions see a little of the mean, or the first sees a little of the second token."""
+
+    everywhere, first = 0.0, 0.0
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        if torch.is_autocast_enabled("cpu"):
+            second_B1 = (idx_BT[:, 1:2] / 13).to(x_BTD.dtype)
+            x_BTD = x_BTD + self.everywhere * x_BTD.mean(1, keepdim=True)
+            x_BTD = torch.cat([x_BTD[:, :1] + self.first * second_B1[..., None], x_BTD[:, 1:]], dim=1)
+        return x_BTD, state
+
+
+@pytest.mark.parametrize(("everywhere", "first", "passes"), [(0.01, 0.0, False), (0.0, 0.02, True), (0.0, 1.0, False)])
+def test_bfloat16_causality_allows_small_steps_at_a_few_cuts_alone(
+    everywhere: float, first: float, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A step at one cut of five is what an FFT in float32 leaves behind, where its rounding turns a value over."""
+    monkeypatch.setattr(SmallStep, "everywhere", everywhere)
+    monkeypatch.setattr(SmallStep, "first", first)
+    result = check_model(SmallStep, only=["bfloat16_causality"]).results[0]
+    assert result.passed == passes, result.saw
+    assert ("equal up to rounding" in result.saw) == passes
+
+
 class RoundedCell(Cell):
     """In bfloat16, rounds differently when the number of positive inputs of the batch is odd, as experts may."""
 

@@ -50,6 +50,26 @@ def test_auxiliary_needs_a_finite_scalar_with_a_gradient(form: str, says: str, m
     assert says in result.saw, result.saw
 
 
+class TwoAhead(Transformer):
+    """A second loss that needs the targets, with a gradient or without."""
+
+    detached = False
+
+    def extra_losses(self, x_BTD: Tensor, idx: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        logits_BTV = self.head(x_BTD[:, :-1])
+        loss = torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), targets[:, 1:].flatten())
+        return {"two ahead": loss.detach() if self.detached else loss}
+
+
+@pytest.mark.parametrize("detached", [False, True])
+def test_auxiliary_looks_at_extra_losses(detached: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TwoAhead, "detached", detached)
+    result = check_model(TwoAhead, only=["auxiliary"]).results[0]
+    assert result.passed != detached
+    assert ("two ahead: finite" in result.saw) != detached
+    assert check_model(TwoAhead, only=["ignored_targets", "micro_batches", "float64_gradients"]).passed
+
+
 class MixedInTraining(Transformer):
     def forward(self, idx: Tensor, targets: Tensor | None = None, *, return_logits: bool = True) -> LMOutput:
         logits_BTV, loss = super().forward(idx, targets, return_logits=return_logits)

@@ -109,12 +109,31 @@ def test_subject_copies_an_instance_that_is_small_except_for_its_depth() -> None
     assert subject(wide).config.n_layers == 3  # type: ignore[attr-defined]
 
 
-def test_varied_inverts_booleans_and_switches_options_on() -> None:
+def test_varied_inverts_booleans_together_and_switches_options_on() -> None:
+    assert [variant.name for variant in subject("gpt2").varied()] == ["gpt2 with bias=False, tie_embeddings=False"]
     names = [variant.name for variant in subject("llama").varied()]
-    assert any("window=5" in name for name in names)
-    assert any("tie_embeddings" in name for name in names)
+    assert "llama with window=5" in names
+    assert "llama with tie_embeddings=True" in names
     receptive = next(check for check in CHECKS if check.name == "receptive_field")
     assert "window=5" in run_check(receptive, subject("llama")).saw
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExclusiveConfig(CellConfig):
+    one: bool = False
+    other: bool = False
+
+    def __post_init__(self) -> None:
+        require(not (self.one and self.other), "one and other exclude each other")
+
+
+class Exclusive(Recurrent):
+    config_class = ExclusiveConfig
+
+
+def test_varied_inverts_one_boolean_at_a_time_where_the_config_refuses_all() -> None:
+    names = [variant.name for variant in subject(Exclusive).varied()]
+    assert names == ["Exclusive with one=True", "Exclusive with other=True"]
 
 
 def test_varied_adds_the_variants_in_checked_with_their_own_depth() -> None:
