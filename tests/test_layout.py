@@ -14,21 +14,11 @@ MODULES = sorted(
 # Modules without a test file of their name, and the file or folder in which they are tested.
 ELSEWHERE = {
     "__main__.py": "tests/cli/test_group.py",  # starts `python -m lmzoo`
-    "data/bpe.py": "tests/data/test_tokenizers.py",
-    "data/hf_dataset.py": "tests/data/test_streaming.py",
-    "data/text.py": "tests/data/test_corpora.py",
-    "data/token_reader.py": "tests/data/test_stream_batches.py",
-    "generation/choice.py": "tests/generation/test_options.py",
-    "generation/drafts.py": "tests/generation/test_speculative.py",
-    "generation/job.py": "tests/generation/test_loop.py",
     "hf/gpt2.py": "tests/backbones/test_gpt2.py",
     "hf/gpt_neox.py": "tests/backbones/test_gpt_neox.py",
     "hf/llama.py": "tests/backbones/test_llama.py",
     "hf/mamba.py": "tests/backbones/test_mamba.py",
     "hf/mixtral.py": "tests/backbones/test_mixtral.py",
-    "ops/dropout.py": "tests/ops/cpu/test_dropout.py",
-    "ops/gelu.py": "tests/ops/cpu/test_gelu.py",
-    "storage/checkpoints.py": "tests/train/test_retention.py",
 }
 
 

@@ -1,4 +1,4 @@
-"""Importing the room is cheap: a command line that only lists names must not wait for torch."""
+"""Importing lmzoo.data is fast: a command that only lists names must not wait for torch."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ print([name for name in ("torch", "tokenizers", "urllib.request", "lmzoo.model")
 
 
 @pytest.mark.timing
-def test_importing_data_is_fast_and_loads_nothing_heavy(process_env: dict[str, str]) -> None:
+def test_import_of_data_is_fast_and_loads_nothing_heavy(process_env: dict[str, str]) -> None:
     command = [sys.executable, "-c", _CODE]
     runs = [
         subprocess.run(command, env=process_env, check=True, capture_output=True, text=True).stdout.splitlines()

@@ -1,4 +1,4 @@
-"""Batches of a stream: every window once, packed over borders, shuffled in blocks, the same from any step on."""
+"""Tests of batches of a stream: each window once, across documents, shuffled in blocks, resumable at any step."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def data(write: Write) -> str:
 
 @pytest.fixture
 def make(data: str) -> Iterator[Make]:
-    """Batches of 5 windows of 8 bytes, in blocks of 16 windows, unless told otherwise."""
+    """A function that makes batches: by default 5 windows of 8 bytes, in blocks of 16 windows."""
     made: list[StreamBatches] = []
 
     def _make(batch_size: int = 5, seed: int = 3, block_windows: int = BLOCK, context_length: int = T) -> StreamBatches:
@@ -51,8 +51,8 @@ def same(ours: tuple[torch.Tensor, torch.Tensor], theirs: tuple[torch.Tensor, to
     return all(torch.equal(our, their) for our, their in zip(ours, theirs, strict=True))
 
 
-def test_each_block_holds_its_windows_once_in_a_drawn_order(make: Make) -> None:
-    """Over the borders of texts and the end of the data, which 1,200 bytes here have."""
+def test_stream_batches_have_each_window_of_a_block_once_in_random_order(make: Make) -> None:
+    """Windows cross documents and the end of the data, which has 1,200 bytes here."""
     text = "".join(f"{text}\n\n" for text in TEXTS).encode()
     whole = text * 3
     batches = make(batch_size=BLOCK)
@@ -70,7 +70,7 @@ def test_each_block_holds_its_windows_once_in_a_drawn_order(make: Make) -> None:
     assert len({tuple(order) for order in orders}) == len(orders)
 
 
-def test_the_seed_decides_the_order_and_nothing_else(make: Make) -> None:
+def test_stream_batches_order_depends_on_the_seed_only(make: Make) -> None:
     ours, again, other = (make(batch_size=BLOCK, seed=seed) for seed in (3, 3, 4))
     for step in range(3):
         assert same(ours.batch(step), again.batch(step))
@@ -79,8 +79,8 @@ def test_the_seed_decides_the_order_and_nothing_else(make: Make) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 16, 40])
-def test_going_on_from_any_step_gives_the_same(make: Make, batch_size: int) -> None:
-    """Within a block, at its border, across the end of the data; and with a batch of several blocks."""
+def test_stream_batches_restore_continues_with_the_same_batches(make: Make, batch_size: int) -> None:
+    """Checked within a block, at its border, across the end of the data, and with a batch of several blocks."""
     whole, steps = make(batch_size), 400 // batch_size
     kept: list[tuple[dict[str, Any], tuple[torch.Tensor, torch.Tensor]]] = []
     for step in range(steps):
@@ -93,10 +93,10 @@ def test_going_on_from_any_step_gives_the_same(make: Make, batch_size: int) -> N
         for again in range(step, min(step + 5, steps)):
             assert resumed.position(again) == kept[again][0]
             assert same(resumed.batch(again), kept[again][1]), (step, again)
-    assert same(make(batch_size).batch(steps - 1), kept[-1][1]), "a stream that was asked for no other step"
+    assert same(make(batch_size).batch(steps - 1), kept[-1][1]), "a stream that starts at this step"
 
 
-def test_the_position_of_a_beginning(make: Make) -> None:
+def test_stream_batches_position_at_the_first_steps(make: Make) -> None:
     batches = make()
     batches.restore(0, None)
     first = batches.batch(0)
@@ -116,10 +116,10 @@ def test_the_position_of_a_beginning(make: Make) -> None:
         ({"context_length": 0}, "the stream's position: context_length=0 must be a positive integer"),
         ({"token": "1"}, "the stream's position: token='1': input should be a valid integer"),
         ({"document": 1}, "the stream's position: document=1 is not a setting"),
-        ({"sha256": "0"}, "is not the text that training stopped in"),
+        ({"sha256": "0"}, "differs from the text where training stopped"),
     ],
 )
-def test_a_position_that_cannot_be(make: Make, change: dict[str, Any], message: str) -> None:
+def test_stream_batches_restore_refuses_impossible_positions(make: Make, change: dict[str, Any], message: str) -> None:
     batches = make()
     batches.batch(7)
     with pytest.raises(CheckpointError, match=message) as caught:
@@ -127,7 +127,7 @@ def test_a_position_that_cannot_be(make: Make, change: dict[str, Any], message: 
     assert "\n" not in str(caught.value)
 
 
-def test_a_stream_does_not_go_on_without_a_position(make: Make) -> None:
+def test_stream_batches_restore_needs_a_position(make: Make) -> None:
     with pytest.raises(CheckpointError, match="position must be given: the data are a stream"):
         make().restore(7, None)
 
@@ -140,26 +140,26 @@ def test_a_stream_does_not_go_on_without_a_position(make: Make) -> None:
         ({"seed": -1}, "seed=-1 must be from 0"),
     ],
 )
-def test_impossible_values_are_named(make: Make, fields: dict[str, int], message: str) -> None:
+def test_stream_batches_name_impossible_values(make: Make, fields: dict[str, int], message: str) -> None:
     with pytest.raises(DataError, match=message):
         make(**fields)
 
 
-def test_a_text_that_cannot_be_read_stops_where_it_is_needed(write: Write) -> None:
-    """Though the thread meets it earlier."""
+def test_stream_batches_raise_for_an_unreadable_text_when_it_is_used(write: Write) -> None:
+    """The thread reads the bad text earlier, but the error is raised only at the batch that needs it."""
     texts = ["a" * 62] * 30 + ["\u00e9"]
     path = write("late.jsonl", "".join(json.dumps({"text": text}) + "\n" for text in texts))
     reader = load_stream(f"hf:{path}").reader(train_tokenizer("char", ["a\n"]))
-    batches = StreamBatches(reader, BLOCK, T, 0, BLOCK)  # 128 tokens; 26 of the rows, which have 64, are trained on
+    batches = StreamBatches(reader, BLOCK, T, 0, BLOCK)  # 128 tokens; 26 rows of 64 tokens are in the training split
     for step in range(12):
         batches.batch(step)
     with pytest.raises(DataError, match="row 30: character 'é'"):
-        batches.batch(12)  # its last target is the first token of that row
+        batches.batch(12)  # the last target is the first token of that row
     batches.close()
 
 
 class SlowTokenizer(ByteTokenizer):
-    """Takes its time from the 150th text on."""
+    """A tokenizer that is slow from the 150th text on."""
 
     texts = 0
 
@@ -171,8 +171,8 @@ class SlowTokenizer(ByteTokenizer):
 
 
 @pytest.mark.timing
-def test_closing_ends_the_thread(data: str) -> None:
-    """In the middle of a block: the first takes some 130 texts, the second would take 10 seconds."""
+def test_stream_batches_close_ends_the_thread(data: str) -> None:
+    """The thread is in the middle of a block: the first takes about 130 texts, the second would take 10 seconds."""
     assert not reading()
     batches = StreamBatches(load_stream(data).reader(SlowTokenizer()), 5, T, 0, block_windows=400)
     batches.batch(0)
@@ -187,7 +187,7 @@ def reading() -> bool:
     return any(thread.name.startswith("lmzoo-data") for thread in threading.enumerate())
 
 
-def test_a_text_that_is_at_hand_needs_no_position() -> None:
+def test_batch_stream_needs_no_position() -> None:
     tokens = torch.arange(200).numpy()
     ours, theirs = BatchStream(tokens, 4, T, 1), BatchStream(tokens, 4, T, 1)
     assert ours.position(5) is None

@@ -1,4 +1,4 @@
-"""Text of a given form: whatever a random model prefers, what comes out has it."""
+"""Tests of constrained decoding: the text of a random model always matches the grammar."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCHEMA = {
 
 
 def made(spec: str) -> tuple[LanguageModel, Tokenizer, int]:
-    """A model that says anything, its tokenizer, and the token of a line break."""
+    """A random model, its tokenizer, and the token of a line break."""
     tokenizer = train_tokenizer(spec, [TEXT])
     model = lmzoo.create_model("bigram", vocab_size=tokenizer.vocab_size)
     torch.nn.init.normal_(next(model.parameters()), generator=torch.Generator().manual_seed(0))
@@ -33,12 +33,12 @@ def made(spec: str) -> tuple[LanguageModel, Tokenizer, int]:
 
 
 @pytest.mark.parametrize("spec", ["char", "byte", "bpe:300"])
-def test_a_regex_holds_for_every_row_and_ends(spec: str) -> None:
+def test_constraint_regex_holds_for_every_row_and_ends(spec: str) -> None:
     model, tokenizer, end = made(spec)
     pattern = r"(a|bc){2,6} [0-9]{3}羊?"
     rows = [[1], [2, 3, 4]]
     constraint = Constraint(tokenizer, [1, 3], regex=pattern, end_token=end)
-    for _ in range(2):  # the second time with other texts: what was kept of the first must not matter
+    for _ in range(2):  # the second time with other texts: the cache of the first run must not matter
         out = generate_ragged(model, rows, 40, processors=[constraint], stop_tokens=[end])
         texts = [tokenizer.decode(o[len(r) :].tolist()) for o, r in zip(out, rows, strict=True)]
         for text in texts:
@@ -47,7 +47,7 @@ def test_a_regex_holds_for_every_row_and_ends(spec: str) -> None:
     assert len(set(texts)) == 2
 
 
-def test_json_of_a_schema() -> None:
+def test_constraint_json_schema_gives_valid_json() -> None:
     model, tokenizer, end = made("char")
     idx = torch.tensor([[1, 2]]).expand(8, 2)
     constraint = Constraint(tokenizer, 2, json_schema=SCHEMA, end_token=end)
@@ -59,7 +59,7 @@ def test_json_of_a_schema() -> None:
     assert torch.equal(generate(model, idx, 120, processors=[constraint], stop_tokens=[end], seeds=range(8)), out)
 
 
-def test_only_what_is_possible_is_left() -> None:
+def test_constraint_allows_only_possible_tokens() -> None:
     _, tokenizer, end = made("char")
     constraint = Constraint(tokenizer, 0, regex="ab?", end_token=end)
     a, b = tokenizer.encode("ab")
@@ -77,7 +77,7 @@ def test_only_what_is_possible_is_left() -> None:
         left(b)
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_constraint_refuses_bad_arguments() -> None:
     _, tokenizer, end = made("char")
     with pytest.raises(ConfigError, match="needs one of regex and json_schema"):
         Constraint(tokenizer, 1, end_token=end)

@@ -1,4 +1,4 @@
-"""Speculative decoding: greedy it is the model alone; sampled it has its distribution; drafts are only speed."""
+"""Tests of speculative decoding: greedy equals the model alone, sampling has its distribution."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from lmzoo.sampling import SamplingConfig, process
 from tests.helpers import far_from_uniform
 
 V, NEW, DRAWS = 3, 3, 20_000
-# Chi-square with 26 degrees of freedom is above this once in 10,000 seeds for a right sampler. One whose outcomes are
-# off by 8 % (root mean square of relative errors, weighted by probability) gives a noncentrality of 128 with 20,000
-# draws: it is above with probability 0.9999.
+# Chi-square with 26 degrees of freedom exceeds this once in 10,000 seeds for a correct sampler. A sampler whose
+# probabilities are wrong by 8 % (root mean square of relative errors, weighted by probability) has a noncentrality of
+# 128 with 20,000 draws and exceeds it with probability 0.9999.
 THRESHOLD = 61.9
 
 
 @functools.cache
 def make(name: str, vocab_size: int = V, context_length: int = 8, seed: int = 1) -> LanguageModel:
-    """A small model, far from uniform."""
+    """A small model whose distribution is far from uniform."""
     sizes = {"gpt2": {"d_model": 8, "n_layers": 1, "n_heads": 2}, "mamba": {"d_model": 8, "n_layers": 1}}
     model = lmzoo.create_model(name, vocab_size=vocab_size, context_length=context_length, **sizes.get(name, {}))
     return far_from_uniform(model, std=0.6, seed=seed).eval()
@@ -55,7 +55,7 @@ def drafts(vocab_size: int) -> dict[str, Draft]:
 
 @torch.no_grad()
 def exact(model: LanguageModel, prompt: list[int], config: SamplingConfig) -> Tensor:
-    """The probability of each continuation of NEW tokens, by the chain rule, as `process` says it."""
+    """The probability of each continuation of NEW tokens, by the chain rule over the distributions of `process`."""
     found = []
     for tokens in itertools.product(range(V), repeat=NEW):
         log_prob = 0.0
@@ -67,7 +67,7 @@ def exact(model: LanguageModel, prompt: list[int], config: SamplingConfig) -> Te
 
 
 def chi_square(draft: Draft, config: SamplingConfig, seed: int = 0) -> float:
-    """How far the continuations of DRAWS rows are from the exact distribution."""
+    """The chi-square statistic of the continuations of DRAWS rows against the exact distribution."""
     model, prompt = make("gpt2"), [0, 2]
     idx = torch.tensor([prompt]).expand(DRAWS, 2)
     generator = torch.Generator().manual_seed(seed)
@@ -79,11 +79,11 @@ def chi_square(draft: Draft, config: SamplingConfig, seed: int = 0) -> float:
 
 
 @pytest.mark.parametrize("name", ["bigram", "another", "n-gram", "lookup"])
-def test_sampled_it_has_the_distribution_of_the_model_alone(name: str) -> None:
+def test_speculative_sampling_has_the_distribution_of_the_model(name: str) -> None:
     assert chi_square(drafts(V)[name], SamplingConfig(1.3)) < THRESHOLD
 
 
-def test_penalties_too() -> None:
+def test_speculative_sampling_with_penalties_has_the_distribution_of_the_model() -> None:
     assert chi_square(drafts(V)["bigram"], SamplingConfig(1.5, repetition_penalty=1.3)) < THRESHOLD
 
 
@@ -104,14 +104,16 @@ judge = speculative.judge
 
 
 @pytest.mark.parametrize("rule", [keep_all, rest_is_p, half_as_willing])
-def test_a_wrong_rule_is_found_by_this_test(rule: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chi_square_detects_wrong_acceptance_rules(rule: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speculative, "judge", rule)
     assert chi_square(drafts(V)["bigram"], SamplingConfig(1.3)) > 2 * THRESHOLD
 
 
 @pytest.mark.parametrize("name", ["bigram", "itself", "n-gram", "lookup"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_neither_the_other_rows_nor_the_number_of_guesses_matter(name: str, temperature: float) -> None:
+def test_speculative_tokens_do_not_depend_on_other_rows_or_the_number_of_draft_tokens(
+    name: str, temperature: float
+) -> None:
     model, draft, config = make("gpt2", 7), drafts(7)[name], SamplingConfig(temperature)
     idx = torch.randint(7, (4, 3), generator=torch.Generator().manual_seed(2))
     seeds = [3, 1, 4, 1]
@@ -126,7 +128,7 @@ def test_neither_the_other_rows_nor_the_number_of_guesses_matter(name: str, temp
 
 
 @pytest.mark.parametrize("name", list(drafts(7)))
-def test_greedy_is_the_model_alone_also_past_the_context(name: str) -> None:
+def test_speculative_greedy_equals_the_model_alone_also_past_the_context(name: str) -> None:
     model, idx = make("gpt2", 7), torch.randint(7, (3, 3), generator=torch.Generator().manual_seed(4))
     plain = generate(model, idx, 20, SamplingConfig(0.0))[:, 3:].tolist()
     assert len({row.index(6) for row in plain}) > 1, "the test needs rows that stop at different places"
@@ -139,7 +141,7 @@ def test_greedy_is_the_model_alone_also_past_the_context(name: str) -> None:
     assert torch.equal(generate_speculative(model, drafts(7)[name], idx, 0), idx)
 
 
-def test_a_good_draft_saves_passes_and_a_bad_one_costs_no_more_than_one_each() -> None:
+def test_speculative_good_draft_saves_passes_and_bad_draft_costs_one_each() -> None:
     model, idx = make("gpt2", 7, context_length=64), torch.tensor([[1, 2, 3]])
     greedy = SamplingConfig(0.0)
     itself = list(stream_speculative(model, model, idx, 21, greedy, n_guesses=4))
@@ -150,50 +152,7 @@ def test_a_good_draft_saves_passes_and_a_bad_one_costs_no_more_than_one_each() -
     assert [block.shape[1] for block in sampled] == [4, 4, 4, 4, 4, 1], "p / q is 1: nothing is refused"
 
 
-def test_lookup_guesses_what_followed_before() -> None:
-    lookup = PromptLookup(9)
-
-    def guess(*tokens: int) -> int:
-        logits_BV, _ = lookup.decode(torch.tensor([tokens]), lookup.init_state(1))
-        return int(logits_BV[0].argmax())
-
-    assert guess(1, 2, 3, 4, 1, 2) == 3
-    assert guess(1, 2, 3, 0, 2, 5, 1, 2) == 3, "the longer match counts, not the later"
-    assert guess(2, 3, 2, 4, 2) == 4, "the latest of equal ones"
-    assert guess(1, 2, 3) == 3, "no match: the last token again"
-    state = lookup.init_state(1)
-    for token in (1, 2, 3, 4, 1, 2):  # token by token, from earlier states too
-        before = state
-        logits_BV, state = lookup.decode(torch.tensor([[token]]), state)
-    assert int(logits_BV[0].argmax()) == 3
-    assert int(lookup.decode(torch.tensor([[4]]), before)[0][0].argmax()) == 1
-    banned = generate_speculative(
-        make("gpt2", 9),
-        lookup,
-        torch.tensor([[1, 2, 3, 1, 2]]),
-        8,
-        SamplingConfig(logit_bias={3: -math.inf}),
-        seeds=[0],
-    )
-    assert 3 not in banned[0, 5:].tolist()
-
-
-def test_counted_n_grams_as_a_draft() -> None:
-    ids = np.random.default_rng(1).integers(0, 5, 400)
-    ngram = NGram(ids, 5, order=3)
-    draft = NGramDraft(ngram)
-    logits_BV, state = draft.decode(torch.tensor([[0, 1, 2], [3, 3, 4]]), draft.init_state(2))
-    for row, tokens in enumerate(([1, 2], [3, 4])):
-        for token in range(5):
-            p = ngram.probabilities(np.array([*tokens, token]))[2]
-            assert logits_BV[row, token].exp().item() == pytest.approx(p, rel=1e-12)
-    assert state.tolist() == [[1, 2], [3, 4]]
-    one = NGramDraft(NGram(ids, 5, order=1))
-    logits_BV, _ = one.decode(torch.tensor([[3]]), one.init_state(1))
-    assert logits_BV[0].exp().sum().item() == pytest.approx(1)
-
-
-def test_bad_input_is_refused() -> None:
+def test_speculative_refuses_bad_input() -> None:
     model, idx = make("gpt2", 7), torch.tensor([[1]])
     with pytest.raises(InputError, match="n_guesses=0 must be a positive integer"):
         stream_speculative(model, model, idx, 5, n_guesses=0)
@@ -201,11 +160,9 @@ def test_bad_input_is_refused() -> None:
         generate_speculative(model, PromptLookup(9), idx, 5)
     with pytest.raises(InputError, match="idx is an empty prompt"):
         stream_speculative(model, model, idx[:, :0], 5)
-    with pytest.raises(InputError, match="max_ngram=0"):
-        PromptLookup(9, max_ngram=0)
 
 
-def test_the_modes_are_restored() -> None:
+def test_speculative_restores_the_modes() -> None:
     model, draft = make("gpt2", 7).train(), make("bigram", 7).train()
     generate_speculative(model, draft, torch.tensor([[1, 2]]), 6)
     assert model.training

@@ -1,4 +1,4 @@
-"""Weight-name maps on hand-made tensors: names, layouts, tied heads, and what is refused."""
+"""Tests of weight-name maps on small tensors: names, layouts, tied heads, and errors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ CONFIG: dict[str, Any] = {"n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "n_exper
 
 
 def built(layout: Layout, **source: Tensor) -> Tensor:
-    """The tensor that a layout makes from the tensors `source`, all of which it must use."""
+    """Returns the tensor that a layout makes from the tensors `source`; it must use all of them."""
     return convert(source, {"w": layout}, CONFIG)["w"]
 
 
 def numbered(*shape: int, start: int = 0) -> Tensor:
-    """A tensor in which each element is another number."""
+    """A tensor whose elements are all different."""
     return torch.arange(start, start + torch.Size(shape).numel()).view(shape)
 
 
@@ -94,7 +94,7 @@ def test_squeezed_drops_an_axis_of_length_1() -> None:
         (Squeezed("a", axis=1), {"a": numbered(4)}),
     ],
 )
-def test_every_layout_refuses_a_shape_that_does_not_fit(layout: Layout, source: dict[str, Tensor]) -> None:
+def test_layouts_refuse_a_shape_that_does_not_fit(layout: Layout, source: dict[str, Tensor]) -> None:
     with pytest.raises(CheckpointError, match=r"^w: .+"):
         built(layout, **source)
 
@@ -109,7 +109,7 @@ def test_every_layout_refuses_a_shape_that_does_not_fit(layout: Layout, source: 
         (Squeezed("a", axis=1), {"a": numbered(4, 1, 3)}),
     ],
 )
-def test_every_layout_moves_each_element_once(layout: Layout, source: dict[str, Tensor]) -> None:
+def test_layouts_move_each_element_once(layout: Layout, source: dict[str, Tensor]) -> None:
     """A layout that drops or repeats an element would have no inverse."""
     every = torch.cat([tensor.flatten() for tensor in source.values()])
     assert built(layout, **source).flatten().sort().values.tolist() == every.tolist()

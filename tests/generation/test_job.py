@@ -1,4 +1,4 @@
-"""What the sampler takes by name: samples per prompt, forced tokens, own processors, settings per row, prefixes."""
+"""Tests of the options of the sampler: samples per prompt, forced tokens, prefixes, settings by name."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.generation.test_loop import make, prompts
 INF = math.inf
 
 
-def test_samples_share_the_reading_of_their_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_n_samples_share_one_prefill(monkeypatch: pytest.MonkeyPatch) -> None:
     model, idx, read = make("gpt2"), prompts(2, 5), []
     expected = generate(model, idx.repeat_interleave(3, dim=0), 10, seeds=range(6))
     decode = LanguageModel.decode
@@ -34,7 +34,7 @@ def test_samples_share_the_reading_of_their_prompt(monkeypatch: pytest.MonkeyPat
     assert generate(model, idx, 0, n_samples=3).shape == (6, 5)
 
 
-def test_samples_of_ragged_prompts_and_no_rows() -> None:
+def test_n_samples_of_ragged_prompts_and_no_rows() -> None:
     model, rows = make("gpt2"), [[1], [2, 3, 4], [5, 6]]
     got = generate_ragged(model, rows, 7, n_samples=2, seeds=range(6), stop_tokens=[0])
     for number, out in enumerate(got):
@@ -43,7 +43,7 @@ def test_samples_of_ragged_prompts_and_no_rows() -> None:
     assert generate(model, torch.zeros(0, 3, dtype=torch.long), 4, n_samples=2).shape == (0, 7)
 
 
-def test_forced_tokens_come_at_their_places_and_stop_tokens_stop() -> None:
+def test_forced_tokens_come_at_their_positions_and_stop_tokens_stop() -> None:
     model, idx = make("gpt2"), prompts(2, 3)
     out = generate(model, idx, 6, forced_tokens={0: 9, 3: 4, 99: 1}, seeds=[0, 1])
     assert out[:, 3].tolist() == [9, 9]
@@ -56,58 +56,11 @@ def test_forced_tokens_come_at_their_places_and_stop_tokens_stop() -> None:
     assert [row[-2].item() for row in ragged] == [7, 7]
 
 
-def test_processors_come_before_the_settings_and_see_all_tokens() -> None:
-    model, idx, seen = make("bigram"), prompts(2, 3), []
-
-    def note(logits_BV: Tensor, history_BT: Tensor) -> Tensor:
-        seen.append(history_BT.clone())
-        return logits_BV
-
-    def only_even(logits_BV: Tensor, history_BT: Tensor) -> Tensor:
-        return logits_BV.masked_fill(torch.arange(11) % 2 == 1, -INF)
-
-    out = generate(model, idx, 12, SamplingConfig(1.5, top_k=3), processors=[note, only_even], seeds=[0, 1])
-    assert (out[:, 3:] % 2 == 0).all()
-    assert len(out[:, 3:].unique()) > 2
-    assert all(torch.equal(history, out[:, : 3 + n]) for n, history in enumerate(seen))
-    assert not torch.equal(out, generate(model, idx, 12, SamplingConfig(1.5, top_k=3), seeds=[0, 1]))
-
-
-def test_a_processor_that_is_wrong_is_refused() -> None:
-    model, idx = make("bigram"), prompts(2, 3)
-    with pytest.raises(InputError, match=r"a processor gave logits \(2, 10\): they must be \(2, 11\)"):
-        generate(model, idx, 2, processors=[lambda logits, _: logits[:, :10]])
-    with pytest.raises(InputError, match="logits of row 0 hold NaN"):
-        generate(model, idx, 2, processors=[lambda logits, _: logits * torch.nan])
-    with pytest.raises(InputError, match="row 0 has no token left"):
-        generate(model, idx, 2, processors=[lambda logits, _: torch.full_like(logits, -INF)])
-
-
-@pytest.mark.parametrize("name", ["bigram", "gpt2"])
-def test_each_row_has_its_own_settings(name: str) -> None:
-    model, idx = make(name), prompts(4, 3)
-    configs = [
-        SamplingConfig(0.0),
-        SamplingConfig(0.7, top_p=0.8),
-        SamplingConfig(0.0),
-        SamplingConfig(2.0, repetition_penalty=1.5, logit_bias={1: -INF}),
-    ]
-    together = generate(model, idx, 12, configs, seeds=range(4))
-    for row, config in enumerate(configs):
-        assert torch.equal(generate(model, idx[row : row + 1], 12, config, seeds=[row])[0], together[row])
-    with pytest.raises(InputError, match="config has 3 entries: there must be one for each of the 4 rows"):
-        stream(model, idx, 3, configs[:3])
-    broken = torch.zeros(4, 11)
-    broken[3, 2] = torch.nan
-    with pytest.raises(InputError, match="logits of row 3 hold NaN"):
-        generate(model, idx, 1, configs, processors=[lambda logits, _: logits + broken])
-
-
-def test_a_prefix_is_not_read_again() -> None:
+def test_prefix_is_not_read_again() -> None:
     model, idx = make("gpt2"), prompts(2, 6)
     _, prefix = model.eval().decode(idx[:, :4], model.init_state(2, 6))
     expected = generate(model, idx, 9, SamplingConfig(repetition_penalty=1.2), seeds=[0, 1])
-    for _ in range(2):  # it stays what it was
+    for _ in range(2):  # the prefix does not change
         got = generate(model, idx, 9, SamplingConfig(repetition_penalty=1.2), seeds=[0, 1], prefix=prefix)
         assert torch.equal(got, expected)
     changed = idx.clone()
@@ -129,7 +82,7 @@ def test_a_prefix_is_not_read_again() -> None:
         ({"n_samples": 2, "seeds": [1, 2]}, "seeds has 2 entries: there must be one for each of the 4 rows"),
     ],
 )
-def test_options_that_cannot_be(options: dict, message: str) -> None:
+def test_job_refuses_impossible_options(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         stream(make("bigram"), prompts(2, 3), 4, **options)
 
@@ -143,7 +96,7 @@ def test_stream_refuses_an_option_with_an_unknown_name() -> None:
         stream_speculative(model, model, idx, 4, n_samples=2)
 
 
-def test_the_model_takes_every_setting_by_name() -> None:
+def test_generate_of_a_model_takes_every_setting_by_name() -> None:
     model, idx = make("bigram"), prompts(2, 3)
     settings = {"temperature": 1.2, "frequency_penalty": 0.3, "presence_penalty": 0.2, "typical_p": 0.9}
     settings["logit_bias"] = {4: -INF}
