@@ -40,6 +40,7 @@ def steps(model: LanguageModel, optimizer: torch.optim.Optimizer, tmp_path: Path
     steps.close()
 
 
+@pytest.mark.timing
 def test_trainer_steps_are_updates_with_the_time_of_each_phase(
     steps: TrainerSteps, model: LanguageModel, optimizer: torch.optim.Optimizer
 ) -> None:

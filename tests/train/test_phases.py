@@ -10,6 +10,7 @@ import torch
 from lmzoo.train.phases import PHASES, PhaseClock
 
 
+@pytest.mark.timing
 def test_phase_clock_counts_the_time_since_the_last_phase() -> None:
     began = time.perf_counter()
     clock = PhaseClock(torch.device("cpu"), synchronize=True)
