@@ -1,9 +1,10 @@
-"""FLOPs of a forward pass: declared by the modules, or counted by torch. A multiply-add is two.
+"""FLOPs of a forward pass: declared by the modules, or counted by torch. A multiply-add counts as two.
 
-A module declares `flops(T)`, the FLOPs per token of what it computes itself, without its children, in a sequence of T.
-If it runs a child more or less than once per token, it declares `calls(T)`: for such a child's name, how many times it
-runs per token, and the length of the sequence it then sees. A block run three times: `{"block": (3.0, T)}`. A model of
-patches of four tokens: `{"patches": (0.25, T // 4)}`. A head used in training alone: `{"extra_head": (0.0, T)}`.
+A module declares `flops(T)`, the FLOPs per token of its own operations, without its children, in a sequence of length
+T. If it runs a child more or less than once per token, it declares `calls(T)`: a dict from the name of such a child to
+the number of runs per token and the length of the sequence that the child reads. A block run three times: `{"block":
+(3.0, T)}`. A model of patches of four tokens: `{"patches": (0.25, T // 4)}`. A head used in training alone:
+`{"extra_head": (0.0, T)}`.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ if TYPE_CHECKING:
 
 
 def flops_per_token(model: LanguageModel, T: int) -> float:
-    """FLOPs of one token's forward pass in a sequence of T, as `LanguageModel.flops_per_token` says."""
+    """FLOPs of the forward pass per token in a sequence of T; see `LanguageModel.flops_per_token`."""
     if any(hasattr(module, "flops") for module in model.modules()):
         return declared_flops(model, T)
     return measured_flops(model, T)
 
 
 def declared_flops(module: nn.Module, T: int) -> float:
-    """FLOPs per token that a module and its children declare; a plain `nn.Linear` is known.
+    """FLOPs per token that a module and its children declare; `nn.Linear` needs no declaration.
 
-    A child with two parents, or with two names in one, is counted for each.
+    A child with two parents, or two names in one parent, is counted twice.
     """
     total, calls = _own_flops(module, T), child_calls(module, T)
     for name, child in module._modules.items():
@@ -43,7 +44,7 @@ def declared_flops(module: nn.Module, T: int) -> float:
 
 
 def child_calls(module: nn.Module, T: int) -> dict[str, tuple[float, int]]:
-    """The value of `calls(T)`; empty for a module that does not declare it."""
+    """Returns the value of `calls(T)`; empty for a module that does not declare it."""
     declared = getattr(module, "calls", None)
     calls = cast(dict[str, tuple[float, int]], declared(T)) if callable(declared) else {}
     if unknown := calls.keys() - {name for name, child in module._modules.items() if child is not None}:
@@ -59,9 +60,9 @@ def _own_flops(module: nn.Module, T: int) -> float:
 
 
 def measured_flops(model: LanguageModel, T: int) -> float:
-    """FLOPs per token of features and head, as torch counts them; for models made of torch's own modules alone.
+    """FLOPs per token of features and head, counted by torch; for models that consist only of torch modules.
 
-    Over T tokens, or `context_length` if that is less and the model does not extrapolate.
+    Counts over T tokens, or `context_length` if that is less and the model does not extrapolate.
     """
     T = T if model.traits.extrapolates else min(T, model.config.context_length)
     idx = torch.zeros(1, T, dtype=torch.long, device=model.device)
@@ -72,11 +73,11 @@ def measured_flops(model: LanguageModel, T: int) -> float:
 
 @contextmanager
 def counting(model: nn.Module) -> Generator[FlopCounter]:
-    """Within the block, what `model` runs is counted; without gradients."""
+    """Counts the operations that `model` runs within the block, without gradients."""
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
     model.requires_grad_(False)  # torch's counter fails on a module whose input is a view of a trained parameter
     try:
-        # The CPU's fused attention kernel is unknown to the counter: attention is spelled out for it.
+        # The counter does not know the fused attention kernel of the CPU, so attention is computed by its definition.
         with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:
             yield counter
     finally:
@@ -85,10 +86,10 @@ def counting(model: nn.Module) -> Generator[FlopCounter]:
 
 
 def active_shares(model: nn.Module) -> dict[int, float]:
-    """The share of each parameter that the prediction of one token uses, by the parameter's id; 1 if it is not here.
+    """The share of each parameter that predicting one token uses, by the id of the parameter; 1 if not listed.
 
-    Taken from what layers declare: `active` (the share of expert weights) and `calls` (0 for a child that runs in
-    training alone).
+    Computed from the declarations of the layers: `active` (the share of expert weights) and `calls` (0 for a child that
+    runs only in training).
     """
     shares: dict[int, float] = {}
 

@@ -17,8 +17,8 @@ from torch.utils.checkpoint import checkpoint
 
 from lmzoo.ops.linear_cross_entropy import chunked_linear_cross_entropy
 
-IGNORE_INDEX = -100  # a target of this value takes no part in the loss
-CHUNK_LOGITS = 1 << 25  # logits held at a time by the chunked loss: 128 MiB in float32
+IGNORE_INDEX = -100  # targets with this value are ignored by the loss
+CHUNK_LOGITS = 1 << 25  # limit of logits in memory in the chunked loss: 128 MiB in float32
 
 
 def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
@@ -31,16 +31,16 @@ def cross_entropy(logits_BTV: Tensor, targets_BT: Tensor) -> Tensor:
 
 
 def chunk_size(vocab_size: int) -> int:
-    """As many positions as keep the logits of a chunk under `CHUNK_LOGITS` values, and at least one."""
+    """The largest number of positions whose logits have at most `CHUNK_LOGITS` values; at least one."""
     return max(1, CHUNK_LOGITS // vocab_size)
 
 
 def chunked_cross_entropy(x_BTD: Tensor, head: nn.Module, targets_BT: Tensor, *, chunk: int) -> Tensor:
-    """`cross_entropy(head(x_BTD), targets_BT)` with at most `chunk` positions' logits in memory, backward included.
+    """`cross_entropy(head(x_BTD), targets_BT)` with the logits of at most `chunk` positions in memory at a time.
 
-    If all positions fit into one chunk, this is the plain loss. A linear head (`linear_map`) has its gradients computed
-    together with its logits, which takes less time than the plain loss; the logits of any other head are computed again
-    in the backward pass.
+    If all positions fit into one chunk, this is the plain loss. A linear head (`linear_map`) gets its gradients
+    computed together with its logits, which is faster than the plain loss; for other heads, the backward pass
+    recomputes the logits.
     """
     x_ND, targets_N = x_BTD.flatten(0, 1), targets_BT.flatten()
     if chunk >= len(x_ND):
@@ -62,8 +62,8 @@ def chunked_cross_entropy(x_BTD: Tensor, head: nn.Module, targets_BT: Tensor, *,
 def linear_map(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
     """The weight (V, D) and bias of a module that computes `F.linear(x, weight, bias)` and nothing else, or None.
 
-    None as well for a linear module with hooks, which only calling it would run, and for one whose weight is a tensor
-    subclass, such as a DTensor.
+    Also None for a linear module with hooks, because hooks run only when the module is called, and for a weight that is
+    a tensor subclass, such as a DTensor.
     """
     hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks, module._backward_pre_hooks)
     if any(hooks) or not _is_linear(module):
@@ -74,9 +74,10 @@ def linear_map(module: nn.Module) -> tuple[Tensor, Tensor | None] | None:
 
 
 def _is_linear(module: nn.Module) -> bool:
-    """True for `nn.Linear` with its own `forward` and for a class that says `is_linear = True`.
+    """True for `nn.Linear` with its own `forward` and for a class that declares `is_linear = True`.
 
-    A subclass that overrides `forward` must say it again: what its parent said is not true of the new `forward`.
+    A subclass that overrides `forward` must declare it again: the declaration of its parent does not cover the
+    override.
     """
     if "forward" in vars(module):
         return False
@@ -91,14 +92,14 @@ def _is_linear(module: nn.Module) -> bool:
 
 
 def _summed(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
-    """The sum of the cross-entropies, and the number of targets that are not ignored."""
+    """Returns the sum of the cross-entropies and the number of targets that are not ignored."""
     logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
     total = F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORE_INDEX, reduction="sum")
     return total, (targets_N != IGNORE_INDEX).sum()
 
 
 class _Collecting(threading.local):
-    """The dicts that auxiliary losses of this thread go to; None while nobody wants them.
+    """The dicts that collect the auxiliary losses of this thread; None while they are not collected.
 
     Not a ContextVar, because torch.compile cannot trace one.
     """
@@ -112,11 +113,11 @@ _collecting = _Collecting()
 
 
 def auxiliary_loss(name: str, value: Tensor) -> None:
-    """Called by a layer in `features`: adds a named scalar that is minimized beside the loss (expert balance, say).
+    """Add a named scalar to the objective, for example a load-balancing loss; called by a layer in `features`.
 
-    It takes part in the backward pass and is never part of the loss that is returned. Values of one name are summed.
-    Does nothing where no auxiliary losses are wanted: in evaluation, without targets, and when activation
-    checkpointing computes a block again.
+    It is part of the backward pass, but never of the returned loss. Values of one name are summed.
+    Does nothing where auxiliary losses are not collected: in evaluation, without targets, and when activation
+    checkpointing recomputes a block.
     """
     if _collecting.auxiliary is not None:
         _add(_collecting.auxiliary, name, value)
@@ -124,10 +125,10 @@ def auxiliary_loss(name: str, value: Tensor) -> None:
 
 @contextmanager
 def collect_auxiliary(wanted: bool) -> Iterator[dict[str, Tensor]]:
-    """Collects what the layers called inside pass to `auxiliary_loss`, by name; nothing unless `wanted`.
+    """Collects, by name, the scalars that layers inside the block pass to `auxiliary_loss`; none unless `wanted`.
 
-    Of nested collections the innermost is the one in force, so a model inside a model keeps its own losses. Leave the
-    block before the backward pass: activation checkpointing calls the layers again there.
+    The innermost of nested blocks collects, so a model inside a model keeps its own losses. Leave the block before the
+    backward pass, where activation checkpointing calls the layers again.
     """
     named: dict[str, Tensor] = {}
     before = _collecting.auxiliary
@@ -139,7 +140,7 @@ def collect_auxiliary(wanted: bool) -> Iterator[dict[str, Tensor]]:
 
 
 def with_auxiliary(loss: Tensor, named: dict[str, Tensor]) -> Tensor:
-    """The same value as `loss`, with the gradient of `loss` plus every auxiliary loss; tells `reported` about them."""
+    """Add the gradients of all auxiliary losses to `loss` without changing its value, and pass them to `reported`."""
     for name, value in named.items():
         loss = loss + (value - value.detach()).to(loss.dtype)
         if _collecting.reported is not None:
@@ -149,9 +150,9 @@ def with_auxiliary(loss: Tensor, named: dict[str, Tensor]) -> Tensor:
 
 @contextmanager
 def reported() -> Iterator[dict[str, Tensor]]:
-    """Makes the auxiliary losses of the model's forward pass visible, for logging: a dict of name -> detached scalar.
+    """Yields a dict of the auxiliary losses in the forward passes of the block, for logging: name -> detached scalar.
 
-    A value is the sum over the layers that used the name, and over the forward passes within the block.
+    Each value is summed over the layers with that name and over the forward passes.
     """
     named: dict[str, Tensor] = {}
     before = _collecting.reported

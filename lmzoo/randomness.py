@@ -1,8 +1,8 @@
-"""Random numbers as a function of (seed, count): a row's draws depend on nothing else in its batch.
+"""Counter-based random numbers, a function of (seed, count): the draws of a row do not depend on its batch.
 
 Each row has a seed; its n-th number is the n-th output of SplitMix64 (Steele, Lea and Flood 2014, "Fast splittable
-pseudorandom number generators", OOPSLA) started at the scrambled seed. Nothing is stored between two draws, so rows can
-be dropped, copied or joined freely, and a CPU and a GPU draw the same. Legend: B rows of a batch.
+pseudorandom number generators", OOPSLA) started at the scrambled seed. There is no generator state, so rows can be
+dropped, copied or joined freely, and a CPU and a GPU draw the same numbers. Legend: B rows of a batch.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SEED_LIMIT = (1 << 63) - 1  # seeds are in [0, SEED_LIMIT)
 
 
 def _signed(value: int) -> int:
-    """The int64 with the bits of an unsigned 64-bit number."""
+    """Convert an unsigned 64-bit number to the int64 with the same bits."""
     return value - (1 << 64) if value >= 1 << 63 else value
 
 
@@ -28,10 +28,10 @@ _FACTOR_2 = _signed(0x94D049BB133111EB)
 
 
 def row_seeds(batch_size: int, generator: torch.Generator | None = None, seeds: Sequence[int] | None = None) -> Tensor:
-    """A seed for each row, (B,) int64 on the CPU: `seeds` as given, else the next B integers of `generator`.
+    """Returns a seed per row, (B,) int64 on the CPU: the given `seeds`, else the next B integers of `generator`.
 
-    The r-th is the same however many rows follow it. Without either, torch's global generator is asked. Raises
-    `InputError` when both are given, or `seeds` are not B integers in [0, 2^63 - 1).
+    Seed r does not depend on the number of rows after it. Without either argument, torch's global generator is used.
+    Raises `InputError` when both are given, or `seeds` are not B integers in [0, 2^63 - 1).
     """
     if seeds is None:
         device = "cpu" if generator is None else generator.device
@@ -47,18 +47,18 @@ def row_seeds(batch_size: int, generator: torch.Generator | None = None, seeds: 
 
 
 def uniforms(seeds_B: Tensor, count_B: Tensor) -> Tensor:
-    """Number `count_B` (from 0) of each row's stream: (B,) float64, a multiple of 2^-52 in [0, 1)."""
+    """Returns number `count_B` (from 0) of the stream of each row: (B,) float64, a multiple of 2^-52 in [0, 1)."""
     bits_B = _scramble(_scramble(seeds_B + _GAMMA) + (count_B + 1) * _GAMMA)
     return _shift_right(bits_B, 12).double() * 2.0**-52
 
 
 def _scramble(z: Tensor) -> Tensor:
-    """The output function of SplitMix64; int64 products keep the low 64 bits, as its unsigned ones do."""
+    """The output function of SplitMix64; int64 products keep the same low 64 bits as unsigned ones."""
     z = (z ^ _shift_right(z, 30)) * _FACTOR_1
     z = (z ^ _shift_right(z, 27)) * _FACTOR_2
     return z ^ _shift_right(z, 31)
 
 
 def _shift_right(z: Tensor, by: int) -> Tensor:
-    """A shift that fills with zeros, which int64 itself does not."""
+    """Logical right shift: fills with zeros, unlike the shift of int64."""
     return (z >> by) & ((1 << (64 - by)) - 1)

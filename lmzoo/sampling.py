@@ -1,9 +1,9 @@
 """Sampling: from logits to tokens, the same for every model.
 
-`SamplingConfig` holds the settings; `process` applies them to logits; `sample` draws. Functions that take logits return
+`SamplingConfig` holds the settings; `process` applies them to logits; `sample` draws. Functions of logits return
 logits, with -inf for a token that cannot be drawn, and do not change their argument unless their name ends in `_`.
 Randomness is one number per row, see `lmzoo.randomness`: the token of a row does not depend on the other rows.
-Legend: B batch, V vocabulary, T tokens so far, W tokens that are left, K the k highest, N tokens with a bias.
+Legend: B batch, V vocabulary, T tokens so far, W remaining tokens, K the k highest, N tokens with a bias.
 """
 
 from __future__ import annotations
@@ -46,9 +46,10 @@ def sample_with(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor, u
 
 
 def draw(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
-    """The token (B,) whose interval of the cumulative distribution contains `uniform_B`; never one of probability 0.
+    """Draw by inverse transform: the token (B,) whose interval of the cumulative distribution contains `uniform_B`.
 
-    `probs_BV` need not be normalized. `uniform_B` is float64 in [0, 1 - 2^-52].
+    A token of probability 0 is never drawn. `probs_BV` need not be normalized. `uniform_B` is float64 in [0, 1 -
+    2^-52].
     """
     cumulative_BV = probs_BV.double().cumsum(dim=-1)
     # A parallel sum (on a GPU) may rise by a rounding error where 0 is added, so tokens of probability 0 are excluded
@@ -61,8 +62,8 @@ def draw(probs_BV: Tensor, uniform_B: Tensor) -> Tensor:
 def process(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> Tensor:
     """Apply all settings of `config` to logits (B, V); returns float64, with at least one finite entry per row.
 
-    Entries of +inf are certain: they share the probability. `temperature=0` leaves one token.
-    Raises `InputError` naming the row for NaN logits and when no token is left, and for a logit_bias out of range.
+    Entries of +inf share all probability equally. `temperature=0` keeps one token.
+    Raises `InputError` naming the row for NaN logits and when all tokens are banned, and for a logit_bias out of range.
     """
     if config.temperature == 0:
         return top_k(_adjusted(logits_BV, config, history_BT), 1)
@@ -73,19 +74,19 @@ def process(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> Te
 
 
 def _left(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The processed logits (B, W) of the tokens (W,) left for any row, by ascending id; None: all tokens."""
+    """Process the logits: (B, W) of the remaining tokens of any row, and their ascending ids (W,); None: all tokens."""
     scores_BV = _adjusted(logits_BV, config, history_BT)
     if config.temperature != 1.0:
         scores_BV = apply_temperature(scores_BV, config.temperature)
     if config.top_k is None or config.top_k >= scores_BV.shape[-1]:
         return _truncated(scores_BV, config), None
-    # The remaining steps are exact on the few tokens left, and many times cheaper than on the whole vocabulary.
+    # The remaining steps are exact on the few tokens left, and much cheaper than on the whole vocabulary.
     left_W = _highest(scores_BV, config.top_k)
     return _truncated(top_k(scores_BV[:, left_W], config.top_k), config), left_W
 
 
 def _highest(scores_BV: Tensor, k: int) -> Tensor:
-    """The ascending ids (W,) of all tokens that are among the `k` highest of any row."""
+    """Returns the ascending ids (W,) of all tokens that are among the `k` highest of at least one row."""
     highest_BK, ids_BK = scores_BV.topk(k, dim=-1)
     border_B1 = highest_BK[:, -1:]
     if bool(((scores_BV >= border_B1).sum(dim=-1) <= k).all()):

@@ -1,8 +1,8 @@
-"""Decoding state as a value: clone it, select rows of it, measure it, keep it in a file.
+"""Decoding state (KV cache, recurrent state) as a value: clone, select rows, measure, save and load.
 
-A state is a tree of dicts, lists and tuples whose leaves are tensors with the batch first, `TimeBuffer`s, `Constant`s,
-plain numbers, or None. Only the layer that made a piece reads it; everything else (the sampler, beams, speculative
-decoding, prefix caches) works through the functions here, the same for every architecture.
+A state is a tree of dicts, lists and tuples. Its leaves are tensors with the batch dimension first, `TimeBuffer`s,
+`Constant`s, plain numbers, or None. Only the layer that made a part reads it; everything else (the sampler, beams,
+speculative decoding, prefix caches) works through the functions here, the same for every architecture.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from torch import Tensor
 from lmzoo.errors import CheckpointError
 from lmzoo.storage import atomic, safetensors
 
-State = Any  # a tree as described above; only the layer that made a piece knows what is inside
+State = Any  # a tree as described above; only the layer that made a part knows its content
 
 
 @dataclass(frozen=True)
 class Constant:
-    """A leaf for a tensor that decoding needs and that is no part of the sequence (a filter, absorbed weights).
+    """A leaf for a tensor that decoding needs and that does not depend on the sequence (a filter, absorbed weights).
 
-    It has no rows and belongs to the model: `select`, `nbytes` and `save` leave it out, `clone` shares it, and `load`
-    takes it from `like`. A layer puts the same object into the next state.
+    It has no batch dimension and belongs to the model: `select`, `nbytes` and `save` skip it, `clone` shares it, and
+    `load` takes it from `like`. A layer puts the same object into the next state.
     """
 
     tensor: Tensor
@@ -36,17 +36,17 @@ class Constant:
 
 @dataclass(frozen=True)
 class TimeBuffer:
-    """A buffer along time (keys, values, tokens), oldest entry first: a value, to which appending is cheap.
+    """Append-only buffer along time (keys, values, tokens), oldest entry first, with value semantics and O(1) append.
 
-    `data` (B, capacity, ...) holds `length` entries at its start. `append` writes behind them in place if no other
-    state has written there, and copies first otherwise: two continuations of one state never see each other, and a
-    single continuation costs O(1) per token. With a `window`, only the last `window` entries stay in reach.
+    `data` (B, capacity, ...) holds `length` entries at its start. `append` writes after them in place if no other
+    state has written there, and copies first otherwise. So two continuations of one state never see each other, and a
+    single continuation costs O(1) per token. With a `window`, only the last `window` entries can be read.
     """
 
     data: Tensor
     length: int = 0
     window: int | None = None
-    # How far `data` has been written, shared by all states that share `data`: the first to write to a place owns it.
+    # How far `data` is written, shared by all states that share `data`: the first state to write an entry owns it.
     _written: list[int] = field(default_factory=lambda: [0], repr=False, compare=False)
 
     @classmethod
@@ -59,22 +59,22 @@ class TimeBuffer:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> TimeBuffer:
-        """No entries, with room for `max_len` of them (for twice the window when that is less)."""
+        """Returns an empty buffer with capacity for `max_len` entries (or twice the window, if that is less)."""
         capacity = max_len if window is None else min(max_len, 2 * window)
         return cls(torch.zeros(batch_size, max(capacity, 1), *shape, device=device, dtype=dtype), 0, window)
 
     def entries(self) -> Tensor:
-        """The entries in reach, oldest first: (B, min(length, window), ...)."""
+        """The readable entries, oldest first: (B, min(length, window), ...)."""
         start = 0 if self.window is None else max(0, self.length - self.window)
         return self.data[:, start : self.length]
 
     def nbytes(self) -> int:
-        """Bytes of the entries in reach; of an empty buffer, of those that its room will hold in reach."""
+        """Bytes of the readable entries; for an empty buffer, of the readable entries once it is full."""
         count = self.length or self.data.shape[1]
         return self.data[:, : count if self.window is None else min(count, self.window)].nbytes
 
     def append(self, new: Tensor) -> TimeBuffer:
-        """The buffer with `new` (B, T, ...) behind its entries; `self` does not change."""
+        """Returns the buffer with `new` (B, T, ...) after its entries; `self` does not change."""
         T = new.shape[1]
         if not self.has_room(T):
             return self._moved(new)
@@ -82,21 +82,21 @@ class TimeBuffer:
         return self.extended(T)
 
     def has_room(self, T: int) -> bool:
-        """True if T entries can be appended in place: there is memory, and no other state has written there."""
+        """True if T entries can be appended in place: there is capacity, and no other state has written there."""
         return self.length + T <= self.data.shape[1] and self._written[0] == self.length
 
     def extended(self, T: int) -> TimeBuffer:
-        """The buffer after T entries were written behind the others in `data`."""
+        """Returns the buffer after T entries were written after the others in `data`."""
         self._written[0] = self.length + T
         return TimeBuffer(self.data, self.length + T, self.window, self._written)
 
     def _moved(self, new: Tensor) -> TimeBuffer:
-        """`append` into new memory, of the old capacity if that is enough; drops the entries out of reach."""
+        """Append into new memory, of the old capacity if that is enough, and drop entries before the window."""
         kept = torch.cat([self.entries(), new.to(self.data.dtype)], dim=1)
         capacity = self.data.shape[1]
         if self.window is not None and kept.shape[1] >= self.window:
             kept = kept[:, -self.window :]
-            capacity = 2 * self.window  # so that moving, which costs O(window), happens once in `window` tokens
+            capacity = 2 * self.window  # so that the O(window) copy happens only once per `window` tokens
         while capacity < kept.shape[1]:
             capacity *= 2
         data = self.data.new_zeros(kept.shape[0], capacity, *kept.shape[2:])
@@ -104,12 +104,12 @@ class TimeBuffer:
         return TimeBuffer(data, kept.shape[1], self.window, [kept.shape[1]])
 
     def map(self, fn: Callable[[Tensor], Tensor]) -> TimeBuffer:
-        """A buffer of its own memory holding `fn(data)`; `fn` must return a new tensor."""
+        """Returns a buffer with its own memory that holds `fn(data)`; `fn` must return a new tensor."""
         return TimeBuffer(fn(self.data), self.length, self.window, [self.length])
 
 
 def map_leaves(fn: Callable[[Any], Any], state: State) -> State:
-    """The same tree with `fn` applied to every leaf; keys are sorted, so that their order does not matter.
+    """Apply `fn` to every leaf and return the new tree; keys are sorted, so that their order does not matter.
 
     `torch.utils._pytree` works as well, and makes a compiled step 4 to 10 % slower.
     """
@@ -122,20 +122,20 @@ def map_leaves(fn: Callable[[Any], Any], state: State) -> State:
 
 
 def leaves_of(state: State) -> list[Any]:
-    """The leaves in the order of `map_leaves`."""
+    """Returns the leaves in the order of `map_leaves`."""
     leaves: list[Any] = []
     map_leaves(leaves.append, state)
     return leaves
 
 
 def with_leaves(state: State, leaves: Iterable[Any]) -> State:
-    """The tree of `state` with other leaves, in the order of `leaves_of`."""
+    """Returns the tree of `state` with new leaves, in the order of `leaves_of`."""
     following = iter(leaves)
     return map_leaves(lambda _: next(following), state)
 
 
 def map_tensors(fn: Callable[[Tensor], Tensor], state: State) -> State:
-    """The same tree with `fn` applied to every tensor but constants; `fn` must return a new tensor."""
+    """Apply `fn` to every tensor except constants and return the new tree; `fn` must return a new tensor."""
 
     def mapped(leaf: Any) -> Any:
         if isinstance(leaf, Tensor):
@@ -148,34 +148,34 @@ def map_tensors(fn: Callable[[Tensor], Tensor], state: State) -> State:
 
 
 def _rowless(leaf: Any) -> Any:
-    """A leaf without rows, as it is."""
+    """Return a leaf without a batch dimension unchanged."""
     known = leaf is None or isinstance(leaf, (int, float, str, Constant))
     assert known, f"a state cannot hold a {type(leaf).__name__}"
     return leaf
 
 
 def tensors(state: State) -> list[Tensor]:
-    """Every tensor of the state but constants, in a fixed order."""
+    """Yields every tensor of the state except constants, in a fixed order."""
     buffers = (leaf.data if isinstance(leaf, TimeBuffer) else leaf for leaf in leaves_of(state))
     return [tensor for tensor in buffers if isinstance(tensor, Tensor)]
 
 
 def clone(state: State) -> State:
-    """A copy that shares no memory with `state`, except for constants."""
+    """Returns a copy that shares no memory with `state`, except for constants."""
     return map_tensors(torch.clone, state)
 
 
 def select(state: State, rows: Tensor | Sequence[int]) -> State:
-    """The rows `rows` of a state, in that order; rows may repeat (beams) or be left out (finished sequences)."""
+    """Returns the rows `rows` of a state, in that order; rows may repeat (beam search) or be dropped (finished)."""
     index = torch.as_tensor(rows, dtype=torch.long)
     return map_tensors(lambda tensor: tensor.index_select(0, index.to(tensor.device)), state)
 
 
 def nbytes(state: State) -> int:
-    """Bytes that the sequences' past takes: of time buffers the entries in reach, and all other tensors but constants.
+    """Bytes of a state: the readable entries of time buffers, and all other tensors except constants.
 
-    An empty buffer counts with the entries in reach once its room is used: the state of `init_state(1, T)` has the
-    bytes of one row after T tokens.
+    An empty buffer counts as if it were full, so the state of `init_state(1, T)` has the bytes of one row after T
+    tokens.
     """
     leaves = leaves_of(state)
     buffers = sum(leaf.nbytes() for leaf in leaves if isinstance(leaf, TimeBuffer))
@@ -183,7 +183,7 @@ def nbytes(state: State) -> int:
 
 
 def capacity_bytes(state: State) -> int:
-    """Bytes of memory that the tensors of the state occupy, unused and unreachable entries of buffers included."""
+    """Bytes of memory that the tensors of the state occupy, with unused entries and entries before the window."""
     return sum(tensor.nbytes for tensor in tensors(state))
 
 
@@ -191,10 +191,10 @@ FORMAT = "lmzoo decoding state 1"
 
 
 def save(path: str | Path, state: State) -> None:
-    """Write a state to the file `path` (safetensors; its structure is JSON in the header), all of it or nothing.
+    """Write a state atomically to the file `path` (safetensors; the structure of the tree is JSON in the header).
 
-    Decoding from what `load` returns gives the same bits as from `state`: a prefix cache. Raises `CheckpointError` if
-    the file cannot be written.
+    Decoding from the loaded state is bitwise equal to decoding from `state`, so the file is a prefix cache. Raises
+    `CheckpointError` if the file cannot be written.
     """
     kept: dict[str, Tensor] = {}
     header = {"format": FORMAT, "structure": json.dumps(_described(state, kept))}
@@ -202,7 +202,7 @@ def save(path: str | Path, state: State) -> None:
 
 
 def _described(state: State, kept: dict[str, Tensor]) -> dict[str, Any]:
-    """The structure as JSON; adds the tensors to `kept`, named by numbers."""
+    """Describe the structure as JSON and add the tensors to `kept`, named by numbers."""
     if isinstance(state, (Tensor, TimeBuffer)):
         name = str(len(kept))
         tensor = state if isinstance(state, Tensor) else state.data[:, : state.length]
@@ -220,16 +220,17 @@ def _described(state: State, kept: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def _as_real(tensor: Tensor) -> Tensor:
-    """A complex tensor as pairs of real numbers in a last axis: safetensors files of older versions know no others."""
+    """View a complex tensor as pairs of real numbers: older safetensors versions have no complex type."""
     return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
 
 
 def load(path: str | Path, like: State) -> State:
-    """The state in the file `path`. `like` is any state of the same model, as `model.init_state(1)` makes it: it says
-    what the file must hold, and gives types to named tuples, a device to tensors, and the constants. Nothing in the
-    file is ever executed.
+    """Load the state in the file `path`; nothing in the file is executed.
 
-    Raises `CheckpointError` for a file that is missing, damaged, or holds the state of another model.
+    `like` is any state of the same model, for example `model.init_state(1)`. It determines the expected structure, the
+    types of named tuples, the device of the tensors, and the constants.
+
+    Raises `CheckpointError` for a file that is missing, damaged, or contains the state of another model.
     """
     device = next((tensor.device for tensor in tensors(like)), torch.device("cpu"))
     try:
@@ -249,11 +250,11 @@ def load(path: str | Path, like: State) -> State:
 
 
 class _Unlike(Exception):
-    """The file holds the state of another model."""
+    """The file contains the state of another model."""
 
 
 def _restored(node: object, read: Mapping[str, Tensor], like: State) -> State:
-    """The state that `node` describes. A part may be None in the file: past the window, `layers` is dropped."""
+    """Build the state that `node` describes; parts may be None: `layers` is dropped once the window slides."""
     if not isinstance(node, dict) or not node:
         raise ValueError("its structure is not one that lmzoo writes")
     kind, content = next(iter(node.items()))
@@ -279,7 +280,7 @@ def _restored(node: object, read: Mapping[str, Tensor], like: State) -> State:
 
 
 def _same_kind(read: Mapping[str, Tensor], name: object, like: Tensor, skip: int = 1) -> Tensor:
-    """The tensor `name`, which must have the type of `like` and its shape, except for the first `skip` axes."""
+    """Returns the tensor `name` after checking its type and shape (except the first `skip` axes) against `like`."""
     tensor = read.get(name) if isinstance(name, str) else None
     if tensor is None:
         raise ValueError(f"it has no tensor {name!r}")
@@ -297,7 +298,7 @@ def _restored_buffer(node: Mapping[str, Any], entries: Tensor, like: TimeBuffer)
         raise ValueError(f"a buffer of {length} entries has capacity {capacity!r}")
     room = min(
         capacity, max(4 * length, 4096)
-    )  # a number in a file must not allocate all memory; the buffer grows when needed
+    )  # a number in a file must not exhaust memory; the buffer grows when needed
     data = entries.new_zeros(entries.shape[0], room, *entries.shape[2:])
     data[:, :length] = entries
     return TimeBuffer(data, length, like.window, [length])

@@ -1,4 +1,4 @@
-"""Batches of token windows: in random order for training, all of them in the order of the text for evaluation.
+"""Batches of token sequences: shuffled windows for training, all windows in text order for evaluation.
 
 Shape legend: B batch, T time (context_length).
 """
@@ -19,7 +19,7 @@ class Batches(Protocol):
     """A source of training batches. A trainer asks for consecutive steps, starting from any step."""
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(idx_BT, targets_BT) of a step (0, 1, ...): int64, targets shifted by one. The same for every caller."""
+        """Returns (idx_BT, targets_BT) of a step (0, 1, ...): int64, targets shifted by one. Deterministic."""
         ...
 
     def position(self, step: int) -> dict[str, Any] | None:
@@ -27,7 +27,7 @@ class Batches(Protocol):
         ...
 
     def restore(self, step: int, position: dict[str, Any] | None) -> None:
-        """Called before the first batch: continue with `step`, from what `position` returned for it.
+        """Continue with `step`, from the value that `position` returned for it; called before the first batch.
 
         Raises CheckpointError if that is impossible.
         """
@@ -42,9 +42,9 @@ class BatchStream:
     """Training batches as a pure function of (seed, step): nothing has to be saved, and a resumed run is bitwise equal.
 
     Each epoch cuts the tokens into windows of `context_length` that do not overlap, from an offset drawn for that
-    epoch, and takes them in an order drawn for that epoch. Batches run on across the end of an epoch. The numbers come
-    from Philox (Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3") with the key (seed, epoch), taken
-    raw, so they are the same on every machine and in every version of numpy.
+    epoch, and shuffles them. A batch may span the end of an epoch. The random numbers come
+    from Philox (Salmon et al., 2011, "Parallel random numbers: as easy as 1, 2, 3") with the key (seed, epoch), used as
+    raw integers, so they are the same on every machine and in every version of numpy.
     """
 
     def __init__(self, tokens: np.ndarray, batch_size: int, context_length: int, seed: int) -> None:
@@ -61,16 +61,16 @@ class BatchStream:
         self._batch_size = batch_size
         self._context_length = context_length
         self._seed = seed
-        # Every epoch has the same number of windows, and every one fits whatever the offset below one window's length.
+        # Every epoch has the same number of windows, and all of them fit for any offset up to `_max_offset`.
         self.windows_per_epoch = max(1, (tokens.size - context_length) // context_length)
-        # The offset may use all the room that is left, so that the last token of the text is seen as often as others.
+        # The largest offset makes the last window end at the last token, so that it is seen as often as the others.
         self._max_offset = tokens.size - 1 - self.windows_per_epoch * context_length
         self._reach = np.arange(context_length + 1)
         self._epoch = -1
         self._starts = np.empty(0, dtype=np.int64)
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(idx_BT, targets_BT) of a step (0, 1, ...): int64, targets shifted by one."""
+        """Returns (idx_BT, targets_BT) of a step (0, 1, ...): int64, targets shifted by one."""
         first, left = step * self._batch_size, self._batch_size
         starts: list[np.ndarray] = []
         while left:
@@ -90,7 +90,7 @@ class BatchStream:
         """Does nothing."""
 
     def _epoch_starts(self, epoch: int) -> np.ndarray:
-        """Starts of the windows of an epoch, in its order; the last epoch asked for is cached."""
+        """Start positions of the windows of an epoch, shuffled; the last epoch used is cached."""
         if epoch != self._epoch:
             raw = random_numbers(self._seed, epoch)
             offset = raw() % (self._max_offset + 1)
@@ -103,10 +103,10 @@ class BatchStream:
 def eval_batches(
     tokens: np.ndarray, batch_size: int, context_length: int
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Every token but the first as a target, exactly once: (idx_BT, targets_BT), int64, in the order of the text.
+    """Yields (idx_BT, targets_BT), int64, in text order: every token except the first is a target exactly once.
 
     The windows do not overlap. The last may be short: it is padded with the id 0 and with targets of IGNORE_INDEX,
-    which take no part in the loss. The last batch may have fewer rows. Raises DataError for fewer than two tokens.
+    which the loss ignores. The last batch may have fewer rows. Raises DataError for fewer than two tokens.
     """
     require_shape(batch_size, context_length)
     _check(tokens)
@@ -131,12 +131,12 @@ def _eval_batches(
 
 
 def random_numbers(seed: int, number: int) -> Callable[..., Any]:
-    """A function that draws from Philox with the key (seed, number): one uint64, or an array when given a count."""
+    """Returns a function that draws from Philox with the key (seed, number): a uint64, or an array if given a count."""
     return np.random.Philox(key=np.array([seed, number], dtype=np.uint64)).random_raw
 
 
 def to_tensors(window_BT: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """(idx_BT, targets_BT), int64, of windows of T + 1 tokens."""
+    """Split windows of T + 1 tokens into (idx_BT, targets_BT), both int64."""
     idx_BT = torch.from_numpy(window_BT[:, :-1].astype(np.int64))
     targets_BT = torch.from_numpy(window_BT[:, 1:].astype(np.int64))
     return idx_BT, targets_BT

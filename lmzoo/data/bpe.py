@@ -1,7 +1,7 @@
-"""Byte-level byte-pair encoding, by Hugging Face's `tokenizers`: any text becomes tokens and comes back exactly.
+"""Byte-level byte-pair encoding (BPE) with Hugging Face's `tokenizers`: any text can be encoded and decoded exactly.
 
-Words are found with GPT-2's pattern (Radford et al., 2019, "Language models are unsupervised multitask learners"),
-pairs are merged after Sennrich et al., 2016 (arXiv:1508.07909).
+Text is split into words with GPT-2's pattern (Radford et al., 2019, "Language models are unsupervised multitask
+learners"), pairs are merged as in Sennrich et al., 2016 (arXiv:1508.07909).
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from lmzoo.data.text import whole_words, word_end
 from lmzoo.data.tokenizers import Tokenizer, utf8
 from lmzoo.errors import DataError
 
-# Long texts are encoded in pieces of about this many characters: that bounds memory and uses every core.
-_PIECE_CHARS = 1 << 16
-# What a tokenizer from elsewhere must give back unchanged: leading letters and spaces, runs of spaces, digits,
-# accents both composed and not, line ends of all kinds, Chinese, an emoji of several code points.
+# Long texts are encoded in chunks of about this many characters, which bounds memory and uses every core.
+_CHUNK_CHARS = 1 << 16
+# A tokenizer from another program must encode and decode this text without a change: spaces, runs of spaces, digits,
+# composed and decomposed accents, line ends of all kinds, Chinese, an emoji of several code points.
 _PROBE = "a b  c\t 12345 it's\r\n\n caf\u00e9 cafe\u0301 \u3000中文，好。\U0001f469\u200d\U0001f4bb "
 
 
 def _byte_names() -> dict[str, int]:
-    """GPT-2's printable stand-ins for the 256 bytes: most stand for themselves, the others follow from U+0100 on."""
+    """The printable characters that GPT-2 writes for the 256 bytes: 188 stand for themselves."""
     own = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     names = {chr(byte): byte for byte in own}
     others = (byte for byte in range(256) if byte not in own)
@@ -37,7 +37,7 @@ _BYTE_NAMES = _byte_names()
 
 
 class BPETokenizer(Tokenizer):
-    """A byte-level BPE; `hf` is the Hugging Face tokenizer, `json` its file's text."""
+    """A byte-level BPE tokenizer; `hf` is the Hugging Face tokenizer, `json` the text of its file."""
 
     def __init__(self, hf: HFTokenizer, json: str) -> None:
         hf.no_truncation()
@@ -50,8 +50,8 @@ class BPETokenizer(Tokenizer):
 
     def encode_array(self, text: str) -> np.ndarray:
         utf8(text)
-        pieces = list(_pieces(text))
-        encodings = self._hf.encode_batch_fast(pieces, add_special_tokens=False)
+        parts = list(_chunks(text))
+        encodings = self._hf.encode_batch_fast(parts, add_special_tokens=False)
         ids = [np.array(encoding.ids, dtype=np.int64) for encoding in encodings]
         return np.concatenate(ids) if ids else np.empty(0, dtype=np.int64)
 
@@ -63,19 +63,22 @@ class BPETokenizer(Tokenizer):
 
 
 def train_bpe(vocab_size: int, chunks: Iterable[str]) -> BPETokenizer:
-    """Learn at most `vocab_size` tokens (the 256 bytes are always among them). Deterministic."""
+    """Train a BPE tokenizer with at most `vocab_size` tokens, the 256 bytes included. Deterministic."""
     hf = HFTokenizer(models.BPE())
     hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=True)
     hf.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    hf.train_from_iterator((piece for chunk in whole_words(chunks) for piece in _pieces(chunk)), trainer)
+    hf.train_from_iterator((part for chunk in whole_words(chunks) for part in _chunks(chunk)), trainer)
     return BPETokenizer(hf, hf.to_str())
 
 
 def bpe_from_json(content: dict[str, Any], text: str) -> BPETokenizer:
-    """The tokenizer of a Hugging Face JSON. Raises DataError unless it is a byte-level BPE that keeps every text."""
+    """Build the tokenizer of a Hugging Face JSON.
+
+    Raises DataError unless it is a byte-level BPE that decodes every text exactly.
+    """
     model = content.get("model")
     if not isinstance(model, dict) or model.get("type", "BPE") != "BPE":
         raise DataError("model.type must be BPE")
@@ -93,7 +96,7 @@ def bpe_from_json(content: dict[str, Any], text: str) -> BPETokenizer:
         raise DataError(" ".join(str(error).split())) from error
     tokenizer = BPETokenizer(hf, text)
     if tokenizer.decode(tokenizer.encode(_PROBE)) != _PROBE:
-        raise DataError("it changes text: what it encodes does not decode to the same")
+        raise DataError("it changes text: encoding and decoding must return the same text")
     return tokenizer
 
 
@@ -115,13 +118,15 @@ def _vocabulary_bytes(hf: HFTokenizer) -> list[bytes]:
     return found
 
 
-def _pieces(text: str) -> Iterator[str]:
-    """Cut a long text between words. No word of GPT-2's pattern goes on from another character into a white space, so
-    the tokens are those of the whole.
+def _chunks(text: str) -> Iterator[str]:
+    """Cut a long text between words.
+
+    No word of GPT-2's pattern contains white space after another character, so the chunks give the same tokens as the
+    whole text.
     """
     start = 0
-    while len(text) - start > _PIECE_CHARS:
-        stop = word_end(text, start + _PIECE_CHARS)
+    while len(text) - start > _CHUNK_CHARS:
+        stop = word_end(text, start + _CHUNK_CHARS)
         yield text[start:stop]
         start = stop
     if start < len(text):

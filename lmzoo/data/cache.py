@@ -1,6 +1,7 @@
 """The cache of built, downloaded and tokenized files.
 
-The directory is `$LMZOO_CACHE`, or `~/.cache/lmzoo`. Everything in it can be deleted at any time: it is made again.
+The directory is `$LMZOO_CACHE`, or `~/.cache/lmzoo`. Its files can be deleted at any time: they are built again when
+needed.
 """
 
 from __future__ import annotations
@@ -14,13 +15,13 @@ from lmzoo.errors import DataError
 from lmzoo.storage import atomic
 
 
-def cache_dir(room: str) -> Path:
-    """The folder `room` of the cache ("corpora", "downloads", "tokens"), made if it is missing.
+def cache_dir(name: str) -> Path:
+    """Returns the folder `name` of the cache ("corpora", "downloads", "tokens") and creates it if it is missing.
 
-    Raises `DataError` when it cannot be made.
+    Raises `DataError` when it cannot be created.
     """
     home = os.environ.get("LMZOO_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "lmzoo")
-    path = Path(home) / room
+    path = Path(home) / name
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -29,7 +30,7 @@ def cache_dir(room: str) -> Path:
 
 
 def cache_file(path: Path) -> AbstractContextManager[Callable[[atomic.Chunk], None]]:
-    """Write a file of the cache with `atomic.new_file`; several processes may do so at once. Raises `DataError`."""
+    """Write a cache file atomically (`atomic.new_file`); several processes may write it at once. Raises `DataError`."""
     return atomic.new_file(path, shared=True, error=_cannot_write)
 
 

@@ -1,4 +1,4 @@
-"""Texts to train on, by name, file, directory or pattern, streamed so that their size does not matter."""
+"""Training corpora, opened by name, file, directory or glob pattern, and read in chunks so that any size fits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from lmzoo.errors import DataError
 Split = Literal["train", "val"]
 
 TRAIN_FRACTION = 0.9
-# What a directory is searched for: prose, then code.
+# Files with these suffixes are read from a directory: prose, then code.
 PROSE_SUFFIXES = (".txt", ".text", ".md", ".rst", ".tex", ".html", ".xml", ".json", ".jsonl", ".csv", ".tsv")
 CODE_SUFFIXES = (".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".java", ".js", ".ts", ".go", ".rs", ".rb")
 TEXT_SUFFIXES = frozenset((*PROSE_SUFFIXES, *CODE_SUFFIXES, ".sh", ".toml", ".yaml", ".yml"))
@@ -29,14 +29,14 @@ _SEPARATOR = b"\n\n"
 
 @dataclass(frozen=True)
 class TextPart:
-    """One split of a corpus: its text, in pieces, and its length."""
+    """One split of a corpus: its text, in chunks, and its length."""
 
     spans: tuple[Span, ...]
     n_bytes: int
     n_chars: int
 
     def chunks(self) -> Iterator[str]:
-        """The text in pieces of at most 1 MiB, each of whole characters, newlines untouched."""
+        """Yields the text in chunks of at most 1 MiB that never cut a character; newlines are unchanged."""
         return read_text(self.spans)
 
 
@@ -44,8 +44,8 @@ class TextPart:
 class Corpus:
     """A text with a training and a validation split.
 
-    `name` is for people; `sha256` is the hash of all its UTF-8 bytes; `n_bytes` and `n_chars` are the length of the
-    whole. `train` and `val` are the splits.
+    `name` is shown to users; `sha256` is the hash of all its UTF-8 bytes; `n_bytes` and `n_chars` are its total
+    length. `train` and `val` are the splits.
     """
 
     name: str
@@ -57,36 +57,36 @@ class Corpus:
     val: TextPart
 
     def chunks(self, split: Split | None = None) -> Iterator[str]:
-        """The text of a split, or of the whole, in pieces of at most 1 MiB of whole characters."""
+        """Yields the text of a split, or of the whole corpus, in chunks of at most 1 MiB that never cut a character."""
         if split is None:
             return read_text(self.spans)
         return (self.train if split == "train" else self.val).chunks()
 
 
 def corpus_names() -> list[str]:
-    """The names that `load_corpus` knows, sorted."""
+    """Returns the names that `load_corpus` knows, sorted."""
     return sorted([*EMBEDDED, *DOWNLOADS])
 
 
 def refuse_stream(spec: str) -> None:
-    """Raise DataError for data that are a stream, where a text must be read whole."""
+    """Raise DataError if `spec` names a stream and the caller needs a corpus of known length."""
     if is_streamed(spec):
         raise DataError(f"{spec!r} is a stream, and this needs a text that is read whole: give a file or a directory")
 
 
 def load_corpus(spec: str) -> Corpus:
-    """Open a corpus: read it once to check, count and hash it; its text is never held whole.
+    """Open a corpus: reads it once to check, count and hash it, without holding the whole text in memory.
 
     `spec` is one of
     - a name of `corpus_names()`: built into lmzoo, or downloaded once and cached (a file of the same name is `./NAME`);
     - a file of UTF-8 text, with any suffix;
-    - a directory: with `train.txt` and `val.txt` (or `validation.txt`) in it, these two are the splits and all else
-      is left aside; otherwise every file below it with a suffix in `TEXT_SUFFIXES`, sorted by relative path; hidden
+    - a directory: with `train.txt` and `val.txt` (or `validation.txt`) in it, these two are the splits and all other
+      files are ignored; otherwise every file below it with a suffix in `TEXT_SUFFIXES`, sorted by relative path; hidden
       files and folders (".name") and empty files are left out;
     - a pattern (`*`, `?`, `[...]`, and `**` for any depth): every file that matches, sorted by path.
 
     Several files are joined by an empty line. The first 90 % of the characters, rounded down, are the training split
-    and the rest is the validation split, unless the corpus brings its own.
+    and the rest is the validation split, unless the corpus has its own split.
 
     Raises DataError (one line) for an unknown name, a missing, empty, unreadable, binary or non-UTF-8 file, a
     directory without text, a pattern without matches, a download that fails, and a stream (`hf:...`).

@@ -1,4 +1,4 @@
-"""Corpora that are downloaded once from a fixed address; a pinned hash is checked before every use."""
+"""Downloads corpora once from fixed URLs and checks a pinned SHA-256 before every use."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _ADVICE = "; give a local copy instead: --data path/to/file.txt"
 
 @dataclass(frozen=True)
 class Download:
-    """An address, and the SHA-256 and length in bytes of the file that must be there."""
+    """A URL, and the SHA-256 and the length in bytes of the expected file."""
 
     url: str
     sha256: str
     n_bytes: int
 
 
-# One line per corpus. A hash is only copied from a file that was inspected.
+# One line per corpus. Add a hash only after inspecting the file.
 # fmt: off
 DOWNLOADS: dict[str, Download] = {
     "tinyshakespeare": Download("https://raw.githubusercontent.com/karpathy/char-rnn/master/data/tinyshakespeare/input.txt", "86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed", 1_115_394),  # noqa: E501
@@ -33,9 +33,9 @@ DOWNLOADS: dict[str, Download] = {
 
 
 def downloaded(name: str, download: Download) -> Path:
-    """The file of a download in the cache; it is fetched if it is missing or has a wrong hash.
+    """Returns the cached file of a download; fetches it if it is missing or has a wrong hash.
 
-    Raises `DataError` (one line) when there is no network, or the answer has another hash; then nothing is kept.
+    Raises `DataError` (one line) when there is no network, or the response has a wrong hash; then nothing is stored.
     """
     path = cache_dir("downloads") / f"{name}-{download.sha256[:16]}.txt"
     if not _is_intact(path, download.sha256):
@@ -59,7 +59,7 @@ def _fetch(name: str, download: Download, path: Path) -> None:
             digest.update(block)
             write(block)
             if received > download.n_bytes:
-                break  # too long: the wrong file
+                break  # longer than expected: the wrong file
         if digest.hexdigest() != download.sha256:
             raise DataError(
                 f"{name} from {download.url} has a wrong hash: expected sha256 {download.sha256}, "

@@ -1,8 +1,8 @@
-"""Two corpora that need no download: they are made from the standard library of the Python that runs.
+"""Two corpora that need no download: they are built from the standard library of the running Python.
 
 `pydocs` is English technical prose: the topics of the Python manual (`pydoc_data.topics`) and the docstrings of the
 standard library. `pycode` is the library's source. The sources are parsed with `ast`, never imported, so the text
-depends on the Python version alone: not on the environment, the platform or what is installed beside it.
+depends only on the Python version: not on the environment, the platform or installed packages.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from lmzoo.errors import DataError
 
 EMBEDDED = ("pycode", "pydocs")
 
-# Raise it when the text that the functions below make changes: cached files of another version are not used.
+# Increase this when the functions below produce another text: cached files of other versions are ignored.
 BUILD_VERSION = 1
 
-# Some distributions ship these apart from Python, or not at all; without them the text is the same on all.
+# Some distributions package these separately or not at all; without them the text is the same everywhere.
 _OPTIONAL = {"antigravity", "distutils", "ensurepip", "idlelib", "lib2to3", "test", "this", "tkinter", "turtledemo"}
 _TEST_FOLDERS = {"test", "tests", "idle_test"}
-# Tables of code points and a manual in string literals: hardly code.
+# Tables of code points, and the manual as string literals: not useful as code.
 _NOT_CODE = {"encodings", "pydoc_data"}
 
 
 def embedded(name: str) -> Path:
-    """The text file of an embedded corpus, built on first use (a few seconds) and cached; its hash is checked.
+    """Returns the text file of an embedded corpus: built on first use (a few seconds), cached, checked by its hash.
 
     Raises DataError when this Python has no library sources, or the cache cannot be written.
     """
@@ -51,7 +51,7 @@ def embedded(name: str) -> Path:
 
 
 def build(name: str) -> str:
-    """The text of "pydocs" or "pycode", built from nothing."""
+    """Build the text of "pydocs" or "pycode" without the cache."""
     documents = {"pydocs": _prose, "pycode": _code}[name]()
     return "\n\n".join(_shuffled(documents)) + "\n"
 
@@ -65,10 +65,10 @@ def _is_intact(path: Path, hash_path: Path) -> bool:
 
 
 def _shuffled(documents: Iterator[str]) -> list[str]:
-    """Each different document once, in the order of their hashes, so that any part of the text is like the rest.
+    """Remove duplicate documents and sort the rest by hash, which mixes topics evenly over the text.
 
-    Then those with a character that no earlier one has move to the front: the training split, which comes first, holds
-    every character of the corpus, and a character tokenizer trained on it can read the validation split.
+    Then documents with a character that no earlier document contains move to the front, so that the training split
+    has every character of the corpus and a character tokenizer trained on it can encode the validation split.
     """
     unique: dict[bytes, str] = {}
     for document in documents:
@@ -105,13 +105,13 @@ def _code() -> Iterator[str]:
 
 def _parse(source: str) -> ast.Module:
     with warnings.catch_warnings():
-        # Odd escapes in the library's own strings are not the user's concern.
+        # Silences warnings about invalid escapes in the standard library: the user cannot fix them.
         warnings.simplefilter("ignore")
         return ast.parse(source)
 
 
 def _sources() -> Iterator[tuple[str, str]]:
-    """(path, text) of the library's own modules, sorted by path."""
+    """Yields (path, text) of the modules of the standard library, sorted by path."""
     library = Path(os.__file__).parent
     paths: dict[str, Path] = {}
     for name in sys.stdlib_module_names - _OPTIONAL:

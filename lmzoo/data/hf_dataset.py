@@ -1,6 +1,6 @@
-"""A Hugging Face dataset as rows of text, read as they are needed: one of the hub, or files on this machine.
+"""A Hugging Face dataset, from the Hub or from local files, streamed as rows of text.
 
-The package `datasets` is an extra and is imported here alone, when a dataset is opened. It runs no code of a dataset.
+The optional package `datasets` is imported only here, when a dataset is opened. It never runs code of a dataset.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from lmzoo.errors import CheckpointError, DataError
 
 PREFIX = "hf:"
 OPTIONS = ("config", "split", "column", "revision")
-FORMATS = ("parquet", "arrow", "json", "csv", "text")  # of `datasets`' readers those that give rows with a text
-VALIDATION_SPLITS = ("validation", "valid", "val", "dev", "test")  # the first that there is
+FORMATS = ("parquet", "arrow", "json", "csv", "text")  # the readers of `datasets` that yield rows with text
+VALIDATION_SPLITS = ("validation", "valid", "val", "dev", "test")  # the first one that exists is used
 _GRAMMAR = f"{PREFIX}NAME[,{'=...][,'.join(OPTIONS)}=...]"
 
 
 @dataclass(frozen=True)
 class DatasetSpec:
-    """What `hf:NAME,config=...,split=...,column=...,revision=...` names. What is left out is chosen on opening."""
+    """The parts of `hf:NAME,config=...,split=...,column=...,revision=...`; missing parts get defaults on opening."""
 
     name: str
     options: dict[str, str] = field(default_factory=dict)
 
 
 def is_streamed(data: str) -> bool:
-    """Whether `data`, as of `--data`, names a dataset to be streamed."""
+    """True if `data`, a value of `--data`, names a dataset to stream."""
     return data.startswith(PREFIX)
 
 
@@ -43,7 +43,7 @@ def parse_spec(data: str) -> DatasetSpec:
     for assignment in assignments:
         key, _, value = assignment.partition("=")
         if key not in OPTIONS:
-            from lmzoo.configs import suggest  # here: a command that streams nothing need not wait for it
+            from lmzoo.configs import suggest  # imported here, so that commands that do not stream start faster
 
             raise DataError(f"data={data!r}: {key!r} is not an option of {PREFIX}{suggest(key, OPTIONS)}")
         if not value or key in options:
@@ -53,15 +53,15 @@ def parse_spec(data: str) -> DatasetSpec:
 
 
 class HFDataset:
-    """An open dataset: the column of its text, the split to train on, and its own split to validate on, if any.
+    """An open dataset: its text column, its training split, and its validation split if it has one.
 
-    `separator` is what stands between two texts: an empty line, or for plain text files, whose rows are their lines, a
-    line end, so that the file's text comes out as it was. `files` says what it was read from: a base name and a size
-    for a file on this machine, else an address, which holds the revision.
+    `separator` is placed after each document: an empty line, or, for plain text files, whose rows are their lines, a
+    newline, which restores the text of the file. `files` identifies the source files: by base name and size if they
+    are local, else by a URL, which contains the revision.
     """
 
     def __init__(self, data: str) -> None:
-        """Open what `data` ("hf:...") names. Raises `DataError` of one line when that cannot be done."""
+        """Open what `data` ("hf:...") names. Raises `DataError` (one line) if it cannot."""
         spec = parse_spec(data)
         self.data = data
         self._builder = _builder(data, spec)
@@ -83,9 +83,9 @@ class HFDataset:
         ]
 
     def texts(self, split: str, place: Place | None = None, skip: int = 0) -> Texts:
-        """The texts of `split`: from `place` on, else from the beginning, without the first `skip` rows.
+        """Returns the documents of `split`, from `place` on or from the beginning, without the first `skip` rows.
 
-        Raises `CheckpointError` for a place that is none in this dataset.
+        Raises `CheckpointError` for a place that does not exist in this dataset.
         """
         return Texts(self.data, self.column, self._streams()[split].select_columns([self.column]), place, skip)
 
@@ -96,7 +96,7 @@ class HFDataset:
             raise _cannot_open(self.data, error) from error
 
     def _text_columns(self, stream: Any) -> list[str]:
-        """The columns that hold texts; a reader that does not know its columns beforehand is asked for a row."""
+        """The columns that hold strings; reads one row if the reader does not know its columns in advance."""
         if stream.features is None:
             try:
                 row: dict[str, Any] = next(iter(stream), {})
@@ -109,17 +109,17 @@ class HFDataset:
 
 @dataclass(frozen=True)
 class Place:
-    """Before row number `row` of a split; `library` is what `datasets` says of it, None for the first row read."""
+    """The position before row `row` of a split; `library` is the state of `datasets` there, None at the start."""
 
     row: int
     library: dict[str, Any] | None
 
 
 class Texts(Iterator[str]):
-    """The texts of a split, one after another; one that is missing is an empty one. `place` is before the next one."""
+    """Iterates over the documents of a split; a missing text is an empty one. `place` is before the next document."""
 
     def __init__(self, data: str, column: str, stream: Any, place: Place | None, skip: int) -> None:
-        """`stream` is a `datasets.IterableDataset` that nothing else reads."""
+        """`stream` is a `datasets.IterableDataset` with no other reader."""
         if place is not None and place.library is not None:
             if not _same_form(stream.state_dict(), place.library):
                 raise CheckpointError("library is no place in this dataset, or is of another version of datasets")
@@ -137,7 +137,7 @@ class Texts(Iterator[str]):
         row, skip, self._skip = self.place.row, self._skip, 0
         try:
             found = next(islice(self._iterator, skip, None), None)
-        except Exception as error:  # of the network, of a file format: the library lets all kinds through
+        except Exception as error:  # the library raises many types: for the network, for file formats, ...
             raise DataError(f"{self._data}: row {row} cannot be read: {_one_line(error)}") from error
         if found is None:
             raise StopIteration
@@ -148,12 +148,12 @@ class Texts(Iterator[str]):
         return text or ""
 
     def close(self) -> None:
-        """Close the files, rather than leave that to the end of the process."""
+        """Close the files."""
         self._iterator.close()
 
 
 def _builder(data: str, spec: DatasetSpec) -> Any:
-    """The library's reader of the dataset. A file is asked for in its folder: its suffix then says how it is read."""
+    """The dataset builder of `datasets`. For a file, its folder is opened, and its suffix selects the reader."""
     try:
         library = importlib.import_module("datasets")
     except ImportError:
@@ -170,7 +170,7 @@ def _builder(data: str, spec: DatasetSpec) -> Any:
 
 
 def _chosen(data: str, key: str, given: str | None, there: list[str], usual: str) -> str:
-    """What was asked for, else the usual one, else the only one."""
+    """Returns `wanted` if it is given, else the usual name, else the only one."""
     wanted = given or (there[0] if len(there) == 1 else usual)
     if wanted not in there:
         found = ", ".join(there) or "none"
@@ -180,11 +180,11 @@ def _chosen(data: str, key: str, given: str | None, there: list[str], usual: str
 
 
 def _same_form(ours: object, given: object) -> bool:
-    """Whether `given` has the names and types of `ours`, a state of the library, so that it can be handed to it."""
+    """True if `given` has the keys and types of `ours`, a state of `datasets`, so that `datasets` can load it."""
     if isinstance(ours, dict):
         same = isinstance(given, dict) and ours.keys() == given.keys()
         return same and all(_same_form(ours[key], given[key]) for key in ours)
-    if ours is None:  # is set on the way: to another state of the same kind
+    if ours is None:  # changes while reading, to another state of the same kind
         return given is None or isinstance(given, dict)
     if type(ours) is int:
         return type(given) is int and given >= 0

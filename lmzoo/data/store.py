@@ -1,9 +1,9 @@
-"""Memory-mapped tokens on disk: a text is tokenized only once, in bounded memory.
+"""Memory-mapped token files: a corpus is tokenized only once, in bounded memory.
 
 The store of a split is two files in the cache: the ids (`.bin`, little-endian uint16, or uint32 for more than 65,536
 tokens) and a header (`.json`). Their names come from the hashes of the corpus and the tokenizer, and the split. The
-header is written last, so a store that a killed process left incomplete is never used; it holds the hash of the ids, so
-a damaged store is not used either.
+header is written last, so a store that a killed process left incomplete is never used; it contains the hash of the ids,
+so a damaged store is not used either.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ class TokenStore:
 
 
 def open_store(corpus: Corpus, tokenizer: Tokenizer, *, progress: Progress | None = None) -> TokenStore:
-    """Tokenize `corpus` with `tokenizer`, or open its tokens in the cache.
+    """Tokenize `corpus` with `tokenizer`, or open its tokens from the cache.
 
-    `progress(done, total)` is called with bytes of text during the work, and never if all tokens are in the cache.
+    `progress(done, total)` is called with bytes of text during tokenization; it is not called if all tokens are cached.
     Raises `DataError` for a text that the tokenizer cannot encode, and when the cache cannot be written.
     """
     parts: tuple[tuple[Split, TextPart], ...] = (("train", corpus.train), ("val", corpus.val))
@@ -80,7 +80,7 @@ def open_store(corpus: Corpus, tokenizer: Tokenizer, *, progress: Progress | Non
 
 
 def require_length(split: TokenSplit, context_length: int) -> None:
-    """Raise `DataError` unless the split holds one sequence: `context_length` tokens and the one after them."""
+    """Raise `DataError` unless the split has at least `context_length` + 1 tokens."""
     if split.n_tokens <= context_length:
         raise DataError(
             f"the {split.split} split of {split.corpus} has {split.n_tokens} tokens: "
@@ -89,13 +89,13 @@ def require_length(split: TokenSplit, context_length: int) -> None:
 
 
 def _header(corpus: Corpus, tokenizer: Tokenizer, sha256: str, split: Split, part: TextPart) -> dict[str, Any]:
-    """The header that a store of these tokens must have."""
+    """Returns the header that a store of these tokens must have."""
     return {
         "format": _FORMAT,
         "corpus_sha256": corpus.sha256,
         "tokenizer_sha256": sha256,
         "split": split,
-        # The hash is of the whole text; the length tells where the splits meet, which a directory may set itself.
+        # The hash covers the whole corpus; the length tells apart different splits of it (a directory may set its own).
         "n_bytes": part.n_bytes,
         "n_chars": part.n_chars,
         "dtype": "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32",
@@ -112,7 +112,7 @@ def _dtype(header: dict[str, Any]) -> np.dtype[Any]:
 
 
 def _open(corpus: Corpus, split: Split, header: dict[str, Any]) -> TokenSplit | None:
-    """The store of the split, or None when it is missing, incomplete or damaged."""
+    """Open the store of the split; returns None when it is missing, incomplete or damaged."""
     path, dtype = _path(header), _dtype(header)
     try:
         written = json.loads(path.with_suffix(".json").read_bytes())
@@ -160,7 +160,7 @@ def _tokenize(
 
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:
-    """Progress of one split as progress of the whole work."""
+    """Convert the progress of one split to the progress of the whole corpus."""
     if progress is None:
         return None
     return lambda done, _: progress(before + done, total)

@@ -1,4 +1,4 @@
-"""Training batches of a stream: windows shuffled block by block, so that a few numbers say where training is.
+"""Training batches of a stream: windows are shuffled block by block, so that the position is a few numbers.
 
 Shape legend: B batch, T time (context_length).
 """
@@ -18,12 +18,12 @@ from lmzoo.data.batches import random_numbers, require_shape, to_tensors
 from lmzoo.data.token_reader import TokenPosition, TokenReader
 from lmzoo.errors import CheckpointError, ConfigError
 
-BLOCK_WINDOWS = 1024  # so many are shuffled among each other
+BLOCK_WINDOWS = 1024  # windows that are shuffled together
 
 
 @dataclass(frozen=True, kw_only=True)
 class BlockPosition(TokenPosition):
-    """Where block number `block`, of `windows` windows of `context_length`, begins."""
+    """The start of block number `block`, of `windows` windows of `context_length` tokens."""
 
     block: int
     windows: int
@@ -36,18 +36,18 @@ class BlockPosition(TokenPosition):
 
 
 class _Block(NamedTuple):
-    """The `tokens` of a block's windows, and the one after them; where the next block begins."""
+    """The `tokens` of the windows of a block and the token after them, and the start of the next block."""
 
     tokens: np.ndarray
     end: TokenPosition
 
 
 class StreamBatches:
-    """The batches of a stream, in an order that (seed, block) decides.
+    """The batches of a stream, in an order that is a function of (seed, block).
 
-    The tokens are cut into windows of `context_length` that do not overlap, across the borders of texts and the end of
-    the data. Blocks of `BLOCK_WINDOWS` of them are each shuffled as `BatchStream` shuffles an epoch. While a block is
-    trained on, a thread reads the next one; these two are held, and where they begin.
+    The tokens are cut into windows of `context_length` that do not overlap; a window may span several documents
+    and the end of the data. Each block of `BLOCK_WINDOWS` windows is shuffled as `BatchStream` shuffles an epoch. While
+    the trainer uses a block, a thread reads the next one; only these two blocks are in memory.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class StreamBatches:
         self._windows = block_windows
         self._reach = np.arange(context_length + 1)
         self._begins = {0: reader.position}
-        self._next = 0  # the block that is read next, or being read; the one before it is held
+        self._next = 0  # the block that the thread reads now or next; the block before it is in memory
         self._tokens = np.empty(0, dtype=np.int64)
         self._order = np.empty(0, dtype=np.int64)
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lmzoo-data")
@@ -70,7 +70,7 @@ class StreamBatches:
         self._closed = False
 
     def batch(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(idx_BT, targets_BT) of a step, which must not be before the block that was asked for last.
+        """Returns (idx_BT, targets_BT) of a step, which must not be before the block that was used last.
 
         Raises `DataError` for a text that cannot be read or has no tokens.
         """
@@ -85,16 +85,16 @@ class StreamBatches:
         return to_tensors(np.concatenate(windows))
 
     def position(self, step: int) -> dict[str, Any]:
-        """Where the block of the first window of `step` begins; `step` is the next one."""
+        """Returns the start of the block that has the first window of `step`, the next step."""
         block = step * self._batch_size // self._windows
         begin = configs.to_dict(self._begins[block])
         size = {"block": block, "windows": self._windows, "context_length": self._context_length}
         return begin | size
 
     def restore(self, step: int, position: dict[str, Any] | None) -> None:
-        """Before the first batch: go on with that of `step`.
+        """Continue with the batch of `step`; called before the first batch.
 
-        Raises `CheckpointError` for a position that is not that step's, or is not found in the data.
+        Raises `CheckpointError` for a position of another step, or one that is not found in the data.
         """
         if position is None:
             if step:
@@ -116,13 +116,13 @@ class StreamBatches:
         self._next = begin.block
 
     def close(self) -> None:
-        """End the thread; it is waited for until it has read the text that it is at."""
+        """Stop the thread and wait until it has read its current document."""
         self._closed = True
         self._thread.shutdown(cancel_futures=True)
         self._reader.close()
 
     def _load(self, block: int) -> None:
-        """Hold `block`: the one that is held, or one after it."""
+        """Load `block`: the current block, or a later one."""
         assert block >= self._next - 1, f"block {block} is past: {self._next - 1} is held"
         while self._next <= block:
             read = self._read() if self._ahead is None else self._ahead.result()
@@ -134,7 +134,7 @@ class StreamBatches:
             self._ahead = self._thread.submit(self._read)
 
     def _read(self) -> _Block:
-        """The next block: in small pieces, so that it can be given up."""
+        """Read the next block, in small chunks so that reading can be stopped."""
         pieces: list[np.ndarray] = []
         while len(pieces) < self._windows and not self._closed:
             pieces.append(self._reader.read(self._context_length))

@@ -1,7 +1,7 @@
-"""A corpus that is read as it is needed, for texts that fit no disk: `--data hf:NAME`.
+"""A streamed corpus, for datasets larger than the disk: `--data hf:NAME`.
 
-Only its first part is read before training begins: to tell it from other corpora, to hold texts out for validation
-where it has none of its own, and to make the tokenizer.
+Only its first part is read before training begins: to identify the corpus by a hash, to hold out documents for
+validation if the dataset has no validation split, and to train the tokenizer.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from lmzoo.data.token_reader import TokenReader
 from lmzoo.data.tokenizers import Tokenizer, utf8
 from lmzoo.errors import DataError
 
-HEAD_BYTES = 10 << 20  # of the training split: what is looked at before training
-VALIDATION_BYTES = 1 << 20  # of the dataset's own validation split
-HELD_OUT_FRACTION = 0.1  # of the head, where there is no such split
+PREFIX_BYTES = 10 << 20  # prefix of the training split that is read before training
+VALIDATION_BYTES = 1 << 20  # limit for the validation split of the dataset
+HELD_OUT_FRACTION = 0.1  # share of the prefix, if there is no such split
 
 
 @dataclass(frozen=True)
 class StreamedPart:
-    """The first part of a split: `rows` texts from row `start` on, each followed by the dataset's separator."""
+    """A part of a split: `rows` documents from row `start` on, each followed by the separator of the dataset."""
 
     dataset: HFDataset
     split: str
@@ -37,18 +37,18 @@ class StreamedPart:
     n_chars: int
 
     def chunks(self) -> Iterator[str]:
-        """The text, a row at a time."""
+        """Yields the text, one row at a time."""
         for text in islice(self.dataset.texts(self.split), self.start, self.start + self.rows):
             yield text + self.dataset.separator
 
 
 @dataclass(frozen=True)
 class StreamedCorpus:
-    """A dataset to train on. What it has in common with a `Corpus` has the same names.
+    """A streamed dataset to train on. Its fields are named as in `Corpus`.
 
-    `sha256` is the hash of where its files are from or how long they are, its column, and the text of `train` and
-    `val`: the part of the training texts that the tokenizer is made from, and the texts to validate on. `held_out` is
-    the number of rows of the training split, at its beginning, that belong to `val`.
+    `sha256` is the hash of the URLs or sizes of its files, its column, and the text of `train` and `val`. `train` is
+    the part of the training split that the tokenizer is trained on, `val` is the validation text. `held_out` is the
+    number of rows at the beginning of the training split that belong to `val`.
     """
 
     name: str
@@ -59,15 +59,15 @@ class StreamedCorpus:
     val: StreamedPart
 
     def chunks(self, split: Split) -> Iterator[str]:
-        """The text of `train` or of `val`, a row at a time."""
+        """Yields the text of `train` or `val`, one row at a time."""
         return (self.train if split == "train" else self.val).chunks()
 
     def reader(self, tokenizer: Tokenizer) -> TokenReader:
-        """All the training texts as tokens."""
+        """Returns a reader of all training documents as tokens."""
         return TokenReader(self.dataset, self.held_out, tokenizer)
 
     def validation(self, tokenizer: Tokenizer) -> TokenSplit:
-        """The tokens of `val`. Raises `DataError` for a text that the tokenizer has no tokens for."""
+        """Returns the tokens of `val`. Raises `DataError` for a text that the tokenizer cannot encode."""
         dtype = id_type(tokenizer)
         parts = [tokenizer.encode_array(chunk).astype(dtype) for chunk in self.val.chunks()]
         tokens = np.concatenate([np.empty(0, dtype), *parts])
@@ -77,15 +77,15 @@ class StreamedCorpus:
 def load_stream(data: str) -> StreamedCorpus:
     """Open the dataset `data` ("hf:...", see `hf_dataset.parse_spec`) and read its first part.
 
-    The texts to validate on are those of its own validation split (or else of its test split), up to the one that
-    completes `VALIDATION_BYTES`. A dataset without one has its first rows held out from training, up to the one that
-    completes `HELD_OUT_FRACTION` of the first `HEAD_BYTES` of its text.
+    The validation documents come from its validation split (or else its test split), up to the row that reaches
+    `VALIDATION_BYTES`. In a dataset without one, the first rows are held out from training, up to the row that reaches
+    `HELD_OUT_FRACTION` of the first `PREFIX_BYTES` of its text.
 
-    Raises `DataError` of one line when it cannot be opened or read, or holds too little.
+    Raises `DataError` (one line) when it cannot be opened or read, or has too few rows.
     """
     dataset = HFDataset(data)
     digest = hashlib.sha256("\n".join([dataset.column, *dataset.files, ""]).encode())
-    sizes = _measure(dataset, dataset.split, HEAD_BYTES, digest)
+    sizes = _measure(dataset, dataset.split, PREFIX_BYTES, digest)
     if dataset.validation:
         held_out = 0
         val = dataset.validation, _measure(dataset, dataset.validation, VALIDATION_BYTES, digest)
@@ -106,12 +106,12 @@ def load_stream(data: str) -> StreamedCorpus:
 
 
 def id_type(tokenizer: Tokenizer) -> np.dtype:
-    """The smallest type that all ids fit in."""
+    """The smallest integer type that fits all ids."""
     return np.min_scalar_type(tokenizer.vocab_size - 1)
 
 
 def _measure(dataset: HFDataset, split: str, enough: int, digest: hashlib._Hash) -> list[tuple[int, int]]:
-    """Bytes and characters of the first rows of `split`, at least two, up to the one that completes `enough` bytes."""
+    """Bytes and characters of the first rows of `split`: at least two, up to the one that reaches `enough` bytes."""
     sizes: list[tuple[int, int]] = []
     total = 0
     for text in dataset.texts(split):

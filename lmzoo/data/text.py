@@ -1,7 +1,7 @@
-"""UTF-8 text read in pieces: a text of any size is checked, counted, hashed and streamed without being held whole.
+"""Reads UTF-8 text in chunks: checks, counts, hashes and streams a text without holding all of it in memory.
 
 A text is a list of `Span`s: byte ranges of files, and short literal bytes between them. Every span begins and ends on
-a character boundary, so each one decodes by itself.
+a character boundary, so each span can be decoded separately.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from lmzoo.errors import DataError
 
 BLOCK_BYTES = 1 << 20
-# How far back from its end a piece is searched for a place between two words.
+# A cut between two words is searched for this many characters back from the end of a chunk.
 _SEARCH_CHARS = 1 << 12
 
 
@@ -34,7 +34,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Scan:
-    """What one pass over a text finds: its length in bytes and characters, and the SHA-256 of its UTF-8 bytes."""
+    """The result of one pass over a text: its length in bytes and characters, and the SHA-256 of its UTF-8 bytes."""
 
     n_bytes: int
     n_chars: int
@@ -42,7 +42,7 @@ class Scan:
 
 
 def file_span(path: Path) -> Span:
-    """The whole of a file. Raises DataError when it is missing or cannot be read."""
+    """Returns a span over a whole file. Raises DataError when it is missing or cannot be read."""
     try:
         with path.open("rb") as file:
             return Span(path, 0, file.seek(0, 2))
@@ -51,16 +51,16 @@ def file_span(path: Path) -> Span:
 
 
 def unreadable(path: Path, error: OSError) -> DataError:
-    """The error for a file that the operating system will not give."""
+    """Wraps an OSError raised while reading a file."""
     if isinstance(error, FileNotFoundError):
         return DataError(f"no such file: {path}")
     return DataError(f"cannot read {path}: {error.strerror or error}")
 
 
 def read_text(spans: Sequence[Span]) -> Iterator[str]:
-    """The text of the spans, in pieces of at most 1 MiB, each of whole characters; newlines are left as they are.
+    """Yields the text of the spans in chunks of at most 1 MiB that never cut a character; newlines are unchanged.
 
-    Raises DataError that names the file and the byte for NUL bytes and for what is not UTF-8.
+    Raises DataError that names the file and the byte offset for NUL bytes and for invalid UTF-8.
     """
     for span in spans:
         if isinstance(span.source, bytes):
@@ -70,7 +70,7 @@ def read_text(spans: Sequence[Span]) -> Iterator[str]:
 
 
 def scan(spans: Sequence[Span]) -> Scan:
-    """Count and hash the text, in one pass. Raises what `read_text` raises."""
+    """Count and hash the text, in one pass. Raises as `read_text` does."""
     digest = hashlib.sha256()
     n_chars = 0
     for piece in read_text(spans):
@@ -80,7 +80,7 @@ def scan(spans: Sequence[Span]) -> Scan:
 
 
 def split_at(spans: Sequence[Span], n_chars: int) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
-    """Cut the text after its first `n_chars` characters. Reads as far as the cut."""
+    """Cut the text after its first `n_chars` characters. Reads the text up to the cut."""
     head: list[Span] = []
     left = n_chars
     for index, span in enumerate(spans):
@@ -97,8 +97,9 @@ def split_at(spans: Sequence[Span], n_chars: int) -> tuple[tuple[Span, ...], tup
 
 
 def word_end(text: str, stop: int) -> int:
-    """The last place at or before `stop` where `text` can be cut between words: before a white space that follows
-    something else. When there is none near `stop` (Chinese without line breaks), `stop` itself.
+    """The last position at or before `stop` between two words: before white space that follows another character.
+
+    Returns `stop` if there is none near it (as in Chinese without line breaks).
     """
     for index in range(min(stop, len(text) - 1), max(stop - _SEARCH_CHARS, 0), -1):
         if text[index] in " \n" and not text[index - 1].isspace():
@@ -107,7 +108,7 @@ def word_end(text: str, stop: int) -> int:
 
 
 def whole_words(pieces: Iterable[str]) -> Iterator[str]:
-    """The same text, cut between words (see `word_end`), so that a word-based tokenizer sees no cut word."""
+    """Yields the text in chunks cut between words (see `word_end`), so that no word is split."""
     kept = ""
     for piece in pieces:
         text = kept + piece
@@ -134,7 +135,7 @@ def _read_file(path: Path, start: int, stop: int) -> Iterator[str]:
                 data = tail + block
                 position += len(block)
                 try:
-                    # The last character of a block may be cut: then its first bytes wait for the next block.
+                    # A block may end inside a character: its first bytes are then kept for the next block.
                     text, used = codecs.utf_8_decode(data, "strict", position == stop)
                 except UnicodeDecodeError as error:
                     offset = position - len(data) + error.start

@@ -1,4 +1,4 @@
-"""The texts of a dataset as one endless row of tokens, with a position that a few numbers hold."""
+"""Reads the documents of a dataset as one endless token stream, with a position that a checkpoint can store."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from lmzoo.errors import CheckpointError, DataError
 
 @dataclass(frozen=True)
 class TokenPosition:
-    """A place in the tokens: before number `token` of those of a row's text, in pass `epoch` over the data.
+    """A position in the token stream: before token number `token` of a row, in pass `epoch` over the data.
 
-    `row` and `library` are those of the row's `Place`. `sha256` is the hash of its text, by which a stream that was
-    changed there is noticed; None where nothing has been read yet.
+    `row` and `library` are the fields of the `Place` of the row. `sha256` is the hash of its text, which shows if the
+    data changed there; None if nothing has been read yet.
     """
 
     epoch: int = 0
@@ -36,10 +36,10 @@ class TokenPosition:
 
 
 class TokenReader:
-    """The tokens of a dataset's training texts, each text followed by the separator; after the last, the first again.
+    """Reads the tokens of the training documents, a separator after each; starts again after the last document.
 
-    The first `skip` rows belong to the validation, in every pass. Held at a time are one text, its tokens, and what
-    `datasets` reads ahead.
+    The first `skip` rows belong to the validation split and are skipped in every pass. In memory are one document, its
+    tokens, and the rows that `datasets` reads ahead.
     """
 
     def __init__(self, dataset: HFDataset, skip: int, tokenizer: Tokenizer) -> None:
@@ -50,12 +50,12 @@ class TokenReader:
 
     @property
     def position(self) -> TokenPosition:
-        """Where the next token is read."""
+        """The position of the next token."""
         place = self._place
         return TokenPosition(self._epoch, place.row, self._at, place.library, _sha256(self._text))
 
     def read(self, count: int) -> np.ndarray:
-        """The next `count` tokens. Raises `DataError` for a text that cannot be read or has no tokens."""
+        """Returns the next `count` tokens. Raises `DataError` for a text that cannot be read or encoded."""
         parts: list[np.ndarray] = []
         while count:
             if self._at == self._ids.size:
@@ -67,13 +67,13 @@ class TokenReader:
         return np.concatenate(parts)
 
     def peek(self) -> np.ndarray:
-        """The next token, which stays the next one."""
+        """Returns the next token without consuming it."""
         token = self.read(1)
         self._at -= 1
         return token
 
     def restore(self, position: TokenPosition) -> None:
-        """Go on at `position`. Raises `CheckpointError` unless it is in the same text as when it was taken."""
+        """Continue at `position`. Raises `CheckpointError` if the text there has changed."""
         self._begin(position.epoch, Place(position.row, position.library))
         if position.sha256 is None:
             return
@@ -94,7 +94,7 @@ class TokenReader:
         self._texts.close()
 
     def _begin(self, epoch: int, place: Place | None = None) -> None:
-        """Stand before the text at `place`, or before the first one of the pass, with nothing read."""
+        """Move to the document at `place`, or to the first one of the pass, without reading it."""
         self._epoch = epoch
         self._texts = self._dataset.texts(self._dataset.split, place, self._skip)
         self._place = self._texts.place

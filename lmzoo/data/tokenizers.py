@@ -1,8 +1,8 @@
-"""Text to token ids and back, exactly: `char`, `byte` and `bpe:N` behind one small class.
+"""Tokenizers `char`, `byte` and `bpe:N` behind one small class; decoding returns the encoded text exactly.
 
-A tokenizer says which bytes each token stands for; decoding and streaming follow from that, the same for all kinds.
-Saved as `tokenizer.json`: char and byte in a small JSON of ours ({"lmzoo": "char", ...}), BPE in the JSON of Hugging
-Face's `tokenizers` as it is, which other programs read too.
+A tokenizer defines the bytes of each token; decoding and streaming are derived from them for all kinds. The file is
+`tokenizer.json`: for char and byte a small JSON of lmzoo ({"lmzoo": "char", ...}), for BPE the JSON of Hugging Face's
+`tokenizers`, which other programs read too.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ from lmzoo.storage import atomic
 
 TOKENIZER_FILE = "tokenizer.json"
 REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
-# The largest published tokenizer.json files are some 30 MB.
+# The largest published tokenizer.json files have about 30 MB.
 _MAX_FILE_BYTES = 128 << 20
 
 
 class UnknownCharacterError(DataError):
-    """A character that the `char` tokenizer never saw. `char` is it, `position` where it stands, in characters."""
+    """The text has a character that the `char` tokenizer does not know: `char`, at `position` in characters."""
 
     def __init__(self, char: str, position: int, where: str = "the text") -> None:
         self.char = char
@@ -41,37 +41,37 @@ class UnknownCharacterError(DataError):
 
 
 class Tokenizer(ABC):
-    """What every tokenizer does. `spec` is its kind: "char", "char+unk", "byte", or "bpe:N" with the N it has."""
+    """Base class of tokenizers. `spec` is the kind: "char", "char+unk", "byte", or "bpe:N" with N = `vocab_size`."""
 
     spec: str
     vocab_size: int
 
     @abstractmethod
     def encode_array(self, text: str) -> np.ndarray:
-        """The token ids of `text`, as a one-dimensional integer array. Raises DataError as `encode` does."""
+        """Returns the token ids of `text` as a one-dimensional integer array. Raises DataError as `encode` does."""
 
     @abstractmethod
     def to_json(self) -> str:
-        """What `save` writes."""
+        """Returns the JSON that `save` writes."""
 
     @abstractmethod
     def _bytes_of(self, token: int) -> bytes:
         """`token_bytes` for an id that is in range."""
 
     def encode(self, text: str) -> list[int]:
-        """The token ids of `text`.
+        """Returns the token ids of `text`.
 
         Raises DataError for a character without a token (`char`), naming it and its position, and for a lone
-        surrogate, which no UTF-8 text holds.
+        surrogate, which cannot be encoded in UTF-8.
         """
         return self.encode_array(text).tolist()
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of `ids`. Bytes that are not whole characters become U+FFFD. DataError for an id out of range."""
+        """Returns the text of `ids`. Incomplete characters become U+FFFD. Raises DataError for an id out of range."""
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
 
     def token_bytes(self, token: int) -> bytes:
-        """The exact UTF-8 bytes a token stands for; for `byte` and `bpe` they may be a part of a character.
+        """Returns the exact UTF-8 bytes of a token; for `byte` and `bpe` they may be a part of a character.
 
         Raises DataError for an id out of range.
         """
@@ -81,12 +81,12 @@ class Tokenizer(ABC):
         return self._bytes_of(index)
 
     def stream(self) -> StreamDecoder:
-        """A decoder that takes one token at a time and gives whole characters alone."""
+        """Returns a decoder that takes one token at a time and returns only complete characters."""
         return StreamDecoder(self)
 
     @property
     def sha256(self) -> str:
-        """SHA-256 of the JSON, in hexadecimal."""
+        """The SHA-256 of the JSON in hexadecimal."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
     def save(self, path: str | Path) -> None:
@@ -101,9 +101,9 @@ def _cannot_write(path: Path, error: OSError) -> DataError:
 
 
 class StreamDecoder:
-    """Decodes tokens as they come. Bytes wait until they form a whole character, so no broken one is printed.
+    """Decodes one token at a time and keeps bytes back until they form a complete character.
 
-    What all `feed` calls and `finish` return, put together, is what `decode` returns for all the tokens.
+    The concatenated results of `feed` and `finish` equal `decode` of all the tokens.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
@@ -111,16 +111,16 @@ class StreamDecoder:
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
 
     def feed(self, token: int) -> str:
-        """The characters that `token` completes; often one word, sometimes "". DataError for an id out of range."""
+        """Returns the characters that `token` completes, possibly "". Raises DataError for an id out of range."""
         return self._decoder.decode(self._tokenizer.token_bytes(token))
 
     def finish(self) -> str:
-        """What is still held back: "", or U+FFFD for a character that never became whole."""
+        """Returns the rest: "", or U+FFFD for an incomplete character."""
         return self._decoder.decode(b"", final=True)
 
 
 class ByteTokenizer(Tokenizer):
-    """One token for each UTF-8 byte; the id is the byte."""
+    """One token per UTF-8 byte; the id is the value of the byte."""
 
     spec = "byte"
     vocab_size = 256
@@ -136,7 +136,7 @@ class ByteTokenizer(Tokenizer):
 
 
 class CharTokenizer(Tokenizer):
-    """One token for each character, numbered by code point. With `unknown`, any other character becomes U+FFFD."""
+    """One token per character, sorted by code point. With `unknown`, any other character becomes U+FFFD."""
 
     def __init__(self, chars: Iterable[str], *, unknown: bool = False) -> None:
         found = set(chars) | ({REPLACEMENT} if unknown else set())
@@ -148,7 +148,7 @@ class CharTokenizer(Tokenizer):
         self.vocab_size = len(self.chars)
         self._bytes = [utf8(char) for char in self.chars]
         points = np.frombuffer(self.chars.encode("utf-32-le"), dtype=np.uint32)
-        # Code point -> id. The last entry stands for all the code points beyond the largest that is known.
+        # Code point -> id. The last entry is for all code points above the largest known one.
         self._table = np.full(int(points[-1]) + 2, self.chars.index(REPLACEMENT) if unknown else -1, dtype=np.int32)
         self._table[points] = np.arange(self.vocab_size, dtype=np.int32)
 
@@ -168,7 +168,7 @@ class CharTokenizer(Tokenizer):
 
 
 def utf8(text: str) -> bytes:
-    """The UTF-8 bytes of `text`; DataError when it holds a lone surrogate."""
+    """Returns the UTF-8 bytes of `text`. Raises DataError if it contains a lone surrogate."""
     try:
         return text.encode()
     except UnicodeEncodeError as error:
@@ -192,10 +192,10 @@ def check_spec(spec: str) -> int | None:
 
 
 def train_tokenizer(spec: str, chunks: Iterable[str]) -> Tokenizer:
-    """Make a tokenizer from text: give it the training split alone. The same text gives the same tokenizer.
+    """Train a tokenizer; pass only the training split. The same text gives the same tokenizer.
 
     `spec` is "char", "char+unk", "byte" or "bpe:N" (byte-level byte-pair encoding with at most N >= 256 tokens).
-    Raises DataError for another spec, and for `char` without any text.
+    Raises DataError for an unknown spec, and for `char` without any text.
     """
     vocab_size = check_spec(spec)
     if vocab_size is not None:
@@ -213,8 +213,8 @@ def train_tokenizer(spec: str, chunks: Iterable[str]) -> Tokenizer:
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """Read a tokenizer from a `tokenizer.json`, or from a directory: a run, its `checkpoints`, or one checkpoint.
 
-    Raises DataError when there is none, or the file is damaged or of a kind that does not give back every text. The
-    file is data: nothing in it is ever run.
+    Raises DataError when there is none, the file is damaged, or the tokenizer does not decode every text exactly. The
+    file is data: nothing in it is executed.
     """
     file = _find(Path(path))
     try:
@@ -240,7 +240,7 @@ def _find(path: Path) -> Path:
         return path
     here = path.resolve()
     places = [here]
-    # A checkpoint is RUN/checkpoints/step-N; the tokenizer lies in RUN.
+    # A checkpoint is RUN/checkpoints/step-N; the tokenizer is in RUN.
     if here.name == "checkpoints":
         places.append(here.parent)
     elif here.parent.name == "checkpoints":

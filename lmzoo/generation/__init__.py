@@ -1,4 +1,4 @@
-"""Tokens and text from any model: one sampler loop, and what is built on it."""
+"""Generation of tokens and text from any model: one sampler loop, beam search, speculative decoding, scoring."""
 
 from lmzoo.generation.beam import BeamOutput, beam_search
 from lmzoo.generation.drafts import NGramDraft, PromptLookup

@@ -1,4 +1,4 @@
-"""Beam search: the likeliest continuation, as far as a few hypotheses at a time can tell.
+"""Beam search: an approximate search for the most likely continuation with a few hypotheses at a time.
 
 Legend: B batch, W beams, V vocabulary, L all positions. Works on any model: the hypotheses are rows of one batch, and
 keeping one is selecting its row of the state.
@@ -38,10 +38,10 @@ def beam_search(
 ) -> BeamOutput:
     """Continue idx (B, T >= 1) int64, keeping the `beams` best hypotheses of each row after every token.
 
-    A hypothesis that has drawn one of `stop_tokens` is finished and stays among the others. They are ranked by
-    log-probability / ((5 + n) / 6)^length_penalty, n being their new tokens (Wu et al. 2016, arXiv 1609.08144, equation
-    14); a penalty above 0 favours longer ones. One beam without penalty is greedy; enough beams search everything.
-    Raises `InputError` as `stream` does, and for `beams` below 1.
+    A hypothesis that ends in one of `stop_tokens` is finished and stays a candidate. Hypotheses are ranked by
+    log-probability / ((5 + n) / 6)^length_penalty, where n is the number of new tokens (Wu et al. 2016, arXiv
+    1609.08144, equation 14); a penalty above 0 favors longer ones. One beam without penalty is greedy decoding; with
+    enough beams the search is exhaustive. Raises `InputError` as `stream` does, and for `beams` below 1.
     """
     idx = checked_prompt(model, "idx", idx)
     check_limits(model, max_new_tokens, stop_tokens)
@@ -51,7 +51,7 @@ def beam_search(
     stop_S = torch.tensor(list(stop_tokens), dtype=torch.long, device=device)
     tokens_BWL = idx[:, None].expand(B, W, T)
     log_probs_BW = torch.full((B, W), -torch.inf, dtype=torch.float64, device=device)
-    log_probs_BW[:, 0] = 0.0  # all beams of a row begin alike: only the first may branch
+    log_probs_BW[:, 0] = 0.0  # all beams of a row start with the same prompt: only the first may branch
     finished_BW = torch.zeros(B, W, dtype=torch.bool, device=device)
     lengths_BW = torch.zeros(B, W, dtype=torch.long, device=device)
     first_row_B1 = torch.arange(B, device=device)[:, None] * W
@@ -84,6 +84,6 @@ def beam_search(
 
 
 def _repeat_only(log_probs_BWV: Tensor, finished_BW: Tensor, last_BW: Tensor) -> Tensor:
-    """A finished hypothesis has one continuation, which costs nothing: its last token again."""
+    """Allow only the last token again, with log-probability 0, after a finished hypothesis."""
     repeated_BWV = torch.full_like(log_probs_BWV, -torch.inf).scatter_(2, last_BW[:, :, None], 0.0)
     return torch.where(finished_BW[:, :, None], repeated_BWV, log_probs_BWV)

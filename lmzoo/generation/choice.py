@@ -1,4 +1,4 @@
-"""How the rows of a batch choose their next token: one's own processors, then each row's settings.
+"""Next-token selection for a batch: custom logits processors, then the sampling settings of each row.
 
 Legend: B batch, V vocabulary, T tokens so far.
 """
@@ -14,22 +14,22 @@ from torch import Tensor
 from lmzoo.errors import InputError
 from lmzoo.sampling import SamplingConfig, process, sample_with
 
-# Logits (B, V) and all tokens so far (B, T), the prompt included, to new logits (B, V); it leaves its arguments alone
-# and may be called again for the same tokens. -inf bans a token.
+# A logits processor: maps logits (B, V) and all tokens so far (B, T), the prompt included, to new logits (B, V). It
+# must not change its arguments and may be called again for the same tokens. -inf bans a token.
 Processor = Callable[[Tensor, Tensor], Tensor]
-Settings = SamplingConfig | Sequence[SamplingConfig] | None  # for all rows, or one for each; None is plain sampling
+Settings = SamplingConfig | Sequence[SamplingConfig] | None  # one for all rows, or one per row; None is plain sampling
 
 
 @dataclass(frozen=True)
 class Choice:
-    """The rows of each different config (None: all of them), and the processors that come before it."""
+    """The sampler of a batch: the rows of each config (None: all rows), and the logits processors before it."""
 
     groups: tuple[tuple[SamplingConfig, Tensor | None], ...]
     processors: tuple[Processor, ...] = ()
 
     @classmethod
     def make(cls, settings: Settings, batch_size: int, processors: Sequence[Processor] = ()) -> Choice:
-        """Raises `InputError` unless there is one config, or one for each row."""
+        """Group the rows by config. Raises `InputError` unless there is one config, or one per row."""
         if settings is None or isinstance(settings, SamplingConfig):
             return cls(((settings or SamplingConfig(), None),), tuple(processors))
         configs = list(settings)
@@ -45,18 +45,18 @@ class Choice:
 
     @property
     def draws(self) -> bool:
-        """Whether any row needs a random number."""
+        """True if any row needs a random number."""
         return any(config.temperature > 0 for config, _ in self.groups)
 
     def choose(self, logits_BV: Tensor, history_BT: Tensor, uniform_B: Tensor) -> Tensor:
-        """The next token of each row, (B,) int64; `uniform_B` as `sample_with` takes it."""
+        """Sample the next token of each row, (B,) int64; `uniform_B` as in `sample_with`."""
         token_B = torch.zeros(len(logits_BV), dtype=torch.long, device=logits_BV.device)
         for config, rows, chosen_BV in self._by_config(logits_BV, history_BT):
             token_B[rows] = sample_with(chosen_BV, config, history_BT[rows], uniform_B[rows])
         return token_B
 
     def probabilities(self, logits_BV: Tensor, history_BT: Tensor) -> Tensor:
-        """What `choose` draws from: (B, V) float64."""
+        """The distribution that `choose` samples from: (B, V) float64."""
         probs_BV = torch.zeros_like(logits_BV, dtype=torch.float64)
         for config, rows, chosen_BV in self._by_config(logits_BV, history_BT):
             probs_BV[rows] = process(chosen_BV, config, history_BT[rows]).softmax(dim=-1)
@@ -68,7 +68,7 @@ class Choice:
             logits_BV = processor(logits_BV, history_BT)
             if logits_BV.shape != shape:
                 raise InputError(f"a processor gave logits {tuple(logits_BV.shape)}: they must be {tuple(shape)}")
-        if len(self.groups) > 1:  # so that an error names the row of the batch, not of its group
+        if len(self.groups) > 1:  # checked here, so that an error names the row of the batch, not of its group
             logits_BV = process(logits_BV, SamplingConfig(), history_BT)
         return [
             (config, slice(None) if rows is None else rows, logits_BV if rows is None else logits_BV[rows])

@@ -1,7 +1,7 @@
 """Drafts for speculative decoding: cheap predictors of a model's next tokens. Any `LanguageModel` is a draft.
 
-Counted n-grams and prompt lookup get the interface of a model here: a state, and logits from it. The draft tokens
-change only the speed, never the distribution of the result. Legend: B rows, T tokens, V vocabulary.
+Counted n-grams and prompt lookup have the decoding interface of a model: a state, and logits from it. Drafts change
+only the speed, never the distribution of the result. Legend: B rows, T tokens, V vocabulary.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from lmzoo.state import State, TimeBuffer
 if TYPE_CHECKING:
     from lmzoo.compare.ngram import NGram
 
-IMPOSSIBLE = -1e4  # its exp() is 0; finite, so that tokens remain when the sampling settings ban the draft token
+IMPOSSIBLE = -1e4  # exp(_LOW) is 0; finite, so that other tokens remain when the sampling settings ban the draft token
 
 
 class Draft(Protocol):
-    """The part of a `LanguageModel` that a draft needs: decoding. States are values here too."""
+    """The part of a `LanguageModel` that a draft needs: decoding. States are values, as in a model."""
 
     def init_state(self, batch_size: int, max_len: int | None = None) -> State:
-        """The state before the first token."""
+        """Returns the state before the first token."""
 
     def decode(self, idx: Tensor, state: State) -> tuple[Tensor, State]:
-        """Logits (B, V) of the last position of idx (B, T), and the next state."""
+        """Returns the logits (B, V) of the last position of idx (B, T), and the next state."""
 
 
 class NGramDraft:
@@ -39,11 +39,11 @@ class NGramDraft:
         self.ngram = ngram
 
     def init_state(self, batch_size: int, max_len: int | None = None) -> State:
-        """The state before the first token."""
+        """Returns the state before the first token."""
         return torch.zeros(batch_size, 0, dtype=torch.long)
 
     def decode(self, idx: Tensor, state: State) -> tuple[Tensor, State]:
-        """Log-probabilities (B, V) of the token after idx (B, T), and the next state."""
+        """Returns the log-probabilities (B, V) of the token after idx (B, T), and the next state."""
         tokens_BT = torch.cat([state, idx.cpu()], dim=1)
         context_BT = tokens_BT[:, max(0, tokens_BT.shape[1] - self.ngram.order + 1) :]
         rows = [tuple(row) for row in context_BT.tolist()]
@@ -53,10 +53,10 @@ class NGramDraft:
 
 
 class PromptLookup:
-    """Draft that copies from the text so far, for answers that quote their prompt.
+    """Draft that copies from the tokens so far, for answers that quote their prompt.
 
-    Finds the longest suffix of the text, of at most `max_ngram` tokens, that occurs earlier, and drafts the token after
-    its latest occurrence; repeats the last token when there is none (Saxena 2023, "Prompt Lookup Decoding").
+    Finds the longest suffix of the tokens, of at most `max_ngram` tokens, that occurs earlier, and drafts the token
+    after its latest occurrence; repeats the last token when there is none (Saxena 2023, "Prompt Lookup Decoding").
     """
 
     def __init__(self, vocab_size: int, max_ngram: int = 3) -> None:
@@ -65,11 +65,11 @@ class PromptLookup:
         self.vocab_size, self.max_ngram = vocab_size, max_ngram
 
     def init_state(self, batch_size: int, max_len: int | None = None) -> State:
-        """The state before the first token."""
+        """Returns the state before the first token."""
         return TimeBuffer.empty(batch_size, max_len or 256, dtype=torch.long)
 
     def decode(self, idx: Tensor, state: State) -> tuple[Tensor, State]:
-        """Logits (B, V), 0 for the draft token and very low for all others, and the next state."""
+        """Returns logits (B, V), 0 for the draft token and very low for all others, and the next state."""
         state = state.append(idx.cpu())
         guess_B1 = torch.tensor([[self._guess(row)] for row in state.entries().tolist()], dtype=torch.long)
         logits_BV = torch.full((len(idx), self.vocab_size), IMPOSSIBLE)

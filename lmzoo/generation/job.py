@@ -1,4 +1,4 @@
-"""The options of the sampler, and a request checked in full before anything is drawn.
+"""The options of the sampler, and a generation request that is fully checked before the first token.
 
 A row is one continuation: with `n_samples`, each prompt has that many consecutive rows.
 Legend: B rows, P prompts, L tokens.
@@ -21,24 +21,24 @@ from lmzoo.state import State
 
 
 class DrawOptions(TypedDict, total=False):
-    """Options of every way to sample. What a row draws does not depend on the other rows of its batch."""
+    """Options shared by all ways to sample. The tokens of a row do not depend on the other rows of its batch."""
 
-    stop_tokens: Sequence[int]  # a row that has drawn one repeats it to the end
-    generator: torch.Generator | None  # gives each row its seed, in turn, at the call; None: torch's global one
-    seeds: Sequence[int] | None  # one seed per row, in the place of `generator`
+    stop_tokens: Sequence[int]  # after one of them, a row repeats it to the end
+    generator: torch.Generator | None  # draws a seed per row at the call; None: torch's global generator
+    seeds: Sequence[int] | None  # one seed per row, instead of `generator`
 
 
 class Options(DrawOptions, total=False):
     """Options of the sampler loop."""
 
     n_samples: int  # rows per prompt (default 1), which share its prefill
-    forced_tokens: Mapping[int, int]  # {n: id}: the n-th new token (from 0) is this one, not a drawn one
+    forced_tokens: Mapping[int, int]  # {n: id}: sets the n-th new token (from 0) instead of sampling it
     processors: Sequence[Processor]  # logits processors: (logits_BV, tokens_BT) -> logits_BV, before the settings
-    prefix: State | None  # a state after the first tokens of every prompt, which are not read again
+    prefix: State | None  # the state after a common prefix of all prompts, which is not read again
 
 
 def check_names(options: Mapping[str, object], known: Collection[str]) -> None:
-    """Raise `TypeError`, as Python does, for an option whose name is not in `known`."""
+    """Raise `TypeError`, as Python does, for an option name that is not in `known`."""
     for name in options:
         if name not in known:
             raise TypeError(f"unexpected keyword argument {name!r}: the options are {', '.join(sorted(known))}")
@@ -46,7 +46,7 @@ def check_names(options: Mapping[str, object], known: Collection[str]) -> None:
 
 @dataclass(frozen=True)
 class Job:
-    """A checked request. `prompts_PL` is padded at its end with any token; `lengths` are the prompt lengths by row."""
+    """A checked request. `prompts_PL` is padded at the end with any tokens; `lengths` has the prompt length per row."""
 
     prompts_PL: Tensor
     lengths: list[int]
@@ -68,7 +68,7 @@ class Job:
         settings: Settings,
         **options: Unpack[Options],
     ) -> Job:
-        """Check the options for prompts that are checked already. Raises `InputError` naming the bad value."""
+        """Check the options; the prompts are checked already. Raises `InputError` naming the bad value."""
         check_names(options, Options.__optional_keys__)
         n_samples, stop_tokens = options.get("n_samples", 1), tuple(options.get("stop_tokens", ()))
         forced, prefix = dict(options.get("forced_tokens", {})), options.get("prefix")
@@ -90,7 +90,7 @@ class Job:
 
 
 def checked_prompt(model: LanguageModel, name: str, idx: Tensor) -> Tensor:
-    """Returns the prompt (B, T) on the device of the model. Raises `InputError` when it is empty or not a prompt."""
+    """Returns the prompt (B, T) on the device of the model. Raises `InputError` for an empty or invalid prompt."""
     model._check_ids(name, idx)
     if idx.shape[1] == 0:
         raise InputError(f"{name} is an empty prompt: give at least one token to continue from")
@@ -98,7 +98,7 @@ def checked_prompt(model: LanguageModel, name: str, idx: Tensor) -> Tensor:
 
 
 def check_limits(model: LanguageModel, max_new_tokens: int, stop_tokens: Sequence[int]) -> None:
-    """Raise `InputError` for a negative number of tokens, and for stop tokens out of range."""
+    """Raise `InputError` for a negative `max_new_tokens` and for stop tokens out of range."""
     if not isinstance(max_new_tokens, int) or max_new_tokens < 0:
         raise InputError(f"max_new_tokens={max_new_tokens!r} must be an integer, 0 or above")
     vocab_size = model.config.vocab_size

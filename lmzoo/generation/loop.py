@@ -1,8 +1,8 @@
-"""The one sampler loop, the same for every model: tokens in, tokens out. Legend: B rows, P prompts, T prompt, L all.
+"""The sampler loop of all models: tokens in, tokens out. Legend: B rows, P prompts, T prompt length, L all positions.
 
-It needs of a model only `init_state` and `decode`. Prompts of different lengths need no padding: all rows start
-together, and a row whose prompt is longer is fed its own tokens where others sample. `generate`, `stream` and
-`generate_ragged` are three ways to call the loop; text is in `lmzoo.generation.text`.
+It uses only `init_state` and `decode` of a model. Prompts of different lengths need no padding: all rows start
+together, and a row with a longer prompt reads its own tokens while others sample. `generate`, `stream` and
+`generate_ragged` call this loop; `lmzoo.generation.text` generates text.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ def generate(
 ) -> Tensor:
     """Continue the prompts idx (P, T) by `max_new_tokens` tokens each: (B, T + max_new_tokens) int64, B = P n_samples.
 
-    A row that has drawn one of `stop_tokens` repeats it to the end. Arguments and errors as in `stream`.
+    After one of `stop_tokens`, a row repeats it to the end. Arguments and errors as in `stream`.
     """
     tokens = list(stream(model, idx, max_new_tokens, config, **options))
-    tokens += tokens[-1:] * (max_new_tokens - len(tokens))  # every row has stopped and repeats its last
+    tokens += tokens[-1:] * (max_new_tokens - len(tokens))  # every row has stopped and repeats its last token
     rows_BT = idx.to(model.device).repeat_interleave(options.get("n_samples", 1), dim=0)
     return torch.cat([rows_BT, torch.stack(tokens, dim=1)], dim=1) if tokens else rows_BT.clone()
 
@@ -37,14 +37,14 @@ def generate(
 def stream(
     model: LanguageModel, idx: Tensor, max_new_tokens: int, config: Settings = None, **options: Unpack[Options]
 ) -> Iterator[Tensor]:
-    """Continue idx (P, T >= 1) int64 one token at a time: yields (B,) int64 as they are drawn, on the model's device.
+    """Continue idx (P, T >= 1) int64 one token at a time: yields (B,) int64 on the device of the model.
 
-    `config` is for all rows, or a sequence with one for each; `options` are those of `Options`. Ends after
-    `max_new_tokens`, or sooner when every row has drawn one of `stop_tokens`; a row that has repeats it while others go
-    on. The model works in evaluation mode and is left as it was between any two tokens.
+    `config` is one config for all rows or a sequence with one per row; `options` are the fields of `Options`. Ends
+    after `max_new_tokens`, or earlier when every row has sampled one of `stop_tokens`; a stopped row repeats its stop
+    token while others continue. The model decodes in evaluation mode; its own mode is restored after each token.
 
-    Raises `InputError` at once for an empty prompt, ids out of range, `max_new_tokens` below 0, unsuitable seeds and
-    other options that cannot be; while drawing, when the model or a processor gives NaN or leaves no token.
+    Raises `InputError` immediately for an empty prompt, ids out of range, `max_new_tokens` below 0, invalid seeds and
+    other invalid options; while sampling, when the logits are NaN or all tokens are banned.
     """
     return (step.tokens for step in steps(model, make_job(model, idx, max_new_tokens, config, **options)))
 
@@ -52,7 +52,7 @@ def stream(
 def make_job(
     model: LanguageModel, idx: Tensor, max_new_tokens: int, config: Settings = None, **options: Unpack[Options]
 ) -> Job:
-    """The request for prompts idx (P, T) of one length. Raises as `stream` does at once."""
+    """Returns the request for prompts idx (P, T) of equal length. Raises as `stream` does at the call."""
     idx = checked_prompt(model, "idx", idx)
     return Job.make(model, idx, [idx.shape[1]] * len(idx), max_new_tokens, config, **options)
 
@@ -64,9 +64,10 @@ def generate_ragged(
     config: Settings = None,
     **options: Unpack[Options],
 ) -> list[Tensor]:
-    """Continue prompts of different lengths: for each row its prompt and what is new, (T_r + max_new_tokens,) int64.
+    """Continue prompts of different lengths; returns for each row its prompt and new tokens, (T_r + max_new_tokens,).
 
-    Row r is what `generate` gives for that prompt alone with that row's seed. Arguments and errors as in `stream`.
+    Row r equals the result of `generate` for that prompt alone with the seed of the row. Arguments and errors as in
+    `stream`.
     """
     rows = [
         checked_prompt(model, f"prompts[{r}]", torch.as_tensor(prompt, dtype=_id_type(prompt))[None])[0]
@@ -82,27 +83,27 @@ def generate_ragged(
     for number, drawn_L in enumerate(tokens_BL):
         row = rows[number // job.n_samples]
         new = drawn_L[len(row) - min(job.lengths) :][:max_new_tokens]
-        missing = max_new_tokens - len(new)  # when the loop ended early the row has stopped and repeats its last
+        missing = max_new_tokens - len(new)  # if the loop ended early, the row has stopped and repeats its last token
         results.append(torch.cat([row, new, new[-1:].expand(missing)]))
     return results
 
 
 class Step(NamedTuple):
-    """What happened at one position."""
+    """The tokens and logits of one position."""
 
-    tokens: Tensor  # (B,) int64: a row's own as long as its prompt has them, then those it drew
-    logits: Tensor  # (B, V) as the model gave them
-    drawn: Tensor  # (B,) bool: drawn now, neither of the prompt nor a stop token repeated
+    tokens: Tensor  # (B,) int64: tokens of the prompt as long as a row has them, then sampled ones
+    logits: Tensor  # (B, V): the output of the model
+    drawn: Tensor  # (B,) bool: True if sampled now, not a prompt token or a repeated stop token
 
 
 def steps(model: LanguageModel, job: Job) -> Iterator[Step]:
-    """The loop: a step for each position after the shortest prompt."""
+    """The loop: yields a step for each position after the shortest prompt."""
     device = model.device
     lengths_B = torch.tensor(job.lengths, dtype=torch.long, device=device)
     stop_S = torch.tensor(job.stop_tokens, dtype=torch.long, device=device)
     forced_N = torch.full((job.max_new_tokens,), -1, dtype=torch.long)
     for place, token in job.forced_tokens.items():
-        forced_N[place : place + 1] = token  # one beyond the end has no effect
+        forced_N[place : place + 1] = token  # a position beyond the end has no effect
     forced_N = forced_N.to(device)
     longest = job.prompts_PL.shape[1]
     shortest, end = min(job.lengths, default=longest), longest + job.max_new_tokens
@@ -143,8 +144,9 @@ def steps(model: LanguageModel, job: Job) -> Iterator[Step]:
 
 @contextmanager
 def evaluating(model: LanguageModel) -> Iterator[None]:
-    """In evaluation mode, for as short as can be: whoever takes tokens from a stream and trains between them, or never
-    takes the last, finds the model as it was.
+    """Set evaluation mode within the block and restore the training mode after it.
+
+    The loop enters it once per token, so that a caller can train between two tokens of a stream or stop early.
     """
     training = model.training
     if training:
@@ -157,11 +159,11 @@ def evaluating(model: LanguageModel) -> Iterator[None]:
 
 
 def decode_evaluating(model: LanguageModel, idx_BT: Tensor, state: State) -> tuple[Tensor, State]:
-    """`model.decode` in evaluation mode."""
+    """Call `model.decode` in evaluation mode."""
     with evaluating(model):
         return model.decode(idx_BT, state)
 
 
 def _id_type(prompt: Sequence[int] | Tensor) -> torch.dtype | None:
-    """Lists of ids, the empty one included, are int64; a tensor keeps its type, to be checked."""
+    """Lists of ids, even empty ones, become int64; a tensor keeps its type, which is checked later."""
     return None if isinstance(prompt, Tensor) or any(not isinstance(token, int) for token in prompt) else torch.long

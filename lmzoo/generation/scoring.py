@@ -1,6 +1,7 @@
-"""What a model thinks of a text: log-probabilities of given tokens, and of those it draws.
+"""Scoring: log-probabilities of given tokens, and of generated tokens.
 
-They are the model's own, before temperature, penalties and all other settings, so they can be compared and summed up.
+They come from the logits of the model, before temperature, penalties and other settings, so they can be compared and
+added.
 Legend: B rows, T tokens, N new tokens, K alternatives, V vocabulary.
 """
 
@@ -17,21 +18,21 @@ from lmzoo.generation.job import Options, checked_prompt
 from lmzoo.generation.loop import evaluating, make_job, steps
 from lmzoo.model import LanguageModel
 
-NUMBERS_AT_A_TIME = 1 << 22  # logits held at once
+NUMBERS_AT_A_TIME = 1 << 22  # limit of logits in memory
 
 
 class ScoredOutput(NamedTuple):
-    """Generated tokens with natural logs of probabilities, float32."""
+    """Generated tokens and their log-probabilities in nats, float32."""
 
-    tokens: Tensor  # (B, T + N) int64, as `generate` gives them
-    log_probs: Tensor  # (B, N) of the new tokens; 0 where a row that has stopped repeats its stop token
-    top_tokens: Tensor  # (B, N, K) int64: the K likeliest at each place, the likeliest first
+    tokens: Tensor  # (B, T + N) int64, as returned by `generate`
+    log_probs: Tensor  # (B, N) of the new tokens; 0 where a stopped row repeats its stop token
+    top_tokens: Tensor  # (B, N, K) int64: the K most likely tokens at each position, the most likely first
     top_log_probs: Tensor  # (B, N, K)
 
 
 @torch.no_grad()
 def score(model: LanguageModel, idx: Tensor) -> Tensor:
-    """Log-probabilities (B, T - 1) of the tokens idx (B, T >= 1) int64, each given those before it."""
+    """Returns the log-probabilities (B, T - 1) of the tokens idx (B, T >= 1) int64, each given the tokens before it."""
     idx = checked_prompt(model, "idx", idx)
     (B, T), V = idx.shape, model.config.vocab_size
     chunk = max(1, NUMBERS_AT_A_TIME // max(1, B * V))
@@ -56,7 +57,7 @@ def generate_with_log_probs(
     top: int = 0,
     **options: Unpack[Options],
 ) -> ScoredOutput:
-    """`generate`, with the log-probability of each new token and of the `top` likeliest at its place.
+    """`generate` with the log-probability of each new token and of the `top` most likely tokens at its position.
 
     Arguments and errors as in `stream`, and `InputError` for `top` below 0 or above the vocabulary.
     """

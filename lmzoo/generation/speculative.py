@@ -1,12 +1,12 @@
 """Speculative decoding: a cheap draft proposes tokens, and the model checks all of them in one pass.
 
 Leviathan, Kalman & Matias 2023 (arXiv 2211.17192, algorithm 1): a draft token x, drawn from the draft's distribution q,
-is accepted with probability min(1, p(x) / q(x)), p being the model's; otherwise the token is drawn from max(0, p - q),
-normalized. So every token has exactly the model's distribution, whatever the draft. With greedy settings, a draft token
-is accepted when it is the model's choice.
+is accepted with probability min(1, p(x) / q(x)), where p is the distribution of the model; otherwise the token is drawn
+from max(0, p - q), normalized. So every token has exactly the model's distribution, whatever the draft. With greedy
+settings, a draft token is accepted if it is the most likely token of the model.
 
 Deviation: the algorithm draws one more token from p when all draft tokens were accepted; here that position has a draft
-token too, which is judged like the others. So the token at a position depends only on the seed of the row and the
+token too, which is tested like the others. So the token at a position depends only on the seed of the row and the
 tokens before it, neither on the number of draft tokens nor on other rows. All rows advance together, up to the first
 position at which one of them rejects its draft token. To undo a step, decoding continues from an earlier state; a state
 is a value, so this works for every model.
@@ -48,7 +48,7 @@ def generate_speculative(
     config: Settings = None,
     **options: Unpack[SpeculativeOptions],
 ) -> Tensor:
-    """Continue idx (B, T) as `generate` does, faster if `draft` guesses well: (B, T + max_new_tokens) int64.
+    """Continue idx (B, T) as `generate` does, faster if `draft` predicts well: (B, T + max_new_tokens) int64.
 
     Greedy decoding gives the tokens of `generate`, unless two logits are equal up to rounding, which reading several
     tokens at once may change. Sampling has the same distribution, with other draws. Arguments and errors as in
@@ -68,11 +68,11 @@ def stream_speculative(
     config: Settings = None,
     **options: Unpack[SpeculativeOptions],
 ) -> Iterator[Tensor]:
-    """Yields a block of new tokens (B, 1 to n_guesses) int64 after each pass of `model`; longer blocks save more time.
+    """Yield a block of new tokens (B, 1 to n_guesses) int64 after each pass of `model`; longer blocks save more time.
 
-    `draft` is a model of the same vocabulary, or one of `lmzoo.generation.drafts`. `config` applies to both. Past the
+    `draft` is a model with the same vocabulary, or one of `lmzoo.generation.drafts`. `config` applies to both. Past the
     context of a model that does not extrapolate, tokens are read one by one, which saves nothing. Raises `InputError`
-    as `stream` does, for `n_guesses` below 1, and for a draft of another vocabulary.
+    as `stream` does, for `n_guesses` below 1, and for a draft with another vocabulary.
     """
     check_names(options, SpeculativeOptions.__optional_keys__)
     n_guesses, stop_tokens = options.get("n_guesses", 4), options.get("stop_tokens", ())
@@ -131,7 +131,7 @@ def _blocks(
         draft_state, draft_unread = draft_states[made - 1], 1
         if kept:  # a stopped row may have read other tokens than it returns, but it draws no more
             state, unread = after, 1
-        else:  # back to the state before; the accepted tokens are read again with the next draft tokens
+        else:  # return to the earlier state; the accepted tokens are read again with the next draft tokens
             unread += made
             if unread > 2 * n_guesses + 1:
                 _, state = decode_evaluating(model, tokens_BT[:, -unread:-1], state)
@@ -171,7 +171,7 @@ def _guess(
 def judge(
     probs_BV: Tensor, guess_probs_BV: Tensor, guess_B: Tensor, uniform_B: Tensor, other_uniform_B: Tensor
 ) -> Tensor:
-    """Tokens (B,) with the distribution `probs_BV`, equal to the draft tokens as often as possible.
+    """Sample tokens (B,) from `probs_BV` that equal the draft tokens as often as possible.
 
     The draft tokens `guess_B` were drawn from `guess_probs_BV`.
     """

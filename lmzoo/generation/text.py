@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 class StopMatcher:
     """Finds the first stop string in a text that arrives in pieces, cut anywhere.
 
-    `feed` returns the text before a stop string and holds back an end that may still become one. Once `found`, it
+    `feed` returns the text before a stop string and holds back an end that may be the start of one. Once `found`, it
     returns nothing more. When several stop strings end at the same character, the longest one counts.
     """
 
@@ -49,7 +49,7 @@ class StopMatcher:
         return text[: len(text) - held]
 
     def finish(self) -> str:
-        """The text held back, when no more text follows."""
+        """Returns the text held back, when no more text follows."""
         held, self._held = self._held, ""
         return held
 
@@ -119,7 +119,7 @@ def generate_texts(
     stop_tokens: Sequence[int] = (),
     generator: torch.Generator | None = None,
 ) -> list[str]:
-    """`n_samples` continuations of one prompt, with one prefill. Arguments and errors as in `generate_text`."""
+    """Return `n_samples` continuations of one prompt, with one prefill. Arguments and errors as in `generate_text`."""
     idx, stops = _checked(model, tokenizer, prompt, stop)
     steps = stream(
         model, idx, max_new_tokens, config, n_samples=n_samples, stop_tokens=stop_tokens, generator=generator

@@ -1,4 +1,4 @@
-"""Copies of a model for decoding alone: weights in fewer bytes, the step compiled."""
+"""Copies of a model for fast decoding: quantized weights and a compiled step."""
 
 from lmzoo.inference.weights import FORMS, Weights, decoding_copy, weight_bytes_per_token
 

@@ -1,13 +1,13 @@
-"""Copies of models for decoding alone, with weights in formats that take fewer bytes and that a CPU reads faster.
+"""Copies of models for decoding, with weights in smaller formats that a CPU reads faster.
 
 Decoding one token reads every weight once, so it takes at least the weights' bytes over the memory's bandwidth:
 
 - `bfloat16`: half the bytes of float32.
-- `int8`: a quarter of the bytes, one scale for each output. Weights alone are rounded, activations stay bfloat16.
+- `int8`: a quarter of the bytes, one scale per output. Only weights are quantized, activations stay bfloat16.
 
-A copy may be compiled (`lmzoo.inference.compiled`), which removes most of the time that is not reading. The memory
-layout depends on that and on the number of rows: a compiled step of one row sums products itself and reads row-major
-weights, everything else calls oneDNN, whose layout is blocked. The figures are in docs/log.md.
+A copy may be compiled (`lmzoo.inference.compiled`), which removes most of the overhead beside reading weights. The
+memory layout depends on this and on the number of rows: compiled decoding of one row uses row-major weights, everything
+else calls oneDNN with its blocked layout. The figures are in docs/log.md.
 Legend: B rows of any shape, D inputs, N outputs of a linear map.
 """
 
@@ -28,13 +28,13 @@ from lmzoo.model import LanguageModel
 Weights = Literal["bfloat16", "int8"]
 FORMS: tuple[Weights, ...] = ("bfloat16", "int8")
 Model = TypeVar("Model", bound=LanguageModel)
-_INT8_STRIDE = 32  # row lengths that torch's int8 kernel takes are multiples of it: it crashes on 4, 8 or 24
+_INT8_STRIDE = 32  # torch's int8 kernel needs row lengths that are multiples of this: it crashes on 4, 8 or 24
 
 
 def sum_of_products(weight_ND: Tensor, x: Tensor) -> Tensor:
     """The product of a matrix with one row of D numbers, (N,) float32.
 
-    A compiler makes one loop of it, which reads the weight once at memory bandwidth. Eager, it holds N times D numbers.
+    Compiled, it is one loop that reads the weight once at memory bandwidth. Eager, it stores N times D numbers.
     """
     return (weight_ND.float() * x.flatten().float()).sum(dim=-1)
 
@@ -48,7 +48,7 @@ class PlainLinear(nn.Module):
 
     def __init__(self, weight_ND: Tensor, bias_N: Tensor | None) -> None:
         super().__init__()
-        self.weight: Tensor  # a buffer, so that a compiler which may lay out constants anew treats it as one
+        self.weight: Tensor  # a buffer, so that a compiler may change its layout as for a constant
         self.register_buffer("weight", weight_ND.detach().to(torch.bfloat16).contiguous(), persistent=False)
         self.register_buffer("bias", _rounded(bias_N), persistent=False)
         self.weight_bytes = 2 * weight_ND.numel()
@@ -70,7 +70,7 @@ class PackedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """(N, D) bfloat16, copied out of the blocks."""
+        """The weight (N, D) in bfloat16, copied out of the blocked layout."""
         return self.blocks.to_dense()
 
     def forward(self, x: Tensor) -> Tensor:
@@ -78,7 +78,7 @@ class PackedLinear(nn.Module):
 
 
 class Int8Linear(nn.Module):
-    """A linear map whose weight is int8 times a scale for each output: the nearest of 255 levels up to its largest."""
+    """A linear map with an int8 weight and one scale per output (absolute-maximum quantization to 255 levels)."""
 
     def __init__(self, weight_ND: Tensor, bias_N: Tensor | None) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Int8Linear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """(N, D) bfloat16, dequantized."""
+        """The dequantized weight (N, D) in bfloat16."""
         return self.levels_ND * self.scale_N[:, None]
 
     def forward(self, x: Tensor) -> Tensor:
@@ -101,13 +101,13 @@ class Int8Linear(nn.Module):
 
 
 def _finished(y_N: Tensor, bias_N: Tensor | None, x: Tensor) -> Tensor:
-    """The sums plus the bias, in the dtype and shape of a linear map's output for x."""
+    """Add the bias and convert the sums to the dtype and shape of the output for x."""
     y_N = y_N if bias_N is None else y_N + bias_N
     return y_N.to(x.dtype).view(*x.shape[:-1], -1)
 
 
 def quantize(weight_ND: Tensor) -> tuple[Tensor, Tensor]:
-    """Levels (N, D) int8 in [-127, 127] and scales (N,) bfloat16; levels times scale is nearest to the weight.
+    """Quantize to levels (N, D) int8 in [-127, 127] and scales (N,) bfloat16; weight is about levels times scale.
 
     The scale is rounded to bfloat16 first, upwards, so that the levels are the best for the scale that is used.
     """
@@ -118,7 +118,7 @@ def quantize(weight_ND: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def cast_weights(model: Model, dtype: torch.dtype) -> Model:
-    """Casts all floating-point weights of `model` to `dtype` in place, but those that must stay float32.
+    """Casts all floating-point weights of `model` to `dtype` in place, except those that must stay float32.
 
     A layer names these in `keep_float32`: decay rates close to one, for example, are lost in 16 bits.
     """
@@ -139,13 +139,13 @@ def decoding_copy(
     rows: int = 1,  # noqa: ARG001 (part of the public signature; today one layout serves every number)
     compiled: bool = False,
 ) -> Model:
-    """A copy of `model` in evaluation mode whose linear maps hold `weights`; everything else is bfloat16, but weights
-    that must stay float32 (`cast_weights`).
+    """Returns a copy of `model` in evaluation mode whose linear maps have weights in the format `weights`.
 
-    It decodes, generates and scores as any model; it cannot be trained or saved. `model` does not change. `rows` is the
-    number of sequences to be decoded together; the results do not depend on it.
-    With `compiled`, the first step takes some 10 to 60 seconds, once for each number of rows, and needs a C++ compiler.
-    Raises `InputError` for another format, and where torch has no such kernels (only CPUs with bfloat16 have them).
+    All other weights are bfloat16, except those that must stay float32 (`cast_weights`). The copy decodes, generates
+    and scores as any model; it cannot be trained or saved. `model` does not change. `rows` is the
+    number of sequences decoded together; the results do not depend on it.
+    With `compiled`, the first step takes about 10 to 60 seconds, once per number of rows, and needs a C++ compiler.
+    Raises `InputError` for an unknown format, and on devices without these kernels (only CPUs with bfloat16 have them).
     """
     if weights not in FORMS:
         raise InputError(f"weights={weights!r} must be one of {', '.join(FORMS)}")
@@ -163,13 +163,13 @@ def decoding_copy(
                 whole = linear[0].shape[1] % _INT8_STRIDE == 0
                 setattr(changed.get_submodule(parent), name, (form if whole else bfloat16)(*linear))
             elif isinstance(original, nn.Dropout):
-                setattr(changed.get_submodule(parent), name, nn.Identity())  # one call less in each step
+                setattr(changed.get_submodule(parent), name, nn.Identity())  # saves one call per step
     changed.compiled_step = CompiledStep(changed) if compiled else None
     return changed.requires_grad_(False)
 
 
 def weight_bytes_per_token(model: LanguageModel) -> int:
-    """Bytes of weights that decoding one token of one row must read: all parameters, but one row of each table."""
+    """Bytes of weights read to decode one token: all parameters, but only one row of each embedding table."""
     total, seen = 0, set()
     for module in model.modules():
         if isinstance(module, nn.Embedding):
@@ -177,7 +177,7 @@ def weight_bytes_per_token(model: LanguageModel) -> int:
         elif isinstance(module, (PlainLinear, PackedLinear, Int8Linear)):
             total += module.weight_bytes
         else:
-            weight = getattr(module, "weight", None)  # a tied head reads a parameter that it does not own
+            weight = getattr(module, "weight", None)  # a tied head reads a parameter of the embedding
             for parameter in (weight, *module.parameters(recurse=False)):
                 if isinstance(parameter, nn.Parameter) and id(parameter) not in seen:
                     seen.add(id(parameter))

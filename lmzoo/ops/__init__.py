@@ -1,1 +1,1 @@
-"""The sequence algorithms. For each: `naive_*`, the definition as a loop, and fast twins behind one dispatcher."""
+"""Sequence algorithms. Each has a definition as a loop (`naive_*`) and fast forms behind one dispatcher."""

@@ -16,10 +16,10 @@ from lmzoo.ops.cpu.short_attention import is_short, short_attention
 
 
 def naive_attention(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, *, window: int | None = None) -> Tensor:
-    """The definition, one query at a time: softmax(q·k / sqrt(K)) over the keys up to the query's own position.
+    """The definition, one query at a time: softmax(q·k / sqrt(K)) over the keys up to the position of the query.
 
-    Query t stands at key S - T + t and sees the last `window` keys up to it, itself included (all, if None). Query head
-    h reads key/value head h // (H / G). Returns (B, T, H, K).
+    Query t is at the position of key S - T + t and attends to the last `window` keys up to and with that one (None:
+    all). Query head h reads key/value head h // (H / G). Returns (B, T, H, K).
     """
     T, S, H, G = q_BTHK.shape[1], k_BSGK.shape[1], q_BTHK.shape[2], k_BSGK.shape[2]
     k_BSHK, v_BSHK = (repeat(x, "b s g k -> b s (g r) k", r=H // G) for x in (k_BSGK, v_BSGK))
@@ -35,7 +35,7 @@ def naive_attention(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, *, window: i
 def causal_attention(
     q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, *, window: int | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """`naive_attention` by the fastest form that fits, with dropout of the attention weights. Returns (B, T, H, K)."""
+    """`naive_attention` by the fastest form that fits, with dropout on the attention weights. Returns (B, T, H, K)."""
     T, S = q_BTHK.shape[1], k_BSGK.shape[1]
     if T == 1 and not dropout and torch.compiler.is_compiling() and q_BTHK.device.type == "cpu":
         return single_query_attention(q_BTHK, k_BSGK, v_BSGK)
@@ -59,8 +59,9 @@ def causal_attention(
 
 
 def single_query_attention(q_B1HK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor) -> Tensor:
-    """The newest token's attention to all keys, as sums of products in float32: compiled, they become loops that fuse
-    with what is before and after, where torch's kernels would stand alone. Returns (B, 1, H, K).
+    """The attention of the newest token to all keys, as sums of products in float32. Returns (B, 1, H, K).
+
+    The compiler fuses these loops with the operations before and after; it cannot fuse torch's kernels.
     """
     G, K = k_BSGK.shape[2:]
     q_B1GRK = q_B1HK.unflatten(2, (G, -1)).float() / math.sqrt(K)
@@ -70,7 +71,7 @@ def single_query_attention(q_B1HK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor) -> Te
 
 
 def _causal_mask(T: int, S: int, window: int | None, device: torch.device) -> Tensor:
-    """True where query t may see key s. With one query (T = 1) the caller has already cut the keys to the window."""
+    """True where query t may attend to key s. For T = 1 the caller has already cut the keys to the window."""
     behind_TS = torch.arange(S - T, S, device=device)[:, None] - torch.arange(S, device=device)
     allowed_TS = behind_TS >= 0
     return allowed_TS if window is None else allowed_TS & (behind_TS < window)

@@ -1,8 +1,8 @@
-"""A causal convolution over time, each channel on its own: y_t[d] = bias[d] + sum_k weight[d, k] * x_{t-W+1+k}[d].
+"""Depthwise causal convolution over time: y_t[d] = bias[d] + sum_k weight[d, k] * x_{t-W+1+k}[d].
 
-The short convolution in front of Mamba's scan (Gu & Dao 2023, arXiv 2312.00752, section 3.4) and of many models
-since. The last column of `weight_DW` meets the present token, as in `torch.nn.Conv1d`. What a decoder keeps is the
-tail: the last W - 1 inputs.
+The short convolution before Mamba's scan (Gu & Dao 2023, arXiv 2312.00752, section 3.4), used by many later models. The
+last column of `weight_DW` multiplies the current token, as in `torch.nn.Conv1d`. The decoding state is the tail: the
+last W - 1 inputs.
 
 `naive_causal_conv1d` is the definition as a loop over time. `shifted_causal_conv1d` adds up W shifted products, which
 on a CPU is up to three times faster than `torch.nn.functional.conv1d` with groups (and needs no transposed copy).
@@ -38,7 +38,7 @@ def shifted_causal_conv1d(
 ) -> tuple[Tensor, Tensor]:
     """The fast form, one pass per column of the weight; arguments and results as in `causal_conv1d`."""
     padded_BTD = _prepend_tail(x_BTD, weight_DW.shape[1], tail_BWD)
-    # Under autocast the input may be bfloat16 and the weights float32; the operator wants one dtype.
+    # Under autocast the input may be bfloat16 and the weights float32; the operator needs one dtype.
     y_BTD = torch.ops.lmzoo.causal_conv1d(padded_BTD, weight_DW.t().to(x_BTD.dtype).contiguous())
     return (y_BTD if bias_D is None else y_BTD + bias_D.to(x_BTD.dtype)), padded_BTD[:, x_BTD.shape[1] :]
 
@@ -50,12 +50,13 @@ def causal_conv1d(
 
     Args:
         x_BTD: the input.
-        weight_DW: one filter per channel; its last column meets the present token.
+        weight_DW: one filter per channel; its last column multiplies the current token.
         bias_D: added to every output, or None.
         tail_BWD: the W - 1 inputs before `x_BTD`, shape (B, W - 1, D), or None for zeros.
 
     Returns:
-        `y_BTD`, and the tail (B, W - 1, D) to go on from. A tail is a copy, so it does not keep the input alive.
+        `y_BTD`, and the tail (B, W - 1, D) to continue from. The tail is a copy, so it does not keep the input in
+        memory.
     """
     convolve = naive_causal_conv1d if x_BTD.shape[1] == 1 else shifted_causal_conv1d
     y_BTD, tail = convolve(x_BTD, weight_DW, bias_D, tail_BWD)
@@ -68,12 +69,12 @@ def _prepend_tail(x_BTD: Tensor, width: int, tail_BWD: Tensor | None) -> Tensor:
     return torch.cat([tail_BWD.to(x_BTD.dtype), x_BTD], dim=1)
 
 
-# An operator of its own, because autograd through the shifted slices pads and adds a full gradient for each of them.
+# A custom operator, because autograd through the shifted slices pads and adds a full gradient for each of them.
 
 
 @torch.library.custom_op("lmzoo::causal_conv1d", mutates_args=())
 def _conv_forward(padded_BTD: Tensor, weight_WD: Tensor) -> Tensor:
-    """(B, W - 1 + T, D) -> (B, T, D)."""
+    """Convolve the padded input (B, W - 1 + T, D) to (B, T, D)."""
     width = weight_WD.shape[0]
     T = padded_BTD.shape[1] - width + 1
     y_BTD = padded_BTD[:, :T] * weight_WD[0]
@@ -116,7 +117,7 @@ def _backward(ctx: Any, grad_y_BTD: Tensor) -> tuple[Tensor, Tensor]:
 _conv_forward.register_autograd(_backward, setup_context=_save_for_backward)
 
 
-# torch's FLOP counter does not look into an operator: it is told the multiply-adds of the definition.
+# torch's FLOP counter does not look into a custom operator: these functions declare the FLOPs of the definition.
 
 
 @register_flop_formula(torch.ops.lmzoo.causal_conv1d)
@@ -130,6 +131,6 @@ def _conv_forward_flops(padded_shape: list[int], weight_shape: list[int], *_: ob
 def _conv_backward_flops(
     grad_y_shape: list[int], padded_shape: list[int], weight_shape: list[int], *_: object, **__: object
 ) -> int:
-    """Twice the forward pass: the input's gradient and the weight's."""
+    """Twice the forward pass: the gradients of the input and of the weight."""
     B, T, D = grad_y_shape
     return 2 * (2 * B * T * D * weight_shape[0])

@@ -1,7 +1,7 @@
-"""FLOPs of an algorithm, counted by its definition whatever form computes it.
+"""Counts the FLOPs of an algorithm by its definition, independent of the form that computes it.
 
-torch's counter adds up the matrix products that are run. A chunked or FFT form runs more of them than the definition
-needs, a loop of outer products runs none that it knows. `counted_as` replaces its count for one piece of code.
+torch's counter adds up the matrix products that are run. A chunked or FFT form runs more of them than the definition,
+and a loop of outer products runs none that the counter knows. `counted_as` replaces the count of a block of code.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 class FlopCounter(FlopCounterMode):
-    """torch's counter of the FLOPs run within a `with` block, corrected by what `counted_as` declares."""
+    """torch's counter of the FLOPs run within a `with` block, corrected by the numbers that `counted_as` declares."""
 
     def __init__(self) -> None:
         super().__init__(display=False)
@@ -44,9 +44,9 @@ _active: ContextVar[FlopCounter | None] = ContextVar("active FLOP counter", defa
 
 
 def counted_as(n_flops: float) -> AbstractContextManager[None]:
-    """Within the block, the active `FlopCounter` counts `n_flops` instead of the operators that are run.
+    """Makes the active `FlopCounter` count `n_flops` instead of the operators in the block.
 
-    Of nested blocks the outermost counts. A backward pass is counted as torch counts it. Without an active counter, and
+    Of nested blocks, only the outermost counts. The backward pass is counted by torch. Without an active counter, and
     in compiled code, this does nothing.
     """
     if torch.compiler.is_compiling():

@@ -38,7 +38,7 @@ from lmzoo.ops.counting import counted_as
 from lmzoo.ops.precision import wide_dtype
 
 CHUNK_LENGTH = 32
-SHORTEST_CHUNKED = 4  # below it the loop takes fewer calls
+SHORTEST_CHUNKED = 4  # for shorter sequences the loop needs fewer calls
 
 
 def naive_delta_rule(
@@ -64,7 +64,7 @@ def chunked_delta_rule(
     q_NMCK, k_NMCK, v_NMCV, beta_NMC = (_in_chunks(x, min(CHUNK_LENGTH, T)) for x in inputs)
     S_MKV = S_BHKV.flatten(0, 1)
     ys = []
-    with torch.autocast(v_BTHV.device.type, enabled=False):  # it would compute the products in its own dtype
+    with torch.autocast(v_BTHV.device.type, enabled=False):  # autocast would compute the products in its own dtype
         # The diagonal of the system is one by definition and is never read.
         system_NMCC = beta_NMC[..., None] * (k_NMCK @ k_NMCK.mT)
         solution_NMCC = torch.linalg.solve_triangular(
@@ -87,7 +87,7 @@ def delta_rule(
 
     Args:
         q_BTHK: the queries, used as they are: the caller scales them.
-        k_BTHK: the keys; the memory stays bounded where beta * |k|^2 is at most 2.
+        k_BTHK: the keys; the memory stays bounded if beta * |k|^2 is at most 2.
         v_BTHV: the values.
         beta_BTH: the strength of each write, from 0 to 1, or to 2 for negative eigenvalues.
         state_BHKV: the memory to start from, or None for zeros.
@@ -104,7 +104,7 @@ def delta_rule(
 
 
 def _wide_inputs(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state_BHKV: Tensor | None) -> tuple[Tensor, ...]:
-    """All in float32 or wider; zeros for a missing state."""
+    """Convert all inputs to float32 or wider; a missing state becomes zeros."""
     dtype = wide_dtype(v.dtype)
     B, _, H, K = k.shape
     state_BHKV = v.new_zeros(B, H, K, v.shape[-1]) if state_BHKV is None else state_BHKV
@@ -112,7 +112,7 @@ def _wide_inputs(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, state_BHKV: Tens
 
 
 def _in_chunks(x_BTH: Tensor, C: int) -> Tensor:
-    """(B, T, H, ...) to (N, B * H, C, ...), with zeros after the end of the last chunk.
+    """Rearrange (B, T, H, ...) to (N, B * H, C, ...), with zeros after the end of the last chunk.
 
     A beta of zero leaves the state as it is.
     """

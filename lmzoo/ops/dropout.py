@@ -1,4 +1,4 @@
-"""Dropout (Srivastava et al. 2014): one dispatcher over torch's kernel and a faster generator on CPUs."""
+"""Dropout (Srivastava et al. 2014): one dispatcher over torch's kernel and a faster CPU kernel."""
 
 from __future__ import annotations
 

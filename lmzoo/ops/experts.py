@@ -1,4 +1,4 @@
-"""A mixture of experts that drops no token: each token goes through the K gated feed-forward layers chosen for it.
+"""Dropless mixture of experts (MoE): each token goes through the K gated feed-forward layers chosen for it.
 
     y_n = sum over k of  weights[n, k] * down_e(activation(gate_e(x_n)) * up_e(x_n)),   e = indices[n, k]
 
@@ -61,7 +61,7 @@ def gathered_expert_mlp(
 ) -> Tensor:
     """The form for a few compiled tokens; arguments and result as in `expert_mlp`.
 
-    Eager it copies the weights of K experts for every token.
+    In eager mode it copies the weights of K experts for every token.
     """
     gate_NKF, up_NKF = torch.einsum("nd,nkfd->nkf", x_ND, up_EFD[indices_NK]).chunk(2, dim=-1)
     y_NKD = torch.einsum("nkf,nkdf->nkd", activation(gate_NKF) * up_NKF, down_EDF[indices_NK])
@@ -71,7 +71,7 @@ def gathered_expert_mlp(
 def expert_mlp(
     x_ND: Tensor, indices_NK: Tensor, weights_NK: Tensor, up_EFD: Tensor, down_EDF: Tensor, activation: Activation
 ) -> Tensor:
-    """The chosen experts of each token, weighted and added up, by the fastest form that fits.
+    """Computes the weighted sum of the chosen experts of each token, by the fastest form that fits.
 
     Args:
         x_ND: the tokens.
@@ -97,7 +97,7 @@ def _weighted_sum(y_NKD: Tensor, weights_NK: Tensor) -> Tensor:
 
 
 def _grouped_linear(rows_RD: Tensor, weight_EGD: Tensor, ends_E: Tensor) -> Tensor:
-    """Row r times the weight of its expert: those from `ends_E[e - 1]` to `ends_E[e]` belong to expert e. -> (R, G)"""
+    """Multiply each row by the weight of its expert: rows `ends_E[e - 1]` to `ends_E[e]` have expert e. -> (R, G)"""
     device = rows_RD.device.type
     if torch.is_autocast_enabled(device) and rows_RD.dtype != torch.float64:
         dtype = torch.get_autocast_dtype(device)
@@ -105,8 +105,8 @@ def _grouped_linear(rows_RD: Tensor, weight_EGD: Tensor, ends_E: Tensor) -> Tens
     return torch.ops.lmzoo.grouped_linear(rows_RD, weight_EGD, ends_E)
 
 
-# An opaque custom operator, because the number of rows of an expert is data that torch.compile cannot trace. Products
-# are written into given tensors, which autocast leaves in their dtype.
+# An opaque custom operator, because the number of rows of an expert depends on the data and torch.compile cannot trace
+# it. Products are written into preallocated tensors, whose dtype autocast does not change.
 
 
 @torch.library.custom_op("lmzoo::grouped_linear", mutates_args=())
@@ -128,7 +128,7 @@ def _linear_backward(grad_y_RG: Tensor, rows_RD: Tensor, weight_EGD: Tensor, end
 
 
 def _groups(ends_E: Tensor) -> list[tuple[int, slice]]:
-    """(expert, its rows) for every expert that has rows."""
+    """Yields (expert, its rows) for every expert that has rows."""
     ends = ends_E.tolist()
     return [(e, slice(start, end)) for e, (start, end) in enumerate(zip([0, *ends], ends, strict=False)) if start < end]
 
@@ -156,7 +156,7 @@ def _backward(ctx: Any, grad_y_RG: Tensor) -> tuple[Tensor, Tensor, None]:
 _linear_forward.register_autograd(_backward, setup_context=_save_for_backward)
 
 
-# torch's FLOP counter does not look into an operator.
+# torch's FLOP counter does not look into a custom operator.
 
 
 @register_flop_formula(torch.ops.lmzoo.grouped_linear)

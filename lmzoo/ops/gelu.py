@@ -1,4 +1,4 @@
-"""GELU in its tanh form (Hendrycks & Gimpel 2016, arXiv 1606.08415): one dispatcher over torch's kernel and ours."""
+"""GELU in its tanh form (Hendrycks & Gimpel 2016, arXiv 1606.08415): torch's kernel or a faster one on CPUs."""
 
 from __future__ import annotations
 

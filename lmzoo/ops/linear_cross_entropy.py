@@ -1,12 +1,12 @@
-"""Cross-entropy of a linear map's logits, summed, without ever holding all logits.
+"""Summed cross-entropy of a linear map (fused linear cross-entropy) that never holds all logits in memory.
 
     logits[n, v] = x[n] . weight[v] + bias[v]
-    total        = sum over the n that count of  log(sum_v exp(logits[n, v])) - logits[n, targets[n]]
+    total        = sum over the n not ignored of  log(sum_v exp(logits[n, v])) - logits[n, targets[n]]
 
-`naive_linear_cross_entropy` is this definition. `chunked_linear_cross_entropy` takes some positions at a time: their
-logits, and at once their gradients, which are known as soon as the logits are (softmax minus one at the target). So
-nothing is computed twice, and what is kept for the backward pass is as large as the inputs, whatever the vocabulary:
-the backward pass only scales it. (Wijmans et al. 2024, arXiv 2411.09009, and the Liger kernels do the like on a GPU.)
+`naive_linear_cross_entropy` is this definition. `chunked_linear_cross_entropy` processes a chunk of positions at a
+time: it computes their logits, and from them directly the gradients (softmax minus one at the target). So no logits are
+computed twice, and the tensors saved for the backward pass are as large as the inputs, for any vocabulary size: the
+backward pass only scales them. (Wijmans et al. 2024, arXiv 2411.09009, and the Liger kernels do this on a GPU.)
 
 Shapes: N positions, D model width, V vocabulary, C positions in a chunk.
 """
@@ -33,10 +33,10 @@ def naive_linear_cross_entropy(
 def chunked_linear_cross_entropy(
     x_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, ignore_index: int, chunk: int
 ) -> Tensor:
-    """The sum of the cross-entropies in nats over the targets that are not `ignore_index`, float32 or wider.
+    """Returns the sum of the cross-entropies in nats over targets that are not `ignore_index`, in float32 or wider.
 
-    At most `chunk` positions' logits are held at a time. Under autocast the products are in its type, as those of a
-    linear layer, and the rest is in float32. It can be differentiated once: a second time raises RuntimeError.
+    The logits of at most `chunk` positions are in memory at a time. Under autocast the products are in its dtype, as in
+    a linear layer, and the rest is in float32. Double backward raises RuntimeError.
     """
     device = x_ND.device.type
     low = torch.is_autocast_enabled(device)
@@ -63,7 +63,7 @@ def _forward(
     dtype: torch.dtype,
     gradients: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """-> total and its gradients of (x, weight, bias); products in `dtype`. Gradients not asked for are empty."""
+    """Returns the total and its gradients for (x, weight, bias); products in `dtype`. Unneeded gradients are empty."""
     total, grad_x_ND, grad_weight_VD, grad_bias_V = _outputs(x_ND, weight_VD, bias_V, gradients)
     for sum_ in (total, grad_weight_VD, grad_bias_V):
         sum_.zero_()
@@ -85,11 +85,12 @@ def _forward(
             highest_C = logits_CV.amax(1)
             slope_CV = torch.softmax(logits_CV, 1)
             del logits_CV
-            # log(sum exp) from the likeliest token, whose probability is never small.
+            # log(sum exp) from the most likely token, whose probability is never small.
             normaliser_C = highest_C - slope_CV.amax(1).log()
             total += (normaliser_C - at_target_C).where(counts_C, 0).sum()
             slope_CV.scatter_add_(1, places_C1, slope_CV.new_tensor(-1.0).expand_as(places_C1))
-            # What is ignored is left out on the narrow side of each product: the slopes are the large ones.
+            # Ignored positions are masked in the narrow factor of each product, because the gradients of the logits are
+            # large.
             if bias_V is not None:
                 grad_bias_V += torch.mv(slope_CV.t(), counts_C.to(slope_CV.dtype))
             slope_CV = slope_CV.to(dtype)
@@ -98,7 +99,7 @@ def _forward(
             x_CD = x_CD * counts_C1
             if grad_weight_VD.dtype == dtype:
                 grad_weight_VD.addmm_(slope_CV.t(), x_CD)
-            else:  # summed up in the weight's own precision
+            else:  # summed in the precision of the weight
                 grad_weight_VD += torch.mm(slope_CV.t(), x_CD)
     return total, grad_x_ND, grad_weight_VD, grad_bias_V
 
@@ -106,7 +107,7 @@ def _forward(
 def _outputs(
     x_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, gradients: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Room for the results."""
+    """Allocate the results."""
     total = x_ND.new_empty((), dtype=torch.promote_types(x_ND.dtype, torch.float32))
     inputs = (x_ND, weight_VD, x_ND.new_empty(0) if bias_V is None else bias_V)
     grad_x_ND, grad_weight_VD, grad_bias_V = (torch.empty_like(v if gradients else v[:0]) for v in inputs)
@@ -124,7 +125,7 @@ def _keep_gradients(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Ten
     ctx.has_bias = inputs[2] is not None
     ctx.save_for_backward(*output[1:])
     ctx.mark_non_differentiable(*output[1:])
-    ctx.set_materialize_grads(False)  # else zeros as large as the gradients would be made for them
+    ctx.set_materialize_grads(False)  # otherwise autograd would allocate zeros as large as the gradients
 
 
 def _backward(ctx: Any, grad_total: Tensor | None, *_: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -141,5 +142,5 @@ _forward.register_autograd(_backward, setup_context=_keep_gradients)
 
 @register_flop_formula(torch.ops.lmzoo.linear_cross_entropy)
 def _flops(x_shape: list[int], weight_shape: list[int], *rest: Any, **__: object) -> int:
-    """One product forward; the two of the backward pass where gradients are asked for."""
+    """One product in the forward pass, and one for each gradient that is needed."""
     return (6 if rest[-1] else 2) * x_shape[0] * x_shape[1] * weight_shape[0]

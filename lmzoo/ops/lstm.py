@@ -4,10 +4,10 @@
     c_t = sigmoid(f) * c_{t-1} + sigmoid(i) * tanh(g)
     h_t = sigmoid(o) * tanh(c_t)
 
-`gates_x` is the input's share of the gates, biases included: it needs no recurrence, so the caller computes it for
-all times in one matrix product. `naive_lstm` is the definition. `fused_lstm` keeps the activations and walks back
-through them by hand: what does not depend on the recurrence is computed for all times at once, and the gradient of
-the weight is one matrix product at the end.
+`gates_x` is the part of the gates that comes from the input, with the biases: it needs no recurrence, so the caller
+computes it for all times in one matrix product. `naive_lstm` is the definition. `fused_lstm` saves the activations and
+has a hand-written backward pass: everything outside the recurrence is computed for all times at once, and the gradient
+of the weight is one matrix product at the end.
 
 Shapes: B batch, T time, H hidden width, 4H the four gates side by side.
 """
@@ -37,7 +37,7 @@ def naive_lstm(gates_x_BTG: Tensor, weight_hh_GH: Tensor, state: HiddenCell | No
 
 
 def fused_lstm(gates_x_BTG: Tensor, weight_hh_GH: Tensor, state: HiddenCell | None = None) -> tuple[Tensor, HiddenCell]:
-    """The fast form, with a backward pass of its own; arguments and results as in `lstm_scan`."""
+    """The fast form, with a hand-written backward pass; arguments and results as in `lstm_scan`."""
     h_BH, c_BH = _initial_state(gates_x_BTG, weight_hh_GH, state)
     dtype = c_BH.dtype
     h_BTH, c_BH, _, _, _, _ = torch.ops.lmzoo.lstm(
@@ -50,7 +50,7 @@ def lstm_scan(gates_x_BTG: Tensor, weight_hh_GH: Tensor, state: HiddenCell | Non
     """The LSTM's recurrence, by the fastest form that fits.
 
     Args:
-        gates_x_BTG: the input's share of the gates i, f, g, o, shape (B, T, 4H), biases included.
+        gates_x_BTG: the part of the gates i, f, g, o from the input, shape (B, T, 4H), biases included.
         weight_hh_GH: the recurrent weight, shape (4H, H).
         state: `(h_BH, c_BH)` to start from, or None for zeros.
 
@@ -76,7 +76,7 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 # The fast form is an opaque custom operator, so that torch.compile captures one node instead of unrolling the loop.
-# Inside, every product writes into a given tensor (`out=` or in place): autocast leaves those in full precision.
+# Inside, every product writes into an existing tensor (`out=` or in place), whose dtype autocast does not change.
 
 
 @torch.library.custom_op("lmzoo::lstm", mutates_args=())
@@ -91,7 +91,7 @@ def _lstm_forward(
     weight_HG = weight_GH.t()
     h = h_BH
     last_c_BH = torch.empty_like(c_BH)
-    # Unbinding all at once is cheaper than indexing step by step.
+    # One unbind is cheaper than indexing at each step.
     i, f, raw_g, o = (gate_BTH.unbind(1) for gate_BTH in gates_BTG.split(H, dim=-1))
     gates_x, gates, hs, g, tanh_c = (x.unbind(1) for x in (gates_x_BTG, gates_BTG, h_BTH, g_BTH, tanh_c_BTH))
     cs = [*c_before_BTH.unbind(1), last_c_BH]
@@ -99,7 +99,7 @@ def _lstm_forward(
     for t in range(T):
         torch.addmm(gates_x[t], h, weight_HG, out=gates[t])
         torch.tanh(raw_g[t], out=g[t])
-        gates[t].sigmoid_()  # g's place too, unused: one pass over whole rows is faster than two over parts
+        gates[t].sigmoid_()  # also of the unused g: one pass over whole rows is faster than two over parts
         torch.mul(f[t], cs[t], out=cs[t + 1]).addcmul_(i[t], g[t])
         torch.tanh(cs[t + 1], out=tanh_c[t])
         h = torch.mul(o[t], tanh_c[t], out=hs[t])
@@ -121,8 +121,9 @@ def _lstm_backward(
     """The gradients of (gates_x, weight, h, c)."""
     B, T, H = h_BTH.shape
     i, f, _, o = gates_BTG.split(H, dim=-1)
-    # By how much each gate's input moves c (for i, f, g) or h (for o): known for all times before the walk back, which
-    # turns these slopes into gradients in place. s * (1 - s) * x is written as s * x - s * (s * x), without copies.
+    # Derivatives of c with respect to the inputs of the gates i, f, g, and of h for o. They are computed for all times
+    # first; the loop backward in time turns them into gradients in place. s * (1 - s) * x is written as s * x - s * (s
+    # * x), without copies.
     grad_gates_BT4H = gates_BTG.new_empty(B, T, 4, H)
     for k, (gate, other) in {0: (i, g_BTH), 1: (f, c_before_BTH), 3: (o, tanh_c_BTH)}.items():
         slope = torch.mul(gate, other, out=grad_gates_BT4H[:, :, k])
@@ -181,7 +182,7 @@ def _lstm_backward_fake(
 def _save_for_backward(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, ...]) -> None:
     h_BTH, _, *activations = output
     ctx.save_for_backward(inputs[1], inputs[2], h_BTH, *activations)
-    ctx.set_materialize_grads(False)  # else zero gradients as large as the saved activations would be made
+    ctx.set_materialize_grads(False)  # otherwise autograd allocates zeros as large as the saved activations
 
 
 def _backward(ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None, *_: Tensor | None) -> tuple[Tensor, ...]:
@@ -194,7 +195,7 @@ def _backward(ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None, *_: Tensor
 _lstm_forward.register_autograd(_backward, setup_context=_save_for_backward)
 
 
-# torch's FLOP counter does not look into an operator: it is told what the matrix products inside take.
+# torch's FLOP counter does not look into a custom operator: these functions declare its matrix products.
 
 
 @register_flop_formula(torch.ops.lmzoo.lstm)
@@ -207,6 +208,6 @@ def _lstm_forward_flops(gates_x_shape: list[int], weight_shape: list[int], *_: o
 def _lstm_backward_flops(
     grad_h_shape: list[int], grad_c_shape: list[int], weight_shape: list[int], *_: object, **__: object
 ) -> int:
-    """Twice the forward pass: one product for the state's gradient, one for the weight's."""
+    """Twice the forward pass: one product for the gradient of the state, one for the gradient of the weight."""
     B, T, H = grad_h_shape
     return 2 * (2 * T * B * H * weight_shape[0])

@@ -1,4 +1,4 @@
-"""Rotary positions (Su et al. 2021, arXiv 2104.09864): queries and keys turned by an angle that grows with position.
+"""Rotary position embedding (RoPE, Su et al. 2021, arXiv 2104.09864): rotates queries and keys by their position.
 
 Legend: B batch, T time, H heads, K head width, R rotated features of a head.
 """

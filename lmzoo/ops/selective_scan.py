@@ -1,15 +1,15 @@
 """Mamba's selective scan: a linear recurrence whose decay and input depend on the token.
 
-Gu & Dao 2023, arXiv 2312.00752, equation 2. The decay is discretised by zero-order hold and the input by Euler's
-rule, as the authors' code does it. For every batch row, channel d and state index n
+Gu & Dao 2023, arXiv 2312.00752, equation 2. The decay is discretized by zero-order hold and the input by Euler's
+rule, as in the code of the authors. For every batch row, channel d and state index n
 
     h_t[d, n] = exp(delta_t[d] * A[d, n]) * h_{t-1}[d, n] + delta_t[d] * u_t[d] * B_t[n]
     y_t[d]    = sum_n C_t[n] * h_t[d, n] + D[d] * u_t[d]
 
 `naive_selective_scan` is this definition as a loop. `chunked_selective_scan` computes the same in chunks of time:
-what does not depend on the state is computed for a whole chunk at once, in buffers small enough to stay in the
-processor's cache, and only one multiply-add per step is left to the loop. Forward keeps the states at the starts of
-the chunks; backward recomputes the rest. So no memory ever holds a state for every token.
+everything that does not depend on the state is computed for a whole chunk at once, in buffers small enough for the
+CPU cache, and the loop does only one multiply-add per step. Forward saves the states at the starts of the chunks;
+backward recomputes the others. So the states of all tokens are never in memory at once.
 
 Shapes: B batch, T time, D channels, N states per channel. Inside, the fast form works time first (TB...) with the
 channels last, so that every step reads contiguous memory and every broadcast runs along the long axis.
@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-# Forward and backward together were fastest here on two CPU cores with 2 MiB of L2 each; 8 and 32 are within 15 %.
+# The fastest for forward plus backward on two CPU cores with 2 MiB of L2 cache each; 8 and 32 are within 15 %.
 CHUNK_LENGTH = 16
 
 
@@ -96,7 +96,7 @@ def selective_scan(
         `y_BTD` in the dtype of `u_BTD`, and the last state (B, D, N). The state is float32 whatever the dtype of the
         input (float64 for float64 input), under autocast too: decays close to one do not survive bfloat16.
     """
-    # One step has nothing to be chunked: the loop is one pass and skips the dispatch.
+    # One step needs no chunks: the loop is one pass and avoids the custom operator.
     scan = naive_selective_scan if u_BTD.shape[1] == 1 else chunked_selective_scan
     return scan(u_BTD, delta_BTD, A_DN, B_BTN, C_BTN, D_D, h_BDN)
 
@@ -116,14 +116,14 @@ def _add_skip(y_BTD: Tensor, u_BTD: Tensor, D_D: Tensor | None) -> Tensor:
 
 
 # The fast form is an opaque custom operator, so that torch.compile captures one node instead of unrolling the loop.
-# Inside, every product writes into a given tensor (`out=` or in place): autocast leaves those in full precision.
+# Inside, every product writes into an existing tensor (`out=` or in place), whose dtype autocast does not change.
 
 
 @torch.library.custom_op("lmzoo::selective_scan", mutates_args=())
 def _scan_forward(
     x_BTD: Tensor, delta_BTD: Tensor, A_ND: Tensor, B_BTN: Tensor, C_BTN: Tensor, h_BND: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The scan of x = delta * u without the direct path -> (y_BTD, last h_BND, states at the starts of the chunks)."""
+    """Scan x = delta * u without the direct path -> (y_BTD, last h_BND, states at the starts of the chunks)."""
     T = x_BTD.shape[1]
     x_TBD, delta_TBD, B_TBN, C_TBN = (v.transpose(0, 1).contiguous() for v in (x_BTD, delta_BTD, B_BTN, C_BTN))
     y_BTD = torch.empty_like(x_BTD)
@@ -151,7 +151,7 @@ def _scan_backward(
     C_BTN: Tensor,
     starts: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of (x, delta, A, B, C, h): chunks from the last to the first, states recomputed in each."""
+    """Gradients of (x, delta, A, B, C, h): goes from the last chunk to the first and recomputes the states of each."""
     T = x_BTD.shape[1]
     inputs = (grad_y_BTD, x_BTD, delta_BTD, B_BTN, C_BTN)
     grad_y_TBD, x_TBD, delta_TBD, B_TBN, C_TBN = (v.transpose(0, 1).contiguous() for v in inputs)
@@ -159,7 +159,7 @@ def _scan_backward(
     grad_x_TBD, grad_delta_TBD, grad_B_TBN, grad_C_TBN = (v.transpose(0, 1) for v in gradients)
     grad_A_BND = torch.zeros_like(starts[0])
     decay, states, grad_states = (starts.new_empty(min(CHUNK_LENGTH, T), *starts.shape[1:]) for _ in range(3))
-    carry_BND = grad_h_BND.clone()  # the gradient that reaches a chunk's last state from all that comes later
+    carry_BND = grad_h_BND.clone()  # the gradient of the last state of a chunk from all later chunks
     for i, (start, length) in reversed(list(enumerate(_chunks(T)))):
         now = slice(start, start + length)
         a, h, g = decay[:length], states[:length], grad_states[:length]
@@ -173,7 +173,7 @@ def _scan_backward(
         torch.matmul(h, grad_y_TBD[now].unsqueeze(3), out=grad_C_TBN[now].unsqueeze(3))
         torch.matmul(g, x_TBD[now].unsqueeze(3), out=grad_B_TBN[now].unsqueeze(3))
         torch.matmul(B_TBN[now].unsqueeze(2), g, out=grad_x_TBD[now].unsqueeze(2))
-        # The gradient of the exponent delta * A, made in the decay's own buffer: decay_t g_t h_{t-1}.
+        # The gradient of the exponent delta * A, computed in the buffer of the decay: decay_t g_t h_{t-1}.
         a.mul_(g)
         a[1:].mul_(h[:-1])
         a[0].mul_(starts[i])
@@ -187,7 +187,7 @@ def _scan_backward(
 def _fill_states(
     decay: Tensor, states: Tensor, x: Tensor, delta: Tensor, A_ND: Tensor, B: Tensor, start_BND: Tensor
 ) -> None:
-    """Write one chunk's decays and states (length, B, N, D) into the two buffers."""
+    """Write the decays and states (length, B, N, D) of one chunk into the two buffers."""
     torch.mul(delta.unsqueeze(2), A_ND, out=decay).exp_()
     torch.mul(x.unsqueeze(2), B.unsqueeze(3), out=states)
     h = start_BND
@@ -200,7 +200,7 @@ def _n_chunks(T: int) -> int:
 
 
 def _chunks(T: int) -> list[tuple[int, int]]:
-    """(start, length) of every chunk, in order."""
+    """Yields (start, length) of every chunk, in order."""
     return [(start, min(CHUNK_LENGTH, T - start)) for start in range(0, T, CHUNK_LENGTH)]
 
 
@@ -229,7 +229,7 @@ def _scan_backward_fake(
 
 def _save_for_backward(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.save_for_backward(*inputs[:5], output[2])
-    ctx.set_materialize_grads(False)  # else a zero gradient as large as the saved states would be made
+    ctx.set_materialize_grads(False)  # otherwise autograd would allocate a zero gradient as large as the saved states
 
 
 def _backward(ctx: Any, grad_y: Tensor | None, grad_h: Tensor | None, _: Tensor | None) -> tuple[Tensor, ...]:
@@ -242,20 +242,20 @@ def _backward(ctx: Any, grad_y: Tensor | None, grad_h: Tensor | None, _: Tensor 
 _scan_forward.register_autograd(_backward, setup_context=_save_for_backward)
 
 
-# torch's FLOP counter does not look into an operator: it is told the multiply-adds of the definition.
+# torch's FLOP counter does not look into a custom operator: these functions declare the FLOPs of the definition.
 
 
 @register_flop_formula(torch.ops.lmzoo.selective_scan)
 def _scan_forward_flops(
     x_shape: list[int], delta_shape: list[int], A_shape: list[int], *_: object, **__: object
 ) -> int:
-    """Per token, channel and state index: one multiply-add into the state, one out of it."""
+    """Per token, channel and state index: one multiply-add to write the state, one to read it."""
     B, T, D = x_shape
     return 4 * T * B * D * A_shape[0]
 
 
 @register_flop_formula(torch.ops.lmzoo.selective_scan_backward)
 def _scan_backward_flops(grad_y_shape: list[int], grad_h_shape: list[int], *_: object, **__: object) -> int:
-    """Twice the forward pass, as is usual; recomputed states are not counted."""
+    """Twice the forward pass, the usual convention; recomputed states are not counted."""
     B, T, D = grad_y_shape
     return 2 * (4 * T * B * D * grad_h_shape[1])

@@ -1,7 +1,7 @@
-"""Atomic writes: a kill at any moment leaves the old folder or file, or the new one, never a partial one.
+"""Atomic writes: if the process is killed at any moment, a reader finds the old version or the new one, never a part.
 
-A folder is written beside its final place under a temporary name. Every file is forced to disk, then a manifest with
-sizes and SHA-256, and one rename puts the folder in its place. A reader checks the files against the manifest first.
+A folder is written under a temporary name next to its final path. Every file is fsynced, then a manifest with sizes and
+SHA-256 hashes, and one rename moves the folder to its final path. A reader checks the files against the manifest first.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from typing import Any
 from lmzoo.errors import CheckpointError, LmzooError
 
 MANIFEST = "manifest.json"
-_TEMPORARY = ".writing"  # suffix of a file or folder that is not in its place yet
-_REPLACED = ".replaced"  # suffix of an old folder while a new one takes its name
+_TEMPORARY = ".writing"  # suffix of a file or folder that is not committed yet
+_REPLACED = ".replaced"  # suffix of an old folder while it is replaced
 _LEFTOVER_SECONDS = 24 * 3600  # age at which a temporary file of a shared file belongs to a writer that was killed
 _MAX_JSON = 16 << 20
 
@@ -35,19 +35,19 @@ Chunk = bytes | memoryview
 
 @dataclass(frozen=True)
 class Folder:
-    """A folder whose files have been checked against its manifest; only what that lists can be read through it."""
+    """A folder whose files were checked against its manifest; only listed files can be read through it."""
 
     path: Path
     sizes: Mapping[str, int]
 
     def file(self, name: str) -> Path:
-        """The path of a checked file. Raises `CheckpointError` when the manifest does not list it."""
+        """Returns the path of a checked file. Raises `CheckpointError` when the manifest does not list it."""
         if name not in self.sizes:
             raise CheckpointError(f"{self.path / MANIFEST}: {name} is not listed")
         return self.path / name
 
     def json(self, name: str) -> dict[str, Any]:
-        """The JSON object in a checked file. Raises `CheckpointError` when it is not one."""
+        """Read the JSON object in a checked file. Raises `CheckpointError` if it is not one."""
         return read_json(self.file(name))
 
 
@@ -60,8 +60,8 @@ def cannot_write(path: Path, error: OSError) -> CheckpointError:
 def new_folder(path: Path) -> Generator[Path]:
     """Yields a temporary folder to fill; it gets the name `path` when the block ends without an error.
 
-    It replaces a folder of that name; after an error the old folder is unchanged. Raises `CheckpointError` when the
-    disk refuses.
+    It replaces a folder of that name; after an error the old folder is unchanged. Raises `CheckpointError` when
+    writing fails.
     """
     temporary = _aside(path, _TEMPORARY)
     try:
@@ -89,8 +89,8 @@ def new_file(
 ) -> Generator[Callable[[Chunk], None]]:
     """Yields a function that writes to a temporary file; it gets the name `path` when the block ends without an error.
 
-    A reader sees the old content or all of the new. With `shared`, several processes may write the file at once: each
-    uses a temporary name of its own. When the disk refuses, raises the error that `error` makes.
+    A reader sees the old content or the complete new content. With `shared`, several processes may write the file at
+    once: each uses a temporary name of its own. When writing fails, raises the error that `error` returns.
     """
     temporary = _aside(path, f".{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}" if shared else _TEMPORARY)
     try:
@@ -136,7 +136,7 @@ def write_all(descriptor: int, chunk: Chunk) -> None:
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and its missing parents, and force their names to disk. Raises `OSError`."""
+    """Create a folder and its missing parents, and fsync their names. Raises `OSError`."""
     if path.is_dir():
         return
     make_folder(path.parent)
@@ -145,7 +145,7 @@ def make_folder(path: Path) -> None:
 
 
 def remove_folder(path: Path) -> None:
-    """Remove a folder; a kill leaves it whole, or under a name that no reader looks for. Raises `CheckpointError`."""
+    """Remove a folder; if killed, it is complete or has a name no reader uses. Raises `CheckpointError`."""
     gone = _aside(path, _TEMPORARY)
     try:
         discard(gone)
@@ -156,7 +156,7 @@ def remove_folder(path: Path) -> None:
 
 
 def set_aside(path: Path, prefix: str) -> Path:
-    """Rename a folder so that no reader loads it, but a person can inspect it. Raises `CheckpointError`."""
+    """Rename a damaged folder so that no reader loads it but a user can inspect it. Raises `CheckpointError`."""
     aside = path.with_name(f"{prefix}-{path.name}")
     try:
         discard(aside)
@@ -172,7 +172,7 @@ def open_folder(path: Path) -> Folder:
 
     Raises `CheckpointError` naming the file and the rule.
     """
-    if not path.exists() and replaced(path).is_dir():  # killed between the two renames: the old folder counts
+    if not path.exists() and replaced(path).is_dir():  # killed between two renames: the old folder is valid
         path = replaced(path)
     manifest = read_json(path / MANIFEST)
     files = manifest.get("files")
@@ -211,19 +211,19 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def unfinished(path: Path) -> Path:
-    """The temporary name of the folder `path`, for other ranks that write into it too."""
+    """Returns the temporary path of the folder `path`, for other ranks that write into it."""
     return _aside(path, _TEMPORARY)
 
 
 def replaced(path: Path) -> Path:
-    """The name of the old folder `path` while a new one takes its place."""
+    """Returns the path of the old folder `path` while a new one replaces it."""
     return _aside(path, _REPLACED)
 
 
 def clean(folder: Path) -> None:
-    """Remove the temporary files of killed writers from `folder`, and undo a replacement that was cut short.
+    """Remove the temporary files of killed writers from `folder`, and undo an interrupted replacement.
 
-    Raises `CheckpointError` when the disk refuses.
+    Raises `CheckpointError` when that fails.
     """
     for leftover in folder.glob(f".*{_TEMPORARY}"):
         discard(leftover)
@@ -259,7 +259,7 @@ def _put_in_place(temporary: Path, path: Path) -> None:
         os.rename(path, old)
     try:
         os.rename(temporary, path)  # also replaces an empty folder
-    except BaseException:  # also after a second Ctrl-C: the old folder stays
+    except BaseException:  # also on a second Ctrl-C: keep the old folder
         if replacing:
             os.rename(old, path)
         raise
@@ -268,9 +268,10 @@ def _put_in_place(temporary: Path, path: Path) -> None:
 
 
 def regular_size(path: Path) -> int:
-    """The size of a regular file in bytes.
+    """Returns the size of a regular file in bytes.
 
-    Raises `CheckpointError` for anything else: a symbolic link could lead out of the folder, a pipe would never end.
+    Raises `CheckpointError` for anything else: a symbolic link could point outside the folder, reading a pipe could
+    block.
     """
     try:
         status = os.lstat(path)
@@ -282,13 +283,13 @@ def regular_size(path: Path) -> int:
 
 
 def file_sha256(path: Path) -> str:
-    """The SHA-256 of a file in hexadecimal. Raises `OSError`."""
+    """Returns the SHA-256 of a file in hexadecimal. Raises `OSError`."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _create(path: Path) -> int:
-    """Open a new file for writing. Fails if there is one, or a link."""
+    """Open a new file for writing. Fails if the file or a link exists."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
 
 
@@ -301,7 +302,7 @@ def _discard_leftovers(path: Path) -> None:
 
 
 def _sync(path: Path) -> None:
-    """Force a file, or the names in a folder, to disk."""
+    """Fsync a file, or the names in a folder."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

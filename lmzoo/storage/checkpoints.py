@@ -1,4 +1,4 @@
-"""Where the checkpoints of a run lie: their names, the committed ones, the newest valid one."""
+"""Finds the checkpoints in a run directory: their paths, the committed ones, the newest valid one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class DamagedCheckpointWarning(UserWarning):
 
 
 def find(path: str | Path) -> atomic.Folder:
-    """The checked folder of `path`: itself, or the newest valid checkpoint of a run. Raises `CheckpointError`."""
+    """Open and check the folder `path`, or the newest valid checkpoint of a run. Raises `CheckpointError`."""
     run = Path(path)
     if not (run / FOLDER).is_dir():
         if not run.exists() and not atomic.replaced(run).exists():
@@ -38,20 +38,20 @@ def find(path: str | Path) -> atomic.Folder:
 
 
 def saved(run: Path) -> list[tuple[int, Path]]:
-    """(step, folder) of every committed checkpoint of a run, newest first; their content is not looked at.
+    """Returns (step, folder) of every committed checkpoint of a run, newest first, without checking their content.
 
-    Raises `CheckpointError` when `checkpoints` is a link: what is read, replaced and removed there must be the run's.
+    Raises `CheckpointError` when `checkpoints` is a link, because files outside the run could be replaced or removed.
     """
     folder = run / FOLDER
     if folder.is_symlink():
         raise CheckpointError(f"{folder}: must be a folder, not a link")
     found = folder.iterdir() if folder.is_dir() else ()
     named = [_STEP.fullmatch(path.name) for path in found if path.is_dir() and not path.is_symlink()]
-    digits = {match[1] or match[2] for match in named if match}  # one that is being replaced has still its name
+    digits = {match[1] or match[2] for match in named if match}  # a checkpoint that is being replaced
     steps = sorted((int(text) for text in digits if text == f"{int(text):08d}"), reverse=True)
     return [(step, path_of(run, step)) for step in steps]
 
 
 def path_of(run: Path, step: int) -> Path:
-    """Where the checkpoint of a step belongs."""
+    """Returns the path of the checkpoint of a step."""
     return run / FOLDER / f"step-{step:08d}"

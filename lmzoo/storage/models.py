@@ -1,7 +1,7 @@
 """The checkpoint format: a folder with `model.safetensors`, `config.json` and a manifest; never executable content.
 
-Files may come from anyone. So, before memory is allocated, the manifest is checked, the name of the model must be
-registered, and the names, shapes and types of all tensors must match a model built on the meta device.
+Files may come from untrusted sources. So, before memory is allocated, the manifest is checked, the name of the model
+must be registered, and the names, shapes and types of all tensors must match a model built on the meta device.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def load_model(path: str | Path) -> LanguageModel:
     """Load the model of a run (its newest valid checkpoint) or of one checkpoint, in eval mode.
 
     Raises `CheckpointError` (one line, naming the file and the rule) when there is none, or it is damaged, tampered
-    with, or of a model that is not registered. Warns when the newest checkpoint is damaged and an older one is loaded.
+    with, or its model is not registered. Warns when the newest checkpoint is damaged and an older one is loaded.
     """
     return read_model(checkpoints.find(path))
 
@@ -71,12 +71,12 @@ def read_model(folder: atomic.Folder) -> LanguageModel:
             saved = file.tensor(name)
             if saved.dtype != tensor.dtype:
                 tensor.data = tensor.data.to(saved.dtype)
-            tensor.data.copy_(saved)  # into aligned memory: kernels then sum in the same order
+            tensor.data.copy_(saved)  # copies into aligned memory, where kernels sum in the same order as before saving
     return model.eval()
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:
-    """All parameters (tied ones once) and persistent buffers by name."""
+    """Returns all parameters (tied ones once) and persistent buffers by name."""
     kept = model.state_dict().keys()
     return {
         **dict(model.named_parameters()),
@@ -108,7 +108,7 @@ def _check_against(file: TensorFile, cls: type[LanguageModel], config: ModelConf
             model = cls(config)
     except CheckpointError:
         raise
-    except Exception as error:  # sizes too large for a tensor raise errors of many types
+    except Exception as error:  # sizes too large for a tensor raise many types of errors
         first_line = str(error).partition("\n")[0]
         raise CheckpointError(f"{where}: no model can be built from it: {first_line}") from error
     expected = tensors_of(model)

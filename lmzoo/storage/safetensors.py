@@ -1,9 +1,9 @@
 """Reads safetensors files with the package of that name, and writes them one tensor at a time.
 
 The format is the length of the header (eight bytes), a JSON header, and the bytes of the tensors. The writer of the
-package holds all tensors in memory at once and reports a full disk as a text; this one needs memory for one tensor and
-raises `OSError`. Any order of tensors is a valid file. We write the order of the package, so that the same tensors give
-the same bytes from either writer. That order is an implementation detail of the package, not of the format:
+package holds all tensors in memory at once and reports a full disk without an error code; this one needs memory for one
+tensor and raises `OSError`. The format allows any order of tensors. We use the order of the package, so that both
+writers give the same bytes. That order is an implementation detail of the package, not of the format:
 tests/storage/test_safetensors.py compares the bytes and fails if the package changes it.
 """
 
@@ -25,7 +25,7 @@ from lmzoo.errors import CheckpointError
 from lmzoo.storage import atomic
 
 FLOATS = frozenset({"F64", "F32", "F16", "BF16"})
-# The names of the types. The package writes tensors by type, from the last of these to the first, and then by name.
+# Names of the dtypes. The package sorts tensors by dtype, from the last of these to the first, and then by name.
 _LAYOUT = {
     torch.bool: "BOOL",
     torch.uint8: "U8",
@@ -42,14 +42,14 @@ _ORDER = list(_LAYOUT)
 
 
 def dtype_name(dtype: torch.dtype) -> str | None:
-    """The name of a type in safetensors files; None for types that models do not use."""
+    """The name of a dtype in safetensors files; None for dtypes that models do not use."""
     return _LAYOUT.get(dtype)
 
 
 def chunks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Iterator[atomic.Chunk]:
-    """The content of a safetensors file in chunks: the header, then each tensor.
+    """Yields the content of a safetensors file in chunks: the header, then each tensor.
 
-    A sharded tensor is gathered when it is its turn, so all ranks must iterate over the chunks together.
+    A sharded tensor is gathered when it is reached, so all ranks must iterate over the chunks together.
     """
     names = sorted(tensors, key=lambda name: (-_ORDER.index(tensors[name].dtype), name))
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
@@ -74,13 +74,13 @@ def chunks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = N
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
-    """Write a new safetensors file, which the caller commits. Raises `OSError` when the disk refuses."""
+    """Write a new safetensors file, which the caller commits. Raises `OSError` when writing fails."""
     atomic.write_new(path, chunks(tensors))
 
 
 @dataclass(frozen=True)
 class TensorFile:
-    """An open safetensors file: the shapes and types in its header, and its tensors one by one."""
+    """An open safetensors file: the shapes and dtypes in its header, and its tensors one by one."""
 
     path: Path
     shapes: Mapping[str, tuple[int, ...]]

@@ -18,7 +18,7 @@ import pytest
 
 from lmzoo.data.corpora import load_corpus
 from lmzoo.data.hf_dataset import HFDataset, Place, parse_spec
-from lmzoo.data.streaming import HEAD_BYTES, VALIDATION_BYTES, load_stream
+from lmzoo.data.streaming import PREFIX_BYTES, VALIDATION_BYTES, load_stream
 from lmzoo.data.token_reader import TokenPosition, TokenReader
 from lmzoo.data.tokenizers import train_tokenizer
 from lmzoo.errors import CheckpointError, ConfigError, DataError
@@ -227,11 +227,11 @@ def test_only_the_first_part_is_looked_at(write: Write) -> None:
     kilobyte = "x" * 1022
     folder = write("d/train.jsonl", jsonl([kilobyte] * 12_000)).parent
     corpus = load_stream(f"hf:{folder}")
-    assert corpus.train.n_bytes + corpus.val.n_bytes == HEAD_BYTES
-    assert corpus.val.n_bytes == HEAD_BYTES // 10
+    assert corpus.train.n_bytes + corpus.val.n_bytes == PREFIX_BYTES
+    assert corpus.val.n_bytes == PREFIX_BYTES // 10
     write("d/test.jsonl", jsonl([kilobyte] * 2_000))
     corpus = load_stream(f"hf:{folder}")
-    assert corpus.train.n_bytes == HEAD_BYTES
+    assert corpus.train.n_bytes == PREFIX_BYTES
     assert corpus.val.n_bytes == VALIDATION_BYTES
 
 

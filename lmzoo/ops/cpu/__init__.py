@@ -1,1 +1,1 @@
-"""Kernels that exist only for speed on CPUs. They are called by the dispatchers in `lmzoo.ops` and by nothing else."""
+"""Kernels that exist only for speed on CPUs. Only the dispatchers in `lmzoo.ops` call them."""

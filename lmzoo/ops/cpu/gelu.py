@@ -1,7 +1,7 @@
 """GELU in its tanh form for training on a CPU, with a saved derivative.
 
-(1 + tanh(u/2)) / 2 is the logistic function of u, and torch's is several times as fast as its tanh. In training the
-slope is computed beside the value and kept in the place of x, so that the backward pass is one product.
+(1 + tanh(u/2)) / 2 is the logistic function of u, which in torch is several times as fast as tanh. In training, the
+forward pass also computes the derivative and saves it instead of x, so that the backward pass is one product.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 LINEAR = 2 * math.sqrt(2 / math.pi)  # gelu(x) = x logistic(u), u = LINEAR x + CUBIC x³
 CUBIC = LINEAR * 0.044715
-PIECE = 1 << 19  # values at a time, so that what lies between stays in the processor's cache
+PIECE = 1 << 19  # values at a time, so that intermediate results stay in the CPU cache
 
 
 def gelu_by_sigmoid(x: Tensor) -> Tensor:
@@ -25,7 +25,7 @@ def gelu_by_sigmoid(x: Tensor) -> Tensor:
 
 
 def gelu_with_slope(x: Tensor) -> Tensor:
-    """GELU for training: the forward pass also computes the derivative and saves it in the place of x."""
+    """GELU for training: the forward pass also computes the derivative and saves it instead of x."""
     return _GELU.apply(x)
 
 

@@ -1,8 +1,8 @@
-"""Causal attention over short sequences, in bf16 on a processor: all weights at once, by plain matrix products.
+"""Causal attention over short sequences in bfloat16 on a CPU: all attention weights at once, by matrix products.
 
-Where T is only a few times a head's width the products are so small that torch's fused kernel takes two to three times
-as long as they do (docs/log.md), and the weights are no more values than the hidden activations of a feed-forward
-layer. So they are held, and the backward pass is four products and one pass over the weights.
+If T is only a few times the head width, torch's fused kernel takes two to three times as long as plain matrix products
+(docs/log.md), and the attention weights have no more values than the hidden activations of a feed-forward layer. So
+they are saved, and the backward pass is four products and one pass over the weights.
 
 Legend: B batch, T time, H query heads, G key/value heads, K head width; N = B·G, M = T·H/G queries of such a head.
 """
@@ -18,22 +18,23 @@ from torch.autograd.function import once_differentiable
 
 from lmzoo.ops.cpu.dropout import dropout_noise
 
-WIDTHS = 4  # the longest T, in head widths
-ROWS = 64  # positions at a time in the forward pass: keys behind the last of them are left out
+WIDTHS = 4  # the largest T, as a multiple of the head width
+ROWS = 64  # queries at a time in the forward pass: keys after the last of them are skipped
 
 
 def is_short(q_BTHK: Tensor, k_BSGK: Tensor, dropout: float = 0.0) -> bool:
-    """Whether `short_attention` can take these queries and keys, and is the faster way."""
+    """True if `short_attention` supports these queries and keys and is faster than torch's kernel."""
     if dropout and torch.compiler.is_compiling():
-        return False  # the compiler has a noise of its own
+        return False  # compiled code draws its dropout mask in another way
     T, K = q_BTHK.shape[1], q_BTHK.shape[3]
     on_processor = q_BTHK.device.type == "cpu" and q_BTHK.dtype == torch.bfloat16
     return on_processor and 1 < T <= WIDTHS * K and k_BSGK.shape[1] == T
 
 
 def short_attention(q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, mask_TT: Tensor, *, dropout: float = 0.0) -> Tensor:
-    """Attention where query t sees the keys that `mask_TT[t]` allows, none of them later than t, with dropout of the
-    weights. Returns (B, T, H, K).
+    """Attention of query t to the keys that `mask_TT[t]` allows, none of them after t. Returns (B, T, H, K).
+
+    `dropout` applies to the attention weights.
 
     The scores and their softmax are computed in float32 or better, as torch's kernel does.
     """
@@ -87,11 +88,11 @@ class _ShortAttention(torch.autograd.Function):
 
 
 def _by_head(x_BTHK: Tensor, G: int) -> Tensor:
-    """(B, T, H, K) to (N, M, K): time by time, the heads that share a key/value head."""
+    """Rearrange (B, T, H, K) to (N, M, K): for each time, the query heads that share a key/value head."""
     return x_BTHK.unflatten(2, (G, -1)).transpose(1, 2).reshape(len(x_BTHK) * G, -1, x_BTHK.shape[3])
 
 
 def _by_time(x_NMK: Tensor, shape: torch.Size, G: int) -> Tensor:
-    """Back to (B, T, H, K)."""
+    """Rearrange (N, M, K) back to (B, T, H, K)."""
     B, T, _, K = shape
     return x_NMK.view(B, G, T, -1, K).transpose(1, 2).reshape(shape)
