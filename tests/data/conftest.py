@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import lmzoo.data
+from tests.data.datasets import TEXTS, parquet
 
 CHINESE = """\
 清晨，雾还没有散，老周推开书店的木门，把昨夜写好的小黑板搬到台阶上。黑板上写着：“今日新书三本，旧书半价。”
@@ -59,3 +60,12 @@ def process_env() -> dict[str, str]:
     """The environment for a child process that imports this very lmzoo."""
     root = Path(lmzoo.data.__file__).parents[2]
     return {**os.environ, "PYTHONPATH": str(root)}
+
+
+@pytest.fixture
+def shards(tmp_path: Path) -> Path:
+    """A folder of three Parquet files, of several row groups each."""
+    for shard in range(3):
+        texts = TEXTS[20 * shard : 20 * shard + 20]
+        parquet(tmp_path / "shards" / f"part-{shard}.parquet", {"text": texts, "n": list(range(20))})
+    return tmp_path / "shards"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,17 +31,6 @@ def test_the_first_ninety_percent_of_the_characters_train(write: Write, n_chars:
         assert "".join(part.chunks()) == expected
         assert (part.n_chars, part.n_bytes) == (len(expected), len(expected.encode()))
     assert "".join(corpus.chunks("val")) == text[cut:]
-
-
-@pytest.mark.parametrize("shift", range(4))
-def test_pieces_are_small_and_never_cut_a_character(write: Write, shift: int) -> None:
-    text = "a" * shift + "𠮷" * 600_000
-    corpus = load_corpus(str(write("big.txt", text)))
-    pieces = list(corpus.chunks())
-    assert "".join(pieces) == text
-    assert len(pieces) > 2
-    assert max(len(piece.encode()) for piece in pieces) <= 1 << 20
-    assert "".join(corpus.chunks("train")) == text[: int(0.9 * len(text))]
 
 
 def test_a_directory_is_its_text_files_in_order(write: Write, tmp_path: Path) -> None:
@@ -124,11 +112,3 @@ def test_what_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "d" / "loop.txt").symlink_to(tmp_path / "d" / "loop.txt")
     _fails(tmp_path / "d", "cannot read", "loop.txt")
     _fails("/dev/null", "/dev/null", "not a regular file")
-
-
-def test_a_file_that_shrinks_is_noticed(write: Write) -> None:
-    path = write("a.txt", "some text")
-    corpus = load_corpus(str(path))
-    path.write_text("some")
-    with pytest.raises(DataError, match=re.escape(f"{path}: the file became shorter")):
-        list(corpus.chunks())

@@ -150,49 +150,6 @@ def test_a_good_draft_saves_passes_and_a_bad_one_costs_no_more_than_one_each() -
     assert [block.shape[1] for block in sampled] == [4, 4, 4, 4, 4, 1], "p / q is 1: nothing is refused"
 
 
-def test_lookup_guesses_what_followed_before() -> None:
-    lookup = PromptLookup(9)
-
-    def guess(*tokens: int) -> int:
-        logits_BV, _ = lookup.decode(torch.tensor([tokens]), lookup.init_state(1))
-        return int(logits_BV[0].argmax())
-
-    assert guess(1, 2, 3, 4, 1, 2) == 3
-    assert guess(1, 2, 3, 0, 2, 5, 1, 2) == 3, "the longer match counts, not the later"
-    assert guess(2, 3, 2, 4, 2) == 4, "the latest of equal ones"
-    assert guess(1, 2, 3) == 3, "no match: the last token again"
-    state = lookup.init_state(1)
-    for token in (1, 2, 3, 4, 1, 2):  # token by token, from earlier states too
-        before = state
-        logits_BV, state = lookup.decode(torch.tensor([[token]]), state)
-    assert int(logits_BV[0].argmax()) == 3
-    assert int(lookup.decode(torch.tensor([[4]]), before)[0][0].argmax()) == 1
-    banned = generate_speculative(
-        make("gpt2", 9),
-        lookup,
-        torch.tensor([[1, 2, 3, 1, 2]]),
-        8,
-        SamplingConfig(logit_bias={3: -math.inf}),
-        seeds=[0],
-    )
-    assert 3 not in banned[0, 5:].tolist()
-
-
-def test_counted_n_grams_as_a_draft() -> None:
-    ids = np.random.default_rng(1).integers(0, 5, 400)
-    ngram = NGram(ids, 5, order=3)
-    draft = NGramDraft(ngram)
-    logits_BV, state = draft.decode(torch.tensor([[0, 1, 2], [3, 3, 4]]), draft.init_state(2))
-    for row, tokens in enumerate(([1, 2], [3, 4])):
-        for token in range(5):
-            p = ngram.probabilities(np.array([*tokens, token]))[2]
-            assert logits_BV[row, token].exp().item() == pytest.approx(p, rel=1e-12)
-    assert state.tolist() == [[1, 2], [3, 4]]
-    one = NGramDraft(NGram(ids, 5, order=1))
-    logits_BV, _ = one.decode(torch.tensor([[3]]), one.init_state(1))
-    assert logits_BV[0].exp().sum().item() == pytest.approx(1)
-
-
 def test_bad_input_is_refused() -> None:
     model, idx = make("gpt2", 7), torch.tensor([[1]])
     with pytest.raises(InputError, match="n_guesses=0 must be a positive integer"):
@@ -201,8 +158,6 @@ def test_bad_input_is_refused() -> None:
         generate_speculative(model, PromptLookup(9), idx, 5)
     with pytest.raises(InputError, match="idx is an empty prompt"):
         stream_speculative(model, model, idx[:, :0], 5)
-    with pytest.raises(InputError, match="max_ngram=0"):
-        PromptLookup(9, max_ngram=0)
 
 
 def test_the_modes_are_restored() -> None:

@@ -18,15 +18,6 @@ import lmzoo
 from lmzoo import registry
 from lmzoo.errors import CheckpointError
 from lmzoo.model import LanguageModel
-from lmzoo.storage import checkpoints
-
-SMALL = {"vocab_size": 11, "d_model": 16, "n_layers": 2, "n_heads": 2, "context_length": 8}
-
-
-@pytest.fixture
-def model() -> LanguageModel:
-    torch.manual_seed(1)
-    return lmzoo.create_model("gpt2", **SMALL)
 
 
 @pytest.fixture
@@ -184,31 +175,3 @@ def test_every_flipped_byte_is_seen(saved: Path) -> None:
                 lmzoo.load_model(saved)
         path.write_bytes(good)
     lmzoo.load_model(saved)
-
-
-def test_places_without_a_model(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="nothing: there is no such run or checkpoint"):
-        lmzoo.load_model(tmp_path / "nothing")
-    with pytest.raises(CheckpointError, match=r"manifest.json: cannot be read"):
-        lmzoo.load_model(tmp_path)
-    (tmp_path / "checkpoints" / "step-1").mkdir(parents=True)  # not a name of ours
-    with pytest.raises(CheckpointError, match="has no checkpoint yet"):
-        lmzoo.load_model(tmp_path)
-
-
-def test_a_run_gives_its_newest_checkpoint_and_no_link(model: LanguageModel, tmp_path: Path) -> None:
-    for step in (2, 10):
-        with torch.no_grad():
-            model.get_parameter("norm.weight").fill_(step)
-        model.save(checkpoints.path_of(tmp_path, step))
-    checkpoints.path_of(tmp_path, 99).symlink_to(checkpoints.path_of(tmp_path, 2))
-    assert lmzoo.load_model(tmp_path).get_parameter("norm.weight").mean().item() == 10
-
-
-def test_checkpoints_that_are_a_link_are_not_followed(model: LanguageModel, tmp_path: Path) -> None:
-    """A trainer removes and renames what is there: it must be the run's own."""
-    model.save(checkpoints.path_of(tmp_path / "mine", 2))
-    (tmp_path / "theirs").mkdir()
-    (tmp_path / "theirs" / "checkpoints").symlink_to(tmp_path / "mine" / "checkpoints")
-    with pytest.raises(CheckpointError, match="theirs/checkpoints: must be a folder, not a link"):
-        lmzoo.load_model(tmp_path / "theirs")

@@ -38,16 +38,3 @@ def test_in_bf16_it_is_the_exact_value_rounded() -> None:
     (slope_exact,) = torch.autograd.grad(y_exact.sum(), exact)
     torch.testing.assert_close(y.double(), y_exact, rtol=2**-8, atol=1e-6)
     torch.testing.assert_close(slope.double(), slope_exact, rtol=2**-8, atol=1e-6)
-
-
-def test_gradient_is_that_of_its_values() -> None:
-    x = torch.linspace(-4, 4, 9, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(gelu_tanh, (x,))
-
-
-def test_far_out_there_is_no_nan() -> None:
-    x = torch.tensor([-1e12, -200.0, 0.0, 200.0, 1e12], requires_grad=True)
-    y = gelu_tanh(x)
-    (slope,) = torch.autograd.grad(y.sum(), x)
-    assert y.tolist() == [0, 0, 0, 200, x[4].item()]
-    assert slope.tolist() == [0, 0, 0.5, 1, 1]

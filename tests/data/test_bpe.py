@@ -1,0 +1,95 @@
+"""Tests of byte-level BPE: exact text, Hugging Face's format, and tokenizers that must be refused."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer as HFTokenizer
+from tokenizers import decoders, models, normalizers, pre_tokenizers
+
+from lmzoo.data.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
+from lmzoo.errors import DataError
+
+Write = Callable[[str, str | bytes], Path]
+
+
+def _train(spec: str, text: str) -> Tokenizer:
+    return train_tokenizer(spec, [text])
+
+
+def test_bpe_is_plain_hugging_face_json(chinese: str) -> None:
+    text = chinese + "Some English, too: it's 12 lines.\n\n  indented\n"
+    tokenizer = _train("bpe:350", text)
+    hf = HFTokenizer.from_str(tokenizer.to_json())
+    assert hf.encode(text).ids == tokenizer.encode(text)
+    assert hf.decode(tokenizer.encode(text)) == text
+
+
+def test_cutting_long_text_does_not_change_its_tokens() -> None:
+    rng = random.Random(1)
+    text = "".join(rng.choice(["word", " ", "\n", "  ", "é", "12", ", ", "'s"]) for _ in range(200_000))
+    tokenizer = _train("bpe:300", text)
+    assert tokenizer.encode(text) == HFTokenizer.from_str(tokenizer.to_json()).encode(text).ids
+    thirds = [text[:99_999], text[99_999:250_001], text[250_001:]]
+    assert train_tokenizer("bpe:300", thirds).sha256 == tokenizer.sha256
+
+
+def _hf(**parts: object) -> str:
+    """A byte-level BPE of the 256 bytes, as Hugging Face writes it, with some parts replaced."""
+    vocab = {name: index for index, name in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    hf = HFTokenizer(models.BPE(vocab=vocab, merges=[]))
+    hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    hf.decoder = decoders.ByteLevel()
+    for name, part in parts.items():
+        setattr(hf, name, part)
+    return hf.to_str()
+
+
+def _with_model(**fields: object) -> str:
+    content = json.loads(_hf())
+    content["model"].update(fields)
+    return json.dumps(content)
+
+
+def test_a_hugging_face_file_of_the_right_kind_loads(write: Write, chinese: str) -> None:
+    hf = HFTokenizer.from_str(_hf())
+    hf.add_special_tokens(["<|endoftext|>"])
+    hf.enable_truncation(5)
+    hf.enable_padding(length=9)
+    tokenizer = load_tokenizer(write("tokenizer.json", hf.to_str()))
+    assert tokenizer.vocab_size == 257
+    assert tokenizer.decode(tokenizer.encode("a")) == "a"
+    assert tokenizer.token_bytes(256) == b"<|endoftext|>"
+    assert tokenizer.decode(tokenizer.encode(chinese)) == chinese
+
+
+DAMAGED = {
+    "no model": ("{}", "model.type must be BPE"),
+    "word level": (HFTokenizer(models.WordLevel({"a": 0}, unk_token="a")).to_str(), "model.type must be BPE"),
+    "another decoder": (_hf(decoder=decoders.Fuse()), "decoder.type must be ByteLevel"),
+    "prefix space": (_hf(pre_tokenizer=pre_tokenizers.ByteLevel(add_prefix_space=True)), "changes text"),
+    "lower case": (_hf(normalizer=normalizers.NFC()), "changes text"),
+    "dropout": (_with_model(dropout=0.5), "dropout"),
+    "vocab a list": (_with_model(vocab=[]), "model.vocab"),
+    "ids of a wrong type": (_with_model(vocab={"a": "0"}), "model.vocab"),
+    "ids too large": (_with_model(vocab={"a": 10**30}), "not a tokenizer"),
+    "holes": (_with_model(vocab={"a": 0, "b": 7}), "each id from 0 on once"),
+    "no bytes": (_with_model(vocab={"你": 0}), "byte-level letters"),
+    "bytes missing": (_with_model(vocab={"a": 0, "b": 1}), "lacks 254"),
+    "merges of nothing": (_with_model(merges=["foo bar"]), "not a tokenizer"),
+}
+
+
+@pytest.mark.parametrize("case", DAMAGED)
+def test_a_damaged_file_is_one_clear_line(case: str, write: Write) -> None:
+    content, part = DAMAGED[case]
+    path = write("tokenizer.json", content)
+    with pytest.raises(DataError) as caught:
+        load_tokenizer(path)
+    assert part in str(caught.value)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)

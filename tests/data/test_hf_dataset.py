@@ -1,0 +1,153 @@
+"""Tests of Hugging Face datasets: every file format, positions, and one-line errors."""
+
+from __future__ import annotations
+
+import gc
+import gzip
+import json
+import sys
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+
+from lmzoo.data.hf_dataset import HFDataset, Place, parse_spec
+from lmzoo.errors import DataError
+from tests.data.datasets import TEXTS, jsonl, parquet
+
+Write = Callable[[str, str | bytes], Path]
+
+
+def texts_of(spec: str) -> list[str]:
+    dataset = HFDataset(spec)
+    return list(dataset.texts(dataset.split))
+
+
+def test_parquet(shards: Path) -> None:
+    assert texts_of(f"hf:{shards}") == TEXTS
+    assert texts_of(f"hf:{shards / 'part-1.parquet'}") == TEXTS[20:40]
+
+
+def test_json_lines_also_compressed(write: Write) -> None:
+    lines = jsonl(TEXTS, meta={"a": [1, None]})
+    assert texts_of(f"hf:{write('plain/a.jsonl', lines)}") == TEXTS
+    assert texts_of(f"hf:{write('gz/a.jsonl.gz', gzip.compress(lines.encode()))}") == TEXTS
+
+
+def test_a_row_without_a_text_is_an_empty_one(write: Write) -> None:
+    assert texts_of(f"hf:{write('a.jsonl', jsonl(['a', None, 'b']))}") == ["a", "", "b"]
+
+
+def test_plain_text_comes_out_as_it_was(write: Write, chinese: str) -> None:
+    dataset = HFDataset(f"hf:{write('a.txt', chinese)}")
+    assert "".join(text + dataset.separator for text in dataset.texts("train")) == chinese
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # datasets leaves CSV files open
+def test_csv_and_arrow(write: Write, tmp_path: Path) -> None:
+    assert texts_of(f"hf:{write('a.csv', 'text,n' + chr(10) + 'one,1' + chr(10) + 'two,2' + chr(10))}") == [
+        "one",
+        "two",
+    ]
+    table = pyarrow.table({"text": ["three"]})
+    with pyarrow.OSFile(str(tmp_path / "b.arrow"), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as writer:
+        writer.write_table(table)
+    assert texts_of(f"hf:{tmp_path / 'b.arrow'}") == ["three"]
+    gc.collect()  # so that the file which is left open is not complained of in another test
+
+
+def test_columns_and_splits_are_found_or_chosen(tmp_path: Path) -> None:
+    folder = tmp_path / "d"
+    parquet(folder / "train.parquet", {"id": [1], "story": ["once"]})
+    parquet(folder / "test.parquet", {"id": [2], "story": ["twice"]})
+    dataset = HFDataset(f"hf:{folder}")
+    assert (dataset.split, dataset.validation, dataset.column) == ("train", "test", "story")
+    assert texts_of(f"hf:{folder},split=test,column=story,config=default") == ["twice"]
+    assert HFDataset(f"hf:{folder},split=test").validation is None
+    both = parquet(tmp_path / "both.parquet", {"text": ["a"], "title": ["b"]})
+    assert texts_of(f"hf:{both}") == ["a"]
+    assert texts_of(f"hf:{both},column=title") == ["b"]
+
+
+def test_a_place_is_exact(shards: Path, write: Write) -> None:
+    """From any row of any format, through JSON, and to the end."""
+    for spec in (f"hf:{shards}", f"hf:{write('a.jsonl', jsonl(TEXTS))}", f"hf:{write('a.txt', chr(10).join(TEXTS))}"):
+        dataset = HFDataset(spec)
+        for start in (0, 1, 6, 7, 19, 20, 21, 40, 59, 60):
+            texts = dataset.texts("train")
+            before = list(islice(texts, start))
+            kept = json.loads(json.dumps(texts.place.library))
+            texts.close()
+            assert [*before, *HFDataset(spec).texts("train", Place(start, kept))] == TEXTS, (spec, start)
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("hf:", "data='hf:' names no dataset: it must have the form hf:NAME[,config=...]"),
+        ("hf:,column=a", "names no dataset"),
+        ("hf:a,colum=b", "'colum' is not an option of hf:; did you mean 'column'?"),
+        ("hf:a,column", "column must have one value: hf:NAME"),
+        ("hf:a,column=b,column=c", "column must have one value"),
+    ],
+)
+def test_the_form_of_the_name(spec: str, message: str) -> None:
+    with pytest.raises(DataError) as caught:
+        parse_spec(spec)
+    assert message in str(caught.value)
+
+
+def test_a_name_with_options() -> None:
+    spec = parse_spec("hf:owner/name,config=en,split=all,column=body,revision=v1")
+    assert (spec.name, spec.options) == (
+        "owner/name",
+        {"config": "en", "split": "all", "column": "body", "revision": "v1"},
+    )
+
+
+def refused(spec: str, *parts: str) -> None:
+    """Opening raises one line that holds all the parts."""
+    with pytest.raises(DataError) as caught:
+        HFDataset(spec)
+    message = str(caught.value)
+    assert "\n" not in message
+    for part in parts:
+        assert part in message
+
+
+def test_what_cannot_be_opened(tmp_path: Path, write: Write, shards: Path) -> None:
+    refused(f"hf:{tmp_path / 'none'}", "none' cannot be opened: ")
+    refused("hf:owner/name", "data='hf:owner/name' cannot be opened: ConnectionError", "owner/name")
+    refused(f"hf:{shards},config=other", "cannot be opened: ", "'other' not found")
+    refused(f"hf:{shards},split=test", "has no split 'test'; it has: train; choose with ,split=NAME")
+    refused(f"hf:{shards},column=n", "has no column of texts 'n'; it has: text; choose with ,column=NAME")
+    two = write("two.jsonl", json.dumps({"a": "b", "c": "d"}))
+    refused(f"hf:{two}", "has no column of texts 'text'; it has: a, c")
+    refused(f"hf:{write('numbers.jsonl', jsonl([1, 2]))}", "has no column of texts 'text'; it has: none")
+    refused(f"hf:{write('x.xml', '<a>b</a>')}", "is read as xml: it must be one of parquet, arrow, json, csv, text")
+
+
+def test_no_code_of_a_dataset_runs(write: Write, tmp_path: Path) -> None:
+    script = f"open({str(tmp_path / 'ran')!r}, 'w')\n"
+    folder = write("script/script.py", script).parent
+    refused(f"hf:{folder}", "cannot be opened: RuntimeError: Dataset scripts are no longer supported")
+    assert not (tmp_path / "ran").exists()
+
+
+def test_what_cannot_be_read(write: Write) -> None:
+    refused(f"hf:{write('latin.txt', b'a' + bytes([233]))}", "latin.txt' cannot be opened: UnicodeDecodeError")
+    lines = write("late.jsonl", jsonl(["x" * 999] * 12_000) + '{"text": "unfin')
+    dataset = HFDataset(f"hf:{lines}")
+    with pytest.raises(DataError, match=r"late.jsonl: row \d+ cannot be read: \w+: ") as caught:
+        list(dataset.texts("train"))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)  # type: ignore[arg-type]  # what Python does for one not there
+    with pytest.raises(DataError) as caught:
+        HFDataset("hf:owner/name")
+    assert str(caught.value) == "data='hf:owner/name' needs datasets: pip install '.[hf-data]' in the checkout"
