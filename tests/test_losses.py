@@ -277,7 +277,7 @@ def test_chunked_cross_entropy_holds_one_chunk_at_a_time(
 
 
 @pytest.mark.parametrize("head", [nn.Linear(4, 7), Wrapped()], ids=["linear", "wrapped"])
-def test_chunk_of_a_model_depends_on_its_vocabulary_alone(head: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chunk_size_of_a_model_depends_only_on_its_vocabulary(head: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
     model, idx, targets = model_case()
     model.head, held = head, []
     head.register_forward_hook(lambda module, inputs, logits: held.append(logits.numel() // 7))

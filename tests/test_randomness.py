@@ -40,7 +40,7 @@ def test_uniforms_are_uniform_across_seeds_and_counts() -> None:
         assert chi_square < 350  # mean 255, standard deviation 22.6
 
 
-def test_seeds_are_checked() -> None:
+def test_row_seeds_are_checked() -> None:
     assert row_seeds(2, None, [3, 4]).tolist() == [3, 4]
     assert torch.equal(row_seeds(5, seeded())[:2], row_seeds(2, seeded()))
     with pytest.raises(InputError, match="seeds has 1 entries: there must be one for each of the 2 rows"):

@@ -139,7 +139,7 @@ def random_config(rng: random.Random) -> SamplingConfig:
     )
 
 
-def test_any_logits_through_any_settings_give_a_token_of_the_support() -> None:
+def test_sample_of_any_logits_with_any_settings_is_in_the_support() -> None:
     rng, generator = random.Random(4), seeded()
     for _ in range(2000):
         logits, config = random_logits(rng), random_config(rng)
@@ -155,14 +155,14 @@ def test_any_logits_through_any_settings_give_a_token_of_the_support() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
-def test_greedy_is_argmax_the_lowest_id_of_a_tie(dtype: torch.dtype) -> None:
+def test_sample_greedy_is_the_argmax_with_the_lowest_id_of_a_tie(dtype: torch.dtype) -> None:
     logits_BV = torch.randn(50, 20, generator=seeded()).mul(2).round().to(dtype)  # rounded: many ties
     got = sample(logits_BV, SamplingConfig(0.0), NO_HISTORY.expand(50, 0), seeded())
     assert got.tolist() == [ranked(row)[0] for row in logits_BV.tolist()]
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
-def test_frequencies_match_the_softmax(temperature: float) -> None:
+def test_sample_frequencies_match_the_softmax(temperature: float) -> None:
     draws = 20_000
     logits_V = torch.tensor([2.0, 1.0, 0.0, -1.0, -INF, 0.5])
     probs_V = (logits_V.double() / temperature).softmax(0)
@@ -181,7 +181,7 @@ def test_draw_never_takes_what_has_no_probability() -> None:
     assert sampling.draw(torch.tensor([[0.0, 1e-300, 0.0]], dtype=torch.float64), largest[1:2]).tolist() == [1]
 
 
-def test_entries_of_plus_infinity_share_the_probability() -> None:
+def test_process_shares_the_probability_among_entries_of_plus_infinity() -> None:
     logits_BV = torch.tensor([[INF, 5.0, INF, -INF]]).expand(2000, 4)
     tokens = sample(logits_BV, SamplingConfig(), NO_HISTORY.expand(2000, 0), seeded())
     counts = tokens.bincount(minlength=4).tolist()
@@ -189,7 +189,7 @@ def test_entries_of_plus_infinity_share_the_probability() -> None:
     assert abs(counts[0] - 1000) < 112  # five standard deviations
 
 
-def test_bad_logits_are_refused_by_row() -> None:
+def test_process_refuses_bad_logits_by_row() -> None:
     logits_BV = torch.zeros(3, 4)
     logits_BV[1, 2] = math.nan
     with pytest.raises(InputError, match="logits of row 1 hold NaN"):
@@ -203,7 +203,7 @@ def test_bad_logits_are_refused_by_row() -> None:
         sample(torch.zeros(1, 2), SamplingConfig(logit_bias={2: 1.0}), NO_HISTORY)
 
 
-def test_randomness_is_explicit_and_by_row() -> None:
+def test_sample_randomness_is_explicit_and_per_row() -> None:
     logits_BV = torch.randn(6, 30, generator=seeded())
     history = NO_HISTORY.expand(6, 0)
     before = torch.get_rng_state()
@@ -214,7 +214,7 @@ def test_randomness_is_explicit_and_by_row() -> None:
     assert not torch.equal(first, sample(logits_BV, SamplingConfig(), history, seeded(2)))
 
 
-def test_each_row_draws_by_the_first_number_of_its_stream() -> None:
+def test_sample_uses_the_first_number_of_the_stream_of_each_row() -> None:
     logits_BV = torch.randn(6, 30, generator=seeded())
     history, config = NO_HISTORY.expand(6, 0), SamplingConfig()
     uniform_B = uniforms(row_seeds(6, seeded(1)), torch.zeros(6, dtype=torch.long))
@@ -222,7 +222,7 @@ def test_each_row_draws_by_the_first_number_of_its_stream() -> None:
     assert torch.equal(sample(logits_BV, config, history, seeded(1)), expected)
 
 
-def test_a_row_among_others_is_treated_as_alone() -> None:
+def test_sample_row_does_not_depend_on_its_batch() -> None:
     rng = random.Random(6)
     for _ in range(200):
         size, config = rng.choice([3, 9, 700]), random_config(rng)
@@ -233,7 +233,7 @@ def test_a_row_among_others_is_treated_as_alone() -> None:
         torch.testing.assert_close(process(logits_BV, config, history_BT), torch.cat(alone), rtol=1e-12, atol=0)
 
 
-def test_every_setting_is_applied_in_its_order() -> None:
+def test_process_applies_the_settings_in_order() -> None:
     logits_BV = torch.randn(4, 40, generator=seeded(), dtype=torch.float64)
     history_BT = torch.randint(40, (4, 30), generator=seeded())
     counted = sampling.add_bias_(logits_BV.clone(), {3: 2.0})
@@ -255,7 +255,7 @@ def test_every_setting_is_applied_in_its_order() -> None:
     assert torch.equal(given_BV, logits_BV), "the argument is not changed"
 
 
-def test_each_penalty_works_alone_and_greedy_leaves_one_token() -> None:
+def test_process_applies_each_penalty_alone_and_greedy_keeps_one_token() -> None:
     logits_BV, history_BT = torch.tensor([[2.0, -2.0, 1.0]]), torch.tensor([[0, 1, 1]])
     assert process(logits_BV, SamplingConfig(frequency_penalty=0.5), history_BT).tolist() == [[1.5, -3.0, 1.0]]
     assert process(logits_BV, SamplingConfig(presence_penalty=0.5), history_BT).tolist() == [[1.5, -2.5, 1.0]]
@@ -263,7 +263,7 @@ def test_each_penalty_works_alone_and_greedy_leaves_one_token() -> None:
     assert support(process(logits_BV, SamplingConfig(temperature=0.0), history_BT)[0]) == {0}
 
 
-def test_the_borders_of_the_settings() -> None:
+def test_process_at_the_limits_of_the_settings() -> None:
     faint = torch.tensor([[0.0, -1000.0, 0.0]], dtype=torch.float64)
     assert support(sampling.top_p(faint, 1.0)[0]) == support(sampling.typical_p(faint, 1.0)[0]) == {0, 1, 2}
     steep = torch.tensor([[1000.0, 1000.0, 0.0]], dtype=torch.float64)
@@ -280,7 +280,7 @@ def test_the_borders_of_the_settings() -> None:
 @pytest.mark.parametrize(
     ("name", "value"), [("top_k", 5), ("top_p", 0.5), ("min_p", 0.3), ("typical_p", 0.5), ("temperature", 2.0)]
 )
-def test_each_setting_alone_is_its_function(name: str, value: float) -> None:
+def test_process_with_one_setting_equals_its_function(name: str, value: float) -> None:
     logits_BV = torch.randn(4, 40, generator=seeded(), dtype=torch.float64)
     function = getattr(sampling, "apply_temperature" if name == "temperature" else name)
     got = process(logits_BV, SamplingConfig(**{name: value}), NO_HISTORY.expand(4, 0))
@@ -288,7 +288,7 @@ def test_each_setting_alone_is_its_function(name: str, value: float) -> None:
     assert not torch.equal(got, logits_BV)
 
 
-def test_after_top_k_the_others_see_what_they_would_see_on_the_whole_vocabulary() -> None:
+def test_process_after_top_k_equals_the_whole_vocabulary() -> None:
     logits_BV = torch.randn(4, 300, generator=torch.Generator().manual_seed(5)).mul(2).round().double()  # with ties
     config = SamplingConfig(top_k=40, top_p=0.9, min_p=0.02, typical_p=0.8)
     history_BT = torch.zeros(4, 1, dtype=torch.long)

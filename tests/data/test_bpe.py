@@ -21,7 +21,7 @@ def _train(spec: str, text: str) -> Tokenizer:
     return train_tokenizer(spec, [text])
 
 
-def test_bpe_is_plain_hugging_face_json(chinese: str) -> None:
+def test_bpe_file_is_plain_hugging_face_json(chinese: str) -> None:
     text = chinese + "Some English, too: it's 12 lines.\n\n  indented\n"
     tokenizer = _train("bpe:350", text)
     hf = HFTokenizer.from_str(tokenizer.to_json())
@@ -29,7 +29,7 @@ def test_bpe_is_plain_hugging_face_json(chinese: str) -> None:
     assert hf.decode(tokenizer.encode(text)) == text
 
 
-def test_cutting_long_text_does_not_change_its_tokens() -> None:
+def test_bpe_cutting_long_text_does_not_change_its_tokens() -> None:
     rng = random.Random(1)
     text = "".join(rng.choice(["word", " ", "\n", "  ", "é", "12", ", ", "'s"]) for _ in range(200_000))
     tokenizer = _train("bpe:300", text)
@@ -55,7 +55,7 @@ def _with_model(**fields: object) -> str:
     return json.dumps(content)
 
 
-def test_a_hugging_face_file_of_the_right_kind_loads(write: Write, chinese: str) -> None:
+def test_bpe_from_json_loads_a_hugging_face_file(write: Write, chinese: str) -> None:
     hf = HFTokenizer.from_str(_hf())
     hf.add_special_tokens(["<|endoftext|>"])
     hf.enable_truncation(5)
@@ -85,7 +85,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("case", DAMAGED)
-def test_a_damaged_file_is_one_clear_line(case: str, write: Write) -> None:
+def test_bpe_from_json_refuses_unsuitable_files_in_one_line(case: str, write: Write) -> None:
     content, part = DAMAGED[case]
     path = write("tokenizer.json", content)
     with pytest.raises(DataError) as caught:

@@ -14,7 +14,7 @@ from lmzoo.errors import DataError
 Write = Callable[[str, str | bytes], Path]
 
 
-def test_a_file_is_read_exactly(write: Write, chinese: str) -> None:
+def test_load_corpus_reads_a_file_exactly(write: Write, chinese: str) -> None:
     text = "\ufeff" + chinese + "windows\r\nold mac\runix\n\n"
     corpus = load_corpus(str(write("story.txt", text)))
     assert "".join(corpus.chunks()) == text
@@ -23,7 +23,7 @@ def test_a_file_is_read_exactly(write: Write, chinese: str) -> None:
 
 
 @pytest.mark.parametrize("n_chars", [1, 9, 10, 11, 1000])
-def test_the_first_ninety_percent_of_the_characters_train(write: Write, n_chars: int) -> None:
+def test_load_corpus_trains_on_the_first_ninety_percent_of_the_characters(write: Write, n_chars: int) -> None:
     text = ("说ab𠮷" * n_chars)[:n_chars]
     corpus = load_corpus(str(write("a.txt", text)))
     cut = int(0.9 * n_chars)
@@ -33,7 +33,7 @@ def test_the_first_ninety_percent_of_the_characters_train(write: Write, n_chars:
     assert "".join(corpus.chunks("val")) == text[cut:]
 
 
-def test_a_directory_is_its_text_files_in_order(write: Write, tmp_path: Path) -> None:
+def test_load_corpus_joins_the_text_files_of_a_directory_in_order(write: Write, tmp_path: Path) -> None:
     for name, text in {
         "d/b.txt": "B",
         "d/a/z.md": "AZ",
@@ -51,7 +51,7 @@ def test_a_directory_is_its_text_files_in_order(write: Write, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("val_name", ["val.txt", "validation.txt"])
-def test_a_directory_may_bring_its_own_splits(write: Write, tmp_path: Path, val_name: str, chinese: str) -> None:
+def test_load_corpus_takes_the_splits_of_a_directory(write: Write, tmp_path: Path, val_name: str, chinese: str) -> None:
     write("d/train.txt", chinese)
     write(f"d/{val_name}", "val text")
     write("d/other.txt", "left aside")
@@ -62,7 +62,7 @@ def test_a_directory_may_bring_its_own_splits(write: Write, tmp_path: Path, val_
     assert "".join(corpus.chunks()) == f"{chinese}\n\nval text"
 
 
-def test_a_pattern_is_every_match_in_order(write: Write, tmp_path: Path) -> None:
+def test_load_corpus_joins_all_matches_of_a_pattern_in_order(write: Write, tmp_path: Path) -> None:
     for name in ("d/2.log", "d/1.log", "d/deep/3.log", "d/4.txt"):
         write(name, name[-5])
     assert "".join(load_corpus(str(tmp_path / "d" / "*.log")).chunks()) == "1\n\n2"
@@ -79,12 +79,12 @@ def _fails(spec: str | Path, *parts: str) -> None:
         assert part in message
 
 
-def test_an_unknown_name_is_answered_with_the_nearest() -> None:
+def test_load_corpus_suggests_the_nearest_name() -> None:
     _fails("pydoc", "unknown corpus 'pydoc'", "did you mean 'pydocs'?", *corpus_names())
     _fails("", "unknown corpus ''")
 
 
-def test_missing_and_empty(write: Write, tmp_path: Path) -> None:
+def test_load_corpus_refuses_missing_and_empty_files(write: Write, tmp_path: Path) -> None:
     _fails(tmp_path / "none.txt", "no such file", "none.txt")
     _fails("none.txt", "no such file: none.txt")
     _fails(write("empty.txt", ""), "empty.txt", "empty")
@@ -100,13 +100,13 @@ def test_missing_and_empty(write: Write, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("before", [0, 5, (1 << 20) - 1, 1 << 20, 3_000_000])
-def test_what_is_not_text_is_named_with_its_place(write: Write, before: int) -> None:
+def test_load_corpus_names_the_byte_offset_of_binary_data(write: Write, before: int) -> None:
     _fails(write("nul.txt", b"a" * before + b"\0b"), "nul.txt", "NUL", f"byte offset {before}")
     _fails(write("latin.txt", b"a" * before + b"\xe9t\xe9"), "latin.txt", "not UTF-8", f"byte offset {before}")
     _fails(write("cut.txt", b"a" * before + "说".encode()[:2]), "cut.txt", "not UTF-8", f"byte offset {before}")
 
 
-def test_what_cannot_be_read(tmp_path: Path) -> None:
+def test_load_corpus_names_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     # Permissions do not stop root, who often runs tests: a link to itself stops everyone.
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "loop.txt").symlink_to(tmp_path / "d" / "loop.txt")

@@ -66,7 +66,7 @@ def _fails(cache: Path, *parts: str) -> None:
     assert not list((cache / "downloads").iterdir())
 
 
-def test_it_is_fetched_once_and_verified_on_every_use(
+def test_downloaded_fetches_once_and_checks_the_hash_on_every_use(
     server: _Server, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
     _offer(monkeypatch, f"{server.url}/text")
@@ -79,31 +79,33 @@ def test_it_is_fetched_once_and_verified_on_every_use(
     assert server.hits == 2
 
 
-def test_a_wrong_hash_is_named_and_nothing_is_kept(
+def test_downloaded_names_a_wrong_hash_and_stores_nothing(
     server: _Server, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
     _offer(monkeypatch, f"{server.url}/text", sha256="0" * 64)
     _fails(cache, "wrong hash", "0" * 64, SHA256, server.url)
 
 
-def test_an_endless_answer_is_not_read_to_its_end(
+def test_downloaded_stops_reading_an_endless_response(
     server: _Server, monkeypatch: pytest.MonkeyPatch, cache: Path
 ) -> None:
     _offer(monkeypatch, f"{server.url}/text", sha256="0" * 64, n_bytes=10)
     _fails(cache, "wrong hash", "in 65536 bytes")
 
 
-def test_a_cut_answer_is_an_error(server: _Server, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def test_downloaded_refuses_a_truncated_response(server: _Server, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     _offer(monkeypatch, f"{server.url}/cut")
     _fails(cache, "hamlet", server.url)
 
 
-def test_a_missing_page_is_an_error(server: _Server, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def test_downloaded_names_the_status_of_a_missing_page(
+    server: _Server, monkeypatch: pytest.MonkeyPatch, cache: Path
+) -> None:
     _offer(monkeypatch, f"{server.url}/missing")
     _fails(cache, "HTTP status 404", server.url)
 
 
-def test_no_network_says_so_and_how_to_give_a_file(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+def test_downloaded_without_network_says_how_to_pass_a_file(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setenv("no_proxy", "*")
     with socket.socket() as unused:
         # Bound but not listening: a connection is refused.
@@ -113,7 +115,7 @@ def test_no_network_says_so_and_how_to_give_a_file(monkeypatch: pytest.MonkeyPat
         _fails(cache, "cannot download hamlet", url, "is there a network?", "refused")
 
 
-def test_the_table_is_sound() -> None:
+def test_downloads_table_has_valid_urls_and_hashes() -> None:
     for name, download in DOWNLOADS.items():
         assert download.url.startswith("https://"), name
         assert len(bytes.fromhex(download.sha256)) == 32

@@ -26,28 +26,28 @@ def texts_of(spec: str) -> list[str]:
     return list(dataset.texts(dataset.split))
 
 
-def test_parquet(shards: Path) -> None:
+def test_hf_dataset_reads_parquet(shards: Path) -> None:
     assert texts_of(f"hf:{shards}") == TEXTS
     assert texts_of(f"hf:{shards / 'part-1.parquet'}") == TEXTS[20:40]
 
 
-def test_json_lines_also_compressed(write: Write) -> None:
+def test_hf_dataset_reads_json_lines_also_compressed(write: Write) -> None:
     lines = jsonl(TEXTS, meta={"a": [1, None]})
     assert texts_of(f"hf:{write('plain/a.jsonl', lines)}") == TEXTS
     assert texts_of(f"hf:{write('gz/a.jsonl.gz', gzip.compress(lines.encode()))}") == TEXTS
 
 
-def test_a_row_without_a_text_is_an_empty_one(write: Write) -> None:
+def test_hf_dataset_reads_a_row_without_text_as_empty(write: Write) -> None:
     assert texts_of(f"hf:{write('a.jsonl', jsonl(['a', None, 'b']))}") == ["a", "", "b"]
 
 
-def test_plain_text_comes_out_as_it_was(write: Write, chinese: str) -> None:
+def test_hf_dataset_reads_plain_text_exactly(write: Write, chinese: str) -> None:
     dataset = HFDataset(f"hf:{write('a.txt', chinese)}")
     assert "".join(text + dataset.separator for text in dataset.texts("train")) == chinese
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # datasets leaves CSV files open
-def test_csv_and_arrow(write: Write, tmp_path: Path) -> None:
+def test_hf_dataset_reads_csv_and_arrow(write: Write, tmp_path: Path) -> None:
     assert texts_of(f"hf:{write('a.csv', 'text,n' + chr(10) + 'one,1' + chr(10) + 'two,2' + chr(10))}") == [
         "one",
         "two",
@@ -59,7 +59,7 @@ def test_csv_and_arrow(write: Write, tmp_path: Path) -> None:
     gc.collect()  # so that the file which is left open is not complained of in another test
 
 
-def test_columns_and_splits_are_found_or_chosen(tmp_path: Path) -> None:
+def test_hf_dataset_finds_or_takes_columns_and_splits(tmp_path: Path) -> None:
     folder = tmp_path / "d"
     parquet(folder / "train.parquet", {"id": [1], "story": ["once"]})
     parquet(folder / "test.parquet", {"id": [2], "story": ["twice"]})
@@ -72,7 +72,7 @@ def test_columns_and_splits_are_found_or_chosen(tmp_path: Path) -> None:
     assert texts_of(f"hf:{both},column=title") == ["b"]
 
 
-def test_a_place_is_exact(shards: Path, write: Write) -> None:
+def test_place_continues_exactly(shards: Path, write: Write) -> None:
     """From any row of any format, through JSON, and to the end."""
     for spec in (f"hf:{shards}", f"hf:{write('a.jsonl', jsonl(TEXTS))}", f"hf:{write('a.txt', chr(10).join(TEXTS))}"):
         dataset = HFDataset(spec)
@@ -94,13 +94,13 @@ def test_a_place_is_exact(shards: Path, write: Write) -> None:
         ("hf:a,column=b,column=c", "column must have one value"),
     ],
 )
-def test_the_form_of_the_name(spec: str, message: str) -> None:
+def test_parse_spec_names_the_wrong_part(spec: str, message: str) -> None:
     with pytest.raises(DataError) as caught:
         parse_spec(spec)
     assert message in str(caught.value)
 
 
-def test_a_name_with_options() -> None:
+def test_parse_spec_reads_all_options() -> None:
     spec = parse_spec("hf:owner/name,config=en,split=all,column=body,revision=v1")
     assert (spec.name, spec.options) == (
         "owner/name",
@@ -118,7 +118,7 @@ def refused(spec: str, *parts: str) -> None:
         assert part in message
 
 
-def test_what_cannot_be_opened(tmp_path: Path, write: Write, shards: Path) -> None:
+def test_hf_dataset_names_data_that_cannot_be_opened(tmp_path: Path, write: Write, shards: Path) -> None:
     refused(f"hf:{tmp_path / 'none'}", "none' cannot be opened: ")
     refused("hf:owner/name", "data='hf:owner/name' cannot be opened: ConnectionError", "owner/name")
     refused(f"hf:{shards},config=other", "cannot be opened: ", "'other' not found")
@@ -130,14 +130,14 @@ def test_what_cannot_be_opened(tmp_path: Path, write: Write, shards: Path) -> No
     refused(f"hf:{write('x.xml', '<a>b</a>')}", "is read as xml: it must be one of parquet, arrow, json, csv, text")
 
 
-def test_no_code_of_a_dataset_runs(write: Write, tmp_path: Path) -> None:
+def test_hf_dataset_runs_no_code_of_a_dataset(write: Write, tmp_path: Path) -> None:
     script = f"open({str(tmp_path / 'ran')!r}, 'w')\n"
     folder = write("script/script.py", script).parent
     refused(f"hf:{folder}", "cannot be opened: RuntimeError: Dataset scripts are no longer supported")
     assert not (tmp_path / "ran").exists()
 
 
-def test_what_cannot_be_read(write: Write) -> None:
+def test_hf_dataset_names_rows_that_cannot_be_read(write: Write) -> None:
     refused(f"hf:{write('latin.txt', b'a' + bytes([233]))}", "latin.txt' cannot be opened: UnicodeDecodeError")
     lines = write("late.jsonl", jsonl(["x" * 999] * 12_000) + '{"text": "unfin')
     dataset = HFDataset(f"hf:{lines}")
@@ -146,7 +146,7 @@ def test_what_cannot_be_read(write: Write) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hf_dataset_names_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)  # type: ignore[arg-type]  # what Python does for one not there
     with pytest.raises(DataError) as caught:
         HFDataset("hf:owner/name")

@@ -18,7 +18,7 @@ print([name for name in ("torch", "tokenizers", "urllib.request", "lmzoo.model")
 
 
 @pytest.mark.timing
-def test_importing_data_is_fast_and_loads_nothing_heavy(process_env: dict[str, str]) -> None:
+def test_import_of_data_is_fast_and_loads_nothing_heavy(process_env: dict[str, str]) -> None:
     command = [sys.executable, "-c", _CODE]
     runs = [
         subprocess.run(command, env=process_env, check=True, capture_output=True, text=True).stdout.splitlines()

@@ -24,7 +24,7 @@ def corpus(write: Write, chinese: str, emoji: str) -> Corpus:
 
 
 @pytest.mark.parametrize("spec", ["char", "byte", "bpe:300"])
-def test_the_tokens_are_those_of_the_text(spec: str, corpus: Corpus) -> None:
+def test_open_store_has_the_tokens_of_the_text(spec: str, corpus: Corpus) -> None:
     tokenizer = train_tokenizer(spec, corpus.chunks("train"))
     store = open_store(corpus, tokenizer)
     for split, part in ((store.train, corpus.train), (store.val, corpus.val)):
@@ -37,7 +37,7 @@ def test_the_tokens_are_those_of_the_text(spec: str, corpus: Corpus) -> None:
             split.tokens[0] = 0
 
 
-def test_many_tokens_need_wider_ids(write: Write) -> None:
+def test_open_store_uses_wider_ids_for_large_vocabularies(write: Write) -> None:
     text = "".join(map(chr, range(0x10000, 0x10000 + 70_000)))
     corpus = load_corpus(str(write("rare.txt", text)))
     tokenizer = train_tokenizer("char", corpus.chunks())
@@ -46,7 +46,7 @@ def test_many_tokens_need_wider_ids(write: Write) -> None:
     assert tokenizer.decode(store.val.tokens) == text[63_000:]
 
 
-def test_it_never_tokenises_twice(corpus: Corpus, write: Write) -> None:
+def test_open_store_never_tokenizes_twice(corpus: Corpus, write: Write) -> None:
     tokenizer = train_tokenizer("byte", [])
     calls: list[tuple[int, int]] = []
 
@@ -77,7 +77,7 @@ def test_it_never_tokenises_twice(corpus: Corpus, write: Write) -> None:
     assert open_store(own, tokenizer).train.n_tokens != open_store(same_text, tokenizer).train.n_tokens
 
 
-def test_words_are_not_cut_between_pieces(write: Write) -> None:
+def test_open_store_cuts_no_word_between_chunks(write: Write) -> None:
     text = "wonderful words everywhere\n" * 100_000
     corpus = load_corpus(str(write("words.txt", text)))
     tokenizer = train_tokenizer("bpe:280", corpus.chunks("train"))
@@ -86,7 +86,7 @@ def test_words_are_not_cut_between_pieces(write: Write) -> None:
     assert np.array_equal(tokens[len(line) - 1 :][: len(line) * 85_000].reshape(-1, len(line)), [line] * 85_000)
 
 
-def test_an_unknown_character_is_named_with_its_place_in_the_split(write: Write) -> None:
+def test_open_store_names_an_unknown_character_and_its_position(write: Write) -> None:
     write("late/train.txt", "ab")
     corpus = load_corpus(str(write("late/val.txt", "b" * 2_500_000 + "é" + "b" * 9).parent))
     with pytest.raises(UnknownCharacterError, match=r"'é' .*position 2500000 of the val split of late was never seen"):
@@ -102,7 +102,7 @@ open_store(load_corpus(sys.argv[1]), train_tokenizer("byte", []), progress=progr
 """
 
 
-def test_a_killed_tokenisation_leaves_nothing_that_is_trusted(
+def test_open_store_ignores_files_of_a_killed_tokenization(
     write: Write, process_env: dict[str, str], cache: Path
 ) -> None:
     path = write("long.txt", "some words\n" * 300_000)
@@ -118,7 +118,7 @@ def test_a_killed_tokenisation_leaves_nothing_that_is_trusted(
 
 
 @pytest.mark.parametrize("damage", ["cut", "longer", "one bit", "no header", "half a header", "another header"])
-def test_a_damaged_store_is_made_again(damage: str, corpus: Corpus, cache: Path) -> None:
+def test_open_store_rebuilds_a_damaged_store(damage: str, corpus: Corpus, cache: Path) -> None:
     tokenizer = train_tokenizer("byte", [])
     expected = open_store(corpus, tokenizer).train.tokens.tolist()
     (file,) = (cache / "tokens").glob("*-train-*.bin")
@@ -143,7 +143,7 @@ def test_a_damaged_store_is_made_again(damage: str, corpus: Corpus, cache: Path)
     assert store.train.tokens.tolist() == expected
 
 
-def test_a_split_shorter_than_a_window_is_an_error(write: Write) -> None:
+def test_require_length_refuses_a_split_shorter_than_a_window(write: Write) -> None:
     store = open_store(load_corpus(str(write("short.txt", "x" * 100))), train_tokenizer("byte", []))
     require_length(store.val, 9)
     with pytest.raises(DataError, match=r"val split of short\.txt has 10 tokens: context_length=10 needs at least 11"):
@@ -153,7 +153,7 @@ def test_a_split_shorter_than_a_window_is_an_error(write: Write) -> None:
         require_length(one.train, 1)
 
 
-def test_a_cache_that_cannot_be_written_is_an_error(
+def test_open_store_names_a_cache_that_cannot_be_written(
     corpus: Corpus, write: Write, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LMZOO_CACHE", str(write("a-file", "not a directory")))
@@ -175,7 +175,7 @@ print(store.train.n_tokens + store.val.n_tokens, peak_mib() - before)
 """
 
 
-def test_memory_does_not_grow_with_the_text(write: Write, process_env: dict[str, str]) -> None:
+def test_open_store_needs_memory_independent_of_the_text(write: Write, process_env: dict[str, str]) -> None:
     small, large = write("small.txt", "a b" * 100_000), write("large.txt", b"sixteen letters\n" * (4 << 20))
     command = [sys.executable, "-c", _MEASURED, str(small), str(large)]
     shown = subprocess.run(command, env=process_env, check=True, capture_output=True, text=True).stdout

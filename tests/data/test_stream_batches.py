@@ -51,7 +51,7 @@ def same(ours: tuple[torch.Tensor, torch.Tensor], theirs: tuple[torch.Tensor, to
     return all(torch.equal(our, their) for our, their in zip(ours, theirs, strict=True))
 
 
-def test_each_block_holds_its_windows_once_in_a_drawn_order(make: Make) -> None:
+def test_stream_batches_have_each_window_of_a_block_once_in_random_order(make: Make) -> None:
     """Over the borders of texts and the end of the data, which 1,200 bytes here have."""
     text = "".join(f"{text}\n\n" for text in TEXTS).encode()
     whole = text * 3
@@ -70,7 +70,7 @@ def test_each_block_holds_its_windows_once_in_a_drawn_order(make: Make) -> None:
     assert len({tuple(order) for order in orders}) == len(orders)
 
 
-def test_the_seed_decides_the_order_and_nothing_else(make: Make) -> None:
+def test_stream_batches_order_depends_on_the_seed_only(make: Make) -> None:
     ours, again, other = (make(batch_size=BLOCK, seed=seed) for seed in (3, 3, 4))
     for step in range(3):
         assert same(ours.batch(step), again.batch(step))
@@ -79,7 +79,7 @@ def test_the_seed_decides_the_order_and_nothing_else(make: Make) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 16, 40])
-def test_going_on_from_any_step_gives_the_same(make: Make, batch_size: int) -> None:
+def test_stream_batches_restore_continues_with_the_same_batches(make: Make, batch_size: int) -> None:
     """Within a block, at its border, across the end of the data; and with a batch of several blocks."""
     whole, steps = make(batch_size), 400 // batch_size
     kept: list[tuple[dict[str, Any], tuple[torch.Tensor, torch.Tensor]]] = []
@@ -96,7 +96,7 @@ def test_going_on_from_any_step_gives_the_same(make: Make, batch_size: int) -> N
     assert same(make(batch_size).batch(steps - 1), kept[-1][1]), "a stream that was asked for no other step"
 
 
-def test_the_position_of_a_beginning(make: Make) -> None:
+def test_stream_batches_position_at_the_first_steps(make: Make) -> None:
     batches = make()
     batches.restore(0, None)
     first = batches.batch(0)
@@ -119,7 +119,7 @@ def test_the_position_of_a_beginning(make: Make) -> None:
         ({"sha256": "0"}, "is not the text that training stopped in"),
     ],
 )
-def test_a_position_that_cannot_be(make: Make, change: dict[str, Any], message: str) -> None:
+def test_stream_batches_restore_refuses_impossible_positions(make: Make, change: dict[str, Any], message: str) -> None:
     batches = make()
     batches.batch(7)
     with pytest.raises(CheckpointError, match=message) as caught:
@@ -127,7 +127,7 @@ def test_a_position_that_cannot_be(make: Make, change: dict[str, Any], message: 
     assert "\n" not in str(caught.value)
 
 
-def test_a_stream_does_not_go_on_without_a_position(make: Make) -> None:
+def test_stream_batches_restore_needs_a_position(make: Make) -> None:
     with pytest.raises(CheckpointError, match="position must be given: the data are a stream"):
         make().restore(7, None)
 
@@ -140,12 +140,12 @@ def test_a_stream_does_not_go_on_without_a_position(make: Make) -> None:
         ({"seed": -1}, "seed=-1 must be from 0"),
     ],
 )
-def test_impossible_values_are_named(make: Make, fields: dict[str, int], message: str) -> None:
+def test_stream_batches_name_impossible_values(make: Make, fields: dict[str, int], message: str) -> None:
     with pytest.raises(DataError, match=message):
         make(**fields)
 
 
-def test_a_text_that_cannot_be_read_stops_where_it_is_needed(write: Write) -> None:
+def test_stream_batches_raise_for_an_unreadable_text_when_it_is_used(write: Write) -> None:
     """Though the thread meets it earlier."""
     texts = ["a" * 62] * 30 + ["\u00e9"]
     path = write("late.jsonl", "".join(json.dumps({"text": text}) + "\n" for text in texts))
@@ -171,7 +171,7 @@ class SlowTokenizer(ByteTokenizer):
 
 
 @pytest.mark.timing
-def test_closing_ends_the_thread(data: str) -> None:
+def test_stream_batches_close_ends_the_thread(data: str) -> None:
     """In the middle of a block: the first takes some 130 texts, the second would take 10 seconds."""
     assert not reading()
     batches = StreamBatches(load_stream(data).reader(SlowTokenizer()), 5, T, 0, block_windows=400)
@@ -187,7 +187,7 @@ def reading() -> bool:
     return any(thread.name.startswith("lmzoo-data") for thread in threading.enumerate())
 
 
-def test_a_text_that_is_at_hand_needs_no_position() -> None:
+def test_batch_stream_needs_no_position() -> None:
     tokens = torch.arange(200).numpy()
     ours, theirs = BatchStream(tokens, 4, T, 1), BatchStream(tokens, 4, T, 1)
     assert ours.position(5) is None

@@ -19,17 +19,17 @@ from tests.data.datasets import jsonl
 Write = Callable[[str, str | bytes], Path]
 
 
-def test_too_little(write: Write) -> None:
+def test_load_stream_refuses_too_few_rows(write: Write) -> None:
     with pytest.raises(DataError, match="has 1 rows in its split 'train': none is left to train on"):
         load_stream(f"hf:{write('one.jsonl', jsonl(['one']))}")
 
 
-def test_a_stream_is_no_corpus() -> None:
+def test_load_corpus_refuses_a_stream() -> None:
     with pytest.raises(DataError, match="'hf:owner/name' is a stream, and this needs a text that is read whole"):
         load_corpus("hf:owner/name")
 
 
-def test_the_first_tenth_is_held_out(write: Write) -> None:
+def test_load_stream_holds_out_the_first_tenth(write: Write) -> None:
     texts = [f"{i:03d}{'x' * 45}" for i in range(100)]  # 50 bytes each with the separator
     corpus = load_stream(f"hf:{write('a.jsonl', jsonl(texts))}")
     assert (corpus.held_out, corpus.val.n_bytes, corpus.val.n_chars) == (10, 500, 500)
@@ -44,7 +44,7 @@ def test_the_first_tenth_is_held_out(write: Write) -> None:
         assert bytes(reader.read(4500).tolist()).decode() == "".join(corpus.chunks("train"))
 
 
-def test_its_own_validation_split(write: Write, chinese: str) -> None:
+def test_load_stream_uses_the_validation_split_of_the_dataset(write: Write, chinese: str) -> None:
     folder = write("d/train.jsonl", jsonl([chinese, "a"])).parent
     write("d/validation.jsonl", jsonl(["eine", "zwei"]))
     corpus = load_stream(f"hf:{folder}")
@@ -54,7 +54,7 @@ def test_its_own_validation_split(write: Write, chinese: str) -> None:
     assert (corpus.train.n_bytes, corpus.train.n_chars) == (len(chinese.encode()) + 5, len(chinese) + 5)
 
 
-def test_only_the_first_part_is_looked_at(write: Write) -> None:
+def test_load_stream_reads_only_the_prefix(write: Write) -> None:
     kilobyte = "x" * 1022
     folder = write("d/train.jsonl", jsonl([kilobyte] * 12_000)).parent
     corpus = load_stream(f"hf:{folder}")
@@ -66,7 +66,7 @@ def test_only_the_first_part_is_looked_at(write: Write) -> None:
     assert corpus.val.n_bytes == VALIDATION_BYTES
 
 
-def test_identity_is_that_of_the_data(write: Write) -> None:
+def test_stream_hash_identifies_the_data(write: Write) -> None:
     """Not of the place; another column, another validation, and what was added beyond the first part, is another."""
     texts = ["x" * 1022] * 10_300
     rows = "".join(json.dumps({"text": text, "more": text}) + "\n" for text in texts)
@@ -103,7 +103,7 @@ print(read(sys.argv[2], 960), peak_mib() - before)
 """
 
 
-def test_memory_does_not_grow_with_the_stream(write: Write, process_env: dict[str, str]) -> None:
+def test_stream_needs_memory_independent_of_its_length(write: Write, process_env: dict[str, str]) -> None:
     """What 12 MB took is enough for 64 MB, which are read nearly to their end."""
     line = json.dumps({"text": "sixteen letters " * 64}) + "\n"
     small, large = write("small.jsonl", line * 12_000), write("large.jsonl", line * (64 << 10))

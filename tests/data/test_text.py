@@ -15,7 +15,7 @@ Write = Callable[[str, str | bytes], Path]
 
 
 @pytest.mark.parametrize("shift", range(4))
-def test_pieces_are_small_and_never_cut_a_character(write: Write, shift: int) -> None:
+def test_read_text_yields_small_chunks_that_never_cut_a_character(write: Write, shift: int) -> None:
     text = "a" * shift + "𠮷" * 600_000
     corpus = load_corpus(str(write("big.txt", text)))
     pieces = list(corpus.chunks())
@@ -25,7 +25,7 @@ def test_pieces_are_small_and_never_cut_a_character(write: Write, shift: int) ->
     assert "".join(corpus.chunks("train")) == text[: int(0.9 * len(text))]
 
 
-def test_a_file_that_shrinks_is_noticed(write: Write) -> None:
+def test_read_text_refuses_a_file_that_became_shorter(write: Write) -> None:
     path = write("a.txt", "some text")
     corpus = load_corpus(str(path))
     path.write_text("some")

@@ -19,7 +19,7 @@ Write = Callable[[str, str | bytes], Path]
 
 
 @pytest.mark.parametrize("tokenizer", ["byte", "bpe:270"])
-def test_tokens_from_any_place_are_the_same(shards: Path, tokenizer: str) -> None:
+def test_token_reader_restore_continues_with_the_same_tokens(shards: Path, tokenizer: str) -> None:
     corpus = load_stream(f"hf:{shards}")
     tokens = train_tokenizer(tokenizer, corpus.chunks("train"))
     text = "".join(corpus.chunks("train"))
@@ -39,7 +39,7 @@ def test_tokens_from_any_place_are_the_same(shards: Path, tokenizer: str) -> Non
         assert again.read(rest).tolist() == whole[start:].tolist() == reader.read(rest).tolist()
 
 
-def test_a_text_that_has_no_tokens_is_named(write: Write) -> None:
+def test_token_reader_names_a_text_that_cannot_be_encoded(write: Write) -> None:
     corpus = load_stream(f"hf:{write('a.jsonl', jsonl(['abc', 'cab', 'bca', 'aéb']))}")
     reader = TokenReader(corpus.dataset, 0, train_tokenizer("char", ["abc\n"]))
     with pytest.raises(DataError, match=r"a.jsonl: row 3: character 'é' .*use the tokenizer char\+unk, byte or bpe:N"):
@@ -52,7 +52,7 @@ def position_in(shards: Path, count: int) -> tuple[TokenReader, TokenPosition]:
     return reader, reader.position
 
 
-def test_data_that_changed_where_training_stopped(shards: Path) -> None:
+def test_token_reader_restore_refuses_changed_data(shards: Path) -> None:
     reader, position = position_in(shards, 1500)
     assert 20 <= position.row < 40
     texts = TEXTS[20:40]
@@ -74,14 +74,14 @@ def test_data_that_changed_where_training_stopped(shards: Path) -> None:
         ({"library": {"examples_iterable": 1, "epoch": 0}}, "library is no place in this dataset"),
     ],
 )
-def test_a_position_that_is_none(shards: Path, change: dict[str, Any], message: str) -> None:
+def test_token_reader_restore_refuses_impossible_positions(shards: Path, change: dict[str, Any], message: str) -> None:
     reader, position = position_in(shards, 1500)
     fields = {**vars(position), **change}
     with pytest.raises(CheckpointError, match=message):
         reader.restore(TokenPosition(**fields))
 
 
-def test_the_librarys_part_of_a_place_is_checked(shards: Path) -> None:
+def test_token_reader_restore_checks_the_state_of_datasets(shards: Path) -> None:
     reader, position = position_in(shards, 1500)
     text = json.dumps(position.library)
     assert '"shard_idx": 1' in text
@@ -102,6 +102,6 @@ def test_the_librarys_part_of_a_place_is_checked(shards: Path) -> None:
         ({"library": {}}, "sha256 must be given"),
     ],
 )
-def test_impossible_positions(fields: dict[str, Any], message: str) -> None:
+def test_token_position_refuses_impossible_values(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TokenPosition(**fields)

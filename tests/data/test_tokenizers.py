@@ -23,7 +23,7 @@ def _train(spec: str, text: str) -> Tokenizer:
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_text_comes_back_exactly(spec: str, chinese: str, emoji: str) -> None:
+def test_tokenizer_decodes_exactly_the_encoded_text(spec: str, chinese: str, emoji: str) -> None:
     text = chinese + emoji + " leading, trailing \r\n\t  \u3000\x00\x1f end  "
     tokenizer = _train(spec, text)
     ids = tokenizer.encode(text)
@@ -34,7 +34,7 @@ def test_text_comes_back_exactly(spec: str, chinese: str, emoji: str) -> None:
     assert tokenizer.decode([]) == ""
 
 
-def test_vocabularies(chinese: str) -> None:
+def test_tokenizer_vocabulary_sizes_and_ids(chinese: str) -> None:
     char = _train("char", chinese)
     assert char.vocab_size == len(set(chinese))
     assert char.encode("书店") == [sorted(set(chinese)).index(c) for c in "书店"]
@@ -46,13 +46,13 @@ def test_vocabularies(chinese: str) -> None:
 
 
 @pytest.mark.parametrize("spec", ["byte", "bpe:300"])
-def test_text_that_was_never_seen_comes_back_exactly(spec: str, chinese: str, emoji: str) -> None:
+def test_tokenizer_decodes_exactly_text_that_it_was_not_trained_on(spec: str, chinese: str, emoji: str) -> None:
     tokenizer = _train(spec, "only english here, and here")
     assert tokenizer.decode(tokenizer.encode(chinese + emoji)) == chinese + emoji
 
 
 @pytest.mark.parametrize("unseen", ["é", "𠮷", "\x00"])
-def test_char_names_a_character_it_never_saw(unseen: str, chinese: str) -> None:
+def test_char_tokenizer_names_an_unknown_character(unseen: str, chinese: str) -> None:
     tokenizer = _train("char", chinese)
     with pytest.raises(UnknownCharacterError) as caught:
         tokenizer.encode("书店" + unseen + "书")
@@ -66,7 +66,7 @@ def test_char_names_a_character_it_never_saw(unseen: str, chinese: str) -> None:
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_streaming_never_breaks_a_character(spec: str, chinese: str, emoji: str) -> None:
+def test_stream_decoder_never_returns_a_part_of_a_character(spec: str, chinese: str, emoji: str) -> None:
     text = chinese + emoji
     # Trained on other text, the BPE cuts characters at every byte.
     tokenizer = _train(spec, text if spec.startswith("char") else "plain english text")
@@ -78,7 +78,7 @@ def test_streaming_never_breaks_a_character(spec: str, chinese: str, emoji: str)
 
 
 @pytest.mark.parametrize("spec", ["byte", "bpe:300"])
-def test_streaming_a_part_gives_what_decode_gives(spec: str, emoji: str) -> None:
+def test_stream_decoder_of_a_prefix_equals_decode(spec: str, emoji: str) -> None:
     tokenizer = _train(spec, "plain english text")
     ids = tokenizer.encode(emoji)
     for stop in range(len(ids)):
@@ -92,7 +92,7 @@ def test_streaming_a_part_gives_what_decode_gives(spec: str, emoji: str) -> None
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_an_id_out_of_range_is_an_error(spec: str, chinese: str) -> None:
+def test_decode_refuses_an_id_out_of_range(spec: str, chinese: str) -> None:
     tokenizer = _train(spec, chinese)
     for token in (-1, tokenizer.vocab_size):
         with pytest.raises(DataError, match=re.escape(f"token id {token} is out of range")):
@@ -102,24 +102,24 @@ def test_an_id_out_of_range_is_an_error(spec: str, chinese: str) -> None:
 
 
 @pytest.mark.parametrize("spec", ["char", "byte", "bpe:300"])
-def test_a_lone_surrogate_is_an_error(spec: str, chinese: str) -> None:
+def test_encode_refuses_a_lone_surrogate(spec: str, chinese: str) -> None:
     with pytest.raises(DataError, match=r"U\+D800.* at position 1"):
         _train(spec, chinese).encode("书\ud800")
 
 
 @pytest.mark.parametrize("spec", ["chars", "", "bpe", "bpe:", "bpe:255", "bpe:-1", "bpe:1e3", "bpe:٣٠٠", "byte:300"])
-def test_a_wrong_spec_is_an_error(spec: str) -> None:
+def test_train_tokenizer_refuses_a_wrong_spec(spec: str) -> None:
     with pytest.raises(DataError, match=re.escape(repr(spec))):
         train_tokenizer(spec, ["text"])
 
 
-def test_char_needs_text() -> None:
+def test_train_tokenizer_char_needs_text() -> None:
     with pytest.raises(DataError, match="at least one character"):
         train_tokenizer("char", [])
 
 
 @pytest.mark.parametrize("spec", SPECS)
-def test_saved_and_loaded_it_is_the_same(spec: str, chinese: str, emoji: str, tmp_path: Path) -> None:
+def test_load_tokenizer_returns_the_saved_tokenizer(spec: str, chinese: str, emoji: str, tmp_path: Path) -> None:
     tokenizer = _train(spec, chinese + emoji)
     checkpoint = tmp_path / "run" / "checkpoints" / "step-1"
     checkpoint.mkdir(parents=True)
@@ -137,7 +137,7 @@ def test_save_names_a_path_that_cannot_be_written(tmp_path: Path) -> None:
         train_tokenizer("byte", []).save(tmp_path / "missing" / "a.json")
 
 
-def test_training_is_deterministic(chinese: str, process_env: dict[str, str]) -> None:
+def test_train_tokenizer_is_deterministic(chinese: str, process_env: dict[str, str]) -> None:
     code = (
         "import sys; from lmzoo.data import train_tokenizer; "
         "print(*(train_tokenizer(s, [sys.argv[1]]).sha256 for s in ('char', 'bpe:380')))"
@@ -167,7 +167,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("case", DAMAGED)
-def test_a_damaged_file_is_one_clear_line(case: str, write: Write) -> None:
+def test_load_tokenizer_refuses_damaged_files_in_one_line(case: str, write: Write) -> None:
     content, part = DAMAGED[case]
     path = write("tokenizer.json", content)
     with pytest.raises(DataError) as caught:
@@ -177,7 +177,7 @@ def test_a_damaged_file_is_one_clear_line(case: str, write: Write) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_a_missing_file_is_an_error(tmp_path: Path) -> None:
+def test_load_tokenizer_refuses_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"no such file: .*none\.json"):
         load_tokenizer(tmp_path / "none.json")
     with pytest.raises(DataError, match=r"no tokenizer\.json in"):

@@ -50,7 +50,7 @@ def search_everything(
 
 @pytest.mark.parametrize("name", ["bigram", "gpt2"])
 @pytest.mark.parametrize(("stops", "penalty"), [((), 0.0), ((2,), 0.0), ((1, 3), 1.0), ((2,), 4.0)])
-def test_enough_beams_find_the_best_there_is(name: str, stops: tuple[int, ...], penalty: float) -> None:
+def test_beam_search_with_enough_beams_is_exhaustive(name: str, stops: tuple[int, ...], penalty: float) -> None:
     model = make(name)
     idx = torch.tensor(list(itertools.product(range(3), repeat=2)))
     model.train()  # dropout must be off all the same
@@ -66,12 +66,12 @@ def test_enough_beams_find_the_best_there_is(name: str, stops: tuple[int, ...], 
 
 
 @pytest.mark.parametrize("name", ["bigram", "gpt2"])
-def test_one_beam_is_greedy(name: str) -> None:
+def test_beam_search_with_one_beam_is_greedy(name: str) -> None:
     model, idx = make(name), torch.tensor([[0, 1], [2, 3], [1, 1]])
     assert torch.equal(beam_search(model, idx, 9, beams=1).tokens, model.generate(idx, 9, temperature=0))
 
 
-def test_two_beams_find_what_greedy_misses() -> None:
+def test_beam_search_with_two_beams_beats_greedy() -> None:
     model = lmzoo.create_model("bigram", vocab_size=4)
     with torch.no_grad():  # 0 -> 1 is likelier than 0 -> 2, but 1 leads nowhere and 2 surely to 3
         next(model.parameters()).copy_(torch.tensor([[-9, 0.1, 0, -9], [0, 0, 0, 0], [-9, -9, -9, 9], [0, 0, 0, 0.0]]))
@@ -81,7 +81,7 @@ def test_two_beams_find_what_greedy_misses() -> None:
 
 
 @pytest.mark.parametrize(("second", "expected"), [(0.486, [0, 1, 1]), (0.505, [0, 2, 3])])
-def test_the_length_penalty_is_the_published_one(second: float, expected: list[int]) -> None:
+def test_beam_search_length_penalty_is_the_published_one(second: float, expected: list[int]) -> None:
     """One token of probability 1/e against two: the longer wins from log-probability -7/6 on, 7/6 being its penalty."""
     first = math.exp(-1)
     table = [[1e-9, first, 1 - first, 1e-9], [0.25] * 4, [(1 - second) / 2, (1 - second) / 2, 1e-9, second], [0.25] * 4]
@@ -92,7 +92,7 @@ def test_the_length_penalty_is_the_published_one(second: float, expected: list[i
     assert got.tokens.tolist() == [expected]
 
 
-def test_limits() -> None:
+def test_beam_search_refuses_bad_limits() -> None:
     model, idx = make("bigram"), torch.tensor([[0, 1]])
     assert torch.equal(beam_search(model, idx, 0).tokens, idx)
     assert beam_search(model, idx[:0], 3).tokens.shape == (0, 5)

@@ -16,7 +16,7 @@ from tests.generation.test_loop import make, prompts
 INF = math.inf
 
 
-def test_processors_come_before_the_settings_and_see_all_tokens() -> None:
+def test_processors_come_before_the_settings_and_get_all_tokens() -> None:
     model, idx, seen = make("bigram"), prompts(2, 3), []
 
     def note(logits_BV: Tensor, history_BT: Tensor) -> Tensor:
@@ -33,7 +33,7 @@ def test_processors_come_before_the_settings_and_see_all_tokens() -> None:
     assert not torch.equal(out, generate(model, idx, 12, SamplingConfig(1.5, top_k=3), seeds=[0, 1]))
 
 
-def test_a_processor_that_is_wrong_is_refused() -> None:
+def test_processors_with_wrong_results_are_refused() -> None:
     model, idx = make("bigram"), prompts(2, 3)
     with pytest.raises(InputError, match=r"a processor gave logits \(2, 10\): they must be \(2, 11\)"):
         generate(model, idx, 2, processors=[lambda logits, _: logits[:, :10]])
@@ -44,7 +44,7 @@ def test_a_processor_that_is_wrong_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", ["bigram", "gpt2"])
-def test_each_row_has_its_own_settings(name: str) -> None:
+def test_choice_gives_each_row_its_own_settings(name: str) -> None:
     model, idx = make(name), prompts(4, 3)
     configs = [
         SamplingConfig(0.0),

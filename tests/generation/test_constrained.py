@@ -33,7 +33,7 @@ def made(spec: str) -> tuple[LanguageModel, Tokenizer, int]:
 
 
 @pytest.mark.parametrize("spec", ["char", "byte", "bpe:300"])
-def test_a_regex_holds_for_every_row_and_ends(spec: str) -> None:
+def test_constraint_regex_holds_for_every_row_and_ends(spec: str) -> None:
     model, tokenizer, end = made(spec)
     pattern = r"(a|bc){2,6} [0-9]{3}羊?"
     rows = [[1], [2, 3, 4]]
@@ -47,7 +47,7 @@ def test_a_regex_holds_for_every_row_and_ends(spec: str) -> None:
     assert len(set(texts)) == 2
 
 
-def test_json_of_a_schema() -> None:
+def test_constraint_json_schema_gives_valid_json() -> None:
     model, tokenizer, end = made("char")
     idx = torch.tensor([[1, 2]]).expand(8, 2)
     constraint = Constraint(tokenizer, 2, json_schema=SCHEMA, end_token=end)
@@ -59,7 +59,7 @@ def test_json_of_a_schema() -> None:
     assert torch.equal(generate(model, idx, 120, processors=[constraint], stop_tokens=[end], seeds=range(8)), out)
 
 
-def test_only_what_is_possible_is_left() -> None:
+def test_constraint_allows_only_possible_tokens() -> None:
     _, tokenizer, end = made("char")
     constraint = Constraint(tokenizer, 0, regex="ab?", end_token=end)
     a, b = tokenizer.encode("ab")
@@ -77,7 +77,7 @@ def test_only_what_is_possible_is_left() -> None:
         left(b)
 
 
-def test_what_cannot_be_is_refused() -> None:
+def test_constraint_refuses_bad_arguments() -> None:
     _, tokenizer, end = made("char")
     with pytest.raises(ConfigError, match="needs one of regex and json_schema"):
         Constraint(tokenizer, 1, end_token=end)

@@ -19,7 +19,7 @@ from lmzoo.sampling import SamplingConfig
 from tests.generation.test_speculative import make
 
 
-def test_lookup_guesses_what_followed_before() -> None:
+def test_prompt_lookup_predicts_what_followed_before() -> None:
     lookup = PromptLookup(9)
 
     def guess(*tokens: int) -> int:
@@ -47,7 +47,7 @@ def test_lookup_guesses_what_followed_before() -> None:
     assert 3 not in banned[0, 5:].tolist()
 
 
-def test_counted_n_grams_as_a_draft() -> None:
+def test_ngram_draft_has_the_probabilities_of_the_counts() -> None:
     ids = np.random.default_rng(1).integers(0, 5, 400)
     ngram = NGram(ids, 5, order=3)
     draft = NGramDraft(ngram)

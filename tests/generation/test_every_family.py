@@ -67,7 +67,7 @@ def test_decode_all_gives_every_position_at_any_split(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_scores_and_log_probabilities_are_those_of_forward(family: str) -> None:
+def test_score_equals_the_log_probabilities_of_forward(family: str) -> None:
     model, T = model_of(family), small(family).context
     idx = small(family).tokens(2, T + 4)
     got = model.score(idx)
@@ -79,7 +79,7 @@ def test_scores_and_log_probabilities_are_those_of_forward(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_prompts_of_different_lengths_and_samples_are_as_each_alone(family: str) -> None:
+def test_generate_ragged_equals_each_prompt_alone(family: str) -> None:
     model, tokens = model_of(family), small(family).tokens(3, 9)
     rows = [tokens[0, :2], tokens[1, :9], tokens[2, :4]]
     configs = [WARM, GREEDY, WARM, SamplingConfig(0.7, min_p=0.05), GREEDY, WARM]
@@ -96,7 +96,7 @@ def _new(model: LanguageModel, idx: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_a_beam_of_everything_finds_the_likeliest(family: str) -> None:
+def test_beam_search_with_all_beams_finds_the_most_likely(family: str) -> None:
     model = small(family).model(vocab_size=4)
     idx = torch.tensor([[1, 3, 0]])
     found = beam_search(model, idx, 3, beams=64)
@@ -118,7 +118,7 @@ def drafts(vocab_size: int) -> dict[str, Draft]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_speculation_greedy_is_the_model_alone_with_every_draft(family: str) -> None:
+def test_speculative_greedy_equals_the_model_alone_with_every_draft(family: str) -> None:
     model, T = model_of(family), small(family).context
     idx = small(family).tokens(3, T - 6)
     expected = generate(model, idx, 12, GREEDY)  # past the context too
@@ -127,7 +127,7 @@ def test_speculation_greedy_is_the_model_alone_with_every_draft(family: str) -> 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_speculation_sampled_is_the_same_however_many_are_guessed(family: str) -> None:
+def test_speculative_sampling_does_not_depend_on_the_number_of_draft_tokens(family: str) -> None:
     """And so what is shown of its distribution with one guess at a time holds for all."""
     model, idx = model_of(family), small(family).tokens(2, 5)
     draft = model_of("bigram")
@@ -137,7 +137,7 @@ def test_speculation_sampled_is_the_same_however_many_are_guessed(family: str) -
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("read", [5, 40])  # inside the context, and past it
-def test_a_saved_prefix_goes_on_to_the_bit(family: str, read: int, tmp_path: Path) -> None:
+def test_prefix_saved_and_loaded_continues_bitwise_equal(family: str, read: int, tmp_path: Path) -> None:
     for variant in [small(family), *small(family).varied()]:
         model, idx = variant.model(), variant.tokens(2, read + 1)
         _, prefix = model.decode(idx[:, :read], model.init_state(2, read + 8))

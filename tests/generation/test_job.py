@@ -17,7 +17,7 @@ from tests.generation.test_loop import make, prompts
 INF = math.inf
 
 
-def test_samples_share_the_reading_of_their_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_n_samples_share_one_prefill(monkeypatch: pytest.MonkeyPatch) -> None:
     model, idx, read = make("gpt2"), prompts(2, 5), []
     expected = generate(model, idx.repeat_interleave(3, dim=0), 10, seeds=range(6))
     decode = LanguageModel.decode
@@ -34,7 +34,7 @@ def test_samples_share_the_reading_of_their_prompt(monkeypatch: pytest.MonkeyPat
     assert generate(model, idx, 0, n_samples=3).shape == (6, 5)
 
 
-def test_samples_of_ragged_prompts_and_no_rows() -> None:
+def test_n_samples_of_ragged_prompts_and_no_rows() -> None:
     model, rows = make("gpt2"), [[1], [2, 3, 4], [5, 6]]
     got = generate_ragged(model, rows, 7, n_samples=2, seeds=range(6), stop_tokens=[0])
     for number, out in enumerate(got):
@@ -43,7 +43,7 @@ def test_samples_of_ragged_prompts_and_no_rows() -> None:
     assert generate(model, torch.zeros(0, 3, dtype=torch.long), 4, n_samples=2).shape == (0, 7)
 
 
-def test_forced_tokens_come_at_their_places_and_stop_tokens_stop() -> None:
+def test_forced_tokens_come_at_their_positions_and_stop_tokens_stop() -> None:
     model, idx = make("gpt2"), prompts(2, 3)
     out = generate(model, idx, 6, forced_tokens={0: 9, 3: 4, 99: 1}, seeds=[0, 1])
     assert out[:, 3].tolist() == [9, 9]
@@ -56,7 +56,7 @@ def test_forced_tokens_come_at_their_places_and_stop_tokens_stop() -> None:
     assert [row[-2].item() for row in ragged] == [7, 7]
 
 
-def test_a_prefix_is_not_read_again() -> None:
+def test_prefix_is_not_read_again() -> None:
     model, idx = make("gpt2"), prompts(2, 6)
     _, prefix = model.eval().decode(idx[:, :4], model.init_state(2, 6))
     expected = generate(model, idx, 9, SamplingConfig(repetition_penalty=1.2), seeds=[0, 1])
@@ -82,7 +82,7 @@ def test_a_prefix_is_not_read_again() -> None:
         ({"n_samples": 2, "seeds": [1, 2]}, "seeds has 2 entries: there must be one for each of the 4 rows"),
     ],
 )
-def test_options_that_cannot_be(options: dict, message: str) -> None:
+def test_job_refuses_impossible_options(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         stream(make("bigram"), prompts(2, 3), 4, **options)
 
@@ -96,7 +96,7 @@ def test_stream_refuses_an_option_with_an_unknown_name() -> None:
         stream_speculative(model, model, idx, 4, n_samples=2)
 
 
-def test_the_model_takes_every_setting_by_name() -> None:
+def test_generate_of_a_model_takes_every_setting_by_name() -> None:
     model, idx = make("bigram"), prompts(2, 3)
     settings = {"temperature": 1.2, "frequency_penalty": 0.3, "presence_penalty": 0.2, "typical_p": 0.9}
     settings["logit_bias"] = {4: -INF}

@@ -34,7 +34,7 @@ def prompts(rows: int, length: int) -> Tensor:
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("length", [1, 3, 12])
-def test_greedy_is_argmax_of_forward_past_the_context_too(name: str, length: int) -> None:
+def test_generate_greedy_is_the_argmax_of_forward_past_the_context_too(name: str, length: int) -> None:
     model = make(name)
     got = model.generate(prompts(3, length), 14, temperature=0)
     assert got.shape == (3, length + 14)
@@ -46,7 +46,7 @@ def test_greedy_is_argmax_of_forward_past_the_context_too(name: str, length: int
         assert torch.equal(got[:, t], logits[:, -1].argmax(-1))
 
 
-def test_the_lecture_call() -> None:
+def test_generate_with_the_default_arguments() -> None:
     model = lmzoo.create_model("bigram", vocab_size=65)
     idx = torch.zeros((1, 1), dtype=torch.long)
     assert model.generate(idx, max_new_tokens=100).shape == (1, 101)
@@ -54,7 +54,7 @@ def test_the_lecture_call() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_same_seed_gives_the_same_tokens_and_leaves_the_global_state(name: str) -> None:
+def test_generate_with_a_seed_is_reproducible_and_keeps_the_global_state(name: str) -> None:
     model, idx = make(name), prompts(3, 2)
     before = torch.get_rng_state()
     first = model.generate(idx, 20, generator=seeded())
@@ -66,7 +66,7 @@ def test_the_same_seed_gives_the_same_tokens_and_leaves_the_global_state(name: s
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_without_a_generator_the_global_one_is_asked() -> None:
+def test_generate_without_a_generator_uses_the_global_one() -> None:
     model, idx = make("bigram"), prompts(2, 2)
     with torch.random.fork_rng():
         torch.manual_seed(3)
@@ -77,7 +77,7 @@ def test_without_a_generator_the_global_one_is_asked() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_row_draws_the_same_whatever_else_is_in_the_batch(name: str) -> None:
+def test_generate_row_does_not_depend_on_its_batch(name: str) -> None:
     model, idx = make(name), prompts(4, 3)
     seeds = [5, 6, 7, 8]
     together = generate(model, idx, 15, seeds=seeds)
@@ -91,7 +91,7 @@ def test_a_row_draws_the_same_whatever_else_is_in_the_batch(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("stop_tokens", [(), (3, 7)])
 @pytest.mark.parametrize("new", [0, 1, 12])
-def test_ragged_prompts_give_what_each_gives_alone(name: str, stop_tokens: tuple[int, ...], new: int) -> None:
+def test_generate_ragged_equals_each_prompt_alone(name: str, stop_tokens: tuple[int, ...], new: int) -> None:
     model = make(name)
     rows = [[1], [2, 3, 4, 5, 6, 7, 8, 9, 10, 0], torch.tensor([4, 7, 7]), [0, 1, 3]]
     config = SamplingConfig(0.9, top_p=0.95, repetition_penalty=1.2)
@@ -107,7 +107,7 @@ def test_ragged_prompts_give_what_each_gives_alone(name: str, stop_tokens: tuple
     )
 
 
-def test_stopped_rows_repeat_and_the_stream_ends_with_the_last() -> None:
+def test_stream_repeats_stop_tokens_and_ends_with_the_last_row() -> None:
     model, idx = make("bigram"), prompts(3, 2)
     plain = generate(model, idx, 60, generator=seeded())
     stopped = generate(model, idx, 60, stop_tokens=[4], generator=seeded())
@@ -124,7 +124,7 @@ def test_stopped_rows_repeat_and_the_stream_ends_with_the_last() -> None:
     assert len(set(ends)) > 1
 
 
-def test_a_stop_token_in_the_prompt_does_not_stop() -> None:
+def test_generate_ignores_a_stop_token_in_the_prompt() -> None:
     model = make("bigram")
     idx = torch.tensor([[4, 4]])
     assert torch.equal(
@@ -133,7 +133,7 @@ def test_a_stop_token_in_the_prompt_does_not_stop() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_rows_and_no_new_tokens(name: str) -> None:
+def test_generate_no_rows_and_no_new_tokens(name: str) -> None:
     model = make(name)
     assert model.generate(torch.zeros(0, 3, dtype=torch.long), 4, stop_tokens=[1]).shape == (0, 7)
     idx = prompts(2, 3)
@@ -143,7 +143,7 @@ def test_no_rows_and_no_new_tokens(name: str) -> None:
     assert generate_ragged(model, [], 5) == []
 
 
-def test_the_mode_is_restored_and_dropout_is_off() -> None:
+def test_stream_restores_the_mode_and_turns_dropout_off() -> None:
     model, idx = make("gpt2"), prompts(2, 3)
     model.train()
     steps = model.stream(idx, 10, temperature=0)
@@ -157,7 +157,7 @@ def test_the_mode_is_restored_and_dropout_is_off() -> None:
     assert not model.training
 
 
-def test_the_mode_is_restored_when_the_model_fails() -> None:
+def test_stream_restores_the_mode_when_the_model_fails() -> None:
     model = lmzoo.create_model("bigram", vocab_size=4)
     nn.init.constant_(next(model.parameters()), torch.nan)
     model.train()
@@ -166,7 +166,7 @@ def test_the_mode_is_restored_when_the_model_fails() -> None:
     assert model.training
 
 
-def test_what_is_yielded_is_the_callers() -> None:
+def test_stream_yields_tensors_that_the_caller_may_change() -> None:
     model, idx = make("bigram"), prompts(2, 2)
     expected = model.generate(idx, 10, generator=seeded(), stop_tokens=[0])
     got = []
@@ -176,14 +176,14 @@ def test_what_is_yielded_is_the_callers() -> None:
     assert torch.equal(torch.stack(got, 1), expected[:, 2 : 2 + len(got)])
 
 
-def test_generated_tokens_carry_no_gradient_and_train_again() -> None:
+def test_generate_returns_tokens_without_gradient_that_can_be_trained_on() -> None:
     model, idx = make("gpt2"), prompts(2, 3)
     out = model.generate(idx, 4)
     assert not out.requires_grad
     model(out[:, :-1], out[:, 1:]).loss.backward()
 
 
-def test_bad_input_is_refused_before_anything_is_drawn() -> None:
+def test_generate_refuses_bad_input_before_the_first_token() -> None:
     model, idx = make("bigram"), prompts(2, 3)
     before = torch.get_rng_state()
     with pytest.raises(InputError, match="idx is an empty prompt"):

@@ -63,7 +63,7 @@ def shifted(logits_BV: Tensor, history_BT: Tensor) -> Tensor:
     return logits_BV + 0.0
 
 
-def test_ten_thousand_rows_give_a_token_of_their_support() -> None:
+def test_sample_of_ten_thousand_rows_is_in_the_support() -> None:
     rng, before, drawn = random.Random(0), torch.get_rng_state(), 0
     for number in range(ROUNDS):
         settings, rows = [config(rng) for _ in range(3)], [logits_row(rng) for _ in range(ROWS)]
@@ -94,7 +94,7 @@ def test_ten_thousand_rows_give_a_token_of_their_support() -> None:
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_temperature_zero_is_the_argmax_and_top_p_the_smallest_set() -> None:
+def test_sample_at_temperature_zero_is_the_argmax_and_top_p_the_smallest_set() -> None:
     rng, none = random.Random(1), torch.zeros(ROWS, 0, dtype=torch.long)
     for _ in range(ROUNDS // 10):
         rows = [logits_row(rng) for _ in range(ROWS)]
@@ -114,7 +114,7 @@ def test_temperature_zero_is_the_argmax_and_top_p_the_smallest_set() -> None:
             assert set(kept.nonzero().flatten().tolist()) == smallest
 
 
-def test_nan_is_a_typed_error_whatever_the_settings() -> None:
+def test_sample_refuses_nan_with_any_settings() -> None:
     rng, none = random.Random(2), torch.zeros(3, 0, dtype=torch.long)
     for _ in range(100):
         logits_BV = torch.tensor([logits_row(rng) for _ in range(3)])

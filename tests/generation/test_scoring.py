@@ -13,9 +13,7 @@ from tests.generation.test_loop import CONTEXT, NAMES, make, prompts
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("chunk", [1, 3, 1000])
-def test_scores_are_those_of_forward_past_the_context_too(
-    name: str, chunk: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_score_equals_forward_past_the_context_too(name: str, chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
     model, idx = make(name).eval(), prompts(3, 2 * CONTEXT + 3)
     monkeypatch.setattr(scoring, "NUMBERS_AT_A_TIME", chunk * 3 * 11)
     got = model.score(idx)
@@ -31,7 +29,7 @@ def test_scores_are_those_of_forward_past_the_context_too(
     assert -got[:, :CONTEXT].mean().item() == pytest.approx(loss.item(), abs=1e-5)
 
 
-def test_what_is_held_at_once_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_score_bounds_the_logits_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     model, idx, held = make("bigram"), prompts(2, 50), []
     monkeypatch.setattr(scoring, "NUMBERS_AT_A_TIME", 100)
     handle = model.head.register_forward_hook(lambda module, inputs, logits: held.append(logits.numel()))
@@ -40,7 +38,7 @@ def test_what_is_held_at_once_is_bounded(monkeypatch: pytest.MonkeyPatch) -> Non
     assert max(held) <= 100
 
 
-def test_the_first_token_alone_has_no_score_and_dropout_is_off() -> None:
+def test_score_of_one_token_is_empty_and_dropout_is_off() -> None:
     model = make("gpt2").train()
     assert model.score(prompts(2, 1)).shape == (2, 0)
     assert model.score(torch.zeros(0, 4, dtype=torch.long)).shape == (0, 3)
@@ -53,7 +51,7 @@ def test_the_first_token_alone_has_no_score_and_dropout_is_off() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_log_probabilities_of_what_is_drawn_are_its_scores(name: str) -> None:
+def test_generate_with_log_probs_equals_score(name: str) -> None:
     model, idx, config = make(name), prompts(3, 4), SamplingConfig(1.4, top_k=5, repetition_penalty=1.2)
     out = generate_with_log_probs(model, idx, 9, config, top=3, seeds=range(6), n_samples=2)
     assert torch.equal(out.tokens, generate(model, idx, 9, config, seeds=range(6), n_samples=2))
@@ -68,7 +66,7 @@ def test_log_probabilities_of_what_is_drawn_are_its_scores(name: str) -> None:
     assert torch.equal(greedy.top_tokens[:, :, 0], greedy.tokens[:, 4:])
 
 
-def test_after_a_stop_token_nothing_is_counted() -> None:
+def test_generate_with_log_probs_counts_nothing_after_a_stop_token() -> None:
     model, idx = make("bigram"), prompts(3, 2)
     out = generate_with_log_probs(model, idx, 60, stop_tokens=[4], seeds=range(3), top=2)
     assert torch.equal(out.tokens, generate(model, idx, 60, stop_tokens=[4], seeds=range(3)))

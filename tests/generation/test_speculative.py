@@ -79,11 +79,11 @@ def chi_square(draft: Draft, config: SamplingConfig, seed: int = 0) -> float:
 
 
 @pytest.mark.parametrize("name", ["bigram", "another", "n-gram", "lookup"])
-def test_sampled_it_has_the_distribution_of_the_model_alone(name: str) -> None:
+def test_speculative_sampling_has_the_distribution_of_the_model(name: str) -> None:
     assert chi_square(drafts(V)[name], SamplingConfig(1.3)) < THRESHOLD
 
 
-def test_penalties_too() -> None:
+def test_speculative_sampling_with_penalties_has_the_distribution_of_the_model() -> None:
     assert chi_square(drafts(V)["bigram"], SamplingConfig(1.5, repetition_penalty=1.3)) < THRESHOLD
 
 
@@ -104,14 +104,16 @@ judge = speculative.judge
 
 
 @pytest.mark.parametrize("rule", [keep_all, rest_is_p, half_as_willing])
-def test_a_wrong_rule_is_found_by_this_test(rule: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_chi_square_detects_wrong_acceptance_rules(rule: object, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(speculative, "judge", rule)
     assert chi_square(drafts(V)["bigram"], SamplingConfig(1.3)) > 2 * THRESHOLD
 
 
 @pytest.mark.parametrize("name", ["bigram", "itself", "n-gram", "lookup"])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_neither_the_other_rows_nor_the_number_of_guesses_matter(name: str, temperature: float) -> None:
+def test_speculative_tokens_do_not_depend_on_other_rows_or_the_number_of_draft_tokens(
+    name: str, temperature: float
+) -> None:
     model, draft, config = make("gpt2", 7), drafts(7)[name], SamplingConfig(temperature)
     idx = torch.randint(7, (4, 3), generator=torch.Generator().manual_seed(2))
     seeds = [3, 1, 4, 1]
@@ -126,7 +128,7 @@ def test_neither_the_other_rows_nor_the_number_of_guesses_matter(name: str, temp
 
 
 @pytest.mark.parametrize("name", list(drafts(7)))
-def test_greedy_is_the_model_alone_also_past_the_context(name: str) -> None:
+def test_speculative_greedy_equals_the_model_alone_also_past_the_context(name: str) -> None:
     model, idx = make("gpt2", 7), torch.randint(7, (3, 3), generator=torch.Generator().manual_seed(4))
     plain = generate(model, idx, 20, SamplingConfig(0.0))[:, 3:].tolist()
     assert len({row.index(6) for row in plain}) > 1, "the test needs rows that stop at different places"
@@ -139,7 +141,7 @@ def test_greedy_is_the_model_alone_also_past_the_context(name: str) -> None:
     assert torch.equal(generate_speculative(model, drafts(7)[name], idx, 0), idx)
 
 
-def test_a_good_draft_saves_passes_and_a_bad_one_costs_no_more_than_one_each() -> None:
+def test_speculative_good_draft_saves_passes_and_bad_draft_costs_one_each() -> None:
     model, idx = make("gpt2", 7, context_length=64), torch.tensor([[1, 2, 3]])
     greedy = SamplingConfig(0.0)
     itself = list(stream_speculative(model, model, idx, 21, greedy, n_guesses=4))
@@ -150,7 +152,7 @@ def test_a_good_draft_saves_passes_and_a_bad_one_costs_no_more_than_one_each() -
     assert [block.shape[1] for block in sampled] == [4, 4, 4, 4, 4, 1], "p / q is 1: nothing is refused"
 
 
-def test_bad_input_is_refused() -> None:
+def test_speculative_refuses_bad_input() -> None:
     model, idx = make("gpt2", 7), torch.tensor([[1]])
     with pytest.raises(InputError, match="n_guesses=0 must be a positive integer"):
         stream_speculative(model, model, idx, 5, n_guesses=0)
@@ -160,7 +162,7 @@ def test_bad_input_is_refused() -> None:
         stream_speculative(model, model, idx[:, :0], 5)
 
 
-def test_the_modes_are_restored() -> None:
+def test_speculative_restores_the_modes() -> None:
     model, draft = make("gpt2", 7).train(), make("bigram", 7).train()
     generate_speculative(model, draft, torch.tensor([[1, 2]]), 6)
     assert model.training

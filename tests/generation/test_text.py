@@ -45,7 +45,7 @@ def brute_force(text: str, stops: list[str]) -> str:
     return text
 
 
-def test_stop_strings_match_brute_force_however_the_text_is_cut() -> None:
+def test_stop_matcher_equals_brute_force_for_any_cuts() -> None:
     rng = random.Random(1)
     stopped = 0
     for _ in range(3000):
@@ -63,13 +63,13 @@ def test_stop_strings_match_brute_force_however_the_text_is_cut() -> None:
     assert 500 < stopped < 2500
 
 
-def test_a_stop_string_that_overlaps_itself() -> None:
+def test_stop_matcher_finds_a_stop_string_that_overlaps_itself() -> None:
     matcher = StopMatcher(["aab"])
     assert [matcher.feed(char) for char in "aaab!"] == ["", "", "a", "", ""]
     assert matcher.found
 
 
-def test_only_what_may_become_a_stop_string_is_held_back() -> None:
+def test_stop_matcher_holds_back_only_a_possible_stop_string() -> None:
     matcher = StopMatcher(["\n\n"])
     assert matcher.feed("one\n") == "one"
     assert matcher.feed("two") == "\ntwo"
@@ -79,7 +79,7 @@ def test_only_what_may_become_a_stop_string_is_held_back() -> None:
 
 
 @pytest.mark.parametrize("spec", ["char", "byte", "bpe:280"])
-def test_text_is_what_generate_decodes_to(spec: str) -> None:
+def test_generate_text_equals_the_decoded_tokens_of_generate(spec: str) -> None:
     tokenizer = train_tokenizer(spec, [TEXT])
     model = random_bigram(tokenizer.vocab_size)
     for seed in range(5):
@@ -90,7 +90,7 @@ def test_text_is_what_generate_decodes_to(spec: str) -> None:
         assert "" not in pieces
 
 
-def test_characters_of_several_tokens_come_whole() -> None:
+def test_generate_text_yields_only_complete_characters() -> None:
     tokenizer = train_tokenizer("byte", [])
     recited = "a é习🙂"
     model = reciting(tokenizer, recited)
@@ -101,7 +101,7 @@ def test_characters_of_several_tokens_come_whole() -> None:
 
 
 @pytest.mark.parametrize("spec", ["char", "byte", "bpe:280"])
-def test_stop_strings_across_tokens_cut_the_text(spec: str) -> None:
+def test_generate_text_ends_at_stop_strings_across_tokens(spec: str) -> None:
     tokenizer = train_tokenizer(spec, [TEXT])
     model = random_bigram(tokenizer.vocab_size)
     plain = "".join(generate_text(model, tokenizer, "w", 60, generator=seeded(3)))
@@ -112,7 +112,7 @@ def test_stop_strings_across_tokens_cut_the_text(spec: str) -> None:
     assert "".join(alone) == "".join(pieces)
 
 
-def test_nothing_is_computed_after_a_stop_string() -> None:
+def test_generate_text_computes_nothing_after_a_stop_string() -> None:
     tokenizer = train_tokenizer("char", ["abcdefgh"])
     model = reciting(tokenizer, "abcdefgh")
     read: list[int] = []
@@ -121,7 +121,7 @@ def test_nothing_is_computed_after_a_stop_string() -> None:
     assert read == [1, 1, 1]
 
 
-def test_a_stop_token_ends_the_text_and_is_left_out() -> None:
+def test_generate_text_ends_before_a_stop_token() -> None:
     tokenizer = train_tokenizer("char", ["abcd."])
     model = reciting(tokenizer, "abcd.")
     dot = tokenizer.encode(".")
@@ -130,7 +130,7 @@ def test_a_stop_token_ends_the_text_and_is_left_out() -> None:
     assert "".join(held) == "bcd"
 
 
-def test_several_texts_are_as_each_alone() -> None:
+def test_generate_texts_equals_each_text_alone() -> None:
     tokenizer = train_tokenizer("byte", [])
     model = random_bigram(256)
     stops, stop_tokens = [" ", "ab"], list(range(200, 208))
@@ -146,7 +146,7 @@ def test_several_texts_are_as_each_alone() -> None:
         generate_texts(model, tokenizer, "w", 0, 5)
 
 
-def test_several_texts_end_with_the_last_of_them() -> None:
+def test_generate_texts_ends_with_the_last_text() -> None:
     tokenizer = train_tokenizer("char", ["abcdefgh"])
     model = reciting(tokenizer, "abcdefgh")
     read: list[int] = []
@@ -155,7 +155,7 @@ def test_several_texts_end_with_the_last_of_them() -> None:
     assert read == [1, 2, 2]
 
 
-def test_a_draft_changes_no_greedy_text() -> None:
+def test_generate_text_with_a_draft_is_the_same_when_greedy() -> None:
     tokenizer = train_tokenizer("char", ["abcdefgh."])
     model = reciting(tokenizer, "abcdefgh.")
     for draft in (model, PromptLookup(tokenizer.vocab_size)):
@@ -166,7 +166,7 @@ def test_a_draft_changes_no_greedy_text() -> None:
         assert "".join(pieces) == "bcdefgh"
 
 
-def test_bad_input_is_refused_at_once() -> None:
+def test_generate_text_refuses_bad_input_immediately() -> None:
     tokenizer = train_tokenizer("char", ["abc"])
     model = random_bigram(3)
     with pytest.raises(InputError, match="the prompt is empty"):

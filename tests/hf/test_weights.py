@@ -94,7 +94,7 @@ def test_squeezed_drops_an_axis_of_length_1() -> None:
         (Squeezed("a", axis=1), {"a": numbered(4)}),
     ],
 )
-def test_every_layout_refuses_a_shape_that_does_not_fit(layout: Layout, source: dict[str, Tensor]) -> None:
+def test_layouts_refuse_a_shape_that_does_not_fit(layout: Layout, source: dict[str, Tensor]) -> None:
     with pytest.raises(CheckpointError, match=r"^w: .+"):
         built(layout, **source)
 
@@ -109,7 +109,7 @@ def test_every_layout_refuses_a_shape_that_does_not_fit(layout: Layout, source: 
         (Squeezed("a", axis=1), {"a": numbered(4, 1, 3)}),
     ],
 )
-def test_every_layout_moves_each_element_once(layout: Layout, source: dict[str, Tensor]) -> None:
+def test_layouts_move_each_element_once(layout: Layout, source: dict[str, Tensor]) -> None:
     """A layout that drops or repeats an element would have no inverse."""
     every = torch.cat([tensor.flatten() for tensor in source.values()])
     assert built(layout, **source).flatten().sort().values.tolist() == every.tolist()

@@ -93,7 +93,7 @@ def kinds_of_leaves(family: str) -> set[tuple[type, bool]]:
     }
 
 
-def test_families_compiled_by_inductor_have_every_kind_of_leaf() -> None:
+def test_inductor_families_have_every_kind_of_leaf() -> None:
     some, every = (set().union(*map(kinds_of_leaves, families)) for families in (BY_INDUCTOR, FAMILIES))
     assert some == every
 

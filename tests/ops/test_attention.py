@@ -22,7 +22,7 @@ def make_inputs(T: int, S: int, H: int = 4, G: int = 2, dtype: torch.dtype = tor
 @pytest.mark.parametrize("window", [None, 1, 2, 5, 6])
 @pytest.mark.parametrize(("H", "G"), [(4, 4), (4, 1), (4, 2), (8, 4), (16, 8)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_fused_is_naive(
+def test_causal_attention_equals_naive(
     T: int, S: int, window: int | None, H: int, G: int, dtype: torch.dtype, tolerance: float
 ) -> None:
     if T == 1 and window is not None:
@@ -37,13 +37,13 @@ def test_fused_is_naive(
 
 @pytest.mark.parametrize("S", [1, 5, 9])
 @pytest.mark.parametrize(("H", "G"), [(4, 4), (4, 1), (8, 4)])
-def test_single_query_is_naive(S: int, H: int, G: int) -> None:
+def test_single_query_attention_equals_naive(S: int, H: int, G: int) -> None:
     inputs = make_inputs(1, S, H, G, torch.float32)
     torch.testing.assert_close(single_query_attention(*inputs), naive_attention(*inputs), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("window", [None, 1, 3])
-def test_definition_by_hand(window: int | None) -> None:
+def test_naive_attention_equals_explicit_sums(window: int | None) -> None:
     """Every query, head and key by itself, in plain numbers."""
     T, S, H, G = 3, 5, 4, 2
     q, k, v = make_inputs(T, S, H, G)
@@ -56,7 +56,7 @@ def test_definition_by_hand(window: int | None) -> None:
         torch.testing.assert_close(y[b, t, h], expected)
 
 
-def test_dropout_drops_weights_and_only_when_asked() -> None:
+def test_causal_attention_dropout_drops_weights() -> None:
     q, k, _ = make_inputs(6, 6, dtype=torch.float32)
     v = torch.ones_like(k)  # without dropout each output is a mean of ones
     torch.testing.assert_close(causal_attention(q, k, v), torch.ones_like(q))

@@ -7,7 +7,7 @@ import torch
 from lmzoo.ops.dropout import dropout
 
 
-def test_a_seed_gives_the_same_again_and_a_gradient_the_same_noise() -> None:
+def test_dropout_is_reproducible_and_its_gradient_has_the_same_mask() -> None:
     x = torch.ones(5, 7, requires_grad=True)
     torch.manual_seed(3)
     y = dropout(x, 0.5)

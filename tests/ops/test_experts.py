@@ -68,7 +68,7 @@ def test_expert_mlp_of_no_tokens_is_empty(form: Form) -> None:
 
 
 @pytest.mark.parametrize("form", [grouped_expert_mlp, gathered_expert_mlp])
-def test_expert_mlp_gives_no_gradient_to_an_expert_nobody_chose(form: Form) -> None:
+def test_expert_mlp_gives_no_gradient_to_an_unchosen_expert(form: Form) -> None:
     for unchosen in (0, 3, E - 1):
         indices, inputs = make_inputs(17, unchosen=unchosen)
         *_, grad_up, grad_down = values_and_gradients_of(form, indices, inputs)

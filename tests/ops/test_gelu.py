@@ -7,12 +7,12 @@ import torch
 from lmzoo.ops.gelu import gelu_tanh
 
 
-def test_gradient_is_that_of_its_values() -> None:
+def test_gelu_gradcheck() -> None:
     x = torch.linspace(-4, 4, 9, dtype=torch.float64, requires_grad=True)
     assert torch.autograd.gradcheck(gelu_tanh, (x,))
 
 
-def test_far_out_there_is_no_nan() -> None:
+def test_gelu_of_extreme_inputs_is_not_nan() -> None:
     x = torch.tensor([-1e12, -200.0, 0.0, 200.0, 1e12], requires_grad=True)
     y = gelu_tanh(x)
     (slope,) = torch.autograd.grad(y.sum(), x)

@@ -33,7 +33,7 @@ def value_and_gradients(total: Tensor, arguments: list[Any]) -> tuple[Tensor, ..
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("ignored", [0, 4, N])
 @pytest.mark.parametrize("chunk", [1, 5, 10, 11, 12])
-def test_equals_the_definition(chunk: int, ignored: int, bias: bool) -> None:
+def test_linear_cross_entropy_equals_the_definition(chunk: int, ignored: int, bias: bool) -> None:
     arguments = case(ignored, bias=bias)
     expected = value_and_gradients(naive_linear_cross_entropy(*arguments), arguments)
     actual = value_and_gradients(chunked_linear_cross_entropy(*arguments, chunk), arguments)
@@ -42,13 +42,13 @@ def test_equals_the_definition(chunk: int, ignored: int, bias: bool) -> None:
         torch.testing.assert_close(chunked_linear_cross_entropy(*arguments, chunk), expected[0])
 
 
-def test_gradients_are_those_of_its_values() -> None:
+def test_linear_cross_entropy_gradcheck() -> None:
     arguments = case(3)
     inputs = tuple(arguments[:3])
     assert torch.autograd.gradcheck(lambda *xs: chunked_linear_cross_entropy(*xs, *arguments[3:], 4), inputs)
 
 
-def test_a_certain_prediction_is_no_infinity() -> None:
+def test_linear_cross_entropy_of_a_certain_prediction_is_finite() -> None:
     """The target's probability is zero in float32; its logarithm is not."""
     x, weight = torch.eye(2) * 300, torch.eye(2).requires_grad_()
     for targets, expected in (([1, 0], 600.0), ([0, 1], 0.0)):
@@ -57,7 +57,7 @@ def test_a_certain_prediction_is_no_infinity() -> None:
         assert torch.isfinite(torch.autograd.grad(total, weight)[0]).all()
 
 
-def test_frozen_inputs() -> None:
+def test_linear_cross_entropy_with_frozen_inputs() -> None:
     for frozen in range(3):
         arguments = case()
         arguments[frozen] = arguments[frozen].detach()
@@ -66,7 +66,7 @@ def test_frozen_inputs() -> None:
         torch.testing.assert_close(actual, torch.autograd.grad(naive_linear_cross_entropy(*arguments), wanted))
 
 
-def test_products_in_bf16_and_sums_in_float32() -> None:
+def test_linear_cross_entropy_multiplies_in_bfloat16_and_sums_in_float32() -> None:
     """As a linear layer and a float32 loss under autocast: bf16's rounding, and no more error than theirs."""
     arguments = case(2, dtype=torch.float32)
     exact = value_and_gradients(naive_linear_cross_entropy(*arguments), arguments)
@@ -82,21 +82,21 @@ def test_products_in_bf16_and_sums_in_float32() -> None:
     torch.testing.assert_close(ours, theirs, rtol=2e-2, atol=5e-2)
 
 
-def test_twice_is_refused() -> None:
+def test_linear_cross_entropy_refuses_double_backward() -> None:
     arguments = case()
     total = chunked_linear_cross_entropy(*arguments, 4)
     with pytest.raises(RuntimeError, match="can be differentiated once, not twice"):
         torch.autograd.grad(total, arguments[0], create_graph=True)
 
 
-def test_backward_can_be_asked_for_again() -> None:
+def test_linear_cross_entropy_backward_twice_with_retain_graph() -> None:
     arguments = case()
     total = chunked_linear_cross_entropy(*arguments, 4)
     first, again = (torch.autograd.grad(total, arguments[:3], retain_graph=True) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
 
 
-def test_memory_is_that_of_a_chunk() -> None:
+def test_linear_cross_entropy_needs_memory_for_one_chunk() -> None:
     """41 MB of logits: the plain loss holds them three times over, this one 16 rows of them."""
     x, weight = (torch.randn(n, 16).requires_grad_() for n in (512, 20_000))
     rest = (None, torch.randint(20_000, (512,)), IGNORED)
@@ -113,7 +113,7 @@ def test_memory_is_that_of_a_chunk() -> None:
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiles_in_one_graph(backend: str) -> None:
+def test_linear_cross_entropy_compiles_in_one_graph(backend: str) -> None:
     arguments = case(2)
 
     def loss(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
@@ -127,7 +127,7 @@ def test_compiles_in_one_graph(backend: str) -> None:
     )
 
 
-def test_flops_are_those_of_three_products() -> None:
+def test_linear_cross_entropy_counts_three_products() -> None:
     arguments = case(bias=False)
     counts = []
     for call in (lambda: naive_linear_cross_entropy(*arguments), lambda: chunked_linear_cross_entropy(*arguments, 4)):

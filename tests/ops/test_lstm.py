@@ -30,13 +30,13 @@ def flat(scan: object):
 @pytest.mark.parametrize("T", [1, 2, 7])
 @pytest.mark.parametrize("with_state", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_fused_is_naive(T: int, with_state: bool, dtype: torch.dtype, tolerance: float) -> None:
+def test_fused_lstm_equals_naive(T: int, with_state: bool, dtype: torch.dtype, tolerance: float) -> None:
     inputs = make_inputs(T, dtype)[: 4 if with_state else 2]
     actual = values_and_gradients(flat(fused_lstm), inputs)
     assert_same(actual, values_and_gradients(flat(naive_lstm), inputs), tolerance)
 
 
-def test_naive_is_torchs() -> None:
+def test_naive_lstm_equals_torch() -> None:
     gates_x, weight, h, c = make_inputs(6)
     torchs = torch.nn.LSTM(12, 3, batch_first=True, bias=False, dtype=torch.float64)
     with torch.no_grad():
@@ -46,13 +46,13 @@ def test_naive_is_torchs() -> None:
     assert_same(flat(naive_lstm)(gates_x, weight, h, c), [y, h_1[0], c_1[0]], 1e-12)
 
 
-def test_gradcheck() -> None:
+def test_lstm_gradcheck() -> None:
     inputs = [x.requires_grad_() for x in make_inputs(3, B=2, H=2)]
     assert torch.autograd.gradcheck(flat(fused_lstm), inputs)
 
 
 @pytest.mark.parametrize("output", [0, 1, 2])
-def test_gradient_of_one_output_alone(output: int) -> None:
+def test_lstm_gradient_of_one_output_alone(output: int) -> None:
     inputs = [x.requires_grad_() for x in make_inputs(4)]
     grads = [
         torch.autograd.grad(flat(scan)(*inputs)[output].square().sum(), inputs) for scan in (fused_lstm, naive_lstm)
@@ -60,7 +60,7 @@ def test_gradient_of_one_output_alone(output: int) -> None:
     assert_same(grads[0], grads[1], 1e-10)
 
 
-def test_any_split_is_the_whole() -> None:
+def test_lstm_of_two_parts_equals_the_whole() -> None:
     gates_x, weight, h, c = make_inputs(7)
     whole, last = lstm_scan(gates_x, weight, (h, c))
     for cut in (1, 3, 6):
@@ -70,7 +70,7 @@ def test_any_split_is_the_whole() -> None:
 
 
 @pytest.mark.parametrize("T", [1, 8])
-def test_state_is_float32_under_autocast(T: int) -> None:
+def test_lstm_state_is_float32_under_autocast(T: int) -> None:
     gates_x, weight, h, c = make_inputs(T, torch.float32)
     expected, expected_state = naive_lstm(gates_x.bfloat16().float(), weight, (h, c))
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -80,18 +80,18 @@ def test_state_is_float32_under_autocast(T: int) -> None:
     assert_same([y.float()], [expected], 8e-3)  # one rounding to bfloat16 of an exact result
 
 
-def test_operator_keeps_torchs_rules() -> None:
+def test_lstm_operator_passes_opcheck() -> None:
     torch.library.opcheck(torch.ops.lmzoo.lstm, [x.requires_grad_() for x in make_inputs(4)])
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiles_in_one_graph(backend: str) -> None:
+def test_lstm_compiles_in_one_graph(backend: str) -> None:
     inputs = make_inputs(5)
     compiled = torch.compile(flat(lstm_scan), fullgraph=True, backend=backend)
     assert_same(values_and_gradients(compiled, inputs), values_and_gradients(flat(naive_lstm), inputs), 1e-10)
 
 
-def test_flops_are_counted_as_in_the_definition() -> None:
+def test_lstm_flops_are_counted_as_in_the_definition() -> None:
     inputs = [x.requires_grad_() for x in make_inputs(5)]
     counts = []
     for scan in (fused_lstm, naive_lstm):
@@ -104,7 +104,7 @@ def test_flops_are_counted_as_in_the_definition() -> None:
     assert counts[0][0] == 2 * 2 * 5 * 12 * 3
 
 
-def test_autocast_changes_nothing_inside() -> None:
+def test_lstm_is_bitwise_the_same_under_autocast() -> None:
     """Float32 inputs give the same values and gradients, bit for bit, with autocast and without."""
     inputs = make_inputs(5, torch.float32)
     expected = values_and_gradients(flat(fused_lstm), inputs)
@@ -114,14 +114,14 @@ def test_autocast_changes_nothing_inside() -> None:
 
 
 @pytest.mark.parametrize("scan", [naive_lstm, fused_lstm])
-def test_no_state_is_a_state_of_zeros(scan: object) -> None:
+def test_lstm_without_a_state_starts_from_zeros(scan: object) -> None:
     gates_x, weight, h, c = make_inputs(3, H=6)
     zeros = (torch.zeros_like(h), torch.zeros_like(c))
     assert_same(flat(scan)(gates_x, weight), flat(scan)(gates_x, weight, *zeros), 0)
 
 
 @pytest.mark.parametrize("T", [1, 4])
-def test_low_precision_weights_are_used_in_float32(T: int) -> None:
+def test_lstm_uses_low_precision_weights_in_float32(T: int) -> None:
     gates_x, weight, h, c = make_inputs(T, torch.bfloat16)
     y, state = lstm_scan(gates_x, weight, (h, c))
     expected, expected_state = naive_lstm(gates_x.float(), weight.float(), (h.float(), c.float()))

@@ -11,7 +11,7 @@ from lmzoo.ops.rope import apply_rope, rope_table
 CPU = torch.device("cpu")
 
 
-def test_the_table_is_its_formula() -> None:
+def test_rope_table_equals_its_formula() -> None:
     cos, sin = rope_table(7, 3, 6, 100.0, device=CPU)
     for t in range(3):
         for i in range(3):
@@ -22,7 +22,7 @@ def test_the_table_is_its_formula() -> None:
     assert cos.dtype == sin.dtype == torch.float32
 
 
-def test_far_positions_are_exact() -> None:
+def test_rope_table_is_exact_at_far_positions() -> None:
     cos, sin = rope_table(1_000_000, 1, 8, 10_000.0, device=CPU)
     for i in range(4):
         angle = 1_000_000 * 10_000.0 ** (-i / 4)
@@ -30,7 +30,7 @@ def test_far_positions_are_exact() -> None:
         assert abs(sin[0, i].item() - math.sin(angle)) < 1e-6
 
 
-def test_each_pair_turns_as_a_complex_number() -> None:
+def test_apply_rope_rotates_pairs_as_complex_numbers() -> None:
     x = torch.randn(2, 5, 3, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     cos, sin = rope_table(2, 5, 8, 50.0, device=CPU)
     turn = torch.complex(cos.double(), sin.double())[:, None]
@@ -40,7 +40,7 @@ def test_each_pair_turns_as_a_complex_number() -> None:
     torch.testing.assert_close(y, torch.cat([expected.real, expected.imag], dim=-1))
 
 
-def test_the_dtype_of_the_input_is_kept() -> None:
+def test_apply_rope_keeps_the_dtype_of_the_input() -> None:
     cos, sin = rope_table(0, 2, 4, 10.0, device=CPU)
     assert apply_rope(torch.ones(1, 2, 1, 4, dtype=torch.bfloat16), cos, sin).dtype == torch.bfloat16
 

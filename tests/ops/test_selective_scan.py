@@ -26,7 +26,7 @@ def make_inputs(T: int, dtype: torch.dtype = torch.float64, B: int = 2, D: int =
     return [x.to(dtype) for x in inputs]
 
 
-def test_definition_by_hand() -> None:
+def test_naive_selective_scan_by_hand() -> None:
     """Two steps of one channel with one state, worked out from the equation."""
     u, delta = torch.tensor([[[2.0], [3.0]]]), torch.tensor([[[0.5], [1.0]]])
     A, B, C = torch.tensor([[-1.0]]), torch.tensor([[[1.0], [2.0]]]), torch.tensor([[[3.0], [4.0]]])
@@ -40,21 +40,21 @@ def test_definition_by_hand() -> None:
 @pytest.mark.parametrize("T", LENGTHS)
 @pytest.mark.parametrize("with_state", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_chunked_is_naive(T: int, with_state: bool, dtype: torch.dtype, tolerance: float) -> None:
+def test_chunked_selective_scan_equals_naive(T: int, with_state: bool, dtype: torch.dtype, tolerance: float) -> None:
     inputs = make_inputs(T, dtype)
     inputs = inputs if with_state else inputs[:-1]
     actual = values_and_gradients(chunked_selective_scan, inputs)
     assert_same(actual, values_and_gradients(naive_selective_scan, inputs), tolerance)
 
 
-def test_gradcheck() -> None:
+def test_selective_scan_gradcheck() -> None:
     inputs = [x.requires_grad_() for x in make_inputs(CHUNK_LENGTH + 2, B=1, D=2, N=2)]
     assert torch.autograd.gradcheck(chunked_selective_scan, inputs)
 
 
 @pytest.mark.parametrize("T", [3, CHUNK_LENGTH + 1])
 @pytest.mark.parametrize("output", [0, 1])
-def test_gradient_of_one_output_alone(output: int, T: int) -> None:
+def test_selective_scan_gradient_of_one_output_alone(output: int, T: int) -> None:
     inputs = [x.requires_grad_() for x in make_inputs(T)]
     grads = [
         torch.autograd.grad(scan(*inputs)[output].square().sum(), inputs, allow_unused=True, materialize_grads=True)
@@ -63,7 +63,7 @@ def test_gradient_of_one_output_alone(output: int, T: int) -> None:
     assert_same(grads[0], grads[1], 1e-10)
 
 
-def test_any_split_is_the_whole() -> None:
+def test_selective_scan_of_two_parts_equals_the_whole() -> None:
     u, delta, A, B, C, D, h = make_inputs(CHUNK_LENGTH + 4)
     whole, last = selective_scan(u, delta, A, B, C, D, h)
     for cut in (1, CHUNK_LENGTH, CHUNK_LENGTH + 3):
@@ -73,7 +73,7 @@ def test_any_split_is_the_whole() -> None:
 
 
 @pytest.mark.parametrize("T", [1, 20])
-def test_state_is_float32_under_autocast(T: int) -> None:
+def test_selective_scan_state_is_float32_under_autocast(T: int) -> None:
     u, delta, A, B, C, D, h = make_inputs(T, torch.float32)
     low = [x.bfloat16() for x in (u, delta, B, C)]
     expected = naive_selective_scan(low[0].float(), low[1].float(), A, low[2].float(), low[3].float(), D, h)
@@ -85,7 +85,7 @@ def test_state_is_float32_under_autocast(T: int) -> None:
     assert_same([y.float()], [expected[0]], 8e-3)  # one rounding to bfloat16 of an exact result
 
 
-def test_backward_keeps_no_state_per_token() -> None:
+def test_selective_scan_saves_no_state_per_token() -> None:
     """What autograd saves is the inputs and one state per chunk, counted in bytes."""
     B, T, D, N = 1, 8 * CHUNK_LENGTH, 4, 16
     saved: dict[int, int] = {}
@@ -101,20 +101,20 @@ def test_backward_keeps_no_state_per_token() -> None:
     assert sum(saved.values()) < per_token_states
 
 
-def test_operator_keeps_torchs_rules() -> None:
+def test_selective_scan_operator_passes_opcheck() -> None:
     u, delta, A, B, C, _, h = (x.requires_grad_() for x in make_inputs(CHUNK_LENGTH + 1))
     arguments = [x.detach().contiguous().requires_grad_() for x in (u, delta, A.t(), B, C, h.transpose(1, 2))]
     torch.library.opcheck(torch.ops.lmzoo.selective_scan, arguments)
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-def test_compiles_in_one_graph(backend: str) -> None:
+def test_selective_scan_compiles_in_one_graph(backend: str) -> None:
     inputs = make_inputs(CHUNK_LENGTH + 1)
     compiled = torch.compile(selective_scan, fullgraph=True, backend=backend)
     assert_same(values_and_gradients(compiled, inputs), values_and_gradients(naive_selective_scan, inputs), 1e-10)
 
 
-def test_flops_are_counted() -> None:
+def test_selective_scan_flops_are_counted() -> None:
     inputs = [x.requires_grad_() for x in make_inputs(20, B=2, D=5, N=3)]
     with FlopCounterMode(display=False) as counter:
         y, _ = chunked_selective_scan(*inputs)
@@ -124,7 +124,7 @@ def test_flops_are_counted() -> None:
     assert counter.get_total_flops() == 3 * forward
 
 
-def test_autocast_changes_nothing_inside() -> None:
+def test_selective_scan_is_bitwise_the_same_under_autocast() -> None:
     """Float32 inputs give the same values and gradients, bit for bit, with autocast and without."""
     inputs = make_inputs(CHUNK_LENGTH + 1, torch.float32)
     expected = values_and_gradients(chunked_selective_scan, inputs)
@@ -134,13 +134,13 @@ def test_autocast_changes_nothing_inside() -> None:
 
 
 @pytest.mark.parametrize("scan", [naive_selective_scan, chunked_selective_scan])
-def test_no_state_is_a_state_of_zeros(scan: Scan) -> None:
+def test_selective_scan_without_a_state_starts_from_zeros(scan: Scan) -> None:
     *inputs, h = make_inputs(3)
     assert_same(scan(*inputs), scan(*inputs, torch.zeros_like(h)), 0)
 
 
 @pytest.mark.parametrize("T", LENGTHS)
-def test_one_state_is_kept_for_each_chunk(T: int) -> None:
+def test_selective_scan_saves_one_state_per_chunk(T: int) -> None:
     u, delta, A, B, C, _, h = make_inputs(T)
     _, _, starts = torch.ops.lmzoo.selective_scan(u, delta, A.t().contiguous(), B, C, h.transpose(1, 2).contiguous())
     assert starts.shape == (math.ceil(T / CHUNK_LENGTH), 2, 3, 5)

@@ -66,7 +66,7 @@ print(len(seen))
 """
 
 
-def test_killed_at_every_system_call_of_a_replacement(tmp_path: Path) -> None:
+def test_new_folder_killed_at_every_system_call_of_a_replacement(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", KILL_AT_EVERY_CALL, str(tmp_path)], check=True, timeout=60)
 
 
@@ -77,14 +77,14 @@ def saved(tmp_path: Path) -> Path:
     return tmp_path / "saved"
 
 
-def test_round_trip(saved: Path) -> None:
+def test_new_folder_round_trip(saved: Path) -> None:
     folder = atomic.open_folder(saved)
     assert folder.file("a.txt").read_text() == "some text"
     with pytest.raises(CheckpointError, match=r"b\.txt is not listed"):
         folder.file("b.txt")
 
 
-def test_an_error_leaves_the_old_folder_and_no_litter(saved: Path) -> None:
+def test_new_folder_keeps_the_old_folder_after_an_error(saved: Path) -> None:
     with pytest.raises(ZeroDivisionError), atomic.new_folder(saved) as new:  # noqa: PT012
         (new / "a.txt").write_text("other text")
         _ = 1 / 0
@@ -150,14 +150,14 @@ def _outside(saved: Path) -> None:
         (_outside, "'../elsewhere.txt' must be the plain name of a file"),
     ],
 )
-def test_damage_is_told(saved: Path, damage: Callable[[Path], None], message: str) -> None:
+def test_open_folder_names_the_damage(saved: Path, damage: Callable[[Path], None], message: str) -> None:
     damage(saved)
     with pytest.raises(CheckpointError, match=message) as caught:
         atomic.open_folder(saved)
     assert "\n" not in str(caught.value)
 
 
-def test_a_disk_that_refuses(tmp_path: Path) -> None:
+def test_new_folder_names_a_disk_error(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with (
         pytest.raises(CheckpointError, match="cannot be written: File exists"),
@@ -168,7 +168,7 @@ def test_a_disk_that_refuses(tmp_path: Path) -> None:
         atomic.write_file(tmp_path / "missing" / "a.txt", "text")
 
 
-def test_write_file_replaces_whole(tmp_path: Path) -> None:
+def test_write_file_replaces_atomically(tmp_path: Path) -> None:
     for text in ("one", "two"):
         atomic.write_file(tmp_path / "a.txt", text)
         assert (tmp_path / "a.txt").read_text() == text
@@ -202,7 +202,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
     return made
 
 
-def test_all_is_on_disk_before_it_gets_its_name(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
+def test_new_folder_is_synced_before_it_is_renamed(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
     """What a power cut leaves is the old or the new: the names come last, the manifest's entries after the files."""
     with atomic.new_folder(tmp_path / "deep" / "saved") as new:
         atomic.write_new(new / "a", [b"1", b"2"])
@@ -223,7 +223,9 @@ def test_all_is_on_disk_before_it_gets_its_name(tmp_path: Path, calls: list[tupl
     assert calls == [one_file[0], *one_file]  # the header, the tensor
 
 
-def test_a_replacement_that_fails_between_its_renames_is_undone(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_folder_undoes_a_replacement_that_fails_between_its_renames(
+    saved: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     rename, made = os.rename, 0
 
     def second_fails(*names: Path) -> None:
@@ -240,7 +242,7 @@ def test_a_replacement_that_fails_between_its_renames_is_undone(saved: Path, mon
     assert [path.name for path in saved.parent.iterdir()] == ["saved"]
 
 
-def test_nothing_is_written_through_a_link(tmp_path: Path) -> None:
+def test_new_folder_and_new_file_never_write_through_a_link(tmp_path: Path) -> None:
     """Somebody else's run may hold links where temporary files go."""
     (tmp_path / "mine").write_text("precious")
     for name in (".a.txt.writing", ".saved.writing"):

@@ -13,7 +13,7 @@ from lmzoo.model import LanguageModel
 from lmzoo.storage import checkpoints
 
 
-def test_places_without_a_model(tmp_path: Path) -> None:
+def test_find_refuses_folders_without_a_model(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="nothing: there is no such run or checkpoint"):
         lmzoo.load_model(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match=r"manifest.json: cannot be read"):
@@ -23,7 +23,7 @@ def test_places_without_a_model(tmp_path: Path) -> None:
         lmzoo.load_model(tmp_path)
 
 
-def test_a_run_gives_its_newest_checkpoint_and_no_link(model: LanguageModel, tmp_path: Path) -> None:
+def test_find_returns_the_newest_checkpoint_and_skips_links(model: LanguageModel, tmp_path: Path) -> None:
     for step in (2, 10):
         with torch.no_grad():
             model.get_parameter("norm.weight").fill_(step)
@@ -32,7 +32,7 @@ def test_a_run_gives_its_newest_checkpoint_and_no_link(model: LanguageModel, tmp
     assert lmzoo.load_model(tmp_path).get_parameter("norm.weight").mean().item() == 10
 
 
-def test_checkpoints_that_are_a_link_are_not_followed(model: LanguageModel, tmp_path: Path) -> None:
+def test_saved_refuses_checkpoints_that_are_a_link(model: LanguageModel, tmp_path: Path) -> None:
     """A trainer removes and renames what is there: it must be the run's own."""
     model.save(checkpoints.path_of(tmp_path / "mine", 2))
     (tmp_path / "theirs").mkdir()

@@ -27,7 +27,7 @@ def saved(model: LanguageModel, tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("family", sorted(registry.families()))
-def test_every_family_comes_back(family: str, tmp_path: Path) -> None:
+def test_load_model_returns_every_saved_family(family: str, tmp_path: Path) -> None:
     model = lmzoo.create_model(family, vocab_size=11, context_length=8).eval()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -42,7 +42,7 @@ def test_every_family_comes_back(family: str, tmp_path: Path) -> None:
     assert torch.equal(again(idx).logits, model(idx).logits)
 
 
-def test_what_is_written(saved: Path) -> None:
+def test_save_model_writes_three_files(saved: Path) -> None:
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "manifest.json", "model.safetensors"]
     content = json.loads((saved / "config.json").read_text())
     assert (content["lmzoo"], content["model"], content["config"]["d_model"]) == (1, "gpt2", 16)
@@ -51,14 +51,14 @@ def test_what_is_written(saved: Path) -> None:
     assert len(modes) == 1, "all files can be read by the same people"
 
 
-def test_the_type_of_the_weights_is_kept(model: LanguageModel, tmp_path: Path) -> None:
+def test_save_model_keeps_the_dtype_of_the_weights(model: LanguageModel, tmp_path: Path) -> None:
     model.bfloat16().save(tmp_path / "half")
     again = lmzoo.load_model(tmp_path / "half")
     assert again.dtype == torch.bfloat16
     assert torch.equal(again.state_dict()["tokens.weight"], model.state_dict()["tokens.weight"])
 
 
-def test_saving_again_replaces_and_saving_elsewhere_harms_nothing(model: LanguageModel, saved: Path) -> None:
+def test_save_model_replaces_a_model_and_nothing_else(model: LanguageModel, saved: Path) -> None:
     with torch.no_grad():
         model.get_parameter("norm.weight").fill_(7.0)
     model.save(saved)
@@ -71,7 +71,7 @@ def test_saving_again_replaces_and_saving_elsewhere_harms_nothing(model: Languag
     assert [path.name for path in other.iterdir()] == ["cat.png"]
 
 
-def test_a_class_without_a_name_cannot_be_saved(tmp_path: Path) -> None:
+def test_save_model_refuses_a_class_without_a_name(tmp_path: Path) -> None:
     from lmzoo.backbones.bigram import Bigram
 
     class Nameless(Bigram):
@@ -155,7 +155,7 @@ def cut_config(folder: Path) -> None:
         (change_tensors(lambda t: t.update({"norm.bias": t["norm.bias"].long()})), "norm.bias is of type I64"),
     ],
 )
-def test_a_folder_that_is_not_what_it_says(saved: Path, change: Callable[[Path], None], message: str) -> None:
+def test_load_model_refuses_forged_folders(saved: Path, change: Callable[[Path], None], message: str) -> None:
     """With a right manifest, so that the later checks are the ones that must see it."""
     change(saved)
     sign(saved)
@@ -164,7 +164,7 @@ def test_a_folder_that_is_not_what_it_says(saved: Path, change: Callable[[Path],
     assert "\n" not in str(caught.value)
 
 
-def test_every_flipped_byte_is_seen(saved: Path) -> None:
+def test_load_model_detects_every_flipped_byte(saved: Path) -> None:
     for path in saved.iterdir():
         good = path.read_bytes()
         for place in range(0, len(good), max(1, len(good) // 40)):

@@ -15,7 +15,7 @@ KINDS += [torch.float16, torch.bfloat16, torch.float32, torch.float64]
 
 
 @pytest.mark.parametrize("metadata", [None, {"format": 'a "quoted" one, und ein ü'}])
-def test_the_same_bytes_as_the_package(metadata: dict[str, str] | None) -> None:
+def test_chunks_equal_the_bytes_of_the_package(metadata: dict[str, str] | None) -> None:
     tensors = {
         f"{name}/{n}": (torch.arange(6).reshape(2, 3) - n).to(kind) for n, kind in enumerate(KINDS) for name in "ba"
     }
@@ -23,7 +23,7 @@ def test_the_same_bytes_as_the_package(metadata: dict[str, str] | None) -> None:
     assert b"".join(safetensors.chunks(tensors, metadata)) == save(tensors, metadata)
 
 
-def test_what_does_not_lie_in_one_piece(tmp_path: Path) -> None:
+def test_write_tensors_takes_tensors_that_are_not_contiguous(tmp_path: Path) -> None:
     tensors = {
         "turned": torch.arange(12.0).reshape(3, 4).T,
         "grad": torch.ones(2, requires_grad=True),
@@ -34,7 +34,7 @@ def test_what_does_not_lie_in_one_piece(tmp_path: Path) -> None:
     assert all(torch.equal(found[name], tensor) for name, tensor in tensors.items())
 
 
-def test_what_is_there_is_not_written_over(tmp_path: Path) -> None:
+def test_write_tensors_never_overwrites_a_file(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "target")
     with pytest.raises(FileExistsError):
         safetensors.write_tensors({"a": torch.zeros(1)}, tmp_path / "link")

@@ -10,7 +10,7 @@ from lmzoo.ops.cpu.dropout import dropout_noise
 
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.9])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_share_of_zeros_and_scale(p: float, dtype: torch.dtype) -> None:
+def test_dropout_noise_share_of_zeros_and_scale(p: float, dtype: torch.dtype) -> None:
     """Also in each of the four values that one word decides about."""
     torch.manual_seed(0)
     noise = dropout_noise(torch.empty(1000, 101, dtype=dtype), p)
@@ -21,7 +21,7 @@ def test_share_of_zeros_and_scale(p: float, dtype: torch.dtype) -> None:
         assert abs((part == 0).double().mean().item() - p) < 5 * error
 
 
-def test_neighbours_are_independent() -> None:
+def test_dropout_noise_of_neighbors_is_independent() -> None:
     torch.manual_seed(0)
     dropped = (dropout_noise(torch.empty(100_000), 0.5) == 0).double()
     for distance in (1, 2, 3, 4, 5):
@@ -30,7 +30,7 @@ def test_neighbours_are_independent() -> None:
 
 
 @pytest.mark.parametrize("p", [1e-9, 1 - 1e-9])
-def test_at_the_ends_it_is_neither_all_nor_wrapped_round(p: float) -> None:
+def test_dropout_noise_with_p_near_0_or_1_does_not_overflow(p: float) -> None:
     torch.manual_seed(0)
     zeros = (dropout_noise(torch.empty(10_000), p) == 0).double().mean().item()
     assert abs(zeros - p) < 0.01

@@ -22,14 +22,14 @@ def spread(dtype: torch.dtype) -> torch.Tensor:
     ("dtype", "tolerance"),
     [(torch.float64, 1e-12), (torch.float32, 3e-6)],  # in float32 the rounding of u moves the slope by up to 2e-6
 )
-def test_is_torchs(dtype: torch.dtype, tolerance: float, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gelu_equals_torch(dtype: torch.dtype, tolerance: float, piece: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gelu, "PIECE", piece)
     ours = values_and_gradients(lambda x: (gelu_tanh(x),), [spread(dtype)])
     theirs = values_and_gradients(lambda x: (F.gelu(x, approximate="tanh"),), [spread(dtype)])
     assert_same(ours, theirs, tolerance)
 
 
-def test_in_bf16_it_is_the_exact_value_rounded() -> None:
+def test_gelu_in_bfloat16_is_the_rounded_exact_value() -> None:
     """As torch's is: what lies between is computed in float32."""
     x = spread(torch.bfloat16).requires_grad_()
     exact = x.detach().double().requires_grad_()

@@ -25,7 +25,9 @@ def always_short(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("window", [None, 1, 2, 5])
 @pytest.mark.parametrize(("H", "G"), [(4, 4), (4, 1), (4, 2)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_is_naive(T: int, window: int | None, H: int, G: int, dtype: torch.dtype, tolerance: float) -> None:
+def test_short_attention_equals_naive(
+    T: int, window: int | None, H: int, G: int, dtype: torch.dtype, tolerance: float
+) -> None:
     inputs = make_inputs(T, T, H, G, dtype)
     short, naive = (
         values_and_gradients(lambda *x, attend=attend: (attend(*x, window=window),), inputs)
@@ -35,12 +37,12 @@ def test_is_naive(T: int, window: int | None, H: int, G: int, dtype: torch.dtype
 
 
 @pytest.mark.usefixtures("always_short")
-def test_gradients_are_those_of_its_values() -> None:
+def test_short_attention_gradcheck() -> None:
     inputs = [x.requires_grad_() for x in make_inputs(4, 4)]
     assert torch.autograd.gradcheck(causal_attention, inputs)
 
 
-def test_in_bf16_no_worse_than_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_attention_in_bfloat16_is_as_exact_as_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     """With scores so large that rounding them to bf16 would show (it is several times as far off then)."""
     inputs = [2 * x.bfloat16() for x in make_inputs(32, 32)]
     exact = values_and_gradients(lambda *x: (naive_attention(*x),), [x.double() for x in inputs])
@@ -56,7 +58,7 @@ def test_in_bf16_no_worse_than_torchs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("always_short")
-def test_with_dropout_gradients_are_those_of_its_values() -> None:
+def test_short_attention_gradcheck_with_dropout() -> None:
     """The same weights are dropped in the backward pass; every call here draws the same noise."""
 
     def attend(*inputs: Tensor) -> Tensor:
@@ -67,7 +69,7 @@ def test_with_dropout_gradients_are_those_of_its_values() -> None:
 
 
 @pytest.mark.usefixtures("always_short")
-def test_dropout_drops_weights_and_scales_the_others_up() -> None:
+def test_short_attention_dropout_drops_weights_and_scales_the_others() -> None:
     q, k, _ = make_inputs(6, 6, dtype=torch.float32)
     torch.manual_seed(0)
     y = causal_attention(q, k, torch.ones_like(k), dropout=0.5)
@@ -75,7 +77,7 @@ def test_dropout_drops_weights_and_scales_the_others_up() -> None:
     assert 0.5 < y.mean() < 1.5
 
 
-def test_under_autocast_the_scores_stay_exact() -> None:
+def test_short_attention_under_autocast_keeps_exact_scores() -> None:
     inputs = [2 * x.bfloat16() for x in make_inputs(32, 32)]
     without = values_and_gradients(lambda *x: (causal_attention(*x),), inputs)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -92,6 +94,6 @@ def test_under_autocast_the_scores_stay_exact() -> None:
         (32, 32, torch.float32, False),
     ],
 )
-def test_where_it_is_taken(T: int, S: int, dtype: torch.dtype, short: bool) -> None:
+def test_is_short_selects_sizes_and_dtypes(T: int, S: int, dtype: torch.dtype, short: bool) -> None:
     q, k, _ = make_inputs(T, S, dtype=dtype)
     assert is_short(q, k) == short
