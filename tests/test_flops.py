@@ -1,4 +1,4 @@
-"""Tests declared FLOPs against counted ones, on models that run their modules more or less than once per token."""
+"""Tests of declared against counted FLOPs, on models that run modules more or less than once per token."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CONFIG = ModelConfig(vocab_size=V, context_length=100)
 
 
 class Mixer(nn.Module):
-    """A product with the causal mean of all T positions: one map, and 2 T D FLOPs of its own."""
+    """A product with the causal mean of all T positions: one linear map, and 2 T D FLOPs for the mean."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -34,7 +34,7 @@ class Mixer(nn.Module):
 
 
 class Model(LanguageModel):
-    """Embedding, `self.body`, head; the subclasses are the cases."""
+    """Base model: embedding, `self.body`, head; each subclass is a test case."""
 
     traits: ClassVar[Traits] = Traits(extrapolates=True)  # type: ignore[assignment]
 
@@ -62,7 +62,7 @@ class Looped(Model):
 
 
 class Patched(Model):
-    """The block sees every fourth position."""
+    """A model whose block reads every fourth position."""
 
     def calls(self, T: int) -> dict[str, tuple[float, int]]:
         return {"block": (0.25, T // 4)}

@@ -1,4 +1,4 @@
-"""Cross-entropy, plain and chunked, and auxiliary losses."""
+"""Tests of cross-entropy, plain and chunked, and of auxiliary losses."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_chunked_cross_entropy_equals_plain_in_value_and_gradients(ignored: int,
 
 
 class Tied(nn.Module):
-    """A linear head that owns no parameter, as the tied head of the backbones."""
+    """A linear head without its own parameter, as the tied head of the backbones."""
 
     is_linear = True
 
@@ -86,7 +86,7 @@ class CappedTied(Tied):
 
 
 class Optional(Tied):
-    """Linear or not, as its instance says."""
+    """A head that is linear or not, set per instance."""
 
     def __init__(self, weight: torch.Tensor, cap: float | None) -> None:
         super().__init__(weight)
@@ -108,7 +108,7 @@ class Bias(Tied):
 
 
 class Wrapped(nn.Module):
-    """A head without a weight of its own."""
+    """A head without its own weight."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -287,7 +287,7 @@ def test_chunk_size_of_a_model_depends_only_on_its_vocabulary(head: nn.Module, m
 
 
 class Balanced(nn.Module):
-    """A block that reports an auxiliary loss, as a layer of experts does."""
+    """A block that adds an auxiliary loss, as a layer of experts does."""
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
@@ -403,7 +403,7 @@ def test_reported_sums_over_layers_and_forward_passes() -> None:
         with reported() as inner:
             model(idx, targets)
         model(idx, targets)
-    model(idx, targets)  # outside of it: goes nowhere
+    model(idx, targets)  # outside of the block: not reported
     torch.testing.assert_close(inner, {"balance": expected})
     torch.testing.assert_close(outer, {"balance": 3 * expected})
     assert not inner["balance"].requires_grad

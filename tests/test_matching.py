@@ -34,7 +34,7 @@ class TableConfig(lmzoo.ModelConfig):
 
 
 class Table(lmzoo.LanguageModel):
-    """A model whose number of parameters is known at sight: 2 V d_model, and d_ff times 10."""
+    """A model with a simple number of parameters: 2 V d_model + 10 d_ff."""
 
     config_class = TableConfig
     config: TableConfig
@@ -51,7 +51,7 @@ class Table(lmzoo.LanguageModel):
 
 @pytest.fixture
 def table() -> Iterator[str]:
-    """The model above under a name that is free again after the test."""
+    """Register the model above under a name that is removed after the test."""
     lmzoo.register_model("table")(Table)
     yield "table"
     del registry._classes["table"]

@@ -1,4 +1,4 @@
-"""Random numbers by (seed, count): the published generator, uniform, the same for a row in any batch."""
+"""Tests of random numbers by (seed, count): they equal the published generator and are uniform."""
 
 from __future__ import annotations
 

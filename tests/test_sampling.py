@@ -1,4 +1,4 @@
-"""Sampling against brute-force definitions, in the worst of logits, and by frequency."""
+"""Tests of sampling against brute-force definitions, on extreme logits, and by frequency."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def support(logits_V: Tensor) -> set[int]:
 
 
 def ranked(logits: list[float]) -> list[int]:
-    """Ids, the likeliest first; of those that tie the lowest first."""
+    """Ids sorted by probability, the most likely first; among ties the lowest id first."""
     return sorted(range(len(logits)), key=lambda i: (-logits[i], i))
 
 
@@ -54,7 +54,7 @@ def test_top_p_breaks_ties_by_id_and_keeps_one() -> None:
     assert support(sampling.top_p(even, 0.51)[0]) == {0, 1, 2}
     assert support(sampling.top_p(even, 1e-12)[0]) == {0}
     many = torch.zeros(2, 4096, dtype=torch.float64)
-    many[0, 7] = 50.0  # one row needs a single token, the other very many
+    many[0, 7] = 50.0  # one row keeps a single token, the other very many
     assert [support(row) for row in sampling.top_p(many, 0.25)] == [{7}, set(range(1024))]
     assert support(sampling.typical_p(many, 0.25)[1]) == set(range(1024))
 

@@ -151,7 +151,7 @@ def test_time_buffer_moves_into_no_more_room_than_needed() -> None:
 
 
 def empty_tree() -> dict[str, object]:
-    """What `tree` begins as, for one row: what a model's `init_state` is."""
+    """The initial state for `tree` with one row, as from `init_state` of a model."""
     pair = Pair(numbers(0, 1, 1), TimeBuffer.empty(1, 9, 1))
     return {"position": 0, "none": None, "layers": [(numbers(0, 2, 1), ()), pair]}
 
@@ -304,7 +304,7 @@ def test_save_and_load_complex_tensors(tmp_path: Path) -> None:
 
 
 class Filtered(lmzoo.LanguageModel):
-    """Features are a causal filter over all tokens so far; the taps are made from parameters, once for a state."""
+    """A model whose features are a causal filter over all tokens; the taps are computed once per state."""
 
     def __init__(self) -> None:
         super().__init__(lmzoo.ModelConfig(vocab_size=7, context_length=16))

@@ -73,27 +73,27 @@ def scan(spans: Sequence[Span]) -> Scan:
     """Count and hash the text, in one pass. Raises as `read_text` does."""
     digest = hashlib.sha256()
     n_chars = 0
-    for piece in read_text(spans):
-        digest.update(piece.encode())
-        n_chars += len(piece)
+    for chunk in read_text(spans):
+        digest.update(chunk.encode())
+        n_chars += len(chunk)
     return Scan(sum(span.n_bytes for span in spans), n_chars, digest.hexdigest())
 
 
 def split_at(spans: Sequence[Span], n_chars: int) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
     """Cut the text after its first `n_chars` characters. Reads the text up to the cut."""
-    head: list[Span] = []
+    first: list[Span] = []
     left = n_chars
     for index, span in enumerate(spans):
         cut = span.start
-        for piece in read_text([span]):
-            if len(piece) > left:
-                cut += len(piece[:left].encode())
+        for chunk in read_text([span]):
+            if len(chunk) > left:
+                cut += len(chunk[:left].encode())
                 before, after = Span(span.source, span.start, cut), Span(span.source, cut, span.stop)
-                return (*head, before), (after, *spans[index + 1 :])
-            cut += len(piece.encode())
-            left -= len(piece)
-        head.append(span)
-    return tuple(head), ()
+                return (*first, before), (after, *spans[index + 1 :])
+            cut += len(chunk.encode())
+            left -= len(chunk)
+        first.append(span)
+    return tuple(first), ()
 
 
 def word_end(text: str, stop: int) -> int:
@@ -107,11 +107,11 @@ def word_end(text: str, stop: int) -> int:
     return stop
 
 
-def whole_words(pieces: Iterable[str]) -> Iterator[str]:
+def whole_words(chunks: Iterable[str]) -> Iterator[str]:
     """Yields the text in chunks cut between words (see `word_end`), so that no word is split."""
     kept = ""
-    for piece in pieces:
-        text = kept + piece
+    for chunk in chunks:
+        text = kept + chunk
         stop = word_end(text, len(text))
         kept = text[stop:]
         if stop:

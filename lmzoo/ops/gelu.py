@@ -15,4 +15,4 @@ def gelu_tanh(x: Tensor) -> Tensor:
         return F.gelu(x, approximate="tanh")
     if torch.compiler.is_compiling():
         return cpu.gelu_by_sigmoid(x)
-    return cpu.gelu_with_slope(x) if x.requires_grad and torch.is_grad_enabled() else F.gelu(x, approximate="tanh")
+    return cpu.gelu_with_derivative(x) if x.requires_grad and torch.is_grad_enabled() else F.gelu(x, approximate="tanh")

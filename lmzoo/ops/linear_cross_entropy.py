@@ -83,24 +83,24 @@ def _forward(
                 total += (torch.logsumexp(logits_CV, 1) - at_target_C).where(counts_C, 0).sum()
                 continue
             highest_C = logits_CV.amax(1)
-            slope_CV = torch.softmax(logits_CV, 1)
+            grad_logits_CV = torch.softmax(logits_CV, 1)
             del logits_CV
             # log(sum exp) from the most likely token, whose probability is never small.
-            normaliser_C = highest_C - slope_CV.amax(1).log()
-            total += (normaliser_C - at_target_C).where(counts_C, 0).sum()
-            slope_CV.scatter_add_(1, places_C1, slope_CV.new_tensor(-1.0).expand_as(places_C1))
+            normalizer_C = highest_C - grad_logits_CV.amax(1).log()
+            total += (normalizer_C - at_target_C).where(counts_C, 0).sum()
+            grad_logits_CV.scatter_add_(1, places_C1, grad_logits_CV.new_tensor(-1.0).expand_as(places_C1))
             # Ignored positions are masked in the narrow factor of each product, because the gradients of the logits are
             # large.
             if bias_V is not None:
-                grad_bias_V += torch.mv(slope_CV.t(), counts_C.to(slope_CV.dtype))
-            slope_CV = slope_CV.to(dtype)
+                grad_bias_V += torch.mv(grad_logits_CV.t(), counts_C.to(grad_logits_CV.dtype))
+            grad_logits_CV = grad_logits_CV.to(dtype)
             counts_C1 = counts_C.unsqueeze(1)
-            grad_x_ND[now] = torch.mm(slope_CV, weight_low_VD).mul_(counts_C1)
+            grad_x_ND[now] = torch.mm(grad_logits_CV, weight_low_VD).mul_(counts_C1)
             x_CD = x_CD * counts_C1
             if grad_weight_VD.dtype == dtype:
-                grad_weight_VD.addmm_(slope_CV.t(), x_CD)
+                grad_weight_VD.addmm_(grad_logits_CV.t(), x_CD)
             else:  # summed in the precision of the weight
-                grad_weight_VD += torch.mm(slope_CV.t(), x_CD)
+                grad_weight_VD += torch.mm(grad_logits_CV.t(), x_CD)
     return total, grad_x_ND, grad_weight_VD, grad_bias_V
 
 

@@ -126,10 +126,10 @@ def _lstm_backward(
     # * x), without copies.
     grad_gates_BT4H = gates_BTG.new_empty(B, T, 4, H)
     for k, (gate, other) in {0: (i, g_BTH), 1: (f, c_before_BTH), 3: (o, tanh_c_BTH)}.items():
-        slope = torch.mul(gate, other, out=grad_gates_BT4H[:, :, k])
-        slope.addcmul_(gate, slope, value=-1)
-    slope = torch.mul(g_BTH, g_BTH, out=grad_gates_BT4H[:, :, 2])
-    torch.addcmul(i, i, slope, value=-1, out=slope)
+        derivative = torch.mul(gate, other, out=grad_gates_BT4H[:, :, k])
+        derivative.addcmul_(gate, derivative, value=-1)
+    derivative = torch.mul(g_BTH, g_BTH, out=grad_gates_BT4H[:, :, 2])
+    torch.addcmul(i, i, derivative, value=-1, out=derivative)
     h_to_c_BTH = tanh_c_BTH * tanh_c_BTH
     torch.addcmul(o, o, h_to_c_BTH, value=-1, out=h_to_c_BTH)
     grad_gates_BTG = grad_gates_BT4H.view(B, T, 4 * H)

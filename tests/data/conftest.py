@@ -1,4 +1,4 @@
-"""What the tests of this room share: an empty cache for each test, and texts written for them."""
+"""Fixtures of the data tests: an empty cache for each test, sample texts, and a folder of Parquet files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ EMOJI = "👩‍👩‍👧‍👦 一家四口，🇨🇳🇫🇷 两面旗，�
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache directory, for this test alone."""
+    """An empty cache directory for each test."""
     path = tmp_path / "cache"
     monkeypatch.setenv("LMZOO_CACHE", str(path))
     return path
@@ -44,7 +44,7 @@ def emoji() -> str:
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
-    """Writes a file below the test's directory and returns its path."""
+    """A function that writes a file in the temporary directory of the test and returns its path."""
 
     def _write(name: str, content: str | bytes) -> Path:
         path = tmp_path / name
@@ -57,14 +57,14 @@ def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
 
 @pytest.fixture
 def process_env() -> dict[str, str]:
-    """The environment for a child process that imports this very lmzoo."""
+    """The environment for a child process that imports the same lmzoo as the test."""
     root = Path(lmzoo.data.__file__).parents[2]
     return {**os.environ, "PYTHONPATH": str(root)}
 
 
 @pytest.fixture
 def shards(tmp_path: Path) -> Path:
-    """A folder of three Parquet files, of several row groups each."""
+    """A folder of three Parquet files with several row groups each."""
     for shard in range(3):
         texts = TEXTS[20 * shard : 20 * shard + 20]
         parquet(tmp_path / "shards" / f"part-{shard}.parquet", {"text": texts, "n": list(range(20))})

@@ -1,4 +1,4 @@
-"""Tests of batches: a pure function of seed and step; every window once an epoch, every target once an evaluation."""
+"""Tests of batches: a pure function of seed and step; each window once per epoch, each target once per evaluation."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lmzoo.errors import DataError
 
 
 def _tokens(n: int) -> np.ndarray:
-    """Each token is its own position, so a batch tells where it was cut."""
+    """Tokens that equal their position, so that a batch shows where it was cut."""
     return np.arange(n, dtype=np.uint16)
 
 
@@ -41,7 +41,7 @@ def test_batch_depends_on_seed_and_step_alone() -> None:
 
 
 def test_batch_order_never_changes() -> None:
-    # A resumed run, or a comparison made elsewhere, must see the same tokens.
+    # A resumed run, or a comparison on another machine, must use the same tokens.
     assert BatchStream(_tokens(200), 6, 10, seed=42).batch(5)[0][:, 0].tolist() == [144, 174, 134, 64, 4, 164]
 
 
@@ -84,7 +84,7 @@ def test_batch_is_fast() -> None:
         start = time.perf_counter()
         stream.batch(step)
         times.append(time.perf_counter() - start)
-    # Measured 30 microseconds; the minimum of many does not depend on the load of the machine.
+    # Measured 30 microseconds; the minimum of many runs does not depend on the load of the machine.
     assert min(times) < 200e-6
 
 

@@ -39,7 +39,7 @@ def test_bpe_cutting_long_text_does_not_change_its_tokens() -> None:
 
 
 def _hf(**parts: object) -> str:
-    """A byte-level BPE of the 256 bytes, as Hugging Face writes it, with some parts replaced."""
+    """The JSON of a byte-level BPE of the 256 bytes in Hugging Face's format, with some parts replaced."""
     vocab = {name: index for index, name in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     hf = HFTokenizer(models.BPE(vocab=vocab, merges=[]))
     hf.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

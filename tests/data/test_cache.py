@@ -1,4 +1,4 @@
-"""Tests the cache: where it is, and that its files are written whole by any number of processes."""
+"""Tests of the cache: its location, and atomic writes by several processes."""
 
 from __future__ import annotations
 

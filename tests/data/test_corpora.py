@@ -1,4 +1,4 @@
-"""Corpora: exact text, exact splits, and one clear line for everything that cannot be read."""
+"""Tests of corpora: exact text, exact splits, and one-line errors for everything that cannot be read."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_load_corpus_joins_all_matches_of_a_pattern_in_order(write: Write, tmp_p
 
 
 def _fails(spec: str | Path, *parts: str) -> None:
-    """Loading raises one line that holds all the parts."""
+    """Check that loading raises a one-line error that contains all parts."""
     with pytest.raises(DataError) as caught:
         load_corpus(str(spec))
     message = str(caught.value)
@@ -107,7 +107,7 @@ def test_load_corpus_names_the_byte_offset_of_binary_data(write: Write, before: 
 
 
 def test_load_corpus_names_a_file_that_cannot_be_read(tmp_path: Path) -> None:
-    # Permissions do not stop root, who often runs tests: a link to itself stops everyone.
+    # Root ignores permissions and often runs tests, but nobody can read a link to itself.
     (tmp_path / "d").mkdir()
     (tmp_path / "d" / "loop.txt").symlink_to(tmp_path / "d" / "loop.txt")
     _fails(tmp_path / "d", "cannot read", "loop.txt")

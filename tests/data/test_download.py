@@ -1,4 +1,4 @@
-"""Downloads, from a real server on this machine: fetched once, checked always, nothing wrong is ever kept."""
+"""Tests of downloads from a real local server: fetched once, checked on every use, no wrong file is stored."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_downloaded_names_the_status_of_a_missing_page(
 def test_downloaded_without_network_says_how_to_pass_a_file(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setenv("no_proxy", "*")
     with socket.socket() as unused:
-        # Bound but not listening: a connection is refused.
+        # The socket is bound but not listening, so connections are refused.
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/text"
         _offer(monkeypatch, url)

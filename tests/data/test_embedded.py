@@ -1,4 +1,4 @@
-"""The embedded corpora: the same for a Python version, whatever surrounds it; cached, and checked on every use."""
+"""Tests of the embedded corpora: they depend only on the Python version, are cached, and checked on every use."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def _hash_of_pydocs(env: dict[str, str], tmp_path: Path, seed: str) -> str:
 
 
 def test_pydocs_is_one_text_for_a_python_version(process_env: dict[str, str], tmp_path: Path) -> None:
-    # A module of the library's name in the way must change nothing.
+    # A local module that shadows a standard module must not change the text.
     shadow = tmp_path / "shadow"
     shadow.mkdir()
     (shadow / "wave.py").write_text('"""Not the library."""')
@@ -35,7 +35,7 @@ def test_pydocs_is_clean_prose() -> None:
     assert len(set(text)) < 200
     assert "Assignment statements\n" in text  # a topic of the manual
     assert "Return the number of non-overlapping occurrences" in text  # a method's docstring
-    # `char`, trained on the training split, must be able to read the validation split.
+    # A char tokenizer trained on the training split must be able to encode the validation split.
     assert set("".join(corpus.chunks("val"))) <= set("".join(corpus.chunks("train")))
 
 

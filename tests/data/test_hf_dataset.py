@@ -56,7 +56,7 @@ def test_hf_dataset_reads_csv_and_arrow(write: Write, tmp_path: Path) -> None:
     with pyarrow.OSFile(str(tmp_path / "b.arrow"), "wb") as file, pyarrow.ipc.new_stream(file, table.schema) as writer:
         writer.write_table(table)
     assert texts_of(f"hf:{tmp_path / 'b.arrow'}") == ["three"]
-    gc.collect()  # so that the file which is left open is not complained of in another test
+    gc.collect()  # so that the warning about the open file is not raised in another test
 
 
 def test_hf_dataset_finds_or_takes_columns_and_splits(tmp_path: Path) -> None:
@@ -73,7 +73,7 @@ def test_hf_dataset_finds_or_takes_columns_and_splits(tmp_path: Path) -> None:
 
 
 def test_place_continues_exactly(shards: Path, write: Write) -> None:
-    """From any row of any format, through JSON, and to the end."""
+    """From any row of any format, with the place stored as JSON, to the end."""
     for spec in (f"hf:{shards}", f"hf:{write('a.jsonl', jsonl(TEXTS))}", f"hf:{write('a.txt', chr(10).join(TEXTS))}"):
         dataset = HFDataset(spec)
         for start in (0, 1, 6, 7, 19, 20, 21, 40, 59, 60):
@@ -109,7 +109,7 @@ def test_parse_spec_reads_all_options() -> None:
 
 
 def refused(spec: str, *parts: str) -> None:
-    """Opening raises one line that holds all the parts."""
+    """Check that opening raises a one-line error that contains all parts."""
     with pytest.raises(DataError) as caught:
         HFDataset(spec)
     message = str(caught.value)
@@ -147,7 +147,7 @@ def test_hf_dataset_names_rows_that_cannot_be_read(write: Write) -> None:
 
 
 def test_hf_dataset_names_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "datasets", None)  # type: ignore[arg-type]  # what Python does for one not there
+    monkeypatch.setitem(sys.modules, "datasets", None)  # type: ignore[arg-type]  # as Python does for a missing module
     with pytest.raises(DataError) as caught:
         HFDataset("hf:owner/name")
     assert str(caught.value) == "data='hf:owner/name' needs datasets: pip install '.[hf-data]' in the checkout"

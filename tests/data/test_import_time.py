@@ -1,4 +1,4 @@
-"""Importing the room is cheap: a command line that only lists names must not wait for torch."""
+"""Importing lmzoo.data is fast: a command that only lists names must not wait for torch."""
 
 from __future__ import annotations
 

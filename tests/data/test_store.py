@@ -1,4 +1,4 @@
-"""The token store: exact, made once, in bounded memory, and never trusted when it is not whole."""
+"""Tests of the token store: exact, built once, in bounded memory, and rebuilt if incomplete or damaged."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def test_open_store_never_tokenizes_twice(corpus: Corpus, write: Write) -> None:
     calls.clear()
     open_store(corpus, tokenizer, progress=progress)
     assert calls == []
-    # Another tokenizer, another text, or the same text split elsewhere is another store.
+    # Another tokenizer, another text, or another split of the same text needs another store.
     open_store(corpus, train_tokenizer("char", corpus.chunks()), progress=progress)
     assert calls
     calls.clear()

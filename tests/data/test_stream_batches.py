@@ -1,4 +1,4 @@
-"""Batches of a stream: every window once, packed over borders, shuffled in blocks, the same from any step on."""
+"""Tests of batches of a stream: each window once, across documents, shuffled in blocks, resumable at any step."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def data(write: Write) -> str:
 
 @pytest.fixture
 def make(data: str) -> Iterator[Make]:
-    """Batches of 5 windows of 8 bytes, in blocks of 16 windows, unless told otherwise."""
+    """A function that makes batches: by default 5 windows of 8 bytes, in blocks of 16 windows."""
     made: list[StreamBatches] = []
 
     def _make(batch_size: int = 5, seed: int = 3, block_windows: int = BLOCK, context_length: int = T) -> StreamBatches:
@@ -52,7 +52,7 @@ def same(ours: tuple[torch.Tensor, torch.Tensor], theirs: tuple[torch.Tensor, to
 
 
 def test_stream_batches_have_each_window_of_a_block_once_in_random_order(make: Make) -> None:
-    """Over the borders of texts and the end of the data, which 1,200 bytes here have."""
+    """Windows cross documents and the end of the data, which has 1,200 bytes here."""
     text = "".join(f"{text}\n\n" for text in TEXTS).encode()
     whole = text * 3
     batches = make(batch_size=BLOCK)
@@ -80,7 +80,7 @@ def test_stream_batches_order_depends_on_the_seed_only(make: Make) -> None:
 
 @pytest.mark.parametrize("batch_size", [1, 5, 16, 40])
 def test_stream_batches_restore_continues_with_the_same_batches(make: Make, batch_size: int) -> None:
-    """Within a block, at its border, across the end of the data; and with a batch of several blocks."""
+    """Checked within a block, at its border, across the end of the data, and with a batch of several blocks."""
     whole, steps = make(batch_size), 400 // batch_size
     kept: list[tuple[dict[str, Any], tuple[torch.Tensor, torch.Tensor]]] = []
     for step in range(steps):
@@ -146,20 +146,20 @@ def test_stream_batches_name_impossible_values(make: Make, fields: dict[str, int
 
 
 def test_stream_batches_raise_for_an_unreadable_text_when_it_is_used(write: Write) -> None:
-    """Though the thread meets it earlier."""
+    """The thread reads the bad text earlier, but the error is raised only at the batch that needs it."""
     texts = ["a" * 62] * 30 + ["\u00e9"]
     path = write("late.jsonl", "".join(json.dumps({"text": text}) + "\n" for text in texts))
     reader = load_stream(f"hf:{path}").reader(train_tokenizer("char", ["a\n"]))
-    batches = StreamBatches(reader, BLOCK, T, 0, BLOCK)  # 128 tokens; 26 of the rows, which have 64, are trained on
+    batches = StreamBatches(reader, BLOCK, T, 0, BLOCK)  # 128 tokens; 26 rows of 64 tokens are in the training split
     for step in range(12):
         batches.batch(step)
     with pytest.raises(DataError, match="row 30: character 'é'"):
-        batches.batch(12)  # its last target is the first token of that row
+        batches.batch(12)  # the last target is the first token of that row
     batches.close()
 
 
 class SlowTokenizer(ByteTokenizer):
-    """Takes its time from the 150th text on."""
+    """A tokenizer that is slow from the 150th text on."""
 
     texts = 0
 
@@ -172,7 +172,7 @@ class SlowTokenizer(ByteTokenizer):
 
 @pytest.mark.timing
 def test_stream_batches_close_ends_the_thread(data: str) -> None:
-    """In the middle of a block: the first takes some 130 texts, the second would take 10 seconds."""
+    """The thread is in the middle of a block: the first takes about 130 texts, the second would take 10 seconds."""
     assert not reading()
     batches = StreamBatches(load_stream(data).reader(SlowTokenizer()), 5, T, 0, block_windows=400)
     batches.batch(0)

@@ -1,4 +1,4 @@
-"""Streamed corpora: datasets of every format, exact texts and places, bounded memory, one clear line of error."""
+"""Tests of streamed corpora: training and validation documents, identity, bounded memory."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_load_stream_reads_only_the_prefix(write: Write) -> None:
 
 
 def test_stream_hash_identifies_the_data(write: Write) -> None:
-    """Not of the place; another column, another validation, and what was added beyond the first part, is another."""
+    """The hash ignores the folder, but changes with the column, the validation split, the text, and added rows."""
     texts = ["x" * 1022] * 10_300
     rows = "".join(json.dumps({"text": text, "more": text}) + "\n" for text in texts)
     file = write("a/part.jsonl", rows)
@@ -104,7 +104,7 @@ print(read(sys.argv[2], 960), peak_mib() - before)
 
 
 def test_stream_needs_memory_independent_of_its_length(write: Write, process_env: dict[str, str]) -> None:
-    """What 12 MB took is enough for 64 MB, which are read nearly to their end."""
+    """After 12 MB, reading nearly all of 64 MB needs no more memory."""
     line = json.dumps({"text": "sixteen letters " * 64}) + "\n"
     small, large = write("small.jsonl", line * 12_000), write("large.jsonl", line * (64 << 10))
     command = [sys.executable, "-c", _MEASURED, str(small), str(large)]

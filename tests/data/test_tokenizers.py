@@ -1,4 +1,4 @@
-"""Tokenizers: every text comes back exactly, nothing broken is ever printed, damaged files are one clear line."""
+"""Tests of tokenizers: decoding is exact, streams have only complete characters, damaged files give one-line errors."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_tokenizer_vocabulary_sizes_and_ids(chinese: str) -> None:
     assert _train("byte", chinese).encode("é") == [0xC3, 0xA9]
     assert _train("bpe:300", chinese).vocab_size == 300
     assert len(_train("bpe:400", chinese).encode(chinese)) < len(chinese.encode()) / 2
-    # Too little text for so many tokens: fewer, never more.
+    # Too little text for 5,000 tokens: the vocabulary is smaller, never larger.
     assert 256 < _train("bpe:5000", "ab ab ab").vocab_size < 300
 
 
@@ -68,7 +68,7 @@ def test_char_tokenizer_names_an_unknown_character(unseen: str, chinese: str) ->
 @pytest.mark.parametrize("spec", SPECS)
 def test_stream_decoder_never_returns_a_part_of_a_character(spec: str, chinese: str, emoji: str) -> None:
     text = chinese + emoji
-    # Trained on other text, the BPE cuts characters at every byte.
+    # A BPE trained on English has one token per byte of these characters.
     tokenizer = _train(spec, text if spec.startswith("char") else "plain english text")
     stream: StreamDecoder = tokenizer.stream()
     parts = [stream.feed(token) for token in tokenizer.encode(text)]

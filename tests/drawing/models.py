@@ -1,4 +1,4 @@
-"""Models that the tests of drawings share, on the meta device, and a short form of a drawing."""
+"""Models on the meta device for the tests of drawings, and a short form of a drawing."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class WordsConfig(MixerConfig):
 
 
 class Words(Decoder):
-    """A block for each letter of `words`, repeated to the depth."""
+    """A model with one block per letter of `words`, repeated to the depth."""
 
     config_class: ClassVar[type[WordsConfig]] = WordsConfig
 
@@ -63,7 +63,7 @@ def words(text: str, n_layers: int, cls: type[Words] = Words) -> lmzoo.LanguageM
 
 
 class Looped(Words):
-    """Runs its blocks three times, and has a head for training alone."""
+    """A model that runs its blocks three times and has a head for training only."""
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
@@ -74,7 +74,7 @@ class Looped(Words):
 
 
 class Plain(lmzoo.LanguageModel):
-    """Torch's own modules, a parameter of its own, blocks in a module list, a head of two layers, no state."""
+    """A stateless model of torch modules, with a direct parameter, blocks in a module list and a head of two layers."""
 
     def __init__(self, config: lmzoo.ModelConfig) -> None:
         super().__init__(config)
@@ -97,7 +97,7 @@ def plain() -> lmzoo.LanguageModel:
 
 
 class Inner(nn.Module):
-    """A stack inside a module that is none of the composers."""
+    """A stack inside a module that is not one of the composing layers."""
 
     def __init__(self, d_model: int) -> None:
         super().__init__()
@@ -124,7 +124,7 @@ def nodes_of(node: Node) -> Iterator[Node]:
 
 
 def shape_of(node: Node) -> Any:
-    """Repeats as lists and the classes in chains, for comparison."""
+    """Converts a drawing to lists of repeats and chains of class names, for comparison."""
     if isinstance(node, Box):
         return node.title
     parts = [shape_of(part) for part in node.parts]

@@ -1,4 +1,4 @@
-"""Tests of `lmzoo.drawing.modules`: the tree says what the model counts, for every registered model."""
+"""Tests of `lmzoo.drawing.modules`: the tree has the same counts as the model, for every registered model."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_draw_sums_to_what_the_model_counts(name: str) -> None:
     parts = total(root.parts)
     assert parts.params == model.num_params(), "a parameter is missing or counted twice"
     assert parts.flops == pytest.approx(model.flops_per_token(T), rel=1e-12)
-    # A model that keeps its state itself, not in a layer, has it beside its parts.
+    # The state of a model that keeps it outside of layers is not part of any child.
     layers = state.nbytes(model.init_state(1, T)["layers"])
     in_layers = any(box.cost.state_bytes for box in root.parts if not (isinstance(box, Box) and box.name == "state"))
     assert parts.state_bytes == model.state_bytes(T) - (0 if in_layers else layers)
@@ -72,7 +72,7 @@ def test_draw_groups_blocks_of_one_kind() -> None:
 
 
 def test_draw_tells_blocks_apart_by_numbers_that_it_shows() -> None:
-    """Windows of 8, 9 and 10 are one kind of block, but one frame for the three would say something false."""
+    """Windows of 8, 9 and 10 have the same block class, but one box for the three would show wrong numbers."""
     settings = [part.parts[0].parts[1].settings for part in draw(words("v", 3)).model.parts[1:-2]]
     assert [words[-1] for words in settings] == ["window 8", "window 9", "window 10"]
 
@@ -100,7 +100,7 @@ def test_draw_tells_blocks_apart_by_switches_that_it_does_not_show() -> None:
 
 
 class Stateless(Layer):
-    """A mixer that looks at all earlier tokens and has no state: decoding recomputes."""
+    """A mixer that reads all earlier tokens and has no state: decoding recomputes."""
 
     def flops(self, T: int) -> float:
         return 1.0
@@ -178,7 +178,7 @@ def test_draw_counts_how_often_a_part_runs() -> None:
 
 
 class Shared(Words):
-    """One block under all its names."""
+    """A model with one shared block under several names."""
 
     def block(self, config: Any, layer: int) -> nn.Module:
         return super().block(config, layer) if layer == 0 else self.__dict__["first"]

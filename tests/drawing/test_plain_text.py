@@ -1,4 +1,4 @@
-"""Tests of `lmzoo.drawing.plain_text`: what a person sees, in a terminal of any width."""
+"""Tests of `lmzoo.drawing.plain_text`: the printed drawing, in a terminal of any width."""
 
 from __future__ import annotations
 

@@ -21,7 +21,7 @@ def test_cost_adds_and_multiplies() -> None:
 
 
 def boxes_cost(node: Node) -> Cost:
-    """The sum over the boxes, times their repetitions; of a box with parts, only what the parts do not account for."""
+    """The sum over the boxes, times their repetitions; a box with parts adds only the costs outside its parts."""
     if not node.parts:
         return node.cost
     inner = sum((boxes_cost(part) for part in node.parts), Cost())

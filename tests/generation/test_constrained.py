@@ -1,4 +1,4 @@
-"""Text of a given form: whatever a random model prefers, what comes out has it."""
+"""Tests of constrained decoding: the text of a random model always matches the grammar."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SCHEMA = {
 
 
 def made(spec: str) -> tuple[LanguageModel, Tokenizer, int]:
-    """A model that says anything, its tokenizer, and the token of a line break."""
+    """A random model, its tokenizer, and the token of a line break."""
     tokenizer = train_tokenizer(spec, [TEXT])
     model = lmzoo.create_model("bigram", vocab_size=tokenizer.vocab_size)
     torch.nn.init.normal_(next(model.parameters()), generator=torch.Generator().manual_seed(0))
@@ -38,7 +38,7 @@ def test_constraint_regex_holds_for_every_row_and_ends(spec: str) -> None:
     pattern = r"(a|bc){2,6} [0-9]{3}羊?"
     rows = [[1], [2, 3, 4]]
     constraint = Constraint(tokenizer, [1, 3], regex=pattern, end_token=end)
-    for _ in range(2):  # the second time with other texts: what was kept of the first must not matter
+    for _ in range(2):  # the second time with other texts: the cache of the first run must not matter
         out = generate_ragged(model, rows, 40, processors=[constraint], stop_tokens=[end])
         texts = [tokenizer.decode(o[len(r) :].tolist()) for o, r in zip(out, rows, strict=True)]
         for text in texts:

@@ -31,7 +31,7 @@ def test_prompt_lookup_predicts_what_followed_before() -> None:
     assert guess(2, 3, 2, 4, 2) == 4, "the latest of equal ones"
     assert guess(1, 2, 3) == 3, "no match: the last token again"
     state = lookup.init_state(1)
-    for token in (1, 2, 3, 4, 1, 2):  # token by token, from earlier states too
+    for token in (1, 2, 3, 4, 1, 2):  # one token at a time, and again from an earlier state
         before = state
         logits_BV, state = lookup.decode(torch.tensor([[token]]), state)
     assert int(logits_BV[0].argmax()) == 3

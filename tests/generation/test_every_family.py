@@ -1,4 +1,4 @@
-"""What the sampler offers, on every registered family: nothing in it may depend on the architecture."""
+"""Tests of all features of the sampler on every registered family: none may depend on the architecture."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def model_of(family: str) -> LanguageModel:
 
 
 def forward_logits(model: LanguageModel, idx: Tensor) -> Tensor:
-    """Logits of the last position, by `forward` on what the model sees."""
+    """Logits of the last position by `forward` on the context window of the model."""
     with torch.no_grad():
         seen = idx if model.traits.extrapolates else idx[:, -model.config.context_length :]
         return model(seen).logits[:, -1]
@@ -128,7 +128,7 @@ def test_speculative_greedy_equals_the_model_alone_with_every_draft(family: str)
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_speculative_sampling_does_not_depend_on_the_number_of_draft_tokens(family: str) -> None:
-    """And so what is shown of its distribution with one guess at a time holds for all."""
+    """So the tests of the distribution with one draft token per pass hold for any number."""
     model, idx = model_of(family), small(family).tokens(2, 5)
     draft = model_of("bigram")
     expected = generate_speculative(model, draft, idx, 10, WARM, n_guesses=1, seeds=[1, 2])

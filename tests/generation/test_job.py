@@ -1,4 +1,4 @@
-"""What the sampler takes by name: samples per prompt, forced tokens, own processors, settings per row, prefixes."""
+"""Tests of the options of the sampler: samples per prompt, forced tokens, prefixes, settings by name."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_prefix_is_not_read_again() -> None:
     model, idx = make("gpt2"), prompts(2, 6)
     _, prefix = model.eval().decode(idx[:, :4], model.init_state(2, 6))
     expected = generate(model, idx, 9, SamplingConfig(repetition_penalty=1.2), seeds=[0, 1])
-    for _ in range(2):  # it stays what it was
+    for _ in range(2):  # the prefix does not change
         got = generate(model, idx, 9, SamplingConfig(repetition_penalty=1.2), seeds=[0, 1], prefix=prefix)
         assert torch.equal(got, expected)
     changed = idx.clone()

@@ -1,4 +1,4 @@
-"""10,000 logit vectors of the worst kinds through all settings at random: a token of the support, or a clear error."""
+"""Tests of sampling on 10,000 extreme logit vectors with random settings: a token of the support, or a clear error."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def config(rng: random.Random) -> SamplingConfig:
 
 
 def allowed(logits: list[float], settings: SamplingConfig) -> set[int]:
-    """The tokens that may come out at all: the certain ones, or those that are possible, less the banned."""
+    """The tokens that may be sampled: those with logit +inf if there are any, else all finite ones that are not banned."""
     possible = {i for i, x in enumerate(logits) if x == INF} or {i for i, x in enumerate(logits) if x > -INF}
     return possible - {i for i, bias in (settings.logit_bias or {}).items() if bias == -INF}
 

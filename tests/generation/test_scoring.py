@@ -1,4 +1,4 @@
-"""Scores are what `forward` says, however they are cut; the log-probabilities of drawn tokens are their scores."""
+"""Tests of scores against `forward` for any chunk size, and of the log-probabilities of generated tokens."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Speculative decoding: greedy it is the model alone; sampled it has its distribution; drafts are only speed."""
+"""Tests of speculative decoding: greedy equals the model alone, sampling has its distribution."""
 
 from __future__ import annotations
 
@@ -28,15 +28,15 @@ from lmzoo.sampling import SamplingConfig, process
 from tests.helpers import far_from_uniform
 
 V, NEW, DRAWS = 3, 3, 20_000
-# Chi-square with 26 degrees of freedom is above this once in 10,000 seeds for a right sampler. One whose outcomes are
-# off by 8 % (root mean square of relative errors, weighted by probability) gives a noncentrality of 128 with 20,000
-# draws: it is above with probability 0.9999.
+# Chi-square with 26 degrees of freedom exceeds this once in 10,000 seeds for a correct sampler. A sampler whose
+# probabilities are wrong by 8 % (root mean square of relative errors, weighted by probability) has a noncentrality of
+# 128 with 20,000 draws and exceeds it with probability 0.9999.
 THRESHOLD = 61.9
 
 
 @functools.cache
 def make(name: str, vocab_size: int = V, context_length: int = 8, seed: int = 1) -> LanguageModel:
-    """A small model, far from uniform."""
+    """A small model whose distribution is far from uniform."""
     sizes = {"gpt2": {"d_model": 8, "n_layers": 1, "n_heads": 2}, "mamba": {"d_model": 8, "n_layers": 1}}
     model = lmzoo.create_model(name, vocab_size=vocab_size, context_length=context_length, **sizes.get(name, {}))
     return far_from_uniform(model, std=0.6, seed=seed).eval()
@@ -55,7 +55,7 @@ def drafts(vocab_size: int) -> dict[str, Draft]:
 
 @torch.no_grad()
 def exact(model: LanguageModel, prompt: list[int], config: SamplingConfig) -> Tensor:
-    """The probability of each continuation of NEW tokens, by the chain rule, as `process` says it."""
+    """The probability of each continuation of NEW tokens, by the chain rule over the distributions of `process`."""
     found = []
     for tokens in itertools.product(range(V), repeat=NEW):
         log_prob = 0.0
@@ -67,7 +67,7 @@ def exact(model: LanguageModel, prompt: list[int], config: SamplingConfig) -> Te
 
 
 def chi_square(draft: Draft, config: SamplingConfig, seed: int = 0) -> float:
-    """How far the continuations of DRAWS rows are from the exact distribution."""
+    """The chi-square statistic of the continuations of DRAWS rows against the exact distribution."""
     model, prompt = make("gpt2"), [0, 2]
     idx = torch.tensor([prompt]).expand(DRAWS, 2)
     generator = torch.Generator().manual_seed(seed)

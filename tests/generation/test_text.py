@@ -1,4 +1,4 @@
-"""Text generation: stop strings against a brute-force search, whole characters, clear errors."""
+"""Tests of text generation: stop strings against a brute-force search, complete characters, clear errors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def random_bigram(vocab_size: int, seed: int = 0) -> LanguageModel:
 
 
 def reciting(tokenizer: Tokenizer, text: str) -> LanguageModel:
-    """A bigram that says `text` by heart when greedy; no token of it but the last may come twice."""
+    """A bigram model that generates exactly `text` when greedy; only the last token of the text may occur twice."""
     ids = tokenizer.encode(text)
     model = lmzoo.create_model("bigram", vocab_size=tokenizer.vocab_size)
     with torch.no_grad():
@@ -37,7 +37,7 @@ def reciting(tokenizer: Tokenizer, text: str) -> LanguageModel:
 
 
 def brute_force(text: str, stops: list[str]) -> str:
-    """The text before the stop string that is complete first, read character by character."""
+    """The text before the first complete stop string, found one character at a time."""
     for end in range(len(text) + 1):
         complete = [stop for stop in stops if text[:end].endswith(stop)]
         if complete:

@@ -1,4 +1,4 @@
-"""Weight-name maps on hand-made tensors: names, layouts, tied heads, and what is refused."""
+"""Tests of weight-name maps on small tensors: names, layouts, tied heads, and errors."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ CONFIG: dict[str, Any] = {"n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "n_exper
 
 
 def built(layout: Layout, **source: Tensor) -> Tensor:
-    """The tensor that a layout makes from the tensors `source`, all of which it must use."""
+    """Returns the tensor that a layout makes from the tensors `source`; it must use all of them."""
     return convert(source, {"w": layout}, CONFIG)["w"]
 
 
 def numbered(*shape: int, start: int = 0) -> Tensor:
-    """A tensor in which each element is another number."""
+    """A tensor whose elements are all different."""
     return torch.arange(start, start + torch.Size(shape).numel()).view(shape)
 
 

@@ -1,4 +1,4 @@
-"""Tests that the compiled step gives what the eager step gives, for every family, and refuses what it cannot take."""
+"""Tests that the compiled step equals the eager step for every family, and refuses states that it cannot handle."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def fields(family: str) -> set[str]:
 
 
 def step_by_step(model: lmzoo.LanguageModel, idx_BT: Tensor, prefill: int, room: int) -> tuple[Tensor, list[State]]:
-    """The logits after every token from `prefill` on, and the states before them."""
+    """Returns the logits after every token from `prefill` on, and the states before them."""
     logits_BV, state = model.decode(idx_BT[:, :prefill], model.init_state(len(idx_BT), room))
     found, states = [logits_BV], []
     for t in range(prefill, idx_BT.shape[1]):
@@ -39,7 +39,7 @@ def step_by_step(model: lmzoo.LanguageModel, idx_BT: Tensor, prefill: int, room:
 
 
 def assert_near(found: Tensor, wanted: Tensor) -> None:
-    """Near, up to the rounding of bfloat16: a fused step rounds less often than an eager one."""
+    """Equal up to the rounding of bfloat16: a fused step rounds less often than an eager one."""
     assert (found - wanted).abs().max() < 0.03 * wanted.abs().max() + 1e-6
 
 
@@ -48,7 +48,7 @@ BY_INDUCTOR = ("bigram", "gpt2", "hybrid", "mlp")  # these have every kind of le
 
 
 def require_equal_steps(family: str, rows: int) -> None:
-    """More tokens than the buffers have room for, and than a sliding window holds; and an earlier state again."""
+    """Decode more tokens than the capacity of the buffers and the sliding window; then decode from an earlier state."""
     model = small(family)
     idx_BT = torch.randint(33, (rows, 28), generator=torch.Generator().manual_seed(1))
     eager, compiled = (decoding_copy(model, "bfloat16", rows=rows, compiled=c) for c in (False, True))
@@ -70,7 +70,7 @@ def by_eager_backend(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_compiled_step_equals_the_eager_step(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Captured and run as it is, without the C++ compiler: what can be wrong in our code is how the state is passed."""
+    """Uses the eager backend, without the C++ compiler: our code only passes the state, which this tests."""
     by_eager_backend(monkeypatch)
     require_equal_steps(family, rows=2)
 
@@ -99,7 +99,7 @@ def test_inductor_families_have_every_kind_of_leaf() -> None:
 
 
 def test_compiled_step_with_int8_and_a_sliding_window() -> None:
-    """Positions and lengths of buffers differ from the first time that a buffer drops entries out of reach."""
+    """Positions and buffer lengths become different once a buffer drops entries before its window."""
     model = small("llama", window=4)
     idx_BT = torch.randint(33, (1, 28), generator=torch.Generator().manual_seed(1))
     eager, compiled = (decoding_copy(model, "int8", compiled=c) for c in (False, True))
@@ -154,7 +154,7 @@ class Doubled(Mean):
 
 
 class EveryFourth(Mean):
-    """Keeps one entry in four tokens, as a model of patches does."""
+    """Appends one entry per four tokens, as a model of patches does."""
 
     def keep(self, seen: TimeBuffer, x_BTD: Tensor) -> TimeBuffer:
         return seen if x_BTD.shape[1] == 1 and seen.length % 4 else seen.append(x_BTD)
@@ -208,7 +208,7 @@ def test_compiled_step_reads_a_constant_and_hands_it_on() -> None:
     found_BSV, states = step_by_step(compiled, idx_BT, 3, 16)
     assert_near(found_BSV, wanted_BSV)
     assert all(state["layers"]["filter"] is states[0]["layers"]["filter"] for state in states)
-    before = lmzoo.state.clone(states[2]["layers"])  # with room of its own
+    before = lmzoo.state.clone(states[2]["layers"])  # with its own memory
     doubled = {"seen": before["seen"], "filter": Constant(2 * before["filter"].tensor)}  # keys in any order
     step = compiled.compiled_step
     assert step is not None

@@ -1,4 +1,4 @@
-"""Tests of copies for decoding: the same function up to rounding, for every family, and the bytes they read."""
+"""Tests of decoding copies: the same function up to rounding, for every family, and the bytes they read."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ def test_quantize_gives_the_nearest_levels() -> None:
     levels_ND, scale_N = quantize(weight_ND)
     error_ND = (levels_ND * scale_N.float()[:, None] - weight_ND).abs()
     assert (error_ND <= 0.5001 * scale_N.float()[:, None]).all()
-    assert (levels_ND.abs().amax(dim=1)[weight_ND.any(dim=1)] >= 125).all()  # the range is used
+    assert (levels_ND.abs().amax(dim=1)[weight_ND.any(dim=1)] >= 125).all()  # the full range is used
     assert not levels_ND[3].any()
 
 
@@ -97,12 +97,12 @@ class DoubledLinear(nn.Linear):
 
 
 class Tower(lmzoo.LanguageModel):
-    """Linear maps of every kind, one after the other."""
+    """A sequence of linear maps of every kind."""
 
     def __init__(self) -> None:
         super().__init__(lmzoo.ModelConfig(vocab_size=65, context_length=32))
         self.tokens = nn.Embedding(65, 32)
-        nn.init.normal_(self.tokens.weight, std=0.3)  # logits around 1, where the head's cap matters
+        nn.init.normal_(self.tokens.weight, std=0.3)  # logits around 1, where the logit cap of the head matters
         self.plain, self.doubled, self.hooked = nn.Linear(32, 32), DoubledLinear(32, 32), nn.Linear(32, 32)
         self.normed = nn.utils.parametrizations.weight_norm(nn.Linear(32, 32))
         self.hooked.register_forward_hook(lambda module, inputs, output: 3 * output)
@@ -113,7 +113,7 @@ class Tower(lmzoo.LanguageModel):
 
 
 def test_decoding_copy_replaces_linear_maps_with_their_own_forward_alone() -> None:
-    """A subclass of a linear map, and a linear map with hooks, do more than one product: they stay as they are."""
+    """A subclass of a linear map, and a linear map with hooks, do more than one product, so they are not replaced."""
     torch.manual_seed(0)
     model = Tower().eval()
     copy = decoding_copy(model, "bfloat16")

@@ -1,4 +1,4 @@
-"""How every sequence algorithm is compared with its definition: values, and the gradients of every input."""
+"""Helpers to compare a sequence algorithm with its definition: values, and the gradients of every input."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Scan = Callable[..., tuple[Tensor, Tensor]]
 
 
 def values_and_gradients(scan: Callable[..., Sequence[Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """All outputs of `scan`, and the gradients of a function of all of them to every input."""
+    """Returns all outputs of `scan`, and the gradients of a function of all of them for every input."""
     leaves = [x.detach().clone().requires_grad_() for x in inputs]
     outputs = scan(*leaves)
     total = sum((out * _weights(out)).sum() for out in outputs)
@@ -20,7 +20,7 @@ def values_and_gradients(scan: Callable[..., Sequence[Tensor]], inputs: Sequence
 
 
 def assert_same(actual: Sequence[Tensor], expected: Sequence[Tensor], tolerance: float) -> None:
-    """Each tensor equal to within `tolerance` of the largest value in it."""
+    """Assert that tensors are equal up to `tolerance` times their largest value."""
     assert len(actual) == len(expected)
     for got, want in zip(actual, expected, strict=True):
         assert got.dtype == want.dtype
@@ -29,5 +29,5 @@ def assert_same(actual: Sequence[Tensor], expected: Sequence[Tensor], tolerance:
 
 
 def _weights(x: Tensor) -> Tensor:
-    """Fixed weights, different everywhere, so that no two elements can be mistaken for each other."""
+    """Fixed weights, all different, so that exchanged elements change the result."""
     return torch.cos(torch.arange(x.numel(), dtype=x.dtype) * 0.7 + 0.3).view(x.shape)

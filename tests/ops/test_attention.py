@@ -1,4 +1,4 @@
-"""The fused attention is its definition, and the definition is softmax attention written as a sum over keys."""
+"""Tests of attention: the fused form against the definition, and the definition against explicit sums over keys."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_single_query_attention_equals_naive(S: int, H: int, G: int) -> None:
 
 @pytest.mark.parametrize("window", [None, 1, 3])
 def test_naive_attention_equals_explicit_sums(window: int | None) -> None:
-    """Every query, head and key by itself, in plain numbers."""
+    """Loops over single queries, heads and keys, in Python numbers."""
     T, S, H, G = 3, 5, 4, 2
     q, k, v = make_inputs(T, S, H, G)
     y = naive_attention(q, k, v, window=window)

@@ -1,4 +1,4 @@
-"""The fast causal convolution is its definition, and the definition is torch's convolution, padded on the left."""
+"""Tests of the causal convolution: fast form against definition, definition against torch with left padding."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tests the FLOP counter and the number that replaces its count for a piece of code."""
+"""Tests of the FLOP counter and of the number that replaces its count for a block of code."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ LENGTHS = (1, 2, SHORTEST_CHUNKED - 1, SHORTEST_CHUNKED, C - 1, C, C + 1, 2 * C,
 def make_inputs(
     T: int, dtype: torch.dtype = torch.float64, *, beta: float | None = None, B: int = 2, H: int = 3, K: int = 4
 ) -> list[Tensor]:
-    """Queries, unit keys, values of another width, betas in (0, 2) or all equal to `beta`, and a state."""
+    """Returns queries, unit keys, values of another width, betas in (0, 2) or all equal to `beta`, and a state."""
     draw, V = torch.Generator().manual_seed(T), 5
 
     def normal(*shape: int) -> Tensor:
@@ -35,7 +35,7 @@ def make_inputs(
 
 
 def explicit_delta_rule(inputs: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
-    """The paper's equation, a matrix for each transition, the state as (V, K)."""
+    """The equation of the paper with an explicit matrix for each transition and the state as (V, K)."""
     q, k, v, beta, state = (x.detach().numpy() for x in inputs)
     B, T, H, K = k.shape
     y, last = np.zeros_like(v), np.zeros_like(state)

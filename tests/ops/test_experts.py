@@ -19,7 +19,7 @@ D, K, E, WIDTH = 4, 2, 6, 3
 
 
 def make_inputs(N: int, dtype: torch.dtype = torch.float64, unchosen: int = 5) -> tuple[Tensor, list[Tensor]]:
-    """The experts of each token, `unchosen` never among them, and (x, weights, up, down)."""
+    """Returns the experts of each token, never `unchosen`, and (x, weights, up, down)."""
     draw = torch.Generator().manual_seed(N)
 
     def normal(*shape: int) -> Tensor:

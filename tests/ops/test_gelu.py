@@ -15,6 +15,6 @@ def test_gelu_gradcheck() -> None:
 def test_gelu_of_extreme_inputs_is_not_nan() -> None:
     x = torch.tensor([-1e12, -200.0, 0.0, 200.0, 1e12], requires_grad=True)
     y = gelu_tanh(x)
-    (slope,) = torch.autograd.grad(y.sum(), x)
+    (derivative,) = torch.autograd.grad(y.sum(), x)
     assert y.tolist() == [0, 0, 0, 200, x[4].item()]
-    assert slope.tolist() == [0, 0, 0.5, 1, 1]
+    assert derivative.tolist() == [0, 0, 0.5, 1, 1]

@@ -1,4 +1,4 @@
-"""The loss of a linear map's logits in chunks, against its definition: values, gradients, precision, memory."""
+"""Tests of the chunked linear cross-entropy against its definition: values, gradients, precision, memory."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_linear_cross_entropy_gradcheck() -> None:
 
 
 def test_linear_cross_entropy_of_a_certain_prediction_is_finite() -> None:
-    """The target's probability is zero in float32; its logarithm is not."""
+    """The probability of the target underflows to zero in float32, but its logarithm is finite."""
     x, weight = torch.eye(2) * 300, torch.eye(2).requires_grad_()
     for targets, expected in (([1, 0], 600.0), ([0, 1], 0.0)):
         total = chunked_linear_cross_entropy(x, weight, None, torch.tensor(targets), IGNORED, 1)
@@ -67,7 +67,7 @@ def test_linear_cross_entropy_with_frozen_inputs() -> None:
 
 
 def test_linear_cross_entropy_multiplies_in_bfloat16_and_sums_in_float32() -> None:
-    """As a linear layer and a float32 loss under autocast: bf16's rounding, and no more error than theirs."""
+    """The error is not larger than with a linear layer under autocast and a float32 loss."""
     arguments = case(2, dtype=torch.float32)
     exact = value_and_gradients(naive_linear_cross_entropy(*arguments), arguments)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -97,17 +97,17 @@ def test_linear_cross_entropy_backward_twice_with_retain_graph() -> None:
 
 
 def test_linear_cross_entropy_needs_memory_for_one_chunk() -> None:
-    """41 MB of logits: the plain loss holds them three times over, this one 16 rows of them."""
+    """All logits have 41 MB: the plain loss stores them three times, the chunked loss stores 16 rows."""
     x, weight = (torch.randn(n, 16).requires_grad_() for n in (512, 20_000))
     rest = (None, torch.randint(20_000, (512,)), IGNORED)
     peaks: list[int | None] = []
-    for _ in range(2):  # the first time also loads what the products need
+    for _ in range(2):  # the first run also loads the kernels
         for call in (naive_linear_cross_entropy, chunked_linear_cross_entropy):
             size = (16,) if call is chunked_linear_cross_entropy else ()
             peaks.append(peak_resident(lambda call=call, size=size: call(x, weight, *rest, *size).backward()))
             x.grad = weight.grad = None
     plain, chunked = peaks[2:]
-    if plain is not None and chunked is not None:  # where the system says
+    if plain is not None and chunked is not None:  # only where the system reports it
         assert plain > 80e6
         assert chunked < plain / 4
 

@@ -1,4 +1,4 @@
-"""The fast LSTM recurrence is its definition, and the definition is torch's."""
+"""Tests of the LSTM recurrence: the fast form against the definition, and the definition against torch."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def test_lstm_flops_are_counted_as_in_the_definition() -> None:
 
 
 def test_lstm_is_bitwise_the_same_under_autocast() -> None:
-    """Float32 inputs give the same values and gradients, bit for bit, with autocast and without."""
+    """Values and gradients of float32 inputs are bitwise equal with and without autocast."""
     inputs = make_inputs(5, torch.float32)
     expected = values_and_gradients(flat(fused_lstm), inputs)
     with torch.autocast("cpu", dtype=torch.bfloat16):

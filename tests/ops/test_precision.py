@@ -1,4 +1,4 @@
-"""Tests the dtype of states and of what else must not be rounded to bfloat16."""
+"""Tests of the dtype of states and other values that must not be rounded to bfloat16."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rotary positions: a rotation in the complex plane, that only differences of positions can be told from."""
+"""Tests of rotary position embedding: a rotation in the complex plane."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The fast selective scan is its definition: values, gradients, dtypes, memory, compilation."""
+"""Tests of the chunked selective scan against its definition: values, gradients, dtypes, memory, compilation."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_selective_scan_state_is_float32_under_autocast(T: int) -> None:
 
 
 def test_selective_scan_saves_no_state_per_token() -> None:
-    """What autograd saves is the inputs and one state per chunk, counted in bytes."""
+    """Autograd saves only the inputs and one state per chunk, counted in bytes."""
     B, T, D, N = 1, 8 * CHUNK_LENGTH, 4, 16
     saved: dict[int, int] = {}
 
@@ -125,7 +125,7 @@ def test_selective_scan_flops_are_counted() -> None:
 
 
 def test_selective_scan_is_bitwise_the_same_under_autocast() -> None:
-    """Float32 inputs give the same values and gradients, bit for bit, with autocast and without."""
+    """Values and gradients of float32 inputs are bitwise equal with and without autocast."""
     inputs = make_inputs(CHUNK_LENGTH + 1, torch.float32)
     expected = values_and_gradients(chunked_selective_scan, inputs)
     with torch.autocast("cpu", dtype=torch.bfloat16):

@@ -1,4 +1,4 @@
-"""Tests the choice among equal scores, and that no layer and no backbone uses a choice that depends on the length."""
+"""Tests of top-k with ties, and that no layer or backbone uses the bare `torch.topk`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder is the old one or the new one, whenever its writer is killed; what is damaged is told so."""
+"""Tests of atomic writes: a killed writer leaves the old folder or the new one, and damage is reported."""
 
 from __future__ import annotations
 
@@ -203,7 +203,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
 
 
 def test_new_folder_is_synced_before_it_is_renamed(tmp_path: Path, calls: list[tuple[str, str]]) -> None:
-    """What a power cut leaves is the old or the new: the names come last, the manifest's entries after the files."""
+    """A power cut leaves the old or the new folder: files are synced before the manifest, and renamed last."""
     with atomic.new_folder(tmp_path / "deep" / "saved") as new:
         atomic.write_new(new / "a", [b"1", b"2"])
         atomic.write_new(new / "b", [b"3"])
@@ -243,7 +243,7 @@ def test_new_folder_undoes_a_replacement_that_fails_between_its_renames(
 
 
 def test_new_folder_and_new_file_never_write_through_a_link(tmp_path: Path) -> None:
-    """Somebody else's run may hold links where temporary files go."""
+    """A run directory from another user may contain links at the paths of temporary files."""
     (tmp_path / "mine").write_text("precious")
     for name in (".a.txt.writing", ".saved.writing"):
         (tmp_path / name).symlink_to(tmp_path / "mine")

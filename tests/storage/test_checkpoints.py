@@ -18,7 +18,7 @@ def test_find_refuses_folders_without_a_model(tmp_path: Path) -> None:
         lmzoo.load_model(tmp_path / "nothing")
     with pytest.raises(CheckpointError, match=r"manifest.json: cannot be read"):
         lmzoo.load_model(tmp_path)
-    (tmp_path / "checkpoints" / "step-1").mkdir(parents=True)  # not a name of ours
+    (tmp_path / "checkpoints" / "step-1").mkdir(parents=True)  # not a name that lmzoo writes
     with pytest.raises(CheckpointError, match="has no checkpoint yet"):
         lmzoo.load_model(tmp_path)
 
@@ -33,7 +33,7 @@ def test_find_returns_the_newest_checkpoint_and_skips_links(model: LanguageModel
 
 
 def test_saved_refuses_checkpoints_that_are_a_link(model: LanguageModel, tmp_path: Path) -> None:
-    """A trainer removes and renames what is there: it must be the run's own."""
+    """The trainer removes and renames checkpoints, so they must not be outside the run directory."""
     model.save(checkpoints.path_of(tmp_path / "mine", 2))
     (tmp_path / "theirs").mkdir()
     (tmp_path / "theirs" / "checkpoints").symlink_to(tmp_path / "mine" / "checkpoints")

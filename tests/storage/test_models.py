@@ -1,4 +1,4 @@
-"""The checkpoint format: a round trip for every family, and one clear line for every file that is not what it says."""
+"""Tests of the checkpoint format: a round trip for every family, and one-line errors for forged files."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_save_model_writes_three_files(saved: Path) -> None:
     assert sorted(path.name for path in saved.iterdir()) == ["config.json", "manifest.json", "model.safetensors"]
     content = json.loads((saved / "config.json").read_text())
     assert (content["lmzoo"], content["model"], content["config"]["d_model"]) == (1, "gpt2", 16)
-    assert "head.weight" not in load_file(saved / "model.safetensors")  # the tied weight is there once
+    assert "head.weight" not in load_file(saved / "model.safetensors")  # the tied weight is stored once
     modes = {stat.S_IMODE(path.stat().st_mode) for path in saved.iterdir()}
     assert len(modes) == 1, "all files can be read by the same people"
 
@@ -83,7 +83,7 @@ def test_save_model_refuses_a_class_without_a_name(tmp_path: Path) -> None:
 
 
 def sign(folder: Path) -> None:
-    """Make the manifest right for what is in the folder now, as someone would who means harm."""
+    """Rewrite the manifest for the current files of the folder, as an attacker would."""
     files = [path for path in folder.iterdir() if path.name != "manifest.json"]
     entries = {
         path.name: {"bytes": path.stat().st_size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
@@ -156,7 +156,7 @@ def cut_config(folder: Path) -> None:
     ],
 )
 def test_load_model_refuses_forged_folders(saved: Path, change: Callable[[Path], None], message: str) -> None:
-    """With a right manifest, so that the later checks are the ones that must see it."""
+    """The manifest is valid, so the later checks must detect the change."""
     change(saved)
     sign(saved)
     with pytest.raises(CheckpointError, match=message) as caught:

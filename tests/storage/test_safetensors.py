@@ -1,4 +1,4 @@
-"""The safetensors files that we write are, byte for byte, those of the package."""
+"""Tests that our safetensors files have the same bytes as those of the package."""
 
 from __future__ import annotations
 

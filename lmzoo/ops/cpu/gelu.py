@@ -15,7 +15,7 @@ from torch.autograd.function import once_differentiable
 
 LINEAR = 2 * math.sqrt(2 / math.pi)  # gelu(x) = x logistic(u), u = LINEAR x + CUBIC x³
 CUBIC = LINEAR * 0.044715
-PIECE = 1 << 19  # values at a time, so that intermediate results stay in the CPU cache
+CHUNK = 1 << 19  # values at a time, so that intermediate results stay in the CPU cache
 
 
 def gelu_by_sigmoid(x: Tensor) -> Tensor:
@@ -24,7 +24,7 @@ def gelu_by_sigmoid(x: Tensor) -> Tensor:
     return (exact * torch.sigmoid(exact * (LINEAR + CUBIC * exact * exact))).to(x.dtype)
 
 
-def gelu_with_slope(x: Tensor) -> Tensor:
+def gelu_with_derivative(x: Tensor) -> Tensor:
     """GELU for training: the forward pass also computes the derivative and saves it instead of x."""
     return _GELU.apply(x)
 
@@ -32,20 +32,20 @@ def gelu_with_slope(x: Tensor) -> Tensor:
 class _GELU(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
-        y, slope = (torch.empty(x.shape, dtype=x.dtype) for _ in range(2))
-        for piece in zip(*(each.flatten().split(PIECE) for each in (x, y, slope)), strict=True):
-            _value_and_slope(*piece)
-        ctx.save_for_backward(slope)
+        y, derivative = (torch.empty(x.shape, dtype=x.dtype) for _ in range(2))
+        for chunk in zip(*(each.flatten().split(CHUNK) for each in (x, y, derivative)), strict=True):
+            _value_and_derivative(*chunk)
+        ctx.save_for_backward(derivative)
         return y
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Tensor:  # type: ignore[override]
-        (slope,) = ctx.saved_tensors
-        return grad * slope
+        (derivative,) = ctx.saved_tensors
+        return grad * derivative
 
 
-def _value_and_slope(x: Tensor, y: Tensor, slope: Tensor) -> None:
+def _value_and_derivative(x: Tensor, y: Tensor, derivative: Tensor) -> None:
     """Write gelu(x) and its derivative, s + (1 - s) x s u' with s = logistic(u) and u' = LINEAR + 3 CUBIC x²."""
     x = x.to(torch.promote_types(x.dtype, torch.float32))
     linear, one = x.new_tensor(LINEAR), x.new_ones(())
@@ -53,4 +53,4 @@ def _value_and_slope(x: Tensor, y: Tensor, slope: Tensor) -> None:
     value = s * x
     y.copy_(value)
     value.mul_(torch.addcmul(linear, x, x, value=3 * CUBIC))
-    slope.copy_(value.lerp_(one, s))
+    derivative.copy_(value.lerp_(one, s))

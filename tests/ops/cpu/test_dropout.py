@@ -1,4 +1,4 @@
-"""Dropout's noise: the right share of zeros, everywhere, independent, and gone outside of training."""
+"""Tests of the dropout mask on CPUs: the correct share of zeros at all positions, independent values."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from lmzoo.ops.cpu.dropout import dropout_noise
 @pytest.mark.parametrize("p", [0.1, 0.2, 0.5, 0.9])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_dropout_noise_share_of_zeros_and_scale(p: float, dtype: torch.dtype) -> None:
-    """Also in each of the four values that one word decides about."""
+    """Checked also for each of the four values that come from one 64-bit word."""
     torch.manual_seed(0)
     noise = dropout_noise(torch.empty(1000, 101, dtype=dtype), p)
     assert noise.dtype == dtype

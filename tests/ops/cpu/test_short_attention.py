@@ -1,4 +1,4 @@
-"""Attention by plain products against its definition: values, gradients, masks, precision."""
+"""Tests of attention by matrix products against its definition: values, gradients, masks, precision."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_short_attention_gradcheck() -> None:
 
 
 def test_short_attention_in_bfloat16_is_as_exact_as_torch(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With scores so large that rounding them to bf16 would show (it is several times as far off then)."""
+    """The scores are so large that rounding them to bfloat16 would increase the error several times."""
     inputs = [2 * x.bfloat16() for x in make_inputs(32, 32)]
     exact = values_and_gradients(lambda *x: (naive_attention(*x),), [x.double() for x in inputs])
 
@@ -59,7 +59,7 @@ def test_short_attention_in_bfloat16_is_as_exact_as_torch(monkeypatch: pytest.Mo
 
 @pytest.mark.usefixtures("always_short")
 def test_short_attention_gradcheck_with_dropout() -> None:
-    """The same weights are dropped in the backward pass; every call here draws the same noise."""
+    """Forward and backward drop the same weights; every call here draws the same mask."""
 
     def attend(*inputs: Tensor) -> Tensor:
         torch.manual_seed(0)
