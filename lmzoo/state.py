@@ -296,10 +296,9 @@ def _restored_buffer(node: Mapping[str, Any], entries: Tensor, like: TimeBuffer)
         raise _Unlike(f"a window of {node.get('window')} in place of {like.window}")
     if type(capacity) is not int or capacity < length:
         raise ValueError(f"a buffer of {length} entries has capacity {capacity!r}")
-    room = min(
-        capacity, max(4 * length, 4096)
-    )  # a number in a file must not exhaust memory; the buffer grows when needed
-    data = entries.new_zeros(entries.shape[0], room, *entries.shape[2:])
+    # Bounded, because a number in a file must not exhaust memory; the buffer grows when needed.
+    capacity = min(capacity, max(4 * length, 4096))
+    data = entries.new_zeros(entries.shape[0], capacity, *entries.shape[2:])
     data[:, :length] = entries
     return TimeBuffer(data, length, like.window, [length])
 

@@ -71,7 +71,7 @@ def corpus_names() -> list[str]:
 def refuse_stream(spec: str) -> None:
     """Raise DataError if `spec` names a stream and the caller needs a corpus of known length."""
     if is_streamed(spec):
-        raise DataError(f"{spec!r} is a stream, and this needs a text that is read whole: give a file or a directory")
+        raise DataError(f"{spec!r} is a stream, but a text of known length is needed: give a file or a directory")
 
 
 def load_corpus(spec: str) -> Corpus:

@@ -63,7 +63,7 @@ def _fetch(name: str, download: Download, path: Path) -> None:
         if digest.hexdigest() != download.sha256:
             raise DataError(
                 f"{name} from {download.url} has a wrong hash: expected sha256 {download.sha256}, "
-                f"found {digest.hexdigest()} in {received} bytes; nothing was kept{_ADVICE}"
+                f"found {digest.hexdigest()} in {received} bytes; nothing was stored{_ADVICE}"
             )
 
 

@@ -122,7 +122,9 @@ class Texts(Iterator[str]):
         """`stream` is a `datasets.IterableDataset` with no other reader."""
         if place is not None and place.library is not None:
             if not _same_form(stream.state_dict(), place.library):
-                raise CheckpointError("library is no place in this dataset, or is of another version of datasets")
+                raise CheckpointError(
+                    "library is not a position in this dataset, or comes from another version of datasets"
+                )
             stream.load_state_dict(place.library)
             skip = 0
         else:

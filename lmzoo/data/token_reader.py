@@ -83,7 +83,7 @@ class TokenReader:
             raise CheckpointError(f"the place in the data where training stopped is not found: {error}") from error
         if (self._epoch, self._place.row, _sha256(self._text)) != (position.epoch, position.row, position.sha256):
             raise CheckpointError(
-                f"{self._dataset.data}: row {position.row} is not the text that training stopped in: the data changed"
+                f"{self._dataset.data}: row {position.row} differs from the text where training stopped"
             )
         if position.token > self._ids.size:
             raise CheckpointError(f"token={position.token} must be within a text of {self._ids.size} tokens")

@@ -65,7 +65,7 @@ class Constraint:
             if token == self._end_token and matcher.is_accepting():
                 return [token]
             if not matcher.consume_token(token):
-                raise InputError(f"row {row}: the new text does not have the form asked for, from token {token} on")
+                raise InputError(f"row {row}: the new text does not match the grammar from token {token} on")
             read = [*read, token]
         self._rows[row] = (read, matcher)
         bits = matcher.compute_bitmask()
@@ -73,7 +73,7 @@ class Constraint:
         if matcher.is_accepting():
             return [*allowed, self._end_token]
         if not allowed:
-            raise InputError(f"row {row}: the tokenizer has no token with which the form asked for can go on")
+            raise InputError(f"row {row}: the tokenizer has no token that continues the text by the grammar")
         return allowed
 
 

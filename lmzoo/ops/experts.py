@@ -168,5 +168,5 @@ def _linear_forward_flops(rows_shape: list[int], weight_shape: list[int], *_: ob
 def _linear_backward_flops(
     grad_y_shape: list[int], rows_shape: list[int], weight_shape: list[int], *_: object, **__: object
 ) -> int:
-    """Two products of the same size: the gradient of the rows and that of the weight."""
+    """Two products of the same size: the gradients of the rows and of the weight."""
     return 4 * rows_shape[0] * weight_shape[1] * weight_shape[2]

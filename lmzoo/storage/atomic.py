@@ -191,7 +191,7 @@ def open_folder(path: Path) -> Folder:
         except OSError as error:
             raise CheckpointError(f"{path / name}: cannot be read: {error.strerror}") from error
         if sha256 != entry.get("sha256"):
-            raise CheckpointError(f"{path / name}: its SHA-256 is not that of its manifest (damaged or changed)")
+            raise CheckpointError(f"{path / name}: its SHA-256 differs from its manifest (damaged or changed)")
     return Folder(path, {name: entry["bytes"] for name, entry in files.items()})
 
 
@@ -294,7 +294,7 @@ def _create(path: Path) -> int:
 
 
 def _discard_leftovers(path: Path) -> None:
-    """Remove temporary files of killed writers of a shared file; those of running writers are younger."""
+    """Remove temporary files of killed writers of a shared file; files of running writers are newer."""
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{_TEMPORARY}"):
         with suppress(OSError):
             if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:

@@ -93,7 +93,7 @@ def test_stream_batches_restore_continues_with_the_same_batches(make: Make, batc
         for again in range(step, min(step + 5, steps)):
             assert resumed.position(again) == kept[again][0]
             assert same(resumed.batch(again), kept[again][1]), (step, again)
-    assert same(make(batch_size).batch(steps - 1), kept[-1][1]), "a stream that was asked for no other step"
+    assert same(make(batch_size).batch(steps - 1), kept[-1][1]), "a stream that starts at this step"
 
 
 def test_stream_batches_position_at_the_first_steps(make: Make) -> None:
@@ -116,7 +116,7 @@ def test_stream_batches_position_at_the_first_steps(make: Make) -> None:
         ({"context_length": 0}, "the stream's position: context_length=0 must be a positive integer"),
         ({"token": "1"}, "the stream's position: token='1': input should be a valid integer"),
         ({"document": 1}, "the stream's position: document=1 is not a setting"),
-        ({"sha256": "0"}, "is not the text that training stopped in"),
+        ({"sha256": "0"}, "differs from the text where training stopped"),
     ],
 )
 def test_stream_batches_restore_refuses_impossible_positions(make: Make, change: dict[str, Any], message: str) -> None:

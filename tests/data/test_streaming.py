@@ -25,7 +25,7 @@ def test_load_stream_refuses_too_few_rows(write: Write) -> None:
 
 
 def test_load_corpus_refuses_a_stream() -> None:
-    with pytest.raises(DataError, match="'hf:owner/name' is a stream, and this needs a text that is read whole"):
+    with pytest.raises(DataError, match="'hf:owner/name' is a stream, but a text of known length is needed"):
         load_corpus("hf:owner/name")
 
 

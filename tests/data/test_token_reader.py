@@ -58,7 +58,7 @@ def test_token_reader_restore_refuses_changed_data(shards: Path) -> None:
     texts = TEXTS[20:40]
     texts[position.row - 20] = texts[position.row - 20].replace("cat", "dog")
     parquet(shards / "part-1.parquet", {"text": texts, "n": list(range(20))})
-    with pytest.raises(CheckpointError, match=rf"row {position.row} is not the text that training stopped in"):
+    with pytest.raises(CheckpointError, match=rf"row {position.row} differs from the text where training stopped"):
         reader.restore(position)
     (shards / "part-1.parquet").write_bytes(b"PAR1 and nothing else")
     with pytest.raises(CheckpointError, match=r"the place in the data where training stopped is not found: .*row"):
@@ -69,9 +69,9 @@ def test_token_reader_restore_refuses_changed_data(shards: Path) -> None:
     ("change", "message"),
     [
         ({"token": 10_000}, "token=10000 must be within a text of"),
-        ({"epoch": 1, "library": None}, "is not the text that training stopped in"),
-        ({"library": {}}, "library is no place in this dataset, or is of another version of datasets"),
-        ({"library": {"examples_iterable": 1, "epoch": 0}}, "library is no place in this dataset"),
+        ({"epoch": 1, "library": None}, "differs from the text where training stopped"),
+        ({"library": {}}, "library is not a position in this dataset, or comes from another version of datasets"),
+        ({"library": {"examples_iterable": 1, "epoch": 0}}, "library is not a position in this dataset"),
     ],
 )
 def test_token_reader_restore_refuses_impossible_positions(shards: Path, change: dict[str, Any], message: str) -> None:
@@ -87,7 +87,7 @@ def test_token_reader_restore_checks_the_state_of_datasets(shards: Path) -> None
     assert '"shard_idx": 1' in text
     for other in ('"shard_idx": -1', '"shard_idx": "1"', '"shard_idx": true', '"shard_idx": 1.0', '"shard": 1'):
         library = json.loads(text.replace('"shard_idx": 1', other))
-        with pytest.raises(CheckpointError, match="library is no place in this dataset"):
+        with pytest.raises(CheckpointError, match="library is not a position in this dataset"):
             reader.restore(TokenPosition(**{**vars(position), "library": library}))
 
 

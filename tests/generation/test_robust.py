@@ -54,7 +54,7 @@ def config(rng: random.Random) -> SamplingConfig:
 
 
 def allowed(logits: list[float], settings: SamplingConfig) -> set[int]:
-    """The tokens that may be sampled: those with logit +inf if there are any, else all finite ones that are not banned."""
+    """The tokens that may be sampled: those with logit +inf if there are any, else all finite ones; none banned."""
     possible = {i for i, x in enumerate(logits) if x == INF} or {i for i, x in enumerate(logits) if x > -INF}
     return possible - {i for i, bias in (settings.logit_bias or {}).items() if bias == -INF}
 

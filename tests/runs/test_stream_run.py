@@ -196,6 +196,6 @@ def test_make_spec_chooses_a_tokenizer_for_a_stream(stream_spec: MakeSpec) -> No
 
 def test_compare_refuses_a_stream(tmp_path: Path, dataset: Path) -> None:
     for tokenizer in ("char", "byte"):
-        with pytest.raises(DataError, match="is a stream, and this needs a text that is read whole"):
+        with pytest.raises(DataError, match="is a stream, but a text of known length is needed"):
             compare(["bigram", "gpt2"], f"hf:{dataset}", tmp_path / "out", tokenizer=tokenizer)
     assert not (tmp_path / "out").exists()

@@ -139,7 +139,7 @@ def _outside(saved: Path) -> None:
     ("damage", "message"),
     [
         (_append, "a.txt: has 10 bytes, its manifest says 9"),
-        (_change, "a.txt: its SHA-256 is not that of its manifest"),
+        (_change, "a.txt: its SHA-256 differs from its manifest"),
         (_remove, "a.txt: cannot be read: No such file"),
         (_link, "a.txt: must be a regular file, not a link"),
         (_no_manifest, "manifest.json: cannot be read"),
