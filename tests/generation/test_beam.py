@@ -23,11 +23,7 @@ V, NEW, CONTEXT = 4, 4, 5
 def make(name: str) -> LanguageModel:
     sizes = {"d_model": 16, "n_layers": 2, "n_heads": 2, "dropout": 0.5} if name == "gpt2" else {}
     model = lmzoo.create_model(name, vocab_size=V, context_length=CONTEXT, **sizes)
-    generator = torch.Generator().manual_seed(3)
-    for parameter in model.parameters():
-        if parameter.ndim == 2:  # random biases would hide the effect of the tokens
-            nn.init.normal_(parameter, std=1.0, generator=generator)
-    return model
+    return far_from_uniform(model, std=1.0, seed=3)
 
 
 def log_probs(model: LanguageModel, prompt: list[int], news: list[tuple[int, ...]]) -> Tensor:

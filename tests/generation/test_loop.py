@@ -25,15 +25,7 @@ def make(name: str) -> LanguageModel:
     """A small model whose distribution is far from uniform and depends on the past tokens."""
     sizes = {"d_model": 16, "n_layers": 2, "n_heads": 2, "dropout": 0.5} if name == "gpt2" else {}
     model = lmzoo.create_model(name, vocab_size=11, context_length=CONTEXT, **sizes)
-    generator = torch.Generator().manual_seed(1)
-    for parameter in model.parameters():
-        if parameter.ndim == 2:  # random biases would hide the effect of the tokens
-            nn.init.normal_(parameter, std=0.7, generator=generator)
-    return model
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
+    return far_from_uniform(model, std=0.7, seed=1)
 
 
 def prompts(rows: int, length: int) -> Tensor:
