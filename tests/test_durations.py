@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from .durations import FamilyDurations, family_of
+from tests.durations import FamilyDurations, family_of
 
 
 @pytest.mark.parametrize(

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from lmzoo.conformance import check_model
 from lmzoo.state import State
-
-from ..museum.base import Attention, Cell, Recurrent, Transformer
+from tests.museum.base import Attention, Cell, Recurrent, Transformer
 
 
 class Float32Attention(Attention):

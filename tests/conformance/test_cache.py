@@ -12,8 +12,7 @@ import lmzoo
 from lmzoo.conformance import Result, cache, cached_check, subject
 from lmzoo.conformance.tiny import CONTEXT, VOCAB
 from lmzoo.model import LanguageModel, ModelConfig
-
-from ..museum.base import Learned, MuseumConfig, Transformer
+from tests.museum.base import Learned, MuseumConfig, Transformer
 
 ONLY = ["shapes"]
 

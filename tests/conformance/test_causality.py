@@ -9,8 +9,7 @@ from torch import Tensor, nn
 from lmzoo.conformance import check_model
 from lmzoo.model import LanguageModel, ModelConfig, Traits
 from lmzoo.state import State
-
-from ..museum.base import Attention, Cell, MuseumConfig, Recurrent, Transformer
+from tests.museum.base import Attention, Cell, MuseumConfig, Recurrent, Transformer
 
 CAUSALITY = ["causality", "gradient_causality", "bfloat16_causality"]
 

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from lmzoo.conformance import check_model, subject
 from lmzoo.state import State
-
-from ..museum.base import Transformer
+from tests.museum.base import Transformer
 
 
 def test_shapes_names_the_case_that_raises() -> None:

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from lmzoo.conformance import check_model, subject
 from lmzoo.model import LanguageModel, ModelConfig, StateGrowth, Traits
 from lmzoo.state import State
-
-from ..museum.base import Attention, MuseumConfig, Recurrent, Transformer
-from .test_suite import Plain
+from tests.conformance.test_suite import Plain
+from tests.museum.base import Attention, MuseumConfig, Recurrent, Transformer
 
 
 def test_flops_of_a_class_that_declares_none_are_measured() -> None:

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from lmzoo.conformance import check_model, subject
 from lmzoo.conformance.decoding import check_all_positions, check_split, expected_logits, random_split
-
-from ..museum.base import Attention, Learned, Transformer
+from tests.museum.base import Attention, Learned, Transformer
 
 
 def test_random_split_adds_up() -> None:

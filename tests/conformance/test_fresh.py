@@ -7,8 +7,7 @@ from pathlib import Path
 from lmzoo.conformance import subject
 from lmzoo.conformance.fresh import answer_all
 from lmzoo.conformance.saving import require_loaded, save_request
-
-from ..museum.base import Transformer
+from tests.museum.base import Transformer
 
 
 def test_answer_all_continues_after_an_error(tmp_path: Path) -> None:

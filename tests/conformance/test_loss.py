@@ -10,8 +10,7 @@ from lmzoo.conformance import check_model
 from lmzoo.losses import auxiliary_loss
 from lmzoo.model import LMOutput
 from lmzoo.state import State
-
-from ..museum.base import Transformer
+from tests.museum.base import Transformer
 
 
 class Balanced(Transformer):

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from lmzoo.conformance import check_model
 from lmzoo.state import State
-
-from ..museum.base import Cell, Recurrent
+from tests.museum.base import Cell, Recurrent
 
 
 class RoutedCell(Cell):

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from lmzoo.conformance import check_model
 from lmzoo.state import State
-
-from ..museum.base import MuseumConfig, Transformer
+from tests.museum.base import MuseumConfig, Transformer
 
 
 def test_same_seed_finds_weights_drawn_from_elsewhere() -> None:

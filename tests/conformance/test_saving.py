@@ -10,9 +10,8 @@ import torch
 from lmzoo import registry
 from lmzoo.conformance import Fault, check_model, saving, subject
 from lmzoo.conformance.fresh import answer_all
-
-from ..museum.base import Learned, MuseumConfig, Recurrent, Transformer
-from .test_suite import Plain
+from tests.conformance.test_suite import Plain
+from tests.museum.base import Learned, MuseumConfig, Recurrent, Transformer
 
 FAMILIES = sorted(registry.families())
 

@@ -7,8 +7,7 @@ from torch import Tensor
 
 from lmzoo.conformance import check_model
 from lmzoo.state import State
-
-from ..museum.base import Recurrent, Transformer
+from tests.museum.base import Recurrent, Transformer
 
 STATES = ["state_is_a_value", "state_rows", "state_dtype", "state_saved"]
 

@@ -14,8 +14,7 @@ from lmzoo.conformance.tiny import CONTEXT, VOCAB
 from lmzoo.errors import ConfigError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.state import State
-
-from ..museum.base import Transformer
+from tests.museum.base import Transformer
 
 
 class Plain(LanguageModel):

@@ -15,8 +15,7 @@ from lmzoo.conformance import CHECKS, check_model, run_check, subject
 from lmzoo.conformance.tiny import CONTEXT, VOCAB, perturb, small_config
 from lmzoo.errors import ConfigError
 from lmzoo.state import State
-
-from ..museum.base import Cell, CellConfig, MuseumConfig, Recurrent, Transformer
+from tests.museum.base import Cell, CellConfig, MuseumConfig, Recurrent, Transformer
 
 
 def test_subject_reduces_a_preset() -> None:

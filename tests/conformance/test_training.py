@@ -7,8 +7,7 @@ import torch
 
 from lmzoo.conformance import check_model
 from lmzoo.conformance.training import best_loss
-
-from ..museum.base import MuseumConfig, Transformer
+from tests.museum.base import MuseumConfig, Transformer
 
 
 def test_best_loss_is_the_entropy_given_the_visible_tokens() -> None:

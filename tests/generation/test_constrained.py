@@ -73,7 +73,7 @@ def test_constraint_allows_only_possible_tokens() -> None:
     assert left(a, b) == [end]
     assert left(a, end) == left(a, end, end) == [end]
     assert left(a) == sorted([b, end]), "an earlier text again"
-    with pytest.raises(InputError, match="row 0: the new text does not have the form"):
+    with pytest.raises(InputError, match="row 0: the new text does not match the grammar"):
         left(b)
 
 

@@ -10,8 +10,7 @@ import pytest
 
 from lmzoo.conformance import check_model, check_names
 from lmzoo.model import LanguageModel
-
-from . import base
+from tests.museum import base
 
 FOLDER = Path(__file__).parent / "exhibits"
 EXHIBITS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")

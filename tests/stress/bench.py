@@ -22,9 +22,8 @@ from lmzoo.runs.run import RunSpec, train_run
 from lmzoo.storage import checkpoints
 from lmzoo.train import evaluate
 from lmzoo.train.events import Listener, NoteEvent
-
-from . import children, runs
-from .children import Child, Say
+from tests.stress import children, runs
+from tests.stress.children import Child, Say
 
 
 @dataclass

@@ -6,8 +6,8 @@ import errno
 import shutil
 from collections import Counter
 
-from . import children, faults
-from .bench import Bench, Tally, finish_and_compare, newest_step
+from tests.stress import children, faults
+from tests.stress.bench import Bench, Tally, finish_and_compare, newest_step
 
 SETTINGS = {"steps": 3, "checkpoint_every": 1, "eval_every": 2, "keep_checkpoints": 1}
 

@@ -11,9 +11,8 @@ from typing import Any
 from lmzoo import configs
 from lmzoo.errors import LmzooError
 from lmzoo.runs.run import RunSpec, load_run
-
-from . import children, runs
-from .bench import Bench, Tally
+from tests.stress import children, runs
+from tests.stress.bench import Bench, Tally
 
 SETTINGS = {"steps": 4, "checkpoint_every": 2, "eval_every": 2}
 WORDS = {"schedule": "wsd", "precision": "bf16", "optimizer": "muon", "parallel": "fsdp"}

@@ -12,8 +12,7 @@ from lmzoo.errors import CheckpointError
 from lmzoo.runs.run import load_run
 from lmzoo.storage import checkpoints, models
 from lmzoo.train.checkpoint import newest_valid
-
-from .bench import Bench, Tally, finish_and_compare
+from tests.stress.bench import Bench, Tally, finish_and_compare
 
 SETTINGS = {"steps": 12, "checkpoint_every": 4, "eval_every": 4, "keep_checkpoints": 3}
 RESUMES = 50  # one in this many damaged runs is also resumed

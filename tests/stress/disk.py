@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from lmzoo.train.events import Event, SavingEvent
-
-from . import children, faults, runs
-from .bench import Bench, Tally, finish_and_compare, newest_step
-from .children import Child
+from tests.stress import children, faults, runs
+from tests.stress.bench import Bench, Tally, finish_and_compare, newest_step
+from tests.stress.children import Child
 
 SETTINGS = {"steps": 6, "checkpoint_every": 2, "eval_every": 3}
 FULL, LARGE, FAILING = "No space left on device", "File too large", "Input/output error"

@@ -13,9 +13,8 @@ from safetensors.torch import load_file
 from lmzoo.errors import DivergedError
 from lmzoo.runs.run import RunSpec, train_run
 from lmzoo.storage import checkpoints
-
-from . import children, poison, runs
-from .bench import Bench, Tally, finish_and_compare
+from tests.stress import children, poison, runs
+from tests.stress.bench import Bench, Tally, finish_and_compare
 
 SETTINGS = {"steps": 12, "checkpoint_every": 4, "eval_every": 3}
 

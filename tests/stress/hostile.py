@@ -13,9 +13,8 @@ from pathlib import Path
 
 from lmzoo.runs.run import RunSpec, load_run, train_run
 from lmzoo.storage import checkpoints
-
-from . import children, crafted, runs
-from .bench import Bench, Tally
+from tests.stress import children, crafted, runs
+from tests.stress.bench import Bench, Tally
 
 SETTINGS = {"steps": 6, "checkpoint_every": 2, "eval_every": 2, "keep_checkpoints": 3}
 SECONDS, ROOM = 20, 1 << 30  # upper bounds for loading a small run

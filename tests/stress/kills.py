@@ -8,9 +8,8 @@ import time
 from pathlib import Path
 
 from lmzoo.runs.run import RunSpec
-
-from . import children, runs
-from .bench import Bench, Tally, finish_and_compare, newest_step
+from tests.stress import children, runs
+from tests.stress.bench import Bench, Tally, finish_and_compare, newest_step
 
 SETTINGS = {"steps": 50, "eval_every": 25, "checkpoint_every": 2}
 SAVE_SECONDS = 0.006  # about the duration of such a save

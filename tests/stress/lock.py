@@ -6,8 +6,8 @@ import os
 import shutil
 import signal
 
-from . import children
-from .bench import Bench, Tally, finish_and_compare
+from tests.stress import children
+from tests.stress.bench import Bench, Tally, finish_and_compare
 
 SETTINGS = {"steps": 2000, "checkpoint_every": 5, "eval_every": 2000}
 SHORT = {"steps": 12, "checkpoint_every": 5}

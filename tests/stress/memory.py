@@ -10,9 +10,8 @@ import torch
 
 from lmzoo.runs.run import RunSpec
 from lmzoo.train.events import Event, StepEvent
-
-from . import children
-from .bench import Bench, Tally, finish_and_compare, newest_step
+from tests.stress import children
+from tests.stress.bench import Bench, Tally, finish_and_compare, newest_step
 
 # Steps that allocate about 100 MB in addition to the memory of the process, so that limits below that matter.
 SETTINGS = {"steps": 6, "checkpoint_every": 2, "eval_every": 3, "batch_size": 64, "context_length": 64, "d_model": 32}

@@ -5,18 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .bench import Bench, Tally
-from .calls import calls
-from .changes import changes
-from .damage import damage
-from .disk import disk
-from .diverge import diverge
-from .hostile import hostile
-from .kills import kills
-from .lock import lock
-from .memory import memory
-from .signals import signals
-from .steps import steps
+from tests.stress.bench import Bench, Tally
+from tests.stress.calls import calls
+from tests.stress.changes import changes
+from tests.stress.damage import damage
+from tests.stress.disk import disk
+from tests.stress.diverge import diverge
+from tests.stress.hostile import hostile
+from tests.stress.kills import kills
+from tests.stress.lock import lock
+from tests.stress.memory import memory
+from tests.stress.signals import signals
+from tests.stress.steps import steps
 
 
 @dataclass(frozen=True)

@@ -6,8 +6,8 @@ import shutil
 import signal
 import time
 
-from . import children, runs
-from .bench import Bench, Tally, finish_and_compare, newest_step
+from tests.stress import children, runs
+from tests.stress.bench import Bench, Tally, finish_and_compare, newest_step
 
 SETTINGS = {
     "steps": 40,

@@ -7,9 +7,8 @@ import shutil
 import signal
 
 from lmzoo.train.events import Event, StepEvent
-
-from . import children, runs
-from .bench import Bench, Tally, finish_and_compare
+from tests.stress import children, runs
+from tests.stress.bench import Bench, Tally, finish_and_compare
 
 SETTINGS = {"steps": 46, "eval_every": 15, "checkpoint_every": 15}  # an epoch ends within step 43
 

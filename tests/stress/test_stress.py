@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .parts import PARTS
+from tests.stress.parts import PARTS
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "stress"
 # Parts that share a process, to import torch once.

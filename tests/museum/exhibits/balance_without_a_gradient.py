@@ -11,8 +11,7 @@ from torch import Tensor
 
 from lmzoo.losses import auxiliary_loss
 from lmzoo.state import State
-
-from ..base import Cell, Recurrent
+from tests.museum.base import Cell, Recurrent
 
 CAUGHT_BY = "auxiliary"
 

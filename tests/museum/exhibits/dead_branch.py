@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..base import Attention, Block, MuseumConfig, Transformer
+from tests.museum.base import Attention, Block, MuseumConfig, Transformer
 
 CAUGHT_BY = "gradients"
 

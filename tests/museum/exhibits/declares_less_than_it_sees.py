@@ -6,8 +6,7 @@ Similar to ml-explore/mlx-lm#390, where mask and cache disagreed on the window's
 from __future__ import annotations
 
 from lmzoo.model import Traits
-
-from ..base import Transformer
+from tests.museum.base import Transformer
 
 CAUGHT_BY = "receptive_field"
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..base import Attention, MuseumConfig, Transformer
+from tests.museum.base import Attention, MuseumConfig, Transformer
 
 CAUGHT_BY = "train_mode"
 

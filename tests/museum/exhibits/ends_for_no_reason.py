@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lmzoo.model import Traits
-
-from ..base import Recurrent
+from tests.museum.base import Recurrent
 
 CAUGHT_BY = "declared_growth"
 

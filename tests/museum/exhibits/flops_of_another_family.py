@@ -5,7 +5,7 @@ EleutherAI/gpt-neox#1094 (a term outside the brackets), tensorflow/tensorflow#89
 
 from __future__ import annotations
 
-from ..base import Attention, Transformer
+from tests.museum.base import Attention, Transformer
 
 CAUGHT_BY = "flops"
 

@@ -5,7 +5,7 @@ Similar to pytorch/pytorch#715 (weights that the optimizer never sees).
 
 from __future__ import annotations
 
-from ..base import MuseumConfig, Transformer
+from tests.museum.base import MuseumConfig, Transformer
 
 CAUGHT_BY = "gradients"
 

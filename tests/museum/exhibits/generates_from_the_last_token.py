@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..base import Transformer
+from tests.museum.base import Transformer
 
 CAUGHT_BY = "generation"
 

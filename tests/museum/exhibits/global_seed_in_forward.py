@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.state import State
-
-from ..base import Transformer
+from tests.museum.base import Transformer
 
 CAUGHT_BY = "global_state"
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lmzoo.model import Traits
-
-from ..base import Learned
+from tests.museum.base import Learned
 
 CAUGHT_BY = "edges"
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lmzoo.state import State
-
-from ..base import Cell, Recurrent
+from tests.museum.base import Cell, Recurrent
 
 CAUGHT_BY = "gradient_causality"
 

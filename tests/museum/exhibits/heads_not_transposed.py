@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..base import Attention, Transformer
+from tests.museum.base import Attention, Transformer
 
 CAUGHT_BY = "causality"
 

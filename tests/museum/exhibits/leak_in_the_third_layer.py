@@ -10,8 +10,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lmzoo.state import State
-
-from ..base import Cell, CellConfig, Recurrent
+from tests.museum.base import Cell, CellConfig, Recurrent
 
 CAUGHT_BY = "causality"
 

@@ -9,8 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.model import LMOutput
-
-from ..base import Transformer
+from tests.museum.base import Transformer
 
 CAUGHT_BY = "ignored_targets"
 

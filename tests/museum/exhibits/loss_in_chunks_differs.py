@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.layers.linear import Linear
-
-from ..base import MuseumConfig, Transformer
+from tests.museum.base import MuseumConfig, Transformer
 
 CAUGHT_BY = "chunked_loss"
 

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from lmzoo.losses import IGNORE_INDEX
 from lmzoo.model import LMOutput
-
-from ..base import Transformer
+from tests.museum.base import Transformer
 
 CAUGHT_BY = "micro_batches"
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.state import State
-
-from ..base import Cell, Recurrent
+from tests.museum.base import Cell, Recurrent
 
 CAUGHT_BY = "causality"
 

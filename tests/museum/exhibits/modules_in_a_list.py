@@ -9,8 +9,7 @@ from torch import Tensor
 
 from lmzoo.layers.linear import Linear
 from lmzoo.state import State
-
-from ..base import MuseumConfig, Transformer
+from tests.museum.base import MuseumConfig, Transformer
 
 CAUGHT_BY = "parameters"
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from lmzoo.model import Traits
-
-from ..base import Transformer
+from tests.museum.base import Transformer
 
 CAUGHT_BY = "initial_loss"
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.state import State
-
-from ..base import Learned
+from tests.museum.base import Learned
 
 CAUGHT_BY = "decoding"
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lmzoo.state import State
-
-from ..base import Learned
+from tests.museum.base import Learned
 
 CAUGHT_BY = "causality"
 

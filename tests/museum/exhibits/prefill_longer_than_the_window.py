@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..base import Attention, Transformer
+from tests.museum.base import Attention, Transformer
 
 CAUGHT_BY = "decoding"
 

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.state import State
-
-from ..base import MuseumConfig, Transformer
+from tests.museum.base import MuseumConfig, Transformer
 
 CAUGHT_BY = "save_and_load"
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ..base import Attention, Transformer
+from tests.museum.base import Attention, Transformer
 
 CAUGHT_BY = "decoding"
 

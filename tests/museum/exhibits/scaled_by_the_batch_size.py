@@ -8,8 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lmzoo.state import State
-
-from ..base import Transformer
+from tests.museum.base import Transformer
 
 CAUGHT_BY = "batch_independence"
 

@@ -8,8 +8,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from lmzoo.state import State
-
-from ..base import CellConfig, Recurrent
+from tests.museum.base import CellConfig, Recurrent
 
 CAUGHT_BY = "state_is_a_value"
 

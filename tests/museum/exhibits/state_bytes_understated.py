@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from ..base import Attention, Transformer
+from tests.museum.base import Attention, Transformer
 
 CAUGHT_BY = "state_bytes"
 

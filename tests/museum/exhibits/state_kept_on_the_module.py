@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ..base import Cell, Recurrent
+from tests.museum.base import Cell, Recurrent
 
 CAUGHT_BY = "same_seed"
 

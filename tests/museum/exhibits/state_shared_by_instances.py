@@ -10,8 +10,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from lmzoo.state import State
-
-from ..base import Cell, Recurrent
+from tests.museum.base import Cell, Recurrent
 
 CAUGHT_BY = "state_is_a_value"
 

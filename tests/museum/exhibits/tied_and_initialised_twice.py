@@ -7,8 +7,7 @@ from __future__ import annotations
 
 from lmzoo.layers.init import normal
 from lmzoo.layers.linear import Linear
-
-from ..base import MuseumConfig, Transformer
+from tests.museum.base import MuseumConfig, Transformer
 
 CAUGHT_BY = "initialization"
 

@@ -6,8 +6,7 @@ vllm-project/vllm#51665, NVIDIA-NeMo/Automodel#2511.
 from __future__ import annotations
 
 from lmzoo.layers.linear import Linear
-
-from ..base import MuseumConfig, Transformer
+from tests.museum.base import MuseumConfig, Transformer
 
 CAUGHT_BY = "tied_weights"
 

@@ -11,8 +11,7 @@ from typing import Any
 from torch import nn
 
 from lmzoo.layers.linear import Linear
-
-from ..base import MuseumConfig, Transformer
+from tests.museum.base import MuseumConfig, Transformer
 
 CAUGHT_BY = "tied_weights"
 

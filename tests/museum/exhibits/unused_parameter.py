@@ -6,8 +6,7 @@ Similar to pytorch/pytorch#715 (weights that are never trained).
 from __future__ import annotations
 
 from lmzoo.layers.norm import RMSNorm
-
-from ..base import MuseumConfig, Transformer
+from tests.museum.base import MuseumConfig, Transformer
 
 CAUGHT_BY = "gradients"
 

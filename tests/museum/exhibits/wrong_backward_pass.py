@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..base import Cell, Recurrent
+from tests.museum.base import Cell, Recurrent
 
 CAUGHT_BY = "float64_gradients"
 

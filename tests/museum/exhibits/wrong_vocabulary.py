@@ -6,8 +6,7 @@ Blaizzy/mlx-vlm#1917, tenstorrent/tt-metal#38881.
 from __future__ import annotations
 
 from lmzoo.layers.linear import Linear
-
-from ..base import MuseumConfig, Transformer
+from tests.museum.base import MuseumConfig, Transformer
 
 CAUGHT_BY = "shapes"
 
