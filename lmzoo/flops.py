@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 def flops_per_token(model: LanguageModel, T: int) -> float:
     """FLOPs of the forward pass per token in a sequence of T; see `LanguageModel.flops_per_token`."""
+    T = T if model.traits.extrapolates else min(T, model.config.context_length)  # it cannot see more
     if any(hasattr(module, "flops") for module in model.modules()):
         return declared_flops(model, T)
     return measured_flops(model, T)

@@ -118,6 +118,8 @@ class LanguageModel(nn.Module, ABC):
         of range, and for T > `context_length` if the model does not extrapolate.
         """
         self._check_ids("idx", idx)
+        if targets is not None:
+            self._check_ids("targets", targets, like=idx)
         if targets is None and not return_logits:
             raise InputError("return_logits=False needs targets: there would be nothing to return")
         limit = self.config.context_length
@@ -133,7 +135,6 @@ class LanguageModel(nn.Module, ABC):
                     losses.auxiliary_loss(name, value)
         if targets is None:
             return LMOutput(self.head(x_BTD), None)
-        self._check_ids("targets", targets, like=idx)
         if return_logits:
             logits_BTV = self.head(x_BTD)
             loss = losses.cross_entropy(logits_BTV, targets)
@@ -202,7 +203,7 @@ class LanguageModel(nn.Module, ABC):
         tokens, layers = state["tokens"], state["layers"]
         if tokens is not None:
             tokens = tokens.append(idx)
-        if not self.traits.extrapolates and position > self.config.context_length:
+        if position > self.config.context_length and not self.traits.extrapolates:
             layers = None  # every token has a new position in the window, so the layers' state is no longer valid
         return {"position": position, "tokens": tokens, "layers": layers}
 
@@ -321,7 +322,10 @@ class LanguageModel(nn.Module, ABC):
 
     @final
     def init_weights(self, generator: torch.Generator | None = None) -> None:
-        """Draws new weights: each layer draws its own. With a `generator`, torch's global random state is not used."""
+        """Draws new weights: each layer draws its own. With a `generator`, torch's global random state is not used.
+
+        A module without `init_parameters`, such as torch's own, keeps the weights that its constructor drew.
+        """
         for module in self.modules():
             init = getattr(module, "init_parameters", None)
             if callable(init):

@@ -198,7 +198,8 @@ def build_model(
             return cls(config)
     with deferred(), nullcontext() if generator is None else torch.random.fork_rng(devices=[]):
         if generator is not None:  # plain torch modules draw from the global state
-            torch.default_generator.manual_seed(generator.initial_seed())
+            twin = torch.Generator().set_state(generator.get_state())  # so that `generator` itself does not move
+            torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=twin)))
         model = cls(config)
     model.init_weights(generator)
     return model if device is None else model.to(device)

@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from lmzoo.configs import require, require_heads, require_positive, set_default
+from lmzoo.configs import require, require_between, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, MixerConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
@@ -45,7 +45,10 @@ class HybridConfig(MixerConfig):
     """The pattern and the sizes of its mixers, in addition to `MixerConfig`."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
-    checked: ClassVar[tuple[dict[str, Any], ...]] = ({"pattern": "window cross delta+experts lstm attention cross"},)
+    checked: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"pattern": "window cross delta+experts mamba lstm attention cross"},
+        {"pattern": "window cross"},
+    )
 
     pattern: str = "mamba*3 attention"
     n_heads: int = 4
@@ -64,6 +67,7 @@ class HybridConfig(MixerConfig):
         require_heads(self)
         require_positive(self, "window", "rope_theta", "d_state", "d_conv", "n_experts", "top_k")
         require(self.top_k <= self.n_experts, f"top_k={self.top_k} must be at most n_experts={self.n_experts}")
+        require_between(self, "balance_loss", 0, float("inf"), below_high=True)
         for word in pattern(self.pattern, self.n_layers, WORDS):
             mixer = word.removesuffix(EXPERTS)
             require(mixer != "cross", f"pattern={self.pattern!r}: cross must come after attention or window")
@@ -83,7 +87,8 @@ class Hybrid(Decoder):
         sees_all = next((m for m in reversed(mixers[: layer + 1]) if m in ("attention", "window")), "") == "attention"
         window, rope = (None if sees_all else config.window), Rope(config.rope_theta)
         d_model, n_heads = config.d_model, config.n_heads
-        attention = partial(Attention, d_model, n_heads, n_kv_heads=config.n_kv_heads, window=window, rope=rope)
+        options = {"n_kv_heads": config.n_kv_heads, "window": window, "rope": rope, "carries": "cross" in mixers}
+        attention = partial(Attention, d_model, n_heads, **options)
         make: dict[str, Callable[[], nn.Module]] = {
             "attention": attention,
             "window": attention,

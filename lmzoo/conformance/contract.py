@@ -42,7 +42,7 @@ def finals(subject: Subject) -> str:
 def shapes(subject: Subject) -> str:
     """Checks the shapes of logits and loss, with and without targets, also for one token and for a batch of no rows."""
     model, V = subject.model(), subject.config.vocab_size
-    for B, T in ((2, subject.context), (3, 1), (0, 2), (1, 2)):
+    for B, T in ((2, subject.context), (3, 1), (0, 2), (0, subject.context), (1, 2)):
         try:
             _require_shapes(model, subject.tokens(B, T), subject.tokens(B, T, seed=1))
         except Fault:

@@ -62,8 +62,7 @@ class Subject:
             if perturbed and self.instance is not None and not overrides:
                 model = copy.deepcopy(self.instance)
             else:
-                model = self.cls(config)
-                model.init_weights(torch.Generator().manual_seed(seed))
+                model = registry.build_model(self.cls, config, generator=torch.Generator().manual_seed(seed))
         if perturbed:
             perturb(model, seed)
         for module in model.modules():

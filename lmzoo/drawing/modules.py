@@ -34,7 +34,6 @@ SETTINGS: Mapping[str, str] = {
     "top_k": "top {}",
     "window": "window {}",
     "rope": "rotary positions",
-    "qk_norm": "query/key norm",
     "gated": "gated",
     "activation": "{}",
     "d_ff": "inner width {}",

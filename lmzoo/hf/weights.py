@@ -5,8 +5,8 @@ a name stands for the layer, 0 ... n_layers - 1, on both sides:
 
     {"tokens.weight": "model.embed_tokens.weight", "blocks.{i}.0.before.weight": "model.layers.{i}.input_norm.weight"}
 
-A layout moves elements without changing them, and takes all sizes from the model's config. So each layout has an
-inverse, and the same map can be used to write a checkpoint. A new layout must follow this rule.
+A layout moves elements without changing them, and takes all sizes from the model's config. So each layout can be
+inverted, although writing a checkpoint is not implemented. A new layout must follow this rule.
 """
 
 from __future__ import annotations

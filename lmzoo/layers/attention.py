@@ -18,6 +18,8 @@ from lmzoo.ops.attention import causal_attention
 from lmzoo.ops.rope import apply_rope
 from lmzoo.state import TimeBuffer
 
+KEYS_AND_VALUES = "keys and values"  # in `Context.carry`
+
 
 class KVCache(NamedTuple):
     """Keys and values of earlier tokens, (B, S, G, K) each; keys are stored after rotation."""
@@ -47,11 +49,13 @@ class Attention(Layer):
         dropout: float = 0.0,
         init: Init = normal(),
         init_out: Init = normal(),
+        carries: bool = False,
     ) -> None:
         super().__init__()
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads or n_heads
         self.head_dim = head_dim or d_model // n_heads
         self.window, self.rope, self.dropout = window, rope, dropout
+        self.carries = carries  # leaves keys and values in the context, for `CrossLayerAttention`
         self.reach = window
         self.state_growth = "linear" if window is None else "constant"
         self.widths = [heads * self.head_dim for heads in (self.n_heads, self.n_kv_heads, self.n_kv_heads)]
@@ -81,7 +85,8 @@ class Attention(Layer):
     def forward(self, x_BTD: Tensor, state: KVCache | None, ctx: Context) -> tuple[Tensor, KVCache | None]:
         q_BTHK, k_BTGK, v_BTGK = self.project(x_BTD, ctx)
         k_BSGK, v_BSGK, state = self.remember(k_BTGK, v_BTGK, state)
-        ctx.carry["keys and values"] = (k_BSGK, v_BSGK)  # for `CrossLayerAttention`
+        if self.carries:
+            ctx.carry[KEYS_AND_VALUES] = (k_BSGK, v_BSGK)
         return self.merge(self.attend(q_BTHK, k_BSGK, v_BSGK), x_BTD), state
 
     def project(self, x_BTD: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:

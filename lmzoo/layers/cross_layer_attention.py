@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from lmzoo.layers.attention import KEYS_AND_VALUES
 from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
@@ -20,11 +21,12 @@ class CrossLayerAttention(Layer):
     Both must have the same window and rotary settings. It saves the memory of a KV cache.
     """
 
+    reach = 1  # beyond that of the earlier layer, whose keys it reads
+
     def __init__(self, d_model: int, n_heads: int, *, window: int | None = None, rope: Rope | None = None) -> None:
         super().__init__()
         self.n_heads, self.head_dim = n_heads, d_model // n_heads
         self.window, self.rope = window, rope
-        self.reach = window
         self.q = Linear(d_model, d_model, bias=False)
         self.out = Linear(d_model, d_model, bias=False)
 
@@ -40,6 +42,7 @@ class CrossLayerAttention(Layer):
         q_BTHK = self.q(x_BTD).unflatten(-1, (self.n_heads, self.head_dim))
         if self.rope is not None:
             q_BTHK = apply_rope(q_BTHK, *ctx.rope(self.rope, self.head_dim))
-        k_BSGK, v_BSGK = ctx.carry["keys and values"]
+        assert KEYS_AND_VALUES in ctx.carry, "an Attention with carries=True must come before CrossLayerAttention"
+        k_BSGK, v_BSGK = ctx.carry[KEYS_AND_VALUES]
         y_BTHK = causal_attention(q_BTHK, k_BSGK, v_BSGK, window=self.window)
         return self.out(y_BTHK.flatten(2)), state

@@ -18,6 +18,8 @@ from lmzoo.ops.experts import expert_mlp
 from lmzoo.ops.precision import wide
 from lmzoo.ops.stable_topk import stable_topk
 
+BIAS_GRADIENT = 1e-3  # small, so that the biases have no share in the gradient norm that is clipped
+
 
 class Experts(Layer):
     """The weighted sum of the `top_k` most probable of `n_experts` gated feed-forward layers.
@@ -30,11 +32,13 @@ class Experts(Layer):
     - `balance_loss`: the coefficient of Switch's auxiliary loss `E sum_e load_e p_e` (Fedus et al. 2021, arXiv
       2101.03961, equation 4), where load_e is the share of tokens sent to expert e and p_e its mean probability.
     - `balance_bias`: a bias is added to the probabilities when experts are chosen, not when they are weighted (Wang et
-      al. 2024, arXiv 2408.15664). Their rule changes the bias by the sign of the load's error; here that sign is the
-      gradient of an auxiliary loss, so the learning rate is the step size.
+      al. 2024, arXiv 2408.15664). Their rule changes the bias by the sign of the load's error; here that sign, times
+      `BIAS_GRADIENT`, is the gradient of an auxiliary loss. AdamW's steps do not depend on the scale of a gradient, so
+      the step size is about the learning rate.
     """
 
     reach = 1
+    keep_float32 = ("choice_bias",)  # built up in small steps
     up: Tensor  # (E, 2 F, D), gate and up
     down: Tensor  # (E, D, F)
     choice_bias: Tensor | None  # (E,)
@@ -88,4 +92,5 @@ class Experts(Layer):
             even = self.n_experts * (load_E * p_NE.sum(0) / tokens).sum()
             auxiliary_loss("balance", self.balance_loss * even)
         if self.choice_bias is not None:
-            auxiliary_loss("balance_bias", (self.choice_bias * (load_E - load_E.mean()).sign()).sum())
+            error_E = BIAS_GRADIENT * (load_E - load_E.mean()).sign()
+            auxiliary_loss("balance_bias", (self.choice_bias * error_E).sum())

@@ -59,7 +59,7 @@ def chunked_delta_rule(
     q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, state_BHKV: Tensor | None = None
 ) -> tuple[Tensor, Tensor]:
     """The fast form, in chunks of `CHUNK_LENGTH` positions; arguments and results as in `delta_rule`."""
-    B, T = v_BTHV.shape[:2]
+    T, H = v_BTHV.shape[1:3]
     *inputs, S_BHKV = _wide_inputs(q_BTHK, k_BTHK, v_BTHV, beta_BTH, state_BHKV)
     q_NMCK, k_NMCK, v_NMCV, beta_NMC = (_in_chunks(x, min(CHUNK_LENGTH, T)) for x in inputs)
     S_MKV = S_BHKV.flatten(0, 1)
@@ -76,7 +76,7 @@ def chunked_delta_rule(
             u_MCV = solution_MCC @ torch.baddbmm(v_MCV, k_MCK, S_MKV, alpha=-1)
             ys.append(torch.baddbmm(q_MCK @ S_MKV, scores_MCC, u_MCV))
             S_MKV = torch.baddbmm(S_MKV, k_MCK.mT, u_MCV)
-    y_BTHV = rearrange(torch.stack(ys), "n (b h) c v -> b (n c) h v", b=B)[:, :T]
+    y_BTHV = rearrange(torch.stack(ys), "n (b h) c v -> b (n c) h v", h=H)[:, :T]
     return y_BTHV.to(v_BTHV.dtype), S_MKV.unflatten(0, S_BHKV.shape[:2])
 
 

@@ -40,6 +40,7 @@ def test_hybrid_window_and_cross_have_the_window_of_their_source() -> None:
         ("mamba attention", "linear", None),
         ("mamba window", "constant", None),
         ("window*2", "constant", 4 * (5 - 1) + 1),
+        ("window cross", "constant", 2 * (5 - 1) + 1),
         ("lstm delta", "constant", None),
     ],
 )

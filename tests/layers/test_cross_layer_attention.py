@@ -16,7 +16,7 @@ from tests.layers.decoded import context, in_one_call, in_pieces, perturbed, ran
 
 def make(window: int | None) -> Stack:
     rope = Rope(theta=100.0)
-    source = Attention(12, 4, n_kv_heads=2, window=window, rope=rope)
+    source = Attention(12, 4, n_kv_heads=2, window=window, rope=rope, carries=True)
     return perturbed(Stack([source, CrossLayerAttention(12, 4, window=window, rope=rope)]))
 
 

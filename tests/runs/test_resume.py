@@ -69,7 +69,7 @@ def test_resume_after_every_step_is_bitwise_exact(
     train_run(spec, tmp_path / "whole")
     run = tmp_path / "run"
     for step in range(1, 13):
-        with pytest.raises(Interrupted, match=f"stopped after step {step}, saved in .*; go on .* --resume"):
+        with pytest.raises(Interrupted, match=f"stopped after step {step}, saved in .*; continue .* --resume"):
             train_run(spec, run, resume=True, listeners=[interrupt_at(step)])
         assert checkpoints.saved(run)[0][0] == step
         assert_same(tensors(run, step), tensors(tmp_path / "whole", step))

@@ -89,10 +89,11 @@ class _ShortAttention(torch.autograd.Function):
 
 def _by_head(x_BTHK: Tensor, G: int) -> Tensor:
     """Rearrange (B, T, H, K) to (N, M, K): for each time, the query heads that share a key/value head."""
-    return x_BTHK.unflatten(2, (G, -1)).transpose(1, 2).reshape(len(x_BTHK) * G, -1, x_BTHK.shape[3])
+    B, T, H, K = x_BTHK.shape
+    return x_BTHK.unflatten(2, (G, H // G)).transpose(1, 2).reshape(B * G, T * (H // G), K)
 
 
 def _by_time(x_NMK: Tensor, shape: torch.Size, G: int) -> Tensor:
     """Rearrange (N, M, K) back to (B, T, H, K)."""
-    B, T, _, K = shape
-    return x_NMK.view(B, G, T, -1, K).transpose(1, 2).reshape(shape)
+    B, T, H, K = shape
+    return x_NMK.view(B, G, T, H // G, K).transpose(1, 2).reshape(shape)
