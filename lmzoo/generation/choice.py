@@ -67,7 +67,9 @@ class Choice:
         for processor in self.processors:
             logits_BV = processor(logits_BV, history_BT)
             if logits_BV.shape != shape:
-                raise InputError(f"a processor gave logits {tuple(logits_BV.shape)}: they must be {tuple(shape)}")
+                raise InputError(
+                    f"a logits processor gave logits {tuple(logits_BV.shape)}: they must be {tuple(shape)}"
+                )
         if len(self.groups) > 1:  # checked here, so that an error names the row of the batch, not of its group
             logits_BV = process(logits_BV, SamplingConfig(), history_BT)
         return [

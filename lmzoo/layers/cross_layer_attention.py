@@ -21,7 +21,7 @@ class CrossLayerAttention(Layer):
     Both must have the same window and rotary settings. It saves the memory of a KV cache.
     """
 
-    reach = 1  # beyond that of the earlier layer, whose keys it reads
+    reach = 1  # the earlier layer, whose keys it reads, counts the others
 
     def __init__(self, d_model: int, n_heads: int, *, window: int | None = None, rope: Rope | None = None) -> None:
         super().__init__()

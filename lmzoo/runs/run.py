@@ -252,7 +252,9 @@ def load_run(path: str | Path) -> Run:
             f"{run}: the model has vocab_size={model.config.vocab_size}, its tokenizer {tokenizer.vocab_size}"
         )
     if tokenizer.sha256 != tables["data"].get("tokenizer_sha256"):
-        raise CheckpointError(f"{run / TOKENIZER_FILE}: its SHA-256 is not that of {CONFIG_FILE} (damaged or changed)")
+        raise CheckpointError(
+            f"{run / TOKENIZER_FILE}: its SHA-256 differs from the one in {CONFIG_FILE} (damaged or changed)"
+        )
     return Run(model, tokenizer, tables)
 
 
@@ -277,7 +279,9 @@ def _model_and_split(path: str | Path, data: str | None) -> tuple[LanguageModel,
     corpus = load_data(data or str(tables["data"].get("data")))
     trained_on = tables["data"].get("corpus_sha256")
     if data is None and corpus.sha256 != trained_on:
-        raise DataError(f"{corpus.name}: its SHA-256 is {corpus.sha256}, that of the run's text was {trained_on}")
+        raise DataError(
+            f"{corpus.name}: its SHA-256 is {corpus.sha256}, but the run was trained on a text with {trained_on}"
+        )
     return model, validation_split(corpus, tokenizer), tables["machine"]["precision"]
 
 

@@ -109,7 +109,7 @@ def read_state(folder: atomic.Folder) -> TrainingState:
     except ConfigError as error:
         raise CheckpointError(str(error)) from error
     if checkpoints.path_of(Path(), state.step).name != folder.path.name:
-        raise CheckpointError(f"{where}: step={state.step} must be that of the folder's name")
+        raise CheckpointError(f"{where}: step={state.step} must be the step in the folder's name")
     return state
 
 

@@ -76,7 +76,9 @@ def test_train_run_learns_the_same_on_two_processes(tmp_path: Path, text: Path) 
     """Same loss curve at the same global batch: DDP, FSDP, accumulation, ragged targets, tied and unused weights."""
     families = families_with_every_kind_of_parameter()
     cases: dict[str, Job] = {name: {"model": name, "settings": tiny_settings(name)} for name in families}
-    for name in families:  # a balance loss multiplies means over the batch: that of two halves is not their mean
+    for name in (
+        families
+    ):  # a balance loss multiplies means over the batch: the loss of the whole is not the mean of its halves'
         if hasattr(registry.model_class(name).config_class, "balance_loss"):
             cases[name]["settings"] = {**tiny_settings(name), "balance_loss": 0.0}
     cases["accumulated"] = {"model": "gpt2", "settings": {**SMALL, "grad_accumulation": 3}}

@@ -35,7 +35,7 @@ def test_processors_come_before_the_settings_and_get_all_tokens() -> None:
 
 def test_processors_with_wrong_results_are_refused() -> None:
     model, idx = make("bigram"), prompts(2, 3)
-    with pytest.raises(InputError, match=r"a processor gave logits \(2, 10\): they must be \(2, 11\)"):
+    with pytest.raises(InputError, match=r"a logits processor gave logits \(2, 10\): they must be \(2, 11\)"):
         generate(model, idx, 2, processors=[lambda logits, _: logits[:, :10]])
     with pytest.raises(InputError, match="logits of row 0 hold NaN"):
         generate(model, idx, 2, processors=[lambda logits, _: logits * torch.nan])

@@ -1,4 +1,4 @@
-"""Tests that our safetensors files have the same bytes as those of the package."""
+"""Tests that our safetensors files have the same bytes as the package's."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def _other_tokenizer(bench: Bench, spec: RunSpec, run: Path, tally: Tally) -> No
         load_run(run)
         tally.failures.append("a run with another tokenizer.json was loaded")
     except LmzooError as error:
-        tally.check("tokenizer.json: its SHA-256 is not that of config.toml" in str(error), str(error))
+        tally.check("tokenizer.json: its SHA-256 differs from the one in config.toml" in str(error), str(error))
     file.write_bytes(good)
     tally.done["tokenizers"] += 1
 

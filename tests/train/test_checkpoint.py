@@ -43,7 +43,7 @@ def test_newest_valid_rejects_a_folder_named_after_another_step(without_best: Pa
     folder, notes = newest_valid(without_best)
     assert folder is not None
     assert folder.path.name == "step-00000012"
-    assert "step=6 must be that of the folder's name" in notes[0]
+    assert "step=6 must be the step in the folder's name" in notes[0]
 
 
 def test_remember_best_of_a_state_without_an_evaluation(without_best: Path) -> None:
