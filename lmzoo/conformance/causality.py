@@ -31,7 +31,8 @@ def lengths(subject: Subject, model: LanguageModel) -> list[int]:
 def causality(subject: Subject) -> str:
     """Checks that logits stay the same when later tokens change or are left out; in eval and train mode, in float64."""
     model = subject.model().double()
-    for T in lengths(subject, model):
+    tried = lengths(subject, model)[-1:] if subject.is_variant else lengths(subject, model)
+    for T in tried:
         idx, other = _two_sequences(subject, T)
         cuts = range(T - 1, 0, -1)
         # All cuts are rows of one batch: `batch_independence` checks that rows do not depend on each other.
@@ -41,14 +42,14 @@ def causality(subject: Subject) -> str:
         for cut in _shorter(T, subject.context):
             _require_unchanged(model, idx, cut, _logits(model, idx[:, :cut]), logits_BTV, "leaving out")
     model = subject.model(dropout=0.1).double().train()
-    for T in lengths(subject, model):
+    for T in tried:
         idx, other = _two_sequences(subject, T)
         logits_BTV = _logits(model, idx)
         cuts = _some_cuts(T)  # in separate batches: within one batch each row has its own dropout noise
         for cut, changed_idx in zip(cuts, _changed(idx, other, cuts), strict=True):
             changed_BTV = _logits(model, changed_idx)
             _require_unchanged(model, idx, cut, changed_BTV, logits_BTV, "in train mode, changing")
-    return f"every cut of T = {lengths(subject, model)}, eval and train: unchanged before the cut, in float64"
+    return f"every cut of T = {tried}, eval and train: unchanged before the cut, in float64"
 
 
 def bfloat16_causality(subject: Subject) -> str:

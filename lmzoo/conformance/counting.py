@@ -13,7 +13,9 @@ from lmzoo.model import LanguageModel
 
 
 def _sizes(subject: Subject) -> list[LanguageModel]:
-    return [subject.model(), *(subject.model(**change) for change in subject.resized())]
+    """Returns models of three sizes, or of one for a variant: the plain form shows how the numbers depend on sizes."""
+    model = subject.model()
+    return [model] if subject.is_variant else [model, *(subject.model(**change) for change in subject.resized())]
 
 
 def parameters(subject: Subject) -> str:

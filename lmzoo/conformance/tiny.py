@@ -50,6 +50,7 @@ class Subject:
         self.config = small_config(cls, self.settings)
         self.instance: LanguageModel | None = None  # a copy of the caller's own model, if it is small enough
         self.is_variant = False  # True for what `varied` returns
+        self._variants: list[Subject] | None = None  # made once: their depth is found by building models
 
     def model(self, *, perturbed: bool = True, dropout: float = 0.0, seed: int = 0, **overrides: Any) -> LanguageModel:
         """Constructs a float32 model on the CPU in eval mode; torch's global random state stays unchanged.
@@ -90,6 +91,11 @@ class Subject:
         is switched on in its own. A config can name more variants in `checked: ClassVar[tuple[dict, ...]]`. Raises
         `ConfigError` for a variant in `checked` that the config refuses.
         """
+        if self._variants is None:
+            self._variants = self._make_variants()
+        return self._variants
+
+    def _make_variants(self) -> list[Subject]:
         now = configs.to_dict(self.config)
         inverted = {name: not value for name, value in now.items() if isinstance(value, bool)}
         options = [{name: value} for name, value in OPTIONS.items() if now.get(name, value) != value]

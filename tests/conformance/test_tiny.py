@@ -109,7 +109,11 @@ def test_subject_copies_an_instance_that_is_small_except_for_its_depth() -> None
 
 
 def test_varied_inverts_booleans_together_and_switches_options_on() -> None:
-    assert [variant.name for variant in subject("gpt2").varied()] == ["gpt2 with bias=False, tie_embeddings=False"]
+    gpt2 = subject("gpt2")
+    assert [variant.name for variant in gpt2.varied()] == ["gpt2 with bias=False, tie_embeddings=False"]
+    assert gpt2.varied() is gpt2.varied(), "made once"
+    assert gpt2.varied()[0].is_variant
+    assert not gpt2.is_variant
     names = [variant.name for variant in subject("llama").varied()]
     assert "llama with window=5" in names
     assert "llama with tie_embeddings=True" in names
