@@ -1,4 +1,4 @@
-"""What the documents say must be so: their Python runs, their commands exist, their messages are the real ones."""
+"""Tests of the documents: their Python runs, their commands exist, and their messages are the real ones."""
 
 from __future__ import annotations
 

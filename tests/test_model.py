@@ -107,6 +107,7 @@ class TwoAhead(Cumulative):
         self.ahead = nn.Linear(6, config.vocab_size)
 
     def extra_losses(self, x_BTD: Tensor, idx: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        assert self.training, "the hook must not cost anything in evaluation"
         assert idx.shape == targets.shape == x_BTD.shape[:2]
         return {"two_ahead": cross_entropy(self.ahead(x_BTD[:, :-1]), targets[:, 1:])}
 

@@ -48,6 +48,15 @@ def test_attention_reads_positions_from_the_context() -> None:
     assert (near[1].k.entries() - far[1].k.entries()).abs().max() > 0.1
 
 
+@pytest.mark.parametrize("carries", [False, True])
+def test_attention_leaves_keys_and_values_in_the_context_only_if_asked(carries: bool) -> None:
+    """Carried tensors stay in memory until the backward pass, also under activation checkpointing."""
+    layer, x = perturbed(Attention(12, 4, carries=carries)), random(1, 5, 12)
+    ctx = context(x)
+    layer(x, None, ctx)
+    assert len(ctx.carry) == carries
+
+
 def test_attention_declares_reach_growth_and_cost() -> None:
     full, windowed = Attention(12, 4), Attention(12, 4, window=3)
     assert (full.reach, full.state_growth) == (None, "linear")
