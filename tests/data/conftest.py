@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 import lmzoo.data
+from lmzoo.data.tokenizers import load_tokenizer
+from lmzoo.errors import DataError
 from tests.data.datasets import TEXTS, parquet
 
 CHINESE = """\
@@ -53,6 +55,21 @@ def write(tmp_path: Path) -> Callable[[str, str | bytes], Path]:
         return path
 
     return _write
+
+
+@pytest.fixture
+def require_refused(write: Callable[[str, str | bytes], Path]) -> Callable[[str, str], None]:
+    """A function that loads a tokenizer file and requires an error of one line that names the file and the reason."""
+
+    def _require(content: str, reason: str) -> None:
+        path = write("tokenizer.json", content)
+        with pytest.raises(DataError) as caught:
+            load_tokenizer(path)
+        assert reason in str(caught.value)
+        assert str(path) in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+    return _require
 
 
 @pytest.fixture

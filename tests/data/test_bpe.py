@@ -12,7 +12,6 @@ from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, normalizers, pre_tokenizers
 
 from lmzoo.data.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
-from lmzoo.errors import DataError
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -85,11 +84,7 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("case", DAMAGED)
-def test_bpe_from_json_refuses_unsuitable_files_in_one_line(case: str, write: Write) -> None:
-    content, part = DAMAGED[case]
-    path = write("tokenizer.json", content)
-    with pytest.raises(DataError) as caught:
-        load_tokenizer(path)
-    assert part in str(caught.value)
-    assert str(path) in str(caught.value)
-    assert "\n" not in str(caught.value)
+def test_bpe_from_json_refuses_unsuitable_files_in_one_line(
+    case: str, require_refused: Callable[[str, str], None]
+) -> None:
+    require_refused(*DAMAGED[case])
