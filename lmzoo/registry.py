@@ -191,18 +191,28 @@ def build_model(
     """
     import torch
 
-    from lmzoo.layers.init import deferred
-
     if device is not None and torch.device(device).type == "meta":
-        with torch.device("meta"), deferred():
-            return cls(config)
-    with deferred(), nullcontext() if generator is None else torch.random.fork_rng(devices=[]):
+        return blank_model(cls, config, device="meta")
+    with nullcontext() if generator is None else torch.random.fork_rng(devices=[]):
         if generator is not None:  # plain torch modules draw from the global state
             twin = torch.Generator().set_state(generator.get_state())  # so that `generator` itself does not move
             torch.default_generator.manual_seed(int(torch.randint(2**62, (), generator=twin)))
-        model = cls(config)
+        model = blank_model(cls, config)
     model.init_weights(generator)
     return model if device is None else model.to(device)
+
+
+def blank_model(cls: type[Model], config: ModelConfig, *, device: str | None = None) -> Model:
+    """Create a model without drawing weights, for a caller that sets them next, or on "meta" for one that needs none.
+
+    Drawing normal values on the meta device would import torch's compiler, which takes seconds.
+    """
+    import torch
+
+    from lmzoo.layers.init import deferred
+
+    with deferred(), nullcontext() if device is None else torch.device(device):
+        return cls(config)
 
 
 def _class_and_config(name: str, settings: Mapping[str, Any]) -> tuple[type[LanguageModel], ModelConfig]:

@@ -255,3 +255,17 @@ def test_registry_folders_add_families_and_presets(monkeypatch: pytest.MonkeyPat
     registry._read_entries.cache_clear()
     with pytest.raises(ConfigError, match="preset 'mini' may hold source, model and train, not"):
         lmzoo.list_models()
+
+
+def test_blank_model_imports_no_compiler() -> None:
+    """Torch draws normal values on the meta device by code whose import takes seconds: `load_model` must not do it."""
+    code = """
+import sys
+from lmzoo import registry
+for family in registry.families():
+    cls = registry.model_class(family)
+    registry.blank_model(cls, cls.config_class(vocab_size=5), device="meta")
+print("torch._dynamo" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"

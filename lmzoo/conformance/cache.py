@@ -17,7 +17,7 @@ from types import ModuleType
 import torch
 
 import lmzoo
-from lmzoo import configs
+from lmzoo import configs, registry
 from lmzoo.conformance.report import RANKING_GROUPS, Report, Result
 from lmzoo.conformance.suite import CHECKS, check_model, check_names
 from lmzoo.conformance.tiny import subject
@@ -90,8 +90,8 @@ def _sources(cls: type[LanguageModel], config: ModelConfig) -> dict[str, Path]:
 
     Raises an exception for a class whose module has no file.
     """
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        layers = cls(config).modules()
+    with torch.random.fork_rng(devices=[]):
+        layers = registry.blank_model(cls, config, device="meta").modules()
     names = {base.__module__ for kind in (cls, type(config), *map(type, layers)) for base in kind.__mro__}
     waiting = [sys.modules[name] for name in sorted(names) if not _is_library(name)]
     found: dict[str, Path] = {}

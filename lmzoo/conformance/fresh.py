@@ -1,14 +1,18 @@
 """Loads saved models in a separate process and computes their logits, for the check `save_and_load`.
 
-Usage: `python -m lmzoo.conformance.fresh FOLDER...`. Each folder holds `request.json` and `idx.safetensors`; the
-process writes `logits.safetensors` into it, or `error.txt` with the reason in one line.
+`python -m lmzoo.conformance.fresh` reads the names of folders from its standard input, one per line. Each folder holds
+`request.json` and `idx.safetensors`; the process writes `logits.safetensors` into it, or `error.txt` with the reason in
+one line. `FreshProcess` is the caller's side.
 """
 
 from __future__ import annotations
 
 import importlib
 import json
+import os
+import subprocess
 import sys
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +20,37 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lmzoo import configs, registry
+from lmzoo.conformance.report import Fault
 from lmzoo.model import LanguageModel
 from lmzoo.storage import models
+
+
+class FreshProcess:
+    """A new Python process that loads saved models; it can be started early, because starting it takes seconds."""
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "lmzoo.conformance.fresh"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=environment,
+        )
+
+    def load(self, paths: Sequence[Path]) -> None:
+        """Has the requests in the folders `paths` answered, and ends the process. Raises `Fault` if it fails."""
+        _, errors = self._process.communicate("".join(f"{path}\n" for path in paths), timeout=300)
+        if self._process.returncode:
+            last = (errors.strip().splitlines() or ["no message"])[-1]
+            raise Fault(f"a fresh process cannot load the saved model: {last}")
+
+    def close(self) -> None:
+        """Ends the process, if it is still running."""
+        if self._process.poll() is None:
+            self._process.kill()
+            self._process.communicate()
 
 
 def answer(path: Path, cls: type[LanguageModel] | None = None) -> None:
@@ -39,7 +72,7 @@ def answer(path: Path, cls: type[LanguageModel] | None = None) -> None:
     save_file({"logits": logits_BTV.contiguous()}, path / "logits.safetensors")
 
 
-def answer_all(paths: list[Path]) -> None:
+def answer_all(paths: Iterable[Path]) -> None:
     """Answers the requests one after another; an exception ends only the request that raised it."""
     for path in paths:
         try:
@@ -67,4 +100,4 @@ def _import(request: dict[str, Any]) -> Any:
 
 
 if __name__ == "__main__":
-    answer_all([Path(path) for path in sys.argv[1:]])
+    answer_all(Path(line.rstrip("\n")) for line in sys.stdin)

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lmzoo import configs, registry
+from lmzoo.conformance.fresh import FreshProcess, answer
 from lmzoo.conformance.measure import require_equal, require_same_bits
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
@@ -27,17 +25,19 @@ def save_and_load(subject: Subject) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         logits_BTV = save_request(subject, path)
-        module = subject.cls.__module__
-        if module == "__main__" or "<locals>" in subject.cls.__qualname__:
-            from lmzoo.conformance.fresh import answer
-
+        if can_be_imported(subject.cls):
+            (subject.fresh_process or FreshProcess()).load([path])
+            how = "in a fresh process"
+        else:
             answer(path, subject.cls)
             how = "in this process: its class cannot be imported by another"
-        else:
-            load_in_fresh_process([path])
-            how = "in a fresh process"
         require_loaded(path, logits_BTV)
     return f"bitwise equal logits {how}"
+
+
+def can_be_imported(cls: type[LanguageModel]) -> bool:
+    """False for a class that another process cannot import: of the main script, or defined inside a function."""
+    return cls.__module__ != "__main__" and "<locals>" not in cls.__qualname__
 
 
 def save_request(subject: Subject, path: Path) -> Tensor:
@@ -48,16 +48,6 @@ def save_request(subject: Subject, path: Path) -> Tensor:
     (path / "request.json").write_text(json.dumps(_request(subject, model, path)), encoding="utf-8")
     with torch.no_grad():  # as in the other process: torch's own layers may use other kernels with gradients
         return model(idx).logits
-
-
-def load_in_fresh_process(paths: Sequence[Path]) -> None:
-    """Starts a Python process that answers the requests in the folders `paths`."""
-    command = [sys.executable, "-m", "lmzoo.conformance.fresh", *map(str, paths)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=300, env=environment)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise Fault(f"a fresh process cannot load the saved model: {last}")
 
 
 def require_loaded(path: Path, logits_BTV: Tensor) -> None:

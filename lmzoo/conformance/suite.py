@@ -13,6 +13,7 @@ import torch
 from lmzoo import configs
 from lmzoo.conformance import batching, causality, contract, counting, decoding, loss, numerics, purity, saving, states
 from lmzoo.conformance import training as train
+from lmzoo.conformance.fresh import FreshProcess
 from lmzoo.conformance.report import Fault, Report, Result
 from lmzoo.conformance.tiny import Subject, subject
 from lmzoo.errors import ConfigError
@@ -83,14 +84,19 @@ def check_model(
     results: list[Result] = []
     with torch.random.fork_rng(devices=[]):  # constructors draw weights: keep the caller's random state
         checked = subject(target)
-        for check in CHECKS:
-            if only is not None and check.name not in only:
-                continue
-            results.append(run_check(check, checked))
-            if listener is not None:
-                listener(results[-1])
-            if check.name == "construction" and not results[-1].passed:
-                break  # there is no model to check
+        checks = [check for check in CHECKS if only is None or check.name in only]
+        if saving.save_and_load in [check.run for check in checks] and saving.can_be_imported(checked.cls):
+            checked.fresh_process = FreshProcess()
+        try:
+            for check in checks:
+                results.append(run_check(check, checked))
+                if listener is not None:
+                    listener(results[-1])
+                if check.name == "construction" and not results[-1].passed:
+                    break  # there is no model to check
+        finally:
+            if checked.fresh_process is not None:
+                checked.fresh_process.close()
     return Report(checked.name, configs.to_dict(checked.config), tuple(results))
 
 

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lmzoo import configs, registry
+from lmzoo.conformance.fresh import FreshProcess
 from lmzoo.errors import ConfigError
 from lmzoo.layers.stack import kind
 from lmzoo.model import LanguageModel, ModelConfig
@@ -50,6 +51,7 @@ class Subject:
         self.config = small_config(cls, self.settings)
         self.instance: LanguageModel | None = None  # a copy of the caller's own model, if it is small enough
         self.is_variant = False  # True for what `varied` returns
+        self.fresh_process: FreshProcess | None = None  # started early for the check `save_and_load`
         self._variants: list[Subject] | None = None  # made once: their depth is found by building models
 
     def model(self, *, perturbed: bool = True, dropout: float = 0.0, seed: int = 0, **overrides: Any) -> LanguageModel:
@@ -219,8 +221,8 @@ def fewest_layers(cls: type[LanguageModel], settings: Mapping[str, Any]) -> int:
 
 def _kinds(cls: type[LanguageModel], config: ModelConfig) -> Iterator[Hashable]:
     """Returns the kind of each block of the model."""
-    with torch.random.fork_rng(devices=[]), torch.device("meta"):
-        model = cls(config)
+    with torch.random.fork_rng(devices=[]):
+        model = registry.blank_model(cls, config, device="meta")
     return map(kind, _blocks(model))
 
 

@@ -63,10 +63,9 @@ def read_model(folder: atomic.Folder) -> LanguageModel:
     cls, config = _class_and_config(where, folder.json(MODEL_CONFIG_FILE))
     with open_tensors(folder.file(MODEL_FILE)) as file:
         _check_against(file, cls, config, where, folder.sizes[MODEL_FILE])
-        with torch.random.fork_rng(
-            devices=[]
-        ):  # the caller's RNG does not advance: initial weights are overwritten below
-            model = cls(config)
+        # Plain torch modules draw weights when they are built: the caller's random state must not advance.
+        with torch.random.fork_rng(devices=[]):
+            model = registry.blank_model(cls, config)
         for name, tensor in tensors_of(model).items():
             saved = file.tensor(name)
             if saved.dtype != tensor.dtype:
@@ -104,8 +103,8 @@ def _check_against(file: TensorFile, cls: type[LanguageModel], config: ModelConf
     """Compare the header of the file with a model on the meta device; stop early if the file cannot match."""
     limit = 4 * len(file.shapes) + 16
     try:
-        with torch.device("meta"), _at_most(limit, where):
-            model = cls(config)
+        with _at_most(limit, where):
+            model = registry.blank_model(cls, config, device="meta")
     except CheckpointError:
         raise
     except Exception as error:  # sizes too large for a tensor raise many types of errors

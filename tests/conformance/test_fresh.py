@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import shutil
+import signal
 from pathlib import Path
 
-from lmzoo.conformance import subject
-from lmzoo.conformance.fresh import answer_all
+import pytest
+
+from lmzoo.conformance import Fault, check_model, subject, suite
+from lmzoo.conformance.fresh import FreshProcess, answer_all
 from lmzoo.conformance.saving import require_loaded, save_request
-from tests.museum.base import Transformer
+from tests.museum.base import MuseumConfig, Transformer
 
 
 def test_answer_all_continues_after_an_error(tmp_path: Path) -> None:
@@ -19,3 +23,35 @@ def test_answer_all_continues_after_an_error(tmp_path: Path) -> None:
     answer_all([bad, good])
     assert (bad / "error.txt").read_text() == "KeyError: 'threads'"
     require_loaded(good, logits_BTV)
+
+
+def test_fresh_process_ends_when_it_is_closed() -> None:
+    process = FreshProcess()
+    process.close()
+    assert process._process.returncode is not None
+    process.close()
+
+
+def test_fresh_process_reports_why_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.executable", shutil.which("false"))
+    process = FreshProcess()
+    with pytest.raises(Fault, match="a fresh process cannot load the saved model: no message"):
+        process.load([])
+
+
+class Broken(Transformer):
+    def __init__(self, config: MuseumConfig) -> None:
+        raise ValueError("broken")
+
+
+def test_fresh_process_ends_when_the_model_cannot_be_built(monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[FreshProcess] = []
+
+    class Noted(FreshProcess):
+        def __init__(self) -> None:
+            super().__init__()
+            started.append(self)
+
+    monkeypatch.setattr(suite, "FreshProcess", Noted)
+    assert check_model(Broken).failures == ["construction"]
+    assert [process._process.returncode for process in started] == [-signal.SIGKILL]

@@ -9,7 +9,7 @@ import torch
 
 from lmzoo import registry
 from lmzoo.conformance import Fault, check_model, saving, subject
-from lmzoo.conformance.fresh import answer_all
+from lmzoo.conformance.fresh import FreshProcess, answer_all
 from tests.conformance.test_suite import Plain
 from tests.museum.base import Learned, MuseumConfig, Recurrent, Transformer
 
@@ -24,7 +24,7 @@ def test_save_and_load_in_one_fresh_process_for_all_families(tmp_path: Path) -> 
         path = tmp_path / checked.name
         path.mkdir()
         expected[path] = saving.save_request(checked, path)
-    saving.load_in_fresh_process(list(expected))
+    FreshProcess().load(list(expected))
     for path, logits_BTV in expected.items():
         saving.require_loaded(path, logits_BTV)
 
