@@ -22,6 +22,9 @@ Write = Callable[[str, str | bytes], Path]
 
 
 def texts_of(spec: str) -> list[str]:
+    # `datasets` leaves files open. A warning about one of them, raised by the garbage collector in the middle of an
+    # import, breaks the import lock of Python 3.11: so collect them before the next import.
+    gc.collect()
     dataset = HFDataset(spec)
     return list(dataset.texts(dataset.split))
 
