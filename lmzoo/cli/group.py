@@ -85,4 +85,5 @@ def cli() -> None:
     lmzoo sample runs/gpt2.tiny --prompt "The "       generate text
     lmzoo compare bigram lstm.tiny gpt2.tiny          train several with one budget, and rank them
     lmzoo check my_model.py                           check a new backbone
+    lmzoo data show novel.txt                         look at a text before training on it
     """

@@ -5,35 +5,38 @@ from __future__ import annotations
 import difflib
 import glob
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
 from lmzoo.data.download import DOWNLOADS, downloaded
-from lmzoo.data.embedded import EMBEDDED, embedded
+from lmzoo.data.embedded import EMBEDDED, embedded, origin
 from lmzoo.data.hf_dataset import is_streamed
-from lmzoo.data.text import Span, file_span, read_text, scan, split_at, unreadable
+from lmzoo.data.text import SEPARATOR, Span, file_span, read_text, scan, split_at, unreadable
 from lmzoo.errors import DataError
 
 Split = Literal["train", "val"]
 
 TRAIN_FRACTION = 0.9
+# Documents are not cut if the end of one leaves a share between these to the training split.
+TRAIN_FRACTIONS = (0.85, 0.95)
 # Files with these suffixes are read from a directory: prose, then code.
 PROSE_SUFFIXES = (".txt", ".text", ".md", ".rst", ".tex", ".html", ".xml", ".json", ".jsonl", ".csv", ".tsv")
 CODE_SUFFIXES = (".py", ".pyi", ".c", ".h", ".cc", ".cpp", ".hpp", ".cu", ".java", ".js", ".ts", ".go", ".rs", ".rb")
 TEXT_SUFFIXES = frozenset((*PROSE_SUFFIXES, *CODE_SUFFIXES, ".sh", ".toml", ".yaml", ".yml"))
 VAL_NAMES = ("val.txt", "validation.txt")
-_SEPARATOR = b"\n\n"
 
 
 @dataclass(frozen=True)
 class TextPart:
-    """One split of a corpus: its text, in chunks, and its length."""
+    """One split of a corpus: its text, in chunks, its length, and the number of its documents (a cut one counts)."""
 
     spans: tuple[Span, ...]
     n_bytes: int
     n_chars: int
+    n_documents: int
 
     def chunks(self) -> Iterator[str]:
         """Yields the text in chunks of at most 1 MiB that never cut a character; newlines are unchanged."""
@@ -45,7 +48,8 @@ class Corpus:
     """A text with a training and a validation split.
 
     `name` is shown to users; `sha256` is the hash of all its UTF-8 bytes; `n_bytes` and `n_chars` are its total
-    length. `train` and `val` are the splits.
+    length. `train` and `val` are the splits. `origin` is not empty if other machines may have another text under this
+    name; it says what the text was built from.
     """
 
     name: str
@@ -55,6 +59,7 @@ class Corpus:
     spans: tuple[Span, ...]
     train: TextPart
     val: TextPart
+    origin: str = ""
 
     def chunks(self, split: Split | None = None) -> Iterator[str]:
         """Yields the text of a split, or of the whole corpus, in chunks of at most 1 MiB that never cut a character."""
@@ -75,7 +80,7 @@ def refuse_stream(spec: str) -> None:
 
 
 def load_corpus(spec: str) -> Corpus:
-    """Open a corpus: reads it once to check, count and hash it, without holding the whole text in memory.
+    """Open a corpus: reads it to check, count and hash it, without holding the whole text in memory.
 
     `spec` is one of
     - a name of `corpus_names()`: built into lmzoo, or downloaded once and cached (a file of the same name is `./NAME`);
@@ -85,15 +90,17 @@ def load_corpus(spec: str) -> Corpus:
       files and folders (".name") and empty files are left out;
     - a pattern (`*`, `?`, `[...]`, and `**` for any depth): every file that matches, sorted by path.
 
-    Several files are joined by an empty line. The first 90 % of the characters, rounded down, are the training split
-    and the rest is the validation split, unless the corpus has its own split.
+    Several files are joined by an empty line. Unless the corpus has its own split, the first 90 % are the training
+    split and the rest is the validation split. The cut is the one nearest to 90 % of the bytes that lies between two
+    documents (files; for the built-in corpora docstrings, topics or modules). If it would be below 85 % or above 95 %,
+    as in a single file, the text is cut after 90 % of its characters, rounded down.
 
     Raises DataError (one line) for an unknown name, a missing, empty, unreadable, binary or non-UTF-8 file, a
     directory without text, a pattern without matches, a download that fails, and a stream (`hf:...`).
     """
     refuse_stream(spec)
     if spec in EMBEDDED:
-        return _from_files(spec, [embedded(spec)])
+        return replace(_from_documents(spec, embedded(spec)), origin=origin())
     if spec in DOWNLOADS:
         return _from_files(spec, [downloaded(spec, DOWNLOADS[spec])])
     path = Path(spec)
@@ -142,30 +149,65 @@ def _raise_unreadable(error: OSError) -> None:
 
 
 def _from_files(name: str, files: list[Path]) -> Corpus:
-    spans: list[Span] = []
-    for path in files:
-        span = file_span(path)
-        if span.n_bytes:
-            spans += [Span(_SEPARATOR, 0, len(_SEPARATOR)), span]
-    if not spans:
+    documents = [span for span in map(file_span, files) if span.n_bytes]
+    if not documents:
         raise DataError(f"{name}: no text: {files[0]} is empty")
-    whole = tuple(spans[1:])
+    return _from_documents(name, documents)
+
+
+def _from_documents(name: str, documents: Sequence[Span]) -> Corpus:
+    """Split documents, in order: between two of them, or inside one."""
+    whole = _joined(documents)
     found = scan(whole)
-    n_train = int(TRAIN_FRACTION * found.n_chars)
-    head, tail = split_at(whole, n_train)
-    train = TextPart(head, sum(span.n_bytes for span in head), n_train)
-    val = TextPart(tail, found.n_bytes - train.n_bytes, found.n_chars - n_train)
+    n_first = _first_documents(documents)
+    if n_first is not None:
+        head, val = _joined(documents[:n_first]), _part(documents[n_first:])
+        n_chars = found.n_chars - val.n_chars - len(SEPARATOR)
+        train = TextPart(head, sum(span.n_bytes for span in head), n_chars, n_first)
+    else:
+        n_train = int(TRAIN_FRACTION * found.n_chars)
+        head, tail = split_at(whole, n_train)
+        n_bytes = sum(span.n_bytes for span in head)
+        train = TextPart(head, n_bytes, n_train, _count_documents(head))
+        val = TextPart(tail, found.n_bytes - n_bytes, found.n_chars - n_train, _count_documents(tail))
     return Corpus(name, found.n_bytes, found.n_chars, found.sha256, whole, train, val)
 
 
+def _first_documents(documents: Sequence[Span]) -> int | None:
+    """Returns the number of documents to train on, or None if no document ends near 90 % of the bytes."""
+    ends = list(accumulate(span.n_bytes for span in documents))
+    n_first = 1 + min(range(len(ends)), key=lambda i: abs(ends[i] - TRAIN_FRACTION * ends[-1]))
+    low, high = TRAIN_FRACTIONS
+    return n_first if low <= ends[n_first - 1] / ends[-1] <= high else None
+
+
+def _joined(documents: Sequence[Span]) -> tuple[Span, ...]:
+    """Join documents by `SEPARATOR`, which already follows a document with another one behind it in the same file."""
+    spans: list[Span] = []
+    for document in documents:
+        if spans and spans[-1].source == document.source and spans[-1].stop + len(SEPARATOR) == document.start:
+            spans[-1] = Span(document.source, spans[-1].start, document.stop)
+        else:
+            spans += [*([Span(SEPARATOR, 0, len(SEPARATOR))] if spans else []), document]
+    return tuple(spans)
+
+
+def _part(documents: Sequence[Span]) -> TextPart:
+    spans = _joined(documents)
+    found = scan(spans)
+    return TextPart(spans, found.n_bytes, found.n_chars, len(documents))
+
+
+def _count_documents(spans: Sequence[Span]) -> int:
+    return sum(isinstance(span.source, Path) for span in spans)
+
+
 def _with_own_splits(name: str, train: Path, val: Path) -> Corpus:
-    parts: list[TextPart] = []
-    for path in (train, val):
-        spans = (file_span(path),)
-        found = scan(spans)
-        if not found.n_bytes:
+    spans = file_span(train), file_span(val)
+    for path, span in zip((train, val), spans, strict=True):
+        if not span.n_bytes:
             raise DataError(f"{path}: the file is empty")
-        parts.append(TextPart(spans, found.n_bytes, found.n_chars))
-    whole = (*parts[0].spans, Span(_SEPARATOR, 0, len(_SEPARATOR)), *parts[1].spans)
+    whole = _joined(spans)
     found = scan(whole)
-    return Corpus(name, found.n_bytes, found.n_chars, found.sha256, whole, parts[0], parts[1])
+    head, tail = (_part([span]) for span in spans)
+    return Corpus(name, found.n_bytes, found.n_chars, found.sha256, whole, head, tail)

@@ -15,6 +15,7 @@ from pathlib import Path
 from lmzoo.errors import DataError
 
 BLOCK_BYTES = 1 << 20
+SEPARATOR = b"\n\n"  # between documents
 # A cut between two words is searched for this many characters back from the end of a chunk.
 _SEARCH_CHARS = 1 << 12
 

@@ -50,6 +50,26 @@ def test_load_corpus_joins_the_text_files_of_a_directory_in_order(write: Write, 
     assert corpus.sha256 == hashlib.sha256(b"A\n\nAZ\n\nB").hexdigest()
 
 
+def test_load_corpus_splits_a_directory_between_its_files(write: Write, tmp_path: Path) -> None:
+    for number in range(20):
+        write(f"d/{number:02}.txt", f"file {number:02} 说" * (1 + number % 3))
+    corpus = load_corpus(str(tmp_path / "d"))
+    assert (corpus.train.n_documents, corpus.val.n_documents) == (18, 2)
+    train, val = ("".join(corpus.chunks(split)) for split in ("train", "val"))
+    assert val == "file 18 说\n\n" + "file 19 说" * 2
+    assert f"{train}\n\n{val}" == "".join(corpus.chunks())
+    for part, text in ((corpus.train, train), (corpus.val, val)):
+        assert (part.n_chars, part.n_bytes) == (len(text), len(text.encode()))
+
+
+def test_load_corpus_cuts_a_file_if_no_file_ends_near_ninety_percent(write: Write, tmp_path: Path) -> None:
+    write("d/a.txt", "a" * 70)
+    write("d/b.txt", "b" * 30)
+    corpus = load_corpus(str(tmp_path / "d"))
+    assert "".join(corpus.chunks("val")) == "b" * 11  # of 102 characters
+    assert (corpus.train.n_documents, corpus.val.n_documents) == (2, 1)
+
+
 @pytest.mark.parametrize("val_name", ["val.txt", "validation.txt"])
 def test_load_corpus_takes_the_splits_of_a_directory(write: Write, tmp_path: Path, val_name: str, chinese: str) -> None:
     write("d/train.txt", chinese)

@@ -6,7 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lmzoo.data.corpora import load_corpus
+from lmzoo.data.corpora import Corpus, load_corpus
+from lmzoo.data.overlap import measure_overlap
 
 _SHOW = "from lmzoo.data import load_corpus; print(load_corpus('pydocs').sha256)"
 
@@ -32,11 +33,23 @@ def test_pydocs_is_clean_prose() -> None:
     corpus = load_corpus("pydocs")
     text = "".join(corpus.chunks())
     assert 1_500_000 < corpus.n_chars < 2_500_000
+    assert corpus.val.n_documents > 500
     assert len(set(text)) < 200
     assert "Assignment statements\n" in text  # a topic of the manual
     assert "Return the number of non-overlapping occurrences" in text  # a method's docstring
     # A char tokenizer trained on the training split must be able to encode the validation split.
     assert set("".join(corpus.chunks("val"))) <= set("".join(corpus.chunks("train")))
+    _require_clean_split(corpus)
+
+
+def _require_clean_split(corpus: Corpus) -> None:
+    share = measure_overlap(corpus).share
+    assert share is not None
+    assert share < 0.01
+    for split in (corpus.train, corpus.val):
+        assert split.n_documents > 20
+        assert "".join(split.chunks()).strip() == "".join(split.chunks())  # no document is cut
+    assert 0.88 < corpus.train.n_bytes / corpus.n_bytes < 0.92
 
 
 def test_pycode_is_source_and_its_cache_is_checked(cache: Path) -> None:
@@ -46,9 +59,14 @@ def test_pycode_is_source_and_its_cache_is_checked(cache: Path) -> None:
     assert "class OrderedDict(dict):" in text
     assert set("".join(corpus.chunks("val"))) <= set("".join(corpus.chunks("train")))
 
+    _require_clean_split(corpus)
+
     (file,) = (cache / "corpora").glob("pycode*.txt")
     written = file.stat().st_mtime_ns
     assert load_corpus("pycode").sha256 == corpus.sha256
     assert file.stat().st_mtime_ns == written
     file.write_bytes(file.read_bytes().replace(b"return", b"RETURN", 1))
     assert load_corpus("pycode").sha256 == corpus.sha256
+    index = file.with_suffix(".json")
+    index.write_text(index.read_text(encoding="ascii").replace('"documents": [', '"documents": [7, '), encoding="ascii")
+    assert load_corpus("pycode") == corpus

@@ -1,0 +1,54 @@
+"""Commands about texts: data show."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import click
+
+from lmzoo.cli.group import cli
+
+
+@cli.group()
+def data() -> None:
+    """Describe the texts that models are trained on.
+
+    \b
+    lmzoo data show pydocs
+    """
+
+
+@data.command("show")
+@click.argument("name", metavar="NAME|FILE|DIR|GLOB")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def show_data(name: str, as_json: bool) -> None:
+    """Show the size of a text, its splits, its hash, and how much of the validation split is copied text.
+
+    \b
+    lmzoo data show pydocs
+    lmzoo data show novel.txt --json
+    """
+    from lmzoo.data.corpora import load_corpus
+    from lmzoo.data.overlap import measure_overlap
+
+    corpus = load_corpus(name)
+    overlap = measure_overlap(corpus)
+    splits = {"train": corpus.train, "val": corpus.val}
+    if as_json:
+        sizes = {
+            split: {"documents": part.n_documents, "characters": part.n_chars, "bytes": part.n_bytes}
+            for split, part in splits.items()
+        }
+        facts = {"name": corpus.name, "sha256": corpus.sha256, "origin": corpus.origin}
+        click.echo(json.dumps({**facts, **sizes, "overlap": asdict(overlap)}))
+        return
+    lines = {"name": corpus.name}
+    for title, part in zip(("training", "validation"), splits.values(), strict=True):
+        documents = f"{part.n_documents:,} document{'s' if part.n_documents != 1 else ''}"
+        lines[title] = f"{documents}, {part.n_chars:,} characters, {part.n_bytes:,} bytes"
+    lines["SHA-256"] = corpus.sha256
+    if corpus.origin:
+        lines["built from"] = f"{corpus.origin}; another version of Python gives another text"
+    lines["overlap"] = str(overlap)
+    click.echo("\n".join(f"{title + ':':12}{text}" for title, text in lines.items()))

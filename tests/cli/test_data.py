@@ -1,0 +1,46 @@
+"""Tests the commands about texts."""
+
+from __future__ import annotations
+
+import json
+import platform
+from pathlib import Path
+
+import pytest
+
+from lmzoo.data import embedded
+from tests.cli.commands import TEXT, Command
+
+
+def test_data_show_describes_a_text(lmzoo: Command, text: Path) -> None:
+    result = lmzoo("data", "show", text)
+    assert result.code == 0
+    assert "training:   1 document, " in result.out
+    assert f"{int(0.9 * len(TEXT)):,} characters" in result.out
+    assert "% of the 50-character sequences of the validation split also stand in the training split" in result.out
+    assert "built from" not in result.out
+
+
+def test_data_show_names_the_python_version_of_a_built_in_corpus(
+    lmzoo: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(embedded, "_prose", lambda: iter(f"document {i}" for i in range(20)))
+    monkeypatch.setenv("LMZOO_CACHE", str(tmp_path / "cache"))
+    result = lmzoo("data", "show", "pydocs")
+    assert "training:   18 documents" in result.out
+    assert f"built from: the standard library of CPython {platform.python_version()}; another" in result.out
+
+
+def test_data_show_prints_json(lmzoo: Command, text: Path) -> None:
+    found = json.loads(lmzoo("data", "show", text, "--json").out)
+    assert found["train"]["characters"] + found["val"]["characters"] == len(TEXT)
+    assert found["train"]["documents"] == 1
+    assert 0 <= found["overlap"]["share"] < 1
+
+
+def test_data_show_refuses_what_it_cannot_read(lmzoo: Command, tmp_path: Path) -> None:
+    for name, message in ((tmp_path / "none.txt", "no such file"), ("hf:stories", "is a stream")):
+        result = lmzoo("data", "show", name)
+        assert result.code == 2
+        assert message in result.err
+        assert result.err.count("\n") == 1
