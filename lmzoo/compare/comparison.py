@@ -22,7 +22,9 @@ from lmzoo.compare.report import html
 from lmzoo.compare.results import FILE, ModelResult, Reference, Results, write_results
 from lmzoo.compare.table import markdown
 from lmzoo.conformance import ranking_problem
+from lmzoo.data.batches import BatchStream
 from lmzoo.data.corpora import load_corpus
+from lmzoo.data.overlap import measure_overlap
 from lmzoo.data.store import TokenSplit, TokenStore, require_length
 from lmzoo.data.tokenizers import Tokenizer
 from lmzoo.errors import DivergedError
@@ -34,6 +36,7 @@ from lmzoo.runs.metrics import read_metrics
 from lmzoo.runs.run import load_run, train_run
 from lmzoo.runs.spec import RunSpec
 from lmzoo.storage import atomic
+from lmzoo.train.config import TrainConfig
 from lmzoo.train.events import EndEvent, Listener, NoteEvent, fan_out
 
 COUNTED_TOKENS = 20_000_000  # largest number of tokens counted for the n-grams, which are all held in memory
@@ -79,11 +82,14 @@ def compare(
     require_length(store.train, context_length)
     require_length(store.val, context_length)
     prompt_ids = shared.encode(prompt) if prompt else _beginning(store.val, shared)
-    references, limits = _count(store, shared.vocab_size)
+    references, limits = _count(store, shared.vocab_size, train, context_length)
+    overlap = measure_overlap(corpus)
     results = Results(
         corpus={
             "name": corpus.name,
             "sha256": corpus.sha256,
+            "origin": corpus.origin,
+            "overlap": dataclasses.asdict(overlap) | {"text": str(overlap)},
             "train_tokens": store.train.n_tokens,
             "val_tokens": store.val.n_tokens,
             "val_bytes": store.val.n_bytes,
@@ -195,17 +201,31 @@ def _beginning(split: TokenSplit, tokenizer: Tokenizer) -> list[int]:
     return tokenizer.encode(cut.rsplit(" ", 1)[0] if len(cut) > PROMPT_CHARACTERS else cut)
 
 
-def _count(store: TokenStore, vocab_size: int) -> tuple[list[Reference], dict[str, float]]:
-    """Compute the losses of n-grams on the validation split, and the limits of a bigram table."""
-    train, val = store.train.tokens[:COUNTED_TOKENS], store.val.tokens
-    counts = NGram(train, vocab_size, min(MAX_ORDER, len(train)))
+def _count(
+    store: TokenStore, vocab_size: int, config: TrainConfig, context_length: int
+) -> tuple[list[Reference], dict[str, float]]:
+    """Compute the losses of n-grams on the validation split, and the limits of a bigram table.
+
+    They are counted on the windows that the models are trained on, each once, and restart at every window, so they see
+    the same text with the same context as the models.
+    """
+    stream = BatchStream(store.train.tokens, 1, context_length, config.seed)
+    budget = config.steps * config.batch_size * config.grad_accumulation
+    n_windows = min(budget, stream.windows_per_epoch, max(1, COUNTED_TOKENS // context_length))
+    train, val = stream.first_windows(n_windows), store.val.tokens
+    counts = NGram(train, vocab_size, min(MAX_ORDER, context_length + 1))
     bits = val.size / (math.log(2) * store.val.n_bytes)
     references = []
     for order in range(1, counts.order + 1):
-        loss = counts.loss(val, order)
-        name = f"{order}-gram"
+        loss = counts.loss(val, order, context_length=context_length)
         references.append(
-            Reference(name=name, order=order, loss=loss, bits_per_byte=loss * bits, counted_tokens=len(train))
+            Reference(
+                name=f"{order}-gram",
+                order=order,
+                loss=loss,
+                bits_per_byte=loss * bits,
+                counted_tokens=n_windows * context_length,
+            )
         )
     on_train, on_val = bigram_limits(train, vocab_size, val)
     return references, {"train": on_train, "val": on_val}

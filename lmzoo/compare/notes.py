@@ -50,12 +50,24 @@ def notes(results: Results) -> list[str]:
     limits = results.bigram_limits
     if limits:
         found.append(
-            f"No bigram table can have a lower training loss than {limits['train']:.3f} nats; a table of the counts, "
-            f"each increased by one, has {limits['val']:.3f} on the validation split."
+            f"On the training text that the models saw, no bigram table can have a lower loss than "
+            f"{limits['train']:.3f} nats; a table of the counts, each increased by one, has {limits['val']:.3f} on the "
+            f"validation split."
         )
-    if results.references and results.references[0].counted_tokens < results.corpus["train_tokens"]:
-        counted = humanize.count(results.references[0].counted_tokens)
-        found.append(f"The n-grams were counted on the first {counted} training tokens only, to bound memory.")
+    if results.references:
+        counted, window = results.references[0].counted_tokens, results.budget["context_length"]
+        seen = min(results.budget["tokens"], results.corpus["train_tokens"])
+        part = "a part of " if counted < seen - 2 * window else ""  # one epoch leaves out up to two windows
+        found.append(
+            f"The n-grams were counted on {part}the training text that the models saw, each window once "
+            f"({humanize.count(counted)} tokens), and like the models they see nothing before their window of {window} "
+            "tokens."
+        )
+    if results.corpus["origin"]:
+        found.append(
+            f"{results.corpus['name']} was built from {results.corpus['origin']}: another version of Python gives "
+            f"another text, and other losses."
+        )
     if results.unranked:
         found.append(
             "A model without a rank is part of the result: a model that diverged did so with this recipe; a model that "

@@ -86,11 +86,11 @@ def _ranking(results: Results, colors: dict[str, int]) -> str:
             f'<th class="text" scope="row">{swatch}{escape(row.name)}</th>{rest}</tr>'
         )
     return (
-        '<h2>Ranking</h2>\n<p class="caption">By loss on the validation split: lower is better. In italics, n-grams '
-        "counted on the training split: the loss that is reached without any training.</p>\n"
+        '<h2>Ranking</h2>\n<p class="caption">By loss on the validation split: lower is better. In italics, '
+        f"{table.NGRAMS}: the loss that is reached without any training.</p>\n"
         f'<div class="card scroll"><table><thead><tr>{heading}</tr></thead><tbody>\n'
         + "\n".join(lines)
-        + "\n</tbody></table></div>"
+        + f'\n</tbody></table></div>\n<p class="caption">{escape(table.overlap(results))}</p>'
     )
 
 
@@ -180,6 +180,7 @@ def _made(results: Results) -> str:
         ("Versions", versions),
         ("Hardware", _hardware(results)),
         ("Corpus SHA-256", results.corpus["sha256"]),
+        ("Corpus built from", results.corpus["origin"]),
         ("Tokenizer SHA-256", results.tokenizer["sha256"]),
     ]
     items = "".join(f"<li>{name}: <code>{escape(str(value))}</code></li>" for name, value in facts if value)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 SAMPLE_CHARACTERS = 240  # length of each model's sample on a terminal
+NGRAMS = "n-grams counted on the training tokens that the models saw, with the same context"
 HEADINGS = ("#", "model", "val loss (nats)", "bits/byte", "params", "train tok/s", "decode tok/s")
 
 
@@ -67,7 +68,7 @@ def markdown(results: Results) -> str:
         lines.append(_pipes(cells))
         if row.note:
             notes.append(f"- **{_escaped(row.name)}** has no rank: {_escaped(row.note)}")
-    lines += ["", "*Italic*: n-grams counted on the training split (interpolated Witten-Bell), no training."]
+    lines += ["", f"*Italic*: {NGRAMS} (interpolated Witten-Bell), no training.", "", overlap(results)]
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
 
 
@@ -100,7 +101,8 @@ def print_results(results: Results, folder: Path) -> None:
         text = " ".join((results.prompt + model.sample).split())
         console.print(f"\n{model.name}:", style="bold", highlight=False, markup=False)
         console.print(text[:SAMPLE_CHARACTERS], highlight=False, markup=False)
-    console.print(f"\nreport: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+    console.print(f"\n{overlap(results)}", highlight=False, markup=False)
+    console.print(f"report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
 
 
 def summary(results: Results) -> str:
@@ -110,6 +112,11 @@ def summary(results: Results) -> str:
         f"{results.corpus['name']}, tokenizer {results.tokenizer['spec']}: {budget['steps']:,} steps of "
         f"{budget['batch_size']} x {budget['context_length']} tokens for every model, seed {results.seed}"
     )
+
+
+def overlap(results: Results) -> str:
+    """State in one sentence how much of the validation split also stands in the training split."""
+    return str(results.corpus["overlap"]["text"])
 
 
 def _pipes(cells: tuple[str, ...] | list[str]) -> str:

@@ -80,6 +80,10 @@ class BatchStream:
         start_B = starts[0] if len(starts) == 1 else np.concatenate(starts)
         return to_tensors(self._tokens[start_B[:, None] + self._reach])
 
+    def first_windows(self, count: int) -> np.ndarray:
+        """Returns the first `count` windows of the first epoch, in order: (count, T + 1), inputs and last target."""
+        return self._tokens[self._epoch_starts(0)[:count, None] + self._reach]
+
     def position(self, step: int) -> None:
         """Returns None: the step alone determines the batch."""
 

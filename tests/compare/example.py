@@ -29,7 +29,15 @@ def model(name: str, loss: float, **more: object) -> ModelResult:
 
 def example() -> Results:
     return Results(
-        corpus={"name": "sea.txt", "sha256": "ab" * 32, "train_tokens": 9000, "val_tokens": 1000, "val_bytes": 1000},
+        corpus={
+            "name": "sea.txt",
+            "sha256": "ab" * 32,
+            "origin": "",
+            "overlap": {"share": 0.028, "text": "2.8 % of the <validation> split is copied."},
+            "train_tokens": 9000,
+            "val_tokens": 1000,
+            "val_bytes": 1000,
+        },
         tokenizer={"spec": "char", "vocab_size": 65, "sha256": "cd" * 32},
         budget={"steps": 100, "batch_size": 4, "context_length": 5, "tokens": 2000},
         seed=7,
@@ -43,8 +51,8 @@ def example() -> Results:
             ModelResult(name="leaky", status="failed", problem="failed causality", loss=0.1),
         ],
         references=[
-            Reference(name="2-gram", order=2, loss=2.4, bits_per_byte=3.46, counted_tokens=9000),
-            Reference(name="3-gram", order=3, loss=1.7, bits_per_byte=2.45, counted_tokens=9000),
+            Reference(name="2-gram", order=2, loss=2.4, bits_per_byte=3.46, counted_tokens=2000),
+            Reference(name="3-gram", order=3, loss=1.7, bits_per_byte=2.45, counted_tokens=2000),
         ],
         bigram_limits={"train": 2.35, "val": 2.45},
         prompt="The <sea>",

@@ -20,7 +20,9 @@ from torch import Tensor, nn
 from lmzoo import registry
 from lmzoo.compare import Results, compare, comparison
 from lmzoo.compare.ngram import NGram
+from lmzoo.data.batches import BatchStream
 from lmzoo.data.corpora import load_corpus
+from lmzoo.data.overlap import measure_overlap
 from lmzoo.data.tokenizers import train_tokenizer
 from lmzoo.errors import ConfigError, DataError, LmzooError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
@@ -99,13 +101,45 @@ def test_compare_evaluates_on_the_whole_validation_split(finished: tuple[Results
         assert row.bits_per_byte == pytest.approx(again.bits_per_byte, abs=1e-6)
 
 
-def test_compare_counts_ngrams_on_the_same_split(finished: tuple[Results, Path], text: str) -> None:
-    results, _ = finished
+def test_compare_counts_ngrams_on_the_windows_that_the_models_saw(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Tensor] = []
+    plain = BatchStream.batch
+
+    def recorded(self: BatchStream, step: int) -> tuple[Tensor, Tensor]:
+        idx_BT, targets_BT = plain(self, step)
+        seen.append(torch.cat([idx_BT, targets_BT[:, -1:]], dim=1))
+        return idx_BT, targets_BT
+
+    monkeypatch.setattr(BatchStream, "batch", recorded)
+    results = compare(["bigram"], text, tmp_path, settings=TRAINING)
     corpus = load_corpus(text)
     tokenizer = train_tokenizer("char", corpus.chunks("train"))
-    train, val = (tokenizer.encode_array("".join(corpus.chunks(split))) for split in ("train", "val"))
+    train, val = torch.cat(seen).numpy(), tokenizer.encode_array("".join(corpus.chunks("val")))
+    assert train.size < len(tokenizer.encode("".join(corpus.chunks("train"))))
     counts = NGram(train, tokenizer.vocab_size)
-    assert [line.loss for line in results.references] == [counts.loss(val, order) for order in range(1, 7)]
+    assert [line.loss for line in results.references] == [
+        counts.loss(val, order, context_length=16) for order in range(1, 7)
+    ]
+    assert {line.counted_tokens for line in results.references} == {results.budget["tokens"]}
+
+
+def test_compare_counts_each_window_once_in_several_epochs(text: str, tmp_path: Path) -> None:
+    results = compare(["bigram"], text, tmp_path, settings=TRAINING | {"steps": 300})
+    (counted,) = {line.counted_tokens for line in results.references}
+    assert results.corpus["train_tokens"] - 32 <= counted < results.budget["tokens"]
+    report = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "counted on the training text that the models saw, each window once" in report
+
+
+def test_compare_states_the_overlap_of_the_splits(finished: tuple[Results, Path], text: str) -> None:
+    results, out = finished
+    overlap = measure_overlap(load_corpus(text))
+    assert results.corpus["overlap"]["share"] == overlap.share
+    assert json.loads((out / "results.json").read_text(encoding="utf-8"))["corpus"]["overlap"]["text"] == str(overlap)
+    for name in ("table.md", "report.html"):
+        assert str(overlap) in (out / name).read_text(encoding="utf-8")
 
 
 def test_compare_writes_table_and_report_escaped(finished: tuple[Results, Path]) -> None:

@@ -29,6 +29,15 @@ def slow_probability(train: list[int], vocab_size: int, context: list[int], toke
     return (following[token] + t * shorter) / (c + t) if c else shorter
 
 
+def slow_rows(rows: list[list[int]], vocab_size: int, h: tuple[int, ...], token: int) -> float:
+    """The same for text in rows, each counted separately."""
+    n = len(h)
+    following = Counter(row[i] for row in rows for i in range(n, len(row)) if tuple(row[i - n : i]) == h)
+    shorter = slow_rows(rows, vocab_size, h[1:], token) if h else 1 / vocab_size
+    c, t = sum(following.values()), len(following)
+    return (following[token] + t * shorter) / (c + t) if c else shorter
+
+
 def characters(text: str) -> tuple[np.ndarray, int]:
     alphabet = sorted(set(text))
     return np.array([alphabet.index(c) for c in text], dtype=np.uint16), len(alphabet)
@@ -68,14 +77,28 @@ def test_probabilities_after_an_unseen_context_use_the_shorter_one() -> None:
     assert model.probabilities(unseen, 3)[-1] != model.probabilities(np.array([2, 1, 3]), 3)[-1]
 
 
-def test_loss_is_the_mean_over_all_tokens_except_the_first() -> None:
+@pytest.mark.parametrize("context_length", [1, 3, 7, 59, 100])
+def test_loss_is_the_mean_over_all_tokens_except_the_first_in_windows(context_length: int) -> None:
     tokens, vocab_size = characters(TEXT)
+    train, val = tokens[:400].tolist(), tokens[400:460].tolist()
     model = NGram(tokens[:400], vocab_size, 4)
-    p = [
-        slow_probability(tokens[:400].tolist(), vocab_size, tokens[400 : 400 + i].tolist(), int(w), min(4, i + 1))
-        for i, w in enumerate(tokens[400:460])
-    ]
-    assert math.isclose(model.loss(tokens[400:460]), -sum(map(math.log, p[1:])) / 59, rel_tol=1e-12)
+    logs = []
+    for i in range(1, len(val)):
+        start = (i - 1) // context_length * context_length  # the first token that a model sees in this window
+        order = min(4, i - start + 1)
+        logs.append(math.log(slow_probability(train, vocab_size, val[start:i], val[i], order)))
+    found = model.loss(tokens[400:460], context_length=context_length)
+    assert math.isclose(found, -sum(logs) / 59, rel_tol=1e-12)
+
+
+@pytest.mark.parametrize("order", range(1, 7))
+def test_ngram_counts_windows_without_context_across_them(order: int) -> None:
+    tokens, vocab_size = random_tokens()
+    rows = tokens[:294].reshape(-1, 14)
+    counted = NGram(rows, vocab_size, 6).next_probabilities(np.array([1, 2, 3, 0, 1])[6 - order :])
+    h = tuple([1, 2, 3, 0, 1][6 - order :])
+    expected = [slow_rows(rows.tolist(), vocab_size, h, token) for token in range(vocab_size)]
+    assert np.allclose(counted, expected, rtol=1e-12, atol=0)
 
 
 def test_bigram_limits_equal_a_table_of_counts() -> None:
@@ -91,12 +114,19 @@ def test_bigram_limits_equal_a_table_of_counts() -> None:
     assert math.isclose(on_val, -sum(smoothed) / len(smoothed), rel_tol=1e-12)
 
 
+def test_bigram_limits_of_rows_leave_out_the_pairs_between_them() -> None:
+    found = bigram_limits(np.array([[0, 1, 0], [1, 2, 1]]), 3, np.array([0, 1]))
+    # Pairs: 0 1, 1 0, 1 2, 2 1; after 1, either of two tokens follows.
+    assert math.isclose(found[0], 2 * math.log(2) / 4, rel_tol=1e-12)
+    assert math.isclose(found[1], -math.log(2 / 4), rel_tol=1e-12)
+
+
 def test_ngram_names_bad_input() -> None:
     tokens = np.array([0, 1, 2, 1, 0, 2, 1])
     with pytest.raises(ConfigError, match=r"order=7 must be in \[1, 6\]"):
         NGram(tokens, 3, 7)
     with pytest.raises(ConfigError, match=r"order=3 must be in \[1, 2\]"):
-        NGram(tokens, 3, 2).loss(tokens, 3)
+        NGram(tokens, 3, 2).loss(tokens, 3, context_length=4)
     with pytest.raises(DataError, match=r"the id 2: ids must be in \[0, vocab_size=2\)"):
         NGram(tokens, 2)
     with pytest.raises(DataError, match="at least 2 tokens"):

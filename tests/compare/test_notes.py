@@ -24,6 +24,15 @@ def test_notes_follow_from_the_results() -> None:
     mixed = dataclasses.replace(results, models=[model("a", 1.5), model("b", 1.8, params=9)])
     assert any("9 to 113 k parameters" in note for note in notes(mixed))
     assert any("2.350 nats" in note and "2.450" in note for note in notes(results))
+    assert any("once (2.00 k tokens)" in note and "their window of 5 tokens" in note for note in notes(results))
+    assert not any("a part of the training text" in note for note in notes(results))
+    capped = dataclasses.replace(results, budget=results.budget | {"tokens": 8000})
+    assert any("counted on a part of the training text" in note for note in notes(capped))
+    assert not any("was built from" in note for note in notes(results))
+    built_in = dataclasses.replace(
+        results, corpus={**results.corpus, "origin": "the standard library of CPython 3.11.7"}
+    )
+    assert any("sea.txt was built from the library of CPython 3.11.7" in note for note in notes(built_in))
     partial = dataclasses.replace(results, complete=False)
     assert "not finished" in notes(partial)[0]
     assert headline(partial).startswith("Not finished; so far, best has")

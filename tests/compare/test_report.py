@@ -51,6 +51,7 @@ def test_html_escapes_all_outside_text() -> None:
     assert "The <sea>" in reader.text
     assert "step 3: the loss is nan | <b>" in reader.text
     assert "a <processor>" in reader.text
+    assert "2.8 % of the <validation> split is copied." in reader.text
 
 
 def test_html_is_self_contained() -> None:

@@ -32,6 +32,7 @@ def test_markdown_shows_every_figure_and_the_reasons() -> None:
     assert "|  | *3-gram* | *1.700* | *2.450* |  |  |  |" in lines
     assert "- **wild** has no rank: step 3: the loss is nan \\| <b>" in lines
     assert "0.100" not in "\n".join(lines)
+    assert "2.8 % of the <validation> split is copied." in lines
 
 
 def test_rich_table_shows_the_same_rows(capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,4 +48,5 @@ def test_print_results_prints_samples_and_the_path_of_the_report(capsys: pytest.
     table.print_results(example(), Path("somewhere"))
     shown = capsys.readouterr().out
     assert "The <sea> and what close wrote" in shown
+    assert "2.8 % of the <validation> split is copied." in shown
     assert "report: somewhere/report.html" in shown

@@ -40,6 +40,13 @@ def test_batch_depends_on_seed_and_step_alone() -> None:
     assert not torch.equal(other.batch(0)[0], expected[0][0])
 
 
+def test_first_windows_are_the_first_that_batch_returns() -> None:
+    stream = BatchStream(_tokens(200), 3, 10, seed=42)
+    idx_BT, targets_BT = stream.batch(0)
+    window_BT = torch.from_numpy(stream.first_windows(3))
+    assert torch.equal(window_BT, torch.cat([idx_BT, targets_BT[:, -1:]], dim=1).to(window_BT.dtype))
+
+
 def test_batch_order_never_changes() -> None:
     # A resumed run, or a comparison on another machine, must use the same tokens.
     assert BatchStream(_tokens(200), 6, 10, seed=42).batch(5)[0][:, 0].tolist() == [144, 174, 134, 64, 4, 164]
