@@ -50,8 +50,8 @@ def train(
 ) -> None:
     """Train a model.
 
-    Writes the run directory: config.toml, metrics.jsonl, tokenizer.json, checkpoints/, sample.txt. Ctrl-C saves a
-    checkpoint; --resume continues from it, bitwise as if the run had not stopped.
+    Writes the run directory: config.toml, metrics.jsonl, tokenizer.json, validation.safetensors, checkpoints/,
+    sample.txt. Ctrl-C saves a checkpoint; --resume continues from it, bitwise as if the run had not stopped.
 
     \b
     lmzoo train gpt2.tiny --data pydocs --set steps=500
@@ -195,6 +195,8 @@ def _draft(name: str, tokenizer: Tokenizer) -> Draft:
 @plugin_option
 def eval_command(run: Path, data: str | None, by_position: bool, length: int | None, as_json: bool) -> None:
     """Evaluate a run on the whole validation split.
+
+    A run keeps its validation text (up to 16 MiB of tokens), so it is evaluated on the same text on any machine.
 
     \b
     lmzoo eval runs/gpt2.tiny

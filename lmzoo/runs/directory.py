@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,14 @@ import torch
 
 from lmzoo import __version__, configs
 from lmzoo.data.corpora import Corpus
+from lmzoo.data.embedded import EMBEDDED
+from lmzoo.data.store import TokenSplit
 from lmzoo.data.streaming import StreamedCorpus
 from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer
 from lmzoo.errors import CheckpointError, ConfigError, DataError
 from lmzoo.model import LanguageModel
 from lmzoo.runs.spec import RunSpec
+from lmzoo.runs.validation import VALIDATION_FILE, write_validation
 from lmzoo.storage import atomic
 from lmzoo.train.config import ResolvedTrainConfig
 from lmzoo.train.precision import resolve_precision
@@ -23,7 +27,10 @@ from lmzoo.train.precision import resolve_precision
 CONFIG_FILE = "config.toml"
 FORMAT = 2  # version of config.toml; version 1 had no version number and did not record derived settings
 _MAX_BYTES = 256 << 20
-_BEFORE_CONFIG = {TOKENIZER_FILE, f".{TOKENIZER_FILE}.writing", f".{CONFIG_FILE}.writing"}  # left by an early kill
+_BEFORE_CONFIG = {  # left by an early kill
+    *(TOKENIZER_FILE, f".{TOKENIZER_FILE}.writing", VALIDATION_FILE, f".{VALIDATION_FILE}.writing"),
+    f".{CONFIG_FILE}.writing",
+}
 
 
 def check_directory(folder: Path, content: str, *, found: bool, leftovers: Collection[str] = ()) -> None:
@@ -73,6 +80,7 @@ def make_tables(
             "device": model.device.type,
             "threads": torch.get_num_threads(),
             "torch": str(torch.__version__),
+            "python": platform.python_version(),
             "lmzoo": __version__,
         },
     }
@@ -132,8 +140,16 @@ def require_same(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -
                 error = DataError if table == "data" else ConfigError
                 raise error(
                     f"{table}.{name}={new.get(name)!r}, but the run in {run} was made with {old.get(name)!r}: "
-                    f"resume it as it was, or train in another directory"
+                    f"resume it as it was, or train in another directory{_python_note(before, now, name)}"
                 )
+
+
+def _python_note(before: Mapping[str, Any], now: Mapping[str, Any], name: str) -> str:
+    """Return the reason if a built-in corpus differs because the run was made with another version of Python."""
+    old, new = (tables["machine"].get("python", "an unknown version") for tables in (before, now))
+    if name != "corpus_sha256" or now["data"]["data"] not in EMBEDDED or old == new:
+        return ""
+    return f" ({now['data']['data']} is built from the library of Python, which is {new} here and was {old})"
 
 
 def require_world_size(before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -156,11 +172,12 @@ def machine_note(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | Non
     return f"the run continues on a different machine ({what}): its numbers may differ in the last bits"
 
 
-def create(run: Path, tables: Mapping[str, Any], tokenizer: Tokenizer) -> None:
-    """Write the tokenizer and then config.toml, which makes a directory a run."""
+def create(run: Path, tables: Mapping[str, Any], tokenizer: Tokenizer, val: TokenSplit) -> None:
+    """Write the tokenizer, the validation tokens and then config.toml, which makes a directory a run."""
     if (run / CONFIG_FILE).exists():
         raise ConfigError(f"out={run} holds a run already, which another process has just made")
     atomic.write_file(run / TOKENIZER_FILE, tokenizer.to_json())
+    write_validation(run, val)
     write_tables(run, tables)
 
 

@@ -34,6 +34,7 @@ from lmzoo.runs.lock import locked
 from lmzoo.runs.metrics import METRICS_FILE, MetricsWriter
 from lmzoo.runs.out_of_memory import explain_out_of_memory
 from lmzoo.runs.spec import RunSpec, make_spec
+from lmzoo.runs.validation import read_validation
 from lmzoo.storage import atomic, checkpoints, models
 from lmzoo.train.checkpoint import TrainingState, newest_valid, read_state, remember_best, restore_checkpoint
 from lmzoo.train.evaluate import EvalResult, PositionLoss, evaluate, evaluate_positions
@@ -143,7 +144,7 @@ def _run(
             batches, val = batches_and_validation(data, config, context_length, emit)
             with locked(run) if ranks.is_main else nullcontext(), closing(batches):
                 if before is None:
-                    create(run, tables, data.tokenizer)
+                    create(run, tables, data.tokenizer, val)
                 elif ranks.is_main and tables != before:
                     write_tables(run, tables)
                 if ranks.is_main:
@@ -243,8 +244,7 @@ def load_run(path: str | Path) -> Run:
 
     Raises `CheckpointError` or `DataError`. Warns if a damaged newest checkpoint was skipped.
     """
-    place = Path(path).resolve()
-    run = place.parent.parent if place.parent.name == "checkpoints" else place
+    run = _run_of(path)
     tables = read_tables(run)
     model, tokenizer = models.load_model(path), load_tokenizer(run)
     if model.config.vocab_size != tokenizer.vocab_size:
@@ -258,10 +258,17 @@ def load_run(path: str | Path) -> Run:
     return Run(model, tokenizer, tables)
 
 
+def _run_of(path: str | Path) -> Path:
+    """Return the run directory of a run or of one checkpoint in it."""
+    place = Path(path).resolve()
+    return place.parent.parent if place.parent.name == "checkpoints" else place
+
+
 def evaluate_run(path: str | Path, data: str | None = None) -> EvalResult:
     """Evaluate a run on the whole validation split of its own text, or of the text `data`.
 
-    Raises `DataError` if its own text has changed since the training.
+    The run keeps its own validation split, unless that is too large: then its text is read again. Raises `DataError` if
+    that text has changed since the training.
     """
     model, split, precision = _model_and_split(path, data)
     return evaluate(model, split, precision=precision)
@@ -276,13 +283,16 @@ def evaluate_run_positions(path: str | Path, data: str | None = None, length: in
 def _model_and_split(path: str | Path, data: str | None) -> tuple[LanguageModel, TokenSplit, str]:
     """Load the model of a run, a validation split, and the precision in which the run was trained."""
     model, tokenizer, tables = load_run(path)
+    precision = tables["machine"]["precision"]
+    if data is None and (kept := read_validation(_run_of(path), model.config.vocab_size)) is not None:
+        return model, kept, precision
     corpus = load_data(data or str(tables["data"].get("data")))
     trained_on = tables["data"].get("corpus_sha256")
     if data is None and corpus.sha256 != trained_on:
         raise DataError(
             f"{corpus.name}: its SHA-256 is {corpus.sha256}, but the run was trained on a text with {trained_on}"
         )
-    return model, validation_split(corpus, tokenizer), tables["machine"]["precision"]
+    return model, validation_split(corpus, tokenizer), precision
 
 
 def _sample(trainer: Trainer, tokenizer: Tokenizer) -> str:

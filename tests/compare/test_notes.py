@@ -32,7 +32,7 @@ def test_notes_follow_from_the_results() -> None:
     built_in = dataclasses.replace(
         results, corpus={**results.corpus, "origin": "the standard library of CPython 3.11.7"}
     )
-    assert any("sea.txt was built from the library of CPython 3.11.7" in note for note in notes(built_in))
+    assert any("sea.txt was built from the standard library of CPython 3.11.7" in note for note in notes(built_in))
     partial = dataclasses.replace(results, complete=False)
     assert "not finished" in notes(partial)[0]
     assert headline(partial).startswith("Not finished; so far, best has")

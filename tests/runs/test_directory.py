@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import platform
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +13,8 @@ from typing import Any
 import pytest
 
 from lmzoo import configs
-from lmzoo.errors import CheckpointError, ConfigError
-from lmzoo.runs.directory import FORMAT, check_directory, read_tables
+from lmzoo.errors import CheckpointError, ConfigError, DataError
+from lmzoo.runs.directory import FORMAT, check_directory, read_tables, require_same
 from lmzoo.runs.run import RunSpec, evaluate_run, load_run, train_run
 from lmzoo.train.config import ResolvedTrainConfig, TrainConfig
 from lmzoo.train.signals import Interrupted
@@ -104,6 +105,28 @@ def test_require_same_names_a_given_setting_that_differs(tmp_path: Path, derived
         spec = dataclasses.replace(spec, train=dataclasses.replace(spec.train, **{name: value}))
         with pytest.raises(ConfigError, match=f"train.{name}={value}, but the run in .* was made with {recorded}:"):
             train_run(spec, tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("data", "python", "note"),
+    [
+        ("pydocs", "3.11.2", r" \(pydocs is built from the library of Python, which is 3.11.9 here and was 3.11.2\)$"),
+        ("pydocs", "3.11.9", "another directory$"),
+        ("sea.txt", "3.11.2", "another directory$"),
+    ],
+)
+def test_require_same_names_the_python_version_of_a_built_in_corpus(
+    tmp_path: Path, derived_spec: MakeSpec, data: str, python: str, note: str
+) -> None:
+    train_run(derived_spec(), tmp_path / "run")
+    tables = read_tables(tmp_path / "run")
+    assert tables["machine"]["python"] == platform.python_version()
+    before, now = (
+        {**tables, "data": tables["data"] | {"data": data, "corpus_sha256": sha256}, "machine": {"python": version}}
+        for sha256, version in (("ab", python), ("cd", "3.11.9"))
+    )
+    with pytest.raises(DataError, match=rf"data.corpus_sha256='cd', but the run in .* was made with 'ab': .*{note}"):
+        require_same(tmp_path / "run", before, now)
 
 
 def test_require_resumable_refuses_a_run_of_version_0_1_0(tmp_path: Path, derived_spec: MakeSpec) -> None:

@@ -15,6 +15,7 @@ import torch
 
 from lmzoo.data import load_corpus, open_store
 from lmzoo.errors import CheckpointError, ConfigError, DataError, DivergedError, LmzooError
+from lmzoo.runs import validation
 from lmzoo.runs.metrics import read_metrics
 from lmzoo.runs.run import RunSpec, evaluate_run, load_run, make_spec, train_run
 from lmzoo.storage import checkpoints
@@ -37,6 +38,7 @@ def test_train_run_writes_files_and_sends_events(tmp_path: Path, small_spec: Mak
         "metrics.jsonl",
         "sample.txt",
         "tokenizer.json",
+        "validation.safetensors",
     ]
     assert sorted(path.name for path in checkpoints.path_of(run, 12).iterdir()) == [
         "config.json",
@@ -175,8 +177,10 @@ def test_train_run_refuses_a_run_that_is_being_trained(tmp_path: Path, small_spe
 
 def test_train_run_replaces_a_tokenizer_left_by_an_early_kill(tmp_path: Path, small_spec: MakeSpec) -> None:
     (tmp_path / "tokenizer.json").write_text("{")
+    (tmp_path / "validation.safetensors").write_text("{")
     train_run(small_spec("bigram"), tmp_path)
     assert load_run(tmp_path).tokenizer.spec == "char"
+    assert evaluate_run(tmp_path).tokens > 0
 
 
 def test_train_run_takes_an_empty_directory(tmp_path: Path, small_spec: MakeSpec) -> None:
@@ -201,8 +205,23 @@ def test_train_run_refuses_to_resume_another_run(tmp_path: Path, small_spec: Mak
     train_run(moved, run, resume=True)
     copy.write_text(TEXT.replace("cats", "dogs"))
     refused(DataError, "data.corpus_sha256=.* was made with", spec, run, resume=True)
+    loss = read_metrics(run)[-1]["loss"]
+    assert evaluate_run(run).loss == pytest.approx(loss, abs=1e-9)  # on the validation text that the run keeps
+    copy.unlink()
+    assert evaluate_run(run).loss == pytest.approx(loss, abs=1e-9)
+
+
+def test_evaluate_run_refuses_another_text_for_a_run_that_keeps_none(
+    tmp_path: Path, small_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "MAX_BYTES", 0)
+    copy = tmp_path / "cats.txt"
+    copy.write_text(TEXT)
+    result = train_run(make_spec_on(copy, small_spec), tmp_path / "run")
+    assert evaluate_run(tmp_path / "run").loss == pytest.approx(result.loss, abs=1e-9)
+    copy.write_text(TEXT.replace("cats", "dogs"))
     with pytest.raises(DataError, match="its SHA-256 is"):
-        evaluate_run(run)
+        evaluate_run(tmp_path / "run")
 
 
 def test_load_run_refuses_what_is_not_a_run(tmp_path: Path, small_spec: MakeSpec) -> None:

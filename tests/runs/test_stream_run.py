@@ -175,9 +175,7 @@ def test_stream_run_refuses_data_that_changed(tmp_path: Path, stream_spec: MakeS
     refused(DataError, "cannot be opened", spec, run)
     (moved / "1.parquet").rename(moved / "2.parquet")
     refused(DataError, r"data.corpus_sha256=.* was made with", stream_spec(f"hf:{moved}"), run)
-    moved = moved.rename(dataset)
-    with pytest.raises(DataError, match="its SHA-256 is"):
-        evaluate_run(run)
+    assert evaluate_run(run).tokens > 0  # on the validation text that the run keeps
     moved = moved.rename(tmp_path / "elsewhere")
     (moved / "2.parquet").rename(moved / "1.parquet")
     train_run(stream_spec(f"hf:{moved}"), run, resume=True)  # the same data in another place are the same data
