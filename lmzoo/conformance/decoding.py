@@ -7,8 +7,7 @@ import random
 import torch
 from torch import Tensor
 
-from lmzoo.conformance.measure import ROUNDING, difference, require_equal
-from lmzoo.conformance.report import Fault
+from lmzoo.conformance.measure import require_exact
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
 
@@ -21,7 +20,7 @@ def decoding(subject: Subject) -> str:
     Typical faults: a cache, convolution tail or carry that loses, shifts or repeats something.
     """
     worst = 0.0
-    model = subject.model()
+    model = subject.model().double()
     T = subject.context
     L = 2 * T + 3  # past the context, and past two windows of any buffer
     idx = subject.tokens(2, L)
@@ -58,24 +57,33 @@ def expected_logits(subject: Subject, model: LanguageModel, idx: Tensor) -> Tens
         return torch.cat([inside_BTV, *beyond], dim=1)
 
 
-def check_split(model: LanguageModel, idx: Tensor, expected_BTV: Tensor, split: list[int]) -> float:
-    """Decodes `idx` in chunks of the lengths `split`; returns the largest difference.
+def check_split(
+    model: LanguageModel,
+    idx: Tensor,
+    expected_BTV: Tensor,
+    split: list[int],
+    where: str = LOOK,
+    *,
+    max_len: int | None = None,
+) -> float:
+    """Decodes `idx` in chunks of the lengths `split` with a float64 model; returns the largest difference.
 
-    Raises `Fault` if it is more than rounding.
+    `max_len` is the one of `init_state`, by default the length of `idx`. Raises `Fault` for more than rounding.
     """
-    state, end, worst = model.init_state(idx.shape[0], idx.shape[1]), 0, 0.0
+    B, T = idx.shape
+    state, end, worst = model.init_state(B, T if max_len is None else max_len), 0, 0.0
+    so_far = f"{len(split)} steps of one token" if set(split) == {1} else f"chunks of {_shortened(split)}"
+    hint = "" if max_len is None else f" from init_state({B}, {max_len})"
     for n in split:
         logits_BV, state = model.decode(idx[:, end : end + n], state)
         end += n
-        off = difference(logits_BV, expected_BTV[:, end - 1])
-        if not off <= ROUNDING:
-            so_far = f"{len(split)} steps of one token" if set(split) == {1} else f"chunks of {split}"
-            raise Fault(
-                f"decoded in {so_far} (batch of {idx.shape[0]}), the logits at position {end - 1} are off by {off:.2g} "
-                f"(allowed {ROUNDING:g}); look at {LOOK}"
-            )
-        worst = max(worst, off)
+        what = f"decoded in {so_far}{hint} (batch of {B}), the logits at position {end - 1}:"
+        worst = max(worst, require_exact(logits_BV, expected_BTV[:, end - 1], what, where, model, idx[:, :end], state))
     return worst
+
+
+def _shortened(split: list[int]) -> str:
+    return str(split) if len(split) <= 12 else f"[{', '.join(map(str, split[:8]))}, ... {split[-1]}]"
 
 
 def check_all_positions(model: LanguageModel, idx: Tensor, expected_BTV: Tensor, split: list[int]) -> float:
@@ -86,7 +94,8 @@ def check_all_positions(model: LanguageModel, idx: Tensor, expected_BTV: Tensor,
         logits_BTV, state = model.decode_all(idx[:, end : end + n], state)
         pieces.append(logits_BTV)
         end += n
-    return require_equal(torch.cat(pieces, dim=1), expected_BTV, f"every position of chunks of {split}", LOOK)
+    found_BTV = torch.cat(pieces, dim=1)
+    return require_exact(found_BTV, expected_BTV, f"every position of chunks of {split}", LOOK, model, idx, state)
 
 
 def random_split(rng: random.Random, total: int, longest: int) -> list[int]:

@@ -11,7 +11,23 @@ from dataclasses import dataclass
 import torch
 
 from lmzoo import configs
-from lmzoo.conformance import batching, causality, contract, counting, decoding, loss, numerics, purity, saving, states
+from lmzoo.conformance import (
+    batching,
+    causality,
+    contract,
+    copies,
+    counting,
+    decoding,
+    long,
+    loss,
+    numerics,
+    own,
+    purity,
+    roles,
+    saving,
+    settings,
+    states,
+)
 from lmzoo.conformance import training as train
 from lmzoo.conformance.fresh import FreshProcess
 from lmzoo.conformance.report import Fault, Report, Result
@@ -29,6 +45,11 @@ class Check:
     run: Callable[[Subject], str]
     variants: bool = False
 
+    @property
+    def needs_instance(self) -> bool:
+        """True if the check looks at the caller's own model, and so does not run for a class or a name."""
+        return self.run.__module__ == own.__name__
+
 
 def _checks(group: str, *functions: Callable[[Subject], str], variants: bool = False) -> list[Check]:
     return [Check(function.__name__, group, function, variants) for function in functions]
@@ -40,15 +61,20 @@ CHECKS: tuple[Check, ...] = (
     *_checks("contract", contract.construction, contract.finals, contract.shapes, contract.edges),
     *_checks("causality", causality.causality, causality.gradient_causality, variants=True),
     *_checks("causality", causality.bfloat16_causality, variants=True),
+    *_checks("causality", long.long_causality, own.own_causality),
     *_checks("past", causality.receptive_field, variants=True),
+    *_checks("past", own.own_receptive_field),
     *_checks("decoding", decoding.decoding, variants=True),
+    *_checks("decoding", long.random_shapes, long.long_decoding, own.own_decoding, states.max_len),
     *_checks("decoding", states.state_is_a_value, states.state_rows, states.state_dtype, states.state_saved),
-    *_checks("decoding", contract.generation),
+    *_checks("decoding", contract.generation, copies.decoding_copies),
     *_checks("batch", batching.batch_independence, batching.prompt_lengths),
     *_checks("loss", loss.loss_value, loss.ignored_targets, loss.micro_batches, loss.chunked_loss),
     *_checks("training", loss.auxiliary, train.initial_loss, train.gradients, train.overfitting),
-    *_checks("numerics", numerics.float64_gradients, numerics.bfloat16),
-    *_checks("purity", purity.same_seed),
+    *_checks("training", long.long_gradients),
+    *_checks("numerics", numerics.float64_gradients, numerics.bfloat16, long.long_precision, numerics.large_weights),
+    *_checks("settings", settings.settings, settings.other_models, roles.roles),
+    *_checks("purity", purity.same_seed, purity.seeds),
     *_checks("purity", purity.train_mode, variants=True),
     *_checks("purity", purity.global_state, purity.compiles),
     *_checks("saving", saving.initialization),
@@ -85,6 +111,7 @@ def check_model(
     with torch.random.fork_rng(devices=[]):  # constructors draw weights: keep the caller's random state
         checked = subject(target)
         checks = [check for check in CHECKS if only is None or check.name in only]
+        checks = [check for check in checks if checked.own is not None or not check.needs_instance]
         if saving.save_and_load in [check.run for check in checks] and saving.can_be_imported(checked.cls):
             checked.fresh_process = FreshProcess()
         try:

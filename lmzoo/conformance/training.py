@@ -45,11 +45,17 @@ def initial_loss(subject: Subject) -> str:
 def gradients(subject: Subject) -> str:
     """Checks that every parameter gets a finite gradient that is not zero, and that none is frozen or unused."""
     model = subject.model(perturbed=False)
+    constants = {id(p) for group in model.parameter_groups(0.0) if group["role"] == "constant" for p in group["params"]}
     for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            raise Fault(f"{name} is frozen (requires_grad=False): make it a buffer if it is a constant")
-    waiting = dict(model.named_parameters())
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        if not parameter.requires_grad and id(parameter) not in constants:
+            raise Fault(
+                f"{name} is frozen (requires_grad=False): make it a buffer if it is a constant, or declare its role as "
+                "'constant' if it is drawn at random and kept"
+            )
+        if parameter.requires_grad and id(parameter) in constants:
+            raise Fault(f"{name} has the role 'constant', but is trained: set requires_grad=False")
+    waiting = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.SGD(waiting.values(), lr=0.1)
     for step in range(3):
         T = min(subject.context, 16)
         optimizer.zero_grad()
