@@ -37,11 +37,14 @@ def decoding(subject: Subject) -> str:
 def _splits(T: int, L: int, rng: random.Random, *, brief: bool) -> list[tuple[int, list[int]]]:
     """Returns pairs of a batch size and chunk lengths; `brief` leaves out splits that resemble others."""
     wrapping = [T - 1, 2, L - T - 1]
-    splits = [[n, T - n] for n in ((T, T - 1, T // 2, 5, 2, 1) if brief else range(T, 0, -1)) if n <= T]
-    splits += [random_split(rng, L, 9) for _ in range(3 if brief else 6)]
-    splits += [[1] * L, [T] + [1] * (L - T), wrapping, [L], [L - 1, 1]]
-    one_row = [wrapping, random_split(rng, L, 9)]  # some code treats a batch of one separately
-    one_row += [] if brief else [[T], [1] * L]
+    if brief:
+        splits = [[T, 0], [5, T - 5], random_split(rng, L, 9), [1] * L, wrapping, [L - 1, 1]]
+        one_row = [random_split(rng, L, 9)]
+    else:
+        splits = [[n, T - n] for n in range(T, 0, -1)]
+        splits += [random_split(rng, L, 9) for _ in range(6)]
+        splits += [[1] * L, [T] + [1] * (L - T), wrapping, [L], [L - 1, 1]]
+        one_row = [wrapping, random_split(rng, L, 9), [T], [1] * L]  # some code treats a batch of one separately
     chosen = [*((2, split) for split in splits), *((1, split) for split in one_row)]
     return [(rows, [n for n in split if n]) for rows, split in chosen]
 

@@ -211,7 +211,7 @@ def random_shapes(subject: Subject) -> str:
     model = subject.model().double()
     longest = 3 * subject.context if model.traits.extrapolates else subject.context
     shapes = []
-    for _ in range(subject.random_shapes):
+    for _ in range(40 if subject.thorough else 4):
         B, T = draw(1, 12), draw(1, longest)
         split: list[int] = []
         while sum(split) < T:

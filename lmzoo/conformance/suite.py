@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -30,7 +31,7 @@ from lmzoo.conformance import (
 )
 from lmzoo.conformance import training as train
 from lmzoo.conformance.fresh import FreshProcess
-from lmzoo.conformance.report import Fault, Report, Result
+from lmzoo.conformance.report import RANKING_GROUPS, Fault, Report, Result
 from lmzoo.conformance.tiny import Subject, subject
 from lmzoo.errors import ConfigError
 from lmzoo.model import LanguageModel
@@ -91,17 +92,29 @@ def check_names() -> list[str]:
     return [check.name for check in CHECKS]
 
 
+def explanation(name: str) -> str:
+    """Returns what the check `name` does, in a few sentences. Raises `ConfigError` for an unknown name."""
+    for check in CHECKS:
+        if check.name == name:
+            return f"{name} (group {check.group}): {inspect.getdoc(check.run)}"
+    raise ConfigError(f"check={name!r} is no check{configs.suggest(name, check_names())}")
+
+
 def check_model(
     target: LanguageModel | type[LanguageModel] | str,
     *,
     only: Collection[str] | None = None,
     listener: Callable[[Result], None] | None = None,
+    thorough: bool = False,
+    seed: int = 0,
 ) -> Report:
     """Checks a model against the contract and its own declarations; `report.passed`, `report.failures`.
 
-    `target` is a registered name, a class or a model. A small model of its class and config is checked; the caller's
-    model stays unchanged (if it is small already, it is copied with its weights). `only` names the checks to run;
-    `listener` is a callback that gets each result. Raises `ConfigError` or `UnknownModelError` for an unknown target.
+    `target` is a registered name, a class or a model. A small and a large form of its class and config are checked; of
+    a model also a copy of itself, with its weights and sizes, in the checks whose names begin with `own_`. The caller's
+    model stays unchanged. `only` names the checks to run; `listener` is a callback that gets each result. `thorough`
+    draws more random shapes and runs the variants of the config in the large form too; `seed` is for the random shapes.
+    Raises `ConfigError` or `UnknownModelError` for an unknown target.
     """
     unknown = set(only or ()) - set(check_names())
     if unknown:
@@ -110,13 +123,14 @@ def check_model(
     results: list[Result] = []
     with torch.random.fork_rng(devices=[]):  # constructors draw weights: keep the caller's random state
         checked = subject(target)
+        checked.thorough, checked.seed = thorough, seed
         checks = [check for check in CHECKS if only is None or check.name in only]
         checks = [check for check in checks if checked.own is not None or not check.needs_instance]
         if saving.save_and_load in [check.run for check in checks] and saving.can_be_imported(checked.cls):
             checked.fresh_process = FreshProcess()
         try:
             for check in checks:
-                results.append(run_check(check, checked))
+                results.append(_shortened(run_check(check, checked), results))
                 if listener is not None:
                     listener(results[-1])
                 if check.name == "construction" and not results[-1].passed:
@@ -124,7 +138,17 @@ def check_model(
         finally:
             if checked.fresh_process is not None:
                 checked.fresh_process.close()
-    return Report(checked.name, configs.to_dict(checked.config), tuple(results))
+    complete = all(only is None or check.name in only for check in CHECKS if check.group in RANKING_GROUPS)
+    return Report(checked.name, configs.to_dict(checked.config), tuple(results), complete)
+
+
+def _shortened(result: Result, earlier: Collection[Result]) -> Result:
+    """Replaces an exception that an earlier check has reported by the name of that check."""
+    if "raised " in result.saw:
+        for other in earlier:
+            if other.saw == result.saw:
+                return replace(result, saw=f"raised the same exception as {other.name}")
+    return result
 
 
 def run_check(check: Check, checked: Subject) -> Result:
@@ -144,7 +168,7 @@ def run_check(check: Check, checked: Subject) -> Result:
             passed, saw = False, f"{where}{_one_line(error)}"
             break
     if passed and len(forms) > 1:
-        saw += f"; also {', '.join(form.name.split(' with ')[1] for form in forms[1:])}"
+        saw += f"; also with {'; '.join(form.name.split(' with ')[1] for form in forms[1:])}"
     return Result(check.name, check.group, passed, saw, round(time.perf_counter() - start, 3))
 
 

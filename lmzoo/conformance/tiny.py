@@ -31,16 +31,15 @@ class Subject:
     `settings` is the full config, from which `config` is made.
     """
 
-    def __init__(
-        self, cls: type[LanguageModel], settings: Mapping[str, Any], name: str, sizes: Sizes = TINY, seed: int = 0
-    ) -> None:
-        self.cls, self.settings, self.name, self.seed = cls, dict(settings), name, seed
+    def __init__(self, cls: type[LanguageModel], settings: Mapping[str, Any], name: str, sizes: Sizes = TINY) -> None:
+        self.cls, self.settings, self.name = cls, dict(settings), name
         self.config = sized_config(cls, self.settings, sizes)
         self.own: LanguageModel | None = None  # a copy of the caller's own model, with its weights and sizes
         self.instance: LanguageModel | None = None  # the same, if it is small enough to be checked as the tiny form
         self.is_variant = False  # True for what `varied` returns
         self.fresh_process: FreshProcess | None = None  # started early for the check `save_and_load`
-        self.random_shapes = 4  # how many the check of this name draws
+        self.seed = 0  # of the random shapes
+        self.thorough = False  # more random shapes, and all variants in the large form
         self._variants: list[Subject] | None = None  # made once: their depth is found by building models
         self._large: list[Subject] | None = None
         self._neighbors: list[tuple[str, ModelConfig]] | None = None
@@ -117,14 +116,21 @@ class Subject:
         return variant
 
     def large(self) -> list[Subject]:
-        """Returns the large form, and the large form with a window if the config has that option switched off."""
+        """Returns the large form, and the large form with a window if the config has that option switched off.
+
+        In a thorough check also the large form of every variant.
+        """
         if self._large is None:
-            form = Subject(self.cls, self.settings, f"{self.name} in its large form", LARGE, self.seed)
+            form = Subject(self.cls, self.settings, f"{self.name} in its large form", LARGE)
             self._large = [form]
+            window = LARGE.fields["window"]
             if configs.to_dict(form.config).get("window", 0) is None:
-                window = LARGE.fields["window"]
-                name = f"{form.name} with window={window}"
-                self._large.append(Subject(self.cls, {**self.settings, "window": window}, name, LARGE, self.seed))
+                self._large.append(
+                    Subject(self.cls, {**self.settings, "window": window}, f"{form.name} with window={window}", LARGE)
+                )
+            if self.thorough:
+                for variant in self.varied():
+                    self._large.append(Subject(self.cls, variant.settings, f"{variant.name} in its large form", LARGE))
         return self._large
 
     def neighbors(self) -> list[tuple[str, ModelConfig]]:

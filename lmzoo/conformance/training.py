@@ -14,6 +14,8 @@ from lmzoo.conformance.tiny import Subject
 START_TOLERANCE = 0.05  # of ln V
 STEPS = 120
 COVERED = 0.6  # share of the way from ln V down to the lowest loss possible on the batch
+WEAK = 0.3  # the same for a model that has converged: it may be too small to reach more
+CONVERGED = 0.02  # nats: the most that the loss of a converged model falls in the last third of the steps
 
 
 def initial_loss(subject: Subject) -> str:
@@ -74,25 +76,29 @@ def gradients(subject: Subject) -> str:
 
 
 def overfitting(subject: Subject) -> str:
-    """Checks that the model fits one batch, as far as its declared receptive field allows."""
+    """Checks that the model fits one batch, as far as its size and its declared receptive field allow."""
     model = subject.model(perturbed=False).train()
     T = min(subject.context, 12)
     tokens = subject.tokens(2, T + 1, seed=3)
     idx, targets = tokens[:, :-1], tokens[:, 1:]
     floor = best_loss(idx, targets, model.traits.receptive_field)
-    goal = floor + (1 - COVERED) * (math.log(subject.config.vocab_size) - floor)
+    uniform = math.log(subject.config.vocab_size)
+    goal, weak_goal = (floor + (1 - covered) * (uniform - floor) for covered in (COVERED, WEAK))
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-    loss = math.inf
+    losses: list[float] = []
     for step in range(STEPS):
         optimizer.zero_grad()
         out = model(idx, targets).loss
-        loss = out.item()
-        if loss < goal:
-            return f"{loss:.2f} nats after {step} steps; the lowest loss possible is {floor:.2f}"
+        losses.append(out.item())
+        if losses[-1] < goal:
+            return f"{losses[-1]:.2f} nats after {step} steps; the lowest loss possible is {floor:.2f}"
         out.backward()
         optimizer.step()
+    if losses[-1] < weak_goal and losses[-STEPS // 3] - losses[-1] < CONVERGED:
+        return f"converged at {losses[-1]:.2f} nats: a weak model; the lowest loss possible is {floor:.2f}"
     raise Fault(
-        f"one batch of {idx.numel()} tokens is at {loss:.2f} nats after {STEPS} steps of Adam, not below {goal:.2f}"
+        f"one batch of {idx.numel()} tokens is at {losses[-1]:.2f} nats after {STEPS} steps of Adam, not below "
+        f"{goal:.2f}, and still falling or above {weak_goal:.2f}"
     )
 
 
