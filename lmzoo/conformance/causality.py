@@ -136,9 +136,9 @@ def receptive_field(subject: Subject) -> str:
         if (effect_T[reach:] > FLOAT64_ROUNDING).any():
             distance = reach + int((effect_T[reach:] > FLOAT64_ROUNDING).nonzero()[0])
             raise Fault(
-                f"logits depend on the token {distance} back (by {effect_T[distance].item():.2g}), though the model {says} "
-                "(the present token included; the sum over layers of `reach - 1`, plus one); look at the window, at "
-                "`reach`, or at traits"
+                f"logits depend on the token {distance} back (by {effect_T[distance].item():.2g}), though the model "
+                f"{says} (the present token included; the sum over layers of `reach - 1`, plus one); look at the "
+                "window, at `reach`, or at traits"
             )
         found |= set(effect_T[:reach].nonzero().flatten().tolist())
         if found & set(far):

@@ -76,11 +76,11 @@ def check_split(
     B, T = idx.shape
     state, end, worst = model.init_state(B, T if max_len is None else max_len), 0, 0.0
     so_far = f"{len(split)} steps of one token" if set(split) == {1} else f"chunks of {_shortened(split)}"
-    hint = "" if max_len is None else f" from init_state({B}, {max_len})"
+    start = "" if max_len is None else f" from init_state({B}, {max_len})"
     for n in split:
         logits_BV, state = model.decode(idx[:, end : end + n], state)
         end += n
-        what = f"decoded in {so_far}{hint} (batch of {B}), the logits at position {end - 1}:"
+        what = f"decoded in {so_far}{start} (batch of {B}), position {end - 1}"
         worst = max(worst, require_exact(logits_BV, expected_BTV[:, end - 1], what, where, model, idx[:, :end], state))
     return worst
 
@@ -89,16 +89,27 @@ def _shortened(split: list[int]) -> str:
     return str(split) if len(split) <= 12 else f"[{', '.join(map(str, split[:8]))}, ... {split[-1]}]"
 
 
-def check_all_positions(model: LanguageModel, idx: Tensor, expected_BTV: Tensor, split: list[int]) -> float:
+def check_all_positions(
+    model: LanguageModel,
+    idx: Tensor,
+    expected_BTV: Tensor,
+    split: list[int],
+    where: str = LOOK,
+    *,
+    max_len: int | None = None,
+) -> float:
     """Like `check_split`, but compares `decode_all`, which speculative decoding and `score` use, at every position."""
-    pieces: list[Tensor] = []
-    state, end = model.init_state(idx.shape[0], idx.shape[1]), 0
+    B, T = idx.shape
+    state, end, worst = model.init_state(B, T if max_len is None else max_len), 0, 0.0
+    start = "" if max_len is None else f" from init_state({B}, {max_len})"
     for n in split:
         logits_BTV, state = model.decode_all(idx[:, end : end + n], state)
-        pieces.append(logits_BTV)
-        end += n
-    found_BTV = torch.cat(pieces, dim=1)
-    return require_exact(found_BTV, expected_BTV, f"every position of chunks of {split}", LOOK, model, idx, state)
+        first, end = end, end + n
+        what = f"decoded in chunks of {_shortened(split)}{start} (batch of {B}), one of positions {first} to {end - 1}"
+        worst = max(
+            worst, require_exact(logits_BTV, expected_BTV[:, first:end], what, where, model, idx[:, :end], state)
+        )
+    return worst
 
 
 def random_split(rng: random.Random, total: int, longest: int) -> list[int]:

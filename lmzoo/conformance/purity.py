@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 import random
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lmzoo import configs
 from lmzoo.conformance.measure import require_equal, require_same_bits
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
@@ -58,7 +61,10 @@ def train_mode(subject: Subject) -> str:
             first, plain_BTV, "train mode without dropout, against eval mode,", "self.training, running statistics"
         )
     # The model is in train mode when it is built: going to eval mode and back must not change anything.
-    model = _constructed(subject, 0)
+    rates: dict[str, Any] = {
+        name: 0.5 for name, value in configs.to_dict(subject.config).items() if "dropout" in name and value == 0
+    }
+    model = subject.cls(dataclasses.replace(subject.config, **rates))
     before_BTV = _trained_logits(copy.deepcopy(model), idx, 0)
     require_same_bits(
         _trained_logits(model.eval().train(), idx, 0),

@@ -183,6 +183,11 @@ def meta_device(subject: Subject) -> str:
     meta_model.init_weights(torch.Generator().manual_seed(0))
     drawn = subject.model(perturbed=False)
     drawn.init_weights(torch.Generator().manual_seed(0))
-    for (name, a), b in zip(drawn.named_parameters(), meta_model.parameters(), strict=True):
-        require_same_bits(b, a, f"{name}, drawn after meta and to_empty(),", "constructors that fill a parameter")
+    for (where, a), b in zip(drawn.named_modules(), meta_model.modules(), strict=True):
+        if hasattr(a, "init_parameters"):  # torch's own modules have none
+            for (name, value), again in zip(
+                a.named_parameters(recurse=False), b.parameters(recurse=False), strict=True
+            ):
+                what = f"{where}.{name}, drawn after meta and to_empty(),"
+                require_same_bits(again, value, what, "constructors that fill a parameter")
     return "built on the meta device, then loaded or drawn: the same"

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_origin, get_type_hints
 import torch
 
 from lmzoo import configs, losses, registry
-from lmzoo.conformance.measure import FLOAT64_ROUNDING, difference, require_same_bits
+from lmzoo.conformance.measure import FLOAT64_ROUNDING, difference, require_equal, require_same_bits
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject, perturb
 from lmzoo.errors import ConfigError
@@ -125,19 +125,26 @@ def other_models(subject: Subject) -> str:
     Typical faults: a table cached by an incomplete key, attributes of the class.
     """
     model = subject.model()
-    idx = subject.tokens(2, min(subject.context, 12))
-    logits_BTV = model(idx).logits
+    idx = subject.tokens(2, min(subject.context, 11))
+    logits_BTV, _ = model(idx).logits, model(idx[:, :-1])
     others = 0
     for config in _others(subject):
         try:
             other = registry.build_model(subject.cls, config, generator=torch.Generator().manual_seed(1))
-            other(idx)
-            other.eval()
+            other.train()(idx)
+            longer_BTV, shorter_BTV = other.eval()(idx).logits, other(idx[:, :-1]).logits
             _, state = other.decode(idx, other.init_state(2))
             other.decode(idx[:, :1], state)
         except Exception:  # it cannot run with these settings: other checks report that
             continue
         others += 1
+        # The length of the shorter input was used before by the other model only.
+        require_equal(
+            shorter_BTV,
+            longer_BTV[:, :-1],
+            f"a model with {_changes(subject.config, config)} at a length that another model has used",
+            LOOK,
+        )
         require_same_bits(
             model(idx).logits, logits_BTV, f"a model, after one with {_changes(subject.config, config)} was used,", LOOK
         )

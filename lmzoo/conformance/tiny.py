@@ -182,13 +182,16 @@ def _other_values(cls: type[ModelConfig], name: str, value: Any) -> list[Any]:
     return [2, 4, 0.5, True] if value is None else []
 
 
-def perturb(model: LanguageModel, seed: int = 0) -> None:
-    """Adds noise to every parameter: standard deviation 1/sqrt(last dimension) for matrices, 0.1 for vectors."""
+def perturb(model: LanguageModel, seed: int = 0, scale: float = 1.0) -> None:
+    """Adds noise to every parameter: standard deviation 1/sqrt(last dimension) for matrices, 0.1 for vectors.
+
+    `scale` multiplies the noise.
+    """
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for parameter in model.parameters():
             std = 0.1 if parameter.ndim < 2 else parameter.shape[-1] ** -0.5
-            parameter.add_(std * torch.randn(parameter.shape, generator=generator).to(parameter))
+            parameter.add_(scale * std * torch.randn(parameter.shape, generator=generator).to(parameter))
 
 
 def subject(target: LanguageModel | type[LanguageModel] | str) -> Subject:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import lmzoo
 from lmzoo.conformance import CHECKS, Result, check_model, check_names, subject
-from lmzoo.conformance.tiny import CONTEXT, VOCAB
+from lmzoo.conformance.sizes import TINY
 from lmzoo.errors import ConfigError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.state import State
@@ -47,7 +47,7 @@ def test_check_model_takes_a_plain_class_that_declares_nothing() -> None:
 
 
 def test_check_model_gives_the_same_for_a_name_a_class_and_a_model() -> None:
-    small = lmzoo.create_model("bigram", vocab_size=VOCAB, context_length=CONTEXT)
+    small = lmzoo.create_model("bigram", vocab_size=TINY.vocab_size, context_length=TINY.context_length)
     reports = [check_model(target, only=["shapes"]) for target in ("bigram", type(small), small)]
     assert len({json.dumps(dict(report.config)) for report in reports}) == 1
     assert all(report.passed for report in reports)
@@ -55,7 +55,7 @@ def test_check_model_gives_the_same_for_a_name_a_class_and_a_model() -> None:
 
 def test_check_model_leaves_the_callers_model_unchanged() -> None:
     model = lmzoo.create_model(
-        "gpt2", vocab_size=VOCAB, context_length=CONTEXT, d_model=32, n_layers=2, n_heads=4
+        "gpt2", vocab_size=TINY.vocab_size, context_length=TINY.context_length, d_model=32, n_layers=2, n_heads=4
     ).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     rng = torch.get_rng_state()

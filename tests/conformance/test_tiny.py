@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from lmzoo.configs import require
 from lmzoo.conformance import CHECKS, check_model, run_check, subject
-from lmzoo.conformance.tiny import CONTEXT, VOCAB, perturb, small_config
+from lmzoo.conformance.sizes import TINY, sized_config
+from lmzoo.conformance.tiny import perturb
 from lmzoo.errors import ConfigError
 from lmzoo.state import State
 from tests.museum.base import Cell, CellConfig, MuseumConfig, Recurrent, Transformer
@@ -22,8 +23,8 @@ def test_subject_reduces_a_preset() -> None:
     config = subject("gpt2.124m").config
     assert config.d_model == 32
     assert config.n_layers == 2
-    assert config.vocab_size == VOCAB
-    assert config.context_length == CONTEXT
+    assert config.vocab_size == TINY.vocab_size
+    assert config.context_length == TINY.context_length
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +70,8 @@ class Pattern(Recurrent):
         ({"n_layers": 1}, 1),
     ],
 )
-def test_small_config_keeps_every_kind_of_block(settings: dict[str, Any], n_layers: int) -> None:
-    config = small_config(Pattern, settings)
+def test_sized_config_keeps_every_kind_of_block(settings: dict[str, Any], n_layers: int) -> None:
+    config = sized_config(Pattern, settings, TINY)
     assert config.n_layers == n_layers  # type: ignore[attr-defined]
 
 
@@ -83,8 +84,8 @@ class Deeper(Pattern):
             cell.depths = nn.Parameter(torch.zeros(config.n_layers))
 
 
-def test_small_config_keeps_the_depth_where_no_other_has_the_same_kinds() -> None:
-    assert small_config(Deeper, {"n_layers": 5}).n_layers == 5  # type: ignore[attr-defined]
+def test_sized_config_keeps_the_depth_where_no_other_has_the_same_kinds() -> None:
+    assert sized_config(Deeper, {"n_layers": 5}, TINY).n_layers == 5  # type: ignore[attr-defined]
 
 
 def test_subject_of_a_family_is_as_deep_as_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,11 +101,11 @@ def test_subject_of_a_family_is_as_deep_as_its_default(monkeypatch: pytest.Monke
 
 
 def test_subject_copies_an_instance_that_is_small_except_for_its_depth() -> None:
-    model = Transformer(MuseumConfig(vocab_size=VOCAB, context_length=CONTEXT, n_layers=3))
+    model = Transformer(MuseumConfig(vocab_size=TINY.vocab_size, context_length=TINY.context_length, n_layers=3))
     model.blocks[2].attention.mask = lambda T, S: torch.ones(T, S, dtype=torch.bool)
     assert subject(model).config.n_layers == 3  # type: ignore[attr-defined]
     assert check_model(model, only=["causality"]).failures == ["causality"]
-    wide = Pattern(PatternConfig(vocab_size=VOCAB, d_model=64, n_layers=5))
+    wide = Pattern(PatternConfig(vocab_size=TINY.vocab_size, d_model=64, n_layers=5))
     assert subject(wide).config.n_layers == 3  # type: ignore[attr-defined]
 
 
