@@ -33,12 +33,9 @@ def roles(subject: Subject) -> str:
             continue
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.ndim >= 2 and name not in roles_of_module and not isinstance(module, nn.Linear):
-                guessed[id(parameter)] = f"{where}.{name}".lstrip(".")
+                guessed[id(parameter)] = f"{where}.{name} {tuple(parameter.shape)}".lstrip(".")
                 if sum(size > 1 for size in parameter.shape) < 2:
-                    raise Fault(
-                        f"{guessed[id(parameter)]} {tuple(parameter.shape)} is a vector, but its role defaults to "
-                        f"'matrix'; {DECLARE}"
-                    )
+                    raise Fault(f"{guessed[id(parameter)]} is a vector, but its role defaults to 'matrix'; {DECLARE}")
     use = _elementwise_use(model, subject, guessed)
     if use:
         raise Fault(f"{use}, but its role defaults to 'matrix'; {DECLARE}")
@@ -77,7 +74,7 @@ class _Elementwise(TorchFunctionMode):
                 whole = isinstance(other, Tensor) and other.ndim >= 2 and id(other) not in self.names
                 if id(table) in self.names and whole and table.ndim >= 2:
                     used = "added to activations" if name in _SUMS else "multiplied with activations elementwise"
-                    self.found = f"{self.names[id(table)]} {tuple(table.shape)} is {used}"
+                    self.found = f"{self.names[id(table)]} is {used}"
         return out
 
 

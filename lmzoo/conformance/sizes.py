@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -28,6 +28,7 @@ class Sizes:
     context_length: int
     layers: int  # the least depth; more layers are kept if every kind of block needs them
     fields: Mapping[str, int]
+    options: Mapping[str, int] = field(default_factory=dict)  # set also where the config says None: options switched on
     exact: bool = False
 
     def chosen(self, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, int]:
@@ -37,7 +38,7 @@ class Sizes:
             value = settings.get(name, defaults.get(name))
             if name in defaults and isinstance(value, int) and (value > size or (self.exact and value != size)):
                 found[name] = size
-        return found
+        return found | {name: size for name, size in self.options.items() if name in defaults}
 
 
 TINY = Sizes(
@@ -63,13 +64,13 @@ LARGE = Sizes(
     fields={
         "d_model": 64,
         "n_heads": 4,
-        "n_kv_heads": 2,
         "head_dim": 16,
         "d_ff": 96,
         "d_state": 16,
         "window": 70,
         "n_experts": 8,
     },
+    options={"n_kv_heads": 2},
     exact=True,
 )
 

@@ -146,7 +146,7 @@ class Subject:
                 for other in () if kept else _other_values(type(self.config), name, value):
                     with suppress(ConfigError):
                         config = dataclasses.replace(self.config, **{name: other})
-                        self._neighbors.append((name, config))
+                        self._neighbors += [(name, config)] if config != self.config else []
         return self._neighbors
 
     def resized(self) -> list[dict[str, Any]]:
