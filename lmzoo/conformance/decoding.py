@@ -22,7 +22,8 @@ def decoding(subject: Subject) -> str:
     worst = 0.0
     model = subject.model().double()
     T = subject.context
-    L = 2 * T + 3  # past the context, and past two windows of any buffer
+    # Past the context, and past two windows of any buffer; a variant differs from the plain form in few layers.
+    L = T + 7 if subject.is_variant else 2 * T + 3
     idx = subject.tokens(2, L)
     expected_BTV = expected_logits(subject, model, idx)
     rng = random.Random(0)

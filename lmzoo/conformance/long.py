@@ -80,10 +80,10 @@ def long_decoding(subject: Subject) -> str:
     T = subject.large()[0].context
     splits: list[tuple[int, list[int]]] = [
         (ROWS, [64, 64, 1, 127, T - 256]),
-        (1, [20, *[1] * 60, T - 80]),
+        (1, [50, *[1] * 25, T - 75]),
         (2, [T]),
         (1, [T - 171, 171]),
-        (1, [256, 1, *[1] * 9, T - 266]),
+        (1, [250, *[1] * 9, T - 259]),
     ]
     where = f"{LOOK}, {CHUNK_LOOK}"
     for i, form in enumerate(subject.large()):
