@@ -99,11 +99,12 @@ def gradient_causality(subject: Subject) -> str:
     idx = subject.tokens(1, T).repeat(T - 1, 1)  # row t gives the gradient of the logits at t
     with Embeddings(idx) as embeddings:
         logits_BTV = model(idx).logits
-    if not embeddings.found:
+    found = [table for table in embeddings.found if table.requires_grad]
+    if not found:
         return "the model has no embedding lookup to take gradients of; `causality` checks its values"
     weights_V = torch.linspace(-1, 1, logits_BTV.shape[-1], dtype=torch.float64)
     output = (logits_BTV.diagonal(dim1=0, dim2=1) * weights_V[:, None]).sum()
-    for gradient in torch.autograd.grad(output, embeddings.found, allow_unused=True):
+    for gradient in torch.autograd.grad(output, found, allow_unused=True):
         if gradient is None:
             continue
         size_BT = gradient.flatten(2).abs().amax(2)[:, -T:]  # columns before idx are padding

@@ -5,6 +5,8 @@ Chunked algorithms, block masks, caches and closed forms are often wrong only pa
 
 from __future__ import annotations
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -51,14 +53,15 @@ def long_causality(subject: Subject) -> str:
 
 def _require_causal(model: LanguageModel, idx: Tensor, mode: str) -> None:
     """Row r + 1 of `idx` is row 0 with other tokens from CUTS[r] on."""
+    fresh = copy.deepcopy  # in train mode a model may count in a buffer what it has chosen
     with torch.no_grad():
-        logits_BTV = model(idx).logits
+        logits_BTV = fresh(model)(idx).logits
         for r, cut in enumerate(CUTS):
             found_BTV, expected_BTV = logits_BTV[r + 1 : r + 2, :cut], logits_BTV[:1, :cut]
             _require_same(model, idx, found_BTV, expected_BTV, f"{mode}, changing the tokens from position {cut} on")
         for cut in SHORTER:
             rows = slice(0, 1) if cut % 2 else slice(7, 9)  # also the last rows, alone
-            found_BTV = model(idx[rows, :cut]).logits
+            found_BTV = fresh(model)(idx[rows, :cut]).logits
             what = f"{mode}, leaving out other rows and the tokens from position {cut} on"
             _require_same(model, idx, found_BTV, logits_BTV[rows, :cut], what)
 
@@ -121,46 +124,81 @@ def long_gradients(subject: Subject) -> str:
     form = subject.large()[0]
     model = form.model().double()
     T = form.context
-    idx, targets = form.tokens(4, T), form.tokens(4, T, seed=1)
-    reached = require_reach(model, idx)
-    off = _directional_error(model, idx[:2], targets[:2])
+    reached = require_reach(model, form.tokens(8, T))
+    off = _directional_error(model, form.tokens(2, T), form.tokens(2, T, seed=1))
     return f"{reached}; the gradient agrees with a finite difference to {off:.1g}"
 
 
 def require_reach(model: LanguageModel, idx: Tensor) -> str:
-    """Checks the declared receptive field by the gradients of the last logits with respect to the embeddings of `idx`.
+    """Checks the declared receptive field by gradients of the last logits with respect to the embeddings of `idx`.
 
-    A model may look up tokens by content, so it is enough if one token of each region matters in one row.
+    Row r gives the reach of the r-th position from the end. It is enough if one token of each region matters in one
+    row: what matters may depend on the position and on the text.
     """
-    T = idx.shape[1]
+    rows, T = idx.shape
     declared = model.traits.receptive_field
     reach = T if declared is None else min(declared, T)
-    with Embeddings(idx) as embeddings:
-        logits_BTV = model(idx).logits
-    if not embeddings.found:
-        return "no embedding lookup to take gradients of"
-    weights_V = torch.linspace(-1, 1, logits_BTV.shape[-1], dtype=logits_BTV.dtype)
-    gradients = torch.autograd.grad((logits_BTV[:, -1] @ weights_V).sum(), embeddings.found, allow_unused=True)
-    sizes = [g.flatten(2).abs().amax(2)[:, -T:].amax(0) for g in gradients if g is not None]
-    if not sizes:
-        raise Fault(f"the logits at {T - 1} of {T} tokens do not depend on any embedding; look at detached tensors")
-    matters_T = torch.stack(sizes).amax(0) > 0
+    matters_RT = _gradients_by_distance(model, idx)
     says = "declares no receptive_field" if declared is None else f"declares receptive_field={declared}"
-    beyond = matters_T[: T - reach].nonzero().flatten().tolist()
+    beyond = matters_RT[:, reach:].any(0).nonzero().flatten().tolist()
     if beyond:
         raise Fault(
-            f"the gradient of the logits at {T - 1} reaches {T - 1 - beyond[0]} tokens back, though the model {says} "
-            "(the present token included); look at the window, or at traits"
+            f"the gradient of the logits reaches {reach + beyond[0]} tokens back, though the model {says} "
+            "(the present token included); look at the window, at `reach`, or at traits"
         )
-    for start in range(T - reach, T, REGION):
-        first_only = start == T - reach and declared is not None  # the farthest token decides whether it is too large
-        end = start + 1 if first_only else min(start + REGION, T)
-        if not matters_T[start:end].any():
+    matters_T = matters_RT.any(0)
+    regions = [(start, min(start + REGION, reach)) for start in range(0, reach, REGION)]
+    if declared is not None and declared <= T - rows:
+        regions.append((reach - 1, reach))  # the farthest token decides whether the declared number is too large
+    for start, end in regions:
+        if not matters_T[start:end].any() and not _values_depend(model, idx, range(start, min(end, T - rows + 1))):
             raise Fault(
-                f"the gradient of the logits at {T - 1} is zero for the tokens {T - end} to {T - 1 - start} back, "
-                f"though the model {says}; look at {CHUNK_LOOK}, at detached tensors, or at traits"
+                f"the logits at {T - rows} to {T - 1} do not depend on the tokens {start} to {end - 1} back, though "
+                f"the model {says}; look at {CHUNK_LOOK}, at detached tensors, or at traits"
             )
     return f"gradients reach {reach} tokens back" + ("" if declared is None else ", and no further")
+
+
+def _gradients_by_distance(model: LanguageModel, idx: Tensor) -> Tensor:
+    """Returns (rows, T): True where the gradient of the logits at the r-th last position to that distance is not 0."""
+    rows, T = idx.shape
+    matters_RT = torch.zeros(rows, T, dtype=torch.bool)
+    with Embeddings(idx) as embeddings:
+        logits_BTV = model(idx).logits
+    tables = [table for table in embeddings.found if table.requires_grad]
+    if not tables:
+        return matters_RT
+    weights_V = torch.linspace(-1, 1, logits_BTV.shape[-1], dtype=logits_BTV.dtype)
+    chosen_RV = torch.stack([logits_BTV[r, T - 1 - r] for r in range(rows)])
+    for gradient in torch.autograd.grad((chosen_RV @ weights_V).sum(), tables, allow_unused=True):
+        if gradient is not None:
+            size_BT = gradient.flatten(2).abs().amax(2)[:, -T:]
+            for r in range(rows):
+                matters_RT[r, : T - r] |= size_BT[r, : T - r].flip(0) > 0
+    return matters_RT
+
+
+def _values_depend(model: LanguageModel, idx: Tensor, distances: range) -> bool:
+    """True if replacing tokens at these distances changes logits: for models without embeddings, or with hard choices.
+
+    Tokens are replaced by random ones, and by the last token: a model may look up where that token was before.
+    """
+    rows, T = idx.shape
+    V = model.config.vocab_size
+    ends = torch.arange(T - rows, T).flip(0)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for attempt in range(4):
+            changed = idx.clone()
+            for r, end in enumerate(ends.tolist()):
+                for distance in distances if attempt < 2 else distances[attempt % 2 :: 3]:
+                    last = int(idx[r, end])
+                    random = int(torch.randint(V, (), generator=generator))
+                    changed[r, end - distance] = random if attempt < 2 else last
+            effect_BT = (model(changed).logits - model(idx).logits).abs().amax(-1)
+            if any(effect_BT[r, end] > 0 for r, end in enumerate(ends.tolist())):
+                return True
+    return False
 
 
 def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> float:
@@ -175,7 +213,7 @@ def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> fl
         for p in model.parameters():
             direction = torch.randn(p.shape, generator=generator, dtype=p.dtype)
             directions.append(direction * (p.abs().mean().clamp(min=1e-3)))
-        pairs = list(zip(model.parameters(), directions, strict=True))
+        pairs = [pair for pair in zip(model.parameters(), directions, strict=True) if pair[0].requires_grad]
         gradient = sum(float((p.grad * d).sum()) for p, d in pairs if p.grad is not None)
         errors = []
         for step in (1e-5, 1e-6):

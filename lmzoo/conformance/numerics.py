@@ -26,7 +26,7 @@ def float64_gradients(subject: Subject) -> str:
     model(idx, targets).loss.backward()
     generator = torch.Generator().manual_seed(0)
     directions = []
-    for name, parameter in model.named_parameters():
+    for name, parameter in ((name, p) for name, p in model.named_parameters() if p.requires_grad):
         direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         directions.append((name, parameter, direction / direction.norm()))
     worst = 0.0

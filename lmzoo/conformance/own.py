@@ -59,7 +59,7 @@ def own_receptive_field(subject: Subject) -> str:
     """Checks on the caller's own model that the last logits depend on as many tokens as it declares."""
     model = _own(subject)
     T = min(model.config.context_length, FAR)
-    return f"your own model, {T} tokens: {require_reach(model, subject.own_tokens(4, T))}"
+    return f"your own model, {T} tokens: {require_reach(model, subject.own_tokens(min(8, T), T))}"
 
 
 def _own(subject: Subject) -> LanguageModel:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import random
+import warnings
 from typing import Any
 
 import numpy as np
@@ -15,12 +16,13 @@ from lmzoo import configs
 from lmzoo.conformance.measure import require_equal, require_same_bits
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
+from lmzoo.model import LanguageModel, ModelConfig
 
 
 def same_seed(subject: Subject) -> str:
     """Checks that the same seed gives the same weights, and the same input the same logits, bitwise."""
     with torch.random.fork_rng(devices=[]):
-        first, second = (_constructed(subject, 5) for _ in range(2))
+        first, second = (_constructed(subject.cls, subject.config, 5) for _ in range(2))
     for (name, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
         require_same_bits(b, a, f"{name}, drawn twice from one seed,", "init_parameters()")
     model = subject.model()
@@ -35,9 +37,9 @@ def same_seed(subject: Subject) -> str:
     return "same seed, same weights; same input, bitwise equal logits"
 
 
-def _constructed(subject: Subject, seed: int) -> torch.nn.Module:
+def _constructed(cls: type[LanguageModel], config: ModelConfig, seed: int) -> LanguageModel:
     torch.manual_seed(seed)
-    model = subject.cls(subject.config)
+    model = cls(config)
     model.init_weights(torch.Generator().manual_seed(seed))
     return model
 
@@ -64,7 +66,7 @@ def train_mode(subject: Subject) -> str:
     rates: dict[str, Any] = {
         name: 0.5 for name, value in configs.to_dict(subject.config).items() if "dropout" in name and value == 0
     }
-    model = subject.cls(dataclasses.replace(subject.config, **rates))
+    model = _constructed(subject.cls, dataclasses.replace(subject.config, **rates), 0)
     before_BTV = _trained_logits(copy.deepcopy(model), idx, 0)
     require_same_bits(
         _trained_logits(model.eval().train(), idx, 0),
@@ -84,7 +86,7 @@ def _trained_logits(model: torch.nn.Module, idx: Tensor, seed: int) -> Tensor:
 def seeds(subject: Subject) -> str:
     """Checks that two seeds give two models, and that the constructor does not set torch's global seed."""
     with torch.random.fork_rng(devices=[]):
-        first, second = (_constructed(subject, seed).state_dict() for seed in (1, 2))
+        first, second = (_constructed(subject.cls, subject.config, seed).state_dict() for seed in (1, 2))
         after = []
         for seed in (1, 2):
             torch.manual_seed(seed)
@@ -160,7 +162,9 @@ def compiles(subject: Subject) -> str:
                     reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
                     raise Fault(f"torch.compile(fullgraph=True) cannot capture forward: {reason}") from error
                 torch._dynamo.reset()
-                compiled = torch.compile(model, backend="eager")(idx, targets)
+                with warnings.catch_warnings():  # torch warns while it resumes after a break in the graph
+                    warnings.simplefilter("ignore")
+                    compiled = torch.compile(model, backend="eager")(idx, targets)
             else:
                 if declared:
                     raise Fault("traits says data_dependent_shapes=True, but one graph captures forward")

@@ -124,7 +124,7 @@ def other_models(subject: Subject) -> str:
 
     Typical faults: a table cached by an incomplete key, attributes of the class.
     """
-    model = subject.model()
+    model = subject.model().double()
     T = min(subject.context, 8)
     longer = subject.tokens(2, subject.context)
     idx = longer[:, :T]
@@ -133,7 +133,8 @@ def other_models(subject: Subject) -> str:
     for config in _others(subject):
         new_T = min(T + 1 + others, subject.context)  # a length that no other model has used
         try:
-            other = registry.build_model(subject.cls, config, generator=torch.Generator().manual_seed(1))
+            other = registry.build_model(subject.cls, config, generator=torch.Generator().manual_seed(1)).double()
+            perturb(other)
             longer_BTV, shorter_BTV = other.eval()(longer[:, :new_T]).logits, other(idx).logits
             _, state = other.decode(idx, other.init_state(2))
             other.decode(idx[:, :1], state)
@@ -146,6 +147,7 @@ def other_models(subject: Subject) -> str:
             longer_BTV[:, :T],
             f"a model with {_changes(subject.config, config)} at a length that another model has used",
             LOOK,
+            1e-6,
         )
         require_same_bits(
             model(idx).logits, logits_BTV, f"a model, after one with {_changes(subject.config, config)} was used,", LOOK

@@ -143,7 +143,7 @@ def state_saved(subject: Subject) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.safetensors"
         states.save(path, state)
-        restored, size = states.load(path, like=model.init_state(1)), path.stat().st_size
+        restored, size = states.load(path, like=model.init_state(1, 10)), path.stat().st_size
     expected_BTV, _ = _run(model, more, state)
     actual_BTV, _ = _run(model, more, restored)
     require_equal(

@@ -29,8 +29,8 @@ class Windowed(Transformer):
     [
         (9, ""),
         (8, "reaches 8 tokens back, though the model declares receptive_field=8"),
-        (10, "is zero for the tokens 9 to 9 back, though the model declares receptive_field=10"),
-        (None, "is zero for the tokens .* back, though the model declares no receptive_field"),
+        (10, "do not depend on the tokens 9 to 9 back, though the model declares receptive_field=10"),
+        (None, "do not depend on the tokens 16 to 31 back, though the model declares no receptive_field"),
     ],
 )
 def test_require_reach_holds_the_declaration_both_ways(
