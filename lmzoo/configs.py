@@ -13,7 +13,7 @@ import math
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_type_hints
+from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from lmzoo.errors import ConfigError
 
@@ -42,9 +42,7 @@ def build(cls: type[Config], values: Mapping[str, Any], *, where: str = "") -> C
         if name not in values:
             raise ConfigError(f"{prefix}{name} must be given to {cls.__name__}")
     hints = get_type_hints(cls)
-    values = {
-        name: None if value == NONE and type(None) in get_args(hints[name]) else value for name, value in values.items()
-    }
+    values = {name: _converted(value, hints[name]) for name, value in values.items()}
     for name, value in values.items():
         try:
             TypeAdapter(hints[name]).validate_python(value, strict=True)
@@ -55,6 +53,14 @@ def build(cls: type[Config], values: Mapping[str, Any], *, where: str = "") -> C
         return cls(**values)
     except ConfigError as error:
         raise ConfigError(f"{prefix}{error}") from None
+
+
+def _converted(value: Any, hint: Any) -> Any:
+    """Returns None for "none", and a tuple for a list, where the type allows it: TOML has no null, JSON no tuples."""
+    options = (hint, *get_args(hint))
+    if value == NONE and type(None) in options:
+        return None
+    return tuple(value) if isinstance(value, list) and tuple in map(get_origin, options) else value
 
 
 def suggest(name: str, known: Iterable[str]) -> str:

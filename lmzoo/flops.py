@@ -26,9 +26,17 @@ if TYPE_CHECKING:
 def flops_per_token(model: LanguageModel, T: int) -> float:
     """FLOPs of the forward pass per token in a sequence of T; see `LanguageModel.flops_per_token`."""
     T = T if model.traits.extrapolates else min(T, model.config.context_length)  # it cannot see more
-    if any(hasattr(module, "flops") for module in model.modules()):
-        return declared_flops(model, T)
-    return measured_flops(model, T)
+    return declared_flops(model, T) if declares_flops(model) else measured_flops(model, T)
+
+
+def declares_flops(model: nn.Module) -> bool:
+    """True if the FLOPs of a model are the sum of what its modules declare.
+
+    The layers of this package declare theirs. A model with modules of its own is measured if none of these declares any
+    FLOPs, because the sum would leave them out.
+    """
+    others = [m for m in model.modules() if type(m).__module__.partition(".")[0] not in ("torch", "lmzoo")]
+    return any(hasattr(module, "flops") for module in others or model.modules())
 
 
 def declared_flops(module: nn.Module, T: int) -> float:

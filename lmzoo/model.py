@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from lmzoo.sampling_config import SamplingSettings
 
 StateGrowth = Literal["none", "constant", "logarithmic", "linear"]
+ROLES = ("matrix", "matrices", "embedding", "head", "vector", "constant")  # see `LanguageModel.parameter_groups`
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,6 +63,8 @@ class Traits:
     receptive_field: int | None = None  # tokens, the present one included, that logits can depend on; None: all
     state_growth: StateGrowth = "linear"  # growth of the decoding state with the number of tokens
     uniform_at_start: bool = True  # with initial weights the loss is within 5 % of ln V
+    random_in_training: bool = False  # train mode draws random numbers beside dropout (router noise, stochastic depth)
+    data_dependent_shapes: bool = False  # shapes depend on tensor values, so one graph cannot capture `forward`
 
 
 class LanguageModel(nn.Module, ABC):
@@ -296,13 +299,14 @@ class LanguageModel(nn.Module, ABC):
 
         Each group has its `role`, so that an optimizer can treat some differently: `matrix` (a map from features to
         features, trained by Muon), `matrices` (a stack of such matrices, in the last two axes), `embedding` (a row per
-        token or position), `head` (a row per token), `vector` (biases, norm weights and all others).
+        token or position), `head` (a row per token), `vector` (biases, norm weights and all others), `constant` (drawn
+        once and never trained: `requires_grad=False`).
         """
         groups: dict[str, list[Tensor]] = {}
         for parameter, role in self._roles():
             groups.setdefault(role, []).append(parameter)
         return [
-            {"params": params, "role": role, "weight_decay": 0.0 if role == "vector" else weight_decay}
+            {"params": params, "role": role, "weight_decay": 0.0 if role in ("vector", "constant") else weight_decay}
             for role, params in sorted(groups.items())
         ]
 

@@ -119,36 +119,47 @@ def _described(asked: str, match: Match) -> str:
 @cli.command()
 @click.argument("targets", nargs=-1)
 @click.option("--only", multiple=True, metavar="CHECK", help="Run only this check.")
+@click.option("--thorough", is_flag=True, help="More random shapes, and all variants in the large form.")
+@click.option("--seed", default=0, show_default=True, help="Seed of the random shapes.")
+@click.option("--explain", metavar="CHECK", help="Print what a check does, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON (a list for several models).")
 @plugin_option
-def check(targets: tuple[str, ...], only: tuple[str, ...], as_json: bool) -> None:
+def check(
+    targets: tuple[str, ...], only: tuple[str, ...], thorough: bool, seed: int, explain: str | None, as_json: bool
+) -> None:
     """Check a model: causality, caches, masks, losses, gradients, saving.
 
     A TARGET is a registered name, a Python file that registers models, or a run; without one, every registered family
-    is checked. The exit code is 0 if all checks pass and 1 if one fails.
+    is checked. Of a run, its own model is checked too, with its weights and sizes (checks named own_...). The exit code
+    is 0 if all checks pass and 1 if one fails.
 
     \b
     lmzoo check gpt2
-    lmzoo check my_mixer.py
+    lmzoo check my_mixer.py --thorough
     lmzoo check runs/gpt2.tiny --only decoding
+    lmzoo check --explain long_causality
     """
     import torch
 
-    from lmzoo.conformance import Result, check_model
+    from lmzoo.conformance import Result, check_model, explanation
     from lmzoo.conformance.target import subjects
 
+    if explain is not None:
+        click.echo(explanation(explain))
+        return
     torch.set_num_threads(1)  # the models are tiny: more threads cost more than they save
 
     def show_result(result: Result) -> None:
         mark = click.style("ok  ", fg="green") if result.passed else click.style("FAIL", fg="red", bold=True)
-        click.echo(f"{mark}  {result.name.ljust(18)} {result.saw}")
+        click.echo(f"{mark}  {result.name.ljust(19)} {result.saw}")
 
     models = [subject for target in targets or registry.families() for subject in subjects(target)]
     reports = []
     for model in models:
         if not as_json:
             click.secho(model if isinstance(model, str) else f"{model.family} ({targets[0]})", bold=True)
-        reports.append(check_model(model, only=only or None, listener=None if as_json else show_result))
+        listener = None if as_json else show_result
+        reports.append(check_model(model, only=only or None, listener=listener, thorough=thorough, seed=seed))
         if not as_json:
             click.echo(str(reports[-1]).splitlines()[-1])
     if as_json:

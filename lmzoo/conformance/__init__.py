@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from lmzoo.conformance.cache import cached_check, ranking_problem
 from lmzoo.conformance.report import RANKING_GROUPS, Fault, Report, Result
-from lmzoo.conformance.suite import CHECKS, Check, check_model, check_names, run_check
+from lmzoo.conformance.suite import CHECKS, Check, check_model, check_names, explanation, run_check
 from lmzoo.conformance.tiny import Subject, subject
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "cached_check",
     "check_model",
     "check_names",
+    "explanation",
     "ranking_problem",
     "run_check",
     "subject",

@@ -128,7 +128,7 @@ def _is_installed(module: ModuleType) -> bool:
 def _report_path(target: LanguageModel | type[LanguageModel] | str, only: Collection[str] | None) -> Path | None:
     """Returns the cache file of this report, or None when it must not or cannot be cached."""
     checked = subject(target)
-    name = None if checked.instance is not None else key(checked.cls, checked.config, only)
+    name = None if checked.own is not None else key(checked.cls, checked.config, only)
     if name is None:
         return None
     with suppress(LmzooError):  # without a writable folder the checks run each time

@@ -5,7 +5,8 @@ A *cut* is the position from which on tokens are changed or left out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import copy
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -24,14 +25,18 @@ BFLOAT16_STEP = 2**-6  # of the largest logit: the largest effect of a value rou
 
 
 def lengths(subject: Subject, model: LanguageModel) -> list[int]:
-    """Returns the sequence lengths to check: the context and, if the model extrapolates, more than two scan chunks."""
-    return [subject.context, 2 * subject.context + 3] if model.traits.extrapolates else [subject.context]
+    """Returns the sequence lengths to check: the context and, if the model extrapolates, more than two scan chunks.
+
+    For a variant only the context: the large form is longer, and a variant differs from the plain form in few layers.
+    """
+    longer = model.traits.extrapolates and not subject.is_variant
+    return [subject.context, 2 * subject.context + 3] if longer else [subject.context]
 
 
 def causality(subject: Subject) -> str:
     """Checks that logits stay the same when later tokens change or are left out; in eval and train mode, in float64."""
     model = subject.model().double()
-    tried = lengths(subject, model)[-1:] if subject.is_variant else lengths(subject, model)
+    tried = lengths(subject, model)
     for T in tried:
         idx, other = _two_sequences(subject, T)
         cuts = range(T - 1, 0, -1)
@@ -92,13 +97,14 @@ def gradient_causality(subject: Subject) -> str:
     model = subject.model().double()
     T = lengths(subject, model)[-1]
     idx = subject.tokens(1, T).repeat(T - 1, 1)  # row t gives the gradient of the logits at t
-    with _Embeddings(idx) as embeddings:
+    with Embeddings(idx) as embeddings:
         logits_BTV = model(idx).logits
-    if not embeddings.found:
+    found = [table for table in embeddings.found if table.requires_grad]
+    if not found:
         return "the model has no embedding lookup to take gradients of; `causality` checks its values"
     weights_V = torch.linspace(-1, 1, logits_BTV.shape[-1], dtype=torch.float64)
     output = (logits_BTV.diagonal(dim1=0, dim2=1) * weights_V[:, None]).sum()
-    for gradient in torch.autograd.grad(output, embeddings.found, allow_unused=True):
+    for gradient in torch.autograd.grad(output, found, allow_unused=True):
         if gradient is None:
             continue
         size_BT = gradient.flatten(2).abs().amax(2)[:, -T:]  # columns before idx are padding
@@ -113,36 +119,65 @@ def gradient_causality(subject: Subject) -> str:
 
 
 def receptive_field(subject: Subject) -> str:
-    """Checks that the last logits depend on every token in the declared receptive field, and on none before it."""
+    """Checks that logits depend on tokens as far back as the model declares, and on none before.
+
+    Some tokens within reach may have no effect (strides, delays), and what has one may depend on the position (blocks)
+    and on the text (look-up by content): so all positions of several texts are tried.
+    """
     model = subject.model().double()
     declared = model.traits.receptive_field
-    context = subject.context
-    T = context if not model.traits.extrapolates else max(context, (declared or 0) + 3)
+    T = subject.context if not model.traits.extrapolates else max(subject.context, 2 * (declared or 0))
     reach = T if declared is None else min(declared, T)
-    V, idx = subject.config.vocab_size, subject.tokens(1, T)
-    distances = range(min(T, reach + 3))
-    swapped_BT = idx.repeat(len(distances) * (V - 1), 1)
-    places_B = T - 1 - torch.tensor(distances).repeat_interleave(V - 1)
-    added_B = torch.arange(1, V).repeat(len(distances))
+    # Without a declaration the farthest token may fall into a gap: the farther half must matter.
+    far = range(T // 2, T) if declared is None else range(reach - 1, reach)
+    says = "declares no receptive_field" if declared is None else f"declares receptive_field={declared}"
+    found: set[int] = set()
+    for text in _texts(subject, T):
+        effect_T = _effect_by_distance(model, text, subject.config.vocab_size)
+        if (effect_T[reach:] > FLOAT64_ROUNDING).any():
+            distance = reach + int((effect_T[reach:] > FLOAT64_ROUNDING).nonzero()[0])
+            raise Fault(
+                f"logits depend on the token {distance} back (by {effect_T[distance].item():.2g}), though the model "
+                f"{says} (the present token included; the sum over layers of `reach - 1`, plus one); look at the "
+                "window, at `reach`, or at traits"
+            )
+        found |= set(effect_T[:reach].nonzero().flatten().tolist())
+        if found & set(far):
+            break
+    else:
+        last = max(found, default=None)
+        back = f"no token more than {last} back" if last is not None else "any token"
+        raise Fault(
+            f"logits depend on {back}, though the model {says}; look at how far the past is carried, or declare it in "
+            "traits"
+        )
+    gaps = sorted(set(range(reach)) - found)
+    ignored = f", but not {', '.join(map(str, gaps[:6]))} back" if gaps else ""
+    beyond = "" if declared is None else f", none beyond {declared}"
+    return f"logits depend on the last {reach} tokens{ignored}{beyond}"
+
+
+def _texts(subject: Subject, T: int) -> Iterator[Tensor]:
+    """Yields sequences (1, T): of all tokens, and of two or three different ones, in which patterns repeat."""
+    for seed in range(8):
+        text = subject.tokens(1, T, seed=seed)
+        yield text if seed % 2 == 0 else text % (2 + seed % 4 // 2)
+
+
+def _effect_by_distance(model: LanguageModel, idx: Tensor, V: int) -> Tensor:
+    """Returns the largest change of logits (T,) when a token is replaced, by its distance from the changed logits."""
+    T = idx.shape[1]
+    swaps = min(V - 1, 4)
+    places_B = torch.arange(T).repeat_interleave(swaps)
+    swapped_BT = idx.repeat(T * swaps, 1)
+    added_B = (1 + torch.arange(T * swaps) % swaps * max(1, (V - 1) // swaps)).clamp(max=V - 1)
     swapped_BT[torch.arange(len(swapped_BT)), places_B] = (idx[0, places_B] + added_B) % V
     # The unchanged row is in the same batch, so rounding does not differ.
     with torch.no_grad():
-        last_BV = model(torch.cat([idx, swapped_BT])).logits[:, -1]
-    effects = (last_BV[1:] - last_BV[0]).abs().amax(1).view(-1, V - 1).amax(1).tolist()
-    for distance, effect in zip(distances, effects, strict=True):
-        if distance < reach and effect == 0:
-            says = "declares no receptive_field" if declared is None else f"declares receptive_field={declared}"
-            raise Fault(
-                f"the logits at {T - 1} do not depend on the token {distance} back, though the model {says}; "
-                "look at how far the past is carried, or declare it in traits"
-            )
-        if distance >= reach and effect > FLOAT64_ROUNDING:
-            raise Fault(
-                f"the logits at {T - 1} depend on the token {distance} back (by {effect:.2g}), beyond the declared "
-                f"receptive_field={declared} (the present token included); look at the window, or at traits"
-            )
-    beyond = "" if declared is None else f", none beyond {declared}"
-    return f"each of the last {reach} tokens matters{beyond}"
+        logits_BTV = model(torch.cat([idx, swapped_BT])).logits
+    effect_BT = (logits_BTV[1:] - logits_BTV[0]).abs().amax(2)
+    effect_TT = effect_BT.view(T, swaps, T).amax(1)  # of the token at each place, on the logits at each position
+    return torch.stack([effect_TT.diagonal(distance).amax() for distance in range(T)])
 
 
 def _two_sequences(subject: Subject, T: int) -> tuple[Tensor, Tensor]:
@@ -169,7 +204,11 @@ def _shorter(T: int, context: int) -> list[int]:
 
 
 def _logits(model: LanguageModel, idx: Tensor, *, autocast: bool = False) -> Tensor:
-    """Returns logits with the same dropout noise in every call; in train mode with gradients, as in training."""
+    """Returns logits with the same dropout noise in every call; in train mode with gradients, as in training.
+
+    In train mode a copy is used: a model may count in a buffer how often it has chosen each expert.
+    """
+    model = copy.deepcopy(model) if model.training else model
     bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=autocast)
     with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(model.training), bfloat16:
         torch.manual_seed(0)
@@ -206,7 +245,7 @@ def _noise_of_rows(subject: Subject, model: LanguageModel, idx: Tensor, logits_B
     return max(off_BT.median().item() for off_BT in changes)
 
 
-class _Embeddings(TorchFunctionMode):
+class Embeddings(TorchFunctionMode):
     """Collects, while active, the result of every embedding lookup of `idx`, whichever module does it."""
 
     def __init__(self, idx: Tensor) -> None:

@@ -57,10 +57,25 @@ def flops(subject: Subject) -> str:
             if abs(declared - measured) > 1e-3 * max(measured, 1.0):
                 raise Fault(
                     f"flops_per_token({T}) is {declared:,.0f}, torch counts {measured:,.0f} per token at "
-                    f"{model.num_params():,} parameters; look at the layers' flops(T) and calls(T)"
+                    f"{model.num_params():,} parameters; {_undeclared(model)}"
                 )
             counted.append(measured)
     return f"{min(counted):,.0f} to {max(counted):,.0f} FLOPs a token at {len(counted)} sizes and lengths, as counted"
+
+
+def _undeclared(model: LanguageModel) -> str:
+    """Returns the end of a message: the layers whose declaration is missing or may be wrong."""
+    others = {type(m).__name__: hasattr(m, "flops") for m in model.modules() if m is not model and _is_foreign(m)}
+    missing = sorted(name for name, declares in others.items() if not declares)
+    declared = sorted(name for name, declares in others.items() if declares)
+    where = [f"{', '.join(missing)}: no flops(T) declared"] if missing else []
+    where += [f"flops(T) of {', '.join(declared)}"] if declared else []
+    where.append("calls(T) of a layer whose child does not run once per token")
+    return f"look at {'; '.join(where)} (a faster form with more FLOPs is wrapped in lmzoo.ops.counting.counted_as)"
+
+
+def _is_foreign(module: nn.Module) -> bool:
+    return type(module).__module__.partition(".")[0] not in ("torch", "lmzoo")
 
 
 def state_bytes(subject: Subject) -> str:

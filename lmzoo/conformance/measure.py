@@ -14,12 +14,17 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves
 
+from lmzoo import state as states
 from lmzoo.conformance.report import Fault
+from lmzoo.model import LanguageModel
+from lmzoo.state import State
 
 # Relative to the largest value. Another batch size or split changes the order of float32 sums, and so the rounding.
 ROUNDING = 1e-4
 # The same in float64, where the order of a sum changes it by about 1e-15: a larger difference is a dependence.
 FLOAT64_ROUNDING = 1e-9
+DRIFT = 0.1  # of the largest logit: bfloat16 has 8 bits, and rounding errors of several layers add up
+NEAR = 0.75  # share of positions that must be within DRIFT: rounding makes a router choose another expert at a few
 
 
 def difference(actual: Tensor, expected: Tensor) -> float:
@@ -53,6 +58,39 @@ def require_equal(actual: Tensor, expected: Tensor, what: str, where: str, toler
     return off
 
 
+def require_exact(
+    actual: Tensor, expected: Tensor, what: str, where: str, model: LanguageModel, idx: Tensor, state: State = None
+) -> float:
+    """Returns the difference of two results of a float64 model on `idx`; raises `Fault` when it is not rounding.
+
+    A model may compute a part in float32, or keep float32 in its state: then float32 rounding is allowed.
+    """
+    off = difference(actual, expected)
+    if off <= FLOAT64_ROUNDING:
+        return off
+    kept_narrow = any(tensor.dtype in _NARROW for tensor in states.tensors(state))
+    seen = idx[:, -model.config.context_length :]
+    if off <= ROUNDING and (kept_narrow or float32_line(lambda: model(seen))):
+        return off
+    size = "is not finite" if math.isinf(off) else f"is off by {off:.2g} of the largest value"
+    raise Fault(f"{what} {size} (allowed {FLOAT64_ROUNDING:g} in float64); look at {where}")
+
+
+def require_near(actual_BTV: Tensor, expected_BTV: Tensor, what: str, where: str, allowed: float = DRIFT) -> float:
+    """Raises `Fault` unless most positions of the second half, where rounding errors have added up, are close."""
+    actual_BTV, expected_BTV = actual_BTV.double(), expected_BTV.double()
+    if not torch.isfinite(actual_BTV).all():
+        raise Fault(f"{what} is not finite; look at {where}")
+    off_BT = (actual_BTV - expected_BTV).abs().amax(-1) / expected_BTV.abs().max().clamp(min=1)
+    off = off_BT[:, off_BT.shape[1] // 2 :].flatten().quantile(NEAR).item()
+    if not off <= allowed:
+        raise Fault(
+            f"{what} is off by {off:.2g} of the largest value or more at a quarter of the later positions "
+            f"(allowed {allowed:g}); look at {where}"
+        )
+    return off
+
+
 def require_same_bits(actual: Tensor, expected: Tensor, what: str, where: str) -> None:
     """Raises `Fault` unless the two tensors are bitwise equal."""
     if not torch.equal(actual, expected):
@@ -64,13 +102,19 @@ def float32_hint(forward: Callable[[], object], off: float = 0.0) -> str:
 
     Empty when `off` is larger than float32 rounding, or when `forward` computes everything in float64.
     """
-    if not off <= ROUNDING:
-        return ""
+    line = float32_line(forward) if off <= ROUNDING else ""
+    return (
+        f"; something is computed in float32 there, at {line} (`.float()`): use `lmzoo.ops.precision.wide`"
+        if line
+        else ""
+    )
+
+
+def float32_line(forward: Callable[[], object]) -> str:
+    """Returns the line at which `forward` of a float64 model casts activations to float32; empty if it never does."""
     with torch.enable_grad(), _Narrowing() as narrowing:
         forward()
-    if not narrowing.line:
-        return ""
-    return f"; something is computed in float32 there, at {narrowing.line} (`.float()`): use `lmzoo.ops.precision.wide`"
+    return narrowing.line
 
 
 class _Narrowing(TorchFunctionMode):

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import random
+import warnings
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from lmzoo import configs
 from lmzoo.conformance.measure import require_equal, require_same_bits
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
+from lmzoo.model import LanguageModel, ModelConfig
 
 
 def same_seed(subject: Subject) -> str:
     """Checks that the same seed gives the same weights, and the same input the same logits, bitwise."""
     with torch.random.fork_rng(devices=[]):
-        first, second = (_constructed(subject, 5) for _ in range(2))
+        first, second = (_constructed(subject.cls, subject.config, 5) for _ in range(2))
     for (name, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
         require_same_bits(b, a, f"{name}, drawn twice from one seed,", "init_parameters()")
     model = subject.model()
@@ -31,9 +37,9 @@ def same_seed(subject: Subject) -> str:
     return "same seed, same weights; same input, bitwise equal logits"
 
 
-def _constructed(subject: Subject, seed: int) -> torch.nn.Module:
+def _constructed(cls: type[LanguageModel], config: ModelConfig, seed: int) -> LanguageModel:
     torch.manual_seed(seed)
-    model = subject.cls(subject.config)
+    model = cls(config)
     model.init_weights(torch.Generator().manual_seed(seed))
     return model
 
@@ -48,13 +54,51 @@ def train_mode(subject: Subject) -> str:
         "eval mode with dropout in the config",
         "dropout without self.training",
     )
-    model = subject.model().train()
-    with torch.random.fork_rng(devices=[]):
-        trained_BTV = model(idx).logits
-    require_equal(
-        trained_BTV, plain_BTV, "train mode without dropout, against eval mode,", "self.training, running statistics"
+    first, second = (_trained_logits(subject.model().train(), idx, seed) for seed in (0, 1))
+    if subject.model().traits.random_in_training:
+        if torch.equal(first, second):
+            raise Fault("traits says random_in_training=True, but two seeds give the same logits in train mode")
+    else:
+        require_equal(
+            first, plain_BTV, "train mode without dropout, against eval mode,", "self.training, running statistics"
+        )
+    # The model is in train mode when it is built: going to eval mode and back must not change anything.
+    rates: dict[str, Any] = {
+        name: 0.5 for name, value in configs.to_dict(subject.config).items() if "dropout" in name and value == 0
+    }
+    model = _constructed(subject.cls, dataclasses.replace(subject.config, **rates), 0)
+    before_BTV = _trained_logits(copy.deepcopy(model), idx, 0)
+    require_same_bits(
+        _trained_logits(model.eval().train(), idx, 0),
+        before_BTV,
+        "train mode, after eval() and train(),",
+        "what eval() and train() change: dropout that stays switched off",
     )
-    return "train and eval mode differ in dropout only"
+    return "train and eval mode differ in what is declared only; eval mode leaves no trace"
+
+
+def _trained_logits(model: torch.nn.Module, idx: Tensor, seed: int) -> Tensor:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return model(idx).logits
+
+
+def seeds(subject: Subject) -> str:
+    """Checks that two seeds give two models, and that the constructor does not set torch's global seed."""
+    with torch.random.fork_rng(devices=[]):
+        first, second = (_constructed(subject.cls, subject.config, seed).state_dict() for seed in (1, 2))
+        after = []
+        for seed in (1, 2):
+            torch.manual_seed(seed)
+            subject.cls(subject.config)
+            after.append(torch.rand(4))
+    if torch.equal(*after):
+        raise Fault("the constructor sets torch's global seed: every later draw is always the same")
+    differ = [name for name, value in first.items() if not torch.equal(value, second[name])]
+    drawn = [name for name, value in first.items() if len(value.unique()) > 2]  # others start as constants
+    if drawn and not differ:
+        raise Fault(f"two seeds give the same weights ({drawn[0]} and all others); look at init_parameters()")
+    return f"{len(differ)} of {len(first)} tensors differ between two seeds"
 
 
 def global_state(subject: Subject) -> str:
@@ -107,15 +151,29 @@ def compiles(subject: Subject) -> str:
     idx, targets = subject.tokens(2, min(subject.context, 17)), subject.tokens(2, min(subject.context, 17), seed=1)
     logits_BTV, loss = model(idx, targets)
     torch._dynamo.reset()
+    declared = model.traits.data_dependent_shapes
     try:
         with torch._dynamo.config.patch(allow_rnn=True):  # without it torch's own recurrent layers are not captured
-            captured = torch.compile(model, fullgraph=True, backend="eager")
-            compiled: tuple[Tensor, Tensor] = captured(idx, targets)
-    except Exception as error:
-        reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise Fault(f"torch.compile(fullgraph=True) cannot capture forward: {reason}") from error
+            try:
+                captured = torch.compile(model, fullgraph=True, backend="eager")
+                compiled: tuple[Tensor, Tensor] = captured(idx, targets)
+            except Exception as error:
+                if not declared:
+                    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+                    raise Fault(f"torch.compile(fullgraph=True) cannot capture forward: {reason}") from error
+                torch._dynamo.reset()
+                with warnings.catch_warnings():  # torch warns while it resumes after a break in the graph
+                    warnings.simplefilter("ignore")
+                    compiled = torch.compile(model, backend="eager")(idx, targets)
+            else:
+                if declared:
+                    raise Fault("traits says data_dependent_shapes=True, but one graph captures forward")
     finally:
         torch._dynamo.reset()
     require_equal(compiled[0], logits_BTV, "the compiled forward", "branches on values", 1e-5)
     require_equal(compiled[1], loss, "the compiled loss", "branches on values", 1e-5)
-    return "captured in one graph, equal to eager"
+    return (
+        "captured in several graphs, as declared, equal to eager"
+        if declared
+        else "captured in one graph, equal to eager"
+    )

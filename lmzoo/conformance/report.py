@@ -35,6 +35,7 @@ class Report:
     name: str
     config: Mapping[str, Any]  # of the small model that was checked
     results: tuple[Result, ...]
+    complete: bool = True  # all checks of `RANKING_GROUPS` ran
 
     @property
     def passed(self) -> bool:
@@ -47,9 +48,13 @@ class Report:
         return [result.name for result in self.results if not result.passed]
 
     @property
-    def rankable(self) -> bool:
-        """True if the checks of contract, causality, decoding and loss passed, without which a comparison is wrong."""
-        return all(result.passed for result in self.results if result.group in RANKING_GROUPS)
+    def rankable(self) -> bool | None:
+        """True if the checks of contract, causality, decoding and loss passed, without which a comparison is wrong.
+
+        None if those that ran passed, but not all of them ran.
+        """
+        passed = all(result.passed for result in self.results if result.group in RANKING_GROUPS)
+        return passed if self.complete or not passed else None
 
     @property
     def seconds(self) -> float:
@@ -76,7 +81,7 @@ class Report:
     def from_dict(cls, values: Mapping[str, Any]) -> Report:
         """Reads a report from the values of `to_dict`."""
         results = tuple(Result(**result) for result in values["results"])
-        return cls(values["model"], values["config"], results)
+        return cls(values["model"], values["config"], results, values["rankable"] is not None)
 
     def __str__(self) -> str:
         lines = [f"{'pass' if r.passed else 'FAIL'}  {r.name}: {r.saw}" for r in self.results]

@@ -157,7 +157,7 @@ def initialization(subject: Subject) -> str:
 
 
 def meta_device(subject: Subject) -> str:
-    """Checks that a model built on the meta device and then loaded gives the same logits as the original."""
+    """Checks that a model built on the meta device can be loaded, or be given new weights by `init_weights`."""
     model = subject.model()
     with torch.device("meta"):
         meta_model = subject.cls(model.config)
@@ -180,4 +180,14 @@ def meta_device(subject: Subject) -> str:
         "buffers that are not saved",
         1e-6,
     )
-    return "built on the meta device and loaded: the same logits"
+    meta_model.init_weights(torch.Generator().manual_seed(0))
+    drawn = subject.model(perturbed=False)
+    drawn.init_weights(torch.Generator().manual_seed(0))
+    for (where, a), b in zip(drawn.named_modules(), meta_model.modules(), strict=True):
+        if hasattr(a, "init_parameters"):  # torch's own modules have none
+            for (name, value), again in zip(
+                a.named_parameters(recurse=False), b.parameters(recurse=False), strict=True
+            ):
+                what = f"{where}.{name}, drawn after meta and to_empty(),"
+                require_same_bits(again, value, what, "constructors that fill a parameter")
+    return "built on the meta device, then loaded or drawn: the same"

@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from lmzoo import state as states
-from lmzoo.conformance.decoding import expected_logits
+from lmzoo.conformance.decoding import check_all_positions, check_split, expected_logits
 from lmzoo.conformance.measure import require_equal
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
 
 EXACT = 1e-6  # the same operations on the same numbers; memory may be aligned differently
-LOOK = "features(): it must return a new state and leave the one it was given as it is"
+LOOK = "forward() of the layers: it must return a new state and leave the one it was given as it is"
 
 
 def _run(model: LanguageModel, idx: Tensor, state: Any) -> tuple[Tensor, Any]:
@@ -80,12 +80,17 @@ def state_rows(subject: Subject) -> str:
     """Checks that the rows of a state can be selected, repeated and reordered: every tensor has the batch first."""
     model = subject.model()
     prompt, more = subject.tokens(3, 5), subject.tokens(3, 3, seed=1)
-    _, state = model.decode(prompt, model.init_state(3, 10))
-    for tensor in states.tensors(state):
-        if tensor.ndim == 0 or tensor.shape[0] != 3:
-            raise Fault(
-                f"a state of 3 rows holds a tensor {tuple(tensor.shape)}: every tensor's first axis is the batch"
-            )
+    fresh = model.init_state(3, 10)
+    _, state = model.decode(prompt, fresh)
+    for which, given in (("a fresh state", fresh), ("a state", state)):
+        for tensor in states.tensors(given):
+            if tensor.ndim == 0 or tensor.shape[0] != 3:
+                raise Fault(
+                    f"{which} of 3 rows holds a tensor {tuple(tensor.shape)}: every tensor's first axis is the batch"
+                )
+    expected_BTV, _ = _run(model, prompt, fresh)
+    picked_BTV, _ = _run(model, prompt[[2, 0]], states.select(fresh, [2, 0]))
+    require_equal(picked_BTV, expected_BTV[[2, 0]], "rows [2, 0] of a fresh state", "init_state()")
     expected_BTV, _ = _run(model, more, state)
     for rows in ([2, 0, 1], [1], [0, 0, 2, 2]):
         picked_BTV, _ = _run(model, more[rows], states.select(state, rows))
@@ -93,6 +98,21 @@ def state_rows(subject: Subject) -> str:
             picked_BTV, expected_BTV[rows], f"rows {rows} of a state", "state that is not in the state's tensors"
         )
     return "rows reordered, repeated and left out continue as in the full batch"
+
+
+def max_len(subject: Subject) -> str:
+    """Checks that `max_len` of `init_state` is a hint: decoding goes on after more tokens, and may end after fewer."""
+    model = subject.model().double()
+    T = subject.context
+    L = 2 * T + 3
+    idx = subject.tokens(2, L)
+    expected_BTV = expected_logits(subject, model, idx)
+    tried: dict[int, list[int]] = {1: [5, *[7] * 6], 3: [1] * L, T // 2: [2, L - 2], 4 * T: [7, *[9] * 4]}
+    for length, split in tried.items():
+        n = sum(split)
+        check = check_split if set(split) == {1} else check_all_positions
+        check(model, idx[:, :n], expected_BTV[:, :n], split, "buffers that do not grow", max_len=length)
+    return f"up to {L} tokens after init_state with max_len = {', '.join(map(str, tried))}"
 
 
 def state_dtype(subject: Subject) -> str:
@@ -123,7 +143,7 @@ def state_saved(subject: Subject) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.safetensors"
         states.save(path, state)
-        restored, size = states.load(path, like=model.init_state(1)), path.stat().st_size
+        restored, size = states.load(path, like=model.init_state(1, 10)), path.stat().st_size
     expected_BTV, _ = _run(model, more, state)
     actual_BTV, _ = _run(model, more, restored)
     require_equal(

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
+import inspect
 import time
 import traceback
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from lmzoo import configs
-from lmzoo.conformance import batching, causality, contract, counting, decoding, loss, numerics, purity, saving, states
+from lmzoo.conformance import (
+    batching,
+    causality,
+    contract,
+    copies,
+    counting,
+    decoding,
+    long,
+    loss,
+    numerics,
+    own,
+    purity,
+    roles,
+    saving,
+    settings,
+    states,
+)
 from lmzoo.conformance import training as train
 from lmzoo.conformance.fresh import FreshProcess
-from lmzoo.conformance.report import Fault, Report, Result
+from lmzoo.conformance.report import RANKING_GROUPS, Fault, Report, Result
 from lmzoo.conformance.tiny import Subject, subject
 from lmzoo.errors import ConfigError
 from lmzoo.model import LanguageModel
@@ -29,6 +46,11 @@ class Check:
     run: Callable[[Subject], str]
     variants: bool = False
 
+    @property
+    def needs_instance(self) -> bool:
+        """True if the check looks at the caller's own model, and so does not run for a class or a name."""
+        return self.run.__module__ == own.__name__
+
 
 def _checks(group: str, *functions: Callable[[Subject], str], variants: bool = False) -> list[Check]:
     return [Check(function.__name__, group, function, variants) for function in functions]
@@ -40,15 +62,20 @@ CHECKS: tuple[Check, ...] = (
     *_checks("contract", contract.construction, contract.finals, contract.shapes, contract.edges),
     *_checks("causality", causality.causality, causality.gradient_causality, variants=True),
     *_checks("causality", causality.bfloat16_causality, variants=True),
+    *_checks("causality", long.long_causality, own.own_causality),
     *_checks("past", causality.receptive_field, variants=True),
+    *_checks("past", own.own_receptive_field),
     *_checks("decoding", decoding.decoding, variants=True),
+    *_checks("decoding", long.random_shapes, long.long_decoding, own.own_decoding, states.max_len),
     *_checks("decoding", states.state_is_a_value, states.state_rows, states.state_dtype, states.state_saved),
-    *_checks("decoding", contract.generation),
+    *_checks("decoding", contract.generation, copies.decoding_copies),
     *_checks("batch", batching.batch_independence, batching.prompt_lengths),
     *_checks("loss", loss.loss_value, loss.ignored_targets, loss.micro_batches, loss.chunked_loss),
     *_checks("training", loss.auxiliary, train.initial_loss, train.gradients, train.overfitting),
-    *_checks("numerics", numerics.float64_gradients, numerics.bfloat16),
-    *_checks("purity", purity.same_seed),
+    *_checks("training", long.long_gradients),
+    *_checks("numerics", numerics.float64_gradients, numerics.bfloat16, long.long_precision, numerics.large_weights),
+    *_checks("settings", settings.settings, settings.other_models, roles.roles),
+    *_checks("purity", purity.same_seed, purity.seeds),
     *_checks("purity", purity.train_mode, variants=True),
     *_checks("purity", purity.global_state, purity.compiles),
     *_checks("saving", saving.initialization),
@@ -65,17 +92,29 @@ def check_names() -> list[str]:
     return [check.name for check in CHECKS]
 
 
+def explanation(name: str) -> str:
+    """Returns what the check `name` does, in a few sentences. Raises `ConfigError` for an unknown name."""
+    for check in CHECKS:
+        if check.name == name:
+            return f"{name} (group {check.group}): {inspect.getdoc(check.run)}"
+    raise ConfigError(f"check={name!r} is no check{configs.suggest(name, check_names())}")
+
+
 def check_model(
     target: LanguageModel | type[LanguageModel] | str,
     *,
     only: Collection[str] | None = None,
     listener: Callable[[Result], None] | None = None,
+    thorough: bool = False,
+    seed: int = 0,
 ) -> Report:
     """Checks a model against the contract and its own declarations; `report.passed`, `report.failures`.
 
-    `target` is a registered name, a class or a model. A small model of its class and config is checked; the caller's
-    model stays unchanged (if it is small already, it is copied with its weights). `only` names the checks to run;
-    `listener` is a callback that gets each result. Raises `ConfigError` or `UnknownModelError` for an unknown target.
+    `target` is a registered name, a class or a model. A small and a large form of its class and config are checked; of
+    a model also a copy of itself, with its weights and sizes, in the checks whose names begin with `own_`. The caller's
+    model stays unchanged. `only` names the checks to run; `listener` is a callback that gets each result. `thorough`
+    draws more random shapes and runs the variants of the config in the large form too; `seed` is for the random shapes.
+    Raises `ConfigError` or `UnknownModelError` for an unknown target.
     """
     unknown = set(only or ()) - set(check_names())
     if unknown:
@@ -84,12 +123,14 @@ def check_model(
     results: list[Result] = []
     with torch.random.fork_rng(devices=[]):  # constructors draw weights: keep the caller's random state
         checked = subject(target)
+        checked.thorough, checked.seed = thorough, seed
         checks = [check for check in CHECKS if only is None or check.name in only]
+        checks = [check for check in checks if checked.own is not None or not check.needs_instance]
         if saving.save_and_load in [check.run for check in checks] and saving.can_be_imported(checked.cls):
             checked.fresh_process = FreshProcess()
         try:
             for check in checks:
-                results.append(run_check(check, checked))
+                results.append(_shortened(run_check(check, checked), results))
                 if listener is not None:
                     listener(results[-1])
                 if check.name == "construction" and not results[-1].passed:
@@ -97,7 +138,17 @@ def check_model(
         finally:
             if checked.fresh_process is not None:
                 checked.fresh_process.close()
-    return Report(checked.name, configs.to_dict(checked.config), tuple(results))
+    complete = all(only is None or check.name in only for check in CHECKS if check.group in RANKING_GROUPS)
+    return Report(checked.name, configs.to_dict(checked.config), tuple(results), complete)
+
+
+def _shortened(result: Result, earlier: Collection[Result]) -> Result:
+    """Replaces an exception that an earlier check has reported by the name of that check."""
+    if "raised " in result.saw:
+        for other in earlier:
+            if other.saw == result.saw:
+                return replace(result, saw=f"raised the same exception as {other.name}")
+    return result
 
 
 def run_check(check: Check, checked: Subject) -> Result:
@@ -117,7 +168,7 @@ def run_check(check: Check, checked: Subject) -> Result:
             passed, saw = False, f"{where}{_one_line(error)}"
             break
     if passed and len(forms) > 1:
-        saw += f"; also {', '.join(form.name.split(' with ')[1] for form in forms[1:])}"
+        saw += f"; also with {'; '.join(form.name.split(' with ')[1] for form in forms[1:])}"
     return Result(check.name, check.group, passed, saw, round(time.perf_counter() - start, 3))
 
 

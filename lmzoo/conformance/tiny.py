@@ -1,58 +1,48 @@
-"""Small models for the checks: any family, class or instance is reduced to a model that is checked in seconds.
+"""The forms of a model that are checked: any family, class or instance, in sizes that are checked in seconds.
 
-Sizes are reduced by the names of the config's fields; everything else in the config stays as it is. Enough layers are
-kept that every kind of block occurs. Weights are perturbed before a check looks at what a model computes, because a
-weight of zero or one can hide a mistake.
+Weights are perturbed before a check looks at what a model computes, because a weight of zero or one can hide a mistake.
 """
 
 from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+import typing
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from lmzoo import configs, registry
 from lmzoo.conformance.fresh import FreshProcess
+from lmzoo.conformance.sizes import LARGE, TINY, Sizes, sized_config
 from lmzoo.errors import ConfigError
-from lmzoo.layers.stack import kind
 from lmzoo.model import LanguageModel, ModelConfig
 
-VOCAB = 13  # unlike every other size, so that a mix-up of axes is an error and not a coincidence
-CONTEXT = 24  # more than one chunk of a chunked scan, and more than two windows
-LAYERS = 2  # the minimum: a window of 5 over 2 layers reaches 9 tokens back, well inside the context
-# The maximum of each size. `n_layers` is chosen by `fewest_layers`.
-CEILINGS: Mapping[str, int] = {
-    "d_model": 32,
-    "n_heads": 4,
-    "n_kv_heads": 4,
-    "head_dim": 8,
-    "d_ff": 128,  # the default is at most 4 d_model
-    "d_state": 8,
-    "window": 5,
-    "n_experts": 4,
-}
 # Options to switch on in every family that has them.
 OPTIONS: Mapping[str, Any] = {"window": 5, "n_kv_heads": 2}
 
 
 class Subject:
-    """A model class with a small config; `model()` constructs a new model.
+    """A model class with a config of the given sizes; `model()` constructs a new model.
 
-    `settings` is the full config, from which `config` is reduced.
+    `settings` is the full config, from which `config` is made.
     """
 
-    def __init__(self, cls: type[LanguageModel], settings: Mapping[str, Any], name: str) -> None:
+    def __init__(self, cls: type[LanguageModel], settings: Mapping[str, Any], name: str, sizes: Sizes = TINY) -> None:
         self.cls, self.settings, self.name = cls, dict(settings), name
-        self.config = small_config(cls, self.settings)
-        self.instance: LanguageModel | None = None  # a copy of the caller's own model, if it is small enough
+        self.config = sized_config(cls, self.settings, sizes)
+        self.own: LanguageModel | None = None  # a copy of the caller's own model, with its weights and sizes
+        self.instance: LanguageModel | None = None  # the same, if it is small enough to be checked as the tiny form
         self.is_variant = False  # True for what `varied` returns
         self.fresh_process: FreshProcess | None = None  # started early for the check `save_and_load`
+        self.seed = 0  # of the random shapes
+        self.thorough = False  # more random shapes, and all variants in the large form
         self._variants: list[Subject] | None = None  # made once: their depth is found by building models
+        self._large: list[Subject] | None = None
+        self._neighbors: list[tuple[str, ModelConfig]] | None = None
 
     def model(self, *, perturbed: bool = True, dropout: float = 0.0, seed: int = 0, **overrides: Any) -> LanguageModel:
         """Constructs a float32 model on the CPU in eval mode; torch's global random state stays unchanged.
@@ -80,6 +70,12 @@ class Subject:
         """Returns random token ids (B, T), the same for the same arguments."""
         generator = torch.Generator().manual_seed(1000 * T + 10 * B + seed)
         return torch.randint(self.config.vocab_size, (B, T), generator=generator)
+
+    def own_tokens(self, B: int, T: int, seed: int = 0) -> Tensor:
+        """Returns random token ids (B, T) for the caller's own model."""
+        assert self.own is not None
+        generator = torch.Generator().manual_seed(seed)
+        return torch.randint(self.own.config.vocab_size, (B, T), generator=generator)
 
     @property
     def context(self) -> int:
@@ -119,6 +115,40 @@ class Subject:
         variant.is_variant = True
         return variant
 
+    def large(self) -> list[Subject]:
+        """Returns the large form, and the large form with a window if the config has that option switched off.
+
+        In a thorough check also the large form of every variant.
+        """
+        if self._large is None:
+            form = Subject(self.cls, self.settings, f"{self.name} in its large form", LARGE)
+            self._large = [form]
+            window = LARGE.fields["window"]
+            if configs.to_dict(form.config).get("window", 0) is None:
+                self._large.append(
+                    Subject(self.cls, {**self.settings, "window": window}, f"{form.name} with window={window}", LARGE)
+                )
+            if self.thorough:
+                for variant in self.varied():
+                    self._large.append(Subject(self.cls, variant.settings, f"{variant.name} in its large form", LARGE))
+        return self._large
+
+    def neighbors(self) -> list[tuple[str, ModelConfig]]:
+        """Returns configs that differ from this one in one field, with the name of the field; a few for each field.
+
+        Only values that the config accepts are used. The vocabulary stays the same. So does the context length of a
+        model that extrapolates: its logits do not depend on it.
+        """
+        if self._neighbors is None:
+            self._neighbors = []
+            for name, value in configs.to_dict(self.config).items():
+                kept = name == "vocab_size" or (name == "context_length" and self.model().traits.extrapolates)
+                for other in () if kept else _other_values(type(self.config), name, value):
+                    with suppress(ConfigError):
+                        config = dataclasses.replace(self.config, **{name: other})
+                        self._neighbors += [(name, config)] if config != self.config else []
+        return self._neighbors
+
     def resized(self) -> list[dict[str, Any]]:
         """Returns overrides for two other sizes of the model."""
         config = self.config
@@ -137,13 +167,31 @@ class Subject:
         return changes[:2]
 
 
-def perturb(model: LanguageModel, seed: int = 0) -> None:
-    """Adds noise to every parameter: standard deviation 1/sqrt(last dimension) for matrices, 0.1 for vectors."""
+def _other_values(cls: type[ModelConfig], name: str, value: Any) -> list[Any]:
+    """Returns other values of a config's field: some of them the config may refuse."""
+    hint = typing.get_type_hints(cls)[name]
+    options = [option for option in (hint, *typing.get_args(hint)) if typing.get_origin(option) is Literal]
+    if options:
+        return [other for option in options for other in typing.get_args(option) if other != value]
+    if isinstance(value, bool):
+        return [not value]
+    if isinstance(value, int):
+        return [2 * value, value + 1, value // 2, 1]
+    if isinstance(value, float):
+        return [2 * value, value / 2, value + 0.1]
+    return [2, 4, 0.5, True] if value is None else []
+
+
+def perturb(model: LanguageModel, seed: int = 0, scale: float = 1.0) -> None:
+    """Adds noise to every parameter: standard deviation 1/sqrt(last dimension) for matrices, 0.1 for vectors.
+
+    `scale` multiplies the noise.
+    """
     generator = torch.Generator().manual_seed(seed + 1)
     with torch.no_grad():
         for parameter in model.parameters():
             std = 0.1 if parameter.ndim < 2 else parameter.shape[-1] ** -0.5
-            parameter.add_(std * torch.randn(parameter.shape, generator=generator).to(parameter))
+            parameter.add_(scale * std * torch.randn(parameter.shape, generator=generator).to(parameter))
 
 
 def subject(target: LanguageModel | type[LanguageModel] | str) -> Subject:
@@ -158,11 +206,12 @@ def subject(target: LanguageModel | type[LanguageModel] | str) -> Subject:
         raise ConfigError(f"model={target!r} must be a registered name, a LanguageModel class or a LanguageModel")
     cls = type(target)
     made = Subject(cls, configs.to_dict(target.config), target.family or cls.__name__)
+    made.own = copy.deepcopy(target).float().cpu().eval()
     # A model that is small except for its depth is copied: its layers may have been changed after construction.
     small, given = configs.to_dict(made.config), configs.to_dict(target.config)
     if {**small, "n_layers": None} == {**given, "n_layers": None}:
         made.config = target.config
-        made.instance = copy.deepcopy(target).float().cpu()
+        made.instance = made.own
     return made
 
 
@@ -175,58 +224,3 @@ def _family_settings(cls: type[LanguageModel]) -> dict[str, Any]:
     if isinstance(default, int):
         settings["n_layers"] = max(default, settings.get("n_layers", default))
     return settings
-
-
-def small_config(cls: type[LanguageModel], settings: Mapping[str, Any]) -> ModelConfig:
-    """Returns the config of `settings` with sizes reduced to `CEILINGS`, as many as the config's rules allow."""
-    fields = {field.name: field.default for field in dataclasses.fields(cls.config_class)}
-    settings = {**settings, "vocab_size": min(settings.get("vocab_size", VOCAB), VOCAB)}
-    settings["context_length"] = min(settings.get("context_length", CONTEXT), CONTEXT)
-    cut = {}
-    for name, ceiling in CEILINGS.items():
-        value = settings.get(name, fields.get(name))
-        if name in fields and isinstance(value, int) and value > ceiling:
-            cut[name] = ceiling
-    try:
-        configs.build(cls.config_class, {**settings, **cut})
-        settings |= cut
-    except ConfigError:
-        for name, value in cut.items():  # one at a time: a rule between fields may forbid some of the reductions
-            try:
-                configs.build(cls.config_class, {**settings, name: value})
-            except ConfigError:
-                continue
-            settings[name] = value
-    if "n_layers" in fields:
-        settings["n_layers"] = fewest_layers(cls, settings)
-    return configs.build(cls.config_class, settings)
-
-
-def fewest_layers(cls: type[LanguageModel], settings: Mapping[str, Any]) -> int:
-    """Returns the smallest `n_layers` >= `LAYERS` with every kind of block that the model of `settings` has."""
-    config = configs.build(cls.config_class, settings)
-    full: int = configs.to_dict(config)["n_layers"]
-    try:
-        wanted = set(_kinds(cls, config))
-    except Exception:  # it cannot be built on the meta device: the checks `construction` and `meta_device` report why
-        return min(LAYERS, full)
-    for n in range(LAYERS, full):
-        try:
-            if wanted <= set(_kinds(cls, configs.build(cls.config_class, {**settings, "n_layers": n}))):
-                return n
-        except Exception:
-            continue  # the config refuses this depth
-    return full
-
-
-def _kinds(cls: type[LanguageModel], config: ModelConfig) -> Iterator[Hashable]:
-    """Returns the kind of each block of the model."""
-    with torch.random.fork_rng(devices=[]):
-        model = registry.blank_model(cls, config, device="meta")
-    return map(kind, _blocks(model))
-
-
-def _blocks(module: nn.Module) -> Iterator[nn.Module]:
-    """Yields the blocks of a model: the members of its outermost module lists, such as `Stack`."""
-    for child in module.children():
-        yield from child if isinstance(child, (nn.ModuleList, nn.Sequential)) else _blocks(child)

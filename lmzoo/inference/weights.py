@@ -43,11 +43,19 @@ def _sums_by_itself(x: Tensor) -> bool:
     return torch.compiler.is_compiling() and x.shape[:-1].numel() == 1
 
 
-class PlainLinear(nn.Module):
+class _CopiedLinear(nn.Module):
+    """A linear map that replaces an `nn.Linear` in a copy; layers may read its sizes and its weight."""
+
+    def __init__(self, weight_ND: Tensor) -> None:
+        super().__init__()
+        self.out_features, self.in_features = weight_ND.shape
+
+
+class PlainLinear(_CopiedLinear):
     """A linear map with a row-major bfloat16 weight, for one compiled row; it cannot be trained or saved."""
 
     def __init__(self, weight_ND: Tensor, bias_N: Tensor | None) -> None:
-        super().__init__()
+        super().__init__(weight_ND)
         self.weight: Tensor  # a buffer, so that a compiler may change its layout as for a constant
         self.register_buffer("weight", weight_ND.detach().to(torch.bfloat16).contiguous(), persistent=False)
         self.register_buffer("bias", _rounded(bias_N), persistent=False)
@@ -59,11 +67,11 @@ class PlainLinear(nn.Module):
         return _finished(sum_of_products(self.weight, x), self.bias, x)
 
 
-class PackedLinear(nn.Module):
+class PackedLinear(_CopiedLinear):
     """A linear map with a bfloat16 weight in oneDNN's blocked layout; it cannot be trained or saved."""
 
     def __init__(self, weight_ND: Tensor, bias_N: Tensor | None) -> None:
-        super().__init__()
+        super().__init__(weight_ND)
         self.blocks = torch.ops.mkldnn._reorder_linear_weight(weight_ND.detach().to(torch.bfloat16).contiguous(), 1)
         self.bias = _rounded(bias_N)
         self.weight_bytes = 2 * weight_ND.numel()
@@ -77,11 +85,11 @@ class PackedLinear(nn.Module):
         return torch.ops.mkldnn._linear_pointwise(x, self.blocks, self.bias, "none", [], "")
 
 
-class Int8Linear(nn.Module):
+class Int8Linear(_CopiedLinear):
     """A linear map with an int8 weight and one scale per output (absolute-maximum quantization to 255 levels)."""
 
     def __init__(self, weight_ND: Tensor, bias_N: Tensor | None) -> None:
-        super().__init__()
+        super().__init__(weight_ND)
         self.levels_ND, self.scale_N = quantize(weight_ND.detach())
         self.bias = _rounded(bias_N)
         self.weight_bytes = self.levels_ND.numel() + 2 * self.scale_N.numel()

@@ -22,8 +22,16 @@ UNDECLARED = object()
 
 
 def call(layer: nn.Module, x_BTD: Tensor, state: State, ctx: Context) -> tuple[Tensor, State]:
-    """Calls a layer with its state and context, or with x only if it has no state."""
-    return layer(x_BTD, state, ctx) if hasattr(layer, "init_state") else (layer(x_BTD), None)
+    """Calls a layer with its state and context, or with x only if it has no state.
+
+    Raises `TypeError` for a layer with `init_state` that returns something else than a pair.
+    """
+    if not hasattr(layer, "init_state"):
+        return layer(x_BTD), None
+    out = layer(x_BTD, state, ctx)
+    if not isinstance(out, tuple) or len(out) != 2:
+        raise TypeError(f"{type(layer).__name__}.forward must return (y, next state): it has init_state")
+    return out
 
 
 def init_state(layer: nn.Module, batch_size: int, max_len: int, like: Tensor) -> State:

@@ -10,7 +10,7 @@ import pytest
 
 import lmzoo
 from lmzoo.conformance import Result, cache, cached_check, subject
-from lmzoo.conformance.tiny import CONTEXT, VOCAB
+from lmzoo.conformance.sizes import TINY
 from lmzoo.model import LanguageModel, ModelConfig
 from tests.museum.base import Learned, MuseumConfig, Transformer
 
@@ -50,7 +50,7 @@ def test_cached_check_works_where_nothing_can_be_written(tmp_path: Path, monkeyp
 
 def test_key_depends_on_config_class_checks_and_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = subject(Transformer).config
-    wider = Transformer.config_class(vocab_size=VOCAB, d_model=32)
+    wider = Transformer.config_class(vocab_size=TINY.vocab_size, d_model=32)
     monkeypatch.setattr(cache, "PACKAGE", tmp_path)
     (tmp_path / "ops").mkdir()
     keys = [
@@ -133,7 +133,9 @@ def test_key_is_none_without_a_source(empty_cache: Path) -> None:
 
 
 def test_cached_check_keeps_no_report_of_a_model_with_its_own_weights(empty_cache: Path) -> None:
-    cached_check(lmzoo.create_model("bigram", vocab_size=VOCAB, context_length=CONTEXT), only=ONLY)
+    cached_check(
+        lmzoo.create_model("bigram", vocab_size=TINY.vocab_size, context_length=TINY.context_length), only=ONLY
+    )
     assert not empty_cache.exists()
 
 

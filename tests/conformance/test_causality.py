@@ -202,7 +202,9 @@ class Positions(Transformer):
         return x_BTD + nn.functional.pad(x_BTD, (0, 0, 1, 0))[:, :-1], state
 
 
-@pytest.mark.parametrize(("declared", "says"), [(None, "do not depend"), (1, "beyond the declared"), (2, "")])
+@pytest.mark.parametrize(
+    ("declared", "says"), [(None, "depend on no token more than 1 back"), (1, "depend on the token 1 back"), (2, "")]
+)
 def test_receptive_field_holds_the_declaration_both_ways(
     declared: int | None, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

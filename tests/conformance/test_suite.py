@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 import lmzoo
-from lmzoo.conformance import CHECKS, Result, check_model, check_names, subject
-from lmzoo.conformance.tiny import CONTEXT, VOCAB
+from lmzoo.conformance import CHECKS, RANKING_GROUPS, Result, check_model, explanation, subject
+from lmzoo.conformance.sizes import TINY
 from lmzoo.errors import ConfigError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.state import State
@@ -30,6 +30,11 @@ class Plain(LanguageModel):
         return self.mix(self.table(idx_BT))[0], state
 
 
+class Raises(Plain):
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        raise RuntimeError("not today")
+
+
 class Broken(LanguageModel):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -40,14 +45,15 @@ class Broken(LanguageModel):
 
 
 def test_check_model_takes_a_plain_class_that_declares_nothing() -> None:
-    names = [name for name in check_names() if name != "save_and_load"]  # test_saving has one process for all
+    # test_saving has one process for all
+    names = [check.name for check in CHECKS if check.name != "save_and_load" and not check.needs_instance]
     report = check_model(Plain, only=names)
     assert report.failures in ([], ["initial_loss"]), str(report)  # torch draws its own initial weights
     assert [result.name for result in report.results] == names
 
 
 def test_check_model_gives_the_same_for_a_name_a_class_and_a_model() -> None:
-    small = lmzoo.create_model("bigram", vocab_size=VOCAB, context_length=CONTEXT)
+    small = lmzoo.create_model("bigram", vocab_size=TINY.vocab_size, context_length=TINY.context_length)
     reports = [check_model(target, only=["shapes"]) for target in ("bigram", type(small), small)]
     assert len({json.dumps(dict(report.config)) for report in reports}) == 1
     assert all(report.passed for report in reports)
@@ -55,7 +61,7 @@ def test_check_model_gives_the_same_for_a_name_a_class_and_a_model() -> None:
 
 def test_check_model_leaves_the_callers_model_unchanged() -> None:
     model = lmzoo.create_model(
-        "gpt2", vocab_size=VOCAB, context_length=CONTEXT, d_model=32, n_layers=2, n_heads=4
+        "gpt2", vocab_size=TINY.vocab_size, context_length=TINY.context_length, d_model=32, n_layers=2, n_heads=4
     ).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     rng = torch.get_rng_state()
@@ -87,6 +93,25 @@ def test_check_model_stops_when_the_model_cannot_be_constructed() -> None:
     assert report.failures == ["construction"]
     assert "RuntimeError: no such thing" in report.results[0].saw
     assert not report.rankable
+
+
+def test_check_model_names_an_exception_once() -> None:
+    report = check_model(Raises, only=["construction", "shapes", "causality", "same_seed"])
+    assert report.failures == ["shapes", "causality", "same_seed"]
+    assert "RuntimeError: not today" in report.results[2].saw
+    assert report.results[3].saw == "raised the same exception as causality"
+
+
+def test_explanation_is_the_docstring_of_the_check() -> None:
+    assert explanation("shapes").startswith("shapes (group contract): Checks the shapes of logits and loss")
+    with pytest.raises(ConfigError, match="did you mean 'shapes'"):
+        explanation("shape")
+
+
+def test_check_model_says_that_a_model_is_rankable_only_if_all_of_these_checks_ran() -> None:
+    assert check_model("bigram", only=["meta_device"]).rankable is None
+    ranking = [check.name for check in CHECKS if check.group in RANKING_GROUPS]
+    assert check_model("bigram", only=ranking).rankable is True
 
 
 def test_check_model_refuses_unknown_targets_and_names() -> None:

@@ -2,89 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
 
 import pytest
 import torch
-from torch import Tensor, nn
 
+from lmzoo import configs
 from lmzoo.configs import require
 from lmzoo.conformance import CHECKS, check_model, run_check, subject
-from lmzoo.conformance.tiny import CONTEXT, VOCAB, perturb, small_config
+from lmzoo.conformance.sizes import TINY
+from lmzoo.conformance.tiny import perturb
 from lmzoo.errors import ConfigError
-from lmzoo.state import State
-from tests.museum.base import Cell, CellConfig, MuseumConfig, Recurrent, Transformer
+from tests.conformance.test_sizes import Pattern, PatternConfig
+from tests.museum.base import CellConfig, MuseumConfig, Recurrent, Transformer
 
 
 def test_subject_reduces_a_preset() -> None:
     config = subject("gpt2.124m").config
     assert config.d_model == 32
     assert config.n_layers == 2
-    assert config.vocab_size == VOCAB
-    assert config.context_length == CONTEXT
-
-
-@dataclass(frozen=True, kw_only=True)
-class PatternConfig(CellConfig):
-    n_layers: int = 9
-    pattern: str = "rra"
-    global_every: int | None = None
-    checked: ClassVar[tuple[Mapping[str, Any], ...]] = ({"pattern": "rrrra"}, {"pattern": "r", "d_model": 8})
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        require(set(self.pattern) <= {"r", "a"}, f"pattern={self.pattern!r} must be made of 'r' and 'a'")
-
-
-class AveragingCell(Cell):
-    def forward(self, x_BTD: Tensor, state: State) -> tuple[Tensor, State]:
-        y_BTD, state = super().forward(x_BTD, state)
-        return y_BTD + x_BTD.mean(1, keepdim=True), state
-
-
-class Pattern(Recurrent):
-    config_class = PatternConfig
-    config: PatternConfig
-
-    def __init__(self, config: PatternConfig) -> None:
-        super().__init__(config)
-        words = config.pattern
-        kinds = {"r": Cell, "a": AveragingCell}
-        self.cells = nn.ModuleList(kinds[words[i % len(words)]](config) for i in range(config.n_layers))
-        for i, cell in enumerate(self.cells):
-            cell.layer = i
-            cell.window = 4 if config.global_every and (i + 1) % config.global_every else None
-
-
-@pytest.mark.parametrize(
-    ("settings", "n_layers"),
-    [
-        ({}, 3),
-        ({"pattern": "rrrrrrra"}, 8),
-        ({"pattern": "r"}, 2),
-        ({"pattern": "r", "global_every": 6}, 6),  # a switch, None or a number, is a kind
-        ({"pattern": "rra", "n_layers": 2}, 2),
-        ({"n_layers": 1}, 1),
-    ],
-)
-def test_small_config_keeps_every_kind_of_block(settings: dict[str, Any], n_layers: int) -> None:
-    config = small_config(Pattern, settings)
-    assert config.n_layers == n_layers  # type: ignore[attr-defined]
-
-
-class Deeper(Pattern):
-    """A model whose shapes depend on the depth, so that no other depth has the same kinds of block."""
-
-    def __init__(self, config: PatternConfig) -> None:
-        super().__init__(config)
-        for cell in self.cells:
-            cell.depths = nn.Parameter(torch.zeros(config.n_layers))
-
-
-def test_small_config_keeps_the_depth_where_no_other_has_the_same_kinds() -> None:
-    assert small_config(Deeper, {"n_layers": 5}).n_layers == 5  # type: ignore[attr-defined]
+    assert config.vocab_size == TINY.vocab_size
+    assert config.context_length == TINY.context_length
 
 
 def test_subject_of_a_family_is_as_deep_as_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -100,11 +38,11 @@ def test_subject_of_a_family_is_as_deep_as_its_default(monkeypatch: pytest.Monke
 
 
 def test_subject_copies_an_instance_that_is_small_except_for_its_depth() -> None:
-    model = Transformer(MuseumConfig(vocab_size=VOCAB, context_length=CONTEXT, n_layers=3))
+    model = Transformer(MuseumConfig(vocab_size=TINY.vocab_size, context_length=TINY.context_length, n_layers=3))
     model.blocks[2].attention.mask = lambda T, S: torch.ones(T, S, dtype=torch.bool)
     assert subject(model).config.n_layers == 3  # type: ignore[attr-defined]
     assert check_model(model, only=["causality"]).failures == ["causality"]
-    wide = Pattern(PatternConfig(vocab_size=VOCAB, d_model=64, n_layers=5))
+    wide = Pattern(PatternConfig(vocab_size=TINY.vocab_size, d_model=64, n_layers=5))
     assert subject(wide).config.n_layers == 3  # type: ignore[attr-defined]
 
 
@@ -178,3 +116,25 @@ def test_subject_model_has_no_dropout_by_default() -> None:
     off, on = (checked.model(dropout=p).train() for p in (0.0, 0.5))
     assert torch.equal(off(idx).logits, off(idx).logits)
     assert not torch.equal(on(idx).logits, on(idx).logits)
+
+
+def test_large_has_a_form_with_a_window_and_in_a_thorough_check_all_variants() -> None:
+    checked = subject("llama")
+    assert [form.name for form in checked.large()] == [
+        "llama in its large form",
+        "llama in its large form with window=70",
+    ]
+    thorough = subject("llama")
+    thorough.thorough = True
+    assert "llama with tie_embeddings=True in its large form" in [form.name for form in thorough.large()]
+
+
+def test_neighbors_differ_in_one_field() -> None:
+    checked = subject("gpt2")
+    for name, config in checked.neighbors():
+        now, then = configs.to_dict(checked.config), configs.to_dict(config)
+        assert [field for field in now if now[field] != then[field]] == [name]
+    assert {"d_model", "n_layers", "n_heads", "context_length", "bias", "dropout"} <= {
+        n for n, _ in checked.neighbors()
+    }
+    assert "context_length" not in [name for name, _ in subject("llama").neighbors()]

@@ -1,0 +1,177 @@
+"""Checks that every setting of a config matters, and that models with different settings do not affect each other."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, Literal, get_origin, get_type_hints
+
+import torch
+
+from lmzoo import configs, losses, registry
+from lmzoo.conformance.measure import FLOAT64_ROUNDING, difference, require_equal, require_same_bits
+from lmzoo.conformance.report import Fault
+from lmzoo.conformance.tiny import Subject, perturb
+from lmzoo.errors import ConfigError
+from lmzoo.model import LanguageModel, ModelConfig
+
+TOKENS = 16  # per row, or the context length if that is less
+
+
+def settings(subject: Subject) -> str:
+    """Checks that each field of the config has an effect, except those in its `without_effect`, which must have none.
+
+    Effects are looked for in the parameters, initial weights, logits (in eval and train mode), auxiliary losses, state
+    and traits. A field counts if it has an effect in one form of the model: the plain one, a variant, the large one.
+    """
+    ignored = getattr(type(subject.config), "without_effect", frozenset())
+    unknown = sorted(ignored - set(configs.to_dict(subject.config)))
+    if unknown:
+        raise Fault(f"without_effect names {unknown[0]!r}, which is no setting of {type(subject.config).__name__}")
+    tried: set[str] = set()
+    effective: set[str] = set()
+    for form in (subject, *subject.varied(), *_choices(subject), *subject.large()):
+        waiting = [(name, config) for name, config in form.neighbors() if name not in effective]
+        effects = _Effects(form.cls, form.config) if waiting else None
+        for name, config in waiting:
+            if name in effective or effects is None:
+                continue
+            try:
+                changed = effects.differ(_Effects(form.cls, config))
+            except Exception:  # the model cannot run with this value, though the config accepts it: try another one
+                continue
+            tried.add(name)
+            if changed:
+                effective.add(name)
+    useless = sorted(tried - effective - ignored)
+    if useless:
+        raise Fault(
+            f"{useless[0]} changes nothing: parameters, initial weights, logits in eval and train mode, auxiliary "
+            "losses, state and traits stay the same; use it, remove it, or list it in the config's without_effect"
+        )
+    wrong = sorted(effective & ignored)
+    if wrong:
+        raise Fault(f"without_effect names {wrong[0]}, which has an effect")
+    return f"{len(effective)} settings, each with an effect"
+
+
+def _choices(subject: Subject) -> Iterator[Subject]:
+    """Yields a form for each other value of a `Literal` field: other fields may matter only there."""
+    hints = get_type_hints(type(subject.config))
+    for name, config in subject.neighbors():
+        if get_origin(hints[name]) is Literal:
+            yield Subject(subject.cls, {**subject.settings, name: getattr(config, name)}, subject.name)
+
+
+class _Effects:
+    """Everything that a setting can have an effect on, computed when it is needed."""
+
+    def __init__(self, cls: type[LanguageModel], config: ModelConfig) -> None:
+        self.cls, self.config = cls, config
+        self.model = registry.build_model(cls, config, generator=torch.Generator().manual_seed(0))
+        self._values: dict[str, Any] = {}
+
+    def differ(self, other: _Effects) -> bool:
+        """True as soon as one of the effects differs."""
+        for effect in ("facts", "weights", "logits", "trained"):
+            mine, others = self.value(effect), other.value(effect)
+            if isinstance(mine, dict):
+                if any(difference(others[name], value) > FLOAT64_ROUNDING for name, value in mine.items()):
+                    return True
+            elif mine != others:
+                return True
+        return False
+
+    def value(self, effect: str) -> Any:
+        """Returns facts that can be compared by `==`, or tensors by name."""
+        if effect not in self._values:
+            self._values[effect] = getattr(self, f"_{effect}")()
+        return self._values[effect]
+
+    def _facts(self) -> object:
+        shapes = [(name, tuple(p.shape)) for name, p in self.model.named_parameters()]
+        roles = [(group["role"], len(group["params"])) for group in self.model.parameter_groups(0.1)]
+        return shapes, roles, self.model.traits, [self.model.state_bytes(T) for T in (1, TOKENS)]
+
+    def _weights(self) -> dict[str, torch.Tensor]:
+        return {name: p.detach() for name, p in self.model.named_parameters()}
+
+    def _logits(self) -> dict[str, torch.Tensor]:
+        self.model = self.model.double()
+        perturb(self.model)
+        with torch.no_grad():
+            return {"logits": self.model.eval()(self._tokens(0)).logits}
+
+    def _trained(self) -> dict[str, torch.Tensor]:
+        # A new model: one that was in eval mode must not lose its dropout, but that is for another check to find.
+        model = registry.build_model(self.cls, self.config, generator=torch.Generator().manual_seed(0)).double()
+        perturb(model)
+        idx, targets = self._tokens(0), self._tokens(1)
+        with torch.random.fork_rng(devices=[]), losses.collect_auxiliary(True) as named:
+            torch.manual_seed(0)
+            x_BTD, _ = model.train().features(idx)
+            named |= model.extra_losses(x_BTD, idx, targets)
+        return {"features": x_BTD.detach(), **{f"loss {name}": value.detach() for name, value in named.items()}}
+
+    def _tokens(self, seed: int) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        T = min(TOKENS, self.config.context_length)
+        return torch.randint(self.config.vocab_size, (2, T), generator=generator)
+
+
+def other_models(subject: Subject) -> str:
+    """Checks that models of other settings, built and used in between, do not change a model's logits.
+
+    Typical faults: a table cached by an incomplete key, attributes of the class.
+    """
+    model = subject.model().double()
+    T = min(subject.context, 8)
+    longer = subject.tokens(2, subject.context)
+    idx = longer[:, :T]
+    logits_BTV = model(idx).logits
+    others = 0
+    for config in _others(subject):
+        new_T = min(T + 1 + others, subject.context)  # a length that no other model has used
+        try:
+            other = registry.build_model(subject.cls, config, generator=torch.Generator().manual_seed(1)).double()
+            perturb(other)
+            longer_BTV, shorter_BTV = other.eval()(longer[:, :new_T]).logits, other(idx).logits
+            _, state = other.decode(idx, other.init_state(2))
+            other.decode(idx[:, :1], state)
+        except Exception:  # it cannot run with these settings: other checks report that
+            continue
+        others += 1
+        # A table that is cached by its length alone, made by the first model, would be used for the shorter input.
+        require_equal(
+            shorter_BTV,
+            longer_BTV[:, :T],
+            f"a model with {_changes(subject.config, config)} at a length that another model has used",
+            LOOK,
+            1e-6,
+        )
+        require_same_bits(
+            model(idx).logits, logits_BTV, f"a model, after one with {_changes(subject.config, config)} was used,", LOOK
+        )
+    return f"the same logits after {others} models of other settings"
+
+
+LOOK = "tables that are cached for all models, attributes of the class, module-level variables"
+
+
+def _others(subject: Subject) -> Iterator[ModelConfig]:
+    """Yields one other config for each field, and one with another vocabulary and context length."""
+    seen: set[str] = set()
+    for name, config in subject.neighbors():
+        if name not in seen:
+            seen.add(name)
+            yield config
+    for change in ({"context_length": subject.context + 5}, {"vocab_size": subject.config.vocab_size + 4}):
+        try:
+            yield dataclasses.replace(subject.config, **change)
+        except ConfigError:
+            continue
+
+
+def _changes(config: ModelConfig, other: ModelConfig) -> str:
+    now, then = configs.to_dict(config), configs.to_dict(other)
+    return ", ".join(f"{name}={value!r}" for name, value in then.items() if now[name] != value)

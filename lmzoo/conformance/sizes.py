@@ -1,0 +1,137 @@
+"""Sizes of the models that are checked: a tiny form, quick to check in many ways, and a large form.
+
+Sizes are set by the names of the config's fields; everything else in the config stays as it is. Enough layers are kept
+that every kind of block occurs.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+
+from lmzoo import configs, registry
+from lmzoo.errors import ConfigError
+from lmzoo.layers.stack import kind
+from lmzoo.model import LanguageModel, ModelConfig
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Sizes of a form. With `exact` fields are set to the values in `fields`, else only reduced to them."""
+
+    vocab_size: int
+    context_length: int
+    layers: int  # the least depth; more layers are kept if every kind of block needs them
+    fields: Mapping[str, int]
+    options: Mapping[str, int] = field(default_factory=dict)  # set also where the config says None: options switched on
+    exact: bool = False
+
+    def chosen(self, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, int]:
+        """Returns the sizes to set in a config with these settings and default values."""
+        found = {}
+        for name, size in self.fields.items():
+            value = settings.get(name, defaults.get(name))
+            if name in defaults and isinstance(value, int) and (value > size or (self.exact and value != size)):
+                found[name] = size
+        return found | {name: size for name, size in self.options.items() if name in defaults}
+
+
+TINY = Sizes(
+    vocab_size=13,  # unlike every other size, so that a mix-up of axes is an error and not a coincidence
+    context_length=24,  # more than one chunk of a chunked scan of 16, and more than two windows
+    layers=2,  # the minimum: a window of 5 over 2 layers reaches 9 tokens back, well inside the context
+    fields={
+        "d_model": 32,
+        "n_heads": 4,
+        "n_kv_heads": 4,
+        "head_dim": 8,
+        "d_ff": 128,  # the default is at most 4 d_model
+        "d_state": 8,
+        "window": 5,
+        "n_experts": 4,
+    },
+)
+# Past chunks of 32 to 256 tokens, past 4 rows, 32 features, 2 layers and 256 tokens in the vocabulary.
+LARGE = Sizes(
+    vocab_size=307,
+    context_length=300,
+    layers=4,
+    fields={
+        "d_model": 64,
+        "n_heads": 4,
+        "head_dim": 16,
+        "d_ff": 96,
+        "d_state": 16,
+        "window": 70,
+        "n_experts": 8,
+    },
+    options={"n_kv_heads": 2},
+    exact=True,
+)
+
+
+def sized_config(cls: type[LanguageModel], settings: Mapping[str, Any], sizes: Sizes) -> ModelConfig:
+    """Returns the config of `settings` with other sizes, as many of `sizes` as the config's rules allow."""
+    defaults = {field.name: field.default for field in dataclasses.fields(cls.config_class)}
+    settings = {**settings}
+    for name, size in (("vocab_size", sizes.vocab_size), ("context_length", sizes.context_length)):
+        settings[name] = size if sizes.exact else min(settings.get(name, size), size)
+    chosen = sizes.chosen(settings, defaults)
+    if _is_allowed(cls, {**settings, **chosen}):
+        settings |= chosen
+    else:
+        for name, size in chosen.items():  # one at a time: a rule between fields may forbid some of the sizes
+            if _is_allowed(cls, {**settings, name: size}):
+                settings[name] = size
+    if "n_layers" in defaults:
+        settings["n_layers"] = fewest_layers(cls, settings, sizes)
+    return configs.build(cls.config_class, settings)
+
+
+def _is_allowed(cls: type[LanguageModel], settings: Mapping[str, Any]) -> bool:
+    try:
+        configs.build(cls.config_class, settings)
+    except ConfigError:
+        return False
+    return True
+
+
+def fewest_layers(cls: type[LanguageModel], settings: Mapping[str, Any], sizes: Sizes = TINY) -> int:
+    """Returns the smallest `n_layers` >= `sizes.layers` with every kind of block that the model of `settings` has.
+
+    A model of fewer layers keeps its depth in the tiny form, and is made deeper in the large form.
+    """
+    config = configs.build(cls.config_class, settings)
+    full: int = configs.to_dict(config)["n_layers"]
+    if full < sizes.layers:
+        deeper = sizes.exact and _is_allowed(cls, {**settings, "n_layers": sizes.layers})
+        return sizes.layers if deeper else full
+    try:
+        wanted = set(_kinds(cls, config))
+    except Exception:  # it cannot be built on the meta device: the checks `construction` and `meta_device` report why
+        return sizes.layers
+    for n in range(sizes.layers, full):
+        try:
+            if wanted <= set(_kinds(cls, configs.build(cls.config_class, {**settings, "n_layers": n}))):
+                return n
+        except Exception:
+            continue  # the config refuses this depth
+    return full
+
+
+def _kinds(cls: type[LanguageModel], config: ModelConfig) -> Iterator[Hashable]:
+    """Returns the kind of each block of the model."""
+    with torch.random.fork_rng(devices=[]):
+        model = registry.blank_model(cls, config, device="meta")
+    return map(kind, _blocks(model))
+
+
+def _blocks(module: nn.Module) -> Iterator[nn.Module]:
+    """Yields the blocks of a model: the members of its outermost module lists, such as `Stack`."""
+    for child in module.children():
+        yield from child if isinstance(child, (nn.ModuleList, nn.Sequential)) else _blocks(child)

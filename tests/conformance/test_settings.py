@@ -1,0 +1,91 @@
+"""Checks that every setting has an effect, and that models do not affect each other."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from lmzoo.conformance import check_model
+from lmzoo.state import State
+from tests.museum.base import Cell, CellConfig, Recurrent
+
+
+@dataclass(frozen=True, kw_only=True)
+class SwitchConfig(CellConfig):
+    without_effect: ClassVar[frozenset[str]] = frozenset()
+
+    mode: Literal["plain", "scaled"] = "plain"
+    scale: float = 2.0  # matters only if mode="scaled"
+    dropout: float = 0.0
+    chunk: int = 8  # matters to speed alone
+
+
+class Switched(Recurrent):
+    config_class = SwitchConfig
+    config: SwitchConfig
+
+    def __init__(self, config: SwitchConfig) -> None:
+        super().__init__(config)
+        self.drop = nn.Dropout(config.dropout)
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        return self.drop(x_BTD) * (self.config.scale if self.config.mode == "scaled" else 1.0), state
+
+
+def test_settings_finds_one_without_effect_unless_it_is_declared(monkeypatch: pytest.MonkeyPatch) -> None:
+    (result,) = check_model(Switched, only=["settings"]).results
+    assert result.saw.startswith("chunk changes nothing: parameters, initial weights")
+    monkeypatch.setattr(SwitchConfig, "without_effect", frozenset({"chunk"}))
+    assert check_model(Switched, only=["settings"]).passed
+    for declared, says in (("scale", "without_effect names scale, which has an effect"), ("x", "is no setting of")):
+        monkeypatch.setattr(SwitchConfig, "without_effect", frozenset({"chunk", declared}))
+        (result,) = check_model(Switched, only=["settings"]).results
+        assert says in result.saw
+
+
+class RemembersTheLast(Cell):
+    width: ClassVar[int] = 0
+
+    def __init__(self, config: CellConfig) -> None:
+        super().__init__(config)
+        type(self).width = config.d_model
+
+    def scan(self, f_BTD: Tensor, c_BTD: Tensor, h_BD: Tensor) -> tuple[Tensor, Tensor]:
+        return super().scan(f_BTD, c_BTD / self.width, h_BD)
+
+
+class Shared(Recurrent):
+    cell_class = RemembersTheLast
+
+
+def test_other_models_finds_an_attribute_of_the_class() -> None:
+    (result,) = check_model(Shared, only=["other_models"]).results
+    assert result.saw.startswith("a model, after one with d_model=32 was used, is off by")
+
+
+_tables: dict[int, Tensor] = {}
+
+
+class Cached(Switched):
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        T = idx_BT.shape[1]
+        if T not in _tables:  # the key lacks the scale
+            _tables[T] = torch.tensor(self.config.scale)
+        return x_BTD * _tables[T], state
+
+
+def test_other_models_finds_a_table_with_an_incomplete_key() -> None:
+    _tables.clear()
+    (result,) = check_model(Cached, only=["other_models"]).results
+    assert "at a length that another model has used is off by" in result.saw
+
+
+def test_other_models_passes_a_sound_model() -> None:
+    result: Any = check_model(Switched, only=["other_models"]).results[0]
+    assert result.passed, result.saw
