@@ -63,8 +63,8 @@ class Stack(nn.ModuleList):
 
     checkpoints = False  # activation checkpointing: keep each layer's input, recompute the rest in the backward pass
 
-    def __init__(self, layers: Iterable[nn.Module] = (), *others: object) -> None:
-        if others or not isinstance(layers, Iterable):
+    def __init__(self, layers: Iterable[nn.Module], *_others: object) -> None:  # _others: only for the error
+        if _others or not isinstance(layers, Iterable):
             raise TypeError("Stack takes one list of layers: Stack([a, b])")
         layers = list(layers)
         for layer in layers:
