@@ -60,7 +60,7 @@ class Decoder(LanguageModel):
     def __init__(self, config: Any) -> None:
         super().__init__(config)
         self.tokens = self.make_embedding(config)
-        self.blocks = Stack(self.block(config, layer) for layer in range(config.n_layers))
+        self.blocks = Stack(self._checked_block(config, layer) for layer in range(config.n_layers))
         self.norm = self.make_norm(config)
         self.head = self.make_head(config)
 
@@ -70,6 +70,14 @@ class Decoder(LanguageModel):
 
         `config` has the type of the subclass's `config_class`.
         """
+
+    def _checked_block(self, config: Any, layer: int) -> nn.Module:
+        block: object = self.block(config, layer)
+        if not isinstance(block, nn.Module):
+            raise TypeError(
+                f"{type(self).__name__}.block must return a layer, such as Stack([a, b]), not a {type(block).__name__}"
+            )
+        return block
 
     def make_embedding(self, config: Any) -> Embedding:
         """Returns the token embedding (V, D)."""

@@ -20,6 +20,7 @@ from lmzoo import losses
 from lmzoo.configs import require_positive
 from lmzoo.errors import InputError
 from lmzoo.flops import active_shares, flops_per_token
+from lmzoo.roles import ROLES as ROLES
 from lmzoo.sampling import SamplingConfig
 from lmzoo.state import State, TimeBuffer, nbytes
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from lmzoo.sampling_config import SamplingSettings
 
 StateGrowth = Literal["none", "constant", "logarithmic", "linear"]
-ROLES = ("matrix", "matrices", "embedding", "head", "vector", "constant")  # see `LanguageModel.parameter_groups`
 
 
 @dataclass(frozen=True, kw_only=True)

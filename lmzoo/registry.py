@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import sys
@@ -205,14 +206,23 @@ def build_model(
 def blank_model(cls: type[Model], config: ModelConfig, *, device: str | None = None) -> Model:
     """Create a model without drawing weights, for a caller that sets them next, or on "meta" for one that needs none.
 
-    Drawing normal values on the meta device would import torch's compiler, which takes seconds.
+    Drawing normal values on the meta device would import torch's compiler, which takes seconds. Raises `ConfigError`
+    for a class that lacks a required method.
     """
     import torch
 
     from lmzoo.layers.init import deferred
 
+    if missing := sorted(getattr(cls, "__abstractmethods__", ())):
+        raise ConfigError(f"{cls.__name__} must define {' and '.join(_call_form(cls, name) for name in missing)}")
     with deferred(), nullcontext() if device is None else torch.device(device):
         return cls(config)
+
+
+def _call_form(cls: type[Model], name: str) -> str:
+    """Return a method as it is called, as in "make_mixer(config, layer)"."""
+    _self, *parameters = inspect.signature(getattr(cls, name)).parameters
+    return f"{name}({', '.join(parameters)})"
 
 
 def _class_and_config(name: str, settings: Mapping[str, Any]) -> tuple[type[LanguageModel], ModelConfig]:
@@ -250,7 +260,10 @@ def load_plugin(source: str) -> None:
         del sys.modules[name]
         if isinstance(error, ConfigError):
             raise
-        raise ConfigError(f"plugin={source!r} failed to import: {type(error).__name__}: {error}") from error
+        hint = ""
+        if isinstance(error, ModuleNotFoundError) and (path.parent / f"{error.name}.py").is_file():
+            hint = f"; to import files beside it, set PYTHONPATH={str(path.parent)!r}"
+        raise ConfigError(f"plugin={source!r} failed to import: {type(error).__name__}: {error}{hint}") from error
 
 
 def _plugin_name(path: Path) -> str:

@@ -129,6 +129,18 @@ def test_mixer_config_has_the_usual_default_width() -> None:
         SumConfig(vocab_size=11, n_layers=0)
 
 
+class ListModel(lmzoo.Decoder):
+    def block(self, config: lmzoo.DecoderConfig, layer: int) -> Any:
+        return [RunningSum(config.d_model)]
+
+
+def test_decoder_refuses_a_block_that_is_a_list() -> None:
+    with pytest.raises(
+        TypeError, match=r"^ListModel.block must return a layer, such as Stack\(\[a, b\]\), not a list$"
+    ):
+        ListModel(lmzoo.DecoderConfig(vocab_size=11))
+
+
 def test_mixer_model_needs_a_mixer() -> None:
     with pytest.raises(TypeError, match="make_mixer"):
         lmzoo.MixerModel(lmzoo.MixerConfig(vocab_size=11))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import pkgutil
 import re
 import shlex
 import sys
@@ -13,16 +16,19 @@ import click
 import pytest
 import torch
 from click.testing import CliRunner
+from torch import nn
 
-import lmzoo
+import lmzoo.layers
 from lmzoo import cli, registry
 from lmzoo.configs import parse_overrides
+from lmzoo.layers.layer import Layer
 from lmzoo.runs.spec import apply_settings
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 DOCUMENTS = [*READMES, *sorted((ROOT / "docs").rglob("*.md"))]
 GUIDE = ROOT / "docs" / "add-a-backbone.md"
+CONTRACT = ROOT / "docs" / "contract.md"
 # What is broken in the guide, in its order, and the check whose words it shows.
 BREAKS = {"peeks ahead": "causality", "forgets its state": "decoding", "changes the state": "state_is_a_value"}
 
@@ -145,6 +151,34 @@ def test_the_guides_broken_models_fail_with_the_words_it_shows(number: int, tmp_
 def comparable(text: str) -> str:
     """One line without what rounding may change: numbers with a decimal point."""
     return re.sub(r"\d+\.\d+", "#", " ".join(text.split()))
+
+
+def test_the_contract_lists_every_layer_with_its_signature() -> None:
+    listed = re.findall(r"^\| `(\w+\(.*?\))` \| `(\w+)` \|", CONTRACT.read_text(encoding="utf-8"), re.MULTILINE)
+    found = []
+    for info in pkgutil.iter_modules(lmzoo.layers.__path__):
+        module = importlib.import_module(f"lmzoo.layers.{info.name}")
+        for name, thing in vars(module).items():
+            is_layer = inspect.isclass(thing) and issubclass(thing, nn.Module) and thing is not Layer
+            if is_layer and thing.__module__ == module.__name__:
+                found.append((f"{name}({', '.join(parameters(thing))})", info.name))
+    assert sorted(listed) == sorted(found)
+
+
+def parameters(cls: type) -> Iterator[str]:
+    """The parameters as Python shows them, with "..." for a default that is a function or an object."""
+    before_star = True
+    for parameter in inspect.signature(cls).parameters.values():
+        if parameter.kind is parameter.KEYWORD_ONLY and before_star:
+            yield "*"
+            before_star = False
+        if parameter.name.startswith("_"):  # exists for an error message
+            continue
+        default = parameter.default
+        simple = default is None or isinstance(default, (bool, int, float))
+        star = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
+        shown = "" if default is parameter.empty else f"={default!r}" if simple else "=..."
+        yield f"{star}{parameter.name}{shown}"
 
 
 def test_every_broken_model_of_the_guide_is_tested() -> None:

@@ -20,13 +20,14 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "humanize": set(),
     "hardware": {"__init__"},  # for the version
     "randomness": set(),
+    "roles": set(),
     "ops": set(),
     "losses": {"ops"},
     "state": {"storage"},
     "storage": {"registry"},  # to load a model by the name in its file
     "flops": {"ops"},
-    "layers": {"ops", "state", "losses"},
-    "model": {"flops", "state", "losses", "sampling", "generation", "storage"},  # the last two lazily
+    "layers": {"ops", "state", "losses", "roles"},
+    "model": {"flops", "roles", "state", "losses", "sampling", "generation", "storage"},  # the last two lazily
     "decoder": {"model", "layers", "state"},
     "registry": {"layers", "matching"},  # layers.init, when a model is built; matching lazily
     "matching": {"model", "registry"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -215,6 +216,15 @@ def test_load_plugin_errors(tmp_path: Path, source: str, text: str | None, messa
         registry.load_plugin(str(path) if source.endswith(".py") else source)
 
 
+def test_load_plugin_says_how_to_import_a_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("")
+    for name, hint in (("beside", f"; to import files beside it, set PYTHONPATH={str(tmp_path)!r}"), ("absent", "")):
+        plugin = tmp_path / f"uses_{name}.py"
+        plugin.write_text(f"import {name}")
+        with pytest.raises(ConfigError, match=f"No module named '{name}'{re.escape(hint)}$"):
+            registry.load_plugin(str(plugin))
+
+
 def test_families_finds_installed_plugins_and_survives_a_broken_one(tmp_path: Path) -> None:
     """Two real distributions on the path of a new interpreter, one of which cannot be imported."""
     for name, text in (("good", None), ("bad", "import no_such_module_here")):
@@ -255,6 +265,17 @@ def test_registry_folders_add_families_and_presets(monkeypatch: pytest.MonkeyPat
     registry._read_entries.cache_clear()
     with pytest.raises(ConfigError, match="preset 'mini' may hold source, model and train, not"):
         lmzoo.list_models()
+
+
+def test_blank_model_names_the_methods_that_a_class_lacks() -> None:
+    class Unfinished(lmzoo.MixerModel):
+        pass
+
+    config = lmzoo.MixerConfig(vocab_size=9)
+    with pytest.raises(ConfigError, match=r"^Unfinished must define make_mixer\(config, layer\)$"):
+        registry.build_model(Unfinished, config)
+    with pytest.raises(ConfigError, match=r"^Decoder must define block\(config, layer\)$"):
+        registry.blank_model(lmzoo.Decoder, config)
 
 
 def test_blank_model_imports_no_compiler() -> None:

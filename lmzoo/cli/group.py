@@ -55,10 +55,14 @@ def _say(message: str, code: int) -> int:
     return code
 
 
+PLUGINS = "lmzoo.plugins"  # in `click.Context.meta`: the values of --plugin
+
+
 def plugin_option(command: Command) -> Command:
     """Add the option `--plugin FILE_OR_MODULE`, which is loaded before the command runs."""
 
-    def load(_ctx: click.Context, _option: click.Parameter, sources: tuple[str, ...]) -> None:
+    def load(context: click.Context, _option: click.Parameter, sources: tuple[str, ...]) -> None:
+        context.meta[PLUGINS] = sources
         for source in sources:
             registry.load_plugin(source)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from lmzoo import configs
-from lmzoo.cli.group import Command, cli, plugin_option, set_option
+from lmzoo.cli.group import PLUGINS, Command, cli, plugin_option, set_option
 from lmzoo.errors import ConfigError
 from lmzoo.sampling_config import SamplingConfig
 
@@ -84,7 +84,8 @@ def train(
         return
     click.echo(f"validation loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte")
     click.echo(f"{result.tokens:,} tokens in {result.seconds:.0f} s ({result.tokens_per_s:,.0f} tokens/s)")
-    click.echo(f"run: {out}   try: lmzoo sample {out}")
+    plugins = [word for source in click.get_current_context().meta[PLUGINS] for word in ("--plugin", source)]
+    click.echo(f"run: {out}   try: {shlex.join(['lmzoo', 'sample', str(out), *plugins])}")
 
 
 def _overrides(file: str | None, assignments: tuple[str, ...]) -> dict[str, Any]:

@@ -7,16 +7,18 @@ from typing import Any
 import torch
 from torch import nn
 
+from lmzoo.errors import ConfigError
 from lmzoo.layers.init import Init, is_deferred
+from lmzoo.roles import ROLES
 
 
 class Layer(nn.Module):
     """A part of a network: `layer(x_BTD, state, ctx) -> (y_BTD, next state)`, or `layer(x_BTD) -> y_BTD`.
 
     A layer that uses earlier tokens has `init_state(batch_size, max_len, like)` and the first form. In training
-    `state` is None, and the layer returns None as the next state. In decoding it reads `state`, leaves it unchanged
-    and returns the next one. Tensors of a state have the batch first. `like` is a tensor with the model's dtype and
-    device. A layer without `init_state` has the second form.
+    `state` is None, and the returned state is ignored (by convention it is None). In decoding the layer reads `state`,
+    leaves it unchanged and returns the next one. Tensors of a state have the batch first. `like` is a tensor with the
+    model's dtype and device. A layer without `init_state` has the second form.
 
     The model's traits and counts are computed from class or instance attributes of its layers:
 
@@ -33,13 +35,17 @@ class Layer(nn.Module):
     def own(self, name: str, shape: tuple[int, ...], init: Init, role: str | None = None) -> None:
         """Creates the parameter `name` with its shape, initial values and role.
 
-        Roles: "matrix" (a map between features, trained by Muon), "matrices" (a stack of matrices in the last two
-        axes), "embedding", "vector" (no weight decay). One dimension defaults to "vector"; more need a role.
+        The roles are the keys of `lmzoo.roles.ROLES`. One dimension defaults to "vector"; more need a role. Raises
+        `ConfigError` for a missing or unknown role.
         """
-        assert role or len(shape) == 1, f"{type(self).__name__}.{name} of shape {shape} needs a role"
+        if role is None and len(shape) == 1:
+            role = "vector"
+        if role not in ROLES:
+            rule = "needs a role:" if role is None else f"has the role {role!r}, which must be"
+            raise ConfigError(f"{type(self).__name__}.{name} of shape {shape} {rule} one of {', '.join(ROLES)}")
         self.__dict__.setdefault("_inits", {})[name] = init
-        self.__dict__.setdefault("parameter_roles", {})[name] = role or "vector"
-        setattr(self, name, nn.Parameter(torch.empty(shape)))
+        self.__dict__.setdefault("parameter_roles", {})[name] = role
+        setattr(self, name, nn.Parameter(torch.empty(shape), requires_grad=role != "constant"))
         if not is_deferred():
             with torch.no_grad():
                 init(getattr(self, name), None)

@@ -6,7 +6,8 @@ work on the blocks of a stack, traits are sums over layers, and the drawing foll
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+import inspect
+from collections.abc import Hashable, Iterable
 from dataclasses import replace
 from typing import Any, cast
 
@@ -34,6 +35,23 @@ def call(layer: nn.Module, x_BTD: Tensor, state: State, ctx: Context) -> tuple[T
     return out
 
 
+def require_layer(where: str, layer: object) -> None:
+    """Raises `TypeError` unless `layer` is a module that `call` can call. `where` names the composer that holds it."""
+    if not isinstance(layer, nn.Module):
+        raise TypeError(f"{where} takes layers, not a {type(layer).__name__}; Stack([a, b]) makes one layer of several")
+    name, has_init_state = type(layer).__name__, hasattr(layer, "init_state")
+    arguments = ("x_BTD", "state", "ctx") if has_init_state else ("x_BTD",)
+    try:
+        inspect.signature(layer.forward).bind(*arguments)
+    except TypeError:
+        if has_init_state:
+            raise TypeError(f"{name} has init_state, so its forward must take (x_BTD, state, ctx)") from None
+        raise TypeError(
+            f"{name} has no init_state, so its forward is called with x_BTD alone: "
+            "define init_state(batch_size, max_len, like), or remove the other arguments of forward"
+        ) from None
+
+
 def init_state(layer: nn.Module, batch_size: int, max_len: int, like: Tensor) -> State:
     """Returns the layer's state before the first token; None for a layer without a state."""
     init: Any = getattr(layer, "init_state", None)
@@ -44,6 +62,14 @@ class Stack(nn.ModuleList):
     """Layers in sequence. A block is a stack, and so is a model's list of blocks."""
 
     checkpoints = False  # activation checkpointing: keep each layer's input, recompute the rest in the backward pass
+
+    def __init__(self, layers: Iterable[nn.Module], *_others: object) -> None:  # _others: only for the error
+        if _others or not isinstance(layers, Iterable):
+            raise TypeError("Stack takes one list of layers: Stack([a, b])")
+        layers = list(layers)
+        for layer in layers:
+            require_layer("Stack", layer)
+        super().__init__(layers)
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> list[State]:
         """Returns the list of the layers' states before the first token."""
@@ -78,6 +104,7 @@ class Residual(nn.Module):
 
     def __init__(self, before: nn.Module | None, inner: nn.Module, after: nn.Module | None = None) -> None:
         super().__init__()
+        require_layer("Residual", inner)
         self.before, self.inner, self.after = before, inner, after
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> State:
@@ -99,6 +126,12 @@ class Parallel(nn.ModuleList):
     """`x` plus the sum of its residual branches, which all read x (GPT-J, GPT-NeoX)."""
 
     def __init__(self, *residuals: Residual) -> None:
+        for residual in residuals:
+            if not isinstance(residual, Residual):
+                name = type(residual).__name__
+                raise TypeError(
+                    f"Parallel takes residual branches, Parallel(Residual(...), Residual(...)), not a {name}"
+                )
         super().__init__(residuals)
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> list[State]:

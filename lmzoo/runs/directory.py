@@ -51,7 +51,7 @@ def find_run(run: Path, *, resume: bool) -> bool:
     """Return True if the directory holds a run to be resumed. Raises `ConfigError` if it cannot be used."""
     found = (run / CONFIG_FILE).is_file()
     if found and not resume:
-        raise ConfigError(f"out={run} holds a run already: --resume continues it")
+        raise ConfigError(f"out={run} holds a run already: --resume continues it, --out names another directory")
     check_directory(run, "run", found=found, leftovers=_BEFORE_CONFIG)
     return found
 

@@ -92,7 +92,7 @@ def _class_and_config(where: Path, content: dict[str, Any]) -> tuple[type[Langua
     try:
         cls = registry.model_class(family)
     except UnknownModelError as error:
-        raise CheckpointError(f"{where}: {error}; if it comes from a file, give that with --plugin FILE") from error
+        raise CheckpointError(f"{where}: {error}") from error
     try:
         return cls, configs.build(cls.config_class, settings, where=str(where))
     except ConfigError as error:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from lmzoo import registry
 from tests.cli.commands import QUICK, SMALL, TEXT, Command
 
 
@@ -88,6 +90,30 @@ def test_train_reads_a_config_file_and_overrides(lmzoo: Command, text: Path) -> 
     assert "steps = 4" in written
 
 
+def test_train_names_the_plugins_in_the_command_that_it_suggests(lmzoo: Command, text: Path) -> None:
+    plugin = text.parent / "my plug-in.py"
+    plugin.write_text(
+        "import lmzoo\n"
+        "from lmzoo.backbones.gpt2 import GPT2\n"
+        "\n"
+        "@lmzoo.register_model('mine')\n"
+        "class Mine(GPT2):\n"
+        "    pass\n"
+    )
+    out = text.parent / "mine"
+    try:
+        trained = lmzoo("train", "mine", "--plugin", plugin, "--data", text, "--out", out, *SMALL, *QUICK)
+        assert trained.code == 0, trained.err
+        suggested = trained.out.rpartition("try: ")[2].strip()
+        assert suggested == f"lmzoo sample {out} --plugin '{plugin}'"
+        sampled = lmzoo(*shlex.split(suggested)[1:], "-n", 2)
+        assert sampled.code == 0, sampled.err
+    finally:
+        registry._classes.pop("mine", None)
+    unknown = lmzoo("sample", out)
+    assert (unknown.code, unknown.err.count("--plugin")) == (2, 1), unknown.err
+
+
 BAD_SAMPLING = {
     "temperature": (["--temperature", "-1"], "temperature=-1"),
     "top_p": (["--top-p", "0"], "top_p=0"),
@@ -112,6 +138,7 @@ def test_train_never_overwrites_or_mixes_a_run(lmzoo: Command, run: Path, text: 
     exists = lmzoo(*again)
     assert (exists.code, exists.err.count("\n")) == (2, 1)
     assert "--resume" in exists.err
+    assert "--out" in exists.err
     other = lmzoo(*again, "--resume", "--set", "n_layers=2")
     assert (other.code, other.err.count("\n")) == (2, 1)
     assert "n_layers" in other.err

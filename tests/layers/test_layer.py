@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from lmzoo.errors import ConfigError
 from lmzoo.layers.init import constant, normal
 from lmzoo.layers.layer import Layer
 
@@ -25,8 +26,17 @@ def test_own_creates_a_parameter_with_its_values_and_role() -> None:
 
 
 def test_own_of_a_matrix_needs_a_role() -> None:
-    with pytest.raises(AssertionError, match=r"Layer.w of shape \(2, 2\) needs a role"):
+    roles = "one of matrix, matrices, embedding, head, vector, constant$"
+    with pytest.raises(ConfigError, match=rf"^Layer.w of shape \(2, 2\) needs a role: {roles}"):
         Layer().own("w", (2, 2), normal())
+    with pytest.raises(ConfigError, match=rf"^Layer.w of shape \(3,\) has the role 'bias', which must be {roles}"):
+        Layer().own("w", (3,), normal(), "bias")
+
+
+def test_own_of_a_constant_is_not_trained() -> None:
+    layer = Owner()
+    layer.own("features", (4, 2), normal(), "constant")
+    assert [name for name, p in layer.named_parameters() if not p.requires_grad] == ["features"]
 
 
 def test_own_keeps_instances_separate() -> None:

@@ -135,3 +135,49 @@ def test_has_state_is_false_for_a_mixer_without_one() -> None:
 
     assert stack.has_state(Stack([Residual(RMSNorm(8), LSTM(8)), MLP(8, 8)]))
     assert not stack.has_state(Stack([Residual(RMSNorm(8), Stateless()), LSTM(8)]))
+
+
+class NeedsState(Layer):
+    """A layer whose `forward` needs a state, without `init_state`."""
+
+    def forward(self, x_BTD: Tensor, state: Any, ctx: Context) -> tuple[Tensor, Any]:
+        return x_BTD, state
+
+
+class NeedsNoState(Layer):
+    """A layer with `init_state` whose `forward` takes no state."""
+
+    def init_state(self, batch_size: int, max_len: int, like: Tensor) -> tuple[()]:
+        return ()
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return x_BTD
+
+
+@pytest.mark.parametrize(
+    "compose", [lambda layer: Stack([layer]), lambda layer: Residual(None, layer)], ids=["Stack", "Residual"]
+)
+def test_require_layer_compares_forward_with_init_state(compose) -> None:
+    with pytest.raises(TypeError, match=r"^NeedsState has no init_state, so its forward is called with x_BTD alone: "):
+        compose(NeedsState())
+    with pytest.raises(
+        TypeError, match=r"^NeedsNoState has init_state, so its forward must take \(x_BTD, state, ctx\)$"
+    ):
+        compose(NeedsNoState())
+    with pytest.raises(TypeError, match=r" takes layers, not a list; Stack\(\[a, b\]\) makes one layer of several$"):
+        compose([nn.Tanh()])
+
+
+def test_stack_takes_one_list_of_layers() -> None:
+    for wrong in ((nn.Tanh(), nn.Tanh()), (nn.Tanh(),), ([nn.Tanh()], nn.Tanh())):
+        with pytest.raises(TypeError, match=r"^Stack takes one list of layers: Stack\(\[a, b\]\)$"):
+            Stack(*wrong)
+    layers = Stack([nn.Tanh(), nn.Sigmoid()])
+    assert len(Stack(layers)) == len(Stack(layer for layer in layers)) == len(layers[:]) == 2
+
+
+def test_parallel_takes_residual_branches() -> None:
+    branch = Residual(None, nn.Tanh())
+    for wrong in ([branch, branch], nn.Tanh()):
+        with pytest.raises(TypeError, match=rf"^Parallel takes residual branches, .*, not a {type(wrong).__name__}$"):
+            Parallel(wrong)

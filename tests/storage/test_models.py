@@ -137,7 +137,7 @@ def cut_config(folder: Path) -> None:
         (drop_config, "config.json is not listed"),
         (cut_config, "config.json: is not JSON"),
         (set_top(lmzoo=9), r"config.json: must hold lmzoo \(1\), model and config"),
-        (set_top(model="gpt5"), "model 'gpt5' is unknown.*--plugin FILE"),
+        (set_top(model="gpt5"), "model 'gpt5' is unknown; .*; add one with --plugin FILE or lmzoo.register_model$"),
         (set_top(model="os.system"), "model='os.system' is not the name of a family"),
         (set_top(model="../gpt2"), "is not the name of a family"),
         (set_top(model=["gpt2"]), "must hold lmzoo"),
