@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from lmzoo.data.tokenizers import Tokenizer
     from lmzoo.generation.drafts import Draft
 
+MOST_INT8 = 0.9  # with --weights int8, a smaller share of int8 weights is reported
+
 
 @cli.command()
 @click.argument("name")
@@ -147,7 +149,7 @@ def sample(
     import torch
 
     from lmzoo.generation import generate_text, generate_texts
-    from lmzoo.inference import decoding_copy
+    from lmzoo.inference import decoding_copy, int8_share
     from lmzoo.runs.run import load_run
 
     sampling = SamplingConfig(**settings)
@@ -156,6 +158,8 @@ def sample(
     model, tokenizer, _ = load_run(run)
     if weights is not None:
         model = decoding_copy(model, weights, rows=samples, compiled=compiled)
+        if weights == "int8" and (share := int8_share(model)) < MOST_INT8:
+            click.echo(f"int8: {share:.0%} of the weights; the others are bfloat16", err=True)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
     if samples != 1:
         if draft is not None:

@@ -175,8 +175,10 @@ def _measure(
 
 
 def _config(row: ModelResult, run: Path) -> dict[str, Any]:
-    """Return the settings of a run, with the training settings of its config.toml, which a resumed run follows."""
-    return {**row.config, "train": configs.to_dict(train_config(run, read_tables(run)))}
+    """Return the settings of a run, with those of its config.toml that a resumed run follows, and its precision."""
+    tables = read_tables(run)
+    train = configs.to_dict(train_config(run, tables))
+    return {**row.config, "train": train, "precision": tables["machine"]["precision"]}
 
 
 def _curve(run: Path) -> list[list[float]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmzoo import humanize
-from lmzoo.compare.results import SEED_NOISE, Results
+from lmzoo.compare.results import Results
 
 
 def headline(results: Results) -> str:
@@ -18,11 +18,7 @@ def headline(results: Results) -> str:
     if best.bits_per_byte is not None:
         text += f" ({best.bits_per_byte:.3f} bits per byte)"
     if len(ranked) > 1 and ranked[1].loss is not None:
-        gap = ranked[1].loss - best.loss
-        if gap < SEED_NOISE:
-            text += f"; {ranked[1].name} is {gap:.3f} nats behind, which one seed cannot tell from a tie"
-        else:
-            text += f", {gap:.3f} below {ranked[1].name}"
+        text += f", {ranked[1].loss - best.loss:.3f} below {ranked[1].name} (one seed each)"
     text += "."
     reference = results.best_reference
     if reference is not None:
@@ -35,8 +31,8 @@ def headline(results: Results) -> str:
 def notes(results: Results) -> list[str]:
     """List the caveats, most important first."""
     found = [
-        f"One seed was run for each model. The variation of the loss between seeds was not measured here; small runs "
-        f"often differ by {SEED_NOISE:g} nats, so smaller differences are not evidence.",
+        "One seed was run for each model, so the variation of the loss between seeds is not known: a difference may be "
+        "chance.",
         "Every model saw the same tokens in the same order, and was evaluated on every token of the validation split.",
         "Each model was trained with the recipe of its own preset (learning rate and so on). The recipes were not "
         "tuned with equal effort, and another budget can change the order.",
@@ -72,6 +68,16 @@ def notes(results: Results) -> list[str]:
         found.append(
             "A model without a rank is part of the result: a model that diverged did so with this recipe; a model that "
             "fails a check may see future tokens, so its loss would mean nothing."
+        )
+    precisions: dict[str, list[str]] = {}
+    for model in results.ranked:
+        if "precision" in model.config:
+            precisions.setdefault(model.config["precision"], []).append(model.name)
+    if precisions.keys() - {"float32"}:
+        trained = "; ".join(f"{precision}: {', '.join(names)}" for precision, names in sorted(precisions.items()))
+        found.append(
+            f"Precision in training: {trained}. With precision = 'auto' it depends on the machine and on the size of "
+            "the model; another precision gives slightly other losses."
         )
     found.append("Speeds were measured on this machine under its load at the time; they vary by some per cent.")
     if not results.complete:

@@ -13,10 +13,6 @@ from lmzoo.storage import atomic
 SCHEMA = 1
 FILE = "results.json"
 
-# Rule of thumb, in nats: small runs of one model with different seeds often differ by this much. With one seed, a
-# smaller difference is reported as a tie.
-SEED_NOISE = 0.02
-
 
 @dataclass(frozen=True, kw_only=True)
 class ModelResult:

@@ -176,6 +176,19 @@ def decoding_copy(
     return changed.requires_grad_(False)
 
 
+def int8_share(model: LanguageModel) -> float:
+    """Returns the share of a copy's weights that are int8, embedding tables not counted.
+
+    A copy with `weights="int8"` keeps in bfloat16 what is no linear map (the recurrent weights of an LSTM, experts),
+    and maps whose width is no multiple of 32.
+    """
+    quantized = sum(m.levels_ND.numel() for m in model.modules() if isinstance(m, Int8Linear))
+    copied = sum(m.weight_bytes // 2 for m in model.modules() if isinstance(m, (PlainLinear, PackedLinear)))
+    tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+    others = sum(p.numel() for p in model.parameters() if not any(p is table for table in tables))
+    return quantized / max(1, quantized + copied + others)
+
+
 def weight_bytes_per_token(model: LanguageModel) -> int:
     """Bytes of weights read to decode one token: all parameters, but only one row of each embedding table."""
     total, seen = 0, set()

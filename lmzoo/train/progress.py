@@ -71,7 +71,9 @@ class ProgressBar:
     def _utilisation(self, event: StepEvent) -> str:
         if self._best_rate is None:
             return "utilisation n/a"
-        return f"{event.tokens_per_s * self._flops_per_token / self._best_rate:.0%} of peak"
+        rate = event.tokens_per_s * self._flops_per_token
+        self._best_rate = max(self._best_rate, rate)  # the machine was busy when the rate was measured
+        return f"{rate / self._best_rate:.0%} of peak"
 
     def _show(self, what: str | None, total: int | None, done: int, text: str) -> None:
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

@@ -14,14 +14,15 @@ def learning_rate(step: int, config: ResolvedTrainConfig) -> float:
 
     `cosine` decays along half a cosine from `learning_rate` to `min_learning_rate`, reached in the last step
     (Loshchilov & Hutter 2017, arXiv 1608.03983, without restarts). `wsd` (warm-up, stable, decay: Hu et al. 2024,
-    arXiv 2404.06395) stays at `learning_rate` and decays linearly in the last `DECAY_SHARE` of the steps. `linear`
-    decays linearly after the warm-up. `constant` does not decay.
+    arXiv 2404.06395) stays at `learning_rate` and decays linearly in the last `DECAY_SHARE` of the steps, at least in
+    the last one. `linear` decays linearly after the warm-up. `constant` does not decay.
     """
     high, low, warmup = config.learning_rate, config.min_learning_rate, config.warmup_steps
     if step < warmup:
         return high * (step + 1) / (warmup + 1)
     last = config.steps - 1
-    start = max(warmup, config.steps - round(DECAY_SHARE * config.steps)) if config.schedule == "wsd" else warmup
+    decay = max(2, round(DECAY_SHARE * config.steps))  # at least two: the first of them is still at the peak
+    start = max(warmup, config.steps - decay) if config.schedule == "wsd" else warmup
     if config.schedule == "constant" or step < start or last <= start:
         return high
     done = min(1.0, (step - start) / (last - start))

@@ -8,18 +8,18 @@ from lmzoo.compare.notes import headline, notes
 from tests.compare.example import example, model
 
 
-def test_headline_calls_a_small_difference_a_tie() -> None:
-    assert "close is 0.010 nats behind, which one seed cannot tell from a tie" in headline(example())
+def test_headline_names_the_difference_and_the_number_of_seeds() -> None:
+    assert "0.010 below close (one seed each)." in headline(example())
     assert "2 of 3 beat the best counted n-gram (3-gram, 1.700)" in headline(example())
     apart = dataclasses.replace(example(), models=[model("a", 1.5), model("b", 1.8)])
     assert "a has the lowest validation loss, 1.500 nats per token" in headline(apart)
-    assert "0.300 below b" in headline(apart)
+    assert "0.300 below b (one seed each)" in headline(apart)
     assert "No model has a rank" in headline(dataclasses.replace(example(), models=[]))
 
 
 def test_notes_follow_from_the_results() -> None:
     results = example()
-    assert "smaller differences are not evidence" in notes(results)[0]
+    assert "a difference may be chance" in notes(results)[0]
     assert not any("differ in size" in note for note in notes(results))
     mixed = dataclasses.replace(results, models=[model("a", 1.5), model("b", 1.8, params=9)])
     assert any("9 to 113 k parameters" in note for note in notes(mixed))
@@ -33,6 +33,10 @@ def test_notes_follow_from_the_results() -> None:
         results, corpus={**results.corpus, "origin": "the standard library of CPython 3.11.7"}
     )
     assert any("sea.txt was built from the standard library of CPython 3.11.7" in note for note in notes(built_in))
+    assert not any("Precision in training" in note for note in notes(results))
+    low = [dataclasses.replace(model(n, 1.5), config={"precision": p}) for n, p in (("a", "bf16"), ("b", "float32"))]
+    text = "Precision in training: bf16: a; float32: b."
+    assert any(text in note for note in notes(dataclasses.replace(results, models=low)))
     partial = dataclasses.replace(results, complete=False)
     assert "not finished" in notes(partial)[0]
     assert headline(partial).startswith("Not finished; so far, best has")

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import lmzoo
 from lmzoo import losses
 from lmzoo.errors import InputError
-from lmzoo.inference import FORMS, Weights, decoding_copy, weight_bytes_per_token
+from lmzoo.inference import FORMS, Weights, decoding_copy, int8_share, weight_bytes_per_token
 from lmzoo.inference.weights import Int8Linear, PackedLinear, PlainLinear, cast_weights, quantize, sum_of_products
 from lmzoo.layers.head import TiedHead
 
@@ -160,3 +160,20 @@ def test_cast_weights_keeps_what_layers_declare_in_float32() -> None:
     logits_BTV = model(torch.zeros(1, 40, dtype=torch.long)).logits
     assert torch.isfinite(logits_BTV).all()
     assert cast_weights(model, torch.float64).blocks[0].inner.A_log.dtype == torch.float64
+
+
+def test_int8_share_counts_recurrent_weights_and_experts_as_not_quantized() -> None:
+    shares = {}
+    for name in ("gpt2", "lstm", "mixtral"):
+        model = lmzoo.create_model(name, d_model=64, vocab_size=65, context_length=32)
+        shares[name] = int8_share(decoding_copy(model, "int8"))
+        assert int8_share(decoding_copy(model, "bfloat16")) == 0
+    assert shares["gpt2"] > 0.95
+    assert shares["lstm"] < 0.3
+    assert shares["mixtral"] < 0.3
+
+
+def test_copied_linear_has_the_sizes_of_the_original() -> None:
+    for cls in (PlainLinear, PackedLinear, Int8Linear):
+        layer = cls(torch.randn(7, 32), None)
+        assert (layer.in_features, layer.out_features) == (32, 7)

@@ -43,6 +43,16 @@ def test_progress_bar_shows_utilisation(monkeypatch: pytest.MonkeyPatch) -> None
         assert "tokens/s" in output.getvalue()
 
 
+def test_progress_bar_shows_at_most_all_of_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rate measured while the machine was busy is too low: the fastest step then is the peak."""
+    monkeypatch.setattr(progress, "_best_rate", lambda precision, device: 1e9)
+    output = io.StringIO()
+    with ProgressBar(Console(file=output, width=80, force_terminal=False)) as bar:
+        bar(StartEvent("gpt2.124m", 1, 0, 20000, 50, "float32", "cpu", Path("runs/x"), 150e6))
+        assert bar._utilisation(StepEvent(1, 10.0, 0.1, 1.0, 100, 0.1, 1000.0)) == "100% of peak"
+        assert bar._utilisation(StepEvent(2, 10.0, 0.1, 1.0, 100, 0.1, 500.0)) == "50% of peak"
+
+
 @pytest.mark.timing
 def test_best_rate_is_measured_quickly() -> None:
     began = time.perf_counter()

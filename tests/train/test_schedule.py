@@ -28,6 +28,13 @@ def test_learning_rate_wsd_stays_and_then_falls_linearly() -> None:
     assert [all_rates[step] for step in (86, 91, 100)] == pytest.approx([1 - 0.9 * 5 / 19, 1 - 0.9 * 10 / 19, 0.1])
 
 
+@pytest.mark.parametrize("steps", [2, 3, 5, 7, 8])
+def test_learning_rate_wsd_decays_in_a_short_run(steps: int) -> None:
+    config = TrainConfig(steps=steps, learning_rate=1.0, min_learning_rate=0.1, warmup_steps=0, schedule="wsd")
+    short = [learning_rate(step, config.resolved()) for step in range(steps)]
+    assert short == pytest.approx([1.0] * (steps - 1) + [0.1])
+
+
 def test_learning_rate_linear() -> None:
     all_rates = rates(warmup_steps=10, schedule="linear")
     assert all_rates[:11] == pytest.approx([(step + 1) / 11 for step in range(11)])
