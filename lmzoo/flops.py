@@ -32,11 +32,11 @@ def flops_per_token(model: LanguageModel, T: int) -> float:
 def declares_flops(model: nn.Module) -> bool:
     """True if the FLOPs of a model are the sum of what its modules declare.
 
-    The layers of this package declare theirs. A model with modules of its own is measured if none of these declares any
-    FLOPs, because the sum would leave them out.
+    The layers of this package declare theirs. A model with modules of its own is measured if none of these declares
+    anything (`flops` or `calls`), because the sum would leave them out.
     """
     others = [m for m in model.modules() if type(m).__module__.partition(".")[0] not in ("torch", "lmzoo")]
-    return any(hasattr(module, "flops") for module in others or model.modules())
+    return any(hasattr(module, "flops") or hasattr(module, "calls") for module in others or model.modules())
 
 
 def declared_flops(module: nn.Module, T: int) -> float:
