@@ -99,12 +99,11 @@ def gradient_causality(subject: Subject) -> str:
     idx = subject.tokens(1, T).repeat(T - 1, 1)  # row t gives the gradient of the logits at t
     with Embeddings(idx) as embeddings:
         logits_BTV = model(idx).logits
-    found = [table for table in embeddings.found if table.requires_grad]
-    if not found:
+    if not embeddings.found:
         return "the model has no embedding lookup to take gradients of; `causality` checks its values"
     weights_V = torch.linspace(-1, 1, logits_BTV.shape[-1], dtype=torch.float64)
     output = (logits_BTV.diagonal(dim1=0, dim2=1) * weights_V[:, None]).sum()
-    for gradient in torch.autograd.grad(output, found, allow_unused=True):
+    for gradient in torch.autograd.grad(output, embeddings.found, allow_unused=True):
         if gradient is None:
             continue
         size_BT = gradient.flatten(2).abs().amax(2)[:, -T:]  # columns before idx are padding
@@ -257,5 +256,7 @@ class Embeddings(TorchFunctionMode):
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         if func is F.embedding and args[0].ndim == 2 and torch.equal(args[0][:, -self.idx.shape[1] :], self.idx):
-            self.found.append(out)  # the table may be read with padding before idx
+            # The table may be read with padding before idx, and it may be a constant, which has no gradient itself.
+            out = out if out.requires_grad else out.detach().requires_grad_()
+            self.found.append(out)
         return out

@@ -172,12 +172,11 @@ def _gradients_by_distance(model: LanguageModel, idx: Tensor) -> Tensor:
     matters_RT = torch.zeros(rows, T, dtype=torch.bool)
     with Embeddings(idx) as embeddings:
         logits_BTV = model(idx).logits
-    tables = [table for table in embeddings.found if table.requires_grad]
-    if not tables:
+    if not embeddings.found:
         return matters_RT
     weights_V = torch.linspace(-1, 1, logits_BTV.shape[-1], dtype=logits_BTV.dtype)
     chosen_RV = torch.stack([logits_BTV[r, T - 1 - r] for r in range(rows)])
-    for gradient in torch.autograd.grad((chosen_RV @ weights_V).sum(), tables, allow_unused=True):
+    for gradient in torch.autograd.grad((chosen_RV @ weights_V).sum(), embeddings.found, allow_unused=True):
         if gradient is not None:
             size_BT = gradient.flatten(2).abs().amax(2)[:, -T:]
             for r in range(rows):
