@@ -27,6 +27,7 @@ class ChunkedCell(nn.Module):
     """
 
     chunk: ClassVar[int] = 64
+    slowness: ClassVar[float] = 16.0  # divides the log-decays, so that a state is not forgotten within one chunk
 
     def __init__(self, config: CellConfig) -> None:
         super().__init__()
@@ -81,7 +82,8 @@ class ChunkedCell(nn.Module):
         B, T, _ = x_BTD.shape
         u_BTD = self.norm(x_BTD)
         q, k, v = wide(self.qkv(u_BTD)).view(B, T, 3, HEADS, self.K).unbind(2)
-        y_BTHK, S_BHKV = self.mix(q * self.K**-0.5, k, v, F.logsigmoid(wide(self.gate(u_BTD))), S_BHKV)
+        g_BTH = F.logsigmoid(wide(self.gate(u_BTD))) / self.slowness
+        y_BTHK, S_BHKV = self.mix(q * self.K**-0.5, k, v, g_BTH, S_BHKV)
         return x_BTD + self.out(y_BTHK.flatten(2).to(x_BTD.dtype)), S_BHKV
 
 
@@ -112,14 +114,18 @@ class Stepping(Recurrent):
 
 
 class DoublingCell(Cell):
-    """The recurrence of `Cell` in log2(T) rounds: each combines a position with the one `distance` before it."""
+    """The recurrence of `Cell` in log2(T) rounds: each combines a position with the one `distance` before it.
+
+    It forgets 16 times more slowly, so that tokens in the far past matter.
+    """
 
     def distances(self, T: int) -> list[int]:
         """Returns the distance of each round."""
         return [2**n for n in range((T - 1).bit_length())]
 
     def scan(self, f_BTD: Tensor, c_BTD: Tensor, h_BD: Tensor) -> tuple[Tensor, Tensor]:
-        a_BTD, b_BTD = f_BTD, (1 - f_BTD) * c_BTD
+        a_BTD = f_BTD ** (1 / 16)
+        b_BTD = (1 - a_BTD) * c_BTD
         b_BTD = torch.cat([b_BTD[:, :1] + a_BTD[:, :1] * h_BD[:, None], b_BTD[:, 1:]], dim=1)
         for n in self.distances(f_BTD.shape[1]):
             b_BTD = torch.cat([b_BTD[:, :n], b_BTD[:, n:] + a_BTD[:, n:] * b_BTD[:, :-n]], dim=1)

@@ -6,9 +6,12 @@ cannot be captured in one graph).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
+from lmzoo.model import Traits
 from tests.museum.base import Recurrent
 from tests.museum.sound.experts_with_their_own_rows import RoutedCell
 
@@ -25,3 +28,7 @@ class ChosenCell(RoutedCell):
 
 class MODEL(Recurrent):
     cell_class = ChosenCell
+
+    @property
+    def traits(self) -> Traits:
+        return replace(super().traits, data_dependent_shapes=True)

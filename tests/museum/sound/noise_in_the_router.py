@@ -5,10 +5,13 @@ Noisy gating (Shazeer et al. 2017, arXiv 1701.06538, section 2.1), here over den
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from lmzoo.layers.linear import Linear
+from lmzoo.model import Traits
 from lmzoo.state import State
 from tests.museum.base import Cell, CellConfig, Recurrent
 
@@ -30,3 +33,7 @@ class NoisyCell(Cell):
 
 class MODEL(Recurrent):
     cell_class = NoisyCell
+
+    @property
+    def traits(self) -> Traits:
+        return replace(super().traits, random_in_training=True)

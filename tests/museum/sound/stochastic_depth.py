@@ -5,11 +5,12 @@ Stochastic depth (Huang et al. 2016, arXiv 1603.09382), drawn for each row.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
+from lmzoo.model import Traits
 from lmzoo.state import State
 from tests.museum.base import Cell, CellConfig, Recurrent
 
@@ -34,4 +35,9 @@ class SkippingCell(Cell):
 
 class MODEL(Recurrent):
     config_class = SkippingConfig
+    config: SkippingConfig
     cell_class = SkippingCell
+
+    @property
+    def traits(self) -> Traits:
+        return replace(super().traits, random_in_training=self.config.skip > 0)
