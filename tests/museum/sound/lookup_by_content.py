@@ -5,23 +5,29 @@ Induction heads (Olsson et al. 2022, arXiv 2209.11895) and the cache of Grave et
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from lmzoo.layers.head import make_head
 from lmzoo.layers.linear import Embedding, Linear
-from lmzoo.model import LanguageModel, Traits
+from lmzoo.model import LanguageModel, ModelConfig, Traits
 from lmzoo.state import State, TimeBuffer
-from tests.museum.base import CellConfig
+
+
+@dataclass(frozen=True, kw_only=True)
+class LookupConfig(ModelConfig):
+    d_model: int = 16
 
 
 class MODEL(LanguageModel):
     """The features are a map of the present token and of the token that followed its last occurrence."""
 
-    config_class = CellConfig
-    config: CellConfig
+    config_class = LookupConfig
+    config: LookupConfig
 
-    def __init__(self, config: CellConfig) -> None:
+    def __init__(self, config: LookupConfig) -> None:
         super().__init__(config)
         self.tokens = Embedding(config.vocab_size, config.d_model)
         self.followers = Embedding(config.vocab_size + 1, config.d_model)  # the last row: no earlier occurrence
