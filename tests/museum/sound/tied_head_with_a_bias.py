@@ -5,20 +5,14 @@ Similar to vllm-project/vllm#46835 (the bias of a tied head, which was left out)
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmzoo.layers.head import TiedHead
+from lmzoo.layers.init import normal
 from lmzoo.layers.linear import Embedding
-from tests.museum.base import MuseumConfig, Transformer
-
-
-@dataclass(frozen=True, kw_only=True)
-class TiedConfig(MuseumConfig):
-    tie_embeddings: bool = True
+from tests.museum.base import CellConfig, Recurrent
 
 
 class BiasedHead(TiedHead):
@@ -35,10 +29,8 @@ class BiasedHead(TiedHead):
         return F.linear(x, self.weight, self.bias)
 
 
-class MODEL(Transformer):
-    config_class = TiedConfig
-
-    def __init__(self, config: MuseumConfig) -> None:
+class MODEL(Recurrent):
+    def __init__(self, config: CellConfig) -> None:
         super().__init__(config)
-        if config.tie_embeddings:
-            self.head = BiasedHead(self.tokens)
+        self.tokens = Embedding(config.vocab_size, config.d_model, init=normal(0.02))
+        self.head = BiasedHead(self.tokens)
