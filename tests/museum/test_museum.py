@@ -12,7 +12,7 @@ import pytest
 from lmzoo.conformance import check_model, check_names, saving, subject
 from lmzoo.conformance.fresh import FreshProcess
 from lmzoo.model import LanguageModel
-from tests.museum import base, chunked
+from tests.museum import base, chunked, grouped
 
 
 def names_in(folder: str) -> list[str]:
@@ -61,9 +61,11 @@ def passes_all_checks(model: type[LanguageModel]) -> None:
     assert report.passed, str(report)
 
 
-@pytest.mark.parametrize(
-    "model", [base.Transformer, base.Learned, base.Recurrent, chunked.Chunked, chunked.Stepping, chunked.Doubling]
-)
+BASES = [base.Transformer, base.Learned, base.Recurrent, grouped.Grouped]
+BASES += [chunked.Chunked, chunked.Stepping, chunked.Doubling]
+
+
+@pytest.mark.parametrize("model", BASES)
 def test_base_models_pass_all_checks(model: type[LanguageModel]) -> None:
     passes_all_checks(model)
 

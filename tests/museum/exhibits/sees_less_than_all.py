@@ -13,8 +13,10 @@ CAUGHT_BY = "long_gradients"
 
 
 class ShortAttention(Attention):
+    width = 40
+
     def mask(self, T: int, S: int) -> Tensor:
-        return super().mask(T, S).triu(S - T - 39)
+        return super().mask(T, S).triu(S - T - self.width + 1)
 
 
 class MODEL(Transformer):

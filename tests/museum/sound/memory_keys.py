@@ -5,6 +5,8 @@ Persistent memory (Sukhbaatar et al. 2019, arXiv 1907.01470).
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
