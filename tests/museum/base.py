@@ -216,14 +216,16 @@ class Recurrent(LanguageModel):
 
     config_class = CellConfig
     config: CellConfig
-    cell_class: ClassVar[type[Cell]] = Cell
+    cell_class: ClassVar[type[nn.Module]] = Cell
+    tokens: nn.Module
+    norm: nn.Module
 
     def __init__(self, config: CellConfig) -> None:
         super().__init__(config)
         self.tokens = Embedding(config.vocab_size, config.d_model, init=normal(0.1))
         self.cells = nn.ModuleList(self.cell_class(config) for _ in range(config.n_layers))
         self.norm = RMSNorm(config.d_model)
-        self.head = make_head(self.tokens, tied=False)
+        self.head = Linear(config.d_model, config.vocab_size, bias=False)
 
     @property
     def traits(self) -> Traits:

@@ -1,48 +1,102 @@
-"""Every exhibit fails the check that its file names; the correct models of `base.py` pass all checks."""
+"""Every exhibit fails the check that its file names; the correct models and the sound oddities pass all checks."""
 
 from __future__ import annotations
 
 import importlib
 import re
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from lmzoo.conformance import check_model, check_names
+from lmzoo.conformance import check_model, check_names, saving, subject
+from lmzoo.conformance.fresh import FreshProcess
 from lmzoo.model import LanguageModel
-from tests.museum import base
+from tests.museum import base, chunked, grouped
 
-FOLDER = Path(__file__).parent / "exhibits"
-EXHIBITS = sorted(path.stem for path in FOLDER.glob("*.py") if path.stem != "__init__")
+
+def names_in(folder: str) -> list[str]:
+    """Returns the names of the modules in a folder of this package."""
+    return sorted(path.stem for path in (Path(__file__).parent / folder).glob("*.py") if path.stem != "__init__")
+
+
+EXHIBITS, SOUND = names_in("exhibits"), names_in("sound")
+PAPER = r"arXiv \d{4}\.\d{4,5}"
+ISSUE_OR_OURS = r"[\w-]+/[\w.-]+#\d+|^Ours:"
+
+
+def exhibit(name: str) -> ModuleType:
+    return importlib.import_module(f".exhibits.{name}", __package__)
+
+
+def sound(name: str) -> ModuleType:
+    return importlib.import_module(f".sound.{name}", __package__)
+
+
+def source(module: ModuleType) -> str:
+    """Returns the second paragraph of a module's docstring."""
+    paragraphs = (module.__doc__ or "").split("\n\n", 1)
+    assert len(paragraphs) == 2, "the docstring needs a line that names the point, then a paragraph with its source"
+    return paragraphs[1]
 
 
 @pytest.mark.parametrize("name", EXHIBITS)
 def test_exhibit_fails_its_check(name: str) -> None:
-    exhibit = importlib.import_module(f".exhibits.{name}", __package__)
-    report = check_model(exhibit.MODEL, only=["construction", exhibit.CAUGHT_BY])
-    assert report.failures == [exhibit.CAUGHT_BY], str(report)
+    module = exhibit(name)
+    report = check_model(module.MODEL, only=["construction", module.CAUGHT_BY])
+    assert report.failures == [module.CAUGHT_BY], str(report)
     saw = report.results[-1].saw
     assert "raised" not in saw, f"fails by an unrelated exception: {saw}"
 
 
 @pytest.mark.parametrize("name", EXHIBITS)
 def test_exhibit_names_its_fault_and_source(name: str) -> None:
-    exhibit = importlib.import_module(f".exhibits.{name}", __package__)
-    assert exhibit.CAUGHT_BY in check_names()
-    paragraphs = (exhibit.__doc__ or "").split("\n\n", 1)
-    assert len(paragraphs) == 2, "the docstring needs a line with the fault, then a paragraph with its source"
-    assert re.search(r"[\w-]+/[\w.-]+#\d+|^Ours:", paragraphs[1]), "the source must be repository#issue, or Ours:"
+    assert exhibit(name).CAUGHT_BY in check_names()
+    assert re.search(ISSUE_OR_OURS, source(exhibit(name))), "the source must be repository#issue, or Ours:"
 
 
-@pytest.mark.parametrize("model", [base.Transformer, base.Learned, base.Recurrent])
-def test_base_models_pass_all_checks(model: type[LanguageModel]) -> None:
-    names = [name for name in check_names() if name != "save_and_load"]  # done in tests/conformance/test_saving.py
+def passes_all_checks(model: type[LanguageModel]) -> None:
+    names = [name for name in check_names() if name != "save_and_load"]  # below, and tests/conformance/test_saving.py
     report = check_model(model, only=names)
     assert report.passed, str(report)
 
 
+BASES = [base.Transformer, base.Learned, base.Recurrent, grouped.Grouped]
+BASES += [chunked.Chunked, chunked.Stepping, chunked.Doubling]
+
+
+@pytest.mark.parametrize("model", BASES)
+def test_base_models_pass_all_checks(model: type[LanguageModel]) -> None:
+    passes_all_checks(model)
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_sound_model_passes_all_checks(name: str) -> None:
+    passes_all_checks(sound(name).MODEL)
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_sound_model_names_its_source(name: str) -> None:
+    assert re.search(f"{PAPER}|{ISSUE_OR_OURS}", source(sound(name))), "the source must be an issue, a paper, or Ours:"
+
+
+def test_sound_models_are_loaded_by_one_fresh_process(tmp_path: Path) -> None:
+    expected = {}
+    for name in SOUND:
+        path = tmp_path / name
+        path.mkdir()
+        expected[path] = saving.save_request(subject(sound(name).MODEL), path)
+    FreshProcess().load(list(expected))
+    for path, logits_BTV in expected.items():
+        saving.require_loaded(path, logits_BTV)
+
+
 def test_exhibits_cover_every_check() -> None:
-    caught = {importlib.import_module(f".exhibits.{name}", __package__).CAUGHT_BY for name in EXHIBITS}
+    caught = {exhibit(name).CAUGHT_BY for name in EXHIBITS}
     # `construction` needs no exhibit, and the faults that prompt_lengths finds also fail batch_independence.
     assert set(check_names()) - caught == {"construction", "prompt_lengths"}
-    assert len(EXHIBITS) >= 30
+    assert len(EXHIBITS) >= 100
+
+
+def test_sound_models_are_many() -> None:
+    assert len(SOUND) >= 30
