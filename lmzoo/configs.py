@@ -15,15 +15,19 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
+from lmzoo import files
 from lmzoo.errors import ConfigError
 
+SIZE_LIMIT = 1 << 40  # every integer setting but a seed is below it; what fits the machine is far smaller
+NUMBER_LIMIT = 1 << 63  # every integer is below it: torch takes no others
+_OVERRIDE_CHARACTERS = 10_000  # limit of the text of one `--set`
 NONE = "none"  # stands for None in a TOML file and in `--set KEY=none`, since TOML has no null
 
 Config = TypeVar("Config")
 
 
 def build(cls: type[Config], values: Mapping[str, Any], *, where: str = "") -> Config:
-    """Make the frozen dataclass `cls` from `values`, checking names, types and rules.
+    """Make the frozen dataclass `cls` from `values`, checking names, types and rules. It gets the values as validated.
 
     The text "none" is read as None if the type of the field allows None. `where` (a file, a command line) is the prefix
     of error messages. Raises `ConfigError` naming field, value and rule.
@@ -42,15 +46,17 @@ def build(cls: type[Config], values: Mapping[str, Any], *, where: str = "") -> C
         if name not in values:
             raise ConfigError(f"{prefix}{name} must be given to {cls.__name__}")
     hints = get_type_hints(cls)
-    values = {name: _converted(value, hints[name]) for name, value in values.items()}
+    checked: dict[str, Any] = {}
     for name, value in values.items():
         try:
-            TypeAdapter(hints[name]).validate_python(value, strict=True)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise ConfigError(f"{prefix}{name}={value!r}: {first['msg'].lower()}") from None
+            checked[name] = TypeAdapter(hints[name]).validate_python(_converted(value, hints[name]), strict=True)
+        except (ValidationError, RecursionError, OverflowError) as error:
+            rule = error.errors()[0]["msg"].lower() if isinstance(error, ValidationError) else "not a usable value"
+            raise ConfigError(f"{prefix}{name}={_shown(value)}: {rule}") from None
+        if _largest(checked[name]) >= NUMBER_LIMIT:
+            raise ConfigError(f"{prefix}{name}={_shown(value)} must be below 2^63")
     try:
-        return cls(**values)
+        return cls(**checked)
     except ConfigError as error:
         raise ConfigError(f"{prefix}{error}") from None
 
@@ -61,6 +67,21 @@ def _converted(value: Any, hint: Any) -> Any:
     if value == NONE and type(None) in options:
         return None
     return tuple(value) if isinstance(value, list) and tuple in map(get_origin, options) else value
+
+
+def _largest(value: Any) -> int:
+    """Returns the largest size of an integer in a checked value, 0 if it holds none."""
+    if isinstance(value, (list, tuple)):
+        return max(map(_largest, value), default=0)
+    return abs(value) if isinstance(value, int) else 0
+
+
+def _shown(value: Any) -> str:
+    """Returns `repr(value)`, or a description of a value that Python cannot write."""
+    try:
+        return repr(value)
+    except (ValueError, RecursionError):  # more digits than Python writes, or nested too deeply
+        return f"a very large {type(value).__name__}"
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -91,14 +112,19 @@ def require_positive(config: Any, *fields: str) -> None:
     for field in fields:
         value = getattr(config, field)
         rule = "must be a positive integer" if isinstance(value, int) else "must be above 0"
-        require(math.isfinite(value) and value > 0, f"{field}={value} {rule}")
+        require(_is_number(value) and 0 < value < math.inf, f"{field}={_shown(value)} {rule}")
+        require(isinstance(value, float) or value < SIZE_LIMIT, f"{field}={_shown(value)} must be below 2^40")
 
 
 def require_between(config: Any, field: str, low: float, high: float, *, below_high: bool = False) -> None:
     """Require `low <= field <= high`, or `field < high` with `below_high`."""
     value = getattr(config, field)
-    inside = low <= value < high if below_high else low <= value <= high
-    require(inside, f"{field}={value} must be in [{low:g}, {high:g}{')' if below_high else ']'}")
+    inside = _is_number(value) and (low <= value < high if below_high else low <= value <= high)
+    require(inside, f"{field}={_shown(value)} must be in [{low:g}, {high:g}{')' if below_high else ']'}")
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def require_divides(config: Any, divisor: str, dividend: str) -> None:
@@ -138,38 +164,53 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
         key = key.strip()
         if not equals or not key:
             raise ConfigError(f"--set {assignment!r} must have the form KEY=VALUE")
+        text = text.strip()
+        if len(text) > _OVERRIDE_CHARACTERS:
+            raise ConfigError(f"--set {key}: its value has {len(text)} characters, at most {_OVERRIDE_CHARACTERS}")
         try:
-            values[key] = tomllib.loads(f"value = {text.strip()}")["value"]
+            table = tomllib.loads(f"value = {text}")
         except tomllib.TOMLDecodeError:
-            values[key] = text.strip()
+            table = {}
+        except (ValueError, RecursionError):
+            raise ConfigError(f"--set {key}: its value has too many digits or is nested too deeply") from None
+        values[key] = table["value"] if table.keys() == {"value"} else text
     return values
 
 
 def load_toml(path: str | Path) -> dict[str, Any]:
     """Read a TOML file. Raises `ConfigError` naming the file when it is missing or is not TOML."""
     try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        return files.parse_toml(files.read_bytes(path, files.SETTINGS_BYTES))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {files.reason(error)}") from None
+    except ValueError as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from None
 
 
 def dump_toml(tables: Mapping[str, Any]) -> str:
-    """Write scalars, lists of scalars and one level of tables as TOML.
+    """Write scalars, lists and tables as TOML, and read the text back, so that nobody finds another value in it.
 
-    Raises `TypeError` for None, which TOML cannot represent: `to_table` replaces it by a text that `build` reads back.
+    Raises `TypeError` for None, which TOML cannot represent (`to_table` replaces it by a text that `build` reads back),
+    and `ConfigError` for a value that TOML cannot hold.
     """
-    lines = [f"{key} = {_toml_value(value)}" for key, value in tables.items() if not isinstance(value, Mapping)]
-    for key, table in tables.items():
-        if isinstance(table, Mapping):
-            lines += ["", f"[{key}]", *(f"{name} = {_toml_value(value)}" for name, value in table.items())]
-    return "\n".join(lines).lstrip("\n") + "\n"
+    import tomli_w
+
+    plain, text = _listed(tables), ""
+    try:
+        text = tomli_w.dumps(plain)
+        text.encode()  # fails for a name of a file that is not UTF-8
+        # As texts: a NaN is not equal to itself.
+        same, wanted = (json.dumps(each, sort_keys=True, default=str) for each in (tomllib.loads(text), plain))
+    except (ValueError, TypeError, RecursionError):
+        same, wanted = "", None
+    require(same == wanted, "a setting cannot be written as TOML")
+    return text
 
 
-def _toml_value(value: Any) -> str:
+def _listed(value: Any) -> Any:
+    """Returns dicts for mappings and lists for tuples, as TOML knows them."""
     if value is None:
         raise TypeError("TOML has no null: write configs.to_table(config)")
-    if isinstance(value, (list, tuple)):
-        return f"[{', '.join(_toml_value(item) for item in value)}]"
-    if isinstance(value, float) and not math.isfinite(value):
-        return "nan" if math.isnan(value) else ("inf" if value > 0 else "-inf")
-    return json.dumps(value, ensure_ascii=False)  # JSON and TOML write strings, numbers and booleans the same way
+    if isinstance(value, Mapping):
+        return {key: _listed(item) for key, item in value.items()}
+    return [_listed(item) for item in value] if isinstance(value, (list, tuple)) else value

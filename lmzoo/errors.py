@@ -3,9 +3,16 @@
 The command line prints the message of any `LmzooError` and exits with code 2. A bug in lmzoo is never reported as one.
 """
 
+from __future__ import annotations
+
+from lmzoo import humanize
+
 
 class LmzooError(ValueError):
-    """Base class of all errors caused by bad input."""
+    """Base class of all errors caused by bad input. The message is one line without control characters."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(humanize.line(message))
 
 
 class ConfigError(LmzooError):

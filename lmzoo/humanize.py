@@ -1,8 +1,14 @@
-"""Formats numbers for people: 10.65 M, 1.2 k tokens/s, 3 min 20 s."""
+"""Formats numbers for people (10.65 M, 1.2 k tokens/s, 3 min 20 s), and text from outside without control characters."""
 
 from __future__ import annotations
 
+import unicodedata
+
 MISSING = "–"
+WORD_CHARACTERS = 200  # a longer word in a message is cut in its middle
+LINE_CHARACTERS = 2000  # a longer message is cut at its end
+# Categories that are escaped: control, format (text direction among them), surrogate, line and paragraph separator.
+_ESCAPED = frozenset({"Cc", "Cf", "Cs", "Zl", "Zp"})
 
 
 def count(value: float | None, *, digits: int = 3) -> str:
@@ -38,6 +44,32 @@ def duration(seconds: float | None) -> str:
 def loss(value: float | None) -> str:
     """Format a loss, in nats or bits, with three decimals."""
     return MISSING if value is None else f"{value:.3f}"
+
+
+def plain(text: str, *, keep: str = "") -> str:
+    """Returns `text` with all characters escaped that a terminal would obey or hide, except for those in `keep`.
+
+    Text from a file or an argument could otherwise move the cursor, hide a part of a message, or reverse its direction.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(
+        repr(char)[1:-1] if char not in keep and unicodedata.category(char) in _ESCAPED else char for char in text
+    )
+
+
+def line(text: str) -> str:
+    """Returns `text` as one line for a message: `plain`, long words cut in their middle, a long text cut at its end."""
+    words = [_cut(word) for word in plain(text).split(" ")]
+    text = " ".join(words)
+    return text if len(text) <= LINE_CHARACTERS else f"{text[: LINE_CHARACTERS - 1]}…"
+
+
+def _cut(word: str) -> str:
+    if len(word) <= WORD_CHARACTERS:
+        return word
+    half = (WORD_CHARACTERS - 1) // 2
+    return f"{word[:half]}…{word[-half:]}"
 
 
 def _significant(value: float, digits: int) -> str:

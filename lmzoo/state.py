@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from lmzoo.errors import CheckpointError
+from lmzoo import files
+from lmzoo.errors import CheckpointError, InputError
 from lmzoo.storage import atomic, safetensors
 
 State = Any  # a tree as described above; only the layer that made a part knows its content
@@ -98,7 +98,7 @@ class TimeBuffer:
             kept = kept[:, -self.window :]
             capacity = 2 * self.window  # so that the O(window) copy happens only once per `window` tokens
         while capacity < kept.shape[1]:
-            capacity *= 2
+            capacity = max(1, 2 * capacity)
         data = self.data.new_zeros(kept.shape[0], capacity, *kept.shape[2:])
         data[:, : kept.shape[1]] = kept
         return TimeBuffer(data, kept.shape[1], self.window, [kept.shape[1]])
@@ -149,9 +149,19 @@ def map_tensors(fn: Callable[[Tensor], Tensor], state: State) -> State:
 
 def _rowless(leaf: Any) -> Any:
     """Return a leaf without a batch dimension unchanged."""
-    known = leaf is None or isinstance(leaf, (int, float, str, Constant))
-    assert known, f"a state cannot hold a {type(leaf).__name__}"
+    if not (leaf is None or isinstance(leaf, (int, float, str, Constant))):
+        raise InputError(f"a state cannot hold a {type(leaf).__name__}")
     return leaf
+
+
+def rows(state: State) -> int | None:
+    """Returns the number of rows of a state; None if it holds no tensor but constants."""
+    if isinstance(state, dict):
+        state = state.values()
+    elif not isinstance(state, (list, tuple)):
+        tensor = state.data if isinstance(state, TimeBuffer) else state
+        return tensor.shape[0] if isinstance(tensor, Tensor) and tensor.ndim else None
+    return next((found for found in map(rows, state) if found is not None), None)
 
 
 def tensors(state: State) -> list[Tensor]:
@@ -166,9 +176,30 @@ def clone(state: State) -> State:
 
 
 def select(state: State, rows: Tensor | Sequence[int]) -> State:
-    """Returns the rows `rows` of a state, in that order; rows may repeat (beam search) or be dropped (finished)."""
-    index = torch.as_tensor(rows, dtype=torch.long)
+    """Returns the rows `rows` of a state, in that order; rows may repeat (beam search) or be dropped (finished).
+
+    Raises `InputError` for a row that the state does not have.
+    """
+    index = _index(rows, state)
     return map_tensors(lambda tensor: tensor.index_select(0, index.to(tensor.device)), state)
+
+
+def _index(wanted: Tensor | Sequence[int], state: State) -> Tensor:
+    """Returns the row numbers as a tensor. Raises `InputError` unless they are integers in [0, number of rows)."""
+    try:
+        index = torch.as_tensor(wanted)
+    except (TypeError, ValueError, RuntimeError, OverflowError):
+        index = torch.empty(0, 0)
+    if index.ndim == 1 and not len(index):
+        return index.long()
+    if index.ndim != 1 or index.dtype.is_floating_point or index.dtype.is_complex or index.dtype == torch.bool:
+        raise InputError(f"rows={wanted!r} must be a sequence of row numbers")
+    count = rows(state)
+    if index.device.type == "cpu" and count is not None:  # reading values from a GPU would synchronize
+        low, high = (int(value) for value in torch.aminmax(index))
+        if low < 0 or high >= count:
+            raise InputError(f"rows holds {low if low < 0 else high}: the state has the rows 0 to {count - 1}")
+    return index.long()
 
 
 def nbytes(state: State) -> int:
@@ -187,7 +218,8 @@ def capacity_bytes(state: State) -> int:
     return sum(tensor.nbytes for tensor in tensors(state))
 
 
-FORMAT = "lmzoo decoding state 1"
+FORMAT = "lmzoo decoding state 2"  # version 1 did not name the model
+_MAX_STRUCTURE = 16 << 20  # characters of the structure of a state
 
 
 def save(path: str | Path, state: State) -> None:
@@ -232,19 +264,22 @@ def load(path: str | Path, like: State) -> State:
 
     Raises `CheckpointError` for a file that is missing, damaged, or contains the state of another model.
     """
-    device = next((tensor.device for tensor in tensors(like)), torch.device("cpu"))
+    device = next((tensor.device for tensor in tensors(like)), None)
     try:
-        with safe_open(path, framework="pt", device=str(device)) as file:
-            header = file.metadata() or {}
-            if header.get("format") != FORMAT:
+        with safetensors.open_tensors(Path(path), device) as file:
+            if file.metadata.get("format") != FORMAT:
                 raise CheckpointError(f"{path}: not a decoding state: its header does not say {FORMAT!r}")
-            read = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (it is no dict)
-        return _restored(json.loads(header.get("structure", "")), read, like)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror or error}") from error
-    except (SafetensorError, _Unlike, ValueError, RecursionError) as error:
-        if isinstance(error, CheckpointError):
-            raise
+            read = {name: file.tensor(name) for name in file.shapes}
+            structure = file.metadata.get("structure", "")
+        if len(structure) > _MAX_STRUCTURE:
+            raise ValueError(f"its structure has more than {_MAX_STRUCTURE} characters")
+        state = _restored(files.parse_json(structure), read, like)
+        if len({tensor.shape[0] for tensor in tensors(state) if tensor.ndim}) > 1:
+            raise ValueError("its tensors have different numbers of rows")
+        return state
+    except CheckpointError:
+        raise
+    except (_Unlike, ValueError) as error:
         reason = "the state of another model" if isinstance(error, _Unlike) else "a damaged decoding state"
         raise CheckpointError(f"{path}: {reason}: {error}") from error
 
@@ -260,7 +295,11 @@ def _restored(node: object, read: Mapping[str, Tensor], like: State) -> State:
     kind, content = next(iter(node.items()))
     if kind == "value":
         if not (content is None or (isinstance(content, (int, float, str)) and type(content) is type(like))):
-            raise _Unlike(f"{content!r} in place of {_named(like)}")
+            raise _Unlike(f"{_described_value(content)} in place of {_named(like)}")
+        if isinstance(content, str) and content != like:
+            raise _Unlike(f"{content!r} in place of {like!r}")
+        if isinstance(content, int) and not 0 <= content < 1 << 62:
+            raise ValueError(f"a number in it must be in [0, 2^62), not {_described_value(content)}")
         return content
     if kind == "constant" and isinstance(like, Constant):
         return like
@@ -290,6 +329,10 @@ def _same_kind(read: Mapping[str, Tensor], name: object, like: Tensor, skip: int
     return torch.view_as_complex(tensor) if like.is_complex() else tensor
 
 
+def _described_value(content: object) -> str:
+    return str(content) if isinstance(content, (int, float)) and abs(content) < 1e99 else f"a {type(content).__name__}"
+
+
 def _restored_buffer(node: Mapping[str, Any], entries: Tensor, like: TimeBuffer) -> TimeBuffer:
     capacity, length = node.get("capacity"), entries.shape[1]
     if node.get("window") != like.window:
@@ -297,7 +340,7 @@ def _restored_buffer(node: Mapping[str, Any], entries: Tensor, like: TimeBuffer)
     if type(capacity) is not int or capacity < length:
         raise ValueError(f"a buffer of {length} entries has capacity {capacity!r}")
     # Bounded, because a number in a file must not exhaust memory; the buffer grows when needed.
-    capacity = min(capacity, max(4 * length, 4096))
+    capacity = min(capacity, 2 * length)
     data = entries.new_zeros(entries.shape[0], capacity, *entries.shape[2:])
     data[:, :length] = entries
     return TimeBuffer(data, length, like.window, [length])

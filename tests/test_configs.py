@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
-from lmzoo import configs
+from lmzoo import configs, files
 from lmzoo.errors import ConfigError
 
 
@@ -23,6 +25,11 @@ class Toy:
         configs.require_positive(self, "width", "heads", "rate")
         configs.require_divides(self, "heads", "width")
         configs.require_between(self, "rate", 0, 1, below_high=True)
+
+
+@dataclass(frozen=True)
+class Loose:
+    rate: float = 0.0
 
 
 def test_build_and_to_dict_round_trip() -> None:
@@ -76,6 +83,58 @@ def test_dump_toml_is_read_back() -> None:
     }
     read = tomllib.loads(configs.dump_toml(tables))
     assert read == tables | {"model": tables["model"] | {"pair": [1, 2.5]}}  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("text", ["a\x7fb", "\x00\x1b\x9f", "\ufeff\u2028\u202e", "end\r", "'\"\"\"'"])
+def test_dump_toml_escapes_control_characters(text: str) -> None:
+    tables = {"data": {"data": text, "rate": float("nan")}, "first": text}
+    assert tomllib.loads(configs.dump_toml(tables))["data"]["data"] == text
+
+
+def test_dump_toml_refuses_what_toml_cannot_hold() -> None:
+    for value in ("a\udcffb", {1, 2}):
+        with pytest.raises(ConfigError, match="cannot be written as TOML"):
+            configs.dump_toml({"data": value})
+
+
+def test_build_uses_the_validated_values() -> None:
+    assert type(configs.build(Loose, {"rate": 0}).rate) is float
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"width": 10**400}, "must be below 2^63"),
+        ({"width": 10**5000}, "width=a very large int must be below 2^63"),
+        ({"width": 1 << 41}, "width=2199023255552 must be below 2^40"),
+        ({"width": 8, "rate": 10**400}, "rate=10"),
+    ],
+)
+def test_build_bounds_every_number(values: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        configs.build(Toy, values)
+    assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["[" * 9000, "1" * 5000, "x" * 20_000])
+def test_parse_overrides_bounds_the_value(text: str) -> None:
+    with pytest.raises(ConfigError, match="--set width: its value has"):
+        configs.parse_overrides([f"width={text}"])
+
+
+def test_parse_overrides_reads_one_value() -> None:
+    assert configs.parse_overrides(["a=1\nb=2"]) == {"a": "1\nb=2"}
+
+
+def test_load_toml_reads_regular_files_of_bounded_size(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "large").write_text(" " * (files.SETTINGS_BYTES + 1))
+    (tmp_path / "latin").write_bytes(b"a = '\xff'")
+    for name, rule in {"pipe": "not a regular file", "large": "larger", "latin": "UTF-8", "none": "No such file"}.items():
+        with pytest.raises(ConfigError, match=f"{name}: cannot be read as TOML: .*{rule}"):
+            configs.load_toml(tmp_path / name)
+    with pytest.raises(ConfigError, match="not a regular file"):
+        configs.load_toml("/dev/zero")
 
 
 @pytest.mark.parametrize("tables", [{"a": None}, {"model": {"window": None}}, {"model": {"sizes": [1, None]}}])

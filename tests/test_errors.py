@@ -6,7 +6,7 @@ import inspect
 
 import pytest
 
-from lmzoo import errors
+from lmzoo import errors, humanize
 
 CLASSES = [cls for _, cls in inspect.getmembers(errors, inspect.isclass)]
 
@@ -21,3 +21,9 @@ def test_errors_are_lmzoo_errors_and_value_errors(cls: type[Exception]) -> None:
 def test_errors_are_distinct_from_each_other() -> None:
     kinds = [cls for cls in CLASSES if cls is not errors.LmzooError]
     assert not any(issubclass(one, other) for one in kinds for other in kinds if one is not other)
+
+
+def test_lmzoo_error_is_one_line_without_control_characters() -> None:
+    error = errors.DataError("no such file: a\x1b[2J\nb\u202e")
+    assert str(error) == r"no such file: a\x1b[2J\nb\u202e"
+    assert len(str(errors.ConfigError("d_model=" + "9" * 10_000))) == humanize.WORD_CHARACTERS - 1

@@ -30,3 +30,15 @@ def test_size_has_three_digits_and_a_unit() -> None:
 
 def test_loss_has_three_decimals() -> None:
     assert [humanize.loss(value) for value in (1.23456, 0.0, None)] == ["1.235", "0.000", "–"]
+
+
+def test_plain_escapes_what_a_terminal_obeys_or_hides() -> None:
+    assert humanize.plain("größer 中文 ok") == "größer 中文 ok"
+    assert humanize.plain("a\x1b[31m\x7f\u202eb\udcff\u2028\n") == r"a\x1b[31m\x7f\u202eb\udcff\u2028\n"
+    assert humanize.plain("a\n\tb\r", keep="\n\t") == "a\n\tb\\r"
+
+
+def test_line_cuts_long_words_and_long_texts() -> None:
+    assert humanize.line("short words") == "short words"
+    assert humanize.line("a=" + "1" * 5000 + " must be small") == "a=" + "1" * 97 + "…" + "1" * 99 + " must be small"
+    assert len(humanize.line("ab " * 5000)) == humanize.LINE_CHARACTERS

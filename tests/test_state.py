@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import nn
 
 import lmzoo
 from lmzoo import state
-from lmzoo.errors import CheckpointError
+from lmzoo.errors import CheckpointError, InputError
 from lmzoo.state import Constant, TimeBuffer
 
 
@@ -122,7 +123,7 @@ def test_nbytes_of_a_window(room: int, empty: int) -> None:
 
 
 def test_clone_refuses_what_is_no_state() -> None:
-    with pytest.raises(AssertionError, match="a state cannot hold a set"):
+    with pytest.raises(InputError, match="a state cannot hold a set"):
         state.clone({"bad": {1, 2}})
 
 
@@ -158,10 +159,10 @@ def empty_tree() -> dict[str, object]:
 
 def test_save_and_load_give_the_same_state(tmp_path: Path) -> None:
     original = tree()
-    original["strided"] = numbers(0, 6).transpose(0, 1)
+    original["strided"] = numbers(0, 2, 6).transpose(0, 1)
     state.save(tmp_path / "state", original)
     assert [path.name for path in tmp_path.iterdir()] == ["state"], "nothing else is left"
-    loaded = state.load(tmp_path / "state", like={**empty_tree(), "strided": numbers(0, 2, 1)})
+    loaded = state.load(tmp_path / "state", like={**empty_tree(), "strided": numbers(0, 6, 1)})
     assert (loaded["position"], loaded["none"]) == (3, None)
     assert isinstance(loaded["layers"], list)
     (first, nothing), pair = loaded["layers"]
@@ -236,7 +237,7 @@ def test_load_refuses_damaged_files(tmp_path: Path) -> None:
     whole = good.read_bytes()
     for damaged in (b"", whole[:-3], whole[:40], b"\xff" * 50):
         path.write_bytes(damaged)
-        with pytest.raises(CheckpointError, match="state: a damaged decoding state"):
+        with pytest.raises(CheckpointError, match="state: is not a safetensors file, or is damaged"):
             state.load(path, like=empty_tree())
     save_file({"0": torch.zeros(1)}, path)
     with pytest.raises(CheckpointError, match="not a decoding state"):
@@ -269,13 +270,72 @@ def test_load_refuses_an_impossible_capacity(tmp_path: Path, capacity: object) -
         state.load(tmp_path / "state", like=TimeBuffer.empty(1, 5))
 
 
-@pytest.mark.parametrize(("length", "capacity", "room"), [(2000, 100_000, 8000), (10, 100_000, 4096), (10, 20, 20)])
+@pytest.mark.parametrize(("length", "capacity", "room"), [(2000, 100_000, 4000), (10, 100_000, 20), (10, 15, 15)])
 def test_load_bounds_the_memory_that_a_file_asks_for(tmp_path: Path, length: int, capacity: int, room: int) -> None:
     buffer = TimeBuffer.empty(1, capacity, 1).append(numbers(0, length, 1))
     state.save(tmp_path / "state", buffer)
     loaded = state.load(tmp_path / "state", like=TimeBuffer.empty(1, 1, 1))
     assert loaded.data.shape[1] == room
     assert torch.equal(loaded.append(numbers(length, 1, 1)).entries(), numbers(0, length + 1, 1))
+
+
+def crafted(path: Path, tensors: dict[str, torch.Tensor], structure: object) -> Path:
+    """Write a state file with any tensors and structure."""
+    save_file(tensors, path, metadata={"format": state.FORMAT, "structure": json.dumps(structure)})
+    return path
+
+
+def test_load_of_an_empty_buffer_can_be_continued(tmp_path: Path) -> None:
+    node = {"buffer": "0", "capacity": 0, "window": None}
+    loaded = state.load(crafted(tmp_path / "state", {"0": torch.zeros(1, 0, 1)}, node), like=TimeBuffer.empty(1, 5, 1))
+    assert torch.equal(loaded.append(numbers(0, 3, 1)).entries(), numbers(0, 3, 1))
+
+
+def test_load_allocates_nothing_for_rows_without_entries(tmp_path: Path) -> None:
+    node = {"buffer": "0", "capacity": 1 << 40, "window": None}
+    path = crafted(tmp_path / "state", {"0": torch.zeros(1 << 40, 0, 1)}, node)
+    assert state.load(path, like=TimeBuffer.empty(1, 5, 1)).data.nbytes == 0
+
+
+def test_load_refuses_different_numbers_of_rows(tmp_path: Path) -> None:
+    nodes = {"tuple": [{"tensor": "0"}, {"tensor": "1"}]}
+    path = crafted(tmp_path / "state", {"0": torch.zeros(1, 2), "1": torch.zeros(3, 2)}, nodes)
+    with pytest.raises(CheckpointError, match="different numbers of rows"):
+        state.load(path, like=(torch.zeros(1, 2), torch.zeros(1, 2)))
+
+
+@pytest.mark.parametrize("number", [-1, 1 << 62, 10**400])
+def test_load_refuses_impossible_numbers(tmp_path: Path, number: int) -> None:
+    path = crafted(tmp_path / "state", {"0": torch.zeros(1)}, {"value": number})
+    with pytest.raises(CheckpointError, match=r"must be in \[0, 2\^62\)"):
+        state.load(path, like=0)
+
+
+def test_load_refuses_another_text(tmp_path: Path) -> None:
+    path = crafted(tmp_path / "state", {"0": torch.zeros(1)}, {"value": "llama"})
+    with pytest.raises(CheckpointError, match="another model: 'llama' in place of 'gpt2'"):
+        state.load(path, like="gpt2")
+
+
+def test_save_and_load_take_regular_files_only(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(CheckpointError, match="pipe: cannot be written: it exists and is not a regular file"):
+        state.save(tmp_path / "pipe", tree())
+    assert (tmp_path / "pipe").is_fifo()
+    with pytest.raises(CheckpointError, match="pipe: cannot be read: it is not a regular file"):
+        state.load(tmp_path / "pipe", like=tree())
+
+
+@pytest.mark.parametrize("rows", [[2], [-1], [0.5], ["a"], [[0]], "01", 3, [True], [1 << 70]])
+def test_select_refuses_rows_that_do_not_exist(rows: Any) -> None:
+    with pytest.raises(InputError, match="rows"):
+        state.select(tree(), rows)
+
+
+def test_rows_counts_the_first_dimension() -> None:
+    assert state.rows(tree()) == 2
+    assert state.rows({"position": 3, "layers": [None, (TimeBuffer.empty(5, 1),)]}) == 5
+    assert state.rows([None, 3, Constant(torch.zeros(4))]) is None
 
 
 def test_load_refuses_a_state_of_another_shape(tmp_path: Path) -> None:

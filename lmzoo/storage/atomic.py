@@ -6,6 +6,7 @@ SHA-256 hashes, and one rename moves the folder to its final path. A reader chec
 
 from __future__ import annotations
 
+import errno
 import glob
 import hashlib
 import json
@@ -22,6 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from lmzoo import files
 from lmzoo.errors import CheckpointError, LmzooError
 
 MANIFEST = "manifest.json"
@@ -53,7 +55,7 @@ class Folder:
 
 def cannot_write(path: Path, error: OSError) -> CheckpointError:
     """Wraps an `OSError` raised while writing."""
-    return CheckpointError(f"{path}: cannot be written: {error.strerror or error}")
+    return CheckpointError(f"{path}: cannot be written: {files.reason(error)}")
 
 
 @contextmanager
@@ -66,13 +68,14 @@ def new_folder(path: Path) -> Generator[Path]:
     temporary = _aside(path, _TEMPORARY)
     try:
         make_folder(path.parent)
+        _require_replaceable(path, stat.S_ISDIR, "a folder")
         discard(temporary)
         temporary.mkdir()
         yield temporary
-        files = sorted(temporary.iterdir())
-        for file in files:
+        written = sorted(temporary.iterdir())
+        for file in written:
             _sync(file)
-        entries = {file.name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)} for file in files}
+        entries = {file.name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)} for file in written}
         write_new(temporary / MANIFEST, [json.dumps({"lmzoo": 1, "files": entries}, indent=1).encode()])
         _sync(temporary / MANIFEST)
         _sync(temporary)
@@ -94,6 +97,7 @@ def new_file(
     """
     temporary = _aside(path, f".{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}" if shared else _TEMPORARY)
     try:
+        _require_replaceable(path, stat.S_ISREG, "a regular file")
         if shared:
             _discard_leftovers(path)
         discard(temporary)
@@ -151,7 +155,7 @@ def remove_folder(path: Path) -> None:
         discard(gone)
         os.rename(path, gone)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be removed: {error.strerror or error}") from error
+        raise CheckpointError(f"{path}: cannot be removed: {files.reason(error)}") from error
     discard(gone)
 
 
@@ -163,7 +167,7 @@ def set_aside(path: Path, prefix: str) -> Path:
         os.rename(path, aside)
         _sync(path.parent)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be set aside: {error.strerror or error}") from error
+        raise CheckpointError(f"{path}: cannot be set aside: {files.reason(error)}") from error
     return aside
 
 
@@ -175,10 +179,10 @@ def open_folder(path: Path) -> Folder:
     if not path.exists() and replaced(path).is_dir():  # killed between two renames: the old folder is valid
         path = replaced(path)
     manifest = read_json(path / MANIFEST)
-    files = manifest.get("files")
-    if manifest.get("lmzoo") != 1 or not isinstance(files, dict):
+    listed = manifest.get("files")
+    if manifest.get("lmzoo") != 1 or not isinstance(listed, dict):
         raise CheckpointError(f"{path / MANIFEST}: is not a manifest of version 1")
-    for name, entry in files.items():
+    for name, entry in listed.items():
         if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
             raise CheckpointError(f"{path / MANIFEST}: {name!r} must be the plain name of a file in the folder")
         if not isinstance(entry, dict):
@@ -189,21 +193,20 @@ def open_folder(path: Path) -> Folder:
         try:
             sha256 = file_sha256(path / name)
         except OSError as error:
-            raise CheckpointError(f"{path / name}: cannot be read: {error.strerror}") from error
+            raise CheckpointError(f"{path / name}: cannot be read: {files.reason(error)}") from error
         if sha256 != entry.get("sha256"):
             raise CheckpointError(f"{path / name}: its SHA-256 differs from its manifest (damaged or changed)")
-    return Folder(path, {name: entry["bytes"] for name, entry in files.items()})
+    return Folder(path, {name: entry["bytes"] for name, entry in listed.items()})
 
 
 def read_json(path: Path) -> dict[str, Any]:
     """Read a JSON object from a regular file of bounded size. Raises `CheckpointError`."""
-    if regular_size(path) > _MAX_JSON:
-        raise CheckpointError(f"{path}: is larger than {_MAX_JSON} bytes")
+    regular_size(path)
     try:
-        content = json.loads(path.read_bytes())
+        content = files.parse_json(files.read_bytes(path, _MAX_JSON))
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: cannot be read: {files.reason(error)}") from error
+    except ValueError as error:
         raise CheckpointError(f"{path}: is not JSON: {error}") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: must hold a JSON object")
@@ -276,7 +279,7 @@ def regular_size(path: Path) -> int:
     try:
         status = os.lstat(path)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+        raise CheckpointError(f"{path}: cannot be read: {files.reason(error)}") from error
     if not stat.S_ISREG(status.st_mode):
         raise CheckpointError(f"{path}: must be a regular file, not a link or something else")
     return status.st_size
@@ -284,8 +287,20 @@ def regular_size(path: Path) -> int:
 
 def file_sha256(path: Path) -> str:
     """Returns the SHA-256 of a file in hexadecimal. Raises `OSError`."""
-    with path.open("rb") as file:
+    with files.open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _require_replaceable(path: Path, is_kind: Callable[[int], bool], kind: str) -> None:
+    """Raise `OSError` if `path` exists and is of another kind: a rename would destroy a pipe, a device or a link."""
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
+        return
+    except ValueError as error:  # a name with a NUL character
+        raise OSError(errno.EINVAL, "the name is not valid") from error
+    if not is_kind(mode):
+        raise OSError(errno.EEXIST, f"it exists and is not {kind}")
 
 
 def _create(path: Path) -> int:

@@ -21,6 +21,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lmzoo import files
 from lmzoo.errors import CheckpointError
 from lmzoo.storage import atomic
 
@@ -85,6 +86,7 @@ class TensorFile:
     path: Path
     shapes: Mapping[str, tuple[int, ...]]
     dtypes: Mapping[str, str]
+    metadata: Mapping[str, str]
     _file: Any
 
     def tensor(self, name: str) -> Tensor:
@@ -108,12 +110,19 @@ class TensorFile:
 
 
 @contextmanager
-def open_tensors(path: Path) -> Generator[TensorFile]:
-    """Open a safetensors file and read its header. Raises `CheckpointError` when it is damaged or incomplete."""
+def open_tensors(path: Path, device: torch.device | None = None) -> Generator[TensorFile]:
+    """Open a safetensors file and read its header; its tensors are read to `device`, by default the CPU.
+
+    Raises `CheckpointError` for a file that is damaged, incomplete or not a regular file.
+    """
     try:
-        with safe_open(path, framework="pt") as file:
+        files.open_regular(path).close()  # the package would wait for a pipe
+        with safe_open(path, framework="pt", device=str(device or "cpu")) as file:
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
             shapes = {name: tuple(piece.get_shape()) for name, piece in slices.items()}
-            yield TensorFile(path, shapes, {name: piece.get_dtype() for name, piece in slices.items()}, file)
-    except (SafetensorError, OSError) as error:
-        raise CheckpointError(f"{path}: is not a safetensors file: {error}") from error
+            dtypes = {name: piece.get_dtype() for name, piece in slices.items()}
+            yield TensorFile(path, shapes, dtypes, file.metadata() or {}, file)
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {files.reason(error)}") from error
+    except SafetensorError as error:
+        raise CheckpointError(f"{path}: is not a safetensors file, or is damaged: {error}") from error

@@ -252,3 +252,35 @@ def test_new_folder_and_new_file_never_write_through_a_link(tmp_path: Path) -> N
         atomic.write_new(new / "b.txt", [b"text"])
     assert (tmp_path / "mine").read_text() == "precious"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.txt", "mine", "saved"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "folder"])
+def test_new_file_replaces_regular_files_only(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "target"
+    (tmp_path / "file").write_text("kept")
+    {"pipe": lambda: os.mkfifo(path), "link": lambda: path.symlink_to("file"), "folder": path.mkdir}[kind]()
+    before = os.lstat(path).st_mode
+    with pytest.raises(CheckpointError, match="target: cannot be written: it exists and is not a regular file"):
+        atomic.write_file(path, "new")
+    assert os.lstat(path).st_mode == before
+    assert (tmp_path / "file").read_text() == "kept"
+    assert len(list(tmp_path.iterdir())) == 2, "nothing else is left"
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link", "file"])
+def test_new_folder_replaces_folders_only(tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "target"
+    {"pipe": lambda: os.mkfifo(path), "link": lambda: path.symlink_to(tmp_path), "file": path.touch}[kind]()
+    before = os.lstat(path).st_mode
+    with (
+        pytest.raises(CheckpointError, match="target: cannot be written: it exists and is not a folder"),
+        atomic.new_folder(path),
+    ):
+        raise AssertionError("unreachable")
+    assert os.lstat(path).st_mode == before
+
+
+def test_file_sha256_reads_regular_files_only(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="not a regular file"):
+        atomic.file_sha256(tmp_path / "pipe")

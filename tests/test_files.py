@@ -1,0 +1,69 @@
+"""Tests the reading of files from outside: regular files only, of bounded size, with reasons of one line."""
+
+from __future__ import annotations
+
+import ast
+import os
+import socket
+from pathlib import Path
+
+import pytest
+
+from lmzoo import files
+
+PACKAGE = Path(__file__).parent.parent / "lmzoo"
+
+
+def test_open_regular_reads_a_file_and_a_link_to_one(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"text")
+    (tmp_path / "link").symlink_to("file")
+    assert files.read_bytes(tmp_path / "link", 4) == b"text"
+
+
+def test_open_regular_refuses_everything_else_without_waiting(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(os.path.relpath(tmp_path / "socket"))
+        for path in (tmp_path, tmp_path / "pipe", tmp_path / "socket", Path("/dev/zero"), "nul\0name"):
+            with pytest.raises(OSError, match=r"not a regular file|not valid|No such device"):
+                files.open_regular(path)
+
+
+def test_read_bytes_has_a_limit(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    with pytest.raises(OSError, match="it is larger than 4 bytes"):
+        files.read_bytes(tmp_path / "file", 4)
+
+
+def test_read_text_names_the_byte_that_is_not_utf8(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"ab\xff")
+    with pytest.raises(ValueError, match="^not UTF-8 at byte offset 2$"):
+        files.read_text(tmp_path / "file", 9)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [("[" * 100_000, "nested too deeply"), ("1" * 5000, "out of range"), ("{", "line 1, column 2"), (b"\xff", "UTF-8")],
+)
+def test_parse_json_gives_a_reason(content: bytes | str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        files.parse_json(content)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("a = " + "[" * 100_000, "nested too deeply"),
+        ("a = " + "1" * 5000, "out of range"),
+        ("a =", "line 1, column 4|at end of document"),
+        (b"\xff", "UTF-8"),
+    ],
+)
+def test_parse_toml_gives_a_reason(content: bytes | str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        files.parse_toml(content)
+
+
+def test_reason_has_neither_number_nor_path() -> None:
+    assert files.reason(FileNotFoundError(2, "No such file or directory", "x")) == "No such file or directory"
+    assert files.reason(OSError()) == "OSError"
