@@ -21,8 +21,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lmzoo import configs
-from lmzoo.errors import ConfigError, UnknownModelError
+from lmzoo import configs, files, humanize, plugins
+from lmzoo.errors import ConfigError, InputError, LmzooError, UnknownModelError
 
 if TYPE_CHECKING:
     import torch
@@ -64,14 +64,21 @@ class Family:
     def card(self) -> str:
         """The text of card.md, or an empty string."""
         path = self.folder / "card.md" if self.folder else None
-        return path.read_text(encoding="utf-8") if path and path.is_file() else ""
+        if path is None or not os.path.lexists(path):
+            return ""
+        try:
+            return humanize.plain(files.read_text(path, files.SETTINGS_BYTES), keep="\n\t")
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be read: {files.reason(error)}") from None
+        except ValueError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
 
 def register_model(name: str) -> Callable[[type[Model]], type[Model]]:
     """Class decorator: register a `LanguageModel` subclass as `name`. Raises `ConfigError` if the name is taken."""
 
     def register(cls: type[Model]) -> type[Model]:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+        if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
             raise ConfigError(f"name={name!r} must be lower-case letters, digits, '-' and '_' (the dot names a preset)")
         taken = _classes.get(name)
         if taken is None and name in _builtin_families() and cls.__module__ != f"lmzoo.backbones.{name}":
@@ -110,6 +117,8 @@ def families() -> dict[str, Family]:
 
 def split_name(name: str) -> tuple[Family, Preset | None]:
     """Split "gpt2.124m" into its family and preset. Raises `UnknownModelError` with the nearest known name."""
+    if not isinstance(name, str):
+        raise UnknownModelError(f"name={name!r} must be the name of a model, a text")
     family_name, _, preset_name = name.partition(".")
     known = families()
     if family_name not in known:
@@ -137,7 +146,7 @@ def model_class(family: str) -> type[LanguageModel]:
         module = f"lmzoo.backbones.{family}" if family in _builtin_families() else _plugin_modules()[family]
         try:
             importlib.import_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if family in _builtin_families():
                 raise
             _broken_plugins[family] = f"{type(error).__name__}: {error}"
@@ -159,7 +168,7 @@ def model_config(name: str, **settings: Any) -> ModelConfig:
 
 def create_model(
     name: str,
-    *,
+    *positional: object,
     generator: torch.Generator | None = None,
     device: torch.device | str | None = None,
     match: str | None = None,
@@ -170,6 +179,8 @@ def create_model(
     `match="params=1M"` chooses the widths for a budget; see `lmzoo.matching`.
     Raises `UnknownModelError` for an unknown name and `ConfigError` naming field, value and rule for a wrong setting.
     """
+    if positional:
+        raise InputError(f"create_model takes settings by name, not by position: vocab_size={positional[0]!r}")
     if match is not None:
         from lmzoo import matching
 
@@ -192,8 +203,11 @@ def build_model(
     """
     import torch
 
-    if device is not None and torch.device(device).type == "meta":
+    device = None if device is None else _device(device)
+    if device is not None and device.type == "meta":
         return blank_model(cls, config, device="meta")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise InputError(f"generator={generator!r} must be a torch.Generator")
     with nullcontext() if generator is None else torch.random.fork_rng(devices=[]):
         if generator is not None:  # plain torch modules draw from the global state
             twin = torch.Generator().set_state(generator.get_state())  # so that `generator` itself does not move
@@ -211,11 +225,12 @@ def blank_model(cls: type[Model], config: ModelConfig, *, device: str | None = N
     """
     import torch
 
+    from lmzoo import bounds
     from lmzoo.layers.init import deferred
 
     if missing := sorted(getattr(cls, "__abstractmethods__", ())):
         raise ConfigError(f"{cls.__name__} must define {' and '.join(_call_form(cls, name) for name in missing)}")
-    with deferred(), nullcontext() if device is None else torch.device(device):
+    with deferred(), bounds.building(config), nullcontext() if device is None else torch.device(device):
         return cls(config)
 
 
@@ -225,10 +240,27 @@ def _call_form(cls: type[Model], name: str) -> str:
     return f"{name}({', '.join(parameters)})"
 
 
+def _device(device: torch.device | str) -> torch.device:
+    """Returns a device of this machine. Raises `InputError` for any other."""
+    import torch
+
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+        raise InputError(f"device={device!r} is not a device of this machine") from error
+    return found
+
+
 def _class_and_config(name: str, settings: Mapping[str, Any]) -> tuple[type[LanguageModel], ModelConfig]:
     family, preset = split_name(name)
     cls = model_class(family.name)
     return cls, configs.build(cls.config_class, {**(preset.model if preset else {}), **settings})
+
+
+def registered_classes() -> list[type[LanguageModel]]:
+    """Return the classes registered so far."""
+    return [*_classes.values()]
 
 
 def registered_from(path: Path) -> list[str]:
@@ -239,31 +271,45 @@ def registered_from(path: Path) -> list[str]:
 def load_plugin(source: str) -> None:
     """Import a Python file or module that registers models, as `--plugin FILE_OR_MODULE` does."""
     path = Path(source)
-    if path.suffix != ".py":
-        try:
+    if path.suffix == ".py":
+        if not os.path.isfile(path):
+            raise ConfigError(f"plugin={source!r} is not a file")
+        name = _plugin_name(path)
+        if name in sys.modules:
+            return
+    elif not all(part.isidentifier() for part in source.split(".")):
+        raise ConfigError(f"plugin={source!r} must be a Python file (NAME.py) or the name of a module")
+    try:
+        if path.suffix == ".py":
+            _execute(_plugin_name(path), path)
+        else:
             importlib.import_module(source)
-        except ImportError as error:
-            raise ConfigError(f"plugin={source!r} cannot be imported: {error}") from error
-        return
-    if not path.is_file():
-        raise ConfigError(f"plugin={source!r} is not a file")
-    name = _plugin_name(path)
-    if name in sys.modules:
-        return
+    except LmzooError as error:
+        raise ConfigError(f"plugin={source!r}: {error}") from error
+    except ImportError as error:
+        beside = path.suffix == ".py" and os.path.isfile(path.parent / f"{error.name}.py")
+        hint = f"; to import files beside it, set PYTHONPATH={str(path.parent)!r}" if beside else ""
+        raise ConfigError(f"plugin={source!r} cannot be imported: {error}{hint}") from error
+    except (Exception, SystemExit) as error:  # a plug-in that calls sys.exit() must not end the command in silence
+        place = plugins.place_in(error, str(path.resolve())) if path.suffix == ".py" else ""
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ConfigError(f"plugin={source!r} failed to import{place}: {what}") from error
+
+
+def _execute(name: str, path: Path) -> None:
+    """Execute the file `path` as the module `name`."""
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None, path
     assert spec.loader is not None, path
     sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    before = dict(_classes)
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
+    except BaseException:
         del sys.modules[name]
-        if isinstance(error, ConfigError):
-            raise
-        hint = ""
-        if isinstance(error, ModuleNotFoundError) and (path.parent / f"{error.name}.py").is_file():
-            hint = f"; to import files beside it, set PYTHONPATH={str(path.parent)!r}"
-        raise ConfigError(f"plugin={source!r} failed to import: {type(error).__name__}: {error}{hint}") from error
+        _classes.clear()  # without the models that a half-read file has registered
+        _classes.update(before)
+        raise
 
 
 def _plugin_name(path: Path) -> str:
@@ -277,7 +323,7 @@ def registry_folders() -> list[Path]:
     own = next((f for f in (package / "_registry", package.parent / "registry") if f.is_dir()), None)
     extra = [Path(folder) for folder in os.environ.get(EXTRA_FOLDERS, "").split(os.pathsep) if folder]
     for folder in extra:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise ConfigError(f"{EXTRA_FOLDERS}: {folder} is not a folder")
     return ([own] if own else []) + extra
 
@@ -303,16 +349,36 @@ def _read_entries(folders: tuple[Path, ...]) -> dict[str, Family]:
 
 def _read_entry(path: Path) -> Family:
     tables = configs.load_toml(path)
-    facts = tables.pop("family", {})
-    train = facts.pop("train", {})
+    facts = _table(path, "family", tables.pop("family", {}))
+    train = _table(path, "family.train", facts.pop("train", {}))
+    facts = {key: _fact(path, key, value) for key, value in facts.items()}
     presets = {}
     for name, table in tables.items():
         unknown = set(table) - {"source", "model", "train"} if isinstance(table, dict) else {name}
         if unknown:
             raise ConfigError(f"{path}: preset {name!r} may hold source, model and train, not {sorted(unknown)}")
-        presets[name] = Preset(name, **table)
+        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
+            raise ConfigError(f"{path}: preset {name!r} must be lower-case letters, digits, '-' and '_'")
+        source = table.get("source", "")
+        if not isinstance(source, str):
+            raise ConfigError(f"{path}: {name}.source={source!r} must be a text")
+        settings = {part: _table(path, f"{name}.{part}", table.get(part, {})) for part in ("model", "train")}
+        presets[name] = Preset(name, humanize.line(source), settings["model"], settings["train"])
     ordered = {name: presets[name] for name in sorted(presets, key=_natural)}
     return Family(path.parent.name, path.parent, facts, ordered, train)
+
+
+def _table(path: Path, name: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigError(f"{path}: {name}={value!r} must be a table")
+    return value
+
+
+def _fact(path: Path, name: str, value: object) -> object:
+    """Returns a fact of a family; text is shown to users, so it must not control their terminal."""
+    if not isinstance(value, (str, int, float)):
+        raise ConfigError(f"{path}: family.{name}={value!r} must be a text, a number, true or false")
+    return humanize.line(value) if isinstance(value, str) else value
 
 
 @cache

@@ -17,6 +17,8 @@ EVERYBODY = {"errors", "configs", "files", "humanize"}  # may be imported from a
 MAY_IMPORT: dict[str, set[str] | None] = {
     "errors": set(),
     "files": set(),
+    "bounds": set(),
+    "plugins": set(),
     "configs": set(),
     "humanize": set(),
     "hardware": {"__init__"},  # for the version
@@ -28,9 +30,9 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "storage": {"registry"},  # to load a model by the name in its file
     "flops": {"ops"},
     "layers": {"ops", "state", "losses", "roles"},
-    "model": {"flops", "roles", "state", "losses", "sampling", "generation", "storage"},  # the last two lazily
+    "model": {"bounds", "flops", "roles", "state", "losses", "sampling", "generation", "storage"},  # the last two lazily
     "decoder": {"model", "layers", "state"},
-    "registry": {"layers", "matching"},  # layers.init, when a model is built; matching lazily
+    "registry": {"plugins", "bounds", "layers", "matching"},  # all but the first lazily
     "matching": {"model", "registry"},
     "drawing": {"model", "layers", "state", "flops"},
     "hf": set(),

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 import lmzoo
 from lmzoo import registry
-from lmzoo.errors import ConfigError, UnknownModelError
+from lmzoo.errors import ConfigError, LmzooError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.state import State
 
@@ -205,7 +206,12 @@ def test_load_plugin_registers_a_model(clean: pytest.MonkeyPatch, tmp_path: Path
     [
         ("absent.py", None, "is not a file"),
         ("no_such_module_here", None, "cannot be imported: No module named"),
-        ("broken.py", "1 / 0", "failed to import: ZeroDivisionError: division by zero"),
+        ("broken.py", "1 / 0", "failed to import in line 1: ZeroDivisionError: division by zero"),
+        ("leaving.py", "import sys\nsys.exit(0)", "failed to import in line 2: SystemExit: 0"),
+        ("", None, "must be a Python file"),
+        ("./words.txt", None, "must be a Python file"),
+        ("a.b..c", None, "must be a Python file"),
+        ("a" * 300 + ".py", None, "is not a file"),
     ],
 )
 def test_load_plugin_errors(tmp_path: Path, source: str, text: str | None, message: str) -> None:
@@ -290,3 +296,66 @@ print("torch._dynamo" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_load_plugin_names_a_module_that_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "raising_module.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="plugin='raising_module' failed to import: ZeroDivisionError"):
+        registry.load_plugin("raising_module")
+
+
+def test_load_plugin_forgets_the_models_of_a_file_that_fails(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    path = write_plugin(tmp_path / "half.py", "half")
+    path.write_text(path.read_text() + "1 / 0\n")
+    with pytest.raises(ConfigError, match="failed to import"):
+        registry.load_plugin(str(path))
+    assert "half" not in registry.families()
+
+
+ENTRIES = {
+    "family = 3": "family=3 must be a table",
+    "[family]\ntrain = 3": "family.train=3 must be a table",
+    "[family]\ntitle = [1]": r"family.title=\[1\] must be a text",
+    "[family]\ntitle = 1979-05-27": "family.title=.* must be a text",
+    "[tiny]\nsource = 1979-05-27": "tiny.source=.* must be a text",
+    "[tiny]\nmodel = 3": "tiny.model=3 must be a table",
+    '["ti ny"]': "preset 'ti ny' must be lower-case",
+    "tiny = 3": "preset 'tiny' may hold",
+    "a = " + "[" * 100_000: "nested too deeply",
+}
+
+
+@pytest.mark.parametrize("text", ENTRIES, ids=lambda text: text[:20])
+def test_families_refuses_entries_of_a_wrong_kind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+    (tmp_path / "bigram").mkdir()
+    (tmp_path / "bigram" / "presets.toml").write_text(text)
+    monkeypatch.setenv(registry.EXTRA_FOLDERS, str(tmp_path))
+    with pytest.raises(ConfigError, match=f"presets.toml: .*{ENTRIES[text]}"):
+        registry.families()
+
+
+def test_families_escape_the_text_of_entries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    folder = tmp_path / "other"
+    folder.mkdir()
+    (folder / "presets.toml").write_text('[family]\nsummary = "a\\u001b[2Jb"\n[tiny]\nsource = "c\\u202ed"\n')
+    (folder / "card.md").write_text("# Title\n\x1b[2J")
+    entry = registry._read_entry(folder / "presets.toml")
+    assert entry.facts["summary"] == r"a\x1b[2Jb"
+    assert entry.presets["tiny"].source == r"c\u202ed"
+    assert entry.card == "# Title\n" + r"\x1b[2J"
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: lmzoo.create_model("bigram", 65), "settings by name, not by position: vocab_size=65"),  # type: ignore[call-arg]
+        (lambda: lmzoo.create_model(3, vocab_size=65), "name=3 must be the name of a model"),  # type: ignore[arg-type]
+        (lambda: lmzoo.create_model("bigram", vocab_size=65, device="nowhere"), "device='nowhere' is not a device"),
+        (lambda: lmzoo.create_model("bigram", vocab_size=65, generator=3), "generator=3 must be"),  # type: ignore[arg-type]
+        (lambda: lmzoo.create_model("bigram", vocab_size=10**400), "must be below 2"),
+    ],
+)
+def test_create_model_refuses_arguments_of_a_wrong_kind(call: Any, message: str) -> None:
+    with pytest.raises(LmzooError, match=message):
+        call()

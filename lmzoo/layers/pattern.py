@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from lmzoo.errors import ConfigError
 
-MOST = 1 << 16  # maximum of repetitions of a word: more than any depth, and little memory
+MOST = 1 << 16  # maximum of words and of layers: more than any depth, and little memory
 
 
 def pattern(text: str, n_layers: int, known: Iterable[str]) -> list[str]:
@@ -15,6 +15,8 @@ def pattern(text: str, n_layers: int, known: Iterable[str]) -> list[str]:
     The pattern is repeated over the depth. Raises `ConfigError` for an unknown word and for an empty text.
     """
     known = list(known)
+    if n_layers > MOST:
+        raise ConfigError(f"n_layers={n_layers} must be at most {MOST}")
     words: list[str] = []
     for part in text.split():
         word, star, times = part.partition("*")
@@ -22,6 +24,8 @@ def pattern(text: str, n_layers: int, known: Iterable[str]) -> list[str]:
         if word not in known or (star and not 0 < count <= MOST):
             raise ConfigError(f"pattern={text!r}: {part!r} must be one of {', '.join(known)}, or WORD*N to repeat it")
         words += [word] * (count if star else 1)
+        if len(words) > MOST:
+            raise ConfigError(f"pattern={text!r} names more than {MOST} layers")
     if not words:
         raise ConfigError(f"pattern={text!r} must name at least one of {', '.join(known)}")
     return [words[layer % len(words)] for layer in range(n_layers)]

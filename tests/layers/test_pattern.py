@@ -34,3 +34,10 @@ def test_pattern_names_the_wrong_word(text: str) -> None:
 def test_pattern_must_name_a_layer() -> None:
     with pytest.raises(ConfigError, match="pattern=' ' must name at least one of mamba"):
         pattern(" ", 2, KNOWN)
+
+
+def test_pattern_is_bounded() -> None:
+    with pytest.raises(ConfigError, match="n_layers=1000000000 must be at most"):
+        pattern("a", 10**9, ["a"])
+    with pytest.raises(ConfigError, match="names more than 65536 layers"):
+        pattern("a*65536 a", 1, ["a"])
