@@ -116,6 +116,13 @@ def require_positive(config: Any, *fields: str) -> None:
         require(isinstance(value, float) or value < SIZE_LIMIT, f"{field}={_shown(value)} must be below 2^40")
 
 
+def require_at_most(config: Any, limit: int, *fields: str) -> None:
+    """Require that each named field is at most `limit`."""
+    for field in fields:
+        value = getattr(config, field)
+        require(value <= limit, f"{field}={value} must be at most {limit}")
+
+
 def require_between(config: Any, field: str, low: float, high: float, *, below_high: bool = False) -> None:
     """Require `low <= field <= high`, or `field < high` with `below_high`."""
     value = getattr(config, field)

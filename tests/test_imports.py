@@ -40,11 +40,11 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "data": {"storage", "losses"},  # of the losses the target that is ignored
     "sampling_config": set(),
     "sampling": {"sampling_config", "randomness"},
-    "generation": {"sampling", "randomness", "model", "state"},
+    "generation": {"bounds", "sampling", "randomness", "model", "state"},
     "inference": {"model", "losses", "state"},
     "distributed": {"model", "storage", "layers"},
     "train": {"model", "storage", "distributed", "data", "losses", "layers", "hardware"},
-    "runs": {"model", "registry", "storage", "distributed", "data", "train", "__init__"},
+    "runs": {"bounds", "model", "registry", "storage", "distributed", "data", "train", "__init__"},
     "conformance": {
         "model",
         "registry",

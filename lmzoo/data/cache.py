@@ -11,6 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
+from lmzoo import files
 from lmzoo.errors import DataError
 from lmzoo.storage import atomic
 
@@ -35,5 +36,4 @@ def cache_file(path: Path) -> AbstractContextManager[Callable[[atomic.Chunk], No
 
 
 def _cannot_write(path: Path, error: OSError) -> DataError:
-    reason = error.strerror or str(error)
-    return DataError(f"cannot write {path}: {reason}; set LMZOO_CACHE to a directory that can be written")
+    return DataError(f"cannot write {path}: {files.reason(error)}; set LMZOO_CACHE to a directory that can be written")

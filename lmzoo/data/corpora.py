@@ -73,10 +73,27 @@ def corpus_names() -> list[str]:
     return sorted([*EMBEDDED, *DOWNLOADS])
 
 
+def is_pattern(spec: str) -> bool:
+    """True if `load_corpus` would look for files that match `spec`."""
+    return glob.has_magic(spec) and not is_streamed(spec) and not os.path.exists(spec)
+
+
 def refuse_stream(spec: str) -> None:
     """Raise DataError if `spec` names a stream and the caller needs a corpus of known length."""
     if is_streamed(spec):
         raise DataError(f"{spec!r} is a stream, but a text of known length is needed: give a file or a directory")
+
+
+def require_name(spec: str) -> None:
+    """Raise DataError unless `spec` is a text that config.toml can record."""
+    if not isinstance(spec, str):
+        raise DataError(f"data={spec!r} must be the name of a corpus, a file, a directory or a pattern")
+    try:
+        spec.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"data={spec!r}: the name is not UTF-8: rename it") from None
+    if "\0" in spec:
+        raise DataError(f"data={spec!r} has a NUL character")
 
 
 def load_corpus(spec: str) -> Corpus:
@@ -99,6 +116,7 @@ def load_corpus(spec: str) -> Corpus:
     directory without text, a pattern without matches, a download that fails, and a stream (`hf:...`).
     """
     refuse_stream(spec)
+    require_name(spec)
     if spec in EMBEDDED:
         return replace(_from_documents(spec, embedded(spec)), origin=origin())
     if spec in DOWNLOADS:
@@ -108,7 +126,7 @@ def load_corpus(spec: str) -> Corpus:
         return _from_directory(path)
     if os.path.isfile(spec):
         return _from_files(path.name, [path])
-    if glob.has_magic(spec):
+    if is_pattern(spec):
         files = [Path(name) for name in sorted(glob.glob(spec, recursive=True)) if os.path.isfile(name)]
         if not files:
             raise DataError(f"no file matches the pattern {spec!r}")

@@ -24,12 +24,15 @@ from collections.abc import Iterator
 from itertools import accumulate
 from pathlib import Path
 
+from lmzoo import files
 from lmzoo.data.cache import cache_dir, cache_file
 from lmzoo.data.deduplicate import deduplicate
 from lmzoo.data.text import SEPARATOR, Span, file_span, scan
 from lmzoo.errors import DataError
 
 EMBEDDED = ("pycode", "pydocs")
+
+_INDEX_BYTES = 64 << 20  # limit of the index of documents
 
 # Increase this when the functions below produce another text: cached files of other versions are ignored.
 BUILD_VERSION = 2
@@ -80,7 +83,7 @@ def build(name: str) -> list[str]:
 def _read_index(path: Path, index_path: Path) -> list[int] | None:
     """Returns the sizes of the documents in bytes, or None if a file is missing or damaged."""
     try:
-        index = json.loads(index_path.read_bytes())
+        index = files.parse_json(files.read_bytes(index_path, _INDEX_BYTES))
         found = scan([file_span(path)])
         sizes = [int(size) for size in index["documents"]]
         n_bytes = sum(sizes) + len(SEPARATOR) * (len(sizes) - 1)

@@ -31,7 +31,7 @@ class DatasetSpec:
 
 def is_streamed(data: str) -> bool:
     """True if `data`, a value of `--data`, names a dataset to stream."""
-    return data.startswith(PREFIX)
+    return isinstance(data, str) and data.startswith(PREFIX)
 
 
 def parse_spec(data: str) -> DatasetSpec:
@@ -75,6 +75,7 @@ class HFDataset:
         self.column = _chosen(
             data, "column", spec.options.get("column"), self._text_columns(splits[self.split]), "text"
         )
+        _require_inside(spec.name, self._builder)
         self.files = [
             _identity(str(file))
             for split, files in self._builder.config.data_files.items()
@@ -195,6 +196,17 @@ def _same_form(ours: object, given: object) -> bool:
 
 def _identity(file: str) -> str:
     return f"{os.path.basename(file)} {os.path.getsize(file)}" if os.path.isfile(file) else file
+
+
+def _require_inside(name: str, builder: Any) -> None:
+    """Raise `DataError` if the settings of a local folder, such as its README, name a file outside the folder."""
+    if not os.path.isdir(name):
+        return
+    folder = os.path.join(os.path.abspath(name), "")
+    for files in builder.config.data_files.values():
+        for file in map(str, files):
+            if "://" in file or not os.path.abspath(file).startswith(folder):
+                raise DataError(f"{name}: its README names {file}, which is outside of the folder")
 
 
 def _cannot_open(data: str, error: Exception) -> DataError:

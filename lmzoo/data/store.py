@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from lmzoo import files
 from lmzoo.data.cache import cache_dir, cache_file
 from lmzoo.data.corpora import Corpus, Split, TextPart
 from lmzoo.data.text import whole_words
@@ -25,6 +26,7 @@ from lmzoo.errors import DataError
 from lmzoo.storage.atomic import file_sha256
 
 _FORMAT = 1
+_MAX_HEADER_BYTES = 1 << 16
 
 Progress = Callable[[int, int], None]
 
@@ -115,7 +117,7 @@ def _open(corpus: Corpus, split: Split, header: dict[str, Any]) -> TokenSplit | 
     """Open the store of the split; returns None when it is missing, incomplete or damaged."""
     path, dtype = _path(header), _dtype(header)
     try:
-        written = json.loads(path.with_suffix(".json").read_bytes())
+        written = files.parse_json(files.read_bytes(path.with_suffix(".json"), _MAX_HEADER_BYTES))
         size = path.stat().st_size
         sha256 = file_sha256(path)
     except (OSError, ValueError):

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from lmzoo import files
 from lmzoo.errors import DataError
 
 BLOCK_BYTES = 1 << 20
@@ -45,7 +46,7 @@ class Scan:
 def file_span(path: Path) -> Span:
     """Returns a span over a whole file. Raises DataError when it is missing or cannot be read."""
     try:
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             return Span(path, 0, file.seek(0, 2))
     except OSError as error:
         raise unreadable(path, error) from error
@@ -55,7 +56,7 @@ def unreadable(path: Path, error: OSError) -> DataError:
     """Wraps an OSError raised while reading a file."""
     if isinstance(error, FileNotFoundError):
         return DataError(f"no such file: {path}")
-    return DataError(f"cannot read {path}: {error.strerror or error}")
+    return DataError(f"cannot read {path}: {files.reason(error)}")
 
 
 def read_text(spans: Sequence[Span]) -> Iterator[str]:
@@ -123,7 +124,7 @@ def whole_words(chunks: Iterable[str]) -> Iterator[str]:
 
 def _read_file(path: Path, start: int, stop: int) -> Iterator[str]:
     try:
-        with path.open("rb") as file:
+        with files.open_regular(path) as file:
             file.seek(start)
             position, tail = start, b""
             while position < stop:

@@ -11,6 +11,7 @@ import codecs
 import hashlib
 import json
 import operator
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lmzoo import files
 from lmzoo.data.text import unreadable
 from lmzoo.errors import DataError
 from lmzoo.storage import atomic
@@ -92,12 +94,12 @@ class Tokenizer(ABC):
     def save(self, path: str | Path) -> None:
         """Write the JSON to the file `path`, or to `tokenizer.json` in the directory `path`."""
         target = Path(path)
-        with atomic.new_file(target / TOKENIZER_FILE if target.is_dir() else target, error=_cannot_write) as write:
+        with atomic.new_file(target / TOKENIZER_FILE if os.path.isdir(target) else target, error=_cannot_write) as write:
             write(self.to_json().encode())
 
 
 def _cannot_write(path: Path, error: OSError) -> DataError:
-    return DataError(f"cannot write {path}: {error.strerror or error}")
+    return DataError(f"cannot write {path}: {files.reason(error)}")
 
 
 class StreamDecoder:
@@ -181,6 +183,8 @@ def check_spec(spec: str) -> int | None:
 
     Raises DataError that names the rule.
     """
+    if not isinstance(spec, str):
+        raise DataError(f"tokenizer={spec!r} must be char, char+unk, byte or bpe:N")
     if spec in ("char", "char+unk", "byte"):
         return None
     kind, _, number = spec.partition(":")
@@ -218,16 +222,14 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     """
     file = _find(Path(path))
     try:
-        if file.stat().st_size > _MAX_FILE_BYTES:
-            raise DataError(f"{file}: not a tokenizer: larger than {_MAX_FILE_BYTES} bytes")
-        text = file.read_bytes().decode()
+        text = files.read_text(file, _MAX_FILE_BYTES)
     except OSError as error:
         raise unreadable(file, error) from error
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: not a tokenizer: not UTF-8 at byte offset {error.start}") from error
+    except ValueError as error:
+        raise DataError(f"{file}: not a tokenizer: {error}") from error
     try:
-        content = json.loads(text)
-    except (ValueError, RecursionError) as error:
+        content = files.parse_json(text)
+    except ValueError as error:
         raise DataError(f"{file}: not a tokenizer: damaged JSON ({error})") from error
     try:
         return _from_content(content, text)
@@ -236,7 +238,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
 
 
 def _find(path: Path) -> Path:
-    if not path.is_dir():
+    if not os.path.isdir(path):
         return path
     here = path.resolve()
     places = [here]
@@ -246,7 +248,7 @@ def _find(path: Path) -> Path:
     elif here.parent.name == "checkpoints":
         places.append(here.parent.parent)
     for place in places:
-        if (place / TOKENIZER_FILE).is_file():
+        if os.path.lexists(place / TOKENIZER_FILE):
             return place / TOKENIZER_FILE
     raise DataError(f"no {TOKENIZER_FILE} in {path}")
 

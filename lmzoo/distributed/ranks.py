@@ -97,9 +97,16 @@ def process_group() -> Generator[Ranks]:
     if dist.is_available() and dist.is_initialized():
         yield Ranks(dist.get_rank(), dist.get_world_size(), _device())
         return
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if _number("WORLD_SIZE", 1) == 1:
         yield Ranks(device=_device())
         return
+    rank, world_size = _number("RANK", 0), _number("WORLD_SIZE", 1)
+    if not 0 <= rank < world_size:
+        raise ConfigError(f"RANK={rank} must be in [0, WORLD_SIZE={world_size})")
+    for name in ("MASTER_ADDR", "MASTER_PORT"):
+        if name not in os.environ:
+            raise ConfigError(f"WORLD_SIZE={world_size} needs {name}: start the processes with --nproc or torchrun")
+    _number("MASTER_PORT", 0)
     device = _device()
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -118,11 +125,19 @@ def process_group() -> Generator[Ranks]:
             dist.destroy_process_group()
 
 
+def _number(name: str, default: int) -> int:
+    """The number in an environment variable of the launcher. Raises `ConfigError` for another text."""
+    text = os.environ.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) < 10):
+        raise ConfigError(f"{name}={text!r} in the environment must be a number, as the launcher sets it")
+    return int(text)
+
+
 def _device() -> torch.device:
     """The GPU of this rank on its machine, or the CPU."""
     if not torch.cuda.is_available():
         return torch.device("cpu")
-    local = int(os.environ.get("LOCAL_RANK", "0"))
+    local = _number("LOCAL_RANK", 0)
     if local >= torch.cuda.device_count():
         raise ConfigError(f"nproc={local + 1} asks for more processes than the {torch.cuda.device_count()} GPUs here")
     return torch.device("cuda", local) if "LOCAL_RANK" in os.environ else torch.device("cuda")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lmzoo import __version__, configs
+from lmzoo import __version__, configs, files
 from lmzoo.data.corpora import Corpus
 from lmzoo.data.embedded import EMBEDDED
 from lmzoo.data.store import TokenSplit
@@ -20,13 +20,13 @@ from lmzoo.errors import CheckpointError, ConfigError, DataError
 from lmzoo.model import LanguageModel
 from lmzoo.runs.spec import RunSpec
 from lmzoo.runs.validation import VALIDATION_FILE, write_validation
-from lmzoo.storage import atomic
+from lmzoo.storage import atomic, checkpoints
 from lmzoo.train.config import ResolvedTrainConfig
 from lmzoo.train.precision import resolve_precision
 
 CONFIG_FILE = "config.toml"
 FORMAT = 2  # version of config.toml; version 1 had no version number and did not record derived settings
-_MAX_BYTES = 256 << 20
+_NAME_BYTES, _PART_BYTES = 4000, 255  # limits of the length of a path and of a name in it
 _BEFORE_CONFIG = {  # left by an early kill
     *(TOKENIZER_FILE, f".{TOKENIZER_FILE}.writing", VALIDATION_FILE, f".{VALIDATION_FILE}.writing"),
     f".{CONFIG_FILE}.writing",
@@ -38,22 +38,47 @@ def check_directory(folder: Path, content: str, *, found: bool, leftovers: Colle
 
     Files whose names are in `leftovers` are ignored. `content` ("run", "comparison") is used in the message.
     """
-    if folder.exists() and not folder.is_dir():
+    _require_usable_name(folder)
+    if os.path.lexists(folder) and not os.path.isdir(folder):
         raise ConfigError(f"out={folder} exists and is not a directory")
-    if not found and folder.exists() and any(path.name not in leftovers for path in folder.iterdir()):
+    if not found and os.path.isdir(folder) and any(path.name not in leftovers for path in folder.iterdir()):
         raise ConfigError(f"out={folder} exists, is not empty, and holds no {content}")
-    above = next((place for place in (folder, *folder.absolute().parents) if place.exists()), folder)
-    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+    above = next((place for place in (folder, *folder.absolute().parents) if os.path.lexists(place)), folder)
+    if not os.path.isdir(above) or not os.access(above, os.W_OK | os.X_OK):
         raise ConfigError(f"out={folder} cannot be written: {above} is read-only or not a directory")
 
 
+def _require_usable_name(folder: Path) -> None:
+    """Raise `ConfigError` for a name that cannot be made, before a folder above it is made."""
+    try:
+        name = str(folder).encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"out={folder} must be a name in UTF-8") from None
+    if b"\0" in name or len(name) > _NAME_BYTES or any(len(part.encode()) > _PART_BYTES for part in folder.parts):
+        raise ConfigError(f"out={folder} is too long for a name of a directory, or has a NUL character")
+
+
 def find_run(run: Path, *, resume: bool) -> bool:
-    """Return True if the directory holds a run to be resumed. Raises `ConfigError` if it cannot be used."""
-    found = (run / CONFIG_FILE).is_file()
-    if found and not resume:
+    """Return True if the directory holds a run to be resumed. Raises `ConfigError` if it cannot be used.
+
+    A run without a checkpoint, which diverged or was killed early, is resumed with `resume` and begins anew without it.
+    """
+    _require_usable_name(run)
+    found = os.path.isfile(run / CONFIG_FILE)
+    saved = found and has_checkpoint(run)
+    if saved and not resume:
         raise ConfigError(f"out={run} holds a run already: --resume continues it, --out names another directory")
     check_directory(run, "run", found=found, leftovers=_BEFORE_CONFIG)
-    return found
+    return found and resume
+
+
+def has_checkpoint(run: Path) -> bool:
+    """Return True if any checkpoint was committed, damaged or not. Raises `CheckpointError`."""
+    folder = run / checkpoints.FOLDER
+    try:
+        return os.path.lexists(folder) and any(not path.name.endswith(atomic.TEMPORARY) for path in folder.iterdir())
+    except OSError as error:
+        raise CheckpointError(f"{folder}: cannot be read: {files.reason(error)}") from error
 
 
 def make_tables(
@@ -89,11 +114,10 @@ def make_tables(
 def read_tables(run: Path) -> dict[str, Any]:
     """Read the tables of config.toml, of any version up to `FORMAT`. Raises `CheckpointError` for any other file."""
     path = run / CONFIG_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise CheckpointError(f"{run}: is not a run: it has no {CONFIG_FILE}")
-    for file in (path, run / TOKENIZER_FILE):  # refuses links, which may lead out of the run, and pipes, which may hang
-        if atomic.regular_size(file) > _MAX_BYTES:
-            raise CheckpointError(f"{file}: is larger than {_MAX_BYTES} bytes")
+    for file in (path, run / TOKENIZER_FILE):
+        atomic.regular_size(file)  # refuses links, which may lead out of the run
     tables = configs.load_toml(path)
     if tables.get("lmzoo", 1) not in range(1, FORMAT + 1):
         raise CheckpointError(
@@ -173,8 +197,11 @@ def machine_note(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | Non
 
 
 def create(run: Path, tables: Mapping[str, Any], tokenizer: Tokenizer, val: TokenSplit) -> None:
-    """Write the tokenizer, the validation tokens and then config.toml, which makes a directory a run."""
-    if (run / CONFIG_FILE).exists():
+    """Write the tokenizer, the validation tokens and then config.toml, which makes a directory a run.
+
+    A run without a checkpoint is replaced.
+    """
+    if os.path.lexists(run / CONFIG_FILE) and has_checkpoint(run):
         raise ConfigError(f"out={run} holds a run already, which another process has just made")
     atomic.write_file(run / TOKENIZER_FILE, tokenizer.to_json())
     write_validation(run, val)

@@ -8,6 +8,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
+from lmzoo import files
 from lmzoo.errors import ConfigError
 from lmzoo.storage import atomic
 
@@ -23,7 +24,7 @@ def locked(run: Path) -> Generator[None]:
         atomic.make_folder(run)
         descriptor = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
     except OSError as error:
-        raise ConfigError(f"out={run} cannot be written: {error.strerror}") from error
+        raise ConfigError(f"out={run} cannot be written: {files.reason(error)}") from error
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -7,11 +7,13 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lmzoo import files
 from lmzoo.errors import CheckpointError
 from lmzoo.storage import atomic
 from lmzoo.train.events import EndEvent, EvalEvent, Event, SavingEvent, StepEvent
 
 METRICS_FILE = "metrics.jsonl"
+_MAX_BYTES = 1 << 30
 
 
 class MetricsWriter:
@@ -76,7 +78,7 @@ class MetricsWriter:
 def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     """Read the valid lines of a run's metrics.jsonl. Raises `CheckpointError` if there is no such file."""
     path = Path(run) / METRICS_FILE
-    if not path.is_file():
+    if not os.path.lexists(path):
         raise CheckpointError(f"{path}: there is no such file")
     return _lines(path)[0]
 
@@ -89,16 +91,24 @@ def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     lines: list[dict[str, Any]] = []
     unreadable = 0
     try:
-        content = path.read_bytes()
+        content = files.read_bytes(path, _MAX_BYTES)
     except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {error.strerror}") from error
+        raise CheckpointError(f"{path}: cannot be read: {files.reason(error)}") from error
     for text in content.splitlines():
         try:
-            line = json.loads(text)
-            if type(line["step"]) is not int or not isinstance(line["split"], str):
-                raise TypeError
-        except (ValueError, TypeError, KeyError, RecursionError):
-            unreadable += 1
-        else:
+            line = files.parse_json(text)
+        except ValueError:
+            line = None
+        if _is_line(line):
             lines.append(line)
+        else:
+            unreadable += 1
     return lines, unreadable
+
+
+def _is_line(line: object) -> bool:
+    """True for an object with the values that every line has: step, split, loss and tokens."""
+    if not isinstance(line, dict) or not isinstance(line.get("split"), str):
+        return False
+    counts = all(type(line.get(name)) is int and 0 <= line[name] < 1 << 63 for name in ("step", "tokens"))
+    return counts and type(line.get("loss")) in (int, float)

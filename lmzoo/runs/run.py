@@ -10,11 +10,13 @@ from typing import Any, NamedTuple
 
 import torch
 
+from lmzoo import bounds
+from lmzoo.data.corpora import is_pattern
 from lmzoo.data.store import TokenSplit
 from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer, load_tokenizer
 from lmzoo.distributed.parallel import parallelize
 from lmzoo.distributed.ranks import Ranks, process_group
-from lmzoo.errors import CheckpointError, DataError
+from lmzoo.errors import CheckpointError, ConfigError, DataError
 from lmzoo.model import LanguageModel
 from lmzoo.runs.directory import (
     CONFIG_FILE,
@@ -33,7 +35,7 @@ from lmzoo.runs.inputs import PreparedData, batches_and_validation, load_data, n
 from lmzoo.runs.lock import locked
 from lmzoo.runs.metrics import METRICS_FILE, MetricsWriter
 from lmzoo.runs.out_of_memory import explain_out_of_memory
-from lmzoo.runs.spec import RunSpec, make_spec
+from lmzoo.runs.spec import ANY_VOCAB_SIZE, RunSpec, make_spec
 from lmzoo.runs.validation import read_validation
 from lmzoo.storage import atomic, checkpoints, models
 from lmzoo.train.checkpoint import TrainingState, newest_valid, read_state, remember_best, restore_checkpoint
@@ -45,6 +47,7 @@ from lmzoo.train.trainer import Trainer
 __all__ = ["Run", "RunResult", "RunSpec", "evaluate_run", "load_run", "make_spec", "train_run"]
 
 SAMPLE_FILE = "sample.txt"
+_BYTES_PER_TOKEN = 64  # that a batch needs at the very least: its tokens, targets and a few features
 SAMPLE_TOKENS: int = 500
 
 
@@ -117,6 +120,8 @@ def _run(
 ) -> RunResult:
     """`train_run` on one rank."""
     ranks.require_rows(spec.train.batch_size)
+    tokens = spec.train.batch_size * spec.model_config(ANY_VOCAB_SIZE).context_length
+    bounds.require_memory(f"a batch of {tokens} tokens", tokens * _BYTES_PER_TOKEN)
     before = read_tables(run) if find_run(run, resume=resume) else None
     if before is None:
         spec = replace(spec, train=spec.train.resolved())
@@ -131,6 +136,8 @@ def _run(
             generator = torch.Generator().manual_seed(spec.train.seed)
             model = spec.make_model(data.tokenizer.vocab_size, generator=generator, device=ranks.device)
             torch.manual_seed(spec.train.seed + ranks.rank)  # each rank draws its own dropout
+            if not model.num_params():
+                raise ConfigError(f"{spec.model} has no parameters: there is nothing to train")
             tables = make_tables(spec, data.corpus, data.tokenizer, model, ranks.world_size)
             if before is not None:
                 require_same(run, before, tables)
@@ -286,13 +293,24 @@ def _model_and_split(path: str | Path, data: str | None) -> tuple[LanguageModel,
     precision = tables["machine"]["precision"]
     if data is None and (kept := read_validation(_run_of(path), model.config.vocab_size)) is not None:
         return model, kept, precision
-    corpus = load_data(data or str(tables["data"].get("data")))
+    corpus = load_data(data or own_data(path))
     trained_on = tables["data"].get("corpus_sha256")
     if data is None and corpus.sha256 != trained_on:
         raise DataError(
             f"{corpus.name}: its SHA-256 is {corpus.sha256}, but the run was trained on a text with {trained_on}"
         )
     return model, validation_split(corpus, tokenizer), precision
+
+
+def own_data(path: str | Path) -> str:
+    """Return the text that a run was trained on, as `load_data` takes it. Raises `DataError` for a pattern.
+
+    A run may come from somebody else: a pattern such as "/**" in it would read the whole disk.
+    """
+    data = read_tables(_run_of(path))["data"].get("data")
+    if not isinstance(data, str) or is_pattern(data):
+        raise DataError(f"{path}: was trained on data={data!r}, a pattern: give the text with --data")
+    return data
 
 
 def _sample(trainer: Trainer, tokenizer: Tokenizer) -> str:

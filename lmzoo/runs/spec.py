@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from lmzoo import configs, registry
+from lmzoo.data.corpora import require_name
 from lmzoo.data.hf_dataset import is_streamed, parse_spec
 from lmzoo.data.tokenizers import check_spec
 from lmzoo.errors import ConfigError
@@ -63,6 +64,7 @@ def make_spec(
     own_tokenizer = recipe.pop("tokenizer", DEFAULT_TOKENIZER)
     chosen = tokenizer or own_tokenizer
     check_spec(chosen)
+    require_name(data)
     if is_streamed(data):
         parse_spec(data)
         if tokenizer == "char":

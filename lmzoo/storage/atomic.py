@@ -27,7 +27,7 @@ from lmzoo import files
 from lmzoo.errors import CheckpointError, LmzooError
 
 MANIFEST = "manifest.json"
-_TEMPORARY = ".writing"  # suffix of a file or folder that is not committed yet
+TEMPORARY = ".writing"  # suffix of a file or folder that is not committed yet
 _REPLACED = ".replaced"  # suffix of an old folder while it is replaced
 _LEFTOVER_SECONDS = 24 * 3600  # age at which a temporary file of a shared file belongs to a writer that was killed
 _MAX_JSON = 16 << 20
@@ -65,7 +65,7 @@ def new_folder(path: Path) -> Generator[Path]:
     It replaces a folder of that name; after an error the old folder is unchanged. Raises `CheckpointError` when
     writing fails.
     """
-    temporary = _aside(path, _TEMPORARY)
+    temporary = _aside(path, TEMPORARY)
     try:
         make_folder(path.parent)
         _require_replaceable(path, stat.S_ISDIR, "a folder")
@@ -95,7 +95,7 @@ def new_file(
     A reader sees the old content or the complete new content. With `shared`, several processes may write the file at
     once: each uses a temporary name of its own. When writing fails, raises the error that `error` returns.
     """
-    temporary = _aside(path, f".{os.getpid()}-{secrets.token_hex(4)}{_TEMPORARY}" if shared else _TEMPORARY)
+    temporary = _aside(path, f".{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}" if shared else TEMPORARY)
     try:
         _require_replaceable(path, stat.S_ISREG, "a regular file")
         if shared:
@@ -150,7 +150,7 @@ def make_folder(path: Path) -> None:
 
 def remove_folder(path: Path) -> None:
     """Remove a folder; if killed, it is complete or has a name no reader uses. Raises `CheckpointError`."""
-    gone = _aside(path, _TEMPORARY)
+    gone = _aside(path, TEMPORARY)
     try:
         discard(gone)
         os.rename(path, gone)
@@ -215,7 +215,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 def unfinished(path: Path) -> Path:
     """Returns the temporary path of the folder `path`, for other ranks that write into it."""
-    return _aside(path, _TEMPORARY)
+    return _aside(path, TEMPORARY)
 
 
 def replaced(path: Path) -> Path:
@@ -228,7 +228,7 @@ def clean(folder: Path) -> None:
 
     Raises `CheckpointError` when that fails.
     """
-    for leftover in folder.glob(f".*{_TEMPORARY}"):
+    for leftover in folder.glob(f".*{TEMPORARY}"):
         discard(leftover)
     for old in folder.glob(f".*{_REPLACED}"):
         place = folder / old.name[1 : -len(_REPLACED)]
@@ -310,7 +310,7 @@ def _create(path: Path) -> int:
 
 def _discard_leftovers(path: Path) -> None:
     """Remove temporary files of killed writers of a shared file; files of running writers are newer."""
-    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{_TEMPORARY}"):
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.*{TEMPORARY}"):
         with suppress(OSError):
             if time.time() - leftover.stat().st_mtime > _LEFTOVER_SECONDS:
                 leftover.unlink()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lmzoo.configs import require, require_between, require_positive, to_dict
+from lmzoo.configs import require, require_at_most, require_between, require_positive, to_dict
 from lmzoo.distributed import Parallel
 
 OptimizerName = Literal["adamw", "muon"]
@@ -46,6 +46,8 @@ class TrainConfig:
     def __post_init__(self) -> None:
         require_positive(self, "steps", "batch_size", "grad_accumulation", "learning_rate", "log_every")
         require_positive(self, "keep_checkpoints")
+        require_at_most(self, 10**9, "steps")
+        require_at_most(self, 10**6, "batch_size", "grad_accumulation")
         for name in ("eval_every", "checkpoint_every"):
             if getattr(self, name) is not None:
                 require_positive(self, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from lmzoo import humanize
 from lmzoo.train.events import (
     CheckpointEvent,
     DataEvent,
@@ -95,7 +96,7 @@ class ProgressBar:
         from rich.console import Console
 
         console = self._bar.console if self._bar else self._console or Console()
-        console.print(line, markup=False, highlight=False)
+        console.print(humanize.plain(line), markup=False, highlight=False)
 
     def _close(self) -> None:
         if self._bar is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -132,3 +133,18 @@ def test_load_corpus_names_a_file_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "d" / "loop.txt").symlink_to(tmp_path / "d" / "loop.txt")
     _fails(tmp_path / "d", "cannot read", "loop.txt")
     _fails("/dev/null", "/dev/null", "not a regular file")
+
+
+@pytest.mark.parametrize("name", ["pipe.txt", "zero.txt"])
+def test_load_corpus_reads_regular_files_only(write: Write, tmp_path: Path, name: str) -> None:
+    write("d/a.txt", "text")
+    path = tmp_path / "d" / name
+    os.mkfifo(path) if name == "pipe.txt" else path.symlink_to("/dev/zero")
+    _fails(tmp_path / "d", "cannot read", "it is not a regular file")
+    _fails(path, "cannot read", "not a regular file")
+
+
+@pytest.mark.parametrize("spec", ["a\udcff.txt", "a\0b", "a" * 5000, "dir/" * 2000, 3, None])
+def test_load_corpus_refuses_names_that_are_no_names(spec: str) -> None:
+    with pytest.raises(DataError):
+        load_corpus(spec)

@@ -154,3 +154,14 @@ def test_hf_dataset_names_a_missing_package(monkeypatch: pytest.MonkeyPatch) -> 
     with pytest.raises(DataError) as caught:
         HFDataset("hf:owner/name")
     assert str(caught.value) == "data='hf:owner/name' needs datasets: pip install '.[hf-data]' in the checkout"
+
+
+@pytest.mark.parametrize("place", ["../secret.txt", "https://localhost:1/secret.txt"])
+def test_hf_dataset_stays_inside_its_folder(tmp_path: Path, place: str) -> None:
+    (tmp_path / "secret.txt").write_text("secret\n")
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d" / "a.txt").write_text("open\n")
+    readme = f"---\nconfigs:\n- config_name: default\n  data_files: {place}\n---\n"
+    (tmp_path / "d" / "README.md").write_text(readme)
+    with pytest.raises(DataError, match=r"outside of the folder|cannot be opened"):
+        HFDataset(f"hf:{tmp_path / 'd'}")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from lmzoo import configs
-from lmzoo.errors import CheckpointError, ConfigError, DataError
+from lmzoo.errors import CheckpointError, ConfigError, DataError, DivergedError
 from lmzoo.runs.directory import FORMAT, check_directory, read_tables, require_same
 from lmzoo.runs.run import RunSpec, evaluate_run, load_run, train_run
 from lmzoo.train.config import ResolvedTrainConfig, TrainConfig
@@ -197,3 +197,53 @@ def test_check_directory_refuses_a_read_only_place(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(os, "access", lambda *_: False)  # root may write anywhere
     with pytest.raises(ConfigError, match=r"cannot be written: .* is read-only or not a directory"):
         check_directory(tmp_path / "run", "run", found=False)
+
+
+@pytest.mark.parametrize("name", ["a" * 256, "b/" * 2500 + "c", "nul\0name", "\udcff", "new/" + "a" * 300])
+def test_check_directory_refuses_names_that_cannot_be_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_spec: MakeSpec, name: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="out=.* (is too long|must be a name)"):
+        train_run(small_spec(), name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to nothing"])
+def test_check_directory_refuses_what_is_no_directory(tmp_path: Path, small_spec: MakeSpec, kind: str) -> None:
+    out = tmp_path / "out"
+    os.mkfifo(out) if kind == "pipe" else out.symlink_to("nothing")
+    with pytest.raises(ConfigError, match="exists and is not a directory"):
+        train_run(small_spec(), out)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
+def test_find_run_begins_anew_what_has_no_checkpoint(tmp_path: Path, small_spec: MakeSpec) -> None:
+    """A run that diverged at its first step does not block the next try with other settings."""
+    with pytest.raises(DivergedError, match="nothing was saved before"):
+        train_run(small_spec(learning_rate=1e38), tmp_path / "run")
+    (tmp_path / "run" / "checkpoints").mkdir(exist_ok=True)
+    (tmp_path / "run" / "checkpoints" / ".step-00000004.writing").mkdir()
+    result = train_run(small_spec(), tmp_path / "run")
+    assert load_run(tmp_path / "run").tables["train"]["learning_rate"] != 1e38
+    assert result.loss < 10
+    with pytest.raises(ConfigError, match="holds a run already"):
+        train_run(small_spec(), tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", ["sheep\x7f.txt", "she\u202eep.txt", "sheep\n.txt"])
+def test_write_tables_records_any_name_of_a_text(tmp_path: Path, text: Path, small_spec: MakeSpec, name: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(text.read_bytes())
+    spec = dataclasses.replace(small_spec("bigram"), data=str(path))
+    result = train_run(spec, tmp_path / "run")
+    assert read_tables(tmp_path / "run")["data"]["data"] == str(path)
+    assert evaluate_run(tmp_path / "run").loss == pytest.approx(result.loss)
+
+
+def test_read_tables_has_a_limit(tmp_path: Path, small_spec: MakeSpec) -> None:
+    train_run(small_spec("bigram"), tmp_path / "run")
+    with (tmp_path / "run" / "config.toml").open("a") as file:
+        file.write("# " + "x" * (1 << 20))
+    with pytest.raises(ConfigError, match="larger than"):
+        read_tables(tmp_path / "run")

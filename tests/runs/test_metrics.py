@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_metrics_writer_logs_every_nth_step_and_every_evaluation(tmp_path: Path)
 
 
 def test_metrics_writer_counts_unreadable_lines(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "split": "train", "loss": 1.0}\n[]\n{"step": "2"}\n')
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "split": "train", "loss": 1.0, "tokens": 9}\n[]\n{"step": "2"}\n')
     writer = MetricsWriter(tmp_path, 1, after_step=1)
     writer(EndEvent())
     assert writer.unreadable == 2
@@ -48,4 +49,21 @@ def test_metrics_writer_counts_unreadable_lines(tmp_path: Path) -> None:
 
 def test_read_metrics_names_a_missing_file(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"metrics\.jsonl: there is no such file"):
+        read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ['{"step": 1, "split": "val", "loss": 1.0}', '{"step": -1, "split": "val", "loss": 1.0, "tokens": 1}',
+     '{"step": 1, "split": "val", "loss": "1", "tokens": 1}', "[" * 9999, "1" * 5000, "3", "\\xff"],
+)  # fmt: skip
+def test_read_metrics_leaves_out_lines_that_lack_a_value(tmp_path: Path, line: str) -> None:
+    good = '{"step": 1, "split": "val", "loss": 1.0, "tokens": 3}'
+    (tmp_path / "metrics.jsonl").write_text(f"{good}\n{line}\n")
+    assert len(read_metrics(tmp_path)) == 1
+
+
+def test_read_metrics_takes_regular_files_only(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "metrics.jsonl")
+    with pytest.raises(CheckpointError, match="must be a regular file"):
         read_metrics(tmp_path)

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from lmzoo.data import load_corpus, open_store
-from lmzoo.errors import CheckpointError, ConfigError, DataError, DivergedError, LmzooError
+from lmzoo.errors import CheckpointError, ConfigError, DataError, DivergedError, InputError, LmzooError
 from lmzoo.runs import validation
 from lmzoo.runs.metrics import read_metrics
 from lmzoo.runs.run import RunSpec, evaluate_run, load_run, make_spec, train_run
@@ -284,3 +284,25 @@ def test_train_run_logs_auxiliary_losses_by_name(
     assert lines[2][0]["loss"] == pytest.approx(lines[1][0]["loss"], rel=1e-5)
     assert lines[2][0]["aux.balance"] == pytest.approx(lines[1][0]["aux.balance"], rel=0.1)  # not additive over rows
     assert "aux.balance" not in read_metrics(tmp_path / "1")[-1]
+
+
+def test_evaluate_run_expands_no_pattern_of_a_run(tmp_path: Path, text: Path, small_spec: Callable[..., RunSpec]) -> None:
+    """A run may come from somebody else, and "/**" in it would read the whole disk."""
+    run = tmp_path / "run"
+    train_run(small_spec("bigram"), run)
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace(str(text), "/**"))
+    with pytest.raises(DataError, match=r"was trained on data='/\*\*', a pattern: give the text with --data"):
+        evaluate_run(run)
+    assert evaluate_run(run, str(text)).tokens > 0
+
+
+def test_train_run_refuses_a_batch_that_no_memory_holds(tmp_path: Path, small_spec: Callable[..., RunSpec]) -> None:
+    with pytest.raises(InputError, match="a batch of .* tokens needs"):
+        train_run(small_spec("bigram", batch_size=10**6, context_length=1 << 30), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_make_spec_refuses_a_name_that_is_not_utf8(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"data='.*\\udcff.txt': the name is not UTF-8"):
+        make_spec("bigram", str(tmp_path / "a\udcff.txt"))
