@@ -7,26 +7,32 @@ Legend: B batch, T time, V vocabulary, D model width.
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Unpack, final
 
 import torch
 from torch import Tensor, nn
 
-from lmzoo import losses
+from lmzoo import arguments, bounds, losses
 from lmzoo.configs import require_positive
 from lmzoo.errors import InputError
 from lmzoo.flops import active_shares, flops_per_token
 from lmzoo.roles import ROLES as ROLES
-from lmzoo.sampling import SamplingConfig
-from lmzoo.state import State, TimeBuffer, nbytes
+from lmzoo.sampling import named_settings
+from lmzoo.state import State, TimeBuffer, check, nbytes, rows, tensors
 
 if TYPE_CHECKING:
     from lmzoo.inference.compiled import CompiledStep
     from lmzoo.sampling_config import SamplingSettings
+
+_STATE_KEYS = {"model", "position", "tokens", "layers"}
+_LARGE_STATE = 1 << 20  # rows times tokens from which the memory of a state is checked before it is allocated
+_PROBED = (64, 128)  # lengths at which the size of a row is measured, to estimate it at any other
 
 StateGrowth = Literal["none", "constant", "logarithmic", "linear"]
 
@@ -121,8 +127,12 @@ class LanguageModel(nn.Module, ABC):
         of range, and for T > `context_length` if the model does not extrapolate.
         """
         self._check_ids("idx", idx)
+        self._check_place("idx", idx)
+        if idx.shape[1] == 0:
+            raise InputError("idx has T=0 tokens: forward needs at least one")
         if targets is not None:
             self._check_ids("targets", targets, like=idx)
+            self._check_place("targets", targets)
         if targets is None and not return_logits:
             raise InputError("return_logits=False needs targets: there would be nothing to return")
         limit = self.config.context_length
@@ -155,14 +165,34 @@ class LanguageModel(nn.Module, ABC):
 
         Memory is allocated for `max_len` tokens (default `context_length`); for more tokens the buffers grow.
         """
-        max_len = self.config.context_length if max_len is None else max_len
+        batch_size = arguments.count("batch_size", batch_size)
+        max_len = self.config.context_length if max_len is None else arguments.count("max_len", max_len)
         window = None if self.traits.extrapolates else self.config.context_length
         reach = max_len if window is None else min(max_len, window)
+        self._require_state_memory(batch_size, reach)
         layers = self.init_layers(batch_size, reach, torch.empty(0, device=self.device, dtype=self.dtype))
         tokens = None
         if layers is None or window is not None:  # to read tokens again: always, or when the window starts to slide
             tokens = TimeBuffer.empty(batch_size, max_len, window=window, device=self.device, dtype=torch.long)
-        return {"position": 0, "tokens": tokens, "layers": layers}
+        return {"model": self._state_name(), "position": 0, "tokens": tokens, "layers": layers}
+
+    def _require_state_memory(self, batch_size: int, max_len: int) -> None:
+        """Raise `InputError` for a large state that the memory of the device cannot hold."""
+        if batch_size * max_len < _LARGE_STATE:
+            return
+        like = torch.empty(0, device=self.device, dtype=self.dtype)
+        few, more = (nbytes(self.init_layers(1, length, like)) for length in _PROBED)
+        row = few + 8 * max_len + (more - few) * max_len // (_PROBED[1] - _PROBED[0])
+        bounds.require_memory(f"a state of {batch_size} rows and {max_len} tokens", batch_size * row, self.device)
+
+    def _state_name(self) -> str:
+        """Returns the name that a state of this model has in it: of the family, with the settings and the dtype."""
+        return f"{self.family or type(self).__name__} {self._settings} {self.dtype}"
+
+    @cached_property
+    def _settings(self) -> str:
+        """A hash of the config, which is frozen; cached, because each decoding step compares it."""
+        return hashlib.sha256(repr(self.config).encode()).hexdigest()[:16]
 
     @final
     @torch.no_grad()
@@ -173,13 +203,18 @@ class LanguageModel(nn.Module, ABC):
         `state` stays valid and unchanged. Runs under `torch.no_grad()`. Dropout follows the model's mode: call `eval()`
         first, as `generate` does.
         """
+        given = state
         state = self._with_tokens(idx, state)
-        layers, step = state["layers"], self.compiled_step
-        if step is not None and step.can_take(idx, layers):
-            logits_BV, layers = step(idx, layers)
-            return logits_BV, {**state, "layers": layers}
-        x_BSD, state = self._read(idx, state)
-        return self.head(x_BSD[:, -1]), state
+        try:
+            layers, step = state["layers"], self.compiled_step
+            if step is not None and step.can_take(idx, layers):
+                logits_BV, layers = step(idx, layers)
+                return logits_BV, {**state, "layers": layers}
+            x_BSD, state = self._read(idx, state)
+            return self.head(x_BSD[:, -1]), state
+        except (TypeError, AttributeError, LookupError, ValueError, RuntimeError):
+            self._explain_state(given)
+            raise
 
     @final
     @torch.no_grad()
@@ -189,7 +224,11 @@ class LanguageModel(nn.Module, ABC):
         Past `context_length` a model that does not extrapolate has a different window at every position, so it reads
         those tokens one by one.
         """
+        self._check_ids("idx", idx)
+        self.check_state(state, len(idx))
         T = idx.shape[1]
+        if T == 0:
+            raise InputError("idx has T=0 tokens: decode_all needs at least one")
         together = T if self.traits.extrapolates else min(T, max(1, self.config.context_length - state["position"]))
         pieces = []
         for start, end in [(0, together), *((t, t + 1) for t in range(together, T))]:
@@ -200,15 +239,46 @@ class LanguageModel(nn.Module, ABC):
     def _with_tokens(self, idx: Tensor, state: State) -> State:
         """Returns the state with the new token ids and position; `layers` is unchanged, or None if no longer valid."""
         self._check_ids("idx", idx)
+        self._check_place("idx", idx)
         if idx.shape[1] == 0:
             raise InputError("idx has T=0 tokens: decode needs at least one")
+        self.check_state(state, len(idx))
         position = state["position"] + idx.shape[1]
         tokens, layers = state["tokens"], state["layers"]
         if tokens is not None:
             tokens = tokens.append(idx)
         if position > self.config.context_length and not self.traits.extrapolates:
             layers = None  # every token has a new position in the window, so the layers' state is no longer valid
-        return {"position": position, "tokens": tokens, "layers": layers}
+        return {**state, "position": position, "tokens": tokens, "layers": layers}
+
+    @final
+    def check_state(self, state: State, batch_size: int) -> None:
+        """Raise `InputError` unless `state` is of this model, or one with the same settings, and has `batch_size` rows.
+
+        Reads the name, the numbers and one tensor of the state, so it is cheap enough for each step.
+        """
+        if not isinstance(state, dict) or state.keys() != _STATE_KEYS:
+            raise InputError(f"state is a {type(state).__name__}: it must come from init_state or decode of this model")
+        name, position, tokens = state["model"], state["position"], state["tokens"]
+        if name != self._state_name():
+            raise InputError(f"state belongs to the model {name}: this one is {self._state_name()}")
+        if type(position) is not int or not 0 <= position < arguments.LIMIT:
+            raise InputError(f"state has the position {position!r}: it must be an integer, 0 or above")
+        if not (tokens is None or isinstance(tokens, TimeBuffer)) or (tokens is None and state["layers"] is None):
+            raise InputError("state has neither tokens nor layers: it must come from init_state or decode of this model")
+        there = rows(state["layers"] if tokens is None else tokens)
+        if there is not None and there != batch_size:
+            raise InputError(f"state has {there} rows, idx has {batch_size}: they must be the same sequences")
+
+    def _explain_state(self, state: State) -> None:
+        """Raise `InputError` if the layers of `state` do not have the form that this model gives them."""
+        layers = state["layers"]
+        if layers is not None:
+            like = torch.empty(0, device=self.device, dtype=self.dtype)
+            check(layers, self.init_layers(1, 1, like))
+            place = next((tensor.device for tensor in tensors(layers) if tensor.device != self.device), None)
+            if place is not None:
+                raise InputError(f"state is on {place}, the model on {self.device}")
 
     def _read(self, idx: Tensor, state: State) -> tuple[Tensor, State]:
         """Returns features (B, S, D), S >= T, of which the last T belong to idx (B, T), and the next state.
@@ -235,7 +305,7 @@ class LanguageModel(nn.Module, ABC):
         self,
         idx: Tensor,
         max_new_tokens: int,
-        *,
+        *positional: object,
         stop_tokens: Sequence[int] = (),
         generator: torch.Generator | None = None,
         **settings: Unpack[SamplingSettings],
@@ -247,7 +317,8 @@ class LanguageModel(nn.Module, ABC):
         options (several samples per prompt, forced tokens, logits processors, settings and seeds per row) call
         `lmzoo.generation.generate`.
         """
-        config = SamplingConfig(**settings)
+        arguments.no_positional("generate", positional, "temperature")
+        config = named_settings(settings)
         return _sampler().generate(self, idx, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
 
     @final
@@ -255,13 +326,14 @@ class LanguageModel(nn.Module, ABC):
         self,
         idx: Tensor,
         max_new_tokens: int,
-        *,
+        *positional: object,
         stop_tokens: Sequence[int] = (),
         generator: torch.Generator | None = None,
         **settings: Unpack[SamplingSettings],
     ) -> Iterator[Tensor]:
         """Like `generate`, one step at a time: yields the new tokens (B,); ends when all rows have stopped."""
-        config = SamplingConfig(**settings)
+        arguments.no_positional("stream", positional, "temperature")
+        config = named_settings(settings)
         return _sampler().stream(self, idx, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
 
     # Counting ---------------------------------------------------------------------------------------------------------
@@ -286,12 +358,12 @@ class LanguageModel(nn.Module, ABC):
         recurrences by the multiply-adds of their definition. Elementwise operations (norms, activations) are not
         counted. A model in which no module declares `flops` is measured by torch's counter.
         """
-        return flops_per_token(self, T)
+        return flops_per_token(self, arguments.count("T", T, least=1))
 
     @final
     def state_bytes(self, T: int) -> int:
         """Returns the bytes of one row's decoding state after T tokens, without memory allocated for later tokens."""
-        return nbytes(self.init_state(1, T))
+        return nbytes(self.init_state(1, arguments.count("T", T)))
 
     @final
     def parameter_groups(self, weight_decay: float) -> list[dict[str, Any]]:
@@ -330,6 +402,7 @@ class LanguageModel(nn.Module, ABC):
 
         A module without `init_parameters`, such as torch's own, keeps the weights that its constructor drew.
         """
+        arguments.generator(generator)
         for module in self.modules():
             init = getattr(module, "init_parameters", None)
             if callable(init):
@@ -355,6 +428,9 @@ class LanguageModel(nn.Module, ABC):
     def _check_ids(self, name: str, idx: Tensor, *, like: Tensor | None = None) -> None:
         if torch.compiler.is_compiling():
             return  # values are not available while a graph is captured
+        if not isinstance(idx, Tensor) or idx.layout != torch.strided:
+            kind = f"{idx.layout} tensor" if isinstance(idx, Tensor) else type(idx).__name__
+            raise InputError(f"{name} is a {kind}: it must be an int64 tensor (B, T), such as torch.tensor([[1, 2]])")
         if idx.ndim != 2 or idx.dtype != torch.long:
             raise InputError(f"{name} is {idx.dtype} of shape {tuple(idx.shape)}: it must be int64 of shape (B, T)")
         if like is not None and idx.shape != like.shape:
@@ -365,6 +441,10 @@ class LanguageModel(nn.Module, ABC):
         if low < 0 or high >= self.config.vocab_size:
             bad = low if low < 0 else high
             raise InputError(f"{name} holds the id {bad}: ids must be in [0, vocab_size={self.config.vocab_size})")
+
+    def _check_place(self, name: str, idx: Tensor) -> None:
+        if not torch.compiler.is_compiling() and idx.device != self.device:
+            raise InputError(f"{name} is on {idx.device}, the model on {self.device}: move it there with .to()")
 
 
 def _sampler() -> Any:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from lmzoo import arguments
 from lmzoo.errors import InputError
 
 SEED_LIMIT = (1 << 63) - 1  # seeds are in [0, SEED_LIMIT)
@@ -33,15 +34,18 @@ def row_seeds(batch_size: int, generator: torch.Generator | None = None, seeds: 
     Seed r does not depend on the number of rows after it. Without either argument, torch's global generator is used.
     Raises `InputError` when both are given, or `seeds` are not B integers in [0, 2^63 - 1).
     """
+    arguments.generator(generator)
     if seeds is None:
         device = "cpu" if generator is None else generator.device
         return torch.randint(SEED_LIMIT, (batch_size,), generator=generator, device=device).cpu()
     if generator is not None:
         raise InputError("seeds and generator are both given: give one of them")
+    if isinstance(seeds, (str, bytes)) or not isinstance(seeds, Sequence | Tensor):
+        raise InputError(f"seeds={seeds!r} must be a sequence of integers, one for each row")
     if len(seeds) != batch_size:
         raise InputError(f"seeds has {len(seeds)} entries: there must be one for each of the {batch_size} rows")
     for seed in seeds:
-        if not isinstance(seed, int) or not 0 <= seed < SEED_LIMIT:
+        if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < SEED_LIMIT:
             raise InputError(f"seeds holds {seed!r}: a seed must be an integer in [0, {SEED_LIMIT})")
     return torch.tensor(list(seeds), dtype=torch.long)
 

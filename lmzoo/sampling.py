@@ -19,6 +19,7 @@ from lmzoo.errors import InputError
 from lmzoo.randomness import row_seeds, uniforms
 from lmzoo.sampling_config import SamplingConfig as SamplingConfig
 from lmzoo.sampling_config import SamplingSettings as SamplingSettings
+from lmzoo.sampling_config import named_settings as named_settings
 
 
 def sample(

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from numbers import Integral, Real
 from typing import Any, TypedDict
 
-from lmzoo.configs import require
+from lmzoo.configs import require, suggest
+from lmzoo.errors import InputError
 
 
 def _setting(default: Any, text: str) -> Any:
@@ -47,6 +48,8 @@ class SamplingConfig:
             if value is not None:
                 _require_number(name, value)
                 require(0 < value <= 1, f"{name}={value} must be in (0, 1], or None")
+        mapping = self.logit_bias is None or isinstance(self.logit_bias, Mapping)
+        require(mapping, f"logit_bias={self.logit_bias!r} must be a mapping of token ids to numbers, or None")
         for token, bias in (self.logit_bias or {}).items():
             whole = isinstance(token, Integral) and not isinstance(token, bool)
             require(whole and token >= 0, f"logit_bias has the key {token!r}: it must be a token id")
@@ -58,6 +61,15 @@ class SamplingConfig:
         """True if a bias or a penalty changes the logits."""
         penalized = self.repetition_penalty != 1.0 or self.frequency_penalty or self.presence_penalty
         return bool(self.logit_bias or penalized)
+
+
+def named_settings(settings: Mapping[str, Any]) -> SamplingConfig:
+    """Make a config from settings by name. Raises `InputError` for an unknown name, `ConfigError` for a bad value."""
+    known = [setting.name for setting in fields(SamplingConfig)]
+    for name in settings:
+        if name not in known:
+            raise InputError(f"{name}={settings[name]!r} is not an option of generation{suggest(name, known)}")
+    return SamplingConfig(**settings)
 
 
 def _require_number(name: str, value: object) -> None:

@@ -218,6 +218,18 @@ def capacity_bytes(state: State) -> int:
     return sum(tensor.nbytes for tensor in tensors(state))
 
 
+def check(state: State, like: State) -> None:
+    """Raise `InputError` unless `state` has the structure and the types of `like`, with any number of rows and tokens.
+
+    It copies the state, so it is for explaining an error, not for each step.
+    """
+    kept: dict[str, Tensor] = {}
+    try:
+        _restored(_described(state, kept), kept, like)
+    except (_Unlike, ValueError, AttributeError, IndexError, RecursionError) as error:
+        raise InputError(f"state is not one of this model: {error}") from error
+
+
 FORMAT = "lmzoo decoding state 2"  # version 1 did not name the model
 _MAX_STRUCTURE = 16 << 20  # characters of the structure of a state
 

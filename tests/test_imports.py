@@ -11,12 +11,13 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "lmzoo"
 ANY = None
-EVERYBODY = {"errors", "configs", "files", "humanize"}  # may be imported from anywhere
+EVERYBODY = {"errors", "configs", "files", "humanize", "arguments"}  # may be imported from anywhere
 
 # For each package or module of lmzoo: the others that it may import when it runs (not for types alone).
 MAY_IMPORT: dict[str, set[str] | None] = {
     "errors": set(),
     "files": set(),
+    "arguments": set(),
     "bounds": set(),
     "plugins": set(),
     "configs": set(),

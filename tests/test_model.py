@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import lmzoo
-from lmzoo.errors import ConfigError, InputError
+from lmzoo.errors import ConfigError, InputError, LmzooError
 from lmzoo.losses import IGNORE_INDEX, auxiliary_loss, cross_entropy, reported
 from lmzoo.model import LanguageModel, ModelConfig, Traits
 
@@ -168,11 +171,13 @@ def test_forward_and_decode_name_bad_calls() -> None:
     assert model(ids(1, 5)).logits.shape == (1, 5, 7), "a whole context is no error"
 
 
-def test_forward_takes_no_rows_and_no_tokens() -> None:
+def test_forward_takes_no_rows_and_refuses_no_tokens() -> None:
     model = cumulative()
     assert model(ids(0, 3)).logits.shape == (0, 3, 7)
     assert model.decode(ids(0, 3), model.init_state(0))[0].shape == (0, 7)
-    assert lmzoo.create_model("bigram", vocab_size=7)(ids(2, 0), ids(2, 0)).loss.item() == 0
+    for family in lmzoo.list_models("*.tiny"):
+        with pytest.raises(InputError, match="idx has T=0 tokens: forward needs at least one"):
+            lmzoo.create_model(family, vocab_size=7, device="meta")(ids(2, 0).to("meta"))
 
 
 def test_parameter_groups_hold_each_parameter_once_by_role() -> None:
@@ -306,3 +311,70 @@ def test_decode_keeps_no_graph() -> None:
     logits, state = model.decode(ids(1, 3), model.init_state(1))
     assert not logits.requires_grad
     assert not any(tensor.requires_grad for tensor in lmzoo.state.tensors(state))
+
+
+def bad_calls() -> dict[str, Callable[[lmzoo.LanguageModel], object]]:
+    """Calls with an argument of a wrong kind, by the message that each must give."""
+    idx = ids(2, 3)
+    return {
+        "idx is a list": lambda m: m([[1, 2]]),
+        "idx is a str": lambda m: m.generate("hello", 5),
+        "idx is a torch.sparse_coo tensor": lambda m: m(idx.to_sparse()),
+        "targets is a list": lambda m: m(idx, [[1, 2, 3]] * 2),
+        "idx is on meta, the model on cpu": lambda m: m(idx.to("meta")),
+        "write temperature=0.8": lambda m: m.generate(idx, 5, 0.8),
+        "stream takes its settings by name": lambda m: m.stream(idx, 5, 0.8),
+        "do_sample=True is not an option": lambda m: m.generate(idx, 5, do_sample=True),
+        "max_new_tokens='5' must be": lambda m: m.generate(idx, "5"),
+        "max_new_tokens=-1 must be": lambda m: m.generate(idx, -1),
+        "max_new_tokens=True must be": lambda m: m.generate(idx, True),
+        "and below 2^40": lambda m: m.generate(idx, 1 << 60),
+        "a result of 500000000000 tokens needs": lambda m: m.generate(idx, 5 * 10**11),
+        "stop_tokens=3 must be a sequence": lambda m: m.generate(idx, 5, stop_tokens=3),
+        "stop_tokens holds the id 1.5": lambda m: m.generate(idx, 5, stop_tokens=[1.5]),
+        "generator=3 must be": lambda m: m.generate(idx, 5, generator=3),
+        "logit_bias=[1] must be a mapping": lambda m: m.generate(idx, 5, logit_bias=[1]),
+        "batch_size=-1 must be": lambda m: m.init_state(-1),
+        "batch_size=1.5 must be": lambda m: m.init_state(1.5),
+        "max_len='9' must be": lambda m: m.init_state(1, "9"),
+        "a state of 1000000000000 rows": lambda m: m.init_state(10**12),
+        "T=0 must be a positive integer": lambda m: m.flops_per_token(0),
+        "T=None must be": lambda m: m.state_bytes(None),
+        "generator='x' must be": lambda m: m.init_weights("x"),
+        "state is a NoneType": lambda m: m.decode(idx, None),
+        "state is a dict": lambda m: m.decode(idx, {}),
+        "state has 3 rows, idx has 2": lambda m: m.decode(idx, m.init_state(3)),
+        "state has the position -1": lambda m: m.decode(idx, {**m.init_state(2), "position": -1}),
+        "state has neither tokens nor layers": lambda m: m.decode(
+            idx, {**m.init_state(2), "tokens": None, "layers": None}
+        ),
+        "state is not one of this model": lambda m: m.decode(idx, {**m.init_state(2), "layers": {"x": 3}}),
+        "decode_all needs at least one": lambda m: m.decode_all(ids(2, 0), m.init_state(2)),
+    }
+
+
+@pytest.mark.parametrize("message", bad_calls())
+def test_methods_refuse_arguments_of_a_wrong_kind(message: str) -> None:
+    model = lmzoo.create_model("llama", vocab_size=7, d_model=8, n_layers=1, n_heads=2, d_ff=8, context_length=8)
+    with pytest.raises(LmzooError, match=re.escape(message)):
+        bad_calls()[message](model)
+
+
+@pytest.mark.parametrize(("family", "other"), [("llama", "gpt2"), ("mamba", "lstm"), ("lstm", "bigram")])
+def test_decode_refuses_the_state_of_another_model(family: str, other: str) -> None:
+    settings = {"vocab_size": 7, "context_length": 8}
+    model, stranger = lmzoo.create_model(f"{family}.tiny", **settings), lmzoo.create_model(other, **settings)
+    with pytest.raises(InputError, match=f"state belongs to the model {other} .*: this one is {family} "):
+        model.decode(ids(2, 3), stranger.init_state(2))
+    wider = lmzoo.create_model(f"{family}.tiny", **settings | {"context_length": 9})
+    with pytest.raises(InputError, match="state belongs to the model"):
+        model.decode(ids(2, 3), wider.init_state(2))
+    with pytest.raises(InputError, match="state belongs to the model .*float64: this one is .*float32"):
+        model.decode(ids(2, 3), copy.deepcopy(model).double().init_state(2))
+
+
+def test_decode_keeps_an_error_of_the_model() -> None:
+    model = cumulative()
+    model.features = lambda *_: (_ for _ in ()).throw(RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        model.decode(ids(2, 3), model.init_state(2))

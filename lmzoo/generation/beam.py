@@ -12,12 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from lmzoo import arguments, bounds
 from lmzoo.errors import InputError
-from lmzoo.generation.job import check_limits, checked_prompt
+from lmzoo.generation.job import checked_prompt
 from lmzoo.generation.loop import decode_evaluating
 from lmzoo.model import LanguageModel
 from lmzoo.sampling import SamplingConfig, process
 from lmzoo.state import select
+
+
+MOST_PENALTY = 100  # a larger power of the length is not finite for long texts
 
 
 class BeamOutput(NamedTuple):
@@ -44,9 +48,12 @@ def beam_search(
     enough beams the search is exhaustive. Raises `InputError` as `stream` does, and for `beams` below 1.
     """
     idx = checked_prompt(model, "idx", idx)
-    check_limits(model, max_new_tokens, stop_tokens)
-    if beams < 1:
-        raise InputError(f"beams={beams} must be a positive integer")
+    max_new_tokens = arguments.count("max_new_tokens", max_new_tokens)
+    stop_tokens = arguments.ids("stop_tokens", stop_tokens, model.config.vocab_size)
+    beams = arguments.count("beams", beams, least=1)
+    if not isinstance(length_penalty, (int, float)) or not abs(length_penalty) <= MOST_PENALTY:
+        raise InputError(f"length_penalty={length_penalty!r} must be in [-{MOST_PENALTY}, {MOST_PENALTY}]")
+    bounds.require_memory(f"a search with {beams} beams", 16 * len(idx) * beams * model.config.vocab_size, model.device)
     (B, T), W, V, device = idx.shape, beams, model.config.vocab_size, model.device
     stop_S = torch.tensor(list(stop_tokens), dtype=torch.long, device=device)
     tokens_BWL = idx[:, None].expand(B, W, T)

@@ -5,7 +5,7 @@ Legend: B batch, V vocabulary, T tokens so far.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -30,8 +30,12 @@ class Choice:
     @classmethod
     def make(cls, settings: Settings, batch_size: int, processors: Sequence[Processor] = ()) -> Choice:
         """Group the rows by config. Raises `InputError` unless there is one config, or one per row."""
+        if not isinstance(processors, Iterable) or not all(map(callable, processors)):
+            raise InputError(f"processors={processors!r} must be a sequence of functions")
         if settings is None or isinstance(settings, SamplingConfig):
             return cls(((settings or SamplingConfig(), None),), tuple(processors))
+        if not isinstance(settings, Sequence) or not all(isinstance(each, SamplingConfig) for each in settings):
+            raise InputError(f"config={settings!r} must be a SamplingConfig, or a sequence with one for each row")
         configs = list(settings)
         if len(configs) != batch_size:
             raise InputError(f"config has {len(configs)} entries: there must be one for each of the {batch_size} rows")

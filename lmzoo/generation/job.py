@@ -13,11 +13,15 @@ from typing import TypedDict, Unpack
 import torch
 from torch import Tensor
 
+from lmzoo import arguments, bounds
 from lmzoo.errors import InputError
 from lmzoo.generation.choice import Choice, Processor, Settings
 from lmzoo.model import LanguageModel
 from lmzoo.randomness import row_seeds
 from lmzoo.state import State
+
+
+_MANY_LOGITS = 1 << 22  # rows times vocabulary from which memory is checked
 
 
 class DrawOptions(TypedDict, total=False):
@@ -38,10 +42,10 @@ class Options(DrawOptions, total=False):
 
 
 def check_names(options: Mapping[str, object], known: Collection[str]) -> None:
-    """Raise `TypeError`, as Python does, for an option name that is not in `known`."""
+    """Raise `InputError` for an option name that is not in `known`."""
     for name in options:
         if name not in known:
-            raise TypeError(f"unexpected keyword argument {name!r}: the options are {', '.join(sorted(known))}")
+            raise InputError(f"{name!r} is not an option: the options are {', '.join(sorted(known))}")
 
 
 @dataclass(frozen=True)
@@ -70,20 +74,19 @@ class Job:
     ) -> Job:
         """Check the options; the prompts are checked already. Raises `InputError` naming the bad value."""
         check_names(options, Options.__optional_keys__)
-        n_samples, stop_tokens = options.get("n_samples", 1), tuple(options.get("stop_tokens", ()))
-        forced, prefix = dict(options.get("forced_tokens", {})), options.get("prefix")
-        check_limits(model, max_new_tokens, stop_tokens)
-        if not isinstance(n_samples, int) or n_samples < 1:
-            raise InputError(f"n_samples={n_samples!r} must be a positive integer")
-        for n, token in forced.items():
-            if n < 0 or not 0 <= token < model.config.vocab_size:
-                rule = f"ids must be in [0, vocab_size={model.config.vocab_size}), positions 0 or above"
-                raise InputError(f"forced_tokens holds {n}: {token}; {rule}")
+        prefix = options.get("prefix")
+        max_new_tokens = arguments.count("max_new_tokens", max_new_tokens)
+        stop_tokens = arguments.ids("stop_tokens", options.get("stop_tokens", ()), model.config.vocab_size)
+        n_samples = arguments.count("n_samples", options.get("n_samples", 1), least=1)
+        forced = _forced_tokens(model, options.get("forced_tokens", {}))
+        _require_rows_memory(model, len(prompt_lengths) * n_samples, prompts_PL.shape[1] + max_new_tokens)
         lengths = [length for length in prompt_lengths for _ in range(n_samples)]
-        if prefix is not None and prefix["position"] >= min(lengths, default=1 << 62):
-            raise InputError(
-                f"prefix has read {prefix['position']} tokens: every prompt must have them, and at least one more"
-            )
+        if prefix is not None:
+            model.check_state(prefix, len(prompts_PL))
+            if prefix["position"] >= min(lengths, default=1 << 62):
+                raise InputError(
+                    f"prefix has read {prefix['position']} tokens: every prompt must have them, and at least one more"
+                )
         seeds_B = row_seeds(len(lengths), options.get("generator"), options.get("seeds")).to(model.device)
         choice = Choice.make(settings, len(lengths), options.get("processors", ()))
         return cls(prompts_PL, lengths, max_new_tokens, choice, seeds_B, n_samples, stop_tokens, forced, prefix)
@@ -97,11 +100,20 @@ def checked_prompt(model: LanguageModel, name: str, idx: Tensor) -> Tensor:
     return idx.to(model.device)
 
 
-def check_limits(model: LanguageModel, max_new_tokens: int, stop_tokens: Sequence[int]) -> None:
-    """Raise `InputError` for a negative `max_new_tokens` and for stop tokens out of range."""
-    if not isinstance(max_new_tokens, int) or max_new_tokens < 0:
-        raise InputError(f"max_new_tokens={max_new_tokens!r} must be an integer, 0 or above")
-    vocab_size = model.config.vocab_size
-    for token in stop_tokens:
-        if not 0 <= token < vocab_size:
-            raise InputError(f"stop_tokens holds the id {token}: ids must be in [0, vocab_size={vocab_size})")
+def _forced_tokens(model: LanguageModel, forced: Mapping[int, int]) -> dict[int, int]:
+    """Returns the forced tokens. Raises `InputError` unless they map positions to ids."""
+    if not isinstance(forced, Mapping):
+        raise InputError(f"forced_tokens={forced!r} must map positions to token ids")
+    for n, token in forced.items():
+        good = all(isinstance(value, int) and not isinstance(value, bool) for value in (n, token))
+        if not good or not 0 <= n < arguments.LIMIT or not 0 <= token < model.config.vocab_size:
+            rule = f"ids must be in [0, vocab_size={model.config.vocab_size}), positions 0 or above"
+            raise InputError(f"forced_tokens holds {n!r}: {token!r}; {rule}")
+    return dict(forced)
+
+
+def _require_rows_memory(model: LanguageModel, rows: int, length: int) -> None:
+    """Raise `InputError` if the rows cannot be decoded together: their logits, and the states of short rows."""
+    if rows * model.config.vocab_size > _MANY_LOGITS:
+        row = 16 * model.config.vocab_size + model.state_bytes(min(length, model.config.context_length))
+        bounds.require_memory(f"decoding {rows} rows together", rows * row, model.device)

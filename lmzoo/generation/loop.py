@@ -7,6 +7,7 @@ together, and a row with a longer prompt reads its own tokens while others sampl
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple, Unpack
@@ -14,6 +15,8 @@ from typing import NamedTuple, Unpack
 import torch
 from torch import Tensor
 
+from lmzoo import bounds
+from lmzoo.errors import InputError
 from lmzoo.generation.choice import Settings
 from lmzoo.generation.job import Job, Options, checked_prompt
 from lmzoo.model import LanguageModel
@@ -28,7 +31,9 @@ def generate(
 
     After one of `stop_tokens`, a row repeats it to the end. Arguments and errors as in `stream`.
     """
-    tokens = list(stream(model, idx, max_new_tokens, config, **options))
+    steps_of = stream(model, idx, max_new_tokens, config, **options)
+    bounds.require_memory(f"a result of {max_new_tokens} tokens", 8 * len(idx) * max_new_tokens)
+    tokens = list(steps_of)
     tokens += tokens[-1:] * (max_new_tokens - len(tokens))  # every row has stopped and repeats its last token
     rows_BT = idx.to(model.device).repeat_interleave(options.get("n_samples", 1), dim=0)
     return torch.cat([rows_BT, torch.stack(tokens, dim=1)], dim=1) if tokens else rows_BT.clone()
@@ -69,10 +74,9 @@ def generate_ragged(
     Row r equals the result of `generate` for that prompt alone with the seed of the row. Arguments and errors as in
     `stream`.
     """
-    rows = [
-        checked_prompt(model, f"prompts[{r}]", torch.as_tensor(prompt, dtype=_id_type(prompt))[None])[0]
-        for r, prompt in enumerate(prompts)
-    ]
+    if isinstance(prompts, (str, bytes)) or not isinstance(prompts, Sequence | Tensor):
+        raise InputError(f"prompts={prompts!r} must be a sequence of prompts, each a sequence of token ids")
+    rows = [checked_prompt(model, f"prompts[{r}]", _as_row(r, prompt))[0] for r, prompt in enumerate(prompts)]
     if not rows:
         return []
     prompts_PL = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
@@ -88,6 +92,9 @@ def generate_ragged(
     return results
 
 
+_FIRST_TOKENS = 4096  # new tokens for which a long generation allocates memory at its start
+
+
 class Step(NamedTuple):
     """The tokens and logits of one position."""
 
@@ -101,32 +108,37 @@ def steps(model: LanguageModel, job: Job) -> Iterator[Step]:
     device = model.device
     lengths_B = torch.tensor(job.lengths, dtype=torch.long, device=device)
     stop_S = torch.tensor(job.stop_tokens, dtype=torch.long, device=device)
-    forced_N = torch.full((job.max_new_tokens,), -1, dtype=torch.long)
-    for place, token in job.forced_tokens.items():
-        forced_N[place : place + 1] = token  # a position beyond the end has no effect
+    forced = {place: token for place, token in job.forced_tokens.items() if place < job.max_new_tokens}
+    forced_N = torch.full((max(forced, default=0) + 2,), -1, dtype=torch.long)  # the last entry is for all later ones
+    for place, token in forced.items():
+        forced_N[place] = token
     forced_N = forced_N.to(device)
     longest = job.prompts_PL.shape[1]
     shortest, end = min(job.lengths, default=longest), longest + job.max_new_tokens
     rows_B = torch.arange(len(job.prompts_PL), device=device).repeat_interleave(job.n_samples)
-    tokens_BL = torch.nn.functional.pad(job.prompts_PL, (0, job.max_new_tokens))[rows_B]
+    # Room for the first tokens only, in the tokens and in the state: both grow, so that a long text can be streamed.
+    room = min(job.max_new_tokens, max(4 * model.config.context_length, _FIRST_TOKENS))
+    tokens_BL = torch.nn.functional.pad(job.prompts_PL, (0, room))[rows_B]
     stopped_B = torch.zeros(len(rows_B), dtype=torch.bool, device=device)
     draws, unused_B = job.choice.draws, torch.zeros(len(rows_B), dtype=torch.float64, device=device)
     state: State = job.prefix
     for position in range(shortest, end):
         if position == shortest:
             if state is None:
-                state = model.init_state(len(job.prompts_PL), end)
+                state = model.init_state(len(job.prompts_PL), longest + room)
             unread_PT = job.prompts_PL[:, state["position"] : shortest]
             logits_BV, state = decode_evaluating(model, unread_PT, state)
             if job.n_samples > 1:
                 logits_BV, state = logits_BV[rows_B], select(state, rows_B)
         else:
             logits_BV, state = decode_evaluating(model, tokens_BL[:, position - 1 : position], state)
+            if position == tokens_BL.shape[1]:
+                tokens_BL = torch.nn.functional.pad(tokens_BL, (0, min(position, end - position)))
         count_B = position - lengths_B
         uniform_B = uniforms(job.seeds_B, count_B) if draws else unused_B
         chosen_B = job.choice.choose(logits_BV, tokens_BL[:, :position], uniform_B)
-        if job.forced_tokens:
-            forced_B = forced_N[count_B.clamp(0, job.max_new_tokens - 1)]
+        if forced:
+            forced_B = forced_N[count_B.clamp(0, len(forced_N) - 1)]
             chosen_B = torch.where(forced_B >= 0, forced_B, chosen_B)
         samples_B = count_B >= 0
         chosen_B = torch.where(stopped_B, tokens_BL[:, position - 1], chosen_B)
@@ -164,6 +176,11 @@ def decode_evaluating(model: LanguageModel, idx_BT: Tensor, state: State) -> tup
         return model.decode(idx_BT, state)
 
 
-def _id_type(prompt: Sequence[int] | Tensor) -> torch.dtype | None:
-    """Lists of ids, even empty ones, become int64; a tensor keeps its type, which is checked later."""
-    return None if isinstance(prompt, Tensor) or any(not isinstance(token, int) for token in prompt) else torch.long
+def _as_row(number: int, prompt: Sequence[int] | Tensor) -> Tensor:
+    """Returns a prompt as (1, T): lists of ids, even empty ones, as int64; a tensor keeps its type, checked later."""
+    if isinstance(prompt, Tensor):
+        return prompt[None]
+    try:
+        return torch.tensor([[operator.index(token) for token in prompt]], dtype=torch.long)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise InputError(f"prompts[{number}]={prompt!r} must be a sequence of token ids") from error

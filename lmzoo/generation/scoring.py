@@ -12,6 +12,7 @@ from typing import NamedTuple, Unpack
 import torch
 from torch import Tensor
 
+from lmzoo import arguments
 from lmzoo.errors import InputError
 from lmzoo.generation.choice import Settings
 from lmzoo.generation.job import Options, checked_prompt
@@ -61,7 +62,7 @@ def generate_with_log_probs(
 
     Arguments and errors as in `stream`, and `InputError` for `top` below 0 or above the vocabulary.
     """
-    if not 0 <= top <= model.config.vocab_size:
+    if arguments.count("top", top) > model.config.vocab_size:
         raise InputError(f"top={top} must be in [0, vocab_size={model.config.vocab_size}]")
     job = make_job(model, idx, max_new_tokens, config, **options)
     B, device = len(job.lengths), model.device

@@ -23,10 +23,11 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
+from lmzoo import arguments
 from lmzoo.errors import InputError
 from lmzoo.generation.choice import Choice, Settings
 from lmzoo.generation.drafts import Draft
-from lmzoo.generation.job import DrawOptions, check_limits, check_names, checked_prompt
+from lmzoo.generation.job import DrawOptions, check_names, checked_prompt
 from lmzoo.generation.loop import decode_evaluating, evaluating
 from lmzoo.model import LanguageModel
 from lmzoo.randomness import row_seeds, uniforms
@@ -77,9 +78,11 @@ def stream_speculative(
     check_names(options, SpeculativeOptions.__optional_keys__)
     n_guesses, stop_tokens = options.get("n_guesses", 4), options.get("stop_tokens", ())
     idx = checked_prompt(model, "idx", idx)
-    check_limits(model, max_new_tokens, stop_tokens)
-    if not isinstance(n_guesses, int) or n_guesses < 1:
-        raise InputError(f"n_guesses={n_guesses!r} must be a positive integer")
+    max_new_tokens = arguments.count("max_new_tokens", max_new_tokens)
+    stop_tokens = arguments.ids("stop_tokens", stop_tokens, model.config.vocab_size)
+    n_guesses = arguments.count("n_guesses", n_guesses, least=1)
+    if not all(callable(getattr(draft, name, None)) for name in ("init_state", "decode")):
+        raise InputError(f"draft={draft!r} must be a model or one of lmzoo.generation.drafts")
     seeds_B = row_seeds(len(idx), options.get("generator"), options.get("seeds")).to(model.device)
     choice = Choice.make(config, len(idx))
     return _blocks(model, draft, idx, max_new_tokens, choice, n_guesses, stop_tokens, seeds_B)

@@ -5,12 +5,13 @@ The generated text is yielded in pieces. A piece holds whole characters and no p
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
+from lmzoo import arguments
 from lmzoo.errors import InputError
 from lmzoo.generation.drafts import Draft
 from lmzoo.generation.loop import stream
@@ -121,6 +122,7 @@ def generate_texts(
 ) -> list[str]:
     """Return `n_samples` continuations of one prompt, with one prefill. Arguments and errors as in `generate_text`."""
     idx, stops = _checked(model, tokenizer, prompt, stop)
+    n_samples = arguments.count("n_samples", n_samples, least=1)
     steps = stream(
         model, idx, max_new_tokens, config, n_samples=n_samples, stop_tokens=stop_tokens, generator=generator
     )
@@ -138,6 +140,10 @@ def _checked(
     model: LanguageModel, tokenizer: Tokenizer, prompt: str, stop: Sequence[str]
 ) -> tuple[Tensor, tuple[str, ...]]:
     """Check the arguments; returns the tokens of the prompt (1, T) and the stop strings."""
+    if not isinstance(prompt, str):
+        raise InputError(f"prompt={prompt!r} must be a text")
+    if not isinstance(stop, Iterable) or not all(isinstance(each, str) for each in stop):
+        raise InputError(f"stop={stop!r} must be a text or a sequence of texts")
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     if "" in stops:
         raise InputError("stop holds an empty string: it must be text to stop at")

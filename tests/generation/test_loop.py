@@ -194,7 +194,7 @@ def test_generate_refuses_bad_input_before_the_first_token() -> None:
         model.stream(torch.tensor([[11]]), 5)
     with pytest.raises(InputError, match=r"idx is torch.float32 of shape \(1, 1\)"):
         model.stream(torch.zeros(1, 1), 5)
-    with pytest.raises(InputError, match=r"prompts\[0\] is torch.float32"):
+    with pytest.raises(InputError, match=r"prompts\[0\]=\[1.5\] must be a sequence of token ids"):
         generate_ragged(model, [[1.5]], 5)
     with pytest.raises(InputError, match="max_new_tokens=-1 must be an integer, 0 or above"):
         model.stream(idx, -1)
