@@ -6,12 +6,13 @@ import os
 import sys
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import click
 
 import lmzoo
-from lmzoo import registry
+from lmzoo import files, humanize, plugins, registry
 from lmzoo.errors import LmzooError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -25,6 +26,7 @@ def main() -> None:
     warnings.showwarning = _show_warning
     try:
         code = cli.main(standalone_mode=False)
+        sys.stdout.flush()  # an error of the disk, reported below
     except click.exceptions.Abort as error:  # Ctrl-C; the trainer's message gives the step and how to resume
         code = _say(str(error.__cause__ or "") or "interrupted", 130)
     except click.UsageError as error:
@@ -39,19 +41,45 @@ def main() -> None:
     except BrokenPipeError:  # `lmzoo list | head`
         sys.stderr.close()
         code = 0
+    except OSError as error:  # an error of the system that no command expected: a full disk behind stdout, a bad path
+        _discard_output()
+        name = f"{error.filename}: " if error.filename else ""
+        code = _say(f"{name}{files.reason(error)}", 2)
+    except Exception as error:
+        line = _explained(error)
+        if line is None:
+            raise
+        code = _say(line, 2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _explained(error: Exception) -> str | None:
+    """Returns one line for an exception of a plug-in, or for too little memory; None for a bug in lmzoo."""
+    if isinstance(error, MemoryError):
+        return "out of memory"
+    return plugins.blame(error, registry.registered_classes())
+
+
+def _discard_output() -> None:
+    """Redirect stdout to nowhere, so that Python does not try to write the rest of it again at its end."""
+    with suppress(OSError, ValueError):  # a stdout without a file descriptor
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
     """Print a warning in one line, as errors are, without the place in the code."""
-    click.echo(f"lmzoo: warning: {message}", err=True)
+    click.echo(f"lmzoo: warning: {humanize.line(str(message))}", err=True)
 
 
 def _say(message: str, code: int) -> int:
     """Print an error. Ranks other than 0 name themselves; an interrupt stops all ranks, so only rank 0 reports it."""
-    rank = int(os.environ.get("RANK", "0"))
-    if rank == 0 or code != 130:
-        click.echo(f"lmzoo: rank {rank}: {message}" if rank else f"lmzoo: {message}", err=True)
+    rank = humanize.line(os.environ.get("RANK", "0"))
+    if rank == "0" or code != 130:
+        message = humanize.line(message)
+        with suppress(OSError):  # a full disk behind stderr
+            click.echo(f"lmzoo: {message}" if rank == "0" else f"lmzoo: rank {rank}: {message}", err=True)
     return code
 
 

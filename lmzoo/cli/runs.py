@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lmzoo import configs
+from lmzoo import configs, humanize
 from lmzoo.cli.group import PLUGINS, Command, cli, plugin_option, set_option
 from lmzoo.errors import ConfigError
 from lmzoo.sampling_config import SamplingConfig
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from lmzoo.generation.drafts import Draft
 
 MOST_INT8 = 0.9  # with --weights int8, a smaller share of int8 weights is reported
+LIMIT = 1 << 40  # of a number of tokens; not imported from lmzoo.arguments, which imports torch
 
 
 @cli.command()
@@ -63,7 +64,8 @@ def train(
     lmzoo train gpt2.1m --nproc 2 --set parallel=fsdp        or torchrun --nproc-per-node 2 -m lmzoo train ...
     """
     from lmzoo.conformance import ranking_problem
-    from lmzoo.distributed.launch import launch
+    from lmzoo.distributed.launch import launch, require_processes
+    from lmzoo.runs.directory import find_run
     from lmzoo.runs.run import make_spec, train_run
     from lmzoo.train.events import Event, NoteEvent, StartEvent
     from lmzoo.train.loggers import make_logger
@@ -73,16 +75,18 @@ def train(
         if isinstance(event, StartEvent) and (problem := ranking_problem(name)):
             progress(NoteEvent(f"warning: {name} {problem}; it is trained anyway, but its loss may mean nothing"))
 
+    spec = make_spec(name, data, tokenizer=tokenizer, overrides=_overrides(file, overrides))
+    out = out or Path("runs") / name
     if nproc is not None:
+        require_processes(nproc, spec.train.batch_size)
+        find_run(out, resume=resume)
         launch(nproc, sys.argv[1:])
         return
     with ProgressBar() as progress:
-        spec = make_spec(name, data, tokenizer=tokenizer, overrides=_overrides(file, overrides))
-        out = out or Path("runs") / name
         loggers = [make_logger(logger, out)] if logger else []
         listeners = [progress, warn_if_wrong, *loggers]
         result = train_run(spec, out, resume=resume, reshard=reshard, listeners=listeners, keep_freed_memory=True)
-    if int(os.environ.get("RANK", "0")) > 0:
+    if os.environ.get("RANK", "0") != "0":
         return
     click.echo(f"validation loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte")
     click.echo(f"{result.tokens:,} tokens in {result.seconds:.0f} s ({result.tokens_per_s:,.0f} tokens/s)")
@@ -112,10 +116,10 @@ def sampling_options(command: Command) -> Command:
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--prompt", default="\n", help="The text to continue.  [default: a line break]")
-@click.option("-n", "--tokens", default=500, show_default=True, help="Maximum number of tokens to generate.")
+@click.option("-n", "--tokens", default=500, show_default=True, type=click.IntRange(0, LIMIT - 1), help="Maximum number of tokens to generate.")
 @sampling_options
 @click.option("--stop", multiple=True, help="Stop before this text.")
-@click.option("--samples", default=1, show_default=True, help="Texts to generate from the same prompt.")
+@click.option("--samples", default=1, show_default=True, type=click.IntRange(1, 10_000), help="Texts to generate from the same prompt.")
 @click.option(
     "--draft",
     metavar="RUN|lookup",
@@ -123,7 +127,7 @@ def sampling_options(command: Command) -> Command:
 )
 @click.option("--weights", type=click.Choice(["bfloat16", "int8"]), help="Quantize the weights for faster decoding.")
 @click.option("--compiled", is_flag=True, help="With --weights: compile first (a minute), for long texts.")
-@click.option("--seed", type=int, help="Random seed, for reproducible samples.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Random seed, for reproducible samples.")
 @plugin_option
 def sample(
     run: Path,
@@ -166,16 +170,21 @@ def sample(
             raise click.UsageError("--draft generates one text: leave out --samples")
         texts = generate_texts(model, tokenizer, prompt, samples, tokens, sampling, stop=stop, generator=generator)
         for number, text in enumerate(texts, start=1):
-            click.echo(click.style(f"--- {number}", dim=True) + f"\n{prompt}{text}")
+            click.echo(click.style(f"--- {number}", dim=True) + f"\n{shown(prompt + text)}")
         return
     guesser = None if draft is None else _draft(draft, tokenizer)
     pieces = generate_text(model, tokenizer, prompt, tokens, sampling, stop=stop, draft=guesser, generator=generator)
-    click.echo(prompt, nl=False)
+    click.echo(shown(prompt), nl=False)
     try:
         for text in pieces:
-            click.echo(text, nl=False)
+            click.echo(shown(text), nl=False)
     finally:  # ends the line of the text, also after Ctrl-C
         click.echo()
+
+
+def shown(text: str) -> str:
+    """Escape control characters of a generated text on a terminal, which would obey them; elsewhere return it as is."""
+    return humanize.plain(text, keep="\n\t\u200c\u200d") if sys.stdout.isatty() else text
 
 
 def _draft(name: str, tokenizer: Tokenizer) -> Draft:
@@ -195,7 +204,7 @@ def _draft(name: str, tokenizer: Tokenizer) -> Draft:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--data", metavar="NAME|FILE|DIR|GLOB|hf:NAME", help="Another text.  [default: the text of the run]")
 @click.option("--by-position", is_flag=True, help="Also print the loss by position.")
-@click.option("--length", type=click.IntRange(min=1), help="The loss by position up to here; may exceed training.")
+@click.option("--length", type=click.IntRange(1, 1 << 24), help="The loss by position up to here; may exceed training.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @plugin_option
 def eval_command(run: Path, data: str | None, by_position: bool, length: int | None, as_json: bool) -> None:
@@ -210,8 +219,10 @@ def eval_command(run: Path, data: str | None, by_position: bool, length: int | N
     """
     from dataclasses import asdict
 
-    from lmzoo.runs.run import evaluate_run, evaluate_run_positions
+    from lmzoo.runs.run import evaluate_run, evaluate_run_positions, own_data
 
+    if data is None:
+        click.echo(f"reading the text of the run: {humanize.line(own_data(run))}", err=True)
     positions = evaluate_run_positions(run, data, length) if by_position or length else []
     result = evaluate_run(run, data)
     if as_json:

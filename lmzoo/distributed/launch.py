@@ -12,9 +12,23 @@ import sys
 import uuid
 from collections.abc import Sequence
 
-from lmzoo.errors import LostProcessError
+from lmzoo.errors import ConfigError, LostProcessError
 
+PER_CORE = 4  # processes for each CPU core; more only take memory
 STOP_SECONDS = 25  # from SIGTERM to SIGKILL: time for a rank to finish its step and save
+
+
+def require_processes(nproc: int, batch_size: int) -> None:
+    """Raise `ConfigError` unless `nproc` processes can run here and share a batch. Starts nothing."""
+    import torch
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    limit = gpus or PER_CORE * (os.cpu_count() or 1)
+    if nproc > limit:
+        what = f"the {gpus} GPUs" if gpus else f"{PER_CORE} for each CPU core, {limit}"
+        raise ConfigError(f"nproc={nproc} must be at most {what}")
+    if batch_size % nproc:
+        raise ConfigError(f"batch_size={batch_size} must be divisible by nproc={nproc}")
 
 
 def launch(nproc: int, command: Sequence[str]) -> None:
@@ -43,7 +57,8 @@ def launch(nproc: int, command: Sequence[str]) -> None:
         max_restarts=0,
     )
     try:
-        elastic_launch(config, sys.executable)("-m", "lmzoo", *without_nproc(command))
+        # -P: without it Python would import modules from the working directory, such as a pydantic.py there.
+        elastic_launch(config, sys.executable)("-P", "-m", "lmzoo", *without_nproc(command))
     except SignalException as error:
         raise SystemExit(130) from error
     except ChildFailedError as error:

@@ -75,7 +75,7 @@ BAD = {
     "check of nothing": (["check", "absent.py"], "absent.py"),
     "check of an unknown": (["check", "gtp2"], "gpt2"),
     "compare an unknown": (["compare", "bigram", "gtp2", "--data", "TEXT"], "gpt2"),
-    "negative vocabulary": (["show", "gpt2", "--vocab-size", "-1"], "vocab_size=-1"),
+    "negative vocabulary": (["show", "gpt2", "--vocab-size", "-1"], "-1 is not in the range"),
     "unknown measure": (["show", "gpt2", "--match", "parms=1M"], "match='parms=1M': 'parms' cannot be matched"),
     "unreachable match": (["show", "bigram", "--match", "params=1M"], "leaves nothing to change in bigram"),
 }
@@ -107,3 +107,83 @@ def test_main_names_the_rank_in_errors_of_ranks_other_than_0(lmzoo: Command, mon
     assert lmzoo("show", "nothing") == alone
     monkeypatch.setenv("RANK", "1")
     assert lmzoo("show", "nothing") == alone._replace(err=alone.err.replace("lmzoo: ", "lmzoo: rank 1: ", 1))
+
+
+PLUGINS = {
+    "raise RuntimeError('boom\\x1b[2J\\nsecond line')": "failed to import in line 1: RuntimeError: boom",
+    "import sys; sys.exit(0)": "failed to import in line 1: SystemExit: 0",
+    "def f(:": "SyntaxError",
+}
+
+
+@pytest.mark.parametrize("source", PLUGINS, ids=lambda source: source[:10])
+def test_main_names_a_plugin_that_fails(lmzoo: Command, tmp_path: Path, source: str) -> None:
+    (tmp_path / "mine.py").write_text(source)
+    result = lmzoo("list", "--plugin", tmp_path / "mine.py")
+    assert (result.code, result.err.count("\n")) == (2, 1), result.err
+    assert PLUGINS[source] in result.err
+    assert "\x1b" not in result.err
+
+
+MODEL = """
+import torch, lmzoo
+from torch import nn
+@lmzoo.register_model("{name}")
+class Mine(lmzoo.LanguageModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.table, self.head = nn.Embedding(config.vocab_size, 8), nn.Linear(8, config.vocab_size)
+        {change}
+    def features(self, idx_BT, state=None):
+        return self.table(idx_BT), None
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("mine_head", "self.head = nn.Linear(9, config.vocab_size)", "the model Mine cannot be used: RuntimeError"),
+        ("mine_raise", "1 / 0", ":9: ZeroDivisionError: division by zero"),
+    ],
+)
+def test_main_names_the_author_of_a_model_that_raises(
+    lmzoo: Command, text: Path, name: str, change: str, message: str
+) -> None:
+    plugin = text.parent / f"{name}.py"
+    plugin.write_text(MODEL.format(name=name, change=change))
+    for command in (
+        ["show", name],
+        ["train", name, "--data", text, "--out", text.parent / "run", "--set", "steps=2"],
+    ):
+        result = lmzoo(*command, "--plugin", plugin)
+        assert result.code == 2
+        assert f"{plugin}:" in result.err
+        assert message in result.err.splitlines()[-1]
+
+
+@pytest.mark.parametrize(("name", "value"), [("WORLD_SIZE", "two"), ("WORLD_SIZE", "2"), ("RANK", "\x1b[2J")])
+def test_main_survives_a_wrong_environment(
+    lmzoo: Command, text: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    result = lmzoo("train", "bigram", "--data", text, "--out", text.parent / "out", "--set", "steps=0")
+    assert result.code == 2
+    if name != "RANK":
+        result = lmzoo("train", "bigram", "--data", text, "--out", text.parent / "out", "--set", "steps=1")
+        assert (result.code, result.err.count("\n")) == (2, 1), result.err
+        assert not (text.parent / "out").exists()
+
+
+def test_main_reports_a_full_disk_behind_stdout() -> None:
+    with open("/dev/full", "w") as full:
+        done = subprocess.run([sys.executable, "-m", "lmzoo", "list"], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert (done.returncode, done.stderr) == (2, "lmzoo: No space left on device\n")
+
+
+def test_main_of_the_entry_point_ends_at_once_within_an_import(tmp_path: Path) -> None:
+    """A module that swallows the interrupt of its import must not go on half imported."""
+    swallow = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"
+    (tmp_path / "swallowing.py").write_text(swallow)
+    words = [sys.executable, "-m", "lmzoo", "list", "--plugin", str(tmp_path / "swallowing.py")]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "lmzoo: interrupted\n")

@@ -12,8 +12,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from lmzoo.distributed import launch
+from lmzoo.errors import ConfigError
 from lmzoo.runs.metrics import read_metrics
 from lmzoo.storage import checkpoints
 from tests.distributed.processes import Job, curve, environment, everything, on_ranks, torchrun
@@ -99,3 +101,22 @@ def test_stop_request_on_one_rank_stops_all_after_the_same_step(tmp_path: Path, 
 def test_without_nproc_removes_the_option() -> None:
     for given in (["--nproc", "2"], ["--nproc=2"]):
         assert launch.without_nproc(["train", "gpt2", *given, "--resume"]) == ["train", "gpt2", "--resume"]
+
+
+def test_require_processes_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    launch.require_processes(2, 4)
+    with pytest.raises(ConfigError, match=f"nproc=1000000 must be at most {launch.PER_CORE} for each CPU core"):
+        launch.require_processes(10**6, 10**6)
+    with pytest.raises(ConfigError, match="batch_size=3 must be divisible by nproc=2"):
+        launch.require_processes(2, 3)
+
+
+@pytest.mark.distributed
+def test_launch_imports_nothing_from_the_working_folder(tmp_path: Path, text: Path) -> None:
+    (tmp_path / "pydantic.py").write_text("open('imported', 'w').close()\n")
+    words = [sys.executable, "-P", "-m", "lmzoo", "train", "bigram", "--data", str(text), "--out", "run"]
+    words += ["--nproc", "2", "--set", "steps=1", "--set", "batch_size=2", "--set", "context_length=8"]
+    done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=150)
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "imported").exists()
