@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from lmzoo import configs
+from lmzoo import configs, plugins, registry
 from lmzoo.compare.decode_speed import decode_length, decode_tokens_per_s
 from lmzoo.compare.ngram import MAX_ORDER, NGram, bigram_limits
 from lmzoo.compare.plan import RUNS, make_specs
@@ -115,7 +115,13 @@ def compare(
     prepared = PreparedData(corpus, shared, store)
     for number, spec in enumerate(specs, 1):
         emit(NoteEvent(f"{spec.model} ({number} of {len(specs)}): checking"))
-        row = _measure(spec, folder / RUNS / spec.model, prepared, prompt_ids, listeners, keep_freed_memory)
+        try:
+            row = _measure(spec, folder / RUNS / spec.model, prepared, prompt_ids, listeners, keep_freed_memory)
+        except (Exception, SystemExit) as error:  # one model of a plug-in must not abandon the others
+            problem = plugins.blame(error, registry.registered_classes())
+            if problem is None:
+                raise
+            row = ModelResult(name=spec.model, status="failed", problem=problem)
         if row.problem:
             emit(NoteEvent(f"{row.name} {row.status}: {row.problem}"))
         results = dataclasses.replace(results, models=[*results.models, row], complete=number == len(specs))

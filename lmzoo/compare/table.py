@@ -5,6 +5,7 @@ Counted n-grams are listed among the models, by loss, without a rank: they show 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -59,7 +60,7 @@ def rows(results: Results) -> list[Row]:
 def markdown(results: Results) -> str:
     """Make the table as Markdown, with a summary line above it and a note on each model without a rank."""
     aligned = "|" + "|".join("---" if heading == "model" else "---:" for heading in HEADINGS) + "|"
-    lines = [summary(results), "", _pipes(HEADINGS), aligned]
+    lines = [_escaped(summary(results)), "", _pipes(HEADINGS), aligned]
     notes = []
     for row in rows(results):
         cells = [_escaped(cell) for cell in row.cells]
@@ -124,4 +125,5 @@ def _pipes(cells: tuple[str, ...] | list[str]) -> str:
 
 
 def _escaped(text: str) -> str:
-    return " ".join(text.split()).replace("\\", "\\\\").replace("|", "\\|")
+    """Escape what Markdown, HTML or a terminal would obey: a message may hold text from outside."""
+    return re.sub(r"([\\`*\[\]<>&|])", r"\\\1", humanize.line(" ".join(text.split())))

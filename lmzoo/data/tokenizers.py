@@ -220,6 +220,8 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     Raises DataError when there is none, the file is damaged, or the tokenizer does not decode every text exactly. The
     file is data: nothing in it is executed.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise DataError(f"path={path!r} must be the path of a tokenizer.json or a run")
     file = _find(Path(path))
     try:
         text = files.read_text(file, _MAX_FILE_BYTES)

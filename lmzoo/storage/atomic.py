@@ -176,7 +176,7 @@ def open_folder(path: Path) -> Folder:
 
     Raises `CheckpointError` naming the file and the rule.
     """
-    if not path.exists() and replaced(path).is_dir():  # killed between two renames: the old folder is valid
+    if not os.path.lexists(path) and os.path.isdir(replaced(path)):  # killed between two renames: the old folder is valid
         path = replaced(path)
     manifest = read_json(path / MANIFEST)
     listed = manifest.get("files")

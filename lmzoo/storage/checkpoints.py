@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
 from pathlib import Path
@@ -20,8 +21,8 @@ class DamagedCheckpointWarning(UserWarning):
 def find(path: str | Path) -> atomic.Folder:
     """Open and check the folder `path`, or the newest valid checkpoint of a run. Raises `CheckpointError`."""
     run = Path(path)
-    if not (run / FOLDER).is_dir():
-        if not run.exists() and not atomic.replaced(run).exists():
+    if not os.path.isdir(run / FOLDER):
+        if not os.path.lexists(run) and not os.path.lexists(atomic.replaced(run)):
             raise CheckpointError(f"{run}: there is no such run or checkpoint")
         return atomic.open_folder(run)
     damage: CheckpointError | None = None

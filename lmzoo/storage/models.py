@@ -7,6 +7,7 @@ must be registered, and the names, shapes and types of all tensors must match a 
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ _HIDDEN_BYTES = 1 << 30  # limit for buffers that are not in the file: masks, ro
 
 def save_model(model: LanguageModel, folder: str | Path) -> None:
     """Write `model` to `folder`, replacing a model saved there before. Raises `CheckpointError`."""
+    if not isinstance(folder, (str, os.PathLike)):
+        raise CheckpointError(f"path={folder!r} must be the path of a folder")
     path = Path(folder)
     if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / atomic.MANIFEST).is_file())):
         raise CheckpointError(f"{path}: exists and is not a saved model; it is left as it is")
@@ -54,6 +57,12 @@ def load_model(path: str | Path) -> LanguageModel:
     Raises `CheckpointError` (one line, naming the file and the rule) when there is none, or it is damaged, tampered
     with, or its model is not registered. Warns when the newest checkpoint is damaged and an older one is loaded.
     """
+    if not isinstance(path, (str, os.PathLike)):
+        raise CheckpointError(f"path={path!r} must be the path of a run or a checkpoint")
+    if os.path.isfile(path):
+        raise CheckpointError(f"{path}: is a file: a run or a checkpoint is a folder (pickled models are never loaded)")
+    if not os.path.lexists(path) and str(path) in registry.list_models():
+        raise CheckpointError(f"{path}: there is no such run or checkpoint; lmzoo.create_model({str(path)!r}) makes it")
     return read_model(checkpoints.find(path))
 
 

@@ -301,3 +301,23 @@ def test_compare_leaves_the_global_random_state_alone(text: str, tmp_path: Path)
     torch.manual_seed(5)
     compare(["bigram"], text, tmp_path, settings=TRAINING)
     assert torch.equal(torch.rand(3), expected)
+
+
+def test_compare_goes_on_after_a_plugin_that_raises(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
+    plugin = tmp_path / "raising.py"
+    plugin.write_text(
+        "import lmzoo\n@lmzoo.register_model('raising')\nclass Raising(lmzoo.LanguageModel):\n"
+        "    def __init__(self, config):\n        raise KeyError('a\\x1b[2J')\n"
+        "    def features(self, idx_BT, state=None): ...\n"
+    )
+    registry.load_plugin(str(plugin))
+    settings = {"steps": 2, "batch_size": 2, "context_length": 8}
+    results = compare(["raising", "bigram"], text, tmp_path / "out", settings=settings)
+    row = results.models[0]
+    assert (row.name, row.status) == ("raising", "failed")
+    assert row.problem.startswith(f"{plugin}:5: KeyError")
+    assert [model.name for model in results.ranked] == ["bigram"]
+    assert "\x1b" not in (tmp_path / "out" / "table.md").read_text()

@@ -176,3 +176,23 @@ def test_load_model_detects_every_flipped_byte(saved: Path) -> None:
                 lmzoo.load_model(saved)
         path.write_bytes(good)
     lmzoo.load_model(saved)
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (3, "path=3 must be the path of a run"),
+        (None, "path=None must be the path"),
+        ("gpt2", r"gpt2: there is no such run or checkpoint; lmzoo.create_model\('gpt2'\) makes it"),
+        ("model.pt", "model.pt: is a file: a run or a checkpoint is a folder"),
+        ("a" * 300, "there is no such run or checkpoint"),
+        ("nul\0name", "there is no such run or checkpoint"),
+    ],
+)
+def test_load_model_says_what_it_loads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, path: Any, message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model.pt").write_bytes(b"\x80")
+    with pytest.raises(CheckpointError, match=message):
+        lmzoo.load_model(path)
