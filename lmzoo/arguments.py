@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import operator
+import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -39,6 +41,13 @@ def ids(name: str, values: Any, vocab_size: int) -> tuple[int, ...]:
             raise InputError(f"{name} holds the id {value!r}: ids must be in [0, vocab_size={vocab_size})")
         found.append(token)
     return tuple(found)
+
+
+def path(name: str, value: Any) -> Path:
+    """Returns `value` as a path. Raises `InputError` unless it is a text or a path."""
+    if not isinstance(value, (str, os.PathLike)):
+        raise InputError(f"{name}={value!r} must be a path")
+    return Path(value)
 
 
 def generator(value: Any) -> torch.Generator | None:

@@ -112,7 +112,7 @@ def require_positive(config: Any, *fields: str) -> None:
     for field in fields:
         value = getattr(config, field)
         rule = "must be a positive integer" if isinstance(value, int) else "must be above 0"
-        require(_is_number(value) and 0 < value < math.inf, f"{field}={_shown(value)} {rule}")
+        require(is_number(value) and 0 < value < math.inf, f"{field}={_shown(value)} {rule}")
         require(isinstance(value, float) or value < SIZE_LIMIT, f"{field}={_shown(value)} must be below 2^40")
 
 
@@ -126,11 +126,12 @@ def require_at_most(config: Any, limit: int, *fields: str) -> None:
 def require_between(config: Any, field: str, low: float, high: float, *, below_high: bool = False) -> None:
     """Require `low <= field <= high`, or `field < high` with `below_high`."""
     value = getattr(config, field)
-    inside = _is_number(value) and (low <= value < high if below_high else low <= value <= high)
+    inside = is_number(value) and (low <= value < high if below_high else low <= value <= high)
     require(inside, f"{field}={_shown(value)} must be in [{low:g}, {high:g}{')' if below_high else ']'}")
 
 
-def _is_number(value: object) -> bool:
+def is_number(value: object) -> bool:
+    """True for an integer or a float, not for a bool."""
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 

@@ -17,10 +17,13 @@ import torch
 from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from lmzoo.errors import InputError
 from lmzoo.ops.counting import FlopCounter
 
 if TYPE_CHECKING:
     from lmzoo.model import LanguageModel
+
+MEASURED_TOKENS = 1 << 16  # longest sequence of a measurement, which runs the model
 
 
 def flops_per_token(model: LanguageModel, T: int) -> float:
@@ -74,6 +77,10 @@ def measured_flops(model: LanguageModel, T: int) -> float:
     Counts over T tokens, or `context_length` if that is less and the model does not extrapolate.
     """
     T = T if model.traits.extrapolates else min(T, model.config.context_length)
+    if T > MEASURED_TOKENS:
+        raise InputError(
+            f"T={T} must be at most {MEASURED_TOKENS}: the layers of this model do not declare their FLOPs"
+        )
     idx = torch.zeros(1, T, dtype=torch.long, device=model.device)
     with counting(model) as counter:
         model.head(model.features(idx)[0])

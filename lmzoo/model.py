@@ -265,7 +265,9 @@ class LanguageModel(nn.Module, ABC):
         if type(position) is not int or not 0 <= position < arguments.LIMIT:
             raise InputError(f"state has the position {position!r}: it must be an integer, 0 or above")
         if not (tokens is None or isinstance(tokens, TimeBuffer)) or (tokens is None and state["layers"] is None):
-            raise InputError("state has neither tokens nor layers: it must come from init_state or decode of this model")
+            raise InputError(
+                "state has neither tokens nor layers: it must come from init_state or decode of this model"
+            )
         there = rows(state["layers"] if tokens is None else tokens)
         if there is not None and there != batch_size:
             raise InputError(f"state has {there} rows, idx has {batch_size}: they must be the same sequences")

@@ -97,6 +97,8 @@ def list_models(pattern: str = "*", **wanted: Any) -> list[str]:
 
     `wanted` filters by facts of the family: `list_models(state_growth="constant", extrapolates=True)`.
     """
+    if not isinstance(pattern, str):
+        raise ConfigError(f"pattern={pattern!r} must be a text, such as 'gpt*'")
     known = {fact for family in families().values() for fact in family.facts}
     for fact in wanted:
         if fact not in known:

@@ -11,6 +11,8 @@ from typing import Any, TypedDict
 from lmzoo.configs import require, suggest
 from lmzoo.errors import InputError
 
+_LARGEST = 1e300  # of a number that is used; any larger one is a mistake, and larger integers are no floats
+
 
 def _setting(default: Any, text: str) -> Any:
     """A field with a default value and the help text of its option in `lmzoo sample`."""
@@ -42,7 +44,9 @@ class SamplingConfig:
         require(self.repetition_penalty > 0, f"repetition_penalty={self.repetition_penalty} must be above 0")
         if self.top_k is not None:
             whole = isinstance(self.top_k, Integral) and not isinstance(self.top_k, bool)
-            require(whole and self.top_k >= 1, f"top_k={self.top_k!r} must be a positive integer, or None for all")
+            require(
+                whole and 1 <= self.top_k < 1 << 63, f"top_k={self.top_k!r} must be a positive integer, or None for all"
+            )
         for name in ("top_p", "min_p", "typical_p"):
             value = getattr(self, name)
             if value is not None:
@@ -73,7 +77,7 @@ def named_settings(settings: Mapping[str, Any]) -> SamplingConfig:
 
 
 def _require_number(name: str, value: object) -> None:
-    real = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    real = isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= _LARGEST
     require(real, f"{name}={value!r} must be a finite number")
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmzoo import files
+from lmzoo import arguments, files
 from lmzoo.errors import CheckpointError, InputError
 from lmzoo.storage import atomic, safetensors
 
@@ -242,7 +242,7 @@ def save(path: str | Path, state: State) -> None:
     """
     kept: dict[str, Tensor] = {}
     header = {"format": FORMAT, "structure": json.dumps(_described(state, kept))}
-    atomic.write_file(Path(path), safetensors.chunks(kept, header))
+    atomic.write_file(arguments.path("path", path), safetensors.chunks(kept, header))
 
 
 def _described(state: State, kept: dict[str, Tensor]) -> dict[str, Any]:
@@ -278,7 +278,7 @@ def load(path: str | Path, like: State) -> State:
     """
     device = next((tensor.device for tensor in tensors(like)), None)
     try:
-        with safetensors.open_tensors(Path(path), device) as file:
+        with safetensors.open_tensors(arguments.path("path", path), device) as file:
             if file.metadata.get("format") != FORMAT:
                 raise CheckpointError(f"{path}: not a decoding state: its header does not say {FORMAT!r}")
             read = {name: file.tensor(name) for name in file.shapes}

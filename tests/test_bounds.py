@@ -30,7 +30,10 @@ def test_building_stops_models_that_do_not_fit(
 ) -> None:
     monkeypatch.setattr(bounds, "MAX_TENSORS", 1000)
     settings: dict[str, Any] = {"vocab_size": 65, setting: 1 << 37}
-    if device == "meta" and setting not in ("n_layers", "d_model"):  # needs no memory there, so that large models can be counted
+    if device == "meta" and setting not in (
+        "n_layers",
+        "d_model",
+    ):  # needs no memory there, so that large models can be counted
         lmzoo.create_model("gpt2.tiny", device=device, **settings)
         return
     with pytest.raises(ConfigError, match=f"{setting}={1 << 37}.* asks for"):

@@ -85,7 +85,7 @@ def test_dump_toml_is_read_back() -> None:
     assert read == tables | {"model": tables["model"] | {"pair": [1, 2.5]}}  # type: ignore[operator]
 
 
-@pytest.mark.parametrize("text", ["a\x7fb", "\x00\x1b\x9f", "\ufeff\u2028\u202e", "end\r", "'\"\"\"'"])
+@pytest.mark.parametrize("text", ["a\x7fb", "\x00\x1b\x9f", "\ufeff\u2028\u202e", "end\r", '\'"""\''])
 def test_dump_toml_escapes_control_characters(text: str) -> None:
     tables = {"data": {"data": text, "rate": float("nan")}, "first": text}
     assert tomllib.loads(configs.dump_toml(tables))["data"]["data"] == text
@@ -130,7 +130,12 @@ def test_load_toml_reads_regular_files_of_bounded_size(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "large").write_text(" " * (files.SETTINGS_BYTES + 1))
     (tmp_path / "latin").write_bytes(b"a = '\xff'")
-    for name, rule in {"pipe": "not a regular file", "large": "larger", "latin": "UTF-8", "none": "No such file"}.items():
+    for name, rule in {
+        "pipe": "not a regular file",
+        "large": "larger",
+        "latin": "UTF-8",
+        "none": "No such file",
+    }.items():
         with pytest.raises(ConfigError, match=f"{name}: cannot be read as TOML: .*{rule}"):
             configs.load_toml(tmp_path / name)
     with pytest.raises(ConfigError, match="not a regular file"):

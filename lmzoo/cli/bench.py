@@ -27,9 +27,15 @@ def bench() -> None:
 
 @bench.command("decode")
 @click.argument("target", default="gpt2.10m")
-@click.option("--rows", default=1, show_default=True, type=click.IntRange(1, 1 << 20), help="Sequences decoded together.")
-@click.option("--tokens", default=64, show_default=True, type=click.IntRange(1, 1 << 24), help="Tokens per sequence and round.")
-@click.option("--repeats", default=5, show_default=True, type=click.IntRange(1, 1 << 24), help="Rounds; the median counts.")
+@click.option(
+    "--rows", default=1, show_default=True, type=click.IntRange(1, 1 << 20), help="Sequences decoded together."
+)
+@click.option(
+    "--tokens", default=64, show_default=True, type=click.IntRange(1, 1 << 24), help="Tokens per sequence and round."
+)
+@click.option(
+    "--repeats", default=5, show_default=True, type=click.IntRange(1, 1 << 24), help="Rounds; the median counts."
+)
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
 @click.option(
     "--compiled/--no-compiled",
@@ -86,7 +92,9 @@ def decode(
 @bench.command("train")
 @click.argument("target", default="gpt2.10m")
 @click.option("--batch-size", type=click.IntRange(1, 1 << 24), help="Sequences in a step.  [default: the recipe's]")
-@click.option("--repeats", default=5, show_default=True, type=click.IntRange(1, 1 << 24), help="Rounds; the median counts.")
+@click.option(
+    "--repeats", default=5, show_default=True, type=click.IntRange(1, 1 << 24), help="Rounds; the median counts."
+)
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 @set_option
@@ -128,10 +136,16 @@ def train(
 
 
 @bench.command("loss")
-@click.option("--vocab-size", default=50257, show_default=True, type=click.IntRange(1, 1 << 24), help="Vocabulary size.")
+@click.option(
+    "--vocab-size", default=50257, show_default=True, type=click.IntRange(1, 1 << 24), help="Vocabulary size."
+)
 @click.option("--tokens", default=8192, show_default=True, type=click.IntRange(1, 1 << 24), help="Positions in a step.")
-@click.option("--d-model", default=768, show_default=True, type=click.IntRange(1, 1 << 24), help="Width of the features.")
-@click.option("--repeats", default=3, show_default=True, type=click.IntRange(1, 1 << 24), help="Rounds; the median counts.")
+@click.option(
+    "--d-model", default=768, show_default=True, type=click.IntRange(1, 1 << 24), help="Width of the features."
+)
+@click.option(
+    "--repeats", default=3, show_default=True, type=click.IntRange(1, 1 << 24), help="Rounds; the median counts."
+)
 @click.option("--threads", default=2, show_default=True, type=click.IntRange(1, 1024), help="CPU threads.")
 @click.option("--json", "as_json", is_flag=True, help="Print the figures as JSON.")
 def loss(vocab_size: int, tokens: int, d_model: int, repeats: int, threads: int, as_json: bool) -> None:

@@ -48,7 +48,13 @@ def list_command(pattern: str, state: str | None, extrapolates: bool | None, as_
 
 @cli.command()
 @click.argument("name")
-@click.option("--vocab-size", default=65, show_default=True, type=click.IntRange(1, 1 << 32), help="Vocabulary size for the counts and the drawing.")
+@click.option(
+    "--vocab-size",
+    default=65,
+    show_default=True,
+    type=click.IntRange(1, 1 << 32),
+    help="Vocabulary size for the counts and the drawing.",
+)
 @click.option("--match", metavar="MEASURE=NUMBER", help="Choose the widths for a budget, e.g. params=1M or flops=2M.")
 @click.option("--json", "as_json", is_flag=True, help="Print the counts, the settings and the drawing as JSON.")
 @plugin_option

@@ -116,10 +116,23 @@ def sampling_options(command: Command) -> Command:
 @cli.command()
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--prompt", default="\n", help="The text to continue.  [default: a line break]")
-@click.option("-n", "--tokens", default=500, show_default=True, type=click.IntRange(0, LIMIT - 1), help="Maximum number of tokens to generate.")
+@click.option(
+    "-n",
+    "--tokens",
+    default=500,
+    show_default=True,
+    type=click.IntRange(0, LIMIT - 1),
+    help="Maximum number of tokens to generate.",
+)
 @sampling_options
 @click.option("--stop", multiple=True, help="Stop before this text.")
-@click.option("--samples", default=1, show_default=True, type=click.IntRange(1, 10_000), help="Texts to generate from the same prompt.")
+@click.option(
+    "--samples",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 10_000),
+    help="Texts to generate from the same prompt.",
+)
 @click.option(
     "--draft",
     metavar="RUN|lookup",

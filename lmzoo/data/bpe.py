@@ -70,8 +70,14 @@ def train_bpe(vocab_size: int, chunks: Iterable[str]) -> BPETokenizer:
     trainer = trainers.BpeTrainer(
         vocab_size=vocab_size, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False
     )
-    hf.train_from_iterator((part for chunk in whole_words(chunks) for part in _chunks(chunk)), trainer)
+    hf.train_from_iterator((part for chunk in whole_words(map(_encodable, chunks)) for part in _chunks(chunk)), trainer)
     return BPETokenizer(hf, hf.to_str())
+
+
+def _encodable(text: str) -> str:
+    """Returns `text`. Raises DataError if it contains a lone surrogate."""
+    utf8(text)
+    return text
 
 
 def bpe_from_json(content: dict[str, Any], text: str) -> BPETokenizer:

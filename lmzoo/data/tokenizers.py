@@ -66,10 +66,14 @@ class Tokenizer(ABC):
         Raises DataError for a character without a token (`char`), naming it and its position, and for a lone
         surrogate, which cannot be encoded in UTF-8.
         """
+        if not isinstance(text, str):
+            raise DataError(f"text={text!r} must be a text")
         return self.encode_array(text).tolist()
 
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of `ids`. Incomplete characters become U+FFFD. Raises DataError for an id out of range."""
+        if not isinstance(ids, Iterable):
+            raise DataError(f"ids={ids!r} must be a sequence of token ids")
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
 
     def token_bytes(self, token: int) -> bytes:
@@ -77,7 +81,10 @@ class Tokenizer(ABC):
 
         Raises DataError for an id out of range.
         """
-        index = operator.index(token)  # also numpy and torch integers
+        try:
+            index = operator.index(token)  # also numpy and torch integers
+        except TypeError:
+            raise DataError(f"token id {token!r} must be an integer") from None
         if not 0 <= index < self.vocab_size:
             raise DataError(f"token id {index} is out of range: the vocabulary has the ids 0 to {self.vocab_size - 1}")
         return self._bytes_of(index)
@@ -94,7 +101,9 @@ class Tokenizer(ABC):
     def save(self, path: str | Path) -> None:
         """Write the JSON to the file `path`, or to `tokenizer.json` in the directory `path`."""
         target = Path(path)
-        with atomic.new_file(target / TOKENIZER_FILE if os.path.isdir(target) else target, error=_cannot_write) as write:
+        with atomic.new_file(
+            target / TOKENIZER_FILE if os.path.isdir(target) else target, error=_cannot_write
+        ) as write:
             write(self.to_json().encode())
 
 

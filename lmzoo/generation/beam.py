@@ -20,7 +20,6 @@ from lmzoo.model import LanguageModel
 from lmzoo.sampling import SamplingConfig, process
 from lmzoo.state import select
 
-
 MOST_PENALTY = 100  # a larger power of the length is not finite for long texts
 
 

@@ -20,7 +20,6 @@ from lmzoo.model import LanguageModel
 from lmzoo.randomness import row_seeds
 from lmzoo.state import State
 
-
 _MANY_LOGITS = 1 << 22  # rows times vocabulary from which memory is checked
 
 
@@ -97,6 +96,8 @@ def checked_prompt(model: LanguageModel, name: str, idx: Tensor) -> Tensor:
     model._check_ids(name, idx)
     if idx.shape[1] == 0:
         raise InputError(f"{name} is an empty prompt: give at least one token to continue from")
+    if idx.device.type == "meta" and model.device.type != "meta":
+        raise InputError(f"{name} is on the meta device and holds no ids")
     return idx.to(model.device)
 
 

@@ -67,6 +67,7 @@ def new_folder(path: Path) -> Generator[Path]:
     """
     temporary = _aside(path, TEMPORARY)
     try:
+        _require_valid_name(path)
         make_folder(path.parent)
         _require_replaceable(path, stat.S_ISDIR, "a folder")
         discard(temporary)
@@ -176,7 +177,9 @@ def open_folder(path: Path) -> Folder:
 
     Raises `CheckpointError` naming the file and the rule.
     """
-    if not os.path.lexists(path) and os.path.isdir(replaced(path)):  # killed between two renames: the old folder is valid
+    if not os.path.lexists(path) and os.path.isdir(
+        replaced(path)
+    ):  # killed between two renames: the old folder is valid
         path = replaced(path)
     manifest = read_json(path / MANIFEST)
     listed = manifest.get("files")
@@ -243,10 +246,10 @@ def clean(folder: Path) -> None:
 
 def discard(path: Path) -> None:
     """Remove a file or a folder, if it exists and can be removed."""
-    if path.is_dir() and not path.is_symlink():
+    if os.path.isdir(path) and not os.path.islink(path):
         shutil.rmtree(path, ignore_errors=True)
     else:
-        with suppress(OSError):
+        with suppress(OSError, ValueError):  # ValueError: a name with a NUL character
             path.unlink()
 
 
@@ -293,14 +296,19 @@ def file_sha256(path: Path) -> str:
 
 def _require_replaceable(path: Path, is_kind: Callable[[int], bool], kind: str) -> None:
     """Raise `OSError` if `path` exists and is of another kind: a rename would destroy a pipe, a device or a link."""
+    _require_valid_name(path)
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
-    except ValueError as error:  # a name with a NUL character
-        raise OSError(errno.EINVAL, "the name is not valid") from error
     if not is_kind(mode):
         raise OSError(errno.EEXIST, f"it exists and is not {kind}")
+
+
+def _require_valid_name(path: Path) -> None:
+    """Raise `OSError` for a name with a NUL character, for which the functions of `os` raise `ValueError`."""
+    if "\0" in str(path):
+        raise OSError(errno.EINVAL, "the name has a NUL character")
 
 
 def _create(path: Path) -> int:

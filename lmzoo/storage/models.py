@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
-from lmzoo import configs, registry
+from lmzoo import arguments, configs, registry
 from lmzoo.errors import CheckpointError, ConfigError, UnknownModelError
 from lmzoo.storage import atomic, checkpoints
 from lmzoo.storage.safetensors import TensorFile, open_tensors, write_tensors
@@ -33,10 +33,10 @@ _HIDDEN_BYTES = 1 << 30  # limit for buffers that are not in the file: masks, ro
 
 def save_model(model: LanguageModel, folder: str | Path) -> None:
     """Write `model` to `folder`, replacing a model saved there before. Raises `CheckpointError`."""
-    if not isinstance(folder, (str, os.PathLike)):
-        raise CheckpointError(f"path={folder!r} must be the path of a folder")
-    path = Path(folder)
-    if path.exists() and not (path.is_dir() and (not any(path.iterdir()) or (path / atomic.MANIFEST).is_file())):
+    path = arguments.path("path", folder)
+    if os.path.lexists(path) and not (
+        os.path.isdir(path) and (not any(path.iterdir()) or (path / atomic.MANIFEST).is_file())
+    ):
         raise CheckpointError(f"{path}: exists and is not a saved model; it is left as it is")
     with atomic.new_folder(path) as new:
         write_model(model, new)
@@ -57,8 +57,7 @@ def load_model(path: str | Path) -> LanguageModel:
     Raises `CheckpointError` (one line, naming the file and the rule) when there is none, or it is damaged, tampered
     with, or its model is not registered. Warns when the newest checkpoint is damaged and an older one is loaded.
     """
-    if not isinstance(path, (str, os.PathLike)):
-        raise CheckpointError(f"path={path!r} must be the path of a run or a checkpoint")
+    path = arguments.path("path", path)
     if os.path.isfile(path):
         raise CheckpointError(f"{path}: is a file: a run or a checkpoint is a folder (pickled models are never loaded)")
     if not os.path.lexists(path) and str(path) in registry.list_models():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from lmzoo.configs import require, require_at_most, require_between, require_positive, to_dict
+from lmzoo.configs import is_number, require, require_at_most, require_between, require_positive, to_dict
 from lmzoo.distributed import Parallel
 
 OptimizerName = Literal["adamw", "muon"]
@@ -61,10 +61,15 @@ class TrainConfig:
         require(not (sharded and whole), "optimizer='muon' needs whole matrices, parallel='fsdp' cuts them: use 'ddp'")
         if self.min_learning_rate is not None:
             low, high = self.min_learning_rate, self.learning_rate
-            require(0 <= low <= high, f"min_learning_rate={low} must be in [0, learning_rate={high}]")
+            require(
+                is_number(low) and 0 <= low <= high, f"min_learning_rate={low!r} must be in [0, learning_rate={high}]"
+            )
         if self.warmup_steps is not None:
             warmup = self.warmup_steps
-            require(0 <= warmup <= self.steps, f"warmup_steps={warmup} must be in [0, steps={self.steps}]")
+            require(
+                is_number(warmup) and 0 <= warmup <= self.steps,
+                f"warmup_steps={warmup!r} must be in [0, steps={self.steps}]",
+            )
 
     def resolved(self) -> ResolvedTrainConfig:
         """Return the same settings with a number for each None: these are stored in the run and used by the trainer."""

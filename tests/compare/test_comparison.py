@@ -303,9 +303,7 @@ def test_compare_leaves_the_global_random_state_alone(text: str, tmp_path: Path)
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_compare_goes_on_after_a_plugin_that_raises(
-    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_compare_goes_on_after_a_plugin_that_raises(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     plugin = tmp_path / "raising.py"
     plugin.write_text(

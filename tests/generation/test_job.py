@@ -92,7 +92,9 @@ def test_stream_refuses_an_option_with_an_unknown_name() -> None:
     names = "forced_tokens, generator, n_samples, prefix, processors, seeds, stop_tokens"
     with pytest.raises(InputError, match=f"'stop_token' is not an option: the options are {names}"):
         stream(model, idx, 4, stop_token=[3])
-    with pytest.raises(InputError, match="'n_samples' is not an option: the options are generator, n_guesses, seeds, stop_tokens"):
+    with pytest.raises(
+        InputError, match="'n_samples' is not an option: the options are generator, n_guesses, seeds, stop_tokens"
+    ):
         stream_speculative(model, model, idx, 4, n_samples=2)
 
 

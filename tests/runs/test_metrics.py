@@ -40,7 +40,9 @@ def test_metrics_writer_logs_every_nth_step_and_every_evaluation(tmp_path: Path)
 
 
 def test_metrics_writer_counts_unreadable_lines(tmp_path: Path) -> None:
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "split": "train", "loss": 1.0, "tokens": 9}\n[]\n{"step": "2"}\n')
+    (tmp_path / "metrics.jsonl").write_text(
+        '{"step": 1, "split": "train", "loss": 1.0, "tokens": 9}\n[]\n{"step": "2"}\n'
+    )
     writer = MetricsWriter(tmp_path, 1, after_step=1)
     writer(EndEvent())
     assert writer.unreadable == 2

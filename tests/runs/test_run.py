@@ -286,7 +286,9 @@ def test_train_run_logs_auxiliary_losses_by_name(
     assert "aux.balance" not in read_metrics(tmp_path / "1")[-1]
 
 
-def test_evaluate_run_expands_no_pattern_of_a_run(tmp_path: Path, text: Path, small_spec: Callable[..., RunSpec]) -> None:
+def test_evaluate_run_expands_no_pattern_of_a_run(
+    tmp_path: Path, text: Path, small_spec: Callable[..., RunSpec]
+) -> None:
     """A run may come from somebody else, and "/**" in it would read the whole disk."""
     run = tmp_path / "run"
     train_run(small_spec("bigram"), run)

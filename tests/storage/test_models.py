@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 import lmzoo
 from lmzoo import registry
-from lmzoo.errors import CheckpointError
+from lmzoo.errors import CheckpointError, LmzooError
 from lmzoo.model import LanguageModel
 
 
@@ -181,8 +181,8 @@ def test_load_model_detects_every_flipped_byte(saved: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "message"),
     [
-        (3, "path=3 must be the path of a run"),
-        (None, "path=None must be the path"),
+        (3, "path=3 must be a path"),
+        (None, "path=None must be a path"),
         ("gpt2", r"gpt2: there is no such run or checkpoint; lmzoo.create_model\('gpt2'\) makes it"),
         ("model.pt", "model.pt: is a file: a run or a checkpoint is a folder"),
         ("a" * 300, "there is no such run or checkpoint"),
@@ -194,5 +194,5 @@ def test_load_model_says_what_it_loads(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "model.pt").write_bytes(b"\x80")
-    with pytest.raises(CheckpointError, match=message):
+    with pytest.raises(LmzooError, match=message):
         lmzoo.load_model(path)
