@@ -178,7 +178,7 @@ def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
         try:
             table = tomllib.loads(f"value = {text}")
         except tomllib.TOMLDecodeError:
-            table = {}
+            table = dict[str, Any]()
         except (ValueError, RecursionError):
             raise ConfigError(f"--set {key}: its value has too many digits or is nested too deeply") from None
         values[key] = table["value"] if table.keys() == {"value"} else text

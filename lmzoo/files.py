@@ -11,13 +11,14 @@ import json
 import os
 import stat
 import tomllib
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 SETTINGS_BYTES = 1 << 20  # limit of a TOML file: the largest that lmzoo writes has a few kilobytes
 
 
-def open_regular(path: str | Path) -> BinaryIO:
+def open_regular(path: str | Path) -> BufferedReader:
     """Open a regular file for reading. Raises `OSError` for anything else: a folder, a pipe, a device, a socket."""
     try:
         # O_NONBLOCK: opening a pipe without a writer would wait. It has no effect on a regular file.

@@ -1,4 +1,4 @@
-"""Formats numbers for people (10.65 M, 1.2 k tokens/s, 3 min 20 s), and text from outside without control characters."""
+"""Formats numbers for people: 10.65 M, 1.2 k tokens/s, 3 min 20 s; and escapes text from outside."""
 
 from __future__ import annotations
 

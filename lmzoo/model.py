@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from lmzoo.sampling_config import SamplingSettings
 
 _STATE_KEYS = {"model", "position", "tokens", "layers"}
+_STATE_ERRORS = (TypeError, AttributeError, LookupError, ValueError, RuntimeError)  # of layers, for a state of others
 _LARGE_STATE = 1 << 20  # rows times tokens from which the memory of a state is checked before it is allocated
 _PROBED = (64, 128)  # lengths at which the size of a row is measured, to estimate it at any other
 
@@ -212,7 +213,7 @@ class LanguageModel(nn.Module, ABC):
                 return logits_BV, {**state, "layers": layers}
             x_BSD, state = self._read(idx, state)
             return self.head(x_BSD[:, -1]), state
-        except (TypeError, AttributeError, LookupError, ValueError, RuntimeError):
+        except _STATE_ERRORS:
             self._explain_state(given)
             raise
 
@@ -230,10 +231,14 @@ class LanguageModel(nn.Module, ABC):
         if T == 0:
             raise InputError("idx has T=0 tokens: decode_all needs at least one")
         together = T if self.traits.extrapolates else min(T, max(1, self.config.context_length - state["position"]))
-        pieces = []
-        for start, end in [(0, together), *((t, t + 1) for t in range(together, T))]:
-            x_BSD, state = self._read(idx[:, start:end], self._with_tokens(idx[:, start:end], state))
-            pieces.append(self.head(x_BSD[:, start - end :]))
+        given, pieces = state, []
+        try:
+            for start, end in [(0, together), *((t, t + 1) for t in range(together, T))]:
+                x_BSD, state = self._read(idx[:, start:end], self._with_tokens(idx[:, start:end], state))
+                pieces.append(self.head(x_BSD[:, start - end :]))
+        except _STATE_ERRORS:
+            self._explain_state(given)
+            raise
         return torch.cat(pieces, dim=1), state
 
     def _with_tokens(self, idx: Tensor, state: State) -> State:

@@ -40,7 +40,7 @@ def row_seeds(batch_size: int, generator: torch.Generator | None = None, seeds: 
         return torch.randint(SEED_LIMIT, (batch_size,), generator=generator, device=device).cpu()
     if generator is not None:
         raise InputError("seeds and generator are both given: give one of them")
-    if isinstance(seeds, (str, bytes)) or not isinstance(seeds, Sequence | Tensor):
+    if isinstance(seeds, (str, bytes)) or not isinstance(seeds, (Sequence, Tensor)):
         raise InputError(f"seeds={seeds!r} must be a sequence of integers, one for each row")
     if len(seeds) != batch_size:
         raise InputError(f"seeds has {len(seeds)} entries: there must be one for each of the {batch_size} rows")

@@ -11,8 +11,6 @@ from typing import Any, TypedDict
 from lmzoo.configs import require, suggest
 from lmzoo.errors import InputError
 
-_LARGEST = 1e300  # of a number that is used; any larger one is a mistake, and larger integers are no floats
-
 
 def _setting(default: Any, text: str) -> Any:
     """A field with a default value and the help text of its option in `lmzoo sample`."""
@@ -77,7 +75,10 @@ def named_settings(settings: Mapping[str, Any]) -> SamplingConfig:
 
 
 def _require_number(name: str, value: object) -> None:
-    real = isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= _LARGEST
+    try:
+        real = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+    except OverflowError:  # an integer that is larger than any float
+        real = False
     require(real, f"{name}={value!r} must be a finite number")
 
 

@@ -21,9 +21,9 @@ def test_count_returns_an_integer(value: Any) -> None:
 
 @pytest.mark.parametrize("value", [-1, True, 1.0, "3", None, 1 << 40, torch.tensor(1.5)])
 def test_count_refuses_other_values(value: Any) -> None:
-    with pytest.raises(InputError, match="^n=.* must be an integer, 0 or above"):
+    with pytest.raises(InputError, match=r"^n=.* must be an integer, 0 or above"):
         arguments.count("n", value)
-    with pytest.raises(InputError, match="^n=0 must be a positive integer$"):
+    with pytest.raises(InputError, match=r"^n=0 must be a positive integer$"):
         arguments.count("n", 0, least=1)
 
 
@@ -35,7 +35,7 @@ def test_ids_returns_a_tuple() -> None:
 
 @pytest.mark.parametrize("value", ["01", 3, None, [3], [-1], [1.5], ["a"], [True], [[1]], [10**400]])
 def test_ids_refuses_other_values(value: Any) -> None:
-    with pytest.raises(InputError, match="^stop"):
+    with pytest.raises(InputError, match=r"^stop"):
         arguments.ids("stop", value, 3)
 
 
@@ -43,11 +43,11 @@ def test_generator_takes_a_generator_or_none() -> None:
     generator = torch.Generator()
     assert arguments.generator(generator) is generator
     assert arguments.generator(None) is None
-    with pytest.raises(InputError, match="generator=3 must be a torch.Generator"):
+    with pytest.raises(InputError, match=r"generator=3 must be a torch.Generator"):
         arguments.generator(3)
 
 
 def test_no_positional_names_the_likely_setting() -> None:
     arguments.no_positional("generate", (), "temperature")
-    with pytest.raises(InputError, match="generate takes its settings by name: write temperature=0.8"):
+    with pytest.raises(InputError, match=r"generate takes its settings by name: write temperature=0.8"):
         arguments.no_positional("generate", (0.8,), "temperature")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import socket
 from pathlib import Path
@@ -36,7 +37,7 @@ def test_read_bytes_has_a_limit(tmp_path: Path) -> None:
 
 def test_read_text_names_the_byte_that_is_not_utf8(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"ab\xff")
-    with pytest.raises(ValueError, match="^not UTF-8 at byte offset 2$"):
+    with pytest.raises(ValueError, match=r"^not UTF-8 at byte offset 2$"):
         files.read_text(tmp_path / "file", 9)
 
 
@@ -66,3 +67,38 @@ def test_parse_toml_gives_a_reason(content: bytes | str, reason: str) -> None:
 def test_reason_has_neither_number_nor_path() -> None:
     assert files.reason(FileNotFoundError(2, "No such file or directory", "x")) == "No such file or directory"
     assert files.reason(OSError()) == "OSError"
+
+
+# Calls that read a file or parse its content without the limits of lmzoo/files.py, and where they are allowed.
+BARE = {"read_text", "read_bytes", "loads", "load", "safe_open", "open"}
+ALLOWED = {
+    "files.py": "the limits are here",
+    "bench/steps.py": "opens /dev/null",
+    "compare/report.py": "reads a style sheet of this package",
+    "conformance/": "reads what the checks have just written, and source code",
+    "configs.py": "parses a setting of bounded length and reads back its own text",
+    "data/embedded.py": "reads the standard library",
+    "hardware.py": "reads /proc",
+    "storage/safetensors.py": "opens what files.py has checked",
+}
+# Functions of these modules and objects have such a name and read no file of a user.
+HARMLESS = {"os", "files", "tokenize", "checkpoint", "webbrowser"}
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGE.rglob("*.py")), ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_files_of_users_are_read_here_only(path: Path) -> None:
+    name = str(path.relative_to(PACKAGE))
+    calls = [node for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, ast.Call)]
+    found = {called(call.func) for call in calls} - {None}
+    if not any(name.startswith(place) for place in ALLOWED):
+        assert not found, f"{name} reads without limits, by {found}: use lmzoo/files.py"
+
+
+def called(function: ast.expr) -> str | None:
+    """Return the name of a function that reads without limits, else None."""
+    if isinstance(function, ast.Name):
+        return function.id if function.id in {"open", "safe_open"} else None
+    if not isinstance(function, ast.Attribute) or function.attr not in BARE:
+        return None
+    owner = function.value
+    return None if isinstance(owner, ast.Name) and owner.id in HARMLESS else function.attr

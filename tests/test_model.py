@@ -369,7 +369,7 @@ def test_decode_refuses_the_state_of_another_model(family: str, other: str) -> N
     wider = lmzoo.create_model(f"{family}.tiny", **settings | {"context_length": 9})
     with pytest.raises(InputError, match="state belongs to the model"):
         model.decode(ids(2, 3), wider.init_state(2))
-    with pytest.raises(InputError, match="state belongs to the model .*float64: this one is .*float32"):
+    with pytest.raises(InputError, match=r"state belongs to the model .*float64: this one is .*float32"):
         model.decode(ids(2, 3), copy.deepcopy(model).double().init_state(2))
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+from lmzoo import files
 from lmzoo.errors import CheckpointError, DataError
 
 PREFIX = "hf:"
@@ -199,14 +200,18 @@ def _identity(file: str) -> str:
 
 
 def _require_inside(name: str, builder: Any) -> None:
-    """Raise `DataError` if the settings of a local folder, such as its README, name a file outside the folder."""
+    """Raise `DataError` if a local folder holds other than regular files, or its README names a file outside."""
     if not os.path.isdir(name):
         return
     folder = os.path.join(os.path.abspath(name), "")
-    for files in builder.config.data_files.values():
-        for file in map(str, files):
+    for listed in builder.config.data_files.values():
+        for file in map(str, listed):
             if "://" in file or not os.path.abspath(file).startswith(folder):
                 raise DataError(f"{name}: its README names {file}, which is outside of the folder")
+            try:
+                files.open_regular(file).close()  # the library would wait for a pipe
+            except OSError as error:
+                raise DataError(f"{file}: cannot be read: {files.reason(error)}") from error
 
 
 def _cannot_open(data: str, error: Exception) -> DataError:

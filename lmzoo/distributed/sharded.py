@@ -7,7 +7,6 @@ fill the tensor without gaps.
 
 from __future__ import annotations
 
-import json
 import re
 import warnings
 from collections.abc import Mapping
@@ -15,11 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from lmzoo import files
 from lmzoo.errors import CheckpointError
 from lmzoo.storage import atomic
+from lmzoo.storage.safetensors import open_tensors
 
 _SHARD = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")  # torch's names
 _OFFSETS = "DCP_SHARDING_INFO"  # torch's name of the header entry with the offsets
@@ -52,15 +52,14 @@ def shard_shapes(folder: atomic.Folder) -> dict[str, tuple[tuple[int, ...], torc
     pieces: dict[str, list[tuple[list[int], list[int], str]]] = {}
     for name in filter(_SHARD.fullmatch, folder.sizes):
         path = folder.file(name)
-        try:
-            with safe_open(path, framework="pt") as file:
-                offsets = json.loads((file.metadata() or {}).get(_OFFSETS, "{}"))
-                for key in file.keys():  # noqa: SIM118 (not a dict)
-                    piece = file.get_slice(key)
+        with open_tensors(path) as file:
+            try:
+                offsets = files.parse_json(file.metadata.get(_OFFSETS, "{}"))
+                for key, shape in file.shapes.items():
                     start = offsets[key]["saved_offsets"]
-                    pieces.setdefault(key, []).append((start, piece.get_shape(), piece.get_dtype()))
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
-            raise CheckpointError(f"{path}: is not a file of shards: {error}") from error
+                    pieces.setdefault(key, []).append((start, list(shape), file.dtypes[key]))
+            except (ValueError, KeyError, TypeError) as error:
+                raise CheckpointError(f"{path}: is not a file of shards: it does not say where they begin") from error
     return {key: _joined(folder.path, key, found) for key, found in pieces.items()}
 
 

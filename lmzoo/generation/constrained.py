@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from lmzoo import files
 from lmzoo.errors import ConfigError, InputError
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ def _matcher(tokenizer: Tokenizer, regex: str | None, json_schema: str | Mapping
         grammar = llguidance.LLMatcher.grammar_from_regex(regex)
     else:
         try:
-            schema = json.loads(json_schema) if isinstance(json_schema, str) else json_schema
+            schema = files.parse_json(json_schema) if isinstance(json_schema, str) else json_schema
         except ValueError as error:
             raise ConfigError(f"json_schema is not JSON: {error}") from error
         # On one line, so that a line break can end it, and without unbounded white space.
@@ -112,6 +113,8 @@ class _Vocabulary:
         self.special_token_ids = [self.eos_token_id]
 
     def __call__(self, text: str) -> list[int]:
+        if not isinstance(text, str):
+            raise TypeError("a tokenizer of text")  # llguidance tries bytes to learn what this function takes
         try:
             return self._tokenizer.encode(text)
         except ValueError:  # characters without a token cannot be generated

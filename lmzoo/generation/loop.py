@@ -74,7 +74,7 @@ def generate_ragged(
     Row r equals the result of `generate` for that prompt alone with the seed of the row. Arguments and errors as in
     `stream`.
     """
-    if isinstance(prompts, (str, bytes)) or not isinstance(prompts, Sequence | Tensor):
+    if isinstance(prompts, (str, bytes)) or not isinstance(prompts, (Sequence, Tensor)):
         raise InputError(f"prompts={prompts!r} must be a sequence of prompts, each a sequence of token ids")
     rows = [checked_prompt(model, f"prompts[{r}]", _as_row(r, prompt))[0] for r, prompt in enumerate(prompts)]
     if not rows:

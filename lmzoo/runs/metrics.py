@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from lmzoo import files
 from lmzoo.errors import CheckpointError
@@ -106,7 +106,7 @@ def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     return lines, unreadable
 
 
-def _is_line(line: object) -> bool:
+def _is_line(line: object) -> TypeGuard[dict[str, Any]]:
     """True for an object with the values that every line has: step, split, loss and tokens."""
     if not isinstance(line, dict) or not isinstance(line.get("split"), str):
         return False

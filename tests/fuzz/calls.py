@@ -130,7 +130,8 @@ def _state_call(name: str, **good: Callable[[], Any]) -> tuple[Callable[..., obj
 
 
 SAMPLING: dict[str, Callable[[], Any]] = {
-    "temperature": lambda: 0.5, "top_k": lambda: 3, "top_p": lambda: 0.9, "min_p": lambda: None, "logit_bias": lambda: None,
+    "temperature": lambda: 0.5, "top_k": lambda: 3, "top_p": lambda: 0.9, "min_p": lambda: None,
+    "logit_bias": lambda: None,
     "repetition_penalty": lambda: 1.0, "frequency_penalty": lambda: 0.0, "typical_p": lambda: None,
     "stop_tokens": tuple, "generator": lambda: None,
 }  # fmt: skip

@@ -16,10 +16,13 @@ PROCESS_SECONDS = 60  # to start Python, import torch and train two steps on a b
 SMALL = {"steps": "2", "batch_size": "2", "context_length": "16", "d_model": "16", "n_layers": "1", "n_heads": "2"}
 NAMES = ("gpt2", "llama.tiny", "bigram", "lstm.tiny", "mamba.tiny", "gpt2.1m", "gtp2", "", ".", "gpt2.", "mine")
 PLUGINS = (
-    "1 / 0", "import sys; sys.exit(0)", "raise KeyboardInterrupt", "def f(:", "x = [1] * 10", "raise SystemExit('\\x1b')",
-    "import lmzoo\n@lmzoo.register_model('gpt2')\nclass A: pass", "import lmzoo\n@lmzoo.register_model('mine')\nclass A: pass",
+    "1 / 0", "import sys; sys.exit(0)", "raise KeyboardInterrupt", "def f(:", "x = [1] * 10",
+    "raise SystemExit('\\x1b')",
+    "import lmzoo\n@lmzoo.register_model('gpt2')\nclass A: pass",
+    "import lmzoo\n@lmzoo.register_model('mine')\nclass A: pass",
     "import lmzoo\nfrom torch import nn\n@lmzoo.register_model('mine')\nclass A(lmzoo.LanguageModel):\n"
-    "    def __init__(self, config):\n        super().__init__(config)\n        self.t = nn.Embedding(config.vocab_size, 8)\n"
+    "    def __init__(self, config):\n        super().__init__(config)\n"
+    "        self.t = nn.Embedding(config.vocab_size, 8)\n"
     "        self.head = nn.Linear(9, config.vocab_size)\n    def features(self, idx, state=None):\n"
     "        return self.t(idx), None\n",
 )  # fmt: skip
@@ -104,8 +107,10 @@ def _data(draw: random.Random, place: Place) -> str:
     made.parent.mkdir(exist_ok=True)
     content = (place.base / "text.txt").read_bytes()
     made.write_bytes(values.damaged(draw, content) if draw.random() < 0.5 else content)
-    others = (str(made), str(made.parent), str(place.pipe), str(place.work / "*.txt"), "/dev/zero", "/dev/null", "/dev/tty",
-              "pydcos", "hf:", "hf:" + str(place.work), "hf:x,y", values.text(draw), "a" * 300, "b/" * 3000)  # fmt: skip
+    others = (str(made), str(made.parent), str(place.pipe), str(place.work / "*.txt"), "/dev/zero",
+              "/dev/null", "/dev/tty",
+              "pydcos", "hf:", "hf:" + str(place.work), "hf:x,y", values.text(draw),
+              "a" * 300, "b/" * 3000)  # fmt: skip
     return draw.choice(others)
 
 

@@ -1,4 +1,4 @@
-"""Cases of files: a run, a saved model, a tokenizer and a decoding state, with changed content or another kind of file."""
+"""Cases of files: a run, a tokenizer and a decoding state, with changed content or another kind of file."""
 
 from __future__ import annotations
 

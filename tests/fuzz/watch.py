@@ -89,6 +89,7 @@ def run(case: Callable[[], Case], place: Place) -> tuple[str, str, str]:
     before_memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         with _restored():
+            os.chdir(place.work)  # relative paths of a case stay in its folder
             made = case()
             before = _content(place.work)
             outcome, details = _watched(made)

@@ -106,5 +106,5 @@ def test_generate_of_a_model_takes_every_setting_by_name() -> None:
     got = model.generate(idx, 20, **settings, generator=torch.Generator().manual_seed(0))
     assert torch.equal(got, generate(model, idx, 20, SamplingConfig(**settings), generator=seeded))
     assert 4 not in got[:, 3:]
-    with pytest.raises(InputError, match="temprature=1.0 is not an option of generation; did you mean 'temperature'?"):
+    with pytest.raises(InputError, match=r"temprature=1.0 is not an option of generation; did you mean 'temperature'?"):
         model.generate(idx, 2, temprature=1.0)

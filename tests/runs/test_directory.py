@@ -204,7 +204,7 @@ def test_check_directory_refuses_names_that_cannot_be_made(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small_spec: MakeSpec, name: str
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(ConfigError, match="out=.* (is too long|must be a name)"):
+    with pytest.raises(ConfigError, match=r"out=.* (is too long|must be a name)"):
         train_run(small_spec(), name)
     assert not list(tmp_path.iterdir())
 

@@ -300,7 +300,7 @@ def test_evaluate_run_expands_no_pattern_of_a_run(
 
 
 def test_train_run_refuses_a_batch_that_no_memory_holds(tmp_path: Path, small_spec: Callable[..., RunSpec]) -> None:
-    with pytest.raises(InputError, match="a batch of .* tokens needs"):
+    with pytest.raises(InputError, match=r"a batch of .* tokens needs"):
         train_run(small_spec("bigram", batch_size=10**6, context_length=1 << 30), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
