@@ -12,6 +12,7 @@ from pathlib import Path
 from tests.fuzz import values
 from tests.fuzz.watch import Case, Exit, Place, command
 
+COMMAND_SECONDS = 60  # the first training of a family checks it, which takes seconds
 PROCESS_SECONDS = 60  # to start Python, import torch and train two steps on a busy machine
 SMALL = {"steps": "2", "batch_size": "2", "context_length": "16", "d_model": "16", "n_layers": "1", "n_heads": "2"}
 NAMES = ("gpt2", "llama.tiny", "bigram", "lstm.tiny", "mamba.tiny", "gpt2.1m", "gtp2", "", ".", "gpt2.", "mine")
@@ -75,7 +76,7 @@ def case(draw: random.Random, place: Place) -> Case:
         os.chdir(place.work)
         command(*arguments)
 
-    return Case(f"lmzoo {arguments!r}", work)
+    return Case(f"lmzoo {arguments!r}", work, COMMAND_SECONDS)
 
 
 def process(draw: random.Random, place: Place) -> Case:
