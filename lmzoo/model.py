@@ -231,7 +231,7 @@ class LanguageModel(nn.Module, ABC):
         if T == 0:
             raise InputError("idx has T=0 tokens: decode_all needs at least one")
         together = T if self.traits.extrapolates else min(T, max(1, self.config.context_length - state["position"]))
-        given, pieces = state, []
+        given, pieces = state, list[Tensor]()
         try:
             for start, end in [(0, together), *((t, t + 1) for t in range(together, T))]:
                 x_BSD, state = self._read(idx[:, start:end], self._with_tokens(idx[:, start:end], state))
