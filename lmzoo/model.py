@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Unpack, final
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, Unpack, final
 
 import torch
 from torch import Tensor, nn
@@ -175,7 +175,7 @@ class LanguageModel(nn.Module, ABC):
         tokens = None
         if layers is None or window is not None:  # to read tokens again: always, or when the window starts to slide
             tokens = TimeBuffer.empty(batch_size, max_len, window=window, device=self.device, dtype=torch.long)
-        return {"model": self._state_name(), "position": 0, "tokens": tokens, "layers": layers}
+        return {"model": self._state_name, "position": 0, "tokens": tokens, "layers": layers}
 
     def _require_state_memory(self, batch_size: int, max_len: int) -> None:
         """Raise `InputError` for a large state that the memory of the device cannot hold."""
@@ -186,14 +186,16 @@ class LanguageModel(nn.Module, ABC):
         row = few + 8 * max_len + (more - few) * max_len // (_PROBED[1] - _PROBED[0])
         bounds.require_memory(f"a state of {batch_size} rows and {max_len} tokens", batch_size * row, self.device)
 
-    def _state_name(self) -> str:
-        """Returns the name that a state of this model has in it: of the family, with the settings and the dtype."""
-        return f"{self.family or type(self).__name__} {self._settings} {self.dtype}"
-
     @cached_property
-    def _settings(self) -> str:
-        """A hash of the config, which is frozen; cached, because each decoding step compares it."""
-        return hashlib.sha256(repr(self.config).encode()).hexdigest()[:16]
+    def _state_name(self) -> str:
+        """The name that a state of this model has in it: family, settings, dtype. Cached: each step compares it."""
+        settings = hashlib.sha256(repr(self.config).encode()).hexdigest()[:16]
+        return f"{self.family or type(self).__name__} {settings} {self.dtype}"
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Called by torch for `to`, `double` and others, which may change the dtype in the name of the states."""
+        self.__dict__.pop("_state_name", None)
+        return super()._apply(fn, recurse)
 
     @final
     @torch.no_grad()
@@ -214,7 +216,7 @@ class LanguageModel(nn.Module, ABC):
             x_BSD, state = self._read(idx, state)
             return self.head(x_BSD[:, -1]), state
         except _STATE_ERRORS:
-            self._explain_state(given)
+            self._explain(idx, given)
             raise
 
     @final
@@ -237,14 +239,13 @@ class LanguageModel(nn.Module, ABC):
                 x_BSD, state = self._read(idx[:, start:end], self._with_tokens(idx[:, start:end], state))
                 pieces.append(self.head(x_BSD[:, start - end :]))
         except _STATE_ERRORS:
-            self._explain_state(given)
+            self._explain(idx, given)
             raise
         return torch.cat(pieces, dim=1), state
 
     def _with_tokens(self, idx: Tensor, state: State) -> State:
         """Returns the state with the new token ids and position; `layers` is unchanged, or None if no longer valid."""
         self._check_ids("idx", idx)
-        self._check_place("idx", idx)
         if idx.shape[1] == 0:
             raise InputError("idx has T=0 tokens: decode needs at least one")
         self.check_state(state, len(idx))
@@ -265,8 +266,8 @@ class LanguageModel(nn.Module, ABC):
         if not isinstance(state, dict) or state.keys() != _STATE_KEYS:
             raise InputError(f"state is a {type(state).__name__}: it must come from init_state or decode of this model")
         name, position, tokens = state["model"], state["position"], state["tokens"]
-        if name != self._state_name():
-            raise InputError(f"state belongs to the model {name}: this one is {self._state_name()}")
+        if name != self._state_name:
+            raise InputError(f"state belongs to the model {name}: this one is {self._state_name}")
         if type(position) is not int or not 0 <= position < arguments.LIMIT:
             raise InputError(f"state has the position {position!r}: it must be an integer, 0 or above")
         if not (tokens is None or isinstance(tokens, TimeBuffer)) or (tokens is None and state["layers"] is None):
@@ -277,8 +278,12 @@ class LanguageModel(nn.Module, ABC):
         if there is not None and there != batch_size:
             raise InputError(f"state has {there} rows, idx has {batch_size}: they must be the same sequences")
 
-    def _explain_state(self, state: State) -> None:
-        """Raise `InputError` if the layers of `state` do not have the form that this model gives them."""
+    def _explain(self, idx: Tensor, state: State) -> None:
+        """Raise `InputError` for ids on another device, or a state whose layers do not have the form of this model's.
+
+        Called after an error, because it takes too long for each step.
+        """
+        self._check_place("idx", idx)
         layers = state["layers"]
         if layers is not None:
             like = torch.empty(0, device=self.device, dtype=self.dtype)

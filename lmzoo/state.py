@@ -156,12 +156,15 @@ def _rowless(leaf: Any) -> Any:
 
 def rows(state: State) -> int | None:
     """Returns the number of rows of a state; None if it holds no tensor but constants."""
-    if isinstance(state, dict):
-        state = state.values()
-    elif not isinstance(state, (list, tuple)):
-        tensor = state.data if isinstance(state, TimeBuffer) else state
-        return tensor.shape[0] if isinstance(tensor, Tensor) and tensor.ndim else None
-    return next((found for found in map(rows, state) if found is not None), None)
+    if isinstance(state, (Tensor, TimeBuffer)):
+        tensor = state if isinstance(state, Tensor) else state.data
+        return tensor.shape[0] if tensor.ndim else None
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else ()
+    for part in parts:
+        found = rows(part)
+        if found is not None:
+            return found
+    return None
 
 
 def tensors(state: State) -> list[Tensor]:

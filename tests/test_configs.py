@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lmzoo import configs, files
 from lmzoo.errors import ConfigError
@@ -89,6 +91,25 @@ def test_dump_toml_is_read_back() -> None:
 def test_dump_toml_escapes_control_characters(text: str) -> None:
     tables = {"data": {"data": text, "rate": float("nan")}, "first": text}
     assert tomllib.loads(configs.dump_toml(tables))["data"]["data"] == text
+
+
+VALUES = st.one_of(
+    st.booleans(),
+    st.integers(-(1 << 63), (1 << 63) - 1),
+    st.floats(),
+    st.text(st.characters(exclude_categories=["Cs"])),
+)
+
+
+@given(st.dictionaries(st.text(st.characters(exclude_categories=["Cs"])), st.one_of(VALUES, st.lists(VALUES))))
+def test_dump_toml_of_any_table_is_read_back(table: dict[str, object]) -> None:
+    read = tomllib.loads(configs.dump_toml({"table": table}))["table"]
+    assert {key: repr(value) for key, value in read.items()} == {key: repr(value) for key, value in table.items()}
+
+
+@given(st.from_regex(r"[a-z_.]+", fullmatch=True), st.text(max_size=200))
+def test_parse_overrides_of_any_short_text_gives_one_value(key: str, text: str) -> None:
+    assert configs.parse_overrides([f"{key}={text}"]).keys() == {key}
 
 
 def test_dump_toml_refuses_what_toml_cannot_hold() -> None:

@@ -9,6 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+import lmzoo
+from lmzoo.errors import InputError
 from lmzoo.flops import counting, declared_flops, flops_per_token, measured_flops
 from lmzoo.model import LanguageModel, ModelConfig, Traits
 from lmzoo.ops.counting import counted_as
@@ -220,3 +222,9 @@ def test_counting_leaves_the_model_as_it_was() -> None:
         model.body(torch.ones(1, 3, D + 1))
     assert [parameter.requires_grad for parameter in model.parameters()] == before
     assert torch.is_grad_enabled()
+
+
+def test_measured_flops_has_a_limit_of_length() -> None:
+    model = lmzoo.create_model("bigram", vocab_size=5, context_length=1 << 20)
+    with pytest.raises(InputError, match=f"T={1 << 20} must be at most"):
+        measured_flops(model, 1 << 20)

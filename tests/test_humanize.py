@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import unicodedata
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from lmzoo import humanize
 
@@ -42,3 +46,12 @@ def test_line_cuts_long_words_and_long_texts() -> None:
     assert humanize.line("short words") == "short words"
     assert humanize.line("a=" + "1" * 5000 + " must be small") == "a=" + "1" * 97 + "…" + "1" * 99 + " must be small"
     assert len(humanize.line("ab " * 5000)) == humanize.LINE_CHARACTERS
+
+
+@given(st.text())
+def test_line_of_any_text_is_one_line_that_can_be_written(text: str) -> None:
+    shown = humanize.line(text)
+    assert shown.splitlines() in ([], [shown])
+    assert all(unicodedata.category(char) not in ("Cc", "Cf", "Cs") for char in shown)
+    assert len(shown) <= humanize.LINE_CHARACTERS
+    shown.encode()

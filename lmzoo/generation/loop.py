@@ -108,11 +108,8 @@ def steps(model: LanguageModel, job: Job) -> Iterator[Step]:
     device = model.device
     lengths_B = torch.tensor(job.lengths, dtype=torch.long, device=device)
     stop_S = torch.tensor(job.stop_tokens, dtype=torch.long, device=device)
-    forced = {place: token for place, token in job.forced_tokens.items() if place < job.max_new_tokens}
-    forced_N = torch.full((max(forced, default=0) + 2,), -1, dtype=torch.long)  # the last entry is for all later ones
-    for place, token in forced.items():
-        forced_N[place] = token
-    forced_N = forced_N.to(device)
+    places_F = torch.tensor([*job.forced_tokens], dtype=torch.long, device=device)
+    forced_F = torch.tensor([*job.forced_tokens.values()], dtype=torch.long, device=device)
     longest = job.prompts_PL.shape[1]
     shortest, end = min(job.lengths, default=longest), longest + job.max_new_tokens
     rows_B = torch.arange(len(job.prompts_PL), device=device).repeat_interleave(job.n_samples)
@@ -137,9 +134,9 @@ def steps(model: LanguageModel, job: Job) -> Iterator[Step]:
         count_B = position - lengths_B
         uniform_B = uniforms(job.seeds_B, count_B) if draws else unused_B
         chosen_B = job.choice.choose(logits_BV, tokens_BL[:, :position], uniform_B)
-        if forced:
-            forced_B = forced_N[count_B.clamp(0, len(forced_N) - 1)]
-            chosen_B = torch.where(forced_B >= 0, forced_B, chosen_B)
+        if len(places_F):
+            here_BF = count_B[:, None] == places_F
+            chosen_B = torch.where(here_BF.any(dim=1), forced_F[here_BF.long().argmax(dim=1)], chosen_B)
         samples_B = count_B >= 0
         chosen_B = torch.where(stopped_B, tokens_BL[:, position - 1], chosen_B)
         new_B = torch.where(samples_B, chosen_B, tokens_BL[:, position])

@@ -26,7 +26,7 @@ import torch
 from lmzoo import humanize, registry
 from lmzoo.errors import LmzooError
 
-SECONDS = 10
+SECONDS = 30  # on a busy machine
 MEMORY = 1 << 30  # bytes of resident memory by which a case may grow the process
 ROOM = 6 << 30  # bytes of address space of the process above its size at the start
 SECRET = b"content of the pipe"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 import lmzoo
 from lmzoo.errors import ConfigError, InputError
-from lmzoo.generation import generate, generate_ragged, stream
+from lmzoo.generation import generate, generate_ragged, loop, stream
 from lmzoo.model import LanguageModel
 from lmzoo.sampling import SamplingConfig
 from tests.helpers import far_from_uniform, seeded
@@ -203,3 +203,25 @@ def test_generate_refuses_bad_input_before_the_first_token() -> None:
     with pytest.raises(ConfigError, match="temperature=-1 must be"):
         model.stream(idx, 5, temperature=-1)
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_stream_of_a_very_long_text_begins_at_once() -> None:
+    """Memory grows with the text, not with `max_new_tokens`."""
+    steps = stream(make("gpt2"), prompts(2, 5), 10**11, seeds=[0, 1], forced_tokens={2: 3, 10**10: 4})
+    tokens = torch.stack([next(steps) for _ in range(30)], dim=1)
+    short = generate(make("gpt2"), prompts(2, 5), 30, seeds=[0, 1], forced_tokens={2: 3})
+    assert torch.equal(tokens, short[:, 5:])
+
+
+def test_steps_grow_the_tokens_and_the_state(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = generate(make("llama"), prompts(2, 5), 60, SamplingConfig(repetition_penalty=1.2), seeds=[0, 1])
+    monkeypatch.setattr(loop, "_FIRST_TOKENS", 1)
+    model = make("llama")
+    object.__setattr__(model.config, "context_length", 1)  # room for four tokens
+    got = generate(model, prompts(2, 5), 60, SamplingConfig(repetition_penalty=1.2), seeds=[0, 1])
+    assert torch.equal(got, expected)
+
+
+def test_generate_refuses_rows_that_no_memory_holds() -> None:
+    with pytest.raises(InputError, match=r"decoding 20000000000 rows together needs .* of memory"):
+        generate(make("gpt2"), prompts(2, 5), 3, n_samples=10**10)
