@@ -232,10 +232,10 @@ def eval_command(run: Path, data: str | None, by_position: bool, length: int | N
     """
     from dataclasses import asdict
 
-    from lmzoo.runs.run import evaluate_run, evaluate_run_positions, own_data
+    from lmzoo.runs.run import evaluate_run, evaluate_run_positions, text_to_read
 
-    if data is None:
-        click.echo(f"reading the text of the run: {humanize.line(own_data(run))}", err=True)
+    if data is None and (text := text_to_read(run)) is not None:
+        click.echo(f"reading the text of the run: {humanize.line(text)}", err=True)
     positions = evaluate_run_positions(run, data, length) if by_position or length else []
     result = evaluate_run(run, data)
     if as_json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ from lmzoo.runs.lock import locked
 from lmzoo.runs.metrics import METRICS_FILE, MetricsWriter
 from lmzoo.runs.out_of_memory import explain_out_of_memory
 from lmzoo.runs.spec import ANY_VOCAB_SIZE, RunSpec, make_spec
-from lmzoo.runs.validation import read_validation
+from lmzoo.runs.validation import VALIDATION_FILE, read_validation
 from lmzoo.storage import atomic, checkpoints, models
 from lmzoo.train.checkpoint import TrainingState, newest_valid, read_state, remember_best, restore_checkpoint
 from lmzoo.train.evaluate import EvalResult, PositionLoss, evaluate, evaluate_positions
@@ -300,6 +301,11 @@ def _model_and_split(path: str | Path, data: str | None) -> tuple[LanguageModel,
             f"{corpus.name}: its SHA-256 is {corpus.sha256}, but the run was trained on a text with {trained_on}"
         )
     return model, validation_split(corpus, tokenizer), precision
+
+
+def text_to_read(path: str | Path) -> str | None:
+    """Return the text that evaluating a run on its own text reads; None if it keeps its validation tokens."""
+    return None if os.path.lexists(_run_of(path) / VALIDATION_FILE) else own_data(path)
 
 
 def own_data(path: str | Path) -> str:

@@ -294,6 +294,8 @@ def test_evaluate_run_expands_no_pattern_of_a_run(
     train_run(small_spec("bigram"), run)
     config = run / "config.toml"
     config.write_text(config.read_text().replace(str(text), "/**"))
+    assert evaluate_run(run).tokens > 0, "the run keeps its validation tokens"
+    (run / validation.VALIDATION_FILE).unlink()
     with pytest.raises(DataError, match=r"was trained on data='/\*\*', a pattern: give the text with --data"):
         evaluate_run(run)
     assert evaluate_run(run, str(text)).tokens > 0
