@@ -31,7 +31,16 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "storage": {"registry"},  # to load a model by the name in its file
     "flops": {"ops"},
     "layers": {"ops", "state", "losses", "roles"},
-    "model": {"bounds", "flops", "roles", "state", "losses", "sampling", "generation", "storage"},  # the last two lazily
+    "model": {
+        "bounds",
+        "flops",
+        "roles",
+        "state",
+        "losses",
+        "sampling",
+        "generation",
+        "storage",
+    },  # the last two lazily
     "decoder": {"model", "layers", "state"},
     "registry": {"plugins", "bounds", "layers", "matching"},  # all but the first lazily
     "matching": {"model", "registry"},
