@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-from lmzoo import files
 from lmzoo.errors import CheckpointError, DataError
 
 PREFIX = "hf:"
@@ -162,6 +161,7 @@ def _builder(data: str, spec: DatasetSpec) -> Any:
         library = importlib.import_module("datasets")
     except ImportError:
         raise DataError(f"data={data!r} needs datasets: pip install '.[hf-data]' in the checkout") from None
+    _require_regular(spec.name)
     place: dict[str, Any] = {"path": spec.name}
     if os.path.isfile(spec.name):
         folder, file = os.path.split(os.path.abspath(spec.name))
@@ -199,8 +199,16 @@ def _identity(file: str) -> str:
     return f"{os.path.basename(file)} {os.path.getsize(file)}" if os.path.isfile(file) else file
 
 
+def _require_regular(folder: str) -> None:
+    """Raise `DataError` if a local folder holds a pipe or the like: the library would wait for it."""
+    for place, _, names in os.walk(folder):
+        for path in (os.path.join(place, name) for name in names):
+            if os.path.exists(path) and not os.path.isfile(path):
+                raise DataError(f"{path}: cannot be read: it is not a regular file")
+
+
 def _require_inside(name: str, builder: Any) -> None:
-    """Raise `DataError` if a local folder holds other than regular files, or its README names a file outside."""
+    """Raise `DataError` if the settings of a local folder, such as its README, name a file outside the folder."""
     if not os.path.isdir(name):
         return
     folder = os.path.join(os.path.abspath(name), "")
@@ -208,10 +216,6 @@ def _require_inside(name: str, builder: Any) -> None:
         for file in map(str, listed):
             if "://" in file or not os.path.abspath(file).startswith(folder):
                 raise DataError(f"{name}: its README names {file}, which is outside of the folder")
-            try:
-                files.open_regular(file).close()  # the library would wait for a pipe
-            except OSError as error:
-                raise DataError(f"{file}: cannot be read: {files.reason(error)}") from error
 
 
 def _cannot_open(data: str, error: Exception) -> DataError:

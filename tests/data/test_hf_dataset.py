@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import gzip
 import json
+import os
 import sys
 from collections.abc import Callable
 from itertools import islice
@@ -165,3 +166,10 @@ def test_hf_dataset_stays_inside_its_folder(tmp_path: Path, place: str) -> None:
     (tmp_path / "d" / "README.md").write_text(readme)
     with pytest.raises(DataError, match=r"outside of the folder|cannot be opened"):
         HFDataset(f"hf:{tmp_path / 'd'}")
+
+
+def test_hf_dataset_waits_for_no_pipe(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("open\n")
+    os.mkfifo(tmp_path / "b.txt")
+    with pytest.raises(DataError, match=r"b\.txt: cannot be read: it is not a regular file"):
+        HFDataset(f"hf:{tmp_path}")

@@ -118,7 +118,7 @@ def _watched(case: Case) -> tuple[str, str]:
     except LmzooError as error:
         return _judged(str(error))
     except Exit as error:
-        if error.code not in (0, 1, 2):
+        if error.code not in (0, 1, 2, 130):  # 130: a plug-in may raise KeyboardInterrupt
             return "traceback", str(error)
         return _judged(error.err.removesuffix("\n").rpartition("\n")[2]) if error.code == 2 else ("done", error.err)
     except MemoryError:
