@@ -146,6 +146,8 @@ def require_reach(model: LanguageModel, idx: Tensor) -> str:
     declared = model.traits.receptive_field
     reach = T if declared is None else min(declared, T)
     matters_RT = _gradients_by_distance(model, idx)
+    if matters_RT is None:  # values cannot replace gradients: an effect over 100 tokens may be below rounding
+        return "no embedding lookup of the tokens to take gradients of; `receptive_field` checks values"
     says = "declares no receptive_field" if declared is None else f"declares receptive_field={declared}"
     beyond = matters_RT[:, reach:].any(0).nonzero().flatten().tolist()
     if beyond:
@@ -166,14 +168,17 @@ def require_reach(model: LanguageModel, idx: Tensor) -> str:
     return f"gradients reach {reach} tokens back" + ("" if declared is None else ", and no further")
 
 
-def _gradients_by_distance(model: LanguageModel, idx: Tensor) -> Tensor:
-    """Returns (rows, T): True where the gradient of the logits at the r-th last position to that distance is not 0."""
+def _gradients_by_distance(model: LanguageModel, idx: Tensor) -> Tensor | None:
+    """Returns (rows, T): True where the gradient of the logits at the r-th last position to that distance is not 0.
+
+    None if the model looks up no embeddings of `idx`.
+    """
     rows, T = idx.shape
     matters_RT = torch.zeros(rows, T, dtype=torch.bool)
     with Embeddings(idx) as embeddings:
         logits_BTV = model(idx).logits
     if not embeddings.found:
-        return matters_RT
+        return None
     weights_V = torch.linspace(-1, 1, logits_BTV.shape[-1], dtype=logits_BTV.dtype)
     chosen_RV = torch.stack([logits_BTV[r, T - 1 - r] for r in range(rows)])
     for gradient in torch.autograd.grad((chosen_RV @ weights_V).sum(), embeddings.found, allow_unused=True):
@@ -185,7 +190,7 @@ def _gradients_by_distance(model: LanguageModel, idx: Tensor) -> Tensor:
 
 
 def _values_depend(model: LanguageModel, idx: Tensor, distances: range) -> bool:
-    """True if replacing tokens at these distances changes logits: for models without embeddings, or with hard choices.
+    """True if replacing tokens at these distances changes logits: for models with hard choices.
 
     Tokens are replaced by random ones, and by the last token: a model may look up where that token was before.
     """
