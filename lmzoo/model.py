@@ -125,7 +125,8 @@ class LanguageModel(nn.Module, ABC):
 
         `targets[b, t]` is the token that follows `idx[b, t]`, or `IGNORE_INDEX`; without targets the loss is None.
         `return_logits=False` gives the same loss without keeping all logits in memory. Raises `InputError` for ids out
-        of range, and for T > `context_length` if the model does not extrapolate.
+        of range, and for T > `context_length` if the model does not extrapolate. A batch of no rows gives empty logits
+        and a loss of 0, without calling `features`.
         """
         self._check_ids("idx", idx)
         self._check_place("idx", idx)
@@ -142,6 +143,11 @@ class LanguageModel(nn.Module, ABC):
                 f"idx has T={idx.shape[1]} tokens, more than context_length={limit}: "
                 f"{self.family or type(self).__name__} cannot look further back (decode and generate slide a window)"
             )
+        if len(idx) == 0:
+            logits_BTV = self._no_rows(idx.shape[1], self.config.vocab_size)
+            # A sum over the parameters, so that backward() gives each a gradient of zero.
+            loss = None if targets is None else sum((0.0 * p.sum() for p in self.parameters()), logits_BTV.sum())
+            return LMOutput(logits_BTV if return_logits else None, loss)
         with losses.collect_auxiliary(self.training and targets is not None) as auxiliary:
             x_BTD, _ = self.features(idx)
             if self.training and targets is not None:
@@ -208,6 +214,8 @@ class LanguageModel(nn.Module, ABC):
         """
         given = state
         state = self._with_tokens(idx, state)
+        if len(idx) == 0:
+            return self._no_rows(self.config.vocab_size), state
         try:
             layers, step = state["layers"], self.compiled_step
             if step is not None and step.can_take(idx, layers):
@@ -232,6 +240,8 @@ class LanguageModel(nn.Module, ABC):
         T = idx.shape[1]
         if T == 0:
             raise InputError("idx has T=0 tokens: decode_all needs at least one")
+        if len(idx) == 0:
+            return self._no_rows(T, self.config.vocab_size), self._with_tokens(idx, state)
         together = T if self.traits.extrapolates else min(T, max(1, self.config.context_length - state["position"]))
         given, pieces = state, list[Tensor]()
         try:
@@ -242,6 +252,10 @@ class LanguageModel(nn.Module, ABC):
             self._explain(idx, given)
             raise
         return torch.cat(pieces, dim=1), state
+
+    def _no_rows(self, *shape: int) -> Tensor:
+        """Returns the logits of a batch of no rows: layers need not handle it (an FFT or an expert cannot)."""
+        return torch.zeros(0, *shape, device=self.device, dtype=self.dtype)
 
     def _with_tokens(self, idx: Tensor, state: State) -> State:
         """Returns the state with the new token ids and position; `layers` is unchanged, or None if no longer valid."""

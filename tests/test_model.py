@@ -378,3 +378,25 @@ def test_decode_keeps_an_error_of_the_model() -> None:
     model.features = lambda *_: (_ for _ in ()).throw(RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
         model.decode(ids(2, 3), model.init_state(2))
+
+
+class NeedsRows(Cumulative):
+    def features(self, idx_BT: Tensor, state: object = None) -> tuple[Tensor, object]:
+        assert len(idx_BT), "a batch of no rows must not reach the layers"
+        return super().features(idx_BT, state)
+
+
+def test_forward_and_decode_of_no_rows_do_not_call_the_layers() -> None:
+    model = NeedsRows(ModelConfig(vocab_size=7, context_length=8))
+    idx = torch.zeros(0, 5, dtype=torch.long)
+    logits, loss = model(idx, idx)
+    assert logits.shape == (0, 5, 7)
+    loss.backward()
+    assert loss.item() == 0
+    assert all(not parameter.grad.any() for parameter in model.parameters())
+    assert model(idx, idx, return_logits=False).logits is None
+    assert model(idx).loss is None
+    logits, state = model.decode(idx, model.init_state(0, 9))
+    assert logits.shape == (0, 7)
+    assert model.decode_all(idx[:, :3], state)[0].shape == (0, 3, 7)
+    assert model.generate(idx, 2).shape == (0, 7)

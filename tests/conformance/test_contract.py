@@ -11,14 +11,14 @@ from tests.museum.base import Transformer
 
 
 def test_shapes_names_the_case_that_raises() -> None:
-    class NeedsRows(Transformer):
+    class NeedsTwoTokens(Transformer):
         def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
-            x_BTD, state = super().features(idx_BT, state)
-            torch.stack(list(x_BTD))
-            return x_BTD, state
+            if idx_BT.shape[1] == 1:
+                raise RuntimeError("a difference needs two tokens")
+            return super().features(idx_BT, state)
 
-    result = check_model(NeedsRows, only=["shapes"]).results[0]
-    assert result.saw.startswith("idx of B = 0 rows and T = 2 ends in RuntimeError: stack expects"), result.saw
+    result = check_model(NeedsTwoTokens, only=["shapes"]).results[0]
+    assert result.saw.startswith("idx of B = 3 rows and T = 1 ends in RuntimeError: a difference"), result.saw
 
 
 def test_shapes_names_a_loss_that_is_not_finite() -> None:
