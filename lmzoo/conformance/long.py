@@ -10,7 +10,7 @@ import copy
 import torch
 from torch import Tensor
 
-from lmzoo.conformance.causality import LEAK, Embeddings
+from lmzoo.conformance.causality import LEAK
 from lmzoo.conformance.decoding import LOOK, check_all_positions
 from lmzoo.conformance.measure import (
     FLOAT64_ROUNDING,
@@ -20,6 +20,7 @@ from lmzoo.conformance.measure import (
     require_exact,
     require_near,
 )
+from lmzoo.conformance.reach import CHUNK_LOOK
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject, perturb
 from lmzoo.inference.weights import cast_weights
@@ -30,8 +31,6 @@ CUTS = (299, 257, 256, 200, 128, 65, 64, 33)  # one for each row but the first
 SHORTER = (257, 129, 100, 64)
 GROWTH, FLAT = 4, 0.02  # by what factor, and from which size on, errors in bfloat16 must not grow along the sequence
 FAR = 600  # tokens, for models that extrapolate
-REGION = 16  # tokens; of each region of the past at least one token must matter
-CHUNK_LOOK = "the ends of chunks and blocks (64, 128, 256): carries, decays, masks, the last chunk"
 
 
 def long_causality(subject: Subject) -> str:
@@ -39,8 +38,9 @@ def long_causality(subject: Subject) -> str:
 
     Typical faults: a mask of blocks, a chunk that reads its own end, a row or a position beyond a fixed number.
     """
-    T = subject.large()[0].context
-    for form in subject.large():
+    forms = subject.large()
+    T = forms[0].context
+    for form in forms:
         model = form.model().double()
         row = form.tokens(1, T)
         other = (row + 1 + form.tokens(1, T, seed=1) % (form.config.vocab_size - 1)) % form.config.vocab_size
@@ -81,7 +81,8 @@ def _require_same(model: LanguageModel, idx: Tensor, found: Tensor, expected: Te
 def long_decoding(subject: Subject) -> str:
     """Checks on the large form that decoding in a few splits gives the logits of `forward`, in float64."""
     worst = 0.0
-    T = subject.large()[0].context
+    forms = subject.large()
+    T = forms[0].context
     splits: list[tuple[int, list[int]]] = [
         (ROWS, [64, 64, 1, 127, T - 256]),
         (1, [50, *[1] * 25, T - 75]),
@@ -89,23 +90,18 @@ def long_decoding(subject: Subject) -> str:
         (1, [T - 171, 171]),
         (1, [250, *[1] * 9, T - 259]),
     ]
-    where = f"{LOOK}, {CHUNK_LOOK}"
-    for i, form in enumerate(subject.large()):
-        idx = form.tokens(ROWS, T)
-        runs = [(form.model(), splits[:2])]
-        runs += [(_slow(form), [splits[0], *splits[2:]])] if i == 0 else []
-        for model, chosen in runs:
-            model = model.double()
-            with torch.no_grad():
-                expected_BTV = model(idx).logits
-            for rows, split in chosen:
-                worst = max(worst, check_all_positions(model, idx[-rows:], expected_BTV[-rows:], split, where))
-    model = _slow(subject.large()[0]).double()
-    if model.traits.extrapolates:  # three chunks of 256: a carry may be wrong from the second one on
-        idx = subject.large()[0].tokens(1, FAR)
+    slow = _slow(forms[0]).double()
+    runs = [(form, form.model().double(), T, splits[:2]) for form in forms]
+    runs.append((forms[0], slow, T, [splits[0], *splits[2:]]))
+    if slow.traits.extrapolates:  # three chunks of 256: a carry may be wrong from the second one on
+        runs.append((forms[0], slow, FAR, [(1, [257, FAR - 257])]))
+    for form, model, length, chosen in runs:
+        idx = form.tokens(ROWS if length == T else 1, length)
         with torch.no_grad():
             expected_BTV = model(idx).logits
-        worst = max(worst, check_all_positions(model, idx, expected_BTV, [257, FAR - 257], where))
+        for rows, split in chosen:
+            where = f"{LOOK}, {CHUNK_LOOK}"
+            worst = max(worst, check_all_positions(model, idx[-rows:], expected_BTV[-rows:], split, where))
     return f"{len(splits)} splits of {T} tokens, up to {ROWS} rows: off by at most {worst:.1g}"
 
 
@@ -121,129 +117,6 @@ def _slow(form: Subject) -> LanguageModel:
         for parameter in [parameter for parameter in model.parameters() if parameter.ndim < 2][::2]:
             parameter.add_(3)
     return model
-
-
-def long_gradients(subject: Subject) -> str:
-    """Checks on the large form how far back gradients reach, and the gradient of all parameters together, in float64.
-
-    Typical faults: a backward pass that stops at the end of a chunk, a receptive field declared too large or too small.
-    """
-    form = subject.large()[0]
-    model = form.model().double()
-    T = form.context
-    reached = require_reach(model, form.tokens(8, T))
-    off = _directional_error(model, form.tokens(2, T), form.tokens(2, T, seed=1))
-    return f"{reached}; the gradient agrees with a finite difference to {off:.1g}"
-
-
-def require_reach(model: LanguageModel, idx: Tensor) -> str:
-    """Checks the declared receptive field by gradients of the last logits with respect to the embeddings of `idx`.
-
-    Row r gives the reach of the r-th position from the end. It is enough if one token of each region matters in one
-    row: what matters may depend on the position and on the text.
-    """
-    rows, T = idx.shape
-    declared = model.traits.receptive_field
-    reach = T if declared is None else min(declared, T)
-    matters_RT = _gradients_by_distance(model, idx)
-    if matters_RT is None:  # values cannot replace gradients: an effect over 100 tokens may be below rounding
-        return "no embedding lookup of the tokens to take gradients of; `receptive_field` checks values"
-    says = "declares no receptive_field" if declared is None else f"declares receptive_field={declared}"
-    beyond = matters_RT[:, reach:].any(0).nonzero().flatten().tolist()
-    if beyond:
-        raise Fault(
-            f"the gradient of the logits reaches {reach + beyond[0]} tokens back, though the model {says} "
-            "(the present token included); look at the window, at `reach`, or at traits"
-        )
-    matters_T = matters_RT.any(0)
-    regions = [(start, min(start + REGION, reach)) for start in range(0, reach, REGION)]
-    if declared is not None and declared <= T - rows:
-        regions.append((reach - 1, reach))  # the farthest token decides whether the declared number is too large
-    for start, end in regions:
-        if not matters_T[start:end].any() and not _values_depend(model, idx, range(start, min(end, T - rows + 1))):
-            raise Fault(
-                f"the logits at {T - rows} to {T - 1} do not depend on the tokens {start} to {end - 1} back, though "
-                f"the model {says}; look at {CHUNK_LOOK}, at detached tensors, or at traits"
-            )
-    return f"gradients reach {reach} tokens back" + ("" if declared is None else ", and no further")
-
-
-def _gradients_by_distance(model: LanguageModel, idx: Tensor) -> Tensor | None:
-    """Returns (rows, T): True where the gradient of the logits at the r-th last position to that distance is not 0.
-
-    None if the model looks up no embeddings of `idx`.
-    """
-    rows, T = idx.shape
-    matters_RT = torch.zeros(rows, T, dtype=torch.bool)
-    with Embeddings(idx) as embeddings:
-        logits_BTV = model(idx).logits
-    if not embeddings.found:
-        return None
-    weights_V = torch.linspace(-1, 1, logits_BTV.shape[-1], dtype=logits_BTV.dtype)
-    chosen_RV = torch.stack([logits_BTV[r, T - 1 - r] for r in range(rows)])
-    for gradient in torch.autograd.grad((chosen_RV @ weights_V).sum(), embeddings.found, allow_unused=True):
-        if gradient is not None:
-            size_BT = gradient.flatten(2).abs().amax(2)[:, -T:]
-            for r in range(rows):
-                matters_RT[r, : T - r] |= size_BT[r, : T - r].flip(0) > 0
-    return matters_RT
-
-
-def _values_depend(model: LanguageModel, idx: Tensor, distances: range) -> bool:
-    """True if replacing tokens at these distances changes logits: for models with hard choices.
-
-    Tokens are replaced by random ones, and by the last token: a model may look up where that token was before.
-    """
-    rows, T = idx.shape
-    V = model.config.vocab_size
-    ends = torch.arange(T - rows, T).flip(0)
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for attempt in range(4):
-            changed = idx.clone()
-            for r, end in enumerate(ends.tolist()):
-                for distance in distances if attempt < 2 else distances[attempt % 2 :: 3]:
-                    last = int(idx[r, end])
-                    random = int(torch.randint(V, (), generator=generator))
-                    changed[r, end - distance] = random if attempt < 2 else last
-            effect_BT = (model(changed).logits - model(idx).logits).abs().amax(-1)
-            if any(effect_BT[r, end] > 0 for r, end in enumerate(ends.tolist())):
-                return True
-    return False
-
-
-def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> float:
-    """Returns the relative error of the gradient along a random direction of all parameters; raises `Fault` if large.
-
-    Finite differences of two lengths are tried: a step may cross a kink, such as that of ReLU, or a router's choice.
-    """
-    model(idx, targets).loss.backward()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        directions = []
-        for p in model.parameters():
-            direction = torch.randn(p.shape, generator=generator, dtype=p.dtype)
-            directions.append(direction * (p.abs().mean().clamp(min=1e-3)))
-        pairs = [pair for pair in zip(model.parameters(), directions, strict=True) if pair[0].requires_grad]
-        gradient = sum(float((p.grad * d).sum()) for p, d in pairs if p.grad is not None)
-        errors = []
-        for step in (1e-5, 1e-6):
-            values = []
-            for sign in (1, -2, 1):  # to + step, to - step, and back to the start
-                for p, d in pairs:
-                    p.add_(d, alpha=sign * step)
-                values.append(model(idx, targets).loss.item())
-            measured = (values[0] - values[1]) / (2 * step)
-            errors.append(abs(measured - gradient) / max(abs(measured), abs(gradient), 1e-3))
-            if errors[-1] <= 1e-3:
-                break
-    if not min(errors) <= 1e-3:
-        raise Fault(
-            f"the gradient along a random direction is {gradient:.6g}, the finite difference of the loss "
-            f"{measured:.6g}, at {idx.shape[1]} tokens; look at hand-written backward passes, detached tensors, "
-            f"{CHUNK_LOOK}{float32_hint(lambda: model(idx))}"
-        )
-    return min(errors)
 
 
 def long_precision(subject: Subject) -> str:

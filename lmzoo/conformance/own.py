@@ -11,8 +11,8 @@ import torch
 
 from lmzoo.conformance.causality import LEAK
 from lmzoo.conformance.decoding import LOOK, check_split
-from lmzoo.conformance.long import require_reach
 from lmzoo.conformance.measure import FLOAT64_ROUNDING, difference, float32_hint
+from lmzoo.conformance.reach import require_reach
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from lmzoo import configs, registry
 from lmzoo.conformance.fresh import FreshProcess
+from lmzoo.conformance.report import Fault
 from lmzoo.conformance.sizes import LARGE, TINY, Sizes, sized_config
 from lmzoo.errors import ConfigError
 from lmzoo.model import LanguageModel, ModelConfig
@@ -118,20 +119,27 @@ class Subject:
     def large(self) -> list[Subject]:
         """Returns the large form, and the large form with a window if the config has that option switched off.
 
-        In a thorough check also the large form of every variant.
+        In a thorough check also the large form of every variant. Raises `Fault` if the config refuses the lengths.
         """
         if self._large is None:
-            form = Subject(self.cls, self.settings, f"{self.name} in its large form", LARGE)
-            self._large = [form]
+            self._large = [self._large_form(self.settings, self.name)]
             window = LARGE.fields["window"]
-            if configs.to_dict(form.config).get("window", 0) is None:
-                self._large.append(
-                    Subject(self.cls, {**self.settings, "window": window}, f"{form.name} with window={window}", LARGE)
-                )
-            if self.thorough:
-                for variant in self.varied():
-                    self._large.append(Subject(self.cls, variant.settings, f"{variant.name} in its large form", LARGE))
+            if configs.to_dict(self._large[0].config).get("window", 0) is None:
+                settings = {**self.settings, "window": window}
+                self._large.append(self._large_form(settings, f"{self.name} with window={window}"))
+            for variant in self.varied() if self.thorough else ():
+                self._large.append(self._large_form(variant.settings, variant.name))
         return self._large
+
+    def _large_form(self, settings: Mapping[str, Any], name: str) -> Subject:
+        refused = ""
+        for length in (LARGE.context_length, 512):  # some models need a power of two
+            try:
+                sizes = dataclasses.replace(LARGE, context_length=length)
+                return Subject(self.cls, settings, f"{name} in its large form", sizes)
+            except ConfigError as error:
+                refused = str(error)
+        raise Fault(f"the config refuses context lengths of {LARGE.context_length} and 512 tokens: {refused}")
 
     def neighbors(self) -> list[tuple[str, ModelConfig]]:
         """Returns configs that differ from this one in one field, with the name of the field; a few for each field.

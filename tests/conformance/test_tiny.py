@@ -122,7 +122,7 @@ def test_large_has_a_form_with_a_window_and_in_a_thorough_check_all_variants() -
     checked = subject("llama")
     assert [form.name for form in checked.large()] == [
         "llama in its large form",
-        "llama in its large form with window=70",
+        "llama with window=70 in its large form",
     ]
     thorough = subject("llama")
     thorough.thorough = True
