@@ -22,7 +22,7 @@ OTHERS: tuple[Any, ...] = (None, "", "none", [], [1], [[1]], {}, {"a": 1}, (1, 2
 
 def number(draw: random.Random) -> Any:
     """Draws a number, most of them at a limit."""
-    return draw.choice(NUMBERS) if draw.random() < 0.9 else draw.randrange(-(10**6), 10**6)
+    return draw.choice(NUMBERS) if draw.random() < 0.9 else draw.randrange(-(10**4), 10**4)
 
 
 def text(draw: random.Random, *, encodable: bool = False, nul: bool = True) -> str:
