@@ -77,6 +77,7 @@ def named_settings(settings: Mapping[str, Any]) -> SamplingConfig:
 def _require_number(name: str, value: object) -> None:
     try:
         real = isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
+        real = real and not (isinstance(value, Integral) and abs(int(value)) >= 1 << 63)  # torch takes no larger ones
     except OverflowError:  # an integer that is larger than any float
         real = False
     require(real, f"{name}={value!r} must be a finite number")

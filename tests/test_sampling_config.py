@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import fields
-from typing import get_type_hints
+from typing import Any, get_type_hints
 
 import click
 import pytest
@@ -59,3 +59,10 @@ def test_sampling_config_has_an_option_of_lmzoo_sample_for_each_number() -> None
 def test_sampling_config_refuses_impossible_settings(settings: dict, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         SamplingConfig(**settings)
+
+
+@pytest.mark.parametrize("name", ["temperature", "repetition_penalty", "frequency_penalty", "top_p"])
+@pytest.mark.parametrize("value", [10**100, 10**400, True, "1", float("nan")])
+def test_sampling_config_refuses_numbers_that_torch_does_not_take(name: str, value: Any) -> None:
+    with pytest.raises(ConfigError, match=f"{name}="):
+        SamplingConfig(**{name: value})

@@ -74,7 +74,8 @@ def generate_ragged(
     Row r equals the result of `generate` for that prompt alone with the seed of the row. Arguments and errors as in
     `stream`.
     """
-    if isinstance(prompts, (str, bytes)) or not isinstance(prompts, (Sequence, Tensor)):
+    sequence = prompts.ndim > 0 if isinstance(prompts, Tensor) else isinstance(prompts, Sequence)
+    if not sequence or isinstance(prompts, (str, bytes)):
         raise InputError(f"prompts={prompts!r} must be a sequence of prompts, each a sequence of token ids")
     rows = [checked_prompt(model, f"prompts[{r}]", _as_row(r, prompt))[0] for r, prompt in enumerate(prompts)]
     if not rows:

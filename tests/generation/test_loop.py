@@ -225,3 +225,8 @@ def test_steps_grow_the_tokens_and_the_state(monkeypatch: pytest.MonkeyPatch) ->
 def test_generate_refuses_rows_that_no_memory_holds() -> None:
     with pytest.raises(InputError, match=r"decoding 20000000000 rows together needs .* of memory"):
         generate(make("gpt2"), prompts(2, 5), 3, n_samples=10**10)
+
+
+def test_generate_ragged_refuses_a_number_in_place_of_prompts() -> None:
+    with pytest.raises(InputError, match="must be a sequence of prompts"):
+        generate_ragged(make("bigram"), torch.tensor(3), 2)
