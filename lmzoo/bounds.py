@@ -18,7 +18,7 @@ from torch.nn.modules.module import (
 from lmzoo import configs, files, humanize
 from lmzoo.errors import ConfigError, InputError
 
-MAX_TENSORS = 20_000  # of one model; the largest published models have a few thousand
+MAX_TENSORS = 10_000  # of one model; the largest published models have a few thousand
 _CGROUP_LIMIT = Path("/sys/fs/cgroup/memory.max")
 # Parts of the messages, in lower case, with which torch refuses a size.
 _SIZE_WORDS = ("storage size calculation overflowed", "allocate memory", "not enough memory", "invalid shape", "numel")

@@ -327,7 +327,20 @@ def test_save_and_load_take_regular_files_only(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "rows", [[2], [-1], [0.5], ["a"], [[0]], "01", 3, [True], [1 << 70], torch.zeros(2, device="meta").long()]
+    "rows",
+    [
+        [2],
+        [-1],
+        [0.5],
+        ["a"],
+        [[0]],
+        "01",
+        3,
+        [True],
+        [1 << 70],
+        torch.zeros(2, device="meta").long(),
+        torch.zeros(2).long().to_sparse(),
+    ],
 )
 def test_select_refuses_rows_that_do_not_exist(rows: Any) -> None:
     with pytest.raises(InputError, match="rows"):
