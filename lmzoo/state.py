@@ -195,13 +195,9 @@ def _index(wanted: Tensor | Sequence[int], state: State) -> Tensor:
         index = torch.empty(0, 0)
     if index.ndim == 1 and not len(index):
         return index.long()
-    if (
-        index.ndim != 1
-        or index.device.type == "meta"
-        or index.dtype.is_floating_point
-        or index.dtype.is_complex
-        or index.dtype == torch.bool
-    ):
+    dense = index.layout == torch.strided and index.device.type != "meta"
+    whole = not (index.dtype.is_floating_point or index.dtype.is_complex or index.dtype == torch.bool)
+    if index.ndim != 1 or not dense or not whole:
         raise InputError(f"rows={wanted!r} must be a sequence of row numbers")
     count = rows(state)
     if index.device.type == "cpu" and count is not None:  # reading values from a GPU would synchronize
