@@ -7,7 +7,6 @@ itself in `__post_init__`, with the helpers below, so that the same rules hold f
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import json
 import math
 import tomllib
@@ -17,6 +16,7 @@ from typing import Any, TypeVar, get_args, get_origin, get_type_hints
 
 from lmzoo import files
 from lmzoo.errors import ConfigError
+from lmzoo.suggestions import suggest as suggest
 
 SIZE_LIMIT = 1 << 40  # every integer setting but a seed is below it; what fits the machine is far smaller
 NUMBER_LIMIT = 1 << 63  # every integer is below it: torch takes no others
@@ -82,13 +82,6 @@ def _shown(value: Any) -> str:
         return repr(value)
     except (ValueError, RecursionError):  # more digits than Python writes, or nested too deeply
         return f"a very large {type(value).__name__}"
-
-
-def suggest(name: str, known: Iterable[str]) -> str:
-    """Return "; did you mean 'x'?" if a known name is similar to `name`, else a list of the known names."""
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"
 
 
 def to_dict(config: Any) -> dict[str, Any]:

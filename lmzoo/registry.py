@@ -21,7 +21,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lmzoo import configs, files, humanize, plugins
+from lmzoo import configs, files, humanize, plugins, suggestions
 from lmzoo.errors import ConfigError, InputError, LmzooError, UnknownModelError
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def split_name(name: str) -> tuple[Family, Preset | None]:
     family_name, _, preset_name = name.partition(".")
     known = families()
     if family_name not in known:
-        raise UnknownModelError(_unknown(name, list(known)))
+        raise UnknownModelError(_unknown(name))
     family = known[family_name]
     if not preset_name:
         return family, None
@@ -394,10 +394,10 @@ def _plugin_modules() -> dict[str, str]:
     return {point.name: point.module for point in metadata.entry_points(group=ENTRY_POINTS)}
 
 
-def _unknown(name: str, known: list[str]) -> str:
+def _unknown(name: str) -> str:
     plugins = ", ".join(sorted({*_plugin_modules()} - {*_broken_plugins})) or "none"
     broken = "".join(f"; plug-in {family!r} is broken ({why})" for family, why in _broken_plugins.items())
-    near = configs.suggest(name, list_models() if "." in name else known)
+    near = suggestions.suggest_model(name, list_models())
     return (
         f"model {name!r} is unknown{near}; plug-ins installed: {plugins}{broken}; "
         f"add one with --plugin FILE or lmzoo.register_model"
