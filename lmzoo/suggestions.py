@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable, Mapping
 
-_SIMILAR = 0.6  # smallest ratio of difflib at which a name counts as a misspelling of another
+_SIMILAR = 0.5  # smallest ratio of difflib at which a name counts as a misspelling of another
 
 # Names of the same thing in other libraries and papers. A name stands for the first of its candidates that is known.
 ALIASES: Mapping[str, tuple[str, ...]] = {

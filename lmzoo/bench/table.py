@@ -1,20 +1,19 @@
-"""Tables of the results of `bench_train` and `bench_loss`, for a terminal of 80 columns."""
+"""Tables of the results of `bench_train` and `bench_loss`, for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rich import box
 from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from lmzoo import humanize
+from lmzoo import humanize, terminal
 from lmzoo.bench.steps import PHASES
 
 
-def train_tables(target: str, result: Mapping[str, Any]) -> Group:
+def train_tables(target: str, result: Mapping[str, Any], width: int = terminal.PIPED_COLUMNS) -> Group:
     """Make the tables of the result of `bench_train` for the model `target`: speeds and phases."""
     ours = [entry for entry in result["results"] if "phases" in entry]
     params = f"{humanize.count(result['params'])} parameters"
@@ -26,16 +25,16 @@ def train_tables(target: str, result: Mapping[str, Any]) -> Group:
         Text.assemble((target, "bold"), f": {params}, {windows}{threads}{options}"),
         f"best matrix product here: {rates}",
         f'precision = "auto" is {result["auto"]} here',
-        _speeds(result["results"]),
+        _speeds(result["results"], width),
         "overhead: relative to a bare loop with the same model and batches, ± its standard error",
         "where the time of a step goes:",
-        _phases(ours),
+        _phases(ours, width),
     )
 
 
-def loss_table(result: Mapping[str, Any]) -> Group:
+def loss_table(result: Mapping[str, Any], width: int = terminal.PIPED_COLUMNS) -> Group:
     """Make the table of the result of `bench_loss`."""
-    table = _table("", "seconds", "of plain", "memory", "of plain")
+    rows: list[list[str]] = []
     for precision, found in result["results"].items():
         for name, seconds in found["seconds"].items():
             peak, ratio = found["peak_bytes"][name], found["memory_ratio"]
@@ -48,21 +47,22 @@ def loss_table(result: Mapping[str, Any]) -> Group:
             if name == "chunked":
                 cells[2] = f"{found['time_ratio']:.2f}"
                 cells += [humanize.MISSING if ratio is None else f"{ratio:.2f}"]
-            table.add_row(*cells)
+            rows.append(cells)
+    table = _table(["", "seconds", "time of plain", "memory", "memory of plain"], rows, width)
     sizes = f"{result['vocab_size']:,} tokens, {result['tokens']:,} positions, {result['d_model']} wide"
     return Group(f"loss of {sizes}, {result['machine']['threads']} threads, forward and backward", table)
 
 
-def _speeds(entries: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("", "ms/step", "tokens/s", "utilisation", "memory", "overhead")
+def _speeds(entries: Sequence[Mapping[str, Any]], width: int) -> Table:
+    rows: list[list[str]] = []
     for entry in entries:
         cells = [entry["name"], f"{entry['ms_per_step']:,.1f}", f"{entry['tokens_per_s']:,.0f}"]
         if "phases" in entry:
             peak = entry["peak_bytes"]
             cells += [f"{entry['utilisation']:.1%}", humanize.MISSING if peak is None else humanize.size(peak)]
             cells += [_share(entry["trainer_share"], entry["trainer_share_error"])]
-        table.add_row(*cells)
-    return table
+        rows.append(cells)
+    return _table(["", "ms/step", "tokens/s", "utilisation", "memory", "overhead"], rows, width)
 
 
 def _share(share: float, error: float | None) -> str:
@@ -72,15 +72,12 @@ def _share(share: float, error: float | None) -> str:
     return f"{share * 100:+.{digits}f} ±{error:.{digits}%}"
 
 
-def _phases(entries: Sequence[Mapping[str, Any]]) -> Table:
-    table = _table("", *PHASES)
-    for entry in entries:
-        table.add_row(entry["name"], *(f"{entry['phases'][phase]:.1%}" for phase in PHASES))
-    return table
+def _phases(entries: Sequence[Mapping[str, Any]], width: int) -> Table:
+    rows = [[entry["name"], *(f"{entry['phases'][phase]:.1%}" for phase in PHASES)] for entry in entries]
+    return _table(["", *PHASES], rows, width)
 
 
-def _table(*headings: str) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False)
-    for number, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if number else "left", no_wrap=True)
-    return table
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
+    """Makes a table of figures; in a narrow terminal the last columns go first."""
+    padded = [[*row, *[""] * (len(headings) - len(row))] for row in rows]
+    return terminal.table(headings, padded, width=width, left=headings[:1], drop=headings[:1:-1])

@@ -1,6 +1,6 @@
 """The command line: commands parse options, call other packages, and print; heavy imports wait until a command runs.
 
-Exit codes: 0 success, 1 a check failed, 2 bad input (one line on stderr), 130 interrupted.
+Exit codes: 0 success, 1 a check failed, 2 bad input (one line on stderr), 130 after Ctrl-C, 143 after SIGTERM.
 """
 
 from lmzoo.cli import bench, data, models, runs  # each module adds its commands to the group

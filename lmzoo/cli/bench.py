@@ -7,7 +7,7 @@ import json
 import click
 
 import lmzoo
-from lmzoo import configs, registry
+from lmzoo import configs, registry, terminal
 from lmzoo.cli.group import cli, plugin_option, set_option
 from lmzoo.errors import InputError
 
@@ -112,7 +112,6 @@ def train(
     lmzoo bench train mamba.10m --set compile=true --json
     """
     import torch
-    from rich.console import Console
 
     from lmzoo.bench.table import train_tables
     from lmzoo.bench.train import bench_train
@@ -132,7 +131,8 @@ def train(
     if as_json:
         click.echo(json.dumps(result))
     else:
-        Console().print(train_tables(target, result))
+        console = terminal.results_console()
+        console.print(train_tables(target, result, console.width))
 
 
 @bench.command("loss")
@@ -156,7 +156,6 @@ def loss(vocab_size: int, tokens: int, d_model: int, repeats: int, threads: int,
     lmzoo bench loss --vocab-size 8000 --d-model 384
     """
     import torch
-    from rich.console import Console
 
     from lmzoo.bench.loss import bench_loss
     from lmzoo.bench.table import loss_table
@@ -166,4 +165,5 @@ def loss(vocab_size: int, tokens: int, d_model: int, repeats: int, threads: int,
     if as_json:
         click.echo(json.dumps(result))
     else:
-        Console().print(loss_table(result))
+        console = terminal.results_console()
+        console.print(loss_table(result, console.width))

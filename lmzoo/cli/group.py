@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import warnings
 from collections.abc import Callable
@@ -12,10 +13,11 @@ from typing import Any, TypeVar
 import click
 
 import lmzoo
-from lmzoo import files, humanize, plugins, registry
+from lmzoo import files, humanize, plugins, registry, terminal
 from lmzoo.errors import LmzooError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+SIGNALLED = 128  # exit code of a command ended by a signal, without the number of the signal
 
 
 def main() -> None:
@@ -25,19 +27,23 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     warnings.showwarning = _show_warning
     try:
-        code = cli.main(standalone_mode=False)
+        # Without color, click writes no style at all; None leaves it to click, which looks for a terminal.
+        code = cli.main(prog_name="lmzoo", standalone_mode=False, color=False if terminal.no_color() else None)
         sys.stdout.flush()  # an error of the disk, reported below
-    except click.exceptions.Abort as error:  # Ctrl-C; the trainer's message gives the step and how to resume
-        code = _say(str(error.__cause__ or "") or "interrupted", 130)
+    except click.exceptions.Abort as error:  # Ctrl-C
+        code = _interrupted(error.__cause__)
+    except click.exceptions.NoArgsIsHelpError as error:  # a group without a command
+        click.echo(error.ctx.get_help() if error.ctx else error.format_message())
+        code = 0
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "lmzoo"
-        code = _say(f"{error.format_message()}  (see {where} --help)", 2)
+        code = _say(f"{' '.join(error.format_message().split())}  (see {where} --help)", 2)
     except click.ClickException as error:
         code = _say(error.format_message(), 2)
     except LmzooError as error:
         code = _say(str(error), 2)
-    except KeyboardInterrupt:
-        code = _say("interrupted", 130)
+    except KeyboardInterrupt as error:
+        code = _interrupted(error)
     except BrokenPipeError:  # `lmzoo list | head`
         sys.stderr.close()
         code = 0
@@ -51,6 +57,14 @@ def main() -> None:
             raise
         code = _say(line, 2)
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _interrupted(error: BaseException | None) -> int:
+    """Print that a signal ended the command; returns 128 plus its number, as a shell reports a process that it ended.
+
+    The trainer's message gives the step and how to resume.
+    """
+    return _say(str(error or "") or "interrupted", SIGNALLED + getattr(error, "signal_number", signal.SIGINT))
 
 
 def _explained(error: Exception) -> str | None:
@@ -76,7 +90,7 @@ def _show_warning(message: Warning | str, *_: object, **__: object) -> None:
 def _say(message: str, code: int) -> int:
     """Print an error. Ranks other than 0 name themselves; an interrupt stops all ranks, so only rank 0 reports it."""
     rank = humanize.line(os.environ.get("RANK", "0"))
-    if rank == "0" or code != 130:
+    if rank == "0" or code < SIGNALLED:
         message = humanize.line(message)
         with suppress(OSError):  # a full disk behind stderr
             click.echo(f"lmzoo: {message}" if rank == "0" else f"lmzoo: rank {rank}: {message}", err=True)

@@ -89,7 +89,8 @@ def train(
     if os.environ.get("RANK", "0") != "0":
         return
     click.echo(f"validation loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte")
-    click.echo(f"{result.tokens:,} tokens in {result.seconds:.0f} s ({result.tokens_per_s:,.0f} tokens/s)")
+    speed = f"{result.tokens:,} tokens in {humanize.duration(result.seconds)} ({result.tokens_per_s:,.0f} tokens/s)"
+    click.echo(f"training: {speed}; evaluation: {humanize.duration(result.eval_seconds)}")
     plugins = [word for source in click.get_current_context().meta[PLUGINS] for word in ("--plugin", source)]
     click.echo(f"run: {out}   try: {shlex.join(['lmzoo', 'sample', str(out), *plugins])}")
 

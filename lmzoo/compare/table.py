@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from lmzoo import humanize
+from lmzoo import humanize, terminal
 from lmzoo.compare.results import Results
 
 if TYPE_CHECKING:
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SAMPLE_CHARACTERS = 240  # length of each model's sample on a terminal
 NGRAMS = "n-grams counted on the training tokens that the models saw, with the same context"
+DROPPED = ("train tok/s", "decode tok/s", "bits/byte", "params")  # the first ones to go in a narrow terminal
 HEADINGS = ("#", "model", "val loss (nats)", "bits/byte", "params", "train tok/s", "decode tok/s")
 
 
@@ -73,37 +74,29 @@ def markdown(results: Results) -> str:
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
 
 
-def rich_table(results: Results) -> Table:
+def rich_table(results: Results, width: int = terminal.PIPED_COLUMNS) -> Table:
     """Make the table for a terminal: the best model is bold green, n-grams are dim, models without a rank are red."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(title=summary(results), title_justify="left", header_style="bold", caption_justify="left")
     lines = rows(results)
-    for i, heading in enumerate(HEADINGS):
-        width = max((len(row.cells[i]) for row in lines), default=1)  # headings may wrap, figures and names may not
-        table.add_column(heading, justify="left" if heading == "model" else "right", min_width=width)
-    for row in lines:
-        style = {"model": "", "reference": "dim italic", "unranked": "red"}[row.kind]
-        table.add_row(*(Text(cell, "bold green" if row.cells[0] == "1" else style) for cell in row.cells))
-    notes = [f"{row.name} has no rank: {row.note}" for row in lines if row.note]
-    if notes:
-        table.caption = Text("\n".join(notes), "red")
-    return table
+    kinds = {"model": "", "reference": "dim italic", "unranked": "red"}
+    styles = ["bold green" if row.cells[0] == "1" else kinds[row.kind] for row in lines]
+    cells = [row.cells for row in lines]
+    return terminal.table(HEADINGS, cells, width=width, left=["model"], drop=DROPPED, styles=styles)
 
 
 def print_results(results: Results, folder: Path) -> None:
-    """Print the ranked table, a short sample from each model, and the path of the report."""
-    from rich.console import Console
-
-    console = Console()
-    console.print(rich_table(results))
+    """Print the ranked table, the reasons of models without a rank, a short sample of each model, the report's path."""
+    console = terminal.results_console()
+    console.print(summary(results), markup=False)
+    console.print(rich_table(results, console.width))
+    for row in rows(results):
+        if row.note:
+            console.print(f"{row.name} has no rank: {row.note}", style="red", markup=False)
     for model in results.ranked:
         text = " ".join((results.prompt + model.sample).split())
-        console.print(f"\n{model.name}:", style="bold", highlight=False, markup=False)
-        console.print(text[:SAMPLE_CHARACTERS], highlight=False, markup=False)
-    console.print(f"\n{overlap(results)}", highlight=False, markup=False)
-    console.print(f"report: {folder / 'report.html'}", highlight=False, markup=False, soft_wrap=True)
+        console.print(f"\n{model.name}:", style="bold", markup=False)
+        console.print(humanize.plain(text[:SAMPLE_CHARACTERS]), markup=False)
+    console.print(f"\n{overlap(results)}", markup=False)
+    console.print(f"report: {folder / 'report.html'}", markup=False, soft_wrap=True)
 
 
 def summary(results: Results) -> str:

@@ -60,7 +60,7 @@ def launch(nproc: int, command: Sequence[str]) -> None:
         # -P: without it Python would import modules from the working directory, such as a pydantic.py there.
         elastic_launch(config, sys.executable)("-P", "-m", "lmzoo", *without_nproc(command))
     except SignalException as error:
-        raise SystemExit(130) from error
+        raise SystemExit(128 + error.sigval) from error
     except ChildFailedError as error:
         for rank, failure in error.failures.items():
             if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM:

@@ -54,7 +54,10 @@ SAMPLE_TOKENS: int = 500
 
 @dataclass(frozen=True)
 class RunResult:
-    """Result of a run: validation `loss` in nats per token, `seconds` and median `tokens_per_s` of training."""
+    """Result of a run: validation `loss` in nats per token, `seconds` and median `tokens_per_s` of the training steps.
+
+    `eval_seconds` is the time of all evaluations, which is not a part of `seconds`.
+    """
 
     path: Path
     loss: float
@@ -62,6 +65,10 @@ class RunResult:
     tokens: int
     seconds: float
     tokens_per_s: float
+    eval_seconds: float
+
+    def __repr__(self) -> str:
+        return f"<run {self.path}: validation loss {self.loss:.4f} nats per token after {self.tokens:,} tokens>"
 
 
 class Run(NamedTuple):
@@ -232,7 +239,15 @@ def _train(
         atomic.write_file(run / SAMPLE_FILE, _sample(trainer, tokenizer))
     if state.val_loss is None or state.val_bits_per_byte is None:
         raise CheckpointError(f"{run}: its last checkpoint holds no validation loss")
-    return RunResult(run, state.val_loss, state.val_bits_per_byte, state.tokens, state.seconds, state.tokens_per_s)
+    return RunResult(
+        path=run,
+        loss=state.val_loss,
+        bits_per_byte=state.val_bits_per_byte,
+        tokens=state.tokens,
+        seconds=state.seconds,
+        tokens_per_s=state.tokens_per_s,
+        eval_seconds=state.eval_seconds,
+    )
 
 
 def _newest(run: Path, ranks: Ranks) -> tuple[atomic.Folder | None, list[str]]:

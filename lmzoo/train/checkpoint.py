@@ -33,6 +33,7 @@ class TrainingState:
     step: int = 0  # steps done
     tokens: int = 0  # targets trained on
     seconds: float = 0.0  # time of training steps, without evaluations and checkpoints
+    eval_seconds: float = 0.0  # time of the evaluations
     tokens_per_s: float = 0.0  # median over the steps of the last process, without its warm-up steps
     val_loss: float | None = None  # the last evaluation, in nats per token
     val_bits_per_byte: float | None = None

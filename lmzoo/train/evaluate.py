@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Generator
 from dataclasses import dataclass
 
 import torch
@@ -33,7 +33,6 @@ class EvalResult:
     bytes: int
 
 
-@torch.no_grad()
 def evaluate(
     model: LanguageModel,
     split: TokenSplit,
@@ -42,7 +41,6 @@ def evaluate(
     context_length: int | None = None,
     precision: str = "float32",
     tokens: int | None = None,
-    between: Callable[[], None] = lambda: None,
     ranks: Ranks = ALONE,
 ) -> EvalResult:
     """Compute the mean loss over all targets of `split`, or over its first `tokens` targets.
@@ -50,21 +48,51 @@ def evaluate(
     The split is cut into sequences of `context_length` tokens (default: the model's) that do not overlap, so the first
     tokens of each sequence have little context. A batch holds `batch_size` sequences (default: `TOKENS_AT_A_TIME`
     tokens). `precision` is "float32" or "bf16". Bits per byte are converted with the tokens per byte of the whole
-    split. `between` is called before each batch; an exception in it ends the evaluation. With several `ranks`, each
-    reads its rows of every batch.
+    split. With several `ranks`, each reads its rows of every batch.
+    """
+    steps = evaluation(
+        model,
+        split,
+        batch_size=batch_size,
+        context_length=context_length,
+        precision=precision,
+        tokens=tokens,
+        ranks=ranks,
+    )
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            return end.value
+
+
+def evaluation(
+    model: LanguageModel,
+    split: TokenSplit,
+    *,
+    batch_size: int | None = None,
+    context_length: int | None = None,
+    precision: str = "float32",
+    tokens: int | None = None,
+    ranks: Ranks = ALONE,
+) -> Generator[tuple[int, int], None, EvalResult]:
+    """`evaluate` in steps: yields (targets done, all targets) before each batch, and returns the result.
+
+    A caller that leaves early must close the generator, so that the model is in its former mode again.
     """
     context_length = context_length or model.config.context_length
     batch_size = batch_size or max(1, TOKENS_AT_A_TIME // context_length)
     ids = split.tokens if tokens is None else split.tokens[: tokens + 1]
     sums = torch.zeros(2, dtype=torch.float64, device=model.device)  # sum of the losses, number of targets
-    training = model.training
+    done, training = 0, model.training
     model.eval()
     try:
         for idx_BT, targets_BT in eval_batches(ids, batch_size, context_length):
-            between()
+            yield done, len(ids) - 1
+            done += idx_BT.numel()
             idx_BT, targets_BT = (ranks.rows(part) for part in _padded(idx_BT, targets_BT, ranks.world_size))
             n = (targets_BT != IGNORE_INDEX).sum()
-            with autocast(model.device, precision):
+            with torch.no_grad(), autocast(model.device, precision):
                 _, loss = model(idx_BT.to(model.device), targets_BT.to(model.device), return_logits=False)
             n = n.to(model.device)
             sums += torch.stack((loss.double() * n, n))

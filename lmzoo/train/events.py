@@ -58,6 +58,15 @@ class StepEvent:
 
 
 @dataclass(frozen=True)
+class EvaluatingEvent:
+    """The evaluation after `step` goes on: `done` of `total` targets of the validation split."""
+
+    step: int
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
 class EvalEvent:
     """The validation split was evaluated after `step`; `tokens` and `seconds` are of the training before it."""
 
@@ -95,7 +104,7 @@ class EndEvent:
     """The run has ended: it is done, was interrupted, or failed."""
 
 
-TrainingEvent = StepEvent | EvalEvent | SavingEvent | CheckpointEvent
+TrainingEvent = StepEvent | EvaluatingEvent | EvalEvent | SavingEvent | CheckpointEvent
 Event = TrainingEvent | DataEvent | StartEvent | NoteEvent | EndEvent
 Listener = Callable[[Event], None]
 

@@ -1,15 +1,18 @@
-"""Progress bar on a terminal, by rich (imported at the first event)."""
+"""Progress of a run: a bar on a terminal, by rich (imported at the first event), and lines elsewhere."""
 
 from __future__ import annotations
 
+import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
-from lmzoo import humanize
+from lmzoo import humanize, terminal
 from lmzoo.train.events import (
     CheckpointEvent,
     DataEvent,
     EndEvent,
     EvalEvent,
+    EvaluatingEvent,
     Event,
     NoteEvent,
     StartEvent,
@@ -22,19 +25,24 @@ if TYPE_CHECKING:
 
 # A Python thread draws the bar and takes time from the training steps: rich's default, 10 per second, is too often.
 DRAWN_PER_SECOND = 2
+LINE_SECONDS = 10.0  # between two lines of a log
+NARROW = 50  # columns below which the time left is left out
+LEFT_OF_TEXT = 42  # columns of name, a short bar, steps and time left
 
 
 class ProgressBar:
-    """A listener that shows a bar with time left, loss, speed and utilisation, and a line for each evaluation.
+    """A listener that shows the steps done, the time left, loss, speed and utilisation, and a line for each evaluation.
 
+    On a terminal, they are a bar; in a log or a notebook, a line now and then. All of it goes to stderr by default.
     Utilisation is the FLOPs per second of the run divided by the rate of the machine's best matrix product in the same
     precision, measured at the start.
     """
 
     def __init__(self, console: Console | None = None) -> None:
-        self._console = console
+        self._console = console or terminal.progress_console()
         self._bar: Progress | None = None
         self._task: TaskID | None = None
+        self._log = Log(self._print)
         self._saved: str | None = None
         self._flops_per_token = 0.0
         self._best_rate: float | None = None  # FLOPs/s
@@ -57,7 +65,9 @@ class ProgressBar:
             self._show(event.model, event.steps, event.step, "")
         elif isinstance(event, StepEvent):
             speed = f"{event.tokens_per_s:,.0f} tokens/s"
-            self._show(None, None, event.step, f"loss {event.loss:.4f}  {speed}  {self._utilisation(event)}")
+            self._show(None, None, event.step, self._fitting(f"loss {event.loss:.4f}", speed, self._utilisation(event)))
+        elif isinstance(event, EvaluatingEvent):
+            self._show(None, None, event.step, f"evaluating: {event.done / max(event.total, 1):.0%}")
         elif isinstance(event, EvalEvent):
             self._print(f"step {event.step}: validation {event.loss:.4f} nats, {event.bits_per_byte:.4f} bits per byte")
         elif isinstance(event, CheckpointEvent):
@@ -76,14 +86,27 @@ class ProgressBar:
         self._best_rate = max(self._best_rate, rate)  # the machine was busy when the rate was measured
         return f"{rate / self._best_rate:.0%} of peak"
 
+    def _fitting(self, *parts: str) -> str:
+        """Returns the first parts, as many as fit beside the bar, and always the first one."""
+        text = parts[0]
+        for part in parts[1:]:
+            if self._console.is_terminal and len(text) + 2 + len(part) > self._console.width - LEFT_OF_TEXT:
+                break
+            text += f"  {part}"
+        return text
+
     def _show(self, what: str | None, total: int | None, done: int, text: str) -> None:
+        if not self._console.is_terminal:
+            self._log.show(what, total, done, text)
+            return
         from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
         from rich.table import Column
 
         if self._bar is None:
             bar = BarColumn(None, table_column=Column(ratio=1))  # the only column that shrinks in a narrow terminal
             text_column = TextColumn("{task.fields[text]}")
-            left = (TimeRemainingColumn(compact=True), TextColumn("left"))
+            narrow = self._console.width < NARROW
+            left = () if narrow else (TimeRemainingColumn(compact=True), TextColumn("left"))
             columns = (TextColumn("{task.description}"), bar, MofNCompleteColumn(), *left, text_column)
             self._bar = Progress(*columns, console=self._console, expand=True, refresh_per_second=DRAWN_PER_SECOND)
             self._bar.start()
@@ -93,15 +116,36 @@ class ProgressBar:
             self._bar.update(self._task, description=what, total=total, completed=done, text=text)
 
     def _print(self, line: str) -> None:
-        from rich.console import Console
-
-        console = self._bar.console if self._bar else self._console or Console()
-        console.print(humanize.plain(line), markup=False, highlight=False)
+        self._console.print(humanize.plain(line), markup=False, highlight=False, soft_wrap=True)
 
     def _close(self) -> None:
         if self._bar is not None:
             self._bar.stop()
         self._bar = self._task = None
+        self._log = Log(self._print)
+
+
+class Log:
+    """Progress as lines, at most one in `LINE_SECONDS`, where no bar can be drawn; short work shows none."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._what, self._total, self._first = "", 0, 0
+        self._began = self._written = time.monotonic()
+
+    def show(self, what: str | None, total: int | None, done: int, text: str) -> None:
+        """Note the progress, and write a line if the last one is long ago. None leaves `what` and `total` as before."""
+        now = time.monotonic()
+        if what is not None and what != self._what:
+            self._what, self._first, self._began = what, done, now
+        self._total = self._total if total is None else total
+        if now - self._written < LINE_SECONDS:
+            return
+        self._written = now
+        advanced = done - self._first
+        left = (now - self._began) / advanced * (self._total - done) if advanced > 0 else None
+        time_left = "" if left is None else f", {humanize.duration(left)} left"
+        self._write(f"{self._what} {done:,} of {self._total:,}{time_left}{'  ' if text else ''}{text}")
 
 
 def _best_rate(precision: str, device: str) -> float | None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -25,8 +27,8 @@ from lmzoo.storage import checkpoints
 from lmzoo.train.activation_checkpointing import activation_checkpointing
 from lmzoo.train.checkpoint import TrainingState, save_checkpoint
 from lmzoo.train.config import ResolvedTrainConfig
-from lmzoo.train.evaluate import evaluate
-from lmzoo.train.events import CheckpointEvent, EvalEvent, SavingEvent, StepEvent, TrainingEvent
+from lmzoo.train.evaluate import EvalResult, evaluation
+from lmzoo.train.events import CheckpointEvent, EvalEvent, EvaluatingEvent, SavingEvent, StepEvent, TrainingEvent
 from lmzoo.train.malloc import keep_freed_memory
 from lmzoo.train.phases import PhaseClock
 from lmzoo.train.precision import autocast
@@ -182,25 +184,34 @@ class Trainer:
 
     def _evaluate(self, stop: StopRequest, *, saved_too: bool) -> Generator[TrainingEvent]:
         """Evaluate; if a signal comes before the end, discard the result."""
-        state = self.state
+        state, began = self.state, time.perf_counter()
+        tokens = self.config.eval_tokens or None
+        steps = evaluation(self.model, self.val, precision=self.precision, tokens=tokens, ranks=self.ranks)
         try:
-            stop.check()
-            result = evaluate(
-                self.model,
-                self.val,
-                precision=self.precision,
-                tokens=self.config.eval_tokens or None,
-                between=stop.check,
-                ranks=self.ranks,
-            )
+            with closing(steps):
+                result = yield from self._evaluating(steps, stop)
         except StopAsked:
             return
+        finally:
+            state.eval_seconds += time.perf_counter() - began
         if not math.isfinite(result.loss):
             raise DivergedError(self._diverged(state.step, f"the validation loss is {result.loss}"))
         state.val_loss, state.val_bits_per_byte, state.val_step = result.loss, result.bits_per_byte, state.step
         if saved_too and (state.best_loss is None or result.loss < state.best_loss):
             state.best_loss, state.best_step = result.loss, state.step
         yield EvalEvent(state.step, result.loss, result.bits_per_byte, state.tokens, state.seconds)
+
+    def _evaluating(
+        self, steps: Generator[tuple[int, int], None, EvalResult], stop: StopRequest
+    ) -> Generator[TrainingEvent, None, EvalResult]:
+        """Yield an event for each of `steps`, and return their result. Raises `StopAsked` if a signal comes."""
+        while True:
+            stop.check()
+            try:
+                done, total = next(steps)
+            except StopIteration as end:
+                return end.value
+            yield EvaluatingEvent(self.state.step, done, total)
 
     def _save(self) -> Generator[TrainingEvent]:
         yield SavingEvent(self.state.step)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -30,6 +32,42 @@ def test_help_of_every_command_shows_an_example(lmzoo: Command) -> None:
         result = lmzoo(name, "--help")
         assert result.code == 0
         assert f"  lmzoo {name} " in result.out or f"  lmzoo {name}\n" in result.out, f"{name} --help shows no example"
+
+
+@pytest.mark.parametrize("group", [[], ["bench"]])
+def test_main_prints_the_help_of_a_group_without_a_command(lmzoo: Command, group: list[str]) -> None:
+    result = lmzoo(*group)
+    assert (result.code, result.err) == (0, "")
+    assert result.out == lmzoo(*group, "--help").out
+    assert result.out.startswith(f"Usage: {' '.join(['lmzoo', *group])} [OPTIONS]")
+
+
+def test_main_reports_a_missing_argument_in_one_line(lmzoo: Command) -> None:
+    result = lmzoo("completion")
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert "Choose from: bash, zsh, fish  (see lmzoo completion --help)" in result.err
+
+
+@pytest.mark.parametrize("command", [["list"], ["check", "bigram", "--only", "meta_device"]])
+def test_main_writes_no_style_with_no_color(command: list[str]) -> None:
+    """In a terminal, which only `script` and the like can give to a process; a process without it has no styles."""
+    for value, styled in (("", True), ("1", False)):
+        shown = in_terminal([sys.executable, "-m", "lmzoo", *command], {**os.environ, "NO_COLOR": value})
+        assert ("\x1b[" in shown) == styled, shown
+
+
+def in_terminal(words: list[str], environment: dict[str, str]) -> str:
+    """Run a command in a pseudo-terminal and return what it wrote there."""
+    ours, theirs = os.openpty()
+    done = subprocess.Popen(words, stdin=theirs, stdout=theirs, stderr=theirs, env=environment)
+    os.close(theirs)
+    text = b""
+    with suppress(OSError):  # the end of a terminal that its last process has left
+        while part := os.read(ours, 4096):
+            text += part
+    os.close(ours)
+    assert done.wait() == 0, text
+    return text.decode()
 
 
 @pytest.mark.timing

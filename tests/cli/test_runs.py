@@ -6,8 +6,10 @@ import json
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -188,3 +190,19 @@ def test_sample_interrupted_keeps_the_text_so_far(run: Path) -> None:
     assert process.returncode == 130
     assert rest.endswith(b"\n")
     assert message.strip() == "lmzoo: interrupted"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_train_stopped_by_a_signal_exits_with_its_number(text: Path, number: int, code: int) -> None:
+    out = text.parent / "stopped"
+    metrics = out / "metrics.jsonl"
+    command = ["train", "gpt2", "--data", str(text), "--out", str(out), *SMALL, "--set", "steps=100000"]
+    words = [sys.executable, "-m", "lmzoo", *command, "--set", "log_every=1"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        while process.poll() is None and not (metrics.is_file() and metrics.read_text()):
+            time.sleep(0.02)
+        process.send_signal(number)
+        shown, message = process.communicate(timeout=60)
+    assert process.returncode == code, message
+    assert shown == "", "progress and messages go to stderr"
+    assert "lmzoo: stopped after step " in message

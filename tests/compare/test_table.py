@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
+import io
 from pathlib import Path
 
 import pytest
 from rich.console import Console
 
 from lmzoo.compare import table
-from tests.compare.example import example
+from tests.compare.example import example, model
 
 
 def test_rows_rank_models_by_loss_with_the_ngrams_among_them() -> None:
@@ -35,13 +37,21 @@ def test_markdown_shows_every_figure_and_the_reasons() -> None:
     assert "2.8 % of the <validation> split is copied." in lines
 
 
-def test_rich_table_shows_the_same_rows(capsys: pytest.CaptureFixture[str]) -> None:
-    console = Console(width=100)
-    console.print(table.rich_table(example()))
-    shown = capsys.readouterr().out
-    names = ["best", "close", "3-gram", "slow", "2-gram", "wild", "leaky"]
-    assert [next(name for name in names if name in line) for line in shown.splitlines() if line[:1] == "│"] == names
-    assert "leaky has no rank: failed causality" in shown
+@pytest.mark.parametrize("width", [30, 50, 80, 140])
+def test_rich_table_shows_the_same_rows_and_cuts_no_figure(width: int) -> None:
+    results = example()
+    results = dataclasses.replace(results, models=[*results.models, model("a.longer-name", 2.5, params=1_890)])
+    output = io.StringIO()
+    Console(file=output, width=width).print(table.rich_table(results, width))
+    lines = output.getvalue().splitlines()
+    for row in table.rows(results):
+        line = next(line for line in lines if row.name in line)
+        cells = [cell for cell in row.cells if cell]
+        assert [cell in line for cell in cells[:2]] == [True] * len(cells[:2])
+        assert row.cells[2] in line
+        for heading, cell in zip(table.HEADINGS, row.cells, strict=True):
+            assert cell in line or heading in table.DROPPED
+    assert ("left out" in output.getvalue()) == (width < 80)
 
 
 def test_print_results_prints_samples_and_the_path_of_the_report(capsys: pytest.CaptureFixture[str]) -> None:
@@ -50,3 +60,4 @@ def test_print_results_prints_samples_and_the_path_of_the_report(capsys: pytest.
     assert "The <sea> and what close wrote" in shown
     assert "2.8 % of the <validation> split is copied." in shown
     assert "report: somewhere/report.html" in shown
+    assert "leaky has no rank: failed causality" in shown

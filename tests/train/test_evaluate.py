@@ -15,7 +15,7 @@ from lmzoo.data.store import TokenSplit
 from lmzoo.errors import DataError
 from lmzoo.model import LanguageModel
 from lmzoo.runs.run import RunSpec, evaluate_run, evaluate_run_positions, train_run
-from lmzoo.train.evaluate import evaluate, evaluate_positions
+from lmzoo.train.evaluate import evaluate, evaluation, evaluate_positions
 
 
 @pytest.fixture
@@ -80,3 +80,16 @@ def test_evaluate_counts_every_target_once(model: LanguageModel, split: TokenSpl
 
 def test_evaluate_reads_the_first_tokens_alone(model: LanguageModel, split: TokenSplit) -> None:
     assert evaluate(model, split, tokens=100).tokens == 100
+
+
+def test_evaluation_yields_its_progress_and_restores_the_mode(model: LanguageModel, split: TokenSplit) -> None:
+    total = split.n_tokens - 1
+    seen = list(evaluation(model, split, batch_size=3))
+    assert seen[:2] == [(0, total), (3 * 16, total)]
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    steps = evaluation(model, split, batch_size=3)
+    next(steps)
+    assert not model.training
+    assert torch.is_grad_enabled()
+    steps.close()
+    assert model.training

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import re
 import time
@@ -13,34 +14,73 @@ from rich.console import Console
 
 from lmzoo.runs.run import RunSpec, train_run
 from lmzoo.train import progress
-from lmzoo.train.events import StartEvent, StepEvent
+from lmzoo.train.events import EvaluatingEvent, Event, NoteEvent, StartEvent, StepEvent
 from lmzoo.train.progress import ProgressBar
 
 
-def test_progress_bar_shows_the_run(tmp_path: Path, small_spec: Callable[..., RunSpec]) -> None:
+def written_by(*events: Event, terminal: bool, width: int = 160) -> str:
+    """Return what a progress bar writes, without the codes that move the cursor."""
     output = io.StringIO()
-    with ProgressBar(Console(file=output, width=160, force_terminal=False)) as bar:
-        train_run(small_spec(), tmp_path / "run", listeners=[bar])
-    text = output.getvalue()
+    with ProgressBar(Console(file=output, width=width, force_terminal=terminal, color_system=None)) as bar:
+        for event in events:
+            bar(event)
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", output.getvalue())
+
+
+def test_progress_bar_shows_the_run(tmp_path: Path, small_spec: Callable[..., RunSpec]) -> None:
+    events: list[Event] = []
+    train_run(small_spec(), tmp_path / "run", listeners=[events.append])
+    text = written_by(*events, terminal=True)
     assert "gpt2: " in text
     assert "64 tokens a step, float32 on cpu" in text
-    assert re.search(r"loss \d\.\d{4}  [\d,]+ tokens/s  \d+% of peak", text), text
+    assert re.search(r"loss \d\.\d{4}  [\d,]+ tokens/s  \d+% of peak|evaluating: 0%", text), text
     assert "step 8: validation " in text
     assert "12/12" in text
     assert "saved in" in text
+
+
+START = StartEvent("gpt2.124m", 1, 0, 20000, 50, "float32", "cpu", Path("runs/x"), 150e6)
+STEP = StepEvent(12000, 10.8249, 0.1, 1.0, 100, 0.1, 1000.0)
 
 
 def test_progress_bar_shows_utilisation(monkeypatch: pytest.MonkeyPatch) -> None:
     """1,000 tokens/s of 3 MFLOPs each are 30 % of 10 GFLOPs/s; without a measured rate, none is shown."""
     for rate, shown in ((10e9, "30% of peak"), (None, "utilisation n/a")):
         monkeypatch.setattr(progress, "_best_rate", lambda precision, device, rate=rate: rate)
-        output = io.StringIO()
-        with ProgressBar(Console(file=output, width=80, force_terminal=False)) as bar:
-            bar(StartEvent("gpt2.124m", 1, 0, 20000, 50, "float32", "cpu", Path("runs/x"), 150e6))
-            bar(StepEvent(12000, 10.8249, 0.1, 1.0, 100, 0.1, 1000.0))
-        assert shown in output.getvalue()
-        assert "12000/20000" in output.getvalue()
-        assert "tokens/s" in output.getvalue()
+        text = written_by(START, STEP, terminal=True, width=100)
+        assert shown in text
+        assert "12000/20000" in text
+
+
+@pytest.mark.parametrize("width", [40, 50, 60, 80])
+def test_progress_bar_leaves_out_figures_in_a_narrow_terminal(width: int) -> None:
+    text = written_by(START, STEP, terminal=True, width=width)
+    assert "12000/20000" in text
+    assert "loss 10.8249" in text
+    assert "…" not in text
+    assert max(len(line) for line in re.split(r"[\r\n]", text) if "12000" in line) <= width
+
+
+def test_progress_bar_shows_that_an_evaluation_goes_on() -> None:
+    assert "evaluating: 25%" in written_by(START, STEP, EvaluatingEvent(12000, 50, 200), terminal=True)
+
+
+def test_progress_bar_writes_lines_to_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    path = Path("a-name-of-a-directory") / ("long-" * 30)
+    start = dataclasses.replace(START, path=path)
+    text = written_by(start, STEP, NoteEvent("done"), terminal=False, width=40)
+    assert text.splitlines()[0].endswith(f"in {path}"), "a path is not wrapped"
+    assert text.splitlines()[1:] == ["done"], "no bar, and no line for a step within ten seconds"
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    line = written_by(start, STEP, terminal=False, width=40).splitlines()[-1]
+    assert re.fullmatch(
+        r"gpt2\.124m 12,000 of 20,000, [\d.]+ s left  loss 10\.8249  1,000 tokens/s  \d+% of peak", line
+    )
+
+
+def test_progress_bar_writes_to_stderr_by_default(capsys: pytest.CaptureFixture[str]) -> None:
+    ProgressBar()(NoteEvent("a note"))
+    assert capsys.readouterr() == ("", "a note\n")
 
 
 def test_progress_bar_shows_at_most_all_of_the_peak(monkeypatch: pytest.MonkeyPatch) -> None:

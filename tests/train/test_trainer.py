@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from lmzoo.storage import checkpoints
 from lmzoo.train import malloc
 from lmzoo.train.checkpoint import TrainingState
 from lmzoo.train.config import TrainConfig
-from lmzoo.train.events import CheckpointEvent, EvalEvent, SavingEvent, StepEvent
+from lmzoo.train.events import CheckpointEvent, EvalEvent, EvaluatingEvent, SavingEvent, StepEvent
 from lmzoo.train.optimizer import make_optimizer
 from lmzoo.train.phases import PHASES
 from lmzoo.train.signals import SIGNALS, Interrupted
@@ -63,8 +64,21 @@ def handlers() -> list[Any]:
 def test_train_yields_events_in_order(make_trainer: MakeTrainer) -> None:
     events = list(make_trainer(checkpoint_every=2).train())
     names = [f"{type(event).__name__.removesuffix('Event')} {event.step}" for event in events]
-    assert names[:7] == ["Step 1", "Step 2", "Saving 2", "Checkpoint 2", "Step 3", "Eval 3", "Step 4"]
-    assert names[7:] == ["Saving 4", "Checkpoint 4", "Step 5", "Step 6", "Eval 6", "Saving 6", "Checkpoint 6"]
+    assert names[:6] == ["Step 1", "Step 2", "Saving 2", "Checkpoint 2", "Step 3", "Evaluating 3"]
+    assert names[6:12] == ["Eval 3", "Step 4", "Saving 4", "Checkpoint 4", "Step 5", "Step 6"]
+    assert names[12:] == ["Evaluating 6", "Eval 6", "Saving 6", "Checkpoint 6"]
+
+
+def test_train_measures_evaluations_apart_from_training(make_trainer: MakeTrainer) -> None:
+    trainer, training = make_trainer(), 0.0
+    for event in trainer.train():
+        if isinstance(event, StepEvent):
+            training += sum(event.phases.values())
+        if isinstance(event, EvaluatingEvent):
+            assert (event.step, event.done, event.total) == (trainer.state.step, 0, 40)
+            time.sleep(0.05)
+    assert trainer.state.eval_seconds >= 2 * 0.05
+    assert trainer.state.seconds == pytest.approx(training)
 
 
 def test_train_yields_saving_before_and_checkpoint_after_the_save(make_trainer: MakeTrainer) -> None:

@@ -1,0 +1,112 @@
+"""Consoles for results (stdout) and for progress and notes (stderr), by rich; imports rich only when used.
+
+A table never cuts a figure: it has no box, is as wide as it needs to be where stdout is no terminal, and leaves out whole
+columns where a terminal is too narrow. NO_COLOR turns off every style.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+PIPED_COLUMNS = 10_000  # width where stdout is a pipe or a file: no line is wrapped
+READING_COLUMNS = 100  # texts are wrapped at most here, also in a wide terminal or a file
+_BETWEEN = 3  # spaces between two columns
+_WRAPPED_COLUMNS = 24  # smallest width of a column whose text may wrap
+
+
+def no_color() -> bool:
+    """True if the environment asks for output without color, see no-color.org."""
+    return bool(os.environ.get("NO_COLOR"))
+
+
+def columns() -> int:
+    """Returns the width of stdout in characters: of the terminal (or COLUMNS), or no limit in a pipe or a file."""
+    if sys.stdout.isatty() or os.environ.get("COLUMNS"):
+        return shutil.get_terminal_size().columns
+    return PIPED_COLUMNS
+
+
+def reading_columns() -> int:
+    """Returns the width for texts and drawings: the terminal's, but never so wide that lines are hard to read."""
+    return min(columns(), READING_COLUMNS)
+
+
+def results_console(width: int | None = None) -> Console:
+    """Makes the console for results on stdout, `width` columns wide (default: `columns`)."""
+    return _console(sys.stdout, width or columns())
+
+
+def progress_console() -> Console:
+    """Makes the console for progress and notes: stderr, or stdout in a notebook, which shows stderr as an error."""
+    return _console(sys.stdout if in_notebook() else sys.stderr, None)
+
+
+def in_notebook() -> bool:
+    """True in the kernel of a notebook, whose stdout is no terminal."""
+    return "ipykernel" in sys.modules
+
+
+def _console(file: TextIO, width: int | None) -> Console:
+    from rich.console import Console
+
+    # As a notebook's console, rich would need ipywidgets and show nothing without it.
+    return Console(
+        file=file, width=width, color_system=None if no_color() else "auto", force_jupyter=False, highlight=False
+    )
+
+
+def table(
+    headings: Sequence[str],
+    rows: Sequence[Sequence[str]],
+    *,
+    width: int,
+    left: Sequence[str] = (),
+    wrapped: str = "",
+    drop: Sequence[str] = (),
+    styles: Sequence[str] = (),
+) -> Table:
+    """Makes a table without a box, at most `width` columns wide if its figures fit there.
+
+    Columns named in `left` are texts, the others are right-aligned. The column `wrapped` may be wrapped, headings too,
+    but no other cell. If that is not enough, the columns named in `drop` are left out, the first one first, and a
+    caption says so. `styles` holds one style for each row.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    narrowest = {
+        heading: max([_longest_word(heading), *(_least(row[i], heading == wrapped) for row in rows)])
+        for i, heading in enumerate(headings)
+    }
+    kept, dropped = list(headings), []
+    for heading in drop:
+        if sum(narrowest[name] + _BETWEEN for name in kept) - _BETWEEN <= width:
+            break
+        kept.remove(heading)
+        dropped.append(heading)
+    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False, caption_justify="left")
+    for heading in kept:
+        made.add_column(heading, justify="left" if heading in left else "right", min_width=narrowest[heading])
+    for row, style in zip(rows, styles or [""] * len(rows), strict=True):
+        made.add_row(*(Text(row[headings.index(heading)], style) for heading in kept))
+    if dropped:
+        made.caption = Text(f"left out, for lack of columns: {', '.join(dropped)}", "dim")
+    return made
+
+
+def _least(cell: str, wraps: bool) -> int:
+    """Returns the smallest width of a cell: of a text that may wrap, a readable one."""
+    return min(len(cell), _WRAPPED_COLUMNS) if wraps else len(cell)
+
+
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split()), default=0)

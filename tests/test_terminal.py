@@ -1,0 +1,67 @@
+"""Tests consoles and tables: no figure is cut at any width, and NO_COLOR turns off every style."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from lmzoo import terminal
+
+HEADINGS = ["model", "val loss (nats)", "params", "source"]
+ROWS = [
+    ["gpt2.tiny", "1.234", "314 k", "a long text that may be wrapped between its words"],
+    ["lstm", "2", "1.89 k", ""],
+]
+
+
+def shown(width: int) -> str:
+    output = io.StringIO()
+    made = terminal.table(
+        HEADINGS, ROWS, width=width, left=["model", "source"], wrapped="source", drop=["source", "params"]
+    )
+    Console(file=output, width=width).print(made)
+    return output.getvalue()
+
+
+@pytest.mark.parametrize("width", range(22, 100, 3))
+def test_table_shows_a_column_whole_or_not_at_all(width: int) -> None:
+    text = shown(width)
+    words = text.split()
+    assert {"gpt2.tiny", "1.234"} <= {*words}
+    for heading, whole in (("params", ["314 k", "1.89 k"]), ("source", ["words"])):
+        left_out = heading in text.partition("left out")[2]
+        assert all((cell in text) != left_out for cell in whole), text
+    assert "…" not in text
+    assert max(map(len, text.splitlines())) <= width
+
+
+def test_table_is_as_wide_as_it_needs_to_be_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert terminal.columns() == terminal.PIPED_COLUMNS
+    assert "a long text that may be wrapped between its words" in shown(terminal.columns())
+    assert terminal.reading_columns() == terminal.READING_COLUMNS
+
+
+def test_columns_is_the_width_that_the_environment_gives(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "50")
+    assert terminal.columns() == terminal.reading_columns() == 50
+    assert terminal.results_console().width == 50
+
+
+@pytest.mark.parametrize(("value", "styled"), [("1", False), ("", True)])
+def test_results_console_obeys_no_color(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: str, styled: bool
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("NO_COLOR", value)
+    assert terminal.no_color() != styled
+    terminal.results_console().print("word", style="bold red")
+    assert ("\x1b[" in capsys.readouterr().out) == styled
+
+
+def test_progress_console_writes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not terminal.in_notebook()
+    terminal.progress_console().print("note")
+    assert capsys.readouterr() == ("", "note\n")
