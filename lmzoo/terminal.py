@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 PIPED_COLUMNS = 10_000  # width where stdout is a pipe or a file: no line is wrapped
 READING_COLUMNS = 100  # texts are wrapped at most here, also in a wide terminal or a file
-_BETWEEN = 3  # spaces between two columns
+_BETWEEN = 2  # spaces between two columns, the first of which also follows the last column
 _WRAPPED_COLUMNS = 24  # smallest width of a column whose text may wrap
 
 
@@ -89,11 +89,12 @@ def table(
     }
     kept, dropped = list(headings), []
     for heading in drop:
-        if sum(narrowest[name] + _BETWEEN for name in kept) - _BETWEEN <= width:
+        if sum(narrowest[name] + _BETWEEN for name in kept) - 1 <= width:
             break
         kept.remove(heading)
         dropped.append(heading)
-    made = Table(box=box.SIMPLE_HEAD, header_style="bold", pad_edge=False, show_edge=False, caption_justify="left")
+    made = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), show_edge=False)
+    made.caption_justify = "left"
     for heading in kept:
         made.add_column(heading, justify="left" if heading in left else "right", min_width=narrowest[heading])
     for row, style in zip(rows, styles or [""] * len(rows), strict=True):

@@ -17,9 +17,10 @@ import torch
 from lmzoo import configs, plugins, registry
 from lmzoo.compare.decode_speed import decode_length, decode_tokens_per_s
 from lmzoo.compare.ngram import MAX_ORDER, NGram, bigram_limits
-from lmzoo.compare.plan import RUNS, make_specs
+from lmzoo.compare.plan import RUNS, cut_contexts, make_specs
+from lmzoo.compare.notes import context_notes
 from lmzoo.compare.report import html
-from lmzoo.compare.results import FILE, ModelResult, Reference, Results, write_results
+from lmzoo.compare.results import FILE, ModelResult, Reference, Results, portable, write_results
 from lmzoo.compare.table import markdown
 from lmzoo.conformance import ranking_problem
 from lmzoo.data.batches import BatchStream
@@ -109,10 +110,13 @@ def compare(
         bigram_limits=limits,
         prompt=shared.decode(prompt_ids),
         decode_tokens=decode_length(context_length),
-        command=command,
+        command=portable(command),
+        cut_contexts=cut_contexts(specs),
         complete=False,
     )
     prepared = PreparedData(corpus, shared, store)
+    for note in context_notes(results):
+        emit(NoteEvent(note))
     for number, spec in enumerate(specs, 1):
         emit(NoteEvent(f"{spec.model} ({number} of {len(specs)}): checking"))
         try:
@@ -121,7 +125,7 @@ def compare(
             problem = plugins.blame(error, registry.registered_classes())
             if problem is None:
                 raise
-            row = ModelResult(name=spec.model, status="failed", problem=problem)
+            row = ModelResult(name=spec.model, status="failed", problem=portable(problem))
         if row.problem:
             emit(NoteEvent(f"{row.name} {row.status}: {row.problem}"))
         results = dataclasses.replace(results, models=[*results.models, row], complete=number == len(specs))
@@ -153,7 +157,7 @@ def _measure(
         params_non_embedding=blank.num_params(embedding=False),
         flops_per_token=blank.flops_per_token(blank.config.context_length),
         state_bytes=blank.state_bytes(blank.config.context_length),
-        run=str(run.resolve()),
+        run=f"{RUNS}/{spec.model}",
         config={"model": configs.to_dict(blank.config), "train": configs.to_dict(spec.train.resolved())},
     )
     problem = ranking_problem(spec.model)
@@ -175,6 +179,7 @@ def _measure(
         train_tokens_per_s=result.tokens_per_s,
         decode_tokens_per_s=decode_tokens_per_s(model),
         seconds=result.seconds,
+        eval_seconds=result.eval_seconds,
         curve=_curve(run),
         sample=_sample(model, data.tokenizer, prompt_ids, spec.train.seed),
     )

@@ -28,6 +28,16 @@ def headline(results: Results) -> str:
     return text
 
 
+def context_notes(results: Results) -> list[str]:
+    """State for each model with a longer context of its own that the comparison cuts it."""
+    length = results.budget["context_length"]
+    return [
+        f"{name} sees {length} tokens of context here, {own} in its preset: all models are trained with the shortest "
+        f"context of all, or the one that is set (--set context_length=N)"
+        for name, own in results.cut_contexts.items()
+    ]
+
+
 def notes(results: Results) -> list[str]:
     """List the caveats, most important first."""
     found = [
@@ -64,6 +74,7 @@ def notes(results: Results) -> list[str]:
             f"{results.corpus['name']} was built from {results.corpus['origin']}: another version of Python gives "
             f"another text, and other losses."
         )
+    found += [f"{note}." for note in context_notes(results)]
     if results.unranked:
         found.append(
             "A model without a rank is part of the result: a model that diverged did so with this recipe; a model that "

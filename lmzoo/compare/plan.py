@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lmzoo import registry
 from lmzoo.data.corpora import refuse_stream
 from lmzoo.errors import ConfigError
 from lmzoo.runs.spec import ANY_VOCAB_SIZE, RunSpec, apply_settings, make_spec
@@ -45,6 +46,13 @@ def make_specs(names: Sequence[str], data: str, tokenizer: str, settings: Mappin
         make_spec(name, data, tokenizer=tokenizer, overrides=budget | chosen | {"train.eval_tokens": 0})
         for name, chosen in zip(names, _divide(names, others), strict=True)
     ]
+
+
+def cut_contexts(specs: Sequence[RunSpec]) -> dict[str, int]:
+    """Return the context length of its own preset for each model whose context is shorter in the comparison."""
+    own = {spec.model: registry.model_config(spec.model, vocab_size=ANY_VOCAB_SIZE).context_length for spec in specs}
+    used = {spec.model: spec.model_config(ANY_VOCAB_SIZE).context_length for spec in specs}
+    return {name: length for name, length in own.items() if used[name] < length}
 
 
 def _divide(names: Sequence[str], settings: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -5,7 +5,8 @@ It is made from `Results` alone. All outside text (names, samples, error message
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Sequence
 from html import escape
 from importlib import resources
 
@@ -70,27 +71,43 @@ def _facts(results: Results) -> str:
 
 
 def _ranking(results: Results, colors: dict[str, int]) -> str:
+    return (
+        '<h2>Ranking</h2>\n<p class="caption">By loss on the validation split: lower is better. In italics, '
+        f"{table.NGRAMS}: the loss that is reached without any training.</p>\n"
+        f'<div class="card scroll">{ranking_table(results, colors)}</div>\n'
+        f'<p class="caption">{escape(table.overlap(results))}</p>'
+    )
+
+
+def ranking_table(results: Results, colors: dict[str, int] | None = None) -> str:
+    """Make the ranked table, with a swatch of each model's color in the chart if `colors` are given."""
     heading = '<th class="rank">#</th><th class="text">model</th>' + "".join(
         f"<th>{escape(name)}</th>" for name in table.HEADINGS[2:]
     )
     lines = []
     for row in table.rows(results):
         kind = "best" if row.cells[0] == "1" else row.kind
-        swatch = '<i class="swatch none"></i>' if row.kind == "reference" else _swatch(colors[row.name])
+        swatch = ""
+        if colors is not None:
+            swatch = '<i class="swatch none"></i>' if row.kind == "reference" else _swatch(colors[row.name])
         if row.kind == "unranked":
             rest = f'<td class="why" colspan="5">{escape(row.cells[2])}: {escape(row.note)}</td>'
         else:
-            rest = f'<td class="loss">{row.cells[2]}</td>' + "".join(f"<td>{cell}</td>" for cell in row.cells[3:])
+            rest = _cells(table.HEADINGS[2:], row.cells[2:], first="loss")
         lines.append(
             f'<tr class="{kind}"><td class="rank">{row.cells[0]}</td>'
             f'<th class="text" scope="row">{swatch}{escape(row.name)}</th>{rest}</tr>'
         )
-    return (
-        '<h2>Ranking</h2>\n<p class="caption">By loss on the validation split: lower is better. In italics, '
-        f"{table.NGRAMS}: the loss that is reached without any training.</p>\n"
-        f'<div class="card scroll"><table><thead><tr>{heading}</tr></thead><tbody>\n'
-        + "\n".join(lines)
-        + f'\n</tbody></table></div>\n<p class="caption">{escape(table.overlap(results))}</p>'
+    body = "\n".join(lines)
+    return f"<table><thead><tr>{heading}</tr></thead><tbody>\n{body}\n</tbody></table>"
+
+
+def _cells(headings: Sequence[str], cells: Sequence[str], *, first: str = "") -> str:
+    """Make the cells of a row; each knows its heading, which a narrow screen shows beside it. `first` is a class."""
+    kinds = [f' class="{first}"' if first and not i else "" for i in range(len(cells))]
+    return "".join(
+        f'<td{kind} data-label="{escape(heading)}">{escape(cell)}</td>'
+        for kind, heading, cell in zip(kinds, headings, cells, strict=True)
     )
 
 
@@ -121,32 +138,50 @@ def _speed(results: Results, colors: dict[str, int]) -> str:
     decoding = _bars("Decoding, tokens per second", models, colors, lambda model: model.decode_tokens_per_s)
     return (
         f'<h2>Speed</h2>\n<p class="caption">On {escape(_hardware(results))}. Decoding: one row, greedy, '
-        f"{results.decode_tokens} tokens within the context, "
-        f'median of several runs.</p>\n<div class="card bars">{training}{decoding}</div>'
+        f"{results.decode_tokens} tokens within the context, median of several runs. The axes are logarithmic: from one "
+        f'grid line to the next, the speed is ten times as high.</p>\n<div class="card bars">{training}{decoding}</div>'
     )
 
 
 def _bars(
     title: str, models: Iterable[ModelResult], colors: dict[str, int], of: Callable[[ModelResult], float | None]
 ) -> str:
-    found = [(model.name, of(model) or 0.0) for model in models]
-    most = max((value for _, value in found), default=0.0) or 1.0
+    """Draw a dot for each model on a logarithmic axis: on a linear one, the slowest would all be at zero."""
+    found = sorted(((model.name, of(model) or 0.0) for model in models), key=lambda entry: -entry[1])
+    low, high = decades([value for _, value in found])
+
+    def place(value: float) -> str:
+        return f"{100 * (math.log10(value) - low) / (high - low):.1f}%"
+
+    grid = "".join(f'<s style="left:{place(10.0**power)}"></s>' for power in range(low, high + 1))
     bars = "".join(
-        f'<div class="bar"><span title="{escape(name)}">{escape(name)}</span><div class="track">'
-        f'<i class="fill{colors[name] % N_COLORS}" style="width:{72 * value / most:.1f}%"></i>'
-        f"<b>{humanize.count(value)}</b></div></div>"
-        for name, value in sorted(found, key=lambda entry: -entry[1])
+        f'<div class="bar"><span title="{escape(name)}">{escape(name)}</span><div class="track">{grid}'
+        + (f'<i class="fill{colors[name] % N_COLORS}" style="left:{place(value)}"></i>' if value else "")
+        + f"</div><b>{humanize.count(value or None)}</b></div>"
+        for name, value in found
     )
-    return f"<div><h3>{escape(title)}</h3>{bars}</div>"
+    ends = "".join(f'<small style="left:{place(10.0**power)}">{_power(power)}</small>' for power in range(low, high + 1))
+    axis = f'<div class="bar axis"><span></span><div class="track">{ends}</div><b></b></div>'
+    return f"<div><h3>{escape(title)}</h3>{bars}{axis}</div>"
+
+
+def decades(values: Sequence[float]) -> tuple[int, int]:
+    """Returns the powers of ten that enclose the positive `values`; they differ by at least one."""
+    logs = [math.log10(value) for value in values if value > 0] or [0.0]
+    low = math.floor(min(logs))
+    return low, max(low + 1, math.ceil(max(logs)))
+
+
+def _power(power: int) -> str:
+    return humanize.count(10.0**power, digits=1)
 
 
 def _costs(models: list[ModelResult], colors: dict[str, int]) -> str:
-    heads = ("params", "without embeddings", "FLOPs per token", "state at full context", "training time")
+    heads = ("params", "without embeddings", "FLOPs per token", "state at full context", "training time", "evaluation time")
     lines = "\n".join(
         f'<tr><th class="text" scope="row">{_swatch(colors[model.name])}{escape(model.name)}</th>'
-        f"<td>{humanize.count(model.params)}</td><td>{humanize.count(model.params_non_embedding)}</td>"
-        f"<td>{humanize.count(model.flops_per_token)}</td><td>{humanize.size(model.state_bytes)}</td>"
-        f"<td>{humanize.duration(model.seconds)}</td></tr>"
+        + _cells(heads, _cost(model))
+        + "</tr>"
         for model in models
     )
     return (
@@ -156,6 +191,17 @@ def _costs(models: list[ModelResult], colors: dict[str, int]) -> str:
         + "".join(f"<th>{head}</th>" for head in heads)
         + f"</tr></thead><tbody>\n{lines}\n</tbody></table></div>"
     )
+
+
+def _cost(model: ModelResult) -> list[str]:
+    return [
+        humanize.count(model.params),
+        humanize.count(model.params_non_embedding),
+        humanize.count(model.flops_per_token),
+        humanize.size(model.state_bytes),
+        humanize.duration(model.seconds),
+        humanize.duration(model.eval_seconds),
+    ]
 
 
 def _samples(results: Results, colors: dict[str, int]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -11,6 +13,7 @@ from typing import Any, Literal
 from lmzoo.storage import atomic
 
 SCHEMA = 1
+_FOLDERS = re.compile(r"""(?<![^\s'"=(])/(?:[^\s/'"]+/)+""")  # of an absolute path, at the start of a word
 FILE = "results.json"
 
 
@@ -22,7 +25,8 @@ class ModelResult:
     "diverged" (training stopped at a number that is not finite) or "failed" (a conformance check failed, so the loss
     may mean nothing); `problem` gives the reason for the last two. `curve` holds [tokens seen, validation loss] of each
     evaluation. `state_bytes` is the decoding state of one row at the context length; `config` holds the settings of
-    the run.
+    the run, which is in the directory `run` of the comparison. `seconds` are of training steps alone, `eval_seconds` of
+    its evaluations.
     """
 
     name: str
@@ -37,6 +41,7 @@ class ModelResult:
     flops_per_token: float = 0.0
     state_bytes: int = 0
     seconds: float | None = None
+    eval_seconds: float | None = None
     run: str = ""
     sample: str = ""
     curve: Sequence[Sequence[float]] = ()
@@ -70,7 +75,17 @@ class Results:
     prompt: str = ""
     decode_tokens: int = 0  # number of tokens decoded to measure the speed
     command: str = ""
+    cut_contexts: Mapping[str, int] = field(default_factory=dict)  # model: context length of its preset, if longer
     complete: bool = True  # False until all models are done
+
+    def __repr__(self) -> str:
+        best = f", best {self.ranked[0].name} at {self.ranked[0].loss:.3f} nats per token" if self.ranked else ""
+        return f"<comparison of {len(self.models)} models on {self.corpus['name']}{best}>"
+
+    def _repr_html_(self) -> str:
+        from lmzoo.compare.report import ranking_table
+
+        return ranking_table(self)
 
     @property
     def ranked(self) -> list[ModelResult]:
@@ -92,6 +107,14 @@ class Results:
     def best_reference(self) -> Reference | None:
         """The n-gram with the lowest loss."""
         return min(self.references, key=lambda reference: reference.loss, default=None)
+
+
+def portable(text: str) -> str:
+    """Returns `text` without the folders of absolute paths, which name this machine and its user, but no figure.
+
+    A path in the working directory becomes relative to it; of any other, the last name remains.
+    """
+    return _FOLDERS.sub("", text.replace(f"{Path.cwd()}{os.sep}", ""))
 
 
 def write_results(results: Results, folder: Path) -> Path:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lmzoo import humanize, terminal
+from lmzoo.compare.notes import context_notes
 from lmzoo.compare.results import Results
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ def markdown(results: Results) -> str:
         lines.append(_pipes(cells))
         if row.note:
             notes.append(f"- **{_escaped(row.name)}** has no rank: {_escaped(row.note)}")
+    notes += [f"- {_escaped(note)}" for note in context_notes(results)]
     lines += ["", f"*Italic*: {NGRAMS} (interpolated Witten-Bell), no training.", "", overlap(results)]
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
 
@@ -91,6 +93,8 @@ def print_results(results: Results, folder: Path) -> None:
     for row in rows(results):
         if row.note:
             console.print(f"{row.name} has no rank: {row.note}", style="red", markup=False)
+    for note in context_notes(results):
+        console.print(note, markup=False)
     for model in results.ranked:
         text = " ".join((results.prompt + model.sample).split())
         console.print(f"\n{model.name}:", style="bold", markup=False)

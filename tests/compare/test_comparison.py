@@ -30,7 +30,7 @@ from lmzoo.runs import inputs
 from lmzoo.runs.run import evaluate_run
 from lmzoo.state import State
 from lmzoo.train.config import TrainConfig
-from lmzoo.train.events import Event, StartEvent, StepEvent
+from lmzoo.train.events import Event, NoteEvent, StartEvent, StepEvent
 from lmzoo.train.signals import Interrupted
 
 TRAINING = {"steps": 30, "batch_size": 4, "context_length": 16, "learning_rate": 3e-2, "eval_every": 10}
@@ -54,7 +54,7 @@ def finished(text: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tu
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LMZOO_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
         out = tmp_path_factory.mktemp("finished") / "out"
-        yield compare(NAMES, text, out, settings=SETTINGS, command="lmzoo compare bigram gpt2"), out
+        yield compare(NAMES, text, out, settings=SETTINGS, command=f"lmzoo compare bigram gpt2 --data {text}"), out
 
 
 def steps_of(events: list[Event]) -> int:
@@ -77,7 +77,8 @@ def test_compare_writes_results_json(finished: tuple[Results, Path]) -> None:
     losses = [row["loss"] for row in tables["models"]]
     assert losses == sorted(losses)
     for row in tables["models"]:
-        assert (Path(row["run"]) / "config.toml").is_file()
+        assert row["run"] == f"runs/{row['name']}"
+        assert (out / row["run"] / "config.toml").is_file()
         assert row["train_tokens_per_s"] > 0
         assert row["decode_tokens_per_s"] > 0
         assert row["params"] >= row["params_non_embedding"]
@@ -92,10 +93,37 @@ def test_compare_writes_results_json(finished: tuple[Results, Path]) -> None:
     assert [row["loss"] for row in tables["models"]] == [row.loss for row in results.ranked]
 
 
-def test_compare_evaluates_on_the_whole_validation_split(finished: tuple[Results, Path], text: str) -> None:
+def test_compare_writes_no_absolute_path(finished: tuple[Results, Path]) -> None:
+    _, out = finished
+    for name in ("results.json", "table.md", "report.html"):
+        written = (out / name).read_text(encoding="utf-8")
+        assert str(out.parent) not in written
+        assert str(Path.cwd()) not in written
+    assert json.loads((out / "results.json").read_text())["command"] == "lmzoo compare bigram gpt2 --data sea.txt"
+
+
+def test_compare_says_that_it_cuts_a_context(finished: tuple[Results, Path], text: str, tmp_path: Path) -> None:
     results, _ = finished
+    assert results.cut_contexts == {"bigram": 256, "gpt2": 256}
+    notes: list[str] = []
+    settings = {"steps": 1, "batch_size": 4, "n_layers": 1, "model.d_model": 8}
+    mixed = compare(
+        ["gpt2.1m", "mlp.tiny"],
+        text,
+        tmp_path / "out",
+        settings=settings,
+        listeners=[lambda event: notes.append(event.message) if isinstance(event, NoteEvent) else None],
+    )
+    assert mixed.cut_contexts == {"gpt2.1m": 128}
+    assert notes[0].startswith("gpt2.1m sees 64 tokens of context here, 128 in its preset")
+    assert "gpt2.1m sees 64 tokens" in (tmp_path / "out" / "table.md").read_text()
+    assert "gpt2.1m sees 64 tokens" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_compare_evaluates_on_the_whole_validation_split(finished: tuple[Results, Path], text: str) -> None:
+    results, out = finished
     for row in results.models:
-        again = evaluate_run(row.run, text)
+        again = evaluate_run(out / row.run, text)
         assert again.tokens == results.corpus["val_tokens"] - 1
         assert row.loss == pytest.approx(again.loss, abs=1e-6)
         assert row.bits_per_byte == pytest.approx(again.bits_per_byte, abs=1e-6)
@@ -316,6 +344,6 @@ def test_compare_goes_on_after_a_plugin_that_raises(text: str, tmp_path: Path, m
     results = compare(["raising", "bigram"], text, tmp_path / "out", settings=settings)
     row = results.models[0]
     assert (row.name, row.status) == ("raising", "failed")
-    assert row.problem.startswith(f"{plugin}:5: KeyError")
+    assert row.problem.startswith(f"{plugin.name}:5: KeyError")
     assert [model.name for model in results.ranked] == ["bigram"]
     assert "\x1b" not in (tmp_path / "out" / "table.md").read_text()

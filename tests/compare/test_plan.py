@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmzoo.compare.plan import make_specs
+from lmzoo.compare.plan import cut_contexts, make_specs
 from lmzoo.runs.spec import make_spec
 
 
@@ -16,3 +16,9 @@ def test_make_specs_gives_all_models_one_budget() -> None:
     assert [getattr(spec.model_config(65), "n_layers", None) for spec in specs] == [None, 2, 2]
     wide = make_specs(["gpt2.1m", "gpt2.10m"], "x.txt", "char", {"context_length": 32})
     assert {spec.model_config(65).context_length for spec in wide} == {32}
+
+
+def test_cut_contexts_names_models_with_a_longer_context_of_their_own() -> None:
+    specs = make_specs(["gpt2.tiny", "gpt2.1m", "gpt2.10m"], "x.txt", "char", {})
+    assert cut_contexts(specs) == {"gpt2.1m": 128, "gpt2.10m": 256}
+    assert cut_contexts(make_specs(["gpt2.tiny", "gpt2.1m"], "x.txt", "char", {"context_length": 128})) == {}

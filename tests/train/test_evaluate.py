@@ -15,7 +15,7 @@ from lmzoo.data.store import TokenSplit
 from lmzoo.errors import DataError
 from lmzoo.model import LanguageModel
 from lmzoo.runs.run import RunSpec, evaluate_run, evaluate_run_positions, train_run
-from lmzoo.train.evaluate import evaluate, evaluation, evaluate_positions
+from lmzoo.train.evaluate import evaluate, evaluate_positions, evaluation
 
 
 @pytest.fixture
