@@ -1,7 +1,7 @@
 """Consoles for results (stdout) and for progress and notes (stderr), by rich; imports rich only when used.
 
-A table never cuts a figure: it has no box, is as wide as it needs to be where stdout is no terminal, and leaves out whole
-columns where a terminal is too narrow. NO_COLOR turns off every style.
+A table never cuts a figure: it has no box, is as wide as it needs to be where stdout is no terminal, and leaves out
+whole columns where a terminal is too narrow. NO_COLOR turns off every style.
 """
 
 from __future__ import annotations
@@ -9,16 +9,17 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.table import Table
+    from rich.text import Text
 
 PIPED_COLUMNS = 10_000  # width where stdout is a pipe or a file: no line is wrapped
 READING_COLUMNS = 100  # texts are wrapped at most here, also in a wide terminal or a file
-_BETWEEN = 2  # spaces between two columns, the first of which also follows the last column
+_BETWEEN = 3  # spaces between two columns
 _WRAPPED_COLUMNS = 24  # smallest width of a column whose text may wrap
 
 
@@ -72,36 +73,55 @@ def table(
     wrapped: str = "",
     drop: Sequence[str] = (),
     styles: Sequence[str] = (),
-) -> Table:
+) -> Text:
     """Makes a table without a box, at most `width` columns wide if its figures fit there.
 
     Columns named in `left` are texts, the others are right-aligned. The column `wrapped` may be wrapped, headings too,
-    but no other cell. If that is not enough, the columns named in `drop` are left out, the first one first, and a
-    caption says so. `styles` holds one style for each row.
+    but no other cell. If that is not enough, the columns named in `drop` are left out, the first one first, and a last
+    line says so. `styles` holds one style for each row.
+
+    A table of rich would cut cells to fit a narrow terminal, whatever its columns ask for.
     """
-    from rich import box
-    from rich.table import Table
     from rich.text import Text
 
-    narrowest = {
+    least = {
         heading: max([_longest_word(heading), *(_least(row[i], heading == wrapped) for row in rows)])
         for i, heading in enumerate(headings)
     }
-    kept, dropped = list(headings), []
-    for heading in drop:
-        if sum(narrowest[name] + _BETWEEN for name in kept) - 1 <= width:
-            break
-        kept.remove(heading)
-        dropped.append(heading)
-    made = Table(box=box.SIMPLE_HEAD, header_style="bold", padding=(0, 1, 0, 0), show_edge=False)
-    made.caption_justify = "left"
-    for heading in kept:
-        made.add_column(heading, justify="left" if heading in left else "right", min_width=narrowest[heading])
-    for row, style in zip(rows, styles or [""] * len(rows), strict=True):
-        made.add_row(*(Text(row[headings.index(heading)], style) for heading in kept))
+    most = {heading: max(map(len, [heading, *(row[i] for row in rows)])) for i, heading in enumerate(headings)}
+    dropped: list[str] = []
+    while len(dropped) < len(drop) and _total(least, dropped) > width:
+        dropped.append(drop[len(dropped)])
+    widths: dict[str, int] = {}
+    free = max(0, width - _total(least, dropped))
+    for heading in sorted((name for name in headings if name not in dropped), key=lambda name: name == wrapped):
+        widths[heading] = min(most[heading], least[heading] + free)
+        free -= widths[heading] - least[heading]
+    kept = [(i, heading) for i, heading in enumerate(headings) if heading in widths]
+
+    def lines(cells: Sequence[str], style: str, *, bottom: bool = False) -> Text:
+        """Returns the lines of a row; short cells stand at its top, or at its `bottom`."""
+        parts = [textwrap.wrap(cells[i], widths[heading]) or [""] for i, heading in kept]
+        height = max(map(len, parts))
+        padded = [[""] * (height - len(part)) + part if bottom else part + [""] * (height - len(part)) for part in parts]
+        aligned = [
+            [line.ljust(widths[heading]) if heading in left else line.rjust(widths[heading]) for line in part]
+            for (_, heading), part in zip(kept, padded, strict=True)
+        ]
+        return Text("\n".join((" " * _BETWEEN).join(line).rstrip() for line in zip(*aligned, strict=True)), style)
+
+    rule = "─" * (sum(widths.values()) + _BETWEEN * (len(kept) - 1))
+    made = [lines(headings, "bold", bottom=True), Text(rule)]
+    made += [lines(row, style) for row, style in zip(rows, styles or [""] * len(rows), strict=True)]
     if dropped:
-        made.caption = Text(f"left out, for lack of columns: {', '.join(dropped)}", "dim")
-    return made
+        made.append(Text("\n".join(textwrap.wrap(f"left out, for lack of columns: {', '.join(dropped)}", width)), "dim"))
+    return Text("\n").join(made)
+
+
+def _total(widths: Mapping[str, int], dropped: Sequence[str]) -> int:
+    """Returns the width of a table without the `dropped` columns."""
+    kept = [width for heading, width in widths.items() if heading not in dropped]
+    return sum(kept) + _BETWEEN * (len(kept) - 1)
 
 
 def _least(cell: str, wraps: bool) -> int:

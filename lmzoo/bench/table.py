@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Group
-from rich.table import Table
 from rich.text import Text
 
 from lmzoo import humanize, terminal
@@ -53,7 +52,7 @@ def loss_table(result: Mapping[str, Any], width: int = terminal.PIPED_COLUMNS) -
     return Group(f"loss of {sizes}, {result['machine']['threads']} threads, forward and backward", table)
 
 
-def _speeds(entries: Sequence[Mapping[str, Any]], width: int) -> Table:
+def _speeds(entries: Sequence[Mapping[str, Any]], width: int) -> Text:
     rows: list[list[str]] = []
     for entry in entries:
         cells = [entry["name"], f"{entry['ms_per_step']:,.1f}", f"{entry['tokens_per_s']:,.0f}"]
@@ -72,12 +71,12 @@ def _share(share: float, error: float | None) -> str:
     return f"{share * 100:+.{digits}f} ±{error:.{digits}%}"
 
 
-def _phases(entries: Sequence[Mapping[str, Any]], width: int) -> Table:
+def _phases(entries: Sequence[Mapping[str, Any]], width: int) -> Text:
     rows = [[entry["name"], *(f"{entry['phases'][phase]:.1%}" for phase in PHASES)] for entry in entries]
     return _table(["", *PHASES], rows, width)
 
 
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Table:
+def _table(headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> Text:
     """Makes a table of figures; in a narrow terminal the last columns go first."""
     padded = [[*row, *[""] * (len(headings) - len(row))] for row in rows]
     return terminal.table(headings, padded, width=width, left=headings[:1], drop=headings[:1:-1])

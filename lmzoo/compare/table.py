@@ -15,7 +15,7 @@ from lmzoo.compare.notes import context_notes
 from lmzoo.compare.results import Results
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.text import Text
 
 SAMPLE_CHARACTERS = 240  # length of each model's sample on a terminal
 NGRAMS = "n-grams counted on the training tokens that the models saw, with the same context"
@@ -76,7 +76,7 @@ def markdown(results: Results) -> str:
     return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
 
 
-def rich_table(results: Results, width: int = terminal.PIPED_COLUMNS) -> Table:
+def rich_table(results: Results, width: int = terminal.PIPED_COLUMNS) -> Text:
     """Make the table for a terminal: the best model is bold green, n-grams are dim, models without a rank are red."""
     lines = rows(results)
     kinds = {"model": "", "reference": "dim italic", "unranked": "red"}
