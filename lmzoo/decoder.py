@@ -30,10 +30,10 @@ class DecoderConfig(ModelConfig):
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8}
 
-    d_model: int = 128
-    n_layers: int = 4
-    norm_eps: float = 1e-5
-    tie_embeddings: bool = False
+    d_model: int = 128  # width of the features
+    n_layers: int = 4  # number of blocks
+    norm_eps: float = 1e-5  # added to the variance in a normalization
+    tie_embeddings: bool = False  # the head uses the weights of the token embedding
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -118,7 +118,7 @@ class MixerConfig(DecoderConfig):
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
 
-    d_ff: int | None = None  # None: 8/3 d_model, rounded up to a multiple of 32
+    d_ff: int | None = None  # width of the feed-forward layers; None: 8/3 d_model, rounded up to a multiple of 32
 
     def __post_init__(self) -> None:
         super().__post_init__()

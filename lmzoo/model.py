@@ -48,7 +48,7 @@ class ModelConfig:
 
     scaled: ClassVar[dict[str, int]] = {}
 
-    vocab_size: int
+    vocab_size: int  # number of tokens that the tokenizer knows, which decides it
     context_length: int = 256  # tokens per training sequence; without `extrapolates`, the most that the model can see
 
     def __post_init__(self) -> None:

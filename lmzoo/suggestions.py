@@ -1,4 +1,4 @@
-"""Suggests a known name for one that is unknown: names of other libraries first, then names that are spelled similarly."""
+"""Suggests a known name for one that is unknown: names of other libraries first, then similarly spelled names."""
 
 from __future__ import annotations
 

@@ -103,18 +103,19 @@ def table(
         """Returns the lines of a row; short cells stand at its top, or at its `bottom`."""
         parts = [textwrap.wrap(cells[i], widths[heading]) or [""] for i, heading in kept]
         height = max(map(len, parts))
-        padded = [[""] * (height - len(part)) + part if bottom else part + [""] * (height - len(part)) for part in parts]
-        aligned = [
-            [line.ljust(widths[heading]) if heading in left else line.rjust(widths[heading]) for line in part]
-            for (_, heading), part in zip(kept, padded, strict=True)
-        ]
-        return Text("\n".join((" " * _BETWEEN).join(line).rstrip() for line in zip(*aligned, strict=True)), style)
+        columns = []
+        for part, (_, heading) in zip(parts, kept, strict=True):
+            rest = [""] * (height - len(part))
+            align = str.ljust if heading in left else str.rjust
+            columns.append([align(line, widths[heading]) for line in (rest + part if bottom else part + rest)])
+        return Text("\n".join((" " * _BETWEEN).join(line).rstrip() for line in zip(*columns, strict=True)), style)
 
     rule = "─" * (sum(widths.values()) + _BETWEEN * (len(kept) - 1))
     made = [lines(headings, "bold", bottom=True), Text(rule)]
     made += [lines(row, style) for row, style in zip(rows, styles or [""] * len(rows), strict=True)]
     if dropped:
-        made.append(Text("\n".join(textwrap.wrap(f"left out, for lack of columns: {', '.join(dropped)}", width)), "dim"))
+        note = f"left out, for lack of columns: {', '.join(dropped)}"
+        made.append(Text("\n".join(textwrap.wrap(note, width)), "dim"))
     return Text("\n").join(made)
 
 

@@ -11,7 +11,15 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "lmzoo"
 ANY = None
-EVERYBODY = {"errors", "configs", "files", "humanize", "arguments"}  # may be imported from anywhere
+EVERYBODY = {
+    "errors",
+    "configs",
+    "files",
+    "humanize",
+    "arguments",
+    "suggestions",
+    "terminal",
+}  # may be imported from anywhere
 
 # For each package or module of lmzoo: the others that it may import when it runs (not for types alone).
 MAY_IMPORT: dict[str, set[str] | None] = {
@@ -22,6 +30,10 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "plugins": set(),
     "configs": set(),
     "humanize": set(),
+    "suggestions": set(),
+    "terminal": set(),
+    "settings": set(),
+    "targets": {"registry"},
     "hardware": {"__init__"},  # for the version
     "randomness": set(),
     "roles": set(),
@@ -58,6 +70,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "conformance": {
         "model",
         "registry",
+        "targets",
         "storage",
         "state",
         "losses",

@@ -24,7 +24,7 @@ class DeltaNetConfig(MixerConfig):
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
 
-    n_heads: int = 4
+    n_heads: int = 4  # heads, each with a state of its own
     d_conv: int = 4  # length of the convolution's filters
     negative_eigenvalues: bool = False  # beta, the strength of a write, is up to 2 instead of 1
 

@@ -34,13 +34,13 @@ class GPT2Config(ModelConfig):
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
 
-    d_model: int = 128
-    n_layers: int = 4
-    n_heads: int = 4
-    d_ff: int | None = None  # None: 4 d_model
-    dropout: float = 0.0
-    bias: bool = True
-    tie_embeddings: bool = True
+    d_model: int = 128  # width of the features
+    n_layers: int = 4  # number of blocks
+    n_heads: int = 4  # attention heads
+    d_ff: int | None = None  # width of the feed-forward layers; None: 4 d_model
+    dropout: float = 0.0  # share of the features set to zero in training
+    bias: bool = True  # linear layers and norms have a bias
+    tie_embeddings: bool = True  # the head uses the weights of the token embedding
 
     def __post_init__(self) -> None:
         super().__post_init__()

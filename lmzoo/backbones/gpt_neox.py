@@ -38,10 +38,10 @@ class GPTNeoXConfig(DecoderConfig):
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
 
-    n_heads: int = 4
-    d_ff: int | None = None  # None: 4 d_model
+    n_heads: int = 4  # attention heads
+    d_ff: int | None = None  # width of the feed-forward layers; None: 4 d_model
     rotary_fraction: float = 0.25  # share of each head's features that is rotated: the first ones
-    rope_theta: float = 10000.0
+    rope_theta: float = 10000.0  # base of the rotary wavelengths
     parallel_residual: bool = True  # False: the feed-forward layer reads the result of the attention
 
     def __post_init__(self) -> None:

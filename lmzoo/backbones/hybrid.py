@@ -50,14 +50,14 @@ class HybridConfig(MixerConfig):
         {"pattern": "window cross"},
     )
 
-    pattern: str = "mamba*3 attention"
-    n_heads: int = 4
-    n_kv_heads: int | None = None  # None: as many as n_heads
+    pattern: str = "mamba*3 attention"  # mixers from bottom to top, repeated up to n_layers
+    n_heads: int = 4  # attention heads
+    n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
     window: int = 64  # tokens that "window" sees, the present one included
-    rope_theta: float = 10000.0
+    rope_theta: float = 10000.0  # base of the rotary wavelengths
     d_state: int = 16  # states per channel of "mamba"
     d_conv: int = 4  # length of the convolution's filters in "mamba" and "delta"
-    n_experts: int = 8
+    n_experts: int = 8  # experts of a layer with "+experts"
     top_k: int = 2  # experts for each token
     balance_loss: float = 0.02  # coefficient of the experts' balance loss
 

@@ -27,11 +27,11 @@ class LlamaConfig(DecoderConfig):
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
 
-    n_heads: int = 4
-    n_kv_heads: int | None = None  # None: as many as n_heads
-    d_ff: int | None = None  # None: 8/3 d_model, rounded up to a multiple of 32
+    n_heads: int = 4  # attention heads
+    n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
+    d_ff: int | None = None  # width of the feed-forward layers; None: 8/3 d_model, rounded up to a multiple of 32
     window: int | None = None  # tokens that each layer sees, the present one included; None: all
-    rope_theta: float = 10000.0
+    rope_theta: float = 10000.0  # base of the rotary wavelengths
 
     def __post_init__(self) -> None:
         super().__post_init__()

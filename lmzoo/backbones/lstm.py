@@ -31,8 +31,8 @@ class LSTMConfig(ModelConfig):
     scaled: ClassVar[dict[str, int]] = {"d_model": 1}
 
     d_model: int = 128  # width of the embeddings and of every layer
-    n_layers: int = 2
-    dropout: float = 0.0
+    n_layers: int = 2  # layers of LSTM cells
+    dropout: float = 0.0  # share of the features set to zero between the layers in training
 
     def __post_init__(self) -> None:
         super().__post_init__()

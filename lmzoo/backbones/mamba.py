@@ -31,7 +31,7 @@ class MambaConfig(DecoderConfig):
     d_conv: int = 4  # length of the convolution's filters
     expand: int = 2  # inner width / d_model
     dt_rank: int | None = None  # rank of the step size's projection; None: d_model / 16, rounded up
-    tie_embeddings: bool = True
+    tie_embeddings: bool = True  # the head uses the weights of the token embedding
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -27,13 +27,13 @@ class MixtralConfig(DecoderConfig):
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
 
-    n_heads: int = 4
-    n_kv_heads: int | None = None  # None: as many as n_heads
+    n_heads: int = 4  # attention heads
+    n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
     d_ff: int | None = None  # width of one expert; None: 8/3 d_model, rounded up to a multiple of 32
-    n_experts: int = 8
+    n_experts: int = 8  # experts of each layer
     top_k: int = 2  # experts for each token
     window: int | None = None  # tokens that each layer sees, the present one included; None: all
-    rope_theta: float = 1e6
+    rope_theta: float = 1e6  # base of the rotary wavelengths
     balance_loss: float = 0.02  # coefficient of the balance loss; 0 turns it off
     balance_bias: bool = False  # balance by a bias added when experts are chosen
 

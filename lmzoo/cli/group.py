@@ -11,6 +11,7 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 import click
+from click.shell_completion import CompletionItem
 
 import lmzoo
 from lmzoo import files, humanize, plugins, registry, terminal
@@ -117,7 +118,15 @@ def plugin_option(command: Command) -> Command:
 def set_option(command: Command) -> Command:
     """Add the option `--set KEY=VALUE`, which may be given several times."""
     text = "Override a setting of the model or the training, e.g. d_model=256 or train.seed=1."
-    return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=text)(command)
+    return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", shell_complete=_settings, help=text)(
+        command
+    )
+
+
+def _settings(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    from lmzoo.cli.complete import complete_settings  # which adds its command to the group below
+
+    return complete_settings(context, option, incomplete)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

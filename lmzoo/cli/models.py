@@ -1,133 +1,112 @@
-"""Commands about models: list, show, check; and shell completion."""
+"""Commands about models: list and check."""
 
 from __future__ import annotations
 
 import json
-import shutil
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
 import lmzoo
-from lmzoo import configs, registry
+from lmzoo import humanize, registry, terminal
+from lmzoo.cli.complete import complete_checks, complete_models
 from lmzoo.cli.group import cli, plugin_option
 
-if TYPE_CHECKING:
-    from lmzoo.matching import Match
+VOCAB_SIZE = 65  # vocabulary of a typical character tokenizer, for presets without vocab_size
 
 
 @cli.command("list")
-@click.argument("pattern", default="*")
+@click.argument("pattern", default="*", shell_complete=complete_models)
 @click.option("--state", type=click.Choice(["none", "constant", "linear"]), help="Growth of the decoding state.")
 @click.option("--extrapolates/--no-extrapolates", default=None, help="Works beyond its training context, or not.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of names.")
 @plugin_option
 def list_command(pattern: str, state: str | None, extrapolates: bool | None, as_json: bool) -> None:
-    """List models: families and their presets.
+    """List families of models, or the presets of a family with their sizes.
+
+    A family's state is what it keeps of the text while it generates: none, a constant size, or linear in the text.
 
     \b
     lmzoo list
-    lmzoo list 'gpt*'
-    lmzoo list --state constant      families whose memory does not grow with the text
+    lmzoo list gpt2                the presets of gpt2, with parameters and context
+    lmzoo list '*.1m'              all presets of this name
+    lmzoo list --state constant    families whose memory does not grow with the text
     """
-    wanted = {"state_growth": state, "extrapolates": extrapolates}
-    names = lmzoo.list_models(pattern, **{fact: value for fact, value in wanted.items() if value is not None})
+    facts = {"state_growth": state, "extrapolates": extrapolates}
+    wanted = {fact: value for fact, value in facts.items() if value is not None}
+    names = lmzoo.list_models(pattern, **wanted)
+    if pattern in names:  # a family: its presets too
+        names += [name for name in lmzoo.list_models(f"{pattern}.*", **wanted) if name not in names]
     if as_json:
         click.echo(json.dumps(names))
-        return
-    families = registry.families()
-    width = max((len(name) for name in names), default=0)
-    for name in names:
-        family, _, preset = name.partition(".")
-        text = families[family].presets[preset].source if preset else families[family].facts.get("summary", "")
-        click.echo(f"{click.style(name.ljust(width), bold=not preset)}  {text}".rstrip())
-    if not names:
+    elif not names:
         click.echo(f"no model matches {pattern!r}; lmzoo list shows all", err=True)
+    elif pattern == "*":
+        _print_families([name for name in names if "." not in name])
+    else:
+        _print_models(names)
+
+
+def _print_families(names: list[str]) -> None:
+    """Print what registry files say of each family, which is quick: no model is imported."""
+    headings = ("family", "state", "beyond context", "presets", "summary")
+    families = registry.families()
+    rows = []
+    for name in names:
+        family = families[name]
+        extrapolates = family.facts.get("extrapolates")
+        beyond = "" if extrapolates is None else "yes" if extrapolates else "no"
+        growth, summary = (str(family.facts.get(fact, "")) for fact in ("state_growth", "summary"))
+        rows.append([name, growth, beyond, " ".join(family.presets), summary])
+    console = terminal.results_console()
+    table = terminal.table(
+        headings,
+        rows,
+        width=console.width,
+        left=headings,
+        wrapped="summary",
+        drop=("presets", "beyond context", "summary", "state"),
+    )
+    console.print(table)
+    click.echo("lmzoo list FAMILY shows its presets, lmzoo show NAME all about one model", err=True)
+
+
+def _print_models(names: list[str]) -> None:
+    """Print the size of each model; counting imports torch, but makes no weights."""
+    headings = ("model", "parameters", "context", "state bytes", "source")
+    families = registry.families()
+    rows = []
+    for name in names:
+        family, preset = registry.split_name(name)
+        settings: dict[str, Any] = {} if preset and "vocab_size" in preset.model else {"vocab_size": VOCAB_SIZE}
+        model = lmzoo.create_model(name, device="meta", **settings)
+        T = model.config.context_length
+        text = preset.source if preset else f"defaults: {families[family.name].facts.get('summary', '')}"
+        size = humanize.count(model.state_bytes(T))
+        rows.append([name, humanize.count(model.num_params()), f"{T:,}", size, text])
+    console = terminal.results_console()
+    table = terminal.table(
+        headings,
+        rows,
+        width=console.width,
+        left=("model", "source"),
+        wrapped="source",
+        drop=("source", "state bytes", "context"),
+    )
+    console.print(table)
+    note = f"parameters with a vocabulary of {VOCAB_SIZE} unless a preset has its own; state of one row at full context"
+    click.echo(note, err=True)
 
 
 @cli.command()
-@click.argument("name")
-@click.option(
-    "--vocab-size",
-    default=65,
-    show_default=True,
-    type=click.IntRange(1, 1 << 32),
-    help="Vocabulary size for the counts and the drawing.",
-)
-@click.option("--match", metavar="MEASURE=NUMBER", help="Choose the widths for a budget, e.g. params=1M or flops=2M.")
-@click.option("--json", "as_json", is_flag=True, help="Print the counts, the settings and the drawing as JSON.")
-@plugin_option
-def show(name: str, vocab_size: int, match: str | None, as_json: bool) -> None:
-    """Show a model: its card, size and costs, a drawing of its architecture, its settings.
-
-    In the drawing, a frame of dashes holds blocks that are repeated, with the costs of one of them, and
-    "+-> A -> B ->+" is a branch whose result is added to its input. A budget is in params, non_embedding, active
-    (parameters), flops (per token) or state (bytes).
-
-    \b
-    lmzoo show mamba
-    lmzoo show gpt2.124m --vocab-size 50257
-    lmzoo show llama --match params=1M
-    """
-    from lmzoo import drawing
-    from lmzoo.matching import matched_config
-
-    family, preset = registry.split_name(name)
-    settings: dict[str, Any] = {"vocab_size": vocab_size}
-    matched = None
-    if match is not None:
-        matched = matched_config(name, match, **settings)
-        settings = configs.to_dict(matched.config)
-    model = lmzoo.create_model(name, device="meta", **settings)  # counting needs no weights
-    T, recipe, drawn = model.config.context_length, registry.recipe(name), drawing.draw(model)
-    counts = {
-        "parameters": model.num_params(),
-        "parameters_without_embeddings": model.num_params(embedding=False),
-        "active_parameters": model.num_params(active=True),
-        "flops_per_token": model.flops_per_token(T),
-        "state_bytes": model.state_bytes(T),
-    }
-    if as_json:
-        met = {"target": matched.target, "value": matched.value, "ratio": matched.ratio} if matched else None
-        growth = model.traits.state_growth
-        tables = {"model": configs.to_dict(model.config), "train": recipe, "drawing": drawn.to_dict()}
-        click.echo(json.dumps({"name": name, **counts, "state_growth": growth, "match": met, **tables}, indent=2))
-        return
-    if family.card:
-        from rich.console import Console
-        from rich.markdown import Markdown
-
-        Console().print(Markdown(family.card))
-        click.echo()
-    total, without, active, flops, state = counts.values()
-    facts = {
-        "parameters": f"{total:,} ({without:,} without embeddings)",
-        "active": f"{active:,} parameters in the prediction of one token" if active < total else "",
-        "FLOPs per token": f"{flops:,.0f} forward, in a sequence of {T}",
-        "decoding state": f"{state:,} bytes a row at {T} tokens ({model.traits.state_growth})",
-        "presets": ", ".join(family.presets) or "none",
-        "source": preset.source if preset else "",
-        "matched": _described(match, matched) if match and matched else "",
-    }
-    click.echo("\n".join(f"{fact + ':':17}{value}" for fact, value in facts.items() if value) + "\n")
-    click.echo(drawing.text(drawn, shutil.get_terminal_size().columns))
-    click.echo(configs.dump_toml({"model": configs.to_table(model.config), "train": recipe}))
-
-
-def _described(asked: str, match: Match) -> str:
-    """Describe the distance from the target, and the change in the proportions of the model."""
-    fields = [*match.config.scaled]
-    moved = f"; {fields[-1]} / {fields[0]} changed by a factor of {match.ratio:.2f}" if len(fields) > 1 else ""
-    return f"{asked} met to {100 * match.error:+.2f} %{moved}"
-
-
-@cli.command()
-@click.argument("targets", nargs=-1)
-@click.option("--only", multiple=True, metavar="CHECK", help="Run only this check.")
+@click.argument("targets", nargs=-1, shell_complete=complete_models)
+@click.option("--only", multiple=True, metavar="CHECK", shell_complete=complete_checks, help="Run only this check.")
 @click.option("--thorough", is_flag=True, help="More random shapes, and all variants in the large form.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the random shapes.")
-@click.option("--explain", metavar="CHECK", help="Print what a check does, and end.")
+@click.option(
+    "--explain", metavar="CHECK", shell_complete=complete_checks, help="Print what a check does, and end."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON (a list for several models).")
 @plugin_option
 def check(
@@ -171,19 +150,3 @@ def check(
     if as_json:
         click.echo(json.dumps([r.to_dict() for r in reports] if len(reports) > 1 else reports[0].to_dict()))
     sys.exit(0 if all(report.passed for report in reports) else 1)
-
-
-@cli.command()
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Print a shell script for tab completion of lmzoo's commands and options.
-
-    \b
-    lmzoo completion bash >> ~/.bashrc
-    lmzoo completion fish > ~/.config/fish/completions/lmzoo.fish
-    """
-    from click.shell_completion import get_completion_class
-
-    kind = get_completion_class(shell)
-    assert kind is not None
-    click.echo(kind(cli, {}, "lmzoo", "_LMZOO_COMPLETE").source())

@@ -1,4 +1,4 @@
-"""Commands about runs: train, sample, eval, compare."""
+"""Commands about runs: train, sample, eval."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ import json
 import os
 import shlex
 import sys
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lmzoo import configs, humanize
+from lmzoo import configs, humanize, targets
+from lmzoo.cli.complete import complete_data, complete_models
 from lmzoo.cli.group import PLUGINS, Command, cli, plugin_option, set_option
 from lmzoo.errors import ConfigError
 from lmzoo.sampling_config import SamplingConfig
@@ -26,9 +27,14 @@ LIMIT = 1 << 40  # of a number of tokens; not imported from lmzoo.arguments, whi
 
 
 @cli.command()
-@click.argument("name")
+@click.argument("name", shell_complete=complete_models)
 @click.option(
-    "--data", default="pydocs", show_default=True, metavar="NAME|FILE|DIR|GLOB|hf:NAME", help="The text to train on."
+    "--data",
+    default="pydocs",
+    show_default=True,
+    metavar="NAME|FILE|DIR|GLOB|hf:NAME",
+    shell_complete=complete_data,
+    help="The text to train on.",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/NAME]")
 @click.option("--tokenizer", metavar="char|byte|bpe:N", help="Tokenizer.  [default: char; byte for hf:]")
@@ -37,6 +43,7 @@ LIMIT = 1 << 40  # of a number of tokens; not imported from lmzoo.arguments, whi
 @click.option("--nproc", type=click.IntRange(min=1), help="Train on N processes of this machine, or GPUs.")
 @click.option("--reshard", is_flag=True, help="Resume with another number of processes than before.")
 @click.option("--logger", type=click.Choice(["tensorboard", "wandb"]), help="Also log there (each is an extra).")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
 @set_option
 @plugin_option
 def train(
@@ -49,9 +56,10 @@ def train(
     nproc: int | None,
     reshard: bool,
     logger: str | None,
+    as_json: bool,
     overrides: tuple[str, ...],
 ) -> None:
-    """Train a model.
+    """Train a model: a registered name, or a Python file that registers one.
 
     Writes the run directory: config.toml, metrics.jsonl, tokenizer.json, validation.safetensors, checkpoints/,
     sample.txt. Ctrl-C saves a checkpoint; --resume continues from it, bitwise as if the run had not stopped.
@@ -75,6 +83,7 @@ def train(
         if isinstance(event, StartEvent) and (problem := ranking_problem(name)):
             progress(NoteEvent(f"warning: {name} {problem}; it is trained anyway, but its loss may mean nothing"))
 
+    name = targets.model_name(target := name)
     spec = make_spec(name, data, tokenizer=tokenizer, overrides=_overrides(file, overrides))
     out = out or Path("runs") / name
     if nproc is not None:
@@ -88,11 +97,15 @@ def train(
         result = train_run(spec, out, resume=resume, reshard=reshard, listeners=listeners, keep_freed_memory=True)
     if os.environ.get("RANK", "0") != "0":
         return
+    if as_json:
+        click.echo(json.dumps({**asdict(result), "path": str(out)}))
+        return
     click.echo(f"validation loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte")
     speed = f"{result.tokens:,} tokens in {humanize.duration(result.seconds)} ({result.tokens_per_s:,.0f} tokens/s)"
     click.echo(f"training: {speed}; evaluation: {humanize.duration(result.eval_seconds)}")
-    plugins = [word for source in click.get_current_context().meta[PLUGINS] for word in ("--plugin", source)]
-    click.echo(f"run: {out}   try: {shlex.join(['lmzoo', 'sample', str(out), *plugins])}")
+    plugins = [*click.get_current_context().meta[PLUGINS], *([target] if targets.is_file(target) else [])]
+    again = shlex.join(["lmzoo", "sample", str(out), *(word for source in plugins for word in ("--plugin", source))])
+    click.echo(f"run: {out}   try: {again}")
 
 
 def _overrides(file: str | None, assignments: tuple[str, ...]) -> dict[str, Any]:
@@ -142,6 +155,7 @@ def sampling_options(command: Command) -> Command:
 @click.option("--weights", type=click.Choice(["bfloat16", "int8"]), help="Quantize the weights for faster decoding.")
 @click.option("--compiled", is_flag=True, help="With --weights: compile first (a minute), for long texts.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Random seed, for reproducible samples.")
+@click.option("--json", "as_json", is_flag=True, help="Print prompt and texts as one JSON object.")
 @plugin_option
 def sample(
     run: Path,
@@ -153,6 +167,7 @@ def sample(
     weights: Literal["bfloat16", "int8"] | None,
     compiled: bool,
     seed: int | None,
+    as_json: bool,
     **settings: Any,
 ) -> None:
     """Generate text with a trained model, token by token.
@@ -183,11 +198,17 @@ def sample(
         if draft is not None:
             raise click.UsageError("--draft generates one text: leave out --samples")
         texts = generate_texts(model, tokenizer, prompt, samples, tokens, sampling, stop=stop, generator=generator)
+        if as_json:
+            click.echo(json.dumps({"prompt": prompt, "texts": [*texts]}))
+            return
         for number, text in enumerate(texts, start=1):
             click.echo(click.style(f"--- {number}", dim=True) + f"\n{shown(prompt + text)}")
         return
     guesser = None if draft is None else _draft(draft, tokenizer)
     pieces = generate_text(model, tokenizer, prompt, tokens, sampling, stop=stop, draft=guesser, generator=generator)
+    if as_json:
+        click.echo(json.dumps({"prompt": prompt, "texts": ["".join(pieces)]}))
+        return
     click.echo(shown(prompt), nl=False)
     try:
         for text in pieces:
@@ -216,7 +237,12 @@ def _draft(name: str, tokenizer: Tokenizer) -> Draft:
 
 @cli.command("eval")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--data", metavar="NAME|FILE|DIR|GLOB|hf:NAME", help="Another text.  [default: the text of the run]")
+@click.option(
+    "--data",
+    metavar="NAME|FILE|DIR|GLOB|hf:NAME",
+    shell_complete=complete_data,
+    help="Another text.  [default: the text of the run]",
+)
 @click.option("--by-position", is_flag=True, help="Also print the loss by position.")
 @click.option("--length", type=click.IntRange(1, 1 << 24), help="The loss by position up to here; may exceed training.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -251,36 +277,3 @@ def eval_command(run: Path, data: str | None, by_position: bool, length: int | N
         click.echo("tokens before   loss (nats per token)")
     for part in positions:
         click.echo(f"{part.first:>6} to {part.last:<6} {part.loss:.4f}  over {part.tokens:,} tokens")
-
-
-@cli.command()
-@click.argument("names", nargs=-1, required=True)
-@click.option("--data", default="pydocs", show_default=True, metavar="NAME|FILE|DIR|GLOB", help="The text to train on.")
-@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True)
-@click.option("--tokenizer", default="char", show_default=True, metavar="char|byte|bpe:N")
-@set_option
-@plugin_option
-def compare(names: tuple[str, ...], data: str, out: Path, tokenizer: str, overrides: tuple[str, ...]) -> None:
-    """Train several models on the same tokens in the same order, and rank them.
-
-    Writes results.json, table.md and report.html. Run it again after an interruption: it continues.
-
-    \b
-    lmzoo compare bigram mlp.tiny lstm.tiny gpt2.tiny mamba.tiny
-    lmzoo compare gpt2.1m llama.1m --data novel.txt --set steps=2000 --out runs/two
-    """
-    from lmzoo.compare import compare as run_comparison
-    from lmzoo.compare.table import print_results
-    from lmzoo.train.progress import ProgressBar
-
-    results = run_comparison(
-        names,
-        data,
-        out,
-        tokenizer=tokenizer,
-        settings=configs.parse_overrides(overrides),
-        command=shlex.join(["lmzoo", *sys.argv[1:]]),
-        listeners=[ProgressBar()],
-        keep_freed_memory=True,
-    )
-    print_results(results, out)

@@ -17,8 +17,8 @@ import torch
 from lmzoo import configs, plugins, registry
 from lmzoo.compare.decode_speed import decode_length, decode_tokens_per_s
 from lmzoo.compare.ngram import MAX_ORDER, NGram, bigram_limits
-from lmzoo.compare.plan import RUNS, cut_contexts, make_specs
 from lmzoo.compare.notes import context_notes
+from lmzoo.compare.plan import RUNS, cut_contexts, make_specs
 from lmzoo.compare.report import html
 from lmzoo.compare.results import FILE, ModelResult, Reference, Results, portable, write_results
 from lmzoo.compare.table import markdown

@@ -138,8 +138,9 @@ def _speed(results: Results, colors: dict[str, int]) -> str:
     decoding = _bars("Decoding, tokens per second", models, colors, lambda model: model.decode_tokens_per_s)
     return (
         f'<h2>Speed</h2>\n<p class="caption">On {escape(_hardware(results))}. Decoding: one row, greedy, '
-        f"{results.decode_tokens} tokens within the context, median of several runs. The axes are logarithmic: from one "
-        f'grid line to the next, the speed is ten times as high.</p>\n<div class="card bars">{training}{decoding}</div>'
+        f"{results.decode_tokens} tokens within the context, median of several runs. The axes are logarithmic: from "
+        "one grid line to the next, the speed is ten times as high.</p>\n"
+        f'<div class="card bars">{training}{decoding}</div>'
     )
 
 
@@ -160,7 +161,10 @@ def _bars(
         + f"</div><b>{humanize.count(value or None)}</b></div>"
         for name, value in found
     )
-    ends = "".join(f'<small style="left:{place(10.0**power)}">{_power(power)}</small>' for power in range(low, high + 1))
+    ends = "".join(
+        f'<small style="left:{place(10.0**power)}">{humanize.count(10.0**power, digits=1)}</small>'
+        for power in range(low, high + 1)
+    )
     axis = f'<div class="bar axis"><span></span><div class="track">{ends}</div><b></b></div>'
     return f"<div><h3>{escape(title)}</h3>{bars}{axis}</div>"
 
@@ -172,12 +176,15 @@ def decades(values: Sequence[float]) -> tuple[int, int]:
     return low, max(low + 1, math.ceil(max(logs)))
 
 
-def _power(power: int) -> str:
-    return humanize.count(10.0**power, digits=1)
-
-
 def _costs(models: list[ModelResult], colors: dict[str, int]) -> str:
-    heads = ("params", "without embeddings", "FLOPs per token", "state at full context", "training time", "evaluation time")
+    heads = (
+        "params",
+        "without embeddings",
+        "FLOPs per token",
+        "state at full context",
+        "training time",
+        "evaluation time",
+    )
     lines = "\n".join(
         f'<tr><th class="text" scope="row">{_swatch(colors[model.name])}{escape(model.name)}</th>'
         + _cells(heads, _cost(model))

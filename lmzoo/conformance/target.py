@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from lmzoo import registry
-from lmzoo.errors import ConfigError
+from lmzoo import targets
 from lmzoo.model import LanguageModel
 from lmzoo.storage import models
 
@@ -15,14 +14,6 @@ def subjects(target: str) -> list[str] | list[LanguageModel]:
 
     Raises an `LmzooError` for an unknown name, a file that registers no model, or a run that cannot be loaded.
     """
-    path = Path(target)
-    if path.suffix == ".py":
-        registry.load_plugin(target)
-        names = registry.registered_from(path)
-        if not names:
-            raise ConfigError(f"{target}: registers no model; decorate its class with @lmzoo.register_model('name')")
-        return names
-    if path.is_dir():
-        return [models.load_model(path)]
-    registry.split_name(target)  # raises for an unknown name
-    return [target]
+    if not targets.is_file(target) and Path(target).is_dir():
+        return [models.load_model(target)]
+    return targets.model_names(target)

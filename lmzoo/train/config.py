@@ -20,25 +20,25 @@ class TrainConfig:
     One step reads `batch_size * grad_accumulation` sequences of the model's `context_length` tokens.
     """
 
-    steps: int = 2000
+    steps: int = 2000  # optimizer steps
     batch_size: int = 16  # sequences in one forward pass, over all ranks
     grad_accumulation: int = 1  # forward passes in one step
     optimizer: OptimizerName = "adamw"  # "muon": Muon for the matrices, AdamW for all other parameters
     learning_rate: float = 1e-3  # peak of the schedule
     min_learning_rate: float | None = None  # end of the schedule; None: learning_rate / 10
-    warmup_steps: int | None = None  # None: 5 % of the steps, at most 100
-    schedule: Schedule = "cosine"
-    weight_decay: float = 0.1
-    beta1: float = 0.9  # beta1 and beta2 of AdamW
-    beta2: float = 0.99
+    warmup_steps: int | None = None  # steps in which the learning rate rises; None: 5 % of the steps, at most 100
+    schedule: Schedule = "cosine"  # course of the learning rate after the warm-up
+    weight_decay: float = 0.1  # of all weights but biases and norms
+    beta1: float = 0.9  # AdamW: memory of the mean gradient
+    beta2: float = 0.99  # AdamW: memory of the squared gradient
     grad_clip: float = 1.0  # largest gradient norm, over all parameters; 0: no clipping
     log_every: int = 10  # steps between two lines of metrics.jsonl
     eval_every: int | None = None  # steps between two evaluations; None: a tenth of the run
     eval_tokens: int = 0  # number of targets to evaluate on, from the start of the validation split; 0: all
     checkpoint_every: int | None = None  # steps between two checkpoints; None: eval_every
     keep_checkpoints: int = 2  # number of newest checkpoints to keep, besides the best one
-    seed: int = 1337
-    precision: Precision = "auto"
+    seed: int = 1337  # of weights, batches and dropout
+    precision: Precision = "auto"  # of the matrix products; auto: the faster one on this machine
     compile: bool = False  # torch.compile
     gradient_checkpointing: bool = False  # recompute activations in the backward pass: less memory, more time
     parallel: Parallel = "ddp"  # with several ranks, each holds the whole model ("ddp") or a shard of it ("fsdp")

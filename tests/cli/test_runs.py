@@ -206,3 +206,36 @@ def test_train_stopped_by_a_signal_exits_with_its_number(text: Path, number: int
     assert process.returncode == code, message
     assert shown == "", "progress and messages go to stderr"
     assert "lmzoo: stopped after step " in message
+
+
+MODEL = """
+import lmzoo
+from lmzoo.backbones.bigram import Bigram
+
+@lmzoo.register_model("trained")
+class Trained(Bigram):
+    pass
+"""
+
+
+def test_train_takes_a_file_and_suggests_a_command_that_works(lmzoo: Command, text: Path) -> None:
+    plugin = text.parent / "trained.py"
+    plugin.write_text(MODEL)
+    result = lmzoo("train", plugin, "--data", text, "--out", text.parent / "out", *QUICK)
+    assert result.code == 0, result.err
+    assert re.search(r"^training: [\d,]+ tokens in .* s \([\d,]+ tokens/s\); evaluation: [\d.]+ s$", result.out, re.M)
+    suggested = shlex.split(result.out.rpartition("try: lmzoo ")[2])
+    assert suggested == ["sample", str(text.parent / "out"), "--plugin", str(plugin)]
+    assert lmzoo(*suggested, "-n", 3).code == 0
+
+
+def test_train_and_sample_print_json(lmzoo: Command, text: Path) -> None:
+    out = text.parent / "out"
+    result = json.loads(lmzoo("train", "bigram", "--data", text, "--out", out, *QUICK, "--json").out)
+    assert {*result} == {"path", "loss", "bits_per_byte", "tokens", "seconds", "tokens_per_s", "eval_seconds"}
+    assert (result["path"], result["tokens"]) == (str(out), 4 * 4 * 256)
+    for number in (1, 2):
+        command = ["sample", out, "--prompt", "3 sheep", "-n", 5, "--seed", 1, "--samples", number, "--json"]
+        sampled = json.loads(lmzoo(*command).out)
+        assert sampled["prompt"] == "3 sheep"
+        assert [len(part) for part in sampled["texts"]] == [5] * number

@@ -1,0 +1,62 @@
+"""`lmzoo compare`: several models trained with one budget, and ranked."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+
+import click
+
+from lmzoo import configs, targets
+from lmzoo.cli.complete import complete_data, complete_models
+from lmzoo.cli.group import cli, plugin_option, set_option
+
+
+@cli.command()
+@click.argument("names", nargs=-1, required=True, shell_complete=complete_models)
+@click.option(
+    "--data",
+    default="pydocs",
+    show_default=True,
+    metavar="NAME|FILE|DIR|GLOB",
+    shell_complete=complete_data,
+    help="The text to train on.",
+)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True)
+@click.option("--tokenizer", default="char", show_default=True, metavar="char|byte|bpe:N")
+@click.option("--json", "as_json", is_flag=True, help="Print results.json in the place of the table.")
+@set_option
+@plugin_option
+def compare(
+    names: tuple[str, ...], data: str, out: Path, tokenizer: str, as_json: bool, overrides: tuple[str, ...]
+) -> None:
+    """Train several models on the same tokens in the same order, and rank them.
+
+    A name may be a Python file, which stands for all models that it registers. Writes results.json, table.md and
+    report.html. Run it again after an interruption: it continues.
+
+    \b
+    lmzoo compare bigram mlp.tiny lstm.tiny gpt2.tiny mamba.tiny
+    lmzoo compare gpt2.tiny my_model.py
+    lmzoo compare gpt2.1m llama.1m --data novel.txt --set steps=2000 --out runs/two
+    """
+    from lmzoo.compare import compare as run_comparison
+    from lmzoo.compare.results import FILE
+    from lmzoo.compare.table import print_results
+    from lmzoo.train.progress import ProgressBar
+
+    results = run_comparison(
+        [name for target in names for name in targets.model_names(target)],
+        data,
+        out,
+        tokenizer=tokenizer,
+        settings=configs.parse_overrides(overrides),
+        command=shlex.join(["lmzoo", *sys.argv[1:]]),
+        listeners=[ProgressBar()],
+        keep_freed_memory=True,
+    )
+    if as_json:
+        click.echo((out / FILE).read_text(encoding="utf-8"), nl=False)
+    else:
+        print_results(results, out)

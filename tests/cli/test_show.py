@@ -1,0 +1,63 @@
+"""Tests of `lmzoo show`."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+
+import pytest
+
+from tests.cli.commands import Command
+
+
+def test_show_prints_sizes_drawing_and_settings(lmzoo: Command) -> None:
+    shown = lmzoo("show", "gpt2.124m", "--vocab-size", 50257)
+    assert "124,439,808" in shown.out
+    assert "n_layers = 12" in shown.out
+    assert "\n+- 12 x ---" in shown.out, "the drawing"
+
+
+def test_show_prints_the_whole_recipe_with_defaults(lmzoo: Command) -> None:
+    """The same tables as in the config.toml of a run."""
+    shown = lmzoo("show", "gpt2.tiny", "--set", "steps=300", "--set", "d_model=32").out
+    tables = tomllib.loads(shown[shown.index("[model]") :])
+    assert tables["train"]["steps"] == 300
+    assert tables["train"]["warmup_steps"] == 15
+    assert tables["train"]["schedule"] == "cosine"
+    assert tables["model"]["d_model"] == 32
+    assert lmzoo("show", "gpt2", "--set", "d_modl=3").err.count("\n") == 1
+
+
+def test_show_settings_explains_each(lmzoo: Command) -> None:
+    shown = lmzoo("show", "llama.tiny", "--settings", "--set", "window=8").out
+    assert re.search(r"^window +8 +none +int \| none +tokens that each layer sees", shown, re.MULTILINE)
+    assert re.search(r"^learning_rate +0\.\d+ +0\.001 +float +peak of the schedule", shown, re.MULTILINE)
+    assert "Llama" not in shown, "no card"
+
+
+def test_show_matches_a_budget(lmzoo: Command) -> None:
+    shown = lmzoo("show", "llama", "--match", "params=1M").out
+    parameters = re.search(r"^parameters: +([\d,]+) ", shown, re.MULTILINE)
+    assert parameters
+    assert int(parameters[1].replace(",", "")) == pytest.approx(1e6, rel=0.02)
+    assert re.search(
+        r"^matched: +params=1M met to [+-]\d\.\d\d %; d_ff / d_model changed by a factor of \d", shown, re.M
+    )
+    assert "\nd_model = 144\n" in shown
+
+
+def test_show_json_has_counts_settings_and_the_drawing(lmzoo: Command) -> None:
+    shown = json.loads(lmzoo("show", "mamba.tiny", "--match", "flops=1M", "--json").out)
+    assert shown["name"] == "mamba.tiny"
+    assert shown["flops_per_token"] == shown["match"]["value"] == pytest.approx(1e6, rel=0.02)
+    assert shown["drawing"]["model"]["cost"]["params"] == shown["parameters"]
+    assert shown["model"]["n_layers"] == 3
+    assert json.loads(lmzoo("show", "bigram", "--json").out)["match"] is None
+
+
+@pytest.mark.parametrize("columns", [80, 140])
+def test_show_draws_to_the_width_of_the_terminal(lmzoo: Command, monkeypatch: pytest.MonkeyPatch, columns: int) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    lines = lmzoo("show", "gpt2.tiny").out.splitlines()
+    assert max(len(line) for line in lines if line.startswith("+-")) == min(columns, 100)
