@@ -104,9 +104,7 @@ def _print_models(names: list[str]) -> None:
 @click.option("--only", multiple=True, metavar="CHECK", shell_complete=complete_checks, help="Run only this check.")
 @click.option("--thorough", is_flag=True, help="More random shapes, and all variants in the large form.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the random shapes.")
-@click.option(
-    "--explain", metavar="CHECK", shell_complete=complete_checks, help="Print what a check does, and end."
-)
+@click.option("--explain", metavar="CHECK", shell_complete=complete_checks, help="Print what a check does, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON (a list for several models).")
 @plugin_option
 def check(

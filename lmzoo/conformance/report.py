@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from html import escape
 from typing import Any
 
 
@@ -83,7 +84,23 @@ class Report:
         results = tuple(Result(**result) for result in values["results"])
         return cls(values["model"], values["config"], results, values["rankable"] is not None)
 
+    def __repr__(self) -> str:
+        return f"<checks of {self._verdict}>"
+
+    def _repr_html_(self) -> str:
+        """The table that a notebook shows."""
+        rows = "".join(
+            f"<tr><td>{'pass' if result.passed else '<b>FAIL</b>'}</td><td>{escape(result.name)}</td>"
+            f'<td style="text-align: left">{escape(result.saw)}</td></tr>'
+            for result in self.results
+        )
+        return f"<p>{escape(self._verdict)}</p><table>{rows}</table>"
+
+    @property
+    def _verdict(self) -> str:
+        verdict = "all checks passed" if self.passed else f"failed: {', '.join(self.failures)}"
+        return f"{self.name}: {verdict} ({len(self.results)} checks, {self.seconds:.1f} s)"
+
     def __str__(self) -> str:
         lines = [f"{'pass' if r.passed else 'FAIL'}  {r.name}: {r.saw}" for r in self.results]
-        verdict = "all checks passed" if self.passed else f"failed: {', '.join(self.failures)}"
-        return "\n".join([*lines, f"{self.name}: {verdict} ({len(self.results)} checks, {self.seconds:.1f} s)"])
+        return "\n".join([*lines, self._verdict])

@@ -60,6 +60,9 @@ class Tokenizer(ABC):
     def _bytes_of(self, token: int) -> bytes:
         """`token_bytes` for an id that is in range."""
 
+    def __repr__(self) -> str:
+        return f"<tokenizer {self.spec}, {self.vocab_size:,} tokens>"
+
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of `text`.
 

@@ -36,6 +36,10 @@ class RunSpec:
     tokenizer: str = DEFAULT_TOKENIZER
     train: TrainConfig = field(default_factory=TrainConfig)
 
+    def __repr__(self) -> str:
+        changed = "".join(f", {name}={value!r}" for name, value in self.config.items())
+        return f"<run of {self.model} on {self.data}{changed}, {self.train.steps} steps, tokenizer {self.tokenizer}>"
+
     def model_config(self, vocab_size: int) -> ModelConfig:
         """Return the full config of the model. Raises `ConfigError` and `UnknownModelError`."""
         return registry.model_config(self.model, **self.config, vocab_size=vocab_size)

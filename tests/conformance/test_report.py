@@ -31,3 +31,11 @@ def test_report_rankable_depends_on_contract_causality_decoding_and_loss() -> No
 def test_report_str_names_each_check_and_the_verdict() -> None:
     assert str(report("counts")) == "FAIL  a check: what it saw\nx: failed: a check (1 checks, 0.5 s)"
     assert str(report("counts", passed=True)).endswith("x: all checks passed (1 checks, 0.5 s)")
+
+
+def test_report_repr_is_one_line_and_a_table_in_a_notebook() -> None:
+    failed = Report("x", {}, (Result("a check", "loss", False, "saw <b>", 0.5), Result("b", "loss", True, "", 0.0)))
+    assert repr(failed) == "<checks of x: failed: a check (2 checks, 0.5 s)>"
+    table = failed._repr_html_()
+    assert table.count("<tr>") == 2
+    assert "saw &lt;b&gt;" in table

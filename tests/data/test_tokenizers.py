@@ -178,3 +178,8 @@ def test_load_tokenizer_refuses_a_missing_file(tmp_path: Path) -> None:
         load_tokenizer(tmp_path / "none.json")
     with pytest.raises(DataError, match=r"no tokenizer\.json in"):
         load_tokenizer(tmp_path)
+
+
+@pytest.mark.parametrize(("spec", "shown"), [("char", "char, 3 tokens"), ("byte", "byte, 256 tokens")])
+def test_tokenizer_repr_is_one_line(spec: str, shown: str) -> None:
+    assert repr(_train(spec, "aabc")) == f"<tokenizer {shown}>"

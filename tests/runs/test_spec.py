@@ -67,3 +67,8 @@ def test_make_spec_reads_none_as_no_value() -> None:
     spec = make_spec("llama", "x.txt", overrides={"window": "none", "train.warmup_steps": "none"})
     assert spec.model_config(65) == make_spec("llama", "x.txt").model_config(65)
     assert spec.train.warmup_steps is None
+
+
+def test_run_spec_repr_is_one_line() -> None:
+    spec = make_spec("gpt2.tiny", "novel.txt", overrides={"d_model": 32, "steps": 5})
+    assert repr(spec) == "<run of gpt2.tiny on novel.txt, d_model=32, 5 steps, tokenizer char>"
