@@ -32,8 +32,8 @@ def context_notes(results: Results) -> list[str]:
     """State for each model with a longer context of its own that the comparison cuts it."""
     length = results.budget["context_length"]
     return [
-        f"{name} sees {length} tokens of context here, {own} in its preset: all models are trained with the shortest "
-        f"context of all, or the one that is set (--set context_length=N)"
+        f"{name} sees {length} tokens of context here, not its own {own}: all models get the shortest context of all, "
+        f"or the one of --set context_length=N"
         for name, own in results.cut_contexts.items()
     ]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
@@ -43,6 +44,7 @@ class ProgressBar:
         self._bar: Progress | None = None
         self._task: TaskID | None = None
         self._log = Log(self._print)
+        self._text = ""  # of the latest step
         self._saved: str | None = None
         self._flops_per_token = 0.0
         self._best_rate: float | None = None  # FLOPs/s
@@ -65,10 +67,12 @@ class ProgressBar:
             self._show(event.model, event.steps, event.step, "")
         elif isinstance(event, StepEvent):
             speed = f"{event.tokens_per_s:,.0f} tokens/s"
-            self._show(None, None, event.step, self._fitting(f"loss {event.loss:.4f}", speed, self._utilisation(event)))
+            self._text = self._fitting(f"loss {event.loss:.4f}", speed, self._utilisation(event))
+            self._show(None, None, event.step, self._text)
         elif isinstance(event, EvaluatingEvent):
             self._show(None, None, event.step, f"evaluating: {event.done / max(event.total, 1):.0%}")
         elif isinstance(event, EvalEvent):
+            self._show(None, None, event.step, self._text)
             self._print(f"step {event.step}: validation {event.loss:.4f} nats, {event.bits_per_byte:.4f} bits per byte")
         elif isinstance(event, CheckpointEvent):
             self._saved = str(event.path)
@@ -116,7 +120,10 @@ class ProgressBar:
             self._bar.update(self._task, description=what, total=total, completed=done, text=text)
 
     def _print(self, line: str) -> None:
-        self._console.print(humanize.plain(line), markup=False, highlight=False, soft_wrap=True)
+        line = humanize.plain(line)
+        if self._console.is_terminal:  # between words only: a path that is broken cannot be copied
+            line = textwrap.fill(line, self._console.width, break_long_words=False, break_on_hyphens=False)
+        self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _close(self) -> None:
         if self._bar is not None:

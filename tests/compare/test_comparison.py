@@ -115,7 +115,7 @@ def test_compare_says_that_it_cuts_a_context(finished: tuple[Results, Path], tex
         listeners=[lambda event: notes.append(event.message) if isinstance(event, NoteEvent) else None],
     )
     assert mixed.cut_contexts == {"gpt2.1m": 128}
-    assert notes[0].startswith("gpt2.1m sees 64 tokens of context here, 128 in its preset")
+    assert notes[0].startswith("gpt2.1m sees 64 tokens of context here, not its own 128: ")
     assert "gpt2.1m sees 64 tokens" in (tmp_path / "out" / "table.md").read_text()
     assert "gpt2.1m sees 64 tokens" in (tmp_path / "out" / "report.html").read_text()
 

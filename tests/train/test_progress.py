@@ -14,7 +14,7 @@ from rich.console import Console
 
 from lmzoo.runs.run import RunSpec, train_run
 from lmzoo.train import progress
-from lmzoo.train.events import EvaluatingEvent, Event, NoteEvent, StartEvent, StepEvent
+from lmzoo.train.events import EvalEvent, EvaluatingEvent, Event, NoteEvent, StartEvent, StepEvent
 from lmzoo.train.progress import ProgressBar
 
 
@@ -62,7 +62,16 @@ def test_progress_bar_leaves_out_figures_in_a_narrow_terminal(width: int) -> Non
 
 
 def test_progress_bar_shows_that_an_evaluation_goes_on() -> None:
-    assert "evaluating: 25%" in written_by(START, STEP, EvaluatingEvent(12000, 50, 200), terminal=True)
+    evaluating = EvaluatingEvent(12000, 50, 200)
+    assert "evaluating: 25%" in written_by(START, STEP, evaluating, terminal=True)
+    done = EvalEvent(12000, 1.0, 1.4, 100, 0.1)
+    assert "loss 10.8249" in written_by(START, STEP, evaluating, done, terminal=True).splitlines()[-1]
+
+
+def test_progress_bar_breaks_lines_between_words() -> None:
+    path = "a-name/" * 12
+    text = written_by(NoteEvent(f"the run is in the directory {path}"), terminal=True, width=40)
+    assert text.split("\n")[:2] == ["the run is in the directory", path]
 
 
 def test_progress_bar_writes_lines_to_a_log(monkeypatch: pytest.MonkeyPatch) -> None:
