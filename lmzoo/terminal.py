@@ -47,7 +47,8 @@ def results_console(width: int | None = None) -> Console:
 
 def progress_console() -> Console:
     """Makes the console for progress and notes: stderr, or stdout in a notebook, which shows stderr as an error."""
-    return _console(sys.stdout if in_notebook() else sys.stderr, None)
+    file = sys.stdout if in_notebook() else sys.stderr
+    return _console(file, None, force_terminal=file.isatty())  # FORCE_COLOR, which kernels set, draws no bar in a log
 
 
 def in_notebook() -> bool:
@@ -55,12 +56,17 @@ def in_notebook() -> bool:
     return "ipykernel" in sys.modules
 
 
-def _console(file: TextIO, width: int | None) -> Console:
+def _console(file: TextIO, width: int | None, *, force_terminal: bool | None = None) -> Console:
     from rich.console import Console
 
     # As a notebook's console, rich would need ipywidgets and show nothing without it.
     return Console(
-        file=file, width=width, color_system=None if no_color() else "auto", force_jupyter=False, highlight=False
+        file=file,
+        width=width,
+        color_system=None if no_color() else "auto",
+        force_terminal=force_terminal,
+        force_jupyter=False,
+        highlight=False,
     )
 
 

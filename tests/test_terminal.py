@@ -61,7 +61,9 @@ def test_results_console_obeys_no_color(
     assert ("\x1b[" in capsys.readouterr().out) == styled
 
 
-def test_progress_console_writes_to_stderr(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_console_writes_to_stderr(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
     assert not terminal.in_notebook()
+    assert not terminal.progress_console().is_terminal
     terminal.progress_console().print("note")
     assert capsys.readouterr() == ("", "note\n")
