@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lmzoo import configs, humanize
+from lmzoo import configs, humanize, registry
 from lmzoo.cli.group import PLUGINS, Command, cli, plugin_option, set_option
 from lmzoo.errors import ConfigError
 from lmzoo.sampling_config import SamplingConfig
@@ -22,18 +22,17 @@ if TYPE_CHECKING:
     from lmzoo.generation.drafts import Draft
 
 MOST_INT8 = 0.9  # with --weights int8, a smaller share of int8 weights is reported
+DEFAULT_DATA = "pydocs"
 LIMIT = 1 << 40  # of a number of tokens; not imported from lmzoo.arguments, which imports torch
 
 
 @cli.command()
-@click.argument("name")
-@click.option(
-    "--data", default="pydocs", show_default=True, metavar="NAME|FILE|DIR|GLOB|hf:NAME", help="The text to train on."
-)
+@click.argument("name", metavar="NAME|RUN")
+@click.option("--data", metavar="NAME|FILE|DIR|GLOB|hf:NAME", help="The text to train on.  [default: pydocs]")
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/NAME]")
 @click.option("--tokenizer", metavar="char|byte|bpe:N", help="Tokenizer.  [default: char; byte for hf:]")
 @click.option("--config", "file", type=click.Path(), help="A TOML file with [model] and [train] settings.")
-@click.option("--resume", is_flag=True, help="Continue from the newest checkpoint of the run directory.")
+@click.option("--resume", is_flag=True, help="Continue from the newest checkpoint of RUN, or of the run directory.")
 @click.option("--nproc", type=click.IntRange(min=1), help="Train on N processes of this machine, or GPUs.")
 @click.option("--reshard", is_flag=True, help="Resume with another number of processes than before.")
 @click.option("--logger", type=click.Choice(["tensorboard", "wandb"]), help="Also log there (each is an extra).")
@@ -41,7 +40,7 @@ LIMIT = 1 << 40  # of a number of tokens; not imported from lmzoo.arguments, whi
 @plugin_option
 def train(
     name: str,
-    data: str,
+    data: str | None,
     out: Path | None,
     tokenizer: str | None,
     file: str | None,
@@ -54,19 +53,22 @@ def train(
     """Train a model.
 
     Writes the run directory: config.toml, metrics.jsonl, tokenizer.json, validation.safetensors, checkpoints/,
-    sample.txt. Ctrl-C saves a checkpoint; --resume continues from it, bitwise as if the run had not stopped.
+    sample.txt. Ctrl-C saves a checkpoint; --resume RUN continues from it, bitwise as if the run had not stopped. A
+    larger number of steps prolongs a run, also a finished one, if its schedule is constant, or wsd before its decay.
 
     \b
     lmzoo train gpt2.tiny --data pydocs --set steps=500
     lmzoo train llama --data novel.txt --tokenizer bpe:1000 --set window=64 --out runs/novel
     lmzoo train llama.1m --data hf:stories/,column=story --tokenizer bpe:4000      streamed, see docs/data.md
-    lmzoo train gpt2.tiny --data pydocs --set steps=500 --resume
+    lmzoo train --resume runs/gpt2.tiny                       with the settings of the run
+    lmzoo train --resume runs/constant --set steps=2000
     lmzoo train gpt2.1m --nproc 2 --set parallel=fsdp        or torchrun --nproc-per-node 2 -m lmzoo train ...
     """
     from lmzoo.conformance import ranking_problem
     from lmzoo.distributed.launch import launch, require_processes
-    from lmzoo.runs.directory import find_run
+    from lmzoo.runs.directory import find_run, read_spec
     from lmzoo.runs.run import make_spec, train_run
+    from lmzoo.runs.saved import is_run
     from lmzoo.train.events import Event, NoteEvent, StartEvent
     from lmzoo.train.loggers import make_logger
     from lmzoo.train.progress import ProgressBar
@@ -75,17 +77,33 @@ def train(
         if isinstance(event, StartEvent) and (problem := ranking_problem(name)):
             progress(NoteEvent(f"warning: {name} {problem}; it is trained anyway, but its loss may mean nothing"))
 
-    spec = make_spec(name, data, tokenizer=tokenizer, overrides=_overrides(file, overrides))
-    out = out or Path("runs") / name
+    settings = _overrides(file, overrides)
+    if is_run(name) and name not in registry.list_models():
+        if not resume:
+            raise ConfigError(f"{name} is a run: --resume continues it")
+        if out is not None and out.resolve() != Path(name).resolve():
+            raise ConfigError(f"out={out} cannot be given with the run {name}, which continues where it is")
+        out = Path(name)
+        spec = read_spec(out, settings, data=data, tokenizer=tokenizer)
+        name = spec.model
+    else:
+        if resume and Path(name).parts[1:]:
+            raise ConfigError(f"{name} is not a run: there is nothing to resume")
+        spec = make_spec(name, data or DEFAULT_DATA, tokenizer=tokenizer, overrides=settings)
+        out = out or Path("runs") / name
+    prolong = resume and not settings.keys().isdisjoint({"steps", "train.steps"})
     if nproc is not None:
         require_processes(nproc, spec.train.batch_size)
         find_run(out, resume=resume)
         launch(nproc, sys.argv[1:])
         return
     with ProgressBar() as progress:
+        if resume and not is_run(out):
+            progress(NoteEvent(f"{out} holds no run yet: a new one begins"))
         loggers = [make_logger(logger, out)] if logger else []
         listeners = [progress, warn_if_wrong, *loggers]
-        result = train_run(spec, out, resume=resume, reshard=reshard, listeners=listeners, keep_freed_memory=True)
+        options = {"resume": resume, "prolong": prolong, "reshard": reshard}
+        result = train_run(spec, out, listeners=listeners, keep_freed_memory=True, **options)
     if os.environ.get("RANK", "0") != "0":
         return
     click.echo(f"validation loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte")
@@ -113,9 +131,15 @@ def sampling_options(command: Command) -> Command:
     return command
 
 
+def tokenizer_option(command: Command) -> Command:
+    """Add the option `--tokenizer`, for models that were saved without one."""
+    text = "The tokenizer of a model that was saved without one: its file, or a run that has it."
+    return click.option("--tokenizer", type=click.Path(path_type=Path), metavar="FILE|RUN", help=text)(command)
+
+
 @cli.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--prompt", default="\n", help="The text to continue.  [default: a line break]")
+@click.argument("run", metavar="RUN|MODEL", type=click.Path(path_type=Path))
+@click.option("--prompt", help="The text to continue.  [default: a line break, if the tokenizer knows it]")
 @click.option(
     "-n",
     "--tokens",
@@ -141,10 +165,11 @@ def sampling_options(command: Command) -> Command:
 @click.option("--weights", type=click.Choice(["bfloat16", "int8"]), help="Quantize the weights for faster decoding.")
 @click.option("--compiled", is_flag=True, help="With --weights: compile first (a minute), for long texts.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Random seed, for reproducible samples.")
+@tokenizer_option
 @plugin_option
 def sample(
     run: Path,
-    prompt: str,
+    prompt: str | None,
     tokens: int,
     stop: tuple[str, ...],
     samples: int,
@@ -152,9 +177,12 @@ def sample(
     weights: Literal["bfloat16", "int8"] | None,
     compiled: bool,
     seed: int | None,
+    tokenizer: Path | None,
     **settings: Any,
 ) -> None:
     """Generate text with a trained model, token by token.
+
+    RUN is a run, one of its checkpoints, or a folder written by model.save(path, tokenizer=...).
 
     \b
     lmzoo sample runs/gpt2.tiny --prompt "The function "
@@ -166,13 +194,15 @@ def sample(
     import torch
 
     from lmzoo.generation import generate_text, generate_texts
+    from lmzoo.generation.text import default_prompt
     from lmzoo.inference import decoding_copy, int8_share
-    from lmzoo.runs.run import load_run
+    from lmzoo.runs.saved import load_run
 
     sampling = SamplingConfig(**settings)
     if compiled and weights is None:
         raise click.UsageError("--compiled needs --weights bfloat16 or int8")
-    model, tokenizer, _ = load_run(run)
+    model, found, _ = load_run(run, tokenizer)
+    prompt = default_prompt(found) if prompt is None else prompt
     if weights is not None:
         model = decoding_copy(model, weights, rows=samples, compiled=compiled)
         if weights == "int8" and (share := int8_share(model)) < MOST_INT8:
@@ -181,12 +211,12 @@ def sample(
     if samples != 1:
         if draft is not None:
             raise click.UsageError("--draft generates one text: leave out --samples")
-        texts = generate_texts(model, tokenizer, prompt, samples, tokens, sampling, stop=stop, generator=generator)
+        texts = generate_texts(model, found, prompt, samples, tokens, sampling, stop=stop, generator=generator)
         for number, text in enumerate(texts, start=1):
             click.echo(click.style(f"--- {number}", dim=True) + f"\n{shown(prompt + text)}")
         return
-    guesser = None if draft is None else _draft(draft, tokenizer)
-    pieces = generate_text(model, tokenizer, prompt, tokens, sampling, stop=stop, draft=guesser, generator=generator)
+    guesser = None if draft is None else _draft(draft, found)
+    pieces = generate_text(model, found, prompt, tokens, sampling, stop=stop, draft=guesser, generator=generator)
     click.echo(shown(prompt), nl=False)
     try:
         for text in pieces:
@@ -203,7 +233,7 @@ def shown(text: str) -> str:
 def _draft(name: str, tokenizer: Tokenizer) -> Draft:
     """Make the draft of `lmzoo sample`: the model of a run with the same tokenizer, or a lookup in the prompt."""
     from lmzoo.generation import PromptLookup
-    from lmzoo.runs.run import load_run
+    from lmzoo.runs.saved import load_run
 
     if name == "lookup":
         return PromptLookup(tokenizer.vocab_size)
@@ -214,42 +244,58 @@ def _draft(name: str, tokenizer: Tokenizer) -> Draft:
 
 
 @cli.command("eval")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("runs", metavar="RUN|MODEL...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--data", metavar="NAME|FILE|DIR|GLOB|hf:NAME", help="Another text.  [default: the text of the run]")
 @click.option("--by-position", is_flag=True, help="Also print the loss by position.")
 @click.option("--length", type=click.IntRange(1, 1 << 24), help="The loss by position up to here; may exceed training.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, or a list for several runs.")
+@tokenizer_option
 @plugin_option
-def eval_command(run: Path, data: str | None, by_position: bool, length: int | None, as_json: bool) -> None:
-    """Evaluate a run on the whole validation split.
+def eval_command(
+    runs: tuple[Path, ...],
+    data: str | None,
+    by_position: bool,
+    length: int | None,
+    as_json: bool,
+    tokenizer: Path | None,
+) -> None:
+    """Evaluate runs on their whole validation split.
 
-    A run keeps its validation text (up to 16 MiB of tokens), so it is evaluated on the same text on any machine.
+    A run keeps its validation text (up to 16 MiB of tokens), so it is evaluated on the same text on any machine. A
+    checkpoint, or a folder written by model.save(path, tokenizer=...), can be evaluated too; the latter needs --data.
 
     \b
     lmzoo eval runs/gpt2.tiny
+    lmzoo eval runs/gpt2.tiny runs/mamba.tiny
     lmzoo eval runs/gpt2.tiny --data other.txt --json
     lmzoo eval runs/mamba.tiny --length 2000        the loss beyond its training length
     """
     from dataclasses import asdict
 
-    from lmzoo.runs.run import evaluate_run, evaluate_run_positions, text_to_read
+    from lmzoo.runs.saved import evaluate_run, evaluate_run_positions, text_to_read
 
-    if data is None and (text := text_to_read(run)) is not None:
-        click.echo(f"reading the text of the run: {humanize.line(text)}", err=True)
-    positions = evaluate_run_positions(run, data, length) if by_position or length else []
-    result = evaluate_run(run, data)
-    if as_json:
-        found = {"loss": result.loss, "bits_per_byte": result.bits_per_byte, "tokens": result.tokens}
+    found: list[dict[str, Any]] = []
+    for run in runs:
+        if data is None and (text := text_to_read(run)) is not None:
+            click.echo(f"reading the text of the run: {humanize.line(text)}", err=True)
+        positions = evaluate_run_positions(run, data, length, tokenizer) if by_position or length else []
+        result = evaluate_run(run, data, tokenizer)
+        values = {"loss": result.loss, "bits_per_byte": result.bits_per_byte, "tokens": result.tokens}
         more = {"by_position": [asdict(part) for part in positions]} if positions else {}
-        click.echo(json.dumps(found | more))
-        return
-    click.echo(
-        f"loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte, {result.tokens:,} tokens"
-    )
-    if positions:
-        click.echo("tokens before   loss (nats per token)")
-    for part in positions:
-        click.echo(f"{part.first:>6} to {part.last:<6} {part.loss:.4f}  over {part.tokens:,} tokens")
+        found.append(({"run": str(run)} if len(runs) > 1 else {}) | values | more)
+        if as_json:
+            continue
+        loss = f"loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte"
+        where = f"{humanize.line(str(run))}: " if len(runs) > 1 else ""
+        click.echo(f"{where}{loss}, {result.tokens:,} tokens")
+        if positions:
+            click.echo("tokens before   loss (nats per token)")
+        for part in positions:
+            click.echo(f"{part.first:>6} to {part.last:<6} {part.loss:.4f}  over {part.tokens:,} tokens")
+    if as_json:
+        click.echo(json.dumps(found if len(runs) > 1 else found[0]))
+    elif len({values["tokens"] for values in found}) > 1:
+        click.echo("not the same tokens: compare the bits per byte of one text, not the losses", err=True)
 
 
 @cli.command()
