@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from lmzoo.generation.drafts import Draft
 
 MOST_INT8 = 0.9  # with --weights int8, a smaller share of int8 weights is reported
-DEFAULT_DATA = "pydocs"
 LIMIT = 1 << 40  # of a number of tokens; not imported from lmzoo.arguments, which imports torch
 
 
@@ -69,6 +68,7 @@ def train(
     from lmzoo.runs.directory import find_run, read_spec
     from lmzoo.runs.run import make_spec, train_run
     from lmzoo.runs.saved import is_run
+    from lmzoo.runs.spec import DEFAULT_DATA
     from lmzoo.train.events import Event, NoteEvent, StartEvent
     from lmzoo.train.loggers import make_logger
     from lmzoo.train.progress import ProgressBar
@@ -299,20 +299,26 @@ def eval_command(
 
 
 @cli.command()
-@click.argument("names", nargs=-1, required=True)
-@click.option("--data", default="pydocs", show_default=True, metavar="NAME|FILE|DIR|GLOB", help="The text to train on.")
+@click.argument("names", metavar="NAME...|RUN...", nargs=-1, required=True)
+@click.option("--data", metavar="NAME|FILE|DIR|GLOB", help="The text to train on.  [default: pydocs]")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True)
-@click.option("--tokenizer", default="char", show_default=True, metavar="char|byte|bpe:N")
+@click.option("--tokenizer", metavar="char|byte|bpe:N", help="Tokenizer.  [default: char]")
 @set_option
 @plugin_option
-def compare(names: tuple[str, ...], data: str, out: Path, tokenizer: str, overrides: tuple[str, ...]) -> None:
+def compare(
+    names: tuple[str, ...], data: str | None, out: Path, tokenizer: str | None, overrides: tuple[str, ...]
+) -> None:
     """Train several models on the same tokens in the same order, and rank them.
 
-    Writes results.json, table.md and report.html. Run it again after an interruption: it continues.
+    Writes results.json, table.md and report.html. Run it again after an interruption: it continues. --set sets what a
+    model has; --set FAMILY.KEY=VALUE only for models of this family. Finished runs that saw the same tokens in the same
+    order are compared without training.
 
     \b
     lmzoo compare bigram mlp.tiny lstm.tiny gpt2.tiny mamba.tiny
     lmzoo compare gpt2.1m llama.1m --data novel.txt --set steps=2000 --out runs/two
+    lmzoo compare gpt2.tiny mamba.tiny --set mamba.d_state=8 --set gpt2.tiny.learning_rate=0.01
+    lmzoo compare runs/gpt2.tiny runs/mamba.tiny --out runs/both
     """
     from lmzoo.compare import compare as run_comparison
     from lmzoo.compare.table import print_results
