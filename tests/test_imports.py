@@ -42,7 +42,9 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "storage",
     },  # the last two lazily
     "decoder": {"model", "layers", "state"},
-    "registry": {"plugins", "bounds", "layers", "matching"},  # all but the first lazily
+    "entries": set(),
+    "skeleton": set(),
+    "registry": {"entries", "plugins", "bounds", "layers", "matching"},  # all but the first two lazily
     "matching": {"model", "registry"},
     "drawing": {"model", "layers", "state", "flops"},
     "hf": set(),

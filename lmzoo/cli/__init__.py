@@ -3,7 +3,7 @@
 Exit codes: 0 success, 1 a check failed, 2 bad input (one line on stderr), 130 interrupted.
 """
 
-from lmzoo.cli import bench, data, models, runs  # each module adds its commands to the group
+from lmzoo.cli import bench, data, models, new, runs  # each module adds its commands to the group
 from lmzoo.cli.group import cli, main
 
-__all__ = ["bench", "cli", "data", "main", "models", "runs"]
+__all__ = ["bench", "cli", "data", "main", "models", "new", "runs"]

@@ -95,7 +95,7 @@ def _owner(key: str) -> str | None:
     """Return the family or preset that a setting such as "mamba.d_state" or "mamba.tiny.d_state" is for."""
     family, _, rest = key.partition(".")
     entry = registry.families().get(family)
-    if entry is None or not rest:
+    if entry is None or not rest or family in ("model", "train"):  # these are the tables of all settings
         return None
     preset, dot, _ = rest.partition(".")
     return f"{family}.{preset}" if dot and preset in entry.presets else family
