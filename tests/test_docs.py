@@ -23,6 +23,7 @@ from lmzoo import cli, registry
 from lmzoo.configs import parse_overrides
 from lmzoo.layers.layer import Layer
 from lmzoo.runs.spec import apply_settings
+from tests import stand_ins
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
@@ -58,8 +59,9 @@ def own_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_every_python_block_runs(path: Path, tmp_path: Path) -> None:
+def test_every_python_block_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, in one namespace. The guide's first block is the file that it tells to make; its second checks it."""
+    stand_ins.install(monkeypatch)
     torch.manual_seed(0)
     before = set(registry._classes)
     code = blocks(path, "python")

@@ -11,7 +11,15 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "lmzoo"
 ANY = None
-EVERYBODY = {"errors", "configs", "files", "humanize", "arguments"}  # may be imported from anywhere
+EVERYBODY = {
+    "errors",
+    "configs",
+    "files",
+    "humanize",
+    "arguments",
+    "packages",
+    "plotting",
+}  # may be imported from anywhere
 
 # For each package or module of lmzoo: the others that it may import when it runs (not for types alone).
 MAY_IMPORT: dict[str, set[str] | None] = {
@@ -44,6 +52,9 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "decoder": {"model", "layers", "state"},
     "entries": set(),
     "skeleton": set(),
+    "plotting": set(),
+    "packages": set(),  # `api` by name, when a package is called
+    "api": ANY,
     "registry": {"entries", "plugins", "bounds", "layers", "matching"},  # all but the first two lazily
     "matching": {"model", "registry"},
     "drawing": {"model", "layers", "state", "flops"},

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lmzoo import configs, humanize, registry
+from lmzoo import configs, humanize
 from lmzoo.cli.group import PLUGINS, Command, cli, plugin_option, set_option
 from lmzoo.errors import ConfigError
-from lmzoo.sampling_config import SamplingConfig
+from lmzoo.sampling_config import TEMPERATURE, SamplingConfig
 
 if TYPE_CHECKING:
     from lmzoo.data.tokenizers import Tokenizer
@@ -63,46 +63,25 @@ def train(
     lmzoo train --resume runs/constant --set steps=2000
     lmzoo train gpt2.1m --nproc 2 --set parallel=fsdp        or torchrun --nproc-per-node 2 -m lmzoo train ...
     """
-    from lmzoo.conformance import ranking_problem
+    from lmzoo.api import show_progress
     from lmzoo.distributed.launch import launch, require_processes
-    from lmzoo.runs.directory import find_run, read_spec
-    from lmzoo.runs.run import make_spec, train_run
-    from lmzoo.runs.saved import is_run
-    from lmzoo.runs.spec import DEFAULT_DATA
-    from lmzoo.train.events import Event, NoteEvent, StartEvent
+    from lmzoo.runs.directory import find_run
+    from lmzoo.runs.request import make_request
+    from lmzoo.runs.run import train_run
     from lmzoo.train.loggers import make_logger
     from lmzoo.train.progress import ProgressBar
 
-    def warn_if_wrong(event: Event) -> None:
-        if isinstance(event, StartEvent) and (problem := ranking_problem(name)):
-            progress(NoteEvent(f"warning: {name} {problem}; it is trained anyway, but its loss may mean nothing"))
-
-    settings = _overrides(file, overrides)
-    if is_run(name) and name not in registry.list_models():
-        if not resume:
-            raise ConfigError(f"{name} is a run: --resume continues it")
-        if out is not None and out.resolve() != Path(name).resolve():
-            raise ConfigError(f"out={out} cannot be given with the run {name}, which continues where it is")
-        out = Path(name)
-        spec = read_spec(out, settings, data=data, tokenizer=tokenizer)
-        name = spec.model
-    else:
-        if resume and Path(name).parts[1:]:
-            raise ConfigError(f"{name} is not a run: there is nothing to resume")
-        spec = make_spec(name, data or DEFAULT_DATA, tokenizer=tokenizer, overrides=settings)
-        out = out or Path("runs") / name
-    prolong = resume and not settings.keys().isdisjoint({"steps", "train.steps"})
+    request = make_request(name, data, out, _overrides(file, overrides), tokenizer=tokenizer, resume=resume)
+    spec, out = request.spec, request.out
     if nproc is not None:
         require_processes(nproc, spec.train.batch_size)
         find_run(out, resume=resume)
         launch(nproc, sys.argv[1:])
         return
     with ProgressBar() as progress:
-        if resume and not is_run(out):
-            progress(NoteEvent(f"{out} holds no run yet: a new one begins"))
         loggers = [make_logger(logger, out)] if logger else []
-        listeners = [progress, warn_if_wrong, *loggers]
-        options = {"resume": resume, "prolong": prolong, "reshard": reshard}
+        listeners = [*show_progress(request, progress), *loggers]
+        options = {"resume": resume, "prolong": request.prolong, "reshard": reshard}
         result = train_run(spec, out, listeners=listeners, keep_freed_memory=True, **options)
     if os.environ.get("RANK", "0") != "0":
         return
@@ -126,7 +105,7 @@ def sampling_options(command: Command) -> Command:
     """Add an option for each setting of `SamplingConfig` that has a help text, in their order."""
     for field in reversed([field for field in fields(SamplingConfig) if "help" in field.metadata]):
         flag, kind = f"--{field.name.replace('_', '-')}", int if "int" in str(field.type) else float
-        default = 0.8 if field.name == "temperature" else field.default
+        default = TEMPERATURE if field.name == "temperature" else field.default
         command = click.option(flag, type=kind, default=default, show_default=True, **field.metadata)(command)
     return command
 

@@ -103,7 +103,8 @@ def _owner(key: str) -> str | None:
 
 def are_runs(names: Sequence[str]) -> bool:
     """Return True if `names` are run directories, not names of models. Raises `ConfigError` for a mixture."""
-    runs = [name for name in names if name not in registry.list_models() and is_run(name)]
+    models = registry.list_models()
+    runs = [name for name in names if isinstance(name, str) and name not in models and is_run(name)]
     if runs and len(runs) < len(names):
         other = next(name for name in names if name not in runs)
         raise ConfigError(f"{other} is not a run, but {runs[0]} is: a comparison takes finished runs, or trains models")

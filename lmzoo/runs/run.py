@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from lmzoo import bounds
+from lmzoo import bounds, plotting
 from lmzoo.data.tokenizers import Tokenizer, load_tokenizer
 from lmzoo.distributed.parallel import parallelize
 from lmzoo.distributed.ranks import Ranks, process_group
@@ -30,7 +30,7 @@ from lmzoo.runs.directory import (
 )
 from lmzoo.runs.inputs import PreparedData, batches_and_validation, load_data, new_tokenizer
 from lmzoo.runs.lock import locked
-from lmzoo.runs.metrics import METRICS_FILE, MetricsWriter
+from lmzoo.runs.metrics import METRICS_FILE, MetricsWriter, read_metrics
 from lmzoo.runs.out_of_memory import explain_out_of_memory
 from lmzoo.runs.saved import Run, evaluate_run, evaluate_run_positions, load_run
 from lmzoo.runs.spec import ANY_VOCAB_SIZE, RunSpec, make_spec
@@ -66,6 +66,20 @@ class RunResult:
     tokens: int
     seconds: float
     tokens_per_s: float
+
+    def to_frame(self) -> Any:
+        """Returns the lines of metrics.jsonl as a `pandas.DataFrame`: losses, tokens, seconds and others by step."""
+        return plotting.frame(read_metrics(self.path))
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draws the training and validation loss; returns the matplotlib axes, `ax` or new ones."""
+        lines = read_metrics(self.path)
+        names = {"train": "training", "val": "validation"}
+        losses = {
+            name: [(line["tokens"], line["loss"]) for line in lines if line["split"] == split]
+            for split, name in names.items()
+        }
+        return plotting.curves(losses, x="tokens", y="loss (nats per token)", ax=ax)
 
 
 def train_run(
