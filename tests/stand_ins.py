@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
@@ -37,4 +38,5 @@ def install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pandas, "DataFrame", DataFrame, raising=False)
     monkeypatch.setattr(pyplot, "subplots", lambda: (None, Axes()), raising=False)
     for module in (pandas, matplotlib, pyplot):
+        module.__spec__ = ModuleSpec(module.__name__, None)  # torch looks for it
         monkeypatch.setitem(sys.modules, module.__name__, module)
