@@ -12,6 +12,9 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from lmzoo import state as state
+    from lmzoo.api import compare as compare
+    from lmzoo.api import sample as sample
+    from lmzoo.api import train as train
     from lmzoo.conformance import check_model as check_model
     from lmzoo.data.tokenizers import load_tokenizer as load_tokenizer
     from lmzoo.decoder import Decoder as Decoder
@@ -43,12 +46,15 @@ _HOMES = {
     "SamplingConfig": "sampling",
     "Traits": "model",
     "check_model": "conformance",
+    "compare": "",
     "create_model": "registry",
     "list_models": "registry",
     "load_model": "storage.models",
     "load_tokenizer": "data.tokenizers",
     "register_model": "registry",
+    "sample": "api",
     "state": "",
+    "train": "",
 }
 __all__ = sorted([*_HOMES, "__version__"])
 

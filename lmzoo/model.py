@@ -27,6 +27,7 @@ from lmzoo.sampling import named_settings
 from lmzoo.state import State, TimeBuffer, check, nbytes, rows, tensors
 
 if TYPE_CHECKING:
+    from lmzoo.data.tokenizers import Tokenizer
     from lmzoo.inference.compiled import CompiledStep
     from lmzoo.sampling_config import SamplingSettings
 
@@ -435,11 +436,15 @@ class LanguageModel(nn.Module, ABC):
                 init(generator)
 
     @final
-    def save(self, path: str | Path) -> None:
-        """Writes `model.safetensors`, `config.json` and a manifest to the folder `path`, for `lmzoo.load_model`."""
+    def save(self, path: str | Path, *, tokenizer: Tokenizer | None = None) -> None:
+        """Writes `model.safetensors`, `config.json` and a manifest to the folder `path`, for `lmzoo.load_model`.
+
+        With its `tokenizer`, the folder works in `lmzoo sample` and `lmzoo eval`, too. The config holds some logits of
+        the model, so that loading it detects a part that was changed after the model was built.
+        """
         from lmzoo.storage import models
 
-        models.save_model(self, path)
+        models.save_model(self, path, tokenizer)
 
     @property
     def device(self) -> torch.device:

@@ -15,13 +15,14 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from lmzoo import configs, files, humanize, plugins, suggestions
+from lmzoo import configs, entries, humanize, plugins, suggestions
+from lmzoo.entries import Family, Preset, natural
 from lmzoo.errors import ConfigError, InputError, LmzooError, UnknownModelError
 
 if TYPE_CHECKING:
@@ -30,56 +31,23 @@ if TYPE_CHECKING:
     from lmzoo.model import LanguageModel, ModelConfig
 
 ENTRY_POINTS = "lmzoo.backbones"  # entry point group of packages that provide backbones: family = "module"
-EXTRA_FOLDERS = "LMZOO_REGISTRY"  # environment variable: additional folders like registry/, separated as in PATH
 
 Model = TypeVar("Model", bound="LanguageModel")
 _classes: dict[str, type[LanguageModel]] = {}
+_registered_with: dict[type[LanguageModel], Family] = {}  # class -> the presets given to `register_model`
 _broken_plugins: dict[str, str] = {}  # family -> why it could not be imported
 
 
-@dataclass(frozen=True)
-class Preset:
-    """A named configuration of a family: settings of the model, a training recipe, and the source of the numbers."""
+def register_model(name: str, *, presets: Mapping[str, Any] | None = None) -> Callable[[type[Model]], type[Model]]:
+    """Class decorator: register a `LanguageModel` subclass as `name`.
 
-    name: str
-    source: str = ""
-    model: Mapping[str, Any] = field(default_factory=dict)
-    train: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Family:
-    """The entry of an architecture in `registry/<family>/`.
-
-    `facts` holds title, summary, year, paper and traits; `train` is the training recipe, which a preset may override.
+    `presets` maps the names of presets to tables with `source`, `model` and `train`, as in a presets.toml; its table
+    `family` holds facts and the recipe of all presets. Raises `ConfigError` if the name is taken or a table is wrong.
     """
-
-    name: str
-    folder: Path | None = None
-    facts: Mapping[str, Any] = field(default_factory=dict)
-    presets: Mapping[str, Preset] = field(default_factory=dict)
-    train: Mapping[str, Any] = field(default_factory=dict)
-
-    @property
-    def card(self) -> str:
-        """The text of card.md, or an empty string."""
-        path = self.folder / "card.md" if self.folder else None
-        if path is None or not os.path.lexists(path):
-            return ""
-        try:
-            return humanize.plain(files.read_text(path, files.SETTINGS_BYTES), keep="\n\t")
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {files.reason(error)}") from None
-        except ValueError as error:
-            raise ConfigError(f"{path}: {error}") from None
-
-
-def register_model(name: str) -> Callable[[type[Model]], type[Model]]:
-    """Class decorator: register a `LanguageModel` subclass as `name`. Raises `ConfigError` if the name is taken."""
+    own = entries.parse(f"presets of {name}", presets or {})
 
     def register(cls: type[Model]) -> type[Model]:
-        if not isinstance(name, str) or not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-            raise ConfigError(f"name={name!r} must be lower-case letters, digits, '-' and '_' (the dot names a preset)")
+        _require_valid_name(name)
         taken = _classes.get(name)
         if taken is None and name in _builtin_families() and cls.__module__ != f"lmzoo.backbones.{name}":
             raise ConfigError(f"name={name!r} is taken by the built-in backbone")
@@ -87,9 +55,22 @@ def register_model(name: str) -> Callable[[type[Model]], type[Model]]:
             raise ConfigError(f"name={name!r} is taken by {taken.__module__}.{taken.__qualname__}")
         cls.family = name
         _classes[name] = cls
+        _registered_with[cls] = replace(own, name=name)
         return cls
 
     return register
+
+
+def require_new_name(name: str) -> None:
+    """Raise `ConfigError` unless `name` can be the name of a new family."""
+    _require_valid_name(name)
+    if name in families():
+        raise ConfigError(f"name={name!r} is taken: lmzoo show {name} describes it")
+
+
+def _require_valid_name(name: str) -> None:
+    if not isinstance(name, str) or not entries.NAME.fullmatch(name):
+        raise ConfigError(f"name={name!r} must be lower-case letters, digits, '-' and '_' (the dot names a preset)")
 
 
 def list_models(pattern: str = "*", **wanted: Any) -> list[str]:
@@ -107,14 +88,14 @@ def list_models(pattern: str = "*", **wanted: Any) -> list[str]:
     for family in families().values():
         if all(family.facts.get(fact) == value for fact, value in wanted.items()):
             names += [family.name, *(f"{family.name}.{preset}" for preset in family.presets)]
-    return sorted(fnmatch.filter(names, pattern), key=_natural)
+    return sorted(fnmatch.filter(names, pattern), key=natural)
 
 
 def families() -> dict[str, Family]:
     """Return all families (built in, registered, or provided by a plug-in), each with its registry entry."""
-    entries = _entries()
+    found = _entries()
     names = {*_builtin_families(), *_plugin_modules(), *_classes} - {*_broken_plugins}
-    return {name: entries.get(name, Family(name)) for name in sorted(names, key=_natural)}
+    return {name: _completed(name, found) for name in sorted(names, key=natural)}
 
 
 def split_name(name: str) -> tuple[Family, Preset | None]:
@@ -319,68 +300,41 @@ def _plugin_name(path: Path) -> str:
     return "lmzoo_plugin_" + re.sub(r"\W", "_", str(path.resolve()))
 
 
-def registry_folders() -> list[Path]:
-    """Return the registry folder of lmzoo (inside a wheel, or beside the package in a checkout), then the user's."""
-    package = Path(__file__).parent
-    own = next((f for f in (package / "_registry", package.parent / "registry") if f.is_dir()), None)
-    extra = [Path(folder) for folder in os.environ.get(EXTRA_FOLDERS, "").split(os.pathsep) if folder]
-    for folder in extra:
-        if not os.path.isdir(folder):
-            raise ConfigError(f"{EXTRA_FOLDERS}: {folder} is not a folder")
-    return ([own] if own else []) + extra
-
-
 def _entries() -> dict[str, Family]:
-    """Return all entries by family; a later folder adds presets to an earlier one and may replace them."""
-    return _read_entries(tuple(registry_folders()))
-
-
-@cache
-def _read_entries(folders: tuple[Path, ...]) -> dict[str, Family]:
-    found: dict[str, Family] = {}
-    for folder in folders:
-        for path in sorted(folder.glob("*/presets.toml")):
-            entry = _read_entry(path)
-            before = found.get(entry.name)
-            if before is not None:
-                facts, presets = {**before.facts, **entry.facts}, {**before.presets, **entry.presets}
-                entry = Family(entry.name, before.folder, facts, presets, {**before.train, **entry.train})
-            found[entry.name] = entry
+    """Return the entries in registry folders by family: those of packages, for their own families, and all others."""
+    found = dict(entries.read(tuple(entries.folders())))
+    for package, names in _providers().items():
+        folder = entries.package_folder(package)
+        for name, entry in (entries.read((folder,)) if folder else {}).items():
+            if name in names:
+                found[name] = entries.merged(entry, found[name]) if name in found else entry
     return found
 
 
-def _read_entry(path: Path) -> Family:
-    tables = configs.load_toml(path)
-    facts = _table(path, "family", tables.pop("family", {}))
-    train = _table(path, "family.train", facts.pop("train", {}))
-    facts = {key: _fact(path, key, value) for key, value in facts.items()}
-    presets = {}
-    for name, table in tables.items():
-        unknown = set(table) - {"source", "model", "train"} if isinstance(table, dict) else {name}
-        if unknown:
-            raise ConfigError(f"{path}: preset {name!r} may hold source, model and train, not {sorted(unknown)}")
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]*", name):
-            raise ConfigError(f"{path}: preset {name!r} must be lower-case letters, digits, '-' and '_'")
-        source = table.get("source", "")
-        if not isinstance(source, str):
-            raise ConfigError(f"{path}: {name}.source={source!r} must be a text")
-        settings = {part: _table(path, f"{name}.{part}", table.get(part, {})) for part in ("model", "train")}
-        presets[name] = Preset(name, humanize.line(source), settings["model"], settings["train"])
-    ordered = {name: presets[name] for name in sorted(presets, key=_natural)}
-    return Family(path.parent.name, path.parent, facts, ordered, train)
+def _providers() -> dict[str, set[str]]:
+    """Return the packages that provide families, installed or imported, and the families of each."""
+    found: dict[str, set[str]] = {}
+    for name, module in ({name: cls.__module__ for name, cls in _classes.items()} | _plugin_modules()).items():
+        package = module.partition(".")[0]
+        if package != "lmzoo":
+            found.setdefault(package, set()).add(name)
+    return found
 
 
-def _table(path: Path, name: str, value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigError(f"{path}: {name}={value!r} must be a table")
-    return value
+def _completed(name: str, found: Mapping[str, Family]) -> Family:
+    """Return the entry of a family, for a plug-in with what its class inherits and was registered with.
 
-
-def _fact(path: Path, name: str, value: object) -> object:
-    """Returns a fact of a family; text is shown to users, so it must not control their terminal."""
-    if not isinstance(value, (str, int, float)):
-        raise ConfigError(f"{path}: family.{name}={value!r} must be a text, a number, true or false")
-    return humanize.line(value) if isinstance(value, str) else value
+    A subclass of a registered class has the presets and the recipe of this class.
+    """
+    entry, cls = found.get(name, Family(name)), _classes.get(name)
+    if cls is None or name in _builtin_families():
+        return entry
+    parent = next((base for base in cls.__mro__[1:] if _classes.get(getattr(base, "family", "")) is base), None)
+    inherited = Family(name) if parent is None else _completed(parent.family, found)
+    docstring = inspect.cleandoc(cls.__doc__ or "")
+    summary = {"summary": humanize.line(docstring.partition("\n")[0])} if docstring else {}
+    own = entries.merged(replace(inherited, facts=summary), _registered_with.get(cls, Family(name)))
+    return entries.merged(own, replace(entry, docstring=docstring))
 
 
 @cache
@@ -402,9 +356,3 @@ def _unknown(name: str) -> str:
         f"model {name!r} is unknown{near}; plug-ins installed: {plugins}{broken}; "
         f"add one with --plugin FILE or lmzoo.register_model"
     )
-
-
-def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Sort key that compares digits as numbers and puts words first: tiny, 1m, 10m, 124m."""
-    parts = re.findall(r"\d+|[^\d.]+|\.", name)
-    return [(1, int(part), "") if part.isdigit() else (0, 0, part) for part in parts]

@@ -11,6 +11,8 @@ from typing import Any, TypedDict
 from lmzoo.configs import require, suggest
 from lmzoo.errors import InputError
 
+TEMPERATURE = 0.8  # default of `lmzoo sample` and `lmzoo.sample`; that of `generate` is 1
+
 
 def _setting(default: Any, text: str) -> Any:
     """A field with a default value and the help text of its option in `lmzoo sample`."""

@@ -23,11 +23,13 @@ from lmzoo import cli, registry
 from lmzoo.configs import parse_overrides
 from lmzoo.layers.layer import Layer
 from lmzoo.runs.spec import apply_settings
+from tests import stand_ins
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 DOCUMENTS = [*READMES, *sorted((ROOT / "docs").rglob("*.md"))]
 GUIDE = ROOT / "docs" / "add-a-backbone.md"
+PYTHON = ROOT / "docs" / "python.md"
 CONTRACT = ROOT / "docs" / "contract.md"
 # What is broken in the guide, in its order, and the check whose words it shows.
 BREAKS = {"peeks ahead": "causality", "forgets its state": "decoding", "changes the state": "state_is_a_value"}
@@ -58,8 +60,10 @@ def own_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
-def test_every_python_block_runs(path: Path, tmp_path: Path) -> None:
+def test_every_python_block_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, in one namespace. The guide's first block is the file that it tells to make; its second checks it."""
+    if path == PYTHON:
+        stand_ins.install(monkeypatch)
     torch.manual_seed(0)
     before = set(registry._classes)
     code = blocks(path, "python")

@@ -19,6 +19,8 @@ EVERYBODY = {
     "arguments",
     "suggestions",
     "terminal",
+    "packages",
+    "plotting",
 }  # may be imported from anywhere
 
 # For each package or module of lmzoo: the others that it may import when it runs (not for types alone).
@@ -54,7 +56,12 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "storage",
     },  # the last two lazily
     "decoder": {"model", "layers", "state"},
-    "registry": {"plugins", "bounds", "layers", "matching"},  # all but the first lazily
+    "entries": set(),
+    "skeleton": set(),
+    "plotting": set(),
+    "packages": set(),  # `api` by name, when a package is called
+    "api": ANY,
+    "registry": {"entries", "plugins", "bounds", "layers", "matching"},  # all but the first two lazily
     "matching": {"model", "registry"},
     "drawing": {"model", "layers", "state", "flops"},
     "hf": set(),

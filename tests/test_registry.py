@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import lmzoo
-from lmzoo import registry
+from lmzoo import entries, registry
 from lmzoo.errors import ConfigError, LmzooError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.state import State
@@ -260,15 +260,15 @@ def test_registry_folders_add_families_and_presets(monkeypatch: pytest.MonkeyPat
     entry = tmp_path / "gpt2"
     entry.mkdir()
     (entry / "presets.toml").write_text('[mini]\nsource = "test"\n[mini.model]\nd_model = 32\nn_heads = 2\n')
-    monkeypatch.setenv(registry.EXTRA_FOLDERS, str(tmp_path))
+    monkeypatch.setenv(entries.EXTRA_FOLDERS, str(tmp_path))
     assert lmzoo.create_model("gpt2.mini", vocab_size=65).config.d_model == 32
     assert "gpt2.124m" in lmzoo.list_models()
-    monkeypatch.setenv(registry.EXTRA_FOLDERS, str(tmp_path / "absent"))
+    monkeypatch.setenv(entries.EXTRA_FOLDERS, str(tmp_path / "absent"))
     with pytest.raises(ConfigError, match="absent is not a folder"):
         lmzoo.list_models()
     (entry / "presets.toml").write_text("[mini]\nconfig = 3\n")
-    monkeypatch.setenv(registry.EXTRA_FOLDERS, f"{tmp_path}/")
-    registry._read_entries.cache_clear()
+    monkeypatch.setenv(entries.EXTRA_FOLDERS, f"{tmp_path}/")
+    entries.read.cache_clear()
     with pytest.raises(ConfigError, match="preset 'mini' may hold source, model and train, not"):
         lmzoo.list_models()
 
@@ -288,7 +288,7 @@ def test_blank_model_imports_no_compiler() -> None:
     """Torch draws normal values on the meta device by code whose import takes seconds: `load_model` must not do it."""
     code = """
 import sys
-from lmzoo import registry
+from lmzoo import entries, registry
 for family in registry.families():
     cls = registry.model_class(family)
     registry.blank_model(cls, cls.config_class(vocab_size=5), device="meta")
@@ -330,7 +330,7 @@ ENTRIES = {
 def test_families_refuses_entries_of_a_wrong_kind(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
     (tmp_path / "bigram").mkdir()
     (tmp_path / "bigram" / "presets.toml").write_text(text)
-    monkeypatch.setenv(registry.EXTRA_FOLDERS, str(tmp_path))
+    monkeypatch.setenv(entries.EXTRA_FOLDERS, str(tmp_path))
     with pytest.raises(ConfigError, match=f"presets.toml: .*{ENTRIES[text]}"):
         registry.families()
 
@@ -340,7 +340,7 @@ def test_families_escape_the_text_of_entries(monkeypatch: pytest.MonkeyPatch, tm
     folder.mkdir()
     (folder / "presets.toml").write_text('[family]\nsummary = "a\\u001b[2Jb"\n[tiny]\nsource = "c\\u202ed"\n')
     (folder / "card.md").write_text("# Title\n\x1b[2J")
-    entry = registry._read_entry(folder / "presets.toml")
+    entry = entries.read((tmp_path,))[folder.name]
     assert entry.facts["summary"] == r"a\x1b[2Jb"
     assert entry.presets["tiny"].source == r"c\u202ed"
     assert entry.card == "# Title\n" + r"\x1b[2J"
@@ -359,3 +359,81 @@ def test_families_escape_the_text_of_entries(monkeypatch: pytest.MonkeyPatch, tm
 def test_create_model_refuses_arguments_of_a_wrong_kind(call: Any, message: str) -> None:
     with pytest.raises(LmzooError, match=message):
         call()
+
+
+def test_families_give_a_subclass_the_presets_of_its_class(clean: pytest.MonkeyPatch) -> None:
+    from lmzoo.backbones.gpt2 import GPT2
+
+    @lmzoo.register_model("gpt2-mine", presets={"small": {"model": {"d_model": 32}}, "tiny": {"source": "mine"}})
+    class Mine(GPT2):
+        """A variant.
+
+        With a card.
+        """
+
+    @lmzoo.register_model("gpt2-again")
+    class Again(Mine):
+        pass
+
+    built_in, mine, again = (registry.families()[name] for name in ("gpt2", "gpt2-mine", "gpt2-again"))
+    assert set(mine.presets) == {*built_in.presets, "small"} == set(again.presets)
+    assert mine.train == built_in.train
+    assert mine.presets["1m"] == built_in.presets["1m"]
+    assert (mine.presets["tiny"].source, mine.presets["tiny"].model) == ("mine", {})
+    assert (mine.facts, mine.card) == ({"summary": "A variant."}, "A variant.\n\nWith a card.")
+    model = lmzoo.create_model("gpt2-mine.1m", vocab_size=65)
+    assert type(model) is Mine
+    assert model.config.d_model == built_in.presets["1m"].model["d_model"]
+
+
+@pytest.mark.parametrize(
+    ("presets", "message"),
+    [
+        ({"small": {"settings": {}}}, "presets of mine: preset 'small' may hold source, model and train, not"),
+        ({"Small": {}}, "preset 'Small' must be lower-case"),
+        ({3: {}}, "preset 3 must be lower-case"),
+        ({"small": 3}, "preset 'small' may hold"),
+        (3, "presets of mine: 3 must be a mapping"),
+    ],
+)
+def test_register_model_refuses_wrong_presets(clean: pytest.MonkeyPatch, presets: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        lmzoo.register_model("mine", presets=presets)
+
+
+def test_require_new_name_refuses_names_that_are_taken_or_wrong() -> None:
+    registry.require_new_name("mine")
+    for name, message in (("gpt2", "name='gpt2' is taken"), ("a.b", "must be lower-case")):
+        with pytest.raises(ConfigError, match=message):
+            registry.require_new_name(name)
+
+
+def test_families_reads_the_registry_folder_of_an_installed_package(tmp_path: Path) -> None:
+    """Of a package that is not imported; its entries of families of others are ignored."""
+    package = tmp_path / "lmzoo_extra"
+    package.mkdir()
+    info = tmp_path / "lmzoo_extra-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: lmzoo-extra\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[lmzoo.backbones]\nextra = lmzoo_extra.model\n")
+    (package / "__init__.py").write_text("")
+    write_plugin(package / "model.py", "extra")
+    for name in ("extra", "gpt2"):
+        entry = package / "registry" / name
+        entry.mkdir(parents=True)
+        text = '[family]\nsummary = "More."\n[family.train]\nlearning_rate = 0.5\n[mini.model]\ncontext_length = 8\n'
+        (entry / "presets.toml").write_text(text)
+        (entry / "card.md").write_text("# Extra")
+    script = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import lmzoo\n"
+        "from lmzoo import registry\n"
+        "assert 'extra.mini' in lmzoo.list_models()\n"
+        "assert 'gpt2.mini' not in lmzoo.list_models()\n"
+        "assert not {'torch', 'lmzoo_extra'} & set(sys.modules)\n"
+        "assert registry.families()['extra'].card == '# Extra'\n"
+        "assert registry.recipe('extra.mini') == {'learning_rate': 0.5}\n"
+        "assert lmzoo.create_model('extra.mini', vocab_size=5).config.context_length == 8\n"
+        "assert registry.families()['extra'].facts == {'summary': 'More.'}\n"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)

@@ -3,7 +3,16 @@
 Exit codes: 0 success, 1 a check failed, 2 bad input (one line on stderr), 130 after Ctrl-C, 143 after SIGTERM.
 """
 
-from lmzoo.cli import bench, compare, complete, data, models, runs, show  # each module adds its commands to the group
+from lmzoo.cli import (  # each module adds its commands to the group
+    bench,
+    compare,
+    complete,
+    data,
+    models,
+    new,
+    runs,
+    show,
+)
 from lmzoo.cli.group import cli, main
 
-__all__ = ["bench", "cli", "compare", "complete", "data", "main", "models", "runs", "show"]
+__all__ = ["bench", "cli", "compare", "complete", "data", "main", "models", "new", "runs", "show"]

@@ -14,32 +14,39 @@ from lmzoo.cli.group import cli, plugin_option, set_option
 
 
 @cli.command()
-@click.argument("names", nargs=-1, required=True, shell_complete=complete_models)
+@click.argument("names", metavar="NAME...|RUN...", nargs=-1, required=True, shell_complete=complete_models)
 @click.option(
     "--data",
-    default="pydocs",
-    show_default=True,
     metavar="NAME|FILE|DIR|GLOB",
     shell_complete=complete_data,
-    help="The text to train on.",
+    help="The text to train on.  [default: pydocs]",
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True)
-@click.option("--tokenizer", default="char", show_default=True, metavar="char|byte|bpe:N")
+@click.option("--tokenizer", metavar="char|byte|bpe:N", help="Tokenizer.  [default: char]")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json in the place of the table.")
 @set_option
 @plugin_option
 def compare(
-    names: tuple[str, ...], data: str, out: Path, tokenizer: str, as_json: bool, overrides: tuple[str, ...]
+    names: tuple[str, ...],
+    data: str | None,
+    out: Path,
+    tokenizer: str | None,
+    as_json: bool,
+    overrides: tuple[str, ...],
 ) -> None:
     """Train several models on the same tokens in the same order, and rank them.
 
     A name may be a Python file, which stands for all models that it registers. Writes results.json, table.md and
-    report.html. Run it again after an interruption: it continues.
+    report.html. Run it again after an interruption: it continues. --set sets what a model has; --set FAMILY.KEY=VALUE
+    only for models of this family. Finished runs that saw the same tokens in the same order are compared without
+    training.
 
     \b
     lmzoo compare bigram mlp.tiny lstm.tiny gpt2.tiny mamba.tiny
     lmzoo compare gpt2.tiny my_model.py
     lmzoo compare gpt2.1m llama.1m --data novel.txt --set steps=2000 --out runs/two
+    lmzoo compare gpt2.tiny mamba.tiny --set mamba.d_state=8 --set gpt2.tiny.learning_rate=0.01
+    lmzoo compare runs/gpt2.tiny runs/mamba.tiny --out runs/both
     """
     from lmzoo.compare import compare as run_comparison
     from lmzoo.compare.results import FILE
@@ -47,7 +54,7 @@ def compare(
     from lmzoo.train.progress import ProgressBar
 
     results = run_comparison(
-        [name for target in names for name in targets.model_names(target)],
+        [name for target in names for name in (targets.model_names(target) if targets.is_file(target) else [target])],
         data,
         out,
         tokenizer=tokenizer,

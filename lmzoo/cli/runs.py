@@ -16,7 +16,7 @@ from lmzoo import configs, humanize, targets
 from lmzoo.cli.complete import complete_data, complete_models
 from lmzoo.cli.group import PLUGINS, Command, cli, plugin_option, set_option
 from lmzoo.errors import ConfigError
-from lmzoo.sampling_config import SamplingConfig
+from lmzoo.sampling_config import TEMPERATURE, SamplingConfig
 
 if TYPE_CHECKING:
     from lmzoo.data.tokenizers import Tokenizer
@@ -27,19 +27,17 @@ LIMIT = 1 << 40  # of a number of tokens; not imported from lmzoo.arguments, whi
 
 
 @cli.command()
-@click.argument("name", shell_complete=complete_models)
+@click.argument("name", metavar="NAME|RUN", shell_complete=complete_models)
 @click.option(
     "--data",
-    default="pydocs",
-    show_default=True,
     metavar="NAME|FILE|DIR|GLOB|hf:NAME",
     shell_complete=complete_data,
-    help="The text to train on.",
+    help="The text to train on.  [default: pydocs]",
 )
 @click.option("--out", type=click.Path(path_type=Path), help="Run directory.  [default: runs/NAME]")
 @click.option("--tokenizer", metavar="char|byte|bpe:N", help="Tokenizer.  [default: char; byte for hf:]")
 @click.option("--config", "file", type=click.Path(), help="A TOML file with [model] and [train] settings.")
-@click.option("--resume", is_flag=True, help="Continue from the newest checkpoint of the run directory.")
+@click.option("--resume", is_flag=True, help="Continue from the newest checkpoint of RUN, or of the run directory.")
 @click.option("--nproc", type=click.IntRange(min=1), help="Train on N processes of this machine, or GPUs.")
 @click.option("--reshard", is_flag=True, help="Resume with another number of processes than before.")
 @click.option("--logger", type=click.Choice(["tensorboard", "wandb"]), help="Also log there (each is an extra).")
@@ -48,7 +46,7 @@ LIMIT = 1 << 40  # of a number of tokens; not imported from lmzoo.arguments, whi
 @plugin_option
 def train(
     name: str,
-    data: str,
+    data: str | None,
     out: Path | None,
     tokenizer: str | None,
     file: str | None,
@@ -62,30 +60,29 @@ def train(
     """Train a model: a registered name, or a Python file that registers one.
 
     Writes the run directory: config.toml, metrics.jsonl, tokenizer.json, validation.safetensors, checkpoints/,
-    sample.txt. Ctrl-C saves a checkpoint; --resume continues from it, bitwise as if the run had not stopped.
+    sample.txt. Ctrl-C saves a checkpoint; --resume RUN continues from it, bitwise as if the run had not stopped. A
+    larger number of steps prolongs a run, also a finished one, if its schedule is constant, or wsd before its decay.
 
     \b
     lmzoo train gpt2.tiny --data pydocs --set steps=500
     lmzoo train llama --data novel.txt --tokenizer bpe:1000 --set window=64 --out runs/novel
     lmzoo train llama.1m --data hf:stories/,column=story --tokenizer bpe:4000      streamed, see docs/data.md
-    lmzoo train gpt2.tiny --data pydocs --set steps=500 --resume
+    lmzoo train --resume runs/gpt2.tiny                       with the settings of the run
+    lmzoo train --resume runs/constant --set steps=2000
     lmzoo train gpt2.1m --nproc 2 --set parallel=fsdp        or torchrun --nproc-per-node 2 -m lmzoo train ...
     """
-    from lmzoo.conformance import ranking_problem
+    from lmzoo.api import show_progress
     from lmzoo.distributed.launch import launch, require_processes
     from lmzoo.runs.directory import find_run
-    from lmzoo.runs.run import make_spec, train_run
-    from lmzoo.train.events import Event, NoteEvent, StartEvent
+    from lmzoo.runs.request import make_request
+    from lmzoo.runs.run import train_run
     from lmzoo.train.loggers import make_logger
     from lmzoo.train.progress import ProgressBar
 
-    def warn_if_wrong(event: Event) -> None:
-        if isinstance(event, StartEvent) and (problem := ranking_problem(name)):
-            progress(NoteEvent(f"warning: {name} {problem}; it is trained anyway, but its loss may mean nothing"))
-
-    name = targets.model_name(target := name)
-    spec = make_spec(name, data, tokenizer=tokenizer, overrides=_overrides(file, overrides))
-    out = out or Path("runs") / name
+    target = name
+    name = targets.model_name(target) if targets.is_file(target) else target  # else a name or a run
+    request = make_request(name, data, out, _overrides(file, overrides), tokenizer=tokenizer, resume=resume)
+    spec, out = request.spec, request.out
     if nproc is not None:
         require_processes(nproc, spec.train.batch_size)
         find_run(out, resume=resume)
@@ -93,8 +90,9 @@ def train(
         return
     with ProgressBar() as progress:
         loggers = [make_logger(logger, out)] if logger else []
-        listeners = [progress, warn_if_wrong, *loggers]
-        result = train_run(spec, out, resume=resume, reshard=reshard, listeners=listeners, keep_freed_memory=True)
+        listeners = [*show_progress(request, progress), *loggers]
+        options = {"resume": resume, "prolong": request.prolong, "reshard": reshard}
+        result = train_run(spec, out, listeners=listeners, keep_freed_memory=True, **options)
     if os.environ.get("RANK", "0") != "0":
         return
     if as_json:
@@ -122,14 +120,20 @@ def sampling_options(command: Command) -> Command:
     """Add an option for each setting of `SamplingConfig` that has a help text, in their order."""
     for field in reversed([field for field in fields(SamplingConfig) if "help" in field.metadata]):
         flag, kind = f"--{field.name.replace('_', '-')}", int if "int" in str(field.type) else float
-        default = 0.8 if field.name == "temperature" else field.default
+        default = TEMPERATURE if field.name == "temperature" else field.default
         command = click.option(flag, type=kind, default=default, show_default=True, **field.metadata)(command)
     return command
 
 
+def tokenizer_option(command: Command) -> Command:
+    """Add the option `--tokenizer`, for models that were saved without one."""
+    text = "The tokenizer of a model that was saved without one: its file, or a run that has it."
+    return click.option("--tokenizer", type=click.Path(path_type=Path), metavar="FILE|RUN", help=text)(command)
+
+
 @cli.command()
-@click.argument("run", type=click.Path(path_type=Path))
-@click.option("--prompt", default="\n", help="The text to continue.  [default: a line break]")
+@click.argument("run", metavar="RUN|MODEL", type=click.Path(path_type=Path))
+@click.option("--prompt", help="The text to continue.  [default: a line break, if the tokenizer knows it]")
 @click.option(
     "-n",
     "--tokens",
@@ -156,10 +160,11 @@ def sampling_options(command: Command) -> Command:
 @click.option("--compiled", is_flag=True, help="With --weights: compile first (a minute), for long texts.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Random seed, for reproducible samples.")
 @click.option("--json", "as_json", is_flag=True, help="Print prompt and texts as one JSON object.")
+@tokenizer_option
 @plugin_option
 def sample(
     run: Path,
-    prompt: str,
+    prompt: str | None,
     tokens: int,
     stop: tuple[str, ...],
     samples: int,
@@ -168,9 +173,12 @@ def sample(
     compiled: bool,
     seed: int | None,
     as_json: bool,
+    tokenizer: Path | None,
     **settings: Any,
 ) -> None:
     """Generate text with a trained model, token by token.
+
+    RUN is a run, one of its checkpoints, or a folder written by model.save(path, tokenizer=...).
 
     \b
     lmzoo sample runs/gpt2.tiny --prompt "The function "
@@ -182,13 +190,15 @@ def sample(
     import torch
 
     from lmzoo.generation import generate_text, generate_texts
+    from lmzoo.generation.text import default_prompt
     from lmzoo.inference import decoding_copy, int8_share
-    from lmzoo.runs.run import load_run
+    from lmzoo.runs.saved import load_run
 
     sampling = SamplingConfig(**settings)
     if compiled and weights is None:
         raise click.UsageError("--compiled needs --weights bfloat16 or int8")
-    model, tokenizer, _ = load_run(run)
+    model, found, _ = load_run(run, tokenizer)
+    prompt = default_prompt(found) if prompt is None else prompt
     if weights is not None:
         model = decoding_copy(model, weights, rows=samples, compiled=compiled)
         if weights == "int8" and (share := int8_share(model)) < MOST_INT8:
@@ -197,15 +207,15 @@ def sample(
     if samples != 1:
         if draft is not None:
             raise click.UsageError("--draft generates one text: leave out --samples")
-        texts = generate_texts(model, tokenizer, prompt, samples, tokens, sampling, stop=stop, generator=generator)
+        texts = generate_texts(model, found, prompt, samples, tokens, sampling, stop=stop, generator=generator)
         if as_json:
             click.echo(json.dumps({"prompt": prompt, "texts": [*texts]}))
             return
         for number, text in enumerate(texts, start=1):
             click.echo(click.style(f"--- {number}", dim=True) + f"\n{shown(prompt + text)}")
         return
-    guesser = None if draft is None else _draft(draft, tokenizer)
-    pieces = generate_text(model, tokenizer, prompt, tokens, sampling, stop=stop, draft=guesser, generator=generator)
+    guesser = None if draft is None else _draft(draft, found)
+    pieces = generate_text(model, found, prompt, tokens, sampling, stop=stop, draft=guesser, generator=generator)
     if as_json:
         click.echo(json.dumps({"prompt": prompt, "texts": ["".join(pieces)]}))
         return
@@ -225,7 +235,7 @@ def shown(text: str) -> str:
 def _draft(name: str, tokenizer: Tokenizer) -> Draft:
     """Make the draft of `lmzoo sample`: the model of a run with the same tokenizer, or a lookup in the prompt."""
     from lmzoo.generation import PromptLookup
-    from lmzoo.runs.run import load_run
+    from lmzoo.runs.saved import load_run
 
     if name == "lookup":
         return PromptLookup(tokenizer.vocab_size)
@@ -236,7 +246,7 @@ def _draft(name: str, tokenizer: Tokenizer) -> Draft:
 
 
 @cli.command("eval")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("runs", metavar="RUN|MODEL...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option(
     "--data",
     metavar="NAME|FILE|DIR|GLOB|hf:NAME",
@@ -245,35 +255,51 @@ def _draft(name: str, tokenizer: Tokenizer) -> Draft:
 )
 @click.option("--by-position", is_flag=True, help="Also print the loss by position.")
 @click.option("--length", type=click.IntRange(1, 1 << 24), help="The loss by position up to here; may exceed training.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object, or a list for several runs.")
+@tokenizer_option
 @plugin_option
-def eval_command(run: Path, data: str | None, by_position: bool, length: int | None, as_json: bool) -> None:
-    """Evaluate a run on the whole validation split.
+def eval_command(
+    runs: tuple[Path, ...],
+    data: str | None,
+    by_position: bool,
+    length: int | None,
+    as_json: bool,
+    tokenizer: Path | None,
+) -> None:
+    """Evaluate runs on their whole validation split.
 
-    A run keeps its validation text (up to 16 MiB of tokens), so it is evaluated on the same text on any machine.
+    A run keeps its validation text (up to 16 MiB of tokens), so it is evaluated on the same text on any machine. A
+    checkpoint, or a folder written by model.save(path, tokenizer=...), can be evaluated too; the latter needs --data.
 
     \b
     lmzoo eval runs/gpt2.tiny
+    lmzoo eval runs/gpt2.tiny runs/mamba.tiny
     lmzoo eval runs/gpt2.tiny --data other.txt --json
     lmzoo eval runs/mamba.tiny --length 2000        the loss beyond its training length
     """
     from dataclasses import asdict
 
-    from lmzoo.runs.run import evaluate_run, evaluate_run_positions, text_to_read
+    from lmzoo.runs.saved import evaluate_run, evaluate_run_positions, text_to_read
 
-    if data is None and (text := text_to_read(run)) is not None:
-        click.echo(f"reading the text of the run: {humanize.line(text)}", err=True)
-    positions = evaluate_run_positions(run, data, length) if by_position or length else []
-    result = evaluate_run(run, data)
-    if as_json:
-        found = {"loss": result.loss, "bits_per_byte": result.bits_per_byte, "tokens": result.tokens}
+    found: list[dict[str, Any]] = []
+    for run in runs:
+        if data is None and (text := text_to_read(run)) is not None:
+            click.echo(f"reading the text of the run: {humanize.line(text)}", err=True)
+        positions = evaluate_run_positions(run, data, length, tokenizer) if by_position or length else []
+        result = evaluate_run(run, data, tokenizer)
+        values = {"loss": result.loss, "bits_per_byte": result.bits_per_byte, "tokens": result.tokens}
         more = {"by_position": [asdict(part) for part in positions]} if positions else {}
-        click.echo(json.dumps(found | more))
-        return
-    click.echo(
-        f"loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte, {result.tokens:,} tokens"
-    )
-    if positions:
-        click.echo("tokens before   loss (nats per token)")
-    for part in positions:
-        click.echo(f"{part.first:>6} to {part.last:<6} {part.loss:.4f}  over {part.tokens:,} tokens")
+        found.append(({"run": str(run)} if len(runs) > 1 else {}) | values | more)
+        if as_json:
+            continue
+        loss = f"loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte"
+        where = f"{humanize.line(str(run))}: " if len(runs) > 1 else ""
+        click.echo(f"{where}{loss}, {result.tokens:,} tokens")
+        if positions:
+            click.echo("tokens before   loss (nats per token)")
+        for part in positions:
+            click.echo(f"{part.first:>6} to {part.last:<6} {part.loss:.4f}  over {part.tokens:,} tokens")
+    if as_json:
+        click.echo(json.dumps(found if len(runs) > 1 else found[0]))
+    elif len({values["tokens"] for values in found}) > 1:
+        click.echo("not the same tokens: compare the bits per byte of one text, not the losses", err=True)

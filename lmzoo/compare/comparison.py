@@ -18,7 +18,7 @@ from lmzoo import configs, plugins, registry
 from lmzoo.compare.decode_speed import decode_length, decode_tokens_per_s
 from lmzoo.compare.ngram import MAX_ORDER, NGram, bigram_limits
 from lmzoo.compare.notes import context_notes
-from lmzoo.compare.plan import RUNS, cut_contexts, make_specs
+from lmzoo.compare.plan import RUNS, are_runs, cut_contexts, make_specs, read_specs
 from lmzoo.compare.report import html
 from lmzoo.compare.results import FILE, ModelResult, Reference, Results, portable, write_results
 from lmzoo.compare.table import markdown
@@ -27,15 +27,16 @@ from lmzoo.data.batches import BatchStream
 from lmzoo.data.corpora import load_corpus
 from lmzoo.data.overlap import measure_overlap
 from lmzoo.data.store import TokenSplit, TokenStore, require_length
-from lmzoo.data.tokenizers import Tokenizer
+from lmzoo.data.tokenizers import Tokenizer, load_tokenizer
 from lmzoo.errors import DivergedError
 from lmzoo.hardware import hardware, versions
 from lmzoo.model import LanguageModel
 from lmzoo.runs.directory import check_directory, read_tables, train_config
 from lmzoo.runs.inputs import PreparedData, new_tokenizer, tokenize_corpus
 from lmzoo.runs.metrics import read_metrics
-from lmzoo.runs.run import load_run, train_run
-from lmzoo.runs.spec import RunSpec
+from lmzoo.runs.run import train_run
+from lmzoo.runs.saved import evaluate_run, load_run
+from lmzoo.runs.spec import DEFAULT_DATA, DEFAULT_TOKENIZER, RunSpec
 from lmzoo.storage import atomic
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.events import EndEvent, Listener, NoteEvent, fan_out
@@ -48,10 +49,10 @@ PROMPT_CHARACTERS = 40
 
 def compare(
     names: Sequence[str],
-    data: str,
+    data: str | None,
     out: str | Path,
     *,
-    tokenizer: str = "char",
+    tokenizer: str | None = None,
     settings: Mapping[str, Any] | None = None,
     prompt: str | None = None,
     command: str = "",
@@ -67,15 +68,24 @@ def compare(
     interrupted comparison has a report; the runs are in `out/runs/`. A second call continues the comparison and reuses
     finished runs.
 
+    `names` can also be finished runs, which are not trained but compared as they are: they must have the same budget,
+    text and tokenizer, and no `settings`. `data` and `tokenizer` are by default those of the runs, or `DEFAULT_DATA`
+    and `DEFAULT_TOKENIZER`.
+
     Raises an `LmzooError` of one line for bad input, before anything is written; `Interrupted` on Ctrl-C.
     """
-    specs = make_specs(names, data, tokenizer, settings or {})
     folder = Path(out)
+    if are_runs(names):
+        specs, runs = read_specs(names, data, tokenizer, settings or {}), [Path(name) for name in names]
+    else:
+        tokenizer = tokenizer or DEFAULT_TOKENIZER
+        specs = make_specs(names, data or DEFAULT_DATA, tokenizer, settings or {})
+        runs = [folder / RUNS / name for name in names]
     check_directory(folder, "comparison", found=(folder / FILE).is_file() or (folder / RUNS).is_dir())
     emit = fan_out(listeners)
-    corpus = load_corpus(data)
+    corpus = load_corpus(specs[0].data)
     try:
-        shared = new_tokenizer(tokenizer, corpus, emit)
+        shared = load_tokenizer(runs[0]) if tokenizer is None else new_tokenizer(tokenizer, corpus, emit)
         store = tokenize_corpus(corpus, shared, emit)
     finally:
         emit(EndEvent())
@@ -117,15 +127,15 @@ def compare(
     prepared = PreparedData(corpus, shared, store)
     for note in context_notes(results):
         emit(NoteEvent(note))
-    for number, spec in enumerate(specs, 1):
-        emit(NoteEvent(f"{spec.model} ({number} of {len(specs)}): checking"))
+    for number, (name, spec, run) in enumerate(zip(names, specs, runs, strict=True), 1):
+        emit(NoteEvent(f"{name} ({number} of {len(specs)}): checking"))
         try:
-            row = _measure(spec, folder / RUNS / spec.model, prepared, prompt_ids, listeners, keep_freed_memory)
+            row = _measure(name, spec, run, prepared, prompt_ids, listeners, keep_freed_memory)
         except (Exception, SystemExit) as error:  # one model of a plug-in must not abandon the others
             problem = plugins.blame(error, registry.registered_classes())
             if problem is None:
                 raise
-            row = ModelResult(name=spec.model, status="failed", problem=portable(problem))
+            row = ModelResult(name=name, status="failed", problem=portable(problem))
         if row.problem:
             emit(NoteEvent(f"{row.name} {row.status}: {row.problem}"))
         results = dataclasses.replace(results, models=[*results.models, row], complete=number == len(specs))
@@ -142,6 +152,7 @@ def write(results: Results, folder: Path) -> None:
 
 
 def _measure(
+    name: str,
     spec: RunSpec,
     run: Path,
     data: PreparedData,
@@ -152,7 +163,7 @@ def _measure(
     """Check, train and measure one model."""
     blank = spec.make_model(data.tokenizer.vocab_size, device="meta")
     row = ModelResult(
-        name=spec.model,
+        name=name,
         params=blank.num_params(),
         params_non_embedding=blank.num_params(embedding=False),
         flops_per_token=blank.flops_per_token(blank.config.context_length),
@@ -170,6 +181,9 @@ def _measure(
     except DivergedError as error:
         row = dataclasses.replace(row, config=_config(row, run))
         return dataclasses.replace(row, status="diverged", problem=str(error), curve=_curve(run))
+    if spec.train.eval_tokens:  # of a finished run, which was evaluated on a part of the split
+        whole = evaluate_run(run)
+        result = dataclasses.replace(result, loss=whole.loss, bits_per_byte=whole.bits_per_byte)
     model = load_run(run).model
     return dataclasses.replace(
         row,

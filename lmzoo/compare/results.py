@@ -6,10 +6,11 @@ import json
 import os
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
+from lmzoo import plotting
 from lmzoo.storage import atomic
 
 SCHEMA = 1
@@ -107,6 +108,18 @@ class Results:
     def best_reference(self) -> Reference | None:
         """The n-gram with the lowest loss."""
         return min(self.references, key=lambda reference: reference.loss, default=None)
+
+    def to_frame(self) -> Any:
+        """Returns a `pandas.DataFrame` with a line for each model, ranked ones first: loss, size, speed, problem."""
+        names = [field.name for field in fields(ModelResult) if field.name not in ("sample", "curve", "config")]
+        rows = [*self.ranked, *self.unranked]
+        return plotting.frame([{name: getattr(row, name) for name in names} for row in rows])
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draws the validation loss of each model by tokens seen; returns the matplotlib axes, `ax` or new ones."""
+        rows = [*self.ranked, *self.unranked]
+        losses = {row.name: [(tokens, loss) for tokens, loss in row.curve] for row in rows}
+        return plotting.curves(losses, x="tokens", y="validation loss (nats per token)", ax=ax)
 
 
 def portable(text: str) -> str:

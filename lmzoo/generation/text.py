@@ -6,13 +6,14 @@ The generated text is yielded in pieces. A piece holds whole characters and no p
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from lmzoo import arguments
-from lmzoo.errors import InputError
+from lmzoo.errors import DataError, InputError
 from lmzoo.generation.drafts import Draft
 from lmzoo.generation.loop import stream
 from lmzoo.generation.speculative import stream_speculative
@@ -134,6 +135,15 @@ def generate_texts(
         if all(reader.done for reader in readers):
             break
     return [text + reader.finish() for text, reader in zip(texts, readers, strict=True)]
+
+
+def default_prompt(tokenizer: Tokenizer) -> str:
+    """Returns a prompt that the tokenizer can encode: a line break, else a space, else its first token."""
+    for text in ("\n", " "):
+        with suppress(DataError):
+            tokenizer.encode(text)
+            return text
+    return tokenizer.decode([0])
 
 
 def _checked(

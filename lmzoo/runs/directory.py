@@ -11,18 +11,19 @@ from typing import Any
 import torch
 
 from lmzoo import __version__, configs, files
-from lmzoo.data.corpora import Corpus
+from lmzoo.data.corpora import Corpus, is_pattern
 from lmzoo.data.embedded import EMBEDDED
 from lmzoo.data.store import TokenSplit
 from lmzoo.data.streaming import StreamedCorpus
 from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer
 from lmzoo.errors import CheckpointError, ConfigError, DataError
 from lmzoo.model import LanguageModel
-from lmzoo.runs.spec import RunSpec
+from lmzoo.runs.spec import RunSpec, apply_settings
 from lmzoo.runs.validation import VALIDATION_FILE, write_validation
 from lmzoo.storage import atomic, checkpoints
 from lmzoo.train.config import ResolvedTrainConfig
 from lmzoo.train.precision import resolve_precision
+from lmzoo.train.schedule import decay_start
 
 CONFIG_FILE = "config.toml"
 FORMAT = 2  # version of config.toml; version 1 had no version number and did not record derived settings
@@ -144,6 +145,61 @@ def require_resumable(run: Path, tables: Mapping[str, Any]) -> None:
             f"{run}: was made by lmzoo {tables['machine'].get('lmzoo')}, which did not record every setting: it cannot "
             f"be resumed (it can be sampled and evaluated if its weights still load): train in another directory"
         )
+
+
+def read_spec(
+    run: Path, overrides: Mapping[str, Any], *, data: str | None = None, tokenizer: str | None = None
+) -> RunSpec:
+    """Make the spec that a run was made from, changed by `overrides` (see `apply_settings`), to resume the run.
+
+    `data` replaces the text of the run, which must have the same hash. Raises an `LmzooError` of one line, also for a
+    run whose text is a pattern: see `saved.own_data`.
+    """
+    tables = read_tables(run)
+    require_resumable(run, tables)
+    settings, trained_on = dict(tables["model"]), tables["data"]
+    name = settings.pop("name", None)
+    settings.pop("vocab_size", None)
+    config, train = apply_settings(name, overrides)
+    recorded = configs.to_dict(train_config(run, tables))
+    return RunSpec(
+        model=name,
+        data=data or own_data(run),
+        config={**settings, **config},
+        tokenizer=tokenizer or trained_on.get("tokenizer"),
+        train=configs.build(ResolvedTrainConfig, {**recorded, **train}),
+    )
+
+
+def own_data(run: Path) -> str:
+    """Return the text that a run was trained on, as `load_data` takes it. Raises `DataError` for a pattern.
+
+    A run may come from somebody else: a pattern such as "/**" in it would read the whole disk.
+    """
+    data = read_tables(run)["data"].get("data")
+    if not isinstance(data, str) or is_pattern(data):
+        raise DataError(f"{run}: was trained on data={data!r}, a pattern: give the text with --data")
+    return data
+
+
+def prolonged(run: Path, tables: Mapping[str, Any], steps: int) -> Mapping[str, Any]:
+    """Return the tables of a run with a larger number of steps.
+
+    Raises `ConfigError` if the learning rates of the steps done would have been others in a run of `steps` steps: then
+    it would not be the same run.
+    """
+    config = train_config(run, tables)
+    if steps <= config.steps:
+        return tables
+    done = max((step for step, _ in checkpoints.saved(run)), default=0)
+    start = decay_start(config)
+    if start is not None and done > start:
+        rule = "constant schedules" if config.schedule != "wsd" else "wsd before its decay"
+        raise ConfigError(
+            f"steps={steps}: the run in {run} has schedule={config.schedule!r}, which began to decay after step "
+            f"{start}, and is at step {done}: only {rule} can be prolonged; train in another directory"
+        )
+    return {**tables, "train": {**tables["train"], "steps": steps}}
 
 
 def require_same(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:

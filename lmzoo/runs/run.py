@@ -1,30 +1,26 @@
-"""Trains a run from its specification into a run directory; loads, evaluates and resumes runs."""
+"""Trains a run from its specification into a run directory, and resumes it; `saved` loads and evaluates runs."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
-from lmzoo import bounds
-from lmzoo.data.corpora import is_pattern
-from lmzoo.data.store import TokenSplit
-from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer, load_tokenizer
+from lmzoo import bounds, plotting
+from lmzoo.data.tokenizers import Tokenizer, load_tokenizer
 from lmzoo.distributed.parallel import parallelize
 from lmzoo.distributed.ranks import Ranks, process_group
-from lmzoo.errors import CheckpointError, ConfigError, DataError
-from lmzoo.model import LanguageModel
+from lmzoo.errors import CheckpointError, ConfigError
 from lmzoo.runs.directory import (
-    CONFIG_FILE,
     create,
     find_run,
     machine_note,
     make_tables,
+    prolonged,
     read_tables,
     require_resumable,
     require_same,
@@ -32,20 +28,28 @@ from lmzoo.runs.directory import (
     train_config,
     write_tables,
 )
-from lmzoo.runs.inputs import PreparedData, batches_and_validation, load_data, new_tokenizer, validation_split
+from lmzoo.runs.inputs import PreparedData, batches_and_validation, load_data, new_tokenizer
 from lmzoo.runs.lock import locked
-from lmzoo.runs.metrics import METRICS_FILE, MetricsWriter
+from lmzoo.runs.metrics import METRICS_FILE, MetricsWriter, read_metrics
 from lmzoo.runs.out_of_memory import explain_out_of_memory
+from lmzoo.runs.saved import Run, evaluate_run, evaluate_run_positions, load_run
 from lmzoo.runs.spec import ANY_VOCAB_SIZE, RunSpec, make_spec
-from lmzoo.runs.validation import VALIDATION_FILE, read_validation
 from lmzoo.storage import atomic, checkpoints, models
 from lmzoo.train.checkpoint import TrainingState, newest_valid, read_state, remember_best, restore_checkpoint
-from lmzoo.train.evaluate import EvalResult, PositionLoss, evaluate, evaluate_positions
 from lmzoo.train.events import EndEvent, Listener, NoteEvent, StartEvent, fan_out
 from lmzoo.train.optimizer import make_optimizer
 from lmzoo.train.trainer import Trainer
 
-__all__ = ["Run", "RunResult", "RunSpec", "evaluate_run", "load_run", "make_spec", "train_run"]
+__all__ = [
+    "Run",
+    "RunResult",
+    "RunSpec",
+    "evaluate_run",
+    "evaluate_run_positions",
+    "load_run",
+    "make_spec",
+    "train_run",
+]
 
 SAMPLE_FILE = "sample.txt"
 _BYTES_PER_TOKEN = 64  # that a batch needs at the very least: its tokens, targets and a few features
@@ -70,13 +74,19 @@ class RunResult:
     def __repr__(self) -> str:
         return f"<run {self.path}: validation loss {self.loss:.4f} nats per token after {self.tokens:,} tokens>"
 
+    def to_frame(self) -> Any:
+        """Returns the lines of metrics.jsonl as a `pandas.DataFrame`: losses, tokens, seconds and others by step."""
+        return plotting.frame(read_metrics(self.path))
 
-class Run(NamedTuple):
-    """A loaded run: its model in eval mode, its tokenizer, and the tables of its config.toml."""
-
-    model: LanguageModel
-    tokenizer: Tokenizer
-    tables: dict[str, Any]
+    def plot(self, ax: Any = None) -> Any:
+        """Draws the training and validation loss; returns the matplotlib axes, `ax` or new ones."""
+        lines = read_metrics(self.path)
+        names = {"train": "training", "val": "validation"}
+        losses = {
+            name: [(line["tokens"], line["loss"]) for line in lines if line["split"] == split]
+            for split, name in names.items()
+        }
+        return plotting.curves(losses, x="tokens", y="loss (nats per token)", ax=ax)
 
 
 def train_run(
@@ -84,6 +94,7 @@ def train_run(
     out: str | Path,
     *,
     resume: bool = False,
+    prolong: bool = False,
     reshard: bool = False,
     listeners: Sequence[Listener] = (),
     prepared: PreparedData | None = None,
@@ -94,7 +105,7 @@ def train_run(
     With `resume`, an existing run continues from its newest valid checkpoint, bitwise as if it had never stopped; the
     result of a finished run is returned at once; if there is no run, a new one begins. Without `resume`, `out` must be
     missing or empty. A resumed run follows its config.toml, with which `spec` must agree, except for training settings
-    that are None.
+    that are None. With `prolong`, `spec` may have more steps, if the schedule allows it (see `directory.prolonged`).
 
     `prepared` holds the text and the tokenizer of `spec`, for callers that train several runs on them; by default, both
     are made here. `keep_freed_memory` changes the memory allocator of the whole process during training, which is then
@@ -110,9 +121,11 @@ def train_run(
     """
     with process_group() as ranks:
         if ranks.is_main:
-            return _run(spec, Path(out), ranks, listeners, prepared, keep_freed_memory, resume=resume, reshard=reshard)
+            given = {"resume": resume, "prolong": prolong, "reshard": reshard}
+            return _run(spec, Path(out), ranks, listeners, prepared, keep_freed_memory, **given)
         ranks.barrier()  # until rank 0 has made or found the run directory
-        return _run(spec, Path(out), ranks, (), prepared, keep_freed_memory, resume=True, reshard=False)
+        given = {"resume": True, "prolong": False, "reshard": False}
+        return _run(spec, Path(out), ranks, (), prepared, keep_freed_memory, **given)
 
 
 def _run(
@@ -124,6 +137,7 @@ def _run(
     keep_freed_memory: bool,
     *,
     resume: bool,
+    prolong: bool,
     reshard: bool,
 ) -> RunResult:
     """`train_run` on one rank."""
@@ -148,19 +162,22 @@ def _run(
                 raise ConfigError(f"{spec.model} has no parameters: there is nothing to train")
             tables = make_tables(spec, data.corpus, data.tokenizer, model, ranks.world_size)
             if before is not None:
-                require_same(run, before, tables)
+                then = prolonged(run, before, spec.train.steps) if prolong else before
+                require_same(run, then, tables)
                 if not reshard:
                     require_world_size(before, tables)
                 if note := machine_note(before, tables):
                     emit(NoteEvent(note))
                 machine: dict[str, Any] = {**before["machine"], "world_size": ranks.world_size}
-                tables = {**before, "machine": machine}
+                tables = {**then, "machine": machine}
             config, context_length = train_config(run, tables), model.config.context_length
             batches, val = batches_and_validation(data, config, context_length, emit)
             with locked(run) if ranks.is_main else nullcontext(), closing(batches):
                 if before is None:
                     create(run, tables, data.tokenizer, val)
                 elif ranks.is_main and tables != before:
+                    if tables["train"] != before["train"]:
+                        atomic.discard(run / SAMPLE_FILE)  # was generated after fewer steps
                     write_tables(run, tables)
                 if ranks.is_main:
                     ranks.barrier()
@@ -260,78 +277,6 @@ def _newest(run: Path, ranks: Ranks) -> tuple[atomic.Folder | None, list[str]]:
     folder, notes = newest_valid(run)
     ranks.all_reduce_max(0 if folder is None else 1 + read_state(folder).step)
     return folder, notes
-
-
-def load_run(path: str | Path) -> Run:
-    """Load model (newest valid checkpoint), tokenizer and settings of a run, or of one checkpoint in it.
-
-    Raises `CheckpointError` or `DataError`. Warns if a damaged newest checkpoint was skipped.
-    """
-    run = _run_of(path)
-    tables = read_tables(run)
-    model, tokenizer = models.load_model(path), load_tokenizer(run)
-    if model.config.vocab_size != tokenizer.vocab_size:
-        raise CheckpointError(
-            f"{run}: the model has vocab_size={model.config.vocab_size}, its tokenizer {tokenizer.vocab_size}"
-        )
-    if tokenizer.sha256 != tables["data"].get("tokenizer_sha256"):
-        raise CheckpointError(
-            f"{run / TOKENIZER_FILE}: its SHA-256 differs from the one in {CONFIG_FILE} (damaged or changed)"
-        )
-    return Run(model, tokenizer, tables)
-
-
-def _run_of(path: str | Path) -> Path:
-    """Return the run directory of a run or of one checkpoint in it."""
-    place = Path(path).resolve()
-    return place.parent.parent if place.parent.name == "checkpoints" else place
-
-
-def evaluate_run(path: str | Path, data: str | None = None) -> EvalResult:
-    """Evaluate a run on the whole validation split of its own text, or of the text `data`.
-
-    The run keeps its own validation split, unless that is too large: then its text is read again. Raises `DataError` if
-    that text has changed since the training.
-    """
-    model, split, precision = _model_and_split(path, data)
-    return evaluate(model, split, precision=precision)
-
-
-def evaluate_run_positions(path: str | Path, data: str | None = None, length: int | None = None) -> list[PositionLoss]:
-    """Evaluate a run by position, up to `length`, which may exceed the context length of training."""
-    model, split, _ = _model_and_split(path, data)
-    return evaluate_positions(model, split, length=length)
-
-
-def _model_and_split(path: str | Path, data: str | None) -> tuple[LanguageModel, TokenSplit, str]:
-    """Load the model of a run, a validation split, and the precision in which the run was trained."""
-    model, tokenizer, tables = load_run(path)
-    precision = tables["machine"]["precision"]
-    if data is None and (kept := read_validation(_run_of(path), model.config.vocab_size)) is not None:
-        return model, kept, precision
-    corpus = load_data(data or own_data(path))
-    trained_on = tables["data"].get("corpus_sha256")
-    if data is None and corpus.sha256 != trained_on:
-        raise DataError(
-            f"{corpus.name}: its SHA-256 is {corpus.sha256}, but the run was trained on a text with {trained_on}"
-        )
-    return model, validation_split(corpus, tokenizer), precision
-
-
-def text_to_read(path: str | Path) -> str | None:
-    """Return the text that evaluating a run on its own text reads; None if it keeps its validation tokens."""
-    return None if os.path.lexists(_run_of(path) / VALIDATION_FILE) else own_data(path)
-
-
-def own_data(path: str | Path) -> str:
-    """Return the text that a run was trained on, as `load_data` takes it. Raises `DataError` for a pattern.
-
-    A run may come from somebody else: a pattern such as "/**" in it would read the whole disk.
-    """
-    data = read_tables(_run_of(path))["data"].get("data")
-    if not isinstance(data, str) or is_pattern(data):
-        raise DataError(f"{path}: was trained on data={data!r}, a pattern: give the text with --data")
-    return data
 
 
 def _sample(trainer: Trainer, tokenizer: Tokenizer) -> str:

@@ -17,6 +17,7 @@ from lmzoo.errors import ConfigError
 from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.train.config import TrainConfig
 
+DEFAULT_DATA = "pydocs"
 DEFAULT_TOKENIZER = "char"
 STREAM_TOKENIZER = "byte"  # replaces char: the characters of a stream are not known before it is read
 ANY_VOCAB_SIZE = 256  # to check a model's settings before the tokenizer is made: no rule depends on the number

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,11 +19,12 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lmzoo import arguments, configs, registry
-from lmzoo.errors import CheckpointError, ConfigError, UnknownModelError
-from lmzoo.storage import atomic, checkpoints
+from lmzoo.errors import CheckpointError, ConfigError, InputError, UnknownModelError
+from lmzoo.storage import atomic, checkpoints, fingerprint
 from lmzoo.storage.safetensors import TensorFile, open_tensors, write_tensors
 
 if TYPE_CHECKING:
+    from lmzoo.data.tokenizers import Tokenizer
     from lmzoo.model import LanguageModel, ModelConfig
 
 MODEL_FILE = "model.safetensors"
@@ -31,23 +32,36 @@ MODEL_CONFIG_FILE = "config.json"
 _HIDDEN_BYTES = 1 << 30  # limit for buffers that are not in the file: masks, rotary tables
 
 
-def save_model(model: LanguageModel, folder: str | Path) -> None:
-    """Write `model` to `folder`, replacing a model saved there before. Raises `CheckpointError`."""
+def save_model(model: LanguageModel, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
+    """Write `model` to `folder`, replacing a model saved there before, with its fingerprint and its tokenizer.
+
+    Raises `CheckpointError`, or `InputError` for a tokenizer that does not fit.
+    """
     path = arguments.path("path", folder)
+    if tokenizer is not None and getattr(tokenizer, "vocab_size", None) != model.config.vocab_size:
+        size = getattr(tokenizer, "vocab_size", None)
+        found = f"{tokenizer!r} is not a tokenizer" if size is None else f"the tokenizer has vocab_size={size}"
+        raise InputError(f"{found}: the model needs one with vocab_size={model.config.vocab_size}")
     if os.path.lexists(path) and not (
         os.path.isdir(path) and (not any(path.iterdir()) or (path / atomic.MANIFEST).is_file())
     ):
         raise CheckpointError(f"{path}: exists and is not a saved model; it is left as it is")
+    logits = fingerprint.fingerprint(model)
     with atomic.new_folder(path) as new:
-        write_model(model, new)
+        write_model(model, new, {} if logits is None else {"fingerprint": logits})
+        if tokenizer is not None:
+            tokenizer.save(new)
 
 
-def write_model(model: LanguageModel, folder: Path) -> None:
-    """Write the two files of the model into `folder`, which the caller commits."""
+def write_model(model: LanguageModel, folder: Path, facts: Mapping[str, Any] | None = None) -> None:
+    """Write the two files of the model into `folder`, which the caller commits; `facts` are added to config.json.
+
+    Checkpoints that are written during training have no fingerprint: computing it would slow down every save.
+    """
     if not model.family:
         raise CheckpointError(f"{type(model).__name__} has no name to be loaded by: add @lmzoo.register_model('NAME')")
     write_tensors(tensors_of(model), folder / MODEL_FILE)
-    content = {"lmzoo": 1, "model": model.family, "config": configs.to_dict(model.config)}
+    content = {"lmzoo": 1, "model": model.family, "config": configs.to_dict(model.config), **(facts or {})}
     atomic.write_new(folder / MODEL_CONFIG_FILE, [json.dumps(content, indent=1).encode()])
 
 
@@ -66,9 +80,13 @@ def load_model(path: str | Path) -> LanguageModel:
 
 
 def read_model(folder: atomic.Folder) -> LanguageModel:
-    """Load the model of a checked folder, in eval mode. Raises `CheckpointError`."""
+    """Load the model of a checked folder, in eval mode, and compare it with its fingerprint, if the folder has one.
+
+    Raises `CheckpointError`.
+    """
     where = folder.path / MODEL_CONFIG_FILE
-    cls, config = _class_and_config(where, folder.json(MODEL_CONFIG_FILE))
+    content = folder.json(MODEL_CONFIG_FILE)
+    cls, config = _class_and_config(where, content)
     with open_tensors(folder.file(MODEL_FILE)) as file:
         _check_against(file, cls, config, where, folder.sizes[MODEL_FILE])
         # Plain torch modules draw weights when they are built: the caller's random state must not advance.
@@ -79,7 +97,10 @@ def read_model(folder: atomic.Folder) -> LanguageModel:
             if saved.dtype != tensor.dtype:
                 tensor.data = tensor.data.to(saved.dtype)
             tensor.data.copy_(saved)  # copies into aligned memory, where kernels sum in the same order as before saving
-    return model.eval()
+    model.eval()
+    if "fingerprint" in content:
+        fingerprint.check(model, content["fingerprint"], where)
+    return model
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

@@ -20,11 +20,19 @@ def learning_rate(step: int, config: ResolvedTrainConfig) -> float:
     high, low, warmup = config.learning_rate, config.min_learning_rate, config.warmup_steps
     if step < warmup:
         return high * (step + 1) / (warmup + 1)
-    last = config.steps - 1
-    decay = max(2, round(DECAY_SHARE * config.steps))  # at least two: the first of them is still at the peak
-    start = max(warmup, config.steps - decay) if config.schedule == "wsd" else warmup
-    if config.schedule == "constant" or step < start or last <= start:
+    last, start = config.steps - 1, decay_start(config)
+    if start is None or step < start or last <= start:
         return high
     done = min(1.0, (step - start) / (last - start))
     left = (1 + math.cos(math.pi * done)) / 2 if config.schedule == "cosine" else 1 - done
     return low + (high - low) * left
+
+
+def decay_start(config: ResolvedTrainConfig) -> int | None:
+    """Return the last step at the peak learning rate, after which the schedule decays; None if it never does."""
+    if config.schedule == "constant":
+        return None
+    if config.schedule == "wsd":
+        decay = max(2, round(DECAY_SHARE * config.steps))  # at least two: the first of them is still at the peak
+        return max(config.warmup_steps, config.steps - decay)
+    return config.warmup_steps

@@ -239,3 +239,72 @@ def test_train_and_sample_print_json(lmzoo: Command, text: Path) -> None:
         sampled = json.loads(lmzoo(*command).out)
         assert sampled["prompt"] == "3 sheep"
         assert [len(part) for part in sampled["texts"]] == [5] * number
+
+
+def test_train_resumes_a_run_without_its_settings(lmzoo: Command, run: Path, text: Path) -> None:
+    before = (run / "config.toml").read_text()
+    again = lmzoo("train", "--resume", run)
+    assert again.code == 0, again.err
+    assert (run / "config.toml").read_text() == before
+    for arguments, message in (
+        (["train", run], f"{run} is a run: --resume continues it"),
+        (["train", "--resume", text.parent / "absent"], "absent is not a run: there is nothing to resume"),
+        (["train", "--resume", run, "--out", text.parent / "other"], "continues where it is"),
+        (["train", "--resume", run, "--set", "d_model=32"], "model.d_model=32, but the run in"),
+        (["train", "--resume", run, "--set", "steps=8"], "schedule='cosine', which began to decay after step 0"),
+        (["train", "--resume", run, "--set", "steps=2"], "train.steps=2, but the run in"),
+    ):
+        result = lmzoo(*arguments)
+        assert (result.code, result.err.count("\n")) == (2, 1), result.err
+        assert message in result.err
+    assert (run / "config.toml").read_text() == before
+
+
+def test_train_prolongs_a_finished_run_and_says_when_a_run_is_new(lmzoo: Command, text: Path) -> None:
+    out = text.parent / "constant"
+    constant = [*SMALL, *QUICK, "--set", "schedule=constant", "--out", out, "--data", text]
+    first = lmzoo("train", "gpt2", *constant, "--resume")
+    assert first.code == 0, first.err
+    assert "holds no run yet: a new one begins" in " ".join((first.out + first.err).split())
+    longer = lmzoo("train", "--resume", out, "--set", "steps=6")
+    assert longer.code == 0, longer.err
+    assert "steps = 6" in (out / "config.toml").read_text()
+    assert "no run yet" not in longer.out + longer.err
+
+
+def test_sample_and_eval_take_saved_models(lmzoo: Command, run: Path, text: Path) -> None:
+    from lmzoo.runs.saved import load_run
+
+    model, tokenizer, _ = load_run(run)
+    saved, bare = text.parent / "saved", text.parent / "bare"
+    model.save(saved, tokenizer=tokenizer)
+    model.save(bare)
+    wanted = lmzoo("sample", run, "--prompt", "3 sheep", "-n", 20, "--seed", 1).out
+    assert lmzoo("sample", saved, "--prompt", "3 sheep", "-n", 20, "--seed", 1).out == wanted
+    assert lmzoo("sample", bare, "--tokenizer", run, "--prompt", "3 sheep", "-n", 20, "--seed", 1).out == wanted
+    losses = [
+        json.loads(lmzoo("eval", *arguments, "--data", text, "--json").out)["loss"]
+        for arguments in ([run], [saved], [bare, "--tokenizer", run], [run / "checkpoints"])
+    ]
+    assert len(set(losses)) == 1
+    missing = lmzoo("sample", bare)
+    assert (missing.code, missing.err.count("\n")) == (2, 1)
+
+
+def test_eval_takes_several_runs(lmzoo: Command, run: Path, text: Path) -> None:
+    other = text.parent / "bytes"
+    assert lmzoo("train", "bigram", "--data", text, "--out", other, "--tokenizer", "bpe:260", *QUICK).code == 0
+    both = lmzoo("eval", run, other)
+    assert [line.partition(": loss ")[0] for line in both.out.splitlines()] == [str(run), str(other)]
+    assert "compare the bits per byte" in both.err
+    found = json.loads(lmzoo("eval", run, other, "--json").out)
+    assert [entry["run"] for entry in found] == [str(run), str(other)]
+
+
+def test_sample_starts_from_a_text_without_line_breaks(lmzoo: Command, text: Path) -> None:
+    for name, characters in (("spaces", TEXT.replace("\n", " ")), ("letters", "".join(filter(str.isalnum, TEXT)))):
+        text.write_text(characters, encoding="utf-8")
+        out = text.parent / name
+        assert lmzoo("train", "bigram", "--data", text, "--out", out, *QUICK).code == 0
+        result = lmzoo("sample", out, "-n", 5)
+        assert (result.code, len(result.out)) == (0, 1 + 5 + 1), result.err

@@ -27,7 +27,7 @@ from lmzoo.data.tokenizers import train_tokenizer
 from lmzoo.errors import ConfigError, DataError, LmzooError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.runs import inputs
-from lmzoo.runs.run import evaluate_run
+from lmzoo.runs.run import evaluate_run, make_spec, train_run
 from lmzoo.state import State
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.events import Event, NoteEvent, StartEvent, StepEvent
@@ -347,3 +347,24 @@ def test_compare_goes_on_after_a_plugin_that_raises(text: str, tmp_path: Path, m
     assert row.problem.startswith(f"{plugin.name}:5: KeyError")
     assert [model.name for model in results.ranked] == ["bigram"]
     assert "\x1b" not in (tmp_path / "out" / "table.md").read_text()
+
+
+def test_compare_takes_finished_runs(finished: tuple[Results, Path], text: str, tmp_path: Path) -> None:
+    results, out = finished
+    runs = [str(out / "runs" / name) for name in NAMES]
+    events: list[Event] = []
+    again = compare(runs, None, tmp_path / "again", listeners=[events.append])
+    assert steps_of(events) == 0
+    assert [row.name for row in again.models] == runs
+    for row, name in zip(again.models, NAMES, strict=True):
+        before = next(model for model in results.models if model.name == name)
+        assert (row.loss, row.sample, row.run) == (before.loss, before.sample, before.run)
+    assert (again.budget, again.references) == (results.budget, results.references)
+    assert (tmp_path / "again" / "report.html").is_file()
+
+
+def test_compare_evaluates_finished_runs_on_the_whole_split(text: str, tmp_path: Path) -> None:
+    spec = make_spec("bigram", text, overrides=TRAINING | {"eval_tokens": 64})
+    part = train_run(spec, tmp_path / "run")
+    (row,) = compare([str(tmp_path / "run")], None, tmp_path / "out").models
+    assert row.loss == evaluate_run(tmp_path / "run").loss != part.loss

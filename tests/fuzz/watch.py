@@ -23,7 +23,7 @@ from types import FrameType
 
 import torch
 
-from lmzoo import humanize, registry
+from lmzoo import entries, humanize, registry
 from lmzoo.errors import LmzooError
 
 SECONDS = 30  # on a busy machine
@@ -176,7 +176,7 @@ def _restored() -> Iterator[None]:
             os.environ.clear()
             os.environ.update(environment)
             torch.set_num_threads(threads)
-            registry._read_entries.cache_clear()
+            entries.read.cache_clear()
 
 
 def _content(folder: Path) -> dict[str, tuple[int, int, int]]:

@@ -13,7 +13,7 @@ from lmzoo.data.tokenizers import Tokenizer, train_tokenizer
 from lmzoo.errors import DataError, InputError
 from lmzoo.generation import generate
 from lmzoo.generation.drafts import PromptLookup
-from lmzoo.generation.text import StopMatcher, generate_text, generate_texts
+from lmzoo.generation.text import StopMatcher, default_prompt, generate_text, generate_texts
 from lmzoo.model import LanguageModel
 from lmzoo.sampling import SamplingConfig
 from tests.helpers import seeded
@@ -181,3 +181,10 @@ def test_generate_text_refuses_bad_input_immediately() -> None:
         generate_text(model, tokenizer, "ax", 5)
     with pytest.raises(InputError, match="max_new_tokens=-1"):
         generate_text(model, tokenizer, "a", -1)
+
+
+@pytest.mark.parametrize(("text", "prompt"), [("a b\nc", "\n"), ("b c", " "), ("cab", "a")])
+def test_default_prompt_is_known_to_the_tokenizer(text: str, prompt: str) -> None:
+    tokenizer = train_tokenizer("char", [text])
+    assert default_prompt(tokenizer) == prompt
+    assert default_prompt(train_tokenizer("byte", [text])) == "\n"

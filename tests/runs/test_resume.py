@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lmzoo.errors import CheckpointError
+from lmzoo.errors import CheckpointError, ConfigError
 from lmzoo.runs.metrics import read_metrics
 from lmzoo.runs.run import RunSpec, load_run, train_run
 from lmzoo.storage import checkpoints
@@ -225,3 +225,37 @@ def test_train_run_keeps_the_newest_and_the_best_checkpoint(tmp_path: Path, smal
     best = min(val, key=val.__getitem__)
     assert best == 4
     assert {step for step, _ in checkpoints.saved(tmp_path / "run")} == {12, best}
+
+
+@pytest.mark.parametrize("schedule", ["constant", "wsd"])
+def test_train_run_prolonged_equals_a_longer_run(tmp_path: Path, small_spec: MakeSpec, schedule: str) -> None:
+    """A constant run after its end; wsd, which decays from step 16 of 20, when it was stopped before that."""
+    long = small_spec(schedule=schedule, steps=30, checkpoint_every=4)
+    short = dataclasses.replace(long, train=dataclasses.replace(long.train, steps=20))
+    train_run(long, tmp_path / "long")
+    run = tmp_path / "run"
+    if schedule == "constant":
+        train_run(short, run)
+        before = (run / "sample.txt").read_text()
+    else:
+        with pytest.raises(Interrupted):
+            train_run(short, run, listeners=[interrupt_at(16)])
+    with pytest.raises(ConfigError, match=r"train.steps=30, but the run in .* was made with 20"):
+        train_run(long, run, resume=True)
+    train_run(long, run, resume=True, prolong=True)
+    assert_same(tensors(run, 30), tensors(tmp_path / "long", 30))
+    assert losses(run) == losses(tmp_path / "long")
+    if schedule == "constant":
+        assert (run / "sample.txt").read_text() == (tmp_path / "long" / "sample.txt").read_text() != before
+    assert (run / "config.toml").read_text().count("steps = 30\n") == 1
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "linear", "wsd"])
+def test_train_run_refuses_to_prolong_a_decayed_run(tmp_path: Path, small_spec: MakeSpec, schedule: str) -> None:
+    spec = small_spec(schedule=schedule)
+    train_run(spec, tmp_path / "run")
+    before = (tmp_path / "run" / "config.toml").read_text()
+    longer = dataclasses.replace(spec, train=dataclasses.replace(spec.train, steps=20))
+    with pytest.raises(ConfigError, match=f"steps=20: .* has schedule='{schedule}', which began to decay after step"):
+        train_run(longer, tmp_path / "run", resume=True, prolong=True)
+    assert (tmp_path / "run" / "config.toml").read_text() == before

@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 
 import lmzoo
 from lmzoo import registry
-from lmzoo.errors import CheckpointError, LmzooError
+from lmzoo.data.tokenizers import CharTokenizer
+from lmzoo.errors import CheckpointError, InputError, LmzooError
 from lmzoo.model import LanguageModel
 
 
@@ -69,6 +70,21 @@ def test_save_model_replaces_a_model_and_nothing_else(model: LanguageModel, save
     with pytest.raises(CheckpointError, match="photos: exists and is not a saved model"):
         model.save(other)
     assert [path.name for path in other.iterdir()] == ["cat.png"]
+
+
+def test_save_model_writes_the_tokenizer_that_fits(model: LanguageModel, tmp_path: Path) -> None:
+    tokenizer = CharTokenizer("abcdefghijk")
+    model.save(tmp_path / "saved", tokenizer=tokenizer)
+    assert "tokenizer.json" in json.loads((tmp_path / "saved" / "manifest.json").read_text())["files"]
+    assert lmzoo.load_tokenizer(tmp_path / "saved").sha256 == tokenizer.sha256
+    wrong: list[tuple[Any, str]] = [
+        (CharTokenizer("abc"), "the tokenizer has vocab_size=3: the model needs one with vocab_size=11"),
+        ("char", "'char' is not a tokenizer: the model needs one with vocab_size=11"),
+    ]
+    for other, message in wrong:
+        with pytest.raises(InputError, match=message):
+            model.save(tmp_path / "other", tokenizer=other)
+    assert not (tmp_path / "other").exists()
 
 
 def test_save_model_refuses_a_class_without_a_name(tmp_path: Path) -> None:

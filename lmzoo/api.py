@@ -1,0 +1,127 @@
+"""The functions `lmzoo.train`, `lmzoo.compare` and `lmzoo.sample`: what the commands of these names do, in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmzoo import arguments
+from lmzoo.compare.comparison import compare as run_comparison
+from lmzoo.compare.results import Results
+from lmzoo.conformance import ranking_problem
+from lmzoo.data.tokenizers import Tokenizer
+from lmzoo.errors import InputError
+from lmzoo.generation.text import default_prompt, generate_text
+from lmzoo.model import LanguageModel
+from lmzoo.runs.request import Request, make_request
+from lmzoo.runs.run import RunResult, train_run
+from lmzoo.runs.saved import load_run
+from lmzoo.sampling_config import TEMPERATURE, named_settings
+from lmzoo.train.events import Event, Listener, NoteEvent, StartEvent
+from lmzoo.train.progress import ProgressBar
+
+
+def train(
+    name: str,
+    data: str | None = None,
+    out: str | Path | None = None,
+    *,
+    tokenizer: str | None = None,
+    resume: bool = False,
+    progress: bool = True,
+    listeners: Sequence[Listener] = (),
+    **settings: Any,
+) -> RunResult:
+    """Train the model `name` on the text `data` (default "pydocs") in the directory `out` (default "runs/NAME").
+
+    `settings` are those of `lmzoo train --set`, such as `steps=500` or `d_model=64`. With `resume`, an interrupted run
+    continues; `name` may then be the run directory, which needs no settings, and a larger `steps` prolongs the run.
+    `progress` shows a progress bar; each of `listeners` is called with every event of the run (`lmzoo.train.events`).
+
+    The result holds the final figures; `.to_frame()` returns the logged losses as a pandas table, `.plot()` draws them.
+    Raises an `LmzooError` of one line, with nothing written, for anything that cannot be used.
+    """
+    request = make_request(name, data, out, settings, tokenizer=tokenizer, resume=resume)
+    flags = {"resume": request.resume, "prolong": request.prolong}
+    with ProgressBar() as bar:
+        shown = show_progress(request, bar) if progress else []
+        return train_run(request.spec, request.out, listeners=[*shown, *listeners], **flags)
+
+
+def show_progress(request: Request, bar: ProgressBar) -> list[Listener]:
+    """Show the note of a request; returns listeners that show its progress, and a warning about a wrong model."""
+    model = request.spec.model
+
+    def warn_if_wrong(event: Event) -> None:
+        if isinstance(event, StartEvent) and (problem := ranking_problem(model)):
+            bar(NoteEvent(f"warning: {model} {problem}; it is trained anyway, but its loss may mean nothing"))
+
+    if request.note is not None:
+        bar(NoteEvent(request.note))
+    return [bar, warn_if_wrong]
+
+
+def compare(
+    names: Sequence[str | Path],
+    data: str | None = None,
+    out: str | Path = "runs/compare",
+    *,
+    tokenizer: str | None = None,
+    progress: bool = True,
+    listeners: Sequence[Listener] = (),
+    **settings: Any,
+) -> Results:
+    """Train the models `names` on the same tokens in the same order, and rank them by their validation loss.
+
+    `names` can also be directories of finished runs, which are compared without training. `settings` are those of
+    `lmzoo compare --set`: `steps=500` for all models, `**{"mamba.d_state": 8}` for one. Writes `results.json`,
+    `table.md` and `report.html` in `out`; a second call continues an interrupted comparison.
+
+    The results have a row for each model: `.to_frame()` returns them as a pandas table, `.plot()` draws their losses.
+    Raises an `LmzooError` of one line, before anything is written, for anything that cannot be used.
+    """
+    if isinstance(names, str) or not isinstance(names, Sequence):
+        raise InputError(f"names={names!r} must be a list of names, such as ['bigram', 'gpt2.tiny']")
+    models, out = [str(name) if isinstance(name, Path) else name for name in names], arguments.path("out", out)
+    with ProgressBar() as bar:
+        shown: list[Listener] = [bar] if progress else []
+        return run_comparison(models, data, out, tokenizer=tokenizer, settings=settings, listeners=[*shown, *listeners])
+
+
+def sample(
+    source: str | Path | RunResult | LanguageModel,
+    prompt: str | None = None,
+    max_new_tokens: int = 500,
+    *,
+    tokenizer: str | Path | Tokenizer | None = None,
+    stop: str | Sequence[str] = (),
+    seed: int | None = None,
+    **settings: Any,
+) -> str:
+    """Returns a text that a model generates: the prompt (default: a line break) and its continuation.
+
+    `source` is the path of a run, a checkpoint or a saved model, the result of `lmzoo.train`, or a model with its
+    `tokenizer`. The text ends after `max_new_tokens` tokens or before a `stop` string. `seed` makes it reproducible.
+    `settings` are those of `model.generate`, such as `top_p=0.9`; the temperature is 0.8 by default. Raises an
+    `LmzooError` of one line.
+    """
+    if isinstance(source, LanguageModel):
+        if not isinstance(tokenizer, Tokenizer):
+            raise InputError(f"tokenizer={tokenizer!r} must be the tokenizer of the model: lmzoo.load_tokenizer(path)")
+        model, found = source, tokenizer
+    elif isinstance(tokenizer, Tokenizer):
+        raise InputError("tokenizer must be a path, or left out, if source is a path or a run")
+    else:
+        model, found, _ = load_run(source.path if isinstance(source, RunResult) else source, tokenizer)
+    if seed is not None:
+        seed = arguments.count("seed", seed)
+    config = named_settings({"temperature": TEMPERATURE, **settings})
+    prompt = default_prompt(found) if prompt is None else prompt
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
+    stops = [stop] if isinstance(stop, str) else stop
+    return prompt + "".join(
+        generate_text(model, found, prompt, max_new_tokens, config, stop=stops, generator=generator)
+    )

@@ -1,0 +1,57 @@
+"""Decides what a request to train means: a new run, a run to be resumed, or one to be prolonged."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lmzoo import arguments, registry
+from lmzoo.errors import ConfigError
+from lmzoo.runs.directory import read_spec
+from lmzoo.runs.saved import is_run
+from lmzoo.runs.spec import DEFAULT_DATA, RunSpec, make_spec
+
+RUNS = Path("runs")  # where a run is made if no directory is named
+
+
+class Request(NamedTuple):
+    """What is trained, and in which directory; the flags are arguments of `train_run`."""
+
+    spec: RunSpec
+    out: Path
+    resume: bool
+    prolong: bool
+
+    @property
+    def note(self) -> str | None:
+        """A message for the user, or None: a run that was to be resumed is not there, so a new one begins."""
+        return f"{self.out} holds no run yet: a new one begins" if self.resume and not is_run(self.out) else None
+
+
+def make_request(
+    name: str,
+    data: str | None,
+    out: str | Path | None,
+    settings: Mapping[str, Any],
+    *,
+    tokenizer: str | None = None,
+    resume: bool = False,
+) -> Request:
+    """Make the request for the model `name`, or with `resume` for the run in the directory `name`.
+
+    A run is resumed with its own settings; `settings` may only give it more steps. Raises an `LmzooError` of one line.
+    """
+    prolong = resume and not settings.keys().isdisjoint({"steps", "train.steps"})
+    given = None if out is None else arguments.path("out", out)
+    run = arguments.path("name", name)
+    if name not in registry.list_models() and is_run(run):
+        if not resume:
+            raise ConfigError(f"{run} is a run: --resume continues it")
+        if given is not None and given.resolve() != run.resolve():
+            raise ConfigError(f"out={given} cannot be given with the run {run}, which continues where it is")
+        return Request(read_spec(run, settings, data=data, tokenizer=tokenizer), run, resume, prolong)
+    if resume and run.parts[1:]:
+        raise ConfigError(f"{run} is not a run: there is nothing to resume")
+    spec = make_spec(name, data or DEFAULT_DATA, tokenizer=tokenizer, overrides=settings)
+    return Request(spec, given or RUNS / name, resume, prolong)

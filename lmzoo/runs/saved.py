@@ -1,0 +1,132 @@
+"""Loads and evaluates everything that is saved: a run, a checkpoint of it, or a folder written by `model.save`."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lmzoo import arguments
+from lmzoo.data.store import TokenSplit
+from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer, load_tokenizer
+from lmzoo.errors import CheckpointError, DataError
+from lmzoo.model import LanguageModel
+from lmzoo.runs.directory import CONFIG_FILE, own_data, read_tables
+from lmzoo.runs.inputs import load_data, validation_split
+from lmzoo.runs.validation import VALIDATION_FILE, read_validation
+from lmzoo.storage import atomic, checkpoints, models
+from lmzoo.train.evaluate import EvalResult, PositionLoss, evaluate, evaluate_positions
+
+
+class Run(NamedTuple):
+    """A loaded run: its model in eval mode, its tokenizer, and the tables of its config.toml (none: a saved model)."""
+
+    model: LanguageModel
+    tokenizer: Tokenizer
+    tables: dict[str, Any]
+
+
+def is_run(path: str | Path) -> bool:
+    """Return True for a run directory."""
+    return os.path.isfile(Path(path) / CONFIG_FILE)
+
+
+def load_run(path: str | Path, tokenizer: str | Path | None = None) -> Run:
+    """Load model, tokenizer and settings of a run (its newest valid checkpoint), a checkpoint, or a saved model.
+
+    `tokenizer` is the path of a tokenizer, for a saved model without one. Raises `CheckpointError` or `DataError`.
+    Warns if a damaged newest checkpoint was skipped.
+    """
+    place = arguments.path("path", path)
+    run = _run_of(place)
+    if _is_saved_model(place, run):
+        return Run(*_load_saved(place, tokenizer), {})
+    tables = read_tables(run)
+    model, found = models.load_model(place if place.name != checkpoints.FOLDER else run), load_tokenizer(run)
+    _require_same_vocabulary(run, model, found)
+    if found.sha256 != tables["data"].get("tokenizer_sha256"):
+        raise CheckpointError(
+            f"{run / TOKENIZER_FILE}: its SHA-256 differs from the one in {CONFIG_FILE} (damaged or changed)"
+        )
+    if tokenizer is not None and load_tokenizer(tokenizer).sha256 != found.sha256:
+        raise DataError(f"tokenizer={tokenizer} differs from the tokenizer of the run {path}: leave it out")
+    return Run(model, found, tables)
+
+
+def _is_saved_model(place: Path, run: Path) -> bool:
+    """True for a folder of `model.save`, or a checkpoint that was copied out of its run."""
+    return not os.path.lexists(run / CONFIG_FILE) and os.path.isfile(place / atomic.MANIFEST)
+
+
+def _load_saved(folder: Path, tokenizer: str | Path | None) -> tuple[LanguageModel, Tokenizer]:
+    """Load a saved model, with its own tokenizer unless another is given."""
+    if tokenizer is None and not os.path.lexists(folder / TOKENIZER_FILE):
+        raise DataError(
+            f"{folder}: is a saved model without a tokenizer: name one with --tokenizer PATH, or save it with "
+            "model.save(path, tokenizer=...)"
+        )
+    model, found = models.load_model(folder), load_tokenizer(folder if tokenizer is None else tokenizer)
+    _require_same_vocabulary(folder, model, found)
+    return model, found
+
+
+def _require_same_vocabulary(path: Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
+    if model.config.vocab_size != tokenizer.vocab_size:
+        raise CheckpointError(
+            f"{path}: the model has vocab_size={model.config.vocab_size}, its tokenizer {tokenizer.vocab_size}"
+        )
+
+
+def evaluate_run(path: str | Path, data: str | None = None, tokenizer: str | Path | None = None) -> EvalResult:
+    """Evaluate anything that `load_run` loads, on the whole validation split of its own text, or of the text `data`.
+
+    A run keeps its own validation split, unless that is too large: then its text is read again. Raises `DataError` if
+    that text has changed since the training, or for a saved model without `data`.
+    """
+    model, split, precision = _model_and_split(path, data, tokenizer)
+    return evaluate(model, split, precision=precision)
+
+
+def evaluate_run_positions(
+    path: str | Path, data: str | None = None, length: int | None = None, tokenizer: str | Path | None = None
+) -> list[PositionLoss]:
+    """Evaluate a run by position, up to `length`, which may exceed the context length of training."""
+    model, split, _ = _model_and_split(path, data, tokenizer)
+    return evaluate_positions(model, split, length=length)
+
+
+def _model_and_split(
+    path: str | Path, data: str | None, tokenizer: str | Path | None
+) -> tuple[LanguageModel, TokenSplit, str]:
+    """Load a model, a validation split, and the precision in which the model was trained."""
+    model, found, tables = load_run(path, tokenizer)
+    precision = tables["machine"]["precision"] if tables else "float32"
+    if data is not None:
+        return model, validation_split(load_data(data), found), precision
+    if not tables:
+        raise DataError(f"{path}: is a saved model, which has no text of its own: name one with --data")
+    if (kept := read_validation(_run_of(path), model.config.vocab_size)) is not None:
+        return model, kept, precision
+    corpus, trained_on = load_data(own_data(_run_of(path))), tables["data"].get("corpus_sha256")
+    if corpus.sha256 != trained_on:
+        raise DataError(
+            f"{corpus.name}: its SHA-256 is {corpus.sha256}, but the run was trained on a text with {trained_on}"
+        )
+    return model, validation_split(corpus, found), precision
+
+
+def text_to_read(path: str | Path) -> str | None:
+    """Return the text that evaluating a run reads again; None if the run keeps its validation split, or is no run.
+
+    Raises the errors of `own_data`.
+    """
+    run = _run_of(path)
+    return own_data(run) if is_run(run) and not os.path.lexists(run / VALIDATION_FILE) else None
+
+
+def _run_of(path: str | Path) -> Path:
+    """Return the directory of a run, or of the run that a checkpoint belongs to."""
+    place = Path(path).resolve()
+    if place.name == checkpoints.FOLDER:
+        return place.parent
+    return place.parent.parent if place.parent.name == checkpoints.FOLDER else place

@@ -1,0 +1,46 @@
+"""Tests of requests to train: which run, which settings; tests/cli/test_runs.py tests the command."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmzoo.errors import DataError
+from lmzoo.runs.request import make_request
+from lmzoo.runs.run import RunSpec, train_run
+
+
+def test_make_request_reads_the_settings_of_a_run(tmp_path: Path, small_spec: Callable[..., RunSpec]) -> None:
+    spec, run = small_spec(steps=4, dropout=0.1), tmp_path / "run"
+    train_run(spec, run)
+    found = make_request(str(run), None, None, {}, resume=True)
+    assert (found.out, found.resume, found.prolong, found.note) == (run, True, False, None)
+    assert found.spec.model_config(9) == spec.model_config(9)
+    assert (found.spec.train, found.spec.data, found.spec.tokenizer) == (spec.train.resolved(), spec.data, "char")
+    longer = make_request(str(run), None, None, {"train.steps": 8}, resume=True)
+    assert (longer.prolong, longer.spec.train.steps) == (True, 8)
+
+
+def test_make_request_of_a_new_run(tmp_path: Path) -> None:
+    found = make_request("gpt2.tiny", None, None, {"steps": 3})
+    assert (found.spec.model, found.spec.data, found.out) == ("gpt2.tiny", "pydocs", Path("runs/gpt2.tiny"))
+    assert (found.prolong, found.note) == (False, None)
+    again = make_request("gpt2.tiny", None, tmp_path / "x", {}, resume=True)
+    assert again.note == f"{tmp_path / 'x'} holds no run yet: a new one begins"
+
+
+def test_make_request_refuses_a_run_with_a_pattern_as_its_text(
+    tmp_path: Path, small_spec: Callable[..., RunSpec]
+) -> None:
+    """A run of somebody else must not make this machine read files by a pattern."""
+    run, spec = tmp_path / "run", small_spec(steps=2)
+    train_run(spec, run)
+    config = run / "config.toml"
+    config.write_text(config.read_text().replace(spec.data, "/**"))
+    wanted: dict[str, Any] = {"resume": True}
+    with pytest.raises(DataError, match=r"was trained on data='/\*\*', a pattern: give the text with"):
+        make_request(str(run), None, None, {}, **wanted)
+    assert make_request(str(run), spec.data, None, {}, **wanted).spec.data == spec.data

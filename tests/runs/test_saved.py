@@ -1,0 +1,67 @@
+"""Tests of loading and evaluating what is saved: runs, checkpoints, and folders written by `model.save`."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lmzoo.data.tokenizers import TOKENIZER_FILE, ByteTokenizer
+from lmzoo.errors import CheckpointError, DataError
+from lmzoo.runs.run import RunSpec, train_run
+from lmzoo.runs.saved import evaluate_run, is_run, load_run, text_to_read
+from lmzoo.storage import checkpoints
+
+MakeSpec = Callable[..., RunSpec]
+
+
+@pytest.fixture
+def run(tmp_path: Path, small_spec: MakeSpec) -> Path:
+    train_run(small_spec(steps=4), tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_load_run_loads_everything_that_is_saved(run: Path, tmp_path: Path, text: Path) -> None:
+    model, tokenizer, tables = load_run(run)
+    model.save(tmp_path / "saved", tokenizer=tokenizer)
+    loss = evaluate_run(run).loss
+    checkpoint = checkpoints.path_of(run, 4)
+    for path in (run / "checkpoints", checkpoint, tmp_path / "saved"):
+        found = load_run(path)
+        assert found.tokenizer.sha256 == tokenizer.sha256
+        assert found.model.config == model.config
+        assert found.tables == ({} if path.name == "saved" else tables)
+        assert evaluate_run(path, str(text)).loss == loss
+    assert is_run(run)
+    assert not is_run(tmp_path / "saved")
+
+
+def test_load_run_takes_the_tokenizer_of_a_model_without_one(run: Path, tmp_path: Path, text: Path) -> None:
+    load_run(run).model.save(tmp_path / "saved")
+    copied = shutil.copytree(checkpoints.path_of(run, 4), tmp_path / "copied")
+    for path in (tmp_path / "saved", copied):
+        with pytest.raises(DataError, match=r"is a saved model without a tokenizer: name one with --tokenizer PATH"):
+            load_run(path)
+        for tokenizer in (run, run / TOKENIZER_FILE):
+            assert evaluate_run(path, str(text), tokenizer).loss == evaluate_run(run).loss
+    ByteTokenizer().save(tmp_path / "byte.json")
+    with pytest.raises(CheckpointError, match=r"the model has vocab_size=\d+, its tokenizer 256"):
+        load_run(tmp_path / "saved", tmp_path / "byte.json")
+    with pytest.raises(DataError, match=r"byte.json differs from the tokenizer of the run"):
+        load_run(run, tmp_path / "byte.json")
+
+
+def test_load_run_refuses_other_folders(tmp_path: Path) -> None:
+    for path in (tmp_path, tmp_path / "absent"):
+        with pytest.raises(CheckpointError, match=r"is not a run"):
+            load_run(path)
+
+
+def test_evaluate_run_needs_a_text_for_a_saved_model(run: Path, tmp_path: Path) -> None:
+    model, tokenizer, _ = load_run(run)
+    model.save(tmp_path / "saved", tokenizer=tokenizer)
+    assert text_to_read(tmp_path / "saved") is None
+    with pytest.raises(DataError, match=r"saved: is a saved model, which has no text of its own: name one with --data"):
+        evaluate_run(tmp_path / "saved")

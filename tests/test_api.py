@@ -1,0 +1,106 @@
+"""Tests of `lmzoo.train`, `lmzoo.compare` and `lmzoo.sample`; docs/python.md is executed by tests/test_docs.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lmzoo
+from lmzoo.errors import LmzooError
+from lmzoo.runs.metrics import read_metrics
+from lmzoo.runs.run import RunResult
+from lmzoo.runs.saved import load_run
+from lmzoo.train.events import Event, StepEvent
+from tests import stand_ins
+from tests.helpers import SMALL
+
+QUICK = {**SMALL, "steps": 4, "batch_size": 4, "eval_every": 2, "log_every": 1}
+
+
+@pytest.fixture
+def run(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunResult:
+    monkeypatch.chdir(tmp_path)
+    return lmzoo.train("gpt2", str(text), progress=False, **QUICK)
+
+
+def test_train_returns_a_result_that_tabulates_and_plots(run: RunResult, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert run.path == Path("runs/gpt2")
+    stand_ins.install(monkeypatch)
+    assert run.to_frame().rows == read_metrics(run.path)
+    curves = run.plot().curves
+    assert [len(points) for points in curves.values()] == [4, 2]
+    assert curves["validation"][-1] == (run.tokens, run.loss)
+
+
+def test_train_shows_progress_and_calls_listeners(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events: list[Event] = []
+    settings = {"steps": 2, "batch_size": 2, "context_length": 16}
+    lmzoo.train("bigram", str(text), tmp_path / "run", resume=True, listeners=[events.append], **settings)
+    assert sum(isinstance(event, StepEvent) for event in events) == 2
+    shown = "".join(capsys.readouterr())
+    assert "holds no run yet" in " ".join(shown.split())
+    assert "validation" in shown
+    lmzoo.train(str(tmp_path / "run"), resume=True, progress=False)
+    assert "".join(capsys.readouterr()) == ""
+
+
+def test_sample_continues_with_anything_that_is_saved(run: RunResult, tmp_path: Path) -> None:
+    model, tokenizer, _ = load_run(run.path)
+    model.save(tmp_path / "saved", tokenizer=tokenizer)
+    model.save(tmp_path / "bare")
+    arguments: dict[str, Any] = {"max_new_tokens": 20, "seed": 3}
+    texts = [
+        lmzoo.sample(run, "The 1", **arguments),
+        lmzoo.sample(run.path, "The 1", **arguments),
+        lmzoo.sample(tmp_path / "saved", "The 1", **arguments),
+        lmzoo.sample(tmp_path / "bare", "The 1", tokenizer=run.path, **arguments),
+        lmzoo.sample(model, "The 1", tokenizer=tokenizer, temperature=0.8, **arguments),
+    ]
+    assert len(set(texts)) == 1
+    assert (texts[0][:5], len(texts[0])) == ("The 1", 25)
+    assert lmzoo.sample(run, max_new_tokens=5, stop=texts[0][7]).startswith("\n")
+
+
+def test_compare_returns_results_that_tabulate_and_plot(
+    text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"steps": 2, "batch_size": 2, "context_length": 16}
+    results = lmzoo.compare(["bigram"], str(text), tmp_path / "out", progress=False, **settings)
+    stand_ins.install(monkeypatch)
+    (row,) = results.to_frame().rows
+    assert (row["name"], row["loss"], row["status"]) == ("bigram", results.ranked[0].loss, "ranked")
+    assert "sample" not in row
+    assert results.plot().curves["bigram"][-1][1] == pytest.approx(row["loss"])
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: lmzoo.train("gpt2", dmodel=3), "dmodel=3 is not a setting"),
+        (lambda: lmzoo.train(3), "name=3 must be"),  # type: ignore[arg-type]
+        (lambda: lmzoo.train("gpt2", out=3), "out=3 must be a path"),  # type: ignore[arg-type]
+        (lambda: lmzoo.train("gpt5"), "model 'gpt5' is unknown"),
+        (lambda: lmzoo.compare("gpt2"), r"names='gpt2' must be a list of names"),
+        (lambda: lmzoo.compare([]), "names is empty"),
+        (lambda: lmzoo.compare([3]), "name=3 must be the name of a model"),  # type: ignore[list-item]
+        (lambda: lmzoo.sample("absent"), "absent: is not a run"),
+        (lambda: lmzoo.sample(3), "path=3 must be a path"),  # type: ignore[arg-type]
+        (lambda: lmzoo.sample(lmzoo.create_model("bigram", vocab_size=3)), "tokenizer=None must be the tokenizer"),
+    ],
+)
+def test_api_refuses_bad_arguments_in_one_line(call: Any, message: str, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(LmzooError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_sample_refuses_bad_settings(run: RunResult) -> None:
+    for settings, message in (({"top_q": 1}, "top_q=1"), ({"seed": -1}, "seed=-1"), ({"stop": ""}, "empty string")):
+        with pytest.raises(LmzooError, match=message):
+            lmzoo.sample(run, "The", **settings)
