@@ -97,7 +97,7 @@ def compare(
     overlap = measure_overlap(corpus)
     results = Results(
         corpus={
-            "name": corpus.name,
+            "name": portable(corpus.name),
             "sha256": corpus.sha256,
             "origin": corpus.origin,
             "overlap": dataclasses.asdict(overlap) | {"text": str(overlap)},

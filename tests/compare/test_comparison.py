@@ -109,11 +109,12 @@ def test_compare_says_that_it_cuts_a_context(finished: tuple[Results, Path], tex
     settings = {"steps": 1, "batch_size": 4, "n_layers": 1, "model.d_model": 8}
     mixed = compare(
         ["gpt2.1m", "mlp.tiny"],
-        text,
+        f"{Path(text).parent}/*.txt",
         tmp_path / "out",
         settings=settings,
         listeners=[lambda event: notes.append(event.message) if isinstance(event, NoteEvent) else None],
     )
+    assert mixed.corpus["name"] == "*.txt", "without folders"
     assert mixed.cut_contexts == {"gpt2.1m": 128}
     assert notes[0].startswith("gpt2.1m sees 64 tokens of context here, not its own 128: ")
     assert "gpt2.1m sees 64 tokens" in (tmp_path / "out" / "table.md").read_text()
