@@ -307,7 +307,7 @@ def _entries() -> dict[str, Family]:
         folder = entries.package_folder(package)
         for name, entry in (entries.read((folder,)) if folder else {}).items():
             if name in names:
-                found[name] = entries.merged(entry, found[name]) if name in found else entry
+                found[name] = replace(entries.merged(entry, found.get(name, entry)), folder=entry.folder)
     return found
 
 

@@ -302,4 +302,5 @@ def eval_command(
     if as_json:
         click.echo(json.dumps(found if len(runs) > 1 else found[0]))
     elif len({values["tokens"] for values in found}) > 1:
-        click.echo("not the same tokens: compare the bits per byte of one text, not the losses", err=True)
+        note = "these losses are over different tokens: compare the bits per byte, on one text (--data)"
+        click.echo(note, err=True)

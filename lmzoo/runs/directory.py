@@ -194,10 +194,9 @@ def prolonged(run: Path, tables: Mapping[str, Any], steps: int) -> Mapping[str, 
     done = max((step for step, _ in checkpoints.saved(run)), default=0)
     start = decay_start(config)
     if start is not None and done > start:
-        rule = "constant schedules" if config.schedule != "wsd" else "wsd before its decay"
         raise ConfigError(
             f"steps={steps}: the run in {run} has schedule={config.schedule!r}, which began to decay after step "
-            f"{start}, and is at step {done}: only {rule} can be prolonged; train in another directory"
+            f"{start}, and is at step {done}: only schedule='constant', or 'wsd' before its decay, can be prolonged"
         )
     return {**tables, "train": {**tables["train"], "steps": steps}}
 

@@ -19,7 +19,7 @@ from lmzoo.errors import CheckpointError
 if TYPE_CHECKING:
     from lmzoo.model import LanguageModel
 
-MAX_TOKENS = 512  # length of the input: a window that is shorter shows in the logits
+MAX_TOKENS = 256  # length of the input: a window that is shorter shows in the logits
 _POSITIONS, _TOKENS = 8, 8  # positions and vocabulary entries whose logits are kept, evenly spaced
 
 # The largest difference that is accepted, as a share of the largest logit. Another machine sums in another order, which

@@ -27,6 +27,7 @@ def test_help_of_every_command_shows_an_example(lmzoo: Command) -> None:
         "data",
         "bench",
         "completion",
+        "new",
     }
     for name in cli.cli.commands:
         result = lmzoo(name, "--help")
