@@ -12,7 +12,7 @@ from typing import NamedTuple, Unpack
 import torch
 from torch import Tensor
 
-from lmzoo import arguments
+from lmzoo import arguments, bounds
 from lmzoo.errors import InputError
 from lmzoo.generation.choice import Settings
 from lmzoo.generation.job import Options, checked_prompt
@@ -66,6 +66,7 @@ def generate_with_log_probs(
         raise InputError(f"top={top} must be in [0, vocab_size={model.config.vocab_size}]")
     job = make_job(model, idx, max_new_tokens, config, **options)
     B, device = len(job.lengths), model.device
+    bounds.require_memory(f"a result of {max_new_tokens} tokens", 12 * B * max_new_tokens * (1 + top), device)
     tokens_BN = torch.zeros(B, max_new_tokens, dtype=torch.long, device=device)
     log_probs_BN = torch.zeros(B, max_new_tokens, device=device)
     top_tokens_BNK = torch.zeros(B, max_new_tokens, top, dtype=torch.long, device=device)

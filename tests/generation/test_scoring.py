@@ -85,3 +85,8 @@ def test_decode_all_is_refused_without_tokens() -> None:
     model = make("gpt2")
     with pytest.raises(InputError, match="idx has T=0 tokens"):
         model.decode_all(prompts(2, 0), model.init_state(2, 3))
+
+
+def test_generate_with_log_probs_refuses_a_result_that_does_not_fit() -> None:
+    with pytest.raises(InputError, match="a result of 1099511627776 tokens needs .* of memory"):
+        generate_with_log_probs(make("bigram"), prompts(1, 2), 1 << 40)
