@@ -49,7 +49,7 @@ def compare(
     lmzoo compare runs/gpt2.tiny runs/mamba.tiny --out runs/both
     """
     from lmzoo.compare import compare as run_comparison
-    from lmzoo.compare.results import FILE
+    from lmzoo.compare.results import to_json
     from lmzoo.compare.table import print_results
     from lmzoo.train.progress import ProgressBar
 
@@ -64,6 +64,6 @@ def compare(
         keep_freed_memory=True,
     )
     if as_json:
-        click.echo((out / FILE).read_text(encoding="utf-8"), nl=False)
+        click.echo(to_json(results), nl=False)
     else:
         print_results(results, out)

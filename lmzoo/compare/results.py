@@ -130,10 +130,15 @@ def portable(text: str) -> str:
     return _FOLDERS.sub("", text.replace(f"{Path.cwd()}{os.sep}", ""))
 
 
-def write_results(results: Results, folder: Path) -> Path:
-    """Write `folder/results.json` atomically, ranked models first."""
+def to_json(results: Results) -> str:
+    """Returns the text of results.json, ranked models first."""
     ordered = [asdict(model) for model in [*results.ranked, *results.unranked]]
     tables = {"schema": SCHEMA, **asdict(results), "models": ordered}
+    return json.dumps(tables, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def write_results(results: Results, folder: Path) -> Path:
+    """Write `folder/results.json` atomically."""
     path = folder / FILE
-    atomic.write_file(path, json.dumps(tables, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+    atomic.write_file(path, to_json(results))
     return path

@@ -81,13 +81,9 @@ def state_rows(subject: Subject) -> str:
     model = subject.model()
     prompt, more = subject.tokens(3, 5), subject.tokens(3, 3, seed=1)
     fresh = model.init_state(3, 10)
+    _require_rows("a fresh state", fresh, 3)
     _, state = model.decode(prompt, fresh)
-    for which, given in (("a fresh state", fresh), ("a state", state)):
-        for tensor in states.tensors(given):
-            if tensor.ndim == 0 or tensor.shape[0] != 3:
-                raise Fault(
-                    f"{which} of 3 rows holds a tensor {tuple(tensor.shape)}: every tensor's first axis is the batch"
-                )
+    _require_rows("a state", state, 3)
     expected_BTV, _ = _run(model, prompt, fresh)
     picked_BTV, _ = _run(model, prompt[[2, 0]], states.select(fresh, [2, 0]))
     require_equal(picked_BTV, expected_BTV[[2, 0]], "rows [2, 0] of a fresh state", "init_state()")
@@ -98,6 +94,14 @@ def state_rows(subject: Subject) -> str:
             picked_BTV, expected_BTV[rows], f"rows {rows} of a state", "state that is not in the state's tensors"
         )
     return "rows reordered, repeated and left out continue as in the full batch"
+
+
+def _require_rows(which: str, state: Any, rows: int) -> None:
+    for tensor in states.tensors(state):
+        if tensor.ndim == 0 or tensor.shape[0] != rows:
+            raise Fault(
+                f"{which} of {rows} rows holds a tensor {tuple(tensor.shape)}: every tensor's first axis is the batch"
+            )
 
 
 def max_len(subject: Subject) -> str:

@@ -14,7 +14,8 @@ from tests.cli.commands import QUICK, SMALL, TEXT, Command, Result
 
 @pytest.fixture
 def lmzoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run the command in this process: `lmzoo("list", "gpt*") -> Result`."""
+    """Run the command in this process: `lmzoo("list", "gpt*") -> Result`, with its output as in a pipe."""
+    monkeypatch.delenv("COLUMNS", raising=False)
 
     def call(*arguments: object) -> Result:
         monkeypatch.setattr(sys, "argv", ["lmzoo", *map(str, arguments)])
