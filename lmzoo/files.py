@@ -34,7 +34,8 @@ def open_regular(path: str | Path) -> BufferedReader:
 def read_bytes(path: str | Path, limit: int) -> bytes:
     """Read a regular file of at most `limit` bytes. Raises `OSError`."""
     with open_regular(path) as file:
-        content = file.read(limit + 1)
+        size = os.fstat(file.fileno()).st_size
+        content = file.read(min(size, limit) + 1)  # not `limit + 1`: that many bytes would be allocated
     if len(content) > limit:
         raise OSError(errno.EFBIG, f"it is larger than {limit} bytes")
     return content

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import os
 import random
@@ -72,7 +73,7 @@ class Bench:
 
     def whole(self, spec: RunSpec) -> Path:
         """Return the undisturbed run of a spec, trained at the first call."""
-        key = repr(spec)
+        key = repr(dataclasses.asdict(spec))  # repr(spec) names only a part of the settings
         if key not in self._wholes:
             path = self.place("whole")
             child = self.train(spec, path)

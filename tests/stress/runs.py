@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ BACKBONES: dict[str, dict[str, Any]] = {
 }
 # 340 sequences of 16 tokens, 8 in a step: an epoch ends within step 43, in the middle of a batch.
 RECIPE = {"context_length": 16, "batch_size": 4, "grad_accumulation": 2, "log_every": 1, "warmup_steps": 2}
-TIMES = {"seconds", "tokens_per_s"}  # differ between any two runs
+TIMES = {"seconds", "eval_seconds", "tokens_per_s"}  # differ between any two runs
 
 
 def make_text(folder: Path) -> Path:
@@ -51,8 +52,9 @@ def difference(run: Path, whole: Path) -> str:
     counters = [json.loads((path / "training.json").read_text()) for path in (ours, theirs)]
     if counters[0] | dict.fromkeys(TIMES, 0) != counters[1] | dict.fromkeys(TIMES, 0):
         return f"training.json: {counters[0]}, not {counters[1]}"
-    if logged(run) != logged(whole):
-        return "metrics.jsonl"
+    for mine, other in zip_longest(logged(run), logged(whole)):
+        if mine != other:
+            return f"metrics.jsonl: {mine}, not {other}"
     return "" if (run / "sample.txt").read_bytes() == (whole / "sample.txt").read_bytes() else "sample.txt"
 
 
