@@ -74,16 +74,7 @@ def check_split(
 
     `max_len` is the one of `init_state`, by default the length of `idx`. Raises `Fault` for more than rounding.
     """
-    B, T = idx.shape
-    state, end, worst = model.init_state(B, T if max_len is None else max_len), 0, 0.0
-    so_far = f"{len(split)} steps of one token" if set(split) == {1} else f"chunks of {_shortened(split)}"
-    start = "" if max_len is None else f" from init_state({B}, {max_len})"
-    for n in split:
-        logits_BV, state = model.decode(idx[:, end : end + n], state)
-        end += n
-        what = f"decoded in {so_far}{start} (batch of {B}), position {end - 1}"
-        worst = max(worst, require_exact(logits_BV, expected_BTV[:, end - 1], what, where, model, idx[:, :end], state))
-    return worst
+    return _worst_of_chunks(model, idx, expected_BTV, split, where, max_len, every_position=False)
 
 
 def _shortened(split: list[int]) -> str:
@@ -100,16 +91,34 @@ def check_all_positions(
     max_len: int | None = None,
 ) -> float:
     """Like `check_split`, but compares `decode_all`, which speculative decoding and `score` use, at every position."""
+    return _worst_of_chunks(model, idx, expected_BTV, split, where, max_len, every_position=True)
+
+
+def _worst_of_chunks(
+    model: LanguageModel,
+    idx: Tensor,
+    expected_BTV: Tensor,
+    split: list[int],
+    where: str,
+    max_len: int | None,
+    *,
+    every_position: bool,
+) -> float:
+    """Decodes chunk by chunk, by `decode_all` or by `decode`, and compares every position or the last of each chunk."""
     B, T = idx.shape
     state, end, worst = model.init_state(B, T if max_len is None else max_len), 0, 0.0
+    so_far = f"{len(split)} steps of one token" if set(split) == {1} else f"chunks of {_shortened(split)}"
     start = "" if max_len is None else f" from init_state({B}, {max_len})"
     for n in split:
-        logits_BTV, state = model.decode_all(idx[:, end : end + n], state)
         first, end = end, end + n
-        what = f"decoded in chunks of {_shortened(split)}{start} (batch of {B}), one of positions {first} to {end - 1}"
-        worst = max(
-            worst, require_exact(logits_BTV, expected_BTV[:, first:end], what, where, model, idx[:, :end], state)
-        )
+        if every_position:
+            logits, state = model.decode_all(idx[:, first:end], state)
+            expected, place = expected_BTV[:, first:end], f"one of positions {first} to {end - 1}"
+        else:
+            logits, state = model.decode(idx[:, first:end], state)
+            expected, place = expected_BTV[:, end - 1], f"position {end - 1}"
+        what = f"decoded in {so_far}{start} (batch of {B}), {place}"
+        worst = max(worst, require_exact(logits, expected, what, where, model, idx[:, :end], state))
     return worst
 
 
