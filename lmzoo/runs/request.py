@@ -16,7 +16,7 @@ RUNS = Path("runs")  # where a run is made if no directory is named
 
 
 class Request(NamedTuple):
-    """What is trained, and in which directory; the flags are arguments of `train_run`."""
+    """The run to train and its directory; the flags are arguments of `train_run`."""
 
     spec: RunSpec
     out: Path

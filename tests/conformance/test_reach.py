@@ -1,4 +1,4 @@
-"""How far back gradients reach, and the gradient of all parameters together."""
+"""Checks of the reach of gradients, and of the gradient of all parameters together."""
 
 from __future__ import annotations
 

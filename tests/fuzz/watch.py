@@ -47,7 +47,7 @@ class Exit(Exception):
 
 @dataclass(frozen=True)
 class Case:
-    """What a case does, in words that repeat it, and the function that does it."""
+    """A description of a case, from which it can be repeated, and the function that runs it."""
 
     what: str
     work: Callable[[], object]
