@@ -140,6 +140,11 @@ def cast_weights(model: Model, dtype: torch.dtype) -> Model:
     return model
 
 
+def has_bfloat16_kernels() -> bool:
+    """True if this CPU has the bfloat16 kernels that copies for decoding need."""
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def decoding_copy(
     model: Model,
     weights: Weights,
@@ -157,8 +162,7 @@ def decoding_copy(
     """
     if weights not in FORMS:
         raise InputError(f"weights={weights!r} must be one of {', '.join(FORMS)}")
-    supported = torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    if model.device.type != "cpu" or not supported:
+    if model.device.type != "cpu" or not has_bfloat16_kernels():
         raise InputError(f"weights={weights!r} needs a CPU with bfloat16 kernels; the model is on {model.device}")
     bfloat16 = PlainLinear if compiled else PackedLinear
     form = bfloat16 if weights == "bfloat16" else Int8Linear
