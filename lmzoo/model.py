@@ -268,7 +268,8 @@ class LanguageModel(nn.Module, ABC):
         tokens, layers = state["tokens"], state["layers"]
         if tokens is not None:
             tokens = tokens.append(idx)
-        if position > self.config.context_length and not self.traits.extrapolates:
+        # Without `tokens` it extrapolates; asking that first saves asking each layer in each step.
+        if tokens is not None and position > self.config.context_length and not self.traits.extrapolates:
             layers = None  # every token has a new position in the window, so the layers' state is no longer valid
         return {**state, "position": position, "tokens": tokens, "layers": layers}
 

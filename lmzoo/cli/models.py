@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from typing import Any
 
@@ -142,7 +143,8 @@ def check(
         if not as_json:
             click.secho(model if isinstance(model, str) else f"{model.family} ({targets[0]})", bold=True)
         listener = None if as_json else show_result
-        reports.append(check_model(model, only=only or None, listener=listener, thorough=thorough, seed=seed))
+        options = {"listener": listener, "thorough": thorough, "seed": seed}
+        reports.append(check_model(model, only=only or None, processes=min(2, os.cpu_count() or 1), **options))
         if not as_json:
             click.echo(str(reports[-1]).splitlines()[-1])
     if as_json:

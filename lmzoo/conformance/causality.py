@@ -41,9 +41,10 @@ def causality(subject: Subject) -> str:
         idx, other = _two_sequences(subject, T)
         cuts = range(T - 1, 0, -1)
         # All cuts are rows of one batch: `batch_independence` checks that rows do not depend on each other.
-        logits_BTV, *found = _logits(model, torch.cat([idx, *_changed(idx, other, cuts)])).split(len(idx))
-        for cut, changed_BTV in zip(cuts, found, strict=True):
-            _require_unchanged(model, idx, cut, changed_BTV, logits_BTV, "in eval mode, changing")
+        all_BTV = _logits(model, torch.cat([idx, *_changed(idx[:1], other[:1], cuts)]))
+        logits_BTV = all_BTV[: len(idx)]
+        for cut, changed_TV in zip(cuts, all_BTV[len(idx) :], strict=True):
+            _require_unchanged(model, idx[:1], cut, changed_TV[None], logits_BTV[:1], "in eval mode, changing")
         for cut in _shorter(T, subject.context):
             _require_unchanged(model, idx, cut, _logits(model, idx[:, :cut]), logits_BTV, "leaving out")
     model = subject.model(dropout=0.1).double().train()

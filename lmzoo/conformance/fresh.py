@@ -1,8 +1,8 @@
-"""Loads saved models in a separate process and computes their logits, for the check `save_and_load`.
+"""A new Python process that loads saved models, and runs checks beside the caller. `FreshProcess` is the caller's side.
 
-`python -m lmzoo.conformance.fresh` reads the names of folders from its standard input, one per line. Each folder holds
-`request.json` and `idx.safetensors`; the process writes `logits.safetensors` into it, or `error.txt` with the reason in
-one line. `FreshProcess` is the caller's side.
+Both sides send JSON objects, one per line. A request is `{"load": folder}`, `{"subject": ...}` or `{"check": name}`. A
+folder to load holds `request.json` and `idx.safetensors`; the process writes `logits.safetensors` into it, or
+`error.txt` with the reason in one line.
 """
 
 from __future__ import annotations
@@ -12,45 +12,131 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Sequence
+import tempfile
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
 from lmzoo import configs, registry
-from lmzoo.conformance.report import Fault
+from lmzoo.conformance.report import Fault, Result
 from lmzoo.model import LanguageModel
 from lmzoo.storage import models
 
+if TYPE_CHECKING:
+    from lmzoo.conformance.tiny import Subject  # imports this module
+
+# Without garbage collection torch and its compiler are imported in two thirds of the time; the process is short-lived.
+_START = "import gc; gc.disable(); from lmzoo.conformance import fresh; fresh.main()"
+
 
 class FreshProcess:
-    """A new Python process that loads saved models; it can be started early, because starting it takes seconds."""
+    """A new Python process that answers requests. Start it early: it imports torch, which takes seconds."""
 
     def __init__(self) -> None:
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115  closed by `close`
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "lmzoo.conformance.fresh"],
+            [sys.executable, "-c", _START],
             stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._errors,
             text=True,
             env=environment,
         )
+        self._lock = threading.Lock()
+        self._loading = 0  # folders whose answer has not been read
 
-    def load(self, paths: Sequence[Path]) -> None:
-        """Has the requests in the folders `paths` answered, and ends the process. Raises `Fault` if it fails."""
-        _, errors = self._process.communicate("".join(f"{path}\n" for path in paths), timeout=300)
-        if self._process.returncode:
-            last = (errors.strip().splitlines() or ["no message"])[-1]
-            raise Fault(f"a fresh process cannot load the saved model: {last}")
+    def begin_loading(self, path: Path) -> None:
+        """Sends the request in the folder `path` without waiting for the answer. Raises `Fault` if it has ended."""
+        self._send({"load": str(path)})
+        self._loading += 1
+
+    def end_loading(self) -> None:
+        """Waits for the answers to `begin_loading`. Raises `Fault` if the process ends."""
+        if self._loading:
+            with self._lock:
+                while self._loading:
+                    self._receive()
+                    self._loading -= 1
+
+    def load(self, paths: Iterable[Path]) -> None:
+        """Has the requests in the folders `paths` answered. Raises `Fault` if the process ends."""
+        for path in paths:
+            self.begin_loading(path)
+            self.end_loading()
+
+    def use(self, subject: Subject) -> None:
+        """Says which subject `run` is about. Its class must be one that another process can import."""
+        about = {"settings": subject.settings, "name": subject.name, "thorough": subject.thorough, "seed": subject.seed}
+        self._ask({"subject": {**reference(subject.cls), **about}})
+
+    def run(self, check: str) -> Result:
+        """Runs one check. Raises `Fault` if the process ends."""
+        return Result(**self._ask({"check": check}))
+
+    def _ask(self, request: dict[str, Any]) -> Any:
+        self.end_loading()
+        with self._lock:
+            self._send(request)
+            return self._receive()
+
+    def _send(self, request: dict[str, Any]) -> None:
+        assert self._process.stdin is not None
+        try:
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        except (OSError, ValueError) as error:  # the process has ended, or was closed
+            raise self._fault() from error
+
+    def _receive(self) -> Any:
+        assert self._process.stdout is not None
+        try:
+            return json.loads(self._process.stdout.readline())
+        except (OSError, ValueError) as error:
+            raise self._fault() from error
+
+    def _fault(self) -> Fault:
+        self._process.kill()
+        self._process.wait()
+        self._errors.seek(0)
+        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        return Fault(f"a fresh process cannot load the saved model: {lines[-1] if lines else 'no message'}")
 
     def close(self) -> None:
         """Ends the process, if it is still running."""
         if self._process.poll() is None:
             self._process.kill()
-            self._process.communicate()
+        for pipe in (self._process.stdin, self._process.stdout, self._errors):
+            if pipe is not None:
+                with suppress(OSError):  # a pipe that cannot be flushed, because the process has ended
+                    pipe.close()
+        self._process.wait()
+
+    def __enter__(self) -> FreshProcess:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def can_be_imported(cls: type[LanguageModel]) -> bool:
+    """False for a class that another process cannot import: of the main script, or defined inside a function."""
+    return cls.__module__ != "__main__" and "<locals>" not in cls.__qualname__
+
+
+def reference(cls: type[LanguageModel]) -> dict[str, Any]:
+    """Returns how another process finds the class."""
+    module = sys.modules[cls.__module__]
+    return {"module": cls.__module__, "file": getattr(module, "__file__", None), "class": cls.__qualname__}
 
 
 def answer(path: Path, cls: type[LanguageModel] | None = None) -> None:
@@ -99,5 +185,25 @@ def _import(request: dict[str, Any]) -> Any:
     return importlib.import_module(name)
 
 
-if __name__ == "__main__":
-    answer_all(Path(line.rstrip("\n")) for line in sys.stdin)
+def main() -> None:
+    """Answers requests until standard input ends."""
+    from lmzoo.conformance import suite, tiny  # they import this module
+
+    answers, sys.stdout = sys.stdout, sys.stderr  # what a model prints is no answer
+    checks = {check.name: check for check in suite.CHECKS}
+    subject: Subject | None = None
+    for line in sys.stdin:
+        request, reply = json.loads(line), dict[str, Any]()
+        if "load" in request:
+            answer_all([Path(request["load"])])
+        elif "subject" in request:
+            about = request["subject"]
+            subject = tiny.Subject(find_class(about), about["settings"], about["name"])
+            subject.thorough, subject.seed = about["thorough"], about["seed"]
+            torch.set_num_threads(1)  # the caller needs the others
+        else:
+            assert subject is not None, "the subject must be sent before the first check"
+            reply = asdict(suite.run_check(checks[request["check"]], subject))
+        answers.write(json.dumps(reply) + "\n")
+        answers.flush()
+    os._exit(0)  # else Python would look for garbage in all of torch before the process ends

@@ -37,6 +37,7 @@ class Report:
     config: Mapping[str, Any]  # of the small model that was checked
     results: tuple[Result, ...]
     complete: bool = True  # all checks of `RANKING_GROUPS` ran
+    seconds: float = 0.0  # from start to end
 
     @property
     def passed(self) -> bool:
@@ -57,11 +58,6 @@ class Report:
         passed = all(result.passed for result in self.results if result.group in RANKING_GROUPS)
         return passed if self.complete or not passed else None
 
-    @property
-    def seconds(self) -> float:
-        """Seconds spent in all checks."""
-        return sum(result.seconds for result in self.results)
-
     def to_dict(self) -> dict[str, Any]:
         """Converts the report to plain values, for JSON."""
         return {
@@ -71,6 +67,7 @@ class Report:
             "passed": self.passed,
             "rankable": self.rankable,
             "failures": self.failures,
+            "seconds": round(self.seconds, 3),
             "results": [asdict(result) for result in self.results],
         }
 
@@ -82,7 +79,7 @@ class Report:
     def from_dict(cls, values: Mapping[str, Any]) -> Report:
         """Reads a report from the values of `to_dict`."""
         results = tuple(Result(**result) for result in values["results"])
-        return cls(values["model"], values["config"], results, values["rankable"] is not None)
+        return cls(values["model"], values["config"], results, values["rankable"] is not None, values["seconds"])
 
     def __repr__(self) -> str:
         return f"<checks of {self._verdict}>"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,31 +13,41 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from lmzoo import configs, registry
-from lmzoo.conformance.fresh import FreshProcess, answer
+from lmzoo.conformance.fresh import FreshProcess, answer, can_be_imported, reference
 from lmzoo.conformance.measure import require_equal, require_same_bits
 from lmzoo.conformance.report import Fault
-from lmzoo.conformance.tiny import Subject
+from lmzoo.conformance.tiny import Sent, Subject
 from lmzoo.model import LanguageModel
+
+
+def send(subject: Subject) -> None:
+    """Has the subject's fresh process load the model while other checks run; `save_and_load` reads the answer."""
+    if subject.fresh_process is not None:
+        with suppress(Exception):  # `save_and_load` tries again and reports it
+            folder = tempfile.TemporaryDirectory()
+            logits_BTV = save_request(subject, Path(folder.name))
+            subject.fresh_process.begin_loading(Path(folder.name))
+            subject.sent = Sent(folder, logits_BTV)
 
 
 def save_and_load(subject: Subject) -> str:
     """Checks that a model, saved and then loaded by a new process, gives bitwise equal logits."""
+    if subject.fresh_process is not None and subject.sent is not None:
+        subject.fresh_process.end_loading()
+        require_loaded(Path(subject.sent.folder.name), subject.sent.logits_BTV)
+        return "bitwise equal logits in a fresh process"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         logits_BTV = save_request(subject, path)
         if can_be_imported(subject.cls):
-            (subject.fresh_process or FreshProcess()).load([path])
+            with FreshProcess() as process:
+                process.load([path])
             how = "in a fresh process"
         else:
             answer(path, subject.cls)
             how = "in this process: its class cannot be imported by another"
         require_loaded(path, logits_BTV)
     return f"bitwise equal logits {how}"
-
-
-def can_be_imported(cls: type[LanguageModel]) -> bool:
-    """False for a class that another process cannot import: of the main script, or defined inside a function."""
-    return cls.__module__ != "__main__" and "<locals>" not in cls.__qualname__
 
 
 def save_request(subject: Subject, path: Path) -> Tensor:
@@ -68,12 +78,9 @@ def _request(subject: Subject, model: LanguageModel, path: Path) -> dict[str, An
         model.save(path / "model")
     else:
         save_file(_contiguous(model), path / "model.safetensors")
-    module = sys.modules[subject.cls.__module__]
     return {
+        **reference(subject.cls),
         "registered": registered,
-        "module": subject.cls.__module__,
-        "file": getattr(module, "__file__", None),
-        "class": subject.cls.__qualname__,
         "config": configs.to_dict(model.config),
         "threads": torch.get_num_threads(),  # another number changes the order of sums
     }
@@ -159,8 +166,7 @@ def initialization(subject: Subject) -> str:
 def meta_device(subject: Subject) -> str:
     """Checks that a model built on the meta device can be loaded, or be given new weights by `init_weights`."""
     model = subject.model()
-    with torch.device("meta"):
-        meta_model = subject.cls(model.config)
+    meta_model = registry.blank_model(subject.cls, model.config, device="meta")
     for (name, a), b in zip(model.state_dict().items(), meta_model.state_dict().values(), strict=True):
         if a.shape != b.shape or a.dtype != b.dtype or b.device.type != "meta":
             raise Fault(

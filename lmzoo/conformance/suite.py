@@ -5,8 +5,9 @@ from __future__ import annotations
 import inspect
 import time
 import traceback
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 import torch
@@ -31,7 +32,8 @@ from lmzoo.conformance import (
     states,
 )
 from lmzoo.conformance import training as train
-from lmzoo.conformance.fresh import FreshProcess
+from lmzoo.conformance.beside import Beside
+from lmzoo.conformance.fresh import FreshProcess, can_be_imported
 from lmzoo.conformance.report import RANKING_GROUPS, Fault, Report, Result
 from lmzoo.conformance.tiny import Subject, subject
 from lmzoo.errors import ConfigError
@@ -88,6 +90,10 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
+# These import torch's compiler at their first call, which takes seconds.
+NEED_COMPILER = {"compiles", "flops", "chunked_loss", "meta_device"}
+
+
 def check_names() -> list[str]:
     """Returns the names of all checks, in the order in which they run."""
     return [check.name for check in CHECKS]
@@ -108,6 +114,7 @@ def check_model(
     listener: Callable[[Result], None] | None = None,
     thorough: bool = False,
     seed: int = 0,
+    processes: int = 1,
 ) -> Report:
     """Checks a model against the contract and its own declarations; `report.passed`, `report.failures`.
 
@@ -115,32 +122,69 @@ def check_model(
     a model also a copy of itself, with its weights and sizes, in the checks whose names begin with `own_`. The caller's
     model stays unchanged. `only` names the checks to run; `listener` is a callback that gets each result. `thorough`
     draws more random shapes and runs the variants of the config in the large form too; `seed` is for the random shapes.
+    With `processes=2` a second process runs half of the checks: it imports the class anew, so it does not see what the
+    caller has changed in it since.
     Raises `ConfigError` or `UnknownModelError` for an unknown target.
     """
     unknown = set(only or ()) - set(check_names())
     if unknown:
         name = min(unknown)
         raise ConfigError(f"only={name!r} is no check{configs.suggest(name, check_names())}")
-    results: list[Result] = []
+    start = time.perf_counter()
     with torch.random.fork_rng(devices=[]):  # constructors draw weights: keep the caller's random state
         checked = subject(target)
         checked.thorough, checked.seed = thorough, seed
         checks = [check for check in CHECKS if only is None or check.name in only]
         checks = [check for check in checks if checked.own is not None or not check.needs_instance]
-        if saving.save_and_load in [check.run for check in checks] and saving.can_be_imported(checked.cls):
-            checked.fresh_process = FreshProcess()
-        try:
-            for check in checks:
-                results.append(_shortened(run_check(check, checked), results))
-                if listener is not None:
-                    listener(results[-1])
-                if check.name == "construction" and not results[-1].passed:
-                    break  # there is no model to check
-        finally:
-            if checked.fresh_process is not None:
-                checked.fresh_process.close()
+        results = _run_all(checks, checked, listener or _ignore, processes)
     complete = all(only is None or check.name in only for check in CHECKS if check.group in RANKING_GROUPS)
-    return Report(checked.name, configs.to_dict(checked.config), tuple(results), complete)
+    seconds = time.perf_counter() - start
+    return Report(checked.name, configs.to_dict(checked.config), tuple(results), complete, seconds)
+
+
+def _ignore(_result: Result) -> None:
+    """Default for `listener`: does nothing."""
+
+
+def _run_all(checks: list[Check], checked: Subject, listener: Callable[[Result], None], processes: int) -> list[Result]:
+    """Runs the checks, and returns and announces their results in the order of `checks`."""
+    by_name = {check.name: check for check in checks}
+    found: dict[str, Result] = {}
+    done: list[Result] = []
+
+    def announce() -> None:
+        while len(done) < len(checks) and checks[len(done)].name in found:
+            done.append(_shortened(found[checks[len(done)].name], done))
+            listener(done[-1])
+
+    known = can_be_imported(checked.cls)
+    divided = known and processes > 1 and checked.own is None  # the other process does not have the caller's own model
+    if known and (divided or "save_and_load" in by_name):
+        checked.fresh_process = FreshProcess()
+    try:
+        # The other process takes the last ones first, which are those that import torch's compiler.
+        waiting = deque(sorted(by_name, key=lambda name: name in NEED_COMPILER))
+        beside: Beside | None = None
+        while waiting:
+            with suppress(IndexError):  # the other process has just taken the last one
+                name = waiting.popleft()
+                found[name] = run_check(by_name[name], checked)
+            if name == "construction":
+                if not found[name].passed:
+                    waiting.clear()  # there is no model to check
+                else:
+                    saving.send(checked)
+            if beside is None and divided and checked.fresh_process is not None:
+                beside = Beside(checked.fresh_process, checked, waiting, found)
+            if beside is not None and not waiting:
+                beside.join()
+            announce()
+    finally:
+        if checked.fresh_process is not None:
+            checked.fresh_process.close()
+        if checked.sent is not None:
+            checked.sent.folder.cleanup()
+    return done
 
 
 def _shortened(result: Result, earlier: Collection[Result]) -> Result:
@@ -155,7 +199,7 @@ def _shortened(result: Result, earlier: Collection[Result]) -> Result:
 def run_check(check: Check, checked: Subject) -> Result:
     """Runs one check on a subject, and on its variants if the check has `variants`."""
     start, passed, saw = time.perf_counter(), True, ""
-    forms = [checked, *(checked.varied() if check.variants else [])]
+    forms = [checked, *(form for form in checked.varied() if check.variants and _matters(form, check))]
     for form in forms:
         where = "" if form is checked else f"{form.name}: "
         try:
@@ -171,6 +215,11 @@ def run_check(check: Check, checked: Subject) -> Result:
     if passed and len(forms) > 1:
         saw += f"; also with {'; '.join(form.name.split(' with ')[1] for form in forms[1:])}"
     return Result(check.name, check.group, passed, saw, round(time.perf_counter() - start, 3))
+
+
+def _matters(variant: Subject, check: Check) -> bool:
+    """False for a variant that ties the embeddings, and only that, in a check that does not look at the weights."""
+    return variant.changes != {"tie_embeddings"} or check.run in (saving.tied_weights, counting.flops)
 
 
 @contextmanager

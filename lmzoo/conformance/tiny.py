@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import tempfile
 import typing
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -26,6 +28,14 @@ from lmzoo.model import LanguageModel, ModelConfig
 OPTIONS: Mapping[str, Any] = {"window": 5, "n_kv_heads": 2}
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A saved model that a fresh process was asked to load, and the logits expected from it."""
+
+    folder: tempfile.TemporaryDirectory[str]
+    logits_BTV: Tensor
+
+
 class Subject:
     """A model class with a config of the given sizes; `model()` constructs a new model.
 
@@ -38,7 +48,9 @@ class Subject:
         self.own: LanguageModel | None = None  # a copy of the caller's own model, with its weights and sizes
         self.instance: LanguageModel | None = None  # the same, if it is small enough to be checked as the tiny form
         self.is_variant = False  # True for what `varied` returns
+        self.changes: set[str] = set()  # the settings in which a variant differs
         self.fresh_process: FreshProcess | None = None  # started early for the check `save_and_load`
+        self.sent: Sent | None = None  # what the fresh process was asked to load
         self.seed = 0  # of the random shapes
         self.thorough = False  # more random shapes, and all variants in the large form
         self._variants: list[Subject] | None = None  # made once: their depth is found by building models
@@ -113,7 +125,7 @@ class Subject:
     def _with(self, changes: Mapping[str, Any]) -> Subject:
         name = ", ".join(f"{field}={value}" for field, value in changes.items())
         variant = Subject(self.cls, {**self.settings, **changes}, f"{self.name} with {name}")
-        variant.is_variant = True
+        variant.is_variant, variant.changes = True, set(changes)
         return variant
 
     def large(self) -> list[Subject]:

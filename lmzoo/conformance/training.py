@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
@@ -58,17 +59,20 @@ def gradients(subject: Subject) -> str:
         if parameter.requires_grad and id(parameter) in constants:
             raise Fault(f"{name} has the role 'constant', but is trained: set requires_grad=False")
     waiting = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.SGD(waiting.values(), lr=0.1)
+    trained = list(waiting.values())
     for step in range(3):
         T = min(subject.context, 16)
-        optimizer.zero_grad()
+        model.zero_grad()
         model.train()(subject.tokens(4, T, seed=step), subject.tokens(4, T, seed=step + 20)).loss.backward()
         for name, parameter in model.named_parameters():
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                 raise Fault(f"the gradient of {name} is not finite in step {step}")
             if parameter.grad is not None and parameter.grad.any():
                 waiting.pop(name, None)
-        optimizer.step()
+        with torch.no_grad():
+            for parameter in trained:
+                if parameter.grad is not None:
+                    parameter.sub_(0.1 * parameter.grad)
     if waiting:
         name, parameter = next(iter(waiting.items()))
         why = "gets no gradient: nothing uses it" if parameter.grad is None else "has a gradient of zero"
@@ -85,10 +89,10 @@ def overfitting(subject: Subject) -> str:
     floor = best_loss(idx, targets, model.traits.receptive_field)
     uniform = math.log(subject.config.vocab_size)
     goal, weak_goal = (floor + (1 - covered) * (uniform - floor) for covered in (COVERED, WEAK))
-    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    optimizer = _Adam(model.parameters())
     losses: list[float] = []
     for step in range(WEAK_STEPS):
-        optimizer.zero_grad()
+        model.zero_grad()
         out = model(idx, targets).loss
         losses.append(out.item())
         if step >= STEPS and not losses[-1] < losses[-41] - CONVERGED:
@@ -103,6 +107,26 @@ def overfitting(subject: Subject) -> str:
         f"one batch of {idx.numel()} tokens is at {losses[-1]:.2f} nats after {len(losses)} steps of Adam, not below "
         f"{goal:.2f}, nor converged below {weak_goal:.2f}"
     )
+
+
+class _Adam:
+    """Adam with a learning rate of 0.01. torch's own imports torch's compiler, which takes seconds."""
+
+    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
+        self._mean = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._square = [torch.zeros_like(parameter) for parameter in self._parameters]
+        self._steps = 0
+
+    @torch.no_grad()
+    def step(self) -> None:
+        self._steps += 1
+        for parameter, mean, square in zip(self._parameters, self._mean, self._square, strict=True):
+            if parameter.grad is not None:
+                mean.lerp_(parameter.grad, 1 - 0.9)
+                square.lerp_(parameter.grad.square(), 1 - 0.999)
+                mean_hat, square_hat = mean / (1 - 0.9**self._steps), square / (1 - 0.999**self._steps)
+                parameter.sub_(0.01 * mean_hat / (square_hat.sqrt() + 1e-8))
 
 
 def best_loss(idx: Tensor, targets: Tensor, reach: int | None) -> float:

@@ -19,6 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from lmzoo.ops.operator import operator
+
 
 def naive_causal_conv1d(
     x_BTD: Tensor, weight_DW: Tensor, bias_D: Tensor | None = None, tail_BWD: Tensor | None = None
@@ -72,7 +74,7 @@ def _prepend_tail(x_BTD: Tensor, width: int, tail_BWD: Tensor | None) -> Tensor:
 # A custom operator, because autograd through the shifted slices pads and adds a full gradient for each of them.
 
 
-@torch.library.custom_op("lmzoo::causal_conv1d", mutates_args=())
+@operator("causal_conv1d")
 def _conv_forward(padded_BTD: Tensor, weight_WD: Tensor) -> Tensor:
     """Convolve the padded input (B, W - 1 + T, D) to (B, T, D)."""
     width = weight_WD.shape[0]
@@ -83,7 +85,7 @@ def _conv_forward(padded_BTD: Tensor, weight_WD: Tensor) -> Tensor:
     return y_BTD
 
 
-@torch.library.custom_op("lmzoo::causal_conv1d_backward", mutates_args=())
+@operator("causal_conv1d_backward")
 def _conv_backward(grad_y_BTD: Tensor, padded_BTD: Tensor, weight_WD: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of the padded input and of the weight."""
     T = grad_y_BTD.shape[1]
@@ -95,13 +97,13 @@ def _conv_backward(grad_y_BTD: Tensor, padded_BTD: Tensor, weight_WD: Tensor) ->
     return grad_padded_BTD, grad_weight_WD
 
 
-@_conv_forward.register_fake
+@torch.library.register_fake("lmzoo::causal_conv1d")
 def _conv_forward_fake(padded_BTD: Tensor, weight_WD: Tensor) -> Tensor:
     B, padded_T, D = padded_BTD.shape
     return padded_BTD.new_empty(B, padded_T - weight_WD.shape[0] + 1, D)
 
 
-@_conv_backward.register_fake
+@torch.library.register_fake("lmzoo::causal_conv1d_backward")
 def _conv_backward_fake(grad_y_BTD: Tensor, padded_BTD: Tensor, weight_WD: Tensor) -> tuple[Tensor, Tensor]:
     return torch.empty_like(padded_BTD), torch.empty_like(weight_WD)
 
@@ -114,7 +116,7 @@ def _backward(ctx: Any, grad_y_BTD: Tensor) -> tuple[Tensor, Tensor]:
     return torch.ops.lmzoo.causal_conv1d_backward(grad_y_BTD.contiguous(), *ctx.saved_tensors)
 
 
-_conv_forward.register_autograd(_backward, setup_context=_save_for_backward)
+torch.library.register_autograd("lmzoo::causal_conv1d", _backward, setup_context=_save_for_backward)
 
 
 # torch's FLOP counter does not look into a custom operator: these functions declare the FLOPs of the definition.

@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from lmzoo.ops.counting import counted_as
+from lmzoo.ops.operator import operator
 
 Activation = Callable[[Tensor], Tensor]
 
@@ -109,7 +110,7 @@ def _grouped_linear(rows_RD: Tensor, weight_EGD: Tensor, ends_E: Tensor) -> Tens
 # it. Products are written into preallocated tensors, whose dtype autocast does not change.
 
 
-@torch.library.custom_op("lmzoo::grouped_linear", mutates_args=())
+@operator("grouped_linear")
 def _linear_forward(rows_RD: Tensor, weight_EGD: Tensor, ends_E: Tensor) -> Tensor:
     y_RG = rows_RD.new_empty(rows_RD.shape[0], weight_EGD.shape[1])
     for e, rows in _groups(ends_E):
@@ -117,7 +118,7 @@ def _linear_forward(rows_RD: Tensor, weight_EGD: Tensor, ends_E: Tensor) -> Tens
     return y_RG
 
 
-@torch.library.custom_op("lmzoo::grouped_linear_backward", mutates_args=())
+@operator("grouped_linear_backward")
 def _linear_backward(grad_y_RG: Tensor, rows_RD: Tensor, weight_EGD: Tensor, ends_E: Tensor) -> tuple[Tensor, Tensor]:
     """The gradients of rows and weight."""
     grad_rows_RD, grad_weight_EGD = torch.empty_like(rows_RD), torch.zeros_like(weight_EGD)
@@ -133,12 +134,12 @@ def _groups(ends_E: Tensor) -> list[tuple[int, slice]]:
     return [(e, slice(start, end)) for e, (start, end) in enumerate(zip([0, *ends], ends, strict=False)) if start < end]
 
 
-@_linear_forward.register_fake
+@torch.library.register_fake("lmzoo::grouped_linear")
 def _linear_forward_fake(rows_RD: Tensor, weight_EGD: Tensor, ends_E: Tensor) -> Tensor:
     return rows_RD.new_empty(rows_RD.shape[0], weight_EGD.shape[1])
 
 
-@_linear_backward.register_fake
+@torch.library.register_fake("lmzoo::grouped_linear_backward")
 def _linear_backward_fake(
     grad_y_RG: Tensor, rows_RD: Tensor, weight_EGD: Tensor, ends_E: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -153,7 +154,7 @@ def _backward(ctx: Any, grad_y_RG: Tensor) -> tuple[Tensor, Tensor, None]:
     return *torch.ops.lmzoo.grouped_linear_backward(grad_y_RG.contiguous(), *ctx.saved_tensors), None
 
 
-_linear_forward.register_autograd(_backward, setup_context=_save_for_backward)
+torch.library.register_autograd("lmzoo::grouped_linear", _backward, setup_context=_save_for_backward)
 
 
 # torch's FLOP counter does not look into a custom operator.

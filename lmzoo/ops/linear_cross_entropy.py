@@ -20,6 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from lmzoo.ops.operator import operator
+
 
 def naive_linear_cross_entropy(
     x_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, targets_N: Tensor, ignore_index: int
@@ -52,7 +54,7 @@ def chunked_linear_cross_entropy(
 # An opaque custom operator, so that torch.compile captures one node instead of unrolling the chunks.
 
 
-@torch.library.custom_op("lmzoo::linear_cross_entropy", mutates_args=())
+@operator("linear_cross_entropy")
 def _forward(
     x_ND: Tensor,
     weight_VD: Tensor,
@@ -114,7 +116,7 @@ def _outputs(
     return total, grad_x_ND, grad_weight_VD, grad_bias_V
 
 
-@_forward.register_fake
+@torch.library.register_fake("lmzoo::linear_cross_entropy")
 def _forward_fake(
     x_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -137,7 +139,7 @@ def _backward(ctx: Any, grad_total: Tensor | None, *_: Tensor | None) -> tuple[T
     return grad_x_ND, grad_weight_VD, grad_bias_V if ctx.has_bias else None, None, None, None, None, None
 
 
-_forward.register_autograd(_backward, setup_context=_keep_gradients)
+torch.library.register_autograd("lmzoo::linear_cross_entropy", _backward, setup_context=_keep_gradients)
 
 
 @register_flop_formula(torch.ops.lmzoo.linear_cross_entropy)

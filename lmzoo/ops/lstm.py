@@ -20,6 +20,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from lmzoo.ops.operator import operator
+
 HiddenCell = tuple[Tensor, Tensor]  # h_BH, c_BH
 
 
@@ -79,7 +81,7 @@ def _matmul(a: Tensor, b: Tensor) -> Tensor:
 # Inside, every product writes into an existing tensor (`out=` or in place), whose dtype autocast does not change.
 
 
-@torch.library.custom_op("lmzoo::lstm", mutates_args=())
+@operator("lstm")
 def _lstm_forward(
     gates_x_BTG: Tensor, weight_GH: Tensor, h_BH: Tensor, c_BH: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -106,7 +108,7 @@ def _lstm_forward(
     return h_BTH, last_c_BH, gates_BTG, g_BTH, c_before_BTH, tanh_c_BTH
 
 
-@torch.library.custom_op("lmzoo::lstm_backward", mutates_args=())
+@operator("lstm_backward")
 def _lstm_backward(
     grad_h_BTH: Tensor,
     grad_c_BH: Tensor,
@@ -151,7 +153,7 @@ def _lstm_backward(
     return grad_gates_BTG, grad_weight_GH, grad_h, grad_c
 
 
-@_lstm_forward.register_fake
+@torch.library.register_fake("lmzoo::lstm")
 def _lstm_forward_fake(
     gates_x_BTG: Tensor, weight_GH: Tensor, h_BH: Tensor, c_BH: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -159,7 +161,7 @@ def _lstm_forward_fake(
     return h, torch.empty_like(c_BH), torch.empty_like(gates_x_BTG), g, c_before, tanh_c
 
 
-@_lstm_backward.register_fake
+@torch.library.register_fake("lmzoo::lstm_backward")
 def _lstm_backward_fake(
     grad_h_BTH: Tensor,
     grad_c_BH: Tensor,
@@ -192,7 +194,7 @@ def _backward(ctx: Any, grad_h: Tensor | None, grad_c: Tensor | None, *_: Tensor
     return torch.ops.lmzoo.lstm_backward(grad_h_BTH, grad_c_BH, weight_GH, h_BH, h_BTH, *rest)
 
 
-_lstm_forward.register_autograd(_backward, setup_context=_save_for_backward)
+torch.library.register_autograd("lmzoo::lstm", _backward, setup_context=_save_for_backward)
 
 
 # torch's FLOP counter does not look into a custom operator: these functions declare its matrix products.

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from lmzoo.ops.operator import operator
+
 # The fastest for forward plus backward on two CPU cores with 2 MiB of L2 cache each; 8 and 32 are within 15 %.
 CHUNK_LENGTH = 16
 
@@ -119,7 +121,7 @@ def _add_skip(y_BTD: Tensor, u_BTD: Tensor, D_D: Tensor | None) -> Tensor:
 # Inside, every product writes into an existing tensor (`out=` or in place), whose dtype autocast does not change.
 
 
-@torch.library.custom_op("lmzoo::selective_scan", mutates_args=())
+@operator("selective_scan")
 def _scan_forward(
     x_BTD: Tensor, delta_BTD: Tensor, A_ND: Tensor, B_BTN: Tensor, C_BTN: Tensor, h_BND: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -140,7 +142,7 @@ def _scan_forward(
     return y_BTD, h.clone(), starts
 
 
-@torch.library.custom_op("lmzoo::selective_scan_backward", mutates_args=())
+@operator("selective_scan_backward")
 def _scan_backward(
     grad_y_BTD: Tensor,
     grad_h_BND: Tensor,
@@ -204,7 +206,7 @@ def _chunks(T: int) -> list[tuple[int, int]]:
     return [(start, min(CHUNK_LENGTH, T - start)) for start in range(0, T, CHUNK_LENGTH)]
 
 
-@_scan_forward.register_fake
+@torch.library.register_fake("lmzoo::selective_scan")
 def _scan_forward_fake(
     x_BTD: Tensor, delta_BTD: Tensor, A_ND: Tensor, B_BTN: Tensor, C_BTN: Tensor, h_BND: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -212,7 +214,7 @@ def _scan_forward_fake(
     return torch.empty_like(x_BTD), torch.empty_like(h_BND), starts
 
 
-@_scan_backward.register_fake
+@torch.library.register_fake("lmzoo::selective_scan_backward")
 def _scan_backward_fake(
     grad_y_BTD: Tensor,
     grad_h_BND: Tensor,
@@ -239,7 +241,7 @@ def _backward(ctx: Any, grad_y: Tensor | None, grad_h: Tensor | None, _: Tensor 
     return torch.ops.lmzoo.selective_scan_backward(grad_y_BTD, grad_h_BND, x_BTD, *rest, starts)
 
 
-_scan_forward.register_autograd(_backward, setup_context=_save_for_backward)
+torch.library.register_autograd("lmzoo::selective_scan", _backward, setup_context=_save_for_backward)
 
 
 # torch's FLOP counter does not look into a custom operator: these functions declare the FLOPs of the definition.

@@ -34,9 +34,9 @@ def test_fresh_process_ends_when_it_is_closed() -> None:
 
 def test_fresh_process_reports_why_it_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.executable", shutil.which("false"))
-    process = FreshProcess()
-    with pytest.raises(Fault, match="a fresh process cannot load the saved model: no message"):
-        process.load([])
+    failed = pytest.raises(Fault, match="a fresh process cannot load the saved model: no message")
+    with FreshProcess() as process, failed:
+        process.load([Path()])
 
 
 class Broken(Transformer):

@@ -8,7 +8,7 @@ from lmzoo.conformance import RANKING_GROUPS, Report, Result
 
 
 def report(group: str, *, passed: bool = False) -> Report:
-    return Report("x", {"n_layers": 2}, (Result("a check", group, passed, "what it saw", 0.5),))
+    return Report("x", {"n_layers": 2}, (Result("a check", group, passed, "what it saw", 0.5),), seconds=0.5)
 
 
 def test_report_is_the_same_after_json() -> None:
@@ -34,7 +34,9 @@ def test_report_str_names_each_check_and_the_verdict() -> None:
 
 
 def test_report_repr_is_one_line_and_a_table_in_a_notebook() -> None:
-    failed = Report("x", {}, (Result("a check", "loss", False, "saw <b>", 0.5), Result("b", "loss", True, "", 0.0)))
+    failed = Report(
+        "x", {}, (Result("a check", "loss", False, "saw <b>", 0.5), Result("b", "loss", True, "", 0.0)), True, 0.5
+    )
     assert repr(failed) == "<checks of x: failed: a check (2 checks, 0.5 s)>"
     table = failed._repr_html_()
     assert table.count("<tr>") == 2

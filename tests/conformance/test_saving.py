@@ -24,7 +24,8 @@ def test_save_and_load_in_one_fresh_process_for_all_families(tmp_path: Path) -> 
         path = tmp_path / checked.name
         path.mkdir()
         expected[path] = saving.save_request(checked, path)
-    FreshProcess().load(list(expected))
+    with FreshProcess() as process:
+        process.load(expected)
     for path, logits_BTV in expected.items():
         saving.require_loaded(path, logits_BTV)
 

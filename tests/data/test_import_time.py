@@ -9,10 +9,12 @@ import pytest
 
 _CODE = """
 import sys, time
+start = time.perf_counter()
 import numpy
+needed = time.perf_counter() - start
 start = time.perf_counter()
 import lmzoo.data
-print(time.perf_counter() - start)
+print((time.perf_counter() - start) / needed)
 print([name for name in ("torch", "tokenizers", "urllib.request", "lmzoo.model") if name in sys.modules])
 """
 
@@ -25,4 +27,4 @@ def test_import_of_data_is_fast_and_loads_nothing_heavy(process_env: dict[str, s
         for _ in range(3)
     ]
     assert {loaded for _, loaded in runs} == {"[]"}
-    assert min(float(seconds) for seconds, _ in runs) < 0.1
+    assert min(float(ratio) for ratio, _ in runs) < 2  # torch takes 15 times as long as numpy
