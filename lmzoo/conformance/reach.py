@@ -23,7 +23,7 @@ def long_gradients(subject: Subject) -> str:
     form = subject.large()[0]
     model = form.model().double()
     T = form.context
-    reached = require_reach(model, form.tokens(8, T))
+    reached = require_reach(model, form.tokens(5, T))
     off = _directional_error(model, form.tokens(2, T), form.tokens(2, T, seed=1))
     return f"{reached}; the gradient agrees with a finite difference to {off:.1g}"
 
