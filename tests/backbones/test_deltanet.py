@@ -1,4 +1,4 @@
-"""DeltaNet: parity by negative eigenvalues, its state, and the sizes of its presets.
+"""DeltaNet: parity by negative eigenvalues, its state.
 
 tests/layers/test_delta_rule.py compares the mixer with a loop over its equations, tests/ops/test_delta_rule.py the
 chunked form with the recurrence, and tests/test_decoder.py the frame with its own.
@@ -48,11 +48,3 @@ def test_deltanet_compiles_in_one_graph_with_the_same_gradients() -> None:
     expected = torch.autograd.grad(model(idx[:, :-1], idx[:, 1:]).loss, parameters)
     for got, want in zip(actual, expected, strict=True):
         torch.testing.assert_close(got, want)
-
-
-@pytest.mark.parametrize(
-    ("preset", "low", "high"), [("tiny", 0.08e6, 0.12e6), ("1m", 0.8e6, 1.2e6), ("10m", 8e6, 12e6)]
-)
-def test_deltanet_presets_have_the_size_of_their_names(preset: str, low: float, high: float) -> None:
-    with torch.device("meta"):
-        assert low < lmzoo.create_model(f"deltanet.{preset}", vocab_size=65).num_params() < high

@@ -84,12 +84,6 @@ def test_mamba_state_has_a_fixed_size_and_is_float32() -> None:
     assert all(piece.h.dtype == torch.float32 for piece in state["layers"].blocks)
 
 
-def test_mamba_presets_have_the_size_of_their_names() -> None:
-    for preset, low, high in [("tiny", 0.08e6, 0.12e6), ("1m", 0.8e6, 1.2e6), ("10m", 8e6, 12e6)]:
-        with torch.device("meta"):
-            assert low < lmzoo.create_model(f"mamba.{preset}", vocab_size=65).num_params() < high
-
-
 def test_mamba_compiles_in_one_graph_with_the_same_gradients() -> None:
     model = lmzoo.create_model("mamba", vocab_size=13, d_model=32, n_layers=1)
     idx = random_tokens(13, 2, CHUNK_LENGTH + 2)
