@@ -191,7 +191,7 @@ def sample(
 
     from lmzoo.generation import generate_text, generate_texts
     from lmzoo.generation.text import default_prompt
-    from lmzoo.inference import decoding_copy, int8_share
+    from lmzoo.inference import decoding_copy, has_bfloat16_kernels, int8_share
     from lmzoo.runs.saved import load_run
 
     sampling = SamplingConfig(**settings)
@@ -201,6 +201,8 @@ def sample(
     prompt = default_prompt(found) if prompt is None else prompt
     if weights is not None:
         model = decoding_copy(model, weights, rows=samples, compiled=compiled)
+        if not has_bfloat16_kernels():
+            click.echo("this CPU has no bfloat16 kernels: the copy takes less memory, but is slower", err=True)
         if weights == "int8" and (share := int8_share(model)) < MOST_INT8:
             click.echo(f"int8: {share:.0%} of the weights; the others are bfloat16", err=True)
     generator = None if seed is None else torch.Generator().manual_seed(seed)

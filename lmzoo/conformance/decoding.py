@@ -42,7 +42,7 @@ def _splits(T: int, L: int, rng: random.Random, *, brief: bool) -> list[tuple[in
         splits = [[T, 0], [5, T - 5], random_split(rng, L, 9), [1] * L, wrapping, [L - 1, 1]]
         one_row = [random_split(rng, L, 9)]
     else:
-        splits = [[n, T - n] for n in (*range(T, 9, -3), *range(9, 0, -1))]
+        splits = [[n, T - n] for n in (T, T - 1, *range(T - 3, 9, -3), *range(9, 0, -1))]
         splits += [random_split(rng, L, 9) for _ in range(4)]
         splits += [[1] * L, [T] + [1] * (L - T), wrapping, [L], [L - 1, 1]]
         one_row = [wrapping, random_split(rng, L, 9), [T], [1] * L]  # some code treats a batch of one separately

@@ -52,7 +52,10 @@ class _CopiedLinear(nn.Module):
 
 
 class PlainLinear(_CopiedLinear):
-    """A linear map with a row-major bfloat16 weight, for one compiled row; it cannot be trained or saved."""
+    """A linear map with a row-major bfloat16 weight, for one compiled row, and for a CPU without bfloat16 kernels.
+
+    It cannot be trained or saved.
+    """
 
     def __init__(self, weight_ND: Tensor, bias_N: Tensor | None) -> None:
         super().__init__(weight_ND)
@@ -141,7 +144,7 @@ def cast_weights(model: Model, dtype: torch.dtype) -> Model:
 
 
 def has_bfloat16_kernels() -> bool:
-    """True if this CPU has the bfloat16 kernels that copies for decoding need."""
+    """True if this CPU has the bfloat16 kernels that make copies for decoding fast."""
     return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
@@ -158,13 +161,14 @@ def decoding_copy(
     and scores as any model; it cannot be trained or saved. `model` does not change. `rows` is the
     number of sequences decoded together; the results do not depend on it.
     With `compiled`, the first step takes about 10 to 60 seconds, once per number of rows, and needs a C++ compiler.
-    Raises `InputError` for an unknown format, and on devices without these kernels (only CPUs with bfloat16 have them).
+    On a CPU without bfloat16 kernels (`has_bfloat16_kernels`) a copy takes less memory, but decodes slower.
+    Raises `InputError` for an unknown format, and for a model on another device.
     """
     if weights not in FORMS:
         raise InputError(f"weights={weights!r} must be one of {', '.join(FORMS)}")
-    if model.device.type != "cpu" or not has_bfloat16_kernels():
-        raise InputError(f"weights={weights!r} needs a CPU with bfloat16 kernels; the model is on {model.device}")
-    bfloat16 = PlainLinear if compiled else PackedLinear
+    if model.device.type != "cpu":
+        raise InputError(f"weights={weights!r} needs a model on the CPU; this one is on {model.device}")
+    bfloat16 = PlainLinear if compiled or not has_bfloat16_kernels() else PackedLinear
     form = bfloat16 if weights == "bfloat16" else Int8Linear
     with torch.no_grad():
         changed = cast_weights(copy.deepcopy(model).eval(), torch.bfloat16)

@@ -9,9 +9,13 @@ from torch import Tensor, nn
 import lmzoo
 from lmzoo import losses
 from lmzoo.errors import InputError
-from lmzoo.inference import FORMS, Weights, decoding_copy, int8_share, weight_bytes_per_token
+from lmzoo.inference import FORMS, Weights, decoding_copy, has_bfloat16_kernels, int8_share, weight_bytes_per_token
 from lmzoo.inference.weights import Int8Linear, PackedLinear, PlainLinear, cast_weights, quantize, sum_of_products
 from lmzoo.layers.head import TiedHead
+
+# oneDNN's blocked layout needs a CPU with bfloat16 kernels; without them a copy uses row-major weights.
+FORMS_HERE = (PlainLinear, Int8Linear, PackedLinear) if has_bfloat16_kernels() else (PlainLinear, Int8Linear)
+BFLOAT16 = PackedLinear if has_bfloat16_kernels() else PlainLinear
 
 
 def tiny(family: str) -> lmzoo.LanguageModel:
@@ -45,10 +49,9 @@ def test_linear_formats_against_float64(rows: int, d_in: int, d_out: int, with_b
     bias_N = torch.randn(d_out, generator=generator).to(torch.bfloat16) if with_bias else None
     x_BD = torch.randn(rows, d_in, generator=generator).to(torch.bfloat16)
     levels_ND, scale_N = quantize(weight_ND)
-    used = {"packed": weight_ND.to(torch.bfloat16).double(), "int8": levels_ND.double() * scale_N.double()[:, None]}
-    modules = {"packed": PackedLinear(weight_ND, bias_N), "int8": Int8Linear(weight_ND, bias_N)}
-    for name, module in {**modules, "plain": PlainLinear(weight_ND, bias_N)}.items():
-        weight = used["int8" if name == "int8" else "packed"]
+    used = {"bfloat16": weight_ND.to(torch.bfloat16).double(), "int8": levels_ND.double() * scale_N.double()[:, None]}
+    for cls in FORMS_HERE:
+        module, weight = cls(weight_ND, bias_N), used["int8" if cls is Int8Linear else "bfloat16"]
         wanted_BN = x_BD.double() @ weight.T + (0 if bias_N is None else bias_N.double())
         found_BN = module(x_BD)
         assert found_BN.dtype == torch.bfloat16
@@ -118,7 +121,7 @@ def test_decoding_copy_replaces_linear_maps_with_their_own_forward_alone() -> No
     model = Tower().eval()
     copy = decoding_copy(model, "bfloat16")
     kinds = [type(module) for module in (copy.plain, copy.normed, copy.doubled, copy.hooked, copy.head)]
-    assert kinds == [PackedLinear, PackedLinear, DoubledLinear, nn.Linear, CappedHead]
+    assert kinds == [BFLOAT16, BFLOAT16, DoubledLinear, nn.Linear, CappedHead]
     assert copy.head.weight is copy.tokens.weight, "still tied"
     idx_BT = torch.randint(65, (3, 20), generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
@@ -136,8 +139,8 @@ def test_decoding_copy_gives_the_loss_in_chunks(monkeypatch: pytest.MonkeyPatch)
             torch.testing.assert_close(copy(idx_BT, targets_BT, return_logits=False).loss, wanted, rtol=1e-3, atol=0)
 
 
-def biased(model: lmzoo.LanguageModel) -> list[PackedLinear]:
-    return [m for m in model.modules() if isinstance(m, PackedLinear) and m.bias is not None]
+def biased(model: lmzoo.LanguageModel) -> list[PackedLinear | PlainLinear]:
+    return [m for m in model.modules() if isinstance(m, (PackedLinear, PlainLinear)) and m.bias is not None]
 
 
 def test_decoding_copy_refuses_an_unknown_format() -> None:
@@ -174,6 +177,6 @@ def test_int8_share_counts_recurrent_weights_and_experts_as_not_quantized() -> N
 
 
 def test_copied_linear_has_the_sizes_of_the_original() -> None:
-    for cls in (PlainLinear, PackedLinear, Int8Linear):
+    for cls in FORMS_HERE:
         layer = cls(torch.randn(7, 32), None)
         assert (layer.in_features, layer.out_features) == (32, 7)
