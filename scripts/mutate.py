@@ -28,11 +28,13 @@ os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = (
 )
 
 import argparse
+import ast
 import gc
 import importlib
 import importlib.util
 import json
 import random
+import re
 import resource
 import signal
 import time
@@ -124,8 +126,32 @@ class _FirstFailure:
 
 def stages(path: str) -> list[list[str]]:
     """Return the tests of a file, from `TESTS`, or else the test file of its name."""
-    mirrored = Path("tests", *Path(path).parts[1:-1], f"test_{Path(path).name}")
-    return TESTS.get(path, [[str(mirrored)]])
+    mirrored = str(Path("tests", *Path(path).parts[1:-1], f"test_{Path(path).name}"))
+    if path.startswith("lmzoo/conformance/"):
+        return [[mirrored], *museum(path)]
+    return TESTS.get(path, [[mirrored]])
+
+
+def museum(path: str) -> list[list[str]]:
+    """Return the tests of a module of checks: the broken models that its checks reject, then the sound models.
+
+    A module without checks is used by all of them, so it has all broken models.
+    """
+    checks = [node.name for node in ast.parse((ROOT / path).read_bytes()).body if isinstance(node, ast.FunctionDef)]
+    caught = {
+        exhibit.stem: re.search(r'^CAUGHT_BY = "(\w+)"', exhibit.read_text(encoding="utf-8"), re.MULTILINE)
+        for exhibit in sorted((ROOT / "tests/museum/exhibits").glob("*.py"))
+    }
+    found = {name: match[1] for name, match in caught.items() if match}
+    names = [name for name, check in found.items() if check in checks]
+    test = "tests/museum/test_museum.py::test_"
+    broken = [f"{test}exhibit_fails_its_check[{name}]" for name in names or found]
+    sound = [
+        f"{test}sound_model_passes[{model.stem}-{check}]"
+        for check in sorted({*checks} & {*found.values()})
+        for model in sorted((ROOT / "tests/museum/sound").glob("[!_]*.py"))
+    ]
+    return [broken, sound] if names else [broken]
 
 
 def run_tests(mutant: Mutant, first: list[str], report: int) -> int:
@@ -247,7 +273,7 @@ def main() -> int:
         print(*map(describe, mutants), sep="\n")
         return 0
     sys.path.insert(0, str(ROOT))
-    for module in HEAVY if any(name in TESTS for name in files) else []:
+    for module in HEAVY:
         importlib.import_module(module)
     assert not any(name.split(".")[0] == "lmzoo" for name in sys.modules)
     gc.freeze()  # imported modules stay shared between the processes

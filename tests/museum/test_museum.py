@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import importlib
 import re
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from lmzoo.conformance import check_model, check_names, saving, subject
+from lmzoo.conformance import Subject, check_model, check_names, run_check, saving, subject, suite
 from lmzoo.conformance.fresh import FreshProcess
 from lmzoo.model import LanguageModel
 from tests.museum import base, chunked, grouped
@@ -21,6 +22,8 @@ def names_in(folder: str) -> list[str]:
 
 
 EXHIBITS, SOUND = names_in("exhibits"), names_in("sound")
+CHECKS = {check.name: check for check in suite.CHECKS if not check.needs_instance}
+HERE = [name for name in CHECKS if name != "save_and_load"]  # that one: below, and in tests/conformance/test_saving.py
 PAPER = r"arXiv \d{4}\.\d{4,5}"
 ISSUE_OR_OURS = r"[\w-]+/[\w.-]+#\d+|^Ours:"
 
@@ -31,6 +34,11 @@ def exhibit(name: str) -> ModuleType:
 
 def sound(name: str) -> ModuleType:
     return importlib.import_module(f".sound.{name}", __package__)
+
+
+@cache
+def sound_subject(name: str) -> Subject:
+    return subject(sound(name).MODEL)
 
 
 def source(module: ModuleType) -> str:
@@ -55,24 +63,21 @@ def test_exhibit_names_its_fault_and_source(name: str) -> None:
     assert re.search(ISSUE_OR_OURS, source(exhibit(name))), "the source must be repository#issue, or Ours:"
 
 
-def passes_all_checks(model: type[LanguageModel]) -> None:
-    names = [name for name in check_names() if name != "save_and_load"]  # below, and tests/conformance/test_saving.py
-    report = check_model(model, only=names)
-    assert report.passed, str(report)
-
-
 BASES = [base.Transformer, base.Learned, base.Recurrent, grouped.Grouped]
 BASES += [chunked.Chunked, chunked.Stepping, chunked.Doubling]
 
 
 @pytest.mark.parametrize("model", BASES)
 def test_base_models_pass_all_checks(model: type[LanguageModel]) -> None:
-    passes_all_checks(model)
+    report = check_model(model, only=HERE)
+    assert report.passed, str(report)
 
 
+@pytest.mark.parametrize("check", HERE)
 @pytest.mark.parametrize("name", SOUND)
-def test_sound_model_passes_all_checks(name: str) -> None:
-    passes_all_checks(sound(name).MODEL)
+def test_sound_model_passes(name: str, check: str) -> None:
+    result = run_check(CHECKS[check], sound_subject(name))
+    assert result.passed, result.saw
 
 
 @pytest.mark.parametrize("name", SOUND)
