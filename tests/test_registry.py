@@ -61,7 +61,7 @@ def test_families_have_presets_facts_and_cards() -> None:
     for name in BUILT_IN:
         family = families[name]
         assert {"tiny", "1m", "10m"} <= set(family.presets), name
-        assert {"title", "summary", "year", "paper", "extrapolates", "state_growth"} <= set(family.facts), name
+        assert {"title", "summary", "kind", "year", "paper", "extrapolates", "state_growth"} <= set(family.facts), name
         assert family.card.startswith("# "), f"{name} has no card.md"
         assert all(preset.source for preset in family.presets.values()), f"{name}: say where the numbers come from"
 

@@ -14,6 +14,7 @@ from lmzoo import humanize, registry, terminal
 from lmzoo.cli.complete import complete_checks, complete_models
 from lmzoo.cli.group import cli, plugin_option
 
+KINDS = ("classic", "attention", "linear", "hybrid")  # of families, in the order of the table
 VOCAB_SIZE = 65  # vocabulary of a typical character tokenizer, for presets without vocab_size
 
 
@@ -51,15 +52,21 @@ def list_command(pattern: str, state: str | None, extrapolates: bool | None, as_
 
 def _print_families(names: list[str]) -> None:
     """Print what registry files say of each family, which is quick: no model is imported."""
-    headings = ("family", "state", "beyond context", "presets", "summary")
-    families = registry.families()
+    headings = ("kind", "family", "year", "state", "beyond context", "summary")
+    facts = {name: registry.families()[name].facts for name in names}
+
+    def place(name: str) -> tuple[int, int, str]:
+        kind = facts[name].get("kind")
+        return KINDS.index(kind) if kind in KINDS else len(KINDS), int(facts[name].get("year", 0)), name
+
     rows = []
-    for name in names:
-        family = families[name]
-        extrapolates = family.facts.get("extrapolates")
+    for name in sorted(names, key=place):
+        extrapolates = facts[name].get("extrapolates")
         beyond = "" if extrapolates is None else "yes" if extrapolates else "no"
-        growth, summary = (str(family.facts.get(fact, "")) for fact in ("state_growth", "summary"))
-        rows.append([name, growth, beyond, " ".join(family.presets), summary])
+        kind, year, growth, summary = (
+            str(facts[name].get(fact, "")) for fact in ("kind", "year", "state_growth", "summary")
+        )
+        rows.append([kind, name, year, growth, beyond, summary])
     console = terminal.results_console()
     table = terminal.table(
         headings,
@@ -67,7 +74,7 @@ def _print_families(names: list[str]) -> None:
         width=console.width,
         left=headings,
         wrapped="summary",
-        drop=("presets", "beyond context", "summary", "state"),
+        drop=("beyond context", "year", "kind", "summary", "state"),
     )
     console.print(table)
     click.echo("lmzoo list FAMILY shows its presets, lmzoo show NAME all about one model", err=True)

@@ -16,10 +16,13 @@ from tests.cli.commands import Command
 def test_list_prints_families_without_importing_torch(lmzoo: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("COLUMNS", "200")
     lines = lmzoo("list").out.splitlines()
-    assert lines[0].split() == ["family", "state", "beyond", "context", "presets", "summary"]
-    gpt2 = next(line for line in lines if line.startswith("gpt2 "))
-    assert gpt2.split()[1:3] == ["linear", "no"]
-    assert "tiny 1m 10m 124m" in gpt2
+    assert lines[0].split() == ["kind", "family", "year", "state", "beyond", "context", "summary"]
+    rows = [line.split() for line in lines[2:]]
+    assert ["attention", "gpt2", "2019", "linear", "no"] in [row[:5] for row in rows]
+    kinds = [row[0] for row in rows]
+    assert kinds == sorted(kinds, key=["classic", "attention", "linear", "hybrid"].index)
+    attention = [row[2] for row in rows if row[0] == "attention"]
+    assert attention == sorted(attention), "by year"
     words = "import sys, lmzoo.cli as c; c.cli.main(['list'], standalone_mode=False); assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", words], check=True, capture_output=True)
 
