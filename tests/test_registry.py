@@ -18,7 +18,20 @@ from lmzoo.errors import ConfigError, LmzooError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.state import State
 
-BUILT_IN = ["bigram", "cnn", "deltanet", "gpt2", "gpt_neox", "hybrid", "llama", "lstm", "mamba", "mixtral", "mlp"]
+BUILT_IN = [
+    "bigram",
+    "cnn",
+    "deltanet",
+    "gpt2",
+    "gpt_neox",
+    "gru",
+    "hybrid",
+    "llama",
+    "lstm",
+    "mamba",
+    "mixtral",
+    "mlp",
+]
 
 
 @pytest.fixture
