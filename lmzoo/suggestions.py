@@ -59,7 +59,6 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "max_tokens": ("max_new_tokens",),
     "temp": ("temperature",),
     # families
-    "rnn": ("lstm",),
     "transformer": ("gpt2", "llama"),
     "gpt": ("gpt2",),
     "nanogpt": ("gpt2",),

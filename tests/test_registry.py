@@ -31,6 +31,7 @@ BUILT_IN = [
     "mamba",
     "mixtral",
     "mlp",
+    "rnn",
 ]
 
 

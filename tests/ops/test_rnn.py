@@ -1,0 +1,101 @@
+"""Tests of the recurrence of the simple RNN: the fast form against the definition, and the definition against torch."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from lmzoo.ops.rnn import fused_rnn, naive_rnn, rnn_scan
+from tests.ops.scans import Scan, assert_same, values_and_gradients
+
+
+def make_inputs(
+    T: int, dtype: torch.dtype = torch.float64, *, B: int = 2, H: int = 3, scale: float = 1.0
+) -> list[Tensor]:
+    draw = torch.Generator().manual_seed(T)
+    shapes = [(B, T, H), (H, H), (B, H)]
+    return [torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype) for shape in shapes]
+
+
+@pytest.mark.parametrize("T", [1, 2, 7])
+@pytest.mark.parametrize("with_state", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_fused_rnn_equals_naive(T: int, with_state: bool, dtype: torch.dtype, tolerance: float) -> None:
+    inputs = make_inputs(T, dtype)[: 3 if with_state else 2]
+    assert_same(values_and_gradients(fused_rnn, inputs), values_and_gradients(naive_rnn, inputs), tolerance)
+
+
+@pytest.mark.parametrize("size", [0.0, 100.0])
+def test_fused_rnn_equals_naive_without_a_recurrence_and_when_saturated(size: float) -> None:
+    x, weight, h = make_inputs(9)
+    inputs = [x, size * weight, h]
+    assert_same(values_and_gradients(fused_rnn, inputs), values_and_gradients(naive_rnn, inputs), 1e-10)
+
+
+def test_naive_rnn_equals_torch() -> None:
+    x, weight, h = make_inputs(6)
+    theirs = torch.nn.RNN(3, 3, batch_first=True, dtype=torch.float64)
+    with torch.no_grad():
+        theirs.weight_ih_l0.copy_(torch.eye(3))
+        theirs.weight_hh_l0.copy_(weight)
+        theirs.bias_ih_l0.zero_()
+        theirs.bias_hh_l0.zero_()
+        y, last = theirs(x, h[None])
+    assert_same(naive_rnn(x, weight, h), [y, last[0]], 1e-12)
+
+
+def test_rnn_gradcheck() -> None:
+    assert torch.autograd.gradcheck(fused_rnn, [x.requires_grad_() for x in make_inputs(3, H=2)])
+
+
+@pytest.mark.parametrize("output", [0, 1])
+def test_rnn_gradient_of_one_output_alone(output: int) -> None:
+    inputs = [x.requires_grad_() for x in make_inputs(4)]
+    grads = [torch.autograd.grad(scan(*inputs)[output].square().sum(), inputs) for scan in (fused_rnn, naive_rnn)]
+    assert_same(grads[0], grads[1], 1e-10)
+
+
+@pytest.mark.parametrize("cut", [1, 3, 6])
+def test_rnn_in_two_calls_is_one_call(cut: int) -> None:
+    x, *weights, h = make_inputs(7)
+    whole, last = rnn_scan(x, *weights, h)
+    first, middle = rnn_scan(x[:, :cut], *weights, h)
+    second, end = rnn_scan(x[:, cut:], *weights, middle)
+    assert_same([torch.cat([first, second], dim=1), end], [whole, last], 1e-12)
+
+
+@pytest.mark.parametrize("T", [1, 8])
+def test_rnn_state_is_float32_under_autocast(T: int) -> None:
+    x, weight, h = make_inputs(T, torch.float32)
+    expected, expected_state = naive_rnn(x.bfloat16().float(), weight, h)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y, state = rnn_scan(x.bfloat16(), weight, h)
+    assert y.dtype == torch.bfloat16
+    assert_same([state], [expected_state], 1e-5)
+    assert_same([y.float()], [expected], 8e-3)  # one rounding to bfloat16 of an exact result
+
+
+def test_rnn_operator_passes_opcheck() -> None:
+    tests = ("test_schema", "test_autograd_registration", "test_faketensor")  # `lmzoo check` compiles the model
+    torch.library.opcheck(torch.ops.lmzoo.rnn, [x.requires_grad_() for x in make_inputs(4)], test_utils=tests)
+
+
+def test_rnn_flops_are_counted_as_in_the_definition() -> None:
+    inputs = [x.requires_grad_() for x in make_inputs(5)]
+    counts = []
+    for scan in (fused_rnn, naive_rnn):
+        with FlopCounterMode(display=False) as counter:
+            y, _ = scan(*inputs)
+            forward = counter.get_total_flops()
+            y.sum().backward()
+        counts.append((forward, counter.get_total_flops()))
+    assert counts[0] == counts[1]
+    assert counts[0][0] == 2 * 2 * 5 * 3 * 3
+
+
+@pytest.mark.parametrize("scan", [naive_rnn, fused_rnn])
+def test_rnn_without_a_state_starts_from_zeros(scan: Scan) -> None:
+    *inputs, h = make_inputs(3)
+    assert_same(scan(*inputs), scan(*inputs, torch.zeros_like(h)), 0)
