@@ -5,10 +5,12 @@ Legend: B batch, T time, D model width, H query heads, G key/value heads, K head
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.init import Init, normal
@@ -33,6 +35,9 @@ class Attention(Layer):
     2023, arXiv 2305.13245), rotary positions, and a sliding window of `window` keys, the present one included
     (Beltagy et al. 2020, arXiv 2004.05150).
 
+    `qk_norm(heads, head_dim)` makes a norm for queries and one for keys, (B, T, heads, head_dim) -> the same shape,
+    applied before the rotation (Dehghani et al. 2023, arXiv 2302.05442). `scale` replaces 1/sqrt(head_dim).
+
     It works in three steps, `project`, `attend` and `merge`, so that a variant can override one of them.
     """
 
@@ -45,6 +50,8 @@ class Attention(Layer):
         head_dim: int | None = None,
         window: int | None = None,
         rope: Rope | None = None,
+        qk_norm: Callable[[int, int], nn.Module] | None = None,
+        scale: float | None = None,
         bias: bool = False,
         dropout: float = 0.0,
         init: Init = normal(),
@@ -60,6 +67,9 @@ class Attention(Layer):
         self.state_growth = "linear" if window is None else "constant"
         self.widths = [heads * self.head_dim for heads in (self.n_heads, self.n_kv_heads, self.n_kv_heads)]
         self.qkv = Linear(d_model, sum(self.widths), bias=bias, init=init)
+        self.scale = scale
+        self.q_norm = None if qk_norm is None else qk_norm(self.n_heads, self.head_dim)
+        self.k_norm = None if qk_norm is None else qk_norm(self.n_kv_heads, self.head_dim)
         self.out = Linear(self.widths[0], d_model, bias=bias, init=init_out)
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> KVCache:
@@ -96,9 +106,13 @@ class Attention(Layer):
             part.view(*part.shape[:2], part.shape[2] // self.head_dim, self.head_dim)
             for part in self.qkv(x_BTD).split(self.widths, dim=-1)
         )
+        if self.q_norm is not None and self.k_norm is not None:
+            q_BTHK, k_BTGK = self.q_norm(q_BTHK), self.k_norm(k_BTGK)
         if self.rope is not None:
             table = ctx.rope(self.rope, self.head_dim)
             q_BTHK, k_BTGK = apply_rope(q_BTHK, *table), apply_rope(k_BTGK, *table)
+        if self.scale is not None:
+            q_BTHK = q_BTHK * (self.scale * math.sqrt(self.head_dim))
         return q_BTHK, k_BTGK, v_BTGK
 
     def remember(self, k_BTGK: Tensor, v_BTGK: Tensor, past: KVCache | None) -> tuple[Tensor, Tensor, KVCache | None]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -34,6 +36,41 @@ class RMSNorm(nn.RMSNorm):
         """Maps (..., D) to (..., D) in the dtype of x. Casts the weight: torch has no fast kernel for mixed dtypes."""
         weight = None if self.weight is None else self.weight.to(x.dtype)
         return F.rms_norm(x, self.normalized_shape, weight, self.eps)
+
+
+class UnitOffsetRMSNorm(RMSNorm):
+    """`(1 + weight) * x / rms(x)`, as in Gemma: the weight starts at 0, so weight decay would pull the factor to 1."""
+
+    def reset_parameters(self) -> None:
+        """Sets the weight to 0; also called by torch's constructor."""
+        nn.init.zeros_(self.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (..., D) to (..., D) in the dtype of x. In float32 or wider: 16 bits round 1 + weight too coarsely."""
+        wide_x = wide(x)
+        weight = 1 + self.weight.to(wide_x.dtype)
+        return F.rms_norm(wide_x, self.normalized_shape, weight, self.eps).to(x.dtype)
+
+
+def each_head(norm: Callable[[int], nn.Module]) -> Callable[[int, int], nn.Module]:
+    """Returns the maker of a norm over each head by itself, for `Attention(qk_norm=...)`, from that of a norm."""
+
+    def make(n_heads: int, head_dim: int) -> nn.Module:
+        return norm(head_dim)
+
+    return make
+
+
+class AllHeadsRMSNorm(nn.Module):
+    """RMS norm over all heads together (OLMo 2), for `Attention(qk_norm=...)`. H heads, K head width."""
+
+    def __init__(self, n_heads: int, head_dim: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.norm = RMSNorm(n_heads * head_dim, eps)
+
+    def forward(self, x_BTHK: Tensor) -> Tensor:
+        """Maps (B, T, H, K) to (B, T, H, K)."""
+        return self.norm(x_BTHK.flatten(-2)).view_as(x_BTHK)
 
 
 def l2_normalize(x: Tensor, eps: float = 1e-6) -> Tensor:

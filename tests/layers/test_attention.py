@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
+from lmzoo.layers.norm import AllHeadsRMSNorm, RMSNorm, each_head
 from lmzoo.ops.attention import naive_attention
 from lmzoo.ops.rope import apply_rope
 from tests.layers.decoded import context, in_one_call, in_pieces, perturbed, random
@@ -17,6 +18,8 @@ FORMS = {
     "grouped": {"n_kv_heads": 2, "rope": Rope()},
     "window": {"window": 3, "rope": Rope(theta=50.0)},
     "partial rotary, odd width": {"head_dim": 5, "rope": Rope(fraction=0.5), "bias": True},
+    "norm per head": {"n_kv_heads": 2, "rope": Rope(), "qk_norm": each_head(RMSNorm)},
+    "norm over heads, scale": {"n_kv_heads": 2, "rope": Rope(), "qk_norm": AllHeadsRMSNorm, "scale": 0.3},
 }
 
 
@@ -26,9 +29,12 @@ def test_attention_equals_its_definition(form: str) -> None:
     H, G, K = 4, layer.n_kv_heads, layer.head_dim
     q, k, v = layer.qkv(x).split([H * K, G * K, G * K], dim=-1)
     q, k, v = (part.unflatten(-1, (-1, K)) for part in (q, k, v))
+    if layer.q_norm is not None:
+        q, k = layer.q_norm(q), layer.k_norm(k)
     if layer.rope is not None:
         table = context(x).rope(layer.rope, K)
         q, k = apply_rope(q, *table), apply_rope(k, *table)
+    q = q if layer.scale is None else q * layer.scale * K**0.5
     expected = layer.out(naive_attention(q, k, v, window=layer.window).flatten(2))
     torch.testing.assert_close(in_one_call(layer, x), expected)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lmzoo.layers.norm import LayerNorm, RMSNorm, l2_normalize
+from lmzoo.layers.norm import AllHeadsRMSNorm, LayerNorm, RMSNorm, UnitOffsetRMSNorm, l2_normalize
 from tests.layers.decoded import perturbed, random
 
 
@@ -28,6 +28,20 @@ def test_rms_norm_keeps_the_dtype_of_its_input_under_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         y = norm(torch.randn(2, 8, dtype=torch.bfloat16))
     assert y.dtype == torch.bfloat16
+
+
+def test_unit_offset_rms_norm_adds_one_to_its_weight() -> None:
+    norm, x = UnitOffsetRMSNorm(6, eps=1e-3), random(2, 3, 6)
+    assert (norm.weight == 0).all()
+    expected = (1 + perturbed(norm).weight) * x / (x.square().mean(-1, keepdim=True) + 1e-3).sqrt()
+    torch.testing.assert_close(norm(x), expected)
+    assert norm(x.bfloat16()).dtype == torch.bfloat16
+
+
+def test_all_heads_rms_norm_equals_one_norm_over_the_concatenated_heads() -> None:
+    norm, x = perturbed(AllHeadsRMSNorm(3, 4, eps=1e-3)), random(2, 5, 3, 4)
+    torch.testing.assert_close(norm(x).flatten(-2), norm.norm(x.flatten(-2)))
+    assert norm.norm.weight.shape == (12,)
 
 
 def test_l2_normalize_gives_unit_length_in_float32_or_wider() -> None:
