@@ -14,6 +14,7 @@ MODULES = sorted(
 # Modules without a test file of their name, and the file or folder in which they are tested.
 ELSEWHERE = {
     "__main__.py": "tests/cli/test_group.py",  # starts `python -m lmzoo`
+    "hf/alibi.py": "tests/backbones/test_alibi.py",
     "hf/gemma3.py": "tests/backbones/test_gemma3.py",
     "hf/gpt2.py": "tests/backbones/test_gpt2.py",
     "hf/gpt_neox.py": "tests/backbones/test_gpt_neox.py",
