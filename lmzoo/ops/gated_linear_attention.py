@@ -1,0 +1,175 @@
+"""Gated linear attention: a matrix memory that decays and to which every token adds its value under its key.
+
+Katharopoulos et al. 2020 (arXiv 2006.16236, no decay), Sun et al. 2023 (RetNet, arXiv 2307.08621, one fixed decay for
+each head), Dao & Gu 2024 (Mamba-2, arXiv 2405.21060, one decay for each head and token), Yang et al. 2024 (GLA, arXiv
+2312.06635, one decay for each key channel and token). For every batch row and head, with vectors as rows and a memory
+S that is a matrix (K, V),
+
+    S_t = diag(a_t) S_{t-1} + k_t^T v_t
+    y_t = q_t S_t
+
+How to call it: `y, state = gated_linear_attention(q, k, v, log_decay, state)`. `log_decay` is log a_t, at most zero, of
+shape (B, T, H, K), or (B, T, H, 1) for one decay per head; expand constants, `log_decay_H1.expand(B, T, -1, -1)`.
+Without decays pass None. The caller scales the queries. Keys and queries that several heads share are expanded too.
+
+`naive_gated_linear_attention` computes this step by step.
+
+`chunked_gated_linear_attention` splits the sequence into chunks. Let S be the memory before the chunk, `since_t` the
+product of the decays from the chunk's first position to t, and `until_s` the product of the decays after s to the
+chunk's last position. With a matrix of `decayed_scores` P, P_ts = sum_k q_tk k_sk (a_{s+1} ... a_t)_k for s <= t,
+
+    Y = (Q * since) S + P V
+    next S = diag(since_C) S + (K * until)^T V
+
+No decay is ever divided by another one, and no difference of logarithms is taken: both would be inexact or infinite for
+strong decays. `decayed_scores` halves the chunk instead. For s in the first half and t in the second the product of
+decays is `until_s` of the first half times `since_t` of the second, both at most one, so one matrix product computes
+these scores. The halves are treated in the same way. A decay of zero, whose logarithm is minus infinity, is exact.
+
+Legend: B batch, T time, H heads, K key width, V value width, A width of the decays, K or 1; inside the chunked form N
+chunks, M = B * H, C positions.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor
+
+from lmzoo.ops.counting import counted_as
+from lmzoo.ops.precision import wide_dtype
+
+CHUNK_LENGTH = 32  # a power of two
+SHORTEST_CHUNKED = 4  # for shorter sequences the loop needs fewer calls
+
+
+def naive_gated_linear_attention(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    log_decay_BTHA: Tensor | None = None,
+    state_BHKV: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The definition, one step after another; arguments and results as in `gated_linear_attention`."""
+    q, k, v, log_decay, S_BHKV = _wide_inputs(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHA, state_BHKV)
+    ys = []
+    steps = (x.unbind(1) for x in (q, k, v, log_decay.exp()))
+    for q_BHK, k_BHK, v_BHV, a_BHA in zip(*steps, strict=True):
+        S_BHKV = a_BHA[..., None] * S_BHKV + k_BHK[..., None] * v_BHV[..., None, :]
+        ys.append((q_BHK[..., None] * S_BHKV).sum(dim=-2))
+    return torch.stack(ys, dim=1).to(v_BTHV.dtype), S_BHKV
+
+
+def chunked_gated_linear_attention(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    log_decay_BTHA: Tensor | None = None,
+    state_BHKV: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The fast form, in chunks of `CHUNK_LENGTH` positions; arguments and results as in `gated_linear_attention`."""
+    T, H = v_BTHV.shape[1:3]
+    *inputs, S_BHKV = _wide_inputs(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHA, state_BHKV)
+    q_NMCK, k_NMCK, v_NMCV, log_decay_NMCA = (in_chunks(x, chunk_length(T)) for x in inputs)
+    S_MKV = S_BHKV.flatten(0, 1)
+    ys = []
+    with torch.autocast(v_BTHV.device.type, enabled=False):  # autocast would compute the products in its own dtype
+        since_NMCA, until_NMCA = decay_since_start(log_decay_NMCA), decay_until_end(log_decay_NMCA)
+        inside_NMCV = decayed_scores(q_NMCK, k_NMCK, log_decay_NMCA) @ v_NMCV
+        written_NMKV = (k_NMCK * until_NMCA).mT @ v_NMCV
+        read_NMCK, kept_NMA1 = q_NMCK * since_NMCA, since_NMCA[..., -1, :, None]
+        chunks = (x.unbind(0) for x in (read_NMCK, inside_NMCV, kept_NMA1, written_NMKV))
+        for read_MCK, inside_MCV, kept_MA1, written_MKV in zip(*chunks, strict=True):
+            ys.append(torch.baddbmm(inside_MCV, read_MCK, S_MKV))
+            S_MKV = torch.addcmul(written_MKV, kept_MA1, S_MKV)
+    y_BTHV = rearrange(torch.stack(ys), "n (b h) c v -> b (n c) h v", h=H)[:, :T]
+    return y_BTHV.to(v_BTHV.dtype), S_MKV.unflatten(0, S_BHKV.shape[:2])
+
+
+def gated_linear_attention(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    log_decay_BTHA: Tensor | None = None,
+    state_BHKV: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Gated linear attention, by the fastest form that fits.
+
+    Args:
+        q_BTHK: the queries, used as they are: the caller scales them.
+        k_BTHK: the keys.
+        v_BTHV: the values.
+        log_decay_BTHA: the logarithms of the decays, from minus infinity to 0; A is K, or 1 for one decay per head.
+            None: nothing decays.
+        state_BHKV: the memory to start from, or None for zeros.
+
+    Returns:
+        `y_BTHV` in the dtype of `v_BTHV`, and the last memory (B, H, K, V). Computation and memory are float32 whatever
+        the dtype of the input (float64 if `v_BTHV` is), under autocast too. Counts as 4 K V FLOPs per token and head:
+        to write and to read takes K V multiply-adds each.
+    """
+    B, T, H, V = v_BTHV.shape
+    form = naive_gated_linear_attention if T < SHORTEST_CHUNKED else chunked_gated_linear_attention
+    with counted_as(4 * B * T * H * k_BTHK.shape[-1] * V):
+        return form(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHA, state_BHKV)
+
+
+def decay_since_start(log_decay_CA: Tensor) -> Tensor:
+    """Returns for each position c of (..., C, A) the product of the decays 0 ... c."""
+    return log_decay_CA.cumsum(dim=-2).exp()
+
+
+def decay_until_end(log_decay_CA: Tensor) -> Tensor:
+    """Returns for each position c of (..., C, A) the product of the decays c + 1 ... C - 1, which is 1 for the last."""
+    after_CA = F.pad(log_decay_CA[..., 1:, :], (0, 0, 0, 1))
+    return after_CA.flip(-2).cumsum(dim=-2).flip(-2).exp()
+
+
+def decayed_scores(q_CK: Tensor, k_CK: Tensor, log_decay_CA: Tensor) -> Tensor:
+    """Returns the lower triangular scores (..., C, C) of queries with decayed keys.
+
+    The score of positions c and s <= c is the sum over k of q_ck k_sk times the product of the decays s + 1 ... c.
+    `C` is a power of two.
+    """
+    if log_decay_CA.shape[-1] < k_CK.shape[-1]:  # one decay for all channels
+        ones_C1 = torch.ones_like(log_decay_CA)
+        return (q_CK @ k_CK.mT) * decayed_scores(ones_C1, ones_C1, log_decay_CA)
+    C = q_CK.shape[-2]
+    if C == 1:
+        return (q_CK * k_CK).sum(dim=-1, keepdim=True)
+    # Axis 2: the first and the second half.
+    q_2CK, k_2CK, log_decay_2CA = (x.unflatten(-2, (2, C // 2)) for x in (q_CK, k_CK, log_decay_CA))
+    first_CC, second_CC = decayed_scores(q_2CK, k_2CK, log_decay_2CA).unbind(-3)
+    k_first_CK = k_2CK[..., 0, :, :] * decay_until_end(log_decay_2CA[..., 0, :, :])
+    q_second_CK = q_2CK[..., 1, :, :] * decay_since_start(log_decay_2CA[..., 1, :, :])
+    second_with_first_CC = q_second_CK @ k_first_CK.mT
+    upper = torch.cat([first_CC, torch.zeros_like(first_CC)], dim=-1)
+    return torch.cat([upper, torch.cat([second_with_first_CC, second_CC], dim=-1)], dim=-2)
+
+
+def chunk_length(T: int) -> int:
+    """Returns `CHUNK_LENGTH`, or for a shorter sequence the smallest power of two that holds it."""
+    return min(CHUNK_LENGTH, 1 << (T - 1).bit_length())
+
+
+def in_chunks(x_BTH: Tensor, C: int) -> Tensor:
+    """Rearranges (B, T, H, ...) to (N, B * H, C, ...), with zeros after the end of the last chunk.
+
+    A key of zero and a decay of one, whose logarithm is zero, leave the state as it is.
+    """
+    missing = -x_BTH.shape[1] % C
+    if missing:
+        x_BTH = F.pad(x_BTH, (0, 0) * (x_BTH.ndim - 2) + (0, missing))
+    return rearrange(x_BTH, "b (n c) h ... -> n (b h) c ...", c=C).contiguous()
+
+
+def _wide_inputs(
+    q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, state_BHKV: Tensor | None
+) -> tuple[Tensor, ...]:
+    """Converts all inputs to float32 or wider; missing decays become ones, and a missing state zeros."""
+    B, T, H, K = k.shape
+    log_decay = v.new_zeros(B, T, H, 1) if log_decay is None else log_decay
+    state_BHKV = v.new_zeros(B, H, K, v.shape[-1]) if state_BHKV is None else state_BHKV
+    dtype = wide_dtype(v.dtype)
+    return tuple(x.to(dtype) for x in (q, k, v, log_decay, state_BHKV))
