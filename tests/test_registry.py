@@ -26,6 +26,7 @@ BUILT_IN = [
     "gpt_neox",
     "gru",
     "hybrid",
+    "linear_attention",
     "llama",
     "lstm",
     "mamba",
