@@ -18,6 +18,7 @@ ELSEWHERE = {
     "hf/gemma3.py": "tests/backbones/test_gemma3.py",
     "hf/gpt2.py": "tests/backbones/test_gpt2.py",
     "hf/gpt_neox.py": "tests/backbones/test_gpt_neox.py",
+    "hf/griffin.py": "tests/backbones/test_griffin.py",
     "hf/llama.py": "tests/backbones/test_llama.py",
     "hf/mamba.py": "tests/backbones/test_mamba.py",
     "hf/mixtral.py": "tests/backbones/test_mixtral.py",
