@@ -16,6 +16,7 @@ ELSEWHERE = {
     "__main__.py": "tests/cli/test_group.py",  # starts `python -m lmzoo`
     "hf/alibi.py": "tests/backbones/test_alibi.py",
     "hf/gemma3.py": "tests/backbones/test_gemma3.py",
+    "hf/diff.py": "tests/backbones/test_diff.py",
     "hf/gpt2.py": "tests/backbones/test_gpt2.py",
     "hf/gpt_neox.py": "tests/backbones/test_gpt_neox.py",
     "hf/griffin.py": "tests/backbones/test_griffin.py",

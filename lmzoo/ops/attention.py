@@ -35,12 +35,15 @@ def naive_attention(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, *, window: i
 def causal_attention(
     q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, *, window: int | None = None, dropout: float = 0.0
 ) -> Tensor:
-    """`naive_attention` by the fastest form that fits, with dropout on the attention weights. Returns (B, T, H, K)."""
+    """`naive_attention` by the fastest form that fits, with dropout on the attention weights. Returns (B, T, H, K).
+
+    Values may have another width than keys; the result has the width of the values.
+    """
     T, S = q_BTHK.shape[1], k_BSGK.shape[1]
     if T == 1 and not dropout and torch.compiler.is_compiling() and q_BTHK.device.type == "cpu":
         return single_query_attention(q_BTHK, k_BSGK, v_BSGK)
     in_window = window is None or window >= S
-    if is_short(q_BTHK, k_BSGK, dropout):
+    if q_BTHK.shape[-1] == v_BSGK.shape[-1] and is_short(q_BTHK, k_BSGK, dropout):
         mask_TT = _causal_mask(T, S, window, q_BTHK.device)
         return short_attention(q_BTHK, k_BSGK, v_BSGK, mask_TT, dropout=dropout)
     mask_TS = None

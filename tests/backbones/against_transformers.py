@@ -49,3 +49,20 @@ def assert_decoding_equals(model: lmzoo.LanguageModel, idx: Tensor, expected: Te
         logits_BV, state = model.decode(idx[:, t : t + length], state)
         t += length
         torch.testing.assert_close(logits_BV, expected[:, t - 1], atol=TOLERANCE, rtol=0)
+
+
+def assert_gradients_equal(ours: lmzoo.LanguageModel, theirs: nn.Module, weights: Weights, idx: Tensor) -> None:
+    """Compares the gradients of the mean square of all logits, each to `TOLERANCE` of its largest element.
+
+    The map `weights` also converts gradients, because a layout moves elements without changing them.
+    """
+    for model in (ours, theirs):
+        model.zero_grad()
+        model(idx).logits.square().mean().backward()
+    found = {name: parameter.grad for name, parameter in theirs.named_parameters() if parameter.grad is not None}
+    expected = convert(found, weights, to_dict(ours.config))
+    trained = {name: parameter for name, parameter in ours.named_parameters() if parameter.requires_grad}
+    assert trained.keys() == expected.keys()
+    for name, parameter in trained.items():
+        scale = max(1e-3, expected[name].abs().max().item())
+        torch.testing.assert_close(parameter.grad, expected[name], atol=TOLERANCE * scale, rtol=0)

@@ -63,3 +63,13 @@ def test_causal_attention_dropout_drops_weights() -> None:
     torch.manual_seed(0)
     y = causal_attention(q, k, v, dropout=0.5)
     assert y[:, 0].unique().tolist() == [0, 2], "the first query has one key: it is dropped, or scaled up"
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 2e-2)])
+@pytest.mark.parametrize(("T", "S"), [(1, 6), (6, 6), (2, 6)])
+def test_causal_attention_takes_values_of_another_width(T: int, S: int, dtype: torch.dtype, tolerance: float) -> None:
+    draw = torch.Generator().manual_seed(0)
+    q, k, v = (torch.randn(2, *shape, generator=draw).to(dtype) for shape in ((T, 4, 8), (S, 2, 8), (S, 2, 5)))
+    y_BTHV = causal_attention(q, k, v)
+    assert y_BTHV.shape == (2, T, 4, 5)
+    torch.testing.assert_close(y_BTHV, naive_attention(q, k, v), atol=tolerance, rtol=tolerance)
