@@ -18,22 +18,7 @@ from lmzoo.errors import ConfigError, LmzooError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.state import State
 
-BUILT_IN = [
-    "bigram",
-    "cnn",
-    "deltanet",
-    "gpt2",
-    "gpt_neox",
-    "gru",
-    "hybrid",
-    "linear_attention",
-    "llama",
-    "lstm",
-    "mamba",
-    "mixtral",
-    "mlp",
-    "rnn",
-]
+BUILT_IN = sorted(path.stem for path in (Path(__file__).parents[1] / "lmzoo/backbones").glob("[!_]*.py"))
 
 
 @pytest.fixture

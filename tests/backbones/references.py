@@ -1,0 +1,46 @@
+"""Helpers of the tests that compare a backbone with a reference written out in the test file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import lmzoo
+from tests.backbones.against_transformers import TOLERANCE, assert_decoding_equals, perturb, random_tokens
+
+Weights = Mapping[str, Tensor]
+
+
+def assert_equals_reference(
+    name: str, reference: Callable[[Weights, Tensor, Any], Tensor], *, T: int, **settings: Any
+) -> None:
+    """Compares logits, gradients and decoding of a perturbed model with `reference(weights, idx, config) -> logits`.
+
+    Logits agree within `TOLERANCE` of the largest, and the gradients of the loss within `TOLERANCE` of the largest of
+    each parameter, in float32.
+    """
+    model = lmzoo.create_model(name, vocab_size=61, **settings)
+    perturb(model)
+    idx, targets = random_tokens(61, 2, T), random_tokens(61, 2, T, seed=2)
+    weights = {key: value.detach().clone().requires_grad_() for key, value in model.named_parameters()}
+    expected = reference(weights, idx, model.config)
+    loss = F.cross_entropy(expected.flatten(0, 1), targets.flatten())
+    logits, our_loss = model(idx, targets)
+    assert expected.std() > 0.3, "the weights must make the logits differ"
+    assert_close(logits, expected, "logits")
+    ours = torch.autograd.grad(our_loss, list(model.parameters()))
+    theirs = torch.autograd.grad(loss, list(weights.values()))
+    for key, got, want in zip(weights, ours, theirs, strict=True):
+        assert_close(got, want, key)
+    with torch.no_grad():
+        assert_decoding_equals(model, idx, expected.detach(), [T - 5, 1, 3, 1])
+
+
+def assert_close(got: Tensor, want: Tensor, name: str) -> None:
+    """Asserts that the largest difference is at most `TOLERANCE` of the largest value."""
+    off = ((got - want).abs().max() / want.abs().max()).item()
+    assert off < TOLERANCE, f"{name}: off by {off:.1e} of the largest value"
