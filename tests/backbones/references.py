@@ -44,3 +44,21 @@ def assert_close(got: Tensor, want: Tensor, name: str) -> None:
     """Asserts that the largest difference is at most `TOLERANCE` of the largest value."""
     off = ((got - want).abs().max() / want.abs().max()).item()
     assert off < TOLERANCE, f"{name}: off by {off:.1e} of the largest value"
+
+
+def mixer_model(weights: Weights, idx: Tensor, config: Any, mixer: Callable[[Weights, Tensor, Any], Tensor]) -> Tensor:
+    """Computes the logits of a `lmzoo.MixerModel`; `mixer(its weights, x, config)` computes the output of a mixer."""
+    x = weights["tokens.weight"][idx]
+    for i in range(config.n_layers):
+        start = f"blocks.{i}.0.inner."
+        inner = {key.removeprefix(start): value for key, value in weights.items() if key.startswith(start)}
+        x = x + mixer(inner, rms(x, weights[f"blocks.{i}.0.before.weight"], config.norm_eps), config)
+        h = rms(x, weights[f"blocks.{i}.1.before.weight"], config.norm_eps)
+        gate, up = (h @ w.T for w in weights[f"blocks.{i}.1.inner.up.weight"].split(config.d_ff))
+        x = x + (gate * gate.sigmoid() * up) @ weights[f"blocks.{i}.1.inner.down.weight"].T
+    return rms(x, weights["norm.weight"], config.norm_eps) @ weights["head.weight"].T
+
+
+def rms(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """Divides x by the root mean square of its last axis and multiplies it by the weight."""
+    return weight * x / (x.square().mean(-1, keepdim=True) + eps).sqrt()
