@@ -14,15 +14,8 @@ MODULES = sorted(
 # Modules without a test file of their name, and the file or folder in which they are tested.
 ELSEWHERE = {
     "__main__.py": "tests/cli/test_group.py",  # starts `python -m lmzoo`
-    "hf/alibi.py": "tests/backbones/test_alibi.py",
-    "hf/gemma3.py": "tests/backbones/test_gemma3.py",
-    "hf/diff.py": "tests/backbones/test_diff.py",
-    "hf/gpt2.py": "tests/backbones/test_gpt2.py",
-    "hf/gpt_neox.py": "tests/backbones/test_gpt_neox.py",
-    "hf/griffin.py": "tests/backbones/test_griffin.py",
-    "hf/llama.py": "tests/backbones/test_llama.py",
-    "hf/mamba.py": "tests/backbones/test_mamba.py",
-    "hf/mixtral.py": "tests/backbones/test_mixtral.py",
+    # Names of weights are tested where the models are compared that they map.
+    **{f"hf/{m.name}": f"tests/backbones/test_{m.name}" for m in MODULES if m.parts[0] == "hf" and m.stem != "weights"},
 }
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lmzoo.layers.attention import Attention, KVCache
 from lmzoo.layers.context import Context, Rope
@@ -81,7 +81,7 @@ class ForgettingAttentionPro(ForgettingAttention):
         super().__init__(d_model, n_heads, n_kv_heads=n_kv_heads)
         self.shift = Linear(d_model, 2 * self.n_kv_heads, bias=False)
         self.q_norm, self.out_norm = (HeadNorm(n_heads, self.head_dim) for _ in range(2))
-        self.k_norm = HeadNorm(self.n_kv_heads, self.head_dim)
+        self.k_norm: nn.Module = HeadNorm(self.n_kv_heads, self.head_dim)
         self.gate = Linear(d_model, d_model, bias=False)
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> ForgettingState:  # type: ignore[override]
