@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from lmzoo.layers.attention import Attention, KVCache
 from lmzoo.layers.context import Context, Rope
@@ -80,8 +80,8 @@ class ForgettingAttentionPro(ForgettingAttention):
     def __init__(self, d_model: int, n_heads: int, *, n_kv_heads: int | None = None) -> None:
         super().__init__(d_model, n_heads, n_kv_heads=n_kv_heads)
         self.shift = Linear(d_model, 2 * self.n_kv_heads, bias=False)
-        self.q_norm, self.out_norm = (HeadNorm(n_heads, self.head_dim) for _ in range(2))
-        self.k_norm: nn.Module = HeadNorm(self.n_kv_heads, self.head_dim)
+        self.query_norm, self.out_norm = (HeadRMSNorm(n_heads, self.head_dim) for _ in range(2))
+        self.key_norm = HeadRMSNorm(self.n_kv_heads, self.head_dim)
         self.gate = Linear(d_model, d_model, bias=False)
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> ForgettingState:  # type: ignore[override]
@@ -98,14 +98,14 @@ class ForgettingAttentionPro(ForgettingAttention):
         before_BTNGK = torch.cat([first_BNGK[:, None], new_BTNGK[:, :-1]], dim=1)
         share_BTNG1 = self.shift(x_BTD).sigmoid().unflatten(-1, (2, self.n_kv_heads, 1))
         k_BTGK, v_BTGK = torch.lerp(new_BTNGK, before_BTNGK, share_BTNG1).unbind(2)
-        return self.q_norm(q_BTHK), self.k_norm(k_BTGK), v_BTGK, None if tail is None else new_BTNGK[:, -1]
+        return self.query_norm(q_BTHK), self.key_norm(k_BTGK), v_BTGK, None if tail is None else new_BTNGK[:, -1]
 
     def merge(self, y_BTHK: Tensor, x_BTD: Tensor) -> Tensor:
         """Normalizes the heads, multiplies them by their gates, and projects them."""
         return self.out(self.out_norm(y_BTHK).flatten(2) * self.gate(x_BTD).sigmoid())
 
 
-class HeadNorm(Layer):
+class HeadRMSNorm(Layer):
     """RMS norm over each head, (..., H, K), with a weight for every feature of every head."""
 
     reach = 1

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
-from lmzoo.layers.forgetting_attention import ForgettingAttention, ForgettingAttentionPro, HeadNorm
+from lmzoo.layers.forgetting_attention import ForgettingAttention, ForgettingAttentionPro, HeadRMSNorm
 from tests.layers.decoded import in_one_call, in_pieces, perturbed, random
 
 FORMS = {
@@ -34,7 +34,7 @@ def by_equations(layer: ForgettingAttention, x_BTD: Tensor) -> Tensor:
         k_before, v_before = (torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1) for x in (k, v))
         k = k_share[..., None] * k_before + (1 - k_share[..., None]) * k
         v = v_share[..., None] * v_before + (1 - v_share[..., None]) * v
-        q, k = normalized(q, layer.q_norm.weight), normalized(k, layer.k_norm.weight)
+        q, k = normalized(q, layer.query_norm.weight), normalized(k, layer.key_norm.weight)
     gate_BTH = torch.sigmoid(x_BTD @ layer.forget.weight.T + layer.forget.bias)
     y = torch.zeros_like(q)
     for b in range(B):
@@ -81,5 +81,5 @@ def test_forgetting_attention_keeps_the_gates_in_float32() -> None:
 
 
 def test_head_norm_has_a_weight_for_every_feature() -> None:
-    norm, x = perturbed(HeadNorm(3, 4)), random(2, 5, 3, 4)
+    norm, x = perturbed(HeadRMSNorm(3, 4)), random(2, 5, 3, 4)
     torch.testing.assert_close(norm(x), normalized(x, norm.weight))
