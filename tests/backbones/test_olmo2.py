@@ -1,0 +1,53 @@
+"""OLMo 2 compared with transformers' Olmo2ForCausalLM with the same weights."""
+
+from __future__ import annotations
+
+import torch
+from transformers import Olmo2Config, Olmo2ForCausalLM
+
+import lmzoo
+from lmzoo.configs import to_dict
+from lmzoo.hf.olmo2 import WEIGHTS
+from lmzoo.hf.weights import convert
+from tests.backbones.against_transformers import (
+    TOLERANCE,
+    assert_decoding_equals,
+    ours_with_weights_of,
+    perturb,
+    random_tokens,
+)
+
+
+def test_olmo2_logits_and_gradients_equal_transformers() -> None:
+    """Covers several KV heads and a sequence longer than the context; forward and step by step."""
+    config = Olmo2Config(
+        vocab_size=61,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        rms_norm_eps=1e-3,
+        pad_token_id=None,
+        rope_parameters={"rope_type": "default", "rope_theta": 1000.0},
+        attn_implementation="eager",
+    )
+    theirs = perturb(Olmo2ForCausalLM(config))
+    sizes = {"vocab_size": 61, "context_length": 16, "d_model": 32, "n_layers": 3, "n_heads": 4, "n_kv_heads": 2}
+    ours = ours_with_weights_of(theirs, "olmo2", WEIGHTS, **sizes, d_ff=48, rope_theta=1000.0, norm_eps=1e-3)
+    idx = random_tokens(61, 3, 40)
+    expected = theirs(idx, labels=idx)
+    assert expected.logits.std() > 0.5, "the weights must make the logits differ"
+    torch.testing.assert_close(ours(idx).logits, expected.logits, atol=TOLERANCE, rtol=0)
+    assert_decoding_equals(ours, idx, expected.logits.detach(), [17] + [1] * 23)
+    expected.loss.backward()
+    ours(idx[:, :-1], idx[:, 1:]).loss.backward()
+    gradients = convert({name: p.grad for name, p in theirs.named_parameters()}, WEIGHTS, to_dict(ours.config))
+    for name, gradient in gradients.items():
+        actual = ours.get_parameter(name).grad
+        torch.testing.assert_close(actual, gradient, atol=TOLERANCE * gradient.abs().max().item(), rtol=0)
+
+
+def test_olmo2_1b_has_the_published_number_of_parameters() -> None:
+    with torch.device("meta"):
+        assert lmzoo.create_model("olmo2.1b").num_params() == 1_484_916_736
