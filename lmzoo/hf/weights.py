@@ -86,6 +86,21 @@ class PerHead(Layout):
 
 
 @dataclass(frozen=True)
+class Neighbors(Layout):
+    """Rows by head, of which the last R are rotated in pairs of neighbors; in lmzoo the pairs are i and i + R / 2."""
+
+    part: Source
+    rotated: str  # the setting with R, the number of rotated rows of a head
+    heads: int | str = 1
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        by_head = read(self.part, **index).unflatten(0, (read.size(self.heads), -1))
+        fixed, pairs = by_head.tensor_split([by_head.shape[1] - read.size(self.rotated)], dim=1)
+        halves = pairs.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)
+        return torch.cat([fixed, halves], dim=1).flatten(0, 1)
+
+
+@dataclass(frozen=True)
 class Squeezed(Layout):
     """A tensor with an additional axis of length 1, as in the filters (C, 1, W) of `nn.Conv1d`."""
 
@@ -110,7 +125,16 @@ class Head:
     tokens: str  # the name of the token embedding
 
 
-Weights = Mapping[str, Source | Head]
+@dataclass(frozen=True)
+class Layers:
+    """An entry of a map for the layers `start` ... `end` - 1 only, given as numbers or settings."""
+
+    source: Source
+    start: int | str = 0
+    end: int | str = "n_layers"
+
+
+Weights = Mapping[str, Source | Head | Layers]
 
 
 class Reader:
@@ -149,7 +173,9 @@ def convert(source: Mapping[str, Tensor], weights: Weights, config: Mapping[str,
                 _check_tied(read, entry)
                 continue
             entry = entry.name
-        for i in range(config["n_layers"]) if "{i}" in name else (0,):
+        layers = entry if isinstance(entry, Layers) else Layers(entry)
+        entry, end = layers.source, min(read.size(layers.end), config["n_layers"])
+        for i in range(read.size(layers.start), end) if "{i}" in name else (0,):
             our_name = name.format(i=i)
             try:
                 ours[our_name] = read(entry, i=i)

@@ -73,15 +73,19 @@ class Experts(Layer):
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Maps (B, T, D) to (B, T, D)."""
         x_ND = x_BTD.flatten(0, 1)
-        p_NE = wide(self.router(x_ND)).softmax(dim=-1)
-        scores_NE = p_NE if self.choice_bias is None else p_NE + self.choice_bias
-        _, chosen_NK = stable_topk(scores_NE.detach(), self.top_k)
-        weights_NK = p_NE.gather(-1, chosen_NK)
-        weights_NK = weights_NK / weights_NK.sum(dim=-1, keepdim=True)
+        p_NE, chosen_NK, weights_NK = self.route(x_ND)
         if self.training:
             self._balance(p_NE, chosen_NK)
         y_ND = expert_mlp(x_ND, chosen_NK, weights_NK.to(x_ND.dtype), self.up, self.down, self.activation)
         return y_ND.view_as(x_BTD)
+
+    def route(self, x_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the probabilities of the experts, which are balanced, and the chosen experts and their weights."""
+        p_NE = wide(self.router(x_ND)).softmax(dim=-1)
+        scores_NE = p_NE if self.choice_bias is None else p_NE + self.choice_bias
+        _, chosen_NK = stable_topk(scores_NE.detach(), self.top_k)
+        weights_NK = p_NE.gather(-1, chosen_NK)
+        return p_NE, chosen_NK, weights_NK / weights_NK.sum(dim=-1, keepdim=True)
 
     def _balance(self, p_NE: Tensor, chosen_NK: Tensor) -> None:
         """Reports the auxiliary losses that balance the load."""

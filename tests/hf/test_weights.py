@@ -9,7 +9,19 @@ import torch
 from torch import Tensor
 
 from lmzoo.errors import CheckpointError
-from lmzoo.hf.weights import Head, Layout, PerHead, Rows, Squeezed, Stacked, Transposed, Weights, convert
+from lmzoo.hf.weights import (
+    Head,
+    Layers,
+    Layout,
+    Neighbors,
+    PerHead,
+    Rows,
+    Squeezed,
+    Stacked,
+    Transposed,
+    Weights,
+    convert,
+)
 
 CONFIG: dict[str, Any] = {"n_layers": 2, "n_heads": 2, "n_kv_heads": 1, "n_experts": 3, "tie_embeddings": False}
 
@@ -78,6 +90,23 @@ def test_per_head_gathers_queries_then_keys_then_values() -> None:
     assert torch.equal(built(PerHead("w"), w=weight), weight[bias])
 
 
+def test_neighbors_become_halves_in_the_last_rows_of_each_head() -> None:
+    layout = Neighbors("a", rotated="rope_dim", heads="n_heads")
+    ours = convert({"a": numbered(14, 1)}, {"w": layout}, {**CONFIG, "rope_dim": 4})["w"]
+    assert ours.flatten().tolist() == [0, 1, 2, 3, 5, 4, 6, 7, 8, 9, 10, 12, 11, 13]
+
+
+def test_layers_are_read_for_their_part_of_the_depth() -> None:
+    weights: Weights = {
+        "blocks.{i}.up": Layers("h.{i}.mlp", end="n_dense"),
+        "blocks.{i}.router": Layers(Rows(("h.{i}.router",)), start="n_dense"),
+    }
+    source = {"h.0.mlp": numbered(2), "h.1.router": numbered(3)}
+    assert list(convert(source, weights, {**CONFIG, "n_dense": 1})) == ["blocks.0.up", "blocks.1.router"]
+    dense = {"h.0.mlp": numbered(2), "h.1.mlp": numbered(3)}
+    assert list(convert(dense, weights, {**CONFIG, "n_dense": 5})) == ["blocks.0.up", "blocks.1.up"]
+
+
 def test_squeezed_drops_an_axis_of_length_1() -> None:
     assert torch.equal(built(Squeezed("w", axis=1), w=numbered(4, 1, 3)), numbered(4, 3))
     with pytest.raises(CheckpointError, match=r"^w: axis 1 of shape \(4, 2, 3\) must have the length 1"):
@@ -91,6 +120,7 @@ def test_squeezed_drops_an_axis_of_length_1() -> None:
         (Transposed("a"), {"a": numbered(2)}),
         (Stacked("a{e}", "n_experts"), {"a0": numbered(2), "a1": numbered(2), "a2": numbered(3)}),
         (PerHead("a"), {"a": numbered(8, 2)}),
+        (Neighbors("a", "n_heads", 2), {"a": numbered(7, 2)}),
         (Squeezed("a", axis=1), {"a": numbered(4)}),
     ],
 )
@@ -106,6 +136,7 @@ def test_layouts_refuse_a_shape_that_does_not_fit(layout: Layout, source: dict[s
         (Transposed("a"), {"a": numbered(2, 3)}),
         (Stacked("a{e}", "n_experts"), {f"a{e}": numbered(2, start=2 * e) for e in range(3)}),
         (PerHead("a"), {"a": numbered(12, 2)}),
+        (Neighbors("a", "n_heads", 2), {"a": numbered(10, 2)}),
         (Squeezed("a", axis=1), {"a": numbered(4, 1, 3)}),
     ],
 )

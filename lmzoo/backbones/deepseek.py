@@ -1,0 +1,117 @@
+"""DeepSeek-V2 and V3 (DeepSeek-AI 2024, arXiv 2405.04434 and 2412.19437): a compressed cache, and many small experts.
+
+Blocks of latent attention (`lmzoo.layers.latent_attention`) and experts (`lmzoo.layers.shared_experts`); the first
+`n_dense` blocks have a plain SwiGLU. Distinctive: the cache holds one short vector per token, from which all heads'
+keys and values are computed, and decoding reads it as it is; experts are small and many, and some read every token;
+their load is balanced by biases instead of a strong auxiliary loss. The defaults are V3's routing; V2 has
+`sigmoid=False`, `normalize=False` and `balance_bias=False`. The published configurations start from N(0, 0.02²).
+Deviations: no prediction of further tokens (V3 trains with one), no YaRN; rotary pairs are halves and not neighbors;
+the balance loss is computed over a batch and not per sequence; the biases are moved by the optimizer
+(`lmzoo.layers.experts`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lmzoo.configs import require, require_between, require_divides, require_positive, set_default
+from lmzoo.decoder import Decoder, DecoderConfig
+from lmzoo.layers.context import Rope
+from lmzoo.layers.latent_attention import LatentAttention
+from lmzoo.layers.mlp import MLP, swiglu_width
+from lmzoo.layers.shared_experts import SharedExperts
+from lmzoo.layers.stack import Residual, Stack
+from lmzoo.registry import register_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeepSeekConfig(DecoderConfig):
+    """DeepSeek's sizes and options, in addition to `DecoderConfig`."""
+
+    scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8, "d_expert": 8}
+    checked: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"q_rank": 12, "n_groups": 4, "top_groups": 1},
+        {"sigmoid": False, "normalize": False, "balance_bias": False, "n_groups": 4, "top_groups": 1, "n_shared": 0},
+    )
+
+    norm_eps: float = 1e-6  # added to the variance in a normalization
+    n_heads: int = 4  # attention heads
+    q_rank: int | None = None  # features through which queries are projected; None: they are projected directly
+    kv_rank: int = 64  # cached features for the keys and values of all heads
+    nope_dim: int = 32  # features of a query and key without position
+    rope_dim: int = 16  # rotated features of a query and key; the keys' are cached and shared by all heads
+    v_dim: int = 32  # features of a value
+    rope_theta: float = 10000.0  # base of the rotary wavelengths
+    d_ff: int | None = None  # width of the plain feed-forward layers; None: 8/3 d_model, rounded up to a multiple of 32
+    d_expert: int | None = None  # width of one expert; None: a quarter of d_ff
+    n_dense: int = 1  # first blocks with a plain feed-forward layer
+    n_experts: int = 8  # experts of each layer that are chosen
+    n_shared: int = 1  # experts of each layer that read every token
+    top_k: int = 2  # experts chosen for each token
+    n_groups: int = 1  # groups of experts
+    top_groups: int = 1  # groups from which the experts of a token are chosen
+    sigmoid: bool = True  # affinities are sigmoids; False: a softmax
+    normalize: bool = True  # the weights of the chosen experts sum to routed_scale
+    routed_scale: float = 1.0  # factor of the chosen experts
+    balance_loss: float = 1e-4  # coefficient of the balance loss; 0 turns it off
+    balance_bias: bool = True  # balance by a bias added when experts are chosen
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        set_default(self, "d_ff", swiglu_width(self.d_model))
+        require_positive(self, "d_ff")
+        set_default(self, "d_expert", max(1, (self.d_ff or 4) // 4))
+        require_positive(self, "n_heads", "kv_rank", "nope_dim", "rope_dim", "v_dim", "rope_theta", "d_expert")
+        require_positive(self, "n_experts", "top_k", "n_groups", "top_groups", "routed_scale")
+        if self.q_rank is not None:
+            require_positive(self, "q_rank")
+        require(self.rope_dim % 2 == 0, f"rope_dim={self.rope_dim} must be even to be rotated")
+        require_between(self, "n_dense", 0, float("inf"), below_high=True)
+        require_between(self, "n_shared", 0, float("inf"), below_high=True)
+        require_between(self, "balance_loss", 0, float("inf"), below_high=True)
+        require_divides(self, "n_groups", "n_experts")
+        most = f"top_groups={self.top_groups} must be at most n_groups={self.n_groups}"
+        require(self.top_groups <= self.n_groups, most)
+        open_experts = self.n_experts // self.n_groups * self.top_groups
+        message = f"top_k={self.top_k} must be at most the {open_experts} experts of top_groups={self.top_groups}"
+        require(self.top_k <= open_experts, message)
+
+
+@register_model("deepseek")
+class DeepSeek(Decoder):
+    """Blocks of latent attention and shared and chosen experts."""
+
+    config_class = DeepSeekConfig
+
+    def block(self, config: Any, layer: int) -> Stack:
+        attention = LatentAttention(
+            config.d_model,
+            config.n_heads,
+            q_rank=config.q_rank,
+            kv_rank=config.kv_rank,
+            nope_dim=config.nope_dim,
+            rope_dim=config.rope_dim,
+            v_dim=config.v_dim,
+            rope=Rope(config.rope_theta),
+            norm_eps=config.norm_eps,
+        )
+        feed_forward = MLP(config.d_model, config.d_ff) if layer < config.n_dense else self.experts(config)
+        return Stack(Residual(self.make_norm(config), inner) for inner in (attention, feed_forward))
+
+    def experts(self, config: Any) -> SharedExperts:
+        """Returns the experts of one block."""
+        return SharedExperts(
+            config.d_model,
+            config.d_expert,
+            config.n_experts,
+            config.top_k,
+            n_shared=config.n_shared,
+            sigmoid=config.sigmoid,
+            normalize=config.normalize,
+            scale=config.routed_scale,
+            n_groups=config.n_groups,
+            top_groups=config.top_groups,
+            balance_loss=config.balance_loss,
+            balance_bias=config.balance_bias,
+        )
