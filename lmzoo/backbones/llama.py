@@ -1,24 +1,35 @@
-"""Llama (Touvron et al. 2023, arXiv 2302.13971 and 2307.09288), and with a `window` Mistral (arXiv 2310.06825).
+"""Llama (Touvron et al. 2023, arXiv 2302.13971 and 2307.09288) and its relatives: Mistral, Qwen, SmolLM3.
 
 A pre-norm transformer with RMSNorm, SwiGLU, rotary positions, no biases, and optionally grouped queries and a sliding
 window. Distinctive: positions are rotations of queries and keys, so the model works beyond `context_length`; with a
-window the decoding state stops growing. The papers do not state the initial values; the published configurations say
-N(0, 0.02²) for all weights (`initializer_range`). Deviations: query, key and value share one projection; so do gate
-and up.
+window the decoding state stops growing. The relatives differ in their attention, which is put together in
+`make_attention`: a window (Mistral, arXiv 2310.06825), biases (Qwen2, arXiv 2407.10671), norms of queries and keys
+(Qwen3, arXiv 2505.09388), layers without positions (SmolLM3; arXiv 2501.18795), slower rotations for long texts (Llama
+3.1, arXiv 2407.21783), a gate (arXiv 2505.06708), sinks (gpt-oss, arXiv 2508.10925). The papers do not state the
+initial values; the published configurations say N(0, 0.02²) for all weights (`initializer_range`). Deviations: query,
+key and value share one projection; so do gate and up.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, Literal
 
-from lmzoo.configs import require_heads, require_positive, set_default
+from lmzoo.configs import require, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
+from lmzoo.layers.gated_attention import GatedAttention
 from lmzoo.layers.mlp import MLP, swiglu_width
+from lmzoo.layers.norm import RMSNorm, each_head
+from lmzoo.layers.pattern import pattern
+from lmzoo.layers.rope_scaling import parse_rope_scaling
+from lmzoo.layers.scored_attention import ScoredAttention
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
+
+KINDS = ("rope", "nope")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,21 +37,36 @@ class LlamaConfig(DecoderConfig):
     """Llama's sizes and options, in addition to `DecoderConfig`."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
+    checked: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"pattern": "rope nope", "rope_scaling": "yarn factor=2 original=8", "attention_bias": "qkv", "window": 5},
+    )
 
     n_heads: int = 4  # attention heads
     n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
+    head_dim: int | None = None  # width of a head; None: d_model / n_heads
     d_ff: int | None = None  # width of the feed-forward layers; None: 8/3 d_model, rounded up to a multiple of 32
-    window: int | None = None  # tokens that each layer sees, the present one included; None: all
+    window: int | None = None  # tokens that each layer with positions sees, the present one included; None: all
+    pattern: str = "rope"  # layers with rotary positions or without ("nope"), repeated up to n_layers: "rope*3 nope"
     rope_theta: float = 10000.0  # base of the rotary wavelengths
+    rope_scaling: str = "none"  # for longer texts: "linear factor=4", or ntk, yarn, llama3 (lmzoo.layers.rope_scaling)
+    attention_bias: Literal["none", "qkv", "all"] = "none"  # attention projections with a bias
+    qk_norm: bool = False  # queries and keys of each head are normalized
+    gate: bool = False  # a gate on the output of the attention
+    sinks: bool = False  # a learned score for each head that takes attention away from all keys
 
     def __post_init__(self) -> None:
         super().__post_init__()
         set_default(self, "d_ff", swiglu_width(self.d_model))
         require_positive(self, "d_ff", "rope_theta")
         set_default(self, "n_kv_heads", self.n_heads)
-        require_heads(self)
+        kinds = pattern(self.pattern, self.n_layers, KINDS)
+        require_heads(self, rotated=self.head_dim is None and "rope" in kinds)
+        if self.head_dim is not None:
+            require_positive(self, "head_dim")
+            require(self.head_dim % 2 == 0, f"head_dim={self.head_dim} must be even to be rotated")
         if self.window is not None:
             require_positive(self, "window")
+        parse_rope_scaling(self.rope_scaling)
 
 
 @register_model("llama")
@@ -50,12 +76,21 @@ class Llama(Decoder):
     config_class = LlamaConfig
 
     def block(self, config: Any, layer: int) -> Stack:
-        attention = Attention(
-            config.d_model,
-            config.n_heads,
-            n_kv_heads=config.n_kv_heads,
-            window=config.window,
-            rope=Rope(config.rope_theta),
-        )
-        layers = (attention, MLP(config.d_model, config.d_ff))
+        layers = (self.make_attention(config, layer), MLP(config.d_model, config.d_ff))
         return Stack(Residual(self.make_norm(config), inner) for inner in layers)
+
+    def make_attention(self, config: Any, layer: int) -> Attention:
+        """Returns the attention of block `layer`."""
+        options: dict[str, Any] = {"n_kv_heads": config.n_kv_heads, "head_dim": config.head_dim}
+        if pattern(config.pattern, config.n_layers, KINDS)[layer] == "rope":
+            options["rope"] = Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling))
+            options["window"] = config.window
+        if config.qk_norm:
+            options["qk_norm"] = each_head(partial(RMSNorm, eps=config.norm_eps))
+        if config.attention_bias != "none":
+            options |= {"bias": True, "out_bias": config.attention_bias == "all"}
+        if config.gate:
+            return GatedAttention(config.d_model, config.n_heads, sinks=config.sinks, **options)
+        if config.sinks:
+            return ScoredAttention(config.d_model, config.n_heads, sinks=True, **options)
+        return Attention(config.d_model, config.n_heads, **options)

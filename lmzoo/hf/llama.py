@@ -1,4 +1,4 @@
-"""Weight names of Llama and Mistral in transformers' LlamaForCausalLM and MistralForCausalLM."""
+"""Weight names of Llama and its relatives in transformers: WEIGHTS for Llama, Mistral and SmolLM3, QWEN2, QWEN3."""
 
 from __future__ import annotations
 
@@ -24,3 +24,21 @@ WEIGHTS: Weights = {
     "norm.weight": "model.norm.weight",
     "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
 }
+
+QWEN2: Weights = {
+    **WEIGHTS,
+    "blocks.{i}.0.inner.qkv.bias": Rows(
+        (
+            "model.layers.{i}.self_attn.q_proj.bias",
+            "model.layers.{i}.self_attn.k_proj.bias",
+            "model.layers.{i}.self_attn.v_proj.bias",
+        ),
+        shares=("n_heads", "n_kv_heads", "n_kv_heads"),
+    ),
+}
+QWEN3: Weights = {
+    **WEIGHTS,
+    "blocks.{i}.0.inner.q_norm.weight": "model.layers.{i}.self_attn.q_norm.weight",
+    "blocks.{i}.0.inner.k_norm.weight": "model.layers.{i}.self_attn.k_norm.weight",
+}
+ALL_BIASES: Weights = {**QWEN2, "blocks.{i}.0.inner.out.bias": "model.layers.{i}.self_attn.o_proj.bias"}

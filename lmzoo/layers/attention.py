@@ -37,6 +37,7 @@ class Attention(Layer):
 
     `qk_norm(heads, head_dim)` makes a norm for queries and one for keys, (B, T, heads, head_dim) -> the same shape,
     applied before the rotation (Dehghani et al. 2023, arXiv 2302.05442). `scale` replaces 1/sqrt(head_dim).
+    `bias` is for all projections, unless `out_bias` says otherwise for the last.
 
     It works in three steps, `project`, `attend` and `merge`, so that a variant can override one of them.
     """
@@ -53,6 +54,7 @@ class Attention(Layer):
         qk_norm: Callable[[int, int], nn.Module] | None = None,
         scale: float | None = None,
         bias: bool = False,
+        out_bias: bool | None = None,
         dropout: float = 0.0,
         init: Init = normal(),
         init_out: Init = normal(),
@@ -70,7 +72,7 @@ class Attention(Layer):
         self.scale = scale
         self.q_norm = None if qk_norm is None else qk_norm(self.n_heads, self.head_dim)
         self.k_norm = None if qk_norm is None else qk_norm(self.n_kv_heads, self.head_dim)
-        self.out = Linear(self.widths[0], d_model, bias=bias, init=init_out)
+        self.out = Linear(self.widths[0], d_model, bias=bias if out_bias is None else out_bias, init=init_out)
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> KVCache:
         """Returns an empty cache with memory for `max_len` tokens."""

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmzoo.layers.rope_scaling import RopeScaling
 from lmzoo.ops.rope import rope_table
 
 
@@ -17,6 +18,7 @@ class Rope:
 
     theta: float = 10000.0  # the slowest pair turns once in 2 pi theta positions
     fraction: float = 1.0  # share of each head's features that is rotated: the first ones
+    scaling: RopeScaling | None = None  # slows the rotation for texts longer than those of the training
 
 
 @dataclass
@@ -44,6 +46,9 @@ class Context:
         if key not in self._tables:
             rotated = int(head_dim * rope.fraction) // 2 * 2
             dtype = torch.promote_types(self.dtype, torch.float32)
-            table = rope_table(self.position, self.T, rotated, rope.theta, device=self.device, dtype=dtype)
+            changes: dict[str, Any] = {}
+            if rope.scaling is not None:
+                changes = {"rescale": rope.scaling.scaled, "magnitude": rope.scaling.magnitude}
+            table = rope_table(self.position, self.T, rotated, rope.theta, device=self.device, dtype=dtype, **changes)
             self._tables[key] = table
         return self._tables[key]

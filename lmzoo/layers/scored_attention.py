@@ -39,6 +39,8 @@ class ScoredAttention(Attention):
 
     def attend(self, q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor) -> Tensor:
         """Returns the weighted sums of the values: (B, T, H, K)."""
+        if self.cap is None and not self.alibi and self.sinks is None:
+            return super().attend(q_BTHK, k_BSGK, v_BSGK)
         slopes_H = None
         if self.alibi:
             slopes_H = q_BTHK.new_tensor(alibi_slopes(self.n_heads), dtype=wide_dtype(q_BTHK.dtype))

@@ -5,20 +5,37 @@ Legend: B batch, T time, H heads, K head width, R rotated features of a head.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 
 def rope_table(
-    position: int, T: int, rotated: int, theta: float, *, device: torch.device, dtype: torch.dtype = torch.float32
+    position: int,
+    T: int,
+    rotated: int,
+    theta: float,
+    *,
+    rescale: Callable[[Tensor, float], Tensor] | None = None,
+    magnitude: float = 1.0,
+    device: torch.device,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[Tensor, Tensor]:
     """Cosines and sines for the positions `position` ... `position + T - 1`: (T, rotated / 2) each.
 
-    The angles are computed in float64: at position 100,000 float32 would be off by hundredths of a radian.
+    `rescale(frequencies, theta)` returns other frequencies, and `magnitude` multiplies the table, for texts longer than
+    those of the training (`lmzoo.layers.rope_scaling`). The angles are computed in float64: at position 100,000 float32
+    would be off by hundredths of a radian.
     """
     frequency_K = theta ** -(torch.arange(0, rotated, 2, device=device, dtype=torch.float64) / rotated)
+    if rescale is not None:
+        frequency_K = rescale(frequency_K, theta)
     angle_TK = torch.arange(position, position + T, device=device, dtype=torch.float64)[:, None] * frequency_K
-    return angle_TK.cos().to(dtype), angle_TK.sin().to(dtype)
+    cos_TK, sin_TK = angle_TK.cos(), angle_TK.sin()
+    if magnitude != 1:
+        cos_TK, sin_TK = magnitude * cos_TK, magnitude * sin_TK
+    return cos_TK.to(dtype), sin_TK.to(dtype)
 
 
 def apply_rope(x_BTHK: Tensor, cos_TR: Tensor, sin_TR: Tensor) -> Tensor:

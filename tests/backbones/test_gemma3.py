@@ -106,12 +106,6 @@ def test_gemma3_1b_has_the_published_number_of_parameters() -> None:
     assert model.num_params() == theirs.num_parameters()
 
 
-@pytest.mark.parametrize(("preset", "params"), [("1m", 1e6), ("10m", 10e6)])
-def test_gemma3_presets_have_the_size_of_their_names(preset: str, params: float) -> None:
-    with torch.device("meta"):
-        assert abs(lmzoo.create_model(f"gemma3.{preset}", vocab_size=256).num_params() / params - 1) < 0.02
-
-
 def test_gemma3_config_names_field_and_rule() -> None:
     with pytest.raises(ConfigError, match=r"head_dim=7 must be even to be rotated"):
         lmzoo.create_model("gemma3", vocab_size=13, head_dim=7)

@@ -70,6 +70,12 @@ def test_attention_declares_reach_growth_and_cost() -> None:
     assert full.flops(10) == 4 * 10 * 12
 
 
+def test_attention_may_have_biases_without_an_output_bias() -> None:
+    layer = Attention(12, 4, bias=True, out_bias=False)
+    assert layer.qkv.bias is not None
+    assert layer.out.bias is None
+
+
 def test_attention_variant_overrides_one_step() -> None:
     class Doubled(Attention):
         def merge(self, y_BTHK: Tensor, x_BTD: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from lmzoo.layers.context import Context, Rope
+from lmzoo.layers.rope_scaling import Linear
 
 
 def make(position: int = 0, T: int = 4, dtype: torch.dtype = torch.float32) -> Context:
@@ -33,6 +34,11 @@ def test_context_rope_follows_the_precision_of_the_model() -> None:
     cos_TR, _ = make(position=100_000, dtype=torch.float64).rope(Rope(), 8)
     assert cos_TR.dtype == torch.float64
     assert cos_TR[0, 0] == torch.cos(torch.tensor(100_000.0, dtype=torch.float64))
+
+
+def test_context_rope_follows_its_scaling() -> None:
+    cos_TR, _ = make(position=8, T=2).rope(Rope(scaling=Linear(4.0)), 8)
+    torch.testing.assert_close(cos_TR[0], make(position=2, T=2).rope(Rope(), 8)[0][0])
 
 
 def test_context_carry_is_empty_in_each_new_context() -> None:

@@ -22,6 +22,16 @@ def test_rope_table_equals_its_formula() -> None:
     assert cos.dtype == sin.dtype == torch.float32
 
 
+def test_rope_table_takes_other_frequencies_and_a_magnitude() -> None:
+    plain, rescaled = (
+        rope_table(7, 3, 6, 100.0, device=CPU, dtype=torch.float64, **options)
+        for options in ({}, {"rescale": lambda frequency_K, theta: frequency_K / theta, "magnitude": 2.0})
+    )
+    angle_TK = torch.atan2(plain[1][:, 1:], plain[0][:, 1:]) / 100  # the fastest pair has turned more than once
+    torch.testing.assert_close(rescaled[0][:, 1:], 2 * angle_TK.cos())
+    torch.testing.assert_close(rescaled[1][:, 1:], 2 * angle_TK.sin())
+
+
 def test_rope_table_is_exact_at_far_positions() -> None:
     cos, sin = rope_table(1_000_000, 1, 8, 10_000.0, device=CPU)
     for i in range(4):

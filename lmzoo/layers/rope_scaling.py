@@ -1,0 +1,142 @@
+"""Rotary frequencies for texts longer than those of the training: linear, NTK-aware, YaRN, and the rule of Llama 3.
+
+A model has learned angles up to (context length) x (frequency). Each rule slows the frequencies so that longer texts
+stay within them; they differ in how much they slow the fast pairs of features, which tell near positions apart.
+Legend: K pairs of features of a head, from fast to slow.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import MISSING, dataclass, fields
+
+import torch
+from torch import Tensor
+
+from lmzoo.errors import ConfigError
+
+NONE = "none"
+
+
+@dataclass(frozen=True)
+class RopeScaling:
+    """The base class: `factor` is the length of the texts to read over that of the training."""
+
+    factor: float
+
+    def scaled(self, frequency_K: Tensor, theta: float) -> Tensor:
+        """Returns the frequencies to use in place of `frequency_K`, theta^(-k/K)."""
+        raise NotImplementedError
+
+    @property
+    def magnitude(self) -> float:
+        """Returns the factor of cosines and sines, so of rotated queries and keys."""
+        return 1.0
+
+
+@dataclass(frozen=True)
+class Linear(RopeScaling):
+    """All frequencies divided by `factor`: positions are interpolated (Chen et al. 2023, arXiv 2306.15595)."""
+
+    def scaled(self, frequency_K: Tensor, theta: float) -> Tensor:
+        return frequency_K / self.factor
+
+
+@dataclass(frozen=True)
+class NTK(RopeScaling):
+    """A larger theta: the slowest pair is slowed by `factor`, the fastest not at all ("NTK-aware", bloc97 2023)."""
+
+    def scaled(self, frequency_K: Tensor, theta: float) -> Tensor:
+        pairs = len(frequency_K)
+        k_K = torch.arange(pairs, device=frequency_K.device, dtype=frequency_K.dtype)
+        return frequency_K * self.factor ** -(k_K / max(1, pairs - 1))
+
+
+@dataclass(frozen=True)
+class Yarn(RopeScaling):
+    """YaRN (Peng et al. 2023, arXiv 2309.00071): slowed by the number of turns that a pair makes in `original` tokens.
+
+    Pairs of more than `fast` turns keep their frequency, pairs of fewer than `slow` are divided by `factor`, and in
+    between it changes linearly with the index of the pair. Larger cosines and sines sharpen the attention.
+    """
+
+    original: int  # context length of the training
+    fast: float = 32.0
+    slow: float = 1.0
+
+    def scaled(self, frequency_K: Tensor, theta: float) -> Tensor:
+        pairs = len(frequency_K)
+        first, last = (
+            pairs * math.log(self.original / (turns * 2 * math.pi)) / math.log(theta)  # the pair of that many turns
+            for turns in (self.fast, self.slow)
+        )
+        first, last = max(math.floor(first), 0), min(math.ceil(last), 2 * pairs - 1)
+        k_K = torch.arange(pairs, device=frequency_K.device, dtype=frequency_K.dtype)
+        slowed_K = ((k_K - first) / (last - first if last != first else 0.001)).clamp(0, 1)
+        return frequency_K * (1 - slowed_K) + frequency_K / self.factor * slowed_K
+
+    @property
+    def magnitude(self) -> float:
+        return 0.1 * math.log(self.factor) + 1
+
+
+@dataclass(frozen=True)
+class Llama3(RopeScaling):
+    """The rule of Llama 3.1 (arXiv 2407.21783): slowed by the number of turns in `original` tokens.
+
+    Pairs of more than `high` turns keep their frequency, pairs of fewer than `low` are divided by `factor`, and in
+    between it changes linearly with the number of turns.
+    """
+
+    original: int  # context length of the training
+    low: float = 1.0
+    high: float = 4.0
+
+    def scaled(self, frequency_K: Tensor, theta: float) -> Tensor:
+        turns_K = self.original * frequency_K / (2 * math.pi)
+        kept_K = ((turns_K - self.low) / (self.high - self.low)).clamp(0, 1)
+        return frequency_K * kept_K + frequency_K / self.factor * (1 - kept_K)
+
+
+KINDS: dict[str, type[RopeScaling]] = {"linear": Linear, "ntk": NTK, "yarn": Yarn, "llama3": Llama3}
+
+
+def parse_rope_scaling(text: str) -> RopeScaling | None:
+    """Returns the rule that a text such as `"yarn factor=4 original=2048"` describes; None for "none".
+
+    Raises `ConfigError` naming the part of the text that breaks a rule.
+    """
+    kind, *parts = text.split() if isinstance(text, str) and text.strip() else ("",)
+    if kind == NONE and not parts:
+        return None
+    where = f"rope_scaling={text!r}"
+    if kind not in KINDS:
+        raise ConfigError(f"{where} must be {NONE}, or begin with one of {', '.join(KINDS)}")
+    known = {field.name: field for field in fields(KINDS[kind])}
+    values: dict[str, float] = {}
+    for part in parts:
+        name, _, number = part.partition("=")
+        if name not in known or name in values:
+            raise ConfigError(f"{where}: {part!r} must be one of {', '.join(f'{each}=NUMBER' for each in known)}")
+        values[name] = _number(where, name, number, whole=known[name].type == "int")
+    missing = [name for name, field in known.items() if field.default is MISSING and name not in values]
+    if missing:
+        raise ConfigError(f"{where} must also have {missing[0]}=NUMBER")
+    scaling = KINDS[kind](**values)
+    if isinstance(scaling, Llama3) and scaling.low >= scaling.high:
+        raise ConfigError(f"{where}: low={scaling.low} must be below high={scaling.high}")
+    if isinstance(scaling, Yarn) and scaling.slow >= scaling.fast:
+        raise ConfigError(f"{where}: slow={scaling.slow} must be below fast={scaling.fast}")
+    return scaling
+
+
+def _number(where: str, name: str, text: str, *, whole: bool) -> float:
+    try:
+        value = int(text) if whole else float(text)
+    except ValueError:
+        value = math.nan
+    least = 1 if name in ("factor", "original") else 0
+    if not least <= value < 1 << 40:
+        rule = f"{'a whole number' if whole else 'a number'} from {least} to 2^40"
+        raise ConfigError(f"{where}: {name}={text} must be {rule}")
+    return value

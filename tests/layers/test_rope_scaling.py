@@ -1,0 +1,94 @@
+"""Rotary frequencies for longer texts: transformers' own, limits, and the errors of the text form."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from transformers import LlamaConfig
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+
+from lmzoo.errors import ConfigError
+from lmzoo.layers.rope_scaling import NTK, Linear, Llama3, RopeScaling, Yarn, parse_rope_scaling
+
+PAIRS, THETA = 16, 10000.0
+FREQUENCY_K = THETA ** -(torch.arange(PAIRS, dtype=torch.float64) / PAIRS)
+
+
+@pytest.mark.parametrize(
+    ("scaling", "theirs"),
+    [
+        (Linear(4.0), {"rope_type": "linear", "factor": 4.0}),
+        (NTK(4.0 * 3 - 3), {"rope_type": "dynamic", "factor": 4.0}),  # at a text of three contexts
+        (Yarn(4.0, 512), {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}),
+        (
+            Yarn(8.0, 2048, fast=20.0, slow=2.0),
+            {
+                "rope_type": "yarn",
+                "factor": 8.0,
+                "original_max_position_embeddings": 2048,
+                "beta_fast": 20.0,
+                "beta_slow": 2.0,
+            },
+        ),
+        (
+            Llama3(8.0, 512, low=1.0, high=4.0),
+            {
+                "rope_type": "llama3",
+                "factor": 8.0,
+                "original_max_position_embeddings": 512,
+                "low_freq_factor": 1.0,
+                "high_freq_factor": 4.0,
+            },
+        ),
+    ],
+)
+def test_rope_scaling_equals_transformers(scaling: RopeScaling, theirs: dict[str, object]) -> None:
+    config = LlamaConfig(
+        hidden_size=2 * PAIRS,
+        num_attention_heads=1,
+        max_position_embeddings=512,
+        rope_parameters={**theirs, "rope_theta": THETA},
+    )
+    expected_K, magnitude = ROPE_INIT_FUNCTIONS[str(theirs["rope_type"])](config, torch.device("cpu"), seq_len=3 * 512)
+    torch.testing.assert_close(scaling.scaled(FREQUENCY_K, THETA).float(), expected_K, rtol=1e-5, atol=0)
+    assert scaling.magnitude == pytest.approx(magnitude)
+
+
+@pytest.mark.parametrize("scaling", [Linear(1.0), NTK(1.0), Yarn(1.0, 512), Llama3(1.0, 512)])
+def test_rope_scaling_by_one_changes_nothing(scaling: RopeScaling) -> None:
+    torch.testing.assert_close(scaling.scaled(FREQUENCY_K, THETA), FREQUENCY_K)
+    assert scaling.magnitude == 1
+
+
+@pytest.mark.parametrize("scaling", [NTK(4.0), Yarn(4.0, 512), Llama3(4.0, 512)])
+def test_rope_scaling_keeps_the_fastest_pair_and_slows_the_slowest(scaling: RopeScaling) -> None:
+    ratio_K = scaling.scaled(FREQUENCY_K, THETA) / FREQUENCY_K
+    torch.testing.assert_close(ratio_K[[0, -1]], torch.tensor([1.0, 0.25], dtype=torch.float64))
+    assert (ratio_K.diff() <= 1e-12).all()
+    assert scaling.scaled(FREQUENCY_K[:1], THETA).isfinite().all(), "a head of two features"
+
+
+def test_parse_rope_scaling_reads_a_rule() -> None:
+    assert parse_rope_scaling("none") is None
+    assert parse_rope_scaling("linear factor=4") == Linear(4.0)
+    assert parse_rope_scaling("yarn original=2048 factor=1.5") == Yarn(1.5, 2048)
+    assert parse_rope_scaling("llama3 factor=8 original=8192 high=5") == Llama3(8.0, 8192, high=5.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "must be none, or begin with one of linear, ntk, yarn, llama3"),
+        ("dynamic factor=4", "must be none, or begin with one of linear, ntk, yarn, llama3"),
+        ("linear", r"must also have factor=NUMBER"),
+        ("linear 4", r"'4' must be one of factor=NUMBER"),
+        ("linear factor=4 factor=4", r"'factor=4' must be one of"),
+        ("linear factor=nan", r"factor=nan must be a number from 1 to 2\^40"),
+        ("yarn factor=2 original=1.5", r"original=1.5 must be a whole number from 1 to 2\^40"),
+        ("llama3 factor=2 original=8 low=4", r"low=4\.0 must be below high=4\.0"),
+        ("yarn factor=2 original=8 slow=40", r"slow=40\.0 must be below fast=32\.0"),
+    ],
+)
+def test_parse_rope_scaling_names_what_is_wrong(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_rope_scaling(text)
