@@ -286,7 +286,8 @@ def load(path: str | Path, like: State) -> State:
         with safetensors.open_tensors(arguments.path("path", path), device) as file:
             if file.metadata.get("format") != FORMAT:
                 raise CheckpointError(f"{path}: not a decoding state: its header does not say {FORMAT!r}")
-            read = {name: file.tensor(name) for name in file.shapes}
+            # Copied into memory of torch: a product's last bits may depend on the alignment, which a file does not keep.
+            read = {name: file.tensor(name).clone() for name in file.shapes}
             structure = file.metadata.get("structure", "")
         if len(structure) > _MAX_STRUCTURE:
             raise ValueError(f"its structure has more than {_MAX_STRUCTURE} characters")
