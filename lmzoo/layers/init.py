@@ -39,6 +39,16 @@ def constant(value: float) -> Init:
     return partial(_constant, value)
 
 
+def log_of_uniform(low: float, high: float) -> Init:
+    """Returns an initializer that draws logarithms of numbers that are uniform between `low` and `high`."""
+    return partial(_log_of_uniform, low, high)
+
+
+def step_sizes(low: float, high: float) -> Init:
+    """Returns an initializer for biases b whose softplus, a step size, is log-uniform between `low` and `high`."""
+    return partial(_step_sizes, low, high)
+
+
 def _normal(std: float, w: Tensor, generator: torch.Generator | None) -> None:
     nn.init.normal_(w, std=std, generator=generator)
 
@@ -53,6 +63,17 @@ def _uniform_fan_in(scale: float, w: Tensor, generator: torch.Generator | None) 
 
 def _constant(value: float, w: Tensor, _: torch.Generator | None) -> None:
     nn.init.constant_(w, value)
+
+
+def _log_of_uniform(low: float, high: float, w: Tensor, generator: torch.Generator | None) -> None:
+    w.uniform_(low, high, generator=generator).log_()
+
+
+def _step_sizes(low: float, high: float, w: Tensor, generator: torch.Generator | None) -> None:
+    """Sets w = log(exp(size) - 1), the inverse of softplus, without cancellation."""
+    w.uniform_(math.log(low), math.log(high), generator=generator)
+    size = w.exp()
+    w.copy_(size + torch.log(-torch.expm1(-size)))
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.layers.context import Context
-from lmzoo.layers.init import Init, constant, uniform_fan_in
+from lmzoo.layers.init import Init, constant, step_sizes, uniform_fan_in
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.short_conv import ShortConv
@@ -59,7 +59,7 @@ class Mamba(Layer):
         self.conv = ShortConv(E, d_conv)
         self.x_proj = Linear(E, sum(self.widths), bias=False, init=uniform_fan_in())
         self.dt_proj = Linear(R, E, bias=False, init=uniform_fan_in())
-        self.own("dt_bias", (E,), _step_sizes)
+        self.own("dt_bias", (E,), step_sizes(DELTA_MIN, DELTA_MAX))
         self.own("A_log", (E, d_state), _decay_rates, "vector")
         self.own("D", (E,), constant(1.0))
         self.out_proj = Linear(E, d_model, bias=False, init=init_out)
@@ -96,10 +96,3 @@ def _decay_rates(A_log_EN: Tensor, generator: torch.Generator | None) -> None:
     """Sets S4D-real decay rates: the n-th state of every channel decays at the rate n."""
     rates_N = torch.arange(1, A_log_EN.shape[1] + 1, device=A_log_EN.device)
     A_log_EN.copy_(rates_N.log().expand_as(A_log_EN))
-
-
-def _step_sizes(dt_bias_E: Tensor, generator: torch.Generator | None) -> None:
-    """Draws step sizes delta and sets dt_bias = log(exp(delta) - 1), the inverse of softplus, without cancellation."""
-    dt_bias_E.uniform_(math.log(DELTA_MIN), math.log(DELTA_MAX), generator=generator)
-    delta_E = dt_bias_E.exp()
-    dt_bias_E.copy_(delta_E + torch.log(-torch.expm1(-delta_E)))

@@ -1,4 +1,4 @@
-"""Helpers of the tests that compare a backbone with a reference written out in the test file."""
+"""Helpers of the tests that compare a backbone, its gradients too, with a reference: transformers or a function."""
 
 from __future__ import annotations
 
@@ -7,10 +7,18 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 import lmzoo
-from tests.backbones.against_transformers import TOLERANCE, assert_decoding_equals, perturb, random_tokens
+from lmzoo.configs import to_dict
+from lmzoo.hf import weights as hf
+from tests.backbones.against_transformers import (
+    TOLERANCE,
+    assert_decoding_equals,
+    ours_with_weights_of,
+    perturb,
+    random_tokens,
+)
 
 Weights = Mapping[str, Tensor]
 
@@ -38,6 +46,25 @@ def assert_equals_reference(
         assert_close(got, want, key)
     with torch.no_grad():
         assert_decoding_equals(model, idx, expected.detach(), [T - 5, 1, 3, 1])
+
+
+def assert_equals_transformers(theirs: nn.Module, name: str, weights: hf.Weights, *, T: int, **settings: Any) -> None:
+    """Compares logits, gradients and decoding of our model with a perturbed model of transformers, as above."""
+    ours = ours_with_weights_of(perturb(theirs), name, weights, vocab_size=61, **settings)
+    idx, targets = random_tokens(61, 2, T), random_tokens(61, 2, T, seed=2)
+    expected = theirs(idx, use_cache=False).logits
+    F.cross_entropy(expected.flatten(0, 1), targets.flatten()).backward()
+    logits, our_loss = ours(idx, targets)
+    our_loss.backward()
+    assert expected.std() > 0.3, "the weights must make the logits differ"
+    assert_close(logits, expected, "logits")
+    gradients = {key: value.grad for key, value in theirs.named_parameters() if value.grad is not None}
+    wanted = hf.convert(gradients, weights, to_dict(ours.config))
+    for key, parameter in ours.named_parameters():
+        assert parameter.grad is not None
+        assert_close(parameter.grad, wanted[key], key)
+    with torch.no_grad():
+        assert_decoding_equals(ours, idx, expected.detach(), [T - 5, 1, 3, 1])
 
 
 def assert_close(got: Tensor, want: Tensor, name: str) -> None:

@@ -6,8 +6,18 @@ import pickle
 
 import pytest
 import torch
+from torch.nn.functional import softplus
 
-from lmzoo.layers.init import constant, deferred, is_deferred, normal, uniform, uniform_fan_in
+from lmzoo.layers.init import (
+    constant,
+    deferred,
+    is_deferred,
+    log_of_uniform,
+    normal,
+    step_sizes,
+    uniform,
+    uniform_fan_in,
+)
 from lmzoo.layers.linear import Linear
 
 
@@ -19,6 +29,15 @@ def drawn(init, *shape: int) -> torch.Tensor:
 
 def test_normal_has_its_standard_deviation() -> None:
     assert abs(drawn(normal(0.5), 100, 100).std() / 0.5 - 1) < 0.03
+
+
+def test_log_of_uniform_and_step_sizes_fill_their_bounds() -> None:
+    rates, sizes = drawn(log_of_uniform(2, 10), 10000).exp(), softplus(drawn(step_sizes(1e-3, 0.1), 10000))
+    assert abs(rates.mean() / 6 - 1) < 0.02
+    assert abs(sizes.log().mean() / torch.tensor(1e-2).log() - 1) < 0.02
+    for values, low, high in ((rates, 2, 10), (sizes, 1e-3, 0.1)):
+        assert low * 0.999 < values.min() < low * 1.01
+        assert high * 0.99 < values.max() < high * 1.001
 
 
 @pytest.mark.parametrize(("init", "bound"), [(uniform(0.3), 0.3), (uniform_fan_in(2.0), 0.2)])

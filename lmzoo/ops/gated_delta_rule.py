@@ -1,0 +1,141 @@
+"""The delta rule with decays: a matrix memory that forgets, and in which a write replaces what is stored under its key.
+
+Yang et al. 2024 (Gated DeltaNet, arXiv 2412.06464), with one decay per head and token, and Kimi Team 2025 (Kimi delta
+attention, arXiv 2510.26692), with one decay per key channel and token. For every batch row and head, with vectors as
+rows and a memory S that is a matrix (K, V),
+
+    u_t = beta_t (v_t - k_t diag(a_t) S_{t-1})
+    S_t = diag(a_t) S_{t-1} + k_t^T u_t
+    y_t = q_t S_t
+
+The memory first decays; then the value that is read under the key is moved towards v_t. Without decays this is
+`lmzoo.ops.delta_rule`. The caller scales the queries and normalizes the keys. `naive_gated_delta_rule` computes this
+step by step.
+
+Given the u_t, this is gated linear attention with u as values. So `chunked_gated_delta_rule` takes from
+`lmzoo.ops.gated_linear_attention` the products of decays `since_t` (from the chunk's start to t) and `until_s` (after s
+to the chunk's end) and the decayed scores, P of queries and keys, and L of keys and keys below the diagonal. All u of a
+chunk solve a unit lower-triangular system, the WY form of the delta rule:
+
+    (I + diag(beta) L) U = diag(beta) (V - (K * since) S)
+    Y = (Q * since) S + P U
+    next S = diag(since_C) S + (K * until)^T U
+
+The system does not contain S: it is solved for all chunks together, with diag(beta) as its right-hand side.
+
+Legend: B batch, T time, H heads, K key width, V value width, A width of the decays, K or 1; inside the chunked form N
+chunks, M = B * H, C positions.
+"""
+
+from __future__ import annotations
+
+import torch
+from einops import rearrange
+from torch import Tensor
+
+from lmzoo.ops.counting import counted_as
+from lmzoo.ops.gated_linear_attention import (
+    chunk_length,
+    decay_since_start,
+    decay_until_end,
+    decayed_scores,
+    in_chunks,
+)
+from lmzoo.ops.precision import wide_dtype
+
+SHORTEST_CHUNKED = 4  # for shorter sequences the loop needs fewer calls
+
+
+def naive_gated_delta_rule(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    beta_BTH: Tensor,
+    log_decay_BTHA: Tensor,
+    state_BHKV: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The definition, one step after another; arguments and results as in `gated_delta_rule`."""
+    *inputs, log_decay, S_BHKV = _wide_inputs(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTHA, state_BHKV)
+    ys = []
+    steps = (x.unbind(1) for x in (*inputs, log_decay.exp()))
+    for q_BHK, k_BHK, v_BHV, beta_BH, a_BHA in zip(*steps, strict=True):
+        S_BHKV = a_BHA[..., None] * S_BHKV
+        old_BHV = (k_BHK[..., None] * S_BHKV).sum(dim=-2)
+        u_BHV = beta_BH[..., None] * (v_BHV - old_BHV)
+        S_BHKV = S_BHKV + k_BHK[..., None] * u_BHV[..., None, :]
+        ys.append((q_BHK[..., None] * S_BHKV).sum(dim=-2))
+    return torch.stack(ys, dim=1).to(v_BTHV.dtype), S_BHKV
+
+
+def chunked_gated_delta_rule(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    beta_BTH: Tensor,
+    log_decay_BTHA: Tensor,
+    state_BHKV: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The fast form, in chunks; arguments and results as in `gated_delta_rule`."""
+    T, H = v_BTHV.shape[1:3]
+    *inputs, S_BHKV = _wide_inputs(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTHA, state_BHKV)
+    q_NMCK, k_NMCK, v_NMCV, beta_NMC, log_decay_NMCA = (in_chunks(x, chunk_length(T)) for x in inputs)
+    S_MKV = S_BHKV.flatten(0, 1)
+    ys = []
+    with torch.autocast(v_BTHV.device.type, enabled=False):  # autocast would compute the products in its own dtype
+        since_NMCA, until_NMCA = decay_since_start(log_decay_NMCA), decay_until_end(log_decay_NMCA)
+        # The diagonal of the system is one by definition and is never read.
+        system_NMCC = beta_NMC[..., None] * decayed_scores(k_NMCK, k_NMCK, log_decay_NMCA)
+        solution_NMCC = torch.linalg.solve_triangular(
+            system_NMCC.tril(-1), torch.diag_embed(beta_NMC), upper=False, unitriangular=True
+        )
+        scores_NMCC = decayed_scores(q_NMCK, k_NMCK, log_decay_NMCA)
+        read_NMCK, under_NMCK, written_NMCK = q_NMCK * since_NMCA, k_NMCK * since_NMCA, k_NMCK * until_NMCA
+        kept_NMA1 = since_NMCA[..., -1, :, None]
+        chunks = (
+            x.unbind(0) for x in (read_NMCK, under_NMCK, written_NMCK, v_NMCV, kept_NMA1, solution_NMCC, scores_NMCC)
+        )
+        for read_MCK, under_MCK, written_MCK, v_MCV, kept_MA1, solution_MCC, scores_MCC in zip(*chunks, strict=True):
+            u_MCV = solution_MCC @ torch.baddbmm(v_MCV, under_MCK, S_MKV, alpha=-1)
+            ys.append(torch.baddbmm(read_MCK @ S_MKV, scores_MCC, u_MCV))
+            S_MKV = torch.baddbmm(kept_MA1 * S_MKV, written_MCK.mT, u_MCV)
+    y_BTHV = rearrange(torch.stack(ys), "n (b h) c v -> b (n c) h v", h=H)[:, :T]
+    return y_BTHV.to(v_BTHV.dtype), S_MKV.unflatten(0, S_BHKV.shape[:2])
+
+
+def gated_delta_rule(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    beta_BTH: Tensor,
+    log_decay_BTHA: Tensor,
+    state_BHKV: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """The delta rule with decays, by the fastest form that fits.
+
+    Args:
+        q_BTHK: the queries, used as they are: the caller scales them.
+        k_BTHK: the keys; the memory stays bounded if beta * |k|^2 is at most 2.
+        v_BTHV: the values.
+        beta_BTH: the strength of each write, from 0 to 1, or to 2 for negative eigenvalues.
+        log_decay_BTHA: the logarithms of the decays, from minus infinity to 0; A is K, or 1 for one decay per head.
+        state_BHKV: the memory to start from, or None for zeros.
+
+    Returns:
+        `y_BTHV` in the dtype of `v_BTHV`, and the last memory (B, H, K, V). Computation and memory are float32 whatever
+        the dtype of the input (float64 if `v_BTHV` is), under autocast too. Counts as 6 K V FLOPs per token and head:
+        to read under the key, to write, and to read under the query takes K V multiply-adds each.
+    """
+    B, T, H, V = v_BTHV.shape
+    form = naive_gated_delta_rule if T < SHORTEST_CHUNKED else chunked_gated_delta_rule
+    with counted_as(6 * B * T * H * k_BTHK.shape[-1] * V):
+        return form(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTHA, state_BHKV)
+
+
+def _wide_inputs(
+    q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor, state_BHKV: Tensor | None
+) -> tuple[Tensor, ...]:
+    """Converts all inputs to float32 or wider; a missing state becomes zeros."""
+    B, _, H, K = k.shape
+    state_BHKV = v.new_zeros(B, H, K, v.shape[-1]) if state_BHKV is None else state_BHKV
+    dtype = wide_dtype(v.dtype)
+    return tuple(x.to(dtype) for x in (q, k, v, beta, log_decay, state_BHKV))
