@@ -1,0 +1,36 @@
+"""Weight names of KDA in transformers' KimiLinearForCausalLM with linear-attention and dense layers alone."""
+
+from __future__ import annotations
+
+from lmzoo.hf.weights import Head, Rows, Squeezed, Weights
+
+WEIGHTS: Weights = {
+    "tokens.weight": "model.embed_tokens.weight",
+    "blocks.{i}.0.before.weight": "model.layers.{i}.input_layernorm.weight",
+    "blocks.{i}.0.inner.qkv.weight": Rows(
+        (
+            "model.layers.{i}.self_attn.q_proj.weight",
+            "model.layers.{i}.self_attn.k_proj.weight",
+            "model.layers.{i}.self_attn.v_proj.weight",
+        ),
+    ),
+    "blocks.{i}.0.inner.conv.weight": Squeezed("model.layers.{i}.self_attn.conv1d.weight", axis=1),
+    "blocks.{i}.0.inner.beta.weight": "model.layers.{i}.self_attn.b_proj.weight",
+    "blocks.{i}.0.inner.decay_down.weight": "model.layers.{i}.self_attn.forget_gate.f_a_proj.weight",
+    "blocks.{i}.0.inner.decay_up.weight": "model.layers.{i}.self_attn.forget_gate.f_b_proj.weight",
+    "blocks.{i}.0.inner.A_log": Squeezed(
+        Squeezed(Squeezed("model.layers.{i}.self_attn.forget_gate.A_log", axis=3), axis=1), axis=0
+    ),
+    "blocks.{i}.0.inner.dt_bias": "model.layers.{i}.self_attn.forget_gate.dt_bias",
+    "blocks.{i}.0.inner.gate_down.weight": "model.layers.{i}.self_attn.g_a_proj.weight",
+    "blocks.{i}.0.inner.gate_up.weight": "model.layers.{i}.self_attn.g_b_proj.weight",
+    "blocks.{i}.0.inner.norm.weight": "model.layers.{i}.self_attn.o_norm.weight",
+    "blocks.{i}.0.inner.out.weight": "model.layers.{i}.self_attn.o_proj.weight",
+    "blocks.{i}.1.before.weight": "model.layers.{i}.post_attention_layernorm.weight",
+    "blocks.{i}.1.inner.up.weight": Rows(
+        ("model.layers.{i}.mlp.gate_proj.weight", "model.layers.{i}.mlp.up_proj.weight"),
+    ),
+    "blocks.{i}.1.inner.down.weight": "model.layers.{i}.mlp.down_proj.weight",
+    "norm.weight": "model.norm.weight",
+    "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
+}
