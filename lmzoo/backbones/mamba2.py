@@ -1,0 +1,64 @@
+"""Mamba-2 (Dao & Gu 2024, arXiv 2405.21060): a state-space model with one decay per head, computed like attention.
+
+A stack of identical blocks, each a projection, a short causal convolution, SSD, a gate and a norm
+(`lmzoo.layers.mamba2`); there is no separate feed-forward layer. Distinctive: Mamba's decay for each channel and state
+becomes one number per head, so the recurrence is linear attention with a decay and training consists of matrix
+products; states can be larger at the same cost. Step size, input and output maps come from one projection of the
+block's input. Deviation: the convolution's filter gets no weight decay.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from lmzoo.configs import require, require_positive
+from lmzoo.decoder import Decoder, DecoderConfig
+from lmzoo.layers.init import uniform_fan_in
+from lmzoo.layers.mamba2 import Mamba2 as Mamba2Mixer
+from lmzoo.layers.stack import Residual
+from lmzoo.registry import register_model
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mamba2Config(DecoderConfig):
+    """Mamba-2's sizes, in addition to `DecoderConfig`."""
+
+    scaled: ClassVar[dict[str, int]] = {"d_model": 16}
+    checked: ClassVar[tuple[dict[str, Any], ...]] = ({"n_groups": 2},)
+
+    d_state: int = 64  # states per channel
+    head_dim: int = 32  # channels of a head, which share a decay
+    n_groups: int = 1  # groups of heads that share input and output maps
+    d_conv: int = 4  # length of the convolution's filters
+    expand: int = 2  # inner width / d_model
+    tie_embeddings: bool = True  # the head uses the weights of the token embedding
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_positive(self, "d_state", "head_dim", "n_groups", "d_conv", "expand")
+        inner = self.expand * self.d_model
+        require(inner % self.head_dim == 0, f"head_dim={self.head_dim} must divide expand * d_model = {inner}")
+        n_heads = inner // self.head_dim
+        require(n_heads % self.n_groups == 0, f"n_groups={self.n_groups} must divide the number of heads, {n_heads}")
+
+
+@register_model("mamba2")
+class Mamba2(Decoder):
+    """Blocks of `x + mixer(norm(x))`."""
+
+    config_class = Mamba2Config
+
+    def block(self, config: Any, layer: int) -> Residual:
+        mixer = Mamba2Mixer(
+            config.d_model,
+            d_state=config.d_state,
+            head_dim=config.head_dim,
+            n_groups=config.n_groups,
+            d_conv=config.d_conv,
+            expand=config.expand,
+            norm_eps=config.norm_eps,
+            init_out=uniform_fan_in(1 / math.sqrt(config.n_layers)),
+        )
+        return Residual(self.make_norm(config), mixer)

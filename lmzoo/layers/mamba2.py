@@ -1,0 +1,111 @@
+"""Mamba-2's mixer (Dao & Gu 2024, arXiv 2405.21060, figure 6): projection, convolution, SSD, gated norm, projection.
+
+Initial values as in the authors' code. Legend: B batch, T time, D model width, E inner width, H heads, P = E / H head
+width, N state width, G groups of heads that share input and output maps.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lmzoo.layers.context import Context
+from lmzoo.layers.init import Init, constant, step_sizes, uniform_fan_in
+from lmzoo.layers.layer import Layer
+from lmzoo.layers.linear import Linear
+from lmzoo.layers.short_conv import ShortConv
+from lmzoo.ops.gated_linear_attention import gated_linear_attention
+from lmzoo.ops.precision import wide, wide_dtype
+
+LEAST_RATE, GREATEST_RATE = 1.0, 16.0  # initial decay rates are uniform between these
+
+
+class Mamba2State(NamedTuple):
+    """The decoding state of the mixer."""
+
+    tail: Tensor  # (B, W - 1, E + 2 G N), the convolution's last inputs
+    memory: Tensor  # (B, H, N, P), float32 or wider
+
+
+class Mamba2(Layer):
+    """A state-space model with one decay per head and token: `S_t = exp(dt A) S_{t-1} + B_t (dt x_t)^T`, `y = C_t S_t`.
+
+    This is linear attention with a decay: C are the queries, B the keys and dt x the values.
+    """
+
+    reach = None
+    state_growth = "constant"
+    keep_float32 = ("A_log", "dt_bias")  # decays close to one do not survive 16 bits
+    A_log: Tensor  # (H,)
+    D: Tensor  # (H,), weight of the direct path
+    dt_bias: Tensor  # (H,)
+    norm_weight: Tensor  # (E,)
+
+    def __init__(
+        self,
+        d_model: int,
+        *,
+        d_state: int = 64,
+        head_dim: int = 64,
+        n_groups: int = 1,
+        d_conv: int = 4,
+        expand: int = 2,
+        norm_eps: float = 1e-5,
+        init_out: Init = uniform_fan_in(),
+    ) -> None:
+        super().__init__()
+        E, shared = expand * d_model, n_groups * d_state
+        self.d_state, self.head_dim, self.n_groups, self.norm_eps = d_state, head_dim, n_groups, norm_eps
+        self.n_heads = E // head_dim
+        self.conv_widths = [E, shared, shared]
+        self.widths = [E, sum(self.conv_widths), self.n_heads]
+        self.in_proj = Linear(d_model, sum(self.widths), bias=False, init=uniform_fan_in())
+        self.conv = ShortConv(self.widths[1], d_conv)
+        self.own("dt_bias", (self.n_heads,), step_sizes(1e-3, 0.1))
+        self.own("A_log", (self.n_heads,), _decay_rates)
+        self.own("D", (self.n_heads,), constant(1.0))
+        self.own("norm_weight", (E,), constant(1.0))
+        self.out_proj = Linear(E, d_model, bias=False, init=init_out)
+
+    def init_state(self, batch_size: int, max_len: int, like: Tensor) -> Mamba2State:
+        """Returns zeros for the convolution's last inputs and for the memory."""
+        shape = (batch_size, self.n_heads, self.d_state, self.head_dim)
+        memory_BHNP = like.new_zeros(shape, dtype=wide_dtype(like.dtype))
+        return Mamba2State(self.conv.init_state(batch_size, max_len, like), memory_BHNP)
+
+    def flops(self, T: int) -> float:
+        """Returns the FLOPs of one token: a multiply-add per entry of the memory to write, and one to read."""
+        return 4.0 * self.n_heads * self.head_dim * self.d_state
+
+    def forward(self, x_BTD: Tensor, state: Mamba2State | None, ctx: Context) -> tuple[Tensor, Mamba2State | None]:
+        tail, memory = (None, None) if state is None else state
+        gate_BTE, xBC, dt_BTH = self.in_proj(x_BTD).split(self.widths, dim=-1)
+        xBC, tail = self.conv(xBC, tail, ctx)
+        x_BTE, B_BTS, C_BTS = xBC.split(self.conv_widths, dim=-1)
+        x_BTHP = wide(x_BTE).unflatten(-1, (self.n_heads, self.head_dim))
+        # Adds dt_bias in its own precision: bfloat16 would lose small step sizes, which give long memories.
+        dt_BTH1 = F.softplus(dt_BTH.to(self.dt_bias.dtype) + self.dt_bias)[..., None]
+        log_decay_BTH1 = -dt_BTH1 * self.A_log.exp()[:, None]
+        C_BTHN, B_BTHN = self.for_each_head(C_BTS), self.for_each_head(B_BTS)
+        y_BTHP, memory = gated_linear_attention(C_BTHN, B_BTHN, dt_BTH1 * x_BTHP, log_decay_BTH1, memory)
+        y_BTE = (y_BTHP + self.D[:, None] * x_BTHP).flatten(2)
+        y_BTD = self.out_proj(self.norm(y_BTE * F.silu(wide(gate_BTE))).to(gate_BTE.dtype))
+        return y_BTD, None if state is None else Mamba2State(tail, memory)
+
+    def for_each_head(self, x_BTS: Tensor) -> Tensor:
+        """Repeats the map of each group for its heads: (B, T, G N) to (B, T, H, N)."""
+        x_BTGN = x_BTS.unflatten(-1, (self.n_groups, self.d_state))
+        return x_BTGN.repeat_interleave(self.n_heads // self.n_groups, dim=2)
+
+    def norm(self, y_BTE: Tensor) -> Tensor:
+        """Returns y divided by its root mean square in each group, times a weight."""
+        y_BTGX = y_BTE.unflatten(-1, (self.n_groups, -1))
+        return F.rms_norm(y_BTGX, y_BTGX.shape[-1:], eps=self.norm_eps).flatten(2) * self.norm_weight
+
+
+def _decay_rates(A_log_H: Tensor, generator: torch.Generator | None) -> None:
+    """Draws decay rates A and sets A_log to their logs."""
+    A_log_H.uniform_(LEAST_RATE, GREATEST_RATE, generator=generator).log_()
