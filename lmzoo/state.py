@@ -286,7 +286,7 @@ def load(path: str | Path, like: State) -> State:
         with safetensors.open_tensors(arguments.path("path", path), device) as file:
             if file.metadata.get("format") != FORMAT:
                 raise CheckpointError(f"{path}: not a decoding state: its header does not say {FORMAT!r}")
-            # Copied into memory of torch: a product's last bits may depend on the alignment, which a file does not keep.
+            # Copied into aligned memory: the last bits of a product may depend on the alignment.
             read = {name: file.tensor(name).clone() for name in file.shapes}
             structure = file.metadata.get("structure", "")
         if len(structure) > _MAX_STRUCTURE:

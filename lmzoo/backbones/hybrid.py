@@ -4,17 +4,21 @@ Most hybrids since 2024 are a pattern: in Jamba (Lieber et al. 2024, arXiv 2403.
 seven are Mamba, and every second layer has experts; Samba (Ren et al. 2024, arXiv 2406.07522) alternates Mamba and
 sliding windows. `pattern` names the mixer of each layer and is repeated over the depth: `"mamba*3 attention"`.
 
-    attention   all earlier tokens                      mamba   selective scan
-    window      the last `window` tokens                delta   delta rule
-    cross       the cache of the last attention layer   lstm    LSTM cells
+    attention    all earlier tokens                        mamba, mamba2       state-space layers
+    nope         the same without positions                delta, gated_delta, kda   the delta rule
+    window       the last `window` tokens                  linear, retention, gla    linear attention
+    cross        the cache of the last attention layer     rglru, mlstm, slstm, lstm, gru, mingru   recurrences
 
-A word followed by `+experts` has a mixture of experts as its feed-forward layer. Distinctive: a few attention layers
-recall exactly what a state of fixed size forgets, with a small cache.
+`attention&mamba2` runs both side by side on the same input, as Falcon-H1 does (arXiv 2507.22448). A word that ends in
+`+experts` has a mixture of experts as its feed-forward layer, in `+none` no feed-forward layer. Distinctive: a few
+attention layers recall exactly what a state of fixed size forgets, with a small cache. Deviation: mixers side by side
+have a norm each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -28,16 +32,27 @@ from lmzoo.layers.context import Rope
 from lmzoo.layers.cross_layer_attention import CrossLayerAttention
 from lmzoo.layers.delta_rule import DeltaRule
 from lmzoo.layers.experts import Experts
+from lmzoo.layers.gated_delta import GatedDelta
+from lmzoo.layers.gla import GLA
+from lmzoo.layers.gru import GRU
+from lmzoo.layers.kda import KDA
+from lmzoo.layers.linear_attention import LinearAttention
 from lmzoo.layers.lstm import LSTM
 from lmzoo.layers.mamba import Mamba
+from lmzoo.layers.mamba2 import Mamba2
+from lmzoo.layers.min_rnn import MinRNN
 from lmzoo.layers.mlp import MLP
 from lmzoo.layers.pattern import pattern
-from lmzoo.layers.stack import Residual, Stack
+from lmzoo.layers.retention import Retention
+from lmzoo.layers.rg_lru import RGLRU
+from lmzoo.layers.stack import Parallel, Residual, Stack
+from lmzoo.layers.xlstm import MLSTM, SLSTM
 from lmzoo.registry import register_model
 
-MIXERS = ("attention", "window", "cross", "mamba", "delta", "lstm")
-EXPERTS = "+experts"
-WORDS = (*MIXERS, *(f"{mixer}{EXPERTS}" for mixer in MIXERS))
+ATTENTION = ("attention", "nope", "window")  # mixers whose cache "cross" can read
+OTHERS = ("cross", "mamba", "mamba2", "delta", "gated_delta", "kda", "linear", "retention", "gla", "rglru")
+MIXERS = (*ATTENTION, *OTHERS, "mlstm", "slstm", "lstm", "gru", "mingru")
+FEED_FORWARDS = ("experts", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,17 +61,17 @@ class HybridConfig(MixerConfig):
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
-        {"pattern": "window cross delta+experts mamba lstm attention cross"},
+        {"pattern": "window cross delta+experts attention&mamba cross"},
         {"pattern": "window cross"},
     )
 
     pattern: str = "mamba*3 attention"  # mixers from bottom to top, repeated up to n_layers
-    n_heads: int = 4  # attention heads
-    n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
+    n_heads: int = 4  # heads of attention, linear attention and the delta rule; blocks of the recurrences
+    n_kv_heads: int | None = None  # heads of keys and values in attention; None: as many as n_heads
     window: int = 64  # tokens that "window" sees, the present one included
     rope_theta: float = 10000.0  # base of the rotary wavelengths
-    d_state: int = 16  # states per channel of "mamba"
-    d_conv: int = 4  # length of the convolution's filters in "mamba" and "delta"
+    d_state: int = 16  # states per channel of "mamba" and "mamba2"
+    d_conv: int = 4  # length of the convolutions' filters
     n_experts: int = 8  # experts of a layer with "+experts"
     top_k: int = 2  # experts for each token
     balance_loss: float = 0.02  # coefficient of the experts' balance loss
@@ -68,40 +83,75 @@ class HybridConfig(MixerConfig):
         require_positive(self, "window", "rope_theta", "d_state", "d_conv", "n_experts", "top_k")
         require(self.top_k <= self.n_experts, f"top_k={self.top_k} must be at most n_experts={self.n_experts}")
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)
-        for word in pattern(self.pattern, self.n_layers, WORDS):
-            mixer = word.removesuffix(EXPERTS)
-            require(mixer != "cross", f"pattern={self.pattern!r}: cross must come after attention or window")
-            if mixer in ("attention", "window"):
-                break
+        before: set[str] = set()
+        for word in self.words():
+            mixers, feed_forward = split(word)
+            ends = feed_forward in ("", *FEED_FORWARDS)
+            require(ends and {*mixers} <= {*MIXERS}, f"pattern={self.pattern!r}: {word!r} must be MIXER or MIXER&MIXER")
+            found = "cross" not in mixers or before & {*ATTENTION}
+            require(bool(found), f"pattern={self.pattern!r}: cross must come after attention, nope or window")
+            before |= {*mixers}
+
+    def words(self) -> list[str]:
+        """Returns the word of each layer. Raises `ConfigError` for a part that is unknown."""
+        known = (*MIXERS, *FEED_FORWARDS)
+        return pattern(self.pattern, self.n_layers, known, lambda word: re.split("[&+]", word))
+
+
+def split(word: str) -> tuple[list[str], str]:
+    """Returns the mixers of a layer, and its kind of feed-forward layer: "" for a plain one."""
+    mixers, _, feed_forward = word.partition("+")
+    return mixers.split("&"), feed_forward
 
 
 @register_model("hybrid")
 class Hybrid(Decoder):
-    """Blocks of a mixer and a feed-forward layer."""
+    """Blocks of one mixer, or two side by side, and a feed-forward layer."""
 
     config_class = HybridConfig
 
     def block(self, config: Any, layer: int) -> Stack:
-        words = pattern(config.pattern, config.n_layers, WORDS)
-        mixers = [word.removesuffix(EXPERTS) for word in words]
-        sees_all = next((m for m in reversed(mixers[: layer + 1]) if m in ("attention", "window")), "") == "attention"
-        window, rope = (None if sees_all else config.window), Rope(config.rope_theta)
-        d_model, n_heads = config.d_model, config.n_heads
-        options = {"n_kv_heads": config.n_kv_heads, "window": window, "rope": rope, "carries": "cross" in mixers}
-        attention = partial(Attention, d_model, n_heads, **options)
-        make: dict[str, Callable[[], nn.Module]] = {
-            "attention": attention,
-            "window": attention,
-            "cross": lambda: CrossLayerAttention(d_model, n_heads, window=window, rope=rope),
-            "mamba": lambda: Mamba(d_model, d_state=config.d_state, d_conv=config.d_conv),
-            "delta": lambda: DeltaRule(d_model, n_heads, d_conv=config.d_conv),
-            "lstm": lambda: LSTM(d_model),
-        }
-        layers = (make[mixers[layer]](), self._feed_forward(config, experts=words[layer].endswith(EXPERTS)))
-        return Stack(Residual(self.make_norm(config), inner) for inner in layers)
+        words = config.words()
+        mixers, feed_forward = split(words[layer])
+        below = [mixer for word in words[:layer] for mixer in split(word)[0]]
+        carries = any("cross" in split(word)[0] for word in words)
+        source = next((mixer for mixer in reversed(below) if mixer in ATTENTION), "attention")
+        make = self._makers(config, source, carries=carries)
+        branches = [Residual(self.make_norm(config), make[mixer]()) for mixer in mixers]
+        mixed = branches[0] if len(branches) == 1 else Parallel(*branches)
+        if feed_forward == "none":
+            return Stack([mixed])
+        return Stack([mixed, Residual(self.make_norm(config), self._feed_forward(config, feed_forward))])
 
-    def _feed_forward(self, config: Any, *, experts: bool) -> nn.Module:
-        if not experts:
+    def _makers(self, config: Any, source: str, *, carries: bool) -> Mapping[str, Callable[[], nn.Module]]:
+        """Returns how each mixer is made; `source` is the attention below, whose cache "cross" reads."""
+        D, H, K = config.d_model, config.n_heads, config.d_model // config.n_heads
+        rope, conv = Rope(config.rope_theta), {"d_conv": config.d_conv}
+        attention = partial(Attention, D, H, n_kv_heads=config.n_kv_heads, carries=carries)
+        crossed = {"rope": None if source == "nope" else rope, "window": config.window if source == "window" else None}
+        return {
+            "attention": partial(attention, rope=rope),
+            "nope": attention,
+            "window": partial(attention, rope=rope, window=config.window),
+            "cross": partial(CrossLayerAttention, D, H, **crossed),
+            "mamba": partial(Mamba, D, d_state=config.d_state, **conv),
+            "mamba2": partial(Mamba2, D, d_state=config.d_state, head_dim=K, **conv),
+            "delta": partial(DeltaRule, D, H, **conv),
+            "gated_delta": partial(GatedDelta, D, H, K, K, **conv),
+            "kda": partial(KDA, D, H, K, **conv),
+            "linear": partial(LinearAttention, D, H),
+            "retention": partial(Retention, D, H, rope=rope),
+            "gla": partial(GLA, D, H),
+            "rglru": partial(RGLRU, D, H, **conv),
+            "mlstm": partial(MLSTM, D, H, **conv),
+            "slstm": partial(SLSTM, D, H, **conv),
+            "lstm": partial(LSTM, D),
+            "gru": partial(GRU, D),
+            "mingru": partial(MinRNN, D),
+        }
+
+    def _feed_forward(self, config: Any, kind: str) -> nn.Module:
+        if kind != "experts":
             return MLP(config.d_model, config.d_ff)
         sizes = (config.d_model, config.d_ff, config.n_experts, config.top_k)
         return Experts(*sizes, balance_loss=config.balance_loss)

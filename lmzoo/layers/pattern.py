@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from lmzoo.errors import ConfigError
 
 MOST = 1 << 16  # maximum of words and of layers: more than any depth, and little memory
 
 
-def pattern(text: str, n_layers: int, known: Iterable[str]) -> list[str]:
+def whole(word: str) -> Sequence[str]:
+    """Default for `parts` of `pattern`: a word has no parts."""
+    return [word]
+
+
+def pattern(text: str, n_layers: int, known: Iterable[str], parts: Callable[[str], Sequence[str]] = whole) -> list[str]:
     """Returns one of the `known` words for each of `n_layers` layers, from a text such as `"mamba*3 attention"`.
 
-    The pattern is repeated over the depth. Raises `ConfigError` for an unknown word and for an empty text.
+    The pattern is repeated over the depth. With `parts` a word may be put together: all of its parts must be known.
+    Raises `ConfigError` for an unknown word and for an empty text.
     """
     known = list(known)
     if n_layers > MOST:
@@ -21,7 +27,7 @@ def pattern(text: str, n_layers: int, known: Iterable[str]) -> list[str]:
     for part in text.split():
         word, star, times = part.partition("*")
         count = int(times) if times.isascii() and times.isdigit() and len(times) < 6 else 0
-        if word not in known or (star and not 0 < count <= MOST):
+        if not {*parts(word)} <= {*known} or (star and not 0 < count <= MOST):
             raise ConfigError(f"pattern={text!r}: {part!r} must be one of {', '.join(known)}, or WORD*N to repeat it")
         words += [word] * (count if star else 1)
         if len(words) > MOST:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 
 import lmzoo
+from lmzoo.backbones.hybrid import MIXERS
 from lmzoo.errors import ConfigError
+from lmzoo.layers.context import Context
 from lmzoo.layers.cross_layer_attention import CrossLayerAttention
 from lmzoo.layers.experts import Experts
+from lmzoo.layers.stack import call
 from tests.backbones.against_transformers import perturb, random_tokens
 
 SIZES = {"vocab_size": 13, "context_length": 16, "d_model": 32, "n_heads": 4, "window": 5}
@@ -52,21 +57,30 @@ def test_hybrid_traits_follow_from_the_layers(pattern: str, growth: str, reach: 
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("mamba conv", "'conv' must be one of attention, window, cross, mamba, delta, lstm, attention[+]experts"),
-        ("cross attention", "cross must come after attention or window"),
-        ("mamba cross attention", "cross must come after attention or window"),
+        ("mamba conv", "'conv' must be one of attention, nope, window, cross, mamba, mamba2, delta"),
+        ("mamba&attention+some", "must be one of attention"),
+        ("mamba+experts&attention", "'mamba[+]experts&attention' must be MIXER or MIXER&MIXER"),
+        ("experts", "'experts' must be MIXER"),
+        ("cross attention", "cross must come after attention, nope or window"),
+        ("mamba cross attention", "cross must come after attention, nope or window"),
         ("", "must name at least one of attention"),
     ],
 )
 def test_hybrid_refuses_a_wrong_pattern(pattern: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=f"pattern='{pattern}'.*{message}"):
+    with pytest.raises(ConfigError, match=f"pattern='{re.escape(pattern)}'.*{message}"):
         lmzoo.create_model("hybrid", **SIZES, n_layers=4, pattern=pattern)
+
+
+EVERY_MIXER = (
+    "window cross delta+experts mamba lstm+none attention cross mamba2&nope cross gated_delta kda linear retention gla "
+    "rglru mlstm slstm gru mingru&window"
+)
 
 
 @pytest.mark.parametrize("lengths", [[40], [1] * 40, [17, 1, 1, 21]])
 def test_hybrid_with_every_mixer_decodes_as_its_forward_pass(lengths: list[int]) -> None:
-    pattern = "window cross delta+experts mamba lstm attention cross"
-    model = perturb(lmzoo.create_model("hybrid", **SIZES, n_layers=7, pattern=pattern)).double()
+    assert {*MIXERS} <= {*re.split("[ &+]", EVERY_MIXER)}
+    model = perturb(lmzoo.create_model("hybrid", **SIZES, n_layers=19, pattern=EVERY_MIXER)).double()
     idx = random_tokens(13, 2, 40)
     with torch.no_grad():
         expected_BTV = model(idx).logits
@@ -75,6 +89,18 @@ def test_hybrid_with_every_mixer_decodes_as_its_forward_pass(lengths: list[int])
         logits_BV, state = model.decode(idx[:, t : t + length], state)
         t += length
         torch.testing.assert_close(logits_BV, expected_BTV[:, t - 1], atol=1e-9, rtol=0)
+
+
+def test_hybrid_runs_mixers_side_by_side_on_the_same_input() -> None:
+    model = lmzoo.create_model("hybrid", **SIZES, n_layers=2, pattern="attention&mamba mamba+none")
+    side_by_side, alone = model.blocks
+    x = torch.randn(1, 7, 32, generator=torch.Generator().manual_seed(0))
+    branches = [residual.inner for residual in side_by_side[0]]
+    assert [type(mixer).__name__ for mixer in branches] == ["Attention", "Mamba"]
+    ctx = Context(0, 7, x.device, x.dtype)
+    each = [call(residual, x, None, ctx)[0] - x for residual in side_by_side[0]]
+    torch.testing.assert_close(side_by_side[0](x, None, ctx)[0], x + each[0] + each[1])
+    assert len(alone) == 1, "no feed-forward layer"
 
 
 def test_hybrid_cross_layers_have_no_state() -> None:

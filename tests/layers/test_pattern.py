@@ -41,3 +41,9 @@ def test_pattern_is_bounded() -> None:
         pattern("a", 10**9, ["a"])
     with pytest.raises(ConfigError, match="names more than 65536 layers"):
         pattern("a*65536 a", 1, ["a"])
+
+
+def test_pattern_parts_must_be_known() -> None:
+    assert pattern("mamba&swa swa", 3, KNOWN, lambda word: word.split("&")) == ["mamba&swa", "swa", "mamba&swa"]
+    with pytest.raises(ConfigError, match="'mamba&conv' must be one of mamba"):
+        pattern("mamba&conv", 2, KNOWN, lambda word: word.split("&"))
