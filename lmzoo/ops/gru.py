@@ -169,8 +169,9 @@ def _save_for_backward(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tenso
 
 
 def _backward(ctx: Any, grad_h: Tensor | None, *_: Tensor | None) -> tuple[Tensor, ...]:
-    grad_h_BTH = torch.zeros_like(ctx.saved_tensors[2]) if grad_h is None else grad_h.contiguous()
-    return torch.ops.lmzoo.gru_backward(grad_h_BTH, *ctx.saved_tensors)
+    weight_GH, h_BH, h_BTH, *rest = ctx.saved_tensors  # read once: activation checkpointing allows no more
+    grad_h_BTH = torch.zeros_like(h_BTH) if grad_h is None else grad_h.contiguous()
+    return torch.ops.lmzoo.gru_backward(grad_h_BTH, weight_GH, h_BH, h_BTH, *rest)
 
 
 torch.library.register_autograd("lmzoo::gru", _backward, setup_context=_save_for_backward)

@@ -48,7 +48,7 @@ def test_activation_checkpointing_is_bitwise_equal_and_saves_memory(family: str)
     ours, inputs_alone = one_step(model, idx, targets, enabled=True)
     assert all(torch.equal(a, b) for a, b in zip(ours, plain, strict=True))
     if blocks_of(model):
-        assert inputs_alone < 0.5 * all_of_it
+        assert inputs_alone < 0.6 * all_of_it  # a block of rnn keeps little more than its input
     else:
         assert inputs_alone == all_of_it
     _, after = one_step(model, idx, targets, enabled=False)
