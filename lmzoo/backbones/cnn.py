@@ -21,6 +21,7 @@ from lmzoo.layers.context import Context
 from lmzoo.layers.gated_conv import SKIPS, GatedConv
 from lmzoo.layers.init import normal, uniform_fan_in
 from lmzoo.layers.linear import Embedding, Linear
+from lmzoo.layers.stack import Stack
 from lmzoo.model import ModelConfig
 from lmzoo.registry import register_model
 
@@ -54,9 +55,9 @@ class CNN(Decoder):
         super().__init__(config)
         self.mix = Linear(config.d_skip, config.d_skip, init=uniform_fan_in())
 
-    def block(self, config: Any, layer: int) -> GatedConv:
+    def block(self, config: Any, layer: int) -> Stack:
         dilation, last = 2 ** (layer % config.cycle), layer == config.n_layers - 1
-        return GatedConv(config.d_model, config.d_skip, config.d_conv, dilation, residual=not last)
+        return Stack([GatedConv(config.d_model, config.d_skip, config.d_conv, dilation, residual=not last)])
 
     def make_embedding(self, config: Any) -> Embedding:
         return Embedding(config.vocab_size, config.d_model, init=normal(1.0))

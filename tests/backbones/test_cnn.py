@@ -18,11 +18,11 @@ def by_convolutions(model: lmzoo.LanguageModel, idx_BT: Tensor) -> Tensor:
     p, D, S = dict(model.named_parameters()), 6, 10
     x_BDT, s_BST = p["tokens.weight"][idx_BT].transpose(1, 2), 0
     for i in range(5):
-        weight_EDW = rearrange(p[f"blocks.{i}.conv.weight"], "e (w d) -> e d w", w=3)
+        weight_EDW = rearrange(p[f"blocks.{i}.0.conv.weight"], "e (w d) -> e d w", w=3)
         dilation = [1, 2, 4][i % 3]
-        conv = F.conv1d(F.pad(x_BDT, (2 * dilation, 0)), weight_EDW, p[f"blocks.{i}.conv.bias"], dilation=dilation)
+        conv = F.conv1d(F.pad(x_BDT, (2 * dilation, 0)), weight_EDW, p[f"blocks.{i}.0.conv.bias"], dilation=dilation)
         z_BDT = torch.tanh(conv[:, :D]) * torch.sigmoid(conv[:, D:])
-        out = F.conv1d(z_BDT, p[f"blocks.{i}.out.weight"][..., None], p[f"blocks.{i}.out.bias"])
+        out = F.conv1d(z_BDT, p[f"blocks.{i}.0.out.weight"][..., None], p[f"blocks.{i}.0.out.bias"])
         s_BST = s_BST + out[:, :S]
         x_BDT = x_BDT + out[:, S:] if i < 4 else x_BDT
     y_BST = F.relu(F.conv1d(F.relu(s_BST), p["mix.weight"][..., None], p["mix.bias"]))
