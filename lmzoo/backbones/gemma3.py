@@ -20,11 +20,12 @@ from torch import Tensor, nn
 from lmzoo.configs import require, require_divides, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
+from lmzoo.layers.capped_head import CappedHead
 from lmzoo.layers.context import Context, Rope
-from lmzoo.layers.head import SoftCap
 from lmzoo.layers.mlp import MLP, swiglu_width
 from lmzoo.layers.norm import UnitOffsetRMSNorm, each_head
 from lmzoo.layers.pattern import pattern
+from lmzoo.layers.rope_scaling import parse_rope_scaling
 from lmzoo.layers.scored_attention import ScoredAttention
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.ops.gelu import gelu_tanh
@@ -50,7 +51,8 @@ class Gemma3Config(DecoderConfig):
     pattern: str = "local*5 global"  # what the layers see, from bottom to top, repeated up to n_layers
     window: int = 64  # tokens that a local layer sees, the present one included
     rope_theta: float = 1000000.0  # base of the rotary wavelengths in global layers
-    local_rope_theta: float = 10000.0  # the same in local layers
+    rope_scaling: str = "none"  # of global layers, for longer texts: "linear factor=8" (lmzoo.layers.rope_scaling)
+    local_rope_theta: float = 10000.0  # base of the rotary wavelengths in local layers
     qk_norm: bool = True  # queries and keys are normalized
     query_scalar: float | None = None  # scores are divided by its square root; None: head_dim
     attention_cap: float | None = None  # limit of the attention scores; None: no limit
@@ -70,6 +72,7 @@ class Gemma3Config(DecoderConfig):
         require_divides(self, "n_kv_heads", "n_heads")
         require(self.head_dim is None or self.head_dim % 2 == 0, f"head_dim={self.head_dim} must be even to be rotated")
         pattern(self.pattern, self.n_layers, KINDS)
+        parse_rope_scaling(self.rope_scaling)
         for cap in ("query_scalar", "attention_cap", "logit_cap"):
             if getattr(self, cap) is not None:
                 require_positive(self, cap)
@@ -83,11 +86,12 @@ class Gemma3(Decoder):
 
     def block(self, config: Any, layer: int) -> Stack:
         is_local = pattern(config.pattern, config.n_layers, KINDS)[layer] == "local"
+        rope = Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling))
         options: dict[str, Any] = {
             "n_kv_heads": config.n_kv_heads,
             "head_dim": config.head_dim,
             "window": config.window if is_local else None,
-            "rope": Rope(config.local_rope_theta if is_local else config.rope_theta),
+            "rope": Rope(config.local_rope_theta) if is_local else rope,
             "scale": None if config.query_scalar is None else config.query_scalar**-0.5,
         }
         if config.qk_norm:
@@ -107,4 +111,4 @@ class Gemma3(Decoder):
 
     def make_head(self, config: Any) -> nn.Module:
         head = super().make_head(config)
-        return head if config.logit_cap is None else SoftCap(head, config.logit_cap)
+        return head if config.logit_cap is None else CappedHead(head, config.logit_cap)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from typing import cast
-
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -36,23 +33,6 @@ class TiedHead(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps features (..., D) to logits (..., V)."""
         return F.linear(x, self.weight)
-
-
-class SoftCap(nn.Module):
-    """A head whose logits stay within ±cap: `cap * tanh(logits / cap)` (Gemma 2, arXiv 2408.00118)."""
-
-    def __init__(self, head: nn.Module, cap: float) -> None:
-        super().__init__()
-        self.head, self.cap = head, cap
-
-    @property
-    def weight(self) -> Tensor:
-        """Returns the weight of the head (V, D)."""
-        return cast(Tensor, self.head.weight)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps features (..., D) to logits (..., V)."""
-        return self.cap * torch.tanh(self.head(x) / self.cap)
 
 
 def make_head(embedding: Embedding, *, tied: bool, init: Init = normal()) -> nn.Module:

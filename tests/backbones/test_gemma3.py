@@ -61,8 +61,13 @@ def make_pair(version: int) -> tuple[lmzoo.LanguageModel, torch.nn.Module]:
         theirs = Gemma2ForCausalLM(Gemma2Config(**THEIRS, attn_logit_softcapping=2.0, final_logit_softcapping=3.0))
         return ours_with_weights_of(perturb(theirs), "gemma3", GEMMA2, **OURS, **GEMMA2_OPTIONS), theirs
     kinds = ["sliding_attention"] * 3 + ["full_attention"]
-    theirs = Gemma3ForCausalLM(Gemma3TextConfig(**THEIRS, layer_types=kinds))
-    return ours_with_weights_of(perturb(theirs), "gemma3", WEIGHTS, **OURS, pattern="local*3 global"), theirs
+    ropes = {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
+    theirs = Gemma3ForCausalLM(Gemma3TextConfig(**THEIRS, layer_types=kinds, rope_parameters=ropes))
+    options = {"pattern": "local*3 global", "rope_scaling": "linear factor=8"}
+    return ours_with_weights_of(perturb(theirs), "gemma3", WEIGHTS, **OURS, **options), theirs
 
 
 @pytest.mark.parametrize("version", [2, 3])

@@ -6,7 +6,7 @@ import copy
 
 import torch
 
-from lmzoo.layers.head import SoftCap, TiedHead, make_head
+from lmzoo.layers.head import TiedHead, make_head
 from lmzoo.layers.linear import Embedding, Linear
 
 
@@ -35,12 +35,3 @@ def test_make_head_untied_is_linear_without_a_bias() -> None:
     assert isinstance(head, Linear)
     assert head.weight.shape == (7, 4)
     assert head.bias is None
-
-
-def test_soft_cap_limits_the_logits_and_keeps_small_ones() -> None:
-    embedding = Embedding(7, 4)
-    head, x = SoftCap(TiedHead(embedding), 3.0), torch.randn(2, 4)
-    torch.testing.assert_close(head(x), 3 * torch.tanh(x @ embedding.weight.T / 3))
-    assert head(1e4 * x).abs().max() <= 3
-    torch.testing.assert_close(head(0.1 * x), 0.1 * x @ embedding.weight.T, atol=1e-5, rtol=0)
-    assert head.weight is embedding.weight
