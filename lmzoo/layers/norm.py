@@ -77,19 +77,3 @@ def l2_normalize(x: Tensor, eps: float = 1e-6) -> Tensor:
     """Returns x / sqrt(|x|² + eps) over the last dimension, in float32 or wider."""
     x = wide(x)
     return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True) + eps)
-
-
-class GroupNorm(nn.GroupNorm):
-    """Group normalization (Wu & He 2018, arXiv 1803.08494) of each position alone: mean 0 and variance 1 in each group.
-
-    The groups are equal parts of the features, such as heads; weight and bias have one entry per feature.
-    """
-
-    def init_parameters(self, generator: torch.Generator | None = None) -> None:
-        """Sets the weight to 1 and the bias to 0."""
-        self.reset_parameters()
-
-    def forward(self, input: Tensor) -> Tensor:
-        """Maps (..., D) to (..., D) in the dtype of the input."""
-        weight, bias = self.weight.to(input.dtype), self.bias.to(input.dtype)
-        return F.group_norm(input.flatten(0, -2), self.num_groups, weight, bias, self.eps).view_as(input)

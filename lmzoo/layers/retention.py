@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.layers.context import Context, Rope
+from lmzoo.layers.head_norm import HeadNorm
 from lmzoo.layers.init import Init, uniform
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
-from lmzoo.layers.norm import GroupNorm
 from lmzoo.ops.gated_linear_attention import gated_linear_attention
 from lmzoo.ops.precision import wide_dtype
 from lmzoo.ops.rope import apply_rope
@@ -38,7 +38,7 @@ class Retention(Layer):
         self.rope = rope
         self.qk = Linear(d_model, 2 * d_model, bias=False, init=xavier_uniform(d_model, d_model, 2**-2.5))
         self.v_gate = Linear(d_model, 4 * d_model, bias=False, init=xavier_uniform(d_model, 2 * d_model, 2**-2.5))
-        self.norm = GroupNorm(n_heads, 2 * d_model, norm_eps)
+        self.norm = HeadNorm(2 * d_model, norm_eps)
         self.out = Linear(2 * d_model, d_model, bias=False, init=xavier_uniform(2 * d_model, d_model, 2**-1))
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> Tensor:
@@ -58,7 +58,7 @@ class Retention(Layer):
         v_BTHV = v_BTE.unflatten(-1, (self.n_heads, self.value_dim))
         log_decay_BTH1 = retention_log_decay(self.n_heads, x_BTD.device).expand(*q_BTHK.shape[:2], -1, -1)
         y_BTHV, memory = gated_linear_attention(q_BTHK, k_BTHK, v_BTHV, log_decay_BTH1, state)
-        y_BTE = F.silu(gate_BTE) * self.norm(y_BTHV.flatten(2))
+        y_BTE = F.silu(gate_BTE) * self.norm(y_BTHV).to(x_BTD.dtype)
         return self.out(y_BTE), None if state is None else memory
 
 
