@@ -180,7 +180,7 @@ def parameters(cls: type) -> Iterator[str]:
             continue
         default = parameter.default
         simple = default is None or isinstance(default, (bool, int, float))
-        star = "*" if parameter.kind is parameter.VAR_POSITIONAL else ""
+        star = {parameter.VAR_POSITIONAL: "*", parameter.VAR_KEYWORD: "**"}.get(parameter.kind, "")
         shown = "" if default is parameter.empty else f"={default!r}" if simple else "=..."
         yield f"{star}{parameter.name}{shown}"
 
