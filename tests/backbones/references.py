@@ -48,17 +48,25 @@ def assert_equals_reference(
         assert_decoding_equals(model, idx, expected.detach(), [T - 5, 1, 3, 1])
 
 
-def assert_equals_transformers(theirs: nn.Module, name: str, weights: hf.Weights, *, T: int, **settings: Any) -> None:
-    """Compares logits, gradients and decoding of our model with a perturbed model of transformers, as above."""
-    ours = ours_with_weights_of(perturb(theirs), name, weights, vocab_size=61, **settings)
+def assert_equals_transformers(
+    theirs: Callable[[], nn.Module], name: str, weights: hf.Weights, *, T: int, **settings: Any
+) -> None:
+    """Compares logits, gradients and decoding of our model with a perturbed model of transformers, as above.
+
+    `theirs()` makes it. Its weights are the same in each run, because the rounding errors of gradients depend on them.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = perturb(theirs())
+    ours = ours_with_weights_of(model, name, weights, vocab_size=61, **settings)
     idx, targets = random_tokens(61, 2, T), random_tokens(61, 2, T, seed=2)
-    expected = theirs(idx, use_cache=False).logits
+    expected = model(idx, use_cache=False).logits
     F.cross_entropy(expected.flatten(0, 1), targets.flatten()).backward()
     logits, our_loss = ours(idx, targets)
     our_loss.backward()
     assert expected.std() > 0.3, "the weights must make the logits differ"
     assert_close(logits, expected, "logits")
-    gradients = {key: value.grad for key, value in theirs.named_parameters() if value.grad is not None}
+    gradients = {key: value.grad for key, value in model.named_parameters() if value.grad is not None}
     wanted = hf.convert(gradients, weights, to_dict(ours.config))
     for key, parameter in ours.named_parameters():
         assert parameter.grad is not None

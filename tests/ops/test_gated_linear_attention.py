@@ -141,14 +141,6 @@ def test_gated_linear_attention_computes_bfloat16_inputs_in_float32(T: int) -> N
     assert_same([y.float()], [expected], 8e-3)  # one rounding to bfloat16 of a float32 result
 
 
-@pytest.mark.parametrize("T", [1, SHORTEST_CHUNKED])
-def test_gated_linear_attention_compiles_in_one_graph(T: int) -> None:
-    inputs = make_inputs(T)
-    compiled = torch.compile(gated_linear_attention, fullgraph=True, backend="aot_eager", dynamic=False)
-    expected = values_and_gradients(naive_gated_linear_attention, inputs)
-    assert_same(values_and_gradients(compiled, inputs), expected, 1e-10)
-
-
 @pytest.mark.parametrize("T", [1, 2 * C + 3])
 def test_gated_linear_attention_counts_as_its_definition(T: int) -> None:
     with FlopCounter() as counter:
