@@ -4,8 +4,9 @@ Every block is a mixer and a gated feed-forward layer with the tanh form of GELU
 an RG-LRU between a convolution and a gate (`lmzoo.layers.rg_lru`), whose state is one number per channel; the third is
 attention over a sliding window, so the decoding state does not grow. `pattern = "recurrent"` is the paper's Hawk.
 As in RecurrentGemma (arXiv 2404.07839), embeddings are multiplied by sqrt(d_model) and tied to the head, half of each
-attention head is rotated, and logits are capped. Deviations: the gates have as many blocks as there are attention
-heads (paper: 16); the derivative of sqrt(1 - a²) is bounded by a small number under the root, not by clipping.
+attention head is rotated, norms store their weight as its difference from 1, and logits are capped. Deviations: the
+gates have as many blocks as there are attention heads (paper: 16); the derivative of sqrt(1 - a²) is bounded by a small
+number under the root, not by clipping.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from lmzoo.layers.attention import Attention
 from lmzoo.layers.capped_head import CappedHead
 from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.init import normal
-from lmzoo.layers.linear import Embedding, Linear
+from lmzoo.layers.linear import Embedding
 from lmzoo.layers.mlp import MLP
+from lmzoo.layers.norm import UnitOffsetRMSNorm
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.rg_lru import RGLRU
 from lmzoo.layers.stack import Residual, Stack
@@ -64,14 +66,6 @@ class GriffinConfig(DecoderConfig):
         pattern(self.pattern, self.n_layers, MIXERS)
 
 
-class LocalAttention(Attention):
-    """Attention whose projections have a bias only after the heads, as in RecurrentGemma."""
-
-    def __init__(self, d_model: int, n_heads: int, **options: Any) -> None:
-        super().__init__(d_model, n_heads, **options)
-        self.out = Linear(d_model, d_model, init=options["init_out"])
-
-
 @register_model("griffin")
 class Griffin(Decoder):
     """Blocks of an RG-LRU or local attention, then GeGLU."""
@@ -100,10 +94,13 @@ class Griffin(Decoder):
         else:
             rope = Rope(config.rope_theta, fraction=0.5)
             options = {"n_kv_heads": config.n_kv_heads, "window": config.window, "rope": rope}
-            mixer = LocalAttention(d_model, n_heads, init=init, init_out=init_out, **options)
+            mixer = Attention(d_model, n_heads, out_bias=True, init=init, init_out=init_out, **options)
         init_down = normal(shrink * config.d_ff**-0.5)
         mlp = MLP(d_model, config.d_ff, gelu_tanh, bias=True, init=init, init_down=init_down)
         return Stack(Residual(self.make_norm(config), inner) for inner in (mixer, mlp))
+
+    def make_norm(self, config: Any) -> UnitOffsetRMSNorm:
+        return UnitOffsetRMSNorm(config.d_model, config.norm_eps)
 
     def make_head(self, config: Any) -> CappedHead:
         return CappedHead(super().make_head(config), config.logit_cap)

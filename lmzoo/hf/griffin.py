@@ -11,16 +11,6 @@ from lmzoo.hf.weights import Head, Layout, Reader, Rows, Source, Squeezed, Weigh
 
 
 @dataclass(frozen=True)
-class PlusOne(Layout):
-    """A norm weight that the checkpoint stores as its difference to 1."""
-
-    part: Source
-
-    def build(self, read: Reader, **index: int) -> Tensor:
-        return read(self.part, **index) + 1
-
-
-@dataclass(frozen=True)
 class InLayer(Layout):
     """A part with a fixed layer, for models whose layers differ."""
 
@@ -33,12 +23,12 @@ class InLayer(Layout):
 
 MODEL: Weights = {
     "tokens.weight": "model.embed_tokens.weight",
-    "norm.weight": PlusOne("model.final_norm.weight"),
+    "norm.weight": "model.final_norm.weight",
     "head.linear.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
 }
 BLOCK: dict[str, Source] = {
-    "0.before.weight": PlusOne("model.layers.{i}.temporal_pre_norm.weight"),
-    "1.before.weight": PlusOne("model.layers.{i}.channel_pre_norm.weight"),
+    "0.before.weight": "model.layers.{i}.temporal_pre_norm.weight",
+    "1.before.weight": "model.layers.{i}.channel_pre_norm.weight",
     "1.inner.up.weight": Rows(
         ("model.layers.{i}.mlp_block.gate_proj.weight", "model.layers.{i}.mlp_block.up_proj.weight")
     ),

@@ -13,7 +13,7 @@ import lmzoo
 from lmzoo.backbones.griffin import MIXERS
 from lmzoo.configs import to_dict
 from lmzoo.errors import ConfigError
-from lmzoo.hf.griffin import PlusOne, weights
+from lmzoo.hf.griffin import weights
 from lmzoo.hf.weights import convert
 from lmzoo.layers.pattern import pattern
 from tests.backbones.against_transformers import (
@@ -56,14 +56,9 @@ def test_griffin_gradients_equal_transformers() -> None:
     F.cross_entropy(theirs(idx[:, :-1], use_cache=False).logits.flatten(0, 1), idx[:, 1:].flatten()).backward()
     ours(idx[:, :-1], idx[:, 1:]).loss.backward()
     grads = {name: p.grad for name, p in theirs.named_parameters() if p.grad is not None}
-    table = {
-        name: getattr(source, "part", source) if isinstance(source, PlusOne) else source
-        for name, source in weights(WORDS).items()
-    }
-    expected = convert(grads, table, to_dict(ours.config))
+    expected = convert(grads, weights(WORDS), to_dict(ours.config))
     for name, parameter in ours.named_parameters():
-        shift = 1.0 if name.endswith("before.weight") else 0.0  # `PlusOne`, inside `InLayer`
-        want = expected[name] - shift
+        want = expected[name]
         torch.testing.assert_close(parameter.grad, want, atol=1e-4 * max(1.0, want.abs().max().item()), rtol=0)
 
 
