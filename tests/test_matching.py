@@ -98,7 +98,9 @@ def test_parse_match_names_what_is_wrong_in_one_line(match: str, message: str) -
 def test_matched_config_meets_parameters_and_keeps_proportions(name: str, target: str) -> None:
     match = matched_config(name, f"params={target}", vocab_size=65)
     assert abs(match.error) <= TOLERANCE
-    assert 1 / RATIO <= match.ratio <= RATIO
+    # Widths of rwkv7 are multiples of 32, and d_ff is a small part of xlstm: their proportions change more.
+    most = 1.25 if name in ("rwkv7", "xlstm") else RATIO
+    assert 1 / most <= match.ratio <= most
     with torch.device("meta"):
         assert type(match.config) is registry.model_class(name).config_class
         assert registry.model_class(name)(match.config).num_params() == match.value

@@ -203,12 +203,13 @@ def _save_for_backward(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tenso
 
 
 def _backward(ctx: Any, *grads_of_outputs: Tensor | None) -> tuple[Tensor | None, ...]:
-    _, _, _, *outputs = ctx.saved_tensors
+    saved = ctx.saved_tensors  # read once: activation checkpointing refuses a second time
+    outputs = saved[3:6]
     grads = (
         torch.zeros_like(output) if grad is None else grad.contiguous()
-        for grad, output in zip(grads_of_outputs[:3], outputs[:3], strict=True)
+        for grad, output in zip(grads_of_outputs[:3], outputs, strict=True)
     )
-    return *torch.ops.lmzoo.slstm_backward(*grads, *ctx.saved_tensors), None
+    return *torch.ops.lmzoo.slstm_backward(*grads, *saved), None
 
 
 torch.library.register_autograd("lmzoo::slstm", _backward, setup_context=_save_for_backward)
