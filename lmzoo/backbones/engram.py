@@ -32,7 +32,7 @@ KINDS = ("plain", "memory")
 class EngramConfig(MixerConfig):
     """Engram's sizes and options, in addition to `MixerConfig`."""
 
-    scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8, "memory_dim": 8}
+    scaled: ClassVar[dict[str, int]] = {"d_model": 8, "memory_dim": 8, "d_ff": 8}
     checked: ClassVar[tuple[dict[str, Any], ...]] = ({"max_ngram": 2, "d_conv": 1}, {"max_ngram": 5, "table_size": 11})
 
     n_heads: int = 4  # attention heads

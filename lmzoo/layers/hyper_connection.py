@@ -150,5 +150,8 @@ class ManifoldHyperConnection(Streams):
 class SumStreams(nn.Module):
     """Adds up the streams: (B, T, N, D) to (B, T, D)."""
 
+    def __init__(self) -> None:
+        super().__init__()
+
     def forward(self, x_BTND: Tensor) -> Tensor:
         return x_BTND.sum(dim=2)
