@@ -171,7 +171,8 @@ def test_draw_counts_how_often_a_part_runs() -> None:
     _, loop, _, second_head, head = drawing.model.parts
     assert isinstance(loop, Repeat)
     assert (loop.calls, loop.parts[0].times) == (3, 2)
-    assert loop.cost == Cost(once[1].cost.params, 3 * once[1].cost.flops, once[1].cost.state_bytes)
+    # Three runs per token: three times the FLOPs, and a decoding state for each.
+    assert loop.cost == Cost(once[1].cost.params, 3 * once[1].cost.flops, 3 * once[1].cost.state_bytes)
     assert (second_head.settings[-1], second_head.cost) == ("runs in training alone", Cost(16 * 65))
     assert total(drawing.model.parts).flops == model.flops_per_token(32) == drawing.model.cost.flops
     assert head.cost.flops == 2 * 16 * 65
