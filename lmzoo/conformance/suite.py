@@ -174,10 +174,13 @@ def _run_all(checks: list[Check], checked: Subject, listener: Callable[[Result],
                     waiting.clear()  # there is no model to check
                 else:
                     saving.send(checked)
-            if beside is None and divided and checked.fresh_process is not None:
+            if beside is None and divided and waiting and checked.fresh_process is not None:
                 beside = Beside(checked.fresh_process, checked, waiting, found)
-            if beside is not None and not waiting:
-                beside.join()
+            announce()
+        if beside is not None:  # it may have taken the last check since
+            beside.join()
+            for name in list(waiting):  # of a process that has failed
+                found[name] = run_check(by_name[name], checked)
             announce()
     finally:
         if checked.fresh_process is not None:
