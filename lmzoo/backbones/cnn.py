@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from lmzoo.configs import require_at_most, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderState
-from lmzoo.layers.context import Context
-from lmzoo.layers.gated_conv import SKIPS, GatedConv
+from lmzoo.layers.gated_conv import GatedConv
 from lmzoo.layers.init import normal, uniform_fan_in
 from lmzoo.layers.linear import Embedding, Linear
 from lmzoo.layers.stack import Stack
@@ -57,7 +56,7 @@ class CNN(Decoder):
 
     def block(self, config: Any, layer: int) -> Stack:
         dilation, last = 2 ** (layer % config.cycle), layer == config.n_layers - 1
-        return Stack([GatedConv(config.d_model, config.d_skip, config.d_conv, dilation, residual=not last)])
+        return Stack([GatedConv(config.d_model, config.d_skip, config.d_conv, dilation, last=last)])
 
     def make_embedding(self, config: Any) -> Embedding:
         return Embedding(config.vocab_size, config.d_model, init=normal(1.0))
@@ -69,8 +68,5 @@ class CNN(Decoder):
         return Linear(config.d_skip, config.vocab_size)
 
     def features(self, idx_BT: Tensor, state: DecoderState | None = None) -> tuple[Tensor, DecoderState | None]:
-        position, blocks = (0, None) if state is None else state
-        ctx = Context(position, idx_BT.shape[1], idx_BT.device, self.dtype)
-        _, blocks = self.blocks(self.embed(idx_BT, ctx), blocks, ctx)
-        y_BTS = F.relu(self.mix(F.relu(ctx.carry[SKIPS])))
-        return y_BTS, None if blocks is None else DecoderState(position + ctx.T, blocks)
+        skips_BTS, state = super().features(idx_BT, state)
+        return F.relu(self.mix(F.relu(skips_BTS))), state

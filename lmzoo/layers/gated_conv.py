@@ -22,18 +22,18 @@ class GatedConv(Layer):
     """`z = tanh(W_f * x) sigmoid(W_g * x)`; returns `x + W_r z` and adds `W_s z` to the carried sum of the skips.
 
     Filter and gate are one convolution, whose first D outputs are the filter; skip and residual are one matrix, whose
-    first S rows are the skip. Without `residual` (the last layer of a model, whose residual nobody reads) it returns x.
+    first S rows are the skip. The `last` layer of a model has no residual and returns the sum of the skips (B, T, S).
     The state is the last (width - 1) * dilation inputs.
     """
 
     state_growth = "constant"
 
-    def __init__(self, d_model: int, d_skip: int, width: int, dilation: int, *, residual: bool = True) -> None:
+    def __init__(self, d_model: int, d_skip: int, width: int, dilation: int, *, last: bool = False) -> None:
         super().__init__()
-        self.d_model, self.d_skip, self.width, self.dilation, self.residual = d_model, d_skip, width, dilation, residual
+        self.d_model, self.d_skip, self.width, self.dilation, self.last = d_model, d_skip, width, dilation, last
         self.reach = 1 + (width - 1) * dilation
         self.conv = Linear(width * d_model, 2 * d_model, init=uniform_fan_in())
-        self.out = Linear(d_model, d_skip + d_model if residual else d_skip, init=uniform_fan_in())
+        self.out = Linear(d_model, d_skip if last else d_skip + d_model, init=uniform_fan_in())
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> Tensor:
         """Returns zeros (B, (W - 1) dilation, D): the inputs before the first token."""
@@ -44,6 +44,7 @@ class GatedConv(Layer):
         filter_BTD, gate_BTD = self.conv(taps_BTX).chunk(2, dim=-1)
         out_BTX = self.out(torch.tanh(filter_BTD) * torch.sigmoid(gate_BTD))
         skip_BTS = out_BTX[..., : self.d_skip]
-        ctx.carry[SKIPS] = ctx.carry[SKIPS] + skip_BTS if SKIPS in ctx.carry else skip_BTS
-        y_BTD = x_BTD + out_BTX[..., self.d_skip :] if self.residual else x_BTD
-        return y_BTD, None if state is None else tail
+        skips_BTS = ctx.carry[SKIPS] + skip_BTS if SKIPS in ctx.carry else skip_BTS
+        ctx.carry[SKIPS] = skips_BTS
+        y_BTX = skips_BTS if self.last else x_BTD + out_BTX[..., self.d_skip :]
+        return y_BTX, None if state is None else tail

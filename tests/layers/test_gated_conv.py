@@ -13,23 +13,24 @@ from tests.layers.decoded import context, in_one_call, in_pieces, perturbed, ran
 
 
 def by_equations(layer: GatedConv, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the output and the skip connection by the equations of the card."""
+    """Returns the output (of a last layer: its skip alone) and the skip connection by the equations of the card."""
     weight_EDW = rearrange(layer.conv.weight, "e (w d) -> e d w", w=layer.width)
     padded = F.pad(x_BTD.transpose(1, 2), (layer.reach - 1, 0))
     conv_BTE = F.conv1d(padded, weight_EDW, layer.conv.bias, dilation=layer.dilation).transpose(1, 2)
     D, S = layer.d_model, layer.d_skip
     z_BTD = torch.tanh(conv_BTE[..., :D]) * torch.sigmoid(conv_BTE[..., D:])
     out_BTX = z_BTD @ layer.out.weight.T + layer.out.bias
-    return (x_BTD + out_BTX[..., S:] if layer.residual else x_BTD), out_BTX[..., :S]
+    return (out_BTX[..., :S] if layer.last else x_BTD + out_BTX[..., S:]), out_BTX[..., :S]
 
 
-@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize(("width", "dilation"), [(2, 4), (3, 1)])
-def test_gated_conv_equals_its_equations(width: int, dilation: int, residual: bool) -> None:
-    layer, x = perturbed(GatedConv(5, 7, width, dilation, residual=residual)), random(2, 9, 5)
+def test_gated_conv_equals_its_equations(width: int, dilation: int, last: bool) -> None:
+    layer, x = perturbed(GatedConv(5, 7, width, dilation, last=last)), random(2, 9, 5)
     ctx = context(x)
     before = ctx.carry[SKIPS] = random(2, 9, 7, seed=3)
     y, skip = by_equations(layer, x)
+    y = before + y if last else y
     with torch.no_grad():
         torch.testing.assert_close(layer(x, None, ctx)[0], y, atol=1e-12, rtol=0)
     torch.testing.assert_close(ctx.carry[SKIPS], before + skip, atol=1e-12, rtol=0)
