@@ -13,7 +13,7 @@ from itertools import groupby
 import torch
 from torch import nn
 
-from lmzoo.drawing.tree import Box, Branch, Chain, Cost, Drawing, Fork, Node, Repeat, total, words_of
+from lmzoo.drawing.tree import Box, Branch, Chain, Cost, Drawing, Fork, Node, Repeat, each_run, total, words_of
 from lmzoo.flops import child_calls, declared_flops
 from lmzoo.layers.context import Rope
 from lmzoo.layers.head import TiedHead
@@ -75,7 +75,7 @@ class _Artist:
             more, length = calls.get(name, (1.0, T))
             if isinstance(child, LISTS) and not isinstance(child, Parallel):
                 blocks = self.repeats(child, length, times * more, name)
-                found += blocks if more == 1 else [Repeat(calls=more, parts=tuple(blocks), cost=each_run(blocks, more))]
+                found += blocks if more == 1 else [Repeat(calls=more, parts=tuple(blocks), cost=each_run(total(blocks), more))]
             elif not isinstance(child, NOT_DRAWN):
                 found.append(self.node(child, length, times * more, name, calls=more, expand=_holds_list(child)))
         return found
@@ -132,12 +132,6 @@ class _Artist:
         return Box(
             name=name, title=type(module).__name__, settings=(*settings_of(module), *notes), cost=cost, parts=parts
         )
-
-
-def each_run(nodes: Sequence[Node], calls: float) -> Cost:
-    """Returns the cost of nodes that run `calls` times per token: each run has a decoding state of its own."""
-    cost = total(nodes)
-    return dataclasses.replace(cost, state_bytes=round(max(1.0, calls) * cost.state_bytes))
 
 
 def settings_of(module: nn.Module) -> Iterator[str]:

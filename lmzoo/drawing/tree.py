@@ -109,7 +109,12 @@ class Drawing:
 def own_cost(node: Node) -> Cost:
     """Returns the cost of a node minus the cost of its parts."""
     parts = total(node.parts)
-    return node.cost - (parts * node.times if isinstance(node, Repeat) else parts)
+    return node.cost - (each_run(parts, node.calls) * node.times if isinstance(node, Repeat) else parts)
+
+
+def each_run(cost: Cost, calls: float) -> Cost:
+    """Returns the cost of parts that run `calls` times per token: each run has a decoding state of its own."""
+    return dataclasses.replace(cost, state_bytes=round(max(1.0, calls) * cost.state_bytes))
 
 
 def total(nodes: Sequence[Node]) -> Cost:

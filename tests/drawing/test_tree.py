@@ -7,7 +7,7 @@ import json
 import pytest
 
 from lmzoo.drawing import draw
-from lmzoo.drawing.tree import Box, Cost, Node, Repeat, own_cost
+from lmzoo.drawing.tree import Box, Cost, Node, Repeat, each_run, own_cost
 from tests.drawing.models import (
     MODELS,
     make,
@@ -26,7 +26,7 @@ def boxes_cost(node: Node) -> Cost:
         return node.cost
     inner = sum((boxes_cost(part) for part in node.parts), Cost())
     if isinstance(node, Repeat):
-        return inner * node.times
+        return each_run(inner, node.calls) * node.times
     return inner + own_cost(node) if isinstance(node, Box) else inner
 
 
