@@ -54,7 +54,7 @@ def test_varied_inverts_booleans_together_and_switches_options_on() -> None:
     assert not gpt2.is_variant
     names = [variant.name for variant in subject("llama").varied()]
     assert "llama with window=5" in names
-    assert "llama with tie_embeddings=True" in names
+    assert "llama with tie_embeddings=True, qk_norm=True, gate=True, sinks=True" in names
     receptive = next(check for check in CHECKS if check.name == "receptive_field")
     assert "window=5" in run_check(receptive, subject("llama")).saw
 
@@ -126,7 +126,8 @@ def test_large_has_a_form_with_a_window_and_in_a_thorough_check_all_variants() -
     ]
     thorough = subject("llama")
     thorough.thorough = True
-    assert "llama with tie_embeddings=True in its large form" in [form.name for form in thorough.large()]
+    options = "tie_embeddings=True, qk_norm=True, gate=True, sinks=True"
+    assert f"llama with {options} in its large form" in [form.name for form in thorough.large()]
 
 
 def test_neighbors_differ_in_one_field() -> None:
