@@ -75,7 +75,8 @@ class _Artist:
             more, length = calls.get(name, (1.0, T))
             if isinstance(child, LISTS) and not isinstance(child, Parallel):
                 blocks = self.repeats(child, length, times * more, name)
-                found += blocks if more == 1 else [Repeat(calls=more, parts=tuple(blocks), cost=each_run(total(blocks), more))]
+                cost = each_run(total(blocks), more)
+                found += blocks if more == 1 else [Repeat(calls=more, parts=tuple(blocks), cost=cost)]
             elif not isinstance(child, NOT_DRAWN):
                 found.append(self.node(child, length, times * more, name, calls=more, expand=_holds_list(child)))
         return found
