@@ -13,14 +13,11 @@ from torch import Tensor
 
 from lmzoo.layers.attention import Attention, KVCache
 from lmzoo.layers.context import Context, Rope
-from lmzoo.layers.init import constant
-from lmzoo.layers.layer import Layer
+from lmzoo.layers.head_norm import HeadRMSNorm
 from lmzoo.layers.linear import Linear
 from lmzoo.ops.forgetting_attention import forgetting_attention
 from lmzoo.ops.precision import wide, wide_dtype
 from lmzoo.state import TimeBuffer
-
-NORM_EPS = 1e-6
 
 
 class ForgettingState(NamedTuple):
@@ -103,18 +100,3 @@ class ForgettingAttentionPro(ForgettingAttention):
     def merge(self, y_BTHK: Tensor, x_BTD: Tensor) -> Tensor:
         """Normalizes the heads, multiplies them by their gates, and projects them."""
         return self.out(self.out_norm(y_BTHK).flatten(2) * self.gate(x_BTD).sigmoid())
-
-
-class HeadRMSNorm(Layer):
-    """RMS norm over each head, (..., H, K), with a weight for every feature of every head."""
-
-    reach = 1
-    weight: Tensor  # (H, K)
-
-    def __init__(self, n_heads: int, head_dim: int) -> None:
-        super().__init__()
-        self.own("weight", (n_heads, head_dim), constant(1.0), "vector")
-
-    def forward(self, x_BTHK: Tensor) -> Tensor:
-        """Maps (..., H, K) to (..., H, K)."""
-        return F.rms_norm(x_BTHK, x_BTHK.shape[-1:], eps=NORM_EPS) * self.weight.to(x_BTHK.dtype)

@@ -1,4 +1,4 @@
-"""Layer normalization of each head on its own. Legend: B batch, T time, H heads, K head width, D = H K."""
+"""Normalization of each head on its own. Legend: B batch, T time, H heads, K head width, D = H K."""
 
 from __future__ import annotations
 
@@ -32,3 +32,19 @@ class HeadNorm(Layer):
     def forward(self, x_BTHK: Tensor) -> Tensor:
         y_BTD = F.layer_norm(wide(x_BTHK), x_BTHK.shape[-1:], eps=self.eps).flatten(2) * self.weight
         return y_BTD if self.bias is None else y_BTD + self.bias
+
+
+class HeadRMSNorm(Layer):
+    """RMS norm over each head, with a weight for every feature of every head."""
+
+    reach = 1
+    weight: Tensor  # (H, K)
+
+    def __init__(self, n_heads: int, head_dim: int, eps: float = 1e-6) -> None:
+        super().__init__()
+        self.eps = eps
+        self.own("weight", (n_heads, head_dim), constant(1.0), "vector")
+
+    def forward(self, x_BTHK: Tensor) -> Tensor:
+        """Maps (..., H, K) to (..., H, K)."""
+        return F.rms_norm(x_BTHK, x_BTHK.shape[-1:], eps=self.eps) * self.weight.to(x_BTHK.dtype)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
-from lmzoo.layers.forgetting_attention import ForgettingAttention, ForgettingAttentionPro, HeadRMSNorm
+from lmzoo.layers.forgetting_attention import ForgettingAttention, ForgettingAttentionPro
 from tests.layers.decoded import in_one_call, in_pieces, perturbed, random
 
 FORMS = {
@@ -78,8 +78,3 @@ def test_forgetting_attention_keeps_the_gates_in_float32() -> None:
     assert (state.decay.data.dtype, state.decay.data.shape) == (torch.float32, (3, 9, 4))
     assert state.tail is not None
     assert (state.tail.dtype, state.tail.shape) == (torch.bfloat16, (3, 2, 2, 4))
-
-
-def test_head_norm_has_a_weight_for_every_feature() -> None:
-    norm, x = perturbed(HeadRMSNorm(3, 4)), random(2, 5, 3, 4)
-    torch.testing.assert_close(norm(x), normalized(x, norm.weight))

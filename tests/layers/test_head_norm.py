@@ -1,4 +1,4 @@
-"""Layer normalization of each head, compared with torch's group normalization."""
+"""Normalization of each head, compared with torch's group normalization and with the definition."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lmzoo.layers.head_norm import HeadNorm
+from lmzoo.layers.head_norm import HeadNorm, HeadRMSNorm
 from tests.layers.decoded import perturbed, random
 
 
@@ -20,3 +20,9 @@ def test_head_norm_is_group_norm(bias: bool) -> None:
 def test_head_norm_computes_bfloat16_in_float32() -> None:
     x_BTHK = random(2, 5, 3, 4).bfloat16()
     assert HeadNorm(12)(x_BTHK).dtype == torch.float32
+
+
+def test_head_rms_norm_has_a_weight_for_every_feature_of_every_head() -> None:
+    norm, x_BTHK = perturbed(HeadRMSNorm(3, 4, 1e-3)), random(2, 5, 3, 4)
+    rms = (x_BTHK.square().mean(dim=-1, keepdim=True) + 1e-3).sqrt()
+    torch.testing.assert_close(norm(x_BTHK), x_BTHK / rms * norm.weight)
