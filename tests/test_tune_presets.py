@@ -1,0 +1,65 @@
+"""Tests scripts/tune_presets: it widens the grid where the best rate is at an end, and takes up an earlier search."""
+
+from __future__ import annotations
+
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+import lmzoo
+from lmzoo.errors import DivergedError
+
+SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "tune_presets"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    loader = SourceFileLoader("tune_presets", str(SCRIPT))
+    spec = spec_from_loader("tune_presets", loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def test_next_rate_widens_the_grid_at_most_twice_at_each_end(script: ModuleType) -> None:
+    first = dict.fromkeys(script.FIRST_RATES, 2.0)
+    assert script.next_rate({}) == script.FIRST_RATES[0]
+    assert script.next_rate(first | {0.005: 1.0}) is None
+    assert script.next_rate(first | {0.0025: 1.0}) == 0.00125
+    assert script.next_rate(first | {0.00125: 1.0}) == 0.000625
+    assert script.next_rate(first | {0.00125: 1.5, 0.000625: 1.0}) is None
+    assert script.next_rate(first | {0.02: 1.0}) == 0.04
+    assert script.next_rate(first | {0.04: 1.5, 0.08: 1.0}) is None
+
+
+def test_tune_searches_for_both_optimizers_and_goes_on_where_it_stopped(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, float]] = []
+
+    class Run:
+        def __init__(self, loss: float) -> None:
+            self.loss = loss
+
+    def train(name: str, data: str, out: Path, *, resume: bool, **settings: Any) -> Run:
+        assert (name, data, resume, settings["steps"]) == ("gpt2.tiny", "pycode", True, 7)
+        rate = settings["learning_rate"]
+        calls.append((settings["optimizer"], rate))
+        if rate == 0.02:
+            raise DivergedError("diverged")
+        return Run(abs(rate - 0.005) + 1)
+
+    monkeypatch.setattr(lmzoo, "train", train)
+    script.tune("gpt2.tiny", 7, tmp_path)
+    assert sorted(calls) == [(kind, rate) for kind in ("adamw", "muon") for rate in (0.0025, 0.005, 0.01, 0.02)]
+    script.tune("gpt2.tiny", 7, tmp_path)
+    assert len(calls) == 8
+    assert script.table(tmp_path).splitlines()[2:] == [
+        "| gpt2.tiny | adamw | 0.0025: 1.002, 0.005: **1.000**, 0.01: 1.005, 0.02: inf |",
+        "| gpt2.tiny | muon | 0.0025: 1.002, 0.005: 1.000, 0.01: 1.005, 0.02: inf |",
+    ]
