@@ -8,11 +8,13 @@ sliding windows. `pattern` names the mixer of each layer and is repeated over th
     nope         the same without positions                delta, gated_delta, kda   the delta rule
     window       the last `window` tokens                  linear, retention, gla    linear attention
     cross        the cache of the last attention layer     rglru, mlstm, slstm, lstm, gru, mingru   recurrences
+    shared       attention, one set of weights for all its depths, as in Zamba (arXiv 2405.16712)
 
 `attention&mamba2` runs both side by side on the same input, as Falcon-H1 does (arXiv 2507.22448). A word that ends in
 `+experts` has a mixture of experts as its feed-forward layer, in `+none` no feed-forward layer. Distinctive: a few
-attention layers recall exactly what a state of fixed size forgets, with a small cache. Deviation: mixers side by side
-have a norm each.
+attention layers recall exactly what a state of fixed size forgets, with a small cache. Deviations: mixers side by side
+have a norm each; Zamba shares a feed-forward layer too, and its shared block is added to the input of the next Mamba
+layer alone.
 """
 
 from __future__ import annotations
@@ -23,12 +25,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from torch import nn
+from torch import Tensor, nn
 
 from lmzoo.configs import require, require_between, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, MixerConfig
 from lmzoo.layers.attention import Attention
-from lmzoo.layers.context import Rope
+from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.cross_layer_attention import CrossLayerAttention
 from lmzoo.layers.delta_rule import DeltaRule
 from lmzoo.layers.experts import Experts
@@ -45,12 +47,13 @@ from lmzoo.layers.mlp import MLP
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.retention import Retention
 from lmzoo.layers.rg_lru import RGLRU
+from lmzoo.layers.shared_attention import EMBEDDED, SharedAttention
 from lmzoo.layers.stack import Parallel, Residual, Stack
 from lmzoo.layers.xlstm import MLSTM, SLSTM
 from lmzoo.registry import register_model
 
 ATTENTION = ("attention", "nope", "window")  # mixers whose cache "cross" can read
-OTHERS = ("cross", "mamba", "mamba2", "delta", "gated_delta", "kda", "linear", "retention", "gla", "rglru")
+OTHERS = ("cross", "shared", "mamba", "mamba2", "delta", "gated_delta", "kda", "linear", "retention", "gla", "rglru")
 MIXERS = (*ATTENTION, *OTHERS, "mlstm", "slstm", "lstm", "gru", "mingru")
 FEED_FORWARDS = ("experts", "none")
 
@@ -63,6 +66,7 @@ class HybridConfig(MixerConfig):
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"pattern": "window cross delta+experts attention&mamba cross"},
         {"pattern": "window cross"},
+        {"pattern": "shared mamba shared"},
     )
 
     pattern: str = "mamba*3 attention"  # mixers from bottom to top, repeated up to n_layers
@@ -110,6 +114,16 @@ class Hybrid(Decoder):
 
     config_class = HybridConfig
 
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        shared = [module for module in self.modules() if isinstance(module, SharedAttention)]
+        for later in shared[1:]:
+            later.share(shared[0])
+
+    def embed(self, idx_BT: Tensor, ctx: Context) -> Tensor:
+        ctx.carry[EMBEDDED] = super().embed(idx_BT, ctx)
+        return ctx.carry[EMBEDDED]
+
     def block(self, config: Any, layer: int) -> Stack:
         words = config.words()
         mixers, feed_forward = split(words[layer])
@@ -134,6 +148,7 @@ class Hybrid(Decoder):
             "nope": attention,
             "window": partial(attention, rope=rope, window=config.window),
             "cross": partial(CrossLayerAttention, D, H, **crossed),
+            "shared": partial(SharedAttention, D, H, n_kv_heads=config.n_kv_heads, rope=rope),
             "mamba": partial(Mamba, D, d_state=config.d_state, **conv),
             "mamba2": partial(Mamba2, D, d_state=config.d_state, head_dim=K, **conv),
             "delta": partial(DeltaRule, D, H, **conv),

@@ -96,7 +96,7 @@ def _fsdp(model: LanguageModel, ranks: Ranks) -> nn.Module:
 def _units(model: nn.Module) -> Iterator[nn.Module]:
     """Yield the blocks of the model, except those without parameters and those that share one with another module."""
     owners: dict[int, int] = {}
-    for module in model.modules():
+    for _, module in model.named_modules(remove_duplicate=False):  # a module in two blocks counts twice
         for parameter in module.parameters(recurse=False):
             owners[id(parameter)] = owners.get(id(parameter), 0) + 1
     for unit in dict.fromkeys(blocks_of(model)):

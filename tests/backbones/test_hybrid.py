@@ -57,7 +57,7 @@ def test_hybrid_traits_follow_from_the_layers(pattern: str, growth: str, reach: 
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("mamba conv", "'conv' must be one of attention, nope, window, cross, mamba, mamba2, delta"),
+        ("mamba conv", "'conv' must be one of attention, nope, window, cross, shared, mamba"),
         ("mamba&attention+some", "must be one of attention"),
         ("mamba+experts&attention", "'mamba[+]experts&attention' must be MIXER or MIXER&MIXER"),
         ("experts", "'experts' must be MIXER"),
@@ -73,14 +73,14 @@ def test_hybrid_refuses_a_wrong_pattern(pattern: str, message: str) -> None:
 
 EVERY_MIXER = (
     "window cross delta+experts mamba lstm+none attention cross mamba2&nope cross gated_delta kda linear retention gla "
-    "rglru mlstm slstm gru mingru&window"
+    "rglru mlstm slstm gru mingru&window shared shared"
 )
 
 
 @pytest.mark.parametrize("lengths", [[40], [1] * 40, [17, 1, 1, 21]])
 def test_hybrid_with_every_mixer_decodes_as_its_forward_pass(lengths: list[int]) -> None:
     assert {*MIXERS} <= {*re.split("[ &+]", EVERY_MIXER)}
-    model = perturb(lmzoo.create_model("hybrid", **SIZES, n_layers=19, pattern=EVERY_MIXER)).double()
+    model = perturb(lmzoo.create_model("hybrid", **SIZES, n_layers=21, pattern=EVERY_MIXER)).double()
     idx = random_tokens(13, 2, 40)
     with torch.no_grad():
         expected_BTV = model(idx).logits
@@ -107,3 +107,15 @@ def test_hybrid_cross_layers_have_no_state() -> None:
     settings = {**SIZES, "n_layers": 2}
     own, shared = (lmzoo.create_model("hybrid", **settings, pattern=p) for p in ("attention*2", "attention cross"))
     assert own.state_bytes(64) == 2 * shared.state_bytes(64)
+
+
+def test_hybrid_shares_one_attention_between_depths() -> None:
+    settings = {**SIZES, "n_layers": 4}
+    one, two = (
+        lmzoo.create_model("hybrid", **settings, pattern=p) for p in ("shared mamba*3", "shared mamba*2 shared")
+    )
+    first, last = (two.blocks[layer][0].inner for layer in (0, 3))
+    assert last.attention is first.attention
+    mamba, out = (sum(p.numel() for p in module.parameters()) for module in (two.blocks[1][0].inner, last.out))
+    assert two.num_params() - one.num_params() == out - mamba
+    assert two.flops_per_token(16) > one.flops_per_token(16)

@@ -85,6 +85,8 @@ def test_train_run_learns_the_same_on_two_processes(tmp_path: Path, text: Path) 
     cases["ragged"] = {"model": "llama", "settings": {**tiny_settings("llama"), "grad_accumulation": 2}, "ragged": True}
     cases["recomputed"] = {"model": "mamba", "settings": {**tiny_settings("mamba"), "gradient_checkpointing": True}}
     cases["unused"] = {"model": "choosing", "settings": {"context_length": 16, "batch_size": 8}}
+    sharing = {**tiny_settings("hybrid"), "model.pattern": "shared mamba shared", "model.n_layers": 3}
+    cases["shared"] = {"model": "hybrid", "settings": sharing}
     cases["bf16"] = {"model": "gpt2", "settings": {**SMALL, "precision": "bf16"}}
     by_muon: Job = {"model": "gpt2", "settings": {**SMALL, "optimizer": "muon"}}
     with_muon = cases | {"muon": {**by_muon, "unrounded": True}, "muon in bf16": by_muon}
