@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Mutation testing: puts small mistakes into the contract, one at a time, and counts how many of them the tests find.
 
-    scripts/mutate.py                             model, state, losses, sampling and ops: all mutations, by their tests
-    scripts/mutate.py lmzoo/losses.py --list      lists the mutations of a file
-    scripts/mutate.py --sample 100 --seed 1       a random sample
-    scripts/mutate.py --json survivors.json       writes the fate of each mutation and the test that found it
+    scripts/mutate.py                               model, state, losses, sampling, ops: all mutations, by their tests
+    scripts/mutate.py lmzoo/losses.py --list        lists the mutations of a file
+    scripts/mutate.py lmzoo/conformance/*.py --sample 10 --seed 1       ten mutations of each file, drawn at random
+    scripts/mutate.py lmzoo/layers/*.py --json OUT                      writes the fate of each mutation to OUT
+    scripts/mutate.py lmzoo/layers/*.py --again OUT                     runs those again that survived in OUT
 
 No file is changed. The heavy libraries are imported once; each mutation runs in a forked process, which imports lmzoo
-with the mutated module from memory, and runs pytest until a test fails. A mutation whose tests hang counts as found.
+with the mutated module from memory, and runs pytest until a test fails, quick tests first. A mutation whose tests hang
+counts as found.
 The exit code is 1 if less than 90 % are found. Needs a system with fork.
 """
 
@@ -29,6 +31,7 @@ os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = (
 
 import argparse
 import ast
+import atexit
 import gc
 import importlib
 import importlib.util
@@ -36,9 +39,12 @@ import json
 import random
 import re
 import resource
+import shutil
 import signal
+import tempfile
 import time
 from collections import deque
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
@@ -49,8 +55,7 @@ import pytest
 sys.path.insert(0, str(ROOT / "scripts"))
 from mutations import Mutation, mutations
 
-# The tests of a file, in stages: quick ones first, later ones only if nothing has failed. For other files, the test
-# file of the same name is run.
+# The tests of a file in stages: later ones run only if nothing has failed. For other files, see `stages`.
 TESTS = {
     "lmzoo/losses.py": [["tests/test_losses.py"], ["tests/test_model.py"]],
     "lmzoo/state.py": [["tests/test_state.py"], ["tests/test_model.py"]],
@@ -62,6 +67,7 @@ TESTS = {
     "lmzoo/ops/selective_scan.py": [["tests/ops/test_selective_scan.py"]],
     "lmzoo/sampling.py": [["tests/test_sampling.py"]],
 }
+SIGNATURES = "tests/test_docs.py::test_the_contract_lists_every_layer_with_its_signature"
 # Imported before forking; lmzoo itself must not be.
 HEAVY = ["torch", "torch._dynamo", "torch._functorch.aot_autograd", "torch.testing._internal.optests", "einops"]
 HEAVY += ["torch._inductor.compile_fx", "einops._torch_specific", "pydantic.type_adapter", "rich", "pdb", "tomllib"]
@@ -69,10 +75,8 @@ HEAVY += ["safetensors.torch", "tokenizers", "transformers.models.gpt2.modeling_
 HEAVY += [f"transformers.models.{name}.modeling_{name}" for name in ("llama", "mistral", "mamba")]
 
 SHARE_WANTED = 0.90
-SLACK, TIMES = (
-    10.0,
-    5.0,
-)  # limit for a mutant: SLACK seconds plus TIMES times the duration of its tests without mutation
+# Limit for a test of a mutant, and for all of them: SLACK seconds plus TIMES times the duration without mutation.
+SLACK, TIMES = 10.0, 5.0
 MEMORY = 4 << 30  # bytes that a mutated run may allocate in addition to the libraries
 
 
@@ -110,26 +114,74 @@ class _MutantFinder(MetaPathFinder, SourceFileLoader):
         return compile(self.source, self.path, "exec", dont_inherit=True)
 
 
-class _FirstFailure:
-    """A pytest plug-in that records the first test or file that failed, and its seconds."""
+class _Watch:
+    """A pytest plug-in that runs quick tests first, limits their time, and records seconds and the first failure.
 
-    name, seconds = "", 0.0
+    `usual` holds the seconds of each test without mutation; it is empty when they are measured.
+    """
+
+    def __init__(self, usual: dict[str, float]) -> None:
+        self.usual = usual
+        self.seconds: dict[str, float] = {}
+        self.failed = ""  # the first test or file that failed
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items.sort(key=lambda item: self.usual.get(item.nodeid, 0.0))
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        if self.usual:  # the alarm ends the process
+            signal.setitimer(signal.ITIMER_REAL, SLACK + TIMES * self.usual.get(nodeid, 0.0))
+
+    def pytest_runtest_logfinish(self) -> None:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if report.failed and not self.name:
-            self.name, self.seconds = report.nodeid, report.duration
+        self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
+        if report.failed:
+            self.failed = self.failed or report.nodeid
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed:
-            self.name = self.name or report.nodeid
+            self.failed = self.failed or report.nodeid
 
 
 def stages(path: str) -> list[list[str]]:
-    """Return the tests of a file, from `TESTS`, or else the test file of its name."""
+    """Return the tests of a file: from `TESTS`, or the test file of its name and those of its package."""
     mirrored = str(Path("tests", *Path(path).parts[1:-1], f"test_{Path(path).name}"))
     if path.startswith("lmzoo/conformance/"):
-        return [[mirrored], *museum(path)]
+        broken, *sound = museum(path)
+        return [[mirrored, *broken], *sound]
+    if path.startswith("lmzoo/layers/"):
+        return [[mirrored], *families(path)]
     return TESTS.get(path, [[mirrored]])
+
+
+def families(path: str) -> list[list[str]]:
+    """Return the other tests of a layer: its documented signature, and the references and the checks of a family.
+
+    The family is the one that imports the layer, itself or through other layers, and the fewest others.
+    """
+
+    def imported(file: Path) -> set[str]:
+        return set(
+            re.findall(r"^from lmzoo\.(layers\.\w+|decoder) import", file.read_text(encoding="utf-8"), re.MULTILINE)
+        )
+
+    users = {f"layers.{Path(path).stem}"}
+    backbones = {file.stem: imported(file) for file in sorted((ROOT / "lmzoo/backbones").glob("*.py"))}
+    while not (found := [name for name, used in backbones.items() if used & users]):
+        others = [*(ROOT / "lmzoo/layers").glob("*.py"), ROOT / "lmzoo/decoder.py"]
+        more = {
+            ".".join(file.relative_to(ROOT / "lmzoo").with_suffix("").parts)
+            for file in others
+            if imported(file) & users
+        }
+        if more <= users:
+            return [[SIGNATURES]]
+        users |= more
+    family = min(found, key=lambda name: len(backbones[name]))
+    checks = ["tests/conformance/test_registry.py", "-k", f"[{family}-"]
+    return [[SIGNATURES], [f"tests/backbones/test_{family}.py"], checks]
 
 
 def museum(path: str) -> list[list[str]]:
@@ -154,10 +206,11 @@ def museum(path: str) -> list[list[str]]:
     return [broken, sound] if names else [broken]
 
 
-def run_tests(mutant: Mutant, first: list[str], report: int) -> int:
+def run_tests(mutant: Mutant, first: list[str], usual: Path, report: int) -> int:
     """Run the tests of a mutant in the forked process, the tests `first` before all others; return 0 if all pass.
 
-    Writes the name of a failed test to the pipe `report`.
+    Writes the name of a failed test to the pipe `report`. Without a mutation, writes the seconds of all tests to the
+    file `usual`, else reads them there.
     """
     if Path("/proc/self/statm").exists():
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -166,19 +219,22 @@ def run_tests(mutant: Mutant, first: list[str], report: int) -> int:
         source = mutant.mutation.apply((ROOT / mutant.path).read_bytes())
         module = ".".join(Path(mutant.path).with_suffix("").parts)
         sys.meta_path.insert(0, _MutantFinder(ROOT / mutant.path, module, source))
+    watch = _Watch({} if mutant.mutation is None else json.loads(usual.read_text()))
     for arguments in [first, *stages(mutant.path)] if first else stages(mutant.path):
-        failure = _FirstFailure()
         options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "error", f"--rootdir={ROOT}"]
-        code = int(pytest.main([*options, *arguments], plugins=[failure]))
+        code = int(pytest.main([*options, *arguments], plugins=[watch]))
         if arguments is first and code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
+            watch.failed = ""
             continue  # no such test: the names of parametrized tests may depend on the mutated code
         if code != 0:
-            os.write(report, f"{failure.seconds} {failure.name}".encode()[:2000])
+            os.write(report, f"{watch.seconds.get(watch.failed, 0.0)} {watch.failed}".encode()[:2000])
             return code
+    if mutant.mutation is None:
+        usual.write_text(json.dumps(watch.seconds))
     return 0
 
 
-def fork(mutant: Mutant, first: list[str]) -> tuple[int, int]:
+def fork(mutant: Mutant, first: list[str], usual: Path) -> tuple[int, int]:
     """Start the tests of a mutant in a new process; return its id and the pipe for the name of a failed test."""
     reader, writer = os.pipe()
     pid = os.fork()
@@ -191,24 +247,38 @@ def fork(mutant: Mutant, first: list[str]) -> tuple[int, int]:
         silence = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(silence, stream)
-        code = run_tests(mutant, first, writer)
+        code = run_tests(mutant, first, usual, writer)
     finally:
         os._exit(code)  # without the cleanup of the parent
     raise AssertionError("os._exit never returns")
 
 
-def fates(mutants: list[Mutant], limits: dict[str, float], workers: int, *, progress: bool = True) -> list[Fate]:
-    """Run all mutants, `workers` at a time; `limits` holds the seconds that the tests of a file may take."""
-    waiting, ended = deque(mutants), list[Fate]()
+def fates(
+    mutants: list[Mutant],
+    limits: dict[str, float],
+    folder: Path,
+    workers: int = 1,
+    *,
+    minutes: float = float("inf"),
+    progress: bool = True,
+) -> list[Fate]:
+    """Run all mutants, `workers` at a time; `limits` holds the seconds that the tests of a file may take.
+
+    `folder` keeps the seconds of the tests of each file. After `minutes` no further mutant is started.
+    """
+    waiting, ended, end = deque(mutants), list[Fate](), time.monotonic() + 60 * minutes
     finders: dict[str, dict[str, float]] = {
         name: {} for name in limits
     }  # tests that found a mutant run first for the next
     running: dict[int, tuple[Mutant, int, float]] = {}
     while waiting or running:
+        if time.monotonic() > end:
+            waiting.clear()
         while waiting and len(running) < workers:
             mutant = waiting.popleft()
             tests = finders[mutant.path]
-            pid, reader = fork(mutant, sorted(tests, key=tests.__getitem__)[:10])
+            usual = folder / f"{mutant.path.replace('/', '-')}.json"
+            pid, reader = fork(mutant, sorted(tests, key=tests.__getitem__)[:10], usual)
             running[pid] = (mutant, reader, time.monotonic())
         for pid, (mutant, reader, started) in list(running.items()):
             seconds = time.monotonic() - started
@@ -217,6 +287,10 @@ def fates(mutants: list[Mutant], limits: dict[str, float], workers: int, *, prog
                 os.killpg(pid, signal.SIGKILL)
             done, status = os.waitpid(pid, 0 if late else os.WNOHANG)
             if done:
+                if os.WIFSIGNALED(status):
+                    late = late or os.WTERMSIG(status) == signal.SIGALRM
+                    with suppress(ProcessLookupError):  # processes that the tests have left
+                        os.killpg(pid, signal.SIGKILL)
                 took, _, by = os.read(reader, 2000).decode(errors="replace").partition(" ")
                 os.close(reader)
                 del running[pid]
@@ -258,19 +332,31 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="*", help="files below the root; default: the contract")
     parser.add_argument("--list", action="store_true", help="print the mutations and run nothing")
-    parser.add_argument("--sample", type=int, metavar="N", help="run N mutations, drawn at random")
+    parser.add_argument("--sample", type=int, metavar="N", help="run N mutations of each file, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the sample")
     parser.add_argument("--workers", type=int, default=1, help="number of parallel processes (default 1)")
+    parser.add_argument("--minutes", type=float, default=float("inf"), help="start no mutant after this time")
+    parser.add_argument("--again", type=Path, metavar="OUT", help="run only those that survived in this file")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the fate of each mutant to this file")
     arguments = parser.parse_args()
     files = [str(Path(name).resolve().relative_to(ROOT)) for name in arguments.files] or list(TESTS)
     os.chdir(ROOT)
-    mutants = [Mutant(name, mutation) for name in files for mutation in mutations(Path(name).read_bytes())]
+    found = {name: [Mutant(name, mutation) for mutation in mutations(Path(name).read_bytes())] for name in files}
+    if arguments.again is not None:
+        fates_before = json.loads(arguments.again.read_text(encoding="utf-8"))
+        survived = [fate["mutant"] for fate in fates_before if fate["how"] == "survived"]
+        found = {name: [mutant for mutant in mutants if asdict(mutant) in survived] for name, mutants in found.items()}
+    mutants = [mutant for of_file in found.values() for mutant in of_file]
     if arguments.sample is not None:
-        random.Random(arguments.seed).shuffle(mutants)
-        mutants = sorted(mutants[: arguments.sample], key=lambda mutant: files.index(mutant.path))
+        drawn = [random.Random(arguments.seed).sample(of_file, len(of_file)) for of_file in found.values()]
+        # The first of each file, then the second of each: when the time is over, no file has been left out.
+        mutants = [of_file[i] for i in range(arguments.sample) for of_file in drawn if i < len(of_file)]
+    files = [name for name in files if any(mutant.path == name for mutant in mutants)]
     if arguments.list:
         print(*map(describe, mutants), sep="\n")
+        return 0
+    if not mutants:
+        print("no mutants")
         return 0
     sys.path.insert(0, str(ROOT))
     for module in HEAVY:
@@ -278,14 +364,17 @@ def main() -> int:
     assert not any(name.split(".")[0] == "lmzoo" for name in sys.modules)
     gc.freeze()  # imported modules stay shared between the processes
 
-    baselines = fates([Mutant(name, None) for name in files], dict.fromkeys(files, 600.0), 1, progress=False)
+    folder = Path(tempfile.mkdtemp(prefix="mutate-"))
+    atexit.register(shutil.rmtree, folder)
+    limit = dict.fromkeys(files, 1800.0)
+    baselines = fates([Mutant(name, None) for name in files], limit, folder, progress=False)
     for fate in baselines:
         print(f"{fate.mutant.path}: its tests take {fate.seconds:.1f} s", file=sys.stderr)
         if fate.how != "survived":
             print(f"mutate: {fate.mutant.path} fails unmutated: {fate.by or fate.how}", file=sys.stderr)
             return 2
     limits = {fate.mutant.path: SLACK + TIMES * fate.seconds for fate in baselines}
-    results = fates(mutants, limits, arguments.workers)
+    results = fates(mutants, limits, folder, arguments.workers, minutes=arguments.minutes)
     results.sort(key=lambda fate: mutants.index(fate.mutant))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([asdict(fate) for fate in results], indent=1), encoding="utf-8")
