@@ -5,7 +5,6 @@ Legend: B batch, T time, N = B·T tokens, D model width, E experts, K experts pe
 
 from __future__ import annotations
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -90,7 +89,7 @@ class Experts(Layer):
     def _balance(self, p_NE: Tensor, chosen_NK: Tensor) -> None:
         """Reports the auxiliary losses that balance the load."""
         tokens = max(1, len(p_NE))
-        load_E = torch.zeros_like(p_NE[:1]).sum(0).scatter_add(0, chosen_NK.flatten(), p_NE.new_ones(chosen_NK.numel()))
+        load_E = p_NE.new_zeros(self.n_experts).scatter_add(0, chosen_NK.flatten(), p_NE.new_ones(chosen_NK.numel()))
         load_E = load_E / tokens
         if self.balance_loss:
             even = self.n_experts * (load_E * p_NE.sum(0) / tokens).sum()
