@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lmzoo.flops import counting, declared_flops
 from lmzoo.layers.context import Context
 from lmzoo.layers.stack import call, init_state
 
@@ -33,6 +34,14 @@ def context(x_BTD: Tensor, position: int = 0) -> Context:
 def in_one_call(layer: nn.Module, x_BTD: Tensor) -> Tensor:
     """Returns the layer's output without a state."""
     return call(layer, x_BTD, None, context(x_BTD))[0]
+
+
+def declared_and_counted_flops(layer: nn.Module, x_BTD: Tensor) -> tuple[float, float]:
+    """Returns the FLOPs per token that a layer and its children declare, and those that torch counts."""
+    B, T = x_BTD.shape[:2]
+    with counting(layer) as counter:
+        in_one_call(layer.to(x_BTD.dtype), x_BTD)
+    return declared_flops(layer, T), counter.get_total_flops() / (B * T)
 
 
 @torch.no_grad()

@@ -54,13 +54,22 @@ def test_attention_reads_positions_from_the_context() -> None:
     assert (near[1].k.entries() - far[1].k.entries()).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("carries", [False, True])
-def test_attention_leaves_keys_and_values_in_the_context_only_if_asked(carries: bool) -> None:
+@pytest.mark.parametrize(("options", "carried"), [({}, 0), ({"carries": True}, 1)])
+def test_attention_leaves_keys_and_values_in_the_context_only_if_asked(options: dict[str, bool], carried: int) -> None:
     """Carried tensors stay in memory until the backward pass, also under activation checkpointing."""
-    layer, x = perturbed(Attention(12, 4, carries=carries)), random(1, 5, 12)
+    layer, x = perturbed(Attention(12, 4, **options)), random(1, 5, 12)
     ctx = context(x)
     layer(x, None, ctx)
-    assert len(ctx.carry) == carries
+    assert len(ctx.carry) == carried
+
+
+def test_attention_drops_weights_in_training_only_if_asked() -> None:
+    layer, dropping, x = perturbed(Attention(12, 4)), perturbed(Attention(12, 4, dropout=0.5)), random(1, 5, 12)
+    dropping.load_state_dict(layer.state_dict())
+    expected = in_one_call(layer, x)
+    assert torch.equal(in_one_call(dropping, x), expected)
+    assert torch.equal(in_one_call(layer.train(), x), expected)
+    assert not torch.allclose(in_one_call(dropping.train(), x), expected)
 
 
 def test_attention_declares_reach_growth_and_cost() -> None:
@@ -70,10 +79,10 @@ def test_attention_declares_reach_growth_and_cost() -> None:
     assert full.flops(10) == 4 * 10 * 12
 
 
-def test_attention_may_have_biases_without_an_output_bias() -> None:
-    layer = Attention(12, 4, bias=True, out_bias=False)
+def test_attention_has_biases_only_if_asked_and_may_have_none_in_the_output() -> None:
+    plain, layer = Attention(12, 4), Attention(12, 4, bias=True, out_bias=False)
+    assert plain.qkv.bias is plain.out.bias is layer.out.bias is None
     assert layer.qkv.bias is not None
-    assert layer.out.bias is None
 
 
 def test_attention_variant_overrides_one_step() -> None:

@@ -11,4 +11,4 @@ from tests.layers.decoded import random
 def test_block_linear_is_a_block_diagonal_matrix() -> None:
     layer, x_BTD = BlockLinear(6, 3).double(), random(2, 5, 6)
     torch.testing.assert_close(layer(x_BTD), x_BTD @ torch.block_diag(*layer.weight).T)
-    assert layer.flops(5) == 2 * 3 * 2 * 2
+    assert (layer.reach, layer.flops(5)) == (1, 2 * 3 * 2 * 2)

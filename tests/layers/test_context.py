@@ -23,6 +23,13 @@ def test_context_rope_computes_each_table_once() -> None:
     assert ctx.rope(Rope(), 8) is not ctx.rope(Rope(), 4)
 
 
+def test_context_rope_turns_as_in_its_paper() -> None:
+    cos_TR, sin_TR = make(position=3, T=1, dtype=torch.float64).rope(Rope(), 8)
+    angle_R = 3 * 10000 ** (-2 * torch.arange(4, dtype=torch.float64) / 8)
+    torch.testing.assert_close(cos_TR[0], angle_R.cos())
+    torch.testing.assert_close(sin_TR[0], angle_R.sin())
+
+
 def test_context_rope_with_a_fraction_rotates_the_first_features_of_a_head() -> None:
     cos_TR, _ = make().rope(Rope(fraction=0.25), 16)
     assert cos_TR.shape == (4, 2)

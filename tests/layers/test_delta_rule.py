@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -9,14 +11,14 @@ from torch import Tensor
 
 from lmzoo.layers.delta_rule import DeltaRule
 from lmzoo.ops.delta_rule import delta_rule
-from tests.layers.decoded import context, in_one_call, in_pieces, perturbed, random
+from tests.layers.decoded import context, declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 
-def by_equations(layer: DeltaRule, x_BTD: Tensor) -> Tensor:
+def by_equations(layer: DeltaRule, x_BTD: Tensor, largest_beta: float) -> Tensor:
     """Computes the equations of the card, one token and one head at a time."""
     B, T, D = x_BTD.shape
     H, K = layer.n_heads, layer.head_dim
-    qkv = layer.qkv(x_BTD)
+    qkv = x_BTD @ layer.qkv.weight.T
     taps = layer.conv.weight
     padded = F.pad(qkv, (0, 0, taps.shape[1] - 1, 0))
     y_BTD = torch.zeros(B, T, D, dtype=x_BTD.dtype)
@@ -27,17 +29,19 @@ def by_equations(layer: DeltaRule, x_BTD: Tensor) -> Tensor:
                 mixed = F.silu((padded[b, t : t + taps.shape[1]] * taps.T).sum(0))
                 q, k, v = (part[h * K : (h + 1) * K] for part in mixed.chunk(3))
                 q, k = q / (q @ q + 1e-6).sqrt() / K**0.5, k / (k @ k + 1e-6).sqrt()
-                beta = layer.largest_beta * torch.sigmoid(layer.beta.weight[h] @ x_BTD[b, t])
+                beta = largest_beta * torch.sigmoid(layer.beta.weight[h] @ x_BTD[b, t])
                 S_KV = S_KV + beta * torch.outer(k, v - S_KV.T @ k)
-                y_BTD[b, t, h * K : (h + 1) * K] = layer.norm(S_KV.T @ q)
-    return layer.out(y_BTD)
+                y_K = S_KV.T @ q
+                y_BTD[b, t, h * K : (h + 1) * K] = layer.norm.weight * y_K / (y_K.square().mean() + 1e-5).sqrt()
+    return y_BTD @ layer.out.weight.T
 
 
-@pytest.mark.parametrize("negative_eigenvalues", [False, True])
-def test_delta_rule_equals_its_equations(negative_eigenvalues: bool) -> None:
-    layer = perturbed(DeltaRule(8, 2, d_conv=3, negative_eigenvalues=negative_eigenvalues))
-    x = random(2, 9, 8)
-    torch.testing.assert_close(in_one_call(layer, x), by_equations(layer, x))
+@pytest.mark.parametrize(
+    ("options", "largest_beta"), [({"d_conv": 3}, 1.0), ({"d_conv": 3, "negative_eigenvalues": True}, 2.0)]
+)
+def test_delta_rule_equals_its_equations(options: dict[str, Any], largest_beta: float) -> None:
+    layer, x = perturbed(DeltaRule(8, 2, **options)), random(2, 9, 8)
+    torch.testing.assert_close(in_one_call(layer, x), by_equations(layer, x, largest_beta))
 
 
 @pytest.mark.parametrize("lengths", [(70, 1, 1, 20), (1,) * 5 + (87,), (92,)])
@@ -63,3 +67,9 @@ def test_delta_rule_state_is_float32_in_a_bfloat16_model() -> None:
     assert state.memory.dtype == torch.float32
     assert state.tail.dtype == torch.bfloat16
     assert state.memory.shape == (3, 2, 4, 4)
+    assert state.tail.shape == (3, 3, 24)  # filters of four tokens
+
+
+def test_delta_rule_declares_its_flops() -> None:
+    declared, counted = declared_and_counted_flops(DeltaRule(8, 2), random(1, 7, 8))
+    assert declared == counted

@@ -13,7 +13,7 @@ from lmzoo.layers.diff_attention import DiffAttention
 from tests.layers.decoded import context, in_one_call, in_pieces, perturbed, random
 
 
-def by_equations(layer: DiffAttention, x_BTD: Tensor, H: int, G: int) -> Tensor:
+def by_equations(layer: DiffAttention, x_BTD: Tensor, H: int, G: int, eps: float) -> Tensor:
     """Computes the equations of the card, one head and one query at a time."""
     B, T, _ = x_BTD.shape
     K = layer.head_dim
@@ -31,15 +31,20 @@ def by_equations(layer: DiffAttention, x_BTD: Tensor, H: int, G: int) -> Tensor:
                     torch.softmax(k[b, : t + 1, n * G + g] @ q[b, t, n * H + h] / math.sqrt(K), dim=0) for n in (0, 1)
                 ]
                 y_V = (maps[0] - strength * maps[1]) @ value_TV[: t + 1]
-                y_BTHV[b, t, h] = (1 - layer.lambda_init) * y_V / (y_V.square().mean() + layer.norm_eps).sqrt()
+                y_BTHV[b, t, h] = (1 - layer.lambda_init) * y_V / (y_V.square().mean() + eps).sqrt()
     return layer.out(y_BTHV.flatten(2))
 
 
-@pytest.mark.parametrize(("H", "G"), [(2, 2), (2, 1)])
+@pytest.mark.parametrize(("H", "G"), [(2, 2), (2, 1), (3, 1)])
 def test_diff_attention_equals_its_equations(H: int, G: int) -> None:
-    layer = perturbed(DiffAttention(16, H, 0.3, n_kv_heads=G, rope=Rope(), norm_eps=1e-2))
-    x = random(2, 7, 16)
-    torch.testing.assert_close(in_one_call(layer, x), by_equations(layer, x, H, G))
+    layer = perturbed(DiffAttention(8 * H, H, 0.3, n_kv_heads=G, rope=Rope(), norm_eps=1e-2))
+    x = random(2, 7, 8 * H)
+    torch.testing.assert_close(in_one_call(layer, x), by_equations(layer, x, H, G, 1e-2))
+
+
+def test_diff_attention_adds_little_to_the_variance() -> None:
+    layer, x = perturbed(DiffAttention(16, 2, 0.3)), random(1, 3, 16)
+    torch.testing.assert_close(in_one_call(layer, x), by_equations(layer, x, 2, 2, 1e-5))
 
 
 @pytest.mark.parametrize("lengths", [(9,), (1,) * 9, (4, 1, 4), (2, 7)])

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.layers.engram import TOKENS, Engram
-from lmzoo.ops.ngram_hash import naive_ngram_hash
+from lmzoo.ops.ngram_hash import hash_multipliers, naive_ngram_hash
 from tests.layers.decoded import context, perturbed, random
 
 FORMS = {
@@ -87,8 +87,38 @@ def test_engram_depends_on_the_declared_number_of_tokens() -> None:
 
 
 def test_engram_gives_each_memory_other_tables() -> None:
-    first, second = (Engram(8, 50, memory_dim=8, table_size=10, index=index) for index in (0, 1))
+    first, second = (Engram(8, 50, memory_dim=8, table_size=10, n_heads=4, d_conv=1, index=index) for index in (0, 1))
     assert not {size for tables in first.sizes for size in tables} & {
         size for tables in second.sizes for size in tables
     }
     assert first.multipliers != second.multipliers
+
+
+def test_engram_makes_the_same_hashes_in_every_version() -> None:
+    """A saved model holds the tables, and not the hashes by which they are read."""
+    layer = Engram(8, 50, memory_dim=8, table_size=10, n_heads=4, d_conv=1, index=2, seed=7)
+    assert layer.multipliers == hash_multipliers(3, 51, 7 + 2 * 10007)
+    layer = Engram(8, 50, memory_dim=8, table_size=10, n_heads=4, d_conv=1)
+    assert layer.multipliers == hash_multipliers(3, 51, 0)
+
+
+def test_engram_declares_the_share_of_its_rows_that_a_token_reads() -> None:
+    layer = Engram(8, 50, memory_dim=8, table_size=10, n_heads=4, d_conv=1)
+    assert layer.active == {"table": 8 / len(layer.table)}
+
+
+def test_engram_starts_without_a_convolution_and_with_padding_tokens() -> None:
+    layer = FORMS["3-grams"]()
+    assert not layer.conv.any()
+    state = layer.init_state(2, 9, torch.zeros(0))
+    assert state.past_BN.tolist() == [[50, 50], [50, 50]]
+    assert state.tail_BSD.shape == (2, 9, 12)
+
+
+def test_engram_gate_is_one_half_for_a_score_of_zero() -> None:
+    layer, x = perturbed(FORMS["3-grams"]()), random(2, 17, 12)
+    with torch.no_grad():
+        layer.key.weight.zero_()
+        layer.conv.zero_()
+        rows = naive_ngram_hash(IDX, torch.full((2, 2), 50), layer.multipliers, layer.sizes)
+        torch.testing.assert_close(run(layer, x), 0.5 * layer.value(layer.table[rows].flatten(-2)))

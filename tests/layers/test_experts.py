@@ -49,12 +49,15 @@ def test_experts_break_ties_by_number() -> None:
 
 
 def test_experts_take_no_tokens() -> None:
-    assert make().train()(torch.empty(0, 5, 6, dtype=torch.float64)).shape == (0, 5, 6)
+    with losses.collect_auxiliary(True) as named:
+        assert make(balance_loss=0.5).train()(torch.empty(0, 5, 6, dtype=torch.float64)).shape == (0, 5, 6)
+    assert named["balance"] == 0
 
 
-def test_experts_balance_loss_equals_the_switch_paper() -> None:
+@pytest.mark.parametrize("shape", [(4, 16), (1, 1)])
+def test_experts_balance_loss_equals_the_switch_paper(shape: tuple[int, int]) -> None:
     """`E sum_e load_e p_e` is top_k for an even load, and larger otherwise."""
-    layer, x = make(balance_loss=0.5).train(), random(4, 16, 6)
+    layer, x = make(balance_loss=0.5).train(), random(*shape, 6)
     with losses.collect_auxiliary(True) as named:
         layer(x)
     p_NE = (x.flatten(0, 1) @ layer.router.weight.T).softmax(-1)
@@ -72,6 +75,7 @@ def test_experts_balance_bias_has_the_sign_rule_as_its_gradient() -> None:
     load_E = F.one_hot((p_NE + layer.choice_bias).topk(2).indices, 4).sum(1).double().mean(0)
     torch.testing.assert_close(gradient, BIAS_GRADIENT * (load_E - load_E.mean()).sign())
     assert gradient.any()
+    assert gradient.norm() < 0.01, "the biases have no share in a gradient norm that is clipped at 1"
 
 
 def test_experts_balance_bias_evens_out_the_load() -> None:
@@ -92,14 +96,20 @@ def test_experts_balance_bias_evens_out_the_load() -> None:
     assert spread() < 0.2 * before
 
 
-def test_experts_report_nothing_in_eval_mode() -> None:
+def test_experts_report_nothing_in_eval_mode_or_unless_asked() -> None:
     with losses.collect_auxiliary(True) as named:
         make(balance_loss=0.5, balance_bias=True)(random(1, 4, 6))
+        make().train()(random(1, 4, 6))
     assert named == {}
 
 
-def test_experts_declare_flops_and_active_share() -> None:
+def test_experts_balance_bias_starts_at_zero() -> None:
+    assert not Experts(6, 5, 4, 2, balance_bias=True).choice_bias.any()
+
+
+def test_experts_declare_reach_flops_and_active_share() -> None:
     layer = Experts(6, 5, 4, 2)
+    assert layer.reach == 1
     assert layer.flops(10) == 2 * 2 * 3 * 6 * 5
     assert layer.active == {"up": 0.5, "down": 0.5}
     assert layer.parameter_roles == {"up": "matrices", "down": "matrices"}

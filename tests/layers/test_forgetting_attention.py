@@ -30,7 +30,7 @@ def by_equations(layer: ForgettingAttention, x_BTD: Tensor) -> Tensor:
     H, G, K = layer.n_heads, layer.n_kv_heads, layer.head_dim
     q, k, v = (part.unflatten(-1, (-1, K)) for part in layer.qkv(x_BTD).split([H * K, G * K, G * K], dim=-1))
     if isinstance(layer, ForgettingAttentionPro):
-        k_share, v_share = layer.shift(x_BTD).sigmoid().chunk(2, dim=-1)
+        k_share, v_share = (x_BTD @ layer.shift.weight.T).sigmoid().chunk(2, dim=-1)
         k_before, v_before = (torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1) for x in (k, v))
         k = k_share[..., None] * k_before + (1 - k_share[..., None]) * k
         v = v_share[..., None] * v_before + (1 - v_share[..., None]) * v
@@ -45,14 +45,16 @@ def by_equations(layer: ForgettingAttention, x_BTD: Tensor) -> Tensor:
                 weights = kept * torch.exp(k[b, : t + 1, g] @ q[b, t, h] / math.sqrt(K))
                 y[b, t, h] = (weights / weights.sum()) @ v[b, : t + 1, g]
     if isinstance(layer, ForgettingAttentionPro):
-        return layer.out(normalized(y, layer.out_norm.weight).flatten(2) * layer.gate(x_BTD).sigmoid())
+        return layer.out(normalized(y, layer.out_norm.weight).flatten(2) * (x_BTD @ layer.gate.weight.T).sigmoid())
     return layer.out(y.flatten(2))
 
 
 @pytest.mark.parametrize("form", ["plain", "pro"])
 def test_forgetting_attention_equals_its_equations(form: str) -> None:
     layer, x = perturbed(FORMS[form]()), random(2, 7, 12)
-    torch.testing.assert_close(in_one_call(layer, x), by_equations(layer, x))
+    expected = by_equations(layer, x)
+    torch.testing.assert_close(in_one_call(layer, x), expected)
+    torch.testing.assert_close(in_one_call(layer, x[:, :1]), expected[:, :1])
 
 
 @pytest.mark.parametrize("lengths", [(9,), (1,) * 9, (4, 1, 4), (2, 7)])

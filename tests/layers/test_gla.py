@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.layers.gla import GLA
-from tests.layers.decoded import in_one_call, in_pieces, perturbed, random
+from tests.layers.decoded import declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 
 def by_equations(layer: GLA, x_BTD: Tensor) -> Tensor:
@@ -23,11 +23,11 @@ def by_equations(layer: GLA, x_BTD: Tensor) -> Tensor:
             S_KV = torch.zeros(K, V, dtype=x_BTD.dtype)
             for t in range(T):
                 x_D = x_BTD[b, t]
-                z_K = layer.decay_up(layer.decay_down(x_D))[h * K : (h + 1) * K]
+                z_K = layer.decay_up(layer.decay_down.weight @ x_D)[h * K : (h + 1) * K]
                 decay_K = torch.sigmoid(z_K) ** (1 / layer.temperature)
                 S_KV = decay_K[:, None] * S_KV + torch.outer(k_rows[h] @ x_D, v_rows[h] @ x_D)
                 y_BTHV[b, t, h] = layer.norm(S_KV.T @ q_rows[h] @ x_D / math.sqrt(K))
-    return layer.out(F.silu(layer.gate(x_BTD)) * y_BTHV.flatten(2))
+    return (F.silu(layer.gate(x_BTD)) * y_BTHV.flatten(2)) @ layer.out.weight.T
 
 
 def test_gla_equals_its_equations() -> None:
@@ -57,3 +57,8 @@ def test_gla_state_is_float32_in_a_bfloat16_model() -> None:
     state = GLA(8, 2).bfloat16().init_state(3, 9, torch.zeros(0, dtype=torch.bfloat16))
     assert state.dtype == torch.float32
     assert state.shape == (3, 2, 2, 4)
+
+
+def test_gla_declares_its_flops() -> None:
+    declared, counted = declared_and_counted_flops(GLA(8, 2), random(1, 7, 8))
+    assert declared == counted

@@ -21,6 +21,7 @@ def test_tied_head_owns_no_parameter_and_uses_the_embedding() -> None:
         embedding.weight.zero_()
     assert (head(x) == 0).all()
     assert head.flops(10) == 2 * 7 * 4
+    assert head.is_linear, "the loss in chunks reads it"
 
 
 def test_tied_head_stays_tied_in_a_copy_of_both() -> None:

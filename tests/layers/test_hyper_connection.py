@@ -13,7 +13,7 @@ from lmzoo.layers.hyper_connection import HyperConnection, ManifoldHyperConnecti
 from lmzoo.layers.mlp import MLP
 from lmzoo.layers.norm import RMSNorm
 from lmzoo.ops.sinkhorn import naive_sinkhorn
-from tests.layers.decoded import in_one_call, in_pieces, perturbed, random
+from tests.layers.decoded import declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 D, N = 12, 3
 FORMS = {
@@ -69,6 +69,7 @@ def test_hyper_connection_starts_as_a_pre_norm_residual() -> None:
     """With equal streams: each stream gets what `x + inner(norm(x))` gives; layer 4 of 3 streams reads the second."""
     inner = MLP(D, 8)
     layer = HyperConnection(D, N, RMSNorm(D), inner, index=4).double()
+    torch.testing.assert_close(layer.scale, layer.scale.new_full((2,), 0.01), atol=1e-9, rtol=0)
     x = random(2, 5, 1, D)
     y = in_one_call(layer, x.expand(-1, -1, N, -1))
     torch.testing.assert_close(y, (x + inner(layer.before(x))).expand_as(y).detach())
@@ -84,6 +85,26 @@ def test_manifold_hyper_connection_starts_close_to_a_residual() -> None:
     torch.testing.assert_close(read, read.new_tensor([1 - sigmoid, sigmoid, 1 - sigmoid]), atol=1e-2, rtol=0)
     torch.testing.assert_close(write, torch.ones_like(write), atol=1e-2, rtol=0)
     torch.testing.assert_close(mix, torch.eye(N, dtype=mix.dtype), atol=1e-2, rtol=0)
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_hyper_connection_sets_all_initial_values_anew(form: str) -> None:
+    """Memory that is not initialized often happens to be zero."""
+    layer = FORMS[form](nn.Identity())
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.fill_(torch.nan)
+    layer.init_parameters()
+    assert all(parameter.isfinite().all() for parameter in layer.parameters(recurse=False))
+    if isinstance(layer, ManifoldHyperConnection):
+        mix = 8.0 * torch.eye(N)
+        assert torch.equal(layer.bias, torch.cat([torch.tensor([-1.0, 1.0, -1.0, 0, 0, 0]), mix.flatten()]))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_hyper_connection_declares_its_flops(form: str) -> None:
+    declared, counted = declared_and_counted_flops(FORMS[form](MLP(D, 8)), random(1, 5, N, D))
+    assert declared == counted
 
 
 def test_sum_streams_adds_up() -> None:

@@ -29,6 +29,7 @@ def drawn(init, *shape: int) -> torch.Tensor:
 
 def test_normal_has_its_standard_deviation() -> None:
     assert abs(drawn(normal(0.5), 100, 100).std() / 0.5 - 1) < 0.03
+    assert abs(drawn(normal(), 100, 100).std() / 0.02 - 1) < 0.03
 
 
 def test_log_of_uniform_and_step_sizes_fill_their_bounds() -> None:
@@ -40,9 +41,9 @@ def test_log_of_uniform_and_step_sizes_fill_their_bounds() -> None:
         assert high * 0.99 < values.max() < high * 1.001
 
 
-@pytest.mark.parametrize(("init", "bound"), [(uniform(0.3), 0.3), (uniform_fan_in(2.0), 0.2)])
+@pytest.mark.parametrize(("init", "bound"), [(uniform(0.3), 0.3), (uniform_fan_in(2.0), 0.2), (uniform_fan_in(), 0.1)])
 def test_uniform_fills_its_bounds(init, bound: float) -> None:
-    w = drawn(init, 100, 100)
+    w = drawn(init, 200, 100)
     assert 0.99 * bound < w.abs().max() <= bound
     assert abs(w.std() * 3**0.5 / bound - 1) < 0.03
 

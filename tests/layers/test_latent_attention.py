@@ -31,9 +31,9 @@ def by_equations(layer: LatentAttention, x_BTD: Tensor) -> Tensor:
     """Computes the equations of the card, one head and one query at a time."""
     B, T, _ = x_BTD.shape
     H, N, V, R, theta = layer.n_heads, layer.nope_dim, layer.v_dim, layer.kv_rank, layer.rope.theta
-    low = x_BTD if layer.q_down is None else layer.q_norm(layer.q_down(x_BTD))
-    q = layer.q(low).unflatten(-1, (H, -1))
-    down = layer.kv_down(x_BTD)
+    low = x_BTD if layer.q_down is None else layer.q_norm(x_BTD @ layer.q_down.weight.T)
+    q = (low @ layer.q.weight.T).unflatten(-1, (H, -1))
+    down = x_BTD @ layer.kv_down.weight.T
     kv = layer.kv_up(layer.kv_norm(down[..., :R])).unflatten(-1, (H, N + V))
     y = torch.zeros(B, T, H, V, dtype=x_BTD.dtype)
     for b in range(B):
@@ -47,7 +47,7 @@ def by_equations(layer: LatentAttention, x_BTD: Tensor) -> Tensor:
                     ]
                 )
                 y[b, t, h] = (scores / math.sqrt(layer.head_dim)).softmax(0) @ kv[b, : t + 1, h, N:]
-    return layer.out(y.flatten(2))
+    return y.flatten(2) @ layer.out.weight.T
 
 
 @pytest.mark.parametrize("q_rank", [None, 6])
@@ -78,6 +78,20 @@ def test_latent_attention_absorbs_while_it_takes_fewer_operations() -> None:
     layer = make()
     assert [layer.absorbs(T) for T in (1, 6, 7, 100)] == [True, True, False, False]
     assert make(kv_rank=4).absorbs(1000), "a short latent is cheaper than keys and values"
+
+
+@pytest.mark.parametrize(("T", "form"), [(1, "absorbed"), (7, "expanded")])
+def test_latent_attention_decodes_in_the_form_with_fewer_operations(
+    T: int, form: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer, x, used = make(), random(2, T, 12), []
+    for name in ("absorbed", "expanded"):
+        attend = getattr(layer, name)
+        monkeypatch.setattr(
+            layer, name, lambda q, cache, name=name, attend=attend: (used.append(name), attend(q, cache))[1]
+        )
+    layer(x, layer.init_state(2, T, x), context(x))
+    assert used == [form]
 
 
 def test_latent_attention_caches_one_vector_per_token() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lmzoo.layers.init import constant, normal
+from lmzoo.layers.init import constant, deferred, normal
 from lmzoo.layers.linear import Embedding, Linear
 
 
@@ -22,6 +22,17 @@ def test_linear_init_parameters_draws_from_the_generator() -> None:
         first = layer.weight.detach().clone()
         layer.init_parameters(torch.Generator().manual_seed(3))
         assert torch.equal(layer.weight, first)
+
+
+def test_embedding_has_the_given_initial_values_unless_deferred() -> None:
+    assert abs(Embedding(50, 60).weight.std() / 0.02 - 1) < 0.05
+    layer = Embedding(50, 60, init=constant(0.5))
+    assert (layer.weight == 0.5).all()
+    with torch.no_grad():
+        layer.weight.zero_()
+    with deferred():
+        layer.reset_parameters()
+    assert not layer.weight.any()
 
 
 def test_embedding_declares_its_role() -> None:

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.layers.linear_attention import LinearAttention, elu_plus_one
-from tests.layers.decoded import in_one_call, in_pieces, perturbed, random
+from tests.layers.decoded import declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 
 def by_equations(layer: LinearAttention, x_BTD: Tensor) -> Tensor:
@@ -21,7 +21,7 @@ def by_equations(layer: LinearAttention, x_BTD: Tensor) -> Tensor:
             for t in range(T):
                 weights = (F.elu(k[: t + 1]) + 1) @ (F.elu(q[t]) + 1)
                 y_BTHK[b, t, h] = weights @ v[: t + 1] / (weights.sum() + layer.eps)
-    return layer.out(y_BTHK.flatten(2))
+    return y_BTHK.flatten(2) @ layer.out.weight.T
 
 
 def test_linear_attention_equals_its_equations() -> None:
@@ -47,3 +47,8 @@ def test_linear_attention_state_is_float32_in_a_bfloat16_model() -> None:
     state = LinearAttention(8, 2).bfloat16().init_state(3, 9, torch.zeros(0, dtype=torch.bfloat16))
     assert state.dtype == torch.float32
     assert state.shape == (3, 2, 4, 5)
+
+
+def test_linear_attention_declares_its_flops() -> None:
+    declared, counted = declared_and_counted_flops(LinearAttention(8, 2), random(1, 7, 8))
+    assert declared == counted

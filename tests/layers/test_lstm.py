@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lmzoo.layers.lstm import LSTM
-from tests.layers.decoded import in_one_call, in_pieces, perturbed, random
+from tests.layers.decoded import declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 
 def test_lstm_equals_torch() -> None:
@@ -30,5 +30,11 @@ def test_lstm_in_pieces_equals_one_call(lengths: tuple[int, ...]) -> None:
 def test_lstm_forget_bias_is_one() -> None:
     layer = LSTM(64)
     assert (layer.bias[64:128] == 1).all()
-    assert layer.bias[:64].abs().max() <= 1 / 8
-    assert layer.weight_hh.abs().max() <= 1 / 8
+    for drawn in (layer.bias[:64], layer.bias[128:], layer.weight_ih, layer.weight_hh):
+        assert drawn.abs().max() <= 1 / 8
+        assert abs(drawn.std().item() * 8 * 3**0.5 - 1) < 0.3  # a uniform's spread is its bound / sqrt(3)
+
+
+def test_lstm_declares_its_flops() -> None:
+    declared, counted = declared_and_counted_flops(LSTM(5), random(1, 7, 5))
+    assert declared == counted

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lmzoo.layers.mamba2 import Mamba2
 from lmzoo.ops.gated_linear_attention import CHUNK_LENGTH
-from tests.layers.decoded import context, in_one_call, in_pieces, perturbed, random
+from tests.layers.decoded import context, declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 
 def by_equations(layer: Mamba2, x_BTD: Tensor) -> Tensor:
@@ -32,7 +32,7 @@ def by_equations(layer: Mamba2, x_BTD: Tensor) -> Tensor:
                 out[b, t, h * P : (h + 1) * P] = S[h].T @ C_N + layer.D[h] * x[h]
     out = (out * F.silu(z)).view(B, T, G, -1)
     out = out / (out.square().mean(-1, keepdim=True) + layer.norm_eps).sqrt()
-    return layer.out_proj(out.flatten(2) * layer.norm_weight)
+    return (out.flatten(2) * layer.norm_weight) @ layer.out_proj.weight.T
 
 
 @pytest.mark.parametrize("n_groups", [1, 2])
@@ -58,7 +58,24 @@ def test_mamba2_is_finite_at_extreme_step_sizes(dt_bias: float) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
 
 
+def test_mamba2_initialization_follows_the_authors() -> None:
+    layer = Mamba2(500, d_state=4, head_dim=1)
+    rate, step = layer.A_log.exp(), F.softplus(layer.dt_bias)
+    assert 1 <= rate.min() < 1.2
+    assert 15.8 < rate.max() <= 16.001
+    assert abs(rate.mean() - 8.5) < 0.7
+    assert 1e-3 * 0.999 < step.min() < 1.2e-3
+    assert 0.09 < step.max() < 0.1001
+    assert (layer.D == 1).all()
+    assert (layer.norm_weight == 1).all()
+
+
 def test_mamba2_state_is_float32_in_a_bfloat16_model() -> None:
     state = Mamba2(8, d_state=3, head_dim=4).init_state(3, 9, torch.zeros(0, dtype=torch.bfloat16))
     assert (state.tail.dtype, state.memory.dtype) == (torch.bfloat16, torch.float32)
     assert (state.tail.shape, state.memory.shape) == ((3, 3, 16 + 2 * 3), (3, 4, 3, 4))
+
+
+def test_mamba2_declares_its_flops() -> None:
+    declared, counted = declared_and_counted_flops(Mamba2(8, d_state=3, head_dim=4), random(1, 7, 8))
+    assert declared == counted

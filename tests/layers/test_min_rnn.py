@@ -9,7 +9,7 @@ from minGRU_pytorch.minLSTM import minLSTM
 from torch import Tensor
 
 from lmzoo.layers.min_rnn import Cell, MinRNN, log_g
-from tests.layers.decoded import context, in_one_call, in_pieces, perturbed, random
+from tests.layers.decoded import context, declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 CELLS = ("gru", "lstm")
 
@@ -22,11 +22,11 @@ def by_equations(layer: MinRNN, x_BTD: Tensor) -> Tensor:
     """Computes the equations of the card, one token at a time, without logarithms."""
     h_BE, ys = torch.zeros(len(x_BTD), layer.inner, dtype=x_BTD.dtype), []
     for x_BD in x_BTD.unbind(1):
-        v, *gates = layer.in_proj(x_BD).split(layer.inner, dim=-1)
+        v, *gates = (x_BD @ layer.in_proj.weight.T).split(layer.inner, dim=-1)
         sigmoids = [torch.sigmoid(gate) for gate in gates]
         i = sigmoids[0] if layer.cell == "gru" else sigmoids[1] / (sigmoids[0] + sigmoids[1])
         h_BE = (1 - i) * h_BE + i * g(v)
-        ys.append(layer.out(h_BE))
+        ys.append(h_BE @ layer.out.weight.T)
     return torch.stack(ys, dim=1)
 
 
@@ -67,7 +67,7 @@ def test_min_rnn_continues_from_the_state_and_not_from_g_of_it(cell: Cell) -> No
 def test_log_g_is_the_logarithm_of_g_and_finite_far_from_zero() -> None:
     v = torch.tensor([-5.0, -1.0, 0.0, 1.0, 5.0], dtype=torch.float64)
     torch.testing.assert_close(log_g(v), g(v).log())
-    far = torch.tensor([-1e4, 1e4], requires_grad=True)
+    far = torch.tensor([-1e4, -0.5, 1e4], requires_grad=True)
     (gradient,) = torch.autograd.grad(log_g(far).sum(), far)
     assert log_g(far).isfinite().all()
     assert gradient.isfinite().all()
@@ -76,3 +76,8 @@ def test_log_g_is_the_logarithm_of_g_and_finite_far_from_zero() -> None:
 def test_min_rnn_state_is_float32_in_a_bfloat16_model() -> None:
     state = MinRNN(8, expand=3).bfloat16().init_state(2, 9, torch.zeros(0, dtype=torch.bfloat16))
     assert (state.dtype, state.shape) == (torch.float32, (2, 24))
+
+
+def test_min_rnn_declares_its_flops() -> None:
+    declared, counted = declared_and_counted_flops(MinRNN(5), random(1, 7, 5))
+    assert declared == counted

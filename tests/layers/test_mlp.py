@@ -22,6 +22,6 @@ def test_mlp_plain_has_one_product_and_biases() -> None:
     torch.testing.assert_close(layer(x), hidden @ layer.down.weight.T + layer.down.bias)
 
 
-@pytest.mark.parametrize(("d_model", "d_ff"), [(12, 32), (128, 352), (384, 1024)])
+@pytest.mark.parametrize(("d_model", "d_ff"), [(12, 32), (128, 352), (384, 1024), (1024, 2752)])
 def test_swiglu_width_is_a_multiple_of_32(d_model: int, d_ff: int) -> None:
     assert swiglu_width(d_model) == d_ff

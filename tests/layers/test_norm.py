@@ -51,7 +51,12 @@ def test_l2_normalize_gives_unit_length_in_float32_or_wider() -> None:
     assert l2_normalize(torch.zeros(1, 3)).isfinite().all()
 
 
-def test_norm_init_parameters_restores_ones() -> None:
-    norm = perturbed(RMSNorm(4))
-    norm.init_parameters()
-    assert (norm.weight == 1).all()
+def test_norm_init_parameters_restores_ones_and_zeros() -> None:
+    for norm, weight in (
+        (perturbed(RMSNorm(4)), 1),
+        (perturbed(LayerNorm(4)), 1),
+        (perturbed(UnitOffsetRMSNorm(4)), 0),
+    ):
+        norm.init_parameters()
+        assert (norm.weight == weight).all()
+        assert getattr(norm, "bias", None) is None or not norm.bias.any()

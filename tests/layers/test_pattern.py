@@ -16,11 +16,13 @@ KNOWN = ("mamba", "swa", "swa+moe")
         ("mamba", ["mamba"] * 5),
         ("mamba*2 swa", ["mamba", "mamba", "swa", "mamba", "mamba"]),
         ("swa+moe mamba", ["swa+moe", "mamba", "swa+moe", "mamba", "swa+moe"]),
+        ("mamba*1 swa", ["mamba", "swa", "mamba", "swa", "mamba"]),
         ("mamba*99", ["mamba"] * 5),
     ],
 )
 def test_pattern_repeats_to_the_depth(text: str, words: list[str]) -> None:
     assert pattern(text, 5, KNOWN) == words
+    assert pattern(text, 5, iter(KNOWN)) == words
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,7 @@ def test_pattern_is_bounded() -> None:
         pattern("a", 10**9, ["a"])
     with pytest.raises(ConfigError, match="names more than 65536 layers"):
         pattern("a*65536 a", 1, ["a"])
+    assert len(pattern("a*65536", 65536, ["a"])) == 65536
 
 
 def test_pattern_parts_must_be_known() -> None:

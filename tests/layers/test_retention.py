@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lmzoo.layers.context import Rope
 from lmzoo.layers.retention import Retention, retention_log_decay
-from tests.layers.decoded import in_one_call, in_pieces, perturbed, random
+from tests.layers.decoded import declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 
 def by_equations(layer: Retention, x_BTD: Tensor) -> Tensor:
@@ -29,9 +29,9 @@ def by_equations(layer: Retention, x_BTD: Tensor) -> Tensor:
                 turn_KK = rotation(t, K, layer.rope.theta)
                 S_KV = (1 - 2 ** (-5 - h)) * S_KV + torch.outer(turn_KK @ k_rows[h] @ x_D, v_rows[h] @ x_D)
                 y_V = S_KV.T @ turn_KK @ q_rows[h] @ x_D / math.sqrt(K)
-                y_V = (y_V - y_V.mean()) / (y_V.var(correction=0) + layer.norm.eps).sqrt() * scale[h] + bias[h]
+                y_V = (y_V - y_V.mean()) / (y_V.var(correction=0) + 1e-5).sqrt() * scale[h] + bias[h]
                 y_BTE[b, t, h] = F.silu(gate_rows[h] @ x_D) * y_V
-    return layer.out(y_BTE.flatten(2))
+    return y_BTE.flatten(2) @ layer.out.weight.T
 
 
 def rotation(t: int, K: int, theta: float) -> Tensor:
@@ -62,7 +62,23 @@ def test_retention_log_decay_is_exact_for_many_heads() -> None:
     torch.testing.assert_close(decay_H1[30].item(), -(2.0**-35), rtol=1e-9, atol=0)
 
 
+def test_retention_initialization_follows_the_authors() -> None:
+    layer = Retention(64, 2, rope=Rope())
+    for weight, scale, width in (
+        (layer.qk.weight, 2**-2.5, 64 + 64),
+        (layer.v_gate.weight, 2**-2.5, 64 + 128),
+        (layer.out.weight, 0.5, 128 + 64),
+    ):
+        bound = scale * math.sqrt(6 / width)
+        assert 0.99 * bound < weight.abs().max() <= bound
+
+
 def test_retention_state_is_float32_in_a_bfloat16_model() -> None:
     state = Retention(8, 2, rope=Rope()).bfloat16().init_state(3, 9, torch.zeros(0, dtype=torch.bfloat16))
     assert state.dtype == torch.float32
     assert state.shape == (3, 2, 4, 8)
+
+
+def test_retention_declares_its_flops() -> None:
+    declared, counted = declared_and_counted_flops(Retention(8, 2, rope=Rope()), random(1, 7, 8))
+    assert declared == counted

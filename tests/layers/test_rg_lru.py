@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.layers.rg_lru import RGLRU
-from tests.layers.decoded import context, in_one_call, in_pieces, perturbed, random
+from tests.layers.decoded import context, declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 
 def by_equations(layer: RGLRU, x_BTD: Tensor) -> Tensor:
@@ -53,7 +53,25 @@ def test_rg_lru_is_finite_at_extreme_decays(decay: float) -> None:
     assert all(p.grad is not None and p.grad.isfinite().all() for p in layer.parameters())
 
 
+def test_rg_lru_initialization_follows_the_authors() -> None:
+    """Decays with an open gate are between 0.9 and 0.999."""
+    layer = RGLRU(400, 4, d_conv=4)
+    decay = torch.sigmoid(-layer.decay) ** 8
+    assert 0.9 * 0.9999 <= decay.min() < 0.901
+    assert 0.998 < decay.max() <= 0.999 * 1.0001
+    stds = ((layer.in_proj.weight, 400**-0.5), (layer.conv_weight, 0.0025**0.5), (layer.gates, 100**-0.5))
+    for weight, std in (*stds, (layer.out.weight, 400**-0.5)):
+        assert abs(weight.std() / std - 1) < 0.1
+    for bias in (layer.in_proj.bias, layer.conv_bias, layer.gate_bias, layer.out.bias):
+        assert not bias.any()
+
+
 def test_rg_lru_state_is_float32_in_a_bfloat16_model() -> None:
     state = RGLRU(8, 2, d_conv=3).init_state(3, 9, torch.zeros(0, dtype=torch.bfloat16))
     assert (state.tail.dtype, state.h.dtype) == (torch.bfloat16, torch.float32)
     assert (state.tail.shape, state.h.shape) == ((3, 2, 8), (3, 8))
+
+
+def test_rg_lru_declares_its_flops() -> None:
+    declared, counted = declared_and_counted_flops(RGLRU(8, 2), random(1, 7, 8))
+    assert declared == counted

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from lmzoo.layers.rnn import RNN
-from tests.layers.decoded import in_one_call, in_pieces, perturbed, random
+from tests.layers.decoded import declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 
 def test_rnn_equals_torch() -> None:
@@ -37,3 +37,8 @@ def test_rnn_initial_values_are_torchs() -> None:
 def test_rnn_state_is_float32_in_a_bfloat16_model() -> None:
     state = RNN(8).bfloat16().init_state(3, 9, torch.zeros(0, dtype=torch.bfloat16))
     assert (state.dtype, state.shape) == (torch.float32, (3, 8))
+
+
+def test_rnn_declares_its_flops() -> None:
+    declared, counted = declared_and_counted_flops(RNN(5), random(1, 7, 5))
+    assert declared == counted

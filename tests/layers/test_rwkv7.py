@@ -6,10 +6,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmzoo.layers.init import constant
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.rwkv7 import FIRST_VALUES, ChannelMix, LowRank, Ranks, TimeMix
 from lmzoo.ops.dplr import CHUNK_LENGTH
-from tests.layers.decoded import context, in_one_call, in_pieces, perturbed, random
+from tests.layers.decoded import context, declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 
 def make_time_mix(layer: int) -> TimeMix:
@@ -87,6 +88,51 @@ def test_channel_mix_equals_its_equation() -> None:
     mixed = x + (before - x) * layer.shift.mix[0]
     expected = torch.relu(mixed @ layer.up.weight.T) ** 2 @ layer.down.weight.T
     torch.testing.assert_close(in_one_call(layer, x), expected)
+
+
+@pytest.mark.parametrize("layer", [0, 1, 2])
+def test_time_mix_initialization_follows_the_authors(layer: int) -> None:
+    D, time_mix = 64, TimeMix(64, 16, Ranks(2, 3, 2, 3), (layer, 3))
+    ramp = torch.arange(D) / D
+    for mix, exponent in zip(time_mix.shift.mix, (0.2, 0.9, 0.7, 0.7, 0.9, 0.2), strict=True):
+        torch.testing.assert_close(mix, 1 - ramp ** (exponent * (1 - layer / 3)))
+    decays = -6.5 + 5 * (torch.arange(D) / (D - 1)) ** (0.85 + (layer / 2) ** 0.5)
+    torch.testing.assert_close(time_mix.decay.bias, decays)
+    for linear, bound in ((time_mix.receptance, 0.5), (time_mix.key, 0.05), (time_mix.value, 0.5)):
+        assert 0.99 * bound / 8 < linear.weight.abs().max() <= bound / 8
+    assert not time_mix.out.weight.any(), "the layer adds nothing at first"
+    residual = [] if time_mix.residual is None else [(time_mix.residual.bias, 1)]
+    constants = [(time_mix.rate.bias, 0), (time_mix.k_k, 0.85), (time_mix.k_a, 1), (time_mix.r_k, 0), *residual]
+    for parameter, value in constants:
+        torch.testing.assert_close(parameter, torch.full((D,), float(value)))
+    assert (time_mix.residual is None) == (layer == 0)
+
+
+def test_time_mix_of_one_layer_and_one_feature_has_finite_values() -> None:
+    time_mix = TimeMix(1, 1, Ranks(2, 3, 2, 3), (0, 1))
+    assert time_mix.decay.bias.item() == -6.5
+
+
+def test_low_rank_starts_at_its_bias() -> None:
+    layer = LowRank(64, 16, constant(0.5), torch.tanh)
+    assert layer.reach == 1
+    assert not layer.down.weight.any()
+    assert abs(layer.up.weight.std() / (0.1 / 8) - 1) < 0.1
+    torch.testing.assert_close(layer(torch.ones(1, 2, 64)), torch.full((1, 2, 64), 0.5))
+
+
+def test_channel_mix_initialization_follows_the_authors() -> None:
+    layer = ChannelMix(64, 96, (1, 3))
+    assert layer.reach == 2
+    torch.testing.assert_close(layer.shift.mix[0], 1 - (torch.arange(64) / 64) ** (2 / 3) ** 4)
+    assert 0.99 * 0.5 / 8 < layer.up.weight.abs().max() <= 0.5 / 8
+    assert not layer.down.weight.any(), "the layer adds nothing at first"
+
+
+def test_rwkv7_declares_its_flops() -> None:
+    for layer in (TimeMix(8, 4, Ranks(2, 3, 2, 3), (0, 3)), ChannelMix(8, 12, (1, 3))):
+        declared, counted = declared_and_counted_flops(layer, random(1, 7, 8))
+        assert declared == counted
 
 
 def test_time_mix_state_is_float32_in_a_bfloat16_model() -> None:

@@ -11,7 +11,9 @@ from tests.layers.decoded import context, in_one_call, perturbed, random
 
 def test_token_shift_mixes_with_the_token_before() -> None:
     layer, x = perturbed(TokenShift(3, 2, normal())), random(2, 5, 3)
+    assert layer.reach == 2
     y = in_one_call(layer, x)
+    torch.testing.assert_close(in_one_call(layer, x[:, :1]), y[:, :, :1])
     for n in range(2):
         for t in range(5):
             before = x[:, t - 1] if t else torch.zeros(2, 3)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.xlstm import MLSTM, SLSTM
 from lmzoo.ops.mlstm import CHUNK_LENGTH
-from tests.layers.decoded import in_one_call, in_pieces, perturbed, random
+from tests.layers.decoded import declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 
 @pytest.mark.parametrize("lengths", [(CHUNK_LENGTH + 3, 1, 1, 7), (1,) * 5 + (CHUNK_LENGTH + 7,)])
@@ -66,6 +66,38 @@ def test_slstm_equals_its_equations() -> None:
         out.append((h - h.mean(-1, keepdim=True)) / (h.var(-1, unbiased=False, keepdim=True) + 1e-5).sqrt())
     expected = torch.stack(out).flatten(1) * layer.norm.weight
     torch.testing.assert_close(in_one_call(layer, x_TD[None])[0], expected)
+
+
+def test_mlstm_initialization_follows_the_authors() -> None:
+    layer = MLSTM(64, 4, qkv_block=8)
+    assert layer.up.bias is layer.gates.bias is layer.down.bias is layer.norm.bias is None
+    assert layer.q.weight.shape == (16, 8, 8)
+    for weight in (layer.up.weight, layer.q.weight, layer.k.weight, layer.v.weight):
+        assert abs(weight.std() / (2 / (5 * 64)) ** 0.5 - 1) < 0.1
+    assert not layer.gates.weight.any()
+    assert (layer.skip == 1).all()
+    torch.testing.assert_close(layer.gate_bias[4:], torch.tensor([3.0, 4.0, 5.0, 6.0]))
+    assert 0.05 < MLSTM(64, 64).gate_bias[:64].std() < 0.15
+
+
+@pytest.mark.parametrize("depth", [0.0, 0.5])
+def test_slstm_initialization_follows_the_authors(depth: float) -> None:
+    layer = SLSTM(64, 2, depth=depth)
+    for linear in (layer.i, layer.f, layer.z, layer.o):
+        assert abs(linear.weight.std() / (2 / (5 * 64)) ** 0.5 - 1) < 0.1
+    assert not layer.recurrent.any()
+    assert layer.norm.bias is None
+    i, f, z, o = layer.gate_bias.unflatten(1, (4, 32)).unbind(1)
+    assert not torch.cat([i, z, o]).any()
+    ramp = torch.arange(32) / 31
+    torch.testing.assert_close(f, (5 - 12 * ramp ** (0.3 + 1.3 * depth)).expand(2, 32))
+    assert SLSTM(2, 2).gate_bias[:, 1].tolist() == [5, 5], "a head of one feature"
+
+
+@pytest.mark.parametrize("layer", [MLSTM(8, 2), SLSTM(8, 2)], ids=["mlstm", "slstm"])
+def test_xlstm_declares_its_flops(layer: Layer) -> None:
+    declared, counted = declared_and_counted_flops(layer, random(1, 7, 8))
+    assert declared == counted
 
 
 @pytest.mark.parametrize("layer", [MLSTM(8, 2), SLSTM(8, 2)], ids=["mlstm", "slstm"])
