@@ -108,3 +108,22 @@ def test_mutate_reports_found_and_surviving_mutations(tmp_path: Path) -> None:
     assert fates[0]["by"] == "tests/test_tiny.py::test_first_above"
     assert "| tiny.py | 6 | 3 | 2 | 3 | 50.0% |" in run.stdout
     assert (tmp_path / "tiny.py").read_text() == MODULE
+    command += ["--again", "out.json", "--sample", "2"]
+    run = subprocess.run(
+        command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=60, check=False
+    )
+    assert "| tiny.py | 2 | 0 | 0 | 2 | 0.0% |" in run.stdout, run.stderr
+
+
+def test_mutate_finds_the_tests_of_layers_and_checks() -> None:
+    paths = ("lmzoo/layers/head_norm.py", "lmzoo/conformance/reach.py")
+    command = [sys.executable, "-c", f"import mutate; print(*map(mutate.stages, {paths}))"]
+    run = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True, timeout=60, check=True)
+    for test in (
+        "layers/test_head_norm.py",
+        "backbones/test_retnet.py",
+        "[retnet-",
+        "test_reach.py",
+        "-long_gradients]",
+    ):
+        assert test in run.stdout
