@@ -211,7 +211,7 @@ def museum(path: str) -> list[list[str]]:
     return [broken, sound] if sound else [broken]
 
 
-def run_tests(mutant: Mutant, first: list[str], usual: Path, report: int) -> int:
+def run_tests(mutant: Mutant, first: list[str], usual: Path, most: int | None, report: int) -> int:
     """Run the tests of a mutant in the forked process, the tests `first` before all others; return 0 if all pass.
 
     Writes the name of a failed test to the pipe `report`. Without a mutation, writes the seconds of all tests to the
@@ -225,7 +225,8 @@ def run_tests(mutant: Mutant, first: list[str], usual: Path, report: int) -> int
         module = ".".join(Path(mutant.path).with_suffix("").parts)
         sys.meta_path.insert(0, _MutantFinder(ROOT / mutant.path, module, source))
     watch = _Watch({} if mutant.mutation is None else json.loads(usual.read_text()))
-    for arguments in [first, *stages(mutant.path)] if first else stages(mutant.path):
+    tests = stages(mutant.path)[:most]
+    for arguments in [first, *tests] if first else tests:
         options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "error", f"--rootdir={ROOT}"]
         code = int(pytest.main([*options, *arguments], plugins=[watch]))
         if arguments is first and code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
@@ -239,7 +240,7 @@ def run_tests(mutant: Mutant, first: list[str], usual: Path, report: int) -> int
     return 0
 
 
-def fork(mutant: Mutant, first: list[str], usual: Path) -> tuple[int, int]:
+def fork(mutant: Mutant, first: list[str], usual: Path, most: int | None) -> tuple[int, int]:
     """Start the tests of a mutant in a new process; return its id and the pipe for the name of a failed test."""
     reader, writer = os.pipe()
     pid = os.fork()
@@ -252,7 +253,7 @@ def fork(mutant: Mutant, first: list[str], usual: Path) -> tuple[int, int]:
         silence = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(silence, stream)
-        code = run_tests(mutant, first, usual, writer)
+        code = run_tests(mutant, first, usual, most, writer)
     finally:
         os._exit(code)  # without the cleanup of the parent
     raise AssertionError("os._exit never returns")
@@ -264,12 +265,14 @@ def fates(
     folder: Path,
     workers: int = 1,
     *,
+    most: int | None = None,
     minutes: float = float("inf"),
     progress: bool = True,
 ) -> list[Fate]:
     """Run all mutants, `workers` at a time; `limits` holds the seconds that the tests of a file may take.
 
-    `folder` keeps the seconds of the tests of each file. After `minutes` no further mutant is started.
+    `folder` keeps the seconds of the tests of each file. Only the first `most` stages run. After `minutes` no
+    further mutant is started.
     """
     waiting, ended, end = deque(mutants), list[Fate](), time.monotonic() + 60 * minutes
     finders: dict[str, dict[str, float]] = {
@@ -283,7 +286,7 @@ def fates(
             mutant = waiting.popleft()
             tests = finders[mutant.path]
             usual = folder / f"{mutant.path.replace('/', '-')}.json"
-            pid, reader = fork(mutant, sorted(tests, key=tests.__getitem__)[:10], usual)
+            pid, reader = fork(mutant, sorted(tests, key=tests.__getitem__)[:10], usual, most)
             running[pid] = (mutant, reader, time.monotonic())
         for pid, (mutant, reader, started) in list(running.items()):
             seconds = time.monotonic() - started
@@ -340,6 +343,7 @@ def main() -> int:
     parser.add_argument("--sample", type=int, metavar="N", help="run N mutations of each file, drawn at random")
     parser.add_argument("--seed", type=int, default=0, help="random seed of the sample")
     parser.add_argument("--workers", type=int, default=1, help="number of parallel processes (default 1)")
+    parser.add_argument("--stages", type=int, metavar="N", help="run only the first N stages of the tests of a file")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="start no mutant after this time")
     parser.add_argument("--again", type=Path, metavar="OUT", help="run only those that survived in this file")
     parser.add_argument("--json", type=Path, metavar="OUT", help="write the fate of each mutant to this file")
@@ -372,14 +376,14 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="mutate-"))
     atexit.register(shutil.rmtree, folder)
     limit = dict.fromkeys(files, 1800.0)
-    baselines = fates([Mutant(name, None) for name in files], limit, folder, progress=False)
+    baselines = fates([Mutant(name, None) for name in files], limit, folder, most=arguments.stages, progress=False)
     for fate in baselines:
         print(f"{fate.mutant.path}: its tests take {fate.seconds:.1f} s", file=sys.stderr)
         if fate.how != "survived":
             print(f"mutate: {fate.mutant.path} fails unmutated: {fate.by or fate.how}", file=sys.stderr)
             return 2
     limits = {fate.mutant.path: SLACK + TIMES * fate.seconds for fate in baselines}
-    results = fates(mutants, limits, folder, arguments.workers, minutes=arguments.minutes)
+    results = fates(mutants, limits, folder, arguments.workers, most=arguments.stages, minutes=arguments.minutes)
     results.sort(key=lambda fate: mutants.index(fate.mutant))
     if arguments.json is not None:
         arguments.json.write_text(json.dumps([asdict(fate) for fate in results], indent=1), encoding="utf-8")
