@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from transformers import LlamaConfig
@@ -30,6 +32,19 @@ FREQUENCY_K = THETA ** -(torch.arange(PAIRS, dtype=torch.float64) / PAIRS)
                 "beta_slow": 2.0,
             },
         ),
+        # The first pair that is slowed, and the last that is not slowed fully, would lie outside of the head.
+        (Yarn(4.0, 64), {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}),
+        (Yarn(4.0, 4), {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4}),
+        (
+            Yarn(4.0, 65536, fast=3200.0),
+            {
+                "rope_type": "yarn",
+                "rope_theta": 50.0,
+                "factor": 4.0,
+                "original_max_position_embeddings": 65536,
+                "beta_fast": 3200.0,
+            },
+        ),
         (
             Llama3(8.0, 512, low=1.0, high=4.0),
             {
@@ -43,14 +58,17 @@ FREQUENCY_K = THETA ** -(torch.arange(PAIRS, dtype=torch.float64) / PAIRS)
     ],
 )
 def test_rope_scaling_equals_transformers(scaling: RopeScaling, theirs: dict[str, object]) -> None:
+    rope_parameters: dict[str, Any] = {"rope_theta": THETA, **theirs}
+    theta = rope_parameters["rope_theta"]
+    frequency_K = theta ** -(torch.arange(PAIRS, dtype=torch.float64) / PAIRS)
     config = LlamaConfig(
         hidden_size=2 * PAIRS,
         num_attention_heads=1,
         max_position_embeddings=512,
-        rope_parameters={**theirs, "rope_theta": THETA},
+        rope_parameters=rope_parameters,
     )
     expected_K, magnitude = ROPE_INIT_FUNCTIONS[str(theirs["rope_type"])](config, torch.device("cpu"), seq_len=3 * 512)
-    torch.testing.assert_close(scaling.scaled(FREQUENCY_K, THETA).float(), expected_K, rtol=1e-5, atol=0)
+    torch.testing.assert_close(scaling.scaled(frequency_K, theta).float(), expected_K, rtol=1e-5, atol=0)
     assert scaling.magnitude == pytest.approx(magnitude)
 
 

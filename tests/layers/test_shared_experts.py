@@ -66,6 +66,19 @@ def test_shared_experts_in_groups_differ_from_those_without() -> None:
     assert kept.isfinite().nonzero()[:, 1].tolist() == [0, 1, 2, 3], "the sum of two: 1.0, 1.1, 0.8 and 0.4"
 
 
+def test_shared_experts_score_a_group_by_as_many_experts_as_a_token_takes_from_it() -> None:
+    scores = torch.tensor([[0.9, 0.1, 0.1, 0.1, 0.5, 0.4, 0.4, 0.4]])
+    kept = {}
+    for top_k in (1, 2, 4):
+        layer = SharedExperts(6, 5, 8, top_k, n_groups=2, top_groups=1)
+        kept[top_k] = layer.in_best_groups(scores).isfinite().nonzero()[:, 1].tolist()
+    assert kept == {1: [0, 1, 2, 3], 2: [0, 1, 2, 3], 4: [4, 5, 6, 7]}
+    softmax = SharedExperts(6, 5, 8, 4, n_groups=2, top_groups=1, sigmoid=False)
+    assert softmax.in_best_groups(scores).isfinite().nonzero()[:, 1].tolist() == [0, 1, 2, 3], "by its largest"
+    fewer = SharedExperts(6, 5, 8, 1, n_groups=4, top_groups=2)
+    assert fewer.in_best_groups(scores).isfinite().nonzero()[:, 1].tolist() == [0, 1, 4, 5], "by one of each group"
+
+
 def test_shared_experts_balance_loss_is_its_equation() -> None:
     """An even load gives the coefficient itself: here every expert has the same affinity, whatever is chosen."""
     layer, x = make(balance_loss=0.5), random(3, 7, 6)

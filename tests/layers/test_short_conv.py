@@ -24,6 +24,11 @@ def test_short_conv_in_pieces_equals_one_call(lengths: tuple[int, ...]) -> None:
     torch.testing.assert_close(in_pieces(layer, x, *lengths), in_one_call(layer, x))
 
 
+def test_short_conv_initial_values_are_torchs() -> None:
+    for parameter in ShortConv(500, 4).parameters():
+        assert 0.49 < parameter.abs().max() <= 0.5
+
+
 def test_short_conv_declares_reach_flops_and_roles() -> None:
     layer = ShortConv(5, 4)
     assert (layer.reach, layer.state_growth, layer.flops(9)) == (4, "constant", 2 * 5 * 4)

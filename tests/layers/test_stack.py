@@ -87,6 +87,24 @@ def test_stack_with_checkpoints_gives_the_same_gradients_with_carried_values() -
         assert torch.equal(plain, again)
 
 
+def test_stack_with_checkpoints_runs_its_layers_again_in_the_backward_pass_alone() -> None:
+    class Counted(nn.Module):
+        calls = 0
+
+        def forward(self, x_BTD: Tensor) -> Tensor:
+            Counted.calls += 1
+            return x_BTD.sin()
+
+    layers, x = Stack([Counted()]), random(2, 3, 4).requires_grad_()
+    layers.checkpoints = True
+    layers(x, None, context(x))[0].sum().backward()
+    assert Counted.calls == 2
+    with torch.no_grad():
+        layers(x, None, context(x))
+    layers(x, layers.init_state(2, 3, x), context(x))[0].sum().backward()
+    assert Counted.calls == 4
+
+
 def test_blocks_of_are_the_layers_of_the_outermost_stacks() -> None:
     model = nn.Module()
     model.blocks = Stack([Stack([nn.Tanh()]), Residual(None, Stack([nn.Tanh()]))])
