@@ -12,7 +12,7 @@ from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDel
 from lmzoo.layers.gated_delta import GatedDelta
 from tests.backbones.against_transformers import perturb
 from tests.backbones.references import assert_close
-from tests.layers.decoded import in_one_call, in_pieces, perturbed, random
+from tests.layers.decoded import declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 
 def by_equations(layer: GatedDelta, x_BTD: Tensor, largest_beta: float) -> Tensor:
@@ -101,3 +101,8 @@ def test_gated_delta_initialization_follows_the_authors() -> None:
     assert 15.5 < rate.max() <= 16.001
     assert 1e-3 * 0.999 < step.min() < 1.2e-3
     assert 0.09 < step.max() < 0.1001
+
+
+def test_gated_delta_declares_its_flops() -> None:
+    declared, counted = declared_and_counted_flops(GatedDelta(8, 2, 3, 5), random(1, 7, 8))
+    assert declared == counted

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.layers.kda import KDA
-from tests.layers.decoded import in_one_call, in_pieces, perturbed, random
+from tests.layers.decoded import declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 
 def by_equations(layer: KDA, x_BTD: Tensor) -> Tensor:
@@ -59,3 +59,8 @@ def test_kda_initialization_follows_the_authors() -> None:
     assert 15 < rate.max() <= 16.001
     assert 1e-3 * 0.999 < step.min() < 1.2e-3
     assert 0.09 < step.max() < 0.1001
+
+
+def test_kda_declares_its_flops() -> None:
+    declared, counted = declared_and_counted_flops(KDA(8, 2, 3), random(1, 7, 8))
+    assert declared == counted
