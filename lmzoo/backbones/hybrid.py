@@ -8,7 +8,8 @@ sliding windows. `pattern` names the mixer of each layer and is repeated over th
     nope         the same without positions                delta, gated_delta, kda   the delta rule
     window       the last `window` tokens                  linear, retention, gla    linear attention
     cross        the cache of the last attention layer     rglru, mlstm, slstm, lstm, gru, mingru   recurrences
-    shared       attention, one set of weights for all its depths, as in Zamba (arXiv 2405.16712)
+    shared       attention, one set of weights for all     ttt                    test-time training
+                 its depths, as in Zamba
 
 `attention&mamba2` runs both side by side on the same input, as Falcon-H1 does (arXiv 2507.22448). A word that ends in
 `+experts` has a mixture of experts as its feed-forward layer, in `+none` no feed-forward layer. Distinctive: a few
@@ -49,12 +50,13 @@ from lmzoo.layers.retention import Retention
 from lmzoo.layers.rg_lru import RGLRU
 from lmzoo.layers.shared_attention import EMBEDDED, SharedAttention
 from lmzoo.layers.stack import Parallel, Residual, Stack
+from lmzoo.layers.ttt import TTT
 from lmzoo.layers.xlstm import MLSTM, SLSTM
 from lmzoo.registry import register_model
 
 ATTENTION = ("attention", "nope", "window")  # mixers whose cache "cross" can read
 OTHERS = ("cross", "shared", "mamba", "mamba2", "delta", "gated_delta", "kda", "linear", "retention", "gla", "rglru")
-MIXERS = (*ATTENTION, *OTHERS, "mlstm", "slstm", "lstm", "gru", "mingru")
+MIXERS = (*ATTENTION, *OTHERS, "mlstm", "slstm", "lstm", "gru", "mingru", "ttt")
 FEED_FORWARDS = ("experts", "none")
 
 
@@ -163,6 +165,7 @@ class Hybrid(Decoder):
             "lstm": partial(LSTM, D),
             "gru": partial(GRU, D),
             "mingru": partial(MinRNN, D),
+            "ttt": partial(TTT, D, H, rope_theta=config.rope_theta, **conv),
         }
 
     def _feed_forward(self, config: Any, kind: str) -> nn.Module:
