@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, Unpack, final
 
@@ -73,6 +74,7 @@ class Traits:
     uniform_at_start: bool = True  # with initial weights the loss is within 5 % of ln V
     random_in_training: bool = False  # train mode draws random numbers beside dropout (router noise, stochastic depth)
     data_dependent_shapes: bool = False  # shapes depend on tensor values, so one graph cannot capture `forward`
+    trainable: bool = True  # has parameters, which are trained by gradients; if False, `fit` computes all it knows
 
 
 class LanguageModel(nn.Module, ABC):
@@ -112,6 +114,14 @@ class LanguageModel(nn.Module, ABC):
         the reported loss. A layer that computes one from its own input calls `losses.auxiliary_loss` instead.
         """
         return {}
+
+    def fit(self, tokens_BT: Tensor) -> None:
+        """Computes from a text what a model with `trainable=False` knows, in its buffers; replaces an earlier result.
+
+        The text is given as ids in rows, which are read separately. Training calls this once, instead of an optimizer,
+        with the sequences that a trained model would have seen. The shapes of the buffers must not change.
+        """
+        raise InputError(f"{self.family or type(self).__name__} has no fit: it is trained by gradients")
 
     @property
     def traits(self) -> Traits:
@@ -449,8 +459,8 @@ class LanguageModel(nn.Module, ABC):
 
     @property
     def device(self) -> torch.device:
-        """Returns the device of the weights."""
-        return next((p.device for p in self.parameters()), torch.device("cpu"))
+        """Returns the device of the weights, or of the buffers of a model without weights."""
+        return next((tensor.device for tensor in chain(self.parameters(), self.buffers())), torch.device("cpu"))
 
     @property
     def dtype(self) -> torch.dtype:

@@ -73,7 +73,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "generation": {"bounds", "sampling", "randomness", "model", "state"},
     "inference": {"model", "losses", "state"},
     "distributed": {"model", "storage", "layers"},
-    "train": {"model", "storage", "distributed", "data", "losses", "layers", "hardware"},
+    "train": {"bounds", "model", "storage", "distributed", "data", "losses", "layers", "hardware"},
     "runs": {"bounds", "model", "registry", "storage", "distributed", "data", "train", "__init__"},
     "conformance": {
         "model",

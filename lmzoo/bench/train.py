@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from lmzoo.bench.steps import PHASES, PlainSteps, TrainerSteps, Work, bare_step, batches_of, random_store
+from lmzoo.errors import InputError
 from lmzoo.hardware import SQUARE, hardware, matrix_rate, peak_resident, versions
 from lmzoo.model import LanguageModel
 from lmzoo.train.activation_checkpointing import activation_checkpointing
@@ -55,8 +56,10 @@ def bench_train(
       and its standard error `trainer_share_error`, None below four repeats;
     - `peak_bytes`: peak memory, with weights, optimizer state and everything that a step allocates.
 
-    The weights of the model are changed.
+    The weights of the model are changed. Raises `InputError` for a model that is not trained by gradients.
     """
+    if not model.traits.trainable:
+        raise InputError(f"{model.family} is fitted in one pass, not trained: it has no training steps to time")
     recompute = config.gradient_checkpointing
     config = replace(
         config, grad_accumulation=1, gradient_checkpointing=False

@@ -1,13 +1,7 @@
 """Baselines without training: interpolated Witten-Bell n-grams, and the exact limits of a bigram table.
 
-A model with a higher loss than counted n-grams of the same text has learned little. The estimate of order n
-interpolates the counts after the last n - 1 tokens with the estimate of order n - 1 (Witten & Bell 1991, method C):
-
-    p_n(w | h) = (c(h, w) + t(h) p_{n-1}(w | h')) / (c(h) + t(h))
-
-c are counts, t(h) is the number of distinct tokens seen after h, h' is h without its oldest token, and p_0 = 1 / V. A
-context that was never seen has c(h) = t(h) = 0: the shorter context replaces it. Counting is vectorized: the n-grams of
-an order are numbered from 0, and this number times V plus the next token is the key of the (n+1)-gram.
+A model with a higher loss than counted n-grams of the same text has learned little. `lmzoo.ops.ngram` has the equations
+and the table of counts; the model `ngram` uses them too.
 
 Tokens may be given in rows, windows of a text that are counted or predicted separately: no context crosses the start of
 a window, as in a model that reads one window at a time.
@@ -15,29 +9,20 @@ a window, as in a model that reads one window at a time.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from lmzoo.errors import ConfigError, DataError
+from lmzoo.ops import ngram
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 MAX_ORDER = 6
-
-
-@dataclass(frozen=True)
-class _Counts:
-    """The n-grams of one order, sorted by key; contexts are numbered as the n-grams of the order below."""
-
-    keys: Ints  # (N,) context number * V + token
-    seen: Ints  # (N,) count of the n-gram
-    context_seen: Ints  # (contexts,) number of tokens that followed the context
-    followers: Ints  # (contexts,) number of distinct tokens that followed the context
 
 
 class NGram:
@@ -48,57 +33,31 @@ class NGram:
         if not 1 <= order <= MAX_ORDER:
             raise ConfigError(f"order={order} must be in [1, {MAX_ORDER}]")
         ids = _checked(tokens, vocab_size)
-        length = ids.shape[-1]
-        if length < order:
-            raise DataError(f"tokens holds {length} tokens: order={order} needs at least that many")
+        if ids.shape[-1] < order:
+            raise DataError(f"tokens holds {ids.shape[-1]} tokens: order={order} needs at least that many")
         self.vocab_size = vocab_size
         self.order = order
-        self._counts: list[_Counts] = []
-        context = np.zeros(ids.shape, np.int64)  # the one empty context, before every token
-        contexts = 1
-        for _ in range(order):
-            here = ids[..., length - context.shape[-1] :]
-            keys, number, seen = np.unique(context * vocab_size + here, return_inverse=True, return_counts=True)
-            owner = keys // vocab_size
-            context_seen = np.bincount(owner, weights=seen, minlength=contexts).astype(np.int64)
-            self._counts.append(_Counts(keys, seen, context_seen, np.bincount(owner, minlength=contexts)))
-            # The n-gram that ends at a token is the context of the next one.
-            context, contexts = number.reshape(here.shape)[..., :-1], len(keys)
+        self._counts = ngram.count(torch.from_numpy(np.atleast_2d(ids)), vocab_size, order)
 
     def probabilities(self, tokens: NDArray[Any], order: int | None = None) -> Floats:
         """p(token | tokens before it in its row), shaped as `tokens`; the first tokens have shorter contexts."""
         order = self.order if order is None else order
         if not 1 <= order <= self.order:
             raise ConfigError(f"order={order} must be in [1, {self.order}]")
-        ids = _checked(tokens, self.vocab_size)
-        p = np.full(ids.shape, 1.0 / self.vocab_size)
-        context = np.zeros(ids.shape, np.int64)
-        for n, counts in enumerate(self._counts[:order]):
-            known = context >= 0
-            at = np.where(known, context, 0)
-            c = np.where(known, counts.context_seen[at], 0)
-            t = np.where(known, counts.followers[at], 0)
-            number = _find(counts.keys, np.where(known, context * self.vocab_size + ids[..., n:], -1))
-            seen = np.where(number >= 0, counts.seen[number], 0)
-            backed = c > 0
-            p[..., n:][backed] = ((seen + t * p[..., n:]) / np.maximum(c + t, 1))[backed]
-            context = number[..., :-1]
-        return p
+        ids_BT = torch.from_numpy(np.atleast_2d(_checked(tokens, self.vocab_size)))
+        first_BD = ngram.start(len(ids_BT), order)
+        nodes_BTD = ngram.read(self._counts, self.vocab_size, ids_BT[:, :-1], first_BD)
+        nodes_BTD = torch.cat([first_BD[:, None], nodes_BTD], dim=1)
+        p_BT = ngram.token_probabilities(self._counts, self.vocab_size, nodes_BTD, ids_BT)
+        return p_BT.numpy().reshape(tokens.shape)
 
     def next_probabilities(self, context: Ints) -> Floats:
         """p(token | context) for every token, (V,); at most the last `order - 1` ids of `context` (1-D) matter."""
-        p = np.full(self.vocab_size, 1.0 / self.vocab_size)
-        for n, counts in enumerate(self._counts[: len(context) + 1]):
-            number = np.zeros(1, np.int64)
-            for below, token in zip(self._counts, context[len(context) - n :], strict=False):
-                number = _find(below.keys, number * self.vocab_size + token) if number[0] >= 0 else number
-            c, t = (int(a[number[0]]) if number[0] >= 0 else 0 for a in (counts.context_seen, counts.followers))
-            if c == 0:
-                break  # never seen, so no longer context was seen either
-            low, high = np.searchsorted(counts.keys, [number[0] * self.vocab_size, (number[0] + 1) * self.vocab_size])
-            p *= t / (c + t)
-            p[counts.keys[low:high] % self.vocab_size] += counts.seen[low:high] / (c + t)
-        return p
+        nodes_BD = ngram.start(1, self.order)
+        if len(context):
+            idx_BT = torch.from_numpy(np.asarray(context, dtype=np.int64))[None]
+            nodes_BD = ngram.read(self._counts, self.vocab_size, idx_BT, nodes_BD)[:, -1]
+        return ngram.probabilities(self._counts, self.vocab_size, nodes_BD)[0].numpy()
 
     def loss(self, tokens: NDArray[Any], order: int | None = None, *, context_length: int) -> float:
         """Mean nats per token over all targets of a split: all tokens except the first.

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo import losses
-from lmzoo.conformance.measure import require_equal
+from lmzoo.conformance.measure import backward, require_equal
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.losses import IGNORE_INDEX
@@ -134,9 +134,7 @@ def auxiliary(subject: Subject) -> str:
 def _gradients(model: LanguageModel, idx: Tensor, targets: Tensor, *, return_logits: bool = True) -> dict[str, Tensor]:
     """Returns the gradient of the loss for every parameter by name; zero where there is none."""
     model.zero_grad(set_to_none=True)
-    loss = model(idx, targets, return_logits=return_logits).loss
-    if loss.requires_grad:
-        loss.backward()
+    backward(model(idx, targets, return_logits=return_logits).loss)
     found = {
         name: torch.zeros_like(parameter) if parameter.grad is None else parameter.grad.clone()
         for name, parameter in model.named_parameters()

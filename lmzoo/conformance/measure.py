@@ -97,6 +97,12 @@ def require_same_bits(actual: Tensor, expected: Tensor, what: str, where: str) -
         raise Fault(f"{what} is off by {difference(actual, expected):.2g}, and must be bitwise equal; look at {where}")
 
 
+def backward(loss: Tensor) -> None:
+    """Runs the backward pass, except for a loss without a gradient, of which `gradients` compares the declaration."""
+    if loss.requires_grad:
+        loss.backward()
+
+
 def float32_hint(forward: Callable[[], object], off: float = 0.0) -> str:
     """Returns the end of a message about a float64 model whose result is off by `off`: where it computes in float32.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from lmzoo.conformance.measure import float32_hint, require_near
+from lmzoo.conformance.measure import backward, float32_hint, require_near
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.inference.weights import cast_weights
@@ -23,7 +23,7 @@ def float64_gradients(subject: Subject) -> str:
     model = subject.model().double()
     T = min(subject.context, 19)  # past one chunk of a chunked scan
     idx, targets = subject.tokens(2, T), subject.tokens(2, T, seed=1)
-    model(idx, targets).loss.backward()
+    backward(model(idx, targets).loss)
     generator = torch.Generator().manual_seed(0)
     directions = []
     for name, parameter in ((name, p) for name, p in model.named_parameters() if p.requires_grad):

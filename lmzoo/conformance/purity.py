@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lmzoo import configs
-from lmzoo.conformance.measure import require_equal, require_same_bits
+from lmzoo.conformance.measure import backward, require_equal, require_same_bits
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel, ModelConfig
@@ -110,7 +110,7 @@ def global_state(subject: Subject) -> str:
         return (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads())
 
     before, drawn = settings(), _generators()
-    model(idx, idx).loss.backward()
+    backward(model(idx, idx).loss)
     _, state = model.decode(idx, model.init_state(2, 8))
     model.decode(idx[:, :1], state)
     model.generate(idx, 2, temperature=0.0, generator=torch.Generator().manual_seed(0))

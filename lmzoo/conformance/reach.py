@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.conformance.causality import Embeddings
-from lmzoo.conformance.measure import float32_hint
+from lmzoo.conformance.measure import backward, float32_hint
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
@@ -109,7 +109,7 @@ def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> fl
 
     Finite differences of two lengths are tried: a step may cross a kink, such as that of ReLU, or a router's choice.
     """
-    model(idx, targets).loss.backward()
+    backward(model(idx, targets).loss)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         directions = []

@@ -54,6 +54,8 @@ TINY = Sizes(
         "d_state": 8,
         "window": 5,
         "n_experts": 4,
+        "order": 3,  # so that a random text has every context of two tokens
+        "capacity": 2000,  # less than all n-grams of such a text
     },
 )
 # Past chunks of 32 to 256 tokens, past 4 rows, 32 features, 2 layers and 256 tokens in the vocabulary.
@@ -69,6 +71,8 @@ LARGE = Sizes(
         "d_state": 16,
         "window": 70,
         "n_experts": 8,
+        "order": 3,
+        "capacity": 10_000,
     },
     options={"n_kv_heads": 2},
     exact=True,

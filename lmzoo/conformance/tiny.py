@@ -26,6 +26,8 @@ from lmzoo.model import LanguageModel, ModelConfig
 
 # Options to switch on in every family that has them.
 OPTIONS: Mapping[str, Any] = {"window": 5, "n_kv_heads": 2}
+# Size of the random text that a model without parameters is fitted to: of the tiny vocabulary, it has all pairs often.
+FITTED_ROWS, FITTED_TOKENS = 16, 512
 
 
 @dataclass(frozen=True)
@@ -205,9 +207,11 @@ def _other_values(cls: type[ModelConfig], name: str, value: Any) -> list[Any]:
 def perturb(model: LanguageModel, seed: int = 0, scale: float = 1.0) -> None:
     """Adds noise to every parameter: standard deviation 1/sqrt(last dimension) for matrices, 0.1 for vectors.
 
-    `scale` multiplies the noise.
+    `scale` multiplies the noise. A model with `trainable=False` is fitted to a random text instead.
     """
     generator = torch.Generator().manual_seed(seed + 1)
+    if not model.traits.trainable:
+        model.fit(torch.randint(model.config.vocab_size, (FITTED_ROWS, FITTED_TOKENS), generator=generator))
     with torch.no_grad():
         for parameter in model.parameters():
             std = 0.1 if parameter.ndim < 2 else parameter.shape[-1] ** -0.5

@@ -9,8 +9,10 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from lmzoo.conformance.measure import require_same_bits
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
+from lmzoo.model import LanguageModel
 
 START_TOLERANCE = 0.05  # of ln V
 STEPS = 120
@@ -47,8 +49,26 @@ def initial_loss(subject: Subject) -> str:
 
 
 def gradients(subject: Subject) -> str:
-    """Checks that every parameter gets a finite gradient that is not zero, and that none is frozen or unused."""
+    """Checks that every parameter gets a finite gradient that is not zero, and that none is frozen or unused.
+
+    Also checks that there is a parameter to train exactly if traits says trainable=True.
+    """
     model = subject.model(perturbed=False)
+    trained_names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    if not model.traits.trainable:
+        if trained_names:
+            raise Fault(
+                f"traits says trainable=False, but {trained_names[0]} would be trained (requires_grad=True): make it a "
+                f"buffer that fit() fills, or remove the declaration ({len(trained_names)} such parameters)"
+            )
+        if model(subject.tokens(1, 2), subject.tokens(1, 2)).loss.requires_grad:
+            raise Fault("traits says trainable=False, but the loss has a gradient: a tensor outside the parameters")
+        return "no parameters to train, as declared"
+    if not trained_names:
+        raise Fault(
+            "no parameter can be trained: if the model is fitted by counting, declare trainable=False in traits and "
+            "define fit(tokens_BT)"
+        )
     constants = {id(p) for group in model.parameter_groups(0.0) if group["role"] == "constant" for p in group["params"]}
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad and id(parameter) not in constants:
@@ -81,7 +101,10 @@ def gradients(subject: Subject) -> str:
 
 
 def overfitting(subject: Subject) -> str:
-    """Checks that the model fits one batch, as far as its size and its declared receptive field allow."""
+    """Checks that the model fits one batch, as far as its size and its declared receptive field allow.
+
+    Adam trains it; a model with trainable=False is fitted by `fit`, after another text that it must forget.
+    """
     model = subject.model(perturbed=False).train()
     T = min(subject.context, 12)
     tokens = subject.tokens(2, T + 1, seed=3)
@@ -89,6 +112,8 @@ def overfitting(subject: Subject) -> str:
     floor = best_loss(idx, targets, model.traits.receptive_field)
     uniform = math.log(subject.config.vocab_size)
     goal, weak_goal = (floor + (1 - covered) * (uniform - floor) for covered in (COVERED, WEAK))
+    if not model.traits.trainable:
+        return _fitted(model, subject, tokens, weak_goal, floor)  # a fit has converged, and may smooth
     optimizer = _Adam(model.parameters())
     losses: list[float] = []
     for step in range(WEAK_STEPS):
@@ -107,6 +132,26 @@ def overfitting(subject: Subject) -> str:
         f"one batch of {idx.numel()} tokens is at {losses[-1]:.2f} nats after {len(losses)} steps of Adam, not below "
         f"{goal:.2f}, nor converged below {weak_goal:.2f}"
     )
+
+
+def _fitted(model: LanguageModel, subject: Subject, tokens: Tensor, goal: float, floor: float) -> str:
+    """Checks what `fit` does: `overfitting` for a model without trained parameters."""
+    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
+    fresh = subject.model(perturbed=False)
+    fresh.fit(tokens)
+    model.fit(subject.tokens(4, 30, seed=9))
+    model.fit(tokens)
+    for name, tensor in model.state_dict().items():
+        if tensor.shape != shapes[name]:
+            raise Fault(
+                f"fit() changes the shape of {name} from {tuple(shapes[name])} to {tuple(tensor.shape)}: a saved model "
+                "is loaded into one of the shapes that the config gives"
+            )
+        require_same_bits(tensor, fresh.state_dict()[name], f"{name}, fitted after another text,", "fit()")
+    loss = model(tokens[:, :-1], tokens[:, 1:]).loss.item()
+    if not loss < goal:
+        raise Fault(f"one batch is at {loss:.2f} nats after fit(), not below {goal:.2f}; look at fit()")
+    return f"{loss:.2f} nats after fit(); the lowest loss possible is {floor:.2f}"
 
 
 class _Adam:

@@ -22,6 +22,10 @@ class Batches(Protocol):
         """Returns (idx_BT, targets_BT) of a step (0, 1, ...): int64, targets shifted by one. Deterministic."""
         ...
 
+    def first_windows(self, count: int) -> np.ndarray:
+        """Returns the first `count` windows, or all of one epoch: (count, T + 1), inputs and last target."""
+        ...
+
     def position(self, step: int) -> dict[str, Any] | None:
         """JSON that a checkpoint stores so that training can resume with the batch of `step`, the next one, or None."""
         ...
@@ -81,7 +85,7 @@ class BatchStream:
         return to_tensors(self._tokens[start_B[:, None] + self._reach])
 
     def first_windows(self, count: int) -> np.ndarray:
-        """Returns the first `count` windows of the first epoch, in order: (count, T + 1), inputs and last target."""
+        """Returns the first `count` windows, or all of one epoch, in order: (count, T + 1), inputs and last target."""
         return self._tokens[self._epoch_starts(0)[:count, None] + self._reach]
 
     def position(self, step: int) -> None:

@@ -84,6 +84,12 @@ class StreamBatches:
             left -= len(start_B)
         return to_tensors(np.concatenate(windows))
 
+    def first_windows(self, count: int) -> np.ndarray:
+        """Returns the first `count` windows in order: (count, T + 1), inputs and last target."""
+        batches = [self.batch(step) for step in range(-(-count // self._batch_size))]
+        windows = [torch.cat([idx_BT, targets_BT[:, -1:]], dim=1).numpy() for idx_BT, targets_BT in batches]
+        return np.concatenate(windows)[:count]
+
     def position(self, step: int) -> dict[str, Any]:
         """Returns the start of the block that has the first window of `step`, the next step."""
         block = step * self._batch_size // self._windows

@@ -22,10 +22,10 @@ def parallelize(model: LanguageModel, parallel: Parallel, ranks: Ranks) -> nn.Mo
     """Wrap `model` in DDP or shard it with FSDP; call the result in training steps.
 
     All ranks must hold identical weights. The optimizer must be made afterwards: "fsdp" returns the model itself with
-    its parameters replaced by shards (`DTensor`). With one process the model is returned unchanged. Gradients are
-    averaged over the ranks.
+    its parameters replaced by shards (`DTensor`). With one process, or without parameters, the model is returned
+    unchanged. Gradients are averaged over the ranks.
     """
-    if ranks.world_size == 1:
+    if ranks.world_size == 1 or not model.traits.trainable:
         return model
     return _ddp(model, ranks) if parallel == "ddp" else _fsdp(model, ranks)
 

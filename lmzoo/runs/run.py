@@ -158,7 +158,7 @@ def _run(
             generator = torch.Generator().manual_seed(spec.train.seed)
             model = spec.make_model(data.tokenizer.vocab_size, generator=generator, device=ranks.device)
             torch.manual_seed(spec.train.seed + ranks.rank)  # each rank draws its own dropout
-            if not model.num_params():
+            if model.traits.trainable and not model.num_params():
                 raise ConfigError(f"{spec.model} has no parameters: there is nothing to train")
             tables = make_tables(spec, data.corpus, data.tokenizer, model, ranks.world_size)
             if before is not None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from lmzoo import losses
+from lmzoo import bounds, losses
 from lmzoo.data.batches import Batches
 from lmzoo.data.store import TokenSplit
 from lmzoo.distributed.parallel import full_tensor, no_sync
@@ -36,6 +36,7 @@ from lmzoo.train.schedule import learning_rate
 from lmzoo.train.signals import Interrupted, StopAsked, StopRequest, stop_request
 
 WARM_UP = 3  # number of first steps of a process that do not count in its median speed
+_FIT_BYTES = 64  # of memory that fitting takes at the least for each token
 RECENT = 20  # number of latest steps over which the speed in a `StepEvent` is averaged
 
 
@@ -71,6 +72,8 @@ class Trainer:
     def train(self) -> Generator[TrainingEvent]:
         """Train from `state` to the last step, with evaluations and checkpoints, and yield an event for each.
 
+        A model without parameters (`traits.trainable` is False) is fitted instead, evaluated and saved once.
+
         The caller may leave the loop over the events at any time; `state` then holds the steps done so far.
 
         Raises `DivergedError` for a loss, gradient or weight that is not finite, before it is saved. Raises
@@ -78,6 +81,9 @@ class Trainer:
         is made when the run is resumed.
         """
         config, state = self.config, self.state
+        fits = not self.model.traits.trainable and state.step < config.steps
+        if fits:  # reads all sequences again, also to prolong a run
+            state.step, state.position = 0, None
         self.batches.restore(state.step * config.grad_accumulation, state.position)
         forward = torch.compile(self.parallel_model) if config.compile else self.parallel_model
         durations: list[float] = []
@@ -88,6 +94,11 @@ class Trainer:
                 yield from self._evaluate(stop, saved_too=True)
                 if state.step == config.steps and state.val_step == state.step:
                     yield from self._save()
+                self._leave_if_asked(stop)
+            if fits:
+                self._fit()
+                yield from self._evaluate(stop, saved_too=True)
+                yield from self._save()
                 self._leave_if_asked(stop)
             while state.step < config.steps:
                 clock = PhaseClock(self.model.device, synchronize=self.synchronize)
@@ -123,6 +134,18 @@ class Trainer:
                     yield from self._save()
                     stop.look()  # a signal during the save ends the run here, without a further step or save
                 self._leave_if_asked(stop)
+
+    def _fit(self) -> None:
+        """Fit a model without parameters to what all steps would read, each sequence once; then no step is left."""
+        config, state, began = self.config, self.state, time.perf_counter()
+        sequences = config.steps * config.grad_accumulation * config.batch_size
+        tokens_BT = torch.from_numpy(self.batches.first_windows(sequences).astype("int64"))
+        bounds.require_memory(f"fitting {tokens_BT.numel():,} tokens at once", _FIT_BYTES * tokens_BT.numel())
+        self.model.fit(tokens_BT.to(self.model.device))
+        state.step, state.tokens = config.steps, tokens_BT[:, 1:].numel()
+        seconds = time.perf_counter() - began
+        state.seconds += seconds
+        state.tokens_per_s = state.tokens / seconds
 
     def _update(
         self, forward: Callable[..., Any], batches: list[tuple[Tensor, Tensor]], rate: float, clock: PhaseClock

@@ -14,6 +14,7 @@ from lmzoo.bench import bench_train
 from lmzoo.bench import train as training
 from lmzoo.bench.steps import PHASES
 from lmzoo.bench.train import in_blocks, median_error
+from lmzoo.errors import InputError
 from lmzoo.hardware import matrix_rate
 from lmzoo.model import LanguageModel
 from lmzoo.train.config import TrainConfig
@@ -104,3 +105,8 @@ def test_matrix_rates_tries_the_largest_matrix_of_the_model(
     monkeypatch.setattr(training, "matrix_rate", note)
     training.matrix_rates(model, 32, ["float32"])
     assert asked == [((64, 64, 64), (32, 32, 128))]
+
+
+def test_bench_train_refuses_a_model_without_training_steps() -> None:
+    with pytest.raises(InputError, match="ngram is fitted in one pass, not trained"):
+        bench_train(lmzoo.create_model("ngram", vocab_size=65), QUICK)

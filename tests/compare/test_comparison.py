@@ -369,3 +369,13 @@ def test_compare_evaluates_finished_runs_on_the_whole_split(text: str, tmp_path:
     part = train_run(spec, tmp_path / "run")
     (row,) = compare([str(tmp_path / "run")], None, tmp_path / "out").models
     assert row.loss == evaluate_run(tmp_path / "run").loss != part.loss
+
+
+def test_compare_gives_the_model_ngram_the_loss_of_the_counted_ngrams(text: str, tmp_path: Path) -> None:
+    """Both count what the models are trained on, once, and read the validation text in the same windows."""
+    results = compare(["ngram", "bigram"], text, tmp_path / "out", settings=TRAINING | {"order": 4})
+    found = {model.name: model for model in results.ranked}
+    expected = {reference.order: reference.loss for reference in results.references}
+    assert found["ngram"].loss == pytest.approx(expected[4], rel=1e-5)
+    assert found["ngram"].params == 0
+    assert len(found["ngram"].curve) == 1

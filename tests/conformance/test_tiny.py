@@ -139,3 +139,10 @@ def test_neighbors_differ_in_one_field() -> None:
         n for n, _ in checked.neighbors()
     }
     assert "context_length" not in [name for name, _ in subject("llama").neighbors()]
+
+
+def test_perturb_fits_a_model_without_parameters_to_a_text_of_the_seed() -> None:
+    first, same, other = (subject("ngram").model(seed=seed) for seed in (1, 1, 2))
+    idx = subject("ngram").tokens(2, 9)
+    assert torch.equal(first(idx).logits, same(idx).logits)
+    assert not torch.allclose(first(idx).logits, other(idx).logits)

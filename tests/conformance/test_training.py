@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from lmzoo.conformance import check_model
 from lmzoo.conformance.training import best_loss
+from lmzoo.model import LanguageModel
+from lmzoo.state import State
 from tests.museum.base import MuseumConfig, Transformer
+from tests.museum.exhibits import declared_untrainable_and_is_trained, untrainable_without_a_declaration
+from tests.museum.sound import counted_pairs
 
 
 def test_best_loss_is_the_entropy_given_the_visible_tokens() -> None:
@@ -37,3 +42,45 @@ def test_gradients_counts_the_parameters_without_one() -> None:
 
     result = check_model(Unused, only=["gradients"]).results[0]
     assert result.saw == "spare (3,) gets no gradient: nothing uses it, three steps in a row (1 such parameters)"
+
+
+def test_gradients_compares_the_declaration_with_the_parameters_in_both_directions() -> None:
+    def saw(model: type[LanguageModel]) -> str:
+        return check_model(model, only=["gradients"]).results[0].saw
+
+    assert saw(declared_untrainable_and_is_trained.MODEL).startswith(
+        "traits says trainable=False, but tokens.weight would be trained (requires_grad=True)"
+    )
+    assert saw(untrainable_without_a_declaration.MODEL).startswith("no parameter can be trained: ")
+    assert saw(counted_pairs.MODEL) == "no parameters to train, as declared"
+
+
+def test_gradients_finds_a_loss_with_a_gradient_in_a_model_that_declares_none() -> None:
+    class Hidden(counted_pairs.MODEL):
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            x_BTD, state = super().features(idx_BT, state)
+            return x_BTD.detach().requires_grad_() * 2, state
+
+    result = check_model(Hidden, only=["gradients"]).results[0]
+    assert result.saw == "traits says trainable=False, but the loss has a gradient: a tensor outside the parameters"
+
+
+def test_overfitting_checks_what_fit_does() -> None:
+    class Idle(counted_pairs.MODEL):
+        def fit(self, tokens_BT: Tensor) -> None:
+            pass
+
+    class Growing(counted_pairs.MODEL):
+        def fit(self, tokens_BT: Tensor) -> None:
+            self.counts_VV = torch.ones(len(tokens_BT), 5)
+
+    class Missing(counted_pairs.MODEL):
+        fit = LanguageModel.fit
+
+    def saw(model: type[LanguageModel]) -> str:
+        return check_model(model, only=["overfitting"]).results[0].saw
+
+    assert "one batch is at 2.56 nats after fit(), not below" in saw(Idle)
+    assert "fit() changes the shape of counts_VV from (13, 13) to (2, 5)" in saw(Growing)
+    assert "Missing has no fit: it is trained by gradients" in saw(Missing)
+    assert "nats after fit(); the lowest loss possible is" in saw(counted_pairs.MODEL)

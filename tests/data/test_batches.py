@@ -45,6 +45,7 @@ def test_first_windows_are_the_first_that_batch_returns() -> None:
     idx_BT, targets_BT = stream.batch(0)
     window_BT = torch.from_numpy(stream.first_windows(3))
     assert torch.equal(window_BT, torch.cat([idx_BT, targets_BT[:, -1:]], dim=1).to(window_BT.dtype))
+    assert len(stream.first_windows(1000)) == stream.windows_per_epoch == 19, "each once"
 
 
 def test_batch_order_never_changes() -> None:

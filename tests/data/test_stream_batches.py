@@ -70,6 +70,22 @@ def test_stream_batches_have_each_window_of_a_block_once_in_random_order(make: M
     assert len({tuple(order) for order in orders}) == len(orders)
 
 
+@pytest.mark.parametrize("count", [1, 5, 12, 37])
+def test_stream_batches_first_windows_are_the_first_that_batch_returns(make: Make, count: int) -> None:
+    ours, theirs = make(), make()
+    batches = [theirs.batch(step) for step in range(8)]
+    window_BT = torch.cat([torch.cat([idx_BT, targets_BT[:, -1:]], dim=1) for idx_BT, targets_BT in batches])
+    assert torch.equal(torch.from_numpy(ours.first_windows(count)), window_BT[:count])
+    assert ours.position(-(-count // 5)) == theirs_position(make, -(-count // 5)), "as after training on them"
+
+
+def theirs_position(make: Make, steps: int) -> dict[str, Any]:
+    batches = make()
+    for step in range(steps):
+        batches.batch(step)
+    return batches.position(steps)
+
+
 def test_stream_batches_order_depends_on_the_seed_only(make: Make) -> None:
     ours, again, other = (make(batch_size=BLOCK, seed=seed) for seed in (3, 3, 4))
     for step in range(3):

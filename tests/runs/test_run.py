@@ -13,8 +13,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from lmzoo.backbones.ngram import NGramModel
+from lmzoo.compare.ngram import NGram
 from lmzoo.data import load_corpus, open_store
+from lmzoo.data.batches import BatchStream
 from lmzoo.errors import CheckpointError, ConfigError, DataError, DivergedError, InputError, LmzooError
+from lmzoo.model import Traits
 from lmzoo.runs import validation
 from lmzoo.runs.metrics import read_metrics
 from lmzoo.runs.run import RunSpec, evaluate_run, load_run, make_spec, train_run
@@ -310,3 +314,42 @@ def test_train_run_refuses_a_batch_that_no_memory_holds(tmp_path: Path, small_sp
 def test_make_spec_refuses_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"data='.*\\udcff.txt': the name is not UTF-8"):
         make_spec("bigram", str(tmp_path / "a\udcff.txt"))
+
+
+def test_train_run_fits_a_model_without_parameters(tmp_path: Path, small_spec: MakeSpec, text: Path) -> None:
+    """One evaluation and one checkpoint, with the loss of n-grams counted on what the steps would have read."""
+    run, spec, events = tmp_path / "run", small_spec("ngram", order=3), list[Event]()
+    result = train_run(spec, run, listeners=[events.append])
+    assert tomllib.loads((run / "config.toml").read_text())["model"]["order"] == 3
+    assert [(line["step"], line["split"]) for line in read_metrics(run)] == [(12, "val")]
+    assert [step for step, _ in checkpoints.saved(run)] == [12]
+    assert Counter(type(event) for event in events)[StepEvent] == 0
+    assert len((run / "sample.txt").read_text()) == 501
+
+    corpus = load_corpus(str(text))
+    store = open_store(corpus, load_run(run).tokenizer)
+    windows = BatchStream(store.train.tokens, 4, 16, spec.train.seed).first_windows(12 * 4)
+    assert result.tokens == windows[:, 1:].size
+    expected = NGram(windows, len(set(TEXT)), 3).loss(store.val.tokens, context_length=16)
+    assert result.loss == pytest.approx(expected, rel=1e-5)
+    assert evaluate_run(run).loss == pytest.approx(expected, rel=1e-5)
+    again = train_run(spec, run, resume=True)
+    assert (again.loss, again.tokens) == (result.loss, result.tokens)
+
+
+def test_train_run_fits_again_to_prolong_a_run(tmp_path: Path, small_spec: MakeSpec) -> None:
+    recipe = {"order": 3, "schedule": "constant"}
+    train_run(small_spec("ngram", **recipe, steps=3), tmp_path / "run")
+    train_run(small_spec("ngram", **recipe, steps=9), tmp_path / "run", resume=True, prolong=True)
+    train_run(small_spec("ngram", **recipe, steps=9), tmp_path / "whole")
+    longer, whole = (load_run(tmp_path / name).model.state_dict() for name in ("run", "whole"))
+    assert all(torch.equal(longer[name], tensor) for name, tensor in whole.items())
+    assert [(line["step"], line["tokens"]) for line in read_metrics(tmp_path / "run")] == [(3, 192), (9, 576)]
+
+
+def test_train_run_refuses_a_trainable_model_without_parameters(
+    tmp_path: Path, small_spec: MakeSpec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(NGramModel, "traits", property(lambda _: Traits(extrapolates=True)))
+    with pytest.raises(ConfigError, match="ngram has no parameters: there is nothing to train"):
+        train_run(small_spec("ngram"), tmp_path / "run")

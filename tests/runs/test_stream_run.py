@@ -197,3 +197,16 @@ def test_compare_refuses_a_stream(tmp_path: Path, dataset: Path) -> None:
         with pytest.raises(DataError, match="is a stream, but a text of known length is needed"):
             compare(["bigram", "gpt2"], f"hf:{dataset}", tmp_path / "out", tokenizer=tokenizer)
     assert not (tmp_path / "out").exists()
+
+
+def test_train_run_fits_a_model_without_parameters_to_a_stream(
+    dataset: Path, tmp_path: Path, stream_spec: MakeSpec
+) -> None:
+    """`stream_spec` makes the blocks small."""
+    stream_spec()
+    settings = {"context_length": 16, "order": 3, "schedule": "constant", "batch_size": 4, "eval_every": 8}
+    specs = [make_spec("ngram", f"hf:{dataset}", overrides={**settings, "steps": steps}) for steps in (5, 9)]
+    train_run(specs[0], tmp_path / "run")
+    train_run(specs[1], tmp_path / "run", resume=True, prolong=True)
+    train_run(specs[1], tmp_path / "whole")
+    assert_same(tensors(tmp_path / "run", 9), tensors(tmp_path / "whole", 9))

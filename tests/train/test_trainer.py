@@ -35,12 +35,11 @@ def make_trainer(tmp_path: Path) -> MakeTrainer:
     """Makes trainers with the same weights and data, which differ only in settings and directory."""
     store = random_store(tmp_path, 17, 500)
 
-    def make(run: Path = tmp_path / "run", **settings: Any) -> Trainer:
+    def make(run: Path = tmp_path / "run", family: str = "gpt2", **settings: Any) -> Trainer:
         config = TrainConfig(**{"steps": 6, "batch_size": 2, "eval_every": 3, "eval_tokens": 40} | settings).resolved()
         generator = torch.Generator().manual_seed(1)
-        model = lmzoo.create_model(
-            "gpt2", vocab_size=17, d_model=8, n_layers=2, n_heads=2, context_length=8, generator=generator
-        )
+        sizes = {"d_model": 8, "n_layers": 2, "n_heads": 2} if family == "gpt2" else {}
+        model = lmzoo.create_model(family, vocab_size=17, context_length=8, generator=generator, **sizes)
         return Trainer(
             model=model,
             parallel_model=model,
@@ -67,6 +66,21 @@ def test_train_yields_events_in_order(make_trainer: MakeTrainer) -> None:
     assert names[:6] == ["Step 1", "Step 2", "Saving 2", "Checkpoint 2", "Step 3", "Evaluating 3"]
     assert names[6:12] == ["Eval 3", "Step 4", "Saving 4", "Checkpoint 4", "Step 5", "Step 6"]
     assert names[12:] == ["Evaluating 6", "Eval 6", "Saving 6", "Checkpoint 6"]
+
+
+def test_train_fits_a_model_without_parameters_once(make_trainer: MakeTrainer) -> None:
+    """On each sequence of the steps once; more steps than sequences add nothing."""
+    trainer = make_trainer(family="ngram", checkpoint_every=2, grad_accumulation=2)
+    names = [f"{type(event).__name__.removesuffix('Event')} {event.step}" for event in trainer.train()]
+    assert names == ["Evaluating 6", "Eval 6", "Saving 6", "Checkpoint 6"]
+    assert trainer.state.tokens == 6 * 2 * 2 * 8
+    again = make_trainer(family="ngram")
+    again.model.fit(torch.from_numpy(again.batches.first_windows(24).astype("int64")))
+    for name, tensor in again.model.state_dict().items():
+        assert torch.equal(trainer.model.state_dict()[name], tensor)
+    longer = make_trainer(trainer.run.with_name("longer"), family="ngram", steps=10_000)
+    assert [type(event) for event in longer.train()][-1] is CheckpointEvent
+    assert longer.state.tokens == 61 * 8, "the text has 61 sequences"
 
 
 def test_train_measures_evaluations_apart_from_training(make_trainer: MakeTrainer) -> None:
