@@ -19,7 +19,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.operator import operator
+
+SHORTEST_SHIFTED = 3  # for shorter sequences the loop needs fewer calls
 
 
 def naive_causal_conv1d(
@@ -27,11 +30,9 @@ def naive_causal_conv1d(
 ) -> tuple[Tensor, Tensor]:
     """The definition, one step after another; arguments and results as in `causal_conv1d`."""
     width = weight_DW.shape[1]
-    padded_BTD, weight_WD = _prepend_tail(x_BTD, width, tail_BWD), weight_DW.t().to(x_BTD.dtype)
-    y_BTD = torch.stack(
-        [(padded_BTD[:, t : t + width] * weight_WD).sum(1) for t in range(x_BTD.shape[1])],
-        dim=1,
-    )
+    padded_BTD, weight_DW = _prepend_tail(x_BTD, width, tail_BWD), weight_DW.to(x_BTD.dtype)
+    windows = padded_BTD.unfold(1, width, 1).unbind(1)  # (B, D, W) for each step
+    y_BTD = torch.stack([(window_BDW * weight_DW).sum(-1) for window_BDW in windows], dim=1)
     return (y_BTD if bias_D is None else y_BTD + bias_D.to(x_BTD.dtype)), padded_BTD[:, x_BTD.shape[1] :]
 
 
@@ -60,7 +61,7 @@ def causal_conv1d(
         `y_BTD`, and the tail (B, W - 1, D) to continue from. The tail is a copy, so it does not keep the input in
         memory.
     """
-    convolve = naive_causal_conv1d if x_BTD.shape[1] == 1 else shifted_causal_conv1d
+    convolve = dispatch(x_BTD.shape[1], naive_causal_conv1d, shifted_causal_conv1d, shortest=SHORTEST_SHIFTED)
     y_BTD, tail = convolve(x_BTD, weight_DW, bias_D, tail_BWD)
     return y_BTD, tail.clone()
 

@@ -35,6 +35,7 @@ from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.precision import wide_dtype
 
 CHUNK_LENGTH = 32
@@ -98,7 +99,7 @@ def delta_rule(
         to read under the key, to write, and to read under the query takes K V multiply-adds each.
     """
     B, T, H, V = v_BTHV.shape
-    form = naive_delta_rule if T < SHORTEST_CHUNKED else chunked_delta_rule
+    form = dispatch(T, naive_delta_rule, chunked_delta_rule, shortest=SHORTEST_CHUNKED)
     with counted_as(6 * B * T * H * k_BTHK.shape[-1] * V):
         return form(q_BTHK, k_BTHK, v_BTHV, beta_BTH, state_BHKV)
 

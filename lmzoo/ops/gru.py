@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.operator import operator
 from lmzoo.ops.precision import wide_dtype
 
@@ -65,7 +66,7 @@ def gru_scan(
         `y_BTH`, the hidden state after every token, in the dtype of `gates_x_BTG`; and the last `h_BH`, in float32
         (float64 for float64 input): small changes to it do not survive bfloat16.
     """
-    scan = naive_gru if gates_x_BTG.shape[1] == 1 else fused_gru
+    scan = dispatch(gates_x_BTG.shape[1], naive_gru, fused_gru, shortest=2)
     return scan(gates_x_BTG, weight_hh_GH, bias_n_H, h_BH)
 
 

@@ -15,8 +15,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.operator import operator
 from lmzoo.ops.precision import wide_dtype
+
+SHORTEST_FUSED = 12  # for shorter sequences the loop needs fewer calls
 
 
 def naive_linear_recurrence(a_BTD: Tensor, x_BTD: Tensor, h_BD: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -49,7 +52,7 @@ def linear_recurrence(a_BTD: Tensor, x_BTD: Tensor, h_BD: Tensor | None = None) 
         All states `h_BTD` in the dtype of `x_BTD`, and the last one (B, D). Computation and state are float32 whatever
         the dtype of `x_BTD` (float64 if that is): decays close to one do not survive bfloat16.
     """
-    form = naive_linear_recurrence if x_BTD.shape[1] == 1 else fused_linear_recurrence
+    form = dispatch(x_BTD.shape[1], naive_linear_recurrence, fused_linear_recurrence, shortest=SHORTEST_FUSED)
     return form(a_BTD, x_BTD, h_BD)
 
 

@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.operator import operator
 from lmzoo.ops.precision import wide_dtype
 
@@ -65,7 +66,7 @@ def log_scan(log_a_BTD: Tensor, log_b_BTD: Tensor, h_BD: Tensor | None = None) -
         `h_BTD`, the state after every token, and the last one, in float32 (float64 for float64 input): decays close to
         one do not survive bfloat16. Counts as 2 FLOPs per token and feature, a multiply-add.
     """
-    scan = naive_log_scan if log_a_BTD.shape[1] < SHORTEST_CHUNKED else chunked_log_scan
+    scan = dispatch(log_a_BTD.shape[1], naive_log_scan, chunked_log_scan, shortest=SHORTEST_CHUNKED)
     with counted_as(2 * log_a_BTD.numel()):
         return scan(log_a_BTD, log_b_BTD, h_BD)
 

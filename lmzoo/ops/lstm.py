@@ -20,7 +20,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.operator import operator
+
+SHORTEST_FUSED = 3  # for shorter sequences the loop needs fewer calls
 
 HiddenCell = tuple[Tensor, Tensor]  # h_BH, c_BH
 
@@ -60,7 +63,7 @@ def lstm_scan(gates_x_BTG: Tensor, weight_hh_GH: Tensor, state: HiddenCell | Non
         `y_BTH`, the hidden state after every token, in the dtype of `gates_x_BTG`; and the last `(h_BH, c_BH)`, in
         float32 (float64 for float64 input): small changes to the cell do not survive bfloat16.
     """
-    scan = naive_lstm if gates_x_BTG.shape[1] == 1 else fused_lstm
+    scan = dispatch(gates_x_BTG.shape[1], naive_lstm, fused_lstm, shortest=SHORTEST_FUSED)
     return scan(gates_x_BTG, weight_hh_GH, state)
 
 

@@ -31,10 +31,11 @@ from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.precision import wide_dtype
 
 CHUNK_LENGTH = 32
-SHORTEST_CHUNKED = 4  # for shorter sequences the loop needs fewer calls
+SHORTEST_CHUNKED = 2  # for shorter sequences the loop needs fewer calls
 EMPTY = -1e30  # m of an empty memory: finite, so that no difference is undefined
 EPS = 1e-6  # added to the denominator, as in the authors' code
 LARGEST_EXPONENT = 80.0  # exp(-m) stays finite in float32; y is then below exp(-80)
@@ -64,13 +65,13 @@ def naive_mlstm(
     """The definition, one step after another; arguments and results as in `mlstm`."""
     q, k, v_BTHW, i, log_f, (Cn_BHKW, m_BH) = _wide_inputs(q_BTHK, k_BTHK, v_BTHV, i_BTH, log_f_BTH, state)
     ys = []
-    for t in range(q.shape[1]):
-        before_BH = log_f[:, t] + m_BH
-        m_BH = torch.maximum(before_BH, i[:, t]).detach()
-        keep_BH, write_BH = torch.exp(before_BH - m_BH), torch.exp(i[:, t] - m_BH)
-        written_BHKW = k[:, t, :, :, None] * v_BTHW[:, t, :, None]
+    for q_BHK, k_BHK, v_BHW, i_BH, log_f_BH in zip(*(x.unbind(1) for x in (q, k, v_BTHW, i, log_f)), strict=True):
+        before_BH = log_f_BH + m_BH
+        m_BH = torch.maximum(before_BH, i_BH).detach()
+        keep_BH, write_BH = torch.exp(before_BH - m_BH), torch.exp(i_BH - m_BH)
+        written_BHKW = k_BHK[..., None] * v_BHW[..., None, :]
         Cn_BHKW = keep_BH[..., None, None] * Cn_BHKW + write_BH[..., None, None] * written_BHKW
-        ys.append(_normalized((q[:, t, :, :, None] * Cn_BHKW).sum(dim=-2), m_BH))
+        ys.append(_normalized((q_BHK[..., None] * Cn_BHKW).sum(dim=-2), m_BH))
     return torch.stack(ys, dim=1).to(v_BTHV.dtype), MatrixMemory(Cn_BHKW, m_BH)
 
 
@@ -132,7 +133,7 @@ def mlstm(
         and to read takes a multiply-add per entry of the memory each.
     """
     B, T, H, V = v_BTHV.shape
-    form = naive_mlstm if T < SHORTEST_CHUNKED else chunked_mlstm
+    form = dispatch(T, naive_mlstm, chunked_mlstm, shortest=SHORTEST_CHUNKED)
     with counted_as(4 * B * T * H * k_BTHK.shape[-1] * (V + 1)):
         return form(q_BTHK, k_BTHK, v_BTHV, i_BTH, log_f_BTH, state)
 

@@ -15,8 +15,11 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.operator import operator
 from lmzoo.ops.precision import wide_dtype
+
+SHORTEST_FUSED = 6  # for shorter sequences the loop needs fewer calls
 
 
 def naive_rnn(x_BTH: Tensor, weight_HH: Tensor, h_BH: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -48,7 +51,7 @@ def rnn_scan(x_BTH: Tensor, weight_HH: Tensor, h_BH: Tensor | None = None) -> tu
         `y_BTH`, the hidden state after every token, in the dtype of `x_BTH`; and the last `h_BH`, in float32 (float64
         for float64 input).
     """
-    scan = naive_rnn if x_BTH.shape[1] == 1 else fused_rnn
+    scan = dispatch(x_BTH.shape[1], naive_rnn, fused_rnn, shortest=SHORTEST_FUSED)
     return scan(x_BTH, weight_HH, h_BH)
 
 

@@ -24,9 +24,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.operator import operator
 from lmzoo.ops.precision import wide_dtype
 
+SHORTEST_FUSED = 4  # for shorter sequences the loop needs fewer calls
 EMPTY = -1e30  # m before the first token: finite, so that no difference is undefined
 
 
@@ -87,7 +89,7 @@ def slstm(gates_BTHG: Tensor, weight_HGK: Tensor, state: ScalarMemory | None = N
         `h_BTHK`, the output after every token, in the dtype of `gates_BTHG`, and the last memory. Computation and
         memory are float32 whatever the dtype of the input (float64 if the gates are), under autocast too.
     """
-    scan = naive_slstm if gates_BTHG.shape[1] == 1 else fused_slstm
+    scan = dispatch(gates_BTHG.shape[1], naive_slstm, fused_slstm, shortest=SHORTEST_FUSED)
     return scan(gates_BTHG, weight_HGK, state)
 
 
