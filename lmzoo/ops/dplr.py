@@ -29,10 +29,11 @@ from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
+from lmzoo.ops.dispatch import dispatch
+from lmzoo.ops.gated_linear_attention import chunk_length, in_chunks, scores_in_chunks
 from lmzoo.ops.precision import wide_dtype
 
-CHUNK_LENGTH = 16  # D has C² K numbers per chunk
-SHORTEST_CHUNKED = 4  # for shorter sequences the loop needs fewer calls
+SHORTEST_CHUNKED = 8  # for shorter sequences the loop needs fewer calls
 
 
 def naive_dplr(
@@ -63,28 +64,23 @@ def chunked_dplr(
     b_BTHK: Tensor,
     state_BHKV: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The fast form, in chunks of `CHUNK_LENGTH` positions; arguments and results as in `dplr`."""
+    """The fast form, in chunks; arguments and results as in `dplr`."""
     (T, H), K = v_BTHV.shape[1:3], k_BTHK.shape[-1]
     *inputs, S_BHKV = _wide_inputs(r_BTHK, log_w_BTHK, k_BTHK, v_BTHV, a_BTHK, b_BTHK, state_BHKV=state_BHKV)
-    r, log_w, k, v, a, b = (_in_chunks(x, min(CHUNK_LENGTH, T)) for x in inputs)  # (N, M, C, K or V) each
+    r, log_w, k, v, a, b = (in_chunks(x, chunk_length(T)) for x in inputs)  # (N, M, C, K or V) each
     S_MKV = S_BHKV.flatten(0, 1)
     ys = []
     with torch.autocast(v_BTHV.device.type, enabled=False):  # autocast would compute the products in its own dtype
-        D_NMCCK, start_NMCK = _decays(log_w)
-        # The same one position earlier: the decays up to t - 1.
-        D_before, start_before = (
-            F.pad(D_NMCCK[:, :, :-1], (0, 0, 0, 0, 1, 0)),
-            F.pad(start_NMCK, (0, 0, 1, -1), value=1),
-        )
-        rD_NMCCK, aD_NMCCK = r[..., None, :] * D_NMCCK, a[..., None, :] * D_before
-        rk, rb = ((rD_NMCCK * x[:, :, None]).sum(-1) for x in (k, b))  # (N, M, C, C)
-        ak, ab = ((aD_NMCCK * x[:, :, None]).sum(-1) for x in (k, b))
+        # Queries a at t see the decays up to t - 1: they are scored one position earlier, and the scores moved back.
+        earlier_a = F.pad(a[:, :, 1:], (0, 0, 0, 1))
+        scores, start_NMCK, to_end_NMCK = scores_in_chunks((r, earlier_a), (k, b), log_w)
+        (rk, rb), (ak, ab) = scores[0], F.pad(scores[1, ..., :-1, :], (0, 0, 1, 0))  # (N, M, C, C)
+        start_before = F.pad(start_NMCK[:, :, :-1], (0, 0, 1, 0), value=1)
         solution = torch.linalg.solve_triangular(
             -ab, torch.cat([a * start_before, ak @ v], dim=-1), upper=False, unitriangular=True
         )
         of_S, of_v = solution.split([K, v.shape[-1]], dim=-1)  # u = of_S S + of_v
         read_S, read_v = r * start_NMCK, rk @ v  # y = read_S S + rb u + read_v
-        to_end_NMCK = D_NMCCK[:, :, -1]  # the decays from each position to the end of the chunk
         kept, written_u, written_v = start_NMCK[:, :, -1, :, None], (b * to_end_NMCK).mT, (k * to_end_NMCK).mT @ v
         parts = (of_S, of_v, read_S, rb, read_v, kept, written_u, written_v)
         for of_S, of_v, read_S, rb, read_v, kept, written_u, written_v in zip(*map(torch.unbind, parts), strict=True):
@@ -121,18 +117,9 @@ def dplr(
         to read under a, to write the correction, to write v, and to read under r takes K V multiply-adds each.
     """
     B, T, H, V = v_BTHV.shape
-    form = naive_dplr if T < SHORTEST_CHUNKED else chunked_dplr
+    form = dispatch(T, naive_dplr, chunked_dplr, shortest=SHORTEST_CHUNKED)
     with counted_as(8 * B * T * H * k_BTHK.shape[-1] * V):
         return form(r_BTHK, log_w_BTHK, k_BTHK, v_BTHV, a_BTHK, b_BTHK, state_BHKV)
-
-
-def _decays(log_w_NMCK: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns D[t, s], the decays from position s to t (N, M, C, C, K), 0 for t < s; and from the start to t."""
-    C = log_w_NMCK.shape[2]
-    t_C = torch.arange(C, device=log_w_NMCK.device)
-    later_CC1, reached_CC1 = ((t_C[:, None] > t_C)[..., None], (t_C[:, None] >= t_C)[..., None])
-    log_D_NMCCK = torch.where(later_CC1, log_w_NMCK[..., None, :], 0.0).cumsum(dim=2)
-    return log_D_NMCCK.exp() * reached_CC1, log_w_NMCK.cumsum(dim=2).exp()
 
 
 def _wide_inputs(*inputs: Tensor, state_BHKV: Tensor | None) -> tuple[Tensor, ...]:
@@ -141,11 +128,3 @@ def _wide_inputs(*inputs: Tensor, state_BHKV: Tensor | None) -> tuple[Tensor, ..
     if state_BHKV is None:
         state_BHKV = v_BTHV.new_zeros(k_BTHK.shape[0], *k_BTHK.shape[2:], v_BTHV.shape[-1])
     return tuple(x.to(wide_dtype(v_BTHV.dtype)) for x in (*inputs, state_BHKV))
-
-
-def _in_chunks(x_BTHK: Tensor, C: int) -> Tensor:
-    """Rearrange (B, T, H, K) to (N, B * H, C, K), with zeros after the end: without decay, they keep the memory."""
-    missing = -x_BTHK.shape[1] % C
-    if missing:
-        x_BTHK = F.pad(x_BTHK, (0, 0, 0, 0, 0, missing))
-    return rearrange(x_BTHK, "b (n c) h k -> n (b h) c k", c=C).contiguous()

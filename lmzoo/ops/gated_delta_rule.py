@@ -13,7 +13,7 @@ The memory first decays; then the value that is read under the key is moved towa
 step by step.
 
 Given the u_t, this is gated linear attention with u as values. So `chunked_gated_delta_rule` takes from
-`lmzoo.ops.gated_linear_attention` the products of decays `since_t` (from the chunk's start to t) and `until_s` (after s
+`lmzoo.ops.decayed_scores` the products of decays `since_t` (from the chunk's start to t) and `until_s` (after s
 to the chunk's end) and the decayed scores, P of queries and keys, and L of keys and keys below the diagonal. All u of a
 chunk solve a unit lower-triangular system, the WY form of the delta rule:
 
@@ -34,16 +34,12 @@ from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
-from lmzoo.ops.gated_linear_attention import (
-    chunk_length,
-    decay_since_start,
-    decay_until_end,
-    decayed_scores,
-    in_chunks,
-)
+from lmzoo.ops.dispatch import dispatch
+from lmzoo.ops.gated_linear_attention import chunk_length, in_chunks, scores_in_chunks
 from lmzoo.ops.precision import wide_dtype
 
 SHORTEST_CHUNKED = 4  # for shorter sequences the loop needs fewer calls
+SHORTEST_PER_CHANNEL = 8  # the same with a decay for each key channel
 
 
 def naive_gated_delta_rule(
@@ -82,13 +78,13 @@ def chunked_gated_delta_rule(
     S_MKV = S_BHKV.flatten(0, 1)
     ys = []
     with torch.autocast(v_BTHV.device.type, enabled=False):  # autocast would compute the products in its own dtype
-        since_NMCA, until_NMCA = decay_since_start(log_decay_NMCA), decay_until_end(log_decay_NMCA)
+        scores, since_NMCA, until_NMCA = scores_in_chunks((q_NMCK, k_NMCK), (k_NMCK,), log_decay_NMCA)
+        scores_NMCC, below_NMCC = scores[:, 0]
         # The diagonal of the system is one by definition and is never read.
-        system_NMCC = beta_NMC[..., None] * decayed_scores(k_NMCK, k_NMCK, log_decay_NMCA)
+        system_NMCC = beta_NMC[..., None] * below_NMCC
         solution_NMCC = torch.linalg.solve_triangular(
             system_NMCC.tril(-1), torch.diag_embed(beta_NMC), upper=False, unitriangular=True
         )
-        scores_NMCC = decayed_scores(q_NMCK, k_NMCK, log_decay_NMCA)
         read_NMCK, under_NMCK, written_NMCK = q_NMCK * since_NMCA, k_NMCK * since_NMCA, k_NMCK * until_NMCA
         kept_NMA1 = since_NMCA[..., -1, :, None]
         chunks = (
@@ -126,7 +122,8 @@ def gated_delta_rule(
         to read under the key, to write, and to read under the query takes K V multiply-adds each.
     """
     B, T, H, V = v_BTHV.shape
-    form = naive_gated_delta_rule if T < SHORTEST_CHUNKED else chunked_gated_delta_rule
+    shortest = SHORTEST_CHUNKED if log_decay_BTHA.shape[-1] == 1 else SHORTEST_PER_CHANNEL
+    form = dispatch(T, naive_gated_delta_rule, chunked_gated_delta_rule, shortest=shortest)
     with counted_as(6 * B * T * H * k_BTHK.shape[-1] * V):
         return form(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTHA, state_BHKV)
 

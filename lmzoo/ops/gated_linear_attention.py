@@ -16,15 +16,10 @@ Without decays pass None. The caller scales the queries. Keys and queries that s
 
 `chunked_gated_linear_attention` splits the sequence into chunks. Let S be the memory before the chunk, `since_t` the
 product of the decays from the chunk's first position to t, and `until_s` the product of the decays after s to the
-chunk's last position. With a matrix of `decayed_scores` P, P_ts = sum_k q_tk k_sk (a_{s+1} ... a_t)_k for s <= t,
+chunk's last position. With the matrix P of `lmzoo.ops.decayed_scores`, P_ts = sum_k q_tk k_sk (a_{s+1} ... a_t)_k,
 
     Y = (Q * since) S + P V
     next S = diag(since_C) S + (K * until)^T V
-
-No decay is ever divided by another one, and no difference of logarithms is taken: both would be inexact or infinite for
-strong decays. `decayed_scores` halves the chunk instead. For s in the first half and t in the second the product of
-decays is `until_s` of the first half times `since_t` of the second, both at most one, so one matrix product computes
-these scores. The halves are treated in the same way. A decay of zero, whose logarithm is minus infinity, is exact.
 
 Legend: B batch, T time, H heads, K key width, V value width, A width of the decays, K or 1; inside the chunked form N
 chunks, M = B * H, C positions.
@@ -32,16 +27,21 @@ chunks, M = B * H, C positions.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
+from lmzoo.ops.decayed_scores import decayed_scores
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.precision import wide_dtype
 
 CHUNK_LENGTH = 32  # a power of two
 SHORTEST_CHUNKED = 4  # for shorter sequences the loop needs fewer calls
+SHORTEST_PER_CHANNEL = 16  # the same with a decay for each key channel
 
 
 def naive_gated_linear_attention(
@@ -75,8 +75,8 @@ def chunked_gated_linear_attention(
     S_MKV = S_BHKV.flatten(0, 1)
     ys = []
     with torch.autocast(v_BTHV.device.type, enabled=False):  # autocast would compute the products in its own dtype
-        since_NMCA, until_NMCA = decay_since_start(log_decay_NMCA), decay_until_end(log_decay_NMCA)
-        inside_NMCV = decayed_scores(q_NMCK, k_NMCK, log_decay_NMCA) @ v_NMCV
+        scores, since_NMCA, until_NMCA = scores_in_chunks((q_NMCK,), (k_NMCK,), log_decay_NMCA)
+        inside_NMCV = scores[0, 0] @ v_NMCV
         written_NMKV = (k_NMCK * until_NMCA).mT @ v_NMCV
         read_NMCK, kept_NMA1 = q_NMCK * since_NMCA, since_NMCA[..., -1, :, None]
         chunks = (x.unbind(0) for x in (read_NMCK, inside_NMCV, kept_NMA1, written_NMKV))
@@ -110,42 +110,11 @@ def gated_linear_attention(
         to write and to read takes K V multiply-adds each.
     """
     B, T, H, V = v_BTHV.shape
-    form = naive_gated_linear_attention if T < SHORTEST_CHUNKED else chunked_gated_linear_attention
+    per_channel = log_decay_BTHA is not None and log_decay_BTHA.shape[-1] > 1
+    shortest = SHORTEST_PER_CHANNEL if per_channel else SHORTEST_CHUNKED
+    form = dispatch(T, naive_gated_linear_attention, chunked_gated_linear_attention, shortest=shortest)
     with counted_as(4 * B * T * H * k_BTHK.shape[-1] * V):
         return form(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHA, state_BHKV)
-
-
-def decay_since_start(log_decay_CA: Tensor) -> Tensor:
-    """Returns for each position c of (..., C, A) the product of the decays 0 ... c."""
-    return log_decay_CA.cumsum(dim=-2).exp()
-
-
-def decay_until_end(log_decay_CA: Tensor) -> Tensor:
-    """Returns for each position c of (..., C, A) the product of the decays c + 1 ... C - 1, which is 1 for the last."""
-    after_CA = F.pad(log_decay_CA[..., 1:, :], (0, 0, 0, 1))
-    return after_CA.flip(-2).cumsum(dim=-2).flip(-2).exp()
-
-
-def decayed_scores(q_CK: Tensor, k_CK: Tensor, log_decay_CA: Tensor) -> Tensor:
-    """Returns the lower triangular scores (..., C, C) of queries with decayed keys.
-
-    The score of positions c and s <= c is the sum over k of q_ck k_sk times the product of the decays s + 1 ... c.
-    `C` is a power of two.
-    """
-    if log_decay_CA.shape[-1] < k_CK.shape[-1]:  # one decay for all channels
-        ones_C1 = torch.ones_like(log_decay_CA)
-        return (q_CK @ k_CK.mT) * decayed_scores(ones_C1, ones_C1, log_decay_CA)
-    C = q_CK.shape[-2]
-    if C == 1:
-        return (q_CK * k_CK).sum(dim=-1, keepdim=True)
-    # Axis 2: the first and the second half.
-    q_2CK, k_2CK, log_decay_2CA = (x.unflatten(-2, (2, C // 2)) for x in (q_CK, k_CK, log_decay_CA))
-    first_CC, second_CC = decayed_scores(q_2CK, k_2CK, log_decay_2CA).unbind(-3)
-    k_first_CK = k_2CK[..., 0, :, :] * decay_until_end(log_decay_2CA[..., 0, :, :])
-    q_second_CK = q_2CK[..., 1, :, :] * decay_since_start(log_decay_2CA[..., 1, :, :])
-    second_with_first_CC = q_second_CK @ k_first_CK.mT
-    upper = torch.cat([first_CC, torch.zeros_like(first_CC)], dim=-1)
-    return torch.cat([upper, torch.cat([second_with_first_CC, second_CC], dim=-1)], dim=-2)
 
 
 def chunk_length(T: int) -> int:
@@ -162,6 +131,16 @@ def in_chunks(x_BTH: Tensor, C: int) -> Tensor:
     if missing:
         x_BTH = F.pad(x_BTH, (0, 0) * (x_BTH.ndim - 2) + (0, missing))
     return rearrange(x_BTH, "b (n c) h ... -> n (b h) c ...", c=C).contiguous()
+
+
+def scores_in_chunks(
+    queries_NMCK: Sequence[Tensor], keys_NMCK: Sequence[Tensor], log_decay_NMCA: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns the scores of each set of queries with each set of keys (G, J, N, M, C, C), `since` and `until`."""
+    q, k = (torch.stack([x.flatten(0, 1) for x in xs]) for xs in (queries_NMCK, keys_NMCK))
+    scores, since, until = decayed_scores(q, k, log_decay_NMCA.flatten(0, 1))
+    NM = log_decay_NMCA.shape[:2]
+    return scores.unflatten(2, NM), since.unflatten(0, NM), until.unflatten(0, NM)
 
 
 def _wide_inputs(
