@@ -57,7 +57,8 @@ def count(tokens_BT: Tensor, vocab_size: int, order: int, capacity: int | None =
     smaller number, so it is kept too.
     """
     node_BT = torch.zeros_like(tokens_BT)  # of the context before each token; at first the empty one
-    keys, seen, first = list[Tensor](), list[Tensor](), 1
+    nothing = tokens_BT.new_empty(0)
+    keys, seen, first = [nothing], [nothing], 1
     for n in range(min(order, tokens_BT.shape[1])):
         key_BT = node_BT * vocab_size + tokens_BT[:, n:]
         of_order, number_BT, times = torch.unique(key_BT, return_inverse=True, return_counts=True)

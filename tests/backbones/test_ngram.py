@@ -15,7 +15,7 @@ from torch import Tensor
 import lmzoo
 from lmzoo.backbones.ngram import NGramModel
 from lmzoo.compare.ngram import NGram
-from lmzoo.errors import ConfigError
+from lmzoo.errors import ConfigError, InputError
 from lmzoo.generation import generate, generate_speculative
 from lmzoo.model import LanguageModel
 from lmzoo.sampling import SamplingConfig
@@ -105,6 +105,16 @@ def test_ngram_config_refuses_sizes_that_make_no_table() -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             lmzoo.create_model("ngram", vocab_size=V, **settings)
+
+
+def test_ngram_fit_refuses_what_are_no_rows_of_ids() -> None:
+    model = fitted()
+    with pytest.raises(InputError, match=r"tokens_BT holds the id 6: ids must be in \[0, vocab_size=6\)"):
+        model.fit(torch.tensor([[0, 6]]))
+    with pytest.raises(InputError, match=r"tokens_BT is torch.int64 of shape \(3,\): it must be int64 of shape"):
+        model.fit(torch.tensor([0, 1, 2]))
+    model.fit(torch.zeros(2, 0, dtype=torch.int64))
+    assert torch.allclose(model(text(4)[None]).logits, torch.tensor(1 / V).log()), "nothing was counted"
 
 
 def test_ngram_has_nothing_to_train() -> None:
