@@ -66,4 +66,5 @@ def test_prompt_lengths_compares_with_each_prompt_alone() -> None:
             x_BTD, state = super().features(idx_BT, state)
             return torch.where(torch.tensor(len(idx_BT) > 1), -x_BTD, x_BTD), state
 
-    assert check_model(CountsRows, only=["prompt_lengths"]).failures == ["prompt_lengths"]
+    result = check_model(CountsRows, only=["prompt_lengths"]).results[0]
+    assert result.saw.startswith("a prompt of 2 beside others, position 2, is off by")

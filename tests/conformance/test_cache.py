@@ -79,11 +79,12 @@ class Yesterday(lmzoo.MixerModel):
 FILES = {
     "mixers.py": """
 from torch import nn
+from today import twice
 from yesterday.ops import mean_so_far
 
 class Mean(nn.Module):
     def forward(self, x_BTD, state=None):
-        return mean_so_far(x_BTD), state
+        return mean_so_far(twice(x_BTD)), state
 """,
     "ops.py": """
 import torch
@@ -101,6 +102,8 @@ def mean_so_far(x_BTD):
 def test_key_depends_on_the_files_that_a_plugin_imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change to a mixer in another file of the plug-in invalidates the report of the model."""
     (tmp_path / "plugin.py").write_text(PLUGIN)
+    beside = tmp_path / "today.py"  # of no package, and not installed
+    beside.write_text("def twice(x):\n    return 2 * x\n")
     package = tmp_path / "yesterday"
     package.mkdir()
     for name, text in FILES.items():
@@ -114,12 +117,14 @@ def test_key_depends_on_the_files_that_a_plugin_imports(tmp_path: Path, monkeypa
             if name != "__init__.py":
                 (package / name).write_text(text + "\n# another")
                 keys.append(cache.key(checked.cls, checked.config))
+        beside.write_text("def twice(x):\n    return x + x\n")
+        keys.append(cache.key(checked.cls, checked.config))
     finally:
         del lmzoo.registry._classes["yesterday"]
-        for name in [name for name in sys.modules if name.split(".")[0] == "yesterday"]:
+        for name in [name for name in sys.modules if name.split(".")[0] in ("yesterday", "today")]:
             del sys.modules[name]
     assert None not in keys
-    assert len(set(keys)) == 4
+    assert len(set(keys)) == 5
 
 
 def test_key_is_none_without_a_source(empty_cache: Path) -> None:

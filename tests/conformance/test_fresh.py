@@ -39,6 +39,20 @@ def test_fresh_process_reports_why_it_failed(monkeypatch: pytest.MonkeyPatch) ->
         process.load([Path()])
 
 
+def test_fresh_process_loads_a_model_and_runs_a_check(tmp_path: Path) -> None:
+    logits_BTV = save_request(subject(Transformer), tmp_path)
+    with FreshProcess() as process:
+        process.load([tmp_path])
+        require_loaded(tmp_path, logits_BTV)
+        process.use(subject(Transformer))
+        result = process.run("shapes")
+    assert (result.name, result.passed, result.saw) == ("shapes", True, run("shapes"))
+
+
+def run(name: str) -> str:
+    return check_model(Transformer, only=[name]).results[0].saw
+
+
 class Broken(Transformer):
     def __init__(self, config: MuseumConfig) -> None:
         raise ValueError("broken")

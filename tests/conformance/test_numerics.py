@@ -30,6 +30,12 @@ def test_float64_gradients_names_the_line_that_computes_in_float32() -> None:
     assert "something is computed in float32 there, at test_numerics.py:" in result.saw
 
 
+def test_float64_gradients_says_how_well_they_agree() -> None:
+    result = check_model(Recurrent, only=["float64_gradients"]).results[0]
+    assert result.passed
+    assert float(result.saw.rpartition(" ")[2]) < 1e-4
+
+
 class Elsewhere(Recurrent):
     """Changes one position in `every` in bfloat16, as a router does that chooses another expert."""
 

@@ -21,7 +21,17 @@ def test_own_checks_pass_a_model_as_it_is_built(model: LanguageModel) -> None:
     report = check_model(model, only=OWN)
     assert report.passed, str(report)
     assert [result.name for result in report.results] == OWN
-    assert all(result.saw.startswith("your own model") for result in report.results)
+    seen = [result.saw for result in report.results]
+    assert all(saw.startswith("your own model") for saw in seen)
+    for saw, tried in zip(seen, ("4 cuts of 16 tokens", "64 tokens: gradients reach", "3 splits of 16"), strict=True):
+        assert tried in saw
+
+
+def test_own_checks_take_a_model_of_a_short_context() -> None:
+    short = lmzoo.create_model("gpt2", vocab_size=65, d_model=48, n_layers=1, n_heads=2, context_length=2)
+    report = check_model(short, only=OWN)
+    assert report.passed, str(report)
+    assert "1 cuts of 2 tokens" in report.results[0].saw
 
 
 def test_own_receptive_field_finds_a_window_set_by_hand(model: LanguageModel) -> None:

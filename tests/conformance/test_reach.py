@@ -52,6 +52,24 @@ class Detached(Recurrent):
         return torch.cat([x_BTD[:, :20].detach(), x_BTD[:, 20:]], dim=1), state
 
 
+class Kinked(Recurrent):
+    """A parameter at which the slope changes two millionths above its value: the longer of the two steps crosses it."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.level = torch.nn.Parameter(torch.ones(1))
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        return x_BTD + 1000 * torch.relu(self.level - 1 - 2e-6), state
+
+
+def test_directional_error_allows_a_kink_within_the_longer_step() -> None:
+    checked = subject(Kinked)
+    model, idx = checked.model(perturbed=False).double(), checked.tokens(2, 30)
+    assert _directional_error(model, idx, idx) < 1e-6
+
+
 def test_directional_error_finds_a_detached_part() -> None:
     for cls, is_right in ((Recurrent, True), (Detached, False)):
         checked = subject(cls)

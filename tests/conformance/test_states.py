@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lmzoo import state as states
 from lmzoo.conformance import check_model
 from lmzoo.state import State
 from tests.museum.base import Recurrent, Transformer
@@ -16,6 +17,22 @@ def test_state_checks_pass_for_correct_models() -> None:
     for right in (Transformer, Recurrent):
         report = check_model(right, only=STATES)
         assert report.passed, str(report)
+
+
+class ChangesItsState(Recurrent):
+    """Writes the next state into the tensors of the state that it was given."""
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, after = super().features(idx_BT, state)
+        if state is not None and idx_BT.shape[1] == 1:
+            for before, piece in zip(states.tensors(state), states.tensors(after), strict=True):
+                before.copy_(piece)
+        return x_BTD, after
+
+
+def test_state_is_a_value_compares_the_continuations_of_one_state_first() -> None:
+    result = check_model(ChangesItsState, only=["state_is_a_value"]).results[0]
+    assert result.saw.startswith("the same continuation of one state, after another one was decoded is off by")
 
 
 def test_state_rows_names_the_shape_without_the_batch_first() -> None:

@@ -52,6 +52,11 @@ def test_check_model_takes_a_plain_class_that_declares_nothing() -> None:
     assert [result.name for result in report.results] == names
 
 
+def test_check_model_says_what_a_passed_check_saw() -> None:
+    result = check_model("bigram", only=["shapes"]).results[0]
+    assert result.saw.startswith("(B, T, 13) with and without targets")
+
+
 def test_check_model_gives_the_same_for_a_name_a_class_and_a_model() -> None:
     small = lmzoo.create_model("bigram", vocab_size=TINY.vocab_size, context_length=TINY.context_length)
     reports = [check_model(target, only=["shapes"]) for target in ("bigram", type(small), small)]

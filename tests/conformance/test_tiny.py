@@ -46,6 +46,20 @@ def test_subject_copies_an_instance_that_is_small_except_for_its_depth() -> None
     assert subject(wide).config.n_layers == 3  # type: ignore[attr-defined]
 
 
+def test_model_is_perturbed_unless_asked() -> None:
+    plain, perturbed = (subject(Transformer).model(perturbed=wanted) for wanted in (False, True))
+    assert (plain.norm.weight == 1).all()
+    assert not (perturbed.norm.weight == 1).any()
+
+
+def test_own_tokens_are_of_the_vocabulary_of_the_callers_model() -> None:
+    own = subject(Transformer(MuseumConfig(vocab_size=50, n_layers=1)))
+    tokens = own.own_tokens(3, 40)
+    assert tokens.shape == (3, 40)
+    assert TINY.vocab_size <= tokens.max() < 50
+    assert torch.equal(tokens, own.own_tokens(3, 40))
+
+
 def test_varied_inverts_booleans_together_and_switches_options_on() -> None:
     gpt2 = subject("gpt2")
     assert [variant.name for variant in gpt2.varied()] == ["gpt2 with bias=False, tie_embeddings=False"]
