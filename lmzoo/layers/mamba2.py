@@ -6,7 +6,7 @@ width, N state width, G groups of heads that share input and output maps.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,8 @@ class Mamba2State(NamedTuple):
 class Mamba2(Layer):
     """A state-space model with one decay per head and token: `S_t = exp(dt A) S_{t-1} + B_t (dt x_t)^T`, `y = C_t S_t`.
 
-    This is linear attention with a decay: C are the queries, B the keys and dt x the values.
+    This is linear attention with a decay: C are the queries, B the keys and dt x the values. A variant overrides
+    `scan`.
     """
 
     reach = None
@@ -90,10 +91,23 @@ class Mamba2(Layer):
         dt_BTH1 = F.softplus(dt_BTH.to(self.dt_bias.dtype) + self.dt_bias)[..., None]
         log_decay_BTH1 = -dt_BTH1 * self.A_log.exp()[:, None]
         C_BTHN, B_BTHN = self.for_each_head(C_BTS), self.for_each_head(B_BTS)
-        y_BTHP, memory = gated_linear_attention(C_BTHN, B_BTHN, dt_BTH1 * x_BTHP, log_decay_BTH1, memory)
+        y_BTHP, memory = self.scan(C_BTHN, B_BTHN, dt_BTH1 * x_BTHP, log_decay_BTH1, memory, x_BTD, ctx)
         y_BTE = (y_BTHP + self.D[:, None] * x_BTHP).flatten(2)
         y_BTD = self.out_proj(self.norm(y_BTE * F.silu(wide(gate_BTE))).to(gate_BTE.dtype))
-        return y_BTD, None if state is None else Mamba2State(tail, memory)
+        return y_BTD, None if state is None else state._replace(tail=tail, memory=memory)
+
+    def scan(
+        self,
+        q_BTHN: Tensor,
+        k_BTHN: Tensor,
+        v_BTHP: Tensor,
+        log_decay_BTH1: Tensor,
+        memory: Any,
+        x_BTD: Tensor,
+        ctx: Context,
+    ) -> tuple[Tensor, Any]:
+        """Returns the outputs (B, T, H, P) and the next memory. `x_BTD` is the layer's input, for variants."""
+        return gated_linear_attention(q_BTHN, k_BTHN, v_BTHP, log_decay_BTH1, memory)
 
     def for_each_head(self, x_BTS: Tensor) -> Tensor:
         """Repeats the map of each group for its heads: (B, T, G N) to (B, T, H, N)."""
