@@ -1,8 +1,9 @@
-"""Tables of the results of `bench_train` and `bench_loss`, for a terminal."""
+"""Tables of the results of `bench_train`, `bench_loss` and `bench_ops`, for a terminal."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from typing import Any
 
 from rich.console import Group
@@ -50,6 +51,23 @@ def loss_table(result: Mapping[str, Any], width: int = terminal.PIPED_COLUMNS) -
     table = _table(["", "seconds", "time of plain", "memory", "memory of plain"], rows, width)
     sizes = f"{result['vocab_size']:,} tokens, {result['tokens']:,} positions, {result['d_model']} wide"
     return Group(f"loss of {sizes}, {result['machine']['threads']} threads, forward and backward", table)
+
+
+def ops_tables(target: str, result: Mapping[str, Any], width: int = terminal.PIPED_COLUMNS) -> Group:
+    """Makes the tables of the result of `bench_ops` for the model `target`: one for each algorithm."""
+    parts: list[Any] = []
+    for op, entries in groupby(result["results"], key=lambda entry: entry["op"]):
+        rows: list[list[str]] = []
+        for entry in entries:
+            ratio = entry["naive_ms"] / entry["fast_ms"]
+            cells = [f"{entry['T']:,}", f"{entry['naive_ms']:,.2f}", f"{entry['fast_ms']:,.2f}", f"{ratio:.2f}"]
+            rows.append([*cells, entry["form"], entry["why"]])
+        headings = ("tokens", "loop, ms", "fast form, ms", "ratio", "takes", "because")
+        table = terminal.table(headings, rows, width=width, left=("takes", "because"), drop=("because", "takes"))
+        parts += [Text(op, "bold"), table, ""]
+    machine = result["machine"]
+    threads = f"{machine['device']}, {machine['threads']} threads"
+    return Group(*parts, f"{target}, {result['rows']} rows, forward and backward, float32; {threads}")
 
 
 def _speeds(entries: Sequence[Mapping[str, Any]], width: int) -> Text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,6 +12,8 @@ import lmzoo
 from lmzoo import configs, registry, targets, terminal
 from lmzoo.cli.complete import complete_models
 from lmzoo.cli.group import cli, plugin_option, set_option
+
+QUIET_SECONDS = 2.0  # a measurement that takes longer says what it does
 
 if TYPE_CHECKING:
     from lmzoo.matching import Match
@@ -29,11 +32,20 @@ if TYPE_CHECKING:
 )
 @click.option("--match", metavar="MEASURE=NUMBER", help="Choose the widths for a budget, e.g. params=1M or flops=2M.")
 @click.option("--settings", "only_settings", is_flag=True, help="Print only the settings, with their meaning.")
-@click.option("--json", "as_json", is_flag=True, help="Print the counts, the settings and the drawing as JSON.")
+@click.option("--ops", "only_ops", is_flag=True, help="Measure the forms of its sequence algorithms on this machine.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print the counts, the settings and the drawing (or --ops) as JSON."
+)
 @set_option
 @plugin_option
 def show(
-    name: str, vocab_size: int, match: str | None, only_settings: bool, as_json: bool, overrides: tuple[str, ...]
+    name: str,
+    vocab_size: int,
+    match: str | None,
+    only_settings: bool,
+    only_ops: bool,
+    as_json: bool,
+    overrides: tuple[str, ...],
 ) -> None:
     """Show a model: its card, size and costs, a drawing of its architecture, all settings that it is trained with.
 
@@ -43,11 +55,15 @@ def show(
     "+-> A -> B ->+" is a branch whose result is added to its input. A budget is in params, non_embedding, active
     (parameters), flops (per token) or state (bytes).
 
+    --ops prints for each recurrence the time of the loop that defines it and of its fast form, forward and backward, at
+    lengths from 1 to 2,048, and which of them the model takes. It takes a minute or more.
+
     \b
     lmzoo show mamba
     lmzoo show gpt2.124m --vocab-size 50257
     lmzoo show llama --match params=1M
     lmzoo show gpt2.tiny --set n_layers=4 --settings
+    lmzoo show mamba.tiny --ops
     """
     from lmzoo import drawing
     from lmzoo.matching import matched_config
@@ -61,6 +77,9 @@ def show(
     if match is not None:
         matched = matched_config(name, match, **settings)
         settings = configs.to_dict(matched.config)
+    if only_ops:
+        _print_ops(name, dict(settings), as_json)
+        return
     model = lmzoo.create_model(name, device="meta", **settings)  # counting needs no weights
     T, recipe, drawn = model.config.context_length, spec.train.resolved(), drawing.draw(model)
     if only_settings:
@@ -98,6 +117,29 @@ def show(
     click.echo("\n".join(f"{fact + ':':17}{value}" for fact, value in facts.items() if value) + "\n")
     click.echo(drawing.text(drawn, terminal.reading_columns()))
     click.echo(configs.dump_toml({"model": configs.to_table(model.config), "train": configs.to_table(recipe)}))
+
+
+def _print_ops(name: str, settings: dict[str, Any], as_json: bool) -> None:
+    """Measure the sequence algorithms of a model with these settings, and print their tables."""
+    from lmzoo.bench import ops
+    from lmzoo.bench.table import ops_tables
+
+    settings["context_length"] = max(ops.LENGTHS)
+    model = lmzoo.create_model(name, **settings)
+    began = time.monotonic()
+
+    def show_progress(text: str) -> None:
+        if time.monotonic() - began > QUIET_SECONDS:
+            click.echo(f"measuring {text}", err=True)
+
+    result = {"target": name, **ops.bench_ops(model, ops.LENGTHS, progress=show_progress)}
+    if as_json:
+        click.echo(json.dumps(result))
+    elif result["results"]:
+        console = terminal.results_console()
+        console.print(ops_tables(name, result, console.width))
+    else:
+        click.echo(f"{name} has no recurrence: there is nothing to choose")
 
 
 def _described(asked: str, match: Match) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from lmzoo.bench.steps import PHASES
-from lmzoo.bench.table import loss_table, train_tables
+from lmzoo.bench.table import loss_table, ops_tables, train_tables
 
 
 def shown(what: Any) -> str:
@@ -68,3 +68,18 @@ def test_loss_table_shows_ratios_of_the_loss_in_chunks() -> None:
     assert "0.90" in text
     assert "2.00 GB" in text
     assert text.count("–") >= 2, "not measured"
+
+
+def test_ops_tables_show_every_figure() -> None:
+    times = {"naive_ms": 12345.678, "fast_ms": 1234.5678, "slowdown": 1.0}
+    why = "T >= 16: fewer steps, or cheaper ones"
+    entries = [
+        {"op": op, "T": T, **times, "form": f"chunked_{op}", "why": why}
+        for op in ("gated_linear_attention", "delta_rule")
+        for T in (1, 2048)
+    ]
+    result = {"rows": 8, "results": entries, "machine": {"device": "a CPU", "threads": 2}}
+    text = shown(ops_tables("mamba", result, 80))
+    assert text.count("12,345.68") == text.count("1,234.57") == text.count("10.00") == 4
+    assert text.count("chunked_delta_rule") == text.count("2,048") == 2
+    assert "8 rows" in text

@@ -8,6 +8,8 @@ import tomllib
 
 import pytest
 
+from lmzoo.bench import ops
+from lmzoo.cli import show as cli_show
 from tests.cli.commands import Command
 
 
@@ -61,3 +63,20 @@ def test_show_draws_to_the_width_of_the_terminal(lmzoo: Command, monkeypatch: py
     monkeypatch.setenv("COLUMNS", str(columns))
     lines = lmzoo("show", "gpt2.tiny").out.splitlines()
     assert max(len(line) for line in lines if line.startswith("+-")) == min(columns, 100)
+
+
+def test_show_ops_measures_each_algorithm(lmzoo: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ops, "LENGTHS", (1, 8))
+    monkeypatch.setattr(cli_show, "QUIET_SECONDS", -1.0)
+    small = ("--set", "d_model=8", "--set", "n_layers=1", "--ops")
+    shown = lmzoo("show", "mamba", *small)
+    assert re.search(r"^ +8 .* chunked_selective_scan +T >= 6", shown.out, re.MULTILINE)
+    assert "measuring selective_scan, 8 tokens" in shown.err
+    result = json.loads(lmzoo("show", "mamba", *small, "--json").out)
+    assert [(entry["op"], entry["T"]) for entry in result["results"]] == [
+        ("causal_conv1d", 1),
+        ("causal_conv1d", 8),
+        ("selective_scan", 1),
+        ("selective_scan", 8),
+    ]
+    assert lmzoo("show", "bigram", "--ops").out == "bigram has no recurrence: there is nothing to choose\n"

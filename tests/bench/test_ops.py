@@ -1,0 +1,52 @@
+"""Tests the measurement of the forms of sequence algorithms."""
+
+from __future__ import annotations
+
+import torch
+
+import lmzoo
+from lmzoo.bench import ops
+from lmzoo.ops.selective_scan import chunked_selective_scan, naive_selective_scan
+
+
+def make_model() -> lmzoo.LanguageModel:
+    return lmzoo.create_model("mamba", vocab_size=13, d_model=8, n_layers=2, context_length=16)
+
+
+def test_ops_of_returns_each_algorithm_with_the_arguments_of_the_model() -> None:
+    calls = ops.ops_of(make_model(), 5, rows=3)
+    assert sorted(calls) == ["causal_conv1d", "selective_scan"]
+    choice, args = calls["selective_scan"]
+    assert (choice.naive, choice.fast) == (naive_selective_scan, chunked_selective_scan)
+    assert args[0].shape == (3, 5, 16)
+
+
+def test_bench_ops_measures_both_forms_at_each_length() -> None:
+    told: list[str] = []
+    result = ops.bench_ops(make_model(), (1, 8), rows=2, repeats=1, progress=told.append)
+    assert [(entry["op"], entry["T"], entry["form"]) for entry in result["results"]] == [
+        ("causal_conv1d", 1, "naive_causal_conv1d"),
+        ("causal_conv1d", 8, "shifted_causal_conv1d"),
+        ("selective_scan", 1, "naive_selective_scan"),
+        ("selective_scan", 8, "chunked_selective_scan"),
+    ]
+    for entry in result["results"]:
+        spent = entry["naive_ms"] if entry["form"].startswith("naive") else entry["fast_ms"]
+        assert entry["slowdown"] == spent / min(entry["naive_ms"], entry["fast_ms"]) >= 1
+    assert "selective_scan, 8 tokens" in told
+
+
+def test_bench_ops_of_a_model_without_recurrences_is_empty() -> None:
+    model = lmzoo.create_model("bigram", vocab_size=13)
+    assert ops.bench_ops(model, (1, 8), rows=2, repeats=1)["results"] == []
+
+
+def test_forward_backward_reaches_all_floating_arguments() -> None:
+    seen: list[bool] = []
+
+    def form(x: torch.Tensor, ids: torch.Tensor, none: None) -> tuple[torch.Tensor]:
+        x.register_hook(lambda grad: seen.append(True)) if x.requires_grad and torch.is_grad_enabled() else None
+        return (x[ids] * 2,)
+
+    ops.forward_backward(form, (torch.ones(3), torch.tensor([0, 2]), None))()
+    assert seen == [True]
