@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import deque
+from typing import cast
 
 import pytest
 
-from lmzoo.conformance import Result, check_model, subject
+from lmzoo.conformance import Result, Subject, check_model, subject
 from lmzoo.conformance.beside import Beside
 from lmzoo.conformance.fresh import FreshProcess
 from lmzoo.conformance.report import Fault
@@ -29,6 +30,29 @@ def test_beside_finds_the_faults_of_a_model() -> None:
     with FreshProcess() as process:
         Beside(process, subject(mask_off_by_one.MODEL), waiting, found).join()
     assert {name: result.passed for name, result in found.items()} == {"causality": False, "shapes": True}
+
+
+class Ended:
+    """A process that has ended before its first check, or before it knows the subject."""
+
+    def __init__(self, knows_the_subject: bool) -> None:
+        self.knows_the_subject = knows_the_subject
+
+    def use(self, _subject: Subject) -> None:
+        if not self.knows_the_subject:
+            raise Fault("ended")
+
+    def run(self, check: str) -> Result:
+        raise Fault("ended")
+
+
+@pytest.mark.parametrize("knows_the_subject", [False, True])
+def test_beside_puts_back_the_check_of_a_process_that_has_ended(knows_the_subject: bool) -> None:
+    found: dict[str, Result] = {}
+    waiting = deque(["shapes", "causality"])
+    process = cast(FreshProcess, Ended(knows_the_subject))
+    Beside(process, subject(mask_off_by_one.MODEL), waiting, found).join()
+    assert (list(waiting), found) == (["shapes", "causality"], {})
 
 
 def test_beside_leaves_the_rest_to_the_caller_when_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:
