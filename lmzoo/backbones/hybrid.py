@@ -8,8 +8,9 @@ sliding windows. `pattern` names the mixer of each layer and is repeated over th
     nope         the same without positions                delta, gated_delta, kda   the delta rule
     window       the last `window` tokens                  linear, retention, gla    linear attention
     cross        the cache of the last attention layer     rglru, mlstm, slstm, lstm, gru, mingru   recurrences
-    shared       attention, one set of weights for all     ttt                    test-time training
-                 its depths, as in Zamba
+    path         positions that depend on the text         delta_product          several steps of it per token
+    shared       attention, one set of weights for all     log_linear             Mamba-2 with several memories
+                 its depths, as in Zamba                   ttt                    test-time training
 
 `attention&mamba2` runs both side by side on the same input, as Falcon-H1 does (arXiv 2507.22448). A word that ends in
 `+experts` has a mixture of experts as its feed-forward layer, in `+none` no feed-forward layer. Distinctive: a few
@@ -33,6 +34,7 @@ from lmzoo.decoder import Decoder, MixerConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.cross_layer_attention import CrossLayerAttention
+from lmzoo.layers.delta_product import DeltaProduct
 from lmzoo.layers.delta_rule import DeltaRule
 from lmzoo.layers.experts import Experts
 from lmzoo.layers.gated_delta import GatedDelta
@@ -40,11 +42,13 @@ from lmzoo.layers.gla import GLA
 from lmzoo.layers.gru import GRU
 from lmzoo.layers.kda import KDA
 from lmzoo.layers.linear_attention import LinearAttention
+from lmzoo.layers.log_linear import LogLinearMamba2
 from lmzoo.layers.lstm import LSTM
 from lmzoo.layers.mamba import Mamba
 from lmzoo.layers.mamba2 import Mamba2
 from lmzoo.layers.min_rnn import MinRNN
 from lmzoo.layers.mlp import MLP
+from lmzoo.layers.path_attention import PathAttention
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.retention import Retention
 from lmzoo.layers.rg_lru import RGLRU
@@ -55,8 +59,9 @@ from lmzoo.layers.xlstm import MLSTM, SLSTM
 from lmzoo.registry import register_model
 
 ATTENTION = ("attention", "nope", "window")  # mixers whose cache "cross" can read
-OTHERS = ("cross", "shared", "mamba", "mamba2", "delta", "gated_delta", "kda", "linear", "retention", "gla", "rglru")
-MIXERS = (*ATTENTION, *OTHERS, "mlstm", "slstm", "lstm", "gru", "mingru", "ttt")
+LINEAR = ("delta", "gated_delta", "kda", "delta_product", "linear", "retention", "gla", "log_linear", "ttt")
+RECURRENT = ("mamba", "mamba2", "rglru", "mlstm", "slstm", "lstm", "gru", "mingru")
+MIXERS = (*ATTENTION, "cross", "shared", "path", *LINEAR, *RECURRENT)
 FEED_FORWARDS = ("experts", "none")
 
 
@@ -76,7 +81,7 @@ class HybridConfig(MixerConfig):
     n_kv_heads: int | None = None  # heads of keys and values in attention; None: as many as n_heads
     window: int = 64  # tokens that "window" sees, the present one included
     rope_theta: float = 10000.0  # base of the rotary wavelengths
-    d_state: int = 16  # states per channel of "mamba" and "mamba2"
+    d_state: int = 16  # states per channel of "mamba", "mamba2" and "log_linear"
     d_conv: int = 4  # length of the convolutions' filters
     n_experts: int = 8  # experts of a layer with "+experts"
     top_k: int = 2  # experts for each token
@@ -166,6 +171,9 @@ class Hybrid(Decoder):
             "gru": partial(GRU, D),
             "mingru": partial(MinRNN, D),
             "ttt": partial(TTT, D, H, rope_theta=config.rope_theta, **conv),
+            "path": partial(PathAttention, D, H, n_kv_heads=config.n_kv_heads),
+            "delta_product": partial(DeltaProduct, D, H, K, K, **conv),
+            "log_linear": partial(LogLinearMamba2, D, d_state=config.d_state, head_dim=K, **conv),
         }
 
     def _feed_forward(self, config: Any, kind: str) -> nn.Module:

@@ -29,13 +29,7 @@ from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
-from lmzoo.ops.gated_linear_attention import (
-    chunk_length,
-    decay_since_start,
-    decay_until_end,
-    decayed_scores,
-    in_chunks,
-)
+from lmzoo.ops.gated_linear_attention import chunk_length, in_chunks, scores_in_chunks
 from lmzoo.ops.precision import wide_dtype
 
 SHORTEST_CHUNKED = 4  # for shorter sequences the loop needs fewer calls
@@ -92,8 +86,8 @@ def chunked_log_linear_attention(
     with torch.autocast(v_BTHV.device.type, enabled=False):  # autocast would compute the products in its own dtype
         level_N1CC = _level(positions_NC[:, None, :, None], positions_NC[:, None, None, :], L)
         level_weight_NMCC = weight_NMCL.gather(-1, level_N1CC.expand(-1, B * H, -1, -1))
-        scores_NMCC = decayed_scores(q_NMCK, k_NMCK, log_decay_NMC1) * level_weight_NMCC
-        since_NMC1, until_NMC1 = decay_since_start(log_decay_NMC1), decay_until_end(log_decay_NMC1)
+        scores, since_NMC1, until_NMC1 = scores_in_chunks((q_NMCK,), (k_NMCK,), log_decay_NMC1)
+        scores_NMCC = scores[0, 0] * level_weight_NMCC
         read_NMCK, written_NMCK, kept_NM11 = q_NMCK * since_NMC1, k_NMCK * until_NMC1, since_NMC1[..., -1:, :]
         chunks = (
             x.unbind(0) for x in (read_NMCK, written_NMCK, v_NMCV, kept_NM11, scores_NMCC, weight_NMCL, positions_NC)

@@ -57,7 +57,7 @@ def test_hybrid_traits_follow_from_the_layers(pattern: str, growth: str, reach: 
 @pytest.mark.parametrize(
     ("pattern", "message"),
     [
-        ("mamba conv", "'conv' must be one of attention, nope, window, cross, shared, mamba"),
+        ("mamba conv", "'conv' must be one of attention, nope, window, cross, shared, path, delta"),
         ("mamba&attention+some", "must be one of attention"),
         ("mamba+experts&attention", "'mamba[+]experts&attention' must be MIXER or MIXER&MIXER"),
         ("experts", "'experts' must be MIXER"),
@@ -73,14 +73,14 @@ def test_hybrid_refuses_a_wrong_pattern(pattern: str, message: str) -> None:
 
 EVERY_MIXER = (
     "window cross delta+experts mamba lstm+none attention cross mamba2&nope cross gated_delta kda linear retention gla "
-    "rglru mlstm slstm gru mingru&window ttt shared shared"
+    "rglru mlstm slstm gru mingru&window path delta_product log_linear ttt shared shared"
 )
 
 
 @pytest.mark.parametrize("lengths", [[40], [1] * 40, [17, 1, 1, 21]])
 def test_hybrid_with_every_mixer_decodes_as_its_forward_pass(lengths: list[int]) -> None:
     assert {*MIXERS} <= {*re.split("[ &+]", EVERY_MIXER)}
-    model = perturb(lmzoo.create_model("hybrid", **SIZES, n_layers=22, pattern=EVERY_MIXER)).double()
+    model = perturb(lmzoo.create_model("hybrid", **SIZES, n_layers=25, pattern=EVERY_MIXER)).double()
     idx = random_tokens(13, 2, 40)
     with torch.no_grad():
         expected_BTV = model(idx).logits
