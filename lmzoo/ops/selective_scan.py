@@ -26,8 +26,9 @@ from torch.utils.flop_counter import register_flop_formula
 from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.operator import operator
 
-# The fastest for forward plus backward on two CPU cores with 2 MiB of L2 cache each; 8 and 32 are within 15 %.
-CHUNK_LENGTH = 16
+CHUNK_LENGTH = 16  # the longest chunk
+BUFFER = 1 << 18  # numbers in a buffer: chunks of wide models are shorter, so that the buffers fit into the CPU cache
+SHORTEST_CHUNK = 4  # each chunk saves a state
 SHORTEST_CHUNKED = 6  # for shorter sequences the loop needs fewer calls
 
 
@@ -61,7 +62,7 @@ def chunked_selective_scan(
     D_D: Tensor | None = None,
     h_BDN: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The fast form, in chunks of `CHUNK_LENGTH` steps; arguments and results as in `selective_scan`."""
+    """The fast form, in chunks; arguments and results as in `selective_scan`."""
     dtype = _state_dtype(u_BTD)
     u, delta, A, B, C = (x.to(dtype) for x in (u_BTD, delta_BTD, A_DN, B_BTN, C_BTN))
     h = _initial_state(u, A, h_BDN)
@@ -129,18 +130,18 @@ def _scan_forward(
     """Scan x = delta * u without the direct path -> (y_BTD, last h_BND, states at the starts of the chunks)."""
     T = x_BTD.shape[1]
     x_TBD, delta_TBD, B_TBN, C_TBN = (v.transpose(0, 1).contiguous() for v in (x_BTD, delta_BTD, B_BTN, C_BTN))
-    y_BTD = torch.empty_like(x_BTD)
-    y_TBD = y_BTD.transpose(0, 1)
-    starts = h_BND.new_empty(_n_chunks(T), *h_BND.shape)
-    decay, states = (h_BND.new_empty(min(CHUNK_LENGTH, T), *h_BND.shape) for _ in range(2))
+    y_TBD = torch.empty_like(x_TBD)  # time first: a product written into a transposed tensor is computed elsewhere
+    C = _chunk_length(h_BND)
+    starts = h_BND.new_empty(_n_chunks(T, C), *h_BND.shape)
+    decay, states = (h_BND.new_empty(min(C, T), *h_BND.shape) for _ in range(2))
     h = h_BND
-    for i, (start, length) in enumerate(_chunks(T)):
+    for i, (start, length) in enumerate(_chunks(T, C)):
         now = slice(start, start + length)
         starts[i] = h
         _fill_states(decay[:length], states[:length], x_TBD[now], delta_TBD[now], A_ND, B_TBN[now], starts[i])
         torch.matmul(C_TBN[now].unsqueeze(2), states[:length], out=y_TBD[now].unsqueeze(2))
         h = states[length - 1]
-    return y_BTD, h.clone(), starts
+    return y_TBD.transpose(0, 1).contiguous(), h.clone(), starts
 
 
 @operator("selective_scan_backward")
@@ -158,12 +159,13 @@ def _scan_backward(
     T = x_BTD.shape[1]
     inputs = (grad_y_BTD, x_BTD, delta_BTD, B_BTN, C_BTN)
     grad_y_TBD, x_TBD, delta_TBD, B_TBN, C_TBN = (v.transpose(0, 1).contiguous() for v in inputs)
-    gradients = [torch.empty_like(v) for v in (x_BTD, delta_BTD, B_BTN, C_BTN)]
-    grad_x_TBD, grad_delta_TBD, grad_B_TBN, grad_C_TBN = (v.transpose(0, 1) for v in gradients)
+    gradients = [torch.empty_like(v) for v in (x_TBD, delta_TBD, B_TBN, C_TBN)]
+    grad_x_TBD, grad_delta_TBD, grad_B_TBN, grad_C_TBN = gradients
+    C = _chunk_length(starts[0])
     grad_A_BND = torch.zeros_like(starts[0])
-    decay, states, grad_states = (starts.new_empty(min(CHUNK_LENGTH, T), *starts.shape[1:]) for _ in range(3))
+    decay, states, grad_states = (starts.new_empty(min(C, T), *starts.shape[1:]) for _ in range(3))
     carry_BND = grad_h_BND.clone()  # the gradient of the last state of a chunk from all later chunks
-    for i, (start, length) in reversed(list(enumerate(_chunks(T)))):
+    for i, (start, length) in reversed(list(enumerate(_chunks(T, C)))):
         now = slice(start, start + length)
         a, h, g = decay[:length], states[:length], grad_states[:length]
         _fill_states(a, h, x_TBD[now], delta_TBD[now], A_ND, B_TBN[now], starts[i])
@@ -183,7 +185,7 @@ def _scan_backward(
         torch.sum(torch.mul(a, A_ND, out=g), 2, out=grad_delta_TBD[now])
         for step in range(length):
             grad_A_BND.addcmul_(a[step], delta_TBD[start + step].unsqueeze(1))
-    grad_x, grad_delta, grad_B, grad_C = gradients
+    grad_x, grad_delta, grad_B, grad_C = (v.transpose(0, 1).contiguous() for v in gradients)
     return grad_x, grad_delta, grad_A_BND.sum(0), grad_B, grad_C, carry_BND
 
 
@@ -198,20 +200,25 @@ def _fill_states(
         h = state_BND.addcmul_(decay_BND, h)
 
 
-def _n_chunks(T: int) -> int:
-    return (T + CHUNK_LENGTH - 1) // CHUNK_LENGTH
+def _chunk_length(h_BND: Tensor) -> int:
+    """Returns the number of steps in a chunk for states of this shape."""
+    return max(SHORTEST_CHUNK, min(CHUNK_LENGTH, BUFFER // max(1, h_BND.numel())))
 
 
-def _chunks(T: int) -> list[tuple[int, int]]:
-    """Yields (start, length) of every chunk, in order."""
-    return [(start, min(CHUNK_LENGTH, T - start)) for start in range(0, T, CHUNK_LENGTH)]
+def _n_chunks(T: int, C: int) -> int:
+    return (T + C - 1) // C
+
+
+def _chunks(T: int, C: int) -> list[tuple[int, int]]:
+    """Returns (start, length) of every chunk, in order."""
+    return [(start, min(C, T - start)) for start in range(0, T, C)]
 
 
 @torch.library.register_fake("lmzoo::selective_scan")
 def _scan_forward_fake(
     x_BTD: Tensor, delta_BTD: Tensor, A_ND: Tensor, B_BTN: Tensor, C_BTN: Tensor, h_BND: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    starts = h_BND.new_empty(_n_chunks(x_BTD.shape[1]), *h_BND.shape)
+    starts = h_BND.new_empty(_n_chunks(x_BTD.shape[1], _chunk_length(h_BND)), *h_BND.shape)
     return torch.empty_like(x_BTD), torch.empty_like(h_BND), starts
 
 
