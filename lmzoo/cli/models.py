@@ -13,6 +13,7 @@ import lmzoo
 from lmzoo import humanize, registry, terminal
 from lmzoo.cli.complete import complete_checks, complete_models
 from lmzoo.cli.group import cli, plugin_option
+from lmzoo.errors import InputError
 
 KINDS = ("classic", "attention", "linear", "hybrid")  # of families, in the order of the table
 VOCAB_SIZE = 65  # vocabulary of a typical character tokenizer, for presets without vocab_size
@@ -112,11 +113,18 @@ def _print_models(names: list[str]) -> None:
 @click.option("--only", multiple=True, metavar="CHECK", shell_complete=complete_checks, help="Run only this check.")
 @click.option("--thorough", is_flag=True, help="More random shapes, and all variants in the large form.")
 @click.option("--seed", default=0, show_default=True, help="Seed of the random shapes.")
+@click.option("--coord", is_flag=True, help="Print the coordinate check instead: activations against the width.")
 @click.option("--explain", metavar="CHECK", shell_complete=complete_checks, help="Print what a check does, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON (a list for several models).")
 @plugin_option
 def check(
-    targets: tuple[str, ...], only: tuple[str, ...], thorough: bool, seed: int, explain: str | None, as_json: bool
+    targets: tuple[str, ...],
+    only: tuple[str, ...],
+    thorough: bool,
+    seed: int,
+    coord: bool,
+    explain: str | None,
+    as_json: bool,
 ) -> None:
     """Check a model: causality, caches, masks, losses, gradients, saving.
 
@@ -124,11 +132,15 @@ def check(
     is checked. Of a run, its own model is checked too, with its weights and sizes (checks named own_...). The exit code
     is 0 if all checks pass and 1 if one fails.
 
+    --coord passes no judgement: it prints the root mean square of the outputs of each role's modules at widths from 64
+    to 512, with initial weights and after four steps of Adam, and the exponent p of width^p fitted to it.
+
     \b
     lmzoo check gpt2
     lmzoo check my_mixer.py --thorough
     lmzoo check runs/gpt2.tiny --only decoding
     lmzoo check --explain long_causality
+    lmzoo check llama --coord
     """
     import torch
 
@@ -139,6 +151,11 @@ def check(
         click.echo(explanation(explain))
         return
     torch.set_num_threads(1)  # the models are tiny: more threads cost more than they save
+
+    if coord:
+        names = [name for target in targets or registry.families() for name in _named(target)]
+        _print_coordinates(names, seed, as_json)
+        return
 
     def show_result(result: Result) -> None:
         mark = click.style("ok  ", fg="green") if result.passed else click.style("FAIL", fg="red", bold=True)
@@ -157,3 +174,36 @@ def check(
     if as_json:
         click.echo(json.dumps([r.to_dict() for r in reports] if len(reports) > 1 else reports[0].to_dict()))
     sys.exit(0 if all(report.passed for report in reports) else 1)
+
+
+def _named(target: str) -> list[str]:
+    """Returns the names of the models that a target of `check --coord` stands for."""
+    from lmzoo.conformance.target import subjects
+
+    names = subjects(target)
+    if not all(isinstance(name, str) for name in names):
+        raise InputError(f"{target} is a run, whose width is fixed: --coord is for registered names")
+    return [str(name) for name in names]
+
+
+def _print_coordinates(names: list[str], seed: int, as_json: bool) -> None:
+    """Print the coordinate check of each model."""
+    from lmzoo.conformance.coordinates import STEPS, coordinate_check
+
+    results = []
+    for name in names:
+        result = coordinate_check(name, seed=seed)
+        results.append(result)
+        if not as_json:
+            headings = ("role", "when", *(f"{width:,}" for width in result["widths"]), "exponent")
+            rows = []
+            for role, found in result["roles"].items():
+                for when, words in (("start", "at the start"), ("end", f"after {STEPS} steps")):
+                    power = found[f"{when}_exponent"]
+                    cells = [f"{value:.3g}" for value in found[when]]
+                    rows.append([role, words, *cells, humanize.MISSING if power is None else f"{power:+.2f}"])
+            console = terminal.results_console()
+            click.secho(name, bold=True)
+            console.print(terminal.table(headings, rows, width=console.width, left=headings[:2]))
+    if as_json:
+        click.echo(json.dumps(results if len(results) > 1 else results[0]))

@@ -114,7 +114,7 @@ def overfitting(subject: Subject) -> str:
     goal, weak_goal = (floor + (1 - covered) * (uniform - floor) for covered in (COVERED, WEAK))
     if not model.traits.trainable:
         return _fitted(model, subject, tokens, weak_goal, floor)  # a fit has converged, and may smooth
-    optimizer = _Adam(model.parameters())
+    optimizer = Adam(model.parameters())
     losses: list[float] = []
     for step in range(WEAK_STEPS):
         model.zero_grad()
@@ -154,10 +154,11 @@ def _fitted(model: LanguageModel, subject: Subject, tokens: Tensor, goal: float,
     return f"{loss:.2f} nats after fit(); the lowest loss possible is {floor:.2f}"
 
 
-class _Adam:
-    """Adam with a learning rate of 0.01. torch's own imports torch's compiler, which takes seconds."""
+class Adam:
+    """Adam (Kingma & Ba 2015, arXiv 1412.6980). torch's own imports torch's compiler, which takes seconds."""
 
-    def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
+    def __init__(self, parameters: Iterable[nn.Parameter], learning_rate: float = 0.01) -> None:
+        self._learning_rate = learning_rate
         self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
         self._mean = [torch.zeros_like(parameter) for parameter in self._parameters]
         self._square = [torch.zeros_like(parameter) for parameter in self._parameters]
@@ -165,13 +166,14 @@ class _Adam:
 
     @torch.no_grad()
     def step(self) -> None:
+        """Changes the parameters by their gradients."""
         self._steps += 1
         for parameter, mean, square in zip(self._parameters, self._mean, self._square, strict=True):
             if parameter.grad is not None:
                 mean.lerp_(parameter.grad, 1 - 0.9)
                 square.lerp_(parameter.grad.square(), 1 - 0.999)
                 mean_hat, square_hat = mean / (1 - 0.9**self._steps), square / (1 - 0.999**self._steps)
-                parameter.sub_(0.01 * mean_hat / (square_hat.sqrt() + 1e-8))
+                parameter.sub_(self._learning_rate * mean_hat / (square_hat.sqrt() + 1e-8))
 
 
 def best_loss(idx: Tensor, targets: Tensor, reach: int | None) -> float:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lmzoo.conformance import coordinates
 from tests.cli.commands import Command
 
 
@@ -75,3 +76,12 @@ def test_check_passes_a_right_model_and_fails_a_wrong_one(lmzoo: Command, tmp_pa
     assert result.code == 1
     assert not report["passed"]
     assert any("causal" in name for name in report["failures"]), report["failures"]
+
+
+def test_check_coord_prints_activations_by_role(lmzoo: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(coordinates.coordinate_check, "__defaults__", ((16, 32),))
+    shown = lmzoo("check", "mamba.tiny", "--coord")
+    assert shown.code == 0
+    assert re.search(r"^logits +after 4 steps +[\d.e-]+ +[\d.e-]+ +[+-]\d\.\d\d$", shown.out, re.MULTILINE)
+    assert json.loads(lmzoo("check", "mamba.tiny", "--coord", "--json").out)["widths"] == [16, 32]
+    assert lmzoo("check", "bigram", "--coord").err.count("\n") == 1
