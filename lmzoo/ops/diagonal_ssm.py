@@ -31,6 +31,7 @@ from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.diagonal_scan import powers, times
+from lmzoo.ops.long_conv import toeplitz
 from lmzoo.ops.precision import wide_dtype
 
 CHUNK_LENGTH = 32
@@ -68,7 +69,7 @@ def chunked_diagonal_ssm(
         start_DNM = rearrange(torch.stack(starts), "m b d n x -> d (n x) (m b)")
         re_CDN, im_CDN = read_CDN2.unbind(-1)
         from_start_DCN = rearrange([re_CDN[1:], -im_CDN[1:]], "x c d n -> d c (n x)")
-        inside_DCC = _toeplitz(re_CDN[:C].sum(dim=-1).T)
+        inside_DCC = toeplitz(re_CDN[:C].sum(dim=-1).T)
         y = torch.baddbmm(inside_DCC @ u_DCMB.flatten(2), from_start_DCN, start_DNM)
         # The last chunk may be shorter.
         rest = T - C * (len(starts) - 1)
@@ -95,12 +96,6 @@ def diagonal_ssm(u_BTD: Tensor, a_DN2: Tensor, c_DN2: Tensor, h_BDN2: Tensor | N
     form = naive_diagonal_ssm if u_BTD.shape[1] < SHORTEST_CHUNKED else chunked_diagonal_ssm
     with counted_as(12 * u_BTD.numel() * a_DN2.shape[1]):
         return form(u_BTD, a_DN2, c_DN2, h_BDN2)
-
-
-def _toeplitz(k_DC: Tensor) -> Tensor:
-    """Returns the lower triangular matrices (D, C, C) whose elements t, s are k_{t-s}."""
-    C = k_DC.shape[1]
-    return F.pad(k_DC, (C - 1, 0)).unfold(1, C, 1).flip(-1)
 
 
 def _wide_inputs(u_BTD: Tensor, a_DN2: Tensor, c_DN2: Tensor, h_BDN2: Tensor | None) -> tuple[Tensor, ...]:
