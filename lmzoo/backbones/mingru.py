@@ -3,7 +3,7 @@
 Blocks of the mixer (`lmzoo.layers.min_rnn`) and SwiGLU. Distinctive: the gates of a GRU or an LSTM are computed from
 the token alone, without the last state, so the recurrence is linear in the state and all times are computed by a scan
 (`lmzoo.ops.log_scan`). The state is one positive vector for each layer. Option: `cell` is "gru" or "lstm". Deviations:
-the frame is Llama's (RMS norms, SwiGLU), and the scan works in chunks.
+the frame is Llama's (RMS norms, SwiGLU), and the scan does not stay in log space.
 """
 
 from __future__ import annotations
