@@ -116,11 +116,11 @@ def test_mutate_reports_found_and_surviving_mutations(tmp_path: Path) -> None:
 
 
 def test_mutate_finds_the_tests_of_layers_and_checks() -> None:
-    paths = ("lmzoo/layers/head_norm.py", "lmzoo/conformance/reach.py")
+    paths = ("lmzoo/layers/retention.py", "lmzoo/conformance/reach.py")
     command = [sys.executable, "-c", f"import mutate; print(*map(mutate.stages, {paths}))"]
     run = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True, timeout=60, check=True)
     for test in (
-        "layers/test_head_norm.py",
+        "layers/test_retention.py",
         "backbones/test_retnet.py",
         "[retnet-",
         "test_reach.py",
