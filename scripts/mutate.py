@@ -130,11 +130,11 @@ class _Watch:
         items.sort(key=lambda item: self.usual.get(item.nodeid, 0.0))
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
-        if self.usual:  # the alarm ends the process
-            signal.setitimer(signal.ITIMER_REAL, SLACK + TIMES * self.usual.get(nodeid, 0.0))
+        if self.usual:  # ends the process after as much CPU time: the machine may be slower than before
+            signal.setitimer(signal.ITIMER_PROF, SLACK + TIMES * self.usual.get(nodeid, 0.0))
 
     def pytest_runtest_logfinish(self) -> None:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         self.seconds[report.nodeid] = self.seconds.get(report.nodeid, 0.0) + report.duration
@@ -298,7 +298,7 @@ def fates(
             done, status = os.waitpid(pid, 0 if late else os.WNOHANG)
             if done:
                 if os.WIFSIGNALED(status):
-                    late = late or os.WTERMSIG(status) == signal.SIGALRM
+                    late = late or os.WTERMSIG(status) == signal.SIGPROF
                     with suppress(ProcessLookupError):  # processes that the tests have left
                         os.killpg(pid, signal.SIGKILL)
                 took, _, by = os.read(reader, 2000).decode(errors="replace").partition(" ")
