@@ -83,6 +83,16 @@ def test_auxiliary_compares_the_loss_in_train_mode() -> None:
     assert report.results[-1].saw.startswith("the loss in train mode is off by")
 
 
+def test_loss_value_compares_logits_with_and_without_targets() -> None:
+    class Other(Transformer):
+        def forward(self, idx: Tensor, targets: Tensor | None = None, *, return_logits: bool = True) -> LMOutput:
+            logits_BTV, loss = super().forward(idx, targets, return_logits=return_logits)
+            return LMOutput(logits_BTV + 0.01 if targets is None and logits_BTV is not None else logits_BTV, loss)
+
+    result = check_model(Other, only=["loss_value"]).results[0]
+    assert result.saw.startswith("logits without targets, against those with them, is off by")
+
+
 @pytest.mark.parametrize("name", ["loss_value", "ignored_targets", "micro_batches", "chunked_loss"])
 def test_loss_checks_find_a_sum_instead_of_a_mean(name: str) -> None:
     class Summed(Transformer):

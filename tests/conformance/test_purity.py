@@ -47,6 +47,16 @@ def test_compiles_gives_the_reason_in_one_line() -> None:
     assert "\n" not in result.saw
 
 
+def test_compiles_compares_the_values() -> None:
+    class Scales(Transformer):
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            x_BTD, state = super().features(idx_BT, state)
+            return (1.001 * x_BTD if torch.compiler.is_compiling() else x_BTD), state
+
+    result = check_model(Scales, only=["compiles"]).results[0]
+    assert result.saw.startswith("the compiled forward is off by")
+
+
 def test_train_mode_finds_a_difference_between_the_modes() -> None:
     class Scales(Transformer):
         def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:

@@ -20,6 +20,9 @@ def test_best_loss_is_the_entropy_given_the_visible_tokens() -> None:
     targets = torch.tensor([[1, 0, 1, 2]])
     assert best_loss(idx, targets, None) == pytest.approx(0)
     assert best_loss(idx, targets, 1) == pytest.approx(2 * 0.6931 / 4, abs=1e-4)  # after 1 comes 0 or 2
+    idx, targets = torch.tensor([[1, 0], [2, 0]]), torch.tensor([[0, 3], [0, 4]])
+    assert best_loss(idx, targets, 1) == pytest.approx(2 * 0.6931 / 4, abs=1e-4)
+    assert best_loss(idx, targets, 2) == pytest.approx(0)  # the token before tells 3 and 4 apart
 
 
 def test_initial_loss_names_the_loss_and_ln_v() -> None:
