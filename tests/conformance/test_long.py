@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
-from lmzoo.conformance import check_model
+from lmzoo.conformance import Fault, check_model
+from lmzoo.conformance.long import FLAT, _require_flat
 from tests.museum.base import Attention, Transformer
 
 
@@ -28,3 +30,11 @@ def test_random_shapes_prints_the_seed_and_follows_it() -> None:
     first, second, again = (check_model("bigram", only=["random_shapes"], seed=seed).results[0] for seed in (0, 1, 0))
     assert first.saw == again.saw != second.saw
     assert "(seed 1)" in second.saw
+
+
+def test_require_flat_compares_late_with_early_positions() -> None:
+    expected_BTV = torch.ones(1, 300, 3, dtype=torch.float64)
+    late_T = (torch.arange(300) >= 200).double()[:, None]
+    _require_flat(expected_BTV + 0.9 * FLAT * late_T, expected_BTV, "a", "b")
+    with pytest.raises(Fault, match=r"^a is off by .* at the last positions and by 0 at the first; look at b"):
+        _require_flat(expected_BTV + 1.1 * FLAT * late_T, expected_BTV, "a", "b")

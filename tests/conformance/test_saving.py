@@ -60,3 +60,7 @@ def test_meta_device_compares_shapes_and_logits() -> None:
 
     result = check_model(Grows, only=["meta_device"]).results[0]
     assert "table is (2,) torch.float32 on meta, and (3,) torch.float32 when built on cpu" in result.saw
+
+
+def test_save_and_load_starts_a_process_if_none_was_started_before() -> None:
+    assert saving.save_and_load(subject(Transformer)) == "bitwise equal logits in a fresh process"
