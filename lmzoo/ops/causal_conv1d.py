@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from lmzoo.ops.counting import counted_as
 from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.operator import operator
 
@@ -61,8 +62,10 @@ def causal_conv1d(
         `y_BTD`, and the tail (B, W - 1, D) to continue from. The tail is a copy, so it does not keep the input in
         memory.
     """
-    convolve = dispatch(x_BTD.shape[1], naive_causal_conv1d, shifted_causal_conv1d, shortest=SHORTEST_SHIFTED)
-    y_BTD, tail = convolve(x_BTD, weight_DW, bias_D, tail_BWD)
+    B, T, D = x_BTD.shape
+    convolve = dispatch(T, naive_causal_conv1d, shifted_causal_conv1d, shortest=SHORTEST_SHIFTED)
+    with counted_as(2 * B * T * D * weight_DW.shape[1]):
+        y_BTD, tail = convolve(x_BTD, weight_DW, bias_D, tail_BWD)
     return y_BTD, tail.clone()
 
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from lmzoo.ops.counting import counted_as
 from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.operator import operator
 
@@ -99,10 +100,13 @@ def selective_scan(
 
     Returns:
         `y_BTD` in the dtype of `u_BTD`, and the last state (B, D, N). The state is float32 whatever the dtype of the
-        input (float64 for float64 input), under autocast too: decays close to one do not survive bfloat16.
+        input (float64 for float64 input), under autocast too: decays close to one do not survive bfloat16. Counts as
+        4 D N FLOPs per token: a multiply-add per entry of the state to write it, and one to read it.
     """
-    scan = dispatch(u_BTD.shape[1], naive_selective_scan, chunked_selective_scan, shortest=SHORTEST_CHUNKED)
-    return scan(u_BTD, delta_BTD, A_DN, B_BTN, C_BTN, D_D, h_BDN)
+    B, T, D = u_BTD.shape
+    scan = dispatch(T, naive_selective_scan, chunked_selective_scan, shortest=SHORTEST_CHUNKED)
+    with counted_as(4 * B * T * D * A_DN.shape[1]):
+        return scan(u_BTD, delta_BTD, A_DN, B_BTN, C_BTN, D_D, h_BDN)
 
 
 def _state_dtype(u_BTD: Tensor) -> torch.dtype:

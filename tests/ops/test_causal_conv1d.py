@@ -8,7 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lmzoo.ops.causal_conv1d import causal_conv1d, naive_causal_conv1d, shifted_causal_conv1d
+from lmzoo.ops.causal_conv1d import SHORTEST_SHIFTED, causal_conv1d, naive_causal_conv1d, shifted_causal_conv1d
+from lmzoo.ops.counting import FlopCounter
 from tests.ops.scans import assert_same, values_and_gradients
 
 
@@ -85,3 +86,10 @@ def test_causal_conv1d_flops_are_counted() -> None:
         y.sum().backward()
     assert forward == 2 * 2 * 6 * 5 * 4
     assert counter.get_total_flops() == 3 * forward
+
+
+@pytest.mark.parametrize("T", [1, SHORTEST_SHIFTED - 1, SHORTEST_SHIFTED])
+def test_causal_conv1d_counts_as_its_definition(T: int) -> None:
+    with FlopCounter() as counter:
+        causal_conv1d(torch.randn(2, T, 3), torch.randn(3, 4))
+    assert counter.get_total_flops() == 2 * 2 * T * 3 * 4

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from lmzoo.ops.selective_scan import CHUNK_LENGTH, chunked_selective_scan, naive_selective_scan, selective_scan
+from lmzoo.ops.counting import FlopCounter
+from lmzoo.ops.selective_scan import (
+    CHUNK_LENGTH,
+    SHORTEST_CHUNKED,
+    chunked_selective_scan,
+    naive_selective_scan,
+    selective_scan,
+)
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
 LENGTHS = (1, CHUNK_LENGTH - 1, CHUNK_LENGTH, CHUNK_LENGTH + 1, 2 * CHUNK_LENGTH + 3)
@@ -144,3 +151,12 @@ def test_selective_scan_saves_one_state_per_chunk(T: int) -> None:
     u, delta, A, B, C, _, h = make_inputs(T)
     _, _, starts = torch.ops.lmzoo.selective_scan(u, delta, A.t().contiguous(), B, C, h.transpose(1, 2).contiguous())
     assert starts.shape == (math.ceil(T / CHUNK_LENGTH), 2, 3, 5)
+
+
+@pytest.mark.parametrize("T", [1, SHORTEST_CHUNKED - 1, SHORTEST_CHUNKED])
+def test_selective_scan_counts_as_its_definition(T: int) -> None:
+    inputs = make_inputs(T)
+    B, D, N = inputs[-1].shape
+    with FlopCounter() as counter:
+        selective_scan(*inputs)
+    assert counter.get_total_flops() == 4 * B * T * D * N
