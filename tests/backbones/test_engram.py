@@ -91,6 +91,8 @@ def test_engram_logits_and_gradients_equal_transformers() -> None:
     theirs, ours = perturb(Reference()), lmzoo.create_model("engram", **OURS).eval()
     memories = [dict(memory.named_parameters()) for memory in theirs.memories]
     ours.load_state_dict(converted(theirs.llama.state_dict(), memories, ours.config), strict=True)
+    theirs.double()  # the square root in the gate has a steep slope, so float32 gradients depend on the order of sums
+    ours.double()
     idx, targets = random_tokens(VOCAB, 3, 30), random_tokens(VOCAB, 3, 30, seed=2)
     expected = theirs(idx)
     assert expected.std() > 0.3, "the weights must make the logits differ"
