@@ -6,6 +6,7 @@ import json
 import time
 
 import pytest
+import torch
 
 import lmzoo
 from lmzoo import bench
@@ -13,7 +14,9 @@ from lmzoo import bench
 SIZES = {"vocab_size": 65, "d_model": 32, "n_layers": 1, "context_length": 32}
 
 
-def test_bench_decode_measures_a_tiny_model() -> None:
+def test_bench_decode_measures_a_tiny_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = torch.compile  # with the eager backend: what is compiled is tested in tests/inference/test_compiled.py
+    monkeypatch.setattr(torch, "compile", lambda step, **options: whole(step, backend="eager", fullgraph=True))
     model = lmzoo.create_model("gpt2", **SIZES).eval()
     peers = {"sleeper": lambda: time.sleep(0.05)}
     result = bench.bench_decode(model, rows=2, tokens=4, repeats=1, bandwidth_bytes=1 << 20, peers=peers)
