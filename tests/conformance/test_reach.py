@@ -46,6 +46,36 @@ def test_require_reach_holds_the_declaration_both_ways(
         assert require_reach(model, idx) == "gradients reach 9 tokens back, and no further"
 
 
+class SeesFar(Windowed):
+    """At even positions also the token 20 back matters."""
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        far_BTD = torch.nn.functional.pad(self.tokens(idx_BT), (0, 0, 20, 0))[:, :-20]
+        even_T = torch.arange(idx_BT.shape[1]) % 2 == 0
+        return x_BTD + far_BTD * even_T[:, None], state
+
+
+def test_require_reach_finds_a_leak_at_some_positions_alone() -> None:
+    model = SeesFar(MuseumConfig(vocab_size=13, window=5)).double()
+    with pytest.raises(Fault, match="reaches 20 tokens back, though the model declares receptive_field=9"):
+        require_reach(model, torch.arange(120).view(3, 40) % 13)
+
+
+@pytest.mark.parametrize(("declared", "passes"), [(37, False), (38, True)])
+def test_require_reach_asks_for_the_farthest_token_only_if_all_rows_reach_so_far(
+    declared: int, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of 40 tokens the last three positions, one for each row, all have 37 tokens up to their own."""
+    monkeypatch.setattr(Windowed, "declared", declared)
+    model, idx = Windowed(MuseumConfig(vocab_size=13, window=18)).double(), torch.arange(120).view(3, 40) % 13
+    if passes:  # though the model sees 35 tokens
+        assert require_reach(model, idx).startswith(f"gradients reach {declared} tokens back")
+    else:
+        with pytest.raises(Fault, match=f"do not depend on the tokens {declared - 1} to {declared - 1} back"):
+            require_reach(model, idx)
+
+
 class Detached(Recurrent):
     def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
         x_BTD, state = super().features(idx_BT, state)
