@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lmzoo.conformance import check_model
+from lmzoo.conformance import Fault, causality, check_model, subject
 from lmzoo.model import LanguageModel, ModelConfig, Traits
 from lmzoo.state import State
 from tests.museum.base import Attention, Cell, MuseumConfig, Recurrent, Transformer
@@ -44,6 +44,20 @@ def test_causality_finds_a_leak_of_the_size_of_float32_rounding() -> None:
     report = check_model(TooShortFourier, only=CAUSALITY)
     assert report.failures[:2] == ["causality", "gradient_causality"]
     assert "float32" not in report.results[0].saw
+
+
+class Dropped(Transformer):
+    def __init__(self, config: MuseumConfig) -> None:
+        super().__init__(config)
+        self.drop = nn.Dropout(0.0)
+
+    def embed(self, idx_BT: Tensor, position: int, state: State) -> Tensor:
+        return self.drop(super().embed(idx_BT, position, state))
+
+
+def test_causality_passes_a_model_with_dropout() -> None:
+    report = check_model(Dropped, only=CAUSALITY)
+    assert report.passed, str(report)
 
 
 class LeaksInTraining(Transformer):
@@ -173,6 +187,29 @@ def test_bfloat16_causality_allows_the_rounding_that_other_rows_cause(
     result = check_model(Rounded, only=["bfloat16_causality"]).results[0]
     assert result.passed == passes, result.saw
     assert ("no more changed than by other rows of the batch" in result.saw) == passes
+
+
+@pytest.mark.parametrize(
+    ("noise", "place", "passes"), [(0.09, 23, False), (0.11, 23, True), (0.09, 12, False), (0.09, 2, True)]
+)
+def test_bfloat16_causality_allows_four_times_the_noise_of_other_rows_at_most_cuts(
+    noise: float, place: int, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Logits change by 0.4 when the token at `place` does: at all of the cuts 23, 22, 12, 2, 1, or at some of them."""
+    checked = subject("bigram")
+    original = checked.tokens(2, checked.context)
+
+    def logits(_model: object, idx: Tensor, *, autocast: bool) -> Tensor:
+        changed = noise if not torch.equal(idx[1], original[1]) else 0.0
+        return torch.full((*idx.shape, 1), 0.4 if idx[0, place] != original[0, place] else changed)
+
+    monkeypatch.setattr(causality, "_logits", logits)
+    monkeypatch.setattr(causality, "lengths", lambda checked, _model: [checked.context])
+    if passes:
+        assert "no more changed than by other rows" in causality.bfloat16_causality(checked)
+    else:
+        with pytest.raises(Fault, match="on changes earlier logits by"):
+            causality.bfloat16_causality(checked)
 
 
 class Short(Transformer):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import random
 
+import pytest
 import torch
 from torch import Tensor
 
 from lmzoo.conformance import check_model
+from lmzoo.model import Traits
 from lmzoo.state import State
-from tests.museum.base import MuseumConfig, Transformer
+from tests.museum.base import MuseumConfig, Recurrent, Transformer
 
 
 def test_same_seed_finds_weights_drawn_from_elsewhere() -> None:
@@ -20,6 +22,27 @@ def test_same_seed_finds_weights_drawn_from_elsewhere() -> None:
 
     result = check_model(Clock, only=["same_seed"]).results[0]
     assert result.saw.startswith("start, drawn twice from one seed, is off by")
+
+
+class Constants(Recurrent):
+    """Every parameter has a few values that no seed changes."""
+
+    n_values = 3
+
+    def init_weights(self, generator: torch.Generator | None = None) -> None:
+        with torch.no_grad():
+            for parameter in self.parameters():
+                parameter.copy_((torch.arange(parameter.numel()) % self.n_values).view_as(parameter))
+
+
+@pytest.mark.parametrize(("n_values", "passes"), [(2, True), (3, False)])
+def test_seeds_takes_parameters_of_two_values_for_constants(
+    n_values: int, passes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Constants, "n_values", n_values)
+    result = check_model(Constants, only=["seeds"]).results[0]
+    assert result.passed == passes, result.saw
+    assert result.saw.startswith("two seeds give the same weights") == (not passes)
 
 
 def test_global_state_names_the_generator_that_was_used() -> None:
@@ -64,3 +87,17 @@ def test_train_mode_finds_a_difference_between_the_modes() -> None:
             return (1.01 * x_BTD if self.training else x_BTD), state
 
     assert check_model(Scales, only=["train_mode"]).failures == ["train_mode"]
+
+
+def test_train_mode_takes_declared_noise_that_differs_between_seeds() -> None:
+    class Noisy(Recurrent):
+        @property
+        def traits(self) -> Traits:
+            return Traits(extrapolates=True, state_growth="constant", random_in_training=True)
+
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            x_BTD, state = super().features(idx_BT, state)
+            return x_BTD + (torch.rand(()) if self.training else 0.0), state
+
+    result = check_model(Noisy, only=["train_mode"]).results[0]
+    assert result.passed, result.saw

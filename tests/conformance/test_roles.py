@@ -26,6 +26,8 @@ class Extra(nn.Module):
     def forward(self, x_BTD: Tensor) -> Tensor:
         if self.use == "add":
             return x_BTD + self.table[:, : x_BTD.shape[1]]
+        if self.use == "scale":
+            return x_BTD @ (self.table * torch.linspace(0.5, 1.0, self.table.shape[1]))
         return x_BTD * self.table if self.use == "multiply" else x_BTD @ self.table
 
 
@@ -46,6 +48,7 @@ class WithExtra(Recurrent):
     ("shape", "use", "says"),
     [
         ((16, 16), "map", ""),
+        ((16, 16), "scale", ""),  # a matrix with scaled columns is still a matrix
         ((1, 24, 16), "add", "extra.table (1, 24, 16) is added to activations"),
         ((1, 16), "multiply", "extra.table (1, 16) is a vector"),
         ((9, 16), "multiply", "extra.table (9, 16) is multiplied with activations elementwise"),
