@@ -32,6 +32,12 @@ def test_random_shapes_prints_the_seed_and_follows_it() -> None:
     assert "(seed 1)" in second.saw
 
 
+def test_random_shapes_draws_more_shapes_in_a_thorough_check() -> None:
+    for thorough, shapes in ((False, 4), (True, 40)):
+        saw = check_model("bigram", only=["random_shapes"], thorough=thorough).results[0].saw
+        assert saw.partition(" (seed")[0].count(",") + 1 == shapes
+
+
 def test_require_flat_compares_late_with_early_positions() -> None:
     expected_BTV = torch.ones(1, 300, 3, dtype=torch.float64)
     late_T = (torch.arange(300) >= 200).double()[:, None]

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from lmzoo.conformance import Fault
-from lmzoo.conformance.measure import difference, first_position, float32_hint, require_equal, require_same_bits
+from lmzoo.conformance.measure import (
+    difference,
+    first_position,
+    float32_hint,
+    float32_line,
+    require_equal,
+    require_same_bits,
+)
 
 
 def test_difference_is_relative_to_the_largest_value_and_infinite_where_not_finite() -> None:
@@ -69,3 +76,9 @@ def test_float32_hint_names_the_line_that_rounds_an_activation() -> None:
     )
     assert float32_hint(lambda: router(x, cast=False), 1e-7) == ""
     assert float32_hint(lambda: router(x, cast=True), 1e-2) == ""  # too large to be rounding
+
+
+@pytest.mark.parametrize(("shape", "counts"), [((2, 3), True), ((3,), True), ((), False)])
+def test_float32_line_counts_vectors_but_no_single_number(shape: tuple[int, ...], counts: bool) -> None:
+    x = torch.ones(shape, dtype=torch.float64, requires_grad=True)
+    assert bool(float32_line(lambda: x.float())) == counts

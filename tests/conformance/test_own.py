@@ -27,11 +27,14 @@ def test_own_checks_pass_a_model_as_it_is_built(model: LanguageModel) -> None:
         assert tried in saw
 
 
-def test_own_checks_take_a_model_of_a_short_context() -> None:
-    short = lmzoo.create_model("gpt2", vocab_size=65, d_model=48, n_layers=1, n_heads=2, context_length=2)
+@pytest.mark.parametrize(("context", "cuts", "splits"), [(2, 1, 1), (3, 2, 3)])
+def test_own_checks_take_a_model_of_a_short_context(context: int, cuts: int, splits: int) -> None:
+    short = lmzoo.create_model("gpt2", vocab_size=65, d_model=48, n_layers=1, n_heads=2, context_length=context)
     report = check_model(short, only=OWN)
     assert report.passed, str(report)
-    assert "1 cuts of 2 tokens" in report.results[0].saw
+    seen = " ".join(result.saw for result in report.results)
+    assert f"{cuts} cuts of {context} tokens" in seen
+    assert f"{splits} splits of {context} tokens" in seen
 
 
 def test_own_receptive_field_finds_a_window_set_by_hand(model: LanguageModel) -> None:

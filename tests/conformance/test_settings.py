@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lmzoo.conformance import check_model
+from lmzoo.conformance.settings import _Effects
 from lmzoo.state import State
 from tests.museum.base import Cell, CellConfig, Recurrent
 
@@ -46,6 +47,27 @@ def test_settings_finds_one_without_effect_unless_it_is_declared(monkeypatch: py
         monkeypatch.setattr(SwitchConfig, "without_effect", frozenset({"chunk", declared}))
         (result,) = check_model(Switched, only=["settings"]).results
         assert says in result.saw
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReservingConfig(CellConfig):
+    reserve: int = 1  # the state has room for so many tokens, or for more if there are more
+
+
+class Reserving(Recurrent):
+    config_class = ReservingConfig
+    config: ReservingConfig
+
+    def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:
+        pieces = super().init_layers(batch_size, max_len, like)
+        room = like.new_zeros(batch_size, max(max_len, self.config.reserve))
+        return [*pieces, room] if max_len > 0 else pieces  # without a state, `features` asks for one of length 0
+
+
+def test_effects_differ_by_the_state_after_one_token_alone() -> None:
+    effects, same, other = (_Effects(Reserving, ReservingConfig(vocab_size=13, reserve=n)) for n in (1, 1, 2))
+    assert not effects.differ(same)
+    assert effects.differ(other)
 
 
 class RemembersTheLast(Cell):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -14,7 +15,7 @@ from lmzoo.conformance.sizes import TINY
 from lmzoo.errors import ConfigError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.state import State
-from tests.museum.base import Transformer
+from tests.museum.base import MuseumConfig, Transformer
 
 
 class Plain(LanguageModel):
@@ -106,6 +107,17 @@ def test_check_model_names_an_exception_once() -> None:
     assert report.failures == ["shapes", "causality", "same_seed"]
     assert "RuntimeError: not today" in report.results[2].saw
     assert report.results[3].saw == "raised the same exception as causality"
+
+
+class TiedInNameAlone(Transformer):
+    def __init__(self, config: MuseumConfig) -> None:
+        super().__init__(replace(config, tie_embeddings=False))
+        self.config = config
+
+
+def test_check_model_runs_tied_weights_with_tied_embeddings_too() -> None:
+    (result,) = check_model(TiedInNameAlone, only=["tied_weights"]).results
+    assert "tie_embeddings=True: the config says tie_embeddings=True, and the head's weight is not" in result.saw
 
 
 def test_explanation_is_the_docstring_of_the_check() -> None:
