@@ -15,6 +15,7 @@ from lmzoo.conformance.measure import (
     float32_hint,
     float32_line,
     require_equal,
+    require_near,
     require_same_bits,
 )
 
@@ -22,6 +23,7 @@ from lmzoo.conformance.measure import (
 def test_difference_is_relative_to_the_largest_value_and_infinite_where_not_finite() -> None:
     expected = torch.tensor([0.0, 8.0])
     assert difference(expected + 2, expected) == pytest.approx(0.25)
+    assert difference(torch.tensor([0.0, 6.0]), expected) == pytest.approx(0.25)
     assert difference(expected / 10 + 0.5, expected / 10) == pytest.approx(0.5)  # the scale is at least 1
     assert difference(torch.tensor([0.0, math.nan]), expected) == math.inf
     assert difference(expected[:0], expected[:0]) == 0
@@ -45,6 +47,15 @@ def test_require_equal_says_what_is_off_and_where_to_look() -> None:
         require_equal(one + 0.5, one, "a", "b", 1e-5)
     with pytest.raises(Fault, match=r"a is not finite"):
         require_equal(one / 0, one, "a", "b", 1e-5)
+
+
+def test_require_near_finds_one_value_that_is_not_finite() -> None:
+    expected_BTV = torch.ones(1, 8, 3)
+    actual_BTV = expected_BTV.clone()
+    assert require_near(actual_BTV, expected_BTV, "a", "b") == 0
+    actual_BTV[0, 0, 0] = math.inf
+    with pytest.raises(Fault, match="a is not finite; look at b"):
+        require_near(actual_BTV, expected_BTV, "a", "b")
 
 
 def test_require_same_bits_allows_no_difference() -> None:

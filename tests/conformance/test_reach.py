@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from lmzoo.conformance import Fault, subject
-from lmzoo.conformance.reach import _directional_error, require_reach
+from lmzoo.conformance.reach import _directional_error, _values_depend, require_reach
 from lmzoo.state import State
-from tests.museum.base import MuseumConfig, Recurrent, Transformer
+from tests.museum.base import CellConfig, MuseumConfig, Recurrent, Transformer
 
 
 class Windowed(Transformer):
@@ -74,6 +74,37 @@ def test_require_reach_asks_for_the_farthest_token_only_if_all_rows_reach_so_far
     else:
         with pytest.raises(Fault, match=f"do not depend on the tokens {declared - 1} to {declared - 1} back"):
             require_reach(model, idx)
+
+
+class StraightThrough(Windowed):
+    """A gradient reaches 20 tokens back; a change of that token changes no value."""
+
+    declared = 21
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        far_BTD = torch.nn.functional.pad(self.tokens(idx_BT), (0, 0, 20, 0))[:, :-20]
+        return x_BTD + (far_BTD - far_BTD.detach()), state
+
+
+def test_require_reach_takes_a_gradient_whose_effect_is_below_rounding() -> None:
+    model = StraightThrough(MuseumConfig(vocab_size=13, window=5)).double()
+    assert require_reach(model, torch.arange(120).view(3, 40) % 13) == "gradients reach 21 tokens back, and no further"
+
+
+def test_values_depend_if_one_logit_does() -> None:
+    """A model that looks up a token, without a gradient, may raise the logit of one token alone."""
+
+    class CopiesTheFirst(Recurrent):
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            first_BV = torch.nn.functional.one_hot(idx_BT[:, 0], self.config.vocab_size).double()
+            return first_BV[:, None].expand(-1, idx_BT.shape[1], -1), state
+
+    model = CopiesTheFirst(CellConfig(vocab_size=13))
+    model.head = torch.nn.Identity()
+    idx = torch.arange(1, 9)[None]
+    assert _values_depend(model, idx, range(7, 8))
+    assert not _values_depend(model, idx, range(6))
 
 
 class Detached(Recurrent):
