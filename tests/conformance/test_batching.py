@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
-from lmzoo.conformance import check_model
+from lmzoo.conformance import check_model, subject
 from lmzoo.state import State
 from tests.museum.base import Attention, Cell, Recurrent, Transformer
 
@@ -44,6 +45,26 @@ class Sorting(Recurrent):
 def test_batch_independence_allows_rows_to_be_computed_in_any_order() -> None:
     report = check_model(Sorting, only=["batch_independence", "causality", "prompt_lengths"])
     assert report.passed, str(report)
+
+
+class Overflowing(Recurrent):
+    """Rows that begin with one token take the place of others, as where an expert has no room left."""
+
+    crowded = 0
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        begins_B = idx_BT[:, 0] == self.crowded
+        return torch.where((begins_B.any() & ~begins_B)[:, None, None], 0.0, x_BTD), state
+
+
+def test_batch_independence_changes_a_neighbor(monkeypatch: pytest.MonkeyPatch) -> None:
+    first_B = subject(Overflowing).tokens(4, 9)[:, 0]
+    crowded = int(first_B[1] + 1) % 13
+    assert crowded not in first_B, "no row of the unchanged batch has it"
+    monkeypatch.setattr(Overflowing, "crowded", crowded)
+    (result,) = check_model(Overflowing, only=["batch_independence"]).results
+    assert result.saw.startswith("a row whose neighbor has changed is off by")
 
 
 class LeakingDecoder(Transformer):

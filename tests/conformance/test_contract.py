@@ -21,6 +21,16 @@ def test_shapes_names_the_case_that_raises() -> None:
     assert result.saw == "idx of B = 3 rows and T = 1 ends in RuntimeError: a difference needs two tokens"
 
 
+def test_shapes_tries_one_row() -> None:
+    class Squeezes(Transformer):
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            x_BTD, state = super().features(idx_BT, state)
+            return x_BTD.squeeze(0), state
+
+    result = check_model(Squeezes, only=["shapes"]).results[0]
+    assert result.saw.startswith("idx (1, 2) without targets gives logits (2, 13), not (1, 2, 13)")
+
+
 def test_shapes_names_a_loss_that_is_not_finite() -> None:
     class Infinite(Transformer):
         def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:

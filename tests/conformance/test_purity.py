@@ -24,6 +24,26 @@ def test_same_seed_finds_weights_drawn_from_elsewhere() -> None:
     assert result.saw.startswith("start, drawn twice from one seed, is off by")
 
 
+class Remembers(Recurrent):
+    """Keeps something of a short batch of so many rows, and adds it to what follows."""
+
+    rows, level = 2, 0.0
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        y_BTD = x_BTD + self.level
+        if len(idx_BT) == self.rows and idx_BT.shape[1] < 9:
+            self.level = x_BTD.mean().item()
+        return y_BTD, state
+
+
+@pytest.mark.parametrize("rows", [2, 1])
+def test_same_seed_uses_the_model_with_other_rows_in_between(rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Remembers, "rows", rows)
+    result = check_model(Remembers, only=["same_seed"]).results[0]
+    assert result.saw.startswith("the same forward again is off by")
+
+
 class Constants(Recurrent):
     """Every parameter has a few values that no seed changes."""
 

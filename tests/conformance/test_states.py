@@ -35,6 +35,27 @@ def test_state_is_a_value_compares_the_continuations_of_one_state_first() -> Non
     assert result.saw.startswith("the same continuation of one state, after another one was decoded is off by")
 
 
+class Tape(Recurrent):
+    """Adds up all tokens so far, from one tensor that every continuation of a state writes into."""
+
+    def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:
+        return {"tape": like.new_zeros(batch_size, max_len, self.config.d_model), "position": 0}
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD = self.tokens(idx_BT)
+        if state is None:
+            return self.norm(x_BTD.cumsum(1)), None
+        tape_BSD, start, end = state["tape"], state["position"], state["position"] + idx_BT.shape[1]
+        with torch.no_grad():
+            tape_BSD[:, start:end] = x_BTD
+        return self.norm(tape_BSD[:, :end].cumsum(1)[:, start:]), {"tape": tape_BSD, "position": end}
+
+
+def test_state_is_a_value_finds_a_buffer_that_two_continuations_share() -> None:
+    result = check_model(Tape, only=["state_is_a_value"]).results[0]
+    assert result.saw.startswith("token 1 of two interleaved continuations is off by")
+
+
 def test_state_rows_names_the_shape_without_the_batch_first() -> None:
     class Summed(Recurrent):
         def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:

@@ -10,7 +10,7 @@ from lmzoo.conformance import check_model
 from lmzoo.conformance.training import best_loss
 from lmzoo.model import LanguageModel
 from lmzoo.state import State
-from tests.museum.base import MuseumConfig, Transformer
+from tests.museum.base import Learned, MuseumConfig, Transformer
 from tests.museum.exhibits import declared_untrainable_and_is_trained, untrainable_without_a_declaration
 from tests.museum.sound import counted_pairs
 
@@ -35,6 +35,22 @@ def test_initial_loss_names_the_loss_and_ln_v() -> None:
     result = check_model(Large, only=["initial_loss"]).results[0]
     assert not result.passed
     assert "more than 5 % from ln V = 2.565" in result.saw
+
+
+def test_initial_loss_finds_one_seed_of_three_that_is_off() -> None:
+    class LargeForSeed1(Transformer):
+        def init_weights(self, generator: torch.Generator | None = None) -> None:
+            super().init_weights(generator)
+            if generator is not None and generator.initial_seed() == 1:
+                with torch.no_grad():
+                    self.head.weight.mul_(100)
+
+    assert check_model(LargeForSeed1, only=["initial_loss"]).failures == ["initial_loss"]
+
+
+def test_initial_loss_takes_a_short_context() -> None:
+    report = check_model(Learned(MuseumConfig(vocab_size=13, context_length=8)), only=["initial_loss"])
+    assert report.passed, str(report)
 
 
 def test_gradients_counts_the_parameters_without_one() -> None:
