@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import lmzoo
-from lmzoo.conformance import Result, cache, cached_check, subject
+from lmzoo.conformance import CHECKS, Report, Result, cache, cached_check, subject
 from lmzoo.conformance.sizes import TINY
 from lmzoo.model import LanguageModel, ModelConfig
 from tests.museum.base import Learned, MuseumConfig, Transformer
@@ -151,3 +151,15 @@ def test_key_is_none_for_a_model_that_cannot_be_built_on_the_meta_device() -> No
             self.scale = float(self.norm.weight.sum())
 
     assert cache.key(Reads, subject(Transformer).config) is None
+
+
+def test_ranking_problem_asks_for_the_checks_of_the_ranking_groups_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def failed(name: str, *, only: list[str]) -> Report:
+        asked.extend(only)
+        return Report(name, {}, (Result("causality", "causality", False, "a leak", 0.0),))
+
+    monkeypatch.setattr(cache, "cached_check", failed)
+    assert cache.ranking_problem("x") == "failed the checks causality; see lmzoo check x"
+    assert asked == [check.name for check in CHECKS if check.group in ("contract", "causality", "decoding", "loss")]

@@ -56,4 +56,5 @@ def test_coordinate_check_sees_how_activations_depend_on_the_width() -> None:
         assert len(entry["start"]) == len(entry["end"]) == 3
         assert all(math.isfinite(value) for value in (*entry["start"], *entry["end"]))
     assert found["roles"]["logits"]["start"] != found["roles"]["logits"]["end"], "the steps change the model"
+    assert found["roles"]["logits"]["end"] == pytest.approx(found["roles"]["logits"]["start"], rel=0.5), "a little"
     assert found == coordinate_check("llama.tiny", (32, 64, 128), steps=2), "seeded"

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lmzoo.conformance import check_model
 from lmzoo.layers.linear import Linear
-from tests.museum.base import CellConfig, Recurrent
+from tests.museum.base import CellConfig, MuseumConfig, Recurrent, Transformer
 
 
 class Capped(Linear):
@@ -24,6 +24,11 @@ class WithCap(Recurrent):
 
 def test_decoding_copies_keeps_a_forward_of_its_own() -> None:
     assert check_model(WithCap, only=["decoding_copies"]).passed
+
+
+def test_decoding_copies_takes_a_short_context() -> None:
+    report = check_model(Transformer(MuseumConfig(vocab_size=13, context_length=3)), only=["decoding_copies"])
+    assert report.passed, str(report)
 
 
 class Loses(WithCap):

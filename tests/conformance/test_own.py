@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import lmzoo
-from lmzoo.conformance import CHECKS, check_model
+from lmzoo.conformance import CHECKS, check_model, own
 from lmzoo.model import LanguageModel
 
 OWN = [check.name for check in CHECKS if check.needs_instance]
@@ -35,6 +35,12 @@ def test_own_checks_take_a_model_of_a_short_context(context: int, cuts: int, spl
     seen = " ".join(result.saw for result in report.results)
     assert f"{cuts} cuts of {context} tokens" in seen
     assert f"{splits} splits of {context} tokens" in seen
+
+
+def test_own_decoding_names_the_largest_difference(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = iter([1e-12, 3e-12, 2e-12])
+    monkeypatch.setattr(own, "check_split", lambda *_: next(found))
+    assert check_model(model, only=["own_decoding"]).results[0].saw.endswith("off by at most 3e-12")
 
 
 def test_own_receptive_field_finds_a_window_set_by_hand(model: LanguageModel) -> None:

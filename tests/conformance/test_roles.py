@@ -63,7 +63,9 @@ def test_roles_finds_a_table_that_is_no_matrix(
     assert result.passed == (not says), result.saw
     assert says in result.saw
     monkeypatch.setattr(Extra, "parameter_roles", {"table": "vector"})
-    assert check_model(WithExtra, only=["roles"]).passed
+    (declared,) = check_model(WithExtra, only=["roles"]).results
+    assert declared.passed
+    assert declared.saw.startswith("2 declared roles; "), "of the table and of the embedding"
 
 
 def test_roles_refuses_a_role_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:

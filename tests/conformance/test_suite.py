@@ -120,6 +120,24 @@ def test_check_model_runs_tied_weights_with_tied_embeddings_too() -> None:
     assert "tie_embeddings=True: the config says tie_embeddings=True, and the head's weight is not" in result.saw
 
 
+def test_check_model_runs_train_mode_with_variants() -> None:
+    class ScalesInAWindow(Transformer):
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            x_BTD, state = super().features(idx_BT, state)
+            return (1.01 * x_BTD if self.training and self.config.window is not None else x_BTD), state
+
+    (result,) = check_model(ScalesInAWindow, only=["train_mode"]).results
+    assert result.saw.startswith("ScalesInAWindow with window=5: train mode without dropout, against eval mode, is off")
+
+
+def test_check_model_is_not_thorough_by_default() -> None:
+    default, brief, thorough = (
+        check_model("bigram", only=["random_shapes"], **options).results[0].saw
+        for options in ({}, {"thorough": False}, {"thorough": True})
+    )
+    assert default == brief != thorough
+
+
 def test_explanation_is_the_docstring_of_the_check() -> None:
     assert explanation("shapes").startswith("shapes (group contract): Checks the shapes of logits and loss")
     with pytest.raises(ConfigError, match="did you mean 'shapes'"):

@@ -132,6 +132,16 @@ def test_subject_model_has_no_dropout_by_default() -> None:
     assert not torch.equal(on(idx).logits, on(idx).logits)
 
 
+def test_subject_model_sets_rates_that_are_plain_numbers_and_no_other_number() -> None:
+    class Numbers(Recurrent):
+        def __init__(self, config: CellConfig) -> None:
+            super().__init__(config)
+            self.cells[0].attention_dropout, self.cells[0].scale = 0.3, 2.0
+
+    cell = subject(Numbers).model(dropout=0.1).cells[0]
+    assert (cell.attention_dropout, cell.scale) == (0.1, 2.0)
+
+
 def test_large_has_a_form_with_a_window_and_in_a_thorough_check_all_variants() -> None:
     checked = subject("llama")
     assert [form.name for form in checked.large()] == [
@@ -153,6 +163,8 @@ def test_neighbors_differ_in_one_field() -> None:
         n for n, _ in checked.neighbors()
     }
     assert "context_length" not in [name for name, _ in subject("llama").neighbors()]
+    heads = [config.n_heads for name, config in checked.neighbors() if name == "n_heads"]  # type: ignore[attr-defined]
+    assert heads == [8, 2, 1], "twice, half and one; the width is no multiple of 5"
 
 
 def test_perturb_fits_a_model_without_parameters_to_a_text_of_the_seed() -> None:
