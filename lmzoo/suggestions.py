@@ -70,7 +70,11 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "mistral": ("llama", "mixtral"),
     "jamba": ("hybrid",),
     "delta": ("deltanet",),
-    "ngram": ("bigram",),
+    "n-gram": ("ngram",),
+    "path": ("path_attention",),
+    "s4": ("s4d",),
+    "s5": ("s4d",),
+    "h-net": ("hnet",),
 }
 
 
