@@ -103,3 +103,14 @@ def test_loss_checks_find_a_sum_instead_of_a_mean(name: str) -> None:
             return LMOutput(logits_BTV, loss)
 
     assert check_model(Summed, only=[name]).failures == [name]
+
+
+def test_chunked_loss_compares_the_gradients_without_logits() -> None:
+    class Detached(Transformer):
+        def forward(self, idx: Tensor, targets: Tensor | None = None, *, return_logits: bool = True) -> LMOutput:
+            logits_BTV, loss = super().forward(idx, targets, return_logits=return_logits)
+            return LMOutput(logits_BTV, loss if return_logits or loss is None else loss + (loss - loss.detach()))
+
+    result = check_model(Detached, only=["chunked_loss"]).results[0]
+    assert "without logits is off by" in result.saw
+    assert result.saw.startswith("the gradient of ")

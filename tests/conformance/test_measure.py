@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from lmzoo.conformance import Fault
 from lmzoo.conformance.measure import (
+    backward,
     difference,
     first_position,
     float32_hint,
@@ -63,6 +64,13 @@ def test_require_same_bits_allows_no_difference() -> None:
     require_same_bits(one, one.clone(), "a", "b")
     with pytest.raises(Fault, match="a is off by 6e-08, and must be bitwise equal; look at b"):
         require_same_bits(one * (1 - 2**-24), one, "a", "b")
+
+
+def test_backward_runs_unless_there_is_nothing_to_differentiate() -> None:
+    x = torch.ones(3, requires_grad=True)
+    backward(x.sum())
+    assert torch.equal(x.grad, torch.ones(3))  # type: ignore[arg-type]
+    backward(torch.ones(()))
 
 
 class Router(nn.Module):

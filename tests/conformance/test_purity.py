@@ -79,6 +79,17 @@ def test_global_state_names_the_generator_that_was_used() -> None:
     assert result.saw.startswith("the global random state of random has changed in eval mode")
 
 
+def test_global_state_runs_the_model_in_train_mode() -> None:
+    class SeedsInTraining(Transformer):
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            if self.training:
+                torch.manual_seed(0)
+            return super().features(idx_BT, state)
+
+    result = check_model(SeedsInTraining, only=["global_state"]).results[0]
+    assert result.saw.startswith("in train mode forward sets torch's global seed")
+
+
 def test_compiles_gives_the_reason_in_one_line() -> None:
     class Branches(Transformer):
         def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
