@@ -105,6 +105,16 @@ def test_loss_checks_find_a_sum_instead_of_a_mean(name: str) -> None:
     assert check_model(Summed, only=[name]).failures == [name]
 
 
+def test_micro_batches_compares_the_loss_too() -> None:
+    class CountsRows(Transformer):
+        def forward(self, idx: Tensor, targets: Tensor | None = None, *, return_logits: bool = True) -> LMOutput:
+            logits_BTV, loss = super().forward(idx, targets, return_logits=return_logits)
+            return LMOutput(logits_BTV, None if loss is None else loss + 0.01 * len(idx))
+
+    result = check_model(CountsRows, only=["micro_batches"]).results[0]
+    assert result.saw.startswith("the loss of two micro-batches, weighted by their targets, is off by")
+
+
 def test_chunked_loss_compares_the_gradients_without_logits() -> None:
     class Detached(Transformer):
         def forward(self, idx: Tensor, targets: Tensor | None = None, *, return_logits: bool = True) -> LMOutput:

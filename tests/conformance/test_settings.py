@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from lmzoo.conformance import check_model
 from lmzoo.conformance.settings import _Effects
 from lmzoo.state import State
-from tests.museum.base import Cell, CellConfig, Recurrent
+from tests.museum.base import Cell, CellConfig, Learned, MuseumConfig, Recurrent
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,11 @@ def test_effects_differ_by_the_state_after_one_token_alone() -> None:
     effects, same, other = (_Effects(Reserving, ReservingConfig(vocab_size=13, reserve=n)) for n in (1, 1, 2))
     assert not effects.differ(same)
     assert effects.differ(other)
+
+
+def test_effects_are_found_in_a_short_context() -> None:
+    effects = _Effects(Learned, MuseumConfig(vocab_size=13, context_length=3))
+    assert effects.value("logits")["logits"].shape == (2, 3, 13)
 
 
 class RemembersTheLast(Cell):
