@@ -17,7 +17,7 @@ Form = Callable[..., Any]
 
 
 class Choice(NamedTuple):
-    """What a dispatcher can choose from, and the shortest sequence for which it takes the fast form."""
+    """The two forms of an algorithm, and the shortest sequence for which a dispatcher takes the fast one."""
 
     naive: Form
     fast: Form
