@@ -249,3 +249,15 @@ def test_receptive_field_holds_the_declaration_both_ways(
     result = check_model(Positions, only=["receptive_field"]).results[0]
     assert result.passed == (not says)
     assert says in result.saw
+
+
+def test_gradient_causality_names_the_first_leak() -> None:
+    class SeesAll(Attention):
+        def mask(self, T: int, S: int) -> Tensor:
+            return torch.ones(T, S, dtype=torch.bool)
+
+    class Open(Transformer):
+        attention_class = SeesAll
+
+    result = check_model(Open, only=["gradient_causality"]).results[0]
+    assert result.saw.startswith("the gradient of the logits at 0 to the token at 1 is ")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from typing import Any
 
+import pytest
 from torch import Tensor
 
-from lmzoo.conformance import check_model, subject
+from lmzoo.conformance import check_model, decoding, subject
 from lmzoo.conformance.decoding import check_all_positions, check_split, expected_logits, random_split
 from tests.museum.base import Attention, Learned, Transformer
 
@@ -43,3 +44,8 @@ class OneRow(Transformer):
 def test_decoding_tries_a_batch_of_one_row() -> None:
     result = check_model(OneRow, only=["decoding"]).results[0]
     assert result.saw.startswith("decoded in chunks of [23, 2, 26] (batch of 1), position 50 is off by")
+
+
+def test_decoding_says_the_largest_difference_of_all_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "check_split", lambda *_: 0.5)
+    assert "off by at most 0.5;" in check_model(Transformer, only=["decoding"]).results[0].saw

@@ -124,3 +124,29 @@ def test_chunked_loss_compares_the_gradients_without_logits() -> None:
     result = check_model(Detached, only=["chunked_loss"]).results[0]
     assert "without logits is off by" in result.saw
     assert result.saw.startswith("the gradient of ")
+
+
+def test_ignored_targets_compares_the_gradients_too() -> None:
+    class ThroughIgnored(Transformer):
+        def forward(self, idx: Tensor, targets: Tensor | None = None, *, return_logits: bool = True) -> LMOutput:
+            logits_BTV, loss = super().forward(idx, targets, return_logits=return_logits)
+            if loss is not None and logits_BTV is not None:
+                size = logits_BTV.square().mean()
+                loss = loss + (size - size.detach())  # a gradient from all rows, and no value
+            return LMOutput(logits_BTV, loss)
+
+    result = check_model(ThroughIgnored, only=["ignored_targets"]).results[0]
+    assert result.saw.startswith("the gradient of ")
+    assert ", when only an ignored row has changed, is off by" in result.saw
+
+
+@pytest.mark.parametrize("returned", [None, True, False])
+def test_chunked_loss_needs_logits_exactly_if_they_are_asked_for(returned: bool | None) -> None:
+    class Returns(Transformer):
+        def forward(self, idx: Tensor, targets: Tensor | None = None, *, return_logits: bool = True) -> LMOutput:
+            return super().forward(idx, targets, return_logits=return_logits if returned is None else returned)
+
+    result = check_model(Returns, only=["chunked_loss"]).results[0]
+    assert result.passed == (returned is None)
+    says = "the same loss and gradients" if returned is None else "return_logits=False must return no logits, and True"
+    assert result.saw.startswith(says)

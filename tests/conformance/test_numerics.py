@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmzoo.conformance import check_model
+from lmzoo.conformance import check_model, numerics, subject
+from lmzoo.conformance.numerics import _slope_error
+from lmzoo.model import LMOutput
 from lmzoo.state import State
 from tests.museum.base import Cell, Recurrent
 
@@ -56,3 +58,33 @@ def test_bfloat16_allows_a_quarter_of_the_positions_to_differ(
     monkeypatch.setattr(Elsewhere, "every", every)
     result = check_model(Elsewhere, only=["bfloat16"]).results[0]
     assert result.passed == passes, result.saw
+
+
+def test_float64_gradients_finds_a_wrong_gradient_of_every_parameter() -> None:
+    class Halved(Recurrent):
+        def forward(self, idx: Tensor, targets: Tensor | None = None, *, return_logits: bool = True) -> LMOutput:
+            logits_BTV, loss = super().forward(idx, targets, return_logits=return_logits)
+            return LMOutput(logits_BTV, None if loss is None else (loss + loss.detach()) / 2)
+
+    result = check_model(Halved, only=["float64_gradients"]).results[0]
+    assert result.saw.startswith("the gradient of tokens.weight is ")
+
+
+def test_slope_error_is_of_second_order_and_leaves_the_parameters_unchanged() -> None:
+    checked = subject(Recurrent)
+    model, idx = checked.model().double(), checked.tokens(2, 5)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    model(idx, idx).loss.backward()
+    directions = [(name, p, torch.ones_like(p) / p.numel() ** 0.5) for name, p in model.named_parameters()]
+    off, gradient, measured = _slope_error(model, idx, idx, directions)
+    assert off < 1e-8
+    assert measured == pytest.approx(gradient, rel=1e-8)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter.detach(), before[name], rtol=0, atol=1e-12)
+
+
+def test_bfloat16_says_the_larger_of_two_differences(monkeypatch: pytest.MonkeyPatch) -> None:
+    offs = iter([0.02, 0.03, 0.01])
+    monkeypatch.setattr(numerics, "require_near", lambda *_: next(offs))
+    result = check_model(Recurrent, only=["bfloat16"]).results[0]
+    assert result.saw == "off by 0.03 of the largest logit at most positions, decoding by 0.01"
