@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections import deque
 from typing import cast
 
@@ -37,8 +38,10 @@ class Ended:
 
     def __init__(self, knows_the_subject: bool) -> None:
         self.knows_the_subject = knows_the_subject
+        self.keeps_the_caller = True
 
     def use(self, _subject: Subject) -> None:
+        self.keeps_the_caller = not threading.current_thread().daemon
         if not self.knows_the_subject:
             raise Fault("ended")
 
@@ -50,9 +53,10 @@ class Ended:
 def test_beside_puts_back_the_check_of_a_process_that_has_ended(knows_the_subject: bool) -> None:
     found: dict[str, Result] = {}
     waiting = deque(["shapes", "causality"])
-    process = cast(FreshProcess, Ended(knows_the_subject))
-    Beside(process, subject(mask_off_by_one.MODEL), waiting, found).join()
+    process = Ended(knows_the_subject)
+    Beside(cast(FreshProcess, process), subject(mask_off_by_one.MODEL), waiting, found).join()
     assert (list(waiting), found) == (["shapes", "causality"], {})
+    assert not process.keeps_the_caller, "a caller that ends does not wait for the thread"
 
 
 def test_beside_leaves_the_rest_to_the_caller_when_the_process_ends(monkeypatch: pytest.MonkeyPatch) -> None:

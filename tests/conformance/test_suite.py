@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections import deque
 from dataclasses import replace
+from typing import ClassVar
+from unittest.mock import Mock
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 import lmzoo
-from lmzoo.conformance import CHECKS, RANKING_GROUPS, Result, check_model, explanation, subject
+from lmzoo.conformance import CHECKS, RANKING_GROUPS, Result, Subject, check_model, explanation, subject, suite
 from lmzoo.conformance.sizes import TINY
 from lmzoo.errors import ConfigError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
@@ -162,3 +165,28 @@ def test_check_model_refuses_unknown_targets_and_names() -> None:
 def test_checks_have_unique_names_and_docstrings() -> None:
     assert len({check.name for check in CHECKS}) == len(CHECKS)
     assert all(check.run.__doc__ for check in CHECKS)
+
+
+class Divided:
+    """Takes the place of the second process: runs the last check, and has its result at `join`."""
+
+    started: ClassVar[list[list[str]]] = []
+
+    def __init__(self, process: object, checked: Subject, waiting: deque[str], found: dict[str, Result]) -> None:
+        self.started.append(list(waiting))
+        self.name, self.found = waiting.pop(), found
+
+    def join(self) -> None:
+        self.found[self.name] = Result(self.name, "a group", True, "in the second process", 0.0)
+
+
+def test_check_model_divides_the_checks_and_waits_for_the_second_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite, "FreshProcess", Mock)
+    monkeypatch.setattr(suite, "Beside", Divided)
+    monkeypatch.setattr(Divided, "started", [])
+    names = ["construction", "shapes", "chunked_loss", "same_seed", "flops"]
+    for processes in (1, 2):
+        report = check_model("bigram", only=names, processes=processes)
+        assert [result.name for result in report.results] == names
+        assert (report.results[-1].saw == "in the second process") == (processes == 2)
+    assert Divided.started == [["shapes", "same_seed", "chunked_loss", "flops"]], "those that need the compiler last"
