@@ -35,6 +35,8 @@ def test_roles_of_modules_and_their_activations() -> None:
     assert roles["tokens"] == roles["positions"] == "embedding"
     assert roles["blocks.0.up"] == "matrix"
     assert roles["norm"] == "vector"
+    assert "" not in roles, "the model itself owns no parameter"
+    assert "blocks.0" not in roles
     idx_BT = torch.randint(67, (2, 5))
     sizes = activations(model, idx_BT)
     assert sizes["norm"] == sizes["features"]
@@ -58,3 +60,9 @@ def test_coordinate_check_sees_how_activations_depend_on_the_width() -> None:
     assert found["roles"]["logits"]["start"] != found["roles"]["logits"]["end"], "the steps change the model"
     assert found["roles"]["logits"]["end"] == pytest.approx(found["roles"]["logits"]["start"], rel=0.5), "a little"
     assert found == coordinate_check("llama.tiny", (32, 64, 128), steps=2), "seeded"
+
+
+def test_activations_are_those_of_eval_mode() -> None:
+    model = lmzoo.create_model("gpt2.tiny", vocab_size=67, dropout=0.5).train()
+    idx_BT = torch.randint(67, (2, 5), generator=torch.Generator().manual_seed(0))
+    assert activations(model, idx_BT) == activations(model.eval(), idx_BT)

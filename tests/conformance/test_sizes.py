@@ -84,3 +84,10 @@ def test_sized_config_sets_the_large_sizes_that_the_config_allows() -> None:
     assert (config.vocab_size, config.context_length, config.window) == (307, 300, None)
     shallow: Any = sized_config(Pattern, {"n_layers": 1, "pattern": "r"}, LARGE)
     assert shallow.n_layers == 4
+
+
+def test_sized_config_leaves_the_settings_unchanged() -> None:
+    settings = {"n_layers": 5, "d_model": 64}
+    config: Any = sized_config(Pattern, settings, TINY)
+    assert (config.n_layers, config.d_model) == (3, 32)
+    assert settings == {"n_layers": 5, "d_model": 64}

@@ -172,3 +172,19 @@ def test_perturb_fits_a_model_without_parameters_to_a_text_of_the_seed() -> None
     idx = subject("ngram").tokens(2, 9)
     assert torch.equal(first(idx).logits, same(idx).logits)
     assert not torch.allclose(first(idx).logits, other(idx).logits)
+
+
+def test_perturb_adds_noise_of_the_documented_size() -> None:
+    config = MuseumConfig(vocab_size=4000, d_model=16)
+    plain, moved, less = (Transformer(config) for _ in range(3))
+    for model in (moved, less):
+        model.load_state_dict(plain.state_dict())
+    perturb(moved)
+    perturb(less, scale=0.1)
+
+    def noise(model: Transformer, name: str) -> float:
+        return (model.get_parameter(name) - plain.get_parameter(name)).std().item()
+
+    assert noise(moved, "tokens.weight") == pytest.approx(16**-0.5, rel=0.02)  # (4000, 16)
+    assert noise(less, "tokens.weight") == pytest.approx(0.1 * 16**-0.5, rel=0.02)
+    assert noise(moved, "norm.weight") == pytest.approx(0.1, rel=0.5)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.conformance import check_model
-from lmzoo.conformance.training import best_loss
+from lmzoo.conformance.training import Adam, best_loss
 from lmzoo.model import LanguageModel
 from lmzoo.state import State
 from tests.museum.base import Learned, MuseumConfig, Transformer
@@ -103,3 +103,15 @@ def test_overfitting_checks_what_fit_does() -> None:
     assert "fit() changes the shape of counts_VV from (13, 13) to (2, 5)" in saw(Growing)
     assert "Missing has no fit: it is trained by gradients" in saw(Missing)
     assert "nats after fit(); the lowest loss possible is" in saw(counted_pairs.MODEL)
+
+
+def test_adam_follows_the_paper() -> None:
+    parameter = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    optimizer = Adam([parameter], learning_rate=0.5)
+    mean = square = expected = 0.0
+    for step, gradient in enumerate((3e-8, 2.0, -1.0), start=1):  # the first is as small as the 1e-8 in the quotient
+        parameter.grad = torch.full_like(parameter, gradient)
+        optimizer.step()
+        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
+        expected -= 0.5 * mean / (1 - 0.9**step) / ((square / (1 - 0.999**step)) ** 0.5 + 1e-8)
+        assert parameter.item() == pytest.approx(expected, rel=1e-9)
