@@ -73,3 +73,8 @@ def test_edges_names_a_bad_call_that_is_accepted() -> None:
 
     result = check_model(Accepts, only=["edges"]).results[0]
     assert result.saw == "an id of 13 is accepted, and must raise InputError"
+
+
+def test_contract_checks_pass_a_sound_model() -> None:
+    report = check_model(Transformer, only=["construction", "finals", "shapes", "edges", "generation"])
+    assert report.passed, str(report)

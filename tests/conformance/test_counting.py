@@ -32,6 +32,7 @@ def test_flops_names_the_declared_and_the_counted_number() -> None:
 
     result = check_model(Halved, only=["flops"]).results[0]
     assert result.saw.startswith("flops_per_token(3) is 8,800, torch counts 8,992 per token")
+    assert "look at Block: no flops(T) declared; flops(T) of Half; calls(T) of a layer" in result.saw
 
 
 def test_parameters_finds_modules_in_a_plain_dict() -> None:
@@ -120,3 +121,13 @@ def test_flops_finds_a_wrong_number_of_calls() -> None:
     report = check_model(Miscounted, only=["flops"])
     assert report.failures == ["flops"]
     assert "calls(T)" in report.results[0].saw
+
+
+def test_declared_growth_counts_token_ids_of_8_bytes_where_the_base_keeps_them() -> None:
+    class Says(Plain):
+        @property
+        def traits(self) -> Traits:
+            return Traits(extrapolates=False, state_growth="constant")
+
+    result = check_model(Says, only=["declared_growth"]).results[0]
+    assert "the state takes 48 bytes for 6 tokens, 96 bytes for 12 tokens, 192 bytes for 24 tokens" in result.saw

@@ -15,6 +15,7 @@ def test_report_is_the_same_after_json() -> None:
     before = report("past", passed=True)
     text = json.loads(before.to_json())
     assert Report.from_dict(text) == before
+    assert text["schema"] == 1
     assert text["passed"] is True
     assert text["failures"] == []
 

@@ -13,9 +13,10 @@ from lmzoo import registry
 from lmzoo.conformance import Fault, check_model, saving, subject
 from lmzoo.conformance.fresh import FreshProcess, answer_all
 from lmzoo.conformance.tiny import Sent
+from lmzoo.layers.norm import RMSNorm
 from lmzoo.state import State
 from tests.conformance.test_suite import Plain
-from tests.museum.base import Learned, MuseumConfig, Recurrent, Transformer
+from tests.museum.base import CellConfig, Learned, MuseumConfig, Recurrent, Transformer
 
 FAMILIES = sorted(registry.families())
 
@@ -98,3 +99,36 @@ def test_save_and_load_compares_the_answer_of_a_process_that_was_started_before(
     checked.fresh_process, checked.sent = Answered(), Sent(folder, torch.zeros(1))
     with folder, pytest.raises(Fault, match="a fresh process cannot load the saved model: KeyError: 'x'"):
         saving.save_and_load(checked)
+
+
+def test_tied_weights_counts_the_groups_of_shared_parameters() -> None:
+    class OneTable(Recurrent):
+        def __init__(self, config: CellConfig) -> None:
+            super().__init__(config)
+            self.head.weight = self.tokens.weight
+
+    (result,) = check_model(Transformer, only=["tied_weights"]).results
+    assert result.saw.startswith("no shared parameters, as the config says; also with tie_embeddings=True")
+    (result,) = check_model(OneTable, only=["tied_weights"]).results
+    assert result.saw == "1 groups of shared parameters, kept through load and cast"
+
+
+def test_meta_device_compares_layers_with_layers_inside() -> None:
+    class Outer(torch.nn.Module):
+        def __init__(self, width: int) -> None:
+            super().__init__()
+            self.scale, self.inner = torch.nn.Parameter(torch.ones(width)), RMSNorm(width)
+
+        def init_parameters(self, generator: torch.Generator | None) -> None:
+            torch.nn.init.ones_(self.scale)
+
+        def forward(self, x_BTD: Tensor) -> Tensor:
+            return self.scale * self.inner(x_BTD)
+
+    class Nested(Transformer):
+        def __init__(self, config: MuseumConfig) -> None:
+            super().__init__(config)
+            self.norm = Outer(config.d_model)
+
+    (result,) = check_model(Nested, only=["meta_device"]).results
+    assert result.passed, result.saw

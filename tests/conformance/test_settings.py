@@ -116,3 +116,4 @@ def test_other_models_finds_a_table_with_an_incomplete_key() -> None:
 def test_other_models_passes_a_sound_model() -> None:
     result: Any = check_model(Switched, only=["other_models"]).results[0]
     assert result.passed, result.saw
+    assert result.saw == "the same logits after 8 models of other settings"
