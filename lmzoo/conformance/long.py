@@ -146,7 +146,7 @@ def long_precision(subject: Subject) -> str:
 def _require_flat(actual_BTV: Tensor, expected_BTV: Tensor, what: str, where: str) -> float:
     """Like `require_near`; also raises `Fault` if late positions are much worse than the first 100."""
     off = require_near(actual_BTV, expected_BTV, what, where)
-    off_T = (actual_BTV.double() - expected_BTV).abs().amax(-1)[0] / expected_BTV.abs().max().clamp(min=1)
+    off_T = (actual_BTV.double() - expected_BTV).abs().amax((0, 2)) / expected_BTV.abs().max().clamp(min=1)
     early, late = off_T[:100].median().item(), off_T[-100:].median().item()
     if late > max(GROWTH * early, FLAT):
         raise Fault(

@@ -44,3 +44,8 @@ def test_require_flat_compares_late_with_early_positions() -> None:
     _require_flat(expected_BTV + 0.9 * FLAT * late_T, expected_BTV, "a", "b")
     with pytest.raises(Fault, match=r"^a is off by .* at the last positions and by 0 at the first; look at b"):
         _require_flat(expected_BTV + 1.1 * FLAT * late_T, expected_BTV, "a", "b")
+
+
+def test_long_decoding_passes_a_sound_model() -> None:
+    result = check_model(Transformer, only=["long_decoding"]).results[0]
+    assert result.passed, result.saw
