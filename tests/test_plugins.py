@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,13 +35,14 @@ class BadTraits(Base):
 
 
 @pytest.fixture
-def file(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+def file(tmp_path: Path) -> Iterator[Path]:
     """A plug-in file with two wrong models, registered for one test."""
-    monkeypatch.setattr(registry, "_classes", dict(registry._classes))
     path = tmp_path / "mine.py"
     path.write_text(SOURCE)
     registry.load_plugin(str(path))
-    return path
+    yield path
+    for name in re.findall(r'register_model\("(\w+)"\)', SOURCE):
+        del registry._classes[name]  # and no family that the test imported: its module is not run a second time
 
 
 def caught(name: str) -> BaseException:

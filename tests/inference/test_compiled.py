@@ -45,7 +45,7 @@ def assert_near(found: Tensor, wanted: Tensor) -> None:
 
 
 FAMILIES = [name for name in lmzoo.list_models() if "." not in name]
-BY_INDUCTOR = ("bigram", "gemma3", "gpt2", "hybrid", "hyena", "mlp")  # these have every kind of leaf: see the test below
+BY_INDUCTOR = ("bigram", "gemma3", "gpt2", "hybrid", "hyena", "mlp")  # have every kind of leaf: see the test below
 
 
 def require_equal_steps(family: str, rows: int, **settings: Any) -> None:
