@@ -153,7 +153,8 @@ def check(
     torch.set_num_threads(1)  # the models are tiny: more threads cost more than they save
 
     if coord:
-        names = [name for target in targets or registry.families() for name in _named(target)]
+        with_a_width = [name for name in registry.families() if registry.model_class(name).config_class.scaled]
+        names = [name for target in targets or with_a_width for name in _named(target)]
         _print_coordinates(names, seed, as_json)
         return
 

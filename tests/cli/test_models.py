@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lmzoo import registry
 from lmzoo.conformance import coordinates
 from tests.cli.commands import Command
 
@@ -85,3 +86,12 @@ def test_check_coord_prints_activations_by_role(lmzoo: Command, monkeypatch: pyt
     assert re.search(r"^logits +after 4 steps +[\d.e-]+ +[\d.e-]+ +[+-]\d\.\d\d$", shown.out, re.MULTILINE)
     assert json.loads(lmzoo("check", "mamba.tiny", "--coord", "--json").out)["widths"] == [16, 32]
     assert lmzoo("check", "bigram", "--coord").err.count("\n") == 1
+
+
+def test_check_coord_without_a_name_takes_the_families_that_have_a_width(
+    lmzoo: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coordinates.coordinate_check, "__defaults__", ((16, 32),))
+    some = {name: family for name, family in registry.families().items() if name in ("bigram", "mlp", "ngram", "rnn")}
+    monkeypatch.setattr(registry, "families", lambda: some)
+    assert [found["name"] for found in json.loads(lmzoo("check", "--coord", "--json").out)] == ["mlp", "rnn"]
