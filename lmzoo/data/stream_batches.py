@@ -129,7 +129,8 @@ class StreamBatches:
 
     def _load(self, block: int) -> None:
         """Load `block`: the current block, or a later one."""
-        assert block >= self._next - 1, f"block {block} is past: {self._next - 1} is held"
+        first = self._next - 1 if len(self._order) else self._next  # nothing is held before the first batch
+        assert block >= first, f"block {block} is past: the stream is at block {first}"
         while self._next <= block:
             read = self._read() if self._ahead is None else self._ahead.result()
             self._tokens = read.tokens

@@ -112,6 +112,17 @@ def test_stream_batches_restore_continues_with_the_same_batches(make: Make, batc
     assert same(make(batch_size).batch(steps - 1), kept[-1][1]), "a stream that starts at this step"
 
 
+def test_stream_batches_do_not_go_back(make: Make) -> None:
+    earlier, later = make(batch_size=BLOCK), make(batch_size=BLOCK)
+    earlier.batch(0)
+    later.restore(1, earlier.position(1))
+    with pytest.raises(AssertionError, match="block 0 is past: the stream is at block 1"):
+        later.batch(0)  # of the block just before the first one
+    later.batch(2)
+    with pytest.raises(AssertionError, match="block 1 is past: the stream is at block 2"):
+        later.batch(1)
+
+
 def test_stream_batches_position_at_the_first_steps(make: Make) -> None:
     batches = make()
     batches.restore(0, None)
