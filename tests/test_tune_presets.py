@@ -63,3 +63,7 @@ def test_tune_searches_for_both_optimizers_and_goes_on_where_it_stopped(
         "| gpt2.tiny | adamw | 0.0025: 1.002, 0.005: **1.000**, 0.01: 1.005, 0.02: inf |",
         "| gpt2.tiny | muon | 0.0025: 1.002, 0.005: 1.000, 0.01: 1.005, 0.02: inf |",
     ]
+
+
+def test_trained_families_are_all_but_counted_ones(script: ModuleType) -> None:
+    assert set(lmzoo.registry.families()) - set(script.trained_families()) == {"ngram"}
