@@ -19,6 +19,7 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from lmzoo.compiling import compiled
 from lmzoo.data.batches import BatchStream
 from lmzoo.data.store import TokenSplit, TokenStore
 from lmzoo.distributed.ranks import ALONE
@@ -157,7 +158,7 @@ class PlainSteps:
 
 def bare_step(model: LanguageModel, optimizer: Optimizer, config: TrainConfig, precision: str) -> Step:
     """Make a bare training step, with only forward, backward, gradient clipping, update."""
-    forward = torch.compile(model) if config.compile else model
+    forward = compiled(model) if config.compile else model
     parameters = list(model.parameters())
 
     def step(idx_BT: Tensor, targets_BT: Tensor) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from lmzoo import configs
+from lmzoo.compiling import compiled
 from lmzoo.conformance.measure import backward, require_equal, require_same_bits
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
@@ -155,8 +156,8 @@ def compiles(subject: Subject) -> str:
     try:
         with torch._dynamo.config.patch(allow_rnn=True):  # without it torch's own recurrent layers are not captured
             try:
-                captured = torch.compile(model, fullgraph=True, backend="eager")
-                compiled: tuple[Tensor, Tensor] = captured(idx, targets)
+                captured = compiled(model, fullgraph=True, backend="eager")
+                found: tuple[Tensor, Tensor] = captured(idx, targets)
             except Exception as error:
                 if not declared:
                     reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
@@ -164,14 +165,14 @@ def compiles(subject: Subject) -> str:
                 torch._dynamo.reset()
                 with warnings.catch_warnings():  # torch warns while it resumes after a break in the graph
                     warnings.simplefilter("ignore")
-                    compiled = torch.compile(model, backend="eager")(idx, targets)
+                    found = compiled(model, backend="eager")(idx, targets)
             else:
                 if declared:
                     raise Fault("traits says data_dependent_shapes=True, but one graph captures forward")
     finally:
         torch._dynamo.reset()
-    require_equal(compiled[0], logits_BTV, "the compiled forward", "branches on values", 1e-5)
-    require_equal(compiled[1], loss, "the compiled loss", "branches on values", 1e-5)
+    require_equal(found[0], logits_BTV, "the compiled forward", "branches on values", 1e-5)
+    require_equal(found[1], loss, "the compiled loss", "branches on values", 1e-5)
     return (
         "captured in several graphs, as declared, equal to eager"
         if declared

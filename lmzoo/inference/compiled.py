@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmzoo.compiling import compiled
 from lmzoo.errors import InputError
 from lmzoo.model import LanguageModel
 from lmzoo.state import Constant, State, TimeBuffer, leaves_of, with_leaves
@@ -97,7 +98,7 @@ class CompiledStep:
 
         # torch caches compiled code per code object, up to a limit: each model gets a code object of its own.
         own = types.FunctionType(step.__code__.replace(), step.__globals__, "step", None, step.__closure__)
-        return torch.compile(own, fullgraph=True, options=OPTIONS)
+        return compiled(own, fullgraph=True, options=OPTIONS)
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lmzoo import bounds, losses
+from lmzoo.compiling import compiled
 from lmzoo.data.batches import Batches
 from lmzoo.data.store import TokenSplit
 from lmzoo.distributed.parallel import full_tensor, no_sync
@@ -85,7 +86,7 @@ class Trainer:
         if fits:  # reads all sequences again, also to prolong a run
             state.step, state.position = 0, None
         self.batches.restore(state.step * config.grad_accumulation, state.position)
-        forward = torch.compile(self.parallel_model) if config.compile else self.parallel_model
+        forward = compiled(self.parallel_model) if config.compile else self.parallel_model
         durations: list[float] = []
         self.model.train()
         checkpointing = activation_checkpointing(self.model, config.gradient_checkpointing)
