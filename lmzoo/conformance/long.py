@@ -56,7 +56,10 @@ def long_causality(subject: Subject) -> str:
 
 def _require_causal(model: LanguageModel, idx: Tensor, mode: str) -> None:
     """Row r + 1 of `idx` is row 0 with other tokens from CUTS[r] on; the last rows may be missing."""
-    fresh = copy.deepcopy  # in train mode a model may count in a buffer what it has chosen
+
+    def fresh(model: LanguageModel) -> LanguageModel:
+        return copy.deepcopy(model) if model.training else model  # in training a model may count what it has chosen
+
     with torch.no_grad():
         logits_BTV = fresh(model)(idx).logits
         for r, cut in enumerate(CUTS[: len(idx) - 1]):

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import logging
 import random
 import warnings
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -143,6 +146,19 @@ def _generators() -> dict[str, object]:
     }
 
 
+@contextmanager
+def _without_warnings() -> Generator[None]:
+    logger = logging.getLogger("torch._dynamo")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
 def compiles(subject: Subject) -> str:
     """Checks that torch.compile captures forward in one graph with the same result.
 
@@ -163,8 +179,7 @@ def compiles(subject: Subject) -> str:
                     reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
                     raise Fault(f"torch.compile(fullgraph=True) cannot capture forward: {reason}") from error
                 torch._dynamo.reset()
-                with warnings.catch_warnings():  # torch warns while it resumes after a break in the graph
-                    warnings.simplefilter("ignore")
+                with _without_warnings():  # torch warns at each break in the graph, and while it resumes after it
                     found = compiled(model, backend="eager")(idx, targets)
             else:
                 if declared:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 
 import pytest
@@ -132,3 +133,8 @@ def test_train_mode_takes_declared_noise_that_differs_between_seeds() -> None:
 
     result = check_model(Noisy, only=["train_mode"]).results[0]
     assert result.passed, result.saw
+
+
+def test_compiles_logs_nothing_about_declared_breaks_in_the_graph(caplog: pytest.LogCaptureFixture) -> None:
+    assert check_model("hnet", only=["compiles"]).passed
+    assert not [record.message for record in caplog.records if record.levelno >= logging.WARNING]
