@@ -93,3 +93,10 @@ def test_mamba_compiles_in_one_graph_with_the_same_gradients() -> None:
     expected = torch.autograd.grad(model(idx[:, :-1], idx[:, 1:]).loss, parameters)
     for got, want in zip(actual, expected, strict=True):
         torch.testing.assert_close(got, want)
+
+
+def test_mamba_130m_has_the_published_number_of_parameters() -> None:
+    with torch.device("meta"):
+        theirs = MambaForCausalLM(MambaConfig(vocab_size=50280, hidden_size=768, num_hidden_layers=24))
+        ours = lmzoo.create_model("mamba.130m")
+    assert ours.num_params() == theirs.num_parameters()
