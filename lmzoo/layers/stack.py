@@ -7,8 +7,10 @@ work on the blocks of a stack, traits are sums over layers, and the drawing foll
 from __future__ import annotations
 
 import inspect
-from collections.abc import Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
+from functools import cache
+from types import MethodType
 from typing import Any, cast
 
 import torch
@@ -41,15 +43,31 @@ def require_layer(where: str, layer: object) -> None:
         raise TypeError(f"{where} takes layers, not a {type(layer).__name__}; Stack([a, b]) makes one layer of several")
     name, has_init_state = type(layer).__name__, hasattr(layer, "init_state")
     arguments = ("x_BTD", "state", "ctx") if has_init_state else ("x_BTD",)
-    try:
-        inspect.signature(layer.forward).bind(*arguments)
-    except TypeError:
+    forward = layer.forward
+    if not (
+        _method_takes(forward.__func__, arguments) if isinstance(forward, MethodType) else _takes(forward, arguments)
+    ):
         if has_init_state:
-            raise TypeError(f"{name} has init_state, so its forward must take (x_BTD, state, ctx)") from None
+            raise TypeError(f"{name} has init_state, so its forward must take (x_BTD, state, ctx)")
         raise TypeError(
             f"{name} has no init_state, so its forward is called with x_BTD alone: "
             "define init_state(batch_size, max_len, like), or remove the other arguments of forward"
-        ) from None
+        )
+
+
+def _takes(function: Callable[..., Any], arguments: tuple[str, ...]) -> bool:
+    """True if a function takes these positional arguments."""
+    try:
+        inspect.signature(function).bind(*arguments)
+    except TypeError:
+        return False
+    return True
+
+
+@cache
+def _method_takes(function: Callable[..., Any], arguments: tuple[str, ...]) -> bool:
+    """True if a method takes these arguments after `self`. Cached: a model has hundreds of layers of a few classes."""
+    return _takes(function, ("self", *arguments))
 
 
 def init_state(layer: nn.Module, batch_size: int, max_len: int, like: Tensor) -> State:
