@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +32,19 @@ def pytest_configure(config: pytest.Config) -> None:
         config.pluginmanager.register(FamilyDurations(registry.families()))
 
 
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+def pytest_collection_finish() -> None:
+    """Let the garbage collector ignore what has been imported and collected: each full collection would visit it."""
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Point the cache at a temporary folder, shared by the tests of one worker."""
     folder = tmp_path_factory.getbasetemp() / "cache"
-    monkeypatch.setenv("LMZOO_CACHE", str(folder))
-    monkeypatch.setenv("HF_DATASETS_CACHE", str(folder / "hf"))  # where `datasets` keeps its lock files
-    return folder
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("LMZOO_CACHE", str(folder))
+        patch.setenv("HF_DATASETS_CACHE", str(folder / "hf"))  # where `datasets` keeps its lock files
+        yield folder
 
 
 @pytest.fixture(scope="session")
