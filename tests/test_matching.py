@@ -101,9 +101,9 @@ def test_matched_config_meets_parameters_and_keeps_proportions(name: str, target
     # Widths of rwkv7 are multiples of 32, and d_ff is a small part of xlstm: their proportions change more.
     most = 1.25 if name in ("rwkv7", "xlstm") else RATIO
     assert 1 / most <= match.ratio <= most
-    with torch.device("meta"):
-        assert type(match.config) is registry.model_class(name).config_class
-        assert registry.model_class(name)(match.config).num_params() == match.value
+    cls = registry.model_class(name)
+    assert type(match.config) is cls.config_class
+    assert registry.build_model(cls, match.config, device="meta").num_params() == match.value
 
 
 def test_scaled_is_declared_by_every_family_with_a_width() -> None:

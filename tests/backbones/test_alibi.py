@@ -67,5 +67,4 @@ def test_alibi_without_positions_equals_gpt2_with_position_embeddings_of_zero() 
 
 
 def test_alibi_560m_has_the_published_number_of_parameters() -> None:
-    with torch.device("meta"):
-        assert lmzoo.create_model("alibi.bloom-560m").num_params() == 559_214_592
+    assert lmzoo.create_model("alibi.bloom-560m", device="meta").num_params() == 559_214_592

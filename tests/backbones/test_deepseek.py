@@ -120,16 +120,14 @@ def test_deepseek_state_is_the_compressed_cache() -> None:
     """Compares with the numbers of DeepSeek-V2's paper: (512 + 64) per token and layer, whatever the heads."""
     few, many = (lmzoo.create_model("deepseek", **{**OURS, "n_heads": heads}) for heads in (2, 8))
     assert few.state_bytes(50) == many.state_bytes(50) == 3 * 4 * 50 * (12 + 6)
-    with torch.device("meta"):
-        assert lmzoo.create_model("deepseek.v2-lite", n_layers=2).state_bytes(10) == 2 * 4 * 10 * 576
+    assert lmzoo.create_model("deepseek.v2-lite", n_layers=2, device="meta").state_bytes(10) == 2 * 4 * 10 * 576
 
 
 @pytest.mark.parametrize(
     ("preset", "billions", "active"), [("v2-lite", 15.7, 2.4), ("v2", 235.7, 21.0), ("v3", 671.0, 37.0)]
 )
 def test_deepseek_presets_have_the_published_numbers_of_parameters(preset: str, billions: float, active: float) -> None:
-    with torch.device("meta"):
-        model = lmzoo.create_model(f"deepseek.{preset}")
+    model = lmzoo.create_model(f"deepseek.{preset}", device="meta")
     assert round(model.num_params() / 1e9, 1) == billions
     # The published number leaves out the embedding, and 21 B and 37 B are rounded down.
     assert 0 <= model.num_params(active=True) / 1e9 - active < 1.0

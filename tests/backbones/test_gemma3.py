@@ -95,8 +95,8 @@ def test_gemma3_state_of_local_layers_is_bounded_by_the_window() -> None:
 
 
 def test_gemma3_1b_has_the_published_number_of_parameters() -> None:
+    model = lmzoo.create_model("gemma3.1b", device="meta")
     with torch.device("meta"):
-        model = lmzoo.create_model("gemma3.1b")
         theirs = Gemma3ForCausalLM(
             Gemma3TextConfig(
                 vocab_size=262_144,

@@ -35,5 +35,4 @@ def test_gpt2_initialization_follows_the_paper() -> None:
 
 
 def test_gpt2_124m_has_the_published_number_of_parameters() -> None:
-    with torch.device("meta"):
-        assert lmzoo.create_model("gpt2.124m").num_params() == 124_439_808
+    assert lmzoo.create_model("gpt2.124m", device="meta").num_params() == 124_439_808

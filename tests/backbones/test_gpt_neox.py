@@ -69,9 +69,9 @@ def test_gpt_neox_pythia_presets_have_the_published_number_of_parameters(
     preset: str, layers: int, width: int, heads: int
 ) -> None:
     sizes = {"num_hidden_layers": layers, "hidden_size": width, "num_attention_heads": heads}
+    ours = lmzoo.create_model(f"gpt_neox.{preset}", device="meta")
     with torch.device("meta"):
         theirs = GPTNeoXForCausalLM(GPTNeoXConfig(vocab_size=50304, intermediate_size=4 * width, **sizes))
-        ours = lmzoo.create_model(f"gpt_neox.{preset}")
     assert ours.num_params() == theirs.num_parameters()
 
 

@@ -147,14 +147,12 @@ def test_llama_passes_its_options_to_the_attention() -> None:
     ],
 )
 def test_llama_presets_have_the_published_number_of_parameters(preset: str, params: int) -> None:
-    with torch.device("meta"):
-        assert lmzoo.create_model(f"llama.{preset}").num_params() == params
+    assert lmzoo.create_model(f"llama.{preset}", device="meta").num_params() == params
 
 
 @pytest.mark.parametrize("preset", ["mistral-1m", "qwen3-1m", "smollm3-1m"])
 def test_llama_presets_have_the_size_of_their_names(preset: str) -> None:
-    with torch.device("meta"):
-        assert abs(lmzoo.create_model(f"llama.{preset}", vocab_size=256).num_params() / 1e6 - 1) < 0.05
+    assert abs(lmzoo.create_model(f"llama.{preset}", vocab_size=256, device="meta").num_params() / 1e6 - 1) < 0.05
 
 
 def test_llama_config_names_field_and_rule() -> None:

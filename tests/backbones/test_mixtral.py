@@ -67,8 +67,7 @@ def test_mixtral_balance_loss_equals_transformers() -> None:
 
 
 def test_mixtral_8x7b_has_the_published_numbers_of_parameters() -> None:
-    with torch.device("meta"):
-        model = lmzoo.create_model("mixtral.8x7b")
+    model = lmzoo.create_model("mixtral.8x7b", device="meta")
     assert model.num_params() == 46_702_792_704
     assert round(model.num_params(active=True) / 1e9, 1) == 12.9
 

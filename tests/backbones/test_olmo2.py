@@ -49,5 +49,4 @@ def test_olmo2_logits_and_gradients_equal_transformers() -> None:
 
 
 def test_olmo2_1b_has_the_published_number_of_parameters() -> None:
-    with torch.device("meta"):
-        assert lmzoo.create_model("olmo2.1b").num_params() == 1_484_916_736
+    assert lmzoo.create_model("olmo2.1b", device="meta").num_params() == 1_484_916_736

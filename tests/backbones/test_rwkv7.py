@@ -111,12 +111,10 @@ def test_rwkv7_initialization_follows_the_authors() -> None:
 
 @pytest.mark.parametrize(("preset", "millions", "within"), [("1m", 1, 0.05), ("10m", 10, 0.02)])
 def test_rwkv7_presets_have_the_size_of_their_names(preset: str, millions: float, within: float) -> None:
-    with torch.device("meta"):
-        n = lmzoo.create_model(f"rwkv7.{preset}", vocab_size=256).num_params()
+    n = lmzoo.create_model(f"rwkv7.{preset}", vocab_size=256, device="meta").num_params()
     assert abs(n / (millions * 1e6) - 1) < within
 
 
 @pytest.mark.parametrize(("preset", "published"), [("world-191m", 191_034_624), ("world-1527m", 1_527_404_544)])
 def test_rwkv7_world_presets_have_the_published_number_of_parameters(preset: str, published: int) -> None:
-    with torch.device("meta"):
-        assert lmzoo.create_model(f"rwkv7.{preset}").num_params() == published
+    assert lmzoo.create_model(f"rwkv7.{preset}", device="meta").num_params() == published

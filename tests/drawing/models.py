@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from torch import nn
 import lmzoo
 from lmzoo.decoder import Decoder, MixerConfig
 from lmzoo.drawing import draw
-from lmzoo.drawing.tree import Box, Node, Repeat
+from lmzoo.drawing.tree import Box, Drawing, Node, Repeat
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
 from lmzoo.layers.mamba import Mamba
@@ -24,8 +25,12 @@ MODELS = lmzoo.list_models()
 
 
 def make(name: str, **config: Any) -> lmzoo.LanguageModel:
-    with torch.device("meta"):
-        return lmzoo.create_model(name, **{"vocab_size": 65, **config})
+    return lmzoo.create_model(name, device="meta", **{"vocab_size": 65, **config})
+
+
+@cache
+def drawing_of(name: str) -> Drawing:
+    return draw(make(name))
 
 
 @dataclass(frozen=True, kw_only=True)

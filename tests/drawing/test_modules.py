@@ -24,6 +24,7 @@ from tests.drawing.models import (
     Nested,
     Words,
     blocks_of,
+    drawing_of,
     make,
     plain,
     shape_of,
@@ -37,8 +38,7 @@ def blocks_in(nodes: tuple[Node, ...]) -> int:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_draw_sums_to_what_the_model_counts(name: str) -> None:
-    model = make(name)
-    drawing = draw(model)
+    model, drawing = make(name), drawing_of(name)
     T, root = model.config.context_length, drawing.model
     parts = total(root.parts)
     assert parts.params == model.num_params(), "a parameter is missing or counted twice"
@@ -55,9 +55,8 @@ DEEP = [name for name in MODELS if hasattr(registry.model_class(name.split(".")[
 
 @pytest.mark.parametrize("name", DEEP)
 def test_draw_has_every_block(name: str) -> None:
-    model = make(name)
-    blocks = tuple(part for part in draw(model).model.parts if isinstance(part, Repeat))
-    assert blocks_in(blocks) == model.config.n_layers
+    blocks = tuple(part for part in drawing_of(name).model.parts if isinstance(part, Repeat))
+    assert blocks_in(blocks) == registry.model_config(name, vocab_size=65).n_layers
 
 
 def test_draw_groups_blocks_of_one_kind() -> None:

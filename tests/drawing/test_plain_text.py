@@ -17,6 +17,7 @@ from tests.drawing.models import (
     Looped,
     Nested,
     Words,
+    drawing_of,
     make,
     plain,
     words,
@@ -25,7 +26,7 @@ from tests.drawing.models import (
 
 @pytest.mark.parametrize("name", MODELS)
 def test_text_fits_the_terminal_in_plain_characters(name: str) -> None:
-    drawing = draw(make(name))
+    drawing = drawing_of(name)
     for width in (80, 100, 140):
         lines = text(drawing, width).splitlines()
         assert max(map(len, lines)) <= min(width, 100)
