@@ -46,10 +46,17 @@ def forward_logits(model: LanguageModel, idx: Tensor) -> Tensor:
         return model(seen).logits[:, -1]
 
 
+@cache
+def sequence_of(family: str) -> tuple[Tensor, Tensor]:
+    """Return tokens (2, T + 6), longer than the context, and the logits that `forward` gives at each position."""
+    idx = small(family).tokens(2, small(family).context + 6)
+    return idx, torch.stack([forward_logits(model_of(family), idx[:, : t + 1]) for t in range(idx.shape[1])], dim=1)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_decode_all_gives_every_position_at_any_split(family: str) -> None:
     model, T = model_of(family), small(family).context
-    idx = small(family).tokens(2, T + 5)
+    idx, expected_BTV = sequence_of(family)
     for split in ([T + 5], [3, T - 1, 3], [T, 5], [T + 2, 1, 2]):
         current, pieces, end = model.init_state(2, T), [], 0
         for n in split:
@@ -58,22 +65,17 @@ def test_decode_all_gives_every_position_at_any_split(family: str) -> None:
             pieces.append(logits_BTV)
             end += n
         whole_BTV = torch.cat(pieces, dim=1)
-        for t in range(T + 5):
-            torch.testing.assert_close(whole_BTV[:, t], forward_logits(model, idx[:, : t + 1]), rtol=1e-4, atol=1e-4)
-        more_BV, _ = model.decode(idx[:, :1], current)
-        torch.testing.assert_close(
-            more_BV, forward_logits(model, torch.cat([idx, idx[:, :1]], dim=1)), rtol=1e-4, atol=1e-4
-        )
+        torch.testing.assert_close(whole_BTV, expected_BTV[:, :-1], rtol=1e-4, atol=1e-4)
+        more_BV, _ = model.decode(idx[:, -1:], current)
+        torch.testing.assert_close(more_BV, expected_BTV[:, -1], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_score_equals_the_log_probabilities_of_forward(family: str) -> None:
     model, T = model_of(family), small(family).context
-    idx = small(family).tokens(2, T + 4)
-    got = model.score(idx)
-    for t in range(1, T + 4):
-        expected = forward_logits(model, idx[:, :t]).log_softmax(-1).gather(1, idx[:, t : t + 1])[:, 0]
-        torch.testing.assert_close(got[:, t - 1], expected, rtol=1e-4, atol=1e-4)
+    idx, logits_BTV = sequence_of(family)
+    expected = logits_BTV[:, :-1].log_softmax(-1).gather(2, idx[:, 1:, None])[..., 0]
+    torch.testing.assert_close(model.score(idx), expected, rtol=1e-4, atol=1e-4)
     out = generate_with_log_probs(model, idx[:, :4], T, WARM, seeds=[1, 2], top=2)
     torch.testing.assert_close(out.log_probs, model.score(out.tokens)[:, 3:], rtol=1e-4, atol=1e-4)
 
@@ -118,11 +120,14 @@ def drafts(vocab_size: int) -> dict[str, Draft]:
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_speculative_greedy_equals_the_model_alone_with_every_draft(family: str) -> None:
+def test_speculative_greedy_equals_the_model_alone_with_any_draft(family: str) -> None:
     model, T = model_of(family), small(family).context
     idx = small(family).tokens(3, T - 6)
     expected = generate(model, idx, 12, GREEDY)  # past the context too
-    for name, draft in [*drafts(model.config.vocab_size).items(), ("itself", model)]:
+    found = drafts(model.config.vocab_size)
+    # Both are nearly always rejected, so one is enough for a family; a lookup is accepted in part, the model always.
+    del found["n-gram" if FAMILIES.index(family) % 2 else "bigram"]
+    for name, draft in [*found.items(), ("itself", model)]:
         assert torch.equal(generate_speculative(model, draft, idx, 12, GREEDY, n_guesses=3), expected), name
 
 
@@ -142,14 +147,12 @@ def test_prefix_saved_and_loaded_continues_bitwise_equal(family: str, read: int,
         model, idx = variant.model(), variant.tokens(2, read + 1)
         _, prefix = model.decode(idx[:, :read], model.init_state(2, read + 8))
         state.save(tmp_path / "prefix", prefix)
+        if not variant.is_variant:
+            generated = generate(model, idx, 7, WARM, seeds=[3, 4])
+            again = state.load(tmp_path / "prefix", like=prefix)
+            assert torch.equal(generate(model, idx, 7, WARM, seeds=[3, 4], prefix=again), generated)
         loaded = state.load(tmp_path / "prefix", like=model.init_state(1))
         for token in (idx[:, -1:], idx[:, :1], idx[:, 1:2]):
             logits_BV, prefix = model.decode(token, prefix)
             again_BV, loaded = model.decode(token, loaded)
             assert torch.equal(logits_BV, again_BV)
-        _, prefix = model.decode(idx[:, :read], model.init_state(2, read + 8))
-        seeds = [3, 4]
-        assert torch.equal(
-            generate(model, idx, 7, WARM, seeds=seeds),
-            generate(model, idx, 7, WARM, seeds=seeds, prefix=state.load(tmp_path / "prefix", like=prefix)),
-        )
