@@ -37,8 +37,8 @@ def test_decoding_copy_computes_what_the_model_does(family: str, weights: Weight
     assert (found_BTV - wanted_BTV).abs().max() < allowed
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
     state = copy.init_state(3, 20)
-    logits_BV, state = copy.decode(idx_BT[:, :7], state)
-    for t in range(7, 20):
+    logits_BV, state = copy.decode(idx_BT[:, :15], state)
+    for t in range(15, 20):
         logits_BV, state = copy.decode(idx_BT[:, t : t + 1], state)
     assert (logits_BV - found_BTV[:, -1]).abs().max() < allowed
 
