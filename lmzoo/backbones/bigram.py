@@ -29,6 +29,10 @@ class Bigram(LanguageModel):
     def traits(self) -> Traits:
         return Traits(extrapolates=True, receptive_field=1, state_growth="none")
 
+    def flops(self, T: int) -> float:
+        """Zero: it looks up rows and multiplies nothing."""
+        return 0.0
+
     def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:
         return ()  # it needs no earlier tokens
 

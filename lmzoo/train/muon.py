@@ -15,7 +15,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.optim import AdamW
+
+from lmzoo.train.adamw import AdamW
 
 MOMENTUM = 0.95
 UPDATE_RMS = 0.2

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from torch import Tensor
-from torch.optim import AdamW, Optimizer
+from torch.optim import Optimizer
 
 from lmzoo.distributed.parallel import like
 from lmzoo.model import LanguageModel
+from lmzoo.train.adamw import AdamW
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.muon import Muon
 
 
 def make_optimizer(model: LanguageModel, config: TrainConfig) -> Optimizer:
-    """Make AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) or `Muon`; no weight decay for biases and norm weights.
+    """Make `AdamW` or `Muon`; no weight decay for biases and norm weights.
 
     Uses torch's fused kernel: on CPUs it takes half to a third of the time of the `foreach` implementation.
     """

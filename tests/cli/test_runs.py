@@ -194,18 +194,23 @@ def test_sample_interrupted_keeps_the_text_so_far(run: Path) -> None:
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_train_stopped_by_a_signal_exits_with_its_number(text: Path, number: int, code: int) -> None:
+    """Also that training does not import torch's compiler, which would take more than a second."""
     out = text.parent / "stopped"
     metrics = out / "metrics.jsonl"
     command = ["train", "gpt2", "--data", str(text), "--out", str(out), *SMALL, "--set", "steps=100000"]
-    words = [sys.executable, "-m", "lmzoo", *command, "--set", "log_every=1"]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    words = [sys.executable, "-X", "importtime", "-m", "lmzoo", *command, "--set", "log_every=1"]
+    errors = text.parent / "errors.txt"  # a pipe that nobody reads would be full of imports
+    with errors.open("w") as file, subprocess.Popen(words, stdout=subprocess.PIPE, stderr=file, text=True) as process:
         while process.poll() is None and not (metrics.is_file() and metrics.read_text()):
             time.sleep(0.02)
         process.send_signal(number)
-        shown, message = process.communicate(timeout=60)
+        shown, _ = process.communicate(timeout=60)
+    message = errors.read_text()
     assert process.returncode == code, message
     assert shown == "", "progress and messages go to stderr"
     assert "lmzoo: stopped after step " in message
+    assert "torch.optim" in message
+    assert "torch._dynamo" not in message
 
 
 MODEL = """
