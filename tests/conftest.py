@@ -11,12 +11,17 @@ from typing import Any
 import pytest
 import torch
 
+from lmzoo.compare import comparison
+from lmzoo.runs import run
 from lmzoo.runs.run import RunSpec, make_spec
 from tests.durations import FamilyDurations
-from tests.helpers import SMALL, TEXT
+from tests.helpers import SHORT_SAMPLE, SMALL, TEXT
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when a library of Hugging Face is imported: a test needs no network
 torch.set_num_threads(1)
+SAMPLES = {module: module.SAMPLE_TOKENS for module in (run, comparison)}
+for module in SAMPLES:
+    module.SAMPLE_TOKENS = SHORT_SAMPLE  # hundreds of tokens take longer than the training of a test
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -45,6 +50,13 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("LMZOO_CACHE", str(folder))
         patch.setenv("HF_DATASETS_CACHE", str(folder / "hf"))  # where `datasets` keeps its lock files
         yield folder
+
+
+@pytest.fixture
+def full_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let runs and comparisons end with samples of the real length."""
+    for module, tokens in SAMPLES.items():
+        monkeypatch.setattr(module, "SAMPLE_TOKENS", tokens)
 
 
 @pytest.fixture(scope="session")

@@ -32,6 +32,7 @@ from lmzoo.state import State
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.events import Event, NoteEvent, StartEvent, StepEvent
 from lmzoo.train.signals import Interrupted
+from tests.helpers import SHORT_SAMPLE
 
 TRAINING = {"steps": 30, "batch_size": 4, "context_length": 16, "learning_rate": 3e-2, "eval_every": 10}
 SETTINGS = TRAINING | {"d_model": 16, "n_layers": 1, "n_heads": 2}
@@ -85,7 +86,7 @@ def test_compare_writes_results_json(finished: tuple[Results, Path]) -> None:
         assert row["flops_per_token"] > 0 or row["name"] == "bigram"
         assert [tokens for tokens, _ in row["curve"]] == [640, 1280, 1920]
         assert row["curve"][-1][1] == row["loss"]
-        assert len(row["sample"]) == 300
+        assert len(row["sample"]) == SHORT_SAMPLE
         assert row["config"]["model"]["context_length"] == 16
     assert tables["models"][0]["name"] == "gpt2"
     assert [line["name"] for line in tables["references"]] == [f"{n}-gram" for n in range(1, 7)]
@@ -130,6 +131,7 @@ def test_compare_evaluates_on_the_whole_validation_split(finished: tuple[Results
         assert row.bits_per_byte == pytest.approx(again.bits_per_byte, abs=1e-6)
 
 
+@pytest.mark.usefixtures("full_samples")
 def test_compare_counts_ngrams_on_the_windows_that_the_models_saw(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -143,6 +145,7 @@ def test_compare_counts_ngrams_on_the_windows_that_the_models_saw(
 
     monkeypatch.setattr(BatchStream, "batch", recorded)
     results = compare(["bigram"], text, tmp_path, settings=TRAINING)
+    assert len(results.models[0].sample) == 300
     corpus = load_corpus(text)
     tokenizer = train_tokenizer("char", corpus.chunks("train"))
     train, val = torch.cat(seen).numpy(), tokenizer.encode_array("".join(corpus.chunks("val")))

@@ -25,11 +25,12 @@ from lmzoo.runs.run import RunSpec, evaluate_run, load_run, make_spec, train_run
 from lmzoo.storage import checkpoints
 from lmzoo.train.evaluate import evaluate
 from lmzoo.train.events import CheckpointEvent, EndEvent, EvalEvent, Event, StartEvent, StepEvent
-from tests.helpers import TEXT, assert_same, tensors
+from tests.helpers import SHORT_SAMPLE, TEXT, assert_same, tensors
 
 MakeSpec = Callable[..., RunSpec]
 
 
+@pytest.mark.usefixtures("full_samples")
 def test_train_run_writes_files_and_sends_events(tmp_path: Path, small_spec: MakeSpec, text: Path) -> None:
     run, events = tmp_path / "run", list[Event]()
     before = torch.get_rng_state()
@@ -324,7 +325,7 @@ def test_train_run_fits_a_model_without_parameters(tmp_path: Path, small_spec: M
     assert [(line["step"], line["split"]) for line in read_metrics(run)] == [(12, "val")]
     assert [step for step, _ in checkpoints.saved(run)] == [12]
     assert Counter(type(event) for event in events)[StepEvent] == 0
-    assert len((run / "sample.txt").read_text()) == 501
+    assert len((run / "sample.txt").read_text()) == SHORT_SAMPLE + 1
 
     corpus = load_corpus(str(text))
     store = open_store(corpus, load_run(run).tokenizer)
