@@ -14,6 +14,7 @@ import torch
 from lmzoo.compare import comparison
 from lmzoo.runs import run
 from lmzoo.runs.run import RunSpec, make_spec
+from tests.distributed.processes import Forks
 from tests.durations import FamilyDurations
 from tests.helpers import SHORT_SAMPLE, SMALL, TEXT
 
@@ -45,11 +46,15 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Point the cache at a temporary folder, shared by the tests of one worker."""
-    folder = tmp_path_factory.getbasetemp() / "cache"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("LMZOO_CACHE", str(folder))
-        patch.setenv("HF_DATASETS_CACHE", str(folder / "hf"))  # where `datasets` keeps its lock files
-        yield folder
+        for name, value in cache_environment(tmp_path_factory).items():
+            patch.setenv(name, value)
+        yield tmp_path_factory.getbasetemp() / "cache"
+
+
+def cache_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.getbasetemp() / "cache"
+    return {"LMZOO_CACHE": str(folder), "HF_DATASETS_CACHE": str(folder / "hf")}  # `datasets` keeps lock files there
 
 
 @pytest.fixture
@@ -65,6 +70,14 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("text") / "cats.txt"
     path.write_text(TEXT, encoding="utf-8")
     return path
+
+
+@pytest.fixture(scope="session")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Ranks that need not import torch, which takes longer than their training."""
+    forks = Forks(tmp_path_factory.mktemp("forks") / "errors", cache_environment(tmp_path_factory))
+    yield forks
+    forks.close()
 
 
 @pytest.fixture

@@ -30,12 +30,53 @@ def environment() -> dict[str, str]:
 
 def on_ranks(jobs: list[Job], world_size: int, folder: Path) -> list[list[str]]:
     """Train `jobs` on `world_size` processes; return the outcome of each job, for each rank."""
-    file = folder / f"jobs-{world_size}-{time.monotonic_ns()}.json"
-    file.write_text(json.dumps(jobs), encoding="utf-8")
+    file = write_jobs(jobs, world_size, folder)
     command = [*torchrun(world_size), str(PROGRAM), str(file)]
     done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
+    return outcomes(file, world_size)
+
+
+def write_jobs(jobs: list[Job], world_size: int, folder: Path) -> Path:
+    file = folder / f"jobs-{world_size}-{time.monotonic_ns()}.json"
+    file.write_text(json.dumps(jobs), encoding="utf-8")
+    return file
+
+
+def outcomes(file: Path, world_size: int) -> list[list[str]]:
     return [json.loads(file.with_suffix(f".{rank}").read_text()) for rank in range(world_size)]
+
+
+class Forks:
+    """A process that has imported torch, and forks ranks from itself."""
+
+    def __init__(self, errors: Path, variables: dict[str, str]) -> None:
+        self._errors = errors
+        with errors.open("w") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, str(PROGRAM)],
+                env=environment() | variables,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+            )
+
+    def on_ranks(self, jobs: list[Job], world_size: int, folder: Path) -> list[list[str]]:
+        """Do the same as `on_ranks`, except that all ranks have the same order of sets: they are forks."""
+        file = write_jobs(jobs, world_size, folder)
+        self.run(file, world_size)
+        return outcomes(file, world_size)
+
+    def run(self, file: Path, world_size: int) -> None:
+        """Run a file of jobs, or a program, on `world_size` ranks."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        print(world_size, file, file=self._process.stdin, flush=True)
+        assert self._process.stdout.readline() == "done\n", self._errors.read_text()
+
+    def close(self) -> None:
+        self._process.communicate(timeout=20)
 
 
 def torchrun(world_size: int) -> list[str]:

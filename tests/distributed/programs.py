@@ -1,20 +1,27 @@
 """Program for several processes: trains the runs that a JSON file lists, one after another, in one process group.
 
-Starting processes takes far longer than a small run: so one pair of them trains many.
+Starting processes takes far longer than a small run: so one pair of them trains many. torchrun starts it with the file
+for each rank; without an argument it reads the number of ranks and the file from its input, line by line, and forks the
+ranks, which then need not import torch. The file may also be another program.
 """
 
 from __future__ import annotations
 
+import gc
 import json
 import os
+import runpy
 import signal
 import sys
+import traceback
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
+from torch.distributed import TCPStore
 
 import lmzoo
 from lmzoo.data.batches import BatchStream
@@ -27,6 +34,8 @@ from lmzoo.train import muon
 from lmzoo.train.events import Event, Listener, StepEvent
 from lmzoo.train.signals import Interrupted
 
+PORT_DIGITS = 5
+LIMIT_SECONDS = 240
 PLAIN_BATCH = BatchStream.batch
 
 
@@ -103,11 +112,68 @@ def train_all(jobs: list[dict[str, Any]]) -> list[str]:
     return ends
 
 
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    runs.SAMPLE_TOKENS = 20  # a long sample would take longer than the training
-    lmzoo.register_model("choosing")(Choosing)
-    file = Path(sys.argv[1])
+def train_file(file: Path) -> None:
+    """Train the jobs of a file as one rank of those that the environment names."""
     with process_group() as ranks:
         ends = train_all(json.loads(file.read_text(encoding="utf-8")))
         file.with_suffix(f".{ranks.rank}").write_text(json.dumps(ends), encoding="utf-8")
+
+
+def forked(file: Path, world_size: int) -> bool:
+    """Fork the ranks that run a file of jobs or a program; return whether all have succeeded. A failure ends all."""
+    ready, tell = os.pipe()
+    ranks: set[int] = set()
+    for rank in range(world_size):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            signal.alarm(LIMIT_SECONDS)  # ends a rank that waits for ever
+            try:
+                port = os.read(ready, PORT_DIGITS).decode()
+                place = {"MASTER_ADDR": "localhost", "MASTER_PORT": port, "TORCHELASTIC_USE_AGENT_STORE": "True"}
+                os.environ |= place | {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": str(world_size)}
+                if file.suffix == ".py":
+                    sys.argv = [str(file)]
+                    runpy.run_path(str(file), run_name="__main__")
+                else:
+                    train_file(file)
+                code = 0
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                sys.stderr.flush()
+                os._exit(code)
+        ranks.add(pid)
+    store = TCPStore("localhost", 0, is_master=True, wait_for_workers=False)  # after the forks: it starts a thread
+    os.write(tell, f"{store.port:{PORT_DIGITS}}".encode() * world_size)
+    done = True
+    while ranks:
+        pid, status = os.wait()
+        ranks.discard(pid)
+        if status:
+            done = False
+            for other in ranks:
+                os.kill(other, signal.SIGKILL)
+    os.close(ready)
+    os.close(tell)
+    return done
+
+
+def main() -> None:
+    """Train the jobs of the file that is the argument, or of each file in a line of the input."""
+    torch.set_num_threads(1)
+    runs.SAMPLE_TOKENS = 4  # a long sample would take longer than the training
+    lmzoo.register_model("choosing")(Choosing)
+    if len(sys.argv) > 1:
+        train_file(Path(sys.argv[1]))
+        return
+    for name in ("torch._dynamo", "torch.distributed.fsdp"):
+        import_module(name)  # torch does when a model is wrapped: here instead of in every rank
+    gc.freeze()  # the garbage collector of a rank would copy every page that it visits
+    for line in sys.stdin:
+        world_size, _, name = line.strip().partition(" ")
+        print("done" if forked(Path(name), int(world_size)) else "failed", flush=True)
+
+
+if __name__ == "__main__":
+    main()

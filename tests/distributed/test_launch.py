@@ -18,7 +18,7 @@ from lmzoo.distributed import launch
 from lmzoo.errors import ConfigError
 from lmzoo.runs.metrics import read_metrics
 from lmzoo.storage import checkpoints
-from tests.distributed.processes import Job, curve, environment, everything, on_ranks, torchrun
+from tests.distributed.processes import Forks, Job, curve, environment, everything, torchrun
 from tests.helpers import SMALL, assert_same
 
 LONG = {**SMALL, "steps": 2000, "batch_size": 4, "eval_every": 2000, "eval_tokens": 64, "checkpoint_every": 20}
@@ -53,7 +53,7 @@ def ranks_of(process: subprocess.Popen[str]) -> list[int]:
 
 
 @pytest.mark.distributed
-def test_launch_stops_all_when_one_is_killed_and_resume_is_exact(tmp_path: Path, text: Path) -> None:
+def test_launch_stops_all_when_one_is_killed_and_resume_is_exact(tmp_path: Path, text: Path, forks: Forks) -> None:
     run, whole = tmp_path / "run", tmp_path / "whole"
     process = start([sys.executable], run, text, "--nproc", "2", parallel="fsdp")
     wait_for_step(run, 25)
@@ -78,7 +78,7 @@ def test_launch_stops_all_when_one_is_killed_and_resume_is_exact(tmp_path: Path,
     job: Job = {"model": "gpt2", "data": str(text), "settings": settings, "stop_at": reached + 20}
     jobs = [{**job, "out": str(run), "resume": True}, {**job, "out": str(whole)}]
     stopped = f"stopped at {reached + 20}"
-    assert on_ranks(jobs, 2, tmp_path) == [[stopped, stopped]] * 2
+    assert forks.on_ranks(jobs, 2, tmp_path) == [[stopped, stopped]] * 2
     assert_same(everything(run, reached + 20), everything(whole, reached + 20))
     assert curve(run) == curve(whole)
 
@@ -116,7 +116,7 @@ def test_require_processes_has_a_limit(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_launch_imports_nothing_from_the_working_folder(tmp_path: Path, text: Path) -> None:
     (tmp_path / "pydantic.py").write_text("open('imported', 'w').close()\n")
     words = [sys.executable, "-P", "-m", "lmzoo", "train", "bigram", "--data", str(text), "--out", "run"]
-    words += ["--nproc", "2", "--set", "steps=1", "--set", "batch_size=2", "--set", "context_length=8"]
+    words += ["--nproc", "1", "--set", "steps=1", "--set", "batch_size=2", "--set", "context_length=8"]
     done = subprocess.run(words, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=150)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "imported").exists()

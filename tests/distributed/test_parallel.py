@@ -18,7 +18,7 @@ from lmzoo.layers.stack import Stack, blocks_of
 from lmzoo.runs.run import load_run, make_spec, train_run
 from lmzoo.storage import checkpoints, models
 from lmzoo.train import muon
-from tests.distributed.processes import TOLERANCE, Job, copy_until, curve, difference, everything, on_ranks
+from tests.distributed.processes import TOLERANCE, Forks, Job, copy_until, curve, difference, everything, on_ranks
 from tests.distributed.programs import Choosing, train_all
 from tests.helpers import SMALL, assert_same
 
@@ -98,7 +98,7 @@ def test_train_run_learns_the_same_on_two_processes(tmp_path: Path, text: Path) 
                 **case,
                 "data": str(text),
                 "out": str(tmp_path / place / name),
-                "settings": {**RECIPE, **case["settings"], **settings},
+                "settings": {**RECIPE, "checkpoint_every": 6, **case["settings"], **settings},
             }
             for name, case in places[place].items()
         ]
@@ -126,7 +126,7 @@ def tensors_of_model(run: Path) -> dict[str, torch.Tensor]:
 
 @pytest.mark.distributed
 def test_train_run_resumes_exactly_on_as_many_processes_and_closely_on_others(
-    tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, text: Path, forks: Forks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(muon, "DTYPE", torch.float32)  # as in the other processes: "unrounded"
     common = {**SMALL, **RECIPE, "keep_checkpoints": 4}
@@ -142,13 +142,13 @@ def test_train_run_resumes_exactly_on_as_many_processes_and_closely_on_others(
         return [{**plain, "out": str(tmp_path / place / name), "settings": kinds[name]} for name in names]
 
     close = ("ddp0.0", "fsdp0.0", "muon")
-    assert on_ranks(jobs("whole", *kinds), 2, tmp_path) == [[""] * len(kinds)] * 2
+    assert forks.on_ranks(jobs("whole", *kinds), 2, tmp_path) == [[""] * len(kinds)] * 2
     for place in ("again", "four", "one"):
         for name in kinds if place == "again" else close:
             copy_until(tmp_path / "whole" / name, tmp_path / place / name, 3)
 
     # The same number of processes: bitwise equal, also the dropout of each rank.
-    assert on_ranks(jobs("again", *kinds, resume=True), 2, tmp_path) == [[""] * len(kinds)] * 2
+    assert forks.on_ranks(jobs("again", *kinds, resume=True), 2, tmp_path) == [[""] * len(kinds)] * 2
     for name in kinds:
         ours, theirs = tmp_path / "whole" / name, tmp_path / "again" / name
         assert curve(ours) == curve(theirs)
@@ -168,7 +168,7 @@ def test_train_run_resumes_exactly_on_as_many_processes_and_closely_on_others(
             train_run(spec, run, resume=True)
         assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
         train_run(spec, run, resume=True, reshard=True)
-    assert on_ranks(jobs("four", *close, resume=True, reshard=True), 4, tmp_path) == [[""] * len(close)] * 4
+    assert forks.on_ranks(jobs("four", *close, resume=True, reshard=True), 4, tmp_path) == [[""] * len(close)] * 4
     for place, world_size in (("one", 1), ("four", 4)):
         for name in close:
             run = tmp_path / place / name

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import torch
 
 from lmzoo.distributed.ranks import ALONE, Ranks, process_group
 from lmzoo.errors import ConfigError
-from tests.distributed.processes import environment, torchrun
+from tests.distributed.processes import Forks
 
 # Each rank writes the results of all collectives, called with numbers that depend on its rank.
 COLLECTIVES = """
@@ -28,7 +27,7 @@ with process_group() as ranks:
         "rows": ranks.rows(torch.arange(4)[:, None]).flatten().tolist(),
     }
     ranks.barrier()
-    Path(sys.argv[1], f"{ranks.rank}.json").write_text(json.dumps(found))
+    Path(sys.argv[0]).with_name(f"{ranks.rank}.json").write_text(json.dumps(found))
 """
 
 
@@ -55,12 +54,10 @@ def test_process_group_without_torchrun_is_one_rank(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.distributed
-def test_ranks_collectives_of_two_processes(tmp_path: Path) -> None:
+def test_ranks_collectives_of_two_processes(tmp_path: Path, forks: Forks) -> None:
     program = tmp_path / "program.py"
     program.write_text(COLLECTIVES, encoding="utf-8")
-    command = [*torchrun(2), str(program), str(tmp_path)]
-    done = subprocess.run(command, env=environment(), capture_output=True, text=True, timeout=120)
-    assert done.returncode == 0, done.stderr
+    forks.run(program, 2)
     first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
     assert (first.pop("is_main"), second.pop("is_main")) == (True, False)
     assert (first.pop("rows"), second.pop("rows")) == ([0, 1], [2, 3])

@@ -17,7 +17,7 @@ from lmzoo.errors import CheckpointError, ConfigError, DataError, LmzooError
 from lmzoo.runs.run import RunSpec, evaluate_run, evaluate_run_positions, load_run, make_spec, train_run
 from lmzoo.storage import atomic, checkpoints
 from lmzoo.train.signals import Interrupted
-from tests.distributed.processes import TOLERANCE, copy_until, curve, difference, on_ranks
+from tests.distributed.processes import TOLERANCE, Forks, copy_until, curve, difference
 from tests.helpers import SMALL, TEXT, assert_same, tensors
 from tests.runs.test_resume import interrupt_at, losses
 
@@ -77,7 +77,9 @@ def test_stream_run_resumed_after_any_step_is_bitwise_exact(
 
 
 @pytest.mark.distributed
-def test_stream_run_on_two_processes_reads_as_one_does(tmp_path: Path, stream_spec: MakeSpec, dataset: Path) -> None:
+def test_stream_run_on_two_processes_reads_as_one_does(
+    tmp_path: Path, stream_spec: MakeSpec, dataset: Path, forks: Forks
+) -> None:
     """Same loss curve and position in the data; resuming is exact, and close with another number of processes."""
     settings = {**SMALL, **RECIPE, "precision": "float32", "checkpoint_every": 5, "keep_checkpoints": 9}
     spec = stream_spec(**settings)
@@ -91,7 +93,7 @@ def test_stream_run_on_two_processes_reads_as_one_does(tmp_path: Path, stream_sp
         {**job, "out": str(stopped), "resume": True},
         {**job, "out": str(more), "resume": True, "reshard": True},
     ]
-    assert on_ranks(jobs, 2, tmp_path) == [["", "stopped at 7", "", ""]] * 2
+    assert forks.on_ranks(jobs, 2, tmp_path) == [["", "stopped at 7", "", ""]] * 2
     copy_until(two, fewer, 10)
     train_run(spec, fewer, resume=True, reshard=True)
 
