@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
+import pytest
 import torch
 from torch import nn
 
@@ -17,6 +22,20 @@ SHORT_SAMPLE = 24  # tokens at the end of a run, more than the context of `SMALL
 SMALL = {"d_model": 16, "n_layers": 1, "n_heads": 2, "context_length": 16}
 
 Model = TypeVar("Model", bound=nn.Module)
+
+
+def load_script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """Load a file of scripts/ that has no suffix as a module; it would else start anew in the environment .venv."""
+    root = Path(__file__).parents[1]
+    monkeypatch.setattr(sys, "prefix", str(root / ".venv"))
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    loader = SourceFileLoader(name, str(root / "scripts" / name))
+    spec = spec_from_loader(name, loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -167,8 +167,8 @@ def main() -> None:
     if len(sys.argv) > 1:
         train_file(Path(sys.argv[1]))
         return
-    for name in ("torch._dynamo", "torch.distributed.fsdp"):
-        import_module(name)  # torch does when a model is wrapped: here instead of in every rank
+    for name in ("torch._dynamo", "torch.distributed.fsdp", "lmzoo.generation.text", "numpy.random", "tomli_w"):
+        import_module(name)  # training does, in every rank otherwise
     gc.freeze()  # the garbage collector of a rank would copy every page that it visits
     for line in sys.stdin:
         world_size, _, name = line.strip().partition(" ")

@@ -12,6 +12,7 @@ import pytest
 from lmzoo.errors import ConfigError
 from tests.fuzz import areas
 from tests.fuzz.watch import Case, Place, run
+from tests.helpers import load_script
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "fuzz"
 
@@ -29,11 +30,18 @@ def test_fuzz_finds_no_broken_promise() -> None:
     assert min(int(total[2]), int(total[3])) > 20, "both good and bad input must be among the cases"
 
 
-def test_fuzz_help_shows_examples_and_areas() -> None:
-    text = " ".join(fuzz("--help").stdout.split())
+def test_fuzz_help_shows_examples_and_areas(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = load_script("fuzz", monkeypatch)
+    for argument, code in (("--help", 0), ("--case=3", 2)):
+        monkeypatch.setattr(sys, "argv", ["fuzz", argument])
+        with pytest.raises(SystemExit) as ended:
+            script.main()
+        assert ended.value.code == code
+    text = " ".join(capsys.readouterr().out.split())
     assert "scripts/fuzz --area calls --case 123" in text
     assert all(area.shows in text for area in areas.AREAS.values())
-    assert fuzz("--case", "3").returncode == 2
 
 
 def test_numbers_share_the_cases_among_the_areas() -> None:

@@ -10,11 +10,11 @@ import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch._dynamo  # torch imports it in the first optimizer step: import it once here instead of in every child
 
 from lmzoo.data import load_corpus, open_store, train_tokenizer
 from lmzoo.errors import CheckpointError
@@ -59,6 +59,8 @@ class Bench:
         open_store(corpus, train_tokenizer("char", corpus.chunks("train")))
         for backbone in runs.BACKBONES:
             self.spec(backbone).model_config(64)
+        for name in ("lmzoo.generation.text", "numpy.random", "tomli_w"):
+            import_module(name)  # training does, in every child otherwise
         gc.collect()
         gc.freeze()  # the garbage collector of a child would copy every page that it visits
 
