@@ -15,7 +15,7 @@ from lmzoo.compare import comparison
 from lmzoo.runs import run
 from lmzoo.runs.run import RunSpec, make_spec
 from tests.distributed.processes import Forks
-from tests.durations import FamilyDurations
+from tests.durations import pytest_addoption, pytest_configure  # noqa: F401 (hooks of pytest)
 from tests.helpers import SHORT_SAMPLE, SMALL, TEXT
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when a library of Hugging Face is imported: a test needs no network
@@ -23,19 +23,6 @@ torch.set_num_threads(1)
 SAMPLES = {module: module.SAMPLE_TOKENS for module in (run, comparison)}
 for module in SAMPLES:
     module.SAMPLE_TOKENS = SHORT_SAMPLE  # hundreds of tokens take longer than the training of a test
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add `--durations-by-family`."""
-    parser.addoption("--durations-by-family", action="store_true", help="print the CPU seconds of each model family")
-
-
-def pytest_configure(config: pytest.Config) -> None:
-    """Measure CPU seconds if they are asked for."""
-    if config.getoption("durations_by_family"):
-        from lmzoo import registry
-
-        config.pluginmanager.register(FamilyDurations(registry.families()))
 
 
 def pytest_collection_finish() -> None:

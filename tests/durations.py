@@ -68,3 +68,16 @@ class FamilyDurations:
 def _cpu_seconds() -> float:
     times = os.times()
     return times.user + times.system + times.children_user + times.children_system
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add `--durations-by-family`."""
+    parser.addoption("--durations-by-family", action="store_true", help="print the CPU seconds of each model family")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Measure CPU seconds if they are asked for."""
+    if config.getoption("durations_by_family"):
+        from lmzoo import registry
+
+        config.pluginmanager.register(FamilyDurations(registry.families()))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import conftest, durations
 from tests.durations import FamilyDurations, family_of
 
 
@@ -54,11 +55,13 @@ def test_work(family):
 
 @pytest.mark.parametrize("workers", [[], ["-n", "2"]], ids=["alone", "workers"])
 def test_pytest_prints_the_cpu_seconds_of_child_processes(workers: list[str], tmp_path: Path) -> None:
-    """Run as a user does, without workers and with them; the fixtures of this folder come with it."""
+    """Run as a user does, without workers and with them; only the hooks of conftest.py come with it, and not torch."""
+    hooks = (conftest.pytest_addoption, conftest.pytest_configure)
+    assert hooks == (durations.pytest_addoption, durations.pytest_configure)
     folder = tmp_path / "tests"
     folder.mkdir()
     (folder / "test_some.py").write_text(CODE)
-    (folder / "conftest.py").write_text("from tests.conftest import pytest_addoption, pytest_configure\n")
+    (folder / "conftest.py").write_text("from tests.durations import pytest_addoption, pytest_configure\n")
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--durations-by-family", *workers]
     done = subprocess.run([*command, str(folder)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stdout + done.stderr
