@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -88,7 +89,8 @@ def test_mutate_reports_found_and_surviving_mutations(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
     (tmp_path / "tiny.py").write_text(MODULE)
     (tmp_path / "tests" / "test_tiny.py").write_text(TEST)
-    main = "import sys; sys.path.insert(0, 'scripts'); import mutate; mutate.SLACK = 1.0; sys.exit(mutate.main())"
+    main = "import sys; sys.path.insert(0, 'scripts'); import mutate; mutate.SLACK = 1.0; mutate.HEAVY = ['pdb']; "
+    main += "sys.exit(mutate.main())"
     command = [sys.executable, "-c", main, "tiny.py", "--json", "out.json", "--workers", "2"]
     environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
     run = subprocess.run(
@@ -113,6 +115,14 @@ def test_mutate_reports_found_and_surviving_mutations(tmp_path: Path) -> None:
         command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=60, check=False
     )
     assert "| tiny.py | 2 | 0 | 0 | 2 | 0.0% |" in run.stdout, run.stderr
+
+
+def test_mutate_imports_modules_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(SCRIPTS)
+    from mutate import HEAVY
+
+    assert [name for name in HEAVY if find_spec(name) is None] == []
+    assert not any(name.startswith("lmzoo") for name in HEAVY)
 
 
 def test_mutate_finds_the_tests_of_layers_and_checks() -> None:
