@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,11 +22,6 @@ torch.set_num_threads(1)
 SAMPLES = {module: module.SAMPLE_TOKENS for module in (run, comparison)}
 for module in SAMPLES:
     module.SAMPLE_TOKENS = SHORT_SAMPLE  # hundreds of tokens take longer than the training of a test
-
-
-def pytest_collection_finish() -> None:
-    """Let the garbage collector ignore what has been imported and collected: each full collection would visit it."""
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
