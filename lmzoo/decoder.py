@@ -98,7 +98,12 @@ class Decoder(LanguageModel):
     @property
     def traits(self) -> Traits:
         growth = cast(StateGrowth, stack.state_growth(self.blocks)) if stack.has_state(self.blocks) else "linear"
-        return Traits(extrapolates=self.extrapolates, receptive_field=stack.reach(self.blocks), state_growth=growth)
+        return Traits(
+            extrapolates=self.extrapolates,
+            receptive_field=stack.reach(self.blocks),
+            state_growth=growth,
+            chooses=stack.chooses(self.blocks),
+        )
 
     def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> DecoderState | None:
         if not stack.has_state(self.blocks):

@@ -74,6 +74,7 @@ class Traits:
     uniform_at_start: bool = True  # with initial weights the loss is within 5 % of ln V
     random_in_training: bool = False  # train mode draws random numbers beside dropout (router noise, stochastic depth)
     data_dependent_shapes: bool = False  # shapes depend on tensor values, so one graph cannot capture `forward`
+    chooses: bool = False  # rounding changes what `stable_topk` takes: 16 bits are checked with equal choices
     trainable: bool = True  # has parameters, which are trained by gradients; if False, `fit` computes all it knows
 
 

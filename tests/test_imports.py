@@ -88,6 +88,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "inference",
         "sampling",
         "layers",
+        "ops",  # `stable_topk`, whose choices it repeats
     },
     "bench": ANY,
     "compare": ANY,

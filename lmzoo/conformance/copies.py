@@ -5,10 +5,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lmzoo.conformance.choices import Choices
 from lmzoo.conformance.measure import require_near
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.inference import FORMS, decoding_copy
+from lmzoo.model import LanguageModel
 
 LOOK = "the forward() of classes derived from nn.Linear, and code that reads `weight` of another layer"
 
@@ -19,20 +21,31 @@ def decoding_copies(subject: Subject) -> str:
     for form in (subject, *subject.varied()):
         model = form.model()
         idx, steps = form.tokens(2, form.context), min(6, form.context - 1)
-        with torch.no_grad():
-            expected_BTV = model(idx).logits
+        split = [form.context - steps, *[1] * steps]
+        choices = Choices(model)
+        with choices.recorded(), torch.no_grad():
+            expected_BTV = _decoded(model, idx, split) if choices.declared else model(idx).logits
         for weights in FORMS:
             fast = decoding_copy(model, weights)
             what = (
                 f"{form.name}: a copy with {weights} weights" if form.is_variant else f"a copy with {weights} weights"
             )
             try:
-                state, logits = fast.init_state(2, form.context), list[Tensor]()
-                for chunk in idx.split([form.context - steps, *[1] * steps], dim=1):
-                    found_BTV, state = fast.decode_all(chunk, state)
-                    logits.append(found_BTV)
+                with choices.repeated(what, chunks=len(split)):
+                    found_BTV = _decoded(fast, idx, split)
+            except Fault:
+                raise
             except Exception as error:
                 first = (str(error).splitlines() or [""])[0]
                 raise Fault(f"{what} raised {type(error).__name__}: {first}; look at {LOOK}") from error
-            seen.append(require_near(torch.cat(logits, dim=1), expected_BTV, what, LOOK))
+            seen.append(require_near(found_BTV, expected_BTV, what, f"{LOOK}{choices.hint}"))
     return f"{' and '.join(FORMS)} weights: off by {max(seen):.2g} of the largest logit at most positions"
+
+
+def _decoded(model: LanguageModel, idx: Tensor, split: list[int]) -> Tensor:
+    """Returns the logits of every position (B, T, V), decoded in chunks of the lengths `split`."""
+    state, logits = model.init_state(*idx.shape), list[Tensor]()
+    for chunk in idx.split(split, dim=1):
+        found_BTV, state = model.decode_all(chunk, state)
+        logits.append(found_BTV)
+    return torch.cat(logits, dim=1)

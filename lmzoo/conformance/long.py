@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.conformance.causality import LEAK
+from lmzoo.conformance.choices import Choices
 from lmzoo.conformance.decoding import LOOK, check_all_positions
 from lmzoo.conformance.measure import (
     FLOAT64_ROUNDING,
@@ -128,21 +129,32 @@ def _slow(form: Subject) -> LanguageModel:
 def long_precision(subject: Subject) -> str:
     """Checks on the large form that float32 and bfloat16 stay close to float64, also far along the sequence.
 
+    A model with chooses=True in traits takes the entries of the float64 run, and must have left out some.
     Typical faults: exponents of long sums that overflow, positions counted in bfloat16.
     """
     form = subject.large()[0]
     T = FAR if form.model().traits.extrapolates else form.context
     idx = form.tokens(1, T)
     with torch.no_grad():
-        exact_BTV = form.model().double()(idx).logits
         model = form.model()
+        choices = Choices(model)
+        with choices.recorded():
+            exact_BTV = form.model().double()(idx).logits
+        if choices.declared and not choices.leave_out:
+            raise Fault(
+                f"traits says chooses=True, but at {T} tokens no call of stable_topk leaves an entry out "
+                f"({len(choices.made)} calls): remove the declaration, or choose by lmzoo.ops.stable_topk"
+            )
         plain = require_near(model(idx).logits, exact_BTV, f"{T} tokens in float32", CHUNK_LOOK, allowed=1e-2)
-        with torch.autocast("cpu", torch.bfloat16):
+        where = f"exponents, long sums, and positions counted in bfloat16{choices.hint}"
+        what = f"{T} tokens under autocast to bfloat16"
+        with choices.repeated(what), torch.autocast("cpu", torch.bfloat16):
             cast_BTV = model(idx).logits
-        where = "exponents, long sums, and positions counted in bfloat16"
-        worst = _require_flat(cast_BTV, exact_BTV, f"{T} tokens under autocast to bfloat16", where)
-        cast_BTV = cast_weights(model, torch.bfloat16)(idx).logits
-        worst = max(worst, _require_flat(cast_BTV, exact_BTV, f"{T} tokens with bfloat16 weights", where))
+        worst = _require_flat(cast_BTV, exact_BTV, what, where)
+        what = f"{T} tokens with bfloat16 weights"
+        with choices.repeated(what):
+            cast_BTV = cast_weights(model, torch.bfloat16)(idx).logits
+        worst = max(worst, _require_flat(cast_BTV, exact_BTV, what, where))
     return f"{T} tokens: off by {plain:.1g} in float32, {worst:.2g} in bfloat16"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lmzoo.conformance.choices import Choices
 from lmzoo.conformance.measure import backward, float32_hint, require_near
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
@@ -23,7 +24,10 @@ def float64_gradients(subject: Subject) -> str:
     model = subject.model().double()
     T = min(subject.context, 19)  # past one chunk of a chunked scan
     idx, targets = subject.tokens(2, T), subject.tokens(2, T, seed=1)
-    backward(model(idx, targets).loss)
+    choices = Choices(model)
+    with choices.recorded():
+        loss = model(idx, targets).loss
+    backward(loss)
     generator = torch.Generator().manual_seed(0)
     directions = []
     for name, parameter in ((name, p) for name, p in model.named_parameters() if p.requires_grad):
@@ -32,10 +36,10 @@ def float64_gradients(subject: Subject) -> str:
     worst = 0.0
     for start in range(0, len(directions), TOGETHER):
         some = directions[start : start + TOGETHER]
-        off, *_ = _slope_error(model, idx, targets, some)
+        off, *_ = _slope_error(model, idx, targets, some, choices)
         worst = max(worst, off)
         for one in some if not off <= 1e-4 else ():  # several at once are quicker; one at a time names the parameter
-            off, gradient, measured = _slope_error(model, idx, targets, [one])
+            off, gradient, measured = _slope_error(model, idx, targets, [one], choices)
             if not off <= 1e-3:
                 raise Fault(
                     f"the gradient of {one[0]} is {gradient:.6g} along a random direction, the finite difference of "
@@ -45,7 +49,11 @@ def float64_gradients(subject: Subject) -> str:
 
 
 def _slope_error(
-    model: LanguageModel, idx: Tensor, targets: Tensor, directions: list[tuple[str, nn.Parameter, Tensor]]
+    model: LanguageModel,
+    idx: Tensor,
+    targets: Tensor,
+    directions: list[tuple[str, nn.Parameter, Tensor]],
+    choices: Choices,
 ) -> tuple[float, float, float]:
     """Returns the relative error of the gradient along the directions together, and the two slopes compared."""
     with torch.no_grad():
@@ -54,7 +62,8 @@ def _slope_error(
         for sign in (1, -2, 1):  # to + STEP, to - STEP, and back to the start
             for _, parameter, direction in directions:
                 parameter.add_(direction, alpha=sign * STEP)
-            values.append(model(idx, targets).loss.item())
+            with choices.repeated("a step of a finite difference"):
+                values.append(model(idx, targets).loss.item())
     measured = (values[0] - values[1]) / (2 * STEP)
     return abs(measured - gradient) / max(abs(measured), abs(gradient), 1e-4), gradient, measured
 
@@ -64,20 +73,36 @@ def bfloat16(subject: Subject) -> str:
     model = subject.model()
     T = subject.context
     idx = subject.tokens(2, T)
-    exact_BTV = model(idx).logits
-    with torch.autocast("cpu", torch.bfloat16):
+    choices = Choices(model)
+    with choices.recorded():
+        exact_BTV = model(idx).logits
+    where = f"exponents and long sums{choices.hint}"
+    what = "forward under autocast to bfloat16"
+    with choices.repeated(what), torch.autocast("cpu", torch.bfloat16):
         cast_BTV = model(idx).logits
-    off = require_near(cast_BTV, exact_BTV, "forward under autocast to bfloat16", "exponents and long sums")
-    rounded = cast_weights(subject.model(), torch.bfloat16)
-    rounded_BTV = rounded(idx).logits
-    off = max(off, require_near(rounded_BTV, exact_BTV, "forward with bfloat16 weights", "exponents and long sums"))
-    steps: list[Tensor] = []
-    state = rounded.init_state(2, T)
-    for t in range(T):
-        logits_BV, state = rounded.decode(idx[:, t : t + 1], state)
-        steps.append(logits_BV)
-    drift = require_near(torch.stack(steps, dim=1), rounded_BTV, "decoding in bfloat16", "the dtype of the state")
+    off = require_near(cast_BTV, exact_BTV, what, where)
+    rounded, what = cast_weights(subject.model(), torch.bfloat16), "forward with bfloat16 weights"
+    with choices.repeated(what):
+        rounded_BTV = rounded(idx).logits
+    off = max(off, require_near(rounded_BTV, exact_BTV, what, where))
+    in_steps = Choices(model)
+    if in_steps.declared:
+        with in_steps.recorded():
+            _decoded(model, idx)
+    with in_steps.repeated("decoding in bfloat16", chunks=T):
+        steps_BTV = _decoded(rounded, idx)
+    drift = require_near(steps_BTV, rounded_BTV, "decoding in bfloat16", f"the dtype of the state{choices.hint}")
     return f"off by {off:.2g} of the largest logit at most positions, decoding by {drift:.2g}"
+
+
+def _decoded(model: LanguageModel, idx: Tensor) -> Tensor:
+    """Returns the logits of every position (B, T, V), decoded token by token."""
+    steps: list[Tensor] = []
+    state = model.init_state(*idx.shape)
+    for t in range(idx.shape[1]):
+        logits_BV, state = model.decode(idx[:, t : t + 1], state)
+        steps.append(logits_BV)
+    return torch.stack(steps, dim=1)
 
 
 def large_weights(subject: Subject) -> str:

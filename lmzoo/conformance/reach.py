@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.conformance.causality import Embeddings
+from lmzoo.conformance.choices import Choices
 from lmzoo.conformance.measure import backward, float32_hint
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
@@ -109,7 +110,10 @@ def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> fl
 
     Finite differences of two lengths are tried: a step may cross a kink, such as that of ReLU, or a router's choice.
     """
-    backward(model(idx, targets).loss)
+    choices = Choices(model)
+    with choices.recorded():
+        loss = model(idx, targets).loss
+    backward(loss)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         directions = []
@@ -124,7 +128,8 @@ def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> fl
             for sign in (1, -2, 1):  # to + step, to - step, and back to the start
                 for p, d in pairs:
                     p.add_(d, alpha=sign * step)
-                values.append(model(idx, targets).loss.item())
+                with choices.repeated("a step of a finite difference"):
+                    values.append(model(idx, targets).loss.item())
             measured = (values[0] - values[1]) / (2 * step)
             errors.append(abs(measured - gradient) / max(abs(measured), abs(gradient), 1e-3))
             if errors[-1] <= 1e-3:

@@ -27,6 +27,7 @@ class Layer(nn.Module):
     - `flops(T)`: FLOPs of one token in a sequence of T, two per multiply-add, without its children.
     - `calls(T)`: how often a child runs, if not once per token: `{child name: (times per token, T of the child)}`.
     - `active`: the share of a parameter that one token uses, by name (experts).
+    - `chooses`: rounding to 16 bits changes which entries its `stable_topk` takes (keys, not a few experts).
     - `keep_float32`: names of parameters that lose too much precision in 16 bits.
     """
 

@@ -221,6 +221,11 @@ def state_growth(layer: nn.Module) -> str:
     return max(found, key=GROWTHS.index)
 
 
+def chooses(layer: nn.Module) -> bool:
+    """Returns True if a part of the layer declares `chooses`."""
+    return any(getattr(module, "chooses", False) for module in layer.modules())
+
+
 def has_state(layer: nn.Module) -> bool:
     """Returns False if a part that depends on earlier tokens has no state: decoding then reads all tokens again."""
     if isinstance(layer, (Stack, Residual, Parallel)):

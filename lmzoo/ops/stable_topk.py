@@ -7,7 +7,16 @@ differs from the forward pass on the whole sequence.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+import torch
 from torch import Tensor
+
+# Gets detached scores and the indices of the largest, both with their entries in the last axis; returns the indices
+# that are taken instead.
+Chooser = Callable[[Tensor, Tensor], Tensor]
 
 
 def stable_topk(scores: Tensor, k: int, dim: int = -1) -> tuple[Tensor, Tensor]:
@@ -18,4 +27,20 @@ def stable_topk(scores: Tensor, k: int, dim: int = -1) -> tuple[Tensor, Tensor]:
     """
     _, order = scores.detach().sort(dim=dim, descending=True, stable=True)
     indices = order.narrow(dim, 0, k)
+    chooser = None if torch.compiler.is_compiling() else _chooser.get()
+    if chooser is not None:
+        indices = chooser(scores.detach().movedim(dim, -1), indices.movedim(dim, -1)).movedim(-1, dim)
     return scores.gather(dim, indices), indices
+
+
+@contextmanager
+def choosing(chooser: Chooser) -> Iterator[None]:
+    """Lets `chooser` see and replace each choice of `stable_topk` within the block; not in compiled code."""
+    token = _chooser.set(chooser)
+    try:
+        yield
+    finally:
+        _chooser.reset(token)
+
+
+_chooser: ContextVar[Chooser | None] = ContextVar("chooser of stable_topk", default=None)

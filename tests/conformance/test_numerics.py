@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.conformance import check_model, numerics, subject
+from lmzoo.conformance.choices import Choices
 from lmzoo.conformance.numerics import _slope_error
 from lmzoo.model import LMOutput
 from lmzoo.state import State
@@ -76,7 +77,7 @@ def test_slope_error_is_of_second_order_and_leaves_the_parameters_unchanged() ->
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     model(idx, idx).loss.backward()
     directions = [(name, p, torch.ones_like(p) / p.numel() ** 0.5) for name, p in model.named_parameters()]
-    off, gradient, measured = _slope_error(model, idx, idx, directions)
+    off, gradient, measured = _slope_error(model, idx, idx, directions, Choices(model))
     assert off < 1e-8
     assert measured == pytest.approx(gradient, rel=1e-8)
     for name, parameter in model.named_parameters():
