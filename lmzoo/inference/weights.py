@@ -105,7 +105,8 @@ class Int8Linear(_CopiedLinear):
     def forward(self, x: Tensor) -> Tensor:
         if _sums_by_itself(x):
             return _finished(sum_of_products(self.levels_ND, x) * self.scale_N, self.bias, x)
-        y_BN = torch._weight_int8pack_mm(x.reshape(-1, x.shape[-1]), self.levels_ND, self.scale_N)
+        x_BD = x.reshape(-1, x.shape[-1]).contiguous()  # torch's kernel reads past the end of a strided input
+        y_BN = torch._weight_int8pack_mm(x_BD, self.levels_ND, self.scale_N)
         if self.bias is not None:
             y_BN += self.bias
         return y_BN.view(*x.shape[:-1], len(self.scale_N))
