@@ -75,6 +75,8 @@ ALIASES: Mapping[str, tuple[str, ...]] = {
     "s4": ("s4d",),
     "s5": ("s4d",),
     "h-net": ("hnet",),
+    "dsa": ("sparse",),
+    "nsa": ("sparse",),
 }
 
 

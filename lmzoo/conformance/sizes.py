@@ -56,6 +56,9 @@ TINY = Sizes(
         "n_experts": 4,
         "order": 3,  # so that a random text has every context of two tokens
         "capacity": 2000,  # less than all n-grams of such a text
+        "top_keys": 6,  # so that something is left out
+        "block_length": 3,  # five complete blocks in 16 tokens, of which two may be left out
+        "top_blocks": 1,
     },
 )
 # Past chunks of 32 to 256 tokens, past 4 rows, 32 features, 2 layers and 256 tokens in the vocabulary.
@@ -73,6 +76,9 @@ LARGE = Sizes(
         "n_experts": 8,
         "order": 3,
         "capacity": 10_000,
+        "top_keys": 16,
+        "block_length": 16,
+        "top_blocks": 2,
     },
     options={"n_kv_heads": 2},
     exact=True,

@@ -7,6 +7,7 @@ features, K = N + P, V width of values, R rank of keys and values, C = R + P wid
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -18,6 +19,8 @@ from lmzoo.layers.norm import RMSNorm
 from lmzoo.ops.attention import causal_attention
 from lmzoo.ops.rope import apply_rope
 from lmzoo.state import TimeBuffer
+
+Attend = Callable[[Tensor, Tensor, Tensor], Tensor]  # queries, keys, values -> results
 
 
 class LatentAttention(Layer):
@@ -70,17 +73,20 @@ class LatentAttention(Layer):
         return 2.0 * T * self.n_heads * (self.head_dim + self.v_dim)
 
     def forward(self, x_BTD: Tensor, state: TimeBuffer | None, ctx: Context) -> tuple[Tensor, TimeBuffer | None]:
-        q_BTHK, cache_BTC = self.project(x_BTD, ctx)
+        q_BTHK, cache_BTC = self.project(x_BTD, self.low(x_BTD), ctx)
         if state is None:
             return self.out(self.expanded(q_BTHK, cache_BTC).flatten(2)), None
         state = state.append(cache_BTC)
         attend = self.absorbed if self.absorbs(x_BTD.shape[1]) else self.expanded
         return self.out(attend(q_BTHK, state.entries().to(cache_BTC.dtype)).flatten(2)), state
 
-    def project(self, x_BTD: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
+    def low(self, x_BTD: Tensor) -> Tensor:
+        """Returns the features from which queries are projected."""
+        return x_BTD if self.q_down is None or self.q_norm is None else self.q_norm(self.q_down(x_BTD))
+
+    def project(self, x_BTD: Tensor, low_BTQ: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
         """Returns the queries and the entries of the cache of the new tokens; the last P features are rotated."""
         table = ctx.rope(self.rope, self.rope_dim)
-        low_BTQ = x_BTD if self.q_down is None or self.q_norm is None else self.q_norm(self.q_down(x_BTD))
         q_BTHN, q_BTHP = (
             self.q(low_BTQ).unflatten(-1, (self.n_heads, self.head_dim)).split([self.nope_dim, self.rope_dim], dim=-1)
         )
@@ -98,15 +104,15 @@ class LatentAttention(Layer):
         width = self.nope_dim + self.v_dim
         return T * (2 * self.kv_rank - width) <= self.kv_rank * width
 
-    def expanded(self, q_BTHK: Tensor, cache_BSC: Tensor) -> Tensor:
+    def expanded(self, q_BTHK: Tensor, cache_BSC: Tensor, attend: Attend = causal_attention) -> Tensor:
         """Attends to keys and values that are computed from the cache. Returns (B, T, H, V)."""
         latent_BSR, k_BSP = cache_BSC.split([self.kv_rank, self.rope_dim], dim=-1)
         kv_BSHW = self.kv_up(latent_BSR).unflatten(-1, (self.n_heads, -1))
         k_BSHN, v_BSHV = kv_BSHW.split([self.nope_dim, self.v_dim], dim=-1)
         k_BSHP = k_BSP[:, :, None].expand(-1, -1, self.n_heads, -1)
-        return causal_attention(q_BTHK, torch.cat([k_BSHN, k_BSHP.to(k_BSHN.dtype)], dim=-1), v_BSHV)
+        return attend(q_BTHK, torch.cat([k_BSHN, k_BSHP.to(k_BSHN.dtype)], dim=-1), v_BSHV)
 
-    def absorbed(self, q_BTHK: Tensor, cache_BSC: Tensor) -> Tensor:
+    def absorbed(self, q_BTHK: Tensor, cache_BSC: Tensor, attend: Attend = causal_attention) -> Tensor:
         """Attends to the cache itself, as to one head of keys and values. Returns (B, T, H, V)."""
         up_HWR = self.kv_up.weight.to(q_BTHK.dtype).unflatten(0, (self.n_heads, -1))
         k_up_HNR, v_up_HVR = up_HWR.split([self.nope_dim, self.v_dim], dim=1)
@@ -117,5 +123,5 @@ class LatentAttention(Layer):
             cache_BSC.shape[-1] / self.head_dim
         )  # the scores are divided by sqrt(K), not sqrt(C)
         cache_BS1C = cache_BSC[:, :, None]
-        y_BTHR = causal_attention(q_BTHC, cache_BS1C, cache_BS1C[..., : self.kv_rank])
+        y_BTHR = attend(q_BTHC, cache_BS1C, cache_BS1C[..., : self.kv_rank])
         return torch.einsum("bthr,hvr->bthv", y_BTHR, v_up_HVR)

@@ -58,7 +58,7 @@ def test_latent_attention_equals_its_equations(q_rank: int | None) -> None:
 
 def test_latent_attention_absorbed_form_equals_the_expanded_one_with_gradients() -> None:
     layer, x = make(q_rank=6), random(2, 9, 12)
-    q_BTHK, cache_BTC = layer.project(x, context(x))
+    q_BTHK, cache_BTC = layer.project(x, layer.low(x), context(x))
     outputs = [form(q_BTHK[:, 4:], cache_BTC) for form in (layer.absorbed, layer.expanded)]
     torch.testing.assert_close(*outputs, atol=1e-12, rtol=0)
     parameters = [p for name, p in layer.named_parameters() if not name.startswith("out")]

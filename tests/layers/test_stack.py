@@ -141,6 +141,13 @@ def test_reach_adds_up_in_sequence_and_is_the_maximum_in_parallel() -> None:
     assert stack.reach(Stack([window, LSTM(8)])) is None
 
 
+def test_chooses_if_a_part_declares_it() -> None:
+    chooser = MLP(8, 12)
+    assert not stack.chooses(Stack([Residual(None, chooser)]))
+    chooser.chooses = True
+    assert stack.chooses(Stack([Residual(None, MLP(8, 12)), Parallel(Residual(None, chooser))]))
+
+
 def test_state_growth_is_the_fastest_of_the_parts() -> None:
     assert stack.state_growth(Stack([MLP(8, 8)])) == "none"
     assert stack.state_growth(Stack([LSTM(8), Attention(8, 2, window=5)])) == "constant"
