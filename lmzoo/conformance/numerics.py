@@ -43,7 +43,8 @@ def float64_gradients(subject: Subject) -> str:
             if not off <= 1e-3:
                 raise Fault(
                     f"the gradient of {one[0]} is {gradient:.6g} along a random direction, the finite difference of "
-                    f"the loss {measured:.6g}{float32_hint(lambda: model(idx))}"
+                    f"the loss {measured:.6g}; look at the backward pass of what uses it{choices.hint}"
+                    f"{float32_hint(lambda: model(idx))}"
                 )
     return f"the gradient of every parameter agrees with finite differences to {worst:.1g}"
 
@@ -69,7 +70,10 @@ def _slope_error(
 
 
 def bfloat16(subject: Subject) -> str:
-    """Checks that logits stay close to float32: under autocast to bfloat16, with bfloat16 weights, and in decoding."""
+    """Checks that logits stay close to float32: under autocast to bfloat16, with bfloat16 weights, and in decoding.
+
+    A model with chooses=True in traits takes the entries of the float32 run, and must choose nearly as well by itself.
+    """
     model = subject.model()
     T = subject.context
     idx = subject.tokens(2, T)

@@ -109,6 +109,7 @@ def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> fl
     """Returns the relative error of the gradient along a random direction of all parameters; raises `Fault` if large.
 
     Finite differences of two lengths are tried: a step may cross a kink, such as that of ReLU, or a router's choice.
+    A model with chooses=True in traits keeps its choices within a step.
     """
     choices = Choices(model)
     with choices.recorded():
@@ -138,6 +139,6 @@ def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> fl
         raise Fault(
             f"the gradient along a random direction is {gradient:.6g}, the finite difference of the loss "
             f"{measured:.6g}, at {idx.shape[1]} tokens; look at hand-written backward passes, detached tensors, "
-            f"{CHUNK_LOOK}{float32_hint(lambda: model(idx))}"
+            f"{CHUNK_LOOK}{choices.hint}{float32_hint(lambda: model(idx))}"
         )
     return min(errors)

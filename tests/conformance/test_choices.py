@@ -9,6 +9,7 @@ from torch import Tensor
 from lmzoo.conformance import check_model
 from lmzoo.conformance.choices import Choice, Choices
 from lmzoo.conformance.report import Fault
+from lmzoo.layers.dsa import DSA
 from lmzoo.model import LanguageModel
 from lmzoo.ops.stable_topk import stable_topk
 from tests.museum.choosing import Choosing
@@ -111,6 +112,15 @@ def test_choices_of_one_layer_in_all_chunks_are_judged_together() -> None:
 def test_choices_declared_pass(check: str) -> None:
     report = check_model(Choosing, only=[check])
     assert report.passed, str(report)
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_choices_are_fixed_in_finite_differences(declared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that exchanges a key changes the loss by a jump, which is no gradient."""
+    monkeypatch.setattr(DSA, "chooses", declared)
+    result = check_model("sparse.1m", only=["long_gradients"]).results[0]
+    assert result.passed == declared
+    assert declared or "declare chooses=True in traits" in result.saw
 
 
 def test_choices_not_declared_are_named_with_the_trait() -> None:
