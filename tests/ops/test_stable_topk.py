@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import lmzoo
-from lmzoo.ops.stable_topk import stable_topk
+from lmzoo.ops.stable_topk import choosing, stable_topk
 
 PACKAGE = Path(lmzoo.__file__).parent
 
@@ -67,6 +67,30 @@ def test_stable_topk_compiles_in_one_graph() -> None:
     scores = torch.randint(5, (4, 40), generator=torch.Generator().manual_seed(0)).float()
     compiled = torch.compile(stable_topk, fullgraph=True, backend="eager")(scores, 3)
     assert all(torch.equal(a, b) for a, b in zip(compiled, stable_topk(scores, 3), strict=True))
+
+
+def test_choosing_sees_and_replaces_choices_along_any_dimension() -> None:
+    scores = torch.tensor([[1.0, 5.0], [3.0, 4.0], [2.0, 6.0]], requires_grad=True)
+    seen = []
+
+    def chooser(given: torch.Tensor, indices: torch.Tensor) -> torch.Tensor:
+        seen.append((given.tolist(), given.requires_grad, indices.tolist()))
+        return torch.zeros_like(indices)
+
+    with choosing(chooser):
+        values, indices = stable_topk(scores, 2, dim=0)
+    assert seen == [([[1.0, 3.0, 2.0], [5.0, 4.0, 6.0]], False, [[1, 2], [2, 0]])]
+    assert indices.tolist() == [[0, 0], [0, 0]]
+    assert values.tolist() == [[1, 5], [1, 5]]
+    assert values.requires_grad
+    assert stable_topk(scores, 2, dim=0)[1].tolist() == [[1, 2], [2, 0]], "restored after the block"
+
+
+def test_choosing_does_not_change_compiled_code() -> None:
+    scores = torch.tensor([1.0, 3.0, 2.0])
+    compiled = torch.compile(stable_topk, fullgraph=True, backend="eager")
+    with choosing(lambda _, indices: torch.zeros_like(indices)):
+        assert compiled(scores, 2)[1].tolist() == [1, 2]
 
 
 @pytest.mark.parametrize("folder", ["layers", "backbones"])
