@@ -21,7 +21,8 @@ chunk solve a unit lower-triangular system, the WY form of the delta rule:
     Y = (Q * since) S + P U
     next S = diag(since_C) S + (K * until)^T U
 
-The system does not contain S: it is solved for all chunks together, with diag(beta) as its right-hand side.
+The system does not contain S: it is solved for all chunks together, with diag(beta) as its right-hand side. With a
+decay for each channel, `lmzoo.ops.decayed_memory` computes the chunks, with beta k as its keys and -k diag(a) as its a.
 
 Legend: B batch, T time, H heads, K key width, V value width, A width of the decays, K or 1; inside the chunked form N
 chunks, M = B * H, C positions.
@@ -34,6 +35,7 @@ from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
+from lmzoo.ops.decayed_memory import decayed_memory
 from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.gated_linear_attention import chunk_length, in_chunks, scores_in_chunks
 from lmzoo.ops.precision import wide_dtype
@@ -74,6 +76,10 @@ def chunked_gated_delta_rule(
     """The fast form, in chunks; arguments and results as in `gated_delta_rule`."""
     T, H = v_BTHV.shape[1:3]
     *inputs, S_BHKV = _wide_inputs(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTHA, state_BHKV)
+    if log_decay_BTHA.shape[-1] > 1:
+        q, k, v, beta, log_decay = inputs
+        y_BTHV, S_BHKV = decayed_memory(q, beta[..., None] * k, v, log_decay, S_BHKV, -k * log_decay.exp())
+        return y_BTHV.to(v_BTHV.dtype), S_BHKV
     q_NMCK, k_NMCK, v_NMCV, beta_NMC, log_decay_NMCA = (in_chunks(x, chunk_length(T)) for x in inputs)
     S_MKV = S_BHKV.flatten(0, 1)
     ys = []

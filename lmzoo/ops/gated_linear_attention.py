@@ -21,6 +21,8 @@ chunk's last position. With the matrix P of `lmzoo.ops.decayed_scores`, P_ts = s
     Y = (Q * since) S + P V
     next S = diag(since_C) S + (K * until)^T V
 
+With a decay for each channel, `lmzoo.ops.decayed_memory` computes the chunks, in one operator.
+
 Legend: B batch, T time, H heads, K key width, V value width, A width of the decays, K or 1; inside the chunked form N
 chunks, M = B * H, C positions.
 """
@@ -35,6 +37,7 @@ from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
+from lmzoo.ops.decayed_memory import decayed_memory
 from lmzoo.ops.decayed_scores import decayed_scores
 from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.precision import wide_dtype
@@ -71,6 +74,10 @@ def chunked_gated_linear_attention(
     """The fast form, in chunks of `CHUNK_LENGTH` positions; arguments and results as in `gated_linear_attention`."""
     T, H = v_BTHV.shape[1:3]
     *inputs, S_BHKV = _wide_inputs(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHA, state_BHKV)
+    q, k, v, log_decay = inputs
+    if log_decay.shape[-1] > 1:
+        y_BTHV, S_BHKV = decayed_memory(q, k, v, log_decay, S_BHKV)
+        return y_BTHV.to(v_BTHV.dtype), S_BHKV
     q_NMCK, k_NMCK, v_NMCV, log_decay_NMCA = (in_chunks(x, chunk_length(T)) for x in inputs)
     S_MKV = S_BHKV.flatten(0, 1)
     ys = []
