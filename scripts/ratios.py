@@ -28,12 +28,13 @@ from lmzoo.hf.weights import convert
 from lmzoo.train.malloc import keep_freed_memory
 
 T, V = 512, 65
-SHORT = (1, 2, 3, 4, 6, 8, 12, 16, 32, 64, 256)  # and all of LENGTHS: where a dispatcher might choose badly
+SHORT = (1, 2, 3, 4, 6, 8, 12, 16, 32, 256)  # where a dispatcher might choose badly
 LONG = (512, 1024, 2048)
 MATRICES = ("deltanet", "gated_deltanet", "kda", "gla", "linear_attention", "retnet", "mamba2", "rwkv7", "xlstm")
 VECTORS = ("mamba", "griffin", "mingru", "lstm", "gru", "rnn")  # their states are vectors
 LINEAR = ("mamba", *MATRICES[:-1])  # families whose cost grows with the length and no faster
 BLOCK_SECONDS = 0.1
+SHORT_BLOCK_SECONDS = 0.02  # for sections of some hundred ratios
 
 Work = Callable[[], object]
 
@@ -53,14 +54,17 @@ class Ratio(NamedTuple):
         return self.wall <= self.bound if self.at_most else self.wall >= self.bound
 
 
-def alternate(works: Mapping[str, Work], repeats: int) -> dict[str, tuple[float, float]]:
-    """Returns the median wall and CPU seconds of each work; blocks of runs take turns, every second round reversed."""
+def alternate(works: Mapping[str, Work], repeats: int, block: float = BLOCK_SECONDS) -> dict[str, tuple[float, float]]:
+    """Returns the median wall and CPU seconds of each work.
+
+    Blocks of runs of about `block` seconds take turns, every second round reversed.
+    """
     sizes: dict[str, int] = {}
     for name, work in works.items():
         work()
         began = time.perf_counter()
         work()
-        sizes[name] = max(1, round(BLOCK_SECONDS / (time.perf_counter() - began)))
+        sizes[name] = max(1, round(block / (time.perf_counter() - began)))
     spent: dict[str, list[tuple[float, float]]] = {name: [] for name in works}
     for number in range(repeats):
         for name, work in list(works.items())[:: -1 if number % 2 else 1]:
@@ -72,9 +76,18 @@ def alternate(works: Mapping[str, Work], repeats: int) -> dict[str, tuple[float,
     return {name: (median(w for w, _ in both), median(c for _, c in both)) for name, both in spent.items()}
 
 
-def compare(name: str, slow: Work, fast: Work, repeats: int, bound: float, *, at_most: bool = False) -> Ratio:
+def compare(
+    name: str,
+    slow: Work,
+    fast: Work,
+    repeats: int,
+    bound: float,
+    *,
+    at_most: bool = False,
+    block: float = BLOCK_SECONDS,
+) -> Ratio:
     """Returns the time of `slow` divided by the time of `fast`."""
-    spent = alternate({"slow": slow, "fast": fast}, repeats)
+    spent = alternate({"slow": slow, "fast": fast}, repeats, block)
     return Ratio(name, spent["slow"][0] / spent["fast"][0], spent["slow"][1] / spent["fast"][1], bound, at_most)
 
 
@@ -123,7 +136,7 @@ def dispatchers(repeats: int, lengths: tuple[int, ...], bound: float = 1.0) -> I
                 other = choice.fast if taken is choice.naive else choice.naive
                 mine, theirs = (forward_backward(form, args) for form in (taken, other))
                 title = f"{taken.__name__} of {family}, {length} tokens"
-                yield compare(title, mine, theirs, repeats, bound, at_most=True)
+                yield compare(title, mine, theirs, repeats, bound, at_most=True, block=SHORT_BLOCK_SECONDS)
 
 
 def mamba(repeats: int) -> Iterator[Ratio]:
@@ -187,7 +200,7 @@ def lengths(repeats: int, families: tuple[str, ...] = LINEAR, tokens: int = 8192
     for family in families:
         model = lmzoo.create_model(f"{family}.1m", vocab_size=V, context_length=4096)
         long, short = (our_step(model, tokens // length, length) for length in (4096, 256))
-        yield compare(f"{family}.1m: rows of 4,096 / 256", long, short, repeats, 1.25, at_most=True)
+        yield compare(f"{family}.1m: rows of 4,096 / 256", long, short, min(repeats, 3), 1.25, at_most=True)
 
 
 def positions(repeats: int) -> Iterator[Ratio]:
