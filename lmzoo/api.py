@@ -70,6 +70,7 @@ def compare(
     out: str | Path = "runs/compare",
     *,
     tokenizer: str | None = None,
+    seeds: int = 1,
     progress: bool = True,
     listeners: Sequence[Listener] = (),
     **settings: Any,
@@ -80,6 +81,8 @@ def compare(
     `lmzoo compare --set`: `steps=500` for all models, `**{"mamba.d_state": 8}` for one. Writes `results.json`,
     `table.md` and `report.html` in `out`; a second call continues an interrupted comparison.
 
+    With `seeds=5`, each model is trained five times; `results.statistics` says which differences exceed the noise.
+
     The results have a row for each model: `.to_frame()` returns them as a pandas table, `.plot()` draws their losses.
     Raises an `LmzooError` of one line, before anything is written, for anything that cannot be used.
     """
@@ -88,7 +91,15 @@ def compare(
     models, out = [str(name) if isinstance(name, Path) else name for name in names], arguments.path("out", out)
     with ProgressBar() as bar:
         shown: list[Listener] = [bar] if progress else []
-        return run_comparison(models, data, out, tokenizer=tokenizer, settings=settings, listeners=[*shown, *listeners])
+        return run_comparison(
+            models,
+            data,
+            out,
+            tokenizer=tokenizer,
+            seeds=seeds,
+            settings=settings,
+            listeners=[*shown, *listeners],
+        )
 
 
 def sample(

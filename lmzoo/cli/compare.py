@@ -23,6 +23,13 @@ from lmzoo.cli.group import cli, plugin_option, set_option
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/compare"), show_default=True)
 @click.option("--tokenizer", metavar="char|byte|bpe:N", help="Tokenizer.  [default: char]")
+@click.option(
+    "--seeds",
+    metavar="N",
+    type=click.IntRange(1, 1000),
+    default=1,
+    help="Train each model N times, and rank only differences that exceed the noise.  [default: 1]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print results.json in the place of the table.")
 @set_option
 @plugin_option
@@ -31,6 +38,7 @@ def compare(
     data: str | None,
     out: Path,
     tokenizer: str | None,
+    seeds: int,
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> None:
@@ -46,6 +54,7 @@ def compare(
     lmzoo compare gpt2.tiny my_model.py
     lmzoo compare gpt2.1m llama.1m --data novel.txt --set steps=2000 --out runs/two
     lmzoo compare gpt2.tiny mamba.tiny --set mamba.d_state=8 --set gpt2.tiny.learning_rate=0.01
+    lmzoo compare gpt2.tiny mamba.tiny --seeds 5 --out runs/five
     lmzoo compare runs/gpt2.tiny runs/mamba.tiny --out runs/both
     """
     from lmzoo.compare import compare as run_comparison
@@ -58,6 +67,7 @@ def compare(
         data,
         out,
         tokenizer=tokenizer,
+        seeds=seeds,
         settings=configs.parse_overrides(overrides),
         command=shlex.join(["lmzoo", *sys.argv[1:]]),
         listeners=[ProgressBar()],

@@ -1,7 +1,7 @@
 """Compares models: checks each, trains all with one budget, evaluates all on one split, writes the results.
 
-The budget (steps, batch size, context length, seed) is the same for all, so every model reads the same tokens in the
-same order. The rest of the recipe comes from the preset of each model.
+The budget (steps, batch size, context length) and the seeds are the same for all, so for one seed every model reads the
+same tokens in the same order. The rest of the recipe comes from the preset of each model.
 """
 
 from __future__ import annotations
@@ -16,11 +16,26 @@ import torch
 
 from lmzoo import configs, plugins, registry
 from lmzoo.compare.decode_speed import decode_length, decode_tokens_per_s
+from lmzoo.compare.grid import (
+    RUNS,
+    Cell,
+    Measured,
+    cell_key,
+    combine,
+    make_cell,
+    make_seeds,
+    read_cell,
+    recorded_config,
+    train_cell,
+    with_seed,
+    write_cell,
+)
 from lmzoo.compare.ngram import MAX_ORDER, NGram, bigram_limits
 from lmzoo.compare.notes import context_notes
-from lmzoo.compare.plan import RUNS, are_runs, cut_contexts, make_specs, read_specs
+from lmzoo.compare.plan import are_runs, cut_contexts, make_specs, read_specs
 from lmzoo.compare.report import html
 from lmzoo.compare.results import FILE, ModelResult, Reference, Results, portable, write_results
+from lmzoo.compare.statistics import Statistics, analyze
 from lmzoo.compare.table import markdown
 from lmzoo.conformance import ranking_problem
 from lmzoo.data.batches import BatchStream
@@ -28,15 +43,13 @@ from lmzoo.data.corpora import load_corpus
 from lmzoo.data.overlap import measure_overlap
 from lmzoo.data.store import TokenSplit, TokenStore, require_length
 from lmzoo.data.tokenizers import Tokenizer, load_tokenizer
-from lmzoo.errors import DivergedError
+from lmzoo.errors import ConfigError
 from lmzoo.hardware import hardware, versions
 from lmzoo.model import LanguageModel
-from lmzoo.runs.directory import check_directory, read_tables, train_config
+from lmzoo.runs.directory import check_directory
 from lmzoo.runs.inputs import PreparedData, new_tokenizer, tokenize_corpus
-from lmzoo.runs.metrics import read_metrics
-from lmzoo.runs.run import train_run
-from lmzoo.runs.saved import evaluate_run, load_run
-from lmzoo.runs.spec import DEFAULT_DATA, DEFAULT_TOKENIZER, RunSpec
+from lmzoo.runs.saved import load_run
+from lmzoo.runs.spec import DEFAULT_DATA, DEFAULT_TOKENIZER
 from lmzoo.storage import atomic
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.events import EndEvent, Listener, NoteEvent, fan_out
@@ -53,6 +66,7 @@ def compare(
     out: str | Path,
     *,
     tokenizer: str | None = None,
+    seeds: int = 1,
     settings: Mapping[str, Any] | None = None,
     prompt: str | None = None,
     command: str = "",
@@ -64,9 +78,12 @@ def compare(
     `settings` are overrides as in `lmzoo train --set`, see `make_specs`. The samples continue `prompt` (default: the
     beginning of the validation text); `command` is quoted in the report; `keep_freed_memory` as in `train_run`. Each
     model is checked first: a model that fails is not trained and has no rank; a model that diverges has no rank either;
-    the report gives the reasons. Writes `results.json`, `table.md` and `report.html` after every model, so that an
+    the report gives the reasons. Writes `results.json`, `table.md` and `report.html` after every run, so that an
     interrupted comparison has a report; the runs are in `out/runs/`. A second call continues the comparison and reuses
     finished runs.
+
+    Each model is trained with `seeds` seeds, the one of the settings and those that follow it: a seed decides the
+    weights and the order of the data. With more than one, only differences that exceed the noise are ranked.
 
     `names` can also be finished runs, which are not trained but compared as they are: they must have the same budget,
     text and tokenizer, and no `settings`. `data` and `tokenizer` are by default those of the runs, or `DEFAULT_DATA`
@@ -76,16 +93,29 @@ def compare(
     """
     folder = Path(out)
     if are_runs(names):
-        specs, runs = read_specs(names, data, tokenizer, settings or {}), [Path(name) for name in names]
+        if seeds != 1:
+            raise ConfigError(f"seeds={seeds!r} cannot be given: {names[0]} is a finished run")
+        specs = read_specs(names, data, tokenizer, settings or {})
+        every_seed = [specs[0].train.seed]
+        firsts = [
+            Cell(name, spec, Path(name), f"{RUNS}/{spec.model}", keeps=False)
+            for name, spec in zip(names, specs, strict=True)
+        ]
     else:
         tokenizer = tokenizer or DEFAULT_TOKENIZER
         specs = make_specs(names, data or DEFAULT_DATA, tokenizer, settings or {})
-        runs = [folder / RUNS / name for name in names]
+        every_seed = make_seeds(specs[0].train.seed, seeds)
+        firsts = [make_cell(folder, spec, spec, name) for name, spec in zip(names, specs, strict=True)]
+    grid = [
+        first if seed == first.seed else make_cell(folder, with_seed(first.spec, seed), first.spec, first.model)
+        for seed in every_seed
+        for first in firsts
+    ]
     check_directory(folder, "comparison", found=(folder / FILE).is_file() or (folder / RUNS).is_dir())
     emit = fan_out(listeners)
     corpus = load_corpus(specs[0].data)
     try:
-        shared = load_tokenizer(runs[0]) if tokenizer is None else new_tokenizer(tokenizer, corpus, emit)
+        shared = load_tokenizer(firsts[0].run) if tokenizer is None else new_tokenizer(tokenizer, corpus, emit)
         store = tokenize_corpus(corpus, shared, emit)
     finally:
         emit(EndEvent())
@@ -123,24 +153,46 @@ def compare(
         command=portable(command),
         cut_contexts=cut_contexts(specs),
         complete=False,
+        seeds=every_seed,
     )
     prepared = PreparedData(corpus, shared, store)
     for note in context_notes(results):
         emit(NoteEvent(note))
-    for number, (name, spec, run) in enumerate(zip(names, specs, runs, strict=True), 1):
-        emit(NoteEvent(f"{name} ({number} of {len(specs)}): checking"))
-        try:
-            row = _measure(name, spec, run, prepared, prompt_ids, listeners, keep_freed_memory)
-        except (Exception, SystemExit) as error:  # one model of a plug-in must not abandon the others
-            problem = plugins.blame(error, registry.registered_classes())
-            if problem is None:
-                raise
-            row = ModelResult(name=name, status="failed", problem=portable(problem))
-        if row.problem:
-            emit(NoteEvent(f"{row.name} {row.status}: {row.problem}"))
-        results = dataclasses.replace(results, models=[*results.models, row], complete=number == len(specs))
+    rows: dict[str, ModelResult] = {}
+    for number, cell in enumerate(grid, 1):
+        before = rows.get(cell.model)
+        if before is None or before.status != "failed":
+            seed = f" with seed {cell.seed}" if len(every_seed) > 1 else ""
+            emit(NoteEvent(f"{cell.model}{seed} ({number} of {len(grid)}): {'training' if before else 'checking'}"))
+            try:
+                row = _measure(cell, before, prepared, prompt_ids, listeners, keep_freed_memory)
+            except (Exception, SystemExit) as error:  # one model of a plug-in must not abandon the others
+                problem = plugins.blame(error, registry.registered_classes())
+                if problem is None:
+                    raise
+                row = ModelResult(name=cell.model, status="failed", problem=portable(problem))
+            if row.problem:
+                emit(NoteEvent(f"{row.name} {row.status}: {row.problem}"))
+            rows[cell.model] = row
+        models = list(rows.values())
+        results = dataclasses.replace(
+            results, models=models, statistics=_statistics(models), complete=number == len(grid)
+        )
         write(results, folder)
     return results
+
+
+def _statistics(models: Sequence[ModelResult]) -> Statistics | None:
+    """Return the statistics of the seeds that are done for every ranked model; None for fewer than two."""
+    losses = {
+        model.name: {cell.seed: cell.loss for cell in model.cells if cell.loss is not None}
+        for model in models
+        if model.status == "ranked"
+    }
+    shared = [seed for seed in next(iter(losses.values()), {}) if all(seed in found for found in losses.values())]
+    if len(shared) < 2:
+        return None
+    return analyze({name: [found[seed] for seed in shared] for name, found in losses.items()})
 
 
 def write(results: Results, folder: Path) -> None:
@@ -152,63 +204,57 @@ def write(results: Results, folder: Path) -> None:
 
 
 def _measure(
-    name: str,
-    spec: RunSpec,
-    run: Path,
+    cell: Cell,
+    before: ModelResult | None,
     data: PreparedData,
     prompt_ids: Sequence[int],
     listeners: Sequence[Listener],
     keep_freed_memory: bool,
 ) -> ModelResult:
-    """Check, train and measure one model."""
-    blank = spec.make_model(data.tokenizer.vocab_size, device="meta")
-    row = ModelResult(
-        name=name,
-        params=blank.num_params(),
-        params_non_embedding=blank.num_params(embedding=False),
-        flops_per_token=blank.flops_per_token(blank.config.context_length),
-        state_bytes=blank.state_bytes(blank.config.context_length),
-        run=f"{RUNS}/{spec.model}",
-        config={"model": configs.to_dict(blank.config), "train": configs.to_dict(spec.train.resolved())},
-    )
-    problem = ranking_problem(spec.model)
-    if problem:
-        return dataclasses.replace(row, status="failed", problem=problem)
-    try:
-        result = train_run(
-            spec, run, resume=True, listeners=listeners, prepared=data, keep_freed_memory=keep_freed_memory
+    """Check and train one cell; returns the row of its model, with the cells before it."""
+    if before is None:
+        blank = cell.spec.make_model(data.tokenizer.vocab_size, device="meta")
+        before = ModelResult(
+            name=cell.model,
+            params=blank.num_params(),
+            params_non_embedding=blank.num_params(embedding=False),
+            flops_per_token=blank.flops_per_token(blank.config.context_length),
+            state_bytes=blank.state_bytes(blank.config.context_length),
+            run=cell.label,
+            config={"model": configs.to_dict(blank.config), "train": configs.to_dict(cell.spec.train.resolved())},
         )
-    except DivergedError as error:
-        row = dataclasses.replace(row, config=_config(row, run))
-        return dataclasses.replace(row, status="diverged", problem=str(error), curve=_curve(run))
-    if spec.train.eval_tokens:  # of a finished run, which was evaluated on a part of the split
-        whole = evaluate_run(run)
-        result = dataclasses.replace(result, loss=whole.loss, bits_per_byte=whole.bits_per_byte)
-    model = load_run(run).model
-    return dataclasses.replace(
-        row,
-        config=_config(row, run),
-        loss=result.loss,
-        bits_per_byte=result.bits_per_byte,
-        train_tokens_per_s=result.tokens_per_s,
-        decode_tokens_per_s=decode_tokens_per_s(model),
-        seconds=result.seconds,
-        eval_seconds=result.eval_seconds,
-        curve=_curve(run),
-        sample=_sample(model, data.tokenizer, prompt_ids, spec.train.seed),
-    )
+        problem = ranking_problem(cell.spec.model)
+        if problem:
+            return dataclasses.replace(before, status="failed", problem=problem)
+    key = cell_key(cell, data, list(prompt_ids), hardware(torch.device("cpu")), versions())
+    measured = read_cell(cell, key)
+    if measured is None:
+        measured = _run_cell(cell, before, data, prompt_ids, listeners, keep_freed_memory)
+        if cell.keeps:
+            write_cell(cell, key, measured)
+    if not before.cells:
+        before = dataclasses.replace(before, **measured.more)
+    return combine(before, [*before.cells, measured.cell])
 
 
-def _config(row: ModelResult, run: Path) -> dict[str, Any]:
-    """Return the settings of a run, with those of its config.toml that a resumed run follows, and its precision."""
-    tables = read_tables(run)
-    train = configs.to_dict(train_config(run, tables))
-    return {**row.config, "train": train, "precision": tables["machine"]["precision"]}
-
-
-def _curve(run: Path) -> list[list[float]]:
-    lines = [line for line in read_metrics(run) if line["split"] == "val"]
-    return [[line["tokens"], line["loss"]] for line in lines if math.isfinite(line["loss"])]
+def _run_cell(
+    cell: Cell,
+    row: ModelResult,
+    data: PreparedData,
+    prompt_ids: Sequence[int],
+    listeners: Sequence[Listener],
+    keep_freed_memory: bool,
+) -> Measured:
+    """Train a cell; for the first seed, also measure the decoding speed and generate a sample."""
+    result = train_cell(cell, data, listeners, keep_freed_memory)
+    if row.cells:
+        return Measured(result)
+    more: dict[str, Any] = {"config": recorded_config(row.config, cell.run)}
+    if result.status == "trained":
+        model = load_run(cell.run).model
+        more["decode_tokens_per_s"] = decode_tokens_per_s(model)
+        more["sample"] = _sample(model, data.tokenizer, prompt_ids, cell.seed)
+    return Measured(result, more)
 
 
 def _sample(model: LanguageModel, tokenizer: Tokenizer, prompt_ids: Sequence[int], seed: int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from lmzoo import humanize
+from lmzoo.compare.findings import first_places, seed_notes
 from lmzoo.compare.results import Results
 
 
@@ -11,21 +12,30 @@ def headline(results: Results) -> str:
     ranked = results.ranked
     if not ranked:
         return "No model has a rank: see the reasons below."
+    text = "" if results.complete else "Not finished; so far, "
+    if len(results.seeds) > 1:
+        return ("" if results.complete else "Not finished. ") + first_places(results) + _ngram_sentence(results)
     best = ranked[0]
     assert best.loss is not None
-    text = "" if results.complete else "Not finished; so far, "
     text += f"{best.name} has the lowest validation loss, {best.loss:.3f} nats per token"
     if best.bits_per_byte is not None:
         text += f" ({best.bits_per_byte:.3f} bits per byte)"
     if len(ranked) > 1 and ranked[1].loss is not None:
         text += f", {ranked[1].loss - best.loss:.3f} below {ranked[1].name} (one seed each)"
-    text += "."
+    return f"{text}.{_ngram_sentence(results)}"
+
+
+def _ngram_sentence(results: Results) -> str:
+    """State how many models beat the best n-gram: with several seeds, by the upper end of their interval."""
     reference = results.best_reference
-    if reference is not None:
-        ahead = [model.name for model in ranked if model.loss is not None and model.loss < reference.loss]
-        how_many = "No model beats" if not ahead else f"{len(ahead)} of {len(ranked)} beat"
-        text += f" {how_many} the best counted n-gram ({reference.name}, {reference.loss:.3f})."
-    return text
+    if reference is None or (len(results.seeds) > 1 and results.statistics is None):
+        return ""
+    highest = {model.name: model.loss for model in results.ranked}
+    if results.statistics is not None:
+        highest = {name: mean.high for name, mean in results.statistics.means.items()}
+    ahead = [name for name, loss in highest.items() if loss is not None and loss < reference.loss]
+    how_many = "No model beats" if not ahead else f"{len(ahead)} of {len(highest)} beat"
+    return f" {how_many} the best counted n-gram ({reference.name}, {reference.loss:.3f})."
 
 
 def context_notes(results: Results) -> list[str]:
@@ -40,10 +50,12 @@ def context_notes(results: Results) -> list[str]:
 
 def notes(results: Results) -> list[str]:
     """List the caveats, most important first."""
-    found = [
-        "One seed was run for each model, so the variation of the loss between seeds is not known: a difference may be "
-        "chance.",
-        "Every model saw the same tokens in the same order, and was evaluated on every token of the validation split.",
+    several = len(results.seeds) > 1
+    one = "One seed was run for each model, so the variation of the loss between seeds is not known: a difference may "
+    found = seed_notes(results) if several else [f"{one}be chance."]
+    found += [
+        f"{'For each seed, every' if several else 'Every'} model saw the same tokens in the same order, and was "
+        "evaluated on every token of the validation split.",
         "Each model was trained with the recipe of its own preset (learning rate and so on). The recipes were not "
         "tuned with equal effort, and another budget can change the order.",
     ]

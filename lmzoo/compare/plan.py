@@ -16,7 +16,6 @@ from lmzoo.storage import checkpoints
 from lmzoo.train.checkpoint import read_state
 from lmzoo.train.config import TrainConfig
 
-RUNS = "runs"
 BUDGET = (
     "steps",
     "batch_size",

@@ -11,7 +11,7 @@ from html import escape
 from importlib import resources
 
 from lmzoo import humanize
-from lmzoo.compare import table
+from lmzoo.compare import findings, table
 from lmzoo.compare.chart import LINE_HEIGHT, N_COLORS, Line, loss_chart
 from lmzoo.compare.notes import headline, notes
 from lmzoo.compare.results import ModelResult, Results
@@ -28,6 +28,7 @@ def html(results: Results) -> str:
         f'<p class="lead">{escape(headline(results))}</p>',
         _facts(results),
         _ranking(results, colors),
+        _differences(results),
         _curves(results, colors),
         _speed(results, colors),
         _costs(ordered, colors),
@@ -61,7 +62,7 @@ def _facts(results: Results) -> str:
             f"{epochs:.2g} times the training text",
         ),
         ("Training", f"{budget['steps']:,} steps", f"of {budget['batch_size']} × {budget['context_length']} tokens"),
-        ("Seed", str(results.seed), "same text, same order for all"),
+        _seeds(results),
     ]
     cells = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(str(value))}<small>{escape(more)}</small></dd></div>"
@@ -70,12 +71,43 @@ def _facts(results: Results) -> str:
     return f'<dl class="facts card">{cells}</dl>'
 
 
+def _seeds(results: Results) -> tuple[str, str, str]:
+    if len(results.seeds) < 2:
+        return "Seed", str(results.seed), "same text, same order for all"
+    return "Seeds", f"{results.seeds[0]} to {results.seeds[-1]}", "for each: same text, same order for all"
+
+
 def _ranking(results: Results, colors: dict[str, int]) -> str:
+    interval = ""
+    if results.statistics is not None:
+        interval = (
+            f" Means over {results.statistics.seeds} seeds with the {findings.PERCENT} interval. A rank such as 1–3 is "
+            "not certain; equal ranks are in alphabetical order."
+        )
     return (
-        '<h2>Ranking</h2>\n<p class="caption">By loss on the validation split: lower is better. In italics, '
+        f'<h2>Ranking</h2>\n<p class="caption">By loss on the validation split: lower is better.{interval} In italics, '
         f"{table.NGRAMS}: the loss that is reached without any training.</p>\n"
         f'<div class="card scroll">{ranking_table(results, colors)}</div>\n'
         f'<p class="caption">{escape(table.overlap(results))}</p>'
+    )
+
+
+def _differences(results: Results) -> str:
+    """Make the table of every two models, which several seeds allow."""
+    rows = findings.pair_rows(results)
+    if not rows:
+        return ""
+    head = "".join(
+        f'<th class="text">{escape(name)}</th>' if name in ("model", "other model", "verdict") else f"<th>{name}</th>"
+        for name in findings.PAIR_HEADINGS
+    )
+    lines = "\n".join(
+        f'<tr><th class="text" scope="row">{escape(row[0])}</th>{_cells(findings.PAIR_HEADINGS[1:], row[1:])}</tr>'
+        for row in rows
+    )
+    return (
+        f'<h2>Differences</h2>\n<p class="caption">{escape(findings.PAIRS)}</p>\n'
+        f'<div class="card scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{lines}\n</tbody></table></div>'
     )
 
 

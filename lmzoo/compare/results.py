@@ -1,4 +1,4 @@
-"""The results of a comparison as plain values, and the file `results.json` that stores them."""
+"""The results of a comparison as plain values, and the file `results.json` that stores them (docs/results.md)."""
 
 from __future__ import annotations
 
@@ -11,23 +11,44 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lmzoo import plotting
+from lmzoo.compare.statistics import Statistics
 from lmzoo.storage import atomic
 
-SCHEMA = 1
+SCHEMA = 2
 _FOLDERS = re.compile(r"""(?<![^\s'"=(])/(?:[^\s/'"]+/)+""")  # of an absolute path, at the start of a word
 FILE = "results.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellResult:
+    """The result of one run: a model with one seed. A run that diverged is a result too, without a loss.
+
+    The fields are those of `ModelResult`; `run` is the directory in the comparison.
+    """
+
+    seed: int
+    run: str
+    status: Literal["trained", "diverged"] = "trained"
+    problem: str = ""
+    loss: float | None = None
+    bits_per_byte: float | None = None
+    train_tokens_per_s: float | None = None
+    seconds: float | None = None
+    eval_seconds: float | None = None
+    curve: Sequence[Sequence[float]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class ModelResult:
     """The results of one model: a row of the table.
 
-    `loss` is nats per token over the whole validation split; `None` means not measured. `status` is "ranked",
-    "diverged" (training stopped at a number that is not finite) or "failed" (a conformance check failed, so the loss
-    may mean nothing); `problem` gives the reason for the last two. `curve` holds [tokens seen, validation loss] of each
-    evaluation. `state_bytes` is the decoding state of one row at the context length; `config` holds the settings of
-    the run, which is in the directory `run` of the comparison. `seconds` are of training steps alone, `eval_seconds` of
-    its evaluations.
+    `loss` is nats per token over the whole validation split, the mean over the seeds; `None` means not measured.
+    `status` is "ranked", "diverged" (training stopped at a number that is not finite, for one of the seeds at least) or
+    "failed" (a conformance check failed, so the loss may mean nothing); `problem` gives the reason for the last two.
+    `curve` holds [tokens seen, validation loss] of each evaluation. `state_bytes` is the decoding state of one row at
+    the context length. `seconds` are of training steps alone, `eval_seconds` of its evaluations. `cells` holds the
+    result of each seed: these figures are the means over them; `decode_tokens_per_s`, `sample`, `config` (the settings)
+    and `run` (the directory in the comparison) are of the first seed.
     """
 
     name: str
@@ -47,6 +68,7 @@ class ModelResult:
     sample: str = ""
     curve: Sequence[Sequence[float]] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
+    cells: Sequence[CellResult] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +84,11 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """A whole comparison. `budget` (steps, batch_size, context_length, tokens) is the same for every model."""
+    """A whole comparison. `budget` (steps, batch_size, context_length, tokens) is the same for every model.
+
+    `seed` is the first seed. `seeds` holds all of them, and `statistics` what they show; it is None for one seed, and
+    as long as fewer than two seeds of every model are done.
+    """
 
     corpus: Mapping[str, Any]  # name, sha256, train_tokens, val_tokens, val_bytes
     tokenizer: Mapping[str, Any]  # spec, vocab_size, sha256
@@ -78,9 +104,11 @@ class Results:
     command: str = ""
     cut_contexts: Mapping[str, int] = field(default_factory=dict)  # model: context length of its preset, if longer
     complete: bool = True  # False until all models are done
+    seeds: Sequence[int] = ()
+    statistics: Statistics | None = None
 
     def __repr__(self) -> str:
-        best = f", best {self.ranked[0].name} at {self.ranked[0].loss:.3f} nats per token" if self.ranked else ""
+        best = f", best {self.best.name} at {self.best.loss:.3f} nats per token" if self.best else ""
         return f"<comparison of {len(self.models)} models on {self.corpus['name']}{best}>"
 
     def _repr_html_(self) -> str:
@@ -90,13 +118,30 @@ class Results:
 
     @property
     def ranked(self) -> list[ModelResult]:
-        """The ranked models, lowest loss first; equal losses by name."""
-        found = [
-            (model.loss, model.name, model)
-            for model in self.models
-            if model.status == "ranked" and model.loss is not None
-        ]
-        return [model for _, _, model in sorted(found, key=lambda entry: entry[:2])]
+        """The ranked models, lowest loss first; with several seeds by `places`. Equal ones are ordered by name."""
+        found = [model for model in self.models if model.status == "ranked" and model.loss is not None]
+        places = self.places
+        return sorted(found, key=lambda model: (*places[model.name], model.name))
+
+    @property
+    def places(self) -> dict[str, tuple[int, int]]:
+        """The best and the worst place that each ranked model may have.
+
+        With one seed, the order of the losses is taken as it is. With several, only what the statistics show counts.
+        """
+        found = {model.name: model.loss for model in self.models if model.status == "ranked" and model.loss is not None}
+        if len(self.seeds) < 2:
+            order = sorted(found, key=lambda name: (found[name], name))
+            return {name: (place, place) for place, name in enumerate(order, 1)}
+        if self.statistics is None:
+            return dict.fromkeys(found, (1, len(found)))
+        return {name: (low, high) for name, (low, high) in self.statistics.ranks.items()}
+
+    @property
+    def best(self) -> ModelResult | None:
+        """The model that is certainly the first, if there is one."""
+        first = [model for model in self.ranked if self.places[model.name] == (1, 1)]
+        return first[0] if first else None
 
     @property
     def unranked(self) -> list[ModelResult]:
@@ -111,7 +156,9 @@ class Results:
 
     def to_frame(self) -> Any:
         """Returns a `pandas.DataFrame` with a line for each model, ranked ones first: loss, size, speed, problem."""
-        names = [field.name for field in fields(ModelResult) if field.name not in ("sample", "curve", "config")]
+        names = [
+            field.name for field in fields(ModelResult) if field.name not in ("sample", "curve", "config", "cells")
+        ]
         rows = [*self.ranked, *self.unranked]
         return plotting.frame([{name: getattr(row, name) for name in names} for row in rows])
 

@@ -1,6 +1,7 @@
 """Makes the ranked table, as Markdown for a file and by rich for a terminal.
 
-Counted n-grams are listed among the models, by loss, without a rank: they show the loss without any training.
+Counted n-grams are listed among the models, by loss, without a rank: they show the loss without any training. With
+several seeds, the models are ordered by rank alone and the n-grams follow them.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lmzoo import humanize, terminal
+from lmzoo.compare.findings import PAIR_HEADINGS, PAIRS, loss, pair_rows, place, seed_notes
 from lmzoo.compare.notes import context_notes
 from lmzoo.compare.results import Results
 
@@ -34,23 +36,25 @@ class Row:
 
 
 def rows(results: Results) -> list[Row]:
-    """Sort models and n-grams by validation loss; models without a rank come last, with the reason."""
+    """Sort models and n-grams by validation loss, or by rank; models without a rank come last, with the reason."""
     scored: list[tuple[float, str, Row]] = []
-    for rank, model in enumerate(results.ranked, 1):
+    several = len(results.seeds) > 1
+    for number, model in enumerate(results.ranked):
         assert model.loss is not None
         cells = (
-            str(rank),
+            place(results, model.name),
             model.name,
-            humanize.loss(model.loss),
+            loss(results, model),
             humanize.loss(model.bits_per_byte),
             humanize.count(model.params),
             humanize.count(model.train_tokens_per_s),
             humanize.count(model.decode_tokens_per_s),
         )
-        scored.append((model.loss, model.name, Row("model", model.name, cells)))
+        scored.append((number if several else model.loss, model.name, Row("model", model.name, cells)))
     for line in results.references:
         cells = ("", line.name, humanize.loss(line.loss), humanize.loss(line.bits_per_byte), "", "", "")
-        scored.append((line.loss, line.name, Row("reference", line.name, cells)))
+        score = len(results.models) + line.loss if several else line.loss
+        scored.append((score, line.name, Row("reference", line.name, cells)))
     ordered = [row for _, _, row in sorted(scored, key=lambda entry: entry[:2])]
     for model in results.unranked:
         # The loss of a model that failed a check may mean nothing (it may see future tokens), so it is not shown.
@@ -73,7 +77,24 @@ def markdown(results: Results) -> str:
             notes.append(f"- **{_escaped(row.name)}** has no rank: {_escaped(row.note)}")
     notes += [f"- {_escaped(note)}" for note in context_notes(results)]
     lines += ["", f"*Italic*: {NGRAMS} (interpolated Witten-Bell), no training.", "", overlap(results)]
-    return "\n".join([*lines, *([""] if notes else []), *notes]) + "\n"
+    notes += [f"- {_escaped(note)}" for note in seed_notes(results)]
+    return "\n".join([*lines, *([""] if notes else []), *notes, *_pairs(results)]) + "\n"
+
+
+def _pairs(results: Results) -> list[str]:
+    """Make the table of every two models."""
+    pairs = pair_rows(results)
+    if not pairs:
+        return []
+    aligned = "|---|---|---:|---:|---:|---|"
+    return [
+        "",
+        _pipes(PAIR_HEADINGS),
+        aligned,
+        *(_pipes([_escaped(cell) for cell in pair]) for pair in pairs),
+        "",
+        PAIRS,
+    ]
 
 
 def rich_table(results: Results, width: int = terminal.PIPED_COLUMNS) -> Text:
@@ -93,7 +114,7 @@ def print_results(results: Results, folder: Path) -> None:
     for row in rows(results):
         if row.note:
             console.print(f"{row.name} has no rank: {row.note}", style="red", markup=False)
-    for note in context_notes(results):
+    for note in [*seed_notes(results), *context_notes(results)]:
         console.print(note, markup=False)
     for model in results.ranked:
         text = " ".join((results.prompt + model.sample).split())
@@ -108,8 +129,15 @@ def summary(results: Results) -> str:
     budget = results.budget
     return (
         f"{results.corpus['name']}, tokenizer {results.tokenizer['spec']}: {budget['steps']:,} steps of "
-        f"{budget['batch_size']} x {budget['context_length']} tokens for every model, seed {results.seed}"
+        f"{budget['batch_size']} x {budget['context_length']} tokens for every model, {seeds(results)}"
     )
+
+
+def seeds(results: Results) -> str:
+    """State the seed or the seeds."""
+    if len(results.seeds) < 2:
+        return f"seed {results.seed}"
+    return f"seeds {results.seeds[0]} to {results.seeds[-1]}"
 
 
 def overlap(results: Results) -> str:

@@ -29,3 +29,19 @@ def test_compare_prints_the_table_or_json(lmzoo: Command, text: Path) -> None:
     assert "compared (2 of 2): checking" in result.err
     tables = json.loads(lmzoo(*command, "--json").out)
     assert {row["name"] for row in tables["models"]} == {"bigram.tiny", "compared"}
+
+
+def test_compare_takes_seeds(lmzoo: Command, text: Path) -> None:
+    command = ["compare", "bigram", "--data", text, "--out", text.parent / "out", "--seeds", 2, *QUICK]
+    result = lmzoo(*command)
+    assert result.code == 0, result.err
+    assert "seeds 1337 to 1338" in result.out
+    assert "A changed seed alone moves the loss of a model by" in result.out
+    assert "bigram with seed 1338 (2 of 2): training" in result.err
+    tables = json.loads(lmzoo(*command, "--json").out)
+    assert tables["seeds"] == [1337, 1338]
+    assert tables["statistics"]["means"]["bigram"]["low"] < tables["models"][0]["loss"]
+    refused = lmzoo("compare", "bigram", "--data", text, "--out", text.parent / "new", "--seeds", 0)
+    assert refused.code == 2
+    assert len(refused.err.strip().splitlines()) == 1
+    assert not (text.parent / "new").exists()

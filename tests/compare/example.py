@@ -5,7 +5,8 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from lmzoo.compare.results import ModelResult, Reference, Results
+from lmzoo.compare.results import CellResult, ModelResult, Reference, Results
+from lmzoo.compare.statistics import analyze
 
 
 def model(name: str, loss: float, **more: object) -> ModelResult:
@@ -59,3 +60,20 @@ def example() -> Results:
         decode_tokens=4,
         command="lmzoo compare best --data 'a & b.txt'",
     )
+
+
+def several_seeds(losses: dict[str, list[float]]) -> Results:
+    """A comparison with the given losses of each model, by seed, and a model that diverged."""
+    seeds = list(range(7, 7 + len(next(iter(losses.values())))))
+    models = [
+        model(
+            name,
+            sum(found) / len(found),
+            cells=[
+                CellResult(seed=seed, run=f"runs/{name}", loss=loss) for seed, loss in zip(seeds, found, strict=True)
+            ],
+        )
+        for name, found in losses.items()
+    ]
+    plain = example()
+    return dataclasses.replace(plain, models=[*models, plain.models[3]], seeds=seeds, statistics=analyze(losses))

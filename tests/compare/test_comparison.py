@@ -71,7 +71,7 @@ def lasting(results: Results) -> list[tuple[Any, ...]]:
 def test_compare_writes_results_json(finished: tuple[Results, Path]) -> None:
     results, out = finished
     tables = json.loads((out / "results.json").read_text(encoding="utf-8"))
-    assert tables["schema"] == 1
+    assert tables["schema"] == 2
     assert tables["complete"] is True
     assert tables["budget"] == {"steps": 30, "batch_size": 4, "context_length": 16, "tokens": 1920}
     assert {row["name"] for row in tables["models"]} == set(NAMES)

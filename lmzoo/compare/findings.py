@@ -1,0 +1,108 @@
+"""What the seeds of a comparison show, in words and as a table of pairs, no stronger than the statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from lmzoo import humanize
+from lmzoo.compare.results import ModelResult, Results
+from lmzoo.compare.statistics import ALPHA, CONFIDENCE, MOST_SEEDS, POWER, Pair
+
+PERCENT = f"{100 * CONFIDENCE:g} %"
+PAIR_HEADINGS = ("model", "other model", "difference", f"{PERCENT} interval", "p (Holm)", "verdict")
+PAIRS = (
+    "Difference: loss of the model minus loss of the other one, over the same seeds, with the "
+    f"{PERCENT} interval of the paired t-test. Two models are told apart if p, corrected for the number of "
+    f"pairs by Holm's method, is below {ALPHA:g}, and the difference exceeds the noise: the standard deviation of a "
+    f"loss over seeds. More seeds: to see a difference of this size with a probability of {POWER:g}."
+)
+
+
+def place(results: Results, name: str) -> str:
+    """Return the rank of a model: "2", or "2–4" if it is not certain."""
+    low, high = results.places[name]
+    return str(low) if low == high else f"{low}–{high}"
+
+
+def loss(results: Results, model: ModelResult) -> str:
+    """Return the loss of a ranked model, with the half width of its confidence interval if there is one."""
+    mean = results.statistics.means.get(model.name) if results.statistics else None
+    text = humanize.loss(model.loss)
+    return text if mean is None else f"{text} ± {humanize.loss((mean.high - mean.low) / 2)}"
+
+
+def first_places(results: Results) -> str:
+    """State which models of a comparison with several seeds have the lowest loss."""
+    statistics = results.statistics
+    if statistics is None:
+        return "Fewer than two seeds of every model are done, so no model has a rank yet."
+    leading = [model for model in results.ranked if results.places[model.name][0] == 1]
+    interval = f"{PERCENT} interval of {statistics.seeds} seeds"
+    if len(leading) > 1:
+        names = listed([model.name for model in leading])
+        return f"{names} cannot be told apart with {statistics.seeds} seeds, and no other model has a lower loss."
+    name, mean = leading[0].name, statistics.means[leading[0].name]
+    figures = f"{mean.mean:.3f} nats per token ({interval}: {mean.low:.3f} to {mean.high:.3f})"
+    if len(results.ranked) == 1:
+        return f"{name} has a validation loss of {figures}."
+    return f"{name} has the lowest validation loss, {figures}, and is told apart from every other model."
+
+
+def seed_notes(results: Results) -> list[str]:
+    """State the noise, and for each model from which others it cannot be told apart."""
+    statistics = results.statistics
+    if statistics is None:
+        return []
+    found = [
+        f"A changed seed alone moves the loss of a model by {statistics.noise:.2g} nats (standard deviation over "
+        f"{statistics.seeds} seeds, over all models). No smaller difference is a finding. A rank such as 1–3 is not "
+        "certain; models with the same rank are in alphabetical order."
+    ]
+    for model in results.ranked:
+        if equals := statistics.equals(model.name):
+            found.append(f"{model.name} cannot be told apart from {listed(equals)}.")
+    return found
+
+
+def pair_rows(results: Results) -> list[tuple[str, ...]]:
+    """Return the cells under `PAIR_HEADINGS` of every two ranked models, in the order of the table."""
+    if results.statistics is None:
+        return []
+    order = {model.name: number for number, model in enumerate(results.ranked)}
+    pairs = [_ordered(pair, order) for pair in results.statistics.pairs]
+    return [
+        (
+            pair.first,
+            pair.second,
+            f"{pair.difference:+.4f}",
+            f"{pair.low:+.4f} to {pair.high:+.4f}",
+            "< 0.001" if pair.p_corrected < 0.001 else f"{pair.p_corrected:.3f}",
+            _verdict(pair),
+        )
+        for pair in sorted(pairs, key=lambda pair: (order[pair.first], order[pair.second]))
+    ]
+
+
+def listed(names: Sequence[str]) -> str:
+    """Join names by commas and a last "and"."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def _ordered(pair: Pair, order: dict[str, int]) -> Pair:
+    """Return the pair with the model first that comes first in `order`."""
+    if order[pair.first] < order[pair.second]:
+        return pair
+    return replace(
+        pair, first=pair.second, second=pair.first, difference=-pair.difference, low=-pair.high, high=-pair.low
+    )
+
+
+def _verdict(pair: Pair) -> str:
+    if pair.told_apart:
+        return f"{pair.first if pair.difference < 0 else pair.second} is lower"
+    if pair.p_corrected < ALPHA:
+        return "below the noise"
+    if pair.more_seeds is None:
+        return f"cannot be told apart (more than {MOST_SEEDS:,} seeds)"
+    return f"cannot be told apart (about {pair.more_seeds} more seed{'s' if pair.more_seeds != 1 else ''})"

@@ -1,0 +1,195 @@
+"""The cells of a comparison: one model with one seed each, in a run directory of its own.
+
+A finished cell leaves its results in the file `cell.json` of its run, with a hash of everything that they follow from.
+A comparison that is continued reads them there, so only missing cells are trained, and no figure is measured again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmzoo import configs, files
+from lmzoo.compare.results import CellResult, ModelResult, portable
+from lmzoo.errors import ConfigError, DivergedError
+from lmzoo.runs.directory import CONFIG_FILE, read_tables, train_config
+from lmzoo.runs.inputs import PreparedData
+from lmzoo.runs.metrics import METRICS_FILE, read_metrics
+from lmzoo.runs.run import train_run
+from lmzoo.runs.saved import evaluate_run
+from lmzoo.runs.spec import RunSpec
+from lmzoo.storage import atomic
+from lmzoo.train.events import Listener
+
+RUNS = "runs"
+CELL_FILE = "cell.json"
+MOST_SEEDS = 1000
+_MAX_BYTES = 1 << 26
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run to be made: a model with the seed of `spec`, in the directory `run`, called `label` in the results.
+
+    `keeps`: its results are kept in the run; a finished run that was named by the user is only read.
+    """
+
+    model: str
+    spec: RunSpec
+    run: Path
+    label: str
+    keeps: bool = True
+
+    @property
+    def seed(self) -> int:
+        """The seed of weights, data order and dropout."""
+        return self.spec.train.seed
+
+
+@dataclass(frozen=True)
+class Measured:
+    """The result of a cell, and other fields of `ModelResult` that were measured with it."""
+
+    cell: CellResult
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+def make_seeds(first: int, number: int) -> list[int]:
+    """Return the seeds of a comparison: `first` and those that follow it. Raises `ConfigError`."""
+    if type(number) is not int or not 1 <= number <= MOST_SEEDS:
+        raise ConfigError(f"seeds={number!r} must be an integer in [1, {MOST_SEEDS}]")
+    return [first + n for n in range(number)]
+
+
+def make_cell(folder: Path, spec: RunSpec, first: RunSpec, name: str) -> Cell:
+    """Make the cell of `spec`; its name shows in which training settings it differs from the cell `first`."""
+    before, now = configs.to_dict(first.train), configs.to_dict(spec.train)
+    changes = [
+        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
+        for key, value in now.items()
+        if value != before[key]
+    ]
+    label = f"{RUNS}/{','.join([name, *changes])}"
+    return Cell(name, spec, folder / label, label)
+
+
+def with_seed(spec: RunSpec, seed: int) -> RunSpec:
+    """Return `spec` with another seed. Raises `ConfigError`."""
+    return dataclasses.replace(spec, train=dataclasses.replace(spec.train, seed=seed))
+
+
+def train_cell(cell: Cell, data: PreparedData, listeners: Sequence[Listener], keep_freed_memory: bool) -> CellResult:
+    """Train a cell, or continue it."""
+    spec = cell.spec
+    try:
+        result = train_run(
+            spec, cell.run, resume=True, listeners=listeners, prepared=data, keep_freed_memory=keep_freed_memory
+        )
+    except DivergedError as error:
+        problem = portable(str(error))
+        curve = read_curve(cell.run)
+        return CellResult(seed=cell.seed, run=cell.label, status="diverged", problem=problem, curve=curve)
+    if spec.train.eval_tokens:  # of a finished run, which was evaluated on a part of the split
+        whole = evaluate_run(cell.run)
+        result = dataclasses.replace(result, loss=whole.loss, bits_per_byte=whole.bits_per_byte)
+    return CellResult(
+        seed=cell.seed,
+        run=cell.label,
+        loss=result.loss,
+        bits_per_byte=result.bits_per_byte,
+        train_tokens_per_s=result.tokens_per_s,
+        seconds=result.seconds,
+        eval_seconds=result.eval_seconds,
+        curve=read_curve(cell.run),
+    )
+
+
+def read_curve(run: Path) -> list[list[float]]:
+    """Read [tokens seen, validation loss] of each evaluation of a run."""
+    lines = [line for line in read_metrics(run) if line["split"] == "val"]
+    return [[line["tokens"], line["loss"]] for line in lines if math.isfinite(line["loss"])]
+
+
+def combine(row: ModelResult, cells: Sequence[CellResult]) -> ModelResult:
+    """Return the row of a model with the means over its cells. One that diverged for any seed has no rank."""
+    trained, diverged = ([cell for cell in cells if cell.status == status] for status in ("trained", "diverged"))
+    averaged: Sequence[CellResult] = [] if diverged else cells
+    return dataclasses.replace(
+        row,
+        status="diverged" if diverged else row.status,
+        problem=_problem(cells, trained, diverged) if diverged else row.problem,
+        cells=list(cells),
+        curve=_mean_curve(trained or cells),
+        loss=_mean([cell.loss for cell in averaged]),
+        bits_per_byte=_mean([cell.bits_per_byte for cell in averaged]),
+        train_tokens_per_s=_mean([cell.train_tokens_per_s for cell in averaged]),
+        seconds=_mean([cell.seconds for cell in averaged]),
+        eval_seconds=_mean([cell.eval_seconds for cell in averaged]),
+    )
+
+
+def _problem(cells: Sequence[CellResult], trained: Sequence[CellResult], diverged: Sequence[CellResult]) -> str:
+    if len(cells) == 1:
+        return diverged[0].problem
+    text = f"{len(diverged)} of {len(cells)} seeds diverged (seed {diverged[0].seed}: {diverged[0].problem})"
+    losses = ", ".join(f"{cell.loss:.3f}" for cell in trained)
+    return f"{text}; the others have a loss of {losses}" if trained else text
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return math.fsum(known) / len(known) if known else None
+
+
+def _mean_curve(cells: Sequence[CellResult]) -> list[list[float]]:
+    """Return the mean of the curves at the points that all of them have."""
+    curves = [{point[0]: point[1] for point in cell.curve} for cell in cells]
+    shared = [tokens for tokens in curves[0] if all(tokens in curve for curve in curves)]
+    return [[tokens, math.fsum(curve[tokens] for curve in curves) / len(curves)] for tokens in shared]
+
+
+def cell_key(cell: Cell, data: PreparedData, *more: Any) -> str:
+    """Return a hash of everything that the results of a cell follow from; `more` can be stored as JSON."""
+    spec = cell.spec
+    facts = [
+        [spec.model, configs.to_dict(spec.model_config(data.tokenizer.vocab_size)), spec.data, spec.tokenizer],
+        configs.to_dict(spec.train.resolved()),
+        [data.corpus.sha256, data.tokenizer.sha256, cell.label],
+        list(more),
+    ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def read_cell(cell: Cell, key: str) -> Measured | None:
+    """Return the results that a finished cell has left, if they belong to `key` and its run has not been changed."""
+    try:
+        found = files.parse_json(files.read_bytes(cell.run / CELL_FILE, _MAX_BYTES))
+        if found["key"] != key or found["run"] != _fingerprint(cell.run):
+            return None
+        return Measured(CellResult(**found["cell"]), found["more"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def write_cell(cell: Cell, key: str, measured: Measured) -> None:
+    """Keep the results of a finished cell in its run."""
+    content = {"key": key, "run": _fingerprint(cell.run), "cell": asdict(measured.cell), "more": dict(measured.more)}
+    atomic.write_file(cell.run / CELL_FILE, json.dumps(content, allow_nan=False) + "\n")
+
+
+def _fingerprint(run: Path) -> str:
+    """Return a hash of the settings and the metrics of a run: both change when it is trained further."""
+    return hashlib.sha256((run / CONFIG_FILE).read_bytes() + (run / METRICS_FILE).read_bytes()).hexdigest()
+
+
+def recorded_config(config: Mapping[str, Any], run: Path) -> dict[str, Any]:
+    """Return the settings of a run, with those of its config.toml that a resumed run follows, and its precision."""
+    tables = read_tables(run)
+    train = configs.to_dict(train_config(run, tables))
+    return {**config, "train": train, "precision": tables["machine"]["precision"]}
