@@ -71,6 +71,8 @@ def compare(
     *,
     tokenizer: str | None = None,
     seeds: int = 1,
+    match: str | None = None,
+    budget: str | None = None,
     progress: bool = True,
     listeners: Sequence[Listener] = (),
     **settings: Any,
@@ -82,6 +84,7 @@ def compare(
     `table.md` and `report.html` in `out`; a second call continues an interrupted comparison.
 
     With `seeds=5`, each model is trained five times; `results.statistics` says which differences exceed the noise.
+    `match="params=1M"` chooses the widths of the models, `budget="tokens=5M"` the number of steps.
 
     The results have a row for each model: `.to_frame()` returns them as a pandas table, `.plot()` draws their losses.
     Raises an `LmzooError` of one line, before anything is written, for anything that cannot be used.
@@ -97,6 +100,8 @@ def compare(
             out,
             tokenizer=tokenizer,
             seeds=seeds,
+            match=match,
+            budget=budget,
             settings=settings,
             listeners=[*shown, *listeners],
         )

@@ -32,6 +32,7 @@ MEASURES: Mapping[str, str] = {
     "flops": "FLOPs per token",  # of a forward pass over context_length tokens
     "state": "bytes of state",  # of one row after context_length tokens
 }
+ALIASES: Mapping[str, str] = {"params_non_embedding": "non_embedding"}  # the name of the figure in results
 SUFFIXES: Mapping[str, float] = {"": 1.0, "k": 1e3, "m": 1e6, "b": 1e9, "g": 1e9, "t": 1e12}
 
 
@@ -62,13 +63,19 @@ def parse_match(match: str) -> tuple[str, float]:
     measure, equals, number = match.partition("=") if isinstance(match, str) else ("", "", "")
     if not equals:
         raise ConfigError(f"match={match!r} must have the form MEASURE=NUMBER, as in 'params=1M'")
+    measure = ALIASES.get(measure, measure)
     if measure not in MEASURES:
         raise ConfigError(f"match={match!r}: {measure!r} cannot be matched{configs.suggest(measure, MEASURES)}")
+    return measure, parse_number(f"match={match!r}", number)
+
+
+def parse_number(where: str, number: str) -> float:
+    """Parses "1M", "350k" or "2e6". Raises `ConfigError`, whose message begins with `where`."""
     found = re.fullmatch(r"(\d+(?:\.\d*)?(?:e[+-]?\d{1,3})?)([kmbgt]?)", number.lower())
-    target = float(found[1]) * SUFFIXES[found[2]] if found else 0.0
-    if not 0 < target < inf:
-        raise ConfigError(f"match={match!r}: {number!r} must be a number above 0, as in 1M, 350k, 1.5B or 2e6")
-    return measure, target
+    value = float(found[1]) * SUFFIXES[found[2]] if found else 0.0
+    if not 0 < value < inf:
+        raise ConfigError(f"{where}: {number!r} must be a number above 0, as in 1M, 350k, 1.5B or 2e6")
+    return value
 
 
 def measured(model: LanguageModel, measure: str) -> float:

@@ -64,6 +64,7 @@ def table() -> Iterator[str]:
         ("params=350k", ("params", 350e3)),
         ("active=1.5B", ("active", 1.5e9)),
         ("non_embedding=2e6", ("non_embedding", 2e6)),
+        ("params_non_embedding=2e6", ("non_embedding", 2e6)),
         ("flops=3g", ("flops", 3e9)),
         ("state=4096", ("state", 4096)),
     ],

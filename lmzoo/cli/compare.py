@@ -30,6 +30,14 @@ from lmzoo.cli.group import cli, plugin_option, set_option
     default=1,
     help="Train each model N times, and rank only differences that exceed the noise.  [default: 1]",
 )
+@click.option(
+    "--match",
+    metavar="MEASURE=NUMBER",
+    help="Choose the widths of all models: params, params_non_embedding, active, flops (per token) or state (bytes).",
+)
+@click.option(
+    "--budget", metavar="KIND=NUMBER", help="What each model is trained for: tokens, steps, flops or seconds."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print results.json in the place of the table.")
 @set_option
 @plugin_option
@@ -39,6 +47,8 @@ def compare(
     out: Path,
     tokenizer: str | None,
     seeds: int,
+    match: str | None,
+    budget: str | None,
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> None:
@@ -55,6 +65,7 @@ def compare(
     lmzoo compare gpt2.1m llama.1m --data novel.txt --set steps=2000 --out runs/two
     lmzoo compare gpt2.tiny mamba.tiny --set mamba.d_state=8 --set gpt2.tiny.learning_rate=0.01
     lmzoo compare gpt2.tiny mamba.tiny --seeds 5 --out runs/five
+    lmzoo compare gpt2 mamba llama --match params=300k --budget tokens=5M --out runs/equal
     lmzoo compare runs/gpt2.tiny runs/mamba.tiny --out runs/both
     """
     from lmzoo.compare import compare as run_comparison
@@ -68,6 +79,8 @@ def compare(
         out,
         tokenizer=tokenizer,
         seeds=seeds,
+        match=match,
+        budget=budget,
         settings=configs.parse_overrides(overrides),
         command=shlex.join(["lmzoo", *sys.argv[1:]]),
         listeners=[ProgressBar()],

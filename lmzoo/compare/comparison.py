@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from lmzoo import configs, plugins, registry
+from lmzoo.compare.budget import SPEEDS_FILE, Budget, kept_speed, parse_budget, spend, tokens_per_step
 from lmzoo.compare.decode_speed import decode_length, decode_tokens_per_s
 from lmzoo.compare.grid import (
     RUNS,
@@ -35,21 +36,23 @@ from lmzoo.compare.notes import context_notes
 from lmzoo.compare.plan import are_runs, cut_contexts, make_specs, read_specs
 from lmzoo.compare.report import html
 from lmzoo.compare.results import FILE, ModelResult, Reference, Results, portable, write_results
+from lmzoo.compare.sizes import match_facts, match_notes, match_specs
 from lmzoo.compare.statistics import Statistics, analyze
 from lmzoo.compare.table import markdown
 from lmzoo.conformance import ranking_problem
 from lmzoo.data.batches import BatchStream
-from lmzoo.data.corpora import load_corpus
+from lmzoo.data.corpora import Corpus, load_corpus
 from lmzoo.data.overlap import measure_overlap
 from lmzoo.data.store import TokenSplit, TokenStore, require_length
 from lmzoo.data.tokenizers import Tokenizer, load_tokenizer
 from lmzoo.errors import ConfigError
 from lmzoo.hardware import hardware, versions
+from lmzoo.matching import parse_match
 from lmzoo.model import LanguageModel
 from lmzoo.runs.directory import check_directory
 from lmzoo.runs.inputs import PreparedData, new_tokenizer, tokenize_corpus
 from lmzoo.runs.saved import load_run
-from lmzoo.runs.spec import DEFAULT_DATA, DEFAULT_TOKENIZER
+from lmzoo.runs.spec import DEFAULT_DATA, DEFAULT_TOKENIZER, RunSpec
 from lmzoo.storage import atomic
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.events import EndEvent, Listener, NoteEvent, fan_out
@@ -67,6 +70,8 @@ def compare(
     *,
     tokenizer: str | None = None,
     seeds: int = 1,
+    match: str | None = None,
+    budget: str | None = None,
     settings: Mapping[str, Any] | None = None,
     prompt: str | None = None,
     command: str = "",
@@ -83,7 +88,9 @@ def compare(
     finished runs.
 
     Each model is trained with `seeds` seeds, the one of the settings and those that follow it: a seed decides the
-    weights and the order of the data. With more than one, only differences that exceed the noise are ranked.
+    weights and the order of the data. With more than one, only differences that exceed the noise are ranked. `match`
+    ("params=1M") chooses the widths of the models, see `lmzoo.matching`; `budget` ("tokens=5M", or steps, flops,
+    seconds) the number of steps.
 
     `names` can also be finished runs, which are not trained but compared as they are: they must have the same budget,
     text and tokenizer, and no `settings`. `data` and `tokenizer` are by default those of the runs, or `DEFAULT_DATA`
@@ -92,71 +99,57 @@ def compare(
     Raises an `LmzooError` of one line for bad input, before anything is written; `Interrupted` on Ctrl-C.
     """
     folder = Path(out)
-    if are_runs(names):
-        if seeds != 1:
-            raise ConfigError(f"seeds={seeds!r} cannot be given: {names[0]} is a finished run")
+    finished = are_runs(names)
+    if finished:
+        _refuse(f"{names[0]} is a finished run", seeds=seeds if seeds != 1 else None, match=match, budget=budget)
         specs = read_specs(names, data, tokenizer, settings or {})
-        every_seed = [specs[0].train.seed]
-        firsts = [
-            Cell(name, spec, Path(name), f"{RUNS}/{spec.model}", keeps=False)
-            for name, spec in zip(names, specs, strict=True)
-        ]
     else:
+        if budget is not None and not {"steps", "train.steps"}.isdisjoint(settings or {}):
+            _refuse("the setting steps is given, which is a budget too", budget=budget)
         tokenizer = tokenizer or DEFAULT_TOKENIZER
         specs = make_specs(names, data or DEFAULT_DATA, tokenizer, settings or {})
-        every_seed = make_seeds(specs[0].train.seed, seeds)
-        firsts = [make_cell(folder, spec, spec, name) for name, spec in zip(names, specs, strict=True)]
+    every_seed = make_seeds(specs[0].train.seed, seeds)
+    with_seed(specs[0], every_seed[-1])
+    amount = Budget("steps", specs[0].train.steps) if budget is None else parse_budget(budget)
+    if match is not None:
+        parse_match(match)
+    found = (folder / FILE).is_file() or (folder / RUNS).is_dir()
+    check_directory(folder, "comparison", found=found, leftovers=(SPEEDS_FILE,))
+    emit = fan_out(listeners)
+    corpus = load_corpus(specs[0].data)
+    try:
+        shared = load_tokenizer(Path(names[0])) if tokenizer is None else new_tokenizer(tokenizer, corpus, emit)
+        store = tokenize_corpus(corpus, shared, emit)
+    finally:
+        emit(EndEvent())
+    prepared = PreparedData(corpus, shared, store)
+    context_length = specs[0].model_config(shared.vocab_size).context_length
+    require_length(store.train, context_length)
+    require_length(store.val, context_length)
+    prompt_ids = shared.encode(prompt) if prompt else _beginning(store.val, shared)
+    if match is not None:
+        specs = match_specs(specs, match, shared.vocab_size)
+    if budget is not None:
+        specs = spend(specs, amount, shared.vocab_size, lambda spec: _speed(spec, folder, shared.vocab_size, emit))
+    results = dataclasses.replace(
+        _describe(specs, prepared, store, amount),
+        prompt=shared.decode(prompt_ids),
+        command=portable(command),
+        seeds=every_seed,
+        match={} if match is None else match_facts(specs, match, shared.vocab_size),
+    )
+    firsts = [
+        Cell(name, spec, Path(name), f"{RUNS}/{spec.model}", keeps=False)
+        if finished
+        else make_cell(folder, spec, spec, name)
+        for name, spec in zip(names, specs, strict=True)
+    ]
     grid = [
         first if seed == first.seed else make_cell(folder, with_seed(first.spec, seed), first.spec, first.model)
         for seed in every_seed
         for first in firsts
     ]
-    check_directory(folder, "comparison", found=(folder / FILE).is_file() or (folder / RUNS).is_dir())
-    emit = fan_out(listeners)
-    corpus = load_corpus(specs[0].data)
-    try:
-        shared = load_tokenizer(firsts[0].run) if tokenizer is None else new_tokenizer(tokenizer, corpus, emit)
-        store = tokenize_corpus(corpus, shared, emit)
-    finally:
-        emit(EndEvent())
-    train, context_length = specs[0].train, specs[0].model_config(shared.vocab_size).context_length
-    require_length(store.train, context_length)
-    require_length(store.val, context_length)
-    prompt_ids = shared.encode(prompt) if prompt else _beginning(store.val, shared)
-    references, limits = _count(store, shared.vocab_size, train, context_length)
-    overlap = measure_overlap(corpus)
-    results = Results(
-        corpus={
-            "name": portable(corpus.name),
-            "sha256": corpus.sha256,
-            "origin": corpus.origin,
-            "overlap": dataclasses.asdict(overlap) | {"text": str(overlap)},
-            "train_tokens": store.train.n_tokens,
-            "val_tokens": store.val.n_tokens,
-            "val_bytes": store.val.n_bytes,
-        },
-        tokenizer={"spec": shared.spec, "vocab_size": shared.vocab_size, "sha256": shared.sha256},
-        budget={
-            "steps": train.steps,
-            "batch_size": train.batch_size * train.grad_accumulation,
-            "context_length": context_length,
-            "tokens": train.steps * train.batch_size * train.grad_accumulation * context_length,
-        },
-        seed=train.seed,
-        hardware=hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
-        versions=versions(),
-        models=[],
-        references=references,
-        bigram_limits=limits,
-        prompt=shared.decode(prompt_ids),
-        decode_tokens=decode_length(context_length),
-        command=portable(command),
-        cut_contexts=cut_contexts(specs),
-        complete=False,
-        seeds=every_seed,
-    )
-    prepared = PreparedData(corpus, shared, store)
-    for note in context_notes(results):
+    for note in [*match_notes(results), *context_notes(results)]:
         emit(NoteEvent(note))
     rows: dict[str, ModelResult] = {}
     for number, cell in enumerate(grid, 1):
@@ -180,6 +173,58 @@ def compare(
         )
         write(results, folder)
     return results
+
+
+def _refuse(why: str, **options: Any) -> None:
+    """Raise `ConfigError` for the first option that is given, which cannot be combined with others."""
+    for option, value in options.items():
+        if value is not None:
+            raise ConfigError(f"{option}={value!r} cannot be given: {why}")
+
+
+def _speed(spec: RunSpec, folder: Path, vocab_size: int, emit: Listener) -> float:
+    """Return the training speed of a model on this machine, measured once for each comparison."""
+    emit(NoteEvent(f"{spec.model}: measuring the training speed"))
+    return kept_speed(spec, folder, vocab_size, hardware(torch.device("cpu")), versions())
+
+
+def _describe(specs: Sequence[RunSpec], data: PreparedData, store: TokenStore, budget: Budget) -> Results:
+    """Make the results without models: what is known before the first run."""
+    longest = max(specs, key=lambda spec: spec.train.steps)
+    corpus, vocab_size, train = data.corpus, data.tokenizer.vocab_size, longest.train
+    assert isinstance(corpus, Corpus)
+    context_length = longest.model_config(vocab_size).context_length
+    references, limits = _count(store, vocab_size, train, context_length)
+    overlap = measure_overlap(corpus)
+    return Results(
+        corpus={
+            "name": portable(corpus.name),
+            "sha256": corpus.sha256,
+            "origin": corpus.origin,
+            "overlap": dataclasses.asdict(overlap) | {"text": str(overlap)},
+            "train_tokens": store.train.n_tokens,
+            "val_tokens": store.val.n_tokens,
+            "val_bytes": store.val.n_bytes,
+        },
+        tokenizer={"spec": data.tokenizer.spec, "vocab_size": vocab_size, "sha256": data.tokenizer.sha256},
+        budget={
+            "kind": budget.kind,
+            "amount": budget.amount,
+            "steps": train.steps,
+            "batch_size": train.batch_size * train.grad_accumulation,
+            "context_length": context_length,
+            "tokens": train.steps * tokens_per_step(longest, vocab_size),
+        },
+        seed=train.seed,
+        hardware=hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        versions=versions(),
+        models=[],
+        references=references,
+        bigram_limits=limits,
+        decode_tokens=decode_length(context_length),
+        cut_contexts=cut_contexts(specs),
+        complete=False,
+    )
 
 
 def _statistics(models: Sequence[ModelResult]) -> Statistics | None:
@@ -216,6 +261,8 @@ def _measure(
         blank = cell.spec.make_model(data.tokenizer.vocab_size, device="meta")
         before = ModelResult(
             name=cell.model,
+            steps=cell.spec.train.steps,
+            tokens=cell.spec.train.steps * tokens_per_step(cell.spec, data.tokenizer.vocab_size),
             params=blank.num_params(),
             params_non_embedding=blank.num_params(embedding=False),
             flops_per_token=blank.flops_per_token(blank.config.context_length),

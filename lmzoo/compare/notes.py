@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lmzoo import humanize
 from lmzoo.compare.findings import first_places, seed_notes
-from lmzoo.compare.results import Results
+from lmzoo.compare.results import Results, same_steps
+from lmzoo.compare.sizes import match_notes
 
 
 def headline(results: Results) -> str:
@@ -54,11 +55,13 @@ def notes(results: Results) -> list[str]:
     one = "One seed was run for each model, so the variation of the loss between seeds is not known: a difference may "
     found = seed_notes(results) if several else [f"{one}be chance."]
     found += [
-        f"{'For each seed, every' if several else 'Every'} model saw the same tokens in the same order, and was "
-        "evaluated on every token of the validation split.",
+        f"{'For each seed, every' if several else 'Every'} model saw the same tokens in the same order"
+        f"{'' if same_steps(results) else ', as far as its budget went'}, and was evaluated on every token of the "
+        "validation split.",
         "Each model was trained with the recipe of its own preset (learning rate and so on). The recipes were not "
         "tuned with equal effort, and another budget can change the order.",
     ]
+    found += match_notes(results)
     sizes = [model.params for model in results.ranked]
     if sizes and max(sizes) > 1.5 * min(sizes):
         found.append(

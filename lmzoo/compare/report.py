@@ -14,7 +14,7 @@ from lmzoo import humanize
 from lmzoo.compare import findings, table
 from lmzoo.compare.chart import LINE_HEIGHT, N_COLORS, Line, loss_chart
 from lmzoo.compare.notes import headline, notes
-from lmzoo.compare.results import ModelResult, Results
+from lmzoo.compare.results import ModelResult, Results, budget_text, same_steps
 
 
 def html(results: Results) -> str:
@@ -58,10 +58,14 @@ def _facts(results: Results) -> str:
         ("Tokenizer", tokenizer["spec"], f"{tokenizer['vocab_size']:,} tokens"),
         (
             "Budget for each model",
-            f"{humanize.count(budget['tokens'])} tokens",
-            f"{epochs:.2g} times the training text",
+            budget_text(results),
+            f"{'' if same_steps(results) else 'up to '}{epochs:.2g} times the training text",
         ),
-        ("Training", f"{budget['steps']:,} steps", f"of {budget['batch_size']} × {budget['context_length']} tokens"),
+        (
+            "Training",
+            f"{'' if same_steps(results) else 'up to '}{budget['steps']:,} steps",
+            f"of {budget['batch_size']} × {budget['context_length']} tokens",
+        ),
         _seeds(results),
     ]
     cells = "".join(

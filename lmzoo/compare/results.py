@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal
 
-from lmzoo import plotting
+from lmzoo import humanize, plotting
 from lmzoo.compare.statistics import Statistics
 from lmzoo.storage import atomic
 
@@ -45,15 +45,18 @@ class ModelResult:
     `loss` is nats per token over the whole validation split, the mean over the seeds; `None` means not measured.
     `status` is "ranked", "diverged" (training stopped at a number that is not finite, for one of the seeds at least) or
     "failed" (a conformance check failed, so the loss may mean nothing); `problem` gives the reason for the last two.
-    `curve` holds [tokens seen, validation loss] of each evaluation. `state_bytes` is the decoding state of one row at
-    the context length. `seconds` are of training steps alone, `eval_seconds` of its evaluations. `cells` holds the
-    result of each seed: these figures are the means over them; `decode_tokens_per_s`, `sample`, `config` (the settings)
-    and `run` (the directory in the comparison) are of the first seed.
+    `curve` holds [tokens seen, validation loss] of each evaluation. `steps` and `tokens` are those of training,
+    `seconds` are of its steps alone, `eval_seconds` of its evaluations. `state_bytes` is the decoding state of one row
+    at the context length. `cells` holds the result of each seed: these figures are the means over them;
+    `decode_tokens_per_s`, `sample`, `config` (the settings) and `run` (the directory in the comparison) are of the
+    first seed.
     """
 
     name: str
     status: Literal["ranked", "diverged", "failed"] = "ranked"
     problem: str = ""
+    steps: int = 0
+    tokens: int = 0
     params: int = 0
     params_non_embedding: int = 0
     loss: float | None = None
@@ -84,7 +87,11 @@ class Reference:
 
 @dataclass(frozen=True, kw_only=True)
 class Results:
-    """A whole comparison. `budget` (steps, batch_size, context_length, tokens) is the same for every model.
+    """A whole comparison.
+
+    `budget` (kind, amount, steps, batch_size, context_length, tokens) is the same for every model; but if its kind is
+    "flops" or "seconds", its `steps` and `tokens` are the largest of all models, and each model has its own. `match` is
+    what `sizes.match_facts` returns, empty without `--match`.
 
     `seed` is the first seed. `seeds` holds all of them, and `statistics` what they show; it is None for one seed, and
     as long as fewer than two seeds of every model are done.
@@ -106,6 +113,7 @@ class Results:
     complete: bool = True  # False until all models are done
     seeds: Sequence[int] = ()
     statistics: Statistics | None = None
+    match: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         best = f", best {self.best.name} at {self.best.loss:.3f} nats per token" if self.best else ""
@@ -167,6 +175,21 @@ class Results:
         rows = [*self.ranked, *self.unranked]
         losses = {row.name: [(tokens, loss) for tokens, loss in row.curve] for row in rows}
         return plotting.curves(losses, x="tokens", y="validation loss (nats per token)", ax=ax)
+
+
+def same_steps(results: Results) -> bool:
+    """Return True if all models are trained for the same number of steps."""
+    return results.budget.get("kind", "steps") in ("steps", "tokens")
+
+
+def budget_text(results: Results) -> str:
+    """State the budget of each model."""
+    kind, amount = results.budget.get("kind", "steps"), results.budget.get("amount", 0)
+    if kind == "seconds":
+        return f"{humanize.duration(amount)} of training"
+    if kind == "flops":
+        return f"{humanize.count(amount)} training FLOPs"
+    return f"{humanize.count(results.budget['tokens'])} tokens"
 
 
 def portable(text: str) -> str:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Literal
 from lmzoo import humanize, terminal
 from lmzoo.compare.findings import PAIR_HEADINGS, PAIRS, loss, pair_rows, place, seed_notes
 from lmzoo.compare.notes import context_notes
-from lmzoo.compare.results import Results
+from lmzoo.compare.results import Results, budget_text, same_steps
+from lmzoo.compare.sizes import match_notes
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -75,7 +76,7 @@ def markdown(results: Results) -> str:
         lines.append(_pipes(cells))
         if row.note:
             notes.append(f"- **{_escaped(row.name)}** has no rank: {_escaped(row.note)}")
-    notes += [f"- {_escaped(note)}" for note in context_notes(results)]
+    notes += [f"- {_escaped(note)}" for note in [*match_notes(results), *context_notes(results)]]
     lines += ["", f"*Italic*: {NGRAMS} (interpolated Witten-Bell), no training.", "", overlap(results)]
     notes += [f"- {_escaped(note)}" for note in seed_notes(results)]
     return "\n".join([*lines, *([""] if notes else []), *notes, *_pairs(results)]) + "\n"
@@ -114,7 +115,7 @@ def print_results(results: Results, folder: Path) -> None:
     for row in rows(results):
         if row.note:
             console.print(f"{row.name} has no rank: {row.note}", style="red", markup=False)
-    for note in [*seed_notes(results), *context_notes(results)]:
+    for note in [*seed_notes(results), *match_notes(results), *context_notes(results)]:
         console.print(note, markup=False)
     for model in results.ranked:
         text = " ".join((results.prompt + model.sample).split())
@@ -127,8 +128,9 @@ def print_results(results: Results, folder: Path) -> None:
 def summary(results: Results) -> str:
     """Summarize corpus, tokenizer, budget and seed in one line."""
     budget = results.budget
+    steps = f"{budget['steps']:,} steps of" if same_steps(results) else f"{budget_text(results)} in steps of"
     return (
-        f"{results.corpus['name']}, tokenizer {results.tokenizer['spec']}: {budget['steps']:,} steps of "
+        f"{results.corpus['name']}, tokenizer {results.tokenizer['spec']}: {steps} "
         f"{budget['batch_size']} x {budget['context_length']} tokens for every model, {seeds(results)}"
     )
 

@@ -45,3 +45,16 @@ def test_compare_takes_seeds(lmzoo: Command, text: Path) -> None:
     assert refused.code == 2
     assert len(refused.err.strip().splitlines()) == 1
     assert not (text.parent / "new").exists()
+
+
+def test_compare_takes_a_budget_and_a_size(lmzoo: Command, text: Path) -> None:
+    command = ["compare", "bigram", "lstm.tiny", "--data", text, "--out", text.parent / "out", "--set", "batch_size=4"]
+    result = lmzoo(*command, "--match", "params=20k", "--budget", "tokens=1k")
+    assert result.code == 0, result.err
+    assert "3 steps of 4 x 64 tokens for every model" in result.out
+    assert "Sizes are matched to 20.0 k parameters: bigram " in result.out
+    for bad in (["--budget", "tokens=9"], ["--budget", "9"], ["--match", "params=1"], ["--budget", "steps=1", *QUICK]):
+        refused = lmzoo(*command[:-4], "--out", text.parent / "new", *bad)
+        assert refused.code == 2
+        assert len(refused.err.strip().splitlines()) == 1
+    assert not (text.parent / "new").exists()

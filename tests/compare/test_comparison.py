@@ -73,7 +73,14 @@ def test_compare_writes_results_json(finished: tuple[Results, Path]) -> None:
     tables = json.loads((out / "results.json").read_text(encoding="utf-8"))
     assert tables["schema"] == 2
     assert tables["complete"] is True
-    assert tables["budget"] == {"steps": 30, "batch_size": 4, "context_length": 16, "tokens": 1920}
+    assert tables["budget"] == {
+        "kind": "steps",
+        "amount": 30,
+        "steps": 30,
+        "batch_size": 4,
+        "context_length": 16,
+        "tokens": 1920,
+    }
     assert {row["name"] for row in tables["models"]} == set(NAMES)
     losses = [row["loss"] for row in tables["models"]]
     assert losses == sorted(losses)

@@ -1,0 +1,120 @@
+"""The budget of a comparison: the same number of steps, tokens, training FLOPs or seconds for every model.
+
+FLOPs and seconds are turned into steps before anything is trained, for each model by its own cost: FLOPs of training
+are three times those of the forward pass, and seconds are those of training steps at the speed that is measured on this
+machine at the start. A measured speed is kept in the comparison, so that it is the same when the comparison goes on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from lmzoo import configs, files
+from lmzoo.bench.train import bench_train
+from lmzoo.errors import ConfigError
+from lmzoo.matching import parse_number
+from lmzoo.model import LanguageModel
+from lmzoo.runs.spec import RunSpec
+from lmzoo.storage import atomic
+from lmzoo.train.precision import resolve_precision
+
+KINDS = ("steps", "tokens", "flops", "seconds")
+SPEEDS_FILE = "speeds.json"
+_MAX_BYTES = 1 << 20
+_REPEATS = 3
+
+Speed = Callable[[RunSpec], float]  # training tokens per second
+
+
+@dataclass(frozen=True)
+class Budget:
+    """An amount of one of `KINDS`."""
+
+    kind: str
+    amount: float
+
+
+def parse_budget(text: str) -> Budget:
+    """Parse "tokens=5M" and the like. Raises `ConfigError`."""
+    kind, equals, number = text.partition("=") if isinstance(text, str) else ("", "", "")
+    if not equals:
+        raise ConfigError(f"budget={text!r} must have the form KIND=NUMBER, as in 'tokens=5M'")
+    if kind not in KINDS:
+        raise ConfigError(f"budget={text!r}: {kind!r} is not a budget{configs.suggest(kind, KINDS)}")
+    return Budget(kind, parse_number(f"budget={text!r}", number))
+
+
+def spend(specs: Sequence[RunSpec], budget: Budget, vocab_size: int, speed: Speed) -> list[RunSpec]:
+    """Return the specs with the largest number of steps that the budget allows, for each model.
+
+    A model without a cost (one that is fitted in one pass, or counts no FLOPs) gets the largest number of steps of the
+    others. Raises `ConfigError` for a budget of less than one step, after which a model is evaluated.
+    """
+    steps: list[int | None] = []
+    for spec in specs:
+        cost = _cost_of_step(spec, budget, vocab_size, speed)
+        steps.append(int(budget.amount / cost) if cost else None)
+        if cost and not steps[-1]:
+            raise ConfigError(
+                f"budget {budget.kind}={budget.amount:g} is too small for one evaluation: one step of {spec.model} "
+                f"reads {tokens_per_step(spec, vocab_size):,} tokens and needs {budget.kind}={cost:.3g}"
+            )
+    most = max((number for number in steps if number), default=None)
+    if most is None:
+        raise ConfigError(f"budget {budget.kind}={budget.amount:g}: no model has a cost in {budget.kind}: give tokens")
+    return [
+        dataclasses.replace(spec, train=dataclasses.replace(spec.train, steps=number or most))
+        for spec, number in zip(specs, steps, strict=True)
+    ]
+
+
+def tokens_per_step(spec: RunSpec, vocab_size: int) -> int:
+    """Return the number of tokens that one optimizer step reads."""
+    return spec.train.batch_size * spec.train.grad_accumulation * spec.model_config(vocab_size).context_length
+
+
+def _cost_of_step(spec: RunSpec, budget: Budget, vocab_size: int, speed: Speed) -> float | None:
+    """Return what one optimizer step costs, in the unit of the budget; None if it costs nothing."""
+    tokens = tokens_per_step(spec, vocab_size)
+    if budget.kind == "steps":
+        return 1
+    if budget.kind == "tokens":
+        return tokens
+    blank = spec.make_model(vocab_size, device="meta")
+    if not blank.traits.trainable:
+        return None
+    if budget.kind == "flops":
+        return 3 * tokens * blank.flops_per_token(blank.config.context_length) or None
+    return tokens / speed(spec)
+
+
+def measure_speed(model: LanguageModel, spec: RunSpec) -> float:
+    """Measure training tokens per second of a model, whose weights are changed."""
+    precision = resolve_precision(spec.train.precision, model, spec.train.batch_size)
+    return bench_train(model, spec.train, precisions=[precision], repeats=_REPEATS)["results"][0]["tokens_per_s"]
+
+
+def kept_speed(spec: RunSpec, folder: Path, vocab_size: int, *circumstances: Any) -> float:
+    """Return the speed that is kept in the comparison `folder`; measure and keep it if there is none."""
+    facts = [spec.model, configs.to_dict(spec.model_config(vocab_size)), configs.to_dict(spec.train), *circumstances]
+    key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+    kept = _read_speeds(folder)
+    if key not in kept:
+        kept[key] = measure_speed(spec.make_model(vocab_size), spec)
+        folder.mkdir(parents=True, exist_ok=True)
+        atomic.write_file(folder / SPEEDS_FILE, json.dumps(kept, indent=1) + "\n")
+    return kept[key]
+
+
+def _read_speeds(folder: Path) -> dict[str, float]:
+    try:
+        found = files.parse_json(files.read_bytes(folder / SPEEDS_FILE, _MAX_BYTES))
+        return {key: float(value) for key, value in found.items() if float(value) > 0}
+    except (OSError, ValueError, AttributeError, TypeError):
+        return {}
