@@ -73,6 +73,7 @@ def compare(
     seeds: int = 1,
     match: str | None = None,
     budget: str | None = None,
+    tune: str | None = None,
     progress: bool = True,
     listeners: Sequence[Listener] = (),
     **settings: Any,
@@ -84,7 +85,8 @@ def compare(
     `table.md` and `report.html` in `out`; a second call continues an interrupted comparison.
 
     With `seeds=5`, each model is trained five times; `results.statistics` says which differences exceed the noise.
-    `match="params=1M"` chooses the widths of the models, `budget="tokens=5M"` the number of steps.
+    `match="params=1M"` chooses the widths of the models, `budget="tokens=5M"` the number of steps, and
+    `tune="learning_rate"` searches the learning rate of each with equal effort.
 
     The results have a row for each model: `.to_frame()` returns them as a pandas table, `.plot()` draws their losses.
     Raises an `LmzooError` of one line, before anything is written, for anything that cannot be used.
@@ -102,6 +104,7 @@ def compare(
             seeds=seeds,
             match=match,
             budget=budget,
+            tune=tune,
             settings=settings,
             listeners=[*shown, *listeners],
         )

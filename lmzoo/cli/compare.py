@@ -38,6 +38,11 @@ from lmzoo.cli.group import cli, plugin_option, set_option
 @click.option(
     "--budget", metavar="KIND=NUMBER", help="What each model is trained for: tokens, steps, flops or seconds."
 )
+@click.option(
+    "--tune",
+    metavar="learning_rate[=A,B,...]",
+    help="Search the learning rate of each model: the same values for all, more while the best is the first or last.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print results.json in the place of the table.")
 @set_option
 @plugin_option
@@ -49,6 +54,7 @@ def compare(
     seeds: int,
     match: str | None,
     budget: str | None,
+    tune: str | None,
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> None:
@@ -66,6 +72,7 @@ def compare(
     lmzoo compare gpt2.tiny mamba.tiny --set mamba.d_state=8 --set gpt2.tiny.learning_rate=0.01
     lmzoo compare gpt2.tiny mamba.tiny --seeds 5 --out runs/five
     lmzoo compare gpt2 mamba llama --match params=300k --budget tokens=5M --out runs/equal
+    lmzoo compare gpt2.tiny mamba.tiny --tune learning_rate --seeds 3 --out runs/tuned
     lmzoo compare runs/gpt2.tiny runs/mamba.tiny --out runs/both
     """
     from lmzoo.compare import compare as run_comparison
@@ -81,6 +88,7 @@ def compare(
         seeds=seeds,
         match=match,
         budget=budget,
+        tune=tune,
         settings=configs.parse_overrides(overrides),
         command=shlex.join(["lmzoo", *sys.argv[1:]]),
         listeners=[ProgressBar()],

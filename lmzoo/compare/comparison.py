@@ -14,23 +14,17 @@ from typing import Any
 
 import torch
 
-from lmzoo import configs, plugins, registry
+from lmzoo import plugins, registry
 from lmzoo.compare.budget import SPEEDS_FILE, Budget, kept_speed, parse_budget, spend, tokens_per_step
-from lmzoo.compare.decode_speed import decode_length, decode_tokens_per_s
+from lmzoo.compare.decode_speed import decode_length
 from lmzoo.compare.grid import (
     RUNS,
     Cell,
-    Measured,
-    cell_key,
-    combine,
     make_cell,
     make_seeds,
-    read_cell,
-    recorded_config,
-    train_cell,
     with_seed,
-    write_cell,
 )
+from lmzoo.compare.measure import Measurer
 from lmzoo.compare.ngram import MAX_ORDER, NGram, bigram_limits
 from lmzoo.compare.notes import context_notes
 from lmzoo.compare.plan import are_runs, cut_contexts, make_specs, read_specs
@@ -39,27 +33,24 @@ from lmzoo.compare.results import FILE, ModelResult, Reference, Results, portabl
 from lmzoo.compare.sizes import match_facts, match_notes, match_specs
 from lmzoo.compare.statistics import Statistics, analyze
 from lmzoo.compare.table import markdown
-from lmzoo.conformance import ranking_problem
+from lmzoo.compare.tune import MOST_ADDED, Grid, parse_tune, refuse_settings
 from lmzoo.data.batches import BatchStream
 from lmzoo.data.corpora import Corpus, load_corpus
+from lmzoo.data.halves import Half, validation_halves
 from lmzoo.data.overlap import measure_overlap
 from lmzoo.data.store import TokenSplit, TokenStore, require_length
 from lmzoo.data.tokenizers import Tokenizer, load_tokenizer
 from lmzoo.errors import ConfigError
 from lmzoo.hardware import hardware, versions
 from lmzoo.matching import parse_match
-from lmzoo.model import LanguageModel
 from lmzoo.runs.directory import check_directory
 from lmzoo.runs.inputs import PreparedData, new_tokenizer, tokenize_corpus
-from lmzoo.runs.saved import load_run
 from lmzoo.runs.spec import DEFAULT_DATA, DEFAULT_TOKENIZER, RunSpec
 from lmzoo.storage import atomic
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.events import EndEvent, Listener, NoteEvent, fan_out
 
 COUNTED_TOKENS = 20_000_000  # largest number of tokens counted for the n-grams, which are all held in memory
-SAMPLE_TOKENS = 300
-SAMPLE_TEMPERATURE = 0.8
 PROMPT_CHARACTERS = 40
 
 
@@ -72,6 +63,7 @@ def compare(
     seeds: int = 1,
     match: str | None = None,
     budget: str | None = None,
+    tune: str | None = None,
     settings: Mapping[str, Any] | None = None,
     prompt: str | None = None,
     command: str = "",
@@ -90,7 +82,7 @@ def compare(
     Each model is trained with `seeds` seeds, the one of the settings and those that follow it: a seed decides the
     weights and the order of the data. With more than one, only differences that exceed the noise are ranked. `match`
     ("params=1M") chooses the widths of the models, see `lmzoo.matching`; `budget` ("tokens=5M", or steps, flops,
-    seconds) the number of steps.
+    seconds) the number of steps. `tune` ("learning_rate") searches a setting with equal effort for each model.
 
     `names` can also be finished runs, which are not trained but compared as they are: they must have the same budget,
     text and tokenizer, and no `settings`. `data` and `tokenizer` are by default those of the runs, or `DEFAULT_DATA`
@@ -101,7 +93,8 @@ def compare(
     folder = Path(out)
     finished = are_runs(names)
     if finished:
-        _refuse(f"{names[0]} is a finished run", seeds=seeds if seeds != 1 else None, match=match, budget=budget)
+        given = {"seeds": seeds if seeds != 1 else None, "match": match, "budget": budget, "tune": tune}
+        _refuse(f"{names[0]} is a finished run", **given)
         specs = read_specs(names, data, tokenizer, settings or {})
     else:
         if budget is not None and not {"steps", "train.steps"}.isdisjoint(settings or {}):
@@ -113,6 +106,9 @@ def compare(
     amount = Budget("steps", specs[0].train.steps) if budget is None else parse_budget(budget)
     if match is not None:
         parse_match(match)
+    grid = None if tune is None else parse_tune(tune)
+    if grid is not None:
+        refuse_settings(grid, settings or {})
     found = (folder / FILE).is_file() or (folder / RUNS).is_dir()
     check_directory(folder, "comparison", found=found, leftovers=(SPEEDS_FILE,))
     emit = fan_out(listeners)
@@ -131,12 +127,14 @@ def compare(
         specs = match_specs(specs, match, shared.vocab_size)
     if budget is not None:
         specs = spend(specs, amount, shared.vocab_size, lambda spec: _speed(spec, folder, shared.vocab_size, emit))
+    halves = None if grid is None else validation_halves(corpus, shared)
     results = dataclasses.replace(
-        _describe(specs, prepared, store, amount),
+        _describe(specs, prepared, store, amount, store.val if halves is None else halves[1].split),
         prompt=shared.decode(prompt_ids),
         command=portable(command),
         seeds=every_seed,
         match={} if match is None else match_facts(specs, match, shared.vocab_size),
+        tuning={} if grid is None or halves is None else _tuning(grid, halves),
     )
     firsts = [
         Cell(name, spec, Path(name), f"{RUNS}/{spec.model}", keeps=False)
@@ -144,35 +142,75 @@ def compare(
         else make_cell(folder, spec, spec, name)
         for name, spec in zip(names, specs, strict=True)
     ]
-    grid = [
-        first if seed == first.seed else make_cell(folder, with_seed(first.spec, seed), first.spec, first.model)
-        for seed in every_seed
-        for first in firsts
-    ]
     for note in [*match_notes(results), *context_notes(results)]:
         emit(NoteEvent(note))
+    measurer = Measurer(prepared, prompt_ids, listeners, keep_freed_memory, halves)
+    return _run_all(results, folder, firsts, grid, measurer, emit)
+
+
+def _run_all(
+    results: Results, folder: Path, firsts: Sequence[Cell], grid: Grid | None, measurer: Measurer, emit: Listener
+) -> Results:
+    """Run the cells of all models, seed by seed; writes the results after each."""
     rows: dict[str, ModelResult] = {}
-    for number, cell in enumerate(grid, 1):
-        before = rows.get(cell.model)
-        if before is None or before.status != "failed":
-            seed = f" with seed {cell.seed}" if len(every_seed) > 1 else ""
-            emit(NoteEvent(f"{cell.model}{seed} ({number} of {len(grid)}): {'training' if before else 'checking'}"))
+    chosen = {first.model: first for first in firsts}  # with the tuned setting
+    tuned: dict[str, Any] = {}
+    order = [(seed, first) for seed in results.seeds for first in firsts]
+    for number, (seed, first) in enumerate(order, 1):
+        name, row = first.model, rows.get(first.model)
+        if row is None or row.status != "failed":
+            with_seed_text = f" with seed {seed}" if len(results.seeds) > 1 else ""
+            doing = "training" if row else "checking"
+            emit(NoteEvent(f"{name}{with_seed_text} ({number} of {len(order)}): {doing}"))
             try:
-                row = _measure(cell, before, prepared, prompt_ids, listeners, keep_freed_memory)
+                row = row or measurer.check(first)
+                if row.status != "failed" and not row.cells and grid is not None and _has_steps(first, measurer):
+                    chosen[name], tuned[name] = measurer.tune(first, grid)
+                if row.status != "failed":
+                    row = measurer.add(row, _with_seed(chosen[name], seed, first, folder))
             except (Exception, SystemExit) as error:  # one model of a plug-in must not abandon the others
                 problem = plugins.blame(error, registry.registered_classes())
                 if problem is None:
                     raise
-                row = ModelResult(name=cell.model, status="failed", problem=portable(problem))
+                row = ModelResult(name=name, status="failed", problem=portable(problem))
             if row.problem:
                 emit(NoteEvent(f"{row.name} {row.status}: {row.problem}"))
-            rows[cell.model] = row
+            rows[name] = row
         models = list(rows.values())
         results = dataclasses.replace(
-            results, models=models, statistics=_statistics(models), complete=number == len(grid)
+            results,
+            models=models,
+            statistics=_statistics(models),
+            tuning={**results.tuning, "models": tuned} if results.tuning else {},
+            complete=number == len(order),
         )
         write(results, folder)
     return results
+
+
+def _with_seed(cell: Cell, seed: int, first: Cell, folder: Path) -> Cell:
+    """Return the cell with another seed."""
+    return cell if seed == cell.seed else make_cell(folder, with_seed(cell.spec, seed), first.spec, cell.model)
+
+
+def _has_steps(cell: Cell, measurer: Measurer) -> bool:
+    """Return True for a model that is trained by gradients, so that it has a recipe to tune."""
+    return cell.spec.make_model(measurer.data.tokenizer.vocab_size, device="meta").traits.trainable
+
+
+def _tuning(grid: Grid, halves: tuple[Half, Half]) -> dict[str, Any]:
+    """Return what is known of the search before it begins."""
+    sizes = [
+        {"documents": half.documents, "tokens": half.split.n_tokens, "bytes": half.split.n_bytes} for half in halves
+    ]
+    return {
+        "setting": grid.setting,
+        "values": list(grid.values),
+        "most_added": MOST_ADDED,
+        "selection": sizes[0],
+        "report": sizes[1],
+        "models": {},
+    }
 
 
 def _refuse(why: str, **options: Any) -> None:
@@ -188,13 +226,15 @@ def _speed(spec: RunSpec, folder: Path, vocab_size: int, emit: Listener) -> floa
     return kept_speed(spec, folder, vocab_size, hardware(torch.device("cpu")), versions())
 
 
-def _describe(specs: Sequence[RunSpec], data: PreparedData, store: TokenStore, budget: Budget) -> Results:
-    """Make the results without models: what is known before the first run."""
+def _describe(
+    specs: Sequence[RunSpec], data: PreparedData, store: TokenStore, budget: Budget, reported: TokenSplit
+) -> Results:
+    """Make the results without models: what is known before the first run. Losses are `reported` on a split."""
     longest = max(specs, key=lambda spec: spec.train.steps)
     corpus, vocab_size, train = data.corpus, data.tokenizer.vocab_size, longest.train
     assert isinstance(corpus, Corpus)
     context_length = longest.model_config(vocab_size).context_length
-    references, limits = _count(store, vocab_size, train, context_length)
+    references, limits = _count(store, reported, vocab_size, train, context_length)
     overlap = measure_overlap(corpus)
     return Results(
         corpus={
@@ -248,70 +288,6 @@ def write(results: Results, folder: Path) -> None:
     atomic.write_file(folder / "report.html", html(results))
 
 
-def _measure(
-    cell: Cell,
-    before: ModelResult | None,
-    data: PreparedData,
-    prompt_ids: Sequence[int],
-    listeners: Sequence[Listener],
-    keep_freed_memory: bool,
-) -> ModelResult:
-    """Check and train one cell; returns the row of its model, with the cells before it."""
-    if before is None:
-        blank = cell.spec.make_model(data.tokenizer.vocab_size, device="meta")
-        before = ModelResult(
-            name=cell.model,
-            steps=cell.spec.train.steps,
-            tokens=cell.spec.train.steps * tokens_per_step(cell.spec, data.tokenizer.vocab_size),
-            params=blank.num_params(),
-            params_non_embedding=blank.num_params(embedding=False),
-            flops_per_token=blank.flops_per_token(blank.config.context_length),
-            state_bytes=blank.state_bytes(blank.config.context_length),
-            run=cell.label,
-            config={"model": configs.to_dict(blank.config), "train": configs.to_dict(cell.spec.train.resolved())},
-        )
-        problem = ranking_problem(cell.spec.model)
-        if problem:
-            return dataclasses.replace(before, status="failed", problem=problem)
-    key = cell_key(cell, data, list(prompt_ids), hardware(torch.device("cpu")), versions())
-    measured = read_cell(cell, key)
-    if measured is None:
-        measured = _run_cell(cell, before, data, prompt_ids, listeners, keep_freed_memory)
-        if cell.keeps:
-            write_cell(cell, key, measured)
-    if not before.cells:
-        before = dataclasses.replace(before, **measured.more)
-    return combine(before, [*before.cells, measured.cell])
-
-
-def _run_cell(
-    cell: Cell,
-    row: ModelResult,
-    data: PreparedData,
-    prompt_ids: Sequence[int],
-    listeners: Sequence[Listener],
-    keep_freed_memory: bool,
-) -> Measured:
-    """Train a cell; for the first seed, also measure the decoding speed and generate a sample."""
-    result = train_cell(cell, data, listeners, keep_freed_memory)
-    if row.cells:
-        return Measured(result)
-    more: dict[str, Any] = {"config": recorded_config(row.config, cell.run)}
-    if result.status == "trained":
-        model = load_run(cell.run).model
-        more["decode_tokens_per_s"] = decode_tokens_per_s(model)
-        more["sample"] = _sample(model, data.tokenizer, prompt_ids, cell.seed)
-    return Measured(result, more)
-
-
-def _sample(model: LanguageModel, tokenizer: Tokenizer, prompt_ids: Sequence[int], seed: int) -> str:
-    """Generate one continuation of the prompt."""
-    idx_BT = torch.tensor([list(prompt_ids)], device=model.device)
-    generator = torch.Generator(model.device).manual_seed(seed)
-    out_BT = model.generate(idx_BT, SAMPLE_TOKENS, temperature=SAMPLE_TEMPERATURE, generator=generator)
-    return tokenizer.decode(out_BT[0, len(prompt_ids) :].tolist())
-
-
 def _beginning(split: TokenSplit, tokenizer: Tokenizer) -> list[int]:
     """Choose a prompt: the first whole line of the split, cut between words if it is too long."""
     text = tokenizer.decode(split.tokens[:1000].tolist())
@@ -322,9 +298,9 @@ def _beginning(split: TokenSplit, tokenizer: Tokenizer) -> list[int]:
 
 
 def _count(
-    store: TokenStore, vocab_size: int, config: TrainConfig, context_length: int
+    store: TokenStore, reported: TokenSplit, vocab_size: int, config: TrainConfig, context_length: int
 ) -> tuple[list[Reference], dict[str, float]]:
-    """Compute the losses of n-grams on the validation split, and the limits of a bigram table.
+    """Compute the losses of n-grams on the split that is reported, and the limits of a bigram table.
 
     They are counted on the windows that the models are trained on, each once, and restart at every window, so they see
     the same text with the same context as the models.
@@ -332,9 +308,9 @@ def _count(
     stream = BatchStream(store.train.tokens, 1, context_length, config.seed)
     budget = config.steps * config.batch_size * config.grad_accumulation
     n_windows = min(budget, stream.windows_per_epoch, max(1, COUNTED_TOKENS // context_length))
-    train, val = stream.first_windows(n_windows), store.val.tokens
+    train, val = stream.first_windows(n_windows), reported.tokens
     counts = NGram(train, vocab_size, min(MAX_ORDER, context_length + 1))
-    bits = val.size / (math.log(2) * store.val.n_bytes)
+    bits = val.size / (math.log(2) * reported.n_bytes)
     references = []
     for order in range(1, counts.order + 1):
         loss = counts.loss(val, order, context_length=context_length)

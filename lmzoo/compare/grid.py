@@ -70,11 +70,8 @@ def make_seeds(first: int, number: int) -> list[int]:
 def make_cell(folder: Path, spec: RunSpec, first: RunSpec, name: str) -> Cell:
     """Make the cell of `spec`; its name shows in which training settings it differs from the cell `first`."""
     before, now = configs.to_dict(first.train), configs.to_dict(spec.train)
-    changes = [
-        f"{key}={value:g}" if isinstance(value, float) else f"{key}={value}"
-        for key, value in now.items()
-        if value != before[key]
-    ]
+    changed = [key for key in now if now[key] != before[key] and key != "min_learning_rate"]  # it follows another one
+    changes = [f"{key}={now[key]:g}" if isinstance(now[key], float) else f"{key}={now[key]}" for key in changed]
     label = f"{RUNS}/{','.join([name, *changes])}"
     return Cell(name, spec, folder / label, label)
 

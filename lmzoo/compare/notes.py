@@ -6,6 +6,12 @@ from lmzoo import humanize
 from lmzoo.compare.findings import first_places, seed_notes
 from lmzoo.compare.results import Results, same_steps
 from lmzoo.compare.sizes import match_notes
+from lmzoo.compare.tune import tune_notes
+
+RECIPES = (
+    "Each model was trained with the recipe of its own preset (learning rate and so on). The recipes were not tuned "
+    "with equal effort, and another budget can change the order."
+)
 
 
 def headline(results: Results) -> str:
@@ -56,10 +62,9 @@ def notes(results: Results) -> list[str]:
     found = seed_notes(results) if several else [f"{one}be chance."]
     found += [
         f"{'For each seed, every' if several else 'Every'} model saw the same tokens in the same order"
-        f"{'' if same_steps(results) else ', as far as its budget went'}, and was evaluated on every token of the "
-        "validation split.",
-        "Each model was trained with the recipe of its own preset (learning rate and so on). The recipes were not "
-        "tuned with equal effort, and another budget can change the order.",
+        f"{'' if same_steps(results) else ', as far as its budget went'}, and was evaluated on every token of "
+        f"{'a half of ' if results.tuning else ''}the validation split.",
+        *(tune_notes(results) or [RECIPES]),
     ]
     found += match_notes(results)
     sizes = [model.params for model in results.ranked]

@@ -15,6 +15,7 @@ from lmzoo.compare import findings, table
 from lmzoo.compare.chart import LINE_HEIGHT, N_COLORS, Line, loss_chart
 from lmzoo.compare.notes import headline, notes
 from lmzoo.compare.results import ModelResult, Results, budget_text, same_steps
+from lmzoo.compare.tune import TUNED, tuned_table
 
 
 def html(results: Results) -> str:
@@ -29,6 +30,7 @@ def html(results: Results) -> str:
         _facts(results),
         _ranking(results, colors),
         _differences(results),
+        _tuned(results, colors),
         _curves(results, colors),
         _speed(results, colors),
         _costs(ordered, colors),
@@ -54,7 +56,7 @@ def _facts(results: Results) -> str:
     epochs = budget["tokens"] / max(corpus["train_tokens"], 1)
     facts = [
         ("Corpus", corpus["name"], f"{humanize.count(corpus['train_tokens'])} tokens to train on"),
-        ("Evaluated on", f"{corpus['val_tokens']:,} tokens", "the whole validation split"),
+        _evaluated(results),
         ("Tokenizer", tokenizer["spec"], f"{tokenizer['vocab_size']:,} tokens"),
         (
             "Budget for each model",
@@ -73,6 +75,12 @@ def _facts(results: Results) -> str:
         for name, value, more in facts
     )
     return f'<dl class="facts card">{cells}</dl>'
+
+
+def _evaluated(results: Results) -> tuple[str, str, str]:
+    if results.tuning:
+        return "Evaluated on", f"{results.tuning['report']['tokens']:,} tokens", "a half of the validation split"
+    return "Evaluated on", f"{results.corpus['val_tokens']:,} tokens", "the whole validation split"
 
 
 def _seeds(results: Results) -> tuple[str, str, str]:
@@ -112,6 +120,27 @@ def _differences(results: Results) -> str:
     return (
         f'<h2>Differences</h2>\n<p class="caption">{escape(findings.PAIRS)}</p>\n'
         f'<div class="card scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{lines}\n</tbody></table></div>'
+    )
+
+
+def _tuned(results: Results, colors: dict[str, int]) -> str:
+    """Make the table of the loss of each model by the tuned setting."""
+    if not results.tuning or not results.tuning["models"]:
+        return ""
+    headings, rows = tuned_table(results)
+    head = f'<th class="text">{escape(headings[0])}</th>' + "".join(f"<th>{name}</th>" for name in headings[1:])
+    lines = []
+    for row in rows:
+        cells = "".join(
+            f'<td data-label="{escape(value)}">{f"<b>{escape(cell)}</b>" if chosen else escape(cell)}</td>'
+            for value, (cell, chosen) in zip(headings[1:], row[1:], strict=True)
+        )
+        name = row[0][0]
+        lines.append(f'<tr><th class="text" scope="row">{_swatch(colors[name])}{escape(name)}</th>{cells}</tr>')
+    body = "\n".join(lines)
+    return (
+        f'<h2>Sensitivity to the {escape(headings[0])}</h2>\n<p class="caption">{escape(TUNED)}</p>\n'
+        f'<div class="card scroll"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
     )
 
 

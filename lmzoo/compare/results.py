@@ -23,7 +23,8 @@ FILE = "results.json"
 class CellResult:
     """The result of one run: a model with one seed. A run that diverged is a result too, without a loss.
 
-    The fields are those of `ModelResult`; `run` is the directory in the comparison.
+    The fields are those of `ModelResult`; `run` is the directory in the comparison. `selection_loss` is the loss on the
+    half of the validation split that chooses a tuned setting; `loss` is then of the other half.
     """
 
     seed: int
@@ -31,6 +32,7 @@ class CellResult:
     status: Literal["trained", "diverged"] = "trained"
     problem: str = ""
     loss: float | None = None
+    selection_loss: float | None = None
     bits_per_byte: float | None = None
     train_tokens_per_s: float | None = None
     seconds: float | None = None
@@ -91,7 +93,8 @@ class Results:
 
     `budget` (kind, amount, steps, batch_size, context_length, tokens) is the same for every model; but if its kind is
     "flops" or "seconds", its `steps` and `tokens` are the largest of all models, and each model has its own. `match` is
-    what `sizes.match_facts` returns, empty without `--match`.
+    what `sizes.match_facts` returns, empty without `--match`; `tuning` holds the values of `--tune` and what each model
+    made of them.
 
     `seed` is the first seed. `seeds` holds all of them, and `statistics` what they show; it is None for one seed, and
     as long as fewer than two seeds of every model are done.
@@ -114,6 +117,7 @@ class Results:
     seeds: Sequence[int] = ()
     statistics: Statistics | None = None
     match: Mapping[str, Any] = field(default_factory=dict)
+    tuning: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         best = f", best {self.best.name} at {self.best.loss:.3f} nats per token" if self.best else ""

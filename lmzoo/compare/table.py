@@ -16,6 +16,7 @@ from lmzoo.compare.findings import PAIR_HEADINGS, PAIRS, loss, pair_rows, place,
 from lmzoo.compare.notes import context_notes
 from lmzoo.compare.results import Results, budget_text, same_steps
 from lmzoo.compare.sizes import match_notes
+from lmzoo.compare.tune import TUNED, tune_notes, tuned_table
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -76,10 +77,10 @@ def markdown(results: Results) -> str:
         lines.append(_pipes(cells))
         if row.note:
             notes.append(f"- **{_escaped(row.name)}** has no rank: {_escaped(row.note)}")
-    notes += [f"- {_escaped(note)}" for note in [*match_notes(results), *context_notes(results)]]
+    notes += [f"- {_escaped(note)}" for note in [*match_notes(results), *tune_notes(results), *context_notes(results)]]
     lines += ["", f"*Italic*: {NGRAMS} (interpolated Witten-Bell), no training.", "", overlap(results)]
     notes += [f"- {_escaped(note)}" for note in seed_notes(results)]
-    return "\n".join([*lines, *([""] if notes else []), *notes, *_pairs(results)]) + "\n"
+    return "\n".join([*lines, *([""] if notes else []), *notes, *_pairs(results), *_tuned(results)]) + "\n"
 
 
 def _pairs(results: Results) -> list[str]:
@@ -96,6 +97,16 @@ def _pairs(results: Results) -> list[str]:
         "",
         PAIRS,
     ]
+
+
+def _tuned(results: Results) -> list[str]:
+    """Make the table of the tuned setting."""
+    if not results.tuning:
+        return []
+    headings, rows = tuned_table(results)
+    aligned = "|---|" + "---:|" * (len(headings) - 1)
+    cells = ([f"**{cell}**" if best else _escaped(cell) for cell, best in row] for row in rows)
+    return ["", _pipes(headings), aligned, *map(_pipes, cells), "", TUNED]
 
 
 def rich_table(results: Results, width: int = terminal.PIPED_COLUMNS) -> Text:
@@ -115,7 +126,7 @@ def print_results(results: Results, folder: Path) -> None:
     for row in rows(results):
         if row.note:
             console.print(f"{row.name} has no rank: {row.note}", style="red", markup=False)
-    for note in [*seed_notes(results), *match_notes(results), *context_notes(results)]:
+    for note in [*seed_notes(results), *match_notes(results), *tune_notes(results), *context_notes(results)]:
         console.print(note, markup=False)
     for model in results.ranked:
         text = " ".join((results.prompt + model.sample).split())

@@ -31,12 +31,17 @@ VAL_NAMES = ("val.txt", "validation.txt")
 
 @dataclass(frozen=True)
 class TextPart:
-    """One split of a corpus: its text, in chunks, its length, and the number of its documents (a cut one counts)."""
+    """One split of a corpus: its text, in chunks, its length, and its documents (a cut one counts)."""
 
     spans: tuple[Span, ...]
     n_bytes: int
     n_chars: int
-    n_documents: int
+    documents: tuple[Span, ...]
+
+    @property
+    def n_documents(self) -> int:
+        """The number of its documents."""
+        return len(self.documents)
 
     def chunks(self) -> Iterator[str]:
         """Yields the text in chunks of at most 1 MiB that never cut a character; newlines are unchanged."""
@@ -181,13 +186,13 @@ def _from_documents(name: str, documents: Sequence[Span]) -> Corpus:
     if n_first is not None:
         head, val = _joined(documents[:n_first]), _part(documents[n_first:])
         n_chars = found.n_chars - val.n_chars - len(SEPARATOR)
-        train = TextPart(head, sum(span.n_bytes for span in head), n_chars, n_first)
+        train = TextPart(head, sum(span.n_bytes for span in head), n_chars, tuple(documents[:n_first]))
     else:
         n_train = int(TRAIN_FRACTION * found.n_chars)
         head, tail = split_at(whole, n_train)
         n_bytes = sum(span.n_bytes for span in head)
-        train = TextPart(head, n_bytes, n_train, _count_documents(head))
-        val = TextPart(tail, found.n_bytes - n_bytes, found.n_chars - n_train, _count_documents(tail))
+        train = TextPart(head, n_bytes, n_train, _documents(head))
+        val = TextPart(tail, found.n_bytes - n_bytes, found.n_chars - n_train, _documents(tail))
     return Corpus(name, found.n_bytes, found.n_chars, found.sha256, whole, train, val)
 
 
@@ -213,11 +218,11 @@ def _joined(documents: Sequence[Span]) -> tuple[Span, ...]:
 def _part(documents: Sequence[Span]) -> TextPart:
     spans = _joined(documents)
     found = scan(spans)
-    return TextPart(spans, found.n_bytes, found.n_chars, len(documents))
+    return TextPart(spans, found.n_bytes, found.n_chars, tuple(documents))
 
 
-def _count_documents(spans: Sequence[Span]) -> int:
-    return sum(isinstance(span.source, Path) for span in spans)
+def _documents(spans: Sequence[Span]) -> tuple[Span, ...]:
+    return tuple(span for span in spans if isinstance(span.source, Path))
 
 
 def _with_own_splits(name: str, train: Path, val: Path) -> Corpus:

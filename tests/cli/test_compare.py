@@ -58,3 +58,17 @@ def test_compare_takes_a_budget_and_a_size(lmzoo: Command, text: Path) -> None:
         assert refused.code == 2
         assert len(refused.err.strip().splitlines()) == 1
     assert not (text.parent / "new").exists()
+
+
+def test_compare_takes_a_setting_to_tune(lmzoo: Command, text: Path) -> None:
+    command = ["compare", "bigram", "--data", text, "--out", text.parent / "out", *QUICK]
+    result = lmzoo(*command, "--tune", "learning_rate=0.01,0.1")
+    assert result.code == 0, result.err
+    assert "The learning rate of each model was chosen with equal effort: 2 values for all" in " ".join(
+        result.out.split()
+    )
+    assert "bigram: training with learning_rate=0.01" in result.err
+    refused = lmzoo(*command[:-6], "--out", text.parent / "new", "--tune", "learning")
+    assert refused.code == 2
+    assert len(refused.err.strip().splitlines()) == 1
+    assert not (text.parent / "new").exists()

@@ -1,0 +1,61 @@
+"""Tests what is measured of a model: its costs, a speed and a sample with the first seed, the losses of its runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lmzoo.compare import measure
+from lmzoo.compare.grid import make_cell, with_seed
+from lmzoo.compare.measure import Measurer
+from lmzoo.data.corpora import load_corpus
+from lmzoo.data.tokenizers import train_tokenizer
+from lmzoo.runs.inputs import PreparedData
+from lmzoo.runs.saved import evaluate_run
+from lmzoo.runs.spec import RunSpec
+
+
+@pytest.fixture
+def measurer(text: Path) -> Measurer:
+    corpus = load_corpus(str(text))
+    tokenizer = train_tokenizer("char", corpus.chunks("train"))
+    return Measurer(PreparedData(corpus, tokenizer), tokenizer.encode("The "), [], False)
+
+
+def test_check_gives_the_costs_before_any_run(
+    measurer: Measurer, small_spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = small_spec()
+    cell = make_cell(tmp_path, spec, spec, "gpt2")
+    row = measurer.check(cell)
+    model = spec.make_model(measurer.data.tokenizer.vocab_size)
+    assert (row.name, row.status, row.run, row.loss, row.cells) == ("gpt2", "ranked", "runs/gpt2", None, ())
+    assert (row.params, row.state_bytes) == (model.num_params(), model.state_bytes(model.config.context_length))
+    assert row.tokens == 12 * 4 * model.config.context_length
+    assert not cell.run.exists()
+    monkeypatch.setattr(measure, "ranking_problem", lambda name: f"{name} fails causality")
+    failed = measurer.check(cell)
+    assert (failed.status, failed.problem) == ("failed", "gpt2 fails causality")
+
+
+def test_add_measures_speed_and_sample_with_the_first_cell_only(
+    measurer: Measurer, small_spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed = []
+    monkeypatch.setattr(measure, "decode_tokens_per_s", lambda model: timed.append(model) or 5.0)
+    spec = small_spec("bigram")
+    first = make_cell(tmp_path, spec, spec, "bigram")
+    second = make_cell(tmp_path, with_seed(spec, 7), spec, "bigram")
+    row = measurer.add(measurer.check(first), first)
+    both = measurer.add(row, second)
+    assert len(timed) == 1
+    assert both.decode_tokens_per_s == 5.0
+    assert len(both.sample) == measure.SAMPLE_TOKENS
+    assert both.sample == row.sample
+    assert both.config["train"]["seed"] == 1337
+    losses = [evaluate_run(tmp_path / cell.run).loss for cell in both.cells]
+    assert [cell.loss for cell in both.cells] == pytest.approx(losses, abs=1e-6)
+    assert both.loss == pytest.approx(sum(losses) / 2, abs=1e-6)
+    assert [cell.run for cell in both.cells] == ["runs/bigram", "runs/bigram,seed=7"]
