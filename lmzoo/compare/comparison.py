@@ -22,6 +22,7 @@ from lmzoo.compare.grid import (
     Cell,
     make_cell,
     make_seeds,
+    refuse_other_runs,
     with_seed,
 )
 from lmzoo.compare.measure import Measurer
@@ -142,6 +143,7 @@ def compare(
         else make_cell(folder, spec, spec, name)
         for name, spec in zip(names, specs, strict=True)
     ]
+    refuse_other_runs([_with_seed(first, seed, first, folder) for seed in every_seed for first in firsts], prepared)
     for note in [*match_notes(results), *context_notes(results)]:
         emit(NoteEvent(note))
     measurer = Measurer(prepared, prompt_ids, listeners, keep_freed_memory, halves)

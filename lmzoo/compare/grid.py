@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import platform
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -18,11 +19,11 @@ from typing import Any
 from lmzoo import configs, files
 from lmzoo.compare.results import CellResult, ModelResult, portable
 from lmzoo.errors import ConfigError, DivergedError
-from lmzoo.runs.directory import CONFIG_FILE, read_tables, train_config
+from lmzoo.runs.directory import CONFIG_FILE, read_tables, require_same, train_config
 from lmzoo.runs.inputs import PreparedData
 from lmzoo.runs.metrics import METRICS_FILE, read_metrics
 from lmzoo.runs.run import train_run
-from lmzoo.runs.saved import evaluate_run
+from lmzoo.runs.saved import evaluate_run, is_run
 from lmzoo.runs.spec import RunSpec
 from lmzoo.storage import atomic
 from lmzoo.train.events import Listener
@@ -79,6 +80,26 @@ def make_cell(folder: Path, spec: RunSpec, first: RunSpec, name: str) -> Cell:
 def with_seed(spec: RunSpec, seed: int) -> RunSpec:
     """Return `spec` with another seed. Raises `ConfigError`."""
     return dataclasses.replace(spec, train=dataclasses.replace(spec.train, seed=seed))
+
+
+def refuse_other_runs(cells: Sequence[Cell], data: PreparedData) -> None:
+    """Raise an `LmzooError` if the directory of a cell holds a run with other settings, before anything is written."""
+    for cell in cells:
+        if not cell.keeps or not is_run(cell.run):
+            continue
+        config = cell.spec.model_config(data.tokenizer.vocab_size)
+        tables = {
+            "model": {"name": cell.spec.model, **configs.to_table(config)},
+            "train": configs.to_table(cell.spec.train),
+            "data": {
+                "data": cell.spec.data,
+                "corpus_sha256": data.corpus.sha256,
+                "tokenizer": cell.spec.tokenizer,
+                "tokenizer_sha256": data.tokenizer.sha256,
+            },
+            "machine": {"python": platform.python_version()},
+        }
+        require_same(cell.run, read_tables(cell.run), tables)
 
 
 def train_cell(cell: Cell, data: PreparedData, listeners: Sequence[Listener], keep_freed_memory: bool) -> CellResult:

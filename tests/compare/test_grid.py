@@ -236,3 +236,17 @@ def test_compare_refuses_seeds_that_cannot_be(finished: tuple[Results, Path], te
     with pytest.raises(ConfigError, match=r"seed=9223372036854775808 must be in"):
         compare(["bigram"], text, tmp_path / "out", seeds=2, settings={"seed": 2**63 - 1})
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("changes", [{"steps": 13}, {"learning_rate": 0.1}, {"batch_size": 5}])
+def test_compare_refuses_a_directory_of_other_settings_before_it_writes(
+    changes: dict[str, Any], finished: tuple[Results, Path], text: str
+) -> None:
+    """Also if the first model is not in it yet, and would be trained first."""
+    out = finished[1]
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    ((name, _),) = changes.items()
+    with pytest.raises(ConfigError, match=rf"train\.{name}=.*, but the run in .* was made with") as caught:
+        compare(["mlp", *NAMES], text, out, seeds=SEEDS, settings=SETTINGS | changes)
+    assert "\n" not in str(caught.value)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
