@@ -37,11 +37,12 @@ def _ngram_sentence(results: Results) -> str:
     reference = results.best_reference
     if reference is None or (len(results.seeds) > 1 and results.statistics is None):
         return ""
-    highest = {model.name: model.loss for model in results.ranked}
+    highest, certainly = {model.name: model.loss for model in results.ranked}, ""
     if results.statistics is not None:
+        certainly = "certainly "
         highest = {name: mean.high for name, mean in results.statistics.means.items()}
     ahead = [name for name, loss in highest.items() if loss is not None and loss < reference.loss]
-    how_many = "No model beats" if not ahead else f"{len(ahead)} of {len(highest)} beat"
+    how_many = f"No model {certainly}beats" if not ahead else f"{len(ahead)} of {len(highest)} {certainly}beat"
     return f" {how_many} the best counted n-gram ({reference.name}, {reference.loss:.3f})."
 
 

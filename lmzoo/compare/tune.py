@@ -105,8 +105,8 @@ def tune_notes(results: Results) -> list[str]:
     found = [
         f"The {setting} of each model was chosen with equal effort: {len(tuning['values'])} values for all, and up to "
         f"{tuning['most_added']} more at each end while the best value lay there, with the first seed, by the loss on "
-        f"{select['tokens']:,} tokens of the validation split ({select['documents']} documents). All losses and "
-        f"n-grams are of the other {report['tokens']:,} tokens ({report['documents']} documents); curves are of both."
+        f"{select['tokens']:,} tokens of the validation split ({_documents(select)}). All losses and "
+        f"n-grams are of the other {report['tokens']:,} tokens ({_documents(report)}); curves are of both."
     ]
     ends = [name for name, model in tuning["models"].items() if model["at_end"]]
     if ends:
@@ -132,6 +132,11 @@ def tuned_table(results: Results) -> tuple[list[str], list[list[tuple[str, bool]
         ]
         rows.append([(name, False), *cells])
     return [results.tuning["setting"].replace("_", " "), *(f"{value:g}" for value in values)], rows
+
+
+def _documents(half: Mapping[str, Any]) -> str:
+    """Return the number of documents; a text of one document is cut in the middle."""
+    return f"{half['documents']:,} documents" if half["documents"] > 1 else "one document, or a half of it"
 
 
 def _rounded(value: float) -> float:

@@ -138,7 +138,11 @@ def test_report_shows_the_sensitivity(finished: tuple[Results, Path, str]) -> No
     assert "Sensitivity to the learning rate" in page
     assert "a half of the validation split" in page
     assert not any("not tuned with equal effort" in note for note in notes(results))
-    assert any("was chosen with equal effort: 2 values for all" in note for note in notes(results))
+    note = next(note for note in notes(results) if "was chosen with equal effort: 2 values for all" in note)
+    for half in ("selection", "report"):
+        size = results.tuning[half]
+        assert f"{size['tokens']:,} tokens" in note
+        assert f"({size['documents']} documents)" in note
 
 
 def test_compare_goes_on_with_the_search(finished: tuple[Results, Path, str], tmp_path: Path) -> None:
