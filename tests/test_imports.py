@@ -37,6 +37,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "settings": set(),
     "targets": {"registry"},
     "hardware": {"__init__"},  # for the version
+    "compiling": set(),
     "randomness": set(),
     "roles": set(),
     "ops": set(),
@@ -71,9 +72,9 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "sampling_config": set(),
     "sampling": {"sampling_config", "randomness"},
     "generation": {"bounds", "sampling", "randomness", "model", "state"},
-    "inference": {"model", "losses", "state"},
+    "inference": {"model", "losses", "state", "compiling"},
     "distributed": {"model", "storage", "layers"},
-    "train": {"bounds", "model", "storage", "distributed", "data", "losses", "layers", "hardware"},
+    "train": {"bounds", "model", "storage", "distributed", "data", "losses", "layers", "hardware", "compiling"},
     "runs": {"bounds", "model", "registry", "storage", "distributed", "data", "train", "__init__"},
     "conformance": {
         "model",
@@ -88,6 +89,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "inference",
         "sampling",
         "layers",
+        "compiling",
         "ops",  # `stable_topk`, whose choices it repeats
     },
     "bench": ANY,
