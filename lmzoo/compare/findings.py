@@ -50,7 +50,7 @@ def first_places(results: Results) -> str:
 
 
 def seed_notes(results: Results) -> list[str]:
-    """State the noise, and for each model from which others it cannot be told apart."""
+    """State the noise, and which models cannot be told apart from each other, each pair once."""
     statistics = results.statistics
     if statistics is None:
         return []
@@ -59,8 +59,10 @@ def seed_notes(results: Results) -> list[str]:
         f"{statistics.seeds} seeds, over all models). No smaller difference is a finding. A rank such as 1–3 is not "
         "certain; models with the same rank are in alphabetical order."
     ]
+    said: set[str] = set()
     for model in results.ranked:
-        if equals := statistics.equals(model.name):
+        said.add(model.name)
+        if equals := [name for name in statistics.equals(model.name) if name not in said]:
             found.append(f"{model.name} cannot be told apart from {listed(equals)}.")
     return found
 
