@@ -119,7 +119,8 @@ def _differences(results: Results) -> str:
     )
     return (
         f'<h2>Differences</h2>\n<p class="caption">{escape(findings.PAIRS)}</p>\n'
-        f'<div class="card scroll"><table class="pairs"><thead><tr>{head}</tr></thead><tbody>\n{lines}\n</tbody></table></div>'
+        f'<div class="card scroll"><table class="pairs"><thead><tr>{head}</tr></thead><tbody>\n{lines}\n'
+        "</tbody></table></div>"
     )
 
 
