@@ -25,11 +25,13 @@ error. The two factors are then inverse to each other up to rounding, and within
 The operator works on tiles of a few chunks. It saves only the memories at the boundaries of the chunks; the backward
 pass computes the tiles again, from the last to the first. G_t enters as a factor of q_t and a_{t+1} and as a divisor of
 k_t and b_t, so its gradient is q_t dq_t + a_{t+1} da_{t+1} - k_t dk_t - b_t db_t, and the gradient of log w_t is the
-sum of those of all later G. This sum starts anew in each tile, with the gradient of a decay of the whole memory at the
-end of the tile, so that rounding errors of long sequences do not add up.
+sum of the gradients of G_t and of all later G. Everything after a tile depends on the tile's decays only through the
+memory S at its end, so this sum starts anew in each tile, with S dS summed over the value axis: rounding errors of long
+sequences do not add up.
 
 Legend: B batch, T time, H heads, K key width, V value width; N chunks of C positions, M = B * H, L = N * M in a tile;
-Q positions of q and then of a, P positions of k and then of b in a chunk, F = C + 1.
+Q positions of q and then of a, P positions of k and then of b in a chunk, X either of them, F = C + 1 positions, from
+the one before the chunk.
 """
 
 from __future__ import annotations
@@ -77,12 +79,12 @@ class _Tile(NamedTuple):
 
     q_LQK: Tensor
     k_LPK: Tensor
-    v_LPV: Tensor  # v, and room for u
-    near_q_LQK: Tensor  # times the decays since the chunk's start
-    near_k_LPK: Tensor  # times the decays to the chunk's end
+    v_LPV: Tensor  # v and then room for u; with a alone v, later replaced by v + u
+    near_q_LQK: Tensor  # times exp(G), the decays since the chunk's start
+    near_k_LPK: Tensor  # times exp(G_C - G), the decays to the chunk's end
     far_q_LQK: Tensor  # times exp(G - m)
     far_k_LPK: Tensor  # times exp(m - G)
-    grow_LFK: Tensor  # exp(G - m), from before the first position to the last one
+    grow_LFK: Tensor  # exp(G - m)
     shrink_LFK: Tensor  # exp(m - G)
     kept_LK1: Tensor  # exp(G) of the last position
     scores_LQP: Tensor
@@ -101,13 +103,13 @@ class _Chunks:
         self.tiles = [slice(n, min(n + size, T // C)) for n in range(0, T // C, size)]
         position_C = torch.arange(C, device=q.device)
         before_FC = torch.arange(C + 1, device=q.device)[:, None] > position_C
-        self.sums_FC = before_FC.double() - (position_C < C // 2).double()
-        hidden = (position_C[:, None] < position_C, position_C[:, None] <= position_C)
+        self.sums_FC = before_FC.double() - (position_C < C // 2).double()  # times the logs of the decays: G - m
+        hidden = (position_C[:, None] < position_C, position_C[:, None] <= position_C)  # from q, from a
         self.hidden_QP = torch.cat(hidden[: len(self.queries)]).repeat(1, len(self.keys))
         self.eye_CC = torch.eye(C, dtype=q.dtype, device=q.device)
 
     def cut(self, n: slice, xs: tuple[Tensor, ...], *, room: int = 0) -> Tensor:
-        """Returns the chunks n of each of xs, one after another, and room for more: (L, C * (len(xs) + room), K)."""
+        """Returns the chunks n of each of xs, one after another, and room for more: (L, X, K or V)."""
         C, L = CHUNK_LENGTH, (n.stop - n.start) * self.B * self.H
         out_LXK = xs[0].new_empty(L, C * (len(xs) + room), xs[0].shape[-1])
         for i, x in enumerate(xs):
@@ -131,6 +133,7 @@ class _Chunks:
         far_q_LQK, far_k_LPK = torch.empty_like(q_LQK), torch.empty_like(k_LPK)
         _decay_queries(q_LQK, grow_LFK, far_q_LQK)
         _decay_keys(k_LPK, shrink_LFK, far_k_LPK)
+        # Products of queries with later keys can overflow: they are replaced, a mask of factors 0 would give NaN.
         scores_LQP = (far_q_LQK @ far_k_LPK.mT).masked_fill_(self.hidden_QP, 0.0)
         inverse_LCC = None
         if len(self.queries) > 1:
@@ -148,7 +151,7 @@ class _Chunks:
 
 
 def _decay_queries(x_LQK: Tensor, grow_LFK: Tensor, out_LQK: Tensor) -> None:
-    """Multiplies q by the decays up to its position, and a by those up to the one before."""
+    """Multiplies q by exp(G - m) at its position, and a by exp(G - m) at the position before."""
     C = CHUNK_LENGTH
     torch.mul(x_LQK[:, :C], grow_LFK[:, 1:], out=out_LQK[:, :C])
     if x_LQK.shape[1] > C:
@@ -156,7 +159,7 @@ def _decay_queries(x_LQK: Tensor, grow_LFK: Tensor, out_LQK: Tensor) -> None:
 
 
 def _decay_keys(x_LPK: Tensor, shrink_LFK: Tensor, out_LPK: Tensor) -> None:
-    """Divides k and b by the decays up to their position."""
+    """Multiplies k and b by exp(m - G) at their position."""
     parts = zip(x_LPK.split(CHUNK_LENGTH, dim=1), out_LPK.split(CHUNK_LENGTH, dim=1), strict=True)
     for x_LCK, out_LCK in parts:
         torch.mul(x_LCK, shrink_LFK[:, 1:], out=out_LCK)
@@ -177,19 +180,19 @@ def _forward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns `y_BTHV`, the last memory, and the memories at the boundaries of all chunks (N + 1, M, K, V)."""
     C, chunks = CHUNK_LENGTH, _Chunks(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK)
-    S_NMKV = state_BHKV.new_empty(_n_boundaries(q_BTHK), *state_BHKV.flatten(0, 1).shape)
+    S_NMKV = _empty_memories(q_BTHK, state_BHKV)
     S_NMKV[0], y_BTHV = state_BHKV.flatten(0, 1), v_BTHV.new_empty(v_BTHV.shape)
     for n in chunks.tiles:
         tile = chunks.tile(n)
         v_LPV, N, memories = tile.v_LPV, n.stop - n.start, S_NMKV[n.start : n.stop + 1].unbind(0)
-        kept, keys, values = (x.chunk(N) for x in (tile.kept_LK1, tile.near_k_LPK.mT, v_LPV))
+        kept = tile.kept_LK1.chunk(N)
         if tile.inverse_LCC is None:
             written = (tile.near_k_LPK.mT @ v_LPV).chunk(N)
             for i in range(N):
                 torch.addcmul(written[i], kept[i], memories[i], out=memories[i + 1])
         else:
             targets, inverses = chunks.targets(tile).chunk(N), tile.inverse_LCC.chunk(N)
-            a = tile.near_q_LQK[:, C:].chunk(N)
+            keys, values, a = (x.chunk(N) for x in (tile.near_k_LPK.mT, v_LPV, tile.near_q_LQK[:, C:]))
             for i in range(N):
                 values[i][:, -C:] = inverses[i] @ torch.baddbmm(targets[i], a[i], memories[i])
                 torch.mul(kept[i], memories[i], out=memories[i + 1]).baddbmm_(keys[i], values[i])
@@ -212,40 +215,40 @@ def _backward_pass(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of (q, k, v, log_decay, state, a, b); those of missing a and b are empty."""
     C, chunks = CHUNK_LENGTH, _Chunks(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK)
-    grad_q, grad_k, grad_v, grad_log = (x.new_empty(x.shape) for x in (q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK))
-    grad_a, grad_b = (q_BTHK.new_empty(0 if x is None else x.shape) for x in (a_BTHK, b_BTHK))
+    grad_q, grad_k, grad_v, grad_log, grad_a, grad_b = _empty_gradients(
+        q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK
+    )
     later_CC = torch.ones_like(chunks.eye_CC).triu()
     grad_MKV = grad_last_BHKV.flatten(0, 1)
     for n in reversed(chunks.tiles):
         tile = chunks.tile(n)
         v_LPV, starts_LKV, N = tile.v_LPV, S_NMKV[n].flatten(0, 1), n.stop - n.start
-        grad_G_MK = (S_NMKV[n.stop] * grad_MKV).sum(-1)  # of the sum of log w up to the end of the tile
-        # The gradients of Y, and of the right-hand sides of the systems for U.
+        grad_G_MK = (S_NMKV[n.stop] * grad_MKV).sum(-1)  # of G at the end of the tile
+        # The gradients of Y, and room for the gradients of the right-hand sides of the systems.
         grads_LQV = chunks.cut(n, (grad_y_BTHV,), room=len(chunks.queries) - 1)
         grad_v_LPV = tile.scores_LQP[:, :C].mT @ grads_LQV[:, :C]
         read = (tile.near_q_LQK[:, :C].mT @ grads_LQV[:, :C]).chunk(N)
         grads_NMKV = grad_MKV.new_empty(N + 1, *grad_MKV.shape)  # of the memories at the boundaries
         grads_NMKV[N] = grad_MKV
-        grads_LKV, of_S = grads_NMKV[1:].flatten(0, 1), grads_NMKV.unbind(0)
+        grads_LKV, grad_S = grads_NMKV[1:].flatten(0, 1), grads_NMKV.unbind(0)
         kept, grads = tile.kept_LK1.chunk(N), grads_LQV.chunk(N)
         if tile.inverse_LCC is None:
             for i in reversed(range(N)):
-                torch.addcmul(read[i], kept[i], of_S[i + 1], out=of_S[i])
-            grad_v_LPV.baddbmm_(tile.near_k_LPK, grads_LKV)
+                torch.addcmul(read[i], kept[i], grad_S[i + 1], out=grad_S[i])
+            grad_v_LCV = grad_v_LPV.baddbmm_(tile.near_k_LPK, grads_LKV)
         else:
             right_LCV = torch.baddbmm(chunks.targets(tile), tile.near_q_LQK[:, C:], starts_LKV)
             v_LPV[:, -C:] = tile.inverse_LCC @ right_LCV
             keys, grads_v = tile.near_k_LPK.chunk(N), grad_v_LPV.chunk(N)
             a, inverses = (x.mT.chunk(N) for x in (tile.near_q_LQK[:, C:], tile.inverse_LCC))
             for i in reversed(range(N)):
-                grads_v[i].baddbmm_(keys[i], of_S[i + 1])
+                grads_v[i].baddbmm_(keys[i], grad_S[i + 1])
                 grads[i][:, C:] = inverses[i] @ grads_v[i][:, -C:]
-                torch.addcmul(read[i], kept[i], of_S[i + 1], out=of_S[i]).baddbmm_(a[i], grads[i][:, C:])
-            through_u = grads_LQV[:, C:]
+                torch.addcmul(read[i], kept[i], grad_S[i + 1], out=grad_S[i]).baddbmm_(a[i], grads[i][:, C:])
+            grad_v_LCV = grads_LQV[:, C:]
             if b_BTHK is not None:
-                through_u = grad_v_LPV[:, :C] + tile.scores_LQP[:, C:, :C].mT @ through_u
-            grad_v_LPV = through_u
-        chunks.paste(n, grad_v_LPV, (grad_v,))
+                grad_v_LCV = grad_v_LPV[:, :C] + tile.scores_LQP[:, C:, :C].mT @ grad_v_LCV
+        chunks.paste(n, grad_v_LCV, (grad_v,))
         grad_scores_LQP = (grads_LQV @ v_LPV.mT).masked_fill_(chunks.hidden_QP, 0.0)
         grad_q_LQK = (grads_LQV @ starts_LKV.mT).mul_(tile.shrink_LFK[:, :1])
         grad_k_LPK = (v_LPV @ grads_LKV.mT).mul_(tile.grow_LFK[:, -1:])
@@ -255,6 +258,7 @@ def _backward_pass(
         _decay_keys(grad_k_LPK, tile.shrink_LFK, grad_k_LPK)
         chunks.paste(n, grad_q_LQK, (grad_q,) if a_BTHK is None else (grad_q, grad_a))
         chunks.paste(n, grad_k_LPK, (grad_k,) if b_BTHK is None else (grad_k, grad_b))
+        # The gradients are written: from here on these are q dq and k dk, of which the gradients of G consist.
         grad_q_LQK.mul_(tile.q_LQK)
         grad_k_LPK.mul_(tile.k_LPK)
         grad_G_LFK = torch.zeros_like(tile.grow_LFK)
@@ -264,16 +268,23 @@ def _backward_pass(
         if a_BTHK is not None:
             grad_G_LFK[:, :-1] += grad_q_LQK[:, C:]
         grad_log_LCK = later_CC @ grad_G_LFK[:, 1:]
+        # The sums within each chunk lack the gradients of G from the later chunks and from the end of the tile.
         for log_MCK, grad_MFK in zip(reversed(grad_log_LCK.chunk(N)), reversed(grad_G_LFK.chunk(N)), strict=True):
             log_MCK.add_(grad_G_MK[:, None])
             grad_G_MK = log_MCK[:, 0] + grad_MFK[:, 0]
         chunks.paste(n, grad_log_LCK, (grad_log,))
-        grad_MKV = of_S[0]
+        grad_MKV = grad_S[0]
     return grad_q, grad_k, grad_v, grad_log, grad_MKV.reshape(grad_last_BHKV.shape).clone(), grad_a, grad_b
 
 
-def _n_boundaries(x_BTHK: Tensor) -> int:
-    return x_BTHK.shape[1] // CHUNK_LENGTH + 1
+def _empty_memories(q_BTHK: Tensor, state_BHKV: Tensor) -> Tensor:
+    """Returns room for the memories at the boundaries of all chunks, (N + 1, M, K, V)."""
+    return state_BHKV.new_empty(q_BTHK.shape[1] // CHUNK_LENGTH + 1, *state_BHKV.flatten(0, 1).shape)
+
+
+def _empty_gradients(q_BTHK: Tensor, *others: Tensor | None) -> list[Tensor]:
+    """Returns room for the gradient of each input, empty for a missing one: an operator cannot return None."""
+    return [q_BTHK.new_empty(0 if x is None else x.shape) for x in (q_BTHK, *others)]
 
 
 @torch.library.register_fake("lmzoo::decayed_memory")
@@ -286,8 +297,7 @@ def _forward_fake(
     a_BTHK: Tensor | None,
     b_BTHK: Tensor | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    S_NMKV = state_BHKV.new_empty(_n_boundaries(q_BTHK), *state_BHKV.flatten(0, 1).shape)
-    return v_BTHV.new_empty(v_BTHV.shape), state_BHKV.new_empty(state_BHKV.shape), S_NMKV
+    return v_BTHV.new_empty(v_BTHV.shape), state_BHKV.new_empty(state_BHKV.shape), _empty_memories(q_BTHK, state_BHKV)
 
 
 @torch.library.register_fake("lmzoo::decayed_memory_backward")
@@ -302,8 +312,7 @@ def _backward_fake(
     b_BTHK: Tensor | None,
     S_NMKV: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    q, k, v, log_decay = (x.new_empty(x.shape) for x in (q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK))
-    a, b = (q_BTHK.new_empty(0 if x is None else x.shape) for x in (a_BTHK, b_BTHK))
+    q, k, v, log_decay, a, b = _empty_gradients(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK)
     return q, k, v, log_decay, grad_last_BHKV.new_empty(grad_last_BHKV.shape), a, b
 
 

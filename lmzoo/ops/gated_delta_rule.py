@@ -12,20 +12,20 @@ The memory first decays; then the value that is read under the key is moved towa
 `lmzoo.ops.delta_rule`. The caller scales the queries and normalizes the keys. `naive_gated_delta_rule` computes this
 step by step.
 
-Given the u_t, this is gated linear attention with u as values. So `chunked_gated_delta_rule` takes from
-`lmzoo.ops.decayed_scores` the products of decays `since_t` (from the chunk's start to t) and `until_s` (after s
-to the chunk's end) and the decayed scores, P of queries and keys, and L of keys and keys below the diagonal. All u of a
-chunk solve a unit lower-triangular system, the WY form of the delta rule:
+Given the u_t, this is gated linear attention with u as values. So with one decay for all channels,
+`chunked_gated_delta_rule` takes from `lmzoo.ops.decayed_scores` the products of decays `since_t` (from the chunk's
+start to t) and `until_s` (after s to the chunk's end) and the decayed scores, P of queries and keys, and L of keys and
+keys below the diagonal. All u of a chunk solve a unit lower-triangular system, the WY form of the delta rule:
 
     (I + diag(beta) L) U = diag(beta) (V - (K * since) S)
     Y = (Q * since) S + P U
-    next S = diag(since_C) S + (K * until)^T U
+    next S = since_C S + (K * until)^T U
 
 The system does not contain S: it is solved for all chunks together, with diag(beta) as its right-hand side. With a
 decay for each channel, `lmzoo.ops.decayed_memory` computes the chunks, with beta k as its keys and -k diag(a) as its a.
 
 Legend: B batch, T time, H heads, K key width, V value width, A width of the decays, K or 1; inside the chunked form N
-chunks, M = B * H, C positions.
+chunks, M = B * H, C positions, G = 2 sets of queries.
 """
 
 from __future__ import annotations
@@ -36,8 +36,9 @@ from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.decayed_memory import decayed_memory
+from lmzoo.ops.decayed_scores import decayed_scores
 from lmzoo.ops.dispatch import dispatch
-from lmzoo.ops.gated_linear_attention import chunk_length, in_chunks, scores_in_chunks
+from lmzoo.ops.gated_linear_attention import CHUNK_LENGTH, in_chunks
 from lmzoo.ops.precision import wide_dtype
 
 SHORTEST_CHUNKED = 4  # for shorter sequences the loop needs fewer calls
@@ -80,26 +81,26 @@ def chunked_gated_delta_rule(
         q, k, v, beta, log_decay = inputs
         y_BTHV, S_BHKV = decayed_memory(q, beta[..., None] * k, v, log_decay, S_BHKV, -k * log_decay.exp())
         return y_BTHV.to(v_BTHV.dtype), S_BHKV
-    q_NMCK, k_NMCK, v_NMCV, beta_NMC, log_decay_NMCA = (in_chunks(x, chunk_length(T)) for x in inputs)
+    q_NMCK, k_NMCK, v_NMCV, beta_NMC, log_decay_NMC1 = (in_chunks(x, min(CHUNK_LENGTH, T)) for x in inputs)
     S_MKV = S_BHKV.flatten(0, 1)
     ys = []
     with torch.autocast(v_BTHV.device.type, enabled=False):  # autocast would compute the products in its own dtype
-        scores, since_NMCA, until_NMCA = scores_in_chunks((q_NMCK, k_NMCK), (k_NMCK,), log_decay_NMCA)
-        scores_NMCC, below_NMCC = scores[:, 0]
+        queries_GNMCK = torch.stack((q_NMCK, k_NMCK))
+        (scores_NMCC, below_NMCC), since_NMC1, until_NMC1 = decayed_scores(queries_GNMCK, k_NMCK, log_decay_NMC1)
         # The diagonal of the system is one by definition and is never read.
         system_NMCC = beta_NMC[..., None] * below_NMCC
         solution_NMCC = torch.linalg.solve_triangular(
             system_NMCC.tril(-1), torch.diag_embed(beta_NMC), upper=False, unitriangular=True
         )
-        read_NMCK, under_NMCK, written_NMCK = q_NMCK * since_NMCA, k_NMCK * since_NMCA, k_NMCK * until_NMCA
-        kept_NMA1 = since_NMCA[..., -1, :, None]
+        read_NMCK, under_NMCK, written_NMCK = q_NMCK * since_NMC1, k_NMCK * since_NMC1, k_NMCK * until_NMC1
+        kept_NM11 = since_NMC1[..., -1:, :]
         chunks = (
-            x.unbind(0) for x in (read_NMCK, under_NMCK, written_NMCK, v_NMCV, kept_NMA1, solution_NMCC, scores_NMCC)
+            x.unbind(0) for x in (read_NMCK, under_NMCK, written_NMCK, v_NMCV, kept_NM11, solution_NMCC, scores_NMCC)
         )
-        for read_MCK, under_MCK, written_MCK, v_MCV, kept_MA1, solution_MCC, scores_MCC in zip(*chunks, strict=True):
+        for read_MCK, under_MCK, written_MCK, v_MCV, kept_M11, solution_MCC, scores_MCC in zip(*chunks, strict=True):
             u_MCV = solution_MCC @ torch.baddbmm(v_MCV, under_MCK, S_MKV, alpha=-1)
             ys.append(torch.baddbmm(read_MCK @ S_MKV, scores_MCC, u_MCV))
-            S_MKV = torch.baddbmm(kept_MA1 * S_MKV, written_MCK.mT, u_MCV)
+            S_MKV = torch.baddbmm(kept_M11 * S_MKV, written_MCK.mT, u_MCV)
     y_BTHV = rearrange(torch.stack(ys), "n (b h) c v -> b (n c) h v", h=H)[:, :T]
     return y_BTHV.to(v_BTHV.dtype), S_MKV.unflatten(0, S_BHKV.shape[:2])
 

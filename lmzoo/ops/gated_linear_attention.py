@@ -14,12 +14,13 @@ Without decays pass None. The caller scales the queries. Keys and queries that s
 
 `naive_gated_linear_attention` computes this step by step.
 
-`chunked_gated_linear_attention` splits the sequence into chunks. Let S be the memory before the chunk, `since_t` the
-product of the decays from the chunk's first position to t, and `until_s` the product of the decays after s to the
-chunk's last position. With the matrix P of `lmzoo.ops.decayed_scores`, P_ts = sum_k q_tk k_sk (a_{s+1} ... a_t)_k,
+`chunked_gated_linear_attention` splits the sequence into chunks. With one decay for all channels, let S be the memory
+before the chunk, `since_t` the product of the decays from the chunk's first position to t, and `until_s` the product of
+the decays after s to the chunk's last position. With the scores P of `lmzoo.ops.decayed_scores`,
+P_ts = (q_t . k_s) a_{s+1} ... a_t for s <= t,
 
     Y = (Q * since) S + P V
-    next S = diag(since_C) S + (K * until)^T V
+    next S = since_C S + (K * until)^T V
 
 With a decay for each channel, `lmzoo.ops.decayed_memory` computes the chunks, in one operator.
 
@@ -28,8 +29,6 @@ chunks, M = B * H, C positions.
 """
 
 from __future__ import annotations
-
-from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -42,7 +41,7 @@ from lmzoo.ops.decayed_scores import decayed_scores
 from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.precision import wide_dtype
 
-CHUNK_LENGTH = 32  # a power of two
+CHUNK_LENGTH = 32
 SHORTEST_CHUNKED = 4  # for shorter sequences the loop needs fewer calls
 SHORTEST_PER_CHANNEL = 16  # the same with a decay for each key channel
 
@@ -78,18 +77,18 @@ def chunked_gated_linear_attention(
     if log_decay.shape[-1] > 1:
         y_BTHV, S_BHKV = decayed_memory(q, k, v, log_decay, S_BHKV)
         return y_BTHV.to(v_BTHV.dtype), S_BHKV
-    q_NMCK, k_NMCK, v_NMCV, log_decay_NMCA = (in_chunks(x, chunk_length(T)) for x in inputs)
+    q_NMCK, k_NMCK, v_NMCV, log_decay_NMC1 = (in_chunks(x, min(CHUNK_LENGTH, T)) for x in inputs)
     S_MKV = S_BHKV.flatten(0, 1)
     ys = []
     with torch.autocast(v_BTHV.device.type, enabled=False):  # autocast would compute the products in its own dtype
-        scores, since_NMCA, until_NMCA = scores_in_chunks((q_NMCK,), (k_NMCK,), log_decay_NMCA)
-        inside_NMCV = scores[0, 0] @ v_NMCV
-        written_NMKV = (k_NMCK * until_NMCA).mT @ v_NMCV
-        read_NMCK, kept_NMA1 = q_NMCK * since_NMCA, since_NMCA[..., -1, :, None]
-        chunks = (x.unbind(0) for x in (read_NMCK, inside_NMCV, kept_NMA1, written_NMKV))
-        for read_MCK, inside_MCV, kept_MA1, written_MKV in zip(*chunks, strict=True):
+        scores_NMCC, since_NMC1, until_NMC1 = decayed_scores(q_NMCK, k_NMCK, log_decay_NMC1)
+        inside_NMCV = scores_NMCC @ v_NMCV
+        written_NMKV = (k_NMCK * until_NMC1).mT @ v_NMCV
+        read_NMCK, kept_NM11 = q_NMCK * since_NMC1, since_NMC1[..., -1:, :]
+        chunks = (x.unbind(0) for x in (read_NMCK, inside_NMCV, kept_NM11, written_NMKV))
+        for read_MCK, inside_MCV, kept_M11, written_MKV in zip(*chunks, strict=True):
             ys.append(torch.baddbmm(inside_MCV, read_MCK, S_MKV))
-            S_MKV = torch.addcmul(written_MKV, kept_MA1, S_MKV)
+            S_MKV = torch.addcmul(written_MKV, kept_M11, S_MKV)
     y_BTHV = rearrange(torch.stack(ys), "n (b h) c v -> b (n c) h v", h=H)[:, :T]
     return y_BTHV.to(v_BTHV.dtype), S_MKV.unflatten(0, S_BHKV.shape[:2])
 
@@ -124,11 +123,6 @@ def gated_linear_attention(
         return form(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHA, state_BHKV)
 
 
-def chunk_length(T: int) -> int:
-    """Returns `CHUNK_LENGTH`, or for a shorter sequence the smallest power of two that holds it."""
-    return min(CHUNK_LENGTH, 1 << (T - 1).bit_length())
-
-
 def in_chunks(x_BTH: Tensor, C: int) -> Tensor:
     """Rearranges (B, T, H, ...) to (N, B * H, C, ...), with zeros after the end of the last chunk.
 
@@ -138,16 +132,6 @@ def in_chunks(x_BTH: Tensor, C: int) -> Tensor:
     if missing:
         x_BTH = F.pad(x_BTH, (0, 0) * (x_BTH.ndim - 2) + (0, missing))
     return rearrange(x_BTH, "b (n c) h ... -> n (b h) c ...", c=C).contiguous()
-
-
-def scores_in_chunks(
-    queries_NMCK: Sequence[Tensor], keys_NMCK: Sequence[Tensor], log_decay_NMCA: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns the scores of each set of queries with each set of keys (G, J, N, M, C, C), `since` and `until`."""
-    q, k = (torch.stack([x.flatten(0, 1) for x in xs]) for xs in (queries_NMCK, keys_NMCK))
-    scores, since, until = decayed_scores(q, k, log_decay_NMCA.flatten(0, 1))
-    NM = log_decay_NMCA.shape[:2]
-    return scores.unflatten(2, NM), since.unflatten(0, NM), until.unflatten(0, NM)
 
 
 def _wide_inputs(

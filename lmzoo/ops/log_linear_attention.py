@@ -29,7 +29,8 @@ from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
-from lmzoo.ops.gated_linear_attention import chunk_length, in_chunks, scores_in_chunks
+from lmzoo.ops.decayed_scores import decayed_scores
+from lmzoo.ops.gated_linear_attention import CHUNK_LENGTH, in_chunks
 from lmzoo.ops.precision import wide_dtype
 
 SHORTEST_CHUNKED = 4  # for shorter sequences the loop needs fewer calls
@@ -76,7 +77,7 @@ def chunked_log_linear_attention(
     """The fast form, in chunks; arguments and results as in `log_linear_attention`."""
     (B, T, H, _), L = v_BTHV.shape, weight_BTHL.shape[-1]
     *inputs, S_BJHKV = _wide_inputs(q_BTHK, k_BTHK, v_BTHV, log_decay_BTH, weight_BTHL, state_BJHKV)
-    C = chunk_length(T)
+    C = min(CHUNK_LENGTH, T)
     q_NMCK, k_NMCK, v_NMCV, log_decay_NMC, weight_NMCL = (in_chunks(x, C) for x in inputs)
     log_decay_NMC1 = log_decay_NMC[..., None]
     positions_NC = position + torch.arange(len(q_NMCK) * C, device=q_BTHK.device).view(-1, C)
@@ -86,8 +87,8 @@ def chunked_log_linear_attention(
     with torch.autocast(v_BTHV.device.type, enabled=False):  # autocast would compute the products in its own dtype
         level_N1CC = _level(positions_NC[:, None, :, None], positions_NC[:, None, None, :], L)
         level_weight_NMCC = weight_NMCL.gather(-1, level_N1CC.expand(-1, B * H, -1, -1))
-        scores, since_NMC1, until_NMC1 = scores_in_chunks((q_NMCK,), (k_NMCK,), log_decay_NMC1)
-        scores_NMCC = scores[0, 0] * level_weight_NMCC
+        scores_NMCC, since_NMC1, until_NMC1 = decayed_scores(q_NMCK, k_NMCK, log_decay_NMC1)
+        scores_NMCC = scores_NMCC * level_weight_NMCC
         read_NMCK, written_NMCK, kept_NM11 = q_NMCK * since_NMC1, k_NMCK * until_NMC1, since_NMC1[..., -1:, :]
         chunks = (
             x.unbind(0) for x in (read_NMCK, written_NMCK, v_NMCV, kept_NM11, scores_NMCC, weight_NMCL, positions_NC)
