@@ -203,7 +203,11 @@ def write_cell(cell: Cell, key: str, measured: Measured) -> None:
 
 def _fingerprint(run: Path) -> str:
     """Return a hash of the settings and the metrics of a run: both change when it is trained further."""
-    return hashlib.sha256((run / CONFIG_FILE).read_bytes() + (run / METRICS_FILE).read_bytes()).hexdigest()
+    whole = hashlib.sha256()
+    for name in (CONFIG_FILE, METRICS_FILE):
+        with files.open_regular(run / name) as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()
 
 
 def recorded_config(config: Mapping[str, Any], run: Path) -> dict[str, Any]:

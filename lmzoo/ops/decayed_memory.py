@@ -323,12 +323,13 @@ def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 
 def _backward(ctx: Any, grad_y: Tensor | None, grad_last: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
-    _, k_BTHK, v_BTHV, _, a_BTHK, b_BTHK, _ = ctx.saved_tensors
+    saved = ctx.saved_tensors  # once: with activation checkpointing each read would need its own recomputation
+    _, k_BTHK, v_BTHV, _, a_BTHK, b_BTHK, _ = saved
     grad_y_BTHV = torch.zeros_like(v_BTHV) if grad_y is None else grad_y
     if grad_last is None:
         grad_last = v_BTHV.new_zeros(k_BTHK.shape[0], *k_BTHK.shape[2:], v_BTHV.shape[-1])
     with torch.autocast(v_BTHV.device.type, enabled=False):
-        *grads, grad_a, grad_b = torch.ops.lmzoo.decayed_memory_backward(grad_y_BTHV, grad_last, *ctx.saved_tensors)
+        *grads, grad_a, grad_b = torch.ops.lmzoo.decayed_memory_backward(grad_y_BTHV, grad_last, *saved)
     return *grads, None if a_BTHK is None else grad_a, None if b_BTHK is None else grad_b
 
 
