@@ -91,7 +91,7 @@ def long_decoding(subject: Subject) -> str:
     T = forms[0].context
     splits: list[tuple[int, list[int]]] = [
         (ROWS, [64, 64, 1, 127, T - 256]),
-        (1, [50, *[1] * 25, T - 75]),
+        (1, [57, *[1] * 12, T - 69]),
         (2, [T]),
         (1, [T - 171, 171]),
         (1, [250, *[1] * 9, T - 259]),
