@@ -100,16 +100,29 @@ def measure_speed(model: LanguageModel, spec: RunSpec) -> float:
     return bench_train(model, spec.train, precisions=[precision], repeats=_REPEATS)["results"][0]["tokens_per_s"]
 
 
-def kept_speed(spec: RunSpec, folder: Path, vocab_size: int, *circumstances: Any) -> float:
-    """Return the speed that is kept in the comparison `folder`; measure and keep it if there is none."""
-    facts = [spec.model, configs.to_dict(spec.model_config(vocab_size)), configs.to_dict(spec.train), *circumstances]
-    key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
-    kept = _read_speeds(folder)
-    if key not in kept:
-        kept[key] = measure_speed(spec.make_model(vocab_size), spec)
-        folder.mkdir(parents=True, exist_ok=True)
-        atomic.write_file(folder / SPEEDS_FILE, json.dumps(kept, indent=1) + "\n")
-    return kept[key]
+class Speeds:
+    """The training speeds of models, measured once for each comparison: `write` keeps them in its folder."""
+
+    def __init__(self, folder: Path, vocab_size: int, *circumstances: Any) -> None:
+        self._folder, self._vocab_size, self._circumstances = folder, vocab_size, circumstances
+        self._kept = _read_speeds(folder)
+        self._measured = False
+
+    def of(self, spec: RunSpec) -> float:
+        """Return the training tokens per second of a model; measure them if they are not known yet."""
+        model = configs.to_dict(spec.model_config(self._vocab_size))
+        facts = [spec.model, model, configs.to_dict(spec.train), *self._circumstances]
+        key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
+        if key not in self._kept:
+            self._kept[key] = measure_speed(spec.make_model(self._vocab_size), spec)
+            self._measured = True
+        return self._kept[key]
+
+    def write(self) -> None:
+        """Keep what was measured."""
+        if self._measured:
+            self._folder.mkdir(parents=True, exist_ok=True)
+            atomic.write_file(self._folder / SPEEDS_FILE, json.dumps(self._kept, indent=1) + "\n")
 
 
 def _read_speeds(folder: Path) -> dict[str, float]:

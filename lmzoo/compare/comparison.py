@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from lmzoo import plugins, registry
-from lmzoo.compare.budget import SPEEDS_FILE, Budget, kept_speed, parse_budget, spend, tokens_per_step
+from lmzoo.compare.budget import SPEEDS_FILE, Budget, Speeds, parse_budget, spend, tokens_per_step
 from lmzoo.compare.decode_speed import decode_length
 from lmzoo.compare.grid import (
     RUNS,
@@ -126,8 +126,9 @@ def compare(
     prompt_ids = shared.encode(prompt) if prompt else _beginning(store.val, shared)
     if match is not None:
         specs = match_specs(specs, match, shared.vocab_size)
+    speeds = Speeds(folder, shared.vocab_size, hardware(torch.device("cpu")), versions())
     if budget is not None:
-        specs = spend(specs, amount, shared.vocab_size, lambda spec: _speed(spec, folder, shared.vocab_size, emit))
+        specs = spend(specs, amount, shared.vocab_size, lambda spec: _speed(spec, speeds, emit))
     halves = None if grid is None else validation_halves(corpus, shared)
     results = dataclasses.replace(
         _describe(specs, prepared, store, amount, store.val if halves is None else halves[1].split),
@@ -144,6 +145,7 @@ def compare(
         for name, spec in zip(names, specs, strict=True)
     ]
     refuse_other_runs([_with_seed(first, seed, first, folder) for seed in every_seed for first in firsts], prepared)
+    speeds.write()  # the first file: until here input may be refused
     for note in [*match_notes(results), *context_notes(results)]:
         emit(NoteEvent(note))
     measurer = Measurer(prepared, prompt_ids, listeners, keep_freed_memory, halves)
@@ -222,10 +224,9 @@ def _refuse(why: str, **options: Any) -> None:
             raise ConfigError(f"{option}={value!r} cannot be given: {why}")
 
 
-def _speed(spec: RunSpec, folder: Path, vocab_size: int, emit: Listener) -> float:
-    """Return the training speed of a model on this machine, measured once for each comparison."""
+def _speed(spec: RunSpec, speeds: Speeds, emit: Listener) -> float:
     emit(NoteEvent(f"{spec.model}: measuring the training speed"))
-    return kept_speed(spec, folder, vocab_size, hardware(torch.device("cpu")), versions())
+    return speeds.of(spec)
 
 
 def _describe(

@@ -27,6 +27,7 @@ from lmzoo.runs.saved import evaluate_run, is_run
 from lmzoo.runs.spec import RunSpec
 from lmzoo.storage import atomic
 from lmzoo.train.events import Listener
+from lmzoo.train.signals import Interrupted
 
 RUNS = "runs"
 CELL_FILE = "cell.json"
@@ -109,6 +110,9 @@ def train_cell(cell: Cell, data: PreparedData, listeners: Sequence[Listener], ke
         result = train_run(
             spec, cell.run, resume=True, listeners=listeners, prepared=data, keep_freed_memory=keep_freed_memory
         )
+    except Interrupted as stop:
+        stop.args = (f"stopped {cell.label} after step {stop.step}; the same command continues the comparison",)
+        raise
     except DivergedError as error:
         problem = portable(str(error))
         curve = read_curve(cell.run)

@@ -9,7 +9,7 @@ import pytest
 
 from lmzoo.compare import budget as module
 from lmzoo.compare import compare
-from lmzoo.compare.budget import SPEEDS_FILE, Budget, kept_speed, parse_budget, spend
+from lmzoo.compare.budget import SPEEDS_FILE, Budget, Speeds, parse_budget, spend
 from lmzoo.compare.plan import make_specs
 from lmzoo.compare.table import summary
 from lmzoo.errors import ConfigError
@@ -90,17 +90,27 @@ def test_spend_refuses_less_than_one_step(text: str) -> None:
     assert "\n" not in str(caught.value)
 
 
-def test_kept_speed_measures_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_speeds_are_measured_once_and_kept_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
     monkeypatch.setattr(
         module, "measure_speed", lambda model, spec: measured.append(spec.model) or 100.0 * len(measured)
     )
     bigram, mlp = make_specs(["bigram", "mlp"], "x.txt", "char", SETTINGS)
     out = tmp_path / "out"
-    assert [kept_speed(spec, out, V) for spec in (bigram, mlp, bigram)] == [100.0, 200.0, 100.0]
-    assert kept_speed(bigram, out, V, "another machine") == 300.0
+    speeds = Speeds(out, V)
+    assert [speeds.of(spec) for spec in (bigram, mlp, bigram)] == [100.0, 200.0, 100.0]
+    assert not out.exists()
+    speeds.write()
+    assert [Speeds(out, V).of(spec) for spec in (mlp, bigram)] == [200.0, 100.0]
+    assert Speeds(out, V, "another machine").of(bigram) == 300.0
     (out / SPEEDS_FILE).write_text("[3]")
-    assert kept_speed(bigram, out, V) == 400.0
+    assert Speeds(out, V).of(bigram) == 400.0
+
+
+def test_compare_refuses_a_budget_before_it_writes_the_speeds(text: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="seconds=1e-09 is too small for one evaluation"):
+        compare(["bigram"], str(text), tmp_path / "out", budget="seconds=1e-9", settings=SETTINGS)
+    assert not (tmp_path / "out").exists()
 
 
 def test_measure_speed_measures_the_trainer() -> None:

@@ -247,7 +247,7 @@ def test_compare_continues_after_an_interruption(text: str, finished: tuple[Resu
         if isinstance(event, StepEvent) and running[-1] == "gpt2" and event.step == 17:
             os.kill(os.getpid(), signal.SIGINT)
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(Interrupted, match=r"stopped .*gpt2 after step 17; the same command continues the comparison"):
         compare(NAMES, text, tmp_path, settings=SETTINGS, listeners=[stop])
     partial = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))
     assert [row["name"] for row in partial["models"]] == ["bigram"]
