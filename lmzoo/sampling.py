@@ -79,7 +79,7 @@ def _left(logits_BV: Tensor, config: SamplingConfig, history_BT: Tensor) -> tupl
     scores_BV = _adjusted(logits_BV, config, history_BT)
     if config.temperature != 1.0:
         scores_BV = apply_temperature(scores_BV, config.temperature)
-    if config.top_k is None or config.top_k >= scores_BV.shape[-1]:
+    if config.top_k is None or config.top_k >= scores_BV.shape[-1] or not len(scores_BV):  # no row has a highest token
         return _truncated(scores_BV, config), None
     # The remaining steps are exact on the few tokens left, and much cheaper than on the whole vocabulary.
     left_W = _highest(scores_BV, config.top_k)

@@ -295,3 +295,9 @@ def test_process_after_top_k_equals_the_whole_vocabulary() -> None:
     wanted_BV = sampling.top_p(sampling.top_k(logits_BV, 40), 0.9)
     wanted_BV = sampling.typical_p(sampling.min_p(wanted_BV, 0.02), 0.8)
     torch.testing.assert_close(process(logits_BV, config, history_BT), wanted_BV, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("settings", [{"top_k": 2}, {"top_k": 2, "top_p": 0.9}, {"top_p": 0.9}, {"min_p": 0.1}])
+def test_process_takes_no_rows(settings: dict[str, float]) -> None:
+    config = SamplingConfig(**settings)
+    assert process(torch.zeros(0, 5), config, torch.zeros(0, 3, dtype=torch.long)).shape == (0, 5)
