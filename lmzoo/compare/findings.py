@@ -1,4 +1,4 @@
-"""What the seeds of a comparison show, in words and as a table of pairs, no stronger than the statistics."""
+"""States the findings of a comparison with several seeds, in words and as a table of pairs of models."""
 
 from __future__ import annotations
 

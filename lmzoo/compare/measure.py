@@ -33,7 +33,10 @@ SAMPLE_TEMPERATURE = 0.8
 
 @dataclass(frozen=True)
 class Measurer:
-    """What the cells of a comparison share. `halves` (to select on, to report) are given if a setting is tuned."""
+    """Measures cells with the text and the options of one comparison.
+
+    `halves` of the validation split (to select on, to report) are given if a setting is tuned.
+    """
 
     data: PreparedData
     prompt_ids: Sequence[int]

@@ -75,7 +75,7 @@ def _padded(x_BTHK: Tensor) -> Tensor:
 
 
 class _Tile(NamedTuple):
-    """What does not depend on the memory, for several chunks: queries and keys with their decays, and the scores."""
+    """Queries and keys with their decays, and the scores, of several chunks: they do not depend on the memory."""
 
     q_LQK: Tensor
     k_LPK: Tensor

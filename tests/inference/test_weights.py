@@ -65,7 +65,7 @@ def test_linear_formats_against_float64(rows: int, d_in: int, d_out: int, with_b
 
 @pytest.mark.parametrize("form", FORMS_HERE)
 def test_linear_formats_take_a_part_of_the_features(form: type[PlainLinear | Int8Linear | PackedLinear]) -> None:
-    """As the keys of latent attention are made from a part of the cache: torch's int8 kernel crashed on such a view."""
+    """Latent attention makes its keys from a part of the cache: torch's int8 kernel crashed on such a view."""
     generator = torch.Generator().manual_seed(0)
     module = form(torch.randn(64, 32, generator=generator), None)
     x_BTD = torch.randn(3, 20, 40, generator=generator).to(torch.bfloat16)[..., :32]
