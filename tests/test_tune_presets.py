@@ -1,4 +1,4 @@
-"""Tests scripts/tune_presets: it widens the grid where the best rate is at an end, and takes up an earlier search."""
+"""Tests scripts/tune_presets: it searches for both optimizers, and takes up an earlier search."""
 
 from __future__ import annotations
 
@@ -24,17 +24,6 @@ def script() -> ModuleType:
     module = module_from_spec(spec)
     loader.exec_module(module)
     return module
-
-
-def test_next_rate_widens_the_grid_at_most_twice_at_each_end(script: ModuleType) -> None:
-    first = dict.fromkeys(script.FIRST_RATES, 2.0)
-    assert script.next_rate({}) == script.FIRST_RATES[0]
-    assert script.next_rate(first | {0.005: 1.0}) is None
-    assert script.next_rate(first | {0.0025: 1.0}) == 0.00125
-    assert script.next_rate(first | {0.00125: 1.0}) == 0.000625
-    assert script.next_rate(first | {0.00125: 1.5, 0.000625: 1.0}) is None
-    assert script.next_rate(first | {0.02: 1.0}) == 0.04
-    assert script.next_rate(first | {0.04: 1.5, 0.08: 1.0}) is None
 
 
 def test_tune_searches_for_both_optimizers_and_goes_on_where_it_stopped(
