@@ -24,6 +24,12 @@ for module in SAMPLES:
     module.SAMPLE_TOKENS = SHORT_SAMPLE  # hundreds of tokens take longer than the training of a test
 
 
+@pytest.fixture(autouse=True)
+def same_weights() -> None:
+    """Draw the same weights in each run: rounding errors depend on them, and with unlucky ones exceed a tolerance."""
+    torch.manual_seed(0)
+
+
 @pytest.fixture(autouse=True, scope="session")
 def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Point the cache at a temporary folder, shared by the tests of one worker."""
