@@ -51,7 +51,7 @@ def assert_equals_reference(
 def assert_equals_transformers(
     theirs: Callable[[], nn.Module], name: str, weights: hf.Weights, *, T: int, **settings: Any
 ) -> None:
-    """Compares logits, gradients and decoding of our model with the perturbed model of transformers that `theirs` makes."""
+    """Compares logits, gradients and decoding of our model with a perturbed model of transformers, `theirs()`."""
     model = perturb(theirs())
     ours = ours_with_weights_of(model, name, weights, vocab_size=61, **settings)
     idx, targets = random_tokens(61, 2, T), random_tokens(61, 2, T, seed=2)
