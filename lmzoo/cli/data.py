@@ -25,15 +25,18 @@ def data() -> None:
 def show_data(name: str, as_json: bool) -> None:
     """Show the size of a text, its splits, its hash, and how much of the validation split is copied text.
 
+    Of a synthetic source (markov2, for example) also the entropy rate: no model has a lower expected loss.
+
     \b
     lmzoo data show pydocs
     lmzoo data show novel.txt --json
     """
     from lmzoo.data.corpora import load_corpus
     from lmzoo.data.overlap import measure_overlap
+    from lmzoo.data.synthetic import entropy_rate
 
     corpus = load_corpus(name)
-    overlap = measure_overlap(corpus)
+    overlap, rate = measure_overlap(corpus), entropy_rate(name)
     splits = {"train": corpus.train, "val": corpus.val}
     if as_json:
         sizes = {
@@ -41,7 +44,8 @@ def show_data(name: str, as_json: bool) -> None:
             for split, part in splits.items()
         }
         facts = {"name": corpus.name, "sha256": corpus.sha256, "origin": corpus.origin}
-        click.echo(json.dumps({**facts, **sizes, "overlap": asdict(overlap)}))
+        known = {} if rate is None else {"entropy_rate": asdict(rate)}
+        click.echo(json.dumps({**facts, **sizes, "overlap": asdict(overlap), **known}))
         return
     lines = {"name": corpus.name}
     for title, part in zip(("training", "validation"), splits.values(), strict=True):
@@ -50,5 +54,7 @@ def show_data(name: str, as_json: bool) -> None:
     lines["SHA-256"] = corpus.sha256
     if corpus.origin:
         lines["built from"] = f"{corpus.origin}; another version of Python gives another text"
+    if rate is not None:
+        lines["entropy"] = str(rate)
     lines["overlap"] = str(overlap)
     click.echo("\n".join(f"{title + ':':12}{text}" for title, text in lines.items()))

@@ -14,6 +14,7 @@ from typing import Literal
 from lmzoo.data.download import DOWNLOADS, downloaded
 from lmzoo.data.embedded import EMBEDDED, embedded, origin
 from lmzoo.data.hf_dataset import is_streamed
+from lmzoo.data.synthetic import SOURCES, source_text
 from lmzoo.data.text import SEPARATOR, Span, file_span, read_text, scan, split_at, unreadable
 from lmzoo.errors import DataError
 
@@ -75,7 +76,7 @@ class Corpus:
 
 def corpus_names() -> list[str]:
     """Returns the names that `load_corpus` knows, sorted."""
-    return sorted([*EMBEDDED, *DOWNLOADS])
+    return sorted([*EMBEDDED, *DOWNLOADS, *SOURCES])
 
 
 def is_pattern(spec: str) -> bool:
@@ -105,7 +106,8 @@ def load_corpus(spec: str) -> Corpus:
     """Open a corpus: reads it to check, count and hash it, without holding the whole text in memory.
 
     `spec` is one of
-    - a name of `corpus_names()`: built into lmzoo, or downloaded once and cached (a file of the same name is `./NAME`);
+    - a name of `corpus_names()`: built into lmzoo, made by a synthetic source, or downloaded once and cached (a file of
+      the same name is `./NAME`);
     - a file of UTF-8 text, with any suffix;
     - a directory: with `train.txt` and `val.txt` (or `validation.txt`) in it, these two are the splits and all other
       files are ignored; otherwise every file below it with a suffix in `TEXT_SUFFIXES`, sorted by relative path; hidden
@@ -126,6 +128,8 @@ def load_corpus(spec: str) -> Corpus:
         return replace(_from_documents(spec, embedded(spec)), origin=origin())
     if spec in DOWNLOADS:
         return _from_files(spec, [downloaded(spec, DOWNLOADS[spec])])
+    if spec in SOURCES:
+        return _from_files(spec, [source_text(spec)])
     path = Path(spec)
     if os.path.isdir(spec):
         return _from_directory(path)

@@ -44,3 +44,10 @@ def test_data_show_refuses_what_it_cannot_read(lmzoo: Command, tmp_path: Path) -
         assert result.code == 2
         assert message in result.err
         assert result.err.count("\n") == 1
+
+
+def test_data_show_states_the_entropy_rate_of_a_synthetic_source(lmzoo: Command) -> None:
+    assert "entropy:    1.216219 nats per character (within 6e-08)" in lmzoo("data", "show", "hmm").out
+    rate = json.loads(lmzoo("data", "show", "hmm", "--json").out)["entropy_rate"]
+    assert rate["nats"] == pytest.approx(1.2162191, abs=1e-7)
+    assert rate["error"] < 1e-7
