@@ -92,6 +92,20 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "compiling",
         "ops",  # `stable_topk`, whose choices it repeats
     },
+    "probing": {
+        "registry",
+        "plugins",
+        "model",
+        "losses",
+        "storage",
+        "distributed",
+        "data",
+        "train",
+        "runs",
+        "conformance",
+        "compare",  # one spec for each model, all with one budget
+        "hardware",
+    },
     "bench": ANY,
     "compare": ANY,
     "__init__": ANY,
@@ -99,7 +113,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "__main__": ANY,
 }
 # Shared code: it knows the contract, the registry and `layers.stack`, but no other layer and no backbone.
-SHARED = {"distributed", "train", "runs", "compare", "conformance", "bench", "storage"}
+SHARED = {"distributed", "train", "runs", "compare", "probing", "conformance", "bench", "storage"}
 ONLY_PACKAGES = {
     "ops": {"torch", "einops", "__future__", "math", "collections", "typing", "contextlib", "contextvars"},
     "hf": {"torch", "__future__", "abc", "collections", "dataclasses", "typing"},

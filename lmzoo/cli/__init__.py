@@ -10,9 +10,10 @@ from lmzoo.cli import (  # each module adds its commands to the group
     data,
     models,
     new,
+    probe,
     runs,
     show,
 )
 from lmzoo.cli.group import cli, main
 
-__all__ = ["bench", "cli", "compare", "complete", "data", "main", "models", "new", "runs", "show"]
+__all__ = ["bench", "cli", "compare", "complete", "data", "main", "models", "new", "probe", "runs", "show"]

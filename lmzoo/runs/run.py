@@ -283,6 +283,7 @@ def _sample(trainer: Trainer, tokenizer: Tokenizer) -> str:
     """Generate a text with the trained model, from the first token of the validation split."""
     alone = trainer.ranks.world_size == 1  # one rank alone cannot run a sharded model: it is loaded from the disk
     model = trainer.model.eval() if alone else models.load_model(trainer.run).to(trainer.ranks.device)
+    assert trainer.val is not None
     idx_BT = torch.tensor([[int(trainer.val.tokens[0])]], device=model.device)
     generator = torch.Generator(model.device).manual_seed(trainer.config.seed)
     out_BT = model.generate(idx_BT, SAMPLE_TOKENS, temperature=0.8, generator=generator)

@@ -58,7 +58,7 @@ class Trainer:
     parallel_model: nn.Module  # `model`, or its DDP wrapper: training steps call this one
     optimizer: Optimizer
     batches: Batches
-    val: TokenSplit
+    val: TokenSplit | None  # None: no evaluation
     config: ResolvedTrainConfig
     precision: str
     run: Path
@@ -204,10 +204,13 @@ class Trainer:
 
     @property
     def _evaluation_due(self) -> bool:
+        if self.val is None:
+            return False
         return self.state.step == self.config.steps or self.state.step % self.config.eval_every == 0
 
     def _evaluate(self, stop: StopRequest, *, saved_too: bool) -> Generator[TrainingEvent]:
         """Evaluate; if a signal comes before the end, discard the result."""
+        assert self.val is not None
         state, began = self.state, time.perf_counter()
         tokens = self.config.eval_tokens or None
         steps = evaluation(self.model, self.val, precision=self.precision, tokens=tokens, ranks=self.ranks)

@@ -176,3 +176,11 @@ def test_train_raises_interrupted_when_the_step_is_saved(make_trainer: MakeTrain
         interrupt()
     assert [step for step, _ in checkpoints.saved(trainer.run)] == [2]
     assert handlers() == before
+
+
+def test_trainer_without_a_validation_split_does_not_evaluate(make_trainer: MakeTrainer) -> None:
+    trainer = make_trainer()
+    trainer.val = None
+    kinds = [type(event) for event in trainer.train()]
+    assert kinds == [StepEvent] * 3 + [SavingEvent, CheckpointEvent] + [StepEvent] * 3 + [SavingEvent, CheckpointEvent]
+    assert trainer.state.val_loss is None

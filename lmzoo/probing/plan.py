@@ -1,0 +1,135 @@
+"""Plans the cells: each model with each probe, difficulty and seed. All have the same steps and batch size."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lmzoo import configs
+from lmzoo.compare.grid import make_seeds
+from lmzoo.compare.plan import make_specs
+from lmzoo.data.probes import DIFFICULTIES, PROBES, Level, Probe, find_level, find_probe
+from lmzoo.errors import ConfigError
+from lmzoo.runs.spec import RunSpec
+
+ALL = "all"
+STEPS, BATCH_SIZE = 2000, 64
+_OF_THE_PROBE = ("context_length", "vocab_size")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A run to be made: a model on one level of a probe, with the seed of `spec`."""
+
+    model: str
+    probe: Probe
+    difficulty: str
+    spec: RunSpec
+
+    @property
+    def level(self) -> Level:
+        """The task and its lengths."""
+        return self.probe.levels[self.difficulty]
+
+    @property
+    def seed(self) -> int:
+        """The seed of weights and training sequences."""
+        return self.spec.train.seed
+
+    @property
+    def key(self) -> tuple[str, str, str, int]:
+        """The place of the cell in the results."""
+        return self.model, self.probe.name, self.difficulty, self.seed
+
+    @property
+    def title(self) -> str:
+        """The cell in words."""
+        return f"{self.probe.name} {self.difficulty}, {self.model}, seed {self.seed}"
+
+    @property
+    def tokens(self) -> int:
+        """The number of tokens of the training."""
+        train = self.spec.train
+        return train.steps * train.batch_size * train.grad_accumulation * self.level.trained
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Everything that decides the result, as JSON values."""
+        level = self.level
+        task = {"kind": type(level.task).__name__, **dataclasses.asdict(level.task)}
+        found = {
+            "task": task,
+            "trained_length": level.trained,
+            "tested_length": level.tested,
+            "model": configs.to_dict(self.spec.model_config(level.task.vocab_size)),
+            "train": configs.to_dict(self.spec.train.resolved()),
+        }
+        return json.loads(json.dumps(found, default=str))
+
+    @property
+    def settings_hash(self) -> str:
+        """The hash of the settings, as the name of a folder."""
+        return hashlib.sha256(json.dumps([*self.key, self.settings]).encode()).hexdigest()[:16]
+
+
+def parse_names(text: str, field: str, known: Sequence[str]) -> list[str]:
+    """Parse "a,b" or "all" into different names. Raises `ConfigError`; the names themselves are not checked."""
+    names = [name.strip() for name in text.split(",")]
+    if names == [ALL]:
+        return list(known)
+    for name in names:
+        if not name or names.count(name) > 1:
+            raise ConfigError(f"{field}={text!r} must hold different names with commas between them, or {ALL!r}")
+    return names
+
+
+def make_cells(
+    models: Sequence[str],
+    probes: str,
+    difficulty: str,
+    *,
+    steps: int | None,
+    seeds: int,
+    settings: Mapping[str, Any],
+) -> list[Cell]:
+    """Make all cells, seed by seed. `settings` are overrides as in `lmzoo compare --set`.
+
+    Raises an `LmzooError` of one line for everything that can be refused before training.
+    """
+    levels = [
+        (found, name, find_level(found, name))
+        for found in map(find_probe, parse_names(probes, "probes", list(PROBES)))
+        for name in parse_names(difficulty, "difficulty", DIFFICULTIES)
+    ]
+    settings = dict(settings)
+    for key, value in settings.items():
+        if key.rpartition(".")[2] in _OF_THE_PROBE:
+            raise ConfigError(f"{key}={value!r} cannot be set: the probe decides it")
+        if steps is not None and key in ("steps", "train.steps"):
+            raise ConfigError(f"{key}={value!r} cannot be set: the option steps is given")
+    for name, value in (("steps", STEPS if steps is None else steps), ("batch_size", BATCH_SIZE)):
+        if not {name, f"train.{name}"} & settings.keys():
+            settings[f"train.{name}"] = value
+    cells: list[Cell] = []
+    for found, name, level in levels:
+        # The context length decides how many positions a model has: as many as the longest sequence.
+        specs = make_specs(models, "pydocs", "char", settings | {"model.context_length": level.tested})
+        for model, spec in zip(models, specs, strict=True):
+            _require_trainable(model, spec, level)
+            cells.append(Cell(model, found, name, spec))
+    every_seed = make_seeds(cells[0].seed, seeds)
+    return [dataclasses.replace(cell, spec=_with_seed(cell.spec, seed)) for seed in every_seed for cell in cells]
+
+
+def _with_seed(spec: RunSpec, seed: int) -> RunSpec:
+    return dataclasses.replace(spec, train=dataclasses.replace(spec.train, seed=seed))
+
+
+def _require_trainable(name: str, spec: RunSpec, level: Level) -> None:
+    """Build the model without memory, which checks its settings. Raises `ConfigError` for one that is only fitted."""
+    if not spec.make_model(level.task.vocab_size, device="meta").traits.trainable:
+        raise ConfigError(f"model {name!r} is fitted to counts of a text, not trained: it cannot be probed")

@@ -1,0 +1,89 @@
+"""Makes the table of probes for a terminal: a line for each level and length, a column for each model."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmzoo import humanize, terminal
+from lmzoo.probing.results import FILE, CellResult, Results
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+SOLVED, CHANCE = "✓", "○"
+NEAR_CHANCE = 0.1  # largest share of the way from chance to solved that still counts as chance
+LEGEND = (
+    f"Accuracy at the length of training and at a greater one. {SOLVED} solved; {CHANCE} at chance: less than a tenth "
+    "of the way from chance to solved."
+)
+HEADINGS = ("probe", "length", "chance", "solved")
+
+
+def print_results(results: Results, folder: Path) -> None:
+    """Print the table, what the marks mean, the cells without an accuracy, and where the results are."""
+    console = terminal.results_console()
+    for models in _blocks(results, console.width):
+        console.print(block(results, models, console.width))
+        console.print()
+    console.print(LEGEND, markup=False)
+    if any(len(results.of(model, level)) > 1 for model in results.models for level in results.levels):
+        console.print("Means over the seeds; n/m: solved with n of m seeds.", markup=False)
+    problems = {f"{cell.model} on {cell.probe} {cell.difficulty}": cell for cell in results.cells if cell.problem}
+    for name, cell in problems.items():
+        console.print(f"{name} {cell.status}: {humanize.line(cell.problem)}", style="red", markup=False)
+    console.print(f"results: {folder / FILE}", markup=False, soft_wrap=True)
+
+
+def block(results: Results, models: Sequence[str], width: int) -> Text:
+    """Make the table of some of the models."""
+    return terminal.table((*HEADINGS, *models), rows(results, models), width=width, left=["probe"])
+
+
+def rows(results: Results, models: Sequence[str]) -> list[list[str]]:
+    """Return two lines for each level: at the trained and at the tested length."""
+    found = []
+    for level in results.levels:
+        cells = {model: results.of(model, level) for model in models}
+        for name, length, chance, solved in (
+            (f"{level.probe} {level.difficulty}", level.trained_length, level.chance_trained, level.solved_trained),
+            ("", level.tested_length, level.chance_tested, level.solved_tested),
+        ):
+            trained = length == level.trained_length
+            entries = [_entry(cells[model], trained, chance, solved) for model in models]
+            found.append([name, str(length), f"{chance:.3f}", f"{solved:.3f}", *entries])
+    return found
+
+
+def _entry(cells: Sequence[CellResult], trained: bool, chance: float, solved: float) -> str:
+    """Return the accuracy with its mark."""
+    if not cells:
+        return humanize.MISSING
+    values = [cell.accuracy_trained if trained else cell.accuracy_tested for cell in cells]
+    known = [value for value in values if value is not None]
+    if len(known) < len(values):
+        return next(cell.status for cell in cells if cell.problem)
+    mean, wins = sum(known) / len(known), sum(value >= solved for value in known)
+    if wins == len(known):
+        mark = SOLVED
+    elif wins:
+        mark = f"{wins}/{len(known)}"
+    else:
+        mark = CHANCE if mean < chance + NEAR_CHANCE * (solved - chance) else ""
+    return f"{mean:.3f} {mark:1}"
+
+
+def _blocks(results: Results, width: int) -> list[list[str]]:
+    """Divide the models into as many as fit beside each other, so that a narrow terminal cuts no column."""
+    found: list[list[str]] = []
+    for model in results.models:
+        if found and _fits(results, [*found[-1], model], width):
+            found[-1].append(model)
+        else:
+            found.append([model])
+    return found
+
+
+def _fits(results: Results, models: Sequence[str], width: int) -> bool:
+    return max(map(len, block(results, models, terminal.PIPED_COLUMNS).plain.splitlines())) <= width

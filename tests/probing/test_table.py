@@ -1,0 +1,58 @@
+"""Tests of the table: its entries and marks, and that no terminal is too narrow."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+
+from lmzoo.probing.table import block, print_results, rows
+from tests.probing.example import cell, example
+
+
+def test_rows_show_each_level_at_both_lengths() -> None:
+    assert rows(example(), ["solver", "guesser"]) == [
+        ["mqar easy", "32", "0.250", "0.990", "1.000 ✓", "0.250 ○"],
+        ["", "64", "0.250", "0.990", "0.986 1/2", "0.600  "],
+        ["parity easy", "16", "0.500", "0.990", "1.000 ✓", "diverged"],
+        ["", "64", "0.500", "0.990", "0.520 ○", "diverged"],
+    ]
+
+
+def test_rows_leave_out_what_was_not_probed() -> None:
+    results = example()
+    only = dataclasses.replace(results, cells=[*results.cells, cell("late", "mqar")])
+    assert [row[-1] for row in rows(only, ["late"])] == ["1.000 ✓", "0.500  ", "–", "–"]
+
+
+def test_block_lines_up_with_the_models() -> None:
+    lines = block(example(), ["solver"], 200).plain.splitlines()
+    assert lines[0].split() == ["probe", "length", "chance", "solved", "solver"]
+    assert len(lines) == 6
+
+
+@pytest.mark.parametrize(("columns", "tables"), [("200", 1), ("80", 3), ("40", 6)])
+def test_print_results_divides_the_models_between_tables(
+    columns: str, tables: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", columns)
+    results = example()
+    names = [f"family{n}.tiny" for n in range(6)]
+    results = dataclasses.replace(results, cells=[cell(name, "mqar") for name in names])
+    print_results(results, Path("runs/probe"))
+    out = capsys.readouterr().out
+    assert len(re.findall("^probe ", out, re.MULTILINE)) == tables
+    assert all(name in out for name in names)
+    if columns == "80":
+        assert max(map(len, out.splitlines())) <= 80
+
+
+def test_print_results_explains_marks_and_problems(capsys: pytest.CaptureFixture[str]) -> None:
+    print_results(example(), Path("runs/probe"))
+    out = capsys.readouterr().out
+    assert "✓ solved; ○ at chance" in out
+    assert "Means over the seeds; n/m: solved with n of m seeds." in out
+    assert "guesser on parity easy diverged: the loss is nan" in out
+    assert "results: runs/probe/probes.json" in out
