@@ -68,10 +68,7 @@ def probe_models(
             versions=versions(),
         )
         emit(NoteEvent(f"{len(cells)} cells, of which {len(cells) - len(left)} are done"))
-        try:
-            return _run_all(results, left, folder, emit, keep_freed_memory)
-        finally:
-            emit(EndEvent())
+        return _run_all(results, left, folder, emit, keep_freed_memory)
 
 
 def _require_same(folder: Path, cell: Cell, kept: CellResult | None) -> None:
@@ -94,7 +91,7 @@ def _require_same(folder: Path, cell: Cell, kept: CellResult | None) -> None:
 
 def _run_all(results: Results, left: Sequence[Cell], folder: Path, emit: Listener, keep_freed_memory: bool) -> Results:
     problems: dict[str, str] = {}
-    tokens, began = 0, time.monotonic()
+    tokens, seconds = 0, 0.0  # of the training so far
     for number, cell in enumerate(left):
         if cell.model not in problems:
             emit(NoteEvent(f"{cell.model}: checking"))
@@ -103,10 +100,10 @@ def _run_all(results: Results, left: Sequence[Cell], folder: Path, emit: Listene
         if problems[cell.model]:
             result = _failed(cell, problems[cell.model])
         else:
-            seconds = time.monotonic() - began
             remaining = sum(other.tokens for other in left[number:] if not problems.get(other.model))
             time_left = f", about {humanize.duration(seconds / tokens * remaining)} left" if tokens else ""
-            emit(NoteEvent(f"{number + 1} of {len(left)}{time_left}"))
+            emit(NoteEvent(f"cell {number + 1} of {len(left)}{time_left}"))
+            began = time.monotonic()
             try:
                 result = train_cell(cell, run, emit, keep_freed_memory=keep_freed_memory)
             except (Exception, SystemExit) as error:  # one model of a plug-in must not abandon the others
@@ -114,7 +111,9 @@ def _run_all(results: Results, left: Sequence[Cell], folder: Path, emit: Listene
                 if problem is None:
                     raise
                 result = _failed(cell, problem)
-            tokens += cell.tokens
+            finally:
+                emit(EndEvent())
+            tokens, seconds = tokens + cell.tokens, seconds + time.monotonic() - began
         if result.problem:
             emit(NoteEvent(f"{cell.title} {result.status}: {result.problem}"))
         else:

@@ -57,7 +57,7 @@ def rows(results: Results, models: Sequence[str]) -> list[list[str]]:
 
 
 def _entry(cells: Sequence[CellResult], trained: bool, chance: float, solved: float) -> str:
-    """Return the accuracy with its mark."""
+    """Return the accuracy, after its mark, so that the figures of a column stand below each other."""
     if not cells:
         return humanize.MISSING
     values = [cell.accuracy_trained if trained else cell.accuracy_tested for cell in cells]
@@ -71,7 +71,7 @@ def _entry(cells: Sequence[CellResult], trained: bool, chance: float, solved: fl
         mark = f"{wins}/{len(known)}"
     else:
         mark = CHANCE if mean < chance + NEAR_CHANCE * (solved - chance) else ""
-    return f"{mean:.3f} {mark:1}"
+    return f"{mark} {mean:.3f}".lstrip()
 
 
 def _blocks(results: Results, width: int) -> list[list[str]]:

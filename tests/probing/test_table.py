@@ -14,17 +14,17 @@ from tests.probing.example import cell, example
 
 def test_rows_show_each_level_at_both_lengths() -> None:
     assert rows(example(), ["solver", "guesser"]) == [
-        ["mqar easy", "32", "0.250", "0.990", "1.000 ✓", "0.250 ○"],
-        ["", "64", "0.250", "0.990", "0.986 1/2", "0.600  "],
-        ["parity easy", "16", "0.500", "0.990", "1.000 ✓", "diverged"],
-        ["", "64", "0.500", "0.990", "0.520 ○", "diverged"],
+        ["mqar easy", "32", "0.250", "0.990", "✓ 1.000", "○ 0.250"],
+        ["", "64", "0.250", "0.990", "1/2 0.986", "0.600"],
+        ["parity easy", "16", "0.500", "0.990", "✓ 1.000", "diverged"],
+        ["", "64", "0.500", "0.990", "○ 0.520", "diverged"],
     ]
 
 
 def test_rows_leave_out_what_was_not_probed() -> None:
     results = example()
     only = dataclasses.replace(results, cells=[*results.cells, cell("late", "mqar")])
-    assert [row[-1] for row in rows(only, ["late"])] == ["1.000 ✓", "0.500  ", "–", "–"]
+    assert [row[-1] for row in rows(only, ["late"])] == ["✓ 1.000", "0.500", "–", "–"]
 
 
 def test_block_lines_up_with_the_models() -> None:
