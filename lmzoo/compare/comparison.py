@@ -40,6 +40,7 @@ from lmzoo.data.corpora import Corpus, load_corpus
 from lmzoo.data.halves import Half, validation_halves
 from lmzoo.data.overlap import measure_overlap
 from lmzoo.data.store import TokenSplit, TokenStore, require_length
+from lmzoo.data.synthetic import entropy_rate
 from lmzoo.data.tokenizers import Tokenizer, load_tokenizer
 from lmzoo.errors import ConfigError
 from lmzoo.hardware import hardware, versions
@@ -248,6 +249,7 @@ def _describe(
             "train_tokens": store.train.n_tokens,
             "val_tokens": store.val.n_tokens,
             "val_bytes": store.val.n_bytes,
+            "entropy_rate": _entropy_rate(longest.data, store.val),
         },
         tokenizer={"spec": data.tokenizer.spec, "vocab_size": vocab_size, "sha256": data.tokenizer.sha256},
         budget={
@@ -268,6 +270,12 @@ def _describe(
         cut_contexts=cut_contexts(specs),
         complete=False,
     )
+
+
+def _entropy_rate(data: str, val: TokenSplit) -> dict[str, float] | None:
+    """Return the entropy rate of a synthetic source in nats per token, and its error; None for any other text."""
+    rate, per_token = entropy_rate(data), val.n_chars / val.n_tokens
+    return None if rate is None else {"nats": rate.nats * per_token, "error": rate.error * per_token}
 
 
 def _statistics(models: Sequence[ModelResult]) -> Statistics | None:

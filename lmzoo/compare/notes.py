@@ -56,6 +56,20 @@ def context_notes(results: Results) -> list[str]:
     ]
 
 
+def entropy_notes(results: Results) -> list[str]:
+    """State the entropy rate of a synthetic source, and how far above it the best model is."""
+    rate = results.corpus.get("entropy_rate")
+    if rate is None:
+        return []
+    text = f"The entropy rate of {results.corpus['name']} is {rate['nats']:.3f} nats per token: no model has a lower "
+    text += "expected loss"
+    for model in results.ranked[:1]:
+        if model.loss is not None:
+            above = model.loss - rate["nats"]
+            text += f"; {model.name} is {abs(above):.3f} {'above it' if above >= 0 else 'below it by chance'}"
+    return [text]
+
+
 def notes(results: Results) -> list[str]:
     """List the caveats, most important first."""
     several = len(results.seeds) > 1
@@ -95,7 +109,7 @@ def notes(results: Results) -> list[str]:
             f"{results.corpus['name']} was built from {results.corpus['origin']}: another version of Python gives "
             f"another text, and other losses."
         )
-    found += [f"{note}." for note in context_notes(results)]
+    found += [f"{note}." for note in [*entropy_notes(results), *context_notes(results)]]
     if results.unranked:
         found.append(
             "A model without a rank is part of the result: a model that diverged did so with this recipe; a model that "

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from lmzoo import humanize, terminal
 from lmzoo.compare.findings import PAIR_HEADINGS, PAIRS, loss, pair_rows, place, seed_notes
-from lmzoo.compare.notes import context_notes
+from lmzoo.compare.notes import context_notes, entropy_notes
 from lmzoo.compare.results import Results, budget_text, same_steps
 from lmzoo.compare.sizes import match_notes
 from lmzoo.compare.tune import TUNED, tune_notes, tuned_table
@@ -77,7 +77,8 @@ def markdown(results: Results) -> str:
         lines.append(_pipes(cells))
         if row.note:
             notes.append(f"- **{_escaped(row.name)}** has no rank: {_escaped(row.note)}")
-    notes += [f"- {_escaped(note)}" for note in [*match_notes(results), *tune_notes(results), *context_notes(results)]]
+    facts = [*match_notes(results), *tune_notes(results), *entropy_notes(results), *context_notes(results)]
+    notes += [f"- {_escaped(note)}" for note in facts]
     lines += ["", f"*Italic*: {NGRAMS} (interpolated Witten-Bell), no training.", "", overlap(results)]
     notes += [f"- {_escaped(note)}" for note in seed_notes(results)]
     return "\n".join([*lines, *([""] if notes else []), *notes, *_pairs(results), *_tuned(results)]) + "\n"
@@ -126,7 +127,8 @@ def print_results(results: Results, folder: Path) -> None:
     for row in rows(results):
         if row.note:
             console.print(f"{row.name} has no rank: {row.note}", style="red", markup=False)
-    for note in [*seed_notes(results), *match_notes(results), *tune_notes(results), *context_notes(results)]:
+    facts = [*match_notes(results), *tune_notes(results), *entropy_notes(results), *context_notes(results)]
+    for note in [*seed_notes(results), *facts]:
         console.print(note, markup=False)
     for model in results.ranked:
         text = " ".join((results.prompt + model.sample).split())

@@ -13,6 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,12 @@ from torch import Tensor, nn
 from lmzoo import registry
 from lmzoo.compare import Results, compare, comparison
 from lmzoo.compare.ngram import NGram
+from lmzoo.compare.table import print_results
 from lmzoo.data.batches import BatchStream
 from lmzoo.data.corpora import load_corpus
 from lmzoo.data.overlap import measure_overlap
+from lmzoo.data.store import TokenSplit
+from lmzoo.data.synthetic import EntropyRate
 from lmzoo.data.tokenizers import train_tokenizer
 from lmzoo.errors import ConfigError, DataError, LmzooError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
@@ -389,3 +393,25 @@ def test_compare_gives_the_model_ngram_the_loss_of_the_counted_ngrams(text: str,
     assert found["ngram"].loss == pytest.approx(expected[4], rel=1e-5)
     assert found["ngram"].params == 0
     assert len(found["ngram"].curve) == 1
+
+
+def test_compare_states_the_entropy_rate_of_a_synthetic_source(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(comparison, "entropy_rate", {text: EntropyRate(1.25, 0.0)}.get)  # a real source is larger
+    results = compare(["bigram"], text, tmp_path, settings={"steps": 2, "batch_size": 2, "context_length": 8})
+    assert results.corpus["entropy_rate"] == {"nats": 1.25, "error": 0.0}
+    print_results(results, tmp_path)
+    assert "The entropy rate of sea.txt is 1.250 nats per token" in capsys.readouterr().out
+
+
+def test_compare_knows_no_entropy_rate_of_a_text(finished: tuple[Results, Path]) -> None:
+    assert finished[0].corpus["entropy_rate"] is None
+
+
+def test_entropy_rate_is_converted_to_nats_per_token() -> None:
+    split = TokenSplit("markov1", "val", np.zeros(100, dtype=np.uint16), n_tokens=100, n_bytes=250, n_chars=250)
+    rate = comparison._entropy_rate("hmm", split)
+    assert rate is not None
+    assert rate["nats"] == pytest.approx(2.5 * 1.2162191, rel=1e-6)
+    assert 0 < rate["error"] < 2e-7

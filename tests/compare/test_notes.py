@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 
-from lmzoo.compare.notes import headline, notes
+from lmzoo.compare.notes import entropy_notes, headline, notes
+from lmzoo.compare.table import markdown
 from tests.compare.example import example, model
 
 
@@ -40,3 +41,15 @@ def test_notes_follow_from_the_results() -> None:
     partial = dataclasses.replace(results, complete=False)
     assert "not finished" in notes(partial)[0]
     assert headline(partial).startswith("Not finished; so far, best has")
+
+
+def test_entropy_notes_say_how_far_the_best_model_is_from_the_limit() -> None:
+    results = example()
+    assert entropy_notes(results) == []
+    for nats, place in ((1.4, "0.100 above it"), (1.503, "0.003 below it by chance")):
+        known = dataclasses.replace(results, corpus={**results.corpus, "entropy_rate": {"nats": nats, "error": 0.0}})
+        (note,) = entropy_notes(known)
+        rate = f"The entropy rate of sea.txt is {nats:.3f} nats per token"
+        assert note == f"{rate}: no model has a lower expected loss; best is {place}"
+        assert f"{note}." in notes(known)
+        assert note in markdown(known)
