@@ -51,9 +51,18 @@ class Family:
     @property
     def card(self) -> str:
         """The text of card.md, or the docstring of a model that has none."""
-        path = self.folder / "card.md" if self.folder else None
+        return self._text("card.md") or humanize.plain(self.docstring, keep="\n\t")
+
+    @property
+    def papers(self) -> str:
+        """The text of papers.bib, the papers of the family in BibTeX; empty if there is none."""
+        return self._text("papers.bib")
+
+    def _text(self, name: str) -> str:
+        """Return the text of a file of the entry, empty if there is none. Raises `ConfigError`."""
+        path = self.folder / name if self.folder else None
         if path is None or not os.path.lexists(path):
-            return humanize.plain(self.docstring, keep="\n\t")
+            return ""
         try:
             return humanize.plain(files.read_text(path, files.SETTINGS_BYTES), keep="\n\t")
         except OSError as error:

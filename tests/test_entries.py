@@ -33,6 +33,16 @@ def test_merged_prefers_the_second_entry() -> None:
     assert [preset.source for preset in both.presets.values()] == ["second", ""]
 
 
+def test_papers_is_the_text_of_papers_bib_or_nothing(tmp_path: Path) -> None:
+    family = Family("a", tmp_path)
+    assert (family.papers, Family("b").papers) == ("", "")
+    (tmp_path / "papers.bib").write_text("@misc{a,\n\x1b[31m}\n")
+    assert family.papers == "@misc{a,\n\\x1b[31m}\n"
+    (tmp_path / "papers.bib").write_bytes(b"\xff")
+    with pytest.raises(ConfigError, match=r"papers.bib: not UTF-8 at byte offset 0"):
+        _ = family.papers
+
+
 def test_package_folder_of_packages_without_one() -> None:
     assert [entries.package_folder(name) for name in ("json", "tomllib", "sys", "__main__", "absent")] == [None] * 5
 
