@@ -74,6 +74,7 @@ class ModelResult:
     curve: Sequence[Sequence[float]] = ()
     config: Mapping[str, Any] = field(default_factory=dict)
     cells: Sequence[CellResult] = ()
+    checks: Mapping[str, bool] = field(default_factory=dict)  # those that decide on a rank: passed or failed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,7 +125,7 @@ class Results:
         return f"<comparison of {len(self.models)} models on {self.corpus['name']}{best}>"
 
     def _repr_html_(self) -> str:
-        from lmzoo.compare.report import ranking_table
+        from lmzoo.compare.report_tables import ranking_table
 
         return ranking_table(self)
 
@@ -179,6 +180,11 @@ class Results:
         rows = [*self.ranked, *self.unranked]
         losses = {row.name: [(tokens, loss) for tokens, loss in row.curve] for row in rows}
         return plotting.curves(losses, x="tokens", y="validation loss (nats per token)", ax=ax)
+
+
+def model_colors(results: Results) -> dict[str, int]:
+    """Number the models in the order of the table; the number chooses the color of a model in all figures."""
+    return {model.name: number for number, model in enumerate([*results.ranked, *results.unranked])}
 
 
 def same_steps(results: Results) -> bool:

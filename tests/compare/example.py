@@ -77,3 +77,51 @@ def several_seeds(losses: dict[str, list[float]]) -> Results:
     ]
     plain = example()
     return dataclasses.replace(plain, models=[*models, plain.models[3]], seeds=seeds, statistics=analyze(losses))
+
+
+HOSTILE = "</script><img src=x onerror=alert(1)><!--<script>"  # a name that would end a script, or a comment
+
+
+def everything(names: tuple[str, ...] = ("gpt2.tiny", "mamba.tiny", HOSTILE)) -> Results:
+    """A comparison with three seeds, curves, a tuned rate and checks; one more model diverged, and one failed."""
+    seeds, losses, models, tried = [7, 8, 9], {}, [], {}
+    for number, name in enumerate(names):
+        run = f"runs/{name},seed="
+        losses[name] = [1.5 + number / 4 + seed / 1000 for seed in seeds]
+        cells = [
+            CellResult(seed=seed, run=f"{run}{seed}", loss=loss, selection_loss=loss + 0.1, curve=_fall(loss))
+            for seed, loss in zip(seeds, losses[name], strict=True)
+        ]
+        more = {
+            "cells": cells,
+            "curve": _fall(losses[name][1]),
+            "checks": {"causality": True, "decoding": True},
+            "config": {"model": {"d_model": 64}, "train": {"learning_rate": 0.01, "seed": 7}, "precision": "float32"},
+            "decode_tokens_per_s": 900.0 / (number + 1),
+            "state_bytes": 1000 * (3 - number),
+        }
+        models.append(model(name, losses[name][1], **more))
+        rates = [(0.005, 2.0, "trained"), (0.01, 1.7, "trained"), (0.02, None, "diverged")]
+        trials = [{"value": v, "run": "r", "status": s, "selection_loss": x, "loss": x} for v, x, s in rates]
+        tried[name] = {"chosen": 0.01, "at_end": False, "tried": trials}
+    plain = example()
+    wild, leaky = plain.models[3], dataclasses.replace(plain.models[4], checks={"causality": False, "decoding": True})
+    half = {"documents": 2, "tokens": 500, "bytes": 500}
+    return dataclasses.replace(
+        plain,
+        models=[*models, wild, leaky],
+        seeds=seeds,
+        statistics=analyze(losses),
+        tuning={
+            "setting": "learning_rate",
+            "values": [0.005, 0.01],
+            "most_added": 2,
+            "selection": half,
+            "report": half,
+            "models": tried,
+        },
+    )
+
+
+def _fall(loss: float) -> list[list[float]]:
+    return [[0, 4.17], [500, loss + 1], [1000, loss + 0.4], [2000, loss]]

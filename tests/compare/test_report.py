@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import re
+from html import unescape
 from html.parser import HTMLParser
+from typing import Any
 
-from lmzoo.compare.report import decades, html, ranking_table
-from tests.compare.example import example
+from lmzoo.compare.conclusions import conclusions
+from lmzoo.compare.report import html
+from tests.compare.example import HOSTILE, everything, example, several_seeds
 
-VOID = {"meta", "line", "circle", "rect", "br"}
+VOID = {"meta", "br", "input"}
 
 
 class Reader(HTMLParser):
@@ -17,11 +22,11 @@ class Reader(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.open: list[str] = []
-        self.tags: set[str] = set()
+        self.tags: list[str] = []
         self.text = ""
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
+        self.tags.append(tag)
         if tag not in VOID:
             self.open.append(tag)
 
@@ -29,7 +34,7 @@ class Reader(HTMLParser):
         assert self.open.pop() == tag
 
     def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.add(tag)
+        self.tags.append(tag)
 
     def handle_data(self, data: str) -> None:
         self.text += data
@@ -43,23 +48,78 @@ def read(page: str) -> Reader:
 
 
 def test_html_escapes_all_outside_text() -> None:
-    page = html(example())
+    page = html(everything())
     reader = read(page)
-    assert "script" not in reader.tags
-    assert "b" in reader.tags  # from the bars of the report itself
-    assert "</pre><script>alert('x')</script> & more" in reader.text
+    assert reader.tags.count("script") == 3  # the data of the figures, Vega, and report.js
+    assert "img" not in reader.tags
+    assert "b" in reader.tags  # from the report itself
     assert "The <sea>" in reader.text
     assert "step 3: the loss is nan | <b>" in reader.text
     assert "a <processor>" in reader.text
     assert "2.8 % of the <validation> split is copied." in reader.text
+    assert "</pre><script>alert('x')</script> & more" in read(html(example())).text
+    assert HOSTILE in reader.text
 
 
-def test_html_is_self_contained() -> None:
+def test_html_holds_the_figures_as_data() -> None:
+    figures = figure_data(html(everything()))
+    assert list(figures) == ["ranking", "loss", "sensitivity", "cost"]
+    assert HOSTILE in {row["model"] for row in figures["loss"]["spec"]["data"]["values"]}
+    assert figures["loss"]["axes"][1] == {"label": "FLOPs", "field": "flops", "title": "FLOPs of training", "log": True}
+
+
+def figure_data(page: str) -> dict[str, Any]:
+    return json.loads(page.partition('<script type="application/json" id="figures">')[2].partition("</script>")[0])
+
+
+def test_html_is_self_contained_and_small() -> None:
     page = html(example())
-    assert not re.search(r"(?i)\b(src|href|url|@import)\s*[=(]\s*[\"']?(?!#)", page)
-    assert "http" not in page
+    own = page.partition("<script>")[0]  # without Vega, which names the namespaces of SVG
+    assert not re.search(r"(?i)\b(src|href|url|@import)\s*[=(]\s*[\"']?(?!#)", own)
+    assert "http:" not in own.replace("http-equiv", "")
+    assert "https:" not in own
+    assert "default-src 'none'" in own
     assert "prefers-color-scheme: dark" in page
     assert 'name="viewport"' in page
+    assert len(html(everything()).encode()) < 1.5e6
+
+
+def test_html_without_figures_has_no_script() -> None:
+    failed = dataclasses.replace(example(), models=[example().models[4]])
+    assert "script" not in read(html(failed)).tags
+
+
+def test_html_has_controls_for_axes_scales_and_models() -> None:
+    form = html(everything()).partition('data-figure="loss"')[2].partition("</form>")[0]
+    assert re.findall(r'name="axis" value="(\d)"( checked)?>(\w+)<', form) == [
+        ("0", " checked", "tokens"),
+        ("1", "", "FLOPs"),
+        ("2", "", "time"),
+    ]
+    assert [unescape(name) for name in re.findall(r'name="model" value="([^"]*)" checked>', form)] == [
+        "gpt2.tiny",
+        "mamba.tiny",
+        HOSTILE,
+        "wild",
+    ]
+    assert re.findall(r'name="log-(\w)"( checked)?', form) == [("x", ""), ("y", "")]
+    cost = html(everything()).partition('data-figure="cost"')[2].partition("</form>")[0]
+    assert re.findall(r'name="log-(\w)"( checked)?', cost) == [("x", " checked"), ("y", "")]
+
+
+def test_html_states_checks_settings_and_conclusions() -> None:
+    text = read(html(everything())).text
+    assert "failed: causality; no rank" in text
+    assert "passed all 2" in text
+    assert "[train]\nlearning_rate = 0.01" in text
+    assert all(paragraph in text for paragraph in conclusions(everything()))
+    assert "Checks" not in read(html(example())).text
+
+
+def test_html_folds_a_long_table_of_pairs() -> None:
+    many = several_seeds({f"m{i}": [1 + i / 100, 1.001 + i / 90] for i in range(7)})
+    assert "<summary>All 21 pairs</summary>" in html(many)
+    assert "<summary>All" not in html(everything())
 
 
 def test_html_has_every_model_figure_and_fact() -> None:
@@ -82,12 +142,6 @@ def test_html_has_every_model_figure_and_fact() -> None:
     assert "0.100" not in text  # the loss of the model that failed a check
 
 
-def test_html_draws_every_curve_once_for_each_width() -> None:
-    page = html(example())
-    assert page.count("<svg ") == 2
-    assert page.count("clip-path=") == 2 * 4  # best, close, slow, wild; not leaky, which may see future tokens
-
-
 def test_html_marks_every_figure_with_its_heading_for_narrow_screens() -> None:
     page = html(example())
     for heading in ("val loss (nats)", "train tok/s", "state at full context", "evaluation time"):
@@ -99,25 +153,3 @@ def test_html_keeps_colors_in_print() -> None:
     page = html(example())
     assert "print-color-adjust: exact" in page
     assert "@media screen and (prefers-color-scheme: dark)" in page, "paper is white"
-
-
-def test_html_draws_speeds_on_a_logarithmic_axis() -> None:
-    """48,000 and 1,234.5 tokens/s on an axis from 1,000 to 100,000: at 84.1 % and 4.6 %, not at 100 % and 3 %."""
-    places = re.findall(r'<i class="fill\d" style="left:([\d.]+)%">', html(example()))
-    assert places[:3] == ["84.1", "84.1", "4.6"]
-
-
-def test_decades_enclose_the_values() -> None:
-    assert decades([1234.5, 48_000]) == (3, 5)
-    assert decades([100, 100]) == (2, 3)
-    assert decades([0.0, 20]) == (1, 2)
-    assert decades([]) == (0, 1)
-
-
-def test_ranking_table_is_the_notebook_form_of_results() -> None:
-    results = example()
-    shown = results._repr_html_()
-    assert shown == ranking_table(results)
-    assert "swatch" not in shown
-    read(shown)
-    assert repr(results) == "<comparison of 5 models on sea.txt, best best at 1.500 nats per token>"

@@ -1,0 +1,71 @@
+"""States in words what a comparison shows and what it does not, no stronger than the evidence."""
+
+from __future__ import annotations
+
+from lmzoo.compare.findings import listed
+from lmzoo.compare.results import Results
+from lmzoo.compare.statistics import ALPHA
+
+
+def conclusions(results: Results) -> tuple[str, str]:
+    """Return two paragraphs: what can be concluded, and what cannot."""
+    return " ".join(_can(results)), " ".join(_cannot(results))
+
+
+def _can(results: Results) -> list[str]:
+    names = [model.name for model in results.ranked]
+    if not names:
+        return ["Nothing can be concluded about the order of the models: none has a rank."]
+    found = []
+    statistics = results.statistics
+    if len(results.seeds) < 2:
+        found.append(
+            "The figures are those of one run of each model. They order these runs, not the models: how much a changed "
+            "seed moves a loss is not known."
+        )
+    elif statistics is None:
+        found.append("Fewer than two seeds of every model are done, so no difference can be concluded yet.")
+    elif statistics.pairs:
+        apart = sum(pair.told_apart for pair in statistics.pairs)
+        total = len(statistics.pairs)
+        which = "no two models can be told apart" if not apart else f"{apart} of {total} pairs of models are told apart"
+        found.append(
+            f"For this text, these sizes and this budget, {which} with {statistics.seeds} seeds; the probability of "
+            f"any wrong claim among them is at most {100 * ALPHA:g} %."
+        )
+    checked = [model.name for model in results.ranked if model.checks and all(model.checks.values())]
+    if len(checked) == len(names):
+        found.append(
+            "Every ranked model passed its checks: it sees no future token, decodes as it was trained, and reports the "
+            "loss that it should, so the losses have the same meaning."
+        )
+    if results.tuning:
+        found.append("Every recipe was searched with equal effort, so the order does not follow from that choice.")
+    return found
+
+
+def _cannot(results: Results) -> list[str]:
+    found = []
+    equals: list[str] = []
+    if results.statistics is not None:
+        equals = [f"{p.first} or {p.second}" for p in results.statistics.pairs if not p.told_apart]
+    if equals and len(equals) <= 6:
+        found.append(f"These seeds do not show which is better: {'; '.join(equals)}.")
+    elif equals:
+        found.append(f"For {len(equals)} pairs of models these seeds do not show which one is better.")
+    found.append("Another text, another size or a longer training may change the order.")
+    if not results.tuning:
+        found.append("So may another recipe: the recipes were not tuned with equal effort.")
+    elif ends := [name for name, model in results.tuning["models"].items() if model["at_end"]]:
+        found.append(
+            f"The recipe of {listed(ends)} may be better still, since the best value lies at an end of the grid."
+        )
+    sizes = [model.params for model in results.ranked]
+    if sizes and max(sizes) > 1.5 * min(sizes):
+        found.append("The models differ in size, so their architectures are not compared at equal cost.")
+    if failed := [model.name for model in results.unranked if model.status == "failed"]:
+        found.append(f"About the loss of {listed(failed)} nothing can be said: a check failed.")
+    if diverged := [model.name for model in results.unranked if model.status == "diverged"]:
+        found.append(f"That {listed(diverged)} diverged is a finding about this recipe, not about every recipe.")
+    found.append("Speeds are those of this machine and this implementation.")
+    return found

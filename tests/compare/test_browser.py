@@ -1,0 +1,123 @@
+"""Drives a report in Chromium: its controls redraw the figures, nothing fails, and no request leaves the file."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from lmzoo.compare.report import html
+from tests import browser
+from tests.compare.example import HOSTILE, everything
+
+pytestmark = pytest.mark.browser
+OPTIONS = (
+    "headless",
+    "no-sandbox",
+    "disable-gpu",
+    "disable-quic",
+    "no-first-run",
+    "disable-background-networking",
+    "disable-component-update",
+    "disable-sync",
+    "window-size=1200,900",
+)
+# All text of a figure, and the colors of its lines.
+TEXTS = (
+    "return [...document.querySelectorAll(`[data-figure=${arguments[0]}] svg text`)].map((text) => text.textContent)"
+)
+LINES = "[data-figure=loss] .mark-line path"
+COLORS = f"return [...document.querySelectorAll('{LINES}')].map((line) => line.getAttribute('stroke'))"
+
+
+class Page:
+    """An open report."""
+
+    def __init__(self, driver: Any) -> None:
+        self.driver = driver
+
+    def texts(self, figure: str) -> list[str]:
+        return self.driver.execute_script(TEXTS, figure)
+
+    def click(self, figure: str, control: str) -> None:
+        """Press the space key on a control, as one does without a mouse; radio buttons and boxes obey it."""
+        self.driver.find_element("css selector", f"[data-figure={figure}] input{control}").send_keys(" ")
+
+    def wait(self, holds: Callable[[], bool]) -> None:
+        from selenium.webdriver.support.wait import WebDriverWait
+
+        WebDriverWait(self.driver, 60, poll_frequency=0.05).until(lambda _: holds())
+
+    def logged(self, kind: str) -> list[dict[str, Any]]:
+        return self.driver.get_log(kind)
+
+
+@pytest.fixture(scope="module")
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
+    found = browser.find()
+    assert found is not None, browser.MISSING
+    from selenium import webdriver
+    from selenium.webdriver.chrome.service import Service
+
+    folder = tmp_path_factory.mktemp("browser")
+    (folder / "report.html").write_text(html(everything()), encoding="utf-8")
+    options = webdriver.ChromeOptions()
+    options.binary_location = found[0]
+    for option in (*OPTIONS, f"user-data-dir={folder / 'profile'}"):
+        options.add_argument(f"--{option}")
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(found[1]))
+    try:
+        driver.get((folder / "report.html").as_uri())
+        opened = Page(driver)
+        opened.wait(lambda: all(opened.texts(name) for name in ("ranking", "loss", "sensitivity", "cost")))
+        yield opened
+    finally:
+        driver.quit()
+
+
+def test_browser_draws_the_names_of_models_as_text(page: Page) -> None:
+    assert any("</script>" in text for text in page.texts("ranking"))
+    assert HOSTILE in page.texts("cost")
+    assert page.driver.execute_script("return document.images.length") == 0
+
+
+def test_browser_hides_a_model(page: Page) -> None:
+    assert page.driver.execute_script(COLORS) == ["var(--s0)", "var(--s1)", "var(--s2)", "var(--s3)"]
+    page.click("loss", "[value='mamba.tiny']")
+    page.wait(lambda: page.driver.execute_script(COLORS) == ["var(--s0)", "var(--s2)", "var(--s3)"])
+    page.click("loss", "[value='mamba.tiny']")
+    page.wait(lambda: len(page.driver.execute_script(COLORS)) == 4)
+
+
+def test_browser_switches_the_axis_and_its_scale(page: Page) -> None:
+    def log_x() -> bool:
+        return page.driver.find_element("css selector", "[data-figure=loss] [name=log-x]").is_selected()
+
+    assert "tokens seen in training" in page.texts("loss")
+    assert not log_x()
+    page.click("loss", "[name=axis][value='1']")
+    page.wait(lambda: "FLOPs of training" in page.texts("loss"))
+    assert log_x(), "FLOPs are shown on a logarithmic axis at first"
+    before = page.texts("loss")
+    page.click("loss", "[name=log-x]")
+    page.wait(lambda: page.texts("loss") not in ([], before))
+    assert "FLOPs of training" in page.texts("loss")
+
+
+def test_browser_shows_no_horizontal_scroll_bar_on_a_phone(page: Page) -> None:
+    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
+    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    page.wait(lambda: page.driver.execute_script("return document.querySelector('.plot svg').clientWidth") < 390)
+    assert page.driver.execute_script("return document.documentElement.scrollWidth") == 390
+
+
+def test_browser_reports_no_error_and_sends_no_request(page: Page) -> None:
+    """Runs last: it reads what the other tests have caused."""
+    assert page.logged("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in page.logged("performance")]
+    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    address = page.driver.current_url  # Chromium's own first page sends requests too
+    assert [each["request"]["url"] for each in sent if each["documentURL"] == address] == [address]

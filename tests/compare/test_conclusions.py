@@ -1,0 +1,50 @@
+"""Tests the paragraphs in words: they claim no more than the evidence."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from lmzoo.compare.conclusions import conclusions
+from tests.compare.example import everything, example, model, several_seeds
+
+
+def test_conclusions_of_one_seed_claim_no_difference() -> None:
+    can, cannot = conclusions(example())
+    assert can.startswith("The figures are those of one run of each model.")
+    assert "told apart" not in can
+    assert "passed its checks" not in can, "no checks are recorded"
+    assert "the recipes were not tuned" in cannot
+    assert "About the loss of leaky nothing can be said" in cannot
+    assert "That wild diverged is a finding about this recipe" in cannot
+    assert "differ in size" not in cannot
+
+
+def test_conclusions_of_several_seeds_count_the_pairs() -> None:
+    can, cannot = conclusions(everything())
+    assert "3 of 3 pairs of models are told apart with 3 seeds" in can
+    assert "at most 5 %" in can
+    assert "Every ranked model passed its checks" in can
+    assert "Every recipe was searched with equal effort" in can
+    assert "recipe:" not in cannot
+    assert "which is better" not in cannot
+
+
+def test_conclusions_name_the_pairs_that_cannot_be_told_apart() -> None:
+    close = several_seeds({"a": [1.5, 1.6, 1.4], "b": [1.52, 1.57, 1.45], "c": [2.5, 2.61, 2.4]})
+    assert "2 of 3 pairs" in conclusions(close)[0]
+    assert "These seeds do not show which is better: a or b." in conclusions(close)[1]
+    equal = several_seeds({name: [1.5 + i / 9, 1.6 - i / 9] for i, name in enumerate("abcde")})
+    assert "no two models can be told apart" in conclusions(equal)[0]
+    assert "For 10 pairs of models these seeds do not show which one is better." in conclusions(equal)[1]
+    assert "no difference can be concluded yet" in conclusions(dataclasses.replace(equal, statistics=None))[0]
+
+
+def test_conclusions_name_what_else_may_decide() -> None:
+    results = everything()
+    models = {**results.tuning["models"], "gpt2.tiny": {**results.tuning["models"]["gpt2.tiny"], "at_end": True}}
+    ended = dataclasses.replace(results, tuning={**results.tuning, "models": models})
+    assert "The recipe of gpt2.tiny may be better still" in conclusions(ended)[1]
+    sizes = dataclasses.replace(example(), models=[model("a", 1.5, params=100), model("b", 1.6, params=200)])
+    assert "The models differ in size" in conclusions(sizes)[1]
+    none = dataclasses.replace(example(), models=example().models[3:])
+    assert conclusions(none)[0] == "Nothing can be concluded about the order of the models: none has a rank."
