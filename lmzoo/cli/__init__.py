@@ -11,9 +11,10 @@ from lmzoo.cli import (  # each module adds its commands to the group
     models,
     new,
     probe,
+    report,
     runs,
     show,
 )
 from lmzoo.cli.group import cli, main
 
-__all__ = ["bench", "cli", "compare", "complete", "data", "main", "models", "new", "probe", "runs", "show"]
+__all__ = ["bench", "cli", "compare", "complete", "data", "main", "models", "new", "probe", "report", "runs", "show"]

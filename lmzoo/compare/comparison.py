@@ -29,12 +29,11 @@ from lmzoo.compare.measure import Measurer
 from lmzoo.compare.ngram import MAX_ORDER, NGram, bigram_limits
 from lmzoo.compare.notes import context_notes
 from lmzoo.compare.plan import are_runs, cut_contexts, make_specs, read_specs
-from lmzoo.compare.report import html
 from lmzoo.compare.results import FILE, ModelResult, Reference, Results, portable, write_results
 from lmzoo.compare.sizes import match_facts, match_notes, match_specs
 from lmzoo.compare.statistics import Statistics, analyze
-from lmzoo.compare.table import markdown
 from lmzoo.compare.tune import MOST_ADDED, Grid, parse_tune, refuse_settings
+from lmzoo.compare.write import write_report
 from lmzoo.data.batches import BatchStream
 from lmzoo.data.corpora import Corpus, load_corpus
 from lmzoo.data.halves import Half, validation_halves
@@ -48,7 +47,6 @@ from lmzoo.matching import parse_match
 from lmzoo.runs.directory import check_directory
 from lmzoo.runs.inputs import PreparedData, new_tokenizer, tokenize_corpus
 from lmzoo.runs.spec import DEFAULT_DATA, DEFAULT_TOKENIZER, RunSpec
-from lmzoo.storage import atomic
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.events import EndEvent, Listener, NoteEvent, fan_out
 
@@ -77,9 +75,9 @@ def compare(
     `settings` are overrides as in `lmzoo train --set`, see `make_specs`. The samples continue `prompt` (default: the
     beginning of the validation text); `command` is quoted in the report; `keep_freed_memory` as in `train_run`. Each
     model is checked first: a model that fails is not trained and has no rank; a model that diverges has no rank either;
-    the report gives the reasons. Writes `results.json`, `table.md` and `report.html` after every run, so that an
-    interrupted comparison has a report; the runs are in `out/runs/`. A second call continues the comparison and reuses
-    finished runs.
+    the report gives the reasons. Writes `results.json`, `report.html`, `table.md` and `papers.bib` after every run, so
+    that an interrupted comparison has a report; the runs are in `out/runs/`. A second call continues the comparison and
+    reuses finished runs.
 
     Each model is trained with `seeds` seeds, the one of the settings and those that follow it: a seed decides the
     weights and the order of the data. With more than one, only differences that exceed the noise are ranked. `match`
@@ -292,11 +290,10 @@ def _statistics(models: Sequence[ModelResult]) -> Statistics | None:
 
 
 def write(results: Results, folder: Path) -> None:
-    """Write results.json, table.md and report.html."""
+    """Write results.json, and what is made from it: the report, the table and the papers."""
     folder.mkdir(parents=True, exist_ok=True)
     write_results(results, folder)
-    atomic.write_file(folder / "table.md", markdown(results))
-    atomic.write_file(folder / "report.html", html(results))
+    write_report(results, folder)
 
 
 def _beginning(split: TokenSplit, tokenizer: Tokenizer) -> list[int]:

@@ -1,0 +1,159 @@
+"""Reads results.json again: as `Results`, and as flat records for pandas."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lmzoo import files
+from lmzoo.compare.results import FILE, SCHEMA, CellResult, ModelResult, Reference, Results
+from lmzoo.compare.statistics import Mean, Pair, Statistics
+from lmzoo.errors import InputError
+
+Made = TypeVar("Made")
+_MAX_BYTES = 1 << 28
+_SPLIT = {"documents": int, "tokens": int}
+# The keys, and types of their values, that table and report need of the fields that are mappings.
+_KEYS: Mapping[str, Any] = {
+    "corpus": {
+        "name": str,
+        "sha256": str,
+        "origin": str,
+        "overlap": {"text": str},
+        "train_tokens": int,
+        "val_tokens": int,
+    },
+    "tokenizer": {"spec": str, "vocab_size": int, "sha256": str},
+    "budget": {"steps": int, "batch_size": int, "context_length": int, "tokens": int},
+    "hardware": {"device": str, "threads": int},
+    "versions": {"lmzoo": str},
+}
+_TUNING = {"setting": str, "values": list, "most_added": int, "selection": _SPLIT, "report": _SPLIT, "models": dict}
+_TRIAL = {"value": float, "run": str, "status": str}
+_MODEL = {"chosen": float, "at_end": bool, "tried": list}
+# Of a model, not of a seed, or long: they are no part of a record, or come from the model.
+_LONG = ("curve", "sample", "config", "cells", "checks")
+
+
+def load_results(folder: str | Path) -> Results:
+    """Read `folder/results.json`. Raises `InputError` of one line for a file that `lmzoo compare` has not written."""
+    path = Path(folder) / FILE
+    try:
+        content = files.parse_json(files.read_bytes(path, _MAX_BYTES))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read: {files.reason(error)}") from None
+    except ValueError as error:
+        raise InputError(f"{path}: {error}") from None
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA:
+        found = content.get("schema") if isinstance(content, dict) else None
+        raise InputError(
+            f"{path}: schema={found!r} must be {SCHEMA}: it is not a results.json of this version of lmzoo"
+        )
+    del content["schema"]
+    return _build(path, content)
+
+
+def read_results(folder: str | Path) -> list[dict[str, Any]]:
+    """Returns one record for each model and seed of the comparison in `folder`, with flat keys, for `pandas.DataFrame`.
+
+    A record has the figures of the seed; those that a model has only once (sizes, costs, the decoding speed, the rank)
+    are repeated. Settings have keys such as `train.learning_rate` and `model.d_model`. A model that failed a check has
+    one record without a seed. The keys are described in docs/results.md. Raises `InputError`.
+    """
+    results = load_results(folder)
+    shared = {
+        "corpus": results.corpus["name"],
+        "tokenizer": results.tokenizer["spec"],
+        "vocab_size": results.tokenizer["vocab_size"],
+        "context_length": results.budget["context_length"],
+    }
+    return [
+        {**shared, **record} for model in [*results.ranked, *results.unranked] for record in _records(results, model)
+    ]
+
+
+def _records(results: Results, model: ModelResult) -> list[dict[str, Any]]:
+    low, high = results.places.get(model.name, (None, None))
+    of_model = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in _LONG}
+    settings = _flat(model.config)
+    first = {"model": of_model.pop("name"), "seed": None, "rank_low": low, "rank_high": high, **of_model}
+    if not model.cells:
+        return [{**first, "selection_loss": None, **settings}]
+    records = []
+    for cell in model.cells:
+        of_cell = {f.name: getattr(cell, f.name) for f in dataclasses.fields(cell) if f.name not in _LONG}
+        seed = {"train.seed": cell.seed} if "train.seed" in settings else {}
+        records.append({**first, **of_cell, **settings, **seed})
+    return records
+
+
+def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings with keys such as "train.learning_rate"."""
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping):
+            found |= {f"{key}.{name}": setting for name, setting in value.items()}
+        else:
+            found[key] = value
+    return found
+
+
+def _build(path: Path, content: Mapping[str, Any]) -> Results:
+    """Check the types of all fields; those of a newer version that are not known here are left out."""
+    from pydantic import TypeAdapter, ValidationError
+
+    try:
+        TypeAdapter(Results).validate_python(content)
+        results = _made(content)  # not what pydantic returns: it turns integers into floats
+    except (ValidationError, RecursionError, OverflowError) as error:
+        where, rule = "", "it is nested too deeply"
+        if isinstance(error, ValidationError):
+            first = error.errors()[0]
+            where, rule = ".".join(map(str, first["loc"])) + ": ", first["msg"].lower()
+        raise InputError(f"{path}: {where}{rule}") from None
+    for name, keys in _KEYS.items():
+        _require(path, name, getattr(results, name), keys)
+    if results.tuning:
+        _require(path, "tuning", results.tuning, _TUNING)
+        for name, model in results.tuning["models"].items():
+            _require(path, f"tuning.models.{name}", model, _MODEL)
+            for trial in model["tried"]:
+                _require(path, f"tuning.models.{name}.tried", trial, _TRIAL)
+    if results.statistics is not None:
+        ranked = {model.name for model in results.models if model.status == "ranked" and model.loss is not None}
+        if not ranked == set(results.statistics.ranks) == set(results.statistics.means):
+            raise InputError(f"{path}: statistics: they must be of the ranked models")
+    return results
+
+
+def _made(content: Mapping[str, Any]) -> Results:
+    """Make the results from checked values."""
+    models = [
+        _known(ModelResult, row, cells=[_known(CellResult, cell) for cell in row.get("cells", ())])
+        for row in content["models"]
+    ]
+    statistics = content.get("statistics")
+    if statistics is not None:
+        means = {name: _known(Mean, mean) for name, mean in statistics["means"].items()}
+        pairs = [_known(Pair, pair) for pair in statistics["pairs"]]
+        statistics = _known(Statistics, statistics, means=means, pairs=pairs)
+    references = [_known(Reference, reference) for reference in content.get("references", ())]
+    return _known(Results, content, models=models, references=references, statistics=statistics)
+
+
+def _known(cls: type[Made], table: Mapping[str, Any], **made: Any) -> Made:
+    """Make a dataclass of the keys that it has; `made` replaces their values."""
+    names = {field.name for field in dataclasses.fields(cls)}  # type: ignore[arg-type]
+    return cls(**{key: value for key, value in table.items() if key in names} | made)
+
+
+def _require(path: Path, name: str, found: object, keys: Mapping[str, Any]) -> None:
+    """Raise `InputError` unless `found` is a mapping with these keys, whose values have these types."""
+    for key, kind in keys.items():
+        value = found.get(key) if isinstance(found, Mapping) else None
+        if isinstance(kind, Mapping):
+            _require(path, f"{name}.{key}", value, kind)
+        elif not isinstance(value, (int, float) if kind is float else kind):
+            raise InputError(f"{path}: {name}.{key}={value!r} must be of type {kind.__name__}")

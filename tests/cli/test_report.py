@@ -1,0 +1,46 @@
+"""Tests of `lmzoo report`: the same files as those of the comparison, and figures."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+from lmzoo.compare.comparison import write
+from lmzoo.compare.results import FILE, write_results
+from lmzoo.compare.write import write_report
+from tests.cli.commands import Command
+from tests.compare.example import everything, example, model
+
+
+def test_report_makes_the_files_of_a_comparison_anew(lmzoo: Command, tmp_path: Path) -> None:
+    write(everything(), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    paths = [tmp_path / name for name in ("report.html", "table.md", "papers.bib")]
+    for path in paths:
+        path.unlink()
+    found = lmzoo("report", tmp_path)
+    assert (found.code, found.out) == (0, "".join(f"{path}\n" for path in paths))
+    assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_report_writes_figures(lmzoo: Command, tmp_path: Path) -> None:
+    plain = {"curve": (), "params": 0, "state_bytes": 0, "flops_per_token": 0.0}
+    speeds = {"train_tokens_per_s": None, "decode_tokens_per_s": None}
+    write_results(dataclasses.replace(example(), models=[model("a", 1.5, **plain, **speeds)]), tmp_path)
+    found = lmzoo("report", tmp_path, "--figures")
+    assert found.code == 0, found.err
+    path = tmp_path / "figures" / "ranking-loss.svg"
+    assert path.read_text(encoding="utf-8").startswith("<svg")
+    assert f"{path}\n" in found.out
+
+
+def test_report_refuses_a_folder_without_results(lmzoo: Command, tmp_path: Path) -> None:
+    write_report(everything(), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    (tmp_path / FILE).write_text('{"schema": 2, "corpus": "\x1b[31m"}'.replace("\x1b", "\\u001b"))
+    found = lmzoo("report", tmp_path)
+    assert (found.code, found.out) == (2, "")
+    assert found.err.startswith(f"lmzoo: {tmp_path / FILE}: ")
+    assert found.err.count("\n") == 1
+    assert "\x1b" not in found.err
+    assert {path: path.read_bytes() for path in before} == before

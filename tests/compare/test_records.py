@@ -1,0 +1,112 @@
+"""Tests that results.json is read again: as results, as records, and refused if it is something else."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmzoo.compare.records import load_results, read_results
+from lmzoo.compare.results import FILE, to_json, write_results
+from lmzoo.errors import InputError
+from tests.compare.example import HOSTILE, everything, example
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_results(everything(), tmp_path)
+    return tmp_path
+
+
+def changed(folder: Path, **fields: Any) -> None:
+    content = json.loads((folder / FILE).read_text(encoding="utf-8"))
+    (folder / FILE).write_text(json.dumps({**content, **fields}), encoding="utf-8")
+
+
+@pytest.mark.parametrize("results", [example(), everything()], ids=["one seed", "everything"])
+def test_load_results_returns_what_was_written(results: Any, tmp_path: Path) -> None:
+    write_results(results, tmp_path)
+    assert to_json(load_results(tmp_path)) == to_json(results)
+
+
+def test_load_results_leaves_out_fields_of_newer_versions(folder: Path) -> None:
+    changed(folder, invented=[1])
+    assert to_json(load_results(folder)) == to_json(everything())
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"schema": 3}, r"schema=3 must be 2"),
+        ({"models": 5}, r"models: input should be an instance of sequence"),
+        ({"models": [{"name": "a", "status": "best"}]}, r"models.0.status: input should be 'ranked'"),
+        ({"corpus": {"name": 1}}, r"corpus.name=1 must be of type str"),
+        ({"corpus": dict(example().corpus) | {"overlap": None}}, r"corpus.overlap.text=None must be of type str"),
+        ({"tuning": {"setting": "x"}}, r"tuning.values=None must be of type list"),
+        ({"statistics": None, "seeds": "a"}, r"seeds"),
+        ({"models": []}, r"statistics: they must be of the ranked models"),
+    ],
+)
+def test_load_results_names_the_field_that_is_wrong(folder: Path, fields: dict[str, Any], message: str) -> None:
+    changed(folder, **fields)
+    with pytest.raises(InputError, match=message) as caught:
+        load_results(folder)
+    assert "\n" not in str(caught.value)
+
+
+def test_load_results_refuses_trials_that_the_report_cannot_show(folder: Path) -> None:
+    trial = {"chosen": 0.1, "at_end": False, "tried": [{"value": "high"}]}
+    changed(folder, tuning=dict(everything().tuning) | {"models": {"gpt2.tiny": trial}})
+    with pytest.raises(InputError, match=r"tuning.models.gpt2.tiny.tried.value='high' must be of type float"):
+        load_results(folder)
+
+
+def test_load_results_refuses_what_is_no_json(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"results.json: cannot be read: No such file"):
+        load_results(tmp_path)
+    for content, message in ((b"{", "line 1"), (b"\xff", "not UTF-8"), (b"[]", "schema=None")):
+        (tmp_path / FILE).write_bytes(content)
+        with pytest.raises(InputError, match=message):
+            load_results(tmp_path)
+
+
+def test_read_results_has_a_record_for_each_model_and_seed(folder: Path) -> None:
+    records = read_results(folder)
+    assert [(record["model"], record["seed"]) for record in records] == [
+        *((name, seed) for name in ("gpt2.tiny", "mamba.tiny", HOSTILE) for seed in (7, 8, 9)),
+        ("wild", None),
+        ("leaky", None),
+    ]
+    second = records[1]
+    assert (second["loss"], second["selection_loss"]) == (pytest.approx(1.508), pytest.approx(1.608))
+    assert (second["rank_low"], second["rank_high"]) == (1, 1)
+    assert (second["params"], second["state_bytes"], second["run"]) == (112_640, 3000, "runs/gpt2.tiny,seed=8")
+    assert (second["model.d_model"], second["train.learning_rate"], second["train.seed"]) == (64, 0.01, 8)
+    assert second["status"] == "trained"
+    assert (records[-1]["status"], records[-1]["problem"], records[-1]["rank_low"]) == (
+        "failed",
+        "failed causality",
+        None,
+    )
+
+
+def test_read_results_has_flat_values_and_the_same_keys_for_every_seed(folder: Path) -> None:
+    records = read_results(folder)
+    assert all(isinstance(value, (str, int, float, type(None))) for record in records for value in record.values())
+    assert len({tuple(record) for record in records[:9]}) == 1
+    assert set(records[-1]) <= set(records[0])
+
+
+def test_read_results_keeps_no_loss_of_a_seed_for_another(tmp_path: Path) -> None:
+    results = everything()
+    row = results.models[0]
+    lost = dataclasses.replace(row.cells[1], status="diverged", problem="nan", loss=None, selection_loss=None)
+    cells = [row.cells[0], lost, row.cells[2]]
+    models = [dataclasses.replace(row, status="diverged", cells=cells), *results.models[1:]]
+    write_results(dataclasses.replace(results, models=models, statistics=None), tmp_path)
+    found = [record for record in read_results(tmp_path) if record["model"] == "gpt2.tiny"]
+    assert [record["status"] for record in found] == ["trained", "diverged", "trained"]
+    assert (found[1]["loss"], found[1]["problem"]) == (None, "nan")

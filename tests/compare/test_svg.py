@@ -1,0 +1,49 @@
+"""Tests the figures for papers: SVG with light colors and a legend."""
+
+from __future__ import annotations
+
+import sys
+import xml.etree.ElementTree as ET
+from pathlib import Path
+
+import pytest
+
+from lmzoo.compare.figures import figures
+from lmzoo.compare.svg import for_paper, write_figures
+from lmzoo.errors import InputError
+from tests.compare.example import HOSTILE, everything, example
+
+
+def test_write_figures_draws_each_axis(tmp_path: Path) -> None:
+    paths = write_figures(everything(), tmp_path / "figures")
+    assert [path.stem for path in paths] == [
+        "ranking-loss",
+        *(f"loss-{axis}" for axis in ("tokens", "flops", "seconds")),
+        "sensitivity-value",
+        *(f"cost-{axis}" for axis in ("decode_tokens_per_s", "train_tokens_per_s")),
+        *(f"cost-{axis}" for axis in ("state_bytes", "params", "flops_per_token")),
+    ]
+    for path in paths:
+        content = path.read_text(encoding="utf-8")
+        root = ET.fromstring(content)
+        words = {node.text for node in root.iter("{http://www.w3.org/2000/svg}text")}
+        assert any("gpt2.tiny" in (word or "") for word in words), path
+        assert "var(" not in content
+        assert "#0072b2" in content  # the first color, light
+        assert HOSTILE not in content
+    assert sorted(path.name for path in (tmp_path / "figures").iterdir()) == sorted(path.name for path in paths)
+
+
+def test_for_paper_has_a_legend_of_what_is_drawn_where_models_are_only_colors() -> None:
+    named = {figure.name: for_paper(figure.drawn(figure.axes[0]), figure) for figure in figures(example())}
+    legend = named["loss"]["encoding"]["color"]["legend"]
+    assert legend["values"] == ["best", "close", "slow", "wild"], "not leaky, which has no curve"
+    assert named["cost"]["encoding"]["color"]["legend"] is None
+    assert named["ranking"]["width"] == 560
+
+
+def test_write_figures_names_the_package_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setitem(sys.modules, "vl_convert", None)  # as if it were not installed
+    with pytest.raises(InputError, match=r"^figures need vl-convert-python: pip install vl-convert-python"):
+        write_figures(example(), tmp_path / "figures")
+    assert not (tmp_path / "figures").exists()
