@@ -17,7 +17,7 @@ from lmzoo.compare.grid import Cell, Measured, cell_key, combine, make_cell, rea
 from lmzoo.compare.grid import train_cell as train
 from lmzoo.compare.results import CellResult, ModelResult
 from lmzoo.compare.tune import Grid, at_end, best_value, search, with_value
-from lmzoo.conformance import ranking_problem
+from lmzoo.conformance import ranking_problem, ranking_report
 from lmzoo.data.halves import Half
 from lmzoo.data.tokenizers import Tokenizer
 from lmzoo.hardware import hardware, versions
@@ -47,6 +47,7 @@ class Measurer:
     def check(self, cell: Cell) -> ModelResult:
         """Return the row of a model without runs: its costs, and the reason if it fails a check."""
         blank = cell.spec.make_model(self.data.tokenizer.vocab_size, device="meta")
+        report = ranking_report(cell.spec.model)
         row = ModelResult(
             name=cell.model,
             steps=cell.spec.train.steps,
@@ -56,9 +57,10 @@ class Measurer:
             flops_per_token=blank.flops_per_token(blank.config.context_length),
             state_bytes=blank.state_bytes(blank.config.context_length),
             run=cell.label,
+            checks={result.name: result.passed for result in report.results},
             config={"model": configs.to_dict(blank.config), "train": configs.to_dict(cell.spec.train.resolved())},
         )
-        problem = ranking_problem(cell.spec.model)
+        problem = ranking_problem(cell.spec.model, report)
         return dataclasses.replace(row, status="failed", problem=problem) if problem else row
 
     def add(self, row: ModelResult, cell: Cell) -> ModelResult:

@@ -6,7 +6,7 @@ registry, and know no architecture.
 
 from __future__ import annotations
 
-from lmzoo.conformance.cache import cached_check, ranking_problem
+from lmzoo.conformance.cache import cached_check, ranking_problem, ranking_report
 from lmzoo.conformance.report import RANKING_GROUPS, Fault, Report, Result
 from lmzoo.conformance.suite import CHECKS, Check, check_model, check_names, explanation, run_check
 from lmzoo.conformance.tiny import Subject, subject
@@ -24,6 +24,7 @@ __all__ = [
     "check_names",
     "explanation",
     "ranking_problem",
+    "ranking_report",
     "run_check",
     "subject",
 ]

@@ -57,10 +57,14 @@ def cached_check(
     return report
 
 
-def ranking_problem(name: str) -> str:
-    """Returns the reason not to rank a model: the failed checks of `RANKING_GROUPS`; empty when all pass."""
-    only = [check.name for check in CHECKS if check.group in RANKING_GROUPS]
-    report = cached_check(name, only=only)
+def ranking_report(name: str) -> Report:
+    """Returns the report of the checks of `RANKING_GROUPS`, which decide whether a model has a rank."""
+    return cached_check(name, only=[check.name for check in CHECKS if check.group in RANKING_GROUPS])
+
+
+def ranking_problem(name: str, report: Report | None = None) -> str:
+    """Returns the reason not to rank a model: the failed checks of its `ranking_report`; empty when all pass."""
+    report = report or ranking_report(name)
     return "" if report.rankable else f"failed the checks {', '.join(report.failures)}; see lmzoo check {name}"
 
 

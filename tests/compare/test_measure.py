@@ -10,6 +10,7 @@ import pytest
 from lmzoo.compare import measure
 from lmzoo.compare.grid import make_cell, with_seed
 from lmzoo.compare.measure import Measurer
+from lmzoo.conformance import Report, Result
 from lmzoo.data.corpora import load_corpus
 from lmzoo.data.tokenizers import train_tokenizer
 from lmzoo.runs.inputs import PreparedData
@@ -35,9 +36,13 @@ def test_check_gives_the_costs_before_any_run(
     assert (row.params, row.state_bytes) == (model.num_params(), model.state_bytes(model.config.context_length))
     assert row.tokens == 12 * 4 * model.config.context_length
     assert not cell.run.exists()
-    monkeypatch.setattr(measure, "ranking_problem", lambda name: f"{name} fails causality")
+    assert set(row.checks.values()) == {True}
+    assert {"causality", "decoding"} <= set(row.checks)
+    leak = Report("gpt2", {}, (Result("loss", "loss", True, "", 0.0), Result("causality", "causality", False, "", 0.0)))
+    monkeypatch.setattr(measure, "ranking_report", lambda name: leak)
     failed = measurer.check(cell)
-    assert (failed.status, failed.problem) == ("failed", "gpt2 fails causality")
+    assert (failed.status, failed.checks) == ("failed", {"loss": True, "causality": False})
+    assert failed.problem == "failed the checks causality; see lmzoo check gpt2"
 
 
 def test_add_measures_speed_and_sample_with_the_first_cell_only(
