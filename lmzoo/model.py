@@ -119,8 +119,9 @@ class LanguageModel(nn.Module, ABC):
     def fit(self, tokens_BT: Tensor) -> None:
         """Computes from a text what a model with `trainable=False` knows, in its buffers; replaces an earlier result.
 
-        The text is given as ids in rows, which are read separately. Training calls this once, instead of an optimizer,
-        with the sequences that a trained model would have seen. The shapes of the buffers must not change.
+        The text is given as ids in rows, which are read separately; a shorter row is padded at its end with
+        `IGNORE_INDEX`. Training calls this once, instead of an optimizer, with the sequences that a trained model would
+        have seen. The shapes of the buffers must not change.
         """
         raise InputError(f"{self.family or type(self).__name__} has no fit: it is trained by gradients")
 

@@ -78,3 +78,13 @@ def small_spec(text: Path) -> Callable[..., RunSpec]:
         return make_spec(model, str(text), overrides={**shape, **recipe, **settings})
 
     return make
+
+
+@pytest.fixture
+def documents(tmp_path: Path) -> str:
+    """A folder of 150 short files."""
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    for number, line in enumerate(TEXT.splitlines()[:150]):
+        (folder / f"{number:03}.txt").write_text(line[: 5 + number % 40], encoding="utf-8")
+    return str(folder)

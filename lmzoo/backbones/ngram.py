@@ -55,7 +55,7 @@ class NGramModel(LanguageModel):
         return Traits(extrapolates=True, receptive_field=reach, state_growth="constant", trainable=False)
 
     def fit(self, tokens_BT: Tensor) -> None:
-        self._check_ids("tokens_BT", tokens_BT)
+        self._check_ids("tokens_BT", tokens_BT, like=tokens_BT)  # allows the padding
         self.head.fit(tokens_BT)
 
     def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:

@@ -15,7 +15,7 @@ from click.shell_completion import CompletionItem
 
 import lmzoo
 from lmzoo import files, humanize, plugins, registry, terminal
-from lmzoo.errors import LmzooError
+from lmzoo.errors import ConfigError, LmzooError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 SIGNALLED = 128  # exit code of a command ended by a signal, without the number of the signal
@@ -121,6 +121,22 @@ def set_option(command: Command) -> Command:
     return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", shell_complete=_settings, help=text)(
         command
     )
+
+
+def documents_option(command: Command) -> Command:
+    """Add the option `--documents`, for the setting `documents`."""
+    text = "Whether predictions may cross the beginning of a document, see docs/data.md."
+    return click.option("--documents", type=click.Choice(["joined", "isolated"]), help=text)(command)
+
+
+def with_documents(settings: dict[str, Any], documents: str | None) -> dict[str, Any]:
+    """Return the settings with that of `--documents`. Raises `ConfigError` if `--set` gives another one."""
+    if documents is None:
+        return settings
+    for key in {"documents", "train.documents"} & settings.keys():
+        if settings[key] != documents:
+            raise ConfigError(f"--documents {documents} and --set {key}={settings[key]} must be the same")
+    return settings | {"train.documents": documents}
 
 
 def _settings(context: click.Context, option: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -14,7 +14,7 @@ import click
 
 from lmzoo import configs, humanize, targets
 from lmzoo.cli.complete import complete_data, complete_models
-from lmzoo.cli.group import PLUGINS, Command, cli, plugin_option, set_option
+from lmzoo.cli.group import PLUGINS, Command, cli, documents_option, plugin_option, set_option, with_documents
 from lmzoo.errors import ConfigError
 from lmzoo.sampling_config import TEMPERATURE, SamplingConfig
 
@@ -42,6 +42,7 @@ LIMIT = 1 << 40  # of a number of tokens; not imported from lmzoo.arguments, whi
 @click.option("--reshard", is_flag=True, help="Resume with another number of processes than before.")
 @click.option("--logger", type=click.Choice(["tensorboard", "wandb"]), help="Also log there (each is an extra).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@documents_option
 @set_option
 @plugin_option
 def train(
@@ -55,6 +56,7 @@ def train(
     reshard: bool,
     logger: str | None,
     as_json: bool,
+    documents: str | None,
     overrides: tuple[str, ...],
 ) -> None:
     """Train a model: a registered name, or a Python file that registers one.
@@ -81,7 +83,8 @@ def train(
 
     target = name
     name = targets.model_name(target) if targets.is_file(target) else target  # else a name or a run
-    request = make_request(name, data, out, _overrides(file, overrides), tokenizer=tokenizer, resume=resume)
+    settings = with_documents(_overrides(file, overrides), documents)
+    request = make_request(name, data, out, settings, tokenizer=tokenizer, resume=resume)
     spec, out = request.spec, request.out
     if nproc is not None:
         require_processes(nproc, spec.train.batch_size)
@@ -258,6 +261,7 @@ def _draft(name: str, tokenizer: Tokenizer) -> Draft:
 @click.option("--by-position", is_flag=True, help="Also print the loss by position.")
 @click.option("--length", type=click.IntRange(1, 1 << 24), help="The loss by position up to here; may exceed training.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, or a list for several runs.")
+@documents_option
 @tokenizer_option
 @plugin_option
 def eval_command(
@@ -266,6 +270,7 @@ def eval_command(
     by_position: bool,
     length: int | None,
     as_json: bool,
+    documents: Literal["joined", "isolated"] | None,
     tokenizer: Path | None,
 ) -> None:
     """Evaluate runs on their whole validation split.
@@ -278,6 +283,7 @@ def eval_command(
     lmzoo eval runs/gpt2.tiny runs/mamba.tiny
     lmzoo eval runs/gpt2.tiny --data other.txt --json
     lmzoo eval runs/mamba.tiny --length 2000        the loss beyond its training length
+    lmzoo eval runs/gpt2.tiny --documents isolated  else as in the training of the run
     """
     from dataclasses import asdict
 
@@ -285,10 +291,10 @@ def eval_command(
 
     found: list[dict[str, Any]] = []
     for run in runs:
-        if data is None and (text := text_to_read(run)) is not None:
+        if data is None and (text := text_to_read(run, documents)) is not None:
             click.echo(f"reading the text of the run: {humanize.line(text)}", err=True)
-        positions = evaluate_run_positions(run, data, length, tokenizer) if by_position or length else []
-        result = evaluate_run(run, data, tokenizer)
+        positions = evaluate_run_positions(run, data, length, tokenizer, documents) if by_position or length else []
+        result = evaluate_run(run, data, tokenizer, documents)
         values = {"loss": result.loss, "bits_per_byte": result.bits_per_byte, "tokens": result.tokens}
         more = {"by_position": [asdict(part) for part in positions]} if positions else {}
         found.append(({"run": str(run)} if len(runs) > 1 else {}) | values | more)

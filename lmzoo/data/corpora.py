@@ -48,6 +48,16 @@ class TextPart:
         """Yields the text in chunks of at most 1 MiB that never cut a character; newlines are unchanged."""
         return read_text(self.spans)
 
+    def document_chunks(self) -> Iterator[Iterator[str]]:
+        """Yields each document in chunks, with the separator that follows it; together they are the whole text."""
+        # A cut between two documents can leave a part of the separator before the first or after the last one.
+        before = [span for span in self.spans[:1] if isinstance(span.source, bytes)]
+        after = [span for span in self.spans[-1:] if isinstance(span.source, bytes)]
+        last = len(self.documents) - 1
+        for number, document in enumerate(self.documents):
+            between = [Span(SEPARATOR, 0, len(SEPARATOR))] if number < last else after
+            yield read_text([*(before if number == 0 else []), document, *between])
+
 
 @dataclass(frozen=True)
 class Corpus:

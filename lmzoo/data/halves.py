@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmzoo.data.corpora import Corpus
-from lmzoo.data.store import TokenSplit, require_length
+from lmzoo.data.store import Documents, TokenSplit, require_length
 from lmzoo.data.text import SEPARATOR, read_text, word_end
 from lmzoo.data.tokenizers import Tokenizer
 
@@ -27,7 +27,7 @@ class Half:
         return hashlib.sha256(np.ascontiguousarray(self.split.tokens).tobytes()).hexdigest()
 
 
-def validation_halves(corpus: Corpus, tokenizer: Tokenizer) -> tuple[Half, Half]:
+def validation_halves(corpus: Corpus, tokenizer: Tokenizer, isolation: Documents = "joined") -> tuple[Half, Half]:
     """Deal the documents of the validation split to two halves of nearly equal length.
 
     In their order, each document goes to the half that is shorter so far, so documents that stand together are divided.
@@ -43,13 +43,19 @@ def validation_halves(corpus: Corpus, tokenizer: Tokenizer) -> tuple[Half, Half]
         number = int(sizes[1] < sizes[0])
         dealt[number].append(document)
         sizes[number] += len(document)
-    first, second = (_encode(corpus, tokenizer, texts) for texts in dealt)
+    first, second = (_encode(corpus, tokenizer, texts, isolation) for texts in dealt)
     return first, second
 
 
-def _encode(corpus: Corpus, tokenizer: Tokenizer, documents: Sequence[str]) -> Half:
-    text = SEPARATOR.decode().join(documents)
-    ids = tokenizer.encode_array(text)
-    split = TokenSplit(corpus.name, "val", ids, int(ids.size), len(text.encode()), len(text))
+def _encode(corpus: Corpus, tokenizer: Tokenizer, documents: Sequence[str], isolation: Documents) -> Half:
+    separator = SEPARATOR.decode()
+    text, ends = separator.join(documents), None
+    if isolation == "isolated":
+        parts = [*(document + separator for document in documents[:-1]), *documents[-1:]]
+        encoded = [tokenizer.encode_array(part) for part in parts]
+        ids, ends = np.concatenate(encoded), np.cumsum([part.size for part in encoded])
+    else:
+        ids = tokenizer.encode_array(text)
+    split = TokenSplit(corpus.name, "val", ids, int(ids.size), len(text.encode()), len(text), ends)
     require_length(split, 1)
     return Half(split, len(documents))

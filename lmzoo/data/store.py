@@ -3,7 +3,8 @@
 The store of a split is two files in the cache: the ids (`.bin`, little-endian uint16, or uint32 for more than 65,536
 tokens) and a header (`.json`). Their names come from the hashes of the corpus and the tokenizer, and the split. The
 header is written last, so a store that a killed process left incomplete is never used; it contains the hash of the ids,
-so a damaged store is not used either.
+so a damaged store is not used either. A store of isolated documents, each of which is tokenized apart, has a third file
+with the places where they end (`.ends`, little-endian int64).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -27,8 +28,10 @@ from lmzoo.storage.atomic import file_sha256
 
 _FORMAT = 1
 _MAX_HEADER_BYTES = 1 << 16
+_ENDS = np.dtype("<i8")
 
 Progress = Callable[[int, int], None]
+Documents = Literal["joined", "isolated"]
 
 
 @dataclass(frozen=True)
@@ -36,7 +39,8 @@ class TokenSplit:
     """The tokens of one split.
 
     `tokens` is a read-only memory map of `n_tokens` ids. They encode `n_bytes` UTF-8 bytes and `n_chars` characters of
-    text, so a loss in nats per token is loss * n_tokens / (ln 2 * n_bytes) bits per byte.
+    text, so a loss in nats per token is loss * n_tokens / (ln 2 * n_bytes) bits per byte. Of isolated documents, `ends`
+    are the places after the last token of each; None: the documents are joined.
     """
 
     corpus: str
@@ -45,6 +49,7 @@ class TokenSplit:
     n_tokens: int
     n_bytes: int
     n_chars: int
+    ends: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +63,9 @@ class TokenStore:
     val: TokenSplit
 
 
-def open_store(corpus: Corpus, tokenizer: Tokenizer, *, progress: Progress | None = None) -> TokenStore:
+def open_store(
+    corpus: Corpus, tokenizer: Tokenizer, *, documents: Documents = "joined", progress: Progress | None = None
+) -> TokenStore:
     """Tokenize `corpus` with `tokenizer`, or open its tokens from the cache.
 
     `progress(done, total)` is called with bytes of text during tokenization; it is not called if all tokens are cached.
@@ -66,7 +73,7 @@ def open_store(corpus: Corpus, tokenizer: Tokenizer, *, progress: Progress | Non
     """
     parts: tuple[tuple[Split, TextPart], ...] = (("train", corpus.train), ("val", corpus.val))
     tokenizer_sha256 = tokenizer.sha256
-    headers = {split: _header(corpus, tokenizer, tokenizer_sha256, split, part) for split, part in parts}
+    headers = {split: _header(corpus, tokenizer, tokenizer_sha256, split, part, documents) for split, part in parts}
     found = {split: _open(corpus, split, headers[split]) for split, _ in parts}
     missing = [(split, part) for split, part in parts if found[split] is None]
     total = sum(part.n_bytes for _, part in missing)
@@ -90,8 +97,13 @@ def require_length(split: TokenSplit, context_length: int) -> None:
         )
 
 
-def _header(corpus: Corpus, tokenizer: Tokenizer, sha256: str, split: Split, part: TextPart) -> dict[str, Any]:
+def _header(
+    corpus: Corpus, tokenizer: Tokenizer, sha256: str, split: Split, part: TextPart, documents: Documents
+) -> dict[str, Any]:
     """Returns the header that a store of these tokens must have."""
+    # The same text can be divided in other ways: a file may hold what else are many.
+    sizes = " ".join(str(span.n_bytes) for span in part.documents)
+    isolated = {"documents_sha256": hashlib.sha256(sizes.encode()).hexdigest()} if documents == "isolated" else {}
     return {
         "format": _FORMAT,
         "corpus_sha256": corpus.sha256,
@@ -101,12 +113,14 @@ def _header(corpus: Corpus, tokenizer: Tokenizer, sha256: str, split: Split, par
         "n_bytes": part.n_bytes,
         "n_chars": part.n_chars,
         "dtype": "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32",
+        **isolated,
     }
 
 
 def _path(header: dict[str, Any]) -> Path:
     hashes = f"{header['corpus_sha256'][:16]}-{header['tokenizer_sha256'][:16]}"
-    return cache_dir("tokens") / f"{hashes}-{header['split']}-{header['n_bytes']}.bin"
+    isolated = f"-{header['documents_sha256'][:16]}" if "documents_sha256" in header else ""
+    return cache_dir("tokens") / f"{hashes}-{header['split']}-{header['n_bytes']}{isolated}.bin"
 
 
 def _dtype(header: dict[str, Any]) -> np.dtype[Any]:
@@ -123,11 +137,24 @@ def _open(corpus: Corpus, split: Split, header: dict[str, Any]) -> TokenSplit | 
     except (OSError, ValueError):
         return None
     n_tokens = size // dtype.itemsize
-    if written != {**header, "n_tokens": n_tokens, "sha256": sha256} or size % dtype.itemsize:
+    ends = _open_ends(path) if "documents_sha256" in header else None
+    of_ends: dict[str, str] = {} if ends is None else {"ends_sha256": _sha256(ends)}
+    if written != {**header, "n_tokens": n_tokens, "sha256": sha256, **of_ends} or size % dtype.itemsize:
         return None
     # An empty file cannot be mapped.
     tokens = np.memmap(path, dtype=dtype, mode="r") if n_tokens else np.empty(0, dtype=dtype)
-    return TokenSplit(corpus.name, split, tokens, n_tokens, header["n_bytes"], header["n_chars"])
+    return TokenSplit(corpus.name, split, tokens, n_tokens, header["n_bytes"], header["n_chars"], ends)
+
+
+def _open_ends(path: Path) -> np.ndarray | None:
+    try:
+        return np.fromfile(path.with_suffix(".ends"), dtype=_ENDS)
+    except OSError:
+        return None
+
+
+def _sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(array.tobytes()).hexdigest()
 
 
 def _tokenize(
@@ -139,26 +166,36 @@ def _tokenize(
     progress: Progress | None,
 ) -> None:
     path, dtype = _path(header), _dtype(header)
+    isolated = "documents_sha256" in header
     n_tokens = done_bytes = done_chars = 0
+    ends: list[int] = []
     digest = hashlib.sha256()
     with cache_file(path) as write:
-        for text in whole_words(part.chunks()):
-            try:
-                ids = tokenizer.encode_array(text)
-            except UnknownCharacterError as error:
-                position = done_chars + error.position
-                where = f"the {split} split of {corpus.name}"
-                raise UnknownCharacterError(error.char, position, where) from error
-            content = ids.astype(dtype).tobytes()
-            write(content)
-            digest.update(content)
-            n_tokens += ids.size
-            done_chars += len(text)
-            done_bytes += len(text.encode())
-            if progress is not None:
-                progress(done_bytes, part.n_bytes)
+        for chunks in part.document_chunks() if isolated else [part.chunks()]:
+            for text in whole_words(chunks):
+                try:
+                    ids = tokenizer.encode_array(text)
+                except UnknownCharacterError as error:
+                    position = done_chars + error.position
+                    where = f"the {split} split of {corpus.name}"
+                    raise UnknownCharacterError(error.char, position, where) from error
+                content = ids.astype(dtype).tobytes()
+                write(content)
+                digest.update(content)
+                n_tokens += ids.size
+                done_chars += len(text)
+                done_bytes += len(text.encode())
+                if progress is not None:
+                    progress(done_bytes, part.n_bytes)
+            ends.append(n_tokens)
+    facts: dict[str, Any] = {"n_tokens": n_tokens, "sha256": digest.hexdigest()}
+    if isolated:
+        places = np.array(ends, dtype=_ENDS)
+        with cache_file(path.with_suffix(".ends")) as write:
+            write(places.tobytes())
+        facts["ends_sha256"] = _sha256(places)
     with cache_file(path.with_suffix(".json")) as write:
-        write(json.dumps({**header, "n_tokens": n_tokens, "sha256": digest.hexdigest()}, indent=1).encode())
+        write(json.dumps({**header, **facts}, indent=1).encode())
 
 
 def _shifted(progress: Progress | None, before: int, total: int) -> Progress | None:

@@ -15,7 +15,7 @@ import numpy as np
 
 from lmzoo.data.corpora import Split
 from lmzoo.data.hf_dataset import HFDataset
-from lmzoo.data.store import TokenSplit
+from lmzoo.data.store import Documents, TokenSplit
 from lmzoo.data.token_reader import TokenReader
 from lmzoo.data.tokenizers import Tokenizer, utf8
 from lmzoo.errors import DataError
@@ -66,12 +66,13 @@ class StreamedCorpus:
         """Returns a reader of all training documents as tokens."""
         return TokenReader(self.dataset, self.held_out, tokenizer)
 
-    def validation(self, tokenizer: Tokenizer) -> TokenSplit:
+    def validation(self, tokenizer: Tokenizer, documents: Documents = "joined") -> TokenSplit:
         """Returns the tokens of `val`. Raises `DataError` for a text that the tokenizer cannot encode."""
         dtype = id_type(tokenizer)
         parts = [tokenizer.encode_array(chunk).astype(dtype) for chunk in self.val.chunks()]
         tokens = np.concatenate([np.empty(0, dtype), *parts])
-        return TokenSplit(self.name, "val", tokens, tokens.size, self.val.n_bytes, self.val.n_chars)
+        ends = np.cumsum([part.size for part in parts]) if documents == "isolated" else None
+        return TokenSplit(self.name, "val", tokens, tokens.size, self.val.n_bytes, self.val.n_chars, ends)
 
 
 def load_stream(data: str) -> StreamedCorpus:

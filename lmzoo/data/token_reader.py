@@ -72,6 +72,20 @@ class TokenReader:
         self._at -= 1
         return token
 
+    def read_row(self, targets: int) -> np.ndarray:
+        """Returns the next row of isolated documents: 2 to `targets` + 1 tokens of one document (`data.documents`).
+
+        Raises `DataError` for a text that cannot be read or encoded, and for data without a document of two tokens.
+        """
+        last = self._epoch + 1
+        while self._ids.size - self._at < 2:
+            self._next_text()
+            if self._epoch > last:
+                raise DataError(f"{self._dataset.data}: no document has two tokens")
+        row = self._ids[self._at : self._at + targets + 1]
+        self._at += row.size - 1  # the last target is the first input of the next row
+        return row
+
     def restore(self, position: TokenPosition) -> None:
         """Continue at `position`. Raises `CheckpointError` if the text there has changed."""
         self._begin(position.epoch, Place(position.row, position.library))

@@ -39,7 +39,7 @@ class NGramHead(Layer):
         return 0.0
 
     def fit(self, tokens_BT: Tensor) -> None:
-        """Counts the n-grams in rows of ids, and forgets what was counted before."""
+        """Counts the n-grams in rows of ids, padded by negative ones, and forgets what was counted before."""
         counts = ngram.count(tokens_BT, self.vocab_size, self.order, self.capacity)
         self.keys_N.copy_(counts.keys_N)
         self.before_N1.copy_(counts.before_N1)

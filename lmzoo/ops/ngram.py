@@ -52,6 +52,7 @@ def naive_witten_bell(rows: Sequence[Sequence[int]], vocab_size: int, context: S
 def count(tokens_BT: Tensor, vocab_size: int, order: int, capacity: int | None = None) -> Counts:
     """Counts the n-grams of 1 to `order` tokens in rows of ids below `vocab_size`; none crosses the start of a row.
 
+    Negative ids at the end of a row are padding: the row ends before them.
     With a `capacity`, the table has exactly that many rows. If there are more n-grams, the most frequent ones are kept,
     of equally frequent ones those with smaller numbers. The context of an n-gram is at least as frequent and has a
     smaller number, so it is kept too.
@@ -60,8 +61,10 @@ def count(tokens_BT: Tensor, vocab_size: int, order: int, capacity: int | None =
     nothing = tokens_BT.new_empty(0)
     keys, seen, first = [nothing], [nothing], 1
     for n in range(min(order, tokens_BT.shape[1])):
-        key_BT = node_BT * vocab_size + tokens_BT[:, n:]
-        of_order, number_BT, times = torch.unique(key_BT, return_inverse=True, return_counts=True)
+        inside_BT = tokens_BT[:, n:] >= 0
+        key_M = (node_BT * vocab_size + tokens_BT[:, n:])[inside_BT]
+        of_order, number_M, times = torch.unique(key_M, return_inverse=True, return_counts=True)
+        number_BT = torch.zeros_like(node_BT).masked_scatter(inside_BT, number_M)
         keys.append(of_order)
         seen.append(times)
         node_BT = first + number_BT[:, :-1]  # the n-gram that ends at a token is the context of the next one

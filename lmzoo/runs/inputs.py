@@ -11,8 +11,11 @@ from dataclasses import dataclass
 
 from lmzoo.data.batches import Batches, BatchStream
 from lmzoo.data.corpora import Corpus, load_corpus
+from lmzoo.data.documents import require_targets
 from lmzoo.data.hf_dataset import is_streamed
-from lmzoo.data.store import TokenSplit, TokenStore, open_store, require_length
+from lmzoo.data.isolated_batches import IsolatedBatches
+from lmzoo.data.isolated_stream import IsolatedStreamBatches
+from lmzoo.data.store import Documents, TokenSplit, TokenStore, open_store, require_length
 from lmzoo.data.stream_batches import StreamBatches
 from lmzoo.data.streaming import StreamedCorpus, load_stream
 from lmzoo.data.tokenizers import Tokenizer, train_tokenizer
@@ -51,28 +54,41 @@ def new_tokenizer(spec: str, corpus: Corpus | StreamedCorpus, emit: Listener) ->
     return train_tokenizer(spec, chunks())
 
 
-def tokenize_corpus(corpus: Corpus, tokenizer: Tokenizer, emit: Listener) -> TokenStore:
+def tokenize_corpus(
+    corpus: Corpus, tokenizer: Tokenizer, emit: Listener, documents: Documents = "joined"
+) -> TokenStore:
     """Tokenize the corpus into the token store in the cache, unless it is there already."""
-    return open_store(corpus, tokenizer, progress=lambda done, total: emit(DataEvent("tokenizing", done, total)))
+
+    def progress(done: int, total: int) -> None:
+        emit(DataEvent("tokenizing", done, total))
+
+    return open_store(corpus, tokenizer, documents=documents, progress=progress)
 
 
 def batches_and_validation(
     data: PreparedData, config: TrainConfig, context_length: int, emit: Listener
 ) -> tuple[Batches, TokenSplit]:
     """Make the training batches of a run, and its validation split. Raises `DataError` for a text that is too short."""
-    corpus, tokenizer = data.corpus, data.tokenizer
+    corpus, tokenizer, isolated = data.corpus, data.tokenizer, config.documents == "isolated"
+    shape = (config.batch_size, context_length, config.seed)
     if isinstance(corpus, StreamedCorpus):
-        val = validation_split(corpus, tokenizer)
-        return StreamBatches(corpus.reader(tokenizer), config.batch_size, context_length, config.seed), val
-    store = data.store or tokenize_corpus(corpus, tokenizer, emit)
+        val, reader = validation_split(corpus, tokenizer, config.documents), corpus.reader(tokenizer)
+        return (IsolatedStreamBatches if isolated else StreamBatches)(reader, *shape), val
+    store = data.store or tokenize_corpus(corpus, tokenizer, emit, config.documents)
+    require_targets(store.val)
+    if isolated:
+        return IsolatedBatches(store.train, *shape), store.val
     require_length(store.train, context_length)
-    require_length(store.val, 1)
-    return BatchStream(store.train.tokens, config.batch_size, context_length, config.seed), store.val
+    return BatchStream(store.train.tokens, *shape), store.val
 
 
-def validation_split(corpus: Corpus | StreamedCorpus, tokenizer: Tokenizer) -> TokenSplit:
-    """Return the tokens of the validation split. Raises `DataError` for fewer than two."""
-    streamed = isinstance(corpus, StreamedCorpus)
-    split = corpus.validation(tokenizer) if streamed else open_store(corpus, tokenizer).val
-    require_length(split, 1)
+def validation_split(
+    corpus: Corpus | StreamedCorpus, tokenizer: Tokenizer, documents: Documents = "joined"
+) -> TokenSplit:
+    """Return the tokens of the validation split. Raises `DataError` for one without targets."""
+    if isinstance(corpus, StreamedCorpus):
+        split = corpus.validation(tokenizer, documents)
+    else:
+        split = open_store(corpus, tokenizer, documents=documents).val
+    require_targets(split)
     return split

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from lmzoo import arguments
-from lmzoo.data.store import TokenSplit
+from lmzoo.data.store import Documents, TokenSplit
 from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer, load_tokenizer
 from lmzoo.errors import CheckpointError, DataError
 from lmzoo.model import LanguageModel
@@ -77,51 +77,71 @@ def _require_same_vocabulary(path: Path, model: LanguageModel, tokenizer: Tokeni
         )
 
 
-def evaluate_run(path: str | Path, data: str | None = None, tokenizer: str | Path | None = None) -> EvalResult:
+def evaluate_run(
+    path: str | Path,
+    data: str | None = None,
+    tokenizer: str | Path | None = None,
+    documents: Documents | None = None,
+) -> EvalResult:
     """Evaluate anything that `load_run` loads, on the whole validation split of its own text, or of the text `data`.
 
-    A run keeps its own validation split, unless that is too large: then its text is read again. Raises `DataError` if
-    that text has changed since the training, or for a saved model without `data`.
+    The documents are isolated or joined as in the training, unless `documents` says otherwise; those of a saved model
+    are joined. A run keeps its own validation split as it was trained with, unless that is too large: else its text is
+    read again. Raises `DataError` if that text has changed since the training, or for a saved model without `data`.
     """
-    model, split, precision = _model_and_split(path, data, tokenizer)
+    model, split, precision = _model_and_split(path, data, tokenizer, documents)
     return evaluate(model, split, precision=precision)
 
 
 def evaluate_run_positions(
-    path: str | Path, data: str | None = None, length: int | None = None, tokenizer: str | Path | None = None
+    path: str | Path,
+    data: str | None = None,
+    length: int | None = None,
+    tokenizer: str | Path | None = None,
+    documents: Documents | None = None,
 ) -> list[PositionLoss]:
     """Evaluate a run by position, up to `length`, which may exceed the context length of training."""
-    model, split, _ = _model_and_split(path, data, tokenizer)
+    model, split, _ = _model_and_split(path, data, tokenizer, documents)
     return evaluate_positions(model, split, length=length)
 
 
 def _model_and_split(
-    path: str | Path, data: str | None, tokenizer: str | Path | None
+    path: str | Path, data: str | None, tokenizer: str | Path | None, documents: Documents | None
 ) -> tuple[LanguageModel, TokenSplit, str]:
     """Load a model, a validation split, and the precision in which the model was trained."""
     model, found, tables = load_run(path, tokenizer)
     precision = tables["machine"]["precision"] if tables else "float32"
+    trained_with = _documents(tables)
+    documents = documents or trained_with
     if data is not None:
-        return model, validation_split(load_data(data), found), precision
+        return model, validation_split(load_data(data), found, documents), precision
     if not tables:
         raise DataError(f"{path}: is a saved model, which has no text of its own: name one with --data")
-    if (kept := read_validation(_run_of(path), model.config.vocab_size)) is not None:
+    if documents == trained_with and (kept := read_validation(_run_of(path), model.config.vocab_size)) is not None:
         return model, kept, precision
     corpus, trained_on = load_data(own_data(_run_of(path))), tables["data"].get("corpus_sha256")
     if corpus.sha256 != trained_on:
         raise DataError(
             f"{corpus.name}: its SHA-256 is {corpus.sha256}, but the run was trained on a text with {trained_on}"
         )
-    return model, validation_split(corpus, found), precision
+    return model, validation_split(corpus, found, documents), precision
 
 
-def text_to_read(path: str | Path) -> str | None:
+def _documents(tables: dict[str, Any]) -> Documents:
+    """Return how a run was trained; "joined" for a saved model, and for a run that is older than the setting."""
+    return "isolated" if tables.get("train", {}).get("documents") == "isolated" else "joined"
+
+
+def text_to_read(path: str | Path, documents: Documents | None = None) -> str | None:
     """Return the text that evaluating a run reads again; None if the run keeps its validation split, or is no run.
 
     Raises the errors of `own_data`.
     """
     run = _run_of(path)
-    return own_data(run) if is_run(run) and not os.path.lexists(run / VALIDATION_FILE) else None
+    if not is_run(run):
+        return None
+    kept = os.path.lexists(run / VALIDATION_FILE) and documents in (None, _documents(read_tables(run)))
+    return None if kept else own_data(run)
 
 
 def _run_of(path: str | Path) -> Path:

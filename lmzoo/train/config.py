@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from lmzoo.configs import is_number, require, require_at_most, require_between, require_positive, to_dict
+from lmzoo.data.store import Documents
 from lmzoo.distributed import Parallel
 
 OptimizerName = Literal["adamw", "muon"]
@@ -17,12 +18,14 @@ Precision = Literal["auto", "float32", "bf16"]
 class TrainConfig:
     """The training settings of a run as the user gives them; None means: derived from the others by `resolved`.
 
-    One step reads `batch_size * grad_accumulation` sequences of the model's `context_length` tokens.
+    One step reads `batch_size * grad_accumulation` sequences of the model's `context_length` tokens, or with isolated
+    documents about as many tokens in rows of their lengths.
     """
 
     steps: int = 2000  # optimizer steps
     batch_size: int = 16  # sequences in one forward pass, over all ranks
     grad_accumulation: int = 1  # forward passes in one step
+    documents: Documents = "joined"  # "isolated": no prediction crosses the beginning of a document
     optimizer: OptimizerName = "adamw"  # "muon": Muon for the matrices, AdamW for all other parameters
     learning_rate: float = 1e-3  # peak of the schedule
     min_learning_rate: float | None = None  # end of the schedule; None: learning_rate / 10

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmzoo.data.batches import eval_batches
+from lmzoo.data.documents import count_targets, split_batches
 from lmzoo.data.store import TokenSplit
 from lmzoo.distributed.ranks import ALONE, Ranks
 from lmzoo.errors import DataError
@@ -48,7 +48,8 @@ def evaluate(
     The split is cut into sequences of `context_length` tokens (default: the model's) that do not overlap, so the first
     tokens of each sequence have little context. A batch holds `batch_size` sequences (default: `TOKENS_AT_A_TIME`
     tokens). `precision` is "float32" or "bf16". Bits per byte are converted with the tokens per byte of the whole
-    split. With several `ranks`, each reads its rows of every batch.
+    split. With several `ranks`, each reads its rows of every batch. A split of isolated documents is read document by
+    document, and longer ones in pieces (`data.documents`); the first token of a document is no target.
     """
     steps = evaluation(
         model,
@@ -82,14 +83,13 @@ def evaluation(
     """
     context_length = context_length or model.config.context_length
     batch_size = batch_size or max(1, TOKENS_AT_A_TIME // context_length)
-    ids = split.tokens if tokens is None else split.tokens[: tokens + 1]
     sums = torch.zeros(2, dtype=torch.float64, device=model.device)  # sum of the losses, number of targets
-    done, training = 0, model.training
+    done, all_targets, training = 0, count_targets(split, tokens), model.training
     model.eval()
     try:
-        for idx_BT, targets_BT in eval_batches(ids, batch_size, context_length):
-            yield done, len(ids) - 1
-            done += idx_BT.numel()
+        for idx_BT, targets_BT in split_batches(split, batch_size, context_length, tokens):
+            yield done, all_targets
+            done += int((targets_BT != IGNORE_INDEX).sum())
             idx_BT, targets_BT = (ranks.rows(part) for part in _padded(idx_BT, targets_BT, ranks.world_size))
             n = (targets_BT != IGNORE_INDEX).sum()
             with torch.no_grad(), autocast(model.device, precision):
@@ -127,24 +127,28 @@ def evaluate_positions(
     """Compute the loss by position: by the number of tokens before the target, 1 to `length`.
 
     `length` defaults to the model's `context_length`. The loss is averaged over sequences of `length` targets that do
-    not overlap, from the first `tokens` targets of the split (at least one sequence). Positions are grouped in ranges
-    of doubling size, one of which ends at the context length of training. Raises `DataError` for a split that is
-    shorter than one sequence.
+    not overlap, from the first `tokens` targets of the split (at least one sequence). Isolated documents are cut into
+    pieces of `length` targets, and positions that no document has are left out. Positions are grouped in ranges of
+    doubling size, one of which ends at the context length of training. Raises `DataError` for a split that is shorter
+    than one sequence.
     """
     trained = model.config.context_length
     length = length or trained
-    if split.n_tokens <= length:
+    if split.ends is None and split.n_tokens <= length:
         raise DataError(f"the {split.split} split has {split.n_tokens} tokens: length={length} needs {length + 1}")
-    windows = max(1, min(tokens, split.n_tokens - 1) // length)
-    rows = max(1, TOKENS_AT_A_TIME // length)
-    total_T = torch.zeros(length, dtype=torch.float64)
-    for start in range(0, windows, rows):
-        starts = range(start * length, min(start + rows, windows) * length, length)
-        idx_BT = torch.stack([torch.from_numpy(split.tokens[s : s + length + 1].astype("int64")) for s in starts])
-        total_T -= model.score(idx_BT).double().sum(dim=0).cpu()
+    if split.ends is None:  # whole sequences only
+        tokens = max(1, min(tokens, split.n_tokens - 1) // length) * length
+    total_T, count_T = torch.zeros(2, length, dtype=torch.float64)
+    for idx_BT, targets_BT in split_batches(split, max(1, TOKENS_AT_A_TIME // length), length, tokens):
+        kept_BT, T = targets_BT != IGNORE_INDEX, idx_BT.shape[1]
+        scores_BT = model.score(torch.cat([idx_BT[:, :1], targets_BT.clamp(min=0)], dim=1)).double().cpu()
+        total_T[:T] -= scores_BT.where(kept_BT, 0.0).sum(dim=0)
+        count_T[:T] += kept_BT.sum(dim=0)
+    length = int(count_T.count_nonzero())  # of the longest row
     ends = sorted({2**n for n in range(length.bit_length())} | {length} | ({trained} if trained < length else set()))
     firsts = [1, *(end + 1 for end in ends[:-1])]
+    ranges = [slice(first - 1, last) for first, last in zip(firsts, ends, strict=True)]
+    sums = [(float(total_T[part].sum()), int(count_T[part].sum())) for part in ranges]
     return [
-        PositionLoss(first, last, float(total_T[first - 1 : last].mean()) / windows, windows * (last - first + 1))
-        for first, last in zip(firsts, ends, strict=True)
+        PositionLoss(part.start + 1, part.stop, total / n, n) for part, (total, n) in zip(ranges, sums, strict=True)
     ]

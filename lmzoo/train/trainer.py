@@ -88,6 +88,7 @@ class Trainer:
         self.batches.restore(state.step * config.grad_accumulation, state.position)
         forward = compiled(self.parallel_model) if config.compile else self.parallel_model
         durations: list[float] = []
+        targets: list[int] = []  # of each step: with isolated documents they vary
         self.model.train()
         checkpointing = activation_checkpointing(self.model, config.gradient_checkpointing)
         with keep_freed_memory(self.keep_freed_memory), checkpointing, stop_request(self.ranks) as stop:
@@ -109,12 +110,12 @@ class Trainer:
                 rate = learning_rate(state.step, config)
                 step = self._update(forward, batches, rate, clock)
                 durations.append(sum(clock.seconds.values()))
+                targets.append(step.tokens)
 
                 state.step += 1
                 state.tokens += step.tokens
                 state.seconds += durations[-1]
-                recent = durations[-RECENT:]
-                speed = step.tokens * len(recent) / sum(recent)
+                speed = sum(targets[-RECENT:]) / sum(durations[-RECENT:])
                 yield StepEvent(
                     state.step,
                     step.loss,
@@ -131,7 +132,7 @@ class Trainer:
                 if self._evaluation_due:
                     yield from self._evaluate(stop, saved_too=saving_now)
                 if saving_now or stop.signal_number is not None:
-                    state.tokens_per_s = step.tokens / median(durations[WARM_UP:] or durations)
+                    state.tokens_per_s = _median_speed(targets, durations)
                     yield from self._save()
                     stop.look()  # a signal during the save ends the run here, without a further step or save
                 self._leave_if_asked(stop)
@@ -143,7 +144,7 @@ class Trainer:
         tokens_BT = torch.from_numpy(self.batches.first_windows(sequences).astype("int64"))
         bounds.require_memory(f"fitting {tokens_BT.numel():,} tokens at once", _FIT_BYTES * tokens_BT.numel())
         self.model.fit(tokens_BT.to(self.model.device))
-        state.step, state.tokens = config.steps, tokens_BT[:, 1:].numel()
+        state.step, state.tokens = config.steps, int((tokens_BT[:, 1:] != IGNORE_INDEX).sum())
         seconds = time.perf_counter() - began
         state.seconds += seconds
         state.tokens_per_s = state.tokens / seconds
@@ -260,6 +261,12 @@ class Trainer:
     def _leave_if_asked(self, stop: StopRequest) -> None:
         if stop.signal_number is not None:
             raise Interrupted(self.state.step, checkpoints.path_of(self.run, self.state.step), stop.signal_number)
+
+
+def _median_speed(targets: Sequence[int], durations: Sequence[float]) -> float:
+    """Tokens per second of the median step, without the first steps of the process if there are others."""
+    first = WARM_UP if len(durations) > WARM_UP else 0
+    return median(count / seconds for count, seconds in zip(targets[first:], durations[first:], strict=True))
 
 
 @torch.no_grad()

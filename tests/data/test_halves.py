@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lmzoo.data.corpora import load_corpus
@@ -55,3 +56,19 @@ def test_validation_halves_refuse_a_text_that_is_too_short(tmp_path: Path) -> No
     corpus = load_corpus(str(tmp_path))
     with pytest.raises(DataError, match=r"val split of .* has 1 tokens"):
         validation_halves(corpus, train_tokenizer("char", corpus.chunks("train")))
+
+
+@pytest.mark.parametrize("tokenizer", ["char", "bpe:300"])
+def test_validation_halves_of_isolated_documents_have_their_ends(tokenizer: str, tmp_path: Path) -> None:
+    documents = [f"Document {n}: " + f"word{n} " * (n % 7 + 1) for n in range(60)]
+    corpus = load_corpus(folder_of(documents, tmp_path))
+    made = train_tokenizer(tokenizer, corpus.chunks("train"))
+    for half, joined in zip(validation_halves(corpus, made, "isolated"), validation_halves(corpus, made), strict=True):
+        assert half.split.ends is not None
+        assert joined.split.ends is None
+        assert len(half.split.ends) == half.documents == joined.documents
+        parts = np.split(half.split.tokens, half.split.ends[:-1])
+        texts = [made.decode(part.tolist()) for part in parts]
+        assert {text.removesuffix("\n\n") for text in texts} <= set(documents)
+        assert "".join(texts) == made.decode(joined.split.tokens.tolist())
+        assert half.split.n_bytes == joined.split.n_bytes

@@ -182,3 +182,53 @@ def test_open_store_needs_memory_independent_of_the_text(write: Write, process_e
     n_tokens, growth_mib = shown.split()
     assert int(n_tokens) == 64 << 20
     assert float(growth_mib) < 32
+
+
+@pytest.mark.parametrize("spec", ["char", "byte", "bpe:300"])
+def test_open_store_tokenizes_each_isolated_document_apart(spec: str, write: Write, chinese: str) -> None:
+    """With the separator that follows it, so that all documents together are the text."""
+    parts = [f"Document {n}: {chinese[: 7 * n % 50]}" for n in range(40)]
+    for number, part in enumerate(parts):
+        write(f"d/{number:02}.txt", part)
+    corpus = load_corpus(str(write("d/.hidden", "").parent))
+    tokenizer = train_tokenizer(spec, corpus.chunks("train"))
+    store = open_store(corpus, tokenizer, documents="isolated")
+    found: list[str] = []
+    for split, part in ((store.train, corpus.train), (store.val, corpus.val)):
+        assert split.ends is not None
+        documents = np.split(split.tokens, split.ends[:-1])
+        assert split.ends[-1] == split.n_tokens
+        texts = [tokenizer.decode(ids.tolist()) for ids in documents]
+        assert [ids.tolist() for ids in documents] == [tokenizer.encode(text) for text in texts]
+        assert "".join(texts) == "".join(part.chunks())
+        assert (split.n_bytes, split.n_chars) == (part.n_bytes, part.n_chars)
+        found += [text.removesuffix("\n\n") for text in texts]
+    assert found == parts
+    joined = open_store(corpus, tokenizer)
+    assert joined.val.ends is None, "another store"
+
+
+def test_open_store_keeps_isolated_documents_and_repairs_their_ends(write: Write, cache: Path) -> None:
+    write("d/a.txt", "one two three " * 20)
+    write("d/b.txt", "four")
+    corpus, tokenizer, calls = load_corpus(str(write("d/.x", "").parent)), train_tokenizer("byte", []), list[int]()
+
+    def ends() -> list[int]:
+        split = open_store(corpus, tokenizer, documents="isolated", progress=lambda done, _: calls.append(done)).train
+        assert split.ends is not None
+        return split.ends.tolist()
+
+    before = ends()
+    calls.clear()
+    assert ends() == before
+    assert not calls, "opened from the cache"
+    for damage in (b"", b"x" * 8):
+        (file,) = cache.glob("tokens/*-train-*.ends")
+        file.write_bytes(damage)
+        assert ends() == before
+        assert calls
+        calls.clear()
+    same_text = load_corpus(str(write("one.txt", "".join(corpus.chunks()))))
+    assert same_text.sha256 == corpus.sha256
+    open_store(same_text, tokenizer, documents="isolated", progress=lambda done, _: calls.append(done))
+    assert calls, "the same text with other documents is another store"

@@ -105,3 +105,13 @@ def test_token_reader_restore_checks_the_state_of_datasets(shards: Path) -> None
 def test_token_position_refuses_impossible_values(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         TokenPosition(**fields)
+
+
+def test_token_reader_read_row_cuts_each_document(write: Write) -> None:
+    """A row begins with the last target of the row before it; documents of one token have no row."""
+    texts = ["abcdefg", "", "hi", "jklmnopq"]
+    write("d/validation.jsonl", jsonl(["later"]))
+    reader = load_stream(f"hf:{write('d/train.jsonl', jsonl(texts)).parent}").reader(train_tokenizer("byte", []))
+    rows = [bytes(reader.read_row(4).tolist()).decode() for _ in range(8)]
+    assert rows[:3] == ["abcde", "efg\n\n", "\n\n"]
+    assert rows[3:] == ["hi\n\n", "jklmn", "nopq\n", "\n\n", "abcde"]

@@ -83,6 +83,10 @@ def test_train_run_learns_the_same_on_two_processes(tmp_path: Path, text: Path) 
             cases[name]["settings"] = {**tiny_settings(name), "balance_loss": 0.0}
     cases["accumulated"] = {"model": "gpt2", "settings": {**SMALL, "grad_accumulation": 3}}
     cases["ragged"] = {"model": "llama", "settings": {**tiny_settings("llama"), "grad_accumulation": 2}, "ragged": True}
+    for number, line in enumerate(text.read_text(encoding="utf-8").splitlines()):
+        (tmp_path / f"{number:03}.txt").write_text(line[: 3 + number % 37], encoding="utf-8")
+    isolated = {**SMALL, "documents": "isolated", "grad_accumulation": 2}
+    cases["isolated"] = {"model": "gpt2", "settings": isolated, "data": str(tmp_path / "*.txt")}
     cases["recomputed"] = {"model": "mamba", "settings": {**tiny_settings("mamba"), "gradient_checkpointing": True}}
     cases["unused"] = {"model": "choosing", "settings": {"context_length": 16, "batch_size": 8}}
     sharing = {**tiny_settings("hybrid"), "model.pattern": "shared mamba shared", "model.n_layers": 3}
@@ -95,8 +99,8 @@ def test_train_run_learns_the_same_on_two_processes(tmp_path: Path, text: Path) 
     def jobs(place: str, **settings: Any) -> list[Job]:
         return [
             {
-                **case,
                 "data": str(text),
+                **case,
                 "out": str(tmp_path / place / name),
                 "settings": {**RECIPE, "checkpoint_every": 6, **case["settings"], **settings},
             }

@@ -131,3 +131,18 @@ def test_probabilities_take_contexts_of_any_shape() -> None:
     assert p_BTV.shape == (2, 6, V)
     assert torch.equal(probabilities(counts, V, nodes_BTD[1, 2]), p_BTV[1, 2])
     assert probabilities(counts, V, nodes_BTD[:0]).shape == (0, 6, V)
+
+
+@pytest.mark.parametrize("capacity", [None, 20])
+def test_count_leaves_out_the_padding_of_rows(capacity: int | None) -> None:
+    tokens_BT = texts(6, 12)
+    lengths = [12, 1, 3, 7, 2, 12]
+    for row_T, length in zip(tokens_BT, lengths, strict=True):
+        row_T[length:] = -100
+    counts = count(tokens_BT, V, 4, capacity)
+    rows = [row[:length] for row, length in zip(tokens_BT.tolist(), lengths, strict=True)]
+    seen = Counter(tuple(row[i : i + n]) for row in rows for n in range(1, 5) for i in range(len(row) - n + 1))
+    assert int(counts.before_N1[-1]) == sum(sorted(seen.values(), reverse=True)[:capacity])
+    if capacity is None:
+        for context in CONTEXTS:
+            assert_close(found(counts, context, 4), exact(seen, context[max(0, len(context) - 3) :]))

@@ -9,6 +9,7 @@ import dataclasses
 import os
 import signal
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -107,7 +108,7 @@ def test_resume_repeats_an_ended_evaluation(
     """An evaluation takes as long as many steps, so a signal ends the run without waiting for it."""
     monkeypatch.setattr(evaluate, "TOKENS_AT_A_TIME", 16)
     spec, run, seen = small_spec(), tmp_path / "run", 0
-    batches = evaluate.eval_batches
+    batches = evaluate.split_batches
 
     def interrupting(*arguments: Any) -> Iterator[Any]:
         nonlocal seen
@@ -117,11 +118,11 @@ def test_resume_repeats_an_ended_evaluation(
                 os.kill(os.getpid(), signal.SIGTERM)
             yield batch
 
-    monkeypatch.setattr(evaluate, "eval_batches", interrupting)
+    monkeypatch.setattr(evaluate, "split_batches", interrupting)
     with pytest.raises(Interrupted, match="stopped after step 4"):
         train_run(spec, run)
     assert seen in (5, 6)
-    monkeypatch.setattr(evaluate, "eval_batches", batches)
+    monkeypatch.setattr(evaluate, "split_batches", batches)
     train_run(spec, run, resume=True)
     train_run(spec, tmp_path / "whole")
     assert losses(run) == losses(tmp_path / "whole")
@@ -259,3 +260,21 @@ def test_train_run_refuses_to_prolong_a_decayed_run(tmp_path: Path, small_spec: 
     with pytest.raises(ConfigError, match=f"steps=20: .* has schedule='{schedule}', which began to decay after step"):
         train_run(longer, tmp_path / "run", resume=True, prolong=True)
     assert (tmp_path / "run" / "config.toml").read_text() == before
+
+
+def test_resume_of_a_run_on_isolated_documents_is_bitwise_exact(
+    tmp_path: Path, small_spec: MakeSpec, documents: str
+) -> None:
+    spec = dataclasses.replace(small_spec(documents="isolated", grad_accumulation=2), data=documents)
+    result = train_run(spec, tmp_path / "whole")
+    with pytest.raises(Interrupted):
+        train_run(spec, tmp_path / "stopped", listeners=[interrupt_at(5)])
+    train_run(spec, tmp_path / "stopped", resume=True)
+    assert_same(tensors(tmp_path / "whole", 12), tensors(tmp_path / "stopped", 12))
+    lines = read_metrics(tmp_path / "whole")
+    tokens = [line["tokens"] for line in lines if line["split"] == "train"]
+    assert len({after - before for before, after in pairwise(tokens)}) > 3, "steps differ in their targets"
+    assert tokens[-1] == result.tokens < 12 * 2 * 4 * 16
+    other = dataclasses.replace(small_spec(documents="joined", grad_accumulation=2), data=documents)
+    with pytest.raises(ConfigError, match=r"train.documents='joined', but the run in .* was made with 'isolated'"):
+        train_run(other, tmp_path / "whole", resume=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from lmzoo.data.tokenizers import TOKENIZER_FILE, ByteTokenizer
 from lmzoo.errors import CheckpointError, DataError
 from lmzoo.runs.run import RunSpec, train_run
-from lmzoo.runs.saved import evaluate_run, is_run, load_run, text_to_read
+from lmzoo.runs.saved import evaluate_run, evaluate_run_positions, is_run, load_run, text_to_read
 from lmzoo.storage import checkpoints
 
 MakeSpec = Callable[..., RunSpec]
@@ -65,3 +66,25 @@ def test_evaluate_run_needs_a_text_for_a_saved_model(run: Path, tmp_path: Path) 
     assert text_to_read(tmp_path / "saved") is None
     with pytest.raises(DataError, match=r"saved: is a saved model, which has no text of its own: name one with --data"):
         evaluate_run(tmp_path / "saved")
+
+
+def test_evaluate_run_isolates_documents_as_the_training_or_as_told(
+    tmp_path: Path, small_spec: MakeSpec, documents: str
+) -> None:
+    """With the kept tokens, or the text of the run, which must not have changed."""
+    spec, run = replace(small_spec("bigram", documents="isolated"), data=documents), tmp_path / "run"
+    result = train_run(spec, run)
+    assert evaluate_run(run).loss == pytest.approx(result.loss, abs=1e-6)
+    assert text_to_read(run) is text_to_read(run, "isolated") is None
+    assert text_to_read(run, "joined") == documents
+    assert evaluate_run(run, documents="joined").tokens > evaluate_run(run).tokens
+    assert evaluate_run(run, documents).tokens == evaluate_run(run).tokens
+    parts = evaluate_run_positions(run)
+    assert sum(part.tokens for part in parts) == evaluate_run(run).tokens
+    joined = tmp_path / "joined"
+    train_run(replace(small_spec("bigram"), data=documents), joined)
+    assert evaluate_run(joined, documents="isolated").tokens == evaluate_run(run).tokens
+    (tmp_path / "documents" / "000.txt").write_text("another beginning", encoding="utf-8")
+    assert evaluate_run(run).loss == pytest.approx(result.loss, abs=1e-6)
+    with pytest.raises(DataError, match="its SHA-256 is"):
+        evaluate_run(joined, documents="isolated")

@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from lmzoo.compare import compare
-from lmzoo.data import stream_batches
+from lmzoo.data import isolated_stream, stream_batches
 from lmzoo.errors import CheckpointError, ConfigError, DataError, LmzooError
 from lmzoo.runs.run import RunSpec, evaluate_run, evaluate_run_positions, load_run, make_spec, train_run
 from lmzoo.storage import atomic, checkpoints
@@ -42,7 +42,8 @@ def dataset(tmp_path: Path) -> Path:
 @pytest.fixture
 def stream_spec(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSpec:
     """A run of 24 steps that ends in the third pass over the data, with small blocks, so that it reads many."""
-    monkeypatch.setattr(stream_batches.StreamBatches.__init__, "__defaults__", (BLOCK_WINDOWS,))
+    for batches in (stream_batches.StreamBatches, isolated_stream.IsolatedStreamBatches):
+        monkeypatch.setattr(batches.__init__, "__defaults__", (BLOCK_WINDOWS,))
 
     def make(data: str | None = None, tokenizer: str | None = None, **settings: object) -> RunSpec:
         return make_spec(
@@ -58,6 +59,7 @@ def stream_spec(dataset: Path, monkeypatch: pytest.MonkeyPatch) -> MakeSpec:
         ("byte", {"dropout": 0.2}, (1, 6, 7, 17, 23)),
         ("bpe:300", {"batch_size": 5, "grad_accumulation": 3, "schedule": "wsd"}, (8, 15)),
         ("char+unk", {"batch_size": 40}, (12,)),
+        ("byte", {"documents": "isolated"}, (5, 17, 22)),
     ],
 )
 def test_stream_run_resumed_after_any_step_is_bitwise_exact(

@@ -97,3 +97,27 @@ def test_read_validation_refuses_a_large_file(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(validation, "_MAX_HEADER", 100)
     with pytest.raises(CheckpointError, match="is larger than 100 bytes"):
         read_validation(tmp_path, 6)
+
+
+def _isolated(*ends: int) -> TokenSplit:
+    split = _split()
+    return TokenSplit("sea.txt", "val", split.tokens, split.n_tokens, 9, 7, np.array(ends, dtype=np.int64))
+
+
+def test_read_validation_returns_the_ends_of_isolated_documents(tmp_path: Path) -> None:
+    write_validation(tmp_path, _isolated(2, 2, 5))
+    found = read_validation(tmp_path, 6)
+    assert found is not None
+    assert found.ends is not None
+    assert found.ends.tolist() == [2, 2, 5]
+    write_validation(tmp_path, _split())
+    found = read_validation(tmp_path, 6)
+    assert found is not None
+    assert found.ends is None
+
+
+@pytest.mark.parametrize("ends", [(), (2,), (2, 6), (3, 2, 5), (-1, 5), (1, 2, 3, 4, 5)])
+def test_read_validation_refuses_impossible_ends(tmp_path: Path, ends: tuple[int, ...]) -> None:
+    write_validation(tmp_path, _isolated(*ends))
+    with pytest.raises(CheckpointError, match="its content differs from its header"):
+        read_validation(tmp_path, 6)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -93,3 +95,34 @@ def test_evaluation_yields_its_progress_and_restores_the_mode(model: LanguageMod
     assert torch.is_grad_enabled()
     steps.close()
     assert model.training
+
+
+def test_evaluate_reads_each_isolated_document_alone(model: LanguageModel, split: TokenSplit) -> None:
+    """In pieces of the context length, 16; bits per byte are of the whole text, with the first tokens of documents."""
+    ends = np.array([40, 41, 50, 100, 400, split.n_tokens])
+    isolated = replace(split, ends=ends)
+    model.eval()
+    total, count = 0.0, 0
+    for document in np.split(split.tokens.astype("int64"), ends[:-1]):
+        for start in range(0, len(document) - 1, 16):
+            piece = torch.from_numpy(document[start : start + 17])[None]
+            total += model(piece[:, :-1], piece[:, 1:]).loss.item() * (piece.shape[1] - 1)
+            count += piece.shape[1] - 1
+    result = evaluate(model, isolated)
+    assert (result.tokens, count) == (split.n_tokens - 6, split.n_tokens - 6)
+    assert result.loss == pytest.approx(total / count, abs=1e-6)
+    assert result.bits_per_byte == pytest.approx(result.loss * split.n_tokens / split.n_bytes / math.log(2))
+    assert evaluate(model, isolated, tokens=100).tokens == 100
+    assert next(iter(evaluation(model, isolated, tokens=100))) == (0, 100)
+
+
+def test_evaluate_positions_of_isolated_documents_count_from_their_beginnings(split: TokenSplit) -> None:
+    model = lmzoo.create_model("gpt2", vocab_size=40, d_model=8, n_layers=1, n_heads=1, context_length=8)
+    isolated = replace(split, tokens=split.tokens[:20], n_tokens=20, ends=np.array([4, 10, 20]))
+    parts = evaluate_positions(model, isolated, length=12)
+    counted = [(part.first, part.last, part.tokens) for part in parts]
+    assert counted == [(1, 1, 3), (2, 2, 3), (3, 4, 5), (5, 8, 5), (9, 9, 1)]
+    ids = torch.from_numpy(split.tokens[:20].astype("int64"))[None]
+    losses = [-model.score(ids[:, start:end])[0] for start, end in ((0, 4), (4, 10), (10, 20))]
+    assert parts[1].loss == pytest.approx(sum(float(loss[1]) for loss in losses) / 3, abs=1e-5)
+    assert parts[-1].loss == pytest.approx(float(losses[2][8]), abs=1e-5)

@@ -6,17 +6,21 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import lmzoo
 from lmzoo.bench.steps import random_store
 from lmzoo.data.batches import BatchStream
+from lmzoo.data.isolated_batches import IsolatedBatches
 from lmzoo.distributed.ranks import ALONE
 from lmzoo.layers.stack import outermost_stacks
+from lmzoo.losses import IGNORE_INDEX, cross_entropy
 from lmzoo.storage import checkpoints
 from lmzoo.train import malloc
 from lmzoo.train.checkpoint import TrainingState
@@ -34,6 +38,7 @@ MakeTrainer = Callable[..., Trainer]
 def make_trainer(tmp_path: Path) -> MakeTrainer:
     """Makes trainers with the same weights and data, which differ only in settings and directory."""
     store = random_store(tmp_path, 17, 500)
+    isolated = replace(store.train, ends=np.cumsum([3, 19, 6, 7, 2, 13] * 10))
 
     def make(run: Path = tmp_path / "run", family: str = "gpt2", **settings: Any) -> Trainer:
         config = TrainConfig(**{"steps": 6, "batch_size": 2, "eval_every": 3, "eval_tokens": 40} | settings).resolved()
@@ -44,7 +49,9 @@ def make_trainer(tmp_path: Path) -> MakeTrainer:
             model=model,
             parallel_model=model,
             optimizer=make_optimizer(model, config),
-            batches=BatchStream(store.train.tokens, config.batch_size, 8, config.seed),
+            batches=IsolatedBatches(isolated, config.batch_size, 8, config.seed)
+            if config.documents == "isolated"
+            else BatchStream(store.train.tokens, config.batch_size, 8, config.seed),
             val=store.val,
             config=config,
             precision="float32",
@@ -184,3 +191,32 @@ def test_trainer_without_a_validation_split_does_not_evaluate(make_trainer: Make
     kinds = [type(event) for event in trainer.train()]
     assert kinds == [StepEvent] * 3 + [SavingEvent, CheckpointEvent] + [StepEvent] * 3 + [SavingEvent, CheckpointEvent]
     assert trainer.state.val_loss is None
+
+
+@pytest.mark.parametrize("accumulation", [1, 3])
+def test_train_weighs_all_targets_of_isolated_documents_equally(make_trainer: MakeTrainer, accumulation: int) -> None:
+    """The loss and the gradient are of the mean over all targets of a step, not a mean of the means of its batches."""
+    trainer = make_trainer(documents="isolated", grad_accumulation=accumulation, grad_clip=0.0, steps=2)
+    batches = [trainer.batches.batch(number) for number in range(2 * accumulation)]
+    counts = [int((targets_BT != IGNORE_INDEX).sum()) for _, targets_BT in batches]
+    assert len(set(counts)) > 1
+    assert len({idx_BT.shape[1] for idx_BT, _ in batches}) > 1
+    logits = [trainer.model(idx_BT).logits.flatten(0, 1) for idx_BT, _ in batches[:accumulation]]
+    targets = torch.cat([targets_BT.flatten() for _, targets_BT in batches[:accumulation]])
+    loss = cross_entropy(torch.cat(logits)[targets != IGNORE_INDEX], targets[targets != IGNORE_INDEX])
+    norm = torch.cat([grad.flatten() for grad in torch.autograd.grad(loss, [*trainer.model.parameters()])]).norm()
+    first, second = [event for event in trainer.train() if isinstance(event, StepEvent)]
+    assert first.loss == pytest.approx(loss.item(), abs=1e-5)
+    assert first.grad_norm == pytest.approx(norm.item(), rel=1e-4)
+    assert (first.tokens, second.tokens) == (sum(counts[:accumulation]), sum(counts)), "without padding"
+    assert second.tokens_per_s == pytest.approx(second.tokens / second.seconds)
+
+
+def test_train_fits_a_model_without_parameters_on_isolated_documents(make_trainer: MakeTrainer) -> None:
+    trainer, again = (make_trainer(family="ngram", documents="isolated", steps=1000) for _ in range(2))
+    list(trainer.train())
+    rows = torch.from_numpy(again.batches.first_windows(10_000))
+    again.model.fit(rows)
+    assert trainer.state.tokens == int((rows[:, 1:] != IGNORE_INDEX).sum())
+    for name, tensor in again.model.state_dict().items():
+        assert torch.equal(trainer.model.state_dict()[name], tensor)
