@@ -10,7 +10,7 @@ import click
 
 from lmzoo import configs, targets
 from lmzoo.cli.complete import complete_data, complete_models
-from lmzoo.cli.group import cli, plugin_option, set_option
+from lmzoo.cli.group import cli, documents_option, plugin_option, set_option, with_documents
 
 
 @cli.command()
@@ -44,6 +44,7 @@ from lmzoo.cli.group import cli, plugin_option, set_option
     help="Search the learning rate of each model: the same values for all, more while the best is the first or last.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print results.json in the place of the table.")
+@documents_option
 @set_option
 @plugin_option
 def compare(
@@ -56,6 +57,7 @@ def compare(
     budget: str | None,
     tune: str | None,
     as_json: bool,
+    documents: str | None,
     overrides: tuple[str, ...],
 ) -> None:
     """Train several models on the same tokens in the same order, and rank them.
@@ -89,7 +91,7 @@ def compare(
         match=match,
         budget=budget,
         tune=tune,
-        settings=configs.parse_overrides(overrides),
+        settings=with_documents(configs.parse_overrides(overrides), documents),
         command=shlex.join(["lmzoo", *sys.argv[1:]]),
         listeners=[ProgressBar()],
         keep_freed_memory=True,

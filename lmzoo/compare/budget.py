@@ -3,6 +3,9 @@
 FLOPs and seconds are turned into steps before anything is trained, for each model by its own cost: FLOPs of training
 are three times those of the forward pass, and seconds are those of training steps at the speed that is measured on this
 machine at the start. A measured speed is kept in the comparison, so that it is the same when the comparison goes on.
+
+Tokens are targets, without padding. With isolated documents their number varies from step to step, so that of a step is
+the mean over an epoch; FLOPs are those of this many tokens at the context length, and seconds those of the padded rows.
 """
 
 from __future__ import annotations
@@ -17,6 +20,8 @@ from typing import Any
 
 from lmzoo import configs, files
 from lmzoo.bench.train import bench_train
+from lmzoo.data.isolated_batches import IsolatedBatches
+from lmzoo.data.store import TokenSplit
 from lmzoo.errors import ConfigError
 from lmzoo.matching import parse_number
 from lmzoo.model import LanguageModel
@@ -50,20 +55,24 @@ def parse_budget(text: str) -> Budget:
     return Budget(kind, parse_number(f"budget={text!r}", number))
 
 
-def spend(specs: Sequence[RunSpec], budget: Budget, vocab_size: int, speed: Speed) -> list[RunSpec]:
+def spend(
+    specs: Sequence[RunSpec], budget: Budget, vocab_size: int, speed: Speed, train: TokenSplit | None = None
+) -> list[RunSpec]:
     """Return the specs with the largest number of steps that the budget allows, for each model.
+
+    `train` is the training split, which is needed if its documents are isolated.
 
     A model without a cost (one that is fitted in one pass, or counts no FLOPs) gets the largest number of steps of the
     others. Raises `ConfigError` for a budget of less than one step, after which a model is evaluated.
     """
     steps: list[int | None] = []
     for spec in specs:
-        cost = _cost_of_step(spec, budget, vocab_size, speed)
+        cost = _cost_of_step(spec, budget, vocab_size, speed, train)
         steps.append(int(budget.amount / cost) if cost else None)
         if cost and not steps[-1]:
             raise ConfigError(
                 f"budget {budget.kind}={budget.amount:g} is too small for one evaluation: one step of {spec.model} "
-                f"reads {tokens_per_step(spec, vocab_size):,} tokens and needs {budget.kind}={cost:.3g}"
+                f"reads {tokens_per_step(spec, vocab_size, train):,.0f} tokens and needs {budget.kind}={cost:.3g}"
             )
     most = max((number for number in steps if number), default=None)
     if most is None:
@@ -74,14 +83,21 @@ def spend(specs: Sequence[RunSpec], budget: Budget, vocab_size: int, speed: Spee
     ]
 
 
-def tokens_per_step(spec: RunSpec, vocab_size: int) -> int:
-    """Return the number of tokens that one optimizer step reads."""
-    return spec.train.batch_size * spec.train.grad_accumulation * spec.model_config(vocab_size).context_length
+def tokens_per_step(spec: RunSpec, vocab_size: int, train: TokenSplit | None = None) -> float:
+    """Return the number of targets of one optimizer step; the mean, if the documents of `train` are isolated."""
+    config, context_length = spec.train, spec.model_config(vocab_size).context_length
+    if config.documents == "joined":
+        return config.batch_size * config.grad_accumulation * context_length
+    assert train is not None, "the number of targets depends on the documents"
+    batches = IsolatedBatches(train, config.batch_size, context_length, config.seed)
+    return config.grad_accumulation * batches.targets_per_batch
 
 
-def _cost_of_step(spec: RunSpec, budget: Budget, vocab_size: int, speed: Speed) -> float | None:
+def _cost_of_step(
+    spec: RunSpec, budget: Budget, vocab_size: int, speed: Speed, train: TokenSplit | None
+) -> float | None:
     """Return what one optimizer step costs, in the unit of the budget; None if it costs nothing."""
-    tokens = tokens_per_step(spec, vocab_size)
+    tokens = tokens_per_step(spec, vocab_size, train)
     if budget.kind == "steps":
         return 1
     if budget.kind == "tokens":
@@ -91,7 +107,8 @@ def _cost_of_step(spec: RunSpec, budget: Budget, vocab_size: int, speed: Speed) 
         return None
     if budget.kind == "flops":
         return 3 * tokens * blank.flops_per_token(blank.config.context_length) or None
-    return tokens / speed(spec)
+    config = spec.train
+    return config.batch_size * config.grad_accumulation * blank.config.context_length / speed(spec)
 
 
 def measure_speed(model: LanguageModel, spec: RunSpec) -> float:

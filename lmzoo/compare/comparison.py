@@ -33,8 +33,8 @@ from lmzoo.compare.results import FILE, ModelResult, Reference, Results, portabl
 from lmzoo.compare.sizes import match_facts, match_notes, match_specs
 from lmzoo.compare.statistics import Statistics, analyze
 from lmzoo.compare.tune import MOST_ADDED, Grid, parse_tune, refuse_settings
+from lmzoo.compare.windows import evaluation_rows, separated, targets_of, training_rows
 from lmzoo.compare.write import write_report
-from lmzoo.data.batches import BatchStream
 from lmzoo.data.corpora import Corpus, load_corpus
 from lmzoo.data.halves import Half, validation_halves
 from lmzoo.data.overlap import measure_overlap
@@ -115,7 +115,7 @@ def compare(
     corpus = load_corpus(specs[0].data)
     try:
         shared = load_tokenizer(Path(names[0])) if tokenizer is None else new_tokenizer(tokenizer, corpus, emit)
-        store = tokenize_corpus(corpus, shared, emit)
+        store = tokenize_corpus(corpus, shared, emit, specs[0].train.documents)
     finally:
         emit(EndEvent())
     prepared = PreparedData(corpus, shared, store)
@@ -127,8 +127,8 @@ def compare(
         specs = match_specs(specs, match, shared.vocab_size)
     speeds = Speeds(folder, shared.vocab_size, hardware(torch.device("cpu")), versions())
     if budget is not None:
-        specs = spend(specs, amount, shared.vocab_size, lambda spec: _speed(spec, speeds, emit))
-    halves = None if grid is None else validation_halves(corpus, shared)
+        specs = spend(specs, amount, shared.vocab_size, lambda spec: _speed(spec, speeds, emit), store.train)
+    halves = None if grid is None else validation_halves(corpus, shared, specs[0].train.documents)
     results = dataclasses.replace(
         _describe(specs, prepared, store, amount, store.val if halves is None else halves[1].split),
         prompt=shared.decode(prompt_ids),
@@ -256,7 +256,8 @@ def _describe(
             "steps": train.steps,
             "batch_size": train.batch_size * train.grad_accumulation,
             "context_length": context_length,
-            "tokens": train.steps * tokens_per_step(longest, vocab_size),
+            "documents": train.documents,
+            "tokens": round(train.steps * tokens_per_step(longest, vocab_size, store.train)),
         },
         seed=train.seed,
         hardware=hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
@@ -313,23 +314,20 @@ def _count(
     They are counted on the windows that the models are trained on, each once, and restart at every window, so they see
     the same text with the same context as the models.
     """
-    stream = BatchStream(store.train.tokens, 1, context_length, config.seed)
-    budget = config.steps * config.batch_size * config.grad_accumulation
-    n_windows = min(budget, stream.windows_per_epoch, max(1, COUNTED_TOKENS // context_length))
-    train, val = stream.first_windows(n_windows), reported.tokens
+    train = training_rows(store.train, config, context_length, COUNTED_TOKENS)
     counts = NGram(train, vocab_size, min(MAX_ORDER, context_length + 1))
-    bits = val.size / (math.log(2) * reported.n_bytes)
+    bits = reported.n_tokens / (math.log(2) * reported.n_bytes)
     references = []
     for order in range(1, counts.order + 1):
-        loss = counts.loss(val, order, context_length=context_length)
+        loss = counts.loss_of_rows(evaluation_rows(reported, context_length), order)
         references.append(
             Reference(
                 name=f"{order}-gram",
                 order=order,
                 loss=loss,
                 bits_per_byte=loss * bits,
-                counted_tokens=n_windows * context_length,
+                counted_tokens=targets_of(train),
             )
         )
-    on_train, on_val = bigram_limits(train, vocab_size, val)
+    on_train, on_val = bigram_limits(train, vocab_size, separated(reported))
     return references, {"train": on_train, "val": on_val}

@@ -48,10 +48,12 @@ class Measurer:
         """Return the row of a model without runs: its costs, and the reason if it fails a check."""
         blank = cell.spec.make_model(self.data.tokenizer.vocab_size, device="meta")
         report = ranking_report(cell.spec.model)
+        train = None if self.data.store is None else self.data.store.train
+        per_step = tokens_per_step(cell.spec, self.data.tokenizer.vocab_size, train)
         row = ModelResult(
             name=cell.model,
             steps=cell.spec.train.steps,
-            tokens=cell.spec.train.steps * tokens_per_step(cell.spec, self.data.tokenizer.vocab_size),
+            tokens=round(cell.spec.train.steps * per_step),
             params=blank.num_params(),
             params_non_embedding=blank.num_params(embedding=False),
             flops_per_token=blank.flops_per_token(blank.config.context_length),

@@ -4,11 +4,12 @@ A model with a higher loss than counted n-grams of the same text has learned lit
 and the table of counts; the model `ngram` uses them too.
 
 Tokens may be given in rows, windows of a text that are counted or predicted separately: no context crosses the start of
-a window, as in a model that reads one window at a time.
+a window, as in a model that reads one window at a time. A shorter row is padded at its end with `IGNORE_INDEX`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from lmzoo.errors import ConfigError, DataError
+from lmzoo.losses import IGNORE_INDEX
 from lmzoo.ops import ngram
 
 Ints = NDArray[np.int64]
@@ -40,11 +42,14 @@ class NGram:
         self._counts = ngram.count(torch.from_numpy(np.atleast_2d(ids)), vocab_size, order)
 
     def probabilities(self, tokens: NDArray[Any], order: int | None = None) -> Floats:
-        """p(token | tokens before it in its row), shaped as `tokens`; the first tokens have shorter contexts."""
+        """p(token | tokens before it in its row), shaped as `tokens`; the first tokens have shorter contexts.
+
+        The values of padding mean nothing.
+        """
         order = self.order if order is None else order
         if not 1 <= order <= self.order:
             raise ConfigError(f"order={order} must be in [1, {self.order}]")
-        ids_BT = torch.from_numpy(np.atleast_2d(_checked(tokens, self.vocab_size)))
+        ids_BT = torch.from_numpy(np.atleast_2d(_checked(tokens, self.vocab_size)).clip(min=0))
         first_BD = ngram.start(len(ids_BT), order)
         nodes_BTD = ngram.read(self._counts, self.vocab_size, ids_BT[:, :-1], first_BD)
         nodes_BTD = torch.cat([first_BD[:, None], nodes_BTD], dim=1)
@@ -64,8 +69,11 @@ class NGram:
 
         The split is read in windows of `context_length` targets that do not overlap, as `evaluate` reads it for models.
         """
-        windows = _evaluation_windows(tokens, context_length)
-        logs = [np.log(self.probabilities(rows, order)[:, 1:]).ravel() for rows in windows]
+        return self.loss_of_rows(_evaluation_windows(tokens, context_length), order)
+
+    def loss_of_rows(self, windows: Iterable[NDArray[Any]], order: int | None = None) -> float:
+        """Mean nats per token over all tokens of arrays of rows but the first one of each row."""
+        logs = [np.log(self.probabilities(rows, order)[:, 1:][rows[:, 1:] != IGNORE_INDEX]) for rows in windows]
         return float(-np.concatenate(logs).mean())
 
 
@@ -74,16 +82,23 @@ def bigram_limits(train: NDArray[Any], vocab_size: int, val: NDArray[Any]) -> tu
 
     On `train` (1-D, or rows), the loss of the maximum-likelihood table (the conditional entropy of the counts: a lower
     bound of every bigram). On `val`, every count is increased by one, since a pair that was never seen would have an
-    infinite loss.
+    infinite loss. Pairs with `IGNORE_INDEX` are left out.
     """
-    trained, held_out = _checked(train, vocab_size), _checked(val, vocab_size)
-    pairs, seen = np.unique(trained[..., :-1] * vocab_size + trained[..., 1:], return_counts=True)
+    trained, held_out = _pairs(train, vocab_size), _pairs(val, vocab_size)
+    pairs, seen = np.unique(trained, return_counts=True)
     context_seen = np.bincount(pairs // vocab_size, weights=seen, minlength=vocab_size)
     on_train = -(seen * np.log(seen / context_seen[pairs // vocab_size])).sum() / seen.sum()
-    number = _find(pairs, held_out[:-1] * vocab_size + held_out[1:])
+    number = _find(pairs, held_out)
     pair_seen = np.where(number >= 0, seen[number], 0)
-    on_val = -np.log((pair_seen + 1) / (context_seen[held_out[:-1]] + vocab_size)).mean()
+    on_val = -np.log((pair_seen + 1) / (context_seen[held_out // vocab_size] + vocab_size)).mean()
     return float(on_train), float(on_val)
+
+
+def _pairs(tokens: NDArray[Any], vocab_size: int) -> Ints:
+    """Return the first of two neighboring tokens times `vocab_size`, plus the second, of each pair."""
+    ids = _checked(tokens, vocab_size)
+    first, second = ids[..., :-1], ids[..., 1:]
+    return (first * vocab_size + second)[(first != IGNORE_INDEX) & (second != IGNORE_INDEX)]
 
 
 def _evaluation_windows(tokens: NDArray[Any], context_length: int) -> list[NDArray[Any]]:
@@ -103,7 +118,7 @@ def _checked(tokens: NDArray[Any], vocab_size: int) -> Ints:
     if tokens.ndim not in (1, 2) or tokens.shape[-1] < 2:
         raise DataError(f"tokens has shape {tokens.shape}: counting needs one dimension, or rows, of at least 2 tokens")
     ids = np.asarray(tokens, dtype=np.int64)
-    low, high = int(ids.min()), int(ids.max())
+    low, high = int(ids.min(where=ids != IGNORE_INDEX, initial=0)), int(ids.max())
     if low < 0 or high >= vocab_size:
         raise DataError(f"tokens holds the id {low if low < 0 else high}: ids must be in [0, vocab_size={vocab_size})")
     return ids

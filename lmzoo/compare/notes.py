@@ -81,6 +81,11 @@ def notes(results: Results) -> list[str]:
         f"{'a half of ' if results.tuning else ''}the validation split.",
         *(tune_notes(results) or [RECIPES]),
     ]
+    if results.budget.get("documents") == "isolated":
+        found.append(
+            "Documents are isolated, in training and evaluation: no prediction crosses the beginning of a document, "
+            "whose first token is not predicted. Documents longer than the context are cut; each piece starts anew."
+        )
     found += match_notes(results)
     sizes = [model.params for model in results.ranked]
     if sizes and max(sizes) > 1.5 * min(sizes):

@@ -20,6 +20,7 @@ BUDGET = (
     "steps",
     "batch_size",
     "grad_accumulation",
+    "documents",
     "seed",
 )  # these and the context length are the same for all models
 

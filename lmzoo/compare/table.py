@@ -144,7 +144,8 @@ def summary(results: Results) -> str:
     steps = f"{budget['steps']:,} steps of" if same_steps(results) else f"{budget_text(results)} in steps of"
     return (
         f"{results.corpus['name']}, tokenizer {results.tokenizer['spec']}: {steps} "
-        f"{budget['batch_size']} x {budget['context_length']} tokens for every model, {seeds(results)}"
+        f"{budget['batch_size']} x {budget['context_length']} tokens for every model, "
+        f"{'documents isolated, ' if budget.get('documents') == 'isolated' else ''}{seeds(results)}"
     )
 
 

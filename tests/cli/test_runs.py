@@ -313,3 +313,24 @@ def test_sample_starts_from_a_text_without_line_breaks(lmzoo: Command, text: Pat
         assert lmzoo("train", "bigram", "--data", text, "--out", out, *QUICK).code == 0
         result = lmzoo("sample", out, "-n", 5)
         assert (result.code, len(result.out)) == (0, 1 + 5 + 1), result.err
+
+
+def test_documents_option_isolates_documents(lmzoo: Command, text: Path) -> None:
+    folder = text.parent / "documents"
+    folder.mkdir()
+    for number, line in enumerate(TEXT.splitlines()[:60]):
+        (folder / f"{number:02}.txt").write_text(line, encoding="utf-8")
+    out = text.parent / "isolated"
+    made = lmzoo("train", "bigram", "--data", folder, "--out", out, "--documents", "isolated", *QUICK)
+    assert made.code == 0, made.err
+    assert 'documents = "isolated"' in (out / "config.toml").read_text(encoding="utf-8")
+    own, joined = (
+        json.loads(lmzoo("eval", out, "--json", *more).out)["tokens"] for more in ((), ("--documents", "joined"))
+    )
+    assert own < joined
+    assert lmzoo("eval", out, "--documents", "joined").err.startswith("reading the text of the run: ")
+    for command in (["train", "bigram"], ["compare", "bigram"]):
+        refused = lmzoo(*command, "--documents", "isolated", "--set", "documents=joined", "--out", text.parent / "no")
+        assert refused.code == 2
+        assert "--documents isolated and --set documents=joined must be the same" in refused.err
+    assert not (text.parent / "no").exists()

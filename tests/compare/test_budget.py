@@ -5,14 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lmzoo.compare import budget as module
 from lmzoo.compare import compare
-from lmzoo.compare.budget import SPEEDS_FILE, Budget, Speeds, parse_budget, spend
+from lmzoo.compare.budget import SPEEDS_FILE, Budget, Speeds, parse_budget, spend, tokens_per_step
 from lmzoo.compare.plan import make_specs
 from lmzoo.compare.table import summary
+from lmzoo.data.isolated_batches import IsolatedBatches
+from lmzoo.data.store import TokenSplit
 from lmzoo.errors import ConfigError
+from lmzoo.losses import IGNORE_INDEX
 
 SETTINGS = {"batch_size": 4, "context_length": 16}
 SMALL = SETTINGS | {"d_model": 16, "n_layers": 1, "n_heads": 2}
@@ -121,7 +125,8 @@ def test_measure_speed_measures_the_trainer() -> None:
 def test_compare_with_a_budget(text: Path, tmp_path: Path) -> None:
     results = compare(["mlp", "bigram"], str(text), tmp_path / "a", budget="tokens=300", settings=SETTINGS)
     assert results.budget == {
-        "kind": "tokens", "amount": 300.0, "steps": 4, "batch_size": 4, "context_length": 16, "tokens": 256
+        "kind": "tokens", "amount": 300.0, "steps": 4, "batch_size": 4, "context_length": 16, "documents": "joined",
+        "tokens": 256,
     }  # fmt: skip
     assert {row.name: (row.steps, row.tokens) for row in results.models} == {"mlp": (4, 256), "bigram": (4, 256)}
     assert "4 steps of 4 x 16 tokens for every model" in summary(results)
@@ -144,3 +149,20 @@ def test_compare_refuses_a_budget_beside_steps(text: Path, tmp_path: Path) -> No
     with pytest.raises(ConfigError, match="too small for one evaluation"):
         compare(["bigram"], str(text), out, budget="tokens=3", settings=SETTINGS)
     assert not out.exists()
+
+
+def test_tokens_per_step_of_isolated_documents_is_the_mean_without_padding() -> None:
+    (spec,) = make_specs(["mlp"], "x.txt", "char", SETTINGS | {"documents": "isolated", "grad_accumulation": 2})
+    ends = np.cumsum([5, 40, 3, 3, 9, 17, 30, 2] * 5)
+    train = TokenSplit("sea", "train", np.zeros(int(ends[-1])), int(ends[-1]), 1, 1, ends)
+    batches = IsolatedBatches(train, 4, 16, spec.train.seed)
+    targets = [int((batches.batch(n)[1] != IGNORE_INDEX).sum()) for n in range(batches.batches_per_epoch)]
+    per_step = tokens_per_step(spec, V, train)
+    assert per_step == pytest.approx(2 * sum(targets) / len(targets))
+    assert per_step < 2 * 4 * 16
+    assert tokens_per_step(make_specs(["mlp"], "x.txt", "char", SETTINGS)[0], V) == 64
+    steps = {
+        text: spend([spec], parse_budget(text), V, lambda spec: 6400.0, train)[0].train.steps
+        for text in (f"tokens={10 * per_step}", f"tokens={10 * per_step - 1}", "seconds=2")
+    }
+    assert list(steps.values()) == [10, 9, 100], "seconds are those of the padded rows"

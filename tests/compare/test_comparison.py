@@ -83,6 +83,7 @@ def test_compare_writes_results_json(finished: tuple[Results, Path]) -> None:
         "steps": 30,
         "batch_size": 4,
         "context_length": 16,
+        "documents": "joined",
         "tokens": 1920,
     }
     assert {row["name"] for row in tables["models"]} == set(NAMES)
@@ -415,3 +416,43 @@ def test_entropy_rate_is_converted_to_nats_per_token() -> None:
     assert rate is not None
     assert rate["nats"] == pytest.approx(2.5 * 1.2162191, rel=1e-6)
     assert 0 < rate["error"] < 2e-7
+
+
+@pytest.fixture(scope="module")
+def folder_of_documents(text: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    folder = tmp_path_factory.mktemp("documents")
+    for number, document in enumerate(Path(text).read_text(encoding="utf-8").split("\n")):
+        (folder / f"{number:03}.txt").write_text(document, encoding="utf-8")
+    return str(folder)
+
+
+def test_compare_with_isolated_documents(folder_of_documents: str, tmp_path: Path) -> None:
+    """The same rows for models and n-grams, in training and evaluation, and it is said; also on halves, for a rate."""
+    settings = TRAINING | {"documents": "isolated"}
+    results = compare(["bigram", "ngram"], folder_of_documents, tmp_path / "out", settings=settings)
+    assert results.budget["documents"] == "isolated"
+    assert results.complete
+    rows = {row.name: row for row in results.models}
+    assert results.budget["tokens"] == rows["bigram"].tokens < 30 * 4 * 16
+    assert rows["bigram"].curve[-1][0] == pytest.approx(rows["bigram"].tokens, rel=0.1)
+    assert rows["bigram"].curve[-1][0] == rows["ngram"].curve[-1][0], "the same tokens"
+    for name, row in rows.items():
+        evaluated = evaluate_run(tmp_path / "out" / "runs" / name)
+        assert row.loss == pytest.approx(evaluated.loss, abs=1e-6)
+        documents = len(load_corpus(folder_of_documents).val.documents)
+        assert evaluated.tokens == results.corpus["val_tokens"] - documents
+    fitted = next(line for line in results.references if line.name == "5-gram")
+    assert fitted.loss == pytest.approx(rows["ngram"].loss, abs=1e-4), "both counted the same rows"
+    assert "documents isolated" in (tmp_path / "out" / "table.md").read_text(encoding="utf-8")
+    assert "Documents are isolated" in (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
+    del settings["learning_rate"]
+    grid, out = "learning_rate=0.03,0.06", tmp_path / "tuned"
+    tuned = compare(["bigram"], folder_of_documents, out, settings=settings, tune=grid)
+    assert tuned.tuning["report"]["documents"] > 1
+    assert tuned.models[0].loss != rows["bigram"].loss
+
+
+def test_compare_needs_the_same_documents_for_all_models(folder_of_documents: str, tmp_path: Path) -> None:
+    settings = SETTINGS | {"bigram.documents": "isolated"}
+    with pytest.raises(ConfigError, match="all models of a comparison have the same documents"):
+        compare(NAMES, folder_of_documents, tmp_path / "out", settings=settings)

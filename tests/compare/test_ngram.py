@@ -11,6 +11,7 @@ import pytest
 
 from lmzoo.compare.ngram import NGram, bigram_limits
 from lmzoo.errors import ConfigError, DataError
+from lmzoo.losses import IGNORE_INDEX
 
 TEXT = (
     "the sea was calm and the ship was small; she sells sea shells on the sea shore. "
@@ -133,3 +134,27 @@ def test_ngram_names_bad_input() -> None:
         NGram(tokens[:1], 3)
     with pytest.raises(DataError, match="order=6 needs at least that many"):
         NGram(tokens[:4], 3)
+
+
+def test_loss_of_rows_leaves_out_padding() -> None:
+    tokens, vocab_size = characters(TEXT)
+    rows = [tokens[start : start + size].tolist() for start, size in ((0, 9), (9, 2), (11, 30), (41, 1), (42, 8))]
+    padded = np.full((5, 30), IGNORE_INDEX)
+    for row, ids in zip(padded, rows, strict=True):
+        row[: len(ids)] = ids
+    model = NGram(padded, vocab_size, 3)
+    logs = [
+        math.log(slow_rows(rows, vocab_size, tuple(row[max(0, i - 2) : i]), row[i]))
+        for row in rows
+        for i in range(1, len(row))
+    ]
+    found = model.loss_of_rows([padded[:2], padded[2:]])
+    assert math.isclose(found, -sum(logs) / len(logs), rel_tol=1e-12)
+
+
+def test_bigram_limits_leave_out_pairs_with_padding() -> None:
+    train = np.array([[0, 1, 0], [1, 2, IGNORE_INDEX]])
+    # Pairs: 0 1, 1 0, 1 2; after 1, either of two tokens follows.
+    found = bigram_limits(train, 3, np.array([0, 1, IGNORE_INDEX, 2, 0]))
+    assert math.isclose(found[0], 2 * math.log(2) / 3, rel_tol=1e-12)
+    assert math.isclose(found[1], -(math.log(2 / 4) + math.log(1 / 3)) / 2, rel_tol=1e-12)
