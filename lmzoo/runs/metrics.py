@@ -58,6 +58,7 @@ class MetricsWriter:
                 bits_per_byte=event.bits_per_byte,
                 tokens=event.tokens,
                 seconds=round(event.seconds, 4),
+                **({"activations": dict(event.activations)} if event.activations else {}),
             )
         elif isinstance(event, SavingEvent):
             try:

@@ -40,6 +40,7 @@ class TrainingState:
     val_step: int | None = None  # the step of that evaluation
     best_loss: float | None = None  # the best evaluation that has a checkpoint
     best_step: int | None = None
+    grad_norms: dict[str, float] | None = None  # by role, of the last step before an evaluation, before clipping
     position: dict[str, Any] | None = None  # position in the data, written and checked by `Batches`
 
 

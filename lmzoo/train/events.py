@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -68,13 +69,17 @@ class EvaluatingEvent:
 
 @dataclass(frozen=True)
 class EvalEvent:
-    """The validation split was evaluated after `step`; `tokens` and `seconds` are of the training before it."""
+    """The validation split was evaluated after `step`; `tokens` and `seconds` are of the training before it.
+
+    `activations` are the statistics of `train.activations`, and `grad_norms`: the gradient norms of the step by role.
+    """
 
     step: int
     loss: float
     bits_per_byte: float
     tokens: int
     seconds: float
+    activations: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

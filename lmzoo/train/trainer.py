@@ -26,6 +26,7 @@ from lmzoo.losses import IGNORE_INDEX
 from lmzoo.model import LanguageModel
 from lmzoo.storage import checkpoints
 from lmzoo.train.activation_checkpointing import activation_checkpointing
+from lmzoo.train.activations import activation_statistics
 from lmzoo.train.checkpoint import TrainingState, save_checkpoint
 from lmzoo.train.config import ResolvedTrainConfig
 from lmzoo.train.evaluate import EvalResult, evaluation
@@ -179,6 +180,8 @@ class Trainer:
         sums = ranks.all_reduce_sum(torch.stack((step_loss, *auxiliary.values())))
         loss_now, *auxiliary_now, norm_now, size_now = torch.cat((sums, norm[None], size[None])).tolist()
         self._require_finite(loss_now, norm_now, size_now)
+        if self._is_evaluated(self.state.step + 1):
+            self.state.grad_norms = self._grad_norms()
         if 0 < config.grad_clip < norm_now:  # torch would multiply smaller gradients by one
             nn.utils.clip_grads_with_norm_(parameters, config.grad_clip, norm)
         clock.end("clip")
@@ -203,11 +206,27 @@ class Trainer:
             f"will diverge again: try a lower learning_rate than {self.config.learning_rate}{clip} in another directory"
         )
 
+    def _grad_norms(self) -> dict[str, float]:
+        """Gradient norm of the parameters of each role, before clipping."""
+        found: dict[str, float] = {}
+        for group in self.optimizer.param_groups:
+            grads = [parameter.grad for parameter in group["params"] if parameter.grad is not None]
+            if grads:
+                found[group["role"]] = full_tensor(_total_norms(grads)).item()
+        return found
+
+    def _is_evaluated(self, step: int) -> bool:
+        return self.val is not None and (step == self.config.steps or step % self.config.eval_every == 0)
+
     @property
     def _evaluation_due(self) -> bool:
-        if self.val is None:
-            return False
-        return self.state.step == self.config.steps or self.state.step % self.config.eval_every == 0
+        return self._is_evaluated(self.state.step)
+
+    def _activations(self) -> dict[str, Any]:
+        """Statistics of the model at an evaluation (`train.activations`), and the gradient norms of the step."""
+        sharded = self.ranks.world_size > 1 and self.config.parallel == "fsdp"
+        found = activation_statistics(self.model, self.val.tokens, precision=self.precision, decodes=not sharded)
+        return found | ({"grad_norms": self.state.grad_norms} if self.state.grad_norms else {})
 
     def _evaluate(self, stop: StopRequest, *, saved_too: bool) -> Generator[TrainingEvent]:
         """Evaluate; if a signal comes before the end, discard the result."""
@@ -218,6 +237,7 @@ class Trainer:
         try:
             with closing(steps):
                 result = yield from self._evaluating(steps, stop)
+            activations = self._activations()
         except StopAsked:
             return
         finally:
@@ -227,7 +247,7 @@ class Trainer:
         state.val_loss, state.val_bits_per_byte, state.val_step = result.loss, result.bits_per_byte, state.step
         if saved_too and (state.best_loss is None or result.loss < state.best_loss):
             state.best_loss, state.best_step = result.loss, state.step
-        yield EvalEvent(state.step, result.loss, result.bits_per_byte, state.tokens, state.seconds)
+        yield EvalEvent(state.step, result.loss, result.bits_per_byte, state.tokens, state.seconds, activations)
 
     def _evaluating(
         self, steps: Generator[tuple[int, int], None, EvalResult], stop: StopRequest

@@ -69,3 +69,13 @@ def test_read_metrics_takes_regular_files_only(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "metrics.jsonl")
     with pytest.raises(CheckpointError, match="must be a regular file"):
         read_metrics(tmp_path)
+
+
+def test_metrics_writer_logs_activations_with_an_evaluation(tmp_path: Path) -> None:
+    writer = MetricsWriter(tmp_path, 1)
+    activations = {"residual_rms": [0.5, None], "grad_norms": {"matrix": 0.25}}
+    writer(EvalEvent(1, 2.0, 3.0, 10, 0.5, activations))
+    writer(EvalEvent(2, 2.0, 3.0, 20, 0.5))
+    writer(EndEvent())
+    assert read_metrics(tmp_path)[0]["activations"] == activations
+    assert "activations" not in read_metrics(tmp_path)[1]

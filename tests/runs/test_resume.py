@@ -126,6 +126,9 @@ def test_resume_repeats_an_ended_evaluation(
     train_run(spec, run, resume=True)
     train_run(spec, tmp_path / "whole")
     assert losses(run) == losses(tmp_path / "whole")
+    kept, whole = ([line.get("activations") for line in read_metrics(path)] for path in (run, tmp_path / "whole"))
+    assert kept == whole, "also the gradient norms of the step, which is not made again"
+    assert sum("grad_norms" in (line or {}) for line in kept) == 3
 
 
 @pytest.mark.parametrize("step", [4, 12])

@@ -220,3 +220,18 @@ def test_train_fits_a_model_without_parameters_on_isolated_documents(make_traine
     assert trainer.state.tokens == int((rows[:, 1:] != IGNORE_INDEX).sum())
     for name, tensor in again.model.state_dict().items():
         assert torch.equal(trainer.model.state_dict()[name], tensor)
+
+
+def test_train_measures_activations_at_each_evaluation(make_trainer: MakeTrainer) -> None:
+    """Gradient norms by role are those of the step: together they have the norm of all, before clipping."""
+    events = list(make_trainer(grad_clip=1e-3).train())
+    norms = {event.step: event.grad_norm for event in events if isinstance(event, StepEvent)}
+    found = {event.step: event.activations for event in events if isinstance(event, EvalEvent)}
+    assert [*found] == [3, 6]
+    for step, activations in found.items():
+        by_role = activations["grad_norms"]
+        assert by_role.keys() == {"embedding", "matrix", "vector"}
+        assert sum(norm**2 for norm in by_role.values()) ** 0.5 == pytest.approx(norms[step], rel=1e-4)
+        assert len(activations["residual_rms"]) == 3
+    fitted = [event for event in make_trainer(family="ngram").train() if isinstance(event, EvalEvent)]
+    assert fitted[0].activations.keys() == {"largest_logit"}
