@@ -23,7 +23,10 @@ class Batches(Protocol):
         ...
 
     def first_windows(self, count: int) -> np.ndarray:
-        """Returns the first `count` windows, or all of one epoch: (count, T + 1), inputs and last target."""
+        """Returns the first `count` windows, or all of one epoch: (count, T + 1), inputs and last target.
+
+        Of isolated documents, the rows of as many batches, padded at the end with `IGNORE_INDEX`.
+        """
         ...
 
     def position(self, step: int) -> dict[str, Any] | None:

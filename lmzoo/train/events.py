@@ -24,6 +24,7 @@ class DataEvent:
 class StartEvent:
     """Training begins or continues, after `step` of `steps` steps.
 
+    `tokens_per_step` are the positions of a step; with isolated documents some of them are padding.
     `flops_per_step` is three times the model's declared FLOPs of a forward pass, for forward and backward; `precision`
     is "float32" or "bf16".
     """
