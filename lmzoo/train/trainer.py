@@ -224,6 +224,7 @@ class Trainer:
 
     def _activations(self) -> dict[str, Any]:
         """Statistics of the model at an evaluation (`train.activations`), and the gradient norms of the step."""
+        assert self.val is not None
         sharded = self.ranks.world_size > 1 and self.config.parallel == "fsdp"
         found = activation_statistics(self.model, self.val.tokens, precision=self.precision, decodes=not sharded)
         return found | ({"grad_norms": self.state.grad_norms} if self.state.grad_norms else {})
