@@ -7,7 +7,6 @@ same tokens in the same order. The rest of the recipe comes from the preset of e
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,14 +25,13 @@ from lmzoo.compare.grid import (
     with_seed,
 )
 from lmzoo.compare.measure import Measurer
-from lmzoo.compare.ngram import MAX_ORDER, NGram, bigram_limits
+from lmzoo.compare.ngram import count_references
 from lmzoo.compare.notes import context_notes
 from lmzoo.compare.plan import are_runs, cut_contexts, make_specs, read_specs
-from lmzoo.compare.results import FILE, ModelResult, Reference, Results, portable, write_results
+from lmzoo.compare.results import FILE, ModelResult, Results, portable, write_results
 from lmzoo.compare.sizes import match_facts, match_notes, match_specs
 from lmzoo.compare.statistics import Statistics, analyze
 from lmzoo.compare.tune import MOST_ADDED, Grid, parse_tune, refuse_settings
-from lmzoo.compare.windows import evaluation_rows, separated, targets_of, training_rows
 from lmzoo.compare.write import write_report
 from lmzoo.data.corpora import Corpus, load_corpus
 from lmzoo.data.halves import Half, validation_halves
@@ -47,10 +45,8 @@ from lmzoo.matching import parse_match
 from lmzoo.runs.directory import check_directory
 from lmzoo.runs.inputs import PreparedData, new_tokenizer, tokenize_corpus
 from lmzoo.runs.spec import DEFAULT_DATA, DEFAULT_TOKENIZER, RunSpec
-from lmzoo.train.config import TrainConfig
 from lmzoo.train.events import EndEvent, Listener, NoteEvent, fan_out
 
-COUNTED_TOKENS = 20_000_000  # largest number of tokens counted for the n-grams, which are all held in memory
 PROMPT_CHARACTERS = 40
 
 
@@ -236,7 +232,7 @@ def _describe(
     corpus, vocab_size, train = data.corpus, data.tokenizer.vocab_size, longest.train
     assert isinstance(corpus, Corpus)
     context_length = longest.model_config(vocab_size).context_length
-    references, limits = _count(store, reported, vocab_size, train, context_length)
+    references, limits = count_references(store, reported, vocab_size, train, context_length)
     overlap = measure_overlap(corpus)
     return Results(
         corpus={
@@ -304,30 +300,3 @@ def _beginning(split: TokenSplit, tokenizer: Tokenizer) -> list[int]:
     line = next((line for line in lines if len(line) >= PROMPT_CHARACTERS // 4), text[:PROMPT_CHARACTERS])
     cut = line[: PROMPT_CHARACTERS + 1]
     return tokenizer.encode(cut.rsplit(" ", 1)[0] if len(cut) > PROMPT_CHARACTERS else cut)
-
-
-def _count(
-    store: TokenStore, reported: TokenSplit, vocab_size: int, config: TrainConfig, context_length: int
-) -> tuple[list[Reference], dict[str, float]]:
-    """Compute the losses of n-grams on the split that is reported, and the limits of a bigram table.
-
-    They are counted on the windows that the models are trained on, each once, and restart at every window, so they see
-    the same text with the same context as the models.
-    """
-    train = training_rows(store.train, config, context_length, COUNTED_TOKENS)
-    counts = NGram(train, vocab_size, min(MAX_ORDER, context_length + 1))
-    bits = reported.n_tokens / (math.log(2) * reported.n_bytes)
-    references = []
-    for order in range(1, counts.order + 1):
-        loss = counts.loss_of_rows(evaluation_rows(reported, context_length), order)
-        references.append(
-            Reference(
-                name=f"{order}-gram",
-                order=order,
-                loss=loss,
-                bits_per_byte=loss * bits,
-                counted_tokens=targets_of(train),
-            )
-        )
-    on_train, on_val = bigram_limits(train, vocab_size, separated(reported))
-    return references, {"train": on_train, "val": on_val}

@@ -9,6 +9,7 @@ a window, as in a model that reads one window at a time. A shorter row is padded
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -17,14 +18,19 @@ import torch
 from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
+from lmzoo.compare.results import Reference
+from lmzoo.compare.windows import evaluation_rows, separated, targets_of, training_rows
+from lmzoo.data.store import TokenSplit, TokenStore
 from lmzoo.errors import ConfigError, DataError
 from lmzoo.losses import IGNORE_INDEX
 from lmzoo.ops import ngram
+from lmzoo.train.config import TrainConfig
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
 MAX_ORDER = 6
+COUNTED_TOKENS = 20_000_000  # largest number of tokens counted, which are all held in memory
 
 
 class NGram:
@@ -99,6 +105,33 @@ def _pairs(tokens: NDArray[Any], vocab_size: int) -> Ints:
     ids = _checked(tokens, vocab_size)
     first, second = ids[..., :-1], ids[..., 1:]
     return (first * vocab_size + second)[(first != IGNORE_INDEX) & (second != IGNORE_INDEX)]
+
+
+def count_references(
+    store: TokenStore, reported: TokenSplit, vocab_size: int, config: TrainConfig, context_length: int
+) -> tuple[list[Reference], dict[str, float]]:
+    """Compute the losses of n-grams on the split that is reported, and the limits of a bigram table.
+
+    They are counted on the windows that the models are trained on, each once, and restart at every window, so they see
+    the same text with the same context as the models.
+    """
+    train = training_rows(store.train, config, context_length, COUNTED_TOKENS)
+    counts = NGram(train, vocab_size, min(MAX_ORDER, context_length + 1))
+    bits = reported.n_tokens / (math.log(2) * reported.n_bytes)
+    references = []
+    for order in range(1, counts.order + 1):
+        loss = counts.loss_of_rows(evaluation_rows(reported, context_length), order)
+        references.append(
+            Reference(
+                name=f"{order}-gram",
+                order=order,
+                loss=loss,
+                bits_per_byte=loss * bits,
+                counted_tokens=targets_of(train),
+            )
+        )
+    on_train, on_val = bigram_limits(train, vocab_size, separated(reported))
+    return references, {"train": on_train, "val": on_val}
 
 
 def _evaluation_windows(tokens: NDArray[Any], context_length: int) -> list[NDArray[Any]]:
