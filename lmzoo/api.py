@@ -10,6 +10,7 @@ import torch
 
 from lmzoo import arguments
 from lmzoo.compare.comparison import compare as run_comparison
+from lmzoo.compare.live import ComparisonProgress
 from lmzoo.compare.results import Results
 from lmzoo.conformance import ranking_problem
 from lmzoo.data.tokenizers import Tokenizer
@@ -74,6 +75,8 @@ def compare(
     match: str | None = None,
     budget: str | None = None,
     tune: str | None = None,
+    workers: int = 1,
+    engine: str = "processes",
     progress: bool = True,
     listeners: Sequence[Listener] = (),
     **settings: Any,
@@ -86,7 +89,9 @@ def compare(
 
     With `seeds=5`, each model is trained five times; `results.statistics` says which differences exceed the noise.
     `match="params=1M"` chooses the widths of the models, `budget="tokens=5M"` the number of steps, and
-    `tune="learning_rate"` searches the learning rate of each with equal effort.
+    `tune="learning_rate"` searches the learning rate of each with equal effort. `workers=4` makes four runs at once, in
+    other processes: the program must then have its calls under `if __name__ == "__main__"`, and `listeners` do not hear
+    the steps. With `engine="ray"`, the runs are made on a Ray cluster.
 
     The results have a row for each model: `.to_frame()` returns them as a pandas table, `.plot()` draws their losses.
     Raises an `LmzooError` of one line, before anything is written, for anything that cannot be used.
@@ -94,7 +99,7 @@ def compare(
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise InputError(f"names={names!r} must be a list of names, such as ['bigram', 'gpt2.tiny']")
     models, out = [str(name) if isinstance(name, Path) else name for name in names], arguments.path("out", out)
-    with ProgressBar() as bar:
+    with ComparisonProgress() as bar:
         shown: list[Listener] = [bar] if progress else []
         return run_comparison(
             models,
@@ -105,6 +110,8 @@ def compare(
             match=match,
             budget=budget,
             tune=tune,
+            workers=workers,
+            engine=engine,
             settings=settings,
             listeners=[*shown, *listeners],
         )

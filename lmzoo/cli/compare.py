@@ -43,6 +43,13 @@ from lmzoo.cli.group import cli, documents_option, plugin_option, set_option, wi
     metavar="learning_rate[=A,B,...]",
     help="Search the learning rate of each model: the same values for all, more while the best is the first or last.",
 )
+@click.option(
+    "--workers",
+    metavar="N",
+    type=int,
+    help="Runs made at once.  [default: one for each CPU core with --seeds or --tune, else 1]",
+)
+@click.option("--engine", metavar="processes|ray", default="processes", help="What makes them.  [default: processes]")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json in the place of the table.")
 @documents_option
 @set_option
@@ -56,6 +63,8 @@ def compare(
     match: str | None,
     budget: str | None,
     tune: str | None,
+    workers: int | None,
+    engine: str,
     as_json: bool,
     documents: str | None,
     overrides: tuple[str, ...],
@@ -75,12 +84,13 @@ def compare(
     lmzoo compare gpt2.tiny mamba.tiny --seeds 5 --out runs/five
     lmzoo compare gpt2 mamba llama --match params=300k --budget tokens=5M --out runs/equal
     lmzoo compare gpt2.tiny mamba.tiny --tune learning_rate --seeds 3 --out runs/tuned
+    lmzoo compare gpt2.tiny mamba.tiny --seeds 5 --workers 8 --out runs/five
     lmzoo compare runs/gpt2.tiny runs/mamba.tiny --out runs/both
     """
     from lmzoo.compare import compare as run_comparison
+    from lmzoo.compare.live import ComparisonProgress
     from lmzoo.compare.results import to_json
     from lmzoo.compare.table import print_results
-    from lmzoo.train.progress import ProgressBar
 
     results = run_comparison(
         [name for target in names for name in (targets.model_names(target) if targets.is_file(target) else [target])],
@@ -93,8 +103,10 @@ def compare(
         tune=tune,
         settings=with_documents(configs.parse_overrides(overrides), documents),
         command=shlex.join(["lmzoo", *sys.argv[1:]]),
-        listeners=[ProgressBar()],
+        listeners=[ComparisonProgress()],
         keep_freed_memory=True,
+        workers=workers,
+        engine=engine,
     )
     if as_json:
         click.echo(to_json(results), nl=False)

@@ -13,8 +13,8 @@ from typing import Any
 
 import torch
 
-from lmzoo import plugins, registry
 from lmzoo.compare.budget import SPEEDS_FILE, Budget, Speeds, parse_budget, spend, tokens_per_step
+from lmzoo.compare.course import Course
 from lmzoo.compare.decode_speed import decode_length
 from lmzoo.compare.grid import (
     RUNS,
@@ -28,10 +28,11 @@ from lmzoo.compare.measure import Measurer
 from lmzoo.compare.ngram import count_references
 from lmzoo.compare.notes import context_notes
 from lmzoo.compare.plan import are_runs, cut_contexts, make_specs, read_specs
-from lmzoo.compare.results import FILE, ModelResult, Results, portable, write_results
+from lmzoo.compare.results import FILE, Results, portable, write_results
+from lmzoo.compare.schedule import Schedule
 from lmzoo.compare.sizes import match_facts, match_notes, match_specs
-from lmzoo.compare.statistics import Statistics, analyze
 from lmzoo.compare.tune import MOST_ADDED, Grid, parse_tune, refuse_settings
+from lmzoo.compare.workers import choose_workers, limited_threads, make_engine
 from lmzoo.compare.write import write_report
 from lmzoo.data.corpora import Corpus, load_corpus
 from lmzoo.data.halves import Half, validation_halves
@@ -65,6 +66,8 @@ def compare(
     command: str = "",
     listeners: Sequence[Listener] = (),
     keep_freed_memory: bool = False,
+    workers: int | None = 1,
+    engine: str = "processes",
 ) -> Results:
     """Train the models `names` on `data` and rank them by validation loss, in the directory `out`.
 
@@ -80,6 +83,11 @@ def compare(
     ("params=1M") chooses the widths of the models, see `lmzoo.matching`; `budget` ("tokens=5M", or steps, flops,
     seconds) the number of steps. `tune` ("learning_rate") searches a setting with equal effort for each model.
 
+    `workers` runs are made at once (None: a number is chosen, see `choose_workers`), in processes of this machine or,
+    with `engine="ray"`, on a cluster. With one worker they are made in this process, and `listeners` hear all events of
+    them; with several, notes and the states of all runs. A program that uses several must be importable, with its calls
+    under `if __name__ == "__main__"`.
+
     `names` can also be finished runs, which are not trained but compared as they are: they must have the same budget,
     text and tokenizer, and no `settings`. `data` and `tokenizer` are by default those of the runs, or `DEFAULT_DATA`
     and `DEFAULT_TOKENIZER`.
@@ -89,7 +97,9 @@ def compare(
     folder = Path(out)
     finished = are_runs(names)
     if finished:
-        given = {"seeds": seeds if seeds != 1 else None, "match": match, "budget": budget, "tune": tune}
+        given: dict[str, Any] = {"match": match, "budget": budget, "tune": tune}
+        given |= {"seeds": None if seeds == 1 else seeds, "workers": None if workers == 1 else workers}
+        given |= {"engine": None if engine == "processes" else engine}
         _refuse(f"{names[0]} is a finished run", **given)
         specs = read_specs(names, data, tokenizer, settings or {})
     else:
@@ -108,93 +118,47 @@ def compare(
     found = (folder / FILE).is_file() or (folder / RUNS).is_dir()
     check_directory(folder, "comparison", found=found, leftovers=(SPEEDS_FILE,))
     emit = fan_out(listeners)
-    corpus = load_corpus(specs[0].data)
-    try:
-        shared = load_tokenizer(Path(names[0])) if tokenizer is None else new_tokenizer(tokenizer, corpus, emit)
-        store = tokenize_corpus(corpus, shared, emit, specs[0].train.documents)
-    finally:
-        emit(EndEvent())
-    prepared = PreparedData(corpus, shared, store)
-    context_length = specs[0].model_config(shared.vocab_size).context_length
-    require_length(store.train, context_length)
-    require_length(store.val, context_length)
-    prompt_ids = shared.encode(prompt) if prompt else _beginning(store.val, shared)
-    if match is not None:
-        specs = match_specs(specs, match, shared.vocab_size)
-    speeds = Speeds(folder, shared.vocab_size, hardware(torch.device("cpu")), versions())
-    if budget is not None:
-        specs = spend(specs, amount, shared.vocab_size, lambda spec: _speed(spec, speeds, emit), store.train)
-    halves = None if grid is None else validation_halves(corpus, shared, specs[0].train.documents)
-    results = dataclasses.replace(
-        _describe(specs, prepared, store, amount, store.val if halves is None else halves[1].split),
-        prompt=shared.decode(prompt_ids),
-        command=portable(command),
-        seeds=every_seed,
-        match={} if match is None else match_facts(specs, match, shared.vocab_size),
-        tuning={} if grid is None or halves is None else _tuning(grid, halves),
-    )
-    firsts = [
-        Cell(name, spec, Path(name), f"{RUNS}/{spec.model}", keeps=False)
-        if finished
-        else make_cell(folder, spec, spec, name)
-        for name, spec in zip(names, specs, strict=True)
-    ]
-    refuse_other_runs([_with_seed(first, seed, first, folder) for seed in every_seed for first in firsts], prepared)
-    speeds.write()  # the first file: until here input may be refused
-    for note in [*match_notes(results), *context_notes(results)]:
-        emit(NoteEvent(note))
-    measurer = Measurer(prepared, prompt_ids, listeners, keep_freed_memory, halves)
-    return _run_all(results, folder, firsts, grid, measurer, emit)
-
-
-def _run_all(
-    results: Results, folder: Path, firsts: Sequence[Cell], grid: Grid | None, measurer: Measurer, emit: Listener
-) -> Results:
-    """Run the cells of all models, seed by seed; writes the results after each."""
-    rows: dict[str, ModelResult] = {}
-    chosen = {first.model: first for first in firsts}  # with the tuned setting
-    tuned: dict[str, Any] = {}
-    order = [(seed, first) for seed in results.seeds for first in firsts]
-    for number, (seed, first) in enumerate(order, 1):
-        name, row = first.model, rows.get(first.model)
-        if row is None or row.status != "failed":
-            with_seed_text = f" with seed {seed}" if len(results.seeds) > 1 else ""
-            doing = "training" if row else "checking"
-            emit(NoteEvent(f"{name}{with_seed_text} ({number} of {len(order)}): {doing}"))
-            try:
-                row = row or measurer.check(first)
-                if row.status != "failed" and not row.cells and grid is not None and _has_steps(first, measurer):
-                    chosen[name], tuned[name] = measurer.tune(first, grid)
-                if row.status != "failed":
-                    row = measurer.add(row, _with_seed(chosen[name], seed, first, folder))
-            except (Exception, SystemExit) as error:  # one model of a plug-in must not abandon the others
-                problem = plugins.blame(error, registry.registered_classes())
-                if problem is None:
-                    raise
-                row = ModelResult(name=name, status="failed", problem=portable(problem))
-            if row.problem:
-                emit(NoteEvent(f"{row.name} {row.status}: {row.problem}"))
-            rows[name] = row
-        models = list(rows.values())
+    at_once = choose_workers(workers, engine, runs=seeds * len(names), one_each=seeds == 1 and tune is None)
+    with limited_threads(at_once) as threads:
+        corpus = load_corpus(specs[0].data)
+        try:
+            shared = load_tokenizer(Path(names[0])) if tokenizer is None else new_tokenizer(tokenizer, corpus, emit)
+            store = tokenize_corpus(corpus, shared, emit, specs[0].train.documents)
+        finally:
+            emit(EndEvent())
+        prepared = PreparedData(corpus, shared, store)
+        context_length = specs[0].model_config(shared.vocab_size).context_length
+        require_length(store.train, context_length)
+        require_length(store.val, context_length)
+        prompt_ids = shared.encode(prompt) if prompt else _beginning(store.val, shared)
+        if match is not None:
+            specs = match_specs(specs, match, shared.vocab_size)
+        speeds = Speeds(folder, shared.vocab_size, hardware(torch.device("cpu")), versions())
+        if budget is not None:
+            specs = spend(specs, amount, shared.vocab_size, lambda spec: _speed(spec, speeds, emit), store.train)
+        halves = None if grid is None else validation_halves(corpus, shared, specs[0].train.documents)
         results = dataclasses.replace(
-            results,
-            models=models,
-            statistics=_statistics(models),
-            tuning={**results.tuning, "models": tuned} if results.tuning else {},
-            complete=number == len(order),
+            _describe(specs, prepared, store, amount, store.val if halves is None else halves[1].split),
+            prompt=shared.decode(prompt_ids),
+            command=portable(command),
+            seeds=every_seed,
+            match={} if match is None else match_facts(specs, match, shared.vocab_size),
+            tuning={} if grid is None or halves is None else _tuning(grid, halves),
         )
-        write(results, folder)
-    return results
-
-
-def _with_seed(cell: Cell, seed: int, first: Cell, folder: Path) -> Cell:
-    """Return the cell with another seed."""
-    return cell if seed == cell.seed else make_cell(folder, with_seed(cell.spec, seed), first.spec, cell.model)
-
-
-def _has_steps(cell: Cell, measurer: Measurer) -> bool:
-    """Return True for a model that is trained by gradients, so that it has a recipe to tune."""
-    return cell.spec.make_model(measurer.data.tokenizer.vocab_size, device="meta").traits.trainable
+        firsts = [
+            Cell(name, spec, Path(name), f"{RUNS}/{spec.model}", keeps=False)
+            if finished
+            else make_cell(folder, spec, spec, name)
+            for name, spec in zip(names, specs, strict=True)
+        ]
+        courses = [Course(first, every_seed, grid, folder, shared.vocab_size) for first in firsts]
+        refuse_other_runs([cell for course in courses for cell in course.seed_cells()], prepared)
+        speeds.write()  # the first file: until here input may be refused
+        for note in [*match_notes(results), *context_notes(results)]:
+            emit(NoteEvent(note))
+        measurer = Measurer(prepared, prompt_ids, listeners, keep_freed_memory, halves, at_once)
+        schedule = Schedule(results, courses, make_engine(engine, measurer, at_once, threads), measurer, emit)
+        return schedule.run(folder, lambda found: write(found, folder), forecast=bool(listeners) and not finished)
 
 
 def _tuning(grid: Grid, halves: tuple[Half, Half]) -> dict[str, Any]:
@@ -271,19 +235,6 @@ def _entropy_rate(data: str, val: TokenSplit) -> dict[str, float] | None:
     """Return the entropy rate of a synthetic source in nats per token, and its error; None for any other text."""
     rate, per_token = entropy_rate(data), val.n_chars / val.n_tokens
     return None if rate is None else {"nats": rate.nats * per_token, "error": rate.error * per_token}
-
-
-def _statistics(models: Sequence[ModelResult]) -> Statistics | None:
-    """Return the statistics of the seeds that are done for every ranked model; None for fewer than two."""
-    losses = {
-        model.name: {cell.seed: cell.loss for cell in model.cells if cell.loss is not None}
-        for model in models
-        if model.status == "ranked"
-    }
-    shared = [seed for seed in next(iter(losses.values()), {}) if all(seed in found for found in losses.values())]
-    if len(shared) < 2:
-        return None
-    return analyze({name: [found[seed] for seed in shared] for name, found in losses.items()})
 
 
 def write(results: Results, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +12,10 @@ import torch
 from lmzoo import configs
 from lmzoo.compare.budget import tokens_per_step
 from lmzoo.compare.decode_speed import decode_tokens_per_s
-from lmzoo.compare.grid import Cell, Measured, cell_key, combine, make_cell, read_cell, recorded_config, write_cell
+from lmzoo.compare.forecast import step_seconds
+from lmzoo.compare.grid import Cell, Measured, cell_key, read_cell, recorded_config, write_cell
 from lmzoo.compare.grid import train_cell as train
 from lmzoo.compare.results import CellResult, ModelResult
-from lmzoo.compare.tune import Grid, at_end, best_value, search, with_value
 from lmzoo.conformance import ranking_problem, ranking_report
 from lmzoo.data.halves import Half
 from lmzoo.data.tokenizers import Tokenizer
@@ -25,7 +24,7 @@ from lmzoo.model import LanguageModel
 from lmzoo.runs.inputs import PreparedData
 from lmzoo.runs.saved import load_run
 from lmzoo.train.evaluate import evaluate
-from lmzoo.train.events import Listener, NoteEvent, fan_out
+from lmzoo.train.events import Listener
 
 SAMPLE_TOKENS = 300
 SAMPLE_TEMPERATURE = 0.8
@@ -35,7 +34,9 @@ SAMPLE_TEMPERATURE = 0.8
 class Measurer:
     """Measures cells with the text and the options of one comparison.
 
-    `halves` of the validation split (to select on, to report) are given if a setting is tuned.
+    `halves` of the validation split (to select on, to report) are given if a setting is tuned. `at_once` is the number
+    of cells that are trained at the same time; with more than one, `measure` leaves out the decoding speed, which
+    `add_speeds` measures when all of them are done.
     """
 
     data: PreparedData
@@ -43,6 +44,7 @@ class Measurer:
     listeners: Sequence[Listener]
     keep_freed_memory: bool
     halves: tuple[Half, Half] | None = None
+    at_once: int = 1
 
     def check(self, cell: Cell) -> ModelResult:
         """Return the row of a model without runs: its costs, and the reason if it fails a check."""
@@ -65,61 +67,51 @@ class Measurer:
         problem = ranking_problem(cell.spec.model, report)
         return dataclasses.replace(row, status="failed", problem=problem) if problem else row
 
-    def add(self, row: ModelResult, cell: Cell) -> ModelResult:
-        """Train a cell; returns the row with it. The first cell of a row also gives its speed, sample and settings."""
-        measured = self._measure(cell, None if row.cells else row.config)
-        if not row.cells:
-            row = dataclasses.replace(row, **measured.more, run=cell.label)
-        return combine(row, [*row.cells, measured.cell])
+    def measure(self, cell: Cell, config: Mapping[str, Any] | None = None) -> Measured:
+        """Read the results of a cell, or train and measure it.
 
-    def tune(self, first: Cell, grid: Grid) -> tuple[Cell, dict[str, Any]]:
-        """Train a model with the values of a grid; returns the cell with the best one, and what was tried."""
-        emit, folder = fan_out(self.listeners), first.run.parent.parent
-        tried: dict[float, CellResult] = {}
-
-        def cell_of(value: float) -> Cell:
-            return make_cell(folder, with_value(first.spec, grid.setting, value), first.spec, first.model)
-
-        def loss(value: float) -> float:
-            emit(NoteEvent(f"{first.model}: training with {grid.setting}={value:g}"))
-            found = self._measure(cell_of(value), None).cell
-            tried[value] = found
-            return math.inf if found.selection_loss is None else found.selection_loss
-
-        losses = search(grid, loss)
-        chosen = best_value(losses)
-        curve = [
-            {
-                "value": value,
-                "run": cell.run,
-                "status": cell.status,
-                "selection_loss": cell.selection_loss,
-                "loss": cell.loss,
-            }
-            for value, cell in sorted(tried.items())
-        ]
-        return cell_of(chosen), {"chosen": chosen, "at_end": at_end(losses), "tried": curve}
-
-    def _measure(self, cell: Cell, config: Mapping[str, Any] | None) -> Measured:
-        """Read the results of a cell, or make them. With `config`, the settings, they include speed and sample."""
-        halves = [half.sha256 for half in self.halves or ()]
-        key = cell_key(cell, self.data, list(self.prompt_ids), halves, hardware(torch.device("cpu")), versions())
-        kept = read_cell(cell, key)
+        With `config`, the settings, the results include speed and sample.
+        """
+        kept = self.read(cell)
         if kept is not None and (config is None or kept.more):
             return kept
-        result = train(cell, self.data, self.listeners, self.keep_freed_memory)
+        result = dataclasses.replace(
+            train(cell, self.data, self.listeners, self.keep_freed_memory), at_once=self.at_once
+        )
         more: dict[str, Any] = {} if config is None else {"config": recorded_config(config, cell.run)}
         if result.status == "trained" and (config is not None or self.halves):
             model, _, tables = load_run(cell.run)
             if self.halves:
                 result = self._on_halves(result, model, tables["machine"]["precision"])
             if config is not None:
-                more["decode_tokens_per_s"] = decode_tokens_per_s(model)
+                if self.at_once == 1:
+                    more["decode_tokens_per_s"] = decode_tokens_per_s(model)
                 more["sample"] = _sample(model, self.data.tokenizer, self.prompt_ids, cell.seed)
-        measured = Measured(result, more)
+        return self._keep(cell, Measured(result, more))
+
+    def read(self, cell: Cell) -> Measured | None:
+        """Return the results that the finished cell has left, if there are any."""
+        return read_cell(cell, self._key(cell))
+
+    def add_speeds(self, cell: Cell, measured: Measured) -> Measured:
+        """Measure the speeds of a trained cell, now that nothing else runs, unless they are known."""
+        if measured.cell.status != "trained" or "decode_tokens_per_s" in measured.more:
+            return measured
+        more = {**measured.more, "decode_tokens_per_s": decode_tokens_per_s(load_run(cell.run).model)}
+        model = cell.spec.make_model(self.data.tokenizer.vocab_size)
+        if model.traits.trainable:
+            tokens = tokens_per_step(cell.spec, self.data.tokenizer.vocab_size)
+            more["train_tokens_per_s"] = tokens / step_seconds(model, cell.spec.train, self.keep_freed_memory)
+        return self._keep(cell, Measured(measured.cell, more))
+
+    def _keep(self, cell: Cell, measured: Measured) -> Measured:
         if cell.keeps:
-            write_cell(cell, key, measured)
+            write_cell(cell, self._key(cell), measured)
         return measured
+
+    def _key(self, cell: Cell) -> str:
+        halves = [half.sha256 for half in self.halves or ()]
+        return cell_key(cell, self.data, list(self.prompt_ids), halves, hardware(torch.device("cpu")), versions())
 
     def _on_halves(self, result: CellResult, model: LanguageModel, precision: str) -> CellResult:
         """Replace the loss on the whole split by those on its halves."""

@@ -131,6 +131,13 @@ def notes(results: Results) -> list[str]:
             "the model; another precision gives slightly other losses."
         )
     found.append("Speeds were measured on this machine under its load at the time; they vary by some per cent.")
+    at_once = max((cell.at_once for model in results.models for cell in model.cells), default=1)
+    if at_once > 1:
+        found.append(
+            f"Up to {at_once} runs were made at once, each with {results.hardware['threads']} CPU threads. The speeds "
+            "were measured afterwards, alone, with as many threads; the seconds of training are of runs that shared "
+            "the machine."
+        )
     if not results.complete:
         found.insert(0, "This comparison is not finished: run the same command again to continue it.")
     return found

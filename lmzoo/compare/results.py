@@ -24,7 +24,8 @@ class CellResult:
     """The result of one run: a model with one seed. A run that diverged is a result too, without a loss.
 
     The fields are those of `ModelResult`; `run` is the directory in the comparison. `selection_loss` is the loss on the
-    half of the validation split that chooses a tuned setting; `loss` is then of the other half.
+    half of the validation split that chooses a tuned setting; `loss` is then of the other half. `at_once` is the number
+    of runs that were trained at the same time, each on its own CPU cores, where the speed of this one was measured.
     """
 
     seed: int
@@ -38,6 +39,7 @@ class CellResult:
     seconds: float | None = None
     eval_seconds: float | None = None
     curve: Sequence[Sequence[float]] = ()
+    at_once: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)

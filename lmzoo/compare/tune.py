@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,14 +46,6 @@ def parse_tune(text: str) -> Grid:
     if len(values) < 2:
         raise ConfigError(f"tune={text!r} needs two different values at least, as in 'learning_rate=0.001,0.003'")
     return Grid(setting, tuple(values))
-
-
-def search(grid: Grid, measure: Callable[[float], float]) -> dict[float, float]:
-    """Return the loss of each value: of the whole grid, widened while the best value lies at an end."""
-    losses: dict[float, float] = {}
-    while (value := next_value(grid, losses)) is not None:
-        losses[value] = measure(value)
-    return losses
 
 
 def next_value(grid: Grid, losses: Mapping[float, float]) -> float | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,8 @@ from pathlib import Path
 from lmzoo import files
 from lmzoo.errors import ConfigError
 from lmzoo.storage import atomic
+
+_POLL_SECONDS = 0.1
 
 
 @contextmanager
@@ -33,3 +36,17 @@ def locked(run: Path) -> Generator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+def wait_until_unlocked(run: Path, seconds: float) -> None:
+    """Wait while another process has the lock of `run`, at most `seconds`: one that is about to save and end."""
+    deadline = time.monotonic() + seconds
+    while run.is_dir() and time.monotonic() < deadline:
+        descriptor = os.open(run, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            time.sleep(_POLL_SECONDS)
+        finally:
+            os.close(descriptor)

@@ -14,6 +14,7 @@ from lmzoo.train.events import EndEvent, EvalEvent, Event, SavingEvent, StepEven
 
 METRICS_FILE = "metrics.jsonl"
 _MAX_BYTES = 1 << 30
+_TAIL_BYTES = 1 << 12
 
 
 class MetricsWriter:
@@ -82,6 +83,24 @@ def read_metrics(run: str | Path) -> list[dict[str, Any]]:
     if not os.path.lexists(path):
         raise CheckpointError(f"{path}: there is no such file")
     return _lines(path)[0]
+
+
+def last_step(run: Path) -> tuple[int, float] | None:
+    """Return step and training loss of the last logged step, from the end of the file; None if it is not there."""
+    try:
+        with files.open_regular(run / METRICS_FILE) as file:
+            file.seek(max(0, os.fstat(file.fileno()).st_size - _TAIL_BYTES))
+            tail = file.read(_TAIL_BYTES)
+    except OSError:
+        return None
+    for text in reversed(tail.splitlines()):
+        try:
+            line = files.parse_json(text)
+        except ValueError:  # cut at its beginning, or written at this moment
+            continue
+        if _is_line(line) and line["split"] == "train":
+            return line["step"], line["loss"]
+    return None
 
 
 def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 
 @dataclass(frozen=True)
@@ -106,12 +106,31 @@ class NoteEvent:
 
 
 @dataclass(frozen=True)
+class CellState:
+    """A run of a comparison: its name, and the steps and the loss so far, which is the validation loss when done."""
+
+    label: str
+    state: Literal["waiting", "running", "done", "diverged", "failed"] = "waiting"
+    step: int = 0
+    steps: int = 0
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class CellsEvent:
+    """The states of all runs of a comparison that trains several at once, and the seconds left, if known."""
+
+    cells: Sequence[CellState]
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True)
 class EndEvent:
     """The run has ended: it is done, was interrupted, or failed."""
 
 
 TrainingEvent = StepEvent | EvaluatingEvent | EvalEvent | SavingEvent | CheckpointEvent
-Event = TrainingEvent | DataEvent | StartEvent | NoteEvent | EndEvent
+Event = TrainingEvent | DataEvent | StartEvent | NoteEvent | CellsEvent | EndEvent
 Listener = Callable[[Event], None]
 
 

@@ -32,7 +32,7 @@ def test_compare_prints_the_table_or_json(lmzoo: Command, text: Path) -> None:
 
 
 def test_compare_takes_seeds(lmzoo: Command, text: Path) -> None:
-    command = ["compare", "bigram", "--data", text, "--out", text.parent / "out", "--seeds", 2, *QUICK]
+    command = ["compare", "bigram", "--data", text, "--out", text.parent / "out", "--seeds", 2, "--workers", 1, *QUICK]
     result = lmzoo(*command)
     assert result.code == 0, result.err
     assert "seeds 1337 to 1338" in result.out
@@ -62,7 +62,7 @@ def test_compare_takes_a_budget_and_a_size(lmzoo: Command, text: Path) -> None:
 
 def test_compare_takes_a_setting_to_tune(lmzoo: Command, text: Path) -> None:
     command = ["compare", "bigram", "--data", text, "--out", text.parent / "out", *QUICK]
-    result = lmzoo(*command, "--tune", "learning_rate=0.01,0.1")
+    result = lmzoo(*command, "--tune", "learning_rate=0.01,0.1", "--workers", 1)
     assert result.code == 0, result.err
     assert "The learning rate of each model was chosen with equal effort: 2 values for all" in " ".join(
         result.out.split()
@@ -71,4 +71,13 @@ def test_compare_takes_a_setting_to_tune(lmzoo: Command, text: Path) -> None:
     refused = lmzoo(*command[:-6], "--out", text.parent / "new", "--tune", "learning")
     assert refused.code == 2
     assert len(refused.err.strip().splitlines()) == 1
+    assert not (text.parent / "new").exists()
+
+
+def test_compare_takes_workers_and_an_engine(lmzoo: Command, text: Path) -> None:
+    command = ["compare", "bigram", "--data", text, "--out", text.parent / "new", *QUICK]
+    for bad in (["--workers", 0], ["--workers", "x"], ["--engine", "rya"]):
+        refused = lmzoo(*command, *bad)
+        assert refused.code == 2
+        assert len(refused.err.strip().splitlines()) == 1
     assert not (text.parent / "new").exists()

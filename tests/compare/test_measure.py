@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def test_check_gives_the_costs_before_any_run(
     assert failed.problem == "failed the checks causality; see lmzoo check gpt2"
 
 
-def test_add_measures_speed_and_sample_with_the_first_cell_only(
+def test_measure_gives_speed_and_sample_with_settings_only(
     measurer: Measurer, small_spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timed = []
@@ -53,14 +54,30 @@ def test_add_measures_speed_and_sample_with_the_first_cell_only(
     spec = small_spec("bigram")
     first = make_cell(tmp_path, spec, spec, "bigram")
     second = make_cell(tmp_path, with_seed(spec, 7), spec, "bigram")
-    row = measurer.add(measurer.check(first), first)
-    both = measurer.add(row, second)
+    row = measurer.check(first)
+    found, other = measurer.measure(first, row.config), measurer.measure(second)
     assert len(timed) == 1
-    assert both.decode_tokens_per_s == 5.0
-    assert len(both.sample) == measure.SAMPLE_TOKENS
-    assert both.sample == row.sample
-    assert both.config["train"]["seed"] == 1337
-    losses = [evaluate_run(tmp_path / cell.run).loss for cell in both.cells]
-    assert [cell.loss for cell in both.cells] == pytest.approx(losses, abs=1e-6)
-    assert both.loss == pytest.approx(sum(losses) / 2, abs=1e-6)
-    assert [cell.run for cell in both.cells] == ["runs/bigram", "runs/bigram,seed=7"]
+    assert found.more["decode_tokens_per_s"] == 5.0
+    assert len(found.more["sample"]) == measure.SAMPLE_TOKENS
+    assert found.more["config"]["train"]["seed"] == 1337
+    assert other.more == {}
+    losses = [evaluate_run(tmp_path / cell.run).loss for cell in (found.cell, other.cell)]
+    assert [found.cell.loss, other.cell.loss] == pytest.approx(losses, abs=1e-6)
+    assert [found.cell.at_once, other.cell.at_once] == [1, 1]
+    assert measurer.add_speeds(first, found) is found, "nothing is measured twice"
+    assert measurer.read(first) == measurer.measure(first, row.config) == found
+
+
+def test_add_speeds_measures_what_several_runs_at_once_leave_out(
+    measurer: Measurer, small_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    several = dataclasses.replace(measurer, at_once=2)
+    spec = small_spec()
+    cell = make_cell(tmp_path, spec, spec, "gpt2")
+    found = several.measure(cell, measurer.check(cell).config)
+    assert found.cell.at_once == 2
+    assert found.more.keys() == {"config", "sample"}
+    with_speeds = several.add_speeds(cell, found)
+    assert with_speeds.more["decode_tokens_per_s"] > 0
+    assert with_speeds.more["train_tokens_per_s"] > 0
+    assert several.read(cell) == with_speeds, "kept for the next call"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from lmzoo.compare.notes import entropy_notes, headline, notes
+from lmzoo.compare.results import CellResult
 from lmzoo.compare.table import markdown
 from tests.compare.example import example, model
 
@@ -53,3 +54,14 @@ def test_entropy_notes_say_how_far_the_best_model_is_from_the_limit() -> None:
         assert note == f"{rate}: no model has a lower expected loss; best is {place}"
         assert f"{note}." in notes(known)
         assert note in markdown(known)
+
+
+def test_notes_say_how_many_runs_shared_the_machine() -> None:
+    results = example()
+    assert not any("at once" in note for note in notes(results))
+    cells = [CellResult(seed=7, run="runs/a", loss=1.5, at_once=n) for n in (1, 4)]
+    several = dataclasses.replace(results, models=[model("a", 1.5, cells=cells)])
+    (note,) = [note for note in notes(several) if "at once" in note]
+    assert note.startswith(
+        "Up to 4 runs were made at once, each with 2 CPU threads. The speeds were measured afterwards"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from lmzoo.compare.notes import notes
 from lmzoo.compare.plan import make_specs
 from lmzoo.compare.report import html
 from lmzoo.compare.table import markdown
-from lmzoo.compare.tune import MOST_ADDED, Grid, at_end, best_value, parse_tune, search, with_value
+from lmzoo.compare.tune import MOST_ADDED, Grid, at_end, best_value, next_value, parse_tune, with_value
 from lmzoo.data.corpora import load_corpus
 from lmzoo.data.halves import validation_halves
 from lmzoo.errors import ConfigError, DivergedError
@@ -25,6 +26,13 @@ from lmzoo.train.events import Event, StepEvent
 SETTINGS = {"steps": 20, "batch_size": 4, "context_length": 16, "eval_every": 20}
 NAMES, TUNE = ["bigram", "mlp", "ngram"], "learning_rate=0.1,0.03"
 GRID = Grid("learning_rate", (1.0, 2.0, 4.0))
+
+
+def search(measure: Callable[[float], float]) -> dict[float, float]:
+    losses: dict[float, float] = {}
+    while (value := next_value(GRID, losses)) is not None:
+        losses[value] = measure(value)
+    return losses
 
 
 @pytest.fixture(scope="module")
@@ -60,18 +68,18 @@ def test_parse_tune() -> None:
         (99.0, [1.0, 2.0, 4.0, 8.0, 16.0]),
     ],
 )
-def test_search_widens_the_grid_while_the_best_lies_at_an_end(best: float, tried: list[float]) -> None:
-    losses = search(GRID, lambda value: abs(math.log(value / best)))
+def test_next_value_widens_the_grid_while_the_best_lies_at_an_end(best: float, tried: list[float]) -> None:
+    losses = search(lambda value: abs(math.log(value / best)))
     assert sorted(losses) == tried
     assert list(losses)[:3] == [1.0, 2.0, 4.0], "the whole grid first: equal effort"
     assert at_end(losses) == (best in (0.01, 99.0))
 
 
-def test_search_takes_a_diverged_run_as_infinitely_bad() -> None:
-    losses = search(GRID, lambda value: math.inf if value > 1.5 else 3.0 - value)
+def test_next_value_takes_a_diverged_run_as_infinitely_bad() -> None:
+    losses = search(lambda value: math.inf if value > 1.5 else 3.0 - value)
     assert sorted(losses) == [0.25, 0.5, 1.0, 2.0, 4.0][1:]
     assert best_value(losses) == 1.0
-    nothing = search(GRID, lambda value: math.inf)
+    nothing = search(lambda value: math.inf)
     assert sorted(nothing) == [0.25, 0.5, 1.0, 2.0, 4.0], "lower rates are tried"
     assert MOST_ADDED == 2
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from lmzoo.errors import ConfigError
-from lmzoo.runs.lock import locked
+from lmzoo.runs.lock import locked, wait_until_unlocked
 
 # A process that locks a directory, says so, and is killed while it has the lock.
 HOLDER = """
@@ -48,3 +49,18 @@ def test_locked_names_a_directory_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"out=.*file.run cannot be written: "), locked(tmp_path / "file" / "run"):
         pass
+
+
+def test_wait_until_unlocked_waits_for_another_process_but_not_for_ever(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", HOLDER, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "locked\n"
+        began = time.monotonic()
+        wait_until_unlocked(tmp_path, 0.3)
+        assert time.monotonic() - began >= 0.3
+        holder.kill()
+        wait_until_unlocked(tmp_path, 60.0)
+        with locked(tmp_path):
+            pass
+    wait_until_unlocked(tmp_path / "missing", 60.0)

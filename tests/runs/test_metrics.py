@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lmzoo.errors import CheckpointError
-from lmzoo.runs.metrics import MetricsWriter, read_metrics
+from lmzoo.runs.metrics import METRICS_FILE, MetricsWriter, last_step, read_metrics
 from lmzoo.train.events import EndEvent, EvalEvent, StepEvent
 
 
@@ -79,3 +79,14 @@ def test_metrics_writer_logs_activations_with_an_evaluation(tmp_path: Path) -> N
     writer(EndEvent())
     assert read_metrics(tmp_path)[0]["activations"] == activations
     assert "activations" not in read_metrics(tmp_path)[1]
+
+
+def test_last_step_reads_the_end_of_the_file(tmp_path: Path) -> None:
+    assert last_step(tmp_path) is None
+    line = {"split": "train", "loss": 2.5, "tokens": 1}
+    lines = [json.dumps({"step": step, **line}) for step in range(1, 500)]
+    evaluated = json.dumps({"step": 499, **line, "split": "val", "loss": 1.0})
+    (tmp_path / METRICS_FILE).write_text("\n".join([*lines, evaluated, '{"step": 500, "split": "tr']))
+    assert last_step(tmp_path) == (499, 2.5)
+    (tmp_path / METRICS_FILE).write_text("")
+    assert last_step(tmp_path) is None

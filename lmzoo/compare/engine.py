@@ -1,0 +1,172 @@
+"""The engine of a comparison: runs jobs, one in each worker. A job checks a model, or makes the results of a cell.
+
+`Alone` runs each job in this process; `processes.Processes` and `ray_engine.RayEngine` run several at once. The results
+of a cell are in its run directory, so a job that is lost with its worker is done again from the last checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pickle
+import sys
+import traceback
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import torch
+
+from lmzoo import plugins, registry
+from lmzoo.compare.grid import Cell, Measured
+from lmzoo.compare.measure import Measurer
+from lmzoo.compare.results import ModelResult
+from lmzoo.data.corpora import Corpus
+from lmzoo.data.store import open_store
+from lmzoo.errors import LostProcessError
+from lmzoo.runs.inputs import PreparedData
+from lmzoo.runs.lock import wait_until_unlocked
+from lmzoo.train.events import Event, NoteEvent
+
+ATTEMPTS = 3  # number of workers that may be lost with a job
+STOP_SECONDS = 25.0  # time for a run to finish its step and save
+
+
+@dataclass(frozen=True)
+class Job:
+    """Check the model of a cell, or measure the cell: with `config` as `Measurer.measure`."""
+
+    kind: Literal["check", "measure"]
+    cell: Cell
+    config: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """The end of a job: its value, the problem of a plug-in that failed, or an error that ends the comparison."""
+
+    job: Job
+    value: ModelResult | Measured | None = None
+    problem: str = ""
+    error: BaseException | None = None
+    notes: Sequence[str] = ()
+
+
+class Engine(Protocol):
+    """Runs jobs. The caller submits at most `workers` at a time; cells run in their order of submission."""
+
+    workers: int
+
+    def submit(self, job: Job) -> None:
+        """Begin a job."""
+
+    def wait(self, seconds: float) -> list[Done]:
+        """Return the jobs that have ended; waits for one, at most `seconds`. Raises `LostProcessError`."""
+        ...
+
+    def stop(self) -> None:
+        """Stop all jobs, and return when their runs have saved."""
+
+
+class Alone:
+    """An engine that runs each job in this process when it is submitted."""
+
+    workers = 1
+
+    def __init__(self, measurer: Measurer) -> None:
+        self._measurer = measurer
+        self._done: list[Done] = []
+
+    def submit(self, job: Job) -> None:
+        """Run the job."""
+        self._done.append(execute(self._measurer, job))
+
+    def wait(self, seconds: float) -> list[Done]:  # noqa: ARG002  (nothing to wait for)
+        """Return the jobs that were submitted since the last call."""
+        done = [*self._done]
+        self._done.clear()
+        return done
+
+    def stop(self) -> None:
+        """Do nothing: no job is running."""
+
+
+def execute(measurer: Measurer, job: Job) -> Done:
+    """Do a job. An interrupt of its run is raised, every other error returned."""
+    try:
+        if job.kind == "check":
+            return Done(job, measurer.check(job.cell))
+        return Done(job, measurer.measure(job.cell, job.config))
+    except (Exception, SystemExit) as error:  # one model of a plug-in must not abandon the others
+        problem = plugins.blame(error, registry.registered_classes())
+        return Done(job, error=error) if problem is None else Done(job, problem=problem)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """All that a worker in another process needs: plain values, which can be pickled."""
+
+    measurer: Measurer
+    threads: int
+    plugins: Sequence[str]  # files and modules that registered models
+
+
+def make_setup(measurer: Measurer, threads: int) -> Setup:
+    """Return the setup of workers. They map the tokens from the cache, and send their messages with the results."""
+    data = dataclasses.replace(measurer.data, store=None)
+    sources = []
+    for cls in registry.registered_classes():
+        if not cls.__module__.startswith(("lmzoo.", "__main__")):
+            file = getattr(sys.modules[cls.__module__], "__file__", None)
+            sources.append(file if cls.__module__.startswith("lmzoo_plugin_") and file else cls.__module__)
+    return Setup(dataclasses.replace(measurer, data=data, listeners=()), threads, sources)
+
+
+class Worker:
+    """Does jobs in a process of its own, with its own part of the CPU cores."""
+
+    def __init__(self, setup: Setup) -> None:
+        torch.set_num_threads(setup.threads)
+        for source in setup.plugins:
+            registry.load_plugin(source)
+        self._notes: list[str] = []
+        self._measurer = dataclasses.replace(setup.measurer, data=_opened(setup.measurer.data), listeners=[self._hear])
+
+    def do(self, job: Job) -> Done:
+        """Do a job; the result can be pickled."""
+        self._notes.clear()
+        with warnings.catch_warnings(record=True) as caught:
+            wait_until_unlocked(job.cell.run, STOP_SECONDS)  # of a comparison that was killed
+            done = execute(self._measurer, job)
+        notes = [*self._notes, *(f"warning: {warning.message}" for warning in caught)]
+        return dataclasses.replace(done, error=_portable(done.error), notes=[f"{job.cell.label}: {n}" for n in notes])
+
+    def _hear(self, event: Event) -> None:
+        if isinstance(event, NoteEvent):
+            self._notes.append(event.message)
+
+
+def _opened(data: PreparedData) -> PreparedData:
+    """Return the data with its tokens, which the cache holds."""
+    assert isinstance(data.corpus, Corpus)
+    return dataclasses.replace(data, store=open_store(data.corpus, data.tokenizer))
+
+
+def _portable(error: BaseException | None) -> BaseException | None:
+    """Return the error with its traceback as a note, or what it says if it cannot be pickled."""
+    if error is None:
+        return None
+    error.add_note("".join(traceback.format_exception(error)))
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError("".join(traceback.format_exception(error)))
+    return error
+
+
+def lost(job: Job) -> LostProcessError:
+    """Return the error for a job that was lost with its workers."""
+    return LostProcessError(
+        f"the process that made {job.cell.label} was killed {ATTEMPTS} times (too little memory for so many at once?): "
+        "the same command continues the comparison, --workers 1 makes one run at a time"
+    )

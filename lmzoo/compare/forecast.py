@@ -1,0 +1,92 @@
+"""Forecasts how long a comparison takes, from a few steps of each model, an evaluation and some decoded tokens."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from lmzoo.bench.steps import PlainSteps, bare_step
+from lmzoo.compare.decode_speed import decode_length
+from lmzoo.compare.grid import Cell
+from lmzoo.data.store import TokenSplit
+from lmzoo.hardware import timed
+from lmzoo.model import LanguageModel
+from lmzoo.runs import run
+from lmzoo.storage import checkpoints
+from lmzoo.train.activation_checkpointing import activation_checkpointing
+from lmzoo.train.config import TrainConfig
+from lmzoo.train.evaluate import TOKENS_AT_A_TIME, evaluate
+from lmzoo.train.optimizer import make_optimizer
+from lmzoo.train.precision import resolve_precision
+
+STEPS_SECONDS = 0.4  # of the steps that are timed
+MOST_STEPS = 100
+NEW_TOKENS = 4
+DECODINGS = 3  # a decoding speed needs a warm-up and two or more repetitions
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds of one optimizer step, of one token of an evaluation, and of one decoded token."""
+
+    step: float
+    eval_token: float
+    new_token: float
+
+
+def measure_cost(cell: Cell, vocab_size: int, val: TokenSplit, keep_freed_memory: bool) -> Cost:
+    """Measure what the model of a cell costs on this machine with torch's present number of threads, in a second."""
+    with torch.random.fork_rng(devices=[]):
+        model = cell.spec.make_model(vocab_size)
+        context_length = model.config.context_length
+        tokens = min(TOKENS_AT_A_TIME, val.n_tokens - 1)
+        precision = resolve_precision(cell.spec.train.precision, model, cell.spec.train.batch_size)
+        eval_token = timed(lambda: evaluate(model, val, precision=precision, tokens=tokens)) / tokens
+        idx_BT = torch.zeros((1, context_length), dtype=torch.long)
+        with torch.no_grad():
+            new_token = timed(lambda: model.generate(idx_BT, NEW_TOKENS, temperature=0.0)) / NEW_TOKENS
+        step = step_seconds(model, cell.spec.train, keep_freed_memory) if model.traits.trainable else 0.0
+    return Cost(step, eval_token, new_token)
+
+
+def step_seconds(model: LanguageModel, config: TrainConfig, keep_freed_memory: bool = False) -> float:
+    """Measure the seconds of one optimizer step on random tokens. The weights of the model are changed."""
+    model.train()
+    shape = (config.batch_size, model.config.context_length)
+    generator = torch.Generator().manual_seed(0)
+    with torch.random.fork_rng(devices=[]), activation_checkpointing(model, config.gradient_checkpointing):
+        idx_BT = torch.randint(model.config.vocab_size, shape, generator=generator)
+        precision = resolve_precision(config.precision, model, config.batch_size)
+        step = bare_step(model, make_optimizer(model, config), config, precision)
+        work = PlainSteps(step, [(idx_BT, idx_BT)], model.device, keep_freed_memory=keep_freed_memory)
+        number = max(1, min(MOST_STEPS, round(STEPS_SECONDS / work(1))))
+        return config.grad_accumulation * work(number) / number
+
+
+def cell_seconds(cell: Cell, cost: Cost, val: TokenSplit, *, first: bool, tuned: bool, done: int = 0) -> float:
+    """Return the seconds that a cell needs after `done` steps; the `first` cell of a model has a sample and a speed."""
+    train = cell.spec.train.resolved()
+    left = max(0, train.steps - done)
+    evaluations = math.ceil(left / train.eval_every) + tuned  # the halves are evaluated apart
+    decoded = run.SAMPLE_TOKENS
+    if first:
+        decoded += run.SAMPLE_TOKENS + DECODINGS * decode_length(cell.spec.model_config(1 << 16).context_length)
+    return left * cost.step + evaluations * val.n_tokens * cost.eval_token + decoded * cost.new_token
+
+
+def steps_done(cell: Cell) -> int:
+    """Return the step of the newest checkpoint of a cell, 0 without any."""
+    return max((step for step, _ in checkpoints.saved(cell.run)), default=0) if cell.run.is_dir() else 0
+
+
+def total_seconds(seconds: Sequence[float], workers: int) -> float:
+    """Return the time until all cells are done if each free worker takes the next one."""
+    free = list(itertools.repeat(0.0, workers))
+    for each in seconds:
+        heapq.heappush(free, heapq.heappop(free) + each)
+    return max(free)

@@ -1,0 +1,57 @@
+"""A text and settings of comparisons that take a second."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+from lmzoo.compare import measure
+from lmzoo.compare.engine import Done, Job, Setup
+from lmzoo.compare.processes import serve
+from lmzoo.compare.ray_engine import work
+from lmzoo.runs import run
+from tests.helpers import SHORT_SAMPLE
+
+TRAINING = {"steps": 24, "batch_size": 4, "context_length": 16, "eval_every": 6, "log_every": 1}
+SETTINGS = TRAINING | {"d_model": 8, "n_layers": 1, "n_heads": 2}
+NAMES, SEEDS, TUNE = ["bigram", "gpt2"], 2, "learning_rate=0.03,0.1"
+TIMED = ("train_tokens_per_s", "decode_tokens_per_s", "seconds", "eval_seconds")
+
+
+def write_text(folder: Path) -> str:
+    rng = random.Random(0)
+    words = "the sea was calm and a small ship sells shells on the shore when wind blew"
+    lines = (" ".join(rng.choice(words.split()) for _ in range(rng.randint(3, 8))) for _ in range(100))
+    path = folder / "sea.txt"
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return str(path)
+
+
+def lasting(value: Any) -> Any:
+    """Return the content of results.json without the figures that measure time."""
+    if isinstance(value, dict):
+        return {key: lasting(each) for key, each in value.items() if key not in TIMED}
+    return [lasting(each) for each in value] if isinstance(value, list) else value
+
+
+def written(out: Path) -> Any:
+    """Return the content of results.json, without measured times and the command."""
+    return lasting(json.loads((out / "results.json").read_text(encoding="utf-8"))) | {"command": ""}
+
+
+def serve_short_samples(*arguments: Any) -> None:
+    """`processes.serve` with the short samples of the tests, in the place of it."""
+    _shorten_samples()
+    serve(*arguments)
+
+
+def work_on_short_samples(setup: Setup, job: Job) -> Done:
+    """`ray_engine.work` with the short samples of the tests, in the place of it."""
+    _shorten_samples()
+    return work(setup, job)
+
+
+def _shorten_samples() -> None:
+    run.SAMPLE_TOKENS = measure.SAMPLE_TOKENS = SHORT_SAMPLE

@@ -1,0 +1,81 @@
+"""Tests the forecast of the time of a comparison against the time that runs take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from lmzoo.compare.forecast import Cost, cell_seconds, measure_cost, step_seconds, steps_done, total_seconds
+from lmzoo.compare.grid import make_cell
+from lmzoo.data.corpora import load_corpus
+from lmzoo.data.store import TokenSplit, open_store
+from lmzoo.data.tokenizers import Tokenizer, train_tokenizer
+from lmzoo.runs import run
+from lmzoo.runs.run import train_run
+from lmzoo.runs.spec import RunSpec
+
+
+@pytest.fixture
+def tokenizer(text: Path) -> Tokenizer:
+    return train_tokenizer("char", load_corpus(str(text)).chunks("train"))
+
+
+@pytest.fixture
+def val(text: Path, tokenizer: Tokenizer) -> TokenSplit:
+    return open_store(load_corpus(str(text)), tokenizer).val
+
+
+def test_cell_seconds_counts_steps_evaluations_and_decoded_tokens(
+    small_spec: Callable[..., RunSpec], val: TokenSplit, tmp_path: Path
+) -> None:
+    spec = small_spec(steps=12, eval_every=4)
+    cell = make_cell(tmp_path, spec, spec, "gpt2")
+    options = {"first": False, "tuned": False}
+    assert cell_seconds(cell, Cost(2.0, 0.0, 0.0), val, **options) == 24.0
+    assert cell_seconds(cell, Cost(2.0, 0.0, 0.0), val, done=8, **options) == 8.0
+    assert cell_seconds(cell, Cost(0.0, 1.0, 0.0), val, **options) == 3 * val.n_tokens
+    assert cell_seconds(cell, Cost(0.0, 1.0, 0.0), val, first=False, tuned=True) == 4 * val.n_tokens
+    assert cell_seconds(cell, Cost(0.0, 0.0, 1.0), val, **options) == run.SAMPLE_TOKENS
+    assert cell_seconds(cell, Cost(0.0, 0.0, 1.0), val, first=True, tuned=False) > 2 * run.SAMPLE_TOKENS
+
+
+@pytest.mark.timing
+def test_measure_cost_predicts_the_time_of_a_run(
+    small_spec: Callable[..., RunSpec], tokenizer: Tokenizer, val: TokenSplit, tmp_path: Path
+) -> None:
+    spec = small_spec(steps=150, eval_every=50)
+    cell = make_cell(tmp_path, spec, spec, "gpt2")
+    random_state = torch.get_rng_state()
+    cost = measure_cost(cell, tokenizer.vocab_size, val, False)
+    assert torch.equal(torch.get_rng_state(), random_state)
+    began = time.perf_counter()
+    train_run(spec, cell.run)
+    spent = time.perf_counter() - began
+    assert 1 / 3 < cell_seconds(cell, cost, val, first=False, tuned=False) / spent < 3
+    assert steps_done(cell) == 150
+
+
+def test_step_seconds_counts_all_batches_of_a_step(
+    small_spec: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lmzoo.compare import forecast
+
+    monkeypatch.setattr(forecast.PlainSteps, "__call__", lambda self, number: 0.25 * number)
+    spec = small_spec(grad_accumulation=3)
+    assert step_seconds(spec.make_model(30), spec.train) == 0.75
+
+
+def test_steps_done_of_a_run_that_is_not_there(small_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
+    spec = small_spec()
+    assert steps_done(make_cell(tmp_path, spec, spec, "gpt2")) == 0
+
+
+def test_total_seconds_gives_each_cell_to_the_first_free_worker() -> None:
+    assert total_seconds([3.0, 2.0, 2.0], 1) == 7.0
+    assert total_seconds([3.0, 2.0, 2.0], 2) == 4.0
+    assert total_seconds([3.0, 2.0, 2.0], 9) == 3.0
+    assert total_seconds([], 2) == 0.0

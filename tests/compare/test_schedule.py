@@ -1,0 +1,81 @@
+"""Tests the order of the jobs of a comparison, what it announces, and the time that it forecasts."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from lmzoo.compare import compare, forecast, schedule
+from lmzoo.compare.engine import Alone, Job
+from lmzoo.train.events import Event, NoteEvent
+from tests.compare.small import NAMES, SETTINGS, TUNE, write_text
+
+
+class Recorded(Alone):
+    """Runs the jobs in this process, as if there were two workers."""
+
+    workers = 2
+    submitted: list[Job]
+
+    def submit(self, job: Job) -> None:
+        self.submitted.append(job)
+        super().submit(job)
+
+
+def notes_of(events: list[Event]) -> list[str]:
+    return [event.message for event in events if isinstance(event, NoteEvent)]
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    return write_text(tmp_path)
+
+
+def test_schedule_states_the_time_before_and_after(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(forecast, "STEPS_SECONDS", 0.01)
+    events: list[Event] = []
+    compare(NAMES, text, tmp_path / "out", seeds=2, settings=SETTINGS | {"steps": 2}, listeners=[events.append])
+    notes = notes_of(events)
+    assert notes.index("gpt2 (2 of 2): checking") < notes.index("bigram with seed 1337 (1 of 4): training")
+    (before,) = [note for note in notes if re.fullmatch(r"4 runs: about [\d.]+ s", note)]
+    assert notes.index("gpt2 (2 of 2): checking") < notes.index(before)
+    assert notes[-2] == "gpt2 with seed 1338 (4 of 4): training"
+    assert re.fullmatch(r"4 runs took [\d.]+ s, results in .*out", notes[-1])
+    events.clear()
+    compare(NAMES, text, tmp_path / "out", seeds=2, settings=SETTINGS | {"steps": 2}, listeners=[events.append])
+    assert not any("about" in note or "took" in note for note in notes_of(events)), "nothing is missing"
+
+
+@pytest.fixture
+def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    Recorded.submitted = []
+    monkeypatch.setattr("lmzoo.compare.comparison.make_engine", lambda name, measurer, *numbers: Recorded(measurer))
+    return Recorded.submitted
+
+
+def test_schedule_runs_the_longest_cells_of_each_seed_first(
+    recorded: list[Job], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cost: dict[str, float] = {"bigram": 1.0, "gpt2": 2.0}
+    costs = lambda cell, *more: forecast.Cost(cost[cell.model], 0.0, 0.0)  # noqa: E731
+    monkeypatch.setattr(schedule, "measure_cost", costs)
+    compare(NAMES, text, tmp_path / "out", seeds=2, settings=SETTINGS | {"steps": 2}, workers=2, listeners=[print])
+    assert [(job.kind, job.cell.label.removeprefix("runs/")) for job in recorded] == [
+        ("check", "bigram"),
+        ("check", "gpt2"),
+        ("measure", "gpt2"),
+        ("measure", "bigram"),
+        ("measure", "gpt2,seed=1338"),
+        ("measure", "bigram,seed=1338"),
+    ]
+
+
+def test_schedule_makes_each_run_once(recorded: list[Job], text: str, tmp_path: Path) -> None:
+    """The chosen run of a grid is measured a second time, for its speed and its sample, but not trained."""
+    settings = SETTINGS | {"steps": 2}
+    compare(NAMES, text, tmp_path / "out", tune=TUNE, seeds=2, settings=settings, workers=2)
+    labels = [job.cell.label for job in recorded if job.kind == "measure" and job.config is None]
+    assert len(labels) == len(set(labels))
+    assert set(labels) == {f"runs/{path.name}" for path in (tmp_path / "out" / "runs").iterdir()}
