@@ -91,9 +91,10 @@ class LatentAttention(Layer):
             self.q(low_BTQ).unflatten(-1, (self.n_heads, self.head_dim)).split([self.nope_dim, self.rope_dim], dim=-1)
         )
         latent_BTR, k_BTP = self.kv_down(x_BTD).split([self.kv_rank, self.rope_dim], dim=-1)
-        k_BTP = apply_rope(k_BTP[:, :, None], *table)[:, :, 0]
-        q_BTHK = torch.cat([q_BTHN, apply_rope(q_BTHP, *table)], dim=-1)
-        return q_BTHK, torch.cat([self.kv_norm(latent_BTR), k_BTP], dim=-1)
+        rotated_BTXP = apply_rope(torch.cat([q_BTHP, k_BTP[:, :, None]], dim=2), *table)  # X = H + 1
+        q_BTHP, k_BT1P = rotated_BTXP.split([self.n_heads, 1], dim=2)
+        cache_BTC = torch.cat([self.kv_norm(latent_BTR), k_BT1P[:, :, 0]], dim=-1)
+        return torch.cat([q_BTHN, q_BTHP], dim=-1), cache_BTC
 
     def absorbs(self, T: int) -> bool:
         """True if the absorbed form takes fewer operations for T new tokens and many keys.

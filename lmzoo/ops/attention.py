@@ -6,13 +6,16 @@ Legend: B batch, T queries, S keys (the T newest among them), H query heads, G k
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import repeat
 from torch import Tensor
 
+from lmzoo.ops.counting import counted_as
 from lmzoo.ops.cpu.short_attention import is_short, short_attention
+from lmzoo.ops.precision import wide
 
 
 def naive_attention(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor, *, window: int | None = None) -> Tensor:
@@ -49,16 +52,35 @@ def causal_attention(
     mask_TS = None
     if T > 1 and not (in_window and T == S):
         mask_TS = _causal_mask(T, S, window, q_BTHK.device)
-    y_BHTK = F.scaled_dot_product_attention(
-        q_BTHK.transpose(1, 2),
-        k_BSGK.transpose(1, 2),
-        v_BSGK.transpose(1, 2),
+    q_BHTK, k_BGSK, v_BGSK = (x.transpose(1, 2) for x in (q_BTHK, k_BSGK, v_BSGK))
+    attend = F.scaled_dot_product_attention if q_BTHK.shape[-1] == v_BSGK.shape[-1] else fused_attention
+    y_BHTK = attend(
+        q_BHTK,
+        k_BGSK,
+        v_BGSK,
         attn_mask=mask_TS,
         is_causal=T > 1 and mask_TS is None,
         dropout_p=dropout,
         enable_gqa=q_BTHK.shape[2] != k_BSGK.shape[2],
     )
     return y_BHTK.transpose(1, 2)
+
+
+def fused_attention(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSV: Tensor, **options: Any) -> Tensor:
+    """`F.scaled_dot_product_attention` with these options, for any H / G and any width of values. Returns (B, H, T, V).
+
+    On a CPU torch's fused kernel takes values of the width of keys alone, so narrower ones are padded. Its backward
+    pass is several times slower in 16 bits, so it runs in float32 or wider. Counts as the products with values that are
+    not padded.
+    """
+    (B, H, T, K), (G, S, V) = q_BHTK.shape, v_BGSV.shape[1:]
+    options["enable_gqa"] = H != G
+    if q_BHTK.device.type != "cpu":
+        return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSV, **options)
+    with torch.autocast("cpu", enabled=False), counted_as(2 * B * H * T * S * (K + V)):
+        padded_BGSX = F.pad(wide(v_BGSV), (0, max(0, K - V)))
+        y_BHTX = F.scaled_dot_product_attention(wide(q_BHTK), wide(k_BGSK), padded_BGSX, **options)
+    return y_BHTX[..., :V].to(v_BGSV.dtype)
 
 
 def single_query_attention(q_B1HK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor) -> Tensor:

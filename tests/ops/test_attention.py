@@ -7,8 +7,10 @@ import math
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from lmzoo.ops.attention import causal_attention, naive_attention, single_query_attention
+from lmzoo.ops.attention import causal_attention, fused_attention, naive_attention, single_query_attention
+from lmzoo.ops.counting import FlopCounter
 from tests.ops.scans import assert_same, values_and_gradients
 
 
@@ -73,3 +75,37 @@ def test_causal_attention_takes_values_of_another_width(T: int, S: int, dtype: t
     y_BTHV = causal_attention(q, k, v)
     assert y_BTHV.shape == (2, T, 4, 5)
     torch.testing.assert_close(y_BTHV, naive_attention(q, k, v), atol=tolerance, rtol=tolerance)
+
+
+@pytest.mark.parametrize(("K", "V"), [(8, 8), (8, 5), (5, 8)])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+def test_fused_attention_takes_a_mask_and_any_widths(K: int, V: int, dtype: torch.dtype, tolerance: float) -> None:
+    """Past 512 keys, where torch's kernel has several blocks of keys, and the first ones may be masked."""
+    draw = torch.Generator().manual_seed(0)
+    inputs = [torch.randn(2, *shape, generator=draw, dtype=torch.float64) for shape in ((4, 3, K), (2, 600, K))]
+    inputs += [torch.randn(2, 2, 600, V, generator=draw, dtype=torch.float64)]
+    mask_B1TS = torch.rand(2, 1, 3, 600, generator=draw) < 0.1
+    mask_B1TS[:, :, 0, :-5] = False
+    mask_B1TS[..., -1] = True
+
+    def definition(q: Tensor, k: Tensor, v: Tensor) -> list[Tensor]:
+        k, v = (x.repeat_interleave(2, dim=1) for x in (k, v))
+        return [(q @ k.mT / math.sqrt(K)).masked_fill(~mask_B1TS, -math.inf).softmax(-1) @ v]
+
+    inputs = [x.to(dtype) for x in inputs]
+    fused = values_and_gradients(lambda *x: [fused_attention(*x, attn_mask=mask_B1TS)], inputs)
+    assert_same(fused, values_and_gradients(definition, inputs), tolerance)
+
+
+def test_fused_attention_is_computed_in_float32() -> None:
+    q, k, v = (x.transpose(1, 2).bfloat16() for x in make_inputs(5, 5))
+    with torch.autocast("cpu", torch.bfloat16):
+        y = fused_attention(q, k, v, is_causal=True)
+    assert y.dtype == torch.bfloat16
+    assert torch.equal(y, fused_attention(q.float(), k.float(), v.float(), is_causal=True).bfloat16())
+
+
+def test_fused_attention_counts_values_without_padding() -> None:
+    with sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:
+        fused_attention(torch.ones(2, 4, 3, 8), torch.ones(2, 2, 6, 8), torch.ones(2, 2, 6, 5))
+    assert counter.get_total_flops() == 2 * 2 * 4 * 3 * 6 * (8 + 5)
