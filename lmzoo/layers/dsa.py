@@ -17,7 +17,7 @@ from lmzoo.layers.linear import Linear
 from lmzoo.layers.norm import LayerNorm
 from lmzoo.losses import auxiliary_loss
 from lmzoo.ops.rope import apply_rope
-from lmzoo.ops.sparse_attention import index_scores, sparse_attention
+from lmzoo.ops.sparse_attention import index_scores, mean_weights, sparse_attention
 from lmzoo.ops.stable_topk import stable_topk
 from lmzoo.state import TimeBuffer
 
@@ -79,10 +79,9 @@ class DSA(LatentAttention):
         scores_BTN, chosen_BTN = stable_topk(scores_BTS, min(self.top_keys, scores_BTS.shape[-1]))
 
         def attend(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGV: Tensor) -> Tensor:
-            y_BTHV, weights_BT1N = sparse_attention(q_BTHK, k_BSGK, v_BSGV, chosen_BTN[:, :, None])
             if self.training:
-                self._teach(scores_BTN, weights_BT1N[:, :, 0].detach())
-            return y_BTHV
+                self._teach(scores_BTN, mean_weights(q_BTHK.detach(), k_BSGK.detach(), chosen_BTN))
+            return sparse_attention(q_BTHK, k_BSGK, v_BSGV, chosen_BTN[:, :, None])
 
         absorbs = state is not None and self.absorbs(x_BTD.shape[1])
         y_BTHV = (self.absorbed if absorbs else self.expanded)(q_BTHK, cache_BSC, attend)
@@ -91,10 +90,11 @@ class DSA(LatentAttention):
     def index(self, x_BTD: Tensor, low_BTQ: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the indexer's queries (B, T, I, J), its keys (B, T, J), and the weights of its heads (B, T, I)."""
         table = ctx.rope(self.rope, self.rope_dim)
-        q_BTIJ = apply_rope(self.index_q(low_BTQ).unflatten(-1, (self.index_heads, self.index_dim)), *table)
-        k_BTJ = apply_rope(self.index_norm(self.index_k(x_BTD))[:, :, None], *table)[:, :, 0]
+        q_BTIJ = self.index_q(low_BTQ).unflatten(-1, (self.index_heads, self.index_dim))
+        k_BT1J = self.index_norm(self.index_k(x_BTD))[:, :, None]
+        q_BTIJ, k_BT1J = apply_rope(torch.cat([q_BTIJ, k_BT1J], dim=2), *table).split([self.index_heads, 1], dim=2)
         scale = (self.index_heads * self.index_dim) ** -0.5
-        return q_BTIJ, k_BTJ, self.index_weights(x_BTD) * scale
+        return q_BTIJ, k_BT1J[:, :, 0], self.index_weights(x_BTD) * scale
 
     def _teach(self, scores_BTN: Tensor, attention_BTN: Tensor) -> None:
         """Reports the divergence of the indexer's distribution from the attention over the chosen keys."""

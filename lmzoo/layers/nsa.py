@@ -107,28 +107,33 @@ class NSA(Layer):
         return compression * blocks / T + 4.0 * keys * self.n_heads * self.head_dim
 
     def forward(self, x_BTD: Tensor, state: NSAState | None, ctx: Context) -> tuple[Tensor, NSAState | None]:
-        table = ctx.rope(self.rope, self.head_dim)
-        q_BTHK = apply_rope(self.q(x_BTD).unflatten(-1, (self.n_heads, self.head_dim)), *table)
-        kv_3BT2GK = self.kv(x_BTD).unflatten(-1, (3, 2, self.n_kv_heads, self.head_dim)).unbind(2)
-        chosen, window = (_rotated(kv_BT2GK, table) for kv_BT2GK in kv_3BT2GK[1:])
-        blocks = self.compress(kv_3BT2GK[0], None if state is None else state.recent, ctx)
+        table, G = ctx.rope(self.rope, self.head_dim), self.n_kv_heads
+        q_BTHK = self.q(x_BTD).unflatten(-1, (self.n_heads, self.head_dim))
+        kv_BT32GK = self.kv(x_BTD).unflatten(-1, (3, 2, G, self.head_dim))
+        keys_BTXK = kv_BT32GK[:, :, 1:, 0].flatten(2, 3)  # X = 2 G
+        rotated_BTXK = apply_rope(torch.cat([q_BTHK, keys_BTXK], dim=2), *table)
+        q_BTHK, *keys = rotated_BTXK.split([self.n_heads, G, G], dim=2)
+        chosen, window = (torch.stack([k, kv_BT32GK[:, :, i, 1]], dim=2) for i, k in enumerate(keys, 1))
+        blocks = self.compress(kv_BT32GK[:, :, 0], None if state is None else state.recent, ctx)
         if state is not None:
-            recent = state.recent.append(kv_3BT2GK[0])
-            # Replaced only when a block is complete, without room for more: a compiled step could not append to it.
-            held = torch.cat([state.blocks.entries(), blocks.to(state.blocks.data.dtype)], dim=1)
-            kept = TimeBuffer(held, held.shape[1]) if blocks.shape[1] else state.blocks
+            recent = state.recent.append(kv_BT32GK[:, :, 0])
+            kept = state.blocks
+            if blocks.shape[1]:
+                # Without room for more: a compiled step could not append to it.
+                held = torch.cat([kept.entries(), blocks.to(kept.data.dtype)], dim=1)
+                kept = TimeBuffer(held, held.shape[1])
             window, after = _extended(state.window, window)
             state = NSAState(recent, kept, state.chosen.append(chosen), after)
             blocks, chosen = (buffer.entries().to(chosen.dtype) for buffer in (state.blocks, state.chosen))
         (k_BMGK, v_BMGK), (k_BSGK, v_BSGK), (k_BWGK, v_BWGK) = (kv.unbind(2) for kv in (blocks, chosen, window))
         compressed_BTHK, p_BTGM = block_attention(q_BTHK, k_BMGK, v_BMGK, self.block_length, ctx.position)
         chosen_BTGN = choose_blocks(p_BTGM, self.top_blocks, self.block_length, ctx.position)
-        chosen_BTHK, _ = sparse_attention(q_BTHK, k_BSGK, v_BSGK, chosen_BTGN)
+        chosen_BTHK = sparse_attention(q_BTHK, k_BSGK, v_BSGK, chosen_BTGN)
         with counted_as(4 * len(x_BTD) * ctx.T * min(self.window, ctx.T) * self.n_heads * self.head_dim):
             window_BTHK = causal_attention(q_BTHK, k_BWGK, v_BWGK, window=self.window)
-        gates_BTH3 = torch.sigmoid(self.gates(x_BTD)).unflatten(-1, (self.n_heads, 3))
-        branches_BTHK3 = torch.stack([compressed_BTHK, chosen_BTHK, window_BTHK], dim=-1)
-        return self.out((branches_BTHK3 * gates_BTH3[..., None, :]).sum(dim=-1).flatten(2)), state
+        a_BTH1, b_BTH1, c_BTH1 = torch.sigmoid(self.gates(x_BTD)).unflatten(-1, (self.n_heads, 3, 1)).unbind(-2)
+        y_BTHK = a_BTH1 * compressed_BTHK + b_BTH1 * chosen_BTHK + c_BTH1 * window_BTHK
+        return self.out(y_BTHK.flatten(2)), state
 
     def compress(self, kv_BT2GK: Tensor, recent: TimeBuffer | None, ctx: Context) -> Tensor:
         """Returns compressed keys and values of the blocks that the new tokens complete: (B, M, 2, G, K)."""
@@ -136,16 +141,13 @@ class NSA(Layer):
         if recent is not None and begun:
             kv_BT2GK = torch.cat([recent.entries()[:, -begun:].to(kv_BT2GK.dtype), kv_BT2GK], dim=1)
         M = kv_BT2GK.shape[1] // C
+        if recent is not None and not M:  # most steps
+            return kv_BT2GK[:, :0]
         k_BMGCK, v_BMGCK = kv_BT2GK[:, : M * C].unflatten(1, (M, C)).movedim(2, -2).unbind(2)
         cos_TR, sin_TR = ctx.rope(self.rope, self.head_dim)
         ends = slice(C - 1 - begun, None, C)  # the new tokens that complete a block
         k_BMGK = apply_rope(self.compress_k(k_BMGCK), cos_TR[ends], sin_TR[ends])
         return torch.stack([k_BMGK, self.compress_v(v_BMGCK)], dim=2)
-
-
-def _rotated(kv_BT2GK: Tensor, table: tuple[Tensor, Tensor]) -> Tensor:
-    k_BTGK, v_BTGK = kv_BT2GK.unbind(2)
-    return torch.stack([apply_rope(k_BTGK, *table), v_BTGK], dim=2)
 
 
 def _extended(past: TimeBuffer, new: Tensor) -> tuple[Tensor, TimeBuffer]:

@@ -20,8 +20,10 @@ from lmzoo.ops.sparse_attention import (
     gathered_sparse_attention,
     index_scores,
     masked_sparse_attention,
+    mean_weights,
     naive_block_attention,
     naive_index_scores,
+    naive_mean_weights,
     naive_sparse_attention,
     sparse_attention,
 )
@@ -120,8 +122,8 @@ def test_sparse_attention_is_its_definition(
     attention: Scan, E: int, T: int, S: int, N: int, dtype: torch.dtype, tolerance: float
 ) -> None:
     inputs, chosen = qkv(T, S, dtype), choices(T, S, E, N)
-    actual = values_and_gradients(lambda *x: attention(*x, chosen), inputs)
-    assert_same(actual, values_and_gradients(lambda *x: naive_sparse_attention(*x, chosen), inputs), tolerance)
+    actual = values_and_gradients(lambda *x: [attention(*x, chosen)], inputs)
+    assert_same(actual, values_and_gradients(lambda *x: [naive_sparse_attention(*x, chosen)], inputs), tolerance)
 
 
 @FORMS
@@ -131,22 +133,39 @@ def test_sparse_attention_to_all_keys_is_attention(attention: Scan, E: int) -> N
     q, k, _ = qkv(5, 8)
     v = normal(B, 8, G, K, seed=3)
     chosen = torch.arange(10).flip(0).expand(B, 5, E, 10)
-    y, weights = attention(q, k, v, chosen)
-    assert_same([y], [naive_attention(q, k, v)], 1e-12)
-    torch.testing.assert_close(weights.sum(-1), torch.ones(B, 5, E, dtype=torch.float64))
-    assert not weights[:, 0, :, :6].any(), "the first query is at position 3"
+    assert_same([attention(q, k, v, chosen)], [naive_attention(q, k, v)], 1e-12)
+
+
+@pytest.mark.parametrize(("T", "S", "N"), [(1, 1, 1), (1, 9, 4), (7, 7, 3), (5, 12, 6), (33, 33, 8), (4, 4, 6)])
+@DTYPES
+def test_mean_weights_are_their_definition(T: int, S: int, N: int, dtype: torch.dtype, tolerance: float) -> None:
+    (q, k, _), chosen = qkv(T, S, dtype), choices(T, S, 1, N)[:, :, 0]
+    actual = values_and_gradients(lambda *x: [mean_weights(*x, chosen)], [q, k])
+    assert_same(actual, values_and_gradients(lambda *x: [naive_mean_weights(*x, chosen)], [q, k]), tolerance)
+
+
+@pytest.mark.parametrize("weights", [naive_mean_weights, mean_weights])
+def test_mean_weights_are_those_of_sparse_attention(weights: Scan) -> None:
+    """Values that are equal to the unit vectors give the weights of the keys as result."""
+    q, k, _ = qkv(5, 8)
+    chosen = torch.arange(10).flip(0).expand(B, 5, 10)
+    found = weights(q, k, chosen)
+    units = torch.eye(8, dtype=torch.float64)[:, None].expand(B, 8, G, 8)
+    of_keys = naive_attention(q, k, units).mean(2)
+    assert_same([found], [torch.nn.functional.pad(of_keys.flip(-1), (2, 0))], 1e-12)
+    assert not found[:, 0, :6].any(), "the first query is at position 3"
 
 
 @FORMS
 def test_sparse_attention_reads_the_chosen_keys_only(attention: Scan) -> None:
     q, k, v = qkv(6, 9)
     chosen = choices(6, 9, G, 3)
-    y, _ = attention(q, k, v, chosen)
+    y = attention(q, k, v, chosen)
     for s in range(9):
         changed = [x.clone() for x in (k, v)]
         for x in changed:
             x[:, s] += 1
-        moved = (attention(q, *changed, chosen)[0] != y).any(-1).unflatten(2, (G, H // G))
+        moved = (attention(q, *changed, chosen) != y).any(-1).unflatten(2, (G, H // G))
         reads = (chosen == s).any(-1) & (torch.arange(3, 9) >= s)[:, None]
         assert torch.equal(moved.any(-1), reads), s
 
@@ -159,7 +178,7 @@ def test_sparse_attention_equals_fla(attention: Scan, monkeypatch: pytest.Monkey
     tokens = choose_blocks(p, 1, C, 0)
     blocks = tokens[..., ::C] // C
     expected = fla(monkeypatch).naive_nsa_selection(q, k, torch.nn.functional.pad(v, (0, K - V)), blocks, block_size=C)
-    y, _ = attention(q, k, v, tokens)
+    y = attention(q, k, v, tokens)
     assert_same([y], [expected[..., :V]], 1e-5)
 
 
@@ -237,13 +256,17 @@ def test_sparse_attention_counts_the_chosen_keys(T: int) -> None:
     with FlopCounter() as counter:
         sparse_attention(*inputs, chosen)
     assert counter.get_total_flops() == 2 * B * T * H * 6 * (K + V)
+    with FlopCounter() as counter:
+        mean_weights(*inputs[:2], chosen[:, :, 0])
+    assert counter.get_total_flops() == 2 * B * T * H * 6 * K
 
 
 @pytest.mark.parametrize("T", [1, 9])
 def test_sparse_attention_takes_bfloat16(T: int) -> None:
     inputs, chosen = [x.bfloat16() for x in qkv(T, 40)], choices(T, 40, 1, 6)
-    expected, weights = naive_sparse_attention(*(x.float() for x in inputs), chosen)
+    q, k, v = (x.float() for x in inputs)
+    expected = [naive_sparse_attention(q, k, v, chosen), naive_mean_weights(q, k, chosen[:, :, 0])]
     with torch.autocast("cpu", torch.bfloat16):
-        y, found = sparse_attention(*inputs, chosen)
+        y, found = sparse_attention(*inputs, chosen), mean_weights(*inputs[:2], chosen[:, :, 0])
     assert (y.dtype, found.dtype) == (torch.bfloat16, torch.float32)
-    assert_same([y.float(), found], [expected, weights], 2e-2)
+    assert_same([y.float(), found], expected, 2e-2)
