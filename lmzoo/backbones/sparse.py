@@ -30,7 +30,7 @@ class SparseConfig(MixerConfig):
     """The mixers and their sizes, in addition to `MixerConfig`."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
-    checked: ClassVar[tuple[dict[str, Any], ...]] = ({"pattern": "dsa"}, {"pattern": "nsa"})
+    checked: ClassVar[tuple[dict[str, Any], ...]] = ({"pattern": "dsa nsa"},)
 
     pattern: str = "dsa"  # mixers, "dsa" or "nsa", from bottom to top, repeated up to n_layers
     n_heads: int = 4  # attention heads

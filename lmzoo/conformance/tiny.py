@@ -101,8 +101,8 @@ class Subject:
         """Returns subjects with other settings, to run code that the plain config does not (a window, a bias).
 
         All booleans are inverted in one variant, or in a variant each where the config refuses that; each of `OPTIONS`
-        is switched on in its own. A config can name more variants in `checked: ClassVar[tuple[dict, ...]]`. Raises
-        `ConfigError` for a variant in `checked` that the config refuses.
+        is switched on in its own. A config can name more variants in `checked: ClassVar[tuple[dict, ...]]`; one that
+        changes nothing is left out. Raises `ConfigError` for a variant in `checked` that the config refuses.
         """
         if self._variants is None:
             self._variants = self._make_variants()
@@ -114,7 +114,8 @@ class Subject:
         options = [{name: value} for name, value in OPTIONS.items() if now.get(name, value) != value]
         variants = self._allowed([inverted]) or self._allowed([{name: value} for name, value in inverted.items()])
         variants += self._allowed(options)
-        return variants + [self._with(changes) for changes in getattr(type(self.config), "checked", ())]
+        checked = [changes for changes in getattr(type(self.config), "checked", ()) if {**now, **changes} != now]
+        return variants + [self._with(changes) for changes in checked]
 
     def _allowed(self, candidates: Iterable[Mapping[str, Any]]) -> list[Subject]:
         """Returns the variants with these changes, without those that the config refuses."""

@@ -98,6 +98,11 @@ def test_varied_adds_the_variants_in_checked_with_their_own_depth() -> None:
     assert forms[1].config.d_model == 8  # type: ignore[attr-defined]
 
 
+def test_varied_leaves_out_a_variant_in_checked_that_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(PatternConfig, "checked", ({"pattern": "r"}, {"pattern": PatternConfig.pattern}))
+    assert [form.name for form in subject(Pattern).varied()] == ["Pattern with pattern=r"]
+
+
 def test_varied_refuses_a_variant_that_the_config_refuses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(PatternConfig, "checked", ({"pattern": "rx"},))
     with pytest.raises(ConfigError, match="pattern='rx' must be made of"):
