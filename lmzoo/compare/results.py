@@ -171,9 +171,8 @@ class Results:
 
     def to_frame(self) -> Any:
         """Returns a `pandas.DataFrame` with a line for each model, ranked ones first: loss, size, speed, problem."""
-        names = [
-            field.name for field in fields(ModelResult) if field.name not in ("sample", "curve", "config", "cells")
-        ]
+        long = ("sample", "curve", "config", "cells", "checks")
+        names = [field.name for field in fields(ModelResult) if field.name not in long]
         rows = [*self.ranked, *self.unranked]
         return plotting.frame([{name: getattr(row, name) for name in names} for row in rows])
 
