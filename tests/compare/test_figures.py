@@ -54,7 +54,9 @@ def test_curves_have_tokens_flops_and_seconds() -> None:
     assert row["seconds"] == pytest.approx(2000 / 48_000)
     assert [axis.field for axis in figure.axes] == ["tokens", "flops", "seconds"]
     assert [axis.log for axis in figure.axes] == [False, True, True]
-    assert list(figure.models) == ["gpt2.tiny", "mamba.tiny", HOSTILE, "wild"], "not leaky, which may see future tokens"
+    assert list(figure.models) == ["gpt2.tiny", "mamba.tiny", HOSTILE, "wild"]
+    leaky = dataclasses.replace(example().models[4], curve=[[0, 4.0], [1000, 0.1]])
+    assert by_name(dataclasses.replace(example(), models=[leaky])) == {}, "it may see future tokens"
     slow = dataclasses.replace(example(), models=[model("a", 1.5, flops_per_token=0.0, train_tokens_per_s=None)])
     assert [axis.field for axis in by_name(slow)["loss"].axes] == ["tokens"]
 

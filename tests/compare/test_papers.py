@@ -18,7 +18,8 @@ ENTRY = re.compile(r"@(\w+)\{([a-z]+\d{4}\w*),\n((?:  \w+ = \{.*\},\n)+)\}\n", r
 
 
 def test_bibtex_has_each_paper_once_in_the_order_of_the_table() -> None:
-    models = [model("runs/mamba.tiny,seed=7", 1.6), model("gpt2.tiny", 1.5), model("gpt2.1m", 1.7), model("mine", 1.8)]
+    names = ("gpt2.tiny", "runs/mamba,seed=7", "gpt2.1m", "mine")
+    models = [model(name, 1.5 + number / 10) for number, name in enumerate(names)]
     found = bibtex(dataclasses.replace(example(), models=models))
     assert re.findall(r"^@\w+\{(\S+),", found, re.MULTILINE) == ["radford2019gpt2", "gu2023mamba"]
     assert found.startswith(registry.families()["gpt2"].papers)

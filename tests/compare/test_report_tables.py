@@ -35,8 +35,9 @@ def test_ranking_table_shows_a_model_that_failed_without_a_rank_or_a_loss() -> N
 
 
 def test_pairs_table_escapes_names_and_is_empty_for_one_seed() -> None:
-    shown = pairs_table(everything())
-    assert HOSTILE in read(shown).text
+    shown = pairs_table(everything((HOSTILE, "gpt2.tiny", HOSTILE + "2")))  # as the first and as the second of a pair
+    assert read(shown).text.count(HOSTILE) > 4
+    assert '<th class="text">model</th><th class="text">other model</th><th>difference</th>' in shown
     assert "<img" not in shown
     assert shown.count("<tr>") == 4  # the headings and three pairs
     assert pairs_table(example()) == ""
