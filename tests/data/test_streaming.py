@@ -8,6 +8,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lmzoo.data.corpora import load_corpus
@@ -113,3 +114,16 @@ def test_stream_needs_memory_independent_of_its_length(write: Write, process_env
     assert int(n_tokens) == 40 << 20
     assert float(growth_mib) < 24
     assert done.stderr == ""
+
+
+def test_validation_has_the_ends_of_isolated_documents(shards: Path) -> None:
+    corpus = load_stream(f"hf:{shards}")
+    tokenizer = train_tokenizer("byte", [])
+    isolated = corpus.validation(tokenizer, "isolated")
+    assert isolated.ends is not None
+    parts = np.split(isolated.tokens, isolated.ends[:-1])
+    assert [tokenizer.decode(part.tolist()) for part in parts] == list(corpus.chunks("val"))
+    assert isolated.ends[-1] == isolated.n_tokens
+    joined = corpus.validation(tokenizer)
+    assert joined.ends is None
+    assert np.array_equal(joined.tokens, isolated.tokens)
