@@ -139,7 +139,9 @@ class Worker:
             wait_until_unlocked(job.cell.run, STOP_SECONDS)  # of a comparison that was killed
             done = execute(self._measurer, job)
         notes = [*self._notes, *(f"warning: {warning.message}" for warning in caught)]
-        return dataclasses.replace(done, error=_portable(done.error), notes=[f"{job.cell.label}: {n}" for n in notes])
+        return dataclasses.replace(
+            done, error=portable_error(done.error), notes=[f"{job.cell.label}: {n}" for n in notes]
+        )
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, NoteEvent):
@@ -152,7 +154,7 @@ def _opened(data: PreparedData) -> PreparedData:
     return dataclasses.replace(data, store=open_store(data.corpus, data.tokenizer))
 
 
-def _portable(error: BaseException | None) -> BaseException | None:
+def portable_error(error: BaseException | None) -> BaseException | None:
     """Return the error with its traceback as a note, or what it says if it cannot be pickled."""
     if error is None:
         return None

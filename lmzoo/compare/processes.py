@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from lmzoo.compare.engine import ATTEMPTS, STOP_SECONDS, Done, Job, Setup, Worker, lost, make_setup
+from lmzoo.compare.engine import ATTEMPTS, STOP_SECONDS, Done, Job, Setup, Worker, lost, make_setup, portable_error
 from lmzoo.compare.measure import Measurer
 from lmzoo.train.signals import Interrupted
 
@@ -122,8 +122,12 @@ def serve(connection: Connection, setup: Setup, cores: Sequence[int], environmen
     os.environ.update(environment)  # the server has the environment of its own start
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, cores)
-    worker = Worker(setup)
     try:
+        try:
+            worker = Worker(setup)
+        except Exception as error:  # a plug-in that cannot be imported here
+            connection.send(Done(connection.recv(), error=portable_error(error)))
+            return
         while True:
             connection.send(worker.do(connection.recv()))
     except (EOFError, OSError, Interrupted):

@@ -31,7 +31,7 @@ class RayEngine:
             more = {} if os.environ.get("RAY_ADDRESS") else local
             try:
                 ray.init(log_to_driver=False, logging_level=logging.ERROR, **more)
-            except (ConnectionError, RuntimeError) as error:
+            except (ConnectionError, RuntimeError, ValueError) as error:
                 raise ConfigError(f"engine='ray': cannot connect to Ray: {error}") from error
         self._task = ray.remote(num_cpus=threads, max_retries=ATTEMPTS - 1)(work)
         self._setup = ray.put(make_setup(measurer, threads))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import random
@@ -16,7 +17,7 @@ import pytest
 
 from lmzoo.compare import Results, compare, engine, forecast, processes, schedule
 from lmzoo.compare.processes import divide_cores
-from lmzoo.errors import LostProcessError
+from lmzoo.errors import ConfigError, LostProcessError
 from lmzoo.train.events import CellsEvent, Event, NoteEvent
 from lmzoo.train.signals import Interrupted
 from tests.compare.small import NAMES, SEEDS, SETTINGS, TUNE, serve_short_samples, write_text, written
@@ -91,6 +92,16 @@ def test_processes_give_up_a_job_that_kills_its_worker(text: str, tmp_path: Path
     with pytest.raises(LostProcessError, match=r"made runs/.* was killed 3 times .*: the same command continues"):
         compare(["bigram"], text, tmp_path, seeds=2, settings=LONG, workers=2, listeners=[kill_all])
     assert multiprocessing.active_children() == []
+
+
+def test_serve_returns_the_error_of_a_plugin_that_it_cannot_import(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = engine.make_setup
+    broken = lambda *setup: dataclasses.replace(plain(*setup), plugins=["no_such_module"])  # noqa: E731
+    monkeypatch.setattr(processes, "make_setup", broken)
+    with pytest.raises(ConfigError, match="plugin='no_such_module' cannot be imported"):
+        compare(["bigram"], text, tmp_path, seeds=2, settings=LONG, workers=2)
 
 
 def test_stop_lets_each_run_save(text: str, tmp_path: Path) -> None:
