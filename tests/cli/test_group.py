@@ -23,6 +23,7 @@ def test_help_of_every_command_shows_an_example(lmzoo: Command) -> None:
         "sample",
         "eval",
         "compare",
+        "probe",
         "check",
         "data",
         "bench",

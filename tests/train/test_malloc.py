@@ -58,6 +58,7 @@ def test_keep_freed_memory_is_used_only_by_the_command_line(
     for command, times in (
         (["train", "bigram", *place, str(tmp_path / "train"), *words], 1),
         (["compare", "bigram", *place, str(tmp_path / "compare"), *words], 1),
+        (["probe", "bigram", "--probes=parity", "--out", str(tmp_path / "probe"), "--steps=1"], 1),
         (["bench", "train", "bigram", "--repeats=1", "--json", *words], 4),  # trainer and bare loop in two precisions
     ):
         given_back.clear()
