@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+from lmzoo.data.probes.batches import TaskBatches
+from lmzoo.probing import cell as module
 from lmzoo.probing.cell import train_cell
 from lmzoo.probing.plan import Cell, make_cells
 from lmzoo.train.events import CheckpointEvent, EvaluatingEvent, Event, StartEvent, StepEvent
@@ -113,3 +115,18 @@ def test_train_cell_that_diverges_is_a_result(tmp_path: Path) -> None:
     assert result.status == "diverged"
     assert "try a lower learning_rate" in result.problem
     assert result.accuracy_trained is result.accuracy_tested is None
+
+
+def test_train_cell_reads_sequences_that_follow_from_its_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[TaskBatches] = []
+
+    class Recorded(TaskBatches):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            made.append(self)
+
+    monkeypatch.setattr(module, "TaskBatches", Recorded)
+    cell = one_cell("bigram", seed=5, batch_size=8, steps=1)
+    train_cell(cell, tmp_path / "run", ignore)
+    (batches,) = made
+    assert torch.equal(batches.batch(3)[0], TaskBatches(cell.level.task, 8, 16, seed=5).batch(3)[0])

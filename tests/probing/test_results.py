@@ -25,6 +25,7 @@ def test_describe_gives_the_lines_of_a_level() -> None:
     assert (facts.chance_trained, facts.chance_tested, facts.solved_trained) == (0.25, 0.25, 0.99)
     measured = describe(PROBES["ngrams"], "easy")
     assert measured.chance_trained < measured.solved_trained < measured.solved_tested < 0.7
+    assert measured.chance_tested == PROBES["ngrams"].levels["easy"].task.chance(128) != measured.chance_trained
 
 
 @pytest.mark.parametrize(
@@ -32,6 +33,7 @@ def test_describe_gives_the_lines_of_a_level() -> None:
     [
         ("{", "is not JSON"),
         ("[]", "holds no results of probes"),
+        ('"text"', "holds no results of probes"),
         ("{}", "schema=None must be 1"),
         ('{"schema": 2}', "schema=2 must be 1"),
         ('{"schema": 1, "levels": []}', "holds no results of probes"),
