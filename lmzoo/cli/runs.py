@@ -258,6 +258,13 @@ def _draft(name: str, tokenizer: Tokenizer) -> Draft:
     shell_complete=complete_data,
     help="Another text.  [default: the text of the run]",
 )
+@click.option(
+    "--stride",
+    metavar="N",
+    type=click.IntRange(1, 1 << 24),
+    help="Tokens from one window to the next: each target sees at least the context length minus N tokens."
+    "  [default: the context length]",
+)
 @click.option("--by-position", is_flag=True, help="Also print the loss by position.")
 @click.option("--length", type=click.IntRange(1, 1 << 24), help="The loss by position up to here; may exceed training.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, or a list for several runs.")
@@ -267,6 +274,7 @@ def _draft(name: str, tokenizer: Tokenizer) -> Draft:
 def eval_command(
     runs: tuple[Path, ...],
     data: str | None,
+    stride: int | None,
     by_position: bool,
     length: int | None,
     as_json: bool,
@@ -275,6 +283,9 @@ def eval_command(
 ) -> None:
     """Evaluate runs on their whole validation split.
 
+    The text is read in windows of the context length, which do not overlap, so the first tokens of each have little
+    context. With --stride N, windows overlap, each token counts once, and evaluation takes longer.
+
     A run keeps its validation text (up to 16 MiB of tokens), so it is evaluated on the same text on any machine. A
     checkpoint, or a folder written by model.save(path, tokenizer=...), can be evaluated too; the latter needs --data.
 
@@ -282,6 +293,7 @@ def eval_command(
     lmzoo eval runs/gpt2.tiny
     lmzoo eval runs/gpt2.tiny runs/mamba.tiny
     lmzoo eval runs/gpt2.tiny --data other.txt --json
+    lmzoo eval runs/gpt2.tiny --stride 64
     lmzoo eval runs/mamba.tiny --length 2000        the loss beyond its training length
     lmzoo eval runs/gpt2.tiny --documents isolated  else as in the training of the run
     """
@@ -294,15 +306,22 @@ def eval_command(
         if data is None and (text := text_to_read(run, documents)) is not None:
             click.echo(f"reading the text of the run: {humanize.line(text)}", err=True)
         positions = evaluate_run_positions(run, data, length, tokenizer, documents) if by_position or length else []
-        result = evaluate_run(run, data, tokenizer, documents)
-        values = {"loss": result.loss, "bits_per_byte": result.bits_per_byte, "tokens": result.tokens}
+        result = evaluate_run(run, data, tokenizer, documents, stride)
+        values = {
+            "loss": result.loss,
+            "bits_per_byte": result.bits_per_byte,
+            "tokens": result.tokens,
+            "context_length": result.context_length,
+            "stride": result.stride,
+        }
         more = {"by_position": [asdict(part) for part in positions]} if positions else {}
         found.append(({"run": str(run)} if len(runs) > 1 else {}) | values | more)
         if as_json:
             continue
         loss = f"loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte"
         where = f"{humanize.line(str(run))}: " if len(runs) > 1 else ""
-        click.echo(f"{where}{loss}, {result.tokens:,} tokens")
+        windows = f"windows of {result.context_length:,} tokens, stride {result.stride:,}"
+        click.echo(f"{where}{loss}, {result.tokens:,} tokens in {windows}")
         if positions:
             click.echo("tokens before   loss (nats per token)")
         for part in positions:

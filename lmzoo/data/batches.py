@@ -6,12 +6,12 @@ Shape legend: B batch, T time (context_length).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 
-from lmzoo.errors import DataError
+from lmzoo.errors import ConfigError, DataError
 from lmzoo.losses import IGNORE_INDEX
 
 
@@ -111,34 +111,57 @@ class BatchStream:
         return self._starts
 
 
-def eval_batches(
-    tokens: np.ndarray, batch_size: int, context_length: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yields (idx_BT, targets_BT), int64, in text order: every token except the first is a target exactly once.
+class Windows(NamedTuple):
+    """Some windows of a text that is evaluated: int64, and bool.
 
-    The windows do not overlap. The last may be short: it is padded with the id 0 and with targets of IGNORE_INDEX,
-    which the loss ignores. The last batch may have fewer rows. Raises DataError for fewer than two tokens.
+    Positions beyond the end of the text have the id 0 and the target `IGNORE_INDEX`, and are not counted.
+    """
+
+    idx_BT: torch.Tensor
+    targets_BT: torch.Tensor
+    counted_BT: torch.Tensor  # True where a target counts: once in all windows
+
+
+def eval_windows(
+    tokens: np.ndarray, batch_size: int, context_length: int, stride: int | None = None
+) -> Iterator[Windows]:
+    """Yields windows of `context_length` in text order: every token except the first is counted as a target once.
+
+    A window starts `stride` tokens after the one before it (default: `context_length`, so that windows do not overlap).
+    The first counts all of its targets, the others the last `stride`, which have at least `context_length - stride`
+    tokens of context. The last window may be short, and the last batch may have fewer rows. Raises DataError for fewer
+    than two tokens, ConfigError for a stride that is too large.
     """
     require_shape(batch_size, context_length)
+    stride = require_stride(stride, context_length)
     _check(tokens)
     if tokens.size < 2:
         raise DataError(f"{tokens.size} tokens: evaluation needs at least 2")
-    return _eval_batches(np.asarray(tokens), batch_size, context_length)
+    return _eval_windows(np.asarray(tokens), batch_size, context_length, stride)
 
 
-def _eval_batches(
-    tokens: np.ndarray, batch_size: int, context_length: int
-) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def _eval_windows(tokens: np.ndarray, batch_size: int, context_length: int, stride: int) -> Iterator[Windows]:
     n_targets = tokens.size - 1
-    stride = batch_size * context_length
-    for start in range(0, n_targets, stride):
-        count = min(stride, n_targets - start)
-        shape = (-(-count // context_length), context_length)
-        idx_BT = np.zeros(shape, dtype=np.int64)
-        targets_BT = np.full(shape, IGNORE_INDEX, dtype=np.int64)
-        idx_BT.reshape(-1)[:count] = tokens[start : start + count]
-        targets_BT.reshape(-1)[:count] = tokens[start + 1 : start + 1 + count]
-        yield torch.from_numpy(idx_BT), torch.from_numpy(targets_BT)
+    n_windows = 1 + -(-max(0, n_targets - context_length) // stride)
+    for first in range(0, n_windows, batch_size):
+        start_B1 = stride * np.arange(first, min(first + batch_size, n_windows))[:, None]
+        place_BT = start_B1 + np.arange(context_length)
+        exists_BT = place_BT < n_targets
+        known_BT = place_BT.clip(max=n_targets - 1)
+        idx_BT = np.where(exists_BT, tokens[known_BT].astype(np.int64), 0)
+        targets_BT = np.where(exists_BT, tokens[known_BT + 1].astype(np.int64), IGNORE_INDEX)
+        done_B1 = np.where(start_B1 > 0, start_B1 + context_length - stride, 0)  # targets of the windows before
+        counted_BT = exists_BT & (place_BT >= done_B1)
+        yield Windows(torch.from_numpy(idx_BT), torch.from_numpy(targets_BT), torch.from_numpy(counted_BT))
+
+
+def require_stride(stride: int | None, context_length: int) -> int:
+    """Returns the stride; None stands for `context_length`. Raises ConfigError unless it is in [1, context_length]."""
+    if stride is None:
+        return context_length
+    if type(stride) is not int or not 1 <= stride <= context_length:
+        raise ConfigError(f"stride={stride!r} must be an integer in [1, context_length={context_length}]")
+    return stride
 
 
 def random_numbers(seed: int, number: int) -> Callable[..., Any]:

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from lmzoo.data.batches import eval_batches, require_shape, to_tensors
+from lmzoo.data.batches import Windows, eval_windows, require_shape, require_stride, to_tensors
 from lmzoo.data.store import TokenSplit, require_length
-from lmzoo.errors import DataError
+from lmzoo.errors import ConfigError, DataError
 from lmzoo.losses import IGNORE_INDEX
 
 WIDTHS = 8  # number of widths to which rows are padded: compiled code sees few shapes
@@ -74,18 +74,29 @@ def row_tensors(window_BT: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def split_batches(
-    split: TokenSplit, batch_size: int, context_length: int, tokens: int | None = None
+    split: TokenSplit, batch_size: int, context_length: int, tokens: int | None = None, stride: int | None = None
 ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-    """Yields (idx_BT, targets_BT) with every target of `split` once, or its first `tokens` targets.
+    """Yields (idx_BT, targets_BT) of `split_windows`, with the target IGNORE_INDEX where none counts."""
+    for idx_BT, targets_BT, counted_BT in split_windows(split, batch_size, context_length, tokens, stride):
+        yield idx_BT, targets_BT.where(counted_BT, IGNORE_INDEX)
 
-    The windows of `eval_batches`, or for a split of isolated documents their rows, the shortest first: `batch_size`
-    rows of the context length, or more of a smaller width. A split without targets has no batches, or raises
-    `DataError`.
+
+def split_windows(
+    split: TokenSplit, batch_size: int, context_length: int, tokens: int | None = None, stride: int | None = None
+) -> Iterator[Windows]:
+    """Yields windows that count every target of `split` once, or its first `tokens` targets.
+
+    The windows of `eval_windows`, or for a split of isolated documents their rows, the shortest first: `batch_size`
+    rows of the context length, or more of a smaller width. The order of the targets does not depend on `batch_size`. A
+    split without targets has no windows, or raises `DataError`. Raises `ConfigError` for a stride that is too large, or
+    smaller than the context length for isolated documents.
     """
     if split.ends is None:
         ids = split.tokens if tokens is None else split.tokens[: tokens + 1]
-        yield from eval_batches(ids, batch_size, context_length)
+        yield from eval_windows(ids, batch_size, context_length, stride)
         return
+    if require_stride(stride, context_length) < context_length:
+        raise ConfigError(f"stride={stride}: the rows of isolated documents do not overlap")
     pieces = cut(split.ends, context_length)
     pieces = pieces if tokens is None else pieces.first(tokens)
     order_N = np.argsort(pieces.targets_N, kind="stable")
@@ -95,7 +106,9 @@ def split_batches(
         rows = batch_size * (context_length // width)
         for first in range(0, len(of_width), rows):
             chosen_B = of_width[first : first + rows]
-            yield row_tensors(padded(split.tokens, pieces.start_N[chosen_B], pieces.targets_N[chosen_B], width))
+            window_BT = padded(split.tokens, pieces.start_N[chosen_B], pieces.targets_N[chosen_B], width)
+            idx_BT, targets_BT = row_tensors(window_BT)
+            yield Windows(idx_BT, targets_BT, targets_BT != IGNORE_INDEX)
 
 
 def count_targets(split: TokenSplit, tokens: int | None = None) -> int:

@@ -82,15 +82,17 @@ def evaluate_run(
     data: str | None = None,
     tokenizer: str | Path | None = None,
     documents: Documents | None = None,
+    stride: int | None = None,
 ) -> EvalResult:
     """Evaluate anything that `load_run` loads, on the whole validation split of its own text, or of the text `data`.
 
     The documents are isolated or joined as in the training, unless `documents` says otherwise; those of a saved model
-    are joined. A run keeps its own validation split as it was trained with, unless that is too large: else its text is
-    read again. Raises `DataError` if that text has changed since the training, or for a saved model without `data`.
+    are joined. `stride` as in `evaluate`. A run keeps its own validation split as it was trained with, unless that is
+    too large: else its text is read again. Raises `DataError` if that text has changed since the training, or for a
+    saved model without `data`; `ConfigError` for a stride above the context length.
     """
     model, split, precision = _model_and_split(path, data, tokenizer, documents)
-    return evaluate(model, split, precision=precision)
+    return evaluate(model, split, stride=stride, precision=precision)
 
 
 def evaluate_run_positions(

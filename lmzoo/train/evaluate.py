@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lmzoo.data.batches import require_stride
 from lmzoo.data.documents import count_targets, split_batches
 from lmzoo.data.store import TokenSplit
 from lmzoo.distributed.ranks import ALONE, Ranks
@@ -25,12 +26,17 @@ POSITION_TOKENS = 1 << 15
 
 @dataclass(frozen=True)
 class EvalResult:
-    """Mean `loss` in nats per token over `tokens` targets, which correspond to about `bytes` bytes of text."""
+    """Mean `loss` in nats per token over `tokens` targets, which correspond to about `bytes` bytes of text.
+
+    The text was read in windows of `context_length` tokens that start `stride` tokens apart.
+    """
 
     loss: float
     bits_per_byte: float
     tokens: int
     bytes: int
+    context_length: int
+    stride: int
 
 
 def evaluate(
@@ -39,23 +45,28 @@ def evaluate(
     *,
     batch_size: int | None = None,
     context_length: int | None = None,
+    stride: int | None = None,
     precision: str = "float32",
     tokens: int | None = None,
     ranks: Ranks = ALONE,
 ) -> EvalResult:
     """Compute the mean loss over all targets of `split`, or over its first `tokens` targets.
 
-    The split is cut into sequences of `context_length` tokens (default: the model's) that do not overlap, so the first
-    tokens of each sequence have little context. A batch holds `batch_size` sequences (default: `TOKENS_AT_A_TIME`
-    tokens). `precision` is "float32" or "bf16". Bits per byte are converted with the tokens per byte of the whole
-    split. With several `ranks`, each reads its rows of every batch. A split of isolated documents is read document by
-    document, and longer ones in pieces (`data.documents`); the first token of a document is no target.
+    The split is read in windows of `context_length` tokens (default: the model's), each without a context before it. A
+    window starts `stride` tokens after the one before it. By default windows do not overlap, so the first tokens of
+    each have little context; with a smaller stride, each target counts once, and has at least
+    `context_length - stride` tokens of context, except in the first window (see `eval_windows`). A batch holds
+    `batch_size` windows (default: `TOKENS_AT_A_TIME` tokens). `precision` is "float32" or "bf16". Bits per byte are
+    converted with the tokens per byte of the whole split. With several `ranks`, each reads its rows of every batch.
+    A split of isolated documents is read document by document, and longer ones in pieces (`data.documents`), without a
+    stride; the first token of a document is no target. Raises `ConfigError` for a stride that cannot be.
     """
     steps = evaluation(
         model,
         split,
         batch_size=batch_size,
         context_length=context_length,
+        stride=stride,
         precision=precision,
         tokens=tokens,
         ranks=ranks,
@@ -73,6 +84,7 @@ def evaluation(
     *,
     batch_size: int | None = None,
     context_length: int | None = None,
+    stride: int | None = None,
     precision: str = "float32",
     tokens: int | None = None,
     ranks: Ranks = ALONE,
@@ -87,7 +99,7 @@ def evaluation(
     done, all_targets, training = 0, count_targets(split, tokens), model.training
     model.eval()
     try:
-        for idx_BT, targets_BT in split_batches(split, batch_size, context_length, tokens):
+        for idx_BT, targets_BT in split_batches(split, batch_size, context_length, tokens, stride):
             yield done, all_targets
             done += int((targets_BT != IGNORE_INDEX).sum())
             idx_BT, targets_BT = (ranks.rows(part) for part in _padded(idx_BT, targets_BT, ranks.world_size))
@@ -101,7 +113,14 @@ def evaluation(
     total, count = ranks.all_reduce_sum(sums).tolist()
     mean, count = total / count, int(count)
     bits_per_byte = mean * split.n_tokens / (math.log(2) * split.n_bytes)
-    return EvalResult(mean, bits_per_byte, count, round(split.n_bytes * count / split.n_tokens))
+    return EvalResult(
+        mean,
+        bits_per_byte,
+        count,
+        round(split.n_bytes * count / split.n_tokens),
+        context_length,
+        require_stride(stride, context_length),
+    )
 
 
 def _padded(idx_BT: Tensor, targets_BT: Tensor, multiple: int) -> tuple[Tensor, Tensor]:
@@ -145,10 +164,14 @@ def evaluate_positions(
         total_T[:T] -= scores_BT.where(kept_BT, 0.0).sum(dim=0)
         count_T[:T] += kept_BT.sum(dim=0)
     length = int(count_T.count_nonzero())  # of the longest row
-    ends = sorted({2**n for n in range(length.bit_length())} | {length} | ({trained} if trained < length else set()))
-    firsts = [1, *(end + 1 for end in ends[:-1])]
-    ranges = [slice(first - 1, last) for first, last in zip(firsts, ends, strict=True)]
+    ranges = [slice(first - 1, last) for first, last in position_ranges(length, trained)]
     sums = [(float(total_T[part].sum()), int(count_T[part].sum())) for part in ranges]
     return [
         PositionLoss(part.start + 1, part.stop, total / n, n) for part, (total, n) in zip(ranges, sums, strict=True)
     ]
+
+
+def position_ranges(length: int, trained: int) -> list[tuple[int, int]]:
+    """Return (first, last) of ranges of doubling size that cover 1 to `length`; one ends at `trained`, if less."""
+    ends = sorted({2**n for n in range(length.bit_length())} | {length} | ({trained} if trained < length else set()))
+    return list(zip([1, *(end + 1 for end in ends[:-1])], ends, strict=True))

@@ -51,6 +51,18 @@ def test_eval_prints_the_loss_by_position(lmzoo: Command, run: Path) -> None:
     assert lmzoo("eval", run).err.startswith("reading the text of the run: ")
 
 
+def test_eval_takes_a_stride(lmzoo: Command, run: Path) -> None:
+    plain, strided = (json.loads(lmzoo("eval", run, "--json", *more).out) for more in ([], ["--stride", 4]))
+    assert (plain["context_length"], plain["stride"], strided["stride"]) == (16, 16, 4)
+    assert plain["tokens"] == strided["tokens"]
+    assert plain["loss"] != strided["loss"]
+    assert "tokens in windows of 16 tokens, stride 4" in lmzoo("eval", run, "--stride", 4).out
+    for bad in (0, 17, "x"):
+        refused = lmzoo("eval", run, "--stride", bad)
+        assert (refused.code, refused.out, refused.err.count("\n")) == (2, "", 1), refused.err
+    assert "stride=17 must be an integer in [1, context_length=16]" in lmzoo("eval", run, "--stride", 17).err
+
+
 def test_sample_several_texts_and_with_drafts(lmzoo: Command, run: Path, text: Path) -> None:
     several = lmzoo("sample", run, "--prompt", "3 sheep", "-n", 15, "--seed", 1, "--samples", 3).out
     parts = re.split(r"^--- \d\n", several, flags=re.MULTILINE)[1:]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 
-from lmzoo.data.batches import BatchStream, eval_batches
-from lmzoo.errors import DataError
+from lmzoo.data.batches import BatchStream, eval_windows, require_stride
+from lmzoo.errors import ConfigError, DataError
 
 
 def _tokens(n: int) -> np.ndarray:
@@ -96,24 +95,6 @@ def test_batch_is_fast() -> None:
     assert min(times) < 200e-6
 
 
-@pytest.mark.parametrize("n_tokens", [2, 8, 9, 10, 16, 17, 33, 100])
-@pytest.mark.parametrize("batch_size", [1, 3, 50])
-def test_eval_batches_cover_every_target_once(n_tokens: int, batch_size: int) -> None:
-    seen: Counter[int] = Counter()
-    for idx_BT, targets_BT in eval_batches(_tokens(n_tokens), batch_size, 8):
-        assert idx_BT.shape == targets_BT.shape
-        assert idx_BT.shape[0] <= batch_size
-        assert idx_BT.shape[1] == 8
-        assert idx_BT.dtype == targets_BT.dtype == torch.int64
-        kept = targets_BT != -100
-        assert torch.equal(targets_BT[kept], idx_BT[kept] + 1)
-        assert kept.any(dim=1).all()
-        assert int(idx_BT.min()) >= 0
-        assert int(idx_BT.max()) < n_tokens
-        seen.update(targets_BT[kept].tolist())
-    assert seen == Counter(range(1, n_tokens))
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -128,6 +109,45 @@ def test_batch_stream_names_impossible_values(fields: dict[str, int], message: s
         BatchStream(_tokens(100), **{"batch_size": 2, "context_length": 8, "seed": 0, **fields})
 
 
-def test_eval_batches_need_two_tokens() -> None:
+@pytest.mark.parametrize("n_tokens", [2, 8, 9, 10, 12, 13, 33, 100])
+@pytest.mark.parametrize("stride", [1, 3, 7, 8])
+def test_eval_windows_count_every_target_once_with_enough_context(n_tokens: int, stride: int) -> None:
+    """In the order of the text, each window `stride` tokens after the one before it."""
+    seen: list[int] = []
+    starts: list[int] = []
+    for idx_BT, targets_BT, counted_BT in eval_windows(_tokens(n_tokens), 3, 8, stride):
+        assert idx_BT.shape == targets_BT.shape == counted_BT.shape
+        assert idx_BT.shape[0] <= 3
+        assert idx_BT.dtype == targets_BT.dtype == torch.int64
+        assert counted_BT.any(dim=1).all()
+        exists_BT = targets_BT != -100
+        assert torch.equal(targets_BT[exists_BT], idx_BT[exists_BT] + 1)
+        assert not (counted_BT & ~exists_BT).any()
+        starts += idx_BT[:, 0].tolist()
+        seen += targets_BT[counted_BT].tolist()
+        context_BT = targets_BT - idx_BT[:, :1]  # the ids are positions
+        later_BT = counted_BT & (idx_BT[:, :1] > 0)
+        assert (context_BT[later_BT] >= 8 - stride + 1).all()
+    assert seen == list(range(1, n_tokens))
+    assert starts == list(range(0, len(starts) * stride, stride))
+
+
+def test_eval_windows_without_a_stride_do_not_overlap() -> None:
+    ((idx_BT, targets_BT, counted_BT),) = eval_windows(_tokens(12), 3, 8)
+    assert idx_BT.tolist() == [list(range(8)), [8, 9, 10, 0, 0, 0, 0, 0]]
+    assert targets_BT.tolist() == [list(range(1, 9)), [9, 10, 11, *[-100] * 5]]
+    assert counted_BT.tolist() == [[True] * 8, [True] * 3 + [False] * 5]
+
+
+@pytest.mark.parametrize("stride", [0, -1, 9, True, 2.0])
+def test_require_stride_names_the_rule(stride: int) -> None:
+    with pytest.raises(ConfigError, match=rf"stride={stride!r} must be an integer in \[1, context_length=8\]"):
+        require_stride(stride, 8)
+    with pytest.raises(ConfigError):
+        eval_windows(_tokens(20), 2, 8, stride)
+    assert (require_stride(None, 8), require_stride(8, 8)) == (8, 8)
+
+
+def test_eval_windows_need_two_tokens() -> None:
     with pytest.raises(DataError, match="1 tokens: evaluation needs at least 2"):
-        eval_batches(_tokens(1), 2, 8)
+        eval_windows(_tokens(1), 2, 8)

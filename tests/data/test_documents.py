@@ -8,9 +8,18 @@ import torch
 
 from lmzoo import registry
 from lmzoo.conformance import subject
-from lmzoo.data.documents import Pieces, count_targets, cut, padded, require_targets, split_batches, widths
+from lmzoo.data.documents import (
+    Pieces,
+    count_targets,
+    cut,
+    padded,
+    require_targets,
+    split_batches,
+    split_windows,
+    widths,
+)
 from lmzoo.data.store import TokenSplit
-from lmzoo.errors import DataError
+from lmzoo.errors import ConfigError, DataError
 from lmzoo.losses import IGNORE_INDEX, cross_entropy
 
 SIZES = [5, 1, 0, 24, 2, 9, 10, 3, 17, 8, 8, 4]
@@ -76,6 +85,24 @@ def test_split_batches_of_joined_documents_are_windows() -> None:
     batches = list(split_batches(joined, 2, 8, 18))
     assert [idx_BT[:, 0].tolist() for idx_BT, _ in batches] == [[0, 8], [16]]
     assert count_targets(joined, 18) == sum(int((targets_BT >= 0).sum()) for _, targets_BT in batches) == 18
+
+
+def test_split_batches_ignore_what_does_not_count() -> None:
+    joined = TokenSplit("sea", "val", np.arange(7), 7, 7, 7)
+    ((idx_BT, targets_BT),) = split_batches(joined, 9, 4, stride=2)
+    assert idx_BT.tolist() == [[0, 1, 2, 3], [2, 3, 4, 5]]
+    assert targets_BT.tolist() == [[1, 2, 3, 4], [-100, -100, 5, 6]]
+
+
+def test_split_windows_of_isolated_documents_have_one_order_and_no_stride() -> None:
+    split = split_of(SIZES)
+    orders = []
+    for batch_size in (1, 3, 9):
+        windows = split_windows(split, batch_size, 8, stride=8)
+        orders.append([target for _, targets_BT, counted_BT in windows for target in targets_BT[counted_BT].tolist()])
+    assert orders[0] == orders[1] == orders[2]
+    with pytest.raises(ConfigError, match="stride=4: the rows of isolated documents do not overlap"):
+        list(split_windows(split, 1, 8, stride=4))
 
 
 @pytest.mark.parametrize("family", registry.families())

@@ -173,7 +173,8 @@ def _eval(draw: random.Random, place: Place, run: Path) -> list[str]:
     if draw.random() < 0.5:
         arguments += ["--data", _data(draw, place)]
     if draw.random() < 0.4:
-        arguments += ["--length", draw.choice(("16", "40", "0", "-1", str(10**18), "x"))]
+        option = draw.choice(("--length", "--stride"))
+        arguments += [option, draw.choice(("16", "40", "0", "-1", str(10**18), "x"))]
     return [*arguments, *draw.choice(([], ["--json"], ["--by-position"]))]
 
 

@@ -17,7 +17,7 @@ from lmzoo.data.store import TokenSplit
 from lmzoo.errors import DataError
 from lmzoo.model import LanguageModel
 from lmzoo.runs.run import RunSpec, evaluate_run, evaluate_run_positions, train_run
-from lmzoo.train.evaluate import evaluate, evaluate_positions, evaluation
+from lmzoo.train.evaluate import evaluate, evaluate_positions, evaluation, position_ranges
 
 
 @pytest.fixture
@@ -56,6 +56,12 @@ def test_evaluate_positions_beyond_training_has_a_range_that_ends_there(split: T
         evaluate_positions(model, split, length=split.n_tokens)
 
 
+def test_position_ranges_cover_all_positions_and_end_at_the_training_length() -> None:
+    assert position_ranges(8, 8) == [(1, 1), (2, 2), (3, 4), (5, 8)]
+    assert position_ranges(11, 6) == [(1, 1), (2, 2), (3, 4), (5, 6), (7, 8), (9, 11)]
+    assert position_ranges(5, 6) == [(1, 1), (2, 2), (3, 4), (5, 5)]
+
+
 def test_evaluate_run_positions_agrees_with_evaluate_run(small_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
     train_run(small_spec(), tmp_path / "run")
     parts = evaluate_run_positions(tmp_path / "run")
@@ -80,6 +86,25 @@ def test_evaluate_counts_every_target_once(model: LanguageModel, split: TokenSpl
     assert evaluate(model, split, batch_size=64).loss == pytest.approx(result.loss, abs=1e-6)
 
 
+@pytest.mark.parametrize("stride", [1, 5, 16])
+def test_evaluate_with_a_stride_equals_a_direct_computation(
+    model: LanguageModel, split: TokenSplit, stride: int
+) -> None:
+    ids = torch.from_numpy(split.tokens[:90].astype("int64"))
+    model.eval()
+    losses = []
+    for target in range(1, len(ids)):
+        # The first window ends at target 16; each later one ends `stride` targets after the one before it.
+        start = -(-max(0, target - 16) // stride) * stride
+        assert target - start > 16 - stride or start == 0
+        logits = model(ids[None, start:target]).logits
+        losses.append(-logits[0, -1].log_softmax(-1)[ids[target]].item())
+    result = evaluate(model, split, batch_size=3, stride=stride, tokens=89)
+    assert (result.tokens, result.context_length, result.stride) == (89, 16, stride)
+    assert result.loss == pytest.approx(sum(losses) / 89, abs=1e-5)
+    assert (result.loss == evaluate(model, split, batch_size=3, tokens=89).loss) == (stride == 16)
+
+
 def test_evaluate_reads_the_first_tokens_alone(model: LanguageModel, split: TokenSplit) -> None:
     assert evaluate(model, split, tokens=100).tokens == 100
 
@@ -89,6 +114,7 @@ def test_evaluation_yields_its_progress_and_restores_the_mode(model: LanguageMod
     seen = list(evaluation(model, split, batch_size=3))
     assert seen[:2] == [(0, total), (3 * 16, total)]
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+    assert list(evaluation(model, split, batch_size=3, stride=4))[:3] == [(0, total), (24, total), (36, total)]
     steps = evaluation(model, split, batch_size=3)
     next(steps)
     assert not model.training
