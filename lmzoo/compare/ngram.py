@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from lmzoo.compare.results import Reference
-from lmzoo.compare.windows import evaluation_rows, separated, targets_of, training_rows
+from lmzoo.compare.windows import separated, targets_of, training_rows
+from lmzoo.data.batches import Windows, eval_windows, require_stride
+from lmzoo.data.documents import split_windows
 from lmzoo.data.store import TokenSplit, TokenStore
 from lmzoo.errors import ConfigError, DataError
 from lmzoo.losses import IGNORE_INDEX
@@ -31,6 +32,7 @@ Floats = NDArray[np.float64]
 
 MAX_ORDER = 6
 COUNTED_TOKENS = 20_000_000  # largest number of tokens counted, which are all held in memory
+_TOKENS_AT_A_TIME = 1 << 20
 
 
 class NGram:
@@ -70,17 +72,28 @@ class NGram:
             nodes_BD = ngram.read(self._counts, self.vocab_size, idx_BT, nodes_BD)[:, -1]
         return ngram.probabilities(self._counts, self.vocab_size, nodes_BD)[0].numpy()
 
-    def loss(self, tokens: NDArray[Any], order: int | None = None, *, context_length: int) -> float:
+    def loss(
+        self, tokens: NDArray[Any], order: int | None = None, *, context_length: int, stride: int | None = None
+    ) -> float:
         """Mean nats per token over all targets of a split: all tokens except the first.
 
-        The split is read in windows of `context_length` targets that do not overlap, as `evaluate` reads it for models.
+        The split is read in windows of `context_length` targets that start `stride` apart, as `evaluate` reads it for
+        models.
         """
-        return self.loss_of_rows(_evaluation_windows(tokens, context_length), order)
+        order = self.order if order is None else order
+        stride = require_stride(stride, context_length)
+        if stride + order - 2 <= context_length:  # no window cuts the context that an n-gram sees
+            return float(-np.log(self.probabilities(tokens, order)[1:]).mean())
+        batch_size = max(1, _TOKENS_AT_A_TIME // context_length)
+        return self.loss_of_windows(eval_windows(tokens, batch_size, context_length, stride), order)
 
-    def loss_of_rows(self, windows: Iterable[NDArray[Any]], order: int | None = None) -> float:
-        """Mean nats per token over all tokens of arrays of rows but the first one of each row."""
-        logs = [np.log(self.probabilities(rows, order)[:, 1:][rows[:, 1:] != IGNORE_INDEX]) for rows in windows]
-        return float(-np.concatenate(logs).mean())
+    def loss_of_windows(self, windows: Iterable[Windows], order: int | None = None) -> float:
+        """Mean nats per token over the targets of windows that count."""
+        found: list[Floats] = []
+        for idx_BT, targets_BT, counted_BT in windows:
+            rows_BS = torch.cat([idx_BT[:, :1], targets_BT.clamp(min=0)], dim=1).numpy()
+            found.append(self.probabilities(rows_BS, order)[:, 1:][counted_BT.numpy()])
+        return float(-np.log(np.concatenate(found)).mean())
 
 
 def bigram_limits(train: NDArray[Any], vocab_size: int, val: NDArray[Any]) -> tuple[float, float]:
@@ -108,19 +121,27 @@ def _pairs(tokens: NDArray[Any], vocab_size: int) -> Ints:
 
 
 def count_references(
-    store: TokenStore, reported: TokenSplit, vocab_size: int, config: TrainConfig, context_length: int
+    store: TokenStore,
+    reported: TokenSplit,
+    vocab_size: int,
+    config: TrainConfig,
+    context_length: int,
+    stride: int | None = None,
 ) -> tuple[list[Reference], dict[str, float]]:
     """Compute the losses of n-grams on the split that is reported, and the limits of a bigram table.
 
     They are counted on the windows that the models are trained on, each once, and restart at every window, so they see
-    the same text with the same context as the models.
+    the same text with the same context as the models; `stride` as in the evaluation of models.
     """
     train = training_rows(store.train, config, context_length, COUNTED_TOKENS)
     counts = NGram(train, vocab_size, min(MAX_ORDER, context_length + 1))
     bits = reported.n_tokens / (math.log(2) * reported.n_bytes)
     references = []
     for order in range(1, counts.order + 1):
-        loss = counts.loss_of_rows(evaluation_rows(reported, context_length), order)
+        if reported.ends is None:
+            loss = counts.loss(reported.tokens, order, context_length=context_length, stride=stride)
+        else:
+            loss = counts.loss_of_windows(split_windows(reported, 64, context_length), order)
         references.append(
             Reference(
                 name=f"{order}-gram",
@@ -132,13 +153,6 @@ def count_references(
         )
     on_train, on_val = bigram_limits(train, vocab_size, separated(reported))
     return references, {"train": on_train, "val": on_val}
-
-
-def _evaluation_windows(tokens: NDArray[Any], context_length: int) -> list[NDArray[Any]]:
-    """Cut tokens into rows of `context_length` + 1 that overlap by one token; the last row may be shorter."""
-    whole = (len(tokens) - 1) // context_length * context_length
-    rows = [] if whole == 0 else [sliding_window_view(tokens[: whole + 1], context_length + 1)[::context_length]]
-    return rows if whole == len(tokens) - 1 else [*rows, tokens[None, whole:]]
 
 
 def _find(keys: Ints, wanted: Ints) -> Ints:

@@ -1,20 +1,14 @@
-"""The rows of a text that models read in a comparison, for n-grams that are counted and evaluated on the same ones."""
+"""The rows of a text that models are trained on in a comparison, for n-grams that are counted on the same ones."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
-import torch
 
 from lmzoo.data.batches import BatchStream
-from lmzoo.data.documents import split_batches
 from lmzoo.data.isolated_batches import IsolatedBatches
 from lmzoo.data.store import TokenSplit
 from lmzoo.losses import IGNORE_INDEX
 from lmzoo.train.config import TrainConfig
-
-ROWS = 64  # rows of the context length that are evaluated at a time
 
 
 def training_rows(train: TokenSplit, config: TrainConfig, context_length: int, most_tokens: int) -> np.ndarray:
@@ -27,12 +21,6 @@ def training_rows(train: TokenSplit, config: TrainConfig, context_length: int, m
     if train.ends is not None:
         return IsolatedBatches(train, config.batch_size, context_length, config.seed).first_windows(count)
     return BatchStream(train.tokens, 1, context_length, config.seed).first_windows(count)
-
-
-def evaluation_rows(split: TokenSplit, context_length: int) -> Iterator[np.ndarray]:
-    """Yields the rows that models are evaluated on, padded with `IGNORE_INDEX`."""
-    for idx_BT, targets_BT in split_batches(split, ROWS, context_length):
-        yield torch.cat([idx_BT[:, :1], targets_BT], dim=1).numpy()
 
 
 def targets_of(rows: np.ndarray) -> int:

@@ -1,4 +1,4 @@
-"""Tests the counted n-grams against their equations, written out with dictionaries."""
+"""Tests the counted n-grams against their equations, written out with dictionaries, and against nltk."""
 
 from __future__ import annotations
 
@@ -8,8 +8,14 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import torch
+from nltk.lm.models import InterpolatedLanguageModel
+from nltk.lm.smoothing import WittenBell
+from nltk.util import everygrams
 
+from lmzoo.compare import ngram
 from lmzoo.compare.ngram import NGram, bigram_limits
+from lmzoo.data.batches import Windows
 from lmzoo.errors import ConfigError, DataError
 from lmzoo.losses import IGNORE_INDEX
 
@@ -60,6 +66,28 @@ def test_probabilities_follow_the_equations(make, order: int) -> None:
         assert math.isclose(found[i], wanted, rel_tol=1e-12)
 
 
+class FromUniform(WittenBell):
+    """nltk's estimate, which begins with relative frequencies; ours applies the same formula to the empty context."""
+
+    def unigram_score(self, word: str) -> float:
+        seen = self.counts.unigrams
+        uniform = 1 / (len(self.vocab) - 1)  # without nltk's <UNK>
+        return (seen[word] + len(seen) * uniform) / (seen.N() + len(seen))
+
+
+@pytest.mark.parametrize("order", [2, 3, 6])
+def test_probabilities_are_those_of_nltk(order: int) -> None:
+    tokens, vocab_size = characters(TEXT)
+    train, val = tokens[:420].reshape(-1, 60), tokens[420:470]
+    theirs = InterpolatedLanguageModel(FromUniform, order)
+    words = [[str(token) for token in row] for row in train.tolist()]
+    theirs.fit((everygrams(row, max_len=order) for row in words), [str(token) for token in range(vocab_size)])
+    found = NGram(train, vocab_size, 6).probabilities(val, order)
+    for i, word in enumerate(map(str, val.tolist())):
+        context = [str(token) for token in val[max(0, i - order + 1) : i]]
+        assert math.isclose(found[i], theirs.score(word, context), rel_tol=1e-12)
+
+
 def test_probabilities_of_all_next_tokens_sum_to_one() -> None:
     train, vocab_size = random_tokens()
     model = NGram(train, vocab_size, 6)
@@ -78,17 +106,22 @@ def test_probabilities_after_an_unseen_context_use_the_shorter_one() -> None:
     assert model.probabilities(unseen, 3)[-1] != model.probabilities(np.array([2, 1, 3]), 3)[-1]
 
 
-@pytest.mark.parametrize("context_length", [1, 3, 7, 59, 100])
-def test_loss_is_the_mean_over_all_tokens_except_the_first_in_windows(context_length: int) -> None:
+@pytest.mark.parametrize(
+    ("context_length", "stride"), [(1, 1), (3, 3), (3, 2), (4, 3), (7, 7), (7, 6), (7, 2), (59, 59), (100, 100)]
+)
+def test_loss_is_the_mean_over_all_tokens_except_the_first_in_windows(
+    context_length: int, stride: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ngram, "_TOKENS_AT_A_TIME", 20)
     tokens, vocab_size = characters(TEXT)
     train, val = tokens[:400].tolist(), tokens[400:460].tolist()
     model = NGram(tokens[:400], vocab_size, 4)
     logs = []
     for i in range(1, len(val)):
-        start = (i - 1) // context_length * context_length  # the first token that a model sees in this window
+        start = -(-max(0, i - context_length) // stride) * stride  # the first token that a model sees in its window
         order = min(4, i - start + 1)
         logs.append(math.log(slow_probability(train, vocab_size, val[start:i], val[i], order)))
-    found = model.loss(tokens[400:460], context_length=context_length)
+    found = model.loss(tokens[400:460], context_length=context_length, stride=stride)
     assert math.isclose(found, -sum(logs) / 59, rel_tol=1e-12)
 
 
@@ -136,7 +169,14 @@ def test_ngram_names_bad_input() -> None:
         NGram(tokens[:4], 3)
 
 
-def test_loss_of_rows_leaves_out_padding() -> None:
+def windows_of(rows: np.ndarray) -> Windows:
+    """The rows as windows that count every target but padding."""
+    rows_BS = torch.from_numpy(rows)
+    targets_BT = rows_BS[:, 1:]
+    return Windows(rows_BS[:, :-1].clamp(min=0), targets_BT, targets_BT != IGNORE_INDEX)
+
+
+def test_loss_of_windows_leaves_out_padding() -> None:
     tokens, vocab_size = characters(TEXT)
     rows = [tokens[start : start + size].tolist() for start, size in ((0, 9), (9, 2), (11, 30), (41, 1), (42, 8))]
     padded = np.full((5, 30), IGNORE_INDEX)
@@ -148,7 +188,7 @@ def test_loss_of_rows_leaves_out_padding() -> None:
         for row in rows
         for i in range(1, len(row))
     ]
-    found = model.loss_of_rows([padded[:2], padded[2:]])
+    found = model.loss_of_windows(windows_of(part) for part in (padded[:2], padded[2:]))
     assert math.isclose(found, -sum(logs) / len(logs), rel_tol=1e-12)
 
 

@@ -1,13 +1,11 @@
-"""Tests the rows of a comparison's n-grams: those that the models are trained and evaluated on."""
+"""Tests the rows of a comparison's n-grams: those that the models are trained on."""
 
 from __future__ import annotations
 
 import numpy as np
-import pytest
 
-from lmzoo.compare.windows import evaluation_rows, separated, targets_of, training_rows
+from lmzoo.compare.windows import separated, targets_of, training_rows
 from lmzoo.data.batches import BatchStream
-from lmzoo.data.documents import count_targets
 from lmzoo.data.isolated_batches import IsolatedBatches
 from lmzoo.data.store import TokenSplit
 from lmzoo.losses import IGNORE_INDEX
@@ -27,14 +25,6 @@ def test_training_rows_are_those_of_the_training() -> None:
     rows = training_rows(ISOLATED, CONFIG, T, 10_000)
     assert np.array_equal(rows, IsolatedBatches(ISOLATED, 2, T, 5).first_windows(12))
     assert targets_of(rows) < rows[:, 1:].size
-
-
-@pytest.mark.parametrize("split", [JOINED, ISOLATED], ids=["joined", "isolated"])
-def test_evaluation_rows_have_every_target_once(split: TokenSplit) -> None:
-    rows = [row[row != IGNORE_INDEX] for rows in evaluation_rows(split, T) for row in rows]
-    targets = [target for row in rows for target in row[1:].tolist()]
-    assert all((np.diff(row) == 1).all() for row in rows)
-    assert len(set(targets)) == len(targets) == count_targets(split)
 
 
 def test_separated_has_a_mark_between_isolated_documents() -> None:
