@@ -44,6 +44,13 @@ from lmzoo.cli.group import cli, documents_option, plugin_option, set_option, wi
     help="Search the learning rate of each model: the same values for all, more while the best is the first or last.",
 )
 @click.option(
+    "--stride",
+    metavar="N",
+    type=click.IntRange(1, 1 << 24),
+    help="Evaluate in windows that start N tokens apart, so that each target has more context.  [default: the context "
+    "length]",
+)
+@click.option(
     "--workers",
     metavar="N",
     type=int,
@@ -63,6 +70,7 @@ def compare(
     match: str | None,
     budget: str | None,
     tune: str | None,
+    stride: int | None,
     workers: int | None,
     engine: str,
     as_json: bool,
@@ -101,6 +109,7 @@ def compare(
         match=match,
         budget=budget,
         tune=tune,
+        stride=stride,
         settings=with_documents(configs.parse_overrides(overrides), documents),
         command=shlex.join(["lmzoo", *sys.argv[1:]]),
         listeners=[ComparisonProgress()],

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from lmzoo.compare import protocol
 from lmzoo.compare.budget import SPEEDS_FILE, Budget, Speeds, parse_budget, spend, tokens_per_step
 from lmzoo.compare.course import Course
 from lmzoo.compare.decode_speed import decode_length
@@ -34,6 +35,8 @@ from lmzoo.compare.sizes import match_facts, match_notes, match_specs
 from lmzoo.compare.tune import MOST_ADDED, Grid, parse_tune, refuse_settings
 from lmzoo.compare.workers import choose_workers, limited_threads, make_engine
 from lmzoo.compare.write import write_report
+from lmzoo.compare.yardsticks import yardsticks
+from lmzoo.data.batches import require_stride
 from lmzoo.data.corpora import Corpus, load_corpus
 from lmzoo.data.halves import Half, validation_halves
 from lmzoo.data.overlap import measure_overlap
@@ -61,6 +64,7 @@ def compare(
     match: str | None = None,
     budget: str | None = None,
     tune: str | None = None,
+    stride: int | None = None,
     settings: Mapping[str, Any] | None = None,
     prompt: str | None = None,
     command: str = "",
@@ -81,7 +85,8 @@ def compare(
     Each model is trained with `seeds` seeds, the one of the settings and those that follow it: a seed decides the
     weights and the order of the data. With more than one, only differences that exceed the noise are ranked. `match`
     ("params=1M") chooses the widths of the models, see `lmzoo.matching`; `budget` ("tokens=5M", or steps, flops,
-    seconds) the number of steps. `tune` ("learning_rate") searches a setting with equal effort for each model.
+    seconds) the number of steps. `tune` ("learning_rate") searches a setting with equal effort for each model. `stride`
+    is the number of tokens between the windows of the final evaluation, see `lmzoo.train.evaluate`.
 
     `workers` runs are made at once (None: a number is chosen, see `choose_workers`), in processes of this machine or,
     with `engine="ray"`, on a cluster. With one worker they are made in this process, and `listeners` hear all events of
@@ -130,6 +135,7 @@ def compare(
         context_length = specs[0].model_config(shared.vocab_size).context_length
         require_length(store.train, context_length)
         require_length(store.val, context_length)
+        require_stride(stride, context_length)
         prompt_ids = shared.encode(prompt) if prompt else _beginning(store.val, shared)
         if match is not None:
             specs = match_specs(specs, match, shared.vocab_size)
@@ -138,7 +144,7 @@ def compare(
             specs = spend(specs, amount, shared.vocab_size, lambda spec: _speed(spec, speeds, emit), store.train)
         halves = None if grid is None else validation_halves(corpus, shared, specs[0].train.documents)
         results = dataclasses.replace(
-            _describe(specs, prepared, store, amount, store.val if halves is None else halves[1].split),
+            _describe(specs, prepared, store, amount, stride, halves),
             prompt=shared.decode(prompt_ids),
             command=portable(command),
             seeds=every_seed,
@@ -156,7 +162,7 @@ def compare(
         speeds.write()  # the first file: until here input may be refused
         for note in [*match_notes(results), *context_notes(results)]:
             emit(NoteEvent(note))
-        measurer = Measurer(prepared, prompt_ids, listeners, keep_freed_memory, halves, at_once)
+        measurer = Measurer(prepared, prompt_ids, listeners, keep_freed_memory, halves, at_once, stride)
         schedule = Schedule(results, courses, make_engine(engine, measurer, at_once, threads), measurer, emit)
         return schedule.run(folder, lambda found: write(found, folder), forecast=bool(listeners) and not finished)
 
@@ -189,14 +195,20 @@ def _speed(spec: RunSpec, speeds: Speeds, emit: Listener) -> float:
 
 
 def _describe(
-    specs: Sequence[RunSpec], data: PreparedData, store: TokenStore, budget: Budget, reported: TokenSplit
+    specs: Sequence[RunSpec],
+    data: PreparedData,
+    store: TokenStore,
+    budget: Budget,
+    stride: int | None,
+    halves: tuple[Half, Half] | None,
 ) -> Results:
-    """Make the results without models: what is known before the first run. Losses are `reported` on a split."""
+    """Make the results without models: what is known before the first run."""
+    reported = store.val if halves is None else halves[1].split
     longest = max(specs, key=lambda spec: spec.train.steps)
     corpus, vocab_size, train = data.corpus, data.tokenizer.vocab_size, longest.train
     assert isinstance(corpus, Corpus)
     context_length = longest.model_config(vocab_size).context_length
-    references, limits = count_references(store, reported, vocab_size, train, context_length)
+    references, limits = count_references(store, reported, vocab_size, train, context_length, stride)
     overlap = measure_overlap(corpus)
     return Results(
         corpus={
@@ -224,6 +236,10 @@ def _describe(
         versions=versions(),
         models=[],
         references=references,
+        yardsticks=yardsticks(reported, data.tokenizer),
+        protocol=protocol.describe(
+            reported, context_length, require_stride(stride, context_length), half=halves is not None
+        ),
         bigram_limits=limits,
         decode_tokens=decode_length(context_length),
         cut_contexts=cut_contexts(specs),

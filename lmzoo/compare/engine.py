@@ -22,7 +22,7 @@ from lmzoo.compare.grid import Cell, Measured
 from lmzoo.compare.measure import Measurer
 from lmzoo.compare.results import ModelResult
 from lmzoo.data.corpora import Corpus
-from lmzoo.data.store import open_store
+from lmzoo.data.store import Documents, open_store
 from lmzoo.errors import LostProcessError
 from lmzoo.runs.inputs import PreparedData
 from lmzoo.runs.lock import wait_until_unlocked
@@ -109,6 +109,7 @@ class Setup:
     measurer: Measurer
     threads: int
     plugins: Sequence[str]  # files and modules that registered models
+    documents: Documents
 
 
 def make_setup(measurer: Measurer, threads: int) -> Setup:
@@ -119,7 +120,9 @@ def make_setup(measurer: Measurer, threads: int) -> Setup:
         if not cls.__module__.startswith(("lmzoo.", "__main__")):
             file = getattr(sys.modules[cls.__module__], "__file__", None)
             sources.append(file if cls.__module__.startswith("lmzoo_plugin_") and file else cls.__module__)
-    return Setup(dataclasses.replace(measurer, data=data, listeners=()), threads, sources)
+    store = measurer.data.store
+    documents: Documents = "joined" if store is None or store.val.ends is None else "isolated"
+    return Setup(dataclasses.replace(measurer, data=data, listeners=()), threads, sources, documents)
 
 
 class Worker:
@@ -130,7 +133,8 @@ class Worker:
         for source in setup.plugins:
             registry.load_plugin(source)
         self._notes: list[str] = []
-        self._measurer = dataclasses.replace(setup.measurer, data=_opened(setup.measurer.data), listeners=[self._hear])
+        data = _opened(setup.measurer.data, setup.documents)
+        self._measurer = dataclasses.replace(setup.measurer, data=data, listeners=[self._hear])
 
     def do(self, job: Job) -> Done:
         """Do a job; the result can be pickled."""
@@ -148,10 +152,10 @@ class Worker:
             self._notes.append(event.message)
 
 
-def _opened(data: PreparedData) -> PreparedData:
+def _opened(data: PreparedData, documents: Documents) -> PreparedData:
     """Return the data with its tokens, which the cache holds."""
     assert isinstance(data.corpus, Corpus)
-    return dataclasses.replace(data, store=open_store(data.corpus, data.tokenizer))
+    return dataclasses.replace(data, store=open_store(data.corpus, data.tokenizer, documents=documents))
 
 
 def portable_error(error: BaseException | None) -> BaseException | None:

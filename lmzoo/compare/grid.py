@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from lmzoo import configs, files
+from lmzoo.compare.final_evaluation import mean_losses
 from lmzoo.compare.results import CellResult, ModelResult, portable
 from lmzoo.errors import ConfigError, DivergedError
 from lmzoo.runs.directory import CONFIG_FILE, read_tables, require_same, train_config
@@ -148,6 +149,8 @@ def combine(row: ModelResult, cells: Sequence[CellResult]) -> ModelResult:
         problem=_problem(cells, trained, diverged) if diverged else row.problem,
         cells=list(cells),
         curve=_mean_curve(trained or cells),
+        by_position=mean_losses([cell.by_position for cell in averaged]),
+        by_class=mean_losses([cell.by_class for cell in averaged]),
         loss=_mean([cell.loss for cell in averaged]),
         bits_per_byte=_mean([cell.bits_per_byte for cell in averaged]),
         train_tokens_per_s=_mean([cell.train_tokens_per_s for cell in averaged]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,12 +13,16 @@ import torch
 from lmzoo import configs
 from lmzoo.compare.budget import tokens_per_step
 from lmzoo.compare.decode_speed import decode_tokens_per_s
+from lmzoo.compare.final_evaluation import FinalEvaluation
 from lmzoo.compare.forecast import step_seconds
 from lmzoo.compare.grid import Cell, Measured, cell_key, read_cell, recorded_config, write_cell
 from lmzoo.compare.grid import train_cell as train
 from lmzoo.compare.results import CellResult, ModelResult
+from lmzoo.compare.token_classes import TokenClasses
 from lmzoo.conformance import ranking_problem, ranking_report
+from lmzoo.data.corpora import Corpus
 from lmzoo.data.halves import Half
+from lmzoo.data.store import open_store
 from lmzoo.data.tokenizers import Tokenizer
 from lmzoo.hardware import hardware, versions
 from lmzoo.model import LanguageModel
@@ -34,9 +39,9 @@ SAMPLE_TEMPERATURE = 0.8
 class Measurer:
     """Measures cells with the text and the options of one comparison.
 
-    `halves` of the validation split (to select on, to report) are given if a setting is tuned. `at_once` is the number
-    of cells that are trained at the same time; with more than one, `measure` leaves out the decoding speed, which
-    `add_speeds` measures when all of them are done.
+    `halves` of the validation split (to select on, to report) are given if a setting is tuned, and `stride` if the
+    windows of the final evaluation overlap. `at_once` is the number of cells that are trained at the same time; with
+    more than one, `measure` leaves out the decoding speed, which `add_speeds` measures when all of them are done.
     """
 
     data: PreparedData
@@ -45,6 +50,16 @@ class Measurer:
     keep_freed_memory: bool
     halves: tuple[Half, Half] | None = None
     at_once: int = 1
+    stride: int | None = None
+
+    @cached_property
+    def final(self) -> FinalEvaluation:
+        """The evaluation of trained models on the split that is reported."""
+        assert isinstance(self.data.corpus, Corpus)
+        store = self.data.store or open_store(self.data.corpus, self.data.tokenizer)
+        split = store.val if self.halves is None else self.halves[1].split
+        classes = TokenClasses(split, store.train.tokens, self.data.tokenizer)
+        return FinalEvaluation(split, classes, self.stride)
 
     def check(self, cell: Cell) -> ModelResult:
         """Return the row of a model without runs: its costs, and the reason if it fails a check."""
@@ -79,10 +94,9 @@ class Measurer:
             train(cell, self.data, self.listeners, self.keep_freed_memory), at_once=self.at_once
         )
         more: dict[str, Any] = {} if config is None else {"config": recorded_config(config, cell.run)}
-        if result.status == "trained" and (config is not None or self.halves):
+        if result.status == "trained":
             model, _, tables = load_run(cell.run)
-            if self.halves:
-                result = self._on_halves(result, model, tables["machine"]["precision"])
+            result = self._evaluate(result, model, tables["machine"]["precision"], first=config is not None)
             if config is not None:
                 if self.at_once == 1:
                     more["decode_tokens_per_s"] = decode_tokens_per_s(model)
@@ -111,15 +125,18 @@ class Measurer:
 
     def _key(self, cell: Cell) -> str:
         halves = [half.sha256 for half in self.halves or ()]
-        return cell_key(cell, self.data, list(self.prompt_ids), halves, hardware(torch.device("cpu")), versions())
-
-    def _on_halves(self, result: CellResult, model: LanguageModel, precision: str) -> CellResult:
-        """Replace the loss on the whole split by those on its halves."""
-        assert self.halves is not None
-        select, report = (evaluate(model, half.split, precision=precision) for half in self.halves)
-        return dataclasses.replace(
-            result, loss=report.loss, bits_per_byte=report.bits_per_byte, selection_loss=select.loss
+        return cell_key(
+            cell, self.data, list(self.prompt_ids), halves, self.stride, hardware(torch.device("cpu")), versions()
         )
+
+    def _evaluate(self, result: CellResult, model: LanguageModel, precision: str, *, first: bool) -> CellResult:
+        """Add the losses by position and by class; replace the loss if it is of another text, or in other windows."""
+        found = self.final(model, precision, further=first)
+        result = dataclasses.replace(result, by_position=found.by_position, by_class=found.by_class)
+        if self.halves is None and self.stride is None:
+            return result
+        selection = self.halves and evaluate(model, self.halves[0].split, stride=self.stride, precision=precision).loss
+        return dataclasses.replace(result, loss=found.loss, bits_per_byte=found.bits_per_byte, selection_loss=selection)
 
 
 def _sample(model: LanguageModel, tokenizer: Tokenizer, prompt_ids: Sequence[int], seed: int) -> str:

@@ -26,6 +26,7 @@ class CellResult:
     The fields are those of `ModelResult`; `run` is the directory in the comparison. `selection_loss` is the loss on the
     half of the validation split that chooses a tuned setting; `loss` is then of the other half. `at_once` is the number
     of runs that were trained at the same time, each on its own CPU cores, where the speed of this one was measured.
+    `by_position` and `by_class` as in `final_evaluation.Details`.
     """
 
     seed: int
@@ -40,6 +41,8 @@ class CellResult:
     eval_seconds: float | None = None
     curve: Sequence[Sequence[float]] = ()
     at_once: int = 1
+    by_position: Sequence[Mapping[str, Any]] = ()
+    by_class: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,8 @@ class ModelResult:
     config: Mapping[str, Any] = field(default_factory=dict)
     cells: Sequence[CellResult] = ()
     checks: Mapping[str, bool] = field(default_factory=dict)  # those that decide on a rank: passed or failed
+    by_position: Sequence[Mapping[str, Any]] = ()
+    by_class: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,13 +96,22 @@ class Reference:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Yardstick:
+    """A loss that needs no model: "uniform", or the compressor "xz"."""
+
+    name: str
+    loss: float
+    bits_per_byte: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Results:
     """A whole comparison.
 
     `budget` (kind, amount, steps, batch_size, context_length, tokens) is the same for every model; but if its kind is
     "flops" or "seconds", its `steps` and `tokens` are the largest of all models, and each model has its own. `match` is
     what `sizes.match_facts` returns, empty without `--match`; `tuning` holds the values of `--tune` and what each model
-    made of them.
+    made of them. `protocol` is what `protocol.describe` returns.
 
     `seed` is the first seed. `seeds` holds all of them, and `statistics` what they show; it is None for one seed, and
     as long as fewer than two seeds of every model are done.
@@ -111,6 +125,8 @@ class Results:
     versions: Mapping[str, str]
     models: Sequence[ModelResult]
     references: Sequence[Reference] = ()
+    yardsticks: Sequence[Yardstick] = ()
+    protocol: Mapping[str, Any] = field(default_factory=dict)
     bigram_limits: Mapping[str, float] = field(default_factory=dict)  # train: maximum likelihood; val: add-one
     prompt: str = ""
     decode_tokens: int = 0  # number of tokens decoded to measure the speed
@@ -171,8 +187,8 @@ class Results:
 
     def to_frame(self) -> Any:
         """Returns a `pandas.DataFrame` with a line for each model, ranked ones first: loss, size, speed, problem."""
-        long = ("sample", "curve", "config", "cells", "checks")
-        names = [field.name for field in fields(ModelResult) if field.name not in long]
+        nested = ("sample", "curve", "config", "cells", "checks", "by_position", "by_class")
+        names = [field.name for field in fields(ModelResult) if field.name not in nested]
         rows = [*self.ranked, *self.unranked]
         return plotting.frame([{name: getattr(row, name) for name in names} for row in rows])
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from lmzoo import humanize, terminal
+from lmzoo.compare import loss_tables, protocol
 from lmzoo.compare.findings import PAIR_HEADINGS, PAIRS, loss, pair_rows, place, seed_notes
 from lmzoo.compare.notes import context_notes, entropy_notes
 from lmzoo.compare.results import Results, budget_text, same_steps
@@ -22,7 +23,10 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 SAMPLE_CHARACTERS = 240  # length of each model's sample on a terminal
-NGRAMS = "n-grams counted on the training tokens that the models saw, with the same context"
+NGRAMS = (
+    "uniform: every token equally likely; xz: the validation text alone, compressed by lzma with preset 9; n-grams "
+    "counted on the training tokens that the models saw, with the same context"
+)
 DROPPED = ("train tok/s", "decode tok/s", "bits/byte", "params")  # the first ones to go in a narrow terminal
 HEADINGS = ("#", "model", "val loss (nats)", "bits/byte", "params", "train tok/s", "decode tok/s")
 
@@ -53,7 +57,7 @@ def rows(results: Results) -> list[Row]:
             humanize.count(model.decode_tokens_per_s),
         )
         scored.append((number if several else model.loss, model.name, Row("model", model.name, cells)))
-    for line in results.references:
+    for line in [*results.references, *results.yardsticks]:
         cells = ("", line.name, humanize.loss(line.loss), humanize.loss(line.bits_per_byte), "", "", "")
         score = len(results.models) + line.loss if several else line.loss
         scored.append((score, line.name, Row("reference", line.name, cells)))
@@ -79,9 +83,13 @@ def markdown(results: Results) -> str:
             notes.append(f"- **{_escaped(row.name)}** has no rank: {_escaped(row.note)}")
     facts = [*match_notes(results), *tune_notes(results), *entropy_notes(results), *context_notes(results)]
     notes += [f"- {_escaped(note)}" for note in facts]
-    lines += ["", f"*Italic*: {NGRAMS} (interpolated Witten-Bell), no training.", "", overlap(results)]
+    lines += ["", f"*Italic*: {NGRAMS} (interpolated Witten-Bell), no training.", ""]
+    lines += [*([protocol.sentence(results), ""] if results.protocol else []), overlap(results)]
     notes += [f"- {_escaped(note)}" for note in seed_notes(results)]
-    return "\n".join([*lines, *([""] if notes else []), *notes, *_pairs(results), *_tuned(results)]) + "\n"
+    return (
+        "\n".join([*lines, *([""] if notes else []), *notes, *_pairs(results), *_tuned(results), *_losses(results)])
+        + "\n"
+    )
 
 
 def _pairs(results: Results) -> list[str]:
@@ -110,6 +118,22 @@ def _tuned(results: Results) -> list[str]:
     return ["", _pipes(headings), aligned, *map(_pipes, cells), "", TUNED]
 
 
+def _losses(results: Results) -> list[str]:
+    """Make the tables of the loss by position and by class."""
+    lines: list[str] = []
+    tables = (
+        (loss_tables.position_table(results), loss_tables.positions_note(results)),
+        (loss_tables.class_table(results), loss_tables.CLASSES),
+    )
+    for table, note in tables:
+        if table is not None:
+            headings, rows = table
+            aligned = "|---|" + "---:|" * (len(headings) - 1)
+            cells = (_pipes([_escaped(cell) for cell in row]) for row in rows)
+            lines += ["", note, "", _pipes(headings), aligned, *cells]
+    return lines
+
+
 def rich_table(results: Results, width: int = terminal.PIPED_COLUMNS) -> Text:
     """Make the table for a terminal: the best model is bold green, n-grams are dim, models without a rank are red."""
     lines = rows(results)
@@ -134,7 +158,8 @@ def print_results(results: Results, folder: Path) -> None:
         text = " ".join((results.prompt + model.sample).split())
         console.print(f"\n{model.name}:", style="bold", markup=False)
         console.print(humanize.plain(text[:SAMPLE_CHARACTERS]), markup=False)
-    console.print(f"\n{overlap(results)}", markup=False)
+    console.print(f"\n{protocol.sentence(results)}", markup=False)
+    console.print(overlap(results), markup=False)
     console.print(f"report: {folder / 'report.html'}", markup=False, soft_wrap=True)
 
 

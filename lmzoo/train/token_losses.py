@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmzoo.data.batches import eval_windows
+from lmzoo.data.documents import split_windows
 from lmzoo.data.store import TokenSplit
 from lmzoo.losses import IGNORE_INDEX, chunk_size
 from lmzoo.model import LanguageModel
@@ -25,8 +25,8 @@ from lmzoo.train.precision import autocast
 class TokenLosses:
     """The losses of a split in nats.
 
-    `loss_N` holds the loss of each target in text order, each counted in one window. `sum_T` and `count_T` are over
-    all predictions at a position of the window, also in windows that do not count them.
+    `loss_N` holds the loss of each target in the order of `split_windows`, each counted in one window. `sum_T` and
+    `count_T` are over all predictions at a position of the window, also in windows that do not count them.
     """
 
     loss_N: NDArray[np.float32]
@@ -73,12 +73,13 @@ def token_losses(
     training = model.training
     model.eval()
     try:
-        for idx_BT, targets_BT, counted_BT in eval_windows(split.tokens, batch_size, context_length, stride):
+        for idx_BT, targets_BT, counted_BT in split_windows(split, batch_size, context_length, stride=stride):
             with torch.no_grad(), autocast(model.device, precision):
                 loss_BT = _losses(model, idx_BT.to(model.device), targets_BT.to(model.device)).cpu()
             losses.append(loss_BT[counted_BT])
-            sum_T += loss_BT.sum(dim=0, dtype=torch.float64)
-            count_T += (targets_BT != IGNORE_INDEX).sum(dim=0)
+            T = loss_BT.shape[1]
+            sum_T[:T] += loss_BT.sum(dim=0, dtype=torch.float64)
+            count_T[:T] += (targets_BT != IGNORE_INDEX).sum(dim=0)
     finally:
         model.train(training)
     return TokenLosses(torch.cat(losses).numpy(), sum_T.numpy(), count_T.numpy())

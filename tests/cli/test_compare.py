@@ -47,6 +47,17 @@ def test_compare_takes_seeds(lmzoo: Command, text: Path) -> None:
     assert not (text.parent / "new").exists()
 
 
+def test_compare_takes_a_stride(lmzoo: Command, text: Path) -> None:
+    command = ["compare", "bigram", "--data", text, "--out", text.parent / "out", *QUICK]
+    result = lmzoo(*command, "--stride", 16)
+    assert result.code == 0, result.err
+    assert "tokens that start 16 tokens apart" in " ".join(result.out.split())
+    for bad in (0, 10**6):
+        refused = lmzoo("compare", "bigram", "--data", text, "--out", text.parent / "new", *QUICK, "--stride", bad)
+        assert (refused.code, len(refused.err.strip().splitlines())) == (2, 1), refused.err
+    assert not (text.parent / "new").exists()
+
+
 def test_compare_takes_a_budget_and_a_size(lmzoo: Command, text: Path) -> None:
     command = ["compare", "bigram", "lstm.tiny", "--data", text, "--out", text.parent / "out", "--set", "batch_size=4"]
     result = lmzoo(*command, "--match", "params=20k", "--budget", "tokens=1k")

@@ -115,6 +115,36 @@ def test_compare_writes_no_absolute_path(finished: tuple[Results, Path]) -> None
     assert json.loads((out / "results.json").read_text())["command"] == "lmzoo compare bigram gpt2 --data sea.txt"
 
 
+def test_compare_states_the_protocol_and_the_yardsticks(finished: tuple[Results, Path]) -> None:
+    results, out = finished
+    tables = json.loads((out / "results.json").read_text(encoding="utf-8"))
+    facts = tables["protocol"]
+    assert (facts["context_length"], facts["stride"], facts["split"]) == (16, 16, "whole")
+    assert facts["targets"] == results.corpus["val_tokens"] - 1
+    assert [line["name"] for line in tables["yardsticks"]] == ["uniform", "xz"]
+    for row in tables["models"]:
+        assert row["by_class"] == row["cells"][0]["by_class"]
+        assert row["loss"] < tables["yardsticks"][0]["loss"]
+    written = (out / "table.md").read_text(encoding="utf-8")
+    assert "| *xz* |" in written
+    for name in ("table.md", "report.html"):
+        assert "read in windows of 16 tokens that do not overlap" in (out / name).read_text(encoding="utf-8")
+
+
+def test_compare_with_a_stride_gives_the_ngrams_the_same_windows(
+    text: str, finished: tuple[Results, Path], tmp_path: Path
+) -> None:
+    results = compare(["ngram"], text, tmp_path, stride=3, settings=TRAINING | {"order": 4})
+    assert results.protocol["stride"] == 3
+    (row,) = results.ranked
+    expected = {reference.order: reference.loss for reference in results.references}
+    assert row.loss == pytest.approx(expected[4], rel=1e-5)
+    assert expected[4] < next(line.loss for line in finished[0].references if line.order == 4) - 1e-3
+    with pytest.raises(ConfigError, match=r"stride=17 must be an integer in \[1, context_length=16\]"):
+        compare(["bigram"], text, tmp_path / "new", stride=17, settings=TRAINING)
+    assert not (tmp_path / "new").exists()
+
+
 def test_compare_says_that_it_cuts_a_context(finished: tuple[Results, Path], text: str, tmp_path: Path) -> None:
     results, _ = finished
     assert results.cut_contexts == {"bigram": 256, "gpt2": 256}

@@ -13,10 +13,13 @@ from lmzoo.compare.grid import make_cell, with_seed
 from lmzoo.compare.measure import Measurer
 from lmzoo.conformance import Report, Result
 from lmzoo.data.corpora import load_corpus
+from lmzoo.data.halves import validation_halves
+from lmzoo.data.store import open_store
 from lmzoo.data.tokenizers import train_tokenizer
 from lmzoo.runs.inputs import PreparedData
-from lmzoo.runs.saved import evaluate_run
+from lmzoo.runs.saved import evaluate_run, load_run
 from lmzoo.runs.spec import RunSpec
+from lmzoo.train.evaluate import evaluate
 
 
 @pytest.fixture
@@ -64,6 +67,13 @@ def test_measure_gives_speed_and_sample_with_settings_only(
     losses = [evaluate_run(tmp_path / cell.run).loss for cell in (found.cell, other.cell)]
     assert [found.cell.loss, other.cell.loss] == pytest.approx(losses, abs=1e-6)
     assert [found.cell.at_once, other.cell.at_once] == [1, 1]
+    assert [[part["last"] for part in each.cell.by_position] for each in (found, other)] == [
+        [1, 2, 4, 8, 16, 32, 64],
+        [1, 2, 4, 8, 16],
+    ]
+    for parts in (found.cell.by_position[:5], found.cell.by_class[:3:2]):
+        total = sum(part["loss"] * part["tokens"] for part in parts) / sum(part["tokens"] for part in parts)
+        assert total == pytest.approx(found.cell.loss, abs=1e-5)
     assert measurer.add_speeds(first, found) is found, "nothing is measured twice"
     assert measurer.read(first) == measurer.measure(first, row.config) == found
 
@@ -81,3 +91,25 @@ def test_add_speeds_measures_what_several_runs_at_once_leave_out(
     assert with_speeds.more["decode_tokens_per_s"] > 0
     assert with_speeds.more["train_tokens_per_s"] > 0
     assert several.read(cell) == with_speeds, "kept for the next call"
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_measure_evaluates_with_the_stride_on_the_reported_text(
+    measurer: Measurer, small_spec: Callable[..., RunSpec], tmp_path: Path, tuned: bool
+) -> None:
+    halves = validation_halves(measurer.data.corpus, measurer.data.tokenizer) if tuned else None
+    spec = small_spec(steps=2)
+    cell = make_cell(tmp_path, spec, spec, "gpt2")
+    losses = {}
+    for stride in (None, 4):
+        strided = dataclasses.replace(measurer, stride=stride, halves=halves)
+        found = strided.measure(cell).cell
+        model = load_run(cell.run).model
+        val = open_store(measurer.data.corpus, measurer.data.tokenizer).val
+        expected = evaluate(model, val if halves is None else halves[1].split, stride=stride)
+        assert found.loss == pytest.approx(expected.loss, abs=1e-5)
+        assert found.bits_per_byte == pytest.approx(expected.bits_per_byte, abs=1e-5)
+        if halves is not None:
+            assert found.selection_loss == evaluate(model, halves[0].split, stride=stride).loss
+        losses[stride] = found.loss
+    assert abs(losses[4] - losses[None]) > 1e-4, "measured anew: the kept result is of another stride"

@@ -208,5 +208,13 @@ def _compare(draw: random.Random, place: Place, run: Path) -> list[str]:
     names = [draw.choice(("gtp2", "", "bigram", values.text(draw))) for _ in range(draw.choice((0, 1, 2)))]
     bad = draw.choice((["--set=steps=0"], ["--set=eval_tokens=1"], ["--data", str(place.pipe)], ["--out", "pipe.txt"]))
     number = draw.choice(("0", "-1", "x", "nan", "1e999", "", values.text(draw)))
-    options = ("--seeds=", "--match=params=", "--budget=tokens=", "--budget=", "--tune=learning_rate=1,", "--tune=")
+    options = (
+        "--seeds=",
+        "--match=params=",
+        "--budget=tokens=",
+        "--budget=",
+        "--tune=learning_rate=1,",
+        "--tune=",
+        "--stride=",
+    )
     return [*names, *small_settings(draw), *bad, *draw.choice(([], [draw.choice(options) + number]))]
