@@ -75,6 +75,7 @@ def compare(
     match: str | None = None,
     budget: str | None = None,
     tune: str | None = None,
+    optimizers: str | None = None,
     stride: int | None = None,
     workers: int = 1,
     engine: str = "processes",
@@ -92,8 +93,9 @@ def compare(
     `match="params=1M"` chooses the widths of the models, `budget="tokens=5M"` the number of steps, and
     `tune="learning_rate"` searches the learning rate of each with equal effort. `workers=4` makes four runs at once, in
     other processes: the program must then have its calls under `if __name__ == "__main__"`, and `listeners` do not hear
-    the steps. With `engine="ray"`, the runs are made on a Ray cluster. `stride=64` evaluates
-    in windows that start 64 tokens apart, so that every prediction sees a long context.
+    the steps. With `engine="ray"`, the runs are made on a Ray cluster. `optimizers="adamw,muon"` trains each
+    model with each of them (with `tune`). `stride=64` evaluates in windows that start 64 tokens apart, so that every
+    prediction sees a long context.
 
     The results have a row for each model: `.to_frame()` returns them as a pandas table, `.plot()` draws their losses.
     Raises an `LmzooError` of one line, before anything is written, for anything that cannot be used.
@@ -112,6 +114,7 @@ def compare(
             match=match,
             budget=budget,
             tune=tune,
+            optimizers=optimizers,
             workers=workers,
             engine=engine,
             stride=stride,

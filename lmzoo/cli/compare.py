@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -44,6 +45,14 @@ from lmzoo.cli.group import cli, documents_option, plugin_option, set_option, wi
     help="Search the learning rate of each model: the same values for all, more while the best is the first or last.",
 )
 @click.option(
+    "--optimizers", metavar="adamw,muon", help="Train each model with each optimizer; needs --tune learning_rate."
+)
+@click.option(
+    "--sizes",
+    metavar="N,N,N[,...]",
+    help="Compare at several numbers of parameters, and fit a scaling curve to each model.",
+)
+@click.option(
     "--stride",
     metavar="N",
     type=click.IntRange(1, 1 << 24),
@@ -70,6 +79,8 @@ def compare(
     match: str | None,
     budget: str | None,
     tune: str | None,
+    optimizers: str | None,
+    sizes: str | None,
     stride: int | None,
     workers: int | None,
     engine: str,
@@ -92,31 +103,43 @@ def compare(
     lmzoo compare gpt2.tiny mamba.tiny --seeds 5 --out runs/five
     lmzoo compare gpt2 mamba llama --match params=300k --budget tokens=5M --out runs/equal
     lmzoo compare gpt2.tiny mamba.tiny --tune learning_rate --seeds 3 --out runs/tuned
+    lmzoo compare gpt2.tiny lstm.tiny --tune learning_rate --optimizers adamw,muon --out runs/optimizers
+    lmzoo compare gpt2 mamba --sizes 100k,300k,1M --budget tokens=5M --seeds 3 --out runs/sizes
     lmzoo compare gpt2.tiny mamba.tiny --seeds 5 --workers 8 --out runs/five
     lmzoo compare runs/gpt2.tiny runs/mamba.tiny --out runs/both
     """
     from lmzoo.compare import compare as run_comparison
+    from lmzoo.compare import series
     from lmzoo.compare.live import ComparisonProgress
     from lmzoo.compare.results import to_json
     from lmzoo.compare.table import print_results
 
-    results = run_comparison(
-        [name for target in names for name in (targets.model_names(target) if targets.is_file(target) else [target])],
-        data,
-        out,
-        tokenizer=tokenizer,
-        seeds=seeds,
-        match=match,
-        budget=budget,
-        tune=tune,
-        stride=stride,
-        settings=with_documents(configs.parse_overrides(overrides), documents),
-        command=shlex.join(["lmzoo", *sys.argv[1:]]),
-        listeners=[ComparisonProgress()],
-        keep_freed_memory=True,
-        workers=workers,
-        engine=engine,
-    )
+    models = [
+        name for target in names for name in (targets.model_names(target) if targets.is_file(target) else [target])
+    ]
+    options: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "seeds": seeds,
+        "match": match,
+        "budget": budget,
+        "tune": tune,
+        "optimizers": optimizers,
+        "stride": stride,
+        "settings": with_documents(configs.parse_overrides(overrides), documents),
+        "command": shlex.join(["lmzoo", *sys.argv[1:]]),
+        "listeners": [ComparisonProgress()],
+        "keep_freed_memory": True,
+        "workers": workers,
+        "engine": engine,
+    }
+    if sizes is not None:
+        scaling = series.compare_sizes(models, data, out, sizes=sizes, **options)
+        if as_json:
+            click.echo(series.to_json(scaling), nl=False)
+        else:
+            series.print_scaling(scaling, out)
+        return
+    results = run_comparison(models, data, out, **options)
     if as_json:
         click.echo(to_json(results), nl=False)
     else:

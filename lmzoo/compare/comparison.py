@@ -28,6 +28,7 @@ from lmzoo.compare.grid import (
 from lmzoo.compare.measure import Measurer
 from lmzoo.compare.ngram import count_references
 from lmzoo.compare.notes import context_notes
+from lmzoo.compare.optimizers import parse_optimizers, with_optimizers
 from lmzoo.compare.plan import are_runs, cut_contexts, make_specs, read_specs
 from lmzoo.compare.results import FILE, Results, portable, write_results
 from lmzoo.compare.schedule import Schedule
@@ -64,6 +65,7 @@ def compare(
     match: str | None = None,
     budget: str | None = None,
     tune: str | None = None,
+    optimizers: str | None = None,
     stride: int | None = None,
     settings: Mapping[str, Any] | None = None,
     prompt: str | None = None,
@@ -85,8 +87,9 @@ def compare(
     Each model is trained with `seeds` seeds, the one of the settings and those that follow it: a seed decides the
     weights and the order of the data. With more than one, only differences that exceed the noise are ranked. `match`
     ("params=1M") chooses the widths of the models, see `lmzoo.matching`; `budget` ("tokens=5M", or steps, flops,
-    seconds) the number of steps. `tune` ("learning_rate") searches a setting with equal effort for each model. `stride`
-    is the number of tokens between the windows of the final evaluation, see `lmzoo.train.evaluate`.
+    seconds) the number of steps. `tune` ("learning_rate") searches a setting with equal effort for each model, and with
+    `optimizers` ("adamw,muon") for each model and optimizer: these are rows such as "gpt2+muon". `stride` is the number
+    of tokens between the windows of the final evaluation, see `lmzoo.train.evaluate`.
 
     `workers` runs are made at once (None: a number is chosen, see `choose_workers`), in processes of this machine or,
     with `engine="ray"`, on a cluster. With one worker they are made in this process, and `listeners` hear all events of
@@ -102,7 +105,7 @@ def compare(
     folder = Path(out)
     finished = are_runs(names)
     if finished:
-        given: dict[str, Any] = {"match": match, "budget": budget, "tune": tune}
+        given: dict[str, Any] = {"match": match, "budget": budget, "tune": tune, "optimizers": optimizers}
         given |= {"seeds": None if seeds == 1 else seeds, "workers": None if workers == 1 else workers}
         given |= {"engine": None if engine == "processes" else engine}
         _refuse(f"{names[0]} is a finished run", **given)
@@ -120,6 +123,9 @@ def compare(
     grid = None if tune is None else parse_tune(tune)
     if grid is not None:
         refuse_settings(grid, settings or {})
+    if optimizers is not None:
+        rows = with_optimizers(specs, parse_optimizers(optimizers, grid, settings or {}))
+        names, specs = list(rows), list(rows.values())
     found = (folder / FILE).is_file() or (folder / RUNS).is_dir()
     check_directory(folder, "comparison", found=found, leftovers=(SPEEDS_FILE,))
     emit = fan_out(listeners)

@@ -18,7 +18,7 @@ def bibtex(results: Results) -> str:
     entries: dict[str, str] = {}
     for model in [*results.ranked, *results.unranked]:
         name = model.name.rpartition("/")[2].partition(",")[0]  # of a finished run: the name of its directory
-        family = known.get(name.partition(".")[0])
+        family = known.get(name.partition("+")[0].partition(".")[0])
         try:
             papers = family.papers if family else ""
         except ConfigError as error:  # of a user's registry: no reason to lose a report

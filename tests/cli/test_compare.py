@@ -85,6 +85,19 @@ def test_compare_takes_a_setting_to_tune(lmzoo: Command, text: Path) -> None:
     assert not (text.parent / "new").exists()
 
 
+def test_compare_takes_sizes(lmzoo: Command, text: Path) -> None:
+    command = ["compare", "mlp", "--data", text, "--out", text.parent / "out", *QUICK, "--sizes", "2k,4k,8k"]
+    result = lmzoo(*command)
+    assert result.code == 0, result.err
+    assert result.out.split()[:4] == ["model", "2.00", "k", "4.00"]
+    assert "it says nothing outside of the measured range" in " ".join(result.out.split()).lower()
+    assert json.loads(lmzoo(*command, "--json").out)["sizes"] == [2000, 4000, 8000]
+    for bad in (["--sizes", "2k,4k"], ["--sizes", "2k,4k,8k", "--match", "params=2k"], ["--optimizers", "adamw,muon"]):
+        refused = lmzoo("compare", "mlp", "--data", text, "--out", text.parent / "new", *QUICK, *bad)
+        assert (refused.code, len(refused.err.strip().splitlines())) == (2, 1), refused.err
+    assert not (text.parent / "new").exists()
+
+
 def test_compare_takes_workers_and_an_engine(lmzoo: Command, text: Path) -> None:
     command = ["compare", "bigram", "--data", text, "--out", text.parent / "new", *QUICK]
     for bad in (["--workers", 0], ["--workers", "x"], ["--engine", "rya"]):

@@ -214,6 +214,8 @@ def _compare(draw: random.Random, place: Place, run: Path) -> list[str]:
         "--budget=tokens=",
         "--budget=",
         "--tune=learning_rate=1,",
+        "--optimizers=adamw,",
+        "--sizes=1k,2k,",
         "--tune=",
         "--stride=",
     )

@@ -1,0 +1,210 @@
+"""Compares models at several sizes, and fits a scaling curve to each: `--sizes 300k,1M,3M`.
+
+Each size is a comparison of its own in a folder of its own, with all that belongs to it: `--match params=SIZE`, ranks,
+a report. The losses of all of them, and the curves (`scaling.fit_curve`), are in scaling.json and scaling.md.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from lmzoo import humanize
+from lmzoo.compare.comparison import compare
+from lmzoo.compare.plan import are_runs, make_specs
+from lmzoo.compare.results import ModelResult, Results
+from lmzoo.compare.scaling import LEAST_SIZES, Crossing, Curve, crossings, fit_curve
+from lmzoo.compare.sizes import match_specs
+from lmzoo.data.corpora import load_corpus
+from lmzoo.errors import ConfigError
+from lmzoo.matching import parse_number
+from lmzoo.runs.directory import check_directory
+from lmzoo.runs.inputs import new_tokenizer
+from lmzoo.runs.spec import DEFAULT_DATA, DEFAULT_TOKENIZER
+from lmzoo.storage import atomic
+from lmzoo.train.events import fan_out
+
+FILE = "scaling.json"
+TABLE_FILE = "scaling.md"
+SCHEMA = 1
+MEANING = (
+    "L = E + A C^-a is fitted to the losses L (nats per token) at C training FLOPs (three times those of the forward "
+    "pass): E is the loss that no size goes below. It says nothing outside of the measured range."
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Point:
+    """A model at one size: its parameters, its training FLOPs, and the losses of its seeds (empty without a rank)."""
+
+    size: float
+    params: int
+    flops: float
+    losses: Sequence[float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """A comparison at several sizes. A model has a problem in the place of a curve if a size has no loss."""
+
+    sizes: Sequence[float]
+    points: dict[str, list[Point]] = field(default_factory=dict)
+    curves: dict[str, Curve] = field(default_factory=dict)
+    problems: dict[str, str] = field(default_factory=dict)
+    crossings: list[Crossing] = field(default_factory=list)
+
+
+def parse_sizes(text: str) -> list[float]:
+    """Parse "300k,1M,3M", in ascending order. Raises `ConfigError` for fewer than three sizes, or a size twice."""
+    parts = text.split(",") if isinstance(text, str) else []
+    sizes = sorted({parse_number(f"sizes={text!r}", part.strip()) for part in parts})
+    if len(sizes) < LEAST_SIZES or len(sizes) < len(parts):
+        raise ConfigError(f"sizes={text!r} needs {LEAST_SIZES} different sizes at least: a curve has three parameters")
+    return sizes
+
+
+def compare_sizes(names: Sequence[str], data: str | None, out: str | Path, *, sizes: str, **options: Any) -> Scaling:
+    """Compare the models `names` with each number of parameters, and fit a curve to each model.
+
+    `options` as in `compare`, except `match`. Each size is in a folder of `out` ("params=300000"); `out` itself gets
+    scaling.json and scaling.md. A second call continues. Raises an `LmzooError` of one line for bad input.
+    """
+    numbers, folder = parse_sizes(sizes), Path(out)
+    if options.pop("match", None) is not None:
+        raise ConfigError(f"match cannot be given: sizes={sizes!r} chooses the numbers of parameters")
+    if are_runs(names):
+        raise ConfigError(f"sizes={sizes!r} cannot be given: {names[0]} is a finished run")
+    folders = [folder / f"params={size:.0f}" for size in numbers]
+    found = (folder / FILE).is_file() or any(part.is_dir() for part in folders)
+    check_directory(folder, "comparison of sizes", found=found)
+    _require_sizes(names, data, numbers, options)
+    by_size = {
+        size: compare(names, data, part, match=f"params={size:.0f}", **options)
+        for size, part in zip(numbers, folders, strict=True)
+    }
+    scaling = fit(by_size)
+    write(scaling, folder)
+    return scaling
+
+
+def _require_sizes(names: Sequence[str], data: str | None, sizes: Sequence[float], options: dict[str, Any]) -> None:
+    """Raise `ConfigError` for a size that a model cannot have, before the first comparison begins."""
+    tokenizer, settings = options.get("tokenizer") or DEFAULT_TOKENIZER, options.get("settings") or {}
+    specs = make_specs(names, data or DEFAULT_DATA, tokenizer, settings)
+    vocab_size = new_tokenizer(tokenizer, load_corpus(specs[0].data), fan_out([])).vocab_size
+    for size in sizes:
+        match_specs(specs, f"params={size:.0f}", vocab_size)
+
+
+def fit(by_size: dict[float, Results]) -> Scaling:
+    """Fit the curves of the models to their results at each size."""
+    scaling = Scaling(sizes=list(by_size))
+    for size, results in by_size.items():
+        for model in results.models:
+            scaling.points.setdefault(model.name, []).append(_point(size, model))
+    for name, points in scaling.points.items():
+        problem = _problem(points)
+        if problem:
+            scaling.problems[name] = problem
+        else:
+            scaling.curves[name] = fit_curve([point.flops for point in points], [point.losses for point in points])
+    scaling.crossings.extend(crossings(scaling.curves))
+    return scaling
+
+
+def _point(size: float, model: ModelResult) -> Point:
+    losses = [cell.loss for cell in model.cells if cell.loss is not None] if model.status == "ranked" else []
+    flops = 3.0 * (model.flops_per_token or 0.0) * (model.tokens or 0)
+    return Point(size=size, params=model.params or 0, flops=flops, losses=losses)
+
+
+def _problem(points: Sequence[Point]) -> str:
+    for point in points:
+        if not point.losses:
+            return f"has no loss at {humanize.count(point.size)} parameters"
+    if len({point.flops for point in points}) < len(points) or not all(point.flops for point in points):
+        return "has the same training FLOPs at several sizes"
+    return ""
+
+
+def to_json(scaling: Scaling) -> str:
+    """Return the text of scaling.json."""
+    models = {
+        name: {
+            "points": [asdict(point) for point in points],
+            "curve": _curve(scaling.curves[name]) if name in scaling.curves else None,
+            "problem": scaling.problems.get(name, ""),
+        }
+        for name, points in scaling.points.items()
+    }
+    found = [asdict(crossing) for crossing in scaling.crossings]
+    content = {"schema": SCHEMA, "sizes": scaling.sizes, "models": models, "crossings": found}
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _curve(curve: Curve) -> dict[str, Any]:
+    return {"E": curve.E, "A": curve.A, "a": curve.a, "flops": list(curve.flops), "intervals": curve.intervals()}
+
+
+def write(scaling: Scaling, folder: Path) -> None:
+    """Write scaling.json and scaling.md."""
+    atomic.write_file(folder / FILE, to_json(scaling))
+    atomic.write_file(folder / TABLE_FILE, markdown(scaling))
+
+
+def markdown(scaling: Scaling) -> str:
+    """Return the losses by size, the curves and their crossings as Markdown."""
+    headings = ["model", *(f"{humanize.count(size)} params" for size in scaling.sizes), "E", "a"]
+    lines = [f"| {' | '.join(headings)} |", "|---|" + "---:|" * (len(headings) - 1)]
+    lines += [f"| {' | '.join(row)} |" for row in rows(scaling)]
+    return "\n".join([*lines, "", *(f"- {humanize.line(note)}" for note in notes(scaling))]) + "\n"
+
+
+def rows(scaling: Scaling) -> list[list[str]]:
+    """Return for each model its mean loss at each size, E and a, with intervals if there are several seeds."""
+    found = []
+    for name, points in scaling.points.items():
+        losses = [humanize.loss(sum(p.losses) / len(p.losses)) if p.losses else humanize.MISSING for p in points]
+        curve, figures = scaling.curves.get(name), [humanize.MISSING] * 2
+        if curve is not None:
+            figures = [_figure(value, curve.intervals().get(key)) for key, value in (("E", curve.E), ("a", curve.a))]
+        found.append([humanize.line(name), *losses, *figures])
+    return found
+
+
+def _figure(value: float, interval: tuple[float, float] | None) -> str:
+    return f"{value:.3f}" if interval is None else f"{value:.3f} ({interval[0]:.3f} to {interval[1]:.3f})"
+
+
+def notes(scaling: Scaling) -> list[str]:
+    """State what the curves are, where they cross, and which models have none."""
+    found = [MEANING]
+    if len(scaling.sizes) == LEAST_SIZES:
+        found.append("Three sizes fix the three parameters exactly: whether the form is right, more sizes would show.")
+    if all(len(curve.drawn) == 0 for curve in scaling.curves.values()):
+        found.append("One seed gives no intervals.")
+    for crossing in scaling.crossings:
+        sure = ""
+        if crossing.share is not None and crossing.interval is not None:
+            low, high = map(humanize.count, crossing.interval)
+            sure = f" ({low} to {high}; they cross in {100 * crossing.share:.0f} % of the draws of the bootstrap)"
+        found.append(
+            f"{crossing.below} has the lower loss up to {humanize.count(crossing.flops)} training FLOPs{sure}, "
+            f"{crossing.above} above."
+        )
+    return found + [f"{name} {problem}, so it has no curve." for name, problem in scaling.problems.items()]
+
+
+def print_scaling(scaling: Scaling, folder: Path) -> None:
+    """Print the table, the notes, and where the reports are."""
+    from lmzoo import terminal
+
+    console = terminal.results_console()
+    headings = ["model", *(humanize.count(size) for size in scaling.sizes), "E", "a"]
+    console.print(terminal.table(headings, rows(scaling), width=console.width, left=["model"], drop=("a", "E")))
+    for note in notes(scaling):
+        console.print(note, markup=False)
+    console.print(f"reports: {folder}/params=*/report.html", markup=False, soft_wrap=True)

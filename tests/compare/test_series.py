@@ -1,0 +1,104 @@
+"""Tests comparisons at several sizes: the curves of real small runs, and what is refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmzoo.compare import series
+from lmzoo.compare.results import CellResult
+from lmzoo.compare.scaling import fit_curve
+from lmzoo.compare.series import compare_sizes, fit, markdown, parse_sizes
+from lmzoo.errors import ConfigError, LmzooError
+from tests.compare.example import example, model
+
+SETTINGS: dict[str, Any] = {"steps": 6, "batch_size": 2, "context_length": 16, "eval_every": 6}
+SIZES = (1e4, 1e5, 1e6, 1e7)
+
+
+def test_parse_sizes_sorts_them() -> None:
+    assert parse_sizes("1M, 300k,3e6") == [3e5, 1e6, 3e6]
+
+
+@pytest.mark.parametrize("text", ["1M,2M", "1M,1M,2M,3M", "1M,2M,big", ""])
+def test_parse_sizes_names_the_rule(text: str) -> None:
+    with pytest.raises(ConfigError, match="sizes="):
+        parse_sizes(text)
+
+
+def test_compare_sizes_makes_a_comparison_of_each_size(text: Path, tmp_path: Path) -> None:
+    found = compare_sizes(["mlp", "bigram"], str(text), tmp_path, sizes="2k,4k,8k", settings=SETTINGS)
+    points = found.points["mlp"]
+    assert [point.size for point in points] == [2000, 4000, 8000]
+    for point in points:
+        results = json.loads((tmp_path / f"params={point.size:.0f}" / "results.json").read_text())
+        (row,) = [row for row in results["models"] if row["name"] == "mlp"]
+        assert (point.params, list(point.losses)) == (row["params"], [row["loss"]])
+        assert point.params == pytest.approx(point.size, rel=0.03)
+        assert point.flops == 3 * row["flops_per_token"] * 6 * 2 * 16
+    expected = fit_curve([point.flops for point in points], [point.losses for point in points])
+    assert (found.curves["mlp"].E, found.curves["mlp"].a) == (expected.E, expected.a)
+    assert found.problems == {"bigram": "has the same training FLOPs at several sizes"}
+    content = json.loads((tmp_path / "scaling.json").read_text())
+    assert content["models"]["mlp"]["curve"]["E"] == expected.E
+    assert content["models"]["bigram"]["curve"] is None
+    table = (tmp_path / "scaling.md").read_text()
+    assert "bigram has the same training FLOPs at several sizes, so it has no curve" in table
+    assert "One seed gives no intervals." in table
+
+
+@pytest.mark.parametrize(
+    ("sizes", "options", "message"),
+    [
+        ("2k,4k,8k", {"match": "params=1k"}, "match cannot be given"),
+        ("10,4k,8k", {}, "mlp has at least"),
+        ("2k,4k", {}, "needs 3 different sizes"),
+    ],
+)
+def test_compare_sizes_refuses_bad_input_before_anything_is_written(
+    text: Path, tmp_path: Path, sizes: str, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(LmzooError, match=message):
+        compare_sizes(["mlp"], str(text), tmp_path / "out", sizes=sizes, settings=SETTINGS, **options)
+    assert not (tmp_path / "out").exists()
+
+
+def comparison(size: float, *, seeds: int) -> Any:
+    """Results in which "steep" is worse than "flat" at small sizes and better at large ones."""
+    rows = []
+    for name, E, a in (("flat", 1.0, 0.1), ("steep", 0.9, 0.2)):
+        base = E + (6 * size * 1000) ** -a * (20 if name == "flat" else 180)
+        losses = [base + 0.001 * n * (1 if name == "flat" else -1) for n in range(seeds)]
+        cells = [CellResult(seed=n, run="r", loss=loss) for n, loss in enumerate(losses)]
+        rows.append(model(name, losses[0], params=int(size), flops_per_token=2 * size, tokens=1000, cells=cells))
+    return dataclasses.replace(example(), models=rows)
+
+
+def test_fit_says_where_curves_cross() -> None:
+    found = fit({size: comparison(size, seeds=3) for size in SIZES})
+    assert found.curves["flat"].a == pytest.approx(0.1, abs=0.02)
+    assert found.curves["steep"].a == pytest.approx(0.2, abs=0.02)
+    (crossing,) = found.crossings
+    assert (crossing.below, crossing.above) == ("flat", "steep")
+    text = markdown(found)
+    assert "| model | 10.0 k params |" in text
+    assert "flat has the lower loss up to" in text
+    assert "of the draws of the bootstrap" in text
+    assert "Three sizes fix" not in text
+    json.loads(series.to_json(found))
+
+
+def test_fit_gives_no_curve_without_a_loss_at_every_size() -> None:
+    by_size = {size: comparison(size, seeds=1) for size in SIZES[:3]}
+    failed = dataclasses.replace(by_size[1e5].models[0], status="failed")
+    by_size[1e5] = dataclasses.replace(by_size[1e5], models=[failed, by_size[1e5].models[1]])
+    found = fit(by_size)
+    assert found.problems == {"flat": "has no loss at 100 k parameters"}
+    assert list(found.curves) == ["steep"]
+    text = markdown(found)
+    assert "Three sizes fix the three parameters exactly" in text
+    assert "One seed gives no intervals." in text
