@@ -123,6 +123,8 @@ class LatentAttention(Layer):
         q_BTHC = q_BTHC * math.sqrt(
             cache_BSC.shape[-1] / self.head_dim
         )  # the scores are divided by sqrt(K), not sqrt(C)
-        cache_BS1C = cache_BSC[:, :, None]
-        y_BTHR = attend(q_BTHC, cache_BS1C, cache_BS1C[..., : self.kv_rank])
+        # One contiguous copy as keys and values, of which the rotated features are cut off again: torch's fused kernel
+        # takes no narrower values, and its rounding depends on strides, which a state that was saved has not kept.
+        cache_BS1C = cache_BSC[:, :, None].contiguous()
+        y_BTHR = attend(q_BTHC, cache_BS1C, cache_BS1C)[..., : self.kv_rank]
         return torch.einsum("bthr,hvr->bthv", y_BTHR, v_up_HVR)
