@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lmzoo import files
-from lmzoo.compare.results import FILE, SCHEMA, CellResult, ModelResult, Reference, Results
+from lmzoo.compare.results import FILE, SCHEMA, CellResult, ModelResult, Reference, Results, Yardstick
 from lmzoo.compare.statistics import Mean, Pair, Statistics
 from lmzoo.errors import InputError
 
@@ -33,8 +33,19 @@ _KEYS: Mapping[str, Any] = {
 _TUNING = {"setting": str, "values": list, "most_added": int, "selection": _SPLIT, "report": _SPLIT, "models": dict}
 _TRIAL = {"value": float, "run": str, "status": str}
 _MODEL = {"chosen": float, "at_end": bool, "tried": list}
+_PROTOCOL = {
+    "split": str,
+    "documents": str,
+    "context": str,
+    "context_length": int,
+    "stride": int,
+    "targets": int,
+}
+_LOSS = int | float | None
+_POSITIONS = {"first": int, "last": int, "loss": _LOSS, "tokens": int}
+_CLASS = {"name": str, "loss": _LOSS, "tokens": int}
 # Of a model, not of a seed, or long: they are no part of a record, or come from the model.
-_LONG = ("curve", "sample", "config", "cells", "checks")
+_LONG = ("curve", "sample", "config", "cells", "checks", "by_position", "by_class")
 
 
 def load_results(folder: str | Path) -> Results:
@@ -115,6 +126,12 @@ def _build(path: Path, content: Mapping[str, Any]) -> Results:
         raise InputError(f"{path}: {where}{rule}") from None
     for name, keys in _KEYS.items():
         _require(path, name, getattr(results, name), keys)
+    rate = results.corpus.get("entropy_rate")
+    if rate is not None:
+        _require(path, "corpus.entropy_rate", rate, {"nats": float})
+    if results.protocol:
+        _require(path, "protocol", results.protocol, _PROTOCOL)
+    _require_losses(path, results)
     if results.tuning:
         _require(path, "tuning", results.tuning, _TUNING)
         for name, model in results.tuning["models"].items():
@@ -126,6 +143,20 @@ def _build(path: Path, content: Mapping[str, Any]) -> Results:
         if not ranked == set(results.statistics.ranks) == set(results.statistics.means):
             raise InputError(f"{path}: statistics: they must be of the ranked models")
     return results
+
+
+def _require_losses(path: Path, results: Results) -> None:
+    """Check the losses by position and by class of each model and each of its seeds."""
+    for model in results.models:
+        for row in (model, *model.cells):
+            for part in row.by_position:
+                _require(path, f"models.{model.name}.by_position", part, _POSITIONS)
+                if not 1 <= part["first"] <= part["last"]:
+                    raise InputError(f"{path}: models.{model.name}.by_position: first and last must be a range above 0")
+            for part in row.by_class:
+                _require(path, f"models.{model.name}.by_class", part, _CLASS)
+        if model.by_class and not results.protocol.get("targets"):
+            raise InputError(f"{path}: protocol.targets must be a positive number, for the shares of the classes")
 
 
 def _made(content: Mapping[str, Any]) -> Results:
@@ -140,7 +171,9 @@ def _made(content: Mapping[str, Any]) -> Results:
         pairs = [_known(Pair, pair) for pair in statistics["pairs"]]
         statistics = _known(Statistics, statistics, means=means, pairs=pairs)
     references = [_known(Reference, reference) for reference in content.get("references", ())]
-    return _known(Results, content, models=models, references=references, statistics=statistics)
+    yardsticks = [_known(Yardstick, yardstick) for yardstick in content.get("yardsticks", ())]
+    made = {"models": models, "references": references, "yardsticks": yardsticks, "statistics": statistics}
+    return _known(Results, content, **made)
 
 
 def _known(cls: type[Made], table: Mapping[str, Any], **made: Any) -> Made:
@@ -156,4 +189,4 @@ def _require(path: Path, name: str, found: object, keys: Mapping[str, Any]) -> N
         if isinstance(kind, Mapping):
             _require(path, f"{name}.{key}", value, kind)
         elif not isinstance(value, (int, float) if kind is float else kind):
-            raise InputError(f"{path}: {name}.{key}={value!r} must be of type {kind.__name__}")
+            raise InputError(f"{path}: {name}.{key}={value!r} must be of type {getattr(kind, '__name__', kind)}")

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 
-from lmzoo.compare.results import CellResult, ModelResult, Reference, Results
+from lmzoo.compare.results import CellResult, ModelResult, Reference, Results, Yardstick
 from lmzoo.compare.statistics import analyze
+from lmzoo.compare.token_classes import MEANINGS
 
 
 def model(name: str, loss: float, **more: object) -> ModelResult:
@@ -83,18 +84,31 @@ HOSTILE = "</script><img src=x onerror=alert(1)><!--<script>"  # a name that wou
 
 
 def everything(names: tuple[str, ...] = ("gpt2.tiny", "mamba.tiny", HOSTILE)) -> Results:
-    """A comparison with three seeds, curves, a tuned rate and checks; one more model diverged, and one failed."""
+    """A comparison with three seeds, curves, a tuned rate and checks; one more model diverged, and one failed.
+
+    The first model extrapolates; its `by_position` goes on beyond the training length of 5 tokens.
+    """
     seeds, losses, models, tried = [7, 8, 9], {}, [], {}
     for number, name in enumerate(names):
         run = f"runs/{name},seed="
         losses[name] = [1.5 + number / 4 + seed / 1000 for seed in seeds]
         cells = [
-            CellResult(seed=seed, run=f"{run}{seed}", loss=loss, selection_loss=loss + 0.1, curve=_fall(loss))
+            CellResult(
+                seed=seed,
+                run=f"{run}{seed}",
+                loss=loss,
+                selection_loss=loss + 0.1,
+                curve=_fall(loss),
+                by_position=by_position(loss, further=number == 0 and seed == 7),
+                by_class=by_class(loss),
+            )
             for seed, loss in zip(seeds, losses[name], strict=True)
         ]
         more = {
             "cells": cells,
             "curve": _fall(losses[name][1]),
+            "by_position": by_position(losses[name][1], further=number == 0),
+            "by_class": by_class(losses[name][1]),
             "checks": {"causality": True, "decoding": True},
             "config": {"model": {"d_model": 64}, "train": {"learning_rate": 0.01, "seed": 7}, "precision": "float32"},
             "decode_tokens_per_s": 900.0 / (number + 1),
@@ -109,6 +123,17 @@ def everything(names: tuple[str, ...] = ("gpt2.tiny", "mamba.tiny", HOSTILE)) ->
     half = {"documents": 2, "tokens": 500, "bytes": 500}
     return dataclasses.replace(
         plain,
+        corpus={**plain.corpus, "entropy_rate": {"nats": 1.25, "error": 0.0}},
+        budget={**plain.budget, "documents": "joined"},
+        protocol={
+            "split": "half",
+            "documents": "joined",
+            "context": "reset",
+            "context_length": 5,
+            "stride": 5,
+            "targets": 499,
+        },
+        yardsticks=[Yardstick(name="uniform", loss=math.log(65), bits_per_byte=math.log2(65))],
         models=[*models, wild, leaky],
         seeds=seeds,
         statistics=analyze(losses),
@@ -121,6 +146,21 @@ def everything(names: tuple[str, ...] = ("gpt2.tiny", "mamba.tiny", HOSTILE)) ->
             "models": tried,
         },
     )
+
+
+def by_position(loss: float, *, further: bool = False) -> list[dict[str, object]]:
+    """Losses by position around a mean; `further`: also beyond the training length."""
+    ranges = [(1, 1), (2, 2), (3, 4), (5, 5), *([(6, 8), (9, 16), (17, 20)] if further else [])]
+    return [{"first": a, "last": b, "loss": loss + 0.5 / a, "tokens": 100 * (b - a + 1)} for a, b in ranges]
+
+
+def by_class(loss: float) -> list[dict[str, object]]:
+    """Losses by class around a mean; no token is rare."""
+    losses = [None if name == "rare" else loss + number / 10 for number, name in enumerate(MEANINGS)]
+    return [
+        {"name": name, "loss": found, "tokens": 0 if found is None else 100}
+        for name, found in zip(MEANINGS, losses, strict=True)
+    ]
 
 
 def _fall(loss: float) -> list[list[float]]:

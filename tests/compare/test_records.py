@@ -29,7 +29,9 @@ def changed(folder: Path, **fields: Any) -> None:
 @pytest.mark.parametrize("results", [example(), everything()], ids=["one seed", "everything"])
 def test_load_results_returns_what_was_written(results: Any, tmp_path: Path) -> None:
     write_results(results, tmp_path)
-    assert to_json(load_results(tmp_path)) == to_json(results)
+    found = load_results(tmp_path)
+    assert to_json(found) == to_json(results)
+    assert [*found.references, *found.yardsticks] == [*results.references, *results.yardsticks]
 
 
 def test_load_results_leaves_out_fields_of_newer_versions(folder: Path) -> None:
@@ -47,6 +49,10 @@ def test_load_results_leaves_out_fields_of_newer_versions(folder: Path) -> None:
         ({"corpus": dict(example().corpus) | {"overlap": None}}, r"corpus.overlap.text=None must be of type str"),
         ({"tuning": {"setting": "x"}}, r"tuning.values=None must be of type list"),
         ({"statistics": None, "seeds": "a"}, r"seeds"),
+        ({"corpus": dict(example().corpus) | {"entropy_rate": {"nats": "low"}}}, r"entropy_rate.nats='low' must be of"),
+        ({"protocol": {"split": "half"}}, r"protocol.documents=None must be of type str"),
+        ({"protocol": {}}, r"protocol.targets must be a positive number"),
+        ({"yardsticks": [{"name": "xz"}]}, r"yardsticks.0.loss: field required"),
         ({"models": []}, r"statistics: they must be of the ranked models"),
     ],
 )
@@ -61,6 +67,25 @@ def test_load_results_refuses_trials_that_the_report_cannot_show(folder: Path) -
     trial = {"chosen": 0.1, "at_end": False, "tried": [{"value": "high"}]}
     changed(folder, tuning=dict(everything().tuning) | {"models": {"gpt2.tiny": trial}})
     with pytest.raises(InputError, match=r"tuning.models.gpt2.tiny.tried.value='high' must be of type float"):
+        load_results(folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"by_position": [{"first": 1, "last": 1, "loss": "x", "tokens": 1}]},
+            r"loss='x' must be of type int \| float",
+        ),
+        ({"by_position": [{"first": 0, "last": 1, "loss": 1.5, "tokens": 1}]}, r"must be a range above 0"),
+        ({"by_class": [{"name": 1, "loss": None, "tokens": 0}]}, r"models.best.by_class.name=1 must be of type str"),
+    ],
+)
+def test_load_results_refuses_losses_that_the_report_cannot_show(
+    folder: Path, fields: dict[str, Any], message: str
+) -> None:
+    changed(folder, models=[{"name": "best", "status": "failed", **fields}], statistics=None)
+    with pytest.raises(InputError, match=message):
         load_results(folder)
 
 
