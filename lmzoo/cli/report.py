@@ -26,6 +26,6 @@ def report(folder: Path, figures: bool) -> None:
     from lmzoo.compare.write import write_report
 
     results = load_results(folder)
-    written = write_figures(results, folder / "figures") if figures else []
+    written = write_figures(results, folder) if figures else []
     for path in [*write_report(results, folder), *written]:
         click.echo(path)

@@ -12,10 +12,11 @@ from typing import Any
 
 Spec = dict[str, Any]
 N_COLORS = 8
+LOSS = "validation loss (nats per token)"
 SOFT, REFERENCE_DASH = "var(--soft)", [5, 4]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'PingFang SC', sans-serif"
 NUMBER = ".3~s"  # 12.3k
-X_TICKS = {"grid": False, "format": "~s", "tickCount": 6}
+X_TICKS = {"grid": False, "format": "~s", "tickCount": 6, "labelExpr": "datum.value ? datum.label : '0'"}  # not "0k"
 LOOK: Mapping[str, Any] = {
     "background": "transparent",
     "font": FONT,
@@ -126,10 +127,27 @@ def tooltip(*fields: tuple[str, str, str]) -> list[Spec]:
     ]
 
 
-def reference_layers(name: str, loss: float, channel: str) -> list[Spec]:
-    """Return a dashed line at the loss of the best n-gram on the axis `channel` ("x" or "y"), and its label."""
+def loss_channel(low: float, high: float) -> Spec:
+    """Return the encoding of the loss on the y axis, from `low` to `high`."""
+    scale = {"domain": [low, high], "nice": False}
+    return {
+        "field": "loss",
+        "type": "quantitative",
+        "title": LOSS,
+        "scale": scale,
+        "axis": {"tickCount": 7, "format": ".3~r"},
+    }
+
+
+def reference_layers(name: str, loss: float, channel: str, *, below: bool = False) -> list[Spec]:
+    """Return a dashed line at a loss, such as that of the best n-gram, on the axis `channel` ("x" or "y"), and a label.
+
+    On the x axis the label stands at the top, or `below` at the bottom; on the y axis above the line, or `below` it.
+    """
     other = "y" if channel == "x" else "x"
-    label = {"dx": 5, "dy": 6, "baseline": "top"} if channel == "x" else {"dx": 5, "dy": -5, "baseline": "bottom"}
+    up = below if channel == "x" else not below
+    label = {"dx": 5, "dy": -6 if up else 6, "baseline": "bottom" if up else "top"}
+    start: Spec = {"value": "height"} if channel == "x" and below else {"value": 0}
     shared: Spec = {"color": {"value": SOFT}, "strokeDash": None, "tooltip": None}
     data: Spec = {"values": [{"loss": loss, "text": f"{name} {loss:.2f}"}]}
     return [
@@ -141,6 +159,6 @@ def reference_layers(name: str, loss: float, channel: str) -> list[Spec]:
         {
             "data": data,
             "mark": {"type": "text", "align": "left", "fontStyle": "italic", **label, "clip": True},
-            "encoding": {**shared, other: {"value": 0}, "text": {"field": "text"}},
+            "encoding": {**shared, other: start, "text": {"field": "text"}},
         },
     ]

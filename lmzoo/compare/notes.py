@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from lmzoo import humanize
-from lmzoo.compare import protocol
 from lmzoo.compare.findings import first_places, seed_notes
 from lmzoo.compare.results import Results, same_steps
 from lmzoo.compare.sizes import match_notes
@@ -110,8 +109,6 @@ def notes(results: Results) -> list[str]:
             f"({humanize.count(counted)} tokens), and like the models they see nothing before their window of {window} "
             "tokens."
         )
-    if results.protocol:
-        found.append(protocol.sentence(results))
     if results.corpus["origin"]:
         found.append(
             f"{results.corpus['name']} was built from {results.corpus['origin']}: another version of Python gives "

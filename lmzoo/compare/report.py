@@ -1,39 +1,38 @@
 """Makes the report: one self-contained HTML file for phones, print, and light or dark screens.
 
-It is made from `Results` alone. All outside text (names, samples, error messages) is escaped, and the page forbids
-itself every request: figures are drawn by the copy of Vega-Lite inside it.
+It is made from `Results`, and from the logs of the runs if they are there. All outside text (names, samples, error
+messages) is escaped, and the page forbids itself every request: figures are drawn by the copy of Vega-Lite inside it.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from html import escape
 from importlib import resources
 
 from lmzoo import humanize
-from lmzoo.compare import findings, table
+from lmzoo.compare import findings, protocol, table
 from lmzoo.compare import report_tables as tables
+from lmzoo.compare.activations import Row
 from lmzoo.compare.conclusions import conclusions
 from lmzoo.compare.figure import N_COLORS, Figure
 from lmzoo.compare.figures import figures
 from lmzoo.compare.notes import headline, notes
+from lmzoo.compare.report_charts import activations, chart, classes, positions
 from lmzoo.compare.results import Results, budget_text, model_colors, same_steps
 from lmzoo.compare.tune import TUNED
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'"
 MOST_PAIRS = 15  # a longer table of pairs is folded
-NO_SCRIPT = (
-    "<noscript>The figure is drawn by a script, which is not allowed here; results.json has its data.</noscript>"
-)
 
 
-def html(results: Results) -> str:
-    """Make the whole page."""
+def html(results: Results, logged: Mapping[str, Sequence[Row]] | None = None) -> str:
+    """Make the whole page. `logged` is what `read_activations` found in the runs."""
     ordered = [*results.ranked, *results.unranked]
     colors = model_colors(results)
-    drawn = {figure.name: figure for figure in figures(results)}
+    drawn = {figure.name: figure for figure in figures(results, logged)}
     who = " and ".join(model.name for model in ordered) if len(ordered) <= 2 else f"{len(ordered)} language models"
     title = f"{who} on {results.corpus['name']}"
     sections = [
@@ -45,7 +44,10 @@ def html(results: Results) -> str:
         _differences(results),
         _curves(results, colors, drawn),
         _sensitivity(results, colors, drawn),
+        positions(results, colors, drawn),
+        classes(results, colors, drawn),
         _costs(results, colors, drawn),
+        activations(results, colors, drawn),
         _samples(results, colors),
         _checks(results, colors),
         _made(results),
@@ -112,8 +114,8 @@ def _ranking(results: Results, colors: dict[str, int], drawn: dict[str, Figure])
     return (
         f'<h2>Ranking</h2>\n<p class="caption">By loss on the validation split: lower is better.{interval} In italics, '
         f"{table.NGRAMS}: the loss that is reached without any training.</p>\n"
-        f'{_chart(drawn, "ranking", colors)}<div class="card scroll">{tables.ranking_table(results, colors)}</div>\n'
-        f'<p class="caption">{escape(table.overlap(results))}</p>'
+        f'{chart(drawn, "ranking", colors)}<div class="card scroll">{tables.ranking_table(results, colors)}</div>\n'
+        f'<p class="caption">{escape(protocol.sentence(results))} {escape(table.overlap(results))}</p>'
     )
 
 
@@ -146,11 +148,12 @@ def _curves(results: Results, colors: dict[str, int], drawn: dict[str, Figure]) 
     band = (
         f" The bands are the {findings.PERCENT} intervals of the mean over the seeds." if len(results.seeds) > 1 else ""
     )
+    limit = " and the entropy rate of the source, which is the limit" if results.corpus.get("entropy_rate") else ""
     return (
         '<h2>Loss while training</h2>\n<p class="caption">Validation loss in nats per token.'
-        f"{band} Dashed: the best counted n-gram. ✕: diverged. FLOPs of training are three times those of the forward "
-        "pass; times follow from the mean training speed. The first steps, where every loss falls fast, are cut "
-        f"off.</p>\n{_chart(drawn, 'loss', colors)}"
+        f"{band} Dashed: the best counted n-gram{limit}. ✕: diverged. FLOPs of training are three times those of the "
+        "forward pass; times follow from the mean training speed. The first steps, where every loss falls fast, are "
+        f"cut off.</p>\n{chart(drawn, 'loss', colors)}"
     )
 
 
@@ -160,7 +163,7 @@ def _sensitivity(results: Results, colors: dict[str, int], drawn: dict[str, Figu
     return (
         f"<h2>Sensitivity to the {escape(results.tuning['setting'].replace('_', ' '))}</h2>\n"
         f'<p class="caption">{escape(TUNED)} In the figure, the chosen values are larger, and ✕ marks a run that '
-        f"diverged.</p>\n{_chart(drawn, 'sensitivity', colors)}"
+        f"diverged.</p>\n{chart(drawn, 'sensitivity', colors)}"
         f'<div class="card scroll">{tables.sensitivity_table(results, colors)}</div>'
     )
 
@@ -172,7 +175,7 @@ def _costs(results: Results, colors: dict[str, int], drawn: dict[str, Figure]) -
             '<p class="caption">Filled: on the Pareto front, since no other model has certainly a lower loss at the '
             f"same cost or at a lower one. Speeds on {escape(_hardware(results))}. Decoding: one row, greedy, "
             f"{results.decode_tokens} tokens within the context, median of several runs.</p>\n"
-            f"{_chart(drawn, 'cost', colors)}"
+            f"{chart(drawn, 'cost', colors)}"
         )
     return (
         f'<h2>Loss and cost</h2>\n{figure}<p class="caption">FLOPs of the forward pass, two per multiply-add; the '
@@ -190,39 +193,6 @@ def _checks(results: Results, colors: dict[str, int]) -> str:
         "no future token, decodes as its forward pass predicts, and reports the right loss. One that fails has no "
         "rank.</p>\n"
         f'<div class="card scroll">{checks}</div>'
-    )
-
-
-def _chart(drawn: dict[str, Figure], name: str, colors: dict[str, int]) -> str:
-    """Make the frame of a figure: the controls, and the place in which report.js draws it."""
-    figure = drawn.get(name)
-    if figure is None:
-        return ""
-    groups = []
-    if len(figure.axes) > 1:
-        buttons = "".join(
-            f'<label><input type="radio" name="axis" value="{number}"{" checked" if not number else ""}>'
-            f"{escape(axis.label)}</label>"
-            for number, axis in enumerate(figure.axes)
-        )
-        groups.append(f'<fieldset class="axis"><legend>x axis</legend>{buttons}</fieldset>')
-    if figure.scales:
-        logs = {"x": figure.axes[0].log, "y": False}
-        boxes = "".join(
-            f'<label><input type="checkbox" name="log-{axis}"{" checked" if logs[axis] else ""}>log {axis}</label>'
-            for axis in figure.scales
-        )
-        groups.append(f"<fieldset><legend>scale</legend>{boxes}</fieldset>")
-    if len(figure.models) > 1:
-        boxes = "".join(
-            f'<label><input type="checkbox" name="model" value="{escape(model)}" checked>'
-            f"{tables.swatch(colors[model])}{escape(model)}</label>"
-            for model in figure.models
-        )
-        groups.append(f'<fieldset class="models"><legend>models</legend>{boxes}</fieldset>')
-    return (
-        f'<div class="card chart" data-figure="{name}"><form class="controls" autocomplete="off" hidden>'
-        f'{"".join(groups)}</form><div class="plot"></div>{NO_SCRIPT}</div>\n'
     )
 
 

@@ -89,6 +89,15 @@ def checks_table(models: Sequence[ModelResult], colors: dict[str, int]) -> str:
     return _table(("model", "verdict", "passed"), rows, kind="checks") if rows else ""
 
 
+def text_table(headings: Sequence[str], rows: Sequence[Sequence[str]], colors: dict[str, int]) -> str:
+    """Make a table of text; a row that begins with the name of a model has its swatch."""
+    made = []
+    for name, *cells in rows:
+        mark = swatch(colors[name]) if name in colors else '<i class="swatch"></i>'
+        made.append((mark + escape(name), _cells(headings[1:], cells)))
+    return _table(headings, made)
+
+
 def swatch(color: int) -> str:
     """Make the square with the color of a model; it is dashed where its line is."""
     return f'<i class="swatch fill{color % N_COLORS}{" dashed" if color >= N_COLORS else ""}"></i>'

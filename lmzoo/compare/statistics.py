@@ -9,7 +9,7 @@ are not certainly worse. Groups of equal models do not exist in general (a and b
 while a and c are not), and a range needs no key to be read.
 """
 
-# P: pairs of models, N: seeds.
+# P: pairs of models, N: seeds, K: keys, such as the points of a curve.
 
 from __future__ import annotations
 
@@ -17,8 +17,11 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import TypeVar
 
 import numpy as np
+
+Key = TypeVar("Key")
 
 ALPHA = 0.05  # rate of wrong claims, over all pairs of a comparison
 CONFIDENCE = 1 - ALPHA
@@ -197,3 +200,17 @@ def seeds_needed(difference: float, sd: float, alpha: float = ALPHA) -> int | No
         middle = (low + high) // 2
         low, high = (low, middle) if power(difference, sd, middle, alpha) >= POWER else (middle, high)
     return high
+
+
+def intervals(seeds: Sequence[Mapping[Key, float | None]]) -> dict[Key, tuple[float, float]]:
+    """Return the confidence interval of the mean over the seeds for each key that all of them have, with a number."""
+    if len(seeds) < 2:
+        return {}
+    from scipy import stats
+
+    shared = [key for key in seeds[0] if all(seed.get(key) is not None for seed in seeds)]
+    losses_NK = np.array([[seed[key] for key in shared] for seed in seeds], dtype=np.float64)
+    mean_K = losses_NK.mean(axis=0)
+    error_K = np.maximum(stats.sem(losses_NK, axis=0), math.ulp(1.0))  # of equal losses: an interval without a width
+    low_K, high_K = stats.t.interval(CONFIDENCE, len(seeds) - 1, loc=mean_K, scale=error_K)
+    return dict(zip(shared, zip(low_K.tolist(), high_K.tolist(), strict=True), strict=True))

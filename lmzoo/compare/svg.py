@@ -8,20 +8,23 @@ from importlib import import_module, resources
 from pathlib import Path
 from typing import Any
 
+from lmzoo.compare.activations import read_activations
 from lmzoo.compare.figure import Figure, Spec
 from lmzoo.compare.figures import figures
 from lmzoo.compare.results import Results
 from lmzoo.errors import InputError
 from lmzoo.storage import atomic
 
+FOLDER = "figures"
 WIDTH = 560  # pixels
 FONT = "Helvetica, Arial, sans-serif"
 
 
 def write_figures(results: Results, folder: Path) -> list[Path]:
-    """Write each figure with each choice of its x axis to `folder`, such as `loss-tokens.svg`; returns the paths.
+    """Write each figure with each choice of its x axis to `folder`/figures, such as `loss-tokens.svg`.
 
-    Raises `InputError` without vl-convert, before anything is written.
+    `folder` is that of the comparison, whose runs are read too. Returns the paths. Raises `InputError` without
+    vl-convert, before anything is written.
     """
     try:
         converter: Any = import_module("vl_convert")
@@ -29,12 +32,13 @@ def write_figures(results: Results, folder: Path) -> list[Path]:
         raise InputError(
             "figures need vl-convert-python: pip install vl-convert-python, or '.[report]' in the checkout"
         ) from None
+    target = folder / FOLDER
     drawn = {
-        folder / f"{figure.name}-{axis.field}.svg": converter.vegalite_to_svg(for_paper(figure.drawn(axis), figure))
-        for figure in figures(results)
+        target / f"{figure.name}-{axis.field}.svg": converter.vegalite_to_svg(for_paper(figure.drawn(axis), figure))
+        for figure in figures(results, read_activations(results, folder))
         for axis in figure.axes
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    target.mkdir(parents=True, exist_ok=True)
     for path, content in drawn.items():
         atomic.write_file(path, content)
     return list(drawn)

@@ -28,6 +28,11 @@ OPTIONS = (
 TEXTS = (
     "return [...document.querySelectorAll(`[data-figure=${arguments[0]}] svg text`)].map((text) => text.textContent)"
 )
+# Residual RMS of a model with two blocks.
+LOGGED = {
+    HOSTILE: [{"tokens": n, "block": block, "rms": 1.0 + n * block} for n in (500, 1000, 2000) for block in range(3)]
+}
+FIGURES = ("ranking", "loss", "sensitivity", "positions", "classes", "cost", "activations-1")
 LINES = "[data-figure=loss] .mark-line path"
 COLORS = f"return [...document.querySelectorAll('{LINES}')].map((line) => line.getAttribute('stroke'))"
 
@@ -62,7 +67,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     from selenium.webdriver.chrome.service import Service
 
     folder = tmp_path_factory.mktemp("browser")
-    (folder / "report.html").write_text(html(everything()), encoding="utf-8")
+    (folder / "report.html").write_text(html(everything(), LOGGED), encoding="utf-8")
     options = webdriver.ChromeOptions()
     options.binary_location = found[0]
     for option in (*OPTIONS, f"user-data-dir={folder / 'profile'}"):
@@ -72,7 +77,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     try:
         driver.get((folder / "report.html").as_uri())
         opened = Page(driver)
-        opened.wait(lambda: all(opened.texts(name) for name in ("ranking", "loss", "sensitivity", "cost")))
+        opened.wait(lambda: all(opened.texts(name) for name in FIGURES))
         yield opened
     finally:
         driver.quit()
@@ -90,6 +95,16 @@ def test_browser_hides_a_model(page: Page) -> None:
     page.wait(lambda: page.driver.execute_script(COLORS) == ["var(--s0)", "var(--s2)", "var(--s3)"])
     page.click("loss", "[value='mamba.tiny']")
     page.wait(lambda: len(page.driver.execute_script(COLORS)) == 4)
+
+
+def test_browser_draws_where_losses_come_from(page: Page) -> None:
+    assert {"training length 5", "tokens before the target", "16"} <= set(page.texts("positions"))
+    assert {"all tokens", "repeated bigram (20.0 %)", "whitespace (20.0 %)"} <= set(page.texts("classes"))
+    assert "residual RMS" in page.texts("activations-1")
+    lines = "return document.querySelectorAll('[data-figure=activations-1] .mark-line path').length"
+    assert page.driver.execute_script(lines) == 3
+    empty = "return getComputedStyle(document.querySelector('[data-figure=activations-1] form')).display"
+    assert page.driver.execute_script(empty) == "none", "no gap where there is no control"
 
 
 def test_browser_switches_the_axis_and_its_scale(page: Page) -> None:

@@ -1,4 +1,4 @@
-"""Tests the figures of a comparison: their rows, intervals, axes, and the models on the Pareto front."""
+"""Tests the figures of a comparison: their rows, intervals, axes, and the lines of references."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from lmzoo.compare import figures as figures_module
 from lmzoo.compare.figure import Figure
-from lmzoo.compare.figures import figures, loss_range, pareto_front
+from lmzoo.compare.figures import figures, loss_range
 from lmzoo.compare.results import Results
 from lmzoo.compare.statistics import mean_interval
-from tests.compare.example import HOSTILE, everything, example, model, several_seeds
+from tests.compare.example import HOSTILE, everything, example, model
 
 
 def by_name(results: Results) -> dict[str, Figure]:
@@ -27,8 +26,10 @@ def rows(figure: Figure, **wanted: Any) -> list[dict[str, Any]]:
 
 
 def test_figures_are_those_that_the_results_allow() -> None:
-    assert list(by_name(everything())) == ["ranking", "loss", "sensitivity", "cost"]
+    assert list(by_name(everything())) == ["ranking", "loss", "sensitivity", "positions", "classes", "cost"]
     assert list(by_name(example())) == ["ranking", "loss", "cost"]
+    logged = {"gpt2.tiny": [{"tokens": 1, "block": 0, "rms": 1.0}, {"tokens": 2, "block": 0, "rms": 2.0}]}
+    assert [figure.name for figure in figures(everything(), logged)][-2:] == ["cost", "activations-1"]
     failed = dataclasses.replace(example(), models=[example().models[4]])
     assert figures(failed) == [], "the loss of a model that failed a check is not shown"
 
@@ -94,47 +95,6 @@ def test_sensitivity_marks_chosen_and_diverged_values() -> None:
     assert figure.axes[0].title == "learning rate"
 
 
-def test_costs_have_each_axis_that_was_measured() -> None:
-    figure = by_name(everything())["cost"]
-    assert [axis.field for axis in figure.axes] == [
-        "decode_tokens_per_s",
-        "train_tokens_per_s",
-        "state_bytes",
-        "params",
-        "flops_per_token",
-    ]
-    (row,) = rows(figure, model="mamba.tiny")
-    assert (row["decode_tokens_per_s"], row["front:decode_tokens_per_s"], row["front:state_bytes"]) == (
-        450,
-        False,
-        True,
-    )
-    stateless = [model(name, 1.5, state_bytes=0, decode_tokens_per_s=None) for name in "ab"]
-    fields = [axis.field for axis in by_name(dataclasses.replace(example(), models=stateless))["cost"].axes]
-    assert fields == ["train_tokens_per_s", "params", "flops_per_token"], "zero has no place on a logarithmic axis"
-
-
-def test_pareto_front_leaves_out_what_is_certainly_worse_and_costs_no_less() -> None:
-    models = [
-        model("best", 1.5, params=200),
-        model("small", 1.6, params=100),
-        model("worse", 1.7, params=100),
-        model("large", 1.8, params=300),
-    ]
-    assert pareto_front(dataclasses.replace(example(), models=models), "params") == ["best", "small"]
-    fast = [model("best", 1.5, decode_tokens_per_s=10.0), model("fast", 1.6, decode_tokens_per_s=20.0)]
-    slow = model("slow", 1.6, decode_tokens_per_s=5.0)
-    both = dataclasses.replace(example(), models=[*fast, slow])
-    assert pareto_front(both, "decode_tokens_per_s") == ["best", "fast"]
-
-
-def test_pareto_front_keeps_models_that_cannot_be_told_apart() -> None:
-    results = several_seeds({"a": [1.5, 1.6, 1.4], "b": [1.52, 1.57, 1.45], "c": [2.5, 2.61, 2.4]})
-    assert pareto_front(results, "params") == ["a", "b"]
-    early = dataclasses.replace(results, statistics=None)
-    assert pareto_front(early, "params") == ["a", "b", "c"]
-
-
 def test_loss_range_leaves_out_the_first_fall_of_the_loss() -> None:
     curves = [[[0, 4.17], [10, 2.0], [20, 1.8]], [[0, 4.17], [10, 3.0], [20, 2.5]]]
     low, high = loss_range(curves, [3.3, 1.9])
@@ -144,8 +104,22 @@ def test_loss_range_leaves_out_the_first_fall_of_the_loss() -> None:
     assert loss_range([[[0, 0.0]]], [])[0] > 0, "for a logarithmic axis"
 
 
-def test_bands_need_two_seeds_that_finished() -> None:
+def test_curves_have_bands_of_the_seeds_that_finished() -> None:
     row = everything().models[0]
-    assert figures_module._bands(dataclasses.replace(row, cells=row.cells[:1])) == {}
     ended = dataclasses.replace(row.cells[2], status="diverged", curve=[[0, math.pi]])
-    assert set(figures_module._bands(dataclasses.replace(row, cells=[*row.cells[:2], ended]))) == {0, 500, 1000, 2000}
+    models = [dataclasses.replace(row, cells=cells) for cells in ([*row.cells[:2], ended], row.cells[:1])]
+    for one, points in zip(models, (4, 0), strict=True):
+        figure = by_name(dataclasses.replace(everything(), models=[one], statistics=None))["loss"]
+        assert sum("low" in found for found in rows(figure)) == points
+
+
+def test_ranking_and_curves_have_the_entropy_rate_of_a_source() -> None:
+    for name in ("ranking", "loss"):
+        assert set(_texts(by_name(everything())[name])) == {"3-gram 1.70", "entropy rate 1.25"}
+        assert set(_texts(by_name(example())[name])) == {"3-gram 1.70"}
+    assert by_name(everything())["loss"].spec["encoding"]["y"]["scale"]["domain"][0] < 1.25
+
+
+def _texts(figure: Figure) -> list[str]:
+    lines = [line for layer in figure.spec["layer"] if "data" in layer for line in layer["data"]["values"]]
+    return [line["text"] for line in lines if "text" in line]

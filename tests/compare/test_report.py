@@ -9,6 +9,7 @@ from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 
+from lmzoo.compare import protocol
 from lmzoo.compare.conclusions import conclusions
 from lmzoo.compare.report import html
 from tests.compare.example import HOSTILE, everything, example, several_seeds
@@ -63,7 +64,7 @@ def test_html_escapes_all_outside_text() -> None:
 
 def test_html_holds_the_figures_as_data() -> None:
     figures = figure_data(html(everything()))
-    assert list(figures) == ["ranking", "loss", "sensitivity", "cost"]
+    assert list(figures) == ["ranking", "loss", "sensitivity", "positions", "classes", "cost"]
     assert HOSTILE in {row["model"] for row in figures["loss"]["spec"]["data"]["values"]}
     assert figures["loss"]["axes"][1] == {"label": "FLOPs", "field": "flops", "title": "FLOPs of training", "log": True}
 
@@ -105,6 +106,15 @@ def test_html_has_controls_for_axes_scales_and_models() -> None:
     assert re.findall(r'name="log-(\w)"( checked)?', form) == [("x", ""), ("y", "")]
     cost = html(everything()).partition('data-figure="cost"')[2].partition("</form>")[0]
     assert re.findall(r'name="log-(\w)"( checked)?', cost) == [("x", " checked"), ("y", "")]
+
+
+def test_html_states_the_protocol_once_and_the_yardsticks() -> None:
+    page = read(html(everything())).text
+    assert page.count(protocol.sentence(everything())) == 1
+    assert page.index("uniform") < page.index(protocol.sentence(everything()))  # in the table of the ranking
+    assert "uniform4.1746.022" in page
+    assert "the entropy rate of the source" in page
+    assert "the entropy rate of the source" not in read(html(example())).text
 
 
 def test_html_states_checks_settings_and_conclusions() -> None:

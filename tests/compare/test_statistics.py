@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmzoo.compare.statistics import ALPHA, Pair, analyze, holm, power, rank_ranges, seeds_needed, tell_apart
+from lmzoo.compare.statistics import ALPHA, Pair, analyze, holm, intervals, power, rank_ranges, seeds_needed, tell_apart
 
 REPETITIONS = 1000
 LOSSES = {"a": [1.50, 1.52, 1.49, 1.51], "b": [1.60, 1.63, 1.58, 1.62], "c": [1.53, 1.50, 1.52, 1.51]}
@@ -125,3 +125,12 @@ def test_analyze_finds_a_difference_of_three_standard_deviations(seeds: int, rat
 def test_statistics_import_scipy_only_when_used() -> None:
     script = "import lmzoo.compare.statistics, sys; assert 'scipy' not in sys.modules"
     subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_intervals_are_of_the_keys_that_all_seeds_have() -> None:
+    seeds = [{"a": 1.0, "b": 2.0, "c": None, "d": 1.5}, {"d": 1.5, "a": 1.2, "c": 3.0}, {"a": 1.1, "c": 3.0, "d": 1.5}]
+    found = intervals(seeds)
+    assert list(found) == ["a", "d"]
+    assert found["a"] == pytest.approx(stats.t.interval(0.95, 2, loc=1.1, scale=stats.sem([1.0, 1.2, 1.1])))
+    assert found["d"] == pytest.approx((1.5, 1.5))
+    assert intervals(seeds[:1]) == {}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
@@ -11,15 +13,18 @@ import pytest
 from lmzoo.compare.figures import figures
 from lmzoo.compare.svg import for_paper, write_figures
 from lmzoo.errors import InputError
-from tests.compare.example import HOSTILE, everything, example
+from lmzoo.runs.metrics import METRICS_FILE
+from tests.compare.example import HOSTILE, everything, example, model
 
 
 def test_write_figures_draws_each_axis(tmp_path: Path) -> None:
-    paths = write_figures(everything(), tmp_path / "figures")
+    paths = write_figures(everything(), tmp_path)
     assert [path.stem for path in paths] == [
         "ranking-loss",
         *(f"loss-{axis}" for axis in ("tokens", "flops", "seconds")),
         "sensitivity-value",
+        "positions-position",
+        "classes-loss",
         *(f"cost-{axis}" for axis in ("decode_tokens_per_s", "train_tokens_per_s")),
         *(f"cost-{axis}" for axis in ("state_bytes", "params", "flops_per_token")),
     ]
@@ -42,8 +47,19 @@ def test_for_paper_has_a_legend_of_what_is_drawn_where_models_are_only_colors() 
     assert named["ranking"]["width"] == 560
 
 
+def test_write_figures_draws_the_activations_of_the_runs(tmp_path: Path) -> None:
+    run = tmp_path / "runs" / "best"
+    run.mkdir(parents=True)
+    lines = [
+        {"step": n, "split": "val", "loss": 2.0, "tokens": n, "activations": {"residual_rms": [1, n]}} for n in (1, 2)
+    ]
+    (run / METRICS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
+    results = dataclasses.replace(example(), models=[model("best", 1.5)], references=[])
+    assert "activations-1-tokens" in [path.stem for path in write_figures(results, tmp_path)]
+
+
 def test_write_figures_names_the_package_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setitem(sys.modules, "vl_convert", None)  # as if it were not installed
     with pytest.raises(InputError, match=r"^figures need vl-convert-python: pip install vl-convert-python"):
-        write_figures(example(), tmp_path / "figures")
+        write_figures(example(), tmp_path)
     assert not (tmp_path / "figures").exists()

@@ -1,0 +1,115 @@
+"""Makes the frames of the figures in the report, and the sections that show where the loss of a model comes from.
+
+All outside text is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+from lmzoo.compare import findings, loss_tables
+from lmzoo.compare import report_tables as tables
+from lmzoo.compare.figure import Figure
+from lmzoo.compare.results import Results
+from lmzoo.compare.token_classes import MEANINGS
+
+NO_SCRIPT = (
+    "<noscript>The figure is drawn by a script, which is not allowed here; results.json has its data.</noscript>"
+)
+
+
+def chart(drawn: Mapping[str, Figure], name: str, colors: dict[str, int]) -> str:
+    """Make the frame of a figure: the controls, and the place in which report.js draws it."""
+    figure = drawn.get(name)
+    if figure is None:
+        return ""
+    groups = []
+    if len(figure.axes) > 1:
+        buttons = "".join(
+            f'<label><input type="radio" name="axis" value="{number}"{" checked" if not number else ""}>'
+            f"{escape(axis.label)}</label>"
+            for number, axis in enumerate(figure.axes)
+        )
+        groups.append(f'<fieldset class="axis"><legend>x axis</legend>{buttons}</fieldset>')
+    if figure.scales:
+        logs = {"x": figure.axes[0].log, "y": False}
+        boxes = "".join(
+            f'<label><input type="checkbox" name="log-{axis}"{" checked" if logs[axis] else ""}>log {axis}</label>'
+            for axis in figure.scales
+        )
+        groups.append(f"<fieldset><legend>scale</legend>{boxes}</fieldset>")
+    if len(figure.models) > 1:
+        boxes = "".join(
+            f'<label><input type="checkbox" name="model" value="{escape(model)}" checked>'
+            f"{tables.swatch(colors[model])}{escape(model)}</label>"
+            for model in figure.models
+        )
+        groups.append(f'<fieldset class="models"><legend>models</legend>{boxes}</fieldset>')
+    return (
+        f'<div class="card chart" data-figure="{name}"><form class="controls" autocomplete="off" hidden>'
+        f'{"".join(groups)}</form><div class="plot"></div>{NO_SCRIPT}</div>\n'
+    )
+
+
+def positions(results: Results, colors: dict[str, int], drawn: Mapping[str, Figure]) -> str:
+    """Make the section of the loss by position; empty if it was not measured."""
+    table = loss_tables.position_table(results)
+    if table is None or "positions" not in drawn:
+        return ""
+    beyond = (
+        " A model whose loss rises clearly beyond it does not extrapolate; losses above that of a uniform guess are "
+        "cut off."
+        if any(part["last"] > results.budget["context_length"] for m in results.ranked for part in m.by_position)
+        else ""
+    )
+    return (
+        f'<h2>Loss by position</h2>\n<p class="caption">{escape(loss_tables.positions_note(results))}{beyond} A '
+        f"curve that goes on falling shows that more context helps.{_interval(results, 'bands')}</p>\n"
+        f"{chart(drawn, 'positions', colors)}{_folded(table, colors)}"
+    )
+
+
+def classes(results: Results, colors: dict[str, int], drawn: Mapping[str, Figure]) -> str:
+    """Make the section of the loss by class of token; empty if it was not measured."""
+    table = loss_tables.class_table(results)
+    if table is None or "classes" not in drawn:
+        return ""
+    meanings = "; ".join(f"<b>{escape(name)}</b>: {escape(meaning)}" for name, meaning in MEANINGS.items())
+    return (
+        '<h2>Loss by class of token</h2>\n<p class="caption">Mean loss by class of the token to predict, and the share '
+        f"of the class; a token may be in several. {meanings}.{_interval(results, 'bars')}</p>\n"
+        f"{chart(drawn, 'classes', colors)}{_folded(table, colors)}"
+    )
+
+
+def activations(results: Results, colors: dict[str, int], drawn: Mapping[str, Figure]) -> str:
+    """Make the section of the residual RMS, a small figure for each model; empty without the logs of the runs."""
+    figures = [figure for name, figure in drawn.items() if name.startswith("activations-")]
+    if not figures:
+        return ""
+    several = ", of the run with the first seed" if len(results.seeds) > 1 else ""
+    cards = "\n".join(
+        f'<figure class="card"><figcaption>{tables.swatch(colors[model])}{escape(model)}</figcaption>'
+        f"{chart(drawn, figure.name, colors)}</figure>"
+        for figure in figures
+        for model in figure.models
+    )
+    return (
+        '<h2>Activations while training</h2>\n<p class="caption">Root mean square of the features on validation text'
+        f"{several}. The palest line is before the first block, the fullest after the last one. Where a line grows "
+        f'without end, the training is about to diverge.</p>\n<div class="samples">{cards}</div>'
+    )
+
+
+def _interval(results: Results, marks: str) -> str:
+    if len(results.seeds) < 2:
+        return ""
+    return f" The {marks} are the {findings.PERCENT} intervals of the mean over the seeds."
+
+
+def _folded(table: loss_tables.Table, colors: dict[str, int]) -> str:
+    return (
+        '<details class="card"><summary>The same as a table</summary><div class="scroll">'
+        f"{tables.text_table(*table, colors)}</div></details>"
+    )
