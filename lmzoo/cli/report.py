@@ -1,4 +1,4 @@
-"""`lmzoo report`: the report of a comparison made anew from its results."""
+"""`lmzoo report`: the report of a comparison or of probes made from its results."""
 
 from __future__ import annotations
 
@@ -7,24 +7,35 @@ from pathlib import Path
 import click
 
 from lmzoo.cli.group import cli
+from lmzoo.errors import InputError
 
 
 @cli.command()
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--figures", is_flag=True, help="Also write each figure as SVG into DIR/figures (needs vl-convert).")
 def report(folder: Path, figures: bool) -> None:
-    """Write the report of a comparison anew from DIR/results.json.
+    """Write the report of a comparison anew from DIR/results.json, or a page of probes from DIR/probes.json.
 
-    Writes report.html, table.md and papers.bib, which holds the papers of the compared models in BibTeX.
+    Of a comparison, writes report.html, table.md and papers.bib, which holds the papers of the compared models in
+    BibTeX. Of probes, writes probes.html: a heat map of the accuracies.
 
     \b
     lmzoo report runs/compare
     lmzoo report runs/compare --figures
+    lmzoo report runs/probe
     """
     from lmzoo.compare.records import load_results
+    from lmzoo.compare.results import FILE
     from lmzoo.compare.svg import write_figures
     from lmzoo.compare.write import write_report
+    from lmzoo.probing import report as probe_report
+    from lmzoo.probing import results as probe_results
 
+    if not (folder / FILE).exists() and (folder / probe_results.FILE).exists():
+        if figures:
+            raise InputError(f"{folder}: --figures needs {FILE}: a page of probes has no figures")
+        click.echo(probe_report.write_report(probe_results.read_results(folder), folder))
+        return
     results = load_results(folder)
     written = write_figures(results, folder) if figures else []
     for path in [*write_report(results, folder), *written]:

@@ -55,14 +55,18 @@ def html(results: Results, logged: Mapping[str, Sequence[Row]] | None = None) ->
         '<h2>Notes</h2>\n<ul class="soft">' + "".join(f"<li>{escape(note)}</li>" for note in notes(results)) + "</ul>",
         f"<footer>Made by lmzoo {escape(results.versions['lmzoo'])}; the same figures are in results.json.</footer>",
     ]
-    css = _asset("report.css") + _color_rules()
+    return page(title, sections, css=_color_rules(), scripts=_scripts(drawn))
+
+
+def page(title: str, sections: Sequence[str], *, css: str = "", scripts: str = "") -> str:
+    """Make a page in the look of the reports from its sections, which are HTML; `css` is added to that of all pages."""
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(title)}</title>\n<style>\n{css}</style>\n</head>\n<body>\n<main>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{_asset('report.css')}{css}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(section for section in sections if section)
-        + f"\n</main>\n{_scripts(drawn)}</body>\n</html>\n"
+        + f"\n</main>\n{scripts}</body>\n</html>\n"
     )
 
 

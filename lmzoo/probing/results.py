@@ -127,6 +127,9 @@ def read_results(folder: str | Path) -> Results:
             raise ConfigError(f"{path}: schema={schema!r} must be {SCHEMA}")
         levels = [configs.build(LevelFacts, level, where=str(path)) for level in tables["levels"]]
         cells = [configs.build(CellResult, cell, where=str(path)) for cell in tables["cells"]]
+        for name in ("hardware", "versions"):
+            if not isinstance(tables[name], dict):
+                raise TypeError(f"{name} is not an object")
         return Results(levels=levels, cells=cells, hardware=tables["hardware"], versions=tables["versions"])
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {files.reason(error)}") from None

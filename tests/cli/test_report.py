@@ -8,8 +8,10 @@ from pathlib import Path
 from lmzoo.compare.comparison import write
 from lmzoo.compare.results import FILE, write_results
 from lmzoo.compare.write import write_report
+from lmzoo.probing import results as probe_results
 from tests.cli.commands import Command
 from tests.compare.example import everything, example, model
+from tests.probing import example as probe_example
 
 
 def test_report_makes_the_files_of_a_comparison_anew(lmzoo: Command, tmp_path: Path) -> None:
@@ -44,3 +46,21 @@ def test_report_refuses_a_folder_without_results(lmzoo: Command, tmp_path: Path)
     assert found.err.count("\n") == 1
     assert "\x1b" not in found.err
     assert {path: path.read_bytes() for path in before} == before
+
+
+def test_report_makes_the_page_of_probes(lmzoo: Command, tmp_path: Path) -> None:
+    probe_results.write_results(probe_example.example(), tmp_path)
+    found = lmzoo("report", tmp_path)
+    assert (found.code, found.out) == (0, f"{tmp_path / 'probes.html'}\n")
+    page = (tmp_path / "probes.html").read_bytes()
+    assert b"mqar easy" in page
+    found = lmzoo("report", tmp_path, "--figures")
+    assert (found.code, found.err) == (
+        2,
+        f"lmzoo: {tmp_path}: --figures needs results.json: a page of probes has no figures\n",
+    )
+    (tmp_path / "probes.json").write_text('{"schema": 1, "levels": [], "cells": [], "hardware": {}, "versions": []}')
+    found = lmzoo("report", tmp_path)
+    assert (found.code, found.out) == (2, "")
+    assert found.err == f"lmzoo: {tmp_path / 'probes.json'}: holds no results of probes (versions is not an object)\n"
+    assert (tmp_path / "probes.html").read_bytes() == page
