@@ -50,6 +50,8 @@ def for_paper(spec: Spec, figure: Figure) -> Spec:
     if figure.legend:
         for channel in spec["encoding"].keys() & {"color", "strokeDash"}:
             spec["encoding"][channel]["legend"] = {"orient": "right", "values": list(figure.models)}
+    if "detail" in spec["encoding"]:  # a figure of one model, whose name nothing else shows
+        spec["title"] = {"text": figure.description, "anchor": "start", "fontSize": 12, "fontWeight": "normal"}
     text = re.sub(r"var\(--(\w+)\)", lambda name: _light_colors()[name[1]], json.dumps(spec))
     found: Spec = json.loads(text)
     found["config"] |= {"font": FONT, "background": None}

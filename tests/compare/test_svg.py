@@ -55,7 +55,8 @@ def test_write_figures_draws_the_activations_of_the_runs(tmp_path: Path) -> None
     ]
     (run / METRICS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
     results = dataclasses.replace(example(), models=[model("best", 1.5)], references=[])
-    assert "activations-1-tokens" in [path.stem for path in write_figures(results, tmp_path)]
+    (path,) = [path for path in write_figures(results, tmp_path) if path.stem == "activations-1-tokens"]
+    assert ">Residual RMS of best after each block while training<" in path.read_text(encoding="utf-8")
 
 
 def test_write_figures_names_the_package_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
