@@ -15,7 +15,7 @@ from tests.stress import children, runs
 from tests.stress.bench import Bench, Tally
 
 SETTINGS = {"steps": 4, "checkpoint_every": 2, "eval_every": 2}
-WORDS = {"schedule": "wsd", "precision": "bf16", "optimizer": "muon", "parallel": "fsdp"}
+WORDS = {"schedule": "wsd", "precision": "bf16", "optimizer": "muon", "parallel": "fsdp", "documents": "isolated"}
 
 
 def changes(bench: Bench, count: int) -> Tally:
