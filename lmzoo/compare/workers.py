@@ -1,4 +1,4 @@
-"""How many cells of a comparison run at once, with how many threads each, and on which engine."""
+"""Chooses how many cells of a comparison run at once, with how many threads each, and on which engine."""
 
 from __future__ import annotations
 

@@ -27,7 +27,7 @@ DIGITS = 6  # significant digits of a figure
 
 @dataclass
 class _Recorded:
-    """What the hooks have seen in one forward pass, as tensors on the device of the model."""
+    """The values that the hooks collect in one forward pass, as tensors on the device of the model."""
 
     residual: list[Tensor] = field(default_factory=list)  # the input of the first block, and the output of each
     loads: list[Tensor] = field(default_factory=list)  # (E,) of each router: tokens sent to an expert / even share

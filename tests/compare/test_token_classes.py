@@ -14,7 +14,7 @@ TEXT = "the sea was calm and the small ship saw the sea, the shore,\nand a calm 
 
 
 def slow_repeated(row: list[int], end: int, order: int) -> bool:
-    """Whether the n-gram that ends at `end` occurred before in the row."""
+    """Return True if the n-gram that ends at `end` occurred before in the row."""
     if end < order - 1:
         return False
     found = row[end - order + 1 : end + 1]

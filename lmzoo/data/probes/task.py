@@ -1,4 +1,4 @@
-"""What every probe is: a task with questions, its difficulty levels, and the accuracies that it is judged by.
+"""The parts of every probe: a task with questions, its difficulty levels, and the accuracies that it is judged by.
 
 A task draws sequences and asks at some of their positions; all other targets are IGNORE_INDEX, which the loss ignores.
 Legend: B rows of a batch, T time (length), V vocabulary.

@@ -1,4 +1,4 @@
-"""What every synthetic source is: a random text of single characters whose entropy rate is known.
+"""The base of all synthetic sources: a random text of single characters whose entropy rate is known.
 
 All probabilities are ratios of integers, and all draws are made with integers from Philox, so a text is the same on
 every machine. A draw takes the remainder of 64 random bits, which changes a probability by less than 1e-15.
