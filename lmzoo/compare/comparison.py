@@ -115,6 +115,8 @@ def compare(
             _refuse("the setting steps is given, which is a budget too", budget=budget)
         tokenizer = tokenizer or DEFAULT_TOKENIZER
         specs = make_specs(names, data or DEFAULT_DATA, tokenizer, settings or {})
+    if specs[0].train.documents == "isolated":
+        _refuse("the rows of isolated documents do not overlap", stride=stride)
     every_seed = make_seeds(specs[0].train.seed, seeds)
     with_seed(specs[0], every_seed[-1])
     amount = Budget("steps", specs[0].train.steps) if budget is None else parse_budget(budget)

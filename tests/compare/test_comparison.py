@@ -482,6 +482,13 @@ def test_compare_with_isolated_documents(folder_of_documents: str, tmp_path: Pat
     assert tuned.models[0].loss != rows["bigram"].loss
 
 
+def test_compare_refuses_a_stride_with_isolated_documents(folder_of_documents: str, tmp_path: Path) -> None:
+    settings = TRAINING | {"documents": "isolated"}
+    with pytest.raises(ConfigError, match="stride=4 cannot be given: the rows of isolated documents do not overlap"):
+        compare(["bigram"], folder_of_documents, tmp_path / "out", settings=settings, stride=4)
+    assert not (tmp_path / "out").exists()
+
+
 def test_compare_needs_the_same_documents_for_all_models(folder_of_documents: str, tmp_path: Path) -> None:
     settings = SETTINGS | {"bigram.documents": "isolated"}
     with pytest.raises(ConfigError, match="all models of a comparison have the same documents"):
