@@ -104,8 +104,14 @@ def test_crossings_outside_of_the_range_of_both_models_are_not_said() -> None:
     (crossing,) = crossings({"low": low, "steep": steep})
     before = curve(1.4, 3e3, 0.29, flops=(1e12, crossing.flops * 0.9))
     assert crossings({"low": low, "steep": before}) == []
-    apart = curve(1.4, 3e3, 0.29, flops=(1e15, 1e16))
-    assert crossings({"low": low, "steep": apart}) == []
+    after = curve(1.5, 3e3 / 8, 0.22, flops=(crossing.flops * 1.1, 1e14))
+    assert crossings({"low": after, "steep": before}) == [], "the ranges do not meet"
+
+
+def test_crossings_of_curves_that_cross_twice_are_not_said() -> None:
+    points = np.array([1.0, 2.0, 3.0, 4.0])
+    assert scaling._crossing(points, np.array([-1.0, 1.0, 1.0, -1.0])) is None
+    assert scaling._crossing(points, np.array([-1.0, 1.0, 1.0, 1.0])) is not None
 
 
 def test_crossings_state_the_share_of_draws_that_cross() -> None:
