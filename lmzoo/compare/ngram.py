@@ -135,13 +135,13 @@ def count_references(
     """
     train = training_rows(store.train, config, context_length, COUNTED_TOKENS)
     counts = NGram(train, vocab_size, min(MAX_ORDER, context_length + 1))
-    bits = reported.n_tokens / (math.log(2) * reported.n_bytes)
+    bits, rows = reported.n_tokens / (math.log(2) * reported.n_bytes), max(1, _TOKENS_AT_A_TIME // context_length)
     references = []
     for order in range(1, counts.order + 1):
         if reported.ends is None:
             loss = counts.loss(reported.tokens, order, context_length=context_length, stride=stride)
         else:
-            loss = counts.loss_of_windows(split_windows(reported, 64, context_length), order)
+            loss = counts.loss_of_windows(split_windows(reported, rows, context_length), order)
         references.append(
             Reference(
                 name=f"{order}-gram",
