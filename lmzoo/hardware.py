@@ -105,6 +105,11 @@ def give_back_memory() -> None:
         trim(0)
 
 
+def default_device() -> torch.device:
+    """Return the first GPU of this machine if there is one, else the CPU: where models are trained and measured."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def hardware(device: torch.device) -> dict[str, Any]:
     """Name of `device`, number of threads that torch uses, number of CPU cores of the machine."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else f"{_processor()} (CPU)"

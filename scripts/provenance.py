@@ -7,20 +7,23 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from lmzoo.hardware import hardware, versions
+from lmzoo.hardware import default_device, hardware, versions
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def circumstances() -> dict[str, Any]:
     """Return what a figure depends on besides its settings."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
     today = datetime.datetime.now(tz=datetime.UTC).date().isoformat()
     return {
-        "hardware": hardware(torch.device("cpu")),
+        "hardware": hardware(default_device()),
         "versions": versions(),
-        "commit": commit.stdout.strip(),
+        "commit": _commit(),
         "date": today,
     }
+
+
+def _commit() -> str | None:
+    """Return the commit of the checkout; None for a copy without its history."""
+    found = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False)
+    return found.stdout.strip() or None

@@ -52,10 +52,18 @@ def table(readme: str) -> str:
             cells = [f"[`{family.name}`](registry/{family.name}/card.md)", str(facts["year"]), growth]
             cells.append(words["yes" if facts["extrapolates"] else "no"])
             if measured:
-                bits = measured.get(family.name, {}).get("bits_per_byte")
-                cells.append("" if bits is None else f"{bits:.3f}")
+                cells.append(_bits(measured.get(family.name, {})))
             lines.append(f"| {' | '.join([*cells, facts[words['summary']]])} |")
     return "\n".join(lines)
+
+
+def _bits(measured: Mapping[str, Any]) -> str:
+    """Returns the bits per byte with half of their 95 % interval; nothing if they are not measured."""
+    bits = measured.get("bits_per_byte")
+    if bits is None:
+        return ""
+    low, high = measured.get("bits_per_byte_interval", (bits, bits))
+    return f"{bits:.3f} ± {(high - low) / 2:.3f}" if high > low else f"{bits:.3f}"
 
 
 def with_table(text: str, readme: str) -> str:

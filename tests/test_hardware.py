@@ -13,6 +13,12 @@ import torch
 from lmzoo import hardware
 
 
+@pytest.mark.parametrize(("available", "kind"), [(True, "cuda"), (False, "cpu")])
+def test_default_device_is_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch, available: bool, kind: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert hardware.default_device() == torch.device(kind)
+
+
 @pytest.mark.timing
 def test_read_bandwidth_is_plausible() -> None:
     assert 1e7 < hardware.read_bandwidth(1 << 22, repeats=2) < 1e13

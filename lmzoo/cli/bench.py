@@ -115,6 +115,7 @@ def train(
 
     from lmzoo.bench.table import train_tables
     from lmzoo.bench.train import bench_train
+    from lmzoo.hardware import default_device
     from lmzoo.runs.spec import make_spec
 
     torch.set_num_threads(threads)
@@ -125,7 +126,7 @@ def train(
         settings["train.batch_size"] = batch_size
     spec = make_spec(target, data="random tokens", overrides=settings)
     generator = torch.Generator().manual_seed(spec.train.seed)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = default_device()
     model = spec.make_model(vocab_size, generator=generator, device=device)
     result = {"target": target, **bench_train(model, spec.train, repeats=repeats, keep_freed_memory=True)}
     if as_json:

@@ -23,6 +23,7 @@ from lmzoo.bench.train import bench_train
 from lmzoo.data.isolated_batches import IsolatedBatches
 from lmzoo.data.store import TokenSplit
 from lmzoo.errors import ConfigError
+from lmzoo.hardware import default_device
 from lmzoo.matching import parse_number
 from lmzoo.model import LanguageModel
 from lmzoo.runs.spec import RunSpec
@@ -131,7 +132,7 @@ class Speeds:
         facts = [spec.model, model, configs.to_dict(spec.train), *self._circumstances]
         key = hashlib.sha256(json.dumps(facts, sort_keys=True, default=str).encode()).hexdigest()
         if key not in self._kept:
-            self._kept[key] = measure_speed(spec.make_model(self._vocab_size), spec)
+            self._kept[key] = measure_speed(spec.make_model(self._vocab_size, device=default_device()), spec)
             self._measured = True
         return self._kept[key]
 

@@ -11,8 +11,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lmzoo.compare import protocol
 from lmzoo.compare.budget import SPEEDS_FILE, Budget, Speeds, parse_budget, spend, tokens_per_step
 from lmzoo.compare.course import Course
@@ -45,7 +43,7 @@ from lmzoo.data.store import TokenSplit, TokenStore, require_length
 from lmzoo.data.synthetic import entropy_rate
 from lmzoo.data.tokenizers import Tokenizer, load_tokenizer
 from lmzoo.errors import ConfigError
-from lmzoo.hardware import hardware, versions
+from lmzoo.hardware import default_device, hardware, versions
 from lmzoo.matching import parse_match
 from lmzoo.runs.directory import check_directory
 from lmzoo.runs.inputs import PreparedData, new_tokenizer, tokenize_corpus
@@ -147,7 +145,7 @@ def compare(
         prompt_ids = shared.encode(prompt) if prompt else _beginning(store.val, shared)
         if match is not None:
             specs = match_specs(specs, match, shared.vocab_size)
-        speeds = Speeds(folder, shared.vocab_size, hardware(torch.device("cpu")), versions())
+        speeds = Speeds(folder, shared.vocab_size, hardware(default_device()), versions())
         if budget is not None:
             specs = spend(specs, amount, shared.vocab_size, lambda spec: _speed(spec, speeds, emit), store.train)
         halves = None if grid is None else validation_halves(corpus, shared, specs[0].train.documents)
@@ -240,7 +238,7 @@ def _describe(
             "tokens": round(train.steps * tokens_per_step(longest, vocab_size, store.train)),
         },
         seed=train.seed,
-        hardware=hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+        hardware=hardware(default_device()),
         versions=versions(),
         models=[],
         references=references,

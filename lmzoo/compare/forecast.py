@@ -14,7 +14,7 @@ from lmzoo.bench.steps import PlainSteps, bare_step
 from lmzoo.compare.decode_speed import decode_length
 from lmzoo.compare.grid import Cell
 from lmzoo.data.store import TokenSplit
-from lmzoo.hardware import timed
+from lmzoo.hardware import default_device, timed
 from lmzoo.model import LanguageModel
 from lmzoo.runs import run
 from lmzoo.storage import checkpoints
@@ -42,12 +42,12 @@ class Cost:
 def measure_cost(cell: Cell, vocab_size: int, val: TokenSplit, keep_freed_memory: bool) -> Cost:
     """Measure what the model of a cell costs on this machine with torch's present number of threads, in a second."""
     with torch.random.fork_rng(devices=[]):
-        model = cell.spec.make_model(vocab_size)
+        model = cell.spec.make_model(vocab_size, device=default_device())
         context_length = model.config.context_length
         tokens = min(TOKENS_AT_A_TIME, val.n_tokens - 1)
         precision = resolve_precision(cell.spec.train.precision, model, cell.spec.train.batch_size)
         eval_token = timed(lambda: evaluate(model, val, precision=precision, tokens=tokens)) / tokens
-        idx_BT = torch.zeros((1, context_length), dtype=torch.long)
+        idx_BT = torch.zeros((1, context_length), dtype=torch.long, device=model.device)
         with torch.no_grad():
             new_token = timed(lambda: model.generate(idx_BT, NEW_TOKENS, temperature=0.0)) / NEW_TOKENS
         step = step_seconds(model, cell.spec.train, keep_freed_memory) if model.traits.trainable else 0.0
@@ -60,7 +60,7 @@ def step_seconds(model: LanguageModel, config: TrainConfig, keep_freed_memory: b
     shape = (config.batch_size, model.config.context_length)
     generator = torch.Generator().manual_seed(0)
     with torch.random.fork_rng(devices=[]), activation_checkpointing(model, config.gradient_checkpointing):
-        idx_BT = torch.randint(model.config.vocab_size, shape, generator=generator)
+        idx_BT = torch.randint(model.config.vocab_size, shape, generator=generator).to(model.device)
         precision = resolve_precision(config.precision, model, config.batch_size)
         step = bare_step(model, make_optimizer(model, config), config, precision)
         work = PlainSteps(step, [(idx_BT, idx_BT)], model.device, keep_freed_memory=keep_freed_memory)

@@ -24,7 +24,7 @@ from lmzoo.data.corpora import Corpus
 from lmzoo.data.halves import Half
 from lmzoo.data.store import open_store
 from lmzoo.data.tokenizers import Tokenizer
-from lmzoo.hardware import hardware, versions
+from lmzoo.hardware import default_device, hardware, versions
 from lmzoo.model import LanguageModel
 from lmzoo.runs.inputs import PreparedData
 from lmzoo.runs.saved import load_run
@@ -95,7 +95,7 @@ class Measurer:
         )
         more: dict[str, Any] = {} if config is None else {"config": recorded_config(config, cell.run)}
         if result.status == "trained":
-            model, _, tables = load_run(cell.run)
+            model, tables = _load(cell)
             result = self._evaluate(result, model, tables["machine"]["precision"], first=config is not None)
             if config is not None:
                 if self.at_once == 1:
@@ -111,8 +111,8 @@ class Measurer:
         """Measure the speeds of a trained cell, now that nothing else runs, unless they are known."""
         if measured.cell.status != "trained" or "decode_tokens_per_s" in measured.more:
             return measured
-        more = {**measured.more, "decode_tokens_per_s": decode_tokens_per_s(load_run(cell.run).model)}
-        model = cell.spec.make_model(self.data.tokenizer.vocab_size)
+        more = {**measured.more, "decode_tokens_per_s": decode_tokens_per_s(_load(cell)[0])}
+        model = cell.spec.make_model(self.data.tokenizer.vocab_size, device=default_device())
         if model.traits.trainable:
             tokens = tokens_per_step(cell.spec, self.data.tokenizer.vocab_size)
             more["train_tokens_per_s"] = tokens / step_seconds(model, cell.spec.train, self.keep_freed_memory)
@@ -126,7 +126,7 @@ class Measurer:
     def _key(self, cell: Cell) -> str:
         halves = [half.sha256 for half in self.halves or ()]
         return cell_key(
-            cell, self.data, list(self.prompt_ids), halves, self.stride, hardware(torch.device("cpu")), versions()
+            cell, self.data, list(self.prompt_ids), halves, self.stride, hardware(default_device()), versions()
         )
 
     def _evaluate(self, result: CellResult, model: LanguageModel, precision: str, *, first: bool) -> CellResult:
@@ -137,6 +137,12 @@ class Measurer:
             return result
         selection = self.halves and evaluate(model, self.halves[0].split, stride=self.stride, precision=precision).loss
         return dataclasses.replace(result, loss=found.loss, bits_per_byte=found.bits_per_byte, selection_loss=selection)
+
+
+def _load(cell: Cell) -> tuple[LanguageModel, dict[str, Any]]:
+    """Load the model of a finished cell to the device of the comparison, and the tables of its run."""
+    model, _, tables = load_run(cell.run)
+    return model.to(default_device()), tables
 
 
 def _sample(model: LanguageModel, tokenizer: Tokenizer, prompt_ids: Sequence[int], seed: int) -> str:

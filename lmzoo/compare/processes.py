@@ -20,6 +20,7 @@ from multiprocessing.process import BaseProcess
 
 from lmzoo.compare.engine import ATTEMPTS, STOP_SECONDS, Done, Job, Setup, Worker, lost, make_setup, portable_error
 from lmzoo.compare.measure import Measurer
+from lmzoo.errors import LostProcessError
 from lmzoo.train.signals import Interrupted
 
 
@@ -110,7 +111,13 @@ class Processes:
         ours, theirs = self._context.Pipe()
         arguments = (theirs, self._setup, cores, dict(os.environ))
         process = self._context.Process(target=serve, args=arguments, daemon=True, name="lmzoo compare")
-        process.start()
+        try:
+            process.start()
+        except EOFError:  # the server of the workers was killed
+            raise LostProcessError(
+                "the process that starts the workers was killed (too little memory?): the same command continues the "
+                "comparison"
+            ) from None
         theirs.close()
         return _Process(process, ours, cores)
 

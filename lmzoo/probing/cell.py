@@ -15,6 +15,7 @@ from lmzoo.data.probes import Task
 from lmzoo.data.probes.batches import TaskBatches
 from lmzoo.distributed.ranks import Ranks
 from lmzoo.errors import DivergedError
+from lmzoo.hardware import default_device
 from lmzoo.losses import IGNORE_INDEX
 from lmzoo.model import LanguageModel
 from lmzoo.probing.accuracy import accuracy
@@ -41,7 +42,7 @@ def train_cell(cell: Cell, run: Path, emit: Listener, *, keep_freed_memory: bool
     Raises `Interrupted` after a signal. A model that diverges is a result too.
     """
     spec, level = cell.spec, cell.level
-    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device = default_device()
     ranks = Ranks(device=device)
     with torch.random.fork_rng(devices=[0] if device.type == "cuda" else []), explain_out_of_memory(spec, run):
         generator = torch.Generator().manual_seed(cell.seed)

@@ -8,12 +8,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from lmzoo import humanize, plugins, registry
 from lmzoo.conformance import ranking_problem
 from lmzoo.errors import ConfigError
-from lmzoo.hardware import hardware, versions
+from lmzoo.hardware import default_device, hardware, versions
 from lmzoo.probing.cell import train_cell
 from lmzoo.probing.plan import Cell, make_cells
 from lmzoo.probing.results import FILE, CellResult, Results, describe, read_results, write_results
@@ -64,7 +62,7 @@ def probe_models(
             before,
             levels=list(levels.values()),
             cells=list(done.values()),
-            hardware=hardware(torch.device("cuda" if torch.cuda.is_available() else "cpu")),
+            hardware=hardware(default_device()),
             versions=versions(),
         )
         emit(NoteEvent(f"{len(cells)} cells, of which {len(cells) - len(left)} are done"))

@@ -124,6 +124,15 @@ def test_stop_lets_each_run_save(text: str, tmp_path: Path) -> None:
     assert any(note.startswith("2 runs, 2 at once: about ") for note in notes)
 
 
+def test_processes_say_that_the_server_was_killed(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def killed(process: object) -> None:  # the server is killed between two system calls, which no test can time
+        raise EOFError("unexpected EOF")
+
+    monkeypatch.setattr(multiprocessing.context.ForkServerProcess, "start", killed)
+    with pytest.raises(LostProcessError, match="the process that starts the workers was killed"):
+        compare(["bigram"], text, tmp_path, seeds=2, settings=SETTINGS, workers=2)
+
+
 def test_serve_ends_with_its_parent(undisturbed: tuple[Results, Path, list[Event]], text: str, tmp_path: Path) -> None:
     """The command is killed while two runs are made: its workers save and end, and the command goes on."""
     options = [f"--set={name}={value}" for name, value in SETTINGS.items()]

@@ -17,6 +17,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "stress"
 TOGETHER = [
     ["kills", "signals", "lock", "steps", "calls"],
     ["disk", "diverge", "memory", "hostile", "damage", "changes"],
+    ["comparisons"],
 ]
 
 
