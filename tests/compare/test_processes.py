@@ -128,9 +128,9 @@ def test_processes_say_that_the_server_was_killed(text: str, tmp_path: Path, mon
     def killed(process: object) -> None:  # the server is killed between two system calls, which no test can time
         raise EOFError("unexpected EOF")
 
-    monkeypatch.setattr(multiprocessing.context.ForkServerProcess, "start", killed)
+    monkeypatch.setattr("multiprocessing.context.ForkServerProcess.start", killed)
     with pytest.raises(LostProcessError, match="the process that starts the workers was killed"):
-        compare(["bigram"], text, tmp_path, seeds=2, settings=SETTINGS, workers=2)
+        compare(["bigram"], text, tmp_path, seeds=2, settings=LONG, workers=2)
 
 
 def test_serve_ends_with_its_parent(undisturbed: tuple[Results, Path, list[Event]], text: str, tmp_path: Path) -> None:
