@@ -13,7 +13,7 @@ import torch
 from lmzoo.compare import measure
 from lmzoo.runs import run
 from lmzoo.runs.run import RunSpec, make_spec
-from tests.browser import pytest_collection_modifyitems, pytest_terminal_summary  # noqa: F401 (hooks of pytest)
+from tests.conditions import pytest_collection_modifyitems, pytest_terminal_summary  # noqa: F401 (hooks of pytest)
 from tests.distributed.processes import Forks
 from tests.durations import pytest_addoption, pytest_configure  # noqa: F401 (hooks of pytest)
 from tests.helpers import SHORT_SAMPLE, SMALL, TEXT

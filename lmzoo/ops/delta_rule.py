@@ -36,6 +36,7 @@ from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.dispatch import dispatch
+from lmzoo.ops.kernels import find_kernel
 from lmzoo.ops.precision import wide_dtype
 
 CHUNK_LENGTH = 32
@@ -95,11 +96,13 @@ def delta_rule(
 
     Returns:
         `y_BTHV` in the dtype of `v_BTHV`, and the last memory (B, H, K, V). Computation and memory are float32 whatever
-        the dtype of the input (float64 if `v_BTHV` is), under autocast too. Counts as 6 K V FLOPs per token and head:
-        to read under the key, to write, and to read under the query takes K V multiply-adds each.
+        the dtype of the input (float64 if `v_BTHV` is), under autocast too; for bfloat16 on a GPU, a kernel may
+        multiply in bfloat16 (`lmzoo.ops.kernels`). Counts as 6 K V FLOPs per token and head: to read under the key, to
+        write, and to read under the query takes K V multiply-adds each.
     """
     B, T, H, V = v_BTHV.shape
-    form = dispatch(T, naive_delta_rule, chunked_delta_rule, shortest=SHORTEST_CHUNKED)
+    kernel = find_kernel("delta_rule", q_BTHK, k_BTHK, v_BTHV)
+    form = dispatch(T, naive_delta_rule, chunked_delta_rule, shortest=SHORTEST_CHUNKED, kernel=kernel)
     with counted_as(6 * B * T * H * k_BTHK.shape[-1] * V):
         return form(q_BTHK, k_BTHK, v_BTHV, beta_BTH, state_BHKV)
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.decayed_memory import decayed_memory
 from lmzoo.ops.dispatch import dispatch
+from lmzoo.ops.kernels import find_kernel
 from lmzoo.ops.precision import wide_dtype
 
 SHORTEST_CHUNKED = 8  # for shorter sequences the loop needs fewer calls
@@ -84,11 +85,13 @@ def dplr(
 
     Returns:
         `y_BTHV` in the dtype of `v_BTHV`, and the last memory (B, H, K, V). Computation and memory are float32 whatever
-        the dtype of the input (float64 if `v_BTHV` is), under autocast too. Counts as 8 K V FLOPs per token and head:
-        to read under a, to write the correction, to write v, and to read under r takes K V multiply-adds each.
+        the dtype of the input (float64 if `v_BTHV` is), under autocast too; for bfloat16 on a GPU, a kernel may
+        multiply in bfloat16 (`lmzoo.ops.kernels`). Counts as 8 K V FLOPs per token and head: to read under a, to write
+        the correction, to write v, and to read under r takes K V multiply-adds each.
     """
     B, T, H, V = v_BTHV.shape
-    form = dispatch(T, naive_dplr, chunked_dplr, shortest=SHORTEST_CHUNKED)
+    kernel = find_kernel("dplr", r_BTHK, k_BTHK, v_BTHV)
+    form = dispatch(T, naive_dplr, chunked_dplr, shortest=SHORTEST_CHUNKED, kernel=kernel)
     with counted_as(8 * B * T * H * k_BTHK.shape[-1] * V):
         return form(r_BTHK, log_w_BTHK, k_BTHK, v_BTHV, a_BTHK, b_BTHK, state_BHKV)
 

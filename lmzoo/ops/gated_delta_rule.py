@@ -39,6 +39,7 @@ from lmzoo.ops.decayed_memory import decayed_memory
 from lmzoo.ops.decayed_scores import decayed_scores
 from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.gated_linear_attention import CHUNK_LENGTH, in_chunks
+from lmzoo.ops.kernels import find_kernel
 from lmzoo.ops.precision import wide_dtype
 
 SHORTEST_CHUNKED = 4  # for shorter sequences the loop needs fewer calls
@@ -125,12 +126,14 @@ def gated_delta_rule(
 
     Returns:
         `y_BTHV` in the dtype of `v_BTHV`, and the last memory (B, H, K, V). Computation and memory are float32 whatever
-        the dtype of the input (float64 if `v_BTHV` is), under autocast too. Counts as 6 K V FLOPs per token and head:
-        to read under the key, to write, and to read under the query takes K V multiply-adds each.
+        the dtype of the input (float64 if `v_BTHV` is), under autocast too; for bfloat16 on a GPU, a kernel may
+        multiply in bfloat16 (`lmzoo.ops.kernels`). Counts as 6 K V FLOPs per token and head: to read under the key, to
+        write, and to read under the query takes K V multiply-adds each.
     """
     B, T, H, V = v_BTHV.shape
     shortest = SHORTEST_CHUNKED if log_decay_BTHA.shape[-1] == 1 else SHORTEST_PER_CHANNEL
-    form = dispatch(T, naive_gated_delta_rule, chunked_gated_delta_rule, shortest=shortest)
+    kernel = find_kernel("gated_delta_rule", q_BTHK, k_BTHK, v_BTHV)
+    form = dispatch(T, naive_gated_delta_rule, chunked_gated_delta_rule, shortest=shortest, kernel=kernel)
     with counted_as(6 * B * T * H * k_BTHK.shape[-1] * V):
         return form(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTHA, state_BHKV)
 

@@ -39,6 +39,7 @@ from lmzoo.ops.counting import counted_as
 from lmzoo.ops.decayed_memory import decayed_memory
 from lmzoo.ops.decayed_scores import decayed_scores
 from lmzoo.ops.dispatch import dispatch
+from lmzoo.ops.kernels import find_kernel
 from lmzoo.ops.precision import wide_dtype
 
 CHUNK_LENGTH = 32
@@ -112,13 +113,15 @@ def gated_linear_attention(
 
     Returns:
         `y_BTHV` in the dtype of `v_BTHV`, and the last memory (B, H, K, V). Computation and memory are float32 whatever
-        the dtype of the input (float64 if `v_BTHV` is), under autocast too. Counts as 4 K V FLOPs per token and head:
-        to write and to read takes K V multiply-adds each.
+        the dtype of the input (float64 if `v_BTHV` is), under autocast too; for bfloat16 on a GPU, a kernel may
+        multiply in bfloat16 (`lmzoo.ops.kernels`). Counts as 4 K V FLOPs per token and head: to write and to read takes
+        K V multiply-adds each.
     """
     B, T, H, V = v_BTHV.shape
     per_channel = log_decay_BTHA is not None and log_decay_BTHA.shape[-1] > 1
     shortest = SHORTEST_PER_CHANNEL if per_channel else SHORTEST_CHUNKED
-    form = dispatch(T, naive_gated_linear_attention, chunked_gated_linear_attention, shortest=shortest)
+    kernel = find_kernel("gated_linear_attention", q_BTHK, k_BTHK, v_BTHV)
+    form = dispatch(T, naive_gated_linear_attention, chunked_gated_linear_attention, shortest=shortest, kernel=kernel)
     with counted_as(4 * B * T * H * k_BTHK.shape[-1] * V):
         return form(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHA, state_BHKV)
 

@@ -30,4 +30,4 @@ def assert_same(actual: Sequence[Tensor], expected: Sequence[Tensor], tolerance:
 
 def _weights(x: Tensor) -> Tensor:
     """Fixed weights, all different, so that exchanged elements change the result."""
-    return torch.cos(torch.arange(x.numel(), dtype=x.dtype) * 0.7 + 0.3).view(x.shape)
+    return torch.cos(torch.arange(x.numel(), dtype=x.dtype, device=x.device) * 0.7 + 0.3).view(x.shape)

@@ -1,0 +1,1 @@
+"""Kernels that exist only for speed on GPUs. Only the dispatchers in `lmzoo.ops` call them."""
