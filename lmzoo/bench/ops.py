@@ -1,7 +1,7 @@
 """Measures each form of the sequence algorithms that a model uses, on this machine: forward and backward.
 
-The arguments are those with which the model itself calls the algorithm on random tokens. The forms are timed in turns.
-Legend: B rows, T time.
+The arguments are those with which the model itself calls the algorithm on random tokens, in bf16 autocast on a GPU that
+supports it, as in training. The forms are timed in turns. Legend: B rows, T time.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ from torch import Tensor
 from lmzoo.hardware import hardware, timed, versions
 from lmzoo.model import LanguageModel
 from lmzoo.ops.dispatch import Choice, watch
+from lmzoo.ops.kernels import kernels_used
+from lmzoo.train.precision import autocast, resolve_precision
 
 LENGTHS = (1, 16, 64, 256, 512, 1024, 2048)
 ROWS = 8
@@ -37,9 +39,15 @@ def ops_of(model: LanguageModel, T: int, rows: int = ROWS) -> dict[str, Call]:
     """Returns the first call of each algorithm in a forward pass over random tokens, by the algorithm's name."""
     calls: dict[str, Call] = {}
     idx_BT = torch.randint(model.config.vocab_size, (rows, T), generator=torch.Generator().manual_seed(0))
-    with watch(lambda choice, args: calls.setdefault(choice.name, Call(choice, args))), torch.no_grad():
+    watching = watch(lambda choice, args: calls.setdefault(choice.name, Call(choice, args)))
+    with watching, torch.no_grad(), autocast(model.device, precision_of(model)):
         model.features(idx_BT.to(model.device))
     return calls
+
+
+def precision_of(model: LanguageModel) -> str:
+    """Returns the precision in which the algorithms are measured: the one of training on a GPU, float32 on a CPU."""
+    return resolve_precision("auto", model, ROWS) if model.device.type == "cuda" else "float32"
 
 
 def bench_ops(
@@ -52,24 +60,28 @@ def bench_ops(
 ) -> dict[str, Any]:
     """Measures the forms of the algorithms that `model` uses, as JSON values.
 
-    Each result has the name of the algorithm (`op`), the length (`T`), the milliseconds of the definition (`naive_ms`)
-    and of the fast form (`fast_ms`), medians of `repeats` rounds, the form that the dispatcher takes (`form`), `why`,
-    and `slowdown`, the time of this form divided by the time of the faster one.
+    Each result has the name of the algorithm (`op`), the length (`T`), the milliseconds of the definition (`naive_ms`),
+    of the fast form (`fast_ms`) and of a kernel of another package (`kernel_ms`, None without one), medians of
+    `repeats` rounds, the form that the dispatcher takes (`form`), `why`, and `slowdown`, the time of this form divided
+    by the time of the fastest one.
     """
     results: list[dict[str, Any]] = []
     for T in lengths:
         for name, (choice, args) in ops_of(model, T, rows).items():
             if progress is not None:
                 progress(f"{name}, {T} tokens")
-            seconds = time_forms({"naive": choice.naive, "fast": choice.fast}, args, repeats)
-            form = choice.form(T)
-            entry: dict[str, Any] = {"op": name, "T": T}
-            entry |= {f"{which}_ms": 1e3 * spent for which, spent in seconds.items()}
-            spent = seconds["naive" if form is choice.naive else "fast"]
-            slowdown = spent / min(seconds.values())
-            results.append({**entry, "form": form.__name__, "why": choice.reason(T), "slowdown": slowdown})
+            forms = {"naive": choice.naive, "fast": choice.fast}
+            if choice.kernel.form is not None:
+                forms["kernel"] = choice.kernel.form
+            ms = {which: 1e3 * seconds for which, seconds in time_forms(forms, args, repeats).items()}
+            entry = {"op": name, "T": T, "kernel_ms": None, **{f"{which}_ms": spent for which, spent in ms.items()}}
+            taken = next(which for which in forms if forms[which] is choice.form(T))
+            slowdown = ms[taken] / min(ms.values())
+            results.append({**entry, "form": choice.form_name(T), "why": choice.reason(T), "slowdown": slowdown})
     results.sort(key=lambda entry: entry["op"])  # stable: lengths stay in order
-    return {"rows": rows, "repeats": repeats, "results": results, "machine": {**hardware(model.device), **versions()}}
+    machine = {**hardware(model.device), **versions(), "kernels": kernels_used(model.device)}
+    measured = {"rows": rows, "repeats": repeats, "precision": precision_of(model)}
+    return {**measured, "results": results, "machine": machine}
 
 
 def time_forms(forms: Mapping[str, Callable[..., Any]], args: Iterable[Any], repeats: int) -> dict[str, float]:
@@ -78,18 +90,28 @@ def time_forms(forms: Mapping[str, Callable[..., Any]], args: Iterable[Any], rep
     A form that takes long is timed in at most `FEW_REPEATS` rounds.
     """
     args = tuple(args)
+    devices = {x.device for x in args if isinstance(x, Tensor) and x.device.type == "cuda"}
+
+    def seconds_of(work: Callable[[], None], times: int = 1) -> float:
+        def block() -> None:
+            for _ in range(times):
+                work()
+            for device in devices:
+                torch.cuda.synchronize(device)
+
+        return timed(block) / times
+
     works = {name: forward_backward(form, args) for name, form in forms.items()}
     sizes = {}
     for name, work in works.items():
-        first = timed(work)
-        sizes[name] = 1 if first > LONG_SECONDS else max(1, round(BLOCK_SECONDS / timed(work)))
+        first = seconds_of(work)
+        sizes[name] = 1 if first > LONG_SECONDS else max(1, round(BLOCK_SECONDS / seconds_of(work)))
     spent: dict[str, list[float]] = {name: [] for name in works}
     for number in range(repeats):
         if number >= FEW_REPEATS and any(seconds[0] > LONG_SECONDS for seconds in spent.values()):
             break
         for name, work in list(works.items())[:: -1 if number % 2 else 1]:
-            seconds = timed(lambda work=work, name=name: [work() for _ in range(sizes[name])])
-            spent[name].append(seconds / sizes[name])
+            spent[name].append(seconds_of(work, sizes[name]))
     return {name: median(values) for name, values in spent.items()}
 
 

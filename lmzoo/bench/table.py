@@ -56,18 +56,20 @@ def loss_table(result: Mapping[str, Any], width: int = terminal.PIPED_COLUMNS) -
 def ops_tables(target: str, result: Mapping[str, Any], width: int = terminal.PIPED_COLUMNS) -> Group:
     """Makes the tables of the result of `bench_ops` for the model `target`: one for each algorithm."""
     parts: list[Any] = []
+    kernels = ["kernel, ms"] if any(entry["kernel_ms"] is not None for entry in result["results"]) else []
+    headings = ["tokens", "loop, ms", "fast form, ms", "ratio", *kernels, "takes", "because"]
     for op, entries in groupby(result["results"], key=lambda entry: entry["op"]):
         rows: list[list[str]] = []
         for entry in entries:
-            ratio = entry["naive_ms"] / entry["fast_ms"]
+            ratio, kernel_ms = entry["naive_ms"] / entry["fast_ms"], entry["kernel_ms"]
             cells = [f"{entry['T']:,}", f"{entry['naive_ms']:,.2f}", f"{entry['fast_ms']:,.2f}", f"{ratio:.2f}"]
+            cells += [humanize.MISSING if kernel_ms is None else f"{kernel_ms:,.2f}" for _ in kernels]
             rows.append([*cells, entry["form"], entry["why"]])
-        headings = ("tokens", "loop, ms", "fast form, ms", "ratio", "takes", "because")
         table = terminal.table(headings, rows, width=width, left=("takes", "because"), drop=("because", "takes"))
         parts += [Text(op, "bold"), table, ""]
     machine = result["machine"]
     threads = f"{machine['device']}, {machine['threads']} threads"
-    return Group(*parts, f"{target}, {result['rows']} rows, forward and backward, float32; {threads}")
+    return Group(*parts, f"{target}, {result['rows']} rows, forward and backward, {result['precision']}; {threads}")
 
 
 def _speeds(entries: Sequence[Mapping[str, Any]], width: int) -> Text:

@@ -55,8 +55,9 @@ def show(
     "+-> A -> B ->+" is a branch whose result is added to its input. A budget is in params, non_embedding, active
     (parameters), flops (per token) or state (bytes).
 
-    --ops prints for each recurrence the time of the loop that defines it and of its fast form, forward and backward, at
-    lengths from 1 to 2,048, and which of them the model takes. It takes a minute or more.
+    --ops prints for each recurrence the time of the loop that defines it, of its fast form and, on a GPU, of a kernel
+    of flash-linear-attention if one fits, forward and backward, at lengths from 1 to 2,048, and which of them the model
+    takes. It takes a minute or more.
 
     \b
     lmzoo show mamba
@@ -121,11 +122,13 @@ def show(
 
 def _print_ops(name: str, settings: dict[str, Any], as_json: bool) -> None:
     """Measure the sequence algorithms of a model with these settings, and print their tables."""
+    import torch
+
     from lmzoo.bench import ops
     from lmzoo.bench.table import ops_tables
 
     settings["context_length"] = max(ops.LENGTHS)
-    model = lmzoo.create_model(name, **settings)
+    model = lmzoo.create_model(name, device="cuda" if torch.cuda.is_available() else "cpu", **settings)
     began = time.monotonic()
 
     def show_progress(text: str) -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
 import lmzoo
 from lmzoo.bench import ops
+from lmzoo.ops import delta_rule
+from lmzoo.ops.delta_rule import chunked_delta_rule
+from lmzoo.ops.kernels import Kernel
 from lmzoo.ops.selective_scan import chunked_selective_scan, naive_selective_scan
 
 
@@ -33,7 +37,20 @@ def test_bench_ops_measures_both_forms_at_each_length() -> None:
     for entry in result["results"]:
         spent = entry["naive_ms"] if entry["form"].startswith("naive") else entry["fast_ms"]
         assert entry["slowdown"] == spent / min(entry["naive_ms"], entry["fast_ms"]) >= 1
+        assert entry["kernel_ms"] is None
     assert "selective_scan, 8 tokens" in told
+    assert result["precision"] == "float32"
+    assert result["machine"]["kernels"] == "none"
+
+
+def test_bench_ops_measures_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    kernel = Kernel(chunked_delta_rule, "it fits")
+    monkeypatch.setattr(delta_rule, "find_kernel", lambda *_: kernel)
+    model = lmzoo.create_model("deltanet", vocab_size=13, d_model=8, n_layers=1, n_heads=2, context_length=16)
+    results = {entry["op"]: entry for entry in ops.bench_ops(model, (8,), rows=2, repeats=1)["results"]}
+    entry = results["delta_rule"]
+    assert (entry["form"], entry["why"]) == ("kernel of delta_rule", "it fits")
+    assert entry["kernel_ms"] > 0
 
 
 def test_bench_ops_of_a_model_without_recurrences_is_empty() -> None:

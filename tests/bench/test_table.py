@@ -71,15 +71,23 @@ def test_loss_table_shows_ratios_of_the_loss_in_chunks() -> None:
 
 
 def test_ops_tables_show_every_figure() -> None:
-    times = {"naive_ms": 12345.678, "fast_ms": 1234.5678, "slowdown": 1.0}
+    times = {"naive_ms": 12345.678, "fast_ms": 1234.5678, "kernel_ms": None, "slowdown": 1.0}
     why = "T >= 16: fewer steps, or cheaper ones"
     entries = [
         {"op": op, "T": T, **times, "form": f"chunked_{op}", "why": why}
         for op in ("gated_linear_attention", "delta_rule")
         for T in (1, 2048)
     ]
-    result = {"rows": 8, "results": entries, "machine": {"device": "a CPU", "threads": 2}}
+    machine = {"device": "a CPU", "threads": 2}
+    result = {"rows": 8, "precision": "float32", "results": entries, "machine": machine}
     text = shown(ops_tables("mamba", result, 80))
     assert text.count("12,345.68") == text.count("1,234.57") == text.count("10.00") == 4
     assert text.count("chunked_delta_rule") == text.count("2,048") == 2
-    assert "8 rows" in text
+    assert "8 rows, forward and backward, float32" in text
+    assert "kernel" not in text
+    entries[0]["kernel_ms"] = 77.654
+    text = shown(ops_tables("mamba", {**result, "precision": "bf16"}, 160))
+    assert text.count("kernel, ms") == 2
+    assert text.count("77.65") == 1
+    assert text.count("–") == 3
+    assert "forward and backward, bf16" in text
