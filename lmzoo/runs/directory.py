@@ -18,6 +18,7 @@ from lmzoo.data.streaming import StreamedCorpus
 from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer
 from lmzoo.errors import CheckpointError, ConfigError, DataError
 from lmzoo.model import LanguageModel
+from lmzoo.ops.kernels import kernels_used
 from lmzoo.runs.spec import RunSpec, apply_settings
 from lmzoo.runs.validation import VALIDATION_FILE, write_validation
 from lmzoo.storage import atomic, checkpoints
@@ -104,6 +105,7 @@ def make_tables(
             "precision": resolve_precision(spec.train.precision, model, spec.train.batch_size),
             "world_size": world_size,
             "device": model.device.type,
+            "kernels": kernels_used(model.device),
             "threads": torch.get_num_threads(),
             "torch": str(torch.__version__),
             "python": platform.python_version(),
@@ -242,9 +244,9 @@ def require_world_size(before: Mapping[str, Any], now: Mapping[str, Any]) -> Non
 
 
 def machine_note(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Return a message if torch, device or number of threads changed, so that resuming is not bitwise exact."""
-    old, new = before["machine"], now["machine"]
-    changed = [name for name in ("torch", "device", "threads") if old.get(name) != new[name]]
+    """Return a message if torch, device, kernels or threads changed, so that resuming is not bitwise exact."""
+    old, new = {"kernels": "none", **before["machine"]}, now["machine"]  # runs did not always record their kernels
+    changed = [name for name in ("torch", "device", "kernels", "threads") if old.get(name) != new[name]]
     if not changed:
         return None
     what = ", ".join(f"{name} is {new[name]} and was {old.get(name)}" for name in changed)

@@ -154,19 +154,29 @@ def test_resume_after_a_signal_in_the_last_step(tmp_path: Path, small_spec: Make
     assert losses(run) == losses(tmp_path / "whole")
 
 
-def test_resume_notes_a_different_machine(tmp_path: Path, small_spec: MakeSpec) -> None:
+@pytest.mark.parametrize(
+    ("changed", "what"),
+    [
+        (('kernels = "none"', 'kernels = "fla-core 0.6.0"'), "kernels is none and was fla-core 0.6.0, "),
+        (('kernels = "none"\n', ""), ""),  # a run of a version that did not record them
+    ],
+)
+def test_resume_notes_a_different_machine(
+    tmp_path: Path, small_spec: MakeSpec, changed: tuple[str, str], what: str
+) -> None:
     spec, run = small_spec(), tmp_path / "run"
     with pytest.raises(Interrupted):
         train_run(spec, run, listeners=[interrupt_at(3)])
     config = run / "config.toml"
-    config.write_text(config.read_text().replace("threads = 1", "threads = 7"))
+    recorded = config.read_text()
+    assert 'kernels = "none"' in recorded
+    config.write_text(recorded.replace("threads = 1", "threads = 7").replace(*changed))
     notes: list[str] = []
     train_run(
         spec, run, resume=True, listeners=[lambda e: notes.append(e.message) if isinstance(e, NoteEvent) else None]
     )
-    assert notes == [
-        "the run continues on a different machine (threads is 1 and was 7): its numbers may differ in the last bits"
-    ]
+    what += "threads is 1 and was 7"
+    assert notes == [f"the run continues on a different machine ({what}): its numbers may differ in the last bits"]
 
 
 def test_resume_drops_only_the_damaged_lines_of_a_log(tmp_path: Path, small_spec: MakeSpec) -> None:
