@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import importlib
 import re
-from functools import cache
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-from lmzoo.conformance import Subject, check_model, check_names, run_check, saving, subject, suite
+from lmzoo.conformance import CHECKS, check_model, check_names, saving, subject
 from lmzoo.conformance.fresh import FreshProcess
 from lmzoo.model import LanguageModel
 from tests.museum import base, chunked, grouped
@@ -22,8 +21,8 @@ def names_in(folder: str) -> list[str]:
 
 
 EXHIBITS, SOUND = names_in("exhibits"), names_in("sound")
-CHECKS = {check.name: check for check in suite.CHECKS if not check.needs_instance}
-HERE = [name for name in CHECKS if name != "save_and_load"]  # that one: below, and in tests/conformance/test_saving.py
+# `save_and_load`: below, and in tests/conformance/test_saving.py.
+HERE = [check.name for check in CHECKS if check.name != "save_and_load" and not check.needs_instance]
 PAPER = r"arXiv \d{4}\.\d{4,5}"
 ISSUE_OR_OURS = r"[\w-]+/[\w.-]+#\d+|^Ours:"
 
@@ -34,11 +33,6 @@ def exhibit(name: str) -> ModuleType:
 
 def sound(name: str) -> ModuleType:
     return importlib.import_module(f".sound.{name}", __package__)
-
-
-@cache
-def sound_subject(name: str) -> Subject:
-    return subject(sound(name).MODEL)
 
 
 def source(module: ModuleType) -> str:
@@ -73,11 +67,10 @@ def test_base_models_pass_all_checks(model: type[LanguageModel]) -> None:
     assert report.passed, str(report)
 
 
-@pytest.mark.parametrize("check", HERE)
 @pytest.mark.parametrize("name", SOUND)
-def test_sound_model_passes(name: str, check: str) -> None:
-    result = run_check(CHECKS[check], sound_subject(name))
-    assert result.passed, result.saw
+def test_sound_model_passes_all_checks(name: str) -> None:
+    report = check_model(sound(name).MODEL, only=HERE)
+    assert report.passed, str(report)
 
 
 @pytest.mark.parametrize("name", SOUND)
