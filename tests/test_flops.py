@@ -14,7 +14,8 @@ from lmzoo.errors import InputError
 from lmzoo.flops import counting, declared_flops, flops_per_token, measured_flops
 from lmzoo.model import LanguageModel, ModelConfig, Traits
 from lmzoo.ops.counting import counted_as
-from lmzoo.ops.delta_rule import CHUNK_LENGTH, delta_rule
+from lmzoo.ops.delta_chunks import CHUNK_LENGTH
+from lmzoo.ops.delta_rule import delta_rule
 
 V, D = 13, 8
 CONFIG = ModelConfig(vocab_size=V, context_length=100)

@@ -12,38 +12,25 @@ The memory first decays; then the value that is read under the key is moved towa
 `lmzoo.ops.delta_rule`. The caller scales the queries and normalizes the keys. `naive_gated_delta_rule` computes this
 step by step.
 
-Given the u_t, this is gated linear attention with u as values. So with one decay for all channels,
-`chunked_gated_delta_rule` takes from `lmzoo.ops.decayed_scores` the products of decays `since_t` (from the chunk's
-start to t) and `until_s` (after s to the chunk's end) and the decayed scores, P of queries and keys, and L of keys and
-keys below the diagonal. All u of a chunk solve a unit lower-triangular system, the WY form of the delta rule:
+`chunked_gated_delta_rule` computes a chunk at once: with one decay for all channels by `lmzoo.ops.delta_chunks`, with a
+decay for each channel by `lmzoo.ops.decayed_memory`, with beta k as its keys and -k diag(a) as its a.
 
-    (I + diag(beta) L) U = diag(beta) (V - (K * since) S)
-    Y = (Q * since) S + P U
-    next S = since_C S + (K * until)^T U
-
-The system does not contain S: it is solved for all chunks together, with diag(beta) as its right-hand side. With a
-decay for each channel, `lmzoo.ops.decayed_memory` computes the chunks, with beta k as its keys and -k diag(a) as its a.
-
-Legend: B batch, T time, H heads, K key width, V value width, A width of the decays, K or 1; inside the chunked form N
-chunks, M = B * H, C positions, G = 2 sets of queries.
+Legend: B batch, T time, H heads, K key width, V value width, A width of the decays, K or 1.
 """
 
 from __future__ import annotations
 
 import torch
-from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.decayed_memory import decayed_memory
-from lmzoo.ops.decayed_scores import decayed_scores
+from lmzoo.ops.delta_chunks import delta_chunks
 from lmzoo.ops.dispatch import dispatch
-from lmzoo.ops.gated_linear_attention import CHUNK_LENGTH, in_chunks
 from lmzoo.ops.kernels import find_kernel
 from lmzoo.ops.precision import wide_dtype
 
-SHORTEST_CHUNKED = 4  # for shorter sequences the loop needs fewer calls
-SHORTEST_PER_CHANNEL = 8  # the same with a decay for each key channel
+SHORTEST_CHUNKED = 8  # for shorter sequences the loop needs fewer calls
 
 
 def naive_gated_delta_rule(
@@ -76,34 +63,12 @@ def chunked_gated_delta_rule(
     state_BHKV: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The fast form, in chunks; arguments and results as in `gated_delta_rule`."""
-    T, H = v_BTHV.shape[1:3]
-    *inputs, S_BHKV = _wide_inputs(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTHA, state_BHKV)
-    if log_decay_BTHA.shape[-1] > 1:
-        q, k, v, beta, log_decay = inputs
+    q, k, v, beta, log_decay, S_BHKV = _wide_inputs(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTHA, state_BHKV)
+    if log_decay.shape[-1] > 1:
         y_BTHV, S_BHKV = decayed_memory(q, beta[..., None] * k, v, log_decay, S_BHKV, -k * log_decay.exp())
-        return y_BTHV.to(v_BTHV.dtype), S_BHKV
-    q_NMCK, k_NMCK, v_NMCV, beta_NMC, log_decay_NMC1 = (in_chunks(x, min(CHUNK_LENGTH, T)) for x in inputs)
-    S_MKV = S_BHKV.flatten(0, 1)
-    ys = []
-    with torch.autocast(v_BTHV.device.type, enabled=False):  # autocast would compute the products in its own dtype
-        queries_GNMCK = torch.stack((q_NMCK, k_NMCK))
-        (scores_NMCC, below_NMCC), since_NMC1, until_NMC1 = decayed_scores(queries_GNMCK, k_NMCK, log_decay_NMC1)
-        # The diagonal of the system is one by definition and is never read.
-        system_NMCC = beta_NMC[..., None] * below_NMCC
-        solution_NMCC = torch.linalg.solve_triangular(
-            system_NMCC.tril(-1), torch.diag_embed(beta_NMC), upper=False, unitriangular=True
-        )
-        read_NMCK, under_NMCK, written_NMCK = q_NMCK * since_NMC1, k_NMCK * since_NMC1, k_NMCK * until_NMC1
-        kept_NM11 = since_NMC1[..., -1:, :]
-        chunks = (
-            x.unbind(0) for x in (read_NMCK, under_NMCK, written_NMCK, v_NMCV, kept_NM11, solution_NMCC, scores_NMCC)
-        )
-        for read_MCK, under_MCK, written_MCK, v_MCV, kept_M11, solution_MCC, scores_MCC in zip(*chunks, strict=True):
-            u_MCV = solution_MCC @ torch.baddbmm(v_MCV, under_MCK, S_MKV, alpha=-1)
-            ys.append(torch.baddbmm(read_MCK @ S_MKV, scores_MCC, u_MCV))
-            S_MKV = torch.baddbmm(kept_M11 * S_MKV, written_MCK.mT, u_MCV)
-    y_BTHV = rearrange(torch.stack(ys), "n (b h) c v -> b (n c) h v", h=H)[:, :T]
-    return y_BTHV.to(v_BTHV.dtype), S_MKV.unflatten(0, S_BHKV.shape[:2])
+    else:
+        y_BTHV, S_BHKV = delta_chunks(q, k, v, beta, log_decay.squeeze(-1), S_BHKV)
+    return y_BTHV.to(v_BTHV.dtype), S_BHKV
 
 
 def gated_delta_rule(
@@ -131,9 +96,8 @@ def gated_delta_rule(
         write, and to read under the query takes K V multiply-adds each.
     """
     B, T, H, V = v_BTHV.shape
-    shortest = SHORTEST_CHUNKED if log_decay_BTHA.shape[-1] == 1 else SHORTEST_PER_CHANNEL
     kernel = find_kernel("gated_delta_rule", q_BTHK, k_BTHK, v_BTHV)
-    form = dispatch(T, naive_gated_delta_rule, chunked_gated_delta_rule, shortest=shortest, kernel=kernel)
+    form = dispatch(T, naive_gated_delta_rule, chunked_gated_delta_rule, shortest=SHORTEST_CHUNKED, kernel=kernel)
     with counted_as(6 * B * T * H * k_BTHK.shape[-1] * V):
         return form(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTHA, state_BHKV)
 

@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.ops.counting import FlopCounter
+from lmzoo.ops.delta_chunks import LONGEST_SINGLE as C
 from lmzoo.ops.delta_product import delta_product, expanded_delta_product, naive_delta_product
 from lmzoo.ops.gated_delta_rule import naive_gated_delta_rule
-from lmzoo.ops.gated_linear_attention import CHUNK_LENGTH as C
 from tests.ops import fla_naive
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
@@ -70,7 +70,7 @@ def test_delta_product_is_the_equation_with_explicit_matrices(product: Scan, N: 
     assert_same([y[0, :, 0], last[0, 0]], [torch.stack(ys), S_KV], 1e-12)
 
 
-# Of the expanded sequence, whose chunks have C positions: one chunk and less, the boundaries, and more.
+# Of the expanded sequence, which is one chunk up to C positions: one chunk and less, the boundary, and more.
 @pytest.mark.parametrize(
     ("T", "N"),
     [(1, 1), (1, 3), (2, 2), (C // 2 - 1, 2), (C // 2, 2), (C // 2 + 1, 2), (11, 3), (C - 1, 1), (C + 1, 4), (23, 3)],

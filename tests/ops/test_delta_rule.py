@@ -12,11 +12,22 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from lmzoo.ops.counting import FlopCounter
-from lmzoo.ops.delta_rule import CHUNK_LENGTH as C
+from lmzoo.ops.delta_chunks import CHUNK_LENGTH as C
+from lmzoo.ops.delta_chunks import LONGEST_SINGLE
 from lmzoo.ops.delta_rule import SHORTEST_CHUNKED, chunked_delta_rule, delta_rule, naive_delta_rule
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
-LENGTHS = (1, 2, SHORTEST_CHUNKED - 1, SHORTEST_CHUNKED, C - 1, C, C + 1, 2 * C, 2 * C + 3)
+LENGTHS = (
+    1,
+    2,
+    SHORTEST_CHUNKED - 1,
+    SHORTEST_CHUNKED,
+    LONGEST_SINGLE,
+    LONGEST_SINGLE + 1,
+    3 * C - 1,
+    3 * C,
+    4 * C + 3,
+)
 
 
 def make_inputs(
@@ -51,7 +62,7 @@ def explicit_delta_rule(inputs: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("rule", [naive_delta_rule, chunked_delta_rule, delta_rule])
-@pytest.mark.parametrize("T", [1, 5, C + 3])
+@pytest.mark.parametrize("T", [1, 5, 2 * C + 3])
 def test_delta_rule_is_the_equation_with_explicit_matrices(T: int, rule: Scan) -> None:
     inputs = make_inputs(T)
     for got, want in zip(rule(*inputs), explicit_delta_rule(inputs), strict=True):
@@ -108,9 +119,9 @@ def test_delta_rule_gradient_of_one_output_alone(output: int) -> None:
     assert_same(grads[0], grads[1], 1e-10)
 
 
-@pytest.mark.parametrize("cut", [1, SHORTEST_CHUNKED, C - 1, C, C + 1, 2 * C + 2])
+@pytest.mark.parametrize("cut", [1, SHORTEST_CHUNKED, C - 1, C, C + 1, LONGEST_SINGLE + 1, 4 * C + 2])
 def test_delta_rule_in_two_calls_is_one_call(cut: int) -> None:
-    *inputs, state = make_inputs(2 * C + 3)
+    *inputs, state = make_inputs(4 * C + 3)
     whole, last = delta_rule(*inputs, state)
     first, middle = delta_rule(*(x[:, :cut] for x in inputs), state)
     second, end = delta_rule(*(x[:, cut:] for x in inputs), middle)

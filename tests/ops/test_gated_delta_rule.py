@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.ops.counting import FlopCounter
+from lmzoo.ops.delta_chunks import CHUNK_LENGTH as C
+from lmzoo.ops.delta_chunks import LONGEST_SINGLE
 from lmzoo.ops.delta_rule import naive_delta_rule
 from lmzoo.ops.gated_delta_rule import (
     SHORTEST_CHUNKED,
@@ -19,11 +21,10 @@ from lmzoo.ops.gated_delta_rule import (
     gated_delta_rule,
     naive_gated_delta_rule,
 )
-from lmzoo.ops.gated_linear_attention import CHUNK_LENGTH as C
 from tests.ops import fla_naive
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
-LENGTHS = (1, 2, SHORTEST_CHUNKED, C - 1, C, C + 1, 2 * C + 3)
+LENGTHS = (1, 2, SHORTEST_CHUNKED, LONGEST_SINGLE, LONGEST_SINGLE + 1, 3 * C, 4 * C + 3)
 BOTH = pytest.mark.parametrize("rule", [naive_gated_delta_rule, chunked_gated_delta_rule])
 
 
@@ -46,9 +47,9 @@ def make_inputs(
 @BOTH
 def test_gated_delta_rule_is_the_equation_with_explicit_matrices(rule: Scan) -> None:
     """S_t = (I - beta k k^T) diag(a) S_{t-1} + beta k v^T, for one row and head."""
-    q, k, v, beta, log_decay, state = make_inputs(C + 3, B=1, H=1)
+    q, k, v, beta, log_decay, state = make_inputs(2 * C + 3, B=1, H=1)
     S_KV, ys = state[0, 0], []
-    for t in range(C + 3):
+    for t in range(2 * C + 3):
         key, erase = k[0, t, 0], beta[0, t, 0]
         transition_KK = (torch.eye(4) - erase * torch.outer(key, key)) @ torch.diag(log_decay[0, t, 0].exp())
         S_KV = transition_KK @ S_KV + erase * torch.outer(key, v[0, t, 0])
@@ -89,11 +90,11 @@ def test_chunked_gated_delta_rule_holds_at_extreme_decays_and_repeated_keys(
 
 @BOTH
 def test_gated_delta_rule_without_decays_is_the_delta_rule(rule: Scan) -> None:
-    *inputs, log_decay, state = make_inputs(C + 3)
+    *inputs, log_decay, state = make_inputs(2 * C + 3)
     assert_same(rule(*inputs, torch.zeros_like(log_decay), state), naive_delta_rule(*inputs, state), 1e-12)
 
 
-@pytest.mark.parametrize("T", [3, C + 3])
+@pytest.mark.parametrize("T", [3, 2 * C + 3])
 def test_gated_delta_rule_equals_fla(T: int) -> None:
     q, k, v, beta, log_decay, state = make_inputs(T, 4, torch.float32)
     scaled, given = q * 4**-0.5, {"initial_state": state, "output_final_state": True}
@@ -105,9 +106,9 @@ def test_gated_delta_rule_equals_fla(T: int) -> None:
     assert_same(gated_delta_rule(scaled, k, v, beta, log_decay[..., :1], state), per_head, 1e-5)
 
 
-@pytest.mark.parametrize("cut", [1, SHORTEST_CHUNKED, C, 2 * C + 2])
+@pytest.mark.parametrize("cut", [1, SHORTEST_CHUNKED, C, LONGEST_SINGLE + 1, 4 * C + 2])
 def test_gated_delta_rule_in_two_calls_is_one_call(cut: int) -> None:
-    *inputs, state = make_inputs(2 * C + 3)
+    *inputs, state = make_inputs(4 * C + 3)
     whole, last = gated_delta_rule(*inputs, state)
     first, middle = gated_delta_rule(*(x[:, :cut] for x in inputs), state)
     second, end = gated_delta_rule(*(x[:, cut:] for x in inputs), middle)

@@ -1,0 +1,345 @@
+"""The delta rule in chunks, without decays or with one decay for each head and position, in one operator.
+
+For every batch row and head, with vectors as rows, a decay w_t and a memory S that is a matrix (K, V),
+
+    u_t = v_t - w_t k_t S_{t-1}
+    S_t = w_t S_{t-1} + beta_t k_t^T u_t
+    y_t = q_t S_t
+
+Let S be the memory before a chunk of C positions, and, as in `lmzoo.ops.decayed_scores`, `since_t` = w_1 ... w_t,
+`until_s` = w_{s+1} ... w_C, and the scores of queries or keys with keys times the decays between them, here also times
+the betas of the keys: QK_ts = (q_t . k_s) w_{s+1} ... w_t beta_s for s <= t, KK_ts in the same way for s < t. All u of
+the chunk solve a unit lower-triangular system (the WY form of the delta rule):
+
+    (I + KK) U = V - (K * since) S
+    Y = (Q * since) S + QK U
+    next S = since_C S + (K * beta * until)^T U
+
+The system does not contain S: its inverse is computed for all chunks together.
+
+The operator works on tiles of a few chunks. It saves the memories at the boundaries of the chunks and the inverses; the
+backward pass computes the rest of a tile again, from the last tile to the first. Let X = V - (K * since) S. Then
+
+    dX = (I + KK)^-T dU = dV        dQK = dY U^T        dKK = -dX U^T
+
+so the backward pass treats k as a second set of queries, whose outputs have the gradient -dX. Let G_t be the logarithm
+of since_t. exp(G_t) is a factor of q_t, where it changes y_t, a factor of k_t as a query, where it changes u_t - v_t,
+and a divisor of k_t as a key, where it changes what u_t writes. So the gradient of G_t is
+
+    y_t . dy_t + (u_t - v_t) . dx_t - u_t . dx_t = y_t . dy_t - v_t . dv_t
+
+The gradient of log w_t is the sum of the gradients of G_t and of all later G. Everything after a tile depends on the
+tile's decays only through the memory S at its end, so this sum starts anew in each tile, with the sum of S dS: rounding
+errors of long sequences do not add up.
+
+Legend: B batch, T time, H heads, K key width, V value width; N chunks of C positions, M = B * H, L = N * M in a tile;
+2 sets of queries, Q = 2 C.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+from lmzoo.ops.decayed_scores import DecayProducts
+from lmzoo.ops.operator import operator
+
+CHUNK_LENGTH = 16  # longer chunks need more work for the scores, shorter ones more memories
+LONGEST_SINGLE = 32  # up to this length, a sequence is one chunk, which takes fewer calls
+TILE = 1 << 17  # numbers in a tensor of a tile: less fits better into the cache, but takes more calls
+
+
+def delta_chunks(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    beta_BTH: Tensor,
+    log_decay_BTH: Tensor | None,
+    state_BHKV: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Returns `y_BTHV` and the last memory; all tensors have the same dtype, float32 or float64."""
+    T = q_BTHK.shape[1]
+    C = T if T <= LONGEST_SINGLE else CHUNK_LENGTH
+    inputs = (None if x is None else _padded(x, C) for x in (q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH))
+    with torch.autocast(q_BTHK.device.type, enabled=False):  # autocast would compute the products in its own dtype
+        y_BTHV, last_BHKV, *_ = torch.ops.lmzoo.delta_chunks(*inputs, state_BHKV, C)
+    return y_BTHV[:, :T], last_BHKV
+
+
+def _padded(x_BTH: Tensor, C: int) -> Tensor:
+    """Adds zeros up to a whole chunk: a beta of zero and a decay of one leave the memory as it is."""
+    missing = -x_BTH.shape[1] % C
+    return F.pad(x_BTH, (0, 0) * (x_BTH.ndim - 2) + (0, missing)) if missing else x_BTH
+
+
+class _Tile(NamedTuple):
+    """Queries and keys with their decays, of several chunks: they do not depend on the memory."""
+
+    q_LQK: Tensor  # q and then k
+    near_q_LQK: Tensor  # times the decays since the chunk's start
+    near_k_LCK: Tensor  # times beta and the decays to the chunk's end
+    beta_LC1: Tensor
+    between_LCC: Tensor  # the decays between two positions, zero above the diagonal
+    since_LC1: Tensor | None
+    until_LC1: Tensor | None
+    kept_L11: Tensor  # the product of the chunk's decays
+
+    @property
+    def k_LCK(self) -> Tensor:
+        return self.q_LQK.chunk(2, dim=1)[1]
+
+    def scores(self, q_LQK: Tensor) -> Tensor:
+        """Returns the scores of one or both sets of queries with the keys of their chunk, (L, C or Q, C)."""
+        scores_LQC = torch.bmm(q_LQK, self.k_LCK.mT)
+        return _times(scores_LQC, self.between_LCC).mul_(self.beta_LC1.mT)
+
+
+class _Chunks:
+    """The inputs of the operator, cut into chunks and tiles."""
+
+    def __init__(self, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None, C: int) -> None:
+        (B, T, H, K), V = q.shape, v.shape[-1]
+        self.q, self.k, self.v, self.beta = (_in_chunks(x, C) for x in (q, k, v, beta))
+        self.log_decay = None if log_decay is None else _in_chunks(log_decay, C)
+        self.products = DecayProducts(C, q)
+        N = T // C
+        tiles = min(N, -(-B * T * H * max(K, V) // TILE))
+        size = -(-N // max(1, tiles))
+        self.tiles = [slice(n, min(n + size, N)) for n in range(0, N, size)]
+
+    def tile(self, n: slice) -> _Tile:
+        """Computes the chunks n."""
+        q_LQK = torch.stack((self.q[n], self.k[n]), dim=3).flatten(3, 4).flatten(0, 2)
+        beta_LC1 = self.beta[n].flatten(0, 2)[..., None]
+        k_LCK = q_LQK.chunk(2, dim=1)[1]
+        if self.log_decay is None:
+            between_CC, kept_L11 = self.products.visible_CC, torch.ones_like(beta_LC1[:, :1])
+            return _Tile(q_LQK, q_LQK, k_LCK * beta_LC1, beta_LC1, between_CC, None, None, kept_L11)
+        between_LCC, since_LC1, until_LC1 = self.products(self.log_decay[n].flatten(0, 2))
+        near_q_LQK = (q_LQK.unflatten(1, (2, -1)) * since_LC1[:, None]).flatten(1, 2)
+        near_k_LCK = k_LCK * (beta_LC1 * until_LC1)
+        kept_L11 = since_LC1[:, -1:]
+        return _Tile(q_LQK, near_q_LQK, near_k_LCK, beta_LC1, between_LCC, since_LC1, until_LC1, kept_L11)
+
+
+def _in_chunks(x_BTH: Tensor, C: int) -> Tensor:
+    """Returns a view of the chunks of a tensor (B, T, H, ...), (N, B, H, C, ...)."""
+    B, T, H = x_BTH.shape[:3]
+    return x_BTH.view(B, T // C, C, H, *x_BTH.shape[3:]).transpose(0, 1).transpose(2, 3)
+
+
+def _steps(x_L: Tensor, N: int) -> tuple[Tensor, ...]:
+    """Returns the N chunks of a tile."""
+    return x_L.view(N, len(x_L) // N, *x_L.shape[1:]).unbind(0)
+
+
+def _times(x_LQX: Tensor, factor_LCX: Tensor) -> Tensor:
+    """Multiplies each set of queries by the same factors, in place."""
+    L, Q, X = x_LQX.shape
+    C = factor_LCX.shape[-2]
+    x_LQX.view(L, Q // C, C, X).mul_(factor_LCX.unsqueeze(-3))
+    return x_LQX
+
+
+# A custom operator: autograd would keep all tensors of all chunks, and torch.compile would unroll the loops.
+
+
+@operator("delta_chunks")
+def _forward(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    beta_BTH: Tensor,
+    log_decay_BTH: Tensor | None,
+    state_BHKV: Tensor,
+    C: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns `y_BTHV`, the last memory, the memories at the boundaries of all chunks, and the inverses."""
+    chunks = _Chunks(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH, C)
+    S_NMKV, inverse_NMCC = _room(q_BTHK, state_BHKV, C)
+    S_NMKV[0] = state_BHKV.flatten(0, 1)
+    y_BTHV = v_BTHV.new_empty(v_BTHV.shape)
+    ys = _in_chunks(y_BTHV, C)
+    for n in chunks.tiles:
+        y_LCV = _forward_tile(chunks, n, S_NMKV[n.start : n.stop + 1], inverse_NMCC[n].flatten(0, 1))
+        ys[n].copy_(y_LCV.view(ys[n].shape))
+    return y_BTHV, S_NMKV[-1].reshape(state_BHKV.shape).clone(), S_NMKV, inverse_NMCC
+
+
+def _forward_tile(chunks: _Chunks, n: slice, S_NMKV: Tensor, inverse_LCC: Tensor) -> Tensor:
+    """Returns the outputs of the chunks n. Writes the memories after the first and the inverses."""
+    tile, N = chunks.tile(n), n.stop - n.start
+    scores_LCC, below_LCC = tile.scores(tile.q_LQK).chunk(2, dim=1)
+    # The diagonal of the system is one by definition and is never read.
+    eye_CC = torch.eye(scores_LCC.shape[-1], dtype=scores_LCC.dtype, device=scores_LCC.device)
+    torch.linalg.solve_triangular(below_LCC, eye_CC, upper=False, unitriangular=True, out=inverse_LCC)
+    near_q_LCK, near_k_LCK = tile.near_q_LQK.chunk(2, dim=1)
+    v_LCV = chunks.v[n].clone(memory_format=torch.contiguous_format).flatten(0, 2)
+    u_LCV = torch.empty_like(v_LCV)
+    read, written, kept = (_steps(x, N) for x in (near_k_LCK, tile.near_k_LCK.mT, tile.kept_L11))
+    v, u, inverse, S = _steps(v_LCV, N), _steps(u_LCV, N), _steps(inverse_LCC, N), S_NMKV.unbind(0)
+    for i in range(N):
+        torch.bmm(inverse[i], v[i].baddbmm_(read[i], S[i], alpha=-1), out=u[i])
+        torch.mul(kept[i], S[i], out=S[i + 1]).baddbmm_(written[i], u[i])
+    return torch.bmm(scores_LCC, u_LCV).baddbmm_(near_q_LCK, S_NMKV[:-1].flatten(0, 1))
+
+
+@operator("delta_chunks_backward")
+def _backward_pass(
+    grad_y_BTHV: Tensor,
+    grad_last_BHKV: Tensor,
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    beta_BTH: Tensor,
+    log_decay_BTH: Tensor | None,
+    y_BTHV: Tensor,
+    S_NMKV: Tensor,
+    inverse_NMCC: Tensor,
+    C: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of (q, k, v, beta, log_decay, state); that of missing decays is empty."""
+    chunks = _Chunks(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH, C)
+    gradients = _gradients(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH)
+    grad_q, grad_k, grad_v, grad_beta = (_in_chunks(x, C) for x in gradients[:4])
+    grad_y, y = _in_chunks(grad_y_BTHV, C), _in_chunks(y_BTHV, C)
+    grad_MKV = grad_last_BHKV.flatten(0, 1)
+    for n in reversed(chunks.tiles):
+        memories = S_NMKV[n.start : n.stop + 1]
+        end_BH = (memories[-1] * grad_MKV).sum((-2, -1)).view(grad_y.shape[1:3])  # the gradient of G at its end
+        parts = _backward_tile(chunks, n, grad_y[n], memories, inverse_NMCC[n].flatten(0, 1), grad_MKV)
+        for part_LCX, out in zip(parts, (grad_q, grad_k, grad_v, grad_beta), strict=False):
+            out[n].copy_(part_LCX.view(out[n].shape))
+        grad_MKV = parts[-1]
+        if log_decay_BTH is not None:
+            grad_G = (y[n] * grad_y[n]).sub_(chunks.v[n] * grad_v[n]).sum(-1)
+            _in_chunks(gradients[4], C)[n] = _sums_of_later(grad_G, end_BH)
+    q, k, v, beta, log_decay = gradients
+    return q, k, v, beta, log_decay, grad_MKV.reshape(grad_last_BHKV.shape).clone()
+
+
+def _backward_tile(
+    chunks: _Chunks, n: slice, grad_y: Tensor, S_NMKV: Tensor, inverse_LCC: Tensor, grad_MKV: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Returns the gradients of q, k, v, beta and the first memory of the chunks n, from that of the last memory."""
+    tile, N = chunks.tile(n), n.stop - n.start
+    (C, V), starts_LKV = grad_y.shape[-2:], S_NMKV[:-1].flatten(0, 1)
+    near_k_LCK = tile.near_q_LQK[:, C:]
+    u_LCV = torch.bmm(inverse_LCC, torch.baddbmm(chunks.v[n].flatten(0, 2), near_k_LCK, starts_LKV, alpha=-1))
+    grads_LQV = grad_y.new_empty(len(u_LCV), 2 * C, V)  # dY and, below, -dX
+    grads_LQV[:, :C].view(grad_y.shape).copy_(grad_y)
+    grad_u_LCV = torch.bmm(tile.scores(tile.q_LQK[:, :C]).mT, grads_LQV[:, :C])
+    grads_NMKV = S_NMKV.new_empty(S_NMKV.shape)  # of the memories
+    grads_NMKV[N] = grad_MKV
+    inputs = (tile.near_q_LQK.mT, tile.near_k_LCK, tile.kept_L11, inverse_LCC.mT)
+    read, written, kept, inverse = (_steps(x, N) for x in inputs)
+    grad_u, grads, grads_below = (_steps(x, N) for x in (grad_u_LCV, grads_LQV, grads_LQV[:, C:]))
+    grad_S = grads_NMKV.unbind(0)
+    for i in reversed(range(N)):
+        grad_u[i].baddbmm_(written[i], grad_S[i + 1])
+        torch.neg(torch.bmm(inverse[i], grad_u[i]), out=grads_below[i])
+        torch.mul(kept[i], grad_S[i + 1], out=grad_S[i]).baddbmm_(read[i], grads[i])
+    grad_scores_LQC = _times(torch.bmm(grads_LQV, u_LCV.mT), tile.between_LCC)
+    grad_scores_LQC[:, C:].diagonal(dim1=1, dim2=2).zero_()
+    grad_q_LQK = torch.bmm(grads_LQV, starts_LKV.mT)
+    grad_k_LCK = torch.bmm(u_LCV, grads_NMKV[1:].flatten(0, 1).mT)
+    if tile.since_LC1 is not None and tile.until_LC1 is not None:
+        _times(grad_q_LQK, tile.since_LC1)
+        grad_k_LCK.mul_(tile.until_LC1)
+    grad_k_LCK.baddbmm_(grad_scores_LQC.mT, tile.q_LQK)  # so far of beta * k
+    grad_q_LQK.baddbmm_(grad_scores_LQC.mul_(tile.beta_LC1.mT), tile.k_LCK)
+    grad_beta_LC = (grad_k_LCK * tile.k_LCK).sum(-1)
+    grad_q_LCK, grad_k_as_query_LCK = grad_q_LQK.chunk(2, dim=1)
+    grad_k_LCK.mul_(tile.beta_LC1).add_(grad_k_as_query_LCK)
+    return grad_q_LCK, grad_k_LCK, -grads_LQV[:, C:], grad_beta_LC, grad_S[0]
+
+
+def _sums_of_later(grad_G: Tensor, grad_G_BH: Tensor) -> Tensor:
+    """Returns for each position (N, B, H, C) the sum of its and all later gradients, and of that at the tile's end."""
+    in_chunk = grad_G.flip(-1).cumsum(-1).flip(-1)
+    in_tile = in_chunk[..., 0].flip(0).cumsum(0).flip(0)
+    after = torch.cat((in_tile[1:] + grad_G_BH, grad_G_BH[None]))
+    return in_chunk + after[..., None]
+
+
+def _room(q_BTHK: Tensor, state_BHKV: Tensor, C: int) -> tuple[Tensor, Tensor]:
+    """Returns room for the memories at the boundaries of all chunks (N + 1, M, K, V) and the inverses (N, M, C, C)."""
+    N, (M, K, V) = q_BTHK.shape[1] // C, state_BHKV.flatten(0, 1).shape
+    return state_BHKV.new_empty(N + 1, M, K, V), state_BHKV.new_empty(N, M, C, C)
+
+
+def _gradients(q_BTHK: Tensor, *others: Tensor | None) -> list[Tensor]:
+    """Returns room for the gradient of each input, empty for a missing one: an operator cannot return None."""
+    return [q_BTHK.new_empty(0 if x is None else x.shape) for x in (q_BTHK, *others)]
+
+
+@torch.library.register_fake("lmzoo::delta_chunks")
+def _forward_fake(
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    beta_BTH: Tensor,
+    log_decay_BTH: Tensor | None,
+    state_BHKV: Tensor,
+    C: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return v_BTHV.new_empty(v_BTHV.shape), state_BHKV.new_empty(state_BHKV.shape), *_room(q_BTHK, state_BHKV, C)
+
+
+@torch.library.register_fake("lmzoo::delta_chunks_backward")
+def _backward_fake(
+    grad_y_BTHV: Tensor,
+    grad_last_BHKV: Tensor,
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    beta_BTH: Tensor,
+    log_decay_BTH: Tensor | None,
+    y_BTHV: Tensor,
+    S_NMKV: Tensor,
+    inverse_NMCC: Tensor,
+    C: int,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    q, k, v, beta, log_decay = _gradients(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH)
+    return q, k, v, beta, log_decay, grad_last_BHKV.new_empty(grad_last_BHKV.shape)
+
+
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    y_BTHV, _, *memories = output
+    *tensors, _, ctx.C = inputs
+    ctx.save_for_backward(*tensors, y_BTHV, *memories)
+    ctx.set_materialize_grads(False)  # otherwise autograd would allocate a zero gradient as large as the saved memories
+
+
+def _backward(ctx: Any, grad_y: Tensor | None, grad_last: Tensor | None, *_: Any) -> tuple[Tensor | None, ...]:
+    saved = ctx.saved_tensors  # once: with activation checkpointing each read would need its own recomputation
+    k_BTHK, v_BTHV, _beta, log_decay_BTH = saved[1:5]
+    grad_y_BTHV = torch.zeros_like(v_BTHV) if grad_y is None else grad_y
+    if grad_last is None:
+        grad_last = v_BTHV.new_zeros(k_BTHK.shape[0], *k_BTHK.shape[2:], v_BTHV.shape[-1])
+    with torch.autocast(v_BTHV.device.type, enabled=False):
+        *grads, grad_log, grad_state = torch.ops.lmzoo.delta_chunks_backward(grad_y_BTHV, grad_last, *saved, ctx.C)
+    return *grads, None if log_decay_BTH is None else grad_log, grad_state, None
+
+
+torch.library.register_autograd("lmzoo::delta_chunks", _backward, setup_context=_save_for_backward)
+
+
+# torch's FLOP counter does not look into a custom operator: these functions declare the FLOPs of the definition.
+
+
+@register_flop_formula(torch.ops.lmzoo.delta_chunks)
+def _forward_flops(q_shape: list[int], k_shape: list[int], v_shape: list[int], *_: object, **__: object) -> int:
+    """Per token, head and entry of the memory: a multiply-add for each of two reads and one write."""
+    B, T, H, K = q_shape
+    return 6 * B * T * H * K * v_shape[-1]
+
+
+@register_flop_formula(torch.ops.lmzoo.delta_chunks_backward)
+def _backward_flops(grad_shape: list[int], last_shape: list[int], q_shape: list[int], *_: object, **__: object) -> int:
+    """Twice the forward pass, the usual convention; what is computed again is not counted."""
+    return 2 * _forward_flops(q_shape, q_shape, grad_shape)
