@@ -40,6 +40,11 @@ class Job:
     cell: Cell
     config: Mapping[str, Any] | None = None
 
+    @property
+    def label(self) -> str:
+        """The name of the cell."""
+        return self.cell.label
+
 
 @dataclass(frozen=True)
 class Done:
@@ -111,18 +116,31 @@ class Setup:
     plugins: Sequence[str]  # files and modules that registered models
     documents: Documents
 
+    def make_worker(self) -> Worker:
+        """Make a worker in this process."""
+        return Worker(self)
+
+    def failed(self, job: Job, error: BaseException) -> Done:
+        """Return the end of a job whose worker could not be made."""
+        return Done(job, error=error)
+
 
 def make_setup(measurer: Measurer, threads: int) -> Setup:
     """Return the setup of workers. They map the tokens from the cache, and send their messages with the results."""
     data = dataclasses.replace(measurer.data, store=None)
+    store = measurer.data.store
+    documents: Documents = "joined" if store is None or store.val.ends is None else "isolated"
+    return Setup(dataclasses.replace(measurer, data=data, listeners=()), threads, plugin_sources(), documents)
+
+
+def plugin_sources() -> list[str]:
+    """Return the files and modules that registered models in this process, as `registry.load_plugin` takes them."""
     sources = []
     for cls in registry.registered_classes():
         if not cls.__module__.startswith(("lmzoo.", "__main__")):
             file = getattr(sys.modules[cls.__module__], "__file__", None)
             sources.append(file if cls.__module__.startswith("lmzoo_plugin_") and file else cls.__module__)
-    store = measurer.data.store
-    documents: Documents = "joined" if store is None or store.val.ends is None else "isolated"
-    return Setup(dataclasses.replace(measurer, data=data, listeners=()), threads, sources, documents)
+    return sources
 
 
 class Worker:
@@ -143,9 +161,8 @@ class Worker:
             wait_until_unlocked(job.cell.run, STOP_SECONDS)  # of a comparison that was killed
             done = execute(self._measurer, job)
         notes = [*self._notes, *(f"warning: {warning.message}" for warning in caught)]
-        return dataclasses.replace(
-            done, error=portable_error(done.error), notes=[f"{job.cell.label}: {n}" for n in notes]
-        )
+        error = None if done.error is None else portable_error(done.error)
+        return dataclasses.replace(done, error=error, notes=[f"{job.label}: {n}" for n in notes])
 
     def _hear(self, event: Event) -> None:
         if isinstance(event, NoteEvent):
@@ -158,10 +175,8 @@ def _opened(data: PreparedData, documents: Documents) -> PreparedData:
     return dataclasses.replace(data, store=open_store(data.corpus, data.tokenizer, documents=documents))
 
 
-def portable_error(error: BaseException | None) -> BaseException | None:
+def portable_error(error: BaseException) -> BaseException:
     """Return the error with its traceback as a note, or what it says if it cannot be pickled."""
-    if error is None:
-        return None
     error.add_note("".join(traceback.format_exception(error)))
     try:
         pickle.loads(pickle.dumps(error))
@@ -170,9 +185,9 @@ def portable_error(error: BaseException | None) -> BaseException | None:
     return error
 
 
-def lost(job: Job) -> LostProcessError:
-    """Return the error for a job that was lost with its workers."""
+def lost(label: str) -> LostProcessError:
+    """Return the error for the job `label` that was lost with its workers."""
     return LostProcessError(
-        f"the process that made {job.cell.label} was killed {ATTEMPTS} times (too little memory for so many at once?): "
-        "the same command continues the comparison, --workers 1 makes one run at a time"
+        f"the process that made {label} was killed {ATTEMPTS} times (too little memory for so many at once?): "
+        "the same command continues, --workers 1 makes one run at a time"
     )

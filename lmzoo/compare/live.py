@@ -51,7 +51,9 @@ class ComparisonProgress(ProgressBar):
         for cell in event.cells:
             if cell.state != "waiting" and self._shown.get(cell.label) != cell.state:
                 self._shown[cell.label] = cell.state
-                loss = f", validation loss {humanize.loss(cell.loss)}" if cell.state == "done" else ""
+                loss = (
+                    "" if cell.state != "done" or cell.loss is None else f", validation loss {humanize.loss(cell.loss)}"
+                )
                 self._print(f"{cell.label}: {cell.state}{loss}")
         now = time.monotonic()
         if now - self._last_line >= LINE_SECONDS:

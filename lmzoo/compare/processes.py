@@ -1,4 +1,4 @@
-"""An engine that runs cells in several processes of this machine, each pinned to its own CPU cores.
+"""An engine that runs jobs in several processes of this machine, each pinned to its own CPU cores.
 
 An executor of `concurrent.futures` gives up all jobs when one of its processes is killed; here the job alone is done
 again. The workers are forked from a server that has imported torch once and never used it, since a process that has
@@ -17,11 +17,44 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
+from typing import Any, Generic, Protocol, TypeVar
 
-from lmzoo.compare.engine import ATTEMPTS, STOP_SECONDS, Done, Job, Setup, Worker, lost, make_setup, portable_error
-from lmzoo.compare.measure import Measurer
+from lmzoo.compare.engine import ATTEMPTS, STOP_SECONDS, lost, portable_error
 from lmzoo.errors import LostProcessError
 from lmzoo.train.signals import Interrupted
+
+
+class HasLabel(Protocol):
+    """A job that can be pickled, with a name for messages."""
+
+    @property
+    def label(self) -> str:
+        """The name of the job."""
+        ...
+
+
+JobT = TypeVar("JobT", bound=HasLabel)
+DoneT = TypeVar("DoneT")
+
+
+class DoesJobs(Protocol[JobT, DoneT]):
+    """Does jobs in a process of its own."""
+
+    def do(self, job: JobT) -> DoneT:
+        """Do a job; the result can be pickled."""
+        ...
+
+
+class ProcessSetup(Protocol[JobT, DoneT]):
+    """All that a worker in another process needs: plain values, which can be pickled."""
+
+    def make_worker(self) -> DoesJobs[JobT, DoneT]:
+        """Make the worker, in its process."""
+        ...
+
+    def failed(self, job: JobT, error: BaseException) -> DoneT:
+        """Returns the end of a job whose worker could not be made."""
+        ...
 
 
 def available_cores() -> list[int]:
@@ -45,20 +78,20 @@ class _Process:
     cores: Sequence[int]
 
 
-class Processes:
-    """Runs jobs in `workers` processes with `threads` threads each, which are started when they are first needed."""
+class Processes(Generic[JobT, DoneT]):
+    """Runs jobs in `workers` processes, which are started when they are first needed."""
 
-    def __init__(self, measurer: Measurer, workers: int, threads: int) -> None:
+    def __init__(self, setup: ProcessSetup[JobT, DoneT], workers: int) -> None:
         self.workers = workers
-        self._setup = make_setup(measurer, threads)
+        self._setup = setup
         self._context = multiprocessing.get_context("forkserver")
         self._context.set_forkserver_preload([__name__])
         self._free_cores = divide_cores(available_cores(), workers)
         self._idle: list[_Process] = []
-        self._busy: dict[Connection, tuple[_Process, Job]] = {}
+        self._busy: dict[Connection, tuple[_Process, JobT]] = {}
         self._lost: Counter[str] = Counter()
 
-    def submit(self, job: Job) -> None:
+    def submit(self, job: JobT) -> None:
         """Give the job to a worker that is idle or new."""
         while self._idle:
             worker = self._idle.pop()
@@ -73,9 +106,9 @@ class Processes:
         worker.connection.send(job)
         self._busy[worker.connection] = (worker, job)
 
-    def wait(self, seconds: float) -> list[Done]:
+    def wait(self, seconds: float) -> list[DoneT]:
         """Return the jobs that have ended; one whose worker was killed is submitted again."""
-        found = []
+        found: list[DoneT] = []
         for connection in wait(list(self._busy), seconds):
             assert isinstance(connection, Connection)
             worker, job = self._busy.pop(connection)
@@ -85,9 +118,9 @@ class Processes:
             except (EOFError, OSError):
                 worker.process.join()
                 self._free_cores.append(list(worker.cores))
-                self._lost[job.cell.label] += 1
-                if self._lost[job.cell.label] >= ATTEMPTS:
-                    raise lost(job) from None
+                self._lost[job.label] += 1
+                if self._lost[job.label] >= ATTEMPTS:
+                    raise lost(job.label) from None
                 self.submit(job)
         return found
 
@@ -110,19 +143,20 @@ class Processes:
     def _start(self, cores: Sequence[int]) -> _Process:
         ours, theirs = self._context.Pipe()
         arguments = (theirs, self._setup, cores, dict(os.environ))
-        process = self._context.Process(target=serve, args=arguments, daemon=True, name="lmzoo compare")
+        process = self._context.Process(target=serve, args=arguments, daemon=True, name="lmzoo worker")
         try:
             process.start()
         except EOFError:  # the server of the workers was killed
             raise LostProcessError(
-                "the process that starts the workers was killed (too little memory?): the same command continues the "
-                "comparison"
+                "the process that starts the workers was killed (too little memory?): the same command continues"
             ) from None
         theirs.close()
         return _Process(process, ours, cores)
 
 
-def serve(connection: Connection, setup: Setup, cores: Sequence[int], environment: Mapping[str, str]) -> None:
+def serve(
+    connection: Connection, setup: ProcessSetup[Any, Any], cores: Sequence[int], environment: Mapping[str, str]
+) -> None:
     """Do the jobs that come through `connection`, until it is closed or the parent has ended; `main` of a worker."""
     os.setpgid(0, 0)  # Ctrl-C in the terminal is for the parent, which stops each worker once
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -131,9 +165,9 @@ def serve(connection: Connection, setup: Setup, cores: Sequence[int], environmen
         os.sched_setaffinity(0, cores)
     try:
         try:
-            worker = Worker(setup)
+            worker = setup.make_worker()
         except Exception as error:  # a plug-in that cannot be imported here
-            connection.send(Done(connection.recv(), error=portable_error(error)))
+            connection.send(setup.failed(connection.recv(), portable_error(error)))
             return
         while True:
             connection.send(worker.do(connection.recv()))

@@ -51,7 +51,7 @@ class RayEngine:
             try:
                 found.append(dataclasses.replace(self._ray.get(task), job=job))
             except self._ray.exceptions.WorkerCrashedError:
-                raise lost(job) from None
+                raise lost(job.label) from None
         return found
 
     def stop(self) -> None:

@@ -9,7 +9,7 @@ from importlib.util import find_spec
 import torch
 
 from lmzoo import configs
-from lmzoo.compare.engine import Alone, Engine
+from lmzoo.compare.engine import Alone, Engine, make_setup
 from lmzoo.compare.measure import Measurer
 from lmzoo.compare.processes import Processes, available_cores
 from lmzoo.compare.ray_engine import RayEngine
@@ -56,4 +56,4 @@ def make_engine(name: str, measurer: Measurer, workers: int, threads: int) -> En
     """Return the engine: this process for one worker, unless it is a worker of Ray."""
     if name == "ray":
         return RayEngine(measurer, workers, threads)
-    return Alone(measurer) if workers == 1 else Processes(measurer, workers, threads)
+    return Alone(measurer) if workers == 1 else Processes(make_setup(measurer, threads), workers)

@@ -114,4 +114,4 @@ def test_worker_returns_a_setup_with_open_tokens(measurer: Measurer, job: Job) -
 
 
 def test_lost_names_the_run(job: Job) -> None:
-    assert "the process that made runs/bigram was killed 3 times" in str(lost(job))
+    assert "the process that made runs/bigram was killed 3 times" in str(lost(job.label))

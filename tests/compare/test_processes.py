@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lmzoo.compare import Results, compare, engine, forecast, processes, schedule
+from lmzoo.compare import Results, compare, engine, forecast, processes, schedule, workers
 from lmzoo.compare.processes import divide_cores
 from lmzoo.errors import ConfigError, LostProcessError
 from lmzoo.train.events import CellsEvent, Event, NoteEvent
@@ -99,7 +99,7 @@ def test_serve_returns_the_error_of_a_plugin_that_it_cannot_import(
 ) -> None:
     plain = engine.make_setup
     broken = lambda *setup: dataclasses.replace(plain(*setup), plugins=["no_such_module"])  # noqa: E731
-    monkeypatch.setattr(processes, "make_setup", broken)
+    monkeypatch.setattr(workers, "make_setup", broken)
     with pytest.raises(ConfigError, match="plugin='no_such_module' cannot be imported"):
         compare(["bigram"], text, tmp_path, seeds=2, settings=LONG, workers=2)
 
