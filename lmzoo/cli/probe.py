@@ -36,6 +36,8 @@ def complete_probes(_context: click.Context, _parameter: click.Parameter, incomp
 @click.option("--steps", type=click.IntRange(1, 10**9), help="Training steps of each model and probe.  [default: 2000]")
 @click.option("--seeds", metavar="N", type=click.IntRange(1, 1000), default=1, help="Train N times.  [default: 1]")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/probe"), show_default=True)
+@click.option("--workers", metavar="N", type=int, default=1, help="Cells trained at once.  [default: 1]")
+@click.option("--device", metavar="cpu|cuda", help="Where to train.  [default: a GPU if there is one]")
 @click.option("--json", "as_json", is_flag=True, help="Print probes.json in the place of the table.")
 @set_option
 @plugin_option
@@ -46,6 +48,8 @@ def probe(
     steps: int | None,
     seeds: int,
     out: Path,
+    workers: int,
+    device: str | None,
     as_json: bool,
     overrides: tuple[str, ...],
 ) -> None:
@@ -60,11 +64,12 @@ def probe(
     lmzoo probe gpt2.tiny mamba.tiny --probes mqar,parity
     lmzoo probe llama.tiny deltanet.tiny --probes s3,s5 --difficulty all --seeds 3
     lmzoo probe gpt2.tiny my_model.py --probes dyck --set learning_rate=0.001 --steps 500
+    lmzoo probe gpt2.tiny mamba.tiny --seeds 3 --workers 2
     """
+    from lmzoo.compare.live import ComparisonProgress
     from lmzoo.probing import probe_models
     from lmzoo.probing.results import to_json
     from lmzoo.probing.table import print_results
-    from lmzoo.train.progress import ProgressBar
 
     results = probe_models(
         [name for target in names for name in (targets.model_names(target) if targets.is_file(target) else [target])],
@@ -74,8 +79,10 @@ def probe(
         steps=steps,
         seeds=seeds,
         settings=configs.parse_overrides(overrides),
-        listeners=[ProgressBar()],
+        listeners=[ComparisonProgress()],
         keep_freed_memory=True,
+        workers=workers,
+        device=device,
     )
     if as_json:
         click.echo(to_json(results), nl=False)

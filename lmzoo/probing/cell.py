@@ -15,7 +15,6 @@ from lmzoo.data.probes import Task
 from lmzoo.data.probes.batches import TaskBatches
 from lmzoo.distributed.ranks import Ranks
 from lmzoo.errors import DivergedError
-from lmzoo.hardware import default_device
 from lmzoo.losses import IGNORE_INDEX
 from lmzoo.model import LanguageModel
 from lmzoo.probing.accuracy import accuracy
@@ -35,14 +34,15 @@ CURVE_FILE = "curve.json"  # beside the checkpoint of a cell that is not finishe
 _MAX_BYTES = 1 << 16
 
 
-def train_cell(cell: Cell, run: Path, emit: Listener, *, keep_freed_memory: bool = False) -> CellResult:
+def train_cell(
+    cell: Cell, run: Path, emit: Listener, device: torch.device, *, keep_freed_memory: bool = False
+) -> CellResult:
     """Train a model on a level from new weights, or from the checkpoint in `run`, and test it at both lengths.
 
     After the last step, and after a signal, `run` holds a checkpoint; the caller removes it when the result is kept.
     Raises `Interrupted` after a signal. A model that diverges is a result too.
     """
     spec, level = cell.spec, cell.level
-    device = default_device()
     ranks = Ranks(device=device)
     with torch.random.fork_rng(devices=[0] if device.type == "cuda" else []), explain_out_of_memory(spec, run):
         generator = torch.Generator().manual_seed(cell.seed)
@@ -114,7 +114,7 @@ def _train(cell: Cell, trainer: Trainer, emit: Listener) -> list[list[float]]:
                     if event.step % max(1, config.steps // POINTS) == 0:
                         curve.append([event.step, accuracy(model, idx_BT, targets_BT, precision=trainer.precision)])
     finally:
-        if trainer.run.is_dir():  # a checkpoint was saved
+        if trainer.run.is_dir():  # it may hold a checkpoint
             atomic.write_file(trainer.run / CURVE_FILE, json.dumps(curve))
     return curve
 

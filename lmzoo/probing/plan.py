@@ -23,7 +23,7 @@ _OF_THE_PROBE = ("context_length", "vocab_size")
 
 @dataclass(frozen=True)
 class Cell:
-    """A run to be made: a model on one level of a probe, with the seed of `spec`."""
+    """A run to be made: a model, called `model` in the results, on one level of a probe, with the seed of `spec`."""
 
     model: str
     probe: Probe
@@ -61,13 +61,15 @@ class Cell:
         """Everything that decides the result, as JSON values."""
         level = self.level
         task = {"kind": type(level.task).__name__, **dataclasses.asdict(level.task)}
-        found = {
+        found: dict[str, Any] = {
             "task": task,
             "trained_length": level.trained,
             "tested_length": level.tested,
             "model": configs.to_dict(self.spec.model_config(level.task.vocab_size)),
             "train": configs.to_dict(self.spec.train.resolved()),
         }
+        if self.model != self.spec.model:  # the name in the results does not say which model it is
+            found["name"] = self.spec.model
         return json.loads(json.dumps(found, default=str))
 
     @property
@@ -101,7 +103,7 @@ def make_cells(
     Raises an `LmzooError` of one line for everything that can be refused before training.
     """
     levels = [
-        (found, name, find_level(found, name))
+        (found, name)
         for found in map(find_probe, parse_names(probes, "probes", list(PROBES)))
         for name in parse_names(difficulty, "difficulty", DIFFICULTIES)
     ]
@@ -114,13 +116,24 @@ def make_cells(
     for name, value in (("steps", STEPS if steps is None else steps), ("batch_size", BATCH_SIZE)):
         if not {name, f"train.{name}"} & settings.keys():
             settings[f"train.{name}"] = value
-    cells: list[Cell] = []
-    for found, name, level in levels:
-        # The context length decides how many positions a model has: as many as the longest sequence.
-        specs = make_specs(models, "pydocs", "char", settings | {"model.context_length": level.tested})
-        for model, spec in zip(models, specs, strict=True):
-            _require_trainable(model, spec, level)
-            cells.append(Cell(model, found, name, spec))
+    cells = [cell for found, name in levels for cell in make_level(models, found, name, settings)]
+    return with_seeds(cells, seeds)
+
+
+def make_level(models: Sequence[str], probe: Probe, difficulty: str, settings: Mapping[str, Any]) -> list[Cell]:
+    """Make a cell for each model on a level of `probe`. Raises an `LmzooError` for what can be refused before training.
+
+    The context length decides how many positions a model has: as many as the longest sequence.
+    """
+    level = find_level(probe, difficulty)
+    specs = make_specs(models, "pydocs", "char", {**settings, "model.context_length": level.tested})
+    for model, spec in zip(models, specs, strict=True):
+        _require_trainable(model, spec, level)
+    return [Cell(model, probe, difficulty, spec) for model, spec in zip(models, specs, strict=True)]
+
+
+def with_seeds(cells: Sequence[Cell], seeds: int) -> list[Cell]:
+    """Return the cells with their seed and those that follow it, seed by seed. Raises `ConfigError`."""
     every_seed = make_seeds(cells[0].seed, seeds)
     return [dataclasses.replace(cell, spec=_with_seed(cell.spec, seed)) for seed in every_seed for cell in cells]
 

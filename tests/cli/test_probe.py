@@ -36,6 +36,8 @@ def test_probe_prints_a_table_and_json(lmzoo: Command, tmp_path: Path) -> None:
         (["bigrum"], "did you mean 'bigram'?"),
         (["bigram", "--probes", "s\x1b[2J"], r"s\x1b[2J"),
         (["bigram", "--steps", "0"], "0 is not in the range"),
+        (["bigram", "--workers", "0"], "workers=0 must be an integer in [1, "),
+        (["bigram", "--device", "gpu"], "device='gpu' must be 'cpu' or 'cuda'"),
     ],
 )
 def test_probe_refuses_bad_input_in_one_line(
@@ -46,6 +48,14 @@ def test_probe_refuses_bad_input_in_one_line(
     assert message in result.err
     assert result.err.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_probe_trains_several_cells_at_once(lmzoo: Command, tmp_path: Path) -> None:
+    several = ["bigram", "--probes", "s3,parity", "--workers", "2", "--device", "cpu", *QUICK]
+    result = lmzoo("probe", *several, "--out", tmp_path)
+    assert result.code == 0, result.err
+    assert "s3 easy, bigram, seed 1337: done" in result.err
+    assert [cell["probe"] for cell in json.loads((tmp_path / "probes.json").read_text())["cells"]] == ["s3", "parity"]
 
 
 def test_probe_completes_the_last_name_of_a_list() -> None:
