@@ -3,7 +3,8 @@
 A stack of identical blocks, each a projection, a short causal convolution, the selective scan, and a gate
 (`lmzoo.layers.mamba`); there is no separate feed-forward layer. Distinctive: the step size delta, the input map B and
 the output map C are computed from the token, so the model selects what its state keeps; the state has a fixed size.
-Deviation: the convolution's filter gets no weight decay.
+Option: `negative_eigenvalues` (Grazzi et al. 2024, arXiv 2411.12537), which makes it able to track states such as
+parity. Deviation: the convolution's filter gets no weight decay.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ class MambaConfig(DecoderConfig):
     d_conv: int = 4  # length of the convolution's filters
     expand: int = 2  # inner width / d_model
     dt_rank: int | None = None  # rank of the step size's projection; None: d_model / 16, rounded up
+    negative_eigenvalues: bool = False  # decays are in [-1, 1] instead of [0, 1]
     tie_embeddings: bool = True  # the head uses the weights of the token embedding
 
     def __post_init__(self) -> None:
@@ -52,6 +54,7 @@ class Mamba(Decoder):
             d_conv=config.d_conv,
             expand=config.expand,
             dt_rank=config.dt_rank,
+            negative_eigenvalues=config.negative_eigenvalues,
             init_out=uniform_fan_in(1 / math.sqrt(config.n_layers)),
         )
         return Residual(self.make_norm(config), mixer)

@@ -32,7 +32,11 @@ class MambaState(NamedTuple):
 
 
 class Mamba(Layer):
-    """A state-space model whose step size, input and output maps depend on the token."""
+    """A state-space model whose step size, input and output maps depend on the token.
+
+    With `negative_eigenvalues` the decays are between -1 and 1 instead of 0 and 1 (Grazzi et al. 2024, arXiv
+    2411.12537).
+    """
 
     reach = None
     state_growth = "constant"
@@ -49,11 +53,12 @@ class Mamba(Layer):
         d_conv: int = 4,
         expand: int = 2,
         dt_rank: int | None = None,
+        negative_eigenvalues: bool = False,
         init_out: Init = uniform_fan_in(),
     ) -> None:
         super().__init__()
         E, R = expand * d_model, dt_rank or default_dt_rank(d_model)
-        self.d_state = d_state
+        self.d_state, self.signed = d_state, negative_eigenvalues
         self.widths = [R, d_state, d_state]
         self.in_proj = Linear(d_model, 2 * E, bias=False, init=uniform_fan_in())
         self.conv = ShortConv(E, d_conv)
@@ -82,7 +87,7 @@ class Mamba(Layer):
         # Adds dt_bias in its own precision: bfloat16 would lose small step sizes, which give long memories.
         delta_BTE = F.softplus(self.dt_proj(dt_BTR).to(self.dt_bias.dtype) + self.dt_bias)
         A_EN = -torch.exp(self.A_log)
-        y_BTE, h = selective_scan(u_BTE, delta_BTE, A_EN, B_BTN, C_BTN, self.D, h)
+        y_BTE, h = selective_scan(u_BTE, delta_BTE, A_EN, B_BTN, C_BTN, self.D, h, signed=self.signed)
         y_BTD = self.out_proj(y_BTE * F.silu(gate_BTE))
         return y_BTD, None if state is None else MambaState(tail, h)
 

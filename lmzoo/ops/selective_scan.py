@@ -6,6 +6,8 @@ rule, as in the code of the authors. For every batch row, channel d and state in
     h_t[d, n] = exp(delta_t[d] * A[d, n]) * h_{t-1}[d, n] + delta_t[d] * u_t[d] * B_t[n]
     y_t[d]    = sum_n C_t[n] * h_t[d, n] + D[d] * u_t[d]
 
+With `signed`, the decay is 2 exp(delta_t[d] * A[d, n]) - 1, between -1 and 1 (Grazzi et al. 2024, arXiv 2411.12537).
+
 `naive_selective_scan` is this definition as a loop. `chunked_selective_scan` computes the same in chunks of time:
 everything that does not depend on the state is computed for a whole chunk at once, in buffers small enough for the
 CPU cache, and the loop does only one multiply-add per step. Forward saves the states at the starts of the chunks;
@@ -41,6 +43,8 @@ def naive_selective_scan(
     C_BTN: Tensor,
     D_D: Tensor | None = None,
     h_BDN: Tensor | None = None,
+    *,
+    signed: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The definition, one step after another; arguments and results as in `selective_scan`."""
     dtype = _state_dtype(u_BTD)
@@ -49,6 +53,7 @@ def naive_selective_scan(
     ys = []
     for u_BD, delta_BD, B_BN, C_BN in zip(*(x.unbind(1) for x in (u, delta, B, C)), strict=True):
         decay_BDN = torch.exp(delta_BD[:, :, None] * A)
+        decay_BDN = 2 * decay_BDN - 1 if signed else decay_BDN
         h = decay_BDN * h + (delta_BD * u_BD)[:, :, None] * B_BN[:, None, :]
         ys.append((h * C_BN[:, None, :]).sum(-1))
     return _add_skip(torch.stack(ys, dim=1), u, D_D).to(u_BTD.dtype), h
@@ -62,6 +67,8 @@ def chunked_selective_scan(
     C_BTN: Tensor,
     D_D: Tensor | None = None,
     h_BDN: Tensor | None = None,
+    *,
+    signed: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The fast form, in chunks; arguments and results as in `selective_scan`."""
     dtype = _state_dtype(u_BTD)
@@ -74,6 +81,7 @@ def chunked_selective_scan(
         B.contiguous(),
         C.contiguous(),
         h.transpose(1, 2).contiguous(),
+        signed,
     )
     return _add_skip(y_BTD, u, D_D).to(u_BTD.dtype), h_BND.transpose(1, 2)
 
@@ -86,6 +94,8 @@ def selective_scan(
     C_BTN: Tensor,
     D_D: Tensor | None = None,
     h_BDN: Tensor | None = None,
+    *,
+    signed: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Mamba's selective scan, by the fastest form that fits.
 
@@ -97,6 +107,7 @@ def selective_scan(
         C_BTN: how each token reads from the state.
         D_D: the weight of the direct path from `u_BTD`, or None for no such path.
         h_BDN: the state to start from, or None for zeros.
+        signed: whether decays are between -1 and 1, instead of 0 and 1.
 
     Returns:
         `y_BTD` in the dtype of `u_BTD`, and the last state (B, D, N). The state is float32 whatever the dtype of the
@@ -106,7 +117,7 @@ def selective_scan(
     B, T, D = u_BTD.shape
     scan = dispatch(T, naive_selective_scan, chunked_selective_scan, shortest=SHORTEST_CHUNKED)
     with counted_as(4 * B * T * D * A_DN.shape[1]):
-        return scan(u_BTD, delta_BTD, A_DN, B_BTN, C_BTN, D_D, h_BDN)
+        return scan(u_BTD, delta_BTD, A_DN, B_BTN, C_BTN, D_D, h_BDN, signed=signed)
 
 
 def _state_dtype(u_BTD: Tensor) -> torch.dtype:
@@ -129,7 +140,7 @@ def _add_skip(y_BTD: Tensor, u_BTD: Tensor, D_D: Tensor | None) -> Tensor:
 
 @operator("selective_scan")
 def _scan_forward(
-    x_BTD: Tensor, delta_BTD: Tensor, A_ND: Tensor, B_BTN: Tensor, C_BTN: Tensor, h_BND: Tensor
+    x_BTD: Tensor, delta_BTD: Tensor, A_ND: Tensor, B_BTN: Tensor, C_BTN: Tensor, h_BND: Tensor, signed: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Scan x = delta * u without the direct path -> (y_BTD, last h_BND, states at the starts of the chunks)."""
     T = x_BTD.shape[1]
@@ -142,7 +153,7 @@ def _scan_forward(
     for i, (start, length) in enumerate(_chunks(T, C)):
         now = slice(start, start + length)
         starts[i] = h
-        _fill_states(decay[:length], states[:length], x_TBD[now], delta_TBD[now], A_ND, B_TBN[now], starts[i])
+        _fill_states(decay[:length], states[:length], x_TBD[now], delta_TBD[now], A_ND, B_TBN[now], starts[i], signed)
         torch.matmul(C_TBN[now].unsqueeze(2), states[:length], out=y_TBD[now].unsqueeze(2))
         h = states[length - 1]
     return y_TBD.transpose(0, 1).contiguous(), h.clone(), starts
@@ -158,6 +169,7 @@ def _scan_backward(
     B_BTN: Tensor,
     C_BTN: Tensor,
     starts: Tensor,
+    signed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Gradients of (x, delta, A, B, C, h): goes from the last chunk to the first and recomputes the states of each."""
     T = x_BTD.shape[1]
@@ -172,7 +184,7 @@ def _scan_backward(
     for i, (start, length) in reversed(list(enumerate(_chunks(T, C)))):
         now = slice(start, start + length)
         a, h, g = decay[:length], states[:length], grad_states[:length]
-        _fill_states(a, h, x_TBD[now], delta_TBD[now], A_ND, B_TBN[now], starts[i])
+        _fill_states(a, h, x_TBD[now], delta_TBD[now], A_ND, B_TBN[now], starts[i], signed)
         # The reverse recurrence: g_t = C_t grad_y_t + decay_{t+1} g_{t+1}.
         torch.mul(grad_y_TBD[now].unsqueeze(2), C_TBN[now].unsqueeze(3), out=g)
         g[-1].add_(carry_BND)
@@ -182,7 +194,10 @@ def _scan_backward(
         torch.matmul(h, grad_y_TBD[now].unsqueeze(3), out=grad_C_TBN[now].unsqueeze(3))
         torch.matmul(g, x_TBD[now].unsqueeze(3), out=grad_B_TBN[now].unsqueeze(3))
         torch.matmul(B_TBN[now].unsqueeze(2), g, out=grad_x_TBD[now].unsqueeze(2))
-        # The gradient of the exponent delta * A, computed in the buffer of the decay: decay_t g_t h_{t-1}.
+        # The gradient of the exponent delta * A, computed in the buffer of the decay: decay_t g_t h_{t-1}. The
+        # derivative of a signed decay, 2 exp(x) - 1, is the decay plus 1.
+        if signed:
+            a.add_(1)
         a.mul_(g)
         a[1:].mul_(h[:-1])
         a[0].mul_(starts[i])
@@ -194,10 +209,19 @@ def _scan_backward(
 
 
 def _fill_states(
-    decay: Tensor, states: Tensor, x: Tensor, delta: Tensor, A_ND: Tensor, B: Tensor, start_BND: Tensor
+    decay: Tensor,
+    states: Tensor,
+    x: Tensor,
+    delta: Tensor,
+    A_ND: Tensor,
+    B: Tensor,
+    start_BND: Tensor,
+    signed: bool,
 ) -> None:
     """Write the decays and states (length, B, N, D) of one chunk into the two buffers."""
     torch.mul(delta.unsqueeze(2), A_ND, out=decay).exp_()
+    if signed:
+        decay.mul_(2).sub_(1)
     torch.mul(x.unsqueeze(2), B.unsqueeze(3), out=states)
     h = start_BND
     for decay_BND, state_BND in zip(decay.unbind(0), states.unbind(0), strict=True):
@@ -220,7 +244,7 @@ def _chunks(T: int, C: int) -> list[tuple[int, int]]:
 
 @torch.library.register_fake("lmzoo::selective_scan")
 def _scan_forward_fake(
-    x_BTD: Tensor, delta_BTD: Tensor, A_ND: Tensor, B_BTN: Tensor, C_BTN: Tensor, h_BND: Tensor
+    x_BTD: Tensor, delta_BTD: Tensor, A_ND: Tensor, B_BTN: Tensor, C_BTN: Tensor, h_BND: Tensor, signed: bool = False
 ) -> tuple[Tensor, Tensor, Tensor]:
     starts = h_BND.new_empty(_n_chunks(x_BTD.shape[1], _chunk_length(h_BND)), *h_BND.shape)
     return torch.empty_like(x_BTD), torch.empty_like(h_BND), starts
@@ -236,21 +260,24 @@ def _scan_backward_fake(
     B_BTN: Tensor,
     C_BTN: Tensor,
     starts: Tensor,
+    signed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     x, delta, A, B, C = (torch.empty_like(v) for v in (x_BTD, delta_BTD, A_ND, B_BTN, C_BTN))
     return x, delta, A, B, C, torch.empty_like(grad_h_BND)
 
 
-def _save_for_backward(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
+def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.save_for_backward(*inputs[:5], output[2])
+    ctx.signed = inputs[6]
     ctx.set_materialize_grads(False)  # otherwise autograd would allocate a zero gradient as large as the saved states
 
 
-def _backward(ctx: Any, grad_y: Tensor | None, grad_h: Tensor | None, _: Tensor | None) -> tuple[Tensor, ...]:
+def _backward(ctx: Any, grad_y: Tensor | None, grad_h: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
     x_BTD, *rest, starts = ctx.saved_tensors
     grad_y_BTD = torch.zeros_like(x_BTD) if grad_y is None else grad_y.contiguous()
     grad_h_BND = torch.zeros_like(starts[0]) if grad_h is None else grad_h.contiguous()
-    return torch.ops.lmzoo.selective_scan_backward(grad_y_BTD, grad_h_BND, x_BTD, *rest, starts)
+    grads = torch.ops.lmzoo.selective_scan_backward(grad_y_BTD, grad_h_BND, x_BTD, *rest, starts, ctx.signed)
+    return (*grads, None)
 
 
 torch.library.register_autograd("lmzoo::selective_scan", _backward, setup_context=_save_for_backward)

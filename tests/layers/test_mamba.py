@@ -25,14 +25,17 @@ def by_equations(layer: Mamba, x_BTD: Tensor) -> Tensor:
         low, B_BN, C_BN = (u_BE @ layer.x_proj.weight.T).split([layer.x_proj.out_features - 2 * N, N, N], dim=-1)
         delta_BE = torch.log(1 + torch.exp(low @ layer.dt_proj.weight.T + layer.dt_bias))
         decay_BEN = torch.exp(-delta_BE[..., None] * layer.A_log.exp())
+        decay_BEN = 2 * decay_BEN - 1 if layer.signed else decay_BEN
         h = decay_BEN * h + (delta_BE * u_BE)[..., None] * B_BN[:, None]
         ys.append(((h * C_BN[:, None]).sum(-1) + layer.D * u_BE) * F.silu(z[:, t]))
     return torch.stack(ys, dim=1) @ layer.out_proj.weight.T
 
 
 @pytest.mark.parametrize("dt_rank", [None, 3])
-def test_mamba_equals_its_equations(dt_rank: int | None) -> None:
-    layer, x = perturbed(Mamba(6, d_state=3, d_conv=3, dt_rank=dt_rank)), random(2, 9, 6)
+@pytest.mark.parametrize("negative", [False, True])
+def test_mamba_equals_its_equations(dt_rank: int | None, negative: bool) -> None:
+    options = {"d_state": 3, "d_conv": 3, "dt_rank": dt_rank, "negative_eigenvalues": negative}
+    layer, x = perturbed(Mamba(6, **options)), random(2, 9, 6)
     torch.testing.assert_close(in_one_call(layer, x), by_equations(layer, x))
 
 
@@ -47,8 +50,10 @@ def test_mamba_initialization_follows_the_authors() -> None:
 
 
 @pytest.mark.parametrize("lengths", [(CHUNK_LENGTH + 3, 1, 1, 2), (1,) * 3 + (CHUNK_LENGTH + 4,)])
-def test_mamba_in_pieces_equals_one_call(lengths: tuple[int, ...]) -> None:
-    layer, x = perturbed(Mamba(6, d_state=3, d_conv=3)), random(2, CHUNK_LENGTH + 7, 6)
+@pytest.mark.parametrize("negative", [False, True])
+def test_mamba_in_pieces_equals_one_call(lengths: tuple[int, ...], negative: bool) -> None:
+    layer = perturbed(Mamba(6, d_state=3, d_conv=3, negative_eigenvalues=negative))
+    x = random(2, CHUNK_LENGTH + 7, 6)
     torch.testing.assert_close(in_pieces(layer, x, *lengths), in_one_call(layer, x))
 
 

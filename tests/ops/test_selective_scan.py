@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -47,16 +48,28 @@ def test_naive_selective_scan_by_hand() -> None:
 @pytest.mark.parametrize("T", LENGTHS)
 @pytest.mark.parametrize("with_state", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-def test_chunked_selective_scan_equals_naive(T: int, with_state: bool, dtype: torch.dtype, tolerance: float) -> None:
+@pytest.mark.parametrize("signed", [False, True])
+def test_chunked_selective_scan_equals_naive(
+    T: int, with_state: bool, dtype: torch.dtype, tolerance: float, signed: bool
+) -> None:
     inputs = make_inputs(T, dtype)
     inputs = inputs if with_state else inputs[:-1]
-    actual = values_and_gradients(chunked_selective_scan, inputs)
-    assert_same(actual, values_and_gradients(naive_selective_scan, inputs), tolerance)
+    actual = values_and_gradients(partial(chunked_selective_scan, signed=signed), inputs)
+    assert_same(actual, values_and_gradients(partial(naive_selective_scan, signed=signed), inputs), tolerance)
 
 
-def test_selective_scan_gradcheck() -> None:
+def test_naive_selective_scan_with_signed_decays_by_hand() -> None:
+    """A decay of exp(-20), which is almost 0, becomes -1: the state changes its sign."""
+    u, one = torch.tensor([[[0.0], [0.0]]]), torch.ones(1, 2, 1)
+    y, h = naive_selective_scan(u, 20 * one, -torch.ones(1, 1), one, one, None, torch.tensor([[[3.0]]]), signed=True)
+    torch.testing.assert_close(y.flatten(), torch.tensor([-3.0, 3.0]))
+    torch.testing.assert_close(h.flatten(), torch.tensor([3.0]))
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_selective_scan_gradcheck(signed: bool) -> None:
     inputs = [x.requires_grad_() for x in make_inputs(CHUNK_LENGTH + 2, B=1, D=2, N=2)]
-    assert torch.autograd.gradcheck(chunked_selective_scan, inputs)
+    assert torch.autograd.gradcheck(partial(chunked_selective_scan, signed=signed), inputs)
 
 
 @pytest.mark.parametrize("T", [3, CHUNK_LENGTH + 1])
@@ -111,7 +124,8 @@ def test_selective_scan_saves_no_state_per_token() -> None:
 def test_selective_scan_operator_passes_opcheck() -> None:
     u, delta, A, B, C, _, h = (x.requires_grad_() for x in make_inputs(CHUNK_LENGTH + 1))
     arguments = [x.detach().contiguous().requires_grad_() for x in (u, delta, A.t(), B, C, h.transpose(1, 2))]
-    torch.library.opcheck(torch.ops.lmzoo.selective_scan, arguments)
+    for signed in (False, True):
+        torch.library.opcheck(torch.ops.lmzoo.selective_scan, (*arguments, signed))
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
