@@ -83,6 +83,7 @@ class HybridConfig(MixerConfig):
     rope_theta: float = 10000.0  # base of the rotary wavelengths
     d_state: int = 16  # states per channel of "mamba", "mamba2" and "log_linear"
     d_conv: int = 4  # length of the convolutions' filters
+    negative_eigenvalues: bool = False  # beta of "delta" and "gated_delta" is up to 2 instead of 1, as in OLMo Hybrid
     n_experts: int = 8  # experts of a layer with "+experts"
     top_k: int = 2  # experts for each token
     balance_loss: float = 0.02  # coefficient of the experts' balance loss
@@ -148,6 +149,7 @@ class Hybrid(Decoder):
         """Returns how each mixer is made; `source` is the attention below, whose cache "cross" reads."""
         D, H, K = config.d_model, config.n_heads, config.d_model // config.n_heads
         rope, conv = Rope(config.rope_theta), {"d_conv": config.d_conv}
+        delta: dict[str, Any] = {**conv, "negative_eigenvalues": config.negative_eigenvalues}
         attention = partial(Attention, D, H, n_kv_heads=config.n_kv_heads, carries=carries)
         crossed = {"rope": None if source == "nope" else rope, "window": config.window if source == "window" else None}
         return {
@@ -158,8 +160,8 @@ class Hybrid(Decoder):
             "shared": partial(SharedAttention, D, H, n_kv_heads=config.n_kv_heads, rope=rope),
             "mamba": partial(Mamba, D, d_state=config.d_state, **conv),
             "mamba2": partial(Mamba2, D, d_state=config.d_state, head_dim=K, **conv),
-            "delta": partial(DeltaRule, D, H, **conv),
-            "gated_delta": partial(GatedDelta, D, H, K, K, **conv),
+            "delta": partial(DeltaRule, D, H, **delta),
+            "gated_delta": partial(GatedDelta, D, H, K, K, **delta),
             "kda": partial(KDA, D, H, K, **conv),
             "linear": partial(LinearAttention, D, H),
             "retention": partial(Retention, D, H, rope=rope),

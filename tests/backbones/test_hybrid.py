@@ -103,6 +103,13 @@ def test_hybrid_runs_mixers_side_by_side_on_the_same_input() -> None:
     assert len(alone) == 1, "no feed-forward layer"
 
 
+@pytest.mark.parametrize(("negative", "largest_beta"), [(False, 1.0), (True, 2.0)])
+def test_hybrid_negative_eigenvalues_are_those_of_its_delta_rules(negative: bool, largest_beta: float) -> None:
+    settings = {**SIZES, "n_layers": 2, "pattern": "delta gated_delta"}
+    model = lmzoo.create_model("hybrid", **settings, negative_eigenvalues=negative)
+    assert [mixer.inner.largest_beta for mixer, _ in model.blocks] == [largest_beta] * 2
+
+
 def test_hybrid_cross_layers_have_no_state() -> None:
     settings = {**SIZES, "n_layers": 2}
     own, shared = (lmzoo.create_model("hybrid", **settings, pattern=p) for p in ("attention*2", "attention cross"))
