@@ -48,6 +48,7 @@ __all__ = [
     "evaluate_run_positions",
     "load_run",
     "make_spec",
+    "train_part",
     "train_run",
 ]
 
@@ -119,13 +120,59 @@ def train_run(
     for a run made from another spec; `DivergedError` if training diverges; `Interrupted` after Ctrl-C or SIGTERM, when
     everything is saved; `LostProcessError` if another process of the run has died.
     """
+    run = Path(out)
+    given = {"resume": resume, "prolong": prolong, "reshard": reshard}
+    state = _on_ranks(spec, run, listeners, prepared, keep_freed_memory, **given)
+    if state.val_loss is None or state.val_bits_per_byte is None:
+        raise CheckpointError(f"{run}: its last checkpoint holds no validation loss")
+    return RunResult(
+        path=run,
+        loss=state.val_loss,
+        bits_per_byte=state.val_bits_per_byte,
+        tokens=state.tokens,
+        seconds=state.seconds,
+        tokens_per_s=state.tokens_per_s,
+        eval_seconds=state.eval_seconds,
+    )
+
+
+def train_part(
+    spec: RunSpec,
+    out: str | Path,
+    until: int,
+    *,
+    listeners: Sequence[Listener] = (),
+    prepared: PreparedData | None = None,
+    keep_freed_memory: bool = False,
+) -> TrainingState:
+    """Begin or resume the run `spec`, and stop and save it after the step `until`; returns its state.
+
+    The learning rate follows the schedule of all steps, and nothing is evaluated that would not be evaluated anyway, so
+    `train_run` with `resume` later completes the run bitwise as if it had never stopped. A run that is past `until`
+    stays as it is. Other arguments and errors as `train_run`.
+    """
+    return _on_ranks(spec, Path(out), listeners, prepared, keep_freed_memory, resume=True, until=until)
+
+
+def _on_ranks(
+    spec: RunSpec,
+    run: Path,
+    listeners: Sequence[Listener],
+    prepared: PreparedData | None,
+    keep_freed_memory: bool,
+    *,
+    resume: bool,
+    prolong: bool = False,
+    reshard: bool = False,
+    until: int | None = None,
+) -> TrainingState:
+    """Run `_run` on every rank; the others begin when rank 0 has made or found the run directory."""
+    given: dict[str, Any] = {"resume": resume, "prolong": prolong, "reshard": reshard}
     with process_group() as ranks:
-        if ranks.is_main:
-            given = {"resume": resume, "prolong": prolong, "reshard": reshard}
-            return _run(spec, Path(out), ranks, listeners, prepared, keep_freed_memory, **given)
-        ranks.barrier()  # until rank 0 has made or found the run directory
-        given = {"resume": True, "prolong": False, "reshard": False}
-        return _run(spec, Path(out), ranks, (), prepared, keep_freed_memory, **given)
+        if not ranks.is_main:
+            ranks.barrier()
+            listeners, given = (), {"resume": True, "prolong": False, "reshard": False}
+        return _run(spec, run, ranks, listeners, prepared, keep_freed_memory, until=until, **given)
 
 
 def _run(
@@ -139,8 +186,9 @@ def _run(
     resume: bool,
     prolong: bool,
     reshard: bool,
-) -> RunResult:
-    """`train_run` on one rank."""
+    until: int | None,
+) -> TrainingState:
+    """`train_run` or `train_part` on one rank; returns the state of the run."""
     ranks.require_rows(spec.train.batch_size)
     tokens = spec.train.batch_size * spec.model_config(ANY_VOCAB_SIZE).context_length
     bounds.require_memory(f"a batch of {tokens} tokens", tokens * _BYTES_PER_TOKEN)
@@ -195,6 +243,7 @@ def _run(
                     state=TrainingState(),
                     ranks=ranks,
                     keep_freed_memory=keep_freed_memory,
+                    until=until,
                 )
                 return _train(trainer, spec, data.tokenizer, listeners, flops)
     finally:
@@ -210,8 +259,8 @@ def _read_data(spec: RunSpec, run: Path | None, emit: Listener) -> PreparedData:
 
 def _train(
     trainer: Trainer, spec: RunSpec, tokenizer: Tokenizer, listeners: Sequence[Listener], flops_per_token: float
-) -> RunResult:
-    """Train from the newest checkpoint, or from the start, to the last step."""
+) -> TrainingState:
+    """Train from the newest checkpoint, or from the start, to the last step or to `trainer.until`."""
     run, model, config, ranks = trainer.run, trainer.model, trainer.config, trainer.ranks
     emit = fan_out(listeners)
     folder, notes = _newest(run, ranks)
@@ -252,19 +301,9 @@ def _train(
         finally:
             if metrics is not None:
                 metrics(EndEvent())
-    if ranks.is_main and not (run / SAMPLE_FILE).exists():
+    if ranks.is_main and state.step == config.steps and not (run / SAMPLE_FILE).exists():
         atomic.write_file(run / SAMPLE_FILE, _sample(trainer, tokenizer))
-    if state.val_loss is None or state.val_bits_per_byte is None:
-        raise CheckpointError(f"{run}: its last checkpoint holds no validation loss")
-    return RunResult(
-        path=run,
-        loss=state.val_loss,
-        bits_per_byte=state.val_bits_per_byte,
-        tokens=state.tokens,
-        seconds=state.seconds,
-        tokens_per_s=state.tokens_per_s,
-        eval_seconds=state.eval_seconds,
-    )
+    return state
 
 
 def _newest(run: Path, ranks: Ranks) -> tuple[atomic.Folder | None, list[str]]:

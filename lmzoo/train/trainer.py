@@ -67,6 +67,7 @@ class Trainer:
     ranks: Ranks
     synchronize: bool = False  # wait for the GPU after each phase of a step, to measure the phases exactly
     keep_freed_memory: bool = False  # change the allocator of the whole process while training, see train/malloc.py
+    until: int | None = None  # save and stop after this step, before the last one; the schedule stays that of all steps
 
     def __post_init__(self) -> None:
         self._parameters = list(self.model.parameters())  # walking all modules in each step slows a small model
@@ -83,6 +84,7 @@ class Trainer:
         is made when the run is resumed.
         """
         config, state = self.config, self.state
+        last = config.steps if self.until is None else self.until
         fits = not self.model.traits.trainable and state.step < config.steps
         if fits:  # reads all sequences again, also to prolong a run
             state.step, state.position = 0, None
@@ -103,7 +105,7 @@ class Trainer:
                 yield from self._evaluate(stop, saved_too=True)
                 yield from self._save()
                 self._leave_if_asked(stop)
-            while state.step < config.steps:
+            while state.step < last:
                 clock = PhaseClock(self.model.device, synchronize=self.synchronize)
                 first = state.step * config.grad_accumulation
                 batches = [self.batches.batch(first + i) for i in range(config.grad_accumulation)]
@@ -129,7 +131,7 @@ class Trainer:
                     auxiliary=step.auxiliary,
                 )
                 stop.look()
-                saving_now = state.step == config.steps or state.step % config.checkpoint_every == 0
+                saving_now = state.step == last or state.step % config.checkpoint_every == 0
                 if self._evaluation_due:
                     yield from self._evaluate(stop, saved_too=saving_now)
                 if saving_now or stop.signal_number is not None:

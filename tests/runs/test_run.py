@@ -21,7 +21,7 @@ from lmzoo.errors import CheckpointError, ConfigError, DataError, DivergedError,
 from lmzoo.model import Traits
 from lmzoo.runs import validation
 from lmzoo.runs.metrics import read_metrics
-from lmzoo.runs.run import RunSpec, evaluate_run, load_run, make_spec, train_run
+from lmzoo.runs.run import RunSpec, evaluate_run, load_run, make_spec, train_part, train_run
 from lmzoo.storage import checkpoints
 from lmzoo.train.evaluate import evaluate
 from lmzoo.train.events import CheckpointEvent, EndEvent, EvalEvent, Event, StartEvent, StepEvent
@@ -132,6 +132,24 @@ def test_train_run_stops_at_divergence_without_saving_it(tmp_path: Path, small_s
     for step, _ in checkpoints.saved(tmp_path / "run"):
         for name, tensor in tensors(tmp_path / "run", step).items():
             assert torch.isfinite(tensor.float()).all(), name
+
+
+def test_train_part_is_the_beginning_of_the_whole_run(tmp_path: Path, small_spec: MakeSpec) -> None:
+    whole, run, spec = tmp_path / "whole", tmp_path / "run", small_spec(dropout=0.1)
+    train_run(spec, whole)
+    assert train_part(spec, run, 5).step == 5
+    assert [(line["step"]) for line in read_metrics(run) if line["split"] == "val"] == [4], "nothing more is evaluated"
+    assert not (run / "sample.txt").exists()
+    assert train_part(spec, run, 3).step == 5, "a run that is past the step stays as it is"
+    assert train_part(spec, run, 8).step == 8
+    train_run(spec, run, resume=True)
+    assert_same(tensors(run, 12), tensors(whole, 12))
+    timed = {"seconds", "tokens_per_s"}
+    ours, theirs = (
+        [{key: value for key, value in line.items() if key not in timed} for line in read_metrics(path)]
+        for path in (run, whole)
+    )
+    assert ours == theirs
 
 
 # Bad input is refused in one line, and nothing is written -------------------------------------------------------------
