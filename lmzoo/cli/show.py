@@ -122,13 +122,12 @@ def show(
 
 def _print_ops(name: str, settings: dict[str, Any], as_json: bool) -> None:
     """Measure the sequence algorithms of a model with these settings, and print their tables."""
-    import torch
-
     from lmzoo.bench import ops
     from lmzoo.bench.table import ops_tables
+    from lmzoo.hardware import default_device
 
     settings["context_length"] = max(ops.LENGTHS)
-    model = lmzoo.create_model(name, device="cuda" if torch.cuda.is_available() else "cpu", **settings)
+    model = lmzoo.create_model(name, device=default_device(), **settings)
     began = time.monotonic()
 
     def show_progress(text: str) -> None:

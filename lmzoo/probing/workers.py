@@ -23,6 +23,7 @@ from lmzoo.compare.processes import Processes, available_cores
 from lmzoo.compare.workers import choose_workers
 from lmzoo.conformance import ranking_problem
 from lmzoo.errors import ConfigError
+from lmzoo.hardware import default_device
 from lmzoo.probing.cell import train_cell
 from lmzoo.probing.plan import Cell
 from lmzoo.probing.results import CellResult
@@ -179,7 +180,7 @@ def read_progress(run: Path) -> tuple[int, float | None]:
 def choose_device(device: str | None) -> str:
     """Return the device to train on: as given, or a GPU if torch finds one. Raises `ConfigError`."""
     if device is None:
-        return "cuda" if torch.cuda.is_available() else "cpu"
+        return default_device().type
     if device not in DEVICES:
         raise ConfigError(f"device={device!r} must be 'cpu' or 'cuda'")
     if device == "cuda" and not torch.cuda.is_available():
