@@ -36,10 +36,13 @@ class CompiledStep:
         self._compiled: dict[tuple[int, _Places], Callable[..., Any]] = {}
 
     def can_take(self, idx: Tensor, layers: State) -> bool:
-        """True for one token that is not the first, if it can be appended to every buffer in place."""
+        """True for one token that is not the first, if it can be appended to every buffer in place and leaves room.
+
+        A step that fills a buffer would be compiled anew: the entries of a full buffer are contiguous.
+        """
         if idx.shape[1] != 1 or layers is None:
             return False
-        return all(leaf.length > 0 and leaf.has_room(1) for leaf in leaves_of(layers) if isinstance(leaf, TimeBuffer))
+        return all(leaf.length > 0 and leaf.has_room(2) for leaf in leaves_of(layers) if isinstance(leaf, TimeBuffer))
 
     def __call__(self, idx: Tensor, layers: State) -> tuple[Tensor, State]:
         """Returns logits (B, V) after idx (B, 1), and the next state. Raises `InputError` if it cannot be compiled."""
@@ -55,11 +58,10 @@ class CompiledStep:
             for leaf in leaves:
                 if isinstance(leaf, TimeBuffer):
                     torch._dynamo.maybe_mark_dynamic(leaf.data, 1)  # one compilation for every capacity
-        own_idx = idx.clone(memory_format=torch.contiguous_format)  # a slice has the strides of its base tensor
         sizes = [[_sized(n) for n in values] for values in different]
         try:
             with _compiling(rows=len(idx)) if new else nullcontext():
-                logits_BV, changes = self._compiled[key](own_idx, [_input(leaf) for leaf in leaves], sizes)
+                logits_BV, changes = self._compiled[key](_own_memory(idx), [_input(leaf) for leaf in leaves], sizes)
         except torch._dynamo.exc.TorchDynamoException as error:
             reason = " ".join(str(error).partition("\n\n")[0].split())
             raise InputError(f"this model's step cannot be compiled: {reason}") from error
@@ -116,7 +118,16 @@ def _input(leaf: Any) -> Any:
     """Returns the tensor of a leaf for the compiled function; numbers are passed separately."""
     if isinstance(leaf, TimeBuffer):
         return leaf.data
-    return leaf.tensor if isinstance(leaf, Constant) else None if type(leaf) is int else leaf
+    if isinstance(leaf, Constant):
+        return leaf.tensor
+    if isinstance(leaf, Tensor) and (leaf._is_view() or not leaf.is_contiguous()):
+        return _own_memory(leaf)  # a prefill may keep a slice; the tensors that follow it would be compiled anew
+    return None if type(leaf) is int else leaf
+
+
+def _own_memory(tensor: Tensor) -> Tensor:
+    """Returns a copy that has the strides of no other tensor."""
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 def _change(old: Any, new: Any) -> Any:
