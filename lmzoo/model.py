@@ -255,7 +255,9 @@ class LanguageModel(nn.Module, ABC):
             raise InputError("idx has T=0 tokens: decode_all needs at least one")
         if len(idx) == 0:
             return self._no_rows(T, self.config.vocab_size), self._with_tokens(idx, state)
-        together = T if self.traits.extrapolates else min(T, max(1, self.config.context_length - state["position"]))
+        room = self.config.context_length - state["position"]
+        # Asked last: `traits` asks each layer.
+        together = T if room >= T or state["tokens"] is None or self.traits.extrapolates else max(1, room)
         given, pieces = state, list[Tensor]()
         try:
             for start, end in [(0, together), *((t, t + 1) for t in range(together, T))]:
