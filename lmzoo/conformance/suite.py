@@ -158,7 +158,8 @@ def _run_all(checks: list[Check], checked: Subject, listener: Callable[[Result],
             listener(done[-1])
 
     known = can_be_imported(checked.cls)
-    divided = known and processes > 1 and checked.own is None  # the other process does not have the caller's own model
+    # The other process does not have the caller's own model.
+    divided = known and processes > 1 and len(checks) > 1 and checked.own is None
     if known and (divided or "save_and_load" in by_name):
         checked.fresh_process = FreshProcess()
     try:

@@ -190,3 +190,10 @@ def test_check_model_divides_the_checks_and_waits_for_the_second_process(monkeyp
         assert [result.name for result in report.results] == names
         assert (report.results[-1].saw == "in the second process") == (processes == 2)
     assert Divided.started == [["shapes", "same_seed", "chunked_loss", "flops"]], "those that need the compiler last"
+
+
+def test_check_model_starts_no_second_process_for_one_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = Mock()
+    monkeypatch.setattr(suite, "FreshProcess", started)
+    assert check_model("bigram", only=["shapes"], processes=2).passed
+    assert not started.called
