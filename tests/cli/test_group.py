@@ -51,7 +51,7 @@ def test_main_reports_a_missing_argument_in_one_line(lmzoo: Command) -> None:
     assert "Choose from: bash, zsh, fish  (see lmzoo completion --help)" in result.err
 
 
-@pytest.mark.parametrize("command", [["list"], ["check", "bigram", "--only", "meta_device"]])
+@pytest.mark.parametrize("command", [["list"], ["check", "bigram", "--only", "shapes"]])
 def test_main_writes_no_style_with_no_color(command: list[str]) -> None:
     """In a terminal, which only `script` and the like can give to a process; a process without it has no styles."""
     for value, styled in (("", True), ("1", False)):
