@@ -43,7 +43,6 @@ def naive_selective_scan(
     C_BTN: Tensor,
     D_D: Tensor | None = None,
     h_BDN: Tensor | None = None,
-    *,
     signed: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The definition, one step after another; arguments and results as in `selective_scan`."""
@@ -67,7 +66,6 @@ def chunked_selective_scan(
     C_BTN: Tensor,
     D_D: Tensor | None = None,
     h_BDN: Tensor | None = None,
-    *,
     signed: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """The fast form, in chunks; arguments and results as in `selective_scan`."""
@@ -117,7 +115,7 @@ def selective_scan(
     B, T, D = u_BTD.shape
     scan = dispatch(T, naive_selective_scan, chunked_selective_scan, shortest=SHORTEST_CHUNKED)
     with counted_as(4 * B * T * D * A_DN.shape[1]):
-        return scan(u_BTD, delta_BTD, A_DN, B_BTN, C_BTN, D_D, h_BDN, signed=signed)
+        return scan(u_BTD, delta_BTD, A_DN, B_BTN, C_BTN, D_D, h_BDN, signed)
 
 
 def _state_dtype(u_BTD: Tensor) -> torch.dtype:
