@@ -68,8 +68,8 @@ def test_base_models_pass_all_checks(model: type[LanguageModel]) -> None:
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_sound_model_passes_all_checks(name: str) -> None:
-    report = check_model(sound(name).MODEL, only=HERE)
+def test_sound_model_passes_all_checks(name: str, pytestconfig: pytest.Config) -> None:
+    report = check_model(sound(name).MODEL, only=pytestconfig.getoption("check", None) or HERE)
     assert report.passed, str(report)
 
 
