@@ -41,16 +41,15 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from lmzoo.ops.chunks import in_chunks, padded, steps, sums_of_later, tiles
 from lmzoo.ops.decayed_scores import DecayProducts
 from lmzoo.ops.operator import operator
 
 CHUNK_LENGTH = 16  # longer chunks need more work for the scores, shorter ones more memories
 LONGEST_SINGLE = 32  # up to this length, a sequence is one chunk, which takes fewer calls
-TILE = 1 << 17  # numbers in a tensor of a tile: less fits better into the cache, but takes more calls
 
 
 def delta_chunks(
@@ -64,16 +63,10 @@ def delta_chunks(
     """Returns `y_BTHV` and the last memory; all tensors have the same dtype, float32 or float64."""
     T = q_BTHK.shape[1]
     C = T if T <= LONGEST_SINGLE else CHUNK_LENGTH
-    inputs = (None if x is None else _padded(x, C) for x in (q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH))
+    inputs = (None if x is None else padded(x, C) for x in (q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH))
     with torch.autocast(q_BTHK.device.type, enabled=False):  # autocast would compute the products in its own dtype
         y_BTHV, last_BHKV, *_ = torch.ops.lmzoo.delta_chunks(*inputs, state_BHKV, C)
     return y_BTHV[:, :T], last_BHKV
-
-
-def _padded(x_BTH: Tensor, C: int) -> Tensor:
-    """Adds zeros up to a whole chunk: a beta of zero and a decay of one leave the memory as it is."""
-    missing = -x_BTH.shape[1] % C
-    return F.pad(x_BTH, (0, 0) * (x_BTH.ndim - 2) + (0, missing)) if missing else x_BTH
 
 
 class _Tile(NamedTuple):
@@ -103,13 +96,10 @@ class _Chunks:
 
     def __init__(self, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None, C: int) -> None:
         (B, T, H, K), V = q.shape, v.shape[-1]
-        self.q, self.k, self.v, self.beta = (_in_chunks(x, C) for x in (q, k, v, beta))
-        self.log_decay = None if log_decay is None else _in_chunks(log_decay, C)
+        self.q, self.k, self.v, self.beta = (in_chunks(x, C) for x in (q, k, v, beta))
+        self.log_decay = None if log_decay is None else in_chunks(log_decay, C)
         self.products = DecayProducts(C, q)
-        N = T // C
-        tiles = min(N, -(-B * T * H * max(K, V) // TILE))
-        size = -(-N // max(1, tiles))
-        self.tiles = [slice(n, min(n + size, N)) for n in range(0, N, size)]
+        self.tiles = tiles(T // C, B * H * C * max(K, V))
 
     def tile(self, n: slice) -> _Tile:
         """Computes the chunks n."""
@@ -124,17 +114,6 @@ class _Chunks:
         near_k_LCK = k_LCK * (beta_LC1 * until_LC1)
         kept_L11 = since_LC1[:, -1:]
         return _Tile(q_LQK, near_q_LQK, near_k_LCK, beta_LC1, between_LCC, since_LC1, until_LC1, kept_L11)
-
-
-def _in_chunks(x_BTH: Tensor, C: int) -> Tensor:
-    """Returns a view of the chunks of a tensor (B, T, H, ...), (N, B, H, C, ...)."""
-    B, T, H = x_BTH.shape[:3]
-    return x_BTH.view(B, T // C, C, H, *x_BTH.shape[3:]).transpose(0, 1).transpose(2, 3)
-
-
-def _steps(x_L: Tensor, N: int) -> tuple[Tensor, ...]:
-    """Returns the N chunks of a tile."""
-    return x_L.view(N, len(x_L) // N, *x_L.shape[1:]).unbind(0)
 
 
 def _times(x_LQX: Tensor, factor_LCX: Tensor) -> Tensor:
@@ -163,7 +142,7 @@ def _forward(
     S_NMKV, inverse_NMCC = _room(q_BTHK, state_BHKV, C)
     S_NMKV[0] = state_BHKV.flatten(0, 1)
     y_BTHV = v_BTHV.new_empty(v_BTHV.shape)
-    ys = _in_chunks(y_BTHV, C)
+    ys = in_chunks(y_BTHV, C)
     for n in chunks.tiles:
         y_LCV = _forward_tile(chunks, n, S_NMKV[n.start : n.stop + 1], inverse_NMCC[n].flatten(0, 1))
         ys[n].copy_(y_LCV.view(ys[n].shape))
@@ -180,8 +159,8 @@ def _forward_tile(chunks: _Chunks, n: slice, S_NMKV: Tensor, inverse_LCC: Tensor
     near_q_LCK, near_k_LCK = tile.near_q_LQK.chunk(2, dim=1)
     v_LCV = chunks.v[n].clone(memory_format=torch.contiguous_format).flatten(0, 2)
     u_LCV = torch.empty_like(v_LCV)
-    read, written, kept = (_steps(x, N) for x in (near_k_LCK, tile.near_k_LCK.mT, tile.kept_L11))
-    v, u, inverse, S = _steps(v_LCV, N), _steps(u_LCV, N), _steps(inverse_LCC, N), S_NMKV.unbind(0)
+    read, written, kept = (steps(x, N) for x in (near_k_LCK, tile.near_k_LCK.mT, tile.kept_L11))
+    v, u, inverse, S = steps(v_LCV, N), steps(u_LCV, N), steps(inverse_LCC, N), S_NMKV.unbind(0)
     for i in range(N):
         torch.bmm(inverse[i], v[i].baddbmm_(read[i], S[i], alpha=-1), out=u[i])
         torch.mul(kept[i], S[i], out=S[i + 1]).baddbmm_(written[i], u[i])
@@ -205,8 +184,8 @@ def _backward_pass(
     """The gradients of (q, k, v, beta, log_decay, state); that of missing decays is empty."""
     chunks = _Chunks(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH, C)
     gradients = _gradients(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH)
-    grad_q, grad_k, grad_v, grad_beta = (_in_chunks(x, C) for x in gradients[:4])
-    grad_y, y = _in_chunks(grad_y_BTHV, C), _in_chunks(y_BTHV, C)
+    grad_q, grad_k, grad_v, grad_beta = (in_chunks(x, C) for x in gradients[:4])
+    grad_y, y = in_chunks(grad_y_BTHV, C), in_chunks(y_BTHV, C)
     grad_MKV = grad_last_BHKV.flatten(0, 1)
     for n in reversed(chunks.tiles):
         memories = S_NMKV[n.start : n.stop + 1]
@@ -217,7 +196,7 @@ def _backward_pass(
         grad_MKV = parts[-1]
         if log_decay_BTH is not None:
             grad_G = (y[n] * grad_y[n]).sub_(chunks.v[n] * grad_v[n]).sum(-1)
-            _in_chunks(gradients[4], C)[n] = _sums_of_later(grad_G, end_BH)
+            in_chunks(gradients[4], C)[n] = sums_of_later(grad_G, end_BH)
     q, k, v, beta, log_decay = gradients
     return q, k, v, beta, log_decay, grad_MKV.reshape(grad_last_BHKV.shape).clone()
 
@@ -236,8 +215,8 @@ def _backward_tile(
     grads_NMKV = S_NMKV.new_empty(S_NMKV.shape)  # of the memories
     grads_NMKV[N] = grad_MKV
     inputs = (tile.near_q_LQK.mT, tile.near_k_LCK, tile.kept_L11, inverse_LCC.mT)
-    read, written, kept, inverse = (_steps(x, N) for x in inputs)
-    grad_u, grads, grads_below = (_steps(x, N) for x in (grad_u_LCV, grads_LQV, grads_LQV[:, C:]))
+    read, written, kept, inverse = (steps(x, N) for x in inputs)
+    grad_u, grads, grads_below = (steps(x, N) for x in (grad_u_LCV, grads_LQV, grads_LQV[:, C:]))
     grad_S = grads_NMKV.unbind(0)
     for i in reversed(range(N)):
         grad_u[i].baddbmm_(written[i], grad_S[i + 1])
@@ -256,14 +235,6 @@ def _backward_tile(
     grad_q_LCK, grad_k_as_query_LCK = grad_q_LQK.chunk(2, dim=1)
     grad_k_LCK.mul_(tile.beta_LC1).add_(grad_k_as_query_LCK)
     return grad_q_LCK, grad_k_LCK, -grads_LQV[:, C:], grad_beta_LC, grad_S[0]
-
-
-def _sums_of_later(grad_G: Tensor, grad_G_BH: Tensor) -> Tensor:
-    """Returns for each position (N, B, H, C) the sum of its and all later gradients, and of that at the tile's end."""
-    in_chunk = grad_G.flip(-1).cumsum(-1).flip(-1)
-    in_tile = in_chunk[..., 0].flip(0).cumsum(0).flip(0)
-    after = torch.cat((in_tile[1:] + grad_G_BH, grad_G_BH[None]))
-    return in_chunk + after[..., None]
 
 
 def _room(q_BTHK: Tensor, state_BHKV: Tensor, C: int) -> tuple[Tensor, Tensor]:

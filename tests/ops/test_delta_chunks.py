@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmzoo.ops import delta_chunks as module
+from lmzoo.ops import chunks
 from lmzoo.ops.counting import FlopCounter
 from lmzoo.ops.delta_chunks import CHUNK_LENGTH as C
 from lmzoo.ops.delta_chunks import LONGEST_SINGLE, delta_chunks
@@ -68,7 +68,7 @@ def test_delta_chunks_is_the_definition(T: int, decays: str, dtype: torch.dtype,
 def test_delta_chunks_does_not_depend_on_the_tiles(monkeypatch: pytest.MonkeyPatch, decays: str, size: int) -> None:
     inputs = make_inputs(7 * C, decays)
     expected = values_and_gradients(in_chunks, inputs)
-    monkeypatch.setattr(module, "TILE", size * B * H * C * V)
+    monkeypatch.setattr(chunks, "TILE", size * B * H * C * V)
     assert_same(values_and_gradients(in_chunks, inputs), expected, 1e-12)
 
 
