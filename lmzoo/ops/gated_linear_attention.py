@@ -10,52 +10,46 @@ S that is a matrix (K, V),
 
 How to call it: `y, state = gated_linear_attention(q, k, v, log_decay, state)`. `log_decay` is log a_t, at most zero, of
 shape (B, T, H, K), or (B, T, H, 1) for one decay per head; expand constants, `log_decay_H1.expand(B, T, -1, -1)`.
-Without decays pass None. The caller scales the queries. Keys and queries that several heads share are expanded too.
+Without decays pass None. The caller scales the queries. Heads may share queries and keys in groups, as in Mamba-2: then
+q and k have fewer heads than v, each for as many heads of v in sequence.
 
-`naive_gated_linear_attention` computes this step by step.
+`naive_gated_linear_attention` computes this step by step. `chunked_gated_linear_attention` computes a chunk at once:
+with one decay for all channels by `lmzoo.ops.linear_chunks`, with a decay for each by `lmzoo.ops.decayed_memory`.
 
-`chunked_gated_linear_attention` splits the sequence into chunks. With one decay for all channels, let S be the memory
-before the chunk, `since_t` the product of the decays from the chunk's first position to t, and `until_s` the product of
-the decays after s to the chunk's last position. With the scores P of `lmzoo.ops.decayed_scores`,
-P_ts = (q_t . k_s) a_{s+1} ... a_t for s <= t,
-
-    Y = (Q * since) S + P V
-    next S = since_C S + (K * until)^T V
-
-With a decay for each channel, `lmzoo.ops.decayed_memory` computes the chunks, in one operator.
-
-Legend: B batch, T time, H heads, K key width, V value width, A width of the decays, K or 1; inside the chunked form N
-chunks, M = B * H, C positions.
+Legend: B batch, T time, H heads, G heads of queries and keys, K key width, V value width, A width of the decays, which
+is K or 1.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
-from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.decayed_memory import decayed_memory
-from lmzoo.ops.decayed_scores import decayed_scores
 from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.kernels import find_kernel
+from lmzoo.ops.linear_chunks import linear_chunks
 from lmzoo.ops.precision import wide_dtype
 
-CHUNK_LENGTH = 32
-SHORTEST_CHUNKED = 4  # for shorter sequences the loop needs fewer calls
+SHORTEST_CHUNKED = 7  # for shorter sequences the loop needs fewer calls
+SHORTEST_LARGE = 4  # the same with large memories, where a step of the loop takes longer
+LARGE = 1 << 14  # numbers in the memories of all heads
 SHORTEST_PER_CHANNEL = 16  # the same with a decay for each key channel
 
 
 def naive_gated_linear_attention(
-    q_BTHK: Tensor,
-    k_BTHK: Tensor,
+    q_BTGK: Tensor,
+    k_BTGK: Tensor,
     v_BTHV: Tensor,
     log_decay_BTHA: Tensor | None = None,
     state_BHKV: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The definition, one step after another; arguments and results as in `gated_linear_attention`."""
-    q, k, v, log_decay, S_BHKV = _wide_inputs(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHA, state_BHKV)
+    q, k, v, log_decay, S_BHKV = _wide_inputs(q_BTGK, k_BTGK, v_BTHV, log_decay_BTHA, state_BHKV)
+    q, k = _for_each_head(q, v), _for_each_head(k, v)
+    if log_decay is None:
+        log_decay = v.new_zeros(*v.shape[:3], 1)
     ys = []
     steps = (x.unbind(1) for x in (q, k, v, log_decay.exp()))
     for q_BHK, k_BHK, v_BHV, a_BHA in zip(*steps, strict=True):
@@ -65,38 +59,26 @@ def naive_gated_linear_attention(
 
 
 def chunked_gated_linear_attention(
-    q_BTHK: Tensor,
-    k_BTHK: Tensor,
+    q_BTGK: Tensor,
+    k_BTGK: Tensor,
     v_BTHV: Tensor,
     log_decay_BTHA: Tensor | None = None,
     state_BHKV: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
-    """The fast form, in chunks of `CHUNK_LENGTH` positions; arguments and results as in `gated_linear_attention`."""
-    T, H = v_BTHV.shape[1:3]
-    *inputs, S_BHKV = _wide_inputs(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHA, state_BHKV)
-    q, k, v, log_decay = inputs
-    if log_decay.shape[-1] > 1:
-        y_BTHV, S_BHKV = decayed_memory(q, k, v, log_decay, S_BHKV)
-        return y_BTHV.to(v_BTHV.dtype), S_BHKV
-    q_NMCK, k_NMCK, v_NMCV, log_decay_NMC1 = (in_chunks(x, min(CHUNK_LENGTH, T)) for x in inputs)
-    S_MKV = S_BHKV.flatten(0, 1)
-    ys = []
-    with torch.autocast(v_BTHV.device.type, enabled=False):  # autocast would compute the products in its own dtype
-        scores_NMCC, since_NMC1, until_NMC1 = decayed_scores(q_NMCK, k_NMCK, log_decay_NMC1)
-        inside_NMCV = scores_NMCC @ v_NMCV
-        written_NMKV = (k_NMCK * until_NMC1).mT @ v_NMCV
-        read_NMCK, kept_NM11 = q_NMCK * since_NMC1, since_NMC1[..., -1:, :]
-        chunks = (x.unbind(0) for x in (read_NMCK, inside_NMCV, kept_NM11, written_NMKV))
-        for read_MCK, inside_MCV, kept_M11, written_MKV in zip(*chunks, strict=True):
-            ys.append(torch.baddbmm(inside_MCV, read_MCK, S_MKV))
-            S_MKV = torch.addcmul(written_MKV, kept_M11, S_MKV)
-    y_BTHV = rearrange(torch.stack(ys), "n (b h) c v -> b (n c) h v", h=H)[:, :T]
-    return y_BTHV.to(v_BTHV.dtype), S_MKV.unflatten(0, S_BHKV.shape[:2])
+    """The fast form, in chunks; arguments and results as in `gated_linear_attention`."""
+    q, k, v, log_decay, S_BHKV = _wide_inputs(q_BTGK, k_BTGK, v_BTHV, log_decay_BTHA, state_BHKV)
+    if log_decay is None:
+        y_BTHV, S_BHKV = linear_chunks(q, k, v, None, S_BHKV)
+    elif log_decay.shape[-1] == 1:
+        y_BTHV, S_BHKV = linear_chunks(q, k, v, log_decay.squeeze(-1), S_BHKV)
+    else:
+        y_BTHV, S_BHKV = decayed_memory(_for_each_head(q, v), _for_each_head(k, v), v, log_decay, S_BHKV)
+    return y_BTHV.to(v_BTHV.dtype), S_BHKV
 
 
 def gated_linear_attention(
-    q_BTHK: Tensor,
-    k_BTHK: Tensor,
+    q_BTGK: Tensor,
+    k_BTGK: Tensor,
     v_BTHV: Tensor,
     log_decay_BTHA: Tensor | None = None,
     state_BHKV: Tensor | None = None,
@@ -104,8 +86,8 @@ def gated_linear_attention(
     """Gated linear attention, by the fastest form that fits.
 
     Args:
-        q_BTHK: the queries, used as they are: the caller scales them.
-        k_BTHK: the keys.
+        q_BTGK: the queries, used as they are: the caller scales them. G divides H.
+        k_BTGK: the keys.
         v_BTHV: the values.
         log_decay_BTHA: the logarithms of the decays, from minus infinity to 0; A is K, or 1 for one decay per head.
             None: nothing decays.
@@ -117,32 +99,30 @@ def gated_linear_attention(
         multiply in bfloat16 (`lmzoo.ops.kernels`). Counts as 4 K V FLOPs per token and head: to write and to read takes
         K V multiply-adds each.
     """
-    B, T, H, V = v_BTHV.shape
-    per_channel = log_decay_BTHA is not None and log_decay_BTHA.shape[-1] > 1
-    shortest = SHORTEST_PER_CHANNEL if per_channel else SHORTEST_CHUNKED
-    kernel = find_kernel("gated_linear_attention", q_BTHK, k_BTHK, v_BTHV)
+    (B, T, H, V), K = v_BTHV.shape, k_BTGK.shape[-1]
+    shortest = SHORTEST_LARGE if H * K * V >= LARGE else SHORTEST_CHUNKED
+    if log_decay_BTHA is not None and log_decay_BTHA.shape[-1] > 1:
+        shortest = SHORTEST_PER_CHANNEL
+    kernel = find_kernel("gated_linear_attention", q_BTGK, k_BTGK, v_BTHV)
+    if kernel.form is not None:
+        q_BTGK, k_BTGK = (_for_each_head(x, v_BTHV) for x in (q_BTGK, k_BTGK))
     form = dispatch(T, naive_gated_linear_attention, chunked_gated_linear_attention, shortest=shortest, kernel=kernel)
-    with counted_as(4 * B * T * H * k_BTHK.shape[-1] * V):
-        return form(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHA, state_BHKV)
+    with counted_as(4 * B * T * H * K * V):
+        return form(q_BTGK, k_BTGK, v_BTHV, log_decay_BTHA, state_BHKV)
 
 
-def in_chunks(x_BTH: Tensor, C: int) -> Tensor:
-    """Rearranges (B, T, H, ...) to (N, B * H, C, ...), with zeros after the end of the last chunk.
-
-    A key of zero and a decay of one, whose logarithm is zero, leave the state as it is.
-    """
-    missing = -x_BTH.shape[1] % C
-    if missing:
-        x_BTH = F.pad(x_BTH, (0, 0) * (x_BTH.ndim - 2) + (0, missing))
-    return rearrange(x_BTH, "b (n c) h ... -> n (b h) c ...", c=C).contiguous()
+def _for_each_head(x_BTGK: Tensor, v_BTHV: Tensor) -> Tensor:
+    """Repeats the queries or keys that heads share."""
+    G, H = x_BTGK.shape[2], v_BTHV.shape[2]
+    return x_BTGK if G == H else x_BTGK.repeat_interleave(H // G, dim=2)
 
 
 def _wide_inputs(
     q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor | None, state_BHKV: Tensor | None
-) -> tuple[Tensor, ...]:
-    """Converts all inputs to float32 or wider; missing decays become ones, and a missing state zeros."""
-    B, T, H, K = k.shape
-    log_decay = v.new_zeros(B, T, H, 1) if log_decay is None else log_decay
-    state_BHKV = v.new_zeros(B, H, K, v.shape[-1]) if state_BHKV is None else state_BHKV
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor]:
+    """Converts all inputs to float32 or wider; a missing state becomes zeros."""
+    (B, _, H, V), K = v.shape, k.shape[-1]
+    state_BHKV = v.new_zeros(B, H, K, V) if state_BHKV is None else state_BHKV
     dtype = wide_dtype(v.dtype)
-    return tuple(x.to(dtype) for x in (q, k, v, log_decay, state_BHKV))
+    log_decay = None if log_decay is None else log_decay.to(dtype)
+    return q.to(dtype), k.to(dtype), v.to(dtype), log_decay, state_BHKV.to(dtype)

@@ -28,11 +28,12 @@ import torch
 from einops import rearrange
 from torch import Tensor
 
+from lmzoo.ops.chunks import in_chunks, padded
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.decayed_scores import decayed_scores
-from lmzoo.ops.gated_linear_attention import CHUNK_LENGTH, in_chunks
 from lmzoo.ops.precision import wide_dtype
 
+CHUNK_LENGTH = 32
 SHORTEST_CHUNKED = 4  # for shorter sequences the loop needs fewer calls
 
 
@@ -78,7 +79,7 @@ def chunked_log_linear_attention(
     (B, T, H, _), L = v_BTHV.shape, weight_BTHL.shape[-1]
     *inputs, S_BJHKV = _wide_inputs(q_BTHK, k_BTHK, v_BTHV, log_decay_BTH, weight_BTHL, state_BJHKV)
     C = min(CHUNK_LENGTH, T)
-    q_NMCK, k_NMCK, v_NMCV, log_decay_NMC, weight_NMCL = (in_chunks(x, C) for x in inputs)
+    q_NMCK, k_NMCK, v_NMCV, log_decay_NMC, weight_NMCL = (in_chunks(padded(x, C), C).flatten(1, 2) for x in inputs)
     log_decay_NMC1 = log_decay_NMC[..., None]
     positions_NC = position + torch.arange(len(q_NMCK) * C, device=q_BTHK.device).view(-1, C)
     # Memories of the blocks of tokens before the chunk, by the logarithm of their size.

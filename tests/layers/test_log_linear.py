@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lmzoo.layers.log_linear import LogLinearMamba2
 from lmzoo.layers.mamba2 import Mamba2
-from lmzoo.ops.gated_linear_attention import CHUNK_LENGTH
+from lmzoo.ops.log_linear_attention import CHUNK_LENGTH
 from tests.layers.decoded import context, in_one_call, in_pieces, perturbed, random
 
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.layers.mamba2 import Mamba2
-from lmzoo.ops.gated_linear_attention import CHUNK_LENGTH
+from lmzoo.ops.linear_chunks import CHUNK_LENGTH
 from tests.layers.decoded import context, declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 

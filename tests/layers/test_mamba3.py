@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.layers.mamba3 import Mamba3, angles, rotate, rotating_pairs
-from lmzoo.ops.gated_linear_attention import CHUNK_LENGTH
+from lmzoo.ops.linear_chunks import CHUNK_LENGTH
 from tests.layers.decoded import context, in_one_call, in_pieces, perturbed, random
 
 

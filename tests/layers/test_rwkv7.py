@@ -9,7 +9,7 @@ from torch import Tensor
 from lmzoo.layers.init import constant
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.rwkv7 import FIRST_VALUES, ChannelMix, LowRank, Ranks, TimeMix
-from lmzoo.ops.gated_linear_attention import CHUNK_LENGTH
+from lmzoo.ops.linear_chunks import CHUNK_LENGTH
 from tests.layers.decoded import context, declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 

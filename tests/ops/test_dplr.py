@@ -12,7 +12,7 @@ from torch import Tensor
 from lmzoo.ops.counting import FlopCounter
 from lmzoo.ops.delta_rule import naive_delta_rule
 from lmzoo.ops.dplr import SHORTEST_CHUNKED, chunked_dplr, dplr, naive_dplr
-from lmzoo.ops.gated_linear_attention import CHUNK_LENGTH as C
+from lmzoo.ops.linear_chunks import CHUNK_LENGTH as C
 from tests.ops.fla_naive import load
 from tests.ops.scans import assert_same, values_and_gradients
 

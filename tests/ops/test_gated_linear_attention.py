@@ -13,13 +13,15 @@ from transformers import MiniMaxConfig
 from transformers.models.minimax.modeling_minimax import MiniMaxLightningAttention
 
 from lmzoo.ops.counting import FlopCounter
-from lmzoo.ops.gated_linear_attention import CHUNK_LENGTH as C
+from lmzoo.ops.dispatch import watch
 from lmzoo.ops.gated_linear_attention import (
     SHORTEST_CHUNKED,
+    SHORTEST_LARGE,
     chunked_gated_linear_attention,
     gated_linear_attention,
     naive_gated_linear_attention,
 )
+from lmzoo.ops.linear_chunks import CHUNK_LENGTH as C
 from tests.ops import fla_naive
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
@@ -67,6 +69,29 @@ def test_chunked_gated_linear_attention_holds_at_extreme_decays(
     actual = values_and_gradients(chunked_gated_linear_attention, inputs)
     assert all(x.isfinite().all() for x in actual)
     assert_same(actual, values_and_gradients(naive_gated_linear_attention, inputs), tolerance)
+
+
+@BOTH
+@pytest.mark.parametrize("A", [1, 4])
+@pytest.mark.parametrize("G", [1, 2])
+def test_gated_linear_attention_with_groups_repeats_queries_and_keys(G: int, A: int, rule: Scan) -> None:
+    q, k, v, log_decay, state = make_inputs(C + 3, A, H=4)
+    inputs = [q[:, :, :G], k[:, :, :G], v, log_decay, state]
+
+    def repeated(q: Tensor, k: Tensor, *others: Tensor) -> tuple[Tensor, Tensor]:
+        q, k = (x.repeat_interleave(4 // G, dim=2) for x in (q, k))
+        return naive_gated_linear_attention(q, k, *others)
+
+    assert_same(values_and_gradients(rule, inputs), values_and_gradients(repeated, inputs), 1e-12)
+
+
+@pytest.mark.parametrize(("V", "expected"), [(31, SHORTEST_CHUNKED), (32, SHORTEST_LARGE)])
+def test_gated_linear_attention_leaves_the_loop_earlier_for_large_memories(V: int, expected: int) -> None:
+    """Of 8 heads with keys of 64 numbers."""
+    seen: list[int] = []
+    with watch(lambda choice, args: seen.append(choice.shortest)):
+        gated_linear_attention(torch.randn(1, 2, 1, 64), torch.randn(1, 2, 1, 64), torch.randn(1, 2, 8, V))
+    assert seen == [expected]
 
 
 @pytest.mark.parametrize("T", [3, C + 3])

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.ops.counting import FlopCounter
-from lmzoo.ops.gated_linear_attention import CHUNK_LENGTH as C
 from lmzoo.ops.gated_linear_attention import naive_gated_linear_attention
+from lmzoo.ops.log_linear_attention import CHUNK_LENGTH as C
 from lmzoo.ops.log_linear_attention import (
     SHORTEST_CHUNKED,
     chunked_log_linear_attention,

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from lmzoo.ops.counting import FlopCounter
-from lmzoo.ops.gated_linear_attention import CHUNK_LENGTH as C
-from lmzoo.ops.gated_linear_attention import SHORTEST_CHUNKED, naive_gated_linear_attention
+from lmzoo.ops.gated_linear_attention import naive_gated_linear_attention
+from lmzoo.ops.linear_chunks import CHUNK_LENGTH as C
 from lmzoo.ops.trapezoidal_attention import (
+    SHORTEST_CHUNKED,
     TrapezoidalState,
     naive_trapezoidal_attention,
     shifted_trapezoidal_attention,
