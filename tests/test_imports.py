@@ -127,6 +127,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "compare",  # one spec for each model, all with one budget
         "hardware",
     },
+    "reproducing": {"probing", "compare", "data", "storage", "runs", "train", "hardware"},
     "bench": ANY,
     "compare": ANY,
     "__init__": ANY,
@@ -134,7 +135,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "__main__": ANY,
 }
 # Shared code: it knows the contract, the registry and `layers.stack`, but no other layer and no backbone.
-SHARED = {"distributed", "train", "runs", "compare", "probing", "conformance", "bench", "storage"}
+SHARED = {"distributed", "train", "runs", "compare", "probing", "reproducing", "conformance", "bench", "storage"}
 ONLY_PACKAGES = {
     "ops": {"torch", "einops", "__future__", "math", "collections", "typing", "contextlib", "contextvars"},
     "ops/kernels.py": {"torch", "__future__", "collections", "typing", "os", "re", "importlib"},

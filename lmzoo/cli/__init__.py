@@ -12,9 +12,24 @@ from lmzoo.cli import (  # each module adds its commands to the group
     new,
     probe,
     report,
+    reproduce,
     runs,
     show,
 )
 from lmzoo.cli.group import cli, main
 
-__all__ = ["bench", "cli", "compare", "complete", "data", "main", "models", "new", "probe", "report", "runs", "show"]
+__all__ = [
+    "bench",
+    "cli",
+    "compare",
+    "complete",
+    "data",
+    "main",
+    "models",
+    "new",
+    "probe",
+    "report",
+    "reproduce",
+    "runs",
+    "show",
+]
