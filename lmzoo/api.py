@@ -74,7 +74,8 @@ def compare(
     seeds: int = 1,
     match: str | None = None,
     budget: str | None = None,
-    tune: str | None = None,
+    tune: str | Sequence[str] | None = None,
+    halving: bool = False,
     optimizers: str | None = None,
     stride: int | None = None,
     workers: int = 1,
@@ -91,7 +92,8 @@ def compare(
 
     With `seeds=5`, each model is trained five times; `results.statistics` says which differences exceed the noise.
     `match="params=1M"` chooses the widths of the models, `budget="tokens=5M"` the number of steps, and
-    `tune="learning_rate"` searches the learning rate of each with equal effort. `workers=4` makes four runs at once, in
+    `tune="learning_rate"` searches the learning rate of each with equal effort (`tune=["learning_rate=0.001,0.003",
+    "warmup_steps"]` two settings), with `halving=True` at a part of the cost. `workers=4` makes four runs at once, in
     other processes: the program must then have its calls under `if __name__ == "__main__"`, and `listeners` do not hear
     the steps. With `engine="ray"`, the runs are made on a Ray cluster. `optimizers="adamw,muon"` trains each
     model with each of them (with `tune`). `stride=64` evaluates in windows that start 64 tokens apart, so that every
@@ -114,6 +116,7 @@ def compare(
             match=match,
             budget=budget,
             tune=tune,
+            halving=halving,
             optimizers=optimizers,
             workers=workers,
             engine=engine,

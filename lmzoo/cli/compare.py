@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lmzoo import configs, targets
-from lmzoo.cli.complete import complete_data, complete_models
+from lmzoo.cli.complete import complete_data, complete_models, complete_tune
 from lmzoo.cli.group import cli, documents_option, plugin_option, set_option, with_documents
 
 
@@ -41,8 +41,16 @@ from lmzoo.cli.group import cli, documents_option, plugin_option, set_option, wi
 )
 @click.option(
     "--tune",
-    metavar="learning_rate[=A,B,...]",
-    help="Search the learning rate of each model: the same values for all, more while the best is the first or last.",
+    metavar="SETTING[=A,B,...]",
+    multiple=True,
+    shell_complete=complete_tune,
+    help="Search learning_rate, warmup_steps or min_learning_rate (in % of the learning rate) of each model: the same "
+    "values for all, more while the best is the first or last. Several (A,B or --tune again): one after another.",
+)
+@click.option(
+    "--halving",
+    is_flag=True,
+    help="Search at a part of the cost: after each part of the training, only the better half of the runs goes on.",
 )
 @click.option(
     "--optimizers", metavar="adamw,muon", help="Train each model with each optimizer; needs --tune learning_rate."
@@ -78,7 +86,8 @@ def compare(
     seeds: int,
     match: str | None,
     budget: str | None,
-    tune: str | None,
+    tune: tuple[str, ...],
+    halving: bool,
     optimizers: str | None,
     sizes: str | None,
     stride: int | None,
@@ -103,6 +112,8 @@ def compare(
     lmzoo compare gpt2.tiny mamba.tiny --seeds 5 --out runs/five
     lmzoo compare gpt2 mamba llama --match params=300k --budget tokens=5M --out runs/equal
     lmzoo compare gpt2.tiny mamba.tiny --tune learning_rate --seeds 3 --out runs/tuned
+    lmzoo compare gpt2.tiny mamba.tiny --tune learning_rate,warmup_steps --halving --out runs/recipes
+    lmzoo compare gpt2.tiny mamba.tiny --tune learning_rate=0.003,0.01 --tune min_learning_rate=0%,10% --out runs/decay
     lmzoo compare gpt2.tiny lstm.tiny --tune learning_rate --optimizers adamw,muon --out runs/optimizers
     lmzoo compare gpt2 mamba --sizes 100k,300k,1M --budget tokens=5M --seeds 3 --out runs/sizes
     lmzoo compare gpt2.tiny mamba.tiny --seeds 5 --workers 8 --out runs/five
@@ -122,7 +133,8 @@ def compare(
         "seeds": seeds,
         "match": match,
         "budget": budget,
-        "tune": tune,
+        "tune": tune[0] if len(tune) == 1 else list(tune) or None,
+        "halving": halving,
         "optimizers": optimizers,
         "stride": stride,
         "settings": with_documents(configs.parse_overrides(overrides), documents),

@@ -38,6 +38,14 @@ def complete_settings(context: click.Context, _parameter: click.Parameter, incom
     return _starting((f"{name}=" for name in names), incomplete)
 
 
+def complete_tune(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completes the name of a setting of `--tune`, also after a comma."""
+    from lmzoo.compare.tune import SETTINGS
+
+    before, comma, _ = incomplete.rpartition(",")
+    return _starting((f"{before}{comma}{name}" for name in SETTINGS), incomplete)
+
+
 def complete_checks(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Completes the name of a check."""
     from lmzoo.conformance.suite import check_names

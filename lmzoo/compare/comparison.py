@@ -23,15 +23,19 @@ from lmzoo.compare.grid import (
     refuse_other_runs,
     with_seed,
 )
+from lmzoo.compare.halving import refuse_halving, rungs, shares
 from lmzoo.compare.measure import Measurer
 from lmzoo.compare.ngram import count_references
 from lmzoo.compare.notes import context_notes
 from lmzoo.compare.optimizers import parse_optimizers, with_optimizers
+from lmzoo.compare.parts import refuse_later
 from lmzoo.compare.plan import are_runs, cut_contexts, make_specs, read_specs
 from lmzoo.compare.results import FILE, Results, portable, write_results
 from lmzoo.compare.schedule import Schedule
+from lmzoo.compare.search import Search
 from lmzoo.compare.sizes import match_facts, match_notes, match_specs
-from lmzoo.compare.tune import MOST_ADDED, Grid, parse_tune, refuse_settings
+from lmzoo.compare.tune import Grid, complete, parse_tune, refuse_settings, with_most_warmup
+from lmzoo.compare.tuning import describe
 from lmzoo.compare.workers import choose_workers, limited_threads, make_engine
 from lmzoo.compare.write import write_report
 from lmzoo.compare.yardsticks import yardsticks
@@ -62,7 +66,8 @@ def compare(
     seeds: int = 1,
     match: str | None = None,
     budget: str | None = None,
-    tune: str | None = None,
+    tune: str | Sequence[str] | None = None,
+    halving: bool = False,
     optimizers: str | None = None,
     stride: int | None = None,
     settings: Mapping[str, Any] | None = None,
@@ -85,9 +90,10 @@ def compare(
     Each model is trained with `seeds` seeds, the one of the settings and those that follow it: a seed decides the
     weights and the order of the data. With more than one, only differences that exceed the noise are ranked. `match`
     ("params=1M") chooses the widths of the models, see `lmzoo.matching`; `budget` ("tokens=5M", or steps, flops,
-    seconds) the number of steps. `tune` ("learning_rate") searches a setting with equal effort for each model, and with
-    `optimizers` ("adamw,muon") for each model and optimizer: these are rows such as "gpt2+muon". `stride` is the number
-    of tokens between the windows of the final evaluation, see `lmzoo.train.evaluate`.
+    seconds) the number of steps. `tune` ("learning_rate,warmup_steps", or several texts, see `parse_tune`) searches
+    settings with equal effort for each model, and with `optimizers` ("adamw,muon") for each model and optimizer: these
+    are rows such as "gpt2+muon". With `halving`, the better half of the runs of a search goes on after a part of the
+    training. `stride` is the number of tokens between the windows of the final evaluation, see `lmzoo.train.evaluate`.
 
     `workers` runs are made at once (None: a number is chosen, see `choose_workers`), in processes of this machine or,
     with `engine="ray"`, on a cluster. With one worker they are made in this process, and `listeners` hear all events of
@@ -105,7 +111,7 @@ def compare(
     if finished:
         given: dict[str, Any] = {"match": match, "budget": budget, "tune": tune, "optimizers": optimizers}
         given |= {"seeds": None if seeds == 1 else seeds, "workers": None if workers == 1 else workers}
-        given |= {"engine": None if engine == "processes" else engine}
+        given |= {"engine": None if engine == "processes" else engine, "halving": halving or None}
         _refuse(f"{names[0]} is a finished run", **given)
         specs = read_specs(names, data, tokenizer, settings or {})
     else:
@@ -120,11 +126,12 @@ def compare(
     amount = Budget("steps", specs[0].train.steps) if budget is None else parse_budget(budget)
     if match is not None:
         parse_match(match)
-    grid = None if tune is None else parse_tune(tune)
-    if grid is not None:
-        refuse_settings(grid, settings or {})
+    grids = [] if tune is None else parse_tune(tune)
+    refuse_settings(grids, settings or {}, specs)
+    if halving:
+        refuse_halving(grids)
     if optimizers is not None:
-        rows = with_optimizers(specs, parse_optimizers(optimizers, grid, settings or {}))
+        rows = with_optimizers(specs, parse_optimizers(optimizers, grids, settings or {}))
         names, specs = list(rows), list(rows.values())
     found = (folder / FILE).is_file() or (folder / RUNS).is_dir()
     check_directory(folder, "comparison", found=found, leftovers=(SPEEDS_FILE,))
@@ -148,14 +155,17 @@ def compare(
         speeds = Speeds(folder, shared.vocab_size, hardware(default_device()), versions())
         if budget is not None:
             specs = spend(specs, amount, shared.vocab_size, lambda spec: _speed(spec, speeds, emit), store.train)
-        halves = None if grid is None else validation_halves(corpus, shared, specs[0].train.documents)
+        grids = complete(grids, min(spec.train.steps for spec in specs))
+        parts = shares(grids) if halving else [1.0]
+        searches = [_search(grids, spec.train.steps, parts) for spec in specs]
+        halves = validation_halves(corpus, shared, specs[0].train.documents) if grids else None
         results = dataclasses.replace(
             _describe(specs, prepared, store, amount, stride, halves),
             prompt=shared.decode(prompt_ids),
             command=portable(command),
             seeds=every_seed,
             match={} if match is None else match_facts(specs, match, shared.vocab_size),
-            tuning={} if grid is None or halves is None else _tuning(grid, halves),
+            tuning={} if halves is None else describe(grids, halves, parts),
         )
         firsts = [
             Cell(name, spec, Path(name), f"{RUNS}/{spec.model}", keeps=False)
@@ -163,29 +173,35 @@ def compare(
             else make_cell(folder, spec, spec, name)
             for name, spec in zip(names, specs, strict=True)
         ]
-        courses = [Course(first, every_seed, grid, folder, shared.vocab_size) for first in firsts]
-        refuse_other_runs([cell for course in courses for cell in course.seed_cells()], prepared)
+        courses = [
+            Course(first, every_seed, search, folder, shared.vocab_size)
+            for first, search in zip(firsts, searches, strict=True)
+        ]
+        measurer = Measurer(prepared, prompt_ids, listeners, keep_freed_memory, halves, at_once, stride)
+        _refuse_runs(courses, measurer)
         speeds.write()  # the first file: until here input may be refused
         for note in [*match_notes(results), *context_notes(results)]:
             emit(NoteEvent(note))
-        measurer = Measurer(prepared, prompt_ids, listeners, keep_freed_memory, halves, at_once, stride)
         schedule = Schedule(results, courses, make_engine(engine, measurer, at_once, threads), measurer, emit)
         return schedule.run(folder, lambda found: write(found, folder), forecast=bool(listeners) and not finished)
 
 
-def _tuning(grid: Grid, halves: tuple[Half, Half]) -> dict[str, Any]:
-    """Return what is known of the search before it begins."""
-    sizes = [
-        {"documents": half.documents, "tokens": half.split.n_tokens, "bytes": half.split.n_bytes} for half in halves
-    ]
-    return {
-        "setting": grid.setting,
-        "values": list(grid.values),
-        "most_added": MOST_ADDED,
-        "selection": sizes[0],
-        "report": sizes[1],
-        "models": {},
-    }
+def _search(grids: Sequence[Grid], steps: int, parts: Sequence[float]) -> Search | None:
+    """Return the search of the settings of a model that makes `steps`; None if there are none."""
+    if not grids:
+        return None
+    compared = rungs(steps, parts)
+    return Search(with_most_warmup(grids, compared[0]), compared)
+
+
+def _refuse_runs(courses: Sequence[Course], measurer: Measurer) -> None:
+    """Raise an `LmzooError` if the directory of a run that will be made holds one that cannot be continued."""
+    missing = [part for course in courses for group in course.left() for part in group]
+    cells = [*(cell for course in courses for cell in course.seed_cells()), *(part.cell for part in missing)]
+    refuse_other_runs(cells, measurer.data)
+    for part in missing:
+        if part.end < part.cell.spec.train.steps:
+            refuse_later(part.cell, part.end, measurer.part_key(part.cell))
 
 
 def _refuse(why: str, **options: Any) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from lmzoo.compare.findings import listed
 from lmzoo.compare.results import Results
 from lmzoo.compare.statistics import ALPHA
+from lmzoo.compare.tuning import at_ends, halved
 
 
 def conclusions(results: Results) -> tuple[str, str]:
@@ -56,10 +57,12 @@ def _cannot(results: Results) -> list[str]:
     found.append("Another text, another size or a longer training may change the order.")
     if not results.tuning:
         found.append("So may another recipe: the recipes were not tuned with equal effort.")
-    elif ends := [name for name, model in results.tuning["models"].items() if model["at_end"]]:
+    elif ends := list(dict.fromkeys(name for names in at_ends(results).values() for name in names)):
         found.append(
             f"The recipe of {listed(ends)} may be better still, since the best value lies at an end of the grid."
         )
+    if halved(results):
+        found.append("A recipe that pays off late in the training may have been dropped by successive halving.")
     sizes = [model.params for model in results.ranked]
     if sizes and max(sizes) > 1.5 * min(sizes):
         found.append("The models differ in size, so their architectures are not compared at equal cost.")

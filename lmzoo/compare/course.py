@@ -1,34 +1,46 @@
-"""The course of one model through a comparison: its check, the runs that tune a setting, and a run for each seed."""
+"""The course of one model through a comparison: its check, the runs that tune settings, and a run for each seed."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from lmzoo.compare.engine import Done, Job
 from lmzoo.compare.grid import Cell, Measured, combine, make_cell, with_seed
-from lmzoo.compare.results import ModelResult, portable
-from lmzoo.compare.tune import Grid, at_end, best_value, next_value, with_value
+from lmzoo.compare.results import STOPPED, ModelResult, portable
+from lmzoo.compare.search import Point, Search, Stage, Trial
+from lmzoo.compare.tune import with_values
+
+
+@dataclass(frozen=True)
+class Part:
+    """Steps of a run that are still to be made: those after `start`, up to `end`."""
+
+    cell: Cell
+    start: int
+    end: int
 
 
 class Course:
     """Says which jobs of a model can run, and takes their results.
 
-    The values of the grid are independent; the runs of further seeds follow when a value is chosen. Jobs have a turn:
-    -1 for the check, else the number of the seed.
+    The values of a grid are independent; the runs of further seeds follow when all settings are chosen. Jobs have a
+    turn: -1 for the check, else the number of the seed.
     """
 
-    def __init__(self, first: Cell, seeds: Sequence[int], grid: Grid | None, folder: Path, vocab_size: int) -> None:
-        self.first, self._seeds, self._grid = first, seeds, grid
+    def __init__(self, first: Cell, seeds: Sequence[int], search: Search | None, folder: Path, vocab_size: int) -> None:
+        self.first, self._seeds, self._search = first, seeds, search
         self._folder, self._vocab_size = folder, vocab_size
         self.base: ModelResult | None = None  # without runs
         self._chosen: Cell | None = None
-        self._trials: dict[float, Measured] = {}
+        self._trials: dict[Trial, Measured] = {}
         self._measured: dict[int, Measured] = {}
         self._begun: list[Job] = []
+        self._running: list[Job] = []
 
     @property
     def failed(self) -> bool:
@@ -43,7 +55,8 @@ class Course:
         elif self.failed:
             pass
         elif self._chosen is None:
-            jobs = [(0, Job("measure", self._trial(value))) for value in self._values()]
+            assert self._search is not None
+            jobs = [(0, self._job(trial)) for trial in self._search.ready()]
         else:
             cells = enumerate(self.seed_cells())
             jobs = [(turn, Job("measure", cell, None if turn else self.base.config)) for turn, cell in cells]
@@ -52,22 +65,34 @@ class Course:
     def begin(self, job: Job) -> None:
         """Note that a job runs."""
         self._begun.append(job)
+        self._running.append(job)
 
     def take(self, done: Done) -> None:
         """Take the result of a job."""
-        value, cell = done.value, done.job.cell
+        self._running.remove(done.job)
+        value = done.value
         if done.problem:
             self.base = ModelResult(name=self.first.model, status="failed", problem=portable(done.problem))
         elif isinstance(value, ModelResult):
             self.base = value
-            if not self.failed and (self._grid is None or not self._has_steps()):
+            if not self.failed and not self._has_steps():
+                self._search = None
+            if not self.failed and self._search is None:
                 self._chosen = self.first
-        elif isinstance(value, Measured) and self._chosen is None and self._grid is not None:
-            self._trials[getattr(cell.spec.train, self._grid.setting)] = value
-            if next_value(self._grid, self._losses()) is None:
-                self._chosen = self._trial(best_value(self._losses()))
+        elif isinstance(value, Measured) and self._chosen is None and self._search is not None:
+            self._take_trial(done.job, value)
         elif isinstance(value, Measured):
-            self._measured[cell.seed] = value
+            self._measured[done.job.cell.seed] = value
+
+    def _take_trial(self, job: Job, measured: Measured) -> None:
+        """Take the result of a trial; choose the recipe when it was the last one that is needed."""
+        assert self._search is not None
+        trial = next(trial for trial in self._search.ready() if self._job(trial) == job)
+        loss = measured.cell.selection_loss
+        self._trials[trial] = measured
+        self._search.take(trial, math.inf if loss is None else loss)
+        if self._search.chosen is not None:
+            self._chosen = self._trial_cell(self._search.chosen)
 
     def seed_cells(self) -> list[Cell]:
         """Return a cell for each seed, with the chosen setting; as long as none is chosen, with that of the preset."""
@@ -79,19 +104,49 @@ class Course:
         ]
 
     def cells(self) -> list[tuple[Cell, Measured | None]]:
-        """Return all cells that are known, tuned ones first, and the results of those that are done."""
+        """Return all cells that are known, tuned ones first, and the results of those whose runs are over."""
         if self.failed:
             return []
-        cells = self.seed_cells()
-        found = [(cell, self._measured.get(cell.seed)) for cell in cells]
-        if self._grid is None or self.base is None or (self._chosen is not None and not self._trials):
+        found = [(cell, self._measured.get(cell.seed)) for cell in self.seed_cells()]
+        if self._search is None:
             return found
-        values = sorted({*self._grid.values, *self._trials, *(self._values() if self._chosen is None else ())})
-        return [*((self._trial(value), self._trials.get(value)) for value in values), *found[1:]]
+        tried = {
+            self._trial_cell(stage.trial(value, 0).point).label: (stage, value)
+            for stage in self._search.stages()
+            for value in stage.values
+        }
+        return [*(self._tried(stage, value) for stage, value in tried.values()), *found[1:]]
+
+    def _tried(self, stage: Stage, value: float) -> tuple[Cell, Measured | None]:
+        cell, last = self._trial_cell(stage.trial(value, 0).point), self._last(stage, value)
+        over = last is not None and (last.cell.status != STOPPED or stage.over(value))
+        return cell, last if over else None
+
+    def _last(self, stage: Stage, value: float) -> Measured | None:
+        """Return the result of a value after the largest number of steps that was tried."""
+        found = [self._trials.get(stage.trial(value, steps)) for steps in stage.rungs]
+        return next((measured for measured in reversed(found) if measured is not None), None)
+
+    def left(self) -> list[list[Part]]:
+        """Return what is still to be trained, in groups, each of which begins when the one before it has ended.
+
+        Grids may be widened, and runs that depend on a choice may get other values.
+        """
+        if self.failed:
+            return []
+        groups: list[list[Part]] = []
+        seeds = self.seed_cells()
+        if self._search is not None:
+            seeds = seeds[1:]  # one of the trials
+            before = dict(zip(self._search.rungs, (0, *self._search.rungs), strict=False))
+            for trials in self._search.predicted():
+                groups.append([Part(self._trial_cell(t.point), before[t.steps], t.steps) for t in trials])
+        last = [Part(cell, 0, cell.spec.train.steps) for cell in seeds if cell.seed not in self._measured]
+        return [*groups, last]
 
     def running(self, cell: Cell) -> bool:
-        """Return True for a cell whose job runs, or is done."""
-        return any(job.cell == cell and job.kind == "measure" for job in self._begun)
+        """Return True for a cell whose job runs."""
+        return any(job.cell == cell for job in self._running)
 
     @property
     def first_cell(self) -> tuple[Cell, Measured] | None:
@@ -122,37 +177,35 @@ class Course:
         """True when nothing is left to run."""
         return self.failed or len(self._measured) == len(self._seeds)
 
-    def tuned(self) -> dict[str, Any] | None:
-        """Return the chosen value and all that were tried, as results.json holds them; None before one is chosen."""
-        if self._chosen is None or not self._trials or self._grid is None:
-            return None
-        tried = [
-            {
-                "value": value,
-                "run": measured.cell.run,
-                "status": measured.cell.status,
-                "selection_loss": measured.cell.selection_loss,
-                "loss": measured.cell.loss,
-            }
-            for value, measured in sorted(self._trials.items())
-        ]
-        losses = self._losses()
-        return {"chosen": best_value(losses), "at_end": at_end(losses), "tried": tried}
+    def tuned(self) -> list[dict[str, Any]]:
+        """Return for each setting the chosen value and all that were tried, as results.json holds them.
 
-    def _losses(self) -> dict[float, float]:
-        losses = {value: measured.cell.selection_loss for value, measured in self._trials.items()}
-        return {value: math.inf if loss is None else loss for value, loss in losses.items()}
+        Empty before all are chosen.
+        """
+        if self._chosen is None or self._search is None:
+            return []
+        return [self._stage(stage) for stage in self._search.stages()]
 
-    def _values(self) -> list[float]:
-        """Return the values to try: all of the grid at once, then one more while the best lies at an end."""
-        assert self._grid is not None
-        missing = [value for value in self._grid.values if value not in self._trials]
-        more = None if missing else next_value(self._grid, self._losses())
-        return missing if more is None else [more]
+    def _stage(self, stage: Stage) -> dict[str, Any]:
+        tried = []
+        for value in stage.values:
+            measured = self._last(stage, value)
+            assert measured is not None
+            cell = measured.cell
+            trial = {name: getattr(cell, name) for name in ("run", "status", "selection_loss", "loss")}
+            if len(stage.rungs) > 1:
+                parts = ((steps, self._trials.get(stage.trial(value, steps))) for steps in stage.rungs)
+                trial["parts"] = [[steps, part.cell.selection_loss] for steps, part in parts if part is not None]
+            tried.append({"value": value, **trial})
+        return {"chosen": stage.chosen, "at_end": stage.at_end, "tried": tried}
 
-    def _trial(self, value: float) -> Cell:
-        assert self._grid is not None
-        spec = with_value(self.first.spec, self._grid.setting, value)
+    def _job(self, trial: Trial) -> Job:
+        whole = trial.steps == self.first.spec.train.steps
+        return Job("measure", self._trial_cell(trial.point), until=None if whole else trial.steps)
+
+    def _trial_cell(self, point: Point) -> Cell:
+        assert self._search is not None
+        spec = with_values(self.first.spec, dict(zip(self._search.settings, point, strict=True)))
         return make_cell(self._folder, spec, self.first.spec, self.first.model)
 
     def _has_steps(self) -> bool:

@@ -34,11 +34,12 @@ STOP_SECONDS = 25.0  # time for a run to finish its step and save
 
 @dataclass(frozen=True)
 class Job:
-    """Check the model of a cell, or measure the cell: with `config` as `Measurer.measure`."""
+    """Check the model of a cell, or measure it: with `config` as `Measurer.measure`, with `until` a part of its run."""
 
     kind: Literal["check", "measure"]
     cell: Cell
     config: Mapping[str, Any] | None = None
+    until: int | None = None
 
     @property
     def label(self) -> str:
@@ -101,6 +102,8 @@ def execute(measurer: Measurer, job: Job) -> Done:
     try:
         if job.kind == "check":
             return Done(job, measurer.check(job.cell))
+        if job.until is not None:
+            return Done(job, measurer.measure_part(job.cell, job.until))
         return Done(job, measurer.measure(job.cell, job.config))
     except (Exception, SystemExit) as error:  # one model of a plug-in must not abandon the others
         problem = plugins.blame(error, registry.registered_classes())

@@ -1,4 +1,4 @@
-"""The figures of a comparison, of which this file draws the ranking, curves, and sensitivity to a tuned setting."""
+"""The figures of a comparison, of which this file draws the ranking and the curves."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from lmzoo.compare.figure import (
 )
 from lmzoo.compare.figure_of_costs import costs
 from lmzoo.compare.figures_of_losses import classes, positions
+from lmzoo.compare.figures_of_tuning import sensitivities
 from lmzoo.compare.findings import place
 from lmzoo.compare.results import ModelResult, Results, model_colors
 from lmzoo.compare.statistics import intervals
@@ -34,7 +35,10 @@ def figures(results: Results, activations: Mapping[str, Sequence[Row]] | None = 
     `activations` is what `read_activations` found in the runs.
     """
     colors = model_colors(results)
-    found = [draw(results, colors) for draw in (ranking, curves, sensitivity, positions, classes, costs)]
+    first, last = (
+        [draw(results, colors) for draw in group] for group in ((ranking, curves), (positions, classes, costs))
+    )
+    found = [*first, *sensitivities(results, colors), *last]
     return [*(figure for figure in found if figure is not None), *residual_rms(results, activations or {})]
 
 
@@ -125,58 +129,6 @@ def curves(results: Results, colors: dict[str, int]) -> Figure | None:
         del spec["layer"][0]
     names = [model.name for model in models]
     return Figure("loss", "Validation loss while training", spec, axes, names, scales=("x", "y"))
-
-
-def sensitivity(results: Results, colors: dict[str, int]) -> Figure | None:
-    """Draw the loss of each model by the tuned setting; the chosen value is larger, a run that diverged is a cross."""
-    if not results.tuning or not results.tuning["models"]:
-        return None
-    rows = [
-        {
-            "model": name,
-            "value": trial["value"],
-            "loss": trial["selection_loss"],
-            "kind": "chosen" if trial["value"] == found["chosen"] else "tried",
-        }
-        for name, found in results.tuning["models"].items()
-        for trial in found["tried"]
-    ]
-    losses = [row["loss"] for row in rows if row["loss"] is not None]
-    if not losses:
-        return None
-    margin = max(0.06 * (max(losses) - min(losses)), 0.02)
-    low, high = max(min(losses) - margin, 1e-3), max(losses) + margin
-    diverged = [row | {"loss": max(losses) + 0.6 * margin, "kind": "diverged"} for row in rows if row["loss"] is None]
-    setting = results.tuning["setting"].replace("_", " ")
-    fields = [("model", "model", ""), ("value", setting, ".3~r"), ("loss", "loss", ".4f"), ("kind", "", "")]
-    values = sorted({row["value"] for row in rows})
-    spec: Spec = {
-        "width": "container",
-        "height": 300,
-        "data": {"values": [row for row in rows if row["loss"] is not None]},
-        "encoding": {
-            "x": {"type": "quantitative",
-                  "axis": {"grid": False, "values": values, "format": ".3~r", "labelOverlap": True},
-                  "scale": {"nice": False, "zero": False, "padding": 14}},
-            "y": loss_channel(low, high),
-            **model_channels(colors),
-        },
-        "layer": [
-            {"mark": {"type": "line", "strokeWidth": 2.25}},
-            {"mark": {"type": "point", "filled": True, "opacity": 1},
-             "encoding": {
-                 "size": {"condition": {"test": "datum.kind === 'chosen'", "value": 150}, "value": 28},
-                 "tooltip": tooltip(*fields), "strokeDash": None}},
-            {"data": {"values": diverged},
-             "mark": {"type": "point", "shape": "cross", "filled": True, "size": 130, "angle": 45, "opacity": 1},
-             "encoding": {"tooltip": tooltip(*fields[:2], fields[3]), "strokeDash": None}},
-        ],
-    }  # fmt: skip
-    if not diverged:
-        del spec["layer"][2]
-    names = list(results.tuning["models"])
-    description = f"Loss on the half of the validation split that chooses, by {setting}"
-    return Figure("sensitivity", description, spec, [Axis(setting, "value", setting, log=True)], names, scales=("y",))
 
 
 def loss_range(curves: Sequence[Sequence[Sequence[float]]], references: Sequence[float]) -> tuple[float, float]:

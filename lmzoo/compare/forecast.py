@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import heapq
-import itertools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -68,14 +66,23 @@ def step_seconds(model: LanguageModel, config: TrainConfig, keep_freed_memory: b
         return config.grad_accumulation * work(number) / number
 
 
-def cell_seconds(cell: Cell, cost: Cost, val: TokenSplit, *, first: bool, tuned: bool, done: int = 0) -> float:
-    """Return the seconds that a cell needs after `done` steps; the `first` cell of a model has a sample and a speed."""
+def part_seconds(
+    cell: Cell, cost: Cost, val: TokenSplit, start: int, end: int, *, first: bool = False, tuned: bool = False
+) -> float:
+    """Return the seconds of the steps of a cell after `start`, up to `end`, and of what follows them.
+
+    The `first` cell of a model has a sample and a speed at its end. With `tuned` settings the halves of the validation
+    split are evaluated apart; after a part of the training only the first one.
+    """
     train = cell.spec.train.resolved()
-    left = max(0, train.steps - done)
-    evaluations = math.ceil(left / train.eval_every) + tuned  # the halves are evaluated apart
-    decoded = run.SAMPLE_TOKENS
-    if first:
-        decoded += run.SAMPLE_TOKENS + DECODINGS * decode_length(cell.spec.model_config(1 << 16).context_length)
+    left, whole = max(0, end - start), end == train.steps
+    evaluations = (end // train.eval_every - start // train.eval_every if left else 0.0) + (tuned if whole else 0.5)
+    decoded = 0
+    if whole:
+        evaluations += left > 0 and end % train.eval_every > 0
+        decoded = run.SAMPLE_TOKENS
+        if first:
+            decoded += run.SAMPLE_TOKENS + DECODINGS * decode_length(cell.spec.model_config(1 << 16).context_length)
     return left * cost.step + evaluations * val.n_tokens * cost.eval_token + decoded * cost.new_token
 
 
@@ -84,9 +91,30 @@ def steps_done(cell: Cell) -> int:
     return max((step for step, _ in checkpoints.saved(cell.run)), default=0) if cell.run.is_dir() else 0
 
 
-def total_seconds(seconds: Sequence[float], workers: int) -> float:
-    """Return the time until all cells are done if each free worker takes the next one."""
-    free = list(itertools.repeat(0.0, workers))
-    for each in seconds:
-        heapq.heappush(free, heapq.heappop(free) + each)
-    return max(free)
+def total_seconds(chains: Sequence[Sequence[Sequence[float]]], workers: int) -> float:
+    """Return the time until all is done if each free worker takes the longest run that can begin.
+
+    A chain is the work of one model: groups of runs, each of which can begin when the group before it has ended.
+    """
+    groups = [iter([group for group in chain if group]) for chain in chains]
+    unfinished = [0] * len(groups)
+    ready: list[tuple[float, int]] = []  # (negative seconds, chain)
+    running: list[tuple[float, int]] = []  # (end, chain)
+
+    def release(chain: int) -> None:
+        for seconds in next(groups[chain], ()):
+            heapq.heappush(ready, (-seconds, chain))
+            unfinished[chain] += 1
+
+    for chain in range(len(groups)):
+        release(chain)
+    now = 0.0
+    while ready or running:
+        while ready and len(running) < workers:
+            seconds, chain = heapq.heappop(ready)
+            heapq.heappush(running, (now - seconds, chain))
+        now, chain = heapq.heappop(running)
+        unfinished[chain] -= 1
+        if not unfinished[chain]:
+            release(chain)
+    return now

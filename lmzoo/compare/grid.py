@@ -11,7 +11,8 @@ import hashlib
 import json
 import math
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 from lmzoo import configs, files
 from lmzoo.compare.final_evaluation import mean_losses
 from lmzoo.compare.results import CellResult, ModelResult, portable
+from lmzoo.compare.tune import RATE, with_values
 from lmzoo.errors import ConfigError, DivergedError
 from lmzoo.runs.directory import CONFIG_FILE, read_tables, require_same, train_config
 from lmzoo.runs.inputs import PreparedData
@@ -73,7 +75,10 @@ def make_seeds(first: int, number: int) -> list[int]:
 def make_cell(folder: Path, spec: RunSpec, first: RunSpec, name: str) -> Cell:
     """Make the cell of `spec`; its name shows in which training settings it differs from the cell `first`."""
     before, now = configs.to_dict(first.train), configs.to_dict(spec.train)
-    changed = [key for key in now if now[key] != before[key] and key != "min_learning_rate"]  # it follows another one
+    changed = [key for key in now if now[key] != before[key]]
+    follows = with_values(first, {RATE: spec.train.learning_rate}).train.min_learning_rate
+    if spec.train.min_learning_rate == follows and "min_learning_rate" in changed:
+        changed.remove("min_learning_rate")
     changes = [f"{key}={now[key]:g}" if isinstance(now[key], float) else f"{key}={now[key]}" for key in changed]
     label = f"{RUNS}/{','.join([name, *changes])}"
     return Cell(name, spec, folder / label, label)
@@ -104,20 +109,32 @@ def refuse_other_runs(cells: Sequence[Cell], data: PreparedData) -> None:
         require_same(cell.run, read_tables(cell.run), tables)
 
 
+@contextmanager
+def own_interrupts(cell: Cell) -> Generator[None]:
+    """Let an interrupt of the run of a cell tell how the comparison is continued."""
+    try:
+        yield
+    except Interrupted as stop:
+        stop.args = (f"stopped {cell.label} after step {stop.step}; the same command continues the comparison",)
+        raise
+
+
+def diverged(cell: Cell, error: DivergedError) -> CellResult:
+    """Return the result of a cell whose run diverged."""
+    problem, curve = portable(str(error)), read_curve(cell.run)
+    return CellResult(seed=cell.seed, run=cell.label, status="diverged", problem=problem, curve=curve)
+
+
 def train_cell(cell: Cell, data: PreparedData, listeners: Sequence[Listener], keep_freed_memory: bool) -> CellResult:
     """Train a cell, or continue it."""
     spec = cell.spec
     try:
-        result = train_run(
-            spec, cell.run, resume=True, listeners=listeners, prepared=data, keep_freed_memory=keep_freed_memory
-        )
-    except Interrupted as stop:
-        stop.args = (f"stopped {cell.label} after step {stop.step}; the same command continues the comparison",)
-        raise
+        with own_interrupts(cell):
+            result = train_run(
+                spec, cell.run, resume=True, listeners=listeners, prepared=data, keep_freed_memory=keep_freed_memory
+            )
     except DivergedError as error:
-        problem = portable(str(error))
-        curve = read_curve(cell.run)
-        return CellResult(seed=cell.seed, run=cell.label, status="diverged", problem=problem, curve=curve)
+        return diverged(cell, error)
     if spec.train.eval_tokens:  # of a finished run, which was evaluated on a part of the split
         whole = evaluate_run(cell.run)
         result = dataclasses.replace(result, loss=whole.loss, bits_per_byte=whole.bits_per_byte)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 HEADINGS = ("run", "state", "step", "loss")
-STYLES = {"waiting": "dim", "running": "bold", "done": "green", "diverged": "red", "failed": "red"}
+STYLES = {"waiting": "dim", "running": "bold", "done": "green", "stopped": "dim", "diverged": "red", "failed": "red"}
 MARGIN = 6  # lines of a terminal that hold no run: headings, rule, sums, and what was there before
 
 
@@ -69,10 +69,10 @@ class ComparisonProgress(ProgressBar):
 
 
 def states_table(event: CellsEvent, width: int, height: int) -> Text:
-    """Make the table of all runs in at most `height` rows: if they are too many, done and waiting ones are counted."""
+    """Make the table of all runs in at most `height` rows: if they are too many, those that do not run are counted."""
     rows = list(event.cells)
     counted: list[str] = []
-    kinds: tuple[Literal["done", "waiting"], ...] = ("done", "waiting")
+    kinds: tuple[Literal["done", "stopped", "waiting"], ...] = ("done", "stopped", "waiting")
     for state in kinds:
         if len(rows) + len(counted) > max(1, height):
             number = sum(cell.state == state for cell in rows)
@@ -88,7 +88,7 @@ def states_table(event: CellsEvent, width: int, height: int) -> Text:
 
 def sums(event: CellsEvent) -> str:
     """State how many runs are done, and the time left."""
-    ended = sum(cell.state in ("done", "diverged", "failed") for cell in event.cells)
+    ended = sum(cell.state in ("done", "stopped", "diverged", "failed") for cell in event.cells)
     left = "" if event.seconds_left is None else f", {humanize.duration(event.seconds_left)} left"
     return f"{ended} of {len(event.cells)} runs done{left}"
 

@@ -17,6 +17,7 @@ from lmzoo.compare.final_evaluation import FinalEvaluation
 from lmzoo.compare.forecast import step_seconds
 from lmzoo.compare.grid import Cell, Measured, cell_key, read_cell, recorded_config, write_cell
 from lmzoo.compare.grid import train_cell as train
+from lmzoo.compare.parts import measure_part, read_part
 from lmzoo.compare.results import CellResult, ModelResult
 from lmzoo.compare.token_classes import TokenClasses
 from lmzoo.conformance import ranking_problem, ranking_report
@@ -87,8 +88,8 @@ class Measurer:
 
         With `config`, the settings, the results include speed and sample.
         """
-        kept = self.read(cell)
-        if kept is not None and (config is None or kept.more):
+        kept = self.kept(cell, config)
+        if kept is not None:
             return kept
         result = dataclasses.replace(
             train(cell, self.data, self.listeners, self.keep_freed_memory), at_once=self.at_once
@@ -103,9 +104,30 @@ class Measurer:
                 more["sample"] = _sample(model, self.data.tokenizer, self.prompt_ids, cell.seed)
         return self._keep(cell, Measured(result, more))
 
-    def read(self, cell: Cell) -> Measured | None:
-        """Return the results that the finished cell has left, if there are any."""
-        return read_cell(cell, self._key(cell))
+    def kept(self, cell: Cell, config: Mapping[str, Any] | None = None, until: int | None = None) -> Measured | None:
+        """Return what `measure`, or with `until` `measure_part`, has left in the run of a cell, if anything."""
+        if until is not None:
+            return read_part(cell, until, self.part_key(cell))
+        found = read_cell(cell, self._key(cell))
+        return found if found is not None and (config is None or found.more) else None
+
+    def measure_part(self, cell: Cell, until: int) -> Measured:
+        """Read the result of a part of a cell, or train it up to the step `until` and evaluate it on the first half."""
+        kept = self.kept(cell, until=until)
+        if kept is not None:
+            return kept
+        assert self.halves is not None
+        key, split = self.part_key(cell), self.halves[0].split
+        given: dict[str, Any] = {"listeners": self.listeners, "keep_freed_memory": self.keep_freed_memory}
+        return measure_part(cell, until, key, self.data, split, stride=self.stride, **given)
+
+    def part_key(self, cell: Cell) -> str:
+        """Return a hash of what the loss after a part of the training follows from, but for the machine.
+
+        A run that has gone on cannot be evaluated again at the end of a part, so the comparison may be continued with
+        another number of threads.
+        """
+        return cell_key(cell, self.data, [half.sha256 for half in self.halves or ()], self.stride)
 
     def add_speeds(self, cell: Cell, measured: Measured) -> Measured:
         """Measure the speeds of a trained cell, now that nothing else runs, unless they are known."""

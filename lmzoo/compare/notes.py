@@ -6,7 +6,7 @@ from lmzoo import humanize
 from lmzoo.compare.findings import first_places, seed_notes
 from lmzoo.compare.results import Results, same_steps
 from lmzoo.compare.sizes import match_notes
-from lmzoo.compare.tune import tune_notes
+from lmzoo.compare.tuning import tune_notes
 
 RECIPES = (
     "Each model was trained with the recipe of its own preset (learning rate and so on). The recipes were not tuned "

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, cast, get_args
 
 from lmzoo import configs
-from lmzoo.compare.tune import Grid
+from lmzoo.compare.tune import RATE, Grid
 from lmzoo.errors import ConfigError
 from lmzoo.runs.spec import ANY_VOCAB_SIZE, RunSpec
 from lmzoo.train.config import OptimizerName
@@ -19,7 +19,7 @@ from lmzoo.train.config import OptimizerName
 OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
 
 
-def parse_optimizers(text: str, grid: Grid | None, settings: Mapping[str, Any]) -> list[str]:
+def parse_optimizers(text: str, grids: Sequence[Grid], settings: Mapping[str, Any]) -> list[str]:
     """Parse "adamw,muon". Raises `ConfigError`, also if no learning rate is tuned, or an optimizer is set."""
     names = [name.strip() for name in text.split(",")] if isinstance(text, str) else []
     for name in names:
@@ -27,7 +27,7 @@ def parse_optimizers(text: str, grid: Grid | None, settings: Mapping[str, Any]) 
             raise ConfigError(f"optimizers={text!r}: {name!r} is not an optimizer{configs.suggest(name, OPTIMIZERS)}")
     if len(set(names)) < max(2, len(names)):
         raise ConfigError(f"optimizers={text!r} needs two different optimizers at least, as in 'adamw,muon'")
-    if grid is None or grid.setting != "learning_rate":
+    if all(grid.setting != RATE for grid in grids):
         raise ConfigError(f"optimizers={text!r} needs tune='learning_rate': each optimizer has another best rate")
     for key, value in settings.items():
         if key.rpartition(".")[2] == "optimizer":

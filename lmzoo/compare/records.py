@@ -31,6 +31,8 @@ _KEYS: Mapping[str, Any] = {
     "versions": {"lmzoo": str},
 }
 _TUNING = {"setting": str, "values": list, "most_added": int, "selection": _SPLIT, "report": _SPLIT, "models": dict}
+_SEARCH = {"setting": str, "values": list, "models": dict}
+_HALVING = {"parts": list, "tokens": int, "saved_tokens": int, "saved_share": float}
 _TRIAL = {"value": float, "run": str, "status": str}
 _MODEL = {"chosen": float, "at_end": bool, "tried": list}
 _PROTOCOL = {
@@ -133,16 +135,39 @@ def _build(path: Path, content: Mapping[str, Any]) -> Results:
         _require(path, "protocol", results.protocol, _PROTOCOL)
     _require_losses(path, results)
     if results.tuning:
-        _require(path, "tuning", results.tuning, _TUNING)
-        for name, model in results.tuning["models"].items():
-            _require(path, f"tuning.models.{name}", model, _MODEL)
-            for trial in model["tried"]:
-                _require(path, f"tuning.models.{name}.tried", trial, _TRIAL)
+        _require_tuning(path, results.tuning)
     if results.statistics is not None:
         ranked = {model.name for model in results.models if model.status == "ranked" and model.loss is not None}
         if not ranked == set(results.statistics.ranks) == set(results.statistics.means):
             raise InputError(f"{path}: statistics: they must be of the ranked models")
     return results
+
+
+def _require_tuning(path: Path, tuning: Mapping[str, Any]) -> None:
+    """Check the searches of all settings."""
+    _require(path, "tuning", tuning, _TUNING)
+    halving, then = tuning.get("halving"), tuning.get("then", [])
+    if halving is not None:
+        _require(path, "tuning.halving", halving, _HALVING)
+    _require(path, "tuning", {"then": then}, {"then": list})
+    for number, search in enumerate([tuning, *then]):
+        where = f"tuning.then.{number - 1}" if number else "tuning"
+        _require(path, where, search, _SEARCH)
+        for name, model in search["models"].items():
+            _require(path, f"{where}.models.{name}", model, _MODEL)
+            for trial in model["tried"]:
+                _require(path, f"{where}.models.{name}.tried", trial, _TRIAL)
+                _require_parts(path, f"{where}.models.{name}.tried", trial, needed=halving is not None)
+
+
+def _require_parts(path: Path, where: str, trial: Mapping[str, Any], *, needed: bool) -> None:
+    """Check the losses after parts of the training: pairs of a step and a loss."""
+    parts = trial.get("parts", [])
+    pairs = isinstance(parts, list) and all(isinstance(part, list) and len(part) == 2 for part in parts)
+    if not pairs or (needed and not parts):
+        raise InputError(f"{path}: {where}.parts={parts!r} must be a list of steps and losses")
+    for step, loss in parts:
+        _require(path, f"{where}.parts", {"step": step, "loss": loss}, {"step": int, "loss": _LOSS})
 
 
 def _require_losses(path: Path, results: Results) -> None:

@@ -19,10 +19,11 @@ from lmzoo.compare.activations import Row
 from lmzoo.compare.conclusions import conclusions
 from lmzoo.compare.figure import N_COLORS, Figure
 from lmzoo.compare.figures import figures
+from lmzoo.compare.figures_of_tuning import sensitivity_name
 from lmzoo.compare.notes import headline, notes
 from lmzoo.compare.report_charts import activations, chart, classes, positions
 from lmzoo.compare.results import Results, budget_text, model_colors, same_steps
-from lmzoo.compare.tune import TUNED
+from lmzoo.compare.tuning import TUNED, begun, halved, setting_title
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'"
 MOST_PAIRS = 15  # a longer table of pairs is folded
@@ -162,13 +163,14 @@ def _curves(results: Results, colors: dict[str, int], drawn: dict[str, Figure]) 
 
 
 def _sensitivity(results: Results, colors: dict[str, int], drawn: dict[str, Figure]) -> str:
-    if not results.tuning or not results.tuning["models"]:
-        return ""
-    return (
-        f"<h2>Sensitivity to the {escape(results.tuning['setting'].replace('_', ' '))}</h2>\n"
+    """Make a section for each tuned setting."""
+    parts = " The paler a line, the earlier in the training its losses were compared." if halved(results) else ""
+    return "\n".join(
+        f"<h2>Sensitivity to the {escape(setting_title(search['setting']))}</h2>\n"
         f'<p class="caption">{escape(TUNED)} In the figure, the chosen values are larger, and ✕ marks a run that '
-        f"diverged.</p>\n{chart(drawn, 'sensitivity', colors)}"
-        f'<div class="card scroll">{tables.sensitivity_table(results, colors)}</div>'
+        f"diverged.{parts}</p>\n{chart(drawn, sensitivity_name(results, search), colors)}"
+        f'<div class="card scroll">{tables.sensitivity_table(search, colors)}</div>'
+        for search in begun(results)
     )
 
 

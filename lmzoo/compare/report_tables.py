@@ -12,7 +12,7 @@ from lmzoo import humanize
 from lmzoo.compare import findings, table
 from lmzoo.compare.figure import N_COLORS
 from lmzoo.compare.results import ModelResult, Results
-from lmzoo.compare.tune import tuned_table
+from lmzoo.compare.tuning import Search, tuned_table
 
 COSTS = ("params", "without embeddings", "FLOPs per token", "state at full context", "training time", "evaluation time")
 TEXT_COLUMNS = ("model", "other model", "verdict")
@@ -45,9 +45,9 @@ def pairs_table(results: Results) -> str:
     return _table(findings.PAIR_HEADINGS, rows, kind="pairs") if rows else ""
 
 
-def sensitivity_table(results: Results, colors: dict[str, int]) -> str:
-    """Make the table of the loss of each model by the tuned setting; the chosen value is bold."""
-    headings, found = tuned_table(results)
+def sensitivity_table(search: Search, colors: dict[str, int]) -> str:
+    """Make the table of the loss of each model by a tuned setting; the chosen value is bold."""
+    headings, found = tuned_table(search)
     rows = []
     for row in found:
         name = row[0][0]

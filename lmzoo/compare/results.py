@@ -17,11 +17,14 @@ from lmzoo.storage import atomic
 SCHEMA = 2
 _FOLDERS = re.compile(r"""(?<![^\s'"=(])/(?:[^\s/'"]+/)+""")  # of an absolute path, at the start of a word
 FILE = "results.json"
+STOPPED = "stopped"  # status of a run that successive halving did not continue
 
 
 @dataclass(frozen=True, kw_only=True)
 class CellResult:
     """The result of one run: a model with one seed. A run that diverged is a result too, without a loss.
+
+    That of a part of a run, for successive halving, has the status "stopped" and a `selection_loss` alone.
 
     The fields are those of `ModelResult`; `run` is the directory in the comparison. `selection_loss` is the loss on the
     half of the validation split that chooses a tuned setting; `loss` is then of the other half. `at_once` is the number
@@ -31,7 +34,7 @@ class CellResult:
 
     seed: int
     run: str
-    status: Literal["trained", "diverged"] = "trained"
+    status: Literal["trained", "diverged", "stopped"] = "trained"
     problem: str = ""
     loss: float | None = None
     selection_loss: float | None = None

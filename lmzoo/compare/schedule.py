@@ -1,7 +1,8 @@
 """Runs all cells of a comparison on an engine, seed by seed, and writes the results after each.
 
-All models are checked first. Then the time of all runs is forecast, and each free worker takes the next cell, of the
-longest ones first: with `--tune`, of any model that has one, so that no worker waits for a model that must choose.
+All models are checked first, and the results of finished runs are read. Then the time of the others is forecast, and
+each free worker takes the next cell, of the longest ones first: with `--tune`, of any model that has one, so that no
+worker waits for a model that must choose.
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from lmzoo import humanize
-from lmzoo.compare.course import Course
+from lmzoo.compare.course import Course, Part
 from lmzoo.compare.engine import Alone, Done, Engine, Job
-from lmzoo.compare.forecast import Cost, cell_seconds, measure_cost, steps_done, total_seconds
-from lmzoo.compare.grid import RUNS, Cell, Measured
+from lmzoo.compare.forecast import Cost, measure_cost, part_seconds, steps_done, total_seconds
+from lmzoo.compare.grid import RUNS, Measured
 from lmzoo.compare.measure import Measurer
-from lmzoo.compare.results import ModelResult, Results
+from lmzoo.compare.results import STOPPED, ModelResult, Results
 from lmzoo.compare.statistics import Statistics, analyze
+from lmzoo.compare.tuning import with_found
 from lmzoo.distributed.ranks import ALONE
 from lmzoo.runs.metrics import last_step
 from lmzoo.train.events import CellsEvent, CellState, EndEvent, Listener, NoteEvent
@@ -50,6 +52,7 @@ class Schedule:
         try:
             with nullcontext() if alone else stop_request(ALONE) as stop:
                 self._loop(write, stop, checks=True)
+                self._read_finished()
                 missing = self._missing()
                 if missing and forecast:
                     self._forecast(missing)
@@ -64,7 +67,7 @@ class Schedule:
                 course.add_speeds(self._measurer.add_speeds(cell, measured))
         if missing:
             spent = humanize.duration(time.monotonic() - self._began)
-            self._emit(NoteEvent(f"{_runs(len(missing))} took {spent}, results in {folder}"))
+            self._emit(NoteEvent(f"{_runs(missing)} took {spent}, results in {folder}"))
         results = self._so_far(complete=True)
         write(results)
         return results
@@ -92,13 +95,27 @@ class Schedule:
                 if not checks:
                     self._emit(CellsEvent(self._states(), self._seconds_left()))
 
+    def _read_finished(self) -> None:
+        """Take the results of all runs that are finished, so that only what is missing is forecast."""
+        found = True
+        while found:
+            found = False
+            for course in self._courses:
+                for _, job in course.ready():
+                    kept = self._measurer.kept(job.cell, job.config, job.until)
+                    if kept is not None:
+                        course.begin(job)
+                        self._take(Done(job, kept))
+                        found = True
+
     def _next(self, checks: bool) -> list[Job]:
         """Return the jobs that can run, in their order: by seed, and if several run at once, the longest first."""
         found = []
         for number, course in enumerate(self._courses):
             for turn, job in course.ready():
                 if (turn < 0) == checks:
-                    longest_first = -self._seconds(job.cell, None) if self._engine.workers > 1 else 0.0
+                    end = job.cell.spec.train.steps if job.until is None else job.until
+                    longest_first = -self._seconds(Part(job.cell, 0, end)) if self._engine.workers > 1 else 0.0
                     found.append(((turn, longest_first, number), job))
         return [job for _, job in sorted(found, key=lambda entry: entry[0])]
 
@@ -114,6 +131,7 @@ class Schedule:
             seed = f" with seed {job.cell.seed}" if len(seeds) > 1 else ""
             tuned = job.cell.label.partition(",")[2] if job.config is None and not turn else ""
             what = f" with {tuned}" if tuned else ""
+            what += f" up to step {job.until:,}" if job.until is not None else ""
             count = "" if what else f" ({turn * total + number} of {total * len(seeds)})"
             self._emit(NoteEvent(f"{name}{'' if what else seed}{count}: training{what}"))
 
@@ -134,54 +152,61 @@ class Schedule:
         models = [row for row in rows if row is not None and (row.cells or row.status == "failed")]
         tuned = {course.first.model: course.tuned() for course in self._courses}
         shown = {row.name for row in models}
-        known = {name: found for name, found in tuned.items() if found is not None and name in shown}
-        tuning = {**self._results.tuning, "models": known} if self._results.tuning else {}
+        known = {name: found for name, found in tuned.items() if found and name in shown}
+        tuning = with_found(self._results.tuning, known, models) if self._results.tuning else {}
         return dataclasses.replace(
             self._results, models=models, statistics=_statistics(models), tuning=tuning, complete=complete
         )
 
-    def _missing(self) -> list[Cell]:
-        """Return the cells that are not done yet, as far as they are known."""
-        return [cell for course in self._courses for cell, _ in course.cells() if self._measurer.read(cell) is None]
+    def _missing(self) -> int:
+        """Return the number of runs that are not finished, as far as they are known."""
+        parts = (part for course in self._courses for group in course.left() for part in group)
+        return len({part.cell.label for part in parts})
 
-    def _forecast(self, missing: Sequence[Cell]) -> None:
+    def _forecast(self, missing: int) -> None:
         """Measure what the models cost, and state the time of all runs."""
         data = self._measurer.data
         assert data.store is not None
-        for name in dict.fromkeys(cell.model for cell in missing):
-            first = self._by_model[name].first
-            keep = self._measurer.keep_freed_memory
-            self._costs[name] = measure_cost(first, data.tokenizer.vocab_size, data.store.val, keep)
-        seconds = [self._seconds(cell, steps_done(cell)) for cell in missing]
-        self._work = sum(seconds)
+        for course in self._courses:
+            if any(course.left()):
+                keep = self._measurer.keep_freed_memory
+                cost = measure_cost(course.first, data.tokenizer.vocab_size, data.store.val, keep)
+                self._costs[course.first.model] = cost
+        left = self._left()
+        self._work = _sum(left)
         workers = self._engine.workers
         at_once = f", {workers} at once" if workers > 1 else ""
-        total = humanize.duration(total_seconds(sorted(seconds, reverse=True), workers))
+        total = humanize.duration(total_seconds(left, workers))
         more = ", and more where the grid is widened" if self._measurer.halves else ""
-        self._emit(NoteEvent(f"{_runs(len(missing))}{at_once}: about {total}{more}"))
+        self._emit(NoteEvent(f"{_runs(missing)}{at_once}: about {total}{more}"))
 
-    def _seconds(self, cell: Cell, done: int | None) -> float:
-        """Return the predicted seconds of a cell, after `done` steps; 0 if nothing was measured."""
-        cost, store = self._costs.get(cell.model), self._measurer.data.store
+    def _left(self) -> list[list[list[float]]]:
+        """Return the predicted seconds of all that is still to be trained: by model, in the groups of `Course.left`."""
+        return [
+            [[self._seconds(part, begun=course.running(part.cell)) for part in group] for group in course.left()]
+            for course in self._courses
+        ]
+
+    def _seconds(self, part: Part, *, begun: bool = False) -> float:
+        """Return the predicted seconds of a part of a run; 0 if nothing was measured."""
+        cost, store = self._costs.get(part.cell.model), self._measurer.data.store
         if cost is None or store is None:
             return 0.0
-        first = cell.seed == self._results.seed
-        return cell_seconds(cell, cost, store.val, first=first, tuned=bool(self._measurer.halves), done=done or 0)
+        step = last_step(part.cell.run) if begun else None
+        done = steps_done(part.cell) if step is None else step[0]
+        start, first = min(max(part.start, done), part.end), part.cell.seed == self._results.seed
+        tuned = bool(self._measurer.halves)
+        return part_seconds(part.cell, cost, store.val, start, part.end, first=first, tuned=tuned)
 
     def _seconds_left(self) -> float | None:
         """Return the seconds until the last run is done: as predicted, scaled by the time spent so far."""
         if not self._costs:
             return None
-        left = []
-        for course in self._courses:
-            for cell, measured in course.cells():
-                if measured is None:
-                    step = last_step(cell.run) if course.running(cell) else None
-                    left.append(self._seconds(cell, None if step is None else step[0]))
-        workers, done = self._engine.workers, self._work - sum(left)
+        left, workers = self._left(), self._engine.workers
+        done = self._work - _sum(left)
         spent = (time.monotonic() - self._began) * workers
         scale = spent / done if done > TRUSTED_SHARE * self._work else 1.0
-        return total_seconds(sorted(left, reverse=True), workers) * scale
+        return total_seconds(left, workers) * scale
 
     def _states(self) -> list[CellState]:
         """Return the state of each cell."""
@@ -200,15 +225,20 @@ class Schedule:
 
     def _interrupted(self, signal_number: int) -> Interrupted:
         states = self._states()
-        done = sum(state.state in ("done", "diverged") for state in states)
+        done = sum(state.state in ("done", "diverged", "stopped") for state in states)
         stop = Interrupted(0, self._courses[0].first.run, signal_number)
         stop.args = (f"stopped after {done} of {_runs(len(states))}; the same command continues the comparison",)
         return stop
 
 
 def _ended(label: str, steps: int, measured: Measured) -> CellState:
-    diverged = measured.cell.status == "diverged"
-    return CellState(label, "diverged" if diverged else "done", steps, steps, measured.cell.loss)
+    cell = measured.cell
+    loss = cell.selection_loss if cell.status == STOPPED else cell.loss
+    return CellState(label, "done" if cell.status == "trained" else cell.status, steps, steps, loss)
+
+
+def _sum(left: Sequence[Sequence[Sequence[float]]]) -> float:
+    return sum(seconds for groups in left for group in groups for seconds in group)
 
 
 def _runs(number: int) -> str:

@@ -17,7 +17,7 @@ from lmzoo.compare.findings import PAIR_HEADINGS, PAIRS, loss, pair_rows, place,
 from lmzoo.compare.notes import context_notes, entropy_notes
 from lmzoo.compare.results import Results, budget_text, same_steps
 from lmzoo.compare.sizes import match_notes
-from lmzoo.compare.tune import TUNED, tune_notes, tuned_table
+from lmzoo.compare.tuning import TUNED, searches, tune_notes, tuned_table
 
 if TYPE_CHECKING:
     from rich.text import Text
@@ -109,13 +109,14 @@ def _pairs(results: Results) -> list[str]:
 
 
 def _tuned(results: Results) -> list[str]:
-    """Make the table of the tuned setting."""
-    if not results.tuning:
-        return []
-    headings, rows = tuned_table(results)
-    aligned = "|---|" + "---:|" * (len(headings) - 1)
-    cells = ([f"**{cell}**" if best else _escaped(cell) for cell, best in row] for row in rows)
-    return ["", _pipes(headings), aligned, *map(_pipes, cells), "", TUNED]
+    """Make a table for each tuned setting."""
+    lines: list[str] = []
+    for search in searches(results.tuning):
+        headings, rows = tuned_table(search)
+        aligned = "|---|" + "---:|" * (len(headings) - 1)
+        cells = ([f"**{cell}**" if best else _escaped(cell) for cell, best in row] for row in rows)
+        lines += ["", _pipes(headings), aligned, *map(_pipes, cells)]
+    return [*lines, "", TUNED] if lines else []
 
 
 def _losses(results: Results) -> list[str]:

@@ -107,10 +107,13 @@ class NoteEvent:
 
 @dataclass(frozen=True)
 class CellState:
-    """A run of a comparison: its name, and the steps and the loss so far, which is the validation loss when done."""
+    """A run of a comparison: its name, and the steps and the loss so far, which is the validation loss when done.
+
+    A run that successive halving does not continue is "stopped".
+    """
 
     label: str
-    state: Literal["waiting", "running", "done", "diverged", "failed"] = "waiting"
+    state: Literal["waiting", "running", "done", "stopped", "diverged", "failed"] = "waiting"
     step: int = 0
     steps: int = 0
     loss: float | None = None

@@ -85,6 +85,33 @@ def test_compare_takes_a_setting_to_tune(lmzoo: Command, text: Path) -> None:
     assert not (text.parent / "new").exists()
 
 
+def test_compare_takes_several_settings_and_halves_their_search(lmzoo: Command, text: Path) -> None:
+    command = ["compare", "bigram", "--data", text, "--out", text.parent / "out", *QUICK, "--workers", 1]
+    tune = ["--tune", "learning_rate=0.01,0.1,0.3", "--tune", "warmup_steps=0,1"]
+    result = lmzoo(*command, *tune, "--halving")
+    assert result.code == 0, result.err
+    shown = " ".join(result.out.split())
+    assert "The learning rate, then the warm-up steps of each model were chosen with equal effort: 3, then 2" in shown
+    assert "Successive halving: after 25 % and 50 % of the steps the better half of the runs went on." in shown
+    assert "bigram: training with learning_rate=0.01,warmup_steps=0 up to step 1" in result.err
+    tuning = json.loads(lmzoo(*command, *tune, "--halving", "--json").out)["tuning"]
+    assert tuning["then"][0]["setting"] == "warmup_steps"
+    assert tuning["halving"]["saved_tokens"] > 0
+    for bad in (
+        ["--halving"],
+        ["--tune", "min_learning_rate", "--halving"],
+        ["--tune", "learning_rate", "--tune", "learning_rate=1,2"],
+        ["--tune", "min_learning_rate=0,0.1"],
+        ["--tune", "warmup_steps"],
+        ["--tune", "warmup_steps=1,9"],
+        ["--tune", "warmup_steps=0,1", "--set", "warmup_steps=1"],
+        ["--tune", "min_learning_rate", "--set", "schedule=constant"],
+    ):
+        refused = lmzoo(*command[:5], text.parent / "new", *command[6:], *bad)
+        assert (refused.code, len(refused.err.strip().splitlines())) == (2, 1), refused.err
+    assert not (text.parent / "new").exists()
+
+
 def test_compare_takes_sizes(lmzoo: Command, text: Path) -> None:
     command = ["compare", "mlp", "--data", text, "--out", text.parent / "out", *QUICK, "--sizes", "2k,4k,8k"]
     result = lmzoo(*command)

@@ -43,3 +43,8 @@ def test_complete_settings_gives_those_of_the_model_and_the_training() -> None:
 
 def test_complete_checks_gives_names_of_checks() -> None:
     assert completed(["check", "gpt2", "--only"], "meta") == ["meta_device"]
+
+
+def test_complete_tune_gives_settings_that_can_be_searched() -> None:
+    assert completed(["compare", "gpt2", "--tune"], "") == ["learning_rate", "min_learning_rate", "warmup_steps"]
+    assert completed(["compare", "gpt2", "--tune"], "learning_rate,w") == ["learning_rate,warmup_steps"]

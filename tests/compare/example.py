@@ -148,6 +148,38 @@ def everything(names: tuple[str, ...] = ("gpt2.tiny", "mamba.tiny", HOSTILE)) ->
     )
 
 
+def two_searches() -> Results:
+    """A comparison in which the warm-up was searched after the learning rate, by successive halving."""
+    plain = everything()
+    rates = {
+        "chosen": 0.01,
+        "at_end": True,
+        "tried": [
+            _trial(0.005, 1.5, parts=[[25, 2.5], [50, 2.0], [100, 1.5]]),
+            _trial(0.01, 1.4, parts=[[25, 2.4], [50, 1.9], [100, 1.4]]),
+            _trial(0.02, 2.6, parts=[[25, 2.6]], status="stopped"),
+            _trial(0.04, None, parts=[[25, 3.0], [50, None]], status="diverged"),
+        ],
+    }
+    warmups = {
+        "chosen": 0.0,
+        "at_end": False,
+        "tried": [
+            _trial(0.0, 1.3, parts=[[25, 2.1], [50, 1.8], [100, 1.3]]),
+            _trial(5.0, 1.4, parts=[[25, 2.4], [50, 1.9], [100, 1.4]]),
+        ],
+    }
+    later = {"setting": "warmup_steps", "values": [0.0, 5.0], "models": {"gpt2.tiny": warmups}}
+    halving = {"parts": [0.25, 0.5, 1.0], "tokens": 7500, "saved_tokens": 1500, "saved_share": 1 / 6}
+    tuning = {**plain.tuning, "models": {"gpt2.tiny": rates}, "then": [later], "halving": halving}
+    return dataclasses.replace(plain, tuning=tuning)
+
+
+def _trial(value: float, loss: float | None, **more: object) -> dict[str, object]:
+    run = f"runs/{value:g}" if value != 5.0 else "runs/0.01"  # the second search goes on from the first
+    return {"value": value, "run": run, "status": "trained", "selection_loss": loss, "loss": loss, **more}
+
+
 def by_position(loss: float, *, further: bool = False) -> list[dict[str, object]]:
     """Losses by position around a mean; `further`: also beyond the training length."""
     ranges = [(1, 1), (2, 2), (3, 4), (5, 5), *([(6, 8), (9, 16), (17, 20)] if further else [])]

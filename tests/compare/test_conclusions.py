@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from lmzoo.compare.conclusions import conclusions
-from tests.compare.example import everything, example, model, several_seeds
+from tests.compare.example import everything, example, model, several_seeds, two_searches
 
 
 def test_conclusions_of_one_seed_claim_no_difference() -> None:
@@ -44,6 +44,9 @@ def test_conclusions_name_what_else_may_decide() -> None:
     models = {**results.tuning["models"], "gpt2.tiny": {**results.tuning["models"]["gpt2.tiny"], "at_end": True}}
     ended = dataclasses.replace(results, tuning={**results.tuning, "models": models})
     assert "The recipe of gpt2.tiny may be better still" in conclusions(ended)[1]
+    assert "dropped by successive halving" not in conclusions(ended)[1]
+    assert "The recipe of gpt2.tiny may be better still" in conclusions(two_searches())[1]
+    assert "A recipe that pays off late in the training may have been dropped" in conclusions(two_searches())[1]
     sizes = dataclasses.replace(example(), models=[model("a", 1.5, params=100), model("b", 1.6, params=200)])
     assert "The models differ in size" in conclusions(sizes)[1]
     none = dataclasses.replace(example(), models=example().models[3:])

@@ -81,20 +81,6 @@ def test_curves_mark_the_end_of_a_model_that_diverged() -> None:
     assert "cross" not in [layer["mark"].get("shape") for layer in finished.spec["layer"]]
 
 
-def test_sensitivity_marks_chosen_and_diverged_values() -> None:
-    figure = by_name(everything())["sensitivity"]
-    assert [(row["value"], row["loss"], row["kind"]) for row in rows(figure, model="gpt2.tiny")] == [
-        (0.005, 2.0, "tried"),
-        (0.01, 1.7, "chosen"),
-    ]
-    crosses = figure.spec["layer"][2]["data"]["values"]
-    low, high = figure.spec["encoding"]["y"]["scale"]["domain"]
-    assert {row["value"] for row in crosses} == {0.02}
-    assert all(2.0 < row["loss"] < high for row in crosses)
-    assert low < 1.7
-    assert figure.axes[0].title == "learning rate"
-
-
 def test_loss_range_leaves_out_the_first_fall_of_the_loss() -> None:
     curves = [[[0, 4.17], [10, 2.0], [20, 1.8]], [[0, 4.17], [10, 3.0], [20, 2.5]]]
     low, high = loss_range(curves, [3.3, 1.9])

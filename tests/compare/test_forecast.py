@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmzoo.compare.forecast import Cost, cell_seconds, measure_cost, step_seconds, steps_done, total_seconds
+from lmzoo.compare.forecast import Cost, measure_cost, part_seconds, step_seconds, steps_done, total_seconds
 from lmzoo.compare.grid import make_cell
 from lmzoo.data.corpora import load_corpus
 from lmzoo.data.store import TokenSplit, open_store
@@ -29,18 +29,27 @@ def val(text: Path, tokenizer: Tokenizer) -> TokenSplit:
     return open_store(load_corpus(str(text)), tokenizer).val
 
 
-def test_cell_seconds_counts_steps_evaluations_and_decoded_tokens(
+def test_part_seconds_counts_steps_evaluations_and_decoded_tokens(
     small_spec: Callable[..., RunSpec], val: TokenSplit, tmp_path: Path
 ) -> None:
     spec = small_spec(steps=12, eval_every=4)
     cell = make_cell(tmp_path, spec, spec, "gpt2")
-    options = {"first": False, "tuned": False}
-    assert cell_seconds(cell, Cost(2.0, 0.0, 0.0), val, **options) == 24.0
-    assert cell_seconds(cell, Cost(2.0, 0.0, 0.0), val, done=8, **options) == 8.0
-    assert cell_seconds(cell, Cost(0.0, 1.0, 0.0), val, **options) == 3 * val.n_tokens
-    assert cell_seconds(cell, Cost(0.0, 1.0, 0.0), val, first=False, tuned=True) == 4 * val.n_tokens
-    assert cell_seconds(cell, Cost(0.0, 0.0, 1.0), val, **options) == run.SAMPLE_TOKENS
-    assert cell_seconds(cell, Cost(0.0, 0.0, 1.0), val, first=True, tuned=False) > 2 * run.SAMPLE_TOKENS
+    assert part_seconds(cell, Cost(2.0, 0.0, 0.0), val, 0, 12) == 24.0
+    assert part_seconds(cell, Cost(2.0, 0.0, 0.0), val, 8, 12) == 8.0
+    assert part_seconds(cell, Cost(0.0, 1.0, 0.0), val, 0, 12) == 3 * val.n_tokens
+    assert part_seconds(cell, Cost(0.0, 1.0, 0.0), val, 0, 12, tuned=True) == 4 * val.n_tokens
+    assert part_seconds(cell, Cost(0.0, 0.0, 1.0), val, 0, 12) == run.SAMPLE_TOKENS
+    assert part_seconds(cell, Cost(0.0, 0.0, 1.0), val, 0, 12, first=True) > 2 * run.SAMPLE_TOKENS
+    odd = small_spec(steps=13, eval_every=4)
+    assert part_seconds(make_cell(tmp_path, odd, odd, "gpt2"), Cost(0.0, 1.0, 0.0), val, 0, 13) == 4 * val.n_tokens
+
+
+def test_part_seconds_of_a_part_of_a_run(small_spec: Callable[..., RunSpec], val: TokenSplit, tmp_path: Path) -> None:
+    spec = small_spec(steps=12, eval_every=4)
+    cell = make_cell(tmp_path, spec, spec, "gpt2")
+    assert part_seconds(cell, Cost(2.0, 0.0, 0.0), val, 3, 9, tuned=True) == 12.0
+    assert part_seconds(cell, Cost(0.0, 1.0, 0.0), val, 3, 9, tuned=True) == 2.5 * val.n_tokens, "one half of the split"
+    assert part_seconds(cell, Cost(0.0, 0.0, 1.0), val, 3, 9, first=True, tuned=True) == 0.0, "no sample"
 
 
 @pytest.mark.timing
@@ -55,7 +64,7 @@ def test_measure_cost_predicts_the_time_of_a_run(
     began = time.perf_counter()
     train_run(spec, cell.run)
     spent = time.perf_counter() - began
-    assert 1 / 3 < cell_seconds(cell, cost, val, first=False, tuned=False) / spent < 3
+    assert 1 / 3 < part_seconds(cell, cost, val, 0, 150) / spent < 3
     assert steps_done(cell) == 150
 
 
@@ -74,8 +83,13 @@ def test_steps_done_of_a_run_that_is_not_there(small_spec: Callable[..., RunSpec
     assert steps_done(make_cell(tmp_path, spec, spec, "gpt2")) == 0
 
 
-def test_total_seconds_gives_each_cell_to_the_first_free_worker() -> None:
-    assert total_seconds([3.0, 2.0, 2.0], 1) == 7.0
-    assert total_seconds([3.0, 2.0, 2.0], 2) == 4.0
-    assert total_seconds([3.0, 2.0, 2.0], 9) == 3.0
-    assert total_seconds([], 2) == 0.0
+def test_total_seconds_gives_the_longest_run_to_the_first_free_worker() -> None:
+    assert total_seconds([[[2.0, 3.0]], [[2.0]]], 1) == 7.0
+    assert total_seconds([[[2.0, 3.0]], [[2.0]]], 2) == 4.0
+    assert total_seconds([[[2.0, 3.0]], [[2.0]]], 9) == 3.0
+    assert total_seconds([], 2) == total_seconds([[]], 2) == 0.0
+
+
+def test_total_seconds_begins_a_group_when_the_one_before_has_ended() -> None:
+    assert total_seconds([[[1.0, 1.0, 1.0], [], [1.0, 1.0], [2.0]]], 2) == 5.0
+    assert total_seconds([[[1.0], [4.0]], [[1.0, 2.0]]], 2) == 5.0, "another model uses the other worker"

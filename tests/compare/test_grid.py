@@ -12,8 +12,10 @@ import pytest
 import torch
 
 from lmzoo.compare import Results, compare, comparison, grid
-from lmzoo.compare.grid import CELL_FILE, combine, make_seeds
+from lmzoo.compare.grid import CELL_FILE, combine, make_cell, make_seeds
+from lmzoo.compare.plan import make_specs
 from lmzoo.compare.results import CellResult, ModelResult, to_json
+from lmzoo.compare.tune import FINAL, RATE, with_values
 from lmzoo.data.batches import BatchStream
 from lmzoo.errors import ConfigError, DivergedError
 from lmzoo.runs import inputs
@@ -222,6 +224,21 @@ def test_combine_takes_the_mean_of_the_points_that_all_curves_have() -> None:
     row = combine(ModelResult(name="m"), cells)
     assert (row.loss, row.bits_per_byte, row.seconds) == (2.5, 1.5, None)
     assert row.curve == [[10, 4.5], [20, 2.5]]
+
+
+def test_make_cell_names_a_final_rate_that_does_not_follow_the_learning_rate(tmp_path: Path) -> None:
+    (first,) = make_specs(["bigram"], "x.txt", "char", {"learning_rate": 0.01, "min_learning_rate": 0.002})
+    values: list[dict[str, float]] = [{RATE: 0.1}, {RATE: 0.1, FINAL: 0.2}, {RATE: 0.1, FINAL: 0.0}, {FINAL: 0.201}]
+    labels = [make_cell(tmp_path, with_values(first, given), first, "bigram").label for given in values]
+    assert labels == [
+        "runs/bigram,learning_rate=0.1",
+        "runs/bigram,learning_rate=0.1",
+        "runs/bigram,learning_rate=0.1,min_learning_rate=0",
+        "runs/bigram,min_learning_rate=0.00201",
+    ]
+    (plain,) = make_specs(["bigram"], "x.txt", "char", {"learning_rate": 0.01})
+    cell = make_cell(tmp_path, with_values(plain, {FINAL: 0.1}), plain, "bigram")
+    assert cell.label == "runs/bigram,min_learning_rate=0.001", "it is given now"
 
 
 @pytest.mark.parametrize("seeds", [0, -1, 2.0, True, 1001, "3"])

@@ -41,6 +41,14 @@ def test_states_table_shows_every_run(width: int) -> None:
     assert lines[-1] == "2 of 4 runs done, 3 min 20 s left"
 
 
+def test_states_table_counts_stopped_runs_as_done() -> None:
+    stopped = CellsEvent([CellState("gpt2.tiny,learning_rate=0.04", "stopped", 200, 200, 2.5), *CELLS])
+    lines = states_table(stopped, 80, 20).plain.splitlines()
+    assert re.search(r"learning_rate=0\.04 +stopped +2\.500", lines[2])
+    assert lines[-1] == "3 of 5 runs done"
+    assert "1 stopped" in states_table(stopped, 80, 4).plain
+
+
 def test_states_table_counts_runs_that_do_not_fit() -> None:
     many = CellsEvent([*CELLS, *(CellState(f"m{n}", "done", 9, 9, 1.0) for n in range(30))])
     text = states_table(many, 80, 5).plain

@@ -75,7 +75,7 @@ def test_measure_gives_speed_and_sample_with_settings_only(
         total = sum(part["loss"] * part["tokens"] for part in parts) / sum(part["tokens"] for part in parts)
         assert total == pytest.approx(found.cell.loss, abs=1e-5)
     assert measurer.add_speeds(first, found) is found, "nothing is measured twice"
-    assert measurer.read(first) == measurer.measure(first, row.config) == found
+    assert measurer.kept(first) == measurer.measure(first, row.config) == found
 
 
 def test_add_speeds_measures_what_several_runs_at_once_leave_out(
@@ -90,7 +90,7 @@ def test_add_speeds_measures_what_several_runs_at_once_leave_out(
     with_speeds = several.add_speeds(cell, found)
     assert with_speeds.more["decode_tokens_per_s"] > 0
     assert with_speeds.more["train_tokens_per_s"] > 0
-    assert several.read(cell) == with_speeds, "kept for the next call"
+    assert several.kept(cell) == with_speeds, "kept for the next call"
 
 
 @pytest.mark.parametrize("tuned", [False, True])

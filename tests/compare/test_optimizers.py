@@ -15,26 +15,26 @@ from lmzoo.errors import ConfigError
 from lmzoo.runs.run import read_tables
 from lmzoo.runs.spec import make_spec
 
-GRID = parse_tune("learning_rate=0.01,0.02")
+GRIDS = parse_tune("learning_rate=0.01,0.02")
 
 
 def test_parse_optimizers_names_each_once() -> None:
-    assert parse_optimizers("muon, adamw", GRID, {"steps": 3}) == ["muon", "adamw"]
+    assert parse_optimizers("muon, adamw", GRIDS, {"steps": 3}) == ["muon", "adamw"]
 
 
 @pytest.mark.parametrize(
-    ("text", "grid", "settings", "message"),
+    ("text", "grids", "settings", "message"),
     [
-        ("adam,muon", GRID, {}, "optimizers='adam,muon': 'adam' is not an optimizer"),
-        ("adamw", GRID, {}, "optimizers='adamw' needs two different optimizers at least"),
-        ("adamw,adamw,muon", GRID, {}, "needs two different optimizers at least"),
-        ("adamw,muon", None, {}, "needs tune='learning_rate'"),
-        ("adamw,muon", GRID, {"gpt2.optimizer": "muon"}, "gpt2.optimizer='muon' cannot be given: optimizers="),
+        ("adam,muon", GRIDS, {}, "optimizers='adam,muon': 'adam' is not an optimizer"),
+        ("adamw", GRIDS, {}, "optimizers='adamw' needs two different optimizers at least"),
+        ("adamw,adamw,muon", GRIDS, {}, "needs two different optimizers at least"),
+        ("adamw,muon", parse_tune("warmup_steps"), {}, "needs tune='learning_rate'"),
+        ("adamw,muon", GRIDS, {"gpt2.optimizer": "muon"}, "gpt2.optimizer='muon' cannot be given: optimizers="),
     ],
 )
-def test_parse_optimizers_names_bad_input(text: str, grid: Grid | None, settings: dict[str, Any], message: str) -> None:
+def test_parse_optimizers_names_bad_input(text: str, grids: list[Grid], settings: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError) as raised:
-        parse_optimizers(text, grid, settings)
+        parse_optimizers(text, grids, settings)
     assert message in str(raised.value)
 
 

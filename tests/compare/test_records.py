@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import json
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from lmzoo.compare.records import load_results, read_results
 from lmzoo.compare.results import FILE, to_json, write_results
 from lmzoo.errors import InputError
-from tests.compare.example import HOSTILE, everything, example
+from tests.compare.example import HOSTILE, everything, example, two_searches
 
 
 @pytest.fixture
@@ -26,7 +27,9 @@ def changed(folder: Path, **fields: Any) -> None:
     (folder / FILE).write_text(json.dumps({**content, **fields}), encoding="utf-8")
 
 
-@pytest.mark.parametrize("results", [example(), everything()], ids=["one seed", "everything"])
+@pytest.mark.parametrize(
+    "results", [example(), everything(), two_searches()], ids=["one seed", "everything", "two searches"]
+)
 def test_load_results_returns_what_was_written(results: Any, tmp_path: Path) -> None:
     write_results(results, tmp_path)
     found = load_results(tmp_path)
@@ -67,6 +70,41 @@ def test_load_results_refuses_trials_that_the_report_cannot_show(folder: Path) -
     trial = {"chosen": 0.1, "at_end": False, "tried": [{"value": "high"}]}
     changed(folder, tuning=dict(everything().tuning) | {"models": {"gpt2.tiny": trial}})
     with pytest.raises(InputError, match=r"tuning.models.gpt2.tiny.tried.value='high' must be of type float"):
+        load_results(folder)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"then": 3}, r"tuning.then=3 must be of type list"),
+        ({"then": [{"setting": "warmup_steps"}]}, r"tuning.then.0.values=None must be of type list"),
+        ({"halving": {"parts": [0.5, 1.0]}}, r"tuning.halving.tokens=None must be of type int"),
+        ({"halving": {"parts": 1, "tokens": 2}}, r"tuning.halving.parts=1 must be of type list"),
+    ],
+)
+def test_load_results_refuses_searches_that_the_report_cannot_show(
+    folder: Path, fields: dict[str, Any], message: str
+) -> None:
+    changed(folder, tuning=dict(two_searches().tuning) | fields)
+    with pytest.raises(InputError, match=message):
+        load_results(folder)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ([], r"tried.parts=\[\] must be a list of steps and losses"),
+        ([[25]], r"must be a list of steps and losses"),
+        ("x", r"must be a list of steps and losses"),
+        ([["a", 1.0]], r"tried.parts.step='a' must be of type int"),
+        ([[25, "low"]], r"tried.parts.loss='low' must be of type"),
+    ],
+)
+def test_load_results_refuses_parts_that_the_report_cannot_show(folder: Path, parts: Any, message: str) -> None:
+    tuning = copy.deepcopy(dict(two_searches().tuning))
+    tuning["then"][0]["models"]["gpt2.tiny"]["tried"][0]["parts"] = parts
+    changed(folder, tuning=tuning)
+    with pytest.raises(InputError, match=message):
         load_results(folder)
 
 

@@ -44,7 +44,7 @@ def test_pairs_table_escapes_names_and_is_empty_for_one_seed() -> None:
 
 
 def test_sensitivity_table_marks_the_chosen_value() -> None:
-    shown = sensitivity_table(everything(), model_colors(everything()))
+    shown = sensitivity_table(everything().tuning, model_colors(everything()))
     assert shown.count("<b>1.700</b>") == 3
     assert shown.count("diverged") == 3
     read(shown)

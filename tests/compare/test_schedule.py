@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -46,6 +47,31 @@ def test_schedule_states_the_time_before_and_after(text: str, tmp_path: Path, mo
     events.clear()
     compare(NAMES, text, tmp_path / "out", seeds=2, settings=SETTINGS | {"steps": 2}, listeners=[events.append])
     assert not any("about" in note or "took" in note for note in notes_of(events)), "nothing is missing"
+
+
+def test_schedule_counts_the_runs_of_all_searches_that_are_missing(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(forecast, "STEPS_SECONDS", 0.01)
+    options: dict[str, Any] = {"tune": [TUNE, "warmup_steps=0,1,4"], "halving": True, "seeds": 2, "settings": SETTINGS}
+    events: list[Event] = []
+
+    def until_bigram_is_tuned(event: Event) -> None:
+        events.append(event)
+        if isinstance(event, NoteEvent) and event.message.startswith("gpt2: training"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        compare(NAMES, text, tmp_path / "out", listeners=[until_bigram_is_tuned], **options)
+    (before,) = [note for note in notes_of(events) if " runs: about " in note]
+    # of each model two rates, two more warm-ups than the middle one, and a second seed
+    assert re.fullmatch(r"10 runs: about [\d.]+ s, and more where the grid is widened", before)
+    events.clear()
+    compare(NAMES, text, tmp_path / "out", listeners=[events.append], **options)
+    notes = notes_of(events)
+    (after,) = [note for note in notes if " runs: about " in note]
+    assert after.startswith("6 runs: about "), "one of bigram, five of gpt2"
+    assert not any(note.startswith("bigram: training") for note in notes), "finished runs are not announced"
 
 
 @pytest.fixture

@@ -15,7 +15,20 @@ from lmzoo.compare.notes import notes
 from lmzoo.compare.plan import make_specs
 from lmzoo.compare.report import html
 from lmzoo.compare.table import markdown
-from lmzoo.compare.tune import MOST_ADDED, Grid, at_end, best_value, next_value, parse_tune, with_value
+from lmzoo.compare.tune import (
+    FINAL,
+    MOST_ADDED,
+    RATE,
+    WARMUP,
+    Grid,
+    at_end,
+    best_value,
+    complete,
+    next_value,
+    parse_tune,
+    with_most_warmup,
+    with_values,
+)
 from lmzoo.data.corpora import load_corpus
 from lmzoo.data.halves import validation_halves
 from lmzoo.errors import ConfigError, DivergedError
@@ -28,9 +41,9 @@ NAMES, TUNE = ["bigram", "mlp", "ngram"], "learning_rate=0.1,0.03"
 GRID = Grid("learning_rate", (1.0, 2.0, 4.0))
 
 
-def search(measure: Callable[[float], float]) -> dict[float, float]:
+def search(measure: Callable[[float], float], grid: Grid = GRID) -> dict[float, float]:
     losses: dict[float, float] = {}
-    while (value := next_value(GRID, losses)) is not None:
+    while (value := next_value(grid, losses)) is not None:
         losses[value] = measure(value)
     return losses
 
@@ -45,17 +58,49 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Results, Path, s
 
 
 def test_parse_tune() -> None:
-    assert parse_tune("learning_rate") == Grid("learning_rate", (0.0025, 0.005, 0.01))
-    assert parse_tune(TUNE) == Grid("learning_rate", (0.03, 0.1))
+    rates = Grid("learning_rate", (0.0025, 0.005, 0.01))
+    assert parse_tune("learning_rate") == [rates]
+    assert parse_tune(TUNE) == [Grid("learning_rate", (0.03, 0.1))]
+    final = Grid("min_learning_rate", (0.0, 0.1, 0.3), (0.0, 1.0))
+    assert parse_tune("min_learning_rate,warmup_steps, learning_rate") == [rates, Grid("warmup_steps", ()), final]
+    assert parse_tune(["warmup_steps=20,0,1k", "learning_rate"]) == [rates, Grid("warmup_steps", (0.0, 20.0, 1000.0))]
+    assert parse_tune("min_learning_rate=100%,0%,2.5%")[0].values == (0.0, 0.025, 1.0)
     for text, message in (
         ("learning_rte", "'learning_rte' cannot be tuned; did you mean 'learning_rate'"),
         ("learning_rate=0.1", "needs two different values at least"),
         ("learning_rate=0.1,0.1", "needs two different values at least"),
         ("learning_rate=0.1,x", "'x' must be a number above 0"),
         ("learning_rate=", "'' must be a number above 0"),
+        ("learning_rate,steps", "'steps' cannot be tuned"),
+        ("learning_rate=0.1,0.3,warmup_steps", "'warmup_steps' must be a number above 0"),
+        ("learning_rate,learning_rate", "learning_rate is named twice"),
+        (["learning_rate", "learning_rate=1,2"], "learning_rate is named twice"),
+        ("warmup_steps=1.5,3", "'1.5' must be a whole number of steps"),
+        ("warmup_steps=-1,3", "'-1' must be a number above 0"),
+        ("warmup_steps=5", "needs two different values at least, as in 'warmup_steps=50,200'"),
+        ("min_learning_rate=0,0.001", "'0' must be a share of the learning rate from 0% to 100%, as in 10%"),
+        ("min_learning_rate=10%,101%", "'101%' must be a share"),
+        ("", "'' cannot be tuned"),
+        (3, "tune=3: '' cannot be tuned"),
     ):
         with pytest.raises(ConfigError, match=message):
-            parse_tune(text)
+            parse_tune(text)  # type: ignore[arg-type]
+
+
+def test_complete_gives_the_warm_up_shares_of_the_fewest_steps() -> None:
+    grids = parse_tune("learning_rate,warmup_steps")
+    assert [grid.values for grid in complete(grids, 2000)] == [(0.0025, 0.005, 0.01), (50.0, 100.0, 200.0)]
+    assert complete(grids, 20)[1].values == (1.0, 2.0)
+    assert complete(grids[:1], 1) == grids[:1]
+    with pytest.raises(ConfigError, match="tune='warmup_steps': 12 steps are too few for the default values"):
+        complete(grids, 12)
+
+
+def test_with_most_warmup_limits_the_warm_up_alone() -> None:
+    rates, warmup = with_most_warmup(parse_tune(["learning_rate", "warmup_steps=5,10"]), 10)
+    assert (rates.limits, warmup.limits) == ((0.0, math.inf), (0.0, 10))
+    with pytest.raises(ConfigError, match="tune: warmup_steps=10 must be at most 9: the warm-up ends"):
+        with_most_warmup([warmup], 9)
 
 
 @pytest.mark.parametrize(
@@ -72,7 +117,7 @@ def test_next_value_widens_the_grid_while_the_best_lies_at_an_end(best: float, t
     losses = search(lambda value: abs(math.log(value / best)))
     assert sorted(losses) == tried
     assert list(losses)[:3] == [1.0, 2.0, 4.0], "the whole grid first: equal effort"
-    assert at_end(losses) == (best in (0.01, 99.0))
+    assert at_end(GRID, losses) == (best in (0.01, 99.0))
 
 
 def test_next_value_takes_a_diverged_run_as_infinitely_bad() -> None:
@@ -84,12 +129,47 @@ def test_next_value_takes_a_diverged_run_as_infinitely_bad() -> None:
     assert MOST_ADDED == 2
 
 
-def test_with_value_keeps_the_shape_of_the_schedule() -> None:
+@pytest.mark.parametrize(
+    ("values", "limits", "best", "tried", "open_end"),
+    [
+        ((4, 8), (0, 1000), 0, [1, 2, 4, 8], True),
+        ((1, 4), (0, 1000), 0, [0, 1, 4], False),  # no steps between: none at all
+        ((0, 8), (0, 1000), 0, [0, 8], False),  # nothing is below 0
+        ((0, 8), (0, 1000), 99, [0, 8, 16, 32], True),  # a factor of 2, since 0 has none
+        ((20, 30), (0, 1000), 99, [20, 30, 45, 68], True),  # whole numbers
+        ((20, 30), (0, 50), 99, [20, 30, 45, 50], False),  # as long as it may be
+    ],
+)
+def test_next_value_stays_within_the_limits_of_a_warm_up(
+    values: tuple[float, ...], limits: tuple[float, float], best: float, tried: list[float], open_end: bool
+) -> None:
+    grid = Grid(WARMUP, values, limits)
+    losses = search(lambda value: abs(value - best), grid)
+    assert sorted(losses) == tried
+    assert at_end(grid, losses) == open_end
+
+
+def test_next_value_gives_no_final_rate_above_the_highest() -> None:
+    (grid,) = parse_tune("min_learning_rate")
+    assert sorted(search(lambda value: -value, grid)) == [0.0, 0.1, 0.3, 0.9, 1.0]
+    assert sorted(search(lambda value: value, grid)) == [0.0, 0.1, 0.3]
+    assert not at_end(grid, {0.3: 2.0, 1.0: 1.0})
+
+
+def test_with_values_keeps_the_shape_of_the_schedule() -> None:
     (spec,) = make_specs(["bigram"], "x.txt", "char", {"learning_rate": 0.01, "min_learning_rate": 0.002})
-    train = with_value(spec, "learning_rate", 0.001).train
+    train = with_values(spec, {RATE: 0.001}).train
     assert (train.learning_rate, train.min_learning_rate) == (0.001, 0.0002)
     (spec,) = make_specs(["bigram"], "x.txt", "char", {"min_learning_rate": 0.0})
-    assert with_value(spec, "learning_rate", 0.3).train.min_learning_rate == 0.0
+    assert with_values(spec, {RATE: 0.3}).train.min_learning_rate == 0.0
+
+
+def test_with_values_sets_the_warm_up_and_the_share_of_the_final_rate() -> None:
+    (spec,) = make_specs(["bigram"], "x.txt", "char", {"learning_rate": 0.01, "min_learning_rate": 0.002})
+    train = with_values(spec, {RATE: 0.001, WARMUP: 7.0, FINAL: 0.5}).train
+    assert (train.learning_rate, train.warmup_steps, train.min_learning_rate) == (0.001, 7, 0.0005)
+    assert with_values(spec, {FINAL: 0.1}).train.min_learning_rate == 0.001
+    assert with_values(spec, {RATE: 0.0012399, FINAL: 1.0}).train.min_learning_rate == 0.0012399, "not rounded up"
 
 
 def test_compare_gives_every_model_the_same_grid(finished: tuple[Results, Path, str]) -> None:
@@ -101,7 +181,7 @@ def test_compare_gives_every_model_the_same_grid(finished: tuple[Results, Path, 
         losses = {trial["value"]: trial["selection_loss"] for trial in model["tried"]}
         assert {0.03, 0.1} <= losses.keys()
         assert model["chosen"] == best_value(losses)
-        assert model["at_end"] == at_end(losses)
+        assert model["at_end"] == at_end(Grid(RATE, (0.03, 0.1)), losses)
         row = next(row for row in results.models if row.name == name)
         assert row.config["train"]["learning_rate"] == model["chosen"]
         chosen = next(trial for trial in model["tried"] if trial["value"] == model["chosen"])

@@ -217,6 +217,8 @@ def _compare(draw: random.Random, place: Place, run: Path) -> list[str]:
         "--optimizers=adamw,",
         "--sizes=1k,2k,",
         "--tune=",
+        "--tune=warmup_steps=1,",
+        "--tune=min_learning_rate=1%,",
         "--stride=",
     )
     return [*names, *small_settings(draw), *bad, *draw.choice(([], [draw.choice(options) + number]))]

@@ -1,0 +1,88 @@
+"""Parts of the training of a cell, for successive halving: a run is trained up to a step, evaluated, and stopped.
+
+The losses are kept in the file `parts.json` of the run, since its later checkpoints replace those of the parts.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from lmzoo import files
+from lmzoo.compare.forecast import steps_done
+from lmzoo.compare.grid import Cell, Measured, diverged, own_interrupts
+from lmzoo.compare.results import STOPPED, CellResult
+from lmzoo.data.store import TokenSplit
+from lmzoo.errors import ConfigError, DivergedError
+from lmzoo.runs.inputs import PreparedData
+from lmzoo.runs.run import train_part
+from lmzoo.runs.saved import load_run
+from lmzoo.storage import atomic
+from lmzoo.train.evaluate import evaluate
+from lmzoo.train.events import Listener
+
+PARTS_FILE = "parts.json"
+_MAX_BYTES = 1 << 20
+_KEPT = ("status", "problem", "selection_loss")
+
+
+def read_part(cell: Cell, until: int, key: str) -> Measured | None:
+    """Return the result of the part of a cell up to the step `until`, if it was kept under `key`."""
+    found = _kept(cell, key).get(str(until))
+    try:
+        return None if found is None else Measured(CellResult(seed=cell.seed, run=cell.label, **found))
+    except TypeError:
+        return None
+
+
+def refuse_later(cell: Cell, until: int, key: str) -> None:
+    """Raise `ConfigError` for a run that is past the step `until`, and has no result of that part."""
+    step = steps_done(cell)
+    if step > until and read_part(cell, until, key) is None:
+        raise ConfigError(
+            f"halving=True cannot be given: the run in {cell.run} is at step {step}, and its loss at step {until} was "
+            "not kept: compare in another directory"
+        )
+
+
+def measure_part(
+    cell: Cell,
+    until: int,
+    key: str,
+    data: PreparedData,
+    split: TokenSplit,
+    *,
+    stride: int | None,
+    listeners: Sequence[Listener],
+    keep_freed_memory: bool,
+) -> Measured:
+    """Train a part of a cell and evaluate it on `split`, and keep the result under `key`.
+
+    The run goes on from an earlier part. The result has no loss but `selection_loss`.
+    """
+    refuse_later(cell, until, key)
+    try:
+        with own_interrupts(cell):
+            given: dict[str, Any] = {"prepared": data, "keep_freed_memory": keep_freed_memory}
+            train_part(cell.spec, cell.run, until, listeners=listeners, **given)
+        model, _, tables = load_run(cell.run)
+        loss = evaluate(model, split, stride=stride, precision=tables["machine"]["precision"]).loss
+        if not math.isfinite(loss):
+            raise DivergedError(f"step {until}: the validation loss is {loss}")
+        result = CellResult(seed=cell.seed, run=cell.label, status=STOPPED, selection_loss=loss)
+    except DivergedError as error:
+        result = diverged(cell, error)
+    parts = _kept(cell, key) | {str(until): {name: getattr(result, name) for name in _KEPT}}
+    atomic.write_file(cell.run / PARTS_FILE, json.dumps({"key": key, "parts": parts}, allow_nan=False) + "\n")
+    return Measured(result)
+
+
+def _kept(cell: Cell, key: str) -> dict[str, Any]:
+    """Return the fields of the results that were kept under `key`, by step."""
+    try:
+        found = files.parse_json(files.read_bytes(cell.run / PARTS_FILE, _MAX_BYTES))
+        return dict(found["parts"]) if found["key"] == key else {}
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
