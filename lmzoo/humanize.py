@@ -46,6 +46,14 @@ def loss(value: float | None) -> str:
     return MISSING if value is None else f"{value:.3f}"
 
 
+def percent(share: float) -> str:
+    """Format a share in per cent: 0, below 0.01, or with two digits (15, 2.8) or decimals (0.42)."""
+    value = 100 * share
+    if value < 0.01:
+        return "below 0.01" if value else "0"
+    return f"{value:.0f}" if value >= 10 else f"{value:.1f}" if value >= 1 else f"{value:.2f}"
+
+
 def plain(text: str, *, keep: str = "") -> str:
     """Returns `text` with all characters escaped that a terminal would obey or hide, except for those in `keep`.
 

@@ -21,6 +21,14 @@ def test_count_has_three_digits_and_a_unit(value: float | None, text: str) -> No
 
 
 @pytest.mark.parametrize(
+    ("share", "text"),
+    [(0.1537, "15"), (0.028, "2.8"), (0.0042, "0.42"), (1e-6, "below 0.01"), (0.0, "0"), (1.0, "100")],
+)
+def test_percent_has_two_digits(share: float, text: str) -> None:
+    assert humanize.percent(share) == text
+
+
+@pytest.mark.parametrize(
     ("seconds", "text"),
     [(4.23, "4.2 s"), (9.97, "10 s"), (59.7, "1 min 0 s"), (200, "3 min 20 s"), (7500, "2 h 5 min"), (None, "–")],
 )

@@ -13,13 +13,11 @@ import numpy as np
 
 from lmzoo import humanize
 from lmzoo.data.corpora import Corpus
-from lmzoo.data.shingles import SHINGLE, shingles
+from lmzoo.data.shingles import SHINGLE, Lookup, shingles
 
 MAX_TRAIN_CHARS = 100_000_000
 MAX_VAL_CHARS = 4_000_000
 NOTABLE = 0.01  # from this share on, the description says that losses may reward memory
-# A table over the highest bits of the wanted hashes rules out most shingles of the training split with one lookup.
-_TABLE_BITS = 24
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +40,8 @@ class Overlap:
             train = f"the first {humanize.count(self.train_chars)} characters of {train}"
             val = f"the first {humanize.count(self.val_chars)} characters of {val}"
         more = ": a low loss may come from memory" if self.share >= NOTABLE else ""
-        return f"{_percent(self.share)} % of the {SHINGLE}-character sequences of {val} also stand in {train}{more}."
+        share = f"{humanize.percent(self.share)} % of the {SHINGLE}-character sequences"
+        return f"{share} of {val} also stand in {train}{more}."
 
 
 def measure_overlap(corpus: Corpus) -> Overlap:
@@ -52,17 +51,11 @@ def measure_overlap(corpus: Corpus) -> Overlap:
     wanted, places = np.unique(shingles("".join(_first(corpus.val.chunks(), val_chars))), return_inverse=True)
     if not wanted.size:
         return Overlap(share=None, train_chars=train_chars, val_chars=val_chars, whole=whole)
-    shift = np.uint64(64 - _TABLE_BITS)
-    table = np.zeros(1 << _TABLE_BITS, bool)
-    table[wanted >> shift] = True
-    found = np.zeros(wanted.size, bool)
+    lookup, found = Lookup(wanted), np.zeros(wanted.size, bool)
     before = ""
     for chunk in _first(corpus.train.chunks(), train_chars):
         text = before + chunk
-        hashes = shingles(text)
-        hashes = hashes[table[hashes >> shift]]
-        at = np.minimum(np.searchsorted(wanted, hashes), wanted.size - 1)
-        found[at[wanted[at] == hashes]] = True
+        found[lookup.find(shingles(text))] = True
         before = text[-(SHINGLE - 1) :]
     return Overlap(share=float(found[places].mean()), train_chars=train_chars, val_chars=val_chars, whole=whole)
 
@@ -75,11 +68,3 @@ def _first(chunks: Iterable[str], n_chars: int) -> Iterator[str]:
             return
         yield chunk[:left]
         left -= len(chunk)
-
-
-def _percent(share: float) -> str:
-    """Format a share in per cent: 0, below 0.01, or with two digits (15, 2.8) or decimals (0.42)."""
-    percent = 100 * share
-    if percent < 0.01:
-        return "below 0.01" if percent else "0"
-    return f"{percent:.0f}" if percent >= 10 else f"{percent:.1f}" if percent >= 1 else f"{percent:.2f}"
