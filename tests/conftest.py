@@ -86,6 +86,18 @@ def small_spec(text: Path) -> Callable[..., RunSpec]:
 
 
 @pytest.fixture
+def copied(tmp_path: Path) -> str:
+    """A folder of 30 files; 2 of the 3 files of the validation split nearly equal files of the training split."""
+    folder, lines = tmp_path / "copied", TEXT.splitlines(keepends=True)
+    folder.mkdir()
+    texts = ["".join(lines[10 * number : 10 * (number + 1)]) for number in range(30)]
+    texts[27:29] = [texts[2].replace("\n", "\n\n"), texts[5].replace("\n", " \n", 9)]
+    for number, text in enumerate(texts):
+        (folder / f"{number:02}.txt").write_text(text, encoding="utf-8", newline="")
+    return str(folder)
+
+
+@pytest.fixture
 def documents(tmp_path: Path) -> str:
     """A folder of 150 short files."""
     folder = tmp_path / "documents"

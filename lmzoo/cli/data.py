@@ -25,6 +25,8 @@ def data() -> None:
 def show_data(name: str, as_json: bool) -> None:
     """Show the size of a text, its splits, its hash, and how much of the validation split is copied text.
 
+    Files of the validation split that nearly equal one of the training split are left out of it, and counted here.
+
     Of a synthetic source (markov2, for example) also the entropy rate: no model has a lower expected loss.
 
     \b
@@ -36,7 +38,7 @@ def show_data(name: str, as_json: bool) -> None:
     from lmzoo.data.synthetic import entropy_rate
 
     corpus = load_corpus(name)
-    overlap, rate = measure_overlap(corpus), entropy_rate(name)
+    overlap, removed, rate = measure_overlap(corpus), corpus.near_duplicates, entropy_rate(name)
     splits = {"train": corpus.train, "val": corpus.val}
     if as_json:
         sizes = {
@@ -45,7 +47,8 @@ def show_data(name: str, as_json: bool) -> None:
         }
         facts = {"name": corpus.name, "sha256": corpus.sha256, "origin": corpus.origin}
         known = {} if rate is None else {"entropy_rate": asdict(rate)}
-        click.echo(json.dumps({**facts, **sizes, "overlap": asdict(overlap), **known}))
+        copies = {"near_duplicates": removed and asdict(removed), "overlap": asdict(overlap)}
+        click.echo(json.dumps({**facts, **sizes, **copies, **known}))
         return
     lines = {"name": corpus.name}
     for title, part in zip(("training", "validation"), splits.values(), strict=True):
@@ -56,5 +59,7 @@ def show_data(name: str, as_json: bool) -> None:
         lines["built from"] = f"{corpus.origin}; another version of Python gives another text"
     if rate is not None:
         lines["entropy"] = str(rate)
+    if removed is not None:
+        lines["removed"] = str(removed)
     lines["overlap"] = str(overlap)
     click.echo("\n".join(f"{title + ':':12}{text}" for title, text in lines.items()))

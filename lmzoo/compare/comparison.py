@@ -49,7 +49,7 @@ from lmzoo.data.tokenizers import Tokenizer, load_tokenizer
 from lmzoo.errors import ConfigError
 from lmzoo.hardware import default_device, hardware, versions
 from lmzoo.matching import parse_match
-from lmzoo.runs.directory import check_directory
+from lmzoo.runs.directory import check_directory, keeps_near_duplicates, read_tables
 from lmzoo.runs.inputs import PreparedData, new_tokenizer, tokenize_corpus
 from lmzoo.runs.spec import DEFAULT_DATA, DEFAULT_TOKENIZER, RunSpec
 from lmzoo.train.events import EndEvent, Listener, NoteEvent, fan_out
@@ -138,7 +138,8 @@ def compare(
     emit = fan_out(listeners)
     at_once = choose_workers(workers, engine, runs=seeds * len(names), one_each=seeds == 1 and tune is None)
     with limited_threads(at_once) as threads:
-        corpus = load_corpus(specs[0].data)
+        keep = finished and keeps_near_duplicates(read_tables(Path(names[0])))
+        corpus = load_corpus(specs[0].data, keep_near_duplicates=keep)
         try:
             shared = load_tokenizer(Path(names[0])) if tokenizer is None else new_tokenizer(tokenizer, corpus, emit)
             store = tokenize_corpus(corpus, shared, emit, specs[0].train.documents)
@@ -231,13 +232,14 @@ def _describe(
     assert isinstance(corpus, Corpus)
     context_length = longest.model_config(vocab_size).context_length
     references, limits = count_references(store, reported, vocab_size, train, context_length, stride)
-    overlap = measure_overlap(corpus)
+    overlap, removed = measure_overlap(corpus), corpus.near_duplicates
     return Results(
         corpus={
             "name": portable(corpus.name),
             "sha256": corpus.sha256,
             "origin": corpus.origin,
             "overlap": dataclasses.asdict(overlap) | {"text": str(overlap)},
+            "near_duplicates": None if removed is None else dataclasses.asdict(removed) | {"text": str(removed)},
             "train_tokens": store.train.n_tokens,
             "val_tokens": store.val.n_tokens,
             "val_bytes": store.val.n_bytes,

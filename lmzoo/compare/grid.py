@@ -22,7 +22,7 @@ from lmzoo.compare.final_evaluation import mean_losses
 from lmzoo.compare.results import CellResult, ModelResult, portable
 from lmzoo.compare.tune import RATE, with_values
 from lmzoo.errors import ConfigError, DivergedError
-from lmzoo.runs.directory import CONFIG_FILE, read_tables, require_same, train_config
+from lmzoo.runs.directory import CONFIG_FILE, data_table, read_tables, require_same, train_config
 from lmzoo.runs.inputs import PreparedData
 from lmzoo.runs.metrics import METRICS_FILE, read_metrics
 from lmzoo.runs.run import train_run
@@ -98,12 +98,7 @@ def refuse_other_runs(cells: Sequence[Cell], data: PreparedData) -> None:
         tables = {
             "model": {"name": cell.spec.model, **configs.to_table(config)},
             "train": configs.to_table(cell.spec.train),
-            "data": {
-                "data": cell.spec.data,
-                "corpus_sha256": data.corpus.sha256,
-                "tokenizer": cell.spec.tokenizer,
-                "tokenizer_sha256": data.tokenizer.sha256,
-            },
+            "data": data_table(cell.spec, data.corpus, data.tokenizer),
             "machine": {"python": platform.python_version()},
         }
         require_same(cell.run, read_tables(cell.run), tables)

@@ -153,5 +153,5 @@ def _facts(run: Path, spec: RunSpec) -> dict[str, Any]:
     """Return what all runs of a comparison must share: the budget, the text and the tokenizer."""
     budget = {name: getattr(spec.train, name) for name in BUDGET}
     recorded = read_tables(run)["data"]
-    hashes = {name: recorded.get(name) for name in ("corpus_sha256", "tokenizer_sha256")}
+    hashes = {name: recorded.get(name) for name in ("corpus_sha256", "validation_sha256", "tokenizer_sha256")}
     return budget | {"context_length": spec.model_config(ANY_VOCAB_SIZE).context_length} | hashes

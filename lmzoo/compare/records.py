@@ -131,6 +131,9 @@ def _build(path: Path, content: Mapping[str, Any]) -> Results:
     rate = results.corpus.get("entropy_rate")
     if rate is not None:
         _require(path, "corpus.entropy_rate", rate, {"nats": float})
+    removed = results.corpus.get("near_duplicates")
+    if removed is not None:
+        _require(path, "corpus.near_duplicates", removed, {"text": str})
     if results.protocol:
         _require(path, "protocol", results.protocol, _PROTOCOL)
     _require_losses(path, results)

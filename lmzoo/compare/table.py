@@ -84,7 +84,7 @@ def markdown(results: Results) -> str:
     facts = [*match_notes(results), *tune_notes(results), *entropy_notes(results), *context_notes(results)]
     notes += [f"- {_escaped(note)}" for note in facts]
     lines += ["", f"*Italic*: {NGRAMS} (interpolated Witten-Bell), no training.", ""]
-    lines += [*([protocol.sentence(results), ""] if results.protocol else []), overlap(results)]
+    lines += [*([protocol.sentence(results), ""] if results.protocol else []), copied_text(results)]
     notes += [f"- {_escaped(note)}" for note in seed_notes(results)]
     return (
         "\n".join([*lines, *([""] if notes else []), *notes, *_pairs(results), *_tuned(results), *_losses(results)])
@@ -160,7 +160,7 @@ def print_results(results: Results, folder: Path) -> None:
         console.print(f"\n{model.name}:", style="bold", markup=False)
         console.print(humanize.plain(text[:SAMPLE_CHARACTERS]), markup=False)
     console.print(f"\n{protocol.sentence(results)}", markup=False)
-    console.print(overlap(results), markup=False)
+    console.print(copied_text(results), markup=False)
     console.print(f"report: {folder / 'report.html'}", markup=False, soft_wrap=True)
 
 
@@ -182,9 +182,14 @@ def seeds(results: Results) -> str:
     return f"seeds {results.seeds[0]} to {results.seeds[-1]}"
 
 
-def overlap(results: Results) -> str:
-    """State in one sentence how much of the validation split also stands in the training split."""
-    return str(results.corpus["overlap"]["text"])
+def copied_text(results: Results) -> str:
+    """State which documents were removed from the validation split, and how much of it is text of the training split.
+
+    A text without several documents, or a comparison older than the search for near-duplicates, has no first part.
+    """
+    removed = results.corpus.get("near_duplicates")
+    sentences = [*([removed["text"]] if removed else []), results.corpus["overlap"]["text"]]
+    return " ".join(sentences)
 
 
 def _pipes(cells: tuple[str, ...] | list[str]) -> str:

@@ -14,6 +14,7 @@ from typing import Literal
 from lmzoo.data.download import DOWNLOADS, downloaded
 from lmzoo.data.embedded import EMBEDDED, embedded, origin
 from lmzoo.data.hf_dataset import is_streamed
+from lmzoo.data.near_duplicates import NearDuplicates, find_near_duplicates
 from lmzoo.data.synthetic import SOURCES, source_text
 from lmzoo.data.text import SEPARATOR, Span, file_span, read_text, scan, split_at, unreadable
 from lmzoo.errors import DataError
@@ -65,7 +66,8 @@ class Corpus:
 
     `name` is shown to users; `sha256` is the hash of all its UTF-8 bytes; `n_bytes` and `n_chars` are its total
     length. `train` and `val` are the splits. `origin` is not empty if other machines may have another text under this
-    name; it says what the text was built from.
+    name; it says what the text was built from. `near_duplicates` is what was removed from `val`, but not
+    from the whole text; None if nothing was searched for.
     """
 
     name: str
@@ -76,6 +78,12 @@ class Corpus:
     train: TextPart
     val: TextPart
     origin: str = ""
+    near_duplicates: NearDuplicates | None = None
+
+    @property
+    def val_sha256(self) -> str:
+        """The hash of the text of `val` if near-duplicates were removed from it, else ""."""
+        return self.near_duplicates.rest_sha256 if self.near_duplicates else ""
 
     def chunks(self, split: Split | None = None) -> Iterator[str]:
         """Yields the text of a split, or of the whole corpus, in chunks of at most 1 MiB that never cut a character."""
@@ -112,7 +120,7 @@ def require_name(spec: str) -> None:
         raise DataError(f"data={spec!r} has a NUL character")
 
 
-def load_corpus(spec: str) -> Corpus:
+def load_corpus(spec: str, *, keep_near_duplicates: bool = False) -> Corpus:
     """Open a corpus: reads it to check, count and hash it, without holding the whole text in memory.
 
     `spec` is one of
@@ -129,8 +137,12 @@ def load_corpus(spec: str) -> Corpus:
     documents (files; for the built-in corpora docstrings, topics or modules). If it would be below 85 % or above 95 %,
     as in a single file, the text is cut after 90 % of its characters, rounded down.
 
+    Of several files, those of the validation split that nearly equal one of the training split are left out of it (see
+    `near_duplicates`), unless `keep_near_duplicates`; not if the directory has its own split.
+
     Raises DataError (one line) for an unknown name, a missing, empty, unreadable, binary or non-UTF-8 file, a
-    directory without text, a pattern without matches, a download that fails, and a stream (`hf:...`).
+    directory without text, a pattern without matches, a download that fails, a stream (`hf:...`), and a validation
+    split of near-duplicates alone.
     """
     refuse_stream(spec)
     require_name(spec)
@@ -142,14 +154,14 @@ def load_corpus(spec: str) -> Corpus:
         return _from_files(spec, [source_text(spec)])
     path = Path(spec)
     if os.path.isdir(spec):
-        return _from_directory(path)
+        return _from_directory(path, keep_near_duplicates)
     if os.path.isfile(spec):
         return _from_files(path.name, [path])
     if is_pattern(spec):
         files = [Path(name) for name in sorted(glob.glob(spec, recursive=True)) if os.path.isfile(name)]
         if not files:
             raise DataError(f"no file matches the pattern {spec!r}")
-        return _from_files(spec, files)
+        return _from_files(spec, files, keep_near_duplicates)
     if os.path.exists(spec):
         raise DataError(f"cannot read {spec}: not a regular file")
     if path.suffix or len(path.parts) > 1:
@@ -160,7 +172,7 @@ def load_corpus(spec: str) -> Corpus:
     raise DataError(f"unknown corpus {spec!r}: {hint}the names are {names}; or give a file, a directory or a pattern")
 
 
-def _from_directory(directory: Path) -> Corpus:
+def _from_directory(directory: Path, keep_near_duplicates: bool) -> Corpus:
     name = directory.resolve().name
     train = directory / "train.txt"
     val = next((directory / name for name in VAL_NAMES if (directory / name).is_file()), None)
@@ -174,7 +186,7 @@ def _from_directory(directory: Path) -> Corpus:
     files = [path for path in files if file_span(path).n_bytes]
     if not files:
         raise DataError(f"{directory}: no text in this directory (looked for {' '.join(sorted(TEXT_SUFFIXES))})")
-    return _from_files(name, files)
+    return _from_files(name, files, keep_near_duplicates)
 
 
 def _is_text_name(name: str) -> bool:
@@ -185,11 +197,12 @@ def _raise_unreadable(error: OSError) -> None:
     raise unreadable(Path(error.filename), error) from error
 
 
-def _from_files(name: str, files: list[Path]) -> Corpus:
+def _from_files(name: str, files: list[Path], keep_near_duplicates: bool = False) -> Corpus:
     documents = [span for span in map(file_span, files) if span.n_bytes]
     if not documents:
         raise DataError(f"{name}: no text: {files[0]} is empty")
-    return _from_documents(name, documents)
+    corpus = _from_documents(name, documents)
+    return corpus if keep_near_duplicates or len(documents) == 1 else _without_near_duplicates(corpus)
 
 
 def _from_documents(name: str, documents: Sequence[Span]) -> Corpus:
@@ -248,3 +261,23 @@ def _with_own_splits(name: str, train: Path, val: Path) -> Corpus:
     found = scan(whole)
     head, tail = (_part([span]) for span in spans)
     return Corpus(name, found.n_bytes, found.n_chars, found.sha256, whole, head, tail)
+
+
+def _without_near_duplicates(corpus: Corpus) -> Corpus:
+    """Leave the documents that nearly equal one of the training split out of the validation split."""
+    documents = corpus.val.documents
+    removed = set(find_near_duplicates(corpus.train.documents, documents))
+    rest = [span for number, span in enumerate(documents) if number not in removed]
+    if not rest:
+        raise DataError(
+            f"{corpus.name}: all documents of the validation split ({len(documents)}) nearly equal documents of the "
+            "training split, so none is left: remove copies, or add other texts"
+        )
+    if not removed:
+        return replace(corpus, near_duplicates=NearDuplicates())
+    spans = _joined(rest)
+    left = scan(spans)
+    n_bytes = sum(documents[number].n_bytes for number in removed)
+    share = n_bytes / sum(span.n_bytes for span in documents)
+    found = NearDuplicates(documents=len(removed), n_bytes=n_bytes, share=share, rest_sha256=left.sha256)
+    return replace(corpus, val=TextPart(spans, left.n_bytes, left.n_chars, tuple(rest)), near_duplicates=found)

@@ -109,9 +109,11 @@ def _header(
         "corpus_sha256": corpus.sha256,
         "tokenizer_sha256": sha256,
         "split": split,
-        # The hash covers the whole corpus; the length tells apart different splits of it (a directory may set its own).
+        # The hash covers the whole corpus; the length tells apart different splits of it (a directory may set its own),
+        # and the hash of the text a validation split from which near-duplicates were removed.
         "n_bytes": part.n_bytes,
         "n_chars": part.n_chars,
+        **({"text_sha256": corpus.val_sha256} if split == "val" and corpus.val_sha256 else {}),
         "dtype": "uint16" if tokenizer.vocab_size <= 1 << 16 else "uint32",
         **isolated,
     }
@@ -119,8 +121,8 @@ def _header(
 
 def _path(header: dict[str, Any]) -> Path:
     hashes = f"{header['corpus_sha256'][:16]}-{header['tokenizer_sha256'][:16]}"
-    isolated = f"-{header['documents_sha256'][:16]}" if "documents_sha256" in header else ""
-    return cache_dir("tokens") / f"{hashes}-{header['split']}-{header['n_bytes']}{isolated}.bin"
+    further = "".join(f"-{header[name][:16]}" for name in ("text_sha256", "documents_sha256") if name in header)
+    return cache_dir("tokens") / f"{hashes}-{header['split']}-{header['n_bytes']}{further}.bin"
 
 
 def _dtype(header: dict[str, Any]) -> np.dtype[Any]:

@@ -95,12 +95,7 @@ def make_tables(
         "lmzoo": FORMAT,
         "model": {"name": spec.model, **configs.to_table(model.config)},
         "train": configs.to_table(spec.train),
-        "data": {
-            "data": spec.data,
-            "corpus_sha256": corpus.sha256,
-            "tokenizer": spec.tokenizer,
-            "tokenizer_sha256": tokenizer.sha256,
-        },
+        "data": data_table(spec, corpus, tokenizer),
         "machine": {
             "precision": resolve_precision(spec.train.precision, model, spec.train.batch_size),
             "world_size": world_size,
@@ -112,6 +107,27 @@ def make_tables(
             "lmzoo": __version__,
         },
     }
+
+
+def data_table(spec: RunSpec, corpus: Corpus | StreamedCorpus, tokenizer: Tokenizer) -> dict[str, Any]:
+    """Make the table [data] of config.toml."""
+    return {
+        "data": spec.data,
+        **text_hashes(corpus),
+        "tokenizer": spec.tokenizer,
+        "tokenizer_sha256": tokenizer.sha256,
+    }
+
+
+def text_hashes(corpus: Corpus | StreamedCorpus) -> dict[str, str]:
+    """Return the recorded hashes of a text: `validation_sha256` only if near-duplicates were removed."""
+    val_sha256 = corpus.val_sha256 if isinstance(corpus, Corpus) else ""
+    return {"corpus_sha256": corpus.sha256, **({"validation_sha256": val_sha256} if val_sha256 else {})}
+
+
+def keeps_near_duplicates(tables: Mapping[str, Any]) -> bool:
+    """Return True if the validation split of a run, whose text is to be read again, is one with its near-duplicates."""
+    return "validation_sha256" not in tables["data"]
 
 
 def read_tables(run: Path) -> dict[str, Any]:

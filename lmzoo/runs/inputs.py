@@ -34,9 +34,9 @@ class PreparedData:
     store: TokenStore | None = None  # None: opened when needed; a stream has no store
 
 
-def load_data(data: str) -> Corpus | StreamedCorpus:
+def load_data(data: str, *, keep_near_duplicates: bool = False) -> Corpus | StreamedCorpus:
     """Load the text that `--data` names, by `load_corpus`, or by `load_stream` for `hf:...`. Raises `DataError`."""
-    return load_stream(data) if is_streamed(data) else load_corpus(data)
+    return load_stream(data) if is_streamed(data) else load_corpus(data, keep_near_duplicates=keep_near_duplicates)
 
 
 def new_tokenizer(spec: str, corpus: Corpus | StreamedCorpus, emit: Listener) -> Tokenizer:

@@ -18,6 +18,7 @@ from lmzoo.errors import CheckpointError, ConfigError
 from lmzoo.runs.directory import (
     create,
     find_run,
+    keeps_near_duplicates,
     machine_note,
     make_tables,
     prolonged,
@@ -252,7 +253,8 @@ def _run(
 
 def _read_data(spec: RunSpec, run: Path | None, emit: Listener) -> PreparedData:
     """Read the text of `spec`; load the tokenizer of the resumed run, or train a new one."""
-    corpus = load_data(spec.data)
+    keep = run is not None and keeps_near_duplicates(read_tables(run))
+    corpus = load_data(spec.data, keep_near_duplicates=keep)
     tokenizer = new_tokenizer(spec.tokenizer, corpus, emit) if run is None else load_tokenizer(run)
     return PreparedData(corpus, tokenizer)
 

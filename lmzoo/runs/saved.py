@@ -11,7 +11,7 @@ from lmzoo.data.store import Documents, TokenSplit
 from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer, load_tokenizer
 from lmzoo.errors import CheckpointError, DataError
 from lmzoo.model import LanguageModel
-from lmzoo.runs.directory import CONFIG_FILE, own_data, read_tables
+from lmzoo.runs.directory import CONFIG_FILE, keeps_near_duplicates, own_data, read_tables, text_hashes
 from lmzoo.runs.inputs import load_data, validation_split
 from lmzoo.runs.validation import VALIDATION_FILE, read_validation
 from lmzoo.storage import atomic, checkpoints, models
@@ -121,10 +121,17 @@ def _model_and_split(
         raise DataError(f"{path}: is a saved model, which has no text of its own: name one with --data")
     if documents == trained_with and (kept := read_validation(_run_of(path), model.config.vocab_size)) is not None:
         return model, kept, precision
-    corpus, trained_on = load_data(own_data(_run_of(path))), tables["data"].get("corpus_sha256")
-    if corpus.sha256 != trained_on:
+    corpus = load_data(own_data(_run_of(path)), keep_near_duplicates=keeps_near_duplicates(tables))
+    now, then = text_hashes(corpus), tables["data"]
+    if now["corpus_sha256"] != then.get("corpus_sha256"):
         raise DataError(
-            f"{corpus.name}: its SHA-256 is {corpus.sha256}, but the run was trained on a text with {trained_on}"
+            f"{corpus.name}: its SHA-256 is {corpus.sha256}, but the run was trained on a text with "
+            f"{then.get('corpus_sha256')}"
+        )
+    if now.get("validation_sha256") != then.get("validation_sha256"):
+        raise DataError(
+            f"{corpus.name}: the text is that of the run, but its files are divided in another way: its validation "
+            f"split has validation_sha256={now.get('validation_sha256')}, that of the run {then['validation_sha256']}"
         )
     return model, validation_split(corpus, found, documents), precision
 

@@ -38,6 +38,22 @@ def test_data_show_prints_json(lmzoo: Command, text: Path) -> None:
     assert 0 <= found["overlap"]["share"] < 1
 
 
+def test_data_show_states_what_was_left_out(lmzoo: Command, copied: str) -> None:
+    shown = lmzoo("data", "show", copied).out
+    assert "validation: 1 document, " in shown
+    assert "removed:    2 documents (" in shown
+    assert "of the validation split nearly equal documents of the training split: they were left out." in shown
+    found = json.loads(lmzoo("data", "show", copied, "--json").out)
+    removed = found["near_duplicates"]
+    assert (removed["documents"], found["val"]["documents"]) == (2, 1)
+    assert removed["share"] == pytest.approx(removed["n_bytes"] / (removed["n_bytes"] + found["val"]["bytes"]))
+
+
+def test_data_show_says_nothing_of_near_duplicates_in_one_document(lmzoo: Command, text: Path) -> None:
+    assert "removed:" not in lmzoo("data", "show", text).out
+    assert json.loads(lmzoo("data", "show", text, "--json").out)["near_duplicates"] is None
+
+
 def test_data_show_refuses_what_it_cannot_read(lmzoo: Command, tmp_path: Path) -> None:
     for name, message in ((tmp_path / "none.txt", "no such file"), ("hf:stories", "is a stream")):
         result = lmzoo("data", "show", name)

@@ -50,6 +50,7 @@ def test_load_results_leaves_out_fields_of_newer_versions(folder: Path) -> None:
         ({"models": [{"name": "a", "status": "best"}]}, r"models.0.status: input should be 'ranked'"),
         ({"corpus": {"name": 1}}, r"corpus.name=1 must be of type str"),
         ({"corpus": dict(example().corpus) | {"overlap": None}}, r"corpus.overlap.text=None must be of type str"),
+        ({"corpus": dict(example().corpus) | {"near_duplicates": 3}}, r"near_duplicates.text=None must be of type str"),
         ({"tuning": {"setting": "x"}}, r"tuning.values=None must be of type list"),
         ({"statistics": None, "seeds": "a"}, r"seeds"),
         ({"corpus": dict(example().corpus) | {"entropy_rate": {"nats": "low"}}}, r"entropy_rate.nats='low' must be of"),

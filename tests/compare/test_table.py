@@ -37,6 +37,15 @@ def test_markdown_shows_every_figure_and_the_reasons() -> None:
     assert "2.8 % of the <validation> split is copied." in lines
 
 
+def test_copied_text_states_what_was_left_out() -> None:
+    results = example()
+    assert table.copied_text(results) == "2.8 % of the <validation> split is copied."
+    removed = {"documents": 2, "text": "2 documents were left out."}
+    results = dataclasses.replace(results, corpus={**results.corpus, "near_duplicates": removed})
+    assert table.copied_text(results) == "2 documents were left out. 2.8 % of the <validation> split is copied."
+    assert "2 documents were left out." in table.markdown(results)
+
+
 @pytest.mark.parametrize("width", [30, 50, 80, 140])
 def test_rich_table_shows_the_same_rows_and_cuts_no_figure(width: int) -> None:
     results = example()

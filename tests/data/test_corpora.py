@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from lmzoo.data.corpora import corpus_names, load_corpus
+from lmzoo.data.near_duplicates import NearDuplicates
 from lmzoo.errors import DataError
 
 Write = Callable[[str, str | bytes], Path]
@@ -88,6 +91,59 @@ def test_load_corpus_joins_all_matches_of_a_pattern_in_order(write: Write, tmp_p
         write(name, name[-5])
     assert "".join(load_corpus(str(tmp_path / "d" / "*.log")).chunks()) == "1\n\n2"
     assert "".join(load_corpus(str(tmp_path / "d" / "**" / "*.log")).chunks()) == "1\n\n2\n\n3"
+
+
+def _sentences(seed: int, n_words: int = 60) -> str:
+    return " ".join(f"word{n}" for n in random.Random(seed).choices(range(1000), k=n_words))
+
+
+def _write_files(write: Write, texts: list[str]) -> str:
+    paths = [write(f"d/{number:02}.txt", text) for number, text in enumerate(texts)]
+    return str(paths[0].parent)
+
+
+def test_load_corpus_leaves_near_duplicates_out_of_the_validation_split(write: Write) -> None:
+    texts = [_sentences(seed) for seed in range(20)] + [_sentences(20, 20)]
+    texts[19] = texts[3].replace(" ", "  ") + " é"
+    folder = _write_files(write, texts)
+    whole, corpus = load_corpus(folder, keep_near_duplicates=True), load_corpus(folder)
+    assert (whole.near_duplicates, whole.val_sha256) == (None, "")
+    assert "".join(whole.chunks("val")) == "\n\n".join(texts[18:])
+    rest = "\n\n".join([texts[18], texts[20]])
+    assert "".join(corpus.chunks("val")) == rest
+    assert [len("".join(document)) for document in corpus.val.document_chunks()] == [len(texts[18]) + 2, len(texts[20])]
+    assert (corpus.val.n_bytes, corpus.val.n_chars) == (len(rest.encode()), len(rest))
+    assert corpus.val_sha256 == hashlib.sha256(rest.encode()).hexdigest()
+    size = len(texts[19].encode())
+    share = size / (len(texts[18]) + size + len(texts[20]))
+    found = corpus.near_duplicates
+    assert found == NearDuplicates(documents=1, n_bytes=size, share=share, rest_sha256=corpus.val_sha256)
+    for same in ("name", "sha256", "n_bytes", "n_chars", "spans", "train"):
+        assert getattr(corpus, same) == getattr(whole, same)
+    assert "".join(corpus.chunks()) == "\n\n".join(texts)
+    assert load_corpus(folder) == corpus
+    assert load_corpus(f"{folder}/*.txt").val == corpus.val
+
+
+def test_load_corpus_of_different_files_removes_nothing(write: Write) -> None:
+    folder = _write_files(write, [_sentences(seed) for seed in range(20)])
+    whole, corpus = load_corpus(folder, keep_near_duplicates=True), load_corpus(folder)
+    assert corpus == replace(whole, near_duplicates=NearDuplicates())
+
+
+def test_load_corpus_refuses_a_validation_split_of_near_duplicates(write: Write) -> None:
+    folder = _write_files(write, [_sentences(seed) for seed in range(18)] + [_sentences(2), _sentences(3)])
+    _fails(folder, "d: all documents of the validation split (2) nearly equal documents of the training split")
+    assert load_corpus(folder, keep_near_duplicates=True).val.n_documents == 2
+
+
+def test_load_corpus_keeps_copies_in_one_document_and_in_own_splits(write: Write) -> None:
+    text = _sentences(0)
+    corpus = load_corpus(str(write("a.txt", text * 20)))
+    assert (corpus.near_duplicates, corpus.val.n_documents) == (None, 1)
+    write("own/train.txt", text * 2)
+    corpus = load_corpus(str(write("own/val.txt", text).parent))
+    assert (corpus.near_duplicates, "".join(corpus.chunks("val"))) == (None, text)
 
 
 def _fails(spec: str | Path, *parts: str) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lmzoo.data.corpora import Corpus, load_corpus
-from lmzoo.data.store import open_store, require_length
+from lmzoo.data.corpora import Corpus, TextPart, load_corpus
+from lmzoo.data.near_duplicates import NearDuplicates
+from lmzoo.data.store import Documents, open_store, require_length
 from lmzoo.data.tokenizers import UnknownCharacterError, train_tokenizer
 from lmzoo.errors import DataError
 
@@ -75,6 +77,28 @@ def test_open_store_never_tokenizes_twice(corpus: Corpus, write: Write) -> None:
     same_text = load_corpus(str(own.spans[0].source).replace("train", "whole"))
     assert own.sha256 == same_text.sha256
     assert open_store(own, tokenizer).train.n_tokens != open_store(same_text, tokenizer).train.n_tokens
+
+
+@pytest.mark.parametrize("documents", ["joined", "isolated"])
+def test_open_store_tells_apart_validation_splits_of_one_length(
+    documents: Documents, corpus: Corpus, write: Write
+) -> None:
+    """Of one corpus, from which other near-duplicates were removed."""
+    tokenizer, calls = train_tokenizer("byte", []), list[int]()
+    for text in ("left out", "left in.", "left out"):
+        val = load_corpus(str(write("val.txt", text * 2)))
+        rest = NearDuplicates(documents=1, n_bytes=9, share=0.5, rest_sha256=val.sha256)
+        part = TextPart(val.spans, val.n_bytes, val.n_chars, val.spans)
+        calls.clear()
+        store = open_store(
+            replace(corpus, val=part, near_duplicates=rest),
+            tokenizer,
+            documents=documents,
+            progress=lambda done, _: calls.append(done),
+        )
+        assert tokenizer.decode(store.val.tokens) == text * 2
+    assert not calls, "each has a store of its own"
+    assert open_store(corpus, tokenizer, documents=documents).val.n_tokens == corpus.val.n_bytes
 
 
 def test_open_store_cuts_no_word_between_chunks(write: Write) -> None:

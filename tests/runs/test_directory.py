@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 
 from lmzoo import configs
+from lmzoo.data.corpora import load_corpus
 from lmzoo.errors import CheckpointError, ConfigError, DataError, DivergedError
-from lmzoo.runs.directory import FORMAT, check_directory, read_tables, require_same
+from lmzoo.runs.directory import FORMAT, check_directory, keeps_near_duplicates, read_tables, require_same, text_hashes
 from lmzoo.runs.run import RunSpec, evaluate_run, load_run, train_run
 from lmzoo.train.config import ResolvedTrainConfig, TrainConfig
 from lmzoo.train.signals import Interrupted
@@ -247,3 +248,11 @@ def test_read_tables_has_a_limit(tmp_path: Path, small_spec: MakeSpec) -> None:
         file.write("# " + "x" * (1 << 20))
     with pytest.raises(ConfigError, match="larger than"):
         read_tables(tmp_path / "run")
+
+
+def test_text_hashes_have_that_of_the_validation_split_if_documents_were_removed(copied: str) -> None:
+    whole, corpus = load_corpus(copied, keep_near_duplicates=True), load_corpus(copied)
+    assert text_hashes(whole) == {"corpus_sha256": corpus.sha256}
+    assert text_hashes(corpus) == {"corpus_sha256": corpus.sha256, "validation_sha256": corpus.val_sha256}
+    assert keeps_near_duplicates({"data": text_hashes(whole)})
+    assert not keeps_near_duplicates({"data": text_hashes(corpus)})

@@ -9,13 +9,17 @@ import dataclasses
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from lmzoo.errors import CheckpointError, ConfigError
+from lmzoo.data.corpora import load_corpus
+from lmzoo.errors import CheckpointError, ConfigError, DataError
+from lmzoo.runs import inputs
+from lmzoo.runs.directory import read_tables
 from lmzoo.runs.metrics import read_metrics
 from lmzoo.runs.run import RunSpec, load_run, train_run
 from lmzoo.storage import checkpoints
@@ -291,3 +295,31 @@ def test_resume_of_a_run_on_isolated_documents_is_bitwise_exact(
     other = dataclasses.replace(small_spec(documents="joined", grad_accumulation=2), data=documents)
     with pytest.raises(ConfigError, match=r"train.documents='joined', but the run in .* was made with 'isolated'"):
         train_run(other, tmp_path / "whole", resume=True)
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_resume_evaluates_on_the_text_of_the_run(
+    tmp_path: Path, small_spec: MakeSpec, copied: str, older: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without its near-duplicates, or with them in a run from before they were removed."""
+    spec, run = dataclasses.replace(small_spec("bigram"), data=copied), tmp_path / "run"
+    with monkeypatch.context() as patch:
+        if older:
+            patch.setattr(inputs, "load_corpus", partial(load_corpus, keep_near_duplicates=True))
+            patch.setattr(inputs, "load_data", lambda data, **_: inputs.load_corpus(data))
+            patch.setattr("lmzoo.runs.run.load_data", inputs.load_data)
+        train_run(spec, tmp_path / "whole")
+        with pytest.raises(Interrupted):
+            train_run(spec, run, listeners=[interrupt_at(5)])
+    assert ("validation_sha256" in read_tables(run)["data"]) is not older
+    train_run(spec, run, resume=True)
+    assert losses(run) == losses(tmp_path / "whole")
+
+
+def test_resume_refuses_a_text_with_other_near_duplicates(tmp_path: Path, small_spec: MakeSpec, copied: str) -> None:
+    spec, run = dataclasses.replace(small_spec("bigram"), data=copied), tmp_path / "run"
+    train_run(spec, run)
+    joined = tmp_path / "joined.txt"
+    joined.write_bytes("".join(load_corpus(copied).chunks()).encode())
+    with pytest.raises(DataError, match=r"data.validation_sha256=None, but the run in .* was made with"):
+        train_run(dataclasses.replace(spec, data=str(joined)), run, resume=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
@@ -9,10 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from lmzoo.data.corpora import load_corpus
+from lmzoo.data.text import scan
 from lmzoo.data.tokenizers import TOKENIZER_FILE, ByteTokenizer
 from lmzoo.errors import CheckpointError, DataError
+from lmzoo.runs.directory import read_tables, write_tables
 from lmzoo.runs.run import RunSpec, train_run
 from lmzoo.runs.saved import evaluate_run, evaluate_run_positions, is_run, load_run, text_to_read
+from lmzoo.runs.validation import VALIDATION_FILE, read_validation
 from lmzoo.storage import checkpoints
 
 MakeSpec = Callable[..., RunSpec]
@@ -88,3 +93,28 @@ def test_evaluate_run_isolates_documents_as_the_training_or_as_told(
     assert evaluate_run(run).loss == pytest.approx(result.loss, abs=1e-6)
     with pytest.raises(DataError, match="its SHA-256 is"):
         evaluate_run(joined, documents="isolated")
+
+
+def test_evaluate_run_reads_the_text_without_near_duplicates(tmp_path: Path, small_spec: MakeSpec, copied: str) -> None:
+    """As in the training, which recorded the hash of the text; of an older run, which did not, with them."""
+    run, older = tmp_path / "run", tmp_path / "older"
+    result = train_run(replace(small_spec("bigram"), data=copied), run)
+    split = load_corpus(copied).val
+    tables = read_tables(run)
+    assert tables["data"]["validation_sha256"] == scan(split.spans).sha256
+    assert read_validation(run, 99).n_bytes == split.n_bytes
+    (run / VALIDATION_FILE).unlink()
+    again = evaluate_run(run)
+    assert again.loss == pytest.approx(result.loss, abs=1e-6)
+    assert again.bits_per_byte == pytest.approx(again.loss * (again.tokens + 1) / split.n_bytes / math.log(2))
+    shutil.copytree(run, older)
+    del tables["data"]["validation_sha256"]
+    write_tables(older, tables)
+    whole = load_corpus(copied, keep_near_duplicates=True).val
+    assert evaluate_run(older).tokens == whole.n_chars - 1 > again.tokens
+    joined = tmp_path / "joined.txt"
+    joined.write_bytes("".join(load_corpus(copied).chunks()).encode())
+    tables = read_tables(run)
+    write_tables(run, {**tables, "data": tables["data"] | {"data": str(joined)}})
+    with pytest.raises(DataError, match=r"joined.txt: the text is that of the run, but its files are divided in"):
+        evaluate_run(run)
