@@ -3,8 +3,9 @@
 Each function has the arguments and results of the algorithm of its name. Queries, keys and values are rounded to
 bfloat16, decays, write strengths and the memory to start from are float32. Gradients reach every argument.
 
-One decay for all channels of a head is repeated for each: the package's kernels for this case give wrong gradients with
-Triton 3.4 to 3.7.0 on Hopper GPUs, and so refuse to run there.
+The kernels for a decay of each channel compute the other cases too: one decay for all channels is repeated for each, no
+decay is a decay of one. The package has kernels for these cases too, but not for Hopper GPUs with Triton before 3.7.1:
+with decays they refuse to run there; without, their gradients are wrong, or they access memory that is not theirs.
 
 A decay below `LEAST_LOG_DECAY` counts as this one: the kernels subtract sums of logarithms, which must be finite, and
 must be small enough for their differences to be exact. What remains of a memory is far below bfloat16's rounding.
@@ -31,10 +32,8 @@ Result = tuple[Tensor, Tensor]
 def delta_rule(
     q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, state_BHKV: Tensor | None = None
 ) -> Result:
-    """`lmzoo.ops.delta_rule`."""
-    from fla.ops.delta_rule import chunk_delta_rule
-
-    return _run(chunk_delta_rule, state_BHKV, v_BTHV, q=q_BTHK, k=k_BTHK, beta=beta_BTH.float())
+    """`lmzoo.ops.delta_rule`, with decays of one."""
+    return gated_delta_rule(q_BTHK, k_BTHK, v_BTHV, beta_BTH, _no_decays(v_BTHV), state_BHKV)
 
 
 def gated_delta_rule(
@@ -59,12 +58,10 @@ def gated_linear_attention(
     log_decay_BTHA: Tensor | None = None,
     state_BHKV: Tensor | None = None,
 ) -> Result:
-    """`lmzoo.ops.gated_linear_attention`."""
+    """`lmzoo.ops.gated_linear_attention`, by the kernel of GLA."""
     from fla.ops.gla import chunk_gla
-    from fla.ops.simple_gla import chunk_simple_gla
 
-    if log_decay_BTHA is None:
-        return _run(chunk_simple_gla, state_BHKV, v_BTHV, q=q_BTHK, k=k_BTHK)
+    log_decay_BTHA = _no_decays(v_BTHV) if log_decay_BTHA is None else log_decay_BTHA
     g_BTHK = _each_channel(log_decay_BTHA, k_BTHK.shape[-1])
     return _run(chunk_gla, state_BHKV, v_BTHV, q=q_BTHK, k=k_BTHK, g=g_BTHK)
 
@@ -88,6 +85,11 @@ def dplr(
 KERNELS: dict[str, Callable[..., Result]] = {
     form.__name__: torch.compiler.disable(form) for form in (delta_rule, gated_delta_rule, gated_linear_attention, dplr)
 }
+
+
+def _no_decays(v_BTHV: Tensor) -> Tensor:
+    """Returns the logarithms of decays of one, (B, T, H, 1)."""
+    return torch.zeros(*v_BTHV.shape[:3], 1, device=v_BTHV.device)
 
 
 def _each_channel(log_decay_BTHA: Tensor, K: int) -> Tensor:

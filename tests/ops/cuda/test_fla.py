@@ -27,7 +27,11 @@ from lmzoo.ops.gated_linear_attention import naive_gated_linear_attention
 from lmzoo.ops.kernels import SHORTEST
 from tests.ops.scans import Scan, values_and_gradients
 
-pytestmark = pytest.mark.gpu
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.filterwarnings("ignore:Flash Attention is not installed:ImportWarning"),  # of fla
+    pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning"),  # of torch
+]
 
 Decays = Callable[[Tensor], Tensor]  # makes logarithms of decays from uniform numbers
 
@@ -134,7 +138,7 @@ def test_kernel_holds_at_extreme_decays(case: Case, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["delta", "gated_delta", "kimi_delta"])
-@pytest.mark.parametrize("beta", [0.0, 1.0, 2.0])
+@pytest.mark.parametrize("beta", [0.0, 1.0])  # no larger ones: see `misfit`
 def test_kernel_holds_at_repeated_keys(name: str, beta: float) -> None:
     case = CASES[name]
     q, k, *others = make_inputs(case, 2 * SHORTEST + 3, beta=beta)
