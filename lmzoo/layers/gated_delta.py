@@ -97,6 +97,8 @@ class GatedDelta(Layer):
         q_BTHK, k_BTHK, v_BTHV = (part.unflatten(-1, (self.n_heads, -1)) for part in qkv.split(self.widths, dim=-1))
         q_BTHK, k_BTHK = l2_normalize(q_BTHK) * self.key_dim**-0.5, l2_normalize(k_BTHK)
         beta_BTH = self.largest_beta * self.beta(x_BTD).sigmoid()
-        y_BTHV, memory = gated_delta_rule(q_BTHK, k_BTHK, v_BTHV, beta_BTH, self.log_decay(x_BTD), memory)
+        y_BTHV, memory = gated_delta_rule(
+            q_BTHK, k_BTHK, v_BTHV, beta_BTH, self.log_decay(x_BTD), memory, largest_beta=self.largest_beta
+        )
         y_BTHV = self.norm(y_BTHV) * self.output_gate(x_BTD)
         return self.out(y_BTHV.flatten(2)), None if state is None else GatedDeltaState(tail, memory)

@@ -56,7 +56,13 @@ def chunked_delta_rule(
 
 
 def delta_rule(
-    q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, beta_BTH: Tensor, state_BHKV: Tensor | None = None
+    q_BTHK: Tensor,
+    k_BTHK: Tensor,
+    v_BTHV: Tensor,
+    beta_BTH: Tensor,
+    state_BHKV: Tensor | None = None,
+    *,
+    largest_beta: float = 2.0,
 ) -> tuple[Tensor, Tensor]:
     """The delta rule, by the fastest form that fits.
 
@@ -66,6 +72,7 @@ def delta_rule(
         v_BTHV: the values.
         beta_BTH: the strength of each write, from 0 to 1, or to 2 for negative eigenvalues.
         state_BHKV: the memory to start from, or None for zeros.
+        largest_beta: an upper bound of beta: up to 1, a kernel in bfloat16 is precise enough.
 
     Returns:
         `y_BTHV` in the dtype of `v_BTHV`, and the last memory (B, H, K, V). Computation and memory are float32 whatever
@@ -74,7 +81,7 @@ def delta_rule(
         write, and to read under the query takes K V multiply-adds each.
     """
     B, T, H, V = v_BTHV.shape
-    kernel = find_kernel("delta_rule", q_BTHK, k_BTHK, v_BTHV)
+    kernel = find_kernel("delta_rule", q_BTHK, k_BTHK, v_BTHV, largest_beta=largest_beta)
     form = dispatch(T, naive_delta_rule, chunked_delta_rule, shortest=SHORTEST_CHUNKED, kernel=kernel)
     with counted_as(6 * B * T * H * k_BTHK.shape[-1] * V):
         return form(q_BTHK, k_BTHK, v_BTHV, beta_BTH, state_BHKV)

@@ -78,6 +78,8 @@ def gated_delta_rule(
     beta_BTH: Tensor,
     log_decay_BTHA: Tensor,
     state_BHKV: Tensor | None = None,
+    *,
+    largest_beta: float = 2.0,
 ) -> tuple[Tensor, Tensor]:
     """The delta rule with decays, by the fastest form that fits.
 
@@ -88,6 +90,7 @@ def gated_delta_rule(
         beta_BTH: the strength of each write, from 0 to 1, or to 2 for negative eigenvalues.
         log_decay_BTHA: the logarithms of the decays, from minus infinity to 0; A is K, or 1 for one decay per head.
         state_BHKV: the memory to start from, or None for zeros.
+        largest_beta: an upper bound of beta: up to 1, a kernel in bfloat16 is precise enough.
 
     Returns:
         `y_BTHV` in the dtype of `v_BTHV`, and the last memory (B, H, K, V). Computation and memory are float32 whatever
@@ -96,7 +99,7 @@ def gated_delta_rule(
         write, and to read under the query takes K V multiply-adds each.
     """
     B, T, H, V = v_BTHV.shape
-    kernel = find_kernel("gated_delta_rule", q_BTHK, k_BTHK, v_BTHV)
+    kernel = find_kernel("gated_delta_rule", q_BTHK, k_BTHK, v_BTHV, largest_beta=largest_beta)
     form = dispatch(T, naive_gated_delta_rule, chunked_gated_delta_rule, shortest=SHORTEST_CHUNKED, kernel=kernel)
     with counted_as(6 * B * T * H * k_BTHK.shape[-1] * V):
         return form(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTHA, state_BHKV)

@@ -5,6 +5,9 @@ and add in float32; the forms of this package convert to float32 first. So a ker
 computes in bfloat16 already: the queries, keys or values have this dtype, as under autocast. Float32 is left to the
 forms of this package: the kernels would round it to TF32, which has three digits.
 
+A delta rule with beta above 1 reflects the memory, by eigenvalues down to -1. Under one key, rounded to bfloat16, many
+reflections in a row lose it, or let it grow: such rules take no kernel.
+
 The choice depends on device, dtypes, shapes and installed packages, never on a measurement. `LMZOO_NO_KERNELS` in the
 environment turns it off. Both are read when this module is imported, so that compiled code sees constants.
 
@@ -38,12 +41,15 @@ class Kernel(NamedTuple):
 NO_KERNEL = Kernel()
 
 
-def find_kernel(op: str, q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor) -> Kernel:
-    """Returns the kernel for a call of the algorithm `op` with these queries, keys and values."""
+def find_kernel(op: str, q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, *, largest_beta: float = 1.0) -> Kernel:
+    """Returns the kernel for a call of the algorithm `op` with these queries, keys and values.
+
+    `largest_beta` is an upper bound of the write strengths of a delta rule.
+    """
     if v_BTHV.device.type != "cuda":
         return NO_KERNEL
     dtypes = [x.dtype for x in (q_BTHK, k_BTHK, v_BTHV)]
-    objection = _INSTALLATION or misfit(v_BTHV.shape[1], k_BTHK.shape[-1], v_BTHV.shape[-1], dtypes)
+    objection = _INSTALLATION or misfit(v_BTHV.shape[1], k_BTHK.shape[-1], v_BTHV.shape[-1], dtypes, largest_beta)
     if objection:
         return Kernel(None, objection)
     from lmzoo.ops.cuda.fla import KERNELS
@@ -51,10 +57,12 @@ def find_kernel(op: str, q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor) -> Kern
     return Kernel(KERNELS[op], f"bfloat16, T >= {SHORTEST}: {PACKAGE} is installed")
 
 
-def misfit(T: int, K: int, V: int, dtypes: list[torch.dtype]) -> str:
+def misfit(T: int, K: int, V: int, dtypes: list[torch.dtype], largest_beta: float = 1.0) -> str:
     """Returns why no kernel fits such a call; an empty text if one does."""
     if torch.bfloat16 not in dtypes or torch.float64 in dtypes:
         return f"no kernel: it would compute in bfloat16, not {_name(max(dtypes, key=lambda dtype: dtype.itemsize))}"
+    if largest_beta > 1:
+        return f"no kernel: in bfloat16, beta up to {largest_beta:g} loses the memory"
     if T < SHORTEST:
         return f"no kernel: T < {SHORTEST}"
     if any(width % STEP or not NARROWEST <= width <= WIDEST for width in (K, V)):

@@ -45,7 +45,7 @@ def test_bench_ops_measures_both_forms_at_each_length() -> None:
 
 def test_bench_ops_measures_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
     kernel = Kernel(chunked_delta_rule, "it fits")
-    monkeypatch.setattr(delta_rule, "find_kernel", lambda *_: kernel)
+    monkeypatch.setattr(delta_rule, "find_kernel", lambda *_, **__: kernel)
     model = lmzoo.create_model("deltanet", vocab_size=13, d_model=8, n_layers=1, n_heads=2, context_length=16)
     results = {entry["op"]: entry for entry in ops.bench_ops(model, (8,), rows=2, repeats=1)["results"]}
     entry = results["delta_rule"]

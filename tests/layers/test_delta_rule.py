@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lmzoo.layers.delta_rule import DeltaRule
 from lmzoo.ops.delta_rule import delta_rule
+from lmzoo.ops.kernels import NO_KERNEL, Kernel
 from tests.layers.decoded import context, declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 
@@ -73,3 +74,16 @@ def test_delta_rule_state_is_float32_in_a_bfloat16_model() -> None:
 def test_delta_rule_declares_its_flops() -> None:
     declared, counted = declared_and_counted_flops(DeltaRule(8, 2), random(1, 7, 8))
     assert declared == counted
+
+
+def test_delta_rule_names_its_largest_beta_to_the_choice_of_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+
+    def find_kernel(*_: object, largest_beta: float) -> Kernel:
+        seen.append(largest_beta)
+        return NO_KERNEL
+
+    monkeypatch.setattr("lmzoo.ops.delta_rule.find_kernel", find_kernel)
+    for layer in (DeltaRule(8, 2, negative_eigenvalues=False), DeltaRule(8, 2, negative_eigenvalues=True)):
+        in_one_call(layer, torch.ones(1, 3, 8))
+    assert seen == [1.0, 2.0]

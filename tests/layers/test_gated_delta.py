@@ -10,6 +10,7 @@ from transformers import Qwen3NextConfig
 from transformers.models.qwen3_next.modeling_qwen3_next import Qwen3NextGatedDeltaNet
 
 from lmzoo.layers.gated_delta import GatedDelta
+from lmzoo.ops.kernels import NO_KERNEL, Kernel
 from tests.backbones.against_transformers import perturb
 from tests.backbones.references import assert_close
 from tests.layers.decoded import declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
@@ -106,3 +107,19 @@ def test_gated_delta_initialization_follows_the_authors() -> None:
 def test_gated_delta_declares_its_flops() -> None:
     declared, counted = declared_and_counted_flops(GatedDelta(8, 2, 3, 5), random(1, 7, 8))
     assert declared == counted
+
+
+def test_gated_delta_names_its_largest_beta_to_the_choice_of_a_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[float] = []
+
+    def find_kernel(*_: object, largest_beta: float) -> Kernel:
+        seen.append(largest_beta)
+        return NO_KERNEL
+
+    monkeypatch.setattr("lmzoo.ops.gated_delta_rule.find_kernel", find_kernel)
+    for layer in (
+        GatedDelta(8, 2, 4, 4, negative_eigenvalues=False),
+        GatedDelta(8, 2, 4, 4, negative_eigenvalues=True),
+    ):
+        in_one_call(layer, torch.ones(1, 3, 8))
+    assert seen == [1.0, 2.0]

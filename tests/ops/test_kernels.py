@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from functools import partial
 from importlib import metadata
 
 import pytest
@@ -94,6 +95,11 @@ def test_misfit_knows_the_head_widths(K: int, V: int, fits: bool) -> None:
     assert misfit(SHORTEST, K, V, [BF16]) == expected
 
 
+def test_misfit_refuses_writes_that_reflect_the_memory() -> None:
+    assert misfit(SHORTEST, 64, 64, [BF16], 1.0) == ""
+    assert misfit(SHORTEST, 64, 64, [BF16], 2.0) == "no kernel: in bfloat16, beta up to 2 loses the memory"
+
+
 @pytest.mark.parametrize("T", [1, SHORTEST])
 @pytest.mark.parametrize("dtype", [BF16, F32])
 def test_misfit_can_be_captured_whole(T: int, dtype: torch.dtype) -> None:
@@ -119,14 +125,18 @@ def test_find_kernel_is_asked_by_each_algorithm() -> None:
     with FakeTensorMode():
         beta_BTH = torch.empty(2, SHORTEST, 3, device="cuda")
     for rule, args in (
-        (delta_rule, (q, k, v, beta_BTH)),
-        (gated_delta_rule, (q, k, v, beta_BTH, k)),
+        (partial(delta_rule, largest_beta=1.0), (q, k, v, beta_BTH)),
+        (partial(gated_delta_rule, largest_beta=1.0), (q, k, v, beta_BTH, k)),
         (gated_linear_attention, (q, k, v, k)),
         (dplr, (q, k, k, v, k, k)),
     ):
         with watch(look), pytest.raises(StopIteration):
             rule(*args)
     assert seen == fla.KERNELS
+    for rule, args in ((delta_rule, (q, k, v, beta_BTH)), (gated_delta_rule, (q, k, v, beta_BTH, k))):
+        with watch(look), pytest.raises(StopIteration):
+            rule(*args)  # beta may be above 1
+    assert [seen["delta_rule"], seen["gated_delta_rule"]] == [None, None]
 
 
 @pytest.mark.usefixtures("installed")
