@@ -22,7 +22,7 @@ import lmzoo
 from lmzoo.train.malloc import keep_freed_memory
 
 model = lmzoo.create_model("gpt2", vocab_size=65, d_model=384, n_layers=2, n_heads=6)
-idx = torch.zeros(16, 256, dtype=torch.long)
+idx = torch.zeros(4, 256, dtype=torch.long)
 
 def cleared():
     "Pages, in a step's forward and backward pass."
@@ -32,7 +32,7 @@ def cleared():
 
 cleared()
 with keep_freed_memory():
-    inside = [cleared() for _ in range(12)]
+    inside = [cleared() for _ in range(10)]
 print(json.dumps([inside, cleared()]))
 """
 

@@ -33,6 +33,8 @@ from lmzoo.train.trainer import Trainer
 
 MakeTrainer = Callable[..., Trainer]
 
+SIZES: dict[str, dict[str, int]] = {"gpt2": {"d_model": 8, "n_layers": 2, "n_heads": 2}, "ngram": {"capacity": 300}}
+
 
 @pytest.fixture
 def make_trainer(tmp_path: Path) -> MakeTrainer:
@@ -43,8 +45,7 @@ def make_trainer(tmp_path: Path) -> MakeTrainer:
     def make(run: Path = tmp_path / "run", family: str = "gpt2", **settings: Any) -> Trainer:
         config = TrainConfig(**{"steps": 6, "batch_size": 2, "eval_every": 3, "eval_tokens": 40} | settings).resolved()
         generator = torch.Generator().manual_seed(1)
-        sizes = {"d_model": 8, "n_layers": 2, "n_heads": 2} if family == "gpt2" else {}
-        model = lmzoo.create_model(family, vocab_size=17, context_length=8, generator=generator, **sizes)
+        model = lmzoo.create_model(family, vocab_size=17, context_length=8, generator=generator, **SIZES[family])
         return Trainer(
             model=model,
             parallel_model=model,
