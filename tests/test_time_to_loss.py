@@ -27,7 +27,7 @@ def test_time_to_loss_trains_both_recipes_and_compares_their_losses(
 ) -> None:
     text = tmp_path / "text.txt"
     text.write_text("To be, or not to be, that is the question.\n" * 60, encoding="utf-8")
-    shorter = {"steps": 3, "warmup_steps": 1, "d_model": 16, "n_layers": 1, "context_length": 16}
+    shorter = {"steps": 3, "warmup_steps": 1, "batch_size": 4, "d_model": 16, "n_layers": 1, "context_length": 16}
     command = ["--data", str(text), "--threads", "1", "--seeds", "1"]
     assert script.main([*command, "2", "--target", "9"], shorter) == 0
     lines = capsys.readouterr().out.splitlines()
