@@ -49,6 +49,7 @@ from lmzoo.ops.decayed_scores import DecayProducts
 from lmzoo.ops.operator import operator
 
 CHUNK_LENGTH = 16  # longer chunks need more work for the scores, shorter ones more memories
+LARGE = 1 << 12  # numbers in the memory of a head; from this on, chunks have twice the length
 LONGEST_SINGLE = 32  # up to this length, a sequence is one chunk, which takes fewer calls
 
 
@@ -62,11 +63,18 @@ def delta_chunks(
 ) -> tuple[Tensor, Tensor]:
     """Returns `y_BTHV` and the last memory; all tensors have the same dtype, float32 or float64."""
     T = q_BTHK.shape[1]
-    C = T if T <= LONGEST_SINGLE else CHUNK_LENGTH
+    C = chunk_length(T, q_BTHK.shape[-1], v_BTHV.shape[-1])
     inputs = (None if x is None else padded(x, C) for x in (q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH))
     with torch.autocast(q_BTHK.device.type, enabled=False):  # autocast would compute the products in its own dtype
         y_BTHV, last_BHKV, *_ = torch.ops.lmzoo.delta_chunks(*inputs, state_BHKV, C)
     return y_BTHV[:, :T], last_BHKV
+
+
+def chunk_length(T: int, K: int, V: int) -> int:
+    """Returns the number of positions of a chunk."""
+    if T <= LONGEST_SINGLE:
+        return T
+    return 2 * CHUNK_LENGTH if K * V >= LARGE else CHUNK_LENGTH
 
 
 class _Tile(NamedTuple):

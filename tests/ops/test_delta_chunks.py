@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.ops import chunks
+from lmzoo.ops import delta_chunks as module
 from lmzoo.ops.counting import FlopCounter
 from lmzoo.ops.delta_chunks import CHUNK_LENGTH as C
-from lmzoo.ops.delta_chunks import LONGEST_SINGLE, delta_chunks
+from lmzoo.ops.delta_chunks import LONGEST_SINGLE, chunk_length, delta_chunks
 from lmzoo.ops.delta_rule import naive_delta_rule
 from lmzoo.ops.gated_delta_rule import naive_gated_delta_rule
 from tests.ops.scans import assert_same, values_and_gradients
@@ -61,6 +62,17 @@ def test_delta_chunks_is_the_definition(T: int, decays: str, dtype: torch.dtype,
     actual = values_and_gradients(in_chunks, inputs)
     assert all(x.isfinite().all() for x in actual)
     assert_same(actual, values_and_gradients(definition, inputs), tolerance)
+
+
+def test_chunk_length_is_larger_for_large_memories_and_all_of_a_short_sequence() -> None:
+    assert chunk_length(LONGEST_SINGLE, 64, 64) == chunk_length(LONGEST_SINGLE, 8, 8) == LONGEST_SINGLE
+    assert (chunk_length(100, 64, 63), chunk_length(100, 64, 64)) == (C, 2 * C)
+
+
+def test_delta_chunks_with_large_memories_is_the_definition(monkeypatch: pytest.MonkeyPatch) -> None:
+    inputs = make_inputs(5 * C)
+    monkeypatch.setattr(module, "LARGE", K * V)
+    assert_same(values_and_gradients(in_chunks, inputs), values_and_gradients(definition, inputs), 1e-10)
 
 
 @pytest.mark.parametrize("decays", ["", "mixed"])
