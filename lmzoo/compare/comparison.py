@@ -34,7 +34,7 @@ from lmzoo.compare.results import FILE, Results, portable, write_results
 from lmzoo.compare.schedule import Schedule
 from lmzoo.compare.search import Search
 from lmzoo.compare.sizes import match_facts, match_notes, match_specs
-from lmzoo.compare.tune import Grid, complete, parse_tune, refuse_settings, with_most_warmup
+from lmzoo.compare.tune import WARMUP, Grid, complete, parse_tune, refuse_settings, with_most_warmup
 from lmzoo.compare.tuning import describe
 from lmzoo.compare.workers import choose_workers, limited_threads, make_engine
 from lmzoo.compare.write import write_report
@@ -158,7 +158,7 @@ def compare(
             specs = spend(specs, amount, shared.vocab_size, lambda spec: _speed(spec, speeds, emit), store.train)
         grids = complete(grids, min(spec.train.steps for spec in specs))
         parts = shares(grids) if halving else [1.0]
-        searches = [_search(grids, spec.train.steps, parts) for spec in specs]
+        searches = [_search(grids, spec, parts) for spec in specs]
         halves = validation_halves(corpus, shared, specs[0].train.documents) if grids else None
         results = dataclasses.replace(
             _describe(specs, prepared, store, amount, stride, halves),
@@ -187,11 +187,11 @@ def compare(
         return schedule.run(folder, lambda found: write(found, folder), forecast=bool(listeners) and not finished)
 
 
-def _search(grids: Sequence[Grid], steps: int, parts: Sequence[float]) -> Search | None:
-    """Return the search of the settings of a model that makes `steps`; None if there are none."""
+def _search(grids: Sequence[Grid], spec: RunSpec, parts: Sequence[float]) -> Search | None:
+    """Return the search of the settings of a model; None if there are none."""
     if not grids:
         return None
-    compared = rungs(steps, parts)
+    compared = rungs(spec, parts, warmup_tuned=any(grid.setting == WARMUP for grid in grids))
     return Search(with_most_warmup(grids, compared[0]), compared)
 
 

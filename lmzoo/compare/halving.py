@@ -15,6 +15,7 @@ from lmzoo import humanize
 from lmzoo.compare.results import STOPPED, ModelResult
 from lmzoo.compare.tune import FINAL, Grid
 from lmzoo.errors import ConfigError
+from lmzoo.runs.spec import RunSpec
 
 
 def refuse_halving(grids: Sequence[Grid]) -> None:
@@ -34,10 +35,20 @@ def shares(grids: Sequence[Grid]) -> list[float]:
     return [2.0**-n for n in range(halvings, -1, -1)]
 
 
-def rungs(steps: int, parts: Sequence[float]) -> list[int]:
-    """Return the number of steps of each share. Raises `ConfigError` for a training that is too short."""
-    if steps * parts[0] < 1:
-        raise ConfigError(f"halving=True needs at least {1 / parts[0]:.0f} steps, and a model makes {steps}")
+def rungs(spec: RunSpec, parts: Sequence[float], *, warmup_tuned: bool) -> list[int]:
+    """Return the number of steps of each share.
+
+    Raises `ConfigError` for a training that is too short, or whose own warm-up does not end within the first share.
+    """
+    steps, warmup = spec.train.steps, spec.train.resolved().warmup_steps
+    first = int(steps * parts[0])
+    if not first:
+        raise ConfigError(f"halving=True needs at least {1 / parts[0]:.0f} steps, and {spec.model} makes {steps}")
+    if warmup > first and not warmup_tuned:
+        raise ConfigError(
+            f"halving=True cannot be given: warmup_steps={warmup} of {spec.model} must be at most {first}, the steps "
+            "of the first part"
+        )
     return [int(steps * part) for part in parts]
 
 

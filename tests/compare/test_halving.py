@@ -16,6 +16,7 @@ import pytest
 
 from lmzoo.compare import Results, compare, forecast, processes, schedule
 from lmzoo.compare.halving import cost, halving_notes, refuse_halving, rungs, shares
+from lmzoo.compare.plan import make_specs
 from lmzoo.compare.results import ModelResult
 from lmzoo.compare.tune import Grid, parse_tune
 from lmzoo.compare.tuning import searches
@@ -180,7 +181,11 @@ def test_compare_refuses_halving_where_it_has_no_meaning(
             "tune names min_learning_rate, which shows its worth only",
         ),
         ({"tune": ["learning_rate", "warmup_steps=2,8"]}, "tune: warmup_steps=8 must be at most 6"),
-        ({"tune": "learning_rate", "settings": SETTINGS | {"steps": 3}}, "halving=True needs at least 4 steps, and a"),
+        ({"tune": "learning_rate", "settings": SETTINGS | {"steps": 3}}, "halving=True needs at least 4 steps, and b"),
+        (
+            {"tune": "learning_rate", "settings": SETTINGS | {"warmup_steps": 7}},
+            "halving=True cannot be given: warmup_steps=7 of bigram must be at most 6, the steps of the first part",
+        ),
     ]
     for options, message in cases:
         with pytest.raises(ConfigError, match=message):
@@ -220,8 +225,16 @@ def test_shares_begin_with_one_run_for_the_last_part() -> None:
     assert shares(grids(2)) == [0.5, 1.0]
     assert shares(grids(3)) == shares(grids(4)) == shares(grids(2, 4)) == [0.25, 0.5, 1.0]
     assert shares(grids(5)) == [0.125, 0.25, 0.5, 1.0]
-    assert rungs(1001, [0.25, 0.5, 1.0]) == [250, 500, 1001]
-    assert rungs(4, [0.25, 0.5, 1.0]) == [1, 2, 4]
+
+
+def test_rungs_are_whole_numbers_of_steps() -> None:
+    def found(steps: int, **settings: Any) -> list[int]:
+        (spec,) = make_specs(["bigram"], "x.txt", "char", {"steps": steps, **settings})
+        return rungs(spec, [0.25, 0.5, 1.0], warmup_tuned="warmup_steps" in settings)
+
+    assert found(1001) == [250, 500, 1001]
+    assert found(4) == [1, 2, 4]
+    assert found(40, warmup_steps=30) == [10, 20, 40], "another warm-up is tried"
 
 
 def test_cost_counts_each_run_once_and_none_that_diverged() -> None:
