@@ -1,99 +1,99 @@
-"""Figures of the residual RMS of each model over its training, read from the logs of its runs.
-
-A residual stream that grows without end, or in one block only, announces a training that diverges.
-"""
+"""Reads the activation statistics of each model from the logs of its runs, as rows for the figures."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmzoo.compare.figure import NUMBER, X_TICKS, Axis, Figure, Spec, color, tooltip
-from lmzoo.compare.results import Results, model_colors
+from lmzoo.compare.results import Results
 from lmzoo.errors import LmzooError
 from lmzoo.runs.metrics import read_metrics
 
-Row = Mapping[str, Any]  # tokens, block (0: before the first one), rms
+Row = Mapping[str, Any]
+ByModel = Mapping[str, Sequence[Row]]
 
-PALEST = 0.25  # opacity of the line of the features before the first block
 
+@dataclass(frozen=True, kw_only=True)
+class Activations:
+    """The rows of each model; a model without a statistic is left out of it.
 
-def read_activations(results: Results, folder: Path) -> dict[str, list[Row]]:
-    """Return the residual RMS by tokens and block of each model, of its first run in `folder`.
-
-    A model without a run there, or without such lines, is left out, as is one that failed a check.
+    `residual_rms` has `tokens` seen in training, `block` (0: before the first one) and `rms`; `largest_logit` has
+    `tokens` and `logit`; `state_norm` has `position` and `norm`, of the last evaluation; `router_load` has `tokens`,
+    and of the least and the most used expert of all layers the loads `least` and `most` and the layers (from 1).
     """
-    found: dict[str, list[Row]] = {}
+
+    residual_rms: ByModel = field(default_factory=dict)
+    largest_logit: ByModel = field(default_factory=dict)
+    state_norm: ByModel = field(default_factory=dict)
+    router_load: ByModel = field(default_factory=dict)
+
+
+def read_activations(results: Results, folder: Path) -> Activations:
+    """Read the logs of the first run of each model in `folder`.
+
+    A model without a run there is left out, as is one that failed a check, and one that was evaluated only once where
+    the rows are over its training.
+    """
+    found: dict[str, dict[str, list[Row]]] = {name: {} for name in _ROWS}
     for model in [*results.ranked, *results.unranked]:
         try:
             lines = read_metrics(folder / model.run) if model.run and model.status != "failed" else []
         except LmzooError:
             continue
-        rows = [row for line in lines if line["split"] == "val" for row in _rows(line)]
-        if len({row["tokens"] for row in rows}) > 1:
-            found[model.name] = rows
-    return found
+        logged = [line for line in lines if line["split"] == "val" and isinstance(line.get("activations"), Mapping)]
+        for name, rows_of in _ROWS.items():
+            by_line = [rows_of(line, line["activations"].get(name)) for line in logged]
+            if name == "state_norm":
+                by_line = [rows for rows in by_line if len(rows) > 1][-1:]
+            rows = [row for rows in by_line for row in rows]
+            if rows and (name == "state_norm" or len({row["tokens"] for row in rows}) > 1):
+                found[name][model.name] = rows
+    return Activations(**found)
 
 
-def residual_rms(results: Results, activations: Mapping[str, Sequence[Row]]) -> list[Figure]:
-    """Draw a small figure for each model, all with the same axes: residual RMS by tokens, a line for each block."""
-    everything = [row for rows in activations.values() for row in rows]
-    if not everything:
-        return []
-    values = [row["rms"] for row in everything]
-    low, high = min(values) / 1.15, max(values) * 1.15
-    scale = {"type": "log", "domain": [low, high], "nice": False}
-    most_tokens = max(row["tokens"] for row in everything)
-    fields = [("block", "after block", ""), ("rms", "RMS", ".4~g"), ("tokens", "tokens", NUMBER)]
-    figures = []
-    for name, number in model_colors(results).items():
-        if name not in activations:
-            continue
-        last = max(row["block"] for row in activations[name])
-        spec: Spec = {
-            "width": "container",
-            "height": 170,
-            "data": {"values": list(activations[name])},
-            "encoding": {
-                "x": {"type": "quantitative", "axis": X_TICKS | {"tickCount": 4},
-                      "scale": {"domain": [0, most_tokens], "nice": False}},
-                "y": {"field": "rms", "type": "quantitative", "title": "residual RMS", "scale": scale,
-                      "axis": {"values": ticks(low, high), "format": "~g", "labelOverlap": True}},
-                "detail": {"field": "block", "type": "nominal"},
-                "opacity": {"field": "block", "type": "quantitative", "legend": None,
-                            "scale": {"domain": [0, max(last, 1)], "range": [PALEST, 1]}},
-                "color": {"value": color(number)},
-            },
-            "layer": [
-                {"mark": {"type": "line", "strokeWidth": 2, "strokeJoin": "round", "strokeCap": "round"}},
-                {"mark": {"type": "point", "filled": True, "size": 60},
-                 "encoding": {"opacity": {"value": 0}, "tooltip": tooltip(*fields)}},
-            ],
-        }  # fmt: skip
-        axes = [Axis("tokens", "tokens", "tokens seen in training")]
-        description = f"Residual RMS of {name} after each block while training"
-        figures.append(Figure(f"activations-{len(figures) + 1}", description, spec, axes, [name], legend=False))
-    return figures
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """Return the ticks of a logarithmic axis: powers of ten, and in a short range also their multiples."""
-    multiples = (1, 2, 5) if high < 200 * low else (1,)
-    exponents = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
-    found = [float(f"{multiple}e{exponent}") for exponent in exponents for multiple in multiples]
-    return [tick for tick in found if low <= tick <= high]
-
-
-def _rows(line: Mapping[str, Any]) -> list[Row]:
+def _residual_rms(line: Mapping[str, Any], values: object) -> list[Row]:
     """Return a row for each block of a line of the log; values that have no logarithm are left out."""
-    activations = line.get("activations")
-    values = activations.get("residual_rms") if isinstance(activations, Mapping) else None
-    if not isinstance(values, list):
-        return []
     return [
         {"tokens": line["tokens"], "block": block, "rms": value}
-        for block, value in enumerate(values)
-        if type(value) in (int, float) and 0 < value < math.inf
+        for block, value in enumerate(values if isinstance(values, list) else [])
+        if _is_number(value) and value > 0
     ]
+
+
+def _largest_logit(line: Mapping[str, Any], value: Any) -> list[Row]:
+    return [{"tokens": line["tokens"], "logit": value}] if _is_number(value) and value > 0 else []
+
+
+def _state_norm(_: Mapping[str, Any], values: object) -> list[Row]:
+    return [{"position": position, "norm": norm} for position, norm in _pairs(values) if position >= 1 and norm > 0]
+
+
+def _router_load(line: Mapping[str, Any], values: object) -> list[Row]:
+    layers = [(least, most, layer) for layer, (least, most) in enumerate(_pairs(values), 1)]
+    if not layers:
+        return []
+    least, _, least_layer = min(layers, key=lambda layer: layer[0])
+    _, most, most_layer = max(layers, key=lambda layer: layer[1])
+    ends = {"least": least, "least_layer": least_layer, "most": most, "most_layer": most_layer}
+    return [{"tokens": line["tokens"], **ends}]
+
+
+_ROWS: Mapping[str, Callable[[Mapping[str, Any], Any], list[Row]]] = {
+    "residual_rms": _residual_rms,
+    "largest_logit": _largest_logit,
+    "state_norm": _state_norm,
+    "router_load": _router_load,
+}
+
+
+def _pairs(values: object) -> list[tuple[float, float]]:
+    """Return the pairs of two numbers in a list."""
+    pairs = [pair for pair in values if isinstance(pair, list) and len(pair) == 2] if isinstance(values, list) else []
+    return [(first, second) for first, second in pairs if _is_number(first) and _is_number(second)]
+
+
+def _is_number(value: object) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)  # type: ignore[arg-type]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from lmzoo.compare.activations import Row, residual_rms
+from lmzoo.compare.activations import Activations
 from lmzoo.compare.figure import (
     LOSS,
     NUMBER,
@@ -19,6 +19,7 @@ from lmzoo.compare.figure import (
     tooltip,
 )
 from lmzoo.compare.figure_of_costs import costs
+from lmzoo.compare.figures_of_activations import activation_figures
 from lmzoo.compare.figures_of_losses import classes, positions
 from lmzoo.compare.figures_of_tuning import sensitivities
 from lmzoo.compare.findings import place
@@ -29,7 +30,7 @@ TRAINING = 3  # FLOPs of a training step in forward passes, as in budget.py
 TIME_AXIS = "seconds of training steps"
 
 
-def figures(results: Results, activations: Mapping[str, Sequence[Row]] | None = None) -> list[Figure]:
+def figures(results: Results, activations: Activations | None = None) -> list[Figure]:
     """Return the figures that the results allow, in the order of the report.
 
     `activations` is what `read_activations` found in the runs.
@@ -39,7 +40,10 @@ def figures(results: Results, activations: Mapping[str, Sequence[Row]] | None = 
         [draw(results, colors) for draw in group] for group in ((ranking, curves), (positions, classes, costs))
     )
     found = [*first, *sensitivities(results, colors), *last]
-    return [*(figure for figure in found if figure is not None), *residual_rms(results, activations or {})]
+    return [
+        *(figure for figure in found if figure is not None),
+        *activation_figures(activations or Activations(), colors),
+    ]
 
 
 def ranking(results: Results, colors: dict[str, int]) -> Figure | None:

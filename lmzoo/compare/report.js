@@ -22,7 +22,8 @@
   };
 
   for (const card of document.querySelectorAll("[data-figure]")) {
-    const figure = figures[card.dataset.figure], form = card.querySelector("form"), plot = card.querySelector(".plot");
+    const figure = figures[card.dataset.figure], plot = card.querySelector(".plot");
+    const form = (card.closest("[data-shared]") ?? card).querySelector("form");
     const options = { mode: "vega-lite", renderer: "svg", actions: false };
     let view = Promise.resolve();
     const draw = () => {

@@ -15,7 +15,7 @@ from importlib import resources
 from lmzoo import humanize
 from lmzoo.compare import findings, protocol, table
 from lmzoo.compare import report_tables as tables
-from lmzoo.compare.activations import Row
+from lmzoo.compare.activations import Activations
 from lmzoo.compare.conclusions import conclusions
 from lmzoo.compare.figure import N_COLORS, Figure
 from lmzoo.compare.figures import figures
@@ -29,7 +29,7 @@ POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inli
 MOST_PAIRS = 15  # a longer table of pairs is folded
 
 
-def html(results: Results, logged: Mapping[str, Sequence[Row]] | None = None) -> str:
+def html(results: Results, logged: Activations | None = None) -> str:
     """Make the whole page. `logged` is what `read_activations` found in the runs."""
     ordered = [*results.ranked, *results.unranked]
     colors = model_colors(results)

@@ -5,7 +5,7 @@ All outside text is escaped.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from lmzoo.compare import findings, loss_tables
@@ -17,6 +17,13 @@ from lmzoo.compare.token_classes import MEANINGS
 NO_SCRIPT = (
     "<noscript>The figure is drawn by a script, which is not allowed here; results.json has its data.</noscript>"
 )
+
+# The figures of activations that show all models: title, and what is drawn.
+ACTIVATIONS = {
+    "largest-logit": ("Largest logit", "By absolute value."),
+    "state-norm": ("State by position", "Its norm after so many tokens, at the end."),
+    "router-load": ("Load of experts", "Most and least used. Dotted: the even share."),
+}
 
 
 def chart(drawn: Mapping[str, Figure], name: str, colors: dict[str, int]) -> str:
@@ -40,16 +47,8 @@ def chart(drawn: Mapping[str, Figure], name: str, colors: dict[str, int]) -> str
         )
         groups.append(f"<fieldset><legend>scale</legend>{boxes}</fieldset>")
     if len(figure.models) > 1:
-        boxes = "".join(
-            f'<label><input type="checkbox" name="model" value="{escape(model)}" checked>'
-            f"{tables.swatch(colors[model])}{escape(model)}</label>"
-            for model in figure.models
-        )
-        groups.append(f'<fieldset class="models"><legend>models</legend>{boxes}</fieldset>')
-    return (
-        f'<div class="card chart" data-figure="{name}"><form class="controls" autocomplete="off" hidden>'
-        f'{"".join(groups)}</form><div class="plot"></div>{NO_SCRIPT}</div>\n'
-    )
+        groups.append(_models(figure.models, colors))
+    return f'<div class="card chart" data-figure="{name}">{_form(groups)}<div class="plot"></div>{NO_SCRIPT}</div>\n'
 
 
 def positions(results: Results, colors: dict[str, int], drawn: Mapping[str, Figure]) -> str:
@@ -84,22 +83,59 @@ def classes(results: Results, colors: dict[str, int], drawn: Mapping[str, Figure
 
 
 def activations(results: Results, colors: dict[str, int], drawn: Mapping[str, Figure]) -> str:
-    """Make the section of the residual RMS, a small figure for each model; empty without the logs of the runs."""
-    figures = [figure for name, figure in drawn.items() if name.startswith("activations-")]
-    if not figures:
+    """Make the section of the activation statistics: figures of all models, then one of each model.
+
+    The figures of all models have one form for all of them. Empty without the logs of the runs.
+    """
+    together = [drawn[name] for name in ACTIVATIONS if name in drawn]
+    alone = [figure for name, figure in drawn.items() if name.startswith("activations-")]
+    if not together and not alone:
         return ""
-    several = ", of the run with the first seed" if len(results.seeds) > 1 else ""
-    cards = "\n".join(
-        f'<figure class="card"><figcaption>{tables.swatch(colors[model])}{escape(model)}</figcaption>'
-        f"{chart(drawn, figure.name, colors)}</figure>"
-        for figure in figures
-        for model in figure.models
-    )
+    several = " Of the runs with the first seed." if len(results.seeds) > 1 else ""
+    parts = [
+        '<h2>Activations while training</h2>\n<p class="caption">Measured at each evaluation, on the same validation '
+        f"text for all. What grows without end, or jumps, announces a training that diverges.{several}</p>\n"
+    ]
+    if together:
+        names = [name for name in colors if any(name in figure.models for figure in together)]
+        form = _form([_models(names, colors)] if len(names) > 1 else [])
+        cards = "".join(_shared_card(figure) for figure in together)
+        parts.append(f'<div data-shared>{form}<div class="samples">{cards}</div></div>\n')
+    if alone:
+        cards = "\n".join(
+            f'<figure class="card"><figcaption>{tables.swatch(colors[model])}{escape(model)}</figcaption>'
+            f"{chart(drawn, figure.name, colors)}</figure>"
+            for figure in alone
+            for model in figure.models
+        )
+        parts.append(
+            '<p class="caption">Residual RMS: the root mean square of the features. The palest line is before the '
+            f'first block, the fullest after the last one.</p>\n<div class="samples">{cards}</div>'
+        )
+    return "".join(parts)
+
+
+def _shared_card(figure: Figure) -> str:
+    """Make a small card of a figure without controls: those of its group control it."""
+    title, note = ACTIVATIONS[figure.name]
     return (
-        '<h2>Activations while training</h2>\n<p class="caption">Root mean square of the features on validation text'
-        f"{several}. The palest line is before the first block, the fullest after the last one. Where a line grows "
-        f'without end, the training is about to diverge.</p>\n<div class="samples">{cards}</div>'
+        f'<figure class="card"><figcaption>{title} <small>{note}</small></figcaption>'
+        f'<div class="chart" data-figure="{figure.name}"><div class="plot"></div>{NO_SCRIPT}</div></figure>'
     )
+
+
+def _models(names: Sequence[str], colors: dict[str, int]) -> str:
+    """Make the boxes that show and hide models."""
+    boxes = "".join(
+        f'<label><input type="checkbox" name="model" value="{escape(name)}" checked>'
+        f"{tables.swatch(colors[name])}{escape(name)}</label>"
+        for name in names
+    )
+    return f'<fieldset class="models"><legend>models</legend>{boxes}</fieldset>'
+
+
+def _form(groups: Sequence[str]) -> str:
+    return f'<form class="controls" autocomplete="off" hidden>{"".join(groups)}</form>'
 
 
 def _interval(results: Results, marks: str) -> str:

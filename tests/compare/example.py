@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 
+from lmzoo.compare.activations import Activations
 from lmzoo.compare.results import CellResult, ModelResult, Reference, Results, Yardstick
 from lmzoo.compare.statistics import analyze
 from lmzoo.compare.token_classes import MEANINGS
@@ -197,3 +198,20 @@ def by_class(loss: float) -> list[dict[str, object]]:
 
 def _fall(loss: float) -> list[list[float]]:
     return [[0, 4.17], [500, loss + 1], [1000, loss + 0.4], [2000, loss]]
+
+
+def _logged() -> Activations:
+    """Activation statistics of two models of `everything`, of which one has experts and a state."""
+    tokens, names = (500, 1000, 2000), ("gpt2.tiny", "mamba.tiny")
+    ends = {"least": 0.5, "least_layer": 1, "most": 2.5, "most_layer": 2}
+    return Activations(
+        residual_rms={
+            name: [{"tokens": n, "block": b, "rms": 1.0 + n * b} for n in tokens for b in range(3)] for name in names
+        },
+        largest_logit={name: [{"tokens": n, "logit": 2.0 + n / 100} for n in tokens] for name in names},
+        state_norm={"mamba.tiny": [{"position": 2**n, "norm": 1.0 + n} for n in range(4)]},
+        router_load={"mamba.tiny": [{"tokens": n, **ends} for n in tokens]},
+    )
+
+
+LOGGED = _logged()

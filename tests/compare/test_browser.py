@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from lmzoo.compare.report import html
+from lmzoo.compare.report_charts import ACTIVATIONS
 from tests import browser
-from tests.compare.example import HOSTILE, everything
+from tests.compare.example import HOSTILE, LOGGED, everything
 
 pytestmark = pytest.mark.browser
 OPTIONS = (
@@ -28,11 +29,7 @@ OPTIONS = (
 TEXTS = (
     "return [...document.querySelectorAll(`[data-figure=${arguments[0]}] svg text`)].map((text) => text.textContent)"
 )
-# Residual RMS of a model with two blocks.
-LOGGED = {
-    HOSTILE: [{"tokens": n, "block": block, "rms": 1.0 + n * block} for n in (500, 1000, 2000) for block in range(3)]
-}
-FIGURES = ("ranking", "loss", "sensitivity", "positions", "classes", "cost", "activations-1")
+FIGURES = ("ranking", "loss", "sensitivity", "positions", "classes", "cost", *ACTIVATIONS, "activations-1")
 LINES = "[data-figure=loss] .mark-line path"
 COLORS = f"return [...document.querySelectorAll('{LINES}')].map((line) => line.getAttribute('stroke'))"
 
@@ -105,6 +102,21 @@ def test_browser_draws_where_losses_come_from(page: Page) -> None:
     assert page.driver.execute_script(lines) == 3
     empty = "return getComputedStyle(document.querySelector('[data-figure=activations-1] form')).display"
     assert page.driver.execute_script(empty) == "none", "no gap where there is no control"
+
+
+def test_browser_hides_a_model_in_all_figures_of_activations(page: Page) -> None:
+    def lines() -> list[int]:
+        count = "return document.querySelectorAll(`[data-figure=${arguments[0]}] .mark-line path`).length"
+        return [page.driver.execute_script(count, name) for name in ACTIVATIONS]
+
+    assert "load of an expert, even share = 1" in page.texts("router-load")
+    assert {"tokens read", "8"} <= set(page.texts("state-norm"))
+    assert lines() == [2, 1, 2]
+    box = page.driver.find_element("css selector", "[data-shared] input[value='mamba.tiny']")
+    box.send_keys(" ")
+    page.wait(lambda: lines() == [1, 0, 0])
+    box.send_keys(" ")
+    page.wait(lambda: lines() == [2, 1, 2])
 
 
 def test_browser_switches_the_axis_and_its_scale(page: Page) -> None:

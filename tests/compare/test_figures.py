@@ -13,7 +13,7 @@ from lmzoo.compare.figure import Figure
 from lmzoo.compare.figures import figures, loss_range
 from lmzoo.compare.results import Results
 from lmzoo.compare.statistics import mean_interval
-from tests.compare.example import HOSTILE, everything, example, model
+from tests.compare.example import HOSTILE, LOGGED, everything, example, model
 
 
 def by_name(results: Results) -> dict[str, Figure]:
@@ -28,8 +28,8 @@ def rows(figure: Figure, **wanted: Any) -> list[dict[str, Any]]:
 def test_figures_are_those_that_the_results_allow() -> None:
     assert list(by_name(everything())) == ["ranking", "loss", "sensitivity", "positions", "classes", "cost"]
     assert list(by_name(example())) == ["ranking", "loss", "cost"]
-    logged = {"gpt2.tiny": [{"tokens": 1, "block": 0, "rms": 1.0}, {"tokens": 2, "block": 0, "rms": 2.0}]}
-    assert [figure.name for figure in figures(everything(), logged)][-2:] == ["cost", "activations-1"]
+    shown = [figure.name for figure in figures(everything(), LOGGED)]
+    assert shown[5:] == ["cost", "largest-logit", "state-norm", "router-load", "activations-1", "activations-2"]
     failed = dataclasses.replace(example(), models=[example().models[4]])
     assert figures(failed) == [], "the loss of a model that failed a check is not shown"
 

@@ -50,13 +50,23 @@ def test_for_paper_has_a_legend_of_what_is_drawn_where_models_are_only_colors() 
 def test_write_figures_draws_the_activations_of_the_runs(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "best"
     run.mkdir(parents=True)
+    statistics = {"residual_rms": [1, 2], "state_norm": [[1, 2.0], [2, 3.0]], "router_load": [[0.5, 1.5]]}
     lines = [
-        {"step": n, "split": "val", "loss": 2.0, "tokens": n, "activations": {"residual_rms": [1, n]}} for n in (1, 2)
+        {"step": n, "split": "val", "loss": 2.0, "tokens": n, "activations": {**statistics, "largest_logit": n}}
+        for n in (1, 2)
     ]
     (run / METRICS_FILE).write_text("".join(json.dumps(line) + "\n" for line in lines))
     results = dataclasses.replace(example(), models=[model("best", 1.5)], references=[])
-    (path,) = [path for path in write_figures(results, tmp_path) if path.stem == "activations-1-tokens"]
-    assert ">Residual RMS of best after each block while training<" in path.read_text(encoding="utf-8")
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in write_figures(results, tmp_path)}
+    for name, text in (
+        ("largest-logit-tokens", ">largest logit<"),
+        ("state-norm-position", ">norm of the state<"),
+        ("router-load-tokens", ">load of an expert, even share = 1<"),
+        ("activations-1-tokens", ">Residual RMS of best after each block while training<"),
+    ):
+        assert text in texts[name]
+        assert "var(--" not in texts[name]
+    assert ">best<" in texts["router-load-tokens"], "the legend"
 
 
 def test_write_figures_names_the_package_that_is_missing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
