@@ -119,7 +119,7 @@ def _sketch(document: Span, size: int) -> Hashes:
     for hashes in _shingles(document):
         if len(smallest) == size:
             hashes = hashes[hashes < smallest[-1]]
-        smallest = _distinct(np.concatenate([smallest, hashes]))[:size]
+        smallest = _distinct(np.concatenate([smallest, hashes]))[:size].copy()  # a view would keep the rest in memory
     return smallest
 
 

@@ -154,7 +154,7 @@ def test_find_near_duplicates_needs_memory_that_does_not_grow_with_the_text(
     peaks = []
     for times in (2, 8):
         train = [file_span(write(f"train{times}.txt", _text(0, 200_000) * times))]
-        val = [file_span(write(f"{n}.txt", _text(n, 4000))) for n in range(1, 1 + 16 * times)]
+        val = [file_span(write(f"{n}.txt", _text(n, 4000))) for n in range(1, 1 + 16 * times)] * 8
         tracemalloc.start()
         find_near_duplicates(train, val)
         peaks.append(tracemalloc.get_traced_memory()[1])
