@@ -50,8 +50,10 @@ def test_bench_loss_prints_json_and_a_table() -> None:
 
 @pytest.fixture
 def quick_rate(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Measure the product of a smaller matrix: the real one takes a second."""
+    """Measure the product of a smaller matrix, and shorter blocks of steps: the real ones take seconds."""
     monkeypatch.setattr(training, "SQUARE", (64, 64, 64))
+    defaults = {**training.bench_train.__kwdefaults__, "block_seconds": 0.02}
+    monkeypatch.setattr(training.bench_train, "__kwdefaults__", defaults)
 
 
 @pytest.mark.usefixtures("quick_rate")

@@ -10,6 +10,7 @@ from statistics import median
 
 import pytest
 
+from lmzoo.bench.train import bench_train
 from lmzoo.cli.group import cli
 from lmzoo.runs.run import make_spec, train_run
 from lmzoo.train import malloc
@@ -50,6 +51,7 @@ def test_keep_freed_memory_is_used_only_by_the_command_line(
 ) -> None:
     given_back: list[bool] = []
     monkeypatch.setattr(malloc, "give_back_memory", lambda: given_back.append(True))
+    monkeypatch.setattr(bench_train, "__kwdefaults__", {**bench_train.__kwdefaults__, "block_seconds": 0.02})
     settings = {"context_length": 8, "batch_size": 2, "steps": 1}
     train_run(make_spec("bigram", str(text), overrides=settings), tmp_path / "run")
     assert given_back == []
