@@ -45,7 +45,7 @@ from lmzoo.cli.group import cli, documents_option, plugin_option, set_option, wi
     multiple=True,
     shell_complete=complete_tune,
     help="Search learning_rate, warmup_steps or min_learning_rate (in % of the learning rate) of each model: the same "
-    "values for all, more while the best is the first or last. Several (A,B or --tune again): one after another.",
+    "values for all, more while the best is the first or last. Several (NAME,NAME or --tune again): one after another.",
 )
 @click.option(
     "--halving",
