@@ -22,11 +22,13 @@ from lmzoo.compare.final_evaluation import mean_losses
 from lmzoo.compare.results import CellResult, ModelResult, portable
 from lmzoo.compare.tune import RATE, with_values
 from lmzoo.errors import ConfigError, DivergedError
+from lmzoo.hardware import default_device
+from lmzoo.model import LanguageModel
 from lmzoo.runs.directory import CONFIG_FILE, data_table, read_tables, require_same, train_config
 from lmzoo.runs.inputs import PreparedData
 from lmzoo.runs.metrics import METRICS_FILE, read_metrics
 from lmzoo.runs.run import train_run
-from lmzoo.runs.saved import evaluate_run, is_run
+from lmzoo.runs.saved import evaluate_run, is_run, load_run
 from lmzoo.runs.spec import RunSpec
 from lmzoo.storage import atomic
 from lmzoo.train.events import Listener
@@ -118,6 +120,12 @@ def diverged(cell: Cell, error: DivergedError) -> CellResult:
     """Return the result of a cell whose run diverged."""
     problem, curve = portable(str(error)), read_curve(cell.run)
     return CellResult(seed=cell.seed, run=cell.label, status="diverged", problem=problem, curve=curve)
+
+
+def load_cell(cell: Cell) -> tuple[LanguageModel, dict[str, Any]]:
+    """Load the model of a cell to the device where models are measured, and the tables of its run."""
+    model, _, tables = load_run(cell.run)
+    return model.to(default_device()), tables
 
 
 def train_cell(cell: Cell, data: PreparedData, listeners: Sequence[Listener], keep_freed_memory: bool) -> CellResult:

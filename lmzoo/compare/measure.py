@@ -15,7 +15,7 @@ from lmzoo.compare.budget import tokens_per_step
 from lmzoo.compare.decode_speed import decode_tokens_per_s
 from lmzoo.compare.final_evaluation import FinalEvaluation
 from lmzoo.compare.forecast import step_seconds
-from lmzoo.compare.grid import Cell, Measured, cell_key, read_cell, recorded_config, write_cell
+from lmzoo.compare.grid import Cell, Measured, cell_key, load_cell, read_cell, recorded_config, write_cell
 from lmzoo.compare.grid import train_cell as train
 from lmzoo.compare.parts import measure_part, read_part
 from lmzoo.compare.results import CellResult, ModelResult
@@ -28,7 +28,6 @@ from lmzoo.data.tokenizers import Tokenizer
 from lmzoo.hardware import default_device, hardware, versions
 from lmzoo.model import LanguageModel
 from lmzoo.runs.inputs import PreparedData
-from lmzoo.runs.saved import load_run
 from lmzoo.train.evaluate import evaluate
 from lmzoo.train.events import Listener
 
@@ -96,7 +95,7 @@ class Measurer:
         )
         more: dict[str, Any] = {} if config is None else {"config": recorded_config(config, cell.run)}
         if result.status == "trained":
-            model, tables = _load(cell)
+            model, tables = load_cell(cell)
             result = self._evaluate(result, model, tables["machine"]["precision"], first=config is not None)
             if config is not None:
                 if self.at_once == 1:
@@ -133,7 +132,7 @@ class Measurer:
         """Measure the speeds of a trained cell, now that nothing else runs, unless they are known."""
         if measured.cell.status != "trained" or "decode_tokens_per_s" in measured.more:
             return measured
-        more = {**measured.more, "decode_tokens_per_s": decode_tokens_per_s(_load(cell)[0])}
+        more = {**measured.more, "decode_tokens_per_s": decode_tokens_per_s(load_cell(cell)[0])}
         model = cell.spec.make_model(self.data.tokenizer.vocab_size, device=default_device())
         if model.traits.trainable:
             tokens = tokens_per_step(cell.spec, self.data.tokenizer.vocab_size)
@@ -159,12 +158,6 @@ class Measurer:
             return result
         selection = self.halves and evaluate(model, self.halves[0].split, stride=self.stride, precision=precision).loss
         return dataclasses.replace(result, loss=found.loss, bits_per_byte=found.bits_per_byte, selection_loss=selection)
-
-
-def _load(cell: Cell) -> tuple[LanguageModel, dict[str, Any]]:
-    """Load the model of a finished cell to the device of the comparison, and the tables of its run."""
-    model, _, tables = load_run(cell.run)
-    return model.to(default_device()), tables
 
 
 def _sample(model: LanguageModel, tokenizer: Tokenizer, prompt_ids: Sequence[int], seed: int) -> str:

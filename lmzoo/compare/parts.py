@@ -12,13 +12,12 @@ from typing import Any
 
 from lmzoo import files
 from lmzoo.compare.forecast import steps_done
-from lmzoo.compare.grid import Cell, Measured, diverged, own_interrupts
+from lmzoo.compare.grid import Cell, Measured, diverged, load_cell, own_interrupts
 from lmzoo.compare.results import STOPPED, CellResult
 from lmzoo.data.store import TokenSplit
 from lmzoo.errors import ConfigError, DivergedError
 from lmzoo.runs.inputs import PreparedData
 from lmzoo.runs.run import train_part
-from lmzoo.runs.saved import load_run
 from lmzoo.storage import atomic
 from lmzoo.train.evaluate import evaluate
 from lmzoo.train.events import Listener
@@ -67,7 +66,7 @@ def measure_part(
         with own_interrupts(cell):
             given: dict[str, Any] = {"prepared": data, "keep_freed_memory": keep_freed_memory}
             train_part(cell.spec, cell.run, until, listeners=listeners, **given)
-        model, _, tables = load_run(cell.run)
+        model, tables = load_cell(cell)
         loss = evaluate(model, split, stride=stride, precision=tables["machine"]["precision"]).loss
         if not math.isfinite(loss):
             raise DivergedError(f"step {until}: the validation loss is {loss}")
