@@ -24,6 +24,7 @@ def test_help_of_every_command_shows_an_example(lmzoo: Command) -> None:
         "eval",
         "compare",
         "probe",
+        "reproduce",
         "report",
         "check",
         "data",
