@@ -82,6 +82,7 @@ ALLOWED = {
     "data/embedded.py": "reads the standard library",
     "hardware.py": "reads /proc",
     "probing/plan.py": "reads back its own text",
+    "reproducing/recipe.py": "reads the recipes of this package",
     "runs/validation.py": "opens what was checked to be a regular file of bounded size",
     "storage/safetensors.py": "opens what files.py has checked",
 }
