@@ -42,6 +42,6 @@ PARTS = {
     "changes": Part(changes, "another setting, tokenizer or text", "backbones, 3 at most", 3, 1),
     "lock": Part(lock, "four trainers in one folder, and killed ones", "rounds", 50, 3),
     "memory": Part(memory, "too little memory", "limits", 40, 3),
-    "comparisons": Part(comparisons, "a comparison killed at any time ends with the same results", "kills", 20, 2),
+    "comparisons": Part(comparisons, "a comparison killed at any time ends with the same results", "kills", 20, 1),
     "hostile": Part(hostile, "malicious runs and checkpoints", "only every Nth case", 1, 6),
 }

@@ -35,7 +35,7 @@ def test_stress_parts_find_no_failure(names: list[str], tmp_path: Path) -> None:
     assert list(figures) == names
     for name, figure in figures.items():
         assert figure["failures"] == []
-        assert sum(figure["done"].values()) >= 3, f"{name} did too little: {figure}"
+        assert sum(figure["done"].values()) >= 2, f"{name} did too little: {figure}"
 
 
 def test_stress_parts_are_all_tested() -> None:
