@@ -15,7 +15,7 @@ from tests import browser, gpu
 
 
 class Condition(NamedTuple):
-    """What the tests with a marker need."""
+    """The condition of the tests with a marker."""
 
     is_here: Callable[[], bool]
     required: str  # environment variable: set if the tests must run

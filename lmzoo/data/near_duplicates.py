@@ -32,7 +32,7 @@ Number = TypeVar("Number", np.int64, np.uint64)
 
 @dataclass(frozen=True, kw_only=True)
 class NearDuplicates:
-    """What was removed from a validation split: `share` is the share of the bytes of its documents.
+    """The documents that were removed from a validation split: `share` is the share of the bytes of its documents.
 
     `rest_sha256` is the hash of the text that is left, "" if nothing was removed.
     """

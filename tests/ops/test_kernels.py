@@ -26,7 +26,7 @@ BF16, F32, F64 = torch.bfloat16, torch.float32, torch.float64
 
 @pytest.fixture
 def installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As where the package is installed and not turned off."""
+    """Kernels are installed and not turned off."""
     monkeypatch.setattr(kernels, "_INSTALLATION", "")
 
 

@@ -96,7 +96,7 @@ def test_evaluate_run_isolates_documents_as_the_training_or_as_told(
 
 
 def test_evaluate_run_reads_the_text_without_near_duplicates(tmp_path: Path, small_spec: MakeSpec, copied: str) -> None:
-    """As in the training, which recorded the hash of the text; of an older run, which did not, with them."""
+    """A run is evaluated on the text that it was trained with; an older run, which records no hash, on all files."""
     run, older = tmp_path / "run", tmp_path / "older"
     result = train_run(replace(small_spec("bigram"), data=copied), run)
     split = load_corpus(copied).val
