@@ -5,6 +5,7 @@ others: the loops of flash-linear-attention and the retention of MiniMax in tran
 from __future__ import annotations
 
 import math
+import sys
 
 import pytest
 import torch
@@ -21,6 +22,7 @@ from lmzoo.ops.gated_linear_attention import (
     gated_linear_attention,
     naive_gated_linear_attention,
 )
+from lmzoo.ops.kernels import Kernel
 from lmzoo.ops.linear_chunks import CHUNK_LENGTH as C
 from tests.ops import fla_naive
 from tests.ops.scans import Scan, assert_same, values_and_gradients
@@ -171,3 +173,20 @@ def test_gated_linear_attention_counts_as_its_definition(T: int) -> None:
     with FlopCounter() as counter:
         gated_linear_attention(*make_inputs(T))
     assert counter.get_total_flops() == 4 * 2 * T * 3 * 4 * 5
+
+
+def test_gated_linear_attention_gives_a_kernel_queries_and_keys_of_each_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Heads may share queries and keys, which the kernels for a GPU do not know."""
+    seen: list[tuple[int, ...]] = []
+
+    def kernel(q: Tensor, k: Tensor, v: Tensor, *others: Tensor | None) -> tuple[Tensor, Tensor]:
+        seen.extend((tuple(q.shape), tuple(k.shape)))
+        return naive_gated_linear_attention(q, k, v, *others)
+
+    module = sys.modules[naive_gated_linear_attention.__module__]  # lmzoo.ops has a function of its name
+    monkeypatch.setattr(module, "find_kernel", lambda *_: Kernel(kernel, "a test"))
+    q, k, v = torch.randn(2, 5, 2, 3), torch.randn(2, 5, 2, 3), torch.randn(2, 5, 4, 6)
+    y, last = gated_linear_attention(q, k, v)
+    assert seen == [(2, 5, 4, 3)] * 2
+    expected_y, expected_last = naive_gated_linear_attention(q, k, v)
+    torch.testing.assert_close((y, last), (expected_y, expected_last))
