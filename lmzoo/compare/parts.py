@@ -1,6 +1,6 @@
 """Parts of the training of a cell, for successive halving: a run is trained up to a step, evaluated, and stopped.
 
-The losses are kept in the file `parts.json` of the run, since its later checkpoints replace those of the parts.
+The losses are kept in the file `parts.json` of the run, since later checkpoints replace the checkpoints of the parts.
 """
 
 from __future__ import annotations

@@ -189,7 +189,7 @@ def _backward_pass(
     inverse_NMCC: Tensor,
     C: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of (q, k, v, beta, log_decay, state); that of missing decays is empty."""
+    """The gradients of (q, k, v, beta, log_decay, state); without decays, their gradient is an empty tensor."""
     chunks = _Chunks(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH, C)
     gradients = _gradients(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH)
     grad_q, grad_k, grad_v, grad_beta = (in_chunks(x, C) for x in gradients[:4])
@@ -212,7 +212,7 @@ def _backward_pass(
 def _backward_tile(
     chunks: _Chunks, n: slice, grad_y: Tensor, S_NMKV: Tensor, inverse_LCC: Tensor, grad_MKV: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Returns the gradients of q, k, v, beta and the first memory of the chunks n, from that of the last memory."""
+    """Returns the gradients of q, k, v, beta and the first memory of the chunks n, from the gradient of the last."""
     tile, N = chunks.tile(n), n.stop - n.start
     (C, V), starts_LKV = grad_y.shape[-2:], S_NMKV[:-1].flatten(0, 1)
     near_k_LCK = tile.near_q_LQK[:, C:]

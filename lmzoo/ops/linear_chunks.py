@@ -177,7 +177,7 @@ def _backward_pass(
     S_NMKW: Tensor,
     C: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of (q, k, v, log_decay, state); that of missing decays is empty."""
+    """The gradients of (q, k, v, log_decay, state); without decays, their gradient is an empty tensor."""
     chunks = _Chunks(q_BTGK, k_BTGK, v_BTHV, log_decay_BTH, C)
     q, k, v, log_decay = _gradients(q_BTGK, k_BTGK, v_BTHV, log_decay_BTH)
     outs = (in_chunks(q, C), in_chunks(k, C), chunks.groups(v))
@@ -197,7 +197,7 @@ def _backward_pass(
 def _backward_tile(
     chunks: _Chunks, n: slice, grad_y: Tensor, S_NMKW: Tensor, grad_MKW: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns the gradients of q, k, v and the first memory of the chunks n, from that of the last memory."""
+    """Returns the gradients of q, k, v and the first memory of the chunks n, from the gradient of the last."""
     tile, grads_NMKW = chunks.tile(n), S_NMKW.new_empty(S_NMKW.shape)
     grad_y_LCW = grad_y.flatten(0, 2)
     since_grad_LCW = _times(grad_y_LCW, tile.since_LCR1)

@@ -1,4 +1,4 @@
-"""Runs a recipe: its cells by the engine of `lmzoo probe`, its text by that of `lmzoo compare`."""
+"""Runs a recipe: its cells by the engine of `lmzoo probe`, its text by the one of `lmzoo compare`."""
 
 from __future__ import annotations
 
