@@ -19,7 +19,7 @@ _HEIGHT, _SMALL_HEIGHT = 220, 170
 
 
 def activation_figures(activations: Activations, colors: dict[str, int]) -> list[Figure]:
-    """Return the figures that the logs of the runs allow: first the ones of all models together, then one for each model."""
+    """Return the figures that the logs of the runs allow, of all models together and then of each one."""
     together = [draw(activations, colors) for draw in (largest_logit, state_norm, router_load)]
     return [*(figure for figure in together if figure is not None), *residual_rms(activations, colors)]
 
