@@ -345,7 +345,13 @@ def _builtin_families() -> frozenset[str]:
 
 @cache
 def _plugin_modules() -> dict[str, str]:
-    return {point.name: point.module for point in metadata.entry_points(group=ENTRY_POINTS)}
+    """Return the module of each family of installed packages; mark a family as broken that two packages provide."""
+    found: dict[str, str] = {}
+    for point in sorted(metadata.entry_points(group=ENTRY_POINTS), key=lambda point: point.module):
+        first = found.setdefault(point.name, point.module)
+        if first != point.module:
+            _broken_plugins[point.name] = f"{first} and {point.module} both provide it: uninstall one of the packages"
+    return found
 
 
 def _unknown(name: str) -> str:

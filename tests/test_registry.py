@@ -238,9 +238,10 @@ def test_load_plugin_says_how_to_import_a_file_beside_it(tmp_path: Path) -> None
 
 def write_distribution(folder: Path, name: str, module: str) -> None:
     """Write what pip writes for an installed package with the plug-in `name`."""
-    info = folder / f"lmzoo_{name}-1.0.dist-info"
+    distribution = module.partition(".")[0]
+    info = folder / f"{distribution}-1.0.dist-info"
     info.mkdir()
-    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: lmzoo-{name}\nVersion: 1.0\n")
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {distribution}\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text(f"[lmzoo.backbones]\n{name} = {module}\n")
 
 
@@ -266,6 +267,13 @@ except lmzoo.LmzooError as error:
 else:
     raise SystemExit("the broken plug-in was created")
 assert "bad" not in lmzoo.list_models()
+try:
+    lmzoo.create_model("rival", vocab_size=5)
+except lmzoo.LmzooError as error:
+    assert "'rival' is broken (lmzoo_first and lmzoo_second both provide it" in str(error), error
+else:
+    raise SystemExit("one of two packages was chosen without a word")
+assert "rival" not in lmzoo.list_models()
 assert lmzoo.create_model("gpt2.tiny", vocab_size=5)
 
 # Torch draws normal values on the meta device by code whose import takes seconds: `load_model` must not do it.
@@ -283,6 +291,8 @@ def test_installed_plugins_are_found_and_models_are_built_without_the_compiler(t
         write_distribution(tmp_path, name, f"lmzoo_{name}")
         write_plugin(tmp_path / f"lmzoo_{name}.py", name)
     (tmp_path / "lmzoo_bad.py").write_text("import no_such_module_here")
+    for module in ("lmzoo_first", "lmzoo_second"):
+        write_distribution(tmp_path, "rival", module)
     write_distribution(tmp_path, "extra", "lmzoo_extra.model")
     package = tmp_path / "lmzoo_extra"
     package.mkdir()
