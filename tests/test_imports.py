@@ -43,7 +43,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "ops": set(),
     "losses": {"ops"},
     "state": {"storage"},
-    "storage": {"registry"},  # to load a model by the name in its file
+    "storage": {"registry", "hf", "inference"},  # to load a model by the name in its file; the last two lazily
     "flops": {"ops"},
     "layers": {"ops", "state", "losses", "roles"},
     "model": {
@@ -66,7 +66,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "registry": {"entries", "plugins", "bounds", "layers", "matching"},  # all but the first two lazily
     "matching": {"model", "registry"},
     "drawing": {"model", "layers", "state", "flops"},
-    "hf": set(),
+    "hf": {"model", "registry", "storage"},
     "backbones": {"model", "decoder", "cell_model", "layers", "ops", "registry", "state"},
     "data": {"storage", "losses"},  # of the losses the target that is ignored
     "sampling_config": set(),
@@ -140,7 +140,6 @@ ONLY_PACKAGES = {
     "ops": {"torch", "einops", "__future__", "math", "collections", "typing", "contextlib", "contextvars"},
     "ops/kernels.py": {"torch", "__future__", "collections", "typing", "os", "re", "importlib"},
     "ops/cuda/fla.py": {"torch", "__future__", "collections", "typing", "fla"},
-    "hf": {"torch", "__future__", "abc", "collections", "dataclasses", "typing"},
 }
 
 

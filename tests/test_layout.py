@@ -11,11 +11,12 @@ MODULES = sorted(
     path.relative_to(ROOT / "lmzoo") for path in (ROOT / "lmzoo").rglob("*.py") if path.name != "__init__.py"
 )
 
+MACHINERY = ("architecture", "architectures", "keys", "load", "shards", "weights")  # of lmzoo/hf
 # Modules without a test file of their name, and the file or folder in which they are tested.
 ELSEWHERE = {
     "__main__.py": "tests/cli/test_group.py",  # starts `python -m lmzoo`
-    # Names of weights are tested where the models are compared that they map.
-    **{f"hf/{m.name}": f"tests/backbones/test_{m.name}" for m in MODULES if m.parts[0] == "hf" and m.stem != "weights"},
+    # Descriptions of architectures are tested together, by comparing their models with transformers'.
+    **{f"hf/{m.name}": "tests/hf/test_load.py" for m in MODULES if m.parts[0] == "hf" and m.stem not in MACHINERY},
 }
 
 

@@ -40,12 +40,13 @@ class GPT2Config(ModelConfig):
     d_ff: int | None = None  # width of the feed-forward layers; None: 4 d_model
     dropout: float = 0.0  # share of the features set to zero in training
     bias: bool = True  # linear layers and norms have a bias
+    norm_eps: float = 1e-5  # added to the variance in a normalization
     tie_embeddings: bool = True  # the head uses the weights of the token embedding
 
     def __post_init__(self) -> None:
         super().__post_init__()
         set_default(self, "d_ff", 4 * self.d_model)
-        require_positive(self, "d_model", "n_layers", "d_ff")
+        require_positive(self, "d_model", "n_layers", "d_ff", "norm_eps")
         require_heads(self, rotated=False)
         require_between(self, "dropout", 0, 1, below_high=True)
 
@@ -57,9 +58,9 @@ class Block(nn.Module):
         super().__init__()
         d_model, bias = config.d_model, config.bias
         init_out = normal(0.02 / math.sqrt(2 * config.n_layers))
-        self.norm_1 = LayerNorm(d_model, bias=bias)
+        self.norm_1 = LayerNorm(d_model, config.norm_eps, bias=bias)
         self.attention = Attention(d_model, config.n_heads, bias=bias, dropout=config.dropout, init_out=init_out)
-        self.norm_2 = LayerNorm(d_model, bias=bias)
+        self.norm_2 = LayerNorm(d_model, config.norm_eps, bias=bias)
         self.up = Linear(d_model, config.d_ff, bias=bias)
         self.down = Linear(config.d_ff, d_model, bias=bias, init=init_out)
         self.dropout = Dropout(config.dropout)
@@ -95,7 +96,7 @@ class GPT2(LanguageModel):
         self.positions = Embedding(config.context_length, config.d_model)
         self.dropout = Dropout(config.dropout)
         self.blocks = Stack(Block(config) for _ in range(config.n_layers))
-        self.norm = LayerNorm(config.d_model, bias=config.bias)
+        self.norm = LayerNorm(config.d_model, config.norm_eps, bias=config.bias)
         self.head = make_head(self.tokens, tied=config.tie_embeddings)
 
     @property

@@ -29,7 +29,7 @@ from lmzoo.layers.scored_attention import ScoredAttention
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
 
-KINDS = ("rope", "nope")
+KINDS = ("rope", "full", "nope")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,14 +39,15 @@ class LlamaConfig(DecoderConfig):
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"pattern": "rope nope", "rope_scaling": "yarn factor=2 original=8", "attention_bias": "qkv", "window": 5},
+        {"pattern": "rope full", "window": 5},
     )
 
     n_heads: int = 4  # attention heads
     n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
     head_dim: int | None = None  # width of a head; None: d_model / n_heads
     d_ff: int | None = None  # width of the feed-forward layers; None: 8/3 d_model, rounded up to a multiple of 32
-    window: int | None = None  # tokens that each layer with positions sees, the present one included; None: all
-    pattern: str = "rope"  # layers with rotary positions or without ("nope"), repeated up to n_layers: "rope*3 nope"
+    window: int | None = None  # tokens that each layer "rope" sees, the present one included; None: all
+    pattern: str = "rope"  # layers from bottom to top, repeated: "rope*3 nope", or "full" for positions and no window
     rope_theta: float = 10000.0  # base of the rotary wavelengths
     rope_scaling: str = "none"  # for longer texts: "linear factor=4", or ntk, yarn, llama3 (lmzoo.layers.rope_scaling)
     attention_bias: Literal["none", "qkv", "all"] = "none"  # attention projections with a bias
@@ -60,7 +61,7 @@ class LlamaConfig(DecoderConfig):
         require_positive(self, "d_ff", "rope_theta")
         set_default(self, "n_kv_heads", self.n_heads)
         kinds = pattern(self.pattern, self.n_layers, KINDS)
-        require_heads(self, rotated=self.head_dim is None and "rope" in kinds)
+        require_heads(self, rotated=self.head_dim is None and {*kinds} != {"nope"})
         if self.head_dim is not None:
             require_positive(self, "head_dim")
             require(self.head_dim % 2 == 0, f"head_dim={self.head_dim} must be even to be rotated")
@@ -82,8 +83,10 @@ class Llama(Decoder):
     def make_attention(self, config: Any, layer: int) -> Attention:
         """Returns the attention of block `layer`."""
         options: dict[str, Any] = {"n_kv_heads": config.n_kv_heads, "head_dim": config.head_dim}
-        if pattern(config.pattern, config.n_layers, KINDS)[layer] == "rope":
+        kind = pattern(config.pattern, config.n_layers, KINDS)[layer]
+        if kind != "nope":
             options["rope"] = Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling))
+        if kind == "rope":
             options["window"] = config.window
         if config.qk_norm:
             options["qk_norm"] = each_head(partial(RMSNorm, eps=config.norm_eps))

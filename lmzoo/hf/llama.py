@@ -1,21 +1,31 @@
-"""Weight names of Llama and its relatives in transformers: WEIGHTS for Llama, Mistral and SmolLM3, QWEN2, QWEN3."""
+"""Llama and its relatives in transformers: Llama, Mistral, Qwen2, Qwen3 and SmolLM3."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, refused
+from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
 from lmzoo.hf.weights import Head, Rows, Weights
 
 WEIGHTS: Weights = {
     "tokens.weight": "model.embed_tokens.weight",
     "blocks.{i}.0.before.weight": "model.layers.{i}.input_layernorm.weight",
-    "blocks.{i}.0.inner.qkv.weight": Rows(
-        (
-            "model.layers.{i}.self_attn.q_proj.weight",
-            "model.layers.{i}.self_attn.k_proj.weight",
-            "model.layers.{i}.self_attn.v_proj.weight",
-        ),
-        shares=("n_heads", "n_kv_heads", "n_kv_heads"),
-    ),
+    **{
+        f"blocks.{{i}}.0.inner.qkv.{kind}": Rows(
+            (
+                f"model.layers.{{i}}.self_attn.q_proj.{kind}",
+                f"model.layers.{{i}}.self_attn.k_proj.{kind}",
+                f"model.layers.{{i}}.self_attn.v_proj.{kind}",
+            ),
+            shares=("n_heads", "n_kv_heads", "n_kv_heads"),
+        )
+        for kind in ("weight", "bias")
+    },
+    "blocks.{i}.0.inner.q_norm.weight": "model.layers.{i}.self_attn.q_norm.weight",
+    "blocks.{i}.0.inner.k_norm.weight": "model.layers.{i}.self_attn.k_norm.weight",
     "blocks.{i}.0.inner.out.weight": "model.layers.{i}.self_attn.o_proj.weight",
+    "blocks.{i}.0.inner.out.bias": "model.layers.{i}.self_attn.o_proj.bias",
     "blocks.{i}.1.before.weight": "model.layers.{i}.post_attention_layernorm.weight",
     "blocks.{i}.1.inner.up.weight": Rows(
         ("model.layers.{i}.mlp.gate_proj.weight", "model.layers.{i}.mlp.up_proj.weight"),
@@ -24,21 +34,77 @@ WEIGHTS: Weights = {
     "norm.weight": "model.norm.weight",
     "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
 }
+INV_FREQ = ("*.rotary_emb.inv_freq",)  # a buffer in files of old versions
+BIASES = {False: "none", True: "all"}
+KINDS = {"full_attention": "full", "sliding_attention": "rope"}
 
-QWEN2: Weights = {
-    **WEIGHTS,
-    "blocks.{i}.0.inner.qkv.bias": Rows(
-        (
-            "model.layers.{i}.self_attn.q_proj.bias",
-            "model.layers.{i}.self_attn.k_proj.bias",
-            "model.layers.{i}.self_attn.v_proj.bias",
-        ),
-        shares=("n_heads", "n_kv_heads", "n_kv_heads"),
-    ),
+KEYS = {
+    **ATTENTION,
+    "hidden_act": SWIGLU,
+    "head_dim": To("head_dim", None),
+    "tie_word_embeddings": To("tie_embeddings", default=False),
+    "mlp_bias": Only(False),
 }
-QWEN3: Weights = {
-    **WEIGHTS,
-    "blocks.{i}.0.inner.q_norm.weight": "model.layers.{i}.self_attn.q_norm.weight",
-    "blocks.{i}.0.inner.k_norm.weight": "model.layers.{i}.self_attn.k_norm.weight",
-}
-ALL_BIASES: Weights = {**QWEN2, "blocks.{i}.0.inner.out.bias": "model.layers.{i}.self_attn.o_proj.bias"}
+
+
+def _windows(config: Config) -> dict[str, Any]:
+    """Returns the window, and which layers have it: from `max_window_layers` on, or those in `layer_types`."""
+    kinds, window = config.get("layer_types"), config.value("sliding_window", 4096)
+    if not config.value("use_sliding_window", False):
+        window = None
+    if kinds is not None:
+        words = config.words("layer_types", KINDS)
+    else:
+        first = config.value("max_window_layers", 28)
+        words = ["rope" if window is not None and layer >= first else "full" for layer in range(config.layers())]
+    if "rope" not in words:
+        return {}
+    if window is None:
+        raise refused("layer_types", kinds, "has sliding_attention, but use_sliding_window is false")
+    return {"window": window, "pattern": " ".join(words)}
+
+
+WINDOWS = Together(("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"), _windows)
+
+LLAMA = Architecture(
+    model_type="llama",
+    classes=("LlamaForCausalLM",),
+    family="llama",
+    weights=WEIGHTS,
+    keys={**KEYS, "attention_bias": To("attention_bias", default=False, values=BIASES)},
+    together=(rope(),),
+    buffers=INV_FREQ,
+)
+MISTRAL = Architecture(
+    model_type="mistral",
+    classes=("MistralForCausalLM",),
+    family="llama",
+    weights=WEIGHTS,
+    keys={**KEYS, "num_key_value_heads": To("n_kv_heads", 8), "sliding_window": To("window", 4096)},
+    together=(rope(),),
+    buffers=INV_FREQ,
+)
+QWEN2 = Architecture(
+    model_type="qwen2",
+    classes=("Qwen2ForCausalLM",),
+    family="llama",
+    weights=WEIGHTS,
+    keys={**KEYS, "num_key_value_heads": To("n_kv_heads", 32)},
+    together=(rope(), WINDOWS),
+    fixed={"attention_bias": "qkv"},
+    buffers=INV_FREQ,
+)
+QWEN3 = Architecture(
+    model_type="qwen3",
+    classes=("Qwen3ForCausalLM",),
+    family="llama",
+    weights=WEIGHTS,
+    keys={
+        **KEYS,
+        "num_key_value_heads": To("n_kv_heads", 32),
+        "head_dim": To("head_dim", 128),
+        "attention_bias": To("attention_bias", default=False, values=BIASES),
+    },
+    together=(rope(), WINDOWS),
+    fixed={"qk_norm": True},
+)

@@ -5,14 +5,16 @@ a name stands for the layer, 0 ... n_layers - 1, on both sides:
 
     {"tokens.weight": "model.embed_tokens.weight", "blocks.{i}.0.before.weight": "model.layers.{i}.input_norm.weight"}
 
-A layout moves elements without changing them, and takes all sizes from the model's config. So each layout can be
-inverted, although writing a checkpoint is not implemented. A new layout must follow this rule.
+A map may have entries that a model does not need, such as biases: only the names of the model are read. A layout moves
+elements without changing them, and takes all sizes from the model's config. So each layout can be inverted, although
+writing a checkpoint is not implemented. A new layout must follow this rule.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -115,6 +117,28 @@ class Squeezed(Layout):
 
 
 @dataclass(frozen=True)
+class Either(Layout):
+    """The first of these sources that the checkpoint holds: it has one of several forms, or the layers differ."""
+
+    sources: tuple[Source, ...]
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        missing: MissingTensorError | None = None
+        for source in self.sources:
+            attempt = Reader(
+                read.tensors, read.config
+            )  # its own names: a part of a form that is not complete is not used
+            try:
+                tensor = attempt(source, **index)
+            except MissingTensorError as error:
+                missing = missing or error
+                continue
+            read.used |= attempt.used
+            return tensor
+        raise missing or MissingTensorError("no source is given")
+
+
+@dataclass(frozen=True)
 class Head:
     """The weight of the head, as an entry of a map. With `tie_embeddings` the lmzoo model has no such weight.
 
@@ -125,16 +149,11 @@ class Head:
     tokens: str  # the name of the token embedding
 
 
-@dataclass(frozen=True)
-class Layers:
-    """An entry of a map for the layers `start` ... `end` - 1 only, given as numbers or settings."""
-
-    source: Source
-    start: int | str = 0
-    end: int | str = "n_layers"
+Weights = Mapping[str, Source | Head]
 
 
-Weights = Mapping[str, Source | Head | Layers]
+class MissingTensorError(CheckpointError):
+    """A tensor that the checkpoint does not hold."""
 
 
 class Reader:
@@ -145,12 +164,12 @@ class Reader:
         self.used: set[str] = set()
 
     def __call__(self, source: Source, **index: int) -> Tensor:
-        """Returns the tensor with that name, or built by that layout. Raises `CheckpointError` for a missing name."""
+        """Returns the tensor with that name, or built by that layout. Raises `MissingTensorError`."""
         if isinstance(source, Layout):
             return source.build(self, **index)
         name = source.format(**index)
         if name not in self.tensors:
-            raise CheckpointError(f"the checkpoint has no {name}")
+            raise MissingTensorError(f"the checkpoint has no {name}")
         self.used.add(name)
         return self.tensors[name]
 
@@ -158,39 +177,66 @@ class Reader:
         """Returns the number itself, or the value of the setting with that name."""
         return self.config[size] if isinstance(size, str) else size
 
+    def ours(self, weights: Weights, name: str) -> Tensor:
+        """Returns the tensor of the lmzoo model with this name. Raises `CheckpointError` for a wrong shape, too."""
+        entry, index = _entry(weights, name)
+        try:
+            return self(entry.name if isinstance(entry, Head) else entry, **index)
+        except (CheckpointError, RuntimeError, IndexError) as error:  # torch raises the last two for a wrong shape
+            kind = MissingTensorError if isinstance(error, MissingTensorError) else CheckpointError
+            raise kind(f"{name}: {str(error).splitlines()[0]}") from None
+
 
 def convert(source: Mapping[str, Tensor], weights: Weights, config: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Converts the tensors `source` of a checkpoint to the state dict of an lmzoo model, by the map `weights`.
+    """Converts the tensors `source` of a checkpoint to lmzoo tensors by the map `weights`, as far as both have them.
 
     `config` holds the settings of the lmzoo model by name. Where a layout permits, the result shares memory with
-    `source`. Raises `CheckpointError` naming a tensor that is missing, has a wrong shape, or is in no entry of the map.
+    `source`. Raises `CheckpointError` naming a tensor that has a wrong shape, or that nothing uses.
     """
     read = Reader(source, config)
     ours: dict[str, Tensor] = {}
-    for name, entry in weights.items():
-        if isinstance(entry, Head):
-            if config["tie_embeddings"]:
-                _check_tied(read, entry)
-                continue
-            entry = entry.name
-        layers = entry if isinstance(entry, Layers) else Layers(entry)
-        entry, end = layers.source, min(read.size(layers.end), config["n_layers"])
-        for i in range(read.size(layers.start), end) if "{i}" in name else (0,):
-            our_name = name.format(i=i)
-            try:
-                ours[our_name] = read(entry, i=i)
-            except (CheckpointError, RuntimeError, IndexError) as error:  # torch raises the last two for a wrong shape
-                raise CheckpointError(f"{our_name}: {str(error).splitlines()[0]}") from None
-    unused = sorted(set(source) - read.used)
-    if unused:
-        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
-        raise CheckpointError(f"the checkpoint holds {_series(unused[:3])}{more}, which the model has no place for")
+    for template, entry in weights.items():
+        if isinstance(entry, Head) and config["tie_embeddings"]:
+            if entry.name in source and not torch.equal(read(entry.name), read(entry.tokens)):
+                raise not_tied(entry)
+            continue
+        for i in range(config["n_layers"]) if "{i}" in template else (0,):
+            name = template.format(i=i)
+            with suppress(MissingTensorError):
+                ours[name] = read.ours(weights, name)
+    check_used(source, read.used)
     return ours
 
 
-def _check_tied(read: Reader, head: Head) -> None:
-    if head.name in read.tensors and not torch.equal(read(head.name), read(head.tokens)):
-        raise CheckpointError(f"tie_embeddings=True, but in the checkpoint {head.name} differs from {head.tokens}")
+def tied_heads(weights: Weights, names: Iterable[str]) -> list[Head]:
+    """Returns the heads in the map that a model with these names has no weight for: it uses the token embedding."""
+    return [entry for name, entry in weights.items() if isinstance(entry, Head) and name not in {*names}]
+
+
+def not_tied(head: Head) -> CheckpointError:
+    """Returns the error for a head that must equal the token embedding and does not."""
+    return CheckpointError(f"tie_embeddings=True, but in the checkpoint {head.name} differs from {head.tokens}")
+
+
+def check_used(names: Iterable[str], used: Iterable[str]) -> None:
+    """Raises `CheckpointError` if the checkpoint holds tensors that were not used."""
+    unused = sorted({*names} - {*used})
+    if unused:
+        more = f" and {len(unused) - 3} more" if len(unused) > 3 else ""
+        raise CheckpointError(f"the checkpoint holds {_series(unused[:3])}{more}, which the model has no place for")
+
+
+def _entry(weights: Weights, name: str) -> tuple[Source | Head, dict[str, int]]:
+    """Returns the entry of a map for one of our names, and the index of the layer in it."""
+    if name in weights:
+        return weights[name], {}
+    parts = name.split(".")
+    place = next((place for place, part in enumerate(parts) if part.isdigit()), None)
+    if place is not None:
+        template = ".".join(["{i}" if n == place else part for n, part in enumerate(parts)])
+        if template in weights:
+            return weights[template], {"i": int(parts[place])}
+    raise CheckpointError(f"{name}: no tensor of the checkpoint is known for it")
 
 
 def _series(values: Any) -> str:

@@ -63,6 +63,8 @@ class Yarn(RopeScaling):
     original: int  # context length of the training
     fast: float = 32.0
     slow: float = 1.0
+    attention: float | None = None  # factor of cosines and sines; None: 0.1 ln(factor) + 1
+    whole: int = 1  # the pairs of `fast` and `slow` turns are rounded to whole pairs; 0: they are not (gpt-oss)
 
     def scaled(self, frequency_K: Tensor, theta: float) -> Tensor:
         pairs = len(frequency_K)
@@ -70,14 +72,16 @@ class Yarn(RopeScaling):
             pairs * math.log(self.original / (turns * 2 * math.pi)) / math.log(theta)  # the pair of that many turns
             for turns in (self.fast, self.slow)
         )
-        first, last = max(math.floor(first), 0), min(math.ceil(last), 2 * pairs - 1)
+        if self.whole:
+            first, last = math.floor(first), math.ceil(last)
+        first, last = max(first, 0), min(last, 2 * pairs - 1)
         k_K = torch.arange(pairs, device=frequency_K.device, dtype=frequency_K.dtype)
         slowed_K = ((k_K - first) / (last - first if last != first else 0.001)).clamp(0, 1)
         return frequency_K * (1 - slowed_K) + frequency_K / self.factor * slowed_K
 
     @property
     def magnitude(self) -> float:
-        return 0.1 * math.log(self.factor) + 1
+        return 0.1 * math.log(self.factor) + 1 if self.attention is None else self.attention
 
 
 @dataclass(frozen=True)

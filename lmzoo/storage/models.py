@@ -65,18 +65,31 @@ def write_model(model: LanguageModel, folder: Path, facts: Mapping[str, Any] | N
     atomic.write_new(folder / MODEL_CONFIG_FILE, [json.dumps(content, indent=1).encode()])
 
 
-def load_model(path: str | Path) -> LanguageModel:
-    """Load the model of a run (its newest valid checkpoint) or of one checkpoint, in eval mode.
+def load_model(
+    path: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+) -> LanguageModel:
+    """Load the model of a run (its newest valid checkpoint), of one checkpoint, or of a checkpoint of Hugging Face
+    transformers, in eval mode.
 
-    Raises `CheckpointError` (one line, naming the file and the rule) when there is none, or it is damaged, tampered
-    with, or its model is not registered. Warns when the newest checkpoint is damaged and an older one is loaded.
+    `dtype` and `device` are by default those in which the weights were saved, and the CPU. Raises `CheckpointError`
+    (one line, naming the file and the rule) when there is none, or it is damaged, tampered with, or its model is not
+    registered. Warns when the newest checkpoint is damaged and an older one is loaded.
     """
+    from lmzoo.hf.load import is_checkpoint, load_checkpoint  # imports this module
+
     path = arguments.path("path", path)
     if os.path.isfile(path):
         raise CheckpointError(f"{path}: is a file: a run or a checkpoint is a folder (pickled models are never loaded)")
     if not os.path.lexists(path) and str(path) in registry.list_models():
         raise CheckpointError(f"{path}: there is no such run or checkpoint; lmzoo.create_model({str(path)!r}) makes it")
-    return read_model(checkpoints.find(path))
+    if is_checkpoint(path):
+        return load_checkpoint(path, dtype=dtype, device=device)
+    model = read_model(checkpoints.find(path)).to(device)
+    if dtype is not None:
+        from lmzoo.inference.weights import cast_weights
+
+        cast_weights(model, dtype)
+    return model
 
 
 def read_model(folder: atomic.Folder) -> LanguageModel:
@@ -130,20 +143,27 @@ def _class_and_config(where: Path, content: dict[str, Any]) -> tuple[type[Langua
 
 def _check_against(file: TensorFile, cls: type[LanguageModel], config: ModelConfig, where: Path, size: int) -> None:
     """Compare the header of the file with a model on the meta device; stop early if the file cannot match."""
-    limit = 4 * len(file.shapes) + 16
+    file.check(tensors_of(on_meta(cls, config, len(file.shapes), size, where)))
+
+
+def on_meta(cls: type[LanguageModel], config: ModelConfig, count: int, size: int, where: Path) -> LanguageModel:
+    """Build a model without memory, for a checkpoint of `count` tensors and `size` bytes.
+
+    Raises `CheckpointError` if no model can be built, or if it has far more tensors or memory than the checkpoint.
+    """
     try:
-        with _at_most(limit, where):
+        with _at_most(4 * count + 16, where):
             model = registry.blank_model(cls, config, device="meta")
     except CheckpointError:
         raise
     except Exception as error:  # sizes too large for a tensor raise many types of errors
         first_line = str(error).partition("\n")[0]
         raise CheckpointError(f"{where}: no model can be built from it: {first_line}") from error
-    expected = tensors_of(model)
-    file.check(expected)
-    hidden = sum(buffer.nbytes for name, buffer in model.named_buffers() if name not in expected)
+    saved = tensors_of(model)
+    hidden = sum(buffer.nbytes for name, buffer in model.named_buffers() if name not in saved)
     if hidden > max(size, _HIDDEN_BYTES):
         raise CheckpointError(f"{where}: asks for {hidden} bytes beside the {size} of {MODEL_FILE}")
+    return model
 
 
 @contextmanager

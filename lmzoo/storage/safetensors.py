@@ -47,6 +47,11 @@ def dtype_name(dtype: torch.dtype) -> str | None:
     return _LAYOUT.get(dtype)
 
 
+def dtype_named(name: str) -> torch.dtype | None:
+    """The dtype with this name in safetensors files; None for dtypes that models do not use."""
+    return next((dtype for dtype, known in _LAYOUT.items() if known == name), None)
+
+
 def chunks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Iterator[atomic.Chunk]:
     """Yields the content of a safetensors file in chunks: the header, then each tensor.
 

@@ -22,7 +22,7 @@ from transformers import (
 import lmzoo
 from lmzoo.configs import to_dict
 from lmzoo.errors import ConfigError
-from lmzoo.hf.llama import ALL_BIASES, QWEN2, QWEN3, WEIGHTS
+from lmzoo.hf.llama import WEIGHTS
 from lmzoo.hf.weights import Weights, convert
 from lmzoo.layers.gated_attention import GatedAttention
 from lmzoo.layers.scored_attention import ScoredAttention
@@ -58,7 +58,7 @@ THEIRS: dict[str, tuple[type, Any, Weights, dict[str, Any]]] = {
     "llama, biases": (
         LlamaForCausalLM,
         LlamaConfig(**SIZES, attention_bias=True),
-        ALL_BIASES,
+        WEIGHTS,
         {"attention_bias": "all"},
     ),
     "llama, linear": (LlamaForCausalLM, scaled("linear", factor=4.0), WEIGHTS, {"rope_scaling": "linear factor=4"}),
@@ -81,8 +81,8 @@ THEIRS: dict[str, tuple[type, Any, Weights, dict[str, Any]]] = {
         {"rope_scaling": "llama3 factor=4 original=16"},
     ),
     "mistral": (MistralForCausalLM, MistralConfig(**SIZES, sliding_window=7), WEIGHTS, {"window": 7}),
-    "qwen2": (Qwen2ForCausalLM, Qwen2Config(**SIZES), QWEN2, {"attention_bias": "qkv"}),
-    "qwen3": (Qwen3ForCausalLM, Qwen3Config(**SIZES, head_dim=16), QWEN3, {"qk_norm": True, "head_dim": 16}),
+    "qwen2": (Qwen2ForCausalLM, Qwen2Config(**SIZES), WEIGHTS, {"attention_bias": "qkv"}),
+    "qwen3": (Qwen3ForCausalLM, Qwen3Config(**SIZES, head_dim=16), WEIGHTS, {"qk_norm": True, "head_dim": 16}),
     "smollm3": (
         SmolLM3ForCausalLM,
         SmolLM3Config(**SIZES, no_rope_layers=[1, 1, 0]),
@@ -126,12 +126,13 @@ def test_llama_state_is_bounded_by_the_window() -> None:
 def test_llama_passes_its_options_to_the_attention() -> None:
     """The gate and the sinks have tests of their own in tests/layers."""
     gated, sinking = (
-        lmzoo.create_model("llama", **{**SETTINGS, "window": 5, "pattern": "rope nope"}, **options)
+        lmzoo.create_model("llama", **{**SETTINGS, "window": 5, "pattern": "rope nope full"}, **options)
         for options in ({"gate": True, "sinks": True}, {"sinks": True})
     )
     for model, cls in ((gated, GatedAttention), (sinking, ScoredAttention)):
-        first, second, _ = (block[0].inner for block in model.blocks)
+        first, second, third = (block[0].inner for block in model.blocks)
         assert type(first) is type(second) is cls
+        assert (third.window, third.rope) == (None, first.rope)
         assert first.sinks is not None
         assert (first.window, second.window, second.rope) == (5, None, None)
 
@@ -160,5 +161,5 @@ def test_llama_config_names_field_and_rule() -> None:
         lmzoo.create_model("llama", vocab_size=13, head_dim=7)
     with pytest.raises(ConfigError, match=r"rope_scaling='yarn factor=4' must also have original=NUMBER"):
         lmzoo.create_model("llama", vocab_size=13, rope_scaling="yarn factor=4")
-    with pytest.raises(ConfigError, match=r"pattern='local': 'local' must be one of rope, nope"):
+    with pytest.raises(ConfigError, match=r"pattern='local': 'local' must be one of rope, full, nope"):
         lmzoo.create_model("llama", vocab_size=13, pattern="local")

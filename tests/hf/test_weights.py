@@ -10,11 +10,13 @@ from torch import Tensor
 
 from lmzoo.errors import CheckpointError
 from lmzoo.hf.weights import (
+    Either,
     Head,
-    Layers,
     Layout,
+    MissingTensorError,
     Neighbors,
     PerHead,
+    Reader,
     Rows,
     Squeezed,
     Stacked,
@@ -96,15 +98,15 @@ def test_neighbors_become_halves_in_the_last_rows_of_each_head() -> None:
     assert ours.flatten().tolist() == [0, 1, 2, 3, 5, 4, 6, 7, 8, 9, 10, 12, 11, 13]
 
 
-def test_layers_are_read_for_their_part_of_the_depth() -> None:
-    weights: Weights = {
-        "blocks.{i}.up": Layers("h.{i}.mlp", end="n_dense"),
-        "blocks.{i}.router": Layers(Rows(("h.{i}.router",)), start="n_dense"),
-    }
-    source = {"h.0.mlp": numbered(2), "h.1.router": numbered(3)}
-    assert list(convert(source, weights, {**CONFIG, "n_dense": 1})) == ["blocks.0.up", "blocks.1.router"]
-    dense = {"h.0.mlp": numbered(2), "h.1.mlp": numbered(3)}
-    assert list(convert(dense, weights, {**CONFIG, "n_dense": 5})) == ["blocks.0.up", "blocks.1.up"]
+def test_either_is_the_first_source_that_is_complete() -> None:
+    weights: Weights = {"blocks.{i}.up": Either((Rows(("h.{i}.gate", "h.{i}.up")), "h.{i}.both"))}
+    source = {"h.0.gate": numbered(2), "h.0.up": numbered(2, start=2), "h.1.both": numbered(3)}
+    ours = convert(source, weights, CONFIG)
+    assert [ours[f"blocks.{i}.up"].tolist() for i in range(2)] == [[0, 1, 2, 3], [0, 1, 2]]
+    with pytest.raises(CheckpointError, match=r"^the checkpoint holds h\.1\.gate, which the model has no place for$"):
+        convert({**source, "h.1.gate": numbered(2)}, weights, CONFIG)
+    with pytest.raises(MissingTensorError, match=r"^blocks\.1\.up: the checkpoint has no h\.1\.gate$"):
+        Reader({}, CONFIG).ours(weights, "blocks.1.up")
 
 
 def test_squeezed_drops_an_axis_of_length_1() -> None:
@@ -146,11 +148,15 @@ def test_layouts_move_each_element_once(layout: Layout, source: dict[str, Tensor
     assert built(layout, **source).flatten().sort().values.tolist() == every.tolist()
 
 
-def test_convert_names_a_missing_tensor_and_ours() -> None:
+def test_reader_names_a_missing_tensor_and_ours() -> None:
     weights: Weights = {"blocks.{i}.qkv": Rows(("h.{i}.q", "h.{i}.k"))}
     source = {name: numbered(2) for name in ("h.0.q", "h.0.k", "h.1.q")}
-    with pytest.raises(CheckpointError, match=r"^blocks\.1\.qkv: the checkpoint has no h\.1\.k$"):
-        convert(source, weights, CONFIG)
+    read = Reader(source, CONFIG)
+    assert read.ours(weights, "blocks.0.qkv").shape == (4,)
+    with pytest.raises(MissingTensorError, match=r"^blocks\.1\.qkv: the checkpoint has no h\.1\.k$"):
+        read.ours(weights, "blocks.1.qkv")
+    with pytest.raises(CheckpointError, match=r"^blocks\.0\.out: no tensor of the checkpoint is known for it$"):
+        read.ours(weights, "blocks.0.out")
 
 
 def test_convert_names_tensors_that_nothing_uses() -> None:
@@ -167,8 +173,7 @@ def test_head_is_read_unless_it_is_tied() -> None:
     embedding, other = numbered(3, 2), numbered(3, 2, start=1)
     tied = {**CONFIG, "tie_embeddings": True}
     assert convert({"emb": embedding, "lm_head": other}, weights, CONFIG)["head"] is other
-    with pytest.raises(CheckpointError, match=r"^head: the checkpoint has no lm_head$"):
-        convert({"emb": embedding}, weights, CONFIG)
+    assert list(convert({"emb": embedding}, weights, CONFIG)) == ["tokens"]
     for source in ({"emb": embedding}, {"emb": embedding, "lm_head": embedding.clone()}):
         assert list(convert(source, weights, tied)) == ["tokens"]
     with pytest.raises(CheckpointError, match=r"^tie_embeddings=True, but in the checkpoint lm_head differs from emb$"):

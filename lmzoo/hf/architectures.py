@@ -1,0 +1,39 @@
+"""The architectures of transformers that lmzoo loads, by their model type; a module of `lmzoo.hf` describes each."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from lmzoo.errors import CheckpointError
+from lmzoo.hf.architecture import Architecture, Config, refused
+from lmzoo.hf.gpt2 import GPT2
+from lmzoo.hf.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from lmzoo.hf.mamba2 import MAMBA2
+from lmzoo.hf.olmo2 import OLMO2
+from lmzoo.suggestions import suggest
+
+ARCHITECTURES: Mapping[str, Architecture] = {
+    architecture.model_type: architecture
+    for architecture in (
+        *(GPT2, LLAMA, MISTRAL, QWEN2, QWEN3, OLMO2),
+        MAMBA2,
+    )
+}
+
+
+def architecture_of(config: Config) -> Architecture:
+    """Returns the architecture of a config.json.
+
+    Raises `CheckpointError` for a model type that lmzoo does not know, naming the nearest that it knows, and for a
+    model that is no causal language model.
+    """
+    model_type = config.value("model_type", "")
+    if not model_type:
+        raise CheckpointError("model_type must be given")
+    if model_type not in ARCHITECTURES:
+        raise refused("model_type", model_type, f"is not one that lmzoo loads{suggest(model_type, ARCHITECTURES)}")
+    architecture = ARCHITECTURES[model_type]
+    classes = config.value("architectures", list[object](), list)
+    if classes and not {*architecture.classes} & {name for name in classes if isinstance(name, str)}:
+        raise refused("architectures", classes, f"must have {' or '.join(architecture.classes)}")
+    return architecture

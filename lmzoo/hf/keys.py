@@ -1,0 +1,152 @@
+"""Keys of config.json that many architectures share: sizes, rotary positions, windows, and those without effect."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from lmzoo.hf.architecture import Config, Key, Only, To, Together, refused
+
+# Keys that do not change the logits of a full forward pass in eval mode.
+WITHOUT_EFFECT = frozenset(
+    {
+        # about the file
+        *("model_type", "architectures", "auto_map", "transformers_version", "_name_or_path", "name_or_path"),
+        *("dtype", "torch_dtype", "_commit_hash", "_attn_implementation", "attn_implementation"),
+        *("_attn_implementation_autoset", "_experts_implementation", "use_bfloat16", "torchscript", "tf_legacy_loss"),
+        # training
+        *("initializer_range", "attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop"),
+        *("resid_dropout", "embd_dropout", "dropout", "activation_dropout", "embedding_dropout", "layerdrop"),
+        *("use_cache", "gradient_checkpointing", "output_attentions", "output_hidden_states", "return_dict"),
+        *("return_dict_in_generate", "output_scores", "use_return_dict", "chunk_size_feed_forward", "is_decoder"),
+        # other tasks
+        *("id2label", "label2id", "num_labels", "problem_type", "finetuning_task", "task_specific_params"),
+        *("classifier_dropout", "pruned_heads", "tokenizer_class", "prefix", "pretraining_tp"),
+        # tokens
+        *("bos_token_id", "eos_token_id", "pad_token_id", "sep_token_id", "unk_token_id", "cls_token_id"),
+        *("decoder_start_token_id", "forced_bos_token_id", "forced_eos_token_id", "mask_token_id"),
+        # generation
+        *("max_length", "min_length", "do_sample", "early_stopping", "num_beams", "num_beam_groups", "temperature"),
+        *("diversity_penalty", "top_k", "top_p", "typical_p", "repetition_penalty", "length_penalty", "bad_words_ids"),
+        *("no_repeat_ngram_size", "encoder_no_repeat_ngram_size", "num_return_sequences", "suppress_tokens"),
+        *("begin_suppress_tokens", "exponential_decay_length_penalty", "remove_invalid_values", "max_new_tokens"),
+    }
+)
+# Keys of every config that lmzoo supports with one value alone.
+EVERY: Mapping[str, Key] = {
+    "is_encoder_decoder": Only(False),
+    "add_cross_attention": Only(False),
+    "cross_attention_hidden_size": Only(None),
+    "tie_encoder_decoder": Only(False),
+}
+SIZES: Mapping[str, Key] = {
+    **EVERY,
+    "vocab_size": To("vocab_size"),
+    "hidden_size": To("d_model"),
+    "num_hidden_layers": To("n_layers"),
+    "max_position_embeddings": To("context_length"),
+}
+ATTENTION: Mapping[str, Key] = {
+    **SIZES,
+    "num_attention_heads": To("n_heads"),
+    "num_key_value_heads": To("n_kv_heads", None),
+    "intermediate_size": To("d_ff"),
+    "rms_norm_eps": To("norm_eps", 1e-6),
+}
+SWIGLU = Only("silu", ("swish",))
+GELU_TANH = Only("gelu_pytorch_tanh", ("gelu_new", "gelu_fast"))
+
+
+ROPE = ("rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
+
+
+def rope(
+    theta: float = 10000.0, *, scaled: bool = True, fraction: str | None = None, share: float = 1.0, old: str = ""
+) -> Together:
+    """Returns the keys of rotary positions, `theta` being their default base.
+
+    `scaled`: the family has the setting `rope_scaling`. `fraction` is the setting for the share of a head that is
+    rotated, `share` its default and `old` another key for it.
+    """
+
+    def settings(config: Config) -> dict[str, Any]:
+        parameters = config.table("rope_scaling") or config.table("rope_parameters")
+        rotated = config.value("partial_rotary_factor", config.value(old, share, float), float)
+        rotated = parameters.value("partial_rotary_factor", rotated, float)
+        if fraction is None and rotated != 1:
+            raise refused("partial_rotary_factor", rotated, "must be 1")
+        found = rope_settings(config, parameters, theta, scaled=scaled)
+        return found if fraction is None else {**found, fraction: float(rotated)}
+
+    return Together((*ROPE, old) if old else ROPE, settings)
+
+
+def rope_settings(config: Config, parameters: Config, theta: float, *, scaled: bool) -> dict[str, Any]:
+    """Returns `rope_theta`, and with `scaled` also `rope_scaling`, for the parameters of one kind of layers."""
+    theta = parameters.value("rope_theta", config.value("rope_theta", theta, float), float)
+    text = scaling(config, parameters)
+    if not scaled and text != "none":
+        raise refused("rope_type", parameters.get("rope_type", parameters.get("type")), "must be 'default'")
+    return {"rope_theta": float(theta), "rope_scaling": text} if scaled else {"rope_theta": float(theta)}
+
+
+def scaling(config: Config, parameters: Config) -> str:
+    """Returns the rule for longer texts as lmzoo writes it (`lmzoo.layers.rope_scaling`)."""
+    kind = parameters.value("rope_type", parameters.value("type", "default"))
+    if kind not in _SCALINGS:
+        raise refused("rope_type", kind, f"must be one of {', '.join(_SCALINGS)}")
+    known = {"rope_type", "type", "rope_theta", "partial_rotary_factor", *_SCALINGS[kind]}
+    for key in parameters:
+        if key not in known:
+            raise refused(key, parameters[key], f"is not known with rope_type={kind!r}")
+    if kind == "default":
+        return "none"
+    options = {_NAMES[key]: _number(parameters, key) for key in _SCALINGS[kind] if key in _NAMES}
+    if "original_max_position_embeddings" in _SCALINGS[kind]:
+        length = parameters.value("original_max_position_embeddings", config.value("max_position_embeddings", 0))
+        options["original"] = config.value("original_max_position_embeddings", length)
+    if kind == "yarn":
+        options["attention"] = _yarn_magnitude(parameters, options["factor"])
+        options["whole"] = int(parameters.value("truncate", True))
+    return " ".join([kind, *(f"{name}={value}" for name, value in options.items())])
+
+
+# The keys of each kind of rule, and their names in `lmzoo.layers.rope_scaling`.
+_SCALINGS: dict[str, tuple[str, ...]] = {
+    "default": (),
+    "linear": ("factor",),
+    "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
+    "yarn": (
+        *("factor", "beta_fast", "beta_slow", "original_max_position_embeddings"),
+        *("attention_factor", "mscale", "mscale_all_dim", "truncate"),
+    ),
+}
+_NAMES = {
+    "factor": "factor",
+    "low_freq_factor": "low",
+    "high_freq_factor": "high",
+    "beta_fast": "fast",
+    "beta_slow": "slow",
+}
+_DEFAULTS = {"beta_fast": 32.0, "beta_slow": 1.0}
+
+
+def _number(parameters: Config, key: str) -> float:
+    value = parameters.value(key, _DEFAULTS.get(key), float)
+    if value is None:
+        raise refused(key, None, "must be a number")
+    return value
+
+
+def _yarn_magnitude(parameters: Config, factor: float) -> float:
+    """Returns the factor of cosines and sines with YaRN."""
+    given = parameters.value("attention_factor", None, float)
+    if given is not None:
+        return given
+    mscale, everywhere = (parameters.value(key, 0.0, float) for key in ("mscale", "mscale_all_dim"))
+
+    def magnitude(scale: float) -> float:
+        return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
+
+    return magnitude(mscale) / magnitude(everywhere) if mscale and everywhere else magnitude(1.0)

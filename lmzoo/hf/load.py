@@ -1,0 +1,139 @@
+"""Loads a checkpoint of Hugging Face transformers as a model of lmzoo with the same logits.
+
+Everything is checked before memory is allocated: the keys of config.json, the names, shapes and dtypes of all tensors,
+against a model on the meta device. No code of the checkpoint is run.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from lmzoo import configs, registry
+from lmzoo.errors import CheckpointError, ConfigError
+from lmzoo.hf.architecture import Config
+from lmzoo.hf.architectures import architecture_of
+from lmzoo.hf.keys import WITHOUT_EFFECT
+from lmzoo.hf.shards import Shards, open_files
+from lmzoo.hf.weights import Reader, Weights, check_used, not_tied, tied_heads
+from lmzoo.storage import atomic, models
+
+if TYPE_CHECKING:
+    from lmzoo.model import LanguageModel, ModelConfig
+
+CONFIG_FILE = "config.json"
+_CHUNK = 16 << 20  # bytes of a tensor that are copied before their pages are given back
+
+
+def is_checkpoint(folder: str | Path) -> bool:
+    """True for a folder with a config.json that lmzoo did not write."""
+    if os.path.lexists(Path(folder) / atomic.MANIFEST) or not os.path.isfile(Path(folder) / CONFIG_FILE):
+        return False
+    try:
+        return "lmzoo" not in atomic.read_json(Path(folder) / CONFIG_FILE, links=True)
+    except CheckpointError:
+        return True
+
+
+def load_checkpoint(
+    folder: str | Path, *, dtype: torch.dtype | None = None, device: torch.device | str | None = None
+) -> LanguageModel:
+    """Loads the checkpoint in `folder`, in eval mode, to a dtype and a device.
+
+    The default dtype is the one in which the token embedding was saved. Raises `CheckpointError`, one line, naming the
+    file, the key or the tensor, and the rule.
+    """
+    folder = Path(folder)
+    where = folder / CONFIG_FILE
+    config = Config(atomic.read_json(where, links=True))
+    try:
+        architecture = architecture_of(config)
+        settings = architecture.settings(config, WITHOUT_EFFECT)
+    except CheckpointError as error:
+        raise CheckpointError(f"{where}: {error}") from None
+    weights = architecture.weights_for(config)
+    tensors = Shards(open_files(folder), architecture, weights)
+    n_layers = settings["n_layers"]
+    if type(n_layers) is int and n_layers > len(tensors):
+        raise CheckpointError(f"{where}: asks for {n_layers} layers, and the checkpoint holds {len(tensors)} tensors")
+    cls = registry.model_class(architecture.family)
+    try:
+        built = configs.build(cls.config_class, settings, where=str(where))
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from None
+    try:
+        _check(tensors, weights, cls, built, where)
+        return _filled(tensors, weights, cls, built, dtype, device)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+
+
+def _check(tensors: Shards, weights: Weights, cls: type[LanguageModel], config: ModelConfig, where: Path) -> None:
+    """Converts tensors without memory, and compares them with a model without memory."""
+    size = sum(file.bytes for file in tensors.files)
+    expected = models.tensors_of(models.on_meta(cls, config, len(tensors), size, where))
+    read = Reader(tensors.on_meta(), configs.to_dict(config))
+    for name, tensor in expected.items():
+        found = read.ours(weights, name)
+        if found.shape != tensor.shape:
+            raise CheckpointError(
+                f"{name} has shape {tuple(found.shape)} in the checkpoint, its config asks for {tuple(tensor.shape)}"
+            )
+        if found.is_floating_point() != tensor.is_floating_point():
+            raise CheckpointError(f"{name} is of type {found.dtype}, its config asks for {tensor.dtype}")
+    check_used(tensors, {*read.used, *(head.name for head in tied_heads(weights, expected))})
+
+
+def _filled(
+    tensors: Shards,
+    weights: Weights,
+    cls: type[LanguageModel],
+    config: ModelConfig,
+    dtype: torch.dtype | None,
+    device: torch.device | str | None,
+) -> LanguageModel:
+    """Returns the model with the weights of the checkpoint, which were checked."""
+    read = Reader(tensors, configs.to_dict(config))
+    with torch.random.fork_rng(devices=[]):  # plain torch modules draw weights when they are built
+        model = registry.blank_model(cls, config)
+    kept = _kept_wide(model)
+    ours = models.tensors_of(model)
+    dtype = dtype or read.ours(weights, next(iter(ours))).dtype
+    for name, tensor in ours.items():
+        source = read.ours(weights, name)
+        wanted = torch.promote_types(dtype, torch.float32) if name in kept else dtype
+        if not tensor.is_floating_point():
+            wanted = tensor.dtype
+        tensor.data = _copied(source, wanted, device, tensors)
+    for head in tied_heads(weights, ours):
+        if head.name in tensors and not torch.equal(tensors[head.name], tensors[head.tokens]):
+            raise not_tied(head)
+    tensors.release()
+    return (model if device is None else model.to(device)).eval()
+
+
+def _kept_wide(model: LanguageModel) -> set[str]:
+    """Returns the names of parameters that lose too much precision in 16 bits."""
+    return {
+        f"{path}.{name}" if path else name
+        for path, module in model.named_modules()
+        for name in getattr(module, "keep_float32", ())
+    }
+
+
+def _copied(source: Tensor, dtype: torch.dtype, device: torch.device | str | None, tensors: Shards) -> Tensor:
+    """Copies a tensor to a dtype and a device, in chunks of rows, giving back the pages of each."""
+    if source.ndim == 0 or not source.is_contiguous():
+        copied = source.to(device=device, dtype=dtype, copy=True, memory_format=torch.contiguous_format)
+    else:
+        copied = torch.empty(source.shape, dtype=dtype, device=device)
+        rows = max(1, _CHUNK // max(1, source[:1].nbytes))
+        for start in range(0, len(source), rows):
+            copied[start : start + rows].copy_(source[start : start + rows])
+            tensors.release()
+    tensors.release()
+    return copied

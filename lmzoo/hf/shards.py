@@ -1,0 +1,108 @@
+"""The files with the weights of a Hugging Face checkpoint: one safetensors file, or shards listed in an index.
+
+A checkpoint comes from outside: names of shards are plain names of files in its folder, every tensor is in one file,
+and pickled files are refused, because reading one can run any code.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from lmzoo.errors import CheckpointError
+from lmzoo.hf.architecture import Architecture, refused
+from lmzoo.hf.weights import Head, Weights
+from lmzoo.storage import atomic
+from lmzoo.storage.mapped import MappedTensors
+
+ONE_FILE = "model.safetensors"
+INDEX = "model.safetensors.index.json"
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+
+
+class Shards(Mapping[str, Tensor]):
+    """All tensors of a checkpoint by the names of an architecture, mapped and not read.
+
+    Buffers that the architecture does not need are left out, and its prefix is added to names that were saved without.
+    """
+
+    def __init__(self, files: list[MappedTensors], architecture: Architecture, weights: Weights) -> None:
+        self.files = files
+        names = [name for file in files for name in file]
+        heads = {entry.name for entry in weights.values() if isinstance(entry, Head)}  # they have no prefix
+        whole = any(name.startswith(architecture.prefix) for name in names)
+        self._places: dict[str, tuple[MappedTensors, str]] = {}
+        for file in files:
+            for name in file:
+                if not any(fnmatchcase(name, buffer) for buffer in architecture.buffers):
+                    full = name if whole or name in heads else f"{architecture.prefix}{name}"
+                    self._places[full] = (file, name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, name: str) -> Tensor:
+        file, saved = self._places[name]
+        return file[saved]
+
+    def on_meta(self) -> dict[str, Tensor]:
+        """Returns tensors without memory of the same shapes and dtypes."""
+        return {
+            name: torch.empty(file.shapes[saved], dtype=file.dtype(saved), device="meta")
+            for name, (file, saved) in self._places.items()
+        }
+
+    def release(self) -> None:
+        """Gives the pages of all files back to the system."""
+        for file in self.files:
+            file.release()
+
+
+def open_files(folder: Path) -> list[MappedTensors]:
+    """Maps the files of a checkpoint. Raises `CheckpointError` naming the file and the rule."""
+    if os.path.lexists(folder / ONE_FILE):
+        return [MappedTensors(folder / ONE_FILE)]
+    if not os.path.lexists(folder / INDEX):
+        raise _without_weights(folder)
+    places = _weight_map(folder / INDEX)
+    files = [MappedTensors(folder / name) for name in sorted({*places.values()})]
+    for file in files:
+        for name in file:
+            if places.get(name) != file.path.name:
+                where = f"the index says {places[name]}" if name in places else "which the index does not list"
+                raise CheckpointError(f"{file.path}: holds {name!r}, {where}")
+    found = {name for file in files for name in file}
+    for name, shard in places.items():
+        if name not in found:
+            raise CheckpointError(f"{folder / shard}: lacks the tensor {name!r}, which the index lists")
+    return files
+
+
+def _weight_map(path: Path) -> dict[str, str]:
+    """Returns the file of each tensor by its name."""
+    places = atomic.read_json(path, links=True).get("weight_map")
+    if not isinstance(places, dict) or not places:
+        raise CheckpointError(f"{path}: must hold weight_map, an object with the file of each tensor")
+    for shard in places.values():
+        if not isinstance(shard, str) or not re.fullmatch(r"\w[\w.-]*\.safetensors", shard, re.ASCII):
+            raise CheckpointError(f"{path}: {refused('a file', shard, 'must be NAME.safetensors in the same folder')}")
+    return places
+
+
+def _without_weights(folder: Path) -> CheckpointError:
+    pickles = sorted(name for name in os.listdir(folder) if name.endswith(_PICKLES))
+    if pickles:
+        return CheckpointError(
+            f"{folder / pickles[0]}: is a pickled file, and reading one can run any code: convert it to {ONE_FILE} "
+            "(docs/hugging-face.md says how)"
+        )
+    return CheckpointError(f"{folder}: has neither {ONE_FILE} nor {INDEX}")

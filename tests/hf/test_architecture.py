@@ -1,0 +1,79 @@
+"""Tests of the description of an architecture: kinds of keys, their defaults, and the errors."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lmzoo.errors import CheckpointError
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.weights import Head
+
+
+def double(config: Config) -> dict[str, Any]:
+    return {"double": 2 * config.value("half", 0)}
+
+
+TOY = Architecture(
+    model_type="toy",
+    classes=("ToyForCausalLM",),
+    family="llama",
+    weights={"tokens.weight": "model.emb", "head.weight": Head("lm_head", tokens="model.emb")},
+    keys={
+        "hidden_size": To("d_model"),
+        "eps": To("norm_eps", 0.1),
+        "bias": To("bias", default=False, values={False: "none", True: "all"}),
+        "act": Only("silu", ("swish",)),
+        "chunk": Unused(),
+    },
+    together=(Together(("half",), double),),
+    fixed={"gate": True},
+)
+
+
+def test_architecture_settings_are_those_of_its_keys() -> None:
+    config = Config(hidden_size=3, half=4, bias=True, chunk=8, act="swish", torch_dtype="float32")
+    expected = {"gate": True, "d_model": 3, "norm_eps": 0.1, "bias": "all", "double": 8}
+    assert TOY.settings(config, frozenset({"torch_dtype"})) == expected
+    assert TOY.weights_for(config) is TOY.weights
+    assert replace(TOY, weights=lambda config: {"a": config["act"]}).weights_for(config) == {"a": "swish"}
+
+
+@pytest.mark.parametrize(
+    ("keys", "error"),
+    [
+        ({}, r"^hidden_size must be given$"),
+        ({"hidden_size": 3, "act": "relu"}, r"^act='relu' must be 'silu' or 'swish': lmzoo has no other form"),
+        ({"hidden_size": 3, "bias": "all"}, r"^bias='all' must be one of False, True$"),
+        ({"hidden_size": 3, "bias": [1]}, r"^bias=\[1\] must be one of False, True$"),
+        ({"hidden_size": 3, "half": 1.5}, r"^half=1\.5 must be a whole number$"),
+        ({"hidden_size": 3, "epss": 1}, r"^epss=1 is not a key of toy that lmzoo knows; did you mean 'eps'\?$"),
+    ],
+)
+def test_architecture_settings_name_key_value_and_rule(keys: dict[str, Any], error: str) -> None:
+    with pytest.raises(CheckpointError, match=error):
+        TOY.settings(Config(keys), frozenset())
+
+
+def test_config_checks_types() -> None:
+    config = Config(whole=3, number=2.5, flag=True, null=None, words=["a", "b"], num_hidden_layers=2)
+    assert config.value("whole", 1) == 3
+    assert config.value("whole", 1.0) == 3, "a whole number is a number"
+    assert config.value("null", 7) == config.value("missing", 7) == 7
+    assert config.words("words", {"a": "x", "b": "y"}) == ["x", "y"]
+    for key, default in (("flag", 1), ("number", 1), ("flag", 1.0), ("whole", False), ("whole", "")):
+        with pytest.raises(CheckpointError, match=f"^{key}=.+ must be "):
+            config.value(key, default)
+    with pytest.raises(CheckpointError, match=r"^words='b' must be one of a$"):
+        config.words("words", {"a": "x"})
+    with pytest.raises(CheckpointError, match=r"^words=\['a', 'b'\] must have a word for each of 3 layers$"):
+        Config(config, num_hidden_layers=3).words("words", {"a": "x", "b": "y"})
+    with pytest.raises(CheckpointError, match=r"^num_hidden_layers=1000000000 must be a number from 1 to 10000$"):
+        Config(num_hidden_layers=10**9).layers()
+
+
+def test_refused_shortens_long_values() -> None:
+    assert str(refused("key", "x" * 1000, "must be short")).endswith("xxx... must be short")
+    assert str(refused("key", 10**5000, "must be small")) == "key=a very large int must be small"

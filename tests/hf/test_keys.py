@@ -1,0 +1,145 @@
+"""Tests that no key of a config.json is ignored in silence: each key of each config of transformers is changed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM
+
+import lmzoo
+from lmzoo.errors import CheckpointError
+from lmzoo.hf.architecture import Config
+from lmzoo.hf.architectures import ARCHITECTURES
+from lmzoo.hf.keys import ATTENTION, WITHOUT_EFFECT, rope, scaling
+from tests.backbones.against_transformers import random_tokens
+from tests.hf.references import CASES, V, case_keys, logits_of, reference, saved
+
+# Keys that mean the same in every architecture: they are changed in one alone.
+SHARED = {*ATTENTION, *WITHOUT_EFFECT, "tie_word_embeddings", "hidden_act", "head_dim"}
+
+
+def config_of(folder: Path) -> dict[str, Any]:
+    """Returns the config.json of a checkpoint."""
+    return json.loads((folder / "config.json").read_text())
+
+
+def changes(value: Any) -> Iterator[Any]:
+    """Yields other values for a key."""
+    if isinstance(value, bool):
+        yield not value
+    elif isinstance(value, int):
+        yield from (value + 1, 2 * value)
+    elif isinstance(value, float):
+        yield 1.5 * value + 0.1
+    elif isinstance(value, str):
+        yield from ("relu", "other")
+    elif isinstance(value, list):
+        yield from ([*reversed(value)], value[:-1], [*value[1:], "other"])
+    elif isinstance(value, dict):
+        yield from ({**value, key: other} for key in value for other in changes(value[key]))
+        yield {**value, "partial_rotary_factor": 0.5}
+    else:
+        yield from (True, 3, 1.5, "other")
+
+
+def their_logits(folder: Path, state: dict[str, torch.Tensor], idx_BT: torch.Tensor) -> torch.Tensor | None:
+    """Returns the logits of transformers with the config in a folder, None if it refuses the config or the weights."""
+    try:
+        config = AutoConfig.from_pretrained(folder)
+        theirs = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+        theirs.load_state_dict(state)
+        return logits_of(theirs.eval(), idx_BT)
+    except Exception:  # errors of any kind
+        return None
+
+
+@pytest.mark.parametrize("model_type", CASES)
+def test_keys_are_honored_or_refused_or_without_effect(model_type: str, tmp_path: Path) -> None:
+    theirs = reference(model_type, **case_keys(model_type))
+    folder, state, idx_BT = saved(theirs, tmp_path), theirs.state_dict(), random_tokens(V, 2, 20)
+    config, honored = config_of(folder), 0
+    for key in config:
+        if model_type != "llama" and key in SHARED:
+            continue
+        for value in changes(config[key]):
+            changed = {**config, key: value}
+            (folder / "config.json").write_text(json.dumps(changed))
+            try:
+                with torch.no_grad():
+                    ours = lmzoo.load_model(folder)(idx_BT).logits
+            except CheckpointError:
+                continue
+            expected = their_logits(folder, state, idx_BT)
+            if expected is not None:
+                honored += 1
+                worst = (ours - expected).abs().max() / expected.abs().max()
+                assert worst < 1e-3, f"{key}={value!r} is ignored: the logits differ by {worst:.2g}"
+    assert honored
+
+
+@pytest.mark.parametrize("model_type", CASES)
+def test_keys_that_are_missing_have_the_defaults_of_transformers(model_type: str) -> None:
+    """A config.json of the hub often lacks keys. Without a default, a missing key is refused."""
+    architecture, keys = ARCHITECTURES[model_type], case_keys(model_type)
+    whole = AutoConfig.for_model(model_type, **keys).to_dict()
+    known = {*architecture.keys, *(key for together in architecture.together for key in together.keys)}
+    for missing in known & {*whole}:
+        left = {key: value for key, value in whole.items() if key != missing}
+        try:
+            ours = architecture.settings(Config(left), WITHOUT_EFFECT)
+        except CheckpointError:
+            continue
+        filled = AutoConfig.for_model(**left).to_dict()
+        expected = architecture.settings(Config(filled), WITHOUT_EFFECT)
+        derived = {name for name, value in ours.items() if value is None}  # from other sizes, by both
+        assert {**ours, **{name: expected[name] for name in derived}} == expected, missing
+
+
+def test_keys_rope_reads_both_spellings() -> None:
+    old = Config(rope_theta=5.0, rope_scaling={"type": "linear", "factor": 2.0})
+    new = Config(rope_parameters={"rope_type": "linear", "rope_theta": 5.0, "factor": 2})
+    expected = {"rope_theta": 5.0, "rope_scaling": "linear factor=2.0"}
+    assert rope().settings(old) == expected
+    assert rope().settings(new) == {**expected, "rope_scaling": "linear factor=2"}
+    assert rope(7.0).settings(Config(rope_scaling=None)) == {"rope_theta": 7.0, "rope_scaling": "none"}
+    partial = rope(fraction="rotary_fraction", share=0.25, old="rotary_pct", scaled=False)
+    assert partial.settings(Config()) == {"rope_theta": 10000.0, "rotary_fraction": 0.25}
+    assert partial.settings(Config(rotary_pct=1)) == {"rope_theta": 10000.0, "rotary_fraction": 1.0}
+    assert partial.settings(Config(rope_parameters={"partial_rotary_factor": 0.5}))["rotary_fraction"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error"),
+    [
+        ({"rope_type": "dynamic", "factor": 2.0}, "rope_type='dynamic' must be one of default, linear, llama3, yarn"),
+        ({"rope_type": "linear"}, "factor=None must be a number"),
+        ({"rope_type": "linear", "factor": "2"}, "factor='2' must be a number"),
+        (
+            {"rope_type": "linear", "factor": 2.0, "beta_fast": 3.0},
+            "beta_fast=3.0 is not known with rope_type='linear'",
+        ),
+        ({"rope_type": ["linear"]}, r"rope_type=\['linear'\] must be a text"),
+        ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 must be 1"),
+    ],
+)
+def test_keys_rope_refuses_what_it_cannot_honor(parameters: dict[str, Any], error: str) -> None:
+    with pytest.raises(CheckpointError, match=f"^{error}"):
+        rope().settings(Config(rope_parameters=parameters))
+    if "partial_rotary_factor" not in parameters:
+        with pytest.raises(CheckpointError):
+            rope(scaled=False).settings(Config(rope_parameters=parameters))
+
+
+def test_keys_scaling_takes_lengths_from_the_config() -> None:
+    """As in transformers: a key of the config comes before the key of the parameters; the default is the context."""
+    parameters = Config(rope_type="yarn", factor=2.0, attention_factor=1.0)
+    for config, original in (
+        ({"max_position_embeddings": 9}, 9),
+        ({"max_position_embeddings": 9, "original_max_position_embeddings": 5}, 5),
+    ):
+        assert f"original={original} " in scaling(Config(config), parameters)

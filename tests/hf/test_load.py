@@ -1,0 +1,189 @@
+"""Tests that checkpoints of transformers give the same logits in lmzoo, and that wrong ones are refused in one line."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+import lmzoo
+from lmzoo.errors import CheckpointError
+from lmzoo.hf.architectures import ARCHITECTURES
+from tests.helpers import assert_same
+from tests.hf.references import CASES, assert_same_logits, case_keys, reference, saved
+
+EVERY = [(model_type, variant) for model_type, case in CASES.items() for variant in ("", *case.variants)]
+
+
+def test_load_has_a_case_for_each_architecture() -> None:
+    assert CASES.keys() == ARCHITECTURES.keys()
+
+
+@pytest.mark.parametrize(("model_type", "variant"), EVERY)
+def test_load_logits_equal_transformers(model_type: str, variant: str, tmp_path: Path) -> None:
+    theirs = reference(model_type, **case_keys(model_type, variant))
+    ours = lmzoo.load_model(saved(theirs, tmp_path))
+    assert not ours.training
+    assert ours.dtype == torch.float32
+    assert_same_logits(ours, theirs)
+
+
+def checkpoint(folder: Path, kind: str = "llama", **changes: Any) -> dict[str, Any]:
+    """Saves a checkpoint of a model type, changes its config, and returns it."""
+    saved(reference(kind, **case_keys(kind)), folder)
+    config = {**json.loads((folder / "config.json").read_text()), **changes}
+    (folder / "config.json").write_text(json.dumps(config))
+    return config
+
+
+def change_tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) -> None:
+    """Changes the tensors of a checkpoint."""
+    file = folder / "model.safetensors"
+    tensors = load_file(file)
+    change(tensors)
+    file.unlink()
+    save_file(tensors, file)
+
+
+def test_load_reads_shards(tmp_path: Path) -> None:
+    theirs = reference("llama", **case_keys("llama"))
+    saved(theirs, tmp_path, max_shard_size="20KB")
+    assert len([*tmp_path.glob("*.safetensors")]) > 3
+    assert_same_logits(lmzoo.load_model(tmp_path), theirs)
+
+
+def test_load_reads_files_of_the_hub_cache_through_links(tmp_path: Path) -> None:
+    theirs = reference("llama", **case_keys("llama"))
+    saved(theirs, tmp_path / "blobs")
+    (tmp_path / "snapshot").mkdir()
+    for file in (tmp_path / "blobs").iterdir():
+        (tmp_path / "snapshot" / file.name).symlink_to(Path("../blobs") / file.name)
+    assert_same_logits(lmzoo.load_model(tmp_path / "snapshot"), theirs)
+
+
+def test_load_reads_gpt2_as_on_the_hub(tmp_path: Path) -> None:
+    """Names without `transformer.`, the buffers of the causal mask, and a config of an old version."""
+    theirs = reference("gpt2", **case_keys("gpt2"))
+    config = checkpoint(tmp_path, "gpt2")
+    for key in ("dtype", "transformers_version", "add_cross_attention", "tie_word_embeddings"):
+        config.pop(key, None)
+    config |= {"n_ctx": 32, "task_specific_params": {"text-generation": {"do_sample": True}}}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+
+    def to_hub(tensors: dict[str, Tensor]) -> None:
+        for name in [*tensors]:
+            tensors[name.removeprefix("transformer.")] = tensors.pop(name)
+        for i in range(3):
+            tensors[f"h.{i}.attn.bias"] = torch.ones(1, 1, 32, 32).tril()
+            tensors[f"h.{i}.attn.masked_bias"] = torch.tensor(-1e4)
+
+    change_tensors(tmp_path, to_hub)
+    assert_same_logits(lmzoo.load_model(tmp_path), theirs)
+
+
+def test_load_reads_llama_as_on_the_hub(tmp_path: Path) -> None:
+    """Rotary positions and dtype by their old names, and the buffers of old versions."""
+    theirs = reference("llama", **case_keys("llama", "linear"))
+    saved(theirs, tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    parameters = config.pop("rope_parameters")
+    config["rope_theta"] = parameters["rope_theta"]
+    config["rope_scaling"] = {"type": "linear", "factor": parameters["factor"]}
+    config["torch_dtype"] = config.pop("dtype")
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    change_tensors(
+        tmp_path, lambda tensors: tensors.update({"model.layers.0.self_attn.rotary_emb.inv_freq": torch.ones(4)})
+    )
+    assert_same_logits(lmzoo.load_model(tmp_path), theirs)
+
+
+def test_load_takes_a_tied_head_or_none(tmp_path: Path) -> None:
+    theirs = reference("llama", **case_keys("llama", "tied"))
+    saved(theirs, tmp_path)
+    without = lmzoo.load_model(tmp_path)
+    embedding = theirs.get_input_embeddings().weight.detach().clone()
+    change_tensors(tmp_path, lambda tensors: tensors.update({"lm_head.weight": embedding}))
+    with_one = lmzoo.load_model(tmp_path)
+    assert_same(dict(without.named_parameters()), dict(with_one.named_parameters()))
+    change_tensors(tmp_path, lambda tensors: tensors.update({"lm_head.weight": embedding + 1}))
+    with pytest.raises(CheckpointError, match=r"lm_head\.weight differs from model\.embed_tokens\.weight$"):
+        lmzoo.load_model(tmp_path)
+
+
+def test_load_takes_dtype_and_device(tmp_path: Path) -> None:
+    theirs = reference("mamba2", **case_keys("mamba2"))
+    saved(theirs, tmp_path)
+    exact = lmzoo.load_model(tmp_path, dtype=torch.float64, device="cpu")
+    assert {parameter.dtype for parameter in exact.parameters()} == {torch.float64}
+    half = lmzoo.load_model(tmp_path, dtype=torch.bfloat16)
+    assert half.dtype == torch.bfloat16
+    wide = {name.rpartition(".")[2] for name, p in half.named_parameters() if p.dtype == torch.float32}
+    assert wide == {"A_log", "dt_bias"}, "decays do not survive 16 bits"
+    change_tensors(tmp_path, lambda tensors: tensors.update({name: t.half() for name, t in tensors.items()}))
+    assert lmzoo.load_model(tmp_path).dtype == torch.float16
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"model_type": "lama"}, r"config\.json: model_type='lama' is not one that lmzoo loads; did you mean"),
+        ({"num_hidden_layers": 10**12}, r"config\.json: "),
+        ({"num_hidden_layers": 2}, r"the checkpoint holds model\.layers\.2\..+ and \d+ more, which the model has no"),
+        (
+            {"num_hidden_layers": 4},
+            r"blocks\.3\.0\.before\.weight: the checkpoint has no model\.layers\.3\.input_layer",
+        ),
+        ({"hidden_size": 10**12}, r"tokens\.weight has shape"),
+        ({"intermediate_size": 10**15}, r"config\.json"),
+        ({"vocab_size": 60}, r"tokens\.weight has shape \(61, 32\) in the checkpoint, its config asks for \(60, 32\)$"),
+        ({"num_key_value_heads": 3}, r"config\.json: n_kv_heads=3 must divide n_heads=4$"),
+        (
+            {"attention_bias": True},
+            r"blocks\.0\.0\.inner\.qkv\.bias: the checkpoint has no model\.layers\.0\.self_attn",
+        ),
+        ({"hidden_act": "relu"}, r"config\.json: hidden_act='relu' must be 'silu' or 'swish'"),
+        ({"quantization_config": {"bits": 4}}, r"config\.json: quantization_config={'bits': 4} is not a key of llama"),
+    ],
+)
+def test_load_refuses_a_config_that_does_not_fit(tmp_path: Path, changes: dict[str, Any], error: str) -> None:
+    checkpoint(tmp_path, **changes)
+    with pytest.raises(CheckpointError, match=error):
+        lmzoo.load_model(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "error"),
+    [
+        (lambda t: t.pop("model.norm.weight"), r"norm\.weight: the checkpoint has no model\.norm\.weight$"),
+        (lambda t: t.update(extra=torch.ones(1)), r"the checkpoint holds extra, which the model has no place for$"),
+        (
+            lambda t: t.update({"model.norm.weight": torch.ones(31)}),
+            r"norm\.weight has shape \(31,\) in the checkpoint, its config asks for \(32,\)$",
+        ),
+        (
+            lambda t: t.update({"model.norm.weight": torch.ones(32, dtype=torch.int64)}),
+            r"norm\.weight is of type torch\.int64, its config asks for torch\.float32$",
+        ),
+        (
+            lambda t: t.update({"model.layers.1.self_attn.k_proj.weight": torch.ones(8, 32)}),
+            r"blocks\.1\.0\.inner\.qkv\.weight: parts of 32, 8, 16 rows must have the ratio",
+        ),
+    ],
+)
+def test_load_refuses_tensors_that_do_not_fit(tmp_path: Path, change: Any, error: str) -> None:
+    checkpoint(tmp_path)
+    change_tensors(tmp_path, change)
+    with pytest.raises(CheckpointError, match=error):
+        lmzoo.load_model(tmp_path)
+
+
+def test_load_runs_no_code_of_the_checkpoint(tmp_path: Path) -> None:
+    checkpoint(tmp_path, auto_map={"AutoModelForCausalLM": "modeling.Evil"})
+    (tmp_path / "modeling.py").write_text("raise SystemExit('code of a checkpoint was run')")
+    lmzoo.load_model(tmp_path)
