@@ -6,14 +6,12 @@ A *cut* is the position from which on tokens are changed or left out.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
 
+from lmzoo.conformance.gradients import embedding_gradients
 from lmzoo.conformance.measure import FLOAT64_ROUNDING, difference, first_position, float32_hint
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
@@ -98,16 +96,12 @@ def gradient_causality(subject: Subject) -> str:
     model = subject.model().double()
     T = lengths(subject, model)[-1]
     idx = subject.tokens(1, T).repeat(T - 1, 1)  # row t gives the gradient of the logits at t
-    with Embeddings(idx) as embeddings:
-        logits_BTV = model(idx).logits
-    if not embeddings.found:
+    weights_V1 = torch.linspace(-1, 1, subject.config.vocab_size, dtype=torch.float64)[:, None]
+    gradients = embedding_gradients(model, idx, lambda logits: (logits.diagonal(dim1=0, dim2=1) * weights_V1).sum())
+    if not gradients:
         return "the model has no embedding lookup to take gradients of; `causality` checks its values"
-    weights_V = torch.linspace(-1, 1, logits_BTV.shape[-1], dtype=torch.float64)
-    output = (logits_BTV.diagonal(dim1=0, dim2=1) * weights_V[:, None]).sum()
-    for gradient in torch.autograd.grad(output, embeddings.found, allow_unused=True):
-        if gradient is None:
-            continue
-        size_BT = gradient.flatten(2).abs().amax(2)[:, -T:]  # columns before idx are padding
+    for gradient in gradients:
+        size_BT = gradient.abs().amax(2)
         later_BT = torch.arange(T) > torch.arange(T - 1)[:, None]
         leaks_BT = later_BT & ~(size_BT <= FLOAT64_ROUNDING * size_BT.amax(1, keepdim=True))
         if leaks_BT.any():
@@ -243,21 +237,3 @@ def _noise_of_rows(subject: Subject, model: LanguageModel, idx: Tensor, logits_B
     if not any(off_BT.any() for off_BT in changes):
         return None
     return max(off_BT.median().item() for off_BT in changes)
-
-
-class Embeddings(TorchFunctionMode):
-    """Collects, while active, the result of every embedding lookup of `idx`, whichever module does it."""
-
-    def __init__(self, idx: Tensor) -> None:
-        self.idx = idx
-        self.found: list[Tensor] = []
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        out = func(*args, **(kwargs or {}))
-        if func is F.embedding and args[0].ndim == 2 and torch.equal(args[0][:, -self.idx.shape[1] :], self.idx):
-            # The table may be read with padding before idx, and it may be a constant, which has no gradient itself.
-            out = out if out.requires_grad else out.detach().requires_grad_()
-            self.found.append(out)
-        return out

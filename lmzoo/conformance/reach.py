@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lmzoo.conformance.causality import Embeddings
 from lmzoo.conformance.choices import Choices
+from lmzoo.conformance.gradients import embedding_gradients
 from lmzoo.conformance.measure import backward, float32_hint
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
@@ -68,17 +68,18 @@ def _gradients_by_distance(model: LanguageModel, idx: Tensor) -> Tensor | None:
     """
     rows, T = idx.shape
     matters_RT = torch.zeros(rows, T, dtype=torch.bool)
-    with Embeddings(idx) as embeddings:
-        logits_BTV = model(idx).logits
-    if not embeddings.found:
+    weights_V = torch.linspace(-1, 1, model.config.vocab_size, dtype=model.dtype)
+
+    def output(logits_BTV: Tensor) -> Tensor:
+        return (torch.stack([logits_BTV[r, T - 1 - r] for r in range(rows)]) @ weights_V).sum()
+
+    gradients = embedding_gradients(model, idx, output)
+    if not gradients:
         return None
-    weights_V = torch.linspace(-1, 1, logits_BTV.shape[-1], dtype=logits_BTV.dtype)
-    chosen_RV = torch.stack([logits_BTV[r, T - 1 - r] for r in range(rows)])
-    for gradient in torch.autograd.grad((chosen_RV @ weights_V).sum(), embeddings.found, allow_unused=True):
-        if gradient is not None:
-            size_BT = gradient.flatten(2).abs().amax(2)[:, -T:]
-            for r in range(rows):
-                matters_RT[r, : T - r] |= size_BT[r, : T - r].flip(0) > 0
+    for gradient in gradients:
+        size_BT = gradient.abs().amax(2)
+        for r in range(rows):
+            matters_RT[r, : T - r] |= size_BT[r, : T - r].flip(0) > 0
     return matters_RT
 
 
