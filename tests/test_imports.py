@@ -127,6 +127,20 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "compare",  # one spec for each model, all with one budget
         "hardware",
     },
+    "inspect": {
+        "registry",
+        "model",
+        "layers",
+        "ops",  # `precision`
+        "state",
+        "conformance",  # the gradients to embeddings
+        "generation",
+        "data",
+        "train",
+        "runs",
+        "storage",
+        "compare",  # the look of its report
+    },
     "reproducing": {"probing", "compare", "data", "storage", "runs", "train", "hardware"},
     "bench": ANY,
     "compare": ANY,
@@ -134,8 +148,20 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "cli": ANY,
     "__main__": ANY,
 }
-# Shared code: it knows the contract, the registry and `layers.stack`, but no other layer and no backbone.
-SHARED = {"distributed", "train", "runs", "compare", "probing", "reproducing", "conformance", "bench", "storage"}
+# Shared code: it knows the contract, the registry, the composers of layers and what layers offer, but no layer and no
+# backbone.
+SHARED = {
+    "distributed",
+    "train",
+    "runs",
+    "compare",
+    "probing",
+    "reproducing",
+    "conformance",
+    "inspect",
+    "bench",
+    "storage",
+}
 ONLY_PACKAGES = {
     "ops": {"torch", "einops", "__future__", "math", "collections", "typing", "contextlib", "contextvars"},
     "ops/kernels.py": {"torch", "__future__", "collections", "typing", "os", "re", "importlib"},
@@ -180,7 +206,7 @@ def test_packages_import_only_what_they_may(path: Path) -> None:
     if here in SHARED:
         assert not used & {"backbones", "decoder", "cell_model", "cli"}, used
         layers = {name for name in names if name.startswith("lmzoo.layers.")}
-        assert all(name.startswith("lmzoo.layers.stack.") for name in layers), layers
+        assert all(name.startswith(("lmzoo.layers.stack.", "lmzoo.layers.offers.")) for name in layers), layers
     only = ONLY_PACKAGES.get(path.relative_to(PACKAGE).as_posix(), ONLY_PACKAGES.get(here))
     if only is not None:
         packages = {name.split(".")[0] for name in names} - {"lmzoo"}
