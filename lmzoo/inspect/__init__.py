@@ -1,7 +1,9 @@
-"""Looks inside of models: the influence of tokens on predictions (docs/inspect.md)."""
+"""Looks inside of models: the influence of tokens on predictions, and what layers offer (docs/inspect.md)."""
 
 from __future__ import annotations
 
 from lmzoo.inspect.influence import influence
+from lmzoo.inspect.record import record
+from lmzoo.inspect.recording import NAMES, Recording
 
-__all__ = ["influence"]
+__all__ = ["NAMES", "Recording", "influence", "record"]

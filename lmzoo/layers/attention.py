@@ -16,6 +16,7 @@ from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.init import Init, normal
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
+from lmzoo.layers.offers import one_hot_values
 from lmzoo.ops.attention import causal_attention
 from lmzoo.ops.rope import apply_rope
 from lmzoo.state import TimeBuffer
@@ -100,6 +101,11 @@ class Attention(Layer):
         if self.carries:
             ctx.carry[KEYS_AND_VALUES] = (k_BSGK, v_BSGK)
         return self.merge(self.attend(q_BTHK, k_BSGK, v_BSGK), x_BTD), state
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the attention weights: what `attend` returns for one-hot values."""
+        q_BTHK, k_BSGK, _ = self.project(x_BTD, ctx)
+        return {"attention.weights": self.attend(q_BTHK, k_BSGK, one_hot_values(k_BSGK))}
 
     def project(self, x_BTD: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Returns queries (B, T, H, K), keys and values (B, T, G, K) of the new tokens; q and k are rotated."""

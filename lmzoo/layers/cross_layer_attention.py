@@ -11,6 +11,7 @@ from lmzoo.layers.attention import KEYS_AND_VALUES
 from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
+from lmzoo.layers.offers import one_hot_values
 from lmzoo.ops.attention import causal_attention
 from lmzoo.ops.rope import apply_rope
 
@@ -39,10 +40,21 @@ class CrossLayerAttention(Layer):
         return 4.0 * T * self.n_heads * self.head_dim
 
     def forward(self, x_BTD: Tensor, state: tuple[()] | None, ctx: Context) -> tuple[Tensor, tuple[()] | None]:
-        q_BTHK = self.q(x_BTD).unflatten(-1, (self.n_heads, self.head_dim))
-        if self.rope is not None:
-            q_BTHK = apply_rope(q_BTHK, *ctx.rope(self.rope, self.head_dim))
+        q_BTHK = self.queries(x_BTD, ctx)
         assert KEYS_AND_VALUES in ctx.carry, "an Attention with carries=True must come before CrossLayerAttention"
         k_BSGK, v_BSGK = ctx.carry[KEYS_AND_VALUES]
         y_BTHK = causal_attention(q_BTHK, k_BSGK, v_BSGK, window=self.window)
         return self.out(y_BTHK.flatten(2)), state
+
+    def queries(self, x_BTD: Tensor, ctx: Context) -> Tensor:
+        """Returns the rotated queries, (B, T, H, K)."""
+        q_BTHK = self.q(x_BTD).unflatten(-1, (self.n_heads, self.head_dim))
+        return q_BTHK if self.rope is None else apply_rope(q_BTHK, *ctx.rope(self.rope, self.head_dim))
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the attention weights: what attention to one-hot values returns."""
+        k_BSGK, _ = ctx.carry[KEYS_AND_VALUES]
+        values_BSGS = one_hot_values(k_BSGK)
+        return {
+            "attention.weights": causal_attention(self.queries(x_BTD, ctx), k_BSGK, values_BSGS, window=self.window)
+        }

@@ -91,11 +91,20 @@ class DeltaProduct(Layer):
         q_BTHK = l2_normalize(q.unflatten(-1, (self.n_heads, -1))) * self.key_dim**-0.5
         k_BTNHK = l2_normalize(k.unflatten(-1, (self.n_steps, self.n_heads, -1)))
         v_BTNHV = v.unflatten(-1, (self.n_steps, self.n_heads, -1))
-        beta_BTNH = self.largest_beta * self.beta(x_BTD).sigmoid().unflatten(-1, (self.n_steps, self.n_heads))
+        beta_BTNH = self.strength(x_BTD)
         log_decay_BTH = self.log_decay(x_BTD) if self.gated else None
         y_BTHV, memory = delta_product(q_BTHK, k_BTNHK, v_BTNHV, beta_BTNH, log_decay_BTH, memory)
         y_BTE = self.norm(y_BTHV).flatten(2) * F.silu(self.gate(x_BTD))
         return self.out(y_BTE), None if state is None else DeltaProductState(tail, memory)
+
+    def strength(self, x_BTD: Tensor) -> Tensor:
+        """Returns beta, the share of the stored value that each step replaces, (B, T, N, H)."""
+        return self.largest_beta * self.beta(x_BTD).sigmoid().unflatten(-1, (self.n_steps, self.n_heads))
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns beta, the output gates, and the decays if there are any."""
+        offered = {"gates.write": self.strength(x_BTD), "gates.output": F.silu(self.gate(x_BTD))}
+        return offered | ({"gates.decay": self.log_decay(x_BTD).exp()} if self.gated else {})
 
     def log_decay(self, x_BTD: Tensor) -> Tensor:
         """Returns the logarithms of the decays, (B, T, H), in float32 or wider."""

@@ -65,6 +65,14 @@ class DeltaRule(Layer):
         qkv, tail = self.conv(self.qkv(x_BTD), tail, ctx)
         q_BTHK, k_BTHK, v_BTHK = rearrange(qkv, "b t (n h k) -> n b t h k", n=3, h=self.n_heads)
         q_BTHK, k_BTHK = l2_normalize(q_BTHK) * self.head_dim**-0.5, l2_normalize(k_BTHK)
-        beta_BTH = self.largest_beta * self.beta(x_BTD).sigmoid()
+        beta_BTH = self.strength(x_BTD)
         y_BTHK, memory = delta_rule(q_BTHK, k_BTHK, v_BTHK, beta_BTH, memory, largest_beta=self.largest_beta)
         return self.out(self.norm(y_BTHK).flatten(2)), None if state is None else DeltaState(tail, memory)
+
+    def strength(self, x_BTD: Tensor) -> Tensor:
+        """Returns beta, the share of the stored value that is replaced, (B, T, H)."""
+        return self.largest_beta * self.beta(x_BTD).sigmoid()
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns beta."""
+        return {"gates.write": self.strength(x_BTD)}

@@ -12,8 +12,9 @@ from einops import rearrange
 from torch import Tensor
 
 from lmzoo.layers.attention import Attention
-from lmzoo.layers.context import Rope
+from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.init import normal
+from lmzoo.layers.offers import one_hot_values
 from lmzoo.ops.attention import causal_attention
 from lmzoo.ops.precision import wide
 
@@ -55,10 +56,19 @@ class DiffAttention(Attention):
     def attend(self, q_BTHK: Tensor, k_BSGK: Tensor, v_BSGK: Tensor) -> Tensor:
         """Returns the normalized differences of the two maps' weighted means of the values, (B, T, H/2, V)."""
         v_BSGV = rearrange(v_BSGK, "b s (n g) k -> b s g (n k)", n=2).repeat(1, 1, 2, 1)
-        first_BTHV, second_BTHV = causal_attention(q_BTHK, k_BSGK, v_BSGV).chunk(2, dim=2)
-        difference_BTHV = first_BTHV - self.strength().to(second_BTHV.dtype) * second_BTHV
+        difference_BTHV = self.difference(q_BTHK, k_BSGK, v_BSGV)
         normalized_BTHV = F.rms_norm(difference_BTHV, difference_BTHV.shape[-1:], eps=self.norm_eps)
         return normalized_BTHV * (1 - self.lambda_init)
+
+    def difference(self, q_BTHK: Tensor, k_BSGK: Tensor, v_BSGV: Tensor) -> Tensor:
+        """Returns the first map's weighted means of the values minus lambda times those of the second."""
+        first_BTHV, second_BTHV = causal_attention(q_BTHK, k_BSGK, v_BSGV).chunk(2, dim=2)
+        return first_BTHV - self.strength().to(second_BTHV.dtype) * second_BTHV
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the differences of the two maps' attention weights, which may be negative."""
+        q_BTHK, k_BSGK, _ = self.project(x_BTD, ctx)
+        return {"attention.weights": self.difference(q_BTHK, k_BSGK, one_hot_values(k_BSGK))}
 
     def strength(self) -> Tensor:
         """Returns lambda, the share of the second map that is subtracted, in float32 or wider."""

@@ -15,6 +15,7 @@ from lmzoo.layers.context import Context
 from lmzoo.layers.latent_attention import LatentAttention
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.norm import LayerNorm
+from lmzoo.layers.offers import one_hot_values
 from lmzoo.losses import auxiliary_loss
 from lmzoo.ops.rope import apply_rope
 from lmzoo.ops.sparse_attention import index_scores, mean_weights, sparse_attention
@@ -75,8 +76,7 @@ class DSA(LatentAttention):
         if state is not None:
             state = DSAState(state.cache.append(cache_BSC), state.index.append(keys_BSJ))
             cache_BSC, keys_BSJ = (buffer.entries().to(x_BTD.dtype) for buffer in state)
-        scores_BTS = index_scores(index_BTIJ, keys_BSJ, weights_BTI)
-        scores_BTN, chosen_BTN = stable_topk(scores_BTS, min(self.top_keys, scores_BTS.shape[-1]))
+        scores_BTN, chosen_BTN = self.choose(index_BTIJ, keys_BSJ, weights_BTI)
 
         def attend(q_BTHK: Tensor, k_BSGK: Tensor, v_BSGV: Tensor) -> Tensor:
             if self.training:
@@ -86,6 +86,21 @@ class DSA(LatentAttention):
         absorbs = state is not None and self.absorbs(x_BTD.shape[1])
         y_BTHV = (self.absorbed if absorbs else self.expanded)(q_BTHK, cache_BSC, attend)
         return self.out(y_BTHV.flatten(2)), state
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the attention weights, which are 0 for the keys that were not chosen."""
+        low_BTQ = self.low(x_BTD)
+        _, chosen_BTN = self.choose(*self.index(x_BTD, low_BTQ, ctx))
+
+        def weights(q_BTHK: Tensor, k_BSHK: Tensor, _: Tensor) -> Tensor:
+            return sparse_attention(q_BTHK, k_BSHK, one_hot_values(k_BSHK), chosen_BTN[:, :, None])
+
+        return {"attention.weights": self.expanded(*self.project(x_BTD, low_BTQ, ctx), weights)}
+
+    def choose(self, q_BTIJ: Tensor, k_BSJ: Tensor, weights_BTI: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the scores and the positions of the chosen keys, (B, T, N) each."""
+        scores_BTS = index_scores(q_BTIJ, k_BSJ, weights_BTI)
+        return stable_topk(scores_BTS, min(self.top_keys, scores_BTS.shape[-1]))
 
     def index(self, x_BTD: Tensor, low_BTQ: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the indexer's queries (B, T, I, J), its keys (B, T, J), and the weights of its heads (B, T, I)."""

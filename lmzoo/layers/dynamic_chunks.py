@@ -90,6 +90,10 @@ class DynamicChunks(Layer):
         first_T = ctx.positions_T == 0
         return torch.where(first_T, 1.0, (1 - cosine_BT) / 2), k_BTD[:, -1].clone()
 
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the probabilities that tokens begin a chunk."""
+        return {"chunks.start": self.route(self.before(x_BTD), None, ctx)[0]}
+
     def run_main(
         self, chunks_BMD: Tensor, counts_B: Tensor, state: list[State] | None, ctx: Context
     ) -> tuple[Tensor, list[State] | None]:

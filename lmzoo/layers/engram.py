@@ -95,7 +95,18 @@ class Engram(Layer):
     def look_up(self, x_BTD: Tensor, rows_BTX: Tensor) -> Tensor:
         """Returns the values of the rows, each multiplied by a gate from its key and the hidden state: (B, T, D)."""
         found_BTE = F.embedding(rows_BTX, self.table).flatten(-2)
+        return self.gate(x_BTD, found_BTE)[..., None].to(x_BTD.dtype) * self.value(found_BTE)
+
+    def gate(self, x_BTD: Tensor, found_BTE: Tensor) -> Tensor:
+        """Returns the factors of what was found, (B, T), in float32 or wider."""
         key_BTD, query_BTD = wide(self.key_norm(self.key(found_BTE))), wide(self.query_norm(x_BTD))
         score_BT = (key_BTD * query_BTD).sum(dim=-1) / math.sqrt(x_BTD.shape[-1])
         score_BT = score_BT.abs().clamp(min=LEAST_GATE).sqrt() * score_BT.sign()
-        return torch.sigmoid(score_BT)[..., None].to(x_BTD.dtype) * self.value(found_BTE)
+        return torch.sigmoid(score_BT)
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the gates."""
+        idx_BT = ctx.carry[TOKENS]
+        past_BN = self.init_state(len(idx_BT), 0, idx_BT).past_BN
+        rows_BTX = ngram_hash(idx_BT, past_BN, self.multipliers, self.sizes)
+        return {"gates.output": self.gate(x_BTD, F.embedding(rows_BTX, self.table).flatten(-2))}

@@ -86,6 +86,11 @@ class Experts(Layer):
         weights_NK = p_NE.gather(-1, chosen_NK)
         return p_NE, chosen_NK, weights_NK / weights_NK.sum(dim=-1, keepdim=True)
 
+    def offers(self, x_BTD: Tensor) -> dict[str, Tensor]:
+        """Returns the probabilities of the experts, and the chosen experts and their weights."""
+        routed = (found.unflatten(0, x_BTD.shape[:2]) for found in self.route(x_BTD.flatten(0, 1)))
+        return dict(zip(("router.probabilities", "router.chosen", "router.weights"), routed, strict=True))
+
     def _balance(self, p_NE: Tensor, chosen_NK: Tensor) -> None:
         """Reports the auxiliary losses that balance the load."""
         tokens = max(1, len(p_NE))

@@ -15,6 +15,7 @@ from lmzoo.layers.attention import Attention, KVCache
 from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.head_norm import HeadRMSNorm
 from lmzoo.layers.linear import Linear
+from lmzoo.layers.offers import one_hot_values
 from lmzoo.ops.forgetting_attention import forgetting_attention
 from lmzoo.ops.precision import wide, wide_dtype
 from lmzoo.state import TimeBuffer
@@ -50,7 +51,7 @@ class ForgettingAttention(Attention):
         q_BTHK, k_BTGK, v_BTGK = self.project(x_BTD, ctx)
         q_BTHK, k_BTGK, v_BTGK, tail = self.prepare(x_BTD, q_BTHK, k_BTGK, v_BTGK, tail)
         k_BSGK, v_BSGK, cache = self.remember(k_BTGK, v_BTGK, cache)
-        decay_BSH = F.logsigmoid(wide(self.forget(x_BTD))).cumsum(dim=1)
+        decay_BSH = self.log_gates(x_BTD).cumsum(dim=1)
         if decay is not None:
             if decay.length:
                 decay_BSH = decay.entries()[:, -1:] + decay_BSH
@@ -59,6 +60,17 @@ class ForgettingAttention(Attention):
         y_BTHK = forgetting_attention(q_BTHK, k_BSGK, v_BSGK, decay_BSH)
         y_BTD = self.merge(y_BTHK, x_BTD)
         return y_BTD, None if cache is None or decay is None else ForgettingState(cache, decay, tail)
+
+    def log_gates(self, x_BTD: Tensor) -> Tensor:
+        """Returns the logarithms of the forget gates, (B, T, H), in float32 or wider."""
+        return F.logsigmoid(wide(self.forget(x_BTD)))
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the attention weights and the forget gates."""
+        q_BTHK, k_BSGK, _, _ = self.prepare(x_BTD, *self.project(x_BTD, ctx), None)
+        log_BSH = self.log_gates(x_BTD)
+        weights_BTHS = forgetting_attention(q_BTHK, k_BSGK, one_hot_values(k_BSGK), log_BSH.cumsum(dim=1))
+        return {"attention.weights": weights_BTHS, "gates.decay": log_BSH.exp()}
 
     def prepare(
         self, x_BTD: Tensor, q_BTHK: Tensor, k_BTGK: Tensor, v_BTGK: Tensor, tail: Tensor | None

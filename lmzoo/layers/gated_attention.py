@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmzoo.layers.context import Context
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.scored_attention import ScoredAttention
 
@@ -23,4 +24,12 @@ class GatedAttention(ScoredAttention):
 
     def merge(self, y_BTHK: Tensor, x_BTD: Tensor) -> Tensor:
         """Gates, concatenates and projects the heads: (B, T, D)."""
-        return self.out(torch.sigmoid(self.gate(x_BTD)) * y_BTHK.flatten(2))
+        return self.out(self.output_gate(x_BTD) * y_BTHK.flatten(2))
+
+    def output_gate(self, x_BTD: Tensor) -> Tensor:
+        """Returns the factors of the heads' outputs, (B, T, H K)."""
+        return torch.sigmoid(self.gate(x_BTD))
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the attention weights and the gates."""
+        return super().offers(x_BTD, ctx) | {"gates.output": self.output_gate(x_BTD)}

@@ -48,3 +48,9 @@ class GatedConv(Layer):
         ctx.carry[SKIPS] = skips_BTS
         y_BTX = skips_BTS if self.last else x_BTD + out_BTX[..., self.d_skip :]
         return y_BTX, None if state is None else tail
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the gates of the filters."""
+        taps_BTX, _ = dilated_taps(x_BTD, self.width, self.dilation, None)
+        _, gate_BTD = self.conv(taps_BTX).chunk(2, dim=-1)
+        return {"gates.output": torch.sigmoid(gate_BTD)}

@@ -79,6 +79,18 @@ class GatedDelta(Layer):
         """Returns the factors of the normalized outputs, (B, T, H, V)."""
         return F.silu(self.gate(x_BTD)).unflatten(-1, (self.n_heads, self.value_dim))
 
+    def strength(self, x_BTD: Tensor) -> Tensor:
+        """Returns beta, the share of the stored value that is replaced, (B, T, H)."""
+        return self.largest_beta * self.beta(x_BTD).sigmoid()
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the decays, beta and the output gates."""
+        return {
+            "gates.decay": self.log_decay(x_BTD).exp(),
+            "gates.write": self.strength(x_BTD),
+            "gates.output": self.output_gate(x_BTD),
+        }
+
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> GatedDeltaState:
         """Returns zeros for the convolution's last inputs and for the matrices."""
         shape = (batch_size, self.n_heads, self.key_dim, self.value_dim)
@@ -96,7 +108,7 @@ class GatedDelta(Layer):
         qkv, tail = self.conv(self.qkv(x_BTD), tail, ctx)
         q_BTHK, k_BTHK, v_BTHV = (part.unflatten(-1, (self.n_heads, -1)) for part in qkv.split(self.widths, dim=-1))
         q_BTHK, k_BTHK = l2_normalize(q_BTHK) * self.key_dim**-0.5, l2_normalize(k_BTHK)
-        beta_BTH = self.largest_beta * self.beta(x_BTD).sigmoid()
+        beta_BTH = self.strength(x_BTD)
         y_BTHV, memory = gated_delta_rule(
             q_BTHK, k_BTHK, v_BTHV, beta_BTH, self.log_decay(x_BTD), memory, largest_beta=self.largest_beta
         )

@@ -53,8 +53,16 @@ class GLA(Layer):
         q_BTHK, k_BTHK, v_BTHV = (
             part.unflatten(-1, (self.n_heads, -1)) for part in self.qkv(x_BTD).split(self.widths, dim=-1)
         )
-        logits_BTHK = self.decay_up(self.decay_down(x_BTD)).view_as(k_BTHK)
-        log_decay_BTHK = F.logsigmoid(wide(logits_BTHK)) / self.temperature
-        y_BTHV, memory = gated_linear_attention(q_BTHK * self.key_dim**-0.5, k_BTHK, v_BTHV, log_decay_BTHK, state)
+        q_BTHK = q_BTHK * self.key_dim**-0.5
+        y_BTHV, memory = gated_linear_attention(q_BTHK, k_BTHK, v_BTHV, self.log_decay(x_BTD), state)
         y_BTD = self.norm(y_BTHV).flatten(2) * F.silu(self.gate(x_BTD))
         return self.out(y_BTD), None if state is None else memory
+
+    def log_decay(self, x_BTD: Tensor) -> Tensor:
+        """Returns the logarithms of the decays, (B, T, H, K), in float32 or wider."""
+        logits_BTHK = self.decay_up(self.decay_down(x_BTD)).unflatten(-1, (self.n_heads, self.key_dim))
+        return F.logsigmoid(wide(logits_BTHK)) / self.temperature
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the decays and the output gates."""
+        return {"gates.decay": self.log_decay(x_BTD).exp(), "gates.output": F.silu(self.gate(x_BTD))}

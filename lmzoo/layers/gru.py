@@ -13,6 +13,7 @@ from torch import Tensor
 from lmzoo.layers.context import Context
 from lmzoo.layers.init import uniform
 from lmzoo.layers.layer import Layer
+from lmzoo.layers.lstm import shifted
 from lmzoo.ops.gru import gru_scan
 from lmzoo.ops.precision import wide_dtype
 
@@ -50,3 +51,11 @@ class GRU(Layer):
         gates_x = F.linear(x_BTD, self.weight_ih, self.bias)
         y_BTD, h_BD = gru_scan(gates_x, self.weight_hh, self.bias_hn, state)
         return y_BTD, None if state is None else h_BD
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the gates z, 1 - z and r, which depend on the last output."""
+        gates_x = F.linear(x_BTD, self.weight_ih, self.bias)
+        y_BTD, _ = gru_scan(gates_x, self.weight_hh, self.bias_hn, None)
+        gates_BTG = gates_x + F.linear(shifted(y_BTD), self.weight_hh)
+        r_BTD, z_BTD = gates_BTG[..., : 2 * y_BTD.shape[-1]].sigmoid().chunk(2, dim=-1)
+        return {"gates.decay": z_BTD, "gates.write": 1 - z_BTD, "gates.reset": r_BTD}

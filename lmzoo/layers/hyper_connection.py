@@ -41,6 +41,11 @@ class Streams(Layer):
     def coefficients(self, x_BTND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the weights read (B, T, N), write (B, T, M) and mix (B, T, N, M), in float32 or wider."""
 
+    def offers(self, x_BTND: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the weights with which the layer reads and writes the streams."""
+        read_BTN, write_BTM, _ = self.coefficients(x_BTND)
+        return {"streams.read": read_BTN, "streams.write": write_BTM}
+
     def forward(self, x_BTND: Tensor, state: State, ctx: Context) -> tuple[Tensor, State]:
         read_BTN, write_BTM, mix_BTNM = (weights.to(x_BTND.dtype) for weights in self.coefficients(x_BTND))
         x_BTD = torch.einsum("btn,btnd->btd", read_BTN, x_BTND)

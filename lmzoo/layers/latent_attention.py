@@ -16,6 +16,7 @@ from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.norm import RMSNorm
+from lmzoo.layers.offers import one_hot_values
 from lmzoo.ops.attention import causal_attention
 from lmzoo.ops.rope import apply_rope
 from lmzoo.state import TimeBuffer
@@ -95,6 +96,14 @@ class LatentAttention(Layer):
         q_BTHP, k_BT1P = rotated_BTXP.split([self.n_heads, 1], dim=2)
         cache_BTC = torch.cat([self.kv_norm(latent_BTR), k_BT1P[:, :, 0]], dim=-1)
         return torch.cat([q_BTHN, q_BTHP], dim=-1), cache_BTC
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the attention weights: what attention to one-hot values returns."""
+
+        def weights(q_BTHK: Tensor, k_BSHK: Tensor, _: Tensor) -> Tensor:
+            return causal_attention(q_BTHK, k_BSHK, one_hot_values(k_BSHK))
+
+        return {"attention.weights": self.expanded(*self.project(x_BTD, self.low(x_BTD), ctx), weights)}
 
     def absorbs(self, T: int) -> bool:
         """True if the absorbed form takes fewer operations for T new tokens and many keys.

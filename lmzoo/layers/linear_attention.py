@@ -12,6 +12,7 @@ from torch import Tensor
 from lmzoo.layers.context import Context
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
+from lmzoo.layers.offers import one_hot_values
 from lmzoo.ops.gated_linear_attention import gated_linear_attention
 from lmzoo.ops.precision import wide, wide_dtype
 
@@ -42,12 +43,24 @@ class LinearAttention(Layer):
         return 4.0 * self.n_heads * self.head_dim * (self.head_dim + 1)
 
     def forward(self, x_BTD: Tensor, state: Tensor | None, ctx: Context) -> tuple[Tensor, Tensor | None]:
-        qkv_BT3HK = wide(self.qkv(x_BTD)).unflatten(-1, (3, self.n_heads, self.head_dim))
-        q_BTHK, k_BTHK, v_BTHK = qkv_BT3HK.unbind(2)
-        v_and_one = F.pad(v_BTHK, (0, 1), value=1.0)
-        sums, memory = gated_linear_attention(elu_plus_one(q_BTHK), elu_plus_one(k_BTHK), v_and_one, None, state)
-        y_BTHK = sums[..., :-1] / (sums[..., -1:] + self.eps)
+        q_BTHK, k_BTHK, v_BTHK = self.project(x_BTD)
+        y_BTHK, memory = self.attend(q_BTHK, k_BTHK, v_BTHK, state)
         return self.out(y_BTHK.flatten(2).to(x_BTD.dtype)), None if state is None else memory
+
+    def project(self, x_BTD: Tensor) -> tuple[Tensor, ...]:
+        """Returns queries, keys and values, (B, T, H, K) each, in float32 or wider."""
+        return wide(self.qkv(x_BTD)).unflatten(-1, (3, self.n_heads, self.head_dim)).unbind(2)
+
+    def attend(self, q_BTHK: Tensor, k_BTHK: Tensor, v_BTHV: Tensor, state: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Returns the weighted means of the values, (B, T, H, V), and the next memory."""
+        v_and_one = F.pad(v_BTHV, (0, 1), value=1.0)
+        sums, memory = gated_linear_attention(elu_plus_one(q_BTHK), elu_plus_one(k_BTHK), v_and_one, None, state)
+        return sums[..., :-1] / (sums[..., -1:] + self.eps), memory
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the attention weights: what `attend` returns for one-hot values."""
+        q_BTHK, k_BTHK, _ = self.project(x_BTD)
+        return {"attention.weights": self.attend(q_BTHK, k_BTHK, one_hot_values(k_BTHK), None)[0]}
 
 
 def elu_plus_one(x: Tensor) -> Tensor:

@@ -56,6 +56,19 @@ class LSTM(Layer):
         y_BTD, (h_BD, c_BD) = lstm_scan(F.linear(x_BTD, self.weight_ih, self.bias), self.weight_hh, state)
         return y_BTD, None if state is None else LSTMState(h_BD, c_BD)
 
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the gates f, i and o, which depend on the last output."""
+        gates_x = F.linear(x_BTD, self.weight_ih, self.bias)
+        y_BTD, _ = lstm_scan(gates_x, self.weight_hh, None)
+        gates_BTG = gates_x + F.linear(shifted(y_BTD), self.weight_hh)
+        i_BTD, f_BTD, _, o_BTD = gates_BTG.sigmoid().chunk(4, dim=-1)
+        return {"gates.decay": f_BTD, "gates.write": i_BTD, "gates.output": o_BTD}
+
+
+def shifted(y_BTD: Tensor) -> Tensor:
+    """Returns the output of the token before each one, zeros before the first."""
+    return torch.cat([torch.zeros_like(y_BTD[:, :1]), y_BTD[:, :-1]], dim=1)
+
 
 def _bias(bound: float, bias: Tensor, generator: torch.Generator | None) -> None:
     """Draws the bias uniformly from ±bound and sets the forget gate's part to 1, so that cells keep their values."""

@@ -83,13 +83,27 @@ class Mamba(Layer):
         tail, h = (None, None) if state is None else state
         u_BTE, gate_BTE = self.in_proj(x_BTD).chunk(2, dim=-1)
         u_BTE, tail = self.conv(u_BTE, tail, ctx)
-        dt_BTR, B_BTN, C_BTN = self.x_proj(u_BTE).split(self.widths, dim=-1)
-        # Adds dt_bias in its own precision: bfloat16 would lose small step sizes, which give long memories.
-        delta_BTE = F.softplus(self.dt_proj(dt_BTR).to(self.dt_bias.dtype) + self.dt_bias)
+        delta_BTE, B_BTN, C_BTN = self.select(u_BTE)
         A_EN = -torch.exp(self.A_log)
         y_BTE, h = selective_scan(u_BTE, delta_BTE, A_EN, B_BTN, C_BTN, self.D, h, signed=self.signed)
         y_BTD = self.out_proj(y_BTE * F.silu(gate_BTE))
         return y_BTD, None if state is None else MambaState(tail, h)
+
+    def select(self, u_BTE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the step sizes (B, T, E), and the input and output maps, (B, T, N) each."""
+        dt_BTR, B_BTN, C_BTN = self.x_proj(u_BTE).split(self.widths, dim=-1)
+        # Adds dt_bias in its own precision: bfloat16 would lose small step sizes, which give long memories.
+        delta_BTE = F.softplus(self.dt_proj(dt_BTR).to(self.dt_bias.dtype) + self.dt_bias)
+        return delta_BTE, B_BTN, C_BTN
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the decays of all states (B, T, E, N), the step sizes and the output gates."""
+        u_BTE, gate_BTE = self.in_proj(x_BTD).chunk(2, dim=-1)
+        u_BTE, _ = self.conv(u_BTE, None, ctx)
+        delta_BTE, _, _ = self.select(u_BTE)
+        decay_BTEN = torch.exp(-delta_BTE[..., None] * torch.exp(self.A_log))
+        decay_BTEN = 2 * decay_BTEN - 1 if self.signed else decay_BTEN
+        return {"gates.decay": decay_BTEN, "gates.write": delta_BTE, "gates.output": F.silu(gate_BTE)}
 
 
 def default_dt_rank(d_model: int) -> int:

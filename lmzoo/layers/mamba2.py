@@ -87,14 +87,25 @@ class Mamba2(Layer):
         xBC, tail = self.conv(xBC, tail, ctx)
         x_BTE, B_BTS, C_BTS = xBC.split(self.conv_widths, dim=-1)
         x_BTHP = wide(x_BTE).unflatten(-1, (self.n_heads, self.head_dim))
-        # Adds dt_bias in its own precision: bfloat16 would lose small step sizes, which give long memories.
-        dt_BTH1 = F.softplus(dt_BTH.to(self.dt_bias.dtype) + self.dt_bias)[..., None]
-        log_decay_BTH1 = -dt_BTH1 * self.A_log.exp()[:, None]
+        dt_BTH1, log_decay_BTH1 = self.steps(dt_BTH)
         C_BTHN, B_BTHN = self.for_each_head(C_BTS), self.for_each_head(B_BTS)
         y_BTHP, memory = self.scan(C_BTHN, B_BTHN, dt_BTH1 * x_BTHP, log_decay_BTH1, memory, x_BTD, ctx)
         y_BTE = (y_BTHP + self.D[:, None] * x_BTHP).flatten(2)
         y_BTD = self.out_proj(self.norm(y_BTE * F.silu(wide(gate_BTE))).to(gate_BTE.dtype))
         return y_BTD, None if state is None else state._replace(tail=tail, memory=memory)
+
+    def steps(self, dt_BTH: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns the step sizes and the logarithms of the decays, (B, T, H, 1) each."""
+        # Adds dt_bias in its own precision: bfloat16 would lose small step sizes, which give long memories.
+        dt_BTH1 = F.softplus(dt_BTH.to(self.dt_bias.dtype) + self.dt_bias)[..., None]
+        return dt_BTH1, -dt_BTH1 * self.A_log.exp()[:, None]
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the decays, the step sizes and the output gates."""
+        gate_BTE, _, dt_BTH = self.in_proj(x_BTD).split(self.widths, dim=-1)
+        dt_BTH1, log_decay_BTH1 = self.steps(dt_BTH)
+        gates = {"gates.decay": log_decay_BTH1.exp(), "gates.write": dt_BTH1}
+        return gates | {"gates.output": F.silu(wide(gate_BTE))}
 
     def scan(
         self,

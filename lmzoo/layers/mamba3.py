@@ -85,10 +85,7 @@ class Mamba3(Layer):
         angle, memory = (None, None) if state is None else state
         gate_BTE, x_BTE, B_BTN, C_BTN, dt_BTH, A_BTH, mix_BTH, turn_BTR = self.in_proj(x_BTD).split(self.widths, dim=-1)
         x_BTHP = wide(x_BTE).unflatten(-1, (self.n_heads, self.head_dim))
-        # Adds dt_bias in its own precision: bfloat16 would lose small step sizes, which give long memories.
-        dt_BTH1 = F.softplus(dt_BTH.to(self.dt_bias.dtype) + self.dt_bias)[..., None]
-        log_decay_BTH1 = -dt_BTH1 * F.softplus(wide(A_BTH)).clamp(min=LEAST_RATE)[..., None]
-        end_BTH1 = dt_BTH1 * torch.sigmoid(wide(mix_BTH))[..., None]
+        dt_BTH1, log_decay_BTH1, end_BTH1 = self.steps(dt_BTH, A_BTH, mix_BTH)
         angle_BTHR = angles(dt_BTH1 * torch.pi * torch.tanh(wide(turn_BTR))[:, :, None], angle)
         B_BTHN = rotate(self.B_norm(wide(B_BTN))[:, :, None] + self.B_bias, angle_BTHR)
         C_BTHN = rotate(self.C_norm(wide(C_BTN))[:, :, None] + self.C_bias, angle_BTHR)
@@ -98,6 +95,20 @@ class Mamba3(Layer):
         y_BTE = (y_BTHP + self.D[:, None] * x_BTHP).flatten(2) * F.silu(wide(gate_BTE))
         after = None if state is None else Mamba3State(angle_BTHR[:, -1].clone(), memory)
         return self.out_proj(y_BTE.to(gate_BTE.dtype)), after
+
+    def steps(self, dt_BTH: Tensor, A_BTH: Tensor, mix_BTH: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the step sizes, the logarithms of the decays, and the factors of the token, (B, T, H, 1) each."""
+        # Adds dt_bias in its own precision: bfloat16 would lose small step sizes, which give long memories.
+        dt_BTH1 = F.softplus(dt_BTH.to(self.dt_bias.dtype) + self.dt_bias)[..., None]
+        log_decay_BTH1 = -dt_BTH1 * F.softplus(wide(A_BTH)).clamp(min=LEAST_RATE)[..., None]
+        return dt_BTH1, log_decay_BTH1, dt_BTH1 * torch.sigmoid(wide(mix_BTH))[..., None]
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the decays, the factors with which tokens are written, and the output gates."""
+        gate_BTE, _, _, _, dt_BTH, A_BTH, mix_BTH, _ = self.in_proj(x_BTD).split(self.widths, dim=-1)
+        _, log_decay_BTH1, end_BTH1 = self.steps(dt_BTH, A_BTH, mix_BTH)
+        gates = {"gates.decay": log_decay_BTH1.exp(), "gates.write": end_BTH1}
+        return gates | {"gates.output": F.silu(wide(gate_BTE))}
 
 
 def rotating_pairs(d_state: int, rope_fraction: float) -> int:

@@ -48,11 +48,19 @@ class MinRNN(Layer):
         return 2.0 * self.inner
 
     def forward(self, x_BTD: Tensor, state: Tensor | None, ctx: Context) -> tuple[Tensor, Tensor | None]:
-        v_BTE, *gates = wide(self.in_proj(x_BTD)).chunk(2 if self.cell == "gru" else 3, dim=-1)
-        # In both cells f and i are the sigmoids of one number and of its negative.
-        odds_BTE = gates[0] if self.cell == "gru" else F.logsigmoid(gates[1]) - F.logsigmoid(gates[0])
+        v_BTE, odds_BTE = self.value_and_odds(x_BTD)
         h_BTE, state_BE = log_scan(F.logsigmoid(-odds_BTE), F.logsigmoid(odds_BTE) + log_g(v_BTE), state)
         return self.out(h_BTE.to(x_BTD.dtype)), None if state is None else state_BE
+
+    def value_and_odds(self, x_BTD: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns v and the number whose sigmoid is i, (B, T, E) each; f is the sigmoid of its negative."""
+        v_BTE, *gates = wide(self.in_proj(x_BTD)).chunk(2 if self.cell == "gru" else 3, dim=-1)
+        return v_BTE, gates[0] if self.cell == "gru" else F.logsigmoid(gates[1]) - F.logsigmoid(gates[0])
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the gates f and i."""
+        _, odds_BTE = self.value_and_odds(x_BTD)
+        return {"gates.decay": (-odds_BTE).sigmoid(), "gates.write": odds_BTE.sigmoid()}
 
 
 def log_g(v: Tensor) -> Tensor:

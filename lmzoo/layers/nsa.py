@@ -16,6 +16,7 @@ from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.init import normal, uniform_fan_in
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
+from lmzoo.layers.offers import one_hot_values
 from lmzoo.ops.attention import causal_attention
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.rope import apply_rope
@@ -107,16 +108,10 @@ class NSA(Layer):
         return compression * blocks / T + 4.0 * keys * self.n_heads * self.head_dim
 
     def forward(self, x_BTD: Tensor, state: NSAState | None, ctx: Context) -> tuple[Tensor, NSAState | None]:
-        table, G = ctx.rope(self.rope, self.head_dim), self.n_kv_heads
-        q_BTHK = self.q(x_BTD).unflatten(-1, (self.n_heads, self.head_dim))
-        kv_BT32GK = self.kv(x_BTD).unflatten(-1, (3, 2, G, self.head_dim))
-        keys_BTXK = kv_BT32GK[:, :, 1:, 0].flatten(2, 3)  # X = 2 G
-        rotated_BTXK = apply_rope(torch.cat([q_BTHK, keys_BTXK], dim=2), *table)
-        q_BTHK, *keys = rotated_BTXK.split([self.n_heads, G, G], dim=2)
-        chosen, window = (torch.stack([k, kv_BT32GK[:, :, i, 1]], dim=2) for i, k in enumerate(keys, 1))
-        blocks = self.compress(kv_BT32GK[:, :, 0], None if state is None else state.recent, ctx)
+        q_BTHK, recent_BT2GK, chosen, window = self.project(x_BTD, ctx)
+        blocks = self.compress(recent_BT2GK, None if state is None else state.recent, ctx)
         if state is not None:
-            recent = state.recent.append(kv_BT32GK[:, :, 0])
+            recent = state.recent.append(recent_BT2GK)
             kept = state.blocks
             if blocks.shape[1]:
                 # Without room for more: a compiled step could not append to it.
@@ -131,9 +126,40 @@ class NSA(Layer):
         chosen_BTHK = sparse_attention(q_BTHK, k_BSGK, v_BSGK, chosen_BTGN)
         with counted_as(4 * len(x_BTD) * ctx.T * min(self.window, ctx.T) * self.n_heads * self.head_dim):
             window_BTHK = causal_attention(q_BTHK, k_BWGK, v_BWGK, window=self.window)
-        a_BTH1, b_BTH1, c_BTH1 = torch.sigmoid(self.gates(x_BTD)).unflatten(-1, (self.n_heads, 3, 1)).unbind(-2)
+        a_BTH1, b_BTH1, c_BTH1 = self.branch_gates(x_BTD)[..., None].unbind(-2)
         y_BTHK = a_BTH1 * compressed_BTHK + b_BTH1 * chosen_BTHK + c_BTH1 * window_BTHK
         return self.out(y_BTHK.flatten(2)), state
+
+    def project(self, x_BTD: Tensor, ctx: Context) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns the queries (B, T, H, K), and keys and values of the three attentions, (B, T, 2, G, K) each.
+
+        All are rotated, except for keys that will be compressed.
+        """
+        table, G = ctx.rope(self.rope, self.head_dim), self.n_kv_heads
+        q_BTHK = self.q(x_BTD).unflatten(-1, (self.n_heads, self.head_dim))
+        kv_BT32GK = self.kv(x_BTD).unflatten(-1, (3, 2, G, self.head_dim))
+        keys_BTXK = kv_BT32GK[:, :, 1:, 0].flatten(2, 3)  # X = 2 G
+        rotated_BTXK = apply_rope(torch.cat([q_BTHK, keys_BTXK], dim=2), *table)
+        q_BTHK, *keys = rotated_BTXK.split([self.n_heads, G, G], dim=2)
+        chosen, window = (torch.stack([k, kv_BT32GK[:, :, i, 1]], dim=2) for i, k in enumerate(keys, 1))
+        return q_BTHK, kv_BT32GK[:, :, 0], chosen, window
+
+    def branch_gates(self, x_BTD: Tensor) -> Tensor:
+        """Returns the factors of the compressed, the chosen and the window attention, (B, T, H, 3)."""
+        return torch.sigmoid(self.gates(x_BTD)).unflatten(-1, (self.n_heads, 3))
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the weights of the attention to chosen blocks and to the window, and the gates of the three."""
+        q_BTHK, recent_BT2GK, chosen, window = self.project(x_BTD, ctx)
+        k_BMGK, v_BMGK = self.compress(recent_BT2GK, None, ctx).unbind(2)
+        _, p_BTGM = block_attention(q_BTHK, k_BMGK, v_BMGK, self.block_length, ctx.position)
+        chosen_BTGN = choose_blocks(p_BTGM, self.top_blocks, self.block_length, ctx.position)
+        k_BSGK, k_BWGK = chosen[:, :, 0], window[:, :, 0]
+        return {
+            "attention.weights": sparse_attention(q_BTHK, k_BSGK, one_hot_values(k_BSGK), chosen_BTGN),
+            "attention.window": causal_attention(q_BTHK, k_BWGK, one_hot_values(k_BWGK), window=self.window),
+            "gates.branch": self.branch_gates(x_BTD),
+        }
 
     def compress(self, kv_BT2GK: Tensor, recent: TimeBuffer | None, ctx: Context) -> Tensor:
         """Returns compressed keys and values of the blocks that the new tokens complete: (B, M, 2, G, K)."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -14,6 +15,7 @@ from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Context
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.norm import l2_normalize
+from lmzoo.layers.offers import one_hot_values
 from lmzoo.layers.short_conv import ShortConv
 from lmzoo.ops.path_attention import path_attention
 from lmzoo.ops.precision import wide, wide_dtype
@@ -72,9 +74,7 @@ class PathAttention(Attention):
     def forward(self, x_BTD: Tensor, state: PathState | None, ctx: Context) -> tuple[Tensor, PathState | None]:  # type: ignore[override]
         tail, keys, values, decay = (None, None, None, None) if state is None else state
         q_BTHK, k_BTGK, v_BSGK = self.project(x_BTD, ctx)
-        w, tail = self.w_conv(self.w_up(self.w_down(x_BTD)), tail, ctx)
-        w_BTGK = l2_normalize(w.view_as(k_BTGK))
-        beta_BTG = 2 * wide(self.beta(x_BTD)).sigmoid()
+        w_BTGK, beta_BTG, tail = self.directions(x_BTD, tail, ctx)
         if values is not None:
             values = values.append(v_BSGK)
             v_BSGK = values.entries().to(v_BSGK.dtype)
@@ -85,6 +85,24 @@ class PathAttention(Attention):
         if tail is None or values is None:
             return y_BTD, None
         return y_BTD, PathState(tail, TimeBuffer(keys_BSGK, keys_BSGK.shape[1]), values, decay)
+
+    def directions(self, x_BTD: Tensor, tail: Tensor | None, ctx: Context) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Returns the directions (B, T, G, K) and the strengths (B, T, G) of the changes, and the next tail."""
+        w, tail = self.w_conv(self.w_up(self.w_down(x_BTD)), tail, ctx)
+        w_BTGK = l2_normalize(w.unflatten(-1, (self.n_kv_heads, self.head_dim)))
+        return w_BTGK, 2 * wide(self.beta(x_BTD)).sigmoid(), tail
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the attention weights, and the forget gates if there are any."""
+        q_BTHK, k_BTGK, _ = self.project(x_BTD, ctx)
+        w_BTGK, beta_BTG, _ = self.directions(x_BTD, None, ctx)
+        decay_BSH, _ = self.sum_of_gates(x_BTD, None)
+        past_BPGK = k_BTGK[:, :0]  # given because values of another width cannot take its place
+        weights_BTHS, _ = path_attention(q_BTHK, k_BTGK, one_hot_values(k_BTGK), w_BTGK, beta_BTG, past_BPGK, decay_BSH)
+        offered = {"attention.weights": weights_BTHS}
+        if decay_BSH is not None:
+            offered["gates.decay"] = decay_BSH.diff(dim=1, prepend=torch.zeros_like(decay_BSH[:, :1])).exp()
+        return offered
 
     def sum_of_gates(self, x_BTD: Tensor, past: TimeBuffer | None) -> tuple[Tensor | None, TimeBuffer | None]:
         """Returns the cumulative sums of the scaled log gates of all tokens, (B, S, H), and the extended buffer."""

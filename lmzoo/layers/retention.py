@@ -61,6 +61,11 @@ class Retention(Layer):
         y_BTE = F.silu(gate_BTE) * self.norm(y_BTHV).to(x_BTD.dtype)
         return self.out(y_BTE), None if state is None else memory
 
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the output gates; the decays do not depend on the token."""
+        _, gate_BTE = self.v_gate(x_BTD).chunk(2, dim=-1)
+        return {"gates.output": F.silu(gate_BTE)}
+
 
 def retention_log_decay(n_heads: int, device: torch.device) -> Tensor:
     """Returns log(1 - 2^(-5-h)) for the heads h, (H, 1) in float64."""

@@ -82,15 +82,26 @@ class RGLRU(Layer):
         tail, h = (None, None) if state is None else state
         gate_BTE, u_BTE = self.in_proj(x_BTD).chunk(2, dim=-1)
         u_BTE, tail = causal_conv1d(u_BTE, self.conv_weight, self.conv_bias, tail)
+        a_BTE, factor_BTE = self.coefficients(u_BTE, ctx)
+        h_BTE, h = linear_recurrence(a_BTE, factor_BTE * wide(u_BTE), h)
+        y_BTD = self.out(gelu_tanh(gate_BTE) * h_BTE.to(gate_BTE.dtype))
+        return y_BTD, None if state is None else RGLRUState(tail, h)
+
+    def coefficients(self, u_BTE: Tensor, ctx: Context) -> tuple[Tensor, Tensor]:
+        """Returns the factors of h and of the input in the recurrence, (B, T, E), in float32 or wider."""
         i_BTE, r_BTE = self.input_and_recurrence_gates(u_BTE)
         log_a_BTE = -SHARPNESS * r_BTE * F.softplus(wide(self.decay))
         # 1 - a^2 without cancellation. The small number keeps the derivative of the root finite where a = 1.
         scale_BTE = torch.sqrt(1e-12 - torch.expm1(2 * log_a_BTE))
         first_T1 = (ctx.positions_T == 0)[:, None]  # h has no variance yet: the first input enters whole
-        scale_BTE = torch.where(first_T1, 1.0, scale_BTE)
-        h_BTE, h = linear_recurrence(log_a_BTE.exp(), scale_BTE * i_BTE * wide(u_BTE), h)
-        y_BTD = self.out(gelu_tanh(gate_BTE) * h_BTE.to(gate_BTE.dtype))
-        return y_BTD, None if state is None else RGLRUState(tail, h)
+        return log_a_BTE.exp(), torch.where(first_T1, 1.0, scale_BTE) * i_BTE
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the factors of h, of the input and of the output."""
+        gate_BTE, u_BTE = self.in_proj(x_BTD).chunk(2, dim=-1)
+        u_BTE, _ = causal_conv1d(u_BTE, self.conv_weight, self.conv_bias, None)
+        a_BTE, factor_BTE = self.coefficients(u_BTE, ctx)
+        return {"gates.decay": a_BTE, "gates.write": factor_BTE, "gates.output": gelu_tanh(gate_BTE)}
 
     def input_and_recurrence_gates(self, u_BTE: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the gates i and r (B, T, E), each from 0 to 1, in float32 or wider."""

@@ -118,7 +118,7 @@ class TimeMix(Layer):
             ctx.carry[FIRST_VALUES] = v_BTD
         else:
             v_BTD = v_BTD + (ctx.carry[FIRST_VALUES] - v_BTD) * self.residual(for_v).sigmoid()
-        log_w_BTD = -FASTEST_DECAY * wide(self.decay(for_decay)).sigmoid()
+        log_w_BTD = self.log_decay(for_decay)
         rate_BTD = self.rate(for_rate).sigmoid()  # the learning rate of the delta rule, for each key feature
         removed_BTHK = F.normalize(self.heads(wide(k_BTD * self.k_k)), dim=-1)
         k_BTD = k_BTD * (1 + (rate_BTD - 1) * self.k_a)
@@ -129,6 +129,17 @@ class TimeMix(Layer):
         gate_BTD = self.gate(for_gate)
         y_BTD = self.out(y_BTD.to(gate_BTD.dtype) * gate_BTD)
         return y_BTD, None if state is None else TimeMixState(before, memory)
+
+    def log_decay(self, x_BTD: Tensor) -> Tensor:
+        """Returns the logarithms of the decays of the key features, (B, T, D), in float32 or wider."""
+        return -FASTEST_DECAY * wide(self.decay(x_BTD)).sigmoid()
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the decays, the learning rates and the output gates, (B, T, D) each."""
+        mixed_NBTD, _ = self.shift(x_BTD, None, ctx)
+        _, for_decay, _, _, for_rate, for_gate = mixed_NBTD
+        gates = {"gates.decay": self.log_decay(for_decay).exp(), "gates.write": self.rate(for_rate).sigmoid()}
+        return gates | {"gates.output": self.gate(for_gate)}
 
     def heads(self, x: Tensor) -> Tensor:
         """Splits the last dimension: (..., D) to (..., H, K)."""

@@ -106,13 +106,24 @@ class TTT(Layer):
         q_BTHK, k_BTHK, v_BTHK = (x.unflatten(-1, (self.n_heads, self.head_dim)) for x in (q_BTD, k_BTD, v_BTD))
         table = self._rotations(ctx)
         q_BTHK, k_BTHK = apply_rope(q_BTHK, *table), apply_rope(k_BTHK, *table)
-        largest_rate = self.base_rate / (self.head_dim * self.mini_batch)
-        rate_BTH = largest_rate * wide(self.rate(x_BTD)).sigmoid()
+        rate_BTH = self.rates(x_BTD)
         norm = InnerNorm(self.inner_weight, self.inner_bias, self.norm_eps)
         step = {"mini_batch": self.mini_batch, "position": ctx.position}
         y_BTHK, memory = ttt(q_BTHK, k_BTHK, v_BTHK, rate_BTH, norm, memory, self._decays(x_BTD), **step)
         y_BTD = gelu_tanh(gate_BTD) * self.norm(y_BTHK.flatten(2))
         return self.out(y_BTD), None if state is None else TTTState(tail, memory)
+
+    def rates(self, x_BTD: Tensor) -> Tensor:
+        """Returns the learning rates of the tokens, (B, T, H), in float32 or wider."""
+        largest_rate = self.base_rate / (self.head_dim * self.mini_batch)
+        return largest_rate * wide(self.rate(x_BTD)).sigmoid()
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the learning rates, the output gates, and with `titans` the decays of W."""
+        _, _, gate_BTD = self.projections(x_BTD).chunk(3, dim=-1)
+        offered = {"gates.write": self.rates(x_BTD), "gates.output": gelu_tanh(gate_BTD)}
+        decays = self._decays(x_BTD)
+        return offered if decays is None else offered | {"gates.decay": decays.log_keep_BTH.exp()}
 
     def _rotations(self, ctx: Context) -> tuple[Tensor, Tensor]:
         """Returns cosines and sines (T, K/2) for the positions in the mini-batch."""

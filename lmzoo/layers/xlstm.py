@@ -19,6 +19,7 @@ from lmzoo.layers.head_norm import HeadNorm
 from lmzoo.layers.init import Init, constant, normal
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
+from lmzoo.layers.lstm import shifted
 from lmzoo.layers.short_conv import ShortConv
 from lmzoo.ops import mlstm, slstm
 from lmzoo.ops.precision import wide
@@ -77,14 +78,26 @@ class MLSTM(Layer):
         tail, memory = (None, None) if state is None else state
         x_BTE, z_BTE = self.up(x_BTD).chunk(2, dim=-1)
         mixed_BTE, tail = self.conv(x_BTE, tail, ctx)
-        q_BTE, k_BTE, v_BTE = self.q(mixed_BTE), self.k(mixed_BTE), self.v(x_BTE)
-        gates_BTG = wide(self.gates(torch.cat([q_BTE, k_BTE, v_BTE], dim=-1))) + self.gate_bias
-        i_BTH, f_BTH = gates_BTG.chunk(2, dim=-1)
-        q, k, v = (part.unflatten(-1, (self.n_heads, -1)) for part in (q_BTE, k_BTE, v_BTE))
+        qkv, i_BTH, f_BTH = self.project(x_BTE, mixed_BTE)
+        q, k, v = (part.unflatten(-1, (self.n_heads, -1)) for part in qkv)
         y_BTHK, memory = mlstm.mlstm(q, wide(k) / math.sqrt(k.shape[-1]), v, i_BTH, F.logsigmoid(f_BTH), memory)
         y_BTE = self.norm(y_BTHK) + self.skip * mixed_BTE
         y_BTD = self.down(y_BTE.to(z_BTE.dtype) * F.silu(z_BTE))
         return y_BTD, None if state is None else MLSTMState(tail, memory)
+
+    def project(self, x_BTE: Tensor, mixed_BTE: Tensor) -> tuple[tuple[Tensor, Tensor, Tensor], Tensor, Tensor]:
+        """Returns queries, keys and values (B, T, E), and the input and forget gates before their functions."""
+        q_BTE, k_BTE, v_BTE = self.q(mixed_BTE), self.k(mixed_BTE), self.v(x_BTE)
+        gates_BTG = wide(self.gates(torch.cat([q_BTE, k_BTE, v_BTE], dim=-1))) + self.gate_bias
+        i_BTH, f_BTH = gates_BTG.chunk(2, dim=-1)
+        return (q_BTE, k_BTE, v_BTE), i_BTH, f_BTH
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the forget gates, the input gates exp(i) and the output gates."""
+        x_BTE, z_BTE = self.up(x_BTD).chunk(2, dim=-1)
+        mixed_BTE, _ = self.conv(x_BTE, None, ctx)
+        _, i_BTH, f_BTH = self.project(x_BTE, mixed_BTE)
+        return {"gates.decay": f_BTH.sigmoid(), "gates.write": i_BTH.exp(), "gates.output": F.silu(z_BTE)}
 
 
 class SLSTMState(NamedTuple):
@@ -131,10 +144,22 @@ class SLSTM(Layer):
     def forward(self, x_BTD: Tensor, state: SLSTMState | None, ctx: Context) -> tuple[Tensor, SLSTMState | None]:
         tail, memory = (None, None) if state is None else state
         mixed_BTD, tail = self.conv(x_BTD, tail, ctx)
+        y_BTHK, memory = slstm.slstm(self.gates(x_BTD, mixed_BTD), self.recurrent, memory)
+        return self.norm(y_BTHK).to(x_BTD.dtype), None if state is None else SLSTMState(tail, memory)
+
+    def gates(self, x_BTD: Tensor, mixed_BTD: Tensor) -> Tensor:
+        """Returns the parts of the gates i, f, z and o that do not depend on the last output, (B, T, H, 4 K)."""
         gates = (self.i(mixed_BTD), self.f(mixed_BTD), self.z(x_BTD), self.o(x_BTD))
         gates_BTHG = torch.cat([gate_BTD.unflatten(-1, (self.n_heads, -1)) for gate_BTD in gates], dim=-1)
-        y_BTHK, memory = slstm.slstm(wide(gates_BTHG) + self.gate_bias, self.recurrent, memory)
-        return self.norm(y_BTHK).to(x_BTD.dtype), None if state is None else SLSTMState(tail, memory)
+        return wide(gates_BTHG) + self.gate_bias
+
+    def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
+        """Returns the forget gates, the input gates exp(i) and the output gates, which depend on the last output."""
+        mixed_BTD, _ = self.conv(x_BTD, None, ctx)
+        gates_BTHG = self.gates(x_BTD, mixed_BTD)
+        y_BTHK, _ = slstm.slstm(gates_BTHG, self.recurrent, None)
+        i, f, _, o = (gates_BTHG + torch.einsum("bthk,hgk->bthg", shifted(y_BTHK), self.recurrent)).chunk(4, dim=-1)
+        return {"gates.decay": f.sigmoid(), "gates.write": i.exp(), "gates.output": o.sigmoid()}
 
 
 def small_init(d_model: int) -> Init:

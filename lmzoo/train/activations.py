@@ -76,7 +76,7 @@ def _recorded(model: nn.Module) -> Iterator[_Recorded]:
         found.residual.append(args[0])
 
     def after(_: nn.Module, __: tuple[Any, ...], out: Any) -> None:
-        found.residual.append(_features(out))
+        found.residual.append(features_of(out))
 
     def route(router: nn.Module, args: tuple[Any, ...]) -> None:
         found.loads.append(_load(router, *args))
@@ -92,7 +92,7 @@ def _recorded(model: nn.Module) -> Iterator[_Recorded]:
             handle.remove()
 
 
-def _features(out: Any) -> Tensor:
+def features_of(out: Any) -> Tensor:
     """Returns the features in the output of a block: a layer with a state returns it too."""
     return out[0] if isinstance(out, tuple) else out
 
