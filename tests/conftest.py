@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from lmzoo.compare import measure
+from lmzoo.compare import sample
 from lmzoo.runs import run
 from lmzoo.runs.run import RunSpec, make_spec
 from tests.conditions import pytest_collection_modifyitems, pytest_terminal_summary  # noqa: F401 (hooks of pytest)
@@ -20,7 +20,7 @@ from tests.helpers import SHORT_SAMPLE, SMALL, TEXT
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when a library of Hugging Face is imported: a test needs no network
 torch.set_num_threads(1)
-SAMPLES = {module: module.SAMPLE_TOKENS for module in (run, measure)}
+SAMPLES = {module: module.SAMPLE_TOKENS for module in (run, sample)}
 for module in SAMPLES:
     module.SAMPLE_TOKENS = SHORT_SAMPLE  # hundreds of tokens take longer than the training of a test
 

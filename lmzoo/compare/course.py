@@ -18,11 +18,12 @@ from lmzoo.compare.tune import with_values
 
 @dataclass(frozen=True)
 class Part:
-    """Steps of a run that are still to be made: those after `start`, up to `end`."""
+    """Steps of a run that are still to be made: those after `start`, up to `end`; `trial`: for a search alone."""
 
     cell: Cell
     start: int
     end: int
+    trial: bool = False
 
 
 class Course:
@@ -135,13 +136,14 @@ class Course:
         if self.failed:
             return []
         groups: list[list[Part]] = []
-        seeds = self.seed_cells()
+        steps, done = self.first.spec.train.steps, 0
         if self._search is not None:
-            seeds = seeds[1:]  # one of the trials
+            done = steps  # of the first seed: its run is one of the trials
             before = dict(zip(self._search.rungs, (0, *self._search.rungs), strict=False))
             for trials in self._search.predicted():
-                groups.append([Part(self._trial_cell(t.point), before[t.steps], t.steps) for t in trials])
-        last = [Part(cell, 0, cell.spec.train.steps) for cell in seeds if cell.seed not in self._measured]
+                groups.append([Part(self._trial_cell(t.point), before[t.steps], t.steps, trial=True) for t in trials])
+        cells = enumerate(self.seed_cells())
+        last = [Part(cell, 0 if n else done, steps) for n, cell in cells if cell.seed not in self._measured]
         return [*groups, last]
 
     def running(self, cell: Cell) -> bool:
@@ -187,12 +189,14 @@ class Course:
         return [self._stage(stage) for stage in self._search.stages()]
 
     def _stage(self, stage: Stage) -> dict[str, Any]:
-        tried = []
+        tried, first = [], self._measured.get(self._seeds[0])
+        loss = {} if first is None else {first.cell.run: first.cell.loss}  # of the run that was chosen
         for value in stage.values:
             measured = self._last(stage, value)
             assert measured is not None
             cell = measured.cell
-            trial = {name: getattr(cell, name) for name in ("run", "status", "selection_loss", "loss")}
+            trial = {name: getattr(cell, name) for name in ("run", "status", "selection_loss")}
+            trial["loss"] = loss.get(cell.run)
             if len(stage.rungs) > 1:
                 parts = ((steps, self._trials.get(stage.trial(value, steps))) for steps in stage.rungs)
                 trial["parts"] = [[steps, part.cell.selection_loss] for steps, part in parts if part is not None]
@@ -200,8 +204,7 @@ class Course:
         return {"chosen": stage.chosen, "at_end": stage.at_end, "tried": tried}
 
     def _job(self, trial: Trial) -> Job:
-        whole = trial.steps == self.first.spec.train.steps
-        return Job("measure", self._trial_cell(trial.point), until=None if whole else trial.steps)
+        return Job("measure", self._trial_cell(trial.point), until=trial.steps)
 
     def _trial_cell(self, point: Point) -> Cell:
         assert self._search is not None

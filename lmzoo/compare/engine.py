@@ -1,4 +1,6 @@
-"""The engine of a comparison: runs jobs, one in each worker. A job checks a model, or makes the results of a cell.
+"""The engine of a comparison: runs jobs, one in each worker.
+
+A job checks a model, measures what its runs will cost, or makes the results of a cell.
 
 `Alone` runs each job in this process; `processes.Processes` and `ray_engine.RayEngine` run several at once. The results
 of a cell are in its run directory, so a job that is lost with its worker is done again from the last checkpoint.
@@ -18,6 +20,7 @@ from typing import Any, Literal, Protocol
 import torch
 
 from lmzoo import plugins, registry
+from lmzoo.compare.forecast import Cost
 from lmzoo.compare.grid import Cell, Measured
 from lmzoo.compare.measure import Measurer
 from lmzoo.compare.results import ModelResult
@@ -34,9 +37,12 @@ STOP_SECONDS = 25.0  # time for a run to finish its step and save
 
 @dataclass(frozen=True)
 class Job:
-    """Check the model of a cell, or measure it: with `config` as `Measurer.measure`, with `until` a part of its run."""
+    """Check the model of a cell, time it, or measure the cell: see the methods of `Measurer`.
 
-    kind: Literal["check", "measure"]
+    To measure it, `config` is as in `Measurer.measure`; with `until`, it is `Measurer.measure_part`.
+    """
+
+    kind: Literal["check", "time", "measure"]
     cell: Cell
     config: Mapping[str, Any] | None = None
     until: int | None = None
@@ -52,7 +58,7 @@ class Done:
     """The end of a job: its value, the problem of a plug-in that failed, or an error that ends the comparison."""
 
     job: Job
-    value: ModelResult | Measured | None = None
+    value: ModelResult | Cost | Measured | None = None
     problem: str = ""
     error: BaseException | None = None
     notes: Sequence[str] = ()
@@ -102,6 +108,8 @@ def execute(measurer: Measurer, job: Job) -> Done:
     try:
         if job.kind == "check":
             return Done(job, measurer.check(job.cell))
+        if job.kind == "time":
+            return Done(job, measurer.time(job.cell))
         if job.until is not None:
             return Done(job, measurer.measure_part(job.cell, job.until))
         return Done(job, measurer.measure(job.cell, job.config))

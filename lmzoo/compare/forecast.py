@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import torch
 
 from lmzoo.bench.steps import PlainSteps, bare_step
+from lmzoo.compare import sample
 from lmzoo.compare.decode_speed import decode_length
 from lmzoo.compare.grid import Cell
 from lmzoo.data.store import TokenSplit
 from lmzoo.hardware import default_device, timed
 from lmzoo.model import LanguageModel
-from lmzoo.runs import run
 from lmzoo.storage import checkpoints
 from lmzoo.train.activation_checkpointing import activation_checkpointing
 from lmzoo.train.config import TrainConfig
@@ -41,6 +41,7 @@ def measure_cost(cell: Cell, vocab_size: int, val: TokenSplit, keep_freed_memory
     """Measure what the model of a cell costs on this machine with torch's present number of threads, in a second."""
     with torch.random.fork_rng(devices=[]):
         model = cell.spec.make_model(vocab_size, device=default_device())
+        step = step_seconds(model, cell.spec.train, keep_freed_memory) if model.traits.trainable else 0.0
         context_length = model.config.context_length
         tokens = min(TOKENS_AT_A_TIME, val.n_tokens - 1)
         precision = resolve_precision(cell.spec.train.precision, model, cell.spec.train.batch_size)
@@ -48,7 +49,6 @@ def measure_cost(cell: Cell, vocab_size: int, val: TokenSplit, keep_freed_memory
         idx_BT = torch.zeros((1, context_length), dtype=torch.long, device=model.device)
         with torch.no_grad():
             new_token = timed(lambda: model.generate(idx_BT, NEW_TOKENS, temperature=0.0)) / NEW_TOKENS
-        step = step_seconds(model, cell.spec.train, keep_freed_memory) if model.traits.trainable else 0.0
     return Cost(step, eval_token, new_token)
 
 
@@ -62,28 +62,42 @@ def step_seconds(model: LanguageModel, config: TrainConfig, keep_freed_memory: b
         precision = resolve_precision(config.precision, model, config.batch_size)
         step = bare_step(model, make_optimizer(model, config), config, precision)
         work = PlainSteps(step, [(idx_BT, idx_BT)], model.device, keep_freed_memory=keep_freed_memory)
-        number = max(1, min(MOST_STEPS, round(STEPS_SECONDS / work(1))))
-        return config.grad_accumulation * work(number) / number
+        seconds, number = work(1), 1
+        if seconds < STEPS_SECONDS / 2:
+            number = min(MOST_STEPS, round(STEPS_SECONDS / seconds))
+            seconds = work(number)
+        return config.grad_accumulation * seconds / number
 
 
 def part_seconds(
-    cell: Cell, cost: Cost, val: TokenSplit, start: int, end: int, *, first: bool = False, tuned: bool = False
+    cell: Cell,
+    cost: Cost,
+    val: TokenSplit,
+    start: int,
+    end: int,
+    *,
+    first: bool = False,
+    tuned: bool = False,
+    trial: bool = False,
 ) -> float:
     """Return the seconds of the steps of a cell after `start`, up to `end`, and of what follows them.
 
-    The `first` cell of a model has a sample and a speed at its end. With `tuned` settings the halves of the validation
-    split are evaluated apart; after a part of the training only the first one.
+    With `tuned` settings the halves of the validation split are evaluated apart. A run of the search, a `trial`, ends
+    with the half that chooses. Any other ends with the whole split, and the text that is reported once more by position
+    and by class; the `first` cell of a model also with longer windows, a sample and a speed.
     """
-    train = cell.spec.train.resolved()
-    left, whole = max(0, end - start), end == train.steps
-    evaluations = (end // train.eval_every - start // train.eval_every if left else 0.0) + (tuned if whole else 0.5)
+    train, reported = cell.spec.train.resolved(), 0.5 if tuned else 1.0
+    inside = min(end, train.steps - 1)  # evaluations before the last step
+    evaluations: float = max(0, inside // train.eval_every - min(start, inside) // train.eval_every)
     decoded = 0
-    if whole:
-        evaluations += left > 0 and end % train.eval_every > 0
-        decoded = run.SAMPLE_TOKENS
+    if trial:
+        evaluations += 0.5
+    else:
+        evaluations += 1 + reported
         if first:
-            decoded += run.SAMPLE_TOKENS + DECODINGS * decode_length(cell.spec.model_config(1 << 16).context_length)
-    return left * cost.step + evaluations * val.n_tokens * cost.eval_token + decoded * cost.new_token
+            evaluations += reported
+            decoded = sample.SAMPLE_TOKENS + DECODINGS * decode_length(cell.spec.model_config(1 << 16).context_length)
+    return max(0, end - start) * cost.step + evaluations * val.n_tokens * cost.eval_token + decoded * cost.new_token
 
 
 def steps_done(cell: Cell) -> int:

@@ -133,9 +133,8 @@ def train_cell(cell: Cell, data: PreparedData, listeners: Sequence[Listener], ke
     spec = cell.spec
     try:
         with own_interrupts(cell):
-            result = train_run(
-                spec, cell.run, resume=True, listeners=listeners, prepared=data, keep_freed_memory=keep_freed_memory
-            )
+            given: dict[str, Any] = {"prepared": data, "keep_freed_memory": keep_freed_memory}
+            result = train_run(spec, cell.run, resume=True, listeners=listeners, sample=False, **given)
     except DivergedError as error:
         return diverged(cell, error)
     if spec.train.eval_tokens:  # of a finished run, which was evaluated on a part of the split

@@ -8,31 +8,26 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
-
 from lmzoo import configs
 from lmzoo.compare.budget import tokens_per_step
 from lmzoo.compare.decode_speed import decode_tokens_per_s
 from lmzoo.compare.final_evaluation import FinalEvaluation
-from lmzoo.compare.forecast import step_seconds
+from lmzoo.compare.forecast import Cost, measure_cost, step_seconds
 from lmzoo.compare.grid import Cell, Measured, cell_key, load_cell, read_cell, recorded_config, write_cell
 from lmzoo.compare.grid import train_cell as train
 from lmzoo.compare.parts import measure_part, read_part
 from lmzoo.compare.results import CellResult, ModelResult
+from lmzoo.compare.sample import write_sample
 from lmzoo.compare.token_classes import TokenClasses
 from lmzoo.conformance import ranking_problem, ranking_report
 from lmzoo.data.corpora import Corpus
 from lmzoo.data.halves import Half
 from lmzoo.data.store import open_store
-from lmzoo.data.tokenizers import Tokenizer
 from lmzoo.hardware import default_device, hardware, versions
 from lmzoo.model import LanguageModel
 from lmzoo.runs.inputs import PreparedData
 from lmzoo.train.evaluate import evaluate
 from lmzoo.train.events import Listener
-
-SAMPLE_TOKENS = 300
-SAMPLE_TEMPERATURE = 0.8
 
 
 @dataclass(frozen=True)
@@ -82,10 +77,16 @@ class Measurer:
         problem = ranking_problem(cell.spec.model, report)
         return dataclasses.replace(row, status="failed", problem=problem) if problem else row
 
+    def time(self, cell: Cell) -> Cost:
+        """Measure what the steps, evaluations and decoded tokens of a model cost, for the forecast."""
+        assert self.data.store is not None
+        return measure_cost(cell, self.data.tokenizer.vocab_size, self.data.store.val, self.keep_freed_memory)
+
     def measure(self, cell: Cell, config: Mapping[str, Any] | None = None) -> Measured:
         """Read the results of a cell, or train and measure it.
 
-        With `config`, the settings, the results include speed and sample.
+        With `config`, the settings, the results are those of the first run of a model: they include its speed, its
+        sample, the losses beyond the training length, and with `halves` the loss on the half that chooses.
         """
         kept = self.kept(cell, config)
         if kept is not None:
@@ -96,11 +97,11 @@ class Measurer:
         more: dict[str, Any] = {} if config is None else {"config": recorded_config(config, cell.run)}
         if result.status == "trained":
             model, tables = load_cell(cell)
-            result = self._evaluate(result, model, tables["machine"]["precision"], first=config is not None)
+            result = self._evaluate(cell, result, model, tables["machine"]["precision"], first=config is not None)
             if config is not None:
                 if self.at_once == 1:
                     more["decode_tokens_per_s"] = decode_tokens_per_s(model)
-                more["sample"] = _sample(model, self.data.tokenizer, self.prompt_ids, cell.seed)
+                more["sample"] = write_sample(model, self.data.tokenizer, self.prompt_ids, cell.seed)
         return self._keep(cell, Measured(result, more))
 
     def kept(self, cell: Cell, config: Mapping[str, Any] | None = None, until: int | None = None) -> Measured | None:
@@ -150,19 +151,22 @@ class Measurer:
             cell, self.data, list(self.prompt_ids), halves, self.stride, hardware(default_device()), versions()
         )
 
-    def _evaluate(self, result: CellResult, model: LanguageModel, precision: str, *, first: bool) -> CellResult:
+    def _evaluate(
+        self, cell: Cell, result: CellResult, model: LanguageModel, precision: str, *, first: bool
+    ) -> CellResult:
         """Add the losses by position and by class; replace the loss if it is of another text, or in other windows."""
         found = self.final(model, precision, further=first)
         result = dataclasses.replace(result, by_position=found.by_position, by_class=found.by_class)
         if self.halves is None and self.stride is None:
             return result
-        selection = self.halves and evaluate(model, self.halves[0].split, stride=self.stride, precision=precision).loss
+        selection = self._selection_loss(cell, model, precision) if first else None
         return dataclasses.replace(result, loss=found.loss, bits_per_byte=found.bits_per_byte, selection_loss=selection)
 
-
-def _sample(model: LanguageModel, tokenizer: Tokenizer, prompt_ids: Sequence[int], seed: int) -> str:
-    """Generate one continuation of the prompt."""
-    idx_BT = torch.tensor([list(prompt_ids)], device=model.device)
-    generator = torch.Generator(model.device).manual_seed(seed)
-    out_BT = model.generate(idx_BT, SAMPLE_TOKENS, temperature=SAMPLE_TEMPERATURE, generator=generator)
-    return tokenizer.decode(out_BT[0, len(prompt_ids) :].tolist())
+    def _selection_loss(self, cell: Cell, model: LanguageModel, precision: str) -> float | None:
+        """Return the loss on the half that chooses: as it was kept with a run of the search, or measured."""
+        if self.halves is None:
+            return None
+        kept = self.kept(cell, until=cell.spec.train.steps)
+        if kept is not None:
+            return kept.cell.selection_loss
+        return evaluate(model, self.halves[0].split, stride=self.stride, precision=precision).loss

@@ -1,4 +1,7 @@
-"""Parts of the training of a cell, for successive halving: a run is trained up to a step, evaluated, and stopped.
+"""Runs of a search: a cell is trained up to a step, evaluated on the half that chooses, and stopped.
+
+With successive halving there are several such parts of a run, else one with all steps. The run of the value that is
+chosen is completed later: it is evaluated on the whole validation split and on the half that is reported.
 
 The losses are kept in the file `parts.json` of the run, since later checkpoints replace the checkpoints of the parts.
 """
@@ -59,7 +62,8 @@ def measure_part(
 ) -> Measured:
     """Train a part of a cell and evaluate it on `split`, and keep the result under `key`.
 
-    The run goes on from an earlier part. The result has no loss but `selection_loss`.
+    The run goes on from an earlier part. The result has no loss but `selection_loss`; it has the status "stopped", or
+    "trained" after the last step.
     """
     refuse_later(cell, until, key)
     try:
@@ -70,7 +74,8 @@ def measure_part(
         loss = evaluate(model, split, stride=stride, precision=tables["machine"]["precision"]).loss
         if not math.isfinite(loss):
             raise DivergedError(f"step {until}: the validation loss is {loss}")
-        result = CellResult(seed=cell.seed, run=cell.label, status=STOPPED, selection_loss=loss)
+        status: Any = STOPPED if until < cell.spec.train.steps else "trained"
+        result = CellResult(seed=cell.seed, run=cell.label, status=status, selection_loss=loss)
     except DivergedError as error:
         result = diverged(cell, error)
     parts = _kept(cell, key) | {str(until): {name: getattr(result, name) for name in _KEPT}}

@@ -1,8 +1,8 @@
 """Runs all cells of a comparison on an engine, seed by seed, and writes the results after each.
 
-All models are checked first, and the results of finished runs are read. Then the time of the others is forecast, and
-each free worker takes the next cell, of the longest ones first: with `--tune`, of any model that has one, so that no
-worker waits for a model that must choose.
+All models are checked first, and the results of finished runs are read. Then the workers measure what each model costs,
+from which the time of all runs is forecast, and each free worker takes the next cell, of the longest ones first: with
+`--tune`, of any model that has one, so that no worker waits for a model that must choose.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Literal
 
 from lmzoo import humanize
 from lmzoo.compare.course import Course, Part
 from lmzoo.compare.engine import Alone, Done, Engine, Job
-from lmzoo.compare.forecast import Cost, measure_cost, part_seconds, steps_done, total_seconds
+from lmzoo.compare.forecast import Cost, part_seconds, steps_done, total_seconds
 from lmzoo.compare.grid import RUNS, Measured
 from lmzoo.compare.measure import Measurer
-from lmzoo.compare.results import STOPPED, ModelResult, Results
+from lmzoo.compare.results import ModelResult, Results
 from lmzoo.compare.statistics import Statistics, analyze
 from lmzoo.compare.tuning import with_found
 from lmzoo.distributed.ranks import ALONE
@@ -31,6 +32,7 @@ POLL_SECONDS = 0.5
 TRUSTED_SHARE = 0.05  # of the work, after which the time left follows from the time spent
 
 Write = Callable[[Results], None]
+Kind = Literal["check", "time", "measure"]
 
 
 class Schedule:
@@ -43,6 +45,7 @@ class Schedule:
         self._emit = emit
         self._by_model = {course.first.model: course for course in courses}
         self._costs: dict[str, Cost] = {}
+        self._timed: list[Job] = []
         self._problems: dict[str, str] = {}  # that were shown
         self._began, self._work = time.monotonic(), 0.0  # predicted seconds of one worker
 
@@ -51,13 +54,14 @@ class Schedule:
         alone = isinstance(self._engine, Alone)
         try:
             with nullcontext() if alone else stop_request(ALONE) as stop:
-                self._loop(write, stop, checks=True)
+                self._loop(write, stop, "check")
                 self._read_finished()
                 missing = self._missing()
                 if missing and forecast:
+                    self._loop(write, stop, "time")
                     self._forecast(missing)
                 self._began = time.monotonic()
-                self._loop(write, stop, checks=False)
+                self._loop(write, stop, "measure")
         finally:
             self._engine.stop()
             self._emit(EndEvent())
@@ -72,13 +76,12 @@ class Schedule:
         write(results)
         return results
 
-    def _loop(self, write: Write, stop: StopRequest | None, *, checks: bool) -> None:
-        """Run the checks, or all else; returns when nothing is left."""
+    def _loop(self, write: Write, stop: StopRequest | None, kind: Kind) -> None:
+        """Run all jobs of a kind; returns when nothing is left."""
         running = 0
         while True:
-            for job in self._next(checks)[: self._engine.workers - running]:
-                self._by_model[job.cell.model].begin(job)
-                self._announce(job)
+            for job in self._next(kind)[: self._engine.workers - running]:
+                self._begin(job)
                 self._engine.submit(job)
                 running += 1
             if not running:
@@ -86,13 +89,13 @@ class Schedule:
             for done in self._engine.wait(POLL_SECONDS):
                 running -= 1
                 self._take(done)
-                if not checks and self._by_model[done.job.cell.model].row() is not None:
+                if kind == "measure" and self._by_model[done.job.cell.model].row() is not None:
                     write(self._so_far(complete=False))
             if stop is not None:
                 stop.look()
                 if stop.signal_number is not None:
                     raise self._interrupted(stop.signal_number)
-                if not checks:
+                if kind == "measure":
                     self._emit(CellsEvent(self._states(), self._seconds_left()))
 
     def _read_finished(self) -> None:
@@ -108,14 +111,25 @@ class Schedule:
                         self._take(Done(job, kept))
                         found = True
 
-    def _next(self, checks: bool) -> list[Job]:
+    def _begin(self, job: Job) -> None:
+        if job.kind == "time":
+            self._timed.append(job)
+        else:
+            self._by_model[job.cell.model].begin(job)
+            self._announce(job)
+
+    def _next(self, kind: Kind) -> list[Job]:
         """Return the jobs that can run, in their order: by seed, and if several run at once, the longest first."""
+        if kind == "time":
+            jobs = [Job("time", course.first) for course in self._courses if any(course.left())]
+            return [job for job in jobs if job not in self._timed]
         found = []
         for number, course in enumerate(self._courses):
             for turn, job in course.ready():
-                if (turn < 0) == checks:
+                if job.kind == kind:
                     end = job.cell.spec.train.steps if job.until is None else job.until
-                    longest_first = -self._seconds(Part(job.cell, 0, end)) if self._engine.workers > 1 else 0.0
+                    part = Part(job.cell, 0, end, trial=job.until is not None)
+                    longest_first = -self._seconds(part) if self._engine.workers > 1 else 0.0
                     found.append(((turn, longest_first, number), job))
         return [job for _, job in sorted(found, key=lambda entry: entry[0])]
 
@@ -141,6 +155,9 @@ class Schedule:
         if done.error is not None:
             raise done.error
         course = self._by_model[done.job.cell.model]
+        if done.job.kind == "time":  # a plug-in that cannot be timed shows its problem in its first run
+            self._costs |= {done.job.cell.model: done.value} if isinstance(done.value, Cost) else {}
+            return
         course.take(done)
         row = course.row()
         if row is not None and row.problem and self._problems.get(row.name) != row.problem:
@@ -161,17 +178,10 @@ class Schedule:
     def _missing(self) -> int:
         """Return the number of runs that are not finished, as far as they are known."""
         parts = (part for course in self._courses for group in course.left() for part in group)
-        return len({part.cell.label for part in parts})
+        return len({part.cell.label for part in parts if part.start < part.end})
 
     def _forecast(self, missing: int) -> None:
-        """Measure what the models cost, and state the time of all runs."""
-        data = self._measurer.data
-        assert data.store is not None
-        for course in self._courses:
-            if any(course.left()):
-                keep = self._measurer.keep_freed_memory
-                cost = measure_cost(course.first, data.tokenizer.vocab_size, data.store.val, keep)
-                self._costs[course.first.model] = cost
+        """State the time of all runs, from what the models cost."""
         left = self._left()
         self._work = _sum(left)
         workers = self._engine.workers
@@ -195,8 +205,8 @@ class Schedule:
         step = last_step(part.cell.run) if begun else None
         done = steps_done(part.cell) if step is None else step[0]
         start, first = min(max(part.start, done), part.end), part.cell.seed == self._results.seed
-        tuned = bool(self._measurer.halves)
-        return part_seconds(part.cell, cost, store.val, start, part.end, first=first, tuned=tuned)
+        given = {"first": first, "tuned": bool(self._measurer.halves), "trial": part.trial}
+        return part_seconds(part.cell, cost, store.val, start, part.end, **given)
 
     def _seconds_left(self) -> float | None:
         """Return the seconds until the last run is done: as predicted, scaled by the time spent so far."""
@@ -233,7 +243,7 @@ class Schedule:
 
 def _ended(label: str, steps: int, measured: Measured) -> CellState:
     cell = measured.cell
-    loss = cell.selection_loss if cell.status == STOPPED else cell.loss
+    loss = cell.selection_loss if cell.loss is None else cell.loss  # a run of a search has only one of them
     return CellState(label, "done" if cell.status == "trained" else cell.status, steps, steps, loss)
 
 

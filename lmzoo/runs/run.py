@@ -101,6 +101,7 @@ def train_run(
     listeners: Sequence[Listener] = (),
     prepared: PreparedData | None = None,
     keep_freed_memory: bool = False,
+    sample: bool = True,
 ) -> RunResult:
     """Train the run `spec` in the directory `out`.
 
@@ -111,7 +112,7 @@ def train_run(
 
     `prepared` holds the text and the tokenizer of `spec`, for callers that train several runs on them; by default, both
     are made here. `keep_freed_memory` changes the memory allocator of the whole process during training, which is then
-    faster (train/malloc.py); the command line turns it on.
+    faster (train/malloc.py); the command line turns it on. With `sample`, a text is generated at the end.
 
     Under torchrun all ranks must call it with the same arguments, and `out` must be a directory that all of them can
     access. Only rank 0 writes files and calls its listeners. With `reshard`, a run may continue with another number of
@@ -122,7 +123,7 @@ def train_run(
     everything is saved; `LostProcessError` if another process of the run has died.
     """
     run = Path(out)
-    given = {"resume": resume, "prolong": prolong, "reshard": reshard}
+    given = {"resume": resume, "prolong": prolong, "reshard": reshard, "sample": sample}
     state = _on_ranks(spec, run, listeners, prepared, keep_freed_memory, **given)
     if state.val_loss is None or state.val_bits_per_byte is None:
         raise CheckpointError(f"{run}: its last checkpoint holds no validation loss")
@@ -149,10 +150,11 @@ def train_part(
     """Begin or resume the run `spec`, and stop and save it after the step `until`; returns its state.
 
     The learning rate follows the schedule of all steps, and nothing is evaluated that would not be evaluated anyway, so
-    `train_run` with `resume` later completes the run bitwise as if it had never stopped. A run that is past `until`
-    stays as it is. Other arguments and errors as `train_run`.
+    `train_run` with `resume` later completes the run bitwise as if it had never stopped: it also makes the evaluation
+    after the last step, which is left out here. A run that is past `until` stays as it is. Other arguments and errors
+    as `train_run`.
     """
-    return _on_ranks(spec, Path(out), listeners, prepared, keep_freed_memory, resume=True, until=until)
+    return _on_ranks(spec, Path(out), listeners, prepared, keep_freed_memory, resume=True, sample=False, until=until)
 
 
 def _on_ranks(
@@ -163,6 +165,7 @@ def _on_ranks(
     keep_freed_memory: bool,
     *,
     resume: bool,
+    sample: bool,
     prolong: bool = False,
     reshard: bool = False,
     until: int | None = None,
@@ -173,7 +176,7 @@ def _on_ranks(
         if not ranks.is_main:
             ranks.barrier()
             listeners, given = (), {"resume": True, "prolong": False, "reshard": False}
-        return _run(spec, run, ranks, listeners, prepared, keep_freed_memory, until=until, **given)
+        return _run(spec, run, ranks, listeners, prepared, keep_freed_memory, until=until, sample=sample, **given)
 
 
 def _run(
@@ -188,6 +191,7 @@ def _run(
     prolong: bool,
     reshard: bool,
     until: int | None,
+    sample: bool,
 ) -> TrainingState:
     """`train_run` or `train_part` on one rank; returns the state of the run."""
     ranks.require_rows(spec.train.batch_size)
@@ -246,7 +250,10 @@ def _run(
                     keep_freed_memory=keep_freed_memory,
                     until=until,
                 )
-                return _train(trainer, spec, data.tokenizer, listeners, flops)
+                state = _train(trainer, spec, listeners, flops)
+                if sample and ranks.is_main and state.step == config.steps and not (run / SAMPLE_FILE).exists():
+                    atomic.write_file(run / SAMPLE_FILE, _sample(trainer, data.tokenizer))
+                return state
     finally:
         emit(EndEvent())
 
@@ -259,9 +266,7 @@ def _read_data(spec: RunSpec, run: Path | None, emit: Listener) -> PreparedData:
     return PreparedData(corpus, tokenizer)
 
 
-def _train(
-    trainer: Trainer, spec: RunSpec, tokenizer: Tokenizer, listeners: Sequence[Listener], flops_per_token: float
-) -> TrainingState:
+def _train(trainer: Trainer, spec: RunSpec, listeners: Sequence[Listener], flops_per_token: float) -> TrainingState:
     """Train from the newest checkpoint, or from the start, to the last step or to `trainer.until`."""
     run, model, config, ranks = trainer.run, trainer.model, trainer.config, trainer.ranks
     emit = fan_out(listeners)
@@ -303,8 +308,6 @@ def _train(
         finally:
             if metrics is not None:
                 metrics(EndEvent())
-    if ranks.is_main and state.step == config.steps and not (run / SAMPLE_FILE).exists():
-        atomic.write_file(run / SAMPLE_FILE, _sample(trainer, tokenizer))
     return state
 
 

@@ -67,7 +67,7 @@ class Trainer:
     ranks: Ranks
     synchronize: bool = False  # wait for the GPU after each phase of a step, to measure the phases exactly
     keep_freed_memory: bool = False  # change the allocator of the whole process while training, see train/malloc.py
-    until: int | None = None  # save and stop after this step, before the last one; the schedule stays that of all steps
+    until: int | None = None  # save and stop after this step; the schedule, and the last evaluation, are of all steps
 
     def __post_init__(self) -> None:
         self._parameters = list(self.model.parameters())  # walking all modules in each step slows a small model
@@ -222,7 +222,9 @@ class Trainer:
 
     @property
     def _evaluation_due(self) -> bool:
-        return self._is_evaluated(self.state.step)
+        step = self.state.step
+        postponed = self.until is not None and step == self.config.steps  # to a call without `until`
+        return self._is_evaluated(step) and not postponed
 
     def _activations(self) -> dict[str, Any]:
         """Statistics of the model at an evaluation (`train.activations`), and the gradient norms of the step."""

@@ -7,11 +7,10 @@ import random
 from pathlib import Path
 from typing import Any
 
-from lmzoo.compare import measure
+from lmzoo.compare import sample
 from lmzoo.compare.engine import Done, Job, Setup
 from lmzoo.compare.processes import serve
 from lmzoo.compare.ray_engine import work
-from lmzoo.runs import run
 from tests.helpers import SHORT_SAMPLE
 
 TRAINING = {"steps": 24, "batch_size": 4, "context_length": 16, "eval_every": 6, "log_every": 1}
@@ -54,4 +53,4 @@ def work_on_short_samples(setup: Setup, job: Job) -> Done:
 
 
 def _shorten_samples() -> None:
-    run.SAMPLE_TOKENS = measure.SAMPLE_TOKENS = SHORT_SAMPLE
+    sample.SAMPLE_TOKENS = SHORT_SAMPLE

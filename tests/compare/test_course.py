@@ -68,6 +68,7 @@ def test_ready_waits_for_the_choice_of_a_value(make: Callable[..., Course]) -> N
     (check,) = begin(course)
     course.take(Done(check, BASE))
     low, high = begin(course)
+    assert [job.until for job in (low, high)] == [12, 12]
     assert [job.cell.spec.train.learning_rate for job in (low, high)] == [0.1, 0.2]
     course.take(measured(low, 2.0))
     assert course.ready() == [], "the other value may be better"
@@ -98,8 +99,9 @@ def test_ready_gives_parts_of_runs_and_left_what_they_need(make: Callable[..., C
         [(0, 3)] * 3,
         [(3, 6)] * 2,
         [(6, 12)],
-        [(0, 12)],  # the second seed
+        [(12, 12), (0, 12)],  # what follows the last step of the chosen run, and the second seed
     ]
+    assert [{part.trial for part in group} for group in course.left()] == [{True}, {True}, {True}, {False}]
     low, middle, high = begin(course)
     assert [job.until for job in (low, middle, high)] == [3, 3, 3]
     course.take(measured(high, 3.0, "stopped"))
@@ -113,7 +115,7 @@ def test_ready_gives_parts_of_runs_and_left_what_they_need(make: Callable[..., C
     course.take(measured(high, 2.5, "stopped"))
     course.take(measured(middle, 1.5, "stopped"))
     (last,) = begin(course)
-    assert (last.until, last.cell.spec.train.learning_rate) == (None, 0.2)
+    assert (last.until, last.cell.spec.train.learning_rate) == (12, 0.2)
     assert [result is not None for _, result in course.cells()] == [True, False, True, False]
     course.take(measured(last, 1.0))
     (tuned,) = course.tuned()
@@ -123,8 +125,11 @@ def test_ready_gives_parts_of_runs_and_left_what_they_need(make: Callable[..., C
         (0.4, "stopped", 2.5, [[3, 3.0], [6, 2.5]]),
     ]
     assert [[part.cell.label for part in group] for group in course.left()] == [
-        ["runs/gpt2,learning_rate=0.2,seed=1338"]
+        ["runs/gpt2,learning_rate=0.2", "runs/gpt2,learning_rate=0.2,seed=1338"]
     ]
+    chosen, _ = begin(course)
+    course.take(measured(chosen, 1.25))
+    assert [trial["loss"] for trial in course.tuned()[0]["tried"]] == [None, 1.25, None]
 
 
 def test_tuned_has_an_entry_for_each_setting(make: Callable[..., Course]) -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 
+from lmzoo.compare import sample
 from lmzoo.compare.forecast import Cost, measure_cost, part_seconds, step_seconds, steps_done, total_seconds
 from lmzoo.compare.grid import make_cell
 from lmzoo.data.corpora import load_corpus
 from lmzoo.data.store import TokenSplit, open_store
 from lmzoo.data.tokenizers import Tokenizer, train_tokenizer
-from lmzoo.runs import run
 from lmzoo.runs.run import train_run
 from lmzoo.runs.spec import RunSpec
 
@@ -36,20 +36,25 @@ def test_part_seconds_counts_steps_evaluations_and_decoded_tokens(
     cell = make_cell(tmp_path, spec, spec, "gpt2")
     assert part_seconds(cell, Cost(2.0, 0.0, 0.0), val, 0, 12) == 24.0
     assert part_seconds(cell, Cost(2.0, 0.0, 0.0), val, 8, 12) == 8.0
-    assert part_seconds(cell, Cost(0.0, 1.0, 0.0), val, 0, 12) == 3 * val.n_tokens
-    assert part_seconds(cell, Cost(0.0, 1.0, 0.0), val, 0, 12, tuned=True) == 4 * val.n_tokens
-    assert part_seconds(cell, Cost(0.0, 0.0, 1.0), val, 0, 12) == run.SAMPLE_TOKENS
-    assert part_seconds(cell, Cost(0.0, 0.0, 1.0), val, 0, 12, first=True) > 2 * run.SAMPLE_TOKENS
+    evaluating, decoding = Cost(0.0, 1.0, 0.0), Cost(0.0, 0.0, 1.0)
+    assert part_seconds(cell, evaluating, val, 0, 12) == 4 * val.n_tokens, "after 4, 8 and 12 steps, and by position"
+    assert part_seconds(cell, evaluating, val, 0, 12, tuned=True) == 3.5 * val.n_tokens, "one half by position"
+    assert part_seconds(cell, evaluating, val, 0, 12, first=True) == 5 * val.n_tokens, "also in longer windows"
+    assert part_seconds(cell, evaluating, val, 12, 12, tuned=True) == 1.5 * val.n_tokens, "of a run that was chosen"
+    assert part_seconds(cell, decoding, val, 0, 12) == 0
+    assert part_seconds(cell, decoding, val, 0, 12, first=True) > sample.SAMPLE_TOKENS
     odd = small_spec(steps=13, eval_every=4)
-    assert part_seconds(make_cell(tmp_path, odd, odd, "gpt2"), Cost(0.0, 1.0, 0.0), val, 0, 13) == 4 * val.n_tokens
+    assert part_seconds(make_cell(tmp_path, odd, odd, "gpt2"), evaluating, val, 0, 13) == 5 * val.n_tokens
 
 
-def test_part_seconds_of_a_part_of_a_run(small_spec: Callable[..., RunSpec], val: TokenSplit, tmp_path: Path) -> None:
+def test_part_seconds_of_a_run_of_a_search(small_spec: Callable[..., RunSpec], val: TokenSplit, tmp_path: Path) -> None:
     spec = small_spec(steps=12, eval_every=4)
     cell = make_cell(tmp_path, spec, spec, "gpt2")
-    assert part_seconds(cell, Cost(2.0, 0.0, 0.0), val, 3, 9, tuned=True) == 12.0
-    assert part_seconds(cell, Cost(0.0, 1.0, 0.0), val, 3, 9, tuned=True) == 2.5 * val.n_tokens, "one half of the split"
-    assert part_seconds(cell, Cost(0.0, 0.0, 1.0), val, 3, 9, first=True, tuned=True) == 0.0, "no sample"
+    given: dict[str, bool] = {"first": True, "tuned": True, "trial": True}
+    assert part_seconds(cell, Cost(2.0, 0.0, 0.0), val, 3, 9, **given) == 12.0
+    assert part_seconds(cell, Cost(0.0, 1.0, 0.0), val, 3, 9, **given) == 2.5 * val.n_tokens, "one half of the split"
+    assert part_seconds(cell, Cost(0.0, 1.0, 0.0), val, 3, 12, **given) == 2.5 * val.n_tokens, "after 4 and 8 steps"
+    assert part_seconds(cell, Cost(0.0, 0.0, 1.0), val, 3, 12, **given) == 0.0, "no sample"
 
 
 @pytest.mark.timing
@@ -73,9 +78,15 @@ def test_step_seconds_counts_all_batches_of_a_step(
 ) -> None:
     from lmzoo.compare import forecast
 
-    monkeypatch.setattr(forecast.PlainSteps, "__call__", lambda self, number: 0.25 * number)
+    timed: list[int] = []
     spec = small_spec(grad_accumulation=3)
-    assert step_seconds(spec.make_model(30), spec.train) == 0.75
+    for seconds, numbers in ((0.25, [1]), (0.1, [1, 4]), (0.001, [1, 100])):
+        monkeypatch.setattr(
+            forecast.PlainSteps, "__call__", lambda self, number, each=seconds: timed.append(number) or each * number
+        )
+        assert step_seconds(spec.make_model(30), spec.train) == pytest.approx(3 * seconds)
+        assert timed == numbers, "a slow step is timed once"
+        timed.clear()
 
 
 def test_steps_done_of_a_run_that_is_not_there(small_spec: Callable[..., RunSpec], tmp_path: Path) -> None:

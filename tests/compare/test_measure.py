@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lmzoo.compare import measure
+from lmzoo.compare import measure, sample
 from lmzoo.compare.grid import make_cell, with_seed
 from lmzoo.compare.measure import Measurer
 from lmzoo.conformance import Report, Result
@@ -17,6 +17,7 @@ from lmzoo.data.halves import validation_halves
 from lmzoo.data.store import open_store
 from lmzoo.data.tokenizers import train_tokenizer
 from lmzoo.runs.inputs import PreparedData
+from lmzoo.runs.run import SAMPLE_FILE
 from lmzoo.runs.saved import evaluate_run, load_run
 from lmzoo.runs.spec import RunSpec
 from lmzoo.train.evaluate import evaluate
@@ -61,9 +62,10 @@ def test_measure_gives_speed_and_sample_with_settings_only(
     found, other = measurer.measure(first, row.config), measurer.measure(second)
     assert len(timed) == 1
     assert found.more["decode_tokens_per_s"] == 5.0
-    assert len(found.more["sample"]) == measure.SAMPLE_TOKENS
+    assert len(found.more["sample"]) == sample.SAMPLE_TOKENS
     assert found.more["config"]["train"]["seed"] == 1337
     assert other.more == {}
+    assert not (first.run / SAMPLE_FILE).exists(), "the results have the sample"
     losses = [evaluate_run(tmp_path / cell.run).loss for cell in (found.cell, other.cell)]
     assert [found.cell.loss, other.cell.loss] == pytest.approx(losses, abs=1e-6)
     assert [found.cell.at_once, other.cell.at_once] == [1, 1]
@@ -103,7 +105,7 @@ def test_measure_evaluates_with_the_stride_on_the_reported_text(
     losses = {}
     for stride in (None, 4):
         strided = dataclasses.replace(measurer, stride=stride, halves=halves)
-        found = strided.measure(cell).cell
+        found = strided.measure(cell, {}).cell
         model = load_run(cell.run).model
         val = open_store(measurer.data.corpus, measurer.data.tokenizer).val
         expected = evaluate(model, val if halves is None else halves[1].split, stride=stride)
@@ -113,3 +115,26 @@ def test_measure_evaluates_with_the_stride_on_the_reported_text(
             assert found.selection_loss == evaluate(model, halves[0].split, stride=stride).loss
         losses[stride] = found.loss
     assert abs(losses[4] - losses[None]) > 1e-4, "measured anew: the kept result is of another stride"
+
+
+def test_measure_takes_the_loss_that_chose_from_the_search(
+    measurer: Measurer, small_spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tuned = dataclasses.replace(measurer, halves=validation_halves(measurer.data.corpus, measurer.data.tokenizer))
+    spec = small_spec()
+    cell, other = (make_cell(tmp_path, with_seed(spec, seed), spec, "gpt2") for seed in (1337, 7))
+    trial = tuned.measure_part(cell, 12).cell
+    assert trial.selection_loss is not None
+    monkeypatch.setattr(measure, "evaluate", lambda *given, **more: pytest.fail("it is known"))
+    assert tuned.measure(cell, {}).cell.selection_loss == trial.selection_loss
+    assert tuned.measure(other).cell.selection_loss is None, "nothing is chosen by further seeds"
+
+
+def test_time_measures_what_a_model_costs(
+    measurer: Measurer, small_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    data = dataclasses.replace(measurer.data, store=open_store(measurer.data.corpus, measurer.data.tokenizer))
+    spec = small_spec("bigram")
+    cost = dataclasses.replace(measurer, data=data).time(make_cell(tmp_path, spec, spec, "bigram"))
+    assert min(cost.step, cost.eval_token, cost.new_token) > 0
+    assert not any(tmp_path.iterdir())

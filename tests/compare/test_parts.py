@@ -23,7 +23,7 @@ from lmzoo.runs.run import train_part
 from lmzoo.runs.saved import load_run
 from lmzoo.runs.spec import RunSpec
 from lmzoo.train.evaluate import evaluate
-from lmzoo.train.events import Event, StepEvent
+from lmzoo.train.events import EvalEvent, Event, StepEvent
 
 
 @pytest.fixture
@@ -60,6 +60,21 @@ def test_measure_part_evaluates_the_half_that_chooses(measurer: Measurer, cell: 
     assert done.value.cell.selection_loss != found.cell.selection_loss
     assert measurer.measure(cell).cell.status == "trained"
     assert steps_of(events) == list(range(1, 13)), "each step once"
+
+
+def test_measure_part_of_all_steps_leaves_the_last_evaluation_to_the_chosen_run(
+    measurer: Measurer, cell: Cell, events: list[Event]
+) -> None:
+    found = measurer.measure_part(cell, 12).cell
+    assert (found.status, found.loss) == ("trained", None)
+    assert [event.step for event in events if isinstance(event, EvalEvent)] == [4, 8]
+    events.clear()
+    assert measurer.measure_part(cell, 12).cell == found
+    (cell.run / PARTS_FILE).unlink()
+    assert measurer.measure_part(cell, 12).cell == found, "also after a kill before the loss was kept"
+    assert not any(isinstance(event, EvalEvent) for event in events)
+    assert measurer.measure(cell).cell.loss is not None
+    assert [event.step for event in events if isinstance(event, EvalEvent)] == [12]
 
 
 def test_read_part_gives_what_was_kept_though_the_run_went_on(

@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from lmzoo.compare import compare, forecast, schedule
+from lmzoo.compare import compare, forecast
 from lmzoo.compare.engine import Alone, Job
+from lmzoo.compare.grid import Cell
+from lmzoo.compare.measure import Measurer
 from lmzoo.train.events import Event, NoteEvent
 from tests.compare.small import NAMES, SETTINGS, TUNE, write_text
 
@@ -85,12 +87,14 @@ def test_schedule_runs_the_longest_cells_of_each_seed_first(
     recorded: list[Job], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cost: dict[str, float] = {"bigram": 1.0, "gpt2": 2.0}
-    costs = lambda cell, *more: forecast.Cost(cost[cell.model], 0.0, 0.0)  # noqa: E731
-    monkeypatch.setattr(schedule, "measure_cost", costs)
+    costs = lambda self, cell: forecast.Cost(cost[cell.model], 0.0, 0.0)  # noqa: E731
+    monkeypatch.setattr(Measurer, "time", costs)
     compare(NAMES, text, tmp_path / "out", seeds=2, settings=SETTINGS | {"steps": 2}, workers=2, listeners=[print])
     assert [(job.kind, job.cell.label.removeprefix("runs/")) for job in recorded] == [
         ("check", "bigram"),
         ("check", "gpt2"),
+        ("time", "bigram"),
+        ("time", "gpt2"),
         ("measure", "gpt2"),
         ("measure", "bigram"),
         ("measure", "gpt2,seed=1338"),
@@ -98,10 +102,27 @@ def test_schedule_runs_the_longest_cells_of_each_seed_first(
     ]
 
 
+def test_schedule_forecasts_without_a_model_that_cannot_be_timed(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def time(self: Measurer, cell: Cell) -> forecast.Cost:
+        if cell.model == "gpt2":
+            raise KeyError("a plug-in")
+        return forecast.Cost(50.0, 0.0, 0.0)
+
+    monkeypatch.setattr(Measurer, "time", time)
+    monkeypatch.setattr("lmzoo.plugins.blame", lambda error, classes: f"zoo.py:3: {error!r}")
+    events: list[Event] = []
+    results = compare(NAMES, text, tmp_path / "out", settings=SETTINGS | {"steps": 2}, listeners=[events.append])
+    assert [model.status for model in results.models] == ["ranked", "ranked"]
+    assert any(note.startswith("2 runs: about 1 min 40 s") for note in notes_of(events))
+
+
 def test_schedule_makes_each_run_once(recorded: list[Job], text: str, tmp_path: Path) -> None:
     """The chosen run of a grid is measured a second time, for its speed and its sample, but not trained."""
     settings = SETTINGS | {"steps": 2}
     compare(NAMES, text, tmp_path / "out", tune=TUNE, seeds=2, settings=settings, workers=2)
+    assert not any(job.kind == "time" for job in recorded), "nobody hears a forecast"
     labels = [job.cell.label for job in recorded if job.kind == "measure" and job.config is None]
     assert len(labels) == len(set(labels))
     assert set(labels) == {f"runs/{path.name}" for path in (tmp_path / "out" / "runs").iterdir()}

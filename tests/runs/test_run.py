@@ -152,6 +152,20 @@ def test_train_part_is_the_beginning_of_the_whole_run(tmp_path: Path, small_spec
     assert ours == theirs
 
 
+def test_train_part_of_all_steps_leaves_out_the_last_evaluation(tmp_path: Path, small_spec: MakeSpec) -> None:
+    whole, run, spec = tmp_path / "whole", tmp_path / "run", small_spec(dropout=0.1)
+    result = train_run(spec, whole)
+    for _ in range(2):
+        assert train_part(spec, run, 12).val_step == 8
+        assert [line["step"] for line in read_metrics(run) if line["split"] == "val"] == [4, 8]
+    assert train_run(spec, run, resume=True, sample=False).loss == result.loss
+    last, expected = (read_metrics(path)[-1] for path in (run, whole))
+    assert (last["step"], last["split"], last["activations"]) == (12, "val", expected["activations"])
+    assert not (run / "sample.txt").exists()
+    train_run(spec, run, resume=True)
+    assert (run / "sample.txt").read_text() == (whole / "sample.txt").read_text()
+
+
 # Bad input is refused in one line, and nothing is written -------------------------------------------------------------
 
 
