@@ -10,6 +10,7 @@ from typing import Any
 
 from lmzoo.compare.results import Results
 from lmzoo.errors import LmzooError
+from lmzoo.roles import ROLES
 from lmzoo.runs.metrics import read_metrics
 
 Row = Mapping[str, Any]
@@ -22,13 +23,15 @@ class Activations:
 
     `residual_rms` has `tokens` seen in training, `block` (0: before the first one) and `rms`; `largest_logit` has
     `tokens` and `logit`; `state_norm` has `position` and `norm`, of the last evaluation; `router_load` has `tokens`,
-    and of the least and the most used expert of all layers the loads `least` and `most` and the layers (from 1).
+    and of the least and the most used expert of all layers the loads `least` and `most` and the layers (from 1);
+    `grad_norms` has `tokens`, the `role` of parameters (`lmzoo.roles`) and the `norm` of their gradient.
     """
 
     residual_rms: ByModel = field(default_factory=dict)
     largest_logit: ByModel = field(default_factory=dict)
     state_norm: ByModel = field(default_factory=dict)
     router_load: ByModel = field(default_factory=dict)
+    grad_norms: ByModel = field(default_factory=dict)
 
 
 def read_activations(results: Results, folder: Path) -> Activations:
@@ -59,12 +62,12 @@ def _residual_rms(line: Mapping[str, Any], values: object) -> list[Row]:
     return [
         {"tokens": line["tokens"], "block": block, "rms": value}
         for block, value in enumerate(values if isinstance(values, list) else [])
-        if _is_number(value) and value > 0
+        if _is_positive(value)
     ]
 
 
 def _largest_logit(line: Mapping[str, Any], value: Any) -> list[Row]:
-    return [{"tokens": line["tokens"], "logit": value}] if _is_number(value) and value > 0 else []
+    return [{"tokens": line["tokens"], "logit": value}] if _is_positive(value) else []
 
 
 def _state_norm(_: Mapping[str, Any], values: object) -> list[Row]:
@@ -81,11 +84,19 @@ def _router_load(line: Mapping[str, Any], values: object) -> list[Row]:
     return [{"tokens": line["tokens"], **ends}]
 
 
+def _grad_norms(line: Mapping[str, Any], values: object) -> list[Row]:
+    """Return a row for each role; a norm of zero has no logarithm and is left out."""
+    norms = values if isinstance(values, Mapping) else {}
+    found = [(role, norms.get(role)) for role in ROLES]
+    return [{"tokens": line["tokens"], "role": role, "norm": norm} for role, norm in found if _is_positive(norm)]
+
+
 _ROWS: Mapping[str, Callable[[Mapping[str, Any], Any], list[Row]]] = {
     "residual_rms": _residual_rms,
     "largest_logit": _largest_logit,
     "state_norm": _state_norm,
     "router_load": _router_load,
+    "grad_norms": _grad_norms,
 }
 
 
@@ -93,6 +104,10 @@ def _pairs(values: object) -> list[tuple[float, float]]:
     """Return the pairs of two numbers in a list."""
     pairs = [pair for pair in values if isinstance(pair, list) and len(pair) == 2] if isinstance(values, list) else []
     return [(first, second) for first, second in pairs if _is_number(first) and _is_number(second)]
+
+
+def _is_positive(value: Any) -> bool:
+    return _is_number(value) and value > 0
 
 
 def _is_number(value: object) -> bool:

@@ -13,6 +13,13 @@ from lmzoo.compare.activations import Activations, Row
 from lmzoo.compare.figure import NUMBER, SOFT, X_TICKS, Axis, Figure, Spec, color, model_channels, tooltip
 
 PALEST = 0.25  # opacity of the line of the features before the first block
+DASHES = {  # of the lines of roles of parameters, see `lmzoo.roles`; constants have no gradient
+    "matrix": [1, 0],
+    "matrices": [12, 3],
+    "embedding": [6, 4],
+    "head": [2, 3],
+    "vector": [9, 3, 2, 3],
+}
 TRAINING = Axis("tokens", "tokens", "tokens seen in training")
 LINE = {"type": "line", "clip": True, "strokeWidth": 2, "strokeJoin": "round", "strokeCap": "round"}
 _HEIGHT, _SMALL_HEIGHT = 220, 170
@@ -21,7 +28,8 @@ _HEIGHT, _SMALL_HEIGHT = 220, 170
 def activation_figures(activations: Activations, colors: dict[str, int]) -> list[Figure]:
     """Return the figures that the logs of the runs allow, of all models together and then of each one."""
     together = [draw(activations, colors) for draw in (largest_logit, state_norm, router_load)]
-    return [*(figure for figure in together if figure is not None), *residual_rms(activations, colors)]
+    found = [figure for figure in together if figure is not None]
+    return [*found, *residual_rms(activations, colors), *grad_norms(activations, colors)]
 
 
 def largest_logit(activations: Activations, colors: dict[str, int]) -> Figure | None:
@@ -84,36 +92,68 @@ def router_load(activations: Activations, colors: dict[str, int]) -> Figure | No
 
 
 def residual_rms(activations: Activations, colors: dict[str, int]) -> list[Figure]:
-    """Draw a small figure for each model, all with the same axes: residual RMS by tokens, a line for each block."""
+    """Draw residual RMS by tokens for each model, with a line for each block."""
     everything = _together(activations.residual_rms)
-    if not everything:
-        return []
-    y = _log_channel("rms", "residual RMS", everything)
+    last = {name: max(row["block"] for row in rows) for name, rows in activations.residual_rms.items()}
     fields = [("block", "after block", ""), ("rms", "RMS", ".4~g"), ("tokens", "tokens", NUMBER)]
     figures = []
     for name, rows in activations.residual_rms.items():
-        last = max(row["block"] for row in rows)
-        spec: Spec = {
-            "width": "container",
-            "height": _SMALL_HEIGHT,
-            "data": {"values": list(rows)},
-            "encoding": {
-                "x": _tokens(everything),
-                "y": y,
-                "detail": {"field": "block", "type": "nominal"},
-                "opacity": {"field": "block", "type": "quantitative", "legend": None,
-                            "scale": {"domain": [0, max(last, 1)], "range": [PALEST, 1]}},
-                "color": {"value": color(colors[name])},
-            },
-            "layer": [
-                {"mark": LINE},
-                {"mark": {"type": "point", "filled": True, "size": 60},
-                 "encoding": {"opacity": {"value": 0}, "tooltip": tooltip(*fields)}},
-            ],
+        channels = {
+            "detail": {"field": "block", "type": "nominal"},
+            "opacity": {"field": "block", "type": "quantitative", "legend": None,
+                        "scale": {"domain": [0, max(last[name], 1)], "range": [PALEST, 1]}},
         }  # fmt: skip
+        spec = _small(rows, everything, ("rms", "residual RMS"), fields, channels, color(colors[name]))
         description = f"Residual RMS of {name} after each block while training"
         figures.append(Figure(f"activations-{len(figures) + 1}", description, spec, [TRAINING], [name], legend=False))
     return figures
+
+
+def grad_norms(activations: Activations, colors: dict[str, int]) -> list[Figure]:
+    """Draw the gradient norm by tokens for each model, with a line for each role of parameters."""
+    everything = _together(activations.grad_norms)
+    roles = [role for role in DASHES if any(row["role"] == role for row in everything)]
+    channels = {
+        "strokeDash": {"field": "role", "type": "nominal", "legend": {"orient": "bottom", "symbolSize": 500},
+                       "scale": {"domain": roles, "range": [DASHES[role] for role in roles]}},
+    }  # fmt: skip
+    fields = [("role", "role", ""), ("norm", "gradient norm", ".4~g"), ("tokens", "tokens", NUMBER)]
+    figures = []
+    for name, rows in activations.grad_norms.items():
+        spec = _small(rows, everything, ("norm", "gradient norm"), fields, channels, color(colors[name]))
+        description = f"Gradient norm of {name} by role of parameters while training"
+        figures.append(Figure(f"gradients-{len(figures) + 1}", description, spec, [TRAINING], [name], legend=False))
+    return figures
+
+
+def _small(
+    rows: Sequence[Row],
+    everything: Sequence[Row],
+    shown: tuple[str, str],
+    fields: Sequence[tuple[str, str, str]],
+    channels: Spec,
+    stroke: str,
+) -> Spec:
+    """Return a small figure of one model: the value `shown` (field, title) by tokens, in lines told by `channels`.
+
+    The axes fit the rows of all models, `everything`.
+    """
+    return {
+        "width": "container",
+        "height": _SMALL_HEIGHT,
+        "data": {"values": list(rows)},
+        "encoding": {
+            "x": _tokens(everything),
+            "y": _log_channel(*shown, everything),
+            "color": {"value": stroke},
+            **channels,
+        },
+        "layer": [
+            {"mark": LINE},
+            {"mark": {"type": "point", "filled": True, "size": 60},
+             "encoding": {"opacity": {"value": 0}, "strokeDash": None, "tooltip": tooltip(*fields)}},
+        ],
+    }  # fmt: skip
 
 
 def ticks(low: float, high: float) -> list[float]:

@@ -24,6 +24,12 @@ ACTIVATIONS = {
     "state-norm": ("State by position", "Its norm after so many tokens, at the end."),
     "router-load": ("Load of experts", "Most and least used. Dotted: the even share."),
 }
+# Those of each model, by the first part of their names: what is drawn.
+OF_EACH_MODEL = {
+    "activations": "Residual RMS: the root mean square of the features. The palest line is before the first block, the "
+    "fullest after the last one.",
+    "gradients": "Gradient norm by role of parameters, before clipping.",
+}
 
 
 def chart(drawn: Mapping[str, Figure], name: str, colors: dict[str, int]) -> str:
@@ -88,8 +94,8 @@ def activations(results: Results, colors: dict[str, int], drawn: Mapping[str, Fi
     The figures of all models have one form for all of them. Empty without the logs of the runs.
     """
     together = [drawn[name] for name in ACTIVATIONS if name in drawn]
-    alone = [figure for name, figure in drawn.items() if name.startswith("activations-")]
-    if not together and not alone:
+    alone = [[figure for name, figure in drawn.items() if name.startswith(f"{kind}-")] for kind in OF_EACH_MODEL]
+    if not together and not any(alone):
         return ""
     several = " Of the runs with the first seed." if len(results.seeds) > 1 else ""
     parts = [
@@ -101,17 +107,15 @@ def activations(results: Results, colors: dict[str, int], drawn: Mapping[str, Fi
         form = _form([_models(names, colors)] if len(names) > 1 else [])
         cards = "".join(_shared_card(figure) for figure in together)
         parts.append(f'<div data-shared>{form}<div class="samples">{cards}</div></div>\n')
-    if alone:
-        cards = "\n".join(
-            f'<figure class="card"><figcaption>{tables.swatch(colors[model])}{escape(model)}</figcaption>'
-            f"{chart(drawn, figure.name, colors)}</figure>"
-            for figure in alone
-            for model in figure.models
-        )
-        parts.append(
-            '<p class="caption">Residual RMS: the root mean square of the features. The palest line is before the '
-            f'first block, the fullest after the last one.</p>\n<div class="samples">{cards}</div>'
-        )
+    for caption, figures in zip(OF_EACH_MODEL.values(), alone, strict=True):
+        if figures:
+            cards = "\n".join(
+                f'<figure class="card"><figcaption>{tables.swatch(colors[model])}{escape(model)}</figcaption>'
+                f"{chart(drawn, figure.name, colors)}</figure>"
+                for figure in figures
+                for model in figure.models
+            )
+            parts.append(f'<p class="caption">{caption}</p>\n<div class="samples">{cards}</div>\n')
     return "".join(parts)
 
 

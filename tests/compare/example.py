@@ -211,6 +211,9 @@ def _logged() -> Activations:
         largest_logit={name: [{"tokens": n, "logit": 2.0 + n / 100} for n in tokens] for name in names},
         state_norm={"mamba.tiny": [{"position": 2**n, "norm": 1.0 + n} for n in range(4)]},
         router_load={"mamba.tiny": [{"tokens": n, **ends} for n in tokens]},
+        grad_norms={
+            "mamba.tiny": [{"tokens": n, "role": r, "norm": 100 / n} for n in tokens for r in ("matrix", "vector")]
+        },
     )
 
 

@@ -77,6 +77,20 @@ def test_read_activations_has_the_ends_of_the_load_over_all_layers(tmp_path: Pat
     )
 
 
+def test_read_activations_has_the_gradient_norm_of_each_role(tmp_path: Path) -> None:
+    norms = [{"matrix": 0.5, "vector": 2, "other": 1.0}, {"vector": 0.0, "matrix": None, "head": 3.0}, [1.0], None]
+    write(tmp_path, "a", *(line(n, grad_norms=norm) for n, norm in enumerate(norms)))
+    assert read_activations(compared("a"), tmp_path) == Activations(
+        grad_norms={
+            "a": [
+                {"tokens": 0, "role": "matrix", "norm": 0.5},
+                {"tokens": 0, "role": "vector", "norm": 2},
+                {"tokens": 1, "role": "head", "norm": 3.0},
+            ]
+        }
+    )
+
+
 def test_read_activations_leaves_out_what_cannot_be_drawn(tmp_path: Path) -> None:
     write(tmp_path, "one", rms(1, [1.0]))
     write(tmp_path, "none", rms(1, None), rms(2, "x"), rms(3, {"a": 1}), '{"split": "val"}\n')

@@ -29,7 +29,17 @@ OPTIONS = (
 TEXTS = (
     "return [...document.querySelectorAll(`[data-figure=${arguments[0]}] svg text`)].map((text) => text.textContent)"
 )
-FIGURES = ("ranking", "loss", "sensitivity", "positions", "classes", "cost", *ACTIVATIONS, "activations-1")
+FIGURES = (
+    "ranking",
+    "loss",
+    "sensitivity",
+    "positions",
+    "classes",
+    "cost",
+    *ACTIVATIONS,
+    "activations-1",
+    "gradients-1",
+)
 LINES = "[data-figure=loss] .mark-line path"
 COLORS = f"return [...document.querySelectorAll('{LINES}')].map((line) => line.getAttribute('stroke'))"
 
@@ -100,6 +110,7 @@ def test_browser_draws_where_losses_come_from(page: Page) -> None:
     assert "residual RMS" in page.texts("activations-1")
     lines = "return document.querySelectorAll('[data-figure=activations-1] .mark-line path').length"
     assert page.driver.execute_script(lines) == 3
+    assert {"gradient norm", "matrix", "vector"} <= set(page.texts("gradients-1"))
     empty = "return getComputedStyle(document.querySelector('[data-figure=activations-1] form')).display"
     assert page.driver.execute_script(empty) == "none", "no gap where there is no control"
 

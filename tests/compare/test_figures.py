@@ -29,7 +29,8 @@ def test_figures_are_those_that_the_results_allow() -> None:
     assert list(by_name(everything())) == ["ranking", "loss", "sensitivity", "positions", "classes", "cost"]
     assert list(by_name(example())) == ["ranking", "loss", "cost"]
     shown = [figure.name for figure in figures(everything(), LOGGED)]
-    assert shown[5:] == ["cost", "largest-logit", "state-norm", "router-load", "activations-1", "activations-2"]
+    together = ["largest-logit", "state-norm", "router-load"]
+    assert shown[5:] == ["cost", *together, "activations-1", "activations-2", "gradients-1"]
     failed = dataclasses.replace(example(), models=[example().models[4]])
     assert figures(failed) == [], "the loss of a model that failed a check is not shown"
 

@@ -8,7 +8,8 @@ import pytest
 
 from lmzoo.compare.activations import Activations
 from lmzoo.compare.figure import Figure
-from lmzoo.compare.figures_of_activations import PALEST, activation_figures, ticks
+from lmzoo.compare.figures_of_activations import DASHES, PALEST, activation_figures, ticks
+from lmzoo.roles import ROLES
 from tests.compare.example import LOGGED
 
 COLORS = {"gpt2.tiny": 0, "mamba.tiny": 2}
@@ -19,7 +20,8 @@ def by_name(activations: Activations) -> dict[str, Figure]:
 
 
 def test_activation_figures_are_those_that_the_logs_allow() -> None:
-    assert list(by_name(LOGGED)) == ["largest-logit", "state-norm", "router-load", "activations-1", "activations-2"]
+    alone = ["activations-1", "activations-2", "gradients-1"]
+    assert list(by_name(LOGGED)) == ["largest-logit", "state-norm", "router-load", *alone]
     assert by_name(Activations()) == {}
     assert list(by_name(Activations(state_norm=LOGGED.state_norm))) == ["state-norm"]
 
@@ -48,7 +50,7 @@ def test_figures_of_all_models_draw_a_line_for_each_on_a_logarithmic_axis(name: 
 
 def test_figures_over_training_begin_at_no_tokens_and_end_with_the_last_ones() -> None:
     figures = by_name(LOGGED)
-    for name in ("largest-logit", "router-load", "activations-1", "activations-2"):
+    for name in ("largest-logit", "router-load", "activations-1", "activations-2", "gradients-1"):
         assert figures[name].spec["encoding"]["x"]["scale"]["domain"] == [0, 2000]
     assert figures["state-norm"].drawn(figures["state-norm"].axes[0])["encoding"]["x"]["scale"]["type"] == "log"
 
@@ -84,6 +86,25 @@ def test_residual_rms_draws_models_with_the_same_axes_and_their_colors() -> None
     assert low < 1 < 40 < high
     assert (one["color"], two["color"]) == ({"value": "var(--s0)"}, {"value": "var(--s2)"})
     assert one["opacity"]["scale"] == {"domain": [0, 2], "range": [PALEST, 1]}
+
+
+def test_grad_norms_draw_a_dash_for_each_role_that_any_model_has() -> None:
+    norms = {
+        "gpt2.tiny": [{"tokens": n, "role": role, "norm": n / 4} for n in (1, 2) for role in ("matrix", "vector")],
+        "mamba.tiny": [{"tokens": n, "role": "head", "norm": 8.0} for n in (1, 4)],
+    }
+    figures = activation_figures(Activations(grad_norms=norms), COLORS)
+    assert [(figure.name, list(figure.models)) for figure in figures] == [
+        ("gradients-1", ["gpt2.tiny"]),
+        ("gradients-2", ["mamba.tiny"]),
+    ]
+    one, two = (figure.spec["encoding"] for figure in figures)
+    assert (one["x"], one["y"], one["strokeDash"]) == (two["x"], two["y"], two["strokeDash"])
+    assert one["strokeDash"]["scale"]["domain"] == ["matrix", "head", "vector"]
+    assert one["y"]["scale"]["domain"] == [pytest.approx(0.25 / 1.15), pytest.approx(8 * 1.15)]
+    assert (one["color"], two["color"]) == ({"value": "var(--s0)"}, {"value": "var(--s2)"})
+    assert set(DASHES) == set(ROLES) - {"constant"}
+    assert len(set(map(tuple, DASHES.values()))) == len(DASHES)
 
 
 @pytest.mark.parametrize(

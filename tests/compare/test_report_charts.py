@@ -46,7 +46,7 @@ def test_classes_state_their_meanings_and_hold_a_table_with_shares() -> None:
 
 def test_activations_have_figures_of_all_models_with_one_form_and_one_of_each_model() -> None:
     _, _, section = sections(everything())
-    assert section.count("<figcaption>") == section.count("data-figure=") == 5
+    assert section.count("<figcaption>") == section.count("data-figure=") == 6
     shared = section[section.index("<div data-shared>") : section.index("Residual RMS")]
     assert shared.count("<form") == shared.count("</form>") == 1
     assert [shared.count(f'data-figure="{name}"') for name in ACTIVATIONS] == [1, 1, 1]
@@ -66,8 +66,11 @@ def test_activations_of_one_kind_leave_out_the_others() -> None:
     _, _, section = sections(everything(), Activations(residual_rms=LOGGED.residual_rms))
     assert "data-shared" not in section
     assert section.count("data-figure=") == 2
+    _, _, section = sections(everything(), Activations(grad_norms=LOGGED.grad_norms))
+    assert [section.count(text) for text in ("data-figure=", "Gradient norm", "Residual RMS")] == [1, 1, 0]
     _, _, section = sections(everything(), Activations(state_norm=LOGGED.state_norm))
     assert "Residual RMS" not in section
+    assert "Gradient norm" not in section
     assert section.count('<form class="controls" autocomplete="off" hidden></form>') == 1, "nothing to choose"
 
 

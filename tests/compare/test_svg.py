@@ -51,6 +51,7 @@ def test_write_figures_draws_the_activations_of_the_runs(tmp_path: Path) -> None
     run = tmp_path / "runs" / "best"
     run.mkdir(parents=True)
     statistics = {"residual_rms": [1, 2], "state_norm": [[1, 2.0], [2, 3.0]], "router_load": [[0.5, 1.5]]}
+    statistics["grad_norms"] = {"matrix": 0.5, "embedding": 0.2}
     lines = [
         {"step": n, "split": "val", "loss": 2.0, "tokens": n, "activations": {**statistics, "largest_logit": n}}
         for n in (1, 2)
@@ -63,6 +64,7 @@ def test_write_figures_draws_the_activations_of_the_runs(tmp_path: Path) -> None
         ("state-norm-position", ">norm of the state<"),
         ("router-load-tokens", ">load of an expert, even share = 1<"),
         ("activations-1-tokens", ">Residual RMS of best after each block while training<"),
+        ("gradients-1-tokens", ">embedding<"),
     ):
         assert text in texts[name]
         assert "var(--" not in texts[name]
