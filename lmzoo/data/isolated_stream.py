@@ -17,9 +17,9 @@ from lmzoo.configs import require_between
 from lmzoo.data.batches import random_numbers, require_shape
 from lmzoo.data.documents import row_tensors
 from lmzoo.data.isolated_batches import EMPTY_ROW, Dealt, deal
-from lmzoo.data.stream_batches import BLOCK_WINDOWS, BlockPosition
+from lmzoo.data.stream_batches import BLOCK_WINDOWS, BlockPosition, read_position
 from lmzoo.data.token_reader import TokenPosition, TokenReader
-from lmzoo.errors import CheckpointError, ConfigError
+from lmzoo.errors import CheckpointError
 from lmzoo.losses import IGNORE_INDEX
 
 BLOCK_BATCHES = 16  # the last batch of a block is not full, so a block should have many
@@ -105,14 +105,9 @@ class IsolatedStreamBatches:
 
         Raises `CheckpointError` for a position of another step, or one that is not found in the data.
         """
-        if position is None:
-            if step:
-                raise CheckpointError("position must be given: the data are a stream")
+        begin = read_position(IsolatedPosition, step, position)
+        if begin is None:
             return
-        try:
-            begin = configs.build(IsolatedPosition, position, where="the stream's position")
-        except ConfigError as error:
-            raise CheckpointError(str(error)) from error
         ours = (self._windows, self._context_length)
         if (begin.windows, begin.context_length) != ours or not begin.first <= step:
             raise CheckpointError(

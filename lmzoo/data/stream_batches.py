@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -33,6 +33,24 @@ class BlockPosition(TokenPosition):
         super().__post_init__()
         require_between(self, "block", 0, float("inf"), below_high=True)
         require_positive(self, "windows", "context_length")
+
+
+PositionT = TypeVar("PositionT", bound=BlockPosition)
+
+
+def read_position(kind: type[PositionT], step: int, position: dict[str, Any] | None) -> PositionT | None:
+    """Return the position in a stream that a checkpoint holds; None for none, at the start.
+
+    Raises `CheckpointError` for one that is missing or cannot be.
+    """
+    if position is None:
+        if step:
+            raise CheckpointError("position must be given: the data are a stream")
+        return None
+    try:
+        return configs.build(kind, position, where="the stream's position")
+    except ConfigError as error:
+        raise CheckpointError(str(error)) from error
 
 
 class _Block(NamedTuple):
@@ -102,14 +120,9 @@ class StreamBatches:
 
         Raises `CheckpointError` for a position of another step, or one that is not found in the data.
         """
-        if position is None:
-            if step:
-                raise CheckpointError("position must be given: the data are a stream")
+        begin = read_position(BlockPosition, step, position)
+        if begin is None:
             return
-        try:
-            begin = configs.build(BlockPosition, position, where="the stream's position")
-        except ConfigError as error:
-            raise CheckpointError(str(error)) from error
         ours = (step * self._batch_size // self._windows, self._windows, self._context_length)
         if (begin.block, begin.windows, begin.context_length) != ours:
             raise CheckpointError(
