@@ -189,14 +189,14 @@ class Course:
         return [self._stage(stage) for stage in self._search.stages()]
 
     def _stage(self, stage: Stage) -> dict[str, Any]:
-        tried, first = [], self._measured.get(self._seeds[0])
-        loss = {} if first is None else {first.cell.run: first.cell.loss}  # of the run that was chosen
+        tried: list[dict[str, Any]] = []
+        first = self._measured.get(self._seeds[0])  # of the run that was chosen
         for value in stage.values:
             measured = self._last(stage, value)
             assert measured is not None
             cell = measured.cell
             trial = {name: getattr(cell, name) for name in ("run", "status", "selection_loss")}
-            trial["loss"] = loss.get(cell.run)
+            trial["loss"] = first.cell.loss if first is not None and first.cell.run == cell.run else None
             if len(stage.rungs) > 1:
                 parts = ((steps, self._trials.get(stage.trial(value, steps))) for steps in stage.rungs)
                 trial["parts"] = [[steps, part.cell.selection_loss] for steps, part in parts if part is not None]
