@@ -198,11 +198,19 @@ class Cell(nn.Module):
         return y_BTD, padded_BTD[:, T:].clone()
 
     def scan(self, f_BTD: Tensor, c_BTD: Tensor, h_BD: Tensor) -> tuple[Tensor, Tensor]:
-        hs = []
-        for t in range(f_BTD.shape[1]):
-            h_BD = f_BTD[:, t] * h_BD + (1 - f_BTD[:, t]) * c_BTD[:, t]
-            hs.append(h_BD)
-        return torch.stack(hs, dim=1), h_BD
+        """Returns h at each position and the last h, in log2(T) rounds.
+
+        Each round combines a position with the one `n` before it. A loop over T would take most of the time of a check.
+        """
+        dtype = torch.promote_types(f_BTD.dtype, h_BD.dtype)
+        a_BTD, b_BTD = f_BTD.to(dtype), ((1 - f_BTD) * c_BTD).to(dtype)
+        b_BTD = torch.cat([b_BTD[:, :1] + a_BTD[:, :1] * h_BD[:, None], b_BTD[:, 1:]], dim=1)
+        n = 1
+        while n < f_BTD.shape[1]:
+            b_BTD = torch.cat([b_BTD[:, :n], b_BTD[:, n:] + a_BTD[:, n:] * b_BTD[:, :-n]], dim=1)
+            a_BTD = torch.cat([a_BTD[:, :n], a_BTD[:, n:] * a_BTD[:, :-n]], dim=1)
+            n *= 2
+        return b_BTD, b_BTD[:, -1].clone()
 
     def forward(self, x_BTD: Tensor, state: State) -> tuple[Tensor, State]:
         y_BTD, tail = self.convolve(self.norm(x_BTD), state["tail"])
