@@ -1,9 +1,14 @@
-"""Tests of all features of the sampler on every registered family: none may depend on the architecture."""
+"""Tests of all features of the sampler on families with every kind of state: none may depend on the architecture.
+
+The sampler uses `decode`, `decode_all` and the functions of `lmzoo.state`, which the conformance checks prove for every
+family: any split gives the logits of `forward`, and a state can be cloned, selected by row, saved and loaded.
+"""
 
 from __future__ import annotations
 
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -26,7 +31,8 @@ from lmzoo.generation.drafts import Draft
 from lmzoo.model import LanguageModel
 from lmzoo.sampling import SamplingConfig
 
-FAMILIES = list(registry.families())
+# Together they have every kind of state: see the first test. gpt2 slides a window, llama and mamba are widely used.
+FAMILIES = ["bigram", "engram", "gpt2", "griffin", "hnet", "hyena", "llama", "log_linear", "mamba", "ngram", "sparse"]
 GREEDY, WARM = SamplingConfig(0.0), SamplingConfig(1.2, top_p=0.9, repetition_penalty=1.1)
 
 
@@ -45,6 +51,23 @@ def sequence_of(family: str) -> tuple[Tensor, Tensor]:
     """Return tokens (2, T + 6), longer than the context, and the logits that `forward` gives at each position."""
     idx = small(family).tokens(2, small(family).context + 6)
     return idx, expected_logits(small(family), model_of(family), idx)
+
+
+def kinds_of_state(family: str) -> set[Any]:
+    """Return the traits of a family, and for each leaf of its state the type, the kind of numbers and the window."""
+    traits = model_of(family).traits
+    facts = ("state_growth", "extrapolates", "chooses", "data_dependent_shapes", "trainable", "random_in_training")
+    kinds: set[Any] = {(fact, getattr(traits, fact)) for fact in facts}
+    for leaf in state.leaves_of(model_of(family).init_state(1)["layers"]):
+        numbers = leaf if isinstance(leaf, Tensor) else getattr(leaf, "data", None)
+        floats = numbers is not None and numbers.is_floating_point()
+        kinds.add((type(leaf), floats, getattr(leaf, "window", None) is not None))
+    return kinds
+
+
+def test_families_have_every_kind_of_state() -> None:
+    some, every = (set().union(*map(kinds_of_state, families)) for families in (FAMILIES, registry.families()))
+    assert every - some == set()
 
 
 @pytest.mark.parametrize("family", FAMILIES)
