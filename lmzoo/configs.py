@@ -11,12 +11,16 @@ import json
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, TypeVar, get_args, get_origin, get_type_hints
 
 from lmzoo import files
 from lmzoo.errors import ConfigError
 from lmzoo.suggestions import suggest as suggest
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 SIZE_LIMIT = 1 << 40  # every integer setting but a seed is below it; what fits the machine is far smaller
 NUMBER_LIMIT = 1 << 63  # every integer is below it: torch takes no others
@@ -32,7 +36,7 @@ def build(cls: type[Config], values: Mapping[str, Any], *, where: str = "") -> C
     The text "none" is read as None if the type of the field allows None. `where` (a file, a command line) is the prefix
     of error messages. Raises `ConfigError` naming field, value and rule.
     """
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     prefix = f"{where}: " if where else ""
     names = [field.name for field in dataclasses.fields(cls) if field.init]  # type: ignore[arg-type]
@@ -45,11 +49,11 @@ def build(cls: type[Config], values: Mapping[str, Any], *, where: str = "") -> C
     for name in required:
         if name not in values:
             raise ConfigError(f"{prefix}{name} must be given to {cls.__name__}")
-    hints = get_type_hints(cls)
+    hints = types_of(cls)
     checked: dict[str, Any] = {}
     for name, value in values.items():
         try:
-            checked[name] = TypeAdapter(hints[name]).validate_python(_converted(value, hints[name]), strict=True)
+            checked[name] = _validator(cls, name).validate_python(_converted(value, hints[name]), strict=True)
         except (ValidationError, RecursionError, OverflowError) as error:
             rule = error.errors()[0]["msg"].lower() if isinstance(error, ValidationError) else "not a usable value"
             raise ConfigError(f"{prefix}{name}={_shown(value)}: {rule}") from None
@@ -59,6 +63,20 @@ def build(cls: type[Config], values: Mapping[str, Any], *, where: str = "") -> C
         return cls(**checked)
     except ConfigError as error:
         raise ConfigError(f"{prefix}{error}") from None
+
+
+@lru_cache(maxsize=1000)  # a limit, since a notebook may define a class again and again
+def types_of(cls: type) -> dict[str, Any]:
+    """Returns the types of the fields of a dataclass by name. Do not change the result: it is cached."""
+    return get_type_hints(cls)
+
+
+@lru_cache(maxsize=10_000)
+def _validator(cls: type, field: str) -> TypeAdapter[Any]:
+    """Returns what checks the type of a field. Cached: to make one takes longer than all else in `build`."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(types_of(cls)[field])
 
 
 def _converted(value: Any, hint: Any) -> Any:

@@ -6,7 +6,7 @@ import dataclasses
 import inspect
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin
 
 from lmzoo import configs
 
@@ -32,7 +32,7 @@ def describe(cls: type[Any]) -> list[Setting]:
     for base in reversed(cls.__mro__):
         if dataclasses.is_dataclass(base):
             comments |= _comments(base)
-    hints = get_type_hints(cls)
+    hints = configs.types_of(cls)
     return [
         Setting(field.name, _type(hints[field.name]), _default(field), comments.get(field.name, ""))
         for field in dataclasses.fields(cls)

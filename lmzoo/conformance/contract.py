@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from lmzoo.conformance.decoding import expected_logits
 from lmzoo.conformance.measure import require_equal
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
@@ -125,11 +126,10 @@ def generation(subject: Subject) -> str:
     streamed = torch.stack(list(model.stream(prompt, n, temperature=0.0)), dim=1)
     if not torch.equal(streamed, out[:, 3:]):
         raise Fault("stream draws other tokens than generate")
-    for t in range(3, 3 + n):
-        seen = out[:, :t] if model.traits.extrapolates else out[:, :t][:, -context:]
-        logits_BV = model(seen).logits[:, -1]
-        best = logits_BV.max(-1).values
-        chosen = logits_BV.gather(1, out[:, t : t + 1])[:, 0]
+    # `causality` checks that `forward` on all tokens at once gives what it gives on each beginning.
+    logits_BTV = expected_logits(subject, model, out[:, :-1])[:, 2:]
+    chosen_BT = logits_BTV.gather(2, out[:, 3:, None])[..., 0]
+    for t, (chosen_B, best_B) in enumerate(zip(chosen_BT.T, logits_BTV.amax(2).T, strict=True), start=3):
         what = f"the logit of the token drawn at position {t}"
-        require_equal(chosen, best, what, "init_state() and forward() of the layers")
+        require_equal(chosen_B, best_B, what, "init_state() and forward() of the layers")
     return f"{n} greedy tokens, past the context, are the argmax of forward"

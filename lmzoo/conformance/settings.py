@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any, Literal, get_origin, get_type_hints
+from typing import Any, Literal, get_origin
 
 import torch
 
@@ -57,7 +57,7 @@ def settings(subject: Subject) -> str:
 
 def _choices(subject: Subject) -> Iterator[Subject]:
     """Yields a form for each other value of a `Literal` field: other fields may matter only there."""
-    hints = get_type_hints(type(subject.config))
+    hints = configs.types_of(type(subject.config))
     for name, config in subject.neighbors():
         if get_origin(hints[name]) is Literal:
             yield Subject(subject.cls, {**subject.settings, name: getattr(config, name)}, subject.name)

@@ -192,7 +192,7 @@ class Subject:
 
 def _other_values(cls: type[ModelConfig], name: str, value: Any) -> list[Any]:
     """Returns other values of a config's field: some of them the config may refuse."""
-    hint = typing.get_type_hints(cls)[name]
+    hint = configs.types_of(cls)[name]
     options = [option for option in (hint, *typing.get_args(hint)) if typing.get_origin(option) is Literal]
     if options:
         return [other for option in options for other in typing.get_args(option) if other != value]
