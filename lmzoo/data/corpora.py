@@ -11,6 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Literal
 
+from lmzoo.data.bundled import BUNDLED
 from lmzoo.data.download import DOWNLOADS, downloaded
 from lmzoo.data.embedded import EMBEDDED, embedded, origin
 from lmzoo.data.hf_dataset import is_streamed
@@ -94,7 +95,7 @@ class Corpus:
 
 def corpus_names() -> list[str]:
     """Returns the names that `load_corpus` knows, sorted."""
-    return sorted([*EMBEDDED, *DOWNLOADS, *SOURCES])
+    return sorted([*BUNDLED, *EMBEDDED, *DOWNLOADS, *SOURCES])
 
 
 def is_pattern(spec: str) -> bool:
@@ -148,6 +149,8 @@ def load_corpus(spec: str, *, keep_near_duplicates: bool = False) -> Corpus:
     require_name(spec)
     if spec in EMBEDDED:
         return replace(_from_documents(spec, embedded(spec)), origin=origin())
+    if spec in BUNDLED:
+        return _from_files(spec, [BUNDLED[spec]])
     if spec in DOWNLOADS:
         return _from_files(spec, [downloaded(spec, DOWNLOADS[spec])])
     if spec in SOURCES:
