@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.machinery import SourceFileLoader
 from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
@@ -13,6 +15,7 @@ import pytest
 import torch
 from torch import nn
 
+from lmzoo import registry
 from lmzoo.storage import checkpoints, safetensors
 
 TEXT = "".join(f"The {i} cats sat on {i * 7 % 13} mats, and {i * i % 29} of them purred.\n" for i in range(400))
@@ -36,6 +39,15 @@ def load_script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = module_from_spec(spec)
     loader.exec_module(module)
     return module
+
+
+@contextmanager
+def registered_names_restored() -> Iterator[None]:
+    """Unregister what the body registers, but not what it imports of lmzoo."""
+    before = set(registry._classes)
+    yield
+    for name in set(registry._classes) - before - registry._builtin_families():
+        del registry._classes[name]
 
 
 def seeded(seed: int = 0) -> torch.Generator:

@@ -15,7 +15,7 @@ from lmzoo.sampling import SamplingConfig
 
 ROOT = Path(__file__).parent.parent
 GLOSSARY = ROOT / "docs" / "glossary.md"
-CHINESE_DOCUMENTS = [ROOT / "README.zh-CN.md", *sorted((ROOT / "docs").rglob("*.zh-CN.md"))]
+CHINESE_DOCUMENTS = [ROOT / "README.zh-CN.md", *sorted((ROOT / "docs" / "course" / "zh").glob("*.md"))]
 # Words that the glossary replaces, and the term to use.
 REPLACED = {
     "n 元模型": "n 元语法",

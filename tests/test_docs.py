@@ -24,10 +24,12 @@ from lmzoo.configs import parse_overrides
 from lmzoo.layers.layer import Layer
 from lmzoo.runs.spec import apply_settings
 from tests import stand_ins
+from tests.helpers import registered_names_restored
 
 ROOT = Path(__file__).parent.parent
 READMES = [ROOT / "README.md", ROOT / "README.zh-CN.md"]
 DOCUMENTS = [*READMES, *sorted((ROOT / "docs").rglob("*.md"))]
+COURSE = [*(ROOT / "docs" / "course").glob("*/*.md")]  # run by tests/test_course.py
 GUIDE = ROOT / "docs" / "add-a-backbone.md"
 PYTHON = ROOT / "docs" / "python.md"
 CONTRACT = ROOT / "docs" / "contract.md"
@@ -51,15 +53,13 @@ def commands(path: Path) -> Iterator[list[str]]:
 
 @pytest.fixture(autouse=True)
 def own_place(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[None]:
-    """A folder to run in; what a document registers is gone after its test (what it imports stays imported)."""
-    before = set(registry._classes)
+    """A folder to run in; what a document registers is gone after its test."""
     monkeypatch.chdir(tmp_path)
-    yield
-    for name in set(registry._classes) - before - registry._builtin_families():
-        del registry._classes[name]
+    with registered_names_restored():
+        yield
 
 
-@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted({*DOCUMENTS} - {*COURSE}), ids=lambda path: path.name)
 def test_every_python_block_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In order, in one namespace. The guide's first block is the file that it tells to make; its second checks it."""
     if path == PYTHON:

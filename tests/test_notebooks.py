@@ -1,0 +1,83 @@
+"""Tests of scripts/notebooks.py: the cells of a notebook are the code and the text of its chapter."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+import notebooks
+
+CHAPTER = """\
+# 1 · A title
+
+[中文](../zh/01-title.md) · [next](02-next.md) · [terms](../../glossary.md)
+
+```python
+print(1)
+```
+
+```text
+1
+```
+
+![One](../pictures/one.png)
+
+<details>
+<summary>Answer</summary>
+
+```python
+print(2)
+```
+
+```text
+2
+```
+
+</details>
+"""
+
+
+@pytest.fixture
+def cells(tmp_path: Path) -> list[dict[str, Any]]:
+    path = tmp_path / "en" / "01-title.md"
+    path.parent.mkdir()
+    path.write_text(CHAPTER, encoding="utf-8")
+    notebook = json.loads(notebooks.notebook(path))
+    assert (notebook["nbformat"], notebook["nbformat_minor"]) == (4, 5)
+    return notebook["cells"]
+
+
+def source(cell: dict[str, Any]) -> str:
+    return "".join(cell["source"])
+
+
+def test_notebook_begins_with_the_title_and_one_install_cell(cells: list[dict[str, Any]]) -> None:
+    assert [cell["cell_type"] for cell in cells] == ["markdown", "code", "code", "markdown"]
+    assert source(cells[0]).startswith("# 1 · A title")
+    assert "%pip install" in source(cells[1])
+    assert len({cell["id"] for cell in cells}) == len(cells)
+    assert all(cell["outputs"] == [] for cell in cells if cell["cell_type"] == "code")
+
+
+def test_notebook_leaves_out_what_its_cells_print_and_draw(cells: list[dict[str, Any]]) -> None:
+    assert source(cells[2]) == "print(1)"
+    assert "pictures" not in source(cells[3])
+
+
+def test_notebook_keeps_an_answer_in_one_hidden_cell(cells: list[dict[str, Any]]) -> None:
+    answer = source(cells[3])
+    assert answer.startswith("<details>")
+    assert answer.endswith("</details>")
+    assert "print(2)" in answer
+    assert "```text\n2\n```" in answer
+
+
+def test_notebook_links_to_notebooks(cells: list[dict[str, Any]]) -> None:
+    assert "(../zh/01-title.ipynb)" in source(cells[0])
+    assert "(02-next.ipynb)" in source(cells[0])
+    assert "(../../glossary.md)" in source(cells[0])
