@@ -1,0 +1,39 @@
+"""Settings of Sphinx for the documentation site; `scripts/docs` builds it from the sources that sources.py collects."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path[:0] = [str(HERE), str(HERE.parent.parent)]
+
+import lmzoo  # noqa: E402 (found on the path above)
+
+project = "lmzoo"
+author = "lmzoo contributors"
+copyright = author
+release = version = lmzoo.__version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "extension"]
+source_suffix = {".md": "markdown"}
+templates_path = ["templates"]
+highlight_language = "none"  # of an indented block, which may hold commands, equations or a tree of files
+
+myst_heading_anchors = 4  # the anchors that GitHub gives to headings
+myst_links_external_new_tab = False
+
+default_role = "literal"  # docstrings have Markdown's `code`
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+autodoc_default_options = {"members": True}
+python_use_unqualified_type_names = True
+add_module_names = False
+
+html_theme = "furo"
+html_title = "lmzoo"
+html_static_path = ["static"]
+html_css_files = ["site.css"]
+html_copy_source = False
+html_show_sphinx = False
+html_show_search_summary = False  # the browser cannot read other pages of file://
+html_theme_options = {"footer_icons": []}

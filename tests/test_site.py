@@ -1,0 +1,114 @@
+"""Tests of the documentation site (docs/site/): links of all Markdown files, links between pages, the two languages."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import Counter
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT / "docs" / "site"))
+import sources  # noqa: E402  (from docs/site/, which is no package)
+from extension import counterpart, plain_docstring  # noqa: E402
+from links import broken_links  # noqa: E402
+
+FILES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "registry").glob("*/card.md")])
+LINK = re.compile(r"\]\(([^)\s]+)\)")
+
+
+def without_code(text: str) -> str:
+    text = re.sub(r"^(```|~~~).*?^\1[`~]*$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return re.sub(r"(`+).+?\1", "", text)
+
+
+@cache
+def anchors(path: Path) -> set[str]:
+    """The anchors that GitHub gives to the headings of a file."""
+    text = re.sub(r"^(```|~~~).*?^\1[`~]*$", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    seen: Counter[str] = Counter()
+    found = set()
+    for heading in re.findall(r"^#+ +(.+?) *#*$", text, re.MULTILINE):
+        slug = re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+        found.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+        seen[slug] += 1
+    return found
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_links_of_markdown_lead_somewhere(path: Path) -> None:
+    for link in LINK.findall(without_code(path.read_text(encoding="utf-8"))):
+        if link.startswith("https://"):
+            continue
+        target, _, anchor = link.partition("#")
+        file = path.parent / target if target else path
+        assert file.exists(), f"{path.name}: {link}: there is no such file"
+        if anchor:
+            assert anchor in anchors(file), f"{path.name}: {link}: there is no such heading"
+
+
+def test_pages_has_every_document_once() -> None:
+    places = sources.pages()
+    assert len(set(places.values())) == len(places)
+    assert places["docs/contract.md"] == "contract.md"
+    assert {path.relative_to(ROOT).as_posix() for path in FILES} <= set(places)
+
+
+def test_contents_lists_every_page_once() -> None:
+    places = [*sources.pages().values(), "cite.md", "course/en/01.md", "course/zh/01.md", "new.md"]
+    text = sources.contents(places)
+    names = [place.removesuffix(".md") for place in places if not place.startswith("gallery/")]
+    listed = re.findall(r"^(?:.+ <)?([^\s<>:`]+?)>?$", text, re.MULTILINE)
+    assert sorted(set(names) - {"index"}) == sorted(name for name in listed if name != "self" and "gallery" not in name)
+
+
+def test_with_links_turns_links_to_the_places_of_pages() -> None:
+    places = {"README.md": "index.md", "docs/data.md": "data.md", "docs/course/en/1.md": "course/en/1.md"}
+    places |= {"registry/mamba/card.md": "gallery/mamba.md"}
+    others: list[str] = []
+
+    def turned(text: str, source: str) -> str:
+        return sources.with_links(text, source, places, others.append)
+
+    assert turned("[a](docs/data.md#b) [c](https://x.org/docs/data.md)", "README.md") == (
+        "[a](data.md#b) [c](https://x.org/docs/data.md)"
+    )
+    assert turned("[a](../../data.md) [b](#c)", "docs/course/en/1.md") == "[a](../../data.md) [b](#c)"
+    assert turned("[m](../registry/mamba/card.md)", "docs/data.md") == "[m](gallery/mamba.md)"
+    code = "```text\n[a](docs/data.md)\n```\n"
+    assert turned(code, "README.md") == code
+    assert not others
+    assert turned("[l](LICENSE)", "README.md") == "[l](LICENSE)"
+    assert others == ["LICENSE"], "a file that is no page is copied"
+
+
+def test_cite_has_bibtex_with_the_fields_of_the_citation_file() -> None:
+    text = sources.cite(ROOT)
+    assert "@software{lmzoo,\n  author = {{lmzoo contributors}},\n  title = {lmzoo: a pluggable" in text
+    assert re.search(r"^  year = \{20\d\d\},\n  version = \{\d+\.\d+\.\d+\},$", text, re.MULTILINE)
+
+
+def test_counterpart_is_the_same_page_in_the_other_language() -> None:
+    assert counterpart("course/en/03-context") == "course/zh/03-context"
+    assert counterpart("course/zh/03-context") == "course/en/03-context"
+    assert counterpart("contract") == ""
+
+
+def test_plain_docstring_escapes_signs_of_restructuredtext_outside_of_code() -> None:
+    lines = ["Adds |x| to `a_`s, *args and own_ `b|c*`."]
+    plain_docstring(None, "", "", None, None, lines)  # type: ignore[arg-type]
+    assert lines == [r"Adds \|x\| to `a_`\ s, \*args and own\_ `b|c*`."]
+
+
+def test_broken_links_names_missing_files_and_anchors(tmp_path: Path) -> None:
+    (tmp_path / "a.html").write_text(
+        '<a href="b.html#here"></a><a href="b.html#gone"></a><img src="c.svg"><a href="https://x.org/d"></a>'
+    )
+    (tmp_path / "b.html").write_text('<h2 id="here">&amp;</h2><a href="#here"></a><a href="a.html"></a>')
+    assert broken_links(tmp_path) == [
+        "a.html: b.html#gone: there is no such anchor",
+        "a.html: c.svg: there is no such file",
+    ]
