@@ -3,9 +3,10 @@
 Each head subtracts from its scores a multiple of the distance between query and key. Distinctive: nothing is added to
 the tokens and nothing is learned, so the model reads texts longer than its training context; the multiples differ from
 head to head, so some heads look near and some far. With `embedding_norm` it is BLOOM (BigScience 2022, arXiv
-2211.05100). With `positions="none"` the causal mask alone tells the order (NoPE, Haviv et al. 2022, arXiv 2203.16634;
-Kazemnejad et al. 2023, arXiv 2305.19466). Initial values as in GPT-2: N(0, 0.02²); the projections into the residual
-stream are scaled by 1/sqrt(2 n_layers). Deviations: the paper's models have sublayers and initial values of fairseq.
+2211.05100); without biases and with the exact GELU it is MPT (MosaicML 2023). With `positions="none"` the causal mask
+alone tells the order (NoPE, Haviv et al. 2022, arXiv 2203.16634; Kazemnejad et al. 2023, arXiv 2305.19466). Initial
+values as in GPT-2: N(0, 0.02²); the projections into the residual stream are scaled by 1/sqrt(2 n_layers). Deviations:
+the paper's models have sublayers and initial values of fairseq.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.configs import require_heads, require_positive, set_default
@@ -34,11 +36,14 @@ class AlibiConfig(DecoderConfig):
     """ALiBi's sizes and options, in addition to `DecoderConfig`."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
+    checked: ClassVar[tuple[dict[str, Any], ...]] = ({"bias": False, "activation": "gelu", "positions": "none"},)
 
     n_heads: int = 4  # attention heads
     d_ff: int | None = None  # width of the feed-forward layers; None: 4 d_model
     positions: Literal["alibi", "none"] = "alibi"  # a bias on the scores that grows with the distance, or nothing
     embedding_norm: bool = False  # a norm after the token embedding, as in BLOOM
+    bias: bool = True  # linear layers and norms have a bias
+    activation: Literal["gelu", "gelu_tanh"] = "gelu_tanh"  # the exact GELU, or its tanh form
     tie_embeddings: bool = True  # the head uses the weights of the token embedding
 
     def __post_init__(self) -> None:
@@ -66,11 +71,12 @@ class Alibi(Decoder):
         d_model, n_heads = config.d_model, config.n_heads
         init_out = normal(0.02 / math.sqrt(2 * config.n_layers))
         if config.positions == "alibi":
-            attention = ScoredAttention(d_model, n_heads, alibi=True, bias=True, init_out=init_out)
+            attention = ScoredAttention(d_model, n_heads, alibi=True, bias=config.bias, init_out=init_out)
         else:
-            attention = Attention(d_model, n_heads, bias=True, init_out=init_out)
-        mlp = MLP(d_model, config.d_ff, gelu_tanh, gated=False, bias=True, init_down=init_out)
+            attention = Attention(d_model, n_heads, bias=config.bias, init_out=init_out)
+        activation = F.gelu if config.activation == "gelu" else gelu_tanh
+        mlp = MLP(d_model, config.d_ff, activation, gated=False, bias=config.bias, init_down=init_out)
         return Stack(Residual(self.make_norm(config), inner) for inner in (attention, mlp))
 
     def make_norm(self, config: Any) -> LayerNorm:
-        return LayerNorm(config.d_model, config.norm_eps)
+        return LayerNorm(config.d_model, config.norm_eps, bias=config.bias)

@@ -3,15 +3,16 @@
 A stack of pre-norm transformer blocks with learned positions, GELU (tanh form) and biases everywhere. Distinctive:
 positions are a table of `context_length` rows, so the model does not extrapolate beyond it. Initial values as in the
 paper: N(0, 0.02²); the projections into the residual stream are scaled by 1/sqrt(2 n_layers). Deviations: none; the
-vocabulary is not padded.
+vocabulary is not padded. With `activation="relu"` it is OPT (Zhang et al. 2022, arXiv 2205.01068).
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmzoo.configs import require_between, require_heads, require_positive, set_default
@@ -27,6 +28,8 @@ from lmzoo.model import LanguageModel, ModelConfig, Traits
 from lmzoo.ops.gelu import gelu_tanh
 from lmzoo.registry import register_model
 
+ACTIVATIONS = {"gelu_tanh": gelu_tanh, "gelu": F.gelu, "relu": F.relu}
+
 
 @dataclass(frozen=True, kw_only=True)
 class GPT2Config(ModelConfig):
@@ -39,6 +42,7 @@ class GPT2Config(ModelConfig):
     n_heads: int = 4  # attention heads
     d_ff: int | None = None  # width of the feed-forward layers; None: 4 d_model
     dropout: float = 0.0  # share of the features set to zero in training
+    activation: Literal["gelu_tanh", "gelu", "relu"] = "gelu_tanh"  # of the feed-forward layers
     bias: bool = True  # linear layers and norms have a bias
     norm_eps: float = 1e-5  # added to the variance in a normalization
     tie_embeddings: bool = True  # the head uses the weights of the token embedding
@@ -61,6 +65,7 @@ class Block(nn.Module):
         self.norm_1 = LayerNorm(d_model, config.norm_eps, bias=bias)
         self.attention = Attention(d_model, config.n_heads, bias=bias, dropout=config.dropout, init_out=init_out)
         self.norm_2 = LayerNorm(d_model, config.norm_eps, bias=bias)
+        self.activation = ACTIVATIONS[config.activation]
         self.up = Linear(d_model, config.d_ff, bias=bias)
         self.down = Linear(config.d_ff, d_model, bias=bias, init=init_out)
         self.dropout = Dropout(config.dropout)
@@ -73,7 +78,7 @@ class Block(nn.Module):
         """Maps (B, T, D) to (B, T, D); returns it and the next cache, which is None if `state` is None."""
         y_BTD, state = self.attention(self.norm_1(x_BTD), state, ctx)
         x_BTD = x_BTD + self.dropout(y_BTD)
-        y_BTD = self.down(gelu_tanh(self.up(self.norm_2(x_BTD))))
+        y_BTD = self.down(self.activation(self.up(self.norm_2(x_BTD))))
         return x_BTD + self.dropout(y_BTD), state
 
 

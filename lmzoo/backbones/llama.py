@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from lmzoo.configs import require, require_heads, require_positive, set_default
+from lmzoo.configs import require, require_between, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
@@ -39,7 +39,7 @@ class LlamaConfig(DecoderConfig):
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"pattern": "rope nope", "rope_scaling": "yarn factor=2 original=8", "attention_bias": "qkv", "window": 5},
-        {"pattern": "rope full", "window": 5},
+        {"pattern": "rope full", "window": 5, "rotary_fraction": 0.5},
     )
 
     n_heads: int = 4  # attention heads
@@ -49,6 +49,7 @@ class LlamaConfig(DecoderConfig):
     window: int | None = None  # tokens that each layer "rope" sees, the present one included; None: all
     pattern: str = "rope"  # layers from bottom to top, repeated: "rope*3 nope", or "full" for positions and no window
     rope_theta: float = 10000.0  # base of the rotary wavelengths
+    rotary_fraction: float = 1.0  # share of each head's features that is rotated: the first ones
     rope_scaling: str = "none"  # for longer texts: "linear factor=4", or ntk, yarn, llama3 (lmzoo.layers.rope_scaling)
     attention_bias: Literal["none", "qkv", "all"] = "none"  # attention projections with a bias
     qk_norm: bool = False  # queries and keys of each head are normalized
@@ -67,6 +68,7 @@ class LlamaConfig(DecoderConfig):
             require(self.head_dim % 2 == 0, f"head_dim={self.head_dim} must be even to be rotated")
         if self.window is not None:
             require_positive(self, "window")
+        require_between(self, "rotary_fraction", 0, 1)
         parse_rope_scaling(self.rope_scaling)
 
 
@@ -85,7 +87,7 @@ class Llama(Decoder):
         options: dict[str, Any] = {"n_kv_heads": config.n_kv_heads, "head_dim": config.head_dim}
         kind = pattern(config.pattern, config.n_layers, KINDS)[layer]
         if kind != "nope":
-            options["rope"] = Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling))
+            options["rope"] = Rope(config.rope_theta, config.rotary_fraction, parse_rope_scaling(config.rope_scaling))
         if kind == "rope":
             options["window"] = config.window
         if config.qk_norm:

@@ -1,7 +1,11 @@
-"""Weight names of ALiBi with `embedding_norm` in transformers' BloomForCausalLM."""
+"""BLOOM and MPT in transformers."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.keys import EVERY, WITHOUT_EFFECT
 from lmzoo.hf.weights import Head, PerHead, Weights
 
 WEIGHTS: Weights = {
@@ -24,3 +28,90 @@ WEIGHTS: Weights = {
     "norm.bias": "transformer.ln_f.bias",
     "head.weight": Head("lm_head.weight", tokens="transformer.word_embeddings.weight"),
 }
+
+BLOOM = Architecture(
+    model_type="bloom",
+    classes=("BloomForCausalLM",),
+    family="alibi",
+    weights=WEIGHTS,
+    keys={
+        **EVERY,
+        "vocab_size": To("vocab_size"),
+        "hidden_size": To("d_model"),
+        "n_layer": To("n_layers"),
+        "n_head": To("n_heads"),
+        "seq_length": To("context_length", 2048),
+        "n_inner": Only(None),
+        "layer_norm_epsilon": To("norm_eps", 1e-5),
+        "tie_word_embeddings": To("tie_embeddings", default=True),
+        "apply_residual_connection_post_layernorm": Only(False),
+        "offset_alibi": Unused(),
+        **{key: Unused() for key in ("slow_but_exact", "skip_bias_add", "skip_bias_add_qkv", "bias_dropout_fusion")},
+        **{key: Unused() for key in ("attention_softmax_in_fp32", "masked_softmax_fusion")},
+    },
+    aliases={"n_embed": "hidden_size", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"},
+    fixed={"embedding_norm": True},
+    prefix="transformer.",
+)
+
+
+def _attention(config: Config) -> dict[str, Any]:
+    """Checks the keys of MPT's attention."""
+    table = config.table("attn_config")
+    for key, meaning in _ATTENTION.items():
+        meaning.settings(key, table)
+    for key in table:
+        if key not in _ATTENTION and key not in WITHOUT_EFFECT:
+            raise refused(key, table[key], "is not a key of attn_config that lmzoo knows")
+    return {}
+
+
+_ATTENTION = {
+    **EVERY,
+    "alibi": Only(True),
+    "alibi_bias_max": Only(8),
+    "attn_type": Only("multihead_attention"),
+    "clip_qkv": Only(None),
+    "softmax_scale": Only(None),
+    "qk_ln": Only(False),
+    "prefix_lm": Only(False),
+    "attn_uses_sequence_id": Only(False),
+    "attn_impl": Unused(),
+}
+_BLOCK = "transformer.blocks.{i}."
+MPT = Architecture(
+    model_type="mpt",
+    classes=("MptForCausalLM", "MPTForCausalLM"),
+    family="alibi",
+    weights={
+        "tokens.weight": "transformer.wte.weight",
+        "blocks.{i}.0.before.weight": f"{_BLOCK}norm_1.weight",
+        "blocks.{i}.0.inner.qkv.weight": f"{_BLOCK}attn.Wqkv.weight",
+        "blocks.{i}.0.inner.out.weight": f"{_BLOCK}attn.out_proj.weight",
+        "blocks.{i}.1.before.weight": f"{_BLOCK}norm_2.weight",
+        "blocks.{i}.1.inner.up.weight": f"{_BLOCK}ffn.up_proj.weight",
+        "blocks.{i}.1.inner.down.weight": f"{_BLOCK}ffn.down_proj.weight",
+        "norm.weight": "transformer.norm_f.weight",
+        "head.weight": Head("lm_head.weight", tokens="transformer.wte.weight"),
+    },
+    keys={
+        **EVERY,
+        "vocab_size": To("vocab_size"),
+        "d_model": To("d_model"),
+        "n_layers": To("n_layers"),
+        "n_heads": To("n_heads"),
+        "max_seq_len": To("context_length", 2048),
+        "layer_norm_epsilon": To("norm_eps", 1e-5),
+        "tie_word_embeddings": To("tie_embeddings", default=True),
+        "expansion_ratio": Only(4),
+        "no_bias": Only(True),
+        "logit_scale": Only(None),
+        "embedding_fraction": Only(1.0),
+        "norm_type": Only("low_precision_layernorm", ("layernorm",)),
+        **{key: Unused() for key in ("learned_pos_emb", "emb_pdrop", "init_device", "init_config", "verbose")},
+    },
+    together=(Together(("attn_config",), _attention),),
+    aliases={"hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"},
+    fixed={"bias": False, "activation": "gelu"},
+    prefix="transformer.",
+)

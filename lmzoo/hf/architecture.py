@@ -155,8 +155,18 @@ class Architecture:
     keys: Mapping[str, Key]
     together: tuple[Together, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict[str, Any])  # settings that every model of this type has
+    aliases: Mapping[str, str] = field(default_factory=dict[str, str])  # other names of keys, as in `attribute_map`
     prefix: str = "model."  # of the names of all tensors but the head; a base model was saved without it
+    old_names: Mapping[str, str] = field(default_factory=dict[str, str])  # of tensors, and their names in `weights`
     buffers: tuple[str, ...] = ()  # patterns of tensors in old files that lmzoo computes itself
+
+    def _without_aliases(self, config: Config) -> Config:
+        """Returns the config with the names of `keys` alone."""
+        plain = Config({key: value for key, value in config.items() if key not in self.aliases})
+        for alias, key in self.aliases.items():
+            if alias in config and plain.setdefault(key, config[alias]) != config[alias]:
+                raise refused(alias, config[alias], f"must be equal to {key}={plain[key]}")
+        return plain
 
     def weights_for(self, config: Config) -> Weights:
         """Returns the names of the weights for a config.json, whose keys were checked."""
@@ -168,6 +178,7 @@ class Architecture:
         `without_effect` are keys of any model type that do not change the logits. Raises `CheckpointError` naming key,
         value and rule for a key that cannot be honored or is unknown.
         """
+        config = self._without_aliases(config)
         known = {*self.keys, *(key for together in self.together for key in together.keys)}
         settings = dict(self.fixed)
         for key, meaning in self.keys.items():

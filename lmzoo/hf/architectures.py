@@ -5,17 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from lmzoo.errors import CheckpointError
+from lmzoo.hf.alibi import BLOOM, MPT
 from lmzoo.hf.architecture import Architecture, Config, refused
-from lmzoo.hf.gpt2 import GPT2
-from lmzoo.hf.llama import LLAMA, MISTRAL, QWEN2, QWEN3
+from lmzoo.hf.diff import DIFFLLAMA
+from lmzoo.hf.gemma3 import GEMMA2, GEMMA3_TEXT
+from lmzoo.hf.gpt2 import GPT2, OPT
+from lmzoo.hf.gpt_neox import GPT_NEOX, STARCODER2
+from lmzoo.hf.llama import LLAMA, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3
 from lmzoo.hf.mamba2 import MAMBA2
+from lmzoo.hf.mixtral import MIXTRAL, OLMOE, QWEN3_MOE
 from lmzoo.hf.olmo2 import OLMO2
 from lmzoo.suggestions import suggest
 
 ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.model_type: architecture
     for architecture in (
-        *(GPT2, LLAMA, MISTRAL, QWEN2, QWEN3, OLMO2),
+        *(GPT2, OPT, BLOOM, MPT, GPT_NEOX, STARCODER2),
+        *(LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, OLMO2, DIFFLLAMA, GEMMA2, GEMMA3_TEXT),
+        *(MIXTRAL, QWEN3_MOE, OLMOE),
         MAMBA2,
     )
 }

@@ -1,18 +1,104 @@
-"""Weight names of Gemma in transformers' Gemma3ForCausalLM (text) and Gemma2ForCausalLM (without the q/k norms)."""
+"""Gemma 2 and Gemma 3 (text) in transformers."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.keys import ATTENTION, GELU_TANH, rope, scaling
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.weights import Weights
 
-GEMMA2: Weights = {
+WEIGHTS: Weights = {
     **LLAMA,
     "blocks.{i}.0.after.weight": "model.layers.{i}.post_attention_layernorm.weight",
     "blocks.{i}.1.before.weight": "model.layers.{i}.pre_feedforward_layernorm.weight",
     "blocks.{i}.1.after.weight": "model.layers.{i}.post_feedforward_layernorm.weight",
+    "head.linear.weight": LLAMA["head.weight"],  # with a cap
 }
-WEIGHTS: Weights = {
-    **GEMMA2,
-    "blocks.{i}.0.inner.q_norm.weight": "model.layers.{i}.self_attn.q_norm.weight",
-    "blocks.{i}.0.inner.k_norm.weight": "model.layers.{i}.self_attn.k_norm.weight",
+_KINDS = {"sliding_attention": "local", "full_attention": "global"}
+
+
+def _layers(every: int) -> Together:
+    """Returns the keys of windows: all layers but each `every`-th have one, unless `layer_types` names them."""
+
+    def settings(config: Config) -> dict[str, Any]:
+        if config.get("layer_types") is not None:
+            words = config.words("layer_types", _KINDS)
+        else:
+            count = config.value("sliding_window_pattern", every)
+            if count < 1:
+                raise refused("sliding_window_pattern", count, "must be at least 1")
+            words = ["local" if (layer + 1) % count else "global" for layer in range(config.layers())]
+        return {"pattern": " ".join(words), "window": config.value("sliding_window", 4096)}
+
+    return Together(("layer_types", "sliding_window", "sliding_window_pattern"), settings)
+
+
+KEYS = {
+    **ATTENTION,
+    "num_key_value_heads": To("n_kv_heads", 4),
+    "head_dim": To("head_dim", 256),
+    "hidden_activation": GELU_TANH,
+    "hidden_act": Only("gelu_pytorch_tanh", ("gelu",)),  # not read by transformers: an old name
+    "tie_word_embeddings": To("tie_embeddings", default=True),
+    "query_pre_attn_scalar": To("query_scalar", 256),
+    "attention_bias": Only(False),
+    "use_bidirectional_attention": Only(False, (None,)),
+    "cache_implementation": Unused(),
+    "_sliding_window_pattern": Unused(),
 }
+
+
+def _both_thetas(config: Config) -> dict[str, Any]:
+    found = rope().settings(config)
+    return {**found, "local_rope_theta": found["rope_theta"]}
+
+
+GEMMA2 = Architecture(
+    model_type="gemma2",
+    classes=("Gemma2ForCausalLM",),
+    family="gemma3",
+    weights=WEIGHTS,
+    keys={
+        **KEYS,
+        "final_logit_softcapping": To("logit_cap", 30.0),
+        "attn_logit_softcapping": To("attention_cap", 50.0),
+    },
+    together=(_layers(2), Together(rope().keys, _both_thetas)),
+    fixed={"qk_norm": False},
+)
+
+
+def _two_ropes(config: Config) -> dict[str, Any]:
+    """Returns the rotary positions of global and of local layers, in either spelling."""
+    parameters = config.table("rope_parameters")
+    everywhere, local = Config(parameters.table("full_attention")), Config(parameters.table("sliding_attention"))
+    for key in parameters:
+        if key not in ("full_attention", "sliding_attention"):
+            raise refused("rope_parameters", {**parameters}, "must have full_attention and sliding_attention alone")
+    everywhere |= config.table("rope_scaling")
+    if scaling(config, local) != "none":
+        raise refused("rope_type", local.get("rope_type"), "of sliding_attention must be 'default'")
+    return {
+        "rope_theta": everywhere.value("rope_theta", config.value("rope_theta", 1e6, float), float),
+        "rope_scaling": scaling(config, everywhere),
+        "local_rope_theta": local.value("rope_theta", config.value("rope_local_base_freq", 1e4, float), float),
+    }
+
+
+GEMMA3_TEXT = Architecture(
+    model_type="gemma3_text",
+    classes=("Gemma3ForCausalLM",),
+    family="gemma3",
+    weights=WEIGHTS,
+    keys={
+        **KEYS,
+        "final_logit_softcapping": To("logit_cap", None),
+        "attn_logit_softcapping": Only(None),  # transformers does not apply it
+    },
+    together=(
+        _layers(6),
+        Together(("rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq"), _two_ropes),
+    ),
+)

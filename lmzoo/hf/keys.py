@@ -56,18 +56,25 @@ ATTENTION: Mapping[str, Key] = {
 }
 SWIGLU = Only("silu", ("swish",))
 GELU_TANH = Only("gelu_pytorch_tanh", ("gelu_new", "gelu_fast"))
+GELUS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh"}
 
 
 ROPE = ("rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
 
 
 def rope(
-    theta: float = 10000.0, *, scaled: bool = True, fraction: str | None = None, share: float = 1.0, old: str = ""
+    theta: float = 10000.0,
+    *,
+    scaled: bool = True,
+    fraction: str | None = None,
+    share: float = 1.0,
+    old: str = "",
+    base: str = "rope_theta",
 ) -> Together:
     """Returns the keys of rotary positions, `theta` being their default base.
 
     `scaled`: the family has the setting `rope_scaling`. `fraction` is the setting for the share of a head that is
-    rotated, `share` its default and `old` another key for it.
+    rotated, `share` its default and `old` another key for it; `base` is another key for the base.
     """
 
     def settings(config: Config) -> dict[str, Any]:
@@ -76,10 +83,10 @@ def rope(
         rotated = parameters.value("partial_rotary_factor", rotated, float)
         if fraction is None and rotated != 1:
             raise refused("partial_rotary_factor", rotated, "must be 1")
-        found = rope_settings(config, parameters, theta, scaled=scaled)
+        found = rope_settings(config, parameters, config.value(base, theta, float), scaled=scaled)
         return found if fraction is None else {**found, fraction: float(rotated)}
 
-    return Together((*ROPE, old) if old else ROPE, settings)
+    return Together((*ROPE, base, *([old] if old else [])), settings)
 
 
 def rope_settings(config: Config, parameters: Config, theta: float, *, scaled: bool) -> dict[str, Any]:

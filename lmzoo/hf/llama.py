@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
 from lmzoo.hf.weights import Head, Rows, Weights
 
@@ -107,4 +107,66 @@ QWEN3 = Architecture(
     },
     together=(rope(), WINDOWS),
     fixed={"qk_norm": True},
+)
+
+
+def _rope_or_none(config: Config) -> dict[str, Any]:
+    """Returns the pattern of SmolLM3: layers without positions by `no_rope_layers`, or each n-th by the interval."""
+    n_layers, interval = config.layers(), config.value("no_rope_layer_interval", 4)
+    if interval < 1:
+        raise refused("no_rope_layer_interval", interval, "must be at least 1")
+    rotates = config.value("no_rope_layers", [int((layer + 1) % interval != 0) for layer in range(n_layers)])
+    if len(rotates) != n_layers or any(flag not in (0, 1) for flag in rotates):
+        raise refused("no_rope_layers", rotates, f"must have 0 or 1 for each of {n_layers} layers")
+    windows, window = config.value("use_sliding_window", False), config.value("sliding_window", 0)
+    if config.get("layer_types") is not None:
+        kinds = config.words("layer_types", KINDS)
+    else:
+        kinds = ["rope" if windows and window and not flag else "full" for flag in rotates]
+    windowed = [windows and window and kind == "rope" for kind in kinds]
+    if any(has_window and not flag for has_window, flag in zip(windowed, rotates, strict=True)):
+        raise refused(
+            "use_sliding_window", windows, "must be false: lmzoo has no layers with a window and no positions"
+        )
+    words = [("rope" if has else "full") if flag else "nope" for has, flag in zip(windowed, rotates, strict=True)]
+    return {"pattern": " ".join(words), "window": window if "rope" in words else None}
+
+
+SMOLLM3 = Architecture(
+    model_type="smollm3",
+    classes=("SmolLM3ForCausalLM",),
+    family="llama",
+    weights=WEIGHTS,
+    keys={
+        **KEYS,
+        "num_key_value_heads": To("n_kv_heads", 4),
+        "attention_bias": To("attention_bias", default=False, values=BIASES),
+        "tie_word_embeddings": To("tie_embeddings", default=True),
+        "max_window_layers": Unused(),
+    },
+    together=(
+        rope(2e6),
+        Together(
+            ("no_rope_layers", "no_rope_layer_interval", "use_sliding_window", "sliding_window", "layer_types"),
+            _rope_or_none,
+        ),
+    ),
+)
+PHI3 = Architecture(
+    model_type="phi3",
+    classes=("Phi3ForCausalLM",),
+    family="llama",
+    weights={
+        **WEIGHTS,
+        "blocks.{i}.0.inner.qkv.weight": "model.layers.{i}.self_attn.qkv_proj.weight",
+        "blocks.{i}.1.inner.up.weight": "model.layers.{i}.mlp.gate_up_proj.weight",
+    },
+    keys={
+        **KEYS,
+        "rms_norm_eps": To("norm_eps", 1e-5),
+        "sliding_window": To("window", None),
+        "attention_bias": Only(False),
+    },
+    together=(rope(fraction="rotary_fraction"),),
+    buffers=INV_FREQ,
 )

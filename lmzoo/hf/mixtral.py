@@ -1,15 +1,114 @@
-"""Weight names of Mixtral in transformers' MixtralForCausalLM, where one tensor holds all experts of a layer."""
+"""Mixtral, Qwen3-MoE and OLMoE in transformers, with one tensor for all experts of a layer, or one for each expert."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
+from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
 from lmzoo.hf.llama import WEIGHTS as LLAMA
-from lmzoo.hf.weights import Weights
+from lmzoo.hf.weights import Either, Rows, Stacked, Weights
 
-_MLP = ("blocks.{i}.1.inner.up.weight", "blocks.{i}.1.inner.down.weight")
 
+def experts(fused: str, each: str, gate: str, up: str, down: str) -> Weights:
+    """Returns the names of experts: in one tensor, or in `each` with `{e}`, where the parts have these names."""
+    gate_and_up = Rows((f"{each}{gate}.weight", f"{each}{up}.weight"))
+    return {
+        "blocks.{i}.1.inner.up": Either((f"{fused}gate_up_proj", Stacked(gate_and_up, "n_experts"))),
+        "blocks.{i}.1.inner.down": Either((f"{fused}down_proj", Stacked(f"{each}{down}.weight", "n_experts"))),
+    }
+
+
+_MLP = "model.layers.{i}.mlp."
+_OLD = "model.layers.{i}.block_sparse_moe."
 WEIGHTS: Weights = {
-    **{name: source for name, source in LLAMA.items() if name not in _MLP},
-    "blocks.{i}.1.inner.router.weight": "model.layers.{i}.mlp.gate.weight",
-    "blocks.{i}.1.inner.up": "model.layers.{i}.mlp.experts.gate_up_proj",
-    "blocks.{i}.1.inner.down": "model.layers.{i}.mlp.experts.down_proj",
+    **{name: source for name, source in LLAMA.items() if ".1.inner." not in name},
+    "blocks.{i}.1.inner.router.weight": Either((f"{_MLP}gate.weight", f"{_OLD}gate.weight")),
+    **experts(f"{_MLP}experts.", f"{_OLD}experts.{{e}}.", "w1", "w3", "w2"),
 }
+_EACH: Weights = {
+    **WEIGHTS,
+    **experts(f"{_MLP}experts.", f"{_MLP}experts.{{e}}.", "gate_proj", "up_proj", "down_proj"),
+}
+_NORMS: Weights = {
+    "blocks.{i}.0.inner.q_norm.norm.weight": "model.layers.{i}.self_attn.q_norm.weight",
+    "blocks.{i}.0.inner.k_norm.norm.weight": "model.layers.{i}.self_attn.k_norm.weight",
+}
+
+KEYS: dict[str, Key] = {
+    **ATTENTION,
+    "hidden_act": SWIGLU,
+    "head_dim": To("head_dim", None),
+    "attention_bias": Only(False),
+    "tie_word_embeddings": To("tie_embeddings", default=False),
+    "output_router_logits": Unused(),
+    "router_aux_loss_coef": Unused(),
+}
+MIXTRAL = Architecture(
+    model_type="mixtral",
+    classes=("MixtralForCausalLM",),
+    family="mixtral",
+    weights=WEIGHTS,
+    keys={
+        **KEYS,
+        "rms_norm_eps": To("norm_eps", 1e-5),
+        "num_key_value_heads": To("n_kv_heads", 8),
+        "num_local_experts": To("n_experts", 8),
+        "num_experts_per_tok": To("top_k", 2),
+        "sliding_window": To("window", None),
+        "router_jitter_noise": Unused(),
+    },
+    together=(rope(1e6, scaled=False),),
+    aliases={"num_experts": "num_local_experts"},
+)
+
+
+def _sparse(config: Config) -> dict[str, Any]:
+    """Refuses layers with a plain feed-forward layer, and returns the window."""
+    for key, value in (("decoder_sparse_step", 1), ("mlp_only_layers", list[int]())):
+        if config.value(key, value) != value:
+            raise refused(key, config[key], f"must be {value}: each layer of lmzoo's mixtral has experts")
+    window = config.value("sliding_window", 4096) if config.value("use_sliding_window", False) else None
+    return {"window": window}
+
+
+QWEN3_MOE = Architecture(
+    model_type="qwen3_moe",
+    classes=("Qwen3MoeForCausalLM",),
+    family="mixtral",
+    weights=_EACH,
+    keys={
+        **KEYS,
+        "num_key_value_heads": To("n_kv_heads", 4),
+        "intermediate_size": Unused(),  # of layers without experts
+        "moe_intermediate_size": To("d_ff", 768),
+        "num_experts": To("n_experts", 128),
+        "num_experts_per_tok": To("top_k", 8),
+        "norm_topk_prob": To("normalize", default=False),
+        "max_window_layers": Unused(),
+    },
+    together=(
+        rope(scaled=False),
+        Together(("decoder_sparse_step", "mlp_only_layers", "use_sliding_window", "sliding_window"), _sparse),
+    ),
+    aliases={"num_local_experts": "num_experts"},
+    fixed={"qk_norm": "head"},
+)
+OLMOE = Architecture(
+    model_type="olmoe",
+    classes=("OlmoeForCausalLM",),
+    family="mixtral",
+    weights={**_EACH, **_NORMS},
+    keys={
+        **KEYS,
+        "rms_norm_eps": To("norm_eps", 1e-5),
+        "num_experts": To("n_experts", 64),
+        "num_experts_per_tok": To("top_k", 8),
+        "norm_topk_prob": To("normalize", default=False),
+        "clip_qkv": Only(None),
+    },
+    together=(rope(scaled=False),),
+    aliases={"num_local_experts": "num_experts"},
+    fixed={"qk_norm": "all"},
+    buffers=("*.rotary_emb.inv_freq",),
+)

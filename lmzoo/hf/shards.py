@@ -29,7 +29,8 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 class Shards(Mapping[str, Tensor]):
     """All tensors of a checkpoint by the names of an architecture, mapped and not read.
 
-    Buffers that the architecture does not need are left out, and its prefix is added to names that were saved without.
+    Buffers that the architecture does not need are left out, old names are replaced, and the prefix is added to names
+    that were saved without it. Raises `CheckpointError` for two names of one tensor.
     """
 
     def __init__(self, files: list[MappedTensors], architecture: Architecture, weights: Weights) -> None:
@@ -40,9 +41,14 @@ class Shards(Mapping[str, Tensor]):
         self._places: dict[str, tuple[MappedTensors, str]] = {}
         for file in files:
             for name in file:
-                if not any(fnmatchcase(name, buffer) for buffer in architecture.buffers):
-                    full = name if whole or name in heads else f"{architecture.prefix}{name}"
-                    self._places[full] = (file, name)
+                if any(fnmatchcase(name, buffer) for buffer in architecture.buffers):
+                    continue
+                full = architecture.old_names.get(name, name)
+                if not whole and full not in heads:
+                    full = f"{architecture.prefix}{full}"
+                if full in self._places:
+                    raise CheckpointError(f"{file.path}: holds {name!r} and {self._places[full][1]!r}, which are one")
+                self._places[full] = (file, name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

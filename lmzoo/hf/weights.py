@@ -117,6 +117,17 @@ class Squeezed(Layout):
 
 
 @dataclass(frozen=True)
+class Skipped(Layout):
+    """A tensor without its first rows, which the model never reads: positions in OPT begin at row 2."""
+
+    part: Source
+    rows: int
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        return read(self.part, **index)[self.rows :]
+
+
+@dataclass(frozen=True)
 class Either(Layout):
     """The first of these sources that the checkpoint holds: it has one of several forms, or the layers differ."""
 
@@ -210,7 +221,9 @@ def convert(source: Mapping[str, Tensor], weights: Weights, config: Mapping[str,
 
 def tied_heads(weights: Weights, names: Iterable[str]) -> list[Head]:
     """Returns the heads in the map that a model with these names has no weight for: it uses the token embedding."""
-    return [entry for name, entry in weights.items() if isinstance(entry, Head) and name not in {*names}]
+    heads = {name: entry for name, entry in weights.items() if isinstance(entry, Head)}
+    own = {heads[name].name for name in names if name in heads}
+    return [head for head in heads.values() if head.name not in own]
 
 
 def not_tied(head: Head) -> CheckpointError:

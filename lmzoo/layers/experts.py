@@ -24,7 +24,7 @@ class Experts(Layer):
     """The weighted sum of the `top_k` most probable of `n_experts` gated feed-forward layers.
 
     From Shazeer et al. 2017 (arXiv 1701.06538), with the routing of Mixtral (Jiang et al. 2024, arXiv 2401.04088): the
-    weights are a softmax over the chosen experts.
+    weights are a softmax over the chosen experts, or with `normalize=False` their share in a softmax over all.
 
     Two ways to balance the load of the experts, both in training only:
 
@@ -50,12 +50,13 @@ class Experts(Layer):
         top_k: int,
         activation: Activation = F.silu,
         *,
+        normalize: bool = True,
         balance_loss: float = 0.0,
         balance_bias: bool = False,
     ) -> None:
         super().__init__()
         self.n_experts, self.top_k, self.d_ff = n_experts, top_k, d_ff
-        self.activation, self.balance_loss = activation, balance_loss
+        self.activation, self.normalize, self.balance_loss = activation, normalize, balance_loss
         self.router = Linear(d_model, n_experts, bias=False)
         self.own("up", (n_experts, 2 * d_ff, d_model), normal(), "matrices")
         self.own("down", (n_experts, d_model, d_ff), normal(), "matrices")
@@ -84,7 +85,9 @@ class Experts(Layer):
         scores_NE = p_NE if self.choice_bias is None else p_NE + self.choice_bias
         _, chosen_NK = stable_topk(scores_NE.detach(), self.top_k)
         weights_NK = p_NE.gather(-1, chosen_NK)
-        return p_NE, chosen_NK, weights_NK / weights_NK.sum(dim=-1, keepdim=True)
+        if self.normalize:
+            weights_NK = weights_NK / weights_NK.sum(dim=-1, keepdim=True)
+        return p_NE, chosen_NK, weights_NK
 
     def offers(self, x_BTD: Tensor) -> dict[str, Tensor]:
         """Returns the probabilities of the experts, and the chosen experts and their weights."""

@@ -48,8 +48,9 @@ class SharedExperts(Experts):
         balance_loss: float = 0.0,
         balance_bias: bool = True,
     ) -> None:
-        super().__init__(d_model, d_ff, n_experts, top_k, balance_loss=balance_loss / top_k, balance_bias=balance_bias)
-        self.sigmoid, self.normalize, self.scale = sigmoid, normalize, scale
+        balance = {"balance_loss": balance_loss / top_k, "balance_bias": balance_bias}
+        super().__init__(d_model, d_ff, n_experts, top_k, normalize=normalize, **balance)
+        self.sigmoid, self.scale = sigmoid, scale
         self.n_groups, self.top_groups = n_groups, top_groups
         self.shared = MLP(d_model, n_shared * d_ff) if n_shared else None
 

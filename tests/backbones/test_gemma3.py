@@ -11,7 +11,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, Gemma3ForCausalLM, Gem
 import lmzoo
 from lmzoo.configs import to_dict
 from lmzoo.errors import ConfigError
-from lmzoo.hf.gemma3 import GEMMA2, WEIGHTS
+from lmzoo.hf.gemma3 import WEIGHTS
 from lmzoo.hf.weights import convert
 from tests.backbones.against_transformers import (
     TOLERANCE,
@@ -59,7 +59,7 @@ def make_pair(version: int) -> tuple[lmzoo.LanguageModel, torch.nn.Module]:
     """Returns Gemma 3 or 2 here and in transformers, with the same weights."""
     if version == 2:
         theirs = Gemma2ForCausalLM(Gemma2Config(**THEIRS, attn_logit_softcapping=2.0, final_logit_softcapping=3.0))
-        return ours_with_weights_of(perturb(theirs), "gemma3", GEMMA2, **OURS, **GEMMA2_OPTIONS), theirs
+        return ours_with_weights_of(perturb(theirs), "gemma3", WEIGHTS, **OURS, **GEMMA2_OPTIONS), theirs
     kinds = ["sliding_attention"] * 3 + ["full_attention"]
     ropes = {
         "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
@@ -82,7 +82,7 @@ def test_gemma3_logits_and_gradients_equal_transformers(version: int) -> None:
     expected.loss.backward()
     ours(idx[:, :-1], idx[:, 1:]).loss.backward()
     theirs_by_name = {name: p.grad for name, p in theirs.named_parameters()}
-    for name, gradient in convert(theirs_by_name, GEMMA2 if version == 2 else WEIGHTS, to_dict(ours.config)).items():
+    for name, gradient in convert(theirs_by_name, WEIGHTS, to_dict(ours.config)).items():
         actual = ours.get_parameter(name).grad
         torch.testing.assert_close(actual, gradient, atol=TOLERANCE * gradient.abs().max().item(), rtol=0)
 

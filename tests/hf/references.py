@@ -63,6 +63,14 @@ QWEN: dict[str, Mapping[str, Any]] = {
     },
     "tied": {"tie_word_embeddings": True},
 }
+LAYER_NORM: dict[str, Any] = {key: value for key, value in LLAMA.items() if key != "rms_norm_eps"}
+MOE: dict[str, Any] = {**LLAMA, "num_experts": 6, "num_experts_per_tok": 2}
+GEMMA: dict[str, Any] = {
+    **{key: value for key, value in LLAMA.items() if key not in ("rope_parameters", "tie_word_embeddings")},
+    "head_dim": 12,
+    "query_pre_attn_scalar": 20,
+    "sliding_window": 5,
+}
 CASES: dict[str, Case] = {
     "gpt2": Case(
         {
@@ -90,6 +98,83 @@ CASES: dict[str, Case] = {
             "yarn, mscale": rope("yarn", factor=4.0, mscale=0.7, mscale_all_dim=0.4),
         },
     ),
+    "opt": Case(
+        {
+            "vocab_size": V,
+            "hidden_size": 24,
+            "word_embed_proj_dim": 24,
+            "num_hidden_layers": 3,
+            "ffn_dim": 40,
+            "num_attention_heads": 2,
+            "max_position_embeddings": 32,
+            "pad_token_id": None,
+        },
+        {"untied, gelu": {"tie_word_embeddings": False, "activation_function": "gelu"}},
+    ),
+    "bloom": Case(
+        {"vocab_size": V, "hidden_size": 36, "n_layer": 3, "n_head": 6, "layer_norm_epsilon": 0.02},
+        {"untied": {"tie_word_embeddings": False, "n_head": 4}},
+    ),
+    "mpt": Case(
+        {"vocab_size": V, "d_model": 36, "n_layers": 3, "n_heads": 6, "max_seq_len": 32, "layer_norm_epsilon": 0.02},
+        {"untied": {"tie_word_embeddings": False, "n_heads": 4}},
+    ),
+    "gpt_neox": Case(
+        {
+            **{key: value for key, value in LAYER_NORM.items() if key != "num_key_value_heads"},
+            "layer_norm_eps": 0.02,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5},
+        },
+        {
+            "in sequence": {"use_parallel_residual": False, "hidden_act": "gelu_new"},
+            "tied": {"tie_word_embeddings": True, "rope_parameters": None, "num_attention_heads": 2},
+        },
+    ),
+    "starcoder2": Case(
+        {**LAYER_NORM, "norm_epsilon": 0.02, "sliding_window": 5},
+        {"no biases": {"use_bias": False, "sliding_window": None, "tie_word_embeddings": True}},
+    ),
+    "smollm3": Case(
+        {**LLAMA, "no_rope_layer_interval": 2},
+        {
+            "list": {"no_rope_layers": [0, 1, 1], "attention_bias": True},
+            "windows": {
+                "no_rope_layers": [1, 0, 1],
+                "layer_types": ["sliding_attention", "full_attention", "full_attention"],
+                "use_sliding_window": True,
+                "sliding_window": 5,
+            },
+        },
+    ),
+    "phi3": Case(
+        {**LLAMA, "sliding_window": 5},
+        {"partial": {**rope("default", partial_rotary_factor=0.5), "tie_word_embeddings": True}},
+    ),
+    "diffllama": Case(LLAMA, {"tied": {"tie_word_embeddings": True, "num_key_value_heads": 4}}),
+    "gemma2": Case(
+        {**GEMMA, "attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0},
+        {"no caps": {"attn_logit_softcapping": None, "final_logit_softcapping": None, "tie_word_embeddings": False}},
+    ),
+    "gemma3_text": Case(
+        {
+            **GEMMA,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 400.0, "factor": 3.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+            },
+        },
+        {"cap": {"final_logit_softcapping": 2.0, "tie_word_embeddings": False}},
+    ),
+    "mixtral": Case(
+        {**LLAMA, "num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": 5},
+        {"head_dim": {"head_dim": 12, "sliding_window": None, "num_experts_per_tok": 3}},
+    ),
+    "qwen3_moe": Case(
+        {**MOE, "moe_intermediate_size": 20, "head_dim": 12},
+        {"normalized": {"norm_topk_prob": True, "use_sliding_window": True, "sliding_window": 5}},
+    ),
+    "olmoe": Case(MOE, {"normalized": {"norm_topk_prob": True, "tie_word_embeddings": True}}),
     "mistral": Case({**LLAMA, "sliding_window": 5}, {"no window": {"sliding_window": None, "head_dim": 12}}),
     "qwen2": Case(LLAMA, QWEN),
     "qwen3": Case({**LLAMA, "head_dim": 12}, {**QWEN, "biases": {"attention_bias": True}}),
@@ -118,7 +203,8 @@ def reference(model_type: str, **keys: Any) -> PreTrainedModel:
     """Returns a perturbed model of transformers with these keys in its config."""
     torch.manual_seed(0)
     config = AutoConfig.for_model(model_type, **keys)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="eager")
+    options = {"attn_implementation": "eager", "experts_implementation": "eager"}  # the others take no float64
+    model = AutoModelForCausalLM.from_config(config, **options)
     return perturb(model)  # type: ignore[return-value]
 
 
