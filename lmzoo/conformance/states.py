@@ -108,7 +108,7 @@ def max_len(subject: Subject) -> str:
     """Checks that `max_len` of `init_state` is a hint: decoding goes on after more tokens, and may end after fewer."""
     model = subject.model().double()
     T = subject.context
-    L = 2 * T + 3
+    L = max(2 * T + 3, 47)  # 47: the longest of the splits below
     idx = subject.tokens(2, L)
     expected_BTV = expected_logits(subject, model, idx)
     tried: dict[int, list[int]] = {1: [5, *[7] * 6], 3: [1] * L, T // 2: [2, L - 2], 4 * T: [7, *[9] * 4]}

@@ -33,7 +33,7 @@ def _byte_names() -> dict[str, int]:
     return names
 
 
-_BYTE_NAMES = _byte_names()
+BYTE_NAMES = _byte_names()
 
 
 class BPETokenizer(Tokenizer):
@@ -80,6 +80,24 @@ def _encodable(text: str) -> str:
     return text
 
 
+def is_plain(content: dict[str, Any]) -> bool:
+    """True for the JSON of a tokenizer that is nothing but byte-level BPE with GPT-2's pattern, or is meant to be.
+
+    Others change a text before they split it, add special tokens, or have their own pattern.
+    """
+    parts = [content.get(name) for name in ("model", "pre_tokenizer", "decoder", "post_processor")]
+    kinds = [part.get("type") if isinstance(part, dict) else part for part in parts]
+    splits = parts[1] if isinstance(parts[1], dict) else {}
+    return (
+        kinds[0] in ("BPE", None)
+        and kinds[1] == kinds[2] == "ByteLevel"
+        and kinds[3] in ("ByteLevel", None)
+        and content.get("normalizer") is None
+        and splits.get("add_prefix_space") is False
+        and splits.get("use_regex", True) is True
+    )
+
+
 def bpe_from_json(content: dict[str, Any], text: str) -> BPETokenizer:
     """Build the tokenizer of a Hugging Face JSON.
 
@@ -115,7 +133,7 @@ def _vocabulary_bytes(hf: HFTokenizer) -> list[bytes]:
     found: list[bytes] = []
     for token in range(len(names)):
         try:
-            found.append(added[token].encode() if token in added else bytes(_BYTE_NAMES[c] for c in names[token]))
+            found.append(added[token].encode() if token in added else bytes(BYTE_NAMES[c] for c in names[token]))
         except KeyError as error:
             raise DataError(f"token {token} ({names[token]!r}) is not written in byte-level letters") from error
     missing = 256 - len({token for token in found if len(token) == 1})

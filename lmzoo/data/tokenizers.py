@@ -2,7 +2,7 @@
 
 A tokenizer defines the bytes of each token; decoding and streaming are derived from them for all kinds. The file is
 `tokenizer.json`: for char and byte a small JSON of lmzoo ({"lmzoo": "char", ...}), for BPE the JSON of Hugging Face's
-`tokenizers`, which other programs read too.
+`tokenizers`, which other programs read too. Any other JSON of theirs works as well (`lmzoo.data.pretrained`).
 """
 
 from __future__ import annotations
@@ -91,6 +91,12 @@ class Tokenizer(ABC):
         if not 0 <= index < self.vocab_size:
             raise DataError(f"token id {index} is out of range: the vocabulary has the ids 0 to {self.vocab_size - 1}")
         return self._bytes_of(index)
+
+    def for_model(self, vocab_size: int) -> Tokenizer:
+        """Returns the tokenizer for a model with this vocabulary. Raises DataError if it is of another size."""
+        if self.vocab_size != vocab_size:
+            raise DataError(f"the tokenizer has vocab_size={self.vocab_size}, the model {vocab_size}")
+        return self
 
     def stream(self) -> StreamDecoder:
         """Returns a decoder that takes one token at a time and returns only complete characters."""
@@ -229,8 +235,8 @@ def train_tokenizer(spec: str, chunks: Iterable[str]) -> Tokenizer:
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """Read a tokenizer from a `tokenizer.json`, or from a directory: a run, its `checkpoints`, or one checkpoint.
 
-    Raises DataError when there is none, the file is damaged, or the tokenizer does not decode every text exactly. The
-    file is data: nothing in it is executed.
+    A tokenizer.json of Hugging Face is used as it is, even if it does not decode every text exactly. Raises DataError
+    when there is none or the file is damaged. The file is data: nothing in it is executed.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise DataError(f"path={path!r} must be the path of a tokenizer.json or a run")
@@ -272,9 +278,10 @@ def _from_content(content: object, text: str) -> Tokenizer:
         raise DataError("the JSON must be an object")
     kind = content.get("lmzoo")
     if kind is None:
-        from lmzoo.data.bpe import bpe_from_json
+        from lmzoo.data.bpe import bpe_from_json, is_plain
+        from lmzoo.data.pretrained import pretrained_from_json
 
-        return bpe_from_json(content, text)
+        return bpe_from_json(content, text) if is_plain(content) else pretrained_from_json(content, text)
     if content.get("version") != 1:
         raise DataError(f"version must be 1, not {content.get('version')!r}")
     if kind == "byte":

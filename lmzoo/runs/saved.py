@@ -14,7 +14,7 @@ from lmzoo.model import LanguageModel
 from lmzoo.runs.directory import CONFIG_FILE, keeps_near_duplicates, own_data, read_tables, text_hashes
 from lmzoo.runs.inputs import load_data, validation_split
 from lmzoo.runs.validation import VALIDATION_FILE, read_validation
-from lmzoo.storage import atomic, checkpoints, models
+from lmzoo.storage import checkpoints, models
 from lmzoo.train.evaluate import EvalResult, PositionLoss, evaluate, evaluate_positions
 
 
@@ -42,8 +42,8 @@ def load_run(path: str | Path, tokenizer: str | Path | None = None) -> Run:
     if _is_saved_model(place, run):
         return Run(*_load_saved(place, tokenizer), {})
     tables = read_tables(run)
-    model, found = models.load_model(place if place.name != checkpoints.FOLDER else run), load_tokenizer(run)
-    _require_same_vocabulary(run, model, found)
+    model = models.load_model(place if place.name != checkpoints.FOLDER else run)
+    found = _fitting(run, model, load_tokenizer(run))
     if found.sha256 != tables["data"].get("tokenizer_sha256"):
         raise CheckpointError(
             f"{run / TOKENIZER_FILE}: its SHA-256 differs from the one in {CONFIG_FILE} (damaged or changed)"
@@ -54,8 +54,8 @@ def load_run(path: str | Path, tokenizer: str | Path | None = None) -> Run:
 
 
 def _is_saved_model(place: Path, run: Path) -> bool:
-    """True for a folder of `model.save`, or a checkpoint that was copied out of its run."""
-    return not os.path.lexists(run / CONFIG_FILE) and os.path.isfile(place / atomic.MANIFEST)
+    """True for a folder of `model.save` or of transformers, or a checkpoint that was copied out of its run."""
+    return not os.path.lexists(run / CONFIG_FILE) and models.is_saved(place)
 
 
 def _load_saved(folder: Path, tokenizer: str | Path | None) -> tuple[LanguageModel, Tokenizer]:
@@ -65,16 +65,18 @@ def _load_saved(folder: Path, tokenizer: str | Path | None) -> tuple[LanguageMod
             f"{folder}: is a saved model without a tokenizer: name one with --tokenizer PATH, or save it with "
             "model.save(path, tokenizer=...)"
         )
-    model, found = models.load_model(folder), load_tokenizer(folder if tokenizer is None else tokenizer)
-    _require_same_vocabulary(folder, model, found)
-    return model, found
+    model = models.load_model(folder)
+    return model, _fitting(folder, model, load_tokenizer(folder if tokenizer is None else tokenizer))
 
 
-def _require_same_vocabulary(path: Path, model: LanguageModel, tokenizer: Tokenizer) -> None:
-    if model.config.vocab_size != tokenizer.vocab_size:
+def _fitting(path: Path, model: LanguageModel, tokenizer: Tokenizer) -> Tokenizer:
+    """Return the tokenizer for the vocabulary of the model. Raises `CheckpointError` if it does not fit."""
+    try:
+        return tokenizer.for_model(model.config.vocab_size)
+    except DataError:
         raise CheckpointError(
             f"{path}: the model has vocab_size={model.config.vocab_size}, its tokenizer {tokenizer.vocab_size}"
-        )
+        ) from None
 
 
 def evaluate_run(

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lmzoo import arguments, configs, registry
-from lmzoo.errors import CheckpointError, ConfigError, InputError, UnknownModelError
+from lmzoo.errors import CheckpointError, ConfigError, DataError, InputError, UnknownModelError
 from lmzoo.storage import atomic, checkpoints, fingerprint
 from lmzoo.storage.safetensors import TensorFile, open_tensors, write_tensors
 
@@ -38,10 +38,13 @@ def save_model(model: LanguageModel, folder: str | Path, tokenizer: Tokenizer | 
     Raises `CheckpointError`, or `InputError` for a tokenizer that does not fit.
     """
     path = arguments.path("path", folder)
-    if tokenizer is not None and getattr(tokenizer, "vocab_size", None) != model.config.vocab_size:
+    if tokenizer is not None:
         size = getattr(tokenizer, "vocab_size", None)
         found = f"{tokenizer!r} is not a tokenizer" if size is None else f"the tokenizer has vocab_size={size}"
-        raise InputError(f"{found}: the model needs one with vocab_size={model.config.vocab_size}")
+        try:
+            tokenizer = tokenizer.for_model(model.config.vocab_size)
+        except (AttributeError, DataError):
+            raise InputError(f"{found}: the model needs one with vocab_size={model.config.vocab_size}") from None
     if os.path.lexists(path) and not (
         os.path.isdir(path) and (not any(path.iterdir()) or (path / atomic.MANIFEST).is_file())
     ):
@@ -90,6 +93,13 @@ def load_model(
 
         cast_weights(model, dtype)
     return model
+
+
+def is_saved(path: Path) -> bool:
+    """True for a folder that `load_model` reads and that is no run: one of `save_model`, or one of transformers."""
+    from lmzoo.hf.load import is_checkpoint
+
+    return os.path.isfile(path / atomic.MANIFEST) or is_checkpoint(path)
 
 
 def read_model(folder: atomic.Folder) -> LanguageModel:

@@ -31,6 +31,7 @@ def test_help_of_every_command_shows_an_example(lmzoo: Command) -> None:
         "bench",
         "completion",
         "new",
+        "import",
     }
     for name in cli.cli.commands:
         result = lmzoo(name, "--help")

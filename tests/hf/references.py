@@ -18,10 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers.utils import logging
 
 import lmzoo
 from tests.backbones.against_transformers import perturb, random_tokens
 
+logging.disable_progress_bar()
 V, T = 61, 24
 NOISE = 30.0  # our difference from transformers, in units of its own rounding error
 
