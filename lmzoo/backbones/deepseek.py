@@ -5,8 +5,8 @@ Blocks of latent attention (`lmzoo.layers.latent_attention`) and experts (`lmzoo
 keys and values are computed, and decoding reads it as it is; experts are small and many, and some read every token;
 their load is balanced by biases instead of a strong auxiliary loss. The defaults are V3's routing; V2 has
 `sigmoid=False`, `normalize=False` and `balance_bias=False`. The published configurations start from N(0, 0.02²).
-Deviations: no prediction of further tokens (V3 trains with one), no YaRN; rotary pairs are halves and not neighbors;
-the balance loss is computed over a batch and not per sequence; the biases are moved by the optimizer
+Deviations: no prediction of further tokens (V3 trains with one); rotary pairs are halves and not neighbors; the
+balance loss is computed over a batch and not per sequence; the biases are moved by the optimizer
 (`lmzoo.layers.experts`).
 """
 
@@ -20,6 +20,7 @@ from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.context import Rope
 from lmzoo.layers.latent_attention import LatentAttention
 from lmzoo.layers.mlp import MLP, swiglu_width
+from lmzoo.layers.rope_scaling import parse_rope_scaling
 from lmzoo.layers.shared_experts import SharedExperts
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
@@ -31,18 +32,21 @@ class DeepSeekConfig(DecoderConfig):
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8, "d_expert": 8}
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
-        {"q_rank": 12, "n_groups": 4, "top_groups": 1},
+        {"q_rank": 12, "n_groups": 4, "top_groups": 1, "rope_scaling": "yarn factor=4 original=8", "sharpness": 1.5},
         {"sigmoid": False, "normalize": False, "balance_bias": False, "n_groups": 4, "top_groups": 1, "n_shared": 0},
     )
 
     norm_eps: float = 1e-6  # added to the variance in a normalization
     n_heads: int = 4  # attention heads
     q_rank: int | None = None  # features through which queries are projected; None: they are projected directly
+    latent_eps: float = 1e-6  # added to the variance in the norms of projected queries, and of keys and values
     kv_rank: int = 64  # cached features for the keys and values of all heads
     nope_dim: int = 32  # features of a query and key without position
     rope_dim: int = 16  # rotated features of a query and key; the keys' are cached and shared by all heads
     v_dim: int = 32  # features of a value
     rope_theta: float = 10000.0  # base of the rotary wavelengths
+    rope_scaling: str = "none"  # for longer texts: "yarn factor=40 original=4096" (lmzoo.layers.rope_scaling)
+    sharpness: float = 1.0  # factor of the attention scores, for longer texts
     d_ff: int | None = None  # width of the plain feed-forward layers; None: 8/3 d_model, rounded up to a multiple of 32
     d_expert: int | None = None  # width of one expert; None: a quarter of d_ff
     n_dense: int = 1  # first blocks with a plain feed-forward layer
@@ -63,7 +67,10 @@ class DeepSeekConfig(DecoderConfig):
         require_positive(self, "d_ff")
         set_default(self, "d_expert", max(1, (self.d_ff or 4) // 4))
         require_positive(self, "n_heads", "kv_rank", "nope_dim", "rope_dim", "v_dim", "rope_theta", "d_expert")
-        require_positive(self, "n_experts", "top_k", "n_groups", "top_groups", "routed_scale")
+        parse_rope_scaling(self.rope_scaling)
+        require_positive(
+            self, "latent_eps", "sharpness", "n_experts", "top_k", "n_groups", "top_groups", "routed_scale"
+        )
         if self.q_rank is not None:
             require_positive(self, "q_rank")
         require(self.rope_dim % 2 == 0, f"rope_dim={self.rope_dim} must be even to be rotated")
@@ -93,8 +100,9 @@ class DeepSeek(Decoder):
             nope_dim=config.nope_dim,
             rope_dim=config.rope_dim,
             v_dim=config.v_dim,
-            rope=Rope(config.rope_theta),
-            norm_eps=config.norm_eps,
+            rope=Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling)),
+            sharpness=config.sharpness,
+            norm_eps=config.latent_eps,
         )
         feed_forward = MLP(config.d_model, config.d_ff) if layer < config.n_dense else self.experts(config)
         return Stack(Residual(self.make_norm(config), inner) for inner in (attention, feed_forward))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from lmzoo.errors import CheckpointError
 from lmzoo.hf.alibi import BLOOM, MPT
 from lmzoo.hf.architecture import Architecture, Config, refused
+from lmzoo.hf.deepseek import DEEPSEEK_V2, DEEPSEEK_V3
 from lmzoo.hf.diff import DIFFLLAMA
 from lmzoo.hf.gemma3 import GEMMA2, GEMMA3_TEXT
 from lmzoo.hf.gpt2 import GPT2, OPT
@@ -22,7 +23,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     for architecture in (
         *(GPT2, OPT, BLOOM, MPT, GPT_NEOX, STARCODER2),
         *(LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, OLMO2, DIFFLLAMA, GEMMA2, GEMMA3_TEXT),
-        *(MIXTRAL, QWEN3_MOE, OLMOE),
+        *(MIXTRAL, QWEN3_MOE, OLMOE, DEEPSEEK_V2, DEEPSEEK_V3),
         MAMBA2,
     )
 }

@@ -1,10 +1,14 @@
-"""Weight names of DeepSeek-V2 and V3 in transformers' DeepseekV2ForCausalLM and DeepseekV3ForCausalLM.
-
-Both rotate pairs of neighbors. `V3_HALVES` is for a V3 with `rope_interleave=False`, which rotates halves, as lmzoo.
-"""
+"""DeepSeek-V2 and V3 in transformers. Both rotate pairs of neighbors; a V3 may rotate halves, as lmzoo does."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope, yarn_magnitude
+from lmzoo.hf.mixtral import experts
 from lmzoo.hf.weights import Head, Neighbors, Rows, Weights
 
 _OURS, _THEIRS = "blocks.{i}.0.inner.", "model.layers.{i}.self_attn."
@@ -26,8 +30,7 @@ _COMMON: Weights = {
     f"{_MLP}up.weight": _gate_and_up(_THEIR_MLP),
     f"{_MLP}down.weight": f"{_THEIR_MLP}down_proj.weight",
     f"{_MLP}router.weight": f"{_THEIR_MLP}gate.weight",
-    f"{_MLP}up": f"{_THEIR_MLP}experts.gate_up_proj",
-    f"{_MLP}down": f"{_THEIR_MLP}experts.down_proj",
+    **experts(f"{_THEIR_MLP}experts.", f"{_THEIR_MLP}experts.{{e}}.", "gate_proj", "up_proj", "down_proj"),
     f"{_MLP}shared.up.weight": _gate_and_up(f"{_THEIR_MLP}shared_experts."),
     f"{_MLP}shared.down.weight": f"{_THEIR_MLP}shared_experts.down_proj.weight",
     "norm.weight": "model.norm.weight",
@@ -46,3 +49,112 @@ V2: Weights = {
 }
 V3: Weights = {**V2, f"{_MLP}choice_bias": f"{_THEIR_MLP}gate.e_score_correction_bias"}
 V3_HALVES: Weights = {name: source.part if isinstance(source, Neighbors) else source for name, source in V3.items()}
+
+
+def _weights(neighbors: Weights, halves: Weights) -> Callable[[Config], Weights]:
+    """Returns the names for a config: `q_lora_rank` decides how queries are projected."""
+
+    def names(config: Config) -> Weights:
+        found = neighbors if config.value("rope_interleave", default=True) else halves
+        low = config.get("q_lora_rank", 1536) is not None
+        return found if low else {**found, f"{_OURS}q.weight": V2_LITE[f"{_OURS}q.weight"]}
+
+    return names
+
+
+def _attention(config: Config, kv_heads: int | None = None) -> dict[str, Any]:
+    """Returns the heads and rotary positions; YaRN also sharpens the scores. `kv_heads` is a default."""
+    heads = config.value("num_attention_heads", 0)
+    if "num_key_value_heads" in config:
+        kv_heads = config.value("num_key_value_heads", heads)
+    if kv_heads not in (None, heads):
+        raise refused("num_key_value_heads", kv_heads, f"must be num_attention_heads={heads}")
+    parameters = config.table("rope_scaling") or config.table("rope_parameters")
+    everywhere, found = parameters.value("mscale_all_dim", 0.0, float), rope().settings(config)
+    if everywhere and found["rope_scaling"] != "none":
+        found["sharpness"] = yarn_magnitude(everywhere, parameters.value("factor", 1.0, float)) ** 2
+    return {"n_heads": heads, **found}
+
+
+def _groups(config: Config) -> dict[str, Any]:
+    """Returns the groups of experts. The score of a group in V3 is the sum of its two largest affinities."""
+    groups, best, top_k = (
+        config.value("n_group", 8),
+        config.value("topk_group", 4),
+        config.value("num_experts_per_tok", 8),
+    )
+    if groups != best and top_k // max(1, best) != 2:
+        raise refused("topk_group", best, f"must be half of num_experts_per_tok={top_k}, or n_group={groups}")
+    return {"n_groups": groups, "top_groups": best, "top_k": top_k}
+
+
+def _limited(config: Config) -> dict[str, Any]:
+    """Returns the groups of experts of V2, which only one method has."""
+    method = config.value("topk_method", "greedy")
+    if method not in ("greedy", "group_limited_greedy"):
+        raise refused("topk_method", method, "must be greedy or group_limited_greedy")
+    if method == "greedy":
+        return {"n_groups": 1, "top_groups": 1}
+    return {"n_groups": config.value("n_group", 1), "top_groups": config.value("topk_group", 1)}
+
+
+_KEYS = {
+    **{key: meaning for key, meaning in ATTENTION.items() if "heads" not in key},
+    "hidden_act": SWIGLU,
+    "q_lora_rank": To("q_rank", 1536),
+    "kv_lora_rank": To("kv_rank", 512),
+    "qk_nope_head_dim": To("nope_dim", 128),
+    "qk_rope_head_dim": To("rope_dim", 64),
+    "v_head_dim": To("v_dim", 128),
+    "attention_bias": Only(False),
+    "tie_word_embeddings": To("tie_embeddings", default=False),
+    **{key: Unused() for key in ("head_dim", "qk_head_dim")},  # computed from other keys
+    **{key: Unused() for key in ("output_router_logits", "aux_loss_alpha", "seq_aux", "ep_size")},
+    "moe_layer_freq": Only(1),
+}
+_ROTARY = ("num_attention_heads", "num_key_value_heads", *ROPE)
+DEEPSEEK_V2 = Architecture(
+    model_type="deepseek_v2",
+    classes=("DeepseekV2ForCausalLM",),
+    family="deepseek",
+    weights=_weights(V2, V2),
+    keys={
+        **_KEYS,
+        "moe_intermediate_size": To("d_expert", 1407),
+        "n_routed_experts": To("n_experts", 64),
+        "n_shared_experts": To("n_shared", 2),
+        "num_experts_per_tok": To("top_k"),
+        "first_k_dense_replace": To("n_dense", 0),
+        "routed_scaling_factor": To("routed_scale", 1.0),
+        "norm_topk_prob": Only(False),
+        "scoring_func": Only("softmax"),
+        "mlp_bias": Only(False),
+    },
+    together=(Together(_ROTARY, _attention), Together(("topk_method", "n_group", "topk_group"), _limited)),
+    fixed={"sigmoid": False, "normalize": False, "balance_bias": False},
+    aliases={"num_experts": "n_routed_experts"},
+)
+DEEPSEEK_V3 = Architecture(
+    model_type="deepseek_v3",
+    classes=("DeepseekV3ForCausalLM",),
+    family="deepseek",
+    weights=_weights(V3, V3_HALVES),
+    keys={
+        **_KEYS,
+        "moe_intermediate_size": To("d_expert", 2048),
+        "n_routed_experts": To("n_experts", 256),
+        "n_shared_experts": To("n_shared", 1),
+        "first_k_dense_replace": To("n_dense", 3),
+        "routed_scaling_factor": To("routed_scale", 2.5),
+        "norm_topk_prob": To("normalize", default=True),
+        "rope_interleave": Only(True, (False, None)),  # the layout of the weights
+        "topk_method": Only("noaux_tc"),
+        "scoring_func": Only("sigmoid"),
+        "num_nextn_predict_layers": Unused(),  # further tokens
+    },
+    together=(
+        Together(_ROTARY, partial(_attention, kv_heads=128)),
+        Together(("n_group", "topk_group", "num_experts_per_tok"), _groups),
+    ),
+    aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
+)

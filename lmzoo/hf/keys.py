@@ -152,8 +152,10 @@ def _yarn_magnitude(parameters: Config, factor: float) -> float:
     if given is not None:
         return given
     mscale, everywhere = (parameters.value(key, 0.0, float) for key in ("mscale", "mscale_all_dim"))
+    both = mscale and everywhere
+    return yarn_magnitude(mscale, factor) / yarn_magnitude(everywhere, factor) if both else yarn_magnitude(1.0, factor)
 
-    def magnitude(scale: float) -> float:
-        return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0
 
-    return magnitude(mscale) / magnitude(everywhere) if mscale and everywhere else magnitude(1.0)
+def yarn_magnitude(scale: float, factor: float) -> float:
+    """Returns the factor by which YaRN sharpens queries and keys, for texts longer by `factor`."""
+    return 0.1 * scale * math.log(factor) + 1.0 if factor > 1 else 1.0

@@ -34,6 +34,8 @@ class LatentAttention(Layer):
     It is computed in two forms. `expanded` computes keys and values from the cache. `absorbed` multiplies the queries
     by the matrix of the keys instead, and the result by the matrix of the values: it is attention with one key head
     that reads the cache as it is. It decodes a few tokens, for which it takes fewer operations.
+
+    `sharpness` is a factor of the scores, which DeepSeek raises for texts longer than those of the training.
     """
 
     reach = None
@@ -50,10 +52,11 @@ class LatentAttention(Layer):
         v_dim: int,
         q_rank: int | None = None,
         rope: Rope = Rope(),  # noqa: B008 (frozen)
+        sharpness: float = 1.0,
         norm_eps: float = 1e-6,
     ) -> None:
         super().__init__()
-        self.n_heads, self.kv_rank, self.rope = n_heads, kv_rank, rope
+        self.n_heads, self.kv_rank, self.rope, self.sharpness = n_heads, kv_rank, rope, sharpness
         self.nope_dim, self.rope_dim, self.v_dim = nope_dim, rope_dim, v_dim
         self.head_dim = nope_dim + rope_dim
         self.q_down = None if q_rank is None else Linear(d_model, q_rank, bias=False)
@@ -95,7 +98,8 @@ class LatentAttention(Layer):
         rotated_BTXP = apply_rope(torch.cat([q_BTHP, k_BTP[:, :, None]], dim=2), *table)  # X = H + 1
         q_BTHP, k_BT1P = rotated_BTXP.split([self.n_heads, 1], dim=2)
         cache_BTC = torch.cat([self.kv_norm(latent_BTR), k_BT1P[:, :, 0]], dim=-1)
-        return torch.cat([q_BTHN, q_BTHP], dim=-1), cache_BTC
+        q_BTHK = torch.cat([q_BTHN, q_BTHP], dim=-1)
+        return q_BTHK if self.sharpness == 1 else self.sharpness * q_BTHK, cache_BTC
 
     def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
         """Returns the attention weights: what attention to one-hot values returns."""

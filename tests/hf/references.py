@@ -73,6 +73,32 @@ GEMMA: dict[str, Any] = {
     "query_pre_attn_scalar": 20,
     "sliding_window": 5,
 }
+MLA: dict[str, Any] = {
+    **LLAMA,
+    "num_key_value_heads": 4,
+    "moe_intermediate_size": 12,
+    "n_routed_experts": 8,
+    "n_shared_experts": 2,
+    "num_experts_per_tok": 4,
+    "first_k_dense_replace": 1,
+    "q_lora_rank": 10,
+    "kv_lora_rank": 12,
+    "qk_nope_head_dim": 10,
+    "qk_rope_head_dim": 6,
+    "v_head_dim": 8,
+    "n_group": 4,
+    "topk_group": 2,
+}
+YARN: dict[str, Any] = {
+    "rope_parameters": {
+        "rope_type": "yarn",
+        "rope_theta": 100.0,
+        "factor": 4.0,
+        "mscale": 0.7,
+        "mscale_all_dim": 0.9,
+        "original_max_position_embeddings": 8,
+    }
+}
 CASES: dict[str, Case] = {
     "gpt2": Case(
         {
@@ -177,6 +203,20 @@ CASES: dict[str, Case] = {
         {"normalized": {"norm_topk_prob": True, "use_sliding_window": True, "sliding_window": 5}},
     ),
     "olmoe": Case(MOE, {"normalized": {"norm_topk_prob": True, "tie_word_embeddings": True}}),
+    "deepseek_v2": Case(
+        MLA,
+        {
+            "groups": {"topk_method": "group_limited_greedy", "routed_scaling_factor": 3.0},
+            "lite, yarn": {**YARN, "q_lora_rank": None, "num_experts_per_tok": 3},
+        },
+    ),
+    "deepseek_v3": Case(
+        MLA,
+        {
+            "halves": {"rope_interleave": False, "norm_topk_prob": False},
+            "lite, yarn": {**YARN, "q_lora_rank": None, "n_group": 1, "topk_group": 1, "tie_word_embeddings": True},
+        },
+    ),
     "mistral": Case({**LLAMA, "sliding_window": 5}, {"no window": {"sliding_window": None, "head_dim": 12}}),
     "qwen2": Case(LLAMA, QWEN),
     "qwen3": Case({**LLAMA, "head_dim": 12}, {**QWEN, "biases": {"attention_bias": True}}),
@@ -207,6 +247,9 @@ def reference(model_type: str, **keys: Any) -> PreTrainedModel:
     config = AutoConfig.for_model(model_type, **keys)
     options = {"attn_implementation": "eager", "experts_implementation": "eager"}  # the others take no float64
     model = AutoModelForCausalLM.from_config(config, **options)
+    for name, buffer in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            buffer.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
     return perturb(model)  # type: ignore[return-value]
 
 

@@ -15,12 +15,9 @@ import lmzoo
 from lmzoo.errors import CheckpointError
 from lmzoo.hf.architecture import Config
 from lmzoo.hf.architectures import ARCHITECTURES
-from lmzoo.hf.keys import ATTENTION, WITHOUT_EFFECT, rope, scaling
+from lmzoo.hf.keys import WITHOUT_EFFECT, rope, scaling
 from tests.backbones.against_transformers import random_tokens
 from tests.hf.references import CASES, V, case_keys, logits_of, reference, saved
-
-# Keys that mean the same in every architecture: they are changed in one alone.
-SHARED = {*ATTENTION, *WITHOUT_EFFECT, "tie_word_embeddings", "hidden_act", "head_dim"}
 
 
 def config_of(folder: Path) -> dict[str, Any]:
@@ -64,8 +61,8 @@ def test_keys_are_honored_or_refused_or_without_effect(model_type: str, tmp_path
     folder, state, idx_BT = saved(theirs, tmp_path), theirs.state_dict(), random_tokens(V, 2, 20)
     config, honored = config_of(folder), 0
     for key in config:
-        if model_type != "llama" and key in SHARED:
-            continue
+        if model_type != "llama" and key in WITHOUT_EFFECT:
+            continue  # they are the same for all: changed in one model type
         for value in changes(config[key]):
             changed = {**config, key: value}
             (folder / "config.json").write_text(json.dumps(changed))
