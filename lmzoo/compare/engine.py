@@ -1,9 +1,9 @@
-"""The engine of a comparison: runs jobs, one in each worker.
+"""The jobs of a comparison, and what a worker needs to do them.
 
 A job checks a model, measures what its runs will cost, or makes the results of a cell.
 
-`Alone` runs each job in this process; `processes.Processes` and `ray_engine.RayEngine` run several at once. The results
-of a cell are in its run directory, so a job that is lost with its worker is done again from the last checkpoint.
+The results of a cell are in its run directory, so a job that is lost with its worker is done again from the last
+checkpoint.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 import torch
 
@@ -62,45 +62,6 @@ class Done:
     problem: str = ""
     error: BaseException | None = None
     notes: Sequence[str] = ()
-
-
-class Engine(Protocol):
-    """Runs jobs. The caller submits at most `workers` at a time; cells run in their order of submission."""
-
-    workers: int
-
-    def submit(self, job: Job) -> None:
-        """Begin a job."""
-
-    def wait(self, seconds: float) -> list[Done]:
-        """Return the jobs that have ended; waits for one, at most `seconds`. Raises `LostProcessError`."""
-        ...
-
-    def stop(self) -> None:
-        """Stop all jobs, and return when their runs have saved."""
-
-
-class Alone:
-    """An engine that runs each job in this process when it is submitted."""
-
-    workers = 1
-
-    def __init__(self, measurer: Measurer) -> None:
-        self._measurer = measurer
-        self._done: list[Done] = []
-
-    def submit(self, job: Job) -> None:
-        """Run the job."""
-        self._done.append(execute(self._measurer, job))
-
-    def wait(self, seconds: float) -> list[Done]:  # noqa: ARG002  (nothing to wait for)
-        """Return the jobs that were submitted since the last call."""
-        done = [*self._done]
-        self._done.clear()
-        return done
-
-    def stop(self) -> None:
-        """Do nothing: no job is running."""
 
 
 def execute(measurer: Measurer, job: Job) -> Done:

@@ -17,24 +17,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol
 
 from lmzoo.compare.engine import ATTEMPTS, STOP_SECONDS, lost, portable_error
+from lmzoo.compare.jobs import DoneT, JobT
 from lmzoo.errors import LostProcessError
 from lmzoo.train.signals import Interrupted
-
-
-class HasLabel(Protocol):
-    """A job that can be pickled, with a name for messages."""
-
-    @property
-    def label(self) -> str:
-        """The name of the job."""
-        ...
-
-
-JobT = TypeVar("JobT", bound=HasLabel)
-DoneT = TypeVar("DoneT")
 
 
 class DoesJobs(Protocol[JobT, DoneT]):

@@ -16,9 +16,10 @@ from typing import Literal
 
 from lmzoo import humanize
 from lmzoo.compare.course import Course, Part
-from lmzoo.compare.engine import Alone, Done, Engine, Job
+from lmzoo.compare.engine import Done, Job
 from lmzoo.compare.forecast import Cost, part_seconds, steps_done, total_seconds
 from lmzoo.compare.grid import RUNS, Measured
+from lmzoo.compare.jobs import Alone, Engine
 from lmzoo.compare.measure import Measurer
 from lmzoo.compare.results import ModelResult, Results
 from lmzoo.compare.statistics import Statistics, analyze
@@ -39,7 +40,7 @@ class Schedule:
     """The state of a comparison: the courses of its models, the engine, and what the runs cost."""
 
     def __init__(
-        self, results: Results, courses: Sequence[Course], engine: Engine, measurer: Measurer, emit: Listener
+        self, results: Results, courses: Sequence[Course], engine: Engine[Job, Done], measurer: Measurer, emit: Listener
     ) -> None:
         self._results, self._courses, self._engine, self._measurer = results, courses, engine, measurer
         self._emit = emit

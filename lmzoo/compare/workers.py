@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Generator
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 
 import torch
 
 from lmzoo import configs
-from lmzoo.compare.engine import Alone, Engine, make_setup
+from lmzoo.compare.engine import Done, Job, execute, make_setup
+from lmzoo.compare.jobs import Alone, Engine
 from lmzoo.compare.measure import Measurer
 from lmzoo.compare.processes import Processes, available_cores
 from lmzoo.compare.ray_engine import RayEngine
@@ -52,8 +54,10 @@ def limited_threads(workers: int) -> Generator[int]:
         torch.set_num_threads(before)
 
 
-def make_engine(name: str, measurer: Measurer, workers: int, threads: int) -> Engine:
+def make_engine(name: str, measurer: Measurer, workers: int, threads: int) -> Engine[Job, Done]:
     """Return the engine: this process for one worker, unless it is a worker of Ray."""
     if name == "ray":
         return RayEngine(measurer, workers, threads)
-    return Alone(measurer) if workers == 1 else Processes(make_setup(measurer, threads), workers)
+    if workers == 1:
+        return Alone(partial(execute, measurer))
+    return Processes(make_setup(measurer, threads), workers)

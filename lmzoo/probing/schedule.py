@@ -9,10 +9,11 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from lmzoo import humanize
+from lmzoo.compare.jobs import Alone, Engine
 from lmzoo.distributed.ranks import ALONE
 from lmzoo.probing.plan import Cell
 from lmzoo.probing.results import CellResult, Results
-from lmzoo.probing.workers import Done, Engine, Here, Job, read_progress
+from lmzoo.probing.workers import Done, Job, read_progress
 from lmzoo.storage import atomic
 from lmzoo.train.events import CellsEvent, CellState, EndEvent, Listener, NoteEvent
 from lmzoo.train.signals import Interrupted, StopRequest, stop_request
@@ -29,7 +30,7 @@ class Schedule:
         results: Results,
         left: Sequence[Cell],
         folder: Path,
-        engine: Engine,
+        engine: Engine[Job, Done],
         emit: Listener,
         write: Callable[[Results], None],
     ) -> None:
@@ -44,7 +45,7 @@ class Schedule:
         """Run all cells; returns the results of the directory."""
         firsts = {cell.spec.model: cell for cell in reversed(self._left)}
         checks = [self._job("check", firsts[name]) for name in dict.fromkeys(cell.spec.model for cell in self._left)]
-        here = isinstance(self._engine, Here)
+        here = isinstance(self._engine, Alone)
         try:
             with nullcontext() if here else stop_request(ALONE) as stop:
                 self._loop(checks, stop)
@@ -53,7 +54,7 @@ class Schedule:
         finally:
             self._engine.stop()
             if not here:
-                self._emit(EndEvent())  # of the table; `Here` ends the bar of each cell
+                self._emit(EndEvent())  # of the table; in this process each cell ends its bar
         return self._so_far()
 
     def _job(self, kind: str, cell: Cell) -> Job:
@@ -86,7 +87,7 @@ class Schedule:
         """Name the job in one line, if no table shows it."""
         if job.kind == "check":
             self._emit(NoteEvent(f"{job.cell.spec.model}: checking"))
-        elif isinstance(self._engine, Here):
+        elif isinstance(self._engine, Alone):
             seconds = self._seconds_left()
             time_left = "" if seconds is None else f", about {humanize.duration(seconds)} left"
             self._emit(NoteEvent(f"cell {self._left.index(job.cell) + 1} of {len(self._left)}{time_left}"))

@@ -12,13 +12,15 @@ import time
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 
 import torch
 
 from lmzoo import files, plugins, registry
 from lmzoo.compare.engine import STOP_SECONDS, plugin_sources, portable_error
+from lmzoo.compare.jobs import Alone, Engine
 from lmzoo.compare.processes import Processes, available_cores
 from lmzoo.compare.workers import choose_workers
 from lmzoo.conformance import ranking_problem
@@ -61,22 +63,6 @@ class Done:
     notes: Sequence[str] = ()
 
 
-class Engine(Protocol):
-    """Runs jobs. The caller submits at most `workers` at a time."""
-
-    workers: int
-
-    def submit(self, job: Job) -> None:
-        """Begin a job."""
-
-    def wait(self, seconds: float) -> list[Done]:
-        """Return the jobs that have ended; waits for one, at most `seconds`."""
-        ...
-
-    def stop(self) -> None:
-        """Stop all jobs, and return when their runs have saved."""
-
-
 @dataclass(frozen=True)
 class Setup:
     """All that a worker needs: plain values, which can be pickled."""
@@ -95,33 +81,6 @@ class Setup:
         return Done(job, error=error)
 
 
-class Here:
-    """An engine that does each job in this process when it is submitted; `emit` hears its events."""
-
-    workers = 1
-
-    def __init__(self, setup: Setup, emit: Listener) -> None:
-        self._setup, self._emit = setup, emit
-        self._done: list[Done] = []
-
-    def submit(self, job: Job) -> None:
-        """Do the job."""
-        try:
-            self._done.append(execute(self._setup, job, self._emit))
-        finally:
-            if job.kind == "train":
-                self._emit(EndEvent())
-
-    def wait(self, seconds: float) -> list[Done]:  # noqa: ARG002  (nothing to wait for)
-        """Return the jobs that were submitted since the last call."""
-        done = [*self._done]
-        self._done.clear()
-        return done
-
-    def stop(self) -> None:
-        """Do nothing: no job is running."""
-
-
 def execute(setup: Setup, job: Job, emit: Listener) -> Done:
     """Do a job. An interrupt of its training is raised, every other error returned."""
     try:
@@ -132,6 +91,15 @@ def execute(setup: Setup, job: Job, emit: Listener) -> Done:
     except (Exception, SystemExit) as error:  # one model of a plug-in must not abandon the others
         problem = plugins.blame(error, registry.registered_classes())
         return Done(job, error=error) if problem is None else Done(job, problem=problem)
+
+
+def execute_here(setup: Setup, emit: Listener, job: Job) -> Done:
+    """Do a job in this process, where `emit` hears its events."""
+    try:
+        return execute(setup, job, emit)
+    finally:
+        if job.kind == "train":
+            emit(EndEvent())
 
 
 class Worker:
@@ -198,7 +166,9 @@ def choose_processes(workers: int | None, device: str, cells: int) -> int:
     return min(choose_workers(workers, "processes", runs=cells, one_each=False), max(1, cells))
 
 
-def make_engine(device: str, workers: int, threads: int, emit: Listener, *, keep_freed_memory: bool) -> Engine:
+def make_engine(
+    device: str, workers: int, threads: int, emit: Listener, *, keep_freed_memory: bool
+) -> Engine[Job, Done]:
     """Return the engine: this process for one worker."""
     setup = Setup(device, keep_freed_memory, threads, plugin_sources())
-    return Here(setup, emit) if workers == 1 else Processes(setup, workers)
+    return Alone(partial(execute_here, setup, emit)) if workers == 1 else Processes(setup, workers)

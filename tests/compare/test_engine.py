@@ -12,10 +12,9 @@ from typing import Any
 import pytest
 
 from lmzoo import registry
-from lmzoo.compare.engine import Alone, Job, Worker, execute, lost, make_setup
+from lmzoo.compare.engine import Job, Worker, execute, lost, make_setup
 from lmzoo.compare.grid import make_cell
 from lmzoo.compare.measure import Measurer
-from lmzoo.compare.results import ModelResult
 from lmzoo.data.corpora import load_corpus
 from lmzoo.data.tokenizers import train_tokenizer
 from lmzoo.errors import ConfigError
@@ -51,14 +50,6 @@ def raising(error: BaseException) -> Callable[..., Any]:
         raise error
 
     return check
-
-
-def test_alone_does_a_job_when_it_is_submitted(measurer: Measurer, job: Job) -> None:
-    engine = Alone(measurer)
-    engine.submit(job)
-    (done,) = engine.wait(0.0)
-    assert isinstance(done.value, ModelResult)
-    assert engine.wait(0.0) == []
 
 
 def test_execute_returns_errors_and_raises_interrupts(

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lmzoo.compare import compare, forecast
-from lmzoo.compare.engine import Alone, Job
+from lmzoo.compare.engine import Done, Job, execute
 from lmzoo.compare.grid import Cell
+from lmzoo.compare.jobs import Alone
 from lmzoo.compare.measure import Measurer
 from lmzoo.train.events import Event, NoteEvent
 from tests.compare.small import NAMES, SETTINGS, TUNE, write_text
 
 
-class Recorded(Alone):
+class Recorded(Alone[Job, Done]):
     """Runs the jobs in this process, as if there were two workers."""
 
     workers = 2
@@ -78,8 +80,11 @@ def test_schedule_counts_the_runs_of_all_searches_that_are_missing(
 
 @pytest.fixture
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
+    def make_engine(name: str, measurer: Measurer, *numbers: int) -> Recorded:
+        return Recorded(partial(execute, measurer))
+
     Recorded.submitted = []
-    monkeypatch.setattr("lmzoo.compare.comparison.make_engine", lambda name, measurer, *numbers: Recorded(measurer))
+    monkeypatch.setattr("lmzoo.compare.comparison.make_engine", make_engine)
     return Recorded.submitted
 
 

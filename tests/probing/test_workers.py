@@ -9,17 +9,18 @@ from typing import Any
 import pytest
 import torch
 
+from lmzoo.compare.jobs import Alone
 from lmzoo.compare.processes import Processes, available_cores
 from lmzoo.errors import ConfigError
 from lmzoo.probing import workers
 from lmzoo.probing.plan import Cell, make_cells
 from lmzoo.probing.workers import (
-    Here,
     Job,
     Setup,
     choose_device,
     choose_processes,
     execute,
+    execute_here,
     make_engine,
     read_progress,
 )
@@ -38,14 +39,11 @@ def cell() -> Cell:
     return cell
 
 
-def test_here_does_a_job_when_it_is_submitted(cell: Cell, tmp_path: Path) -> None:
+def test_execute_here_ends_the_events_of_a_training(cell: Cell, tmp_path: Path) -> None:
     events: list[Event] = []
-    engine = Here(SETUP, events.append)
-    engine.submit(Job("train", cell, tmp_path / "run"))
-    (done,) = engine.wait(0.0)
+    done = execute_here(SETUP, events.append, Job("train", cell, tmp_path / "run"))
     assert done.result is not None
     assert done.result.key == cell.key
-    assert engine.wait(0.0) == []
     assert isinstance(events[0], StartEvent)
     assert isinstance(events[-1], EndEvent)
 
@@ -119,7 +117,7 @@ def test_choose_processes_gives_each_core_one_cell() -> None:
 
 
 def test_make_engine_uses_processes_for_several_workers() -> None:
-    assert isinstance(make_engine("cpu", 1, 1, ignore, keep_freed_memory=False), Here)
+    assert isinstance(make_engine("cpu", 1, 1, ignore, keep_freed_memory=False), Alone)
     engine = make_engine("cpu", 2, 1, ignore, keep_freed_memory=False)
     assert isinstance(engine, Processes)
     engine.stop()
