@@ -40,7 +40,7 @@ from lmzoo.compare.workers import choose_workers, limited_threads, make_engine
 from lmzoo.compare.write import write_report
 from lmzoo.compare.yardsticks import yardsticks
 from lmzoo.data.batches import require_stride
-from lmzoo.data.corpora import Corpus, load_corpus
+from lmzoo.data.corpora import Corpus
 from lmzoo.data.halves import Half, validation_halves
 from lmzoo.data.overlap import measure_overlap
 from lmzoo.data.store import TokenSplit, TokenStore, require_length
@@ -50,9 +50,9 @@ from lmzoo.errors import ConfigError
 from lmzoo.hardware import default_device, hardware, versions
 from lmzoo.matching import parse_match
 from lmzoo.runs.directory import check_directory, keeps_near_duplicates, read_tables
-from lmzoo.runs.inputs import PreparedData, new_tokenizer, tokenize_corpus
+from lmzoo.runs.inputs import PreparedData, prepare
 from lmzoo.runs.spec import DEFAULT_DATA, DEFAULT_TOKENIZER, RunSpec
-from lmzoo.train.events import EndEvent, Listener, NoteEvent, fan_out
+from lmzoo.train.events import Listener, NoteEvent, fan_out
 
 PROMPT_CHARACTERS = 40
 
@@ -77,6 +77,7 @@ def compare(
     keep_freed_memory: bool = False,
     workers: int | None = 1,
     engine: str = "processes",
+    prepared: PreparedData | None = None,
 ) -> Results:
     """Train the models `names` on `data` and rank them by validation loss, in the directory `out`.
 
@@ -102,7 +103,7 @@ def compare(
 
     `names` can also be finished runs, which are not trained but compared as they are: they must have the same budget,
     text and tokenizer, and no `settings`. `data` and `tokenizer` are by default those of the runs, or `DEFAULT_DATA`
-    and `DEFAULT_TOKENIZER`.
+    and `DEFAULT_TOKENIZER`. `prepared` holds them and the tokens, for callers that compare several times on them.
 
     Raises an `LmzooError` of one line for bad input, before anything is written; `Interrupted` on Ctrl-C.
     """
@@ -139,13 +140,13 @@ def compare(
     at_once = choose_workers(workers, engine, runs=seeds * len(names), one_each=seeds == 1 and tune is None)
     with limited_threads(at_once) as threads:
         keep = finished and keeps_near_duplicates(read_tables(Path(names[0])))
-        corpus = load_corpus(specs[0].data, keep_near_duplicates=keep)
-        try:
-            shared = load_tokenizer(Path(names[0])) if tokenizer is None else new_tokenizer(tokenizer, corpus, emit)
-            store = tokenize_corpus(corpus, shared, emit, specs[0].train.documents)
-        finally:
-            emit(EndEvent())
-        prepared = PreparedData(corpus, shared, store)
+        if prepared is None:
+            known = load_tokenizer(Path(names[0])) if tokenizer is None else tokenizer
+            documents = specs[0].train.documents
+            prepared = prepare(specs[0].data, known, emit, documents, keep_near_duplicates=keep)
+        corpus, shared, store = prepared.corpus, prepared.tokenizer, prepared.store
+        assert isinstance(corpus, Corpus)
+        assert store is not None
         context_length = specs[0].model_config(shared.vocab_size).context_length
         require_length(store.train, context_length)
         require_length(store.val, context_length)

@@ -7,7 +7,7 @@ a report. The losses of all of them, and the curves (`scaling.fit_curve`), are i
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,10 @@ from lmzoo.compare.plan import are_runs, make_specs
 from lmzoo.compare.results import ModelResult, Results
 from lmzoo.compare.scaling import LEAST_SIZES, Crossing, Curve, crossings, fit_curve
 from lmzoo.compare.sizes import match_specs
-from lmzoo.data.corpora import load_corpus
 from lmzoo.errors import ConfigError
 from lmzoo.matching import parse_number
 from lmzoo.runs.directory import check_directory
-from lmzoo.runs.inputs import new_tokenizer
+from lmzoo.runs.inputs import PreparedData, prepare
 from lmzoo.runs.spec import DEFAULT_DATA, DEFAULT_TOKENIZER
 from lmzoo.storage import atomic
 from lmzoo.train.events import fan_out
@@ -80,9 +79,9 @@ def compare_sizes(names: Sequence[str], data: str | None, out: str | Path, *, si
     folders = [folder / f"params={size:.0f}" for size in numbers]
     found = (folder / FILE).is_file() or any(part.is_dir() for part in folders)
     check_directory(folder, "comparison of sizes", found=found)
-    _require_sizes(names, data, numbers, options)
+    prepared = _prepared(names, data, numbers, options)
     by_size = {
-        size: compare(names, data, part, match=f"params={size:.0f}", **options)
+        size: compare(names, data, part, match=f"params={size:.0f}", prepared=prepared, **options)
         for size, part in zip(numbers, folders, strict=True)
     }
     scaling = fit(by_size)
@@ -90,13 +89,17 @@ def compare_sizes(names: Sequence[str], data: str | None, out: str | Path, *, si
     return scaling
 
 
-def _require_sizes(names: Sequence[str], data: str | None, sizes: Sequence[float], options: dict[str, Any]) -> None:
-    """Raise `ConfigError` for a size that a model cannot have, before the first comparison begins."""
+def _prepared(
+    names: Sequence[str], data: str | None, sizes: Sequence[float], options: Mapping[str, Any]
+) -> PreparedData:
+    """Prepare the text of all comparisons. Raises `ConfigError` for a size that a model cannot have."""
     tokenizer, settings = options.get("tokenizer") or DEFAULT_TOKENIZER, options.get("settings") or {}
     specs = make_specs(names, data or DEFAULT_DATA, tokenizer, settings)
-    vocab_size = new_tokenizer(tokenizer, load_corpus(specs[0].data), fan_out([])).vocab_size
+    emit = fan_out(options.get("listeners", ()))
+    prepared = prepare(specs[0].data, tokenizer, emit, specs[0].train.documents)
     for size in sizes:
-        match_specs(specs, f"params={size:.0f}", vocab_size)
+        match_specs(specs, f"params={size:.0f}", prepared.tokenizer.vocab_size)
+    return prepared
 
 
 def fit(by_size: dict[float, Results]) -> Scaling:

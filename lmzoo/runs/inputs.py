@@ -20,7 +20,7 @@ from lmzoo.data.stream_batches import StreamBatches
 from lmzoo.data.streaming import StreamedCorpus, load_stream
 from lmzoo.data.tokenizers import Tokenizer, train_tokenizer
 from lmzoo.train.config import TrainConfig
-from lmzoo.train.events import DataEvent, Listener
+from lmzoo.train.events import DataEvent, EndEvent, Listener
 
 QUIET_SECONDS = 1.0  # training a tokenizer for less than this shows no progress
 
@@ -32,6 +32,23 @@ class PreparedData:
     corpus: Corpus | StreamedCorpus
     tokenizer: Tokenizer
     store: TokenStore | None = None  # None: opened when needed; a stream has no store
+
+
+def prepare(
+    data: str,
+    tokenizer: str | Tokenizer,
+    emit: Listener,
+    documents: Documents = "joined",
+    *,
+    keep_near_duplicates: bool = False,
+) -> PreparedData:
+    """Load a text of known length, train its tokenizer unless it is given, and tokenize it. Raises `DataError`."""
+    corpus = load_corpus(data, keep_near_duplicates=keep_near_duplicates)
+    try:
+        shared = new_tokenizer(tokenizer, corpus, emit) if isinstance(tokenizer, str) else tokenizer
+        return PreparedData(corpus, shared, tokenize_corpus(corpus, shared, emit, documents))
+    finally:
+        emit(EndEvent())
 
 
 def load_data(data: str, *, keep_near_duplicates: bool = False) -> Corpus | StreamedCorpus:

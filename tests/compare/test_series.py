@@ -14,6 +14,7 @@ from lmzoo.compare.results import CellResult
 from lmzoo.compare.scaling import fit_curve
 from lmzoo.compare.series import compare_sizes, fit, markdown, parse_sizes
 from lmzoo.errors import ConfigError, LmzooError
+from lmzoo.runs import inputs
 from tests.compare.example import example, model
 
 SETTINGS: dict[str, Any] = {"steps": 6, "batch_size": 2, "context_length": 16, "eval_every": 6}
@@ -49,6 +50,15 @@ def test_compare_sizes_makes_a_comparison_of_each_size(text: Path, tmp_path: Pat
     table = (tmp_path / "scaling.md").read_text()
     assert "bigram has the same training FLOPs at several sizes, so it has no curve" in table
     assert "One seed gives no intervals." in table
+
+
+def test_compare_sizes_reads_the_text_once(text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+    plain = inputs.load_corpus
+    monkeypatch.setattr(inputs, "load_corpus", lambda data, **more: read.append(data) or plain(data, **more))
+    settings = SETTINGS | {"steps": 1}
+    compare_sizes(["bigram"], str(text), tmp_path, sizes="2k,4k,8k", settings=settings)
+    assert read == [str(text)]
 
 
 @pytest.mark.parametrize(
