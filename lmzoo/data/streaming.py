@@ -1,7 +1,8 @@
 """A streamed corpus, for datasets larger than the disk: `--data hf:NAME`.
 
 Only its first part is read before training begins: to identify the corpus by a hash, to hold out documents for
-validation if the dataset has no validation split, and to train the tokenizer.
+validation if the dataset has no validation split, to train the tokenizer, and to count the documents of the validation
+split that nearly equal one of it. None is left out, since others may have copies in the part that was not read.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import numpy as np
 
 from lmzoo.data.corpora import Split
 from lmzoo.data.hf_dataset import HFDataset
+from lmzoo.data.near_duplicates import find_near_duplicates
 from lmzoo.data.store import Documents, TokenSplit
+from lmzoo.data.text import Span
 from lmzoo.data.token_reader import TokenReader
 from lmzoo.data.tokenizers import Tokenizer, utf8
 from lmzoo.errors import DataError
@@ -48,7 +51,8 @@ class StreamedCorpus:
 
     `sha256` is the hash of the URLs or sizes of its files, its column, and the text of `train` and `val`. `train` is
     the part of the training split that the tokenizer is trained on, `val` is the validation text. `held_out` is the
-    number of rows at the beginning of the training split that belong to `val`.
+    number of rows at the beginning of the training split that belong to `val`. `copies` is the number of documents of
+    `val` that nearly equal one of `train`.
     """
 
     name: str
@@ -57,6 +61,15 @@ class StreamedCorpus:
     held_out: int
     train: StreamedPart
     val: StreamedPart
+    copies: int = 0
+
+    @property
+    def copies_note(self) -> str:
+        """States how many documents are copies, and what was not searched."""
+        return (
+            f"{self.copies:,} of the {self.val.rows:,} documents of the validation split nearly equal one of the first "
+            f"{self.train.rows:,} training documents; the rest of a stream is not searched, and none is left out"
+        )
 
     def chunks(self, split: Split) -> Iterator[str]:
         """Yields the text of `train` or `val`, one row at a time."""
@@ -86,23 +99,24 @@ def load_stream(data: str) -> StreamedCorpus:
     """
     dataset = HFDataset(data)
     digest = hashlib.sha256("\n".join([dataset.column, *dataset.files, ""]).encode())
-    sizes = _measure(dataset, dataset.split, PREFIX_BYTES, digest)
+    rows = _first_rows(dataset, dataset.split, PREFIX_BYTES, digest)
     if dataset.validation:
         held_out = 0
-        val = dataset.validation, _measure(dataset, dataset.validation, VALIDATION_BYTES, digest)
+        val = dataset.validation, _first_rows(dataset, dataset.validation, VALIDATION_BYTES, digest)
     else:
-        ends = list(accumulate(n_bytes for n_bytes, _ in sizes))
+        ends = list(accumulate(map(len, rows)))
         held_out = 1 + next(i for i, end in enumerate(ends) if end >= HELD_OUT_FRACTION * ends[-1]) if ends else 0
-        val = dataset.split, sizes[:held_out]
-    if len(sizes) == held_out:
-        raise DataError(f"{data}: has {len(sizes)} rows in its split {dataset.split!r}: none is left to train on")
+        val = dataset.split, rows[:held_out]
+    if len(rows) == held_out:
+        raise DataError(f"{data}: has {len(rows)} rows in its split {dataset.split!r}: none is left to train on")
     return StreamedCorpus(
         name=data,
         sha256=digest.hexdigest(),
         dataset=dataset,
         held_out=held_out,
-        train=_part(dataset, dataset.split, held_out, sizes[held_out:]),
+        train=_part(dataset, dataset.split, held_out, rows[held_out:]),
         val=_part(dataset, val[0], 0, val[1]),
+        copies=len(find_near_duplicates(_spans(rows[held_out:]), _spans(val[1]))) if val[1] else 0,
     )
 
 
@@ -111,19 +125,23 @@ def id_type(tokenizer: Tokenizer) -> np.dtype:
     return np.min_scalar_type(tokenizer.vocab_size - 1)
 
 
-def _measure(dataset: HFDataset, split: str, enough: int, digest: hashlib._Hash) -> list[tuple[int, int]]:
-    """Bytes and characters of the first rows of `split`: at least two, up to the one that reaches `enough` bytes."""
-    sizes: list[tuple[int, int]] = []
+def _first_rows(dataset: HFDataset, split: str, enough: int, digest: hashlib._Hash) -> list[bytes]:
+    """Returns the text of the first rows of `split`: at least two, up to the one that reaches `enough` bytes."""
+    rows: list[bytes] = []
     total = 0
     for text in dataset.texts(split):
-        data = utf8(text + dataset.separator)
-        digest.update(data)
-        sizes.append((len(data), len(text) + len(dataset.separator)))
-        total += len(data)
-        if total >= enough and len(sizes) >= 2:
+        rows.append(utf8(text + dataset.separator))
+        digest.update(rows[-1])
+        total += len(rows[-1])
+        if total >= enough and len(rows) >= 2:
             break
-    return sizes
+    return rows
 
 
-def _part(dataset: HFDataset, split: str, start: int, sizes: list[tuple[int, int]]) -> StreamedPart:
-    return StreamedPart(dataset, split, start, len(sizes), sum(b for b, _ in sizes), sum(c for _, c in sizes))
+def _part(dataset: HFDataset, split: str, start: int, rows: list[bytes]) -> StreamedPart:
+    n_bytes, n_chars = sum(map(len, rows)), sum(len(row.decode()) for row in rows)
+    return StreamedPart(dataset, split, start, len(rows), n_bytes, n_chars)
+
+
+def _spans(rows: list[bytes]) -> list[Span]:
+    return [Span(row, 0, len(row)) for row in rows]

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lmzoo import bounds, plotting
+from lmzoo.data.streaming import StreamedCorpus
 from lmzoo.data.tokenizers import Tokenizer, load_tokenizer
 from lmzoo.distributed.parallel import parallelize
 from lmzoo.distributed.ranks import Ranks, process_group
@@ -262,6 +263,8 @@ def _read_data(spec: RunSpec, run: Path | None, emit: Listener) -> PreparedData:
     """Read the text of `spec`; load the tokenizer of the resumed run, or train a new one."""
     keep = run is not None and keeps_near_duplicates(read_tables(run))
     corpus = load_data(spec.data, keep_near_duplicates=keep)
+    if isinstance(corpus, StreamedCorpus):
+        emit(NoteEvent(f"{corpus.name}: {corpus.copies_note}"))
     tokenizer = new_tokenizer(spec.tokenizer, corpus, emit) if run is None else load_tokenizer(run)
     return PreparedData(corpus, tokenizer)
 

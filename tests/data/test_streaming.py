@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import subprocess
 import sys
 from collections.abc import Callable
@@ -53,6 +54,24 @@ def test_load_stream_uses_the_validation_split_of_the_dataset(write: Write, chin
     assert "".join(corpus.chunks("train")) == f"{chinese}\n\na\n\n"
     assert "".join(corpus.chunks("val")) == "eine\n\nzwei\n\n"
     assert (corpus.train.n_bytes, corpus.train.n_chars) == (len(chinese.encode()) + 5, len(chinese) + 5)
+
+
+def test_load_stream_counts_documents_that_nearly_equal_a_training_document(write: Write) -> None:
+    rng = random.Random(0)
+    poems = [" ".join(rng.choice("abcdefgh") * rng.randint(1, 9) for _ in range(60)) for _ in range(40)]
+    folder = write("d/train.jsonl", jsonl(poems)).parent
+    write(
+        "d/validation.jsonl",
+        jsonl([poems[7] + " the end", "short", poems[30].replace(" ", "\n"), "z" + poems[1][::-1]]),
+    )
+    corpus = load_stream(f"hf:{folder}")
+    assert (corpus.copies, corpus.val.rows) == (2, 4)
+    assert corpus.copies_note == (
+        "2 of the 4 documents of the validation split nearly equal one of the first 40 training documents; the rest of "
+        "a stream is not searched, and none is left out"
+    )
+    write("d/validation.jsonl", "")
+    assert load_stream(f"hf:{write('a.jsonl', jsonl(poems))}").copies == 0
 
 
 def test_load_stream_reads_only_the_prefix(write: Write) -> None:

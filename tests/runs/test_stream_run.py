@@ -14,8 +14,9 @@ import pytest
 from lmzoo.compare import compare
 from lmzoo.data import isolated_stream, stream_batches
 from lmzoo.errors import CheckpointError, ConfigError, DataError, LmzooError
-from lmzoo.runs.run import RunSpec, evaluate_run, evaluate_run_positions, load_run, make_spec, train_run
+from lmzoo.runs.run import RunSpec, evaluate_run, evaluate_run_positions, load_run, make_spec, train_part, train_run
 from lmzoo.storage import atomic, checkpoints
+from lmzoo.train.events import Event, NoteEvent
 from lmzoo.train.signals import Interrupted
 from tests.distributed.processes import TOLERANCE, Forks, copy_until, curve, difference
 from tests.helpers import SMALL, TEXT, assert_same, tensors
@@ -157,6 +158,13 @@ def test_stream_run_can_be_evaluated_and_loaded(tmp_path: Path, stream_spec: Mak
     assert evaluate_run(run, str(text)).tokens > found.tokens
     assert load_run(run).model.config.vocab_size == 256
     assert (run / "sample.txt").read_text().startswith(TEXT[0])
+
+
+def test_stream_run_says_what_was_searched_for_copies(tmp_path: Path, stream_spec: MakeSpec) -> None:
+    events: list[Event] = []
+    train_part(stream_spec(), tmp_path / "run", 1, listeners=[events.append])
+    notes = [event.message for event in events if isinstance(event, NoteEvent)]
+    assert any("documents of the validation split nearly equal one of the first" in note for note in notes)
 
 
 def test_evaluate_run_of_a_file_on_a_stream(tmp_path: Path, small_spec: MakeSpec, dataset: Path) -> None:
