@@ -44,8 +44,13 @@ def greedy(model: LanguageModel, rows: int, tokens: int) -> Callable[[], Tensor]
 
 
 def forms_of(model: LanguageModel, rows: int, *, compiled: bool) -> dict[str, LanguageModel]:
-    """Return the model itself, named by its dtype, and its copies for decoding; compiled int8 needs `rows` = 1."""
+    """Return the model itself, named by its dtype, and its copies for decoding; compiled int8 needs `rows` = 1.
+
+    A model without parameters has none: they would be the model itself.
+    """
     forms = {str(model.dtype).removeprefix("torch."): model}
+    if not model.num_params():
+        return forms
     forms |= {f"{weights} packed": decoding_copy(model, weights, rows=rows) for weights in FORMS}
     for weights in FORMS if compiled and rows == 1 else FORMS[:1] if compiled else ():
         forms[f"{weights} compiled"] = decoding_copy(model, weights, rows=rows, compiled=True)
@@ -160,6 +165,8 @@ def summary(result: Mapping[str, Any]) -> str:
     for entry in result["results"]:
         ours = f"{entry['share_of_bandwidth']:11.0%}  {entry['loss_above']:+10.4f}" if "weight_bytes" in entry else ""
         lines.append(f"{entry['form']:24s} {entry['ms_per_step']:8.2f} {entry['tokens_per_s']:9.1f} {ours}".rstrip())
+    if not result["results"][0].get("weight_bytes"):
+        lines.append("no copies for decoding: the model has no weights")
     sampler = result["sampler"]
     lines.append(f"sampling with all logits processors: {sampler['ms']:.2f} ms, {sampler['share']:.0%} of a step")
     lines += [

@@ -82,7 +82,7 @@ def decode(
         if not (preset and "vocab_size" in preset.model):
             settings.setdefault("vocab_size", VOCAB_SIZE)
         model = lmzoo.create_model(target, **settings)
-    if compiled:
+    if compiled and model.num_params():
         click.echo("compiling first, up to a minute for each copy (--no-compiled skips this)", err=True)
     figures = bench_decode(model.eval(), rows=rows, tokens=tokens, repeats=repeats, compiled=compiled)
     result = {"target": target, **figures}

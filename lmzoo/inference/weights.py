@@ -161,7 +161,8 @@ def decoding_copy(
     All other weights are bfloat16, except those that must stay float32 (`cast_weights`). The copy decodes, generates
     and scores as any model; it cannot be trained or saved. `model` does not change. `rows` is the
     number of sequences decoded together; the results do not depend on it.
-    With `compiled`, the first step takes about 10 to 60 seconds, once per number of rows, and needs a C++ compiler.
+    With `compiled`, the first step takes about 10 to 60 seconds, once per number of rows, and needs a C++ compiler. A
+    model without parameters has no weights to read and is never compiled: its look-ups in a table take minutes to.
     On a CPU without bfloat16 kernels (`has_bfloat16_kernels`) a copy takes less memory, but decodes slower.
     Raises `InputError` for an unknown format, and for a model on another device.
     """
@@ -181,7 +182,7 @@ def decoding_copy(
                 setattr(changed.get_submodule(parent), name, (form if whole else bfloat16)(*linear))
             elif isinstance(original, nn.Dropout):
                 setattr(changed.get_submodule(parent), name, nn.Identity())  # saves one call per step
-    changed.compiled_step = CompiledStep(changed) if compiled else None
+    changed.compiled_step = CompiledStep(changed) if compiled and model.num_params() else None
     return changed.requires_grad_(False)
 
 

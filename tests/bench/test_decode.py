@@ -35,6 +35,14 @@ def test_bench_decode_measures_a_tiny_model(monkeypatch: pytest.MonkeyPatch) -> 
     assert "sleeper" in bench.summary(result)
 
 
+def test_bench_decode_makes_no_copies_of_a_model_without_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch, "compile", lambda *given, **options: pytest.fail("it takes minutes"))
+    model = lmzoo.create_model("ngram.tiny", vocab_size=65).eval()
+    result = bench.bench_decode(model, tokens=4, repeats=1, bandwidth_bytes=1 << 20)
+    assert [(entry["form"], entry["weight_bytes"]) for entry in result["results"]] == [("float32", 0)]
+    assert "no copies for decoding: the model has no weights" in bench.summary(result)
+
+
 def test_latency_measures_a_constant_state() -> None:
     near, far = bench.latency(lmzoo.create_model("lstm", **SIZES).eval(), positions=(8, 600), steps=3)
     assert (near["position"], far["position"]) == (8, 600)
