@@ -242,13 +242,8 @@ def test_compare_reads_the_text_and_trains_the_tokenizer_once(
 
         monkeypatch.setattr(module, name, counted)
 
-    for module, name in (
-        (comparison, "load_corpus"),
-        (inputs, "load_corpus"),
-        (inputs, "train_tokenizer"),
-        (inputs, "open_store"),
-    ):
-        count(module, name)
+    for name in ("load_corpus", "train_tokenizer", "open_store"):
+        count(inputs, name)
     compare([*NAMES, "mlp"], text, tmp_path, settings=SETTINGS | {"steps": 2})
     assert counts == {"load_corpus": 1, "train_tokenizer": 1, "open_store": 1}
     compare([*NAMES, "mlp"], text, tmp_path, settings=SETTINGS | {"steps": 2})
