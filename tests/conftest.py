@@ -16,6 +16,7 @@ from lmzoo.runs.run import RunSpec, make_spec
 from tests.conditions import pytest_collection_modifyitems, pytest_terminal_summary  # noqa: F401 (hooks of pytest)
 from tests.distributed.processes import Forks
 from tests.durations import pytest_addoption, pytest_configure  # noqa: F401 (hooks of pytest)
+from tests.freezing import freeze_modules
 from tests.helpers import SHORT_SAMPLE, SMALL, TEXT
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when a library of Hugging Face is imported: a test needs no network
@@ -31,6 +32,7 @@ def same_start() -> None:
 
     Rounding errors depend on the weights: with unlucky ones they exceed a tolerance.
     """
+    freeze_modules()
     torch.manual_seed(0)
     if torch.get_num_threads() != 1:  # left by another test
         torch.set_num_threads(1)
