@@ -5,33 +5,33 @@ For every batch row and head, with vectors as rows and a memory S that is a matr
     S_t = diag(w_t) S_{t-1} + k_t^T v_t + b_t^T u_t        u_t = a_t S_{t-1}
     y_t = q_t S_t
 
-Without a and b the last term is absent. With a alone, b is k. Let S be the memory before a chunk, and G_t the sum of
-log w from the chunk's start to t. Each memory of the chunk is a sum of decayed outer products, so with the scores
-QK_ts = sum over channels of q_t k_s exp(G_t - G_s) for s <= t, AB_ts = sum over channels of a_t b_s exp(G_{t-1} - G_s)
-for s < t, and QB and AK in the same way,
+Without a and b the last term is absent. With a alone, b is k. If `a_reads_decayed`, u_t = a_t diag(w_t) S_{t-1}.
 
-    (I - AB) U = (A exp G_{t-1}) S + AK V
-    Y = (Q exp G_t) S + QK V + QB U
-    next S = exp(G_C) S + (K exp(G_C - G))^T V + (B exp(G_C - G))^T U
+Let S be the memory before a chunk, and G_t the sum of log w from the chunk's start to t. With the queries q_t exp(G_t)
+and a_t exp(G_{t-1}) and the keys k_t exp(-G_t) and b_t exp(-G_t), nothing decays within the chunk. Let Q, A, K and B be
+these vectors, QK and QB the lower triangles of the products of queries and keys, AK and AB the triangles strictly
+below the diagonal:
 
-With b = k, all values V + U are written under k: (I - AB) (V + U) = (A exp G_{t-1}) S + V. The system does not contain
-S: its inverse is computed for all chunks together.
+    (I - AB) U = A S + AK V
+    Y = Q S + QK V + QB U
+    next S = exp(G_C) (S + K^T V + B^T U)
 
-The products exp(G_t - G_s) are at most one, but are computed as exp(G_t - m) exp(m - G_s), where m is G in the middle
-of the chunk: so one matrix product makes all scores. For this, a decay below the rounding error counts as the rounding
-error. The two factors are then inverse to each other up to rounding, and within the range of float32 for chunks of
-`CHUNK_LENGTH` positions. The exponents are float64 numbers.
+So U is A' S + T, with A' = (I - AB)^-1 A and T = (I - AB)^-1 AK V, which are computed for all chunks together. With
+b = k, all values V + U are written under k, and AK V is V.
 
-The operator works on tiles of a few chunks. It saves only the memories at the boundaries of the chunks; the backward
-pass computes the tiles again, from the last to the first. G_t enters as a factor of q_t and a_{t+1} and as a divisor of
-k_t and b_t, so its gradient is q_t dq_t + a_{t+1} da_{t+1} - k_t dk_t - b_t db_t, and the gradient of log w_t is the
-sum of the gradients of G_t and of all later G. Everything after a tile depends on the tile's decays only through the
-memory S at its end, so this sum starts anew in each tile, with S dS summed over the value axis: rounding errors of long
-sequences do not add up.
+exp(G_t) is a product of decays. If its reciprocal would be too large, which takes strong decays, the queries and keys
+of the tile are float64, and a decay below the rounding error counts as the rounding error. Every matrix product with
+the memory has keys times exp(G_C), which are not large.
+
+The operator saves only the memories at the boundaries of the chunks; the backward pass computes the tiles again, from
+the last to the first. G_t enters as a factor of q_t and a_{t+1} and as a divisor of k_t and b_t, so its gradient is
+q_t dq_t + a_{t+1} da_{t+1} - k_t dk_t - b_t db_t, and the gradient of log w_t is the sum of the gradients of G_t and of
+all later G. Everything after a tile depends on the tile's decays only through the memory S at its end, so this sum
+starts anew in each tile, with S dS summed over the value axis: rounding errors of long sequences do not add up.
 
 Legend: B batch, T time, H heads, K key width, V value width; N chunks of C positions, M = B * H, L = N * M in a tile;
-Q positions of q and then of a, P positions of k and then of b in a chunk, X either of them, F = C + 1 positions, from
-the one before the chunk.
+Q positions of q and then of a, P positions of k and then of b in a chunk, F = C + 1 positions, from the one before the
+chunk.
 """
 
 from __future__ import annotations
@@ -40,14 +40,16 @@ import math
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from lmzoo.ops.chunks import in_chunks, padded, steps, tiles
 from lmzoo.ops.operator import operator
 
-CHUNK_LENGTH = 8  # exp(CHUNK_LENGTH / 2 * 16), for decays of the rounding error, is far below the largest float32
-TILE = 1 << 18  # numbers in a tensor of a tile: less fits better into the cache, but takes more calls
+CHUNK_LENGTH = 16  # longer chunks need more work for the scores, shorter ones more memories
+SMALLEST_FACTOR = 1e-20  # of a query; its reciprocal is a factor of a key, and far from infinite
+    1e-20  # of a query; its reciprocal, a factor of a key, times a product with a value is far from infinite
+)
 
 
 def decayed_memory(
@@ -58,111 +60,110 @@ def decayed_memory(
     state_BHKV: Tensor,
     a_BTHK: Tensor | None = None,
     b_BTHK: Tensor | None = None,
+    *,
+    a_reads_decayed: bool = False,
 ) -> tuple[Tensor, Tensor]:
     """Returns `y_BTHV` and the last memory; all tensors have the same dtype, float32 or float64."""
     T = q_BTHK.shape[1]
-    q, k, v, log_decay = (_padded(x) for x in (q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK))
-    a, b = (None if x is None else _padded(x) for x in (a_BTHK, b_BTHK))
+    C = min(CHUNK_LENGTH, T)
+    inputs = (None if x is None else padded(x, C) for x in (q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK))
     with torch.autocast(q_BTHK.device.type, enabled=False):  # autocast would compute the products in its own dtype
-        y_BTHV, last_BHKV, _ = torch.ops.lmzoo.decayed_memory(q, k, v, log_decay, state_BHKV, a, b)
+        y_BTHV, last_BHKV, _ = torch.ops.lmzoo.decayed_memory(*inputs, state_BHKV, C, a_reads_decayed)
     return y_BTHV[:, :T], last_BHKV
-
-
-def _padded(x_BTHK: Tensor) -> Tensor:
-    """Adds zeros up to a whole chunk: a key of zero and a decay of one leave the memory as it is."""
-    missing = -x_BTHK.shape[1] % CHUNK_LENGTH
-    return F.pad(x_BTHK, (0, 0, 0, 0, 0, missing)) if missing else x_BTHK
 
 
 class _Tile(NamedTuple):
     """Queries and keys with their decays, and the scores, of several chunks: they do not depend on the memory."""
 
+    since_LFK: Tensor  # exp(G)
+    inverse_since_LCK: Tensor  # exp(-G)
+    wide_q_LQK: Tensor  # times exp(G)
+    wide_k_LPK: Tensor  # times exp(-G)
     q_LQK: Tensor
-    k_LPK: Tensor
-    v_LPV: Tensor  # v and then room for u; with a alone v, later replaced by v + u
-    near_q_LQK: Tensor  # times exp(G), the decays since the chunk's start
-    near_k_LPK: Tensor  # times exp(G_C - G), the decays to the chunk's end
-    far_q_LQK: Tensor  # times exp(G - m)
-    far_k_LPK: Tensor  # times exp(m - G)
-    grow_LFK: Tensor  # exp(G - m)
-    shrink_LFK: Tensor  # exp(m - G)
-    kept_LK1: Tensor  # exp(G) of the last position
+    k_LPK: Tensor  # times exp(G_C - G)
+    kept_LK1: Tensor  # exp(G_C)
     scores_LQP: Tensor
-    inverse_LCC: Tensor | None  # of the system
+    inverse_LCC: Tensor | None  # of the system I - AB
+    solved_a_LCK: Tensor | None  # A'
 
 
 class _Chunks:
-    """The inputs of the operator, cut into tiles."""
+    """The inputs of the operator, cut into chunks and tiles."""
 
-    def __init__(self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, a: Tensor | None, b: Tensor | None) -> None:
-        self.queries = (q,) if a is None else (q, a)
-        self.keys = (k,) if b is None else (k, b)
-        self.v, self.log_decay = v, log_decay
-        (self.B, T, self.H, K), V, C = q.shape, v.shape[-1], CHUNK_LENGTH
-        size = max(1, TILE // (self.B * self.H * C * max(K, V)))
-        self.tiles = [slice(n, min(n + size, T // C)) for n in range(0, T // C, size)]
-        position_C = torch.arange(C, device=q.device)
-        before_FC = torch.arange(C + 1, device=q.device)[:, None] > position_C
-        self.sums_FC = before_FC.double() - (position_C < C // 2).double()  # times the logs of the decays: G - m
-        hidden = (position_C[:, None] < position_C, position_C[:, None] <= position_C)  # from q, from a
-        self.hidden_QP = torch.cat(hidden[: len(self.queries)]).repeat(1, len(self.keys))
-        self.eye_CC = torch.eye(C, dtype=q.dtype, device=q.device)
+    def __init__(
+        self, q: Tensor, k: Tensor, v: Tensor, log_decay: Tensor, a: Tensor | None, b: Tensor | None, C: int, late: bool
+    ) -> None:
+        (B, T, H, K), V = q.shape, v.shape[-1]
+        self.C, self.dtype, self.lead = C, q.dtype, (B, H)
+        self.v, self.log_decay = in_chunks(v, C), in_chunks(log_decay, C)
+        self.queries = [in_chunks(x, C) for x in (q, a) if x is not None]
+        self.keys = [in_chunks(x, C) for x in (k, b) if x is not None]
+        self.decays_of_queries = (slice(1, None), slice(1, None) if late else slice(0, -1))  # in F
+        self.tiles = tiles(T // C, B * H * C * max(K, V))
 
-    def cut(self, n: slice, xs: tuple[Tensor, ...], *, room: int = 0) -> Tensor:
-        """Returns the chunks n of each of xs, one after another, and room for more: (L, X, K or V)."""
-        C, L = CHUNK_LENGTH, (n.stop - n.start) * self.B * self.H
-        out_LXK = xs[0].new_empty(L, C * (len(xs) + room), xs[0].shape[-1])
-        for i, x in enumerate(xs):
-            part = x.unflatten(1, (-1, C))[:, n].permute(1, 0, 3, 2, 4)
-            out_LXK[:, i * C : (i + 1) * C].unflatten(0, (-1, self.B, self.H)).copy_(part)
-        return out_LXK
+    def by_chunk(self, x_LXK: Tensor) -> Tensor:
+        """Returns a view of a tile's tensor with the axes (N, B, H, X, K)."""
+        return x_LXK.unflatten(0, (-1, *self.lead))
 
-    def paste(self, n: slice, x_LXK: Tensor, outs: tuple[Tensor, ...]) -> None:
-        """Writes the chunks n of all outputs: the reverse of `cut`."""
-        for x_LCK, out in zip(x_LXK.split(CHUNK_LENGTH, dim=1), outs, strict=True):
-            part = x_LCK.unflatten(0, (-1, self.B, self.H)).permute(1, 0, 3, 2, 4)
-            out.unflatten(1, (-1, CHUNK_LENGTH))[:, n].copy_(part)
+    def parts(self, x_LXK: Tensor) -> tuple[Tensor, ...]:
+        """Returns views of the positions of q and of a, or of k and of b."""
+        return x_LXK.split(self.C, dim=1)
+
+    def copy(self, x_NBHCV: Tensor, room: int = 0) -> Tensor:
+        """Returns a copy with room for more positions, (L, C + room, V)."""
+        N, B, H, C, V = x_NBHCV.shape
+        out_LPV = x_NBHCV.new_empty(N * B * H, C + room, V)
+        self.by_chunk(out_LPV)[..., :C, :].copy_(x_NBHCV)
+        return out_LPV
+
+    def since(self, n: slice, dtype: torch.dtype) -> Tensor:
+        """Returns exp(G), (L, F, K)."""
+        C, log_NBHCK = self.C, self.log_decay[n].to(dtype)
+        since_LFK = log_NBHCK.new_empty(math.prod(log_NBHCK.shape[:3]), C + 1, log_NBHCK.shape[-1])
+        since_LFK[:, 0] = 1.0
+        torch.exp(log_NBHCK, out=self.by_chunk(since_LFK)[..., 1:, :])
+        if dtype == torch.float64:
+            since_LFK.clamp_(min=torch.finfo(self.dtype).eps)
+        since = since_LFK.unbind(1)
+        for t in range(1, C):
+            since[t + 1].mul_(since[t])
+        return since_LFK
 
     def tile(self, n: slice) -> _Tile:
         """Computes the chunks n."""
-        C, v_LPV = CHUNK_LENGTH, self.cut(n, (self.v,), room=len(self.keys) - 1)
-        q_LQK, k_LPK = self.cut(n, self.queries), self.cut(n, self.keys)
-        log_LCK = self.cut(n, (self.log_decay,)).clamp_(min=math.log(torch.finfo(q_LQK.dtype).eps))
-        grow_LFK = (self.sums_FC @ log_LCK.double()).exp_().to(q_LQK.dtype)
-        shrink_LFK = grow_LFK.reciprocal()
-        far_q_LQK, far_k_LPK = torch.empty_like(q_LQK), torch.empty_like(k_LPK)
-        _decay_queries(q_LQK, grow_LFK, far_q_LQK)
-        _decay_keys(k_LPK, shrink_LFK, far_k_LPK)
-        # Products of queries with later keys can overflow: they are replaced, a mask of factors 0 would give NaN.
-        scores_LQP = (far_q_LQK @ far_k_LPK.mT).masked_fill_(self.hidden_QP, 0.0)
-        inverse_LCC = None
+        since_LFK = self.since(n, self.dtype)
+        if not since_LFK[:, -1].amin() > SMALLEST_FACTOR:
+            since_LFK = self.since(n, torch.float64)
+        inverse_since_LCK = since_LFK[:, 1:].reciprocal()
+        (L, _, K), C = since_LFK.shape, self.C
+        wide_q_LQK, wide_k_LPK = (since_LFK.new_empty(L, C * len(x), K) for x in (self.queries, self.keys))
+        for x, out, rows in zip(self.queries, self.parts(wide_q_LQK), self.decays_of_queries, strict=False):
+            torch.mul(x[n], self.by_chunk(since_LFK[:, rows]), out=self.by_chunk(out))
+        for x, out in zip(self.keys, self.parts(wide_k_LPK), strict=True):
+            torch.mul(x[n], self.by_chunk(inverse_since_LCK), out=self.by_chunk(out))
+        scores_LQP = self.visible(torch.bmm(wide_q_LQK, wide_k_LPK.mT)).to(self.dtype)
+        q_LQK, k_LPK = wide_q_LQK.to(self.dtype), (wide_k_LPK * since_LFK[:, -1:]).to(self.dtype)
+        kept_LK1 = since_LFK[:, -1, :, None].to(self.dtype)
+        inverse_LCC, solved_a_LCK = None, None
         if len(self.queries) > 1:
+            eye_CC = torch.eye(C, dtype=self.dtype, device=scores_LQP.device)
             system = -scores_LQP[:, C:, -C:]  # the diagonal is one by definition and is never read
-            inverse_LCC = torch.linalg.solve_triangular(system, self.eye_CC, upper=False, unitriangular=True)
-        near_q_LQK, near_k_LPK = far_q_LQK * shrink_LFK[:, :1], far_k_LPK * grow_LFK[:, -1:]
-        kept_LK1 = (grow_LFK[:, -1] * shrink_LFK[:, 0])[..., None]
-        decayed = (near_q_LQK, near_k_LPK, far_q_LQK, far_k_LPK, grow_LFK, shrink_LFK, kept_LK1)
-        return _Tile(q_LQK, k_LPK, v_LPV, *decayed, scores_LQP, inverse_LCC)
+            inverse_LCC = torch.linalg.solve_triangular(system, eye_CC, upper=False, unitriangular=True)
+            solved_a_LCK = torch.bmm(inverse_LCC, q_LQK[:, C:])
+        decays = (since_LFK, inverse_since_LCK, wide_q_LQK, wide_k_LPK, q_LQK, k_LPK, kept_LK1)
+        return _Tile(*decays, scores_LQP, inverse_LCC, solved_a_LCK)
 
-    def targets(self, tile: _Tile) -> Tensor:
+    def visible(self, scores_LQP: Tensor) -> Tensor:
+        """Sets the scores with keys that are later, or for a not earlier, to zero, in place."""
+        for part_LCP, diagonal in zip(self.parts(scores_LQP), (0, -1), strict=False):
+            for part_LCC in part_LCP.split(self.C, dim=2):
+                part_LCC.tril_(diagonal)
+        return scores_LQP
+
+    def targets(self, tile: _Tile, v_LCV: Tensor) -> Tensor:
         """Returns the right-hand sides of the systems without the memory: AK V, or V if b is k."""
-        C, v_LCV = CHUNK_LENGTH, tile.v_LPV[:, :CHUNK_LENGTH]
-        return v_LCV if len(self.keys) == 1 else tile.scores_LQP[:, C:, :C] @ v_LCV
-
-
-def _decay_queries(x_LQK: Tensor, grow_LFK: Tensor, out_LQK: Tensor) -> None:
-    """Multiplies q by exp(G - m) at its position, and a by exp(G - m) at the position before."""
-    C = CHUNK_LENGTH
-    torch.mul(x_LQK[:, :C], grow_LFK[:, 1:], out=out_LQK[:, :C])
-    if x_LQK.shape[1] > C:
-        torch.mul(x_LQK[:, C:], grow_LFK[:, :-1], out=out_LQK[:, C:])
-
-
-def _decay_keys(x_LPK: Tensor, shrink_LFK: Tensor, out_LPK: Tensor) -> None:
-    """Multiplies k and b by exp(m - G) at their position."""
-    parts = zip(x_LPK.split(CHUNK_LENGTH, dim=1), out_LPK.split(CHUNK_LENGTH, dim=1), strict=True)
-    for x_LCK, out_LCK in parts:
-        torch.mul(x_LCK, shrink_LFK[:, 1:], out=out_LCK)
+        C = self.C
+        return v_LCV if len(self.keys) == 1 else torch.bmm(tile.scores_LQP[:, C:, :C], v_LCV)
 
 
 # A custom operator: autograd would keep all tensors of all chunks, and torch.compile would unroll the loops.
@@ -174,31 +175,48 @@ def _forward(
     k_BTHK: Tensor,
     v_BTHV: Tensor,
     log_decay_BTHK: Tensor,
-    state_BHKV: Tensor,
     a_BTHK: Tensor | None,
     b_BTHK: Tensor | None,
+    state_BHKV: Tensor,
+    C: int,
+    a_reads_decayed: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Returns `y_BTHV`, the last memory, and the memories at the boundaries of all chunks (N + 1, M, K, V)."""
-    C, chunks = CHUNK_LENGTH, _Chunks(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK)
-    S_NMKV = _empty_memories(q_BTHK, state_BHKV)
-    S_NMKV[0], y_BTHV = state_BHKV.flatten(0, 1), v_BTHV.new_empty(v_BTHV.shape)
+    chunks = _Chunks(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK, C, a_reads_decayed)
+    S_NMKV, y_BTHV = _room(state_BHKV, v_BTHV, C), v_BTHV.new_empty(v_BTHV.shape)
+    S_NMKV[0] = state_BHKV.flatten(0, 1)
+    ys = in_chunks(y_BTHV, C)
     for n in chunks.tiles:
-        tile = chunks.tile(n)
-        v_LPV, N, memories = tile.v_LPV, n.stop - n.start, S_NMKV[n.start : n.stop + 1].unbind(0)
-        kept = tile.kept_LK1.chunk(N)
-        if tile.inverse_LCC is None:
-            written = (tile.near_k_LPK.mT @ v_LPV).chunk(N)
-            for i in range(N):
-                torch.addcmul(written[i], kept[i], memories[i], out=memories[i + 1])
-        else:
-            targets, inverses = chunks.targets(tile).chunk(N), tile.inverse_LCC.chunk(N)
-            keys, values, a = (x.chunk(N) for x in (tile.near_k_LPK.mT, v_LPV, tile.near_q_LQK[:, C:]))
-            for i in range(N):
-                values[i][:, -C:] = inverses[i] @ torch.baddbmm(targets[i], a[i], memories[i])
-                torch.mul(kept[i], memories[i], out=memories[i + 1]).baddbmm_(keys[i], values[i])
-        y_LCV = (tile.scores_LQP[:, :C] @ v_LPV).baddbmm_(tile.near_q_LQK[:, :C], S_NMKV[n].flatten(0, 1))
-        chunks.paste(n, y_LCV, (y_BTHV,))
+        y_LCV = _forward_tile(chunks, n, S_NMKV[n.start : n.stop + 1])
+        ys[n].copy_(chunks.by_chunk(y_LCV))
     return y_BTHV, S_NMKV[-1].reshape(state_BHKV.shape).clone(), S_NMKV
+
+
+def _forward_tile(chunks: _Chunks, n: slice, S_NMKV: Tensor) -> Tensor:
+    """Returns the outputs of the chunks n. Writes the memories after the first."""
+    C, tile, N = chunks.C, chunks.tile(n), n.stop - n.start
+    v_LCV, q_LCK, scores_LCP = chunks.copy(chunks.v[n]), tile.q_LQK[:, :C], tile.scores_LQP[:, :C]
+    starts_LKV, ends_LKV = S_NMKV[:-1].flatten(0, 1), S_NMKV[1:].flatten(0, 1)
+    kept, S = steps(tile.kept_LK1, N), S_NMKV.unbind(0)
+    if tile.solved_a_LCK is None:
+        torch.bmm(tile.k_LPK.mT, v_LCV, out=ends_LKV)
+        for i in range(N):
+            S[i + 1].addcmul_(kept[i], S[i])
+        return torch.bmm(scores_LCP, v_LCV).baddbmm_(q_LCK, starts_LKV)
+    u_LCV = torch.bmm(tile.inverse_LCC, chunks.targets(tile, v_LCV))
+    has_b = len(chunks.keys) > 1
+    if has_b:
+        torch.bmm(tile.k_LPK[:, :C].mT, v_LCV, out=ends_LKV)
+    a, b, u = steps(tile.solved_a_LCK, N), steps(tile.k_LPK[:, -C:].mT, N), steps(u_LCV, N)
+    for i in range(N):
+        u[i].baddbmm_(a[i], S[i])
+        if has_b:
+            S[i + 1].addcmul_(kept[i], S[i])
+        else:
+            torch.mul(kept[i], S[i], out=S[i + 1])
+        S[i + 1].baddbmm_(b[i], u[i])
+    y_LCV = torch.bmm(q_LCK, starts_LKV).baddbmm_(scores_LCP[:, :, -C:], u_LCV)
+    return y_LCV.baddbmm_(scores_LCP[:, :, :C], v_LCV) if has_b else y_LCV
 
 
 @operator("decayed_memory_backward")
@@ -212,77 +230,87 @@ def _backward_pass(
     a_BTHK: Tensor | None,
     b_BTHK: Tensor | None,
     S_NMKV: Tensor,
+    C: int,
+    a_reads_decayed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of (q, k, v, log_decay, state, a, b); those of missing a and b are empty."""
-    C, chunks = CHUNK_LENGTH, _Chunks(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK)
-    grad_q, grad_k, grad_v, grad_log, grad_a, grad_b = _empty_gradients(
-        q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK
-    )
-    later_CC = torch.ones_like(chunks.eye_CC).triu()
+    """The gradients of (q, k, v, log_decay, a, b, state); those of missing a and b are empty."""
+    inputs = (q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK)
+    chunks = _Chunks(*inputs, C, a_reads_decayed)
+    gradients = _gradients(*inputs)
+    q, k, v, log_decay, a, b = (x if x.ndim < 4 else in_chunks(x, C) for x in gradients)
+    queries, keys, grad_y = (q, a)[: len(chunks.queries)], (k, b)[: len(chunks.keys)], in_chunks(grad_y_BTHV, C)
     grad_MKV = grad_last_BHKV.flatten(0, 1)
     for n in reversed(chunks.tiles):
-        tile = chunks.tile(n)
-        v_LPV, starts_LKV, N = tile.v_LPV, S_NMKV[n].flatten(0, 1), n.stop - n.start
-        grad_G_MK = (S_NMKV[n.stop] * grad_MKV).sum(-1)  # of G at the end of the tile
-        # The gradients of Y, and room for the gradients of the right-hand sides of the systems.
-        grads_LQV = chunks.cut(n, (grad_y_BTHV,), room=len(chunks.queries) - 1)
-        grad_v_LPV = tile.scores_LQP[:, :C].mT @ grads_LQV[:, :C]
-        read = (tile.near_q_LQK[:, :C].mT @ grads_LQV[:, :C]).chunk(N)
-        grads_NMKV = grad_MKV.new_empty(N + 1, *grad_MKV.shape)  # of the memories at the boundaries
-        grads_NMKV[N] = grad_MKV
-        grads_LKV, grad_S = grads_NMKV[1:].flatten(0, 1), grads_NMKV.unbind(0)
-        kept, grads = tile.kept_LK1.chunk(N), grads_LQV.chunk(N)
-        if tile.inverse_LCC is None:
-            for i in reversed(range(N)):
-                torch.addcmul(read[i], kept[i], grad_S[i + 1], out=grad_S[i])
-            grad_v_LCV = grad_v_LPV.baddbmm_(tile.near_k_LPK, grads_LKV)
-        else:
-            right_LCV = torch.baddbmm(chunks.targets(tile), tile.near_q_LQK[:, C:], starts_LKV)
-            v_LPV[:, -C:] = tile.inverse_LCC @ right_LCV
-            keys, grads_v = tile.near_k_LPK.chunk(N), grad_v_LPV.chunk(N)
-            a, inverses = (x.mT.chunk(N) for x in (tile.near_q_LQK[:, C:], tile.inverse_LCC))
-            for i in reversed(range(N)):
-                grads_v[i].baddbmm_(keys[i], grad_S[i + 1])
-                grads[i][:, C:] = inverses[i] @ grads_v[i][:, -C:]
-                torch.addcmul(read[i], kept[i], grad_S[i + 1], out=grad_S[i]).baddbmm_(a[i], grads[i][:, C:])
-            grad_v_LCV = grads_LQV[:, C:]
-            if b_BTHK is not None:
-                grad_v_LCV = grad_v_LPV[:, :C] + tile.scores_LQP[:, C:, :C].mT @ grad_v_LCV
-        chunks.paste(n, grad_v_LCV, (grad_v,))
-        grad_scores_LQP = (grads_LQV @ v_LPV.mT).masked_fill_(chunks.hidden_QP, 0.0)
-        grad_q_LQK = (grads_LQV @ starts_LKV.mT).mul_(tile.shrink_LFK[:, :1])
-        grad_k_LPK = (v_LPV @ grads_LKV.mT).mul_(tile.grow_LFK[:, -1:])
-        grad_q_LQK.baddbmm_(grad_scores_LQP, tile.far_k_LPK)
-        grad_k_LPK.baddbmm_(grad_scores_LQP.mT, tile.far_q_LQK)
-        _decay_queries(grad_q_LQK, tile.grow_LFK, grad_q_LQK)
-        _decay_keys(grad_k_LPK, tile.shrink_LFK, grad_k_LPK)
-        chunks.paste(n, grad_q_LQK, (grad_q,) if a_BTHK is None else (grad_q, grad_a))
-        chunks.paste(n, grad_k_LPK, (grad_k,) if b_BTHK is None else (grad_k, grad_b))
-        # The gradients are written: from here on these are q dq and k dk, of which the gradients of G consist.
-        grad_q_LQK.mul_(tile.q_LQK)
-        grad_k_LPK.mul_(tile.k_LPK)
-        grad_G_LFK = torch.zeros_like(tile.grow_LFK)
-        grad_G_LFK[:, 1:] = grad_q_LQK[:, :C]
-        for x_LCK in grad_k_LPK.split(C, dim=1):
-            grad_G_LFK[:, 1:] -= x_LCK
-        if a_BTHK is not None:
-            grad_G_LFK[:, :-1] += grad_q_LQK[:, C:]
-        grad_log_LCK = later_CC @ grad_G_LFK[:, 1:]
-        # The sums within each chunk lack the gradients of G from the later chunks and from the end of the tile.
-        for log_MCK, grad_MFK in zip(reversed(grad_log_LCK.chunk(N)), reversed(grad_G_LFK.chunk(N)), strict=True):
-            log_MCK.add_(grad_G_MK[:, None])
-            grad_G_MK = log_MCK[:, 0] + grad_MFK[:, 0]
-        chunks.paste(n, grad_log_LCK, (grad_log,))
-        grad_MKV = grad_S[0]
-    return grad_q, grad_k, grad_v, grad_log, grad_MKV.reshape(grad_last_BHKV.shape).clone(), grad_a, grad_b
+        tile, memories_NMKV = chunks.tile(n), S_NMKV[n.start : n.stop + 1]
+        end_MK = (memories_NMKV[-1] * grad_MKV).sum(-1)  # the gradient of G at the end of the tile
+        q_LQK, k_LPK, v_LCV, grad_MKV = _backward_tile(chunks, tile, n, grad_y[n], memories_NMKV, grad_MKV)
+        v[n] = chunks.by_chunk(v_LCV)
+        for grad, out, rows in zip(chunks.parts(q_LQK), queries, chunks.decays_of_queries, strict=False):
+            torch.mul(chunks.by_chunk(grad), chunks.by_chunk(tile.since_LFK[:, rows]), out=out[n])
+        for grad, out in zip(chunks.parts(k_LPK), keys, strict=True):
+            torch.mul(chunks.by_chunk(grad), chunks.by_chunk(tile.inverse_since_LCK), out=out[n])
+        log_decay[n] = chunks.by_chunk(_grad_log_decay(chunks, tile, q_LQK, k_LPK, end_MK))
+    return *gradients, grad_MKV.reshape(grad_last_BHKV.shape).clone()
 
 
-def _empty_memories(q_BTHK: Tensor, state_BHKV: Tensor) -> Tensor:
+def _backward_tile(
+    chunks: _Chunks, tile: _Tile, n: slice, grad_y: Tensor, S_NMKV: Tensor, grad_MKV: Tensor
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Returns the gradients of wide q (and a), wide k (and b), v and the first memory, from that of the last memory."""
+    C, N, wide = chunks.C, n.stop - n.start, tile.since_LFK.dtype
+    starts_LKV, grads_NMKV = S_NMKV[:-1].flatten(0, 1), S_NMKV.new_empty(S_NMKV.shape)
+    grads_NMKV[-1] = grad_MKV
+    grads_LKV, kept, grad_S = grads_NMKV[1:].flatten(0, 1), steps(tile.kept_LK1, N), grads_NMKV.unbind(0)
+    v_LPV = chunks.copy(chunks.v[n], room=C * (len(chunks.keys) - 1))
+    grads_LQV = chunks.copy(grad_y, room=C * (len(chunks.queries) - 1))  # dY and the gradients of the systems
+    grad_y_LCV = grads_LQV[:, :C]
+    torch.bmm(tile.q_LQK[:, :C].mT, grad_y_LCV, out=grads_NMKV[:-1].flatten(0, 1))
+    if tile.solved_a_LCK is None or tile.inverse_LCC is None:
+        for i in reversed(range(N)):
+            grad_S[i].addcmul_(kept[i], grad_S[i + 1])
+        grad_v_LCV = torch.bmm(tile.scores_LQP.mT, grad_y_LCV).baddbmm_(tile.k_LPK, grads_LKV)
+    else:
+        right_LCV = torch.baddbmm(chunks.targets(tile, v_LPV[:, :C]), tile.q_LQK[:, C:], starts_LKV)
+        v_LPV[:, -C:] = torch.bmm(tile.inverse_LCC, right_LCV)
+        grad_u_LCV = torch.bmm(tile.scores_LQP[:, :C, -C:].mT, grad_y_LCV)
+        a, b, grad_u = steps(tile.solved_a_LCK.mT, N), steps(tile.k_LPK[:, -C:], N), steps(grad_u_LCV, N)
+        for i in reversed(range(N)):
+            grad_u[i].baddbmm_(b[i], grad_S[i + 1])
+            grad_S[i].addcmul_(kept[i], grad_S[i + 1]).baddbmm_(a[i], grad_u[i])
+        grad_v_LCV = torch.bmm(tile.inverse_LCC.mT, grad_u_LCV)
+        grads_LQV[:, C:] = grad_v_LCV
+        if len(chunks.keys) > 1:
+            grad_v_LCV = torch.bmm(tile.scores_LQP[:, :, :C].mT, grads_LQV).baddbmm_(tile.k_LPK[:, :C], grads_LKV)
+    grad_scores_LQP = chunks.visible(torch.bmm(grads_LQV, v_LPV.mT)).to(wide)
+    grad_q_LQK = torch.bmm(grads_LQV, starts_LKV.mT).to(wide).baddbmm_(grad_scores_LQP, tile.wide_k_LPK)
+    grad_k_LPK = torch.bmm(v_LPV, grads_LKV.mT).to(wide).mul_(tile.since_LFK[:, -1:])
+    grad_k_LPK.baddbmm_(grad_scores_LQP.mT, tile.wide_q_LQK)
+    return grad_q_LQK, grad_k_LPK, grad_v_LCV, grads_NMKV[0]
+
+
+def _grad_log_decay(chunks: _Chunks, tile: _Tile, grad_q_LQK: Tensor, grad_k_LPK: Tensor, end_MK: Tensor) -> Tensor:
+    """Returns the gradients of the log decays of a tile, from those of wide queries, wide keys and G at its end."""
+    grad_G_LFK = torch.zeros_like(tile.since_LFK)
+    queries = zip(chunks.parts(grad_q_LQK), chunks.parts(tile.wide_q_LQK), chunks.decays_of_queries, strict=False)
+    for grad_LCK, x_LCK, rows in queries:
+        grad_G_LFK[:, rows].addcmul_(grad_LCK, x_LCK)
+    for grad_LCK, x_LCK in zip(chunks.parts(grad_k_LPK), chunks.parts(tile.wide_k_LPK), strict=True):
+        grad_G_LFK[:, 1:].addcmul_(grad_LCK, x_LCK, value=-1)
+    sums = grad_G_LFK.unbind(1)
+    for t in reversed(range(chunks.C)):
+        sums[t].add_(sums[t + 1])
+    # The sums within each chunk lack the gradients of G from the later chunks and from the end of the tile.
+    sums_NMFK = grad_G_LFK.unflatten(0, (-1, len(end_MK)))
+    later_NMK = torch.cat((sums_NMFK[1:, :, 0], end_MK[None])).flip(0).cumsum(0).flip(0)
+    return sums_NMFK[:, :, 1:].add_(later_NMK[:, :, None]).flatten(0, 1)
+
+
+def _room(state_BHKV: Tensor, v_BTHV: Tensor, C: int) -> Tensor:
     """Returns room for the memories at the boundaries of all chunks, (N + 1, M, K, V)."""
-    return state_BHKV.new_empty(q_BTHK.shape[1] // CHUNK_LENGTH + 1, *state_BHKV.flatten(0, 1).shape)
+    return state_BHKV.new_empty(v_BTHV.shape[1] // C + 1, *state_BHKV.flatten(0, 1).shape)
 
 
-def _empty_gradients(q_BTHK: Tensor, *others: Tensor | None) -> list[Tensor]:
+def _gradients(q_BTHK: Tensor, *others: Tensor | None) -> list[Tensor]:
     """Returns room for the gradient of each input, empty for a missing one: an operator cannot return None."""
     return [q_BTHK.new_empty(0 if x is None else x.shape) for x in (q_BTHK, *others)]
 
@@ -293,11 +321,13 @@ def _forward_fake(
     k_BTHK: Tensor,
     v_BTHV: Tensor,
     log_decay_BTHK: Tensor,
-    state_BHKV: Tensor,
     a_BTHK: Tensor | None,
     b_BTHK: Tensor | None,
+    state_BHKV: Tensor,
+    C: int,
+    a_reads_decayed: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    return v_BTHV.new_empty(v_BTHV.shape), state_BHKV.new_empty(state_BHKV.shape), _empty_memories(q_BTHK, state_BHKV)
+    return v_BTHV.new_empty(v_BTHV.shape), state_BHKV.new_empty(state_BHKV.shape), _room(state_BHKV, v_BTHV, C)
 
 
 @torch.library.register_fake("lmzoo::decayed_memory_backward")
@@ -311,14 +341,16 @@ def _backward_fake(
     a_BTHK: Tensor | None,
     b_BTHK: Tensor | None,
     S_NMKV: Tensor,
+    C: int,
+    a_reads_decayed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    q, k, v, log_decay, a, b = _empty_gradients(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK)
-    return q, k, v, log_decay, grad_last_BHKV.new_empty(grad_last_BHKV.shape), a, b
+    q, k, v, log_decay, a, b = _gradients(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK)
+    return q, k, v, log_decay, a, b, grad_last_BHKV.new_empty(grad_last_BHKV.shape)
 
 
 def _save_for_backward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, _, a_BTHK, b_BTHK = inputs
-    ctx.save_for_backward(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK, output[2])
+    *tensors, _, ctx.C, ctx.a_reads_decayed = inputs
+    ctx.save_for_backward(*tensors, output[2])
     ctx.set_materialize_grads(False)  # otherwise autograd would allocate a zero gradient as large as the saved memories
 
 
@@ -328,9 +360,13 @@ def _backward(ctx: Any, grad_y: Tensor | None, grad_last: Tensor | None, _: Tens
     grad_y_BTHV = torch.zeros_like(v_BTHV) if grad_y is None else grad_y
     if grad_last is None:
         grad_last = v_BTHV.new_zeros(k_BTHK.shape[0], *k_BTHK.shape[2:], v_BTHV.shape[-1])
+    settings = (ctx.C, ctx.a_reads_decayed)
     with torch.autocast(v_BTHV.device.type, enabled=False):
-        *grads, grad_a, grad_b = torch.ops.lmzoo.decayed_memory_backward(grad_y_BTHV, grad_last, *saved)
-    return *grads, None if a_BTHK is None else grad_a, None if b_BTHK is None else grad_b
+        *grads, grad_a, grad_b, grad_state = torch.ops.lmzoo.decayed_memory_backward(
+            grad_y_BTHV, grad_last, *saved, *settings
+        )
+    optional = (None if a_BTHK is None else grad_a, None if b_BTHK is None else grad_b)
+    return *grads, *optional, grad_state, None, None
 
 
 torch.library.register_autograd("lmzoo::decayed_memory", _backward, setup_context=_save_for_backward)
@@ -345,10 +381,10 @@ def _forward_flops(
     k_shape: list[int],
     v_shape: list[int],
     log_decay_shape: list[int],
-    state_shape: list[int],
     a_shape: list[int] | None,
     b_shape: list[int] | None,
-    **_: object,
+    *_: object,
+    **__: object,
 ) -> int:
     """Per token, head and entry of the memory: a multiply-add for each key and for each query."""
     B, T, H, K = q_shape
@@ -356,17 +392,6 @@ def _forward_flops(
 
 
 @register_flop_formula(torch.ops.lmzoo.decayed_memory_backward)
-def _backward_flops(
-    grad_shape: list[int],
-    last_shape: list[int],
-    q_shape: list[int],
-    k_shape: list[int],
-    v_shape: list[int],
-    log_decay_shape: list[int],
-    a_shape: list[int] | None,
-    b_shape: list[int] | None,
-    *_: object,
-    **__: object,
-) -> int:
+def _backward_flops(grad_shape: list[int], last_shape: list[int], *shapes: Any, **_: object) -> int:
     """Twice the forward pass, the usual convention; what is computed again is not counted."""
-    return 2 * _forward_flops(q_shape, k_shape, v_shape, log_decay_shape, last_shape, a_shape, b_shape)
+    return 2 * _forward_flops(*shapes)

@@ -65,7 +65,7 @@ def chunked_gated_delta_rule(
     """The fast form, in chunks; arguments and results as in `gated_delta_rule`."""
     q, k, v, beta, log_decay, S_BHKV = _wide_inputs(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTHA, state_BHKV)
     if log_decay.shape[-1] > 1:
-        y_BTHV, S_BHKV = decayed_memory(q, beta[..., None] * k, v, log_decay, S_BHKV, -k * log_decay.exp())
+        y_BTHV, S_BHKV = decayed_memory(q, beta[..., None] * k, v, log_decay, S_BHKV, -k, a_reads_decayed=True)
     else:
         y_BTHV, S_BHKV = delta_chunks(q, k, v, beta, log_decay.squeeze(-1), S_BHKV)
     return y_BTHV.to(v_BTHV.dtype), S_BHKV

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmzoo.ops import decayed_memory as module
+from lmzoo.ops import chunks
 from lmzoo.ops.counting import FlopCounter
 from lmzoo.ops.decayed_memory import CHUNK_LENGTH as C
 from lmzoo.ops.decayed_memory import decayed_memory
@@ -72,7 +72,7 @@ def test_decayed_memory_is_the_definition(T: int, kind: str, decays: str, dtype:
 def test_decayed_memory_does_not_depend_on_the_tiles(monkeypatch: pytest.MonkeyPatch, kind: str, size: int) -> None:
     inputs = make_inputs(5 * C, kind)
     expected = values_and_gradients(decayed_memory, inputs)
-    monkeypatch.setattr(module, "TILE", size * B * H * C * V)
+    monkeypatch.setattr(chunks, "TILE", size * B * H * C * V)
     assert_same(values_and_gradients(decayed_memory, inputs), expected, 1e-12)
 
 
