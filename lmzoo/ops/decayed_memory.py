@@ -48,8 +48,6 @@ from lmzoo.ops.operator import operator
 
 CHUNK_LENGTH = 16  # longer chunks need more work for the scores, shorter ones more memories
 SMALLEST_FACTOR = 1e-20  # of a query; its reciprocal is a factor of a key, and far from infinite
-    1e-20  # of a query; its reciprocal, a factor of a key, times a product with a value is far from infinite
-)
 
 
 def decayed_memory(
