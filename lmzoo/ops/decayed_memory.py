@@ -36,7 +36,6 @@ chunk.
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import torch
@@ -96,8 +95,11 @@ class _Chunks:
         self.v, self.log_decay = in_chunks(v, C), in_chunks(log_decay, C)
         self.queries = [in_chunks(x, C) for x in (q, a) if x is not None]
         self.keys = [in_chunks(x, C) for x in (k, b) if x is not None]
-        self.decays_of_queries = (slice(1, None), slice(1, None) if late else slice(0, -1))  # in F
+        self.rows = (slice(1, None), slice(1, None) if late else slice(0, -1))  # of the decays of q and a, in F
         self.tiles = tiles(T // C, B * H * C * max(K, V))
+        visible_CC = torch.ones(C, C, dtype=q.dtype, device=q.device).tril()
+        rows = (visible_CC, visible_CC.tril(-1))[: len(self.queries)]
+        self.visible_QP = torch.cat(rows).repeat(1, len(self.keys))  # a does not see its own position
 
     def by_chunk(self, x_LXK: Tensor) -> Tensor:
         """Returns a view of a tile's tensor with the axes (N, B, H, X, K)."""
@@ -107,19 +109,38 @@ class _Chunks:
         """Returns views of the positions of q and of a, or of k and of b."""
         return x_LXK.split(self.C, dim=1)
 
-    def copy(self, x_NBHCV: Tensor, room: int = 0) -> Tensor:
-        """Returns a copy with room for more positions, (L, C + room, V)."""
-        N, B, H, C, V = x_NBHCV.shape
-        out_LPV = x_NBHCV.new_empty(N * B * H, C + room, V)
-        self.by_chunk(out_LPV)[..., :C, :].copy_(x_NBHCV)
-        return out_LPV
+    def cut(self, n: slice, xs: list[Tensor], dtype: torch.dtype, *, room: int = 0) -> Tensor:
+        """Returns the chunks n of each of xs, one after another, and room for `room` more: (L, X, K or V)."""
+        N, B, H, C, K = xs[0][n].shape
+        out_LXK = xs[0].new_empty(N * B * H, C * (len(xs) + room), K, dtype=dtype)
+        for x, part_LCK in zip(xs, self.parts(out_LXK), strict=False):
+            self.by_chunk(part_LCK).copy_(x[n])
+        return out_LXK
+
+    def paste(self, n: slice, x_LXK: Tensor, outs: list[Tensor]) -> None:
+        """Writes the chunks n of all outputs: the reverse of `cut`."""
+        for part_LCK, out in zip(self.parts(x_LXK), outs, strict=True):
+            out[n].copy_(self.by_chunk(part_LCK))
+
+    def decay_queries(self, x_LQK: Tensor, since_LFK: Tensor) -> Tensor:
+        """Multiplies queries by exp(G), in place."""
+        for part_LCK, rows in zip(self.parts(x_LQK), self.rows, strict=False):
+            part_LCK.mul_(since_LFK[:, rows])
+        return x_LQK
+
+    def decay_keys(self, x_LPK: Tensor, inverse_since_LCK: Tensor) -> Tensor:
+        """Multiplies keys by exp(-G), in place."""
+        for part_LCK in self.parts(x_LPK):
+            part_LCK.mul_(inverse_since_LCK)
+        return x_LPK
 
     def since(self, n: slice, dtype: torch.dtype) -> Tensor:
         """Returns exp(G), (L, F, K)."""
-        C, log_NBHCK = self.C, self.log_decay[n].to(dtype)
-        since_LFK = log_NBHCK.new_empty(math.prod(log_NBHCK.shape[:3]), C + 1, log_NBHCK.shape[-1])
-        since_LFK[:, 0] = 1.0
-        torch.exp(log_NBHCK, out=self.by_chunk(since_LFK)[..., 1:, :])
+        N, B, H, C, K = self.log_decay[n].shape
+        since_LFK = self.log_decay.new_empty(N * B * H, C + 1, K, dtype=dtype)
+        since_LFK[:, 0] = 0.0
+        self.by_chunk(since_LFK[:, 1:]).copy_(self.log_decay[n])
+        since_LFK.exp_()
         if dtype == torch.float64:
             since_LFK.clamp_(min=torch.finfo(self.dtype).eps)
         since = since_LFK.unbind(1)
@@ -133,13 +154,10 @@ class _Chunks:
         if not since_LFK[:, -1].amin() > SMALLEST_FACTOR:
             since_LFK = self.since(n, torch.float64)
         inverse_since_LCK = since_LFK[:, 1:].reciprocal()
-        (L, _, K), C = since_LFK.shape, self.C
-        wide_q_LQK, wide_k_LPK = (since_LFK.new_empty(L, C * len(x), K) for x in (self.queries, self.keys))
-        for x, out, rows in zip(self.queries, self.parts(wide_q_LQK), self.decays_of_queries, strict=False):
-            torch.mul(x[n], self.by_chunk(since_LFK[:, rows]), out=self.by_chunk(out))
-        for x, out in zip(self.keys, self.parts(wide_k_LPK), strict=True):
-            torch.mul(x[n], self.by_chunk(inverse_since_LCK), out=self.by_chunk(out))
-        scores_LQP = self.visible(torch.bmm(wide_q_LQK, wide_k_LPK.mT)).to(self.dtype)
+        C, wide = self.C, since_LFK.dtype
+        wide_q_LQK = self.decay_queries(self.cut(n, self.queries, wide), since_LFK)
+        wide_k_LPK = self.decay_keys(self.cut(n, self.keys, wide), inverse_since_LCK)
+        scores_LQP = torch.bmm(wide_q_LQK, wide_k_LPK.mT).mul_(self.visible_QP).to(self.dtype)
         q_LQK, k_LPK = wide_q_LQK.to(self.dtype), (wide_k_LPK * since_LFK[:, -1:]).to(self.dtype)
         kept_LK1 = since_LFK[:, -1, :, None].to(self.dtype)
         inverse_LCC, solved_a_LCK = None, None
@@ -150,13 +168,6 @@ class _Chunks:
             solved_a_LCK = torch.bmm(inverse_LCC, q_LQK[:, C:])
         decays = (since_LFK, inverse_since_LCK, wide_q_LQK, wide_k_LPK, q_LQK, k_LPK, kept_LK1)
         return _Tile(*decays, scores_LQP, inverse_LCC, solved_a_LCK)
-
-    def visible(self, scores_LQP: Tensor) -> Tensor:
-        """Sets the scores with keys that are later, or for a not earlier, to zero, in place."""
-        for part_LCP, diagonal in zip(self.parts(scores_LQP), (0, -1), strict=False):
-            for part_LCC in part_LCP.split(self.C, dim=2):
-                part_LCC.tril_(diagonal)
-        return scores_LQP
 
     def targets(self, tile: _Tile, v_LCV: Tensor) -> Tensor:
         """Returns the right-hand sides of the systems without the memory: AK V, or V if b is k."""
@@ -193,7 +204,8 @@ def _forward(
 def _forward_tile(chunks: _Chunks, n: slice, S_NMKV: Tensor) -> Tensor:
     """Returns the outputs of the chunks n. Writes the memories after the first."""
     C, tile, N = chunks.C, chunks.tile(n), n.stop - n.start
-    v_LCV, q_LCK, scores_LCP = chunks.copy(chunks.v[n]), tile.q_LQK[:, :C], tile.scores_LQP[:, :C]
+    v_LCV = chunks.cut(n, [chunks.v], chunks.dtype)
+    q_LCK, scores_LCP = tile.q_LQK[:, :C], tile.scores_LQP[:, :C]
     starts_LKV, ends_LKV = S_NMKV[:-1].flatten(0, 1), S_NMKV[1:].flatten(0, 1)
     kept, S = steps(tile.kept_LK1, N), S_NMKV.unbind(0)
     if tile.solved_a_LCK is None:
@@ -236,18 +248,16 @@ def _backward_pass(
     chunks = _Chunks(*inputs, C, a_reads_decayed)
     gradients = _gradients(*inputs)
     q, k, v, log_decay, a, b = (x if x.ndim < 4 else in_chunks(x, C) for x in gradients)
-    queries, keys, grad_y = (q, a)[: len(chunks.queries)], (k, b)[: len(chunks.keys)], in_chunks(grad_y_BTHV, C)
+    queries, keys, grad_y = [q, a][: len(chunks.queries)], [k, b][: len(chunks.keys)], in_chunks(grad_y_BTHV, C)
     grad_MKV = grad_last_BHKV.flatten(0, 1)
     for n in reversed(chunks.tiles):
         tile, memories_NMKV = chunks.tile(n), S_NMKV[n.start : n.stop + 1]
         end_MK = (memories_NMKV[-1] * grad_MKV).sum(-1)  # the gradient of G at the end of the tile
-        q_LQK, k_LPK, v_LCV, grad_MKV = _backward_tile(chunks, tile, n, grad_y[n], memories_NMKV, grad_MKV)
-        v[n] = chunks.by_chunk(v_LCV)
-        for grad, out, rows in zip(chunks.parts(q_LQK), queries, chunks.decays_of_queries, strict=False):
-            torch.mul(chunks.by_chunk(grad), chunks.by_chunk(tile.since_LFK[:, rows]), out=out[n])
-        for grad, out in zip(chunks.parts(k_LPK), keys, strict=True):
-            torch.mul(chunks.by_chunk(grad), chunks.by_chunk(tile.inverse_since_LCK), out=out[n])
-        log_decay[n] = chunks.by_chunk(_grad_log_decay(chunks, tile, q_LQK, k_LPK, end_MK))
+        q_LQK, k_LPK, v_LCV, grad_MKV = _backward_tile(chunks, tile, n, grad_y, memories_NMKV, grad_MKV)
+        _grad_log_decay(chunks, tile, q_LQK, k_LPK, end_MK, log_decay[n])
+        chunks.paste(n, chunks.decay_queries(q_LQK, tile.since_LFK), queries)
+        chunks.paste(n, chunks.decay_keys(k_LPK, tile.inverse_since_LCK), keys)
+        chunks.paste(n, v_LCV, [v])
     return *gradients, grad_MKV.reshape(grad_last_BHKV.shape).clone()
 
 
@@ -259,8 +269,10 @@ def _backward_tile(
     starts_LKV, grads_NMKV = S_NMKV[:-1].flatten(0, 1), S_NMKV.new_empty(S_NMKV.shape)
     grads_NMKV[-1] = grad_MKV
     grads_LKV, kept, grad_S = grads_NMKV[1:].flatten(0, 1), steps(tile.kept_LK1, N), grads_NMKV.unbind(0)
-    v_LPV = chunks.copy(chunks.v[n], room=C * (len(chunks.keys) - 1))
-    grads_LQV = chunks.copy(grad_y, room=C * (len(chunks.queries) - 1))  # dY and the gradients of the systems
+    v_LPV = chunks.cut(n, [chunks.v], chunks.dtype, room=len(chunks.keys) - 1)
+    grads_LQV = chunks.cut(
+        n, [grad_y], chunks.dtype, room=len(chunks.queries) - 1
+    )  # dY and the gradients of the systems
     grad_y_LCV = grads_LQV[:, :C]
     torch.bmm(tile.q_LQK[:, :C].mT, grad_y_LCV, out=grads_NMKV[:-1].flatten(0, 1))
     if tile.solved_a_LCK is None or tile.inverse_LCC is None:
@@ -279,19 +291,23 @@ def _backward_tile(
         grads_LQV[:, C:] = grad_v_LCV
         if len(chunks.keys) > 1:
             grad_v_LCV = torch.bmm(tile.scores_LQP[:, :, :C].mT, grads_LQV).baddbmm_(tile.k_LPK[:, :C], grads_LKV)
-    grad_scores_LQP = chunks.visible(torch.bmm(grads_LQV, v_LPV.mT)).to(wide)
+    grad_scores_LQP = torch.bmm(grads_LQV, v_LPV.mT).mul_(chunks.visible_QP).to(wide)
     grad_q_LQK = torch.bmm(grads_LQV, starts_LKV.mT).to(wide).baddbmm_(grad_scores_LQP, tile.wide_k_LPK)
     grad_k_LPK = torch.bmm(v_LPV, grads_LKV.mT).to(wide).mul_(tile.since_LFK[:, -1:])
     grad_k_LPK.baddbmm_(grad_scores_LQP.mT, tile.wide_q_LQK)
     return grad_q_LQK, grad_k_LPK, grad_v_LCV, grads_NMKV[0]
 
 
-def _grad_log_decay(chunks: _Chunks, tile: _Tile, grad_q_LQK: Tensor, grad_k_LPK: Tensor, end_MK: Tensor) -> Tensor:
-    """Returns the gradients of the log decays of a tile, from those of wide queries, wide keys and G at its end."""
-    grad_G_LFK = torch.zeros_like(tile.since_LFK)
-    queries = zip(chunks.parts(grad_q_LQK), chunks.parts(tile.wide_q_LQK), chunks.decays_of_queries, strict=False)
-    for grad_LCK, x_LCK, rows in queries:
-        grad_G_LFK[:, rows].addcmul_(grad_LCK, x_LCK)
+def _grad_log_decay(
+    chunks: _Chunks, tile: _Tile, grad_q_LQK: Tensor, grad_k_LPK: Tensor, end_MK: Tensor, out_NBHCK: Tensor
+) -> None:
+    """Writes the gradients of the log decays of a tile, from those of wide queries, wide keys and G at its end."""
+    grad_G_LFK = torch.empty_like(tile.since_LFK)
+    grad_G_LFK[:, 0] = 0.0
+    grads, xs = chunks.parts(grad_q_LQK), chunks.parts(tile.wide_q_LQK)
+    torch.mul(grads[0], xs[0], out=grad_G_LFK[:, 1:])
+    for grad_LCK, x_LCK in zip(grads[1:], xs[1:], strict=True):
+        grad_G_LFK[:, chunks.rows[1]].addcmul_(grad_LCK, x_LCK)
     for grad_LCK, x_LCK in zip(chunks.parts(grad_k_LPK), chunks.parts(tile.wide_k_LPK), strict=True):
         grad_G_LFK[:, 1:].addcmul_(grad_LCK, x_LCK, value=-1)
     sums = grad_G_LFK.unbind(1)
@@ -300,7 +316,8 @@ def _grad_log_decay(chunks: _Chunks, tile: _Tile, grad_q_LQK: Tensor, grad_k_LPK
     # The sums within each chunk lack the gradients of G from the later chunks and from the end of the tile.
     sums_NMFK = grad_G_LFK.unflatten(0, (-1, len(end_MK)))
     later_NMK = torch.cat((sums_NMFK[1:, :, 0], end_MK[None])).flip(0).cumsum(0).flip(0)
-    return sums_NMFK[:, :, 1:].add_(later_NMK[:, :, None]).flatten(0, 1)
+    sums_NBHFK, later_NBHK = (x.unflatten(1, chunks.lead) for x in (sums_NMFK, later_NMK))
+    torch.add(sums_NBHFK[..., 1:, :], later_NBHK[..., None, :], out=out_NBHCK)
 
 
 def _room(state_BHKV: Tensor, v_BTHV: Tensor, C: int) -> Tensor:
