@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from lmzoo.model import LanguageModel, ModelConfig
 
+TRANSPLANT = "-transplant"  # ends the name of a family that `lmzoo.transplant` derives from another one
 ENTRY_POINTS = "lmzoo.backbones"  # entry point group of packages that provide backbones: family = "module"
 
 Model = TypeVar("Model", bound="LanguageModel")
@@ -104,9 +105,10 @@ def split_name(name: str) -> tuple[Family, Preset | None]:
         raise UnknownModelError(f"name={name!r} must be the name of a model, a text")
     family_name, _, preset_name = name.partition(".")
     known = families()
-    if family_name not in known:
+    found = known.get(family_name) or known.get(family_name.removesuffix(TRANSPLANT))
+    if found is None:
         raise UnknownModelError(_unknown(name))
-    family = known[family_name]
+    family = found if found.name == family_name else replace(found, name=family_name)
     if not preset_name:
         return family, None
     if preset_name not in family.presets:
@@ -126,6 +128,10 @@ def model_class(family: str) -> type[LanguageModel]:
     """Return the class registered as `family`, imported if necessary."""
     if family not in _classes:
         split_name(family)
+        if family not in families():
+            from lmzoo.transplant.model import transplanted
+
+            return transplanted(model_class(family.removesuffix(TRANSPLANT)))
         module = f"lmzoo.backbones.{family}" if family in _builtin_families() else _plugin_modules()[family]
         try:
             importlib.import_module(module)
@@ -239,6 +245,14 @@ def _class_and_config(name: str, settings: Mapping[str, Any]) -> tuple[type[Lang
     family, preset = split_name(name)
     cls = model_class(family.name)
     return cls, configs.build(cls.config_class, {**(preset.model if preset else {}), **settings})
+
+
+def is_registered(cls: type[LanguageModel]) -> bool:
+    """Return True for a class that `model_class` finds by its name."""
+    try:
+        return bool(cls.family) and model_class(cls.family) is cls
+    except UnknownModelError:
+        return False
 
 
 def registered_classes() -> list[type[LanguageModel]]:

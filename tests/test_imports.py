@@ -63,7 +63,8 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "plotting": set(),
     "packages": set(),  # `api` by name, when a package is called
     "api": ANY,
-    "registry": {"entries", "plugins", "bounds", "layers", "matching"},  # all but the first two lazily
+    "registry": {"entries", "plugins", "bounds", "layers", "matching", "transplant"},  # all but the first two lazily
+    "transplant": {"model", "decoder", "layers", "registry", "settings", "storage"},
     "matching": {"model", "registry"},
     "drawing": {"model", "layers", "state", "flops"},
     "hf": {"model", "registry", "storage"},

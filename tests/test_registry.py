@@ -443,3 +443,18 @@ def test_require_new_name_refuses_names_that_are_taken_or_wrong() -> None:
     for name, message in (("gpt2", "name='gpt2' is taken"), ("a.b", "must be lower-case")):
         with pytest.raises(ConfigError, match=message):
             registry.require_new_name(name)
+
+
+def test_split_name_knows_derived_families(clean: pytest.MonkeyPatch) -> None:
+    family, preset = registry.split_name("llama-transplant.tiny")
+    assert (family.name, preset) == ("llama-transplant", registry.families()["llama"].presets["tiny"])
+    for name in ("nothing-transplant", "llama-transplant-transplant"):
+        with pytest.raises(UnknownModelError, match=f"model '{name}' is unknown"):
+            registry.split_name(name)
+
+
+def test_is_registered_is_true_for_the_class_of_a_name(clean: pytest.MonkeyPatch) -> None:
+    assert registry.is_registered(registry.model_class("llama"))
+    assert not registry.is_registered(type("Llama", (registry.model_class("llama"),), {}))
+    assert not registry.is_registered(Plain)
+    assert not registry.is_registered(type("Lost", (Plain,), {"family": "lost"}))

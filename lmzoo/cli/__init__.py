@@ -16,6 +16,7 @@ from lmzoo.cli import (  # each module adds its commands to the group
     reproduce,
     runs,
     show,
+    transplant,
 )
 from lmzoo.cli.group import cli, main
 
@@ -34,4 +35,5 @@ __all__ = [
     "reproduce",
     "runs",
     "show",
+    "transplant",
 ]

@@ -136,7 +136,9 @@ def can_be_imported(cls: type[LanguageModel]) -> bool:
 def reference(cls: type[LanguageModel]) -> dict[str, Any]:
     """Returns how another process finds the class."""
     module = sys.modules[cls.__module__]
-    return {"module": cls.__module__, "file": getattr(module, "__file__", None), "class": cls.__qualname__}
+    derived = cls.family if cls.family.endswith(registry.TRANSPLANT) else None  # its module does not hold it
+    place = {"module": cls.__module__, "file": getattr(module, "__file__", None), "class": cls.__qualname__}
+    return {**place, "derived": derived}
 
 
 def answer(path: Path, cls: type[LanguageModel] | None = None) -> None:
@@ -169,8 +171,10 @@ def answer_all(paths: Iterable[Path]) -> None:
 
 
 def find_class(request: dict[str, Any]) -> type[LanguageModel]:
-    """Imports the class by its module and qualified name."""
+    """Imports the class: by its module and qualified name, or a derived one by its family."""
     found: Any = _import(request)
+    if request["derived"] is not None:
+        return registry.model_class(request["derived"])
     for part in request["class"].split("."):
         found = getattr(found, part)
     return found

@@ -73,7 +73,7 @@ def require_loaded(path: Path, logits_BTV: Tensor) -> None:
 
 def _request(subject: Subject, model: LanguageModel, path: Path) -> dict[str, Any]:
     """Saves the model, under its registered name if it has one; returns how to find its class."""
-    registered = subject.cls.family in registry.families() and registry.model_class(subject.cls.family) is subject.cls
+    registered = registry.is_registered(subject.cls)
     if registered:
         model.save(path / "model")
     else:

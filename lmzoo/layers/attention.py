@@ -17,6 +17,7 @@ from lmzoo.layers.init import Init, normal
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.offers import one_hot_values
+from lmzoo.layers.projections import Projection, output, split_rows
 from lmzoo.ops.attention import causal_attention
 from lmzoo.ops.rope import apply_rope
 from lmzoo.state import TimeBuffer
@@ -94,6 +95,10 @@ class Attention(Layer):
     def flops(self, T: int) -> float:
         """Returns the FLOPs of one token: two products, with keys and with values, over all T keys."""
         return 4.0 * T * self.n_heads * self.head_dim
+
+    def transferable(self) -> dict[str, Projection]:
+        heads, kv_heads = (self.n_heads, self.head_dim), (self.n_kv_heads, self.head_dim)
+        return {**split_rows(self.qkv, q=heads, k=kv_heads, v=kv_heads), "out": output(self.out, *heads)}
 
     def forward(self, x_BTD: Tensor, state: KVCache | None, ctx: Context) -> tuple[Tensor, KVCache | None]:
         q_BTHK, k_BTGK, v_BTGK = self.project(x_BTD, ctx)

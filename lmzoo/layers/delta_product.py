@@ -15,6 +15,7 @@ from lmzoo.layers.init import log_of_uniform, step_sizes
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.norm import RMSNorm, l2_normalize
+from lmzoo.layers.projections import Projection, output, split_rows
 from lmzoo.layers.short_conv import ShortConv
 from lmzoo.ops.delta_product import delta_product
 from lmzoo.ops.precision import wide, wide_dtype
@@ -81,6 +82,11 @@ class DeltaProduct(Layer):
         the read with the query.
         """
         return (4.0 * self.n_steps + 2.0) * self.n_heads * self.key_dim * self.value_dim
+
+    def transferable(self) -> dict[str, Projection]:
+        keys, values = (self.n_heads, self.key_dim), (self.n_heads, self.value_dim)
+        parts = split_rows(self.qkv, q=keys, k=(self.n_steps, *keys), v=(self.n_steps, *values))
+        return {**parts, "out": output(self.out, *values)}
 
     def forward(
         self, x_BTD: Tensor, state: DeltaProductState | None, ctx: Context

@@ -15,6 +15,7 @@ from lmzoo.layers.context import Context
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.norm import RMSNorm, l2_normalize
+from lmzoo.layers.projections import Projection, output, split_rows
 from lmzoo.layers.short_conv import ShortConv
 from lmzoo.ops.delta_rule import delta_rule
 from lmzoo.ops.precision import wide_dtype
@@ -59,6 +60,10 @@ class DeltaRule(Layer):
     def flops(self, T: int) -> float:
         """Returns the FLOPs of one token: a multiply-add per entry of S for each of two reads and one write."""
         return 6.0 * self.n_heads * self.head_dim**2
+
+    def transferable(self) -> dict[str, Projection]:
+        heads = (self.n_heads, self.head_dim)
+        return {**split_rows(self.qkv, q=heads, k=heads, v=heads), "out": output(self.out, *heads)}
 
     def forward(self, x_BTD: Tensor, state: DeltaState | None, ctx: Context) -> tuple[Tensor, DeltaState | None]:
         tail, memory = (None, None) if state is None else state

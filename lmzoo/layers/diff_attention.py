@@ -15,6 +15,7 @@ from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.init import normal
 from lmzoo.layers.offers import one_hot_values
+from lmzoo.layers.projections import Projection
 from lmzoo.ops.attention import causal_attention
 from lmzoo.ops.precision import wide
 
@@ -48,6 +49,9 @@ class DiffAttention(Attention):
         self.lambda_init, self.norm_eps = lambda_init, norm_eps
         for name in ("lambda_q1", "lambda_k1", "lambda_q2", "lambda_k2"):
             self.own(name, (self.head_dim,), normal(0.1))
+
+    def transferable(self) -> dict[str, Projection]:
+        return {}  # a head has two maps, and its value is in two places
 
     def flops(self, T: int) -> float:
         """Returns the FLOPs of one token: a product with keys, and one with values of twice the width."""

@@ -15,6 +15,7 @@ from lmzoo.layers.init import log_of_uniform, step_sizes
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.norm import RMSNorm, l2_normalize
+from lmzoo.layers.projections import Projection, output, split_rows
 from lmzoo.layers.short_conv import ShortConv
 from lmzoo.ops.gated_delta_rule import gated_delta_rule
 from lmzoo.ops.precision import wide, wide_dtype
@@ -100,6 +101,10 @@ class GatedDelta(Layer):
     def flops(self, T: int) -> float:
         """Returns the FLOPs of one token: a multiply-add per entry of S for each of two reads and one write."""
         return 6.0 * self.n_heads * self.key_dim * self.value_dim
+
+    def transferable(self) -> dict[str, Projection]:
+        keys, values = (self.n_heads, self.key_dim), (self.n_heads, self.value_dim)
+        return {**split_rows(self.qkv, q=keys, k=keys, v=values), "out": output(self.out, *values)}
 
     def forward(
         self, x_BTD: Tensor, state: GatedDeltaState | None, ctx: Context

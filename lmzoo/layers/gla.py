@@ -12,6 +12,7 @@ from lmzoo.layers.context import Context
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.norm import RMSNorm
+from lmzoo.layers.projections import Projection, output, split_rows
 from lmzoo.ops.gated_linear_attention import gated_linear_attention
 from lmzoo.ops.precision import wide, wide_dtype
 
@@ -48,6 +49,10 @@ class GLA(Layer):
     def flops(self, T: int) -> float:
         """Returns the FLOPs of one token: a multiply-add per entry of the memory for each of a write and a read."""
         return 4.0 * self.n_heads * self.key_dim * self.value_dim
+
+    def transferable(self) -> dict[str, Projection]:
+        keys, values = (self.n_heads, self.key_dim), (self.n_heads, self.value_dim)
+        return {**split_rows(self.qkv, q=keys, k=keys, v=values), "out": output(self.out, *values)}
 
     def forward(self, x_BTD: Tensor, state: Tensor | None, ctx: Context) -> tuple[Tensor, Tensor | None]:
         q_BTHK, k_BTHK, v_BTHV = (

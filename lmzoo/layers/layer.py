@@ -9,6 +9,7 @@ from torch import nn
 
 from lmzoo.errors import ConfigError
 from lmzoo.layers.init import Init, is_deferred
+from lmzoo.layers.projections import Projection
 from lmzoo.roles import ROLES
 
 
@@ -52,6 +53,13 @@ class Layer(nn.Module):
         if not is_deferred():
             with torch.no_grad():
                 init(getattr(self, name), None)
+
+    def transferable(self) -> dict[str, Projection]:
+        """Returns the projections that another mixer can take over: to the heads ("q", "k", "v") and from them ("out").
+
+        The default is none: a mixer without heads, or whose projections have another meaning.
+        """
+        return {}
 
     def init_parameters(self, generator: torch.Generator | None = None) -> None:
         """Sets this layer's own parameters to new initial values, from `generator` or torch's global random state."""

@@ -13,6 +13,7 @@ from lmzoo.layers.context import Context
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.offers import one_hot_values
+from lmzoo.layers.projections import Projection, output, split_rows
 from lmzoo.ops.gated_linear_attention import gated_linear_attention
 from lmzoo.ops.precision import wide, wide_dtype
 
@@ -41,6 +42,10 @@ class LinearAttention(Layer):
     def flops(self, T: int) -> float:
         """Returns the FLOPs of one token: a multiply-add per entry of the memory for each of a write and a read."""
         return 4.0 * self.n_heads * self.head_dim * (self.head_dim + 1)
+
+    def transferable(self) -> dict[str, Projection]:
+        heads = (self.n_heads, self.head_dim)
+        return {**split_rows(self.qkv, q=heads, k=heads, v=heads), "out": output(self.out, *heads)}
 
     def forward(self, x_BTD: Tensor, state: Tensor | None, ctx: Context) -> tuple[Tensor, Tensor | None]:
         q_BTHK, k_BTHK, v_BTHK = self.project(x_BTD)

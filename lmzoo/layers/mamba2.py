@@ -16,6 +16,7 @@ from lmzoo.layers.context import Context
 from lmzoo.layers.init import Init, constant, step_sizes, uniform_fan_in
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
+from lmzoo.layers.projections import Projection, output, split_rows
 from lmzoo.layers.short_conv import ShortConv
 from lmzoo.ops.gated_linear_attention import gated_linear_attention
 from lmzoo.ops.precision import wide, wide_dtype
@@ -80,6 +81,11 @@ class Mamba2(Layer):
     def flops(self, T: int) -> float:
         """Returns the FLOPs of one token: a multiply-add per entry of the memory to write, and one to read."""
         return 4.0 * self.n_heads * self.head_dim * self.d_state
+
+    def transferable(self) -> dict[str, Projection]:
+        heads, maps = (self.n_heads, self.head_dim), (self.n_groups, self.d_state)
+        parts = split_rows(self.in_proj, gate=heads, v=heads, k=maps, q=maps, dt=(self.n_heads, 1))
+        return {**{name: parts[name] for name in ("q", "k", "v")}, "out": output(self.out_proj, *heads)}
 
     def forward(self, x_BTD: Tensor, state: Mamba2State | None, ctx: Context) -> tuple[Tensor, Mamba2State | None]:
         tail, memory = (None, None) if state is None else state

@@ -17,6 +17,7 @@ from lmzoo.layers.init import normal, uniform_fan_in
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.offers import one_hot_values
+from lmzoo.layers.projections import Projection, output, split_rows
 from lmzoo.ops.attention import causal_attention
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.rope import apply_rope
@@ -106,6 +107,12 @@ class NSA(Layer):
         compression = 4.0 * self.n_kv_heads * (self.compress_k.up.numel() + self.compress_k.down.numel())
         keys = blocks + chosen + min(self.window, T)
         return compression * blocks / T + 4.0 * keys * self.n_heads * self.head_dim
+
+    def transferable(self) -> dict[str, Projection]:
+        heads = (self.n_heads, self.head_dim)
+        kv = split_rows(self.kv, kv=(3, 2, self.n_kv_heads, self.head_dim))["kv"].weight  # of the three attentions
+        k, v = Projection(kv[:, 0]), Projection(kv[:, 1])
+        return {**split_rows(self.q, q=heads), "k": k, "v": v, "out": output(self.out, *heads)}
 
     def forward(self, x_BTD: Tensor, state: NSAState | None, ctx: Context) -> tuple[Tensor, NSAState | None]:
         q_BTHK, recent_BT2GK, chosen, window = self.project(x_BTD, ctx)

@@ -14,11 +14,18 @@ def whole(word: str) -> Sequence[str]:
     return [word]
 
 
-def pattern(text: str, n_layers: int, known: Iterable[str], parts: Callable[[str], Sequence[str]] = whole) -> list[str]:
+def pattern(
+    text: str,
+    n_layers: int,
+    known: Iterable[str],
+    parts: Callable[[str], Sequence[str]] = whole,
+    *,
+    name: str = "pattern",
+) -> list[str]:
     """Returns one of the `known` words for each of `n_layers` layers, from a text such as `"mamba*3 attention"`.
 
     The pattern is repeated over the depth. With `parts` a word may be put together: all of its parts must be known.
-    Raises `ConfigError` for an unknown word and for an empty text.
+    Raises `ConfigError`, which calls the text `name`, for an unknown word and for an empty text.
     """
     known = list(known)
     if n_layers > MOST:
@@ -28,10 +35,10 @@ def pattern(text: str, n_layers: int, known: Iterable[str], parts: Callable[[str
         word, star, times = part.partition("*")
         count = int(times) if times.isascii() and times.isdigit() and len(times) < 6 else 0
         if not {*parts(word)} <= {*known} or (star and not 0 < count <= MOST):
-            raise ConfigError(f"pattern={text!r}: {part!r} must be one of {', '.join(known)}, or WORD*N to repeat it")
+            raise ConfigError(f"{name}={text!r}: {part!r} must be one of {', '.join(known)}, or WORD*N to repeat it")
         words += [word] * (count if star else 1)
         if len(words) > MOST:
-            raise ConfigError(f"pattern={text!r} names more than {MOST} layers")
+            raise ConfigError(f"{name}={text!r} names more than {MOST} layers")
     if not words:
-        raise ConfigError(f"pattern={text!r} must name at least one of {', '.join(known)}")
+        raise ConfigError(f"{name}={text!r} must name at least one of {', '.join(known)}")
     return [words[layer % len(words)] for layer in range(n_layers)]

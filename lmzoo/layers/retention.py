@@ -16,6 +16,7 @@ from lmzoo.layers.head_norm import HeadNorm
 from lmzoo.layers.init import Init, uniform
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
+from lmzoo.layers.projections import Projection, output, split_rows
 from lmzoo.ops.gated_linear_attention import gated_linear_attention
 from lmzoo.ops.precision import wide_dtype
 from lmzoo.ops.rope import apply_rope
@@ -49,6 +50,11 @@ class Retention(Layer):
     def flops(self, T: int) -> float:
         """Returns the FLOPs of one token: a multiply-add per entry of the memory for each of a write and a read."""
         return 4.0 * self.n_heads * self.key_dim * self.value_dim
+
+    def transferable(self) -> dict[str, Projection]:
+        keys, values = (self.n_heads, self.key_dim), (self.n_heads, self.value_dim)
+        v = split_rows(self.v_gate, v=values, gate=values)["v"]
+        return {**split_rows(self.qk, q=keys, k=keys), "v": v, "out": output(self.out, *values)}
 
     def forward(self, x_BTD: Tensor, state: Tensor | None, ctx: Context) -> tuple[Tensor, Tensor | None]:
         q_BTHK, k_BTHK = self.qk(x_BTD).unflatten(-1, (2, self.n_heads, self.key_dim)).unbind(2)

@@ -19,6 +19,7 @@ from lmzoo.layers.head_norm import HeadNorm
 from lmzoo.layers.init import Init, constant, normal, uniform_fan_in
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
+from lmzoo.layers.projections import Projection, output, split_rows
 from lmzoo.layers.token_shift import TokenShift
 from lmzoo.ops.dplr import dplr
 from lmzoo.ops.precision import wide, wide_dtype
@@ -104,6 +105,11 @@ class TimeMix(Layer):
         H, K = len(self.k_k) // self.head_dim, self.head_dim
         memory_BHKV = like.new_zeros(batch_size, H, K, K, dtype=wide_dtype(like.dtype))
         return TimeMixState(self.shift.init_state(batch_size, max_len, like), memory_BHKV)
+
+    def transferable(self) -> dict[str, Projection]:
+        heads = (len(self.k_k) // self.head_dim, self.head_dim)
+        parts = {**split_rows(self.receptance, q=heads), **split_rows(self.key, k=heads)}
+        return {**parts, **split_rows(self.value, v=heads), "out": output(self.out, *heads)}
 
     def flops(self, T: int) -> float:
         """Returns the FLOPs of one token: a multiply-add per entry of S for each of two reads and two writes."""

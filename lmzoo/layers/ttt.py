@@ -17,6 +17,7 @@ from lmzoo.layers.init import constant, normal, uniform_fan_in
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.norm import LayerNorm
+from lmzoo.layers.projections import Projection, output, split_rows
 from lmzoo.ops.causal_conv1d import causal_conv1d
 from lmzoo.ops.gelu import gelu_tanh
 from lmzoo.ops.precision import wide, wide_dtype
@@ -96,6 +97,11 @@ class TTT(Layer):
     def flops(self, T: int) -> float:
         """Returns the FLOPs of one token: two reads and one write of W, and the taps of the convolutions."""
         return 6.0 * self.n_heads * (self.head_dim + 1) * self.head_dim + 4.0 * self.q_filter.numel()
+
+    def transferable(self) -> dict[str, Projection]:
+        heads = (self.n_heads, self.head_dim)
+        v = split_rows(self.projections, qk=heads, v=heads, gate=heads)["v"]
+        return {"v": v, "out": output(self.out, *heads)}
 
     def forward(self, x_BTD: Tensor, state: TTTState | None, ctx: Context) -> tuple[Tensor, TTTState | None]:
         first = self.first_memory(len(x_BTD), wide_dtype(x_BTD.dtype))

@@ -53,6 +53,15 @@ def load_run(path: str | Path, tokenizer: str | Path | None = None) -> Run:
     return Run(model, found, tables)
 
 
+def load_model_and_tokenizer(
+    path: str | Path, tokenizer: str | Path | None = None
+) -> tuple[LanguageModel, Tokenizer | None]:
+    """Load what `load_run` loads, and also a saved model without a tokenizer, with None in its place."""
+    place = arguments.path("path", path)
+    bare = tokenizer is None and not is_run(_run_of(place)) and not os.path.lexists(place / TOKENIZER_FILE)
+    return (models.load_model(place), None) if bare else load_run(place, tokenizer)[:2]
+
+
 def _is_saved_model(place: Path, run: Path) -> bool:
     """True for a folder of `model.save` or of transformers, or a checkpoint that was copied out of its run."""
     return not os.path.lexists(run / CONFIG_FILE) and models.is_saved(place)

@@ -16,7 +16,14 @@ from lmzoo.data.tokenizers import TOKENIZER_FILE, ByteTokenizer
 from lmzoo.errors import CheckpointError, DataError
 from lmzoo.runs.directory import read_tables, write_tables
 from lmzoo.runs.run import RunSpec, train_run
-from lmzoo.runs.saved import evaluate_run, evaluate_run_positions, is_run, load_run, text_to_read
+from lmzoo.runs.saved import (
+    evaluate_run,
+    evaluate_run_positions,
+    is_run,
+    load_model_and_tokenizer,
+    load_run,
+    text_to_read,
+)
 from lmzoo.runs.validation import VALIDATION_FILE, read_validation
 from lmzoo.storage import checkpoints
 
@@ -42,6 +49,16 @@ def test_load_run_loads_everything_that_is_saved(run: Path, tmp_path: Path, text
         assert evaluate_run(path, str(text)).loss == loss
     assert is_run(run)
     assert not is_run(tmp_path / "saved")
+
+
+def test_load_model_and_tokenizer_loads_a_model_without_one(run: Path, tmp_path: Path) -> None:
+    load_run(run).model.save(tmp_path / "saved")
+    for path in (run, checkpoints.path_of(run, 4)):
+        found = load_model_and_tokenizer(path)[1]
+        assert found is not None
+        assert found.sha256 == load_run(run).tokenizer.sha256
+    assert load_model_and_tokenizer(tmp_path / "saved")[1] is None
+    assert load_model_and_tokenizer(tmp_path / "saved", run)[1] is not None
 
 
 def test_load_run_takes_the_tokenizer_of_a_model_without_one(run: Path, tmp_path: Path, text: Path) -> None:
