@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lmzoo.api import compare as compare
     from lmzoo.api import sample as sample
     from lmzoo.api import train as train
+    from lmzoo.api import transplant as transplant
     from lmzoo.conformance import check_model as check_model
     from lmzoo.data.tokenizers import load_tokenizer as load_tokenizer
     from lmzoo.decoder import Decoder as Decoder
@@ -55,6 +56,7 @@ _HOMES = {
     "sample": "api",
     "state": "",
     "train": "",
+    "transplant": "",
 }
 __all__ = sorted([*_HOMES, "__version__"])
 

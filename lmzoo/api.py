@@ -1,4 +1,4 @@
-"""The functions `lmzoo.train`, `lmzoo.compare` and `lmzoo.sample`: what the commands of these names do, in Python."""
+"""The functions `lmzoo.train`, `compare`, `sample` and `transplant`: what the commands of these names do, in Python."""
 
 from __future__ import annotations
 
@@ -23,15 +23,19 @@ from lmzoo.runs.saved import load_run
 from lmzoo.sampling_config import TEMPERATURE, named_settings
 from lmzoo.train.events import Event, Listener, NoteEvent, StartEvent
 from lmzoo.train.progress import ProgressBar
+from lmzoo.transplant.operation import Init
+from lmzoo.transplant.operation import transplant as run_transplant
 
 
 def train(
-    name: str,
+    name: str | None = None,
     data: str | None = None,
     out: str | Path | None = None,
     *,
     tokenizer: str | None = None,
     resume: bool = False,
+    start: str | Path | None = None,
+    teacher: str | Path | None = None,
     progress: bool = True,
     listeners: Sequence[Listener] = (),
     **settings: Any,
@@ -40,12 +44,15 @@ def train(
 
     `settings` are those of `lmzoo train --set`, such as `steps=500` or `d_model=64`. With `resume`, an interrupted run
     continues; `name` may then be the run directory, which needs no settings, and a larger `steps` prolongs the run.
+    With `start="runs/llama"`, a run or a saved model, its model is trained further, with its own tokenizer (`--from`);
+    `teacher` is another one with the same tokenizer, whose predictions it learns, too (docs/transplant.md).
     `progress` shows a progress bar; each of `listeners` is called with every event of the run (`lmzoo.train.events`).
 
     The result holds the final figures; `.to_frame()` returns the logged losses as a pandas table, `.plot()` draws them.
     Raises an `LmzooError` of one line, with nothing written, for anything that cannot be used.
     """
-    request = make_request(name, data, out, settings, tokenizer=tokenizer, resume=resume)
+    sources: dict[str, Any] = {"tokenizer": tokenizer, "start": start, "teacher": teacher}
+    request = make_request(name, data, out, settings, **sources, resume=resume)
     flags = {"resume": request.resume, "prolong": request.prolong}
     with ProgressBar() as bar:
         shown = show_progress(request, bar) if progress else []
@@ -160,3 +167,22 @@ def sample(
     return prompt + "".join(
         generate_text(model, found, prompt, max_new_tokens, config, stop=stops, generator=generator)
     )
+
+
+def transplant(
+    model: LanguageModel,
+    layers: Sequence[int] = (),
+    to: str | None = None,
+    *,
+    init: Init = "qkv",
+    seed: int = 1337,
+    **settings: Any,
+) -> LanguageModel:
+    """Returns a copy of a trained model in which the mixers of `layers`, counted from 0, are those of the family `to`.
+
+    With `init="qkv"`, the new mixers take over the projections of queries, keys, values and output that fit; with
+    "new", all their weights are drawn from `seed`. `settings` such as `window=512` change the source's config where all
+    shapes stay; `**{"gated_deltanet.d_conv": 2}` are settings of the new mixers. The model is saved, checked, trained
+    and loaded like any other. Raises an `LmzooError` of one line.
+    """
+    return run_transplant(model, layers=layers, to=to, init=init, seed=seed, settings=settings).model

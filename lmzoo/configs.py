@@ -108,8 +108,12 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def to_table(config: Any) -> dict[str, Any]:
-    """Return the settings of a config dataclass as a TOML table, with "none" for None; `build` reads it back."""
-    return {name: NONE if value is None else value for name, value in to_dict(config).items()}
+    """Return the settings of a config dataclass as a TOML table, with "none" for None and lists for tuples.
+
+    `build` reads it back.
+    """
+    values = {name: [*value] if isinstance(value, tuple) else value for name, value in to_dict(config).items()}
+    return {name: NONE if value is None else value for name, value in values.items()}
 
 
 def require(holds: bool, message: str) -> None:

@@ -104,3 +104,18 @@ def test_sample_refuses_bad_settings(run: RunResult) -> None:
     for settings, message in (({"top_q": 1}, "top_q=1"), ({"seed": -1}, "seed=-1"), ({"stop": ""}, "empty string")):
         with pytest.raises(LmzooError, match=message):
             lmzoo.sample(run, "The", **settings)
+
+
+def test_transplant_returns_a_model_like_any_other(run: RunResult, text: Path, tmp_path: Path) -> None:
+    model, tokenizer, _ = load_run(run.path)
+    mixed = lmzoo.transplant(model, [0], "linear_attention", seed=3)
+    assert mixed.config.mixers == "linear_attention"
+    mixed.save(tmp_path / "mixed", tokenizer=tokenizer)
+    settings = {**QUICK, "teacher.weight": 2.0}
+    for name in SMALL:
+        settings.pop(name)
+    sources: dict[str, Any] = {"start": tmp_path / "mixed", "teacher": run.path}
+    healed = lmzoo.train(None, str(text), tmp_path / "healed", **sources, progress=False, **settings)
+    assert healed.path == tmp_path / "healed"
+    with pytest.raises(LmzooError, match="nothing to change"):
+        lmzoo.transplant(model)

@@ -174,3 +174,13 @@ def test_to_table_writes_none_as_a_text_that_build_reads_back() -> None:
         text = configs.dump_toml({"model": configs.to_table(toy)})
         assert configs.build(Toy, tomllib.loads(text)["model"]) == toy
     assert configs.to_table(Toy(width=8))["window"] == "none"
+
+
+def test_to_table_writes_a_tuple_as_a_list() -> None:
+    @dataclass(frozen=True)
+    class Listed:
+        names: tuple[str, ...] = ("a", "b")
+
+    table = configs.to_table(Listed())
+    assert table == tomllib.loads(configs.dump_toml({"model": table}))["model"]
+    assert configs.build(Listed, table) == Listed()

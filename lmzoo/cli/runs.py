@@ -27,7 +27,11 @@ LIMIT = 1 << 40  # of a number of tokens; not imported from lmzoo.arguments, whi
 
 
 @cli.command()
-@click.argument("name", metavar="NAME|RUN", shell_complete=complete_models)
+@click.argument("name", metavar="NAME|RUN", required=False, shell_complete=complete_models)
+@click.option(
+    "--from", "start", metavar="RUN|MODEL", help="Start from the weights and the tokenizer of a trained model."
+)
+@click.option("--teacher", metavar="RUN|MODEL", help="With --from: learn from the predictions of this model, too.")
 @click.option(
     "--data",
     metavar="NAME|FILE|DIR|GLOB|hf:NAME",
@@ -46,7 +50,9 @@ LIMIT = 1 << 40  # of a number of tokens; not imported from lmzoo.arguments, whi
 @set_option
 @plugin_option
 def train(
-    name: str,
+    name: str | None,
+    start: str | None,
+    teacher: str | None,
     data: str | None,
     out: Path | None,
     tokenizer: str | None,
@@ -69,6 +75,8 @@ def train(
     lmzoo train gpt2.tiny --data pydocs --set steps=500
     lmzoo train llama --data novel.txt --tokenizer bpe:1000 --set window=64 --out runs/novel
     lmzoo train llama.1m --data hf:stories/,column=story --tokenizer bpe:4000      streamed, see docs/data.md
+    lmzoo train --from runs/gpt2.tiny --data novel.txt        the trained model, on another text
+    lmzoo train --from runs/mixed --teacher runs/llama        distillation, see docs/transplant.md
     lmzoo train --resume runs/gpt2.tiny                       with the settings of the run
     lmzoo train --resume runs/constant --set steps=2000
     lmzoo train gpt2.1m --nproc 2 --set parallel=fsdp        or torchrun --nproc-per-node 2 -m lmzoo train ...
@@ -81,10 +89,13 @@ def train(
     from lmzoo.train.loggers import make_logger
     from lmzoo.train.progress import ProgressBar
 
-    target = name
-    name = targets.model_name(target) if targets.is_file(target) else target  # else a name or a run
+    if name is None and start is None:
+        raise click.MissingParameter(param_hint="'NAME|RUN'", param_type="argument")
+    target = name or ""
+    name = targets.model_name(target) if targets.is_file(target) else name  # else a name or a run
     settings = with_documents(_overrides(file, overrides), documents)
-    request = make_request(name, data, out, settings, tokenizer=tokenizer, resume=resume)
+    sources: dict[str, str | None] = {"tokenizer": tokenizer, "start": start, "teacher": teacher}
+    request = make_request(name, data, out, settings, **sources, resume=resume)
     spec, out = request.spec, request.out
     if nproc is not None:
         require_processes(nproc, spec.train.batch_size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer
 from lmzoo.errors import CheckpointError, ConfigError, DataError
 from lmzoo.model import LanguageModel
 from lmzoo.ops.kernels import kernels_used
+from lmzoo.runs.origin import START, TEACHER, Start, Teacher
 from lmzoo.runs.spec import RunSpec, apply_settings
 from lmzoo.runs.validation import VALIDATION_FILE, write_validation
 from lmzoo.storage import atomic, checkpoints
@@ -29,6 +31,7 @@ from lmzoo.train.schedule import decay_start
 CONFIG_FILE = "config.toml"
 FORMAT = 2  # version of config.toml; version 1 had no version number and did not record derived settings
 _NAME_BYTES, _PART_BYTES = 4000, 255  # limits of the length of a path and of a name in it
+_PATHS = {"data": ("data",), START: ("path", "tokenizer"), TEACHER: ("path",)}  # settings that name a place
 _BEFORE_CONFIG = {  # left by an early kill
     *(TOKENIZER_FILE, f".{TOKENIZER_FILE}.writing", VALIDATION_FILE, f".{VALIDATION_FILE}.writing"),
     f".{CONFIG_FILE}.writing",
@@ -91,11 +94,13 @@ def make_tables(
     world_size: int,
 ) -> dict[str, Any]:
     """Make the content of config.toml: all settings that decide the outcome, and the machine. None becomes "none"."""
+    origins = {START: spec.start, TEACHER: spec.teacher}
     return {
         "lmzoo": FORMAT,
         "model": {"name": spec.model, **configs.to_table(model.config)},
         "train": configs.to_table(spec.train),
         "data": data_table(spec, corpus, tokenizer),
+        **{name: configs.to_table(origin) for name, origin in origins.items() if origin is not None},
         "machine": {
             "precision": resolve_precision(spec.train.precision, model, spec.train.batch_size),
             "world_size": world_size,
@@ -166,11 +171,17 @@ def require_resumable(run: Path, tables: Mapping[str, Any]) -> None:
 
 
 def read_spec(
-    run: Path, overrides: Mapping[str, Any], *, data: str | None = None, tokenizer: str | None = None
+    run: Path,
+    overrides: Mapping[str, Any],
+    *,
+    data: str | None = None,
+    tokenizer: str | None = None,
+    teacher: str | Path | None = None,
 ) -> RunSpec:
     """Make the spec that a run was made from, changed by `overrides` (see `apply_settings`), to resume the run.
 
-    `data` replaces the text of the run, which must have the same hash. Raises an `LmzooError` of one line, also for a
+    `data` replaces the text of the run, which must have the same hash, and `teacher` the path of its teacher, which
+    must be the same model. Raises an `LmzooError` of one line, also for a
     run whose text is a pattern: see `saved.own_data`.
     """
     tables = read_tables(run)
@@ -186,7 +197,25 @@ def read_spec(
         config={**settings, **config},
         tokenizer=tokenizer or trained_on.get("tokenizer"),
         train=configs.build(ResolvedTrainConfig, {**recorded, **train}),
+        start=_origin(Start, run, tables.get(START)),
+        teacher=_moved(_origin(Teacher, run, tables.get(TEACHER)), run, teacher),
     )
+
+
+def _origin(cls: type[Any], run: Path, table: Mapping[str, Any] | None) -> Any:
+    """Return the settings in a table [start] or [teacher]; None if the run has none. Raises `ConfigError`."""
+    if table is not None and not isinstance(table, dict):
+        raise CheckpointError(f"{run / CONFIG_FILE}: {table!r} must be a table")
+    return None if table is None else configs.build(cls, table, where=str(run / CONFIG_FILE))
+
+
+def _moved(teacher: Teacher | None, run: Path, path: str | Path | None) -> Teacher | None:
+    """Return the teacher of a run, at another path if one is given."""
+    if path is None:
+        return teacher
+    if teacher is None:
+        raise ConfigError(f"teacher={path}: the run in {run} was made without a teacher")
+    return replace(teacher, path=str(path))
 
 
 def own_data(run: Path) -> str:
@@ -222,17 +251,17 @@ def prolonged(run: Path, tables: Mapping[str, Any], steps: int) -> Mapping[str, 
 def require_same(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
     """Raise an error unless the tables `now` describe the same run as the tables of its config.toml, `before`.
 
-    A training setting that is "none" in `now` was not given: the recorded value is used. The path of the text and the
-    machine may differ.
+    A training setting that is "none" in `now` was not given: the recorded value is used. The machine and the paths of
+    the text, of the model that the run started from and of its teacher may differ.
     """
-    for table in ("model", "train", "data"):
-        old, new = before[table], now[table]
+    for table in ("model", "train", "data", START, TEACHER):
+        old, new = before.get(table, {}), now.get(table, {})
         if table == "train":
             old = configs.to_table(
                 train_config(run, before)
             )  # adds the defaults of settings that are newer than the run
         for name in [*new, *(name for name in old if name not in new)]:
-            given = name != "data" and not (table == "train" and new.get(name) == configs.NONE)
+            given = name not in _PATHS.get(table, ()) and not (table == "train" and new.get(name) == configs.NONE)
             if given and old.get(name) != new.get(name):
                 error = DataError if table == "data" else ConfigError
                 raise error(

@@ -1,4 +1,4 @@
-"""Decides what a request to train means: a new run, a run to be resumed, or one to be prolonged."""
+"""Decides what a request to train means: a new run, from new weights or a trained model, or a run to go on with."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 from lmzoo import arguments, registry
 from lmzoo.errors import ConfigError
 from lmzoo.runs.directory import read_spec
+from lmzoo.runs.origin import START, TEACHER
 from lmzoo.runs.saved import is_run
 from lmzoo.runs.spec import DEFAULT_DATA, RunSpec, make_spec
+from lmzoo.runs.start import start_spec
 
 RUNS = Path("runs")  # where a run is made if no directory is named
 
@@ -30,27 +32,40 @@ class Request(NamedTuple):
 
 
 def make_request(
-    name: str,
+    name: str | None,
     data: str | None,
     out: str | Path | None,
     settings: Mapping[str, Any],
     *,
     tokenizer: str | None = None,
     resume: bool = False,
+    start: str | Path | None = None,
+    teacher: str | Path | None = None,
 ) -> Request:
     """Make the request for the model `name`, or with `resume` for the run in the directory `name`.
 
-    A run is resumed with its own settings; `settings` may only give it more steps. Raises an `LmzooError` of one line.
+    A run is resumed with its own settings; `settings` may only give it more steps. With `start`, the path of a trained
+    model, the run has its settings, weights and tokenizer; `name` may then be None, its family or the same path.
+    `teacher` is the path of a model to learn from. Raises an `LmzooError` of one line.
     """
     prolong = resume and not settings.keys().isdisjoint({"steps", "train.steps"})
     given = None if out is None else arguments.path("out", out)
+    if start is not None:
+        place = arguments.path(START, start)
+        spec = start_spec(name, place, data or DEFAULT_DATA, settings, tokenizer=tokenizer, teacher=teacher)
+        return Request(spec, given or RUNS / f"{place.resolve().name}-tuned", resume, prolong)
+    if name is None:
+        raise ConfigError("name must be given: a model, or a run to resume")
     run = arguments.path("name", name)
     if name not in registry.list_models() and is_run(run):
         if not resume:
-            raise ConfigError(f"{run} is a run: --resume continues it")
+            raise ConfigError(f"{run} is a run: --resume continues it, --from {run} trains its model further")
         if given is not None and given.resolve() != run.resolve():
             raise ConfigError(f"out={given} cannot be given with the run {run}, which continues where it is")
-        return Request(read_spec(run, settings, data=data, tokenizer=tokenizer), run, resume, prolong)
+        spec = read_spec(run, settings, data=data, tokenizer=tokenizer, teacher=teacher)
+        return Request(spec, run, resume, prolong)
+    if teacher is not None:
+        raise ConfigError(f"{TEACHER}={teacher} needs a trained model to start from: --from RUN|MODEL")
     if resume and run.parts[1:]:
         raise ConfigError(f"{run} is not a run: there is nothing to resume")
     spec = make_spec(name, data or DEFAULT_DATA, tokenizer=tokenizer, overrides=settings)

@@ -16,6 +16,7 @@ from lmzoo.data.tokenizers import Tokenizer, load_tokenizer
 from lmzoo.distributed.parallel import parallelize
 from lmzoo.distributed.ranks import Ranks, process_group
 from lmzoo.errors import CheckpointError, ConfigError
+from lmzoo.model import LanguageModel
 from lmzoo.runs.directory import (
     create,
     find_run,
@@ -36,8 +37,17 @@ from lmzoo.runs.metrics import METRICS_FILE, MetricsWriter, read_metrics
 from lmzoo.runs.out_of_memory import explain_out_of_memory
 from lmzoo.runs.saved import Run, evaluate_run, evaluate_run_positions, load_run
 from lmzoo.runs.spec import ANY_VOCAB_SIZE, RunSpec, make_spec
+from lmzoo.runs.start import freeze, load_start, load_teacher
 from lmzoo.storage import atomic, checkpoints, models
-from lmzoo.train.checkpoint import TrainingState, newest_valid, read_state, remember_best, restore_checkpoint
+from lmzoo.train.checkpoint import (
+    TrainingState,
+    copy_weights,
+    newest_valid,
+    read_state,
+    remember_best,
+    restore_checkpoint,
+)
+from lmzoo.train.distill import Distillation, Objective, cross_entropy
 from lmzoo.train.events import EndEvent, Listener, NoteEvent, StartEvent, fan_out
 from lmzoo.train.optimizer import make_optimizer
 from lmzoo.train.trainer import Trainer
@@ -211,6 +221,9 @@ def _run(
         with torch.random.fork_rng(devices=devices), explain_out_of_memory(spec, run):
             generator = torch.Generator().manual_seed(spec.train.seed)
             model = spec.make_model(data.tokenizer.vocab_size, generator=generator, device=ranks.device)
+            if spec.start is not None:
+                freeze(model, spec.start.trained)
+            objective = _objective(spec, model, data.tokenizer)
             torch.manual_seed(spec.train.seed + ranks.rank)  # each rank draws its own dropout
             if model.traits.trainable and not model.num_params():
                 raise ConfigError(f"{spec.model} has no parameters: there is nothing to train")
@@ -249,6 +262,7 @@ def _run(
                     state=TrainingState(),
                     ranks=ranks,
                     keep_freed_memory=keep_freed_memory,
+                    objective=objective,
                     until=until,
                 )
                 state = _train(trainer, spec, listeners, flops)
@@ -260,13 +274,23 @@ def _run(
 
 
 def _read_data(spec: RunSpec, run: Path | None, emit: Listener) -> PreparedData:
-    """Read the text of `spec`; load the tokenizer of the resumed run, or train a new one."""
+    """Read the text of `spec`; load the tokenizer of the resumed run or of the start, or train a new one."""
     keep = run is not None and keeps_near_duplicates(read_tables(run))
     corpus = load_data(spec.data, keep_near_duplicates=keep)
     if isinstance(corpus, StreamedCorpus):
         emit(NoteEvent(f"{corpus.name}: {corpus.copies_note}"))
-    tokenizer = new_tokenizer(spec.tokenizer, corpus, emit) if run is None else load_tokenizer(run)
+    own = None if spec.start is None else spec.start.tokenizer or spec.start.path
+    place = run or own
+    tokenizer = new_tokenizer(spec.tokenizer, corpus, emit) if place is None else load_tokenizer(place)
     return PreparedData(corpus, tokenizer)
+
+
+def _objective(spec: RunSpec, model: LanguageModel, tokenizer: Tokenizer) -> Objective:
+    """Make the objective of a run, which may have a teacher."""
+    if spec.teacher is None:
+        return cross_entropy
+    teacher = load_teacher(spec.teacher, tokenizer, model.config.context_length)
+    return Distillation(model, teacher.to(model.device), spec.teacher)
 
 
 def _train(trainer: Trainer, spec: RunSpec, listeners: Sequence[Listener], flops_per_token: float) -> TrainingState:
@@ -277,6 +301,8 @@ def _train(trainer: Trainer, spec: RunSpec, listeners: Sequence[Listener], flops
     if folder is not None:
         trainer.state = restore_checkpoint(folder, model, trainer.optimizer, ranks, config.seed)
         remember_best(run, trainer.state)
+    elif spec.start is not None:
+        copy_weights(load_start(spec.start), model)
     state = trainer.state
     for note in notes:
         emit(NoteEvent(f"{note}; training continues from step {state.step}"))

@@ -15,6 +15,7 @@ from lmzoo.data.hf_dataset import is_streamed, parse_spec
 from lmzoo.data.tokenizers import check_spec
 from lmzoo.errors import ConfigError
 from lmzoo.model import LanguageModel, ModelConfig
+from lmzoo.runs.origin import Start, Teacher
 from lmzoo.train.config import TrainConfig
 
 DEFAULT_DATA = "pydocs"
@@ -28,7 +29,8 @@ class RunSpec:
     """All settings that decide the outcome of a run.
 
     `model` is `family` or `family.preset`; `config` overrides settings of the preset (without `vocab_size`, which
-    follows from the tokenizer); `data` is an argument of `--data`; `tokenizer` is the spec of a tokenizer.
+    follows from the tokenizer); `data` is an argument of `--data`; `tokenizer` is the spec of a tokenizer. A run with a
+    `start` has the weights and the tokenizer of a trained model, and may learn from a `teacher`.
     """
 
     model: str
@@ -36,6 +38,8 @@ class RunSpec:
     config: Mapping[str, Any] = field(default_factory=dict)
     tokenizer: str = DEFAULT_TOKENIZER
     train: TrainConfig = field(default_factory=TrainConfig)
+    start: Start | None = None  # None: new weights
+    teacher: Teacher | None = None
 
     def __repr__(self) -> str:
         changed = "".join(f", {name}={value!r}" for name, value in self.config.items())

@@ -127,10 +127,7 @@ def restore_checkpoint(
     if saved.config != model.config or saved.family != model.family:
         file = folder.path / models.MODEL_CONFIG_FILE
         raise CheckpointError(f"{file}: is of another model than the run's config.toml")
-    with torch.no_grad():
-        now = models.tensors_of(model)
-        for name, tensor in models.tensors_of(saved).items():
-            local_tensor(now[name]).copy_(local_tensor(like(now[name], tensor)))
+    copy_weights(saved, model)
     parameters = dict(model.named_parameters())
 
     def check(key: str, shape: tuple[int, ...], is_float: bool) -> None:
@@ -157,6 +154,14 @@ def restore_checkpoint(
     restore_optimizer(model, optimizer, tensors)
     _restore_random_states(random, ranks, seed + state.step)
     return state
+
+
+@torch.no_grad()
+def copy_weights(saved: LanguageModel, model: LanguageModel) -> None:
+    """Copy all tensors of `saved` into `model`, which has the same ones; each rank copies its own shards."""
+    now = models.tensors_of(model)
+    for name, tensor in models.tensors_of(saved).items():
+        local_tensor(now[name]).copy_(local_tensor(like(now[name], tensor)))
 
 
 def newest_valid(run: Path) -> tuple[atomic.Folder | None, list[str]]:

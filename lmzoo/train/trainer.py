@@ -29,6 +29,7 @@ from lmzoo.train.activation_checkpointing import activation_checkpointing
 from lmzoo.train.activations import activation_statistics
 from lmzoo.train.checkpoint import TrainingState, save_checkpoint
 from lmzoo.train.config import ResolvedTrainConfig
+from lmzoo.train.distill import Objective, cross_entropy
 from lmzoo.train.evaluate import EvalResult, evaluation
 from lmzoo.train.events import CheckpointEvent, EvalEvent, EvaluatingEvent, SavingEvent, StepEvent, TrainingEvent
 from lmzoo.train.malloc import keep_freed_memory
@@ -67,6 +68,7 @@ class Trainer:
     ranks: Ranks
     synchronize: bool = False  # wait for the GPU after each phase of a step, to measure the phases exactly
     keep_freed_memory: bool = False  # change the allocator of the whole process while training, see train/malloc.py
+    objective: Objective = cross_entropy  # its value is the reported loss; a teacher adds auxiliary losses
     until: int | None = None  # save and stop after this step; the schedule, and the last evaluation, are of all steps
 
     def __post_init__(self) -> None:
@@ -169,7 +171,7 @@ class Trainer:
             share = int((targets_BT != IGNORE_INDEX).sum()) / max(1, tokens)
             with no_sync(forward, enabled=number < len(batches)):
                 with losses.reported() as named, autocast(device, self.precision):
-                    _, loss = forward(idx_BT, targets_BT, return_logits=False)
+                    loss = self.objective(forward, idx_BT, targets_BT, self.state.step)
                 clock.end("forward")
                 (loss * (share * ranks.world_size)).backward()  # DDP and FSDP take the mean over the ranks
             step_loss += loss.detach() * share

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lmzoo.errors import DataError
+from lmzoo.errors import ConfigError, DataError
 from lmzoo.runs.request import make_request
 from lmzoo.runs.run import RunSpec, train_run
 
@@ -44,3 +44,29 @@ def test_make_request_refuses_a_run_with_a_pattern_as_its_text(
     with pytest.raises(DataError, match=r"was trained on data='/\*\*', a pattern: give the text with"):
         make_request(str(run), None, None, {}, **wanted)
     assert make_request(str(run), spec.data, None, {}, **wanted).spec.data == spec.data
+
+
+def test_make_request_of_a_run_that_starts_from_a_trained_model(
+    tmp_path: Path, small_spec: Callable[..., RunSpec]
+) -> None:
+    run = tmp_path / "run"
+    train_run(small_spec(steps=4), run)
+    found = make_request(None, None, None, {"steps": 3}, start=run)
+    assert (found.out, found.spec.data, found.spec.model) == (Path("runs/run-tuned"), "pydocs", "gpt2")
+    assert found.spec.start is not None
+    assert found.spec.start.path == str(run)
+    both = make_request(str(run), "text.txt", tmp_path / "out", {}, start=run, teacher=run)
+    assert (both.out, both.spec.data, both.spec.teacher is None) == (tmp_path / "out", "text.txt", False)
+
+
+def test_make_request_refuses_a_teacher_or_nothing_without_a_model_to_start_from(
+    tmp_path: Path, small_spec: Callable[..., RunSpec]
+) -> None:
+    run = tmp_path / "run"
+    with pytest.raises(ConfigError, match="teacher=runs/x needs a trained model to start from: --from"):
+        make_request("gpt2", None, None, {}, teacher="runs/x")
+    with pytest.raises(ConfigError, match="name must be given"):
+        make_request(None, None, None, {})
+    train_run(small_spec(steps=2), run)
+    with pytest.raises(ConfigError, match=r"is a run: --resume continues it, --from .*run trains its model further"):
+        make_request(str(run), None, None, {})

@@ -1,0 +1,150 @@
+"""Loads the trained models that a run starts from and learns from, and checks that they are what its settings say."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lmzoo import configs, registry
+from lmzoo.data.tokenizers import Tokenizer
+from lmzoo.errors import CheckpointError, ConfigError
+from lmzoo.model import LanguageModel
+from lmzoo.runs.origin import TEACHER, Origin, Start, Teacher, divided
+from lmzoo.runs.saved import Run, load_run
+from lmzoo.runs.spec import RunSpec, apply_settings
+from lmzoo.storage import models, safetensors, shapes
+from lmzoo.train.config import TrainConfig
+from lmzoo.train.distill import features
+
+
+def fingerprint(model: LanguageModel) -> str:
+    """Returns the SHA-256 of a model's family, tensors, and settings that are not the defaults."""
+    defaults = {field.name: field.default for field in dataclasses.fields(model.config)}
+    changed = {name: value for name, value in configs.to_dict(model.config).items() if value != defaults[name]}
+    digest = hashlib.sha256(json.dumps([model.family, changed], sort_keys=True).encode())
+    for chunk in safetensors.chunks(models.tensors_of(model)):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def start_spec(
+    name: str | None,
+    start: Path,
+    data: str,
+    settings: Mapping[str, Any],
+    *,
+    tokenizer: str | None = None,
+    teacher: str | Path | None = None,
+) -> RunSpec:
+    """Make the spec of a run that starts from the trained model in `start`, with its settings and its tokenizer.
+
+    `settings` may change those of the model where all shapes stay. `name` is None, the model's family or `start`;
+    `tokenizer` is a path, for a saved model without one; `teacher` is the path of a trained model. Everything is
+    checked that can be checked without the text. Raises an `LmzooError` of one line.
+    """
+    of_start, of_teacher, others = divided(settings)
+    model, found, _ = load_run(start, tokenizer)
+    if name is not None and name != model.family and Path(name).resolve() != start.resolve():
+        raise ConfigError(f"name={name!r}, but the model in {start} is {model.family}: leave the name out")
+    if not model.traits.trainable:
+        raise ConfigError(f"{start}: {model.family} is not trained by gradients: there is nothing to train further")
+    changed, train = apply_settings(model.family, others)
+    own = {key: value for key, value in configs.to_dict(model.config).items() if key != "vocab_size"}
+    recipe = {key: value for key, value in registry.recipe(model.family).items() if key != "tokenizer"}
+    paths = {"path": str(start), "tokenizer": tokenizer}
+    spec = RunSpec(
+        model=model.family,
+        data=data,
+        config={**own, **changed},
+        tokenizer=found.spec,
+        train=configs.build(TrainConfig, {**recipe, **train}),
+        start=configs.build(Start, {**paths, "sha256": fingerprint(model), **of_start}),
+        teacher=None if teacher is None else _teacher(teacher, of_teacher),
+    )
+    for setting, value in changed.items():
+        config = configs.build(type(model.config), {**configs.to_dict(model.config), setting: value})
+        if what := shapes.difference(model, registry.blank_model(type(model), config, device="meta")):
+            raise ConfigError(f"{setting}={value!r} cannot be set in a trained model: {what}")
+    config = spec.model_config(found.vocab_size)
+    if spec.teacher is None and of_teacher:
+        raise ConfigError(f"{TEACHER}.{next(iter(of_teacher))} needs a teacher: --teacher RUN|MODEL")
+    if spec.teacher is not None:
+        taught = load_teacher(spec.teacher, found, config.context_length)
+        _require_matching(spec, model, taught)
+    freeze(model, of_start.get("trained", "all"))
+    return spec
+
+
+def _teacher(path: str | Path, settings: Mapping[str, Any]) -> Teacher:
+    sha256 = fingerprint(load_run(path).model)
+    return configs.build(Teacher, {"path": str(path), "sha256": sha256, **settings})
+
+
+def load(origin: Origin, tokenizer: str | None = None) -> Run:
+    """Load the model of a run's config.toml. Raises `CheckpointError` if it has changed since."""
+    found = load_run(origin.path, tokenizer)
+    if fingerprint(found.model) != origin.sha256:
+        raise CheckpointError(f"{origin.path}: has changed since the run was made: its weights have another SHA-256")
+    return found
+
+
+def load_start(start: Start) -> LanguageModel:
+    """Load the model that a run starts from."""
+    return load(start, start.tokenizer).model
+
+
+def load_teacher(teacher: Teacher, tokenizer: Tokenizer, context_length: int) -> LanguageModel:
+    """Load the teacher of a run, in eval mode and without gradients. Raises an `LmzooError` if it does not fit."""
+    model, its_tokenizer, _ = load(teacher)
+    require_teacher(teacher.path, model, its_tokenizer, tokenizer, context_length)
+    return model.requires_grad_(False)
+
+
+def require_teacher(
+    path: str | Path, model: LanguageModel, its_tokenizer: Tokenizer, tokenizer: Tokenizer, context_length: int
+) -> None:
+    """Raise `ConfigError` unless a teacher has the vocabulary of its student, and can read its sequences."""
+    if its_tokenizer.sha256 != tokenizer.sha256:
+        raise ConfigError(f"teacher={path}: its tokenizer differs: a teacher must have the tokenizer of the model")
+    if not model.traits.extrapolates and model.config.context_length < context_length:
+        have = model.config.context_length
+        raise ConfigError(f"teacher={path}: its context_length={have} must be at least {context_length}")
+
+
+def freeze(model: LanguageModel, trained: str) -> None:
+    """Let only the `trained` parameters of a model learn. Raises `ConfigError` if it has no new ones."""
+    if trained == "all":
+        return
+    parts: Any = getattr(model, "new_parts", list)()
+    new = {id(parameter) for part in parts for parameter in part.parameters() if parameter.requires_grad}
+    if not new:
+        raise ConfigError(f"start.trained={trained!r}: {model.family} has no transplanted mixers")
+    for parameter in model.parameters():
+        parameter.requires_grad_(id(parameter) in new)
+
+
+def _require_matching(spec: RunSpec, model: LanguageModel, teacher: LanguageModel) -> None:
+    """Raise `ConfigError` if features are to be matched and cannot be."""
+    assert spec.teacher is not None
+    steps, path = spec.teacher.match_steps, spec.teacher.path
+    if not steps:
+        return
+    where = f"{TEACHER}.match_steps={steps}"
+    configs.require(steps <= spec.train.steps, f"{where} must be at most steps={spec.train.steps}")
+    configs.require(not spec.train.compile, f"{where} cannot be combined with compile=True, which skips the features")
+    fits = _shapes(model) == _shapes(teacher)
+    configs.require(fits, f"{where}: the teacher {path} must have as many layers of the same width")
+
+
+@torch.no_grad()
+def _shapes(model: LanguageModel) -> list[tuple[int, ...]]:
+    """Returns the shapes of the features after each block of a model in eval mode, for one token."""
+    with features(model) as found:
+        model(torch.zeros(1, 1, dtype=torch.long, device=model.device))
+    return [tuple(x.shape) for x in found]
