@@ -150,8 +150,10 @@ def read_specs(
 
 
 def _facts(run: Path, spec: RunSpec) -> dict[str, Any]:
-    """Return what all runs of a comparison must share: the budget, the text and the tokenizer."""
+    """Return what all runs of a comparison must share: budget, text, tokenizer, and whether they had new weights."""
     budget = {name: getattr(spec.train, name) for name in BUDGET}
     recorded = read_tables(run)["data"]
     hashes = {name: recorded.get(name) for name in ("corpus_sha256", "validation_sha256", "tokenizer_sha256")}
-    return budget | {"context_length": spec.model_config(ANY_VOCAB_SIZE).context_length} | hashes
+    start = "new weights" if spec.start is None else "a trained model"
+    context_length = spec.model_config(ANY_VOCAB_SIZE).context_length
+    return budget | {"start": start, "context_length": context_length} | hashes

@@ -16,7 +16,6 @@ from lmzoo.data.tokenizers import Tokenizer, load_tokenizer
 from lmzoo.distributed.parallel import parallelize
 from lmzoo.distributed.ranks import Ranks, process_group
 from lmzoo.errors import CheckpointError, ConfigError
-from lmzoo.model import LanguageModel
 from lmzoo.runs.directory import (
     create,
     find_run,
@@ -37,7 +36,7 @@ from lmzoo.runs.metrics import METRICS_FILE, MetricsWriter, read_metrics
 from lmzoo.runs.out_of_memory import explain_out_of_memory
 from lmzoo.runs.saved import Run, evaluate_run, evaluate_run_positions, load_run
 from lmzoo.runs.spec import ANY_VOCAB_SIZE, RunSpec, make_spec
-from lmzoo.runs.start import freeze, load_start, load_teacher
+from lmzoo.runs.start import freeze, load_start, make_objective
 from lmzoo.storage import atomic, checkpoints, models
 from lmzoo.train.checkpoint import (
     TrainingState,
@@ -47,7 +46,6 @@ from lmzoo.train.checkpoint import (
     remember_best,
     restore_checkpoint,
 )
-from lmzoo.train.distill import Distillation, Objective, cross_entropy
 from lmzoo.train.events import EndEvent, Listener, NoteEvent, StartEvent, fan_out
 from lmzoo.train.optimizer import make_optimizer
 from lmzoo.train.trainer import Trainer
@@ -223,7 +221,7 @@ def _run(
             model = spec.make_model(data.tokenizer.vocab_size, generator=generator, device=ranks.device)
             if spec.start is not None:
                 freeze(model, spec.start.trained)
-            objective = _objective(spec, model, data.tokenizer)
+            objective = make_objective(spec, model, data.tokenizer, ranks.world_size)
             torch.manual_seed(spec.train.seed + ranks.rank)  # each rank draws its own dropout
             if model.traits.trainable and not model.num_params():
                 raise ConfigError(f"{spec.model} has no parameters: there is nothing to train")
@@ -283,14 +281,6 @@ def _read_data(spec: RunSpec, run: Path | None, emit: Listener) -> PreparedData:
     place = run or own
     tokenizer = new_tokenizer(spec.tokenizer, corpus, emit) if place is None else load_tokenizer(place)
     return PreparedData(corpus, tokenizer)
-
-
-def _objective(spec: RunSpec, model: LanguageModel, tokenizer: Tokenizer) -> Objective:
-    """Make the objective of a run, which may have a teacher."""
-    if spec.teacher is None:
-        return cross_entropy
-    teacher = load_teacher(spec.teacher, tokenizer, model.config.context_length)
-    return Distillation(model, teacher.to(model.device), spec.teacher)
 
 
 def _train(trainer: Trainer, spec: RunSpec, listeners: Sequence[Listener], flops_per_token: float) -> TrainingState:

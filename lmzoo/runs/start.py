@@ -20,7 +20,7 @@ from lmzoo.runs.saved import Run, load_run
 from lmzoo.runs.spec import RunSpec, apply_settings
 from lmzoo.storage import models, safetensors, shapes
 from lmzoo.train.config import TrainConfig
-from lmzoo.train.distill import features
+from lmzoo.train.distill import Distillation, Objective, cross_entropy, features
 
 
 def fingerprint(model: LanguageModel) -> str:
@@ -115,6 +115,17 @@ def require_teacher(
     if not model.traits.extrapolates and model.config.context_length < context_length:
         have = model.config.context_length
         raise ConfigError(f"teacher={path}: its context_length={have} must be at least {context_length}")
+
+
+def make_objective(spec: RunSpec, model: LanguageModel, tokenizer: Tokenizer, world_size: int) -> Objective:
+    """Make the objective of a run, which may have a teacher. Raises an `LmzooError` for one that cannot be used."""
+    teacher = spec.teacher
+    if teacher is None:
+        return cross_entropy
+    if teacher.match_steps and world_size > 1:  # DDP waits for gradients of the head, which has none
+        raise ConfigError(f"{TEACHER}.match_steps={teacher.match_steps} needs one process, not {world_size}")
+    loaded = load_teacher(teacher, tokenizer, model.config.context_length)
+    return Distillation(model, loaded.to(model.device), teacher)
 
 
 def freeze(model: LanguageModel, trained: str) -> None:

@@ -11,6 +11,7 @@ from lmzoo.compare.plan import are_runs, cut_contexts, make_specs, read_specs
 from lmzoo.errors import ConfigError
 from lmzoo.runs.run import train_run
 from lmzoo.runs.spec import RunSpec, make_spec
+from lmzoo.runs.start import start_spec
 
 
 def test_make_specs_gives_all_models_one_budget() -> None:
@@ -81,6 +82,10 @@ def test_read_specs_refuses_runs_that_differ(tmp_path: Path, small_spec: Callabl
         read_specs([first, f"{first}/"], None, None, {})
     with pytest.raises(ConfigError, match=r"bigram is not a run, but .*first is"):
         are_runs([first, "bigram"])
+    further = start_spec(None, Path(first), small_spec().data, {"steps": 4, "batch_size": 4, "eval_every": 4})
+    train_run(further, tmp_path / "further")
+    with pytest.raises(ConfigError, match=r"first was made with start='new weights', .*further with 'a trained model'"):
+        read_specs([first, str(tmp_path / "further")], None, None, {})
     config = tmp_path / "first" / "config.toml"
     config.write_text(config.read_text().replace("steps = 4\n", "steps = 40\n", 1))
     with pytest.raises(ConfigError, match=r"first is at step 4 of 40: lmzoo train --resume .*first finishes it"):

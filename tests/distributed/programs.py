@@ -30,6 +30,7 @@ from lmzoo.distributed.ranks import process_group
 from lmzoo.errors import LmzooError
 from lmzoo.losses import IGNORE_INDEX, auxiliary_loss
 from lmzoo.runs import run as runs
+from lmzoo.runs.start import start_spec
 from lmzoo.train import muon
 from lmzoo.train.events import Event, Listener, StepEvent
 from lmzoo.train.signals import Interrupted
@@ -98,7 +99,10 @@ def train_all(jobs: list[dict[str, Any]]) -> list[str]:
         BatchStream.batch = ragged_batch if job.get("ragged") else PLAIN_BATCH
         StreamBatches.__init__.__defaults__ = (job.get("block_windows", BLOCK_WINDOWS),)
         try:
-            spec = runs.make_spec(job["model"], job["data"], overrides=job["settings"])
+            if "start" in job:
+                spec = start_spec(None, Path(job["start"]), job["data"], job["settings"], teacher=job["teacher"])
+            else:
+                spec = runs.make_spec(job["model"], job["data"], overrides=job["settings"])
             resume, reshard = job.get("resume", False), job.get("reshard", False)
             listeners = [stop_at(job.get("stop_at"))]
             # In bfloat16, the order of summation changes losses visibly, which would hide other errors.

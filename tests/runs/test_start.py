@@ -17,10 +17,12 @@ from lmzoo.errors import CheckpointError, ConfigError, DataError, LmzooError
 from lmzoo.runs.directory import read_spec, read_tables
 from lmzoo.runs.metrics import read_metrics
 from lmzoo.runs.run import RunSpec, load_run, train_run
-from lmzoo.runs.start import fingerprint, start_spec
+from lmzoo.runs.start import fingerprint, make_objective, start_spec
 from lmzoo.storage import checkpoints
 from lmzoo.storage.models import load_model, tensors_of
+from lmzoo.train.distill import Distillation, cross_entropy
 from lmzoo.train.signals import Interrupted
+from tests.distributed.processes import TOLERANCE, Forks, difference
 from tests.helpers import assert_same, far_from_uniform, seeded, tensors
 from tests.runs.test_resume import interrupt_at
 
@@ -120,6 +122,27 @@ def test_distillation_is_resumed_bitwise(
     assert lines[0] == lines[1]
     first, last = (line for line in lines[0] if line["step"] in (1, 6) and line["split"] == "train")
     assert ("aux.match" in first, "aux.distill" in last) == ("teacher.match_steps" in settings, True)
+
+
+@pytest.mark.distributed
+def test_distillation_on_two_processes_equals_one(
+    llama: Path, mixed: Path, specify: Specify, tmp_path: Path, text: Path, forks: Forks
+) -> None:
+    settings = {**RECIPE, "precision": "float32", "start.trained": "new", "teacher.temperature": 2.0}
+    train_run(specify(mixed, llama, **settings), tmp_path / "one")
+    job = {"data": str(text), "start": str(mixed), "teacher": str(llama)}
+    jobs = [{**job, "out": str(tmp_path / how), "settings": {**settings, "parallel": how}} for how in ("ddp", "fsdp")]
+    assert forks.on_ranks(jobs, 2, tmp_path) == [["", ""]] * 2
+    assert difference(tmp_path / "ddp", tmp_path / "one") < TOLERANCE
+    assert difference(tmp_path / "fsdp", tmp_path / "one") < TOLERANCE
+
+
+def test_make_objective_matches_features_in_one_process_only(llama: Path, mixed: Path, specify: Specify) -> None:
+    spec, model = specify(mixed, llama, **{"teacher.match_steps": 2}), load_model(mixed)
+    assert isinstance(make_objective(spec, model, ByteTokenizer(), 1), Distillation)
+    assert make_objective(specify(mixed), model, ByteTokenizer(), 2) is cross_entropy
+    with pytest.raises(ConfigError, match=r"teacher\.match_steps=2 needs one process, not 2"):
+        make_objective(spec, model, ByteTokenizer(), 2)
 
 
 def test_distillation_brings_the_model_nearer_to_its_teacher(
