@@ -58,6 +58,18 @@ class Family:
         """The text of papers.bib, the papers of the family in BibTeX; empty if there is none."""
         return self._text("papers.bib")
 
+    @property
+    def results(self) -> Mapping[str, Any]:
+        """The figures in results.json, the measured results; empty if there is none. Raises `ConfigError`."""
+        text = self._text("results.json")
+        try:
+            found = files.parse_json(text) if text else {}
+        except ValueError as error:
+            raise ConfigError(f"{self.folder}/results.json: {error}") from None
+        if not isinstance(found, dict):
+            raise ConfigError(f"{self.folder}/results.json must hold an object")
+        return found
+
     def _text(self, name: str) -> str:
         """Return the text of a file of the entry, empty if there is none. Raises `ConfigError`."""
         path = self.folder / name if self.folder else None

@@ -43,6 +43,17 @@ def test_papers_is_the_text_of_papers_bib_or_nothing(tmp_path: Path) -> None:
         _ = family.papers
 
 
+def test_results_is_the_object_of_results_json_or_empty(tmp_path: Path) -> None:
+    family = Family("a", folder=tmp_path)
+    assert family.results == Family("b").results == {}
+    (tmp_path / "results.json").write_text('{"loss": 1.5}')
+    assert family.results == {"loss": 1.5}
+    for wrong, rule in (("[1]", "must hold an object"), ("{", "line 1, column 2")):
+        (tmp_path / "results.json").write_text(wrong)
+        with pytest.raises(ConfigError, match=rule):
+            _ = family.results
+
+
 def test_package_folder_of_packages_without_one() -> None:
     assert [entries.package_folder(name) for name in ("json", "tomllib", "sys", "__main__", "absent")] == [None] * 5
 

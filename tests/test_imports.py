@@ -142,6 +142,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "storage",
         "compare",  # the look of its report
     },
+    "gallery": {"registry", "entries", "model", "drawing", "conformance", "compare", "__init__"},
     "reproducing": {"probing", "compare", "data", "storage", "runs", "train", "hardware"},
     "bench": ANY,
     "compare": ANY,

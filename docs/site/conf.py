@@ -31,8 +31,10 @@ add_module_names = False
 
 html_theme = "furo"
 html_title = "lmzoo"
-html_static_path = ["static"]
-html_css_files = ["site.css"]
+PACKAGE = HERE.parent.parent / "lmzoo"
+html_static_path = ["static", str(PACKAGE / "gallery" / "gallery.css"), str(PACKAGE / "gallery" / "gallery.js")]
+html_static_path += [str(HERE.parent.parent / "build" / "docs" / "static")]  # vega.js, from gallery_pages.py
+html_css_files = ["site.css", "gallery.css"]
 html_copy_source = False
 html_show_sphinx = False
 html_show_search_summary = False  # the browser cannot read other pages of file://

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+from gallery_pages import write_gallery, write_vega
 from links import broken_links
 from sources import ROOT, collect
 from sphinx.cmd.build import build_main
@@ -21,6 +22,8 @@ def main() -> int:
     html = BUILD / "html"
     shutil.rmtree(html, ignore_errors=True)  # no page stays whose source is gone
     collect(BUILD / "source")
+    write_gallery(BUILD / "source" / "gallery")
+    write_vega(BUILD / "static")
     options = ["-q", "-W", "--keep-going", "-b", "html", "-c", str(HERE), "-d", str(BUILD / "doctrees")]
     code = build_main([*options, str(BUILD / "source"), str(html)])
     broken = broken_links(html) if code == 0 else []

@@ -46,7 +46,8 @@ def with_links(text: str, source: str, places: dict[str, str], copied: Callable[
             copied(target)
         return os.path.relpath(places.get(target, target), here).replace(os.sep, "/")
 
-    parts, end = [], 0
+    parts: list[str] = []
+    end = 0
     for fence in _FENCE.finditer(text):  # no link in code is one
         parts += [_LINK.sub(turned, text[end : fence.start()]), fence[0]]
         end = fence.end()
@@ -54,13 +55,17 @@ def with_links(text: str, source: str, places: dict[str, str], copied: Callable[
 
 
 def collect(folder: Path, root: Path = ROOT) -> None:
-    """Writes the pages from Markdown files of the repository, the tables of contents and the page on citing."""
+    """Writes the pages from Markdown files of the repository, the tables of contents and the page on citing.
+
+    The pages of the gallery are written by gallery_pages.py, from registry and code.
+    """
     shutil.rmtree(folder, ignore_errors=True)
     places = pages(root)
     others: set[str] = set()
     for source, place in places.items():
-        text = with_links((root / source).read_text(encoding="utf-8"), source, places, others.add)
-        write(folder / place, text + (contents(places.values()) if source == "README.md" else ""))
+        if not place.startswith("gallery/"):
+            text = with_links((root / source).read_text(encoding="utf-8"), source, places, others.add)
+            write(folder / place, text + (contents(places.values()) if source == "README.md" else ""))
     for other in sorted(others):
         (folder / other).parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(root / other, folder / other)
@@ -85,7 +90,7 @@ def contents(places: Iterable[str]) -> str:
         "Start": ["README <self>", "中文 <zh>"],
         "Course": english,
         "课程": chinese,
-        "Families": sorted(name for name in names if name.startswith("gallery/")),
+        "Gallery": ["gallery/index"],
         "Guides": [*guides, *others],
         "Reference": REFERENCE,
         "Project": ABOUT,

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 )
 @click.option("--match", metavar="MEASURE=NUMBER", help="Choose the widths for a budget, e.g. params=1M or flops=2M.")
 @click.option("--settings", "only_settings", is_flag=True, help="Print only the settings, with their meaning.")
+@click.option("--open", "open_page", is_flag=True, help="Open the page of its family in a browser.")
 @click.option("--ops", "only_ops", is_flag=True, help="Measure the forms of its sequence algorithms on this machine.")
 @click.option(
     "--json", "as_json", is_flag=True, help="Print the counts, the settings and the drawing (or --ops) as JSON."
@@ -43,6 +44,7 @@ def show(
     vocab_size: int,
     match: str | None,
     only_settings: bool,
+    open_page: bool,
     only_ops: bool,
     as_json: bool,
     overrides: tuple[str, ...],
@@ -55,6 +57,9 @@ def show(
     "+-> A -> B ->+" is a branch whose result is added to its input. A budget is in params, non_embedding, active
     (parameters), flops (per token) or state (bytes).
 
+    --open shows the same facts of the family, with its equations and blocks drawn, and its source, in a browser: the
+    page of the documentation site if `scripts/docs` has built it, or else a file made now. Its path is printed.
+
     --ops prints for each recurrence the time of the loop that defines it, of its fast form and, on a GPU, of a kernel
     of flash-linear-attention if one fits, forward and backward, at lengths from 1 to 2,048, and which of them the model
     takes. It takes a minute or more.
@@ -64,14 +69,22 @@ def show(
     lmzoo show gpt2.124m --vocab-size 50257
     lmzoo show llama --match params=1M
     lmzoo show gpt2.tiny --set n_layers=4 --settings
+    lmzoo show mamba --open
     lmzoo show mamba.tiny --ops
     """
     from lmzoo import drawing
+    from lmzoo.gallery.facts import Facts
+    from lmzoo.gallery.words import in_words
     from lmzoo.matching import matched_config
     from lmzoo.runs.spec import make_spec
 
     name = targets.model_name(name)
     family, preset = registry.split_name(name)
+    if open_page:
+        from lmzoo.gallery.opening import open_page as open_in_browser
+
+        click.echo(open_in_browser(family.name))
+        return
     spec = make_spec(name, data="any text", overrides=configs.parse_overrides(overrides))
     settings: dict[str, Any] = {**spec.config, "vocab_size": vocab_size}
     matched = None
@@ -104,6 +117,8 @@ def show(
 
         terminal.results_console(terminal.reading_columns()).print(Markdown(family.card))
         click.echo()
+    if family.papers:
+        click.echo(family.papers)
     total, without, active, flops, state = counts.values()
     facts = {
         "parameters": f"{total:,} ({without:,} without embeddings)",
@@ -114,6 +129,7 @@ def show(
         "tokenizer": spec.tokenizer,
         "source": preset.source if preset else "",
         "matched": _described(match, matched) if match and matched else "",
+        **in_words(Facts(family, name, model)),
     }
     click.echo("\n".join(f"{fact + ':':17}{value}" for fact, value in facts.items() if value) + "\n")
     click.echo(drawing.text(drawn, terminal.reading_columns()))

@@ -131,7 +131,12 @@ class _Artist:
         if calls != 1:
             notes.append(words_of(calls))
         return Box(
-            name=name, title=type(module).__name__, settings=(*settings_of(module), *notes), cost=cost, parts=parts
+            name=name,
+            title=type(module).__name__,
+            settings=(*settings_of(module), *notes),
+            experts=getattr(module, "n_experts", 0),
+            cost=cost,
+            parts=parts,
         )
 
 

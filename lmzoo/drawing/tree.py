@@ -31,12 +31,13 @@ class Box:
     """One module: its name in its parent module, its class (`title`), and its settings in words.
 
     `parts` are its children, if they are drawn, in the order in which they were created. `own_cost` is the rest of its
-    cost.
+    cost. `experts` is the number of experts that a router chooses from, 0 without one.
     """
 
     name: str
     title: str
     settings: tuple[str, ...] = ()
+    experts: int = 0
     cost: Cost
     parts: tuple[Node, ...] = ()
     type: str = field(default="box", init=False)

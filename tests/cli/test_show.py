@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import tomllib
+import webbrowser
+from pathlib import Path
 
 import pytest
 
@@ -56,6 +58,21 @@ def test_show_json_has_counts_settings_and_the_drawing(lmzoo: Command) -> None:
     assert shown["drawing"]["model"]["cost"]["params"] == shown["parameters"]
     assert shown["model"]["n_layers"] == 3
     assert json.loads(lmzoo("show", "bigram", "--json").out)["match"] is None
+
+
+def test_show_prints_the_facts_of_the_gallery(lmzoo: Command) -> None:
+    shown = lmzoo("show", "mixtral.tiny").out
+    assert "@misc{jiang2024mixtral," in shown
+    assert re.search(r"^state by tokens: 24\.6 kB at 64, ", shown, re.MULTILINE), "of the preset that was asked for"
+    assert re.search(r"^differs from: +llama \(\d+ lines removed, \d+ added\)", shown, re.MULTILINE)
+
+
+def test_show_open_opens_the_page_of_the_family(lmzoo: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[str] = []
+    monkeypatch.setattr(webbrowser, "open", opened.append)
+    shown = lmzoo("show", "bigram.tiny", "--open")
+    assert opened == [Path(shown.out.strip()).as_uri()]
+    assert Path(shown.out.strip()).name == "bigram.html"
 
 
 @pytest.mark.parametrize("columns", [80, 140])

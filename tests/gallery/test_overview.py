@@ -1,0 +1,65 @@
+"""Tests of `lmzoo.gallery.overview`: cards, filter, plot and time line."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+
+import vl_convert
+
+from lmzoo.gallery.facts import gather
+from lmzoo.gallery.overview import overview, parts, plot, traits
+
+FAMILIES = [gather(name) for name in ("bigram", "gpt2", "mamba", "mixtral")]
+
+
+def test_overview_has_a_card_and_a_place_in_time_for_each_family() -> None:
+    text = overview(FAMILIES)
+    assert re.findall(r'<a class="family \w+" href="(\w+)\.html"', text) == ["bigram", "gpt2", "mamba", "mixtral"]
+    assert re.findall(r"<time>(\d+)</time>", text) == ["1948", "2019", "2023", "2024"]
+    assert text.count('data-family="mamba"') == 2
+    assert "<output>4 families</output>" in text
+
+
+def test_traits_are_those_of_the_model() -> None:
+    assert traits(gather("mamba")) == {
+        "kind": "linear",
+        "state": "constant",
+        "beyond": "yes",
+        "parts": " ".join(parts(gather("mamba"))),
+    }
+    assert "short_conv" in parts(gather("mamba"))
+    assert "experts" in parts(gather("mixtral"))
+    assert "experts" not in parts(gather("llama"))
+
+
+def test_plot_has_only_axes_with_data() -> None:
+    spec, axes = plot(FAMILIES)
+    assert "params" in axes
+    assert [row["family"] for row in spec["data"]["values"]] == ["bigram", "gpt2", "mamba", "mixtral"]
+    measured = dict(gather("gpt2").family.results)
+    assert ("decode_tokens_per_s" in axes) == ("decode_tokens_per_s" in measured)
+
+
+def test_plot_is_a_specification_that_vega_lite_draws() -> None:
+    spec, axes = plot(FAMILIES)
+    for field in axes:
+        spec["encoding"]["x"]["field"] = field
+        spec["data"]["values"] = [row for row in spec["data"]["values"] if row[field]]
+        assert "<svg" in vl_convert.vegalite_to_svg({**spec, "width": 300})
+
+
+def test_overview_escapes_what_an_entry_says() -> None:
+    hostile = '"></script><script>alert(1)</script>'
+    facts = FAMILIES[1]
+    family = dataclasses.replace(facts.family, facts={**facts.family.facts, "title": hostile, "summary": hostile})
+    text = overview([dataclasses.replace(facts, family=family)])
+    assert "<script>alert" not in text
+    (data,) = re.findall(r'<script type="application/json" class="spec">(.*?)</script>', text)
+    assert json.loads(data)["data"]["values"][0]["name"] == hostile
+
+
+def test_overview_without_results_has_no_plot() -> None:
+    family = dataclasses.replace(FAMILIES[0].family, folder=None)
+    assert 'class="plot"' not in overview([dataclasses.replace(FAMILIES[0], family=family)])
