@@ -1,10 +1,13 @@
-"""What the site adds to Sphinx: the switch between languages, and docstrings in which Markdown's signs are harmless."""
+"""What the site adds to Sphinx: a switch and a search for two languages, plain docstrings, and plots by Vega-Lite."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Any
 
+from gallery_pages import write_vega
+from search import SearchMixed
 from sphinx.application import Sphinx
 
 ENGLISH, CHINESE = "course/en/", "course/zh/"  # pages of the same name in both; the two READMEs have links of their own
@@ -38,8 +41,16 @@ def plain_docstring(_app: Sphinx, _what: str, _name: str, _obj: object, _options
         lines[number] = "".join(parts)
 
 
+def add_vega(app: Sphinx, error: Exception | None) -> None:
+    """Adds the script that draws the plots to the built site."""
+    if error is None:
+        write_vega(Path(app.outdir) / "_static")
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connects the functions of this file to Sphinx."""
+    app.add_search_language(SearchMixed)
     app.connect("html-page-context", add_language)
+    app.connect("build-finished", add_vega)
     app.connect("autodoc-process-docstring", plain_docstring)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -13,19 +14,19 @@ from lmzoo.gallery import Facts, gather, lead, sections
 from lmzoo.gallery.overview import overview
 
 
-def write_gallery(folder: Path) -> None:
-    """Writes `folder`/index.md and `folder`/FAMILY.md for each built-in family."""
-    families = [gather(name) for name, family in registry.families().items() if family.folder is not None]
+def write_gallery(folder: Path, names: Sequence[str] | None = None) -> None:
+    """Writes `folder`/index.md and `folder`/FAMILY.md for each family in `names`, or for all of lmzoo."""
+    families = [gather(name) for name in names or registry.families()]
     for facts in families:
         write(folder / f"{facts.family.name}.md", family_page(facts))
     families.sort(key=lambda facts: (int(facts.family.facts.get("year", 0)), facts.family.name))
-    names = "\n".join(f"{facts.title} <{facts.family.name}>" for facts in families)
+    listed = "\n".join(f"{facts.title} <{facts.family.name}>" for facts in families)
     scripts = '<script src="../_static/vega.js"></script><script src="../_static/gallery.js"></script>'
     write(
         folder / "index.md",
         f"# Gallery\n\n{len(families)} architectures behind one contract. Each page is made from the code and the "
         f"registry when the site is built.\n\n{raw(overview(families) + scripts)}\n"
-        f"```{{toctree}}\n:hidden:\n\n{names}\n```\n",
+        f"```{{toctree}}\n:hidden:\n\n{listed}\n```\n",
     )
 
 

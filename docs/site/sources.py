@@ -27,7 +27,7 @@ _LINK = re.compile(r"(?<=\]\()(?!https?:|mailto:|#)([^)#\s]+)(?=[#)\s])")
 def pages(root: Path = ROOT) -> dict[str, str]:
     """Returns the place in the site of each Markdown file of the repository that becomes a page, by its path."""
     docs = (path.relative_to(root).as_posix() for path in sorted((root / "docs").rglob("*.md")))
-    found = {**START, **PROJECT, **OWN}
+    found = {path: place for path, place in {**START, **PROJECT, **OWN}.items() if (root / path).is_file()}
     found |= {path: path.removeprefix("docs/") for path in docs if not path.startswith("docs/site/")}
     cards = (path.relative_to(root).as_posix() for path in sorted((root / "registry").glob("*/card.md")))
     return found | {path: f"gallery/{PurePosixPath(path).parent.name}.md" for path in cards}
@@ -65,10 +65,11 @@ def collect(folder: Path, root: Path = ROOT) -> None:
     for source, place in places.items():
         if not place.startswith("gallery/"):
             text = with_links((root / source).read_text(encoding="utf-8"), source, places, others.add)
-            write(folder / place, text + (contents(places.values()) if source == "README.md" else ""))
+            write(folder / place, text + (contents([*places.values(), "cite.md"]) if source == "README.md" else ""))
     for other in sorted(others):
-        (folder / other).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(root / other, folder / other)
+        if (root / other).is_file():  # or else Sphinx names the link
+            (folder / other).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / other, folder / other)
     write(folder / "cite.md", cite(root))
 
 
@@ -83,17 +84,17 @@ def contents(places: Iterable[str]) -> str:
     names = [place.removesuffix(".md") for place in places]
     english = sorted(name for name in names if name.startswith("course/en/"))
     chinese = sorted(name for name in names if name.startswith("course/zh/"))
-    known = {*REFERENCE, *ABOUT, *GUIDES, "index", "zh", *english, *chinese}
-    others = sorted(name for name in names if name not in known and not name.startswith("gallery/"))
-    guides = [name for name in GUIDES if name in names]
+    placed = {*REFERENCE, *ABOUT, *GUIDES, "index", "zh", *english, *chinese}
+    others = sorted(name for name in names if name not in placed and not name.startswith("gallery/"))
+    guides, reference, about = ([name for name in known if name in names] for known in (GUIDES, REFERENCE, ABOUT))
     captions = {
         "Start": ["README <self>", "中文 <zh>"],
         "Course": english,
         "课程": chinese,
         "Gallery": ["gallery/index"],
         "Guides": [*guides, *others],
-        "Reference": REFERENCE,
-        "Project": ABOUT,
+        "Reference": reference,
+        "Project": about,
     }
     return "".join(
         f"\n```{{toctree}}\n:hidden:\n:caption: {caption}\n\n" + "\n".join(entries) + "\n```\n"

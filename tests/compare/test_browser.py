@@ -14,17 +14,6 @@ from tests import browser
 from tests.compare.example import HOSTILE, LOGGED, everything
 
 pytestmark = pytest.mark.browser
-OPTIONS = (
-    "headless",
-    "no-sandbox",
-    "disable-gpu",
-    "disable-quic",
-    "no-first-run",
-    "disable-background-networking",
-    "disable-component-update",
-    "disable-sync",
-    "window-size=1200,900",
-)
 # All text of a figure, and the colors of its lines.
 TEXTS = (
     "return [...document.querySelectorAll(`[data-figure=${arguments[0]}] svg text`)].map((text) => text.textContent)"
@@ -68,19 +57,9 @@ class Page:
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
-    found = browser.find()
-    assert found is not None, browser.MISSING
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
     folder = tmp_path_factory.mktemp("browser")
     (folder / "report.html").write_text(html(everything(), LOGGED), encoding="utf-8")
-    options = webdriver.ChromeOptions()
-    options.binary_location = found[0]
-    for option in (*OPTIONS, f"user-data-dir={folder / 'profile'}"):
-        options.add_argument(f"--{option}")
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(found[1]))
+    driver = browser.start(folder / "profile")
     try:
         driver.get((folder / "report.html").as_uri())
         opened = Page(driver)
