@@ -13,6 +13,7 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from lmzoo import state as state
     from lmzoo.api import compare as compare
+    from lmzoo.api import inspect as inspect
     from lmzoo.api import sample as sample
     from lmzoo.api import train as train
     from lmzoo.api import transplant as transplant
@@ -49,6 +50,7 @@ _HOMES = {
     "check_model": "conformance",
     "compare": "",
     "create_model": "registry",
+    "inspect": "",
     "list_models": "registry",
     "load_model": "storage.models",
     "load_tokenizer": "data.tokenizers",

@@ -1,4 +1,4 @@
-"""The functions `lmzoo.train`, `compare`, `sample` and `transplant`: what the commands of these names do, in Python."""
+"""The functions `lmzoo.train`, `compare`, `sample`, `transplant` and `inspect`: what the commands of these names do."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from lmzoo.conformance import ranking_problem
 from lmzoo.data.tokenizers import Tokenizer
 from lmzoo.errors import InputError
 from lmzoo.generation.text import default_prompt, generate_text
+from lmzoo.inspect.inspection import Inspection, examine
 from lmzoo.model import LanguageModel
 from lmzoo.runs.request import Request, make_request
 from lmzoo.runs.run import RunResult, train_run
@@ -133,8 +134,11 @@ def compare(
         )
 
 
+Source = str | Path | RunResult | LanguageModel
+
+
 def sample(
-    source: str | Path | RunResult | LanguageModel,
+    source: Source,
     prompt: str | None = None,
     max_new_tokens: int = 500,
     *,
@@ -150,14 +154,7 @@ def sample(
     `settings` are those of `model.generate`, such as `top_p=0.9`; the temperature is 0.8 by default. Raises an
     `LmzooError` of one line.
     """
-    if isinstance(source, LanguageModel):
-        if not isinstance(tokenizer, Tokenizer):
-            raise InputError(f"tokenizer={tokenizer!r} must be the tokenizer of the model: lmzoo.load_tokenizer(path)")
-        model, found = source, tokenizer
-    elif isinstance(tokenizer, Tokenizer):
-        raise InputError("tokenizer must be a path, or left out, if source is a path or a run")
-    else:
-        model, found, _ = load_run(source.path if isinstance(source, RunResult) else source, tokenizer)
+    model, found = _loaded(source, tokenizer)
     if seed is not None:
         seed = arguments.count("seed", seed)
     config = named_settings({"temperature": TEMPERATURE, **settings})
@@ -186,3 +183,26 @@ def transplant(
     and loaded like any other. Raises an `LmzooError` of one line.
     """
     return run_transplant(model, layers=layers, to=to, init=init, seed=seed, settings=settings).model
+
+
+def inspect(source: Source, text: str, *, tokenizer: str | Path | Tokenizer | None = None) -> Inspection:
+    """Returns what a model makes of a text: the surprise of each token, its alternatives, and values of the layers.
+
+    `source` and `tokenizer` as in `sample`. A notebook shows the text, colored by surprise. At most 256 tokens are
+    read; `lmzoo.inspect.influence` and `lmzoo.inspect.record` have no such limit. Raises an `LmzooError` of one line.
+    """
+    model, found = _loaded(source, tokenizer)
+    path = source.path if isinstance(source, RunResult) else source
+    return examine(model, found, text, name=None if isinstance(path, LanguageModel) else str(path))
+
+
+def _loaded(source: Source, tokenizer: str | Path | Tokenizer | None) -> tuple[LanguageModel, Tokenizer]:
+    """Load a model and its tokenizer, or take them as they are."""
+    if isinstance(source, LanguageModel):
+        if not isinstance(tokenizer, Tokenizer):
+            raise InputError(f"tokenizer={tokenizer!r} must be the tokenizer of the model: lmzoo.load_tokenizer(path)")
+        return source, tokenizer
+    if isinstance(tokenizer, Tokenizer):
+        raise InputError("tokenizer must be a path, or left out, if source is a path or a run")
+    run = load_run(source.path if isinstance(source, RunResult) else source, tokenizer)
+    return run.model, run.tokenizer

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from html import escape
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, Unpack, final
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, Unpa
 import torch
 from torch import Tensor, nn
 
-from lmzoo import arguments, bounds, losses
+from lmzoo import arguments, bounds, configs, humanize, losses
 from lmzoo.configs import require_positive
 from lmzoo.errors import InputError
 from lmzoo.flops import active_shares, flops_per_token
@@ -460,6 +461,14 @@ class LanguageModel(nn.Module, ABC):
         from lmzoo.storage import models
 
         models.save_model(self, path, tokenizer)
+
+    def _repr_html_(self) -> str:
+        """The lines that a notebook shows: the family, its size, and its settings."""
+        name, traits = self.family or type(self).__name__, self.traits
+        reach = "unlimited" if traits.receptive_field is None else f"{traits.receptive_field:,}"
+        facts = f"{humanize.count(self.num_params())} parameters, receptive field {reach}, state {traits.state_growth}"
+        settings = ", ".join(f"{key}={value!r}" for key, value in configs.to_dict(self.config).items())
+        return f"<p><b>{escape(name)}</b>: {escape(facts)}</p><p><code>{escape(settings)}</code></p>"
 
     @property
     def device(self) -> torch.device:

@@ -1,4 +1,4 @@
-"""Makes a package callable: `lmzoo.train` and `lmzoo.compare` are packages and also the functions of these names."""
+"""Makes a package callable: `lmzoo.train`, `lmzoo.compare` and `lmzoo.inspect` are packages and also functions."""
 
 from __future__ import annotations
 

@@ -1,8 +1,11 @@
-"""Finds and starts Chromium for the tests that need it (see `tests.conditions`)."""
+"""Drives Chromium for the tests that need it (see `tests.conditions`)."""
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -41,3 +44,37 @@ def start(profile: Path) -> Any:
         options.add_argument(f"--{option}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
     return webdriver.Chrome(options=options, service=Service(found[1]))
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Any]:
+    """Open a page in a new browser, whose profile is beside the file; yields its driver."""
+    driver = start(file.parent / "profile")
+    try:
+        driver.get(file.as_uri())
+        yield driver
+    finally:
+        driver.quit()
+
+
+def wait(driver: Any, holds: Callable[[], bool]) -> None:
+    """Wait until a condition holds, at most a minute."""
+    from selenium.webdriver.support.wait import WebDriverWait
+
+    WebDriverWait(driver, 60, poll_frequency=0.05).until(lambda _: holds())
+
+
+def set_width(driver: Any, width: int) -> None:
+    """Give the page the width of a phone (below 500 pixels) or of a desktop."""
+    size = {"width": width, "height": 800, "deviceScaleFactor": 1, "mobile": width < 500}
+    driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+
+
+def require_no_error_and_no_request(driver: Any) -> None:
+    """Assert that nothing was logged, and that the page requested nothing but itself since it was opened."""
+    assert driver.get_log("browser") == []
+    messages = [json.loads(entry["message"])["message"] for entry in driver.get_log("performance")]
+    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
+    address = driver.current_url  # Chromium's own first page sends requests too
+    own = [each["request"]["url"] for each in sent if each["documentURL"] == address]
+    assert [url for url in own if not url.startswith("data:")] == [address]

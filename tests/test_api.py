@@ -1,4 +1,4 @@
-"""Tests of `lmzoo.train`, `lmzoo.compare` and `lmzoo.sample`; docs/python.md is executed by tests/test_docs.py."""
+"""Tests of `lmzoo.train`, `compare`, `sample` and `inspect`; docs/python.md is executed by tests/test_docs.py."""
 
 from __future__ import annotations
 
@@ -65,6 +65,19 @@ def test_sample_continues_with_anything_that_is_saved(run: RunResult, tmp_path: 
     assert lmzoo.sample(run, max_new_tokens=5, stop=texts[0][7]).startswith("\n")
 
 
+def test_inspect_takes_anything_that_is_saved(run: RunResult) -> None:
+    model, tokenizer, _ = load_run(run.path)
+    found = [
+        lmzoo.inspect(run, "The 1"),
+        lmzoo.inspect(run.path, "The 1"),
+        lmzoo.inspect(model, "The 1", tokenizer=tokenizer),
+    ]
+    assert [each.name for each in found] == ["runs/gpt2", "runs/gpt2", "gpt2"]
+    assert found[0].to_dict() == found[1].to_dict()
+    assert found[2].nats == found[0].nats == pytest.approx(found[0].bits_per_byte * 0.693147, rel=1e-5)
+    assert callable(lmzoo.inspect.influence)
+
+
 def test_compare_returns_results_that_tabulate_and_plot(
     text: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,6 +103,8 @@ def test_compare_returns_results_that_tabulate_and_plot(
         (lambda: lmzoo.sample("absent"), "absent: is not a run"),
         (lambda: lmzoo.sample(3), "path=3 must be a path"),  # type: ignore[arg-type]
         (lambda: lmzoo.sample(lmzoo.create_model("bigram", vocab_size=3)), "tokenizer=None must be the tokenizer"),
+        (lambda: lmzoo.inspect("absent", "a"), "absent: is not a run"),
+        (lambda: lmzoo.inspect(lmzoo.create_model("bigram", vocab_size=3), "a"), "tokenizer=None must be"),
     ],
 )
 def test_api_refuses_bad_arguments_in_one_line(call: Any, message: str, tmp_path: Path, monkeypatch: Any) -> None:

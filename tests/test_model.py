@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 import lmzoo
+from lmzoo import humanize
 from lmzoo.errors import ConfigError, InputError, LmzooError
 from lmzoo.losses import IGNORE_INDEX, auxiliary_loss, cross_entropy, reported
 from lmzoo.model import LanguageModel, ModelConfig, Traits
@@ -400,3 +401,14 @@ def test_forward_and_decode_of_no_rows_do_not_call_the_layers() -> None:
     assert logits.shape == (0, 7)
     assert model.decode_all(idx[:, :3], state)[0].shape == (0, 3, 7)
     assert model.generate(idx, 2).shape == (0, 7)
+
+
+def test_model_is_a_line_in_a_notebook() -> None:
+    model = lmzoo.create_model("gpt2", vocab_size=65, d_model=32, n_layers=1, n_heads=2)
+    shown = model._repr_html_()
+    size = humanize.count(model.num_params())
+    assert f"<b>gpt2</b>: {size} parameters, receptive field unlimited, state linear" in shown
+    assert "vocab_size=65" in shown
+    model.family = "<script>"
+    assert "&lt;script&gt;" in model._repr_html_()
+    assert "receptive field 1, state none" in lmzoo.create_model("bigram", vocab_size=65)._repr_html_()

@@ -59,11 +59,14 @@ def html(results: Results, logged: Activations | None = None) -> str:
     return page(title, sections, css=_color_rules(), scripts=_scripts(drawn))
 
 
-def page(title: str, sections: Sequence[str], *, css: str = "", scripts: str = "") -> str:
-    """Make a page in the look of the reports from its sections, which are HTML; `css` is added to that of all pages."""
+def page(title: str, sections: Sequence[str], *, css: str = "", scripts: str = "", policy: str = POLICY) -> str:
+    """Make a page in the look of the reports from its sections, which are HTML; `css` is added to that of all pages.
+
+    `policy` is its Content-Security-Policy.
+    """
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(title)}</title>\n<style>\n{_asset('report.css')}{css}</style>\n</head>\n<body>\n<main>\n"
         + "\n".join(section for section in sections if section)

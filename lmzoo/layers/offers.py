@@ -37,7 +37,7 @@ VOCABULARY: Mapping[str, Offer] = {
     "gates.reset": Offer("(B, T, D)", "the factor of the last output in the new candidate (GRU)"),
     "gates.branch": Offer("(B, T, H, 3)", "the factors of compressed, chosen and window attention (NSA)"),
     "router.probabilities": Offer("(B, T, E)", "the probability or the share of each expert"),
-    "router.chosen": Offer("(B, T, K)", "the experts that compute token t, int64"),
+    "router.chosen": Offer("(B, T, K) int64", "the experts that compute token t"),
     "router.weights": Offer("(B, T, K)", "the weights of their outputs"),
     "chunks.start": Offer("(B, T)", "the probability that token t begins a chunk; from 1/2 on, it does"),
     "streams.read": Offer("(B, T, N)", "the weight of each residual stream in what the layer reads"),

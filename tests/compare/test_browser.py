@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -47,26 +46,17 @@ class Page:
         self.driver.find_element("css selector", f"[data-figure={figure}] input{control}").send_keys(" ")
 
     def wait(self, holds: Callable[[], bool]) -> None:
-        from selenium.webdriver.support.wait import WebDriverWait
-
-        WebDriverWait(self.driver, 60, poll_frequency=0.05).until(lambda _: holds())
-
-    def logged(self, kind: str) -> list[dict[str, Any]]:
-        return self.driver.get_log(kind)
+        browser.wait(self.driver, holds)
 
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     folder = tmp_path_factory.mktemp("browser")
     (folder / "report.html").write_text(html(everything(), LOGGED), encoding="utf-8")
-    driver = browser.start(folder / "profile")
-    try:
-        driver.get((folder / "report.html").as_uri())
+    with browser.opened(folder / "report.html") as driver:
         opened = Page(driver)
         opened.wait(lambda: all(opened.texts(name) for name in FIGURES))
         yield opened
-    finally:
-        driver.quit()
 
 
 def test_browser_draws_the_names_of_models_as_text(page: Page) -> None:
@@ -125,16 +115,11 @@ def test_browser_switches_the_axis_and_its_scale(page: Page) -> None:
 
 
 def test_browser_shows_no_horizontal_scroll_bar_on_a_phone(page: Page) -> None:
-    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.set_width(page.driver, 390)
     page.wait(lambda: page.driver.execute_script("return document.querySelector('.plot svg').clientWidth") < 390)
     assert page.driver.execute_script("return document.documentElement.scrollWidth") == 390
 
 
 def test_browser_reports_no_error_and_sends_no_request(page: Page) -> None:
     """Runs last: it reads what the other tests have caused."""
-    assert page.logged("browser") == []
-    messages = [json.loads(entry["message"])["message"] for entry in page.logged("performance")]
-    sent = [m["params"] for m in messages if m["method"] == "Network.requestWillBeSent"]
-    address = page.driver.current_url  # Chromium's own first page sends requests too
-    assert [each["request"]["url"] for each in sent if each["documentURL"] == address] == [address]
+    browser.require_no_error_and_no_request(page.driver)

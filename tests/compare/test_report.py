@@ -14,7 +14,7 @@ from lmzoo.compare.conclusions import conclusions
 from lmzoo.compare.report import html
 from tests.compare.example import HOSTILE, everything, example, several_seeds
 
-VOID = {"meta", "br", "input"}
+VOID = {"meta", "br", "img", "input"}
 
 
 class Reader(HTMLParser):
