@@ -32,6 +32,8 @@ def test_help_of_every_command_shows_an_example(lmzoo: Command) -> None:
         "completion",
         "new",
         "import",
+        "inspect",
+        "transplant",
     }
     for name in cli.cli.commands:
         result = lmzoo(name, "--help")
