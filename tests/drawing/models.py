@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 import lmzoo
+from lmzoo import configs, registry
 from lmzoo.decoder import Decoder, MixerConfig
 from lmzoo.drawing import draw
 from lmzoo.drawing.tree import Box, Drawing, Node, Repeat
@@ -21,7 +22,20 @@ from lmzoo.layers.mlp import MLP
 from lmzoo.layers.norm import LayerNorm, RMSNorm
 from lmzoo.layers.stack import Parallel, Residual, Stack
 
-MODELS = lmzoo.list_models()
+
+def of_each_structure() -> list[str]:
+    """Return the deepest of the models whose settings differ in numbers alone, so that every code path is drawn."""
+    deepest: dict[Any, tuple[int, str]] = {}
+    for name in lmzoo.list_models():
+        settings = configs.to_dict(registry.model_config(name, vocab_size=65))
+        kinds = ((key, value if isinstance(value, (bool, str)) else type(value)) for key, value in settings.items())
+        structure, depth = (name.partition(".")[0], *kinds), settings.get("n_layers", 0)
+        if depth > deepest.get(structure, (-1, ""))[0]:
+            deepest[structure] = (depth, name)
+    return [name for _, name in deepest.values()]
+
+
+MODELS = of_each_structure()
 
 
 def make(name: str, **config: Any) -> lmzoo.LanguageModel:

@@ -1,4 +1,4 @@
-"""Tests of `lmzoo.drawing.modules`: the tree has the same counts as the model, for every registered model."""
+"""Tests of `lmzoo.drawing.modules`: the tree has the same counts as the model, for every structure of a registered model."""
 
 from __future__ import annotations
 
