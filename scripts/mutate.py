@@ -72,7 +72,7 @@ USED_BY_ALL = ("measure", "report", "suite", "tiny")  # modules of lmzoo/conform
 # Imported before forking; lmzoo itself must not be.
 HEAVY = ["torch", "torch._dynamo", "torch._functorch.aot_autograd", "torch.testing._internal.optests", "einops"]
 HEAVY += ["torch._inductor.compile_fx", "einops._torch_specific", "pydantic.type_adapter", "rich", "pdb", "tomllib"]
-HEAVY += ["safetensors.torch", "tokenizers", "transformers.models.gpt2.modeling_gpt2"]
+HEAVY += ["hypothesis", "safetensors.torch", "tokenizers", "transformers.models.gpt2.modeling_gpt2"]
 HEAVY += [f"transformers.models.{name}.modeling_{name}" for name in ("llama", "mistral", "mamba")]
 
 SHARE_WANTED = 0.90

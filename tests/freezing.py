@@ -8,6 +8,8 @@ from __future__ import annotations
 import gc
 import sys
 
+import hypothesis  # noqa: F401 (imported later, it warns about an object whose referrers are frozen, which it cannot see)
+
 MODULES = 200  # newly imported, after which it is worth while to collect and freeze again
 _frozen = 0  # number of modules at the last time
 
