@@ -1,4 +1,4 @@
-"""Tests of `lmzoo.drawing.modules`: the tree has the same counts as the model, for every structure of a registered model."""
+"""Tests of `lmzoo.drawing.modules`: the tree has the same counts as the model, for each structure of models."""
 
 from __future__ import annotations
 
