@@ -17,9 +17,9 @@ from typing import Any
 from tests.compare.small import written
 from tests.stress.bench import Bench, Tally
 
-NAMES = ("bigram", "gpt2", "lstm")
+NAMES = ("bigram", "lstm")
 SETTINGS = {"steps": 200, "batch_size": 4, "context_length": 16, "eval_every": 50, "checkpoint_every": 20}
-SIZES = {"d_model": 8, "n_layers": 1, "gpt2.n_heads": 2}
+SIZES = {"d_model": 8, "n_layers": 1}
 
 
 def comparisons(bench: Bench, count: int) -> Tally:
