@@ -114,6 +114,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "compiling",
         "ops",  # `stable_topk`, whose choices it repeats
     },
+    "harness": {"generation", "data", "model", "sampling", "runs"},
     "probing": {
         "registry",
         "plugins",

@@ -62,6 +62,23 @@ def make_job(
     return Job.make(model, idx, [idx.shape[1]] * len(idx), max_new_tokens, config, **options)
 
 
+def make_ragged_job(
+    model: LanguageModel,
+    prompts: Sequence[Sequence[int] | Tensor],
+    max_new_tokens: int,
+    config: Settings = None,
+    **options: Unpack[Options],
+) -> Job:
+    """Returns the request for prompts of different lengths. Raises as `stream` does at the call."""
+    sequence = prompts.ndim > 0 if isinstance(prompts, Tensor) else isinstance(prompts, Sequence)
+    if not sequence or isinstance(prompts, (str, bytes)):
+        raise InputError(f"prompts={prompts!r} must be a sequence of prompts, each a sequence of token ids")
+    rows = [checked_prompt(model, f"prompts[{r}]", _as_row(r, prompt))[0] for r, prompt in enumerate(prompts)]
+    empty_PL = torch.zeros(0, 1, dtype=torch.long, device=model.device)
+    prompts_PL = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True) if rows else empty_PL
+    return Job.make(model, prompts_PL, [len(row) for row in rows], max_new_tokens, config, **options)
+
+
 def generate_ragged(
     model: LanguageModel,
     prompts: Sequence[Sequence[int] | Tensor],
@@ -74,19 +91,14 @@ def generate_ragged(
     Row r equals the result of `generate` for that prompt alone with the seed of the row. Arguments and errors as in
     `stream`.
     """
-    sequence = prompts.ndim > 0 if isinstance(prompts, Tensor) else isinstance(prompts, Sequence)
-    if not sequence or isinstance(prompts, (str, bytes)):
-        raise InputError(f"prompts={prompts!r} must be a sequence of prompts, each a sequence of token ids")
-    rows = [checked_prompt(model, f"prompts[{r}]", _as_row(r, prompt))[0] for r, prompt in enumerate(prompts)]
-    if not rows:
+    job = make_ragged_job(model, prompts, max_new_tokens, config, **options)
+    if not job.lengths:
         return []
-    prompts_PL = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True)
-    job = Job.make(model, prompts_PL, [len(row) for row in rows], max_new_tokens, config, **options)
     drawn = [step.tokens for step in steps(model, job)]
-    tokens_BL = torch.stack(drawn, dim=1) if drawn else prompts_PL.new_zeros(len(job.lengths), 0)
+    tokens_BL = torch.stack(drawn, dim=1) if drawn else job.prompts_PL.new_zeros(len(job.lengths), 0)
     results = []
     for number, drawn_L in enumerate(tokens_BL):
-        row = rows[number // job.n_samples]
+        row = job.prompts_PL[number // job.n_samples, : job.lengths[number]]
         new = drawn_L[len(row) - min(job.lengths) :][:max_new_tokens]
         missing = max_new_tokens - len(new)  # if the loop ended early, the row has stopped and repeats its last token
         results.append(torch.cat([row, new, new[-1:].expand(missing)]))

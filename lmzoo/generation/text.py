@@ -15,7 +15,7 @@ from torch import Tensor
 from lmzoo import arguments
 from lmzoo.errors import DataError, InputError
 from lmzoo.generation.drafts import Draft
-from lmzoo.generation.loop import stream
+from lmzoo.generation.loop import make_ragged_job, steps, stream
 from lmzoo.generation.speculative import stream_speculative
 from lmzoo.model import LanguageModel
 from lmzoo.sampling import SamplingConfig
@@ -133,6 +133,35 @@ def generate_texts(
         for row, token in enumerate(token_B.tolist()):
             texts[row] += readers[row].feed(token)
         if all(reader.done for reader in readers):
+            break
+    return [text + reader.finish() for text, reader in zip(texts, readers, strict=True)]
+
+
+def continue_texts(
+    model: LanguageModel,
+    tokenizer: Tokenizer,
+    prompts: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    config: SamplingConfig | None = None,
+    *,
+    stop: Sequence[str] = (),
+    stop_tokens: Sequence[int] = (),
+    generator: torch.Generator | None = None,
+) -> list[str]:
+    """Return the continuation of each prompt, a sequence of token ids; the prompts may have different lengths.
+
+    A text ends after `max_new_tokens` tokens, before the first stop string or stop token. The loop ends with the last
+    text.
+    """
+    job = make_ragged_job(model, prompts, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
+    readers = [_Reader(tokenizer.stream(), stop, stop_tokens) for _ in prompts]
+    texts, missing = [""] * len(prompts), [max_new_tokens] * len(prompts)
+    for step in steps(model, job):
+        for row, (token, drawn) in enumerate(zip(step.tokens.tolist(), step.drawn.tolist(), strict=True)):
+            if drawn and missing[row] and not readers[row].done:
+                texts[row] += readers[row].feed(token)
+                missing[row] -= 1
+        if all(reader.done or not left for reader, left in zip(readers, missing, strict=True)):
             break
     return [text + reader.finish() for text, reader in zip(texts, readers, strict=True)]
 

@@ -33,6 +33,7 @@ def test_help_of_every_command_shows_an_example(lmzoo: Command) -> None:
         "new",
         "import",
         "inspect",
+        "lm-eval",
         "transplant",
     }
     for name in cli.cli.commands:

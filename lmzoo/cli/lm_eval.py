@@ -1,0 +1,51 @@
+"""The command `lmzoo lm-eval`: the Language Model Evaluation Harness, which then knows our models and tasks."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from lmzoo.cli.group import cli
+from lmzoo.errors import InputError
+
+
+@cli.command("lm-eval", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def lm_eval(arguments: tuple[str, ...]) -> None:
+    """Evaluate a model by the Language Model Evaluation Harness (pip install 'lmzoo[eval]').
+
+    ARGUMENTS are those of `lm_eval run`; the model is `lmzoo` unless --model says otherwise. Tasks that need no
+    download are zoo_pydocs (bits per byte), zoo_words (the right word of four) and zoo_copy (repeat a line).
+    docs/lm-eval.md has more.
+
+    \b
+    lmzoo lm-eval --model_args path=runs/gpt2.tiny --tasks zoo_pydocs,zoo_words,zoo_copy
+    lmzoo lm-eval --model_args path=runs/gpt2.tiny,batch_size=32 --tasks lambada_openai --limit 100
+    """
+    try:
+        from lm_eval._cli import HarnessCLI
+        from lm_eval.utils import setup_logging
+    except ImportError:
+        raise InputError("lm-eval needs the package lm_eval: pip install 'lmzoo[eval]'") from None
+    import lmzoo.harness.adapter  # noqa: F401 (it makes the model known to lm_eval)
+
+    given = {argument.partition("=")[0] for argument in arguments}
+    model = [] if given & {"--model", "-M"} else ["--model", "lmzoo"]
+    tasks = [] if "--include_path" in given else ["--include_path", str(_tasks())]
+    setup_logging()
+    before = sys.argv
+    sys.argv = ["lm_eval", "run", *arguments, *model, *tasks]  # lm_eval reads no other arguments
+    try:
+        parser = HarnessCLI()
+        parser.execute(parser.parse_args())
+    finally:
+        sys.argv = before
+
+
+def _tasks() -> Path:
+    """Returns the folder of our tasks."""
+    import lmzoo.harness.tasks
+
+    return Path(lmzoo.harness.tasks.__file__).parent

@@ -1,0 +1,169 @@
+"""The adapter of lmzoo models for `lm_eval`: log-likelihoods of texts, and texts up to a stop string.
+
+It computes what the adapter of transformers computes (`lm_eval.models.huggingface.HFLM`), for every family: rows are
+padded at their end, which a causal model does not notice. Legend: B rows, T tokens, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.api.registry import register_model
+from lm_eval.models.utils import normalize_gen_kwargs
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+from torch import Tensor
+
+from lmzoo import arguments
+from lmzoo.errors import InputError
+from lmzoo.generation.text import continue_texts, default_prompt
+from lmzoo.model import LanguageModel
+from lmzoo.runs.saved import load_run
+from lmzoo.sampling import SamplingConfig
+
+NUMBERS_AT_A_TIME = 1 << 26  # limit of logits in memory
+# The texts (None: of a window), the tokens of the context, and those of the continuation.
+Request = tuple[tuple[str, str] | None, list[int], list[int]]
+
+
+@register_model("lmzoo")
+class HarnessModel(TemplateLM):
+    """A run, a checkpoint or a saved model of lmzoo.
+
+    `max_length` is the number of tokens that the model reads, by default its `context_length`; a longer context loses
+    its beginning. `eos` is the text of the token that ends a text, where generation stops. `prefix` stands before a
+    text that has no context, by default `eos` or else a line break. Both must be one token.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        tokenizer: str | Path | None = None,
+        prefix: str | None = None,
+        eos: str | None = None,
+        batch_size: int | str = 16,
+        max_batch_size: int | None = None,  # noqa: ARG002 (given by lm_eval to every adapter)
+        max_length: int | None = None,
+        max_gen_toks: int = 256,
+        device: str | None = None,
+    ) -> None:
+        super().__init__()
+        run = load_run(path, tokenizer)
+        if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
+            device = None  # lm_eval asks for cuda:0 unless told otherwise
+        self.model: LanguageModel = run.model.eval() if device is None else run.model.eval().to(device)
+        self.text = run.tokenizer
+        if batch_size == "auto":
+            batch_size = 16
+        self.batch_size = arguments.count("batch_size", int(batch_size), least=1)
+        self.max_length = arguments.count("max_length", max_length or self.model.config.context_length, least=2)
+        self.max_gen_toks = arguments.count("max_gen_toks", max_gen_toks, least=1)
+        self._stop_tokens = [] if eos is None else [self._token_of("eos", eos)]
+        self._prefix = self._token_of("prefix", prefix or eos or default_prompt(self.text))
+
+    def _token_of(self, name: str, text: str) -> int:
+        ids = self.tok_encode(text)
+        if len(ids) != 1:
+            raise InputError(f"{name}={text!r} must be one token, not {len(ids)}")
+        return ids[0]
+
+    @property
+    def eot_token_id(self) -> int:
+        """The token before a text without a context."""
+        return self._prefix
+
+    @property
+    def tokenizer_name(self) -> str:
+        """The name under which `lm_eval` caches requests."""
+        return f"lmzoo-{self.text.sha256}"
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:  # noqa: ARG002
+        """Returns the token ids of a text, without special tokens of the tokenizer."""
+        return self.text.encode_array(string).tolist()
+
+    def tok_decode(self, tokens: Sequence[int]) -> str:
+        """Returns the text of token ids."""
+        return self.text.decode(tokens)
+
+    def _loglikelihood_tokens(self, requests: Sequence[Request], **_: Any) -> list[tuple[float, bool]]:
+        """Returns the log-probability in nats of each continuation, and whether greedy decoding would give it."""
+        rows = [(context + continuation)[-self.max_length - 1 :] for _texts, context, continuation in requests]
+        answers: dict[int, tuple[float, bool]] = {}
+        for batch in self._batches([len(row) - 1 for row in rows]):
+            idx_BT = torch.nn.utils.rnn.pad_sequence([torch.tensor(rows[i]) for i in batch], batch_first=True)
+            idx_BT = idx_BT.to(self.model.device)
+            with torch.no_grad():
+                log_probs_BTV = self.model(idx_BT[:, :-1]).logits.float().log_softmax(dim=-1)
+            for i, idx_T, log_probs_TV in zip(batch, idx_BT, log_probs_BTV, strict=True):
+                count = min(len(requests[i][2]), self.max_length)
+                answers[i] = _score(idx_T[: len(rows[i])], log_probs_TV[: len(rows[i]) - 1], count)
+        for i, (texts, _context, _continuation) in enumerate(requests):
+            if texts is not None:
+                self.cache_hook.add_partial("loglikelihood", texts, answers[i])
+        return [answers[i] for i in range(len(requests))]
+
+    def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
+        """Yields the rows of each batch, the longest rows first, so that rows of a batch have similar lengths."""
+        batch: list[int] = []
+        for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
+            longest = lengths[batch[0]] if batch else 0
+            numbers = (len(batch) + 1) * longest * self.model.config.vocab_size
+            if batch and (len(batch) == self.batch_size or numbers > NUMBERS_AT_A_TIME):
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:  # noqa: ARG002
+        """Returns the log-probability in nats of each whole text, in windows of `max_length` tokens."""
+        windows: list[Request] = []
+        owners: list[int] = []
+        for number, request in enumerate(requests):
+            (text,) = request.args
+            parts = get_rolling_token_windows(self.tok_encode(text), self.prefix_token_id, self.max_length, 1)
+            for context, continuation in map(make_disjoint_window, parts):
+                windows.append((None, context, continuation))
+                owners.append(number)
+        totals = [0.0] * len(requests)
+        for number, (log_prob, _) in zip(owners, self._loglikelihood_tokens(windows), strict=True):
+            totals[number] += log_prob
+        for request, total in zip(requests, totals, strict=True):
+            self.cache_hook.add_partial("loglikelihood_rolling", request.args, total)
+        return totals
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:  # noqa: ARG002
+        """Returns the continuation of each context, up to a stop string or the largest number of new tokens."""
+        given = [cast(tuple[str, dict[str, Any]], request.args) for request in requests]
+        prompts = [self.tok_encode(text) or [self.prefix_token_id] for text, _settings in given]
+        by_settings: dict[str, list[int]] = {}  # requests of one batch have the same settings
+        for number, (_text, settings) in enumerate(given):
+            by_settings.setdefault(repr(settings), []).append(number)
+        texts = [""] * len(requests)
+        for numbers in by_settings.values():
+            settings: dict[str, Any] = {**normalize_gen_kwargs(given[numbers[0]][1], self.max_gen_toks)}
+            n_new, stop = settings["max_gen_toks"], [text for text in settings["until"] if text]
+            # What is left of the window for the context; half of it if the new tokens alone would fill it.
+            room = self.max_length - n_new if n_new < self.max_length else self.max_length // 2
+            config = SamplingConfig(temperature=settings["temperature"] if settings["do_sample"] else 0.0)
+            for batch in self._batches([len(prompts[i]) for i in numbers]):
+                rows = [numbers[place] for place in batch]
+                tails = [prompts[i][-room:] for i in rows]
+                stops = {"stop": stop, "stop_tokens": self._stop_tokens}
+                continued = continue_texts(self.model, self.text, tails, n_new, config, **stops)
+                for i, text in zip(rows, continued, strict=True):
+                    texts[i] = text
+                    self.cache_hook.add_partial("generate_until", given[i], text)
+        return texts
+
+
+def _score(idx_T: Tensor, log_probs_TV: Tensor, count: int) -> tuple[float, bool]:
+    """Returns the log-probability of the last `count` tokens of a row, and whether each is the most likely one."""
+    targets_N, log_probs_NV = idx_T[-count:], log_probs_TV[-count:]
+    total = log_probs_NV.gather(1, targets_N[:, None]).double().sum().item()
+    return total, bool((log_probs_NV.argmax(dim=-1) == targets_N).all())

@@ -1,0 +1,26 @@
+"""Tests of `lmzoo lm-eval`: the harness runs our tasks on one of our models."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+import lmzoo as library
+from lmzoo.data import train_tokenizer
+from tests.cli.commands import Command
+
+
+def test_lm_eval_runs_our_tasks(lmzoo: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    model = library.create_model("bigram", vocab_size=256)
+    model.save(tmp_path / "model", tokenizer=train_tokenizer("byte", [""]))
+    tasks = ["zoo_pydocs", "zoo_words", "zoo_copy"]
+    options = ["--limit", "3", "--batch_size", "8", "--output_path", str(tmp_path / "out.json")]
+    result = lmzoo("lm-eval", "--model_args", f"path={tmp_path / 'model'}", "--tasks", ",".join(tasks), *options)
+    assert result.code == 0, result.err
+    (file,) = tmp_path.glob("out*.json")
+    results = json.loads(file.read_text())["results"]
+    assert {*results} == {*tasks}
+    assert results["zoo_pydocs"]["bits_per_byte,none"] == pytest.approx(8, abs=0.5)  # untrained: nearly uniform

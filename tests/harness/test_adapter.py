@@ -1,0 +1,111 @@
+"""Tests of the adapter against the adapter of transformers on an imported checkpoint, and against direct sums."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from lm_eval.api.instance import Instance
+from lm_eval.api.registry import get_model
+from lm_eval.models.huggingface import HFLM
+from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
+
+import lmzoo
+from lmzoo.data import train_tokenizer
+from lmzoo.errors import InputError
+from lmzoo.generation import score
+from lmzoo.harness.adapter import HarnessModel
+from tests.backbones.against_transformers import perturb
+
+TEXT = "A model of language says how likely a text is.\nIt reads tokens, one after another, and forgets none.\n" * 20
+PAIRS = [
+    ("A model of ", "language says"),
+    ("It reads", " tokens"),
+    ("", "It reads tokens"),  # no context: the prefix
+    ("how likely a text is. " * 9, "It reads"),  # longer than the context of the model
+    ("one after ", "another, and forgets none"),
+]
+
+
+def instances(kind: str, *arguments: tuple[Any, ...]) -> list[Instance]:
+    return [Instance(request_type=kind, doc={}, arguments=each, idx=i) for i, each in enumerate(arguments)]
+
+
+@pytest.fixture(scope="module")
+def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, HFLM]:
+    """A tiny checkpoint of transformers, as a model of lmzoo on the disk, and in the adapter of transformers."""
+    folder = tmp_path_factory.mktemp("harness")
+    tokenizer = train_tokenizer("bpe:300", [TEXT])
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=300, n_positions=32, n_embd=32, n_layer=2, n_head=2, bos_token_id=0, eos_token_id=0)
+    theirs = perturb(GPT2LMHeadModel(config))
+    theirs.save_pretrained(folder / "theirs")
+    tokenizer.save(folder / "theirs")
+    lmzoo.load_model(folder / "theirs").save(folder / "ours", tokenizer=tokenizer)
+    fast = PreTrainedTokenizerFast(
+        tokenizer_file=str(folder / "theirs/tokenizer.json"), eos_token="\u010a"
+    )  # a line break
+    return folder / "ours", HFLM(pretrained=theirs, tokenizer=fast, batch_size=2, max_length=32, device="cpu")
+
+
+@pytest.mark.parametrize("batch_size", [1, 4])
+def test_loglikelihood_equals_transformers(both: tuple[Path, HFLM], batch_size: int) -> None:
+    ours = HarnessModel(both[0], batch_size=batch_size)
+    requests = instances("loglikelihood", *PAIRS)
+    got, expected = ours.loglikelihood(requests), both[1].loglikelihood(requests, disable_tqdm=True)
+    for (our_sum, our_greedy), (their_sum, their_greedy) in zip(got, expected, strict=True):
+        assert our_sum == pytest.approx(their_sum, abs=1e-4)
+        assert our_greedy == their_greedy
+
+
+def test_loglikelihood_says_what_greedy_decoding_gives(both: tuple[Path, HFLM]) -> None:
+    ours = HarnessModel(both[0])
+    prompt = "A model of"
+    ids = torch.tensor([ours.tok_encode(prompt)])
+    greedy = ours.model.generate(ids, 3, temperature=0)[0, ids.shape[1] :].tolist()
+    other = [*greedy[:2], (greedy[2] + 1) % 300]
+    (_, yes), (_, no) = ours._loglikelihood_tokens([(None, ids[0].tolist(), tail) for tail in (greedy, other)])
+    assert yes
+    assert not no
+
+
+def test_loglikelihood_rolling_equals_transformers(both: tuple[Path, HFLM]) -> None:
+    requests = instances("loglikelihood_rolling", (TEXT[:400],), ("It reads",))
+    got = HarnessModel(both[0], batch_size=3).loglikelihood_rolling(requests)
+    expected = both[1].loglikelihood_rolling(requests, disable_tqdm=True)
+    assert got == pytest.approx(expected, abs=1e-3)
+
+
+def test_generate_until_equals_transformers(both: tuple[Path, HFLM]) -> None:
+    settings = {"until": ["\n", "zq"], "max_gen_toks": 8}
+    requests = instances("generate_until", *((text, settings) for text in ("A model of", "It", "one after another")))
+    got = HarnessModel(both[0], batch_size=2).generate_until(requests)
+    assert got == both[1].generate_until(requests, disable_tqdm=True)
+
+
+def test_generate_until_stops_at_the_token_that_ends_a_text(both: tuple[Path, HFLM]) -> None:
+    plain = HarnessModel(both[0])
+    request = instances("generate_until", ("A model of", {"until": [], "max_gen_toks": 12}))
+    (text,) = plain.generate_until(request)
+    first = plain.tok_decode(plain.tok_encode(text)[:1])
+    assert HarnessModel(both[0], eos=first).generate_until(request) == [""]
+
+
+@pytest.mark.parametrize("family", ["gpt2", "mamba", "lstm"])
+def test_batches_of_unequal_rows_equal_the_rows_alone(family: str, tmp_path: Path) -> None:
+    model = lmzoo.create_model(family, vocab_size=256, d_model=16, n_layers=2, context_length=32)
+    model.save(tmp_path / family, tokenizer=train_tokenizer("byte", [""]))
+    ours = HarnessModel(tmp_path / family, batch_size=5)
+    got = ours.loglikelihood(instances("loglikelihood", *PAIRS))
+    for (context, continuation), (total, _greedy) in zip(PAIRS, got, strict=True):
+        ids = torch.tensor([ours.tok_encode((context or "\n") + continuation)[-33:]])
+        count = len(continuation) + len(context) - len(context.rstrip())  # lm_eval moves the last spaces
+        assert total == pytest.approx(score(ours.model, ids)[0, -count:].sum().item(), abs=1e-4)
+
+
+def test_adapter_is_known_to_lm_eval_and_refuses_a_prefix_of_two_tokens(both: tuple[Path, HFLM]) -> None:
+    assert get_model("lmzoo") is HarnessModel
+    with pytest.raises(InputError, match="prefix='zq' must be one token, not 2"):
+        HarnessModel(both[0], prefix="zq")
