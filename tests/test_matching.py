@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import cycle
 
 import pytest
 import torch
@@ -94,8 +95,7 @@ def test_parse_match_names_what_is_wrong_in_one_line(match: str, message: str) -
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("target", ["1M", "10M"])
-@pytest.mark.parametrize("name", SCALED)
+@pytest.mark.parametrize(("name", "target"), zip(SCALED, cycle(["1M", "10M"])))  # each search builds tens of models
 def test_matched_config_meets_parameters_and_keeps_proportions(name: str, target: str) -> None:
     match = matched_config(name, f"params={target}", vocab_size=65)
     assert abs(match.error) <= TOLERANCE

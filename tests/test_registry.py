@@ -68,7 +68,7 @@ def test_families_have_presets_facts_and_cards() -> None:
 
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_families_facts_equal_the_traits_of_the_class(name: str) -> None:
-    traits = lmzoo.create_model(name, vocab_size=65).traits
+    traits = lmzoo.create_model(name, vocab_size=65, device="meta").traits
     facts = registry.families()[name].facts
     assert (traits.extrapolates, traits.state_growth) == (facts["extrapolates"], facts["state_growth"])
 
@@ -81,8 +81,7 @@ def test_presets_have_the_size_in_their_name(name: str, preset: str, size: float
     The tables of a model without parameters are counted in their place.
     """
     vocab_size = registry.families()[name].presets[preset].model.get("vocab_size", 256)
-    with torch.device("meta"):
-        model = lmzoo.create_model(f"{name}.{preset}", vocab_size=vocab_size)
+    model = lmzoo.create_model(f"{name}.{preset}", vocab_size=vocab_size, device="meta")
     counted = model.num_params() if model.traits.trainable else sum(table.numel() for table in model.buffers())
     assert abs(counted - size) <= share * size
 
