@@ -45,7 +45,7 @@ def assert_near(found: Tensor, wanted: Tensor) -> None:
 
 
 FAMILIES = [name for name in lmzoo.list_models() if "." not in name]
-BY_INDUCTOR = {"bigram": 1, "gemma3": 1, "hyena": 3, "mlp": 1}  # rows; have every kind of leaf: see the test below
+BY_INDUCTOR = {"gemma3": 1, "hyena": 3, "mlp": 1}  # rows; have every kind of leaf: see the test below
 # Parts of the states of the first two do not grow by one entry; a step of the third may end a mini-batch.
 # A model without parameters is not compiled.
 GRAPHS = {"log_linear": 0, "path_attention": 0, "ttt": 2, "ngram": 0}  # all others: 1

@@ -1,4 +1,4 @@
-"""Tests of the checkpoint format: a round trip for every family, and one-line errors for forged files."""
+"""Tests of the checkpoint format: a round trip, and one-line errors for forged files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 import lmzoo
-from lmzoo import registry
 from lmzoo.data.tokenizers import CharTokenizer
 from lmzoo.errors import CheckpointError, InputError, LmzooError
 from lmzoo.model import LanguageModel
@@ -27,8 +26,9 @@ def saved(model: LanguageModel, tmp_path: Path) -> Path:
     return tmp_path / "saved"
 
 
-@pytest.mark.parametrize("family", sorted(registry.families()))
-def test_load_model_returns_every_saved_family(family: str, tmp_path: Path) -> None:
+# Every other family is saved, and loaded by another process, in tests/conformance/test_saving.py.
+@pytest.mark.parametrize("family", ["bigram", "gpt2", "hyena", "mamba", "mixtral", "ngram"])
+def test_load_model_returns_what_was_saved(family: str, tmp_path: Path) -> None:
     model = lmzoo.create_model(family, vocab_size=11, context_length=8).eval()
     with torch.no_grad():
         for parameter in model.parameters():
