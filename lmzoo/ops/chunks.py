@@ -24,9 +24,12 @@ def in_chunks(x_BTH: Tensor, C: int) -> Tensor:
     return x_BTH.view(B, T // C, C, H, *x_BTH.shape[3:]).transpose(0, 1).transpose(2, 3)
 
 
-def tiles(N: int, size: int) -> list[slice]:
-    """Returns tiles of about the same number of chunks, at most `TILE` numbers each if a chunk has `size` numbers."""
-    count = max(1, min(N, -(-N * size // TILE)))
+def tiles(N: int, size: int, most: int | None = None) -> list[slice]:
+    """Returns tiles of about the same number of chunks, at most `most` numbers each if a chunk has `size` numbers.
+
+    None stands for `TILE`.
+    """
+    count = max(1, min(N, -(-N * size // (TILE if most is None else most))))
     chunks = -(-N // count)
     return [slice(n, min(n + chunks, N)) for n in range(0, N, chunks)]
 

@@ -13,7 +13,8 @@ The memory first decays; then the value that is read under the key is moved towa
 step by step.
 
 `chunked_gated_delta_rule` computes a chunk at once: with one decay for all channels by `lmzoo.ops.delta_chunks`, with a
-decay for each channel by `lmzoo.ops.decayed_memory`, with beta k as its keys and -k diag(a) as its a.
+decay for each channel by `lmzoo.ops.decayed_memory`, with beta k as its keys and -k as its a, which reads the decayed
+memory.
 
 Legend: B batch, T time, H heads, K key width, V value width, A width of the decays, K or 1.
 """
