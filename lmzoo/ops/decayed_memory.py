@@ -142,9 +142,10 @@ def _backward_pass(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of (q, k, v, log_decay, a, b, state); those of missing a and b are empty."""
     tiles = _tiles(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK, C, a_reads_decayed)
-    gradients = _gradients(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK)
-    q, k, v, log_decay, a, b = (in_chunks(x, C) if x.ndim == 4 else x for x in gradients)
-    outs = ([q, a][: len(tiles.queries)], [k, b][: len(tiles.keys)], [log_decay])
+    q, k, v, log_decay, a, b = _gradients(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK)
+    outs_q, outs_k, outs_log, outs_v = (
+        [in_chunks(x, C) for x in xs if x.ndim == 4] for xs in ((q, a), (k, b), (log_decay,), (v,))
+    )
     values, grad_y, grad_MKV = in_chunks(v_BTHV, C), in_chunks(grad_y_BTHV, C), grad_last_BHKV.flatten(0, 1)
     for n in reversed(tiles.slices):
         memories_NMKV, tile = S_NMKV[n.start : n.stop + 1], tiles.tile(n)
@@ -152,10 +153,10 @@ def _backward_pass(
         v_LPV = tiles.cut(n, [values], room=len(tiles.keys) - 1)  # V, and room for U
         grads_LQV = tiles.cut(n, [grad_y], room=len(tiles.queries) - 1)  # dY, and room for Z
         saved = (memories_NMKV, scores_NMQP[n].flatten(0, 1), inverse_NMCC[n].flatten(0, 1))
-        *parts, v_LCV, grad_MKV = _backward_tile(tiles, tile, v_LPV, grads_LQV, grad_MKV, *saved)
-        tiles.gradients(n, tile, *parts, end_MK, outs)
-        tiles.paste(n, v_LCV, [v])
-    return *gradients, grad_MKV.reshape(grad_last_BHKV.shape).clone()
+        q_LQK, k_LPK, v_LCV, grad_MKV = _backward_tile(tiles, tile, v_LPV, grads_LQV, grad_MKV, *saved)
+        tiles.gradients(n, tile, q_LQK, k_LPK, end_MK, (outs_q, outs_k, outs_log))
+        tiles.paste(n, v_LCV, outs_v)
+    return q, k, v, log_decay, a, b, grad_MKV.reshape(grad_last_BHKV.shape).clone()
 
 
 def _backward_tile(

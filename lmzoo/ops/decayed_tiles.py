@@ -66,13 +66,13 @@ class Tiles:
         N, B, H, C, K = xs[0][n].shape
         out_LXK = xs[0].new_empty(N * B * H, C * (len(xs) + room), K, dtype=dtype)
         for x, part_LCK in zip(xs, self._parts(out_LXK), strict=False):
-            self._by_chunk(part_LCK).copy_(x[n])
+            self._by_chunk(part_LCK, n).copy_(x[n])
         return out_LXK
 
     def paste(self, n: slice, x_LXK: Tensor, outs: Sequence[Tensor]) -> None:
         """Writes the chunks n of all outputs: the reverse of `cut`."""
         for part_LCK, out in zip(self._parts(x_LXK), outs, strict=True):
-            out[n].copy_(self._by_chunk(part_LCK))
+            out[n].copy_(self._by_chunk(part_LCK, n))
 
     def tile(self, n: slice) -> Tile:
         """Computes the chunks n."""
@@ -113,9 +113,8 @@ class Tiles:
         for t in reversed(range(self.C)):
             sums[t].add_(sums[t + 1])
         # The sums within each chunk lack the gradients of G from the later chunks and from the end of the tile.
-        sums_NMFK = grad_G_LFK.unflatten(0, (-1, len(end_MK)))
-        later_NMK = torch.cat((sums_NMFK[1:, :, 0], end_MK[None])).flip(0).cumsum(0).flip(0)
-        sums_NBHFK, later_NBHK = (x.unflatten(1, self.lead) for x in (sums_NMFK, later_NMK))
+        sums_NBHFK, end_BHK = self._by_chunk(grad_G_LFK, n), end_MK.unflatten(0, self.lead)
+        later_NBHK = torch.cat((sums_NBHFK[1:, ..., 0, :], end_BHK[None])).flip(0).cumsum(0).flip(0)
         torch.add(sums_NBHFK[..., 1:, :], later_NBHK[..., None, :], out=log_decay[n])
         self.paste(n, self._decay_queries(grad_q_LQK, tile.since_LFK), queries)
         self.paste(n, self._decay_keys(grad_k_LPK, tile.inverse_LCK), keys)
@@ -144,9 +143,9 @@ class Tiles:
             part_LCK.mul_(inverse_LCK)
         return x_LPK
 
-    def _by_chunk(self, x_LXK: Tensor) -> Tensor:
-        """Returns a view with the axes (N, B, H, X, K)."""
-        return x_LXK.unflatten(0, (-1, *self.lead))
+    def _by_chunk(self, x_LXK: Tensor, n: slice) -> Tensor:
+        """Returns a view of a tile's tensor with the axes (N, B, H, X, K)."""
+        return x_LXK.unflatten(0, (n.stop - n.start, *self.lead))
 
     def _parts(self, x_LXK: Tensor) -> tuple[Tensor, ...]:
         """Returns views of the positions of q and of a, or of k and of b."""
