@@ -1,13 +1,14 @@
 """The final evaluation of a trained model: its loss, and where it comes from, by position and by class of token.
 
-One pass over the split that is reported gives the loss of each target. A model that extrapolates reads the split once
-more in longer windows, which show the loss beyond the training length.
+One pass over the split that is reported gives the loss of each target: the evaluation after the last step of a run, if
+it is of the same split and windows. A model that extrapolates reads the split once more in longer windows, which show
+the loss beyond the training length.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -15,8 +16,8 @@ from lmzoo.compare.token_classes import MEANINGS, TokenClasses
 from lmzoo.data.batches import require_stride
 from lmzoo.data.store import TokenSplit
 from lmzoo.model import LanguageModel
-from lmzoo.train.evaluate import PositionLoss
-from lmzoo.train.token_losses import TokenLosses, token_losses
+from lmzoo.train.evaluate import EvalResult, PositionLoss, eval_result
+from lmzoo.train.token_losses import TokenLosses, losses_in_steps, token_losses
 
 BEYOND = (4, 2)  # length of the windows beyond the training length, in units of it: the first one that fits
 
@@ -43,10 +44,16 @@ class FinalEvaluation:
     classes: TokenClasses
     stride: int | None = None
 
-    def __call__(self, model: LanguageModel, precision: str, *, further: bool) -> Details:
-        """Evaluate a model in the `precision` of its training; `further`: also beyond its training length."""
+    def __call__(
+        self, model: LanguageModel, precision: str, *, further: bool, losses: TokenLosses | None = None
+    ) -> Details:
+        """Evaluate a model in the `precision` of its training; `further`: also beyond its training length.
+
+        `losses` are those of the split, if they are known.
+        """
         split, trained = self.split, model.config.context_length
-        losses = token_losses(model, split, stride=self.stride, precision=precision)
+        if losses is None:
+            losses = token_losses(model, split, stride=self.stride, precision=precision)
         positions = losses.by_position(trained)
         if further and model.traits.extrapolates:
             positions += beyond(model, split, precision)
@@ -64,6 +71,20 @@ class FinalEvaluation:
             {"name": name, "loss": _finite(float(total) / tokens) if tokens else None, "tokens": tokens}
             for name, total, tokens in zip(MEANINGS, sums, members_KN.sum(axis=1).tolist(), strict=True)
         ]
+
+
+class LastPass:
+    """The evaluation after the last step of a run, which keeps the loss of each target in `losses`."""
+
+    losses: TokenLosses | None = None
+
+    def __call__(
+        self, model: LanguageModel, split: TokenSplit, precision: str
+    ) -> Generator[tuple[int, int], None, EvalResult]:
+        """Evaluate as `lmzoo.train.evaluate.evaluation`."""
+        losses = self.losses = yield from losses_in_steps(model, split, precision=precision)
+        context_length = model.config.context_length
+        return eval_result(split, losses.mean, losses.loss_N.size, context_length, context_length)
 
 
 def beyond(model: LanguageModel, split: TokenSplit, precision: str) -> list[PositionLoss]:

@@ -33,6 +33,7 @@ from lmzoo.runs.spec import RunSpec
 from lmzoo.storage import atomic
 from lmzoo.train.events import Listener
 from lmzoo.train.signals import Interrupted
+from lmzoo.train.trainer import LastEvaluation
 
 RUNS = "runs"
 CELL_FILE = "cell.json"
@@ -128,13 +129,20 @@ def load_cell(cell: Cell) -> tuple[LanguageModel, dict[str, Any]]:
     return model.to(default_device()), tables
 
 
-def train_cell(cell: Cell, data: PreparedData, listeners: Sequence[Listener], keep_freed_memory: bool) -> CellResult:
-    """Train a cell, or continue it."""
+def train_cell(
+    cell: Cell,
+    data: PreparedData,
+    listeners: Sequence[Listener],
+    keep_freed_memory: bool,
+    last_evaluation: LastEvaluation | None = None,
+) -> CellResult:
+    """Train a cell, or continue it; arguments as in `train_run`."""
     spec = cell.spec
     try:
         with own_interrupts(cell):
             given: dict[str, Any] = {"prepared": data, "keep_freed_memory": keep_freed_memory}
-            result = train_run(spec, cell.run, resume=True, listeners=listeners, sample=False, **given)
+            given |= {"sample": False, "last_evaluation": last_evaluation}
+            result = train_run(spec, cell.run, resume=True, listeners=listeners, **given)
     except DivergedError as error:
         return diverged(cell, error)
     if spec.train.eval_tokens:  # of a finished run, which was evaluated on a part of the split

@@ -11,7 +11,7 @@ from typing import Any
 from lmzoo import configs
 from lmzoo.compare.budget import tokens_per_step
 from lmzoo.compare.decode_speed import decode_tokens_per_s
-from lmzoo.compare.final_evaluation import FinalEvaluation
+from lmzoo.compare.final_evaluation import FinalEvaluation, LastPass
 from lmzoo.compare.forecast import Cost, measure_cost, step_seconds
 from lmzoo.compare.grid import Cell, Measured, cell_key, load_cell, read_cell, recorded_config, write_cell
 from lmzoo.compare.grid import train_cell as train
@@ -28,6 +28,7 @@ from lmzoo.model import LanguageModel
 from lmzoo.runs.inputs import PreparedData
 from lmzoo.train.evaluate import evaluate
 from lmzoo.train.events import Listener
+from lmzoo.train.token_losses import TokenLosses
 
 
 @dataclass(frozen=True)
@@ -91,13 +92,16 @@ class Measurer:
         kept = self.kept(cell, config)
         if kept is not None:
             return kept
-        result = dataclasses.replace(
-            train(cell, self.data, self.listeners, self.keep_freed_memory), at_once=self.at_once
-        )
+        same = self.halves is None and self.stride is None  # the text and windows of a run are those of the results
+        last = LastPass()
+        used = last if same and not cell.spec.train.eval_tokens else None
+        result = train(cell, self.data, self.listeners, self.keep_freed_memory, used)
+        result = dataclasses.replace(result, at_once=self.at_once)
         more: dict[str, Any] = {} if config is None else {"config": recorded_config(config, cell.run)}
         if result.status == "trained":
             model, tables = load_cell(cell)
-            result = self._evaluate(cell, result, model, tables["machine"]["precision"], first=config is not None)
+            precision = tables["machine"]["precision"]
+            result = self._evaluate(cell, result, model, precision, last.losses, first=config is not None)
             if config is not None:
                 if self.at_once == 1:
                     more["decode_tokens_per_s"] = decode_tokens_per_s(model)
@@ -152,10 +156,17 @@ class Measurer:
         )
 
     def _evaluate(
-        self, cell: Cell, result: CellResult, model: LanguageModel, precision: str, *, first: bool
+        self,
+        cell: Cell,
+        result: CellResult,
+        model: LanguageModel,
+        precision: str,
+        losses: TokenLosses | None,
+        *,
+        first: bool,
     ) -> CellResult:
         """Add the losses by position and by class; replace the loss if it is of another text, or in other windows."""
-        found = self.final(model, precision, further=first)
+        found = self.final(model, precision, further=first, losses=losses)
         result = dataclasses.replace(result, by_position=found.by_position, by_class=found.by_class)
         if self.halves is None and self.stride is None:
             return result

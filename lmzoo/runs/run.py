@@ -48,7 +48,7 @@ from lmzoo.train.checkpoint import (
 )
 from lmzoo.train.events import EndEvent, Listener, NoteEvent, StartEvent, fan_out
 from lmzoo.train.optimizer import make_optimizer
-from lmzoo.train.trainer import Trainer
+from lmzoo.train.trainer import LastEvaluation, Trainer
 
 __all__ = [
     "Run",
@@ -100,6 +100,15 @@ class RunResult:
         return plotting.curves(losses, x="tokens", y="loss (nats per token)", ax=ax)
 
 
+@dataclass(frozen=True)
+class _End:
+    """The end of a training: a step before the last one or None, whether a sample follows, and the last evaluation."""
+
+    until: int | None = None
+    sample: bool = True
+    last_evaluation: LastEvaluation | None = None
+
+
 def train_run(
     spec: RunSpec,
     out: str | Path,
@@ -111,6 +120,7 @@ def train_run(
     prepared: PreparedData | None = None,
     keep_freed_memory: bool = False,
     sample: bool = True,
+    last_evaluation: LastEvaluation | None = None,
 ) -> RunResult:
     """Train the run `spec` in the directory `out`.
 
@@ -122,6 +132,7 @@ def train_run(
     `prepared` holds the text and the tokenizer of `spec`, for callers that train several runs on them; by default, both
     are made here. `keep_freed_memory` changes the memory allocator of the whole process during training, which is then
     faster (train/malloc.py); the command line turns it on. With `sample`, a text is generated at the end.
+    `last_evaluation` replaces the evaluation after the last step, for callers that need more than its loss.
 
     Under torchrun all ranks must call it with the same arguments, and `out` must be a directory that all of them can
     access. Only rank 0 writes files and calls its listeners. With `reshard`, a run may continue with another number of
@@ -132,8 +143,9 @@ def train_run(
     everything is saved; `LostProcessError` if another process of the run has died.
     """
     run = Path(out)
-    given = {"resume": resume, "prolong": prolong, "reshard": reshard, "sample": sample}
-    state = _on_ranks(spec, run, listeners, prepared, keep_freed_memory, **given)
+    given = {"resume": resume, "prolong": prolong, "reshard": reshard}
+    end = _End(sample=sample, last_evaluation=last_evaluation)
+    state = _on_ranks(spec, run, listeners, prepared, keep_freed_memory, end, **given)
     if state.val_loss is None or state.val_bits_per_byte is None:
         raise CheckpointError(f"{run}: its last checkpoint holds no validation loss")
     return RunResult(
@@ -163,7 +175,8 @@ def train_part(
     after the last step, which is left out here. A run that is past `until` stays as it is. Other arguments and errors
     as `train_run`.
     """
-    return _on_ranks(spec, Path(out), listeners, prepared, keep_freed_memory, resume=True, sample=False, until=until)
+    end = _End(until=until, sample=False)
+    return _on_ranks(spec, Path(out), listeners, prepared, keep_freed_memory, end, resume=True)
 
 
 def _on_ranks(
@@ -172,12 +185,11 @@ def _on_ranks(
     listeners: Sequence[Listener],
     prepared: PreparedData | None,
     keep_freed_memory: bool,
+    end: _End,
     *,
     resume: bool,
-    sample: bool,
     prolong: bool = False,
     reshard: bool = False,
-    until: int | None = None,
 ) -> TrainingState:
     """Run `_run` on every rank; the others begin when rank 0 has made or found the run directory."""
     given: dict[str, Any] = {"resume": resume, "prolong": prolong, "reshard": reshard}
@@ -185,7 +197,7 @@ def _on_ranks(
         if not ranks.is_main:
             ranks.barrier()
             listeners, given = (), {"resume": True, "prolong": False, "reshard": False}
-        return _run(spec, run, ranks, listeners, prepared, keep_freed_memory, until=until, sample=sample, **given)
+        return _run(spec, run, ranks, listeners, prepared, keep_freed_memory, end, **given)
 
 
 def _run(
@@ -195,12 +207,11 @@ def _run(
     listeners: Sequence[Listener],
     prepared: PreparedData | None,
     keep_freed_memory: bool,
+    end: _End,
     *,
     resume: bool,
     prolong: bool,
     reshard: bool,
-    until: int | None,
-    sample: bool,
 ) -> TrainingState:
     """`train_run` or `train_part` on one rank; returns the state of the run."""
     ranks.require_rows(spec.train.batch_size)
@@ -261,10 +272,11 @@ def _run(
                     ranks=ranks,
                     keep_freed_memory=keep_freed_memory,
                     objective=objective,
-                    until=until,
+                    until=end.until,
+                    last_evaluation=end.last_evaluation,
                 )
                 state = _train(trainer, spec, listeners, flops)
-                if sample and ranks.is_main and state.step == config.steps and not (run / SAMPLE_FILE).exists():
+                if end.sample and ranks.is_main and state.step == config.steps and not (run / SAMPLE_FILE).exists():
                     atomic.write_file(run / SAMPLE_FILE, _sample(trainer, data.tokenizer))
                 return state
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from lmzoo.train.precision import autocast
 TOKENS_AT_A_TIME: int = 8192
 # Enough tokens for two digits at each position, but not too slow for models that recompute a window for each token.
 POSITION_TOKENS = 1 << 15
+ResultT = TypeVar("ResultT")
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ def evaluate(
         tokens=tokens,
         ranks=ranks,
     )
+    return result_of(steps)
+
+
+def result_of(steps: Generator[Any, None, ResultT]) -> ResultT:
+    """Run a generator to its end; returns what it returns."""
     while True:
         try:
             next(steps)
@@ -111,16 +118,13 @@ def evaluation(
     finally:
         model.train(training)
     total, count = ranks.all_reduce_sum(sums).tolist()
-    mean, count = total / count, int(count)
+    return eval_result(split, total / count, int(count), context_length, require_stride(stride, context_length))
+
+
+def eval_result(split: TokenSplit, mean: float, count: int, context_length: int, stride: int) -> EvalResult:
+    """Return the result for a mean loss over `count` targets of `split`."""
     bits_per_byte = mean * split.n_tokens / (math.log(2) * split.n_bytes)
-    return EvalResult(
-        mean,
-        bits_per_byte,
-        count,
-        round(split.n_bytes * count / split.n_tokens),
-        context_length,
-        require_stride(stride, context_length),
-    )
+    return EvalResult(mean, bits_per_byte, count, round(split.n_bytes * count / split.n_tokens), context_length, stride)
 
 
 def _padded(idx_BT: Tensor, targets_BT: Tensor, multiple: int) -> tuple[Tensor, Tensor]:

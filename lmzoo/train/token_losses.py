@@ -5,7 +5,9 @@ Legend: B batch, T time, D model width, N targets of the split (all tokens excep
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,11 +15,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmzoo.data.documents import split_windows
+from lmzoo.data.documents import count_targets, split_windows
 from lmzoo.data.store import TokenSplit
 from lmzoo.losses import IGNORE_INDEX, chunk_size
 from lmzoo.model import LanguageModel
-from lmzoo.train.evaluate import TOKENS_AT_A_TIME, PositionLoss, position_ranges
+from lmzoo.train.evaluate import TOKENS_AT_A_TIME, PositionLoss, position_ranges, result_of
 from lmzoo.train.precision import autocast
 
 
@@ -65,15 +67,30 @@ def token_losses(
 
     The logits of a limited number of positions are in memory at a time, as in training.
     """
+    given: dict[str, Any] = {"context_length": context_length, "stride": stride, "precision": precision}
+    return result_of(losses_in_steps(model, split, **given))
+
+
+def losses_in_steps(
+    model: LanguageModel,
+    split: TokenSplit,
+    *,
+    context_length: int | None = None,
+    stride: int | None = None,
+    precision: str = "float32",
+) -> Generator[tuple[int, int], None, TokenLosses]:
+    """`token_losses` in steps, as `evaluation` yields them."""
     context_length = context_length or model.config.context_length
     batch_size = max(1, TOKENS_AT_A_TIME // context_length)
     losses: list[Tensor] = []
     sum_T = torch.zeros(context_length, dtype=torch.float64)
     count_T = torch.zeros(context_length, dtype=torch.int64)
-    training = model.training
+    done, all_targets, training = 0, count_targets(split), model.training
     model.eval()
     try:
         for idx_BT, targets_BT, counted_BT in split_windows(split, batch_size, context_length, stride=stride):
+            yield done, all_targets
+            done += int(counted_BT.sum())
             with torch.no_grad(), autocast(model.device, precision):
                 loss_BT = _losses(model, idx_BT.to(model.device), targets_BT.to(model.device)).cpu()
             losses.append(loss_BT[counted_BT])

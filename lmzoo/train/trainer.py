@@ -43,6 +43,10 @@ _FIT_BYTES = 64  # of memory that fitting takes at the least for each token
 RECENT = 20  # number of latest steps over which the speed in a `StepEvent` is averaged
 
 
+# Evaluates a model on a split in a precision, in steps as `evaluation` has them.
+LastEvaluation = Callable[[LanguageModel, TokenSplit, str], Generator[tuple[int, int], None, EvalResult]]
+
+
 class Step(NamedTuple):
     """Numbers of one optimizer step."""
 
@@ -69,6 +73,7 @@ class Trainer:
     synchronize: bool = False  # wait for the GPU after each phase of a step, to measure the phases exactly
     keep_freed_memory: bool = False  # change the allocator of the whole process while training, see train/malloc.py
     objective: Objective = cross_entropy  # its value is the reported loss; a teacher adds auxiliary losses
+    last_evaluation: LastEvaluation | None = None  # in the place of `evaluation`, after the last step
     until: int | None = None  # save and stop after this step; the schedule, and the last evaluation, are of all steps
 
     def __post_init__(self) -> None:
@@ -239,8 +244,11 @@ class Trainer:
         """Evaluate; if a signal comes before the end, discard the result."""
         assert self.val is not None
         state, began = self.state, time.perf_counter()
-        tokens = self.config.eval_tokens or None
-        steps = evaluation(self.model, self.val, precision=self.precision, tokens=tokens, ranks=self.ranks)
+        if self.last_evaluation is not None and state.step == self.config.steps:
+            steps = self.last_evaluation(self.model, self.val, self.precision)
+        else:
+            tokens = self.config.eval_tokens or None
+            steps = evaluation(self.model, self.val, precision=self.precision, tokens=tokens, ranks=self.ranks)
         try:
             with closing(steps):
                 result = yield from self._evaluating(steps, stop)

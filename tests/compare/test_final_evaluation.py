@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 
 import lmzoo
-from lmzoo.compare.final_evaluation import FinalEvaluation, beyond, mean_losses
+from lmzoo.compare.final_evaluation import FinalEvaluation, LastPass, beyond, mean_losses
 from lmzoo.compare.token_classes import MEANINGS, TokenClasses
 from lmzoo.data.documents import split_windows
 from lmzoo.data.store import TokenSplit
 from lmzoo.data.tokenizers import Tokenizer, train_tokenizer
 from lmzoo.model import LanguageModel
-from lmzoo.train.evaluate import evaluate
+from lmzoo.train.evaluate import evaluate, result_of
 from lmzoo.train.token_losses import token_losses
 from tests.helpers import TEXT, far_from_uniform
 
@@ -48,6 +48,17 @@ def test_final_evaluation_of_isolated_documents_adds_up_to_the_loss() -> None:
     blank_N = np.isin(targets, blanks)
     assert losses["whitespace"][1] == blank_N.sum()
     assert losses["whitespace"][0] == pytest.approx(loss_N[blank_N].mean(), abs=1e-5)
+
+
+def test_last_pass_keeps_the_losses_of_an_evaluation() -> None:
+    model, split, last = model_of("gpt2"), split_of(TEXT[:LENGTH]), LastPass()
+    found, plain = result_of(last(model, split, "float32")), evaluate(model, split)
+    assert last.losses is not None
+    assert dataclasses.replace(found, loss=plain.loss, bits_per_byte=plain.bits_per_byte) == plain
+    assert (found.loss, found.bits_per_byte) == pytest.approx((plain.loss, plain.bits_per_byte), abs=1e-6)
+    evaluation = FinalEvaluation(split, TokenClasses(split, split.tokens, TOKENIZER))
+    once = evaluation(model, "float32", further=False, losses=last.losses)
+    assert once == evaluation(model, "float32", further=False)
 
 
 @pytest.mark.parametrize("stride", [None, 4])

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from lmzoo.compare import measure, sample
-from lmzoo.compare.grid import make_cell, with_seed
+from lmzoo.compare import final_evaluation, measure, sample
+from lmzoo.compare.grid import CELL_FILE, make_cell, with_seed
 from lmzoo.compare.measure import Measurer
 from lmzoo.conformance import Report, Result
 from lmzoo.data.corpora import load_corpus
@@ -128,6 +128,24 @@ def test_measure_takes_the_loss_that_chose_from_the_search(
     monkeypatch.setattr(measure, "evaluate", lambda *given, **more: pytest.fail("it is known"))
     assert tuned.measure(cell, {}).cell.selection_loss == trial.selection_loss
     assert tuned.measure(other).cell.selection_loss is None, "nothing is chosen by further seeds"
+
+
+def test_measure_reads_the_split_once(
+    measurer: Measurer, small_spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[object] = []
+    plain = final_evaluation.token_losses
+    monkeypatch.setattr(
+        final_evaluation, "token_losses", lambda *given, **more: read.append(0) or plain(*given, **more)
+    )
+    spec = small_spec(steps=2)
+    cell = make_cell(tmp_path, spec, spec, "gpt2")
+    found = measurer.measure(cell)
+    assert read == [], "the evaluation after the last step gives all losses"
+    (cell.run / CELL_FILE).unlink()
+    assert measurer.measure(cell) == found
+    assert len(read) == 1, "the run is finished: it is not evaluated again"
+    assert found.cell.loss == pytest.approx(evaluate_run(cell.run).loss, abs=1e-6)
 
 
 def test_time_measures_what_a_model_costs(

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import tomllib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,13 +18,14 @@ from lmzoo.backbones.ngram import NGramModel
 from lmzoo.compare.ngram import NGram
 from lmzoo.data import load_corpus, open_store
 from lmzoo.data.batches import BatchStream
+from lmzoo.data.store import TokenSplit
 from lmzoo.errors import CheckpointError, ConfigError, DataError, DivergedError, InputError, LmzooError
-from lmzoo.model import Traits
+from lmzoo.model import LanguageModel, Traits
 from lmzoo.runs import validation
 from lmzoo.runs.metrics import read_metrics
 from lmzoo.runs.run import RunSpec, evaluate_run, load_run, make_spec, train_part, train_run
 from lmzoo.storage import checkpoints
-from lmzoo.train.evaluate import evaluate
+from lmzoo.train.evaluate import EvalResult, evaluate
 from lmzoo.train.events import CheckpointEvent, EndEvent, EvalEvent, Event, StartEvent, StepEvent
 from tests.helpers import SHORT_SAMPLE, TEXT, assert_same, tensors
 
@@ -164,6 +166,21 @@ def test_train_part_of_all_steps_leaves_out_the_last_evaluation(tmp_path: Path, 
     assert not (run / "sample.txt").exists()
     train_run(spec, run, resume=True)
     assert (run / "sample.txt").read_text() == (whole / "sample.txt").read_text()
+
+
+def test_train_run_takes_another_evaluation_after_the_last_step(tmp_path: Path, small_spec: MakeSpec) -> None:
+    evaluated: list[str] = []
+
+    def last(model: LanguageModel, split: TokenSplit, precision: str) -> Generator[tuple[int, int], None, EvalResult]:
+        evaluated.append(precision)
+        yield 0, split.n_tokens
+        return dataclasses.replace(evaluate(model, split, precision=precision), loss=1.25)
+
+    result = train_run(small_spec(), tmp_path / "run", last_evaluation=last)
+    assert (result.loss, evaluated) == (1.25, ["float32"])
+    losses = [line["loss"] for line in read_metrics(tmp_path / "run") if line["split"] == "val"]
+    assert losses[-1] == 1.25
+    assert 1.25 not in losses[:-1]
 
 
 # Bad input is refused in one line, and nothing is written -------------------------------------------------------------

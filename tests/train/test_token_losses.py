@@ -15,7 +15,7 @@ from lmzoo.data.store import TokenSplit
 from lmzoo.model import LanguageModel
 from lmzoo.train import token_losses as module
 from lmzoo.train.evaluate import PositionLoss, evaluate
-from lmzoo.train.token_losses import TokenLosses, token_losses
+from lmzoo.train.token_losses import TokenLosses, losses_in_steps, token_losses
 
 
 @pytest.fixture
@@ -44,6 +44,18 @@ def test_token_losses_are_those_of_each_target(
     for target in [*range(1, 40), split.n_tokens - 1]:
         start = -(-max(0, target - 16) // (stride or 16)) * (stride or 16)
         assert found.loss_N[target - 1] == pytest.approx(direct(model, ids, start, target), abs=1e-5)
+
+
+def test_losses_in_steps_tells_how_many_targets_are_done(
+    model: LanguageModel, split: TokenSplit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "TOKENS_AT_A_TIME", 480)
+    steps = losses_in_steps(model, split, stride=5)
+    told = [next(steps) for _ in range(2)]
+    assert told[0] == (0, split.n_tokens - 1)
+    assert 0 < told[1][0] < split.n_tokens
+    steps.close()
+    assert model.training, "as before"
 
 
 def test_token_losses_by_position_use_every_prediction(model: LanguageModel, split: TokenSplit) -> None:
