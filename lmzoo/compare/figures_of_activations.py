@@ -114,7 +114,8 @@ def grad_norms(activations: Activations, colors: dict[str, int]) -> list[Figure]
     everything = _together(activations.grad_norms)
     roles = [role for role in DASHES if any(row["role"] == role for row in everything)]
     channels = {
-        "strokeDash": {"field": "role", "type": "nominal", "legend": {"orient": "bottom", "symbolSize": 500},
+        "strokeDash": {"field": "role", "type": "nominal",
+                       "legend": {"orient": "bottom", "columns": 3, "symbolSize": 500},
                        "scale": {"domain": roles, "range": [DASHES[role] for role in roles]}},
     }  # fmt: skip
     fields = [("role", "role", ""), ("norm", "gradient norm", ".4~g"), ("tokens", "tokens", NUMBER)]

@@ -203,6 +203,7 @@ def _fall(loss: float) -> list[list[float]]:
 def _logged() -> Activations:
     """Activation statistics of two models of `everything`, of which one has experts and a state."""
     tokens, names = (500, 1000, 2000), ("gpt2.tiny", "mamba.tiny")
+    roles = ("matrix", "embedding", "head", "vector")
     ends = {"least": 0.5, "least_layer": 1, "most": 2.5, "most_layer": 2}
     return Activations(
         residual_rms={
@@ -211,9 +212,7 @@ def _logged() -> Activations:
         largest_logit={name: [{"tokens": n, "logit": 2.0 + n / 100} for n in tokens] for name in names},
         state_norm={"mamba.tiny": [{"position": 2**n, "norm": 1.0 + n} for n in range(4)]},
         router_load={"mamba.tiny": [{"tokens": n, **ends} for n in tokens]},
-        grad_norms={
-            "mamba.tiny": [{"tokens": n, "role": r, "norm": 100 / n} for n in tokens for r in ("matrix", "vector")]
-        },
+        grad_norms={"mamba.tiny": [{"tokens": n, "role": role, "norm": 100 / n} for n in tokens for role in roles]},
     )
 
 

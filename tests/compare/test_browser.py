@@ -79,7 +79,7 @@ def test_browser_draws_where_losses_come_from(page: Page) -> None:
     assert "residual RMS" in page.texts("activations-1")
     lines = "return document.querySelectorAll('[data-figure=activations-1] .mark-line path').length"
     assert page.driver.execute_script(lines) == 3
-    assert {"gradient norm", "matrix", "vector"} <= set(page.texts("gradients-1"))
+    assert {"gradient norm", "matrix", "embedding", "vector"} <= set(page.texts("gradients-1"))
     empty = "return getComputedStyle(document.querySelector('[data-figure=activations-1] form')).display"
     assert page.driver.execute_script(empty) == "none", "no gap where there is no control"
 
@@ -118,6 +118,9 @@ def test_browser_shows_no_horizontal_scroll_bar_on_a_phone(page: Page) -> None:
     browser.set_width(page.driver, 390)
     page.wait(lambda: page.driver.execute_script("return document.querySelector('.plot svg').clientWidth") < 390)
     assert page.driver.execute_script("return document.documentElement.scrollWidth") == 390
+    ends = "return [...arguments[0].querySelectorAll('text')].map((text) => text.getBoundingClientRect().right)"
+    drawn = page.driver.find_element("css selector", "[data-figure=gradients-1] svg")
+    assert max(page.driver.execute_script(ends, drawn)) < drawn.rect["x"] + drawn.rect["width"], "the legend is whole"
 
 
 def test_browser_reports_no_error_and_sends_no_request(page: Page) -> None:
