@@ -42,6 +42,9 @@ class Course:
         self._measured: dict[int, Measured] = {}
         self._begun: list[Job] = []
         self._running: list[Job] = []
+        # Kept between two changes, because the table on the terminal asks for both twice a second.
+        self._cells: list[tuple[Cell, Measured | None]] | None = None
+        self._left: list[list[Part]] | None = None
 
     @property
     def failed(self) -> bool:
@@ -67,10 +70,12 @@ class Course:
         """Note that a job runs."""
         self._begun.append(job)
         self._running.append(job)
+        self._cells = self._left = None
 
     def take(self, done: Done) -> None:
         """Take the result of a job."""
         self._running.remove(done.job)
+        self._cells = self._left = None
         value = done.value
         if done.problem:
             self.base = ModelResult(name=self.first.model, status="failed", problem=portable(done.problem))
@@ -106,6 +111,11 @@ class Course:
 
     def cells(self) -> list[tuple[Cell, Measured | None]]:
         """Return all cells that are known, tuned ones first, and the results of those whose runs are over."""
+        if self._cells is None:
+            self._cells = self._list_cells()
+        return self._cells
+
+    def _list_cells(self) -> list[tuple[Cell, Measured | None]]:
         if self.failed:
             return []
         found = [(cell, self._measured.get(cell.seed)) for cell in self.seed_cells()]
@@ -133,6 +143,11 @@ class Course:
 
         Grids may be widened, and runs that depend on a choice may get other values.
         """
+        if self._left is None:
+            self._left = self._list_left()
+        return self._left
+
+    def _list_left(self) -> list[list[Part]]:
         if self.failed:
             return []
         groups: list[list[Part]] = []
@@ -159,6 +174,7 @@ class Course:
     def add_speeds(self, measured: Measured) -> None:
         """Replace the results of the first cell by those with speeds."""
         self._measured[self._seeds[0]] = measured
+        self._cells = None
 
     def row(self) -> ModelResult | None:
         """Return the row of the model: the means over its cells so far; None before the first one."""

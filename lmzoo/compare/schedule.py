@@ -47,6 +47,7 @@ class Schedule:
         self._by_model = {course.first.model: course for course in courses}
         self._costs: dict[str, Cost] = {}
         self._timed: list[Job] = []
+        self._predicted: dict[tuple[str, int, int, bool], float] = {}  # of parts that have not begun
         self._problems: dict[str, str] = {}  # that were shown
         self._began, self._work = time.monotonic(), 0.0  # predicted seconds of one worker
 
@@ -203,11 +204,17 @@ class Schedule:
         cost, store = self._costs.get(part.cell.model), self._measurer.data.store
         if cost is None or store is None:
             return 0.0
+        key = (part.cell.label, part.start, part.end, part.trial)
+        if not begun and key in self._predicted:
+            return self._predicted[key]
         step = last_step(part.cell.run) if begun else None
         done = steps_done(part.cell) if step is None else step[0]
         start, first = min(max(part.start, done), part.end), part.cell.seed == self._results.seed
         given = {"first": first, "tuned": bool(self._measurer.halves), "trial": part.trial}
-        return part_seconds(part.cell, cost, store.val, start, part.end, **given)
+        seconds = part_seconds(part.cell, cost, store.val, start, part.end, **given)
+        if not begun:
+            self._predicted[key] = seconds
+        return seconds
 
     def _seconds_left(self) -> float | None:
         """Return the seconds until the last run is done: as predicted, scaled by the time spent so far."""

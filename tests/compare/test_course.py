@@ -132,6 +132,23 @@ def test_ready_gives_parts_of_runs_and_left_what_they_need(make: Callable[..., C
     assert [trial["loss"] for trial in course.tuned()[0]["tried"]] == [None, 1.25, None]
 
 
+def test_cells_and_left_are_listed_anew_after_a_change_alone(make: Callable[..., Course]) -> None:
+    course = make(Grid("learning_rate", (0.1, 0.2)))
+    (check,) = begin(course)
+    course.take(Done(check, BASE))
+    cells, left = course.cells(), course.left()
+    assert course.cells() is cells
+    assert course.left() is left
+    low, high = begin(course)
+    course.take(measured(low, 2.0))
+    assert [result is not None for _, result in course.cells()] == [True, False, False]
+    assert [len(group) for group in course.left()] == [1, 2]
+    course.take(measured(high, 3.0))
+    before = course.cells()
+    course.add_speeds(Measured(CellResult(seed=SEEDS[0], run="r", loss=1.0)))
+    assert course.cells() is not before
+
+
 def test_tuned_has_an_entry_for_each_setting(make: Callable[..., Course]) -> None:
     course = make(Grid("learning_rate", (0.1, 0.2)), Grid("warmup_steps", (0.0, 1.0, 4.0), (0.0, 12.0)))
     (check,) = begin(course)

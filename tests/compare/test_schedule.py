@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lmzoo.compare import compare, forecast
+from lmzoo.compare import compare, forecast, schedule
 from lmzoo.compare.engine import Done, Job, execute
 from lmzoo.compare.grid import Cell
 from lmzoo.compare.jobs import Alone
@@ -121,6 +121,20 @@ def test_schedule_forecasts_without_a_model_that_cannot_be_timed(
     results = compare(NAMES, text, tmp_path / "out", settings=SETTINGS | {"steps": 2}, listeners=[events.append])
     assert [model.status for model in results.models] == ["ranked", "ranked"]
     assert any(note.startswith("2 runs: about 1 min 40 s") for note in notes_of(events))
+
+
+def test_schedule_predicts_a_part_once(
+    recorded: list[Job], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+
+    def seconds(cell: Cell, cost: forecast.Cost, val: object, start: int, end: int, **more: bool) -> float:
+        asked.append((cell.label, end))
+        return 1.0
+
+    monkeypatch.setattr(schedule, "part_seconds", seconds)
+    compare(["gpt2"], text, tmp_path / "out", seeds=3, settings=SETTINGS, workers=2, listeners=[print])
+    assert len(asked) == len(set(asked)) == 3, "the table asks for the time left twice a second"
 
 
 def test_schedule_makes_each_run_once(recorded: list[Job], text: str, tmp_path: Path) -> None:
