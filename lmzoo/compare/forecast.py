@@ -22,8 +22,10 @@ from lmzoo.train.evaluate import TOKENS_AT_A_TIME, evaluate
 from lmzoo.train.optimizer import make_optimizer
 from lmzoo.train.precision import resolve_precision
 
-STEPS_SECONDS = 0.4  # of the steps that are timed
+STEPS_SECONDS = 0.4  # of the steps that are timed for a speed
+FORECAST_SHARE = 0.25  # of them is enough for a forecast
 MOST_STEPS = 100
+CPU_TOKENS = TOKENS_AT_A_TIME // 4  # that are evaluated; on a CPU a larger batch costs as much for each token
 NEW_TOKENS = 4
 DECODINGS = 3  # a decoding speed needs a warm-up and two or more repetitions
 
@@ -41,9 +43,11 @@ def measure_cost(cell: Cell, vocab_size: int, val: TokenSplit, keep_freed_memory
     """Measure what the model of a cell costs on this machine with torch's present number of threads, in a second."""
     with torch.random.fork_rng(devices=[]):
         model = cell.spec.make_model(vocab_size, device=default_device())
-        step = step_seconds(model, cell.spec.train, keep_freed_memory) if model.traits.trainable else 0.0
+        step = 0.0
+        if model.traits.trainable:
+            step = step_seconds(model, cell.spec.train, keep_freed_memory, share=FORECAST_SHARE)
         context_length = model.config.context_length
-        tokens = min(TOKENS_AT_A_TIME, val.n_tokens - 1)
+        tokens = min(CPU_TOKENS if model.device.type == "cpu" else TOKENS_AT_A_TIME, val.n_tokens - 1)
         precision = resolve_precision(cell.spec.train.precision, model, cell.spec.train.batch_size)
         eval_token = timed(lambda: evaluate(model, val, precision=precision, tokens=tokens)) / tokens
         idx_BT = torch.zeros((1, context_length), dtype=torch.long, device=model.device)
@@ -52,8 +56,13 @@ def measure_cost(cell: Cell, vocab_size: int, val: TokenSplit, keep_freed_memory
     return Cost(step, eval_token, new_token)
 
 
-def step_seconds(model: LanguageModel, config: TrainConfig, keep_freed_memory: bool = False) -> float:
-    """Measure the seconds of one optimizer step on random tokens. The weights of the model are changed."""
+def step_seconds(
+    model: LanguageModel, config: TrainConfig, keep_freed_memory: bool = False, *, share: float = 1.0
+) -> float:
+    """Measure the seconds of one optimizer step on random tokens, in about the `share` of `STEPS_SECONDS`.
+
+    The weights of the model are changed.
+    """
     model.train()
     shape = (config.batch_size, model.config.context_length)
     generator = torch.Generator().manual_seed(0)
@@ -62,9 +71,9 @@ def step_seconds(model: LanguageModel, config: TrainConfig, keep_freed_memory: b
         precision = resolve_precision(config.precision, model, config.batch_size)
         step = bare_step(model, make_optimizer(model, config), config, precision)
         work = PlainSteps(step, [(idx_BT, idx_BT)], model.device, keep_freed_memory=keep_freed_memory)
-        seconds, number = work(1), 1
-        if seconds < STEPS_SECONDS / 2:
-            number = min(MOST_STEPS, round(STEPS_SECONDS / seconds))
+        seconds, number, enough = work(1), 1, share * STEPS_SECONDS
+        if seconds < enough / 2:
+            number = min(MOST_STEPS, round(enough / seconds))
             seconds = work(number)
         return config.grad_accumulation * seconds / number
 

@@ -87,6 +87,8 @@ def test_step_seconds_counts_all_batches_of_a_step(
         assert step_seconds(spec.make_model(30), spec.train) == pytest.approx(3 * seconds)
         assert timed == numbers, "a slow step is timed once"
         timed.clear()
+    step_seconds(spec.make_model(30), spec.train, share=0.01)
+    assert timed == [1, 4]
 
 
 def test_steps_done_of_a_run_that_is_not_there(small_spec: Callable[..., RunSpec], tmp_path: Path) -> None:
