@@ -89,17 +89,19 @@ class PerHead(Layout):
 
 @dataclass(frozen=True)
 class Neighbors(Layout):
-    """Rows by head, of which the last R are rotated in pairs of neighbors; in lmzoo the pairs are i and i + R / 2."""
+    """Rows by head, of which R are rotated in pairs of neighbors; in lmzoo the pairs are i and i + R / 2."""
 
     part: Source
     rotated: str  # the setting with R, the number of rotated rows of a head
     heads: int | str = 1
+    first: bool = False  # the first R rows of a head, not the last
 
     def build(self, read: Reader, **index: int) -> Tensor:
         by_head = read(self.part, **index).unflatten(0, (read.size(self.heads), -1))
-        fixed, pairs = by_head.tensor_split([by_head.shape[1] - read.size(self.rotated)], dim=1)
+        start = 0 if self.first else by_head.shape[1] - read.size(self.rotated)
+        before, pairs, after = by_head.tensor_split([start, start + read.size(self.rotated)], dim=1)
         halves = pairs.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)
-        return torch.cat([fixed, halves], dim=1).flatten(0, 1)
+        return torch.cat([before, halves, after], dim=1).flatten(0, 1)
 
 
 @dataclass(frozen=True)

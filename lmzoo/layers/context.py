@@ -44,7 +44,7 @@ class Context:
         """Returns cosines and sines (T, R/2) for the first R features of a head; computed once per forward pass."""
         key = (rope, head_dim)
         if key not in self._tables:
-            rotated = int(head_dim * rope.fraction) // 2 * 2
+            rotated = int(head_dim * rope.fraction + 1e-6) // 2 * 2  # a fraction such as 6/98 is not exact
             dtype = torch.promote_types(self.dtype, torch.float32)
             changes: dict[str, Any] = {}
             if rope.scaling is not None:

@@ -48,3 +48,19 @@ class HeadRMSNorm(Layer):
     def forward(self, x_BTHK: Tensor) -> Tensor:
         """Maps (..., H, K) to (..., H, K)."""
         return F.rms_norm(x_BTHK, x_BTHK.shape[-1:], eps=self.eps) * self.weight.to(x_BTHK.dtype)
+
+
+class HeadLayerNorm(Layer):
+    """Mean 0 and variance 1 for each head, with a weight for every feature of every head (Cohere, StableLM 2)."""
+
+    reach = 1
+    weight: Tensor  # (H, K)
+
+    def __init__(self, n_heads: int, head_dim: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.own("weight", (n_heads, head_dim), constant(1.0), "vector")
+
+    def forward(self, x_BTHK: Tensor) -> Tensor:
+        """Maps (..., H, K) to (..., H, K)."""
+        return F.layer_norm(x_BTHK, x_BTHK.shape[-1:], eps=self.eps) * self.weight.to(x_BTHK.dtype)

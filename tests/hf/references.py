@@ -162,6 +162,39 @@ CASES: dict[str, Case] = {
         {**LAYER_NORM, "norm_epsilon": 0.02, "sliding_window": 5},
         {"no biases": {"use_bias": False, "sliding_window": None, "tie_word_embeddings": True}},
     ),
+    "gptj": Case(
+        {
+            "vocab_size": V,
+            "n_positions": 32,
+            "n_embd": 36,
+            "n_layer": 3,
+            "n_head": 3,
+            "rotary_dim": 6,
+            "n_inner": 40,
+            "layer_norm_epsilon": 0.02,
+        },
+        {"default width": {"n_inner": None, "rotary_dim": 4}},
+    ),
+    "phi": Case(
+        {
+            **LAYER_NORM,
+            "layer_norm_eps": 0.02,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.25},
+        },
+        {"default rotation": {"rope_parameters": None, "num_key_value_heads": 4}},
+    ),
+    "cohere": Case(
+        {**LAYER_NORM, "layer_norm_eps": 0.02, "logit_scale": 1.7, "tie_word_embeddings": True},
+        {"norms, biases": {"use_qk_norm": True, "attention_bias": True, "tie_word_embeddings": False}},
+    ),
+    "stablelm": Case(
+        {
+            **LAYER_NORM,
+            "layer_norm_eps": 0.02,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.25},
+        },
+        {"parallel": {"use_parallel_residual": True, "use_qkv_bias": True, "qk_layernorm": True}},
+    ),
     "smollm3": Case(
         {**LLAMA, "no_rope_layer_interval": 2},
         {

@@ -96,6 +96,9 @@ def test_neighbors_become_halves_in_the_last_rows_of_each_head() -> None:
     layout = Neighbors("a", rotated="rope_dim", heads="n_heads")
     ours = convert({"a": numbered(14, 1)}, {"w": layout}, {**CONFIG, "rope_dim": 4})["w"]
     assert ours.flatten().tolist() == [0, 1, 2, 3, 5, 4, 6, 7, 8, 9, 10, 12, 11, 13]
+    layout = Neighbors("a", rotated="rope_dim", heads="n_heads", first=True)
+    ours = convert({"a": numbered(14, 1)}, {"w": layout}, {**CONFIG, "rope_dim": 4})["w"]
+    assert ours.flatten().tolist() == [0, 2, 1, 3, 4, 5, 6, 7, 9, 8, 10, 11, 12, 13]
 
 
 def test_either_is_the_first_source_that_is_complete() -> None:

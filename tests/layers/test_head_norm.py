@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lmzoo.layers.head_norm import HeadNorm, HeadRMSNorm
+from lmzoo.layers.head_norm import HeadLayerNorm, HeadNorm, HeadRMSNorm
 from tests.layers.decoded import perturbed, random
 
 
@@ -37,3 +37,13 @@ def test_head_rms_norm_has_a_weight_for_every_feature_of_every_head() -> None:
     norm = perturbed(norm)
     rms = (x_BTHK.square().mean(dim=-1, keepdim=True) + 1e-3).sqrt()
     torch.testing.assert_close(norm(x_BTHK), x_BTHK / rms * norm.weight)
+
+
+def test_head_layer_norm_has_a_weight_for_each_head() -> None:
+    norm = HeadLayerNorm(3, 4, eps=0.1)
+    with torch.no_grad():
+        norm.weight.copy_(torch.arange(12.0).view(3, 4))
+    x_BTHK = random(2, 5, 3, 4)
+    for h in range(3):
+        expected = F.layer_norm(x_BTHK[:, :, h], (4,), norm.weight[h].to(x_BTHK.dtype), None, 0.1)
+        torch.testing.assert_close(norm(x_BTHK)[:, :, h], expected)

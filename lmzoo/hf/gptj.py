@@ -1,0 +1,214 @@
+"""GPT-J, Phi, Cohere's Command R and StableLM in transformers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused
+from lmzoo.hf.keys import EVERY, GELU_TANH, SIZES, SWIGLU, rope
+from lmzoo.hf.weights import Head, Neighbors, Rows, Source, Stacked, Transposed, Weights
+
+_LAYER = "model.layers.{i}."
+_SHARES = ("n_heads", "n_kv_heads", "n_kv_heads")
+
+
+def _both(ours: str, theirs: str) -> dict[str, Source]:
+    return {f"{ours}.{kind}": f"{theirs}.{kind}" for kind in ("weight", "bias")}
+
+
+def _qkv(module: str, rotated: Callable[[str, str], Source]) -> dict[str, Source]:
+    """Returns the projections of queries, keys and values; `rotated` makes the layout of the first two."""
+    return {
+        f"blocks.{{i}}.0.inner.qkv.{kind}": Rows(
+            (
+                rotated(f"{module}q_proj.{kind}", "n_heads"),
+                rotated(f"{module}k_proj.{kind}", "n_kv_heads"),
+                f"{module}v_proj.{kind}",
+            ),
+            _SHARES,
+        )
+        for kind in ("weight", "bias")
+    }
+
+
+def _halves(name: str, _heads: str) -> Source:
+    return name
+
+
+def _neighbors(name: str, heads: str) -> Source:
+    return Neighbors(name, "rotary_dim", heads, first=True)
+
+
+def _each_head(name: str) -> Source:
+    """Returns the layout of weights (H, K) of neighbors."""
+    return Transposed(Neighbors(Transposed(name), "rotary_dim", first=True))
+
+
+def _parallel(sequential: Mapping[str, Source]) -> dict[str, Source]:
+    """Returns the names for blocks with one norm, from those of blocks in sequence."""
+    names = {".0.before.": ".before.", ".0.inner.": ".inner.0.", ".1.inner.": ".inner.1."}
+    found = {}
+    for name, source in sequential.items():
+        ours = next((name.replace(old, new) for old, new in names.items() if old in name), name)
+        found[ours] = source
+    return found
+
+
+def _head(tokens: str) -> Weights:
+    """Returns the names of the head, also for one with a factor."""
+    head = Head("lm_head.weight", tokens=tokens)
+    return {"head.weight": head, "head.inner.weight": head, "head.bias": "lm_head.bias"}
+
+
+def _rotary_dim(share: float) -> Together:
+    """Returns the keys of rotary positions, for the setting `rotary_dim`."""
+    keys = rope(scaled=False, fraction="fraction", share=share)
+
+    def settings(config: Config) -> dict[str, Any]:
+        found = keys.settings(config)
+        width = config.value("hidden_size", 0) // max(1, config.value("num_attention_heads", 1))
+        return {"rope_theta": found["rope_theta"], "rotary_dim": int(width * found["fraction"])}
+
+    return Together(keys.keys, settings)
+
+
+_SIZES = {
+    **SIZES,
+    "num_attention_heads": To("n_heads"),
+    "num_key_value_heads": To("n_kv_heads", None),
+    "intermediate_size": To("d_ff"),
+    "layer_norm_eps": To("norm_eps", 1e-5),
+}
+
+_GPTJ = "transformer.h.{i}."
+GPTJ = Architecture(
+    model_type="gptj",
+    classes=("GPTJForCausalLM",),
+    family="gptj",
+    weights={
+        "tokens.weight": "transformer.wte.weight",
+        **_parallel(
+            {
+                **_both("blocks.{i}.0.before", f"{_GPTJ}ln_1"),
+                **_qkv(f"{_GPTJ}attn.", _neighbors),
+                "blocks.{i}.0.inner.out.weight": f"{_GPTJ}attn.out_proj.weight",
+                **_both("blocks.{i}.1.inner.up", f"{_GPTJ}mlp.fc_in"),
+                **_both("blocks.{i}.1.inner.down", f"{_GPTJ}mlp.fc_out"),
+            }
+        ),
+        **_both("norm", "transformer.ln_f"),
+        **_head("transformer.wte.weight"),
+    },
+    keys={
+        **EVERY,
+        "vocab_size": To("vocab_size"),
+        "n_positions": To("context_length"),
+        "n_embd": To("d_model"),
+        "n_layer": To("n_layers"),
+        "n_head": To("n_heads"),
+        "n_inner": To("d_ff", None),
+        "rotary_dim": To("rotary_dim", 64),
+        "layer_norm_epsilon": To("norm_eps", 1e-5),
+        "activation_function": GELU_TANH,
+        "tie_word_embeddings": Only(False),
+        **{key: Unused() for key in ("rotary", "n_ctx", "scale_attn_weights", "summary_type", "summary_use_proj")},
+        **{key: Unused() for key in ("summary_activation", "summary_proj_to_labels", "summary_first_dropout")},
+    },
+    aliases={"max_position_embeddings": "n_positions", "hidden_size": "n_embd"}
+    | {"num_attention_heads": "n_head", "num_hidden_layers": "n_layer"},
+    prefix="transformer.",
+    buffers=("*.attn.bias", "*.attn.masked_bias"),
+)
+PHI = Architecture(
+    model_type="phi",
+    classes=("PhiForCausalLM",),
+    family="gptj",
+    weights={
+        "tokens.weight": "model.embed_tokens.weight",
+        **_parallel(
+            {
+                **_both("blocks.{i}.0.before", f"{_LAYER}input_layernorm"),
+                **_qkv(f"{_LAYER}self_attn.", _halves),
+                **_both("blocks.{i}.0.inner.out", f"{_LAYER}self_attn.dense"),
+                **_both("blocks.{i}.1.inner.up", f"{_LAYER}mlp.fc1"),
+                **_both("blocks.{i}.1.inner.down", f"{_LAYER}mlp.fc2"),
+            }
+        ),
+        **_both("norm", "model.final_layernorm"),
+        **_head("model.embed_tokens.weight"),
+    },
+    keys={**_SIZES, "hidden_act": GELU_TANH, "tie_word_embeddings": Only(False), "qk_layernorm": Only(False)},
+    together=(_rotary_dim(0.5),),
+    fixed={"attention_bias": "all"},
+    buffers=("*.rotary_emb.inv_freq",),
+)
+
+_GATED: dict[str, Source] = {
+    **_both("blocks.{i}.0.before", f"{_LAYER}input_layernorm"),
+    **_both("blocks.{i}.0.inner.out", f"{_LAYER}self_attn.o_proj"),
+    "blocks.{i}.1.inner.up.weight": Rows((f"{_LAYER}mlp.gate_proj.weight", f"{_LAYER}mlp.up_proj.weight")),
+    "blocks.{i}.1.inner.down.weight": f"{_LAYER}mlp.down_proj.weight",
+}
+_FRAME: Weights = {
+    "tokens.weight": "model.embed_tokens.weight",
+    **_both("norm", "model.norm"),
+    **_head("model.embed_tokens.weight"),
+}
+COHERE = Architecture(
+    model_type="cohere",
+    classes=("CohereForCausalLM",),
+    family="gptj",
+    weights={
+        **_FRAME,
+        **_parallel(
+            {
+                **_GATED,
+                **_qkv(f"{_LAYER}self_attn.", _neighbors),
+                "blocks.{i}.0.inner.q_norm.weight": _each_head(f"{_LAYER}self_attn.q_norm.weight"),
+                "blocks.{i}.0.inner.k_norm.weight": _each_head(f"{_LAYER}self_attn.k_norm.weight"),
+            }
+        ),
+    },
+    keys={
+        **_SIZES,
+        "hidden_act": SWIGLU,
+        "logit_scale": To("logit_scale", 0.0625),
+        "use_qk_norm": To("qk_norm", default=False),
+        "attention_bias": To("attention_bias", default=False, values={False: "none", True: "all"}),
+        "tie_word_embeddings": To("tie_embeddings", default=True),
+    },
+    together=(rope(500000.0, scaled=False),),
+    fixed={"gated": True, "norm_bias": False, "mlp_bias": False, "head_bias": False},
+    buffers=("*.rotary_emb.inv_freq",),
+)
+
+_STABLE: dict[str, Source] = {
+    **_GATED,
+    **_qkv(f"{_LAYER}self_attn.", _halves),
+    "blocks.{i}.0.inner.q_norm.weight": Stacked(f"{_LAYER}self_attn.q_layernorm.norms.{{e}}.weight", "n_heads"),
+    "blocks.{i}.0.inner.k_norm.weight": Stacked(f"{_LAYER}self_attn.k_layernorm.norms.{{e}}.weight", "n_kv_heads"),
+}
+STABLELM = Architecture(
+    model_type="stablelm",
+    classes=("StableLmForCausalLM",),
+    family="gptj",
+    weights={
+        **_FRAME,
+        **_STABLE,
+        **_both("blocks.{i}.1.before", f"{_LAYER}post_attention_layernorm"),
+        **_parallel(_STABLE),
+    },
+    keys={
+        **_SIZES,
+        "num_key_value_heads": To("n_kv_heads", 32),
+        "hidden_act": SWIGLU,
+        "use_parallel_residual": To("parallel", default=False),
+        "use_qkv_bias": To("attention_bias", default=False, values={False: "none", True: "qkv"}),
+        "qk_layernorm": To("qk_norm", default=False),
+        "tie_word_embeddings": To("tie_embeddings", default=False),
+    },
+    together=(_rotary_dim(0.25),),
+    fixed={"gated": True, "mlp_bias": False, "head_bias": False},
+    buffers=("*.rotary_emb.inv_freq",),
+)
