@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -55,35 +56,39 @@ def start_spec(
     if not model.traits.trainable:
         raise ConfigError(f"{start}: {model.family} is not trained by gradients: there is nothing to train further")
     changed, train = apply_settings(model.family, others)
-    own = {key: value for key, value in configs.to_dict(model.config).items() if key != "vocab_size"}
+    config = shapes.changed_config(model, changed)
     recipe = {key: value for key, value in registry.recipe(model.family).items() if key != "tokenizer"}
     paths = {"path": str(start), "tokenizer": tokenizer}
     spec = RunSpec(
         model=model.family,
         data=data,
-        config={**own, **changed},
+        config={name: value for name, value in configs.to_dict(config).items() if name != "vocab_size"},
         tokenizer=found.spec,
         train=configs.build(TrainConfig, {**recipe, **train}),
         start=configs.build(Start, {**paths, "sha256": fingerprint(model), **of_start}),
-        teacher=None if teacher is None else _teacher(teacher, of_teacher),
     )
-    for setting, value in changed.items():
-        config = configs.build(type(model.config), {**configs.to_dict(model.config), setting: value})
-        if what := shapes.difference(model, registry.blank_model(type(model), config, device="meta")):
-            raise ConfigError(f"{setting}={value!r} cannot be set in a trained model: {what}")
-    config = spec.model_config(found.vocab_size)
-    if spec.teacher is None and of_teacher:
-        raise ConfigError(f"{TEACHER}.{next(iter(of_teacher))} needs a teacher: --teacher RUN|MODEL")
-    if spec.teacher is not None:
-        taught = load_teacher(spec.teacher, found, config.context_length)
-        _require_matching(spec, model, taught)
     freeze(model, of_start.get("trained", "all"))
+    if teacher is not None:
+        return replace(spec, teacher=_teacher(spec, model, found, teacher, of_teacher))
+    if of_teacher:
+        raise ConfigError(f"{TEACHER}.{next(iter(of_teacher))} needs a teacher: --teacher RUN|MODEL")
     return spec
 
 
-def _teacher(path: str | Path, settings: Mapping[str, Any]) -> Teacher:
-    sha256 = fingerprint(load_run(path).model)
-    return configs.build(Teacher, {"path": str(path), "sha256": sha256, **settings})
+def _teacher(
+    spec: RunSpec, model: LanguageModel, tokenizer: Tokenizer, path: str | Path, settings: Mapping[str, Any]
+) -> Teacher:
+    """Make the settings of the teacher of `model`. Raises an `LmzooError` if it does not fit."""
+    loaded, its_tokenizer, _ = load_run(path)
+    teacher = configs.build(Teacher, {"path": str(path), "sha256": fingerprint(loaded), **settings})
+    require_teacher(path, loaded, its_tokenizer, tokenizer, spec.config["context_length"])
+    if steps := teacher.match_steps:
+        where = f"{TEACHER}.match_steps={steps}"
+        configs.require(steps <= spec.train.steps, f"{where} must be at most steps={spec.train.steps}")
+        configs.require(not spec.train.compile, f"{where} cannot be combined with compile=True")
+        fits = _shapes(model) == _shapes(loaded)
+        configs.require(fits, f"{where}: the teacher {path} must have as many layers of the same width")
+    return teacher
 
 
 def load(origin: Origin, tokenizer: str | None = None) -> Run:
@@ -138,19 +143,6 @@ def freeze(model: LanguageModel, trained: str) -> None:
         raise ConfigError(f"start.trained={trained!r}: {model.family} has no transplanted mixers")
     for parameter in model.parameters():
         parameter.requires_grad_(id(parameter) in new)
-
-
-def _require_matching(spec: RunSpec, model: LanguageModel, teacher: LanguageModel) -> None:
-    """Raise `ConfigError` if features are to be matched and cannot be."""
-    assert spec.teacher is not None
-    steps, path = spec.teacher.match_steps, spec.teacher.path
-    if not steps:
-        return
-    where = f"{TEACHER}.match_steps={steps}"
-    configs.require(steps <= spec.train.steps, f"{where} must be at most steps={spec.train.steps}")
-    configs.require(not spec.train.compile, f"{where} cannot be combined with compile=True, which skips the features")
-    fits = _shapes(model) == _shapes(teacher)
-    configs.require(fits, f"{where}: the teacher {path} must have as many layers of the same width")
 
 
 @torch.no_grad()

@@ -39,19 +39,21 @@ class TransplantFields:
         cast(Any, super()).__post_init__()
         for family in {*words(self)} - {KEPT}:
             mixer_config(self, family)
-        for assignment in self.mixer_settings:
-            family = assignment.partition(".")[0]
-            require(
-                family in self.mixers.replace("*", " ").split(),
-                f"mixer_settings={assignment!r} must begin with a family in mixers={self.mixers!r}",
-            )
+        for text in self.mixer_settings:
+            known = text.partition(".")[0] in _named(self.mixers)
+            require(known, f"mixer_settings={text!r} must begin with a family in mixers={self.mixers!r}")
+
+
+def _named(mixers: str) -> list[str]:
+    """Returns the words in a pattern, without their counts."""
+    return [part.partition("*")[0] for part in mixers.split()]
 
 
 def words(config: Any) -> list[str]:
     """Returns the word of each layer: `KEPT`, or the family of its mixer. Raises `ConfigError`."""
     if not hasattr(config, "n_layers"):
         raise ConfigError(f"mixers={config.mixers!r} needs a source with n_layers")
-    known = [part.partition("*")[0] for part in config.mixers.split()]
+    known = _named(config.mixers)
     for word in {*known} - {KEPT}:
         try:
             mixer_class(word)
@@ -79,12 +81,13 @@ def mixer_config(config: Any, family: str) -> Any:
     own = {field.name for field in fields(TransplantFields)}
     source = {name: value for name, value in configs.to_dict(config).items() if name not in own}
     if type(config).source_family != family:
-        head_dim = source.get("head_dim") or (source["d_model"] // source["n_heads"] if "n_heads" in source else None)
+        width, heads = (source.get(name) for name in ("d_model", "n_heads"))
+        head_dim = source.get("head_dim") or (width // heads if width and heads else None)
         sizes = {"head_dim": head_dim, "key_dim": head_dim, "value_dim": head_dim}
         followed = {name: source[name] for name in FOLLOWED if name in source}
         source = {
             **{name: value for name, value in {**followed, **sizes}.items() if name in known and value is not None},
-            **{name: source[name] for name in ("vocab_size", "d_model")},
+            **{name: source[name] for name in ("vocab_size", "d_model") if name in source},
         }
     mine = [text.partition(".")[2] for text in config.mixer_settings if text.partition(".")[0] == family]
     try:

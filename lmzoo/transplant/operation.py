@@ -16,7 +16,7 @@ from lmzoo import configs, registry
 from lmzoo.errors import ConfigError, InputError
 from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.settings import shown
-from lmzoo.storage.shapes import difference
+from lmzoo.storage.shapes import changed_config
 from lmzoo.transplant.model import KEPT, TransplantFields, mixer_class, transplanted, words
 from lmzoo.transplant.slots import Slot, slots_of
 from lmzoo.transplant.weights import copy_kept, move
@@ -84,7 +84,7 @@ def transplant(
     if not layers and not settings:
         raise ConfigError("nothing to change: give layers and the family of their new mixers, or settings")
     own, of_mixer = _divided(settings or {}, to)
-    config: ModelConfig = _changed(source, own)
+    config = changed_config(source, own)
     cls, before = type(source), _slots(source, layers)
     if to is not None:
         cls, config = _with_mixers(source, config, [*before], to, of_mixer)
@@ -112,16 +112,6 @@ def _divided(settings: Mapping[str, Any], to: str | None) -> tuple[dict[str, Any
             raise ConfigError(f"{key}={value!r} cannot be set by a transplant")
         (of_mixer if dot else own)[name or key] = value
     return own, of_mixer
-
-
-def _changed(source: LanguageModel, changes: Mapping[str, Any]) -> ModelConfig:
-    """Returns the config of the source with other settings. Raises `ConfigError` for one that changes a shape."""
-    cls, given = type(source), configs.to_dict(source.config)
-    for key, value in changes.items():
-        config = configs.build(cls.config_class, {**given, key: value})
-        if what := difference(source, registry.blank_model(cls, config, device="meta")):
-            raise ConfigError(f"{key}={value!r} cannot be set in a trained model: {what}")
-    return configs.build(cls.config_class, {**given, **changes})
 
 
 def _slots(model: LanguageModel, layers: Sequence[int]) -> dict[int, Slot]:

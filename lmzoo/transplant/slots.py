@@ -13,7 +13,7 @@ from lmzoo.layers.engram import Engram
 from lmzoo.layers.hyper_connection import Streams
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.rwkv7 import ChannelMix
-from lmzoo.layers.stack import Parallel, Stack
+from lmzoo.layers.stack import Parallel, Residual, Stack
 
 _NO_MIXERS = (ChannelMix, Engram)  # layers with a state that are not the mixer of their block
 
@@ -61,10 +61,13 @@ def slots_of(model: nn.Module) -> list[Slot | ConfigError]:
 
 
 def _slots(module: nn.Module) -> Iterator[Slot]:
-    """Yields the layers with a state that are inside a module, but in no other layer, and not directly in a stack."""
+    """Yields the layers with a state that are inside a module, but in no other layer, and not directly in a stack.
+
+    In a residual branch, any module with a state is such a layer; elsewhere, as in gpt2's blocks, a `Layer`.
+    """
     for name, child in module.named_children():
-        if isinstance(child, Layer) and not isinstance(child, Streams):
-            if hasattr(child, "init_state") and not isinstance(child, _NO_MIXERS) and not isinstance(module, Stack):
-                yield Slot(module, name)
-        else:
+        in_branch = isinstance(module, (Residual, Streams))
+        if isinstance(child, (Stack, Residual, Parallel, Streams)) or not (in_branch or isinstance(child, Layer)):
             yield from _slots(child)
+        elif hasattr(child, "init_state") and not isinstance(child, _NO_MIXERS) and not isinstance(module, Stack):
+            yield Slot(module, name)

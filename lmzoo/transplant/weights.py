@@ -38,7 +38,7 @@ def move(old: Layer, new: Layer, dtype: torch.dtype, *, copies: bool) -> tuple[t
 
     Returns the names of what was taken over, the names of what is lost, and the number of parameters taken over.
     """
-    given, wanted = old.transferable(), new.transferable()
+    given, wanted = (getattr(mixer, "transferable", dict[str, Projection])() for mixer in (old, new))
     taken = transfer(given, wanted) if copies else []
     conv = getattr(new, "conv", None)
     if taken and isinstance(conv, ShortConv):

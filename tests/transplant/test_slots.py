@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import Tensor, nn
 
 import lmzoo
 from lmzoo.errors import ConfigError
+from lmzoo.layers.context import Context
+from lmzoo.layers.gla import GLA
 from lmzoo.layers.linear_attention import LinearAttention
-from lmzoo.layers.stack import blocks_of
+from lmzoo.layers.short_conv import ShortConv
+from lmzoo.layers.stack import Residual, Stack, blocks_of
 from lmzoo.transplant.slots import slot_of, slots_of
+from lmzoo.transplant.weights import move
 from tests.transplant.models import SIZES, trained
 
 
@@ -45,3 +51,23 @@ def test_put_replaces_the_mixer_and_the_reach_of_its_streams() -> None:
     slot.put(mixer)
     assert slot_of(block).mixer is mixer
     assert slot.parent.reach == 3
+
+
+class Mean(nn.Module):
+    """A mixer that is no `Layer`, with a layer inside that has a state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = ShortConv(32, 3)
+
+    def init_state(self, batch_size: int, max_len: int, like: Tensor) -> Tensor:
+        return self.conv.init_state(batch_size, max_len, like)
+
+    def forward(self, x_BTD: Tensor, state: Tensor | None, ctx: Context) -> tuple[Tensor, Tensor | None]:
+        return self.conv(x_BTD, state, ctx)
+
+
+def test_slot_of_a_branch_takes_any_module_with_a_state() -> None:
+    block = Stack([Residual(None, Mean()), Residual(None, nn.Linear(32, 32))])
+    assert isinstance(slot_of(block).mixer, Mean)
+    assert move(slot_of(block).mixer, GLA(32, 4), torch.float32, copies=True)[0] == ()
