@@ -101,6 +101,12 @@ def test_find_class_loads_the_file_of_a_plugin(tmp_path: Path) -> None:
         sys.modules.pop(name, None)
 
 
+def test_find_class_makes_a_derived_class_anew() -> None:
+    cls = registry.model_class("llama-transplant")
+    assert find_class(reference(cls)) is cls
+    assert reference(registry.model_class("llama"))["derived"] is None
+
+
 def test_main_answers_each_kind_of_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """In this process: the checks that a fresh process runs are those of the subject that it was sent."""
     logits_BTV = save_request(subject(Transformer), tmp_path)

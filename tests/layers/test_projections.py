@@ -70,6 +70,14 @@ def test_split_rows_linear_attention_computes_the_definition() -> None:
     torch.testing.assert_close(run(LinearAttention(D, H)), expected)
 
 
+@pytest.mark.parametrize("n_kv_heads", [G, H])
+def test_split_rows_attention_computes_the_definition(n_kv_heads: int) -> None:
+    q, k, v = (heads(name) for name in "qkv")
+    scores = (q @ k.mT * K**-0.5).masked_fill(~torch.ones(T, T, dtype=torch.bool).tril(), -torch.inf)
+    expected = merged(scores.softmax(dim=-1) @ v)
+    torch.testing.assert_close(run(Attention(D, H, n_kv_heads=n_kv_heads)), expected)
+
+
 def delta(layer: DeltaRule | GatedDelta, decay_TH: Tensor, gate: Callable[[Tensor], Tensor]) -> Tensor:
     """The delta rule, with a decay, token by token."""
     q, k, v = (F.silu(heads(name)) for name in "qkv")

@@ -124,15 +124,10 @@ QUICK = ["construction", "causality", "decoding", "receptive_field", "declared_g
     ("family", "settings", "checks"),
     [
         ("llama", {"mixers": "kept gated_deltanet", "n_kv_heads": 2}, QUICK),
-        ("llama", {"mixers": "gla"}, ["settings"]),  # the settings of its own mixers have an effect in a variant
+        ("olmo2", {"mixers": "gla"}, ["settings"]),  # the settings of its own mixers have an effect in a variant
         ("gpt2", {"mixers": "mamba2 kept"}, QUICK),
     ],
 )
 def test_transplanted_passes_its_checks(family: str, settings: dict[str, Any], checks: list[str]) -> None:
     report = lmzoo.check_model(trained(f"{family}-transplant", **settings), only=checks)
-    assert report.passed, str(report)
-
-
-def test_transplanted_passes_the_checks_of_saving_in_another_process() -> None:
-    report = lmzoo.check_model("llama-transplant", only=["construction", "save_and_load", "meta_device"])
     assert report.passed, str(report)
