@@ -30,6 +30,7 @@ class Layer(nn.Module):
     - `active`: the share of a parameter that one token uses, by name (experts).
     - `chooses`: rounding to 16 bits changes which entries its `stable_topk` takes (keys, not a few experts).
     - `keep_float32`: names of parameters that lose too much precision in 16 bits.
+    - `transferable()`: projections to and from its heads, which another mixer can take over (`lmzoo.transplant`).
 
     Values inside that can be looked at, such as attention weights, are offered by `offers` (`lmzoo.layers.offers`).
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,6 +14,7 @@ from lmzoo.runs.origin import START, TEACHER
 from lmzoo.runs.saved import is_run
 from lmzoo.runs.spec import DEFAULT_DATA, RunSpec, make_spec
 from lmzoo.runs.start import start_spec
+from lmzoo.storage import atomic
 
 RUNS = Path("runs")  # where a run is made if no directory is named
 
@@ -64,6 +66,8 @@ def make_request(
             raise ConfigError(f"out={given} cannot be given with the run {run}, which continues where it is")
         spec = read_spec(run, settings, data=data, tokenizer=tokenizer, teacher=teacher)
         return Request(spec, run, resume, prolong)
+    if name not in registry.list_models() and os.path.isfile(run / atomic.MANIFEST):
+        raise ConfigError(f"{run} is a saved model: --from {run} trains it further")
     if teacher is not None:
         raise ConfigError(f"{TEACHER}={teacher} needs a trained model to start from: --from RUN|MODEL")
     if resume and run.parts[1:]:

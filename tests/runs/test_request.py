@@ -11,6 +11,7 @@ import pytest
 from lmzoo.errors import ConfigError, DataError
 from lmzoo.runs.request import make_request
 from lmzoo.runs.run import RunSpec, train_run
+from lmzoo.storage import checkpoints
 
 
 def test_make_request_reads_the_settings_of_a_run(tmp_path: Path, small_spec: Callable[..., RunSpec]) -> None:
@@ -70,3 +71,6 @@ def test_make_request_refuses_a_teacher_or_nothing_without_a_model_to_start_from
     train_run(small_spec(steps=2), run)
     with pytest.raises(ConfigError, match=r"is a run: --resume continues it, --from .*run trains its model further"):
         make_request(str(run), None, None, {})
+    saved = checkpoints.path_of(run, 2)
+    with pytest.raises(ConfigError, match=r"is a saved model: --from .* trains it further"):
+        make_request(str(saved), None, None, {})
