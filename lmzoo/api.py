@@ -61,11 +61,15 @@ def train(
 
 
 def show_progress(request: Request, bar: ProgressBar) -> list[Listener]:
-    """Show the note of a request; returns listeners that show its progress, and a warning about a wrong model."""
-    model = request.spec.model
+    """Show the note of a request; returns listeners that show its progress, and a warning about a wrong model.
+
+    The check behind the warning looks at a family with its defaults, so it is left out for a model that was trained
+    before, whose mixers may be others.
+    """
+    model, is_new = request.spec.model, request.spec.start is None
 
     def warn_if_wrong(event: Event) -> None:
-        if isinstance(event, StartEvent) and (problem := ranking_problem(model)):
+        if isinstance(event, StartEvent) and is_new and (problem := ranking_problem(model)):
             bar(NoteEvent(f"warning: {model} {problem}; it is trained anyway, but its loss may mean nothing"))
 
     if request.note is not None:

@@ -181,8 +181,7 @@ def read_spec(
     """Make the spec that a run was made from, changed by `overrides` (see `apply_settings`), to resume the run.
 
     `data` replaces the text of the run, which must have the same hash, and `teacher` the path of its teacher, which
-    must be the same model. Raises an `LmzooError` of one line, also for a
-    run whose text is a pattern: see `saved.own_data`.
+    must be the same model. Raises an `LmzooError` of one line, also for a run whose text is a pattern: see `own_data`.
     """
     tables = read_tables(run)
     require_resumable(run, tables)
