@@ -14,7 +14,11 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs" / "site"))
 import sources  # noqa: E402  (from docs/site/, which is no package)
 from extension import counterpart, plain_docstring  # noqa: E402
+from gallery_pages import family_page, raw, write_vega  # noqa: E402
 from links import broken_links  # noqa: E402
+from search import SearchMixed  # noqa: E402
+
+from lmzoo.gallery import gather  # noqa: E402
 
 FILES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "registry").glob("*/card.md")])
 LINK = re.compile(r"\]\(([^)\s]+)\)")
@@ -95,6 +99,30 @@ def test_counterpart_is_the_same_page_in_the_other_language() -> None:
     assert counterpart("course/en/03-context") == "course/zh/03-context"
     assert counterpart("course/zh/03-context") == "course/en/03-context"
     assert counterpart("contract") == ""
+
+
+def test_search_splits_chinese_into_pairs_of_characters() -> None:
+    search = SearchMixed({})
+    assert search.split("隐状态 of an LSTM, 词元") == ["隐状", "状态", "of", "an", "LSTM", "词元"]
+    assert search.split("用gated_deltanet解码器") == ["用", "gated_deltanet", "解码", "码器"]
+
+
+def test_family_page_has_a_heading_for_each_section() -> None:
+    text = family_page(gather("bigram"))
+    assert text.startswith("# Bigram\n")
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE)[:2] == ["The idea", "The equations"]
+
+
+def test_raw_has_a_fence_that_its_text_cannot_end() -> None:
+    assert raw("a").startswith("```{raw} html\na\n```\n")
+    assert raw("x\n`````\ny").startswith("``````{raw} html\n")
+
+
+def test_write_vega_keeps_its_names_in_a_function(tmp_path: Path) -> None:
+    write_vega(tmp_path)
+    text = (tmp_path / "vega.js").read_text(encoding="utf-8")
+    assert text.startswith("(() => {")
+    assert text.endswith("})();\n")
 
 
 def test_plain_docstring_escapes_signs_of_restructuredtext_outside_of_code() -> None:

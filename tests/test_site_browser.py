@@ -21,8 +21,9 @@ FAMILIES = ("bigram", "gpt2", "mamba")
 PAGES = {
     "README.md": "# Small\n\n[中文](README.zh-CN.md), [Mamba](registry/mamba/card.md), [a](docs/contract.md#loss)\n",
     "README.zh-CN.md": "# 小站\n\n[English](README.md)\n",
-    "docs/contract.md": "# The contract\n\n## Loss\n\n[A family](../registry/gpt2/card.md)\n",
-    "docs/course/en/01-pairs.md": "# Counting pairs\n\nA hidden state. See [the contract](../../contract.md).\n",
+    "docs/contract.md": "# Rules\n\n## Loss\n\n[A family](../registry/gpt2/card.md)\n",
+    "docs/course/en/01-pairs.md": "# Counting pairs\n\nState $h_t$. [Rules](../../contract.md)\n\n$$\nW x\n$$\n",
+    "docs/course/en/01-pairs.ipynb": "{}",
     "docs/course/zh/01-pairs.md": "# 数一数相邻的词元\n\n循环神经网络的隐状态只有一个向量。\n",
 }
 
@@ -91,6 +92,13 @@ def test_language_switch_keeps_the_page(site: Site) -> None:
     assert site.script("document.documentElement.lang") == "zh-CN"
     site.driver.find_element("css selector", ".other-language").click()
     assert site.driver.current_url.endswith("course/en/01-pairs.html")
+
+
+def test_page_of_the_course_has_its_notebook_and_formulas_without_a_script(site: Site) -> None:
+    site.open("course/en/01-pairs.html")
+    assert site.script("document.querySelector('.page-links a[download]').getAttribute('href')") == "01-pairs.ipynb"
+    displays = "[...document.querySelectorAll('article math')].map((formula) => formula.getAttribute('display'))"
+    assert site.script(displays) == ["inline", "block"]
 
 
 def test_gallery_filters_families_and_draws_the_plot_again(site: Site) -> None:

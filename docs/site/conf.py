@@ -19,6 +19,7 @@ source_suffix = {".md": "markdown"}
 templates_path = ["templates"]
 highlight_language = "none"  # of an indented block, which may hold commands, equations or a tree of files
 
+myst_enable_extensions = ["dollarmath"]
 myst_heading_anchors = 4  # the anchors that GitHub gives to headings
 myst_links_external_new_tab = False
 
@@ -36,6 +37,7 @@ html_static_path = ["static", str(PACKAGE / "gallery" / "gallery.css"), str(PACK
 html_css_files = ["site.css", "gallery.css"]
 html_copy_source = False
 html_show_sphinx = False
+html_math_renderer = "mathml"  # drawn by the browser: no script, no font
 html_search_language = "mixed"
 html_show_search_summary = False  # the browser cannot read other pages of file://
 html_theme_options = {"footer_icons": []}

@@ -1,12 +1,15 @@
-"""What the site adds to Sphinx: a switch and a search for two languages, plain docstrings, and plots by Vega-Lite."""
+"""What the site adds to Sphinx: two languages, notebooks, formulas as MathML, plain docstrings, plots by Vega-Lite."""
 
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
+from docutils import nodes
 from gallery_pages import write_vega
+from latex2mathml.converter import convert
 from search import SearchMixed
 from sphinx.application import Sphinx
 
@@ -20,13 +23,15 @@ def counterpart(page: str) -> str:
     return page.replace(CHINESE, ENGLISH, 1) if page.startswith(CHINESE) else ""
 
 
-def add_language(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
-    """Gives the template of a page its language, and the link to the same page in the other one."""
+def add_links(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
+    """Gives the template of a page its language, the link to the same page in the other one, and its notebook."""
     other = counterpart(page)
     if page == "zh" or page.startswith(CHINESE):
         context["language"] = "zh-CN"
     if other in app.env.found_docs:
         context["other_language"] = {"page": other, "name": "中文" if other.startswith(CHINESE) else "English"}
+    if (Path(app.srcdir) / f"{page}.ipynb").is_file():
+        context["notebook"] = f"{page.rpartition('/')[2]}.ipynb"
 
 
 def plain_docstring(_app: Sphinx, _what: str, _name: str, _obj: object, _options: object, lines: list[str]) -> None:
@@ -41,16 +46,26 @@ def plain_docstring(_app: Sphinx, _what: str, _name: str, _obj: object, _options
         lines[number] = "".join(parts)
 
 
-def add_vega(app: Sphinx, error: Exception | None) -> None:
-    """Adds the script that draws the plots to the built site."""
+def add_files(app: Sphinx, error: Exception | None) -> None:
+    """Adds the script that draws the plots and the notebooks to the built site."""
     if error is None:
         write_vega(Path(app.outdir) / "_static")
+        for notebook in Path(app.srcdir).rglob("*.ipynb"):
+            shutil.copyfile(notebook, Path(app.outdir) / notebook.relative_to(app.srcdir))
+
+
+def write_formula(translator: Any, node: nodes.math | nodes.math_block) -> None:
+    """Writes a formula in LaTeX as MathML."""
+    display = "block" if isinstance(node, nodes.math_block) else "inline"
+    translator.body.append(convert(node.astext(), display=display))
+    raise nodes.SkipNode
 
 
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connects the functions of this file to Sphinx."""
     app.add_search_language(SearchMixed)
-    app.connect("html-page-context", add_language)
-    app.connect("build-finished", add_vega)
+    app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))
+    app.connect("html-page-context", add_links)
+    app.connect("build-finished", add_files)
     app.connect("autodoc-process-docstring", plain_docstring)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 START = {"README.md": "index.md", "README.zh-CN.md": "zh.md"}
 PROJECT = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
 REFERENCE = ("contract", "api", "results", "families", "glossary")
-ABOUT = ("architecture", "reliability", "log", "changelog", "contributing", "security", "cite")
+ABOUT = ("architecture", "reliability", "log", "changelog", "contributing", "course/README", "security", "cite")
 # In the order in which a reader needs them; other files of docs/ follow by name.
 GUIDES = ("python", "add-a-backbone", "compare", "data", "probes", "scale", "settings")
 OWN = {"docs/site/api.md": "api.md"}  # other files of docs/site/ are not pages
@@ -28,15 +28,20 @@ def pages(root: Path = ROOT) -> dict[str, str]:
     """Returns the place in the site of each Markdown file of the repository that becomes a page, by its path."""
     docs = (path.relative_to(root).as_posix() for path in sorted((root / "docs").rglob("*.md")))
     found = {path: place for path, place in {**START, **PROJECT, **OWN}.items() if (root / path).is_file()}
-    found |= {path: path.removeprefix("docs/") for path in docs if not path.startswith("docs/site/")}
+    found |= {path: place_of(path) for path in docs if not path.startswith("docs/site/")}
     cards = (path.relative_to(root).as_posix() for path in sorted((root / "registry").glob("*/card.md")))
     return found | {path: f"gallery/{PurePosixPath(path).parent.name}.md" for path in cards}
+
+
+def place_of(path: str) -> str:
+    """Returns the place in the site of a file that keeps its name."""
+    return path.removeprefix("docs/")
 
 
 def with_links(text: str, source: str, places: dict[str, str], copied: Callable[[str], None]) -> str:
     """Returns the Markdown `text` of the file `source` with its relative links turned to the places in the site.
 
-    `copied` is called with each linked file that is no page: it must be copied to the site at the same path.
+    `copied` is called with each linked file that is no page: it must be copied to its place (`place_of`).
     """
     here = PurePosixPath(places[source]).parent
 
@@ -44,7 +49,7 @@ def with_links(text: str, source: str, places: dict[str, str], copied: Callable[
         target = os.path.normpath(PurePosixPath(source).parent / match[1]).replace(os.sep, "/")
         if target not in places:
             copied(target)
-        return os.path.relpath(places.get(target, target), here).replace(os.sep, "/")
+        return os.path.relpath(places.get(target, place_of(target)), here).replace(os.sep, "/")
 
     parts: list[str] = []
     end = 0
@@ -61,15 +66,16 @@ def collect(folder: Path, root: Path = ROOT) -> None:
     """
     shutil.rmtree(folder, ignore_errors=True)
     places = pages(root)
-    others: set[str] = set()
+    others = {path.relative_to(root).as_posix() for path in (root / "docs").rglob("*.ipynb")}
     for source, place in places.items():
         if not place.startswith("gallery/"):
             text = with_links((root / source).read_text(encoding="utf-8"), source, places, others.add)
             write(folder / place, text + (contents([*places.values(), "cite.md"]) if source == "README.md" else ""))
     for other in sorted(others):
         if (root / other).is_file():  # or else Sphinx names the link
-            (folder / other).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(root / other, folder / other)
+            place = folder / place_of(other)
+            place.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / other, place)
     write(folder / "cite.md", cite(root))
 
 
@@ -82,8 +88,10 @@ def write(path: Path, text: str) -> None:
 def contents(places: Iterable[str]) -> str:
     """Returns the tables of contents of the site, in MyST."""
     names = [place.removesuffix(".md") for place in places]
-    english = sorted(name for name in names if name.startswith("course/en/"))
-    chinese = sorted(name for name in names if name.startswith("course/zh/"))
+    english, chinese = (
+        sorted((name for name in names if name.startswith(f"course/{language}/")), key=_index_first)
+        for language in ("en", "zh")
+    )
     placed = {*REFERENCE, *ABOUT, *GUIDES, "index", "zh", *english, *chinese}
     others = sorted(name for name in names if name not in placed and not name.startswith("gallery/"))
     guides, reference, about = ([name for name in known if name in names] for known in (GUIDES, REFERENCE, ABOUT))
@@ -101,6 +109,10 @@ def contents(places: Iterable[str]) -> str:
         for caption, entries in captions.items()
         if entries
     )
+
+
+def _index_first(name: str) -> tuple[bool, str]:
+    return not name.endswith("/index"), name
 
 
 def cite(root: Path) -> str:
