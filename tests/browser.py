@@ -31,8 +31,9 @@ def find() -> tuple[str, str] | None:
     return (browser, driver) if browser and driver else None
 
 
-def start(profile: Path) -> Any:
-    """Start Chromium with a new profile, which logs its console and requests; the caller must `quit` the driver."""
+@contextmanager
+def opened(file: Path) -> Iterator[Any]:
+    """Open a page in a new browser, whose profile is beside the file; yields its driver."""
     found = find()
     assert found is not None, MISSING
     from selenium import webdriver
@@ -40,16 +41,10 @@ def start(profile: Path) -> Any:
 
     options = webdriver.ChromeOptions()
     options.binary_location = found[0]
-    for option in (*OPTIONS, f"user-data-dir={profile}"):
+    for option in (*OPTIONS, f"user-data-dir={file.parent / 'profile'}"):
         options.add_argument(f"--{option}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    return webdriver.Chrome(options=options, service=Service(found[1]))
-
-
-@contextmanager
-def opened(file: Path) -> Iterator[Any]:
-    """Open a page in a new browser, whose profile is beside the file; yields its driver."""
-    driver = start(file.parent / "profile")
+    driver = webdriver.Chrome(options=options, service=Service(found[1]))
     try:
         driver.get(file.as_uri())
         yield driver

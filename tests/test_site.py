@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+import lmzoo
+
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs" / "site"))
 import sources  # noqa: E402  (from docs/site/, which is no package)
@@ -67,6 +69,18 @@ def test_contents_lists_every_page_once() -> None:
     names = [place.removesuffix(".md") for place in places if not place.startswith("gallery/")]
     listed = re.findall(r"^(?:.+ <)?([^\s<>:`]+?)>?$", text, re.MULTILINE)
     assert sorted(set(names) - {"index"}) == sorted(name for name in listed if name != "self" and "gallery" not in name)
+
+
+def test_contents_begins_the_course_with_its_list_of_chapters() -> None:
+    text = sources.contents(["course/en/02-b.md", "course/en/index.md", "course/en/01-a.md"])
+    assert re.findall(r"^course/en/(\S+)", text, re.MULTILINE) == ["index", "01-a", "02-b"]
+
+
+def test_api_page_describes_every_public_name() -> None:
+    text = (ROOT / "docs" / "site" / "api.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^\.\. (?:auto|py:)\w+:: lmzoo\.(\w+)", text, re.MULTILINE))
+    described = {*listed, "__version__", "LmzooError"}  # which is in the module of the errors
+    assert set(lmzoo.__all__) <= described, f"add to docs/site/api.md: {set(lmzoo.__all__) - described}"
 
 
 def test_with_links_turns_links_to_the_places_of_pages() -> None:

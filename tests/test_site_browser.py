@@ -40,10 +40,8 @@ class Site:
     def script(self, text: str) -> Any:
         return self.driver.execute_script(f"return {text}")
 
-    def wait(self, holds: Callable[[], Any]) -> None:
-        from selenium.webdriver.support.wait import WebDriverWait
-
-        WebDriverWait(self.driver, 60, poll_frequency=0.05).until(lambda _: holds())
+    def wait(self, holds: Callable[[], bool]) -> None:
+        browser.wait(self.driver, holds)
 
     def found(self, query: str) -> list[str]:
         """The pages that the search finds, the best first."""
@@ -66,11 +64,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     code = f"from pathlib import Path; from make import build; here = Path({str(folder)!r}); "
     code += f"assert build(here / 'build', here, {FAMILIES}) == []"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT / "docs" / "site", check=True)  # Sphinx is full of warnings
-    driver = browser.start(folder / "profile")
-    try:
-        yield Site(driver, folder / "build" / "html")
-    finally:
-        driver.quit()
+    html = folder / "build" / "html"
+    with browser.opened(html / "index.html") as driver:
+        yield Site(driver, html)
 
 
 def test_search_finds_a_family_by_its_name_and_by_its_text(site: Site) -> None:
@@ -123,11 +119,10 @@ def test_gallery_filters_families_and_draws_the_plot_again(site: Site) -> None:
 
 @pytest.mark.parametrize("page", ["index.html", "gallery/index.html", "gallery/mamba.html", "search.html?q=mamba"])
 def test_no_page_is_wider_than_a_phone(site: Site, page: str) -> None:
-    size = {"width": 390, "height": 800, "deviceScaleFactor": 1, "mobile": True}
-    site.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+    browser.set_width(site.driver, 390)
     site.open(page)
     assert site.script("document.documentElement.scrollWidth") == 390
-    site.driver.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.set_width(site.driver, 1200)
 
 
 def test_no_page_reports_an_error_or_sends_a_request(site: Site) -> None:

@@ -37,6 +37,7 @@ def test_mathml_has_subscripts_and_superscripts() -> None:
     assert shape("k_t^T") == "msubsup(/k/,/t/,/T/)"
     assert shape("2^(-8 h / n)") == "msup(2,−8 /h///n/)"
     assert shape("x²") == "msup(/x/,2)"
+    assert shape("a 2i") == "/a/ 2/i/"
     assert shape("q1") == "msub(/q/,1)"
     assert shape("W_gate,e h") == "msub(/W/,gate,/e/) /h/"
     assert shape("softmax_s(q)_t") == "msub(softmax,/s/)msub((/q/),/t/)"
