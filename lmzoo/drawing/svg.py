@@ -16,6 +16,7 @@ TITLE, SMALL = 7.8, 6.2  # pixels of a character, at most on average
 LINE = 15  # of settings
 GAP = 20  # between two parts
 PAD = 12
+HEAD = 28  # of a frame, for its label
 SKIP = 26  # from a residual branch to the line of its input
 PLUS = 8  # radius
 LETTERS = 30  # in a line of settings
@@ -57,7 +58,7 @@ def _piece(node: Node) -> _Piece:
     if isinstance(node, Fork):
         return _residual([_stack([_piece(part) for part in branch.parts]) for branch in node.parts])
     label = f"{node.times} ×" if node.calls == 1 else words_of(node.calls)
-    return _frame(_stack([_piece(part) for part in node.parts]), label, node.cost, repeat=True)
+    return _repeat(_stack([_piece(part) for part in node.parts]), label, node.cost)
 
 
 def _box(box: Box) -> _Piece:
@@ -127,22 +128,26 @@ def _residual(branches: Sequence[_Piece]) -> _Piece:
     return _Piece(width, height, axis, body + plus, open=True)
 
 
-def _frame(inner: _Piece, label: str, cost: Cost, *, repeat: bool = False) -> _Piece:
-    """Returns a frame with a label around a piece."""
-    head = 28
-    width = max(inner.width, TITLE * len(label)) + 2 * PAD
+def _repeat(inner: _Piece, label: str, cost: Cost) -> _Piece:
+    """Returns a dashed frame around blocks, with its label on the right of the line of the features."""
+    axis = PAD + inner.axis
+    width = max(inner.width + 2 * PAD, axis + TITLE * len(label) + 2 * PAD)
+    end = HEAD + inner.height
+    lines = _line(f"M{axis:g} 0V{HEAD}") + _line(f"M{axis:g} {end:g}v{PAD}")
+    text = f'<text class="title" x="{width - PAD:g}" y="19" text-anchor="end">{escape(label)}</text>'
+    frame = f'<rect class="repeat" width="{width:g}" height="{end + PAD:g}" rx="8"/>'
+    body = f"<g>{_tooltip(label, cost)}{frame}{lines}{text}</g>{_at(PAD, HEAD, inner.body)}"
+    return _Piece(width, end + PAD, axis, body, open=True)
+
+
+def _frame(inner: _Piece, title: str, cost: Cost) -> _Piece:
+    """Returns a frame with a title around the parts of a module."""
+    width, height = max(inner.width, TITLE * len(title)) + 2 * PAD, HEAD + inner.height + PAD
     left = (width - inner.width) / 2
-    height = inner.height + head + PAD
-    axis = left + inner.axis
-    lines = "" if not repeat else _line(f"M{axis:g} 0V{head}") + _line(f"M{axis:g} {head + inner.height:g}v{PAD}")
-    place = f'x="{width - PAD:g}" text-anchor="end"' if repeat else f'x="{PAD}"'
-    if repeat and axis > width - PAD - TITLE * len(label):  # the line of the features would run through the label
-        place = f'x="{PAD}"'
-    css = "repeat" if repeat else "frame"
-    frame = f'<rect class="{css}" width="{width:g}" height="{height:g}" rx="8"/>{lines}'
-    text = f'<text class="title" y="19" {place}>{escape(label)}</text>'
-    body = f"<g>{_tooltip(label, cost)}{frame}{text}</g>{_at(left, head, inner.body)}"
-    return _Piece(width, height, axis, body, open=repeat)
+    text = f'<text class="title" x="{PAD}" y="19">{escape(title)}</text>'
+    frame = f'<rect class="frame" width="{width:g}" height="{height:g}" rx="8"/>'
+    body = f"<g>{_tooltip(title, cost)}{frame}{text}</g>{_at(left, HEAD, inner.body)}"
+    return _Piece(width, height, left + inner.axis, body)
 
 
 def _tooltip(name: str, cost: Cost) -> str:

@@ -21,6 +21,7 @@ from lmzoo.gallery.measured import number, results_html
 from lmzoo.gallery.states import state_svg
 
 CARD_FIRST = (card.IDEA, card.EQUATIONS)  # sections of the card that come before what the code shows
+FRAME = 'rect class="frame"'  # in a drawing: a module whose parts are not joined by a composer of layers
 REFERENCE = "llama"  # the family whose state is drawn beside that of each other one
 
 
@@ -87,11 +88,16 @@ def all_bits() -> list[float]:
 
 
 def _blocks(facts: Facts) -> str:
+    drawn = svg(facts.drawing)
+    plain = (
+        " A frame with a title holds the parts of one class in the order of its constructor; how they are joined, its "
+        "source says."
+    )
     return (
         f'<p class="caption">{escape(facts.name)}, drawn from its modules, from the input at the top to the logits. A '
         "line on the left of a block is the residual stream, to which the block adds its result. Blue parts keep a "
-        "state while decoding, grey ones multiply by weights. Point at a part to see its costs.</p>"
-        f'<div class="scroll">{svg(facts.drawing)}</div>'
+        "state while decoding, grey ones multiply by weights. Point at a part to see its costs."
+        f'{plain if FRAME in drawn else ""}</p><div class="scroll">{drawn}</div>'
     )
 
 
