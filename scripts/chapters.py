@@ -26,7 +26,7 @@ TOLERANCE = 0.03
 EXACT = 100  # smaller integers number things, and must be equal
 
 _FENCE = re.compile(r"^```([^\n`]*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
-_NUMBER = re.compile(r"-?(?<![\w.])\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?(?![\w])")
+_NUMBER = re.compile(r"-?(?<![\w.])(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?(?:e[+-]?\d+)?(?!\w)")
 _PICTURE = re.compile(r"!\[[^\]]*\]\(\.\./pictures/([\w-]+\.png)\)")
 _GIVEN = re.compile(r"<!-- given: (.*?) -->", re.DOTALL)
 

@@ -101,6 +101,7 @@ def test_with_outputs_replaces_and_adds_texts() -> None:
         ("Rounded, 3 layers.", []),
         ("It is 250 % of it, not 251 %.", ["251"]),
         ("A text of 1,000 tokens.", ["1,000"]),
+        ("Of 2,000, of 1, 2, 4.", ["2,000"]),
         ("Published: 2.48. <!-- given: 2.48 (the lecture) -->", []),
         ("Code `2.48`, formulas $2.48$, and [links](https://2.48) are no prose. arXiv 1609.03499 neither.", []),
     ],
