@@ -406,8 +406,10 @@ def test_forward_and_decode_of_no_rows_do_not_call_the_layers() -> None:
 def test_model_is_a_line_in_a_notebook() -> None:
     model = lmzoo.create_model("gpt2", vocab_size=65, d_model=32, n_layers=1, n_heads=2)
     shown = model._repr_html_()
-    size = humanize.count(model.num_params())
-    assert f"<b>gpt2</b>: {size} parameters, receptive field unlimited, state linear" in shown
+    assert (
+        f"<b>gpt2</b>: {humanize.count(model.num_params())} parameters, receptive field unlimited, state linear"
+        in shown
+    )
     assert "vocab_size=65" in shown
     model.family = "<script>"
     assert "&lt;script&gt;" in model._repr_html_()

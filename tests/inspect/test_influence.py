@@ -52,7 +52,7 @@ def by_hand(model: LanguageModel, idx: Tensor) -> Tensor:
 def test_influence_of_every_family_is_what_autograd_gives_by_hand(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "TOKENS_AT_A_TIME", 4 * T)  # two batches
     tiny = subject(family)
-    model, idx = tiny.model().double().train(), tiny.tokens(2, T)
+    model, idx = tiny.model(dropout=0.3).double().train(), tiny.tokens(2, T)
     seen: list[int] = []
     model.register_forward_pre_hook(lambda _, args: seen.append(args[0].numel()))
     if family in WITHOUT:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,18 @@ def test_html_escapes_all_outside_text() -> None:
     assert reader.tags.count("script") == 2  # the data, and page.js
     assert reader.tags.count("b") == 0
     assert reader.text.count("</script>") >= 3  # title, heading, text
-    assert [token["text"] for token in data_of(page)[0]["tokens"]][: len(HOSTILE)] == [
-        {" ": "␣", "\n": "↵"}.get(char, char) for char in HOSTILE
-    ]
+    marked = [{" ": "␣", "\n": "↵"}.get(char, char) for char in HOSTILE]
+    assert [token["text"] for token in data_of(page)[0]["tokens"]][: len(HOSTILE)] == marked
+    texts = re.findall(r'class="token"[^>]*>(.*?)</span>', page, re.DOTALL)
+    assert texts[:-1] == [escape({"\n": "↵\n"}.get(char, char)) for char in HOSTILE]
+
+
+def test_html_escapes_a_token_that_would_end_the_script() -> None:
+    token = Token(1, "</script><b>", 1.0, 1, [("</script><b>", 1.0)])
+    found = Inspection("m", [token, token, Token(None, "", None, None, [])], 1, None, "<b>", Recording({}))
+    page = html([found])
+    assert read(page).tags.count("b") == 0
+    assert data_of(page)[0]["tokens"][0]["text"] == "</script><b>"
 
 
 def test_html_shows_the_text_of_each_model_side_by_side() -> None:

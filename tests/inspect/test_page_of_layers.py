@@ -82,6 +82,8 @@ def test_layer_figures_show_the_experts_of_each_token() -> None:
     assert [token for token, _ in columns] == ["a", "b", "c", "␣", "a", "b"]
     for place, (_, cells) in enumerate(columns):
         assert re.findall(r">([\d ]+)<", cells) == [" ".join(map(str, router[place])) for router in chosen]
+        hues = [round(360 * router[place][0] / (1 + max(map(max, router)))) for router in chosen]
+        assert re.findall(r"--hue:(\d+)", cells) == [*map(str, hues)]
 
 
 def test_layer_numbers_are_named_by_block() -> None:

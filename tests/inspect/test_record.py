@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import sys
+from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lmzoo import registry
 from lmzoo.conformance import subject
+from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.inspect.record import record
 from lmzoo.inspect.recording import NAMES, Recording, block_of, kind_of
 from lmzoo.layers.context import Context
+from lmzoo.layers.gru import GRU
+from lmzoo.layers.layer import Layer
 from lmzoo.layers.offers import VOCABULARY
 from lmzoo.layers.stack import blocks_of, state_growth
 from lmzoo.model import LanguageModel
@@ -65,6 +69,42 @@ def test_record_follows_a_layer_that_several_blocks_share() -> None:
     names = [name for name in found if kind_of(name) == "attention.weights"]
     assert names == ["blocks.0.attention.weights", "blocks.2.attention.weights"]
     assert not torch.equal(*(found[name] for name in names))
+
+
+class Outside(Decoder):
+    """Blocks that are one layer each, the second without a state, and a layer behind the blocks."""
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__(config)
+        self.behind = GRU(config.d_model)
+
+    def block(self, config: DecoderConfig, layer: int) -> nn.Module:
+        return [GRU(config.d_model), Shift()][layer]
+
+    def features(self, idx_BT: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+        x_BTD, state = super().features(idx_BT, state)
+        ctx = Context(0, idx_BT.shape[1], idx_BT.device, self.dtype)
+        return self.behind(x_BTD, None, ctx)[0], state
+
+
+class Shift(Layer):
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return nn.functional.pad(x_BTD, (0, 0, 1, 0))[:, :-1]
+
+
+def test_record_of_blocks_that_are_layers_and_of_layers_that_are_in_no_block() -> None:
+    model = Outside(DecoderConfig(vocab_size=7, d_model=4, n_layers=2))
+    found = record(model, torch.tensor([[1, 2, 3]]))
+    gates = ("gates.decay", "gates.write", "gates.reset")
+    expected = {"blocks.0.features.rms", "blocks.1.features.rms", *gates, *(f"blocks.0.{gate}" for gate in gates)}
+    assert {*found} == expected, "no norms of states: the model decodes by reading all tokens again"
+    assert block_of("gates.decay") is None
+
+
+def test_record_has_no_norm_of_a_state_that_grows() -> None:
+    tiny = subject("path_attention")
+    kinds = {kind_of(name) for name in record(tiny.model(), tiny.tokens(1, 5))}
+    assert kinds == {"attention.weights", "features.rms"}
 
 
 def test_record_leaves_out_layers_that_run_on_chunks() -> None:
