@@ -93,26 +93,6 @@ class Chunked(Recurrent):
     cell_class = ChunkedCell
 
 
-class SteppingCell(ChunkedCell):
-    """The definition: one token after another."""
-
-    def mix(
-        self, q_BTHK: Tensor, k_BTHK: Tensor, v_BTHK: Tensor, g_BTH: Tensor, S_BHKV: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        outputs = []
-        for t in range(q_BTHK.shape[1]):
-            added_BHKV = k_BTHK[:, t, :, :, None] * v_BTHK[:, t, :, None]
-            S_BHKV = S_BHKV * g_BTH[:, t].exp()[..., None, None] + added_BHKV
-            outputs.append(torch.einsum("bhk,bhkv->bhv", q_BTHK[:, t], S_BHKV))
-        return torch.stack(outputs, dim=1), S_BHKV
-
-
-class Stepping(Recurrent):
-    """`Chunked` by its definition."""
-
-    cell_class = SteppingCell
-
-
 class DoublingCell(Cell):
     """The recurrence of `Cell` in log2(T) rounds: each combines a position with the one `distance` before it.
 

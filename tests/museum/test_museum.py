@@ -57,8 +57,7 @@ def test_exhibit_names_its_fault_and_source(name: str) -> None:
     assert re.search(ISSUE_OR_OURS, source(exhibit(name))), "the source must be repository#issue, or Ours:"
 
 
-BASES = [base.Transformer, base.Learned, base.Recurrent, grouped.Grouped]
-BASES += [chunked.Chunked, chunked.Stepping, chunked.Doubling]
+BASES = [base.Transformer, base.Learned, base.Recurrent, grouped.Grouped, chunked.Chunked, chunked.Doubling]
 
 
 @pytest.mark.parametrize("model", BASES)
