@@ -77,6 +77,18 @@ def test_build_reads_none_where_the_type_allows_it() -> None:
         configs.build(Toy, {"width": 8, "heads": "none"})
 
 
+def test_types_of_are_types_and_not_texts() -> None:
+    assert configs.types_of(Toy) == {"width": int, "heads": int, "rate": float, "name": str, "window": int | None}
+
+
+def test_build_checks_the_types_of_the_class_that_it_is_given() -> None:
+    """What checks a type is cached: two classes of one name must not share it."""
+    classes = [dataclass(frozen=True)(type("Same", (), {"__annotations__": {"x": kind}})) for kind in (int, str)]
+    assert [configs.build(cls, {"x": value}).x for cls, value in zip(classes, (1, "a"), strict=True)] == [1, "a"]
+    with pytest.raises(ConfigError, match="x='a': input should be a valid integer"):
+        configs.build(classes[0], {"x": "a"})
+
+
 def test_dump_toml_is_read_back() -> None:
     tables = {
         "name": 'a "quoted" 名字\n\t\\',
