@@ -13,6 +13,7 @@ from lmzoo.cli.runs import tokenizer_option
 from lmzoo.errors import InputError
 
 PAGE = Path("inspect.html")
+QUIET_FLOPS = 3e12  # half a minute on a core; a command that takes longer says so
 
 
 @cli.command()
@@ -35,17 +36,23 @@ def inspect(runs: tuple[Path, ...], text: str, out: Path | None, as_json: bool, 
     lmzoo inspect runs/gpt2.tiny runs/mamba.tiny --text "The cat sat" --out both.html
     lmzoo inspect runs/lstm.tiny --text "The cat sat" --json
     """
-    from lmzoo.inspect.inspection import examine
+    from lmzoo.inspect.influence import influence_flops
+    from lmzoo.inspect.inspection import examine, most_tokens
     from lmzoo.inspect.page import write_page
     from lmzoo.runs.saved import load_run
 
     if not text:
         raise InputError("--text is empty: there is nothing to inspect")
     loaded = [(run, load_run(run, tokenizer)) for run in runs]  # all, before anything is computed
-    found = [examine(run.model, run.tokenizer, text, name=humanize.line(str(path))) for path, run in loaded]
-    for each in found:
-        if each.note:
-            click.echo(each.note, err=True)
+    found = []
+    for path, run in loaded:
+        name = humanize.line(str(path))
+        flops = influence_flops(run.model, min(most_tokens(run.model), len(run.tokenizer.encode(text))))
+        if flops > QUIET_FLOPS:
+            click.echo(f"{name}: the influence takes {humanize.count(flops)}FLOPs, minutes on a CPU", err=True)
+        found.append(examine(run.model, run.tokenizer, text, name=name))
+        if note := found[-1].note:
+            click.echo(note, err=True)
     if out is not None or not as_json:
         out = out or PAGE
         write_page(found, out)

@@ -48,6 +48,11 @@ def influence(model: LanguageModel, idx: Tensor) -> Tensor:
     return influence_BTT.tril()
 
 
+def influence_flops(model: LanguageModel, T: int) -> float:
+    """Returns about how many FLOPs the influence of one row of T tokens takes: three of a forward pass per token."""
+    return 3 * model.flops_per_token(T) * T * (T + 1) / 2
+
+
 def _rows(model: LanguageModel, idx_S: Tensor, next_N: Tensor) -> Tensor:
     """Returns the influence of S tokens on the predictions of the last N of them: (N, S).
 

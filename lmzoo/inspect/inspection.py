@@ -129,8 +129,7 @@ def examine(model: LanguageModel, tokenizer: Tokenizer, text: str, *, name: str 
     ids = tokenizer.encode(text)
     if not ids:
         raise InputError("text is empty: there is nothing to inspect")
-    most = TOKENS if model.traits.extrapolates else min(TOKENS, model.config.context_length)
-    kept = ids[:most]
+    kept = ids[: most_tokens(model)]
     idx_1T = torch.tensor([kept], device=model.device)
     with evaluating(model), torch.no_grad():
         logits_1TV = model(idx_1T).logits
@@ -150,6 +149,11 @@ def examine(model: LanguageModel, tokenizer: Tokenizer, text: str, *, name: str 
         recording=record(model, idx_1T, reduce=_summary),
         left_out=len(ids) - len(kept),
     )
+
+
+def most_tokens(model: LanguageModel) -> int:
+    """Returns how many tokens of a text are inspected."""
+    return TOKENS if model.traits.extrapolates else min(TOKENS, model.config.context_length)
 
 
 def _summary(name: str, value: Tensor) -> Tensor:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
 
 import lmzoo as package
+from lmzoo import humanize
+from lmzoo.inspect.influence import influence_flops
 from tests.cli.commands import Command
 
 
@@ -39,6 +42,13 @@ def test_inspect_shows_several_models_and_says_what_is_cut(
     assert len({line.removeprefix(name) for name, line in zip(names, done.out.splitlines(), strict=False)}) == 1
     assert done.out.splitlines()[-1] == "inspect.html"
     assert (run.parent / "inspect.html").read_text(encoding="utf-8").count("<section") == 3
+
+
+def test_inspect_says_that_it_takes_long(lmzoo: Command, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["lmzoo.cli.inspect"], "QUIET_FLOPS", 1e5)
+    done = lmzoo("inspect", run, "--text", "3 sheep", "--json")
+    flops = influence_flops(package.load_model(run), 7)
+    assert done.err == f"{run}: the influence takes {humanize.count(flops)}FLOPs, minutes on a CPU\n"
 
 
 def test_inspect_json_writes_no_page_unless_asked(lmzoo: Command, run: Path, monkeypatch: pytest.MonkeyPatch) -> None:

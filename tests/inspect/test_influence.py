@@ -13,7 +13,7 @@ from lmzoo import registry
 from lmzoo.conformance import subject
 from lmzoo.errors import InputError
 from lmzoo.inspect import influence as package_influence
-from lmzoo.inspect.influence import influence
+from lmzoo.inspect.influence import influence, influence_flops
 from lmzoo.model import LanguageModel, ModelConfig, Traits
 from lmzoo.state import State
 
@@ -142,6 +142,11 @@ def test_influence_of_no_rows_and_of_too_long_texts() -> None:
     assert influence(tiny.model(), tiny.tokens(2, 5)[:0]).shape == (0, 5, 5)
     with pytest.raises(InputError, match="more than context_length"):
         influence(tiny.model(), tiny.tokens(1, tiny.context + 1))
+
+
+def test_influence_flops_are_three_passes_over_all_prefixes() -> None:
+    model = subject("llama").model()
+    assert influence_flops(model, 4) == 3 * (1 + 2 + 3 + 4) * model.flops_per_token(4)
 
 
 def test_influence_is_offered_by_the_package() -> None:
