@@ -169,16 +169,17 @@ def _summary(name: str, value: Tensor) -> Tensor:
 
 def _tokens(tokenizer: Tokenizer, ids: Sequence[int], log_p_TV: Tensor) -> list[Token]:
     """Returns the tokens of a text with what the model predicted at their places, and the place after the last."""
-    pieces, top_p, top_ids = pieces_of(tokenizer, ids), *log_p_TV.topk(min(TOP, log_p_TV.shape[-1]), dim=-1)
+    # Stable, so that tokens with equal probabilities have one order in ranks and alternatives.
+    order_TV = log_p_TV.argsort(dim=-1, descending=True, stable=True)
     alternatives = [
-        [(text_of(tokenizer.token_bytes(token)), math.exp(p)) for token, p in zip(tokens, ps, strict=True)]
-        for tokens, ps in zip(top_ids.tolist(), top_p.tolist(), strict=True)
+        [(text_of(tokenizer.token_bytes(token)), math.exp(log_p_V[token])) for token in order_V[:TOP].tolist()]
+        for log_p_V, order_V in zip(log_p_TV, order_TV, strict=True)
     ]
+    pieces = pieces_of(tokenizer, ids)
     tokens = [Token(ids[0], pieces[0], None, None, [])]
     for t, (token, piece) in enumerate(zip(ids[1:], pieces[1:], strict=True)):
-        log_p = log_p_TV[t, token]
-        rank = 1 + int((log_p_TV[t] > log_p).sum())
-        tokens.append(Token(token, piece, -float(log_p), rank, alternatives[t]))
+        rank = 1 + int((order_TV[t] == token).nonzero())
+        tokens.append(Token(token, piece, -float(log_p_TV[t, token]), rank, alternatives[t]))
     return [*tokens, Token(None, "", None, None, alternatives[-1])]
 
 

@@ -9,6 +9,7 @@ import sys
 import pytest
 import torch
 
+import lmzoo
 from lmzoo.conformance import subject
 from lmzoo.data.tokenizers import ByteTokenizer, CharTokenizer
 from lmzoo.errors import DataError, InputError
@@ -45,6 +46,17 @@ def test_examine_gives_surprises_ranks_and_alternatives() -> None:
     assert found.name == "gpt2"
     assert not found.left_out
     assert found.note is None
+
+
+def test_examine_ranks_equal_probabilities_as_it_lists_them() -> None:
+    """A bigram that has learned nothing: the ranks of all tokens differ, and the first ones are listed."""
+    tokenizer = CharTokenizer(CHARS)
+    model = lmzoo.create_model("bigram", vocab_size=tokenizer.vocab_size)
+    found = examine(model, tokenizer, "z" + tokenizer.chars)
+    assert [token.rank for token in found.tokens[1:-1]] == [*range(1, tokenizer.vocab_size + 1)]
+    for token in found.tokens[1 : TOP + 1]:
+        assert token.rank is not None
+        assert token.top[token.rank - 1][0] == token.text
 
 
 def test_examine_counts_the_bytes_of_tokens() -> None:
