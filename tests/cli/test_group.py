@@ -22,6 +22,7 @@ def test_help_of_every_command_shows_an_example(lmzoo: Command) -> None:
         "train",
         "sample",
         "eval",
+        "inspect",
         "compare",
         "probe",
         "reproduce",
