@@ -13,6 +13,7 @@ from lmzoo.hf.gemma3 import GEMMA2, GEMMA3_TEXT
 from lmzoo.hf.gpt2 import GPT2, OPT
 from lmzoo.hf.gpt_neox import GPT_NEOX, STARCODER2
 from lmzoo.hf.gptj import COHERE, GPTJ, PHI, STABLELM
+from lmzoo.hf.granite import GRANITE
 from lmzoo.hf.llama import LLAMA, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3
 from lmzoo.hf.mamba2 import MAMBA2
 from lmzoo.hf.mixtral import MIXTRAL, OLMOE, QWEN3_MOE
@@ -23,7 +24,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.model_type: architecture
     for architecture in (
         *(GPT2, OPT, BLOOM, MPT, GPT_NEOX, STARCODER2, GPTJ, PHI, COHERE, STABLELM),
-        *(LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, OLMO2, DIFFLLAMA, GEMMA2, GEMMA3_TEXT),
+        *(LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, OLMO2, DIFFLLAMA, GRANITE, GEMMA2, GEMMA3_TEXT),
         *(MIXTRAL, QWEN3_MOE, OLMOE, DEEPSEEK_V2, DEEPSEEK_V3),
         MAMBA2,
     )

@@ -44,7 +44,8 @@ def load_checkpoint(
 ) -> LanguageModel:
     """Loads the checkpoint in `folder`, in eval mode, to a dtype and a device.
 
-    The default dtype is the one in which the token embedding was saved. Raises `CheckpointError`, one line, naming the
+    The default dtype is the one in which the token embedding was saved. Weights that need no change stay mapped, so the
+    files must not be changed while the model is in use. Raises `CheckpointError`, one line, naming the
     file, the key or the tensor, and the rule.
     """
     folder = Path(folder)
@@ -126,7 +127,15 @@ def _kept_wide(model: LanguageModel) -> set[str]:
 
 
 def _copied(source: Tensor, dtype: torch.dtype, device: torch.device | str | None, tensors: Shards) -> Tensor:
-    """Copies a tensor to a dtype and a device, in chunks of rows, giving back the pages of each."""
+    """Copies a tensor to a dtype and a device, in chunks of rows, giving back the pages of each.
+
+    A tensor that needs no change, or is a transposed matrix, stays mapped: its pages are read when the model first
+    runs.
+    """
+    here = device is None or torch.device(device).type == "cpu"
+    dense = source.is_contiguous() or (source.ndim == 2 and source.t().is_contiguous())
+    if here and dense and source.dtype == dtype:
+        return source
     if source.ndim == 0 or not source.is_contiguous():
         copied = source.to(device=device, dtype=dtype, copy=True, memory_format=torch.contiguous_format)
     else:

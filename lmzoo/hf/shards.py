@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -59,6 +59,12 @@ class Shards(Mapping[str, Tensor]):
     def __getitem__(self, name: str) -> Tensor:
         file, saved = self._places[name]
         return file[saved]
+
+    def adjacent(self, names: Sequence[str]) -> Tensor | None:
+        """Returns tensors concatenated along the first axis without a copy, if they follow each other in one file."""
+        places = [self._places[name] for name in names]
+        file = places[0][0]
+        return file.adjacent([saved for _, saved in places]) if all(other is file for other, _ in places) else None
 
     def on_meta(self) -> dict[str, Tensor]:
         """Returns tensors without memory of the same shapes and dtypes."""

@@ -13,7 +13,7 @@ writing a checkpoint is not implemented. A new layout must follow this rule.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -51,7 +51,8 @@ class Rows(Layout):
         shares = [read.size(share) for share in self.shares or (1,) * len(parts)]
         if any(n * shares[0] != rows[0] * share for n, share in zip(rows, shares, strict=True)):
             raise CheckpointError(f"parts of {_series(rows)} rows must have the ratio {_series(self.shares or shares)}")
-        return torch.cat(parts)
+        joined = read.adjacent([part.format(**index) for part in self.parts if isinstance(part, str)])
+        return joined if joined is not None and len(joined) == sum(rows) else concatenated(parts)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Stacked(Layout):
     count: str
 
     def build(self, read: Reader, **index: int) -> Tensor:
-        return torch.stack([read(self.part, **index, e=e) for e in range(read.size(self.count))])
+        return concatenated([read(self.part, **index, e=e)[None] for e in range(read.size(self.count))])
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class Neighbors(Layout):
         start = 0 if self.first else by_head.shape[1] - read.size(self.rotated)
         before, pairs, after = by_head.tensor_split([start, start + read.size(self.rotated)], dim=1)
         halves = pairs.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)
-        return torch.cat([before, halves, after], dim=1).flatten(0, 1)
+        return concatenated([before, halves, after], dim=1).flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -186,6 +187,11 @@ class Reader:
         self.used.add(name)
         return self.tensors[name]
 
+    def adjacent(self, names: Sequence[str]) -> Tensor | None:
+        """Returns tensors concatenated without a copy, if the checkpoint is mapped and they follow each other."""
+        find = getattr(self.tensors, "adjacent", None)
+        return find(names) if names and callable(find) else None
+
     def size(self, size: int | str) -> int:
         """Returns the number itself, or the value of the setting with that name."""
         return self.config[size] if isinstance(size, str) else size
@@ -219,6 +225,18 @@ def convert(source: Mapping[str, Tensor], weights: Weights, config: Mapping[str,
                 ours[name] = read.ours(weights, name)
     check_used(source, read.used)
     return ours
+
+
+def concatenated(parts: Sequence[Tensor], dim: int = 0) -> Tensor:
+    """`torch.cat`, also on the meta device, where torch's own would import its compiler, which takes seconds."""
+    if not parts or not parts[0].is_meta:
+        return torch.cat([*parts], dim=dim)
+    shapes = [[*part.shape] for part in parts]
+    length = sum(shape.pop(dim) for shape in shapes)
+    if any(shape != shapes[0] for shape in shapes):
+        raise CheckpointError(f"parts of shapes {_series(tuple(part.shape) for part in parts)} must agree")
+    shapes[0].insert(dim, length)
+    return torch.empty(shapes[0], dtype=parts[0].dtype, device="meta")
 
 
 def tied_heads(weights: Weights, names: Iterable[str]) -> list[Head]:

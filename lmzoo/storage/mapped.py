@@ -1,7 +1,8 @@
 """Reads the tensors of a safetensors file through a memory map, whose pages are given back when they were used.
 
-A mapped tensor takes no memory until it is read; then its pages are resident beside the copy that is made of it. With
-`release` after each copy, loading a model needs little more memory than its weights.
+A mapped tensor takes no memory until it is read; then its pages are resident, beside a copy that is made of it. With
+`release` after each copy, loading a model needs little more memory than its weights. Writing to a mapped tensor changes
+a copy of its page, never the file.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import mmap
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +25,8 @@ from lmzoo.storage.safetensors import dtype_named, open_tensors
 class MappedTensors(Mapping[str, Tensor]):
     """The tensors of one file by name; each is a view of the map, made when it is asked for.
 
-    A view must not be used after the file was changed. Raises `CheckpointError` for a file that is damaged or
-    incomplete, or that holds a tensor twice.
+    The file must not be cut off while a view is in use: the process would be killed. Raises `CheckpointError` for a
+    file that is damaged or incomplete, or that holds a tensor twice.
     """
 
     def __init__(self, path: Path) -> None:
@@ -55,11 +56,25 @@ class MappedTensors(Mapping[str, Tensor]):
         return len(self.shapes)
 
     def __getitem__(self, name: str) -> Tensor:
-        shape, dtype = self.shapes[name], self.dtype(name)
-        count = torch.Size(shape).numel()
+        return self._view(name, self.shapes[name])
+
+    def _view(self, first: str, shape: tuple[int, ...]) -> Tensor:
+        """Returns the elements from the beginning of the tensor `first` on."""
+        dtype, count = self.dtype(first), torch.Size(shape).numel()
         if count == 0:
             return torch.empty(shape, dtype=dtype)
-        return torch.frombuffer(self._map, dtype=dtype, count=count, offset=self._offsets[name]).view(shape)
+        return torch.frombuffer(self._map, dtype=dtype, count=count, offset=self._offsets[first]).view(shape)
+
+    def adjacent(self, names: Sequence[str]) -> Tensor | None:
+        """Returns tensors concatenated along the first axis without a copy, if they follow each other in the file."""
+        first, rows, end = names[0], 0, self._offsets[names[0]]
+        for name in names:
+            shape = self.shapes[name]
+            fits = self.dtypes[name] == self.dtypes[first] and shape[1:] == self.shapes[first][1:]
+            if not (shape and fits and self._offsets[name] == end):
+                return None
+            rows, end = rows + shape[0], end + torch.Size(shape).numel() * self.dtype(name).itemsize
+        return self._view(first, (rows, *self.shapes[first][1:]))
 
     def dtype(self, name: str) -> torch.dtype:
         """Returns the dtype of a tensor. Raises `CheckpointError` for one that models do not use."""

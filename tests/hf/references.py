@@ -24,6 +24,7 @@ import lmzoo
 from tests.backbones.against_transformers import perturb, random_tokens
 
 logging.disable_progress_bar()
+logging.set_verbosity_error()
 V, T = 61, 24
 NOISE = 30.0  # our difference from transformers, in units of its own rounding error
 
@@ -194,6 +195,14 @@ CASES: dict[str, Case] = {
             "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.25},
         },
         {"parallel": {"use_parallel_residual": True, "use_qkv_bias": True, "qk_layernorm": True}},
+    ),
+    "granite": Case(
+        {
+            **LLAMA,
+            "embedding_multiplier": 3.0, "attention_multiplier": 0.2,
+            "residual_multiplier": 0.5, "logits_scaling": 1.6,
+        },
+        {"tied, biases, yarn": {**YARN, "tie_word_embeddings": True, "attention_bias": True}},
     ),
     "smollm3": Case(
         {**LLAMA, "no_rope_layer_interval": 2},

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,13 @@ def test_architectures_are_families_of_lmzoo() -> None:
     for model_type, architecture in ARCHITECTURES.items():
         assert architecture.model_type == model_type
         assert architecture.family in families
+
+
+def test_architectures_are_listed_in_the_documentation() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "hugging-face.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`.*) \| `(\w+)` \|$", text, re.MULTILINE)
+    listed = {model_type: family for types, family in rows for model_type in re.findall(r"`(\w+)`", types)}
+    assert listed == {model_type: architecture.family for model_type, architecture in ARCHITECTURES.items()}
 
 
 @pytest.mark.parametrize("architectures", [None, [], ["LlamaForCausalLM"], ["Other", "LlamaForCausalLM"]])

@@ -37,6 +37,7 @@ def test_shards_are_one_mapping(tmp_path: Path) -> None:
     assert {*shards} == {"lm_head.weight", "transformer.b"}
     assert torch.equal(shards["lm_head.weight"], a)
     assert torch.equal(shards["transformer.b"], b)
+    assert shards.adjacent(["lm_head.weight", "transformer.b"]) is None, "they are in two files"
     meta = shards.on_meta()["transformer.b"]
     assert (meta.shape, meta.dtype, meta.device.type) == (b.shape, b.dtype, "meta")
 

@@ -22,6 +22,7 @@ from lmzoo.hf.weights import (
     Stacked,
     Transposed,
     Weights,
+    concatenated,
     convert,
 )
 
@@ -181,3 +182,25 @@ def test_head_is_read_unless_it_is_tied() -> None:
         assert list(convert(source, weights, tied)) == ["tokens"]
     with pytest.raises(CheckpointError, match=r"^tie_embeddings=True, but in the checkpoint lm_head differs from emb$"):
         convert({"emb": embedding, "lm_head": other}, weights, tied)
+
+
+def test_concatenated_is_the_same_without_memory() -> None:
+    parts = [numbered(2, 3), numbered(4, 3)]
+    for dim, pieces in ((0, parts), (1, [part.T for part in parts])):
+        expected = torch.cat(pieces, dim=dim)
+        assert torch.equal(concatenated(pieces, dim), expected)
+        on_meta = concatenated([piece.to("meta") for piece in pieces], dim)
+        assert (on_meta.shape, on_meta.dtype, on_meta.is_meta) == (expected.shape, expected.dtype, True)
+    with pytest.raises(CheckpointError, match=r"parts of shapes \(2, 3\), \(3, 4\) must agree"):
+        concatenated([parts[0].to("meta"), parts[1].T.to("meta")])
+
+
+def test_rows_that_follow_each_other_in_a_file_are_not_copied() -> None:
+    class Mapped(dict[str, Tensor]):
+        def adjacent(self, names: list[str]) -> Tensor | None:
+            return both if names == ["a", "b"] else None
+
+    both = numbered(4, 3)
+    tensors = Mapped(a=both[:2], b=both[2:])
+    assert Reader(tensors, CONFIG)(Rows(("a", "b"))) is both
+    assert torch.equal(Reader(tensors, CONFIG)(Rows(("b", "a"))), torch.cat([both[2:], both[:2]]))

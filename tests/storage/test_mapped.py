@@ -47,6 +47,24 @@ def test_mapped_tensors_equal_the_saved_ones(tmp_path: Path) -> None:
         assert torch.equal(mapped[name], tensor)
 
 
+def test_mapped_adjacent_is_the_concatenation_without_a_copy(tmp_path: Path) -> None:
+    tensors = {"a": torch.randn(2, 3), "b": torch.randn(4, 3), "c": torch.randn(1, 2), "d": torch.randn(1, 2).half()}
+    write_tensors(tensors, tmp_path / "a.safetensors")
+    mapped = MappedTensors(tmp_path / "a.safetensors")
+    joined = mapped.adjacent(["a", "b"])
+    assert joined is not None
+    assert torch.equal(joined, torch.cat([tensors["a"], tensors["b"]]))
+    assert joined.data_ptr() == mapped["a"].data_ptr()
+    assert mapped.adjacent(["b", "a"]) is mapped.adjacent(["b", "c"]) is mapped.adjacent(["c", "d"]) is None
+
+
+def test_mapped_tensors_can_be_changed_but_not_the_file(tmp_path: Path) -> None:
+    write_tensors({"w": torch.zeros(5)}, tmp_path / "a.safetensors")
+    before = (tmp_path / "a.safetensors").read_bytes()
+    MappedTensors(tmp_path / "a.safetensors")["w"].fill_(3.0)
+    assert (tmp_path / "a.safetensors").read_bytes() == before
+
+
 def test_mapped_release_gives_pages_back(tmp_path: Path) -> None:
     path = tmp_path / "big.safetensors"
     tensor = torch.randn(1 << 20)
