@@ -14,6 +14,7 @@ import torch
 
 from lmzoo import configs, registry
 from lmzoo.errors import ConfigError, InputError
+from lmzoo.layers.layer import Layer
 from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.settings import shown
 from lmzoo.storage.shapes import changed_config
@@ -22,7 +23,6 @@ from lmzoo.transplant.slots import Slot, slots_of
 from lmzoo.transplant.weights import copy_kept, move
 
 Init = Literal["qkv", "new"]
-
 
 _OWN = {field.name for field in fields(TransplantFields)}
 
@@ -85,15 +85,15 @@ def transplant(
         raise ConfigError("nothing to change: give layers and the family of their new mixers, or settings")
     own, of_mixer = _divided(settings or {}, to)
     config = changed_config(source, own)
-    cls, before = type(source), _slots(source, layers)
+    cls, before = type(source), _replaceable(source, layers)
     if to is not None:
         cls, config = _with_mixers(source, config, [*before], to, of_mixer)
     model = registry.build_model(cls, config, generator=torch.Generator().manual_seed(seed)).to(source.device)
-    after = _slots(model, layers)
-    kept = copy_kept(source, model, [slot.mixer for slot in after.values()])
+    after = {layer: slot.mixer for layer, slot in enumerate(slots_of(model)) if isinstance(slot, Slot)}
+    kept = copy_kept(source, model, [after[layer] for layer in before])
     sizes, replaced = 0, list[Replaced]()
-    for layer, slot in before.items():
-        old, new = slot.mixer, after[layer].mixer
+    for layer, old in before.items():
+        new = after[layer]
         taken, lost, size = move(old, new, source.dtype, copies=init == "qkv")
         replaced.append(Replaced(layer, type(old).__name__, type(new).__name__, taken, lost))
         sizes += size
@@ -114,9 +114,9 @@ def _divided(settings: Mapping[str, Any], to: str | None) -> tuple[dict[str, Any
     return own, of_mixer
 
 
-def _slots(model: LanguageModel, layers: Sequence[int]) -> dict[int, Slot]:
-    """Returns the slots of the layers, in their order. Raises `ConfigError` for a layer whose mixer must stay."""
-    found: dict[int, Slot] = {}
+def _replaceable(model: LanguageModel, layers: Sequence[int]) -> dict[int, Layer]:
+    """Returns the mixers of the layers, in their order. Raises `ConfigError` for a layer whose mixer must stay."""
+    found: dict[int, Layer] = {}
     slots, family = slots_of(model), model.family
     for layer in layers:
         if not slots:
@@ -130,7 +130,7 @@ def _slots(model: LanguageModel, layers: Sequence[int]) -> dict[int, Slot]:
             raise ConfigError(f"layer {layer} of {family} {slot}")
         if getattr(slot.mixer, "carries", False):
             raise ConfigError(f"layer {layer} of {family} must keep its mixer: later layers read its keys and values")
-        found[layer] = slot
+        found[layer] = slot.mixer
     return dict(sorted(found.items()))
 
 

@@ -156,6 +156,8 @@ def test_transplant_refuses_models_without_mixers_to_replace() -> None:
     with pytest.raises(ConfigError, match="layer 0 of hybrid must keep its mixer: later layers read its keys"):
         transplant(shared, layers=[0], to="gla")
     assert mixers(transplant(shared, layers=[1], to="gla").model)[1] == "GLA"
+    carries = transplant(trained(), layers=[1], to="hybrid", settings={"hybrid.pattern": "attention cross"})
+    assert carries.replaced[0].taken == ("q", "k", "v", "out")
     with pytest.raises(InputError, match="source=int must be a model of a registered family"):
         transplant(3, layers=[0], to="gla")  # type: ignore[arg-type]
 

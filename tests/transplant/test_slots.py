@@ -70,4 +70,6 @@ class Mean(nn.Module):
 def test_slot_of_a_branch_takes_any_module_with_a_state() -> None:
     block = Stack([Residual(None, Mean()), Residual(None, nn.Linear(32, 32))])
     assert isinstance(slot_of(block).mixer, Mean)
+    two = Stack([Residual(None, GLA(32, 4)), Residual(None, Mean())])
+    assert isinstance(slot_of(two).mixer, GLA), "the first one"
     assert move(slot_of(block).mixer, GLA(32, 4), torch.float32, copies=True)[0] == ()
