@@ -40,4 +40,3 @@ html_show_sphinx = False
 html_math_renderer = "mathml"  # drawn by the browser: no script, no font
 html_search_language = "mixed"
 html_show_search_summary = False  # the browser cannot read other pages of file://
-html_theme_options = {"footer_icons": []}

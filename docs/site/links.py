@@ -15,7 +15,7 @@ class _Page(HTMLParser):
         self.targets: set[str] = set()
         self.anchors: set[str] = set()
 
-    def handle_starttag(self, _tag: str, attrs: list[tuple[str, str | None]]) -> None:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:  # noqa: ARG002
         for name, value in attrs:
             if name in ("href", "src") and value:
                 self.targets.add(value)

@@ -25,7 +25,7 @@ var splitQuery = (query) =>
 
     def split(self, input: str) -> list[str]:
         """Returns the words of a text, and the pairs of characters of each run of Chinese."""
-        found = []
+        found: list[str] = []
         for run in re.findall(rf"[{HAN}]+|[^\W{HAN}]+", input):
             chinese = re.match(rf"[{HAN}]{{3,}}", run) is not None
             found += [run[at : at + 2] for at in range(len(run) - 1)] if chinese else [run]

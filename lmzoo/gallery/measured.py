@@ -8,7 +8,7 @@ from typing import Any
 
 from lmzoo import humanize
 
-WIDTH, HEIGHT, MARGIN = 640, 58, 14  # pixels
+WIDTH, HEIGHT, MARGIN = 460, 58, 14  # pixels, few enough for a phone
 FIGURES = {  # by name in results.json: words, and how a number is written
     "bits_per_byte": ("bits per byte", "{:.3f}"),
     "loss": ("validation loss", "{:.3f} nats per token"),

@@ -102,8 +102,12 @@ def _blocks(facts: Facts) -> str:
 
 
 def _state(facts: Facts) -> str:
-    growth = facts.model.traits.state_growth
-    words = {"none": "There is none", "constant": "Its size is constant"}.get(growth, f"Its growth is {growth}")
+    traits = facts.model.traits
+    words = {"none": "There is none", "constant": "Its size is constant"}.get(
+        traits.state_growth, f"Its growth is {traits.state_growth}"
+    )
+    if not traits.extrapolates and traits.state_growth != "none":
+        words += f" up to {facts.model.config.context_length:,} tokens, its context"
     caption = f"{words}: bytes of one sequence of {facts.name} after so many tokens, drawn to scale"
     if facts.family.name == REFERENCE:
         drawn = state_svg(facts.states)

@@ -83,6 +83,21 @@ def test_lead_says_what_a_token_uses_of_experts() -> None:
     assert "for a token" not in lead(gather("llama"))
 
 
+@pytest.mark.parametrize(
+    ("family", "words"),
+    [
+        ("bigram", "There is none: bytes"),
+        ("mamba", "Its size is constant: bytes"),
+        ("gpt2", "Its growth is linear up to 128 tokens, its context: bytes"),
+        ("llama", "Its growth is linear: bytes"),
+    ],
+)
+def test_sections_say_how_the_state_grows(family: str, words: str) -> None:
+    (body,) = (section.body for section in sections(gather(family)) if section.title == "The state while decoding")
+    assert words in body
+    assert ("thin bars" in body) == (family != "llama"), "the family that others are drawn beside"
+
+
 def test_all_bits_are_those_of_measured_families() -> None:
     assert all_bits() == sorted(all_bits())
     assert gather("gpt2").family.results["bits_per_byte"] in all_bits()
