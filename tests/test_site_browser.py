@@ -115,6 +115,9 @@ def test_gallery_filters_families_and_draws_the_plot_again(site: Site) -> None:
     assert site.script("document.querySelector('.filter output').value") == "1 of 3 families"
     site.driver.find_element("css selector", "form.filter [type=reset]").click()
     site.wait(lambda: site.script(shown) == [*FAMILIES])
+    site.driver.find_element("css selector", "form.filter [name=text]").send_keys("no such family")
+    site.wait(lambda: site.script("document.querySelector('.plot').childElementCount") == 0)
+    assert site.script(shown) == []
 
 
 @pytest.mark.parametrize("page", ["index.html", "gallery/index.html", "gallery/mamba.html", "search.html?q=mamba"])

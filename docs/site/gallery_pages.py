@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from html import escape
 from importlib import resources
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def write_vega(folder: Path) -> None:
 
 def family_page(facts: Facts) -> str:
     """Returns the source of the page of a family."""
-    parts = [f"# {facts.title}\n\n{raw(lead(facts))}"]
+    parts = [f"# {escape(facts.title)}\n\n{raw(lead(facts))}"]
     parts += [f"## {section.title}\n\n{raw(section.body)}" for section in sections(facts)]
     return "\n".join(parts)
 

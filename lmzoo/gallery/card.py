@@ -50,6 +50,6 @@ def html(markdown: str, settings: Collection[str] = (), *, math: bool = False) -
     return _ARXIV.sub(r'<a href="https://arxiv.org/abs/\1">arXiv \1</a>', text)
 
 
-def preformatted(text: str, css: str = "") -> str:
+def preformatted(text: str) -> str:
     """Returns a text as an element `pre`."""
-    return f'<pre class="{css}">{escape(text)}</pre>' if css else f"<pre>{escape(text)}</pre>"
+    return f"<pre>{escape(text)}</pre>"

@@ -26,6 +26,8 @@
     Object.assign(drawn.encoding.x, { field, title: axis.elements.axis.selectedOptions[0].text });
     view = view.then((old) => {
       old?.finalize();
+      plot.replaceChildren();
+      if (!drawn.data.values.length) return null;  // a logarithmic axis without data makes a warning
       return vegaEmbed(plot, drawn, { mode: "vega-lite", renderer: "svg", actions: false });
     });
   };

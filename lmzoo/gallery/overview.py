@@ -10,12 +10,13 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from html import escape
 from itertools import groupby
-from typing import Any
+from typing import Any, get_args
 
 from lmzoo import humanize
 from lmzoo.compare.figure import LOOK, NUMBER, X_TICKS, Spec, tooltip
 from lmzoo.gallery.facts import Facts
 from lmzoo.gallery.measured import number
+from lmzoo.model import StateGrowth
 
 KINDS = {"classic": "s4", "attention": "s0", "linear": "s2", "hybrid": "s3"}  # and the CSS variable of their color
 AXES = {  # of the plot: fields of results.json
@@ -25,7 +26,6 @@ AXES = {  # of the plot: fields of results.json
     "train_tokens_per_s": "training speed (tokens per second)",
     "decode_tokens_per_s": "decoding speed (tokens per second)",
 }
-GROWTHS = {"none": "none", "constant": "constant", "logarithmic": "logarithmic", "linear": "linear"}
 
 
 def overview(families: Sequence[Facts]) -> str:
@@ -66,7 +66,7 @@ def _filter(families: Sequence[Facts]) -> str:
         '<form class="filter" autocomplete="off" hidden>'
         '<label>Name <input type="search" name="text" placeholder="mamba"></label>'
         + _select("kind", "Kind", {kind: kind for kind in KINDS})
-        + _select("state", "State", GROWTHS)
+        + _select("state", "State", {growth: growth for growth in get_args(StateGrowth)})
         + _select("beyond", "Past its context", {"yes": "goes on", "no": "slides a window"})
         + _select("parts", "Built from", {part: part for part in shared})
         + f'<output>{len(families)} families</output><button type="reset">All</button></form>'

@@ -47,12 +47,13 @@ def lead(facts: Facts) -> str:
         "Past its context": ("goes on" if traits.extrapolates else "slides a window", ""),
         "Year": (str(family.facts.get("year", humanize.MISSING)), str(family.facts.get("kind", ""))),
     }
-    facts_list = "".join(
+    summary = family.facts.get("summary")
+    sentence = f'<p class="lead">{escape(str(summary))}.</p>' if summary else ""
+    shown = "".join(
         f"<div><dt>{escape(name)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
         for name, (value, more) in cells.items()
     )
-    summary = escape(str(family.facts.get("summary", "")))
-    return f'<p class="lead">{summary}.</p><dl class="facts card">{facts_list}</dl>' if summary else facts_list
+    return f'{sentence}<dl class="facts card">{shown}</dl>'
 
 
 def sections(facts: Facts) -> list[Section]:
@@ -89,7 +90,7 @@ def all_bits() -> list[float]:
 
 def _blocks(facts: Facts) -> str:
     drawn = svg(facts.drawing)
-    plain = (
+    frames = (
         " A frame with a title holds the parts of one class in the order of its constructor; how they are joined, its "
         "source says."
     )
@@ -97,7 +98,7 @@ def _blocks(facts: Facts) -> str:
         f'<p class="caption">{escape(facts.name)}, drawn from its modules, from the input at the top to the logits. A '
         "line on the left of a block is the residual stream, to which the block adds its result. Blue parts keep a "
         "state while decoding, grey ones multiply by weights. Point at a part to see its costs."
-        f'{plain if FRAME in drawn else ""}</p><div class="scroll">{drawn}</div>'
+        f'{frames if FRAME in drawn else ""}</p><div class="scroll">{drawn}</div>'
     )
 
 

@@ -81,6 +81,8 @@ def test_page_escapes_what_the_entry_says(tmp_path: Path) -> None:
 def test_lead_says_what_a_token_uses_of_experts() -> None:
     assert "for a token" in lead(gather("mixtral"))
     assert "for a token" not in lead(gather("llama"))
+    plain = dataclasses.replace(gather("bigram"), family=Family("bigram"))
+    assert lead(plain).startswith('<dl class="facts card"><div>'), "without a summary"
 
 
 @pytest.mark.parametrize(
