@@ -66,8 +66,14 @@ def _code(source: str) -> tuple[str, ...]:
 
 def lines_of_both(old: str, new: str) -> list[tuple[str, str]]:
     """Returns the lines of two sources, each with "-" (only in `old`), "+" (only in `new`) or " " (in both)."""
-    lines = ((line[0], line[2:]) for line in difflib.ndiff(old.splitlines(), new.splitlines()))
-    return [(sign, text) for sign, text in lines if sign != "?"]
+    before, after = old.splitlines(), new.splitlines()
+    found: list[tuple[str, str]] = []
+    for tag, i1, i2, j1, j2 in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        if tag == "equal":
+            found += [(" ", line) for line in before[i1:i2]]
+        else:
+            found += [("-", line) for line in before[i1:i2]] + [("+", line) for line in after[j1:j2]]
+    return found
 
 
 def counts(lines: list[tuple[str, str]]) -> str:
