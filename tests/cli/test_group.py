@@ -33,7 +33,6 @@ def test_help_of_every_command_shows_an_example(lmzoo: Command) -> None:
         "completion",
         "new",
         "import",
-        "inspect",
         "lm-eval",
         "transplant",
     }
