@@ -13,7 +13,20 @@ from itertools import groupby
 import torch
 from torch import nn
 
-from lmzoo.drawing.tree import Box, Branch, Chain, Cost, Drawing, Fork, Node, Repeat, each_run, total, words_of
+from lmzoo.drawing.tree import (
+    TOKEN_IDS,
+    Box,
+    Branch,
+    Chain,
+    Cost,
+    Drawing,
+    Fork,
+    Node,
+    Repeat,
+    each_run,
+    total,
+    words_of,
+)
 from lmzoo.flops import child_calls, declared_flops
 from lmzoo.layers.context import Rope
 from lmzoo.layers.head import TiedHead
@@ -53,7 +66,7 @@ def draw(model: LanguageModel, T: int | None = None) -> Drawing:
     parts = artist.parts(children, model, T, 1.0)
     if tokens := nbytes(artist.state["tokens"]):
         purpose = "to recompute from" if artist.state["layers"] is None else "for a sliding window"
-        parts.append(Box(name="state", title="token ids", settings=(purpose,), cost=Cost(state_bytes=tokens)))
+        parts.append(Box(name="state", title=TOKEN_IDS, settings=(purpose,), cost=Cost(state_bytes=tokens)))
     root = Box(name="", title=type(model).__name__, cost=cost, parts=tuple(parts))
     return Drawing(family=model.family or type(model).__name__, T=T, model=root)
 

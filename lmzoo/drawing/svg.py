@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from lmzoo.drawing.tree import Box, Branch, Chain, Cost, Drawing, Fork, Node, words_of
+from lmzoo.drawing.tree import TOKEN_IDS, Box, Branch, Chain, Cost, Drawing, Fork, Node, words_of
 
 TITLE, SMALL = 7.8, 6.2  # pixels of a character, at most on average
 LINE = 15  # of settings
@@ -26,7 +26,7 @@ SHEETS = 2  # drawn behind a box of experts
 class _Piece(NamedTuple):
     """A part of the drawing: its size, the x at which the features enter and leave, and its SVG.
 
-    `open` parts begin with a line instead of a box, so no arrow leads to them.
+    `open` parts begin with a line instead of a box, so no arrow leads to them; the features do not pass `apart` ones.
     """
 
     width: float
@@ -34,6 +34,7 @@ class _Piece(NamedTuple):
     axis: float
     body: str
     open: bool = False
+    apart: bool = False
 
 
 def svg(drawing: Drawing) -> str:
@@ -77,7 +78,7 @@ def _box(box: Box) -> _Piece:
     behind = "".join(_rectangle(5 * n, 5 * n, width, height, _kind(box.cost)) for n in range(sheets, 0, -1))
     front = _rectangle(0, 0, width, height, _kind(box.cost))
     body = f"<g>{_tooltip(title, box.cost)}{behind}{front}{texts}</g>"
-    return _Piece(width + 5 * sheets, height + 5 * sheets, width / 2, body)
+    return _Piece(width + 5 * sheets, height + 5 * sheets, width / 2, body, apart=box.title == TOKEN_IDS)
 
 
 def _kind(cost: Cost) -> str:
@@ -94,7 +95,7 @@ def _stack(pieces: Sequence[_Piece], *, arrows: bool = True) -> _Piece:
     body, y = "", 0.0
     for number, piece in enumerate(pieces):
         if number:
-            body += _line(f"M{axis:g} {y:g}v{GAP}", arrow=arrows and not piece.open)
+            body += "" if piece.apart else _line(f"M{axis:g} {y:g}v{GAP}", arrow=arrows and not piece.open)
             y += GAP
         body += _at(axis - piece.axis, y, piece.body)
         y += piece.height

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
+TOKEN_IDS = "token ids"  # title of the box of the ids that a model keeps to read them again: it is no module
+
 
 @dataclass(frozen=True)
 class Cost:

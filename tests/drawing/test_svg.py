@@ -10,7 +10,7 @@ import pytest
 
 import lmzoo
 from lmzoo.drawing import Drawing, draw, svg
-from lmzoo.drawing.tree import Box, Cost, Node, Repeat
+from lmzoo.drawing.tree import TOKEN_IDS, Box, Cost, Node, Repeat
 from tests.drawing.models import drawing_of, make, words
 
 # A small form of each family, and presets with other patterns.
@@ -81,6 +81,15 @@ def test_svg_colors_boxes_by_what_they_cost() -> None:
     text = svg(Drawing(family="f", T=4, model=Box(name="", title="F", cost=Cost(), parts=parts)))
     assert re.findall(r'rect class="(\w+)"', text) == ["state", "product", "plain"]
     assert "<title>A: 1 parameters, 2 FLOPs per token, 3 bytes of state</title>" in text
+
+
+def test_svg_joins_the_parts_of_a_model_but_not_the_token_ids() -> None:
+    def box(title: str) -> Box:
+        return Box(name="", title=title, cost=Cost())
+
+    parts = (box("A"), box("B"), box(TOKEN_IDS))
+    text = svg(Drawing(family="f", T=4, model=Box(name="", title="F", cost=Cost(), parts=parts)))
+    assert text.count('class="wire"') == 1
 
 
 def test_svg_escapes_names() -> None:
