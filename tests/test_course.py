@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import matplotlib
 import pytest
@@ -15,7 +16,7 @@ from matplotlib import pyplot
 from PIL import Image
 
 import lmzoo
-from tests.helpers import registered_names_restored
+from tests.helpers import load_script, registered_names_restored
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
 import chapters
@@ -107,3 +108,32 @@ def test_both_languages_have_the_same_structure(name: str) -> None:
         assert counts[0] == counts[1], f"{mark}: {counts}"
     assert len(chapters.steps(texts[0])) == len(chapters.steps(texts[1]))
     assert chapters.pictures(texts[0]) == chapters.pictures(texts[1])
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> ModuleType:
+    """scripts/course, on a course with one small chapter in two languages."""
+    for name in ("en", "zh", "pictures"):
+        (tmp_path / name).mkdir()
+    chapter = '# 1 · Two\n\n```python\nprint(f"{1 + 1:.3f}")  # {}\n```\n'
+    (tmp_path / "en" / "01-two.md").write_text(chapter.replace("{}", "a sum"), encoding="utf-8")
+    (tmp_path / "zh" / "01-two.md").write_text(chapter.replace("{}", "和"), encoding="utf-8")
+    monkeypatch.setattr(chapters, "COURSE", tmp_path)
+    return load_script("course", monkeypatch)
+
+
+def test_script_writes_what_chapters_print_in_both_languages(script: ModuleType, tmp_path: Path) -> None:
+    assert script.main(["--check"]) == 1
+    assert not list(tmp_path.rglob("*.ipynb"))
+    assert script.main(["01"]) == 0
+    for path in tmp_path.rglob("*.md"):
+        assert shown(path.read_text(encoding="utf-8")) == ["2.000\n"]
+        assert path.with_suffix(".ipynb").read_text(encoding="utf-8") == notebooks.notebook(path)
+    assert script.main(["--check", "01"]) == 0
+
+
+def test_script_refuses_a_chapter_that_does_not_exist(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        script.main(["02"])
+    assert stop.value.code == 2
+    assert "no chapter of docs/course/en begins with 02" in capsys.readouterr().err
