@@ -52,6 +52,7 @@ class GriffinConfig(DecoderConfig):
     d_conv: int = 4  # length of the convolution's filters
     window: int = 64  # tokens that the attention sees, the present one included
     rope_theta: float = 10000.0  # base of the rotary wavelengths
+    embed_scale: float | None = None  # factor of the embeddings; None: sqrt(d_model)
     logit_cap: float = 30.0  # logits lie between -logit_cap and logit_cap
     norm_eps: float = 1e-6  # added to the variance in a normalization
     tie_embeddings: bool = True  # the head uses the weights of the token embedding
@@ -62,6 +63,8 @@ class GriffinConfig(DecoderConfig):
         set_default(self, "d_ff", 3 * self.d_model)
         require_heads(self)
         require_positive(self, "d_rnn", "d_ff", "d_conv", "window", "rope_theta", "logit_cap")
+        if self.embed_scale is not None:
+            require_positive(self, "embed_scale")
         require_divides(self, "n_heads", "d_rnn")
         pattern(self.pattern, self.n_layers, MIXERS)
 
@@ -71,6 +74,10 @@ class Griffin(Decoder):
     """Blocks of an RG-LRU or local attention, then GeGLU."""
 
     config_class = GriffinConfig
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.scale = float(config.embed_scale or math.sqrt(config.d_model))
 
     @property
     def traits(self) -> Traits:
@@ -82,7 +89,7 @@ class Griffin(Decoder):
         return Embedding(config.vocab_size, config.d_model, init=normal(config.d_model**-0.5))
 
     def embed(self, idx_BT: Tensor, ctx: Context) -> Tensor:
-        return self.tokens(idx_BT) * math.sqrt(self.tokens.embedding_dim)
+        return self.tokens(idx_BT) * self.scale
 
     def block(self, config: Any, layer: int) -> Stack:
         d_model, n_heads, shrink = config.d_model, config.n_heads, math.sqrt(2 / config.n_layers)

@@ -3,8 +3,9 @@
 A stack of identical blocks, each a projection, a short causal convolution, the selective scan, and a gate
 (`lmzoo.layers.mamba`); there is no separate feed-forward layer. Distinctive: the step size delta, the input map B and
 the output map C are computed from the token, so the model selects what its state keeps; the state has a fixed size.
-Option: `negative_eigenvalues` (Grazzi et al. 2024, arXiv 2411.12537), which makes it able to track states such as
-parity. Deviation: the convolution's filter gets no weight decay.
+Options: `negative_eigenvalues` (Grazzi et al. 2024, arXiv 2411.12537), which makes it able to track states such as
+parity; `select_eps`, the norms of Falcon Mamba (Zuo et al. 2024, arXiv 2410.05355). Deviation: the convolution's filter
+gets no weight decay.
 """
 
 from __future__ import annotations
@@ -33,12 +34,15 @@ class MambaConfig(DecoderConfig):
     expand: int = 2  # inner width / d_model
     dt_rank: int | None = None  # rank of the step size's projection; None: d_model / 16, rounded up
     negative_eigenvalues: bool = False  # decays are in [-1, 1] instead of [0, 1]
+    select_eps: float | None = None  # added to the variance in norms of B, C and the step size's input; None: no norms
     tie_embeddings: bool = True  # the head uses the weights of the token embedding
 
     def __post_init__(self) -> None:
         super().__post_init__()
         set_default(self, "dt_rank", default_dt_rank(self.d_model))
         require_positive(self, "d_state", "d_conv", "expand", "dt_rank")
+        if self.select_eps is not None:
+            require_positive(self, "select_eps")
 
 
 @register_model("mamba")
@@ -55,6 +59,7 @@ class Mamba(Decoder):
             expand=config.expand,
             dt_rank=config.dt_rank,
             negative_eigenvalues=config.negative_eigenvalues,
+            select_eps=config.select_eps,
             init_out=uniform_fan_in(1 / math.sqrt(config.n_layers)),
         )
         return Residual(self.make_norm(config), mixer)

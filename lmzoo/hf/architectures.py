@@ -14,7 +14,9 @@ from lmzoo.hf.gpt2 import GPT2, OPT
 from lmzoo.hf.gpt_neox import GPT_NEOX, STARCODER2
 from lmzoo.hf.gptj import COHERE, GPTJ, PHI, STABLELM
 from lmzoo.hf.granite import GRANITE
+from lmzoo.hf.griffin import RECURRENT_GEMMA
 from lmzoo.hf.llama import LLAMA, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3
+from lmzoo.hf.mamba import FALCON_MAMBA, MAMBA
 from lmzoo.hf.mamba2 import MAMBA2
 from lmzoo.hf.mixtral import MIXTRAL, OLMOE, QWEN3_MOE
 from lmzoo.hf.olmo2 import OLMO2
@@ -26,7 +28,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         *(GPT2, OPT, BLOOM, MPT, GPT_NEOX, STARCODER2, GPTJ, PHI, COHERE, STABLELM),
         *(LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, OLMO2, DIFFLLAMA, GRANITE, GEMMA2, GEMMA3_TEXT),
         *(MIXTRAL, QWEN3_MOE, OLMOE, DEEPSEEK_V2, DEEPSEEK_V3),
-        MAMBA2,
+        *(MAMBA, FALCON_MAMBA, MAMBA2, RECURRENT_GEMMA),
     )
 }
 

@@ -1,12 +1,17 @@
-"""Weight names of Griffin in transformers' RecurrentGemmaForCausalLM."""
+"""Griffin in transformers: RecurrentGemma."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.keys import EVERY, GELU_TANH, ROPE, rope
 from lmzoo.hf.weights import Head, Layout, Reader, Rows, Source, Squeezed, Weights
 
 
@@ -87,3 +92,69 @@ def weights(mixers: Sequence[str]) -> Weights:
         parts = BLOCK | {f"0.inner.{name}": source for name, source in MIXERS[mixer].items()}
         found |= {f"blocks.{i}.{name}": InLayer(source, i) for name, source in parts.items()}
     return found
+
+
+def _mixers(config: Config) -> list[str]:
+    """Returns the mixer of each layer: `block_types`, repeated."""
+    words = config.value("block_types", ["recurrent", "recurrent", "attention"])
+    if not words or any(word not in ("recurrent", "attention") for word in words):
+        raise refused("block_types", words, "must have the words recurrent and attention alone")
+    n_layers = config.layers()
+    if n_layers > 100 * len(words):
+        raise refused("num_hidden_layers", n_layers, "must be at most 100 times the length of block_types")
+    return (words * 100)[:n_layers]
+
+
+def _sizes(config: Config) -> dict[str, Any]:
+    """Returns the pattern and the width of one of the two halves of the feed-forward layers."""
+    width = config.value("intermediate_size", 7680)
+    if width % 2:
+        raise refused("intermediate_size", width, "must be even")
+    return {"pattern": " ".join(_mixers(config)), "d_ff": width // 2}
+
+
+def _kv_heads(config: Config) -> dict[str, Any]:
+    """Returns the number of heads of keys and values, by default as many as of queries."""
+    return {"n_kv_heads": config.value("num_key_value_heads", config.value("num_attention_heads", 10))}
+
+
+def _positions(config: Config) -> dict[str, Any]:
+    """Returns the width, the factor of the embeddings, which transformers rounds to 16 bits, and the rotary base."""
+    width = config.value("hidden_size", 2560)
+    if width < 1:
+        raise refused("hidden_size", width, "must be at least 1")
+    scale = torch.tensor(math.sqrt(width), dtype=torch.bfloat16).item()
+    found = rope(scaled=False, fraction="fraction", share=0.5).settings(config)
+    if found["fraction"] != 0.5:
+        raise refused("partial_rotary_factor", found["fraction"], "must be 0.5")
+    return {"d_model": width, "embed_scale": scale, "rope_theta": found["rope_theta"]}
+
+
+RECURRENT_GEMMA = Architecture(
+    model_type="recurrent_gemma",
+    classes=("RecurrentGemmaForCausalLM",),
+    family="griffin",
+    weights=lambda config: weights(_mixers(config)),
+    keys={
+        **EVERY,
+        "vocab_size": To("vocab_size"),
+        "num_hidden_layers": To("n_layers"),
+        "num_attention_heads": To("n_heads", 10),
+        "lru_width": To("d_rnn", None),
+        "attention_window_size": To("window", 2048),
+        "conv1d_width": To("d_conv", 4),
+        "logits_soft_cap": To("logit_cap", 30.0),
+        "rms_norm_eps": To("norm_eps", 1e-6),
+        "hidden_activation": GELU_TANH,
+        "head_dim": Unused(),  # computed: hidden_size / num_attention_heads
+        "attention_bias": Only(False),
+        "tie_word_embeddings": To("tie_embeddings", default=True),
+        **{key: Unused() for key in ("w_init_variance_scale", "final_w_init_variance_scale")},  # initial values
+    },
+    together=(
+        Together(("block_types", "intermediate_size"), _sizes),
+        Together(("num_key_value_heads",), _kv_heads),
+        Together((*ROPE, "hidden_size"), _positions),
+    ),
+    aliases={"sliding_window": "attention_window_size"},
+)

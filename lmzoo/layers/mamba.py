@@ -35,7 +35,8 @@ class Mamba(Layer):
     """A state-space model whose step size, input and output maps depend on the token.
 
     With `negative_eigenvalues` the decays are between -1 and 1 instead of 0 and 1 (Grazzi et al. 2024, arXiv
-    2411.12537).
+    2411.12537). With `select_eps`, the inputs of the step size, B and C go through RMS norms without weights, as in
+    Falcon Mamba (Zuo et al. 2024, arXiv 2410.05355), and `select_eps` is added to their variance.
     """
 
     reach = None
@@ -54,11 +55,12 @@ class Mamba(Layer):
         expand: int = 2,
         dt_rank: int | None = None,
         negative_eigenvalues: bool = False,
+        select_eps: float | None = None,
         init_out: Init = uniform_fan_in(),
     ) -> None:
         super().__init__()
         E, R = expand * d_model, dt_rank or default_dt_rank(d_model)
-        self.d_state, self.signed = d_state, negative_eigenvalues
+        self.d_state, self.signed, self.select_eps = d_state, negative_eigenvalues, select_eps
         self.widths = [R, d_state, d_state]
         self.in_proj = Linear(d_model, 2 * E, bias=False, init=uniform_fan_in())
         self.conv = ShortConv(E, d_conv)
@@ -91,7 +93,10 @@ class Mamba(Layer):
 
     def select(self, u_BTE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the step sizes (B, T, E), and the input and output maps, (B, T, N) each."""
-        dt_BTR, B_BTN, C_BTN = self.x_proj(u_BTE).split(self.widths, dim=-1)
+        selected = self.x_proj(u_BTE).split(self.widths, dim=-1)
+        if self.select_eps is not None:
+            selected = [F.rms_norm(part, part.shape[-1:], eps=self.select_eps) for part in selected]
+        dt_BTR, B_BTN, C_BTN = selected
         # Adds dt_bias in its own precision: bfloat16 would lose small step sizes, which give long memories.
         delta_BTE = F.softplus(self.dt_proj(dt_BTR).to(self.dt_bias.dtype) + self.dt_bias)
         return delta_BTE, B_BTN, C_BTN

@@ -71,6 +71,20 @@ def test_griffin_passes_its_options_to_the_layers() -> None:
     assert recurrence.inner.gates.shape == (2 * 2, 24, 24)
 
 
+def test_griffin_embed_scale_multiplies_the_embeddings() -> None:
+    plain, scaled = (
+        lmzoo.create_model("griffin", vocab_size=13, d_model=32, n_layers=1, embed_scale=scale) for scale in (None, 3.0)
+    )
+    scaled.load_state_dict(plain.state_dict())
+    read = []
+    for model in (plain, scaled):
+        model.blocks.register_forward_pre_hook(lambda _, inputs: read.append(inputs[0]))
+        model(torch.arange(13)[None])
+    torch.testing.assert_close(read[1], read[0] * 3 / math.sqrt(32))
+    with pytest.raises(ConfigError, match="embed_scale=0"):
+        lmzoo.create_model("griffin", vocab_size=13, embed_scale=0.0)
+
+
 def test_griffin_config_refuses_blocks_that_do_not_fit() -> None:
     with pytest.raises(ConfigError, match="n_heads=4 must divide d_rnn=30"):
         lmzoo.create_model("griffin", vocab_size=13, d_model=32, d_rnn=30)

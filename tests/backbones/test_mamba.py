@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from transformers import MambaConfig, MambaForCausalLM
 
 import lmzoo
+from lmzoo.errors import ConfigError
 from lmzoo.hf.mamba import WEIGHTS
 from lmzoo.ops.selective_scan import CHUNK_LENGTH
 from tests.backbones.against_transformers import (
@@ -100,3 +101,19 @@ def test_mamba_130m_has_the_published_number_of_parameters() -> None:
         theirs = MambaForCausalLM(MambaConfig(vocab_size=50280, hidden_size=768, num_hidden_layers=24))
         ours = lmzoo.create_model("mamba.130m")
     assert ours.num_params() == theirs.num_parameters()
+
+
+def test_mamba_select_eps_normalizes_what_the_token_selects() -> None:
+    """tests/hf compares a whole model with transformers' FalconMambaForCausalLM."""
+    torch.manual_seed(0)
+    model = lmzoo.create_model("mamba", vocab_size=13, d_model=32, n_layers=1, select_eps=0.3)
+    mixer = model.blocks[0].inner
+    u_BTE = torch.randn(2, 5, 64)
+    dt, B, C = (
+        part / (part.square().mean(-1, keepdim=True) + 0.3).sqrt()
+        for part in mixer.x_proj(u_BTE).split((2, 16, 16), -1)
+    )
+    for found, expected in zip(mixer.select(u_BTE), (F.softplus(mixer.dt_proj(dt) + mixer.dt_bias), B, C), strict=True):
+        torch.testing.assert_close(found, expected)
+    with pytest.raises(ConfigError, match="select_eps=0"):
+        lmzoo.create_model("mamba", vocab_size=13, select_eps=0.0)

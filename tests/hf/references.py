@@ -90,6 +90,16 @@ MLA: dict[str, Any] = {
     "n_group": 4,
     "topk_group": 2,
 }
+MAMBA: dict[str, Any] = {
+    "vocab_size": V,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "state_size": 5,
+    "conv_kernel": 3,
+    "time_step_rank": 3,
+    "layer_norm_epsilon": 0.02,
+    "pad_token_id": None,
+}
 YARN: dict[str, Any] = {
     "rope_parameters": {
         "rope_type": "yarn",
@@ -263,6 +273,26 @@ CASES: dict[str, Case] = {
     "qwen2": Case(LLAMA, QWEN),
     "qwen3": Case({**LLAMA, "head_dim": 12}, {**QWEN, "biases": {"attention_bias": True}}),
     "olmo2": Case(LLAMA, {"tied": {"tie_word_embeddings": True, "num_key_value_heads": 4}}),
+    "mamba": Case(MAMBA, {"untied": {"tie_word_embeddings": False, "time_step_rank": "auto", "expand": 1}}),
+    "falcon_mamba": Case({**MAMBA, "mixer_rms_eps": 0.03}, {"untied": {"tie_word_embeddings": False}}),
+    "recurrent_gemma": Case(
+        {
+            "vocab_size": V,
+            "hidden_size": 32,
+            "intermediate_size": 40,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "lru_width": 24,
+            "attention_window_size": 5,
+            "conv1d_width": 3,
+            "logits_soft_cap": 3.0,
+            "rms_norm_eps": 0.02,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5},
+            "pad_token_id": None,
+        },
+        {"defaults": {"lru_width": None, "num_key_value_heads": None, "block_types": ["attention", "recurrent"]}},
+    ),
     "mamba2": Case(
         {
             "vocab_size": V,
