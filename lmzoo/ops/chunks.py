@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TILE = 1 << 17  # numbers in a tensor of a tile: less fits better into the cache, but takes more calls
+TILE = 1 << 18  # numbers in a tensor of a tile: less fits better into the cache, but takes more calls
 
 
 def padded(x_BTH: Tensor, C: int) -> Tensor:
@@ -24,12 +24,9 @@ def in_chunks(x_BTH: Tensor, C: int) -> Tensor:
     return x_BTH.view(B, T // C, C, H, *x_BTH.shape[3:]).transpose(0, 1).transpose(2, 3)
 
 
-def tiles(N: int, size: int, most: int | None = None) -> list[slice]:
-    """Returns tiles of about the same number of chunks, at most `most` numbers each if a chunk has `size` numbers.
-
-    None stands for `TILE`.
-    """
-    count = max(1, min(N, -(-N * size // (TILE if most is None else most))))
+def tiles(N: int, size: int) -> list[slice]:
+    """Returns tiles of about the same number of chunks, at most `TILE` numbers each if a chunk has `size` numbers."""
+    count = max(1, min(N, -(-N * size // TILE)))
     chunks = -(-N // count)
     return [slice(n, min(n + chunks, N)) for n in range(0, N, chunks)]
 

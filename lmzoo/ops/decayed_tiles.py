@@ -28,7 +28,6 @@ from torch import Tensor
 from lmzoo.ops.chunks import in_chunks, tiles
 
 SMALLEST_FACTOR = 1e-20  # of a query in float32; its reciprocal, a factor of a key, is far from infinite
-TILE = 1 << 18  # numbers in a tensor of a tile: less fits better into the cache, but takes more calls
 
 
 class Tile(NamedTuple):
@@ -57,7 +56,7 @@ class Tiles:
         self.queries, self.keys = ([in_chunks(x, C) for x in xs] for xs in (queries, keys))
         self.log_decay = in_chunks(log_decay, C)
         self.rows = (slice(1, None), slice(1, None) if late else slice(0, -1))  # of the decays of q and of a, in F
-        self.slices = tiles(T // C, B * H * C * width, TILE)
+        self.slices = tiles(T // C, B * H * C * width)
         to_q_CC = log_decay.new_ones(C, C).tril()
         self.visible_QP = torch.cat((to_q_CC, to_q_CC.tril(-1))[: len(queries)]).repeat(1, len(keys))
 

@@ -156,13 +156,12 @@ def _forward_tile(chunks: _Chunks, n: slice, S_NMKW: Tensor) -> Tensor:
 def _carry(S_NMKW: Tensor, kept_L1R1: Tensor, k_LCK: Tensor, v_LCW: Tensor, *, back: bool = False) -> None:
     """Computes S_{n+1} = kept_n S_n + K_n^T V_n for the chunks of a tile, or back, S_n = kept_n S_{n+1} + K_n^T V_n."""
     (N, M, K, W), R = S_NMKW.shape, kept_L1R1.shape[2]
-    kept, k, v = (steps(x, N - 1) for x in (kept_L1R1, k_LCK.mT, v_LCW))
-    S = S_NMKW.unbind(0)
-    S_by_head = S_NMKW.view(N, M, K, R, W // R).unbind(0)
+    written_NMKW = S_NMKW[:-1] if back else S_NMKW[1:]
+    torch.bmm(k_LCK.mT, v_LCW, out=written_NMKW.flatten(0, 1))
+    kept, S = steps(kept_L1R1, N - 1), S_NMKW.view(N, M, K, R, W // R).unbind(0)
     for n in reversed(range(N - 1)) if back else range(N - 1):
         old, new = (n + 1, n) if back else (n, n + 1)
-        torch.mul(kept[n], S_by_head[old], out=S_by_head[new])
-        S[new].baddbmm_(k[n], v[n])
+        S[new].addcmul_(kept[n], S[old])
 
 
 @operator("linear_chunks_backward")
@@ -208,7 +207,8 @@ def _backward_tile(
     grad_v_LCW = torch.bmm(tile.k_LCK, grads_LKW)
     _plus(grad_v_LCW, torch.bmm(tile.scores_XCC.mT, grad_y_XCV), tile.until_LCR1)
     grad_scores_XCC = torch.bmm(grad_y_XCV, chunks.heads(tile.v_LCW).mT)
-    grad_products_LCC = (grad_scores_XCC.view(len(grad_y_LCW), -1, chunks.C, chunks.C) * tile.between_LRCC).sum(1)
+    grad_scores_LRCC = grad_scores_XCC.unflatten(0, (-1, chunks.R)).mul_(tile.between_LRCC)
+    grad_products_LCC = grad_scores_LRCC[:, 0] if chunks.R == 1 else grad_scores_LRCC.sum(1)
     grad_q_LCK = torch.bmm(since_grad_LCW, starts_LKW.mT).baddbmm_(grad_products_LCC, tile.k_LCK)
     grad_k_LCK = torch.bmm(tile.until_v_LCW, grads_LKW.mT).baddbmm_(grad_products_LCC.mT, tile.q_LCK)
     return grad_q_LCK, grad_k_LCK, grad_v_LCW, grads_NMKW[0]

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmzoo.ops import decayed_tiles
+from lmzoo.ops import chunks
 from lmzoo.ops.counting import FlopCounter
 from lmzoo.ops.decayed_memory import CHUNK_LENGTH as C
 from lmzoo.ops.decayed_memory import decayed_memory
@@ -82,7 +82,7 @@ def test_decayed_memory_is_the_definition(T: int, kind: str, decays: str, dtype:
 def test_decayed_memory_does_not_depend_on_the_tiles(monkeypatch: pytest.MonkeyPatch, kind: str, size: int) -> None:
     inputs, (operator, _) = make_inputs(5 * C, kind), forms(kind)
     expected = values_and_gradients(operator, inputs)
-    monkeypatch.setattr(decayed_tiles, "TILE", size * B * H * C * V)
+    monkeypatch.setattr(chunks, "TILE", size * B * H * C * V)
     assert_same(values_and_gradients(operator, inputs), expected, 1e-12)
 
 
@@ -110,7 +110,7 @@ def test_decayed_memory_leaves_its_inputs_and_what_it_saved_as_they_are(T: int, 
 
 
 def test_decayed_memory_computes_tiles_with_strong_decays_among_others(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(decayed_tiles, "TILE", B * H * C * V)
+    monkeypatch.setattr(chunks, "TILE", B * H * C * V)
     inputs = make_inputs(3 * C, "ab", "weak", torch.float32)
     inputs[3][:, C : 2 * C] = -5.0
     operator, definition = forms("ab")
