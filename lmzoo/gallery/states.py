@@ -7,7 +7,7 @@ from html import escape
 
 from lmzoo import humanize
 
-WIDTH, ROW, LEFT, RIGHT = 460, 40, 94, 78  # pixels, few enough for a phone
+WIDTH, ROW, LEFT, RIGHT = 460, 40, 106, 72  # pixels, few enough for a phone
 THICK, THIN = 14, 6  # bars of the model, and of the one beside it
 
 
