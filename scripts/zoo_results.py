@@ -68,8 +68,6 @@ def _figures(results: Results, model: ModelResult) -> dict[str, Any]:
         "params": model.params,
         "flops_per_token": model.flops_per_token,
         "state_bytes": model.state_bytes,
-        "train_tokens_per_s": model.train_tokens_per_s,  # the gallery draws the loss against the speeds
-        "decode_tokens_per_s": model.decode_tokens_per_s,
         "seconds": sum((cell.seconds or 0.0) + (cell.eval_seconds or 0.0) for cell in model.cells),
         "runs_at_once": max(cell.at_once for cell in model.cells),
         "budget": _budget(results, model),
