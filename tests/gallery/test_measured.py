@@ -19,6 +19,7 @@ RESULTS = {
     "corpus": {"name": "pydocs"},
     "versions": {"lmzoo": "0.1.0", "torch": "2.13.0"},
 }
+SPEEDS = {"decode_tokens_per_s": 1234.0, "hardware": {"threads": 1}}
 
 
 def test_figures_has_what_was_measured_and_nothing_else() -> None:
@@ -29,7 +30,7 @@ def test_figures_has_what_was_measured_and_nothing_else() -> None:
         "parameters": "965,760",
         "decoding state": "155,648 bytes at the training length",
     }
-    more = figures({**RESULTS, "bits_per_byte_interval": [2.1, 2.2], "decode_tokens_per_s": 1234.0, "loss": None})
+    more = figures({**RESULTS, "bits_per_byte_interval": [2.1, 2.2], "speeds": SPEEDS, "loss": None})
     assert more["bits per byte"] == "2.122 (95 %: 2.100 to 2.200)"
     assert more["decoding"] == "1.23 k tokens per second"
     assert "validation loss" not in more

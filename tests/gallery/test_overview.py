@@ -38,8 +38,8 @@ def test_plot_has_only_axes_with_data() -> None:
     spec, axes = plot(FAMILIES)
     assert "params" in axes
     assert [row["family"] for row in spec["data"]["values"]] == ["bigram", "gpt2", "mamba", "mixtral"]
-    measured = dict(gather("gpt2").family.results)
-    assert ("decode_tokens_per_s" in axes) == ("decode_tokens_per_s" in measured)
+    assert {"decode_tokens_per_s", "train_tokens_per_s"} <= {*axes}
+    assert plot(FAMILIES[1:2])[1] == {}  # one family is no comparison
 
 
 def test_plot_is_a_specification_that_vega_lite_draws() -> None:
