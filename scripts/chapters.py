@@ -141,9 +141,14 @@ def unfounded(markdown: str) -> list[str]:
     Numbers with a decimal point, with a comma after thousands, or before a percent sign are looked at: the others count
     chapters, layers and the like.
     """
-    known = [_value(number) for block in blocks(markdown) for number in _NUMBER.findall(block.text)]
     given = {number for comment in _GIVEN.findall(markdown) for number in _NUMBER.findall(comment)}
-    return [number for number in prose_numbers(markdown) if number not in given and not _is_known(number, known)]
+    return [number for number in prose_numbers(markdown) if number not in given and not has_number(markdown, number)]
+
+
+def borrowed(markdown: str) -> list[tuple[int, str]]:
+    """Returns the numbers that a comment takes from another chapter ("given: 2.63 (chapter 1)"): (chapter, number)."""
+    found = (re.fullmatch(r"([^()]*)\(chapter (\d+)\)", comment) for comment in _GIVEN.findall(markdown))
+    return [(int(one[2]), number) for one in found if one for number in _NUMBER.findall(one[1])]
 
 
 def prose_numbers(markdown: str) -> list[str]:
@@ -156,7 +161,9 @@ def prose_numbers(markdown: str) -> list[str]:
     ]
 
 
-def _is_known(number: str, known: Sequence[float]) -> bool:
+def has_number(markdown: str, number: str) -> bool:
+    """True if a block of the chapter has the number, possibly with more digits, or as a share in place of percent."""
+    known = [_value(other) for block in blocks(markdown) for other in _NUMBER.findall(block.text)]
     half = 0.5 * (_unit(number) or 1.0) * (1 + 1e-6)
     return any(abs(_value(number) - scale * value) <= half for value in known for scale in (1.0, 100.0))
 

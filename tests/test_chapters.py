@@ -115,6 +115,13 @@ def test_unfounded_takes_a_printed_number_rounded() -> None:
     assert chapters.unfounded("```text\n2.6349\n```\n\n2.64\n") == ["2.64"]
 
 
+def test_borrowed_numbers_are_those_of_another_chapter() -> None:
+    comments = "<!-- given: 2.48 (the lecture) --> <!-- given: 2.63 1,000 (chapter 12) -->"
+    assert chapters.borrowed(comments) == [(12, "2.63"), (12, "1,000")]
+    assert chapters.has_number(CHAPTER, "2.5")
+    assert not chapters.has_number(CHAPTER, "2.51")
+
+
 def test_bare_code_has_no_comments_and_docstrings() -> None:
     one = chapters.bare_code(CHAPTER)
     assert one == chapters.bare_code(CHAPTER.replace("# a comment", "# 注释"))

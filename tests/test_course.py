@@ -82,7 +82,10 @@ def test_chapter_has_its_parts(path: Path) -> None:
 
 @each_chapter
 def test_numbers_in_the_prose_are_printed_or_have_a_source(path: Path) -> None:
-    assert not chapters.unfounded(path.read_text(encoding="utf-8"))
+    markdown = path.read_text(encoding="utf-8")
+    assert not chapters.unfounded(markdown)
+    for chapter, number in chapters.borrowed(markdown):
+        assert chapters.has_number(ENGLISH[chapter - 1].read_text(encoding="utf-8"), number), (chapter, number)
 
 
 @each_chapter
