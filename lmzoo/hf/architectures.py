@@ -20,6 +20,7 @@ from lmzoo.hf.mamba import FALCON_MAMBA, MAMBA
 from lmzoo.hf.mamba2 import MAMBA2
 from lmzoo.hf.mixtral import MIXTRAL, OLMOE, QWEN3_MOE
 from lmzoo.hf.olmo2 import OLMO2
+from lmzoo.hf.olmo_hybrid import OLMO_HYBRID
 from lmzoo.suggestions import suggest
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -28,7 +29,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         *(GPT2, OPT, BLOOM, MPT, GPT_NEOX, STARCODER2, GPTJ, PHI, COHERE, STABLELM),
         *(LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, OLMO2, DIFFLLAMA, GRANITE, GEMMA2, GEMMA3_TEXT),
         *(MIXTRAL, QWEN3_MOE, OLMOE, DEEPSEEK_V2, DEEPSEEK_V3),
-        *(MAMBA, FALCON_MAMBA, MAMBA2, RECURRENT_GEMMA),
+        *(MAMBA, FALCON_MAMBA, MAMBA2, RECURRENT_GEMMA, OLMO_HYBRID),
     )
 }
 

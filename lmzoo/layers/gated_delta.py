@@ -1,6 +1,7 @@
 """Gated DeltaNet's mixer (Yang et al. 2024, arXiv 2412.06464): the delta rule with a decay, and an output gate.
 
-Legend: B batch, T time, D model width, H heads, K key width of a head, V value width of a head, A width of the decays.
+Legend: B batch, T time, D model width, H heads, G heads of queries and keys, K key width of a head, V value width of a
+head, A width of the decays.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from lmzoo.ops.precision import wide, wide_dtype
 class GatedDeltaState(NamedTuple):
     """The decoding state of the mixer."""
 
-    tail: Tensor  # (B, W - 1, 2 H K + H V), the convolution's last inputs
+    tail: Tensor  # (B, W - 1, 2 G K + H V), the convolution's last inputs
     memory: Tensor  # (B, H, K, V), float32 or wider
 
 
@@ -33,7 +34,8 @@ class GatedDelta(Layer):
 
     The decay `a = exp(-exp(A_log) softplus(W x + dt_bias))`, one per head, lets go of the whole memory at once; the
     delta rule replaces the value under one key. With `negative_eigenvalues` beta can be up to 2 (Grazzi et al. 2024,
-    arXiv 2411.12537). A variant overrides `make_gates`, `log_decay` and `output_gate`.
+    arXiv 2411.12537). With `n_key_heads`, several heads share queries and keys, as in Qwen3-Next. A variant overrides
+    `make_gates`, `log_decay` and `output_gate`.
     """
 
     reach = None
@@ -49,14 +51,16 @@ class GatedDelta(Layer):
         key_dim: int,
         value_dim: int,
         *,
+        n_key_heads: int | None = None,
         d_conv: int = 4,
         negative_eigenvalues: bool = False,
         norm_eps: float = 1e-5,
     ) -> None:
         super().__init__()
         self.n_heads, self.key_dim, self.value_dim = n_heads, key_dim, value_dim
+        self.n_key_heads = n_key_heads or n_heads
         self.largest_beta = 2.0 if negative_eigenvalues else 1.0
-        self.widths = [n_heads * key_dim, n_heads * key_dim, n_heads * value_dim]
+        self.widths = [self.n_key_heads * key_dim, self.n_key_heads * key_dim, n_heads * value_dim]
         self.qkv = Linear(d_model, sum(self.widths), bias=False)
         self.conv = ShortConv(sum(self.widths), d_conv, bias=False)
         self.beta = Linear(d_model, n_heads, bias=False)
@@ -103,7 +107,7 @@ class GatedDelta(Layer):
         return 6.0 * self.n_heads * self.key_dim * self.value_dim
 
     def transferable(self) -> dict[str, Projection]:
-        keys, values = (self.n_heads, self.key_dim), (self.n_heads, self.value_dim)
+        keys, values = (self.n_key_heads, self.key_dim), (self.n_heads, self.value_dim)
         return {**split_rows(self.qkv, q=keys, k=keys, v=values), "out": output(self.out, *values)}
 
     def forward(
@@ -111,8 +115,12 @@ class GatedDelta(Layer):
     ) -> tuple[Tensor, GatedDeltaState | None]:
         tail, memory = (None, None) if state is None else state
         qkv, tail = self.conv(self.qkv(x_BTD), tail, ctx)
-        q_BTHK, k_BTHK, v_BTHV = (part.unflatten(-1, (self.n_heads, -1)) for part in qkv.split(self.widths, dim=-1))
+        widths = (self.key_dim, self.key_dim, self.value_dim)
+        parts = zip(qkv.split(self.widths, dim=-1), widths, strict=True)
+        q_BTHK, k_BTHK, v_BTHV = (part.unflatten(-1, (-1, width)) for part, width in parts)
         q_BTHK, k_BTHK = l2_normalize(q_BTHK) * self.key_dim**-0.5, l2_normalize(k_BTHK)
+        if self.n_key_heads < self.n_heads:
+            q_BTHK, k_BTHK = (x.repeat_interleave(self.n_heads // self.n_key_heads, dim=2) for x in (q_BTHK, k_BTHK))
         beta_BTH = self.strength(x_BTD)
         y_BTHV, memory = gated_delta_rule(
             q_BTHK, k_BTHK, v_BTHV, beta_BTH, self.log_decay(x_BTD), memory, largest_beta=self.largest_beta

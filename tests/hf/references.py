@@ -100,6 +100,10 @@ MAMBA: dict[str, Any] = {
     "layer_norm_epsilon": 0.02,
     "pad_token_id": None,
 }
+DELTA_SIZES = (
+    *("linear_num_key_heads", "linear_num_value_heads"),
+    *("linear_key_head_dim", "linear_value_head_dim"),
+)
 YARN: dict[str, Any] = {
     "rope_parameters": {
         "rope_type": "yarn",
@@ -292,6 +296,24 @@ CASES: dict[str, Case] = {
             "pad_token_id": None,
         },
         {"defaults": {"lru_width": None, "num_key_value_heads": None, "block_types": ["attention", "recurrent"]}},
+    ),
+    "olmo_hybrid": Case(
+        {
+            **LLAMA,
+            "rope_parameters": {"rope_type": "default", "rope_theta": None},  # as released: no positions
+            "layer_types": ["linear_attention", "full_attention"],
+            "num_hidden_layers": 2,
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 4,
+            "linear_key_head_dim": 6,
+            "linear_value_head_dim": 10,
+            "linear_conv_kernel_dim": 3,
+            "eos_token_id": None,
+        },
+        {
+            "positions": {**rope("default"), "linear_allow_neg_eigval": False, "tie_word_embeddings": True},
+            "defaults": dict.fromkeys(("layer_types", "rope_parameters", "num_key_value_heads", *DELTA_SIZES)),
+        },
     ),
     "mamba2": Case(
         {

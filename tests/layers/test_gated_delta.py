@@ -46,6 +46,19 @@ def test_gated_delta_equals_its_equations(negative_eigenvalues: bool) -> None:
     torch.testing.assert_close(in_one_call(layer, x), by_equations(layer, x, largest_beta))
 
 
+def test_gated_delta_with_shared_keys_equals_heads_with_the_same_keys() -> None:
+    shared, x = perturbed(GatedDelta(8, 4, 3, 5, n_key_heads=2)), random(2, 9, 8)
+    whole = perturbed(GatedDelta(8, 4, 3, 5))
+    weights = shared.state_dict()
+    for name in ("qkv.weight", "conv.weight"):
+        q, k, v = weights[name].split([6, 6, 20])
+        twice = (part.unflatten(0, (2, 3)).repeat_interleave(2, dim=0).flatten(0, 1) for part in (q, k))
+        weights[name] = torch.cat([*twice, v])
+    whole.load_state_dict(weights)
+    torch.testing.assert_close(in_one_call(shared, x), in_one_call(whole, x))
+    torch.testing.assert_close(in_pieces(shared, x, 4, 1, 4), in_one_call(whole, x))
+
+
 def test_gated_delta_in_pieces_equals_one_call() -> None:
     layer, x = perturbed(GatedDelta(8, 2, 3, 5)), random(2, 92, 8)
     for lengths in ((70, 1, 1, 20), (1,) * 5 + (87,)):

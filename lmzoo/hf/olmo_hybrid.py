@@ -1,0 +1,100 @@
+"""OLMo Hybrid in transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused
+from lmzoo.hf.gated_deltanet import WEIGHTS as DELTA
+from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope
+from lmzoo.hf.olmo2 import WEIGHTS as OLMO2
+from lmzoo.hf.weights import Either, Layout, Reader, Rows, Source, Squeezed, Weights
+
+QKV, CONV = "blocks.{i}.0.inner.qkv.weight", "blocks.{i}.0.inner.conv.weight"
+
+
+def _sizes(config: Config) -> dict[str, int]:
+    """Returns the heads and widths of the delta rule; missing ones follow from the heads of the attention."""
+    heads = config.value("num_attention_heads", 30)
+    key_heads = config.value("linear_num_key_heads", heads)
+    key_dim = config.value("linear_key_head_dim", int(0.75 * config.value("hidden_size", 3840) / max(1, key_heads)))
+    return {
+        "delta_heads": config.value("linear_num_value_heads", heads),
+        "delta_key_heads": key_heads,
+        "key_dim": key_dim,
+        "value_dim": config.value("linear_value_head_dim", 2 * key_dim),
+    }
+
+
+@dataclass(frozen=True)
+class Joined(Layout):
+    """Parts of any number of rows: transformers saves the filters of q, k and v in three parts of nearly equal size."""
+
+    parts: tuple[Source, ...]
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        return torch.cat([read(part, **index) for part in self.parts])
+
+
+def _weights(config: Config) -> Weights:
+    """Returns the names for layers of both kinds, as transformers holds them and as it saves them."""
+    sizes = _sizes(config)
+    keys, values = sizes["delta_key_heads"] * sizes["key_dim"], sizes["delta_heads"] * sizes["value_dim"]
+    delta, layer = "model.layers.{i}.linear_attn.", "model.layers.{i}."
+    projections = Rows(tuple(f"{delta}{part}_proj.weight" for part in "qkv"), shares=(keys, keys, values))
+    filters = Joined(tuple(f"{delta}{part}_conv1d.weight" for part in "qkv"))
+    between = Either((f"{layer}post_attention_layernorm.weight", f"{layer}feedforward_layer_norm.weight"))
+    return {
+        **DELTA,
+        **OLMO2,
+        QKV: Either((OLMO2[QKV], projections)),  # type: ignore[arg-type]
+        CONV: Squeezed(Either((filters, f"{delta}conv1d.weight")), axis=1),
+        "blocks.{i}.0.inner.out.weight": Either((f"{layer}self_attn.o_proj.weight", f"{delta}o_proj.weight")),
+        "blocks.{i}.0.before.weight": Either(
+            (f"{layer}input_layernorm.weight", f"{layer}attention_layer_norm.weight"),
+        ),
+        "blocks.{i}.1.before.weight": between,
+        "blocks.{i}.0.after.weight": between,
+    }
+
+
+def _pattern(config: Config) -> dict[str, Any]:
+    """Returns the kinds of the layers. There are no positions if `rope_theta` is null, as in the released models."""
+    found, attention = dict(rope(scaled=False).settings(config)), "rope"
+    parameters = config.table("rope_scaling") or config.table("rope_parameters")
+    if parameters.get("rope_theta", 0) is None and config.get("rope_theta") is None:
+        found, attention = dict[str, Any](), "nope"
+    kinds = ["full_attention" if layer % 4 == 3 else "linear_attention" for layer in range(config.layers())]
+    if "full_attention" not in kinds:
+        kinds[-1] = "full_attention"
+    if config.get("layer_types") is None:
+        config = Config({**config, "layer_types": kinds})
+    words = config.words("layer_types", {"full_attention": attention, "linear_attention": "delta"})
+    return {**found, "pattern": " ".join(words)}
+
+
+OLMO_HYBRID = Architecture(
+    model_type="olmo_hybrid",
+    classes=("OlmoHybridForCausalLM",),
+    family="olmo2",
+    weights=_weights,
+    keys={
+        **ATTENTION,
+        "hidden_act": SWIGLU,
+        "attention_bias": Only(False),
+        "tie_word_embeddings": To("tie_embeddings", default=False),
+        "linear_conv_kernel_dim": To("d_conv", 4),
+        "linear_allow_neg_eigval": To("negative_eigenvalues", default=True),
+        **{f"linear_{word}": Unused() for word in ("a_log_min", "a_log_max", "dt_min", "dt_max", "dt_init_floor")},
+    },
+    together=(
+        Together(
+            ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim"), _sizes
+        ),
+        Together((*ROPE, "layer_types"), _pattern),
+    ),
+)
