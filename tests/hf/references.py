@@ -213,8 +213,10 @@ CASES: dict[str, Case] = {
     "granite": Case(
         {
             **LLAMA,
-            "embedding_multiplier": 3.0, "attention_multiplier": 0.2,
-            "residual_multiplier": 0.5, "logits_scaling": 1.6,
+            "embedding_multiplier": 3.0,
+            "attention_multiplier": 0.2,
+            "residual_multiplier": 0.5,
+            "logits_scaling": 1.6,
         },
         {"tied, biases, yarn": {**YARN, "tie_word_embeddings": True, "attention_bias": True}},
     ),

@@ -32,6 +32,16 @@ FREQUENCY_K = THETA ** -(torch.arange(PAIRS, dtype=torch.float64) / PAIRS)
                 "beta_slow": 2.0,
             },
         ),
+        (
+            Yarn(4.0, 512, attention=1.7, whole=0),
+            {
+                "rope_type": "yarn",
+                "factor": 4.0,
+                "original_max_position_embeddings": 512,
+                "attention_factor": 1.7,
+                "truncate": False,
+            },
+        ),
         # The first pair that is slowed, and the last that is not slowed fully, would lie outside of the head.
         (Yarn(4.0, 64), {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}),
         (Yarn(4.0, 4), {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 4}),
