@@ -192,7 +192,7 @@ def build_model(
     """
     import torch
 
-    device = None if device is None else _device(device)
+    device = None if device is None else checked_device(device)
     if device is not None and device.type == "meta":
         return blank_model(cls, config, device="meta")
     if generator is not None and not isinstance(generator, torch.Generator):
@@ -229,7 +229,7 @@ def _call_form(cls: type[Model], name: str) -> str:
     return f"{name}({', '.join(parameters)})"
 
 
-def _device(device: torch.device | str) -> torch.device:
+def checked_device(device: torch.device | str) -> torch.device:
     """Returns a device of this machine. Raises `InputError` for any other."""
     import torch
 

@@ -81,6 +81,10 @@ def load_model(
     from lmzoo.hf.load import is_checkpoint, load_checkpoint  # imports this module
 
     path = arguments.path("path", path)
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InputError(f"dtype={dtype!r} must be a floating-point type of torch, such as torch.bfloat16")
+    if device is not None:
+        device = registry.checked_device(device)
     if os.path.isfile(path):
         raise CheckpointError(f"{path}: is a file: a run or a checkpoint is a folder (pickled models are never loaded)")
     if not os.path.lexists(path) and str(path) in registry.list_models():

@@ -183,3 +183,10 @@ def test_load_tokenizer_refuses_a_missing_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("spec", "shown"), [("char", "char, 3 tokens"), ("byte", "byte, 256 tokens")])
 def test_tokenizer_repr_is_one_line(spec: str, shown: str) -> None:
     assert repr(_train(spec, "aabc")) == f"<tokenizer {shown}>"
+
+
+def test_tokenizer_for_model_requires_the_same_vocabulary() -> None:
+    tokenizer = _train("char", "abc")
+    assert tokenizer.for_model(3) is tokenizer
+    with pytest.raises(DataError, match=r"^the tokenizer has vocab_size=3, the model 4$"):
+        tokenizer.for_model(4)

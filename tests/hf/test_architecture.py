@@ -77,3 +77,10 @@ def test_config_checks_types() -> None:
 def test_refused_shortens_long_values() -> None:
     assert str(refused("key", "x" * 1000, "must be short")).endswith("xxx... must be short")
     assert str(refused("key", 10**5000, "must be small")) == "key=a very large int must be small"
+
+
+def test_architecture_settings_take_other_names_of_keys() -> None:
+    toy = replace(TOY, aliases={"n_embd": "hidden_size"})
+    assert toy.settings(Config(n_embd=3), frozenset()) == TOY.settings(Config(hidden_size=3), frozenset())
+    with pytest.raises(CheckpointError, match=r"^n_embd=3 must be equal to hidden_size=4$"):
+        toy.settings(Config(n_embd=3, hidden_size=4), frozenset())

@@ -13,8 +13,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import lmzoo
-from lmzoo.errors import CheckpointError
+from lmzoo.errors import CheckpointError, InputError
 from lmzoo.hf.architectures import ARCHITECTURES
+from tests.backbones.against_transformers import random_tokens
 from tests.helpers import assert_same
 from tests.hf.references import CASES, assert_same_logits, case_keys, reference, saved
 
@@ -181,6 +182,26 @@ def test_load_refuses_tensors_that_do_not_fit(tmp_path: Path, change: Any, error
     change_tensors(tmp_path, change)
     with pytest.raises(CheckpointError, match=error):
         lmzoo.load_model(tmp_path)
+
+
+def test_load_refuses_a_dtype_or_device_that_cannot_be(tmp_path: Path) -> None:
+    checkpoint(tmp_path)
+    for dtype in ("bfloat16", torch.int8):
+        with pytest.raises(InputError, match=r"^dtype=.+ must be a floating-point type of torch"):
+            lmzoo.load_model(tmp_path, dtype=dtype)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^device='nothing' is not a device of this machine$"):
+        lmzoo.load_model(tmp_path, device="nothing")
+
+
+def test_load_keeps_weights_mapped_and_the_file_unchanged(tmp_path: Path) -> None:
+    checkpoint(tmp_path)
+    before = (tmp_path / "model.safetensors").read_bytes()
+    model = lmzoo.load_model(tmp_path)
+    model(random_tokens(61, 1, 5), random_tokens(61, 1, 5)).loss.backward()
+    torch.optim.SGD(model.parameters(), lr=1.0).step()
+    assert (tmp_path / "model.safetensors").read_bytes() == before
+    again = lmzoo.load_model(tmp_path)
+    assert not torch.equal(model.get_parameter("norm.weight"), again.get_parameter("norm.weight"))
 
 
 def test_load_runs_no_code_of_the_checkpoint(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ import lmzoo
 from lmzoo.data.tokenizers import CharTokenizer
 from lmzoo.errors import CheckpointError, InputError, LmzooError
 from lmzoo.model import LanguageModel
+from lmzoo.storage import models
 
 
 @pytest.fixture
@@ -212,3 +213,12 @@ def test_load_model_says_what_it_loads(
     (tmp_path / "model.pt").write_bytes(b"\x80")
     with pytest.raises(LmzooError, match=message):
         lmzoo.load_model(path)
+
+
+def test_load_model_takes_a_dtype_and_knows_saved_folders(tmp_path: Path) -> None:
+    lmzoo.create_model("mamba", vocab_size=11, d_model=16, n_layers=1, context_length=8).save(tmp_path / "saved")
+    half = models.load_model(tmp_path / "saved", dtype=torch.bfloat16, device="cpu")
+    found = {name.rpartition(".")[2]: parameter.dtype for name, parameter in half.named_parameters()}
+    assert (found["D"], found["A_log"]) == (torch.bfloat16, torch.float32), "decays do not survive 16 bits"
+    assert models.is_saved(tmp_path / "saved")
+    assert not models.is_saved(tmp_path)
