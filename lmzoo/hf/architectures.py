@@ -16,6 +16,7 @@ from lmzoo.hf.gptj import COHERE, GPTJ, PHI, STABLELM
 from lmzoo.hf.granite import GRANITE
 from lmzoo.hf.griffin import RECURRENT_GEMMA
 from lmzoo.hf.llama import LLAMA, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3
+from lmzoo.hf.llama_relatives import MINISTRAL, SEED_OSS
 from lmzoo.hf.mamba import FALCON_MAMBA, MAMBA
 from lmzoo.hf.mamba2 import MAMBA2
 from lmzoo.hf.mixtral import MIXTRAL, OLMOE, QWEN3_MOE
@@ -27,7 +28,21 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.model_type: architecture
     for architecture in (
         *(GPT2, OPT, BLOOM, MPT, GPT_NEOX, STARCODER2, GPTJ, PHI, COHERE, STABLELM),
-        *(LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, OLMO2, DIFFLLAMA, GRANITE, GEMMA2, GEMMA3_TEXT),
+        *(
+            LLAMA,
+            MISTRAL,
+            QWEN2,
+            QWEN3,
+            SMOLLM3,
+            PHI3,
+            MINISTRAL,
+            SEED_OSS,
+            OLMO2,
+            DIFFLLAMA,
+            GRANITE,
+            GEMMA2,
+            GEMMA3_TEXT,
+        ),
         *(MIXTRAL, QWEN3_MOE, OLMOE, DEEPSEEK_V2, DEEPSEEK_V3),
         *(MAMBA, FALCON_MAMBA, MAMBA2, RECURRENT_GEMMA, OLMO_HYBRID),
     )

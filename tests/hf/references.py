@@ -220,6 +220,11 @@ CASES: dict[str, Case] = {
         },
         {"tied, biases, yarn": {**YARN, "tie_word_embeddings": True, "attention_bias": True}},
     ),
+    "ministral": Case(
+        {**LLAMA, "sliding_window": 5, "head_dim": 8},
+        {"kinds": {"layer_types": ["full_attention", "sliding_attention", "full_attention"], "head_dim": 12}},
+    ),
+    "seed_oss": Case({**LLAMA, "head_dim": 12}, {"all biases": {"attention_out_bias": True}}),
     "smollm3": Case(
         {**LLAMA, "no_rope_layer_interval": 2},
         {
