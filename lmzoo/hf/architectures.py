@@ -22,6 +22,7 @@ from lmzoo.hf.mamba2 import MAMBA2
 from lmzoo.hf.mixtral import MIXTRAL, OLMOE, QWEN3_MOE
 from lmzoo.hf.olmo2 import OLMO2
 from lmzoo.hf.olmo_hybrid import OLMO_HYBRID
+from lmzoo.hf.qwen3_next import QWEN3_5_TEXT, QWEN3_NEXT
 from lmzoo.suggestions import suggest
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -44,7 +45,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             GEMMA3_TEXT,
         ),
         *(MIXTRAL, QWEN3_MOE, OLMOE, DEEPSEEK_V2, DEEPSEEK_V3),
-        *(MAMBA, FALCON_MAMBA, MAMBA2, RECURRENT_GEMMA, OLMO_HYBRID),
+        *(MAMBA, FALCON_MAMBA, MAMBA2, RECURRENT_GEMMA, OLMO_HYBRID, QWEN3_NEXT, QWEN3_5_TEXT),
     )
 }
 

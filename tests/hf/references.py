@@ -104,6 +104,18 @@ DELTA_SIZES = (
     *("linear_num_key_heads", "linear_num_value_heads"),
     *("linear_key_head_dim", "linear_value_head_dim"),
 )
+QWEN3_5: dict[str, Any] = {
+    **LLAMA,
+    "num_hidden_layers": 2,
+    "head_dim": 12,
+    "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5},
+    "layer_types": ["linear_attention", "full_attention"],
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 6,
+    "linear_value_head_dim": 10,
+    "linear_conv_kernel_dim": 3,
+}
 YARN: dict[str, Any] = {
     "rope_parameters": {
         "rope_type": "yarn",
@@ -320,6 +332,20 @@ CASES: dict[str, Case] = {
         {
             "positions": {**rope("default"), "linear_allow_neg_eigval": False, "tie_word_embeddings": True},
             "defaults": dict.fromkeys(("layer_types", "rope_parameters", "num_key_value_heads", *DELTA_SIZES)),
+        },
+    ),
+    "qwen3_5_text": Case(QWEN3_5, {"interval": {"layer_types": None, "full_attention_interval": 2}}),
+    "qwen3_next": Case(
+        {
+            **QWEN3_5,
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 12,
+            "shared_expert_intermediate_size": 20,
+        },
+        {
+            "dense layers": {"mlp_only_layers": [0], "norm_topk_prob": False, "tie_word_embeddings": True},
+            "dense": {"num_experts": 0, "linear_num_key_heads": 4},
         },
     ),
     "mamba2": Case(

@@ -1,0 +1,184 @@
+"""Qwen3-Next and Qwen3.5 (text) in transformers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
+from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope
+from lmzoo.hf.llama import WEIGHTS as LLAMA
+from lmzoo.hf.mixtral import experts
+from lmzoo.hf.weights import Either, Layout, Reader, Rows, Source, Squeezed, Weights
+
+_ATTENTION, _DELTA, _MLP = "model.layers.{i}.self_attn.", "model.layers.{i}.linear_attn.", "model.layers.{i}.mlp."
+_KINDS = {"full_attention": "attention", "linear_attention": "delta"}
+
+
+@dataclass(frozen=True)
+class PartOfHeads(Layout):
+    """One part of the rows of each head, where the parts of a head have these sizes."""
+
+    whole: Source
+    heads: int
+    sizes: tuple[int, ...]
+    which: int
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        by_head = read(self.whole, **index).unflatten(0, (self.heads, -1))
+        return by_head.split(list(self.sizes), dim=1)[self.which].flatten(0, 1)
+
+
+def _sizes(config: Config) -> dict[str, int]:
+    """Returns the sizes of the delta rule and of the heads of attention."""
+    sizes = {
+        "delta_heads": config.value("linear_num_value_heads", 32),
+        "delta_key_heads": config.value("linear_num_key_heads", 16),
+        "key_dim": config.value("linear_key_head_dim", 128),
+        "value_dim": config.value("linear_value_head_dim", 128),
+        "head_dim": config.value("head_dim", 256),
+    }
+    if sizes["delta_key_heads"] < 1 or sizes["delta_heads"] % sizes["delta_key_heads"]:
+        raise refused("linear_num_key_heads", sizes["delta_key_heads"], "must divide linear_num_value_heads")
+    return sizes
+
+
+def _attention(config: Config) -> dict[str, Layout]:
+    """Returns where queries, keys and values of attention are, and its gates, which follow the query of each head."""
+    heads, K = config.value("num_attention_heads", 16), _sizes(config)["head_dim"]
+    q, gate = (PartOfHeads(f"{_ATTENTION}q_proj.weight", heads, (K, K), which) for which in (0, 1))
+    parts = (q, f"{_ATTENTION}k_proj.weight", f"{_ATTENTION}v_proj.weight")
+    return {"qkv": Rows(parts, shares=("n_heads", "n_kv_heads", "n_kv_heads")), "gate": gate}
+
+
+def _split(config: Config) -> Weights:
+    """Returns the names of Qwen3.5, which has a projection for each part of the delta rule but q, k and v."""
+    attention = _attention(config)
+    return {
+        **{name: source for name, source in LLAMA.items() if ".0.inner." not in name},
+        "blocks.{i}.0.inner.qkv.weight": Either((attention["qkv"], f"{_DELTA}in_proj_qkv.weight")),
+        "blocks.{i}.0.inner.gate.weight": Either((attention["gate"], f"{_DELTA}in_proj_z.weight")),
+        "blocks.{i}.0.inner.q_norm.weight": f"{_ATTENTION}q_norm.weight",
+        "blocks.{i}.0.inner.k_norm.weight": f"{_ATTENTION}k_norm.weight",
+        "blocks.{i}.0.inner.out.weight": Either((f"{_ATTENTION}o_proj.weight", f"{_DELTA}out_proj.weight")),
+        "blocks.{i}.0.inner.conv.weight": Squeezed(f"{_DELTA}conv1d.weight", axis=1),
+        "blocks.{i}.0.inner.beta.weight": f"{_DELTA}in_proj_b.weight",
+        "blocks.{i}.0.inner.decay.weight": f"{_DELTA}in_proj_a.weight",
+        "blocks.{i}.0.inner.A_log": f"{_DELTA}A_log",
+        "blocks.{i}.0.inner.dt_bias": f"{_DELTA}dt_bias",
+        "blocks.{i}.0.inner.norm.weight": f"{_DELTA}norm.weight",
+    }
+
+
+def _fused(config: Config) -> Weights:
+    """Returns the names of Qwen3-Next: all parts of the delta rule are in two projections, ordered by head of keys."""
+    sizes = _sizes(config)
+    heads, shared = sizes["delta_key_heads"], sizes["delta_heads"] // sizes["delta_key_heads"]
+    widths = (sizes["key_dim"], sizes["key_dim"], shared * sizes["value_dim"], shared * sizes["value_dim"])
+    q, k, v, z = (PartOfHeads(f"{_DELTA}in_proj_qkvz.weight", heads, widths, which) for which in range(4))
+    rows = (heads * widths[0], heads * widths[1], heads * widths[2])
+    beta, decay = (PartOfHeads(f"{_DELTA}in_proj_ba.weight", heads, (shared, shared), which) for which in (0, 1))
+    attention = _attention(config)
+    return {
+        **_split(config),
+        **experts(f"{_MLP}experts.", f"{_MLP}experts.{{e}}.", "gate_proj", "up_proj", "down_proj"),
+        "blocks.{i}.0.inner.qkv.weight": Either((attention["qkv"], Rows((q, k, v), shares=rows))),
+        "blocks.{i}.0.inner.gate.weight": Either((attention["gate"], z)),
+        "blocks.{i}.0.inner.beta.weight": beta,
+        "blocks.{i}.0.inner.decay.weight": decay,
+        "blocks.{i}.1.inner.router.weight": f"{_MLP}gate.weight",
+        "blocks.{i}.1.inner.shared.up.weight": Rows(
+            (f"{_MLP}shared_expert.gate_proj.weight", f"{_MLP}shared_expert.up_proj.weight")
+        ),
+        "blocks.{i}.1.inner.shared.down.weight": f"{_MLP}shared_expert.down_proj.weight",
+        "blocks.{i}.1.inner.shared_gate.weight": f"{_MLP}shared_expert_gate.weight",
+    }
+
+
+def _pattern(config: Config) -> dict[str, Any]:
+    """Returns the mixers: attention in each n-th layer, unless `layer_types` names them."""
+    if config.get("layer_types") is not None:
+        words = config.words("layer_types", _KINDS)
+    else:
+        every = config.value("full_attention_interval", 4)
+        if every < 1:
+            raise refused("full_attention_interval", every, "must be at least 1")
+        words = ["delta" if (layer + 1) % every else "attention" for layer in range(config.layers())]
+    return {"pattern": " ".join(words)}
+
+
+def _feed_forward(config: Config) -> dict[str, Any]:
+    """Returns the layers with experts: each n-th, but those in `mlp_only_layers`."""
+    n_experts, step = config.value("num_experts", 512), config.value("decoder_sparse_step", 1)
+    dense = config.value("mlp_only_layers", list[Any]())
+    if step < 1:
+        raise refused("decoder_sparse_step", step, "must be at least 1")
+    sparse = [n_experts > 0 and layer not in dense and (layer + 1) % step == 0 for layer in range(config.layers())]
+    found = {"feed_forward": " ".join("experts" if has else "mlp" for has in sparse)}
+    return {**found, "n_experts": n_experts, "top_k": config.value("num_experts_per_tok", 10)} if any(sparse) else found
+
+
+def _positions(config: Config) -> dict[str, Any]:
+    """Returns the rotary positions. The sections for images have no effect on text, whose three positions are equal."""
+    key = "rope_scaling" if config.table("rope_scaling") else "rope_parameters"
+    parameters = {name: value for name, value in config.table(key).items() if name not in _SECTIONS}
+    plain = Config({**config, key: parameters})
+    return dict(rope(scaled=False, fraction="rotary_fraction", share=0.25).settings(plain))
+
+
+_SECTIONS = ("mrope_section", "mrope_interleaved")
+KEYS: dict[str, Key] = {
+    **ATTENTION,
+    "num_key_value_heads": To("n_kv_heads", 4),
+    "hidden_act": SWIGLU,
+    "attention_bias": Only(False),
+    "tie_word_embeddings": To("tie_embeddings", default=False),
+    "linear_conv_kernel_dim": To("d_conv", 4),
+    "attn_output_gate": Only(True),
+    "use_sliding_window": Only(False),
+    "mamba_ssm_dtype": Unused(),
+    "mtp_num_hidden_layers": Unused(),
+}
+SIZES = Together(
+    (
+        *(f"linear_{of}_head_dim" for of in ("key", "value")),
+        "linear_num_key_heads",
+        "linear_num_value_heads",
+        "head_dim",
+    ),
+    _sizes,
+)
+PATTERN = Together(("layer_types", "full_attention_interval"), _pattern)
+QWEN3_5_TEXT = Architecture(
+    model_type="qwen3_5_text",
+    classes=("Qwen3_5ForCausalLM",),
+    family="qwen3_next",
+    weights=_split,
+    keys=KEYS,
+    together=(SIZES, PATTERN, Together(ROPE, _positions)),
+    buffers=("mtp.*",),  # a second model, which predicts several tokens
+)
+QWEN3_NEXT = Architecture(
+    model_type="qwen3_next",
+    classes=("Qwen3NextForCausalLM",),
+    family="qwen3_next",
+    weights=_fused,
+    keys={
+        **KEYS,
+        "num_key_value_heads": To("n_kv_heads", 2),
+        "moe_intermediate_size": To("d_expert", 512),
+        "shared_expert_intermediate_size": To("d_shared", 512),
+        "norm_topk_prob": To("normalize", default=True),
+        "output_router_logits": Unused(),
+        "router_aux_loss_coef": Unused(),
+    },
+    together=(
+        *(SIZES, PATTERN),
+        rope(scaled=False, fraction="rotary_fraction", share=0.25),
+        Together(("num_experts", "num_experts_per_tok", "decoder_sparse_step", "mlp_only_layers"), _feed_forward),
+    ),
+    aliases={"num_local_experts": "num_experts"},
+    buffers=("mtp.*",),
+)
