@@ -348,6 +348,20 @@ CASES: dict[str, Case] = {
             "dense": {"num_experts": 0, "linear_num_key_heads": 4},
         },
     ),
+    "lfm2": Case(
+        {
+            **LAYER_NORM,
+            "norm_eps": 0.02,
+            "conv_L_cache": 4,
+            "block_multiple_of": 7,
+            "block_ffn_dim_multiplier": 1.3,
+            "layer_types": ["conv", "full_attention", "conv"],
+        },
+        {
+            "exact width": {"block_auto_adjust_ff_dim": False, "tie_word_embeddings": True},
+            "indices": {"layer_types": None, "full_attn_idxs": [2]},
+        },
+    ),
     "mamba2": Case(
         {
             "vocab_size": V,

@@ -1,0 +1,85 @@
+"""LFM2 in transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
+from lmzoo.hf.keys import SIZES, rope
+from lmzoo.hf.weights import Either, Head, Rows, Squeezed, Weights
+
+_LAYER = "model.layers.{i}."
+WEIGHTS: Weights = {
+    "tokens.weight": "model.embed_tokens.weight",
+    "blocks.{i}.0.before.weight": f"{_LAYER}operator_norm.weight",
+    "blocks.{i}.0.inner.qkv.weight": Rows(
+        tuple(f"{_LAYER}self_attn.{part}_proj.weight" for part in "qkv"),
+        shares=("n_heads", "n_kv_heads", "n_kv_heads"),
+    ),
+    "blocks.{i}.0.inner.q_norm.weight": f"{_LAYER}self_attn.q_layernorm.weight",
+    "blocks.{i}.0.inner.k_norm.weight": f"{_LAYER}self_attn.k_layernorm.weight",
+    "blocks.{i}.0.inner.in_proj.weight": f"{_LAYER}conv.in_proj.weight",
+    "blocks.{i}.0.inner.filters": Squeezed(f"{_LAYER}conv.conv.weight", axis=1),
+    "blocks.{i}.0.inner.out.weight": Either((f"{_LAYER}self_attn.out_proj.weight", f"{_LAYER}conv.out_proj.weight")),
+    "blocks.{i}.1.before.weight": f"{_LAYER}ffn_norm.weight",
+    "blocks.{i}.1.inner.up.weight": Rows((f"{_LAYER}feed_forward.w1.weight", f"{_LAYER}feed_forward.w3.weight")),
+    "blocks.{i}.1.inner.down.weight": f"{_LAYER}feed_forward.w2.weight",
+    "norm.weight": "model.embedding_norm.weight",
+    "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
+}
+
+
+def _width(config: Config) -> dict[str, Any]:
+    """Returns the width of the feed-forward layers: two thirds, times a factor, rounded up to a multiple."""
+    width = config.value("intermediate_size", 12288)
+    if config.value("block_auto_adjust_ff_dim", True):
+        multiple = config.value("block_multiple_of", 256)
+        if multiple < 1:
+            raise refused("block_multiple_of", multiple, "must be at least 1")
+        width = int(config.value("block_ffn_dim_multiplier", 1.0, float) * int(2 * width / 3))
+        width = -(-width // multiple) * multiple
+    return {"d_ff": width}
+
+
+def _pattern(config: Config) -> dict[str, Any]:
+    """Returns the layers: those with attention are in `layer_types`, or else in `full_attn_idxs`, by default all."""
+    if config.get("layer_types") is not None:
+        words = config.words("layer_types", {"full_attention": "full", "conv": "conv"})
+    else:
+        layers = range(config.layers())
+        chosen = config.value("full_attn_idxs", [*layers])
+        words = ["full" if layer in chosen else "conv" for layer in layers]
+    return {"pattern": " ".join(words)}
+
+
+KEYS: dict[str, Key] = {
+    **SIZES,
+    "num_attention_heads": To("n_heads"),
+    "num_key_value_heads": To("n_kv_heads", 8),
+    "head_dim": To("head_dim", None),
+    "norm_eps": To("norm_eps", 1e-5),
+    "tie_word_embeddings": To("tie_embeddings", default=True),
+    "conv_L_cache": To("d_conv", 3),
+    "conv_bias": Only(False),
+    "block_use_swiglu": Only(True),
+    "use_pos_enc": Only(True),
+    **{f"{word}_use_xavier_init": Unused() for word in ("block", "conv")},
+    **{f"block_{word}_init_scale": Unused() for word in ("mlp", "out")},
+}
+WIDTHS = ("intermediate_size", "block_auto_adjust_ff_dim", "block_ffn_dim_multiplier", "block_multiple_of")
+LFM2 = Architecture(
+    model_type="lfm2",
+    classes=("Lfm2ForCausalLM",),
+    family="llama",
+    weights=WEIGHTS,
+    keys=KEYS,
+    together=(rope(1e6), Together(WIDTHS, _width), Together(("layer_types", "full_attn_idxs"), _pattern)),
+    fixed={"qk_norm": True},
+    aliases={
+        "tie_embedding": "tie_word_embeddings",
+        "block_ff_dim": "intermediate_size",
+        "block_norm_eps": "norm_eps",
+        "num_heads": "num_attention_heads",
+        **dict.fromkeys(("block_dim", "conv_dim", "conv_dim_out"), "hidden_size"),
+    },
+)
