@@ -28,7 +28,8 @@ def pages(root: Path = ROOT) -> dict[str, str]:
     """Returns the place in the site of each Markdown file of the repository that becomes a page, by its path."""
     docs = (path.relative_to(root).as_posix() for path in sorted((root / "docs").rglob("*.md")))
     found = {path: place for path, place in {**START, **PROJECT, **OWN}.items() if (root / path).is_file()}
-    found |= {path: place_of(path) for path in docs if not path.startswith("docs/site/")}
+    # The card of a template is a part of its package.
+    found |= {p: place_of(p) for p in docs if not p.startswith("docs/site/") and "/registry/" not in p}
     cards = (path.relative_to(root).as_posix() for path in sorted((root / "registry").glob("*/card.md")))
     return found | {path: f"gallery/{PurePosixPath(path).parent.name}.md" for path in cards}
 
