@@ -5,9 +5,10 @@ Blocks of latent attention (`lmzoo.layers.latent_attention`) and experts (`lmzoo
 keys and values are computed, and decoding reads it as it is; experts are small and many, and some read every token;
 their load is balanced by biases instead of a strong auxiliary loss. The defaults are V3's routing; V2 has
 `sigmoid=False`, `normalize=False` and `balance_bias=False`. The published configurations start from N(0, 0.02²).
-Deviations: no prediction of further tokens (V3 trains with one); rotary pairs are halves and not neighbors; the
-balance loss is computed over a batch and not per sequence; the biases are moved by the optimizer
-(`lmzoo.layers.experts`).
+In Kimi Linear (arXiv 2510.26692) each fourth block has latent attention without positions, and the others have a delta
+rule with decays (`lmzoo.layers.kda`): `pattern = "kda*3 nope"`. Deviations: no prediction of further tokens (V3 trains
+with one); rotary pairs are halves and not neighbors; the balance loss is computed over a batch and not per sequence;
+the biases are moved by the optimizer (`lmzoo.layers.experts`).
 """
 
 from __future__ import annotations
@@ -18,12 +19,16 @@ from typing import Any, ClassVar
 from lmzoo.configs import require, require_between, require_divides, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.context import Rope
+from lmzoo.layers.kda import KDA
 from lmzoo.layers.latent_attention import LatentAttention
 from lmzoo.layers.mlp import MLP, swiglu_width
+from lmzoo.layers.pattern import pattern
 from lmzoo.layers.rope_scaling import parse_rope_scaling
 from lmzoo.layers.shared_experts import SharedExperts
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
+
+MIXERS = ("rope", "nope", "kda")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,8 +39,10 @@ class DeepSeekConfig(DecoderConfig):
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"q_rank": 12, "n_groups": 4, "top_groups": 1, "rope_scaling": "yarn factor=4 original=8", "sharpness": 1.5},
         {"sigmoid": False, "normalize": False, "balance_bias": False, "n_groups": 4, "top_groups": 1, "n_shared": 0},
+        {"pattern": "kda nope"},
     )
 
+    pattern: str = "rope"  # mixers from bottom to top, repeated: latent attention with or without positions, or "kda"
     norm_eps: float = 1e-6  # added to the variance in a normalization
     n_heads: int = 4  # attention heads
     q_rank: int | None = None  # features through which queries are projected; None: they are projected directly
@@ -47,6 +54,9 @@ class DeepSeekConfig(DecoderConfig):
     rope_theta: float = 10000.0  # base of the rotary wavelengths
     rope_scaling: str = "none"  # for longer texts: "yarn factor=40 original=4096" (lmzoo.layers.rope_scaling)
     sharpness: float = 1.0  # factor of the attention scores, for longer texts
+    kda_heads: int | None = None  # heads of "kda"; None: as many as n_heads
+    kda_dim: int = 32  # width of a key and of a value of "kda"
+    d_conv: int = 4  # length of the filters of "kda"
     d_ff: int | None = None  # width of the plain feed-forward layers; None: 8/3 d_model, rounded up to a multiple of 32
     d_expert: int | None = None  # width of one expert; None: a quarter of d_ff
     n_dense: int = 1  # first blocks with a plain feed-forward layer
@@ -63,6 +73,9 @@ class DeepSeekConfig(DecoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        pattern(self.pattern, self.n_layers, MIXERS)
+        set_default(self, "kda_heads", self.n_heads)
+        require_positive(self, "kda_heads", "kda_dim", "d_conv")
         set_default(self, "d_ff", swiglu_width(self.d_model))
         require_positive(self, "d_ff")
         set_default(self, "d_expert", max(1, (self.d_ff or 4) // 4))
@@ -92,7 +105,19 @@ class DeepSeek(Decoder):
     config_class = DeepSeekConfig
 
     def block(self, config: Any, layer: int) -> Stack:
-        attention = LatentAttention(
+        kind = pattern(config.pattern, config.n_layers, MIXERS)[layer]
+        mixer = self.make_kda(config) if kind == "kda" else self.make_attention(config, kind)
+        feed_forward = MLP(config.d_model, config.d_ff) if layer < config.n_dense else self.experts(config)
+        return Stack(Residual(self.make_norm(config), inner) for inner in (mixer, feed_forward))
+
+    def make_kda(self, config: Any) -> KDA:
+        """Returns the delta rule of one block."""
+        return KDA(config.d_model, config.kda_heads, config.kda_dim, d_conv=config.d_conv, norm_eps=config.norm_eps)
+
+    def make_attention(self, config: Any, kind: str) -> LatentAttention:
+        """Returns the attention of one block. Without positions, the shared features of keys are not rotated."""
+        fraction = 0.0 if kind == "nope" else 1.0
+        return LatentAttention(
             config.d_model,
             config.n_heads,
             q_rank=config.q_rank,
@@ -100,12 +125,10 @@ class DeepSeek(Decoder):
             nope_dim=config.nope_dim,
             rope_dim=config.rope_dim,
             v_dim=config.v_dim,
-            rope=Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling)),
+            rope=Rope(config.rope_theta, fraction, parse_rope_scaling(config.rope_scaling)),
             sharpness=config.sharpness,
             norm_eps=config.latent_eps,
         )
-        feed_forward = MLP(config.d_model, config.d_ff) if layer < config.n_dense else self.experts(config)
-        return Stack(Residual(self.make_norm(config), inner) for inner in (attention, feed_forward))
 
     def experts(self, config: Any) -> SharedExperts:
         """Returns the experts of one block."""

@@ -15,6 +15,7 @@ from lmzoo.hf.gpt_neox import GPT_NEOX, STARCODER2
 from lmzoo.hf.gptj import COHERE, GPTJ, PHI, STABLELM
 from lmzoo.hf.granite import GRANITE
 from lmzoo.hf.griffin import RECURRENT_GEMMA
+from lmzoo.hf.kimi_linear import KIMI_LINEAR
 from lmzoo.hf.lfm2 import LFM2
 from lmzoo.hf.llama import LLAMA, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3
 from lmzoo.hf.llama_relatives import MINISTRAL, SEED_OSS
@@ -46,7 +47,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             GEMMA3_TEXT,
         ),
         *(MIXTRAL, QWEN3_MOE, OLMOE, DEEPSEEK_V2, DEEPSEEK_V3),
-        *(MAMBA, FALCON_MAMBA, MAMBA2, RECURRENT_GEMMA, OLMO_HYBRID, QWEN3_NEXT, QWEN3_5_TEXT, LFM2),
+        *(MAMBA, FALCON_MAMBA, MAMBA2, RECURRENT_GEMMA, OLMO_HYBRID, QWEN3_NEXT, QWEN3_5_TEXT, LFM2, KIMI_LINEAR),
     )
 }
 

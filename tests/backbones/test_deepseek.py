@@ -158,3 +158,15 @@ def test_deepseek_trains_every_parameter() -> None:
 def test_deepseek_config_refuses_wrong_sizes(settings: dict[str, int], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         lmzoo.create_model("deepseek", **{**OURS, **settings})
+
+
+def test_deepseek_pattern_gives_each_block_its_mixer() -> None:
+    """tests/hf compares whole models with transformers' KimiLinearForCausalLM."""
+    sizes = {"d_model": 32, "n_layers": 3, "kda_heads": 3, "kda_dim": 5, "d_conv": 3, "norm_eps": 0.5}
+    model = lmzoo.create_model("deepseek", vocab_size=13, pattern="kda nope rope", **sizes)
+    delta, nope, rope = (block[0].inner for block in model.blocks)
+    assert (delta.n_heads, delta.key_dim, delta.conv.reach, delta.norm.eps) == (3, 5, 3, 0.5)
+    assert (nope.rope.fraction, rope.rope.fraction) == (0.0, 1.0)
+    for settings, error in (({"pattern": "full"}, "pattern='full'"), ({"kda_heads": 0}, "kda_heads=0")):
+        with pytest.raises(ConfigError, match=error):
+            lmzoo.create_model("deepseek", vocab_size=13, **settings)

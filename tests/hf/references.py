@@ -116,6 +116,7 @@ QWEN3_5: dict[str, Any] = {
     "linear_value_head_dim": 10,
     "linear_conv_kernel_dim": 3,
 }
+KIMI_LACKS = ("first_k_dense_replace", "n_routed_experts", "rope_parameters")  # keys of DeepSeek
 YARN: dict[str, Any] = {
     "rope_parameters": {
         "rope_type": "yarn",
@@ -360,6 +361,35 @@ CASES: dict[str, Case] = {
         {
             "exact width": {"block_auto_adjust_ff_dim": False, "tie_word_embeddings": True},
             "indices": {"layer_types": None, "full_attn_idxs": [2]},
+        },
+    ),
+    "kimi_linear": Case(
+        {
+            **{key: value for key, value in MLA.items() if key not in KIMI_LACKS},
+            "num_hidden_layers": 2,
+            "layer_types": ["linear_attention", "full_attention"],
+            "mlp_layer_types": ["dense", "sparse"],
+            "num_local_experts": 8,
+            "linear_head_dim": 6,
+            "linear_num_heads": 3,
+            "linear_conv_kernel_dim": 3,
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
+        {
+            "lists": {
+                "layer_types": None,
+                "linear_attn_config": {
+                    "head_dim": 4,
+                    "num_heads": 5,
+                    "short_conv_kernel_size": 2,
+                    "full_attn_layers": [1],
+                    "kda_layers": [2],
+                },
+                "mlp_layer_types": None,
+                "q_lora_rank": None,
+                "norm_topk_prob": False,
+            },
         },
     ),
     "mamba2": Case(
