@@ -60,7 +60,8 @@ def test_pages_has_every_document_once() -> None:
     places = sources.pages()
     assert len(set(places.values())) == len(places)
     assert places["docs/contract.md"] == "contract.md"
-    assert {path.relative_to(ROOT).as_posix() for path in FILES} <= set(places)
+    files = {path.relative_to(ROOT).as_posix() for path in FILES}
+    assert {file for file in files if not file.startswith("docs/examples/moving-average/lmzoo_")} <= set(places)
 
 
 def test_contents_lists_every_page_once() -> None:
