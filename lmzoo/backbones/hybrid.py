@@ -29,7 +29,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lmzoo.configs import require, require_between, require_heads, require_positive, set_default
+from lmzoo.configs import require, require_between, require_divides, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, MixerConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Context, Rope
@@ -74,6 +74,7 @@ class HybridConfig(MixerConfig):
         {"pattern": "window cross delta+experts attention&mamba cross"},
         {"pattern": "window cross"},
         {"pattern": "shared mamba shared"},
+        {"pattern": "mamba2 attention", "rotary_fraction": 0.5},
     )
 
     pattern: str = "mamba*3 attention"  # mixers from bottom to top, repeated up to n_layers
@@ -81,8 +82,11 @@ class HybridConfig(MixerConfig):
     n_kv_heads: int | None = None  # heads of keys and values in attention; None: as many as n_heads
     window: int = 64  # tokens that "window" sees, the present one included
     rope_theta: float = 10000.0  # base of the rotary wavelengths
+    rotary_fraction: float = 1.0  # share of each head's features that is rotated: the first ones
     d_state: int = 16  # states per channel of "mamba", "mamba2" and "log_linear"
     d_conv: int = 4  # length of the convolutions' filters
+    ssm_head_dim: int | None = None  # width of a head of "mamba2"; None: d_model / n_heads
+    expand: int = 2  # inner width of "mamba" and "mamba2", divided by d_model
     negative_eigenvalues: bool = False  # beta of "delta" and "gated_delta" is up to 2 instead of 1, as in OLMo Hybrid
     n_experts: int = 8  # experts of a layer with "+experts"
     top_k: int = 2  # experts for each token
@@ -92,7 +96,12 @@ class HybridConfig(MixerConfig):
         super().__post_init__()
         set_default(self, "n_kv_heads", self.n_heads)
         require_heads(self)
+        require_between(self, "rotary_fraction", 0, 1)
         require_positive(self, "window", "rope_theta", "d_state", "d_conv", "n_experts", "top_k")
+        require_positive(self, "expand")
+        if self.ssm_head_dim is not None:
+            require_positive(self, "ssm_head_dim")
+            require_divides(self, "ssm_head_dim", "d_model")
         require(self.top_k <= self.n_experts, f"top_k={self.top_k} must be at most n_experts={self.n_experts}")
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)
         before: set[str] = set()
@@ -148,7 +157,8 @@ class Hybrid(Decoder):
     def _makers(self, config: Any, source: str, *, carries: bool) -> Mapping[str, Callable[[], nn.Module]]:
         """Returns how each mixer is made; `source` is the attention below, whose cache "cross" reads."""
         D, H, K = config.d_model, config.n_heads, config.d_model // config.n_heads
-        rope, conv = Rope(config.rope_theta), {"d_conv": config.d_conv}
+        rope, conv = Rope(config.rope_theta, config.rotary_fraction), {"d_conv": config.d_conv}
+        ssm: dict[str, Any] = {**conv, "d_state": config.d_state, "expand": config.expand}
         delta: dict[str, Any] = {**conv, "negative_eigenvalues": config.negative_eigenvalues}
         attention = partial(Attention, D, H, n_kv_heads=config.n_kv_heads, carries=carries)
         crossed = {"rope": None if source == "nope" else rope, "window": config.window if source == "window" else None}
@@ -158,8 +168,8 @@ class Hybrid(Decoder):
             "window": partial(attention, rope=rope, window=config.window),
             "cross": partial(CrossLayerAttention, D, H, **crossed),
             "shared": partial(SharedAttention, D, H, n_kv_heads=config.n_kv_heads, rope=rope),
-            "mamba": partial(Mamba, D, d_state=config.d_state, **conv),
-            "mamba2": partial(Mamba2, D, d_state=config.d_state, head_dim=K, **conv),
+            "mamba": partial(Mamba, D, **ssm),
+            "mamba2": partial(Mamba2, D, head_dim=config.ssm_head_dim or K, norm_eps=config.norm_eps, **ssm),
             "delta": partial(DeltaRule, D, H, **delta),
             "gated_delta": partial(GatedDelta, D, H, K, K, **delta),
             "kda": partial(KDA, D, H, K, **conv),

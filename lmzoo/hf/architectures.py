@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from lmzoo.errors import CheckpointError
 from lmzoo.hf.alibi import BLOOM, MPT
 from lmzoo.hf.architecture import Architecture, Config, refused
+from lmzoo.hf.bamba import BAMBA
 from lmzoo.hf.deepseek import DEEPSEEK_V2, DEEPSEEK_V3
 from lmzoo.hf.diff import DIFFLLAMA
 from lmzoo.hf.gemma3 import GEMMA2, GEMMA3_TEXT
@@ -47,7 +48,18 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             GEMMA3_TEXT,
         ),
         *(MIXTRAL, QWEN3_MOE, OLMOE, DEEPSEEK_V2, DEEPSEEK_V3),
-        *(MAMBA, FALCON_MAMBA, MAMBA2, RECURRENT_GEMMA, OLMO_HYBRID, QWEN3_NEXT, QWEN3_5_TEXT, LFM2, KIMI_LINEAR),
+        *(
+            MAMBA,
+            FALCON_MAMBA,
+            MAMBA2,
+            RECURRENT_GEMMA,
+            OLMO_HYBRID,
+            QWEN3_NEXT,
+            QWEN3_5_TEXT,
+            LFM2,
+            KIMI_LINEAR,
+            BAMBA,
+        ),
     )
 }
 

@@ -126,3 +126,18 @@ def test_hybrid_shares_one_attention_between_depths() -> None:
     mamba, out = (sum(p.numel() for p in module.parameters()) for module in (two.blocks[1][0].inner, last.out))
     assert two.num_params() - one.num_params() == out - mamba
     assert two.flops_per_token(16) > one.flops_per_token(16)
+
+
+def test_hybrid_passes_sizes_of_mamba_and_positions_on() -> None:
+    """tests/hf compares a whole model with transformers' BambaForCausalLM."""
+    options = {"ssm_head_dim": 16, "expand": 3, "rotary_fraction": 0.5, "norm_eps": 0.5}
+    model = lmzoo.create_model(
+        "hybrid", vocab_size=13, d_model=32, n_layers=3, pattern="mamba2 mamba attention", **options
+    )
+    second, first, attention = (block[0].inner for block in model.blocks)
+    assert (second.head_dim, second.n_heads, second.norm_eps) == (16, 6, 0.5)
+    assert first.D.shape == (96,)
+    assert attention.rope.fraction == 0.5
+    for settings in ({"ssm_head_dim": 5}, {"ssm_head_dim": 0}, {"expand": 0}, {"rotary_fraction": 2.0}):
+        with pytest.raises(ConfigError, match=next(iter(settings))):
+            lmzoo.create_model("hybrid", vocab_size=13, d_model=32, **settings)

@@ -392,6 +392,20 @@ CASES: dict[str, Case] = {
             },
         },
     ),
+    "bamba": Case(
+        {
+            **{key: value for key, value in LLAMA.items() if key != "rope_parameters"},
+            "num_hidden_layers": 2,
+            "attn_layer_indices": [1],
+            "mamba_n_heads": 8,
+            "mamba_d_state": 5,
+            "mamba_d_conv": 3,
+            "mamba_chunk_size": 8,
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
+        {"tied": {"tie_word_embeddings": True, "mamba_expand": 1, "mamba_n_heads": 2, "num_key_value_heads": None}},
+    ),
     "mamba2": Case(
         {
             "vocab_size": V,

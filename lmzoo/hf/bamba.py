@@ -1,0 +1,80 @@
+"""Bamba in transformers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
+from lmzoo.hf.llama import WEIGHTS as LLAMA
+from lmzoo.hf.weights import Rows, Squeezed, Weights
+
+_LAYER, _MAMBA = "model.layers.{i}.", "model.layers.{i}.mamba."
+WEIGHTS: Weights = {
+    **LLAMA,
+    "blocks.{i}.0.inner.in_proj.weight": f"{_MAMBA}in_proj.weight",
+    "blocks.{i}.0.inner.conv.weight": Squeezed(f"{_MAMBA}conv1d.weight", axis=1),
+    "blocks.{i}.0.inner.conv.bias": f"{_MAMBA}conv1d.bias",
+    "blocks.{i}.0.inner.dt_bias": f"{_MAMBA}dt_bias",
+    "blocks.{i}.0.inner.A_log": f"{_MAMBA}A_log",
+    "blocks.{i}.0.inner.D": f"{_MAMBA}D",
+    "blocks.{i}.0.inner.norm_weight": f"{_MAMBA}norm.weight",
+    "blocks.{i}.0.inner.out_proj.weight": f"{_MAMBA}out_proj.weight",
+    "blocks.{i}.1.before.weight": f"{_LAYER}pre_ff_layernorm.weight",
+    "blocks.{i}.1.inner.up.weight": Rows(
+        (f"{_LAYER}feed_forward.gate_proj.weight", f"{_LAYER}feed_forward.up_proj.weight")
+    ),
+    "blocks.{i}.1.inner.down.weight": f"{_LAYER}feed_forward.down_proj.weight",
+    "norm.weight": "model.final_layernorm.weight",
+}
+
+
+def _pattern(config: Config) -> dict[str, Any]:
+    """Returns the mixers: attention in the layers that are named, Mamba-2 in all others."""
+    chosen = config.value("attn_layer_indices", list[Any]())
+    words = ["attention" if layer in chosen else "mamba2" for layer in range(config.layers())]
+    if "layer_types" in config:
+        known = {"full_attention": "attention", "linear_attention": "mamba2"}
+        if config.words("layer_types", known) != words:
+            raise refused("layer_types", config["layer_types"], "must agree with attn_layer_indices")
+    return {"pattern": " ".join(words)}
+
+
+def _heads(config: Config) -> dict[str, Any]:
+    """Returns the heads of Mamba-2, which fill the inner width."""
+    heads, expand = config.value("mamba_n_heads", 128), config.value("mamba_expand", 2)
+    inner, width = expand * config.value("hidden_size", 4096), config.value("mamba_d_head", "auto", int, str)
+    if heads < 1 or inner % heads or width not in ("auto", inner // heads):
+        raise refused("mamba_n_heads", heads, f"times mamba_d_head must be mamba_expand * hidden_size = {inner}")
+    return {"ssm_head_dim": inner // heads, "expand": expand}
+
+
+BAMBA = Architecture(
+    model_type="bamba",
+    classes=("BambaForCausalLM",),
+    family="hybrid",
+    weights=WEIGHTS,
+    keys={
+        **ATTENTION,
+        "num_key_value_heads": To("n_kv_heads", 8),
+        "rms_norm_eps": To("norm_eps", 1e-5),
+        "hidden_act": SWIGLU,
+        "tie_word_embeddings": To("tie_embeddings", default=False),
+        "mamba_d_state": To("d_state", 256),
+        "mamba_d_conv": To("d_conv", 4),
+        "mamba_n_groups": Only(1),
+        "mamba_conv_bias": Only(True),
+        "mamba_proj_bias": Only(False),
+        "attention_bias": Only(False),
+        "mlp_bias": Only(False),
+        "time_step_limit": Only([0.0, math.inf], (None, [0.0, "Infinity"], [0.0, {"__float__": "Infinity"}])),
+        **{key: Unused() for key in ("mamba_chunk_size", "num_logits_to_keep", "z_loss_coefficient")},
+    },
+    together=(
+        Together(("mamba_n_heads", "mamba_d_head", "mamba_expand"), _heads),
+        Together(("attn_layer_indices", "layer_types"), _pattern),
+        rope(scaled=False, fraction="rotary_fraction", share=0.5),
+    ),
+    aliases={"layers_block_type": "layer_types"},
+)
