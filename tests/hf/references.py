@@ -335,7 +335,13 @@ CASES: dict[str, Case] = {
             "defaults": dict.fromkeys(("layer_types", "rope_parameters", "num_key_value_heads", *DELTA_SIZES)),
         },
     ),
-    "qwen3_5_text": Case(QWEN3_5, {"interval": {"layer_types": None, "full_attention_interval": 2}}),
+    "qwen3_5_text": Case(
+        QWEN3_5,
+        {
+            "interval": {"layer_types": None, "full_attention_interval": 2},
+            "sections": rope("default", partial_rotary_factor=0.5, mrope_section=[1, 1, 1], mrope_interleaved=True),
+        },
+    ),
     "qwen3_next": Case(
         {
             **QWEN3_5,
