@@ -45,9 +45,11 @@ def load_script(name: str, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 def registered_names_restored() -> Iterator[None]:
     """Unregister what the body registers, but not what it imports of lmzoo."""
     before = set(registry._classes)
-    yield
-    for name in set(registry._classes) - before - registry._builtin_families():
-        del registry._classes[name]
+    try:
+        yield
+    finally:
+        for name in set(registry._classes) - before - registry._builtin_families():
+            del registry._classes[name]
 
 
 def seeded(seed: int = 0) -> torch.Generator:

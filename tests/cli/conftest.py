@@ -4,17 +4,22 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from lmzoo import cli
 from tests.cli.commands import QUICK, SMALL, TEXT, Command, Result
+from tests.helpers import registered_names_restored
 
 
 @pytest.fixture
-def lmzoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """Run the command in this process: `lmzoo("list", "gpt*") -> Result`, with its output as in a pipe."""
+def lmzoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
+    """Run the command in this process: `lmzoo("list", "gpt*") -> Result`, with its output as in a pipe.
+
+    Plug-ins are forgotten after the test: the workers of a later comparison would look for their files.
+    """
     monkeypatch.delenv("COLUMNS", raising=False)
 
     def call(*arguments: object) -> Result:
@@ -24,7 +29,8 @@ def lmzoo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -
         captured = capsys.readouterr()
         return Result(int(stopped.value.code or 0), captured.out, captured.err)
 
-    return call
+    with registered_names_restored():
+        yield call
 
 
 @pytest.fixture

@@ -62,7 +62,7 @@ gpt2, T = 64                                parameters  FLOPs/token  state bytes
 tokens     Embedding (65 x 64)                   4,160            -            -
 positions  Embedding (64 x 64)                   4,096            -            -
 +- 2 x -------------------------------------------------------------------------
-|  Block                                        49,984      114,688       32,768
+|  Block (gelu_tanh)                            49,984      114,688       32,768
 |    norm_1     LayerNorm                          128            -            -
 |    attention  Attention                       16,640       49,152       32,768
 |                 4 heads, head width 16
