@@ -80,10 +80,13 @@ ALLOWED = {
     "conformance/": "reads what the checks have just written, and source code",
     "configs.py": "parses a setting of bounded length and reads back its own text",
     "data/embedded.py": "reads the standard library",
+    "gallery/": "reads source code and a style sheet of this package",
     "hardware.py": "reads /proc",
+    "inspect/page.py": "reads a style sheet of this package",
     "probing/plan.py": "reads back its own text",
     "reproducing/recipe.py": "reads the recipes of this package",
     "runs/validation.py": "opens what was checked to be a regular file of bounded size",
+    "storage/mapped.py": "reads again the header that storage/safetensors.py has checked",
     "storage/safetensors.py": "opens what files.py has checked",
 }
 # Functions of these modules and objects have such a name and read no file of a user.

@@ -54,8 +54,9 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(python: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the interpreter of the scratch environment in `folder`, without what this process found elsewhere."""
-    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "LMZOO_REGISTRY")}
+    """Run the interpreter of the scratch environment in `folder`, without settings of this process."""
+    env = {name: os.environ[name] for name in ("PATH", "HOME", "OMP_NUM_THREADS") if name in os.environ}
+    env |= {"COLUMNS": "200"}  # no line of a table is broken
     return subprocess.run([python, *arguments], cwd=folder, env=env, text=True, capture_output=True)
 
 

@@ -45,7 +45,7 @@ def test_make_spec_refuses_impossible_specs() -> None:
     with pytest.raises(ConfigError, match="n_heads=3 must divide d_model=128"):
         make_spec("gpt2", "x.txt", overrides={"n_heads": 3})
     with pytest.raises(UnknownModelError, match="did you mean 'gpt2'"):
-        make_spec("gpt3", "x.txt")
+        make_spec("gpt-2", "x.txt")
     with pytest.raises(DataError, match="unknown tokenizer 'words'"):
         make_spec("gpt2", "x.txt", tokenizer="words")
 
