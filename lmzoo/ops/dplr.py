@@ -24,7 +24,7 @@ from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.kernels import find_kernel
 from lmzoo.ops.precision import wide_dtype
 
-SHORTEST_CHUNKED = 7  # for shorter sequences the loop needs fewer calls
+SHORTEST_CHUNKED = 6  # for shorter sequences the loop needs fewer calls
 
 
 def naive_dplr(

@@ -32,7 +32,7 @@ from lmzoo.ops.kernels import find_kernel
 from lmzoo.ops.linear_chunks import linear_chunks
 from lmzoo.ops.precision import wide_dtype
 
-SHORTEST_CHUNKED = 7  # for shorter sequences the loop needs fewer calls
+SHORTEST_CHUNKED = 6  # for shorter sequences the loop needs fewer calls
 SHORTEST_LARGE = 4  # the same with large memories, where a step of the loop takes longer
 LARGE = 1 << 14  # numbers in the memories of all heads
 SHORTEST_PER_CHANNEL = 12  # the same with a decay for each key channel
