@@ -1,4 +1,4 @@
-"""What the site adds to Sphinx: two languages, notebooks, formulas as MathML, plain docstrings, plots by Vega-Lite."""
+"""Extends Sphinx: two languages, notebooks, formulas as MathML, plain docstrings, plots by Vega-Lite."""
 
 from __future__ import annotations
 

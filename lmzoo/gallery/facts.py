@@ -21,7 +21,7 @@ LENGTHS = (64, 256, 1024, 4096, 16384)  # tokens after which the state is measur
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known about a family. `model` is on the meta device: it can be counted and drawn, and has no weights."""
+    """Facts about a family. `model` is on the meta device: it can be counted and drawn, and has no weights."""
 
     family: Family
     name: str  # of `model`

@@ -1,4 +1,4 @@
-"""What a model makes of a text: the surprise of each token, its alternatives, the influence, and values of layers.
+"""Examines how a model predicts a text: surprise of each token, alternatives, influence, and values of layers.
 
 Legend: B batch, T time, V vocabulary, K alternatives, H heads.
 """
@@ -52,7 +52,7 @@ class Token:
 
 @dataclass(frozen=True, repr=False)
 class Inspection:
-    """What `examine` found: `tokens` has T tokens and the place after them.
+    """Result of `examine`: `tokens` has T tokens and the place after them.
 
     `influence` (T, T) is what `lmzoo.inspect.influence` returns: row t is about the prediction of token t + 1. It is
     None for a model that has none, and `problem` says why. `recording` holds the values that layers offer, for one row:
