@@ -79,10 +79,17 @@ def test_loglikelihood_rolling_equals_transformers(both: tuple[Path, HFLM]) -> N
 
 
 def test_generate_until_equals_transformers(both: tuple[Path, HFLM]) -> None:
-    settings = {"until": ["\n", "zq"], "max_gen_toks": 8}
-    requests = instances("generate_until", *((text, settings) for text in ("A model of", "It", "one after another")))
-    got = HarnessModel(both[0], batch_size=2).generate_until(requests)
+    """With a context that must lose its beginning, and with a stop string that the text contains."""
+    ours = HarnessModel(both[0], batch_size=2)
+    contexts = ("A model of", "It", "one after another", *(TEXT[start : start + 150] for start in range(0, 60, 7)))
+    free = instances("generate_until", *((text, {"until": ["\n"], "max_gen_toks": 8}) for text in contexts))
+    whole = ours.generate_until(free)
+    assert whole == both[1].generate_until(free, disable_tqdm=True)
+    stop = whole[0][len(whole[0]) // 2 :][:2]
+    requests = instances("generate_until", *((text, {"until": [stop, "\n"], "max_gen_toks": 8}) for text in contexts))
+    got = ours.generate_until(requests)
     assert got == both[1].generate_until(requests, disable_tqdm=True)
+    assert got[0] == whole[0].split(stop)[0] != whole[0]
 
 
 def test_generate_until_stops_at_the_token_that_ends_a_text(both: tuple[Path, HFLM]) -> None:
