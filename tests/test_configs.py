@@ -82,7 +82,7 @@ def test_types_of_are_types_and_not_texts() -> None:
 
 
 def test_build_checks_the_types_of_the_class_that_it_is_given() -> None:
-    """What checks a type is cached: two classes of one name must not share it."""
+    """Validators of types are cached: two classes of one name must not share it."""
     classes = [dataclass(frozen=True)(type("Same", (), {"__annotations__": {"x": kind}})) for kind in (int, str)]
     assert [configs.build(cls, {"x": value}).x for cls, value in zip(classes, (1, "a"), strict=True)] == [1, "a"]
     with pytest.raises(ConfigError, match="x='a': input should be a valid integer"):

@@ -133,7 +133,7 @@ def test_keys_rope_refuses_what_it_cannot_honor(parameters: dict[str, Any], erro
 
 
 def test_keys_scaling_takes_lengths_from_the_config() -> None:
-    """As in transformers: a key of the config comes before the key of the parameters; the default is the context."""
+    """Follows transformers: a key of the config comes before the key of the parameters; the default is the context."""
     parameters = Config(rope_type="yarn", factor=2.0, attention_factor=1.0)
     for config, original in (
         ({"max_position_embeddings": 9}, 9),

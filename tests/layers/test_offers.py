@@ -302,7 +302,7 @@ GATED: dict[str, tuple[Callable[[], Layer], str, Callable[[Any], Tensor]]] = {
 @pytest.mark.parametrize("name", GATED)
 @torch.no_grad()
 def test_offers_output_gates_that_are_factors_of_the_outputs(name: str) -> None:
-    """What enters the last projection, divided by the gates, stays the same when the weights of the gates change."""
+    """The input of the last projection, divided by the gates, stays the same when the weights of the gates change."""
     make, last, weights_of_gates = GATED[name]
     layer, (x_BTD, ctx) = made(make), inputs(4)
     entered: list[Tensor] = []

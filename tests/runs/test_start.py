@@ -157,7 +157,7 @@ def test_distillation_brings_the_model_nearer_to_its_teacher(
 def test_start_without_a_checkpoint_begins_again_from_its_weights(
     llama: Path, specify: Specify, tmp_path: Path
 ) -> None:
-    """As after a kill before the first save."""
+    """Repeats a kill before the first save."""
     spec, run = specify(llama, learning_rate=1e-30, steps=2), tmp_path / "run"
     train_run(spec, run)
     shutil.rmtree(run / checkpoints.FOLDER)
