@@ -155,13 +155,12 @@ def continue_texts(
     """
     job = make_ragged_job(model, prompts, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
     readers = [_Reader(tokenizer.stream(), stop, stop_tokens) for _ in prompts]
-    texts, missing = [""] * len(prompts), [max_new_tokens] * len(prompts)
+    texts = [""] * len(prompts)
     for step in steps(model, job):
         for row, (token, drawn) in enumerate(zip(step.tokens.tolist(), step.drawn.tolist(), strict=True)):
-            if drawn and missing[row] and not readers[row].done:
+            if drawn and not readers[row].done:
                 texts[row] += readers[row].feed(token)
-                missing[row] -= 1
-        if all(reader.done or not left for reader, left in zip(readers, missing, strict=True)):
+        if all(reader.done for reader in readers):
             break
     return [text + reader.finish() for text, reader in zip(texts, readers, strict=True)]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from lmzoo.data.tokenizers import Tokenizer, train_tokenizer
 from lmzoo.errors import DataError, InputError
 from lmzoo.generation import generate
 from lmzoo.generation.drafts import PromptLookup
-from lmzoo.generation.text import StopMatcher, default_prompt, generate_text, generate_texts
+from lmzoo.generation.text import StopMatcher, continue_texts, default_prompt, generate_text, generate_texts
 from lmzoo.model import LanguageModel
 from lmzoo.sampling import SamplingConfig
 from tests.helpers import seeded
@@ -144,6 +145,21 @@ def test_generate_texts_equals_each_text_alone() -> None:
     assert len(set(map(len, texts))) > 2, "the test needs texts that end at different places"
     with pytest.raises(InputError, match="n_samples=0"):
         generate_texts(model, tokenizer, "w", 0, 5)
+
+
+def test_continue_texts_equals_each_prompt_alone() -> None:
+    """Greedy, with prompts of 1 to 40 tokens: the longer ones are still read while the others have begun to write."""
+    tokenizer = train_tokenizer("byte", [])
+    model, greedy = random_bigram(256), SamplingConfig(temperature=0)
+    prompts = ["w", "another one", "z" * 40, "q"]
+    ids = [tokenizer.encode(prompt) for prompt in prompts]
+    alone = ["".join(generate_text(model, tokenizer, prompt, 12, greedy)) for prompt in prompts]
+    assert continue_texts(model, tokenizer, ids, 12, greedy) == alone
+    stop, token = alone[0][3], tokenizer.encode(alone[1])[2]
+    options: dict[str, Any] = {"stop": [stop], "stop_tokens": [token]}
+    alone = ["".join(generate_text(model, tokenizer, prompt, 12, greedy, **options)) for prompt in prompts]
+    assert continue_texts(model, tokenizer, ids, 12, greedy, **options) == alone
+    assert len({*map(len, alone)}) > 1, "the test needs texts that end at different places"
 
 
 def test_generate_texts_ends_with_the_last_text() -> None:
