@@ -91,22 +91,20 @@ def part_seconds(
 ) -> float:
     """Return the seconds of the steps of a cell after `start`, up to `end`, and of what follows them.
 
-    With `tuned` settings the halves of the validation split are evaluated apart. A run of the search, a `trial`, ends
-    with the half that chooses. Any other ends with the whole split, and if it is `tuned` with the half that is
-    reported; the `first` cell of a model also with longer windows, a sample and a speed.
+    With `tuned` settings each evaluation reads a half of the validation split. A run of the search, a `trial`, ends with
+    the half that chooses, any other with the half that is reported; the `first` cell of a model also with longer
+    windows, a sample and a speed.
     """
     train = cell.spec.train.resolved()
     inside = min(end, train.steps - 1)  # evaluations before the last step
-    evaluations: float = max(0, inside // train.eval_every - min(start, inside) // train.eval_every)
+    evaluations = max(0, inside // train.eval_every - min(start, inside) // train.eval_every)
     decoded = 0
-    if trial:
-        evaluations += 0.5
-    else:
-        evaluations += 1.5 if tuned else 1.0
-        if first:
-            evaluations += 0.5 if tuned else 1.0
-            decoded = sample.SAMPLE_TOKENS + DECODINGS * decode_length(cell.spec.model_config(1 << 16).context_length)
-    return max(0, end - start) * cost.step + evaluations * val.n_tokens * cost.eval_token + decoded * cost.new_token
+    evaluations += 1
+    if first and not trial:
+        evaluations += 1
+        decoded = sample.SAMPLE_TOKENS + DECODINGS * decode_length(cell.spec.model_config(1 << 16).context_length)
+    tokens = evaluations * val.n_tokens * (0.5 if tuned else 1.0)
+    return max(0, end - start) * cost.step + tokens * cost.eval_token + decoded * cost.new_token
 
 
 def steps_done(cell: Cell) -> int:

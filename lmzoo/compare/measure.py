@@ -35,8 +35,8 @@ from lmzoo.train.token_losses import TokenLosses
 class Measurer:
     """Measures cells with the text and the options of one comparison.
 
-    `halves` of the validation split (to select on, to report) are given if a setting is tuned, and `stride` if the
-    windows of the final evaluation overlap. `at_once` is the number of cells that are trained at the same time; with
+    `halves` of the validation split (to select on, to report) are given if a setting is tuned: runs are then evaluated on
+    the second one. `stride` is given if the windows of the final evaluation overlap. `at_once` is the number of cells that are trained at the same time; with
     more than one, `measure` leaves out the decoding speed, which `add_speeds` measures when all of them are done.
     """
 
@@ -49,13 +49,21 @@ class Measurer:
     stride: int | None = None
 
     @cached_property
-    def final(self) -> FinalEvaluation:
-        """The evaluation of trained models on the split that is reported."""
+    def reported(self) -> PreparedData:
+        """The data with the split that is reported as the validation split."""
         assert isinstance(self.data.corpus, Corpus)
         store = self.data.store or open_store(self.data.corpus, self.data.tokenizer)
-        split = store.val if self.halves is None else self.halves[1].split
-        classes = TokenClasses(split, store.train.tokens, self.data.tokenizer)
-        return FinalEvaluation(split, classes, self.stride)
+        if self.halves is not None:
+            store = dataclasses.replace(store, val=self.halves[1].split)
+        return dataclasses.replace(self.data, store=store)
+
+    @cached_property
+    def final(self) -> FinalEvaluation:
+        """The evaluation of trained models on the split that is reported."""
+        store = self.reported.store
+        assert store is not None
+        classes = TokenClasses(store.val, store.train.tokens, self.data.tokenizer)
+        return FinalEvaluation(store.val, classes, self.stride)
 
     def check(self, cell: Cell) -> ModelResult:
         """Return the row of a model without runs: its costs, and the reason if it fails a check."""
@@ -92,10 +100,10 @@ class Measurer:
         kept = self.kept(cell, config)
         if kept is not None:
             return kept
-        same = self.halves is None and self.stride is None  # the text and windows of a run are those of the results
         last = LastPass()
-        used = last if same and not cell.spec.train.eval_tokens else None
-        result = train(cell, self.data, self.listeners, self.keep_freed_memory, used)
+        same = self.stride is None and not cell.spec.train.eval_tokens  # a run reads what is reported, in these windows
+        used = last if same else None
+        result = train(cell, self.reported, self.listeners, self.keep_freed_memory, used)
         result = dataclasses.replace(result, at_once=self.at_once)
         more: dict[str, Any] = {} if config is None else {"config": recorded_config(config, cell.run)}
         if result.status == "trained":
@@ -123,7 +131,7 @@ class Measurer:
         assert self.halves is not None
         key, split = self.part_key(cell), self.halves[0].split
         given: dict[str, Any] = {"listeners": self.listeners, "keep_freed_memory": self.keep_freed_memory}
-        return measure_part(cell, until, key, self.data, split, stride=self.stride, **given)
+        return measure_part(cell, until, key, self.reported, split, stride=self.stride, **given)
 
     def part_key(self, cell: Cell) -> str:
         """Return a hash of what the loss after a part of the training follows from, but for the machine.

@@ -1,7 +1,7 @@
 """Runs of a search: a cell is trained up to a step, evaluated on the half that chooses, and stopped.
 
 With successive halving there are several such parts of a run, else one with all steps. The run of the value that is
-chosen is completed later: it is evaluated on the whole validation split and on the half that is reported.
+chosen is completed later: it is evaluated on the half that is reported.
 
 The losses are kept in the file `parts.json` of the run, since later checkpoints replace the checkpoints of the parts.
 """

@@ -97,7 +97,7 @@ def tune_notes(results: Results) -> list[str]:
         f"The {names} of each model {'was' if len(every) == 1 else 'were'} chosen with equal effort: {numbers} values "
         f"for all, and up to {tuning['most_added']} more at each end while the best value lay there, with the first "
         f"seed, by the loss on {select['tokens']:,} tokens of the validation split ({_documents(select)}). All losses "
-        f"and n-grams are of the other {report['tokens']:,} tokens ({_documents(report)}); curves are of both."
+        f"and n-grams are of the other {report['tokens']:,} tokens ({_documents(report)})."
     ]
     if len(every) > 1:
         found.append(

@@ -38,9 +38,9 @@ def test_part_seconds_counts_steps_evaluations_and_decoded_tokens(
     assert part_seconds(cell, Cost(2.0, 0.0, 0.0), val, 8, 12) == 8.0
     evaluating, decoding = Cost(0.0, 1.0, 0.0), Cost(0.0, 0.0, 1.0)
     assert part_seconds(cell, evaluating, val, 0, 12) == 3 * val.n_tokens, "after 4, 8 and 12 steps"
-    assert part_seconds(cell, evaluating, val, 0, 12, tuned=True) == 3.5 * val.n_tokens, "and the half that is reported"
+    assert part_seconds(cell, evaluating, val, 0, 12, tuned=True) == 1.5 * val.n_tokens, "of the half that is reported"
     assert part_seconds(cell, evaluating, val, 0, 12, first=True) == 4 * val.n_tokens, "also in longer windows"
-    assert part_seconds(cell, evaluating, val, 12, 12, tuned=True) == 1.5 * val.n_tokens, "of a run that was chosen"
+    assert part_seconds(cell, evaluating, val, 12, 12, tuned=True) == 0.5 * val.n_tokens, "of a run that was chosen"
     assert part_seconds(cell, decoding, val, 0, 12) == 0
     assert part_seconds(cell, decoding, val, 0, 12, first=True) > sample.SAMPLE_TOKENS
     odd = small_spec(steps=13, eval_every=4)
@@ -52,8 +52,10 @@ def test_part_seconds_of_a_run_of_a_search(small_spec: Callable[..., RunSpec], v
     cell = make_cell(tmp_path, spec, spec, "gpt2")
     given: dict[str, bool] = {"first": True, "tuned": True, "trial": True}
     assert part_seconds(cell, Cost(2.0, 0.0, 0.0), val, 3, 9, **given) == 12.0
-    assert part_seconds(cell, Cost(0.0, 1.0, 0.0), val, 3, 9, **given) == 2.5 * val.n_tokens, "one half of the split"
-    assert part_seconds(cell, Cost(0.0, 1.0, 0.0), val, 3, 12, **given) == 2.5 * val.n_tokens, "after 4 and 8 steps"
+    assert part_seconds(cell, Cost(0.0, 1.0, 0.0), val, 3, 9, **given) == 1.5 * val.n_tokens, (
+        "one half of the split each time"
+    )
+    assert part_seconds(cell, Cost(0.0, 1.0, 0.0), val, 3, 12, **given) == 1.5 * val.n_tokens, "after 4, 8 and 12 steps"
     assert part_seconds(cell, Cost(0.0, 0.0, 1.0), val, 3, 12, **given) == 0.0, "no sample"
 
 

@@ -130,9 +130,16 @@ def test_measure_takes_the_loss_that_chose_from_the_search(
     assert tuned.measure(other).cell.selection_loss is None, "nothing is chosen by further seeds"
 
 
-def test_measure_reads_the_split_once(
-    measurer: Measurer, small_spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("tuned", [False, True])
+def test_measure_reads_the_reported_text_once(
+    measurer: Measurer,
+    small_spec: Callable[..., RunSpec],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tuned: bool,
 ) -> None:
+    halves = validation_halves(measurer.data.corpus, measurer.data.tokenizer) if tuned else None
+    measurer = dataclasses.replace(measurer, halves=halves)
     read: list[object] = []
     plain = final_evaluation.token_losses
     monkeypatch.setattr(
@@ -145,7 +152,9 @@ def test_measure_reads_the_split_once(
     (cell.run / CELL_FILE).unlink()
     assert measurer.measure(cell) == found
     assert len(read) == 1, "the run is finished: it is not evaluated again"
-    assert found.cell.loss == pytest.approx(evaluate_run(cell.run).loss, abs=1e-6)
+    expected = evaluate_run(cell.run) if halves is None else evaluate(load_run(cell.run).model, halves[1].split)
+    assert found.cell.loss == pytest.approx(expected.loss, abs=1e-6)
+    assert found.cell.curve[-1][1] == found.cell.loss, "the curve is of the same text"
 
 
 def test_time_measures_what_a_model_costs(
