@@ -91,8 +91,8 @@ def part_seconds(
 ) -> float:
     """Return the seconds of the steps of a cell after `start`, up to `end`, and of what follows them.
 
-    With `tuned` settings each evaluation reads a half of the validation split. A run of the search, a `trial`, ends with
-    the half that chooses, any other with the half that is reported; the `first` cell of a model also with longer
+    With `tuned` settings each evaluation reads a half of the validation split. A run of the search, a `trial`, ends
+    with the half that chooses, any other with the half that is reported; the `first` cell of a model also with longer
     windows, a sample and a speed.
     """
     train = cell.spec.train.resolved()

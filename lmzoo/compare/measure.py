@@ -35,9 +35,10 @@ from lmzoo.train.token_losses import TokenLosses
 class Measurer:
     """Measures cells with the text and the options of one comparison.
 
-    `halves` of the validation split (to select on, to report) are given if a setting is tuned: runs are then evaluated on
-    the second one. `stride` is given if the windows of the final evaluation overlap. `at_once` is the number of cells that are trained at the same time; with
-    more than one, `measure` leaves out the decoding speed, which `add_speeds` measures when all of them are done.
+    `halves` of the validation split (to select on, to report) are given if a setting is tuned: runs are then evaluated
+    on the second one. `stride` is given if the windows of the final evaluation overlap. `at_once` is the number of
+    cells that are trained at the same time; with more than one, `measure` leaves out the decoding speed, which
+    `add_speeds` measures when all of them are done.
     """
 
     data: PreparedData

@@ -25,11 +25,12 @@ def number(results: Mapping[str, Any], name: str) -> float | None:
 
     Speeds are in a table of their own, because they are measured apart, on a quiet machine.
     """
-    value = results.get(name, _table(results, "speeds").get(name))
+    value = results.get(name, table(results, "speeds").get(name))
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
-def _table(results: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+def table(results: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """Returns a table in results.json; empty if it has none."""
     value = results.get(name)
     return value if isinstance(value, Mapping) else {}
 
@@ -53,18 +54,18 @@ def figures(results: Mapping[str, Any]) -> dict[str, str]:
 
 def made(results: Mapping[str, Any]) -> str:
     """Returns in a sentence how the results were made."""
-    budget, versions = _table(results, "budget"), _table(results, "versions")
-    tuned = _table(results, "learning_rate")
+    budget, versions = table(results, "budget"), table(results, "versions")
+    tuned = table(results, "learning_rate")
     rate = number(tuned, "chosen") if tuned else number(results, "learning_rate")
     sizes = [number(budget, name) or 0 for name in ("tokens", "steps", "batch_size", "context_length")]
     seeds = number(budget, "seeds") or 1
     words = [
-        f"The preset {results.get('preset', '?')}, {sizes[0]:,} tokens of {_table(results, 'corpus').get('name', '?')}",
+        f"The preset {results.get('preset', '?')}, {sizes[0]:,} tokens of {table(results, 'corpus').get('name', '?')}",
         "{1:,} steps of {2} x {3} tokens".format(*sizes),
         str(budget.get("optimizer", "")),
         "" if rate is None else f"learning rate {rate:g}",
         "one seed, which cannot tell neighbors apart" if seeds == 1 else f"{seeds} seeds",
-        str(_table(results, "hardware").get("device", "")),
+        str(table(results, "hardware").get("device", "")),
         f"lmzoo {versions.get('lmzoo', '?')}, torch {versions.get('torch', '?')}",
         str(results.get("date", "")),
     ]

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 from html import escape
 from importlib import resources
-from itertools import groupby
 from typing import NamedTuple
 
 from lmzoo import humanize, registry
-from lmzoo.conformance import CHECKS, explanation
 from lmzoo.drawing import svg
 from lmzoo.errors import ConfigError
 from lmzoo.gallery import card, differences, imports
+from lmzoo.gallery.checked import checks_html
 from lmzoo.gallery.facts import Facts, gather
 from lmzoo.gallery.measured import number, results_html
 from lmzoo.gallery.states import state_svg
@@ -67,7 +66,7 @@ def sections(facts: Facts) -> list[Section]:
             Section("The blocks", _blocks(facts)),
             Section("The state while decoding", _state(facts)),
             Section("Measured", results_html(facts.family.results, all_bits())),
-            Section("Checks", _checks(facts)),
+            Section("Checks", checks_html(facts.family)),
             *(Section(title, body) for title, body in texts.items()),
             Section("The code", _code(facts)),
             Section("Differs from", _differs(facts)),
@@ -117,22 +116,6 @@ def _state(facts: Facts) -> str:
         caption += f"; the thin bars are those of {other.name}"
         drawn = state_svg(facts.states, other.name, other.states)
     return f'<p class="caption">{escape(caption)}.</p><div class="scroll">{drawn}</div>'
-
-
-def _checks(facts: Facts) -> str:
-    groups = groupby((check for check in CHECKS if not check.needs_instance), key=lambda check: check.group)
-    items = "".join(
-        f"<tr><th>{escape(group)}</th><td>"
-        + " ".join(f'<code title="{escape(explanation(check.name))}">{escape(check.name)}</code>' for check in checks)
-        + "</td></tr>"
-        for group, checks in groups
-    )
-    return (
-        "<p>The test suite of lmzoo runs these checks on every family, and no family has an exception. "
-        f"<code>lmzoo check {escape(facts.family.name)}</code> repeats them here, and "
-        "<code>lmzoo check --explain NAME</code> says what a check does.</p>"
-        f'<table class="figures checks">{items}</table>'
-    )
 
 
 def _code(facts: Facts) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmzoo import humanize
-from lmzoo.conformance import CHECKS
+from lmzoo.gallery.checked import OF_FAMILIES, in_a_sentence
 from lmzoo.gallery.differences import compared, counts, lines_of_both, sources
 from lmzoo.gallery.facts import Facts
 from lmzoo.gallery.imports import used
@@ -14,13 +14,13 @@ def in_words(facts: Facts) -> dict[str, str]:
     """Returns the state by length, results, checks, code and differences of a family; what is unknown is empty."""
     states = ", ".join(f"{humanize.size(size)} at {length:,}" for length, size in facts.states.items())
     results = facts.family.results
-    checks = sum(not check.needs_instance for check in CHECKS)
+    checks = in_a_sentence(results) or f"{len(OF_FAMILIES)}, which the test suite runs on every family"
     differs = [f"{name} ({counts(lines_of_both(sources()[name], facts.source))})" for name in compared(facts)]
     return {
         "state by tokens": states,
         "measured": ", ".join(f"{name} {value}" for name, value in figures(results).items()),
         "measured by": made(results) if results else "",
-        "checks": f"{checks}, which the test suite runs on every family: lmzoo check {facts.family.name}",
+        "checks": f"{checks}; lmzoo check {facts.family.name}",
         "code": facts.file,
         "uses": ", ".join(used(facts.source)),
         "differs from": ", ".join(differs),
