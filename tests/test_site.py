@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,6 +16,7 @@ import lmzoo
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs" / "site"))
 import sources  # noqa: E402  (from docs/site/, which is no package)
+from chinese import CAPTIONS, translate  # noqa: E402
 from extension import counterpart, plain_docstring  # noqa: E402
 from gallery_pages import family_page, raw, write_vega  # noqa: E402
 from links import broken_links  # noqa: E402
@@ -155,3 +157,17 @@ def test_broken_links_names_missing_files_and_anchors(tmp_path: Path) -> None:
         "a.html: b.html#gone: there is no such anchor",
         "a.html: c.svg: there is no such file",
     ]
+
+
+def test_translate_gives_chinese_words_to_the_menus_of_a_page() -> None:
+    tree = '<span class="caption-text">Guides</span><a>Guides</a><span class="caption-text">课程</span>'
+    context: dict[str, Any] = {"furo_navigation_tree": tree, "title": "Guides"}
+    translate(context)
+    assert context["furo_navigation_tree"] == tree.replace('text">Guides', 'text">指南（英文）')
+    assert (context["title"], context["_"]("Next"), context["gettext"]("Made with ")) == (
+        "Guides",
+        "下一页",
+        "Made with ",
+    )
+    shown = re.findall(r":caption: (.+)", sources.contents(sources.pages().values()))
+    assert set(shown) - {"课程"} == CAPTIONS.keys(), "every caption has a Chinese one"

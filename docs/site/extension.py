@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from chinese import translate
 from docutils import nodes
 from gallery_pages import write_vega
 from latex2mathml.converter import convert
@@ -28,6 +29,7 @@ def add_links(app: Sphinx, page: str, _template: str, context: dict[str, Any], _
     other = counterpart(page)
     if page == "zh" or page.startswith(CHINESE):
         context["language"] = "zh-CN"
+        translate(context)
     if other in app.env.found_docs:
         context["other_language"] = {"page": other, "name": "中文" if other.startswith(CHINESE) else "English"}
     if (Path(app.srcdir) / f"{page}.ipynb").is_file():
@@ -65,7 +67,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     """Connects the functions of this file to Sphinx."""
     app.add_search_language(SearchMixed)
     app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))
-    app.connect("html-page-context", add_links)
+    app.connect("html-page-context", add_links, priority=900)  # after the theme has made its menus
     app.connect("build-finished", add_files)
     app.connect("autodoc-process-docstring", plain_docstring)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
