@@ -157,13 +157,17 @@ def require_divides(config: Any, divisor: str, dividend: str) -> None:
 
 
 def require_heads(config: Any, *, rotated: bool = True) -> None:
-    """Require that `n_heads` divides `d_model`, that `n_kv_heads` (if the config has it) divides `n_heads`, and that
-    `head_dim` is even if the heads are `rotated` by RoPE.
+    """Require that `n_heads` divides `d_model` unless `head_dim` is given, that `n_kv_heads` (if the config has it)
+    divides `n_heads`, and that the width of a head is even if the heads are `rotated` by RoPE.
     """
     require_positive(config, "n_heads")
     if hasattr(config, "n_kv_heads"):
         require_positive(config, "n_kv_heads")
         require_divides(config, "n_kv_heads", "n_heads")
+    if getattr(config, "head_dim", None) is not None:
+        require_positive(config, "head_dim")
+        require(not rotated or config.head_dim % 2 == 0, f"head_dim={config.head_dim} must be even to be rotated")
+        return
     require_divides(config, "n_heads", "d_model")
     head_dim = config.d_model // config.n_heads
     message = f"n_heads={config.n_heads} gives head_dim={head_dim}, which must be even to be rotated"

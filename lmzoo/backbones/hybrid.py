@@ -86,6 +86,7 @@ class HybridConfig(MixerConfig):
     d_state: int = 16  # states per channel of "mamba", "mamba2" and "log_linear"
     d_conv: int = 4  # length of the convolutions' filters
     ssm_head_dim: int | None = None  # width of a head of "mamba2"; None: d_model / n_heads
+    ssm_groups: int = 1  # groups of heads of "mamba2" that share input and output maps
     expand: int = 2  # inner width of "mamba" and "mamba2", divided by d_model
     negative_eigenvalues: bool = False  # beta of "delta" and "gated_delta" is up to 2 instead of 1, as in OLMo Hybrid
     n_experts: int = 8  # experts of a layer with "+experts"
@@ -102,6 +103,10 @@ class HybridConfig(MixerConfig):
         if self.ssm_head_dim is not None:
             require_positive(self, "ssm_head_dim")
             require_divides(self, "ssm_head_dim", "d_model")
+        require_positive(self, "ssm_groups")
+        heads = self.expand * self.d_model // (self.ssm_head_dim or self.d_model // self.n_heads)
+        message = f"ssm_groups={self.ssm_groups} must divide the number of heads of mamba2, {heads}"
+        require(heads % self.ssm_groups == 0, message)
         require(self.top_k <= self.n_experts, f"top_k={self.top_k} must be at most n_experts={self.n_experts}")
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)
         before: set[str] = set()
@@ -159,6 +164,7 @@ class Hybrid(Decoder):
         D, H, K = config.d_model, config.n_heads, config.d_model // config.n_heads
         rope, conv = Rope(config.rope_theta, config.rotary_fraction), {"d_conv": config.d_conv}
         ssm: dict[str, Any] = {**conv, "d_state": config.d_state, "expand": config.expand}
+        groups: dict[str, Any] = {"n_groups": config.ssm_groups, "norm_eps": config.norm_eps}
         delta: dict[str, Any] = {**conv, "negative_eigenvalues": config.negative_eigenvalues}
         attention = partial(Attention, D, H, n_kv_heads=config.n_kv_heads, carries=carries)
         crossed = {"rope": None if source == "nope" else rope, "window": config.window if source == "window" else None}
@@ -169,7 +175,7 @@ class Hybrid(Decoder):
             "cross": partial(CrossLayerAttention, D, H, **crossed),
             "shared": partial(SharedAttention, D, H, n_kv_heads=config.n_kv_heads, rope=rope),
             "mamba": partial(Mamba, D, **ssm),
-            "mamba2": partial(Mamba2, D, head_dim=config.ssm_head_dim or K, norm_eps=config.norm_eps, **ssm),
+            "mamba2": partial(Mamba2, D, head_dim=config.ssm_head_dim or K, **groups, **ssm),
             "delta": partial(DeltaRule, D, H, **delta),
             "gated_delta": partial(GatedDelta, D, H, K, K, **delta),
             "kda": partial(KDA, D, H, K, **conv),

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from lmzoo.configs import require, require_between, require_heads, require_positive, set_default
+from lmzoo.configs import require_between, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
@@ -67,10 +67,7 @@ class LlamaConfig(DecoderConfig):
         require_positive(self, "d_ff", "rope_theta", "d_conv")
         set_default(self, "n_kv_heads", self.n_heads)
         kinds = pattern(self.pattern, self.n_layers, KINDS)
-        require_heads(self, rotated=self.head_dim is None and not {*kinds} <= {"nope", "conv"})
-        if self.head_dim is not None:
-            require_positive(self, "head_dim")
-            require(self.head_dim % 2 == 0, f"head_dim={self.head_dim} must be even to be rotated")
+        require_heads(self, rotated=not {*kinds} <= {"nope", "conv"})
         if self.window is not None:
             require_positive(self, "window")
         require_between(self, "rotary_fraction", 0, 1)

@@ -69,10 +69,7 @@ class Qwen3NextConfig(DecoderConfig):
         mixers = pattern(self.pattern, self.n_layers, MIXERS)
         pattern(self.feed_forward, self.n_layers, FEED_FORWARDS, name="feed_forward")
         set_default(self, "n_kv_heads", self.n_heads)
-        require_heads(self, rotated=self.head_dim is None and "attention" in mixers)
-        if self.head_dim is not None:
-            require_positive(self, "head_dim")
-            require(self.head_dim % 2 == 0, f"head_dim={self.head_dim} must be even to be rotated")
+        require_heads(self, rotated="attention" in mixers)
         require_between(self, "rotary_fraction", 0, 1)
         set_default(self, "delta_heads", self.n_heads)
         set_default(self, "delta_key_heads", self.delta_heads)

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
 from lmzoo.hf.llama import WEIGHTS as LLAMA
-from lmzoo.hf.weights import Rows, Squeezed, Weights
+from lmzoo.hf.mamba2 import UNLIMITED, mixer
+from lmzoo.hf.weights import Rows, Weights
 
-_LAYER, _MAMBA = "model.layers.{i}.", "model.layers.{i}.mamba."
+_LAYER = "model.layers.{i}."
 WEIGHTS: Weights = {
     **LLAMA,
-    "blocks.{i}.0.inner.in_proj.weight": f"{_MAMBA}in_proj.weight",
-    "blocks.{i}.0.inner.conv.weight": Squeezed(f"{_MAMBA}conv1d.weight", axis=1),
-    "blocks.{i}.0.inner.conv.bias": f"{_MAMBA}conv1d.bias",
-    "blocks.{i}.0.inner.dt_bias": f"{_MAMBA}dt_bias",
-    "blocks.{i}.0.inner.A_log": f"{_MAMBA}A_log",
-    "blocks.{i}.0.inner.D": f"{_MAMBA}D",
-    "blocks.{i}.0.inner.norm_weight": f"{_MAMBA}norm.weight",
-    "blocks.{i}.0.inner.out_proj.weight": f"{_MAMBA}out_proj.weight",
+    **mixer("blocks.{i}.0.inner.", f"{_LAYER}mamba."),
     "blocks.{i}.1.before.weight": f"{_LAYER}pre_ff_layernorm.weight",
     "blocks.{i}.1.inner.up.weight": Rows(
         (f"{_LAYER}feed_forward.gate_proj.weight", f"{_LAYER}feed_forward.up_proj.weight")
@@ -63,12 +56,12 @@ BAMBA = Architecture(
         "tie_word_embeddings": To("tie_embeddings", default=False),
         "mamba_d_state": To("d_state", 256),
         "mamba_d_conv": To("d_conv", 4),
-        "mamba_n_groups": Only(1),
+        "mamba_n_groups": To("ssm_groups", 1),
         "mamba_conv_bias": Only(True),
         "mamba_proj_bias": Only(False),
         "attention_bias": Only(False),
         "mlp_bias": Only(False),
-        "time_step_limit": Only([0.0, math.inf], (None, [0.0, "Infinity"], [0.0, {"__float__": "Infinity"}])),
+        "time_step_limit": UNLIMITED,
         **{key: Unused() for key in ("mamba_chunk_size", "num_logits_to_keep", "z_loss_coefficient")},
     },
     together=(

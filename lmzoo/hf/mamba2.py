@@ -1,4 +1,4 @@
-"""Mamba-2 in transformers."""
+"""Mamba-2 in transformers, by itself and as the mixer of other models."""
 
 from __future__ import annotations
 
@@ -7,19 +7,26 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
 from lmzoo.hf.keys import EVERY, SWIGLU
-from lmzoo.hf.weights import Head, Squeezed, Weights
+from lmzoo.hf.weights import Head, Source, Squeezed, Weights
+
+# The limits of the step size: none. JSON has no infinity, and files spell it in several ways.
+UNLIMITED = Only([0.0, math.inf], (None, [0.0, "Infinity"], [0.0, {"__float__": "Infinity"}]))
+
+
+def mixer(ours: str, theirs: str) -> dict[str, Source]:
+    """Returns the names of the weights of a mixer, which has these prefixes in lmzoo and in the checkpoint."""
+    same = ("in_proj.weight", "conv1d.bias", "dt_bias", "A_log", "D", "norm.weight", "out_proj.weight")
+    renamed = {"conv1d.bias": "conv.bias", "norm.weight": "norm_weight"}
+    return {
+        **{f"{ours}{renamed.get(name, name)}": f"{theirs}{name}" for name in same},
+        f"{ours}conv.weight": Squeezed(f"{theirs}conv1d.weight", axis=1),
+    }
+
 
 WEIGHTS: Weights = {
     "tokens.weight": "backbone.embeddings.weight",
     "blocks.{i}.before.weight": "backbone.layers.{i}.norm.weight",
-    "blocks.{i}.inner.in_proj.weight": "backbone.layers.{i}.mixer.in_proj.weight",
-    "blocks.{i}.inner.conv.weight": Squeezed("backbone.layers.{i}.mixer.conv1d.weight", axis=1),
-    "blocks.{i}.inner.conv.bias": "backbone.layers.{i}.mixer.conv1d.bias",
-    "blocks.{i}.inner.dt_bias": "backbone.layers.{i}.mixer.dt_bias",
-    "blocks.{i}.inner.A_log": "backbone.layers.{i}.mixer.A_log",
-    "blocks.{i}.inner.D": "backbone.layers.{i}.mixer.D",
-    "blocks.{i}.inner.norm_weight": "backbone.layers.{i}.mixer.norm.weight",
-    "blocks.{i}.inner.out_proj.weight": "backbone.layers.{i}.mixer.out_proj.weight",
+    **mixer("blocks.{i}.inner.", "backbone.layers.{i}.mixer."),
     "norm.weight": "backbone.norm_f.weight",
     "head.weight": Head("lm_head.weight", tokens="backbone.embeddings.weight"),
 }
@@ -55,7 +62,7 @@ MAMBA2 = Architecture(
         "rescale_prenorm_residual": Unused(),
         "residual_in_fp32": Unused(),
         "chunk_size": Unused(),
-        "time_step_limit": Only([0.0, math.inf], (None, [0.0, "Infinity"], [0.0, {"__float__": "Infinity"}])),
+        "time_step_limit": UNLIMITED,
         "use_bias": Only(False),
         "use_conv_bias": Only(True),
     },

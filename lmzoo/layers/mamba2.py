@@ -34,8 +34,11 @@ class Mamba2State(NamedTuple):
 class Mamba2(Layer):
     """A state-space model with one decay per head and token: `S_t = exp(dt A) S_{t-1} + B_t (dt x_t)^T`, `y = C_t S_t`.
 
-    This is linear attention with a decay: C are the queries, B the keys and dt x the values. A variant overrides
-    `scan`.
+    This is linear attention with a decay: C are the queries, B the keys and dt x the values. `d_inner` replaces the
+    inner width `expand * d_model`, and `dt_min` is the least step size. Without `normalized`, the gated output is not
+    divided by its root mean square.
+
+    A variant overrides `project`, `scan` or `gated`.
     """
 
     reach = None
@@ -44,7 +47,7 @@ class Mamba2(Layer):
     A_log: Tensor  # (H,)
     D: Tensor  # (H,), weight of the direct path
     dt_bias: Tensor  # (H,)
-    norm_weight: Tensor  # (E,)
+    norm_weight: Tensor | None  # (E,)
 
     def __init__(
         self,
@@ -55,12 +58,16 @@ class Mamba2(Layer):
         n_groups: int = 1,
         d_conv: int = 4,
         expand: int = 2,
+        d_inner: int | None = None,
+        dt_min: float = 0.0,
+        normalized: bool = True,
         norm_eps: float = 1e-5,
         init_out: Init = uniform_fan_in(),
     ) -> None:
         super().__init__()
-        E, shared = expand * d_model, n_groups * d_state
-        self.d_state, self.head_dim, self.n_groups, self.norm_eps = d_state, head_dim, n_groups, norm_eps
+        E, shared = d_inner or expand * d_model, n_groups * d_state
+        self.d_state, self.head_dim, self.n_groups = d_state, head_dim, n_groups
+        self.dt_min, self.norm_eps = dt_min, norm_eps
         self.n_heads = E // head_dim
         self.conv_widths = [E, shared, shared]
         self.widths = [E, sum(self.conv_widths), self.n_heads]
@@ -69,7 +76,10 @@ class Mamba2(Layer):
         self.own("dt_bias", (self.n_heads,), step_sizes(1e-3, 0.1))
         self.own("A_log", (self.n_heads,), _decay_rates)
         self.own("D", (self.n_heads,), constant(1.0))
-        self.own("norm_weight", (E,), constant(1.0))
+        if normalized:
+            self.own("norm_weight", (E,), constant(1.0))
+        else:
+            self.register_parameter("norm_weight", None)
         self.out_proj = Linear(E, d_model, bias=False, init=init_out)
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> Mamba2State:
@@ -89,7 +99,7 @@ class Mamba2(Layer):
 
     def forward(self, x_BTD: Tensor, state: Mamba2State | None, ctx: Context) -> tuple[Tensor, Mamba2State | None]:
         tail, memory = (None, None) if state is None else state
-        gate_BTE, xBC, dt_BTH = self.in_proj(x_BTD).split(self.widths, dim=-1)
+        gate_BTE, xBC, dt_BTH = self.project(x_BTD)
         xBC, tail = self.conv(xBC, tail, ctx)
         x_BTE, B_BTS, C_BTS = xBC.split(self.conv_widths, dim=-1)
         x_BTHP = wide(x_BTE).unflatten(-1, (self.n_heads, self.head_dim))
@@ -97,18 +107,24 @@ class Mamba2(Layer):
         C_BTHN, B_BTHN = self.for_each_head(C_BTS), self.for_each_head(B_BTS)
         y_BTHP, memory = self.scan(C_BTHN, B_BTHN, dt_BTH1 * x_BTHP, log_decay_BTH1, memory, x_BTD, ctx)
         y_BTE = (y_BTHP + self.D[:, None] * x_BTHP).flatten(2)
-        y_BTD = self.out_proj(self.norm(y_BTE * F.silu(wide(gate_BTE))).to(gate_BTE.dtype))
+        y_BTD = self.out_proj(self.gated(y_BTE, F.silu(wide(gate_BTE))).to(gate_BTE.dtype))
         return y_BTD, None if state is None else state._replace(tail=tail, memory=memory)
+
+    def project(self, x_BTD: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns the gate (B, T, E), x, B and C (B, T, E + 2 G N), and the step sizes (B, T, H)."""
+        gate_BTE, xBC, dt_BTH = self.in_proj(x_BTD).split(self.widths, dim=-1)
+        return gate_BTE, xBC, dt_BTH
 
     def steps(self, dt_BTH: Tensor) -> tuple[Tensor, Tensor]:
         """Returns the step sizes and the logarithms of the decays, (B, T, H, 1) each."""
         # Adds dt_bias in its own precision: bfloat16 would lose small step sizes, which give long memories.
         dt_BTH1 = F.softplus(dt_BTH.to(self.dt_bias.dtype) + self.dt_bias)[..., None]
+        dt_BTH1 = dt_BTH1.clamp(min=self.dt_min) if self.dt_min else dt_BTH1
         return dt_BTH1, -dt_BTH1 * self.A_log.exp()[:, None]
 
     def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:
         """Returns the decays, the step sizes and the output gates."""
-        gate_BTE, _, dt_BTH = self.in_proj(x_BTD).split(self.widths, dim=-1)
+        gate_BTE, _, dt_BTH = self.project(x_BTD)
         dt_BTH1, log_decay_BTH1 = self.steps(dt_BTH)
         gates = {"gates.decay": log_decay_BTH1.exp(), "gates.write": dt_BTH1}
         return gates | {"gates.output": F.silu(wide(gate_BTE))}
@@ -131,8 +147,14 @@ class Mamba2(Layer):
         x_BTGN = x_BTS.unflatten(-1, (self.n_groups, self.d_state))
         return x_BTGN.repeat_interleave(self.n_heads // self.n_groups, dim=2)
 
+    def gated(self, y_BTE: Tensor, gate_BTE: Tensor) -> Tensor:
+        """Returns the outputs times the gate, normalized."""
+        return self.norm(y_BTE * gate_BTE)
+
     def norm(self, y_BTE: Tensor) -> Tensor:
-        """Returns y divided by its root mean square in each group, times a weight."""
+        """Returns y divided by its root mean square in each group, times a weight; y itself if not `normalized`."""
+        if self.norm_weight is None:
+            return y_BTE
         y_BTGX = y_BTE.unflatten(-1, (self.n_groups, -1))
         return F.rms_norm(y_BTGX, y_BTGX.shape[-1:], eps=self.norm_eps).flatten(2) * self.norm_weight
 

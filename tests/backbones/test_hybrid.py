@@ -130,14 +130,15 @@ def test_hybrid_shares_one_attention_between_depths() -> None:
 
 def test_hybrid_passes_sizes_of_mamba_and_positions_on() -> None:
     """tests/hf compares a whole model with transformers' BambaForCausalLM."""
-    options = {"ssm_head_dim": 16, "expand": 3, "rotary_fraction": 0.5, "norm_eps": 0.5}
+    options = {"ssm_head_dim": 16, "ssm_groups": 2, "expand": 3, "rotary_fraction": 0.5, "norm_eps": 0.5}
     model = lmzoo.create_model(
         "hybrid", vocab_size=13, d_model=32, n_layers=3, pattern="mamba2 mamba attention", **options
     )
     second, first, attention = (block[0].inner for block in model.blocks)
-    assert (second.head_dim, second.n_heads, second.norm_eps) == (16, 6, 0.5)
+    assert (second.head_dim, second.n_heads, second.n_groups, second.norm_eps) == (16, 6, 2, 0.5)
     assert first.D.shape == (96,)
     assert attention.rope.fraction == 0.5
-    for settings in ({"ssm_head_dim": 5}, {"ssm_head_dim": 0}, {"expand": 0}, {"rotary_fraction": 2.0}):
+    wrong = ({"ssm_head_dim": 5}, {"ssm_head_dim": 0}, {"ssm_groups": 3}, {"expand": 0}, {"rotary_fraction": 2.0})
+    for settings in wrong:
         with pytest.raises(ConfigError, match=next(iter(settings))):
             lmzoo.create_model("hybrid", vocab_size=13, d_model=32, **settings)

@@ -404,6 +404,7 @@ CASES: dict[str, Case] = {
             "num_hidden_layers": 2,
             "attn_layer_indices": [1],
             "mamba_n_heads": 8,
+            "mamba_n_groups": 2,
             "mamba_d_state": 5,
             "mamba_d_conv": 3,
             "mamba_chunk_size": 8,

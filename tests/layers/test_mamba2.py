@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -26,18 +28,23 @@ def by_equations(layer: Mamba2, x_BTD: Tensor) -> Tensor:
             x, maps = mixed[:E].view(H, P), mixed[E:].view(2, G, N)
             for h in range(H):
                 B_N, C_N = maps[:, h * G // H]
-                delta = torch.log(1 + torch.exp(dt[b, t, h] + layer.dt_bias[h]))
+                delta = torch.log(1 + torch.exp(dt[b, t, h] + layer.dt_bias[h])).clamp(min=layer.dt_min)
                 decay = torch.exp(-delta * torch.exp(layer.A_log[h]))
                 S[h] = decay * S[h] + torch.outer(B_N, delta * x[h])
                 out[b, t, h * P : (h + 1) * P] = S[h].T @ C_N + layer.D[h] * x[h]
     out = (out * F.silu(z)).view(B, T, G, -1)
+    if layer.norm_weight is None:
+        return out.flatten(2) @ layer.out_proj.weight.T
     out = out / (out.square().mean(-1, keepdim=True) + layer.norm_eps).sqrt()
     return (out.flatten(2) * layer.norm_weight) @ layer.out_proj.weight.T
 
 
-@pytest.mark.parametrize("n_groups", [1, 2])
-def test_mamba2_equals_its_equations(n_groups: int) -> None:
-    layer, x = perturbed(Mamba2(8, d_state=3, head_dim=4, n_groups=n_groups, d_conv=3)), random(2, 9, 8)
+OPTIONS = [{}, {"n_groups": 2}, {"d_inner": 12, "dt_min": 0.6}, {"normalized": False}]
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids=str)
+def test_mamba2_equals_its_equations(options: dict[str, Any]) -> None:
+    layer, x = perturbed(Mamba2(8, d_state=3, head_dim=4, d_conv=3, **options)), random(2, 9, 8)
     torch.testing.assert_close(in_one_call(layer, x), by_equations(layer, x))
 
 

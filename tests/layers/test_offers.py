@@ -295,6 +295,11 @@ GATED: dict[str, tuple[Callable[[], Layer], str, Callable[[Any], Tensor]]] = {
     "rg_lru": (lambda: RGLRU(D, 2), "out", lambda layer: rows(layer.in_proj.weight, 0, 2)),
     "rwkv7": (lambda: TimeMix(D, 4, Ranks(3, 3, 3, 3), (0, 2)), "out", lambda layer: layer.gate.up.weight),
     "ttt": (lambda: TTT(D, H), "out", lambda layer: rows(layer.projections.weight, 2, 3)),
+    "mamba2, no norm": (
+        lambda: Mamba2(D, d_state=3, head_dim=8, normalized=False),
+        "out_proj",
+        lambda layer: layer.in_proj.weight[: 2 * D],
+    ),
     "mlstm": (lambda: MLSTM(D, H), "down", lambda layer: rows(layer.up.weight, 1, 2)),
 }
 
