@@ -10,6 +10,7 @@ from lmzoo.hf.architecture import Architecture, Config, refused
 from lmzoo.hf.bamba import BAMBA
 from lmzoo.hf.deepseek import DEEPSEEK_V2, DEEPSEEK_V3
 from lmzoo.hf.diff import DIFFLLAMA
+from lmzoo.hf.falcon_h1 import FALCON_H1
 from lmzoo.hf.gemma3 import GEMMA2, GEMMA3_TEXT
 from lmzoo.hf.gpt2 import GPT2, OPT
 from lmzoo.hf.gpt_neox import GPT_NEOX, STARCODER2
@@ -59,6 +60,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             LFM2,
             KIMI_LINEAR,
             BAMBA,
+            FALCON_H1,
         ),
     )
 }

@@ -430,6 +430,41 @@ CASES: dict[str, Case] = {
         },
         {"tied": {"tie_word_embeddings": True, "n_groups": 4, "expand": 1, "num_heads": 4}},
     ),
+    "falcon_h1": Case(
+        {
+            **LLAMA,
+            "num_hidden_layers": 2,
+            "head_dim": 6,
+            "mamba_d_ssm": 24,
+            "mamba_n_heads": 4,
+            "mamba_n_groups": 2,
+            "mamba_d_state": 5,
+            "mamba_d_conv": 3,
+            "mamba_chunk_size": 8,
+            "embedding_multiplier": 3.0,
+            "lm_head_multiplier": 0.7,
+            "key_multiplier": 1.4,
+            "attention_in_multiplier": 1.2,
+            "attention_out_multiplier": 0.8,
+            "ssm_in_multiplier": 0.9,
+            "ssm_out_multiplier": 1.1,
+            "ssm_multipliers": [0.9, 1.3, 0.7, 1.2, 0.8],
+            "mlp_multipliers": [1.3, 0.6],
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
+        {
+            "norm first": {"mamba_rms_norm": True, "mamba_d_ssm": None, "head_dim": 8},
+            "norm last, tied": {
+                **YARN,
+                "mamba_rms_norm": True,
+                "mamba_norm_before_gate": False,
+                "tie_word_embeddings": True,
+                "ssm_multipliers": None,
+                "mlp_multipliers": None,
+            },
+        },
+    ),
 }
 
 

@@ -48,6 +48,7 @@ from lmzoo.layers.path_attention import PathAttention
 from lmzoo.layers.retention import Retention
 from lmzoo.layers.rg_lru import RGLRU
 from lmzoo.layers.rwkv7 import Ranks, TimeMix
+from lmzoo.layers.scaled_mamba2 import ScaledMamba2
 from lmzoo.layers.scored_attention import ScoredAttention
 from lmzoo.layers.shared_experts import SharedExperts
 from lmzoo.layers.stack import Stack
@@ -73,6 +74,7 @@ WITH_WEIGHTS: dict[str, Callable[[], Layer]] = {
     "dsa": lambda: DSA(D, H, q_rank=8, top_keys=3, kv_rank=6, nope_dim=4, rope_dim=2, v_dim=5),
     "nsa": lambda: NSA(D, H, n_kv_heads=2, block_length=2, top_blocks=1, window=3),
 }
+FACTORS = (0.7, 1.3, 0.9, 1.1, 1.6)
 LESS_THAN_ONE = ("sinks", "diff")  # the sum of the weights
 
 
@@ -164,6 +166,11 @@ DECAYING: dict[str, tuple[Callable[[], Layer], str, Callable[[Tensor], Tensor]]]
     "mamba": (lambda: Mamba(D, d_state=3), "h", lambda decay: decay),
     "mamba, signed": (lambda: Mamba(D, d_state=3, negative_eigenvalues=True), "h", lambda decay: decay),
     "mamba2": (lambda: Mamba2(D, d_state=3, head_dim=8), "memory", lambda decay: decay[..., None]),
+    "scaled_mamba2": (
+        lambda: ScaledMamba2(D, factors=FACTORS, dt_min=0.5, d_state=3, head_dim=8),
+        "memory",
+        lambda decay: decay[..., None],
+    ),
     "mamba3": (lambda: Mamba3(D, d_state=4, head_dim=8), "memory.memory", lambda decay: decay[..., None]),
     "min_gru": (lambda: MinRNN(D), "", lambda decay: decay),
     "min_lstm": (lambda: MinRNN(D, cell="lstm"), "", lambda decay: decay),
@@ -295,6 +302,11 @@ GATED: dict[str, tuple[Callable[[], Layer], str, Callable[[Any], Tensor]]] = {
     "rg_lru": (lambda: RGLRU(D, 2), "out", lambda layer: rows(layer.in_proj.weight, 0, 2)),
     "rwkv7": (lambda: TimeMix(D, 4, Ranks(3, 3, 3, 3), (0, 2)), "out", lambda layer: layer.gate.up.weight),
     "ttt": (lambda: TTT(D, H), "out", lambda layer: rows(layer.projections.weight, 2, 3)),
+    "scaled_mamba2": (
+        lambda: ScaledMamba2(D, factors=FACTORS, gate_last=True, d_state=3, head_dim=8),
+        "out_proj",
+        lambda layer: layer.in_proj.weight[: 2 * D],
+    ),
     "mamba2, no norm": (
         lambda: Mamba2(D, d_state=3, head_dim=8, normalized=False),
         "out_proj",
