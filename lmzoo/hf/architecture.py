@@ -157,6 +157,7 @@ class Architecture:
     fixed: Mapping[str, Any] = field(default_factory=dict[str, Any])  # settings that every model of this type has
     aliases: Mapping[str, str] = field(default_factory=dict[str, str])  # other names of keys, as in `attribute_map`
     prefix: str = "model."  # of the names of all tensors but the head; a base model was saved without it
+    old_prefix: str = ""  # the prefix in files of other versions
     old_names: Mapping[str, str] = field(default_factory=dict[str, str])  # of tensors, and their names in `weights`
     buffers: tuple[str, ...] = ()  # patterns of tensors in old files that lmzoo computes itself
 

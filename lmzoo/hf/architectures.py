@@ -24,6 +24,7 @@ from lmzoo.hf.llama_relatives import MINISTRAL, SEED_OSS
 from lmzoo.hf.mamba import FALCON_MAMBA, MAMBA
 from lmzoo.hf.mamba2 import MAMBA2
 from lmzoo.hf.mixtral import MIXTRAL, OLMOE, QWEN3_MOE
+from lmzoo.hf.nemotron_h import NEMOTRON_H
 from lmzoo.hf.olmo2 import OLMO2
 from lmzoo.hf.olmo_hybrid import OLMO_HYBRID
 from lmzoo.hf.qwen3_next import QWEN3_5_TEXT, QWEN3_NEXT
@@ -61,6 +62,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             KIMI_LINEAR,
             BAMBA,
             FALCON_H1,
+            NEMOTRON_H,
         ),
     )
 }

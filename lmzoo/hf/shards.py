@@ -37,13 +37,16 @@ class Shards(Mapping[str, Tensor]):
         self.files = files
         names = [name for file in files for name in file]
         heads = {entry.name for entry in weights.values() if isinstance(entry, Head)}  # they have no prefix
-        whole = any(name.startswith(architecture.prefix) for name in names)
+        prefixes = tuple(filter(None, (architecture.old_prefix, architecture.prefix)))
+        whole = any(name.startswith(prefixes) for name in names)
         self._places: dict[str, tuple[MappedTensors, str]] = {}
         for file in files:
             for name in file:
                 if any(fnmatchcase(name, buffer) for buffer in architecture.buffers):
                     continue
                 full = architecture.old_names.get(name, name)
+                if architecture.old_prefix and full.startswith(architecture.old_prefix):
+                    full = f"{architecture.prefix}{full.removeprefix(architecture.old_prefix)}"
                 if not whole and full not in heads:
                     full = f"{architecture.prefix}{full}"
                 if full in self._places:

@@ -465,6 +465,31 @@ CASES: dict[str, Case] = {
             },
         },
     ),
+    "nemotron_h": Case(
+        {
+            "vocab_size": V,
+            "hidden_size": 32,
+            "layers_block_type": ["linear_attention", "mlp", "full_attention", "linear_attention"],
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "head_dim": 5,
+            "intermediate_size": 40,
+            "max_position_embeddings": 16,
+            "layer_norm_epsilon": 0.02,
+            "mamba_num_heads": 6,
+            "mamba_head_dim": 7,
+            "n_groups": 3,
+            "ssm_state_size": 5,
+            "conv_kernel": 3,
+            "chunk_size": 8,
+            "time_step_min": 0.5,
+            "rms_norm_eps": 1e-5,  # as on the hub, without effect
+            "attention_head_dim": 5,
+            "pad_token_id": None,
+            "eos_token_id": None,
+        },
+        {"letters": {"layers_block_type": None, "hybrid_override_pattern": "M-*-M"}},
+    ),
 }
 
 

@@ -48,6 +48,15 @@ def test_shards_add_the_prefix_that_a_base_model_lacks_and_drop_buffers(tmp_path
     assert {*Shards(open_files(tmp_path), GPT2, WEIGHTS)} == {"transformer.wte.weight", "lm_head.weight"}
 
 
+@pytest.mark.parametrize("prefix", ["model.", "backbone.", ""])
+def test_shards_replace_the_prefix_of_other_versions(tmp_path: Path, prefix: str) -> None:
+    architecture = ARCHITECTURES["nemotron_h"]
+    names = (f"{prefix}layers.0.mixer.D", "lm_head.weight")
+    write_tensors({name: torch.ones(2) for name in names}, tmp_path / "model.safetensors")
+    found = Shards(open_files(tmp_path), architecture, architecture.weights_for(Config()))
+    assert {*found} == {"model.layers.0.mixer.D", "lm_head.weight"}
+
+
 @pytest.mark.parametrize(
     ("places", "error"),
     [

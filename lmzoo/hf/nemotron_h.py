@@ -1,0 +1,107 @@
+"""Nemotron-H in transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.keys import EVERY, SWIGLU
+from lmzoo.hf.mamba2 import UNLIMITED, mixer
+from lmzoo.hf.weights import Head, Rows, Weights
+
+_MIXER = "model.layers.{i}.mixer."
+WEIGHTS: Weights = {
+    "tokens.weight": "model.embeddings.weight",
+    "blocks.{i}.before.weight": "model.layers.{i}.norm.weight",
+    **mixer("blocks.{i}.inner.", _MIXER),
+    "blocks.{i}.inner.qkv.weight": Rows(
+        tuple(f"{_MIXER}{part}_proj.weight" for part in "qkv"), shares=("n_heads", "n_kv_heads", "n_kv_heads")
+    ),
+    "blocks.{i}.inner.out.weight": f"{_MIXER}o_proj.weight",
+    "blocks.{i}.inner.up.weight": f"{_MIXER}up_proj.weight",
+    "blocks.{i}.inner.down.weight": f"{_MIXER}down_proj.weight",
+    "norm.weight": "model.norm_f.weight",
+    "head.weight": Head("lm_head.weight", tokens="model.embeddings.weight"),
+}
+_WORDS = {"linear_attention": "mamba2", "full_attention": "attention", "mlp": "mlp"}
+_OLD_WORDS = {"mamba": "mamba2", "attention": "attention"}
+_LETTERS = {"M": "mamba2", "*": "attention", "-": "mlp"}
+
+
+def _pattern(config: Config) -> dict[str, Any]:
+    """Returns the layers, from a list of words, or else from a text with a letter for each layer."""
+    text = config.value("hybrid_override_pattern", "")
+    if config.get("layers_block_type") is not None:
+        words = config.value("layers_block_type", list[Any](), list)
+        config = Config({**config, "num_hidden_layers": len(words)})
+        found = config.words("layers_block_type", {**_WORDS, **_OLD_WORDS})
+    else:
+        found = [_LETTERS.get(letter, "") for letter in text]
+    if not found or "" in found:
+        raise refused("hybrid_override_pattern", text, f"must be made of {' '.join(_LETTERS)}")
+    return {"pattern": " ".join(found), "n_layers": len(found)}
+
+
+def _widths(config: Config) -> dict[str, Any]:
+    """Returns the width of a head of attention, and the heads of Mamba-2 with the width that they fill."""
+    width, heads = config.value("head_dim", 128), config.value("mamba_num_heads", 128)
+    if config.value("attention_head_dim", width) != width:  # an old name, which transformers ignores
+        raise refused("attention_head_dim", config["attention_head_dim"], f"must be equal to head_dim={width}")
+    return {"head_dim": width, "ssm_heads": heads, "d_ssm": heads * config.value("mamba_head_dim", 64)}
+
+
+# Keys of layers with experts, which the pattern does not allow, of further tokens, and of initial values.
+UNUSED = (
+    *("n_routed_experts", "n_shared_experts", "moe_intermediate_size", "moe_shared_expert_intermediate_size"),
+    *("moe_latent_size", "moe_shared_expert_overlap", "num_experts_per_tok", "routed_scaling_factor", "n_group"),
+    *("topk_group", "norm_topk_prob", "output_router_logits", "num_nextn_predict_layers", "mtp_layers_block_type"),
+    *("mtp_hybrid_override_pattern", "expand", "chunk_size", "time_step_max", "time_step_floor", "residual_in_fp32"),
+    *("rescale_prenorm_residual", "use_mamba_kernels", "mamba_ssm_cache_dtype", "num_logits_to_keep", "rms_norm_eps"),
+)
+NEMOTRON_H = Architecture(
+    model_type="nemotron_h",
+    classes=("NemotronHForCausalLM",),
+    family="nemotron_h",
+    weights=WEIGHTS,
+    keys={
+        **EVERY,
+        "vocab_size": To("vocab_size"),
+        "hidden_size": To("d_model"),
+        "max_position_embeddings": To("context_length"),
+        "num_attention_heads": To("n_heads"),
+        "num_key_value_heads": To("n_kv_heads", 8),
+        "intermediate_size": To("d_ff"),
+        "layer_norm_epsilon": To("norm_eps", 1e-5),
+        "mlp_hidden_act": Only("relu2"),
+        "mamba_hidden_act": SWIGLU,
+        "ssm_state_size": To("d_state", 128),
+        "n_groups": To("ssm_groups", 8),
+        "conv_kernel": To("d_conv", 4),
+        "time_step_min": To("dt_min", 1e-3),
+        "tie_word_embeddings": Only(False),
+        "time_step_limit": UNLIMITED,
+        "sliding_window": Only(None),
+        "use_conv_bias": Only(True),
+        **{f"{part}_bias": Only(False) for part in ("attention", "mlp", "mamba_proj", "use")},
+        **{key: Unused() for key in UNUSED},
+    },
+    together=(
+        Together(("layers_block_type", "hybrid_override_pattern", "num_hidden_layers"), _pattern),
+        Together(("head_dim", "attention_head_dim", "mamba_num_heads", "mamba_head_dim"), _widths),
+    ),
+    aliases={
+        "layer_types": "layers_block_type",
+        "mamba_n_groups": "n_groups",
+        "mamba_d_conv": "conv_kernel",
+        "mamba_expand": "expand",
+        "mamba_conv_bias": "use_conv_bias",
+        "mamba_chunk_size": "chunk_size",
+        "mamba_dt_min": "time_step_min",
+        "mamba_dt_max": "time_step_max",
+        "mamba_dt_limit": "time_step_limit",
+        "mamba_dt_init_floor": "time_step_floor",
+        "num_local_experts": "n_routed_experts",
+    },
+    old_prefix="backbone.",
+    buffers=("mtp.*",),
+)
