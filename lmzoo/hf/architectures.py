@@ -28,6 +28,7 @@ from lmzoo.hf.nemotron_h import NEMOTRON_H
 from lmzoo.hf.olmo2 import OLMO2
 from lmzoo.hf.olmo_hybrid import OLMO_HYBRID
 from lmzoo.hf.qwen3_next import QWEN3_5_TEXT, QWEN3_NEXT
+from lmzoo.hf.zamba2 import ZAMBA2
 from lmzoo.suggestions import suggest
 
 ARCHITECTURES: Mapping[str, Architecture] = {
@@ -63,6 +64,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             BAMBA,
             FALCON_H1,
             NEMOTRON_H,
+            ZAMBA2,
         ),
     )
 }

@@ -20,6 +20,7 @@ from lmzoo.layers.cross_layer_attention import CrossLayerAttention
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.shared_attention import SharedAttention
+from lmzoo.layers.shared_block import SharedBlock
 from lmzoo.model import LanguageModel, ModelConfig, StateGrowth, Traits
 from lmzoo.transplant.slots import slot_of, slots_of
 
@@ -105,7 +106,7 @@ def make_mixer(config: Any, family: str) -> Layer:
         mixer = slot_of(frame.block(settings, 0)).mixer
     except ConfigError as error:
         raise ConfigError(f"the mixer of {family} cannot be transplanted: its first block {error}") from error
-    if isinstance(mixer, (CrossLayerAttention, SharedAttention)):
+    if isinstance(mixer, (CrossLayerAttention, SharedAttention, SharedBlock)):
         raise ConfigError(f"the mixer of {family} cannot be transplanted: it reads what its own model leaves for it")
     return mixer
 

@@ -490,6 +490,40 @@ CASES: dict[str, Case] = {
         },
         {"letters": {"layers_block_type": None, "hybrid_override_pattern": "M-*-M"}},
     ),
+    "zamba2": Case(
+        {
+            "vocab_size": V,
+            "hidden_size": 24,
+            "num_hidden_layers": 5,
+            "layers_block_type": ["linear_attention", "hybrid", "hybrid", "linear_attention", "hybrid"],
+            "num_mem_blocks": 2,
+            "num_attention_heads": 4,
+            "num_key_value_heads": 2,
+            "intermediate_size": 40,
+            "max_position_embeddings": 16,
+            "rms_norm_eps": 0.02,
+            "adapter_rank": 3,
+            "mamba_d_state": 5,
+            "mamba_d_conv": 3,
+            "mamba_ngroups": 2,
+            "n_mamba_heads": 6,
+            "time_step_min": 0.5,
+            "chunk_size": 8,
+            "pad_token_id": None,
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
+        {
+            "adapted, rotated": {
+                "use_shared_attention_adapter": True,
+                "num_key_value_heads": 4,
+                "use_mem_rope": True,
+                "num_mem_blocks": 1,
+                "intermediate_size": None,
+                **rope("default"),
+            },
+        },
+    ),
 }
 
 

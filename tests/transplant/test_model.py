@@ -78,6 +78,7 @@ def test_mixer_config_follows_the_source_unless_it_is_set() -> None:
         ("llama", {"mixers": "lstm"}, "the mixer of lstm cannot be transplanted: its first block has no mixer in"),
         ("llama", {"mixers": "hybrid", "mixer_settings": ["hybrid.pattern=attention cross"]}, ""),
         ("llama", {"mixers": "hybrid", "mixer_settings": ["hybrid.pattern=shared"]}, "it reads what its own model"),
+        ("llama", {"mixers": "zamba2", "mixer_settings": ["zamba2.pattern=shared"]}, "it reads what its own model"),
         ("llama", {"mixers": "kept*0"}, r"mixers='kept\*0': 'kept\*0' must be one of kept, or WORD\*N to repeat it"),
         ("llama", {"mixers": ""}, "mixers='' must name at least one of kept"),
         (

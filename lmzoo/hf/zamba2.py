@@ -1,0 +1,119 @@
+"""Zamba 2 in transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
+from lmzoo.hf.keys import SIZES, rope
+from lmzoo.hf.mamba2 import mixer
+from lmzoo.hf.weights import Head, Rows, Source, Weights
+
+_KINDS = {"linear_attention": "mamba2", "mamba": "mamba2", "hybrid": "shared"}
+
+
+def _words(config: Config) -> list[str]:
+    """Returns the kind of each layer."""
+    return config.words("layers_block_type", _KINDS)
+
+
+def _weights(config: Config) -> Weights:
+    """Returns the names of the weights. Those of a shared block are saved at its first use, with all low-rank maps."""
+    uses = [layer for layer, word in enumerate(_words(config)) if word == "shared"]
+    weights: dict[str, Source | Head] = {
+        "tokens.weight": "model.embed_tokens.weight",
+        "blocks.{i}.before.weight": "model.layers.{i}.input_layernorm.weight",
+        **mixer("blocks.{i}.inner.", "model.layers.{i}.mamba."),
+        "blocks.{i}.inner.0.inner.out.weight": "model.layers.{i}.linear.weight",
+        "blocks.{i}.inner.1.weight": "model.layers.{i}.mamba_decoder.input_layernorm.weight",
+        **mixer("blocks.{i}.inner.2.", "model.layers.{i}.mamba_decoder.mamba."),
+        "norm.weight": "model.final_layernorm.weight",
+        "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
+    }
+    for use, layer in enumerate(uses):
+        first = uses[use % config.value("num_mem_blocks", 1)]
+        weights |= _shared(f"blocks.{layer}.inner.0.inner.", f"model.layers.{first}.shared_transformer.", use)
+    return weights
+
+
+def _shared(ours: str, theirs: str, use: int) -> dict[str, Source]:
+    """Returns the names of a shared block, with the low-rank maps of one use."""
+    attention, mlp = f"{theirs}self_attn.", f"{theirs}feed_forward."
+    qkv = Rows(
+        tuple(f"{attention}{part}_proj.weight" for part in "qkv"), shares=("n_heads", "n_kv_heads", "n_kv_heads")
+    )
+    lists = [f"{attention}linear_{part}_adapter_list.{use}." for part in "qkv"]
+    return {
+        f"{ours}norm.weight": f"{theirs}input_layernorm.weight",
+        f"{ours}attention.qkv.weight": qkv,
+        f"{ours}attention.qkv.base.weight": qkv,
+        f"{ours}attention.qkv.down.weight": Rows(tuple(f"{each}0.weight" for each in lists)),
+        f"{ours}attention.qkv.up": Rows(tuple(f"{each}1.weight" for each in lists)),
+        f"{ours}attention.out.weight": f"{attention}o_proj.weight",
+        f"{ours}mlp_norm.weight": f"{theirs}pre_ff_layernorm.weight",
+        f"{ours}mlp.up.base.weight": f"{mlp}gate_up_proj.weight",
+        f"{ours}mlp.up.down.weight": f"{mlp}gate_up_proj_adapter_list.{use}.0.weight",
+        f"{ours}mlp.up.up": f"{mlp}gate_up_proj_adapter_list.{use}.1.weight",
+        f"{ours}mlp.down.weight": f"{mlp}down_proj.weight",
+    }
+
+
+def _layers(config: Config) -> dict[str, Any]:
+    """Returns the layers and the number of shared blocks. Keys that follow from others must agree with them."""
+    words, blocks = _words(config), config.value("num_mem_blocks", 1)
+    if blocks < 1:
+        raise refused("num_mem_blocks", blocks, "must be at least 1")
+    width, heads, inner = (config.value(key, default) for key, default in _WIDTHS)
+    computed = {
+        "hybrid_layer_ids": [layer for layer, word in enumerate(words) if word == "shared"],
+        "attention_hidden_size": 2 * width,
+        "attention_head_dim": 2 * width // max(1, heads),
+        "mamba_headdim": config.value("mamba_expand", 2) * width // max(1, inner),
+    }
+    for key, value in computed.items():
+        if config.get(key, value) != value:
+            raise refused(key, config[key], f"must be {value}, which follows from other keys")
+    return {"pattern": " ".join(words), "n_shared": blocks}
+
+
+_WIDTHS = (("hidden_size", 2560), ("num_attention_heads", 32), ("n_mamba_heads", 8))
+_LAYERS = (
+    *("layers_block_type", "num_mem_blocks", "hybrid_layer_ids"),
+    *("attention_hidden_size", "attention_head_dim", "mamba_headdim"),
+)
+KEYS: dict[str, Key] = {
+    **SIZES,
+    "num_attention_heads": To("n_heads"),
+    "num_key_value_heads": To("n_kv_heads", None),
+    "intermediate_size": To("d_ff", None),
+    "rms_norm_eps": To("norm_eps", 1e-5),
+    "hidden_act": Only("gelu"),
+    "tie_word_embeddings": Only(True),  # without it, transformers does not share the blocks either
+    "mamba_d_state": To("d_state", 64),
+    "mamba_d_conv": To("d_conv", 4),
+    "mamba_expand": To("expand", 2),
+    "mamba_ngroups": To("ssm_groups", 1),
+    "n_mamba_heads": To("ssm_heads", 8),
+    "time_step_min": To("dt_min", 1e-3),
+    "adapter_rank": To("adapter_rank", 128),
+    "use_shared_attention_adapter": To("adapts_attention", default=False),
+    "use_mem_rope": To("rotates", default=False),
+    "add_bias_linear": Only(False),
+    "use_conv_bias": Unused(),  # the convolution always has a bias
+    "use_long_context": Only(False),
+    **{key: Unused() for key in ("kv_channels", "num_query_groups")},
+    **{f"time_step_{word}": Unused() for word in ("max", "floor")},  # for initial values
+    **{key: Unused() for key in ("chunk_size", "use_mem_eff_path", "use_mamba_kernels", "num_logits_to_keep")},
+}
+ZAMBA2 = Architecture(
+    model_type="zamba2",
+    classes=("Zamba2ForCausalLM",),
+    family="zamba2",
+    weights=_weights,
+    keys=KEYS,
+    together=(
+        Together(_LAYERS, _layers),
+        rope(scaled=False),
+    ),
+    aliases={"layer_types": "layers_block_type", "head_dim": "attention_head_dim"},
+)
