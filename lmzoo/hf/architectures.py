@@ -28,6 +28,7 @@ from lmzoo.hf.nemotron_h import NEMOTRON_H
 from lmzoo.hf.olmo2 import OLMO2
 from lmzoo.hf.olmo_hybrid import OLMO_HYBRID
 from lmzoo.hf.qwen3_next import QWEN3_5_TEXT, QWEN3_NEXT
+from lmzoo.hf.xlstm import XLSTM
 from lmzoo.hf.zamba2 import ZAMBA2
 from lmzoo.suggestions import suggest
 
@@ -65,6 +66,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             FALCON_H1,
             NEMOTRON_H,
             ZAMBA2,
+            XLSTM,
         ),
     )
 }

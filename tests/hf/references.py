@@ -524,6 +524,23 @@ CASES: dict[str, Case] = {
             },
         },
     ),
+    "xlstm": Case(
+        {
+            "vocab_size": V,
+            "hidden_size": 32,
+            "num_hidden_layers": 2,
+            "num_heads": 2,
+            "qk_dim_factor": 0.7,
+            "v_dim_factor": 0.82,
+            "ffn_proj_factor": 1.5,
+            "ffn_round_up_to_multiple_of": 5,
+            "norm_eps": 0.02,
+            "gate_soft_cap": 1.5,
+            "output_logit_soft_cap": 2.0,
+            "pad_token_id": None,
+        },
+        {"defaults": {"ffn_round_up_to_multiple_of": 64, "gate_soft_cap": 15.0, "num_heads": 1}},
+    ),
 }
 
 

@@ -14,6 +14,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from lmzoo.layers.attention import Attention
+from lmzoo.layers.capped_mlstm import CappedMLSTM
 from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.cross_layer_attention import CrossLayerAttention
 from lmzoo.layers.delta_product import DeltaProduct
@@ -311,6 +312,11 @@ GATED: dict[str, tuple[Callable[[], Layer], str, Callable[[Any], Tensor]]] = {
         lambda: Mamba2(D, d_state=3, head_dim=8, normalized=False),
         "out_proj",
         lambda layer: layer.in_proj.weight[: 2 * D],
+    ),
+    "capped_mlstm": (
+        lambda: CappedMLSTM(D, H, qk_dim=8, v_dim=D),
+        "out",
+        lambda layer: layer.output_gate.weight,
     ),
     "mlstm": (lambda: MLSTM(D, H), "down", lambda layer: rows(layer.up.weight, 1, 2)),
 }

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmzoo.layers.attention import Attention
+from lmzoo.layers.capped_mlstm import CappedMLSTM
 from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.delta_product import DeltaProduct
 from lmzoo.layers.delta_rule import DeltaRule
@@ -26,6 +27,7 @@ from lmzoo.layers.projections import Projection, output, split_rows, transfer
 from lmzoo.layers.retention import Retention
 from lmzoo.layers.rwkv7 import Ranks, TimeMix
 from lmzoo.layers.ttt import TTT
+from lmzoo.ops.mlstm import naive_mlstm
 from lmzoo.ops.rope import apply_rope
 from lmzoo.transplant.weights import pass_on
 
@@ -60,6 +62,16 @@ def run(layer: Layer, *, with_out: bool = True) -> Tensor:
     if hasattr(layer, "conv"):
         pass_on(layer.conv)
     return layer(X, None, Context(0, T, X.device, X.dtype))[0]
+
+
+def test_split_rows_capped_mlstm_computes_the_definition() -> None:
+    layer = CappedMLSTM(D, H, qk_dim=D, v_dim=D)
+    found = run(layer)
+    q, k, v = (heads(name).transpose(0, 1)[None] for name in "qkv")
+    i_BTH, f_BTH = layer.write_and_keep(X)
+    y_BTHK, _ = naive_mlstm(q, k / K**0.5, v, i_BTH, F.logsigmoid(f_BTH))
+    gated = torch.sigmoid(layer.output_gate(X)) * layer.norm(y_BTHK)
+    torch.testing.assert_close(found, merged(gated[0].unflatten(-1, (H, K)).transpose(0, 1)))
 
 
 def test_split_rows_linear_attention_computes_the_definition() -> None:

@@ -1,0 +1,86 @@
+"""xLSTM 7B in transformers."""
+
+from __future__ import annotations
+
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.keys import EVERY
+from lmzoo.hf.weights import Head, Rows, Weights
+
+_MIXER, _MLP = "backbone.blocks.{i}.mlstm_layer.", "backbone.blocks.{i}.ffn."
+KERNELS = tuple(f"{form}--native_{way}" for form in ("chunkwise", "parallel") for way in ("autograd", "custbw"))
+OTHER_KERNELS = (
+    *(f"chunkwise--triton_{name}_chunk" for name in ("limit", "xl")),
+    *("parallel--native_stablef_autograd", "parallel--native_stablef_custbw", "parallel--triton_limit_headdim"),
+)
+
+
+WEIGHTS: Weights = {
+    "tokens.weight": "backbone.embeddings.weight",
+    "blocks.{i}.0.before.weight": "backbone.blocks.{i}.norm_mlstm.weight",
+    "blocks.{i}.0.inner.qkv.weight": Rows(
+        tuple(f"{_MIXER}{part}.weight" for part in "qkv"), shares=("qk_dim", "qk_dim", "v_dim")
+    ),
+    "blocks.{i}.0.inner.gates.weight": Rows(tuple(f"{_MIXER}{gate}gate_preact.weight" for gate in "if")),
+    "blocks.{i}.0.inner.gate_bias": Rows(tuple(f"{_MIXER}{gate}gate_preact.bias" for gate in "if")),
+    "blocks.{i}.0.inner.output_gate.weight": f"{_MIXER}ogate_preact.weight",
+    "blocks.{i}.0.inner.norm.weight": f"{_MIXER}multihead_norm.weight",
+    "blocks.{i}.0.inner.out.weight": f"{_MIXER}out_proj.weight",
+    "blocks.{i}.1.before.weight": "backbone.blocks.{i}.norm_ffn.weight",
+    "blocks.{i}.1.inner.up.weight": Rows((f"{_MLP}proj_up_gate.weight", f"{_MLP}proj_up.weight")),
+    "blocks.{i}.1.inner.down.weight": f"{_MLP}proj_down.weight",
+    "norm.weight": "backbone.out_norm.weight",
+    "head.linear.weight": Head("lm_head.weight", tokens="backbone.embeddings.weight"),
+}
+
+
+def _sizes(config: Config) -> dict[str, int]:
+    """Returns the widths, which are the model's times a factor; the last one is rounded up."""
+    for double, key, default in (("embedding_dim", "hidden_size", 4096), ("num_blocks", "num_hidden_layers", 32)):
+        if config.value(double, config.value(key, default)) != config.value(key, default):
+            raise refused(double, config[double], f"must be equal to {key}={config.value(key, default)}")
+    width, multiple = config.value("hidden_size", 4096), config.value("ffn_round_up_to_multiple_of", 64)
+    if multiple < 1:
+        raise refused("ffn_round_up_to_multiple_of", multiple, "must be at least 1")
+    return {
+        "qk_dim": int(width * config.value("qk_dim_factor", 0.5, float)),
+        "v_dim": int(width * config.value("v_dim_factor", 1.0, float)),
+        "d_ff": int((width * config.value("ffn_proj_factor", 2.667, float) + multiple - 1) // multiple * multiple),
+    }
+
+
+XLSTM = Architecture(
+    model_type="xlstm",
+    classes=("xLSTMForCausalLM",),
+    family="xlstm_large",
+    weights=WEIGHTS,
+    keys={
+        **EVERY,
+        "vocab_size": To("vocab_size"),
+        "hidden_size": To("d_model", 4096),
+        "num_hidden_layers": To("n_layers", 32),
+        "num_heads": To("n_heads", 8),
+        "norm_eps": To("norm_eps", 1e-6),
+        "gate_soft_cap": To("gate_cap", 15.0),
+        "output_logit_soft_cap": To("logit_cap", 30.0),
+        "weight_mode": Only("single"),  # transformers cannot make a fused one
+        "chunkwise_kernel": Only(KERNELS[0], (*KERNELS[1:], *OTHER_KERNELS)),  # not those with sigmoid input gates
+        "eps": Only(1e-6),
+        "use_bias": Only(False),
+        "add_out_norm": Only(True),
+        "tie_word_embeddings": Only(False),
+        **{f"{word}_kernel": Unused() for word in ("sequence", "step")},
+        **{f"{word}_dtype": Unused() for word in ("autocast_kernel", "inference_state")},
+        **{key: Unused() for key in ("mode", "chunk_size", "return_last_states", "norm_reduction_force_float32")},
+        "max_inference_chunksize": Unused(),
+    },
+    together=(
+        Together(
+            (
+                *("qk_dim_factor", "v_dim_factor", "ffn_proj_factor", "ffn_round_up_to_multiple_of"),
+                *("embedding_dim", "num_blocks"),
+            ),
+            _sizes,
+        ),
+    ),
+    prefix="backbone.",
+)
