@@ -23,7 +23,7 @@ from lmzoo.layers.kda import KDA
 from lmzoo.layers.latent_attention import LatentAttention
 from lmzoo.layers.mlp import MLP, swiglu_width
 from lmzoo.layers.pattern import pattern
-from lmzoo.layers.rope_scaling import parse_rope_scaling
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.shared_experts import SharedExperts
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
@@ -80,7 +80,7 @@ class DeepSeekConfig(DecoderConfig):
         require_positive(self, "d_ff")
         set_default(self, "d_expert", max(1, (self.d_ff or 4) // 4))
         require_positive(self, "n_heads", "kv_rank", "nope_dim", "rope_dim", "v_dim", "rope_theta", "d_expert")
-        parse_rope_scaling(self.rope_scaling)
+        require_rope_scaling(self, self.rope_dim)
         require_positive(
             self, "latent_eps", "sharpness", "n_experts", "top_k", "n_groups", "top_groups", "routed_scale"
         )

@@ -18,6 +18,7 @@ from lmzoo.configs import require, require_heads, require_positive, set_default
 from lmzoo.decoder import MixerConfig, MixerModel
 from lmzoo.layers.context import Rope
 from lmzoo.layers.diff_attention import DiffAttention
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.registry import register_model
 
 
@@ -26,10 +27,12 @@ class DiffConfig(MixerConfig):
     """The Diff Transformer's sizes and options, in addition to `MixerConfig`."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
+    checked: ClassVar[tuple[dict[str, Any], ...]] = ({"rope_scaling": "yarn factor=2 original=8"},)
 
     n_heads: int = 2  # heads, each with two maps of width d_model / (2 n_heads)
     n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
     rope_theta: float = 10000.0  # base of the rotary wavelengths
+    rope_scaling: str = "none"  # for longer texts: "linear factor=4" (lmzoo.layers.rope_scaling)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -39,6 +42,7 @@ class DiffConfig(MixerConfig):
         width = self.d_model // self.n_heads
         message = f"n_heads={self.n_heads} gives heads of width {width}, which must be a multiple of 4"
         require(width % 4 == 0, f"{message}: two maps that are rotated")
+        require_rope_scaling(self, width // 2)
 
 
 def first_lambda(layer: int) -> float:
@@ -58,6 +62,6 @@ class Diff(MixerModel):
             config.n_heads,
             first_lambda(layer),
             n_kv_heads=config.n_kv_heads,
-            rope=Rope(config.rope_theta),
+            rope=Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling)),
             norm_eps=config.norm_eps,
         )

@@ -25,7 +25,7 @@ from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.mlp import MLP, swiglu_width
 from lmzoo.layers.norm import UnitOffsetRMSNorm, each_head
 from lmzoo.layers.pattern import pattern
-from lmzoo.layers.rope_scaling import parse_rope_scaling
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.scored_attention import ScoredAttention
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.ops.gelu import gelu_tanh
@@ -72,7 +72,7 @@ class Gemma3Config(DecoderConfig):
         require_divides(self, "n_kv_heads", "n_heads")
         require(self.head_dim is None or self.head_dim % 2 == 0, f"head_dim={self.head_dim} must be even to be rotated")
         pattern(self.pattern, self.n_layers, KINDS)
-        parse_rope_scaling(self.rope_scaling)
+        require_rope_scaling(self, self.head_dim or 0)
         for cap in ("query_scalar", "attention_cap", "logit_cap"):
             if getattr(self, cap) is not None:
                 require_positive(self, cap)

@@ -28,6 +28,7 @@ from lmzoo.layers.init import Init, normal
 from lmzoo.layers.linear import Embedding
 from lmzoo.layers.mlp import MLP
 from lmzoo.layers.norm import LayerNorm
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.stack import Parallel, Residual, Stack
 from lmzoo.model import Traits
 from lmzoo.ops.gelu import gelu_tanh
@@ -43,6 +44,7 @@ class GPTNeoXConfig(DecoderConfig):
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"parallel_residual": False, "activation": "gelu_tanh", "window": 5, "n_kv_heads": 1, "bias": False},
+        {"rope_scaling": "yarn factor=2 original=8"},
     )
 
     n_heads: int = 4  # attention heads
@@ -51,6 +53,7 @@ class GPTNeoXConfig(DecoderConfig):
     d_ff: int | None = None  # width of the feed-forward layers; None: 4 d_model
     rotary_fraction: float = 0.25  # share of each head's features that is rotated: the first ones
     rope_theta: float = 10000.0  # base of the rotary wavelengths
+    rope_scaling: str = "none"  # for longer texts: "linear factor=4" (lmzoo.layers.rope_scaling)
     activation: Literal["gelu", "gelu_tanh"] = "gelu"  # of the feed-forward layers: the exact GELU, or its tanh form
     bias: bool = True  # linear layers have a bias; norms always have one
     parallel_residual: bool = True  # False: the feed-forward layer reads the result of the attention
@@ -68,6 +71,7 @@ class GPTNeoXConfig(DecoderConfig):
         rotated = int(self.rotary_fraction * head_dim)
         message = f"rotary_fraction={self.rotary_fraction} of head_dim={head_dim} must be at least 2 features"
         require(rotated >= 2, message)
+        require_rope_scaling(self, rotated)
 
 
 def small_init(d_model: int) -> Init:
@@ -92,7 +96,7 @@ class GPTNeoX(Decoder):
     def block(self, config: Any, layer: int) -> Parallel | Stack:
         d_model, init = config.d_model, small_init(config.d_model)
         init_out = normal(2 / (config.n_layers * math.sqrt(d_model)))
-        rope = Rope(config.rope_theta, config.rotary_fraction)
+        rope = Rope(config.rope_theta, config.rotary_fraction, parse_rope_scaling(config.rope_scaling))
         heads = {"n_kv_heads": config.n_kv_heads, "window": config.window, "rope": rope}
         attention = Attention(d_model, config.n_heads, **heads, bias=config.bias, init=init, init_out=init_out)
         activation = ACTIVATIONS[config.activation]

@@ -28,6 +28,7 @@ from lmzoo.layers.head_norm import HeadLayerNorm
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.mlp import MLP
 from lmzoo.layers.norm import LayerNorm
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.scale import Scale
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.ops.gelu import gelu_tanh
@@ -42,6 +43,7 @@ class GPTJConfig(DecoderConfig):
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"gated": True, "norm_bias": False, "mlp_bias": False, "head_bias": False, "logit_scale": 0.5, "qk_norm": True},
         {"parallel": False, "attention_bias": "qkv", "head_bias": False, "tie_embeddings": True, "rotary_dim": 2},
+        {"rope_scaling": "yarn factor=2 original=8"},
     )
 
     n_heads: int = 4  # attention heads
@@ -51,6 +53,7 @@ class GPTJConfig(DecoderConfig):
     gated: bool = False  # SwiGLU; False: GELU in its tanh form
     rotary_dim: int | None = None  # features of each head that are rotated: the first ones; None: all
     rope_theta: float = 10000.0  # base of the rotary wavelengths
+    rope_scaling: str = "none"  # for longer texts: "linear factor=4" (lmzoo.layers.rope_scaling)
     qk_norm: bool = False  # queries and keys of each head are normalized
     attention_bias: Literal["none", "qkv", "all"] = "none"  # attention projections with a bias
     mlp_bias: bool = True  # feed-forward layers have biases
@@ -68,6 +71,7 @@ class GPTJConfig(DecoderConfig):
         set_default(self, "rotary_dim", head_dim)
         even = f"rotary_dim={self.rotary_dim} must be even and from 2 to head_dim={head_dim}"
         require(self.rotary_dim in range(2, head_dim + 1, 2), even)
+        require_rope_scaling(self, self.rotary_dim or 0)
         message = "head_bias=True must be False with tie_embeddings=True"
         require(not (self.head_bias and self.tie_embeddings), message)
 
@@ -88,12 +92,12 @@ class GPTJ(Decoder):
 
     def make_attention(self, config: Any) -> Attention:
         """Returns the attention of a block."""
-        rope = Rope(config.rope_theta, config.rotary_dim * config.n_heads / config.d_model)
+        fraction = config.rotary_dim * config.n_heads / config.d_model
         return Attention(
             config.d_model,
             config.n_heads,
             n_kv_heads=config.n_kv_heads,
-            rope=rope,
+            rope=Rope(config.rope_theta, fraction, parse_rope_scaling(config.rope_scaling)),
             qk_norm=partial(HeadLayerNorm, eps=config.norm_eps) if config.qk_norm else None,
             bias=config.attention_bias != "none",
             out_bias=config.attention_bias == "all",

@@ -1,9 +1,11 @@
 """Granite (IBM 2024, arXiv 2405.04324 and the configurations of Granite 3): Llama with four multipliers.
 
 Distinctive: embeddings, attention scores, branches and logits are multiplied by constants, so that settings found on a
-small model hold for a large one (maximal update parametrization, Yang et al. 2022, arXiv 2203.03466). Initial values as
-in the published configurations (`initializer_range`): N(0, 0.02²) for all matrices. Deviations: query, key and value
-share one projection; so do gate and up.
+small model hold for a large one (maximal update parametrization, Yang et al. 2022, arXiv 2203.03466). Options: experts
+(`n_experts`), with a plain layer beside them for all tokens (`d_shared`); and in Granite 4 most layers are Mamba-2, and
+attention needs no positions: `pattern = "mamba2*9 nope"`. Initial values as in the published configurations
+(`initializer_range`): N(0, 0.02²) for all matrices. Deviations: query, key and value share one projection; so do gate
+and up.
 """
 
 from __future__ import annotations
@@ -13,15 +15,21 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lmzoo.configs import require_heads, require_positive, set_default
+from lmzoo.configs import require, require_between, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
+from lmzoo.layers.branches import Branches
 from lmzoo.layers.context import Context, Rope
+from lmzoo.layers.experts import Experts
+from lmzoo.layers.mamba2 import Mamba2
 from lmzoo.layers.mlp import MLP, swiglu_width
-from lmzoo.layers.rope_scaling import parse_rope_scaling
+from lmzoo.layers.pattern import pattern
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.scale import Scale
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
+
+MIXERS = ("rope", "nope", "mamba2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,11 +37,15 @@ class GraniteConfig(DecoderConfig):
     """Granite's sizes and multipliers, in addition to `DecoderConfig`."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
-    checked: ClassVar[tuple[dict[str, Any], ...]] = ({"attention_bias": True, "rope_scaling": "linear factor=2"},)
+    checked: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"attention_bias": True, "rope_scaling": "linear factor=2"},
+        {"n_experts": 4, "d_shared": 12},
+        {"pattern": "mamba2 nope", "n_experts": 4, "balance_loss": 0.1},
+    )
 
     n_heads: int = 4  # attention heads
     n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
-    d_ff: int | None = None  # width of the feed-forward layers; None: 8/3 d_model, rounded up to a multiple of 32
+    d_ff: int | None = None  # width of a feed-forward layer or an expert; None: 8/3 d_model, up to a multiple of 32
     rope_theta: float = 10000.0  # base of the rotary wavelengths
     rope_scaling: str = "none"  # for longer texts: "yarn factor=4 original=4096" (lmzoo.layers.rope_scaling)
     attention_bias: bool = False  # attention projections have biases
@@ -42,21 +54,40 @@ class GraniteConfig(DecoderConfig):
     residual_scale: float = 0.22  # factor of what a layer adds
     logit_divisor: float = 4.0  # the logits are divided by it
     tie_embeddings: bool = True  # the head uses the weights of the token embedding
+    pattern: str = "rope"  # mixers from bottom to top, repeated: attention with or without positions, or "mamba2"
+    n_experts: int = 0  # experts of each layer in place of a plain feed-forward layer; 0: none
+    top_k: int = 2  # experts for each token
+    d_shared: int = 0  # width of a plain feed-forward layer beside the experts; 0: none
+    balance_loss: float = 0.001  # coefficient of the experts' balance loss
+    d_state: int = 64  # states per channel of "mamba2"
+    d_conv: int = 4  # length of the filters of "mamba2"
+    expand: int = 2  # inner width of "mamba2", divided by d_model
+    ssm_head_dim: int | None = None  # width of a head of "mamba2"; None: d_model / n_heads
+    ssm_groups: int = 1  # groups of heads of "mamba2" that share input and output maps
 
     def __post_init__(self) -> None:
         super().__post_init__()
         set_default(self, "d_ff", swiglu_width(self.d_model))
         set_default(self, "n_kv_heads", self.n_heads)
-        require_heads(self)
+        require_heads(self, rotated="rope" in pattern(self.pattern, self.n_layers, MIXERS))
         set_default(self, "attention_scale", self.n_heads / self.d_model)
+        set_default(self, "ssm_head_dim", self.d_model // self.n_heads)
         require_positive(self, "d_ff", "rope_theta", "embedding_scale", "attention_scale", "residual_scale")
-        require_positive(self, "logit_divisor")
-        parse_rope_scaling(self.rope_scaling)
+        require_positive(self, "logit_divisor", "top_k", "d_state", "d_conv", "expand", "ssm_head_dim", "ssm_groups")
+        for size in ("n_experts", "d_shared", "balance_loss"):
+            require_between(self, size, 0, float("inf"), below_high=True)
+        few = f"top_k={self.top_k} must be at most n_experts={self.n_experts}"
+        require(not self.n_experts or self.top_k <= self.n_experts, few)
+        inner, width = self.expand * self.d_model, self.ssm_head_dim or 1
+        require(inner % width == 0, f"ssm_head_dim={width} must divide expand * d_model = {inner}")
+        heads = inner // width
+        require(heads % self.ssm_groups == 0, f"ssm_groups={self.ssm_groups} must divide the {heads} heads of mamba2")
+        require_rope_scaling(self, self.d_model / self.n_heads)
 
 
 @register_model("granite")
 class Granite(Decoder):
-    """Blocks of attention and SwiGLU, whose outputs are scaled."""
+    """Blocks of attention or Mamba-2, and of SwiGLU or experts, whose outputs are scaled."""
 
     config_class = GraniteConfig
 
@@ -65,16 +96,42 @@ class Granite(Decoder):
         return config.embedding_scale * self.tokens(idx_BT)
 
     def block(self, config: Any, layer: int) -> Stack:
-        attention = Attention(
+        kind = pattern(config.pattern, config.n_layers, MIXERS)[layer]
+        mixer = self.make_mamba(config) if kind == "mamba2" else self.make_attention(config, kind)
+        layers = (mixer, self.make_feed_forward(config))
+        return Stack(Residual(self.make_norm(config), inner, Scale(config.residual_scale)) for inner in layers)
+
+    def make_attention(self, config: Any, kind: str) -> Attention:
+        """Returns attention of a kind in the pattern."""
+        rope = Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling))
+        return Attention(
             config.d_model,
             config.n_heads,
             n_kv_heads=config.n_kv_heads,
-            rope=Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling)),
+            rope=rope if kind == "rope" else None,
             scale=config.attention_scale,
             bias=config.attention_bias,
         )
-        layers = (attention, MLP(config.d_model, config.d_ff))
-        return Stack(Residual(self.make_norm(config), inner, Scale(config.residual_scale)) for inner in layers)
+
+    def make_mamba(self, config: Any) -> Mamba2:
+        """Returns Mamba-2 of one block."""
+        return Mamba2(
+            config.d_model,
+            d_state=config.d_state,
+            head_dim=config.ssm_head_dim,
+            n_groups=config.ssm_groups,
+            d_conv=config.d_conv,
+            expand=config.expand,
+            norm_eps=config.norm_eps,
+        )
+
+    def make_feed_forward(self, config: Any) -> nn.Module:
+        """Returns the feed-forward layer or the experts of one block."""
+        if not config.n_experts:
+            return MLP(config.d_model, config.d_ff)
+        sizes = (config.d_model, config.d_ff, config.n_experts, config.top_k)
+        experts = Experts(*sizes, balance_loss=config.balance_loss)
+        return Branches(experts, MLP(config.d_model, config.d_shared)) if config.d_shared else experts
 
     def make_head(self, config: Any) -> nn.Module:
         return Scale(1 / config.logit_divisor, super().make_head(config))

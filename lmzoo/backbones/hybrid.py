@@ -44,10 +44,11 @@ from lmzoo.layers.kda import KDA
 from lmzoo.layers.linear_attention import LinearAttention
 from lmzoo.layers.log_linear import LogLinearMamba2
 from lmzoo.layers.lstm import LSTM
-from lmzoo.layers.mamba import Mamba
+from lmzoo.layers.mamba import Mamba, default_dt_rank
 from lmzoo.layers.mamba2 import Mamba2
 from lmzoo.layers.min_rnn import MinRNN
 from lmzoo.layers.mlp import MLP
+from lmzoo.layers.norm import RMSNorm
 from lmzoo.layers.path_attention import PathAttention
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.retention import Retention
@@ -61,6 +62,7 @@ from lmzoo.registry import register_model
 ATTENTION = ("attention", "nope", "window")  # mixers whose cache "cross" can read
 LINEAR = ("delta", "gated_delta", "kda", "delta_product", "linear", "retention", "gla", "log_linear", "ttt")
 RECURRENT = ("mamba", "mamba2", "rglru", "mlstm", "slstm", "lstm", "gru", "mingru")
+UNROTATED = ("nope", "mamba", "mamba2")  # mixers that take heads of an odd width
 MIXERS = (*ATTENTION, "cross", "shared", "path", *LINEAR, *RECURRENT)
 FEED_FORWARDS = ("experts", "none")
 
@@ -75,6 +77,7 @@ class HybridConfig(MixerConfig):
         {"pattern": "window cross"},
         {"pattern": "shared mamba shared"},
         {"pattern": "mamba2 attention", "rotary_fraction": 0.5},
+        {"pattern": "mamba+experts nope", "select_norm": True, "normalize": False, "dt_rank": 5},
     )
 
     pattern: str = "mamba*3 attention"  # mixers from bottom to top, repeated up to n_layers
@@ -88,18 +91,21 @@ class HybridConfig(MixerConfig):
     ssm_head_dim: int | None = None  # width of a head of "mamba2"; None: d_model / n_heads
     ssm_groups: int = 1  # groups of heads of "mamba2" that share input and output maps
     expand: int = 2  # inner width of "mamba" and "mamba2", divided by d_model
+    dt_rank: int | None = None  # rank of the step size in "mamba"; None: d_model / 16, rounded up
+    select_norm: bool = False  # RMS norms of what a token selects in "mamba": step size, input and output map (Jamba)
     negative_eigenvalues: bool = False  # beta of "delta" and "gated_delta" is up to 2 instead of 1, as in OLMo Hybrid
     n_experts: int = 8  # experts of a layer with "+experts"
     top_k: int = 2  # experts for each token
+    normalize: bool = True  # the weights of the chosen experts sum to 1
     balance_loss: float = 0.02  # coefficient of the experts' balance loss
 
     def __post_init__(self) -> None:
         super().__post_init__()
         set_default(self, "n_kv_heads", self.n_heads)
-        require_heads(self)
         require_between(self, "rotary_fraction", 0, 1)
         require_positive(self, "window", "rope_theta", "d_state", "d_conv", "n_experts", "top_k")
-        require_positive(self, "expand")
+        set_default(self, "dt_rank", default_dt_rank(self.d_model))
+        require_positive(self, "expand", "dt_rank")
         if self.ssm_head_dim is not None:
             require_positive(self, "ssm_head_dim")
             require_divides(self, "ssm_head_dim", "d_model")
@@ -117,6 +123,7 @@ class HybridConfig(MixerConfig):
             found = "cross" not in mixers or before & {*ATTENTION}
             require(bool(found), f"pattern={self.pattern!r}: cross must come after attention, nope or window")
             before |= {*mixers}
+        require_heads(self, rotated=not before <= {*UNROTATED})
 
     def words(self) -> list[str]:
         """Returns the word of each layer. Raises `ConfigError` for a part that is unknown."""
@@ -165,6 +172,7 @@ class Hybrid(Decoder):
         rope, conv = Rope(config.rope_theta, config.rotary_fraction), {"d_conv": config.d_conv}
         ssm: dict[str, Any] = {**conv, "d_state": config.d_state, "expand": config.expand}
         groups: dict[str, Any] = {"n_groups": config.ssm_groups, "norm_eps": config.norm_eps}
+        select = partial(RMSNorm, eps=config.norm_eps) if config.select_norm else None
         delta: dict[str, Any] = {**conv, "negative_eigenvalues": config.negative_eigenvalues}
         attention = partial(Attention, D, H, n_kv_heads=config.n_kv_heads, carries=carries)
         crossed = {"rope": None if source == "nope" else rope, "window": config.window if source == "window" else None}
@@ -174,7 +182,7 @@ class Hybrid(Decoder):
             "window": partial(attention, rope=rope, window=config.window),
             "cross": partial(CrossLayerAttention, D, H, **crossed),
             "shared": partial(SharedAttention, D, H, n_kv_heads=config.n_kv_heads, rope=rope),
-            "mamba": partial(Mamba, D, **ssm),
+            "mamba": partial(Mamba, D, dt_rank=config.dt_rank, select_norm=select, **ssm),
             "mamba2": partial(Mamba2, D, head_dim=config.ssm_head_dim or K, **groups, **ssm),
             "delta": partial(DeltaRule, D, H, **delta),
             "gated_delta": partial(GatedDelta, D, H, K, K, **delta),
@@ -198,4 +206,4 @@ class Hybrid(Decoder):
         if kind != "experts":
             return MLP(config.d_model, config.d_ff)
         sizes = (config.d_model, config.d_ff, config.n_experts, config.top_k)
-        return Experts(*sizes, balance_loss=config.balance_loss)
+        return Experts(*sizes, normalize=config.normalize, balance_loss=config.balance_loss)

@@ -27,7 +27,7 @@ from lmzoo.layers.layer import Layer
 from lmzoo.layers.mlp import MLP, swiglu_width
 from lmzoo.layers.norm import RMSNorm, each_head
 from lmzoo.layers.pattern import pattern
-from lmzoo.layers.rope_scaling import parse_rope_scaling
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.scored_attention import ScoredAttention
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
@@ -54,7 +54,7 @@ class LlamaConfig(DecoderConfig):
     pattern: str = "rope"  # layers from bottom to top, repeated: "rope*3 nope"; "full": no window; "conv": convolution
     rope_theta: float = 10000.0  # base of the rotary wavelengths
     rotary_fraction: float = 1.0  # share of each head's features that is rotated: the first ones
-    rope_scaling: str = "none"  # for longer texts: "linear factor=4", or ntk, yarn, llama3 (lmzoo.layers.rope_scaling)
+    rope_scaling: str = "none"  # for longer texts: "linear factor=4", yarn, longrope, ... (lmzoo.layers.rope_scaling)
     attention_bias: Literal["none", "qkv", "all"] = "none"  # attention projections with a bias
     qk_norm: bool = False  # queries and keys of each head are normalized
     gate: bool = False  # a gate on the output of the attention
@@ -71,7 +71,7 @@ class LlamaConfig(DecoderConfig):
         if self.window is not None:
             require_positive(self, "window")
         require_between(self, "rotary_fraction", 0, 1)
-        parse_rope_scaling(self.rope_scaling)
+        require_rope_scaling(self, self.rotary_fraction * (self.head_dim or self.d_model // self.n_heads))
 
 
 @register_model("llama")

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar
 
 from lmzoo.configs import require_positive, set_default
@@ -19,6 +20,7 @@ from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.init import uniform_fan_in
 from lmzoo.layers.mamba import Mamba as MambaMixer
 from lmzoo.layers.mamba import default_dt_rank
+from lmzoo.layers.norm import RMSNorm
 from lmzoo.layers.stack import Residual
 from lmzoo.registry import register_model
 
@@ -52,6 +54,7 @@ class Mamba(Decoder):
     config_class = MambaConfig
 
     def block(self, config: Any, layer: int) -> Residual:
+        eps = config.select_eps
         mixer = MambaMixer(
             config.d_model,
             d_state=config.d_state,
@@ -59,7 +62,7 @@ class Mamba(Decoder):
             expand=config.expand,
             dt_rank=config.dt_rank,
             negative_eigenvalues=config.negative_eigenvalues,
-            select_eps=config.select_eps,
+            select_norm=None if eps is None else partial(RMSNorm, eps=eps, weight=False),
             init_out=uniform_fan_in(1 / math.sqrt(config.n_layers)),
         )
         return Residual(self.make_norm(config), mixer)

@@ -3,8 +3,10 @@
 Distinctive: a router sends each token to two of eight SwiGLU layers, so a token uses a fraction of the parameters
 (`num_params(active=True)`). Dropless: experts have no capacity limit, so a prediction never depends on other rows or on
 later tokens. Training adds Switch's balance loss, computed for each layer (the published code computes it over all
-layers together); `balance_loss=0.0` with `balance_bias` uses the bias of DeepSeek-V3 instead. Qwen3-MoE (arXiv
-2505.09388) and OLMoE (arXiv 2409.02060) are relatives with many small experts and norms of queries and keys.
+layers together); `balance_loss=0.0` with `balance_bias` uses the bias of DeepSeek-V3 instead. Relatives have many small
+experts: Qwen3-MoE (arXiv 2505.09388) and OLMoE (arXiv 2409.02060) with norms of queries and keys, Qwen2-MoE (arXiv
+2407.10671) with a gated expert for all tokens, and gpt-oss (arXiv 2508.10925) with biases, limits inside its experts,
+sinks, and a window in every second layer.
 """
 
 from __future__ import annotations
@@ -16,12 +18,19 @@ from typing import Any, ClassVar, Literal
 from lmzoo.configs import require, require_between, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
+from lmzoo.layers.clamped_experts import ClampedExperts
 from lmzoo.layers.context import Rope
 from lmzoo.layers.experts import Experts
+from lmzoo.layers.gated_shared_experts import GatedSharedExperts
 from lmzoo.layers.mlp import swiglu_width
 from lmzoo.layers.norm import AllHeadsRMSNorm, RMSNorm, each_head
+from lmzoo.layers.pattern import pattern
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
+from lmzoo.layers.scored_attention import ScoredAttention
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
+
+KINDS = ("rope", "full")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,18 +38,28 @@ class MixtralConfig(DecoderConfig):
     """Mixtral's sizes and options, in addition to `DecoderConfig`."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
-    checked: ClassVar[tuple[dict[str, Any], ...]] = ({"qk_norm": "head", "normalize": False}, {"qk_norm": "all"})
+    checked: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"qk_norm": "head", "normalize": False, "rope_scaling": "yarn factor=2 original=8"},
+        {"qk_norm": "all", "d_shared": 24, "attention_bias": "qkv"},
+        {"pattern": "rope full", "window": 5, "sinks": True, "attention_bias": "all", "clamp": 0.5},
+    )
 
     n_heads: int = 4  # attention heads
     n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
     head_dim: int | None = None  # width of a head; None: d_model / n_heads
     qk_norm: Literal["none", "head", "all"] = "none"  # queries and keys are normalized, by head or over all heads
+    attention_bias: Literal["none", "qkv", "all"] = "none"  # attention projections with a bias
+    sinks: bool = False  # a learned score for each head that takes attention away from all keys
     d_ff: int | None = None  # width of one expert; None: 8/3 d_model, rounded up to a multiple of 32
     n_experts: int = 8  # experts of each layer
     top_k: int = 2  # experts for each token
     normalize: bool = True  # the weights of the chosen experts sum to 1
-    window: int | None = None  # tokens that each layer sees, the present one included; None: all
+    clamp: float | None = None  # limit of the inner features of gpt-oss's experts, which have biases; None: SwiGLU
+    d_shared: int | None = None  # width of an expert that reads every token and has a gate; None: there is none
+    window: int | None = None  # tokens that each layer "rope" sees, the present one included; None: all
+    pattern: str = "rope"  # layers from bottom to top, repeated: "rope full"; "full": no window
     rope_theta: float = 1e6  # base of the rotary wavelengths
+    rope_scaling: str = "none"  # for longer texts: "yarn factor=32 original=4096" (lmzoo.layers.rope_scaling)
     balance_loss: float = 0.02  # coefficient of the balance loss; 0 turns it off
     balance_bias: bool = False  # balance by a bias added when experts are chosen
 
@@ -55,8 +74,14 @@ class MixtralConfig(DecoderConfig):
         require_positive(self, "d_ff", "n_experts", "top_k", "rope_theta")
         require(self.top_k <= self.n_experts, f"top_k={self.top_k} must be at most n_experts={self.n_experts}")
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)
-        if self.window is not None:
-            require_positive(self, "window")
+        for limit in ("window", "clamp", "d_shared"):
+            if getattr(self, limit) is not None:
+                require_positive(self, limit)
+        if self.d_shared is not None:
+            plain = self.clamp is None and not self.balance_bias
+            require(plain, f"d_shared={self.d_shared} must be none with clamp or balance_bias")
+        pattern(self.pattern, self.n_layers, KINDS)
+        require_rope_scaling(self, self.head_dim or self.d_model // self.n_heads)
 
 
 @register_model("mixtral")
@@ -66,24 +91,33 @@ class Mixtral(Decoder):
     config_class = MixtralConfig
 
     def block(self, config: Any, layer: int) -> Stack:
+        kind = pattern(config.pattern, config.n_layers, KINDS)[layer]
+        layers = (self.make_attention(config, kind), self.make_experts(config))
+        return Stack(Residual(self.make_norm(config), inner) for inner in layers)
+
+    def make_attention(self, config: Any, kind: str) -> Attention:
+        """Returns attention of a kind in the pattern."""
         norms = {"head": each_head(partial(RMSNorm, eps=config.norm_eps))}
         norms["all"] = partial(AllHeadsRMSNorm, eps=config.norm_eps)
-        attention = Attention(
-            config.d_model,
-            config.n_heads,
-            n_kv_heads=config.n_kv_heads,
-            head_dim=config.head_dim,
-            window=config.window,
-            rope=Rope(config.rope_theta),
-            qk_norm=norms.get(config.qk_norm),
-        )
-        experts = Experts(
-            config.d_model,
-            config.d_ff,
-            config.n_experts,
-            config.top_k,
-            normalize=config.normalize,
-            balance_loss=config.balance_loss,
-            balance_bias=config.balance_bias,
-        )
-        return Stack(Residual(self.make_norm(config), inner) for inner in (attention, experts))
+        options: dict[str, Any] = {
+            "n_kv_heads": config.n_kv_heads,
+            "head_dim": config.head_dim,
+            "window": config.window if kind == "rope" else None,
+            "rope": Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling)),
+            "qk_norm": norms.get(config.qk_norm),
+            "bias": config.attention_bias != "none",
+            "out_bias": config.attention_bias == "all",
+        }
+        if config.sinks:
+            return ScoredAttention(config.d_model, config.n_heads, sinks=True, **options)
+        return Attention(config.d_model, config.n_heads, **options)
+
+    def make_experts(self, config: Any) -> Experts:
+        """Returns the experts of one block."""
+        sizes = (config.d_model, config.d_ff, config.n_experts, config.top_k)
+        options: dict[str, Any] = {"normalize": config.normalize, "balance_loss": config.balance_loss}
+        if config.d_shared is not None:
+            return GatedSharedExperts(*sizes, config.d_shared, **options)
+        if config.clamp is not None:
+            return ClampedExperts(*sizes, limit=config.clamp, balance_bias=config.balance_bias, **options)
+        return Experts(*sizes, balance_bias=config.balance_bias, **options)

@@ -22,6 +22,7 @@ from lmzoo.layers.gated_delta import GatedDelta
 from lmzoo.layers.mlp import MLP, swiglu_width
 from lmzoo.layers.norm import AllHeadsRMSNorm
 from lmzoo.layers.pattern import pattern
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
 
@@ -34,13 +35,17 @@ class OLMo2Config(DecoderConfig):
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8, "key_dim": 2, "value_dim": 4}
 
-    checked: ClassVar[tuple[dict[str, Any], ...]] = ({"pattern": "delta nope"}, {"pattern": "delta rope"})
+    checked: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"pattern": "delta nope"},
+        {"pattern": "delta rope", "rope_scaling": "yarn factor=2 original=8"},
+    )
 
     pattern: str = "rope"  # layers from bottom to top, repeated: attention with or without positions, the delta rule
     n_heads: int = 4  # attention heads
     n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
     d_ff: int | None = None  # width of the feed-forward layers; None: 8/3 d_model, rounded up to a multiple of 32
     rope_theta: float = 500000.0  # base of the rotary wavelengths
+    rope_scaling: str = "none"  # for longer texts: "linear factor=4" (lmzoo.layers.rope_scaling)
     norm_eps: float = 1e-6  # added to the variance in a normalization
     delta_heads: int | None = None  # heads of the delta rule; None: as many as n_heads
     delta_key_heads: int | None = None  # of these, heads of queries and keys; None: as many as delta_heads
@@ -63,6 +68,7 @@ class OLMo2Config(DecoderConfig):
         set_default(self, "value_dim", 2 * (self.key_dim or default))
         set_default(self, "key_dim", default)
         require_positive(self, "key_dim", "value_dim")
+        require_rope_scaling(self, self.d_model // self.n_heads)
 
 
 @register_model("olmo2")
@@ -77,11 +83,12 @@ class OLMo2(Decoder):
         if kind == "delta":
             layers = (self.make_delta(config), mlp)
             return Stack(Residual(self.make_norm(config), inner) for inner in layers)
+        rope = Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling))
         attention = Attention(
             config.d_model,
             config.n_heads,
             n_kv_heads=config.n_kv_heads,
-            rope=Rope(config.rope_theta) if kind == "rope" else None,
+            rope=rope if kind == "rope" else None,
             qk_norm=partial(AllHeadsRMSNorm, eps=config.norm_eps),
         )
         return Stack(Residual(None, inner, after=self.make_norm(config)) for inner in (attention, mlp))

@@ -26,6 +26,7 @@ from lmzoo.layers.gated_shared_experts import GatedSharedExperts
 from lmzoo.layers.mlp import MLP, swiglu_width
 from lmzoo.layers.norm import UnitOffsetRMSNorm, each_head
 from lmzoo.layers.pattern import pattern
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
 
@@ -40,7 +41,12 @@ class Qwen3NextConfig(DecoderConfig):
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8, "d_expert": 8, "d_shared": 8}
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"pattern": "attention delta", "feed_forward": "experts mlp", "delta_key_heads": 2},
-        {"pattern": "attention delta", "feed_forward": "experts", "normalize": False},
+        {
+            "pattern": "attention delta",
+            "feed_forward": "experts",
+            "normalize": False,
+            "rope_scaling": "yarn factor=2 original=8",
+        },
     )
 
     pattern: str = "delta*3 attention"  # mixers from bottom to top, repeated up to n_layers
@@ -49,6 +55,7 @@ class Qwen3NextConfig(DecoderConfig):
     n_kv_heads: int | None = None  # heads of keys and values in attention; None: as many as n_heads
     head_dim: int | None = None  # width of a head of attention; None: d_model / n_heads
     rope_theta: float = 10000.0  # base of the rotary wavelengths
+    rope_scaling: str = "none"  # for longer texts: "linear factor=4" (lmzoo.layers.rope_scaling)
     rotary_fraction: float = 0.25  # share of each head's features that is rotated: the first ones
     delta_heads: int | None = None  # heads of the delta rule; None: as many as n_heads
     delta_key_heads: int | None = None  # of these, heads of queries and keys; None: as many as delta_heads
@@ -71,6 +78,7 @@ class Qwen3NextConfig(DecoderConfig):
         set_default(self, "n_kv_heads", self.n_heads)
         require_heads(self, rotated="attention" in mixers)
         require_between(self, "rotary_fraction", 0, 1)
+        require_rope_scaling(self, self.rotary_fraction * (self.head_dim or self.d_model // self.n_heads))
         set_default(self, "delta_heads", self.n_heads)
         set_default(self, "delta_key_heads", self.delta_heads)
         require_positive(self, "delta_heads", "delta_key_heads", "d_conv", "rope_theta")
@@ -122,7 +130,7 @@ class Qwen3Next(Decoder):
             config.n_heads,
             n_kv_heads=config.n_kv_heads,
             head_dim=config.head_dim,
-            rope=Rope(config.rope_theta, config.rotary_fraction),
+            rope=Rope(config.rope_theta, config.rotary_fraction, parse_rope_scaling(config.rope_scaling)),
             qk_norm=each_head(partial(UnitOffsetRMSNorm, eps=config.norm_eps)),
         )
 

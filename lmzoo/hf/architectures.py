@@ -14,9 +14,11 @@ from lmzoo.hf.falcon_h1 import FALCON_H1
 from lmzoo.hf.gemma3 import GEMMA2, GEMMA3_TEXT
 from lmzoo.hf.gpt2 import GPT2, OPT
 from lmzoo.hf.gpt_neox import GPT_NEOX, STARCODER2
+from lmzoo.hf.gpt_oss import GPT_OSS
 from lmzoo.hf.gptj import COHERE, GPTJ, PHI, STABLELM
-from lmzoo.hf.granite import GRANITE
+from lmzoo.hf.granite import GRANITE, GRANITEMOE, GRANITEMOEHYBRID, GRANITEMOESHARED
 from lmzoo.hf.griffin import RECURRENT_GEMMA
+from lmzoo.hf.jamba import JAMBA
 from lmzoo.hf.kimi_linear import KIMI_LINEAR
 from lmzoo.hf.lfm2 import LFM2
 from lmzoo.hf.llama import LLAMA, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3
@@ -47,11 +49,11 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             SEED_OSS,
             OLMO2,
             DIFFLLAMA,
-            GRANITE,
+            *(GRANITE, GRANITEMOE, GRANITEMOESHARED, GRANITEMOEHYBRID),
             GEMMA2,
             GEMMA3_TEXT,
         ),
-        *(MIXTRAL, QWEN3_MOE, OLMOE, DEEPSEEK_V2, DEEPSEEK_V3),
+        *(MIXTRAL, QWEN3_MOE, OLMOE, GPT_OSS, DEEPSEEK_V2, DEEPSEEK_V3),
         *(
             MAMBA,
             FALCON_MAMBA,
@@ -67,6 +69,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             NEMOTRON_H,
             ZAMBA2,
             XLSTM,
+            JAMBA,
         ),
     )
 }

@@ -42,5 +42,5 @@ DIFFLLAMA = Architecture(
         "tie_word_embeddings": To("tie_embeddings", default=False),
         "lambda_std_dev": Unused(),
     },
-    together=(rope(scaled=False), Together(("num_attention_heads", "num_key_value_heads", "head_dim"), _heads)),
+    together=(rope(), Together(("num_attention_heads", "num_key_value_heads", "head_dim"), _heads)),
 )

@@ -40,7 +40,7 @@ GPT_NEOX = Architecture(
         "tie_word_embeddings": To("tie_embeddings", default=False),
         "attention_bias": Only(True),
     },
-    together=(rope(scaled=False, fraction="rotary_fraction", share=0.25, old="rotary_pct", base="rotary_emb_base"),),
+    together=(rope(fraction="rotary_fraction", share=0.25, old="rotary_pct", base="rotary_emb_base"),),
     prefix="gpt_neox.",
     old_names={"embed_out.weight": "lm_head.weight"},
     buffers=("*.attention.bias", "*.attention.masked_bias", "*.rotary_emb.inv_freq"),
@@ -87,7 +87,7 @@ STARCODER2 = Architecture(
         "tie_word_embeddings": To("tie_embeddings", default=True),
         "residual_dropout": Unused(),
     },
-    together=(rope(scaled=False),),
+    together=(rope(),),
     fixed={"parallel_residual": False, "rotary_fraction": 1.0},
     buffers=("*.rotary_emb.inv_freq",),
 )

@@ -63,12 +63,13 @@ def _head(tokens: str) -> Weights:
 
 def _rotary_dim(share: float) -> Together:
     """Returns the keys of rotary positions, for the setting `rotary_dim`."""
-    keys = rope(scaled=False, fraction="fraction", share=share)
+    keys = rope(fraction="fraction", share=share)
 
     def settings(config: Config) -> dict[str, Any]:
-        found = keys.settings(config)
+        found = dict(keys.settings(config))
         width = config.value("hidden_size", 0) // max(1, config.value("num_attention_heads", 1))
-        return {"rope_theta": found["rope_theta"], "rotary_dim": int(width * found["fraction"])}
+        fraction = found.pop("fraction")
+        return {**found, "rotary_dim": int(width * fraction)}
 
     return Together(keys.keys, settings)
 
@@ -178,7 +179,7 @@ COHERE = Architecture(
         "attention_bias": To("attention_bias", default=False, values={False: "none", True: "all"}),
         "tie_word_embeddings": To("tie_embeddings", default=True),
     },
-    together=(rope(500000.0, scaled=False),),
+    together=(rope(500000.0),),
     fixed={"gated": True, "norm_bias": False, "mlp_bias": False, "head_bias": False},
     buffers=("*.rotary_emb.inv_freq",),
 )

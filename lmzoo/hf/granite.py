@@ -1,26 +1,152 @@
-"""Granite in transformers."""
+"""Granite in transformers: plain, with experts (GraniteMoE), and with Mamba-2 (Granite 4)."""
 
 from __future__ import annotations
 
-from lmzoo.hf.architecture import Architecture, Only, To
-from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
-from lmzoo.hf.llama import WEIGHTS as LLAMA
+import math
+from typing import Any
 
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
+from lmzoo.hf.bamba import WEIGHTS as BAMBA
+from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope
+from lmzoo.hf.llama import WEIGHTS as LLAMA
+from lmzoo.hf.weights import Either, Source, Weights
+
+_LAYER, _MOE, _SHARED = "model.layers.{i}.", "model.layers.{i}.block_sparse_moe.", "model.layers.{i}.shared_mlp."
+
+
+def _moe(ours: str) -> dict[str, Source]:
+    """Returns the names of experts; the hub has older ones, which transformers 5 renamed."""
+    return {
+        f"{ours}router.weight": Either((f"{_MOE}router.weight", f"{_MOE}router.layer.weight")),
+        f"{ours}up": Either((f"{_MOE}experts.gate_up_proj", f"{_MOE}input_linear.weight")),
+        f"{ours}down": Either((f"{_MOE}experts.down_proj", f"{_MOE}output_linear.weight")),
+    }
+
+
+def _plain(ours: str) -> dict[str, Source]:
+    """Returns the names of the feed-forward layer beside the experts, or in place of them."""
+    return {f"{ours}up.weight": f"{_SHARED}input_linear.weight", f"{ours}down.weight": f"{_SHARED}output_linear.weight"}
+
+
+_MLP = "blocks.{i}.1.inner."
+PLAIN: Weights = {**LLAMA, "head.inner.weight": LLAMA["head.weight"]}
+MOE: Weights = {
+    **{name: source for name, source in PLAIN.items() if not name.startswith(_MLP)},
+    **_moe(_MLP),
+    **_moe(f"{_MLP}0."),
+    **_plain(f"{_MLP}1."),
+}
+HYBRID: Weights = {
+    **MOE,
+    **_plain(_MLP),
+    **{name: source for name, source in BAMBA.items() if name.startswith("blocks.{i}.0.inner.") and name not in LLAMA},
+}
+
+KEYS: dict[str, Key] = {
+    **ATTENTION,
+    "hidden_act": SWIGLU,
+    "tie_word_embeddings": To("tie_embeddings", default=False),
+    "attention_bias": To("attention_bias", default=False),
+    "embedding_multiplier": To("embedding_scale", 1.0),
+    "attention_multiplier": To("attention_scale", 1.0),
+    "residual_multiplier": To("residual_scale", 1.0),
+    "logits_scaling": To("logit_divisor", 1.0),
+}
 GRANITE = Architecture(
     model_type="granite",
     classes=("GraniteForCausalLM",),
     family="granite",
-    weights={**LLAMA, "head.inner.weight": LLAMA["head.weight"]},
-    keys={
-        **ATTENTION,
-        "hidden_act": SWIGLU,
-        "tie_word_embeddings": To("tie_embeddings", default=False),
-        "attention_bias": To("attention_bias", default=False),
-        "mlp_bias": Only(False),
-        "embedding_multiplier": To("embedding_scale", 1.0),
-        "attention_multiplier": To("attention_scale", 1.0),
-        "residual_multiplier": To("residual_scale", 1.0),
-        "logits_scaling": To("logit_divisor", 1.0),
-    },
+    weights=PLAIN,
+    keys={**KEYS, "mlp_bias": Only(False)},
     together=(rope(),),
+)
+MOE_KEYS: dict[str, Key] = {
+    **KEYS,
+    "num_local_experts": To("n_experts", 8),
+    "num_experts_per_tok": To("top_k", 2),
+    "output_router_logits": Unused(),
+    "router_aux_loss_coef": Unused(),
+}
+
+
+def _some_experts(config: Config) -> dict[str, Any]:
+    """Returns the number of experts, at least one."""
+    if config.value("num_local_experts", 8) < 1:
+        raise refused("num_local_experts", config["num_local_experts"], "must be at least 1")
+    return {"n_experts": config.value("num_local_experts", 8)}
+
+
+GRANITEMOE = Architecture(
+    model_type="granitemoe",
+    classes=("GraniteMoeForCausalLM",),
+    family="granite",
+    weights=MOE,
+    keys={key: meaning for key, meaning in MOE_KEYS.items() if key != "num_local_experts"},
+    together=(rope(), Together(("num_local_experts",), _some_experts)),
+)
+GRANITEMOESHARED = Architecture(
+    model_type="granitemoeshared",
+    classes=("GraniteMoeSharedForCausalLM",),
+    family="granite",
+    weights=MOE,
+    keys={**GRANITEMOE.keys, "shared_intermediate_size": To("d_shared", 0)},
+    together=GRANITEMOE.together,
+)
+
+
+def _pattern(config: Config) -> dict[str, Any]:
+    """Returns the mixers, by default all Mamba-2, and the rotary positions of attention, if it has any."""
+    positions = config.get("position_embedding_type")
+    if positions not in (None, "nope", "rope"):
+        raise refused("position_embedding_type", positions, "must be 'rope', or null for none")
+    attention = "rope" if positions == "rope" else "nope"
+    words = ["mamba2"] * config.layers()
+    if config.get("layer_types") is not None:
+        known = {"full_attention": attention, "attention": attention, "linear_attention": "mamba2", "mamba": "mamba2"}
+        words = config.words("layer_types", known)
+    return {**(rope().settings(config) if positions == "rope" else {}), "pattern": " ".join(words)}
+
+
+def _widths(config: Config) -> dict[str, Any]:
+    """Returns the widths of the feed-forward layers: without experts, the shared one is the only one."""
+    n_experts, shared = config.value("num_local_experts", 8), config.value("shared_intermediate_size", 1024)
+    if n_experts < 1:
+        return {"d_ff": shared}
+    if shared < 1:
+        raise refused("shared_intermediate_size", shared, "must be at least 1")
+    top_k, width = config.value("num_experts_per_tok", 2), config.value("intermediate_size", 11008)
+    return {"d_ff": width, "d_shared": shared, "n_experts": n_experts, "top_k": top_k}
+
+
+def _heads(config: Config) -> dict[str, Any]:
+    """Returns the heads of Mamba-2, which fill the inner width."""
+    heads, expand = config.value("mamba_n_heads", 128), config.value("mamba_expand", 2)
+    inner, width = expand * config.value("hidden_size", 4096), config.value("mamba_d_head", "auto", int, str)
+    if heads < 1 or inner % heads or width not in ("auto", inner // heads):
+        raise refused("mamba_n_heads", heads, f"times mamba_d_head must be mamba_expand * hidden_size = {inner}")
+    return {"ssm_head_dim": inner // heads, "expand": expand}
+
+
+_WIDTHS = ("num_local_experts", "num_experts_per_tok", "intermediate_size", "shared_intermediate_size")
+GRANITEMOEHYBRID = Architecture(
+    model_type="granitemoehybrid",
+    classes=("GraniteMoeHybridForCausalLM",),
+    family="granite",
+    weights=HYBRID,
+    keys={
+        **{key: meaning for key, meaning in MOE_KEYS.items() if key not in _WIDTHS},
+        "mamba_d_state": To("d_state", 256),
+        "mamba_d_conv": To("d_conv", 4),
+        "mamba_n_groups": To("ssm_groups", 1),
+        "mamba_conv_bias": Only(True),
+        "mamba_proj_bias": Only(False),
+        "time_step_limit": Only([0.0, math.inf], (None, [0.0, "Infinity"], [0.0, {"__float__": "Infinity"}])),
+        "mamba_chunk_size": Unused(),
+    },
+    together=(
+        Together((*ROPE, "layer_types", "position_embedding_type"), _pattern),
+        Together(_WIDTHS, _widths),
+        Together(("mamba_n_heads", "mamba_d_head", "mamba_expand"), _heads),
+    ),
+    aliases={"layers_block_type": "layer_types"},
 )

@@ -109,13 +109,23 @@ def scaling(config: Config, parameters: Config) -> str:
             raise refused(key, parameters[key], f"is not known with rope_type={kind!r}")
     if kind == "default":
         return "none"
-    options = {_NAMES[key]: _number(parameters, key) for key in _SCALINGS[kind] if key in _NAMES}
+    options: dict[str, object] = {}
+    length = config.value("max_position_embeddings", 0)
     if "original_max_position_embeddings" in _SCALINGS[kind]:
-        length = parameters.value("original_max_position_embeddings", config.value("max_position_embeddings", 0))
-        options["original"] = config.value("original_max_position_embeddings", length)
+        original = parameters.value("original_max_position_embeddings", length)
+        options["original"] = original = config.value("original_max_position_embeddings", original)
+        if parameters.get("factor") is None and kind != "llama3":
+            parameters = Config({**parameters, "factor": max(1.0, length / max(1, original))})
+    elif kind == "dynamic":
+        options["original"] = length
+    options |= {_NAMES[key]: _number(parameters, key) for key in _SCALINGS[kind] if key in _NAMES}
     if kind == "yarn":
-        options["attention"] = _yarn_magnitude(parameters, options["factor"])
+        options["attention"] = _yarn_magnitude(parameters, parameters.value("factor", 1.0))
         options["whole"] = int(parameters.value("truncate", True))
+    if kind == "longrope":
+        options |= {name: _numbers(parameters, f"{name}_factor") for name in ("short", "long")}
+        if parameters.get("attention_factor") is not None:
+            options["attention"] = parameters.value("attention_factor", 1.0)
     return " ".join([kind, *(f"{name}={value}" for name, value in options.items())])
 
 
@@ -123,11 +133,13 @@ def scaling(config: Config, parameters: Config) -> str:
 _SCALINGS: dict[str, tuple[str, ...]] = {
     "default": (),
     "linear": ("factor",),
+    "dynamic": ("factor",),
     "llama3": ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings"),
     "yarn": (
         *("factor", "beta_fast", "beta_slow", "original_max_position_embeddings"),
         *("attention_factor", "mscale", "mscale_all_dim", "truncate"),
     ),
+    "longrope": ("factor", "short_factor", "long_factor", "original_max_position_embeddings", "attention_factor"),
 }
 _NAMES = {
     "factor": "factor",
@@ -144,6 +156,14 @@ def _number(parameters: Config, key: str) -> float:
     if value is None:
         raise refused(key, None, "must be a number")
     return value
+
+
+def _numbers(parameters: Config, key: str) -> str:
+    """Returns a list of numbers as lmzoo writes it."""
+    found = parameters.value(key, list[Any]())
+    if not found or any(type(number) not in (int, float) for number in found):
+        raise refused(key, parameters.get(key), "must be a list of numbers")
+    return ",".join(map(repr, found))
 
 
 def _yarn_magnitude(parameters: Config, factor: float) -> float:

@@ -152,6 +152,14 @@ SMOLLM3 = Architecture(
         ),
     ),
 )
+
+
+def _long_positions(config: Config) -> dict[str, Any]:
+    """Returns the rotary positions of Phi-3; the key of the config for the length of the training has a default."""
+    return dict(_PHI3_ROPE.settings(Config({"original_max_position_embeddings": 4096, **config})))
+
+
+_PHI3_ROPE = rope(fraction="rotary_fraction")
 PHI3 = Architecture(
     model_type="phi3",
     classes=("Phi3ForCausalLM",),
@@ -167,6 +175,6 @@ PHI3 = Architecture(
         "sliding_window": To("window", None),
         "attention_bias": Only(False),
     },
-    together=(rope(fraction="rotary_fraction"),),
+    together=(Together(_PHI3_ROPE.keys, _long_positions),),
     buffers=INV_FREQ,
 )

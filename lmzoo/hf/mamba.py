@@ -6,31 +6,38 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
 from lmzoo.hf.keys import EVERY, SWIGLU
-from lmzoo.hf.weights import Head, Squeezed, Weights
+from lmzoo.hf.weights import Head, Source, Squeezed, Weights
+
+
+def mixer(ours: str, theirs: str) -> dict[str, Source]:
+    """Returns the names of the weights of one mixer, for the beginnings of the names in lmzoo and in the checkpoint."""
+    same = ("in_proj.weight", "conv1d.bias", "x_proj.weight", "dt_proj.weight", "dt_proj.bias", "A_log", "D")
+    renamed = {"conv1d.bias": "conv.bias", "dt_proj.bias": "dt_bias"}
+    return {
+        **{f"{ours}{renamed.get(name, name)}": f"{theirs}{name}" for name in (*same, "out_proj.weight")},
+        f"{ours}conv.weight": Squeezed(f"{theirs}conv1d.weight", axis=1),
+    }
+
 
 WEIGHTS: Weights = {
     "tokens.weight": "backbone.embeddings.weight",
     "blocks.{i}.before.weight": "backbone.layers.{i}.norm.weight",
-    "blocks.{i}.inner.in_proj.weight": "backbone.layers.{i}.mixer.in_proj.weight",
-    "blocks.{i}.inner.conv.weight": Squeezed("backbone.layers.{i}.mixer.conv1d.weight", axis=1),
-    "blocks.{i}.inner.conv.bias": "backbone.layers.{i}.mixer.conv1d.bias",
-    "blocks.{i}.inner.x_proj.weight": "backbone.layers.{i}.mixer.x_proj.weight",
-    "blocks.{i}.inner.dt_proj.weight": "backbone.layers.{i}.mixer.dt_proj.weight",
-    "blocks.{i}.inner.dt_bias": "backbone.layers.{i}.mixer.dt_proj.bias",
-    "blocks.{i}.inner.A_log": "backbone.layers.{i}.mixer.A_log",
-    "blocks.{i}.inner.D": "backbone.layers.{i}.mixer.D",
-    "blocks.{i}.inner.out_proj.weight": "backbone.layers.{i}.mixer.out_proj.weight",
+    **mixer("blocks.{i}.inner.", "backbone.layers.{i}.mixer."),
     "norm.weight": "backbone.norm_f.weight",
     "head.weight": Head("lm_head.weight", tokens="backbone.embeddings.weight"),
 }
 
 
-def _step_rank(config: Config) -> dict[str, Any]:
-    """Returns the rank of the step size's projection, None for the word "auto"."""
-    rank = config.value("time_step_rank", "auto", int, str)
-    if isinstance(rank, str) and rank != "auto":
-        raise refused("time_step_rank", rank, 'must be a whole number or "auto"')
-    return {"dt_rank": None if rank == "auto" else rank}
+def step_rank(key: str) -> Together:
+    """Returns the key of the rank of the step size's projection; the word "auto" stands for None."""
+
+    def settings(config: Config) -> dict[str, Any]:
+        rank = config.value(key, "auto", int, str)
+        if isinstance(rank, str) and rank != "auto":
+            raise refused(key, rank, 'must be a whole number or "auto"')
+        return {"dt_rank": None if rank == "auto" else rank}
+
+    return Together((key,), settings)
 
 
 KEYS: dict[str, Key] = {
@@ -59,7 +66,7 @@ MAMBA = Architecture(
     family="mamba",
     weights=WEIGHTS,
     keys=KEYS,
-    together=(Together(("time_step_rank",), _step_rank),),
+    together=(step_rank("time_step_rank"),),
     prefix="backbone.",
 )
 FALCON_MAMBA = Architecture(
@@ -68,6 +75,6 @@ FALCON_MAMBA = Architecture(
     family="mamba",
     weights=WEIGHTS,
     keys={**KEYS, "mixer_rms_eps": To("select_eps", 1e-6), "use_falcon_mambapy": Unused()},
-    together=(Together(("time_step_rank",), _step_rank),),
+    together=(step_rank("time_step_rank"),),
     prefix="backbone.",
 )

@@ -6,6 +6,7 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
+from lmzoo.hf.llama import BIASES
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.weights import Either, Rows, Stacked, Weights
 
@@ -58,7 +59,7 @@ MIXTRAL = Architecture(
         "sliding_window": To("window", None),
         "router_jitter_noise": Unused(),
     },
-    together=(rope(1e6, scaled=False),),
+    together=(rope(1e6),),
     aliases={"num_experts": "num_local_experts"},
 )
 
@@ -82,13 +83,14 @@ QWEN3_MOE = Architecture(
         "num_key_value_heads": To("n_kv_heads", 4),
         "intermediate_size": Unused(),  # of layers without experts
         "moe_intermediate_size": To("d_ff", 768),
+        "attention_bias": To("attention_bias", default=False, values=BIASES),
         "num_experts": To("n_experts", 128),
         "num_experts_per_tok": To("top_k", 8),
         "norm_topk_prob": To("normalize", default=False),
         "max_window_layers": Unused(),
     },
     together=(
-        rope(scaled=False),
+        rope(),
         Together(("decoder_sparse_step", "mlp_only_layers", "use_sliding_window", "sliding_window"), _sparse),
     ),
     aliases={"num_local_experts": "num_experts"},
@@ -105,9 +107,10 @@ OLMOE = Architecture(
         "num_experts": To("n_experts", 64),
         "num_experts_per_tok": To("top_k", 8),
         "norm_topk_prob": To("normalize", default=False),
+        "attention_bias": To("attention_bias", default=False, values=BIASES),
         "clip_qkv": Only(None),
     },
-    together=(rope(scaled=False),),
+    together=(rope(),),
     aliases={"num_local_experts": "num_experts"},
     fixed={"qk_norm": "all"},
     buffers=("*.rotary_emb.inv_freq",),

@@ -29,6 +29,6 @@ OLMO2 = Architecture(
         "attention_bias": Only(False),
         "tie_word_embeddings": To("tie_embeddings", default=False),
     },
-    together=(rope(scaled=False),),
+    together=(rope(),),
     buffers=INV_FREQ,
 )

@@ -64,7 +64,7 @@ def _weights(config: Config) -> Weights:
 
 def _pattern(config: Config) -> dict[str, Any]:
     """Returns the kinds of the layers. There are no positions if `rope_theta` is null, as in the released models."""
-    found, attention = dict(rope(scaled=False).settings(config)), "rope"
+    found, attention = dict(rope().settings(config)), "rope"
     parameters = config.table("rope_scaling") or config.table("rope_parameters")
     if parameters.get("rope_theta", 0) is None and config.get("rope_theta") is None:
         found, attention = dict[str, Any](), "nope"

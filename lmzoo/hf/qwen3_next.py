@@ -125,7 +125,7 @@ def _positions(config: Config) -> dict[str, Any]:
     key = "rope_scaling" if config.table("rope_scaling") else "rope_parameters"
     parameters = {name: value for name, value in config.table(key).items() if name not in _SECTIONS}
     plain = Config({**config, key: parameters})
-    return dict(rope(scaled=False, fraction="rotary_fraction", share=0.25).settings(plain))
+    return dict(rope(fraction="rotary_fraction", share=0.25).settings(plain))
 
 
 _SECTIONS = ("mrope_section", "mrope_interleaved")
@@ -176,7 +176,7 @@ QWEN3_NEXT = Architecture(
     },
     together=(
         *(SIZES, PATTERN),
-        rope(scaled=False, fraction="rotary_fraction", share=0.25),
+        rope(fraction="rotary_fraction", share=0.25),
         Together(("num_experts", "num_experts_per_tok", "decoder_sparse_step", "mlp_only_layers"), _feed_forward),
     ),
     aliases={"num_local_experts": "num_experts"},

@@ -106,6 +106,18 @@ class Neighbors(Layout):
 
 
 @dataclass(frozen=True)
+class Interleaved(Layout):
+    """Gate and up projection of all experts, (E, 2 F, ...), of which rows alternate; in lmzoo all rows of the gate come
+    first.
+    """
+
+    part: Source
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        return read(self.part, **index).unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)
+
+
+@dataclass(frozen=True)
 class Squeezed(Layout):
     """A tensor with an additional axis of length 1, as in the filters (C, 1, W) of `nn.Conv1d`."""
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmzoo.errors import InputError
 from lmzoo.layers.rope_scaling import RopeScaling
 from lmzoo.ops.rope import rope_table
 
@@ -41,14 +42,30 @@ class Context:
         return torch.arange(self.position, self.position + self.T, device=self.device)
 
     def rope(self, rope: Rope, head_dim: int) -> tuple[Tensor, Tensor]:
-        """Returns cosines and sines (T, R/2) for the first R features of a head; computed once per forward pass."""
+        """Returns cosines and sines (T, R/2) for the first R features of a head; computed once per forward pass.
+
+        Raises `InputError` if the rotary frequencies of the text so far differ from those of the tokens before it: what
+        a state holds was rotated by the latter (`lmzoo.layers.rope_scaling`).
+        """
         key = (rope, head_dim)
         if key not in self._tables:
             rotated = int(head_dim * rope.fraction + 1e-6) // 2 * 2  # a fraction such as 6/98 is not exact
             dtype = torch.promote_types(self.dtype, torch.float32)
             changes: dict[str, Any] = {}
             if rope.scaling is not None:
-                changes = {"rescale": rope.scaling.scaled, "magnitude": rope.scaling.magnitude}
+                scaling = self._scaling(rope.scaling)
+                changes = {"rescale": scaling.scaled, "magnitude": scaling.magnitude}
             table = rope_table(self.position, self.T, rotated, rope.theta, device=self.device, dtype=dtype, **changes)
             self._tables[key] = table
         return self._tables[key]
+
+    def _scaling(self, scaling: RopeScaling) -> RopeScaling:
+        """Returns the rule for the length of the text."""
+        found = scaling.at(self.position + self.T)
+        if self.position and found is not scaling and found != scaling.at(self.position):
+            raise InputError(
+                f"a text of {self.position + self.T} tokens has other rotary frequencies than its first "
+                f"{self.position}, which were read before: read it in one call (rope_scaling is "
+                f"{type(scaling).__name__.lower()})"
+            )
+        return found

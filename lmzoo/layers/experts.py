@@ -13,7 +13,7 @@ from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.mlp import Activation
 from lmzoo.losses import auxiliary_loss
-from lmzoo.ops.experts import expert_mlp
+from lmzoo.ops.experts import Biases, expert_mlp
 from lmzoo.ops.precision import wide
 from lmzoo.ops.stable_topk import stable_topk
 
@@ -25,6 +25,7 @@ class Experts(Layer):
 
     From Shazeer et al. 2017 (arXiv 1701.06538), with the routing of Mixtral (Jiang et al. 2024, arXiv 2401.04088): the
     weights are a softmax over the chosen experts, or with `normalize=False` their share in a softmax over all.
+    With `bias`, the router and the experts have biases. A variant overrides `combine`.
 
     Two ways to balance the load of the experts, both in training only:
 
@@ -40,6 +41,8 @@ class Experts(Layer):
     keep_float32 = ("choice_bias",)  # built up in small steps
     up: Tensor  # (E, 2 F, D), gate and up
     down: Tensor  # (E, D, F)
+    up_bias: Tensor | None  # (E, 2 F)
+    down_bias: Tensor | None  # (E, D)
     choice_bias: Tensor | None  # (E,)
 
     def __init__(
@@ -50,6 +53,7 @@ class Experts(Layer):
         top_k: int,
         activation: Activation = F.silu,
         *,
+        bias: bool = False,
         normalize: bool = True,
         balance_loss: float = 0.0,
         balance_bias: bool = False,
@@ -57,10 +61,17 @@ class Experts(Layer):
         super().__init__()
         self.n_experts, self.top_k, self.d_ff = n_experts, top_k, d_ff
         self.activation, self.normalize, self.balance_loss = activation, normalize, balance_loss
-        self.router = Linear(d_model, n_experts, bias=False)
+        self.router = Linear(d_model, n_experts, bias=bias)
         self.own("up", (n_experts, 2 * d_ff, d_model), normal(), "matrices")
         self.own("down", (n_experts, d_model, d_ff), normal(), "matrices")
         self.active = {"up": top_k / n_experts, "down": top_k / n_experts}
+        if bias:
+            self.own("up_bias", (n_experts, 2 * d_ff), constant(0.0), "vector")
+            self.own("down_bias", (n_experts, d_model), constant(0.0), "vector")
+            self.active |= {"up_bias": top_k / n_experts, "down_bias": top_k / n_experts}
+        else:
+            self.register_parameter("up_bias", None)
+            self.register_parameter("down_bias", None)
         if balance_bias:
             self.own("choice_bias", (n_experts,), constant(0.0))
         else:
@@ -76,8 +87,18 @@ class Experts(Layer):
         p_NE, chosen_NK, weights_NK = self.route(x_ND)
         if self.training:
             self._balance(p_NE, chosen_NK)
-        y_ND = expert_mlp(x_ND, chosen_NK, weights_NK.to(x_ND.dtype), self.up, self.down, self.activation)
+        weights_NK = weights_NK.to(x_ND.dtype)
+        y_ND = expert_mlp(x_ND, chosen_NK, weights_NK, self.up, self.down, self.combine, self.biases)
         return y_ND.view_as(x_BTD)
+
+    @property
+    def biases(self) -> Biases | None:
+        """Returns the biases of the experts, if they have any."""
+        return None if self.up_bias is None or self.down_bias is None else Biases(self.up_bias, self.down_bias)
+
+    def combine(self, gate: Tensor, up: Tensor) -> Tensor:
+        """Returns the inner features of the experts, (..., F)."""
+        return self.activation(gate) * up
 
     def route(self, x_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the probabilities of the experts, which are balanced, and the chosen experts and their weights."""

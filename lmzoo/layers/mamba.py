@@ -8,11 +8,12 @@ Legend: B batch, T time, D model width, E inner width, N states per channel, R r
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from lmzoo.layers.context import Context
 from lmzoo.layers.init import Init, constant, step_sizes, uniform_fan_in
@@ -35,8 +36,8 @@ class Mamba(Layer):
     """A state-space model whose step size, input and output maps depend on the token.
 
     With `negative_eigenvalues` the decays are between -1 and 1 instead of 0 and 1 (Grazzi et al. 2024, arXiv
-    2411.12537). With `select_eps`, the inputs of the step size, B and C go through RMS norms without weights, as in
-    Falcon Mamba (Zuo et al. 2024, arXiv 2410.05355), and `select_eps` is added to their variance.
+    2411.12537). `select_norm(width)` makes a norm for the inputs of the step size, one for B and one for C: without
+    weights in Falcon Mamba (Zuo et al. 2024, arXiv 2410.05355), with weights in Jamba (arXiv 2403.19887).
     """
 
     reach = None
@@ -55,17 +56,19 @@ class Mamba(Layer):
         expand: int = 2,
         dt_rank: int | None = None,
         negative_eigenvalues: bool = False,
-        select_eps: float | None = None,
+        select_norm: Callable[[int], nn.Module] | None = None,
         init_out: Init = uniform_fan_in(),
     ) -> None:
         super().__init__()
         E, R = expand * d_model, dt_rank or default_dt_rank(d_model)
-        self.d_state, self.signed, self.select_eps = d_state, negative_eigenvalues, select_eps
+        self.d_state, self.signed = d_state, negative_eigenvalues
         self.widths = [R, d_state, d_state]
         self.in_proj = Linear(d_model, 2 * E, bias=False, init=uniform_fan_in())
         self.conv = ShortConv(E, d_conv)
         self.x_proj = Linear(E, sum(self.widths), bias=False, init=uniform_fan_in())
         self.dt_proj = Linear(R, E, bias=False, init=uniform_fan_in())
+        norms = None if select_norm is None else map(select_norm, self.widths)
+        self.select_norms = None if norms is None else nn.ModuleList(norms)
         self.own("dt_bias", (E,), step_sizes(DELTA_MIN, DELTA_MAX))
         self.own("A_log", (E, d_state), _decay_rates, "vector")
         self.own("D", (E,), constant(1.0))
@@ -94,8 +97,8 @@ class Mamba(Layer):
     def select(self, u_BTE: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the step sizes (B, T, E), and the input and output maps, (B, T, N) each."""
         selected = self.x_proj(u_BTE).split(self.widths, dim=-1)
-        if self.select_eps is not None:
-            selected = [F.rms_norm(part, part.shape[-1:], eps=self.select_eps) for part in selected]
+        if self.select_norms is not None:
+            selected = [norm(part) for norm, part in zip(self.select_norms, selected, strict=True)]
         dt_BTR, B_BTN, C_BTN = selected
         # Adds dt_bias in its own precision: bfloat16 would lose small step sizes, which give long memories.
         delta_BTE = F.softplus(self.dt_proj(dt_BTR).to(self.dt_bias.dtype) + self.dt_bias)

@@ -25,8 +25,8 @@ class LayerNorm(nn.LayerNorm):
 class RMSNorm(nn.RMSNorm):
     """Root mean square normalization (Zhang & Sennrich 2019, arXiv 1910.07467): `weight * x / rms(x)`."""
 
-    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
-        super().__init__(d_model, eps=eps)
+    def __init__(self, d_model: int, eps: float = 1e-5, *, weight: bool = True) -> None:
+        super().__init__(d_model, eps=eps, elementwise_affine=weight)
 
     def init_parameters(self, generator: torch.Generator | None = None) -> None:
         """Sets the weight to 1."""
@@ -40,6 +40,9 @@ class RMSNorm(nn.RMSNorm):
 
 class UnitOffsetRMSNorm(RMSNorm):
     """`(1 + weight) * x / rms(x)`, as in Gemma: the weight starts at 0, so weight decay would pull the factor to 1."""
+
+    def __init__(self, d_model: int, eps: float = 1e-5) -> None:
+        super().__init__(d_model, eps)
 
     def reset_parameters(self) -> None:
         """Sets the weight to 0; also called by torch's constructor."""

@@ -1,14 +1,18 @@
-"""Rotary frequencies for texts longer than those of the training: linear, NTK-aware, YaRN, and the rule of Llama 3.
+"""Rotary frequencies for texts longer than those of the training: linear, NTK-aware, dynamic, YaRN, LongRoPE, Llama 3.
 
 A model has learned angles up to (context length) x (frequency). Each rule slows the frequencies so that longer texts
 stay within them; they differ in how much they slow the fast pairs of features, which tell near positions apart.
-Legend: K pairs of features of a head, from fast to slow.
+
+The frequencies of dynamic and LongRoPE depend on the length of the text: a forward pass on T tokens uses those of T for
+all positions. So past a length a token changes what the model computes for earlier ones, and a state that was made with
+other frequencies cannot be continued (`Context.rope`). Legend: K pairs of features of a head, from fast to slow.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import MISSING, dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -23,6 +27,13 @@ class RopeScaling:
     """The base class: `factor` is the length of the texts to read over that of the training."""
 
     factor: float
+
+    def at(self, length: int) -> RopeScaling:
+        """Returns the rule for a text of `length` tokens; by default the same for all lengths."""
+        return self
+
+    def require_pairs(self, pairs: int) -> None:
+        """Raises `ConfigError` if the rule does not fit heads with this number of rotated pairs."""
 
     def scaled(self, frequency_K: Tensor, theta: float) -> Tensor:
         """Returns the frequencies to use in place of `frequency_K`, theta^(-k/K)."""
@@ -102,27 +113,95 @@ class Llama3(RopeScaling):
         return frequency_K * kept_K + frequency_K / self.factor * (1 - kept_K)
 
 
-KINDS: dict[str, type[RopeScaling]] = {"linear": Linear, "ntk": NTK, "yarn": Yarn, "llama3": Llama3}
+@dataclass(frozen=True)
+class Dynamic(RopeScaling):
+    """NTK-aware with a factor that grows with the text, from 1 at `original` tokens ("dynamic NTK", emozilla 2023)."""
+
+    original: int  # context length of the training
+
+    def at(self, length: int) -> NTK:
+        return NTK(self.factor * max(1.0, length / self.original) - (self.factor - 1))
+
+
+@dataclass(frozen=True)
+class Divided(RopeScaling):
+    """The frequency of each pair divided by a number of its own."""
+
+    divisors: tuple[float, ...]
+    attention: float  # factor of cosines and sines
+
+    def scaled(self, frequency_K: Tensor, theta: float) -> Tensor:
+        return frequency_K / torch.tensor(self.divisors, device=frequency_K.device, dtype=frequency_K.dtype)
+
+    @property
+    def magnitude(self) -> float:
+        return self.attention
+
+
+@dataclass(frozen=True)
+class LongRope(RopeScaling):
+    """LongRoPE (Ding et al. 2024, arXiv 2402.13753): a divisor for each pair, found by a search.
+
+    Texts of up to `original` tokens have the divisors `short`, longer ones `long`. Larger cosines and sines sharpen the
+    attention, at any length.
+    """
+
+    original: int  # context length of the training
+    short: tuple[float, ...]
+    long: tuple[float, ...]
+    attention: float | None = None  # factor of cosines and sines; None: sqrt(1 + ln factor / ln original)
+
+    def at(self, length: int) -> Divided:
+        return Divided(self.factor, self.long if length > self.original else self.short, self.magnitude)
+
+    def require_pairs(self, pairs: int) -> None:
+        for name, divisors in (("short", self.short), ("long", self.long)):
+            if len(divisors) != pairs:
+                counts = f"{name} has {len(divisors)} numbers, but heads have {pairs} rotated pairs"
+                raise ConfigError(f"rope_scaling: {counts}")
+
+    @property
+    def magnitude(self) -> float:
+        if self.attention is not None:
+            return self.attention
+        return math.sqrt(1 + math.log(self.factor) / math.log(self.original)) if self.factor > 1 else 1.0
+
+
+KINDS: dict[str, type[RopeScaling]] = {
+    "linear": Linear,
+    "ntk": NTK,
+    "dynamic": Dynamic,
+    "yarn": Yarn,
+    "longrope": LongRope,
+    "llama3": Llama3,
+}
+_SHOWN = 100  # characters of a text that an error shows
 
 
 def parse_rope_scaling(text: str) -> RopeScaling | None:
     """Returns the rule that a text such as `"yarn factor=4 original=2048"` describes; None for "none".
 
-    Raises `ConfigError` naming the part of the text that breaks a rule.
+    Several numbers stand with commas: `"longrope factor=4 original=2048 short=1,1.5 long=1,4"`. Raises `ConfigError`
+    naming the part of the text that breaks a rule.
     """
     kind, *parts = text.split() if isinstance(text, str) and text.strip() else ("",)
     if kind == NONE and not parts:
         return None
     where = f"rope_scaling={text!r}"
+    if len(where) > _SHOWN:
+        where = f"{where[:_SHOWN]}...'"
     if kind not in KINDS:
         raise ConfigError(f"{where} must be {NONE}, or begin with one of {', '.join(KINDS)}")
     known = {field.name: field for field in fields(KINDS[kind])}
-    values: dict[str, float] = {}
+    values: dict[str, Any] = {}
     for part in parts:
         name, _, number = part.partition("=")
         if name not in known or name in values:
             raise ConfigError(f"{where}: {part!r} must be one of {', '.join(f'{each}=NUMBER' for each in known)}")
-        values[name] = _number(where, name, number, whole=known[name].type == "int")
+        if known[name].type == "tuple[float, ...]":
+            values[name] = tuple(_number(where, name, one, whole=False) for one in number.split(","))
+        else:
+            values[name] = _number(where, name, number, whole=known[name].type == "int")
     missing = [name for name, field in known.items() if field.default is MISSING and name not in values]
     if missing:
         raise ConfigError(f"{where} must also have {missing[0]}=NUMBER")
@@ -131,7 +210,16 @@ def parse_rope_scaling(text: str) -> RopeScaling | None:
         raise ConfigError(f"{where}: low={scaling.low} must be below high={scaling.high}")
     if isinstance(scaling, Yarn) and scaling.slow >= scaling.fast:
         raise ConfigError(f"{where}: slow={scaling.slow} must be below fast={scaling.fast}")
+    if isinstance(scaling, LongRope) and not all((*scaling.short, *scaling.long)):
+        raise ConfigError(f"{where}: short and long must have numbers above 0")
     return scaling
+
+
+def require_rope_scaling(config: Any, rotated: float) -> None:
+    """Requires that the setting `rope_scaling` is a rule that fits heads of which this many features are rotated."""
+    scaling = parse_rope_scaling(config.rope_scaling)
+    if scaling is not None:
+        scaling.require_pairs(int(rotated + 1e-6) // 2)
 
 
 def _number(where: str, name: str, text: str, *, whole: bool) -> float:

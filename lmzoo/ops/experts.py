@@ -1,9 +1,10 @@
 """Dropless mixture of experts (MoE): each token goes through the K gated feed-forward layers chosen for it.
 
-    y_n = sum over k of  weights[n, k] * down_e(activation(gate_e(x_n)) * up_e(x_n)),   e = indices[n, k]
+    y_n = sum over k of  weights[n, k] * down_e(combine(gate_e(x_n), up_e(x_n))),   e = indices[n, k]
 
 (Shazeer et al. 2017, arXiv 1701.06538; without a capacity as in MegaBlocks, Gale et al. 2022, arXiv 2211.15841.) No
-expert has a capacity, so the output for a token does not depend on the other tokens of the batch.
+expert has a capacity, so the output for a token does not depend on the other tokens of the batch. `combine` is
+`silu(gate) * up` in most models, which is SwiGLU; the linear maps have biases in some.
 
 `naive_expert_mlp` is this definition, token by token. `grouped_expert_mlp` sorts the (token, choice) pairs by expert
 and computes one product per expert that has rows. `gathered_expert_mlp` picks the weights of the chosen experts: a
@@ -16,7 +17,7 @@ Legend: N tokens, D model width, K choices per token, E experts, F hidden width 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -26,51 +27,96 @@ from torch.utils.flop_counter import register_flop_formula
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.operator import operator
 
-Activation = Callable[[Tensor], Tensor]
+Combine = Callable[[Tensor, Tensor], Tensor]  # gate and up projection (..., F) -> inner features (..., F)
+
+
+class Biases(NamedTuple):
+    """The biases of all experts."""
+
+    up_EF: Tensor  # F stands for 2 F, as in `up_EFD`
+    down_ED: Tensor
+
+
+def swiglu(gate: Tensor, up: Tensor) -> Tensor:
+    """Returns `silu(gate) * up` (Shazeer 2020, arXiv 2002.05202)."""
+    return F.silu(gate) * up
 
 
 def naive_expert_mlp(
-    x_ND: Tensor, indices_NK: Tensor, weights_NK: Tensor, up_EFD: Tensor, down_EDF: Tensor, activation: Activation
+    x_ND: Tensor,
+    indices_NK: Tensor,
+    weights_NK: Tensor,
+    up_EFD: Tensor,
+    down_EDF: Tensor,
+    combine: Combine = swiglu,
+    biases: Biases | None = None,
 ) -> Tensor:
     """The definition, one token after another; arguments and result as in `expert_mlp`."""
     ys = []
     for x_D, chosen, weights_K in zip(x_ND, indices_NK.tolist(), weights_NK, strict=True):
         y_D = torch.zeros_like(x_D)
         for e, weight in zip(chosen, weights_K, strict=True):
-            gate_F, up_F = F.linear(x_D, up_EFD[e]).chunk(2)
-            y_D = y_D + weight * F.linear(activation(gate_F) * up_F, down_EDF[e])
+            up_bias_F, down_bias_D = (None, None) if biases is None else (biases.up_EF[e], biases.down_ED[e])
+            gate_F, up_F = F.linear(x_D, up_EFD[e], up_bias_F).chunk(2)
+            y_D = y_D + weight * F.linear(combine(gate_F, up_F), down_EDF[e], down_bias_D)
         ys.append(y_D)
     return torch.stack(ys).to(x_ND.dtype) if ys else torch.zeros_like(x_ND)
 
 
 def grouped_expert_mlp(
-    x_ND: Tensor, indices_NK: Tensor, weights_NK: Tensor, up_EFD: Tensor, down_EDF: Tensor, activation: Activation
+    x_ND: Tensor,
+    indices_NK: Tensor,
+    weights_NK: Tensor,
+    up_EFD: Tensor,
+    down_EDF: Tensor,
+    combine: Combine = swiglu,
+    biases: Biases | None = None,
 ) -> Tensor:
     """The fast form; arguments and result as in `expert_mlp`."""
     experts_R, order_R = indices_NK.flatten().sort(stable=True)
     ends_E = torch.searchsorted(experts_R, torch.arange(len(up_EFD), device=x_ND.device), right=True)
     # Each row is read and written once, so that no sum depends on the order in which threads finish.
     rows_RD = x_ND.repeat_interleave(indices_NK.shape[1], dim=0).index_select(0, order_R)
-    gate_RF, up_RF = _grouped_linear(rows_RD, up_EFD, ends_E).chunk(2, dim=-1)
-    y_RD = _grouped_linear(activation(gate_RF) * up_RF, down_EDF, ends_E)
+    inner_RF = _grouped_linear(rows_RD, up_EFD, ends_E)
+    if biases is not None:
+        inner_RF = inner_RF + biases.up_EF[experts_R].to(inner_RF.dtype)
+    y_RD = _grouped_linear(combine(*inner_RF.chunk(2, dim=-1)), down_EDF, ends_E)
+    if biases is not None:
+        y_RD = y_RD + biases.down_ED[experts_R].to(y_RD.dtype)
     y_NKD = torch.zeros_like(y_RD).index_copy(0, order_R, y_RD).unflatten(0, indices_NK.shape)
     return _weighted_sum(y_NKD, weights_NK).to(x_ND.dtype)
 
 
 def gathered_expert_mlp(
-    x_ND: Tensor, indices_NK: Tensor, weights_NK: Tensor, up_EFD: Tensor, down_EDF: Tensor, activation: Activation
+    x_ND: Tensor,
+    indices_NK: Tensor,
+    weights_NK: Tensor,
+    up_EFD: Tensor,
+    down_EDF: Tensor,
+    combine: Combine = swiglu,
+    biases: Biases | None = None,
 ) -> Tensor:
     """The form for a few compiled tokens; arguments and result as in `expert_mlp`.
 
     In eager mode it copies the weights of K experts for every token.
     """
-    gate_NKF, up_NKF = torch.einsum("nd,nkfd->nkf", x_ND, up_EFD[indices_NK]).chunk(2, dim=-1)
-    y_NKD = torch.einsum("nkf,nkdf->nkd", activation(gate_NKF) * up_NKF, down_EDF[indices_NK])
+    inner_NKF = torch.einsum("nd,nkfd->nkf", x_ND, up_EFD[indices_NK])
+    if biases is not None:
+        inner_NKF = inner_NKF + biases.up_EF[indices_NK].to(inner_NKF.dtype)
+    y_NKD = torch.einsum("nkf,nkdf->nkd", combine(*inner_NKF.chunk(2, dim=-1)), down_EDF[indices_NK])
+    if biases is not None:
+        y_NKD = y_NKD + biases.down_ED[indices_NK].to(y_NKD.dtype)
     return _weighted_sum(y_NKD, weights_NK).to(x_ND.dtype)
 
 
 def expert_mlp(
-    x_ND: Tensor, indices_NK: Tensor, weights_NK: Tensor, up_EFD: Tensor, down_EDF: Tensor, activation: Activation
+    x_ND: Tensor,
+    indices_NK: Tensor,
+    weights_NK: Tensor,
+    up_EFD: Tensor,
+    down_EDF: Tensor,
+    combine: Combine = swiglu,
+    biases: Biases | None = None,
 ) -> Tensor:
     """Computes the weighted sum of the chosen experts of each token, by the fastest form that fits.
 
@@ -80,7 +126,8 @@ def expert_mlp(
         weights_NK: their weights, as the router gives them.
         up_EFD: gate and up projection in one, (E, 2 F, D).
         down_EDF: the down projections.
-        activation: applied elementwise to the gate.
+        combine: maps gate and up projection to the inner features, elementwise.
+        biases: of gate and up projection, (E, 2 F), and of the down projections, (E, D).
 
     Returns:
         `y_ND` in the dtype of `x_ND`. Products follow autocast, as a linear layer does. Counts as 6 K F D FLOPs per
@@ -90,7 +137,7 @@ def expert_mlp(
     E, D, width = down_EDF.shape
     form = gathered_expert_mlp if torch.compiler.is_compiling() and N * K <= E else grouped_expert_mlp
     with counted_as(6 * N * K * width * D):
-        return form(x_ND, indices_NK, weights_NK, up_EFD, down_EDF, activation)
+        return form(x_ND, indices_NK, weights_NK, up_EFD, down_EDF, combine, biases)
 
 
 def _weighted_sum(y_NKD: Tensor, weights_NK: Tensor) -> Tensor:

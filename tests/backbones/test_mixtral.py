@@ -72,6 +72,13 @@ def test_mixtral_8x7b_has_the_published_numbers_of_parameters() -> None:
     assert round(model.num_params(active=True) / 1e9, 1) == 12.9
 
 
+def test_gpt_oss_20b_has_the_published_numbers_of_parameters() -> None:
+    model = lmzoo.create_model("mixtral.gpt-oss-20b", device="meta")
+    assert round(model.num_params() / 1e9, 2) == 20.91
+    embedding = model.tokens.weight.numel()  # the published figure leaves out the embedding, not the head
+    assert round((model.num_params(active=True) - embedding) / 1e9, 2) == 3.61
+
+
 def test_mixtral_trains_with_either_balance() -> None:
     idx = random_tokens(61, 4, 17)
     for settings in ({}, {"balance_loss": 0.0, "balance_bias": True}):

@@ -74,6 +74,14 @@ GEMMA: dict[str, Any] = {
     "query_pre_attn_scalar": 20,
     "sliding_window": 5,
 }
+GRANITE: dict[str, Any] = {
+    **LLAMA,
+    "embedding_multiplier": 3.0,
+    "attention_multiplier": 0.2,
+    "residual_multiplier": 0.5,
+    "logits_scaling": 1.6,
+}
+GRANITE_MOE: dict[str, Any] = {"num_local_experts": 5, "num_experts_per_tok": 2}
 MLA: dict[str, Any] = {
     **LLAMA,
     "num_key_value_heads": 4,
@@ -151,6 +159,7 @@ CASES: dict[str, Case] = {
             ),
             "yarn": rope("yarn", factor=4.0, original_max_position_embeddings=8, beta_fast=20.0, beta_slow=0.5),
             "yarn, attention": rope("yarn", factor=4.0, attention_factor=1.7, truncate=False),
+            "dynamic": rope("dynamic", factor=3.0),
             "yarn, mscale": rope("yarn", factor=4.0, mscale=0.7, mscale_all_dim=0.4),
         },
     ),
@@ -183,12 +192,13 @@ CASES: dict[str, Case] = {
         },
         {
             "in sequence": {"use_parallel_residual": False, "hidden_act": "gelu_new"},
+            "linear": rope("linear", factor=3.0, partial_rotary_factor=0.5),
             "tied": {"tie_word_embeddings": True, "rope_parameters": None, "num_attention_heads": 2},
         },
     ),
     "starcoder2": Case(
         {**LAYER_NORM, "norm_epsilon": 0.02, "sliding_window": 5},
-        {"no biases": {"use_bias": False, "sliding_window": None, "tie_word_embeddings": True}},
+        {"no biases": {**YARN, "use_bias": False, "sliding_window": None, "tie_word_embeddings": True}},
     ),
     "gptj": Case(
         {
@@ -209,11 +219,14 @@ CASES: dict[str, Case] = {
             "layer_norm_eps": 0.02,
             "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.25},
         },
-        {"default rotation": {"rope_parameters": None, "num_key_value_heads": 4}},
+        {
+            "default rotation": {"rope_parameters": None, "num_key_value_heads": 4},
+            "linear": rope("linear", factor=3.0, partial_rotary_factor=0.25),
+        },
     ),
     "cohere": Case(
         {**LAYER_NORM, "layer_norm_eps": 0.02, "logit_scale": 1.7, "tie_word_embeddings": True},
-        {"norms, biases": {"use_qk_norm": True, "attention_bias": True, "tie_word_embeddings": False}},
+        {"norms, biases": {**YARN, "use_qk_norm": True, "attention_bias": True, "tie_word_embeddings": False}},
     ),
     "stablelm": Case(
         {
@@ -221,16 +234,17 @@ CASES: dict[str, Case] = {
             "layer_norm_eps": 0.02,
             "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.25},
         },
-        {"parallel": {"use_parallel_residual": True, "use_qkv_bias": True, "qk_layernorm": True}},
+        {
+            "parallel": {
+                **rope("linear", factor=3.0, partial_rotary_factor=0.5),
+                "use_parallel_residual": True,
+                "use_qkv_bias": True,
+                "qk_layernorm": True,
+            }
+        },
     ),
     "granite": Case(
-        {
-            **LLAMA,
-            "embedding_multiplier": 3.0,
-            "attention_multiplier": 0.2,
-            "residual_multiplier": 0.5,
-            "logits_scaling": 1.6,
-        },
+        GRANITE,
         {"tied, biases, yarn": {**YARN, "tie_word_embeddings": True, "attention_bias": True}},
     ),
     "ministral": Case(
@@ -252,9 +266,21 @@ CASES: dict[str, Case] = {
     ),
     "phi3": Case(
         {**LLAMA, "sliding_window": 5},
-        {"partial": {**rope("default", partial_rotary_factor=0.5), "tie_word_embeddings": True}},
+        {
+            "partial": {**rope("default", partial_rotary_factor=0.5), "tie_word_embeddings": True},
+            "longrope": {
+                **rope("longrope", short_factor=[1.0, 1.3, 2.0, 2.5], long_factor=[1.5, 2, 3.0, 6.0]),
+                "original_max_position_embeddings": 10,
+            },
+            "longrope, factor": {
+                **rope("longrope", partial_rotary_factor=0.5, short_factor=[1.0, 2.0], long_factor=[2.0, 6.0]),
+                "original_max_position_embeddings": 4,
+            },
+        },
     ),
-    "diffllama": Case(LLAMA, {"tied": {"tie_word_embeddings": True, "num_key_value_heads": 4}}),
+    "diffllama": Case(
+        LLAMA, {"tied": {"tie_word_embeddings": True, "num_key_value_heads": 4}, "linear": rope("linear", factor=3.0)}
+    ),
     "gemma2": Case(
         {**GEMMA, "attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0},
         {"no caps": {"attn_logit_softcapping": None, "final_logit_softcapping": None, "tie_word_embeddings": False}},
@@ -272,13 +298,16 @@ CASES: dict[str, Case] = {
     ),
     "mixtral": Case(
         {**LLAMA, "num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": 5},
-        {"head_dim": {"head_dim": 12, "sliding_window": None, "num_experts_per_tok": 3}},
+        {"head_dim": {**YARN, "head_dim": 12, "sliding_window": None, "num_experts_per_tok": 3}},
     ),
     "qwen3_moe": Case(
         {**MOE, "moe_intermediate_size": 20, "head_dim": 12},
-        {"normalized": {"norm_topk_prob": True, "use_sliding_window": True, "sliding_window": 5}},
+        {
+            "normalized": {"norm_topk_prob": True, "use_sliding_window": True, "sliding_window": 5},
+            "dynamic, biases": {**rope("dynamic", factor=3.0), "attention_bias": True},
+        },
     ),
-    "olmoe": Case(MOE, {"normalized": {"norm_topk_prob": True, "tie_word_embeddings": True}}),
+    "olmoe": Case(MOE, {"normalized": {**YARN, "norm_topk_prob": True, "tie_word_embeddings": True}}),
     "deepseek_v2": Case(
         MLA,
         {
@@ -296,7 +325,7 @@ CASES: dict[str, Case] = {
     "mistral": Case({**LLAMA, "sliding_window": 5}, {"no window": {"sliding_window": None, "head_dim": 12}}),
     "qwen2": Case(LLAMA, QWEN),
     "qwen3": Case({**LLAMA, "head_dim": 12}, {**QWEN, "biases": {"attention_bias": True}}),
-    "olmo2": Case(LLAMA, {"tied": {"tie_word_embeddings": True, "num_key_value_heads": 4}}),
+    "olmo2": Case(LLAMA, {"tied": {**YARN, "tie_word_embeddings": True, "num_key_value_heads": 4}}),
     "mamba": Case(MAMBA, {"untied": {"tie_word_embeddings": False, "time_step_rank": "auto", "expand": 1}}),
     "falcon_mamba": Case({**MAMBA, "mixer_rms_eps": 0.03}, {"untied": {"tie_word_embeddings": False}}),
     "recurrent_gemma": Case(
@@ -396,6 +425,80 @@ CASES: dict[str, Case] = {
                 "q_lora_rank": None,
                 "norm_topk_prob": False,
             },
+        },
+    ),
+    "gpt_oss": Case(
+        {
+            **{key: value for key, value in LLAMA.items() if key != "rope_parameters"},
+            "head_dim": 10,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "sliding_window": 5,
+            "swiglu_limit": 0.4,
+            "rope_parameters": {
+                "rope_type": "yarn",
+                "rope_theta": 100.0,
+                "factor": 4.0,
+                "beta_fast": 3.0,
+                "beta_slow": 0.5,
+                "truncate": False,
+                "original_max_position_embeddings": 8,
+            },
+        },
+        {
+            "layer types": {
+                "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+                "attention_bias": False,
+                "tie_word_embeddings": True,
+                "num_experts_per_tok": 5,
+            },
+            "defaults": {"rope_parameters": None, "swiglu_limit": 7.0},
+        },
+    ),
+    "jamba": Case(
+        {
+            **{key: value for key, value in LLAMA.items() if key != "rope_parameters"},
+            "hidden_size": 36,
+            "num_hidden_layers": 4,
+            "num_experts": 5,
+            "num_experts_per_tok": 2,
+            "attn_layer_period": 3,
+            "attn_layer_offset": 1,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+            "mamba_d_state": 5,
+            "mamba_d_conv": 3,
+            "mamba_dt_rank": 4,
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
+        {
+            "dense": {"num_experts": 1, "mamba_dt_rank": "auto", "mamba_expand": 1, "tie_word_embeddings": True},
+            "all experts": {"expert_layer_period": 1, "expert_layer_offset": 0, "num_key_value_heads": 1},
+        },
+    ),
+    "granitemoe": Case({**GRANITE, **GRANITE_MOE}, {"tied": {"tie_word_embeddings": True, "attention_bias": True}}),
+    "granitemoeshared": Case(
+        {**GRANITE, **GRANITE_MOE, "shared_intermediate_size": 28}, {"none": {"shared_intermediate_size": 0}}
+    ),
+    "granitemoehybrid": Case(
+        {
+            **GRANITE,
+            **GRANITE_MOE,
+            "shared_intermediate_size": 28,
+            "num_hidden_layers": 2,
+            "layer_types": ["linear_attention", "full_attention"],
+            "mamba_n_heads": 8,
+            "mamba_n_groups": 2,
+            "mamba_d_state": 5,
+            "mamba_d_conv": 3,
+            "mamba_chunk_size": 8,
+            "bos_token_id": None,
+            "eos_token_id": None,
+        },
+        {
+            "positions": {"position_embedding_type": "rope", "attention_bias": True, "num_experts_per_tok": 5},
+            "dense": {"num_local_experts": 0, "mamba_expand": 1, "mamba_n_heads": 2, "tie_word_embeddings": True},
         },
     ),
     "bamba": Case(

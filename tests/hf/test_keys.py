@@ -113,7 +113,12 @@ def test_keys_rope_reads_both_spellings() -> None:
 @pytest.mark.parametrize(
     ("parameters", "error"),
     [
-        ({"rope_type": "dynamic", "factor": 2.0}, "rope_type='dynamic' must be one of default, linear, llama3, yarn"),
+        (
+            {"rope_type": "su", "factor": 2.0},
+            "rope_type='su' must be one of default, linear, dynamic, llama3",
+        ),
+        ({"rope_type": "dynamic", "factor": 2.0, "alpha": 3.0}, "alpha=3.0 is not known with rope_type='dynamic'"),
+        ({"rope_type": "longrope", "factor": 2.0, "short_factor": [1, "2"]}, "short_factor=.1, '2'. must be a list of"),
         ({"rope_type": "linear"}, "factor=None must be a number"),
         ({"rope_type": "linear", "factor": "2"}, "factor='2' must be a number"),
         (
@@ -130,6 +135,16 @@ def test_keys_rope_refuses_what_it_cannot_honor(parameters: dict[str, Any], erro
     if "partial_rotary_factor" not in parameters:
         with pytest.raises(CheckpointError):
             rope(scaled=False).settings(Config(rope_parameters=parameters))
+
+
+def test_keys_scaling_takes_the_factor_from_the_lengths() -> None:
+    """Follows transformers: without a factor, it is the context over the length of the training."""
+    config, lengths = Config(max_position_embeddings=12), {"original_max_position_embeddings": 8}
+    lists = {"short_factor": [1, 2.5], "long_factor": [3.0, 4]}
+    found = scaling(config, Config(rope_type="longrope", **lengths, **lists))
+    assert found == "longrope original=8 factor=1.5 short=1,2.5 long=3.0,4"
+    assert "factor=1.5 " in scaling(config, Config(rope_type="yarn", **lengths))
+    assert scaling(config, Config(rope_type="dynamic", factor=2.0)) == "dynamic original=12 factor=2.0"
 
 
 def test_keys_scaling_takes_lengths_from_the_config() -> None:

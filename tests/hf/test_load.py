@@ -35,6 +35,27 @@ def test_load_logits_equal_transformers(model_type: str, variant: str, tmp_path:
     assert_same_logits(ours, theirs)
 
 
+@pytest.mark.parametrize(("model_type", "variant", "switch"), [("llama", "dynamic", 16), ("phi3", "longrope", 10)])
+def test_load_rotary_frequencies_depend_on_the_length(
+    model_type: str, variant: str, switch: int, tmp_path: Path
+) -> None:
+    """Below and above the length from which they differ, and decoding on each side of it, but not across it."""
+    theirs = reference(model_type, **case_keys(model_type, variant))
+    ours = lmzoo.load_model(saved(theirs, tmp_path))
+    for length in (5, switch, switch + 1, 24):
+        assert_same_logits(ours, theirs, length)
+    idx_BT = random_tokens(61, 2, switch + 6)
+    for start, end in ((3, switch), (switch + 2, switch + 6)) if variant == "longrope" else ((3, switch),):
+        _, state = ours.decode(idx_BT[:, :start], ours.init_state(2))
+        for t in range(start, end):
+            logits_BV, state = ours.decode(idx_BT[:, t : t + 1], state)
+        with torch.no_grad():
+            torch.testing.assert_close(logits_BV, ours(idx_BT[:, :end]).logits[:, -1], atol=1e-4, rtol=0)
+    _, state = ours.decode(idx_BT[:, :switch], ours.init_state(2))
+    with pytest.raises(InputError, match=f"^a text of {switch + 1} tokens has other rotary frequencies than its first"):
+        ours.decode(idx_BT[:, switch : switch + 1], state)
+
+
 def checkpoint(folder: Path, kind: str = "llama", **changes: Any) -> dict[str, Any]:
     """Saves a checkpoint of a model type, changes its config, and returns it."""
     saved(reference(kind, **case_keys(kind)), folder)

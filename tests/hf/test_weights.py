@@ -12,6 +12,7 @@ from lmzoo.errors import CheckpointError
 from lmzoo.hf.weights import (
     Either,
     Head,
+    Interleaved,
     Layout,
     MissingTensorError,
     Neighbors,
@@ -111,6 +112,12 @@ def test_either_is_the_first_source_that_is_complete() -> None:
         convert({**source, "h.1.gate": numbered(2)}, weights, CONFIG)
     with pytest.raises(MissingTensorError, match=r"^blocks\.1\.up: the checkpoint has no h\.1\.gate$"):
         Reader({}, CONFIG).ours(weights, "blocks.1.up")
+
+
+def test_interleaved_rows_of_experts_stand_gate_first() -> None:
+    theirs = numbered(2, 4, 3)
+    assert built(Interleaved("w"), w=theirs).tolist() == theirs[:, [0, 2, 1, 3]].tolist()
+    assert built(Interleaved("w"), w=theirs[..., 0])[1].tolist() == theirs[1, [0, 2, 1, 3], 0].tolist()
 
 
 def test_squeezed_drops_an_axis_of_length_1() -> None:

@@ -5,12 +5,15 @@ tests/backbones/test_mamba.py compares it with another implementation.
 
 from __future__ import annotations
 
+from functools import partial
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.layers.mamba import Mamba, default_dt_rank
+from lmzoo.layers.norm import RMSNorm
 from lmzoo.ops.selective_scan import CHUNK_LENGTH
 from tests.layers.decoded import declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
@@ -22,7 +25,13 @@ def by_equations(layer: Mamba, x_BTD: Tensor) -> Tensor:
     padded, h, ys = F.pad(u, (0, 0, W - 1, 0)), torch.zeros(B, E, N, dtype=x_BTD.dtype), []
     for t in range(T):
         u_BE = F.silu((padded[:, t : t + W] * layer.conv.weight.T).sum(1) + layer.conv.bias)
-        low, B_BN, C_BN = (u_BE @ layer.x_proj.weight.T).split([layer.x_proj.out_features - 2 * N, N, N], dim=-1)
+        selected = (u_BE @ layer.x_proj.weight.T).split([layer.x_proj.out_features - 2 * N, N, N], dim=-1)
+        if layer.select_norms is not None:
+            selected = [
+                norm.weight * part / (part.square().mean(-1, keepdim=True) + norm.eps).sqrt()
+                for norm, part in zip(layer.select_norms, selected, strict=True)
+            ]
+        low, B_BN, C_BN = selected
         delta_BE = torch.log(1 + torch.exp(low @ layer.dt_proj.weight.T + layer.dt_bias))
         decay_BEN = torch.exp(-delta_BE[..., None] * layer.A_log.exp())
         decay_BEN = 2 * decay_BEN - 1 if layer.signed else decay_BEN
@@ -36,6 +45,12 @@ def by_equations(layer: Mamba, x_BTD: Tensor) -> Tensor:
 def test_mamba_equals_its_equations(dt_rank: int | None, negative: bool) -> None:
     options = {"d_state": 3, "d_conv": 3, "dt_rank": dt_rank, "negative_eigenvalues": negative}
     layer, x = perturbed(Mamba(6, **options)), random(2, 9, 6)
+    torch.testing.assert_close(in_one_call(layer, x), by_equations(layer, x))
+
+
+def test_mamba_with_norms_of_what_it_selects_equals_its_equations() -> None:
+    layer = perturbed(Mamba(6, d_state=3, d_conv=3, dt_rank=2, select_norm=partial(RMSNorm, eps=0.1)))
+    x = random(2, 9, 6)
     torch.testing.assert_close(in_one_call(layer, x), by_equations(layer, x))
 
 

@@ -14,6 +14,13 @@ def test_rms_norm_equals_its_definition() -> None:
     torch.testing.assert_close(norm(x), expected)
 
 
+def test_rms_norm_without_weight_has_no_parameter() -> None:
+    norm, x = RMSNorm(8, eps=0.1, weight=False), torch.randn(2, 8, dtype=torch.float64)
+    torch.testing.assert_close(norm(x), x / (x.square().mean(-1, keepdim=True) + 0.1).sqrt())
+    assert not [*norm.parameters()]
+    norm.init_parameters()
+
+
 def test_layer_norm_equals_its_definition() -> None:
     norm, x = perturbed(LayerNorm(6, eps=1e-3)), random(2, 3, 6)
     centered = x - x.mean(-1, keepdim=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -10,9 +11,28 @@ from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from lmzoo.errors import ConfigError
-from lmzoo.layers.rope_scaling import NTK, Linear, Llama3, RopeScaling, Yarn, parse_rope_scaling
+from lmzoo.layers.rope_scaling import (
+    NTK,
+    Divided,
+    Dynamic,
+    Linear,
+    Llama3,
+    LongRope,
+    RopeScaling,
+    Yarn,
+    parse_rope_scaling,
+    require_rope_scaling,
+)
 
 PAIRS, THETA = 16, 10000.0
+SHORT, LONG = (tuple(1 + step * k for k in range(PAIRS)) for step in (0.1, 0.5))
+LONGROPE: dict[str, object] = {
+    "rope_type": "longrope",
+    "short_factor": [*SHORT],
+    "long_factor": [*LONG],
+    "original_max_position_embeddings": 512,
+}
+FEWER = {"original_max_position_embeddings": 2048}
 FREQUENCY_K = THETA ** -(torch.arange(PAIRS, dtype=torch.float64) / PAIRS)
 
 
@@ -20,7 +40,9 @@ FREQUENCY_K = THETA ** -(torch.arange(PAIRS, dtype=torch.float64) / PAIRS)
     ("scaling", "theirs"),
     [
         (Linear(4.0), {"rope_type": "linear", "factor": 4.0}),
-        (NTK(4.0 * 3 - 3), {"rope_type": "dynamic", "factor": 4.0}),  # at a text of three contexts
+        (Dynamic(4.0, 512), {"rope_type": "dynamic", "factor": 4.0}),
+        (LongRope(4.0, 512, SHORT, LONG), {**LONGROPE, "factor": 4.0}),
+        (LongRope(1.0, 2048, SHORT, LONG, attention=1.7), {**LONGROPE, "attention_factor": 1.7, **FEWER}),
         (Yarn(4.0, 512), {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 512}),
         (
             Yarn(8.0, 2048, fast=20.0, slow=2.0),
@@ -77,9 +99,27 @@ def test_rope_scaling_equals_transformers(scaling: RopeScaling, theirs: dict[str
         max_position_embeddings=512,
         rope_parameters=rope_parameters,
     )
+    scaling = scaling.at(3 * 512)
     expected_K, magnitude = ROPE_INIT_FUNCTIONS[str(theirs["rope_type"])](config, torch.device("cpu"), seq_len=3 * 512)
     torch.testing.assert_close(scaling.scaled(frequency_K, theta).float(), expected_K, rtol=1e-5, atol=0)
     assert scaling.magnitude == pytest.approx(magnitude)
+
+
+def test_rope_scaling_depends_on_the_length_of_the_text_where_its_rule_does() -> None:
+    dynamic, longrope, yarn = Dynamic(4.0, 512), LongRope(4.0, 512, SHORT, LONG), Yarn(4.0, 512)
+    assert dynamic.at(1) == dynamic.at(512) == NTK(1.0)
+    assert dynamic.at(1536) == NTK(9.0)
+    assert longrope.at(512) == Divided(4.0, SHORT, longrope.magnitude)
+    assert longrope.at(513) == Divided(4.0, LONG, longrope.magnitude)
+    assert yarn.at(10_000) is yarn
+
+
+def test_require_rope_scaling_counts_the_rotated_pairs() -> None:
+    config = SimpleNamespace(rope_scaling="longrope factor=4 original=8 short=1,1.5 long=2,4,5")
+    with pytest.raises(ConfigError, match=r"^rope_scaling: long has 3 numbers, but heads have 2 rotated pairs$"):
+        require_rope_scaling(config, 5.0)
+    config.rope_scaling = "none"
+    require_rope_scaling(config, 5.0)
 
 
 @pytest.mark.parametrize("scaling", [Linear(1.0), NTK(1.0), Yarn(1.0, 512), Llama3(1.0, 512)])
@@ -100,14 +140,20 @@ def test_parse_rope_scaling_reads_a_rule() -> None:
     assert parse_rope_scaling("none") is None
     assert parse_rope_scaling("linear factor=4") == Linear(4.0)
     assert parse_rope_scaling("yarn original=2048 factor=1.5") == Yarn(1.5, 2048)
+    longrope = parse_rope_scaling("longrope factor=4 original=8 short=1,1.5 long=2,4")
+    assert longrope == LongRope(4.0, 8, (1.0, 1.5), (2.0, 4.0))
     assert parse_rope_scaling("llama3 factor=8 original=8192 high=5") == Llama3(8.0, 8192, high=5.0)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("", "must be none, or begin with one of linear, ntk, yarn, llama3"),
-        ("dynamic factor=4", "must be none, or begin with one of linear, ntk, yarn, llama3"),
+        ("", "must be none, or begin with one of linear, ntk, dynamic, yarn, longrope, llama3"),
+        ("static factor=4", "must be none, or begin with one of linear, ntk, dynamic, yarn, longrope, llama3"),
+        ("dynamic factor=4", "must also have original=NUMBER"),
+        ("longrope factor=2 original=8 short=1 long=1,a", r"long=a must be a number from 0 to 2\^40"),
+        ("longrope factor=2 original=8 short=1,0 long=1,1", "short and long must have numbers above 0"),
+        ("linear factor=4 " + 60 * "factor=4 ", r"^rope_scaling=.{87}\.\.\.': 'factor=4' must be one of"),
         ("linear", r"must also have factor=NUMBER"),
         ("linear 4", r"'4' must be one of factor=NUMBER"),
         ("linear factor=4 factor=4", r"'factor=4' must be one of"),

@@ -6,12 +6,17 @@ from collections.abc import Callable
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lmzoo.ops.counting import FlopCounter
-from lmzoo.ops.experts import expert_mlp, gathered_expert_mlp, grouped_expert_mlp, naive_expert_mlp
+from lmzoo.ops.experts import (
+    Biases,
+    expert_mlp,
+    gathered_expert_mlp,
+    grouped_expert_mlp,
+    naive_expert_mlp,
+)
 from tests.ops.scans import assert_same, values_and_gradients
 
 Form = Callable[..., Tensor]
@@ -34,7 +39,7 @@ def make_inputs(N: int, dtype: torch.dtype = torch.float64, unchosen: int = 5) -
 
 def values_and_gradients_of(form: Form, indices: Tensor, inputs: list[Tensor]) -> list[Tensor]:
     def run(x: Tensor, weights: Tensor, up: Tensor, down: Tensor) -> tuple[Tensor]:
-        return (form(x, indices, weights, up, down, F.silu),)
+        return (form(x, indices, weights, up, down),)
 
     return values_and_gradients(run, inputs)
 
@@ -52,10 +57,27 @@ def test_naive_expert_mlp_by_hand() -> None:
     """Two experts of one hidden feature with weights 0.25 and 0.75; the gate comes first."""
     up = torch.tensor([[[2.0], [3.0]], [[-1.0], [5.0]], [[7.0], [7.0]]])
     down = torch.tensor([[[1.0]], [[10.0]], [[7.0]]])
-    y = naive_expert_mlp(
-        torch.tensor([[2.0]]), torch.tensor([[1, 0]]), torch.tensor([[0.25, 0.75]]), up, down, torch.abs
-    )
+    arguments = (torch.tensor([[2.0]]), torch.tensor([[1, 0]]), torch.tensor([[0.25, 0.75]]), up, down)
+    y = naive_expert_mlp(*arguments, lambda gate, up: gate.abs() * up)
     assert y.item() == 0.25 * 10 * 2 * 10 + 0.75 * 1 * 4 * 6
+    biases = Biases(torch.tensor([[1.0, 2.0], [-1.0, 3.0], [7.0, 7.0]]), torch.tensor([[5.0], [6.0], [7.0]]))
+    y = naive_expert_mlp(*arguments, lambda gate, up: gate.abs() * up, biases)
+    assert y.item() == 0.25 * (10 * 3 * 13 + 6) + 0.75 * (1 * 5 * 8 + 5)
+
+
+@pytest.mark.parametrize("form", [grouped_expert_mlp, gathered_expert_mlp, expert_mlp])
+def test_expert_mlp_with_biases_is_the_naive_one(form: Form) -> None:
+    indices, inputs = make_inputs(5)
+    draw = torch.Generator().manual_seed(1)
+    inputs += [torch.randn(E, width, generator=draw, dtype=torch.float64) for width in (2 * WIDTH, D)]
+
+    def run(form: Form) -> list[Tensor]:
+        def biased(x: Tensor, weights: Tensor, up: Tensor, down: Tensor, *biases: Tensor) -> tuple[Tensor]:
+            return (form(x, indices, weights, up, down, torch.maximum, Biases(*biases)),)
+
+        return values_and_gradients(biased, inputs)
+
+    assert_same(run(form), run(naive_expert_mlp), 1e-10)
 
 
 @pytest.mark.parametrize("form", [naive_expert_mlp, grouped_expert_mlp, gathered_expert_mlp, expert_mlp])
@@ -64,7 +86,7 @@ def test_expert_mlp_of_no_tokens_is_empty(form: Form) -> None:
     y, *gradients = values_and_gradients_of(expert_mlp, indices, inputs)
     assert y.shape == (0, D)
     assert all(not gradient.any() for gradient in gradients)
-    assert form(inputs[0], indices, *inputs[1:], F.silu).shape == (0, D)
+    assert form(inputs[0], indices, *inputs[1:]).shape == (0, D)
 
 
 @pytest.mark.parametrize("form", [grouped_expert_mlp, gathered_expert_mlp])
@@ -87,10 +109,8 @@ def test_expert_mlp_drops_no_token_when_all_choose_the_same_experts() -> None:
 
 def test_expert_mlp_of_a_token_does_not_depend_on_the_others() -> None:
     indices, (x, weights, up, down) = make_inputs(17)
-    y = expert_mlp(x, indices, weights, up, down, F.silu)
-    alone = torch.cat(
-        [expert_mlp(x[n : n + 1], indices[n : n + 1], weights[n : n + 1], up, down, F.silu) for n in range(17)]
-    )
+    y = expert_mlp(x, indices, weights, up, down)
+    alone = torch.cat([expert_mlp(x[n : n + 1], indices[n : n + 1], weights[n : n + 1], up, down) for n in range(17)])
     torch.testing.assert_close(alone, y, rtol=0, atol=1e-12)
 
 
@@ -103,14 +123,14 @@ def test_expert_mlp_is_deterministic() -> None:
 def test_expert_mlp_gradcheck() -> None:
     indices, inputs = make_inputs(3)
     leaves = [x.requires_grad_() for x in inputs]
-    assert torch.autograd.gradcheck(lambda x, *rest: expert_mlp(x, indices, *rest, F.silu), leaves)
+    assert torch.autograd.gradcheck(lambda x, *rest: expert_mlp(x, indices, *rest), leaves)
 
 
 def test_expert_mlp_needs_no_gradient_of_frozen_inputs() -> None:
     indices, (x, weights, up, down) = make_inputs(5)
     x.requires_grad_()
-    (got,) = torch.autograd.grad(expert_mlp(x, indices, weights, up, down, F.silu).sum(), x)
-    (want,) = torch.autograd.grad(naive_expert_mlp(x, indices, weights, up, down, F.silu).sum(), x)
+    (got,) = torch.autograd.grad(expert_mlp(x, indices, weights, up, down).sum(), x)
+    (want,) = torch.autograd.grad(naive_expert_mlp(x, indices, weights, up, down).sum(), x)
     assert_same([got], [want], 1e-12)
 
 
@@ -127,9 +147,9 @@ def test_expert_mlp_follows_autocast_as_a_linear_layer_does(form: Form) -> None:
 
 def test_expert_mlp_keeps_bfloat16() -> None:
     indices, inputs = make_inputs(17, torch.bfloat16)
-    y = expert_mlp(inputs[0], indices, *inputs[1:], F.silu)
+    y = expert_mlp(inputs[0], indices, *inputs[1:])
     assert y.dtype == torch.bfloat16
-    exact = naive_expert_mlp(inputs[0].double(), indices, *(x.double() for x in inputs[1:]), F.silu)
+    exact = naive_expert_mlp(inputs[0].double(), indices, *(x.double() for x in inputs[1:]))
     assert_same([y.double()], [exact], 3e-2)
 
 
@@ -138,8 +158,8 @@ def test_expert_mlp_keeps_bfloat16() -> None:
 def test_expert_mlp_compiles_in_one_graph(N: int, backend: str) -> None:
     indices, inputs = make_inputs(N)
 
-    def run(x: Tensor, indices: Tensor, weights: Tensor, up: Tensor, down: Tensor, _: object) -> Tensor:
-        return expert_mlp(x, indices, weights, up, down, F.silu)
+    def run(x: Tensor, indices: Tensor, weights: Tensor, up: Tensor, down: Tensor) -> Tensor:
+        return expert_mlp(x, indices, weights, up, down)
 
     compiled = torch.compile(run, fullgraph=True, backend=backend)
     actual = values_and_gradients_of(compiled, indices, inputs)
@@ -156,7 +176,7 @@ def test_grouped_linear_keeps_the_rules_of_operators() -> None:
 def test_expert_mlp_counts_the_chosen_experts(N: int) -> None:
     indices, inputs = make_inputs(N)
     with FlopCounter() as counter:
-        expert_mlp(inputs[0], indices, *inputs[1:], F.silu)
+        expert_mlp(inputs[0], indices, *inputs[1:])
     assert counter.get_total_flops() == N * 2 * K * 3 * WIDTH * D
 
 
@@ -164,7 +184,7 @@ def test_grouped_expert_mlp_is_counted_by_torch_forward_and_backward() -> None:
     indices, inputs = make_inputs(17)
     leaves = [x.requires_grad_() for x in inputs]
     with FlopCounterMode(display=False) as counter:
-        y = grouped_expert_mlp(leaves[0], indices, *leaves[1:], F.silu)
+        y = grouped_expert_mlp(leaves[0], indices, *leaves[1:])
         forward = counter.get_total_flops()
         y.sum().backward()
     assert forward == 17 * 2 * K * 3 * WIDTH * D

@@ -1,0 +1,75 @@
+"""gpt-oss in transformers, with weights of 16 or 32 bits: the released ones of 4 bits must be converted before."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
+from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope
+from lmzoo.hf.llama import BIASES, KINDS
+from lmzoo.hf.llama import WEIGHTS as LLAMA
+from lmzoo.hf.weights import Interleaved, Transposed, Weights
+
+_LAYER, _EXPERTS = "model.layers.{i}.", "model.layers.{i}.mlp.experts."
+WEIGHTS: Weights = {
+    **{name: source for name, source in LLAMA.items() if ".1.inner." not in name},
+    "blocks.{i}.0.inner.sinks": f"{_LAYER}self_attn.sinks",
+    "blocks.{i}.1.inner.router.weight": f"{_LAYER}mlp.router.weight",
+    "blocks.{i}.1.inner.router.bias": f"{_LAYER}mlp.router.bias",
+    "blocks.{i}.1.inner.up": Interleaved(Transposed(f"{_EXPERTS}gate_up_proj")),
+    "blocks.{i}.1.inner.up_bias": Interleaved(f"{_EXPERTS}gate_up_proj_bias"),
+    "blocks.{i}.1.inner.down": Transposed(f"{_EXPERTS}down_proj"),
+    "blocks.{i}.1.inner.down_bias": f"{_EXPERTS}down_proj_bias",
+}
+_YARN = {
+    "rope_type": "yarn",
+    "factor": 32.0,
+    "beta_fast": 32.0,
+    "beta_slow": 1.0,
+    "truncate": False,
+    "original_max_position_embeddings": 4096,
+}
+
+
+def _positions(config: Config) -> dict[str, Any]:
+    """Returns the rotary positions, by default YaRN as in the released models."""
+    given = config.table("rope_scaling") or config.get("rope_parameters") is not None
+    return dict(rope(150000.0).settings(config if given else Config({**config, "rope_parameters": _YARN})))
+
+
+def _windows(config: Config) -> dict[str, Any]:
+    """Returns the window, and which layers have it: every second one, unless `layer_types` names others."""
+    window = config.get("sliding_window", 128)
+    if config.get("layer_types") is not None:
+        words = config.words("layer_types", KINDS)
+    else:
+        words = ["full" if layer % 2 else "rope" for layer in range(config.layers())]
+    if "rope" in words and window is None:
+        raise refused("sliding_window", window, "must be a number: layer_types has sliding_attention")
+    return {"window": window, "pattern": " ".join(words)}
+
+
+KEYS: dict[str, Key] = {
+    **ATTENTION,
+    "num_key_value_heads": To("n_kv_heads", 8),
+    "rms_norm_eps": To("norm_eps", 1e-5),
+    "head_dim": To("head_dim", 64),
+    "hidden_act": SWIGLU,  # not read by transformers
+    "num_local_experts": To("n_experts", 128),
+    "num_experts_per_tok": To("top_k", 4),
+    "swiglu_limit": To("clamp", 7.0),
+    "swiglu_alpha": Only(1.702),
+    "attention_bias": To("attention_bias", default=True, values=BIASES),
+    "tie_word_embeddings": To("tie_embeddings", default=False),
+    **{key: Unused() for key in ("output_router_logits", "router_aux_loss_coef", "initial_context_length")},
+}
+GPT_OSS = Architecture(
+    model_type="gpt_oss",
+    classes=("GptOssForCausalLM",),
+    family="mixtral",
+    weights=WEIGHTS,
+    keys=KEYS,
+    together=(Together(ROPE, _positions), Together(("sliding_window", "layer_types"), _windows)),
+    aliases={"num_experts": "num_local_experts", "experts_per_token": "num_experts_per_tok"},
+    fixed={"sinks": True},
+)
