@@ -83,7 +83,8 @@ def _encodable(text: str) -> str:
 def is_plain(content: dict[str, Any]) -> bool:
     """True for the JSON of a tokenizer that is nothing but byte-level BPE with GPT-2's pattern, or is meant to be.
 
-    Others change a text before they split it, add special tokens, or have their own pattern.
+    Others change a text before they split it, add special tokens, have their own pattern, or have added tokens that
+    take spaces, so that a text cannot be cut between words, or that the library decodes as if they were bytes.
     """
     parts = [content.get(name) for name in ("model", "pre_tokenizer", "decoder", "post_processor")]
     kinds = [part.get("type") if isinstance(part, dict) else part for part in parts]
@@ -95,7 +96,17 @@ def is_plain(content: dict[str, Any]) -> bool:
         and content.get("normalizer") is None
         and splits.get("add_prefix_space") is False
         and splits.get("use_regex", True) is True
+        and all(_is_simple(token) for token in content.get("added_tokens") or ())
     )
+
+
+def _is_simple(token: object) -> bool:
+    """True for an added token of ASCII letters and signs that leaves the spaces beside it alone."""
+    if not isinstance(token, dict):
+        return True
+    content = str(token.get("content"))
+    flags = any(token.get(flag) is True for flag in ("lstrip", "rstrip", "single_word"))
+    return content.isascii() and not flags and not any(char.isspace() for char in content)
 
 
 def bpe_from_json(content: dict[str, Any], text: str) -> BPETokenizer:
@@ -111,9 +122,7 @@ def bpe_from_json(content: dict[str, Any], text: str) -> BPETokenizer:
     decoder = content.get("decoder")
     if not isinstance(decoder, dict) or decoder.get("type") != "ByteLevel":
         raise DataError("decoder.type must be ByteLevel")
-    vocab = model.get("vocab")
-    if not isinstance(vocab, dict) or not all(type(token) is int for token in vocab.values()):
-        raise DataError("model.vocab must give an integer id for each token")
+    check_vocabulary(content)
     try:
         hf = HFTokenizer.from_str(text)
     except Exception as error:  # the library raises bare Exception
@@ -122,6 +131,13 @@ def bpe_from_json(content: dict[str, Any], text: str) -> BPETokenizer:
     if tokenizer.decode(tokenizer.encode(_PROBE)) != _PROBE:
         raise DataError("it changes text: encoding and decoding must return the same text")
     return tokenizer
+
+
+def check_vocabulary(content: dict[str, Any]) -> None:
+    """Raise `DataError` unless model.vocab gives an id for each token."""
+    vocab = content["model"].get("vocab")
+    if not isinstance(vocab, dict) or not all(type(token) is int for token in vocab.values()):
+        raise DataError("model.vocab must give an integer id for each token")
 
 
 def _vocabulary_bytes(hf: HFTokenizer) -> list[bytes]:

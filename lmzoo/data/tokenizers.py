@@ -16,10 +16,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, Literal, overload
 
 import numpy as np
 
 from lmzoo import files
+from lmzoo.data.chat import Messages
+from lmzoo.data.conventions import Conventions
 from lmzoo.data.text import unreadable
 from lmzoo.errors import DataError
 from lmzoo.storage import atomic
@@ -47,6 +50,7 @@ class Tokenizer(ABC):
 
     spec: str
     vocab_size: int
+    conventions: Conventions = Conventions()  # of texts, beside the tokens: chat templates, tokens that end a text
 
     @abstractmethod
     def encode_array(self, text: str) -> np.ndarray:
@@ -98,22 +102,54 @@ class Tokenizer(ABC):
             raise DataError(f"the tokenizer has vocab_size={self.vocab_size}, the model {vocab_size}")
         return self
 
-    def stream(self) -> StreamDecoder:
-        """Returns a decoder that takes one token at a time and returns only complete characters."""
+    def stream(self, before: Sequence[int] = ()) -> StreamDecoder:  # noqa: ARG002 (our own tokens stand for themselves)
+        """Returns a decoder that takes one token at a time and returns only complete characters.
+
+        `before` are the tokens of a prompt, whose text is not returned: what a token stands for can depend on them.
+        """
         return StreamDecoder(self)
+
+    @property
+    def stop_tokens(self) -> tuple[int, ...]:
+        """The tokens that end a generated text, such as the end of a turn; none for a tokenizer of lmzoo."""
+        return tuple(token for token in self.conventions.stop_tokens if token < self.vocab_size)
+
+    @overload
+    def apply_chat_template(
+        self, messages: Messages, *, tokenize: Literal[True] = True, **options: Any
+    ) -> list[int]: ...
+
+    @overload
+    def apply_chat_template(self, messages: Messages, *, tokenize: Literal[False], **options: Any) -> str: ...
+
+    def apply_chat_template(self, messages: Messages, *, tokenize: bool = True, **options: Any) -> list[int] | str:
+        """Returns the token ids of a chat, a list of messages such as {"role": "user", "content": "Hello"}.
+
+        The chat template of the model makes a text of it, which contains its special tokens; with `tokenize=False` this
+        text is returned. The name, the arguments and the result are those of transformers: `add_generation_prompt` ends
+        the text where the answer begins, `continue_final_message` within the last message; `tools`, `documents`,
+        `chat_template`, and any variable of the template. Raises `DataError` if there is no template, or if it fails:
+        it has a second, and half a gigabyte of memory.
+        """
+        text = self.conventions.chat.render(messages, **options)
+        return self.encode_array(text).tolist() if tokenize else text
 
     @property
     def sha256(self) -> str:
         """The SHA-256 of the JSON in hexadecimal."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
+    def files(self) -> dict[str, str]:
+        """Returns the texts of the files that `load_tokenizer` reads from a directory, by name."""
+        return {TOKENIZER_FILE: self.to_json(), **self.conventions.files()}
+
     def save(self, path: str | Path) -> None:
-        """Write the JSON to the file `path`, or to `tokenizer.json` in the directory `path`."""
+        """Write the files to the directory `path`, or the JSON alone to the file `path`."""
         target = Path(path)
-        with atomic.new_file(
-            target / TOKENIZER_FILE if os.path.isdir(target) else target, error=_cannot_write
-        ) as write:
-            write(self.to_json().encode())
+        found = {target / name: text for name, text in self.files().items()}
+        for file, text in found.items() if os.path.isdir(target) else [(target, self.to_json())]:
+            with atomic.new_file(file, error=_cannot_write) as write:
+                write(text.encode())
 
 
 def _cannot_write(path: Path, error: OSError) -> DataError:
@@ -235,8 +271,9 @@ def train_tokenizer(spec: str, chunks: Iterable[str]) -> Tokenizer:
 def load_tokenizer(path: str | Path) -> Tokenizer:
     """Read a tokenizer from a `tokenizer.json`, or from a directory: a run, its `checkpoints`, or one checkpoint.
 
-    A tokenizer.json of Hugging Face is used as it is, even if it does not decode every text exactly. Raises DataError
-    when there is none or the file is damaged. The file is data: nothing in it is executed.
+    A tokenizer.json of Hugging Face is used as it is, even if it does not decode every text exactly. In a directory,
+    the other files of transformers count, too: tokenizer_config.json, chat templates, the tokens that end a text.
+    Raises DataError when there is none or a file is damaged. The file is data: nothing in it is executed.
     """
     if not isinstance(path, (str, os.PathLike)):
         raise DataError(f"path={path!r} must be the path of a tokenizer.json or a run")
@@ -252,7 +289,7 @@ def load_tokenizer(path: str | Path) -> Tokenizer:
     except ValueError as error:
         raise DataError(f"{file}: not a tokenizer: damaged JSON ({error})") from error
     try:
-        return _from_content(content, text)
+        return _from_content(content, text, file.parent if os.path.isdir(path) else None)
     except DataError as error:
         raise DataError(f"{file}: not a tokenizer that lmzoo can use: {error}") from error
 
@@ -273,15 +310,14 @@ def _find(path: Path) -> Path:
     raise DataError(f"no {TOKENIZER_FILE} in {path}")
 
 
-def _from_content(content: object, text: str) -> Tokenizer:
+def _from_content(content: object, text: str, folder: Path | None) -> Tokenizer:
     if not isinstance(content, dict):
         raise DataError("the JSON must be an object")
     kind = content.get("lmzoo")
     if kind is None:
-        from lmzoo.data.bpe import bpe_from_json, is_plain
-        from lmzoo.data.pretrained import pretrained_from_json
+        from lmzoo.data.pretrained import from_hugging_face
 
-        return bpe_from_json(content, text) if is_plain(content) else pretrained_from_json(content, text)
+        return from_hugging_face(content, text, folder)
     if content.get("version") != 1:
         raise DataError(f"version must be 1, not {content.get('version')!r}")
     if kind == "byte":

@@ -83,7 +83,7 @@ class _Reader:
 def generate_text(
     model: LanguageModel,
     tokenizer: Tokenizer,
-    prompt: str,
+    prompt: str | Sequence[int],
     max_new_tokens: int,
     config: SamplingConfig | None = None,
     *,
@@ -92,7 +92,7 @@ def generate_text(
     draft: Draft | None = None,
     generator: torch.Generator | None = None,
 ) -> Iterator[str]:
-    """Continue the text `prompt`; yields non-empty pieces of new text, without the prompt.
+    """Continue the text `prompt`, or its token ids; yields non-empty pieces of new text, without the prompt.
 
     Ends after `max_new_tokens` tokens, before the first stop string (`stop`: one or several), or at one of
     `stop_tokens`, whose text is left out. With a `draft`, decoding is speculative (`stream_speculative`).
@@ -101,7 +101,7 @@ def generate_text(
     more token ids than the tokenizer; `DataError` for a prompt that the tokenizer cannot encode.
     """
     idx, stops = _checked(model, tokenizer, prompt, stop)
-    reader = _Reader(tokenizer.stream(), stops, stop_tokens)
+    reader = _Reader(tokenizer.stream(idx[0].tolist()), stops, stop_tokens)
     if draft is None:
         steps = stream(model, idx, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
         return _pieces((int(token_B) for token_B in steps), reader)
@@ -112,7 +112,7 @@ def generate_text(
 def generate_texts(
     model: LanguageModel,
     tokenizer: Tokenizer,
-    prompt: str,
+    prompt: str | Sequence[int],
     n_samples: int,
     max_new_tokens: int,
     config: SamplingConfig | None = None,
@@ -127,7 +127,7 @@ def generate_texts(
     steps = stream(
         model, idx, max_new_tokens, config, n_samples=n_samples, stop_tokens=stop_tokens, generator=generator
     )
-    readers = [_Reader(tokenizer.stream(), stops, stop_tokens) for _ in range(n_samples)]
+    readers = [_Reader(tokenizer.stream(idx[0].tolist()), stops, stop_tokens) for _ in range(n_samples)]
     texts = [""] * n_samples
     for token_B in steps:
         for row, token in enumerate(token_B.tolist()):
@@ -175,11 +175,11 @@ def default_prompt(tokenizer: Tokenizer) -> str:
 
 
 def _checked(
-    model: LanguageModel, tokenizer: Tokenizer, prompt: str, stop: Sequence[str]
+    model: LanguageModel, tokenizer: Tokenizer, prompt: str | Sequence[int], stop: Sequence[str]
 ) -> tuple[Tensor, tuple[str, ...]]:
     """Check the arguments; returns the tokens of the prompt (1, T) and the stop strings."""
-    if not isinstance(prompt, str):
-        raise InputError(f"prompt={prompt!r} must be a text")
+    if not isinstance(prompt, (str, list, tuple)):
+        raise InputError(f"prompt={prompt!r} must be a text, or a list of token ids")
     if not isinstance(stop, Iterable) or not all(isinstance(each, str) for each in stop):
         raise InputError(f"stop={stop!r} must be a text or a sequence of texts")
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
@@ -192,7 +192,10 @@ def _checked(
             f"the model has vocab_size={model.config.vocab_size}, the tokenizer only {tokenizer.vocab_size}: "
             "they do not belong together"
         )
-    return torch.tensor([tokenizer.encode(prompt)], dtype=torch.long), stops
+    ids = tokenizer.encode(prompt) if isinstance(prompt, str) else [*prompt]
+    if not all(type(token) is int for token in ids):
+        raise InputError(f"prompt={prompt!r} must hold token ids")
+    return torch.tensor([ids], dtype=torch.long), stops
 
 
 def _pieces(tokens: Iterator[int], reader: _Reader) -> Iterator[str]:

@@ -304,7 +304,8 @@ def create(run: Path, tables: Mapping[str, Any], tokenizer: Tokenizer, val: Toke
     """
     if os.path.lexists(run / CONFIG_FILE) and has_checkpoint(run):
         raise ConfigError(f"out={run} holds a run already, which another process has just made")
-    atomic.write_file(run / TOKENIZER_FILE, tokenizer.to_json())
+    for name, text in tokenizer.files().items():
+        atomic.write_file(run / name, text)
     write_validation(run, val)
     write_tables(run, tables)
 

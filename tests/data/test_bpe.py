@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tokenizers import AddedToken, decoders, models, pre_tokenizers
 from tokenizers import Tokenizer as HFTokenizer
-from tokenizers import decoders, models, pre_tokenizers
 
+from lmzoo.data.bpe import bpe_from_json, is_plain
+from lmzoo.data.pretrained import PretrainedTokenizer
 from lmzoo.data.tokenizers import Tokenizer, load_tokenizer, train_tokenizer
+from lmzoo.errors import DataError
 
 Write = Callable[[str, str | bytes], Path]
 
@@ -72,10 +75,12 @@ DAMAGED = {
     "vocab a list": (_with_model(vocab=[]), "model.vocab"),
     "ids of a wrong type": (_with_model(vocab={"a": "0"}), "model.vocab"),
     "ids too large": (_with_model(vocab={"a": 10**30}), "not a tokenizer"),
+    "merges of nothing": (_with_model(merges=["foo bar"]), "not a tokenizer"),
+}
+UNFIT = {
     "holes": (_with_model(vocab={"a": 0, "b": 7}), "each id from 0 on once"),
     "no bytes": (_with_model(vocab={"你": 0}), "byte-level letters"),
     "bytes missing": (_with_model(vocab={"a": 0, "b": 1}), "lacks 254"),
-    "merges of nothing": (_with_model(merges=["foo bar"]), "not a tokenizer"),
 }
 
 
@@ -84,3 +89,22 @@ def test_bpe_from_json_refuses_unsuitable_files_in_one_line(
     case: str, require_refused: Callable[[str, str], None]
 ) -> None:
     require_refused(*DAMAGED[case])
+
+
+@pytest.mark.parametrize("case", UNFIT)
+def test_bpe_from_json_refuses_what_does_not_return_every_text(case: str, write: Write) -> None:
+    """Such a file is used as it is, by the package `tokenizers`."""
+    text, message = UNFIT[case]
+    with pytest.raises(DataError, match=message):
+        bpe_from_json(json.loads(text), text)
+    assert isinstance(load_tokenizer(write("tokenizer.json", text)), PretrainedTokenizer)
+
+
+@pytest.mark.parametrize(
+    "token", [AddedToken("a b"), AddedToken("ab", lstrip=True), AddedToken("ab", rstrip=True), AddedToken("é")]
+)
+def test_is_plain_is_false_for_unusual_added_tokens(token: AddedToken) -> None:
+    hf = HFTokenizer.from_str(_hf())
+    assert is_plain(json.loads(hf.to_str()))
+    hf.add_tokens([token])
+    assert not is_plain(json.loads(hf.to_str()))

@@ -182,3 +182,14 @@ def test_pretrained_refuses_damaged_files_in_one_line(tmp_path: Path, content: s
     (tmp_path / "tokenizer.json").write_text(content)
     with pytest.raises(DataError, match=message):
         load_tokenizer(tmp_path)
+
+
+def test_pretrained_stream_goes_on_after_a_prompt(pair: tuple[PretrainedTokenizer, PreTrainedTokenizerFast]) -> None:
+    """SentencePiece removes the space at the beginning of a text, and not of the text that follows a prompt."""
+    ours, theirs = pair
+    for text in TEXTS:
+        ids = [*ours.encode("Hello two"), *ours.encode_array(text).tolist()]
+        size = len(ours.encode("Hello two"))
+        stream = ours.stream(ids[:size])
+        new = "".join(map(stream.feed, ids[size:])) + stream.finish()
+        assert theirs.decode(ids[:size]) + new == theirs.decode(ids)

@@ -1,0 +1,37 @@
+"""Tests that the classes and model types known here are those of transformers."""
+
+from __future__ import annotations
+
+import transformers
+from transformers.models.auto import tokenization_auto
+
+from lmzoo.data.tokenizer_classes import CORRECTED, OF_MODEL_TYPE, REBUILT, REFUSED, class_name
+from lmzoo.hf.architectures import ARCHITECTURES
+
+# The base class, the choice by name, and parts of other tokenizers.
+NO_CLASSES = {"PreTrained", "Auto", "Basic", "Character", "Mecab", "Wordpiece", "Pop2Piano"}
+
+
+def test_tokenizer_classes_are_those_of_transformers() -> None:
+    """Each class of its own is followed or refused; all others stand for a tokenizer.json that is used as it is."""
+    theirs = {name for name in tokenization_auto.TOKENIZER_MAPPING_NAMES.values() if name} | {*dir(transformers)}
+    theirs = {name.removesuffix("Fast") for name in theirs}
+    own = {name.removesuffix("Tokenizer") for name in theirs if name.endswith("Tokenizer")}
+    followed = {name.removesuffix("Tokenizer") for name in REBUILT}
+    assert own - followed - REFUSED == NO_CLASSES
+    for name in (*REBUILT, *(f"{name}Tokenizer" for name in REFUSED)):
+        assert tokenization_auto.tokenizer_class_from_name(name) is not None, name
+
+
+def test_class_name_knows_every_model_type_that_loads() -> None:
+    theirs = tokenization_auto.TOKENIZER_MAPPING_NAMES
+    for model_type in ARCHITECTURES:
+        assert OF_MODEL_TYPE.get(model_type) == theirs.get(model_type), model_type
+    assert {*ARCHITECTURES} & tokenization_auto.MODELS_WITH_INCORRECT_HUB_TOKENIZER_CLASS == CORRECTED
+
+
+def test_class_name_for_a_byte_level_llama_is_none() -> None:
+    assert class_name("llama", "LlamaTokenizerFast", byte_level=True) is None
+    assert class_name("llama", "LlamaTokenizerFast", byte_level=False) == "LlamaTokenizer"
+    assert class_name("llama", "BertTokenizerFast", byte_level=False) == "BertTokenizer"
+    assert class_name("qwen2", "LlamaTokenizer", byte_level=True) == "Qwen2Tokenizer"
