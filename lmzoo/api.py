@@ -13,6 +13,7 @@ from lmzoo.compare.comparison import compare as run_comparison
 from lmzoo.compare.live import ComparisonProgress
 from lmzoo.compare.results import Results
 from lmzoo.conformance import ranking_problem
+from lmzoo.data.chat import Messages
 from lmzoo.data.tokenizers import Tokenizer
 from lmzoo.errors import InputError
 from lmzoo.generation.text import default_prompt, generate_text
@@ -143,7 +144,7 @@ Source = str | Path | RunResult | LanguageModel
 
 def sample(
     source: Source,
-    prompt: str | None = None,
+    prompt: str | Messages | None = None,
     max_new_tokens: int = 500,
     *,
     tokenizer: str | Path | Tokenizer | None = None,
@@ -154,7 +155,9 @@ def sample(
     """Returns a text that a model generates: the prompt (default: a line break) and its continuation.
 
     `source` is the path of a run, a checkpoint or a saved model, the result of `lmzoo.train`, or a model with its
-    `tokenizer`. The text ends after `max_new_tokens` tokens or before a `stop` string. `seed` makes it reproducible.
+    `tokenizer`. The text ends after `max_new_tokens` tokens, before a `stop` string, or at a token that ends the texts
+    of an imported model. `seed` makes it reproducible. If the prompt is a list of messages, such as {"role": "user",
+    "content": "Hello"}, the result is the answer, by the chat template of the model.
     `settings` are those of `model.generate`, such as `top_p=0.9`; the temperature is 0.8 by default. Raises an
     `LmzooError` of one line.
     """
@@ -163,11 +166,11 @@ def sample(
         seed = arguments.count("seed", seed)
     config = named_settings({"temperature": TEMPERATURE, **settings})
     prompt = default_prompt(found) if prompt is None else prompt
+    beginning = prompt if isinstance(prompt, str) else found.apply_chat_template(prompt, add_generation_prompt=True)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
-    stops = [stop] if isinstance(stop, str) else stop
-    return prompt + "".join(
-        generate_text(model, found, prompt, max_new_tokens, config, stop=stops, generator=generator)
-    )
+    ends: dict[str, Any] = {"stop": stop, "stop_tokens": found.stop_tokens}
+    new = generate_text(model, found, beginning, max_new_tokens, config, **ends, generator=generator)
+    return (prompt if isinstance(prompt, str) else "") + "".join(new)
 
 
 def transplant(

@@ -148,6 +148,8 @@ def tokenizer_option(command: Command) -> Command:
 @cli.command()
 @click.argument("run", metavar="RUN|MODEL", type=click.Path(path_type=Path))
 @click.option("--prompt", help="The text to continue.  [default: a line break, if the tokenizer knows it]")
+@click.option("--chat", is_flag=True, help="The prompt is a message: answer it by the chat template of the model.")
+@click.option("--system", metavar="TEXT", help="With --chat: the system message before the prompt.")
 @click.option(
     "-n",
     "--tokens",
@@ -179,6 +181,8 @@ def tokenizer_option(command: Command) -> Command:
 def sample(
     run: Path,
     prompt: str | None,
+    chat: bool,
+    system: str | None,
     tokens: int,
     stop: tuple[str, ...],
     samples: int,
@@ -192,10 +196,12 @@ def sample(
 ) -> None:
     """Generate text with a trained model, token by token.
 
-    RUN is a run, one of its checkpoints, or a folder written by model.save(path, tokenizer=...).
+    RUN is a run, one of its checkpoints, a folder written by model.save(path, tokenizer=...), or a checkpoint of
+    Hugging Face transformers, whose texts end at its end-of-text tokens.
 
     \b
     lmzoo sample runs/gpt2.tiny --prompt "The function "
+    lmzoo sample smol --chat --prompt "What is a bigram?"       the answer of a chat model
     lmzoo sample runs/gpt2.tiny --temperature 0 --stop $'\\n\\n'
     lmzoo sample runs/gpt2.tiny --samples 5 --tokens 40
     lmzoo sample runs/gpt2.10m --weights int8 -n 5000
@@ -211,8 +217,18 @@ def sample(
     sampling = SamplingConfig(**settings)
     if compiled and weights is None:
         raise click.UsageError("--compiled needs --weights bfloat16 or int8")
+    if chat and prompt is None:
+        raise click.UsageError("--chat needs --prompt, the message to answer")
+    if system is not None and not chat:
+        raise click.UsageError("--system needs --chat")
     model, found, _ = load_run(run, tokenizer)
     prompt = default_prompt(found) if prompt is None else prompt
+    asked = prompt
+    beginning: str | list[int] = prompt
+    if chat:
+        messages = [{"role": "system", "content": system}] if system is not None else []
+        messages.append({"role": "user", "content": prompt})
+        beginning, prompt = found.apply_chat_template(messages, add_generation_prompt=True), ""
     if weights is not None:
         model = decoding_copy(model, weights, rows=samples, compiled=compiled)
         if not has_bfloat16_kernels():
@@ -220,20 +236,21 @@ def sample(
         if weights == "int8" and (share := int8_share(model)) < MOST_INT8:
             click.echo(f"int8: {share:.0%} of the weights; the others are bfloat16", err=True)
     generator = None if seed is None else torch.Generator().manual_seed(seed)
+    ends: dict[str, Any] = {"stop": stop, "stop_tokens": found.stop_tokens}
     if samples != 1:
         if draft is not None:
             raise click.UsageError("--draft generates one text: leave out --samples")
-        texts = generate_texts(model, found, prompt, samples, tokens, sampling, stop=stop, generator=generator)
+        texts = generate_texts(model, found, beginning, samples, tokens, sampling, **ends, generator=generator)
         if as_json:
-            click.echo(json.dumps({"prompt": prompt, "texts": [*texts]}))
+            click.echo(json.dumps({"prompt": asked, "texts": [*texts]}))
             return
         for number, text in enumerate(texts, start=1):
             click.echo(click.style(f"--- {number}", dim=True) + f"\n{shown(prompt + text)}")
         return
     guesser = None if draft is None else _draft(draft, found)
-    pieces = generate_text(model, found, prompt, tokens, sampling, stop=stop, draft=guesser, generator=generator)
+    pieces = generate_text(model, found, beginning, tokens, sampling, **ends, draft=guesser, generator=generator)
     if as_json:
-        click.echo(json.dumps({"prompt": prompt, "texts": ["".join(pieces)]}))
+        click.echo(json.dumps({"prompt": asked, "texts": ["".join(pieces)]}))
         return
     click.echo(shown(prompt), nl=False)
     try:

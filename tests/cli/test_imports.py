@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,37 @@ def test_import_generates_as_transformers(source: Path) -> None:
         ids.append(int(logits_of(theirs, torch.tensor([ids]))[0, -1].argmax()))
     ours = "".join(generate_text(model, tokenizer, "Hello", 8, zoo.SamplingConfig(temperature=0.0)))
     assert ours == tokenizer.decode(ids)[len(tokenizer.decode(tokenizer.encode("Hello"))) :]
+
+
+@pytest.fixture
+def chatty(source: Path) -> Path:
+    """The checkpoint with a chat template and two tokens that end a turn, one of which comes after two tokens."""
+    config = {"chat_template": "<s>{% for m in messages %}{{ m.role }}:{{ m.content }}</s>{% endfor %}a:"}
+    (source / "tokenizer_config.json").write_text(json.dumps({**config, "tokenizer_class": "PreTrainedTokenizerFast"}))
+    model, tokenizer = zoo.load_model(source), zoo.load_tokenizer(source).for_model(300)
+    prompt = torch.tensor([tokenizer.encode_array("<s>system:Hi</s>user:Hello</s>a:").tolist()])
+    new = model.generate(prompt, 9, temperature=0.0)[0, prompt.shape[1] :].tolist()
+    third = next(token for token in new if token not in new[:2])
+    (source / "generation_config.json").write_text(json.dumps({"eos_token_id": [299_999, 298, third]}))
+    (source / "answer.txt").write_text(tokenizer.decode(new[: new.index(third)]))
+    return source
+
+
+def test_import_keeps_the_chat_template_and_the_end_of_a_turn(lmzoo: Command, chatty: Path) -> None:
+    out, answer = chatty.parent / "out", (chatty / "answer.txt").read_text()
+    assert lmzoo("import", chatty, out).code == 0
+    assert {"tokenizer_config.json", "generation_config.json"} <= {path.name for path in out.iterdir()}
+    for folder in (chatty, out):
+        asked = ["--chat", "--prompt", "Hello", "--system", "Hi", "--tokens", 9, "--temperature", 0]
+        assert lmzoo("sample", folder, *asked).out == f"{answer}\n"
+        several = json.loads(lmzoo("sample", folder, *asked, "--samples", 2, "--json").out)
+        assert several == {"prompt": "Hello", "texts": [answer, answer]}
+        messages = [{"role": "system", "content": "Hi"}, {"role": "user", "content": "Hello"}]
+        assert zoo.sample(folder, messages, 9, temperature=0.0) == answer
+    for arguments, message in ((["--chat"], "--chat needs --prompt"), (["--system", "a"], "--system needs --chat")):
+        refused = lmzoo("sample", out, *arguments)
+        assert (refused.code, refused.out) == (2, "")
+        assert message in refused.err
 
 
 def test_import_takes_a_dtype_and_a_checkpoint_without_a_tokenizer(lmzoo: Command, source: Path) -> None:
