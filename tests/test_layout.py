@@ -17,6 +17,7 @@ ELSEWHERE = {
     "__main__.py": "tests/cli/test_group.py",  # starts `python -m lmzoo`
     # Descriptions of architectures are tested together, by comparing their models with transformers'.
     **{f"hf/{m.name}": "tests/hf/test_load.py" for m in MODULES if m.parts[0] == "hf" and m.stem not in MACHINERY},
+    **{m.as_posix(): "tests/puzzles/test_catalog.py" for m in MODULES if m.parts[:2] == ("puzzles", "sources")},
 }
 
 
