@@ -18,9 +18,10 @@ from lmzoo.errors import CheckpointError, ConfigError
 from lmzoo.hf.architecture import Config
 from lmzoo.hf.architectures import architecture_of
 from lmzoo.hf.keys import WITHOUT_EFFECT
+from lmzoo.hf.own import is_own, own_architecture, own_model
 from lmzoo.hf.shards import Shards, open_files
 from lmzoo.hf.weights import Reader, Weights, check_used, not_tied, tied_heads
-from lmzoo.storage import atomic, models
+from lmzoo.storage import atomic, fingerprint, models
 
 if TYPE_CHECKING:
     from lmzoo.model import LanguageModel, ModelConfig
@@ -30,11 +31,12 @@ _CHUNK = 16 << 20  # bytes of a tensor that are copied before their pages are gi
 
 
 def is_checkpoint(folder: str | Path) -> bool:
-    """True for a folder with a config.json that lmzoo did not write."""
+    """True for a folder with a config.json in the form of Hugging Face, of transformers or of lmzoo itself."""
     if os.path.lexists(Path(folder) / atomic.MANIFEST) or not os.path.isfile(Path(folder) / CONFIG_FILE):
         return False
     try:
-        return "lmzoo" not in atomic.read_json(Path(folder) / CONFIG_FILE, links=True)
+        config = atomic.read_json(Path(folder) / CONFIG_FILE, links=True)
+        return is_own(config) or "lmzoo" not in config
     except CheckpointError:
         return True
 
@@ -51,6 +53,8 @@ def load_checkpoint(
     folder = Path(folder)
     where = folder / CONFIG_FILE
     config = Config(atomic.read_json(where, links=True))
+    if is_own(config):
+        return models.moved(_load_own(folder, config), dtype, device)
     try:
         architecture = architecture_of(config)
         settings = architecture.settings(config, WITHOUT_EFFECT)
@@ -68,9 +72,30 @@ def load_checkpoint(
         raise CheckpointError(str(error)) from None
     try:
         _check(tensors, weights, cls, built, where)
-        return _filled(tensors, weights, cls, built, dtype, device)
+        tokens = Reader(tensors, settings).ours(weights, "tokens.weight")
+        return _filled(tensors, weights, cls, built, dtype or tokens.dtype, device)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from None
+
+
+def _load_own(folder: Path, config: Config) -> LanguageModel:
+    """Loads a model in lmzoo's own form, each tensor in the dtype in which it was saved."""
+    where = folder / CONFIG_FILE
+    cls, built = own_model(config, where)
+    opened = open_files(folder)
+    count, size = sum(map(len, opened)), sum(file.bytes for file in opened)
+    architecture = own_architecture(models.tensors_of(models.on_meta(cls, built, count, size, where)))
+    weights = architecture.weights_for(config)
+    try:
+        tensors = Shards(opened, architecture, weights)
+        _check(tensors, weights, cls, built, where)
+        model = _filled(tensors, weights, cls, built, None, None)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    saved = config.table("lmzoo").get("fingerprint")
+    if saved is not None:
+        fingerprint.check(model, saved, where)
+    return model
 
 
 def _check(tensors: Shards, weights: Weights, cls: type[LanguageModel], config: ModelConfig, where: Path) -> None:
@@ -97,18 +122,17 @@ def _filled(
     dtype: torch.dtype | None,
     device: torch.device | str | None,
 ) -> LanguageModel:
-    """Returns the model with the weights of the checkpoint, which were checked."""
+    """Returns the model with the checked weights of the checkpoint; without `dtype`, each as it was saved."""
     read = Reader(tensors, configs.to_dict(config))
     with torch.random.fork_rng(devices=[]):  # plain torch modules draw weights when they are built
         model = registry.blank_model(cls, config)
     kept = _kept_wide(model)
     ours = models.tensors_of(model)
-    dtype = dtype or read.ours(weights, next(iter(ours))).dtype
     for name, tensor in ours.items():
         source = read.ours(weights, name)
-        wanted = torch.promote_types(dtype, torch.float32) if name in kept else dtype
-        if not tensor.is_floating_point():
-            wanted = tensor.dtype
+        wanted = (dtype or source.dtype) if tensor.is_floating_point() else tensor.dtype
+        if name in kept:
+            wanted = torch.promote_types(wanted, torch.float32)
         tensor.data = _copied(source, wanted, device, tensors)
     for head in tied_heads(weights, ours):
         if head.name in tensors and not torch.equal(tensors[head.name], tensors[head.tokens]):

@@ -61,11 +61,19 @@ def write_model(model: LanguageModel, folder: Path, facts: Mapping[str, Any] | N
 
     Checkpoints that are written during training have no fingerprint: computing it would slow down every save.
     """
+    content = describe(model, facts)
+    write_tensors(tensors_of(model), folder / MODEL_FILE)
+    atomic.write_new(folder / MODEL_CONFIG_FILE, [json.dumps(content, indent=1).encode()])
+
+
+def describe(model: LanguageModel, facts: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Returns the content of config.json: the family and all settings of a model, and more `facts`.
+
+    Raises `CheckpointError` for a model without a name.
+    """
     if not model.family:
         raise CheckpointError(f"{type(model).__name__} has no name to be loaded by: add @lmzoo.register_model('NAME')")
-    write_tensors(tensors_of(model), folder / MODEL_FILE)
-    content = {"lmzoo": 1, "model": model.family, "config": configs.to_dict(model.config), **(facts or {})}
-    atomic.write_new(folder / MODEL_CONFIG_FILE, [json.dumps(content, indent=1).encode()])
+    return {"lmzoo": 1, "model": model.family, "config": configs.to_dict(model.config), **(facts or {})}
 
 
 def load_model(
@@ -91,7 +99,12 @@ def load_model(
         raise CheckpointError(f"{path}: there is no such run or checkpoint; lmzoo.create_model({str(path)!r}) makes it")
     if is_checkpoint(path):
         return load_checkpoint(path, dtype=dtype, device=device)
-    model = read_model(checkpoints.find(path)).to(device)
+    return moved(read_model(checkpoints.find(path)), dtype, device)
+
+
+def moved(model: LanguageModel, dtype: torch.dtype | None, device: torch.device | str | None) -> LanguageModel:
+    """Returns the model on another device and with weights of another dtype, unless these are None."""
+    model = model.to(device)
     if dtype is not None:
         from lmzoo.inference.weights import cast_weights
 
@@ -113,7 +126,7 @@ def read_model(folder: atomic.Folder) -> LanguageModel:
     """
     where = folder.path / MODEL_CONFIG_FILE
     content = folder.json(MODEL_CONFIG_FILE)
-    cls, config = _class_and_config(where, content)
+    cls, config = class_and_config(where, content)
     with open_tensors(folder.file(MODEL_FILE)) as file:
         _check_against(file, cls, config, where, folder.sizes[MODEL_FILE])
         # Plain torch modules draw weights when they are built: the caller's random state must not advance.
@@ -139,7 +152,11 @@ def tensors_of(model: nn.Module) -> dict[str, Tensor]:
     }
 
 
-def _class_and_config(where: Path, content: dict[str, Any]) -> tuple[type[LanguageModel], ModelConfig]:
+def class_and_config(where: Path, content: Mapping[str, Any]) -> tuple[type[LanguageModel], ModelConfig]:
+    """Returns the class and the settings that the content of a config.json, `where`, describes.
+
+    Raises `CheckpointError` for a family that is not registered, and for a setting that breaks a rule.
+    """
     family, settings = content.get("model"), content.get("config")
     if content.get("lmzoo") != 1 or not isinstance(family, str) or not isinstance(settings, dict):
         raise CheckpointError(f"{where}: must hold lmzoo (1), model and config")
