@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from lmzoo import hf as hf
     from lmzoo import state as state
     from lmzoo.api import compare as compare
     from lmzoo.api import inspect as inspect
@@ -50,6 +51,7 @@ _HOMES = {
     "check_model": "conformance",
     "compare": "",
     "create_model": "registry",
+    "hf": "",
     "inspect": "",
     "list_models": "registry",
     "load_model": "storage.models",

@@ -67,7 +67,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "transplant": {"model", "decoder", "layers", "registry", "settings", "storage"},
     "matching": {"model", "registry"},
     "drawing": {"model", "layers", "state", "flops"},
-    "hf": {"model", "registry", "storage"},
+    "hf": {"model", "registry", "storage", "state", "losses", "inference"},
     "backbones": {"model", "decoder", "cell_model", "layers", "ops", "registry", "state"},
     "data": {"storage", "losses"},  # of the losses the target that is ignored
     "sampling_config": set(),

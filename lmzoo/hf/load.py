@@ -126,7 +126,7 @@ def _filled(
     read = Reader(tensors, configs.to_dict(config))
     with torch.random.fork_rng(devices=[]):  # plain torch modules draw weights when they are built
         model = registry.blank_model(cls, config)
-    kept = _kept_wide(model)
+    kept = kept_wide(model)
     ours = models.tensors_of(model)
     for name, tensor in ours.items():
         source = read.ours(weights, name)
@@ -141,7 +141,7 @@ def _filled(
     return (model if device is None else model.to(device)).eval()
 
 
-def _kept_wide(model: LanguageModel) -> set[str]:
+def kept_wide(model: LanguageModel) -> set[str]:
     """Returns the names of parameters that lose too much precision in 16 bits."""
     return {
         f"{path}.{name}" if path else name

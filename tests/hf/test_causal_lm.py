@@ -1,0 +1,314 @@
+"""Tests of models of lmzoo in transformers: saved and loaded, the loss, the arguments of forward, pipeline, Trainer."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    PreTrainedTokenizerFast,
+    Trainer,
+    TrainingArguments,
+    pipeline,
+)
+from transformers.loss.loss_utils import ForCausalLMLoss
+from transformers.utils import logging
+
+import lmzoo
+from lmzoo.conformance import subject
+from lmzoo.data.tokenizers import train_tokenizer
+from lmzoo.errors import CheckpointError, InputError
+from lmzoo.hf import causal_lm
+from lmzoo.hf.causal_lm import LmzooConfig, LmzooForCausalLM
+from lmzoo.inference.weights import cast_weights
+from lmzoo.layers.layer import Layer
+from lmzoo.model import LanguageModel
+from tests.helpers import TEXT, assert_same, registered_names_restored, seeded
+
+
+@pytest.fixture(autouse=True, scope="module")
+def registered() -> Iterator[None]:
+    """The classes of lmzoo are known to transformers, which draws no progress bars."""
+    lmzoo.hf.register()
+    logging.disable_progress_bar()
+    yield
+    logging.enable_progress_bar()
+
+
+@cache
+def mixtral() -> LanguageModel:
+    return subject("mixtral").model()  # with an auxiliary loss
+
+
+def saved(model: LanguageModel, folder: Path, **options: Any) -> Path:
+    LmzooForCausalLM.of(model).save_pretrained(folder, **options)
+    return folder
+
+
+# Saving and loading ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("family", ["gpt2", "granite", "mamba", "ngram"])  # tied weights, float32 weights, buffers
+def test_model_saved_in_shards_loads_bitwise_equal(family: str, tmp_path: Path) -> None:
+    model = subject(family).model()
+    saved(model, tmp_path, max_shard_size="9KB")
+    assert len([*tmp_path.glob("*.safetensors")]) > 1
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert isinstance(loaded, LmzooForCausalLM)
+    assert not loaded.training
+    assert_same(loaded.model.state_dict(), model.state_dict())
+    assert_same(lmzoo.load_model(tmp_path).state_dict(), model.state_dict())
+    idx = subject(family).tokens(2, 7)
+    assert torch.equal(loaded(idx).logits, model(idx).logits)
+    loaded.save_pretrained(tmp_path / "again")
+    assert (tmp_path / "again/config.json").read_bytes() == (tmp_path / "config.json").read_bytes()
+
+
+def test_model_loads_in_another_dtype_as_load_model_does(tmp_path: Path) -> None:
+    model = subject("mamba").model()
+    loaded = AutoModelForCausalLM.from_pretrained(saved(model, tmp_path), dtype=torch.bfloat16)
+    expected = cast_weights(copy.deepcopy(model), torch.bfloat16)
+    assert {p.dtype for p in expected.parameters()} == {torch.bfloat16, torch.float32}
+    assert_same(loaded.model.state_dict(), expected.state_dict())
+    loaded.save_pretrained(tmp_path / "bf16")
+    again = AutoModelForCausalLM.from_pretrained(tmp_path / "bf16")
+    assert again.dtype == torch.bfloat16
+    assert_same(again.model.state_dict(), expected.state_dict())
+
+
+class WithTables(Layer):
+    """A layer with a constant, which is not trained, and a buffer that is not saved."""
+
+    offsets_D: Tensor
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__()
+        self.own("factor", (d_model,), lambda w, _: w.fill_(0.5), role="constant")
+        self.register_buffer("offsets_D", torch.arange(d_model) / 7, persistent=False)
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return x_BTD * self.factor + self.offsets_D
+
+
+class WithTablesModel(lmzoo.MixerModel):
+    """A model of somebody else."""
+
+    config_class: ClassVar[type[lmzoo.MixerConfig]] = lmzoo.MixerConfig
+
+    def make_mixer(self, config: lmzoo.MixerConfig, layer: int) -> nn.Module:
+        return WithTables(config.d_model)
+
+
+def test_model_of_a_plug_in_keeps_its_constants_and_its_unsaved_buffers(tmp_path: Path) -> None:
+    with registered_names_restored():
+        lmzoo.register_model("with-tables")(WithTablesModel)
+        model = lmzoo.create_model("with-tables", vocab_size=13, d_model=8, n_layers=1, generator=seeded()).eval()
+        loaded = AutoModelForCausalLM.from_pretrained(saved(model, tmp_path))
+        drawn = AutoModelForCausalLM.from_config(loaded.config)
+    idx = torch.tensor([[1, 2, 3]])
+    assert torch.equal(loaded(idx).logits, model(idx).logits)
+    for wrapper in (loaded, drawn):
+        assert {n for n, p in wrapper.named_parameters() if not p.requires_grad} == {"model.blocks.0.0.inner.factor"}
+    assert [p.std() > 0 for p in drawn.model.tokens.parameters()] == [True]  # drawn by the layer itself
+    assert torch.equal(drawn.model.blocks[0][0].inner.factor, torch.full((8,), 0.5))
+
+
+def test_model_with_other_tensors_is_refused(tmp_path: Path) -> None:
+    file = saved(mixtral(), tmp_path) / "model.safetensors"
+    tensors = load_file(file)
+    save_file({**tensors, "model.extra": torch.ones(1)}, file)
+    with pytest.raises(CheckpointError, match=r"the checkpoint has no place for model\.extra$"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+    del tensors["model.norm.weight"]
+    save_file(tensors, file)
+    with pytest.raises(CheckpointError, match=r"does not hold model\.norm\.weight$"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+    file.unlink()
+    torch.save(tensors, tmp_path / "pytorch_model.bin")
+    with pytest.raises(OSError, match="safetensors"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+
+
+def test_config_describes_the_model_and_nothing_else(tmp_path: Path) -> None:
+    fingerprint = {"fingerprint": [1.0]}
+    content = {"lmzoo": 1, "model": "bigram", "config": {"vocab_size": 5, "context_length": 8}}
+    config = LmzooConfig(lmzoo={**content, **fingerprint}, eos_token_id=3)
+    config.save_pretrained(tmp_path)
+    loaded = AutoConfig.from_pretrained(tmp_path)
+    assert type(loaded) is LmzooConfig
+    assert (loaded.lmzoo, loaded.vocab_size, loaded.max_position_embeddings, loaded.eos_token_id) == (content, 5, 8, 3)
+    assert AutoModelForCausalLM.from_config(loaded).generation_config.eos_token_id == 3
+    for wrong, message in (
+        ({"lmzoo": content, "vocab_size": 6}, "vocab_size=6 must be 5, as under the key lmzoo$"),
+        ({"lmzoo": {**content, "model": "bigramm"}}, "'bigramm' is unknown"),
+        ({"lmzoo": {**content, "config": {"vocab_size": -5}}}, "vocab_size=-5"),
+        ({"lmzoo": ["bigram"]}, r"must hold lmzoo \(1\), model and config$"),
+    ):
+        with pytest.raises(CheckpointError, match=message):
+            LmzooConfig(**wrong)
+    with pytest.raises(CheckpointError, match=r"must hold lmzoo \(1\), model and config$"):
+        LmzooForCausalLM(LmzooConfig())
+
+
+# Loss -----------------------------------------------------------------------------------------------------------------
+
+
+def labels_of(idx: Tensor) -> Tensor:
+    """Returns labels as transformers wants them, not shifted, some of them ignored."""
+    labels = idx.clone()
+    labels[0, 2:4] = labels[1, -3:] = -100
+    return labels
+
+
+@pytest.mark.parametrize("number", [None, 7, torch.tensor(7)])
+def test_loss_equals_that_of_transformers(number: Any) -> None:
+    wrapper, idx = LmzooForCausalLM.of(mixtral()), subject("mixtral").tokens(2, 9)
+    labels, mask = labels_of(idx), torch.ones_like(idx)
+    mask[1, -3:] = 0  # padding on the right
+    out = wrapper(idx, attention_mask=mask, labels=labels, num_items_in_batch=number)
+    expected = ForCausalLMLoss(out.logits, labels, wrapper.config.vocab_size, num_items_in_batch=number)
+    torch.testing.assert_close(out.loss, expected, rtol=1e-6, atol=1e-6)
+    assert out.past_key_values is None
+    past = wrapper(idx[:, :4]).past_key_values
+    rest = wrapper(idx[:, 4:], labels=labels[:, 4:], past_key_values=past, num_items_in_batch=number)
+    logits = out.logits[:, 4:].contiguous()
+    expected = ForCausalLMLoss(logits, labels[:, 4:], wrapper.config.vocab_size, num_items_in_batch=number)
+    torch.testing.assert_close(rest.loss, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_loss_with_padding_on_the_left_equals_that_of_the_rows() -> None:
+    wrapper, rows = LmzooForCausalLM.of(mixtral()), [subject("mixtral").tokens(1, T) for T in (9, 5)]
+    idx = torch.cat([nn.functional.pad(row, (9 - row.shape[1], 0), value=10**6) for row in rows])
+    out = wrapper(idx, attention_mask=idx != 10**6, labels=idx.masked_fill(idx == 10**6, -100))
+    each = [wrapper(row, labels=row).loss * (row.shape[1] - 1) for row in rows]
+    torch.testing.assert_close(out.loss, sum(each) / 12, rtol=1e-5, atol=1e-5)
+
+
+def test_auxiliary_losses_take_part_in_gradients_and_not_in_the_loss() -> None:
+    idx, labels = subject("mixtral").tokens(2, 9), labels_of(subject("mixtral").tokens(2, 9))
+    model = copy.deepcopy(mixtral()).train()
+    out = LmzooForCausalLM.of(model)(idx, labels=labels, num_items_in_batch=24)
+    targets = nn.functional.pad(labels[:, 1:], (0, 1), value=-100)
+    torch.testing.assert_close(out.loss, mixtral()(idx, targets).loss * 11 / 24)  # 11 of 24 labels are in this batch
+    gradients = torch.autograd.grad(out.loss, [*model.parameters()])
+    expected = torch.autograd.grad(model(idx, targets).loss * 11 / 24, [*model.parameters()])
+    plain = torch.autograd.grad(mixtral()(idx, targets).loss * 11 / 24, [*mixtral().parameters()])
+    for found, wanted in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(found, wanted)
+    assert any((a - b).abs().max() > 1e-5 for a, b in zip(gradients, plain, strict=True))
+
+
+def test_model_that_is_not_trained_by_gradients_says_so() -> None:
+    wrapper, idx = LmzooForCausalLM.of(subject("ngram").model()), subject("ngram").tokens(2, 5)
+    assert wrapper(idx, labels=idx).loss > 0
+    with pytest.raises(InputError, match=r"ngram is not trained by gradients: lmzoo train fits it$"):
+        wrapper.train()(idx, labels=idx)
+
+
+# Arguments of forward -------------------------------------------------------------------------------------------------
+
+
+def test_forward_keeps_the_logits_that_are_asked_for() -> None:
+    wrapper, idx = LmzooForCausalLM.of(mixtral()), subject("mixtral").tokens(2, 9)
+    whole = mixtral()(idx).logits.detach()
+    for grad in (True, False):
+        with torch.set_grad_enabled(grad):
+            for wanted, expected in ((0, whole), (1, whole[:, -1:]), (4, whole[:, -4:]), (99, whole)):
+                found = wrapper(idx, logits_to_keep=wanted).logits
+                torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+            found = wrapper(idx, logits_to_keep=torch.tensor([0, 5])).logits
+            torch.testing.assert_close(found, whole[:, [0, 5]], rtol=1e-5, atol=1e-5)
+
+
+def test_forward_gives_a_tuple_if_asked() -> None:
+    wrapper, idx = LmzooForCausalLM.of(mixtral()), subject("mixtral").tokens(2, 9)
+    loss, logits = wrapper(idx, labels=idx, return_dict=False)
+    assert torch.equal(loss, wrapper(idx, labels=idx).loss)
+    assert torch.equal(logits, wrapper(idx).logits)
+    assert wrapper(idx, use_cache=False).past_key_values is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"output_attentions": True}, "output_attentions is not supported"),
+        ({"inputs_embeds": torch.ones(2, 3, 4)}, "inputs_embeds is not supported"),
+        ({"input_ids": None}, "input_ids must be given"),
+        ({"position_ids": torch.tensor([[0, 1, 0]])}, "position_ids must count"),
+        ({"attention_mask": torch.ones(2, 1, 3, 3)}, r"attention_mask has shape \(2, 1, 3, 3\)"),
+        ({"input_ids": torch.tensor([[1, 2, 99]])}, "idx holds the id 99"),
+    ],
+)
+def test_forward_refuses_what_it_cannot_honor(arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        LmzooForCausalLM.of(mixtral())(**{"input_ids": subject("mixtral").tokens(2, 3), **arguments})
+    with pytest.raises(InputError, match="cannot be resized"):
+        LmzooForCausalLM.of(mixtral()).resize_token_embeddings(20)
+
+
+# pipeline and Trainer -------------------------------------------------------------------------------------------------
+
+
+def test_pipeline_continues_a_batch_of_prompts_as_each_alone(tmp_path: Path) -> None:
+    tokenizer = train_tokenizer("bpe:280", [TEXT])
+    model = lmzoo.create_model("griffin.tiny", vocab_size=280, generator=seeded()).eval()
+    tokenizer.save(saved(model, tmp_path))
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), pad_token="!")
+    theirs.save_pretrained(tmp_path)
+    pipe = pipeline("text-generation", model=str(tmp_path))
+    prompts = ["The 3 cats sat", "The", "The 12 cats sat on 5 mats, and"]
+    options = {"max_new_tokens": 6, "do_sample": False, "return_tensors": True}
+    found = [row[0]["generated_token_ids"] for row in pipe(prompts, batch_size=3, **options)]
+    for prompt, ids in zip(prompts, found, strict=True):
+        idx = torch.tensor([tokenizer.encode(prompt)])
+        expected = model.generate(idx, 6, temperature=0.0)[0].tolist()
+        assert ids[-len(expected) :] == expected
+
+
+def trained(folder: Path, steps: int, **settings: Any) -> Trainer:
+    rows = [{"input_ids": row, "labels": row} for row in subject("mixtral").tokens(8, 9)]
+    settings = {"learning_rate": 1e-2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, **settings}
+    settings |= {"max_steps": steps, "save_steps": 2, "logging_steps": 1, "use_cpu": True}
+    arguments = TrainingArguments(str(folder), report_to="none", disable_tqdm=True, **settings)
+    trainer = Trainer(LmzooForCausalLM.of(subject("mixtral").model().train()), arguments, train_dataset=rows)
+    trainer.train(resume_from_checkpoint=str(folder / "checkpoint-2") if (folder / "checkpoint-2").is_dir() else None)
+    return trainer
+
+
+def test_trainer_lowers_the_loss_and_resumes(tmp_path: Path) -> None:
+    whole = trained(tmp_path, 4)
+    losses = [entry["loss"] for entry in whole.state.log_history if "loss" in entry]
+    assert losses[-1] < losses[0] - 0.1
+    resumed = trained(tmp_path, 4)
+    assert [entry["step"] for entry in resumed.state.log_history if "loss" in entry][-2:] == [3, 4]
+    assert_same(resumed.model.state_dict(), whole.model.state_dict())
+    assert_same(AutoModelForCausalLM.from_pretrained(tmp_path / "checkpoint-4").state_dict(), whole.model.state_dict())
+
+
+def test_trainer_shifts_labels_when_it_smooths_them(tmp_path: Path) -> None:
+    smoothed = trained(tmp_path, 1, label_smoothing_factor=1e-6, learning_rate=0.0)
+    plain = trained(tmp_path, 1, learning_rate=0.0)
+    first, second = (trainer.state.log_history[0]["loss"] for trainer in (smoothed, plain))
+    assert first == pytest.approx(second, abs=1e-4)
+
+
+def test_register_needs_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(InputError, match=r"register\(\) needs the package transformers: pip install transformers$"):
+        lmzoo.hf.register()
+
+
+def test_register_twice_changes_nothing() -> None:
+    causal_lm.register()
+    assert AutoModelForCausalLM._model_mapping[LmzooConfig] is LmzooForCausalLM
+    assert type(AutoConfig.for_model("lmzoo")) is LmzooConfig
