@@ -22,7 +22,7 @@ from lmzoo.errors import CheckpointError, InputError
 from lmzoo.hf.decoding_cache import DecodingCache
 from lmzoo.hf.load import CONFIG_FILE, kept_wide
 from lmzoo.hf.own import MODEL_TYPE, PREFIX, own_config
-from lmzoo.hf.padding import check_positions, new_mask, next_labels, padding_last
+from lmzoo.hf.padding import at, check_positions, new_mask, next_labels, padding_last
 from lmzoo.inference.weights import cast_weights
 from lmzoo.losses import IGNORE_INDEX, cross_entropy
 from lmzoo.model import LanguageModel, ModelConfig
@@ -187,9 +187,11 @@ class LmzooForCausalLM(PreTrainedModel, GenerationMixin):
         if mask_BT is None:
             logits_BTV, loss = self.model(idx_BT, targets_BT)
             return logits_BTV, loss
-        idx_BT, order_BT, back = padding_last(idx_BT, mask_BT)
-        logits_BTV, loss = self.model(idx_BT, None if targets_BT is None else targets_BT.gather(1, order_BT))
-        return back(logits_BTV), loss
+        idx_BT, order_BT = padding_last(idx_BT, mask_BT)
+        if targets_BT is None:  # at padding, as in a cache: the logits after the last token before it
+            return at(self.model(idx_BT).logits, (mask_BT.cumsum(dim=1) - 1).clamp(min=0)), None
+        logits_BTV, loss = self.model(idx_BT, targets_BT.gather(1, order_BT))
+        return at(logits_BTV, order_BT.argsort(dim=1)), loss
 
     def _prepare_cache_for_generation(
         self,
@@ -199,7 +201,10 @@ class LmzooForCausalLM(PreTrainedModel, GenerationMixin):
         batch_size: int,  # noqa: ARG002
         max_cache_length: int,
     ) -> Any:
-        """Called by `generate`."""
+        """Called by `generate`. Raises `InputError` for another cache, and for a prompt without a token."""
+        mask_BL = model_kwargs.get("attention_mask")
+        if mask_BL is not None and not bool(mask_BL.any(dim=1).all()):
+            raise InputError("attention_mask has a row without a token: there is nothing to continue")
         kind = generation_config.cache_implementation
         if kind not in (None, "dynamic"):
             raise InputError(f"cache_implementation={kind!r}: models of lmzoo have a cache of their own")

@@ -19,6 +19,7 @@ from torch import Tensor
 from transformers import Cache
 
 from lmzoo.errors import InputError
+from lmzoo.hf.padding import at
 from lmzoo.model import LanguageModel
 from lmzoo.state import State, select
 
@@ -92,15 +93,19 @@ class DecodingCache(Cache):
         self._groups = tuple(groups)
 
     def read(self, model: LanguageModel, K: int) -> Tensor:
-        """Reads all new columns; returns the logits of the last K of them (B, K, V), 0 at padding."""
+        """Reads all new columns; returns the logits of the last K of them (B, K, V).
+
+        At padding they are those after the last token before it, or 0 if no token was read since the last call.
+        """
         assert self._mask_BL is not None
         logits_BKV: Tensor | None = None
         groups: list[_Group] = []
         for group in self._groups:
             mask_NK = self._mask_BL[[*group.rows], self._mask_BL.shape[1] - K :]
-            wanted = int(mask_NK.sum(dim=1).max())
-            if wanted:
-                group, logits_NCV = self._advanced(model, group, wanted)
+            # At padding in front of these tokens, the one before them is wanted, too.
+            wanted = int(mask_NK.sum(dim=1).max()) + (not bool(mask_NK.all()))
+            if C := min(wanted, group.unread().shape[1]):
+                group, logits_NCV = self._advanced(model, group, C)
                 logits_NKV = _placed(logits_NCV, mask_NK)
                 if len(group.rows) == len(self._mask_BL):
                     logits_BKV = logits_NKV
@@ -219,10 +224,10 @@ class DecodingCache(Cache):
 
 
 def _placed(logits_NCV: Tensor, mask_NK: Tensor) -> Tensor:
-    """Moves the logits of the last C tokens of each row to the columns (N, K) that hold them."""
-    if mask_NK.shape[1] == logits_NCV.shape[1] and bool(mask_NK.all()):
+    """Moves the logits of the last C tokens of each row to the columns (N, K) that follow or hold them."""
+    C = logits_NCV.shape[1]
+    if mask_NK.shape[1] == C and bool(mask_NK.all()):
         return logits_NCV
-    after_NK = mask_NK.flip(1).cumsum(dim=1).flip(1)  # tokens from here to the end
-    place_NK = (logits_NCV.shape[1] - after_NK).clamp(min=0, max=logits_NCV.shape[1] - 1)
-    placed_NKV = logits_NCV.gather(1, place_NK[..., None].expand(-1, -1, logits_NCV.shape[2]))
-    return placed_NKV.masked_fill(~mask_NK[..., None], 0.0)
+    later_NK = mask_NK.flip(1).cumsum(dim=1).flip(1) - mask_NK.long()  # tokens behind each column
+    place_NK = C - 1 - later_NK
+    return at(logits_NCV, place_NK.clamp(min=0)).masked_fill((place_NK < 0)[..., None], 0.0)

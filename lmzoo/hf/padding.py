@@ -1,11 +1,9 @@
 """What transformers says about padding, for models that read none: masks, positions, labels and the order of columns.
 
-Legend: B rows, T new columns (tokens or padding), L all columns, V vocabulary.
+Legend: B rows, T new columns (tokens or padding), L all columns, K some of them, V vocabulary.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -59,17 +57,16 @@ def next_labels(labels_BT: Tensor, mask_BT: Tensor | None) -> Tensor:
     return targets_BT.masked_fill(begins_BT, IGNORE_INDEX)
 
 
-def padding_last(idx_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor, Callable[[Tensor], Tensor]]:
+def padding_last(idx_BT: Tensor, mask_BT: Tensor) -> tuple[Tensor, Tensor]:
     """Moves padding behind the tokens, which do not see it there, because the model is causal.
 
-    Returns the ids (B, T), 0 for padding; the order (B, T) of the columns; and a function that moves the columns of
-    (B, T, V) back.
+    Returns the ids (B, T), 0 for padding, whose own id may lie outside of the vocabulary; and the order (B, T) of the
+    columns.
     """
     order_BT = (~mask_BT).long().argsort(dim=1, stable=True)
-    place_BT = order_BT.argsort(dim=1)
+    return idx_BT.masked_fill(~mask_BT, 0).gather(1, order_BT), order_BT
 
-    def back(x_BTV: Tensor) -> Tensor:
-        return x_BTV.gather(1, place_BT[..., None].expand_as(x_BTV))
 
-    # The id of padding may lie outside of the vocabulary.
-    return idx_BT.masked_fill(~mask_BT, 0).gather(1, order_BT), order_BT, back
+def at(x_BTV: Tensor, place_BK: Tensor) -> Tensor:
+    """Returns x[b, place[b, k]] as (B, K, V)."""
+    return x_BTV.gather(1, place_BK[..., None].expand(-1, -1, x_BTV.shape[2]))

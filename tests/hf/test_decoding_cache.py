@@ -40,11 +40,12 @@ def model_of(family: str) -> LanguageModel:
     return wrapped(family).model
 
 
-def padded(family: str) -> tuple[list[Tensor], Tensor, Tensor]:
-    """Returns prompts (1, T), and the batch of them with padding on the left, with its mask."""
+def padded(family: str, side: str = "left") -> tuple[list[Tensor], Tensor, Tensor]:
+    """Returns prompts (1, T), and the batch of them with padding, with its mask."""
     rows = [small(family).tokens(1, T, seed=T) for T in LENGTHS]
-    longest = max(LENGTHS)
-    ids = torch.cat([torch.nn.functional.pad(row, (longest - row.shape[1], 0), value=PADDING) for row in rows])
+    ids = torch.nn.utils.rnn.pad_sequence(
+        [row[0] for row in rows], batch_first=True, padding_value=PADDING, padding_side=side
+    )
     return rows, ids, (ids != PADDING).long()
 
 
@@ -84,6 +85,17 @@ def test_generate_without_a_cache_gives_the_same(family: str) -> None:
     again, same = together(family, ids, mask, n_new, use_cache=False)
     assert torch.equal(tokens, again)
     torch.testing.assert_close(logits, same, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
+def test_generate_is_exact_with_padding_on_the_right(use_cache: bool) -> None:
+    rows, ids, mask = padded("griffin", side="right")
+    tokens, _ = together("griffin", ids, mask, 4, use_cache=use_cache)
+    for number, row in enumerate(rows):
+        assert torch.equal(tokens[number], alone("griffin", row, 4)[0])
+    mask[1] = 0
+    with pytest.raises(InputError, match="attention_mask has a row without a token"):
+        together("griffin", ids, mask, 4, use_cache=use_cache)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

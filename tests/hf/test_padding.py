@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lmzoo.errors import InputError
-from lmzoo.hf.padding import check_positions, new_mask, next_labels, padding_last
+from lmzoo.hf.padding import at, check_positions, new_mask, next_labels, padding_last
 
 IDX = torch.tensor([[9, 9, 1, 2], [3, 9, 4, 9]])
 MASK = IDX != 9
@@ -42,8 +42,12 @@ def test_next_labels_shift_and_ignore_the_first_token_after_padding() -> None:
     assert next_labels(labels, MASK).tolist() == [[-100, -100, 2, -100], [-100, -100, -100, -100]]
 
 
-def test_padding_last_keeps_the_order_of_tokens_and_can_be_undone() -> None:
-    idx, order, back = padding_last(IDX, MASK)
+def test_padding_last_keeps_the_order_of_tokens() -> None:
+    idx, order = padding_last(IDX, MASK)
     assert idx.tolist() == [[1, 2, 0, 0], [3, 4, 0, 0]]
     assert torch.equal(IDX.gather(1, order), torch.tensor([[1, 2, 9, 9], [3, 4, 9, 9]]))
-    assert torch.equal(back(IDX.gather(1, order)[..., None])[..., 0], IDX)
+
+
+def test_at_picks_places_of_each_row() -> None:
+    x = torch.arange(12).view(2, 3, 2)
+    assert at(x, torch.tensor([[0, 0], [2, 1]])).tolist() == [[[0, 1], [0, 1]], [[10, 11], [8, 9]]]
