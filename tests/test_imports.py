@@ -67,7 +67,8 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "transplant": {"model", "decoder", "layers", "registry", "settings", "storage"},
     "matching": {"model", "registry"},
     "drawing": {"model", "layers", "state", "flops"},
-    "hf": {"model", "registry", "storage", "state", "losses", "inference"},
+    # of the layers patterns and rules for positions
+    "hf": {"model", "registry", "storage", "state", "losses", "inference", "data", "layers"},
     "backbones": {"model", "decoder", "cell_model", "layers", "ops", "registry", "state"},
     "data": {"storage", "losses"},  # of the losses the target that is ignored
     "sampling_config": set(),
@@ -96,6 +97,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "data",
         "train",
         "ops",  # `kernels`, to record them
+        "hf",  # to export the model of a run
         "__init__",
     },
     "conformance": {

@@ -110,7 +110,7 @@ MPT = Architecture(
         "norm_type": Only("low_precision_layernorm", ("layernorm",)),
         **{key: Unused() for key in ("learned_pos_emb", "emb_pdrop", "init_device", "init_config", "verbose")},
     },
-    together=(Together(("attn_config",), _attention),),
+    together=(Together(("attn_config",), _attention, inverse=lambda _: {}),),
     aliases={"hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"},
     fixed={"bias": False, "activation": "gelu"},
     prefix="transformer.",

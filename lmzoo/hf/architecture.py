@@ -7,7 +7,7 @@ them and is ignored would give a model that is wrong without a sign of it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from lmzoo.hf.weights import Weights
 from lmzoo.suggestions import suggest
 
 _REQUIRED = object()
+Settings = Mapping[str, Any]  # of a model of lmzoo by name; those that None stands for are filled in
 MAX_LAYERS = 10_000
 _SHOWN = 100  # characters of a value that an error shows
 
@@ -63,6 +64,15 @@ class Config(dict[str, Any]):
         return [known[word] for word in found]
 
 
+def layer_words(key: str, words: Sequence[str], known: Mapping[str, str]) -> dict[str, list[str]]:
+    """Returns the key with a word of transformers for each layer: `Config.words` read backwards.
+
+    Returns nothing if there is a layer for which no word is known.
+    """
+    theirs = {ours: word for word, ours in known.items()}
+    return {key: [theirs[word] for word in words]} if {*words} <= theirs.keys() else {}
+
+
 _KINDS: dict[type, str] = {
     int: "a whole number",
     float: "a number",
@@ -89,6 +99,10 @@ class Key(ABC):
     def settings(self, key: str, config: Config) -> Mapping[str, Any]:
         """Returns the settings of lmzoo that the value of the key gives. Raises `CheckpointError`."""
 
+    def inverse(self, key: str, ours: Settings) -> Mapping[str, Any]:  # noqa: ARG002
+        """Returns the key and its value for a model with these settings; nothing if the default of the key is right."""
+        return {}
+
 
 @dataclass(frozen=True)
 class To(Key):
@@ -112,6 +126,17 @@ class To(Key):
             raise refused(key, value, f"must be one of {', '.join(map(repr, self.values))}")
         return {self.setting: self.values[value]}
 
+    def inverse(self, key: str, ours: Settings) -> Mapping[str, Any]:
+        value = ours[self.setting]
+        if self.values is not None:
+            known = [each for each, setting in self.values.items() if setting == value]
+            if not known:
+                return {}
+            value = self.default if self.default in known else known[0]
+        if type(self.default) is int and isinstance(value, float):  # transformers refuses other numbers than whole ones
+            return {key: int(value)} if value.is_integer() else {}
+        return {} if value is None and self.default is None else {key: value}
+
 
 @dataclass(frozen=True)
 class Only(Key):
@@ -127,6 +152,10 @@ class Only(Key):
             raise refused(key, value, f"must be {known}: lmzoo has no other form of this part")
         return {}
 
+    def inverse(self, key: str, ours: Settings) -> Mapping[str, Any]:  # noqa: ARG002
+        """Writes the value for readers that have no defaults, unless it says that a part is absent."""
+        return {} if self.value is None or isinstance(self.value, list) else {key: self.value}
+
 
 @dataclass(frozen=True)
 class Unused(Key):
@@ -138,10 +167,18 @@ class Unused(Key):
 
 @dataclass(frozen=True)
 class Together:
-    """Keys that give settings together; `settings` raises `CheckpointError` for values that lmzoo cannot honor."""
+    """Keys that give settings together; `settings` raises `CheckpointError` for values that lmzoo cannot honor.
+
+    `inverse` returns the keys for the settings of a model. Without it, an architecture cannot be written.
+    """
 
     keys: tuple[str, ...]
     settings: Callable[[Config], Mapping[str, Any]]
+    inverse: Callable[[Settings], Mapping[str, Any]] | None = None
+
+    def inverse_of(self, ours: Settings) -> dict[str, Any]:
+        """Returns the keys for the settings of a model; nothing without an inverse."""
+        return {} if self.inverse is None else {**self.inverse(ours)}
 
 
 @dataclass(frozen=True)
@@ -160,6 +197,9 @@ class Architecture:
     old_prefix: str = ""  # the prefix in files of other versions
     old_names: Mapping[str, str] = field(default_factory=dict[str, str])  # of tensors, and their names in `weights`
     buffers: tuple[str, ...] = ()  # patterns of tensors in old files that lmzoo computes itself
+    training: Mapping[str, str] = field(
+        default_factory=dict[str, str]
+    )  # keys that are written alone, and their settings
 
     def _without_aliases(self, config: Config) -> Config:
         """Returns the config with the names of `keys` alone."""
@@ -192,3 +232,22 @@ class Architecture:
                     key, config[key], f"is not a key of {self.model_type} that lmzoo knows{suggest(key, known)}"
                 )
         return settings
+
+    @property
+    def can_be_written(self) -> bool:
+        """True if each part of the description has an inverse."""
+        return all(together.inverse is not None for together in self.together)
+
+    def config(self, ours: Settings) -> Config:
+        """Returns the config.json for a model with these settings: `settings` read backwards.
+
+        It may describe another model, if these keys cannot express the settings: compare `settings` of it.
+        """
+        keys: dict[str, Any] = {"model_type": self.model_type, "architectures": [self.classes[0]]}
+        for key, meaning in self.keys.items():
+            keys |= meaning.inverse(key, ours)
+        for together in self.together:
+            keys |= together.inverse_of(ours)
+        keys |= {key: ours[setting] for key, setting in self.training.items()}
+        # A text of lmzoo has no special tokens. Without these keys, the defaults of transformers would be ids.
+        return Config({**keys, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None})

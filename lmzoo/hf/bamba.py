@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba2 import UNLIMITED, mixer
@@ -43,6 +44,30 @@ def _heads(config: Config) -> dict[str, Any]:
     return {"ssm_head_dim": inner // heads, "expand": expand}
 
 
+def _pattern_keys(ours: Settings) -> dict[str, Any]:
+    return {"attn_layer_indices": [layer for layer, word in enumerate(ours["pattern"]) if word == "attention"]}
+
+
+def _heads_keys(ours: Settings) -> dict[str, Any]:
+    inner, width = ours["expand"] * ours["d_model"], ours["ssm_head_dim"]
+    return {"mamba_n_heads": inner // width, "mamba_d_head": width, "mamba_expand": ours["expand"]}
+
+
+ROTARY = rope(scaled=False, fraction="rotary_fraction", share=0.5)
+
+
+def _rotary(config: Config) -> Mapping[str, Any]:
+    """Returns the rotary positions. Outside of `rope_parameters`, transformers replaces another share than a half."""
+    if config.value("partial_rotary_factor", 0.5, float) != 0.5:
+        raise refused("partial_rotary_factor", config["partial_rotary_factor"], "must be 0.5, or be in rope_parameters")
+    return ROTARY.settings(config)
+
+
+def _rotary_keys(ours: Settings) -> dict[str, Any]:
+    parameters = {"rope_theta": ours["rope_theta"], "partial_rotary_factor": ours["rotary_fraction"]}
+    return {"rope_parameters": {"rope_type": "default", **parameters}}
+
+
 BAMBA = Architecture(
     model_type="bamba",
     classes=("BambaForCausalLM",),
@@ -65,9 +90,9 @@ BAMBA = Architecture(
         **{key: Unused() for key in ("mamba_chunk_size", "num_logits_to_keep", "z_loss_coefficient")},
     },
     together=(
-        Together(("mamba_n_heads", "mamba_d_head", "mamba_expand"), _heads),
-        Together(("attn_layer_indices", "layer_types"), _pattern),
-        rope(scaled=False, fraction="rotary_fraction", share=0.5),
+        Together(("mamba_n_heads", "mamba_d_head", "mamba_expand"), _heads, _heads_keys),
+        Together(("attn_layer_indices", "layer_types"), _pattern, _pattern_keys),
+        Together(ROTARY.keys, _rotary, _rotary_keys),
     ),
     aliases={"layers_block_type": "layer_types"},
 )

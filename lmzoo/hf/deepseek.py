@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope, yarn_magnitude
 from lmzoo.hf.mixtral import experts
 from lmzoo.hf.weights import Head, Neighbors, Rows, Weights
+from lmzoo.layers.rope_scaling import Yarn
 
 _OURS, _THEIRS = "blocks.{i}.0.inner.", "model.layers.{i}.self_attn."
 _MLP, _THEIR_MLP = "blocks.{i}.1.inner.", "model.layers.{i}.mlp."
@@ -98,6 +100,23 @@ def _limited(config: Config) -> dict[str, Any]:
     return {"n_groups": config.value("n_group", 1), "top_groups": config.value("topk_group", 1)}
 
 
+def _attention_keys(ours: Settings) -> dict[str, Any]:
+    found = {"num_attention_heads": ours["n_heads"], "num_key_value_heads": ours["n_heads"], **rope().inverse_of(ours)}
+    rule = ours["rope_scaling"]
+    if isinstance(rule, Yarn) and rule.factor > 1 and ours["sharpness"] != 1:
+        found["rope_scaling"]["mscale_all_dim"] = (math.sqrt(ours["sharpness"]) - 1) / (0.1 * math.log(rule.factor))
+    return found
+
+
+def _groups_keys(ours: Settings) -> dict[str, Any]:
+    return {"n_group": ours["n_groups"], "topk_group": ours["top_groups"], "num_experts_per_tok": ours["top_k"]}
+
+
+def _limited_keys(ours: Settings) -> dict[str, Any]:
+    method = "greedy" if ours["n_groups"] == 1 else "group_limited_greedy"
+    return {"topk_method": method, "n_group": ours["n_groups"], "topk_group": ours["top_groups"]}
+
+
 _KEYS = {
     **{key: meaning for key, meaning in ATTENTION.items() if "heads" not in key},
     "hidden_act": SWIGLU,
@@ -130,7 +149,10 @@ DEEPSEEK_V2 = Architecture(
         "scoring_func": Only("softmax"),
         "mlp_bias": Only(False),
     },
-    together=(Together(_ROTARY, _attention), Together(("topk_method", "n_group", "topk_group"), _limited)),
+    together=(
+        Together(_ROTARY, _attention, _attention_keys),
+        Together(("topk_method", "n_group", "topk_group"), _limited, _limited_keys),
+    ),
     fixed={"sigmoid": False, "normalize": False, "balance_bias": False},
     aliases={"num_experts": "n_routed_experts"},
 )
@@ -153,8 +175,8 @@ DEEPSEEK_V3 = Architecture(
         "num_nextn_predict_layers": Unused(),  # further tokens
     },
     together=(
-        Together(_ROTARY, partial(_attention, kv_heads=128)),
-        Together(("n_group", "topk_group", "num_experts_per_tok"), _groups),
+        Together(_ROTARY, partial(_attention, kv_heads=128), _attention_keys),
+        Together(("n_group", "topk_group", "num_experts_per_tok"), _groups, _groups_keys),
     ),
     aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
 )

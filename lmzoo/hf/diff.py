@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.weights import Weights
@@ -29,6 +29,10 @@ def _heads(config: Config) -> dict[str, Any]:
     return {"n_heads": maps // 2, "n_kv_heads": kv_maps // 2}
 
 
+def _heads_keys(ours: Settings) -> dict[str, Any]:
+    return {"num_attention_heads": 2 * ours["n_heads"], "num_key_value_heads": 2 * ours["n_kv_heads"]}
+
+
 DIFFLLAMA = Architecture(
     model_type="diffllama",
     classes=("DiffLlamaForCausalLM",),
@@ -42,5 +46,8 @@ DIFFLLAMA = Architecture(
         "tie_word_embeddings": To("tie_embeddings", default=False),
         "lambda_std_dev": Unused(),
     },
-    together=(rope(), Together(("num_attention_heads", "num_key_value_heads", "head_dim"), _heads)),
+    together=(
+        rope(),
+        Together(("num_attention_heads", "num_key_value_heads", "head_dim"), _heads, _heads_keys),
+    ),
 )

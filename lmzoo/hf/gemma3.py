@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
-from lmzoo.hf.keys import ATTENTION, GELU_TANH, rope, scaling
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.keys import ATTENTION, GELU_TANH, rope, scaling, scaling_keys
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.weights import Weights
 
@@ -32,7 +32,10 @@ def _layers(every: int) -> Together:
             words = ["local" if (layer + 1) % count else "global" for layer in range(config.layers())]
         return {"pattern": " ".join(words), "window": config.value("sliding_window", 4096)}
 
-    return Together(("layer_types", "sliding_window", "sliding_window_pattern"), settings)
+    def inverse(ours: Settings) -> dict[str, Any]:
+        return {"sliding_window": ours["window"], **layer_words("layer_types", ours["pattern"], _KINDS)}
+
+    return Together(("layer_types", "sliding_window", "sliding_window_pattern"), settings, inverse)
 
 
 KEYS = {
@@ -65,7 +68,7 @@ GEMMA2 = Architecture(
         "final_logit_softcapping": To("logit_cap", 30.0),
         "attn_logit_softcapping": To("attention_cap", 50.0),
     },
-    together=(_layers(2), Together(rope().keys, _both_thetas)),
+    together=(_layers(2), Together(rope().keys, _both_thetas, rope().inverse)),
     fixed={"qk_norm": False},
 )
 
@@ -87,6 +90,11 @@ def _two_ropes(config: Config) -> dict[str, Any]:
     }
 
 
+def _two_ropes_keys(ours: Settings) -> dict[str, Any]:
+    thetas = {"rope_theta": ours["rope_theta"], "rope_local_base_freq": ours["local_rope_theta"]}
+    return {**thetas, **scaling_keys(ours["rope_scaling"])}
+
+
 GEMMA3_TEXT = Architecture(
     model_type="gemma3_text",
     classes=("Gemma3ForCausalLM",),
@@ -99,6 +107,8 @@ GEMMA3_TEXT = Architecture(
     },
     together=(
         _layers(6),
-        Together(("rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq"), _two_ropes),
+        Together(
+            ("rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq"), _two_ropes, _two_ropes_keys
+        ),
     ),
 )

@@ -65,6 +65,7 @@ GPT2 = Architecture(
     aliases={"hidden_size": "n_embd", "max_position_embeddings": "n_positions"}
     | {"num_attention_heads": "n_head", "num_hidden_layers": "n_layer"},
     buffers=("*.attn.bias", "*.attn.masked_bias"),
+    training=dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), "dropout"),
 )
 
 _LAYER = "model.decoder.layers.{i}."
@@ -106,5 +107,8 @@ OPT = Architecture(
         "layer_norm_elementwise_affine": Only(True),
         "init_std": Unused(),
     },
-    together=(Together(("word_embed_proj_dim",), _no_projection),),
+    together=(
+        Together(("word_embed_proj_dim",), _no_projection, lambda ours: {"word_embed_proj_dim": ours["d_model"]}),
+    ),
+    training={"dropout": "dropout", "attention_dropout": "dropout"},
 )

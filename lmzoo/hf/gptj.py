@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused
 from lmzoo.hf.keys import EVERY, GELU_TANH, SIZES, SWIGLU, rope
 from lmzoo.hf.weights import Head, Neighbors, Rows, Source, Stacked, Transposed, Weights
 
@@ -71,7 +72,14 @@ def _rotary_dim(share: float) -> Together:
         fraction = found.pop("fraction")
         return {**found, "rotary_dim": int(width * fraction)}
 
-    return Together(keys.keys, settings)
+    def inverse(ours: Settings) -> dict[str, Any]:
+        width = ours["d_model"] // ours["n_heads"]
+        fraction = ours["rotary_dim"] / width
+        if int(width * fraction) != ours["rotary_dim"]:  # rounded down
+            fraction = math.nextafter(fraction, 1)
+        return {"rope_theta": ours["rope_theta"], "partial_rotary_factor": fraction}
+
+    return Together(keys.keys, settings, inverse)
 
 
 _SIZES = {

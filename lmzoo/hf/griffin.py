@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import EVERY, GELU_TANH, ROPE, rope
 from lmzoo.hf.weights import Head, Layout, Reader, Rows, Source, Squeezed, Weights
+from lmzoo.hf.writer import Writer
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class InLayer(Layout):
 
     def build(self, read: Reader, **index: int) -> Tensor:
         return read(self.part, **(index | {"i": self.layer}))
+
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
+        write(self.part, tensor, **(index | {"i": self.layer}))
 
 
 MODEL: Weights = {
@@ -130,6 +134,14 @@ def _positions(config: Config) -> dict[str, Any]:
     return {"d_model": width, "embed_scale": scale, "rope_theta": found["rope_theta"]}
 
 
+def _sizes_keys(ours: Settings) -> dict[str, Any]:
+    return {"block_types": ours["pattern"], "intermediate_size": 2 * ours["d_ff"]}
+
+
+def _positions_keys(ours: Settings) -> dict[str, Any]:
+    return {"hidden_size": ours["d_model"], "rope_theta": ours["rope_theta"], "partial_rotary_factor": 0.5}
+
+
 RECURRENT_GEMMA = Architecture(
     model_type="recurrent_gemma",
     classes=("RecurrentGemmaForCausalLM",),
@@ -139,6 +151,7 @@ RECURRENT_GEMMA = Architecture(
         **EVERY,
         "vocab_size": To("vocab_size"),
         "num_hidden_layers": To("n_layers"),
+        "max_position_embeddings": To("context_length", 256),  # of lmzoo: transformers has no such key here
         "num_attention_heads": To("n_heads", 10),
         "lru_width": To("d_rnn", None),
         "attention_window_size": To("window", 2048),
@@ -152,9 +165,9 @@ RECURRENT_GEMMA = Architecture(
         **{key: Unused() for key in ("w_init_variance_scale", "final_w_init_variance_scale")},  # initial values
     },
     together=(
-        Together(("block_types", "intermediate_size"), _sizes),
-        Together(("num_key_value_heads",), _kv_heads),
-        Together((*ROPE, "hidden_size"), _positions),
+        Together(("block_types", "intermediate_size"), _sizes, _sizes_keys),
+        Together(("num_key_value_heads",), _kv_heads, lambda ours: {"num_key_value_heads": ours["n_kv_heads"]}),
+        Together((*ROPE, "hidden_size"), _positions, _positions_keys),
     ),
     aliases={"sliding_window": "attention_window_size"},
 )

@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from lmzoo.hf.architecture import Config, Key, Only, To, Together, refused
+from lmzoo.hf.architecture import Config, Key, Only, Settings, To, Together, refused
+from lmzoo.layers.rope_scaling import KINDS, RopeScaling, Yarn
 
 # Keys that do not change the logits of a full forward pass in eval mode.
 WITHOUT_EFFECT = frozenset(
@@ -35,10 +36,10 @@ WITHOUT_EFFECT = frozenset(
 )
 # Keys of every config that lmzoo supports with one value alone.
 EVERY: Mapping[str, Key] = {
-    "is_encoder_decoder": Only(False),
-    "add_cross_attention": Only(False),
+    "is_encoder_decoder": Only(None, (False,)),
+    "add_cross_attention": Only(None, (False,)),
     "cross_attention_hidden_size": Only(None),
-    "tie_encoder_decoder": Only(False),
+    "tie_encoder_decoder": Only(None, (False,)),
 }
 SIZES: Mapping[str, Key] = {
     **EVERY,
@@ -86,7 +87,11 @@ def rope(
         found = rope_settings(config, parameters, config.value(base, theta, float), scaled=scaled)
         return found if fraction is None else {**found, fraction: float(rotated)}
 
-    return Together((*ROPE, base, *([old] if old else [])), settings)
+    def inverse(ours: Settings) -> dict[str, Any]:
+        found = {base: ours["rope_theta"], **(scaling_keys(ours["rope_scaling"]) if scaled else {})}
+        return found if fraction is None else {**found, old or "partial_rotary_factor": ours[fraction]}
+
+    return Together((*ROPE, base, *([old] if old else [])), settings, inverse)
 
 
 def rope_settings(config: Config, parameters: Config, theta: float, *, scaled: bool) -> dict[str, Any]:
@@ -149,6 +154,20 @@ _NAMES = {
     "beta_slow": "slow",
 }
 _DEFAULTS = {"beta_fast": 32.0, "beta_slow": 1.0}
+
+
+def scaling_keys(rule: RopeScaling | None) -> dict[str, Any]:
+    """Returns the key for a rule for longer texts: `scaling` read backwards; nothing for one that only lmzoo has."""
+    kind = next((name for name, cls in KINDS.items() if type(rule) is cls), "")
+    if kind not in _SCALINGS:
+        return {}
+    found: dict[str, Any] = {"rope_type": kind}
+    found |= {key: getattr(rule, _NAMES[key]) for key in _SCALINGS[kind] if key in _NAMES}
+    if "original_max_position_embeddings" in _SCALINGS[kind]:
+        found["original_max_position_embeddings"] = getattr(rule, "original")  # noqa: B009
+    if isinstance(rule, Yarn):
+        found |= {"attention_factor": rule.magnitude, **({} if rule.whole else {"truncate": False})}
+    return {"rope_scaling": found}
 
 
 def _number(parameters: Config, key: str) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.keys import EVERY, ROPE, SWIGLU
 from lmzoo.hf.mixtral import experts
 from lmzoo.hf.weights import Either, Head, Rows, Source, Squeezed, Weights
@@ -37,7 +37,7 @@ WEIGHTS: Weights = {
     "tokens.weight": "model.embed_tokens.weight",
     "blocks.{i}.0.before.weight": "model.layers.{i}.input_layernorm.weight",
     **{f"blocks.{{i}}.0.inner.{ours}": f"{_MIXER}{theirs}" for ours, theirs in {**_LATENT, **_DELTA}.items()},
-    "blocks.{i}.0.inner.q.weight": Either((f"{_MIXER}q_b_proj.weight", f"{_MIXER}q_proj.weight")),
+    "blocks.{i}.0.inner.q.weight": f"{_MIXER}q_b_proj.weight",
     "blocks.{i}.0.inner.qkv.weight": Rows(tuple(f"{_MIXER}{part}_proj.weight" for part in "qkv")),
     "blocks.{i}.0.inner.conv.weight": Squeezed(Rows(tuple(f"{_MIXER}{part}_conv1d.weight" for part in "qkv")), axis=1),
     "blocks.{i}.0.inner.A_log": Squeezed(Squeezed(Squeezed(f"{_MIXER}A_log", axis=3), axis=1), axis=0),
@@ -52,6 +52,9 @@ WEIGHTS: Weights = {
     "norm.weight": "model.norm.weight",
     "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
 }
+
+
+DIRECT: Weights = {**WEIGHTS, "blocks.{i}.0.inner.q.weight": f"{_MIXER}q_proj.weight"}  # q_rank is None
 
 
 def _delta(config: Config) -> dict[str, Any]:
@@ -118,6 +121,26 @@ def _groups(config: Config) -> dict[str, Any]:
 
 
 _TOP_K = "num_experts_per_token"
+
+
+def _delta_keys(ours: Settings) -> dict[str, Any]:
+    sizes = {"linear_head_dim": ours["kda_dim"], "linear_num_heads": ours["kda_heads"]}
+    return {**sizes, "linear_conv_kernel_dim": ours["d_conv"]}
+
+
+def _dense_keys(ours: Settings) -> dict[str, Any]:
+    dense = min(ours["n_dense"], ours["n_layers"])
+    return {"mlp_layer_types": ["dense"] * dense + ["sparse"] * (ours["n_layers"] - dense)}
+
+
+def _heads_keys(ours: Settings) -> dict[str, Any]:
+    return {"num_attention_heads": ours["n_heads"], "num_key_value_heads": ours["n_heads"]}
+
+
+def _groups_keys(ours: Settings) -> dict[str, Any]:
+    return {"num_expert_group": ours["n_groups"], "topk_group": ours["top_groups"], _TOP_K: ours["top_k"]}
+
+
 KEYS: dict[str, Key] = {
     **EVERY,
     "vocab_size": To("vocab_size"),
@@ -149,14 +172,16 @@ KIMI_LINEAR = Architecture(
     model_type="kimi_linear",
     classes=("KimiLinearForCausalLM",),
     family="deepseek",
-    weights=WEIGHTS,
+    weights=lambda config: DIRECT if config.get("q_lora_rank") is None else WEIGHTS,
     keys=KEYS,
     together=(
-        Together(("linear_head_dim", "linear_num_heads", "linear_conv_kernel_dim", "linear_attn_config"), _delta),
-        Together(("layer_types",), _pattern),
-        Together(("mlp_layer_types", "first_k_dense_replace"), _dense),
-        Together(("num_attention_heads", "num_key_value_heads"), _heads),
-        Together(("num_expert_group", "topk_group", _TOP_K), _groups),
+        Together(
+            ("linear_head_dim", "linear_num_heads", "linear_conv_kernel_dim", "linear_attn_config"), _delta, _delta_keys
+        ),
+        Together(("layer_types",), _pattern, lambda ours: layer_words("layer_types", ours["pattern"], _WORDS)),
+        Together(("mlp_layer_types", "first_k_dense_replace"), _dense, _dense_keys),
+        Together(("num_attention_heads", "num_key_value_heads"), _heads, _heads_keys),
+        Together(("num_expert_group", "topk_group", _TOP_K), _groups, _groups_keys),
     ),
     aliases={
         "max_position_embeddings": "model_max_length",

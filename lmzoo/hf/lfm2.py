@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.keys import SIZES, rope
 from lmzoo.hf.weights import Either, Head, Rows, Squeezed, Weights
 
@@ -41,15 +41,26 @@ def _width(config: Config) -> dict[str, Any]:
     return {"d_ff": width}
 
 
+_WORDS = {"full_attention": "full", "conv": "conv"}
+
+
 def _pattern(config: Config) -> dict[str, Any]:
     """Returns the layers: those with attention are in `layer_types`, or else in `full_attn_idxs`, by default all."""
     if config.get("layer_types") is not None:
-        words = config.words("layer_types", {"full_attention": "full", "conv": "conv"})
+        words = config.words("layer_types", _WORDS)
     else:
         layers = range(config.layers())
         chosen = config.value("full_attn_idxs", [*layers])
         words = ["full" if layer in chosen else "conv" for layer in layers]
     return {"pattern": " ".join(words)}
+
+
+def _width_keys(ours: Settings) -> dict[str, Any]:
+    return {"intermediate_size": ours["d_ff"], "block_auto_adjust_ff_dim": False}
+
+
+def _pattern_keys(ours: Settings) -> dict[str, Any]:
+    return {**layer_words("layer_types", ours["pattern"], _WORDS)}
 
 
 KEYS: dict[str, Key] = {
@@ -73,7 +84,11 @@ LFM2 = Architecture(
     family="llama",
     weights=WEIGHTS,
     keys=KEYS,
-    together=(rope(1e6), Together(WIDTHS, _width), Together(("layer_types", "full_attn_idxs"), _pattern)),
+    together=(
+        rope(1e6),
+        Together(WIDTHS, _width, _width_keys),
+        Together(("layer_types", "full_attn_idxs"), _pattern, _pattern_keys),
+    ),
     fixed={"qk_norm": True},
     aliases={
         "tie_embedding": "tie_word_embeddings",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
 from lmzoo.hf.weights import Head, Rows, Weights
 
@@ -64,7 +64,16 @@ def _windows(config: Config) -> dict[str, Any]:
     return {"window": window, "pattern": " ".join(words)}
 
 
-WINDOWS = Together(("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"), _windows)
+def _windows_keys(ours: Settings) -> dict[str, Any]:
+    if "rope" not in ours["pattern"]:
+        return {"use_sliding_window": False}
+    windows = {"use_sliding_window": True, "sliding_window": ours["window"]}
+    return {**windows, **layer_words("layer_types", ours["pattern"], KINDS)}
+
+
+WINDOWS = Together(
+    ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"), _windows, _windows_keys
+)
 
 LLAMA = Architecture(
     model_type="llama",
@@ -132,6 +141,15 @@ def _rope_or_none(config: Config) -> dict[str, Any]:
     return {"pattern": " ".join(words), "window": window if "rope" in words else None}
 
 
+def _rope_or_none_keys(ours: Settings) -> dict[str, Any]:
+    words = ours["pattern"]
+    found: dict[str, Any] = {"no_rope_layers": [int(word != "nope") for word in words], "use_sliding_window": False}
+    if "rope" in words:
+        kinds = ["sliding_attention" if word == "rope" else "full_attention" for word in words]
+        found |= {"use_sliding_window": True, "sliding_window": ours["window"], "layer_types": kinds}
+    return found
+
+
 SMOLLM3 = Architecture(
     model_type="smollm3",
     classes=("SmolLM3ForCausalLM",),
@@ -149,6 +167,7 @@ SMOLLM3 = Architecture(
         Together(
             ("no_rope_layers", "no_rope_layer_interval", "use_sliding_window", "sliding_window", "layer_types"),
             _rope_or_none,
+            _rope_or_none_keys,
         ),
     ),
 )
@@ -175,6 +194,6 @@ PHI3 = Architecture(
         "sliding_window": To("window", None),
         "attention_bias": Only(False),
     },
-    together=(Together(_PHI3_ROPE.keys, _long_positions),),
+    together=(Together(_PHI3_ROPE.keys, _long_positions, _PHI3_ROPE.inverse),),
     buffers=INV_FREQ,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.keys import rope
 from lmzoo.hf.llama import KEYS, KINDS, WEIGHTS
 
@@ -20,13 +20,17 @@ def _windows(config: Config) -> dict[str, Any]:
     return {"window": window if "rope" in words else None, "pattern": " ".join(words)}
 
 
+def _windows_keys(ours: Settings) -> dict[str, Any]:
+    return {"sliding_window": ours["window"], **layer_words("layer_types", ours["pattern"], KINDS)}
+
+
 MINISTRAL = Architecture(
     model_type="ministral",
     classes=("MinistralForCausalLM",),
     family="llama",
     weights=WEIGHTS,
     keys={**KEYS, "num_key_value_heads": To("n_kv_heads", 8)},
-    together=(rope(), Together(("sliding_window", "layer_types"), _windows)),
+    together=(rope(), Together(("sliding_window", "layer_types"), _windows, _windows_keys)),
 )
 
 
@@ -36,6 +40,11 @@ def _biases(config: Config) -> dict[str, Any]:
     if out and not qkv:
         raise refused("attention_out_bias", out, "must be false without attention_bias")
     return {"attention_bias": "all" if out else "qkv" if qkv else "none"}
+
+
+def _biases_keys(ours: Settings) -> dict[str, Any]:
+    biases = ours["attention_bias"]
+    return {"attention_bias": biases != "none", "attention_out_bias": biases == "all"}
 
 
 SEED_OSS = Architecture(
@@ -50,5 +59,5 @@ SEED_OSS = Architecture(
         "mlp_bias": Only(False),
         "residual_dropout": Unused(),
     },
-    together=(rope(), Together(("attention_bias", "attention_out_bias"), _biases)),
+    together=(rope(), Together(("attention_bias", "attention_out_bias"), _biases, _biases_keys)),
 )

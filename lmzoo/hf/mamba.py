@@ -37,7 +37,7 @@ def step_rank(key: str) -> Together:
             raise refused(key, rank, 'must be a whole number or "auto"')
         return {"dt_rank": None if rank == "auto" else rank}
 
-    return Together((key,), settings)
+    return Together((key,), settings, lambda ours: {key: ours["dt_rank"]})
 
 
 KEYS: dict[str, Key] = {
@@ -45,6 +45,7 @@ KEYS: dict[str, Key] = {
     "vocab_size": To("vocab_size"),
     "hidden_size": To("d_model"),
     "num_hidden_layers": To("n_layers"),
+    "max_position_embeddings": To("context_length", 256),  # of lmzoo: transformers has no such key here
     "layer_norm_epsilon": To("norm_eps", 1e-5),
     "state_size": To("d_state", 16),
     "conv_kernel": To("d_conv", 4),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import EVERY, SWIGLU
 from lmzoo.hf.weights import Head, Source, Squeezed, Weights
 
@@ -40,6 +40,10 @@ def _heads(config: Config) -> dict[str, Any]:
     return {}
 
 
+def _heads_keys(ours: Settings) -> dict[str, Any]:
+    return {"num_heads": ours["expand"] * ours["d_model"] // ours["head_dim"]}
+
+
 MAMBA2 = Architecture(
     model_type="mamba2",
     classes=("Mamba2ForCausalLM",),
@@ -50,6 +54,7 @@ MAMBA2 = Architecture(
         "vocab_size": To("vocab_size"),
         "hidden_size": To("d_model"),
         "num_hidden_layers": To("n_layers"),
+        "max_position_embeddings": To("context_length", 256),  # of lmzoo: transformers has no such key here
         "layer_norm_epsilon": To("norm_eps", 1e-5),
         "state_size": To("d_state", 128),
         "head_dim": To("head_dim", 64),
@@ -66,6 +71,6 @@ MAMBA2 = Architecture(
         "use_bias": Only(False),
         "use_conv_bias": Only(True),
     },
-    together=(Together(("num_heads",), _heads),),
+    together=(Together(("num_heads",), _heads, _heads_keys),),
     prefix="backbone.",
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
 from lmzoo.hf.llama import BIASES
 from lmzoo.hf.llama import WEIGHTS as LLAMA
@@ -15,8 +15,8 @@ def experts(fused: str, each: str, gate: str, up: str, down: str) -> Weights:
     """Returns the names of experts: in one tensor, or in `each` with `{e}`, where the parts have these names."""
     gate_and_up = Rows((f"{each}{gate}.weight", f"{each}{up}.weight"))
     return {
-        "blocks.{i}.1.inner.up": Either((f"{fused}gate_up_proj", Stacked(gate_and_up, "n_experts"))),
-        "blocks.{i}.1.inner.down": Either((f"{fused}down_proj", Stacked(f"{each}{down}.weight", "n_experts"))),
+        "blocks.{i}.1.inner.up": Either((Stacked(gate_and_up, "n_experts"), f"{fused}gate_up_proj")),
+        "blocks.{i}.1.inner.down": Either((Stacked(f"{each}{down}.weight", "n_experts"), f"{fused}down_proj")),
     }
 
 
@@ -24,11 +24,12 @@ _MLP = "model.layers.{i}.mlp."
 _OLD = "model.layers.{i}.block_sparse_moe."
 WEIGHTS: Weights = {
     **{name: source for name, source in LLAMA.items() if ".1.inner." not in name},
-    "blocks.{i}.1.inner.router.weight": Either((f"{_MLP}gate.weight", f"{_OLD}gate.weight")),
+    "blocks.{i}.1.inner.router.weight": Either((f"{_OLD}gate.weight", f"{_MLP}gate.weight")),
     **experts(f"{_MLP}experts.", f"{_OLD}experts.{{e}}.", "w1", "w3", "w2"),
 }
 _EACH: Weights = {
     **WEIGHTS,
+    "blocks.{i}.1.inner.router.weight": f"{_MLP}gate.weight",
     **experts(f"{_MLP}experts.", f"{_MLP}experts.{{e}}.", "gate_proj", "up_proj", "down_proj"),
 }
 _NORMS: Weights = {
@@ -73,6 +74,11 @@ def _sparse(config: Config) -> dict[str, Any]:
     return {"window": window}
 
 
+def _window_keys(ours: Settings) -> dict[str, Any]:
+    window = ours["window"]
+    return {"use_sliding_window": window is not None, **({} if window is None else {"sliding_window": window})}
+
+
 QWEN3_MOE = Architecture(
     model_type="qwen3_moe",
     classes=("Qwen3MoeForCausalLM",),
@@ -91,18 +97,30 @@ QWEN3_MOE = Architecture(
     },
     together=(
         rope(),
-        Together(("decoder_sparse_step", "mlp_only_layers", "use_sliding_window", "sliding_window"), _sparse),
+        Together(
+            ("decoder_sparse_step", "mlp_only_layers", "use_sliding_window", "sliding_window"), _sparse, _window_keys
+        ),
     ),
     aliases={"num_local_experts": "num_experts"},
     fixed={"qk_norm": "head"},
 )
+
+
+def _even_heads(config: Config) -> dict[str, Any]:
+    """Refuses heads of another width than an equal share of the features: the norms of OLMoE are as wide as these."""
+    width = config.value("hidden_size", 2048) // max(1, config.value("num_attention_heads", 16))
+    if config.value("head_dim", width) != width:
+        raise refused("head_dim", config["head_dim"], f"must be hidden_size / num_attention_heads = {width}")
+    return {}
+
+
 OLMOE = Architecture(
     model_type="olmoe",
     classes=("OlmoeForCausalLM",),
     family="mixtral",
     weights={**_EACH, **_NORMS},
     keys={
-        **KEYS,
+        **{key: meaning for key, meaning in KEYS.items() if key != "head_dim"},
         "rms_norm_eps": To("norm_eps", 1e-5),
         "num_experts": To("n_experts", 64),
         "num_experts_per_tok": To("top_k", 8),
@@ -110,7 +128,10 @@ OLMOE = Architecture(
         "attention_bias": To("attention_bias", default=False, values=BIASES),
         "clip_qkv": Only(None),
     },
-    together=(rope(),),
+    together=(
+        rope(),
+        Together(("head_dim",), _even_heads, lambda ours: {"head_dim": ours["head_dim"]}),
+    ),
     aliases={"num_local_experts": "num_experts"},
     fixed={"qk_norm": "all"},
     buffers=("*.rotary_emb.inv_freq",),

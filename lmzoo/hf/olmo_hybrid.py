@@ -8,11 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.gated_deltanet import WEIGHTS as DELTA
 from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope
 from lmzoo.hf.olmo2 import WEIGHTS as OLMO2
 from lmzoo.hf.weights import Either, Layout, Reader, Rows, Source, Squeezed, Weights
+from lmzoo.hf.writer import Writer
 
 QKV, CONV = "blocks.{i}.0.inner.qkv.weight", "blocks.{i}.0.inner.conv.weight"
 
@@ -32,12 +33,20 @@ def _sizes(config: Config) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class Joined(Layout):
-    """Parts of any number of rows: transformers saves the filters of q, k and v in three parts of nearly equal size."""
+    """Parts of any number of rows: transformers saves the filters of q, k and v in three parts of nearly equal size.
+
+    Written are parts of these `rows`, as in the published models.
+    """
 
     parts: tuple[Source, ...]
+    rows: tuple[int, ...]
 
     def build(self, read: Reader, **index: int) -> Tensor:
         return torch.cat([read(part, **index) for part in self.parts])
+
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
+        for part, piece in zip(self.parts, tensor.split(self.rows), strict=True):
+            write(part, piece, **index)
 
 
 def _weights(config: Config) -> Weights:
@@ -46,8 +55,8 @@ def _weights(config: Config) -> Weights:
     keys, values = sizes["delta_key_heads"] * sizes["key_dim"], sizes["delta_heads"] * sizes["value_dim"]
     delta, layer = "model.layers.{i}.linear_attn.", "model.layers.{i}."
     projections = Rows(tuple(f"{delta}{part}_proj.weight" for part in "qkv"), shares=(keys, keys, values))
-    filters = Joined(tuple(f"{delta}{part}_conv1d.weight" for part in "qkv"))
-    between = Either((f"{layer}post_attention_layernorm.weight", f"{layer}feedforward_layer_norm.weight"))
+    filters = Joined(tuple(f"{delta}{part}_conv1d.weight" for part in "qkv"), (keys, keys, values))
+    between = (f"{layer}post_attention_layernorm.weight", f"{layer}feedforward_layer_norm.weight")
     return {
         **DELTA,
         **OLMO2,
@@ -55,10 +64,10 @@ def _weights(config: Config) -> Weights:
         CONV: Squeezed(Either((filters, f"{delta}conv1d.weight")), axis=1),
         "blocks.{i}.0.inner.out.weight": Either((f"{layer}self_attn.o_proj.weight", f"{delta}o_proj.weight")),
         "blocks.{i}.0.before.weight": Either(
-            (f"{layer}input_layernorm.weight", f"{layer}attention_layer_norm.weight"),
+            (f"{layer}attention_layer_norm.weight", f"{layer}input_layernorm.weight"),
         ),
-        "blocks.{i}.1.before.weight": between,
-        "blocks.{i}.0.after.weight": between,
+        "blocks.{i}.1.before.weight": Either(between[::-1]),
+        "blocks.{i}.0.after.weight": Either(between),
     }
 
 
@@ -74,7 +83,26 @@ def _pattern(config: Config) -> dict[str, Any]:
     if config.get("layer_types") is None:
         config = Config({**config, "layer_types": kinds})
     words = config.words("layer_types", {"full_attention": attention, "linear_attention": "delta"})
+    if len({*words}) < 2:
+        raise refused("layer_types", config["layer_types"], "must have layers of both kinds")
     return {**found, "pattern": " ".join(words)}
+
+
+_SIZES = {
+    "linear_num_value_heads": "delta_heads",
+    "linear_num_key_heads": "delta_key_heads",
+    "linear_key_head_dim": "key_dim",
+    "linear_value_head_dim": "value_dim",
+}
+
+
+def _pattern_keys(ours: Settings) -> dict[str, Any]:
+    words = ours["pattern"]
+    attention = "rope" if "rope" in words else "nope"
+    layers = layer_words("layer_types", words, {"full_attention": attention, "linear_attention": "delta"})
+    if attention == "nope":
+        return {**layers, "rope_parameters": {"rope_type": "default", "rope_theta": None}}
+    return {**layers, "rope_theta": ours["rope_theta"]}
 
 
 OLMO_HYBRID = Architecture(
@@ -92,9 +120,7 @@ OLMO_HYBRID = Architecture(
         **{f"linear_{word}": Unused() for word in ("a_log_min", "a_log_max", "dt_min", "dt_max", "dt_init_floor")},
     },
     together=(
-        Together(
-            ("linear_num_key_heads", "linear_num_value_heads", "linear_key_head_dim", "linear_value_head_dim"), _sizes
-        ),
-        Together((*ROPE, "layer_types"), _pattern),
+        Together((*_SIZES,), _sizes, lambda ours: {key: ours[setting] for key, setting in _SIZES.items()}),
+        Together((*ROPE, "layer_types"), _pattern, _pattern_keys),
     ),
 )

@@ -7,11 +7,12 @@ from typing import Any
 
 from torch import Tensor
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mixtral import experts
 from lmzoo.hf.weights import Either, Layout, Reader, Rows, Source, Squeezed, Weights
+from lmzoo.hf.writer import Writer
 
 _ATTENTION, _DELTA, _MLP = "model.layers.{i}.self_attn.", "model.layers.{i}.linear_attn.", "model.layers.{i}.mlp."
 _KINDS = {"full_attention": "attention", "linear_attention": "delta"}
@@ -29,6 +30,10 @@ class PartOfHeads(Layout):
     def build(self, read: Reader, **index: int) -> Tensor:
         by_head = read(self.whole, **index).unflatten(0, (self.heads, -1))
         return by_head.split(list(self.sizes), dim=1)[self.which].flatten(0, 1)
+
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
+        by_head = tensor.unflatten(0, (self.heads, -1))
+        write.add_piece(self.whole, self.which, len(self.sizes), by_head, **index)
 
 
 def _sizes(config: Config) -> dict[str, int]:
@@ -128,6 +133,23 @@ def _positions(config: Config) -> dict[str, Any]:
     return dict(rope(fraction="rotary_fraction", share=0.25).settings(plain))
 
 
+_SIZES = {
+    "linear_num_value_heads": "delta_heads",
+    "linear_num_key_heads": "delta_key_heads",
+    "linear_key_head_dim": "key_dim",
+    "linear_value_head_dim": "value_dim",
+    "head_dim": "head_dim",
+}
+
+
+def _feed_forward_keys(ours: Settings) -> dict[str, Any]:
+    dense = [layer for layer, word in enumerate(ours["feed_forward"]) if word == "mlp"]
+    if len(dense) == ours["n_layers"]:
+        return {"num_experts": 0}
+    experts = {"num_experts": ours["n_experts"], "num_experts_per_tok": ours["top_k"]}
+    return {**experts, "decoder_sparse_step": 1, "mlp_only_layers": dense}
+
+
 _SECTIONS = ("mrope_section", "mrope_interleaved")
 KEYS: dict[str, Key] = {
     **ATTENTION,
@@ -141,23 +163,20 @@ KEYS: dict[str, Key] = {
     "mamba_ssm_dtype": Unused(),
     "mtp_num_hidden_layers": Unused(),
 }
-SIZES = Together(
-    (
-        *(f"linear_{of}_head_dim" for of in ("key", "value")),
-        "linear_num_key_heads",
-        "linear_num_value_heads",
-        "head_dim",
-    ),
-    _sizes,
+SIZES = Together((*_SIZES,), _sizes, lambda ours: {key: ours[setting] for key, setting in _SIZES.items()})
+PATTERN = Together(
+    ("layer_types", "full_attention_interval"),
+    _pattern,
+    lambda ours: layer_words("layer_types", ours["pattern"], _KINDS),
 )
-PATTERN = Together(("layer_types", "full_attention_interval"), _pattern)
+ROTARY = rope(fraction="rotary_fraction", share=0.25)
 QWEN3_5_TEXT = Architecture(
     model_type="qwen3_5_text",
     classes=("Qwen3_5ForCausalLM",),
     family="qwen3_next",
     weights=_split,
     keys=KEYS,
-    together=(SIZES, PATTERN, Together(ROPE, _positions)),
+    together=(SIZES, PATTERN, Together(ROPE, _positions, ROTARY.inverse)),
     buffers=("mtp.*",),  # a second model, which predicts several tokens
 )
 QWEN3_NEXT = Architecture(
@@ -176,8 +195,12 @@ QWEN3_NEXT = Architecture(
     },
     together=(
         *(SIZES, PATTERN),
-        rope(fraction="rotary_fraction", share=0.25),
-        Together(("num_experts", "num_experts_per_tok", "decoder_sparse_step", "mlp_only_layers"), _feed_forward),
+        ROTARY,
+        Together(
+            ("num_experts", "num_experts_per_tok", "decoder_sparse_step", "mlp_only_layers"),
+            _feed_forward,
+            _feed_forward_keys,
+        ),
     ),
     aliases={"num_local_experts": "num_experts"},
     buffers=("mtp.*",),

@@ -6,8 +6,8 @@ a name stands for the layer, 0 ... n_layers - 1, on both sides:
     {"tokens.weight": "model.embed_tokens.weight", "blocks.{i}.0.before.weight": "model.layers.{i}.input_norm.weight"}
 
 A map may have entries that a model does not need, such as biases: only the names of the model are read. A layout moves
-elements without changing them, and takes all sizes from the model's config. So each layout can be inverted, although
-writing a checkpoint is not implemented. A new layout must follow this rule.
+elements without changing them, and takes all sizes from the model's config. So the same map is read backwards to write
+a checkpoint (`lmzoo.hf.writer`): `build` of a layout joins parts to our tensor, `split` takes it apart again.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from lmzoo.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from lmzoo.hf.writer import Writer
 
 
 class Layout(ABC):
@@ -30,6 +33,10 @@ class Layout(ABC):
     @abstractmethod
     def build(self, read: Reader, **index: int) -> Tensor:
         """Returns the tensor. `read(source, **index)` reads a part; `index` holds the values of `{i}` and `{e}`."""
+
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:  # noqa: ARG002
+        """Gives the parts of our tensor to `write(source, part, **index)`: the inverse of `build`."""
+        raise CheckpointError(f"lmzoo cannot write the layout {type(self).__name__} yet")
 
 
 Source = str | Layout
@@ -54,6 +61,12 @@ class Rows(Layout):
         joined = read.adjacent([part.format(**index) for part in self.parts if isinstance(part, str)])
         return joined if joined is not None and len(joined) == sum(rows) else concatenated(parts)
 
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
+        shares = [write.size(share) for share in self.shares or (1,) * len(self.parts)]
+        rows = [len(tensor) * share // sum(shares) for share in shares]
+        for part, piece in zip(self.parts, tensor.split(rows), strict=True):
+            write(part, piece, **index)
+
 
 @dataclass(frozen=True)
 class Transposed(Layout):
@@ -63,6 +76,9 @@ class Transposed(Layout):
 
     def build(self, read: Reader, **index: int) -> Tensor:
         return read(self.part, **index).transpose(-2, -1)
+
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
+        write(self.part, tensor.transpose(-2, -1), **index)
 
 
 @dataclass(frozen=True)
@@ -74,6 +90,10 @@ class Stacked(Layout):
 
     def build(self, read: Reader, **index: int) -> Tensor:
         return concatenated([read(self.part, **index, e=e)[None] for e in range(read.size(self.count))])
+
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
+        for e, part in enumerate(tensor):
+            write(self.part, part, **index, e=e)
 
 
 @dataclass(frozen=True)
@@ -87,6 +107,10 @@ class PerHead(Layout):
         by_head = read(self.part, **index).unflatten(0, (read.size(self.heads), 3, -1))
         return by_head.transpose(0, 1).flatten(0, 2)
 
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
+        by_kind = tensor.unflatten(0, (3, write.size(self.heads), -1))
+        write(self.part, by_kind.transpose(0, 1).flatten(0, 2), **index)
+
 
 @dataclass(frozen=True)
 class Neighbors(Layout):
@@ -98,11 +122,18 @@ class Neighbors(Layout):
     first: bool = False  # the first R rows of a head, not the last
 
     def build(self, read: Reader, **index: int) -> Tensor:
-        by_head = read(self.part, **index).unflatten(0, (read.size(self.heads), -1))
-        start = 0 if self.first else by_head.shape[1] - read.size(self.rotated)
-        before, pairs, after = by_head.tensor_split([start, start + read.size(self.rotated)], dim=1)
-        halves = pairs.unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)
-        return concatenated([before, halves, after], dim=1).flatten(0, 1)
+        return self._moved(read(self.part, **index), read, (-1, 2))
+
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
+        write(self.part, self._moved(tensor, write, (2, -1)), **index)
+
+    def _moved(self, tensor: Tensor, sizes: Reader | Writer, shape: tuple[int, int]) -> Tensor:
+        """Returns the tensor with the two axes exchanged that the rotated rows of a head have in this shape."""
+        by_head, rotated = tensor.unflatten(0, (sizes.size(self.heads), -1)), sizes.size(self.rotated)
+        start = 0 if self.first else by_head.shape[1] - rotated
+        before, pairs, after = by_head.tensor_split([start, start + rotated], dim=1)
+        moved = pairs.unflatten(1, shape).transpose(1, 2).flatten(1, 2)
+        return concatenated([before, moved, after], dim=1).flatten(0, 1)
 
 
 @dataclass(frozen=True)
@@ -130,10 +161,16 @@ class Squeezed(Layout):
             raise CheckpointError(f"axis {self.axis} of shape {tuple(part.shape)} must have the length 1")
         return part.squeeze(self.axis)
 
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
+        write(self.part, tensor.unsqueeze(self.axis), **index)
+
 
 @dataclass(frozen=True)
 class Skipped(Layout):
-    """A tensor without its first rows, which the model never reads: positions in OPT begin at row 2."""
+    """A tensor without its first rows, which the model never reads: positions in OPT begin at row 2.
+
+    Written again, these rows are zeros.
+    """
 
     part: Source
     rows: int
@@ -141,10 +178,17 @@ class Skipped(Layout):
     def build(self, read: Reader, **index: int) -> Tensor:
         return read(self.part, **index)[self.rows :]
 
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
+        unread = tensor.new_zeros(self.rows, *tensor.shape[1:])
+        write(self.part, concatenated([unread, tensor]), **index)
+
 
 @dataclass(frozen=True)
 class Either(Layout):
-    """The first of these sources that the checkpoint holds: it has one of several forms, or the layers differ."""
+    """The first of these sources that the checkpoint holds: it has one of several forms, or the layers differ.
+
+    Written is the first whose module of the layer holds other tensors, too, or else the first of all.
+    """
 
     sources: tuple[Source, ...]
 
@@ -162,6 +206,9 @@ class Either(Layout):
             read.used |= attempt.used
             return tensor
         raise missing or MissingTensorError("no source is given")
+
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
+        write.choose(self.sources, tensor, **index)
 
 
 @dataclass(frozen=True)
@@ -210,7 +257,7 @@ class Reader:
 
     def ours(self, weights: Weights, name: str) -> Tensor:
         """Returns the tensor of the lmzoo model with this name. Raises `CheckpointError` for a wrong shape, too."""
-        entry, index = _entry(weights, name)
+        entry, index = entry_of(weights, name)
         try:
             return self(entry.name if isinstance(entry, Head) else entry, **index)
         except (CheckpointError, RuntimeError, IndexError) as error:  # torch raises the last two for a wrong shape
@@ -271,7 +318,7 @@ def check_used(names: Iterable[str], used: Iterable[str]) -> None:
         raise CheckpointError(f"the checkpoint holds {_series(unused[:3])}{more}, which the model has no place for")
 
 
-def _entry(weights: Weights, name: str) -> tuple[Source | Head, dict[str, int]]:
+def entry_of(weights: Weights, name: str) -> tuple[Source | Head, dict[str, int]]:
     """Returns the entry of a map for one of our names, and the index of the layer in it."""
     if name in weights:
         return weights[name], {}

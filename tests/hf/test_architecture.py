@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from lmzoo.errors import CheckpointError
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, layer_words, refused
 from lmzoo.hf.weights import Head
 
 
@@ -84,3 +84,58 @@ def test_architecture_settings_take_other_names_of_keys() -> None:
     assert toy.settings(Config(n_embd=3), frozenset()) == TOY.settings(Config(hidden_size=3), frozenset())
     with pytest.raises(CheckpointError, match=r"^n_embd=3 must be equal to hidden_size=4$"):
         toy.settings(Config(n_embd=3, hidden_size=4), frozenset())
+
+
+def test_architecture_config_is_read_backwards() -> None:
+    def half(ours: Any) -> dict[str, Any]:
+        return {"half": ours["double"] // 2}
+
+    toy = replace(TOY, together=(Together(("half",), double, half),), training={"pdrop": "dropout"})
+    assert toy.can_be_written
+    assert not TOY.can_be_written
+    ours = {"d_model": 3, "norm_eps": 0.1, "bias": "all", "double": 8, "dropout": 0.2, "gate": True}
+    config = toy.config(ours)
+    assert config == {
+        "model_type": "toy",
+        "architectures": ["ToyForCausalLM"],
+        "hidden_size": 3,
+        "eps": 0.1,
+        "bias": True,
+        "act": "silu",
+        "half": 4,
+        "pdrop": 0.2,
+        **dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id")),
+    }
+    without_effect = frozenset(config) - {"hidden_size", "eps", "bias", "act", "half"}
+    assert toy.settings(config, without_effect) == {name: value for name, value in ours.items() if name != "dropout"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        (To("x"), 3, {"key": 3}),
+        (To("x", None), None, {}),  # what a missing key means
+        (To("x", 4096), None, {"key": None}),
+        (To("x", 256), 20.0, {"key": 20}),  # a whole number, as the default
+        (To("x", 256), 20.5, {}),
+        (To("x", 1.0), 2.0, {"key": 2.0}),
+        (To("x", "b", {"a": 1, "b": 1, "c": 2}), 1, {"key": "b"}),
+        (To("x", "c", {"a": 1, "b": 1, "c": 2}), 1, {"key": "a"}),
+        (To("x", "c", {"a": 1}), 3, {}),  # no value of the key says this
+        (Only("silu", ("swish",)), 3, {"key": "silu"}),
+        (Only(None, (False,)), 3, {}),
+        (Unused(), 3, {}),
+    ],
+)
+def test_key_inverse_is_the_value_for_a_setting(key: Any, value: Any, expected: dict[str, Any]) -> None:
+    found = key.inverse("key", {"x": value})
+    assert found == expected
+    assert [type(each) for each in found.values()] == [type(each) for each in expected.values()]
+
+
+def test_layer_words_are_read_backwards() -> None:
+    known = {"full_attention": "full", "conv": "conv"}
+    words = ["conv", "full", "conv"]
+    found = layer_words("layer_types", words, known)
+    assert Config(found, num_hidden_layers=3).words("layer_types", known) == words
+    assert layer_words("layer_types", ["full", "nope"], known) == {}

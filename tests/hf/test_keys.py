@@ -15,7 +15,8 @@ import lmzoo
 from lmzoo.errors import CheckpointError
 from lmzoo.hf.architecture import Config
 from lmzoo.hf.architectures import ARCHITECTURES
-from lmzoo.hf.keys import WITHOUT_EFFECT, rope, scaling
+from lmzoo.hf.keys import WITHOUT_EFFECT, rope, scaling, scaling_keys
+from lmzoo.layers.rope_scaling import parse_rope_scaling
 from tests.backbones.against_transformers import random_tokens
 from tests.hf.references import CASES, V, case_keys, logits_of, reference, saved
 
@@ -155,3 +156,28 @@ def test_keys_scaling_takes_lengths_from_the_config() -> None:
         ({"max_position_embeddings": 9, "original_max_position_embeddings": 5}, 5),
     ):
         assert f"original={original} " in scaling(Config(config), parameters)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "none",
+        "linear factor=3.0",
+        "llama3 factor=8.0 low=1.0 high=3.0 original=12",
+        "yarn factor=4.0 fast=20.0 slow=0.5 original=8 attention=1.25 whole=0",
+    ],
+)
+def test_keys_scaling_is_read_backwards(text: str) -> None:
+    config = Config(scaling_keys(parse_rope_scaling(text)))
+    assert parse_rope_scaling(scaling(Config(), config.table("rope_scaling"))) == parse_rope_scaling(text)
+    ours = {"rope_theta": 5.0, "rope_scaling": parse_rope_scaling(text)}
+    found = rope().settings(Config(rope().inverse_of(ours)))
+    assert (found["rope_theta"], parse_rope_scaling(found["rope_scaling"])) == (5.0, parse_rope_scaling(text))
+
+
+def test_keys_rope_writes_other_names_and_no_rule_that_only_lmzoo_has() -> None:
+    assert scaling_keys(parse_rope_scaling("ntk factor=2")) == {}
+    partial = rope(fraction="share", old="rotary_pct", base="rotary_emb_base", scaled=False)
+    ours = {"rope_theta": 5.0, "share": 0.5}
+    assert partial.inverse_of(ours) == {"rotary_emb_base": 5.0, "rotary_pct": 0.5}
+    assert partial.settings(Config(partial.inverse_of(ours))) == ours
