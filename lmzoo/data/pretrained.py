@@ -56,7 +56,8 @@ class PretrainedTokenizer(Tokenizer):
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of a text, with the special tokens that the file adds to a text.
 
-        Raises DataError for a lone surrogate, and for a token that the model does not have.
+        Raises DataError for a lone surrogate, for a token that the model does not have, and for a character that has no
+        token, unless the file names one for all of these.
         """
         if not isinstance(text, str):
             raise DataError(f"text={text!r} must be a text")
@@ -68,7 +69,11 @@ class PretrainedTokenizer(Tokenizer):
 
     def _checked(self, text: str, *, special: bool) -> np.ndarray:
         utf8(text)
-        ids = np.array(self._hf.encode(text, add_special_tokens=special).ids, dtype=np.int64)
+        try:
+            encoded = self._hf.encode(text, add_special_tokens=special)
+        except Exception as error:  # the library raises bare Exception, for a character without a token
+            raise DataError(f"the text cannot be encoded: {' '.join(str(error).split())}") from None
+        ids = np.array(encoded.ids, dtype=np.int64)
         if ids.size and ids.max() >= self.vocab_size:
             token = self._hf.id_to_token(int(ids.max()))
             raise DataError(f"the token {token!r} has the id {ids.max()}: the model has vocab_size={self.vocab_size}")

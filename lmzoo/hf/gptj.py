@@ -77,7 +77,7 @@ def _rotary_dim(share: float) -> Together:
         fraction = ours["rotary_dim"] / width
         if int(width * fraction) != ours["rotary_dim"]:  # rounded down
             fraction = math.nextafter(fraction, 1)
-        return {"rope_theta": ours["rope_theta"], "partial_rotary_factor": fraction}
+        return keys.inverse_of({**ours, "fraction": fraction})
 
     return Together(keys.keys, settings, inverse)
 

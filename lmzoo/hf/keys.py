@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmzoo.hf.architecture import Config, Key, Only, Settings, To, Together, refused
-from lmzoo.layers.rope_scaling import KINDS, RopeScaling, Yarn
+from lmzoo.layers.rope_scaling import KINDS, LongRope, RopeScaling, Yarn
 
 # Keys that do not change the logits of a full forward pass in eval mode.
 WITHOUT_EFFECT = frozenset(
@@ -167,6 +167,9 @@ def scaling_keys(rule: RopeScaling | None) -> dict[str, Any]:
         found["original_max_position_embeddings"] = getattr(rule, "original")  # noqa: B009
     if isinstance(rule, Yarn):
         found |= {"attention_factor": rule.magnitude, **({} if rule.whole else {"truncate": False})}
+    if isinstance(rule, LongRope):
+        found |= {"short_factor": list(rule.short), "long_factor": list(rule.long)}
+        found |= {} if rule.attention is None else {"attention_factor": rule.attention}
     return {"rope_scaling": found}
 
 

@@ -178,6 +178,12 @@ def _long_positions(config: Config) -> dict[str, Any]:
     return dict(_PHI3_ROPE.settings(Config({"original_max_position_embeddings": 4096, **config})))
 
 
+def _long_positions_keys(ours: Settings) -> dict[str, Any]:
+    found = _PHI3_ROPE.inverse_of(ours)
+    length = found.get("rope_scaling", {}).pop("original_max_position_embeddings", None)
+    return found if length is None else {**found, "original_max_position_embeddings": length}
+
+
 _PHI3_ROPE = rope(fraction="rotary_fraction")
 PHI3 = Architecture(
     model_type="phi3",
@@ -194,6 +200,6 @@ PHI3 = Architecture(
         "sliding_window": To("window", None),
         "attention_bias": Only(False),
     },
-    together=(Together(_PHI3_ROPE.keys, _long_positions, _PHI3_ROPE.inverse),),
+    together=(Together(_PHI3_ROPE.keys, _long_positions, _long_positions_keys),),
     buffers=INV_FREQ,
 )

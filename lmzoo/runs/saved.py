@@ -38,7 +38,7 @@ def load_run(path: str | Path, tokenizer: str | Path | None = None) -> Run:
     Warns if a damaged newest checkpoint was skipped.
     """
     place = arguments.path("path", path)
-    run = _run_of(place)
+    run = run_of(place)
     if _is_saved_model(place, run):
         return Run(*_load_saved(place, tokenizer), {})
     tables = read_tables(run)
@@ -58,7 +58,7 @@ def load_model_and_tokenizer(
 ) -> tuple[LanguageModel, Tokenizer | None]:
     """Load what `load_run` loads, and also a saved model without a tokenizer, with None in its place."""
     place = arguments.path("path", path)
-    bare = tokenizer is None and not is_run(_run_of(place)) and not os.path.lexists(place / TOKENIZER_FILE)
+    bare = tokenizer is None and not is_run(run_of(place)) and not os.path.lexists(place / TOKENIZER_FILE)
     return (models.load_model(place), None) if bare else load_run(place, tokenizer)[:2]
 
 
@@ -130,9 +130,9 @@ def _model_and_split(
         return model, validation_split(load_data(data), found, documents), precision
     if not tables:
         raise DataError(f"{path}: is a saved model, which has no text of its own: name one with --data")
-    if documents == trained_with and (kept := read_validation(_run_of(path), model.config.vocab_size)) is not None:
+    if documents == trained_with and (kept := read_validation(run_of(path), model.config.vocab_size)) is not None:
         return model, kept, precision
-    corpus = load_data(own_data(_run_of(path)), keep_near_duplicates=keeps_near_duplicates(tables))
+    corpus = load_data(own_data(run_of(path)), keep_near_duplicates=keeps_near_duplicates(tables))
     now, then = text_hashes(corpus), tables["data"]
     if now["corpus_sha256"] != then.get("corpus_sha256"):
         raise DataError(
@@ -157,14 +157,14 @@ def text_to_read(path: str | Path, documents: Documents | None = None) -> str | 
 
     Raises the errors of `own_data`.
     """
-    run = _run_of(path)
+    run = run_of(path)
     if not is_run(run):
         return None
     kept = os.path.lexists(run / VALIDATION_FILE) and documents in (None, _documents(read_tables(run)))
     return None if kept else own_data(run)
 
 
-def _run_of(path: str | Path) -> Path:
+def run_of(path: str | Path) -> Path:
     """Return the directory of a run, or of the run that a checkpoint belongs to."""
     place = Path(path).resolve()
     if place.name == checkpoints.FOLDER:

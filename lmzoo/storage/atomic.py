@@ -59,11 +59,11 @@ def cannot_write(path: Path, error: OSError) -> CheckpointError:
 
 
 @contextmanager
-def new_folder(path: Path) -> Generator[Path]:
+def new_folder(path: Path, *, manifest: bool = True) -> Generator[Path]:
     """Yields a temporary folder to fill; it gets the name `path` when the block ends without an error.
 
-    It replaces a folder of that name; after an error the old folder is unchanged. Raises `CheckpointError` when
-    writing fails.
+    It replaces a folder of that name; after an error the old folder is unchanged. Without a `manifest`, it is a folder
+    for other programs. Raises `CheckpointError` when writing fails.
     """
     temporary = _aside(path, TEMPORARY)
     try:
@@ -76,9 +76,10 @@ def new_folder(path: Path) -> Generator[Path]:
         written = sorted(temporary.iterdir())
         for file in written:
             _sync(file)
-        entries = {file.name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)} for file in written}
-        write_new(temporary / MANIFEST, [json.dumps({"lmzoo": 1, "files": entries}, indent=1).encode()])
-        _sync(temporary / MANIFEST)
+        if manifest:
+            entries = {file.name: {"bytes": file.stat().st_size, "sha256": file_sha256(file)} for file in written}
+            write_new(temporary / MANIFEST, [json.dumps({"lmzoo": 1, "files": entries}, indent=1).encode()])
+            _sync(temporary / MANIFEST)
         _sync(temporary)
         _put_in_place(temporary, path)
     except OSError as error:

@@ -53,6 +53,12 @@ def saved(run: Path) -> list[tuple[int, Path]]:
     return [(step, path_of(run, step)) for step in steps]
 
 
+def step_of(path: Path) -> int | None:
+    """Returns the step of the checkpoint `path`, None for a folder that is no checkpoint of a run."""
+    match = _STEP.fullmatch(path.name)
+    return int(match[1] or match[2]) if match else None
+
+
 def path_of(run: Path, step: int) -> Path:
     """Returns the path of the checkpoint of a step."""
     return run / FOLDER / f"step-{step:08d}"

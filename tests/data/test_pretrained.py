@@ -193,3 +193,10 @@ def test_pretrained_stream_goes_on_after_a_prompt(pair: tuple[PretrainedTokenize
         stream = ours.stream(ids[:size])
         new = "".join(map(stream.feed, ids[size:])) + stream.finish()
         assert theirs.decode(ids[:size]) + new == theirs.decode(ids)
+
+
+def test_pretrained_names_a_character_without_a_token(tmp_path: Path) -> None:
+    hf = HFTokenizer(models.WordLevel(vocab={"a": 0}))
+    hf.save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(DataError, match=r"^the text cannot be encoded: WordLevel error: Missing \[UNK\] token"):
+        load_tokenizer(tmp_path).encode("b")

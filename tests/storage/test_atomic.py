@@ -84,6 +84,13 @@ def test_new_folder_round_trip(saved: Path) -> None:
         folder.file("b.txt")
 
 
+def test_new_folder_without_a_manifest_has_the_written_files_alone(tmp_path: Path) -> None:
+    with atomic.new_folder(tmp_path / "out", manifest=False) as folder:
+        atomic.write_new(folder / "a.txt", [b"a"])
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a.txt"]
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
 def test_new_folder_keeps_the_old_folder_after_an_error(saved: Path) -> None:
     with pytest.raises(ZeroDivisionError), atomic.new_folder(saved) as new:  # noqa: PT012
         (new / "a.txt").write_text("other text")

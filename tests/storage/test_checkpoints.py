@@ -39,3 +39,9 @@ def test_saved_refuses_checkpoints_that_are_a_link(model: LanguageModel, tmp_pat
     (tmp_path / "theirs" / "checkpoints").symlink_to(tmp_path / "mine" / "checkpoints")
     with pytest.raises(CheckpointError, match="theirs/checkpoints: must be a folder, not a link"):
         lmzoo.load_model(tmp_path / "theirs")
+
+
+def test_step_of_is_read_from_the_name(tmp_path: Path) -> None:
+    assert checkpoints.step_of(checkpoints.path_of(tmp_path, 42)) == 42
+    assert checkpoints.step_of(tmp_path / ".step-00000042.replaced") == 42
+    assert checkpoints.step_of(tmp_path / "model") is None
