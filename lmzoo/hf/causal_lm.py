@@ -217,6 +217,10 @@ class LmzooForCausalLM(PreTrainedModel, GenerationMixin):
         """Called by `generate`: None, since the model counts positions itself."""
         return None
 
+    def init_continuous_batching(self, *_: Any, **__: Any) -> Any:
+        """Raises `InputError`: its caches hold keys and values, which most families do not have."""
+        raise InputError("generate_batch (continuous batching) is not supported by models of lmzoo: call generate")
+
     def resize_token_embeddings(self, *_: Any, **__: Any) -> Any:
         """Raises `InputError`: the size of the vocabulary is a setting of the model."""
         raise InputError("vocab_size of a model of lmzoo is fixed when the model is made: it cannot be resized")
@@ -225,7 +229,8 @@ class LmzooForCausalLM(PreTrainedModel, GenerationMixin):
 def _refuse(others: dict[str, Any], cache: Any, input_ids: Tensor | None) -> None:
     """Raise `InputError` for arguments that the model does not know, which could change what a model computes."""
     for name, value in others.items():
-        if value is not None and value is not False:
+        # `generate` hands on the tokenizer that it got for stop strings.
+        if value is not None and value is not False and name != "tokenizer":
             raise InputError(f"{name} is not supported by models of lmzoo")
     if input_ids is None:
         raise InputError("input_ids must be given: (B, T) int64")

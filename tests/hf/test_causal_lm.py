@@ -252,8 +252,13 @@ def test_forward_gives_a_tuple_if_asked() -> None:
 def test_forward_refuses_what_it_cannot_honor(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(InputError, match=message):
         LmzooForCausalLM.of(mixtral())(**{"input_ids": subject("mixtral").tokens(2, 3), **arguments})
+
+
+def test_model_refuses_to_be_resized_and_to_batch_continuously() -> None:
     with pytest.raises(InputError, match="cannot be resized"):
         LmzooForCausalLM.of(mixtral()).resize_token_embeddings(20)
+    with pytest.raises(InputError, match=r"^generate_batch \(continuous batching\) is not supported"):
+        LmzooForCausalLM.of(mixtral()).generate_batch([[1, 2]], max_new_tokens=2)
 
 
 # pipeline and Trainer -------------------------------------------------------------------------------------------------
@@ -266,6 +271,8 @@ def test_pipeline_continues_a_batch_of_prompts_as_each_alone(tmp_path: Path) -> 
     theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), pad_token="!")
     theirs.save_pretrained(tmp_path)
     pipe = pipeline("text-generation", model=str(tmp_path))
+    # Stop strings: `generate` gives `forward` their tokenizer.
+    assert pipe("The 3", max_new_tokens=9, do_sample=False, stop_sequence=["a"])
     prompts = ["The 3 cats sat", "The", "The 12 cats sat on 5 mats, and"]
     options = {"max_new_tokens": 6, "do_sample": False, "return_tensors": True}
     found = [row[0]["generated_token_ids"] for row in pipe(prompts, batch_size=3, **options)]
@@ -275,8 +282,14 @@ def test_pipeline_continues_a_batch_of_prompts_as_each_alone(tmp_path: Path) -> 
         assert ids[-len(expected) :] == expected
 
 
+def rows_to_train_on() -> tuple[Tensor, Tensor]:
+    """Returns four rows, a batch in two halves, and labels, of which each row has another number."""
+    idx = subject("mixtral").tokens(4, 9)
+    return idx, idx.masked_fill(torch.arange(9) < 2 * torch.arange(4)[:, None], -100)
+
+
 def trained(folder: Path, steps: int, **settings: Any) -> Trainer:
-    rows = [{"input_ids": row, "labels": row} for row in subject("mixtral").tokens(8, 9)]
+    rows = [{"input_ids": row, "labels": labels} for row, labels in zip(*rows_to_train_on(), strict=True)]
     settings = {"learning_rate": 1e-2, "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, **settings}
     settings |= {"max_steps": steps, "save_steps": 2, "logging_steps": 1, "use_cpu": True}
     arguments = TrainingArguments(str(folder), report_to="none", disable_tqdm=True, **settings)
@@ -288,6 +301,8 @@ def trained(folder: Path, steps: int, **settings: Any) -> Trainer:
 def test_trainer_lowers_the_loss_and_resumes(tmp_path: Path) -> None:
     whole = trained(tmp_path, 4)
     losses = [entry["loss"] for entry in whole.state.log_history if "loss" in entry]
+    idx, labels = rows_to_train_on()
+    assert losses[0] == pytest.approx(LmzooForCausalLM.of(mixtral())(idx, labels=labels).loss.item(), abs=1e-5)
     assert losses[-1] < losses[0] - 0.1
     resumed = trained(tmp_path, 4)
     assert [entry["step"] for entry in resumed.state.log_history if "loss" in entry][-2:] == [3, 4]

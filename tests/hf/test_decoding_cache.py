@@ -170,6 +170,8 @@ def test_crop_leaves_no_trace(family: str, records: bool) -> None:
     past.crop(0)
     past.crop(-1)
     past.crop(-1)
+    state_of = {row: group.state for group in past._groups for row in group.rows}
+    assert (state_of[0] is not None) == records  # else all is read again
     found = forward(more, past_key_values=past).logits
     wanted = forward(
         torch.cat([idx[:, :6], more], dim=1), attention_mask=torch.nn.functional.pad(mask[:, :6], (0, 3), value=1)
