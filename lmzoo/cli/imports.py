@@ -16,16 +16,18 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
 @cli.command("import")
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", metavar="SOURCE|hf:ORG/NAME[@REVISION]")
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--dtype", type=click.Choice(DTYPES), help="Of the weights.  [default: as in the checkpoint]")
-def import_command(source: Path, destination: Path, dtype: str | None) -> None:
+def import_command(source: str, destination: Path, dtype: str | None) -> None:
     """Convert a checkpoint of Hugging Face transformers to a model directory of lmzoo.
 
     SOURCE is a folder with config.json, model.safetensors (or shards with an index) and tokenizer.json, which is used
     as it is. The logits stay the same. docs/hugging-face.md lists the model types, and how to convert pickled files.
+    With hf:, the model is fetched from the Hugging Face hub first, or from the server in HF_ENDPOINT.
 
     \b
+    lmzoo import hf:HuggingFaceTB/SmolLM2-135M smol
     lmzoo import ~/models/SmolLM2-135M smol
     lmzoo sample smol --prompt "The capital of France is"
     lmzoo eval smol --data my_text.txt
@@ -34,13 +36,17 @@ def import_command(source: Path, destination: Path, dtype: str | None) -> None:
     import torch
 
     from lmzoo.data.tokenizers import TOKENIZER_FILE, load_tokenizer
+    from lmzoo.hf import hub
     from lmzoo.hf.load import load_checkpoint
 
     if os.path.lexists(destination):
         raise CheckpointError(f"{destination}: exists: it is left as it is")
-    has_tokenizer = os.path.lexists(source / TOKENIZER_FILE)
-    tokenizer = load_tokenizer(source) if has_tokenizer else None
-    model = load_checkpoint(source, dtype=None if dtype is None else getattr(torch, dtype))
+    folder = Path(source)
+    if source.startswith(hub.PREFIX):
+        folder = hub.fetch(source, lambda line: click.echo(line, err=True)).folder
+    has_tokenizer = os.path.lexists(folder / TOKENIZER_FILE)
+    tokenizer = load_tokenizer(folder) if has_tokenizer else None
+    model = load_checkpoint(folder, dtype=None if dtype is None else getattr(torch, dtype))
     model.save(destination, tokenizer=None if tokenizer is None else tokenizer.for_model(model.config.vocab_size))
     text = "" if has_tokenizer else f", without a tokenizer: {source} has no {TOKENIZER_FILE}"
     click.echo(

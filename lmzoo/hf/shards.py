@@ -88,7 +88,7 @@ def open_files(folder: Path) -> list[MappedTensors]:
         return [MappedTensors(folder / ONE_FILE)]
     if not os.path.lexists(folder / INDEX):
         raise _without_weights(folder)
-    places = _weight_map(folder / INDEX)
+    places = weight_map(folder / INDEX)
     files = [MappedTensors(folder / name) for name in sorted({*places.values()})]
     for file in files:
         for name in file:
@@ -102,7 +102,7 @@ def open_files(folder: Path) -> list[MappedTensors]:
     return files
 
 
-def _weight_map(path: Path) -> dict[str, str]:
+def weight_map(path: Path) -> dict[str, str]:
     """Returns the file of each tensor by its name."""
     places = atomic.read_json(path, links=True).get("weight_map")
     if not isinstance(places, dict) or not places:
