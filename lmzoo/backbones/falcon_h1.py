@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
@@ -101,14 +100,16 @@ class FalconH1(Decoder):
         return config.embedding_scale * self.tokens(idx_BT)
 
     def block(self, config: Any, layer: int) -> Stack:
-        attention = (Scale(config.attention_in_scale), self.make_attention(config), Scale(config.attention_out_scale))
-        mamba = (Scale(config.ssm_in_scale), self.make_mamba(config), Scale(config.ssm_out_scale))
-        mlp = MLP(config.d_model, config.d_ff, partial(scaled_silu, config.mlp_gate_scale))
-        mixers = Residual(self.make_norm(config), Branches(Stack(attention), Stack(mamba)))
+        # Linear maps pass a factor on: that of attention's input is one of the scores, squared, and of the output.
+        attention_scale = config.attention_in_scale * config.attention_out_scale
+        attention = Stack([self.make_attention(config), Scale(attention_scale)])
+        mamba = Stack([self.make_mamba(config), Scale(config.ssm_out_scale)])
+        mlp = MLP(config.d_model, config.d_ff, ScaledSilu(config.mlp_gate_scale))
+        mixers = Residual(self.make_norm(config), Branches(attention, mamba))
         return Stack([mixers, Residual(self.make_norm(config), mlp, Scale(config.mlp_out_scale))])
 
     def make_attention(self, config: Any) -> Attention:
-        """Returns the attention of one block; the factor of the keys is one of the scores."""
+        """Returns the attention of one block, without the factor of its output."""
         head_dim = config.head_dim or config.d_model // config.n_heads
         return Attention(
             config.d_model,
@@ -116,14 +117,15 @@ class FalconH1(Decoder):
             n_kv_heads=config.n_kv_heads,
             head_dim=head_dim,
             rope=Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling)),
-            scale=config.key_scale / math.sqrt(head_dim),
+            scale=config.attention_in_scale**2 * config.key_scale / math.sqrt(head_dim),
         )
 
     def make_mamba(self, config: Any) -> ScaledMamba2:
-        """Returns Mamba-2 of one block."""
+        """Returns Mamba-2 of one block, without the factor of its output."""
+        scales = (getattr(config, f"ssm_{part}_scale") for part in ("gate", "x", "b", "c", "dt"))
         return ScaledMamba2(
             config.d_model,
-            factors=[getattr(config, f"ssm_{part}_scale") for part in ("gate", "x", "b", "c", "dt")],
+            factors=[config.ssm_in_scale * scale for scale in scales],
             gate_last=config.ssm_norm == "before",
             d_inner=config.d_ssm,
             head_dim=config.d_ssm // config.ssm_heads,
@@ -138,6 +140,12 @@ class FalconH1(Decoder):
         return Scale(config.logit_scale, super().make_head(config))
 
 
-def scaled_silu(factor: float, x: Tensor) -> Tensor:
-    """Returns `silu(factor * x)`."""
-    return F.silu(factor * x)
+@dataclass(frozen=True)
+class ScaledSilu:
+    """The function `silu(factor * x)`."""
+
+    __name__: ClassVar[str] = "scaled silu"
+    factor: float
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return F.silu(self.factor * x)

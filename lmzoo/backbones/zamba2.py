@@ -32,7 +32,7 @@ LAYERS = ("mamba2", "shared")
 class Zamba2Config(DecoderConfig):
     """The pattern and the sizes of its layers, in addition to `DecoderConfig`."""
 
-    scaled: ClassVar[dict[str, int]] = {"d_model": 16, "d_ff": 8}
+    scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"pattern": "shared", "n_shared": 2, "ssm_groups": 2, "n_kv_heads": 2},
         {"pattern": "mamba2 shared", "adapts_attention": True, "rotates": True},

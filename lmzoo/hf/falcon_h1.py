@@ -15,8 +15,8 @@ _ATTENTION = ("qkv.weight", "out.weight")
 WEIGHTS: Weights = {
     "tokens.weight": LLAMA["tokens.weight"],
     "blocks.{i}.0.before.weight": LLAMA["blocks.{i}.0.before.weight"],
-    **{f"blocks.{{i}}.0.inner.0.1.{name}": LLAMA[f"blocks.{{i}}.0.inner.{name}"] for name in _ATTENTION},
-    **mixer("blocks.{i}.0.inner.1.1.", f"{_LAYER}mamba."),
+    **{f"blocks.{{i}}.0.inner.0.0.{name}": LLAMA[f"blocks.{{i}}.0.inner.{name}"] for name in _ATTENTION},
+    **mixer("blocks.{i}.0.inner.1.0.", f"{_LAYER}mamba."),
     "blocks.{i}.1.before.weight": f"{_LAYER}pre_ff_layernorm.weight",
     "blocks.{i}.1.inner.up.weight": Rows(
         (f"{_LAYER}feed_forward.gate_proj.weight", f"{_LAYER}feed_forward.up_proj.weight")
