@@ -45,6 +45,7 @@ OPTIONS = [{}, {"n_groups": 2}, {"d_inner": 12, "dt_min": 0.6}, {"normalized": F
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
 def test_mamba2_equals_its_equations(options: dict[str, Any]) -> None:
     layer, x = perturbed(Mamba2(8, d_state=3, head_dim=4, d_conv=3, **options)), random(2, 9, 8)
+    assert layer.out_proj.in_features == options.get("d_inner", 16)
     torch.testing.assert_close(in_one_call(layer, x), by_equations(layer, x))
 
 
