@@ -24,7 +24,7 @@ from lmzoo.layers.context import Rope
 from lmzoo.layers.double_gated_conv import DoubleGatedConv
 from lmzoo.layers.gated_attention import GatedAttention
 from lmzoo.layers.layer import Layer
-from lmzoo.layers.mlp import MLP, swiglu_width
+from lmzoo.layers.mlp import MLP, squared_relu, swiglu_width
 from lmzoo.layers.norm import RMSNorm, each_head
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
@@ -44,12 +44,15 @@ class LlamaConfig(DecoderConfig):
         {"pattern": "rope nope", "rope_scaling": "yarn factor=2 original=8", "attention_bias": "qkv", "window": 5},
         {"pattern": "rope full", "window": 5, "rotary_fraction": 0.5},
         {"pattern": "conv full"},
+        {"mlp": "relu2", "mlp_bias": True},
     )
 
     n_heads: int = 4  # attention heads
     n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
     head_dim: int | None = None  # width of a head; None: d_model / n_heads
     d_ff: int | None = None  # width of the feed-forward layers; None: 8/3 d_model, rounded up to a multiple of 32
+    mlp: Literal["swiglu", "relu2"] = "swiglu"  # the feed-forward layers: SwiGLU, or a plain one with a squared ReLU
+    mlp_bias: bool = False  # feed-forward layers have biases
     window: int | None = None  # tokens that each layer "rope" sees, the present one included; None: all
     pattern: str = "rope"  # layers from bottom to top, repeated: "rope*3 nope"; "full": no window; "conv": convolution
     rope_theta: float = 10000.0  # base of the rotary wavelengths
@@ -81,8 +84,14 @@ class Llama(Decoder):
     config_class = LlamaConfig
 
     def block(self, config: Any, layer: int) -> Stack:
-        layers = (self.make_mixer(config, layer), MLP(config.d_model, config.d_ff))
+        layers = (self.make_mixer(config, layer), self.make_mlp(config))
         return Stack(Residual(self.make_norm(config), inner) for inner in layers)
+
+    def make_mlp(self, config: Any) -> MLP:
+        """Returns the feed-forward layer of one block."""
+        if config.mlp == "swiglu":
+            return MLP(config.d_model, config.d_ff, bias=config.mlp_bias)
+        return MLP(config.d_model, config.d_ff, squared_relu, gated=False, bias=config.mlp_bias)
 
     def make_mixer(self, config: Any, layer: int) -> Layer:
         """Returns the convolution or the attention of block `layer`."""

@@ -22,10 +22,11 @@ from lmzoo.hf.jamba import JAMBA
 from lmzoo.hf.kimi_linear import KIMI_LINEAR
 from lmzoo.hf.lfm2 import LFM2
 from lmzoo.hf.llama import LLAMA, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3
-from lmzoo.hf.llama_relatives import MINISTRAL, SEED_OSS
+from lmzoo.hf.llama_relatives import ARCEE, CWM, INTERNLM3, IQUESTCODER, MINISTRAL, SEED_OSS
 from lmzoo.hf.mamba import FALCON_MAMBA, MAMBA
 from lmzoo.hf.mamba2 import MAMBA2
 from lmzoo.hf.mixtral import MIXTRAL, OLMOE, QWEN3_MOE
+from lmzoo.hf.neighbors import ERNIE4_5, GLM, HELIUM
 from lmzoo.hf.nemotron_h import NEMOTRON_H
 from lmzoo.hf.olmo2 import OLMO2
 from lmzoo.hf.olmo_hybrid import OLMO_HYBRID
@@ -47,6 +48,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             PHI3,
             MINISTRAL,
             SEED_OSS,
+            *(ARCEE, CWM, INTERNLM3, IQUESTCODER, HELIUM, GLM, ERNIE4_5),
             OLMO2,
             DIFFLLAMA,
             *(GRANITE, GRANITEMOE, GRANITEMOESHARED, GRANITEMOEHYBRID),

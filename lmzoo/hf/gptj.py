@@ -18,7 +18,7 @@ def _both(ours: str, theirs: str) -> dict[str, Source]:
     return {f"{ours}.{kind}": f"{theirs}.{kind}" for kind in ("weight", "bias")}
 
 
-def _qkv(module: str, rotated: Callable[[str, str], Source]) -> dict[str, Source]:
+def qkv(module: str, rotated: Callable[[str, str], Source]) -> dict[str, Source]:
     """Returns the projections of queries, keys and values; `rotated` makes the layout of the first two."""
     return {
         f"blocks.{{i}}.0.inner.qkv.{kind}": Rows(
@@ -100,7 +100,7 @@ GPTJ = Architecture(
         **_parallel(
             {
                 **_both("blocks.{i}.0.before", f"{_GPTJ}ln_1"),
-                **_qkv(f"{_GPTJ}attn.", _neighbors),
+                **qkv(f"{_GPTJ}attn.", _neighbors),
                 "blocks.{i}.0.inner.out.weight": f"{_GPTJ}attn.out_proj.weight",
                 **_both("blocks.{i}.1.inner.up", f"{_GPTJ}mlp.fc_in"),
                 **_both("blocks.{i}.1.inner.down", f"{_GPTJ}mlp.fc_out"),
@@ -138,7 +138,7 @@ PHI = Architecture(
         **_parallel(
             {
                 **_both("blocks.{i}.0.before", f"{_LAYER}input_layernorm"),
-                **_qkv(f"{_LAYER}self_attn.", _halves),
+                **qkv(f"{_LAYER}self_attn.", _halves),
                 **_both("blocks.{i}.0.inner.out", f"{_LAYER}self_attn.dense"),
                 **_both("blocks.{i}.1.inner.up", f"{_LAYER}mlp.fc1"),
                 **_both("blocks.{i}.1.inner.down", f"{_LAYER}mlp.fc2"),
@@ -173,7 +173,7 @@ COHERE = Architecture(
         **_parallel(
             {
                 **_GATED,
-                **_qkv(f"{_LAYER}self_attn.", _neighbors),
+                **qkv(f"{_LAYER}self_attn.", _neighbors),
                 "blocks.{i}.0.inner.q_norm.weight": _each_head(f"{_LAYER}self_attn.q_norm.weight"),
                 "blocks.{i}.0.inner.k_norm.weight": _each_head(f"{_LAYER}self_attn.k_norm.weight"),
             }
@@ -194,7 +194,7 @@ COHERE = Architecture(
 
 _STABLE: dict[str, Source] = {
     **_GATED,
-    **_qkv(f"{_LAYER}self_attn.", _halves),
+    **qkv(f"{_LAYER}self_attn.", _halves),
     "blocks.{i}.0.inner.q_norm.weight": Stacked(f"{_LAYER}self_attn.q_layernorm.norms.{{e}}.weight", "n_heads"),
     "blocks.{i}.0.inner.k_norm.weight": Stacked(f"{_LAYER}self_attn.k_layernorm.norms.{{e}}.weight", "n_kv_heads"),
 }

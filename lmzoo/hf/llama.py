@@ -27,10 +27,14 @@ WEIGHTS: Weights = {
     "blocks.{i}.0.inner.out.weight": "model.layers.{i}.self_attn.o_proj.weight",
     "blocks.{i}.0.inner.out.bias": "model.layers.{i}.self_attn.o_proj.bias",
     "blocks.{i}.1.before.weight": "model.layers.{i}.post_attention_layernorm.weight",
-    "blocks.{i}.1.inner.up.weight": Rows(
-        ("model.layers.{i}.mlp.gate_proj.weight", "model.layers.{i}.mlp.up_proj.weight"),
-    ),
+    **{
+        f"blocks.{{i}}.1.inner.up.{kind}": Rows(
+            (f"model.layers.{{i}}.mlp.gate_proj.{kind}", f"model.layers.{{i}}.mlp.up_proj.{kind}"),
+        )
+        for kind in ("weight", "bias")
+    },
     "blocks.{i}.1.inner.down.weight": "model.layers.{i}.mlp.down_proj.weight",
+    "blocks.{i}.1.inner.down.bias": "model.layers.{i}.mlp.down_proj.bias",
     "norm.weight": "model.norm.weight",
     "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
 }
@@ -45,6 +49,7 @@ KEYS = {
     "tie_word_embeddings": To("tie_embeddings", default=False),
     "mlp_bias": Only(False),
 }
+MLP_BIAS = To("mlp_bias", default=False)
 
 
 def _windows(config: Config) -> dict[str, Any]:
@@ -80,7 +85,7 @@ LLAMA = Architecture(
     classes=("LlamaForCausalLM",),
     family="llama",
     weights=WEIGHTS,
-    keys={**KEYS, "attention_bias": To("attention_bias", default=False, values=BIASES)},
+    keys={**KEYS, "attention_bias": To("attention_bias", default=False, values=BIASES), "mlp_bias": MLP_BIAS},
     together=(rope(),),
     buffers=INV_FREQ,
 )

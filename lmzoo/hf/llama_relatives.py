@@ -1,12 +1,12 @@
-"""More relatives of Llama in transformers: Ministral and Seed-OSS."""
+"""More relatives of Llama in transformers: Ministral, Seed-OSS, CWM, IQuest-Coder, InternLM 3, Arcee."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
-from lmzoo.hf.keys import rope
-from lmzoo.hf.llama import KEYS, KINDS, WEIGHTS
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.keys import ROPE, rope
+from lmzoo.hf.llama import BIASES, KEYS, KINDS, MLP_BIAS, WEIGHTS
 
 
 def _windows(config: Config) -> dict[str, Any]:
@@ -56,8 +56,71 @@ SEED_OSS = Architecture(
         **KEYS,
         "num_key_value_heads": To("n_kv_heads", 8),
         "head_dim": To("head_dim", 128),
-        "mlp_bias": Only(False),
+        "mlp_bias": MLP_BIAS,
         "residual_dropout": Unused(),
     },
     together=(rope(), Together(("attention_bias", "attention_out_bias"), _biases, _biases_keys)),
+)
+
+BOTH_BIASES: dict[str, Key] = {
+    **KEYS,
+    "attention_bias": To("attention_bias", default=False, values=BIASES),
+    "mlp_bias": MLP_BIAS,
+}
+_LLAMA3 = {"rope_type": "llama3", "factor": 16.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+
+
+def _cwm(config: Config) -> dict[str, Any]:
+    """Returns the window, which three of four layers have, and the rotary positions, by default scaled."""
+    if config.get("rope_parameters") is None and not config.table("rope_scaling"):
+        config = Config({**config, "rope_parameters": {**_LLAMA3, "original_max_position_embeddings": 8192}})
+    kinds = ["sliding_attention" if layer % 4 else "full_attention" for layer in range(config.layers())]
+    kinds = config.get("layer_types") or kinds
+    return {**rope(1e6).settings(config), **_windows(Config({"sliding_window": 8192, **config, "layer_types": kinds}))}
+
+
+CWM = Architecture(
+    model_type="cwm",
+    classes=("CwmForCausalLM",),
+    family="llama",
+    weights=WEIGHTS,
+    keys={**KEYS, "rms_norm_eps": To("norm_eps", 1e-5), "num_key_value_heads": To("n_kv_heads", 8)}
+    | {"head_dim": To("head_dim", 128)},
+    together=(Together((*ROPE, "sliding_window", "layer_types"), _cwm),),
+)
+IQUESTCODER = Architecture(
+    model_type="iquestcoder",
+    classes=("IQuestCoderForCausalLM", "LlamaForCausalLM"),
+    family="llama",
+    weights=WEIGHTS,
+    keys={
+        **BOTH_BIASES,
+        "rms_norm_eps": To("norm_eps", 1e-5),
+        "num_key_value_heads": To("n_kv_heads", 8),
+        "head_dim": To("head_dim", 128),
+        "clip_qkv": Only(None),
+        "use_sliding_window": Only(False),
+    },
+    together=(rope(),),
+)
+INTERNLM3 = Architecture(
+    model_type="internlm3",
+    classes=("InternLM3ForCausalLM", "LlamaForCausalLM"),
+    family="llama",
+    weights=WEIGHTS,
+    keys={**IQUESTCODER.keys, "num_key_value_heads": To("n_kv_heads", 2)},
+    together=(rope(),),
+    aliases={"qkv_bias": "attention_bias", "bias": "mlp_bias"},
+)
+ARCEE = Architecture(
+    model_type="arcee",
+    classes=("ArceeForCausalLM",),
+    family="llama",
+    weights={
+        **WEIGHTS,
+        **{f"blocks.{{i}}.1.inner.up.{kind}": f"model.layers.{{i}}.mlp.up_proj.{kind}" for kind in ("weight", "bias")},
+    },
+    keys={**BOTH_BIASES, "rms_norm_eps": To("norm_eps", 1e-5), "hidden_act": Only("relu2")},
+    together=(rope(),),
+    fixed={"mlp": "relu2"},
 )

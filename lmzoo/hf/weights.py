@@ -117,7 +117,7 @@ class Neighbors(Layout):
     """Rows by head, of which R are rotated in pairs of neighbors; in lmzoo the pairs are i and i + R / 2."""
 
     part: Source
-    rotated: str  # the setting with R, the number of rotated rows of a head
+    rotated: int | str  # R, the number of rotated rows of a head, or the setting with it
     heads: int | str = 1
     first: bool = False  # the first R rows of a head, not the last
 

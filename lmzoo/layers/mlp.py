@@ -13,6 +13,11 @@ from lmzoo.layers.linear import Linear
 Activation = Callable[[Tensor], Tensor]
 
 
+def squared_relu(x: Tensor) -> Tensor:
+    """Returns `relu(x)²` (So et al. 2021, arXiv 2109.08668)."""
+    return F.relu(x).square()
+
+
 class MLP(nn.Module):
     """`down(activation(gate(x)) * up(x))` (Shazeer 2020, arXiv 2002.05202), or `down(activation(up(x)))` if not gated.
 

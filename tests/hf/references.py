@@ -151,7 +151,7 @@ CASES: dict[str, Case] = {
     "llama": Case(
         LLAMA,
         {
-            "biases, head_dim": {"attention_bias": True, "head_dim": 6},
+            "biases, head_dim": {"attention_bias": True, "mlp_bias": True, "head_dim": 6},
             "tied": {"tie_word_embeddings": True, "num_key_value_heads": 1},
             "linear": rope("linear", factor=3.0),
             "llama3": rope(
@@ -252,6 +252,25 @@ CASES: dict[str, Case] = {
         {"kinds": {"layer_types": ["full_attention", "sliding_attention", "full_attention"], "head_dim": 12}},
     ),
     "seed_oss": Case({**LLAMA, "head_dim": 12}, {"all biases": {"attention_out_bias": True}}),
+    "helium": Case({**LLAMA, "head_dim": 8}, {"biases": {"attention_bias": True, "mlp_bias": True, **YARN}}),
+    "glm": Case(
+        {**LLAMA, "head_dim": 12, **rope("default", partial_rotary_factor=0.5)},
+        {"no biases": {"attention_bias": False, "tie_word_embeddings": True, **rope("linear", factor=3.0)}},
+    ),
+    "ernie4_5": Case(
+        {**LLAMA, "head_dim": 12}, {"biases": {"use_bias": True, "tie_word_embeddings": True, "head_dim": None}}
+    ),
+    "internlm3": Case(
+        {**LLAMA, "head_dim": 12}, {"biases": {"qkv_bias": True, "bias": True, **rope("dynamic", factor=3.0)}}
+    ),
+    "arcee": Case(
+        LLAMA, {"biases": {"attention_bias": True, "mlp_bias": True, "head_dim": 12, "tie_word_embeddings": True}}
+    ),
+    "cwm": Case(
+        {**LLAMA, "num_hidden_layers": 2, "sliding_window": 5, "head_dim": 12},
+        {"kinds": {"layer_types": ["sliding_attention", "full_attention"], "rope_parameters": None}},
+    ),
+    "iquestcoder": Case({**LLAMA, "head_dim": 12}, {"biases": {"attention_bias": True, "mlp_bias": True}}),
     "smollm3": Case(
         {**LLAMA, "no_rope_layer_interval": 2},
         {

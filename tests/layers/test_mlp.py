@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from lmzoo.layers.mlp import MLP, swiglu_width
+from lmzoo.layers.mlp import MLP, squared_relu, swiglu_width
 from tests.layers.decoded import perturbed, random
 
 
@@ -20,6 +20,10 @@ def test_mlp_plain_has_one_product_and_biases() -> None:
     layer, x = perturbed(MLP(4, 6, F.gelu, gated=False, bias=True)), random(2, 3, 4)
     hidden = F.gelu(x @ layer.up.weight.T + layer.up.bias)
     torch.testing.assert_close(layer(x), hidden @ layer.down.weight.T + layer.down.bias)
+
+
+def test_squared_relu_squares_what_is_positive() -> None:
+    assert squared_relu(torch.tensor([-2.0, 0.0, 3.0])).tolist() == [0.0, 0.0, 9.0]
 
 
 @pytest.mark.parametrize(("d_model", "d_ff"), [(12, 32), (128, 352), (384, 1024), (1024, 2752)])

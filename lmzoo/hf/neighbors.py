@@ -1,0 +1,82 @@
+"""Relatives of Llama in transformers that rotate pairs of neighbors: Helium, GLM and ERNIE 4.5."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Key, To, Together
+from lmzoo.hf.gptj import qkv
+from lmzoo.hf.keys import rope
+from lmzoo.hf.llama import KEYS, MLP_BIAS, WEIGHTS
+from lmzoo.hf.weights import Neighbors, Source, Weights
+
+
+def neighbors(weights: Weights, head_dim: int | None, share: float = 1.0) -> Callable[[Config], Weights]:
+    """Returns the names for a config, whose head width and rotated share have these defaults."""
+    positions = rope(fraction="fraction", share=share)
+
+    def names(config: Config) -> Weights:
+        width = config.value("hidden_size", 0) // max(1, config.value("num_attention_heads", 1))
+        rows = int(config.value("head_dim", head_dim or width) * positions.settings(config)["fraction"])
+
+        def rotated(name: str, heads: str) -> Source:
+            return Neighbors(name, rows, heads, first=True)
+
+        return {**weights, **qkv("model.layers.{i}.self_attn.", rotated)}
+
+    return names
+
+
+FUSED: Mapping[str, Source] = {"blocks.{i}.1.inner.up.weight": "model.layers.{i}.mlp.gate_up_proj.weight"}
+QKV_BIAS = To("attention_bias", default=False, values={False: "none", True: "qkv"})
+HEADS: dict[str, Key] = {"num_key_value_heads": To("n_kv_heads", 2), "head_dim": To("head_dim", 128)}
+HELIUM = Architecture(
+    model_type="helium",
+    classes=("HeliumForCausalLM",),
+    family="llama",
+    weights=neighbors(WEIGHTS, 128),
+    keys={
+        **KEYS,
+        **HEADS,
+        "num_key_value_heads": To("n_kv_heads", 20),
+        "rms_norm_eps": To("norm_eps", 1e-8),
+        "attention_bias": QKV_BIAS,
+        "mlp_bias": MLP_BIAS,
+    },
+    together=(rope(100000.0),),
+)
+GLM = Architecture(
+    model_type="glm",
+    classes=("GlmForCausalLM",),
+    family="llama",
+    weights=neighbors({**WEIGHTS, **FUSED}, 128, 0.5),
+    keys={
+        **KEYS,
+        **HEADS,
+        "rms_norm_eps": To("norm_eps", 1.5625e-07),
+        "attention_bias": To("attention_bias", default=True, values={False: "none", True: "qkv"}),
+    },
+    together=(rope(fraction="rotary_fraction", share=0.5),),
+)
+
+
+def _biases(config: Config) -> dict[str, Any]:
+    """Returns whether all projections have biases."""
+    has = config.value("use_bias", default=False)
+    return {"attention_bias": "all" if has else "none", "mlp_bias": has}
+
+
+ERNIE4_5 = Architecture(
+    model_type="ernie4_5",
+    classes=("Ernie4_5ForCausalLM",),
+    family="llama",
+    weights=neighbors(WEIGHTS, 128),
+    keys={
+        **{key: meaning for key, meaning in KEYS.items() if key != "mlp_bias"},
+        **HEADS,
+        "rms_norm_eps": To("norm_eps", 1e-5),
+        "tie_word_embeddings": To("tie_embeddings", default=True),
+    },
+    together=(rope(500000.0), Together(("use_bias",), _biases)),
+)
