@@ -4,8 +4,9 @@ A transformer with grouped queries and GeGLU. Distinctive: five of six layers se
 long text is small; they rotate by a short base and the global layers by a long one; queries and keys are normalized;
 a norm before and a norm after each branch (sandwich norms), with the weight stored as its difference from 1; the
 embedding, which is also the head, is scaled by sqrt(d_model). Gemma 2 has windows in every second layer, no q/k norms,
-and soft caps on attention scores and logits. The reports do not state the initial values; the published configurations
-say N(0, 0.02²). Deviations: query, key and value share one projection; so do gate and up.
+and soft caps on attention scores and logits. Gemma 1 (arXiv 2403.08295) has no windows, no caps and no norms after
+branches; VaultGemma (Google 2025) is Gemma 2 without these norms. The reports do not state the initial values; the
+published configurations say N(0, 0.02²). Deviations: query, key and value share one projection; so do gate and up.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Gemma3Config(DecoderConfig):
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "head_dim": 2, "d_ff": 8}
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"pattern": "local global", "qk_norm": False, "attention_cap": 2.0, "logit_cap": 3.0, "query_scalar": 24.0},
+        {"pattern": "global", "qk_norm": False, "post_norms": False},
     )
 
     n_layers: int = 6  # number of blocks
@@ -54,6 +56,7 @@ class Gemma3Config(DecoderConfig):
     rope_scaling: str = "none"  # of global layers, for longer texts: "linear factor=8" (lmzoo.layers.rope_scaling)
     local_rope_theta: float = 10000.0  # base of the rotary wavelengths in local layers
     qk_norm: bool = True  # queries and keys are normalized
+    post_norms: bool = True  # a norm after each branch too
     query_scalar: float | None = None  # scores are divided by its square root; None: head_dim
     attention_cap: float | None = None  # limit of the attention scores; None: no limit
     logit_cap: float | None = None  # limit of the logits; None: no limit
@@ -101,6 +104,8 @@ class Gemma3(Decoder):
         else:
             attention = ScoredAttention(config.d_model, config.n_heads, cap=config.attention_cap, **options)
         layers = (attention, MLP(config.d_model, config.d_ff, gelu_tanh))
+        if not config.post_norms:
+            return Stack(Residual(self.make_norm(config), inner) for inner in layers)
         return Stack(Residual(self.make_norm(config), inner, self.make_norm(config)) for inner in layers)
 
     def embed(self, idx_BT: Tensor, ctx: Context) -> Tensor:

@@ -4,15 +4,17 @@ Distinctive: attention and feed-forward layer read the residual stream as it is,
 they are added, which keeps the stream small and training stable; queries and keys are normalized too, each over all
 heads together. Initial values as in the paper: N(0, 0.02²) for all weights. In OLMo Hybrid (arXiv 2604.03444) most
 layers are the gated delta rule instead (`lmzoo.layers.gated_delta`), with norms before the branches, and attention
-needs no positions: `pattern = "delta*3 nope"`. Deviations: query, key and value share one projection; so do gate and
-up; the z-loss of the paper's training is left out.
+needs no positions: `pattern = "delta*3 nope"`. OLMo 3 (arXiv 2512.13961) has windows in three of four layers, whose
+rotations `rope_scaling` leaves as they are: `pattern = "local*3 rope"`. EXAONE 4.0 (arXiv 2507.11407) normalizes the
+queries and keys of each head, and rotates in layers with a window alone: `pattern = "window*3 nope"`. Deviations:
+query, key and value share one projection; so do gate and up; the z-loss of the paper's training is left out.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from lmzoo.configs import require_divides, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
@@ -20,13 +22,14 @@ from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
 from lmzoo.layers.gated_delta import GatedDelta
 from lmzoo.layers.mlp import MLP, swiglu_width
-from lmzoo.layers.norm import AllHeadsRMSNorm
+from lmzoo.layers.norm import AllHeadsRMSNorm, RMSNorm, each_head
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
 
-KINDS = ("rope", "nope", "delta")
+WINDOWS = ("window", "local")
+KINDS = ("rope", "nope", *WINDOWS, "delta")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,10 +41,14 @@ class OLMo2Config(DecoderConfig):
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"pattern": "delta nope"},
         {"pattern": "delta rope", "rope_scaling": "yarn factor=2 original=8"},
+        {"pattern": "local rope", "window": 5, "rope_scaling": "linear factor=3"},
+        {"pattern": "window nope", "window": 5, "rope_scaling": "linear factor=3", "qk_norm": "head"},
     )
 
-    pattern: str = "rope"  # layers from bottom to top, repeated: attention with or without positions, the delta rule
+    pattern: str = "rope"  # layers from bottom to top, repeated: attention (see above), or "delta", the delta rule
     n_heads: int = 4  # attention heads
+    window: int = 64  # tokens that layers "window" and "local" see, the present one included
+    qk_norm: Literal["all", "head"] = "all"  # queries and keys are normalized over all heads, or in each head
     n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
     d_ff: int | None = None  # width of the feed-forward layers; None: 8/3 d_model, rounded up to a multiple of 32
     rope_theta: float = 500000.0  # base of the rotary wavelengths
@@ -59,10 +66,10 @@ class OLMo2Config(DecoderConfig):
         set_default(self, "d_ff", swiglu_width(self.d_model))
         set_default(self, "n_kv_heads", self.n_heads)
         kinds = pattern(self.pattern, self.n_layers, KINDS)
-        require_heads(self, rotated="rope" in kinds)
+        require_heads(self, rotated=not {*kinds} <= {"nope", "delta"})
         set_default(self, "delta_heads", self.n_heads)
         set_default(self, "delta_key_heads", self.delta_heads)
-        require_positive(self, "d_ff", "rope_theta", "delta_heads", "delta_key_heads", "d_conv")
+        require_positive(self, "window", "d_ff", "rope_theta", "delta_heads", "delta_key_heads", "d_conv")
         require_divides(self, "delta_key_heads", "delta_heads")
         default = max(1, 3 * self.d_model // (4 * (self.delta_key_heads or 1)))
         set_default(self, "value_dim", 2 * (self.key_dim or default))
@@ -83,13 +90,17 @@ class OLMo2(Decoder):
         if kind == "delta":
             layers = (self.make_delta(config), mlp)
             return Stack(Residual(self.make_norm(config), inner) for inner in layers)
-        rope = Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling))
+        rope = Rope(config.rope_theta, scaling=None if kind == "local" else parse_rope_scaling(config.rope_scaling))
+        make_norm = partial(AllHeadsRMSNorm, eps=config.norm_eps)
+        if config.qk_norm == "head":
+            make_norm = each_head(partial(RMSNorm, eps=config.norm_eps))
         attention = Attention(
             config.d_model,
             config.n_heads,
             n_kv_heads=config.n_kv_heads,
-            rope=rope if kind == "rope" else None,
-            qk_norm=partial(AllHeadsRMSNorm, eps=config.norm_eps),
+            window=config.window if kind in WINDOWS else None,
+            rope=None if kind == "nope" else rope,
+            qk_norm=make_norm,
         )
         return Stack(Residual(None, inner, after=self.make_norm(config)) for inner in (attention, mlp))
 

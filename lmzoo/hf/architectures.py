@@ -11,7 +11,7 @@ from lmzoo.hf.bamba import BAMBA
 from lmzoo.hf.deepseek import DEEPSEEK_V2, DEEPSEEK_V3
 from lmzoo.hf.diff import DIFFLLAMA
 from lmzoo.hf.falcon_h1 import FALCON_H1
-from lmzoo.hf.gemma3 import GEMMA2, GEMMA3_TEXT
+from lmzoo.hf.gemma3 import GEMMA, GEMMA2, GEMMA3_TEXT, VAULTGEMMA
 from lmzoo.hf.gpt2 import GPT2, OPT
 from lmzoo.hf.gpt_neox import GPT_NEOX, STARCODER2
 from lmzoo.hf.gpt_oss import GPT_OSS
@@ -28,7 +28,7 @@ from lmzoo.hf.mamba2 import MAMBA2
 from lmzoo.hf.mixtral import MIXTRAL, OLMOE, QWEN3_MOE
 from lmzoo.hf.neighbors import ERNIE4_5, GLM, HELIUM
 from lmzoo.hf.nemotron_h import NEMOTRON_H
-from lmzoo.hf.olmo2 import OLMO2
+from lmzoo.hf.olmo2 import EXAONE4, OLMO2, OLMO3
 from lmzoo.hf.olmo_hybrid import OLMO_HYBRID
 from lmzoo.hf.qwen3_next import QWEN3_5_TEXT, QWEN3_NEXT
 from lmzoo.hf.xlstm import XLSTM
@@ -49,11 +49,10 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             MINISTRAL,
             SEED_OSS,
             *(ARCEE, CWM, INTERNLM3, IQUESTCODER, HELIUM, GLM, ERNIE4_5),
-            OLMO2,
+            *(OLMO2, OLMO3, EXAONE4),
             DIFFLLAMA,
             *(GRANITE, GRANITEMOE, GRANITEMOESHARED, GRANITEMOEHYBRID),
-            GEMMA2,
-            GEMMA3_TEXT,
+            *(GEMMA, GEMMA2, VAULTGEMMA, GEMMA3_TEXT),
         ),
         *(MIXTRAL, QWEN3_MOE, OLMOE, GPT_OSS, DEEPSEEK_V2, DEEPSEEK_V3),
         *(

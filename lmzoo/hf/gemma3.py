@@ -1,11 +1,12 @@
-"""Gemma 2 and Gemma 3 (text) in transformers."""
+"""Gemma, Gemma 2, VaultGemma and Gemma 3 (text) in transformers."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
-from lmzoo.hf.keys import ATTENTION, GELU_TANH, rope, scaling, scaling_keys
+from lmzoo.hf.keys import ATTENTION, GELU_TANH, rope, ropes_by_kind, scaling_keys
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.weights import Weights
 
@@ -71,23 +72,29 @@ GEMMA2 = Architecture(
     together=(_layers(2), Together(rope().keys, _both_thetas, rope().inverse)),
     fixed={"qk_norm": False},
 )
+VAULTGEMMA = replace(
+    GEMMA2,
+    model_type="vaultgemma",
+    classes=("VaultGemmaForCausalLM",),
+    fixed={"qk_norm": False, "post_norms": False},
+)
+GEMMA = Architecture(
+    model_type="gemma",
+    classes=("GemmaForCausalLM",),
+    family="gemma3",
+    weights=LLAMA,
+    keys={
+        **{key: meaning for key, meaning in KEYS.items() if key not in ("query_pre_attn_scalar", "hidden_activation")},
+        "num_key_value_heads": To("n_kv_heads", 16),
+        "hidden_activation": Only(None, ("gelu_pytorch_tanh",)),  # not read by transformers: an old name
+    },
+    together=(rope(),),
+    fixed={"qk_norm": False, "post_norms": False, "pattern": "global"},
+)
 
 
 def _two_ropes(config: Config) -> dict[str, Any]:
-    """Returns the rotary positions of global and of local layers, in either spelling."""
-    parameters = config.table("rope_parameters")
-    everywhere, local = Config(parameters.table("full_attention")), Config(parameters.table("sliding_attention"))
-    for key in parameters:
-        if key not in ("full_attention", "sliding_attention"):
-            raise refused("rope_parameters", {**parameters}, "must have full_attention and sliding_attention alone")
-    everywhere |= config.table("rope_scaling")
-    if scaling(config, local) != "none":
-        raise refused("rope_type", local.get("rope_type"), "of sliding_attention must be 'default'")
-    return {
-        "rope_theta": everywhere.value("rope_theta", config.value("rope_theta", 1e6, float), float),
-        "rope_scaling": scaling(config, everywhere),
-        "local_rope_theta": local.value("rope_theta", config.value("rope_local_base_freq", 1e4, float), float),
-    }
+    return ropes_by_kind(config, 1e6, config.value("rope_local_base_freq", 1e4, float))
 
 
 def _two_ropes_keys(ours: Settings) -> dict[str, Any]:

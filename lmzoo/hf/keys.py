@@ -103,6 +103,23 @@ def rope_settings(config: Config, parameters: Config, theta: float, *, scaled: b
     return {"rope_theta": float(theta), "rope_scaling": text} if scaled else {"rope_theta": float(theta)}
 
 
+def ropes_by_kind(config: Config, theta: float, local_theta: float) -> dict[str, Any]:
+    """Returns the rotary positions of layers with and without a window, in either spelling, for these default bases."""
+    parameters = config.table("rope_parameters")
+    everywhere, local = Config(parameters.table("full_attention")), Config(parameters.table("sliding_attention"))
+    for key in parameters:
+        if key not in ("full_attention", "sliding_attention"):
+            raise refused("rope_parameters", {**parameters}, "must have full_attention and sliding_attention alone")
+    everywhere |= config.table("rope_scaling")
+    if scaling(config, local) != "none":
+        raise refused("rope_type", local.get("rope_type"), "of sliding_attention must be 'default'")
+    return {
+        "rope_theta": everywhere.value("rope_theta", config.value("rope_theta", theta, float), float),
+        "rope_scaling": scaling(config, everywhere),
+        "local_rope_theta": local.value("rope_theta", local_theta, float),
+    }
+
+
 def scaling(config: Config, parameters: Config) -> str:
     """Returns the rule for longer texts as lmzoo writes it (`lmzoo.layers.rope_scaling`)."""
     kind = parameters.value("rope_type", parameters.value("type", "default"))

@@ -300,6 +300,11 @@ CASES: dict[str, Case] = {
     "diffllama": Case(
         LLAMA, {"tied": {"tie_word_embeddings": True, "num_key_value_heads": 4}, "linear": rope("linear", factor=3.0)}
     ),
+    "gemma": Case({**LLAMA, "head_dim": 12}, {"tied, yarn": {"tie_word_embeddings": True, **YARN}}),
+    "vaultgemma": Case(
+        {**GEMMA, "attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0},
+        {"no caps": {"attn_logit_softcapping": None, "final_logit_softcapping": None, "tie_word_embeddings": False}},
+    ),
     "gemma2": Case(
         {**GEMMA, "attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0},
         {"no caps": {"attn_logit_softcapping": None, "final_logit_softcapping": None, "tie_word_embeddings": False}},
@@ -345,6 +350,32 @@ CASES: dict[str, Case] = {
     "qwen2": Case(LLAMA, QWEN),
     "qwen3": Case({**LLAMA, "head_dim": 12}, {**QWEN, "biases": {"attention_bias": True}}),
     "olmo2": Case(LLAMA, {"tied": {**YARN, "tie_word_embeddings": True, "num_key_value_heads": 4}}),
+    "olmo3": Case(
+        {
+            **{key: value for key, value in LLAMA.items() if key != "rope_parameters"},
+            "num_hidden_layers": 4,
+            "sliding_window": 5,
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 100.0, "factor": 3.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 100.0},
+            },
+        },
+        {
+            "kinds": {
+                "layer_types": ["full_attention", "sliding_attention"],
+                "num_hidden_layers": 2,
+                "rope_parameters": None,
+                "tie_word_embeddings": True,
+            }
+        },
+    ),
+    "exaone4": Case(
+        {**LLAMA, "num_hidden_layers": 2, "sliding_window": 5, "sliding_window_pattern": 2},
+        {
+            "no windows": {"sliding_window": None, "tie_word_embeddings": True, "layer_types": 2 * ["full_attention"]},
+            "kinds, yarn": {**YARN, "layer_types": ["full_attention", "sliding_attention"]},
+        },
+    ),
     "mamba": Case(MAMBA, {"untied": {"tie_word_embeddings": False, "time_step_rank": "auto", "expand": 1}}),
     "falcon_mamba": Case({**MAMBA, "mixer_rms_eps": 0.03}, {"untied": {"tie_word_embeddings": False}}),
     "recurrent_gemma": Case(
