@@ -9,6 +9,7 @@ from lmzoo.hf.alibi import BLOOM, MPT
 from lmzoo.hf.architecture import Architecture, Config, refused
 from lmzoo.hf.bamba import BAMBA
 from lmzoo.hf.deepseek import DEEPSEEK_V2, DEEPSEEK_V3
+from lmzoo.hf.deepseek_relatives import GLM4_MOE_LITE, YOUTU
 from lmzoo.hf.diff import DIFFLLAMA
 from lmzoo.hf.falcon_h1 import FALCON_H1
 from lmzoo.hf.gemma3 import GEMMA, GEMMA2, GEMMA3_TEXT, VAULTGEMMA
@@ -30,7 +31,7 @@ from lmzoo.hf.neighbors import ERNIE4_5, GLM, HELIUM
 from lmzoo.hf.nemotron_h import NEMOTRON_H
 from lmzoo.hf.olmo2 import EXAONE4, OLMO2, OLMO3
 from lmzoo.hf.olmo_hybrid import OLMO_HYBRID
-from lmzoo.hf.qwen3_next import QWEN3_5_TEXT, QWEN3_NEXT
+from lmzoo.hf.qwen3_next import QWEN3_5_MOE_TEXT, QWEN3_5_TEXT, QWEN3_NEXT
 from lmzoo.hf.xlstm import XLSTM
 from lmzoo.hf.zamba2 import ZAMBA2
 from lmzoo.suggestions import suggest
@@ -54,7 +55,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             *(GRANITE, GRANITEMOE, GRANITEMOESHARED, GRANITEMOEHYBRID),
             *(GEMMA, GEMMA2, VAULTGEMMA, GEMMA3_TEXT),
         ),
-        *(MIXTRAL, QWEN3_MOE, OLMOE, GPT_OSS, DEEPSEEK_V2, DEEPSEEK_V3),
+        *(MIXTRAL, QWEN3_MOE, OLMOE, GPT_OSS, DEEPSEEK_V2, DEEPSEEK_V3, GLM4_MOE_LITE, YOUTU),
         *(
             MAMBA,
             FALCON_MAMBA,
@@ -62,7 +63,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             RECURRENT_GEMMA,
             OLMO_HYBRID,
             QWEN3_NEXT,
-            QWEN3_5_TEXT,
+            *(QWEN3_5_TEXT, QWEN3_5_MOE_TEXT),
             LFM2,
             KIMI_LINEAR,
             BAMBA,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -64,7 +64,7 @@ def _weights(neighbors: Weights, halves: Weights) -> Callable[[Config], Weights]
     return names
 
 
-def _attention(config: Config, kv_heads: int | None = None) -> dict[str, Any]:
+def latent_attention(config: Config, kv_heads: int | None = None) -> dict[str, Any]:
     """Returns the heads and rotary positions; YaRN also sharpens the scores. `kv_heads` is a default."""
     heads = config.value("num_attention_heads", 0)
     if "num_key_value_heads" in config:
@@ -78,13 +78,15 @@ def _attention(config: Config, kv_heads: int | None = None) -> dict[str, Any]:
     return {"n_heads": heads, **found}
 
 
-def _groups(config: Config) -> dict[str, Any]:
+def groups(n_group: int, topk_group: int, top_k: int) -> Together:
+    """Returns the keys of groups of experts, with these defaults."""
+    defaults = {"n_group": n_group, "topk_group": topk_group, "num_experts_per_tok": top_k}
+    return Together(tuple(defaults), partial(_groups, defaults), _groups_keys)
+
+
+def _groups(defaults: Mapping[str, int], config: Config) -> dict[str, Any]:
     """Returns the groups of experts. The score of a group in V3 is the sum of its two largest affinities."""
-    groups, best, top_k = (
-        config.value("n_group", 8),
-        config.value("topk_group", 4),
-        config.value("num_experts_per_tok", 8),
-    )
+    groups, best, top_k = (config.value(key, default) for key, default in defaults.items())
     if groups != best and top_k // max(1, best) != 2:
         raise refused("topk_group", best, f"must be half of num_experts_per_tok={top_k}, or n_group={groups}")
     return {"n_groups": groups, "top_groups": best, "top_k": top_k}
@@ -100,7 +102,8 @@ def _limited(config: Config) -> dict[str, Any]:
     return {"n_groups": config.value("n_group", 1), "top_groups": config.value("topk_group", 1)}
 
 
-def _attention_keys(ours: Settings) -> dict[str, Any]:
+def latent_attention_keys(ours: Settings) -> dict[str, Any]:
+    """Returns the keys for the heads and rotary positions: `latent_attention` read backwards."""
     found = {"num_attention_heads": ours["n_heads"], "num_key_value_heads": ours["n_heads"], **rope().inverse_of(ours)}
     rule = ours["rope_scaling"]
     if isinstance(rule, Yarn) and rule.factor > 1 and ours["sharpness"] != 1:
@@ -131,7 +134,7 @@ _KEYS = {
     **{key: Unused() for key in ("output_router_logits", "aux_loss_alpha", "seq_aux", "ep_size")},
     "moe_layer_freq": Only(1),
 }
-_ROTARY = ("num_attention_heads", "num_key_value_heads", *ROPE)
+ROTARY = ("num_attention_heads", "num_key_value_heads", *ROPE)
 DEEPSEEK_V2 = Architecture(
     model_type="deepseek_v2",
     classes=("DeepseekV2ForCausalLM",),
@@ -150,7 +153,7 @@ DEEPSEEK_V2 = Architecture(
         "mlp_bias": Only(False),
     },
     together=(
-        Together(_ROTARY, _attention, _attention_keys),
+        Together(ROTARY, latent_attention, latent_attention_keys),
         Together(("topk_method", "n_group", "topk_group"), _limited, _limited_keys),
     ),
     fixed={"sigmoid": False, "normalize": False, "balance_bias": False},
@@ -175,8 +178,8 @@ DEEPSEEK_V3 = Architecture(
         "num_nextn_predict_layers": Unused(),  # further tokens
     },
     together=(
-        Together(_ROTARY, partial(_attention, kv_heads=128), _attention_keys),
-        Together(("n_group", "topk_group", "num_experts_per_tok"), _groups, _groups_keys),
+        Together(ROTARY, partial(latent_attention, kv_heads=128), latent_attention_keys),
+        groups(8, 4, 8),
     ),
     aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
 )

@@ -89,7 +89,7 @@ def _pattern(config: Config) -> dict[str, Any]:
     return {"pattern": " ".join(words)}
 
 
-def _dense(config: Config) -> dict[str, Any]:
+def dense_first(config: Config) -> dict[str, Any]:
     """Returns the number of first layers without experts."""
     n_layers, first = config.layers(), config.value("first_k_dense_replace", 1)
     kinds = config.get("mlp_layer_types")
@@ -128,7 +128,7 @@ def _delta_keys(ours: Settings) -> dict[str, Any]:
     return {**sizes, "linear_conv_kernel_dim": ours["d_conv"]}
 
 
-def _dense_keys(ours: Settings) -> dict[str, Any]:
+def dense_first_keys(ours: Settings) -> dict[str, Any]:
     dense = min(ours["n_dense"], ours["n_layers"])
     return {"mlp_layer_types": ["dense"] * dense + ["sparse"] * (ours["n_layers"] - dense)}
 
@@ -179,7 +179,7 @@ KIMI_LINEAR = Architecture(
             ("linear_head_dim", "linear_num_heads", "linear_conv_kernel_dim", "linear_attn_config"), _delta, _delta_keys
         ),
         Together(("layer_types",), _pattern, lambda ours: layer_words("layer_types", ours["pattern"], _WORDS)),
-        Together(("mlp_layer_types", "first_k_dense_replace"), _dense, _dense_keys),
+        Together(("mlp_layer_types", "first_k_dense_replace"), dense_first, dense_first_keys),
         Together(("num_attention_heads", "num_key_value_heads"), _heads, _heads_keys),
         Together(("num_expert_group", "topk_group", _TOP_K), _groups, _groups_keys),
     ),

@@ -1,4 +1,4 @@
-"""Qwen3-Next and Qwen3.5 (text) in transformers."""
+"""Qwen3-Next and Qwen3.5 (text, with experts or without) in transformers."""
 
 from __future__ import annotations
 
@@ -77,6 +77,17 @@ def _split(config: Config) -> Weights:
     }
 
 
+_EXPERTS: Weights = {
+    **experts(f"{_MLP}experts.", f"{_MLP}experts.{{e}}.", "gate_proj", "up_proj", "down_proj"),
+    "blocks.{i}.1.inner.router.weight": f"{_MLP}gate.weight",
+    "blocks.{i}.1.inner.shared.up.weight": Rows(
+        (f"{_MLP}shared_expert.gate_proj.weight", f"{_MLP}shared_expert.up_proj.weight")
+    ),
+    "blocks.{i}.1.inner.shared.down.weight": f"{_MLP}shared_expert.down_proj.weight",
+    "blocks.{i}.1.inner.shared_gate.weight": f"{_MLP}shared_expert_gate.weight",
+}
+
+
 def _fused(config: Config) -> Weights:
     """Returns the names of Qwen3-Next: all parts of the delta rule are in two projections, ordered by head of keys."""
     sizes = _sizes(config)
@@ -88,17 +99,11 @@ def _fused(config: Config) -> Weights:
     attention = _attention(config)
     return {
         **_split(config),
-        **experts(f"{_MLP}experts.", f"{_MLP}experts.{{e}}.", "gate_proj", "up_proj", "down_proj"),
+        **_EXPERTS,
         "blocks.{i}.0.inner.qkv.weight": Either((attention["qkv"], Rows((q, k, v), shares=rows))),
         "blocks.{i}.0.inner.gate.weight": Either((attention["gate"], z)),
         "blocks.{i}.0.inner.beta.weight": beta,
         "blocks.{i}.0.inner.decay.weight": decay,
-        "blocks.{i}.1.inner.router.weight": f"{_MLP}gate.weight",
-        "blocks.{i}.1.inner.shared.up.weight": Rows(
-            (f"{_MLP}shared_expert.gate_proj.weight", f"{_MLP}shared_expert.up_proj.weight")
-        ),
-        "blocks.{i}.1.inner.shared.down.weight": f"{_MLP}shared_expert.down_proj.weight",
-        "blocks.{i}.1.inner.shared_gate.weight": f"{_MLP}shared_expert_gate.weight",
     }
 
 
@@ -178,6 +183,27 @@ QWEN3_5_TEXT = Architecture(
     keys=KEYS,
     together=(SIZES, PATTERN, Together(ROPE, _positions, ROTARY.inverse)),
     buffers=("mtp.*",),  # a second model, which predicts several tokens
+)
+EXPERT_KEYS: dict[str, Key] = {
+    **{key: meaning for key, meaning in KEYS.items() if key != "intermediate_size"},
+    "num_key_value_heads": To("n_kv_heads", 2),
+    "moe_intermediate_size": To("d_expert", 512),
+    "shared_expert_intermediate_size": To("d_shared", 512),
+    "num_experts": To("n_experts", 256),
+    "num_experts_per_tok": To("top_k", 8),
+    "output_router_logits": Unused(),
+    "router_aux_loss_coef": Unused(),
+}
+QWEN3_5_MOE_TEXT = Architecture(
+    model_type="qwen3_5_moe_text",
+    classes=("Qwen3_5MoeForCausalLM",),
+    family="qwen3_next",
+    weights=lambda config: {**_split(config), **_EXPERTS},
+    keys={**EXPERT_KEYS, "intermediate_size": Unused()},
+    together=QWEN3_5_TEXT.together,
+    fixed={"feed_forward": "experts"},
+    aliases={"num_local_experts": "num_experts"},
+    buffers=("mtp.*",),
 )
 QWEN3_NEXT = Architecture(
     model_type="qwen3_next",

@@ -98,6 +98,10 @@ MLA: dict[str, Any] = {
     "n_group": 4,
     "topk_group": 2,
 }
+MOE_OF_MLA = (
+    *("moe_intermediate_size", "n_routed_experts", "n_shared_experts", "num_experts_per_tok"),
+    *("first_k_dense_replace", "n_group", "topk_group"),
+)
 MAMBA: dict[str, Any] = {
     "vocab_size": V,
     "hidden_size": 24,
@@ -346,6 +350,14 @@ CASES: dict[str, Case] = {
             "lite, yarn": {**YARN, "q_lora_rank": None, "n_group": 1, "topk_group": 1, "tie_word_embeddings": True},
         },
     ),
+    "glm4_moe_lite": Case(
+        {key: value for key, value in MLA.items() if key != "first_k_dense_replace"},
+        {"halves": {"rope_interleave": False, "mlp_layer_types": ["dense", "dense", "sparse"], **YARN}},
+    ),
+    "youtu": Case(
+        {key: value for key, value in MLA.items() if key not in MOE_OF_MLA},
+        {"lite, tied": {"q_lora_rank": None, "tie_word_embeddings": True}},
+    ),
     "mistral": Case({**LLAMA, "sliding_window": 5}, {"no window": {"sliding_window": None, "head_dim": 12}}),
     "qwen2": Case(LLAMA, QWEN),
     "qwen3": Case({**LLAMA, "head_dim": 12}, {**QWEN, "biases": {"attention_bias": True}}),
@@ -420,6 +432,16 @@ CASES: dict[str, Case] = {
             "interval": {"layer_types": None, "full_attention_interval": 2},
             "sections": rope("default", partial_rotary_factor=0.5, mrope_section=[1, 1, 1], mrope_interleaved=True),
         },
+    ),
+    "qwen3_5_moe_text": Case(
+        {
+            **{key: value for key, value in QWEN3_5.items() if key != "intermediate_size"},
+            "num_experts": 4,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 12,
+            "shared_expert_intermediate_size": 20,
+        },
+        {"tied": {"tie_word_embeddings": True, "num_experts_per_tok": 3, "linear_num_key_heads": 4}},
     ),
     "qwen3_next": Case(
         {

@@ -30,7 +30,8 @@ from tests.hf.references import CASES, V, assert_same_logits, case_keys, referen
 
 EVERY = [(model_type, variant) for model_type, case in CASES.items() for variant in ("", *case.variants)]
 # Weights that an export stores in another way than the checkpoint that was imported, with the same logits.
-REORDERED = {"deepseek_v3": ("self_attn.q_b_proj.weight", "self_attn.kv_a_proj_with_mqa.weight")}  # halves as neighbors
+_HALVES = ("self_attn.q_b_proj.weight", "self_attn.kv_a_proj_with_mqa.weight")  # halves as neighbors
+REORDERED = {"deepseek_v3": _HALVES, "glm4_moe_lite": _HALVES}
 UNREAD = {"opt": ("embed_positions.weight",)}  # its first two rows
 
 
@@ -73,6 +74,8 @@ CREATED: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"window": 5, "norm_eps": 0.02}, "mistral"),
     ("llama", {"attention_bias": "qkv", "window": 5, "pattern": "rope full"}, "qwen2"),
     ("llama", {"qk_norm": True}, "qwen3"),
+    ("llama", {"mlp": "relu2"}, "arcee"),
+    ("llama", {"rotary_fraction": 0.5, "attention_bias": "qkv"}, "glm"),
     ("llama", {"pattern": "rope nope"}, "smollm3"),
     ("llama", {"rotary_fraction": 0.5}, "phi3"),
     ("llama", {"pattern": "conv full", "qk_norm": True, "d_ff": 40}, "lfm2"),
@@ -98,6 +101,7 @@ CREATED: list[tuple[str, dict[str, Any], str]] = [
     ("granite", {"rope_scaling": "linear factor=3", "attention_bias": True, "attention_scale": 0.3}, "granite"),
     ("gemma3", {"pattern": "local global", "window": 5, "head_dim": 12, "query_scalar": 20.0}, "gemma3_text"),
     ("gemma3", {"qk_norm": False, "local_rope_theta": 1e6, "attention_cap": 2.0, "logit_cap": 3.0}, "gemma2"),
+    ("gemma3", {"qk_norm": False, "post_norms": False, "local_rope_theta": 1e6, "logit_cap": 3.0}, "vaultgemma"),
     ("diff", {"d_ff": 40, "n_kv_heads": 1}, "diffllama"),
     ("mixtral", {"n_experts": 4, "window": 5, "head_dim": 12}, "mixtral"),
     ("mixtral", {"n_experts": 4, "qk_norm": "head", "normalize": False}, "qwen3_moe"),
@@ -141,6 +145,7 @@ def test_export_of_a_created_model(family: str, settings: dict[str, Any], model_
 
 def test_export_has_a_created_model_of_each_architecture_that_can_be_written() -> None:
     first = {"ministral", "seed_oss", "opt", "qwen3_5_text"}  # another type has the same settings and comes first
+    first |= {"gemma", "glm4_moe_lite", "helium", "internlm3", "iquestcoder", "qwen3_5_moe_text", "youtu"}
     written = {name for name, each in ARCHITECTURES.items() if each.can_be_written}
     assert written == {model_type for _, _, model_type in CREATED} | first
 

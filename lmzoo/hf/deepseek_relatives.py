@@ -1,0 +1,60 @@
+"""Relatives of DeepSeek-V3 in transformers: GLM-4.7-Flash (`glm4_moe_lite`), and Youtu, which has no experts."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused
+from lmzoo.hf.deepseek import DEEPSEEK_V3, ROTARY, groups, latent_attention, latent_attention_keys
+from lmzoo.hf.kimi_linear import dense_first, dense_first_keys
+
+GLM4_MOE_LITE = Architecture(
+    model_type="glm4_moe_lite",
+    classes=("Glm4MoeLiteForCausalLM",),
+    family="deepseek",
+    weights=DEEPSEEK_V3.weights,
+    keys={
+        **{key: meaning for key, meaning in DEEPSEEK_V3.keys.items() if key != "first_k_dense_replace"},
+        "rms_norm_eps": To("norm_eps", 1e-5),
+        "q_lora_rank": To("q_rank", 768),
+        "qk_nope_head_dim": To("nope_dim", 192),
+        "v_head_dim": To("v_dim", 256),
+        "moe_intermediate_size": To("d_expert", 1536),
+        "n_routed_experts": To("n_experts", 64),
+        "routed_scaling_factor": To("routed_scale", 1.8),
+    },
+    together=(
+        Together(ROTARY, partial(latent_attention, kv_heads=20), latent_attention_keys),
+        groups(1, 1, 4),
+        Together(("mlp_layer_types", "first_k_dense_replace"), dense_first, dense_first_keys),
+    ),
+    aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
+    buffers=("model.layers.47.*",),  # predicts further tokens in the released model
+)
+
+
+def _no_experts(config: Config) -> dict[str, Any]:
+    return {"n_dense": config.layers()}
+
+
+_EXPERTS = (
+    *("moe_intermediate_size", "n_routed_experts", "n_shared_experts", "first_k_dense_replace"),
+    *("routed_scaling_factor", "norm_topk_prob", "topk_method", "scoring_func", "moe_layer_freq"),
+)
+YOUTU = Architecture(
+    model_type="youtu",
+    classes=("YoutuForCausalLM",),
+    family="deepseek",
+    weights=DEEPSEEK_V3.weights,
+    keys={
+        **{key: meaning for key, meaning in DEEPSEEK_V3.keys.items() if key not in _EXPERTS},
+        "tie_word_embeddings": To("tie_embeddings", default=True),
+        "mlp_bias": Only(False),
+        "embedding_initializer_range": Unused(),
+    },
+    together=(
+        Together(ROTARY, partial(latent_attention, kv_heads=16), latent_attention_keys),
+        Together((), _no_experts, lambda _: {}),
+    ),
+)
