@@ -2,10 +2,10 @@
 
 Distinctive: embeddings, attention scores, branches and logits are multiplied by constants, so that settings found on a
 small model hold for a large one (maximal update parametrization, Yang et al. 2022, arXiv 2203.03466). Options: experts
-(`n_experts`), with a plain layer beside them for all tokens (`d_shared`); and in Granite 4 most layers are Mamba-2, and
-attention needs no positions: `pattern = "mamba2*9 nope"`. Initial values as in the published configurations
-(`initializer_range`): N(0, 0.02²) for all matrices. Deviations: query, key and value share one projection; so do gate
-and up.
+(`n_experts`), with a plain layer beside them for all tokens (`d_shared`); in Granite 4 most layers are Mamba-2, and
+attention needs no positions: `pattern = "mamba2*9 nope"`; HyperCLOVA X has a norm after each branch too (`post_norms`).
+Initial values as in the published configurations (`initializer_range`): N(0, 0.02²) for all matrices. Deviations:
+query, key and value share one projection; so do gate and up.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class GraniteConfig(DecoderConfig):
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
-        {"attention_bias": True, "rope_scaling": "linear factor=2"},
+        {"attention_bias": True, "rope_scaling": "linear factor=2", "post_norms": True},
         {"n_experts": 4, "d_shared": 12},
         {"pattern": "mamba2 nope", "n_experts": 4, "balance_loss": 0.1},
     )
@@ -52,6 +52,7 @@ class GraniteConfig(DecoderConfig):
     embedding_scale: float = 12.0  # factor of the embeddings
     attention_scale: float | None = None  # factor of the products of queries and keys; None: 1 / head width
     residual_scale: float = 0.22  # factor of what a layer adds
+    post_norms: bool = False  # a norm after each branch too
     logit_divisor: float = 4.0  # the logits are divided by it
     tie_embeddings: bool = True  # the head uses the weights of the token embedding
     pattern: str = "rope"  # mixers from bottom to top, repeated: attention with or without positions, or "mamba2"
@@ -99,7 +100,12 @@ class Granite(Decoder):
         kind = pattern(config.pattern, config.n_layers, MIXERS)[layer]
         mixer = self.make_mamba(config) if kind == "mamba2" else self.make_attention(config, kind)
         layers = (mixer, self.make_feed_forward(config))
-        return Stack(Residual(self.make_norm(config), inner, Scale(config.residual_scale)) for inner in layers)
+        return Stack(Residual(self.make_norm(config), inner, self.make_after(config)) for inner in layers)
+
+    def make_after(self, config: Any) -> nn.Module:
+        """Returns the module after a branch."""
+        scale = Scale(config.residual_scale)
+        return nn.Sequential(self.make_norm(config), scale) if config.post_norms else scale
 
     def make_attention(self, config: Any, kind: str) -> Attention:
         """Returns attention of a kind in the pattern."""

@@ -44,7 +44,7 @@ class LlamaConfig(DecoderConfig):
         {"pattern": "rope nope", "rope_scaling": "yarn factor=2 original=8", "attention_bias": "qkv", "window": 5},
         {"pattern": "rope full", "window": 5, "rotary_fraction": 0.5},
         {"pattern": "conv full"},
-        {"mlp": "relu2", "mlp_bias": True},
+        {"mlp": "relu2", "mlp_bias": True, "post_norms": True},
     )
 
     n_heads: int = 4  # attention heads
@@ -60,6 +60,7 @@ class LlamaConfig(DecoderConfig):
     rope_scaling: str = "none"  # for longer texts: "linear factor=4", yarn, longrope, ... (lmzoo.layers.rope_scaling)
     attention_bias: Literal["none", "qkv", "all"] = "none"  # attention projections with a bias
     qk_norm: bool = False  # queries and keys of each head are normalized
+    post_norms: bool = False  # a norm after each branch too
     gate: bool = False  # a gate on the output of the attention
     sinks: bool = False  # a learned score for each head that takes attention away from all keys
     d_conv: int = 3  # length of the filters of layers "conv"
@@ -85,6 +86,8 @@ class Llama(Decoder):
 
     def block(self, config: Any, layer: int) -> Stack:
         layers = (self.make_mixer(config, layer), self.make_mlp(config))
+        if config.post_norms:
+            return Stack(Residual(self.make_norm(config), inner, self.make_norm(config)) for inner in layers)
         return Stack(Residual(self.make_norm(config), inner) for inner in layers)
 
     def make_mlp(self, config: Any) -> MLP:

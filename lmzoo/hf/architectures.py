@@ -17,7 +17,7 @@ from lmzoo.hf.gpt2 import GPT2, OPT
 from lmzoo.hf.gpt_neox import GPT_NEOX, STARCODER2
 from lmzoo.hf.gpt_oss import GPT_OSS
 from lmzoo.hf.gptj import COHERE, GPTJ, PHI, STABLELM
-from lmzoo.hf.granite import GRANITE, GRANITEMOE, GRANITEMOEHYBRID, GRANITEMOESHARED
+from lmzoo.hf.granite import GRANITE, GRANITEMOE, GRANITEMOEHYBRID, GRANITEMOESHARED, HYPERCLOVAX
 from lmzoo.hf.griffin import RECURRENT_GEMMA
 from lmzoo.hf.jamba import JAMBA
 from lmzoo.hf.kimi_linear import KIMI_LINEAR
@@ -27,10 +27,11 @@ from lmzoo.hf.llama_relatives import ARCEE, CWM, INTERNLM3, IQUESTCODER, MINISTR
 from lmzoo.hf.mamba import FALCON_MAMBA, MAMBA
 from lmzoo.hf.mamba2 import MAMBA2
 from lmzoo.hf.mixtral import MIXTRAL, OLMOE, QWEN3_MOE
-from lmzoo.hf.neighbors import ERNIE4_5, GLM, HELIUM
+from lmzoo.hf.neighbors import ERNIE4_5, GLM, GLM4, HELIUM
 from lmzoo.hf.nemotron_h import NEMOTRON_H
 from lmzoo.hf.olmo2 import EXAONE4, OLMO2, OLMO3
 from lmzoo.hf.olmo_hybrid import OLMO_HYBRID
+from lmzoo.hf.qwen2_moe import QWEN2_MOE
 from lmzoo.hf.qwen3_next import QWEN3_5_MOE_TEXT, QWEN3_5_TEXT, QWEN3_NEXT
 from lmzoo.hf.xlstm import XLSTM
 from lmzoo.hf.zamba2 import ZAMBA2
@@ -49,13 +50,13 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             PHI3,
             MINISTRAL,
             SEED_OSS,
-            *(ARCEE, CWM, INTERNLM3, IQUESTCODER, HELIUM, GLM, ERNIE4_5),
+            *(ARCEE, CWM, INTERNLM3, IQUESTCODER, HELIUM, GLM, GLM4, ERNIE4_5),
             *(OLMO2, OLMO3, EXAONE4),
             DIFFLLAMA,
-            *(GRANITE, GRANITEMOE, GRANITEMOESHARED, GRANITEMOEHYBRID),
+            *(GRANITE, GRANITEMOE, GRANITEMOESHARED, GRANITEMOEHYBRID, HYPERCLOVAX),
             *(GEMMA, GEMMA2, VAULTGEMMA, GEMMA3_TEXT),
         ),
-        *(MIXTRAL, QWEN3_MOE, OLMOE, GPT_OSS, DEEPSEEK_V2, DEEPSEEK_V3, GLM4_MOE_LITE, YOUTU),
+        *(MIXTRAL, QWEN2_MOE, QWEN3_MOE, OLMOE, GPT_OSS, DEEPSEEK_V2, DEEPSEEK_V3, GLM4_MOE_LITE, YOUTU),
         *(
             MAMBA,
             FALCON_MAMBA,

@@ -1,4 +1,4 @@
-"""Granite in transformers: plain, with experts (GraniteMoE), and with Mamba-2 (Granite 4)."""
+"""Granite in transformers: plain, with experts (GraniteMoE), and with Mamba-2 (Granite 4); and HyperCLOVA X."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
 from lmzoo.hf.bamba import WEIGHTS as BAMBA
-from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope
+from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, plain_heads, rope
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.weights import Either, Source, Weights
 
@@ -52,6 +52,7 @@ KEYS: dict[str, Key] = {
     "residual_multiplier": To("residual_scale", 1.0),
     "logits_scaling": To("logit_divisor", 1.0),
 }
+_FACTORS = ("attention_multiplier", "logits_scaling")
 GRANITE = Architecture(
     model_type="granite",
     classes=("GraniteForCausalLM",),
@@ -59,6 +60,33 @@ GRANITE = Architecture(
     weights=PLAIN,
     keys={**KEYS, "mlp_bias": Only(False)},
     together=(rope(),),
+)
+
+
+def _factors(config: Config) -> dict[str, Any]:
+    """Returns the factor of scores, and the divisor of logits, of which the key is the reciprocal."""
+    width = config.value("hidden_size", 4096) // max(1, config.value("num_attention_heads", 32))
+    factor = config.value("logits_scaling", 1.0, float)
+    if factor <= 0:
+        raise refused("logits_scaling", factor, "must be above 0")
+    scale = config.value("attention_multiplier", config.value("head_dim", width) ** -0.5, float)
+    return {"attention_scale": float(scale), "logit_divisor": 1 / factor}
+
+
+HYPERCLOVAX = Architecture(
+    model_type="hyperclovax",
+    classes=("HyperCLOVAXForCausalLM",),
+    family="granite",
+    weights={
+        **PLAIN,
+        **{f"blocks.{{i}}.{n}.after.0.weight": f"{_LAYER}post_norm{n + 1}.weight" for n in range(2)},
+    },
+    keys={
+        **{key: meaning for key, meaning in KEYS.items() if key not in _FACTORS},
+        "mlp_bias": Only(False),
+        "use_post_norm": To("post_norms", default=True),
+    },
+    together=(rope(), plain_heads(4096, 32), Together(_FACTORS, _factors)),
 )
 MOE_KEYS: dict[str, Key] = {
     **KEYS,

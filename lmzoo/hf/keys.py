@@ -120,6 +120,21 @@ def ropes_by_kind(config: Config, theta: float, local_theta: float) -> dict[str,
     }
 
 
+def plain_heads(hidden: int, heads: int) -> Together:
+    """Returns the key of the width of a head in a family that takes no other than `hidden_size / num_attention_heads`.
+
+    The numbers are the defaults of these two keys.
+    """
+
+    def settings(config: Config) -> dict[str, Any]:
+        width, count = config.value("hidden_size", hidden), config.value("num_attention_heads", heads)
+        if config.value("head_dim", width // max(1, count)) * count != width:
+            raise refused("head_dim", config.get("head_dim"), "must be hidden_size / num_attention_heads")
+        return {}
+
+    return Together(("head_dim",), settings)
+
+
 def scaling(config: Config, parameters: Config) -> str:
     """Returns the rule for longer texts as lmzoo writes it (`lmzoo.layers.rope_scaling`)."""
     kind = parameters.value("rope_type", parameters.value("type", "default"))

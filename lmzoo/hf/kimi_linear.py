@@ -129,6 +129,7 @@ def _delta_keys(ours: Settings) -> dict[str, Any]:
 
 
 def dense_first_keys(ours: Settings) -> dict[str, Any]:
+    """Returns the keys for the number of layers without experts: `dense_first` read backwards."""
     dense = min(ours["n_dense"], ours["n_layers"])
     return {"mlp_layer_types": ["dense"] * dense + ["sparse"] * (ours["n_layers"] - dense)}
 

@@ -27,7 +27,7 @@ WEIGHTS: Weights = {
     "blocks.{i}.1.inner.router.weight": Either((f"{_OLD}gate.weight", f"{_MLP}gate.weight")),
     **experts(f"{_MLP}experts.", f"{_OLD}experts.{{e}}.", "w1", "w3", "w2"),
 }
-_EACH: Weights = {
+EACH: Weights = {
     **WEIGHTS,
     "blocks.{i}.1.inner.router.weight": f"{_MLP}gate.weight",
     **experts(f"{_MLP}experts.", f"{_MLP}experts.{{e}}.", "gate_proj", "up_proj", "down_proj"),
@@ -65,11 +65,16 @@ MIXTRAL = Architecture(
 )
 
 
-def _sparse(config: Config) -> dict[str, Any]:
-    """Refuses layers with a plain feed-forward layer, and returns the window."""
+def only_experts(config: Config) -> None:
+    """Raises `CheckpointError` for layers with a plain feed-forward layer."""
     for key, value in (("decoder_sparse_step", 1), ("mlp_only_layers", list[int]())):
         if config.value(key, value) != value:
-            raise refused(key, config[key], f"must be {value}: each layer of lmzoo's mixtral has experts")
+            raise refused(key, config.get(key), f"must be {value}: each layer of lmzoo's mixtral has experts")
+
+
+def _sparse(config: Config) -> dict[str, Any]:
+    """Refuses layers with a plain feed-forward layer, and returns the window."""
+    only_experts(config)
     window = config.value("sliding_window", 4096) if config.value("use_sliding_window", False) else None
     return {"window": window}
 
@@ -83,7 +88,7 @@ QWEN3_MOE = Architecture(
     model_type="qwen3_moe",
     classes=("Qwen3MoeForCausalLM",),
     family="mixtral",
-    weights=_EACH,
+    weights=EACH,
     keys={
         **KEYS,
         "num_key_value_heads": To("n_kv_heads", 4),
@@ -118,7 +123,7 @@ OLMOE = Architecture(
     model_type="olmoe",
     classes=("OlmoeForCausalLM",),
     family="mixtral",
-    weights={**_EACH, **_NORMS},
+    weights={**EACH, **_NORMS},
     keys={
         **{key: meaning for key, meaning in KEYS.items() if key != "head_dim"},
         "rms_norm_eps": To("norm_eps", 1e-5),

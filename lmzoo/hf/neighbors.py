@@ -1,8 +1,9 @@
-"""Relatives of Llama in transformers that rotate pairs of neighbors: Helium, GLM and ERNIE 4.5."""
+"""Relatives of Llama in transformers that rotate pairs of neighbors: Helium, GLM, GLM-4-0414 and ERNIE 4.5."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, To, Together
@@ -67,6 +68,17 @@ def _biases(config: Config) -> dict[str, Any]:
     return {"attention_bias": "all" if has else "none", "mlp_bias": has}
 
 
+_AFTER: Mapping[str, Source] = {
+    "blocks.{i}.0.after.weight": "model.layers.{i}.post_self_attn_layernorm.weight",
+    "blocks.{i}.1.after.weight": "model.layers.{i}.post_mlp_layernorm.weight",
+}
+GLM4 = replace(
+    GLM,
+    model_type="glm4",
+    classes=("Glm4ForCausalLM",),
+    weights=neighbors({**WEIGHTS, **FUSED, **_AFTER}, 128, 0.5),
+    fixed={"post_norms": True},
+)
 ERNIE4_5 = Architecture(
     model_type="ernie4_5",
     classes=("Ernie4_5ForCausalLM",),

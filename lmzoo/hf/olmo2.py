@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, refused
-from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope, ropes_by_kind
+from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, plain_heads, rope, ropes_by_kind
 from lmzoo.hf.llama import INV_FREQ
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.weights import Weights
@@ -69,9 +69,6 @@ OLMO3 = Architecture(
 
 def _exaone4(config: Config) -> dict[str, Any]:
     """Returns the layers: those without a window have no positions, but if no layer has one, all have."""
-    width, heads = config.value("hidden_size", 4096), config.value("num_attention_heads", 32)
-    if config.value("head_dim", width // max(1, heads)) * heads != width:
-        raise refused("head_dim", config.get("head_dim"), "must be hidden_size / num_attention_heads")
     if config.get("sliding_window", 4096) is None:
         return _windows(Config({**config, "sliding_window": None}), "window", "rope", 1)
     every = config.value("sliding_window_pattern", 4)
@@ -90,6 +87,10 @@ EXAONE4 = Architecture(
         "blocks.{i}.0.inner.k_norm.weight": "model.layers.{i}.self_attn.k_norm.weight",
     },
     keys={**KEYS, "num_key_value_heads": To("n_kv_heads", 32)},
-    together=(rope(), Together(("head_dim", "sliding_window", "sliding_window_pattern", "layer_types"), _exaone4)),
+    together=(
+        rope(),
+        plain_heads(4096, 32),
+        Together(("sliding_window", "sliding_window_pattern", "layer_types"), _exaone4),
+    ),
     fixed={"qk_norm": "head"},
 )

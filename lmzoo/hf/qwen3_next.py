@@ -77,7 +77,7 @@ def _split(config: Config) -> Weights:
     }
 
 
-_EXPERTS: Weights = {
+EXPERTS: Weights = {
     **experts(f"{_MLP}experts.", f"{_MLP}experts.{{e}}.", "gate_proj", "up_proj", "down_proj"),
     "blocks.{i}.1.inner.router.weight": f"{_MLP}gate.weight",
     "blocks.{i}.1.inner.shared.up.weight": Rows(
@@ -99,7 +99,7 @@ def _fused(config: Config) -> Weights:
     attention = _attention(config)
     return {
         **_split(config),
-        **_EXPERTS,
+        **EXPERTS,
         "blocks.{i}.0.inner.qkv.weight": Either((attention["qkv"], Rows((q, k, v), shares=rows))),
         "blocks.{i}.0.inner.gate.weight": Either((attention["gate"], z)),
         "blocks.{i}.0.inner.beta.weight": beta,
@@ -198,7 +198,7 @@ QWEN3_5_MOE_TEXT = Architecture(
     model_type="qwen3_5_moe_text",
     classes=("Qwen3_5MoeForCausalLM",),
     family="qwen3_next",
-    weights=lambda config: {**_split(config), **_EXPERTS},
+    weights=lambda config: {**_split(config), **EXPERTS},
     keys={**EXPERT_KEYS, "intermediate_size": Unused()},
     together=QWEN3_5_TEXT.together,
     fixed={"feed_forward": "experts"},

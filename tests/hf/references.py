@@ -251,6 +251,10 @@ CASES: dict[str, Case] = {
         GRANITE,
         {"tied, biases, yarn": {**YARN, "tie_word_embeddings": True, "attention_bias": True}},
     ),
+    "hyperclovax": Case(
+        {**GRANITE, "logits_scaling": 0.6, "use_post_norm": True},
+        {"defaults": {"attention_multiplier": None, "use_post_norm": False, "tie_word_embeddings": True, **YARN}},
+    ),
     "ministral": Case(
         {**LLAMA, "sliding_window": 5, "head_dim": 8},
         {"kinds": {"layer_types": ["full_attention", "sliding_attention", "full_attention"], "head_dim": 12}},
@@ -260,6 +264,10 @@ CASES: dict[str, Case] = {
     "glm": Case(
         {**LLAMA, "head_dim": 12, **rope("default", partial_rotary_factor=0.5)},
         {"no biases": {"attention_bias": False, "tie_word_embeddings": True, **rope("linear", factor=3.0)}},
+    ),
+    "glm4": Case(
+        {**LLAMA, "head_dim": 12, **rope("default", partial_rotary_factor=0.5)},
+        {"no biases": {"attention_bias": False, "tie_word_embeddings": True}},
     ),
     "ernie4_5": Case(
         {**LLAMA, "head_dim": 12}, {"biases": {"use_bias": True, "tie_word_embeddings": True, "head_dim": None}}
@@ -327,6 +335,24 @@ CASES: dict[str, Case] = {
     "mixtral": Case(
         {**LLAMA, "num_local_experts": 5, "num_experts_per_tok": 2, "sliding_window": 5},
         {"head_dim": {**YARN, "head_dim": 12, "sliding_window": None, "num_experts_per_tok": 3}},
+    ),
+    "qwen2_moe": Case(
+        {**MOE, "moe_intermediate_size": 20, "shared_expert_intermediate_size": 12},
+        {
+            "windows": {
+                "use_sliding_window": True,
+                "sliding_window": 5,
+                "max_window_layers": 2,
+                "qkv_bias": False,
+                "norm_topk_prob": True,
+            },
+            "layer types": {
+                "use_sliding_window": True,
+                "sliding_window": 5,
+                "layer_types": ["full_attention", "sliding_attention", "sliding_attention"],
+                "tie_word_embeddings": True,
+            },
+        },
     ),
     "qwen3_moe": Case(
         {**MOE, "moe_intermediate_size": 20, "head_dim": 12},
