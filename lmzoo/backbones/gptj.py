@@ -3,7 +3,9 @@
 A transformer with LayerNorm and rotary positions. Distinctive: attention and feed-forward layer of a block read the
 same normalized input, and both results are added to the residual stream; so a block has one norm, and the two layers
 can run at the same time. GPT-J rotates a part of each head and its head has a bias. Phi (Li et al. 2023, arXiv
-2309.05463) has biases everywhere. Command R (Cohere 2024) has no biases, SwiGLU, and scaled logits. StableLM
+2309.05463) has biases everywhere. Command R (Cohere 2024) has no biases, SwiGLU, and scaled logits; in
+Command A (arXiv 2504.00698) three of four layers see a window, and the others have no positions: `pattern = "window*3
+nope"`. StableLM
 (Bellagente et al. 2024, arXiv 2402.17834) has SwiGLU, with a second norm and in sequence unless `parallel`. Initial
 values as in the published configurations (`initializer_range`): N(0, 0.02²) for all matrices. Deviations: rotary pairs
 are halves and not neighbors; query, key and value share one projection; so do gate and up.
@@ -28,11 +30,14 @@ from lmzoo.layers.head_norm import HeadLayerNorm
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.mlp import MLP
 from lmzoo.layers.norm import LayerNorm
+from lmzoo.layers.pattern import pattern
 from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.scale import Scale
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.ops.gelu import gelu_tanh
 from lmzoo.registry import register_model
+
+KINDS = ("rope", "window", "nope")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,9 +49,12 @@ class GPTJConfig(DecoderConfig):
         {"gated": True, "norm_bias": False, "mlp_bias": False, "head_bias": False, "logit_scale": 0.5, "qk_norm": True},
         {"parallel": False, "attention_bias": "qkv", "head_bias": False, "tie_embeddings": True, "rotary_dim": 2},
         {"rope_scaling": "yarn factor=2 original=8"},
+        {"pattern": "window nope", "window": 5},
     )
 
     n_heads: int = 4  # attention heads
+    pattern: str = "rope"  # layers from bottom to top, repeated: "window": the last tokens; "nope": no positions
+    window: int = 64  # tokens that layers "window" see, the present one included
     n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
     d_ff: int | None = None  # width of the feed-forward layers; None: 4 d_model
     parallel: bool = True  # False: the feed-forward layer has a norm of its own and reads the result of the attention
@@ -66,7 +74,8 @@ class GPTJConfig(DecoderConfig):
         set_default(self, "d_ff", 4 * self.d_model)
         set_default(self, "n_kv_heads", self.n_heads)
         require_heads(self, rotated=self.rotary_dim is None)
-        require_positive(self, "d_ff", "rope_theta", "logit_scale")
+        pattern(self.pattern, self.n_layers, KINDS)
+        require_positive(self, "d_ff", "rope_theta", "logit_scale", "window")
         head_dim = self.d_model // self.n_heads
         set_default(self, "rotary_dim", head_dim)
         even = f"rotary_dim={self.rotary_dim} must be even and from 2 to head_dim={head_dim}"
@@ -85,19 +94,21 @@ class GPTJ(Decoder):
     def block(self, config: Any, layer: int) -> Residual | Stack:
         activation = F.silu if config.gated else gelu_tanh
         mlp = MLP(config.d_model, config.d_ff, activation, gated=config.gated, bias=config.mlp_bias)
-        attention = self.make_attention(config)
+        attention = self.make_attention(config, pattern(config.pattern, config.n_layers, KINDS)[layer])
         if config.parallel:
             return Residual(self.make_norm(config), Branches(attention, mlp))
         return Stack(Residual(self.make_norm(config), inner) for inner in (attention, mlp))
 
-    def make_attention(self, config: Any) -> Attention:
-        """Returns the attention of a block."""
+    def make_attention(self, config: Any, kind: str) -> Attention:
+        """Returns attention of a kind in the pattern."""
         fraction = config.rotary_dim * config.n_heads / config.d_model
+        rope = Rope(config.rope_theta, fraction, parse_rope_scaling(config.rope_scaling))
         return Attention(
             config.d_model,
             config.n_heads,
             n_kv_heads=config.n_kv_heads,
-            rope=Rope(config.rope_theta, fraction, parse_rope_scaling(config.rope_scaling)),
+            window=config.window if kind == "window" else None,
+            rope=None if kind == "nope" else rope,
             qk_norm=partial(HeadLayerNorm, eps=config.norm_eps) if config.qk_norm else None,
             bias=config.attention_bias != "none",
             out_bias=config.attention_bias == "all",

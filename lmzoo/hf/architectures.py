@@ -16,7 +16,7 @@ from lmzoo.hf.gemma3 import GEMMA, GEMMA2, GEMMA3_TEXT, VAULTGEMMA
 from lmzoo.hf.gpt2 import GPT2, OPT
 from lmzoo.hf.gpt_neox import GPT_NEOX, STARCODER2
 from lmzoo.hf.gpt_oss import GPT_OSS
-from lmzoo.hf.gptj import COHERE, GPTJ, PHI, STABLELM
+from lmzoo.hf.gptj import COHERE, COHERE2, GPTJ, PHI, STABLELM
 from lmzoo.hf.granite import GRANITE, GRANITEMOE, GRANITEMOEHYBRID, GRANITEMOESHARED, HYPERCLOVAX
 from lmzoo.hf.griffin import RECURRENT_GEMMA
 from lmzoo.hf.jamba import JAMBA
@@ -40,7 +40,7 @@ from lmzoo.suggestions import suggest
 ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.model_type: architecture
     for architecture in (
-        *(GPT2, OPT, BLOOM, MPT, GPT_NEOX, STARCODER2, GPTJ, PHI, COHERE, STABLELM),
+        *(GPT2, OPT, BLOOM, MPT, GPT_NEOX, STARCODER2, GPTJ, PHI, COHERE, COHERE2, STABLELM),
         *(
             LLAMA,
             MISTRAL,

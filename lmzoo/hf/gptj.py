@@ -1,13 +1,14 @@
-"""GPT-J, Phi, Cohere's Command R and StableLM in transformers."""
+"""GPT-J, Phi, Cohere's Command R and Command A, and StableLM in transformers."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused
-from lmzoo.hf.keys import EVERY, GELU_TANH, SIZES, SWIGLU, rope
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
+from lmzoo.hf.keys import EVERY, GELU_TANH, SIZES, SWIGLU, plain_heads, rope
 from lmzoo.hf.weights import Head, Neighbors, Rows, Source, Stacked, Transposed, Weights
 
 _LAYER = "model.layers.{i}."
@@ -192,6 +193,28 @@ COHERE = Architecture(
     buffers=("*.rotary_emb.inv_freq",),
 )
 
+
+def _windows(config: Config) -> dict[str, Any]:
+    """Returns the layers: all but each n-th have a window, unless `layer_types` names them; the others no positions."""
+    every, window = config.value("sliding_window_pattern", 4), config.value("sliding_window", 4096)
+    if every < 1:
+        raise refused("sliding_window_pattern", every, "must be at least 1")
+    words = ["window" if (layer + 1) % every else "nope" for layer in range(config.layers())]
+    if config.get("layer_types") is not None:
+        words = config.words("layer_types", {"sliding_attention": "window", "full_attention": "nope"})
+    return {"pattern": " ".join(words), "window": window}
+
+
+COHERE2 = replace(
+    COHERE,
+    model_type="cohere2",
+    classes=("Cohere2ForCausalLM",),
+    keys={key: meaning for key, meaning in COHERE.keys.items() if key != "use_qk_norm"},
+    together=(
+        *(rope(), plain_heads(8192, 64)),
+        Together(("layer_types", "sliding_window", "sliding_window_pattern"), _windows),
+    ),
+)
 _STABLE: dict[str, Source] = {
     **_GATED,
     **qkv(f"{_LAYER}self_attn.", _halves),

@@ -232,6 +232,21 @@ CASES: dict[str, Case] = {
         {**LAYER_NORM, "layer_norm_eps": 0.02, "logit_scale": 1.7, "tie_word_embeddings": True},
         {"norms, biases": {**YARN, "use_qk_norm": True, "attention_bias": True, "tie_word_embeddings": False}},
     ),
+    "cohere2": Case(
+        {
+            **LAYER_NORM,
+            "layer_norm_eps": 0.02,
+            "logit_scale": 1.7,
+            "tie_word_embeddings": True,
+            "sliding_window": 5,
+            "num_hidden_layers": 2,
+            "layer_types": ["sliding_attention", "full_attention"],
+        },
+        {
+            "pattern": {"layer_types": None, "sliding_window_pattern": 2, "num_hidden_layers": 3, **YARN},
+            "biases": {"attention_bias": True, "tie_word_embeddings": False, "layer_types": 2 * ["full_attention"]},
+        },
+    ),
     "stablelm": Case(
         {
             **LAYER_NORM,
