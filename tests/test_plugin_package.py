@@ -24,6 +24,8 @@ COMMANDS = [
     ["train", f"{NAME}.tiny", *DATA, "--out", "run"],
     ["sample", "run", "--prompt", "a", "--tokens", "4"],
     ["compare", "bigram", f"{NAME}.tiny", *DATA, "--out", "both"],
+    ["export", "run", "exported"],
+    ["sample", "exported", "--prompt", "a", "--tokens", "4"],
     ["check", NAME, "--only", "causality"],  # the last: it ends the process without the interpreter's clean-up
 ]
 SCRIPT = """
@@ -70,6 +72,9 @@ def test_plugin_package_works_in_all_commands(python: Path, tmp_path: Path) -> N
     assert "The equations" in by_command["show"]  # the card of the package
     assert "a first guess" in by_command["show"]  # the source of its preset
     assert "all checks passed" in by_command["check"]
+    config = json.loads((tmp_path / "exported/config.json").read_text())
+    assert (config["model_type"], config["lmzoo"]["model"]) == ("lmzoo", NAME)
+    assert "The mixer keeps one number for each channel" in (tmp_path / "exported/README.md").read_text()
     compared = json.loads((tmp_path / "both/results.json").read_text())["models"]
     assert f"{NAME}.tiny" in [model["name"] for model in compared]
 
