@@ -71,11 +71,13 @@ def rope(
     share: float = 1.0,
     old: str = "",
     base: str = "rope_theta",
+    width: int | None = None,
 ) -> Together:
     """Returns the keys of rotary positions, `theta` being their default base.
 
     `scaled`: the family has the setting `rope_scaling`. `fraction` is the setting for the share of a head that is
-    rotated, `share` its default and `old` another key for it; `base` is another key for the base.
+    rotated, `share` its default and `old` another key for it; `base` is another key for the base, and `width` the
+    default of `head_dim`, None being an equal share of the features.
     """
 
     def settings(config: Config) -> dict[str, Any]:
@@ -84,6 +86,9 @@ def rope(
         rotated = parameters.value("partial_rotary_factor", rotated, float)
         if fraction is None and rotated != 1:
             raise refused("partial_rotary_factor", rotated, "must be 1")
+        equal = config.value("hidden_size", 0) // max(1, config.value("num_attention_heads", 1))
+        if int(rotated * config.value("head_dim", equal if width is None else width)) % 2:
+            raise refused("partial_rotary_factor", rotated, "must give an even number of features to rotate")
         found = rope_settings(config, parameters, config.value(base, theta, float), scaled=scaled)
         return found if fraction is None else {**found, fraction: float(rotated)}
 

@@ -130,12 +130,15 @@ def _feed_forward(config: Config) -> dict[str, Any]:
     return {**found, "n_experts": n_experts, "top_k": config.value("num_experts_per_tok", 10)} if any(sparse) else found
 
 
+ROTARY = rope(fraction="rotary_fraction", share=0.25, width=256)
+
+
 def _positions(config: Config) -> dict[str, Any]:
     """Returns the rotary positions. The sections for images have no effect on text, whose three positions are equal."""
     key = "rope_scaling" if config.table("rope_scaling") else "rope_parameters"
     parameters = {name: value for name, value in config.table(key).items() if name not in _SECTIONS}
     plain = Config({**config, key: parameters})
-    return dict(rope(fraction="rotary_fraction", share=0.25).settings(plain))
+    return dict(ROTARY.settings(plain))
 
 
 _SIZES = {
@@ -174,7 +177,6 @@ PATTERN = Together(
     _pattern,
     lambda ours: layer_words("layer_types", ours["pattern"], _KINDS),
 )
-ROTARY = rope(fraction="rotary_fraction", share=0.25)
 QWEN3_5_TEXT = Architecture(
     model_type="qwen3_5_text",
     classes=("Qwen3_5ForCausalLM",),

@@ -181,3 +181,20 @@ def test_keys_rope_writes_other_names_and_no_rule_that_only_lmzoo_has() -> None:
     ours = {"rope_theta": 5.0, "share": 0.5}
     assert partial.inverse_of(ours) == {"rotary_emb_base": 5.0, "rotary_pct": 0.5}
     assert partial.settings(Config(partial.inverse_of(ours))) == ours
+
+
+@pytest.mark.parametrize("model_type", ["gpt_neox", "phi3", "qwen3_next", "bamba", "phi", "stablelm"])
+def test_keys_refuse_an_odd_number_of_rotated_features(model_type: str) -> None:
+    """For an odd number, transformers computes one frequency more and rotates one feature more."""
+    keys = {**case_keys(model_type), "hidden_size": 48, "num_attention_heads": 4, "head_dim": 12}
+    if model_type not in ("phi3", "qwen3_next"):
+        del keys["head_dim"]
+    for share in (0.25, 0.5):
+        keys["rope_parameters"] = {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": share}
+        keys |= {"mamba_n_heads": 8} if model_type == "bamba" else {}
+        architecture = ARCHITECTURES[model_type]
+        if share == 0.5:
+            architecture.settings(Config(keys), WITHOUT_EFFECT)
+            continue
+        with pytest.raises(CheckpointError, match=r"^partial_rotary_factor=0\.25 must give an even number of features"):
+            architecture.settings(Config(keys), WITHOUT_EFFECT)
