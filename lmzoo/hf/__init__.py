@@ -32,7 +32,7 @@ def register() -> None:
     try:
         import transformers  # noqa: F401
     except ImportError:
-        raise InputError("lmzoo.hf.register() needs the package transformers: pip install transformers") from None
+        raise InputError("register() needs the package transformers: pip install 'lmzoo[transformers]'") from None
     from lmzoo.hf import causal_lm
 
     causal_lm.register()

@@ -148,9 +148,11 @@ class LmzooForCausalLM(PreTrainedModel, GenerationMixin):
         losses take part in the gradients; they are not part of the returned loss. A cache gives no gradients.
         Raises `InputError` for an argument that the model cannot honor.
         """
-        cache, shifted = past_key_values, others.pop("shift_labels", None)
+        cache, shifted, padding = past_key_values, others.pop("shift_labels", None), others.pop("padding_id", None)
         _refuse(others, cache, input_ids)
         assert input_ids is not None
+        if padding is not None:
+            input_ids = input_ids.masked_fill(input_ids == padding, 0)
         T, past_BL = input_ids.shape[1], None if cache is None else cache.mask()
         mask_BT = new_mask(input_ids, attention_mask, past_BL)
         check_positions(input_ids, position_ids, mask_BT, past_BL)
@@ -205,6 +207,9 @@ class LmzooForCausalLM(PreTrainedModel, GenerationMixin):
         mask_BL = model_kwargs.get("attention_mask")
         if mask_BL is not None and not bool(mask_BL.any(dim=1).all()):
             raise InputError("attention_mask has a row without a token: there is nothing to continue")
+        padding = generation_config._pad_token_tensor
+        if padding is not None and int(padding) >= self.model.config.vocab_size:
+            model_kwargs["padding_id"] = int(padding)  # `generate` continues finished rows with it
         kind = generation_config.cache_implementation
         if kind not in (None, "dynamic"):
             raise InputError(f"cache_implementation={kind!r}: models of lmzoo have a cache of their own")

@@ -268,7 +268,8 @@ def test_pipeline_continues_a_batch_of_prompts_as_each_alone(tmp_path: Path) -> 
     tokenizer = train_tokenizer("bpe:280", [TEXT])
     model = lmzoo.create_model("griffin.tiny", vocab_size=280, generator=seeded()).eval()
     tokenizer.save(saved(model, tmp_path))
-    theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), pad_token="!")
+    # Padding with an id outside of the vocabulary of the model.
+    theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), pad_token="<pad>")
     theirs.save_pretrained(tmp_path)
     pipe = pipeline("text-generation", model=str(tmp_path))
     # Stop strings: `generate` gives `forward` their tokenizer.
@@ -319,7 +320,7 @@ def test_trainer_shifts_labels_when_it_smooths_them(tmp_path: Path) -> None:
 
 def test_register_needs_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(InputError, match=r"register\(\) needs the package transformers: pip install transformers$"):
+    with pytest.raises(InputError, match=r"needs the package transformers: pip install 'lmzoo\[transformers\]'$"):
         lmzoo.hf.register()
 
 

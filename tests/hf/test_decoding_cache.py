@@ -88,6 +88,18 @@ def test_generate_without_a_cache_gives_the_same(family: str) -> None:
 
 
 @pytest.mark.parametrize("use_cache", [True, False])
+def test_generate_stops_each_row_at_its_end(use_cache: bool) -> None:
+    rows, ids, mask = padded("griffin")
+    expected = [alone("griffin", row, 6)[0].tolist() for row in rows]
+    end = expected[0][2]
+    tokens, _ = together("griffin", ids, mask, 6, eos_token_id=end, pad_token_id=PADDING, use_cache=use_cache)
+    for found, wanted in zip(tokens.tolist(), expected, strict=True):
+        length = wanted.index(end) + 1 if end in wanted else 6
+        assert found == wanted[:length] + [PADDING] * (6 - length)
+    assert tokens[0, -1] == PADDING
+
+
+@pytest.mark.parametrize("use_cache", [True, False])
 def test_generate_is_exact_with_padding_on_the_right(use_cache: bool) -> None:
     rows, ids, mask = padded("griffin", side="right")
     tokens, _ = together("griffin", ids, mask, 4, use_cache=use_cache)
@@ -183,6 +195,15 @@ def test_crop_leaves_no_trace(family: str, records: bool) -> None:
         torch.cat([idx[:, :3], more], dim=1), attention_mask=torch.nn.functional.pad(mask[:, :3], (0, 3), value=1)
     )
     torch.testing.assert_close(found, wanted.logits[:, 3:], rtol=1e-5, atol=1e-5)
+
+
+def test_crop_of_a_draft_does_not_read_the_prompt_again() -> None:
+    past, idx = DecodingCache(), small("griffin").tokens(1, 8)
+    past.activate_past_recording()
+    with torch.no_grad():
+        wrapped("griffin")(idx, past_key_values=past, logits_to_keep=3)
+    past.crop(-2)
+    assert past._groups[0].unread().tolist() == idx[:, 5:6].tolist()
 
 
 def test_cache_can_be_copied_reordered_repeated_and_reset() -> None:
