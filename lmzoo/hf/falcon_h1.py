@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba2 import UNLIMITED, mixer
@@ -38,6 +38,11 @@ def _inner(config: Config) -> dict[str, Any]:
     return {"d_ssm": inner, "ssm_heads": heads}
 
 
+def _inner_keys(ours: Settings) -> dict[str, Any]:
+    inner, heads = ours["d_ssm"], ours["ssm_heads"]
+    return {"mamba_d_ssm": inner, "mamba_n_heads": heads, "mamba_d_head": inner // heads}
+
+
 def _factors(key: str, names: tuple[str, ...]) -> Together:
     """Returns the meaning of a list of multipliers, all 1 if it is missing."""
 
@@ -47,13 +52,17 @@ def _factors(key: str, names: tuple[str, ...]) -> Together:
             raise refused(key, found, f"must be {len(names)} numbers")
         return dict(zip(names, map(float, found), strict=True))
 
-    return Together((key,), settings)
+    return Together((key,), settings, lambda ours: {key: [ours[name] for name in names]})
 
 
 def _norm(config: Config) -> dict[str, Any]:
     """Returns whether the output of Mamba-2 is normalized before or after the gate."""
     where = "before" if config.value("mamba_norm_before_gate", True) else "after"
     return {"ssm_norm": where if config.value("mamba_rms_norm", False) else "none"}
+
+
+def _norm_keys(ours: Settings) -> dict[str, Any]:
+    return {"mamba_rms_norm": ours["ssm_norm"] != "none", "mamba_norm_before_gate": ours["ssm_norm"] == "before"}
 
 
 MULTIPLIERS: dict[str, Key] = {
@@ -93,8 +102,8 @@ FALCON_H1 = Architecture(
     },
     together=(
         rope(),
-        Together(("mamba_d_ssm", "mamba_expand", "mamba_n_heads", "mamba_d_head"), _inner),
-        Together(("mamba_rms_norm", "mamba_norm_before_gate"), _norm),
+        Together(("mamba_d_ssm", "mamba_expand", "mamba_n_heads", "mamba_d_head"), _inner, _inner_keys),
+        Together(("mamba_rms_norm", "mamba_norm_before_gate"), _norm, _norm_keys),
         _factors("mlp_multipliers", ("mlp_gate_scale", "mlp_out_scale")),
         _factors("ssm_multipliers", tuple(f"ssm_{part}_scale" for part in ("gate", "x", "b", "c", "dt"))),
     ),

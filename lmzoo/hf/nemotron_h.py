@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.keys import EVERY, SWIGLU
 from lmzoo.hf.mamba2 import UNLIMITED, mixer
 from lmzoo.hf.weights import Head, Rows, Weights
@@ -42,12 +42,21 @@ def _pattern(config: Config) -> dict[str, Any]:
     return {"pattern": " ".join(found), "n_layers": len(found)}
 
 
+def _pattern_keys(ours: Settings) -> dict[str, Any]:
+    return layer_words("layers_block_type", ours["pattern"], _WORDS)
+
+
 def _widths(config: Config) -> dict[str, Any]:
     """Returns the width of a head of attention, and the heads of Mamba-2 with the width that they fill."""
     width, heads = config.value("head_dim", 128), config.value("mamba_num_heads", 128)
     if config.value("attention_head_dim", width) != width:  # an old name, which transformers ignores
         raise refused("attention_head_dim", config["attention_head_dim"], f"must be equal to head_dim={width}")
     return {"head_dim": width, "ssm_heads": heads, "d_ssm": heads * config.value("mamba_head_dim", 64)}
+
+
+def _widths_keys(ours: Settings) -> dict[str, Any]:
+    heads = ours["ssm_heads"]
+    return {"head_dim": ours["head_dim"], "mamba_num_heads": heads, "mamba_head_dim": ours["d_ssm"] // heads}
 
 
 # Keys of layers with experts, which the pattern does not allow, of further tokens, and of initial values.
@@ -86,8 +95,8 @@ NEMOTRON_H = Architecture(
         **{key: Unused() for key in UNUSED},
     },
     together=(
-        Together(("layers_block_type", "hybrid_override_pattern", "num_hidden_layers"), _pattern),
-        Together(("head_dim", "attention_head_dim", "mamba_num_heads", "mamba_head_dim"), _widths),
+        Together(("layers_block_type", "hybrid_override_pattern", "num_hidden_layers"), _pattern, _pattern_keys),
+        Together(("head_dim", "attention_head_dim", "mamba_num_heads", "mamba_head_dim"), _widths, _widths_keys),
     ),
     aliases={
         "layer_types": "layers_block_type",

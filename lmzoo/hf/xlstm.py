@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import EVERY
 from lmzoo.hf.weights import Head, Rows, Weights
 
@@ -48,6 +48,13 @@ def _sizes(config: Config) -> dict[str, int]:
     }
 
 
+def _sizes_keys(ours: Settings) -> dict[str, float]:
+    """Returns factors between those of this width and the next one, since they are rounded down."""
+    factors = {key: (ours[size] + 0.5) / ours["d_model"] for key, size in _FACTORS.items()}
+    return {**factors, "ffn_round_up_to_multiple_of": 1}
+
+
+_FACTORS = {"qk_dim_factor": "qk_dim", "v_dim_factor": "v_dim", "ffn_proj_factor": "d_ff"}
 XLSTM = Architecture(
     model_type="xlstm",
     classes=("xLSTMForCausalLM",),
@@ -59,6 +66,7 @@ XLSTM = Architecture(
         "hidden_size": To("d_model", 4096),
         "num_hidden_layers": To("n_layers", 32),
         "num_heads": To("n_heads", 8),
+        "max_position_embeddings": To("context_length", 256),  # of lmzoo: transformers has no such key here
         "norm_eps": To("norm_eps", 1e-6),
         "gate_soft_cap": To("gate_cap", 15.0),
         "output_logit_soft_cap": To("logit_cap", 30.0),
@@ -80,6 +88,7 @@ XLSTM = Architecture(
                 *("embedding_dim", "num_blocks"),
             ),
             _sizes,
+            _sizes_keys,
         ),
     ),
     prefix="backbone.",

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.keys import SIZES, rope
 from lmzoo.hf.mamba2 import mixer
 from lmzoo.hf.weights import Head, Rows, Source, Weights
 
-_KINDS = {"linear_attention": "mamba2", "mamba": "mamba2", "hybrid": "shared"}
+_KINDS = {"mamba": "mamba2", "linear_attention": "mamba2", "hybrid": "shared"}
 
 
 def _words(config: Config) -> list[str]:
@@ -76,6 +76,10 @@ def _layers(config: Config) -> dict[str, Any]:
     return {"pattern": " ".join(words), "n_shared": blocks}
 
 
+def _layers_keys(ours: Settings) -> dict[str, Any]:
+    return {**layer_words("layers_block_type", ours["pattern"], _KINDS), "num_mem_blocks": ours["n_shared"]}
+
+
 _WIDTHS = (("hidden_size", 2560), ("num_attention_heads", 32), ("n_mamba_heads", 8))
 _LAYERS = (
     *("layers_block_type", "num_mem_blocks", "hybrid_layer_ids"),
@@ -112,7 +116,7 @@ ZAMBA2 = Architecture(
     weights=_weights,
     keys=KEYS,
     together=(
-        Together(_LAYERS, _layers),
+        Together(_LAYERS, _layers, _layers_keys),
         rope(scaled=False),
     ),
     aliases={"layer_types": "layers_block_type", "head_dim": "attention_head_dim"},
