@@ -76,6 +76,7 @@ CREATED: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"qk_norm": True}, "qwen3"),
     ("llama", {"mlp": "relu2"}, "arcee"),
     ("llama", {"rotary_fraction": 0.5, "attention_bias": "qkv"}, "glm"),
+    ("llama", {"rotary_fraction": 0.5, "post_norms": True}, "glm4"),
     ("llama", {"pattern": "rope nope"}, "smollm3"),
     ("llama", {"rotary_fraction": 0.5}, "phi3"),
     ("llama", {"pattern": "conv full", "qk_norm": True, "d_ff": 40}, "lfm2"),
