@@ -69,6 +69,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "drawing": {"model", "layers", "state", "flops"},
     # of the layers patterns and rules for positions
     "hf": {"model", "registry", "storage", "state", "losses", "inference", "data", "layers"},
+    "gguf": {"model", "hf", "storage", "data", "layers"},
     "backbones": {"model", "decoder", "cell_model", "layers", "ops", "registry", "state"},
     "data": {"storage", "losses"},  # of the losses the target that is ignored
     "sampling_config": set(),

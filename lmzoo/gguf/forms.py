@@ -1,0 +1,14 @@
+"""The architectures of GGUF that models of lmzoo have; a module describes those of related families.
+
+The names are those of the package `gguf`; keys and layouts are those that llama.cpp's converter writes. The first form
+that fits a model is taken.
+"""
+
+from __future__ import annotations
+
+from lmzoo.gguf.form import Form
+from lmzoo.gguf.gpt_forms import GPT_FORMS
+from lmzoo.gguf.llama_forms import LLAMA_FORMS
+from lmzoo.gguf.recurrent_forms import RECURRENT_FORMS
+
+FORMS: tuple[Form, ...] = (*LLAMA_FORMS, *GPT_FORMS, *RECURRENT_FORMS)

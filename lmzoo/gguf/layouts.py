@@ -1,0 +1,74 @@
+"""Layouts of tensors in GGUF files, as entries of a map from their names to those of lmzoo (`lmzoo.hf.weights`).
+
+Each takes its sizes from the settings of the model, and the tensors of lmzoo through the reader.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lmzoo.hf.weights import Layout, Reader, Source
+
+
+@dataclass(frozen=True)
+class Part(Layout):
+    """One of the parts that are concatenated along an axis, as queries, keys and values, or gate and up projection.
+
+    `shares` is the ratio of the parts, as numbers or settings.
+    """
+
+    whole: Source
+    number: int
+    shares: tuple[int | str, ...] = (1, 1)
+    axis: int = 0
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        whole = read(self.whole, **index)
+        shares = [read.size(share) for share in self.shares]
+        unit = whole.shape[self.axis] // sum(shares)
+        return whole.narrow(self.axis, unit * sum(shares[: self.number]), unit * shares[self.number])
+
+
+@dataclass(frozen=True)
+class Interleaved(Layout):
+    """Rows by head, of which lmzoo rotates i with i + half a head; here the pairs of features are neighbors."""
+
+    part: Source
+    heads: str  # the setting with the number of heads
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        part = read(self.part, **index)
+        return part.unflatten(0, (read.size(self.heads), 2, -1)).transpose(1, 2).flatten(0, 2)
+
+
+@dataclass(frozen=True)
+class NegativeExp(Layout):
+    """-exp(x), as in A = -exp(A_log) of Mamba."""
+
+    part: Source
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        return -read(self.part, **index).float().exp()
+
+
+@dataclass(frozen=True)
+class PlusOne(Layout):
+    """1 + x, as in the norms of Gemma, whose weights are stored around zero."""
+
+    part: Source
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        return read(self.part, **index).float() + 1
+
+
+@dataclass(frozen=True)
+class Shaped(Layout):
+    """The same elements in another shape, of numbers and settings; -1 for the rest."""
+
+    part: Source
+    shape: tuple[int | str, ...]
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        return read(self.part, **index).reshape([read.size(size) for size in self.shape])

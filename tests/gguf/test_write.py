@@ -1,0 +1,291 @@
+"""Tests that a GGUF file holds the tensors of transformers, by the names and in the layouts of llama.cpp's converter.
+
+The names come from the map of the package `gguf`, the layouts are written down here again; and transformers' own loader
+of GGUF files gives the same logits.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+import lmzoo
+from lmzoo.errors import CheckpointError
+from lmzoo.gguf.forms import FORMS
+from lmzoo.gguf.write import write_gguf
+from tests.backbones.against_transformers import random_tokens
+from tests.hf.references import CASES, GEMMA, LLAMA, logits_of, reference, saved
+
+Rule = Callable[[str, Tensor], Tensor]  # of an HF name and its tensor: the tensor in the file
+HEADS, KV = 4, 2
+
+
+def same(_name: str, tensor: Tensor) -> Tensor:
+    return tensor
+
+
+def permuted(name: str, tensor: Tensor) -> Tensor:
+    """Llama: halves of a head become pairs of neighbors."""
+    part = name.rpartition("self_attn.")[2].partition(".")[0]
+    if part not in ("q_proj", "k_proj"):
+        return tensor
+    heads = HEADS if part == "q_proj" else KV
+    halves = tensor.reshape(heads, 2, tensor.shape[0] // heads // 2, *tensor.shape[1:])
+    return halves.transpose(1, 2).reshape(tensor.shape)
+
+
+def conv1d(name: str, tensor: Tensor) -> Tensor:
+    """GPT-2 stores (in, out)."""
+    return tensor.T if name.endswith(("c_attn.weight", "c_proj.weight", "c_fc.weight")) else tensor
+
+
+def by_kind(name: str, tensor: Tensor) -> Tensor:
+    """GPT-NeoX and BLOOM order q, k and v by head."""
+    if "query_key_value" not in name:
+        return tensor
+    return tensor.unflatten(0, (HEADS, 3, -1)).transpose(0, 1).flatten(0, 2)
+
+
+def plus_one(name: str, tensor: Tensor) -> Tensor:
+    return tensor + 1 if name.endswith("norm.weight") else tensor
+
+
+def state_space(name: str, tensor: Tensor) -> Tensor:
+    tensor = -tensor.exp() if name.endswith("A_log") else tensor
+    return tensor.squeeze(1) if name.endswith("conv1d.weight") else tensor
+
+
+def state_space_2(name: str, tensor: Tensor) -> Tensor:
+    tensor = state_space(name, tensor)
+    if name.endswith(("A_log", "mixer.D")):
+        return tensor[:, None]
+    return tensor.reshape(2, -1) if name.endswith("mixer.norm.weight") else tensor
+
+
+PLAIN: dict[str, Any] = {**LLAMA, "max_position_embeddings": 64}
+WIDE: dict[str, Any] = {**PLAIN, "sliding_window": None}
+SMALL_GEMMA: dict[str, Any] = {**GEMMA, "query_pre_attn_scalar": 12, "max_position_embeddings": 64}
+SMALL_MOE: dict[str, Any] = {**PLAIN, "num_experts": 4, "num_experts_per_tok": 2}
+
+
+def keys_of(case: str, **changes: Any) -> dict[str, Any]:
+    return {**CASES[case].keys, **changes}
+
+
+# The model type, the architecture in GGUF, the keys of the config, and the rule of the layouts.
+MODELS: dict[str, tuple[str, str, Mapping[str, Any], Rule]] = {
+    "llama": ("llama", "llama", PLAIN, permuted),
+    "llama biases": ("llama", "llama", {**PLAIN, "attention_bias": True, "head_dim": 12}, permuted),
+    "llama tied": ("llama", "llama", {**PLAIN, "tie_word_embeddings": True}, permuted),
+    "mistral": ("mistral", "llama", WIDE, permuted),
+    "qwen2": ("qwen2", "qwen2", WIDE, same),
+    "qwen3": ("qwen3", "qwen3", {**WIDE, "head_dim": 12}, same),
+    "smollm3": ("smollm3", "smollm3", {**WIDE, "num_hidden_layers": 5}, permuted),
+    "mixtral": ("mixtral", "llama", {**WIDE, "num_local_experts": 4}, permuted),
+    "qwen3_moe": (
+        "qwen3_moe",
+        "qwen3moe",
+        {**SMALL_MOE, "head_dim": 12, "norm_topk_prob": True, "moe_intermediate_size": 24},
+        same,
+    ),
+    "olmoe": ("olmoe", "olmoe", SMALL_MOE, same),
+    "olmo2": ("olmo2", "olmo2", keys_of("olmo2"), same),
+    "granite": ("granite", "granite", keys_of("granite"), permuted),
+    "gemma2": ("gemma2", "gemma2", {**SMALL_GEMMA, "rope_theta": 1e4}, plus_one),
+    "gemma3": ("gemma3_text", "gemma3", {**SMALL_GEMMA, "num_hidden_layers": 7}, plus_one),
+    "gpt2": ("gpt2", "gpt2", keys_of("gpt2", activation_function="gelu_new"), conv1d),
+    "gpt_neox": ("gpt_neox", "gptneox", keys_of("gpt_neox"), by_kind),
+    "starcoder2": ("starcoder2", "starcoder2", keys_of("starcoder2", sliding_window=None), same),
+    "stablelm": ("stablelm", "stablelm", keys_of("stablelm"), same),
+    "phi": ("phi", "phi2", keys_of("phi"), same),
+    "cohere": ("cohere", "command-r", keys_of("cohere"), same),
+    "bloom": ("bloom", "bloom", keys_of("bloom", n_head=4), by_kind),
+    "mpt": ("mpt", "mpt", keys_of("mpt"), same),
+    "mamba": ("mamba", "mamba", keys_of("mamba"), state_space),
+    "falcon_mamba": ("falcon_mamba", "mamba", keys_of("falcon_mamba", mixer_rms_eps=0.02), state_space),
+    "mamba2": ("mamba2", "mamba2", keys_of("mamba2", n_groups=2), state_space_2),
+}
+# transformers' loader reads these; it does not read all sizes of the others.
+LOADED = ("llama", "mistral", "qwen2", "stablelm", "bloom", "mamba")
+
+
+def expected(tensors: Mapping[str, Tensor], arch: str, n_layers: int, rule: Rule) -> dict[str, Tensor]:
+    """Returns the tensors of a checkpoint of transformers as llama.cpp's converter would write them."""
+    number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == arch)
+    names = gguf.get_tensor_name_map(number, n_layers)
+    found = {}
+    for name, tensor in tensors.items():
+        changed = rule(name, tensor)
+        name = name.replace(".dt_bias", ".dt_proj.bias").removeprefix("transformer." if arch == "bloom" else "")
+        parts = {name: changed}
+        if name.endswith("experts.gate_up_proj"):
+            place = name.removesuffix("gate_up_proj")
+            gate, up = changed.chunk(2, dim=1)
+            parts = {f"{place}gate_proj.weight": gate, f"{place}up_proj.weight": up}
+        elif name.endswith("experts.down_proj"):
+            parts = {f"{name}.weight": changed}
+        for part, value in parts.items():
+            place = names.get_name(part, try_suffixes=(".weight", ".bias"))
+            assert place is not None, part
+            found[place] = value
+    return found
+
+
+def read_back(path: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Returns the tensors of a file, and its metadata."""
+    reader = gguf.GGUFReader(path)
+    tensors = {t.name: gguf.dequantize(t.data, t.tensor_type).reshape(tuple(reversed(t.shape))) for t in reader.tensors}
+    return tensors, {name: field.contents() for name, field in reader.fields.items()}
+
+
+@pytest.mark.parametrize("case", MODELS)
+def test_write_gguf_holds_what_llama_cpp_converts(case: str, tmp_path: Path) -> None:
+    model_type, arch, keys, rule = MODELS[case]
+    theirs = reference(model_type, **keys)
+    ours = lmzoo.load_model(saved(theirs, tmp_path / "hf"))
+    written = write_gguf(ours, tmp_path / "model.gguf")
+    found, facts = read_back(tmp_path / "model.gguf")
+    heads = {name for name in theirs.state_dict() if name.startswith("lm_head.") and theirs.config.tie_word_embeddings}
+    tensors = {name: tensor for name, tensor in theirs.state_dict().items() if name not in heads}
+    wanted = expected(tensors, arch, ours.config.n_layers, rule)
+    if case in ("gpt_neox", "stablelm"):
+        wanted.setdefault("output.weight", wanted["token_embd.weight"])
+    assert (written.arch, written.tensors, facts["general.architecture"]) == (arch, len(wanted), arch)
+    assert {*found} == {*wanted}
+    for name, tensor in wanted.items():
+        np.testing.assert_array_equal(found[name], tensor.numpy(), err_msg=name)
+    assert facts[f"{arch}.block_count"] == ours.config.n_layers
+    assert facts[f"{arch}.vocab_size"] == ours.config.vocab_size
+    if case in LOADED:
+        back = AutoModelForCausalLM.from_pretrained(tmp_path, gguf_file="model.gguf", dtype=torch.float32).eval()
+        idx = random_tokens(ours.config.vocab_size, 2, 12)
+        with torch.no_grad():
+            torch.testing.assert_close(logits_of(back, idx), ours(idx).logits, atol=2e-5, rtol=0)
+
+
+def test_write_gguf_covers_every_form() -> None:
+    assert {arch for _, arch, _, _ in MODELS.values()} | {"rwkv7"} == {form.arch for form in FORMS}
+
+
+def test_write_gguf_of_rwkv7(tmp_path: Path) -> None:
+    """No model of transformers: the tensors of lmzoo, by the names of llama.cpp; two have another shape."""
+    model = lmzoo.create_model("rwkv7", vocab_size=61, n_layers=2, d_model=64)
+    write_gguf(model, tmp_path / "model.gguf")
+    found, facts = read_back(tmp_path / "model.gguf")
+    ours = {name: tensor.numpy() for name, tensor in model.state_dict().items()}
+    time, channel = "blocks.1.0.inner.", "blocks.1.1.inner."
+    pairs = {
+        "time_mix_w0": f"{time}decay.bias",
+        "time_mix_w1": f"{time}decay.down.weight",
+        "time_mix_w2": f"{time}decay.up.weight",
+        "time_mix_a0": f"{time}rate.bias",
+        "time_mix_v2": f"{time}residual.up.weight",
+        "time_mix_g1": f"{time}gate.down.weight",
+        "time_mix_output": f"{time}out.weight",
+        "time_mix_ln": f"{time}norm.weight",
+        "channel_mix_value": f"{channel}down.weight",
+        "attn_norm_2": "blocks.1.1.before.weight",
+    }
+    for theirs, name in pairs.items():
+        np.testing.assert_array_equal(found[f"blk.1.{theirs}.weight"], ours[name], err_msg=name)
+    np.testing.assert_array_equal(found["blk.1.time_mix_lerp_fused.weight"][:, 0, 0], ours[f"{time}shift.mix"])
+    np.testing.assert_array_equal(found["blk.1.channel_mix_lerp_k.weight"], ours[f"{channel}shift.mix"][0])
+    np.testing.assert_array_equal(found["blk.0.time_mix_v1.weight"], ours["blocks.0.0.inner.rate.down.weight"])
+    assert {"token_embd_norm.weight", "output.weight", "output_norm.bias"} <= {*found}
+    assert (facts["rwkv7.wkv.head_size"], facts["rwkv7.attention.decay_lora_rank"]) == (32, 16)
+
+
+def llama(**settings: Any) -> lmzoo.LanguageModel:
+    sizes = {"vocab_size": 61, "d_model": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "context_length": 64}
+    return lmzoo.create_model("llama", **{**sizes, **settings})
+
+
+def test_write_gguf_keys_of_llama(tmp_path: Path) -> None:
+    write_gguf(llama(rope_theta=5e5, norm_eps=1e-6, rope_scaling="yarn factor=4 original=32"), tmp_path / "a.gguf")
+    _, facts = read_back(tmp_path / "a.gguf")
+    wanted = {
+        "context_length": 64,
+        "embedding_length": 32,
+        "attention.head_count": 4,
+        "attention.head_count_kv": 2,
+        "attention.key_length": 8,
+        "rope.dimension_count": 8,
+        "rope.freq_base": 5e5,
+        "rope.scaling.type": "yarn",
+        "rope.scaling.factor": 4.0,
+        "rope.scaling.original_context_length": 32,
+    }
+    assert {name: facts[f"llama.{name}"] for name in wanted} == wanted
+    assert facts["llama.attention.layer_norm_rms_epsilon"] == pytest.approx(1e-6)
+    assert (facts["tokenizer.ggml.model"], facts["general.file_type"]) == ("none", 0)
+
+
+def test_write_gguf_factors_of_rotary_frequencies(tmp_path: Path) -> None:
+    """llama.cpp divides each frequency by a tensor: those that Llama 3's rule slows by the whole factor have it."""
+    scaling = "llama3 factor=8 original=16 low=1 high=4"
+    write_gguf(llama(rope_scaling=scaling, head_dim=16, rope_theta=100.0), tmp_path / "a.gguf")
+    factors = read_back(tmp_path / "a.gguf")[0]["rope_freqs.weight"]
+    assert factors.shape == (8,)
+    assert factors[0] == 1.0 or factors[0] < 8.0
+    assert factors[-1] == 8.0
+    assert (np.diff(factors) >= 0).all()
+
+
+@pytest.mark.parametrize(("dtype", "number", "exact"), [("float16", 1, 2e-3), ("bfloat16", 32, 1e-2)])
+def test_write_gguf_in_16_bits_keeps_norms_in_32(dtype: str, number: int, exact: float, tmp_path: Path) -> None:
+    model = llama()
+    write_gguf(model, tmp_path / "a.gguf", dtype=dtype)
+    reader = gguf.GGUFReader(tmp_path / "a.gguf")
+    kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
+    assert {kinds["blk.0.attn_q.weight"], kinds["token_embd.weight"]} == {"F16" if dtype == "float16" else "BF16"}
+    assert {kinds["blk.0.attn_norm.weight"], kinds["output_norm.weight"]} == {"F32"}
+    found, facts = read_back(tmp_path / "a.gguf")
+    assert facts["general.file_type"] == number
+    wanted = model.tokens.weight.detach().numpy()  # pyrefly: ignore[missing-attribute]
+    np.testing.assert_allclose(found["token_embd.weight"], wanted, rtol=exact, atol=1e-7)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"window": 8}, "GGUF has no form of this llama model: as llama, window=8 must be None"),
+        ({"gate": True}, "gate=True must be False"),
+        ({"qk_norm": True, "attention_bias": "all"}, "must be"),
+        ({"pattern": "rope nope"}, "pattern='rope nope' must"),
+        ({"rotary_fraction": 0.5}, "rotary_fraction=0.5 must be 1.0"),
+        ({"qk_norm": True, "rope_scaling": "llama3 factor=2 original=8"}, "must be none or linear or yarn"),
+        ({"rope_scaling": "yarn factor=2 original=8 attention=3"}, "must have the usual attention=1.06931"),
+    ],
+)
+def test_write_gguf_refuses_what_llama_cpp_would_compute_differently(
+    settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckpointError, match=message):
+        write_gguf(llama(**settings), tmp_path / "a.gguf")
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_write_gguf_refuses_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    bigram = lmzoo.create_model("bigram", vocab_size=61)
+    with pytest.raises(CheckpointError, match=r"bigram has no architecture in GGUF; these families have one: alibi, "):
+        write_gguf(bigram, tmp_path / "a.gguf")
+    with pytest.raises(CheckpointError, match="dtype='int8' must be one of float32"):
+        write_gguf(llama(), tmp_path / "a.gguf", dtype="int8")
+    with pytest.raises(CheckpointError, match=r"missing/a.gguf: cannot be written: No such file or directory$"):
+        write_gguf(llama(), tmp_path / "missing" / "a.gguf")
+    (tmp_path / "a.gguf").write_text("")
+    with pytest.raises(CheckpointError, match=r"a\.gguf: exists: it is left as it is$"):
+        write_gguf(llama(), tmp_path / "a.gguf")
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(CheckpointError, match=r"need the package gguf: pip install 'lmzoo\[gguf\]'"):
+        write_gguf(llama(), tmp_path / "b.gguf")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.gguf"]
