@@ -2,8 +2,9 @@
 
 Distinctive: a layer is one of the three, each after a norm of its own, so their numbers are chosen freely: about half
 are feed-forward layers and few are attention (4 of 52 in Nemotron-H-8B), without positions, which the recurrence gives.
-Feed-forward layers are plain, with a squared ReLU (So et al. 2021, arXiv 2109.08668). Mamba-2 has several groups of
-heads and a least step size. Initial values: N(0, 0.02²) for all matrices but Mamba-2's, which are those of its authors,
+Feed-forward layers are plain, with a squared ReLU (So et al. 2021, arXiv 2109.08668), or in Nemotron 3 many such layers
+of which a token uses few, as in DeepSeek-V3 ("experts"). Mamba-2 has several groups of heads and a least step size.
+Initial values: N(0, 0.02²) for all matrices but Mamba-2's, which are those of its authors,
 with its output scaled by depth. Deviations: query, key and value share one projection; filters get no weight decay.
 """
 
@@ -15,25 +16,30 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lmzoo.configs import require_between, require_divides, require_heads, require_positive, set_default
+from lmzoo.configs import require, require_between, require_divides, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.init import uniform_fan_in
 from lmzoo.layers.mamba2 import Mamba2
 from lmzoo.layers.mlp import MLP
 from lmzoo.layers.pattern import pattern
+from lmzoo.layers.shared_experts import SharedExperts
 from lmzoo.layers.stack import Residual
 from lmzoo.registry import register_model
 
-LAYERS = ("mamba2", "attention", "mlp")
+LAYERS = ("mamba2", "attention", "mlp", "experts")
 
 
 @dataclass(frozen=True, kw_only=True)
 class NemotronHConfig(DecoderConfig):
     """The pattern and the sizes of its layers, in addition to `DecoderConfig`."""
 
-    scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8, "d_ssm": 16}
-    checked: ClassVar[tuple[dict[str, Any], ...]] = ({"head_dim": 5, "ssm_groups": 2},)
+    scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ssm": 16, "d_expert": 8, "d_ff": 8}
+    checked: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"head_dim": 5, "ssm_groups": 2},
+        {"pattern": "experts mamba2", "expert_groups": 4, "top_groups": 1},
+        {"pattern": "experts", "balance_bias": False, "normalize": False, "n_shared": 0},
+    )
 
     pattern: str = "mamba2 mlp mamba2 attention mlp"  # layers from bottom to top, repeated up to n_layers
     n_layers: int = 5  # number of layers of all kinds
@@ -47,6 +53,16 @@ class NemotronHConfig(DecoderConfig):
     d_state: int = 16  # states per channel
     d_conv: int = 4  # length of the convolution's filters
     dt_min: float = 1e-3  # least step size
+    d_expert: int | None = None  # width of one expert; None: a quarter of d_ff
+    n_experts: int = 8  # experts of each layer "experts" that are chosen
+    n_shared: int = 1  # experts of each layer "experts" that read every token
+    top_k: int = 2  # experts chosen for each token
+    expert_groups: int = 1  # groups of experts
+    top_groups: int = 1  # groups from which the experts of a token are chosen
+    normalize: bool = True  # the weights of the chosen experts sum to routed_scale
+    routed_scale: float = 1.0  # factor of the chosen experts
+    balance_loss: float = 1e-4  # coefficient of the balance loss; 0 turns it off
+    balance_bias: bool = True  # balance by a bias added when experts are chosen
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,6 +75,16 @@ class NemotronHConfig(DecoderConfig):
         require_divides(self, "ssm_heads", "d_ssm")
         require_divides(self, "ssm_groups", "ssm_heads")
         require_between(self, "dt_min", 0, 1)
+        set_default(self, "d_expert", max(1, (self.d_ff or 4) // 4))
+        require_positive(self, "d_expert", "n_experts", "top_k", "expert_groups", "top_groups", "routed_scale")
+        require_between(self, "n_shared", 0, float("inf"), below_high=True)
+        require_between(self, "balance_loss", 0, float("inf"), below_high=True)
+        require_divides(self, "expert_groups", "n_experts")
+        most = f"top_groups={self.top_groups} must be at most expert_groups={self.expert_groups}"
+        require(self.top_groups <= self.expert_groups, most)
+        open_experts = self.n_experts // self.expert_groups * self.top_groups
+        message = f"top_k={self.top_k} must be at most the {open_experts} experts of top_groups={self.top_groups}"
+        require(self.top_k <= open_experts, message)
 
 
 @register_model("nemotron_h")
@@ -69,8 +95,8 @@ class NemotronH(Decoder):
 
     def block(self, config: Any, layer: int) -> Residual:
         kind = pattern(config.pattern, config.n_layers, LAYERS)[layer]
-        make = {"mamba2": self.make_mamba, "attention": self.make_attention, "mlp": self.make_mlp}
-        return Residual(self.make_norm(config), make[kind](config))
+        makers = (self.make_mamba, self.make_attention, self.make_mlp, self.make_experts)
+        return Residual(self.make_norm(config), dict(zip(LAYERS, makers, strict=True))[kind](config))
 
     def make_mamba(self, config: Any) -> Mamba2:
         """Returns a layer of Mamba-2."""
@@ -93,6 +119,24 @@ class NemotronH(Decoder):
     def make_mlp(self, config: Any) -> nn.Module:
         """Returns a feed-forward layer."""
         return MLP(config.d_model, config.d_ff, squared_relu, gated=False)
+
+    def make_experts(self, config: Any) -> nn.Module:
+        """Returns a layer of experts, without gates as the feed-forward layers."""
+        return SharedExperts(
+            config.d_model,
+            config.d_expert,
+            config.n_experts,
+            config.top_k,
+            squared_relu,
+            gated=False,
+            n_shared=config.n_shared,
+            normalize=config.normalize,
+            scale=config.routed_scale,
+            n_groups=config.expert_groups,
+            top_groups=config.top_groups,
+            balance_loss=config.balance_loss,
+            balance_bias=config.balance_bias,
+        )
 
 
 def squared_relu(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from typing import Any
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.keys import EVERY, SWIGLU
 from lmzoo.hf.mamba2 import UNLIMITED, mixer
-from lmzoo.hf.weights import Head, Rows, Weights
+from lmzoo.hf.weights import Either, Head, Rows, Stacked, Weights
 
 _MIXER = "model.layers.{i}.mixer."
 WEIGHTS: Weights = {
@@ -20,12 +20,22 @@ WEIGHTS: Weights = {
     "blocks.{i}.inner.out.weight": f"{_MIXER}o_proj.weight",
     "blocks.{i}.inner.up.weight": f"{_MIXER}up_proj.weight",
     "blocks.{i}.inner.down.weight": f"{_MIXER}down_proj.weight",
+    "blocks.{i}.inner.router.weight": f"{_MIXER}gate.weight",
+    "blocks.{i}.inner.choice_bias": f"{_MIXER}gate.e_score_correction_bias",
+    **{
+        f"blocks.{{i}}.inner.{part}": Either(
+            (Stacked(f"{_MIXER}experts.{{e}}.{part}_proj.weight", "n_experts"), f"{_MIXER}experts.{part}_proj")
+        )
+        for part in ("up", "down")
+    },
+    "blocks.{i}.inner.shared.up.weight": f"{_MIXER}shared_experts.up_proj.weight",
+    "blocks.{i}.inner.shared.down.weight": f"{_MIXER}shared_experts.down_proj.weight",
     "norm.weight": "model.norm_f.weight",
     "head.weight": Head("lm_head.weight", tokens="model.embeddings.weight"),
 }
-_WORDS = {"linear_attention": "mamba2", "full_attention": "attention", "mlp": "mlp"}
+_WORDS = {"linear_attention": "mamba2", "full_attention": "attention", "mlp": "mlp", "moe": "experts"}
 _OLD_WORDS = {"mamba": "mamba2", "attention": "attention"}
-_LETTERS = {"M": "mamba2", "*": "attention", "-": "mlp"}
+_LETTERS = {"M": "mamba2", "*": "attention", "-": "mlp", "E": "experts"}
 
 
 def _pattern(config: Config) -> dict[str, Any]:
@@ -59,11 +69,58 @@ def _widths_keys(ours: Settings) -> dict[str, Any]:
     return {"head_dim": ours["head_dim"], "mamba_num_heads": heads, "mamba_head_dim": ours["d_ssm"] // heads}
 
 
-# Keys of layers with experts, which the pattern does not allow, of further tokens, and of initial values.
+def _experts(config: Config) -> dict[str, Any]:
+    """Returns the experts, if there are any. The score of a group is the sum of its two largest affinities."""
+    if "experts" not in _pattern(config)["pattern"]:
+        return {}
+    groups, best, top_k = (
+        config.value(key, default) for key, default in (("n_group", 1), ("topk_group", 1), ("num_experts_per_tok", 2))
+    )
+    if groups != best and top_k // max(1, best) != 2:
+        raise refused("topk_group", best, f"must be half of num_experts_per_tok={top_k}, or n_group={groups}")
+    width, shared = config.value("moe_intermediate_size", 7688), config.value(_SHARED, 7688)
+    if width < 1 or shared < 1 or shared % width:
+        raise refused(_SHARED, shared, f"must be a multiple of moe_intermediate_size={width}")
+    if config.get("moe_latent_size") is not None:
+        raise refused(
+            "moe_latent_size", config["moe_latent_size"], "must be null: experts read the features themselves"
+        )
+    return {
+        "d_expert": width,
+        "n_shared": shared // width,
+        "n_experts": config.value("n_routed_experts", 8),
+        "top_k": top_k,
+        "expert_groups": groups,
+        "top_groups": best,
+        "routed_scale": float(config.value("routed_scaling_factor", 1.0, float)),
+        "normalize": config.value("norm_topk_prob", True),
+    }
+
+
+def _experts_keys(ours: Settings) -> dict[str, Any]:
+    if "experts" not in ours["pattern"]:
+        return {}
+    return {
+        "moe_intermediate_size": ours["d_expert"],
+        _SHARED: ours["n_shared"] * ours["d_expert"],
+        "n_routed_experts": ours["n_experts"],
+        "num_experts_per_tok": ours["top_k"],
+        "n_group": ours["expert_groups"],
+        "topk_group": ours["top_groups"],
+        "routed_scaling_factor": ours["routed_scale"],
+        "norm_topk_prob": ours["normalize"],
+    }
+
+
+_SHARED = "moe_shared_expert_intermediate_size"
+EXPERTS = (
+    *("n_routed_experts", "moe_intermediate_size", _SHARED, "moe_latent_size", "num_experts_per_tok"),
+    *("routed_scaling_factor", "n_group", "topk_group", "norm_topk_prob"),
+)
+# Keys of further tokens, of training, and of initial values.
 UNUSED = (
-    *("n_routed_experts", "n_shared_experts", "moe_intermediate_size", "moe_shared_expert_intermediate_size"),
-    *("moe_latent_size", "moe_shared_expert_overlap", "num_experts_per_tok", "routed_scaling_factor", "n_group"),
-    *("topk_group", "norm_topk_prob", "output_router_logits", "num_nextn_predict_layers", "mtp_layers_block_type"),
+    *("n_shared_experts", "moe_shared_expert_overlap"),
+    *("output_router_logits", "num_nextn_predict_layers", "mtp_layers_block_type"),
     *("mtp_hybrid_override_pattern", "expand", "chunk_size", "time_step_max", "time_step_floor", "residual_in_fp32"),
     *("rescale_prenorm_residual", "use_mamba_kernels", "mamba_ssm_cache_dtype", "num_logits_to_keep", "rms_norm_eps"),
 )
@@ -96,6 +153,7 @@ NEMOTRON_H = Architecture(
     },
     together=(
         Together(("layers_block_type", "hybrid_override_pattern", "num_hidden_layers"), _pattern, _pattern_keys),
+        Together(EXPERTS, _experts, _experts_keys),
         Together(("head_dim", "attention_head_dim", "mamba_num_heads", "mamba_head_dim"), _widths, _widths_keys),
     ),
     aliases={

@@ -32,7 +32,8 @@ class ClampedExperts(Experts):
         super().__init__(d_model, d_ff, n_experts, top_k, normalize=normalize, bias=True, **balance)
         self.limit, self.sharpness = limit, sharpness
 
-    def combine(self, gate: Tensor, up: Tensor) -> Tensor:
-        """Returns the inner features (..., F)."""
+    def combine(self, *parts: Tensor) -> Tensor:
+        """Returns the inner features (..., F), for gate and up projection."""
+        gate, up = parts
         gate, up = gate.clamp(max=self.limit), up.clamp(-self.limit, self.limit)
         return (up + 1) * gate * torch.sigmoid(self.sharpness * gate)

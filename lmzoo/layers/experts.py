@@ -21,7 +21,7 @@ BIAS_GRADIENT = 1e-3  # small, so that the biases have no share in the gradient 
 
 
 class Experts(Layer):
-    """The weighted sum of the `top_k` most probable of `n_experts` gated feed-forward layers.
+    """The weighted sum of the `top_k` most probable of `n_experts` feed-forward layers, gated or not.
 
     From Shazeer et al. 2017 (arXiv 1701.06538), with the routing of Mixtral (Jiang et al. 2024, arXiv 2401.04088): the
     weights are a softmax over the chosen experts, or with `normalize=False` their share in a softmax over all.
@@ -39,9 +39,9 @@ class Experts(Layer):
 
     reach = 1
     keep_float32 = ("choice_bias",)  # built up in small steps
-    up: Tensor  # (E, 2 F, D), gate and up
+    up: Tensor  # (E, 2 F, D), gate and up, or (E, F, D) if not gated
     down: Tensor  # (E, D, F)
-    up_bias: Tensor | None  # (E, 2 F)
+    up_bias: Tensor | None  # (E, 2 F) or (E, F)
     down_bias: Tensor | None  # (E, D)
     choice_bias: Tensor | None  # (E,)
 
@@ -53,6 +53,7 @@ class Experts(Layer):
         top_k: int,
         activation: Activation = F.silu,
         *,
+        gated: bool = True,
         bias: bool = False,
         normalize: bool = True,
         balance_loss: float = 0.0,
@@ -62,11 +63,12 @@ class Experts(Layer):
         self.n_experts, self.top_k, self.d_ff = n_experts, top_k, d_ff
         self.activation, self.normalize, self.balance_loss = activation, normalize, balance_loss
         self.router = Linear(d_model, n_experts, bias=bias)
-        self.own("up", (n_experts, 2 * d_ff, d_model), normal(), "matrices")
+        inner = 2 * d_ff if gated else d_ff
+        self.own("up", (n_experts, inner, d_model), normal(), "matrices")
         self.own("down", (n_experts, d_model, d_ff), normal(), "matrices")
         self.active = {"up": top_k / n_experts, "down": top_k / n_experts}
         if bias:
-            self.own("up_bias", (n_experts, 2 * d_ff), constant(0.0), "vector")
+            self.own("up_bias", (n_experts, inner), constant(0.0), "vector")
             self.own("down_bias", (n_experts, d_model), constant(0.0), "vector")
             self.active |= {"up_bias": top_k / n_experts, "down_bias": top_k / n_experts}
         else:
@@ -96,9 +98,10 @@ class Experts(Layer):
         """Returns the biases of the experts, if they have any."""
         return None if self.up_bias is None or self.down_bias is None else Biases(self.up_bias, self.down_bias)
 
-    def combine(self, gate: Tensor, up: Tensor) -> Tensor:
-        """Returns the inner features of the experts, (..., F)."""
-        return self.activation(gate) * up
+    def combine(self, *parts: Tensor) -> Tensor:
+        """Returns the inner features of the experts, (..., F), for gate and up projection, or the latter alone."""
+        first = self.activation(parts[0])
+        return first if len(parts) == 1 else first * parts[1]
 
     def route(self, x_ND: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the probabilities of the experts, which are balanced, and the chosen experts and their weights."""

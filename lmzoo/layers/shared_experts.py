@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.layers.experts import Experts
-from lmzoo.layers.mlp import MLP
+from lmzoo.layers.mlp import MLP, Activation
 from lmzoo.ops.precision import wide
 from lmzoo.ops.stable_topk import stable_topk
 
@@ -38,7 +39,9 @@ class SharedExperts(Experts):
         d_ff: int,
         n_experts: int,
         top_k: int,
+        activation: Activation = F.silu,
         *,
+        gated: bool = True,
         n_shared: int = 1,
         sigmoid: bool = True,
         normalize: bool = True,
@@ -49,10 +52,10 @@ class SharedExperts(Experts):
         balance_bias: bool = True,
     ) -> None:
         balance = {"balance_loss": balance_loss / top_k, "balance_bias": balance_bias}
-        super().__init__(d_model, d_ff, n_experts, top_k, normalize=normalize, **balance)
+        super().__init__(d_model, d_ff, n_experts, top_k, activation, gated=gated, normalize=normalize, **balance)
         self.sigmoid, self.scale = sigmoid, scale
         self.n_groups, self.top_groups = n_groups, top_groups
-        self.shared = MLP(d_model, n_shared * d_ff) if n_shared else None
+        self.shared = MLP(d_model, n_shared * d_ff, activation, gated=gated) if n_shared else None
 
     def forward(self, x_BTD: Tensor) -> Tensor:
         """Maps (B, T, D) to (B, T, D)."""

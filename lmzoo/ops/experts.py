@@ -1,10 +1,11 @@
-"""Dropless mixture of experts (MoE): each token goes through the K gated feed-forward layers chosen for it.
+"""Dropless mixture of experts (MoE): each token goes through the K feed-forward layers chosen for it.
 
     y_n = sum over k of  weights[n, k] * down_e(combine(gate_e(x_n), up_e(x_n))),   e = indices[n, k]
 
 (Shazeer et al. 2017, arXiv 1701.06538; without a capacity as in MegaBlocks, Gale et al. 2022, arXiv 2211.15841.) No
 expert has a capacity, so the output for a token does not depend on the other tokens of the batch. `combine` is
-`silu(gate) * up` in most models, which is SwiGLU; the linear maps have biases in some.
+`silu(gate) * up` in most models, which is SwiGLU; the linear maps have biases in some. Plain experts have no gate:
+`combine` gets the up projection alone.
 
 `naive_expert_mlp` is this definition, token by token. `grouped_expert_mlp` sorts the (token, choice) pairs by expert
 and computes one product per expert that has rows. `gathered_expert_mlp` picks the weights of the chosen experts: a
@@ -27,7 +28,7 @@ from torch.utils.flop_counter import register_flop_formula
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.operator import operator
 
-Combine = Callable[[Tensor, Tensor], Tensor]  # gate and up projection (..., F) -> inner features (..., F)
+Combine = Callable[..., Tensor]  # (gate, up) or (up), (..., F) each -> inner features (..., F)
 
 
 class Biases(NamedTuple):
@@ -57,8 +58,8 @@ def naive_expert_mlp(
         y_D = torch.zeros_like(x_D)
         for e, weight in zip(chosen, weights_K, strict=True):
             up_bias_F, down_bias_D = (None, None) if biases is None else (biases.up_EF[e], biases.down_ED[e])
-            gate_F, up_F = F.linear(x_D, up_EFD[e], up_bias_F).chunk(2)
-            y_D = y_D + weight * F.linear(combine(gate_F, up_F), down_EDF[e], down_bias_D)
+            parts = F.linear(x_D, up_EFD[e], up_bias_F).chunk(parts_of(up_EFD, down_EDF))
+            y_D = y_D + weight * F.linear(combine(*parts), down_EDF[e], down_bias_D)
         ys.append(y_D)
     return torch.stack(ys).to(x_ND.dtype) if ys else torch.zeros_like(x_ND)
 
@@ -80,7 +81,7 @@ def grouped_expert_mlp(
     inner_RF = _grouped_linear(rows_RD, up_EFD, ends_E)
     if biases is not None:
         inner_RF = inner_RF + biases.up_EF[experts_R].to(inner_RF.dtype)
-    y_RD = _grouped_linear(combine(*inner_RF.chunk(2, dim=-1)), down_EDF, ends_E)
+    y_RD = _grouped_linear(combine(*inner_RF.chunk(parts_of(up_EFD, down_EDF), dim=-1)), down_EDF, ends_E)
     if biases is not None:
         y_RD = y_RD + biases.down_ED[experts_R].to(y_RD.dtype)
     y_NKD = torch.zeros_like(y_RD).index_copy(0, order_R, y_RD).unflatten(0, indices_NK.shape)
@@ -103,7 +104,8 @@ def gathered_expert_mlp(
     inner_NKF = torch.einsum("nd,nkfd->nkf", x_ND, up_EFD[indices_NK])
     if biases is not None:
         inner_NKF = inner_NKF + biases.up_EF[indices_NK].to(inner_NKF.dtype)
-    y_NKD = torch.einsum("nkf,nkdf->nkd", combine(*inner_NKF.chunk(2, dim=-1)), down_EDF[indices_NK])
+    inner_NKF = combine(*inner_NKF.chunk(parts_of(up_EFD, down_EDF), dim=-1))
+    y_NKD = torch.einsum("nkf,nkdf->nkd", inner_NKF, down_EDF[indices_NK])
     if biases is not None:
         y_NKD = y_NKD + biases.down_ED[indices_NK].to(y_NKD.dtype)
     return _weighted_sum(y_NKD, weights_NK).to(x_ND.dtype)
@@ -124,20 +126,25 @@ def expert_mlp(
         x_ND: the tokens.
         indices_NK: the experts chosen for each token, int64, each at most once per token.
         weights_NK: their weights, as the router gives them.
-        up_EFD: gate and up projection in one, (E, 2 F, D).
+        up_EFD: gate and up projection in one, (E, 2 F, D), or for plain experts the up projection alone, (E, F, D).
         down_EDF: the down projections.
-        combine: maps gate and up projection to the inner features, elementwise.
+        combine: maps gate and up projection, or the up projection alone, to the inner features, elementwise.
         biases: of gate and up projection, (E, 2 F), and of the down projections, (E, D).
 
     Returns:
         `y_ND` in the dtype of `x_ND`. Products follow autocast, as a linear layer does. Counts as 6 K F D FLOPs per
-        token: three products of F times D for each choice.
+        token, three products of F times D for each choice, or two thirds of that for plain experts.
     """
     N, K = indices_NK.shape
     E, D, width = down_EDF.shape
     form = gathered_expert_mlp if torch.compiler.is_compiling() and N * K <= E else grouped_expert_mlp
-    with counted_as(6 * N * K * width * D):
+    with counted_as(2 * (parts_of(up_EFD, down_EDF) + 1) * N * K * width * D):
         return form(x_ND, indices_NK, weights_NK, up_EFD, down_EDF, combine, biases)
+
+
+def parts_of(up_EFD: Tensor, down_EDF: Tensor) -> int:
+    """Returns 2 for gated experts, whose first weight is gate and up projection, and 1 for plain ones."""
+    return up_EFD.shape[1] // down_EDF.shape[2]
 
 
 def _weighted_sum(y_NKD: Tensor, weights_NK: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ SIZES = {"vocab_size": 13, "d_model": 32}
 
 
 def test_nemotron_h_decoding_and_gradients_equal_transformers() -> None:
-    theirs = reference("nemotron_h", **case_keys("nemotron_h"))
+    theirs = reference("nemotron_h", **case_keys("nemotron_h", "groups"))
     config = Config(theirs.config.to_dict())
     weights, settings = NEMOTRON_H.weights_for(config), NEMOTRON_H.settings(config, frozenset(config))
     ours = ours_with_weights_of(theirs, "nemotron_h", weights, **settings)
@@ -55,11 +55,14 @@ def test_nemotron_h_8b_is_the_published_model() -> None:
 @pytest.mark.parametrize(
     ("settings", "error"),
     [
-        ({"pattern": "mamba2 experts"}, "pattern='mamba2 experts'"),
+        ({"pattern": "mamba2 moe"}, "pattern='mamba2 moe'"),
         ({"ssm_heads": 5}, "ssm_heads=5 must divide d_ssm=64"),
         ({"ssm_groups": 3}, "ssm_groups=3 must divide ssm_heads=8"),
         ({"n_kv_heads": 3}, "n_kv_heads=3 must divide n_heads=4"),
         ({"dt_min": -0.1}, "dt_min=-0.1"),
+        ({"expert_groups": 3}, "expert_groups=3 must divide n_experts=8"),
+        ({"top_groups": 2}, "top_groups=2 must be at most expert_groups=1"),
+        ({"top_k": 9}, "top_k=9 must be at most the 8 experts of top_groups=1"),
     ],
 )
 def test_nemotron_h_config_names_field_and_rule(settings: dict[str, object], error: str) -> None:

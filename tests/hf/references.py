@@ -685,7 +685,7 @@ CASES: dict[str, Case] = {
         {
             "vocab_size": V,
             "hidden_size": 32,
-            "layers_block_type": ["linear_attention", "mlp", "full_attention", "linear_attention"],
+            "layers_block_type": ["linear_attention", "moe", "full_attention", "mlp"],
             "num_attention_heads": 4,
             "num_key_value_heads": 2,
             "head_dim": 5,
@@ -699,12 +699,26 @@ CASES: dict[str, Case] = {
             "conv_kernel": 3,
             "chunk_size": 8,
             "time_step_min": 0.5,
+            "n_routed_experts": 6,
+            "num_experts_per_tok": 2,
+            "moe_intermediate_size": 12,
+            "moe_shared_expert_intermediate_size": 24,
             "rms_norm_eps": 1e-5,  # as on the hub, without effect
             "attention_head_dim": 5,
             "pad_token_id": None,
             "eos_token_id": None,
         },
-        {"letters": {"layers_block_type": None, "hybrid_override_pattern": "M-*-M"}},
+        {
+            "letters": {"layers_block_type": None, "hybrid_override_pattern": "M-*-M"},
+            "groups": {
+                "n_routed_experts": 8,
+                "num_experts_per_tok": 4,
+                "routed_scaling_factor": 1.7,
+                "n_group": 4,
+                "topk_group": 2,
+                "norm_topk_prob": False,
+            },
+        },
     ),
     "zamba2": Case(
         {

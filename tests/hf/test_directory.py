@@ -129,6 +129,7 @@ CREATED: list[tuple[str, dict[str, Any], str]] = [
         "falcon_h1",
     ),
     ("nemotron_h", {"pattern": "mamba2 attention mlp", "n_layers": 3, "ssm_groups": 2, "head_dim": 5}, "nemotron_h"),
+    ("nemotron_h", {"pattern": "experts attention", "d_expert": 9, "n_shared": 2, "n_kv_heads": 1}, "nemotron_h"),
     ("zamba2", {"pattern": "shared", "n_shared": 1, "adapts_attention": True, "rotates": True, "d_ff": 40}, "zamba2"),
     ("xlstm_large", {"qk_dim": 12, "v_dim": 20, "d_ff": 41, "gate_cap": 1.5, "logit_cap": 2.0}, "xlstm"),
     ("hybrid", {"pattern": "mamba2 attention", "rotary_fraction": 0.5, "expand": 1, "ssm_head_dim": 16}, "bamba"),

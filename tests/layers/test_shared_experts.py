@@ -34,12 +34,18 @@ def by_definition(layer: SharedExperts, x_D: Tensor) -> Tensor:
     total = sum(affinity[e] for e in chosen) if layer.normalize else 1.0
     y_D = torch.zeros_like(x_D)
     for e in chosen:
-        gate, up = (layer.up[e] @ x_D).chunk(2)
-        y_D = y_D + layer.scale * affinity[e] / total * (layer.down[e] @ (F.silu(gate) * up))
+        y_D = y_D + layer.scale * affinity[e] / total * (layer.down[e] @ inner(layer, layer.up[e] @ x_D))
     if layer.shared is not None:
-        gate, up = (layer.shared.up.weight @ x_D).chunk(2)
-        y_D = y_D + layer.shared.down.weight @ (F.silu(gate) * up)
+        y_D = y_D + layer.shared.down.weight @ inner(layer, layer.shared.up.weight @ x_D)
     return y_D
+
+
+def inner(layer: SharedExperts, up_F: Tensor) -> Tensor:
+    """Computes the inner features of an expert."""
+    if layer.activation is torch.tanh:  # not gated
+        return up_F.tanh()
+    gate, up = up_F.chunk(2)
+    return F.silu(gate) * up
 
 
 @pytest.mark.parametrize(
@@ -49,8 +55,9 @@ def by_definition(layer: SharedExperts, x_D: Tensor) -> Tensor:
         {"n_groups": 4, "top_groups": 2, "scale": 2.5, "n_shared": 2},
         {"sigmoid": False, "normalize": False, "balance_bias": False, "n_shared": 0},
         {"sigmoid": False, "n_groups": 4, "top_groups": 2, "balance_bias": False},
+        {"activation": torch.tanh, "gated": False, "n_shared": 2},
     ],
-    ids=["v3", "v3, groups", "v2", "v2, groups"],
+    ids=["v3", "v3, groups", "v2", "v2, groups", "plain"],
 )
 def test_shared_experts_equal_their_definition_for_each_token(settings: dict[str, object]) -> None:
     layer, x = make(**settings), random(3, 7, 6)

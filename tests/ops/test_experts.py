@@ -81,6 +81,19 @@ def test_expert_mlp_with_biases_is_the_naive_one(form: Form) -> None:
 
 
 @pytest.mark.parametrize("form", [naive_expert_mlp, grouped_expert_mlp, gathered_expert_mlp, expert_mlp])
+def test_expert_mlp_without_gates_is_a_sum_of_plain_layers(form: Form) -> None:
+    indices, (x, weights, up, down) = make_inputs(3)
+    up = up[:, :WIDTH]
+    with FlopCounter() as counter:
+        y = form(x, indices, weights, up, down, torch.tanh)
+    for n in range(3):
+        each = [weights[n, k] * (down[e] @ torch.tanh(up[e] @ x[n])) for k, e in enumerate(indices[n])]
+        torch.testing.assert_close(y[n], torch.stack(each).sum(0))
+    if form is expert_mlp:
+        assert counter.get_total_flops() == 4 * 3 * K * WIDTH * D
+
+
+@pytest.mark.parametrize("form", [naive_expert_mlp, grouped_expert_mlp, gathered_expert_mlp, expert_mlp])
 def test_expert_mlp_of_no_tokens_is_empty(form: Form) -> None:
     indices, inputs = make_inputs(0)
     y, *gradients = values_and_gradients_of(expert_mlp, indices, inputs)
