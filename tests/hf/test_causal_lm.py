@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
-    PreTrainedTokenizerFast,
     Trainer,
     TrainingArguments,
     pipeline,
@@ -264,23 +263,21 @@ def test_model_refuses_to_be_resized_and_to_batch_continuously() -> None:
 # pipeline and Trainer -------------------------------------------------------------------------------------------------
 
 
-def test_pipeline_continues_a_batch_of_prompts_as_each_alone(tmp_path: Path) -> None:
-    tokenizer = train_tokenizer("bpe:280", [TEXT])
-    model = lmzoo.create_model("griffin.tiny", vocab_size=280, generator=seeded()).eval()
-    tokenizer.save(saved(model, tmp_path))
-    # Padding with an id outside of the vocabulary of the model.
-    theirs = PreTrainedTokenizerFast(tokenizer_file=str(tmp_path / "tokenizer.json"), pad_token="<pad>")
-    theirs.save_pretrained(tmp_path)
-    pipe = pipeline("text-generation", model=str(tmp_path))
+@pytest.mark.parametrize("kind", ["byte", "bpe:280"])
+def test_pipeline_continues_a_batch_of_prompts_as_each_alone(kind: str, tmp_path: Path) -> None:
+    tokenizer = train_tokenizer(kind, [TEXT])
+    model = lmzoo.create_model("retnet.tiny", vocab_size=tokenizer.vocab_size, generator=seeded()).eval()
+    lmzoo.hf.export(model, tmp_path / "exported", tokenizer=tokenizer)
+    pipe = pipeline("text-generation", model=str(tmp_path / "exported"))
     # Stop strings: `generate` gives `forward` their tokenizer.
     assert pipe("The 3", max_new_tokens=9, do_sample=False, stop_sequence=["a"])
+    pipe.tokenizer.add_special_tokens({"pad_token": "<pad>"})
+    assert pipe.tokenizer.pad_token_id == tokenizer.vocab_size  # a token that the model does not have
     prompts = ["The 3 cats sat", "The", "The 12 cats sat on 5 mats, and"]
-    options = {"max_new_tokens": 6, "do_sample": False, "return_tensors": True}
-    found = [row[0]["generated_token_ids"] for row in pipe(prompts, batch_size=3, **options)]
-    for prompt, ids in zip(prompts, found, strict=True):
-        idx = torch.tensor([tokenizer.encode(prompt)])
-        expected = model.generate(idx, 6, temperature=0.0)[0].tolist()
-        assert ids[-len(expected) :] == expected
+    found = [row[0]["generated_text"] for row in pipe(prompts, batch_size=3, max_new_tokens=6, do_sample=False)]
+    for prompt, text in zip(prompts, found, strict=True):
+        ids = model.generate(torch.tensor([tokenizer.encode(prompt)]), 6, temperature=0.0)[0].tolist()
+        assert text == tokenizer.decode(ids)
 
 
 def rows_to_train_on() -> tuple[Tensor, Tensor]:
