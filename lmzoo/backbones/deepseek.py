@@ -6,29 +6,33 @@ keys and values are computed, and decoding reads it as it is; experts are small 
 their load is balanced by biases instead of a strong auxiliary loss. The defaults are V3's routing; V2 has
 `sigmoid=False`, `normalize=False` and `balance_bias=False`. The published configurations start from N(0, 0.02²).
 In Kimi Linear (arXiv 2510.26692) each fourth block has latent attention without positions, and the others have a delta
-rule with decays (`lmzoo.layers.kda`): `pattern = "kda*3 nope"`. Deviations: no prediction of further tokens (V3 trains
-with one); rotary pairs are halves and not neighbors; the balance loss is computed over a batch and not per sequence;
-the biases are moved by the optimizer (`lmzoo.layers.experts`).
+rule with decays (`lmzoo.layers.kda`): `pattern = "kda*3 nope"`. Relatives have V3's experts, and attention with grouped
+queries: dots.llm1 (arXiv 2506.05767), GLM-4.5 (arXiv 2508.06471), MiniMax-M2: `pattern = "grouped"`. Deviations: no
+prediction of further tokens (V3 trains with one); rotary pairs are halves and not neighbors; the balance loss is
+computed over a batch and not per sequence; the biases are moved by the optimizer (`lmzoo.layers.experts`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from lmzoo.configs import require, require_between, require_divides, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
+from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
 from lmzoo.layers.kda import KDA
 from lmzoo.layers.latent_attention import LatentAttention
+from lmzoo.layers.layer import Layer
 from lmzoo.layers.mlp import MLP, swiglu_width
+from lmzoo.layers.norm import qk_norm
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.shared_experts import SharedExperts
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
 
-MIXERS = ("rope", "nope", "kda")
+MIXERS = ("rope", "nope", "kda", "grouped")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +44,17 @@ class DeepSeekConfig(DecoderConfig):
         {"q_rank": 12, "n_groups": 4, "top_groups": 1, "rope_scaling": "yarn factor=4 original=8", "sharpness": 1.5},
         {"sigmoid": False, "normalize": False, "balance_bias": False, "n_groups": 4, "top_groups": 1, "n_shared": 0},
         {"pattern": "kda nope"},
+        {"pattern": "grouped rope", "qk_norm": "head", "attention_bias": "qkv", "rotary_fraction": 0.5, "n_shared": 0},
     )
 
-    pattern: str = "rope"  # mixers from bottom to top, repeated: latent attention with or without positions, or "kda"
+    pattern: str = "rope"  # mixers, repeated: latent attention with positions or without ("nope"), "kda", "grouped"
     norm_eps: float = 1e-6  # added to the variance in a normalization
     n_heads: int = 4  # attention heads
+    n_kv_heads: int | None = None  # heads of keys and values of "grouped"; None: as many as n_heads
+    head_dim: int | None = None  # width of a head of "grouped"; None: d_model / n_heads
+    rotary_fraction: float = 1.0  # share of the features of a head of "grouped" that is rotated: the first ones
+    qk_norm: Literal["none", "head", "all"] = "none"  # queries and keys of "grouped" are normalized, by head or all
+    attention_bias: Literal["none", "qkv", "all"] = "none"  # projections of "grouped" with a bias
     q_rank: int | None = None  # features through which queries are projected; None: they are projected directly
     latent_eps: float = 1e-6  # added to the variance in the norms of projected queries, and of keys and values
     kv_rank: int = 64  # cached features for the keys and values of all heads
@@ -73,14 +83,28 @@ class DeepSeekConfig(DecoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        pattern(self.pattern, self.n_layers, MIXERS)
+        kinds = pattern(self.pattern, self.n_layers, MIXERS)
         set_default(self, "kda_heads", self.n_heads)
         require_positive(self, "kda_heads", "kda_dim", "d_conv")
         set_default(self, "d_ff", swiglu_width(self.d_model))
         require_positive(self, "d_ff")
         set_default(self, "d_expert", max(1, (self.d_ff or 4) // 4))
         require_positive(self, "n_heads", "kv_rank", "nope_dim", "rope_dim", "v_dim", "rope_theta", "d_expert")
-        require_rope_scaling(self, self.rope_dim)
+        set_default(self, "n_kv_heads", self.n_heads)
+        require_positive(self, "n_kv_heads")
+        require_divides(self, "n_kv_heads", "n_heads")
+        require_between(self, "rotary_fraction", 0, 1)
+        if "grouped" in kinds:
+            if self.head_dim is None:
+                require_divides(self, "n_heads", "d_model")
+            set_default(self, "head_dim", self.d_model // self.n_heads)
+            require_positive(self, "head_dim")
+            width = int(self.rotary_fraction * (self.head_dim or 0) + 1e-6)
+            even = f"rotary_fraction={self.rotary_fraction} of head_dim={self.head_dim} must be an even number"
+            require(width % 2 == 0, even)
+            require_rope_scaling(self, width)
+        if "rope" in kinds:
+            require_rope_scaling(self, self.rope_dim)
         require_positive(
             self, "latent_eps", "sharpness", "n_experts", "top_k", "n_groups", "top_groups", "routed_scale"
         )
@@ -106,17 +130,36 @@ class DeepSeek(Decoder):
 
     def block(self, config: Any, layer: int) -> Stack:
         kind = pattern(config.pattern, config.n_layers, MIXERS)[layer]
-        mixer = self.make_kda(config) if kind == "kda" else self.make_attention(config, kind)
+        mixer = self.make_mixer(config, kind)
         feed_forward = MLP(config.d_model, config.d_ff) if layer < config.n_dense else self.experts(config)
         return Stack(Residual(self.make_norm(config), inner) for inner in (mixer, feed_forward))
+
+    def make_mixer(self, config: Any, kind: str) -> Layer:
+        """Returns the mixer of a kind in the pattern."""
+        if kind == "kda":
+            return self.make_kda(config)
+        return self.make_grouped(config) if kind == "grouped" else self.make_latent(config, kind)
 
     def make_kda(self, config: Any) -> KDA:
         """Returns the delta rule of one block."""
         return KDA(config.d_model, config.kda_heads, config.kda_dim, d_conv=config.d_conv, norm_eps=config.norm_eps)
 
-    def make_attention(self, config: Any, kind: str) -> LatentAttention:
-        """Returns the attention of one block. Without positions, the shared features of keys are not rotated."""
-        fraction = 0.0 if kind == "nope" else 1.0
+    def make_grouped(self, config: Any) -> Attention:
+        """Returns attention with grouped queries, as relatives have it."""
+        return Attention(
+            config.d_model,
+            config.n_heads,
+            n_kv_heads=config.n_kv_heads,
+            head_dim=config.head_dim,
+            rope=Rope(config.rope_theta, config.rotary_fraction, parse_rope_scaling(config.rope_scaling)),
+            qk_norm=qk_norm(config.qk_norm, config.norm_eps),
+            bias=config.attention_bias != "none",
+            out_bias=config.attention_bias == "all",
+        )
+
+    def make_latent(self, config: Any, kind: str) -> LatentAttention:
+        """Returns the latent attention of one block. Without positions, the shared features of keys are not rotated."""
+        rope = Rope(config.rope_theta, 1.0, parse_rope_scaling(config.rope_scaling))
         return LatentAttention(
             config.d_model,
             config.n_heads,
@@ -125,7 +168,7 @@ class DeepSeek(Decoder):
             nope_dim=config.nope_dim,
             rope_dim=config.rope_dim,
             v_dim=config.v_dim,
-            rope=Rope(config.rope_theta, fraction, parse_rope_scaling(config.rope_scaling)),
+            rope=Rope(config.rope_theta, 0.0) if kind == "nope" else rope,
             sharpness=config.sharpness,
             norm_eps=config.latent_eps,
         )

@@ -12,7 +12,6 @@ sinks, and a window in every second layer.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 from lmzoo.configs import require, require_between, require_heads, require_positive, set_default
@@ -23,7 +22,7 @@ from lmzoo.layers.context import Rope
 from lmzoo.layers.experts import Experts
 from lmzoo.layers.gated_shared_experts import GatedSharedExperts
 from lmzoo.layers.mlp import swiglu_width
-from lmzoo.layers.norm import AllHeadsRMSNorm, RMSNorm, each_head
+from lmzoo.layers.norm import qk_norm
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.scored_attention import ScoredAttention
@@ -97,14 +96,12 @@ class Mixtral(Decoder):
 
     def make_attention(self, config: Any, kind: str) -> Attention:
         """Returns attention of a kind in the pattern."""
-        norms = {"head": each_head(partial(RMSNorm, eps=config.norm_eps))}
-        norms["all"] = partial(AllHeadsRMSNorm, eps=config.norm_eps)
         options: dict[str, Any] = {
             "n_kv_heads": config.n_kv_heads,
             "head_dim": config.head_dim,
             "window": config.window if kind == "rope" else None,
             "rope": Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling)),
-            "qk_norm": norms.get(config.qk_norm),
+            "qk_norm": qk_norm(config.qk_norm, config.norm_eps),
             "bias": config.attention_bias != "none",
             "out_bias": config.attention_bias == "all",
         }

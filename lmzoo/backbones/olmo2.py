@@ -13,7 +13,6 @@ query, key and value share one projection; so do gate and up; the z-loss of the 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, ClassVar, Literal
 
 from lmzoo.configs import require_divides, require_heads, require_positive, set_default
@@ -22,7 +21,7 @@ from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
 from lmzoo.layers.gated_delta import GatedDelta
 from lmzoo.layers.mlp import MLP, swiglu_width
-from lmzoo.layers.norm import AllHeadsRMSNorm, RMSNorm, each_head
+from lmzoo.layers.norm import qk_norm
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.stack import Residual, Stack
@@ -91,16 +90,13 @@ class OLMo2(Decoder):
             layers = (self.make_delta(config), mlp)
             return Stack(Residual(self.make_norm(config), inner) for inner in layers)
         rope = Rope(config.rope_theta, scaling=None if kind == "local" else parse_rope_scaling(config.rope_scaling))
-        make_norm = partial(AllHeadsRMSNorm, eps=config.norm_eps)
-        if config.qk_norm == "head":
-            make_norm = each_head(partial(RMSNorm, eps=config.norm_eps))
         attention = Attention(
             config.d_model,
             config.n_heads,
             n_kv_heads=config.n_kv_heads,
             window=config.window if kind in WINDOWS else None,
             rope=None if kind == "nope" else rope,
-            qk_norm=make_norm,
+            qk_norm=qk_norm(config.qk_norm, config.norm_eps),
         )
         return Stack(Residual(None, inner, after=self.make_norm(config)) for inner in (attention, mlp))
 

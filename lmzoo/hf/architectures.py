@@ -19,6 +19,7 @@ from lmzoo.hf.gpt_oss import GPT_OSS
 from lmzoo.hf.gptj import COHERE, COHERE2, GPTJ, PHI, STABLELM
 from lmzoo.hf.granite import GRANITE, GRANITEMOE, GRANITEMOEHYBRID, GRANITEMOESHARED, HYPERCLOVAX
 from lmzoo.hf.griffin import RECURRENT_GEMMA
+from lmzoo.hf.grouped import DOTS1, GLM4_MOE, MINIMAX_M2, SOLAR_OPEN
 from lmzoo.hf.jamba import JAMBA
 from lmzoo.hf.kimi_linear import KIMI_LINEAR
 from lmzoo.hf.lfm2 import LFM2
@@ -64,6 +65,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             RECURRENT_GEMMA,
             OLMO_HYBRID,
             QWEN3_NEXT,
+            *(GLM4_MOE, DOTS1, SOLAR_OPEN, MINIMAX_M2),
             *(QWEN3_5_TEXT, QWEN3_5_MOE_TEXT),
             LFM2,
             KIMI_LINEAR,

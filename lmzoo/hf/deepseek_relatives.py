@@ -30,7 +30,7 @@ GLM4_MOE_LITE = Architecture(
         Together(("mlp_layer_types", "first_k_dense_replace"), dense_first, dense_first_keys),
     ),
     aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
-    buffers=("model.layers.47.*",),  # predicts further tokens in the released model
+    buffers=("model.layers.{n_layers}.*",),  # predicts further tokens
 )
 
 

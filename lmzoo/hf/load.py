@@ -61,8 +61,8 @@ def load_checkpoint(
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from None
     weights = architecture.weights_for(config)
-    tensors = Shards(open_files(folder), architecture, weights)
     n_layers = settings["n_layers"]
+    tensors = Shards(open_files(folder), architecture, weights, n_layers)
     if type(n_layers) is int and n_layers > len(tensors):
         raise CheckpointError(f"{where}: asks for {n_layers} layers, and the checkpoint holds {len(tensors)} tensors")
     cls = registry.model_class(architecture.family)

@@ -32,7 +32,7 @@ EACH: Weights = {
     "blocks.{i}.1.inner.router.weight": f"{_MLP}gate.weight",
     **experts(f"{_MLP}experts.", f"{_MLP}experts.{{e}}.", "gate_proj", "up_proj", "down_proj"),
 }
-_NORMS: Weights = {
+NORMS: Weights = {
     "blocks.{i}.0.inner.q_norm.norm.weight": "model.layers.{i}.self_attn.q_norm.weight",
     "blocks.{i}.0.inner.k_norm.norm.weight": "model.layers.{i}.self_attn.k_norm.weight",
 }
@@ -123,7 +123,7 @@ OLMOE = Architecture(
     model_type="olmoe",
     classes=("OlmoeForCausalLM",),
     family="mixtral",
-    weights={**EACH, **_NORMS},
+    weights={**EACH, **NORMS},
     keys={
         **{key: meaning for key, meaning in KEYS.items() if key != "head_dim"},
         "rms_norm_eps": To("norm_eps", 1e-5),

@@ -30,11 +30,15 @@ class Shards(Mapping[str, Tensor]):
     """All tensors of a checkpoint by the names of an architecture, mapped and not read.
 
     Buffers that the architecture does not need are left out, old names are replaced, and the prefix is added to names
-    that were saved without it. Raises `CheckpointError` for two names of one tensor.
+    that were saved without it. `{n_layers}` in the pattern of a buffer stands for the number of layers. Raises
+    `CheckpointError` for two names of one tensor.
     """
 
-    def __init__(self, files: list[MappedTensors], architecture: Architecture, weights: Weights) -> None:
+    def __init__(
+        self, files: list[MappedTensors], architecture: Architecture, weights: Weights, n_layers: object = 0
+    ) -> None:
         self.files = files
+        buffers = [buffer.format(n_layers=n_layers) for buffer in architecture.buffers]
         names = [name for file in files for name in file]
         heads = {entry.name for entry in weights.values() if isinstance(entry, Head)}  # they have no prefix
         prefixes = tuple(filter(None, (architecture.old_prefix, architecture.prefix)))
@@ -42,7 +46,7 @@ class Shards(Mapping[str, Tensor]):
         self._places: dict[str, tuple[MappedTensors, str]] = {}
         for file in files:
             for name in file:
-                if any(fnmatchcase(name, buffer) for buffer in architecture.buffers):
+                if any(fnmatchcase(name, buffer) for buffer in buffers):
                     continue
                 full = architecture.old_names.get(name, name)
                 if architecture.old_prefix and full.startswith(architecture.old_prefix):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -74,6 +75,13 @@ class AllHeadsRMSNorm(nn.Module):
     def forward(self, x_BTHK: Tensor) -> Tensor:
         """Maps (B, T, H, K) to (B, T, H, K)."""
         return self.norm(x_BTHK.flatten(-2)).view_as(x_BTHK)
+
+
+def qk_norm(kind: str, eps: float) -> Callable[[int, int], nn.Module] | None:
+    """Returns the RMS norm for `Attention(qk_norm=...)`: over each "head", over "all" heads together, or "none"."""
+    if kind == "none":
+        return None
+    return partial(AllHeadsRMSNorm, eps=eps) if kind == "all" else each_head(partial(RMSNorm, eps=eps))
 
 
 def l2_normalize(x: Tensor, eps: float = 1e-6) -> Tensor:

@@ -102,6 +102,7 @@ MOE_OF_MLA = (
     *("moe_intermediate_size", "n_routed_experts", "n_shared_experts", "num_experts_per_tok"),
     *("first_k_dense_replace", "n_group", "topk_group"),
 )
+V3_MOE: dict[str, Any] = {**LLAMA, **{key: value for key, value in MLA.items() if key in MOE_OF_MLA}}
 MAMBA: dict[str, Any] = {
     "vocab_size": V,
     "hidden_size": 24,
@@ -394,6 +395,25 @@ CASES: dict[str, Case] = {
     "glm4_moe_lite": Case(
         {key: value for key, value in MLA.items() if key != "first_k_dense_replace"},
         {"halves": {"rope_interleave": False, "mlp_layer_types": ["dense", "dense", "sparse"], **YARN}},
+    ),
+    "glm4_moe": Case(
+        {**V3_MOE, "head_dim": 12, "use_qk_norm": True, **rope("default", partial_rotary_factor=0.5)},
+        {"no groups": {"n_group": 1, "topk_group": 1, "use_qk_norm": False, "attention_bias": True}},
+    ),
+    "dots1": Case({**V3_MOE, "head_dim": 12}, {"biases": {"attention_bias": True, "norm_topk_prob": True, **YARN}}),
+    "solar_open": Case(
+        {key: value for key, value in V3_MOE.items() if key not in ("first_k_dense_replace", "intermediate_size")},
+        {"biases": {"attention_bias": True, "head_dim": 12, "norm_topk_prob": False}},
+    ),
+    "minimax_m2": Case(
+        {
+            **LLAMA,
+            "num_local_experts": 5,
+            "num_experts_per_tok": 2,
+            "head_dim": 12,
+            **rope("default", partial_rotary_factor=0.5),
+        },
+        {"whole heads": {**rope("linear", factor=3.0), "tie_word_embeddings": True, "num_experts_per_tok": 3}},
     ),
     "youtu": Case(
         {key: value for key, value in MLA.items() if key not in MOE_OF_MLA},

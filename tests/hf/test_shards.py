@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,9 @@ def test_shards_add_the_prefix_that_a_base_model_lacks_and_drop_buffers(tmp_path
     tensors = {"wte.weight": torch.ones(2), "h.0.attn.bias": torch.ones(1), "lm_head.weight": torch.ones(2)}
     write_tensors(tensors, tmp_path / "model.safetensors")
     assert {*Shards(open_files(tmp_path), GPT2, WEIGHTS)} == {"transformer.wte.weight", "lm_head.weight"}
+    beyond = replace(GPT2, buffers=("h.{n_layers}.*",))
+    assert "transformer.h.0.attn.bias" in Shards(open_files(tmp_path), beyond, WEIGHTS, 1)
+    assert "transformer.h.0.attn.bias" not in Shards(open_files(tmp_path), beyond, WEIGHTS, 0)
 
 
 @pytest.mark.parametrize("prefix", ["model.", "backbone.", ""])

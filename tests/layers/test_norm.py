@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from lmzoo.layers.norm import AllHeadsRMSNorm, LayerNorm, RMSNorm, UnitOffsetRMSNorm, l2_normalize
+from lmzoo.layers.norm import AllHeadsRMSNorm, LayerNorm, RMSNorm, UnitOffsetRMSNorm, l2_normalize, qk_norm
 from tests.layers.decoded import perturbed, random
 
 
@@ -49,6 +49,16 @@ def test_all_heads_rms_norm_equals_one_norm_over_the_concatenated_heads() -> Non
     norm, x = perturbed(AllHeadsRMSNorm(3, 4, eps=1e-3)), random(2, 5, 3, 4)
     torch.testing.assert_close(norm(x).flatten(-2), norm.norm(x.flatten(-2)))
     assert norm.norm.weight.shape == (12,)
+
+
+def test_qk_norm_makes_the_norm_that_a_word_names() -> None:
+    x = torch.randn(2, 5, 3, 4)
+    head, whole = qk_norm("head", 0.1), qk_norm("all", 0.1)
+    assert head is not None
+    assert whole is not None
+    torch.testing.assert_close(head(3, 4)(x), x / (x.square().mean(-1, keepdim=True) + 0.1).sqrt())
+    torch.testing.assert_close(whole(3, 4)(x), x / (x.square().mean((-2, -1), keepdim=True) + 0.1).sqrt())
+    assert qk_norm("none", 0.1) is None
 
 
 def test_l2_normalize_gives_unit_length_in_float32_or_wider() -> None:

@@ -1,0 +1,132 @@
+"""GLM-4.5, dots.llm1, Solar Open and MiniMax-M2 in transformers: grouped queries, and the experts of DeepSeek-V3."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Key, To, Together, Unused, refused
+from lmzoo.hf.deepseek import V3, groups
+from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
+from lmzoo.hf.llama import BIASES, KINDS
+from lmzoo.hf.llama import WEIGHTS as LLAMA
+from lmzoo.hf.mixtral import NORMS, experts
+from lmzoo.hf.weights import Either, Weights
+
+_MLP, _OLD = "model.layers.{i}.mlp.", "model.layers.{i}.block_sparse_moe."
+WEIGHTS: Weights = {
+    **{name: source for name, source in V3.items() if ".0.inner." not in name},
+    **{name: source for name, source in LLAMA.items() if ".0.inner." in name},
+}
+KEYS: dict[str, Key] = {
+    **ATTENTION,
+    "head_dim": To("head_dim", None),
+    "hidden_act": SWIGLU,
+    "tie_word_embeddings": To("tie_embeddings", default=False),
+    "moe_intermediate_size": To("d_expert", 1408),
+    "n_routed_experts": To("n_experts", 128),
+    "n_shared_experts": To("n_shared", 1),
+    "routed_scaling_factor": To("routed_scale", 1.0),
+    "norm_topk_prob": To("normalize", default=True),
+    "output_router_logits": Unused(),
+    "num_nextn_predict_layers": Unused(),  # further tokens
+}
+_GLM: dict[str, Key] = {
+    **KEYS,
+    "num_key_value_heads": To("n_kv_heads", 8),
+    "rms_norm_eps": To("norm_eps", 1e-5),
+    "attention_bias": To("attention_bias", default=False, values={False: "none", True: "qkv"}),
+}
+_ALIASES = {"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"}
+GLM4_MOE = Architecture(
+    model_type="glm4_moe",
+    classes=("Glm4MoeForCausalLM",),
+    family="deepseek",
+    weights=WEIGHTS,
+    keys={
+        **_GLM,
+        "first_k_dense_replace": To("n_dense", 1),
+        "use_qk_norm": To("qk_norm", default=False, values={False: "none", True: "head"}),
+    },
+    together=(rope(fraction="rotary_fraction", share=0.5), groups(1, 1, 8)),
+    aliases=_ALIASES,
+    fixed={"pattern": "grouped"},
+    buffers=("model.layers.{n_layers}.*",),  # predicts further tokens
+)
+SOLAR_OPEN = Architecture(
+    model_type="solar_open",
+    classes=("SolarOpenForCausalLM",),
+    family="deepseek",
+    weights=WEIGHTS,
+    keys={
+        **_GLM,
+        "head_dim": To("head_dim", 128),
+        "moe_intermediate_size": To("d_expert", 1280),
+        "intermediate_size": Unused(),  # of layers without experts
+    },
+    together=(rope(1e6), groups(1, 1, 8)),
+    aliases=_ALIASES,
+    fixed={"pattern": "grouped", "n_dense": 0},
+)
+
+
+def _no_windows(config: Config) -> dict[str, Any]:
+    """Refuses layers with a window."""
+    words = ["full"] * config.layers()
+    if config.get("layer_types") is not None:
+        words = config.words("layer_types", KINDS)
+    elif config.get("sliding_window", 4096) is not None and config.value("max_window_layers", 62) < len(words):
+        raise refused("max_window_layers", config.get("max_window_layers"), "must be at least num_hidden_layers")
+    if "rope" in words:
+        raise refused("layer_types", config["layer_types"], "must be full_attention in all layers")
+    return {}
+
+
+DOTS1 = Architecture(
+    model_type="dots1",
+    classes=("Dots1ForCausalLM",),
+    family="deepseek",
+    weights=WEIGHTS,
+    keys={
+        **KEYS,
+        "num_key_value_heads": To("n_kv_heads", 32),
+        "attention_bias": To("attention_bias", default=False, values=BIASES),
+        "n_routed_experts": To("n_experts"),
+        "n_shared_experts": To("n_shared"),
+        "first_k_dense_replace": To("n_dense", 0),
+        "norm_topk_prob": To("normalize", default=False),
+    },
+    together=(
+        *(rope(), groups(1, 1, 8)),
+        Together(("layer_types", "sliding_window", "max_window_layers"), _no_windows),
+    ),
+    aliases=_ALIASES,
+    fixed={"pattern": "grouped", "qk_norm": "head"},
+)
+MINIMAX_M2 = Architecture(
+    model_type="minimax_m2",
+    classes=("MiniMaxM2ForCausalLM",),
+    family="deepseek",
+    weights={
+        **WEIGHTS,
+        **NORMS,
+        **experts(f"{_MLP}experts.", f"{_OLD}experts.{{e}}.", "w1", "w3", "w2"),
+        "blocks.{i}.1.inner.router.weight": Either((f"{_MLP}gate.weight", f"{_OLD}gate.weight")),
+        "blocks.{i}.1.inner.choice_bias": Either(
+            (f"{_MLP}e_score_correction_bias", f"{_OLD}e_score_correction_bias"),
+        ),
+    },
+    keys={
+        **ATTENTION,
+        "num_key_value_heads": To("n_kv_heads", 8),
+        "head_dim": To("head_dim", 128),
+        "hidden_act": SWIGLU,
+        "intermediate_size": To("d_expert", 1536),
+        "tie_word_embeddings": To("tie_embeddings", default=False),
+        "num_local_experts": To("n_experts", 256),
+        "num_experts_per_tok": To("top_k", 8),
+        **{key: Unused() for key in ("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")},
+    },
+    together=(rope(5e6, fraction="rotary_fraction"),),
+    aliases={"num_experts": "num_local_experts"},
+    fixed={"pattern": "grouped", "qk_norm": "all", "n_dense": 0, "n_shared": 0},
+)
