@@ -1,14 +1,13 @@
-"""Llama (Touvron et al. 2023, arXiv 2302.13971 and 2307.09288) and its relatives: Mistral, Qwen, LFM2.
+"""Llama (Touvron et al. 2023, arXiv 2302.13971 and 2307.09288) and its relatives: Mistral, Qwen.
 
 A pre-norm transformer with RMSNorm, SwiGLU, rotary positions, no biases, and optionally grouped queries and a sliding
 window. Distinctive: positions are rotations of queries and keys, so the model works beyond `context_length`; with a
 window the decoding state stops growing. The relatives differ in their attention, which is put together in
 `make_attention`: a window (Mistral, arXiv 2310.06825), biases (Qwen2, arXiv 2407.10671), norms of queries and keys
 (Qwen3, arXiv 2505.09388), layers without positions (SmolLM3; arXiv 2501.18795), slower rotations for long texts (Llama
-3.1, arXiv 2407.21783), a gate (arXiv 2505.06708), sinks (gpt-oss, arXiv 2508.10925). In LFM2 (arXiv 2511.23404) most
-layers are a short convolution between two gates instead. The papers do not state the initial values; the published
-configurations say N(0, 0.02²) for all weights (`initializer_range`). Deviations: query, key and value share one
-projection; so do gate and up.
+3.1, arXiv 2407.21783), a gate (arXiv 2505.06708), sinks (gpt-oss, arXiv 2508.10925). The papers do not state the
+initial values; the published configurations say N(0, 0.02²) for all weights (`initializer_range`). Deviations: query,
+key and value share one projection; so do gate and up.
 """
 
 from __future__ import annotations
@@ -21,9 +20,7 @@ from lmzoo.configs import require_between, require_heads, require_positive, set_
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
-from lmzoo.layers.double_gated_conv import DoubleGatedConv
 from lmzoo.layers.gated_attention import GatedAttention
-from lmzoo.layers.layer import Layer
 from lmzoo.layers.mlp import MLP, squared_relu, swiglu_width
 from lmzoo.layers.norm import RMSNorm, each_head
 from lmzoo.layers.pattern import pattern
@@ -32,7 +29,7 @@ from lmzoo.layers.scored_attention import ScoredAttention
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
 
-KINDS = ("rope", "full", "nope", "conv")
+KINDS = ("rope", "full", "nope")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +40,6 @@ class LlamaConfig(DecoderConfig):
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"pattern": "rope nope", "rope_scaling": "yarn factor=2 original=8", "attention_bias": "qkv", "window": 5},
         {"pattern": "rope full", "window": 5, "rotary_fraction": 0.5},
-        {"pattern": "conv full"},
         {"mlp": "relu2", "mlp_bias": True, "post_norms": True},
     )
 
@@ -54,7 +50,7 @@ class LlamaConfig(DecoderConfig):
     mlp: Literal["swiglu", "relu2"] = "swiglu"  # the feed-forward layers: SwiGLU, or a plain one with a squared ReLU
     mlp_bias: bool = False  # feed-forward layers have biases
     window: int | None = None  # tokens that each layer "rope" sees, the present one included; None: all
-    pattern: str = "rope"  # layers from bottom to top, repeated: "rope*3 nope"; "full": no window; "conv": convolution
+    pattern: str = "rope"  # layers from bottom to top, repeated: "rope*3 nope"; "full": no window
     rope_theta: float = 10000.0  # base of the rotary wavelengths
     rotary_fraction: float = 1.0  # share of each head's features that is rotated: the first ones
     rope_scaling: str = "none"  # for longer texts: "linear factor=4", yarn, longrope, ... (lmzoo.layers.rope_scaling)
@@ -63,15 +59,14 @@ class LlamaConfig(DecoderConfig):
     post_norms: bool = False  # a norm after each branch too
     gate: bool = False  # a gate on the output of the attention
     sinks: bool = False  # a learned score for each head that takes attention away from all keys
-    d_conv: int = 3  # length of the filters of layers "conv"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         set_default(self, "d_ff", swiglu_width(self.d_model))
-        require_positive(self, "d_ff", "rope_theta", "d_conv")
+        require_positive(self, "d_ff", "rope_theta")
         set_default(self, "n_kv_heads", self.n_heads)
         kinds = pattern(self.pattern, self.n_layers, KINDS)
-        require_heads(self, rotated=not {*kinds} <= {"nope", "conv"})
+        require_heads(self, rotated={*kinds} != {"nope"})
         if self.window is not None:
             require_positive(self, "window")
         require_between(self, "rotary_fraction", 0, 1)
@@ -85,7 +80,8 @@ class Llama(Decoder):
     config_class = LlamaConfig
 
     def block(self, config: Any, layer: int) -> Stack:
-        layers = (self.make_mixer(config, layer), self.make_mlp(config))
+        kind = pattern(config.pattern, config.n_layers, KINDS)[layer]
+        layers = (self.make_attention(config, kind), self.make_mlp(config))
         if config.post_norms:
             return Stack(Residual(self.make_norm(config), inner, self.make_norm(config)) for inner in layers)
         return Stack(Residual(self.make_norm(config), inner) for inner in layers)
@@ -95,11 +91,6 @@ class Llama(Decoder):
         if config.mlp == "swiglu":
             return MLP(config.d_model, config.d_ff, bias=config.mlp_bias)
         return MLP(config.d_model, config.d_ff, squared_relu, gated=False, bias=config.mlp_bias)
-
-    def make_mixer(self, config: Any, layer: int) -> Layer:
-        """Returns the convolution or the attention of block `layer`."""
-        kind = pattern(config.pattern, config.n_layers, KINDS)[layer]
-        return DoubleGatedConv(config.d_model, config.d_conv) if kind == "conv" else self.make_attention(config, kind)
 
     def make_attention(self, config: Any, kind: str) -> Attention:
         """Returns attention of a kind in the pattern."""

@@ -23,6 +23,7 @@ from lmzoo.hf.grouped import DOTS1, GLM4_MOE, MINIMAX_M2, SOLAR_OPEN
 from lmzoo.hf.jamba import JAMBA
 from lmzoo.hf.kimi_linear import KIMI_LINEAR
 from lmzoo.hf.lfm2 import LFM2
+from lmzoo.hf.lfm2_moe import LFM2_MOE
 from lmzoo.hf.llama import LLAMA, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3
 from lmzoo.hf.llama_relatives import ARCEE, CWM, INTERNLM3, IQUESTCODER, MINISTRAL, SEED_OSS
 from lmzoo.hf.mamba import FALCON_MAMBA, MAMBA
@@ -68,6 +69,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             *(GLM4_MOE, DOTS1, SOLAR_OPEN, MINIMAX_M2),
             *(QWEN3_5_TEXT, QWEN3_5_MOE_TEXT),
             LFM2,
+            LFM2_MOE,
             KIMI_LINEAR,
             BAMBA,
             FALCON_H1,

@@ -41,7 +41,7 @@ def _width(config: Config) -> dict[str, Any]:
     return {"d_ff": width}
 
 
-_WORDS = {"full_attention": "full", "conv": "conv"}
+_WORDS = {"full_attention": "attention", "conv": "conv"}
 
 
 def _pattern(config: Config) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def _pattern(config: Config) -> dict[str, Any]:
     else:
         layers = range(config.layers())
         chosen = config.value("full_attn_idxs", [*layers])
-        words = ["full" if layer in chosen else "conv" for layer in layers]
+        words = ["attention" if layer in chosen else "conv" for layer in layers]
     return {"pattern": " ".join(words)}
 
 
@@ -81,7 +81,7 @@ WIDTHS = ("intermediate_size", "block_auto_adjust_ff_dim", "block_ffn_dim_multip
 LFM2 = Architecture(
     model_type="lfm2",
     classes=("Lfm2ForCausalLM",),
-    family="llama",
+    family="lfm2",
     weights=WEIGHTS,
     keys=KEYS,
     together=(
@@ -89,7 +89,6 @@ LFM2 = Architecture(
         Together(WIDTHS, _width, _width_keys),
         Together(("layer_types", "full_attn_idxs"), _pattern, _pattern_keys),
     ),
-    fixed={"qk_norm": True},
     aliases={
         "tie_embedding": "tie_word_embeddings",
         "block_ff_dim": "intermediate_size",

@@ -23,7 +23,7 @@ class SharedExperts(Experts):
 
     The affinity of a token to an expert is a sigmoid as in DeepSeek-V3 (arXiv 2412.19437), or with `sigmoid=False` a
     softmax over the experts as in DeepSeek-V2 (arXiv 2405.04434). The weights are the affinities of the chosen experts,
-    divided by their sum if `normalize` is true, and multiplied by `scale`.
+    divided by their sum plus `share_eps` if `normalize` is true, and multiplied by `scale`.
 
     With `n_groups`, experts are chosen from the best `top_groups` groups of equal size only, so that a token visits few
     machines. The score of a group is its largest affinity with a softmax, and the sum of its `top_k / top_groups`
@@ -45,6 +45,7 @@ class SharedExperts(Experts):
         n_shared: int = 1,
         sigmoid: bool = True,
         normalize: bool = True,
+        share_eps: float = 1e-20,
         scale: float = 1.0,
         n_groups: int = 1,
         top_groups: int = 1,
@@ -53,7 +54,7 @@ class SharedExperts(Experts):
     ) -> None:
         balance = {"balance_loss": balance_loss / top_k, "balance_bias": balance_bias}
         super().__init__(d_model, d_ff, n_experts, top_k, activation, gated=gated, normalize=normalize, **balance)
-        self.sigmoid, self.scale = sigmoid, scale
+        self.sigmoid, self.scale, self.share_eps = sigmoid, scale, share_eps
         self.n_groups, self.top_groups = n_groups, top_groups
         self.shared = MLP(d_model, n_shared * d_ff, activation, gated=gated) if n_shared else None
 
@@ -70,8 +71,8 @@ class SharedExperts(Experts):
         _, chosen_NK = stable_topk(self.in_best_groups(scores_NE.detach()), self.top_k)
         weights_NK = affinity_NE.gather(-1, chosen_NK)
         if self.normalize:
-            weights_NK = _shares(weights_NK)
-        return _shares(affinity_NE) if self.sigmoid else affinity_NE, chosen_NK, self.scale * weights_NK
+            weights_NK = _shares(weights_NK, self.share_eps)
+        return _shares(affinity_NE, self.share_eps) if self.sigmoid else affinity_NE, chosen_NK, self.scale * weights_NK
 
     def in_best_groups(self, scores_NE: Tensor) -> Tensor:
         """Returns the scores, minus infinity for the experts outside of the best groups."""
@@ -85,6 +86,6 @@ class SharedExperts(Experts):
         return scores_NGE.masked_fill(~inside_NG[..., None], -math.inf).flatten(-2)
 
 
-def _shares(affinity_NE: Tensor) -> Tensor:
+def _shares(affinity_NE: Tensor, eps: float) -> Tensor:
     """Divides by the sum over the experts. If all affinities have become zero, so is the result."""
-    return affinity_NE / (affinity_NE.sum(dim=-1, keepdim=True) + 1e-20)
+    return affinity_NE / (affinity_NE.sum(dim=-1, keepdim=True) + eps)

@@ -24,7 +24,6 @@ from lmzoo.configs import to_dict
 from lmzoo.errors import ConfigError
 from lmzoo.hf.llama import WEIGHTS
 from lmzoo.hf.weights import Weights, convert
-from lmzoo.layers.double_gated_conv import DoubleGatedConv
 from lmzoo.layers.gated_attention import GatedAttention
 from lmzoo.layers.scored_attention import ScoredAttention
 from tests.backbones.against_transformers import (
@@ -138,19 +137,6 @@ def test_llama_passes_its_options_to_the_attention() -> None:
         assert (first.window, second.window, second.rope) == (5, None, None)
 
 
-def test_llama_layers_conv_have_a_convolution_and_a_small_state() -> None:
-    """tests/hf compares whole models with transformers' Lfm2ForCausalLM."""
-    sizes = {"vocab_size": 13, "d_model": 32, "n_layers": 2, "n_heads": 4, "d_conv": 4}
-    mixed = lmzoo.create_model("llama", **sizes, pattern="conv full", window=5)
-    convolution, attention = (block[0].inner for block in mixed.blocks)
-    assert isinstance(convolution, DoubleGatedConv)
-    assert (convolution.reach, attention.window) == (4, None)
-    alone = lmzoo.create_model("llama", **sizes, pattern="conv")
-    assert alone.state_bytes(10) == alone.state_bytes(1000) == 2 * 3 * 32 * 4
-    with pytest.raises(ConfigError, match="d_conv=0"):
-        lmzoo.create_model("llama", vocab_size=13, d_conv=0)
-
-
 @pytest.mark.parametrize(
     ("preset", "params"),
     [
@@ -175,5 +161,5 @@ def test_llama_config_names_field_and_rule() -> None:
         lmzoo.create_model("llama", vocab_size=13, head_dim=7)
     with pytest.raises(ConfigError, match=r"rope_scaling='yarn factor=4' must also have original=NUMBER"):
         lmzoo.create_model("llama", vocab_size=13, rope_scaling="yarn factor=4")
-    with pytest.raises(ConfigError, match=r"pattern='local': 'local' must be one of rope, full, nope, conv"):
+    with pytest.raises(ConfigError, match=r"pattern='local': 'local' must be one of rope, full, nope"):
         lmzoo.create_model("llama", vocab_size=13, pattern="local")

@@ -531,6 +531,23 @@ CASES: dict[str, Case] = {
             "indices": {"layer_types": None, "full_attn_idxs": [2]},
         },
     ),
+    "lfm2_moe": Case(
+        {
+            **LAYER_NORM,
+            "norm_eps": 0.02,
+            "conv_L_cache": 4,
+            "layer_types": ["conv", "full_attention", "conv"],
+            "num_dense_layers": 1,
+            "num_experts": 6,
+            "num_experts_per_tok": 3,
+            "moe_intermediate_size": 12,
+            "routed_scaling_factor": 1.7,
+        },
+        {
+            "no bias": {"use_expert_bias": False, "norm_topk_prob": False, "tie_word_embeddings": True},
+            "one dense": {**YARN, "num_dense_layers": 3, "layer_types": ["full_attention", "conv", "conv"]},
+        },
+    ),
     "kimi_linear": Case(
         {
             **{key: value for key, value in MLA.items() if key not in KIMI_LACKS},
@@ -801,7 +818,7 @@ def reference(model_type: str, **keys: Any) -> PreTrainedModel:
     options = {"attn_implementation": "eager", "experts_implementation": "eager"}  # the others take no float64
     model = AutoModelForCausalLM.from_config(config, **options)
     for name, buffer in model.named_buffers():
-        if name.endswith("e_score_correction_bias"):
+        if name.endswith(("e_score_correction_bias", "expert_bias")):
             buffer.normal_(std=0.3, generator=torch.Generator().manual_seed(0))
     return perturb(model)  # type: ignore[return-value]
 

@@ -35,7 +35,7 @@ def on_meta(family: str, **settings: Any) -> lmzoo.LanguageModel:
         ("llama", {"pattern": "rope nope"}, "smollm3"),
         ("llama", {"rotary_fraction": 0.5}, "phi3"),
         ("llama", {"window": 5, "pattern": "full rope", "head_dim": 12, "rope_scaling": "linear factor=2"}, "smollm3"),
-        ("llama", {"pattern": "conv full", "qk_norm": True, "d_conv": 4}, "lfm2"),
+        ("lfm2", {"pattern": "conv attention", "d_conv": 4}, "lfm2"),
         ("gpt_neox", {}, "gpt_neox"),
         ("gpt_neox", {"parallel_residual": False, "rotary_fraction": 1.0, "n_kv_heads": 1}, "starcoder2"),
         ("gptj", {"attention_bias": "all"}, "phi"),

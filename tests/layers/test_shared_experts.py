@@ -31,7 +31,7 @@ def by_definition(layer: SharedExperts, x_D: Tensor) -> Tensor:
     groups.sort(key=lambda group: -sum(sorted((score[e] for e in group), reverse=True)[:counted]))
     allowed = [e for group in groups[: layer.top_groups] for e in group]
     chosen = sorted(allowed, key=lambda e: -score[e])[:4]
-    total = sum(affinity[e] for e in chosen) if layer.normalize else 1.0
+    total = sum(affinity[e] for e in chosen) + layer.share_eps if layer.normalize else 1.0
     y_D = torch.zeros_like(x_D)
     for e in chosen:
         y_D = y_D + layer.scale * affinity[e] / total * (layer.down[e] @ inner(layer, layer.up[e] @ x_D))
@@ -52,7 +52,7 @@ def inner(layer: SharedExperts, up_F: Tensor) -> Tensor:
     "settings",
     [
         {},
-        {"n_groups": 4, "top_groups": 2, "scale": 2.5, "n_shared": 2},
+        {"n_groups": 4, "top_groups": 2, "scale": 2.5, "n_shared": 2, "share_eps": 0.5},
         {"sigmoid": False, "normalize": False, "balance_bias": False, "n_shared": 0},
         {"sigmoid": False, "n_groups": 4, "top_groups": 2, "balance_bias": False},
         {"activation": torch.tanh, "gated": False, "n_shared": 2},
