@@ -20,7 +20,7 @@ from transformers.utils.generic import can_return_tuple
 from lmzoo import registry
 from lmzoo.errors import CheckpointError, InputError
 from lmzoo.hf.decoding_cache import DecodingCache
-from lmzoo.hf.load import CONFIG_FILE, kept_wide
+from lmzoo.hf.load import CONFIG_FILE, check_own, kept_wide
 from lmzoo.hf.own import MODEL_TYPE, PREFIX, own_config
 from lmzoo.hf.padding import at, check_positions, new_mask, next_labels, padding_last
 from lmzoo.inference.weights import cast_weights
@@ -86,13 +86,22 @@ class LmzooForCausalLM(PreTrainedModel, GenerationMixin):
         return wrapper.train(model.training)
 
     @classmethod
-    def from_pretrained(cls, *arguments: Any, output_loading_info: bool = False, **options: Any) -> Any:
-        """Loads a checkpoint as transformers does, but never a pickle.
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Any,
+        *arguments: Any,
+        output_loading_info: bool = False,
+        **options: Any,
+    ) -> Any:
+        """Loads a checkpoint as transformers does, but never a pickle, and a directory after all checks of lmzoo.
 
         Raises `CheckpointError` for a tensor that is missing or left over, which transformers only reports.
         """
+        folder = Path(str(pretrained_model_name_or_path), options.get("subfolder") or "")
+        if (folder / CONFIG_FILE).is_file() and not options.get("variant"):  # which has other names of files
+            check_own(folder)
         options = {**options, "use_safetensors": True, "output_loading_info": True}
-        loaded: Any = super().from_pretrained(*arguments, **options)
+        loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *arguments, **options)
         model, info = loaded
         for found, what in ((info["missing_keys"], "does not hold"), (info["unexpected_keys"], "has no place for")):
             if found:

@@ -81,6 +81,25 @@ def load_checkpoint(
 def _load_own(folder: Path, config: Config) -> LanguageModel:
     """Loads a model in lmzoo's own form, each tensor in the dtype in which it was saved."""
     where = folder / CONFIG_FILE
+    tensors, weights, cls, built = _opened_own(folder, config)
+    try:
+        model = _filled(tensors, weights, cls, built, None, None)
+    except CheckpointError as error:
+        raise CheckpointError(f"{folder}: {error}") from None
+    saved = config.table("lmzoo").get("fingerprint")
+    if saved is not None:
+        fingerprint.check(model, saved, where)
+    return model
+
+
+def check_own(folder: Path) -> None:
+    """Checks a directory in lmzoo's own form, without memory for a model. Raises `CheckpointError`, one line."""
+    _opened_own(folder, Config(atomic.read_json(folder / CONFIG_FILE, links=True)))
+
+
+def _opened_own(folder: Path, config: Config) -> tuple[Shards, Weights, type[LanguageModel], ModelConfig]:
+    """Returns the tensors, which were checked, their names, and the class and the config of the model."""
+    where = folder / CONFIG_FILE
     cls, built = own_model(config, where)
     opened = open_files(folder)
     count, size = sum(map(len, opened)), sum(file.bytes for file in opened)
@@ -89,13 +108,9 @@ def _load_own(folder: Path, config: Config) -> LanguageModel:
     try:
         tensors = Shards(opened, architecture, weights)
         _check(tensors, weights, cls, built, where)
-        model = _filled(tensors, weights, cls, built, None, None)
     except CheckpointError as error:
         raise CheckpointError(f"{folder}: {error}") from None
-    saved = config.table("lmzoo").get("fingerprint")
-    if saved is not None:
-        fingerprint.check(model, saved, where)
-    return model
+    return tensors, weights, cls, built
 
 
 def _check(tensors: Shards, weights: Weights, cls: type[LanguageModel], config: ModelConfig, where: Path) -> None:

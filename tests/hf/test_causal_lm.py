@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -125,16 +126,33 @@ def test_model_of_a_plug_in_keeps_its_constants_and_its_unsaved_buffers(tmp_path
 def test_model_with_other_tensors_is_refused(tmp_path: Path) -> None:
     file = saved(mixtral(), tmp_path) / "model.safetensors"
     tensors = load_file(file)
-    save_file({**tensors, "model.extra": torch.ones(1)}, file)
-    with pytest.raises(CheckpointError, match=r"the checkpoint has no place for model\.extra$"):
-        AutoModelForCausalLM.from_pretrained(tmp_path)
-    del tensors["model.norm.weight"]
-    save_file(tensors, file)
-    with pytest.raises(CheckpointError, match=r"does not hold model\.norm\.weight$"):
-        AutoModelForCausalLM.from_pretrained(tmp_path)
-    file.unlink()
+    for variant, has_not, lacks in (
+        (None, r"the checkpoint holds model\.extra, which the model has no place for$", r"model\.norm\.weight"),
+        # With other names of files, what transformers reports is refused.
+        ("fp32", r"the checkpoint has no place for model\.extra$", r"does not hold model\.norm\.weight$"),
+    ):
+        file = tmp_path / ("model.fp32.safetensors" if variant else "model.safetensors")
+        save_file({**tensors, "model.extra": torch.ones(1)}, file)
+        with pytest.raises(CheckpointError, match=has_not):
+            AutoModelForCausalLM.from_pretrained(tmp_path, variant=variant)
+        save_file({name: tensor for name, tensor in tensors.items() if name != "model.norm.weight"}, file)
+        with pytest.raises(CheckpointError, match=lacks):
+            AutoModelForCausalLM.from_pretrained(tmp_path, variant=variant)
+    (tmp_path / "model.safetensors").unlink()
     torch.save(tensors, tmp_path / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match=r"pytorch_model\.bin"):
+        AutoModelForCausalLM.from_pretrained(tmp_path)
+    torch.save(tensors, tmp_path / "pytorch_model.fp16.bin")
     with pytest.raises(OSError, match="safetensors"):
+        AutoModelForCausalLM.from_pretrained(tmp_path, variant="fp16")
+
+
+def test_model_of_absurd_size_is_refused_at_once(tmp_path: Path) -> None:
+    file = saved(mixtral(), tmp_path) / "config.json"
+    content = json.loads(file.read_text())
+    content["lmzoo"]["config"]["n_layers"] = 60_000  # the largest number that configs allow is a little above
+    file.write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match=r"asks for more tensors than model\.safetensors holds$"):
         AutoModelForCausalLM.from_pretrained(tmp_path)
 
 
@@ -191,6 +209,9 @@ def test_loss_with_padding_on_the_left_equals_that_of_the_rows() -> None:
     out = wrapper(idx, attention_mask=idx != 10**6, labels=idx.masked_fill(idx == 10**6, -100))
     each = [wrapper(row, labels=row).loss * (row.shape[1] - 1) for row in rows]
     torch.testing.assert_close(out.loss, sum(each) / 12, rtol=1e-5, atol=1e-5)
+    for number, row in enumerate(rows):
+        found = out.logits[number, 9 - row.shape[1] :]
+        torch.testing.assert_close(found, wrapper(row).logits[0], rtol=1e-5, atol=1e-5)
 
 
 def test_auxiliary_losses_take_part_in_gradients_and_not_in_the_loss() -> None:
