@@ -12,52 +12,22 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, GenerationMixin, PreTrainedModel
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 from transformers.utils.generic import can_return_tuple
 
 from lmzoo import registry
 from lmzoo.errors import CheckpointError, InputError
+from lmzoo.hf.causal_lm_config import LmzooConfig
 from lmzoo.hf.decoding_cache import DecodingCache
 from lmzoo.hf.load import CONFIG_FILE, check_own, kept_wide
 from lmzoo.hf.own import MODEL_TYPE, PREFIX, own_config
 from lmzoo.hf.padding import at, check_positions, new_mask, next_labels, padding_last
 from lmzoo.inference.weights import cast_weights
+from lmzoo.layers.stack import outermost_stacks
 from lmzoo.losses import IGNORE_INDEX, cross_entropy
-from lmzoo.model import LanguageModel, ModelConfig
-from lmzoo.storage import models
-
-
-class LmzooConfig(PreTrainedConfig):
-    """The config of `LmzooForCausalLM`. `lmzoo` is the content of config.json in a model directory of lmzoo."""
-
-    model_type = MODEL_TYPE
-    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012 (transformers declares it so)
-
-    def __init__(
-        self,
-        lmzoo: dict[str, Any] | None = None,
-        bos_token_id: int | None = None,
-        eos_token_id: int | list[int] | None = None,
-        pad_token_id: int | None = None,
-        **others: Any,
-    ) -> None:
-        # Without the fingerprint, which would be wrong after training.
-        facts = lmzoo.items() if isinstance(lmzoo, dict) else ()
-        self.lmzoo = {key: value for key, value in facts if key in ("lmzoo", "model", "config")}
-        self.bos_token_id, self.eos_token_id, self.pad_token_id = bos_token_id, eos_token_id, pad_token_id
-        if lmzoo is not None:  # transformers also makes configs without settings, to compare others with them
-            settings = self.model_class_and_settings()[1]
-            known = {"vocab_size": settings.vocab_size, "max_position_embeddings": settings.context_length}
-            for name, value in known.items():
-                if others.setdefault(name, value) != value:
-                    raise CheckpointError(f"{name}={others[name]!r} must be {value}, as under the key lmzoo")
-        super().__init__(**others)
-
-    def model_class_and_settings(self) -> tuple[type[LanguageModel], ModelConfig]:
-        """Returns the class of the model and its config. Raises `CheckpointError`."""
-        return models.class_and_config(Path(CONFIG_FILE), self.lmzoo)
+from lmzoo.model import LanguageModel
 
 
 class LmzooForCausalLM(PreTrainedModel, GenerationMixin):
@@ -67,6 +37,7 @@ class LmzooForCausalLM(PreTrainedModel, GenerationMixin):
     base_model_prefix = PREFIX.removesuffix(".")
     main_input_name = "input_ids"
     accepts_loss_kwargs = True  # so that the Trainer gives num_items_in_batch
+    supports_gradient_checkpointing = True
 
     def __init__(self, config: LmzooConfig) -> None:
         super().__init__(config)
@@ -234,6 +205,23 @@ class LmzooForCausalLM(PreTrainedModel, GenerationMixin):
     def init_continuous_batching(self, *_: Any, **__: Any) -> Any:
         """Raises `InputError`: its caches hold keys and values, which most families do not have."""
         raise InputError("generate_batch (continuous batching) is not supported by models of lmzoo: call generate")
+
+    def _set_gradient_checkpointing(self, enable: bool = True, *_: Any, every_n_layers: int = 1, **__: Any) -> None:
+        """Called by transformers to keep only the input of each block for the backward pass."""
+        if every_n_layers != 1:
+            raise InputError(f"every_n_layers={every_n_layers} must be 1: models of lmzoo checkpoint every block")
+        stacks = outermost_stacks(self.model)
+        if not stacks:
+            raise InputError(f"{self.model.family} has no blocks whose activations could be checkpointed")
+        for stack in stacks:
+            stack.checkpoints = enable
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Returns the embedding of tokens. Raises `NotImplementedError`, as transformers does, if there is none."""
+        for module in self.model.modules():
+            if isinstance(module, nn.Embedding) and module.num_embeddings == self.model.config.vocab_size:
+                return module
+        raise NotImplementedError(f"{self.model.family} has no embedding of tokens")
 
     def resize_token_embeddings(self, *_: Any, **__: Any) -> Any:
         """Raises `InputError`: the size of the vocabulary is a setting of the model."""

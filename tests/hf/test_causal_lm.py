@@ -29,7 +29,8 @@ from lmzoo.conformance import subject
 from lmzoo.data.tokenizers import train_tokenizer
 from lmzoo.errors import CheckpointError, InputError
 from lmzoo.hf import causal_lm
-from lmzoo.hf.causal_lm import LmzooConfig, LmzooForCausalLM
+from lmzoo.hf.causal_lm import LmzooForCausalLM
+from lmzoo.hf.causal_lm_config import LmzooConfig
 from lmzoo.inference.weights import cast_weights
 from lmzoo.layers.layer import Layer
 from lmzoo.model import LanguageModel
@@ -154,27 +155,6 @@ def test_model_of_absurd_size_is_refused_at_once(tmp_path: Path) -> None:
     file.write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=r"asks for more tensors than model\.safetensors holds$"):
         AutoModelForCausalLM.from_pretrained(tmp_path)
-
-
-def test_config_describes_the_model_and_nothing_else(tmp_path: Path) -> None:
-    fingerprint = {"fingerprint": [1.0]}
-    content = {"lmzoo": 1, "model": "bigram", "config": {"vocab_size": 5, "context_length": 8}}
-    config = LmzooConfig(lmzoo={**content, **fingerprint}, eos_token_id=3)
-    config.save_pretrained(tmp_path)
-    loaded = AutoConfig.from_pretrained(tmp_path)
-    assert type(loaded) is LmzooConfig
-    assert (loaded.lmzoo, loaded.vocab_size, loaded.max_position_embeddings, loaded.eos_token_id) == (content, 5, 8, 3)
-    assert AutoModelForCausalLM.from_config(loaded).generation_config.eos_token_id == 3
-    for wrong, message in (
-        ({"lmzoo": content, "vocab_size": 6}, "vocab_size=6 must be 5, as under the key lmzoo$"),
-        ({"lmzoo": {**content, "model": "bigramm"}}, "'bigramm' is unknown"),
-        ({"lmzoo": {**content, "config": {"vocab_size": -5}}}, "vocab_size=-5"),
-        ({"lmzoo": ["bigram"]}, r"must hold lmzoo \(1\), model and config$"),
-    ):
-        with pytest.raises(CheckpointError, match=message):
-            LmzooConfig(**wrong)
-    with pytest.raises(CheckpointError, match=r"must hold lmzoo \(1\), model and config$"):
-        LmzooForCausalLM(LmzooConfig())
 
 
 # Loss -----------------------------------------------------------------------------------------------------------------
@@ -334,6 +314,44 @@ def test_trainer_shifts_labels_when_it_smooths_them(tmp_path: Path) -> None:
     plain = trained(tmp_path, 1, learning_rate=0.0)
     first, second = (trainer.state.log_history[0]["loss"] for trainer in (smoothed, plain))
     assert first == pytest.approx(second, abs=1e-4)
+
+
+class Counted(nn.Module):
+    """A layer that changes nothing and counts its calls."""
+
+    calls = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.calls += 1
+        return x
+
+
+def test_activations_are_recomputed_with_the_same_gradients() -> None:
+    idx, results = subject("griffin").tokens(2, 9), list[tuple[int, Tensor, list[Any]]]()
+    for recomputed in (False, True):
+        model, counted = subject("griffin").model().train(), Counted()
+        model.blocks[0].insert(0, counted)
+        wrapper = LmzooForCausalLM.of(model)
+        if recomputed:
+            wrapper.activation_checkpointing_enable()
+        loss = wrapper(idx, labels=idx).loss
+        loss.backward()
+        results.append((counted.calls, loss.detach(), [p.grad for p in model.parameters()]))
+    (once, plain, gradients), (twice, same, again) = results
+    assert (once, twice) == (1, 2)
+    assert torch.equal(plain, same)
+    assert all(torch.equal(a, b) for a, b in zip(gradients, again, strict=True))
+
+
+def test_activations_are_checkpointed_in_all_blocks_or_not_at_all() -> None:
+    with pytest.raises(InputError, match="every_n_layers=2 must be 1"):
+        LmzooForCausalLM.of(mixtral()).activation_checkpointing_enable(every_n_layers=2)
+    ngram = LmzooForCausalLM.of(subject("ngram").model())
+    with pytest.raises(InputError, match="ngram has no blocks"):
+        ngram.activation_checkpointing_enable()
+    with pytest.raises(NotImplementedError, match="ngram has no embedding of tokens"):
+        ngram.get_input_embeddings()
+    assert LmzooForCausalLM.of(mixtral()).get_input_embeddings() is mixtral().tokens
 
 
 def test_register_needs_transformers(monkeypatch: pytest.MonkeyPatch) -> None:
