@@ -215,7 +215,8 @@ def test_export_has_no_special_tokens_that_would_end_a_text(tmp_path: Path) -> N
     """Llama's config of transformers ends a text at the id 2 unless config.json says otherwise."""
     export(small(), tmp_path / "out", tokenizer=ByteTokenizer())
     theirs = in_transformers(tmp_path / "out")
-    assert (theirs.generation_config.eos_token_id, theirs.generation_config.bos_token_id) == (None, None)
+    for config in (theirs.config, theirs.generation_config):
+        assert (config.eos_token_id, config.bos_token_id) == (None, None)
     ids = theirs.generate(torch.tensor([[65, 66]]), max_new_tokens=6, do_sample=False)
     assert ids.shape == (1, 8)
 
