@@ -238,6 +238,14 @@ class Architecture:
         """True if each part of the description has an inverse."""
         return all(together.inverse is not None for together in self.together)
 
+    def saved_name(self, name: str) -> str:
+        """Returns the name by which most files have a tensor that is called `name` in `weights`."""
+        for old, new in self.old_names.items():
+            if name == new:
+                return old
+        is_renamed = self.old_prefix and name.startswith(self.prefix)
+        return f"{self.old_prefix}{name.removeprefix(self.prefix)}" if is_renamed else name
+
     def config(self, ours: Settings) -> Config:
         """Returns the config.json for a model with these settings: `settings` read backwards.
 

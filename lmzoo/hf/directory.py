@@ -23,7 +23,7 @@ from lmzoo.hf.fitting import TRAINING, Fit, differences, fitting
 from lmzoo.hf.load import CONFIG_FILE, load_checkpoint
 from lmzoo.hf.own import MODEL_TYPE, PREFIX, own_config
 from lmzoo.hf.shards import INDEX, ONE_FILE
-from lmzoo.hf.tokenizer import tokenizer_files
+from lmzoo.hf.tokenizer import is_kept, tokenizer_files
 from lmzoo.hf.writer import unconvert
 from lmzoo.storage import atomic, fingerprint, models, safetensors
 
@@ -79,10 +79,17 @@ def export(
     if shard_bytes < 1:
         raise InputError(f"shard_bytes={shard_bytes} must be at least 1")
     texts = _tokenizer_texts(model, tokenizer)
-    fit = fitting(model, model_type)
+
+    def problem(kind: str) -> str | None:
+        kept = tokenizer is None or is_kept(texts, kind)
+        return None if kept else f"transformers replaces parts of the tokenizer beside the model type {kind}"
+
+    fit = fitting(model, model_type, problem)
     logits = fingerprint.fingerprint(model)
     with torch.no_grad():
         config, tensors = _content(model, fit, logits)
+        if tokenizer is not None and (stops := tokenizer.for_model(model.config.vocab_size).stop_tokens):
+            config["eos_token_id"] = stops[0] if len(stops) == 1 else [*stops]
         files = _weight_files(tensors, shard_bytes)
         kind = fit.architecture.model_type if fit else MODEL_TYPE
         left_out = fit.left_out if fit else {}
@@ -125,11 +132,9 @@ def _content(model: LanguageModel, fit: Fit | None, logits: Any) -> tuple[dict[s
     if fit is None:
         facts = {} if logits is None else {"fingerprint": logits}
         return own_config(model, facts), {f"{PREFIX}{name}": tensor for name, tensor in ours.items()}
-    weights = fit.architecture.weights_for(fit.config)
-    names = {ours: theirs for theirs, ours in fit.architecture.old_names.items()}
-    found = unconvert(ours, weights, configs.to_dict(model.config))
+    found = unconvert(ours, fit.architecture.weights_for(fit.config), configs.to_dict(model.config))
     config = {**fit.config, "dtype": str(model.dtype).removeprefix("torch.")}
-    return config, {names.get(name, name): tensor for name, tensor in found.items()}
+    return config, {fit.architecture.saved_name(name): tensor for name, tensor in found.items()}
 
 
 def _weight_files(tensors: Mapping[str, Tensor], limit: int) -> dict[str, dict[str, Tensor]]:

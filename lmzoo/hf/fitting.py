@@ -20,7 +20,7 @@ from lmzoo.hf.architectures import ARCHITECTURES
 from lmzoo.hf.keys import WITHOUT_EFFECT
 from lmzoo.hf.own import MODEL_TYPE
 from lmzoo.layers.pattern import pattern
-from lmzoo.layers.rope_scaling import Yarn, parse_rope_scaling
+from lmzoo.layers.rope_scaling import LongRope, Yarn, parse_rope_scaling
 from lmzoo.suggestions import suggest
 
 if TYPE_CHECKING:
@@ -47,11 +47,16 @@ class Fit:
     left_out: Mapping[str, Any]  # settings of `TRAINING` that the config.json does not have
 
 
-def fitting(model: LanguageModel, model_type: str | None = None) -> Fit | None:
+def fitting(
+    model: LanguageModel,
+    model_type: str | None = None,
+    problem: Callable[[str], str | None] = lambda _: None,
+) -> Fit | None:
     """Returns the first model type that has all settings of a model, or the one that is named.
 
-    None means lmzoo's own form: for a family that transformers does not know, or by the name "lmzoo". Raises
-    `ConfigError` naming the settings for which no model type is known.
+    `problem` returns what else is in the way of a model type, or None. The result None means lmzoo's own form: for a
+    family that transformers does not know, or by the name "lmzoo". Raises `ConfigError` naming the settings for which
+    no model type is known.
     """
     if model_type == MODEL_TYPE:
         return None
@@ -66,7 +71,10 @@ def fitting(model: LanguageModel, model_type: str | None = None) -> Fit | None:
     for architecture in candidates:
         found = _attempt(architecture, model.config)
         if isinstance(found, Fit):
-            return found
+            other = problem(architecture.model_type)
+            if other is None:
+                return found
+            found = [other]
         problems[architecture.model_type] = found
     raise _no_type_has(model.family, problems)
 
@@ -130,7 +138,9 @@ def resolved(config: ModelConfig) -> dict[str, Any]:
         settings["pattern"] = ["full" if word == "rope" else word for word in settings["pattern"]]
     if "rope_scaling" in settings:
         rule = parse_rope_scaling(settings["rope_scaling"])
-        settings["rope_scaling"] = replace(rule, attention=rule.magnitude) if isinstance(rule, Yarn) else rule
+        if isinstance(rule, (Yarn, LongRope)):
+            rule = replace(rule, attention=rule.magnitude)
+        settings["rope_scaling"] = rule
     for name, number in _STANDS_FOR.items():
         if name in settings and settings[name] is None:
             settings[name] = number(settings)

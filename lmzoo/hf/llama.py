@@ -180,7 +180,11 @@ SMOLLM3 = Architecture(
 
 def _long_positions(config: Config) -> dict[str, Any]:
     """Returns the rotary positions of Phi-3; the key of the config for the length of the training has a default."""
-    return dict(_PHI3_ROPE.settings(Config({"original_max_position_embeddings": 4096, **config})))
+    found = dict(_PHI3_ROPE.settings(Config({"original_max_position_embeddings": 4096, **config})))
+    rule = found["rope_scaling"].partition(" ")[0]
+    if rule not in ("none", "longrope"):
+        raise refused("rope_type", rule, "must be 'default' or 'longrope'")
+    return found
 
 
 def _long_positions_keys(ours: Settings) -> dict[str, Any]:

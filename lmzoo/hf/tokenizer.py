@@ -3,27 +3,46 @@
 from __future__ import annotations
 
 import json
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmzoo.data.tokenizers import REPLACEMENT, TOKENIZER_FILE, ByteTokenizer, CharTokenizer
+from lmzoo.data.conventions import CONFIG_FILE as TOKENIZER_CONFIG_FILE
+from lmzoo.data.tokenizers import REPLACEMENT, TOKENIZER_FILE, ByteTokenizer, CharTokenizer, load_tokenizer
 
 if TYPE_CHECKING:
     from lmzoo.data.tokenizers import Tokenizer
 
-TOKENIZER_CONFIG_FILE = "tokenizer_config.json"
+MODEL_CONFIG_FILE = "config.json"
 
 
 def tokenizer_files(tokenizer: Tokenizer, context_length: int) -> dict[str, str]:
-    """Returns the content of tokenizer.json and tokenizer_config.json by their names.
+    """Returns the texts of the files by their names: tokenizer.json, tokenizer_config.json, and others if needed.
 
-    A tokenizer.json of Hugging Face stays as it is. Names of special tokens are not written: lmzoo stops at none.
+    A tokenizer.json of Hugging Face stays as it is, and so do chat templates and the tokens that end a text.
     """
+    texts = {**tokenizer.files(), TOKENIZER_FILE: hf_json(tokenizer)}
     config = {
-        "tokenizer_class": "PreTrainedTokenizerFast",
+        **json.loads(texts.get(TOKENIZER_CONFIG_FILE, "{}")),
+        "tokenizer_class": "PreTrainedTokenizerFast",  # also for transformers 4, which has no TokenizersBackend
         "model_max_length": context_length,
-        "clean_up_tokenization_spaces": False,
     }
-    return {TOKENIZER_FILE: hf_json(tokenizer), TOKENIZER_CONFIG_FILE: json.dumps(config, indent=2)}
+    config.setdefault("clean_up_tokenization_spaces", False)
+    return {**texts, TOKENIZER_CONFIG_FILE: json.dumps(config, indent=2, ensure_ascii=False)}
+
+
+def is_kept(texts: dict[str, str], model_type: str) -> bool:
+    """True if transformers uses the tokenizer in these files as it is beside a model of this type.
+
+    For some types it takes a class of its own, whatever the files say, and builds parts of the tokenizer anew.
+    """
+    from tokenizers import Tokenizer as HFTokenizer
+
+    with tempfile.TemporaryDirectory() as folder:
+        for name, text in {**texts, MODEL_CONFIG_FILE: json.dumps({"model_type": model_type})}.items():
+            (Path(folder) / name).write_text(text, encoding="utf-8")
+        loaded = load_tokenizer(folder).to_json()
+    return HFTokenizer.from_str(loaded).to_str() == HFTokenizer.from_str(texts[TOKENIZER_FILE]).to_str()
 
 
 def hf_json(tokenizer: Tokenizer) -> str:

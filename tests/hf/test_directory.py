@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
-from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
 import lmzoo
 from lmzoo import configs, registry
-from lmzoo.data.tokenizers import ByteTokenizer
+from lmzoo.data.tokenizers import ByteTokenizer, CharTokenizer
 from lmzoo.errors import CheckpointError, ConfigError, InputError
 from lmzoo.hf import export
 from lmzoo.hf.architecture import Config
@@ -145,7 +145,11 @@ def test_export_of_a_created_model(family: str, settings: dict[str, Any], model_
         if name.endswith("choice_bias"):
             buffer.normal_(std=0.3, generator=seeded())
     assert isinstance(model, lmzoo.LanguageModel)
-    assert export(model, tmp_path / "out").model_type == model_type
+    tokenizer = None if model_type == "qwen2" else CharTokenizer(map(chr, range(65, 65 + V)))
+    assert export(model, tmp_path / "out", tokenizer=tokenizer).model_type == model_type
+    if tokenizer is not None:  # transformers has a class for the tokenizers of some model types
+        text = "Az^bCD"
+        assert AutoTokenizer.from_pretrained(tmp_path / "out")(text)["input_ids"] == tokenizer.encode(text)
     loaded = lmzoo.load_model(tmp_path / "out")
     assert differences(loaded.config, model.config) in ([], ["dropout"])
     idx = random_tokens(V, 2, 16)
