@@ -193,8 +193,8 @@ class Architecture:
     together: tuple[Together, ...] = ()
     fixed: Mapping[str, Any] = field(default_factory=dict[str, Any])  # settings that every model of this type has
     aliases: Mapping[str, str] = field(default_factory=dict[str, str])  # other names of keys, as in `attribute_map`
+    prefixes: Mapping[str, str] = field(default_factory=dict[str, str])  # beginnings of names, and those in `weights`
     prefix: str = "model."  # of the names of all tensors but the head; a base model was saved without it
-    old_prefix: str = ""  # the prefix in files of other versions
     old_names: Mapping[str, str] = field(default_factory=dict[str, str])  # of tensors, and their names in `weights`
     buffers: tuple[str, ...] = ()  # patterns of tensors in old files that lmzoo computes itself
     training: Mapping[str, str] = field(
@@ -243,8 +243,10 @@ class Architecture:
         for old, new in self.old_names.items():
             if name == new:
                 return old
-        is_renamed = self.old_prefix and name.startswith(self.prefix)
-        return f"{self.old_prefix}{name.removeprefix(self.prefix)}" if is_renamed else name
+        for other, begin in self.prefixes.items():
+            if name.startswith(begin):
+                return f"{other}{name.removeprefix(begin)}"
+        return name
 
     def config(self, ours: Settings) -> Config:
         """Returns the config.json for a model with these settings: `settings` read backwards.

@@ -82,8 +82,8 @@ ARCHITECTURES: Mapping[str, Architecture] = {
 }
 
 
-def architecture_of(config: Config) -> Architecture:
-    """Returns the architecture of a config.json.
+def architecture_of(config: Config, known: Mapping[str, Architecture] = ARCHITECTURES) -> Architecture:
+    """Returns the architecture of a config.json, of those that are `known` by their model type.
 
     Raises `CheckpointError` for a model type that lmzoo does not know, naming the nearest that it knows, and for a
     model that is no causal language model.
@@ -91,9 +91,9 @@ def architecture_of(config: Config) -> Architecture:
     model_type = config.value("model_type", "")
     if not model_type:
         raise CheckpointError("model_type must be given")
-    if model_type not in ARCHITECTURES:
-        raise refused("model_type", model_type, f"is not one that lmzoo loads{suggest(model_type, ARCHITECTURES)}")
-    architecture = ARCHITECTURES[model_type]
+    if model_type not in known:
+        raise refused("model_type", model_type, f"is not one that lmzoo loads{suggest(model_type, known)}")
+    architecture = known[model_type]
     classes = config.value("architectures", list[object](), list)
     if classes and not {*architecture.classes} & {name for name in classes if isinstance(name, str)}:
         raise refused("architectures", classes, f"must have {' or '.join(architecture.classes)}")

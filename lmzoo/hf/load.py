@@ -21,6 +21,7 @@ from lmzoo.hf.keys import WITHOUT_EFFECT
 from lmzoo.hf.own import is_own, own_architecture, own_model
 from lmzoo.hf.shards import Shards, open_files
 from lmzoo.hf.weights import Reader, Weights, check_used, not_tied, tied_heads
+from lmzoo.hf.wrappers import unwrapped
 from lmzoo.storage import atomic, fingerprint, models
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def load_checkpoint(
     if is_own(config):
         return models.moved(_load_own(folder, config), dtype, device)
     try:
-        architecture = architecture_of(config)
+        config, known = unwrapped(config)
+        architecture = architecture_of(config, known)
         settings = architecture.settings(config, WITHOUT_EFFECT)
     except CheckpointError as error:
         raise CheckpointError(f"{where}: {error}") from None

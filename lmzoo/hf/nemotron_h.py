@@ -169,6 +169,6 @@ NEMOTRON_H = Architecture(
         "mamba_dt_init_floor": "time_step_floor",
         "num_local_experts": "n_routed_experts",
     },
-    old_prefix="backbone.",
+    prefixes={"backbone.": "model."},
     buffers=("mtp.*",),
 )

@@ -39,23 +39,27 @@ class Shards(Mapping[str, Tensor]):
     ) -> None:
         self.files = files
         buffers = [buffer.format(n_layers=n_layers) for buffer in architecture.buffers]
-        names = [name for file in files for name in file]
+        names = [self._known(name, architecture) for file in files for name in file]
         heads = {entry.name for entry in weights.values() if isinstance(entry, Head)}  # they have no prefix
-        prefixes = tuple(filter(None, (architecture.old_prefix, architecture.prefix)))
-        whole = any(name.startswith(prefixes) for name in names)
+        whole = any(name.startswith(architecture.prefix) for name in names)
         self._places: dict[str, tuple[MappedTensors, str]] = {}
         for file in files:
             for name in file:
                 if any(fnmatchcase(name, buffer) for buffer in buffers):
                     continue
-                full = architecture.old_names.get(name, name)
-                if architecture.old_prefix and full.startswith(architecture.old_prefix):
-                    full = f"{architecture.prefix}{full.removeprefix(architecture.old_prefix)}"
+                full = self._known(name, architecture)
                 if not whole and full not in heads:
                     full = f"{architecture.prefix}{full}"
                 if full in self._places:
                     raise CheckpointError(f"{file.path}: holds {name!r} and {self._places[full][1]!r}, which are one")
                 self._places[full] = (file, name)
+
+    @staticmethod
+    def _known(name: str, architecture: Architecture) -> str:
+        """Returns the name by which the architecture knows a tensor, perhaps without its prefix."""
+        name = architecture.old_names.get(name, name)
+        begin = next((begin for begin in architecture.prefixes if name.startswith(begin)), "")
+        return architecture.prefixes[begin] + name.removeprefix(begin) if begin else name
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._places)

@@ -11,14 +11,26 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+from transformers import AutoConfig, AutoModelForImageTextToText
 
 import lmzoo
 from lmzoo.errors import CheckpointError, InputError
 from lmzoo.hf.architectures import ARCHITECTURES
-from tests.backbones.against_transformers import random_tokens
+from lmzoo.hf.wrappers import WRAPPERS
+from tests.backbones.against_transformers import perturb, random_tokens
 from tests.helpers import assert_same
 from tests.hf.references import CASES, assert_same_logits, case_keys, reference, saved
 
+VISION = {
+    "hidden_size": 16,
+    "intermediate_size": 16,
+    "out_hidden_size": 32,
+    "num_position_embeddings": 16,
+    "depth": 1,
+    "num_hidden_layers": 1,
+    "num_heads": 2,
+    "num_attention_heads": 2,
+}
 EVERY = [(model_type, variant) for model_type, case in CASES.items() for variant in ("", *case.variants)]
 
 
@@ -54,6 +66,29 @@ def test_load_rotary_frequencies_depend_on_the_length(
     _, state = ours.decode(idx_BT[:, :switch], ours.init_state(2))
     with pytest.raises(InputError, match=f"^a text of {switch + 1} tokens has other rotary frequencies than its first"):
         ours.decode(idx_BT[:, switch : switch + 1], state)
+
+
+@pytest.mark.parametrize("model_type", WRAPPERS)
+def test_load_takes_the_language_model_of_a_multimodal_model(model_type: str, tmp_path: Path) -> None:
+    text = f"{model_type}_text"
+    torch.manual_seed(0)
+    theirs = AutoModelForImageTextToText.from_config(
+        AutoConfig.for_model(model_type, text_config={**case_keys(text), "model_type": text}, vision_config=VISION),
+        attn_implementation="eager",
+        experts_implementation="eager",
+    )
+    ours = lmzoo.load_model(saved(perturb(theirs), tmp_path))  # type: ignore[arg-type]
+    assert ours.family == ARCHITECTURES[text].family
+    assert_same_logits(ours, theirs)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for changes, error in (
+        ({"vision_feature_layer": -2}, f"vision_feature_layer=-2 is not a key of {model_type} that lmzoo knows$"),
+        ({"text_config": {**config["text_config"], "model_type": "llama"}}, f"'llama' of text_config must be {text}$"),
+        ({"text_config": {**config["text_config"], "hidden_act": "relu", "hidden_activation": "relu"}}, "must be '"),
+    ):
+        (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
+        with pytest.raises(CheckpointError, match=error):
+            lmzoo.load_model(tmp_path)
 
 
 def checkpoint(folder: Path, kind: str = "llama", **changes: Any) -> dict[str, Any]:

@@ -1,0 +1,62 @@
+"""Multimodal models of transformers whose language model alone is loaded: its config is in `text_config`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+from lmzoo.hf.architecture import Architecture, Config, refused
+from lmzoo.hf.architectures import ARCHITECTURES
+from lmzoo.hf.gemma3 import GEMMA3_TEXT
+from lmzoo.hf.keys import WITHOUT_EFFECT
+from lmzoo.hf.qwen3_next import QWEN3_5_MOE_TEXT, QWEN3_5_TEXT
+
+_KNOWN = WITHOUT_EFFECT | {"text_config", "vision_config", "tie_word_embeddings"}
+_TOKENS = ("_token_id", "_token_index", "_tokens_per_image")  # ends of keys for images and video
+_PREFIXES = {
+    "model.language_model.": "model.",
+    "language_model.model.": "model.",
+    "language_model.lm_head.": "lm_head.",
+}
+_OTHER_PARTS = ("visual", "vision_tower", "multi_modal_projector")
+
+
+@dataclass(frozen=True)
+class Wrapper:
+    """A multimodal model: the architecture of its language model, its class, and the default of the tied head."""
+
+    text: Architecture
+    model: str
+    tied: bool
+
+
+WRAPPERS: Mapping[str, Wrapper] = {
+    "qwen3_5": Wrapper(QWEN3_5_TEXT, "Qwen3_5ForConditionalGeneration", tied=False),
+    "qwen3_5_moe": Wrapper(QWEN3_5_MOE_TEXT, "Qwen3_5MoeForConditionalGeneration", tied=False),
+    "gemma3": Wrapper(GEMMA3_TEXT, "Gemma3ForConditionalGeneration", tied=True),
+}
+
+
+def unwrapped(config: Config) -> tuple[Config, Mapping[str, Architecture]]:
+    """Returns the config of the language model inside, and its architecture by its type; other configs as they are.
+
+    Raises `CheckpointError` for a key beside `text_config` that lmzoo does not know.
+    """
+    wrapper = WRAPPERS.get(str(config.get("model_type")))
+    if wrapper is None:
+        return config, ARCHITECTURES
+    for key in config:
+        if key not in _KNOWN and not key.endswith((*_TOKENS, *(f"{end}s" for end in _TOKENS))):
+            raise refused(key, config[key], f"is not a key of {config['model_type']} that lmzoo knows")
+    text = config.table("text_config")
+    if text.get("model_type", wrapper.text.model_type) != wrapper.text.model_type:
+        raise refused("model_type", text["model_type"], f"of text_config must be {wrapper.text.model_type}")
+    tied = config.value("tie_word_embeddings", wrapper.tied)
+    inner = {"model_type": wrapper.text.model_type, "architectures": config.get("architectures")}
+    architecture = replace(
+        wrapper.text,
+        classes=(*wrapper.text.classes, wrapper.model),
+        prefixes=_PREFIXES,
+        buffers=(*wrapper.text.buffers, *(f"{before}{part}.*" for part in _OTHER_PARTS for before in ("", "model."))),
+    )
+    return Config({**text, **inner, "tie_word_embeddings": tied}), {architecture.model_type: architecture}
