@@ -58,6 +58,17 @@ class BPETokenizer(Tokenizer):
     def to_json(self) -> str:
         return self._json
 
+    def for_model(self, vocab_size: int) -> Tokenizer:
+        """Returns the tokenizer for a model with this vocabulary, which may be padded: ids that stand for no text.
+
+        Raises `DataError` if the model has fewer ids.
+        """
+        if vocab_size <= self.vocab_size:
+            return super().for_model(vocab_size)
+        from lmzoo.data.pretrained import PretrainedTokenizer
+
+        return PretrainedTokenizer(self._hf, self._json, vocab_size, self.conventions)
+
     def _bytes_of(self, token: int) -> bytes:
         return self._token_bytes[token]
 

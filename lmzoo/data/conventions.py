@@ -10,6 +10,7 @@ from lmzoo.data.chat import ChatFormat
 
 CONFIG_FILE = "tokenizer_config.json"
 GENERATION_FILE = "generation_config.json"
+FILES = (CONFIG_FILE, GENERATION_FILE)
 CLEAN_BPE = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_output"
 
 

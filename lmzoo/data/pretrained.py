@@ -69,11 +69,8 @@ class PretrainedTokenizer(Tokenizer):
 
     def _checked(self, text: str, *, special: bool) -> np.ndarray:
         utf8(text)
-        try:
-            encoded = self._hf.encode(text, add_special_tokens=special)
-        except Exception as error:  # the library raises bare Exception, for a character without a token
-            raise DataError(f"the text cannot be encoded: {' '.join(str(error).split())}") from None
-        ids = np.array(encoded.ids, dtype=np.int64)
+        with library_errors():  # for an unknown character, if the model has no token for it
+            ids = np.array(self._hf.encode(text, add_special_tokens=special).ids, dtype=np.int64)
         if ids.size and ids.max() >= self.vocab_size:
             token = self._hf.id_to_token(int(ids.max()))
             raise DataError(f"the token {token!r} has the id {ids.max()}: the model has vocab_size={self.vocab_size}")

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from tokenizers import Regex, decoders, normalizers, pre_tokenizers
 
@@ -31,7 +31,8 @@ class TokenizerClass:
     prefix: bool = False  # default of add_prefix_space
     unknown: bool = False  # the BPE model gets the unknown token
     bare: bool = False  # leaves out the special tokens that the file adds to a text
-    again: bool = False  # adds its special tokens a second time, with the attributes of plain special tokens
+    # Adds its special tokens a second time: all without attributes such as lstrip, or those without attributes.
+    again: Literal["", "plain", "kept"] = ""
 
 
 def _byte_level(prefix: bool, _legacy: bool) -> Parts:
@@ -82,7 +83,7 @@ REBUILT: Mapping[str, TokenizerClass] = {
         _neox, {"bos_token": _END, "eos_token": _END, "unk_token": _END, "pad_token": "<|padding|>"}, bare=True
     ),
     "Qwen2Tokenizer": TokenizerClass(
-        _qwen(r"\p{L}", r"\p{L}"), {"eos_token": _END, "unk_token": _END, "pad_token": _END}, again=True
+        _qwen(r"\p{L}", r"\p{L}"), {"eos_token": _END, "unk_token": _END, "pad_token": _END}, again="plain"
     ),
     "Qwen3_5Tokenizer": TokenizerClass(
         _qwen(r"[\p{L}\p{M}]", r"\p{L}\p{M}"), {"eos_token": _END, "unk_token": _END, "pad_token": _END}
@@ -99,6 +100,7 @@ REBUILT: Mapping[str, TokenizerClass] = {
     "CohereTokenizer": TokenizerClass(
         _cohere,
         dict(zip(SPECIAL, _COHERE, strict=True)),
+        again="kept",
     ),
 }
 # Classes of transformers that lmzoo does not follow.

@@ -60,9 +60,12 @@ def read_conventions(folder: Path, content: Mapping[str, Any], text: str) -> tup
         tokens = _tokens(folder, config, content, {} if kind is None else REBUILT[kind].special)
         hf = HFTokenizer.from_str(text) if kind is None else _rebuilt(kind, config, content, tokens)
         changed = _add_tokens(hf, tokens) or kind is not None
-        if kind is not None and REBUILT[kind].again:
-            again = [*map(str, tokens.named.values()), *map(str, tokens.further)]
-            hf.add_tokens([AddedToken(token, special=True) for token in dict.fromkeys(again)])
+        if kind is not None and (again := REBUILT[kind].again):
+            special = dict.fromkeys([*tokens.named.values(), *tokens.further])
+            plain = again == "plain"
+            hf.add_special_tokens(
+                [AddedToken(str(t), special=True) if plain or isinstance(t, str) else t for t in special]
+            )
         clean = _flag(config, "clean_up_tokenization_spaces")
         clean = clean and (not isinstance(hf.model, models.BPE) or _flag(config, CLEAN_BPE))
         split = _flag(config, "split_special_tokens")
@@ -95,7 +98,7 @@ def _rebuilt(kind: str, config: Mapping[str, Any], content: Mapping[str, Any], t
     if model.get("type", "BPE") != "BPE" or not isinstance(vocab, dict) or not isinstance(merges, list):
         raise DataError(f"tokenizer_class={kind!r} needs a BPE model in tokenizer.json, not {model.get('type')!r}")
     pairs = [_pair(merge) for merge in merges]
-    options = {**rules.model, "unk_token": str(tokens.named["unk_token"])} if rules.unknown else rules.model
+    options = {**rules.model, "unk_token": str(tokens.named.get("unk_token"))} if rules.unknown else rules.model
     hf = HFTokenizer(models.BPE(vocab=vocab, merges=pairs, **options))
     prefix, legacy = _flag(config, "add_prefix_space", rules.prefix), _flag(config, "legacy")
     hf.normalizer, hf.pre_tokenizer, hf.decoder = rules.parts(prefix, legacy)
@@ -118,7 +121,7 @@ def _tokens(
     folder: Path, config: Mapping[str, Any], content: Mapping[str, Any], defaults: Mapping[str, str | None]
 ) -> _Tokens:
     """Returns the special and the added tokens, of tokenizer_config.json alone if it lists added tokens."""
-    given: dict[str, Any] = {**defaults, **config}
+    given = {**config}
     added: dict[int, AddedToken] = {}
     if "added_tokens_decoder" in config:
         for index, token in _object(config, "added_tokens_decoder").items():
@@ -133,17 +136,25 @@ def _tokens(
                 raise DataError(f"added_tokens.json has {text!r}: {index!r}, which must be a token id")
             added[index] = AddedToken(text, normalized=text not in names, special=text in names)
         for entry in content.get("added_tokens") or ():
-            added[entry["id"]] = _token("added_tokens", entry)
-    further = given.get("extra_special_tokens") or given.get("additional_special_tokens") or list[Any]()
-    named = {key: given[key] for key in SPECIAL if given.get(key) is not None}
-    named |= {key: value for key, value in given.items() if key.endswith("_token") and isinstance(value, (str, dict))}
-    if isinstance(further, dict):
-        named, further = {**named, **further}, list[Any]()
+            token = _token("added_tokens", entry)
+            if type(entry.get("id")) is not int:
+                raise DataError(f"added_tokens has {entry!r}, which must have an id")
+            added[entry["id"]] = token
+    extra, further = given.get("extra_special_tokens") or [], given.get("additional_special_tokens") or []
+    if isinstance(extra, dict):
+        given = {**given, **extra}
+    else:
+        further = extra or further
     if not isinstance(further, list):
         raise DataError(f"extra_special_tokens={further!r} must be a list of tokens, or an object")
+    named = {key: given[key] for key in SPECIAL if given.get(key) is not None}
+    named |= {key: value for key, value in given.items() if key.endswith("_token") and isinstance(value, (str, dict))}
     by_text = {token.content: token for token in added.values()}
     tokens = {key: value if isinstance(value, str) else _token(key, value) for key, value in named.items()}
     tokens |= {key: by_text.get(str(tokens[key]), tokens[key]) for key in SPECIAL if key in tokens}
+    # The defaults of the class come before the other names, unless the files say that there is no such token.
+    tokens = {**{key: value for key, value in defaults.items() if value is not None and key not in given}, **tokens}
+    tokens = {key: tokens[key] for key in (*SPECIAL, *tokens) if key in tokens}
     others = [value if isinstance(value, str) else _token("extra_special_tokens", value) for value in further]
     return _Tokens(tokens, others, added)
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from lmzoo import __version__, configs, files
+from lmzoo.data.conventions import FILES as CONVENTIONS
 from lmzoo.data.corpora import Corpus, is_pattern
 from lmzoo.data.embedded import EMBEDDED
 from lmzoo.data.store import TokenSplit
@@ -34,6 +35,7 @@ _NAME_BYTES, _PART_BYTES = 4000, 255  # limits of the length of a path and of a 
 _PATHS = {"data": ("data",), START: ("path", "tokenizer"), TEACHER: ("path",)}  # settings that name a place
 _BEFORE_CONFIG = {  # left by an early kill
     *(TOKENIZER_FILE, f".{TOKENIZER_FILE}.writing", VALIDATION_FILE, f".{VALIDATION_FILE}.writing"),
+    *(name for file in CONVENTIONS for name in (file, f".{file}.writing")),
     f".{CONFIG_FILE}.writing",
 }
 

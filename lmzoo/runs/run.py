@@ -291,8 +291,11 @@ def _read_data(spec: RunSpec, run: Path | None, emit: Listener) -> PreparedData:
         emit(NoteEvent(f"{corpus.name}: {corpus.copies_note}"))
     own = None if spec.start is None else spec.start.tokenizer or spec.start.path
     place = run or own
-    tokenizer = new_tokenizer(spec.tokenizer, corpus, emit) if place is None else load_tokenizer(place)
-    return PreparedData(corpus, tokenizer)
+    if place is None:
+        return PreparedData(corpus, new_tokenizer(spec.tokenizer, corpus, emit))
+    kind, _, size = spec.tokenizer.partition(":")
+    tokenizer = load_tokenizer(place)
+    return PreparedData(corpus, tokenizer.for_model(int(size)) if kind == "pretrained" else tokenizer)
 
 
 def _train(trainer: Trainer, spec: RunSpec, listeners: Sequence[Listener], flops_per_token: float) -> TrainingState:

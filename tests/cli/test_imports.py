@@ -88,6 +88,16 @@ def test_import_keeps_the_chat_template_and_the_end_of_a_turn(lmzoo: Command, ch
         assert message in refused.err
 
 
+def test_train_from_a_chat_model_keeps_its_template(lmzoo: Command, chatty: Path, text: Path) -> None:
+    run = chatty.parent / "run"
+    small = ["--set", "steps=1", "--set", "batch_size=1", "--set", "context_length=16"]
+    done = lmzoo("train", "--from", chatty, "--data", text, "--out", run, *small)
+    assert done.code == 0, done.err
+    kept = zoo.load_tokenizer(run)
+    assert kept.conventions == zoo.load_tokenizer(chatty).conventions
+    assert lmzoo("sample", run, "--chat", "--prompt", "Hello", "--tokens", 2).code == 0
+
+
 def test_import_takes_a_dtype_and_a_checkpoint_without_a_tokenizer(lmzoo: Command, source: Path) -> None:
     (source / "tokenizer.json").unlink()
     done = lmzoo("import", source, source.parent / "out", "--dtype", "bfloat16")

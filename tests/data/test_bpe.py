@@ -108,3 +108,13 @@ def test_is_plain_is_false_for_unusual_added_tokens(token: AddedToken) -> None:
     assert is_plain(json.loads(hf.to_str()))
     hf.add_tokens([token])
     assert not is_plain(json.loads(hf.to_str()))
+
+
+def test_bpe_for_model_takes_a_padded_vocabulary() -> None:
+    """GPT-2 has 50,257 tokens, and models of it often 50,304 ids."""
+    tokenizer = bpe_from_json(json.loads(_hf()), _hf())
+    assert tokenizer.for_model(256) is tokenizer
+    padded = tokenizer.for_model(300)
+    assert (padded.vocab_size, padded.encode("a b"), padded.decode([64, 299])) == (300, tokenizer.encode("a b"), "a")
+    with pytest.raises(DataError, match="the tokenizer has vocab_size=256, the model 255"):
+        tokenizer.for_model(255)

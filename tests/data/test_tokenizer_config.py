@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tokenizers import AddedToken
 from tokenizers import Tokenizer as HFTokenizer
 from transformers import AutoTokenizer
 
@@ -46,6 +47,13 @@ def llama3() -> HFTokenizer:
 
 def cleaned() -> HFTokenizer:
     return word_piece(cleanup=True)
+
+
+def stripping() -> HFTokenizer:
+    """A token that takes the spaces beside it: some classes add it again, without this."""
+    hf = llama3()
+    hf.add_special_tokens([AddedToken("<mark>", lstrip=True, rstrip=True), AddedToken("<b>", lstrip=True)])
+    return hf
 
 
 CASES: dict[str, tuple[Callable[[], HFTokenizer], str, Config | None, dict[str, Config]]] = {
@@ -87,6 +95,19 @@ CASES: dict[str, tuple[Callable[[], HFTokenizer], str, Config | None, dict[str, 
     "new special": (llama2, "llama", {**FAST, "pad_token": "hello", "image_token": "<|im_end|>"}, {}),
     "new extra": (llama3, "llama", {**FAST, "additional_special_tokens": ["<mark>", "hello"]}, {}),
     "new extra named": (llama3, "llama", {**FAST, "extra_special_tokens": {"note_token": "hello"}}, {}),
+    "new extra and named": (
+        llama3,
+        "llama",
+        {**FAST, "additional_special_tokens": ["<mark>"], "extra_special_tokens": {"note_token": "hello"}},
+        {},
+    ),
+    "cohere again": (
+        stripping,
+        "cohere",
+        {"tokenizer_class": "CohereTokenizerFast", "additional_special_tokens": ["<mark>"], "bos_token": "<b>"},
+        {},
+    ),
+    "qwen2 again": (stripping, "qwen2", {"tokenizer_class": "Qwen2Tokenizer", "eos_token": "<mark>"}, {}),
     "split": (llama2, "llama", {**FAST, "split_special_tokens": True}, {}),
     "split gpt2": (byte_level, "gpt2", {**GPT2, "split_special_tokens": True}, {}),
     "clean BPE": (llama2, "llama", {**FAST, "clean_up_tokenization_spaces": True}, {}),
@@ -110,6 +131,7 @@ def test_read_conventions_gives_the_tokens_of_auto_tokenizer(case: str, tmp_path
     again.mkdir()
     ours.save(again)
     reloaded = load_tokenizer(again)
+    assert reloaded.files() == ours.files()
     draw = np.random.default_rng(0)
     streams = [draw.integers(ours.vocab_size, size=150).tolist() for _ in range(3)]
     for text in TEXTS:
