@@ -109,17 +109,20 @@ class To(Key):
     """A key that is a setting of lmzoo with another name. Without a default, the key must be given.
 
     The default is the one of transformers for a config.json without the key. `values` maps the values of the key, if
-    they differ from those of the setting.
+    they differ from those of the setting. With `null=False`, transformers cannot do with the value null.
     """
 
     setting: str
     default: Any = _REQUIRED
     values: Mapping[Any, Any] | None = None
+    null: bool = True
 
     def settings(self, key: str, config: Config) -> Mapping[str, Any]:
         value = config.get(key, self.default)
         if value is _REQUIRED:
             raise CheckpointError(f"{key} must be given")
+        if value is None and not self.null:
+            raise refused(key, None, "must not be null")
         if self.values is None:
             return {self.setting: value}
         if isinstance(value, (list, dict)) or value not in self.values:
@@ -135,7 +138,7 @@ class To(Key):
             value = self.default if self.default in known else known[0]
         if type(self.default) is int and isinstance(value, float):  # transformers refuses other numbers than whole ones
             return {key: int(value)} if value.is_integer() else {}
-        return {} if value is None and self.default is None else {key: value}
+        return {} if value is None and (self.default is None or not self.null) else {key: value}
 
 
 @dataclass(frozen=True)
@@ -197,6 +200,7 @@ class Architecture:
     prefix: str = "model."  # of the names of all tensors but the head; a base model was saved without it
     old_names: Mapping[str, str] = field(default_factory=dict[str, str])  # of tensors, and their names in `weights`
     buffers: tuple[str, ...] = ()  # patterns of tensors in old files that lmzoo computes itself
+    written: Mapping[str, Any] = field(default_factory=dict[str, Any])  # keys that are written and have no effect
     training: Mapping[str, str] = field(
         default_factory=dict[str, str]
     )  # keys that are written alone, and their settings
@@ -260,4 +264,4 @@ class Architecture:
             keys |= together.inverse_of(ours)
         keys |= {key: ours[setting] for key, setting in self.training.items()}
         # A text of lmzoo has no special tokens. Without these keys, the defaults of transformers would be ids.
-        return Config({**keys, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None})
+        return Config({**keys, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None, **self.written})

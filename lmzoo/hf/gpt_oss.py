@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
-from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope, rope_keys
 from lmzoo.hf.llama import BIASES, KINDS
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.weights import Interleaved, Transposed, Weights
@@ -49,6 +49,10 @@ def _windows(config: Config) -> dict[str, Any]:
     return {"window": window, "pattern": " ".join(words)}
 
 
+def _windows_keys(ours: Settings) -> dict[str, Any]:
+    return {"sliding_window": ours["window"], **layer_words("layer_types", ours["pattern"], KINDS)}
+
+
 KEYS: dict[str, Key] = {
     **ATTENTION,
     "num_key_value_heads": To("n_kv_heads", 8),
@@ -57,7 +61,7 @@ KEYS: dict[str, Key] = {
     "hidden_act": SWIGLU,  # not read by transformers
     "num_local_experts": To("n_experts", 128),
     "num_experts_per_tok": To("top_k", 4),
-    "swiglu_limit": To("clamp", 7.0),
+    "swiglu_limit": To("clamp", 7.0, null=False),
     "swiglu_alpha": Only(1.702),
     "attention_bias": To("attention_bias", default=True, values=BIASES),
     "tie_word_embeddings": To("tie_embeddings", default=False),
@@ -69,7 +73,10 @@ GPT_OSS = Architecture(
     family="mixtral",
     weights=WEIGHTS,
     keys=KEYS,
-    together=(Together(ROPE, _positions), Together(("sliding_window", "layer_types"), _windows)),
+    together=(
+        Together(ROPE, _positions, rope_keys),
+        Together(("sliding_window", "layer_types"), _windows, _windows_keys),
+    ),
     aliases={"num_experts": "num_local_experts", "experts_per_token": "num_experts_per_tok"},
     fixed={"sinks": True},
 )

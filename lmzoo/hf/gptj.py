@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.keys import EVERY, GELU_TANH, SIZES, SWIGLU, plain_heads, rope
 from lmzoo.hf.weights import Head, Neighbors, Rows, Source, Stacked, Transposed, Weights
 
@@ -201,8 +201,15 @@ def _windows(config: Config) -> dict[str, Any]:
         raise refused("sliding_window_pattern", every, "must be at least 1")
     words = ["window" if (layer + 1) % every else "nope" for layer in range(config.layers())]
     if config.get("layer_types") is not None:
-        words = config.words("layer_types", {"sliding_attention": "window", "full_attention": "nope"})
+        words = config.words("layer_types", _WORDS)
     return {"pattern": " ".join(words), "window": window}
+
+
+_WORDS = {"sliding_attention": "window", "full_attention": "nope"}
+
+
+def _windows_keys(ours: Settings) -> dict[str, Any]:
+    return {"sliding_window": ours["window"], **layer_words("layer_types", ours["pattern"], _WORDS)}
 
 
 COHERE2 = replace(
@@ -212,7 +219,7 @@ COHERE2 = replace(
     keys={key: meaning for key, meaning in COHERE.keys.items() if key != "use_qk_norm"},
     together=(
         *(rope(), plain_heads(8192, 64)),
-        Together(("layer_types", "sliding_window", "sliding_window_pattern"), _windows),
+        Together(("layer_types", "sliding_window", "sliding_window_pattern"), _windows, _windows_keys),
     ),
 )
 _STABLE: dict[str, Source] = {

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.bamba import WEIGHTS as BAMBA
 from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, plain_heads, rope
 from lmzoo.hf.llama import WEIGHTS as LLAMA
@@ -17,9 +17,9 @@ _LAYER, _MOE, _SHARED = "model.layers.{i}.", "model.layers.{i}.block_sparse_moe.
 def _moe(ours: str) -> dict[str, Source]:
     """Returns the names of experts; the hub has older ones, which transformers 5 renamed."""
     return {
-        f"{ours}router.weight": Either((f"{_MOE}router.weight", f"{_MOE}router.layer.weight")),
-        f"{ours}up": Either((f"{_MOE}experts.gate_up_proj", f"{_MOE}input_linear.weight")),
-        f"{ours}down": Either((f"{_MOE}experts.down_proj", f"{_MOE}output_linear.weight")),
+        f"{ours}router.weight": Either((f"{_MOE}router.layer.weight", f"{_MOE}router.weight")),
+        f"{ours}up": Either((f"{_MOE}input_linear.weight", f"{_MOE}experts.gate_up_proj")),
+        f"{ours}down": Either((f"{_MOE}output_linear.weight", f"{_MOE}experts.down_proj")),
     }
 
 
@@ -73,6 +73,10 @@ def _factors(config: Config) -> dict[str, Any]:
     return {"attention_scale": float(scale), "logit_divisor": 1 / factor}
 
 
+def _factors_keys(ours: Settings) -> dict[str, Any]:
+    return {"attention_multiplier": ours["attention_scale"], "logits_scaling": 1 / ours["logit_divisor"]}
+
+
 HYPERCLOVAX = Architecture(
     model_type="hyperclovax",
     classes=("HyperCLOVAXForCausalLM",),
@@ -86,7 +90,7 @@ HYPERCLOVAX = Architecture(
         "mlp_bias": Only(False),
         "use_post_norm": To("post_norms", default=True),
     },
-    together=(rope(), plain_heads(4096, 32), Together(_FACTORS, _factors)),
+    together=(rope(), plain_heads(4096, 32), Together(_FACTORS, _factors, _factors_keys)),
 )
 MOE_KEYS: dict[str, Key] = {
     **KEYS,
@@ -110,7 +114,10 @@ GRANITEMOE = Architecture(
     family="granite",
     weights=MOE,
     keys={key: meaning for key, meaning in MOE_KEYS.items() if key != "num_local_experts"},
-    together=(rope(), Together(("num_local_experts",), _some_experts)),
+    together=(
+        rope(),
+        Together(("num_local_experts",), _some_experts, lambda ours: {"num_local_experts": ours["n_experts"]}),
+    ),
 )
 GRANITEMOESHARED = Architecture(
     model_type="granitemoeshared",
@@ -155,6 +162,24 @@ def _heads(config: Config) -> dict[str, Any]:
     return {"ssm_head_dim": inner // heads, "expand": expand}
 
 
+def _pattern_keys(ours: Settings) -> dict[str, Any]:
+    attention = "rope" if "rope" in ours["pattern"] else "nope"
+    layers = layer_words("layer_types", ours["pattern"], {"attention": attention, "mamba": "mamba2"})
+    return {**layers, "position_embedding_type": attention, **(rope().inverse_of(ours) if attention == "rope" else {})}
+
+
+def _widths_keys(ours: Settings) -> dict[str, Any]:
+    if not ours["n_experts"]:
+        return {"num_local_experts": 0, "shared_intermediate_size": ours["d_ff"]}
+    experts = {"num_local_experts": ours["n_experts"], "num_experts_per_tok": ours["top_k"]}
+    return {**experts, "intermediate_size": ours["d_ff"], "shared_intermediate_size": ours["d_shared"]}
+
+
+def _heads_keys(ours: Settings) -> dict[str, Any]:
+    inner, width = ours["expand"] * ours["d_model"], ours["ssm_head_dim"]
+    return {"mamba_n_heads": inner // width, "mamba_d_head": width, "mamba_expand": ours["expand"]}
+
+
 _WIDTHS = ("num_local_experts", "num_experts_per_tok", "intermediate_size", "shared_intermediate_size")
 GRANITEMOEHYBRID = Architecture(
     model_type="granitemoehybrid",
@@ -172,9 +197,9 @@ GRANITEMOEHYBRID = Architecture(
         "mamba_chunk_size": Unused(),
     },
     together=(
-        Together((*ROPE, "layer_types", "position_embedding_type"), _pattern),
-        Together(_WIDTHS, _widths),
-        Together(("mamba_n_heads", "mamba_d_head", "mamba_expand"), _heads),
+        Together((*ROPE, "layer_types", "position_embedding_type"), _pattern, _pattern_keys),
+        Together(_WIDTHS, _widths, _widths_keys),
+        Together(("mamba_n_heads", "mamba_d_head", "mamba_expand"), _heads, _heads_keys),
     ),
     aliases={"layers_block_type": "layer_types"},
 )

@@ -97,7 +97,11 @@ DOTS1 = Architecture(
     },
     together=(
         *(rope(), groups(1, 1, 8)),
-        Together(("layer_types", "sliding_window", "max_window_layers"), _no_windows),
+        Together(
+            ("layer_types", "sliding_window", "max_window_layers"),
+            _no_windows,
+            lambda ours: {"layer_types": ["full_attention"] * ours["n_layers"]},
+        ),
     ),
     aliases=_ALIASES,
     fixed={"pattern": "grouped", "qk_norm": "head"},
@@ -110,9 +114,9 @@ MINIMAX_M2 = Architecture(
         **WEIGHTS,
         **NORMS,
         **experts(f"{_MLP}experts.", f"{_OLD}experts.{{e}}.", "w1", "w3", "w2"),
-        "blocks.{i}.1.inner.router.weight": Either((f"{_MLP}gate.weight", f"{_OLD}gate.weight")),
+        "blocks.{i}.1.inner.router.weight": Either((f"{_OLD}gate.weight", f"{_MLP}gate.weight")),
         "blocks.{i}.1.inner.choice_bias": Either(
-            (f"{_MLP}e_score_correction_bias", f"{_OLD}e_score_correction_bias"),
+            (f"{_OLD}e_score_correction_bias", f"{_MLP}e_score_correction_bias"),
         ),
     },
     keys={

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba import mixer, step_rank
@@ -47,6 +47,25 @@ def _pattern(config: Config) -> dict[str, Any]:
     return {"pattern": " ".join(words), "n_experts": n_experts, "top_k": top_k}
 
 
+def _pattern_keys(ours: Settings) -> dict[str, Any]:
+    words = ours["pattern"]
+    has_experts = [layer for layer, word in enumerate(words) if word.endswith("+experts")]
+    found = {"num_experts": 1}
+    if has_experts:
+        found = {"num_experts": ours["n_experts"], "num_experts_per_tok": ours["top_k"]}
+    has_attention = [layer for layer, word in enumerate(words) if word.startswith("nope")]
+    return {**found, **_period("attn", has_attention, len(words)), **_period("expert", has_experts, len(words))}
+
+
+def _period(what: str, layers: list[int], n_layers: int) -> dict[str, int]:
+    """Returns the period and the offset of these layers, if they have one."""
+    if not layers:
+        period, offset = n_layers + 1, n_layers
+    else:
+        period, offset = layers[1] - layers[0] if len(layers) > 1 else n_layers, layers[0]
+    return {f"{what}_layer_period": period, f"{what}_layer_offset": offset}
+
+
 KEYS: dict[str, Key] = {
     **ATTENTION,
     "num_key_value_heads": To("n_kv_heads", 8),
@@ -74,6 +93,7 @@ JAMBA = Architecture(
                 *("num_experts", "num_experts_per_tok"),
             ),
             _pattern,
+            _pattern_keys,
         ),
         step_rank("mamba_dt_rank"),
     ),

@@ -137,7 +137,7 @@ def plain_heads(hidden: int, heads: int) -> Together:
             raise refused("head_dim", config.get("head_dim"), "must be hidden_size / num_attention_heads")
         return {}
 
-    return Together(("head_dim",), settings)
+    return Together(("head_dim",), settings, lambda _: {})
 
 
 def scaling(config: Config, parameters: Config) -> str:
@@ -208,6 +208,13 @@ def scaling_keys(rule: RopeScaling | None) -> dict[str, Any]:
         found |= {"short_factor": list(rule.short), "long_factor": list(rule.long)}
         found |= {} if rule.attention is None else {"attention_factor": rule.attention}
     return {"rope_scaling": found}
+
+
+def rope_keys(ours: Settings) -> dict[str, Any]:
+    """Returns the keys of rotary positions for a model type whose default is a rule for longer texts."""
+    if ours["rope_scaling"] is None:
+        return {"rope_parameters": {"rope_type": "default", "rope_theta": ours["rope_theta"]}}
+    return rope().inverse_of(ours)
 
 
 def _number(parameters: Config, key: str) -> float:

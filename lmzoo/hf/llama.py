@@ -69,16 +69,15 @@ def _windows(config: Config) -> dict[str, Any]:
     return {"window": window, "pattern": " ".join(words)}
 
 
-def _windows_keys(ours: Settings) -> dict[str, Any]:
+def windows_keys(ours: Settings) -> dict[str, Any]:
+    """Returns the keys of windows for the settings of a model: `_windows` read backwards."""
     if "rope" not in ours["pattern"]:
         return {"use_sliding_window": False}
     windows = {"use_sliding_window": True, "sliding_window": ours["window"]}
     return {**windows, **layer_words("layer_types", ours["pattern"], KINDS)}
 
 
-WINDOWS = Together(
-    ("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"), _windows, _windows_keys
-)
+WINDOWS = Together(("use_sliding_window", "sliding_window", "max_window_layers", "layer_types"), _windows, windows_keys)
 
 LLAMA = Architecture(
     model_type="llama",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
-from lmzoo.hf.keys import ROPE, rope
+from lmzoo.hf.keys import ROPE, rope, rope_keys
 from lmzoo.hf.llama import BIASES, KEYS, KINDS, MLP_BIAS, WEIGHTS
 
 
@@ -79,6 +79,11 @@ def _cwm(config: Config) -> dict[str, Any]:
     return {**rope(1e6).settings(config), **_windows(Config({"sliding_window": 8192, **config, "layer_types": kinds}))}
 
 
+def _cwm_keys(ours: Settings) -> dict[str, Any]:
+    windows = {key: value for key, value in _windows_keys(ours).items() if value is not None}
+    return {**rope_keys(ours), **windows}
+
+
 CWM = Architecture(
     model_type="cwm",
     classes=("CwmForCausalLM",),
@@ -86,7 +91,8 @@ CWM = Architecture(
     weights=WEIGHTS,
     keys={**KEYS, "rms_norm_eps": To("norm_eps", 1e-5), "num_key_value_heads": To("n_kv_heads", 8)}
     | {"head_dim": To("head_dim", 128)},
-    together=(Together((*ROPE, "sliding_window", "layer_types"), _cwm),),
+    together=(Together((*ROPE, "sliding_window", "layer_types"), _cwm, _cwm_keys),),
+    written={"bos_token_id": 0},  # transformers does not take null
 )
 IQUESTCODER = Architecture(
     model_type="iquestcoder",

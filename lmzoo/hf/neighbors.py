@@ -90,5 +90,5 @@ ERNIE4_5 = Architecture(
         "rms_norm_eps": To("norm_eps", 1e-5),
         "tie_word_embeddings": To("tie_embeddings", default=True),
     },
-    together=(rope(500000.0), Together(("use_bias",), _biases)),
+    together=(rope(500000.0), Together(("use_bias",), _biases, lambda ours: {"use_bias": ours["mlp_bias"]})),
 )

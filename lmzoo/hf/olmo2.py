@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, refused
-from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, plain_heads, rope, ropes_by_kind
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, layer_words, refused
+from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, plain_heads, rope, ropes_by_kind, scaling_keys
 from lmzoo.hf.llama import INV_FREQ
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.weights import Weights
@@ -57,13 +57,23 @@ def _olmo3(config: Config) -> dict[str, Any]:
     return {**found, **_windows(config, "local", "rope", 4)}
 
 
+_OLMO3 = {"sliding_attention": "local", "full_attention": "rope"}
+
+
+def _olmo3_keys(ours: Settings) -> dict[str, Any]:
+    local = {"rope_type": "default", "rope_theta": ours["rope_theta"]}
+    ropes = {"full_attention": {**local, **scaling_keys(ours["rope_scaling"]).get("rope_scaling", {})}}
+    found = {"rope_parameters": {**ropes, "sliding_attention": local}, "sliding_window": ours["window"]}
+    return {**found, **layer_words("layer_types", ours["pattern"], _OLMO3)}
+
+
 OLMO3 = Architecture(
     model_type="olmo3",
     classes=("Olmo3ForCausalLM",),
     family="olmo2",
     weights=WEIGHTS,
     keys=KEYS,
-    together=(Together((*ROPE, "sliding_window", "layer_types"), _olmo3),),
+    together=(Together((*ROPE, "sliding_window", "layer_types"), _olmo3, _olmo3_keys),),
 )
 
 
@@ -75,6 +85,13 @@ def _exaone4(config: Config) -> dict[str, Any]:
     if every < 1:
         raise refused("sliding_window_pattern", every, "must be at least 1")
     return _windows(config, "window", "nope", every)
+
+
+def _exaone4_keys(ours: Settings) -> dict[str, Any]:
+    has_windows = "rope" not in ours["pattern"]
+    known = {"sliding_attention": "window", "full_attention": "nope" if has_windows else "rope"}
+    layers = layer_words("layer_types", ours["pattern"], known)
+    return {**layers, "sliding_window": ours["window"] if has_windows else None}
 
 
 EXAONE4 = Architecture(
@@ -90,7 +107,7 @@ EXAONE4 = Architecture(
     together=(
         rope(),
         plain_heads(4096, 32),
-        Together(("sliding_window", "sliding_window_pattern", "layer_types"), _exaone4),
+        Together(("sliding_window", "sliding_window_pattern", "layer_types"), _exaone4, _exaone4_keys),
     ),
     fixed={"qk_norm": "head"},
 )

@@ -6,7 +6,7 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, To, Together, refused
 from lmzoo.hf.keys import rope
-from lmzoo.hf.llama import KINDS
+from lmzoo.hf.llama import KINDS, windows_keys
 from lmzoo.hf.mixtral import EACH, QWEN3_MOE, only_experts
 from lmzoo.hf.qwen3_next import EXPERTS
 from lmzoo.hf.weights import Weights
@@ -34,7 +34,6 @@ def _windows(config: Config) -> dict[str, Any]:
     return {"window": window, "pattern": " ".join(words)}
 
 
-_OTHERS = ("attention_bias", "max_window_layers")  # keys of Qwen3-MoE
 QWEN2_MOE = Architecture(
     model_type="qwen2_moe",
     classes=("Qwen2MoeForCausalLM",),
@@ -48,7 +47,7 @@ QWEN2_MOE = Architecture(
         },
         "num_key_value_heads": To("n_kv_heads", 16),
         "moe_intermediate_size": To("d_ff", 1408),
-        "shared_expert_intermediate_size": To("d_shared", 5632),
+        "shared_expert_intermediate_size": To("d_shared", 5632, null=False),
         "num_experts": To("n_experts", 60),
         "num_experts_per_tok": To("top_k", 4),
         "qkv_bias": To("attention_bias", default=True, values={False: "none", True: "qkv"}),
@@ -61,6 +60,7 @@ QWEN2_MOE = Architecture(
                 *("max_window_layers", "layer_types"),
             ),
             _windows,
+            windows_keys,
         ),
     ),
 )

@@ -147,6 +147,9 @@ class Interleaved(Layout):
     def build(self, read: Reader, **index: int) -> Tensor:
         return read(self.part, **index).unflatten(1, (-1, 2)).transpose(1, 2).flatten(1, 2)
 
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
+        write(self.part, tensor.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2), **index)
+
 
 @dataclass(frozen=True)
 class Squeezed(Layout):

@@ -110,12 +110,20 @@ def test_architecture_config_is_read_backwards() -> None:
     assert toy.settings(config, without_effect) == {name: value for name, value in ours.items() if name != "dropout"}
 
 
+def test_key_without_null_refuses_it() -> None:
+    key = To("x", 4096, null=False)
+    assert key.settings("key", Config()) == {"x": 4096}
+    with pytest.raises(CheckpointError, match=r"^key=None must not be null$"):
+        key.settings("key", Config(key=None))
+
+
 @pytest.mark.parametrize(
     ("key", "value", "expected"),
     [
         (To("x"), 3, {"key": 3}),
         (To("x", None), None, {}),  # what a missing key means
         (To("x", 4096), None, {"key": None}),
+        (To("x", 4096, null=False), None, {}),  # transformers cannot do without it
         (To("x", 256), 20.0, {"key": 20}),  # a whole number, as the default
         (To("x", 256), 20.5, {}),
         (To("x", 1.0), 2.0, {"key": 2.0}),

@@ -133,7 +133,35 @@ CREATED: list[tuple[str, dict[str, Any], str]] = [
     ("nemotron_h", {"pattern": "experts attention", "d_expert": 9, "n_shared": 2, "n_kv_heads": 1}, "nemotron_h"),
     ("zamba2", {"pattern": "shared", "n_shared": 1, "adapts_attention": True, "rotates": True, "d_ff": 40}, "zamba2"),
     ("xlstm_large", {"qk_dim": 12, "v_dim": 20, "d_ff": 41, "gate_cap": 1.5, "logit_cap": 2.0}, "xlstm"),
-    ("hybrid", {"pattern": "mamba2 attention", "rotary_fraction": 0.5, "expand": 1, "ssm_head_dim": 16}, "bamba"),
+    ("hybrid", {"pattern": "mamba2 attention", "rotary_fraction": 0.25, "expand": 1, "ssm_head_dim": 16}, "bamba"),
+    (
+        "hybrid",
+        {"pattern": "mamba+experts nope", "n_experts": 4, "select_norm": True, "normalize": False, "norm_eps": 1e-6},
+        "jamba",
+    ),
+    ("mixtral", {"sinks": True, "clamp": 2.0, "n_experts": 4, "pattern": "rope full", "window": 5}, "gpt_oss"),
+    ("mixtral", {"attention_bias": "qkv", "d_shared": 12, "normalize": False, "n_experts": 4}, "qwen2_moe"),
+    ("granite", {"n_experts": 4, "top_k": 3}, "granitemoe"),
+    ("granite", {"n_experts": 4, "d_shared": 12, "d_ff": 20}, "granitemoeshared"),
+    ("granite", {"pattern": "mamba2 nope", "n_experts": 4, "d_shared": 12, "ssm_groups": 2}, "granitemoehybrid"),
+    ("granite", {"post_norms": True, "attention_scale": 0.3, "logit_divisor": 3.0}, "hyperclovax"),
+    ("olmo2", {"pattern": "local rope", "window": 5, "rope_scaling": "linear factor=3"}, "olmo3"),
+    ("olmo2", {"pattern": "window nope", "window": 5, "qk_norm": "head"}, "exaone4"),
+    (
+        "gptj",
+        {
+            "gated": True,
+            "norm_bias": False,
+            "mlp_bias": False,
+            "head_bias": False,
+            "pattern": "window nope",
+            "window": 5,
+        },
+        "cohere2",
+    ),
+    ("deepseek", {"pattern": "grouped", "n_kv_heads": 2, "rotary_fraction": 0.5, "routed_scale": 2.0}, "glm4_moe"),
+    ("deepseek", {"pattern": "grouped", "qk_norm": "head", "attention_bias": "all", "head_dim": 12}, "dots1"),
+    ("deepseek", {"pattern": "grouped", "qk_norm": "all", "n_dense": 0, "n_shared": 0, "head_dim": 12}, "minimax_m2"),
 ]
 
 
@@ -160,6 +188,7 @@ def test_export_of_a_created_model(family: str, settings: dict[str, Any], model_
 
 def test_export_has_a_created_model_of_each_architecture_that_can_be_written() -> None:
     first = {"ministral", "seed_oss", "opt", "qwen3_5_text"}  # another type has the same settings and comes first
+    first |= {"cwm", "ernie4_5", "solar_open"}
     first |= {"gemma", "glm4_moe_lite", "helium", "internlm3", "iquestcoder", "qwen3_5_moe_text", "youtu"}
     written = {name for name, each in ARCHITECTURES.items() if each.can_be_written}
     assert written == {model_type for _, _, model_type in CREATED} | first

@@ -13,6 +13,7 @@ from lmzoo.hf.qwen3_next import PartOfHeads
 from lmzoo.hf.weights import (
     Either,
     Head,
+    Interleaved,
     Layout,
     Neighbors,
     PerHead,
@@ -62,6 +63,7 @@ def written(weights: Weights, **ours: Tensor) -> dict[str, Tensor]:
         (Neighbors("a", "rope_dim", "n_heads"), {"a": numbered(14, 2)}),
         (Neighbors("a", "rope_dim", first=True), {"a": numbered(7)}),
         (Squeezed("a", axis=1), {"a": numbered(4, 1, 3)}),
+        (Interleaved("a"), {"a": numbered(3, 4, 2)}),
         (
             Stacked(Rows((Transposed("g{e}"), Transposed("u{e}"))), "n_experts"),
             {f"{part}{e}": numbered(3, 2, start=10 * e + n) for e in range(3) for n, part in enumerate("gu")},
