@@ -89,6 +89,19 @@ def test_numbers_in_the_prose_are_printed_or_have_a_source(path: Path) -> None:
 
 
 @each_chapter
+def test_lines_of_a_diff_are_lines_of_the_code_around_it(path: Path) -> None:
+    """Lines that it removes stand in a block before it, lines that it adds in the next one."""
+    markdown = path.read_text(encoding="utf-8")
+    steps = chapters.steps(markdown)
+    for diff in (block for block in chapters.blocks(markdown) if block.kind == "diff"):
+        before = "\n".join(step.code.text for step in steps if step.code.start < diff.start).splitlines()
+        after = next(step.code.text for step in steps if step.code.start > diff.start).splitlines()
+        for line in diff.text.splitlines():
+            assert (line[1:] in before) or line[0] == "+", line
+            assert (line[1:] in after) or line[0] == "-", line
+
+
+@each_chapter
 def test_notebook_is_the_one_that_scripts_course_writes(path: Path) -> None:
     text = path.with_suffix(".ipynb").read_text(encoding="utf-8")
     assert text == notebooks.notebook(path), "run scripts/course"
