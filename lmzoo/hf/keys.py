@@ -84,6 +84,8 @@ def rope(
         parameters = config.table("rope_scaling") or config.table("rope_parameters")
         rotated = config.value("partial_rotary_factor", config.value(old, share, float), float)
         rotated = parameters.value("partial_rotary_factor", rotated, float)
+        if not 0 <= rotated <= 1:
+            raise refused("partial_rotary_factor", rotated, "must be from 0 to 1")
         if fraction is None and rotated != 1:
             raise refused("partial_rotary_factor", rotated, "must be 1")
         equal = config.value("hidden_size", 0) // max(1, config.value("num_attention_heads", 1))

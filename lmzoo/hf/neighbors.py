@@ -13,16 +13,13 @@ from lmzoo.hf.llama import KEYS, MLP_BIAS, WEIGHTS
 from lmzoo.hf.weights import Neighbors, Source, Weights
 
 
-def neighbors(weights: Weights, head_dim: int | None, share: float = 1.0) -> Callable[[Config], Weights]:
-    """Returns the names for a config, whose head width and rotated share have these defaults."""
+def neighbors(weights: Weights, share: float = 1.0) -> Callable[[Config], Weights]:
+    """Returns the names for a config, in which the rotated share of a head has this default."""
     positions = rope(fraction="fraction", share=share)
 
     def names(config: Config) -> Weights:
-        width = config.value("hidden_size", 0) // max(1, config.value("num_attention_heads", 1))
-        rows = int(config.value("head_dim", head_dim or width) * positions.settings(config)["fraction"])
-
         def rotated(name: str, heads: str) -> Source:
-            return Neighbors(name, rows, heads, first=True)
+            return Neighbors(name, positions.settings(config)["fraction"], heads, first=True)
 
         return {**weights, **qkv("model.layers.{i}.self_attn.", rotated)}
 
@@ -36,7 +33,7 @@ HELIUM = Architecture(
     model_type="helium",
     classes=("HeliumForCausalLM",),
     family="llama",
-    weights=neighbors(WEIGHTS, 128),
+    weights=neighbors(WEIGHTS),
     keys={
         **KEYS,
         **HEADS,
@@ -51,7 +48,7 @@ GLM = Architecture(
     model_type="glm",
     classes=("GlmForCausalLM",),
     family="llama",
-    weights=neighbors({**WEIGHTS, **FUSED}, 128, 0.5),
+    weights=neighbors({**WEIGHTS, **FUSED}, 0.5),
     keys={
         **KEYS,
         **HEADS,
@@ -76,14 +73,14 @@ GLM4 = replace(
     GLM,
     model_type="glm4",
     classes=("Glm4ForCausalLM",),
-    weights=neighbors({**WEIGHTS, **FUSED, **_AFTER}, 128, 0.5),
+    weights=neighbors({**WEIGHTS, **FUSED, **_AFTER}, 0.5),
     fixed={"post_norms": True},
 )
 ERNIE4_5 = Architecture(
     model_type="ernie4_5",
     classes=("Ernie4_5ForCausalLM",),
     family="llama",
-    weights=neighbors(WEIGHTS, 128),
+    weights=neighbors(WEIGHTS),
     keys={
         **{key: meaning for key, meaning in KEYS.items() if key != "mlp_bias"},
         **HEADS,

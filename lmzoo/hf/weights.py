@@ -117,7 +117,7 @@ class Neighbors(Layout):
     """Rows by head, of which R are rotated in pairs of neighbors; in lmzoo the pairs are i and i + R / 2."""
 
     part: Source
-    rotated: int | str  # R, the number of rotated rows of a head, or the setting with it
+    rotated: float | str  # the setting with R, the number of rotated rows of a head; or their share of a head
     heads: int | str = 1
     first: bool = False  # the first R rows of a head, not the last
 
@@ -129,9 +129,10 @@ class Neighbors(Layout):
 
     def _moved(self, tensor: Tensor, sizes: Reader | Writer, shape: tuple[int, int]) -> Tensor:
         """Returns the tensor with the two axes exchanged that the rotated rows of a head have in this shape."""
-        by_head, rotated = tensor.unflatten(0, (sizes.size(self.heads), -1)), sizes.size(self.rotated)
-        start = 0 if self.first else by_head.shape[1] - rotated
-        before, pairs, after = by_head.tensor_split([start, start + rotated], dim=1)
+        by_head = tensor.unflatten(0, (sizes.size(self.heads), -1))
+        rows = sizes.size(self.rotated) if isinstance(self.rotated, str) else int(self.rotated * by_head.shape[1])
+        start = 0 if self.first else by_head.shape[1] - rows
+        before, pairs, after = by_head.tensor_split([start, start + rows], dim=1)
         moved = pairs.unflatten(1, shape).transpose(1, 2).flatten(1, 2)
         return concatenated([before, moved, after], dim=1).flatten(0, 1)
 

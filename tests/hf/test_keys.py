@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,7 @@ def test_keys_rope_reads_both_spellings() -> None:
         ),
         ({"rope_type": ["linear"]}, r"rope_type=\['linear'\] must be a text"),
         ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5 must be 1"),
+        ({"partial_rotary_factor": math.nan}, "partial_rotary_factor=nan must be from 0 to 1"),
     ],
 )
 def test_keys_rope_refuses_what_it_cannot_honor(parameters: dict[str, Any], error: str) -> None:
