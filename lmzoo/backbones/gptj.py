@@ -3,12 +3,13 @@
 A transformer with LayerNorm and rotary positions. Distinctive: attention and feed-forward layer of a block read the
 same normalized input, and both results are added to the residual stream; so a block has one norm, and the two layers
 can run at the same time. GPT-J rotates a part of each head and its head has a bias. Phi (Li et al. 2023, arXiv
-2309.05463) has biases everywhere. Command R (Cohere 2024) has no biases, SwiGLU, and scaled logits; in
-Command A (arXiv 2504.00698) three of four layers see a window, and the others have no positions: `pattern = "window*3
-nope"`. StableLM
-(Bellagente et al. 2024, arXiv 2402.17834) has SwiGLU, with a second norm and in sequence unless `parallel`. Initial
-values as in the published configurations (`initializer_range`): N(0, 0.02²) for all matrices. Deviations: rotary pairs
-are halves and not neighbors; query, key and value share one projection; so do gate and up.
+2309.05463) has biases everywhere. Command R (Cohere 2024) has no biases, SwiGLU, and scaled logits; in Command A (arXiv
+2504.00698) three of four layers see a window, and the others have no positions: `pattern = "window*3 nope"`. StableLM
+(Bellagente et al. 2024, arXiv 2402.17834) has SwiGLU, with a second norm and in sequence unless `parallel`. Falcon
+(Almazrouei et al. 2023, arXiv 2311.16867) shares keys and values between all heads. OLMo (Groeneveld et al. 2024, arXiv
+2402.00838) has norms without weights, and Jais 2 squared ReLUs, both in sequence. Initial values as in the published
+configurations (`initializer_range`): N(0, 0.02²) for all matrices. Deviations: rotary pairs are halves and not
+neighbors; query, key and value share one projection; so do gate and up.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from lmzoo.layers.context import Rope
 from lmzoo.layers.head import TiedHead
 from lmzoo.layers.head_norm import HeadLayerNorm
 from lmzoo.layers.linear import Linear
-from lmzoo.layers.mlp import MLP
+from lmzoo.layers.mlp import MLP, squared_relu
 from lmzoo.layers.norm import LayerNorm
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
@@ -38,6 +39,7 @@ from lmzoo.ops.gelu import gelu_tanh
 from lmzoo.registry import register_model
 
 KINDS = ("rope", "window", "nope")
+ACTIVATIONS = {"gelu_tanh": gelu_tanh, "gelu": F.gelu, "relu2": squared_relu}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,7 +51,8 @@ class GPTJConfig(DecoderConfig):
         {"gated": True, "norm_bias": False, "mlp_bias": False, "head_bias": False, "logit_scale": 0.5, "qk_norm": True},
         {"parallel": False, "attention_bias": "qkv", "head_bias": False, "tie_embeddings": True, "rotary_dim": 2},
         {"rope_scaling": "yarn factor=2 original=8"},
-        {"pattern": "window nope", "window": 5},
+        {"pattern": "window nope", "window": 5, "activation": "gelu"},
+        {"norm_weight": False, "norm_bias": False},
     )
 
     n_heads: int = 4  # attention heads
@@ -58,13 +61,15 @@ class GPTJConfig(DecoderConfig):
     n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
     d_ff: int | None = None  # width of the feed-forward layers; None: 4 d_model
     parallel: bool = True  # False: the feed-forward layer has a norm of its own and reads the result of the attention
-    gated: bool = False  # SwiGLU; False: GELU in its tanh form
+    gated: bool = False  # SwiGLU; False: a plain layer with `activation`
+    activation: Literal["gelu_tanh", "gelu", "relu2"] = "gelu_tanh"  # GELU in its tanh or exact form, or a squared ReLU
     rotary_dim: int | None = None  # features of each head that are rotated: the first ones; None: all
     rope_theta: float = 10000.0  # base of the rotary wavelengths
     rope_scaling: str = "none"  # for longer texts: "linear factor=4" (lmzoo.layers.rope_scaling)
     qk_norm: bool = False  # queries and keys of each head are normalized
     attention_bias: Literal["none", "qkv", "all"] = "none"  # attention projections with a bias
     mlp_bias: bool = True  # feed-forward layers have biases
+    norm_weight: bool = True  # norms have weights
     norm_bias: bool = True  # norms have biases
     head_bias: bool = True  # the head has a bias
     logit_scale: float = 1.0  # factor of the logits
@@ -81,6 +86,8 @@ class GPTJConfig(DecoderConfig):
         even = f"rotary_dim={self.rotary_dim} must be even and from 2 to head_dim={head_dim}"
         require(self.rotary_dim in range(2, head_dim + 1, 2), even)
         require_rope_scaling(self, self.rotary_dim or 0)
+        message = f"norm_bias={self.norm_bias} must be False without norm_weight"
+        require(self.norm_weight or not self.norm_bias, message)
         message = "head_bias=True must be False with tie_embeddings=True"
         require(not (self.head_bias and self.tie_embeddings), message)
 
@@ -92,7 +99,7 @@ class GPTJ(Decoder):
     config_class = GPTJConfig
 
     def block(self, config: Any, layer: int) -> Residual | Stack:
-        activation = F.silu if config.gated else gelu_tanh
+        activation = F.silu if config.gated else ACTIVATIONS[config.activation]
         mlp = MLP(config.d_model, config.d_ff, activation, gated=config.gated, bias=config.mlp_bias)
         attention = self.make_attention(config, pattern(config.pattern, config.n_layers, KINDS)[layer])
         if config.parallel:
@@ -115,7 +122,7 @@ class GPTJ(Decoder):
         )
 
     def make_norm(self, config: Any) -> LayerNorm:
-        return LayerNorm(config.d_model, config.norm_eps, bias=config.norm_bias)
+        return LayerNorm(config.d_model, config.norm_eps, weight=config.norm_weight, bias=config.norm_bias)
 
     def make_head(self, config: Any) -> nn.Module:
         if config.tie_embeddings:

@@ -17,6 +17,7 @@ from lmzoo.hf.gpt2 import GPT2, OPT
 from lmzoo.hf.gpt_neox import GPT_NEOX, STARCODER2
 from lmzoo.hf.gpt_oss import GPT_OSS
 from lmzoo.hf.gptj import COHERE, COHERE2, GPTJ, PHI, STABLELM
+from lmzoo.hf.gptj_relatives import FALCON, JAIS2, OLMO
 from lmzoo.hf.granite import GRANITE, GRANITEMOE, GRANITEMOEHYBRID, GRANITEMOESHARED, HYPERCLOVAX
 from lmzoo.hf.griffin import RECURRENT_GEMMA
 from lmzoo.hf.grouped import DOTS1, GLM4_MOE, MINIMAX_M2, SOLAR_OPEN
@@ -42,7 +43,7 @@ from lmzoo.suggestions import suggest
 ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.model_type: architecture
     for architecture in (
-        *(GPT2, OPT, BLOOM, MPT, GPT_NEOX, STARCODER2, GPTJ, PHI, COHERE, COHERE2, STABLELM),
+        *(GPT2, OPT, BLOOM, MPT, GPT_NEOX, STARCODER2, GPTJ, PHI, COHERE, COHERE2, STABLELM, FALCON, OLMO, JAIS2),
         *(
             LLAMA,
             MISTRAL,

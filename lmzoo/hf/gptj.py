@@ -7,15 +7,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
-from lmzoo.hf.keys import EVERY, GELU_TANH, SIZES, SWIGLU, plain_heads, rope
+from lmzoo.hf import keys as shared
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.keys import EVERY, GELU_TANH, SWIGLU, plain_heads, rope
 from lmzoo.hf.weights import Head, Neighbors, Rows, Source, Stacked, Transposed, Weights
 
-_LAYER = "model.layers.{i}."
+LAYER = "model.layers.{i}."
 _SHARES = ("n_heads", "n_kv_heads", "n_kv_heads")
 
 
-def _both(ours: str, theirs: str) -> dict[str, Source]:
+def both(ours: str, theirs: str) -> dict[str, Source]:
+    """Returns the names of a weight and a bias."""
     return {f"{ours}.{kind}": f"{theirs}.{kind}" for kind in ("weight", "bias")}
 
 
@@ -34,7 +36,8 @@ def qkv(module: str, rotated: Callable[[str, str], Source]) -> dict[str, Source]
     }
 
 
-def _halves(name: str, _heads: str) -> Source:
+def halves(name: str, _heads: str) -> Source:
+    """Returns the layout of rotary pairs that are halves of a head, as in lmzoo."""
     return name
 
 
@@ -47,7 +50,7 @@ def _each_head(name: str) -> Source:
     return Transposed(Neighbors(Transposed(name), "rotary_dim", first=True))
 
 
-def _parallel(sequential: Mapping[str, Source]) -> dict[str, Source]:
+def parallel(sequential: Mapping[str, Source]) -> dict[str, Source]:
     """Returns the names for blocks with one norm, from those of blocks in sequence."""
     names = {".0.before.": ".before.", ".0.inner.": ".inner.0.", ".1.inner.": ".inner.1."}
     found = {}
@@ -57,7 +60,7 @@ def _parallel(sequential: Mapping[str, Source]) -> dict[str, Source]:
     return found
 
 
-def _head(tokens: str) -> Weights:
+def head(tokens: str) -> Weights:
     """Returns the names of the head, also for one with a factor."""
     head = Head("lm_head.weight", tokens=tokens)
     return {"head.weight": head, "head.inner.weight": head, "head.bias": "lm_head.bias"}
@@ -83,8 +86,8 @@ def _rotary_dim(share: float) -> Together:
     return Together(keys.keys, settings, inverse)
 
 
-_SIZES = {
-    **SIZES,
+SIZES: dict[str, Key] = {
+    **shared.SIZES,
     "num_attention_heads": To("n_heads"),
     "num_key_value_heads": To("n_kv_heads", None),
     "intermediate_size": To("d_ff"),
@@ -98,17 +101,17 @@ GPTJ = Architecture(
     family="gptj",
     weights={
         "tokens.weight": "transformer.wte.weight",
-        **_parallel(
+        **parallel(
             {
-                **_both("blocks.{i}.0.before", f"{_GPTJ}ln_1"),
+                **both("blocks.{i}.0.before", f"{_GPTJ}ln_1"),
                 **qkv(f"{_GPTJ}attn.", _neighbors),
                 "blocks.{i}.0.inner.out.weight": f"{_GPTJ}attn.out_proj.weight",
-                **_both("blocks.{i}.1.inner.up", f"{_GPTJ}mlp.fc_in"),
-                **_both("blocks.{i}.1.inner.down", f"{_GPTJ}mlp.fc_out"),
+                **both("blocks.{i}.1.inner.up", f"{_GPTJ}mlp.fc_in"),
+                **both("blocks.{i}.1.inner.down", f"{_GPTJ}mlp.fc_out"),
             }
         ),
-        **_both("norm", "transformer.ln_f"),
-        **_head("transformer.wte.weight"),
+        **both("norm", "transformer.ln_f"),
+        **head("transformer.wte.weight"),
     },
     keys={
         **EVERY,
@@ -136,52 +139,52 @@ PHI = Architecture(
     family="gptj",
     weights={
         "tokens.weight": "model.embed_tokens.weight",
-        **_parallel(
+        **parallel(
             {
-                **_both("blocks.{i}.0.before", f"{_LAYER}input_layernorm"),
-                **qkv(f"{_LAYER}self_attn.", _halves),
-                **_both("blocks.{i}.0.inner.out", f"{_LAYER}self_attn.dense"),
-                **_both("blocks.{i}.1.inner.up", f"{_LAYER}mlp.fc1"),
-                **_both("blocks.{i}.1.inner.down", f"{_LAYER}mlp.fc2"),
+                **both("blocks.{i}.0.before", f"{LAYER}input_layernorm"),
+                **qkv(f"{LAYER}self_attn.", halves),
+                **both("blocks.{i}.0.inner.out", f"{LAYER}self_attn.dense"),
+                **both("blocks.{i}.1.inner.up", f"{LAYER}mlp.fc1"),
+                **both("blocks.{i}.1.inner.down", f"{LAYER}mlp.fc2"),
             }
         ),
-        **_both("norm", "model.final_layernorm"),
-        **_head("model.embed_tokens.weight"),
+        **both("norm", "model.final_layernorm"),
+        **head("model.embed_tokens.weight"),
     },
-    keys={**_SIZES, "hidden_act": GELU_TANH, "tie_word_embeddings": Only(False), "qk_layernorm": Only(False)},
+    keys={**SIZES, "hidden_act": GELU_TANH, "tie_word_embeddings": Only(False), "qk_layernorm": Only(False)},
     together=(_rotary_dim(0.5),),
     fixed={"attention_bias": "all"},
     buffers=("*.rotary_emb.inv_freq",),
 )
 
-_GATED: dict[str, Source] = {
-    **_both("blocks.{i}.0.before", f"{_LAYER}input_layernorm"),
-    **_both("blocks.{i}.0.inner.out", f"{_LAYER}self_attn.o_proj"),
-    "blocks.{i}.1.inner.up.weight": Rows((f"{_LAYER}mlp.gate_proj.weight", f"{_LAYER}mlp.up_proj.weight")),
-    "blocks.{i}.1.inner.down.weight": f"{_LAYER}mlp.down_proj.weight",
+GATED: dict[str, Source] = {
+    **both("blocks.{i}.0.before", f"{LAYER}input_layernorm"),
+    **both("blocks.{i}.0.inner.out", f"{LAYER}self_attn.o_proj"),
+    "blocks.{i}.1.inner.up.weight": Rows((f"{LAYER}mlp.gate_proj.weight", f"{LAYER}mlp.up_proj.weight")),
+    "blocks.{i}.1.inner.down.weight": f"{LAYER}mlp.down_proj.weight",
 }
-_FRAME: Weights = {
+FRAME: Weights = {
     "tokens.weight": "model.embed_tokens.weight",
-    **_both("norm", "model.norm"),
-    **_head("model.embed_tokens.weight"),
+    **both("norm", "model.norm"),
+    **head("model.embed_tokens.weight"),
 }
 COHERE = Architecture(
     model_type="cohere",
     classes=("CohereForCausalLM",),
     family="gptj",
     weights={
-        **_FRAME,
-        **_parallel(
+        **FRAME,
+        **parallel(
             {
-                **_GATED,
-                **qkv(f"{_LAYER}self_attn.", _neighbors),
-                "blocks.{i}.0.inner.q_norm.weight": _each_head(f"{_LAYER}self_attn.q_norm.weight"),
-                "blocks.{i}.0.inner.k_norm.weight": _each_head(f"{_LAYER}self_attn.k_norm.weight"),
+                **GATED,
+                **qkv(f"{LAYER}self_attn.", _neighbors),
+                "blocks.{i}.0.inner.q_norm.weight": _each_head(f"{LAYER}self_attn.q_norm.weight"),
+                "blocks.{i}.0.inner.k_norm.weight": _each_head(f"{LAYER}self_attn.k_norm.weight"),
             }
         ),
     },
     keys={
-        **_SIZES,
+        **SIZES,
         "hidden_act": SWIGLU,
         "logit_scale": To("logit_scale", 0.0625),
         "use_qk_norm": To("qk_norm", default=False),
@@ -223,23 +226,23 @@ COHERE2 = replace(
     ),
 )
 _STABLE: dict[str, Source] = {
-    **_GATED,
-    **qkv(f"{_LAYER}self_attn.", _halves),
-    "blocks.{i}.0.inner.q_norm.weight": Stacked(f"{_LAYER}self_attn.q_layernorm.norms.{{e}}.weight", "n_heads"),
-    "blocks.{i}.0.inner.k_norm.weight": Stacked(f"{_LAYER}self_attn.k_layernorm.norms.{{e}}.weight", "n_kv_heads"),
+    **GATED,
+    **qkv(f"{LAYER}self_attn.", halves),
+    "blocks.{i}.0.inner.q_norm.weight": Stacked(f"{LAYER}self_attn.q_layernorm.norms.{{e}}.weight", "n_heads"),
+    "blocks.{i}.0.inner.k_norm.weight": Stacked(f"{LAYER}self_attn.k_layernorm.norms.{{e}}.weight", "n_kv_heads"),
 }
 STABLELM = Architecture(
     model_type="stablelm",
     classes=("StableLmForCausalLM",),
     family="gptj",
     weights={
-        **_FRAME,
+        **FRAME,
         **_STABLE,
-        **_both("blocks.{i}.1.before", f"{_LAYER}post_attention_layernorm"),
-        **_parallel(_STABLE),
+        **both("blocks.{i}.1.before", f"{LAYER}post_attention_layernorm"),
+        **parallel(_STABLE),
     },
     keys={
-        **_SIZES,
+        **SIZES,
         "num_key_value_heads": To("n_kv_heads", 32),
         "hidden_act": SWIGLU,
         "use_parallel_residual": To("parallel", default=False),

@@ -113,6 +113,21 @@ class PerHead(Layout):
 
 
 @dataclass(frozen=True)
+class PerGroup(Layout):
+    """Fused rows ordered by group: its heads of queries, then its key, then its value; in lmzoo all q, all k, all v."""
+
+    part: Source
+    heads: str = "n_heads"  # the settings with the number of heads, and of groups
+    groups: str = "n_kv_heads"
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        groups = read.size(self.groups)
+        by_group = read(self.part, **index).unflatten(0, (groups, read.size(self.heads) // groups + 2, -1))
+        q, k, v = by_group.split([by_group.shape[1] - 2, 1, 1], dim=1)
+        return concatenated([q.flatten(0, 2), k.flatten(0, 2), v.flatten(0, 2)])
+
+
+@dataclass(frozen=True)
 class Neighbors(Layout):
     """Rows by head, of which R are rotated in pairs of neighbors; in lmzoo the pairs are i and i + R / 2."""
 

@@ -15,8 +15,8 @@ from lmzoo.ops.precision import wide
 class LayerNorm(nn.LayerNorm):
     """Layer normalization (Ba et al. 2016, arXiv 1607.06450): mean 0 and variance 1, then weight and bias."""
 
-    def __init__(self, d_model: int, eps: float = 1e-5, *, bias: bool = True) -> None:
-        super().__init__(d_model, eps=eps, bias=bias)
+    def __init__(self, d_model: int, eps: float = 1e-5, *, weight: bool = True, bias: bool = True) -> None:
+        super().__init__(d_model, eps=eps, elementwise_affine=weight, bias=bias)
 
     def init_parameters(self, generator: torch.Generator | None = None) -> None:
         """Sets the weight to 1 and the bias to 0."""

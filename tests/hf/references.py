@@ -248,6 +248,33 @@ CASES: dict[str, Case] = {
             "biases": {"attention_bias": True, "tie_word_embeddings": False, "layer_types": 2 * ["full_attention"]},
         },
     ),
+    "falcon": Case(
+        {
+            **{
+                key: value
+                for key, value in LAYER_NORM.items()
+                if key not in ("intermediate_size", "num_key_value_heads")
+            },
+            "ffn_hidden_size": 40,
+            "layer_norm_epsilon": 0.02,
+        },
+        {
+            "in sequence": {"parallel_attn": False, "bias": True, "multi_query": False, "ffn_hidden_size": None},
+            "groups": {
+                "new_decoder_architecture": True,
+                "num_kv_heads": 2,
+                "num_ln_in_parallel_attn": 1,
+                "tie_word_embeddings": True,
+                "activation": "gelu_new",
+                **YARN,
+            },
+        },
+    ),
+    "olmo": Case(LAYER_NORM, {"biases": {"attention_bias": True, "tie_word_embeddings": True, **YARN}}),
+    "jais2": Case(
+        {**LAYER_NORM, "layer_norm_eps": 0.02},
+        {"no biases": {"attention_bias": False, "mlp_bias": False, "tie_word_embeddings": True}},
+    ),
     "stablelm": Case(
         {
             **LAYER_NORM,

@@ -16,6 +16,7 @@ from lmzoo.hf.weights import (
     Layout,
     MissingTensorError,
     Neighbors,
+    PerGroup,
     PerHead,
     Reader,
     Rows,
@@ -94,12 +95,21 @@ def test_per_head_gathers_queries_then_keys_then_values() -> None:
     assert torch.equal(built(PerHead("w"), w=weight), weight[bias])
 
 
+def test_per_group_gathers_queries_then_keys_then_values() -> None:
+    ours = convert({"a": numbered(8, 1)}, {"w": PerGroup("a")}, {**CONFIG, "n_heads": 4, "n_kv_heads": 2})["w"]
+    assert ours.flatten().tolist() == [0, 1, 4, 5, 2, 6, 3, 7]
+    ours = convert({"a": numbered(8, 1)}, {"w": PerGroup("a")}, {**CONFIG, "n_heads": 2, "n_kv_heads": 1})["w"]
+    assert ours.flatten().tolist() == [*range(8)], "one key of two rows, and its value, after two queries"
+
+
 def test_neighbors_become_halves_in_the_last_rows_of_each_head() -> None:
     layout = Neighbors("a", rotated="rope_dim", heads="n_heads")
     ours = convert({"a": numbered(14, 1)}, {"w": layout}, {**CONFIG, "rope_dim": 4})["w"]
     assert ours.flatten().tolist() == [0, 1, 2, 3, 5, 4, 6, 7, 8, 9, 10, 12, 11, 13]
     layout = Neighbors("a", rotated="rope_dim", heads="n_heads", first=True)
     ours = convert({"a": numbered(14, 1)}, {"w": layout}, {**CONFIG, "rope_dim": 4})["w"]
+    assert ours.flatten().tolist() == [0, 2, 1, 3, 4, 5, 6, 7, 9, 8, 10, 11, 12, 13]
+    ours = convert({"a": numbered(14, 1)}, {"w": Neighbors("a", 0.6, "n_heads", first=True)}, CONFIG)["w"]
     assert ours.flatten().tolist() == [0, 2, 1, 3, 4, 5, 6, 7, 9, 8, 10, 11, 12, 13]
 
 

@@ -19,6 +19,9 @@ def test_rms_norm_without_weight_has_no_parameter() -> None:
     torch.testing.assert_close(norm(x), x / (x.square().mean(-1, keepdim=True) + 0.1).sqrt())
     assert not [*norm.parameters()]
     norm.init_parameters()
+    plain = LayerNorm(8, weight=False, bias=False)
+    assert not [*plain.parameters()]
+    torch.testing.assert_close(plain(x).mean(-1), torch.zeros(2, dtype=torch.float64))
 
 
 def test_layer_norm_equals_its_definition() -> None:

@@ -1,0 +1,127 @@
+"""Falcon, OLMo and Jais 2 in transformers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, refused
+from lmzoo.hf.gptj import FRAME, GATED, LAYER, SIZES, both, halves, head, parallel, qkv
+from lmzoo.hf.keys import EVERY, GELUS, SWIGLU, plain_heads, rope
+from lmzoo.hf.llama import BIASES
+from lmzoo.hf.weights import PerGroup, Source, Weights
+
+_FALCON = "transformer.h.{i}."
+_BLOCK: dict[str, Source] = {
+    **both("blocks.{i}.0.before", f"{_FALCON}input_layernorm"),
+    **{
+        f"blocks.{{i}}.0.inner.qkv.{kind}": PerGroup(f"{_FALCON}self_attention.query_key_value.{kind}")
+        for kind in ("weight", "bias")
+    },
+    **both("blocks.{i}.0.inner.out", f"{_FALCON}self_attention.dense"),
+    **both("blocks.{i}.1.inner.up", f"{_FALCON}mlp.dense_h_to_4h"),
+    **both("blocks.{i}.1.inner.down", f"{_FALCON}mlp.dense_4h_to_h"),
+}
+
+
+def _falcon(config: Config) -> dict[str, Any]:
+    """Returns the heads of keys and values, and the order of the layers."""
+    new, heads = config.value("new_decoder_architecture", False), config.value("num_attention_heads", 71)
+    norms, parallel = config.value("num_ln_in_parallel_attn", None, int), config.value("parallel_attn", True)
+    if norms not in (1, None) or (new and norms != 1):
+        raise refused("num_ln_in_parallel_attn", norms, "must be 1: lmzoo's gptj has one norm for parallel layers")
+    if new and not parallel:
+        raise refused("parallel_attn", parallel, "must be true with new_decoder_architecture")
+    kv_heads = config.value("num_kv_heads", heads) if new or not config.value("multi_query", True) else 1
+    return {"n_kv_heads": kv_heads, "parallel": parallel}
+
+
+FALCON = Architecture(
+    model_type="falcon",
+    classes=("FalconForCausalLM",),
+    family="gptj",
+    weights={
+        "tokens.weight": "transformer.word_embeddings.weight",
+        **_BLOCK,
+        **both("blocks.{i}.1.before", f"{_FALCON}post_attention_layernorm"),
+        **parallel(_BLOCK),
+        **both("norm", "transformer.ln_f"),
+        **head("transformer.word_embeddings.weight"),
+    },
+    keys={
+        **EVERY,
+        "vocab_size": To("vocab_size"),
+        "hidden_size": To("d_model"),
+        "num_hidden_layers": To("n_layers"),
+        "num_attention_heads": To("n_heads"),
+        "max_position_embeddings": To("context_length", 2048),
+        "ffn_hidden_size": To("d_ff", None),
+        "layer_norm_epsilon": To("norm_eps", 1e-5),
+        "activation": To("activation", "gelu", {**GELUS, "relu2": "relu2"}),
+        "alibi": Only(False),
+        "apply_residual_connection_post_layernorm": Only(False),
+        "tie_word_embeddings": To("tie_embeddings", default=True),
+    },
+    together=(
+        rope(),
+        Together(
+            (
+                *("new_decoder_architecture", "multi_query", "num_kv_heads"),
+                *("num_ln_in_parallel_attn", "parallel_attn"),
+            ),
+            _falcon,
+        ),
+        Together(("bias",), lambda config: _biases(config.value("bias", default=False))),
+    ),
+    aliases={"n_embed": "hidden_size"},
+    prefix="transformer.",
+    fixed={"head_bias": False},
+)
+
+
+def _biases(has: bool) -> dict[str, Any]:
+    """Returns which projections have biases: all, or none."""
+    return {"attention_bias": "all" if has else "none", "mlp_bias": has}
+
+
+_SEQUENCE: Weights = {
+    **FRAME,
+    **both("blocks.{i}.0.before", f"{LAYER}input_layernorm"),
+    **qkv(f"{LAYER}self_attn.", halves),
+    **both("blocks.{i}.0.inner.out", f"{LAYER}self_attn.o_proj"),
+    **both("blocks.{i}.1.before", f"{LAYER}post_attention_layernorm"),
+}
+OLMO = Architecture(
+    model_type="olmo",
+    classes=("OlmoForCausalLM",),
+    family="gptj",
+    weights={**_SEQUENCE, **GATED},
+    keys={
+        **{key: meaning for key, meaning in SIZES.items() if key != "layer_norm_eps"},
+        "hidden_act": SWIGLU,
+        "attention_bias": To("attention_bias", default=False, values=BIASES),
+        "tie_word_embeddings": To("tie_embeddings", default=False),
+        "clip_qkv": Only(None),
+    },
+    together=(rope(), plain_heads(4096, 32)),
+    fixed={"parallel": False, "gated": True, "mlp_bias": False, "head_bias": False}
+    | {"norm_weight": False, "norm_bias": False},
+)
+JAIS2 = Architecture(
+    model_type="jais2",
+    classes=("Jais2ForCausalLM",),
+    family="gptj",
+    weights={
+        **_SEQUENCE,
+        **both("blocks.{i}.1.inner.up", f"{LAYER}mlp.up_proj"),
+        **both("blocks.{i}.1.inner.down", f"{LAYER}mlp.down_proj"),
+    },
+    keys={
+        **SIZES,
+        "hidden_act": Only("relu2"),
+        "attention_bias": To("attention_bias", default=True, values=BIASES),
+        "mlp_bias": To("mlp_bias", default=True),
+        "tie_word_embeddings": To("tie_embeddings", default=False),
+    },
+    together=(rope(), plain_heads(3328, 26)),
+    fixed={"parallel": False, "activation": "relu2", "head_bias": False},
+)
