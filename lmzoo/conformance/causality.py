@@ -5,12 +5,12 @@ A *cut* is the position from which on tokens are changed or left out.
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
 
+from lmzoo.conformance.clones import clone
 from lmzoo.conformance.gradients import embedding_gradients
 from lmzoo.conformance.measure import FLOAT64_ROUNDING, difference, first_position, float32_hint
 from lmzoo.conformance.report import Fault
@@ -202,7 +202,7 @@ def _logits(model: LanguageModel, idx: Tensor, *, autocast: bool = False) -> Ten
 
     In train mode a copy is used: a model may count in a buffer how often it has chosen each expert.
     """
-    model = copy.deepcopy(model) if model.training else model
+    model = clone(model) if model.training else model
     bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=autocast)
     with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(model.training), bfloat16:
         torch.manual_seed(0)

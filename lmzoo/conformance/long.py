@@ -5,13 +5,12 @@ Chunked algorithms, block masks, caches and closed forms are often wrong only pa
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 
 from lmzoo.conformance.causality import LEAK
 from lmzoo.conformance.choices import Choices
+from lmzoo.conformance.clones import clone
 from lmzoo.conformance.decoding import LOOK, check_all_positions
 from lmzoo.conformance.measure import (
     FLOAT64_ROUNDING,
@@ -59,7 +58,7 @@ def _require_causal(model: LanguageModel, idx: Tensor, mode: str) -> None:
     """Row r + 1 of `idx` is row 0 with other tokens from CUTS[r] on; the last rows may be missing."""
 
     def fresh(model: LanguageModel) -> LanguageModel:
-        return copy.deepcopy(model) if model.training else model  # in training a model may count what it has chosen
+        return clone(model) if model.training else model  # in training a model may count what it has chosen
 
     with torch.no_grad():
         logits_BTV = fresh(model)(idx).logits

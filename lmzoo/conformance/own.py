@@ -5,11 +5,10 @@ All other checks look at small models of the same class: a layer that was change
 
 from __future__ import annotations
 
-import copy
-
 import torch
 
 from lmzoo.conformance.causality import LEAK
+from lmzoo.conformance.clones import clone
 from lmzoo.conformance.decoding import LOOK, check_split
 from lmzoo.conformance.measure import FLOAT64_ROUNDING, difference, float32_hint
 from lmzoo.conformance.reach import require_reach
@@ -64,4 +63,4 @@ def own_receptive_field(subject: Subject) -> str:
 
 def _own(subject: Subject) -> LanguageModel:
     assert subject.own is not None
-    return copy.deepcopy(subject.own).double()
+    return clone(subject.own).double()

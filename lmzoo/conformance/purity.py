@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import logging
 import random
@@ -17,6 +16,7 @@ from torch import Tensor
 
 from lmzoo import configs
 from lmzoo.compiling import compiled
+from lmzoo.conformance.clones import clone
 from lmzoo.conformance.measure import backward, require_equal, require_same_bits
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
@@ -71,7 +71,7 @@ def train_mode(subject: Subject) -> str:
         name: 0.5 for name, value in configs.to_dict(subject.config).items() if "dropout" in name and value == 0
     }
     model = _constructed(subject.cls, dataclasses.replace(subject.config, **rates), 0)
-    before_BTV = _trained_logits(copy.deepcopy(model), idx, 0)
+    before_BTV = _trained_logits(clone(model), idx, 0)
     require_same_bits(
         _trained_logits(model.eval().train(), idx, 0),
         before_BTV,

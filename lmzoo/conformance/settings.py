@@ -9,6 +9,7 @@ from typing import Any, Literal, get_origin
 import torch
 
 from lmzoo import configs, losses, registry
+from lmzoo.conformance.clones import clone
 from lmzoo.conformance.measure import FLOAT64_ROUNDING, difference, require_equal, require_same_bits
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject, perturb
@@ -67,7 +68,7 @@ class _Effects:
     """Everything that a setting can have an effect on, computed when it is needed."""
 
     def __init__(self, cls: type[LanguageModel], config: ModelConfig) -> None:
-        self.cls, self.config = cls, config
+        self.config = config
         self.model = registry.build_model(cls, config, generator=torch.Generator().manual_seed(0))
         self._values: dict[str, Any] = {}
 
@@ -97,21 +98,24 @@ class _Effects:
         return {name: p.detach() for name, p in self.model.named_parameters()}
 
     def _logits(self) -> dict[str, torch.Tensor]:
-        self.model = self.model.double()
-        perturb(self.model)
         with torch.no_grad():
-            return {"logits": self.model.eval()(self._tokens(0)).logits}
+            return {"logits": self._perturbed().eval()(self._tokens(0)).logits}
 
     def _trained(self) -> dict[str, torch.Tensor]:
-        # A new model: one that was in eval mode must not lose its dropout, but that is for another check to find.
-        model = registry.build_model(self.cls, self.config, generator=torch.Generator().manual_seed(0)).double()
-        perturb(model)
+        # Of the model as it was built: one that was in eval mode may have lost its dropout, which another check finds.
+        model = self._perturbed()
         idx, targets = self._tokens(0), self._tokens(1)
         with torch.random.fork_rng(devices=[]), losses.collect_auxiliary(True) as named:
             torch.manual_seed(0)
             x_BTD, _ = model.train().features(idx)
             named |= model.extra_losses(x_BTD, idx, targets)
         return {"features": x_BTD.detach(), **{f"loss {name}": value.detach() for name, value in named.items()}}
+
+    def _perturbed(self) -> LanguageModel:
+        """Returns a perturbed clone in float64, in train mode."""
+        model = clone(self.model).double()
+        perturb(model)
+        return model
 
     def _tokens(self, seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)

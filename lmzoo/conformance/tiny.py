@@ -5,7 +5,6 @@ Weights are perturbed before a check looks at what a model computes, because a w
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import tempfile
 import typing
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from lmzoo import configs, registry
+from lmzoo.conformance.clones import clone
 from lmzoo.conformance.fresh import FreshProcess
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.sizes import LARGE, TINY, Sizes, sized_config
@@ -55,31 +55,36 @@ class Subject:
         self.sent: Sent | None = None  # what the fresh process was asked to load
         self.seed = 0  # of the random shapes
         self.thorough = False  # more random shapes, and all variants in the large form
+        self._made: dict[object, LanguageModel] = {}  # what `model` clones, by its arguments
         self._variants: list[Subject] | None = None  # made once: their depth is found by building models
         self._large: list[Subject] | None = None
         self._neighbors: list[tuple[str, ModelConfig]] | None = None
 
     def model(self, *, perturbed: bool = True, dropout: float = 0.0, seed: int = 0, **overrides: Any) -> LanguageModel:
-        """Constructs a float32 model on the CPU in eval mode; torch's global random state stays unchanged.
+        """Returns a new float32 model on the CPU in eval mode; torch's global random state stays unchanged.
 
-        `perturbed=False` keeps the initial weights. `dropout` sets all dropout rates. `overrides` change the config.
+        `perturbed=False` keeps the initial weights. `dropout` sets all dropout rates. `overrides` change the config. A
+        model is constructed once for the same arguments, and cloned after that, which is much quicker.
         """
+        key = (perturbed, seed, tuple(sorted(overrides.items())))
+        if key not in self._made:
+            self._made[key] = self._make(perturbed, seed, overrides)
+        model = clone(self._made[key])
+        _set_dropout(model, dropout)
+        return model.eval()
+
+    def _make(self, perturbed: bool, seed: int, overrides: Mapping[str, Any]) -> LanguageModel:
+        """Constructs a model for `model`."""
         config = dataclasses.replace(self.config, **overrides) if overrides else self.config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             if perturbed and self.instance is not None and not overrides:
-                model = copy.deepcopy(self.instance)
+                model = clone(self.instance)
             else:
                 model = registry.build_model(self.cls, config, generator=torch.Generator().manual_seed(seed))
         if perturbed:
             perturb(model, seed)
-        for module in model.modules():
-            if isinstance(module, nn.Dropout):
-                module.p = dropout
-            for name, value in vars(module).items():
-                if "dropout" in name and isinstance(value, float):
-                    setattr(module, name, dropout)
-        return model.eval()
+        return model
 
     def tokens(self, B: int, T: int, seed: int = 0) -> Tensor:
         """Returns random token ids (B, T), the same for the same arguments."""
@@ -219,6 +224,16 @@ def perturb(model: LanguageModel, seed: int = 0, scale: float = 1.0) -> None:
             parameter.add_(scale * std * torch.randn(parameter.shape, generator=generator).to(parameter))
 
 
+def _set_dropout(model: nn.Module, rate: float) -> None:
+    """Sets every dropout rate, also those that a layer keeps in an attribute of its own."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = rate
+        for name, value in vars(module).items():
+            if "dropout" in name and isinstance(value, float):
+                setattr(module, name, rate)
+
+
 def subject(target: LanguageModel | type[LanguageModel] | str) -> Subject:
     """Returns the subject for a model, a class, or a registered name (`family` or `family.preset`)."""
     if isinstance(target, str):
@@ -231,7 +246,7 @@ def subject(target: LanguageModel | type[LanguageModel] | str) -> Subject:
         raise ConfigError(f"model={target!r} must be a registered name, a LanguageModel class or a LanguageModel")
     cls = type(target)
     made = Subject(cls, configs.to_dict(target.config), target.family or cls.__name__)
-    made.own = copy.deepcopy(target).float().cpu().eval()
+    made.own = clone(target).float().cpu().eval()
     # A model that is small except for its depth is copied: its layers may have been changed after construction.
     small, given = configs.to_dict(made.config), configs.to_dict(target.config)
     if {**small, "n_layers": None} == {**given, "n_layers": None}:
