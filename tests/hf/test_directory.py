@@ -67,6 +67,7 @@ def test_export_gives_back_what_was_imported(model_type: str, variant: str, tmp_
     assert_same_logits(ours, again)
 
 
+_SERIAL = {"parallel": False, "head_bias": False, "rotary_dim": 8}
 CREATED: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {}, "llama"),
     ("llama", {"rope_scaling": "yarn factor=4 original=8 attention=1.3 whole=0 fast=20"}, "llama"),
@@ -98,6 +99,8 @@ CREATED: list[tuple[str, dict[str, Any], str]] = [
         {"gated": True, "mlp_bias": False, "head_bias": False, "parallel": False, "rotary_dim": 4, "n_kv_heads": 1},
         "stablelm",
     ),
+    ("gptj", {**_SERIAL, "gated": True, "mlp_bias": False, "norm_weight": False, "norm_bias": False}, "olmo"),
+    ("gptj", {**_SERIAL, "activation": "relu2", "attention_bias": "all"}, "jais2"),
     ("olmo2", {"tie_embeddings": True, "n_kv_heads": 1}, "olmo2"),
     ("olmo2", {"pattern": "delta nope", "delta_heads": 4, "key_dim": 6, "value_dim": 10}, "olmo_hybrid"),
     ("granite", {"rope_scaling": "linear factor=3", "attention_bias": True, "attention_scale": 0.3}, "granite"),

@@ -106,5 +106,5 @@ def test_tokenizer_files_refuse_an_unknown_character(tmp_path: Path) -> None:
         (tmp_path / name).write_text(text)
     with pytest.raises(Exception, match="UNK"):
         AutoTokenizer.from_pretrained(tmp_path)("abcd")
-    with pytest.raises(DataError, match=r"^the text cannot be encoded: WordLevel error: Missing \[UNK\] token"):
+    with pytest.raises(DataError, match=r"WordLevel error: Missing \[UNK\] token"):
         load_tokenizer(tmp_path).encode("abcd")
