@@ -29,6 +29,7 @@ from lmzoo.hf.llama import LLAMA, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3
 from lmzoo.hf.llama_relatives import ARCEE, CWM, INTERNLM3, IQUESTCODER, MINISTRAL, SEED_OSS
 from lmzoo.hf.mamba import FALCON_MAMBA, MAMBA
 from lmzoo.hf.mamba2 import MAMBA2
+from lmzoo.hf.minimax import MINIMAX
 from lmzoo.hf.mixtral import MIXTRAL, OLMOE, QWEN3_MOE
 from lmzoo.hf.neighbors import ERNIE4_5, GLM, GLM4, HELIUM
 from lmzoo.hf.nemotron_h import NEMOTRON_H
@@ -71,6 +72,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             *(QWEN3_5_TEXT, QWEN3_5_MOE_TEXT),
             LFM2,
             LFM2_MOE,
+            MINIMAX,
             KIMI_LINEAR,
             BAMBA,
             FALCON_H1,

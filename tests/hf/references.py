@@ -575,6 +575,22 @@ CASES: dict[str, Case] = {
             "one dense": {**YARN, "num_dense_layers": 3, "layer_types": ["full_attention", "conv", "conv"]},
         },
     ),
+    "minimax": Case(
+        {
+            **LLAMA,
+            "head_dim": 6,
+            "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+            "num_local_experts": 5,
+            "block_size": 8,
+            "full_attn_alpha_factor": 1.3,
+            "full_attn_beta_factor": 0.8,
+            "linear_attn_alpha_factor": 1.6,
+            "linear_attn_beta_factor": 1.2,
+            "mlp_alpha_factor": 0.7,
+            "mlp_beta_factor": 0.9,
+        },
+        {"defaults": {"layer_types": None, "head_dim": None, "tie_word_embeddings": True, "num_experts_per_tok": 3}},
+    ),
     "kimi_linear": Case(
         {
             **{key: value for key, value in MLA.items() if key not in KIMI_LACKS},

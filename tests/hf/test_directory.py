@@ -32,7 +32,10 @@ EVERY = [(model_type, variant) for model_type, case in CASES.items() for variant
 # Weights that an export stores in another way than the checkpoint that was imported, with the same logits.
 _HALVES = ("self_attn.q_b_proj.weight", "self_attn.kv_a_proj_with_mqa.weight")  # halves as neighbors
 REORDERED = {"deepseek_v3": _HALVES, "glm4_moe_lite": _HALVES}
-UNREAD = {"opt": ("embed_positions.weight",)}  # its first two rows
+UNREAD = {
+    "opt": ("embed_positions.weight",),  # its first two rows
+    "minimax": ("query_decay", "key_decay", "diagonal_decay"),  # buffers of the length of a chunk
+}
 
 
 def in_transformers(folder: Path) -> PreTrainedModel:
@@ -135,6 +138,11 @@ CREATED: list[tuple[str, dict[str, Any], str]] = [
     ("nemotron_h", {"pattern": "mamba2 attention mlp", "n_layers": 3, "ssm_groups": 2, "head_dim": 5}, "nemotron_h"),
     ("nemotron_h", {"pattern": "experts attention", "d_expert": 9, "n_shared": 2, "n_kv_heads": 1}, "nemotron_h"),
     ("zamba2", {"pattern": "shared", "n_shared": 1, "adapts_attention": True, "rotates": True, "d_ff": 40}, "zamba2"),
+    (
+        "minimax",
+        {"pattern": "lightning attention", "rotary_fraction": 1.0, "n_kv_heads": 1, "mlp_alpha": 1.5, "mlp_beta": 0.7},
+        "minimax",
+    ),
     ("xlstm_large", {"qk_dim": 12, "v_dim": 20, "d_ff": 41, "gate_cap": 1.5, "logit_cap": 2.0}, "xlstm"),
     ("hybrid", {"pattern": "mamba2 attention", "rotary_fraction": 0.25, "expand": 1, "ssm_head_dim": 16}, "bamba"),
     (

@@ -34,6 +34,7 @@ from lmzoo.layers.hyper_connection import HyperConnection
 from lmzoo.layers.kda import KDA
 from lmzoo.layers.latent_attention import LatentAttention
 from lmzoo.layers.layer import Layer
+from lmzoo.layers.lightning_attention import LightningAttention
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.linear_attention import LinearAttention
 from lmzoo.layers.log_linear import LogLinearMamba2
@@ -313,6 +314,7 @@ GATED: dict[str, tuple[Callable[[], Layer], str, Callable[[Any], Tensor]]] = {
         "out_proj",
         lambda layer: layer.in_proj.weight[: 2 * D],
     ),
+    "lightning": (lambda: LightningAttention(D, H), "out", lambda layer: layer.gate.weight),
     "capped_mlstm": (
         lambda: CappedMLSTM(D, H, qk_dim=8, v_dim=D),
         "out",

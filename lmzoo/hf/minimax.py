@@ -1,0 +1,89 @@
+"""MiniMax-01 in transformers."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words
+from lmzoo.hf.griffin import InLayer
+from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
+from lmzoo.hf.llama import WEIGHTS as LLAMA
+from lmzoo.hf.mixtral import WEIGHTS as MIXTRAL
+from lmzoo.hf.weights import PerHead, Source, Weights
+
+_MIXER = "model.layers.{i}.self_attn."
+_EXPERTS = ("router.weight", "up", "down")
+BOTH: Weights = {
+    **{name: LLAMA[name] for name in ("tokens.weight", "norm.weight", "head.weight")},
+    "blocks.{i}.0.weight": LLAMA["blocks.{i}.0.before.weight"],
+    "blocks.{i}.3.weight": LLAMA["blocks.{i}.1.before.weight"],
+    **{f"blocks.{{i}}.4.inner.{name}": MIXTRAL[f"blocks.{{i}}.1.inner.{name}"] for name in _EXPERTS},
+}
+MIXERS: dict[str, dict[str, Source]] = {
+    "attention": {
+        "qkv.weight": cast(Source, LLAMA["blocks.{i}.0.inner.qkv.weight"]),
+        "out.weight": f"{_MIXER}o_proj.weight",
+    },
+    "lightning": {
+        "qkv.weight": PerHead(f"{_MIXER}qkv_proj.weight"),
+        "gate.weight": f"{_MIXER}output_gate.weight",
+        "norm.weight": f"{_MIXER}norm.weight",
+        "out.weight": f"{_MIXER}out_proj.weight",
+    },
+}
+_KINDS = {"full_attention": "attention", "linear_attention": "lightning"}
+
+
+def _words(config: Config) -> list[str]:
+    """Returns the mixers: attention in every second layer, from the first on, unless `layer_types` names them."""
+    if config.get("layer_types") is not None:
+        return config.words("layer_types", _KINDS)
+    return ["lightning" if layer % 2 else "attention" for layer in range(config.layers())]
+
+
+def _weights(config: Config) -> Weights:
+    """Returns the names of the weights. Those of the mixers depend on the layer."""
+    mixers: dict[str, Source] = {
+        f"blocks.{layer}.1.inner.{name}": InLayer(source, layer)
+        for layer, word in enumerate(_words(config))
+        for name, source in MIXERS[word].items()
+    }
+    return {**BOTH, **mixers}
+
+
+def _pattern_keys(ours: Settings) -> dict[str, Any]:
+    return layer_words("layer_types", ours["pattern"], _KINDS)
+
+
+_PARTS = {"full_attn": "attention", "linear_attn": "lightning", "mlp": "mlp"}
+MINIMAX = Architecture(
+    model_type="minimax",
+    classes=("MiniMaxForCausalLM",),
+    family="minimax",
+    weights=_weights,
+    keys={
+        **ATTENTION,
+        "num_key_value_heads": To("n_kv_heads", 8),
+        "head_dim": To("head_dim", None),
+        "rms_norm_eps": To("norm_eps", 1e-5),
+        "hidden_act": SWIGLU,
+        "tie_word_embeddings": To("tie_embeddings", default=False),
+        "num_local_experts": To("n_experts", 8),
+        "num_experts_per_tok": To("top_k", 2),
+        "sliding_window": Only(None),
+        **{
+            f"{theirs}_{factor}_factor": To(f"{ours}_{factor}", 1.0)
+            for theirs, ours in _PARTS.items()
+            for factor in ("alpha", "beta")
+        },
+        **{key: Unused() for key in ("block_size", "output_router_logits", "router_aux_loss_coef")},
+        "router_jitter_noise": Unused(),
+    },
+    together=(
+        rope(1e6),
+        Together(("layer_types",), lambda config: {"pattern": " ".join(_words(config))}, _pattern_keys),
+    ),
+    fixed={"rotary_fraction": 1.0},
+    aliases={"num_experts": "num_local_experts"},
+    buffers=tuple(f"*.self_attn.{name}" for name in ("slope_rate", "query_decay", "key_decay", "diagonal_decay")),
+)

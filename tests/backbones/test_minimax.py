@@ -1,0 +1,55 @@
+"""MiniMax-01; tests/hf/test_load.py compares the logits of more settings with transformers' MiniMaxForCausalLM."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import lmzoo
+from lmzoo.errors import ConfigError
+from lmzoo.hf.architecture import Config
+from lmzoo.hf.minimax import MINIMAX
+from tests.backbones.against_transformers import (
+    TOLERANCE,
+    assert_decoding_equals,
+    assert_gradients_equal,
+    random_tokens,
+)
+from tests.hf.references import case_keys, logits_of, reference, saved
+
+SIZES = {"vocab_size": 13, "d_model": 32, "n_layers": 2}
+
+
+def test_minimax_decoding_and_gradients_equal_transformers(tmp_path: Path) -> None:
+    theirs = reference("minimax", **case_keys("minimax"))
+    ours = lmzoo.load_model(saved(theirs, tmp_path))
+    idx = random_tokens(61, 2, 24)
+    expected = logits_of(theirs, idx)
+    torch.testing.assert_close(ours(idx).logits, expected, atol=TOLERANCE, rtol=0)
+    assert_decoding_equals(ours, idx, expected, [11, 1, 3, *[1] * 9])
+    theirs.config.use_cache = False  # no full forward with their own cache
+    assert_gradients_equal(ours, theirs, MINIMAX.weights_for(Config(theirs.config.to_dict())), idx[:, :16])
+
+
+def test_minimax_decays_become_weaker_with_the_depth() -> None:
+    model = lmzoo.create_model("minimax", **SIZES | {"n_layers": 3}, pattern="lightning")
+    steepness = [block[1].inner.steepness for block in model.blocks]
+    assert steepness == pytest.approx([1, 0.5, 0], abs=2e-5)
+    assert steepness[2] > 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"pattern": "linear"}, "pattern='linear'"),
+        ({"top_k": 5}, "top_k=5 must be at most n_experts=4"),
+        ({"lightning_alpha": 0.0}, r"lightning_alpha=0\.0 must be above 0"),
+        ({"rotary_fraction": 2.0}, "rotary_fraction=2.0"),
+        ({"n_kv_heads": 3}, "n_kv_heads=3 must divide n_heads=4"),
+    ],
+)
+def test_minimax_config_names_field_and_rule(settings: dict[str, object], error: str) -> None:
+    with pytest.raises(ConfigError, match=error):
+        lmzoo.create_model("minimax", **SIZES, **settings)
