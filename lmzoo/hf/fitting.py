@@ -81,7 +81,11 @@ def fitting(
 
 def _no_type_has(family: str, problems: Mapping[str, list[str] | str]) -> ConfigError:
     """Returns the error for the settings that stand in the way of the nearest of several model types."""
-    counts = {model_type: len(found) for model_type, found in problems.items() if isinstance(found, list)}
+    counts = {  # other layers are farther away than another setting
+        model_type: sum(2 if text.startswith(_PATTERNS) else 1 for text in found)
+        for model_type, found in problems.items()
+        if isinstance(found, list)
+    }
     nearest = min(counts or problems, key=lambda model_type: counts.get(model_type, 0))
     found = problems[nearest]
     if isinstance(found, str):

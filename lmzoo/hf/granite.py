@@ -139,6 +139,8 @@ def _pattern(config: Config) -> dict[str, Any]:
     if config.get("layer_types") is not None:
         known = {"full_attention": attention, "attention": attention, "linear_attention": "mamba2", "mamba": "mamba2"}
         words = config.words("layer_types", known)
+    if attention not in words:
+        raise refused("layer_types", config.get("layer_types"), "must have attention: transformers cannot run without")
     return {**(rope().settings(config) if positions == "rope" else {}), "pattern": " ".join(words)}
 
 

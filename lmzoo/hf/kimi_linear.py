@@ -161,7 +161,7 @@ KEYS: dict[str, Key] = {
     "num_shared_experts": To("n_shared", 1),
     "routed_scaling_factor": To("routed_scale", 2.446),
     "moe_renormalize": To("normalize", default=True),
-    "tie_word_embeddings": To("tie_embeddings", default=False),
+    "tie_word_embeddings": Only(False),  # transformers never ties the head
     "attention_bias": Only(False),
     "mla_use_nope": Only(True),
     "moe_layer_freq": Only(1),
