@@ -77,7 +77,7 @@ def test_fitting_takes_the_first_model_type_with_all_settings(
         ("gemma3", {"query_scalar": 20.5}, r"^query_scalar=20\.5: no model type"),
         ("griffin", {}, r"^embed_scale=5\.65685\d+: recurrent_gemma does not have this; the type lmzoo, lmzoo's own"),
         ("mixtral", {"qk_norm": "all", "head_dim": 12}, r"^qk_norm='all': no model type"),
-        ("olmo2", {"pattern": "nope"}, r"^pattern='nope': no model type"),
+        ("olmo2", {"pattern": "nope"}, r"^qk_norm='all': no model type .+; nearest: exaone4\) has this"),
         ("deepseek", {"pattern": "kda nope", "tie_embeddings": True}, r"^tie_embeddings=True: no model type"),
         ("granite", {"pattern": "mamba2"}, r"^pattern='mamba2': no model type"),
         ("diff", {"rope_scaling": "ntk factor=2"}, r"^rope_scaling='ntk factor=2': diffllama does not have this; "),
