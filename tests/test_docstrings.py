@@ -7,7 +7,6 @@ import inspect
 import pkgutil
 from types import ModuleType
 
-import pytest
 from torch import nn
 
 import lmzoo
@@ -39,8 +38,10 @@ def inherited_doc(cls: type, name: str) -> str | None:
     return next((doc for base in homes if (doc := inspect.getdoc(vars(base)[name]))), None)
 
 
-@pytest.mark.parametrize("name", [name for name in MODULES if name != "lmzoo.__main__"])
-def test_public_names_have_docstrings(name: str) -> None:
-    module = importlib.import_module(name)
-    assert module.__doc__, f"{name} has no docstring"
-    assert not undocumented(module)
+def test_public_names_have_docstrings() -> None:
+    assert len(MODULES) > 400
+    for name in MODULES:
+        if name != "lmzoo.__main__":
+            module = importlib.import_module(name)
+            assert module.__doc__, f"{name} has no docstring"
+            assert not undocumented(module)

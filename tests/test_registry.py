@@ -17,6 +17,7 @@ from lmzoo import entries, registry
 from lmzoo.errors import ConfigError, LmzooError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.state import State
+from tests.cases import each_case
 
 BUILT_IN = sorted(path.stem for path in (Path(__file__).parents[1] / "lmzoo/backbones").glob("[!_]*.py"))
 
@@ -66,14 +67,14 @@ def test_families_have_presets_facts_and_cards() -> None:
         assert all(preset.source for preset in family.presets.values()), f"{name}: say where the numbers come from"
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@each_case("name", BUILT_IN)
 def test_families_facts_equal_the_traits_of_the_class(name: str) -> None:
     traits = lmzoo.create_model(name, vocab_size=65, device="meta").traits
     facts = registry.families()[name].facts
     assert (traits.extrapolates, traits.state_growth) == (facts["extrapolates"], facts["state_growth"])
 
 
-@pytest.mark.parametrize("name", BUILT_IN)
+@each_case("name", BUILT_IN)
 @pytest.mark.parametrize(("preset", "size", "share"), [("tiny", 1e5, 0.7), ("1m", 1e6, 0.05), ("10m", 1e7, 0.02)])
 def test_presets_have_the_size_in_their_name(name: str, preset: str, size: float, share: float) -> None:
     """Families are compared at equal sizes, counted at a vocabulary of 256 (bytes) unless the preset names another.

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import pytest
-
 from lmzoo import registry
 from lmzoo.model import ModelConfig
 from lmzoo.settings import Setting, describe, markdown, shown, values
 from lmzoo.train.config import TrainConfig
+from tests.cases import each_case
 
 CONFIGS = [TrainConfig, *(registry.model_class(family).config_class for family in registry.families())]
 
@@ -34,7 +33,7 @@ def test_describe_reads_names_types_defaults_and_comments() -> None:
     assert flag == Setting("flag", "bool", "true", "yes or no")
 
 
-@pytest.mark.parametrize("cls", CONFIGS, ids=lambda cls: cls.__name__)
+@each_case("cls", CONFIGS)
 def test_describe_finds_a_meaning_for_every_setting(cls: type) -> None:
     assert [setting.name for setting in describe(cls) if not setting.meaning] == []
 

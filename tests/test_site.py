@@ -9,9 +9,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import lmzoo
+from tests.cases import each_case
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs" / "site"))
@@ -46,7 +45,7 @@ def anchors(path: Path) -> set[str]:
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+@each_case("path", FILES)
 def test_links_of_markdown_lead_somewhere(path: Path) -> None:
     for link in LINK.findall(without_code(path.read_text(encoding="utf-8"))):
         if link.startswith("https://"):

@@ -16,6 +16,7 @@ import lmzoo
 from lmzoo import state
 from lmzoo.errors import CheckpointError, InputError
 from lmzoo.state import Constant, TimeBuffer
+from tests.cases import each_case
 
 
 class Pair(NamedTuple):
@@ -29,8 +30,8 @@ def numbers(start: int, count: int, batch_size: int = 2) -> torch.Tensor:
     return torch.stack([row + 100 * b for b in range(batch_size)])[..., None]
 
 
-@pytest.mark.parametrize("window", [None, 1, 2, 5])
-@pytest.mark.parametrize("max_len", [0, 1, 3, 12])
+@each_case("window", [None, 1, 2, 5])
+@each_case("max_len", [0, 1, 3, 12])
 @pytest.mark.parametrize("pieces", [[1] * 12, [12], [3, 1, 1, 5, 2], [0, 7, 0, 5]])
 def test_time_buffer_entries_are_the_last_that_were_appended(
     window: int | None, max_len: int, pieces: list[int]

@@ -10,6 +10,7 @@ import pytest
 
 from lmzoo import entries, registry
 from lmzoo.compare.papers import bibtex
+from tests.cases import each_case
 from tests.compare.example import everything, example, model
 
 ROOT = Path(__file__).parents[2]
@@ -36,7 +37,7 @@ def test_bibtex_names_a_file_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch
     assert re.match(r"% .*papers.bib: not UTF-8 at byte offset 0\n\n@misc\{gu2023mamba,", found)
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@each_case("name", FAMILIES)
 def test_bibtex_of_each_family_has_the_papers_of_its_facts(name: str) -> None:
     family = FAMILIES[name]
     assert "".join(match[0] + "\n" for match in ENTRY.finditer(family.papers)).rstrip() == family.papers.rstrip()

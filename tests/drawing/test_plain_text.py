@@ -12,6 +12,7 @@ from lmzoo.drawing import draw, text
 from lmzoo.layers.mlp import MLP
 from lmzoo.layers.norm import LayerNorm, RMSNorm
 from lmzoo.layers.stack import Residual, Stack
+from tests.cases import each_case
 from tests.drawing.models import (
     MODELS,
     Looped,
@@ -24,7 +25,7 @@ from tests.drawing.models import (
 )
 
 
-@pytest.mark.parametrize("name", MODELS)
+@each_case("name", MODELS)
 def test_text_fits_the_terminal_in_plain_characters(name: str) -> None:
     drawing = drawing_of(name)
     for width in (80, 100, 140):

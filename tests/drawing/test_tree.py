@@ -8,6 +8,7 @@ import pytest
 
 from lmzoo.drawing import draw
 from lmzoo.drawing.tree import Box, Cost, Node, Repeat, each_run, own_cost
+from tests.cases import each_case
 from tests.drawing.models import (
     MODELS,
     make,
@@ -30,7 +31,7 @@ def boxes_cost(node: Node) -> Cost:
     return inner + own_cost(node) if isinstance(node, Box) else inner
 
 
-@pytest.mark.parametrize("name", [*MODELS, "mmam x 10", "p x 3", "aw x 4"])
+@each_case("name", [*MODELS, "mmam x 10", "p x 3", "aw x 4"])
 def test_draw_sums_at_every_level(name: str) -> None:
     pattern, _, n_layers = name.partition(" x ")
     drawing = draw(words(pattern, int(n_layers)) if n_layers else make(name), T=24)

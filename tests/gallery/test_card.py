@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import pytest
-
 from lmzoo import registry
 from lmzoo.gallery.card import EQUATIONS, IDEA, html, preformatted, sections
+from tests.cases import each_case
 
 CARD = """# Name
 
@@ -39,7 +38,7 @@ def test_sections_of_a_text_without_titles_is_one() -> None:
     }
 
 
-@pytest.mark.parametrize("family", list(registry.families()))
+@each_case("family", list(registry.families()))
 def test_sections_of_every_card_begin_with_the_idea_and_the_equations(family: str) -> None:
     card = registry.families()[family].card
     if card.startswith("# "):  # a family of a test has a docstring instead

@@ -10,6 +10,7 @@ import pytest
 
 from lmzoo import registry
 from lmzoo.gallery.equations import GREEK, equations, is_equation, mathml
+from tests.cases import each_case
 
 FAMILIES = list(registry.families())
 
@@ -94,7 +95,7 @@ def test_equations_part_a_line_into_an_equation_and_notes() -> None:
     assert html.count("padding-left: 2.4em") == 2
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@each_case("family", FAMILIES)
 def test_equations_lose_no_letter_of_a_card(family: str) -> None:
     for block in re.findall(r"(?:^    .*\n|^\n)+", registry.families()[family].card, re.MULTILINE):
         html = equations(block, ("d_model",))

@@ -12,6 +12,7 @@ import pytest
 from lmzoo.conformance import CHECKS, check_model, check_names, saving, subject
 from lmzoo.conformance.fresh import FreshProcess
 from lmzoo.model import LanguageModel
+from tests.cases import each_case
 from tests.museum import base, chunked, grouped
 
 
@@ -51,7 +52,7 @@ def test_exhibit_fails_its_check(name: str) -> None:
     assert "raised" not in saw, f"fails by an unrelated exception: {saw}"
 
 
-@pytest.mark.parametrize("name", EXHIBITS)
+@each_case("name", EXHIBITS)
 def test_exhibit_names_its_fault_and_source(name: str) -> None:
     assert exhibit(name).CAUGHT_BY in check_names()
     assert re.search(ISSUE_OR_OURS, source(exhibit(name))), "the source must be repository#issue, or Ours:"
@@ -72,7 +73,7 @@ def test_sound_model_passes_all_checks(name: str, pytestconfig: pytest.Config) -
     assert report.passed, str(report)
 
 
-@pytest.mark.parametrize("name", SOUND)
+@each_case("name", SOUND)
 def test_sound_model_names_its_source(name: str) -> None:
     assert re.search(f"{PAPER}|{ISSUE_OR_OURS}", source(sound(name))), "the source must be an issue, a paper, or Ours:"
 

@@ -11,6 +11,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from lmzoo.ops.attention import causal_attention, fused_attention, naive_attention, single_query_attention
 from lmzoo.ops.counting import FlopCounter
+from tests.cases import each_case
 from tests.ops.scans import assert_same, values_and_gradients
 
 
@@ -20,8 +21,8 @@ def make_inputs(T: int, S: int, H: int = 4, G: int = 2, dtype: torch.dtype = tor
     return [torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype) for shape in shapes]
 
 
-@pytest.mark.parametrize(("T", "S"), [(1, 1), (2, 2), (5, 5), (1, 5), (2, 8), (4, 5)])
-@pytest.mark.parametrize("window", [None, 1, 2, 5, 6])
+@each_case("T, S", [(1, 1), (2, 2), (5, 5), (1, 5), (2, 8), (4, 5)])
+@each_case("window", [None, 1, 2, 5, 6])
 @pytest.mark.parametrize(("H", "G"), [(4, 4), (4, 1), (4, 2), (8, 4), (16, 8)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_causal_attention_equals_naive(
@@ -37,14 +38,14 @@ def test_causal_attention_equals_naive(
     assert_same(fused, naive, tolerance)
 
 
-@pytest.mark.parametrize("S", [1, 5, 9])
+@each_case("S", [1, 5, 9])
 @pytest.mark.parametrize(("H", "G"), [(4, 4), (4, 1), (8, 4)])
 def test_single_query_attention_equals_naive(S: int, H: int, G: int) -> None:
     inputs = make_inputs(1, S, H, G, torch.float32)
     torch.testing.assert_close(single_query_attention(*inputs), naive_attention(*inputs), rtol=1e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("window", [None, 1, 3])
+@each_case("window", [None, 1, 3])
 def test_naive_attention_equals_explicit_sums(window: int | None) -> None:
     """Loops over single queries, heads and keys, in Python numbers."""
     T, S, H, G = 3, 5, 4, 2
@@ -68,7 +69,7 @@ def test_causal_attention_dropout_drops_weights() -> None:
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.bfloat16, 2e-2)])
-@pytest.mark.parametrize(("T", "S"), [(1, 6), (6, 6), (2, 6)])
+@each_case("T, S", [(1, 6), (6, 6), (2, 6)])
 def test_causal_attention_takes_values_of_another_width(T: int, S: int, dtype: torch.dtype, tolerance: float) -> None:
     draw = torch.Generator().manual_seed(0)
     q, k, v = (torch.randn(2, *shape, generator=draw).to(dtype) for shape in ((T, 4, 8), (S, 2, 8), (S, 2, 5)))
@@ -77,7 +78,7 @@ def test_causal_attention_takes_values_of_another_width(T: int, S: int, dtype: t
     torch.testing.assert_close(y_BTHV, naive_attention(q, k, v), atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize(("K", "V"), [(8, 8), (8, 5), (5, 8)])
+@each_case("K, V", [(8, 8), (8, 5), (5, 8)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_fused_attention_takes_a_mask_and_any_widths(K: int, V: int, dtype: torch.dtype, tolerance: float) -> None:
     """Past 512 keys, where torch's kernel has several blocks of keys, and the first ones may be masked."""

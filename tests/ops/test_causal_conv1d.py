@@ -10,6 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lmzoo.ops.causal_conv1d import SHORTEST_SHIFTED, causal_conv1d, naive_causal_conv1d, shifted_causal_conv1d
 from lmzoo.ops.counting import FlopCounter
+from tests.cases import each_case
 from tests.ops.scans import assert_same, values_and_gradients
 
 
@@ -19,9 +20,9 @@ def make_inputs(T: int, dtype: torch.dtype = torch.float64, width: int = 4) -> l
     return [torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype) for shape in shapes]
 
 
-@pytest.mark.parametrize("T", [1, 2, 3, 4, 11])
-@pytest.mark.parametrize("width", [1, 2, 4])
-@pytest.mark.parametrize("given", [2, 3, 4])  # without a bias, without a tail, with all
+@each_case("T", [1, 2, 3, 4, 11])
+@each_case("width", [1, 2, 4])
+@each_case("given", [2, 3, 4])  # without a bias, without a tail, with all
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_shifted_causal_conv1d_equals_naive(
     T: int, width: int, given: int, dtype: torch.dtype, tolerance: float
@@ -57,7 +58,7 @@ def test_causal_conv1d_tail_does_not_keep_the_input_in_memory() -> None:
     assert after.untyped_storage().nbytes() == after.nbytes
 
 
-@pytest.mark.parametrize("T", [1, 6])
+@each_case("T", [1, 6])
 def test_causal_conv1d_keeps_the_dtype_of_the_input(T: int) -> None:
     x, weight, bias, _ = make_inputs(T, torch.float32)
     y, tail = causal_conv1d(x.bfloat16(), weight, bias)
@@ -88,7 +89,7 @@ def test_causal_conv1d_flops_are_counted() -> None:
     assert counter.get_total_flops() == 3 * forward
 
 
-@pytest.mark.parametrize("T", [1, SHORTEST_SHIFTED - 1, SHORTEST_SHIFTED])
+@each_case("T", [1, SHORTEST_SHIFTED - 1, SHORTEST_SHIFTED])
 def test_causal_conv1d_counts_as_its_definition(T: int) -> None:
     with FlopCounter() as counter:
         causal_conv1d(torch.randn(2, T, 3), torch.randn(3, 4))

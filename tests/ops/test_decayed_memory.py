@@ -14,6 +14,7 @@ from lmzoo.ops import chunks
 from lmzoo.ops.counting import FlopCounter
 from lmzoo.ops.decayed_memory import CHUNK_LENGTH as C
 from lmzoo.ops.decayed_memory import decayed_memory
+from tests.cases import each_case
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
 B, H, K, V = 2, 3, 4, 5
@@ -66,9 +67,9 @@ def make_inputs(T: int, kind: str, decays: str = "mixed", dtype: torch.dtype = t
     return [x.to(dtype) for x in inputs[: 5 + len(kind.replace("late", "a"))]]
 
 
-@pytest.mark.parametrize("decays", ["mixed", "strong", "weak", "infinite"])
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("T", [1, C - 1, C, C + 1, 3 * C + 2])
+@each_case("decays", ["mixed", "strong", "weak", "infinite"])
+@each_case("kind", KINDS)
+@each_case("T", [1, C - 1, C, C + 1, 3 * C + 2])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-5)])
 def test_decayed_memory_is_the_definition(T: int, kind: str, decays: str, dtype: torch.dtype, tolerance: float) -> None:
     inputs, (operator, definition) = make_inputs(T, kind, decays, dtype), forms(kind)
@@ -86,8 +87,8 @@ def test_decayed_memory_does_not_depend_on_the_tiles(monkeypatch: pytest.MonkeyP
     assert_same(values_and_gradients(operator, inputs), expected, 1e-12)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("output", [0, 1])
+@each_case("kind", KINDS)
+@each_case("output", [0, 1])
 def test_decayed_memory_gradient_of_one_output_alone(output: int, kind: str) -> None:
     inputs = [x.requires_grad_() for x in make_inputs(C + 1, kind)]
     grads = [
@@ -97,8 +98,8 @@ def test_decayed_memory_gradient_of_one_output_alone(output: int, kind: str) -> 
     assert_same(grads[0], grads[1], 1e-10)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("T", [1, 3 * C])
+@each_case("kind", KINDS)
+@each_case("T", [1, 3 * C])
 def test_decayed_memory_leaves_its_inputs_and_what_it_saved_as_they_are(T: int, kind: str) -> None:
     inputs, (operator, _) = make_inputs(T, kind), forms(kind)
     leaves = [x.clone().requires_grad_() for x in inputs]
@@ -129,7 +130,7 @@ def test_decayed_memory_holds_for_long_sequences_in_float32() -> None:
     assert_same(actual, values_and_gradients(naive_decayed_memory, inputs), 1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@each_case("kind", KINDS)
 def test_decayed_memory_compiles_in_one_graph(kind: str) -> None:
     inputs, (operator, definition) = make_inputs(C + 1, kind), forms(kind)
     compiled = torch.compile(operator, fullgraph=True, backend="aot_eager", dynamic=False)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.ops.decayed_scores import decayed_scores, naive_decayed_scores
+from tests.cases import each_case
 from tests.ops.scans import assert_same, values_and_gradients
 
 
@@ -23,8 +24,8 @@ def make_inputs(C: int, dtype: torch.dtype, *, kind: str, sets: tuple[int, ...] 
     return [t.to(dtype) for t in (q, k, log_decay)]
 
 
-@pytest.mark.parametrize("kind", ["weak", "strong", "infinite"])
-@pytest.mark.parametrize("C", [1, 2, 3, 8, 32])
+@each_case("kind", ["weak", "strong", "infinite"])
+@each_case("C", [1, 2, 3, 8, 32])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-6)])
 def test_decayed_scores_are_the_definition(C: int, kind: str, dtype: torch.dtype, tolerance: float) -> None:
     inputs = make_inputs(C, dtype, kind=kind)

@@ -16,6 +16,7 @@ from lmzoo.ops.delta_chunks import CHUNK_LENGTH as C
 from lmzoo.ops.delta_chunks import LONGEST_SINGLE, chunk_length, delta_chunks
 from lmzoo.ops.delta_rule import naive_delta_rule
 from lmzoo.ops.gated_delta_rule import naive_gated_delta_rule
+from tests.cases import each_case
 from tests.ops.scans import assert_same, values_and_gradients
 
 B, H, K, V = 2, 3, 4, 5
@@ -54,8 +55,8 @@ def make_inputs(T: int, decays: str = "mixed", dtype: torch.dtype = torch.float6
     return [x.to(dtype) for x in (inputs if decays else inputs[:-1])]
 
 
-@pytest.mark.parametrize("decays", DECAYS)
-@pytest.mark.parametrize("T", [1, C, LONGEST_SINGLE, LONGEST_SINGLE + 1, 3 * C - 1, 3 * C, 4 * C + 2])
+@each_case("decays", DECAYS)
+@each_case("T", [1, C, LONGEST_SINGLE, LONGEST_SINGLE + 1, 3 * C - 1, 3 * C, 4 * C + 2])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-5)])
 def test_delta_chunks_is_the_definition(T: int, decays: str, dtype: torch.dtype, tolerance: float) -> None:
     inputs = make_inputs(T, decays, dtype)
@@ -84,8 +85,8 @@ def test_delta_chunks_does_not_depend_on_the_tiles(monkeypatch: pytest.MonkeyPat
     assert_same(values_and_gradients(in_chunks, inputs), expected, 1e-12)
 
 
-@pytest.mark.parametrize("decays", ["", "mixed"])
-@pytest.mark.parametrize("output", [0, 1])
+@each_case("decays", ["", "mixed"])
+@each_case("output", [0, 1])
 def test_delta_chunks_gradient_of_one_output_alone(output: int, decays: str) -> None:
     inputs = [x.requires_grad_() for x in make_inputs(3 * C, decays)]
     grads = [
@@ -95,7 +96,7 @@ def test_delta_chunks_gradient_of_one_output_alone(output: int, decays: str) -> 
     assert_same(grads[0], grads[1], 1e-10)
 
 
-@pytest.mark.parametrize("T", [1, 3 * C])
+@each_case("T", [1, 3 * C])
 def test_delta_chunks_leaves_its_inputs_and_what_it_saved_as_they_are(T: int) -> None:
     inputs = make_inputs(T)
     leaves = [x.clone().requires_grad_() for x in inputs]
@@ -136,14 +137,14 @@ def test_delta_chunks_of_no_rows() -> None:
     assert (y.shape, last.shape) == ((0, 3 * C, H, V), (0, H, K, V))
 
 
-@pytest.mark.parametrize("decays", ["", "mixed"])
+@each_case("decays", ["", "mixed"])
 def test_delta_chunks_compiles_in_one_graph(decays: str) -> None:
     inputs = make_inputs(2 * C + 1, decays)
     compiled = torch.compile(in_chunks, fullgraph=True, backend="aot_eager", dynamic=False)
     assert_same(values_and_gradients(compiled, inputs), values_and_gradients(definition, inputs), 1e-10)
 
 
-@pytest.mark.parametrize("decays", ["", "mixed"])
+@each_case("decays", ["", "mixed"])
 def test_delta_chunks_counts_as_its_definition(decays: str) -> None:
     inputs = [x.requires_grad_() for x in make_inputs(3 * C, decays)]
     with FlopCounter() as counter:

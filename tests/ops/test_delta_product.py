@@ -15,6 +15,7 @@ from lmzoo.ops.counting import FlopCounter
 from lmzoo.ops.delta_chunks import LONGEST_SINGLE as C
 from lmzoo.ops.delta_product import delta_product, expanded_delta_product, naive_delta_product
 from lmzoo.ops.gated_delta_rule import naive_gated_delta_rule
+from tests.cases import each_case
 from tests.ops import fla_naive
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
@@ -52,7 +53,7 @@ def results(product: Scan, inputs: list[Tensor], *, gated: bool, with_state: boo
 
 @BOTH
 @GATED
-@pytest.mark.parametrize("N", [1, 3])
+@each_case("N", [1, 3])
 def test_delta_product_is_the_equation_with_explicit_matrices(product: Scan, N: int, gated: bool) -> None:
     """S_t = H_N ... H_1 a S_{t-1} + the writes, for one row and head, H_n = I - beta_n k_n k_n^T."""
     q, k, v, beta, log_decay, state = make_inputs(C + 3, N, B=1, H=1)
@@ -76,7 +77,7 @@ def test_delta_product_is_the_equation_with_explicit_matrices(product: Scan, N: 
     [(1, 1), (1, 3), (2, 2), (C // 2 - 1, 2), (C // 2, 2), (C // 2 + 1, 2), (11, 3), (C - 1, 1), (C + 1, 4), (23, 3)],
 )
 @GATED
-@pytest.mark.parametrize("with_state", [False, True])
+@each_case("with_state", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-5)])
 def test_expanded_delta_product_is_the_naive_one(
     T: int, N: int, gated: bool, with_state: bool, dtype: torch.dtype, tolerance: float
@@ -88,7 +89,7 @@ def test_expanded_delta_product_is_the_naive_one(
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 @pytest.mark.parametrize("decay", [0.0, -1e4, -torch.inf])
-@pytest.mark.parametrize("beta", [0.0, 2.0])
+@each_case("beta", [0.0, 2.0])
 def test_expanded_delta_product_holds_at_extreme_decays_and_repeated_keys(
     beta: float, decay: float, dtype: torch.dtype, tolerance: float
 ) -> None:
@@ -130,7 +131,7 @@ def test_delta_product_of_two_reflections_rotates(product: Scan) -> None:
 
 
 @GATED
-@pytest.mark.parametrize("cut", [1, 2, C // 2, C + 2])
+@each_case("cut", [1, 2, C // 2, C + 2])
 def test_delta_product_in_two_calls_is_one_call(cut: int, gated: bool) -> None:
     *inputs, log_decay, state = make_inputs(C + 3, 2)
     sequences = [*inputs, log_decay]
@@ -146,7 +147,7 @@ def test_delta_product_in_two_calls_is_one_call(cut: int, gated: bool) -> None:
 
 
 @GATED
-@pytest.mark.parametrize("T", [1, C + 3])
+@each_case("T", [1, C + 3])
 def test_delta_product_computes_bfloat16_inputs_in_float32(T: int, gated: bool) -> None:
     *inputs, log_decay, state = make_inputs(T, 2, torch.float32)
     low, decays = [x.bfloat16() for x in inputs], log_decay if gated else None
@@ -158,7 +159,7 @@ def test_delta_product_computes_bfloat16_inputs_in_float32(T: int, gated: bool) 
     assert_same([y.float()], [expected], 8e-3)  # one rounding to bfloat16 of a float32 result
 
 
-@pytest.mark.parametrize("T", [1, C + 3])
+@each_case("T", [1, C + 3])
 def test_delta_product_counts_as_its_definition(T: int) -> None:
     with FlopCounter() as counter:
         delta_product(*make_inputs(T, 3))

@@ -15,6 +15,7 @@ from lmzoo.ops.counting import FlopCounter
 from lmzoo.ops.delta_chunks import CHUNK_LENGTH as C
 from lmzoo.ops.delta_chunks import LONGEST_SINGLE
 from lmzoo.ops.delta_rule import SHORTEST_CHUNKED, chunked_delta_rule, delta_rule, naive_delta_rule
+from tests.cases import each_case
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
 LENGTHS = (
@@ -62,15 +63,15 @@ def explicit_delta_rule(inputs: list[Tensor]) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("rule", [naive_delta_rule, chunked_delta_rule, delta_rule])
-@pytest.mark.parametrize("T", [1, 5, 2 * C + 3])
+@each_case("T", [1, 5, 2 * C + 3])
 def test_delta_rule_is_the_equation_with_explicit_matrices(T: int, rule: Scan) -> None:
     inputs = make_inputs(T)
     for got, want in zip(rule(*inputs), explicit_delta_rule(inputs), strict=True):
         np.testing.assert_allclose(got.numpy(), want, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("T", LENGTHS)
-@pytest.mark.parametrize("with_state", [False, True])
+@each_case("T", LENGTHS)
+@each_case("with_state", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-5)])
 def test_chunked_delta_rule_is_the_naive_one(T: int, with_state: bool, dtype: torch.dtype, tolerance: float) -> None:
     inputs = make_inputs(T, dtype)
@@ -81,7 +82,7 @@ def test_chunked_delta_rule_is_the_naive_one(T: int, with_state: bool, dtype: to
 
 # With beta = 2 nothing decays: every write of the sequence stays in the state, and so does every rounding error.
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-@pytest.mark.parametrize("beta", [0.0, 1.0, 2.0])
+@each_case("beta", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("same_keys", [False, True])
 def test_chunked_delta_rule_holds_at_extreme_betas(
     same_keys: bool, beta: float, dtype: torch.dtype, tolerance: float
@@ -109,7 +110,7 @@ def test_delta_rule_gradcheck() -> None:
     assert torch.autograd.gradcheck(chunked_delta_rule, inputs)
 
 
-@pytest.mark.parametrize("output", [0, 1])
+@each_case("output", [0, 1])
 def test_delta_rule_gradient_of_one_output_alone(output: int) -> None:
     inputs = [x.requires_grad_() for x in make_inputs(C + 2)]
     grads = [
@@ -119,7 +120,7 @@ def test_delta_rule_gradient_of_one_output_alone(output: int) -> None:
     assert_same(grads[0], grads[1], 1e-10)
 
 
-@pytest.mark.parametrize("cut", [1, SHORTEST_CHUNKED, C - 1, C, C + 1, LONGEST_SINGLE + 1, 4 * C + 2])
+@each_case("cut", [1, SHORTEST_CHUNKED, C - 1, C, C + 1, LONGEST_SINGLE + 1, 4 * C + 2])
 def test_delta_rule_in_two_calls_is_one_call(cut: int) -> None:
     *inputs, state = make_inputs(4 * C + 3)
     whole, last = delta_rule(*inputs, state)
@@ -134,7 +135,7 @@ def test_delta_rule_without_a_state_starts_from_zeros(rule: Scan) -> None:
     assert_same(rule(*inputs), rule(*inputs, torch.zeros_like(state)), 0)
 
 
-@pytest.mark.parametrize("T", [1, C + 3])
+@each_case("T", [1, C + 3])
 def test_delta_rule_computes_bfloat16_inputs_in_float32(T: int) -> None:
     *inputs, state = make_inputs(T, torch.float32)
     low = [x.bfloat16() for x in inputs]
@@ -146,7 +147,7 @@ def test_delta_rule_computes_bfloat16_inputs_in_float32(T: int) -> None:
     assert_same([y.float()], [expected], 8e-3)  # one rounding to bfloat16 of a float32 result
 
 
-@pytest.mark.parametrize("T", [1, C + 3])
+@each_case("T", [1, C + 3])
 def test_delta_rule_is_bitwise_the_same_under_autocast(T: int) -> None:
     inputs = make_inputs(T, torch.float32)
     expected = delta_rule(*inputs)
@@ -167,7 +168,7 @@ def test_delta_rule_can_be_recomputed() -> None:
     assert_same(recomputed, values_and_gradients(delta_rule, inputs), 0)
 
 
-@pytest.mark.parametrize("T", [1, SHORTEST_CHUNKED - 1, SHORTEST_CHUNKED, 2 * C + 3])
+@each_case("T", [1, SHORTEST_CHUNKED - 1, SHORTEST_CHUNKED, 2 * C + 3])
 def test_delta_rule_counts_as_its_definition(T: int) -> None:
     inputs = make_inputs(T, B=2, H=3, K=4)
     with FlopCounter() as counter:

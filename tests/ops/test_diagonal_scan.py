@@ -17,6 +17,7 @@ from lmzoo.ops.diagonal_scan import (
     powers,
     times,
 )
+from tests.cases import each_case
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
 LENGTHS = (1, 2, SHORTEST_DOUBLING - 1, SHORTEST_DOUBLING, 7, 8, 9, 33)
@@ -44,8 +45,8 @@ def test_diagonal_scan_is_the_sum_of_inputs_with_powers(form: Scan) -> None:
     assert torch.equal(last, y[:, -1])
 
 
-@pytest.mark.parametrize("T", LENGTHS)
-@pytest.mark.parametrize("with_state", [False, True])
+@each_case("T", LENGTHS)
+@each_case("with_state", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_doubling_diagonal_scan_is_the_naive_one(
     T: int, with_state: bool, dtype: torch.dtype, tolerance: float
@@ -55,7 +56,7 @@ def test_doubling_diagonal_scan_is_the_naive_one(
     assert_same(actual, values_and_gradients(naive_diagonal_scan, inputs), tolerance)
 
 
-@pytest.mark.parametrize("size", [0.0, 1e-30, 1.0])
+@each_case("size", [0.0, 1e-30, 1.0])
 def test_doubling_diagonal_scan_holds_at_extreme_factors(size: float) -> None:
     inputs = make_inputs(35, size=size)
     actual = values_and_gradients(doubling_diagonal_scan, inputs)
@@ -70,7 +71,7 @@ def test_doubling_diagonal_scan_does_not_read_later_tokens() -> None:
         assert torch.equal(doubling_diagonal_scan(a, x[:, :T], h)[0], whole[:, :T])
 
 
-@pytest.mark.parametrize("cut", [1, 3, 8])
+@each_case("cut", [1, 3, 8])
 def test_diagonal_scan_in_two_calls_is_one_call(cut: int) -> None:
     a, x, h = make_inputs(9)
     whole, last = diagonal_scan(a, x, h)
@@ -79,7 +80,7 @@ def test_diagonal_scan_in_two_calls_is_one_call(cut: int) -> None:
     assert_same([torch.cat([first, second], dim=1), end], [whole, last], 1e-12)
 
 
-@pytest.mark.parametrize("T", [1, 9])
+@each_case("T", [1, 9])
 def test_diagonal_scan_computes_bfloat16_inputs_in_float32(T: int) -> None:
     a, x, h = make_inputs(T, torch.float32)
     expected, last = naive_diagonal_scan(a, x.bfloat16().float(), h)

@@ -13,6 +13,7 @@ from torch import Tensor
 from lmzoo.ops.counting import FlopCounter
 from lmzoo.ops.diagonal_ssm import CHUNK_LENGTH as C
 from lmzoo.ops.diagonal_ssm import SHORTEST_CHUNKED, chunked_diagonal_ssm, diagonal_ssm, naive_diagonal_ssm
+from tests.cases import each_case
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
 LENGTHS = (1, 2, SHORTEST_CHUNKED, C - 1, C, C + 1, 2 * C, 2 * C + 3)
@@ -44,8 +45,8 @@ def test_diagonal_ssm_is_a_convolution(form: Scan) -> None:
     assert_same([form(u, a, c, h)[0]], [direct + from_start.real], 1e-12)
 
 
-@pytest.mark.parametrize("T", LENGTHS)
-@pytest.mark.parametrize("with_state", [False, True])
+@each_case("T", LENGTHS)
+@each_case("with_state", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_chunked_diagonal_ssm_is_the_naive_one(T: int, with_state: bool, dtype: torch.dtype, tolerance: float) -> None:
     inputs = make_inputs(T, dtype)[: 4 if with_state else 3]
@@ -53,7 +54,7 @@ def test_chunked_diagonal_ssm_is_the_naive_one(T: int, with_state: bool, dtype: 
     assert_same(actual, values_and_gradients(naive_diagonal_ssm, inputs), tolerance)
 
 
-@pytest.mark.parametrize("size", [0.0, 1e-30, 1.0])
+@each_case("size", [0.0, 1e-30, 1.0])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 2e-5)])
 def test_chunked_diagonal_ssm_holds_at_extreme_factors(size: float, dtype: torch.dtype, tolerance: float) -> None:
     inputs = make_inputs(2 * C + 3, dtype, size=size)
@@ -79,7 +80,7 @@ def test_diagonal_ssm_by_hand(form: Scan) -> None:
     assert y.item() == 2 * (2 + 5)
 
 
-@pytest.mark.parametrize("cut", [1, SHORTEST_CHUNKED, C, 2 * C + 2])
+@each_case("cut", [1, SHORTEST_CHUNKED, C, 2 * C + 2])
 def test_diagonal_ssm_in_two_calls_is_one_call(cut: int) -> None:
     u, a, c, h = make_inputs(2 * C + 3)
     whole, last = diagonal_ssm(u, a, c, h)
@@ -88,7 +89,7 @@ def test_diagonal_ssm_in_two_calls_is_one_call(cut: int) -> None:
     assert_same([torch.cat([first, second], dim=1), end], [whole, last], 1e-12)
 
 
-@pytest.mark.parametrize("T", [1, C + 3])
+@each_case("T", [1, C + 3])
 def test_diagonal_ssm_computes_bfloat16_inputs_in_float32(T: int) -> None:
     u, *rest = make_inputs(T, torch.float32)
     expected, last = naive_diagonal_ssm(u.bfloat16().float(), *rest)
@@ -99,7 +100,7 @@ def test_diagonal_ssm_computes_bfloat16_inputs_in_float32(T: int) -> None:
     assert_same([y.float()], [expected], 8e-3)  # one rounding to bfloat16 of a float32 result
 
 
-@pytest.mark.parametrize("T", [1, 2 * C + 3])
+@each_case("T", [1, 2 * C + 3])
 def test_diagonal_ssm_counts_as_its_definition(T: int) -> None:
     with FlopCounter() as counter:
         diagonal_ssm(*make_inputs(T))

@@ -9,6 +9,7 @@ from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.dilated_taps import dilated_taps, naive_dilated_taps, sliced_dilated_taps
+from tests.cases import each_case
 from tests.ops.scans import assert_same, values_and_gradients
 
 
@@ -18,7 +19,7 @@ def make_inputs(T: int, width: int, dilation: int, dtype: torch.dtype = torch.fl
     return [torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype) for shape in shapes]
 
 
-@pytest.mark.parametrize("T", [1, 3, 4, 5, 9])
+@each_case("T", [1, 3, 4, 5, 9])
 @pytest.mark.parametrize(("width", "dilation"), [(1, 4), (2, 1), (2, 4), (3, 2)])
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_sliced_dilated_taps_are_the_naive_ones(T: int, width: int, dilation: int, dtype: torch.dtype) -> None:
@@ -43,7 +44,7 @@ def test_dilated_taps_make_torchs_convolution() -> None:
     assert_same([taps @ rearrange(weight_EDW, "e d w -> (w d) e")], [expected], 1e-12)
 
 
-@pytest.mark.parametrize("cut", [1, 4, 7])
+@each_case("cut", [1, 4, 7])
 def test_dilated_taps_in_two_calls_are_one_call(cut: int) -> None:
     x, tail = make_inputs(8, 3, 2)
     whole, last = dilated_taps(x, 3, 2, tail)

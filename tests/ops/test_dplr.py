@@ -13,6 +13,7 @@ from lmzoo.ops.counting import FlopCounter
 from lmzoo.ops.delta_rule import naive_delta_rule
 from lmzoo.ops.dplr import SHORTEST_CHUNKED, chunked_dplr, dplr, naive_dplr
 from lmzoo.ops.linear_chunks import CHUNK_LENGTH as C
+from tests.cases import each_case
 from tests.ops.fla_naive import load
 from tests.ops.scans import assert_same, values_and_gradients
 
@@ -38,7 +39,7 @@ def make_inputs(
     return [x.to(dtype) for x in (*inputs, normal(B, H, K, V))]
 
 
-@pytest.mark.parametrize("T", LENGTHS)
+@each_case("T", LENGTHS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-5)])
 def test_chunked_dplr_is_the_naive_one(T: int, dtype: torch.dtype, tolerance: float) -> None:
     inputs = make_inputs(T, dtype)
@@ -86,7 +87,7 @@ def test_dplr_is_that_of_flash_linear_attention() -> None:
     assert_same([y, memory], [expected.transpose(1, 2), last], 1e-5)
 
 
-@pytest.mark.parametrize("cut", [1, C, C + 1])
+@each_case("cut", [1, C, C + 1])
 def test_dplr_in_two_calls_is_one_call(cut: int) -> None:
     *inputs, state = make_inputs(2 * C + 3)
     whole, last = dplr(*inputs, state)
@@ -95,7 +96,7 @@ def test_dplr_in_two_calls_is_one_call(cut: int) -> None:
     assert_same([torch.cat([first, second], dim=1), end], [whole, last], 1e-12)
 
 
-@pytest.mark.parametrize("T", [1, C + 3])
+@each_case("T", [1, C + 3])
 def test_dplr_computes_bfloat16_inputs_in_float32_under_autocast_too(T: int) -> None:
     *inputs, state = make_inputs(T, torch.float32)
     low = [x.bfloat16() for x in inputs]
@@ -113,7 +114,7 @@ def test_dplr_compiles_in_one_graph() -> None:
     assert_same(values_and_gradients(compiled, inputs), values_and_gradients(naive_dplr, inputs), 1e-10)
 
 
-@pytest.mark.parametrize("T", [1, 2 * C + 3])
+@each_case("T", [1, 2 * C + 3])
 def test_dplr_counts_as_its_definition(T: int) -> None:
     with FlopCounter() as counter:
         dplr(*make_inputs(T))

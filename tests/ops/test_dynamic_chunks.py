@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.ops.dynamic_chunks import downsample, naive_downsample, naive_upsample, upsample
+from tests.cases import each_case
 from tests.ops.scans import assert_same, values_and_gradients
 
 LENGTHS = (1, 2, 3, 31, 32, 33, 70)
@@ -24,7 +25,7 @@ def make_inputs(T: int, dtype: torch.dtype = torch.float64, B: int = 3, D: int =
     return chosen_BT, [tensor.to(dtype) for tensor in (x, y, p_BT, smoothed)]
 
 
-@pytest.mark.parametrize("T", LENGTHS)
+@each_case("T", LENGTHS)
 @pytest.mark.parametrize("more", [0, 2])
 def test_downsample_is_the_naive_one(T: int, more: int) -> None:
     chosen, (x, y, *_) = make_inputs(T + more)
@@ -35,8 +36,8 @@ def test_downsample_is_the_naive_one(T: int, more: int) -> None:
     assert_same(forms[0], forms[1], 0)
 
 
-@pytest.mark.parametrize("T", LENGTHS)
-@pytest.mark.parametrize("with_state", [False, True])
+@each_case("T", LENGTHS)
+@each_case("with_state", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
 def test_upsample_is_the_naive_one(T: int, with_state: bool, dtype: torch.dtype, tolerance: float) -> None:
     chosen, (_, y, p, smoothed) = make_inputs(T, dtype)
@@ -78,7 +79,7 @@ def test_upsample_ignores_what_follows_the_last_chunk() -> None:
     assert_same(upsample(y, p, chosen, smoothed), expected, 0)
 
 
-@pytest.mark.parametrize("cut", [1, 32, 69])
+@each_case("cut", [1, 32, 69])
 def test_upsample_in_two_calls_is_one_call(cut: int) -> None:
     chosen, (_, y, p, smoothed) = make_inputs(70)
     whole, last = upsample(y, p, chosen, smoothed)

@@ -17,6 +17,7 @@ from lmzoo.ops.experts import (
     grouped_expert_mlp,
     naive_expert_mlp,
 )
+from tests.cases import each_case
 from tests.ops.scans import assert_same, values_and_gradients
 
 Form = Callable[..., Tensor]
@@ -44,7 +45,7 @@ def values_and_gradients_of(form: Form, indices: Tensor, inputs: list[Tensor]) -
     return values_and_gradients(run, inputs)
 
 
-@pytest.mark.parametrize("N", [1, 2, 3, 17])
+@each_case("N", [1, 2, 3, 17])
 @pytest.mark.parametrize("form", [grouped_expert_mlp, gathered_expert_mlp, expert_mlp])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_expert_mlp_is_the_naive_one(N: int, form: Form, dtype: torch.dtype, tolerance: float) -> None:
@@ -167,7 +168,7 @@ def test_expert_mlp_keeps_bfloat16() -> None:
 
 
 @pytest.mark.parametrize("backend", ["eager", "aot_eager"])
-@pytest.mark.parametrize("N", [1, E // K, 4, 17])
+@each_case("N", [1, E // K, 4, 17])
 def test_expert_mlp_compiles_in_one_graph(N: int, backend: str) -> None:
     indices, inputs = make_inputs(N)
 
@@ -185,7 +186,7 @@ def test_grouped_linear_keeps_the_rules_of_operators() -> None:
     torch.library.opcheck(torch.ops.lmzoo.grouped_linear, (x.requires_grad_(), up.requires_grad_(), ends))
 
 
-@pytest.mark.parametrize("N", [1, 3, 17])
+@each_case("N", [1, 3, 17])
 def test_expert_mlp_counts_the_chosen_experts(N: int) -> None:
     indices, inputs = make_inputs(N)
     with FlopCounter() as counter:

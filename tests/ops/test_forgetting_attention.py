@@ -9,6 +9,7 @@ from torch import Tensor
 
 from lmzoo.ops.attention import naive_attention
 from lmzoo.ops.forgetting_attention import forgetting_attention, naive_forgetting_attention
+from tests.cases import each_case
 from tests.ops import fla_naive
 from tests.ops.scans import assert_same, values_and_gradients
 
@@ -24,7 +25,7 @@ def make_inputs(T: int, S: int, dtype: torch.dtype = torch.float64, gate: float 
     return [x.to(dtype) for x in (q, k, v, F.logsigmoid(logits).cumsum(dim=1))]
 
 
-@pytest.mark.parametrize(("T", "S"), [(1, 1), (7, 7), (1, 9), (4, 9)])
+@each_case("T, S", [(1, 1), (7, 7), (1, 9), (4, 9)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-5)])
 def test_forgetting_attention_is_the_naive_one(T: int, S: int, dtype: torch.dtype, tolerance: float) -> None:
     def one(attention):  # type: ignore[no-untyped-def]

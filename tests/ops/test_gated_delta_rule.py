@@ -21,6 +21,7 @@ from lmzoo.ops.gated_delta_rule import (
     gated_delta_rule,
     naive_gated_delta_rule,
 )
+from tests.cases import each_case
 from tests.ops import fla_naive
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
@@ -58,9 +59,9 @@ def test_gated_delta_rule_is_the_equation_with_explicit_matrices(rule: Scan) -> 
     assert_same([y[0, :, 0], last[0, 0]], [torch.stack(ys), S_KV], 1e-12)
 
 
-@pytest.mark.parametrize("T", LENGTHS)
-@pytest.mark.parametrize("A", [1, 4])
-@pytest.mark.parametrize("with_state", [False, True])
+@each_case("T", LENGTHS)
+@each_case("A", [1, 4])
+@each_case("with_state", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-11), (torch.float32, 1e-5)])
 def test_chunked_gated_delta_rule_is_the_naive_one(
     T: int, A: int, with_state: bool, dtype: torch.dtype, tolerance: float
@@ -71,10 +72,10 @@ def test_chunked_gated_delta_rule_is_the_naive_one(
     assert_same(actual, values_and_gradients(naive_gated_delta_rule, inputs), tolerance)
 
 
-@pytest.mark.parametrize("A", [1, 4])
+@each_case("A", [1, 4])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-@pytest.mark.parametrize("kind", ["none", "strong", "infinite", "mixed"])
-@pytest.mark.parametrize("beta", [0.0, 2.0])
+@each_case("kind", ["none", "strong", "infinite", "mixed"])
+@each_case("beta", [0.0, 2.0])
 def test_chunked_gated_delta_rule_holds_at_extreme_decays_and_repeated_keys(
     beta: float, kind: str, A: int, dtype: torch.dtype, tolerance: float
 ) -> None:
@@ -94,7 +95,7 @@ def test_gated_delta_rule_without_decays_is_the_delta_rule(rule: Scan) -> None:
     assert_same(rule(*inputs, torch.zeros_like(log_decay), state), naive_delta_rule(*inputs, state), 1e-12)
 
 
-@pytest.mark.parametrize("T", [3, 2 * C + 3])
+@each_case("T", [3, 2 * C + 3])
 def test_gated_delta_rule_equals_fla(T: int) -> None:
     q, k, v, beta, log_decay, state = make_inputs(T, 4, torch.float32)
     scaled, given = q * 4**-0.5, {"initial_state": state, "output_final_state": True}
@@ -106,7 +107,7 @@ def test_gated_delta_rule_equals_fla(T: int) -> None:
     assert_same(gated_delta_rule(scaled, k, v, beta, log_decay[..., :1], state), per_head, 1e-5)
 
 
-@pytest.mark.parametrize("cut", [1, SHORTEST_CHUNKED, C, LONGEST_SINGLE + 1, 4 * C + 2])
+@each_case("cut", [1, SHORTEST_CHUNKED, C, LONGEST_SINGLE + 1, 4 * C + 2])
 def test_gated_delta_rule_in_two_calls_is_one_call(cut: int) -> None:
     *inputs, state = make_inputs(4 * C + 3)
     whole, last = gated_delta_rule(*inputs, state)
@@ -115,7 +116,7 @@ def test_gated_delta_rule_in_two_calls_is_one_call(cut: int) -> None:
     assert_same([torch.cat([first, second], dim=1), end], [whole, last], 1e-12)
 
 
-@pytest.mark.parametrize("T", [1, C + 3])
+@each_case("T", [1, C + 3])
 def test_gated_delta_rule_computes_bfloat16_inputs_in_float32(T: int) -> None:
     *inputs, state = make_inputs(T, dtype=torch.float32)
     low = [x.bfloat16() for x in inputs]
@@ -127,7 +128,7 @@ def test_gated_delta_rule_computes_bfloat16_inputs_in_float32(T: int) -> None:
     assert_same([y.float()], [expected], 8e-3)  # one rounding to bfloat16 of a float32 result
 
 
-@pytest.mark.parametrize("T", [1, 2 * C + 3])
+@each_case("T", [1, 2 * C + 3])
 def test_gated_delta_rule_counts_as_its_definition(T: int) -> None:
     with FlopCounter() as counter:
         gated_delta_rule(*make_inputs(T))

@@ -24,6 +24,7 @@ from lmzoo.ops.gated_linear_attention import (
 )
 from lmzoo.ops.kernels import Kernel
 from lmzoo.ops.linear_chunks import CHUNK_LENGTH as C
+from tests.cases import each_case
 from tests.ops import fla_naive
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
@@ -43,9 +44,9 @@ def make_inputs(T: int, A: int = 4, dtype: torch.dtype = torch.float64, *, B: in
     return [x.to(dtype) for x in inputs]
 
 
-@pytest.mark.parametrize("T", LENGTHS)
-@pytest.mark.parametrize("A", [1, 4])
-@pytest.mark.parametrize("with_state", [False, True])
+@each_case("T", LENGTHS)
+@each_case("A", [1, 4])
+@each_case("with_state", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 3e-6)])
 def test_chunked_gated_linear_attention_is_the_naive_one(
     T: int, A: int, with_state: bool, dtype: torch.dtype, tolerance: float
@@ -56,9 +57,9 @@ def test_chunked_gated_linear_attention_is_the_naive_one(
     assert_same(actual, values_and_gradients(naive_gated_linear_attention, inputs), tolerance)
 
 
-@pytest.mark.parametrize("A", [1, 4])
+@each_case("A", [1, 4])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("kind", ["none", "weak", "strong", "infinite", "mixed"])
+@each_case("kind", ["none", "weak", "strong", "infinite", "mixed"])
 def test_chunked_gated_linear_attention_holds_at_extreme_decays(
     kind: str, A: int, dtype: torch.dtype, tolerance: float
 ) -> None:
@@ -74,8 +75,8 @@ def test_chunked_gated_linear_attention_holds_at_extreme_decays(
 
 
 @BOTH
-@pytest.mark.parametrize("A", [1, 4])
-@pytest.mark.parametrize("G", [1, 2])
+@each_case("A", [1, 4])
+@each_case("G", [1, 2])
 def test_gated_linear_attention_with_groups_repeats_queries_and_keys(G: int, A: int, rule: Scan) -> None:
     q, k, v, log_decay, state = make_inputs(C + 3, A, H=4)
     inputs = [q[:, :, :G], k[:, :, :G], v, log_decay, state]
@@ -96,7 +97,7 @@ def test_gated_linear_attention_leaves_the_loop_earlier_for_large_memories(V: in
     assert seen == [expected]
 
 
-@pytest.mark.parametrize("T", [3, C + 3])
+@each_case("T", [3, C + 3])
 def test_gated_linear_attention_equals_fla_gla(T: int) -> None:
     q, k, v, log_decay, state = make_inputs(T, 4, torch.float32)
     recurrent = fla_naive.load("ops/gla/naive.py").naive_recurrent_gla
@@ -141,7 +142,7 @@ def test_gated_linear_attention_by_hand(rule: Scan) -> None:
     assert y.item() == 17.0
 
 
-@pytest.mark.parametrize("cut", [1, SHORTEST_CHUNKED, C, 2 * C + 2])
+@each_case("cut", [1, SHORTEST_CHUNKED, C, 2 * C + 2])
 def test_gated_linear_attention_in_two_calls_is_one_call(cut: int) -> None:
     *inputs, state = make_inputs(2 * C + 3)
     whole, last = gated_linear_attention(*inputs, state)
@@ -156,7 +157,7 @@ def test_gated_linear_attention_without_decays_and_state(rule: Scan) -> None:
     assert_same(rule(q, k, v), rule(q, k, v, torch.zeros_like(log_decay), torch.zeros_like(state)), 0)
 
 
-@pytest.mark.parametrize("T", [1, C + 3])
+@each_case("T", [1, C + 3])
 def test_gated_linear_attention_computes_bfloat16_inputs_in_float32(T: int) -> None:
     *inputs, state = make_inputs(T, dtype=torch.float32)
     low = [x.bfloat16() for x in inputs]
@@ -168,7 +169,7 @@ def test_gated_linear_attention_computes_bfloat16_inputs_in_float32(T: int) -> N
     assert_same([y.float()], [expected], 8e-3)  # one rounding to bfloat16 of a float32 result
 
 
-@pytest.mark.parametrize("T", [1, 2 * C + 3])
+@each_case("T", [1, 2 * C + 3])
 def test_gated_linear_attention_counts_as_its_definition(T: int) -> None:
     with FlopCounter() as counter:
         gated_linear_attention(*make_inputs(T))

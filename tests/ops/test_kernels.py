@@ -20,6 +20,7 @@ from lmzoo.ops.dplr import dplr
 from lmzoo.ops.gated_delta_rule import gated_delta_rule
 from lmzoo.ops.gated_linear_attention import gated_linear_attention
 from lmzoo.ops.kernels import NO_KERNEL, SHORTEST, find_kernel, kernels_used, misfit
+from tests.cases import each_case
 
 BF16, F32, F64 = torch.bfloat16, torch.float32, torch.float64
 
@@ -100,7 +101,7 @@ def test_misfit_refuses_writes_that_reflect_the_memory() -> None:
     assert misfit(SHORTEST, 64, 64, [BF16], 2.0) == "no kernel: in bfloat16, beta up to 2 loses the memory"
 
 
-@pytest.mark.parametrize("T", [1, SHORTEST])
+@each_case("T", [1, SHORTEST])
 @pytest.mark.parametrize("dtype", [BF16, F32])
 def test_misfit_can_be_captured_whole(T: int, dtype: torch.dtype) -> None:
     """Or else a copy of a model for decoding on a GPU could not be compiled."""

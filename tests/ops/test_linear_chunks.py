@@ -12,6 +12,7 @@ from lmzoo.ops import chunks
 from lmzoo.ops.counting import FlopCounter
 from lmzoo.ops.linear_chunks import CHUNK_LENGTH as C
 from lmzoo.ops.linear_chunks import linear_chunks
+from tests.cases import each_case
 from tests.ops.scans import assert_same, values_and_gradients
 
 B, H, K, V = 2, 6, 4, 5
@@ -52,8 +53,8 @@ def make_inputs(T: int, decays: str = "mixed", G: int = 2, dtype: torch.dtype = 
     return [x.to(dtype) for x in (inputs if decays else inputs[:-1])]
 
 
-@pytest.mark.parametrize("decays", DECAYS)
-@pytest.mark.parametrize("T", [1, C - 1, C, C + 1, 3 * C + 2])
+@each_case("decays", DECAYS)
+@each_case("T", [1, C - 1, C, C + 1, 3 * C + 2])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_linear_chunks_is_the_definition(T: int, decays: str, dtype: torch.dtype, tolerance: float) -> None:
     inputs = make_inputs(T, decays, dtype=dtype)
@@ -73,8 +74,8 @@ def test_linear_chunks_depends_neither_on_groups_nor_on_tiles(
     assert_same(values_and_gradients(in_chunks, inputs), values_and_gradients(definition, inputs), 1e-12)
 
 
-@pytest.mark.parametrize("decays", ["", "mixed"])
-@pytest.mark.parametrize("output", [0, 1])
+@each_case("decays", ["", "mixed"])
+@each_case("output", [0, 1])
 def test_linear_chunks_gradient_of_one_output_alone(output: int, decays: str) -> None:
     inputs = [x.requires_grad_() for x in make_inputs(3 * C, decays)]
     grads = [
@@ -84,7 +85,7 @@ def test_linear_chunks_gradient_of_one_output_alone(output: int, decays: str) ->
     assert_same(grads[0], grads[1], 1e-10)
 
 
-@pytest.mark.parametrize("T", [1, 3 * C])
+@each_case("T", [1, 3 * C])
 def test_linear_chunks_leaves_its_inputs_and_what_it_saved_as_they_are(T: int) -> None:
     inputs = make_inputs(T)
     leaves = [x.clone().requires_grad_() for x in inputs]
@@ -108,7 +109,7 @@ def test_linear_chunks_gradient_reaches_a_first_call_through_the_memory() -> Non
     assert_same(values_and_gradients(in_two_calls, inputs), values_and_gradients(definition, inputs), 1e-10)
 
 
-@pytest.mark.parametrize("G", GROUPS)
+@each_case("G", GROUPS)
 def test_linear_chunks_of_views_is_that_of_copies(G: int) -> None:
     inputs = make_inputs(2 * C, "mixed", G)
     views = [x.transpose(0, -1).contiguous().transpose(0, -1) for x in inputs]
@@ -126,14 +127,14 @@ def test_linear_chunks_of_no_rows() -> None:
     assert (y.shape, last.shape) == ((0, 3 * C, H, V), (0, H, K, V))
 
 
-@pytest.mark.parametrize("decays", ["", "mixed"])
+@each_case("decays", ["", "mixed"])
 def test_linear_chunks_compiles_in_one_graph(decays: str) -> None:
     inputs = make_inputs(C + 1, decays)
     compiled = torch.compile(in_chunks, fullgraph=True, backend="aot_eager", dynamic=False)
     assert_same(values_and_gradients(compiled, inputs), values_and_gradients(definition, inputs), 1e-10)
 
 
-@pytest.mark.parametrize("decays", ["", "mixed"])
+@each_case("decays", ["", "mixed"])
 def test_linear_chunks_counts_as_its_definition(decays: str) -> None:
     inputs = [x.requires_grad_() for x in make_inputs(2 * C, decays)]
     with FlopCounter() as counter:

@@ -12,6 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lmzoo.hardware import peak_resident
 from lmzoo.ops.linear_cross_entropy import chunked_linear_cross_entropy, naive_linear_cross_entropy
+from tests.cases import each_case
 
 N, D, V, IGNORED = 11, 4, 7, -100
 
@@ -30,7 +31,7 @@ def value_and_gradients(total: Tensor, arguments: list[Any]) -> tuple[Tensor, ..
     return (total.detach(), *torch.autograd.grad(total * 3, wanted))
 
 
-@pytest.mark.parametrize("bias", [True, False])
+@each_case("bias", [True, False])
 @pytest.mark.parametrize("ignored", [0, 4, N])
 @pytest.mark.parametrize("chunk", [1, 5, 10, 11, 12])
 def test_linear_cross_entropy_equals_the_definition(chunk: int, ignored: int, bias: bool) -> None:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.ops.linear_recurrence import fused_linear_recurrence, linear_recurrence, naive_linear_recurrence
+from tests.cases import each_case
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
 
@@ -30,8 +31,8 @@ def test_linear_recurrence_is_the_sum_of_decayed_inputs(form: Scan) -> None:
     assert torch.equal(last, y[:, -1])
 
 
-@pytest.mark.parametrize("T", [1, 2, 3, 33])
-@pytest.mark.parametrize("with_state", [False, True])
+@each_case("T", [1, 2, 3, 33])
+@each_case("with_state", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_fused_linear_recurrence_is_the_naive_one(
     T: int, with_state: bool, dtype: torch.dtype, tolerance: float
@@ -56,7 +57,7 @@ def test_linear_recurrence_in_two_calls_is_one_call() -> None:
     assert_same([torch.cat([first, second], dim=1), end], [whole, last], 1e-12)
 
 
-@pytest.mark.parametrize("T", [1, 9])
+@each_case("T", [1, 9])
 def test_linear_recurrence_computes_bfloat16_inputs_in_float32(T: int) -> None:
     a, x, h = make_inputs(T, torch.float32)
     y, last = linear_recurrence(a, x.bfloat16(), h)

@@ -19,6 +19,7 @@ from lmzoo.ops.log_linear_attention import (
     log_linear_attention,
     naive_log_linear_attention,
 )
+from tests.cases import each_case
 from tests.ops import fla_naive
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
@@ -77,8 +78,8 @@ def blocks_over_tokens(k: Tensor, v: Tensor, log_decay: Tensor) -> Tensor:
 
 
 @BOTH
-@pytest.mark.parametrize("L", [1, 4, 9])
-@pytest.mark.parametrize("T", [1, 7, C, 2 * C + 5])
+@each_case("L", [1, 4, 9])
+@each_case("T", [1, 7, C, 2 * C + 5])
 def test_log_linear_attention_is_the_sum_over_pairs(attention: Scan, T: int, L: int) -> None:
     """With fewer weights than levels, far levels share the last weight."""
     *inputs, _ = make_inputs(T, L)
@@ -86,8 +87,8 @@ def test_log_linear_attention_is_the_sum_over_pairs(attention: Scan, T: int, L: 
     assert_same([y, state], [over_pairs(*inputs), blocks_over_tokens(*inputs[1:4])], 1e-12)
 
 
-@pytest.mark.parametrize("T", LENGTHS)
-@pytest.mark.parametrize("position", [0, 5, C, 2 * C + 7, 1000])
+@each_case("T", LENGTHS)
+@each_case("position", [0, 5, C, 2 * C + 7, 1000])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-5)])
 def test_chunked_log_linear_attention_is_the_naive_one(
     T: int, position: int, dtype: torch.dtype, tolerance: float
@@ -100,7 +101,7 @@ def test_chunked_log_linear_attention_is_the_naive_one(
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-5)])
-@pytest.mark.parametrize("kind", ["none", "strong", "infinite", "mixed"])
+@each_case("kind", ["none", "strong", "infinite", "mixed"])
 def test_chunked_log_linear_attention_holds_at_extreme_decays(kind: str, dtype: torch.dtype, tolerance: float) -> None:
     q, k, v, log_decay, weight, state = make_inputs(2 * C + 3, 9, dtype, position=11)
     mixed = torch.where(log_decay < -0.5, -torch.inf, torch.where(log_decay < -0.1, -1e4, -1e-4))
@@ -113,7 +114,7 @@ def test_chunked_log_linear_attention_holds_at_extreme_decays(kind: str, dtype: 
 
 
 @BOTH
-@pytest.mark.parametrize("T", [5, C, 2 * C + 3])
+@each_case("T", [5, C, 2 * C + 3])
 def test_log_linear_attention_equals_fla(attention: Scan, T: int) -> None:
     """Their levels are masks of index arithmetic over all pairs; the last chunk of ours is partial."""
     theirs = fla_naive.load("ops/log_linear_attn/naive.py").naive_log_linear_attn
@@ -130,7 +131,7 @@ def test_log_linear_attention_with_equal_weights_is_linear_attention(attention: 
     assert_same([y, after.sum(dim=1)], [expected, last], 1e-12)
 
 
-@pytest.mark.parametrize("cut", [1, SHORTEST_CHUNKED, C - 1, C, C + 1, 2 * C + 2])
+@each_case("cut", [1, SHORTEST_CHUNKED, C - 1, C, C + 1, 2 * C + 2])
 def test_log_linear_attention_in_two_calls_is_one_call(cut: int) -> None:
     *inputs, state = make_inputs(2 * C + 3, position=6)
     whole, last = log_linear_attention(*inputs, state, 6)
@@ -147,7 +148,7 @@ def test_log_linear_attention_keeps_a_memory_for_each_digit(attention: Scan) -> 
         assert used.tolist() == [digit == "1" for digit in reversed(f"{T:b}")]
 
 
-@pytest.mark.parametrize("T", [1, C + 3])
+@each_case("T", [1, C + 3])
 def test_log_linear_attention_computes_bfloat16_inputs_in_float32(T: int) -> None:
     q, k, v, log_decay, weight, state = make_inputs(T, 9, torch.float32, position=3)
     low = [x.bfloat16() for x in (q, k, v)]
@@ -163,7 +164,7 @@ def test_log_linear_attention_counts_levels() -> None:
     assert [count_levels(T) for T in (1, 2, 3, 4, 5, 8, 9)] == [1, 2, 3, 3, 4, 4, 5]
 
 
-@pytest.mark.parametrize(("T", "position"), [(1, 0), (1, 8), (2 * C + 3, 0)])
+@each_case("T, position", [(1, 0), (1, 8), (2 * C + 3, 0)])
 def test_log_linear_attention_counts_as_its_definition(T: int, position: int) -> None:
     with FlopCounter() as counter:
         log_linear_attention(*make_inputs(T, position=position), position)

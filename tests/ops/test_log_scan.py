@@ -10,6 +10,7 @@ from torch import Tensor
 from lmzoo.ops.counting import FlopCounter
 from lmzoo.ops.linear_recurrence import SHORTEST_FUSED as C
 from lmzoo.ops.log_scan import fused_log_scan, log_scan, naive_log_scan
+from tests.cases import each_case
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
 LENGTHS = (1, 2, C - 1, C, C + 1, 2 * C, 2 * C + 3)
@@ -24,8 +25,8 @@ def make_inputs(
     return [x.to(dtype) for x in (F.logsigmoid(-gate - odds), F.logsigmoid(gate + odds) + v, h.exp())]
 
 
-@pytest.mark.parametrize("T", LENGTHS)
-@pytest.mark.parametrize("with_state", [False, True])
+@each_case("T", LENGTHS)
+@each_case("with_state", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_fused_log_scan_is_the_naive_one(T: int, with_state: bool, dtype: torch.dtype, tolerance: float) -> None:
     inputs = make_inputs(T, dtype)[: 3 if with_state else 2]
@@ -70,7 +71,7 @@ def test_log_scan_gradcheck() -> None:
     assert torch.autograd.gradcheck(fused_log_scan, [x.requires_grad_() for x in make_inputs(C + 2, B=1, D=2)])
 
 
-@pytest.mark.parametrize("output", [0, 1])
+@each_case("output", [0, 1])
 def test_log_scan_gradient_of_one_output_alone(output: int) -> None:
     inputs = [x.requires_grad_() for x in make_inputs(C + 2)]
     scans = (fused_log_scan, naive_log_scan)
@@ -78,7 +79,7 @@ def test_log_scan_gradient_of_one_output_alone(output: int) -> None:
     assert_same(grads[0], grads[1], 1e-10)
 
 
-@pytest.mark.parametrize("cut", [1, C, 2 * C + 2])
+@each_case("cut", [1, C, 2 * C + 2])
 def test_log_scan_in_two_calls_is_one_call(cut: int) -> None:
     log_a, log_b, h = make_inputs(2 * C + 3)
     whole, last = log_scan(log_a, log_b, h)
@@ -87,7 +88,7 @@ def test_log_scan_in_two_calls_is_one_call(cut: int) -> None:
     assert_same([torch.cat([first, second], dim=1), end], [whole, last], 1e-12)
 
 
-@pytest.mark.parametrize("T", [1, C + 1])
+@each_case("T", [1, C + 1])
 def test_log_scan_counts_as_its_definition(T: int) -> None:
     with FlopCounter() as counter:
         log_scan(*make_inputs(T))

@@ -12,6 +12,7 @@ from torch import Tensor
 from lmzoo.ops.counting import FlopCounter
 from lmzoo.ops.long_conv import BLOCK_LENGTH as C
 from lmzoo.ops.long_conv import SHORTEST_BLOCKED, blocked_long_conv, long_conv, naive_long_conv, toeplitz
+from tests.cases import each_case
 from tests.ops.scans import assert_same, values_and_gradients
 
 Form = Callable[..., Tensor]
@@ -31,7 +32,7 @@ def listed(form: Form) -> Callable[..., list[Tensor]]:
 
 
 @BOTH
-@pytest.mark.parametrize("L", [C + 5, C + 9])
+@each_case("L", [C + 5, C + 9])
 def test_long_conv_is_torchs_convolution(form: Form, L: int) -> None:
     """The rows of a filter that is too long are not read."""
     u, k = make_inputs(C + 5, 0, L=L)
@@ -39,8 +40,8 @@ def test_long_conv_is_torchs_convolution(form: Form, L: int) -> None:
     assert_same([form(u, k)], [want], 1e-12)
 
 
-@pytest.mark.parametrize("T", LENGTHS)
-@pytest.mark.parametrize("S", [0, 1, C + 7])
+@each_case("T", LENGTHS)
+@each_case("S", [0, 1, C + 7])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 3e-6)])
 def test_blocked_long_conv_is_the_naive_one(T: int, S: int, dtype: torch.dtype, tolerance: float) -> None:
     inputs = make_inputs(T, S, dtype)
@@ -71,14 +72,14 @@ def test_long_conv_by_hand(form: Form) -> None:
     assert form(u[None], k, past[None]).flatten().tolist() == pytest.approx([5 + 30, 7 + 50 + 300], rel=1e-6)
 
 
-@pytest.mark.parametrize("cut", [1, SHORTEST_BLOCKED, C, 2 * C + 2])
+@each_case("cut", [1, SHORTEST_BLOCKED, C, 2 * C + 2])
 def test_long_conv_in_two_calls_is_one_call(cut: int) -> None:
     u, k = make_inputs(2 * C + 3, 0)
     second = long_conv(u[:, cut:], k, u[:, :cut])
     assert_same([torch.cat([long_conv(u[:, :cut], k), second], dim=1)], [long_conv(u, k)], 1e-12)
 
 
-@pytest.mark.parametrize("T", [1, C + 3])
+@each_case("T", [1, C + 3])
 def test_long_conv_computes_bfloat16_inputs_in_float32(T: int) -> None:
     u, k, past = make_inputs(T, 5, torch.float32)
     expected = naive_long_conv(u.bfloat16().float(), k, past.bfloat16().float())
@@ -94,7 +95,7 @@ def test_long_conv_refuses_a_filter_that_is_too_short(form: Form) -> None:
         form(*make_inputs(7, 0, L=6))
 
 
-@pytest.mark.parametrize(("T", "S"), [(1, 0), (2, 5), (2 * C + 3, 0), (C, 5)])
+@each_case("T, S", [(1, 0), (2, 5), (2 * C + 3, 0), (C, 5)])
 def test_long_conv_counts_as_its_definition(T: int, S: int) -> None:
     with FlopCounter() as counter:
         long_conv(*make_inputs(T, S))

@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lmzoo.ops.lstm import fused_lstm, lstm_scan, naive_lstm
+from tests.cases import each_case
 from tests.ops.scans import assert_same, values_and_gradients
 
 
@@ -27,8 +28,8 @@ def flat(scan: object):
     return run
 
 
-@pytest.mark.parametrize("T", [1, 2, 7])
-@pytest.mark.parametrize("with_state", [False, True])
+@each_case("T", [1, 2, 7])
+@each_case("with_state", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_fused_lstm_equals_naive(T: int, with_state: bool, dtype: torch.dtype, tolerance: float) -> None:
     inputs = make_inputs(T, dtype)[: 4 if with_state else 2]
@@ -51,7 +52,7 @@ def test_lstm_gradcheck() -> None:
     assert torch.autograd.gradcheck(flat(fused_lstm), inputs)
 
 
-@pytest.mark.parametrize("output", [0, 1, 2])
+@each_case("output", [0, 1, 2])
 def test_lstm_gradient_of_one_output_alone(output: int) -> None:
     inputs = [x.requires_grad_() for x in make_inputs(4)]
     grads = [
@@ -69,7 +70,7 @@ def test_lstm_of_two_parts_equals_the_whole() -> None:
         assert_same([torch.cat([first, second], dim=1), *end], [whole, *last], 1e-12)
 
 
-@pytest.mark.parametrize("T", [1, 8])
+@each_case("T", [1, 8])
 def test_lstm_state_is_float32_under_autocast(T: int) -> None:
     gates_x, weight, h, c = make_inputs(T, torch.float32)
     expected, expected_state = naive_lstm(gates_x.bfloat16().float(), weight, (h, c))
@@ -120,7 +121,7 @@ def test_lstm_without_a_state_starts_from_zeros(scan: object) -> None:
     assert_same(flat(scan)(gates_x, weight), flat(scan)(gates_x, weight, *zeros), 0)
 
 
-@pytest.mark.parametrize("T", [1, 4])
+@each_case("T", [1, 4])
 def test_lstm_uses_low_precision_weights_in_float32(T: int) -> None:
     gates_x, weight, h, c = make_inputs(T, torch.bfloat16)
     y, state = lstm_scan(gates_x, weight, (h, c))

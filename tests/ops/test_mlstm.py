@@ -11,6 +11,7 @@ from xlstm.blocks.mlstm.backends import parallel_stabilized_simple
 from lmzoo.ops.counting import FlopCounter
 from lmzoo.ops.mlstm import CHUNK_LENGTH as C
 from lmzoo.ops.mlstm import SHORTEST_CHUNKED, MatrixMemory, chunked_mlstm, mlstm, naive_mlstm
+from tests.cases import each_case
 from tests.ops.scans import assert_same, values_and_gradients
 
 LENGTHS = (1, SHORTEST_CHUNKED, C - 1, C, C + 1, 2 * C + 3)
@@ -71,7 +72,7 @@ def test_mlstm_is_the_parallel_form_of_the_authors() -> None:
     assert_same(actual[1:], expected[1:], 1e-5)
 
 
-@pytest.mark.parametrize("T", LENGTHS)
+@each_case("T", LENGTHS)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 2e-4)])
 def test_chunked_mlstm_is_the_naive_one(T: int, dtype: torch.dtype, tolerance: float) -> None:
     inputs = make_inputs(T, dtype)
@@ -94,7 +95,7 @@ def test_chunked_mlstm_holds_at_extreme_gates(i: float, f: float) -> None:
         assert_same(actual, values_and_gradients(flat(naive_mlstm), inputs), tolerance)
 
 
-@pytest.mark.parametrize("cut", [1, C, C + 1])
+@each_case("cut", [1, C, C + 1])
 def test_mlstm_in_two_calls_is_one_call(cut: int) -> None:
     inputs = make_inputs(2 * C + 3)[:-2]
     whole, last = mlstm(*inputs)
@@ -103,7 +104,7 @@ def test_mlstm_in_two_calls_is_one_call(cut: int) -> None:
     assert_same([torch.cat([first, second], dim=1), *end], [whole, *last], 1e-12)
 
 
-@pytest.mark.parametrize("T", [1, C + 3])
+@each_case("T", [1, C + 3])
 def test_mlstm_computes_bfloat16_inputs_in_float32_under_autocast_too(T: int) -> None:
     q, k, v, i, log_f, *_ = make_inputs(T, torch.float32)
     q, k, v = (x.bfloat16() for x in (q, k, v))
@@ -121,7 +122,7 @@ def test_mlstm_compiles_in_one_graph() -> None:
     assert_same(values_and_gradients(compiled, inputs), values_and_gradients(flat(naive_mlstm), inputs), 1e-10)
 
 
-@pytest.mark.parametrize("T", [1, C + 3])
+@each_case("T", [1, C + 3])
 def test_mlstm_counts_as_its_definition(T: int) -> None:
     with FlopCounter() as counter:
         mlstm(*make_inputs(T)[:-2])

@@ -19,6 +19,7 @@ from lmzoo.ops.ngram import (
     start,
     token_probabilities,
 )
+from tests.cases import each_case
 
 V = 5
 CONTEXTS = [(), (0,), (4,), (1, 2), (4, 4), (2, 0, 3), (4, 0, 1), (0, 4, 2, 1), (4, 1, 0, 0, 3)]
@@ -74,7 +75,7 @@ def test_probabilities_equal_exact_rational_arithmetic(order: int) -> None:
         assert_close(naive_witten_bell(tokens_BT.tolist(), V, seen_part), expected)
 
 
-@pytest.mark.parametrize("T", [1, 2, 3])
+@each_case("T", [1, 2, 3])
 def test_count_takes_rows_shorter_than_the_order(T: int) -> None:
     tokens_BT = texts(4, T)
     assert_close(found(count(tokens_BT, V, 6), (0, 1), 6), exact(grams(tokens_BT, 6), (0, 1)))
@@ -87,7 +88,7 @@ def test_token_probabilities_are_those_of_all_tokens() -> None:
     torch.testing.assert_close(token_probabilities(counts, V, nodes_BTD, idx_BT[:, 1:]), chosen_BT, rtol=1e-13, atol=0)
 
 
-@pytest.mark.parametrize("cut", [1, 2, 3, 17])
+@each_case("cut", [1, 2, 3, 17])
 def test_read_continues_from_the_contexts_of_the_last_token(cut: int) -> None:
     counts, idx_BT = count(texts(), V, 4), texts(2, 18)
     whole_BTD = read(counts, V, idx_BT, start(2, 4))

@@ -7,9 +7,10 @@ import torch
 from transformers.models.qwen4_exp import modeling_qwen4_exp as theirs
 
 from lmzoo.ops.ngram_hash import hash_multipliers, naive_ngram_hash, ngram_hash, prime_sizes
+from tests.cases import each_case
 
 
-@pytest.mark.parametrize(("T", "N"), [(1, 2), (1, 4), (2, 4), (9, 3)])
+@each_case("T, N", [(1, 2), (1, 4), (2, 4), (9, 3)])
 def test_ngram_hash_is_the_naive_one(T: int, N: int) -> None:
     """With ids up to the largest, so that products have 63 bits."""
     ids = 200_000

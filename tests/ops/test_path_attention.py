@@ -16,6 +16,7 @@ from lmzoo.ops.counting import FlopCounter
 from lmzoo.ops.forgetting_attention import naive_forgetting_attention
 from lmzoo.ops.path_attention import CHUNK_LENGTH as C
 from lmzoo.ops.path_attention import chunked_path_attention, naive_path_attention, path_attention
+from tests.cases import each_case
 from tests.ops import fla_naive
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
@@ -57,7 +58,7 @@ def without(attention: Scan, *, gated: bool) -> Scan:
 
 @BOTH
 @GATED
-@pytest.mark.parametrize("P", [0, 3])
+@each_case("P", [0, 3])
 def test_path_attention_is_the_equation_with_explicit_matrices(attention: Scan, P: int, gated: bool) -> None:
     """The product of the matrices from the key to the query, for each pair of tokens; one row, and one head of two."""
     T = C + 2
@@ -94,8 +95,8 @@ def test_chunked_path_attention_is_the_naive_one(
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-@pytest.mark.parametrize("beta", [0.0, 1.0, 2.0])
-@pytest.mark.parametrize("gate", [100.0, -1e4])
+@each_case("beta", [0.0, 1.0, 2.0])
+@each_case("gate", [100.0, -1e4])
 def test_chunked_path_attention_holds_at_extremes_and_repeated_directions(
     gate: float, beta: float, dtype: torch.dtype, tolerance: float
 ) -> None:
@@ -138,7 +139,7 @@ def test_path_attention_projects_keys_out_by_hand(attention: Scan) -> None:
 
 
 @GATED
-@pytest.mark.parametrize("cut", [1, 2, C - 1, C, 2 * C + 2])
+@each_case("cut", [1, 2, C - 1, C, 2 * C + 2])
 def test_path_attention_in_two_calls_is_one_call(cut: int, gated: bool) -> None:
     q, k, v, w, beta, past, decay = make_inputs(2 * C + 3, 2)
     whole, keys = without(path_attention, gated=gated)(q, k, v, w, beta, past, decay)
@@ -150,7 +151,7 @@ def test_path_attention_in_two_calls_is_one_call(cut: int, gated: bool) -> None:
     assert_same([torch.cat([first, second], dim=1), end], [whole, keys], 1e-12)
 
 
-@pytest.mark.parametrize("T", [1, C + 3])
+@each_case("T", [1, C + 3])
 def test_path_attention_computes_bfloat16_inputs_in_float32(T: int) -> None:
     *inputs, decay = make_inputs(T, 4, torch.float32)
     low = [*(x.bfloat16() for x in inputs[:5]), inputs[5]]
@@ -162,7 +163,7 @@ def test_path_attention_computes_bfloat16_inputs_in_float32(T: int) -> None:
     assert_same([y.float()], [expected], 8e-3)  # one rounding to bfloat16 of a float32 result
 
 
-@pytest.mark.parametrize(("T", "P"), [(1, 9), (2 * C + 3, 0)])
+@each_case("T, P", [(1, 9), (2 * C + 3, 0)])
 def test_path_attention_counts_as_its_definition(T: int, P: int) -> None:
     with FlopCounter() as counter:
         path_attention(*make_inputs(T, P))

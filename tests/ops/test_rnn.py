@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from lmzoo.ops.rnn import fused_rnn, naive_rnn, rnn_scan
+from tests.cases import each_case
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
 
@@ -19,15 +20,15 @@ def make_inputs(
     return [torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype) for shape in shapes]
 
 
-@pytest.mark.parametrize("T", [1, 2, 7])
-@pytest.mark.parametrize("with_state", [False, True])
+@each_case("T", [1, 2, 7])
+@each_case("with_state", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_fused_rnn_equals_naive(T: int, with_state: bool, dtype: torch.dtype, tolerance: float) -> None:
     inputs = make_inputs(T, dtype)[: 3 if with_state else 2]
     assert_same(values_and_gradients(fused_rnn, inputs), values_and_gradients(naive_rnn, inputs), tolerance)
 
 
-@pytest.mark.parametrize("size", [0.0, 100.0])
+@each_case("size", [0.0, 100.0])
 def test_fused_rnn_equals_naive_without_a_recurrence_and_when_saturated(size: float) -> None:
     x, weight, h = make_inputs(9)
     inputs = [x, size * weight, h]
@@ -50,14 +51,14 @@ def test_rnn_gradcheck() -> None:
     assert torch.autograd.gradcheck(fused_rnn, [x.requires_grad_() for x in make_inputs(3, H=2)])
 
 
-@pytest.mark.parametrize("output", [0, 1])
+@each_case("output", [0, 1])
 def test_rnn_gradient_of_one_output_alone(output: int) -> None:
     inputs = [x.requires_grad_() for x in make_inputs(4)]
     grads = [torch.autograd.grad(scan(*inputs)[output].square().sum(), inputs) for scan in (fused_rnn, naive_rnn)]
     assert_same(grads[0], grads[1], 1e-10)
 
 
-@pytest.mark.parametrize("cut", [1, 3, 6])
+@each_case("cut", [1, 3, 6])
 def test_rnn_in_two_calls_is_one_call(cut: int) -> None:
     x, *weights, h = make_inputs(7)
     whole, last = rnn_scan(x, *weights, h)
@@ -66,7 +67,7 @@ def test_rnn_in_two_calls_is_one_call(cut: int) -> None:
     assert_same([torch.cat([first, second], dim=1), end], [whole, last], 1e-12)
 
 
-@pytest.mark.parametrize("T", [1, 8])
+@each_case("T", [1, 8])
 def test_rnn_state_is_float32_under_autocast(T: int) -> None:
     x, weight, h = make_inputs(T, torch.float32)
     expected, expected_state = naive_rnn(x.bfloat16().float(), weight, h)

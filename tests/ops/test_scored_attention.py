@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lmzoo.ops.attention import naive_attention
 from lmzoo.ops.scored_attention import alibi_slopes, naive_scored_attention, scored_attention
+from tests.cases import each_case
 from tests.ops.scans import assert_same, values_and_gradients
 
 
@@ -18,9 +19,9 @@ def make_inputs(T: int, S: int, dtype: torch.dtype = torch.float64) -> list[Tens
     return [torch.randn(*shape, generator=draw, dtype=torch.float64).to(dtype) for shape in shapes]
 
 
-@pytest.mark.parametrize(("T", "S"), [(1, 1), (5, 5), (1, 5), (3, 8)])
-@pytest.mark.parametrize("window", [None, 1, 3])
-@pytest.mark.parametrize("cap", [None, 0.7])
+@each_case("T, S", [(1, 1), (5, 5), (1, 5), (3, 8)])
+@each_case("window", [None, 1, 3])
+@each_case("cap", [None, 0.7])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_scored_attention_equals_naive(
     T: int, S: int, window: int | None, cap: float | None, dtype: torch.dtype, tolerance: float
@@ -38,7 +39,7 @@ def test_scored_attention_equals_naive(
 
 
 @pytest.mark.parametrize("form", [scored_attention, naive_scored_attention])
-@pytest.mark.parametrize("window", [None, 2])
+@each_case("window", [None, 2])
 def test_scored_attention_without_changes_is_attention(form: type, window: int | None) -> None:
     q, k, v, _, _ = make_inputs(4, 7)
     expected = naive_attention(q, k, v, window=window)

@@ -18,6 +18,7 @@ from lmzoo.ops.selective_scan import (
     naive_selective_scan,
     selective_scan,
 )
+from tests.cases import each_case
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
 LENGTHS = (1, CHUNK_LENGTH - 1, CHUNK_LENGTH, CHUNK_LENGTH + 1, 2 * CHUNK_LENGTH + 3)
@@ -45,10 +46,10 @@ def test_naive_selective_scan_by_hand() -> None:
     torch.testing.assert_close(h.flatten()[0], h_2)
 
 
-@pytest.mark.parametrize("T", LENGTHS)
-@pytest.mark.parametrize("with_state", [False, True])
+@each_case("T", LENGTHS)
+@each_case("with_state", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("signed", [False, True])
+@each_case("signed", [False, True])
 def test_chunked_selective_scan_equals_naive(
     T: int, with_state: bool, dtype: torch.dtype, tolerance: float, signed: bool
 ) -> None:
@@ -66,14 +67,14 @@ def test_naive_selective_scan_with_signed_decays_by_hand() -> None:
     torch.testing.assert_close(h.flatten(), torch.tensor([3.0]))
 
 
-@pytest.mark.parametrize("signed", [False, True])
+@each_case("signed", [False, True])
 def test_selective_scan_gradcheck(signed: bool) -> None:
     inputs = [x.requires_grad_() for x in make_inputs(CHUNK_LENGTH + 2, B=1, D=2, N=2)]
     assert torch.autograd.gradcheck(partial(chunked_selective_scan, signed=signed), inputs)
 
 
-@pytest.mark.parametrize("T", [3, CHUNK_LENGTH + 1])
-@pytest.mark.parametrize("output", [0, 1])
+@each_case("T", [3, CHUNK_LENGTH + 1])
+@each_case("output", [0, 1])
 def test_selective_scan_gradient_of_one_output_alone(output: int, T: int) -> None:
     inputs = [x.requires_grad_() for x in make_inputs(T)]
     grads = [
@@ -92,7 +93,7 @@ def test_selective_scan_of_two_parts_equals_the_whole() -> None:
         assert_same([torch.cat([first, second], dim=1), end], [whole, last], 1e-12)
 
 
-@pytest.mark.parametrize("T", [1, 20])
+@each_case("T", [1, 20])
 def test_selective_scan_state_is_float32_under_autocast(T: int) -> None:
     u, delta, A, B, C, D, h = make_inputs(T, torch.float32)
     low = [x.bfloat16() for x in (u, delta, B, C)]
@@ -160,14 +161,14 @@ def test_selective_scan_without_a_state_starts_from_zeros(scan: Scan) -> None:
     assert_same(scan(*inputs), scan(*inputs, torch.zeros_like(h)), 0)
 
 
-@pytest.mark.parametrize("T", LENGTHS)
+@each_case("T", LENGTHS)
 def test_selective_scan_saves_one_state_per_chunk(T: int) -> None:
     u, delta, A, B, C, _, h = make_inputs(T)
     _, _, starts = torch.ops.lmzoo.selective_scan(u, delta, A.t().contiguous(), B, C, h.transpose(1, 2).contiguous())
     assert starts.shape == (math.ceil(T / CHUNK_LENGTH), 2, 3, 5)
 
 
-@pytest.mark.parametrize("T", [1, SHORTEST_CHUNKED - 1, SHORTEST_CHUNKED])
+@each_case("T", [1, SHORTEST_CHUNKED - 1, SHORTEST_CHUNKED])
 def test_selective_scan_counts_as_its_definition(T: int) -> None:
     inputs = make_inputs(T)
     B, D, N = inputs[-1].shape

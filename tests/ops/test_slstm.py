@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lmzoo.ops.counting import FlopCounter
 from lmzoo.ops.slstm import ScalarMemory, fused_slstm, naive_slstm, slstm
+from tests.cases import each_case
 from tests.ops.scans import assert_same, values_and_gradients
 
 
@@ -64,7 +65,7 @@ def test_naive_slstm_gradient_is_that_of_the_equation_without_a_scale() -> None:
     assert_same(actual, values_and_gradients(unscaled, [gates, weight]), 1e-10)
 
 
-@pytest.mark.parametrize("T", [1, 2, 3, 20])
+@each_case("T", [1, 2, 3, 20])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 5e-5)])
 def test_fused_slstm_is_the_naive_one(T: int, dtype: torch.dtype, tolerance: float) -> None:
     inputs = make_inputs(T, dtype)
@@ -90,7 +91,7 @@ def test_slstm_in_two_calls_is_one_call() -> None:
     assert_same([torch.cat([first, second], dim=1), *end], [whole, *last], 1e-12)
 
 
-@pytest.mark.parametrize("T", [1, 9])
+@each_case("T", [1, 9])
 def test_slstm_computes_bfloat16_inputs_in_float32_under_autocast_too(T: int) -> None:
     gates, weight, *_ = make_inputs(T, torch.float32)
     expected, last = naive_slstm(gates.bfloat16().float(), weight)
@@ -107,7 +108,7 @@ def test_slstm_compiles_in_one_graph() -> None:
     assert_same(values_and_gradients(compiled, inputs), values_and_gradients(flat(naive_slstm), inputs), 1e-10)
 
 
-@pytest.mark.parametrize("T", [1, 9])
+@each_case("T", [1, 9])
 def test_slstm_counts_its_recurrent_products(T: int) -> None:
     gates, weight, *_ = make_inputs(T)
     with FlopCounter() as counter:

@@ -28,6 +28,7 @@ from lmzoo.ops.sparse_attention import (
     sparse_attention,
 )
 from lmzoo.ops.stable_topk import stable_topk
+from tests.cases import each_case
 from tests.ops import fla_naive
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
@@ -74,7 +75,7 @@ def fla(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
         return fla_naive.load("ops/nsa/naive.py")
 
 
-@pytest.mark.parametrize(("T", "S"), [(1, 1), (1, 9), (2, 2), (7, 7), (5, 12), (33, 33)])
+@each_case("T, S", [(1, 1), (1, 9), (2, 2), (7, 7), (5, 12), (33, 33)])
 @DTYPES
 def test_index_scores_are_their_definition(T: int, S: int, dtype: torch.dtype, tolerance: float) -> None:
     inputs = [
@@ -115,7 +116,7 @@ def test_index_scores_are_computed_in_float32() -> None:
 @pytest.mark.parametrize(
     ("T", "S", "N"), [(1, 1, 1), (1, 9, 4), (2, 2, 2), (7, 7, 3), (5, 12, 6), (33, 33, 8), (4, 4, 6)]
 )
-@pytest.mark.parametrize("E", [1, G])
+@each_case("E", [1, G])
 @pytest.mark.parametrize("attention", [masked_sparse_attention, gathered_sparse_attention])
 @DTYPES
 def test_sparse_attention_is_its_definition(
@@ -127,7 +128,7 @@ def test_sparse_attention_is_its_definition(
 
 
 @FORMS
-@pytest.mark.parametrize("E", [1, G])
+@each_case("E", [1, G])
 def test_sparse_attention_to_all_keys_is_attention(attention: Scan, E: int) -> None:
     """In any order; positions after the query's, and from S on, are ignored."""
     q, k, _ = qkv(5, 8)
@@ -136,7 +137,7 @@ def test_sparse_attention_to_all_keys_is_attention(attention: Scan, E: int) -> N
     assert_same([attention(q, k, v, chosen)], [naive_attention(q, k, v)], 1e-12)
 
 
-@pytest.mark.parametrize(("T", "S", "N"), [(1, 1, 1), (1, 9, 4), (7, 7, 3), (5, 12, 6), (33, 33, 8), (4, 4, 6)])
+@each_case("T, S, N", [(1, 1, 1), (1, 9, 4), (7, 7, 3), (5, 12, 6), (33, 33, 8), (4, 4, 6)])
 @DTYPES
 def test_mean_weights_are_their_definition(T: int, S: int, N: int, dtype: torch.dtype, tolerance: float) -> None:
     (q, k, _), chosen = qkv(T, S, dtype), choices(T, S, 1, N)[:, :, 0]
@@ -250,7 +251,7 @@ def test_choose_blocks_chooses_the_same_in_a_step() -> None:
         assert [{int(b) for b in row} for row in tokens[0, 0, :, ::C] // C] == whole[t]
 
 
-@pytest.mark.parametrize("T", [1, 9])
+@each_case("T", [1, 9])
 def test_sparse_attention_counts_the_chosen_keys(T: int) -> None:
     inputs, chosen = qkv(T, 40), choices(T, 40, 1, 6)
     with FlopCounter() as counter:
@@ -261,7 +262,7 @@ def test_sparse_attention_counts_the_chosen_keys(T: int) -> None:
     assert counter.get_total_flops() == 2 * B * T * H * 6 * K
 
 
-@pytest.mark.parametrize("T", [1, 9])
+@each_case("T", [1, 9])
 def test_sparse_attention_takes_bfloat16(T: int) -> None:
     inputs, chosen = [x.bfloat16() for x in qkv(T, 40)], choices(T, 40, 1, 6)
     q, k, v = (x.float() for x in inputs)

@@ -10,6 +10,7 @@ import torch
 
 import lmzoo
 from lmzoo.ops.stable_topk import choosing, stable_topk
+from tests.cases import each_case
 
 PACKAGE = Path(lmzoo.__file__).parent
 
@@ -31,7 +32,7 @@ def test_stable_topk_takes_the_lower_position_among_equal_scores() -> None:
     assert indices.tolist() == [1, 3, 2, 4]
 
 
-@pytest.mark.parametrize("n", [3, 16, 17, 300, 5000])
+@each_case("n", [3, 16, 17, 300, 5000])
 def test_stable_topk_of_equal_scores_is_the_first_positions(n: int) -> None:
     _, indices = stable_topk(torch.zeros(2, n), 3)
     assert indices.tolist() == [[0, 1, 2]] * 2

@@ -19,6 +19,7 @@ from lmzoo.ops.trapezoidal_attention import (
     shifted_trapezoidal_attention,
     trapezoidal_attention,
 )
+from tests.cases import each_case
 from tests.ops.scans import assert_same, values_and_gradients
 
 Form = Callable[..., tuple[Tensor, TrapezoidalState]]
@@ -50,8 +51,8 @@ def flat(form: Form) -> Callable[..., Sequence[Tensor]]:
     return run
 
 
-@pytest.mark.parametrize("T", LENGTHS)
-@pytest.mark.parametrize("with_state", [False, True])
+@each_case("T", LENGTHS)
+@each_case("with_state", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 3e-6)])
 def test_shifted_trapezoidal_attention_is_the_naive_one(
     T: int, with_state: bool, dtype: torch.dtype, tolerance: float
@@ -63,7 +64,7 @@ def test_shifted_trapezoidal_attention_is_the_naive_one(
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-12), (torch.float32, 1e-5)])
-@pytest.mark.parametrize("kind", ["none", "weak", "strong", "infinite", "mixed"])
+@each_case("kind", ["none", "weak", "strong", "infinite", "mixed"])
 def test_shifted_trapezoidal_attention_holds_at_extreme_decays(kind: str, dtype: torch.dtype, tolerance: float) -> None:
     inputs = make_inputs(2 * C + 3, dtype)
     log_decay = inputs[3]
@@ -110,7 +111,7 @@ def test_trapezoidal_attention_is_second_order(form: Form) -> None:
     assert errors[0] < 1e-3
 
 
-@pytest.mark.parametrize("cut", [1, SHORTEST_CHUNKED, C, 2 * C + 2])
+@each_case("cut", [1, SHORTEST_CHUNKED, C, 2 * C + 2])
 def test_trapezoidal_attention_in_two_calls_is_one_call(cut: int) -> None:
     inputs, state = make_inputs(2 * C + 3)[:6], TrapezoidalState(*make_inputs(2 * C + 3)[6:])
     whole, last = trapezoidal_attention(*inputs, state)
@@ -119,7 +120,7 @@ def test_trapezoidal_attention_in_two_calls_is_one_call(cut: int) -> None:
     assert_same([torch.cat([first, second], dim=1), *end], [whole, *last], 1e-12)
 
 
-@pytest.mark.parametrize("T", [1, C + 3])
+@each_case("T", [1, C + 3])
 def test_trapezoidal_attention_computes_bfloat16_inputs_in_float32(T: int) -> None:
     *inputs, memory, k, v = make_inputs(T, torch.float32)
     low, before = [x.bfloat16() for x in inputs], TrapezoidalState(memory, k, v)
@@ -131,7 +132,7 @@ def test_trapezoidal_attention_computes_bfloat16_inputs_in_float32(T: int) -> No
     assert_same([y.float()], [expected], 8e-3)  # one rounding to bfloat16 of a float32 result
 
 
-@pytest.mark.parametrize("T", [1, 2 * C + 3])
+@each_case("T", [1, 2 * C + 3])
 def test_trapezoidal_attention_counts_as_its_definition(T: int) -> None:
     with FlopCounter() as counter:
         trapezoidal_attention(*make_inputs(T)[:6])

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lmzoo.ops.counting import FlopCounter
 from lmzoo.ops.ttt import SHORTEST_BATCHED, Decays, InnerNorm, Memory, batched_ttt, inner_gradient, naive_ttt, ttt
+from tests.cases import each_case
 from tests.ops import fla_naive
 from tests.ops.scans import assert_same, values_and_gradients
 
@@ -78,16 +79,16 @@ def by_autograd(inputs: list[Tensor], position: int) -> list[Tensor]:
 
 
 @BOTH
-@pytest.mark.parametrize("titans", [False, True])
-@pytest.mark.parametrize("position", [0, 5])
+@each_case("titans", [False, True])
+@each_case("position", [0, 5])
 def test_ttt_is_gradient_descent_by_autograd(form: Form, titans: bool, position: int) -> None:
     inputs = make_inputs(2 * C + 3, titans=titans)
     assert_same(run(form, position)(*inputs), by_autograd(inputs, position), 1e-12)
 
 
-@pytest.mark.parametrize("T", LENGTHS)
-@pytest.mark.parametrize("position", [0, 3])
-@pytest.mark.parametrize("titans", [False, True])
+@each_case("T", LENGTHS)
+@each_case("position", [0, 3])
+@each_case("titans", [False, True])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 def test_batched_ttt_is_the_naive_one(
     T: int, position: int, titans: bool, dtype: torch.dtype, tolerance: float
@@ -98,7 +99,7 @@ def test_batched_ttt_is_the_naive_one(
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
-@pytest.mark.parametrize("kind", ["none", "weak", "strong", "infinite", "mixed"])
+@each_case("kind", ["none", "weak", "strong", "infinite", "mixed"])
 def test_batched_ttt_holds_at_extreme_decays(kind: str, dtype: torch.dtype, tolerance: float) -> None:
     """Strong decays between weak ones must not reduce the precision of what follows them."""
     *inputs, log_keep, log_momentum, velocity = make_inputs(2 * C + 3, dtype, titans=True)
@@ -115,7 +116,7 @@ def test_batched_ttt_holds_at_extreme_decays(kind: str, dtype: torch.dtype, tole
 
 
 @BOTH
-@pytest.mark.parametrize("rate", [0.0, 100.0])
+@each_case("rate", [0.0, 100.0])
 def test_ttt_holds_at_extreme_rates(form: Form, rate: float) -> None:
     """Without a step the memory stays; with a huge one it grows, but its loss has a small gradient then."""
     inputs = make_inputs(4 * C, torch.float32)
@@ -128,7 +129,7 @@ def test_ttt_holds_at_extreme_rates(form: Form, rate: float) -> None:
 
 
 @BOTH
-@pytest.mark.parametrize("T", [3, C, 2 * C + 3])
+@each_case("T", [3, C, 2 * C + 3])
 def test_ttt_equals_fla(form: Form, T: int) -> None:
     """They add the reading z itself to its norm, where the paper adds q, so z is what their output has more than ours.
 
@@ -147,7 +148,7 @@ def test_ttt_equals_fla(form: Form, T: int) -> None:
         assert_same([last], [torch.cat([W, b], dim=2)], 2e-5)
 
 
-@pytest.mark.parametrize("T", [3, 2 * C + 3])
+@each_case("T", [3, 2 * C + 3])
 def test_ttt_without_momentum_and_forgetting_is_ttt_linear(T: int) -> None:
     inputs = make_inputs(T)
     nothing = torch.full_like(inputs[3], -torch.inf)
@@ -155,7 +156,7 @@ def test_ttt_without_momentum_and_forgetting_is_ttt_linear(T: int) -> None:
     assert_same([y, start, now], run(ttt)(*inputs), 1e-12)
 
 
-@pytest.mark.parametrize("titans", [False, True])
+@each_case("titans", [False, True])
 def test_ttt_gradcheck(titans: bool) -> None:
     inputs = [x.requires_grad_() for x in make_inputs(5, titans=titans, B=1, H=1, K=2)]
     assert torch.autograd.gradcheck(run(batched_ttt, 1, mini_batch=3), inputs)
@@ -168,8 +169,8 @@ def test_inner_gradient_is_the_one_of_autograd() -> None:
     torch.testing.assert_close(inner_gradient(z, target, weight, bias, EPS), *torch.autograd.grad(loss, z))
 
 
-@pytest.mark.parametrize("cut", [1, C - 1, C, C + 1, 2 * C + 2])
-@pytest.mark.parametrize("titans", [False, True])
+@each_case("cut", [1, C - 1, C, C + 1, 2 * C + 2])
+@each_case("titans", [False, True])
 def test_ttt_in_two_calls_is_one_call(cut: int, titans: bool) -> None:
     inputs = make_inputs(2 * C + 3, titans=titans)
     whole = run(ttt, 3)(*inputs)
@@ -182,8 +183,8 @@ def test_ttt_in_two_calls_is_one_call(cut: int, titans: bool) -> None:
     assert_same([torch.cat([first, second], dim=1), *end], whole, 1e-12)
 
 
-@pytest.mark.parametrize("T", [1, 2 * C + 3])
-@pytest.mark.parametrize("titans", [False, True])
+@each_case("T", [1, 2 * C + 3])
+@each_case("titans", [False, True])
 def test_ttt_computes_bfloat16_inputs_in_float32(T: int, titans: bool) -> None:
     inputs = make_inputs(T, torch.float32, titans=titans)
     low = [x.bfloat16() if i < 4 else x for i, x in enumerate(inputs)]
@@ -195,7 +196,7 @@ def test_ttt_computes_bfloat16_inputs_in_float32(T: int, titans: bool) -> None:
     assert_same([y.float()], [expected], 8e-3)  # one rounding to bfloat16 of a float32 result
 
 
-@pytest.mark.parametrize("T", [1, 2 * C + 3])
+@each_case("T", [1, 2 * C + 3])
 def test_ttt_counts_as_its_definition(T: int) -> None:
     with FlopCounter() as counter:
         run(ttt)(*make_inputs(T))

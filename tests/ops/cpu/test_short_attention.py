@@ -10,6 +10,7 @@ from lmzoo.ops import attention
 from lmzoo.ops.attention import causal_attention, naive_attention
 from lmzoo.ops.cpu import short_attention
 from lmzoo.ops.cpu.short_attention import is_short
+from tests.cases import each_case
 from tests.ops.scans import assert_same, values_and_gradients
 from tests.ops.test_attention import make_inputs
 
@@ -21,8 +22,8 @@ def always_short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("always_short")
-@pytest.mark.parametrize("T", [1, 2, 3, 7, 9])
-@pytest.mark.parametrize("window", [None, 1, 2, 5])
+@each_case("T", [1, 2, 3, 7, 9])
+@each_case("window", [None, 1, 2, 5])
 @pytest.mark.parametrize(("H", "G"), [(4, 4), (4, 1), (4, 2)])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 def test_short_attention_equals_naive(

@@ -25,6 +25,7 @@ from lmzoo.ops.dplr import naive_dplr
 from lmzoo.ops.gated_delta_rule import naive_gated_delta_rule
 from lmzoo.ops.gated_linear_attention import naive_gated_linear_attention
 from lmzoo.ops.kernels import SHORTEST
+from tests.cases import each_case
 from tests.ops.scans import Scan, values_and_gradients
 
 pytestmark = [
@@ -116,8 +117,8 @@ def assert_near(actual: list[Tensor], expected: list[Tensor], tolerance: float) 
 
 
 @ALL
-@pytest.mark.parametrize("T", [SHORTEST, SHORTEST + 1, 4 * SHORTEST - 1])
-@pytest.mark.parametrize("with_state", [False, True])
+@each_case("T", [SHORTEST, SHORTEST + 1, 4 * SHORTEST - 1])
+@each_case("with_state", [False, True])
 def test_kernel_is_the_definition(case: Case, T: int, with_state: bool) -> None:
     inputs, (kernel, naive) = make_inputs(case, T), forms(case)
     inputs = inputs if with_state else inputs[:-1]
@@ -125,7 +126,7 @@ def test_kernel_is_the_definition(case: Case, T: int, with_state: bool) -> None:
 
 
 @pytest.mark.parametrize("case", DECAYING.values(), ids=DECAYING)
-@pytest.mark.parametrize("kind", ["none", "strong", "infinite", "mixed"])
+@each_case("kind", ["none", "strong", "infinite", "mixed"])
 def test_kernel_holds_at_extreme_decays(case: Case, kind: str) -> None:
     decays: dict[str, Decays] = {
         "none": torch.zeros_like,
@@ -138,7 +139,7 @@ def test_kernel_holds_at_extreme_decays(case: Case, kind: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["delta", "gated_delta", "kimi_delta"])
-@pytest.mark.parametrize("beta", [0.0, 1.0])  # no larger ones: see `misfit`
+@each_case("beta", [0.0, 1.0])  # no larger ones: see `misfit`
 def test_kernel_holds_at_repeated_keys(name: str, beta: float) -> None:
     case = CASES[name]
     q, k, *others = make_inputs(case, 2 * SHORTEST + 3, beta=beta)
@@ -147,7 +148,7 @@ def test_kernel_holds_at_repeated_keys(name: str, beta: float) -> None:
 
 
 @ALL
-@pytest.mark.parametrize(("K", "V"), [(16, 24), (40, 16), (256, 128)])
+@each_case("K, V", [(16, 24), (40, 16), (256, 128)])
 def test_kernel_takes_the_widths_that_it_is_chosen_for(case: Case, K: int, V: int) -> None:
     inputs, (kernel, naive) = make_inputs(case, SHORTEST, K, V), forms(case)
     assert not kernels.misfit(SHORTEST, K, V, [torch.bfloat16])
