@@ -6,6 +6,7 @@ Legend: B rows, T new columns (tokens or padding), L all columns, K last columns
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 from typing import Any, Self
@@ -28,6 +29,7 @@ from lmzoo.inference.weights import cast_weights
 from lmzoo.layers.stack import outermost_stacks
 from lmzoo.losses import IGNORE_INDEX, cross_entropy
 from lmzoo.model import LanguageModel
+from lmzoo.storage import atomic, models
 
 
 class LmzooForCausalLM(PreTrainedModel, GenerationMixin):
@@ -69,7 +71,9 @@ class LmzooForCausalLM(PreTrainedModel, GenerationMixin):
         Raises `CheckpointError` for a tensor that is missing or left over, which transformers only reports.
         """
         folder = Path(str(pretrained_model_name_or_path), options.get("subfolder") or "")
-        if (folder / CONFIG_FILE).is_file() and not options.get("variant"):  # which has other names of files
+        if os.path.lexists(folder / atomic.MANIFEST):
+            models.check_saved(folder)
+        elif (folder / CONFIG_FILE).is_file() and not options.get("variant"):  # which has other names of files
             check_own(folder)
         options = {**options, "use_safetensors": True, "output_loading_info": True}
         loaded: Any = super().from_pretrained(pretrained_model_name_or_path, *arguments, **options)

@@ -24,15 +24,17 @@ class LmzooConfig(PreTrainedConfig):
 
     def __init__(
         self,
-        lmzoo: dict[str, Any] | None = None,
+        lmzoo: Any = None,
         bos_token_id: int | None = None,
         eos_token_id: int | list[int] | None = None,
         pad_token_id: int | None = None,
         **others: Any,
     ) -> None:
+        if not isinstance(lmzoo, dict) and lmzoo is not None:
+            # A model directory of lmzoo: the same content, not below a key.
+            lmzoo = {"lmzoo": lmzoo, **{key: others.pop(key, None) for key in ("model", "config", "fingerprint")}}
         # Without the fingerprint, which would be wrong after training.
-        facts = lmzoo.items() if isinstance(lmzoo, dict) else ()
-        self.lmzoo = {key: value for key, value in facts if key in ("lmzoo", "model", "config")}
+        self.lmzoo = {key: value for key, value in (lmzoo or {}).items() if key in ("lmzoo", "model", "config")}
         self.bos_token_id, self.eos_token_id, self.pad_token_id = bos_token_id, eos_token_id, pad_token_id
         if lmzoo is not None:  # transformers also makes configs without settings, to compare others with them
             settings = self.model_class_and_settings()[1]

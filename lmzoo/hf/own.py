@@ -19,7 +19,7 @@ from lmzoo.storage import models
 if TYPE_CHECKING:
     from lmzoo.model import LanguageModel, ModelConfig
 
-MODEL_TYPE = "lmzoo"
+MODEL_TYPE = models.MODEL_TYPE
 CLASS = "LmzooForCausalLM"
 PREFIX = "model."
 
@@ -41,8 +41,8 @@ def own_config(model: LanguageModel, facts: Mapping[str, Any] | None = None) -> 
 
 
 def is_own(config: Mapping[str, Any]) -> bool:
-    """True for the content of a config.json in lmzoo's own form."""
-    return config.get("model_type") == MODEL_TYPE
+    """True for the content of a config.json in lmzoo's own form, not for that of a model directory of lmzoo."""
+    return config.get("model_type") == MODEL_TYPE and config.get("lmzoo") != 1
 
 
 def own_model(config: Config, where: Path) -> tuple[type[LanguageModel], ModelConfig]:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.safetensors"
 MODEL_CONFIG_FILE = "config.json"
+MODEL_TYPE = "lmzoo"  # by which transformers finds the class of the model, after `lmzoo.hf.register()`
 _HIDDEN_BYTES = 1 << 30  # limit for buffers that are not in the file: masks, rotary tables
 
 
@@ -61,7 +62,11 @@ def write_model(model: LanguageModel, folder: Path, facts: Mapping[str, Any] | N
 
     Checkpoints that are written during training have no fingerprint: computing it would slow down every save.
     """
-    content = describe(model, facts)
+    content = {
+        "model_type": MODEL_TYPE,
+        "dtype": str(model.dtype).removeprefix("torch."),
+        **describe(model, facts),
+    }
     write_tensors(tensors_of(model), folder / MODEL_FILE)
     atomic.write_new(folder / MODEL_CONFIG_FILE, [json.dumps(content, indent=1).encode()])
 
@@ -126,9 +131,7 @@ def read_model(folder: atomic.Folder) -> LanguageModel:
     """
     where = folder.path / MODEL_CONFIG_FILE
     content = folder.json(MODEL_CONFIG_FILE)
-    cls, config = class_and_config(where, content)
-    with open_tensors(folder.file(MODEL_FILE)) as file:
-        _check_against(file, cls, config, where, folder.sizes[MODEL_FILE])
+    with _checked_file(folder, content) as (file, cls, config):
         # Plain torch modules draw weights when they are built: the caller's random state must not advance.
         with torch.random.fork_rng(devices=[]):
             model = registry.blank_model(cls, config)
@@ -141,6 +144,25 @@ def read_model(folder: atomic.Folder) -> LanguageModel:
     if "fingerprint" in content:
         fingerprint.check(model, content["fingerprint"], where)
     return model
+
+
+def check_saved(path: Path) -> None:
+    """Checks a folder that `save_model` or a run has written, without memory for a model. Raises `CheckpointError`."""
+    folder = atomic.open_folder(path)
+    with _checked_file(folder, folder.json(MODEL_CONFIG_FILE)):
+        pass
+
+
+@contextmanager
+def _checked_file(
+    folder: atomic.Folder, content: dict[str, Any]
+) -> Iterator[tuple[TensorFile, type[LanguageModel], ModelConfig]]:
+    """Yields the tensors of a folder, compared with a model without memory, and the class and config of the model."""
+    where = folder.path / MODEL_CONFIG_FILE
+    cls, config = class_and_config(where, content)
+    with open_tensors(folder.file(MODEL_FILE)) as file:
+        _check_against(file, cls, config, where, folder.sizes[MODEL_FILE])
+        yield file, cls, config
 
 
 def tensors_of(model: nn.Module) -> dict[str, Tensor]:

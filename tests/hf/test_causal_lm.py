@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import os
 import sys
 from collections.abc import Iterator
 from functools import cache
@@ -73,6 +74,22 @@ def test_model_saved_in_shards_loads_bitwise_equal(family: str, tmp_path: Path) 
     assert torch.equal(loaded(idx).logits, model(idx).logits)
     loaded.save_pretrained(tmp_path / "again")
     assert (tmp_path / "again/config.json").read_bytes() == (tmp_path / "config.json").read_bytes()
+
+
+@pytest.mark.parametrize("family", ["granite", "ngram"])
+def test_model_directory_of_lmzoo_loads_as_it_is(family: str, tmp_path: Path) -> None:
+    model = subject(family).model()
+    model.save(tmp_path / "saved")
+    loaded = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
+    assert_same(loaded.model.state_dict(), model.state_dict())
+    loaded.save_pretrained(tmp_path / "theirs")
+    assert_same(lmzoo.load_model(tmp_path / "theirs").state_dict(), model.state_dict())
+    assert json.loads((tmp_path / "theirs/config.json").read_text())["lmzoo"]["model"] == family
+    with (tmp_path / "saved/model.safetensors").open("r+b") as file:
+        file.seek(-1, os.SEEK_END)
+        file.write(b"!")
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: its SHA-256 differs"):
+        AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
 
 
 def test_model_loads_in_another_dtype_as_load_model_does(tmp_path: Path) -> None:

@@ -39,6 +39,7 @@ def test_own_config_describes_the_model() -> None:
     config = own_config(model.bfloat16())
     assert is_own(config)
     assert not is_own({"model_type": "llama", "lmzoo": {}})
+    assert not is_own({"model_type": "lmzoo", "lmzoo": 1, "model": "bigram"})  # of a model directory
     assert json.loads(json.dumps(config)) == config
     content = config.pop("lmzoo")
     assert config == {
