@@ -11,6 +11,7 @@ from lmzoo.hf.bamba import BAMBA
 from lmzoo.hf.deepseek import DEEPSEEK_V2, DEEPSEEK_V3
 from lmzoo.hf.deepseek_relatives import GLM4_MOE_LITE, YOUTU
 from lmzoo.hf.diff import DIFFLLAMA
+from lmzoo.hf.ernie4_5_moe import ERNIE4_5_MOE
 from lmzoo.hf.falcon_h1 import FALCON_H1
 from lmzoo.hf.gemma3 import GEMMA, GEMMA2, GEMMA3_TEXT, VAULTGEMMA
 from lmzoo.hf.gpt2 import GPT2, OPT
@@ -68,7 +69,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
             RECURRENT_GEMMA,
             OLMO_HYBRID,
             QWEN3_NEXT,
-            *(GLM4_MOE, DOTS1, SOLAR_OPEN, MINIMAX_M2),
+            *(GLM4_MOE, DOTS1, SOLAR_OPEN, MINIMAX_M2, ERNIE4_5_MOE),
             *(QWEN3_5_TEXT, QWEN3_5_MOE_TEXT),
             LFM2,
             LFM2_MOE,

@@ -428,6 +428,17 @@ CASES: dict[str, Case] = {
         {"no groups": {"n_group": 1, "topk_group": 1, "use_qk_norm": False, "attention_bias": True}},
     ),
     "dots1": Case({**V3_MOE, "head_dim": 12}, {"biases": {"attention_bias": True, "norm_topk_prob": True, **YARN}}),
+    "ernie4_5_moe": Case(
+        {
+            **LLAMA,
+            "moe_intermediate_size": 12,
+            "moe_num_experts": 5,
+            "moe_k": 2,
+            "moe_num_shared_experts": 1,
+            "moe_layer_start_index": 1,
+        },
+        {"no shared": {"moe_num_shared_experts": 0, "moe_k": 3, "moe_layer_start_index": 0, **YARN}},
+    ),
     "solar_open": Case(
         {key: value for key, value in V3_MOE.items() if key not in ("first_k_dense_replace", "intermediate_size")},
         {"biases": {"attention_bias": True, "head_dim": 12, "norm_topk_prob": False}},
