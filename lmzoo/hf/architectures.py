@@ -18,7 +18,7 @@ from lmzoo.hf.gpt2 import GPT2, OPT
 from lmzoo.hf.gpt_neox import GPT_NEOX, STARCODER2
 from lmzoo.hf.gpt_oss import GPT_OSS
 from lmzoo.hf.gptj import COHERE, COHERE2, GPTJ, PHI, STABLELM
-from lmzoo.hf.gptj_relatives import FALCON, JAIS2, OLMO
+from lmzoo.hf.gptj_relatives import CODEGEN, FALCON, JAIS2, OLMO
 from lmzoo.hf.granite import GRANITE, GRANITEMOE, GRANITEMOEHYBRID, GRANITEMOESHARED, HYPERCLOVAX
 from lmzoo.hf.griffin import RECURRENT_GEMMA
 from lmzoo.hf.grouped import DOTS1, GLM4_MOE, MINIMAX_M2, SOLAR_OPEN
@@ -45,43 +45,19 @@ from lmzoo.suggestions import suggest
 ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.model_type: architecture
     for architecture in (
-        *(GPT2, OPT, BLOOM, MPT, GPT_NEOX, STARCODER2, GPTJ, PHI, COHERE, COHERE2, STABLELM, FALCON, OLMO, JAIS2),
-        *(
-            LLAMA,
-            MISTRAL,
-            QWEN2,
-            QWEN3,
-            SMOLLM3,
-            PHI3,
-            MINISTRAL,
-            SEED_OSS,
-            *(ARCEE, CWM, INTERNLM3, IQUESTCODER, HELIUM, GLM, GLM4, ERNIE4_5),
-            *(OLMO2, OLMO3, EXAONE4),
-            DIFFLLAMA,
-            *(GRANITE, GRANITEMOE, GRANITEMOESHARED, GRANITEMOEHYBRID, HYPERCLOVAX),
-            *(GEMMA, GEMMA2, VAULTGEMMA, GEMMA3_TEXT),
-        ),
-        *(MIXTRAL, QWEN2_MOE, QWEN3_MOE, OLMOE, GPT_OSS, DEEPSEEK_V2, DEEPSEEK_V3, GLM4_MOE_LITE, YOUTU),
-        *(
-            MAMBA,
-            FALCON_MAMBA,
-            MAMBA2,
-            RECURRENT_GEMMA,
-            OLMO_HYBRID,
-            QWEN3_NEXT,
-            *(GLM4_MOE, DOTS1, SOLAR_OPEN, MINIMAX_M2, ERNIE4_5_MOE),
-            *(QWEN3_5_TEXT, QWEN3_5_MOE_TEXT),
-            LFM2,
-            LFM2_MOE,
-            MINIMAX,
-            KIMI_LINEAR,
-            BAMBA,
-            FALCON_H1,
-            NEMOTRON_H,
-            ZAMBA2,
-            XLSTM,
-            JAMBA,
-        ),
+        *(GPT2, OPT, BLOOM, MPT, GPT_NEOX, STARCODER2),
+        *(GPTJ, CODEGEN, PHI, COHERE, COHERE2, STABLELM, FALCON, OLMO, JAIS2),
+        *(LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, MINISTRAL, SEED_OSS),
+        *(ARCEE, CWM, INTERNLM3, IQUESTCODER, HELIUM, GLM, GLM4, ERNIE4_5),
+        *(OLMO2, OLMO3, EXAONE4, OLMO_HYBRID),
+        *(GRANITE, GRANITEMOE, GRANITEMOESHARED, GRANITEMOEHYBRID, HYPERCLOVAX),
+        *(GEMMA, GEMMA2, VAULTGEMMA, GEMMA3_TEXT, DIFFLLAMA),
+        *(MIXTRAL, QWEN2_MOE, QWEN3_MOE, OLMOE, GPT_OSS),
+        *(DEEPSEEK_V2, DEEPSEEK_V3, GLM4_MOE_LITE, YOUTU, KIMI_LINEAR),
+        *(GLM4_MOE, DOTS1, SOLAR_OPEN, MINIMAX_M2, ERNIE4_5_MOE),
+        *(MAMBA, FALCON_MAMBA, MAMBA2, RECURRENT_GEMMA, XLSTM),
+        *(QWEN3_NEXT, QWEN3_5_TEXT, QWEN3_5_MOE_TEXT),
+        *(LFM2, LFM2_MOE, MINIMAX, BAMBA, JAMBA, FALCON_H1, NEMOTRON_H, ZAMBA2),
     )
 }
 

@@ -95,24 +95,25 @@ SIZES: dict[str, Key] = {
 }
 
 _GPTJ = "transformer.h.{i}."
+GPTJ_WEIGHTS: Weights = {
+    "tokens.weight": "transformer.wte.weight",
+    **parallel(
+        {
+            **both("blocks.{i}.0.before", f"{_GPTJ}ln_1"),
+            **qkv(f"{_GPTJ}attn.", _neighbors),
+            "blocks.{i}.0.inner.out.weight": f"{_GPTJ}attn.out_proj.weight",
+            **both("blocks.{i}.1.inner.up", f"{_GPTJ}mlp.fc_in"),
+            **both("blocks.{i}.1.inner.down", f"{_GPTJ}mlp.fc_out"),
+        }
+    ),
+    **both("norm", "transformer.ln_f"),
+    **head("transformer.wte.weight"),
+}
 GPTJ = Architecture(
     model_type="gptj",
     classes=("GPTJForCausalLM",),
     family="gptj",
-    weights={
-        "tokens.weight": "transformer.wte.weight",
-        **parallel(
-            {
-                **both("blocks.{i}.0.before", f"{_GPTJ}ln_1"),
-                **qkv(f"{_GPTJ}attn.", _neighbors),
-                "blocks.{i}.0.inner.out.weight": f"{_GPTJ}attn.out_proj.weight",
-                **both("blocks.{i}.1.inner.up", f"{_GPTJ}mlp.fc_in"),
-                **both("blocks.{i}.1.inner.down", f"{_GPTJ}mlp.fc_out"),
-            }
-        ),
-        **both("norm", "transformer.ln_f"),
-        **head("transformer.wte.weight"),
-    },
+    weights=GPTJ_WEIGHTS,
     keys={
         **EVERY,
         "vocab_size": To("vocab_size"),

@@ -1,15 +1,56 @@
-"""Falcon, OLMo and Jais 2 in transformers."""
+"""CodeGen, Falcon, OLMo and Jais 2 in transformers."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
+from torch import Tensor
+
 from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, refused
-from lmzoo.hf.gptj import FRAME, GATED, LAYER, SIZES, both, halves, head, parallel, qkv
+from lmzoo.hf.gptj import FRAME, GATED, GPTJ, GPTJ_WEIGHTS, LAYER, SIZES, both, halves, head, parallel, qkv
 from lmzoo.hf.keys import EVERY, GELUS, SWIGLU, plain_heads, rope
 from lmzoo.hf.llama import BIASES
-from lmzoo.hf.weights import PerGroup, Source, Weights
+from lmzoo.hf.weights import Layout, Neighbors, PerGroup, Reader, Rows, Source, Weights
 
+
+@dataclass(frozen=True)
+class InChunks(Layout):
+    """One of three parts of fused rows that are ordered by chunk, and in a chunk by query, value, key (CodeGen)."""
+
+    fused: Source
+    which: int
+    chunks: int = 4
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        return read(self.fused, **index).unflatten(0, (self.chunks, 3, -1))[:, self.which].flatten(0, 1)
+
+
+_FUSED = "transformer.h.{i}.attn.qkv_proj.weight"
+_Q, _V, _K = (InChunks(_FUSED, which) for which in range(3))
+
+
+def _chunks(config: Config) -> dict[str, Any]:
+    """Requires the heads to fill the chunks of the fused projection."""
+    if config.value("n_head", 16) % 4:
+        raise refused("n_head", config.get("n_head"), "must be a multiple of 4")
+    return {"n_heads": config.value("n_head", 16)}
+
+
+CODEGEN = replace(
+    GPTJ,
+    model_type="codegen",
+    classes=("CodeGenForCausalLM",),
+    weights={
+        **GPTJ_WEIGHTS,
+        "blocks.{i}.inner.0.qkv.weight": Rows(
+            (*(Neighbors(part, "rotary_dim", "n_heads", first=True) for part in (_Q, _K)), _V)
+        ),
+    },
+    keys={key: meaning for key, meaning in GPTJ.keys.items() if key != "n_head"},
+    together=(Together(("n_head",), _chunks),),
+    buffers=(*GPTJ.buffers, "*.attn.causal_mask"),
+)
 _FALCON = "transformer.h.{i}."
 _BLOCK: dict[str, Source] = {
     **both("blocks.{i}.0.before", f"{_FALCON}input_layernorm"),

@@ -248,6 +248,19 @@ CASES: dict[str, Case] = {
             "biases": {"attention_bias": True, "tie_word_embeddings": False, "layer_types": 2 * ["full_attention"]},
         },
     ),
+    "codegen": Case(
+        {
+            "vocab_size": V,
+            "n_positions": 32,
+            "n_embd": 48,
+            "n_layer": 3,
+            "n_head": 8,
+            "rotary_dim": 4,
+            "n_inner": 40,
+            "layer_norm_epsilon": 0.02,
+        },
+        {"default width": {"n_inner": None, "n_head": 4, "rotary_dim": 6}},
+    ),
     "falcon": Case(
         {
             **{
