@@ -76,6 +76,7 @@ CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "add", "argume
 CASES: list[tuple[str, list[dict[str, Any]], dict[str, Any]]] = [
     *((name, TALK, {"add_generation_prompt": flag}) for name in TEMPLATES for flag in (False, True)),
     ("llama 3", [*TALK, CALL], {"tools": TOOLS}),
+    ("llama 3", THOUGHT, {}),
     ("chatml", THOUGHT, {"enable_thinking": False, "add_generation_prompt": True}),
     ("mistral", [USER, {"role": "stop"}], {"bos_token": "<B>"}),
     ("gemma", PARTS, {"add_generation_prompt": True}),

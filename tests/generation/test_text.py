@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import lmzoo
+from lmzoo.data.pretrained import PretrainedTokenizer
 from lmzoo.data.tokenizers import Tokenizer, train_tokenizer
 from lmzoo.errors import DataError, InputError
 from lmzoo.generation import generate
@@ -17,6 +18,7 @@ from lmzoo.generation.drafts import PromptLookup
 from lmzoo.generation.text import StopMatcher, continue_texts, default_prompt, generate_text, generate_texts
 from lmzoo.model import LanguageModel
 from lmzoo.sampling import SamplingConfig
+from tests.data.test_pretrained import byte_fallback
 from tests.helpers import seeded
 
 TEXT = "学而时习之，不亦说乎？ Ünïcödé 🙂🙃 and plain words. " * 3
@@ -204,3 +206,22 @@ def test_default_prompt_is_known_to_the_tokenizer(text: str, prompt: str) -> Non
     tokenizer = train_tokenizer("char", [text])
     assert default_prompt(tokenizer) == prompt
     assert default_prompt(train_tokenizer("byte", [text])) == "\n"
+
+
+@pytest.mark.parametrize("n_samples", [1, 2])
+def test_generate_text_keeps_the_space_after_a_prompt(n_samples: int) -> None:
+    """SentencePiece removes a space at the beginning of a text: new text is none. Token ids are a prompt, too."""
+    tokenizer = PretrainedTokenizer(byte_fallback(), "{}")
+    model = lmzoo.create_model("bigram", vocab_size=tokenizer.vocab_size)
+    word = int(tokenizer.encode_array("a")[0])  # "▁a"
+    with torch.no_grad():
+        for table in model.parameters():
+            table.zero_()[:, word] = 1.0
+    config = SamplingConfig(temperature=0.0)
+    for prompt in ("Hello", tokenizer.encode("Hello")):
+        if n_samples == 1:
+            assert "".join(generate_text(model, tokenizer, prompt, 2, config)) == " a a"
+        else:
+            assert generate_texts(model, tokenizer, prompt, n_samples, 2, config) == [" a a"] * n_samples
+    with pytest.raises(InputError, match="must hold token ids"):
+        generate_text(model, tokenizer, ["a"], 2)  # pyrefly: ignore[bad-argument-type]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from transformers import AutoModelForCausalLM
 import lmzoo
 from lmzoo.errors import CheckpointError
 from lmzoo.gguf.forms import FORMS
-from lmzoo.gguf.write import write_gguf
+from lmzoo.gguf.write import converted, form_of, settings_of, write_gguf
 from tests.backbones.against_transformers import random_tokens
 from tests.hf.references import CASES, GEMMA, LLAMA, logits_of, reference, saved
 
@@ -272,6 +273,15 @@ def test_write_gguf_refuses_what_llama_cpp_would_compute_differently(
     with pytest.raises(CheckpointError, match=message):
         write_gguf(llama(**settings), tmp_path / "a.gguf")
     assert [*tmp_path.iterdir()] == []
+
+
+def test_converted_refuses_a_tensor_without_a_place() -> None:
+    model = llama()
+    settings = settings_of(model)
+    form = form_of("llama", settings)
+    tensors = {name: source for name, source in form.tensors.items() if name != "output_norm.weight"}
+    with pytest.raises(CheckpointError, match=r"holds norm\.weight, which the model has no place for"):
+        converted(model, replace(form, tensors=tensors), settings)
 
 
 def test_write_gguf_refuses_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
