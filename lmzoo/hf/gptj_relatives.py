@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, refused
 from lmzoo.hf.gptj import FRAME, GATED, GPTJ, GPTJ_WEIGHTS, LAYER, SIZES, both, halves, head, parallel, qkv
 from lmzoo.hf.keys import EVERY, GELUS, SWIGLU, plain_heads, rope
 from lmzoo.hf.llama import BIASES
@@ -76,6 +76,14 @@ def _falcon(config: Config) -> dict[str, Any]:
     return {"n_kv_heads": kv_heads, "parallel": parallel}
 
 
+def _falcon_keys(ours: Settings) -> dict[str, Any]:
+    """Returns the keys of the new form for grouped queries, which the old one does not have."""
+    heads, groups = ours["n_heads"], ours["n_kv_heads"]
+    if groups in (1, heads):
+        return {"multi_query": groups == 1, "parallel_attn": ours["parallel"]}
+    return {"new_decoder_architecture": True, "num_kv_heads": groups, "num_ln_in_parallel_attn": 1}
+
+
 FALCON = Architecture(
     model_type="falcon",
     classes=("FalconForCausalLM",),
@@ -110,8 +118,13 @@ FALCON = Architecture(
                 *("num_ln_in_parallel_attn", "parallel_attn"),
             ),
             _falcon,
+            _falcon_keys,
         ),
-        Together(("bias",), lambda config: _biases(config.value("bias", default=False))),
+        Together(
+            ("bias",),
+            lambda config: _biases(config.value("bias", default=False)),
+            lambda ours: {"bias": ours["mlp_bias"]},
+        ),
     ),
     aliases={"n_embed": "hidden_size"},
     prefix="transformer.",

@@ -126,6 +126,13 @@ class PerGroup(Layout):
         q, k, v = by_group.split([by_group.shape[1] - 2, 1, 1], dim=1)
         return concatenated([q.flatten(0, 2), k.flatten(0, 2), v.flatten(0, 2)])
 
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
+        heads, groups = write.size(self.heads), write.size(self.groups)
+        width = len(tensor) // (heads + 2 * groups)
+        parts = tensor.split([heads * width, groups * width, groups * width])
+        by_group = concatenated([part.unflatten(0, (groups, -1, width)) for part in parts], dim=1)
+        write(self.part, by_group.flatten(0, 2), **index)
+
 
 @dataclass(frozen=True)
 class Neighbors(Layout):

@@ -170,6 +170,8 @@ CREATED: list[tuple[str, dict[str, Any], str]] = [
         },
         "cohere2",
     ),
+    ("gptj", {"activation": "gelu", "mlp_bias": False, "head_bias": False, "n_kv_heads": 2}, "falcon"),
+    ("gptj", {"activation": "relu2", "attention_bias": "all", "head_bias": False, "parallel": False}, "falcon"),
     ("deepseek", {"pattern": "grouped", "n_kv_heads": 2, "rotary_fraction": 0.5, "routed_scale": 2.0}, "glm4_moe"),
     ("deepseek", {"pattern": "grouped", "qk_norm": "head", "attention_bias": "all", "head_dim": 12}, "dots1"),
     ("deepseek", {"pattern": "grouped", "qk_norm": "all", "n_dense": 0, "n_shared": 0, "head_dim": 12}, "minimax_m2"),

@@ -16,6 +16,7 @@ from lmzoo.hf.weights import (
     Interleaved,
     Layout,
     Neighbors,
+    PerGroup,
     PerHead,
     Rows,
     Skipped,
@@ -64,6 +65,8 @@ def written(weights: Weights, **ours: Tensor) -> dict[str, Tensor]:
         (Neighbors("a", "rope_dim", first=True), {"a": numbered(7)}),
         (Squeezed("a", axis=1), {"a": numbered(4, 1, 3)}),
         (Interleaved("a"), {"a": numbered(3, 4, 2)}),
+        (PerGroup("a"), {"a": numbered(12, 2)}),
+        (PerGroup("a", groups="n_heads"), {"a": numbered(12)}),
         (
             Stacked(Rows((Transposed("g{e}"), Transposed("u{e}"))), "n_experts"),
             {f"{part}{e}": numbered(3, 2, start=10 * e + n) for e in range(3) for n, part in enumerate("gu")},
