@@ -13,6 +13,7 @@ import torch
 from lmzoo.compare import sample
 from lmzoo.runs import run
 from lmzoo.runs.run import RunSpec, make_spec
+from lmzoo.train.malloc import keep_freed_memory
 from tests.conditions import pytest_collection_modifyitems, pytest_terminal_summary  # noqa: F401 (hooks of pytest)
 from tests.distributed.processes import Forks
 from tests.durations import pytest_addoption, pytest_configure  # noqa: F401 (hooks of pytest)
@@ -36,6 +37,13 @@ def same_start() -> None:
     torch.manual_seed(0)
     if torch.get_num_threads() != 1:  # left by another test
         torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def kept_memory() -> Iterator[None]:
+    """Keep freed memory in the process: the system clears each page of the large tensors of a check anew."""
+    with keep_freed_memory():
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

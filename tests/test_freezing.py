@@ -12,6 +12,7 @@ from tests import freezing
 
 def test_freeze_modules_has_run_before_this_test() -> None:
     assert gc.get_freeze_count() > 100_000, "torch alone has more objects"
+    assert gc.isenabled()
 
 
 def test_freeze_modules_waits_for_many_new_modules(monkeypatch: pytest.MonkeyPatch) -> None:
