@@ -62,13 +62,24 @@ def test_left_out_tests_are_named(tmp_path: Path) -> None:
     assert "the tests marked `gpu` were left out: no GPU with fla-core: pip install 'lmzoo[gpu]'" in output
 
 
-@pytest.mark.parametrize("marker", conditions.CONDITIONS)
-def test_required_tests_fail_where_something_is_missing(tmp_path: Path, marker: str) -> None:
-    condition = conditions.CONDITIONS[marker]
-    output = run(tmp_path, **{condition.required: "1"})
-    assert "1 failed, 1 passed, 1 deselected" in output
-    assert f"AssertionError: {condition.missing}" in output
-    assert f"the tests marked `{marker}` were left out" not in output
+def test_required_tests_fail_where_something_is_missing(tmp_path: Path) -> None:
+    output = run(tmp_path, **{condition.required: "1" for condition in conditions.CONDITIONS.values()})
+    assert "2 failed, 1 passed" in output
+    for marker, condition in conditions.CONDITIONS.items():
+        assert f"AssertionError: {condition.missing}" in output
+        assert f"the tests marked `{marker}` were left out" not in output
+
+
+def test_left_out_asks_for_each_marker_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    absent = {marker: each._replace(is_here=lambda: False) for marker, each in conditions.CONDITIONS.items()}
+    monkeypatch.setattr(conditions, "CONDITIONS", absent)
+    for condition in absent.values():
+        monkeypatch.delenv(condition.required, raising=False)
+    for marker, condition in absent.items():
+        with monkeypatch.context() as patch:
+            patch.setenv(condition.required, "1")
+            assert marker not in conditions.left_out()
+            assert len(conditions.left_out()) == len(absent) - 1
 
 
 def test_find_needs_browser_and_driver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -33,6 +33,7 @@ COURSE = [*(ROOT / "docs" / "course").glob("*/*.md")]  # run by tests/test_cours
 GUIDE = ROOT / "docs" / "add-a-backbone.md"
 PYTHON = ROOT / "docs" / "python.md"
 CONTRACT = ROOT / "docs" / "contract.md"
+MODELS = {*lmzoo.list_models()}
 # What is broken in the guide, in its order, and the check whose words it shows.
 BREAKS = {"peeks ahead": "causality", "forgets its state": "decoding", "changes the state": "state_is_a_value"}
 
@@ -99,9 +100,9 @@ def test_every_command_exists(path: Path) -> None:
                 if isinstance(options[word], click.Option) and not options[word].is_flag:
                     value = rest.pop(0)
                     settings += [value] if word == "--set" else []
-            elif words[1] in ("train", "compare", "show") and word in lmzoo.list_models():
+            elif words[1] in ("train", "compare", "show") and word in MODELS:
                 registry.split_name(word)
-        if words[1] == "train" and words[2] in lmzoo.list_models():
+        if words[1] == "train" and words[2] in MODELS:
             apply_settings(words[2], parse_overrides(settings))
 
 

@@ -5,19 +5,20 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-from nltk.lm.models import InterpolatedLanguageModel
-from nltk.lm.smoothing import WittenBell
-from nltk.util import everygrams
 
 from lmzoo.compare import ngram
 from lmzoo.compare.ngram import NGram, bigram_limits
 from lmzoo.data.batches import Windows
 from lmzoo.errors import ConfigError, DataError
 from lmzoo.losses import IGNORE_INDEX
+
+if TYPE_CHECKING:
+    from nltk.lm.api import LanguageModel
 
 TEXT = (
     "the sea was calm and the ship was small; she sells sea shells on the sea shore. "
@@ -66,22 +67,31 @@ def test_probabilities_follow_the_equations(make, order: int) -> None:
         assert math.isclose(found[i], wanted, rel_tol=1e-12)
 
 
-class FromUniform(WittenBell):
-    """nltk's estimate, which begins with relative frequencies; ours applies the same formula to the empty context."""
+def model_of_nltk(order: int, rows: list[list[str]], vocabulary: list[str]) -> LanguageModel:
+    """Return nltk's model, fitted to the rows. nltk imports scikit-learn and pandas, which no other test needs."""
+    from nltk.lm.models import InterpolatedLanguageModel
+    from nltk.lm.smoothing import WittenBell
+    from nltk.util import everygrams
 
-    def unigram_score(self, word: str) -> float:
-        seen = self.counts.unigrams
-        uniform = 1 / (len(self.vocab) - 1)  # without nltk's <UNK>
-        return (seen[word] + len(seen) * uniform) / (seen.N() + len(seen))
+    class FromUniform(WittenBell):
+        """nltk's estimate begins with relative frequencies; ours applies the same formula to the empty context."""
+
+        def unigram_score(self, word: str) -> float:
+            seen = self.counts.unigrams
+            uniform = 1 / (len(self.vocab) - 1)  # without nltk's <UNK>
+            return (seen[word] + len(seen) * uniform) / (seen.N() + len(seen))
+
+    model = InterpolatedLanguageModel(FromUniform, order)
+    model.fit((everygrams(row, max_len=order) for row in rows), vocabulary)
+    return model
 
 
 @pytest.mark.parametrize("order", [2, 3, 6])
 def test_probabilities_are_those_of_nltk(order: int) -> None:
     tokens, vocab_size = characters(TEXT)
     train, val = tokens[:420].reshape(-1, 60), tokens[420:470]
-    theirs = InterpolatedLanguageModel(FromUniform, order)
     words = [[str(token) for token in row] for row in train.tolist()]
-    theirs.fit((everygrams(row, max_len=order) for row in words), [str(token) for token in range(vocab_size)])
+    theirs = model_of_nltk(order, words, [str(token) for token in range(vocab_size)])
     found = NGram(train, vocab_size, 6).probabilities(val, order)
     for i, word in enumerate(map(str, val.tolist())):
         context = [str(token) for token in val[max(0, i - order + 1) : i]]

@@ -78,6 +78,8 @@ def test_keys_are_honored_or_refused_or_without_effect(model_type: str, tmp_path
                 honored += 1
                 worst = (ours - expected).abs().max() / expected.abs().max()
                 assert worst < 1e-3, f"{key}={value!r} is ignored: the logits differ by {worst:.2g}"
+                if isinstance(value, int):  # another number is needed only where the first was refused
+                    break
     assert honored
 
 
