@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from lmzoo.runs.facts import RunFacts
 
 SHARD_BYTES = 5 * 10**9  # of the tensors in one file, as in transformers
+_ALIGN = 64  # bytes, as of tensors in memory
 Progress = Callable[[str, int, int], None]  # what is done, bytes done, bytes in total
 
 
@@ -171,7 +172,7 @@ def _write(folder: Path, files: Mapping[str, Mapping[str, Tensor]], progress: Pr
             progress("writing", done, total)
 
     for name, group in files.items():
-        atomic.write_new(folder / name, counted(safetensors.chunks(group, {"format": "pt"})))
+        atomic.write_new(folder / name, counted(safetensors.chunks(group, {"format": "pt"}, align=_ALIGN)))
 
 
 def _check(folder: Path, path: Path, model: LanguageModel, logits: Any, progress: Progress) -> None:

@@ -40,6 +40,7 @@ _LAYOUT = {
     torch.int64: "I64",
 }
 _ORDER = list(_LAYOUT)
+_ALIGN = 8  # bytes, of the package
 
 
 def dtype_name(dtype: torch.dtype) -> str | None:
@@ -52,12 +53,21 @@ def dtype_named(name: str) -> torch.dtype | None:
     return next((dtype for dtype, known in _LAYOUT.items() if known == name), None)
 
 
-def chunks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> Iterator[atomic.Chunk]:
+def chunks(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None, *, align: int = _ALIGN
+) -> Iterator[atomic.Chunk]:
     """Yields the content of a safetensors file in chunks: the header, then each tensor.
 
-    A sharded tensor is gathered when it is reached, so all ranks must iterate over the chunks together.
+    A sharded tensor is gathered when it is reached, so all ranks must iterate over the chunks together. With `align`,
+    each tensor begins at a multiple of so many bytes, unless the sizes of several are no multiples: kernels may sum in
+    another order in memory that is aligned differently, and a file that is mapped then gives other last digits.
     """
-    names = sorted(tensors, key=lambda name: (-_ORDER.index(tensors[name].dtype), name))
+
+    def place(name: str) -> tuple[int, bool, str]:
+        tensor = tensors[name]
+        return -_ORDER.index(tensor.dtype), align != _ALIGN and tensor.nbytes % align != 0, name
+
+    names = sorted(tensors, key=place)
     header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name in names:
@@ -69,7 +79,7 @@ def chunks(tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = N
             "data_offsets": [start, end],
         }
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
+    text += b" " * (-(8 + len(text)) % align)
     yield struct.pack("<Q", len(text)) + text
     for name in names:
         tensor = tensors[name].detach()

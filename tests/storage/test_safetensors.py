@@ -39,3 +39,14 @@ def test_write_tensors_never_overwrites_a_file(tmp_path: Path) -> None:
     with pytest.raises(FileExistsError):
         safetensors.write_tensors({"a": torch.zeros(1)}, tmp_path / "link")
     assert not (tmp_path / "target").exists()
+
+
+def test_chunks_are_aligned(tmp_path: Path) -> None:
+    """Tensors whose sizes are no multiples come last, so that they move no other."""
+    tensors = {"a": torch.ones(3), "b": torch.full((16,), 2.0), "c": torch.full((4, 8), 3.0)}
+    (tmp_path / "file").write_bytes(b"".join(bytes(chunk) for chunk in safetensors.chunks(tensors, align=64)))
+    content = (tmp_path / "file").read_bytes()
+    assert len(content) % 64 == 12
+    assert content[-12:] == bytes(tensors["a"].numpy().data)
+    loaded = load_file(tmp_path / "file")
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in tensors.items())
