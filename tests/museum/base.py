@@ -72,9 +72,8 @@ class Attention(nn.Module):
         return k, v, after
 
     def attend(self, q_BTHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, allowed_TS: Tensor) -> Tensor:
-        scores_BHTS = torch.einsum("bthk,bshk->bhts", q_BTHK, k_BSHK) * q_BTHK.shape[-1] ** -0.5
-        scores_BHTS = scores_BHTS.masked_fill(~allowed_TS, -torch.inf)
-        return self.merge(torch.einsum("bhts,bshk->bhtk", scores_BHTS.softmax(-1), v_BSHK))
+        q_BHTK, k_BHSK, v_BHSK = (x.transpose(1, 2) for x in (q_BTHK, k_BSHK, v_BSHK))
+        return self.merge(F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, attn_mask=allowed_TS))
 
     def merge(self, y_BHTK: Tensor) -> Tensor:
         """Concatenates the heads: (B, T, D)."""

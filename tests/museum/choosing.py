@@ -33,9 +33,7 @@ class ChoosingAttention(Attention):
 
     def attend(self, q_BTHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, allowed_TS: Tensor) -> Tensor:
         kept_BTS = self.choose(self.index_scores(q_BTHK, k_BSHK), allowed_TS)
-        scores_BHTS = torch.einsum("bthk,bshk->bhts", q_BTHK, k_BSHK) * q_BTHK.shape[-1] ** -0.5
-        scores_BHTS = scores_BHTS.masked_fill(~kept_BTS[:, None], -torch.inf)
-        return self.merge(torch.einsum("bhts,bshk->bhtk", scores_BHTS.softmax(-1), v_BSHK))
+        return super().attend(q_BTHK, k_BSHK, v_BSHK, kept_BTS[:, None])
 
 
 class Choosing(Transformer):

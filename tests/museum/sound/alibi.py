@@ -6,6 +6,7 @@ ALiBi (Press et al. 2021, arXiv 2108.12409).
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from tests.museum.base import Attention, Transformer
@@ -18,10 +19,9 @@ class AlibiAttention(Attention):
         T, S, H = q_BTHK.shape[1], k_BSHK.shape[1], q_BTHK.shape[2]
         distance_TS = torch.arange(S - T, S)[:, None] - torch.arange(S)
         slopes_H = 2.0 ** (-8 * torch.arange(1, H + 1) / H)
-        scores_BHTS = torch.einsum("bthk,bshk->bhts", q_BTHK, k_BSHK) * q_BTHK.shape[-1] ** -0.5
-        scores_BHTS = scores_BHTS - (slopes_H[:, None, None] * distance_TS).to(scores_BHTS.dtype)
-        weights_BHTS = scores_BHTS.masked_fill(~allowed_TS, -torch.inf).softmax(-1)
-        return self.merge(torch.einsum("bhts,bshk->bhtk", weights_BHTS, v_BSHK))
+        bias_HTS = (-slopes_H[:, None, None] * distance_TS).masked_fill(~allowed_TS, -torch.inf).to(q_BTHK.dtype)
+        q_BHTK, k_BHSK, v_BHSK = (x.transpose(1, 2) for x in (q_BTHK, k_BSHK, v_BSHK))
+        return self.merge(F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, attn_mask=bias_HTS))
 
 
 class MODEL(Transformer):
