@@ -33,6 +33,8 @@ def test_help_of_every_command_shows_an_example(lmzoo: Command) -> None:
         "completion",
         "new",
         "import",
+        "push",
+        "gguf",
         "lm-eval",
         "transplant",
     }
