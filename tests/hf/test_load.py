@@ -81,6 +81,8 @@ def test_load_takes_the_language_model_of_a_multimodal_model(model_type: str, tm
     assert ours.family == ARCHITECTURES[text].family
     assert_same_logits(ours, theirs)
     config = json.loads((tmp_path / "config.json").read_text())
+    (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "tie_word_embeddings"}))
+    assert lmzoo.load_model(tmp_path).config == ours.config, "without the key, as by default"
     for changes, error in (
         ({"vision_feature_layer": -2}, f"vision_feature_layer=-2 is not a key of {model_type} that lmzoo knows$"),
         ({"text_config": {**config["text_config"], "model_type": "llama"}}, f"'llama' of text_config must be {text}$"),
