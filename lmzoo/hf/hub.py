@@ -166,8 +166,10 @@ def _errors(what: str) -> Generator[None]:
         raise CheckpointError(f"{what}: {endpoint} answers with status {status}{hint}") from None
     except errors.HFValidationError as error:
         raise CheckpointError(f"{what}: is no name of a repository: {error}") from None
-    except OSError as error:  # also `OfflineModeIsEnabled`
-        raise _unreachable(what, endpoint, error) from None
+    except OSError as error:  # also `OfflineModeIsEnabled`, which has no number
+        if error.errno is None or isinstance(error, ConnectionError):
+            raise _unreachable(what, endpoint, error) from None
+        raise CheckpointError(f"{what}: cannot be stored or read: {error.filename}: {files.reason(error)}") from None
     except RuntimeError as error:  # in a thread of an upload
         if error.__cause__ is None:
             raise

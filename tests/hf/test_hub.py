@@ -110,6 +110,17 @@ def test_fetch_refuses_in_one_line(address: str, message: str, server: Hub) -> N
     assert TOKEN not in str(caught.value)
 
 
+def test_fetch_names_a_cache_that_cannot_be_written(
+    server: Hub, checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.repositories["me/tiny"] = contents(checkpoint)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(checkpoint / "README.md"))
+    with pytest.raises(
+        CheckpointError, match=r"^hf:me/tiny: cannot be stored or read: .*README.md.*: Not a directory$"
+    ):
+        fetch("hf:me/tiny", print)
+
+
 def test_fetch_names_a_server_that_is_not_there(server: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(CheckpointError, match=r"^hf:me/tiny: http://127.0.0.1:9 cannot be reached \(ConnectError\)$"):
