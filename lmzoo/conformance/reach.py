@@ -109,7 +109,7 @@ def _values_depend(model: LanguageModel, idx: Tensor, distances: range) -> bool:
 def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> float:
     """Returns the relative error of the gradient along a random direction of all parameters; raises `Fault` if large.
 
-    Finite differences of two lengths are tried: a step may cross a kink, such as that of ReLU, or a router's choice.
+    Finite differences of three lengths are tried: a step may cross a kink, such as that of ReLU, or a router's choice.
     A model with chooses=True in traits keeps its choices within a step.
     """
     choices = Choices(model)
@@ -125,7 +125,7 @@ def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> fl
         pairs = [pair for pair in zip(model.parameters(), directions, strict=True) if pair[0].requires_grad]
         gradient = sum(float((p.grad * d).sum()) for p, d in pairs if p.grad is not None)
         errors = []
-        for step in (1e-5, 1e-6):
+        for step in (1e-5, 1e-6, 1e-7):
             values = []
             for sign in (1, -2, 1):  # to + step, to - step, and back to the start
                 for p, d in pairs:
