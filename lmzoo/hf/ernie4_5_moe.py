@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.grouped import WEIGHTS
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
 from lmzoo.hf.neighbors import neighbors
 from lmzoo.hf.weights import Either, Squeezed
 
 _BIASES = tuple(
-    f"model.layers.{{i}}.mlp.{place}.e_score_correction_bias" for place in ("gate.moe_statics", "moe_statics")
+    f"model.layers.{{i}}.mlp.{place}.e_score_correction_bias" for place in ("moe_statics", "gate.moe_statics")
 )
 
 
@@ -21,6 +21,10 @@ def _dense(config: Config) -> dict[str, Any]:
     if config.value("moe_layer_end_index", -1) not in (-1, last):
         raise refused("moe_layer_end_index", config.get("moe_layer_end_index"), f"must be -1 or the last layer, {last}")
     return {"n_dense": max(0, first)}
+
+
+def _dense_keys(ours: Settings) -> dict[str, Any]:
+    return {"moe_layer_start_index": ours["n_dense"]}
 
 
 ERNIE4_5_MOE = Architecture(
@@ -45,7 +49,7 @@ ERNIE4_5_MOE = Architecture(
         "output_router_logits": Unused(),
         "router_aux_loss_coef": Unused(),
     },
-    together=(rope(500000.0), Together(("moe_layer_start_index", "moe_layer_end_index"), _dense)),
+    together=(rope(500000.0), Together(("moe_layer_start_index", "moe_layer_end_index"), _dense, _dense_keys)),
     aliases={"num_experts": "moe_num_experts", "num_experts_per_tok": "moe_k"},
     fixed={"pattern": "grouped", "sigmoid": False},
 )

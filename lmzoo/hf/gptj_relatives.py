@@ -12,6 +12,7 @@ from lmzoo.hf.gptj import FRAME, GATED, GPTJ, GPTJ_WEIGHTS, LAYER, SIZES, both, 
 from lmzoo.hf.keys import EVERY, GELUS, SWIGLU, plain_heads, rope
 from lmzoo.hf.llama import BIASES
 from lmzoo.hf.weights import Layout, Neighbors, PerGroup, Reader, Rows, Source, Weights
+from lmzoo.hf.writer import Writer
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,9 @@ class InChunks(Layout):
 
     def build(self, read: Reader, **index: int) -> Tensor:
         return read(self.fused, **index).unflatten(0, (self.chunks, 3, -1))[:, self.which].flatten(0, 1)
+
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
+        write.add_piece(self.fused, self.which, 3, tensor.unflatten(0, (self.chunks, -1)), **index)
 
 
 _FUSED = "transformer.h.{i}.attn.qkv_proj.weight"
@@ -48,7 +52,7 @@ CODEGEN = replace(
         ),
     },
     keys={key: meaning for key, meaning in GPTJ.keys.items() if key != "n_head"},
-    together=(Together(("n_head",), _chunks),),
+    together=(Together(("n_head",), _chunks, lambda ours: {"n_head": ours["n_heads"]}),),
     buffers=(*GPTJ.buffers, "*.attn.causal_mask"),
 )
 _FALCON = "transformer.h.{i}."
