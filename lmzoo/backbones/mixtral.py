@@ -66,10 +66,7 @@ class MixtralConfig(DecoderConfig):
         super().__post_init__()
         set_default(self, "d_ff", swiglu_width(self.d_model))
         set_default(self, "n_kv_heads", self.n_heads)
-        require_heads(self, rotated=self.head_dim is None)
-        if self.head_dim is not None:
-            require_positive(self, "head_dim")
-            require(self.head_dim % 2 == 0, f"head_dim={self.head_dim} must be even to be rotated")
+        require_heads(self)
         require_positive(self, "d_ff", "n_experts", "top_k", "rope_theta")
         require(self.top_k <= self.n_experts, f"top_k={self.top_k} must be at most n_experts={self.n_experts}")
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)

@@ -14,14 +14,14 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import nn
 
 from lmzoo.configs import require, require_between, require_divides, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.init import uniform_fan_in
 from lmzoo.layers.mamba2 import Mamba2
-from lmzoo.layers.mlp import MLP
+from lmzoo.layers.mlp import MLP, squared_relu
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.shared_experts import SharedExperts
 from lmzoo.layers.stack import Residual
@@ -137,8 +137,3 @@ class NemotronH(Decoder):
             balance_loss=config.balance_loss,
             balance_bias=config.balance_bias,
         )
-
-
-def squared_relu(x: Tensor) -> Tensor:
-    """Returns `max(x, 0)²`."""
-    return x.relu().square()
