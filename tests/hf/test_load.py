@@ -17,6 +17,7 @@ import lmzoo
 from lmzoo.errors import CheckpointError, InputError
 from lmzoo.hf.architectures import ARCHITECTURES
 from lmzoo.hf.wrappers import WRAPPERS
+from lmzoo.layers.experts import Experts
 from tests.backbones.against_transformers import perturb, random_tokens
 from tests.helpers import assert_same
 from tests.hf.references import CASES, assert_same_logits, case_keys, reference, saved
@@ -45,6 +46,18 @@ def test_load_logits_equal_transformers(model_type: str, variant: str, tmp_path:
     assert not ours.training
     assert ours.dtype == torch.float32
     assert_same_logits(ours, theirs)
+
+
+@pytest.mark.parametrize("model_type", [kind for kind, case in CASES.items() if "expert" in str(case.keys.keys())])
+def test_load_cases_reach_every_expert(model_type: str, tmp_path: Path) -> None:
+    ours = lmzoo.load_model(saved(reference(model_type, **case_keys(model_type)), tmp_path))
+    reached: list[int] = []
+    for layer in ours.modules():
+        if isinstance(layer, Experts):
+            layer.register_forward_pre_hook(lambda layer, x: reached.append(len(layer.route(x[0][0])[1].unique())))
+    with torch.no_grad():
+        ours(random_tokens(61, 1, 48))
+    assert max(reached) == ours.config.n_experts, "in no layer"
 
 
 @pytest.mark.parametrize(("model_type", "variant", "switch"), [("llama", "dynamic", 16), ("phi3", "longrope", 10)])
