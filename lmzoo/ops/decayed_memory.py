@@ -42,6 +42,7 @@ from torch.utils.flop_counter import register_flop_formula
 from lmzoo.ops.chunks import in_chunks, padded, steps
 from lmzoo.ops.decayed_tiles import Tile, Tiles
 from lmzoo.ops.operator import operator
+from lmzoo.ops.precision import without_autocast
 
 CHUNK_LENGTH = 16  # longer chunks need more work for the scores, shorter ones more memories
 
@@ -61,7 +62,7 @@ def decayed_memory(
     T = q_BTHK.shape[1]
     C = min(CHUNK_LENGTH, T)
     inputs = (None if x is None else padded(x, C) for x in (q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK))
-    with torch.autocast(q_BTHK.device.type, enabled=False):  # autocast would compute the products in its own dtype
+    with without_autocast(q_BTHK):
         y_BTHV, last_BHKV, *_ = torch.ops.lmzoo.decayed_memory(*inputs, state_BHKV, C, a_reads_decayed)
     return y_BTHV[:, :T], last_BHKV
 
@@ -287,7 +288,7 @@ def _backward(ctx: Any, grad_y: Tensor | None, grad_last: Tensor | None, *_: Any
     if grad_last is None:
         grad_last = v_BTHV.new_zeros(k_BTHK.shape[0], *k_BTHK.shape[2:], v_BTHV.shape[-1])
     settings = (ctx.C, ctx.a_reads_decayed)
-    with torch.autocast(v_BTHV.device.type, enabled=False):
+    with without_autocast(v_BTHV):
         *grads, grad_a, grad_b, grad_state = torch.ops.lmzoo.decayed_memory_backward(
             grad_y_BTHV, grad_last, *saved, *settings
         )

@@ -47,6 +47,7 @@ from torch.utils.flop_counter import register_flop_formula
 from lmzoo.ops.chunks import in_chunks, padded, steps, sums_of_later, tiles
 from lmzoo.ops.decayed_scores import DecayProducts
 from lmzoo.ops.operator import operator
+from lmzoo.ops.precision import without_autocast
 
 CHUNK_LENGTH = 16  # longer chunks need more work for the scores, shorter ones more memories
 LARGE = 1 << 12  # numbers in the memory of a head; from this on, chunks have twice the length
@@ -65,7 +66,7 @@ def delta_chunks(
     T = q_BTHK.shape[1]
     C = chunk_length(T, q_BTHK.shape[-1], v_BTHV.shape[-1])
     inputs = (None if x is None else padded(x, C) for x in (q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH))
-    with torch.autocast(q_BTHK.device.type, enabled=False):  # autocast would compute the products in its own dtype
+    with without_autocast(q_BTHK):
         y_BTHV, last_BHKV, *_ = torch.ops.lmzoo.delta_chunks(*inputs, state_BHKV, C)
     return y_BTHV[:, :T], last_BHKV
 
@@ -300,7 +301,7 @@ def _backward(ctx: Any, grad_y: Tensor | None, grad_last: Tensor | None, *_: Any
     grad_y_BTHV = torch.zeros_like(v_BTHV) if grad_y is None else grad_y
     if grad_last is None:
         grad_last = v_BTHV.new_zeros(k_BTHK.shape[0], *k_BTHK.shape[2:], v_BTHV.shape[-1])
-    with torch.autocast(v_BTHV.device.type, enabled=False):
+    with without_autocast(v_BTHV):
         *grads, grad_log, grad_state = torch.ops.lmzoo.delta_chunks_backward(grad_y_BTHV, grad_last, *saved, ctx.C)
     return *grads, None if log_decay_BTH is None else grad_log, grad_state, None
 

@@ -32,7 +32,7 @@ from torch import Tensor
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.diagonal_scan import powers, times
 from lmzoo.ops.long_conv import toeplitz
-from lmzoo.ops.precision import wide_dtype
+from lmzoo.ops.precision import wide_dtype, without_autocast
 
 CHUNK_LENGTH = 32
 SHORTEST_CHUNKED = 4  # for shorter sequences the loop needs fewer calls
@@ -58,7 +58,7 @@ def chunked_diagonal_ssm(
     B, T = u.shape[:2]
     C = min(CHUNK_LENGTH, T)
     u_DCMB = rearrange(F.pad(u, (0, 0, 0, -T % C)), "b (m c) d -> d c m b", c=C)
-    with torch.autocast(u.device.type, enabled=False):  # autocast would compute the products in its own dtype
+    with without_autocast(u):
         power_CDN2 = powers(a_DN2, C)  # C + 1 of them
         read_CDN2 = 2 * times(c_DN2, power_CDN2)
         until_end_DNC = rearrange(power_CDN2[:C].flip(0), "c d n x -> d (n x) c")

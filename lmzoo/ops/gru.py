@@ -22,7 +22,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.operator import operator
-from lmzoo.ops.precision import wide_dtype
+from lmzoo.ops.precision import wide_dtype, without_autocast
 
 
 def naive_gru(
@@ -32,7 +32,7 @@ def naive_gru(
     gates_x, weight_GH, bias_n, h_BH = _wide_inputs(gates_x_BTG, weight_hh_GH, bias_n_H, h_BH)
     H = h_BH.shape[1]
     hs = []
-    with torch.autocast(gates_x.device.type, enabled=False):
+    with without_autocast(gates_x):
         for gates_x_BG in gates_x.unbind(1):
             gates_h_BG = h_BH @ weight_GH.t()
             r, z = torch.sigmoid(gates_x_BG[:, : 2 * H] + gates_h_BG[:, : 2 * H]).chunk(2, dim=-1)

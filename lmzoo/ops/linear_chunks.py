@@ -36,6 +36,7 @@ from torch.utils.flop_counter import register_flop_formula
 from lmzoo.ops.chunks import in_chunks, padded, steps, sums_of_later, tiles
 from lmzoo.ops.decayed_scores import DecayProducts
 from lmzoo.ops.operator import operator
+from lmzoo.ops.precision import without_autocast
 
 CHUNK_LENGTH = 32  # longer chunks need more work for the scores, shorter ones more memories
 
@@ -50,7 +51,7 @@ def linear_chunks(
     T = q_BTGK.shape[1]
     C = min(CHUNK_LENGTH, T)
     inputs = (None if x is None else padded(x, C) for x in (q_BTGK, k_BTGK, v_BTHV, log_decay_BTH))
-    with torch.autocast(q_BTGK.device.type, enabled=False):  # autocast would compute the products in its own dtype
+    with without_autocast(q_BTGK):
         y_BTHV, last_BHKV, _ = torch.ops.lmzoo.linear_chunks(*inputs, state_BHKV, C)
     return y_BTHV[:, :T], last_BHKV
 
@@ -276,7 +277,7 @@ def _backward(ctx: Any, grad_y: Tensor | None, grad_last: Tensor | None, *_: Any
     if grad_last is None:
         (B, _T, H, V), K = v_BTHV.shape, k_BTGK.shape[-1]
         grad_last = v_BTHV.new_zeros(B, H, K, V)
-    with torch.autocast(v_BTHV.device.type, enabled=False):
+    with without_autocast(v_BTHV):
         *grads, grad_log, grad_state = torch.ops.lmzoo.linear_chunks_backward(grad_y_BTHV, grad_last, *saved, ctx.C)
     return *grads, None if log_decay_BTH is None else grad_log, grad_state, None
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from lmzoo.ops.operator import operator
+from lmzoo.ops.precision import without_autocast
 
 
 def naive_linear_cross_entropy(
@@ -70,7 +71,7 @@ def _forward(
     for sum_ in (total, grad_weight_VD, grad_bias_V):
         sum_.zero_()
     weight_low_VD = weight_VD.to(dtype)
-    with torch.autocast(x_ND.device.type, enabled=False):
+    with without_autocast(x_ND):
         for start in range(0, len(x_ND), chunk):
             now = slice(start, start + chunk)
             x_CD, targets_C = x_ND[now].to(dtype), targets_N[now]

@@ -31,7 +31,7 @@ from torch import Tensor
 from lmzoo.ops.chunks import in_chunks, padded
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.decayed_scores import decayed_scores
-from lmzoo.ops.precision import wide_dtype
+from lmzoo.ops.precision import wide_dtype, without_autocast
 
 CHUNK_LENGTH = 32
 SHORTEST_CHUNKED = 4  # for shorter sequences the loop needs fewer calls
@@ -85,7 +85,7 @@ def chunked_log_linear_attention(
     # Memories of the blocks of tokens before the chunk, by the logarithm of their size.
     memory = {b: S_BJHKV[:, b].flatten(0, 1) for b in _blocks(position)}
     ys = []
-    with torch.autocast(v_BTHV.device.type, enabled=False):  # autocast would compute the products in its own dtype
+    with without_autocast(v_BTHV):
         level_N1CC = _level(positions_NC[:, None, :, None], positions_NC[:, None, None, :], L)
         level_weight_NMCC = weight_NMCL.gather(-1, level_N1CC.expand(-1, B * H, -1, -1))
         scores_NMCC, since_NMC1, until_NMC1 = decayed_scores(q_NMCK, k_NMCK, log_decay_NMC1)

@@ -22,7 +22,7 @@ from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
-from lmzoo.ops.precision import wide_dtype
+from lmzoo.ops.precision import wide_dtype, without_autocast
 
 BLOCK_LENGTH = 64
 SHORTEST_BLOCKED = 4  # for shorter sequences the loop needs fewer calls
@@ -45,7 +45,7 @@ def blocked_long_conv(u_BTD: Tensor, k_LD: Tensor, past_BSD: Tensor | None = Non
     length = max(C, 1 << (T - 1).bit_length())
     u_DBT = rearrange(F.pad(inputs, (0, 0, 0, length - T)), "b t d -> d b t").contiguous()
     k_DL = F.pad(k_LD[:T].T, (0, length - T))
-    with torch.autocast(u_BTD.device.type, enabled=False):  # autocast would compute the products in its own dtype
+    with without_autocast(u_BTD):
         y_DBT = (u_DBT.view(len(u_DBT), -1, C) @ toeplitz(k_DL[:, :C]).mT).view_as(u_DBT)
         while C < T:
             first = u_DBT.unflatten(-1, (-1, 2, C))[..., 0, :]

@@ -22,6 +22,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.operator import operator
+from lmzoo.ops.precision import without_autocast
 
 SHORTEST_FUSED = 3  # for shorter sequences the loop needs fewer calls
 
@@ -76,7 +77,7 @@ def _initial_state(gates_x_BTG: Tensor, weight_hh_GH: Tensor, state: HiddenCell 
 
 
 def _matmul(a: Tensor, b: Tensor) -> Tensor:
-    with torch.autocast(a.device.type, enabled=False):
+    with without_autocast(a):
         return a @ b
 
 

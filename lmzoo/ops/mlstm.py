@@ -32,7 +32,7 @@ from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.dispatch import dispatch
-from lmzoo.ops.precision import wide_dtype
+from lmzoo.ops.precision import wide_dtype, without_autocast
 
 CHUNK_LENGTH = 32
 SHORTEST_CHUNKED = 2  # for shorter sequences the loop needs fewer calls
@@ -90,7 +90,7 @@ def chunked_mlstm(
     q, k, v, log_f, i = (_in_chunks(x, C) for x in (q, k, v_BTHW, log_f[..., None], i[..., None]))
     Cn_MKW, m_M1 = Cn_BHKW.flatten(0, 1), m_BH.flatten()[:, None]
     ys = []
-    with torch.autocast(v_BTHV.device.type, enabled=False):  # autocast would compute the products in its own dtype
+    with without_autocast(v_BTHV):
         position_C = torch.arange(C, device=q.device)
         later_CC = position_C[:, None] > position_C
         decays_NMCC = torch.where(later_CC, log_f, 0.0).cumsum(dim=2)  # over positions s + 1 ... t

@@ -38,7 +38,7 @@ from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
-from lmzoo.ops.precision import wide_dtype
+from lmzoo.ops.precision import wide_dtype, without_autocast
 
 CHUNK_LENGTH = 32
 
@@ -100,7 +100,7 @@ def chunked_path_attention(
     keys_MSK = v_MSK[:, :0] if past_BPGK is None else past_BPGK.to(dtype).transpose(1, 2).flatten(0, 1)
     later_CC = torch.ones(C, C, dtype=torch.bool, device=v_BSGK.device).triu(1)
     ys = []
-    with torch.autocast(v_BSGK.device.type, enabled=False):  # autocast would compute the products in its own dtype
+    with without_autocast(v_BSGK):
         directions_NMCK = beta_NMC[..., None] * w_NMCK
         # The diagonal of the system is one by definition and is never read.
         solution = torch.linalg.solve_triangular(

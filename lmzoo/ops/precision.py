@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
@@ -14,3 +16,8 @@ def wide_dtype(dtype: torch.dtype | None) -> torch.dtype:
 def wide(x: Tensor) -> Tensor:
     """Returns `x` in `wide_dtype(x.dtype)`; `x` itself if it already has that dtype."""
     return x.to(wide_dtype(x.dtype))
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[object]:
+    """Returns a context for the device of `x` in which autocast, which would round what products read, is off."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)  # unknown to the meta device

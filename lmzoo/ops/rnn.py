@@ -17,7 +17,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.operator import operator
-from lmzoo.ops.precision import wide_dtype
+from lmzoo.ops.precision import wide_dtype, without_autocast
 
 SHORTEST_FUSED = 6  # for shorter sequences the loop needs fewer calls
 
@@ -26,7 +26,7 @@ def naive_rnn(x_BTH: Tensor, weight_HH: Tensor, h_BH: Tensor | None = None) -> t
     """The definition, one step after another; arguments and results as in `rnn_scan`."""
     x, weight, h_BH = _wide_inputs(x_BTH, weight_HH, h_BH)
     hs = []
-    with torch.autocast(x.device.type, enabled=False):
+    with without_autocast(x):
         for x_BH in x.unbind(1):
             h_BH = torch.tanh(x_BH + h_BH @ weight.t())
             hs.append(h_BH)

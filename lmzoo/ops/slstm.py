@@ -26,7 +26,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.operator import operator
-from lmzoo.ops.precision import wide_dtype
+from lmzoo.ops.precision import wide_dtype, without_autocast
 
 SHORTEST_FUSED = 4  # for shorter sequences the loop needs fewer calls
 EMPTY = -1e30  # m before the first token: finite, so that no difference is undefined
@@ -53,7 +53,7 @@ def naive_slstm(
     """The definition, one step after another; arguments and results as in `slstm`."""
     gates, weight, (h, c, n, m) = _wide_inputs(gates_BTHG, weight_HGK, state)
     hs = []
-    with torch.autocast(gates.device.type, enabled=False):
+    with without_autocast(gates):
         for gates_BHG in gates.unbind(1):
             i, f, z, o = (gates_BHG + torch.einsum("bhk,hgk->bhg", h, weight)).chunk(4, dim=-1)
             before = F.logsigmoid(f) + m

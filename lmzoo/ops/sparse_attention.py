@@ -23,7 +23,7 @@ from torch import Tensor
 
 from lmzoo.ops.attention import fused_attention
 from lmzoo.ops.counting import counted_as
-from lmzoo.ops.precision import wide
+from lmzoo.ops.precision import wide, without_autocast
 from lmzoo.ops.stable_topk import stable_topk
 
 FORCED = 3  # blocks that every query reads: the first, the one before its own, and its own
@@ -44,7 +44,7 @@ def naive_index_scores(q_BTIK: Tensor, k_BSK: Tensor, w_BTI: Tensor) -> Tensor:
 def index_scores(q_BTIK: Tensor, k_BSK: Tensor, w_BTI: Tensor) -> Tensor:
     """`sum_i w_i relu(q_i . k_s)` for each query and key: (B, T, S), float32 or wider; -inf for later keys."""
     (B, T, n_heads, K), S = q_BTIK.shape, k_BSK.shape[1]
-    with torch.autocast(q_BTIK.device.type, enabled=False), counted_as(2 * B * T * S * n_heads * (K + 1)):
+    with without_autocast(q_BTIK), counted_as(2 * B * T * S * n_heads * (K + 1)):
         scores_BTIS = torch.relu(wide(q_BTIK).flatten(1, 2) @ wide(k_BSK).mT).unflatten(1, (T, n_heads))
         scores_BTS = (wide(w_BTI)[:, :, None] @ scores_BTIS)[:, :, 0]
     if T == 1:

@@ -41,7 +41,7 @@ from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
-from lmzoo.ops.precision import wide_dtype
+from lmzoo.ops.precision import wide_dtype, without_autocast
 
 SHORTEST_BATCHED = 3  # for shorter sequences the loop needs fewer calls
 
@@ -127,7 +127,7 @@ def batched_ttt(
     starts = range(-position % mini_batch, T, mini_batch)  # of mini-batches
     cuts = [start for start in starts if start > 0]
     ys = []
-    with torch.autocast(v_BTHK.device.type, enabled=False):  # autocast would compute the products in its own dtype
+    with without_autocast(v_BTHK):
         pieces = zip(*(x.tensor_split(cuts, dim=1) for x in rows), strict=True)
         for first, (q_MNK, k_MNK, v_MNK, rate_MN, *logs) in zip([0, *cuts], pieces, strict=True):
             start = now if first in starts else start

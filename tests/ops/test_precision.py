@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lmzoo.ops.precision import wide, wide_dtype
+from lmzoo.layers.context import Context
+from lmzoo.layers.gla import GLA
+from lmzoo.ops.precision import wide, wide_dtype, without_autocast
 
 
 @pytest.mark.parametrize(
@@ -39,3 +41,17 @@ def test_wide_dtype_of_none_is_the_default_dtype() -> None:
 def test_wide_compiles_in_one_graph() -> None:
     compiled = torch.compile(lambda x: wide(x) * 2, fullgraph=True, backend="eager")
     assert compiled(torch.ones(2, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def test_without_autocast_keeps_the_dtype_of_products() -> None:
+    x = torch.randn(3, 3)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (x @ x).dtype == torch.bfloat16
+        with without_autocast(x):
+            assert (x @ x).dtype == torch.float32
+
+
+def test_without_autocast_lets_models_be_measured_on_the_meta_device() -> None:
+    with torch.device("meta"):
+        layer, x_BTD = GLA(8, 2), torch.empty(1, 5, 8)
+    assert layer(x_BTD, None, Context(0, 5, x_BTD.device, x_BTD.dtype))[0].shape == x_BTD.shape

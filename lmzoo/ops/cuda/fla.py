@@ -23,6 +23,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmzoo.ops.precision import without_autocast
+
 LOW = torch.bfloat16  # of what is multiplied
 LEAST_LOG_DECAY = -16.0  # the logarithm of float32's rounding error
 
@@ -103,6 +105,6 @@ def _run(
     """Calls `kernel` without scaling and returns the outputs in the dtype of the values, and the last memory."""
     low = {"q": q.to(LOW), "k": k.to(LOW), "v": v_BTHV.to(LOW)}
     state = None if state_BHKV is None else state_BHKV.float()
-    with torch.autocast(v_BTHV.device.type, enabled=False):
+    with without_autocast(v_BTHV):
         y_BTHV, last_BHKV = kernel(**low, **inputs, scale=1.0, initial_state=state, output_final_state=True)
     return y_BTHV.to(v_BTHV.dtype), last_BHKV
