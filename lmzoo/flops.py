@@ -82,23 +82,17 @@ def measured_flops(model: LanguageModel, T: int) -> float:
             f"T={T} must be at most {MEASURED_TOKENS}: the layers of this model do not declare their FLOPs"
         )
     idx = torch.zeros(1, T, dtype=torch.long, device=model.device)
-    with counting(model) as counter:
+    with counting() as counter:
         model.head(model.features(idx)[0])
     return counter.get_total_flops() / T
 
 
 @contextmanager
-def counting(model: nn.Module) -> Generator[FlopCounter]:
-    """Counts the operations that `model` runs within the block, without gradients."""
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    model.requires_grad_(False)  # torch's counter fails on a module whose input is a view of a trained parameter
-    try:
-        # The counter does not know the fused attention kernel of the CPU, so attention is computed by its definition.
-        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:
-            yield counter
-    finally:
-        for parameter in trained:
-            parameter.requires_grad_(True)
+def counting() -> Generator[FlopCounter]:
+    """Counts the operations that run within the block, without gradients."""
+    # The counter does not know the fused attention kernel of the CPU, so attention is computed by its definition.
+    with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounter() as counter:
+        yield counter
 
 
 def active_shares(model: nn.Module) -> dict[int, float]:

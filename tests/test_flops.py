@@ -143,7 +143,7 @@ MIXER, HEAD = 2 * D * D, 2 * D * V  # without what the mixer declares for itself
 def test_flops_per_token_is_what_is_counted(cls: type[Model], expected, T: int) -> None:
     model = cls()
     assert flops_per_token(model, T) == expected(T)
-    with counting(model) as counter:
+    with counting() as counter:
         model(torch.zeros(1, T, dtype=torch.long))
     assert counter.get_total_flops() / T == expected(T)
 
@@ -210,7 +210,7 @@ def test_counting_takes_a_module_whose_input_is_a_view_of_a_parameter() -> None:
             return self.block(x_BTD @ self.identity(self.weight[0]))
 
     model = Filter()
-    with counting(model) as counter:
+    with counting() as counter:
         model(torch.zeros(1, 4, dtype=torch.long))
     assert counter.get_total_flops() / 4 == 2 * D * D + MIXER + 2 * 4 * D + HEAD
 
@@ -219,7 +219,7 @@ def test_counting_leaves_the_model_as_it_was() -> None:
     model = Model()
     model.head.requires_grad_(False)
     before = [parameter.requires_grad for parameter in model.parameters()]
-    with pytest.raises(RuntimeError), counting(model):
+    with pytest.raises(RuntimeError), counting():
         model.body(torch.ones(1, 3, D + 1))
     assert [parameter.requires_grad for parameter in model.parameters()] == before
     assert torch.is_grad_enabled()

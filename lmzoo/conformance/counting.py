@@ -50,7 +50,7 @@ def flops(subject: Subject) -> str:
         context = model.config.context_length
         for T in (3, context // 2, context):
             # One row: a layer may compute something once for all rows (a filter, a bias).
-            with counting(model) as counter:
+            with counting() as counter:
                 model(torch.zeros(1, T, dtype=torch.long))
             measured = counter.get_total_flops() / T
             declared = model.flops_per_token(T)

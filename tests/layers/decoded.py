@@ -39,7 +39,7 @@ def in_one_call(layer: nn.Module, x_BTD: Tensor) -> Tensor:
 def declared_and_counted_flops(layer: nn.Module, x_BTD: Tensor) -> tuple[float, float]:
     """Returns the FLOPs per token that a layer and its children declare, and those that torch counts."""
     B, T = x_BTD.shape[:2]
-    with counting(layer) as counter:
+    with counting() as counter:
         in_one_call(layer.to(x_BTD.dtype), x_BTD)
     return declared_flops(layer, T), counter.get_total_flops() / (B * T)
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -24,6 +27,20 @@ def test_flop_counter_counts_as_torch_does_without_a_declaration() -> None:
     with FlopCounter() as counter:
         X @ W
     assert counter.get_total_flops() == PRODUCT
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.enable_grad, torch.inference_mode])
+def test_flop_counter_counts_a_whole_layer_as_torch_does(mode: Any) -> None:
+    """With operators that are made of others, which inference mode does not divide, and with a backward pass."""
+    layer = torch.nn.TransformerEncoderLayer(8, 2, dim_feedforward=16)
+    counts = []
+    for counter in (FlopCounter(), FlopCounterMode(display=False)):
+        with mode(), sdpa_kernel(SDPBackend.MATH), counter:
+            y = layer(torch.ones(3, 5, 8)) + torch.einsum("tbd,sbd->tsb", *torch.ones(2, 3, 5, 8)).sum()
+            if mode is torch.enable_grad:
+                y.sum().backward()
+        counts.append(counter.get_total_flops())
+    assert counts[0] == counts[1] > 0
 
 
 def test_flop_counter_starts_anew_when_it_is_entered_again() -> None:
