@@ -123,6 +123,7 @@ class _Effects:
         return torch.randint(self.config.vocab_size, (2, T), generator=generator)
 
 
+@torch.no_grad()
 def other_models(subject: Subject) -> str:
     """Checks that models of other settings, built and used in between, do not change a model's logits.
 
