@@ -14,6 +14,15 @@ Settings = Mapping[str, Any]
 Tensors = dict[str, Source]
 
 
+# Settings that every form accounts for: by the shapes of its tensors, or by keys that depend on them.
+ALWAYS_FREE = frozenset(
+    {
+        *("vocab_size", "context_length", "d_model", "n_layers", "n_heads", "n_kv_heads", "head_dim", "d_ff"),
+        *("norm_eps", "tie_embeddings", "rope_scaling", "dropout", "balance_loss"),
+    }
+)
+
+
 @dataclass(frozen=True)
 class Form:
     """An architecture of GGUF, and the models of a family that it can hold."""
@@ -24,6 +33,7 @@ class Form:
     keys: Mapping[str, Any]  # by their names without the architecture: a setting, or a number
     needs: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])  # values of settings
     rule: Callable[[Settings], str | None] | None = None  # says what else does not fit
+    free: tuple[str, ...] = ()  # settings that `rule` reads, or that may have any value; all others have their default
     norm: str = "attention.layer_norm_rms_epsilon"
     rope: tuple[str, ...] = ()  # rules for longer texts that llama.cpp knows for this architecture
     output: bool = False  # has its own head even where it equals the token embedding
@@ -35,8 +45,8 @@ def windows(settings: Settings) -> str | None:
     return f"window={window} must be None" if window is not None and window < settings["context_length"] else None
 
 
-def layers_are(*words: str) -> Callable[[Settings], str | None]:
-    """Returns a rule: each layer is one of these words, and sees the whole text."""
+def layers_are(*words: str, windowed: str = "") -> Callable[[Settings], str | None]:
+    """Returns a rule: each layer is one of these words, and sees the whole text; `windowed` is one with the window."""
 
     def rule(settings: Settings) -> str | None:
         kinds = pattern(
@@ -44,7 +54,7 @@ def layers_are(*words: str) -> Callable[[Settings], str | None]:
         )
         if {*kinds} - {*words}:
             return f"pattern={settings['pattern']!r} must have only {' or '.join(words)}"
-        return windows(settings) if "rope" in kinds else None
+        return windows(settings) if windowed in kinds else None
 
     return rule
 

@@ -49,6 +49,7 @@ GPT_FORMS = (
         ROPE,
         {**_BIAS, "parallel_residual": (False,), "rotary_fraction": (1.0,), "activation": ("gelu_tanh",)},
         windows,
+        ("window",),
         norm=LAYER_NORM,
     ),
     Form(
@@ -58,6 +59,7 @@ GPT_FORMS = (
         {**ROPE, "use_parallel_residual": "parallel_residual"},
         _BIAS,
         all_of(_grouped, windows),
+        ("window", "rotary_fraction", "activation"),
         norm=LAYER_NORM,
         output=True,
     ),
@@ -145,6 +147,7 @@ GPT_FORMS = (
         ENDS | PRE | fused() | mlp(gated=False),
         {**SIZES, "feed_forward_length": "d_ff", "attention.head_count": "n_heads", "attention.max_alibi_bias": 8.0},
         {"bias": (False,), "positions": ("alibi",), "embedding_norm": (False,)},
+        free=("activation",),
         norm=LAYER_NORM,
     ),
 )

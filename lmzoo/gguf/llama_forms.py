@@ -85,7 +85,8 @@ LLAMA_FORMS = (
         {**_QWEN, **HEAD_NORMS},
         ROPE,
         {**_NO_EXTRAS, "qk_norm": (True,), "attention_bias": ("none",)},
-        layers_are("rope", "full"),
+        layers_are("rope", "full", windowed="rope"),
+        ("pattern", "window"),
         rope=("linear", "yarn"),
     ),
     Form(
@@ -94,7 +95,8 @@ LLAMA_FORMS = (
         _QWEN,
         ROPE,
         {**_NO_EXTRAS, "qk_norm": (False,), "attention_bias": ("qkv",)},
-        layers_are("rope", "full"),
+        layers_are("rope", "full", windowed="rope"),
+        ("pattern", "window"),
         rope=("linear", "yarn"),
     ),
     Form(
@@ -103,7 +105,8 @@ LLAMA_FORMS = (
         _LLAMA,
         ROPE,
         {**_NO_EXTRAS, "qk_norm": (False,), "attention_bias": ("none", "all")},
-        layers_are("rope", "full"),
+        layers_are("rope", "full", windowed="rope"),
+        ("pattern", "window"),
         rope=("linear", "yarn", "llama3", "ntk"),
     ),
     Form(
@@ -113,6 +116,7 @@ LLAMA_FORMS = (
         ROPE,
         {**_NO_EXTRAS, "qk_norm": (False,), "attention_bias": ("none",)},
         _nope,
+        ("pattern", "window"),
         rope=("linear", "yarn"),
     ),
     Form(
@@ -122,6 +126,7 @@ LLAMA_FORMS = (
         _MOE,
         {**_EXPERT_NEEDS, "qk_norm": ("none",), "normalize": (True,)},
         windows,
+        ("window",),
     ),
     Form(
         "qwen3moe",
@@ -130,6 +135,7 @@ LLAMA_FORMS = (
         {**_MOE, "expert_feed_forward_length": "d_ff"},
         {**_EXPERT_NEEDS, "qk_norm": ("head",), "normalize": (True,)},
         windows,
+        ("window",),
     ),
     Form(
         "olmoe",
@@ -138,6 +144,7 @@ LLAMA_FORMS = (
         _MOE,
         {**_EXPERT_NEEDS, "qk_norm": ("all",), "normalize": (False,)},
         windows,
+        ("window",),
     ),
     Form(
         "olmo2",
@@ -152,6 +159,7 @@ LLAMA_FORMS = (
         ROPE,
         {},
         layers_are("rope"),
+        ("pattern", "window"),
     ),
     Form(
         "granite",
@@ -179,6 +187,7 @@ LLAMA_FORMS = (
         },
         {"qk_norm": (True,), "attention_cap": (None,), "local_rope_theta": (1e4,)},
         all_of(every_nth(6, "local", "global"), _gemma_scale),
+        ("pattern", "query_scalar"),
         rope=("linear",),
     ),
     Form(
@@ -193,5 +202,6 @@ LLAMA_FORMS = (
         },
         {"qk_norm": (False,), "tie_embeddings": (True,)},
         all_of(every_nth(2, "local", "global"), _gemma_scale, _gemma2_thetas, _capped),
+        ("pattern", "query_scalar", "rope_theta", "local_rope_theta"),
     ),
 )

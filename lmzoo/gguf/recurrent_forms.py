@@ -67,6 +67,7 @@ RECURRENT_FORMS = (
         {**_STATE, "ssm.time_step_rank": "dt_rank", "ssm.dt_b_c_rms": "select_norms"},
         {"expand": (2,), "negative_eigenvalues": (False,)},
         _same_eps,
+        ("select_eps",),
     ),
     Form(
         "mamba2",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -17,8 +18,8 @@ from torch import Tensor
 
 from lmzoo import configs, files
 from lmzoo.data.tokenizers import Tokenizer
-from lmzoo.errors import CheckpointError
-from lmzoo.gguf.form import Form, Settings
+from lmzoo.errors import CheckpointError, ConfigError
+from lmzoo.gguf.form import ALWAYS_FREE, Form, Settings
 from lmzoo.gguf.forms import FORMS
 from lmzoo.gguf.tokenizer import add_tokenizer
 from lmzoo.hf.weights import MissingTensorError, Reader, check_used
@@ -63,7 +64,7 @@ def write_gguf(
         raise CheckpointError(f"dtype={wanted!r} must be one of {', '.join(DTYPES)}")
     writer_class = _library()
     settings = settings_of(model)
-    form = form_of(model.family, settings)
+    form = form_of(model.family, settings, defaults_of(model))
     tensors = converted(model, form, settings)
     temporary = path.with_name(path.name + atomic.TEMPORARY)
     writer = writer_class(None, form.arch)
@@ -111,14 +112,33 @@ def settings_of(model: LanguageModel) -> dict[str, Any]:
     return settings
 
 
-def form_of(family: str, settings: Settings) -> Form:
-    """Returns the architecture of GGUF for a model. Raises `CheckpointError` naming the settings that do not fit."""
+def defaults_of(model: LanguageModel) -> dict[str, Any]:
+    """Returns the settings of a model of the same sizes whose other settings are the defaults, computed or not."""
+    config = model.config
+    sizes = {name: value for name, value in configs.to_dict(config).items() if name in ALWAYS_FREE}
+    try:
+        return configs.to_dict(type(config)(**sizes))
+    except ConfigError:  # the defaults do not go with these sizes
+        return {field.name: field.default for field in fields(config) if field.default is not MISSING}
+
+
+def form_of(family: str, settings: Settings, defaults: Settings) -> Form:
+    """Returns the architecture of GGUF for a model. Raises `CheckpointError` naming the settings that do not fit.
+
+    A setting that a form says nothing about must have its default, so that a new one is refused and not left out.
+    """
     reasons: list[tuple[int, str]] = []
     for form in (form for form in FORMS if form.family == family):
         unmet = [
             f"{name}={settings[name]!r} must be {' or '.join(map(repr, values))}"
             for name, values in form.needs.items()
             if settings[name] not in values
+        ]
+        known = {*ALWAYS_FREE, *form.needs, *form.free, *(key for key in form.keys.values() if isinstance(key, str))}
+        unmet += [
+            f"{name}={settings[name]!r} must be {default!r}"
+            for name, default in defaults.items()
+            if name not in known and settings[name] != default
         ]
         rest = () if unmet else (form.rule(settings) if form.rule else None, _rope_rule(form, settings))
         broken = [*unmet, *(found for found in rest if found is not None)]

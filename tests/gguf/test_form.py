@@ -13,12 +13,13 @@ def test_windows_may_not_be_shorter_than_the_context() -> None:
 
 
 def test_layers_are_of_the_given_words() -> None:
-    rule = layers_are("rope", "full")
+    rule = layers_are("rope", "full", windowed="rope")
     settings = {"pattern": "rope full", "n_layers": 3, "window": None, "context_length": 8}
     assert rule(settings) is None
     assert rule({**settings, "pattern": "rope nope"}) == "pattern='rope nope' must have only rope or full"
     assert rule({**settings, "window": 4}) == "window=4 must be None"
     assert rule({**settings, "window": 4, "pattern": "full"}) is None
+    assert layers_are("rope", "full")({**settings, "window": 4}) is None
 
 
 def test_every_nth_layer_is_another() -> None:

@@ -22,7 +22,7 @@ from transformers import AutoModelForCausalLM
 import lmzoo
 from lmzoo.errors import CheckpointError
 from lmzoo.gguf.forms import FORMS
-from lmzoo.gguf.write import converted, form_of, settings_of, write_gguf
+from lmzoo.gguf.write import converted, defaults_of, form_of, settings_of, write_gguf
 from tests.backbones.against_transformers import random_tokens
 from tests.hf.references import CASES, GEMMA, LLAMA, logits_of, reference, saved
 
@@ -275,10 +275,19 @@ def test_write_gguf_refuses_what_llama_cpp_would_compute_differently(
     assert [*tmp_path.iterdir()] == []
 
 
+def test_form_of_refuses_a_setting_that_no_form_mentions() -> None:
+    """As if a family got a new setting: what it changes would be missing in the file."""
+    model = llama()
+    settings, defaults = {**settings_of(model), "new": 2}, {**defaults_of(model), "new": 1}
+    assert form_of("llama", {**settings, "new": 1}, defaults).arch == "llama"
+    with pytest.raises(CheckpointError, match="as llama, new=2 must be 1"):
+        form_of("llama", settings, defaults)
+
+
 def test_converted_refuses_a_tensor_without_a_place() -> None:
     model = llama()
     settings = settings_of(model)
-    form = form_of("llama", settings)
+    form = form_of("llama", settings, defaults_of(model))
     tensors = {name: source for name, source in form.tensors.items() if name != "output_norm.weight"}
     with pytest.raises(CheckpointError, match=r"holds norm\.weight, which the model has no place for"):
         converted(model, replace(form, tensors=tensors), settings)
