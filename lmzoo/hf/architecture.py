@@ -18,6 +18,7 @@ from lmzoo.suggestions import suggest
 _REQUIRED = object()
 Settings = Mapping[str, Any]  # of a model of lmzoo by name; those that None stands for are filled in
 MAX_LAYERS = 10_000
+LARGEST = 1e30  # of the numbers with which others are computed: products of some stay finite
 _SHOWN = 100  # characters of a value that an error shows
 
 Value = TypeVar("Value")
@@ -29,13 +30,15 @@ class Config(dict[str, Any]):
     def value(self, key: str, default: Value, *kinds: type) -> Value:
         """Returns the value of a key, or the default if the key is missing or null.
 
-        Raises `CheckpointError` if it is of none of these types, by default of the type of the default. A whole number
-        is also a float; a bool is not a number.
+        Raises `CheckpointError` if it is of none of these types, by default of the type of the default, or a number
+        that is infinite or too large. A whole number is also a float; a bool is not a number.
         """
         found: Any = self.get(key)
         if found is None:
             return default
         kinds = kinds or (type(default),)
+        if isinstance(found, (int, float)) and not abs(found) <= LARGEST:
+            raise refused(key, found, f"must be a number of at most {LARGEST:g}")
         if type(found) is int and float in kinds:
             return found  # type: ignore[return-value]
         if type(found) not in kinds:

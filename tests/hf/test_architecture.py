@@ -74,6 +74,14 @@ def test_config_checks_types() -> None:
         Config(num_hidden_layers=10**9).layers()
 
 
+@pytest.mark.parametrize("number", [float("inf"), float("nan"), -float("inf"), 2e30, -(10**400)])
+def test_value_refuses_numbers_with_which_nothing_can_be_computed(number: float) -> None:
+    with pytest.raises(CheckpointError, match=r"^half=.+ must be a number of at most 1e\+30$"):
+        TOY.settings(Config(hidden_size=3, half=number), frozenset())
+    with pytest.raises(CheckpointError, match=r"^factor="):
+        Config(factor=number).value("factor", 1.0, float)
+
+
 def test_refused_shortens_long_values() -> None:
     assert str(refused("key", "x" * 1000, "must be short")).endswith("xxx... must be short")
     assert str(refused("key", 10**5000, "must be small")) == "key=a very large int must be small"
