@@ -177,7 +177,7 @@ SHARED = {
     "storage",
 }
 ONLY_PACKAGES = {
-    "ops": {"torch", "einops", "__future__", "math", "collections", "typing", "contextlib", "contextvars"},
+    "ops": {"torch", "einops", "__future__", "math", "collections", "typing", "contextlib", "contextvars", "functools"},
     "ops/kernels.py": {"torch", "__future__", "collections", "typing", "os", "re", "importlib"},
     "ops/cuda/fla.py": {"torch", "__future__", "collections", "typing", "fla"},
 }

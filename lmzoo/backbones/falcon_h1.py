@@ -25,7 +25,7 @@ from lmzoo.layers.attention import Attention
 from lmzoo.layers.branches import Branches
 from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.mlp import MLP, swiglu_width
-from lmzoo.layers.rope_scaling import parse_rope_scaling
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.scale import Scale
 from lmzoo.layers.scaled_mamba2 import ScaledMamba2
 from lmzoo.layers.stack import Residual, Stack
@@ -79,7 +79,7 @@ class FalconH1Config(DecoderConfig):
         require_divides(self, "ssm_heads", "d_ssm")
         require_divides(self, "ssm_groups", "ssm_heads")
         require_positive(self, *SCALES)
-        parse_rope_scaling(self.rope_scaling)
+        require_rope_scaling(self, self.head_dim or self.d_model // self.n_heads)
 
 
 SCALES = (

@@ -23,7 +23,7 @@ from lmzoo.layers.double_gated_conv import DoubleGatedConv
 from lmzoo.layers.mlp import MLP, swiglu_width
 from lmzoo.layers.norm import RMSNorm, each_head
 from lmzoo.layers.pattern import pattern
-from lmzoo.layers.rope_scaling import parse_rope_scaling
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.shared_experts import SharedExperts
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
@@ -72,7 +72,7 @@ class LFM2Config(DecoderConfig):
         require_positive(self, "d_expert", "n_experts", "top_k", "routed_scale")
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)
         require(self.top_k <= self.n_experts, f"top_k={self.top_k} must be at most n_experts={self.n_experts}")
-        parse_rope_scaling(self.rope_scaling)
+        require_rope_scaling(self, self.head_dim or self.d_model // self.n_heads)
 
 
 @register_model("lfm2")

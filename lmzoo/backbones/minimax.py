@@ -23,7 +23,7 @@ from lmzoo.layers.experts import Experts
 from lmzoo.layers.lightning_attention import LightningAttention
 from lmzoo.layers.mlp import swiglu_width
 from lmzoo.layers.pattern import pattern
-from lmzoo.layers.rope_scaling import parse_rope_scaling
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.scale import Scale
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
@@ -71,7 +71,7 @@ class MiniMaxConfig(DecoderConfig):
         require_positive(
             self, *(f"{part}_{factor}" for part in ("attention", "lightning", "mlp") for factor in FACTORS)
         )
-        parse_rope_scaling(self.rope_scaling)
+        require_rope_scaling(self, self.rotary_fraction * (self.head_dim or self.d_model // self.n_heads))
 
 
 FACTORS = ("alpha", "beta")

@@ -10,6 +10,7 @@ import torch
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
+from lmzoo import registry
 from lmzoo.errors import ConfigError
 from lmzoo.layers.rope_scaling import (
     NTK,
@@ -166,3 +167,14 @@ def test_parse_rope_scaling_reads_a_rule() -> None:
 def test_parse_rope_scaling_names_what_is_wrong(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         parse_rope_scaling(text)
+
+
+def test_require_rope_scaling_guards_every_family_with_the_setting() -> None:
+    rule = "longrope factor=2 original=8 short=1,1,1 long=2,2,2"
+    families = [
+        name for name in registry.families() if hasattr(registry.model_class(name).config_class, "rope_scaling")
+    ]
+    assert len(families) > 10
+    for family in families:
+        with pytest.raises(ConfigError, match="short has 3 numbers"):
+            registry.model_class(family).config_class(vocab_size=9, d_model=32, rope_scaling=rule)
