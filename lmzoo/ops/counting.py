@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar, Token
-from functools import cache
 from typing import Any
 
 import torch
@@ -64,7 +63,6 @@ class _Counting(TorchDispatchMode):
         return out
 
 
-@cache
 def _is_composite(func: Any) -> bool:
     """True for an operator that is made of others, which reaches a counter undivided in inference mode alone."""
     return isinstance(func, torch._ops.OpOverload) and func._can_decompose()
