@@ -110,7 +110,7 @@ class HybridConfig(MixerConfig):
             require_positive(self, "ssm_head_dim")
             require_divides(self, "ssm_head_dim", "d_model")
         require_positive(self, "ssm_groups")
-        heads = self.expand * self.d_model // (self.ssm_head_dim or self.d_model // self.n_heads)
+        heads = self.expand * self.d_model // (self.ssm_head_dim or max(1, self.d_model // self.n_heads))
         message = f"ssm_groups={self.ssm_groups} must divide the number of heads of mamba2, {heads}"
         require(heads % self.ssm_groups == 0, message)
         require(self.top_k <= self.n_experts, f"top_k={self.top_k} must be at most n_experts={self.n_experts}")
