@@ -1,6 +1,6 @@
 """Draws a model: converts its module tree to the tree of the drawing.
 
-`Stack`, `Residual` and `Parallel` show how layers are composed; each layer declares its parameters, FLOPs and state.
+`Stack`, `Residual`, `Parallel` and `Branches` show how layers are composed; each layer declares its parameters, FLOPs and state.
 Blocks of the same kind are drawn once, with the number of repetitions.
 """
 
@@ -23,11 +23,13 @@ from lmzoo.drawing.tree import (
     Fork,
     Node,
     Repeat,
+    Sum,
     each_run,
     total,
     words_of,
 )
 from lmzoo.flops import child_calls, declared_flops
+from lmzoo.layers.branches import Branches
 from lmzoo.layers.context import Rope
 from lmzoo.layers.head import TiedHead
 from lmzoo.layers.layer import Layer
@@ -35,7 +37,7 @@ from lmzoo.layers.stack import Parallel, Residual, init_state, kind
 from lmzoo.model import LanguageModel
 from lmzoo.state import nbytes
 
-LISTS = (nn.ModuleList, nn.Sequential)  # `Stack` and `Parallel` are module lists
+LISTS = (nn.ModuleList, nn.Sequential)  # `Stack`, `Parallel` and `Branches` are module lists
 NOT_DRAWN = (nn.Identity, nn.Dropout)  # unless in a list, where the order of execution is known
 # Words for attributes of layers, shown where they are neither None nor False; `{}` stands for the value.
 SETTINGS: Mapping[str, str] = {
@@ -86,7 +88,7 @@ class _Artist:
         found: list[Node] = []
         for name, child in children.items():
             more, length = calls.get(name, (1.0, T))
-            if isinstance(child, LISTS) and not isinstance(child, Parallel):
+            if isinstance(child, LISTS) and not isinstance(child, (Parallel, Branches)):
                 blocks = self.repeats(child, length, times * more, name)
                 cost = each_run(total(blocks), more)
                 found += blocks if more == 1 else [Repeat(calls=more, parts=tuple(blocks), cost=cost)]
@@ -124,7 +126,8 @@ class _Artist:
         if isinstance(module, LISTS):
             kept = [child for child in _children(module).values() if not _does_nothing(child)]
             parts = tuple(self.node(child, T, times) for child in kept)
-            return (Fork if isinstance(module, Parallel) else Chain)(parts=parts, cost=total(parts))
+            composed = Fork if isinstance(module, Parallel) else Sum if isinstance(module, Branches) else Chain
+            return composed(parts=parts, cost=total(parts))
         return self.box(module, T, times, name, calls, expand)
 
     def box(self, module: nn.Module, T: int, times: float, name: str, calls: float, expand: bool) -> Box:

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
-from lmzoo.drawing.tree import Box, Branch, Chain, Cost, Drawing, Fork, Node, own_cost, words_of
+from lmzoo.drawing.tree import Box, Branch, Chain, Cost, Drawing, Fork, Node, Sum, own_cost, words_of
 
 COLUMNS = ("parameters", "FLOPs/token", "state bytes")
 WIDEST = 100  # maximum of columns: in a wider terminal the numbers would be too far from the names
@@ -62,6 +62,9 @@ def _rows(nodes: Sequence[Node], columns: int) -> Iterator[_Row]:
             yield from _branch_rows(node, columns)
         elif isinstance(node, Fork):
             yield from _fork_rows(node, columns)
+        elif isinstance(node, Sum):
+            yield _Row(_titles([node])[0], node.cost)
+            yield from (_Row(line) for line in _setting_lines(node, columns, "    "))
         else:
             times = f"{node.times} x" if node.calls == 1 else words_of(node.calls)
             yield _Row(f"+- {times} ", rule=True)
@@ -135,6 +138,8 @@ def _titles(nodes: Sequence[Node]) -> list[str]:
             titles.append(f"(x + {' -> '.join(_titles(node.parts))})")
         elif isinstance(node, Fork):
             titles.append(f"(x + {' + '.join(' -> '.join(_titles(branch.parts)) for branch in node.parts)})")
+        elif isinstance(node, Sum):
+            titles.append(f"({' + '.join(' -> '.join(_titles([part])) for part in node.parts)})")
         else:
             titles += _titles(node.parts)
     return titles

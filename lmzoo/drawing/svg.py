@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from html import escape
 from typing import NamedTuple
 
-from lmzoo.drawing.tree import TOKEN_IDS, Box, Branch, Chain, Cost, Drawing, Fork, Node, words_of
+from lmzoo.drawing.tree import TOKEN_IDS, Box, Branch, Chain, Cost, Drawing, Fork, Node, Sum, words_of
 
 TITLE, SMALL = 7.8, 6.2  # pixels of a character, at most on average
 LINE = 15  # of settings
@@ -58,6 +58,8 @@ def _piece(node: Node) -> _Piece:
         return _residual([_stack([_piece(part) for part in node.parts])])
     if isinstance(node, Fork):
         return _residual([_stack([_piece(part) for part in branch.parts]) for branch in node.parts])
+    if isinstance(node, Sum):
+        return _added([_piece(part) for part in node.parts], skip=0)
     label = f"{node.times} ×" if node.calls == 1 else words_of(node.calls)
     return _repeat(_stack([_piece(part) for part in node.parts]), label, node.cost)
 
@@ -104,9 +106,14 @@ def _stack(pieces: Sequence[_Piece], *, arrows: bool = True) -> _Piece:
 
 def _residual(branches: Sequence[_Piece]) -> _Piece:
     """Returns branches side by side, whose results are added to their input, which a line on the left carries."""
+    return _added(branches, skip=SKIP)
+
+
+def _added(branches: Sequence[_Piece], skip: int) -> _Piece:
+    """Returns branches side by side, whose results are added; with `skip` pixels on the left also to their input."""
     top, bottom = 2 * GAP, max(branch.height for branch in branches) + 3 * GAP
     height = bottom + PLUS
-    width, body = float(SKIP), ""
+    width, body = float(skip), ""
     axes: list[float] = []
     for branch in branches:
         axes.append(width + branch.axis)
@@ -115,14 +122,15 @@ def _residual(branches: Sequence[_Piece]) -> _Piece:
     width -= GAP
     axis = axes[0] if len(axes) == 1 else (axes[0] + axes[-1]) / 2
     ends = [top + branch.height for branch in branches]
-    wires = f"M{axis:g} 0V{GAP}M1 {GAP}H{axes[-1]:g}" if len(axes) > 1 else f"M{axis:g} 0V{GAP}H1"
+    start = 1 if skip else axes[0]
+    wires = f"M{axis:g} 0V{GAP}M{start:g} {GAP}H{axes[-1]:g}" if len(axes) > 1 else f"M{axis:g} 0V{GAP}H{start:g}"
     for x, end in zip(axes, ends, strict=True):
         if abs(x - axis) < PLUS:
             body += _line(f"M{x:g} {end:g}V{bottom - PLUS:g}", arrow=True)
         else:
             side = axis - PLUS if x < axis else axis + PLUS
             body += _line(f"M{x:g} {end:g}V{bottom:g}H{side:g}", arrow=True)
-    body += _line(wires) + _line(f"M1 {GAP}V{bottom:g}H{axis - PLUS:g}", arrow=True)
+    body += _line(wires) + (_line(f"M1 {GAP}V{bottom:g}H{axis - PLUS:g}", arrow=True) if skip else "")
     plus = f'<circle class="plus" cx="{axis:g}" cy="{bottom:g}" r="{PLUS}"/>' + _line(
         f"M{axis - 4:g} {bottom:g}h8M{axis:g} {bottom - 4:g}v8"
     )

@@ -1,4 +1,4 @@
-"""The tree of a drawing as plain data: boxes, chains, branches, forks and repeats, each with its cost."""
+"""The tree of a drawing as plain data: boxes, chains, branches, forks, sums and repeats, each with its cost."""
 
 from __future__ import annotations
 
@@ -80,6 +80,15 @@ class Fork:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Sum:
+    """Parts side by side: all read the same x, and their results are added."""
+
+    parts: tuple[Node, ...]
+    cost: Cost
+    type: str = field(default="sum", init=False)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Repeat:
     """Parts in sequence, repeated `times` times: blocks of one kind, or a period of several kinds; `cost` is the sum.
 
@@ -93,7 +102,7 @@ class Repeat:
     type: str = field(default="repeat", init=False)
 
 
-Node: TypeAlias = Box | Chain | Branch | Fork | Repeat
+Node: TypeAlias = Box | Chain | Branch | Fork | Sum | Repeat
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from lmzoo.decoder import Decoder, MixerConfig
 from lmzoo.drawing import draw
 from lmzoo.drawing.tree import Box, Drawing, Node, Repeat
 from lmzoo.layers.attention import Attention
+from lmzoo.layers.branches import Branches
 from lmzoo.layers.context import Rope
 from lmzoo.layers.mamba import Mamba
 from lmzoo.layers.mlp import MLP
@@ -71,6 +72,8 @@ class Words(Decoder):
             return Residual(norm(d_model), Attention(d_model, 2, window=window))
         if word == "m":
             return Stack([Residual(norm(d_model), Mamba(d_model), norm(d_model)), Residual(None, MLP(d_model, 24))])
+        if word == "b":
+            return Residual(norm(d_model), Branches(Attention(d_model, 2), MLP(d_model, 24)))
         rope = Rope(fraction=0.25)
         inner = (Attention(d_model, 2, n_kv_heads=1, rope=rope), MLP(d_model, 24, gated=False))
         return Parallel(*(Residual(LayerNorm(d_model), layer) for layer in inner))

@@ -11,7 +11,7 @@ from torch import nn
 from lmzoo import registry, state
 from lmzoo.drawing import draw
 from lmzoo.drawing.modules import find_period
-from lmzoo.drawing.tree import Box, Branch, Chain, Cost, Fork, Node, Repeat, own_cost, total
+from lmzoo.drawing.tree import Box, Branch, Chain, Cost, Fork, Node, Repeat, Sum, own_cost, total
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.mlp import MLP
 from lmzoo.layers.norm import RMSNorm
@@ -162,6 +162,14 @@ def test_draw_keeps_before_inner_and_after_apart() -> None:
         ("2 heads", "1 key/value head", "head width 8", "rotary in 25 % of a head"),
         ("silu", "inner width 24"),
     ]
+
+
+def test_draw_puts_layers_that_share_a_norm_side_by_side() -> None:
+    branch = draw(words("b", 1)).model.parts[1].parts[0]
+    assert isinstance(branch, Branch)
+    assert isinstance(branch.inner, Sum)
+    assert [part.title for part in branch.inner.parts if isinstance(part, Box)] == ["Attention", "MLP"]
+    assert own_cost(branch.inner) == Cost()
 
 
 def test_draw_counts_how_often_a_part_runs() -> None:

@@ -148,6 +148,10 @@ def test_text_shows_periods_and_parallel_branches() -> None:
     assert text(draw(words("mmp", 7)), 90) == PATTERN
 
 
+def test_text_adds_layers_side_by_side() -> None:
+    assert "+-> RMSNorm -> (Attention + MLP) ->+" in text(draw(words("b", 1)))
+
+
 def test_text_shows_loops_other_modules_and_the_rest() -> None:
     assert "\n+- runs 3 times per token ---" in text(draw(words("a", 2, Looped)))
     assert "\n  |  +-> RMSNorm -> Attention ->+ " in text(draw(words("a", 1, Nested)))

@@ -73,6 +73,13 @@ def test_svg_draws_residuals_branches_repeats_and_experts() -> None:
     assert with_experts == without + 2, "sheets behind the box of experts"
 
 
+def test_svg_adds_layers_side_by_side_once_to_each_other_and_once_to_their_input() -> None:
+    root = root_of(draw(words("b", 1)))
+    assert sum(element.tag.endswith("circle") for element in root.iter()) == 2
+    tops = [top for _, top, _, _ in rectangles(root, "state product")]
+    assert len({*tops}) == len(tops) - 1, "attention and MLP begin at the same height"
+
+
 def test_svg_colors_boxes_by_what_they_cost() -> None:
     def box(name: str, cost: Cost) -> Box:
         return Box(name="", title=name, cost=cost)
