@@ -54,9 +54,9 @@ class MiniMaxConfig(DecoderConfig):
     attention_alpha: float = 3.5565588200778455  # factor of the normalized input of attention, beside its output
     attention_beta: float = 1.0  # factor of the output of attention
     lightning_alpha: float = 3.5565588200778455  # the same for lightning attention
-    lightning_beta: float = 1.0
+    lightning_beta: float = 1.0  # factor of the output of lightning attention
     mlp_alpha: float = 3.5565588200778455  # the same for the experts
-    mlp_beta: float = 1.0
+    mlp_beta: float = 1.0  # factor of the output of the experts
 
     def __post_init__(self) -> None:
         super().__post_init__()

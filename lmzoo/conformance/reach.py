@@ -12,6 +12,7 @@ from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
 
+DIFFERENCES = (1e-5, 1e-6, 1e-7)  # lengths of steps
 REGION = 16  # tokens; of each region of the past at least one token must matter
 CHUNK_LOOK = "the ends of chunks and blocks (64, 128, 256): carries, decays, masks, the last chunk"
 
@@ -109,8 +110,8 @@ def _values_depend(model: LanguageModel, idx: Tensor, distances: range) -> bool:
 def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> float:
     """Returns the relative error of the gradient along a random direction of all parameters; raises `Fault` if large.
 
-    Finite differences of three lengths are tried: a step may cross a kink, such as that of ReLU, or a router's choice.
-    A model with chooses=True in traits keeps its choices within a step.
+    Finite differences of several lengths are tried: a step may cross a kink, such as that of ReLU, or a router's
+    choice. A model with chooses=True in traits keeps its choices within a step.
     """
     choices = Choices(model)
     with choices.recorded():
@@ -125,7 +126,7 @@ def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> fl
         pairs = [pair for pair in zip(model.parameters(), directions, strict=True) if pair[0].requires_grad]
         gradient = sum(float((p.grad * d).sum()) for p, d in pairs if p.grad is not None)
         errors = []
-        for step in (1e-5, 1e-6, 1e-7):
+        for step in DIFFERENCES:
             values = []
             for sign in (1, -2, 1):  # to + step, to - step, and back to the start
                 for p, d in pairs:

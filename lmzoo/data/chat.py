@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from lmzoo import humanize
+from lmzoo import files, humanize
 from lmzoo.data import chat_worker
 from lmzoo.errors import DataError
 
@@ -124,7 +124,7 @@ def _rendered(template: str, variables: Mapping[str, Any]) -> str:
     zone = {"TZ": os.environ["TZ"]} if "TZ" in os.environ else {}  # nothing else of the environment is for a template
     try:
         done = subprocess.run(command, input=sent, capture_output=True, timeout=_PATIENCE, env=zone, check=False)
-        reply = json.loads(done.stdout) if done.returncode == 0 else None
+        reply = files.parse_json(done.stdout) if done.returncode == 0 else None
     except subprocess.TimeoutExpired:
         reply = None
     except ValueError:  # killed while it wrote

@@ -6,7 +6,6 @@ tokens in it become these tokens. Such a tokenizer may change a text: it may dro
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 from tokenizers import Tokenizer as HFTokenizer
 
+from lmzoo import files
 from lmzoo.data.bpe import BYTE_NAMES, bpe_from_json, check_vocabulary, is_plain
 from lmzoo.data.conventions import Conventions
 from lmzoo.data.tokenizer_config import library_errors, read_conventions
@@ -186,9 +186,9 @@ def from_hugging_face(content: dict[str, Any], text: str, folder: Path | None = 
         largest = max(hf.get_vocab(with_added_tokens=True).values(), default=-1)
     if not 0 <= largest < _MAX_VOCABULARY:
         raise DataError(f"the vocabulary must have from 1 to {_MAX_VOCABULARY} tokens")
-    if is_plain(json.loads(text)) and not (conventions.split_special or conventions.clean_up):
+    if is_plain(files.parse_json(text)) and not (conventions.split_special or conventions.clean_up):
         with suppress(DataError):  # it does not return every text exactly, or lacks ids
-            tokenizer = bpe_from_json(json.loads(text), text)
+            tokenizer = bpe_from_json(files.parse_json(text), text)
             tokenizer.conventions = conventions
             return tokenizer
     return PretrainedTokenizer(hf, text, conventions=conventions)

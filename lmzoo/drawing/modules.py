@@ -1,7 +1,7 @@
 """Draws a model: converts its module tree to the tree of the drawing.
 
-`Stack`, `Residual`, `Parallel` and `Branches` show how layers are composed; each layer declares its parameters, FLOPs and state.
-Blocks of the same kind are drawn once, with the number of repetitions.
+`Stack`, `Residual`, `Parallel` and `Branches` show how layers are composed; each layer declares its parameters, FLOPs
+and state. Blocks of the same kind are drawn once, with the number of repetitions.
 """
 
 from __future__ import annotations

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from lmzoo import files
 from lmzoo.data.tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ def add_tokenizer(writer: GGUFWriter, tokenizer: Tokenizer | None, vocab_size: i
 
     None means that the file says so, and whoever runs the model gives and gets token ids.
     """
-    content = None if tokenizer is None else json.loads(tokenizer.to_json())
+    content = None if tokenizer is None else files.parse_json(tokenizer.to_json())
     name = None if content is None else pattern_of(content)
     if tokenizer is None or content is None or name is None:
         writer.add_tokenizer_model("none")

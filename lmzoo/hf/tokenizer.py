@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmzoo import files
 from lmzoo.data.conventions import CONFIG_FILE as TOKENIZER_CONFIG_FILE
 from lmzoo.data.tokenizers import REPLACEMENT, TOKENIZER_FILE, ByteTokenizer, CharTokenizer, load_tokenizer
 
@@ -23,7 +24,7 @@ def tokenizer_files(tokenizer: Tokenizer, context_length: int) -> dict[str, str]
     """
     texts = {**tokenizer.files(), TOKENIZER_FILE: hf_json(tokenizer)}
     config = {
-        **json.loads(texts.get(TOKENIZER_CONFIG_FILE, "{}")),
+        **files.parse_json(texts.get(TOKENIZER_CONFIG_FILE, "{}")),
         "tokenizer_class": "PreTrainedTokenizerFast",  # also for transformers 4, which has no TokenizersBackend
         "model_max_length": context_length,
     }

@@ -33,10 +33,12 @@ def test_help_of_every_command_shows_an_example(lmzoo: Command) -> None:
         "completion",
         "new",
         "import",
+        "export",
         "push",
         "gguf",
         "lm-eval",
         "transplant",
+        "puzzle",
     }
     for name in cli.cli.commands:
         result = lmzoo(name, "--help")

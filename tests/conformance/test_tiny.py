@@ -68,7 +68,9 @@ def test_varied_inverts_booleans_together_and_switches_options_on() -> None:
     assert not gpt2.is_variant
     names = [variant.name for variant in subject("llama").varied()]
     assert "llama with window=5" in names
-    assert "llama with tie_embeddings=True, qk_norm=True, gate=True, sinks=True" in names
+    assert (
+        "llama with tie_embeddings=True, mlp_bias=True, qk_norm=True, post_norms=True, gate=True, sinks=True" in names
+    )
     receptive = next(check for check in CHECKS if check.name == "receptive_field")
     assert "window=5" in run_check(receptive, subject("llama")).saw
 
@@ -155,7 +157,7 @@ def test_large_has_a_form_with_a_window_and_in_a_thorough_check_all_variants() -
     ]
     thorough = subject("llama")
     thorough.thorough = True
-    options = "tie_embeddings=True, qk_norm=True, gate=True, sinks=True"
+    options = "tie_embeddings=True, mlp_bias=True, qk_norm=True, post_norms=True, gate=True, sinks=True"
     assert f"llama with {options} in its large form" in [form.name for form in thorough.large()]
 
 
