@@ -202,11 +202,10 @@ class Architecture:
     prefixes: Mapping[str, str] = field(default_factory=dict[str, str])  # beginnings of names, and those in `weights`
     prefix: str = "model."  # of the names of all tensors but the head; a base model was saved without it
     old_names: Mapping[str, str] = field(default_factory=dict[str, str])  # of tensors, and their names in `weights`
-    buffers: tuple[str, ...] = ()  # patterns of tensors in old files that lmzoo computes itself
+    buffers: tuple[str, ...] = ()  # patterns of tensors that are not read: computed by lmzoo, or of other parts
     written: Mapping[str, Any] = field(default_factory=dict[str, Any])  # keys that are written and have no effect
-    training: Mapping[str, str] = field(
-        default_factory=dict[str, str]
-    )  # keys that are written alone, and their settings
+    # Keys that are written for training and not read, and the settings whose values they get.
+    training: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def _without_aliases(self, config: Config) -> Config:
         """Returns the config with the names of `keys` alone."""

@@ -135,6 +135,7 @@ _KEYS = {
     "moe_layer_freq": Only(1),
 }
 ROTARY = ("num_attention_heads", "num_key_value_heads", *ROPE)
+MTP_LAYER = ("model.layers.{n_layers}.*",)  # for multi-token prediction: files hold it behind the last layer
 DEEPSEEK_V2 = Architecture(
     model_type="deepseek_v2",
     classes=("DeepseekV2ForCausalLM",),
@@ -175,11 +176,12 @@ DEEPSEEK_V3 = Architecture(
         "rope_interleave": Only(True, (False, None)),  # the layout of the weights
         "topk_method": Only("noaux_tc"),
         "scoring_func": Only("sigmoid"),
-        "num_nextn_predict_layers": Unused(),  # further tokens
+        "num_nextn_predict_layers": Unused(),  # of multi-token prediction
     },
     together=(
         Together(ROTARY, partial(latent_attention, kv_heads=128), latent_attention_keys),
         groups(8, 4, 8),
     ),
     aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
+    buffers=MTP_LAYER,
 )

@@ -6,7 +6,7 @@ from functools import partial
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused
-from lmzoo.hf.deepseek import DEEPSEEK_V3, ROTARY, groups, latent_attention, latent_attention_keys
+from lmzoo.hf.deepseek import DEEPSEEK_V3, MTP_LAYER, ROTARY, groups, latent_attention, latent_attention_keys
 from lmzoo.hf.kimi_linear import dense_first, dense_first_keys
 
 GLM4_MOE_LITE = Architecture(
@@ -30,7 +30,7 @@ GLM4_MOE_LITE = Architecture(
         Together(("mlp_layer_types", "first_k_dense_replace"), dense_first, dense_first_keys),
     ),
     aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
-    buffers=("model.layers.{n_layers}.*",),  # predicts further tokens
+    buffers=MTP_LAYER,
 )
 
 

@@ -52,4 +52,5 @@ ERNIE4_5_MOE = Architecture(
     together=(rope(500000.0), Together(("moe_layer_start_index", "moe_layer_end_index"), _dense, _dense_keys)),
     aliases={"num_experts": "moe_num_experts", "num_experts_per_tok": "moe_k"},
     fixed={"pattern": "grouped", "sigmoid": False},
+    buffers=("*mtp*",),  # multi-token prediction
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, To, Together, Unused, refused
-from lmzoo.hf.deepseek import V3, groups
+from lmzoo.hf.deepseek import MTP_LAYER, V3, groups
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
 from lmzoo.hf.llama import BIASES, KINDS
 from lmzoo.hf.llama import WEIGHTS as LLAMA
@@ -28,7 +28,7 @@ KEYS: dict[str, Key] = {
     "routed_scaling_factor": To("routed_scale", 1.0),
     "norm_topk_prob": To("normalize", default=True),
     "output_router_logits": Unused(),
-    "num_nextn_predict_layers": Unused(),  # further tokens
+    "num_nextn_predict_layers": Unused(),  # of multi-token prediction
 }
 _GLM: dict[str, Key] = {
     **KEYS,
@@ -50,7 +50,7 @@ GLM4_MOE = Architecture(
     together=(rope(fraction="rotary_fraction", share=0.5), groups(1, 1, 8)),
     aliases=_ALIASES,
     fixed={"pattern": "grouped"},
-    buffers=("model.layers.{n_layers}.*",),  # predicts further tokens
+    buffers=MTP_LAYER,
 )
 SOLAR_OPEN = Architecture(
     model_type="solar_open",

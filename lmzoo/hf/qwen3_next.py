@@ -184,7 +184,7 @@ QWEN3_5_TEXT = Architecture(
     weights=_split,
     keys=KEYS,
     together=(SIZES, PATTERN, Together(ROPE, _positions, ROTARY.inverse)),
-    buffers=("mtp.*",),  # a second model, which predicts several tokens
+    buffers=("mtp.*",),  # multi-token prediction
 )
 EXPERT_KEYS: dict[str, Key] = {
     **{key: meaning for key, meaning in KEYS.items() if key != "intermediate_size"},

@@ -175,6 +175,15 @@ def test_load_reads_llama_as_on_the_hub(tmp_path: Path) -> None:
     assert_same_logits(lmzoo.load_model(tmp_path), theirs)
 
 
+def test_load_reads_deepseek_v3_as_on_the_hub(tmp_path: Path) -> None:
+    """With a layer for multi-token prediction behind the last one."""
+    theirs = reference("deepseek_v3", **case_keys("deepseek_v3"))
+    n_layers = checkpoint(tmp_path, "deepseek_v3", num_nextn_predict_layers=1)["num_hidden_layers"]
+    more = {f"model.layers.{n_layers}.{name}.weight": torch.ones(32) for name in ("enorm", "eh_proj")}
+    change_tensors(tmp_path, lambda tensors: tensors.update(more))
+    assert_same_logits(lmzoo.load_model(tmp_path), theirs)
+
+
 def test_load_takes_a_tied_head_or_none(tmp_path: Path) -> None:
     theirs = reference("llama", **case_keys("llama", "tied"))
     saved(theirs, tmp_path)

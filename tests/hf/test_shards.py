@@ -52,6 +52,20 @@ def test_shards_add_the_prefix_that_a_base_model_lacks_and_drop_buffers(tmp_path
     assert "transformer.h.0.attn.bias" not in Shards(open_files(tmp_path), beyond, WEIGHTS, 0)
 
 
+@pytest.mark.parametrize(
+    ("model_type", "name"),
+    [
+        *((kind, "model.layers.2.eh_proj.weight") for kind in ("deepseek_v3", "glm4_moe", "glm4_moe_lite")),
+        ("ernie4_5_moe", "model.mtp_linear_proj.0.weight"),
+        ("qwen3_next", "mtp.fc.weight"),
+    ],
+)
+def test_shards_leave_out_multi_token_prediction(tmp_path: Path, model_type: str, name: str) -> None:
+    kept = {f"model.layers.{layer}.input_layernorm.weight" for layer in (1, 20)}
+    write_tensors({each: torch.ones(2) for each in (*kept, name)}, tmp_path / "model.safetensors")
+    assert {*Shards(open_files(tmp_path), ARCHITECTURES[model_type], {}, n_layers=2)} == kept
+
+
 @pytest.mark.parametrize("prefix", ["model.", "backbone.", ""])
 def test_shards_replace_the_prefix_of_other_versions(tmp_path: Path, prefix: str) -> None:
     architecture = ARCHITECTURES["nemotron_h"]
