@@ -8,7 +8,7 @@ from typing import Any
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
 from lmzoo.hf.llama import WEIGHTS as LLAMA
-from lmzoo.hf.mamba2 import UNLIMITED, mixer
+from lmzoo.hf.mamba2 import MIXER_HEADS, UNLIMITED, mixer
 from lmzoo.hf.weights import Rows, Weights
 
 _LAYER = "model.layers.{i}."
@@ -35,22 +35,8 @@ def _pattern(config: Config) -> dict[str, Any]:
     return {"pattern": " ".join(words)}
 
 
-def _heads(config: Config) -> dict[str, Any]:
-    """Returns the heads of Mamba-2, which fill the inner width."""
-    heads, expand = config.value("mamba_n_heads", 128), config.value("mamba_expand", 2)
-    inner, width = expand * config.value("hidden_size", 4096), config.value("mamba_d_head", "auto", int, str)
-    if heads < 1 or inner % heads or width not in ("auto", inner // heads):
-        raise refused("mamba_n_heads", heads, f"times mamba_d_head must be mamba_expand * hidden_size = {inner}")
-    return {"ssm_head_dim": inner // heads, "expand": expand}
-
-
 def _pattern_keys(ours: Settings) -> dict[str, Any]:
     return {"attn_layer_indices": [layer for layer, word in enumerate(ours["pattern"]) if word == "attention"]}
-
-
-def _heads_keys(ours: Settings) -> dict[str, Any]:
-    inner, width = ours["expand"] * ours["d_model"], ours["ssm_head_dim"]
-    return {"mamba_n_heads": inner // width, "mamba_d_head": width, "mamba_expand": ours["expand"]}
 
 
 ROTARY = rope(scaled=False, fraction="rotary_fraction", share=0.5)
@@ -90,7 +76,7 @@ BAMBA = Architecture(
         **{key: Unused() for key in ("mamba_chunk_size", "num_logits_to_keep", "z_loss_coefficient")},
     },
     together=(
-        Together(("mamba_n_heads", "mamba_d_head", "mamba_expand"), _heads, _heads_keys),
+        MIXER_HEADS,
         Together(("attn_layer_indices", "layer_types"), _pattern, _pattern_keys),
         Together(ROTARY.keys, _rotary, _rotary_keys),
     ),

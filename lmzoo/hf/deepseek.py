@@ -78,18 +78,33 @@ def latent_attention(config: Config, kv_heads: int | None = None) -> dict[str, A
     return {"n_heads": heads, **found}
 
 
-def groups(n_group: int, topk_group: int, top_k: int) -> Together:
-    """Returns the keys of groups of experts, with these defaults."""
-    defaults = {"n_group": n_group, "topk_group": topk_group, "num_experts_per_tok": top_k}
-    return Together(tuple(defaults), partial(_groups, defaults), _groups_keys)
+def expert_groups(config: Config, defaults: Mapping[str, int]) -> tuple[int, int, int]:
+    """Returns the number of groups of experts, how many of them are chosen, and how many experts.
 
-
-def _groups(defaults: Mapping[str, int], config: Config) -> dict[str, Any]:
-    """Returns the groups of experts. The score of a group in V3 is the sum of its two largest affinities."""
+    `defaults` has their three keys. In transformers, the score of a group is the sum of its two largest affinities; in
+    lmzoo of its `top_k / top_groups` largest. So this ratio must be 2, unless all groups are chosen.
+    """
     groups, best, top_k = (config.value(key, default) for key, default in defaults.items())
     if groups != best and top_k // max(1, best) != 2:
-        raise refused("topk_group", best, f"must be half of num_experts_per_tok={top_k}, or n_group={groups}")
-    return {"n_groups": groups, "top_groups": best, "top_k": top_k}
+        groups_key, best_key, top_key = defaults
+        raise refused(best_key, best, f"must be half of {top_key}={top_k}, or {groups_key}={groups}")
+    return groups, best, top_k
+
+
+def groups(
+    n_group: int,
+    topk_group: int,
+    top_k: int,
+    keys: tuple[str, str, str] = ("n_group", "topk_group", "num_experts_per_tok"),
+) -> Together:
+    """Returns the keys of groups of experts, with these defaults."""
+    names = ("n_groups", "top_groups", "top_k")
+    defaults = dict(zip(keys, (n_group, topk_group, top_k), strict=True))
+    return Together(
+        keys,
+        lambda config: dict(zip(names, expert_groups(config, defaults), strict=True)),
+        lambda ours: {key: ours[name] for key, name in zip(keys, names, strict=True)},
+    )
 
 
 def _limited(config: Config) -> dict[str, Any]:
@@ -109,10 +124,6 @@ def latent_attention_keys(ours: Settings) -> dict[str, Any]:
     if isinstance(rule, Yarn) and rule.factor > 1 and ours["sharpness"] != 1:
         found["rope_scaling"]["mscale_all_dim"] = (math.sqrt(ours["sharpness"]) - 1) / (0.1 * math.log(rule.factor))
     return found
-
-
-def _groups_keys(ours: Settings) -> dict[str, Any]:
-    return {"n_group": ours["n_groups"], "topk_group": ours["top_groups"], "num_experts_per_tok": ours["top_k"]}
 
 
 def _limited_keys(ours: Settings) -> dict[str, Any]:

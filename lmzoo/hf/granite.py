@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.bamba import WEIGHTS as BAMBA
 from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, plain_heads, rope
 from lmzoo.hf.llama import WEIGHTS as LLAMA
+from lmzoo.hf.mamba2 import MIXER_HEADS, UNLIMITED
 from lmzoo.hf.weights import Either, Source, Weights
 
 _LAYER, _MOE, _SHARED = "model.layers.{i}.", "model.layers.{i}.block_sparse_moe.", "model.layers.{i}.shared_mlp."
@@ -155,15 +155,6 @@ def _widths(config: Config) -> dict[str, Any]:
     return {"d_ff": width, "d_shared": shared, "n_experts": n_experts, "top_k": top_k}
 
 
-def _heads(config: Config) -> dict[str, Any]:
-    """Returns the heads of Mamba-2, which fill the inner width."""
-    heads, expand = config.value("mamba_n_heads", 128), config.value("mamba_expand", 2)
-    inner, width = expand * config.value("hidden_size", 4096), config.value("mamba_d_head", "auto", int, str)
-    if heads < 1 or inner % heads or width not in ("auto", inner // heads):
-        raise refused("mamba_n_heads", heads, f"times mamba_d_head must be mamba_expand * hidden_size = {inner}")
-    return {"ssm_head_dim": inner // heads, "expand": expand}
-
-
 def _pattern_keys(ours: Settings) -> dict[str, Any]:
     attention = "rope" if "rope" in ours["pattern"] else "nope"
     layers = layer_words("layer_types", ours["pattern"], {"attention": attention, "mamba": "mamba2"})
@@ -175,11 +166,6 @@ def _widths_keys(ours: Settings) -> dict[str, Any]:
         return {"num_local_experts": 0, "shared_intermediate_size": ours["d_ff"]}
     experts = {"num_local_experts": ours["n_experts"], "num_experts_per_tok": ours["top_k"]}
     return {**experts, "intermediate_size": ours["d_ff"], "shared_intermediate_size": ours["d_shared"]}
-
-
-def _heads_keys(ours: Settings) -> dict[str, Any]:
-    inner, width = ours["expand"] * ours["d_model"], ours["ssm_head_dim"]
-    return {"mamba_n_heads": inner // width, "mamba_d_head": width, "mamba_expand": ours["expand"]}
 
 
 _WIDTHS = ("num_local_experts", "num_experts_per_tok", "intermediate_size", "shared_intermediate_size")
@@ -195,13 +181,13 @@ GRANITEMOEHYBRID = Architecture(
         "mamba_n_groups": To("ssm_groups", 1),
         "mamba_conv_bias": Only(True),
         "mamba_proj_bias": Only(False),
-        "time_step_limit": Only([0.0, math.inf], (None, [0.0, "Infinity"], [0.0, {"__float__": "Infinity"}])),
+        "time_step_limit": UNLIMITED,
         "mamba_chunk_size": Unused(),
     },
     together=(
         Together((*ROPE, "layer_types", "position_embedding_type"), _pattern, _pattern_keys),
         Together(_WIDTHS, _widths, _widths_keys),
-        Together(("mamba_n_heads", "mamba_d_head", "mamba_expand"), _heads, _heads_keys),
+        MIXER_HEADS,
     ),
     aliases={"layers_block_type": "layer_types"},
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.deepseek import groups
 from lmzoo.hf.keys import EVERY, ROPE, SWIGLU
 from lmzoo.hf.mixtral import experts
 from lmzoo.hf.weights import Either, Head, Rows, Source, Squeezed, Weights
@@ -110,16 +111,6 @@ def _heads(config: Config) -> dict[str, Any]:
     return {"n_heads": heads}
 
 
-def _groups(config: Config) -> dict[str, Any]:
-    """Returns the groups of experts. The score of a group is the sum of its two largest affinities."""
-    groups, best, top_k = (
-        config.value(key, default) for key, default in (("num_expert_group", 1), ("topk_group", 1), (_TOP_K, 8))
-    )
-    if groups != best and top_k // max(1, best) != 2:
-        raise refused("topk_group", best, f"must be half of {_TOP_K}={top_k}, or num_expert_group={groups}")
-    return {"n_groups": groups, "top_groups": best, "top_k": top_k}
-
-
 _TOP_K = "num_experts_per_token"
 
 
@@ -136,10 +127,6 @@ def dense_first_keys(ours: Settings) -> dict[str, Any]:
 
 def _heads_keys(ours: Settings) -> dict[str, Any]:
     return {"num_attention_heads": ours["n_heads"], "num_key_value_heads": ours["n_heads"]}
-
-
-def _groups_keys(ours: Settings) -> dict[str, Any]:
-    return {"num_expert_group": ours["n_groups"], "topk_group": ours["top_groups"], _TOP_K: ours["top_k"]}
 
 
 KEYS: dict[str, Key] = {
@@ -182,7 +169,7 @@ KIMI_LINEAR = Architecture(
         Together(("layer_types",), _pattern, lambda ours: layer_words("layer_types", ours["pattern"], _WORDS)),
         Together(("mlp_layer_types", "first_k_dense_replace"), dense_first, dense_first_keys),
         Together(("num_attention_heads", "num_key_value_heads"), _heads, _heads_keys),
-        Together(("num_expert_group", "topk_group", _TOP_K), _groups, _groups_keys),
+        groups(1, 1, 8, ("num_expert_group", "topk_group", _TOP_K)),
     ),
     aliases={
         "max_position_embeddings": "model_max_length",

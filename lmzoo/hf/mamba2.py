@@ -23,6 +23,23 @@ def mixer(ours: str, theirs: str) -> dict[str, Source]:
     }
 
 
+def _mixer_heads(config: Config) -> dict[str, Any]:
+    """Returns the heads of Mamba-2, which fill the inner width."""
+    heads, expand = config.value("mamba_n_heads", 128), config.value("mamba_expand", 2)
+    inner, width = expand * config.value("hidden_size", 4096), config.value("mamba_d_head", "auto", int, str)
+    if heads < 1 or inner % heads or width not in ("auto", inner // heads):
+        raise refused("mamba_n_heads", heads, f"times mamba_d_head must be mamba_expand * hidden_size = {inner}")
+    return {"ssm_head_dim": inner // heads, "expand": expand}
+
+
+def _mixer_heads_keys(ours: Settings) -> dict[str, Any]:
+    inner, width = ours["expand"] * ours["d_model"], ours["ssm_head_dim"]
+    return {"mamba_n_heads": inner // width, "mamba_d_head": width, "mamba_expand": ours["expand"]}
+
+
+MIXER_HEADS = Together(("mamba_n_heads", "mamba_d_head", "mamba_expand"), _mixer_heads, _mixer_heads_keys)
+
+
 WEIGHTS: Weights = {
     "tokens.weight": "backbone.embeddings.weight",
     "blocks.{i}.before.weight": "backbone.layers.{i}.norm.weight",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.deepseek import expert_groups
 from lmzoo.hf.keys import EVERY, SWIGLU
 from lmzoo.hf.mamba2 import UNLIMITED, mixer
 from lmzoo.hf.weights import Either, Head, Rows, Stacked, Weights
@@ -70,14 +71,10 @@ def _widths_keys(ours: Settings) -> dict[str, Any]:
 
 
 def _experts(config: Config) -> dict[str, Any]:
-    """Returns the experts, if there are any. The score of a group is the sum of its two largest affinities."""
+    """Returns the settings of the experts, if there are any."""
     if "experts" not in _pattern(config)["pattern"]:
         return {}
-    groups, best, top_k = (
-        config.value(key, default) for key, default in (("n_group", 1), ("topk_group", 1), ("num_experts_per_tok", 2))
-    )
-    if groups != best and top_k // max(1, best) != 2:
-        raise refused("topk_group", best, f"must be half of num_experts_per_tok={top_k}, or n_group={groups}")
+    groups, best, top_k = expert_groups(config, {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 2})
     width, shared = config.value("moe_intermediate_size", 7688), config.value(_SHARED, 7688)
     if width < 1 or shared < 1 or shared % width:
         raise refused(_SHARED, shared, f"must be a multiple of moe_intermediate_size={width}")
