@@ -9,16 +9,14 @@ from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Toge
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba2 import MIXER_HEADS, UNLIMITED, mixer
-from lmzoo.hf.weights import Rows, Weights
+from lmzoo.hf.weights import Weights, gate_and_up
 
 _LAYER = "model.layers.{i}."
 WEIGHTS: Weights = {
     **LLAMA,
     **mixer("blocks.{i}.0.inner.", f"{_LAYER}mamba."),
     "blocks.{i}.1.before.weight": f"{_LAYER}pre_ff_layernorm.weight",
-    "blocks.{i}.1.inner.up.weight": Rows(
-        (f"{_LAYER}feed_forward.gate_proj.weight", f"{_LAYER}feed_forward.up_proj.weight")
-    ),
+    "blocks.{i}.1.inner.up.weight": gate_and_up(f"{_LAYER}feed_forward."),
     "blocks.{i}.1.inner.down.weight": f"{_LAYER}feed_forward.down_proj.weight",
     "norm.weight": "model.final_layernorm.weight",
 }

@@ -10,15 +10,11 @@ from typing import Any
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope, yarn_magnitude
 from lmzoo.hf.mixtral import experts
-from lmzoo.hf.weights import Head, Neighbors, Rows, Weights
+from lmzoo.hf.weights import Head, Neighbors, Weights, gate_and_up
 from lmzoo.layers.rope_scaling import Yarn
 
 _OURS, _THEIRS = "blocks.{i}.0.inner.", "model.layers.{i}.self_attn."
 _MLP, _THEIR_MLP = "blocks.{i}.1.inner.", "model.layers.{i}.mlp."
-
-
-def _gate_and_up(module: str) -> Rows:
-    return Rows((f"{module}gate_proj.weight", f"{module}up_proj.weight"))
 
 
 _COMMON: Weights = {
@@ -29,11 +25,11 @@ _COMMON: Weights = {
     f"{_OURS}kv_up.weight": f"{_THEIRS}kv_b_proj.weight",
     f"{_OURS}out.weight": f"{_THEIRS}o_proj.weight",
     "blocks.{i}.1.before.weight": "model.layers.{i}.post_attention_layernorm.weight",
-    f"{_MLP}up.weight": _gate_and_up(_THEIR_MLP),
+    f"{_MLP}up.weight": gate_and_up(_THEIR_MLP),
     f"{_MLP}down.weight": f"{_THEIR_MLP}down_proj.weight",
     f"{_MLP}router.weight": f"{_THEIR_MLP}gate.weight",
     **experts(f"{_THEIR_MLP}experts.", f"{_THEIR_MLP}experts.{{e}}.", "gate_proj", "up_proj", "down_proj"),
-    f"{_MLP}shared.up.weight": _gate_and_up(f"{_THEIR_MLP}shared_experts."),
+    f"{_MLP}shared.up.weight": gate_and_up(f"{_THEIR_MLP}shared_experts."),
     f"{_MLP}shared.down.weight": f"{_THEIR_MLP}shared_experts.down_proj.weight",
     "norm.weight": "model.norm.weight",
     "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),

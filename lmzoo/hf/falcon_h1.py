@@ -8,7 +8,7 @@ from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To,
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba2 import UNLIMITED, mixer
-from lmzoo.hf.weights import Rows, Weights
+from lmzoo.hf.weights import Weights, gate_and_up
 
 _LAYER = "model.layers.{i}."
 _ATTENTION = ("qkv.weight", "out.weight")
@@ -18,9 +18,7 @@ WEIGHTS: Weights = {
     **{f"blocks.{{i}}.0.inner.0.0.{name}": LLAMA[f"blocks.{{i}}.0.inner.{name}"] for name in _ATTENTION},
     **mixer("blocks.{i}.0.inner.1.0.", f"{_LAYER}mamba."),
     "blocks.{i}.1.before.weight": f"{_LAYER}pre_ff_layernorm.weight",
-    "blocks.{i}.1.inner.up.weight": Rows(
-        (f"{_LAYER}feed_forward.gate_proj.weight", f"{_LAYER}feed_forward.up_proj.weight")
-    ),
+    "blocks.{i}.1.inner.up.weight": gate_and_up(f"{_LAYER}feed_forward."),
     "blocks.{i}.1.inner.down.weight": f"{_LAYER}feed_forward.down_proj.weight",
     "norm.weight": "model.final_layernorm.weight",
     "head.inner.weight": LLAMA["head.weight"],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmzoo.hf.weights import Head, Rows, Squeezed, Weights
+from lmzoo.hf.weights import Head, Rows, Squeezed, Weights, gate_and_up
 
 WEIGHTS: Weights = {
     "tokens.weight": "model.embed_tokens.weight",
@@ -24,9 +24,7 @@ WEIGHTS: Weights = {
     "blocks.{i}.0.inner.norm.weight": "model.layers.{i}.linear_attn.o_norm.weight",
     "blocks.{i}.0.inner.out.weight": "model.layers.{i}.linear_attn.o_proj.weight",
     "blocks.{i}.1.before.weight": "model.layers.{i}.post_attention_layernorm.weight",
-    "blocks.{i}.1.inner.up.weight": Rows(
-        ("model.layers.{i}.mlp.gate_proj.weight", "model.layers.{i}.mlp.up_proj.weight"),
-    ),
+    "blocks.{i}.1.inner.up.weight": gate_and_up("model.layers.{i}.mlp."),
     "blocks.{i}.1.inner.down.weight": "model.layers.{i}.mlp.down_proj.weight",
     "norm.weight": "model.norm.weight",
     "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),

@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused
 from lmzoo.hf.keys import ATTENTION, GELU_TANH, rope, ropes_by_kind, scaling_keys
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.weights import Weights
+from lmzoo.hf.windows import all_but_each
 
 WEIGHTS: Weights = {
     **LLAMA,
@@ -18,25 +19,6 @@ WEIGHTS: Weights = {
     "head.linear.weight": LLAMA["head.weight"],  # with a cap
 }
 _KINDS = {"sliding_attention": "local", "full_attention": "global"}
-
-
-def _layers(every: int) -> Together:
-    """Returns the keys of windows: all layers but each `every`-th have one, unless `layer_types` names them."""
-
-    def settings(config: Config) -> dict[str, Any]:
-        if config.get("layer_types") is not None:
-            words = config.words("layer_types", _KINDS)
-        else:
-            count = config.value("sliding_window_pattern", every)
-            if count < 1:
-                raise refused("sliding_window_pattern", count, "must be at least 1")
-            words = ["local" if (layer + 1) % count else "global" for layer in range(config.layers())]
-        return {"pattern": " ".join(words), "window": config.value("sliding_window", 4096)}
-
-    def inverse(ours: Settings) -> dict[str, Any]:
-        return {"sliding_window": ours["window"], **layer_words("layer_types", ours["pattern"], _KINDS)}
-
-    return Together(("layer_types", "sliding_window", "sliding_window_pattern"), settings, inverse)
 
 
 KEYS = {
@@ -69,7 +51,7 @@ GEMMA2 = Architecture(
         "final_logit_softcapping": To("logit_cap", 30.0),
         "attn_logit_softcapping": To("attention_cap", 50.0),
     },
-    together=(_layers(2), Together(rope().keys, _both_thetas, rope().inverse)),
+    together=(all_but_each(2, _KINDS), Together(rope().keys, _both_thetas, rope().inverse)),
     fixed={"qk_norm": False},
 )
 VAULTGEMMA = replace(
@@ -113,7 +95,7 @@ GEMMA3_TEXT = Architecture(
         "attn_logit_softcapping": Only(None),  # transformers does not apply it
     },
     together=(
-        _layers(6),
+        all_but_each(6, _KINDS),
         Together(
             ("rope_parameters", "rope_scaling", "rope_theta", "rope_local_base_freq"), _two_ropes, _two_ropes_keys
         ),

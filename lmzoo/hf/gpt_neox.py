@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lmzoo.hf.architecture import Architecture, Only, To, Unused
 from lmzoo.hf.keys import GELUS, SIZES, rope
-from lmzoo.hf.weights import Head, PerHead, Rows, Weights
+from lmzoo.hf.weights import Head, PerHead, Weights, qkv_rows
 
 WEIGHTS: Weights = {
     "tokens.weight": "gpt_neox.embed_in.weight",
@@ -64,13 +64,7 @@ STARCODER2 = Architecture(
             )
             for kind in ("weight", "bias")
         },
-        **{
-            f"blocks.{{i}}.0.inner.qkv.{kind}": Rows(
-                tuple(f"{_ATTENTION}{part}_proj.{kind}" for part in "qkv"),
-                shares=("n_heads", "n_kv_heads", "n_kv_heads"),
-            )
-            for kind in ("weight", "bias")
-        },
+        **{f"blocks.{{i}}.0.inner.qkv.{kind}": qkv_rows(_ATTENTION, kind) for kind in ("weight", "bias")},
         "norm.weight": "model.norm.weight",
         "norm.bias": "model.norm.bias",
         "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope, rope_keys
 from lmzoo.hf.llama import BIASES, KINDS
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.weights import Interleaved, Transposed, Weights
+from lmzoo.hf.windows import window_keys
 
 _LAYER, _EXPERTS = "model.layers.{i}.", "model.layers.{i}.mlp.experts."
 WEIGHTS: Weights = {
@@ -49,10 +50,6 @@ def _windows(config: Config) -> dict[str, Any]:
     return {"window": window, "pattern": " ".join(words)}
 
 
-def _windows_keys(ours: Settings) -> dict[str, Any]:
-    return {"sliding_window": ours["window"], **layer_words("layer_types", ours["pattern"], KINDS)}
-
-
 KEYS: dict[str, Key] = {
     **ATTENTION,
     "num_key_value_heads": To("n_kv_heads", 8),
@@ -75,7 +72,7 @@ GPT_OSS = Architecture(
     keys=KEYS,
     together=(
         Together(ROPE, _positions, rope_keys),
-        Together(("sliding_window", "layer_types"), _windows, _windows_keys),
+        Together(("sliding_window", "layer_types"), _windows, window_keys(KINDS)),
     ),
     aliases={"num_experts": "num_local_experts", "experts_per_token": "num_experts_per_tok"},
     fixed={"sinks": True},

@@ -8,9 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from lmzoo.hf import keys as shared
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused
 from lmzoo.hf.keys import EVERY, GELU_TANH, SWIGLU, plain_heads, rope
-from lmzoo.hf.weights import Head, Neighbors, Rows, Source, Stacked, Transposed, Weights
+from lmzoo.hf.llama import BIASES, QKV_BIASES
+from lmzoo.hf.weights import Head, Neighbors, Rows, Source, Stacked, Transposed, Weights, gate_and_up
+from lmzoo.hf.windows import all_but_each
 
 LAYER = "model.layers.{i}."
 _SHARES = ("n_heads", "n_kv_heads", "n_kv_heads")
@@ -161,7 +163,7 @@ PHI = Architecture(
 GATED: dict[str, Source] = {
     **both("blocks.{i}.0.before", f"{LAYER}input_layernorm"),
     **both("blocks.{i}.0.inner.out", f"{LAYER}self_attn.o_proj"),
-    "blocks.{i}.1.inner.up.weight": Rows((f"{LAYER}mlp.gate_proj.weight", f"{LAYER}mlp.up_proj.weight")),
+    "blocks.{i}.1.inner.up.weight": gate_and_up(f"{LAYER}mlp."),
     "blocks.{i}.1.inner.down.weight": f"{LAYER}mlp.down_proj.weight",
 }
 FRAME: Weights = {
@@ -189,31 +191,13 @@ COHERE = Architecture(
         "hidden_act": SWIGLU,
         "logit_scale": To("logit_scale", 0.0625),
         "use_qk_norm": To("qk_norm", default=False),
-        "attention_bias": To("attention_bias", default=False, values={False: "none", True: "all"}),
+        "attention_bias": To("attention_bias", default=False, values=BIASES),
         "tie_word_embeddings": To("tie_embeddings", default=True),
     },
     together=(rope(500000.0),),
     fixed={"gated": True, "norm_bias": False, "mlp_bias": False, "head_bias": False},
     buffers=("*.rotary_emb.inv_freq",),
 )
-
-
-def _windows(config: Config) -> dict[str, Any]:
-    """Returns the layers: all but each n-th have a window, unless `layer_types` names them; the others no positions."""
-    every, window = config.value("sliding_window_pattern", 4), config.value("sliding_window", 4096)
-    if every < 1:
-        raise refused("sliding_window_pattern", every, "must be at least 1")
-    words = ["window" if (layer + 1) % every else "nope" for layer in range(config.layers())]
-    if config.get("layer_types") is not None:
-        words = config.words("layer_types", _WORDS)
-    return {"pattern": " ".join(words), "window": window}
-
-
-_WORDS = {"sliding_attention": "window", "full_attention": "nope"}
-
-
-def _windows_keys(ours: Settings) -> dict[str, Any]:
-    return {"sliding_window": ours["window"], **layer_words("layer_types", ours["pattern"], _WORDS)}
 
 
 COHERE2 = replace(
@@ -223,7 +207,7 @@ COHERE2 = replace(
     keys={key: meaning for key, meaning in COHERE.keys.items() if key != "use_qk_norm"},
     together=(
         *(rope(), plain_heads(8192, 64)),
-        Together(("layer_types", "sliding_window", "sliding_window_pattern"), _windows, _windows_keys),
+        all_but_each(4, {"sliding_attention": "window", "full_attention": "nope"}),
     ),
 )
 _STABLE: dict[str, Source] = {
@@ -247,7 +231,7 @@ STABLELM = Architecture(
         "num_key_value_heads": To("n_kv_heads", 32),
         "hidden_act": SWIGLU,
         "use_parallel_residual": To("parallel", default=False),
-        "use_qkv_bias": To("attention_bias", default=False, values={False: "none", True: "qkv"}),
+        "use_qkv_bias": To("attention_bias", default=False, values=QKV_BIASES),
         "qk_layernorm": To("qk_norm", default=False),
         "tie_word_embeddings": To("tie_embeddings", default=False),
     },

@@ -10,7 +10,7 @@ from torch import Tensor
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, refused
 from lmzoo.hf.gptj import FRAME, GATED, GPTJ, GPTJ_WEIGHTS, LAYER, SIZES, both, halves, head, parallel, qkv
 from lmzoo.hf.keys import EVERY, GELUS, SWIGLU, plain_heads, rope
-from lmzoo.hf.llama import BIASES
+from lmzoo.hf.llama import BIASES, all_biases
 from lmzoo.hf.weights import Layout, Neighbors, PerGroup, Reader, Rows, Source, Weights
 from lmzoo.hf.writer import Writer
 
@@ -124,21 +124,12 @@ FALCON = Architecture(
             _falcon,
             _falcon_keys,
         ),
-        Together(
-            ("bias",),
-            lambda config: _biases(config.value("bias", default=False)),
-            lambda ours: {"bias": ours["mlp_bias"]},
-        ),
+        all_biases("bias"),
     ),
     aliases={"n_embed": "hidden_size"},
     prefix="transformer.",
     fixed={"head_bias": False},
 )
-
-
-def _biases(has: bool) -> dict[str, Any]:
-    """Returns which projections have biases: all, or none."""
-    return {"attention_bias": "all" if has else "none", "mlp_bias": has}
 
 
 _SEQUENCE: Weights = {

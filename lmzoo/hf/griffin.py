@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import EVERY, GELU_TANH, ROPE, rope
-from lmzoo.hf.weights import Head, Layout, Reader, Rows, Source, Squeezed, Weights
+from lmzoo.hf.weights import Head, Layout, Reader, Rows, Source, Squeezed, Weights, gate_and_up, qkv_rows
 from lmzoo.hf.writer import Writer
 
 
@@ -38,10 +38,8 @@ MODEL: Weights = {
 BLOCK: dict[str, Source] = {
     "0.before.weight": "model.layers.{i}.temporal_pre_norm.weight",
     "1.before.weight": "model.layers.{i}.channel_pre_norm.weight",
-    "1.inner.up.weight": Rows(
-        ("model.layers.{i}.mlp_block.gate_proj.weight", "model.layers.{i}.mlp_block.up_proj.weight")
-    ),
-    "1.inner.up.bias": Rows(("model.layers.{i}.mlp_block.gate_proj.bias", "model.layers.{i}.mlp_block.up_proj.bias")),
+    "1.inner.up.weight": gate_and_up("model.layers.{i}.mlp_block."),
+    "1.inner.up.bias": gate_and_up("model.layers.{i}.mlp_block.", "bias"),
     "1.inner.down.weight": "model.layers.{i}.mlp_block.down_proj.weight",
     "1.inner.down.bias": "model.layers.{i}.mlp_block.down_proj.bias",
 }
@@ -75,14 +73,7 @@ MIXERS: dict[str, dict[str, Source]] = {
         "out.bias": "model.layers.{i}.temporal_block.linear_out.bias",
     },
     "attention": {
-        "qkv.weight": Rows(
-            (
-                "model.layers.{i}.temporal_block.q_proj.weight",
-                "model.layers.{i}.temporal_block.k_proj.weight",
-                "model.layers.{i}.temporal_block.v_proj.weight",
-            ),
-            shares=("n_heads", "n_kv_heads", "n_kv_heads"),
-        ),
+        "qkv.weight": qkv_rows("model.layers.{i}.temporal_block."),
         "out.weight": "model.layers.{i}.temporal_block.o_proj.weight",
         "out.bias": "model.layers.{i}.temporal_block.o_proj.bias",
     },

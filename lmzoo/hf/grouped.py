@@ -7,7 +7,7 @@ from typing import Any
 from lmzoo.hf.architecture import Architecture, Config, Key, To, Together, Unused, refused
 from lmzoo.hf.deepseek import MTP_LAYER, V3, groups
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
-from lmzoo.hf.llama import BIASES, KINDS
+from lmzoo.hf.llama import BIASES, KINDS, QKV_BIASES
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mixtral import NORMS, experts
 from lmzoo.hf.weights import Either, Weights
@@ -34,7 +34,7 @@ _GLM: dict[str, Key] = {
     **KEYS,
     "num_key_value_heads": To("n_kv_heads", 8),
     "rms_norm_eps": To("norm_eps", 1e-5),
-    "attention_bias": To("attention_bias", default=False, values={False: "none", True: "qkv"}),
+    "attention_bias": To("attention_bias", default=False, values=QKV_BIASES),
 }
 _ALIASES = {"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"}
 GLM4_MOE = Architecture(

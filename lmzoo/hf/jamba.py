@@ -9,7 +9,7 @@ from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba import mixer, step_rank
 from lmzoo.hf.mixtral import experts
-from lmzoo.hf.weights import Rows, Weights
+from lmzoo.hf.weights import Weights, gate_and_up
 
 _LAYER, _MAMBA, _MLP = "model.layers.{i}.", "model.layers.{i}.mamba.", "model.layers.{i}.feed_forward."
 WEIGHTS: Weights = {
@@ -20,7 +20,7 @@ WEIGHTS: Weights = {
         for n, part in enumerate(("dt", "b", "c"))
     },
     "blocks.{i}.1.before.weight": f"{_LAYER}pre_ff_layernorm.weight",
-    "blocks.{i}.1.inner.up.weight": Rows((f"{_MLP}gate_proj.weight", f"{_MLP}up_proj.weight")),
+    "blocks.{i}.1.inner.up.weight": gate_and_up(_MLP),
     "blocks.{i}.1.inner.down.weight": f"{_MLP}down_proj.weight",
     "blocks.{i}.1.inner.router.weight": f"{_MLP}router.weight",
     **experts(f"{_MLP}experts.", f"{_MLP}experts.{{e}}.", "gate_proj", "up_proj", "down_proj"),

@@ -8,13 +8,9 @@ from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To,
 from lmzoo.hf.deepseek import groups
 from lmzoo.hf.keys import EVERY, ROPE, SWIGLU
 from lmzoo.hf.mixtral import experts
-from lmzoo.hf.weights import Either, Head, Rows, Source, Squeezed, Weights
+from lmzoo.hf.weights import Either, Head, Rows, Source, Squeezed, Weights, gate_and_up
 
 _MIXER, _MLP, _MOE = "model.layers.{i}.self_attn.", "model.layers.{i}.mlp.", "model.layers.{i}.block_sparse_moe."
-
-
-def _gate_and_up(module: str) -> Rows:
-    return Rows((f"{module}gate_proj.weight", f"{module}up_proj.weight"))
 
 
 _LATENT: dict[str, Source] = {
@@ -43,12 +39,12 @@ WEIGHTS: Weights = {
     "blocks.{i}.0.inner.conv.weight": Squeezed(Rows(tuple(f"{_MIXER}{part}_conv1d.weight" for part in "qkv")), axis=1),
     "blocks.{i}.0.inner.A_log": Squeezed(Squeezed(Squeezed(f"{_MIXER}A_log", axis=3), axis=1), axis=0),
     "blocks.{i}.1.before.weight": "model.layers.{i}.post_attention_layernorm.weight",
-    "blocks.{i}.1.inner.up.weight": Either((_gate_and_up(_MLP), _gate_and_up(_MOE))),
+    "blocks.{i}.1.inner.up.weight": Either((gate_and_up(_MLP), gate_and_up(_MOE))),
     "blocks.{i}.1.inner.down.weight": Either((f"{_MLP}down_proj.weight", f"{_MOE}down_proj.weight")),
     "blocks.{i}.1.inner.router.weight": f"{_MOE}gate.weight",
     "blocks.{i}.1.inner.choice_bias": f"{_MOE}gate.e_score_correction_bias",
     **experts(f"{_MOE}experts.", f"{_MOE}experts.{{e}}.", "w1", "w3", "w2"),
-    "blocks.{i}.1.inner.shared.up.weight": _gate_and_up(f"{_MOE}shared_experts."),
+    "blocks.{i}.1.inner.shared.up.weight": gate_and_up(f"{_MOE}shared_experts."),
     "blocks.{i}.1.inner.shared.down.weight": f"{_MOE}shared_experts.down_proj.weight",
     "norm.weight": "model.norm.weight",
     "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),

@@ -6,16 +6,13 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.keys import SIZES, rope
-from lmzoo.hf.weights import Either, Head, Rows, Squeezed, Weights
+from lmzoo.hf.weights import Either, Head, Rows, Squeezed, Weights, qkv_rows
 
 _LAYER = "model.layers.{i}."
 WEIGHTS: Weights = {
     "tokens.weight": "model.embed_tokens.weight",
     "blocks.{i}.0.before.weight": f"{_LAYER}operator_norm.weight",
-    "blocks.{i}.0.inner.qkv.weight": Rows(
-        tuple(f"{_LAYER}self_attn.{part}_proj.weight" for part in "qkv"),
-        shares=("n_heads", "n_kv_heads", "n_kv_heads"),
-    ),
+    "blocks.{i}.0.inner.qkv.weight": qkv_rows(f"{_LAYER}self_attn."),
     "blocks.{i}.0.inner.q_norm.weight": f"{_LAYER}self_attn.q_layernorm.weight",
     "blocks.{i}.0.inner.k_norm.weight": f"{_LAYER}self_attn.k_layernorm.weight",
     "blocks.{i}.0.inner.in_proj.weight": f"{_LAYER}conv.in_proj.weight",

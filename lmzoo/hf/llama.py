@@ -6,33 +6,20 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
-from lmzoo.hf.weights import Head, Rows, Weights
+from lmzoo.hf.weights import Head, Weights, gate_and_up, qkv_rows
 
 WEIGHTS: Weights = {
     "tokens.weight": "model.embed_tokens.weight",
     "blocks.{i}.0.before.weight": "model.layers.{i}.input_layernorm.weight",
     **{
-        f"blocks.{{i}}.0.inner.qkv.{kind}": Rows(
-            (
-                f"model.layers.{{i}}.self_attn.q_proj.{kind}",
-                f"model.layers.{{i}}.self_attn.k_proj.{kind}",
-                f"model.layers.{{i}}.self_attn.v_proj.{kind}",
-            ),
-            shares=("n_heads", "n_kv_heads", "n_kv_heads"),
-        )
-        for kind in ("weight", "bias")
+        f"blocks.{{i}}.0.inner.qkv.{kind}": qkv_rows("model.layers.{i}.self_attn.", kind) for kind in ("weight", "bias")
     },
     "blocks.{i}.0.inner.q_norm.weight": "model.layers.{i}.self_attn.q_norm.weight",
     "blocks.{i}.0.inner.k_norm.weight": "model.layers.{i}.self_attn.k_norm.weight",
     "blocks.{i}.0.inner.out.weight": "model.layers.{i}.self_attn.o_proj.weight",
     "blocks.{i}.0.inner.out.bias": "model.layers.{i}.self_attn.o_proj.bias",
     "blocks.{i}.1.before.weight": "model.layers.{i}.post_attention_layernorm.weight",
-    **{
-        f"blocks.{{i}}.1.inner.up.{kind}": Rows(
-            (f"model.layers.{{i}}.mlp.gate_proj.{kind}", f"model.layers.{{i}}.mlp.up_proj.{kind}"),
-        )
-        for kind in ("weight", "bias")
-    },
+    **{f"blocks.{{i}}.1.inner.up.{kind}": gate_and_up("model.layers.{i}.mlp.", kind) for kind in ("weight", "bias")},
     "blocks.{i}.1.inner.down.weight": "model.layers.{i}.mlp.down_proj.weight",
     "blocks.{i}.1.inner.down.bias": "model.layers.{i}.mlp.down_proj.bias",
     "norm.weight": "model.norm.weight",
@@ -40,6 +27,7 @@ WEIGHTS: Weights = {
 }
 INV_FREQ = ("*.rotary_emb.inv_freq",)  # a buffer in files of old versions
 BIASES = {False: "none", True: "all"}
+QKV_BIASES = {False: "none", True: "qkv"}
 KINDS = {"full_attention": "full", "sliding_attention": "rope"}
 
 KEYS = {
@@ -50,6 +38,16 @@ KEYS = {
     "mlp_bias": Only(False),
 }
 MLP_BIAS = To("mlp_bias", default=False)
+
+
+def all_biases(key: str) -> Together:
+    """Returns the key, false by default, by which all projections have a bias, or none."""
+
+    def settings(config: Config) -> dict[str, Any]:
+        has = config.value(key, default=False)
+        return {"attention_bias": BIASES[has], "mlp_bias": has}
+
+    return Together((key,), settings, lambda ours: {key: ours["mlp_bias"]})
 
 
 def _windows(config: Config) -> dict[str, Any]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import ROPE, rope, rope_keys
 from lmzoo.hf.llama import BIASES, KEYS, KINDS, MLP_BIAS, WEIGHTS
+from lmzoo.hf.windows import window_keys
 
 
 def _windows(config: Config) -> dict[str, Any]:
@@ -20,10 +21,7 @@ def _windows(config: Config) -> dict[str, Any]:
     return {"window": window if "rope" in words else None, "pattern": " ".join(words)}
 
 
-def _windows_keys(ours: Settings) -> dict[str, Any]:
-    return {"sliding_window": ours["window"], **layer_words("layer_types", ours["pattern"], KINDS)}
-
-
+_windows_keys = window_keys(KINDS)
 MINISTRAL = Architecture(
     model_type="ministral",
     classes=("MinistralForCausalLM",),

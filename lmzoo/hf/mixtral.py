@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, refused
-from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
+from lmzoo.hf.keys import ATTENTION, SWIGLU, plain_heads, rope
 from lmzoo.hf.llama import BIASES
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.weights import Either, Rows, Stacked, Weights
@@ -111,14 +111,6 @@ QWEN3_MOE = Architecture(
 )
 
 
-def _even_heads(config: Config) -> dict[str, Any]:
-    """Refuses heads of another width than an equal share of the features: the norms of OLMoE are as wide as these."""
-    width = config.value("hidden_size", 2048) // max(1, config.value("num_attention_heads", 16))
-    if config.value("head_dim", width) != width:
-        raise refused("head_dim", config["head_dim"], f"must be hidden_size / num_attention_heads = {width}")
-    return {}
-
-
 OLMOE = Architecture(
     model_type="olmoe",
     classes=("OlmoeForCausalLM",),
@@ -133,10 +125,7 @@ OLMOE = Architecture(
         "attention_bias": To("attention_bias", default=False, values=BIASES),
         "clip_qkv": Only(None),
     },
-    together=(
-        rope(),
-        Together(("head_dim",), _even_heads, lambda ours: {"head_dim": ours["head_dim"]}),
-    ),
+    together=(rope(), plain_heads(2048, 16)),  # the norms of queries and keys are hidden_size wide
     aliases={"num_local_experts": "num_experts"},
     fixed={"qk_norm": "all"},
     buffers=("*.rotary_emb.inv_freq",),

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, To, Together
+from lmzoo.hf.architecture import Architecture, Config, Key, To
 from lmzoo.hf.gptj import qkv
 from lmzoo.hf.keys import rope
-from lmzoo.hf.llama import KEYS, MLP_BIAS, WEIGHTS
+from lmzoo.hf.llama import KEYS, MLP_BIAS, QKV_BIASES, WEIGHTS, all_biases
 from lmzoo.hf.weights import Neighbors, Source, Weights
 
 
@@ -27,7 +26,7 @@ def neighbors(weights: Weights, share: float = 1.0) -> Callable[[Config], Weight
 
 
 FUSED: Mapping[str, Source] = {"blocks.{i}.1.inner.up.weight": "model.layers.{i}.mlp.gate_up_proj.weight"}
-QKV_BIAS = To("attention_bias", default=False, values={False: "none", True: "qkv"})
+QKV_BIAS = To("attention_bias", default=False, values=QKV_BIASES)
 HEADS: dict[str, Key] = {"num_key_value_heads": To("n_kv_heads", 2), "head_dim": To("head_dim", 128)}
 HELIUM = Architecture(
     model_type="helium",
@@ -53,16 +52,10 @@ GLM = Architecture(
         **KEYS,
         **HEADS,
         "rms_norm_eps": To("norm_eps", 1.5625e-07),
-        "attention_bias": To("attention_bias", default=True, values={False: "none", True: "qkv"}),
+        "attention_bias": To("attention_bias", default=True, values=QKV_BIASES),
     },
     together=(rope(fraction="rotary_fraction", share=0.5),),
 )
-
-
-def _biases(config: Config) -> dict[str, Any]:
-    """Returns whether all projections have biases."""
-    has = config.value("use_bias", default=False)
-    return {"attention_bias": "all" if has else "none", "mlp_bias": has}
 
 
 _AFTER: Mapping[str, Source] = {
@@ -87,5 +80,5 @@ ERNIE4_5 = Architecture(
         "rms_norm_eps": To("norm_eps", 1e-5),
         "tie_word_embeddings": To("tie_embeddings", default=True),
     },
-    together=(rope(500000.0), Together(("use_bias",), _biases, lambda ours: {"use_bias": ours["mlp_bias"]})),
+    together=(rope(500000.0), all_biases("use_bias")),
 )

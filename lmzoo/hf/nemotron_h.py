@@ -8,16 +8,14 @@ from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Toge
 from lmzoo.hf.deepseek import expert_groups
 from lmzoo.hf.keys import EVERY, SWIGLU
 from lmzoo.hf.mamba2 import UNLIMITED, mixer
-from lmzoo.hf.weights import Either, Head, Rows, Stacked, Weights
+from lmzoo.hf.weights import Either, Head, Stacked, Weights, qkv_rows
 
 _MIXER = "model.layers.{i}.mixer."
 WEIGHTS: Weights = {
     "tokens.weight": "model.embeddings.weight",
     "blocks.{i}.before.weight": "model.layers.{i}.norm.weight",
     **mixer("blocks.{i}.inner.", _MIXER),
-    "blocks.{i}.inner.qkv.weight": Rows(
-        tuple(f"{_MIXER}{part}_proj.weight" for part in "qkv"), shares=("n_heads", "n_kv_heads", "n_kv_heads")
-    ),
+    "blocks.{i}.inner.qkv.weight": qkv_rows(_MIXER),
     "blocks.{i}.inner.out.weight": f"{_MIXER}o_proj.weight",
     "blocks.{i}.inner.up.weight": f"{_MIXER}up_proj.weight",
     "blocks.{i}.inner.down.weight": f"{_MIXER}down_proj.weight",

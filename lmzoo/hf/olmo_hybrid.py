@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.gated_deltanet import WEIGHTS as DELTA
 from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope
 from lmzoo.hf.olmo2 import WEIGHTS as OLMO2
-from lmzoo.hf.weights import Either, Layout, Reader, Rows, Source, Squeezed, Weights
+from lmzoo.hf.weights import Either, Layout, Reader, Rows, Source, Squeezed, Weights, concatenated
 from lmzoo.hf.writer import Writer
 
 QKV, CONV = "blocks.{i}.0.inner.qkv.weight", "blocks.{i}.0.inner.conv.weight"
@@ -42,7 +41,7 @@ class Joined(Layout):
     rows: tuple[int, ...]
 
     def build(self, read: Reader, **index: int) -> Tensor:
-        return torch.cat([read(part, **index) for part in self.parts])
+        return concatenated([read(part, **index) for part in self.parts])
 
     def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
         for part, piece in zip(self.parts, tensor.split(self.rows), strict=True):

@@ -6,7 +6,7 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, To, Together, refused
 from lmzoo.hf.keys import rope
-from lmzoo.hf.llama import KINDS, windows_keys
+from lmzoo.hf.llama import KINDS, QKV_BIASES, windows_keys
 from lmzoo.hf.mixtral import EACH, QWEN3_MOE, only_experts
 from lmzoo.hf.qwen3_next import EXPERTS
 from lmzoo.hf.weights import Weights
@@ -50,7 +50,7 @@ QWEN2_MOE = Architecture(
         "shared_expert_intermediate_size": To("d_shared", 5632, null=False),
         "num_experts": To("n_experts", 60),
         "num_experts_per_tok": To("top_k", 4),
-        "qkv_bias": To("attention_bias", default=True, values={False: "none", True: "qkv"}),
+        "qkv_bias": To("attention_bias", default=True, values=QKV_BIASES),
     },
     together=(
         rope(),

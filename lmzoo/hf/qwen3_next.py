@@ -11,7 +11,7 @@ from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To,
 from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mixtral import experts
-from lmzoo.hf.weights import Either, Layout, Reader, Rows, Source, Squeezed, Weights
+from lmzoo.hf.weights import Either, Layout, Reader, Rows, Source, Squeezed, Weights, gate_and_up
 from lmzoo.hf.writer import Writer
 
 _ATTENTION, _DELTA, _MLP = "model.layers.{i}.self_attn.", "model.layers.{i}.linear_attn.", "model.layers.{i}.mlp."
@@ -80,9 +80,7 @@ def _split(config: Config) -> Weights:
 EXPERTS: Weights = {
     **experts(f"{_MLP}experts.", f"{_MLP}experts.{{e}}.", "gate_proj", "up_proj", "down_proj"),
     "blocks.{i}.1.inner.router.weight": f"{_MLP}gate.weight",
-    "blocks.{i}.1.inner.shared.up.weight": Rows(
-        (f"{_MLP}shared_expert.gate_proj.weight", f"{_MLP}shared_expert.up_proj.weight")
-    ),
+    "blocks.{i}.1.inner.shared.up.weight": gate_and_up(f"{_MLP}shared_expert."),
     "blocks.{i}.1.inner.shared.down.weight": f"{_MLP}shared_expert.down_proj.weight",
     "blocks.{i}.1.inner.shared_gate.weight": f"{_MLP}shared_expert_gate.weight",
 }

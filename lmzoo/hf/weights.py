@@ -68,6 +68,16 @@ class Rows(Layout):
             write(part, piece, **index)
 
 
+def qkv_rows(module: str, kind: str = "weight") -> Rows:
+    """Returns the queries, keys and values of grouped attention from three tensors; `kind` is weight or bias."""
+    return Rows(tuple(f"{module}{part}_proj.{kind}" for part in "qkv"), ("n_heads", "n_kv_heads", "n_kv_heads"))
+
+
+def gate_and_up(module: str, kind: str = "weight") -> Rows:
+    """Returns the gate and the up projection of a feed-forward layer from two tensors; `kind` is weight or bias."""
+    return Rows((f"{module}gate_proj.{kind}", f"{module}up_proj.{kind}"))
+
+
 @dataclass(frozen=True)
 class Transposed(Layout):
     """A matrix stored as (in, out), as in GPT-2: the last two axes are transposed."""

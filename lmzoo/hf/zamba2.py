@@ -7,7 +7,7 @@ from typing import Any
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.keys import SIZES, rope
 from lmzoo.hf.mamba2 import mixer
-from lmzoo.hf.weights import Head, Rows, Source, Weights
+from lmzoo.hf.weights import Head, Rows, Source, Weights, qkv_rows
 
 _KINDS = {"mamba": "mamba2", "linear_attention": "mamba2", "hybrid": "shared"}
 
@@ -39,9 +39,7 @@ def _weights(config: Config) -> Weights:
 def _shared(ours: str, theirs: str, use: int) -> dict[str, Source]:
     """Returns the names of a shared block, with the low-rank maps of one use."""
     attention, mlp = f"{theirs}self_attn.", f"{theirs}feed_forward."
-    qkv = Rows(
-        tuple(f"{attention}{part}_proj.weight" for part in "qkv"), shares=("n_heads", "n_kv_heads", "n_kv_heads")
-    )
+    qkv = qkv_rows(attention)
     lists = [f"{attention}linear_{part}_adapter_list.{use}." for part in "qkv"]
     return {
         f"{ours}norm.weight": f"{theirs}input_layernorm.weight",

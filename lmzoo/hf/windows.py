@@ -1,0 +1,33 @@
+"""Keys of config.json for layers with a window, which several model types share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from lmzoo.hf.architecture import Config, Settings, Together, layer_words, refused
+
+
+def all_but_each(every: int, kinds: Mapping[str, str]) -> Together:
+    """Returns the keys by which all layers but each n-th have a window, unless `layer_types` names others.
+
+    `every` is the default of n; `kinds` has our words for `sliding_attention` and `full_attention`.
+    """
+
+    def settings(config: Config) -> dict[str, Any]:
+        n = config.value("sliding_window_pattern", every)
+        if n < 1:
+            raise refused("sliding_window_pattern", n, "must be at least 1")
+        if config.get("layer_types") is not None:
+            words = config.words("layer_types", kinds)
+        else:
+            layers = range(1, config.layers() + 1)
+            words = [kinds["sliding_attention" if layer % n else "full_attention"] for layer in layers]
+        return {"pattern": " ".join(words), "window": config.value("sliding_window", 4096)}
+
+    return Together(("layer_types", "sliding_window", "sliding_window_pattern"), settings, window_keys(kinds))
+
+
+def window_keys(kinds: Mapping[str, str]) -> Callable[[Settings], dict[str, Any]]:
+    """Returns the function from the settings of a model to the window and the layers that have it."""
+    return lambda ours: {"sliding_window": ours["window"], **layer_words("layer_types", ours["pattern"], kinds)}
