@@ -11,7 +11,7 @@ MODULES = sorted(
 
 MACHINERY = (  # of lmzoo/hf
     *("architecture", "architectures", "card", "causal_lm", "causal_lm_config", "decoding_cache", "directory"),
-    *("fitting", "hub", "keys", "load", "own", "padding", "shards", "tokenizer", "weights", "writer"),
+    *("fitting", "hub", "keys", "layouts", "load", "own", "padding", "shards", "tokenizer", "weights", "writer"),
 )
 # Modules without a test file of their name, and the file or folder in which they are tested.
 ELSEWHERE = {

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lmzoo.gguf.layouts import Interleaved, Part
-from lmzoo.hf.weights import Either, Source
+from lmzoo.hf.layouts import Either, Source
 from lmzoo.layers.pattern import pattern
 
 Settings = Mapping[str, Any]

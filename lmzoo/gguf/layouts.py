@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from lmzoo.hf.weights import Layout, Reader, Source
+from lmzoo.hf.layouts import Layout, Source
+from lmzoo.hf.weights import Reader
 
 
 @dataclass(frozen=True)

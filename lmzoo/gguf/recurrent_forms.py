@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lmzoo.gguf.form import ENDS, INNER, LAYER_NORM, SIZES, Form, Settings, Tensors, norms
 from lmzoo.gguf.layouts import NegativeExp, Shaped
-from lmzoo.hf.weights import Either, Source
+from lmzoo.hf.layouts import Either, Source
 
 _STATE = {**SIZES, "feed_forward_length": 0, "attention.head_count": 0, "ssm.conv_kernel": "d_conv"}
 _STATE |= {"ssm.inner_size": "inner", "ssm.state_size": "d_state"}

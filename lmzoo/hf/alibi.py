@@ -6,7 +6,8 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
 from lmzoo.hf.keys import EVERY, WITHOUT_EFFECT
-from lmzoo.hf.weights import Head, PerHead, Weights
+from lmzoo.hf.layouts import PerHead
+from lmzoo.hf.weights import Head, Weights
 
 WEIGHTS: Weights = {
     "tokens.weight": "transformer.word_embeddings.weight",

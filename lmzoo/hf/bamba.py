@@ -7,9 +7,10 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
+from lmzoo.hf.layouts import gate_and_up
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba2 import MIXER_HEADS, UNLIMITED, mixer
-from lmzoo.hf.weights import Weights, gate_and_up
+from lmzoo.hf.weights import Weights
 
 _LAYER = "model.layers.{i}."
 WEIGHTS: Weights = {

@@ -9,8 +9,9 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope, yarn_magnitude
+from lmzoo.hf.layouts import Neighbors, gate_and_up
 from lmzoo.hf.mixtral import experts
-from lmzoo.hf.weights import Head, Neighbors, Weights, gate_and_up
+from lmzoo.hf.weights import Head, Weights
 from lmzoo.layers.rope_scaling import Yarn
 
 _OURS, _THEIRS = "blocks.{i}.0.inner.", "model.layers.{i}.self_attn."

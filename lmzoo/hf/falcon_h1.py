@@ -6,9 +6,10 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
+from lmzoo.hf.layouts import gate_and_up
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba2 import UNLIMITED, mixer
-from lmzoo.hf.weights import Weights, gate_and_up
+from lmzoo.hf.weights import Weights
 
 _LAYER = "model.layers.{i}."
 _ATTENTION = ("qkv.weight", "out.weight")

@@ -6,7 +6,8 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
 from lmzoo.hf.keys import EVERY, GELUS, SIZES
-from lmzoo.hf.weights import Head, Rows, Skipped, Transposed, Weights
+from lmzoo.hf.layouts import Rows, Skipped, Transposed
+from lmzoo.hf.weights import Head, Weights
 
 WEIGHTS: Weights = {
     "tokens.weight": "transformer.wte.weight",

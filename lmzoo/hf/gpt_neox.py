@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lmzoo.hf.architecture import Architecture, Only, To, Unused
 from lmzoo.hf.keys import GELUS, SIZES, rope
-from lmzoo.hf.weights import Head, PerHead, Weights, qkv_rows
+from lmzoo.hf.layouts import PerHead, qkv_rows
+from lmzoo.hf.weights import Head, Weights
 
 WEIGHTS: Weights = {
     "tokens.weight": "gpt_neox.embed_in.weight",

@@ -6,9 +6,10 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope, rope_keys
+from lmzoo.hf.layouts import Interleaved, Transposed
 from lmzoo.hf.llama import BIASES, KINDS
 from lmzoo.hf.llama import WEIGHTS as LLAMA
-from lmzoo.hf.weights import Interleaved, Transposed, Weights
+from lmzoo.hf.weights import Weights
 from lmzoo.hf.windows import window_keys
 
 _LAYER, _EXPERTS = "model.layers.{i}.", "model.layers.{i}.mlp.experts."

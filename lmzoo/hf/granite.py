@@ -7,9 +7,10 @@ from typing import Any
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.bamba import WEIGHTS as BAMBA
 from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, plain_heads, rope
+from lmzoo.hf.layouts import Either, Source
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba2 import MIXER_HEADS, UNLIMITED
-from lmzoo.hf.weights import Either, Source, Weights
+from lmzoo.hf.weights import Weights
 
 _LAYER, _MOE, _SHARED = "model.layers.{i}.", "model.layers.{i}.block_sparse_moe.", "model.layers.{i}.shared_mlp."
 

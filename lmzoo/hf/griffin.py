@@ -4,31 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import EVERY, GELU_TANH, ROPE, rope
-from lmzoo.hf.weights import Head, Layout, Reader, Rows, Source, Squeezed, Weights, gate_and_up, qkv_rows
-from lmzoo.hf.writer import Writer
-
-
-@dataclass(frozen=True)
-class InLayer(Layout):
-    """A part with a fixed layer, for models whose layers differ."""
-
-    part: Source
-    layer: int
-
-    def build(self, read: Reader, **index: int) -> Tensor:
-        return read(self.part, **(index | {"i": self.layer}))
-
-    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
-        write(self.part, tensor, **(index | {"i": self.layer}))
-
+from lmzoo.hf.layouts import InLayer, Rows, Source, Squeezed, gate_and_up, qkv_rows
+from lmzoo.hf.weights import Head, Weights
 
 MODEL: Weights = {
     "tokens.weight": "model.embed_tokens.weight",

@@ -6,10 +6,11 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU
+from lmzoo.hf.layouts import gate_and_up
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba import mixer, step_rank
 from lmzoo.hf.mixtral import experts
-from lmzoo.hf.weights import Weights, gate_and_up
+from lmzoo.hf.weights import Weights
 
 _LAYER, _MAMBA, _MLP = "model.layers.{i}.", "model.layers.{i}.mamba.", "model.layers.{i}.feed_forward."
 WEIGHTS: Weights = {

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from lmzoo.hf.weights import Head, Rows, Squeezed, Weights, gate_and_up
+from lmzoo.hf.layouts import Rows, Squeezed, gate_and_up
+from lmzoo.hf.weights import Head, Weights
 
 WEIGHTS: Weights = {
     "tokens.weight": "model.embed_tokens.weight",

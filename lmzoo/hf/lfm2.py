@@ -6,7 +6,8 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.keys import SIZES, rope
-from lmzoo.hf.weights import Either, Head, Rows, Squeezed, Weights, qkv_rows
+from lmzoo.hf.layouts import Either, Rows, Squeezed, qkv_rows
+from lmzoo.hf.weights import Head, Weights
 
 _LAYER = "model.layers.{i}."
 WEIGHTS: Weights = {

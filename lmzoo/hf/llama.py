@@ -1,4 +1,4 @@
-"""Llama and its relatives in transformers: Llama, Mistral, Qwen2, Qwen3 and SmolLM3."""
+"""Llama and its relatives in transformers: Llama, Mistral, Qwen2, Qwen3, SmolLM3 and Phi-3."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
-from lmzoo.hf.weights import Head, Weights, gate_and_up, qkv_rows
+from lmzoo.hf.layouts import gate_and_up, qkv_rows
+from lmzoo.hf.weights import Head, Weights
 
 WEIGHTS: Weights = {
     "tokens.weight": "model.embed_tokens.weight",

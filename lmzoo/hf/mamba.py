@@ -6,7 +6,8 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
 from lmzoo.hf.keys import EVERY, SWIGLU
-from lmzoo.hf.weights import Head, Source, Squeezed, Weights
+from lmzoo.hf.layouts import Source, Squeezed
+from lmzoo.hf.weights import Head, Weights
 
 
 def mixer(ours: str, theirs: str) -> dict[str, Source]:

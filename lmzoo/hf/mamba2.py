@@ -7,7 +7,8 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import EVERY, SWIGLU
-from lmzoo.hf.weights import Head, Source, Squeezed, Weights
+from lmzoo.hf.layouts import Source, Squeezed
+from lmzoo.hf.weights import Head, Weights
 
 # The limits of the step size: none. JSON has no infinity, and files spell it in several ways.
 UNLIMITED = Only([0.0, math.inf], (None, [0.0, "Infinity"], [0.0, {"__float__": "Infinity"}]))

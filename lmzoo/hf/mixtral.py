@@ -6,9 +6,10 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, plain_heads, rope
+from lmzoo.hf.layouts import Either, Rows, Stacked
 from lmzoo.hf.llama import BIASES
 from lmzoo.hf.llama import WEIGHTS as LLAMA
-from lmzoo.hf.weights import Either, Rows, Stacked, Weights
+from lmzoo.hf.weights import Weights
 
 
 def experts(fused: str, each: str, gate: str, up: str, down: str) -> Weights:

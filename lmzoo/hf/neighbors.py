@@ -8,8 +8,9 @@ from dataclasses import replace
 from lmzoo.hf.architecture import Architecture, Config, Key, To
 from lmzoo.hf.gptj import qkv
 from lmzoo.hf.keys import rope
+from lmzoo.hf.layouts import Neighbors, Source
 from lmzoo.hf.llama import KEYS, MLP_BIAS, QKV_BIASES, WEIGHTS, all_biases
-from lmzoo.hf.weights import Neighbors, Source, Weights
+from lmzoo.hf.weights import Weights
 
 
 def neighbors(weights: Weights, share: float = 1.0) -> Callable[[Config], Weights]:

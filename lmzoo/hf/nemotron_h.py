@@ -7,8 +7,9 @@ from typing import Any
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.deepseek import expert_groups
 from lmzoo.hf.keys import EVERY, SWIGLU
+from lmzoo.hf.layouts import Either, Stacked, qkv_rows
 from lmzoo.hf.mamba2 import UNLIMITED, mixer
-from lmzoo.hf.weights import Either, Head, Stacked, Weights, qkv_rows
+from lmzoo.hf.weights import Head, Weights
 
 _MIXER = "model.layers.{i}.mixer."
 WEIGHTS: Weights = {

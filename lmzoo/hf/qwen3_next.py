@@ -9,9 +9,10 @@ from torch import Tensor
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope
+from lmzoo.hf.layouts import Either, Layout, Rows, Source, Squeezed, gate_and_up
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mixtral import experts
-from lmzoo.hf.weights import Either, Layout, Reader, Rows, Source, Squeezed, Weights, gate_and_up
+from lmzoo.hf.weights import Reader, Weights
 from lmzoo.hf.writer import Writer
 
 _ATTENTION, _DELTA, _MLP = "model.layers.{i}.self_attn.", "model.layers.{i}.linear_attn.", "model.layers.{i}.mlp."

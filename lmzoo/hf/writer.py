@@ -8,7 +8,8 @@ from typing import Any
 from torch import Tensor
 
 from lmzoo.errors import CheckpointError
-from lmzoo.hf.weights import Head, Layout, Source, Weights, concatenated, entry_of
+from lmzoo.hf.layouts import Layout, Source, concatenated
+from lmzoo.hf.weights import Head, Weights, entry_of
 
 
 class Undecided(Exception):

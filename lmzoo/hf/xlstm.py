@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import EVERY
-from lmzoo.hf.weights import Head, Rows, Weights
+from lmzoo.hf.layouts import Rows
+from lmzoo.hf.weights import Head, Weights
 
 _MIXER, _MLP = "backbone.blocks.{i}.mlstm_layer.", "backbone.blocks.{i}.ffn."
 KERNELS = tuple(f"{form}--native_{way}" for form in ("chunkwise", "parallel") for way in ("autograd", "custbw"))

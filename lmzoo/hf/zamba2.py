@@ -6,8 +6,9 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.keys import SIZES, rope
+from lmzoo.hf.layouts import Rows, Source, qkv_rows
 from lmzoo.hf.mamba2 import mixer
-from lmzoo.hf.weights import Head, Rows, Source, Weights, qkv_rows
+from lmzoo.hf.weights import Head, Weights
 
 _KINDS = {"mamba": "mamba2", "linear_attention": "mamba2", "hybrid": "shared"}
 

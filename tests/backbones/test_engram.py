@@ -17,8 +17,9 @@ from transformers.models.qwen4_exp.modeling_qwen4_exp import Qwen4ExpTextPLELaye
 import lmzoo
 from lmzoo.configs import to_dict
 from lmzoo.errors import ConfigError
+from lmzoo.hf.layouts import Squeezed
 from lmzoo.hf.llama import WEIGHTS as LLAMA
-from lmzoo.hf.weights import Squeezed, Weights, convert
+from lmzoo.hf.weights import Weights, convert
 from lmzoo.layers.engram import Engram
 from tests.backbones.against_transformers import assert_decoding_equals, perturb, random_tokens
 from tests.backbones.references import assert_close

@@ -7,7 +7,8 @@ import math
 import torch
 
 from lmzoo.gguf.layouts import Interleaved, NegativeExp, Part, PlusOne, Shaped
-from lmzoo.hf.weights import Layout, Reader
+from lmzoo.hf.layouts import Layout
+from lmzoo.hf.weights import Reader
 
 CONFIG = {"n_heads": 2, "n_kv_heads": 1, "groups": 3}
 

@@ -9,10 +9,8 @@ import torch
 from torch import Tensor
 
 from lmzoo.errors import CheckpointError
-from lmzoo.hf.qwen3_next import PartOfHeads
-from lmzoo.hf.weights import (
+from lmzoo.hf.layouts import (
     Either,
-    Head,
     Interleaved,
     Layout,
     Neighbors,
@@ -23,9 +21,9 @@ from lmzoo.hf.weights import (
     Squeezed,
     Stacked,
     Transposed,
-    Weights,
-    convert,
 )
+from lmzoo.hf.qwen3_next import PartOfHeads
+from lmzoo.hf.weights import Head, Weights, convert
 from lmzoo.hf.writer import unconvert
 
 CONFIG: dict[str, Any] = {
