@@ -22,8 +22,8 @@ DTYPES = ("float32", "bfloat16", "float16", "float64")
 def import_command(source: str, destination: Path, dtype: str | None) -> None:
     """Convert a checkpoint of Hugging Face transformers to a model directory of lmzoo.
 
-    SOURCE is a folder with config.json, model.safetensors (or shards with an index) and tokenizer.json, which is used
-    as it is. The logits stay the same. docs/hugging-face.md lists the model types, and how to convert pickled files.
+    SOURCE is a folder with config.json, model.safetensors (or shards with an index) and the files of the tokenizer. The
+    logits stay the same. docs/hugging-face.md lists the model types, and how to convert pickled files.
     With hf:, the model is fetched from the Hugging Face hub first, or from the server in HF_ENDPOINT.
 
     \b

@@ -112,7 +112,8 @@ class To(Key):
     """A key that is a setting of lmzoo with another name. Without a default, the key must be given.
 
     The default is the one of transformers for a config.json without the key. `values` maps the values of the key, if
-    they differ from those of the setting. With `null=False`, transformers cannot do with the value null.
+    they differ from those of the setting. With `null=False`, null is refused, as
+    transformers cannot compute with it.
     """
 
     setting: str

@@ -28,7 +28,7 @@ _TEXTS = re.compile(
     r"|chat_template\.jinja|additional_chat_templates/[\w.-]+\.jinja",
     re.ASCII,
 )
-# Of a folder to upload, also the model card and the licence.
+# Of a folder to upload, also the model card and the license.
 _UPLOADED = re.compile(
     rf"{_TEXTS.pattern}|README\.md|LICENSE(\.(md|txt))?|[\w.-]+\.safetensors|{re.escape(INDEX)}", re.ASCII
 )

@@ -27,7 +27,7 @@ def export_run(
     """Writes the model of a run (its newest valid checkpoint), of a checkpoint or of a saved model to `path`.
 
     The weights are cast to `dtype`, except those that must stay float32. The other arguments are those of
-    `lmzoo.hf.export`; of a run, the model card gets its training and its results. Raises an `LmzooError` of one line,
+    `lmzoo.hf.export`; for a run, the model card lists its settings and results. Raises an `LmzooError` of one line,
     with nothing written.
     """
     place = arguments.path("source", source)
