@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 import click
 import pytest
 
-from lmzoo.cli.runs import sample
+from lmzoo.cli.sample import sample
 from lmzoo.errors import ConfigError
 from lmzoo.sampling_config import SamplingConfig, SamplingSettings
 

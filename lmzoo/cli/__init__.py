@@ -21,6 +21,7 @@ from lmzoo.cli import (  # each module adds its commands to the group
     report,
     reproduce,
     runs,
+    sample,
     show,
     transplant,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "report",
     "reproduce",
     "runs",
+    "sample",
     "show",
     "transplant",
 ]

@@ -10,9 +10,8 @@ from pathlib import Path
 import click
 
 from lmzoo import humanize
-from lmzoo.cli.group import cli, plugin_option
+from lmzoo.cli.group import cli, plugin_option, tokenizer_option
 from lmzoo.cli.imports import DTYPES
-from lmzoo.cli.runs import tokenizer_option
 
 QUIET_SECONDS = 2.0  # an export that takes longer says what it does
 

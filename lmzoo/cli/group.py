@@ -8,6 +8,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import Any, TypeVar
 
 import click
@@ -127,6 +128,12 @@ def documents_option(command: Command) -> Command:
     """Add the option `--documents`, for the setting `documents`."""
     text = "Whether predictions may cross the beginning of a document, see docs/data.md."
     return click.option("--documents", type=click.Choice(["joined", "isolated"]), help=text)(command)
+
+
+def tokenizer_option(command: Command) -> Command:
+    """Add the option `--tokenizer`, for models that were saved without one."""
+    text = "The tokenizer of a model that was saved without one: its file, or a run that has it."
+    return click.option("--tokenizer", type=click.Path(path_type=Path), metavar="FILE|RUN", help=text)(command)
 
 
 def with_documents(settings: dict[str, Any], documents: str | None) -> dict[str, Any]:

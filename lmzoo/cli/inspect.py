@@ -8,8 +8,7 @@ from pathlib import Path
 import click
 
 from lmzoo import humanize
-from lmzoo.cli.group import cli, plugin_option
-from lmzoo.cli.runs import tokenizer_option
+from lmzoo.cli.group import cli, plugin_option, tokenizer_option
 from lmzoo.errors import InputError
 
 PAGE = Path("inspect.html")

@@ -12,8 +12,7 @@ import click
 
 from lmzoo import configs, humanize
 from lmzoo.cli.complete import complete_models
-from lmzoo.cli.group import cli, plugin_option
-from lmzoo.cli.runs import tokenizer_option
+from lmzoo.cli.group import cli, plugin_option, tokenizer_option
 from lmzoo.errors import ConfigError
 
 if TYPE_CHECKING:
