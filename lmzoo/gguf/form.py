@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmzoo.gguf.layouts import Interleaved, Part
+from lmzoo.gguf.layouts import Part, ToNeighbors
 from lmzoo.hf.layouts import Either, Source
 from lmzoo.layers.pattern import pattern
 
@@ -89,7 +89,7 @@ def attention(inner: str = INNER, *, neighbors: bool = False) -> Tensors:
     for kind in ("weight", "bias"):
         for number, (name, heads) in enumerate((("q", "n_heads"), ("k", "n_kv_heads"), ("v", ""))):
             part = Part(f"{inner}qkv.{kind}", number, QKV)
-            found[f"blk.{{i}}.attn_{name}.{kind}"] = Interleaved(part, heads) if neighbors and heads else part
+            found[f"blk.{{i}}.attn_{name}.{kind}"] = ToNeighbors(part, heads) if neighbors and heads else part
         found[f"blk.{{i}}.attn_output.{kind}"] = f"{inner}out.{kind}"
     return found
 

@@ -33,8 +33,11 @@ class Part(Layout):
 
 
 @dataclass(frozen=True)
-class Interleaved(Layout):
-    """Rows by head, of which lmzoo rotates i with i + half a head; here the pairs of features are neighbors."""
+class ToNeighbors(Layout):
+    """Rows by head, whose rotary pairs become neighbors; in lmzoo they are i and i + half a head.
+
+    It is the inverse of `lmzoo.hf.layouts.Neighbors`.
+    """
 
     part: Source
     heads: str  # the setting with the number of heads

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from lmzoo.gguf.layouts import Interleaved, NegativeExp, Part, PlusOne, Shaped
+from lmzoo.gguf.layouts import NegativeExp, Part, PlusOne, Shaped, ToNeighbors
 from lmzoo.hf.layouts import Layout
 from lmzoo.hf.weights import Reader
 
@@ -25,9 +25,9 @@ def test_part_takes_one_of_several_parts_by_their_shares() -> None:
     assert built(Part("x.{i}", 1, axis=1), experts) == [[2, 3], [6, 7]]
 
 
-def test_interleaved_makes_neighbors_of_the_halves_of_each_head() -> None:
-    assert built(Interleaved("x.{i}", "n_heads"), torch.arange(12)) == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
-    assert built(Interleaved("x.{i}", "n_kv_heads"), torch.arange(8).view(4, 2)) == [[0, 1], [4, 5], [2, 3], [6, 7]]
+def test_to_neighbors_pairs_the_halves_of_each_head() -> None:
+    assert built(ToNeighbors("x.{i}", "n_heads"), torch.arange(12)) == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
+    assert built(ToNeighbors("x.{i}", "n_kv_heads"), torch.arange(8).view(4, 2)) == [[0, 1], [4, 5], [2, 3], [6, 7]]
 
 
 def test_negative_exp_plus_one_and_shaped() -> None:
