@@ -26,7 +26,8 @@ _SQUARES = {"²": "2", "³": "3"}
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _EQUATION = re.compile(r"(?!for |with |or )(?:[a-z]+ )?([^=:;]*?)\+?=")  # one word may come first, as in log a_t = ...
 _PROSE_WORD = re.compile(r"(?<![\w`])[a-z]{2,}(?![\w(])")  # not a function, which has a parenthesis
-_IN_PROSE = re.compile(r"(?<!\w)[^\W\d_]\w*(?:[_^](?:\{[^}]*\}|\([^)]*\)|\w+))*(?!\w)")
+# The first part is as short as possible, so that a subscript in braces, as in x_{i + K/2}, is not split at its `_`.
+_IN_PROSE = re.compile(r"(?<!\w)[^\W\d_]\w*?(?:[_^](?:\{[^}]*\}|\([^)]*\)|\w+))*(?!\w)")
 
 
 def equations(text: str, settings: Collection[str] = ()) -> str:

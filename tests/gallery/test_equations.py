@@ -95,6 +95,12 @@ def test_equations_part_a_line_into_an_equation_and_notes() -> None:
     assert html.count("padding-left: 2.4em") == 2
 
 
+def test_equations_read_groups_in_subscripts_of_prose() -> None:
+    html = equations("    R_t turns each pair (x_i, x_{i + K/2}) by t\n")
+    assert mathml("x_{i + K/2}") in html
+    assert mathml("R_t") in html
+
+
 @each_case("family", FAMILIES)
 def test_equations_lose_no_letter_of_a_card(family: str) -> None:
     for block in re.findall(r"(?:^    .*\n|^\n)+", registry.families()[family].card, re.MULTILINE):
