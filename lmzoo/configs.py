@@ -174,6 +174,23 @@ def require_heads(config: Any, *, rotated: bool = True) -> None:
     require(not rotated or head_dim % 2 == 0, message)
 
 
+def require_experts(config: Any, *, groups: str | None = None) -> None:
+    """Require that `top_k` is at most `n_experts`.
+
+    `groups` names the field with the number of groups of experts, if there are any: it must divide `n_experts`, and
+    `top_groups` of the groups must have at least `top_k` experts.
+    """
+    if groups is None:
+        require(config.top_k <= config.n_experts, f"top_k={config.top_k} must be at most n_experts={config.n_experts}")
+        return
+    require_divides(config, groups, "n_experts")
+    count, best = getattr(config, groups), config.top_groups
+    require(best <= count, f"top_groups={best} must be at most {groups}={count}")
+    open_experts = config.n_experts // count * best
+    message = f"top_k={config.top_k} must be at most the {open_experts} experts of top_groups={best}"
+    require(config.top_k <= open_experts, message)
+
+
 def set_default(config: Any, field: str, value: Any) -> None:
     """Replace None in a frozen config by the value it stands for, so that this value is saved."""
     if getattr(config, field) is None:

@@ -17,7 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from lmzoo.configs import require, require_between, require_divides, require_positive, set_default
+from lmzoo.configs import require, require_between, require_divides, require_experts, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
@@ -114,12 +114,7 @@ class DeepSeekConfig(DecoderConfig):
         require_between(self, "n_dense", 0, float("inf"), below_high=True)
         require_between(self, "n_shared", 0, float("inf"), below_high=True)
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)
-        require_divides(self, "n_groups", "n_experts")
-        most = f"top_groups={self.top_groups} must be at most n_groups={self.n_groups}"
-        require(self.top_groups <= self.n_groups, most)
-        open_experts = self.n_experts // self.n_groups * self.top_groups
-        message = f"top_k={self.top_k} must be at most the {open_experts} experts of top_groups={self.top_groups}"
-        require(self.top_k <= open_experts, message)
+        require_experts(self, groups="n_groups")
 
 
 @register_model("deepseek")

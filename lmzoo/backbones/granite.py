@@ -4,8 +4,8 @@ Distinctive: embeddings, attention scores, branches and logits are multiplied by
 small model hold for a large one (maximal update parametrization, Yang et al. 2022, arXiv 2203.03466). Options: experts
 (`n_experts`), with a plain layer beside them for all tokens (`d_shared`); in Granite 4 most layers are Mamba-2, and
 attention needs no positions: `pattern = "mamba2*9 nope"`; HyperCLOVA X has a norm after each branch too (`post_norms`).
-Initial values as in the published configurations (`initializer_range`): N(0, 0.02²) for all matrices. Deviations:
-query, key and value share one projection; so do gate and up.
+Initial values as in the published configurations (`initializer_range`): N(0, 0.02²) for all matrices but Mamba-2's,
+which are those of its authors. Deviations: query, key and value share one projection; so do gate and up.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lmzoo.configs import require, require_between, require_heads, require_positive, set_default
+from lmzoo.configs import require, require_between, require_experts, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.branches import Branches
@@ -77,8 +77,8 @@ class GraniteConfig(DecoderConfig):
         require_positive(self, "logit_divisor", "top_k", "d_state", "d_conv", "expand", "ssm_head_dim", "ssm_groups")
         for size in ("n_experts", "d_shared", "balance_loss"):
             require_between(self, size, 0, float("inf"), below_high=True)
-        few = f"top_k={self.top_k} must be at most n_experts={self.n_experts}"
-        require(not self.n_experts or self.top_k <= self.n_experts, few)
+        if self.n_experts:
+            require_experts(self)
         inner, width = self.expand * self.d_model, self.ssm_head_dim or 1
         require(inner % width == 0, f"ssm_head_dim={width} must divide expand * d_model = {inner}")
         heads = inner // width

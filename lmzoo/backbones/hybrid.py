@@ -29,7 +29,15 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lmzoo.configs import require, require_between, require_divides, require_heads, require_positive, set_default
+from lmzoo.configs import (
+    require,
+    require_between,
+    require_divides,
+    require_experts,
+    require_heads,
+    require_positive,
+    set_default,
+)
 from lmzoo.decoder import Decoder, MixerConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Context, Rope
@@ -113,7 +121,7 @@ class HybridConfig(MixerConfig):
         heads = self.expand * self.d_model // (self.ssm_head_dim or max(1, self.d_model // self.n_heads))
         message = f"ssm_groups={self.ssm_groups} must divide the number of heads of mamba2, {heads}"
         require(heads % self.ssm_groups == 0, message)
-        require(self.top_k <= self.n_experts, f"top_k={self.top_k} must be at most n_experts={self.n_experts}")
+        require_experts(self)
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)
         before: set[str] = set()
         for word in self.words():

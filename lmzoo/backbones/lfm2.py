@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from lmzoo.configs import require, require_between, require_heads, require_positive, set_default
+from lmzoo.configs import require_between, require_experts, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
@@ -71,7 +71,7 @@ class LFM2Config(DecoderConfig):
         set_default(self, "d_expert", max(1, (self.d_ff or 4) // 4))
         require_positive(self, "d_expert", "n_experts", "top_k", "routed_scale")
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)
-        require(self.top_k <= self.n_experts, f"top_k={self.top_k} must be at most n_experts={self.n_experts}")
+        require_experts(self)
         require_rope_scaling(self, self.head_dim or self.d_model // self.n_heads)
 
 

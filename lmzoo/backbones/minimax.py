@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from lmzoo.configs import require, require_between, require_heads, require_positive, set_default
+from lmzoo.configs import require_between, require_experts, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
@@ -29,6 +29,7 @@ from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
 
 MIXERS = ("lightning", "attention")
+FACTORS = ("alpha", "beta")  # of the normalized input of a layer, and of its output
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,11 +52,11 @@ class MiniMaxConfig(DecoderConfig):
     n_experts: int = 4  # experts of each layer
     top_k: int = 2  # experts chosen for each token
     balance_loss: float = 0.02  # coefficient of the experts' balance loss
-    attention_alpha: float = 3.5565588200778455  # factor of the normalized input of attention, beside its output
+    attention_alpha: float = 3.5565588200778455  # factor of the normalized input of attention
     attention_beta: float = 1.0  # factor of the output of attention
-    lightning_alpha: float = 3.5565588200778455  # the same for lightning attention
+    lightning_alpha: float = 3.5565588200778455  # factor of the normalized input of lightning attention
     lightning_beta: float = 1.0  # factor of the output of lightning attention
-    mlp_alpha: float = 3.5565588200778455  # the same for the experts
+    mlp_alpha: float = 3.5565588200778455  # factor of the normalized input of the experts
     mlp_beta: float = 1.0  # factor of the output of the experts
 
     def __post_init__(self) -> None:
@@ -65,21 +66,16 @@ class MiniMaxConfig(DecoderConfig):
         require_heads(self, rotated=False)
         set_default(self, "d_ff", swiglu_width(self.d_model))
         require_positive(self, "rope_theta", "d_ff", "n_experts", "top_k")
-        require(self.top_k <= self.n_experts, f"top_k={self.top_k} must be at most n_experts={self.n_experts}")
+        require_experts(self)
         require_between(self, "rotary_fraction", 0, 1)
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)
-        require_positive(
-            self, *(f"{part}_{factor}" for part in ("attention", "lightning", "mlp") for factor in FACTORS)
-        )
+        require_positive(self, *(f"{part}_{factor}" for part in (*MIXERS, "mlp") for factor in FACTORS))
         require_rope_scaling(self, self.rotary_fraction * (self.head_dim or self.d_model // self.n_heads))
-
-
-FACTORS = ("alpha", "beta")
 
 
 @register_model("minimax")
 class MiniMax(Decoder):
-    """Blocks of lightning attention or attention, and experts, each after a norm that replaces the stream."""
+    """Blocks of lightning attention or attention, and experts; each adds to its normalized input."""
 
     config_class = MiniMaxConfig
 
@@ -87,10 +83,10 @@ class MiniMax(Decoder):
         kind = pattern(config.pattern, config.n_layers, MIXERS)[layer]
         mixer = self.make_attention(config) if kind == "attention" else self.make_lightning(config, layer)
         parts = ((kind, mixer), ("mlp", self.make_experts(config)))
-        return Stack(module for name, inner in parts for module in self.step(config, name, inner))
+        return Stack(module for name, inner in parts for module in self.sublayer(config, name, inner))
 
-    def step(self, config: Any, name: str, inner: nn.Module) -> list[nn.Module]:
-        """Returns the norm, the layer and the factors of `alpha norm(x) + beta layer(norm(x))`."""
+    def sublayer(self, config: Any, name: str, inner: nn.Module) -> list[nn.Module]:
+        """Returns the modules of `alpha norm(x) + beta layer(norm(x))`."""
         alpha, beta = (getattr(config, f"{name}_{factor}") for factor in FACTORS)
         return [self.make_norm(config), Residual(None, inner, Scale(beta / alpha)), Scale(alpha)]
 

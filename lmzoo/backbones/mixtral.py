@@ -14,7 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from lmzoo.configs import require, require_between, require_heads, require_positive, set_default
+from lmzoo.configs import require, require_between, require_experts, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.clamped_experts import ClampedExperts
@@ -68,7 +68,7 @@ class MixtralConfig(DecoderConfig):
         set_default(self, "n_kv_heads", self.n_heads)
         require_heads(self)
         require_positive(self, "d_ff", "n_experts", "top_k", "rope_theta")
-        require(self.top_k <= self.n_experts, f"top_k={self.top_k} must be at most n_experts={self.n_experts}")
+        require_experts(self)
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)
         for limit in ("window", "clamp", "d_shared"):
             if getattr(self, limit) is not None:

@@ -16,7 +16,14 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from lmzoo.configs import require, require_between, require_divides, require_heads, require_positive, set_default
+from lmzoo.configs import (
+    require_between,
+    require_divides,
+    require_experts,
+    require_heads,
+    require_positive,
+    set_default,
+)
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.init import uniform_fan_in
@@ -79,12 +86,7 @@ class NemotronHConfig(DecoderConfig):
         require_positive(self, "d_expert", "n_experts", "top_k", "expert_groups", "top_groups", "routed_scale")
         require_between(self, "n_shared", 0, float("inf"), below_high=True)
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)
-        require_divides(self, "expert_groups", "n_experts")
-        most = f"top_groups={self.top_groups} must be at most expert_groups={self.expert_groups}"
-        require(self.top_groups <= self.expert_groups, most)
-        open_experts = self.n_experts // self.expert_groups * self.top_groups
-        message = f"top_k={self.top_k} must be at most the {open_experts} experts of top_groups={self.top_groups}"
-        require(self.top_k <= open_experts, message)
+        require_experts(self, groups="expert_groups")
 
 
 @register_model("nemotron_h")

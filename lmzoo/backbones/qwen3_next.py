@@ -17,7 +17,14 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from lmzoo.configs import require, require_between, require_divides, require_heads, require_positive, set_default
+from lmzoo.configs import (
+    require_between,
+    require_divides,
+    require_experts,
+    require_heads,
+    require_positive,
+    set_default,
+)
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.context import Rope
 from lmzoo.layers.gated_attention import GatedAttention
@@ -89,7 +96,7 @@ class Qwen3NextConfig(DecoderConfig):
         set_default(self, "d_expert", -(-(self.d_ff or 0) // 4))
         set_default(self, "d_shared", self.d_expert)
         require_positive(self, "key_dim", "value_dim", "d_ff", "d_expert", "d_shared", "n_experts", "top_k")
-        require(self.top_k <= self.n_experts, f"top_k={self.top_k} must be at most n_experts={self.n_experts}")
+        require_experts(self)
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)
 
 
