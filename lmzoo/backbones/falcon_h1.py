@@ -59,11 +59,11 @@ class FalconH1Config(DecoderConfig):
     key_scale: float = 0.390625  # factor of the keys
     attention_out_scale: float = 0.9375  # factor of the output of attention
     ssm_in_scale: float = 1.25  # factor of the input of Mamba-2
-    ssm_gate_scale: float = 0.3535533905932738  # factors of the parts of its projection: the gate,
-    ssm_x_scale: float = 0.25  # the input of the memory,
-    ssm_b_scale: float = 0.3535533905932738  # the input map,
-    ssm_c_scale: float = 0.5  # the output map,
-    ssm_dt_scale: float = 0.3535533905932738  # and the step size
+    ssm_gate_scale: float = 0.3535533905932738  # factor of the projected gate of Mamba-2
+    ssm_x_scale: float = 0.25  # factor of the projected input of its memory
+    ssm_b_scale: float = 0.3535533905932738  # factor of its projected input map B
+    ssm_c_scale: float = 0.5  # factor of its projected output map C
+    ssm_dt_scale: float = 0.3535533905932738  # factor of its projected step size
     ssm_out_scale: float = 0.23570226039551587  # factor of the output of Mamba-2
     mlp_gate_scale: float = 0.8838834764831844  # factor of the feed-forward layer's gate, before silu
     mlp_out_scale: float = 0.5859375  # factor of the output of the feed-forward layer
@@ -100,7 +100,7 @@ class FalconH1(Decoder):
         return config.embedding_scale * self.tokens(idx_BT)
 
     def block(self, config: Any, layer: int) -> Stack:
-        # Linear maps pass a factor on: that of attention's input is one of the scores, squared, and of the output.
+        # A factor a of the input of attention multiplies queries, keys and values: the scores get a², the output a.
         attention_scale = config.attention_in_scale * config.attention_out_scale
         attention = Stack([self.make_attention(config), Scale(attention_scale)])
         mamba = Stack([self.make_mamba(config), Scale(config.ssm_out_scale)])

@@ -44,7 +44,7 @@ class OLMo2Config(DecoderConfig):
         {"pattern": "window nope", "window": 5, "rope_scaling": "linear factor=3", "qk_norm": "head"},
     )
 
-    pattern: str = "rope"  # layers from bottom to top, repeated: attention (see above), or "delta", the delta rule
+    pattern: str = "rope"  # layers, repeated: attention "rope", "nope", "window" or "local" (not scaled), or "delta"
     n_heads: int = 4  # attention heads
     window: int = 64  # tokens that layers "window" and "local" see, the present one included
     qk_norm: Literal["all", "head"] = "all"  # queries and keys are normalized over all heads, or in each head

@@ -1,6 +1,7 @@
 """Clones of models: what `copy.deepcopy` returns, in a fraction of the time.
 
-Most of what a module holds are empty dictionaries of hooks, and `copy.deepcopy` takes each apart and builds it again.
+Each module holds about ten dictionaries of hooks, most of them empty, and `copy.deepcopy` is slow for each of them. An
+empty container is made anew here instead.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ def clone(model: Module) -> Module:
 
 
 def _clone(module: Any, memo: dict[int, Any]) -> Any:
-    """Does `clone`. `memo` maps the ids of what has been copied to the copies, as in `copy.deepcopy`."""
+    """Clones a module and its children. `memo` maps ids of originals to copies, as in `copy.deepcopy`."""
     if id(module) in memo:
         return memo[id(module)]
     if not _is_plain(type(module)):

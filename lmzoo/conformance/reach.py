@@ -12,7 +12,7 @@ from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
 
-DIFFERENCES = (1e-5, 1e-6, 1e-7)  # lengths of steps
+STEPS = (1e-5, 1e-6, 1e-7)  # of finite differences
 REGION = 16  # tokens; of each region of the past at least one token must matter
 CHUNK_LOOK = "the ends of chunks and blocks (64, 128, 256): carries, decays, masks, the last chunk"
 
@@ -126,7 +126,7 @@ def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> fl
         pairs = [pair for pair in zip(model.parameters(), directions, strict=True) if pair[0].requires_grad]
         gradient = sum(float((p.grad * d).sum()) for p, d in pairs if p.grad is not None)
         errors = []
-        for step in DIFFERENCES:
+        for step in STEPS:
             values = []
             for sign in (1, -2, 1):  # to + step, to - step, and back to the start
                 for p, d in pairs:

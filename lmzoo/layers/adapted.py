@@ -13,9 +13,9 @@ from lmzoo.layers.linear import Linear
 class Adapted(Layer):
     """`base(x) + up(down(x))`, with R features in between (Hu et al. 2021, LoRA, arXiv 2106.09685).
 
-    `base` may be shared by several depths, of which each has a low-rank map of its own. With `parts`, the outputs of
-    `base` are so many parts of equal width, such as query, key and value, each with a rank of its own. `up` is zero at
-    first.
+    `base` may be shared by several depths, and each of them has a low-rank map of its own. With `parts`, the outputs of
+    `base` consist of that number of equal parts, such as query, key and value, and each part has its own `up` and
+    `down`. `up` starts at zero.
     """
 
     reach = 1
