@@ -1,4 +1,4 @@
-"""`lmzoo puzzle`: models with one fault each, to be found by the reader."""
+"""`lmzoo puzzle`: models with one fault each, which the user looks for."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ from lmzoo.puzzles import Puzzle, puzzle, puzzles
 @click.argument("number", type=int, required=False)
 @click.option("--out", type=click.Path(path_type=Path), help="The file to write.  [default: puzzle_N.py]")
 @click.option("--hint", metavar="K", type=int, is_flag=False, flag_value=1, help="Print the first hint, or the K-th.")
-@click.option("--answer", is_flag=True, help="Print what is wrong, and which check sees it.")
+@click.option("--answer", is_flag=True, help="Print what is wrong, and which check finds it.")
 def puzzle_command(number: int | None, out: Path | None, hint: int | None, answer: bool) -> None:
     """Find the fault in a model whose loss falls; without a number, list the puzzles.
 
-    A puzzle is a model in one file, which becomes yours. It has one fault, and most of the faults have been published
-    by others. The file is mended when `lmzoo check` passes.
+    A puzzle is a model in one Python file with one fault; most of the faults were found in published code. Read the
+    file and change it until `lmzoo check` passes.
 
     \b
-    lmzoo puzzle                 all puzzles, from easy to hard
+    lmzoo puzzle                 lists all puzzles, from easy to hard
     lmzoo puzzle 3               writes puzzle_3.py, and trains it for some seconds
-    lmzoo check puzzle_3.py      says what it sees, and when the model is right
-    lmzoo puzzle 3 --hint        the first hint; --hint 2 is the second one
-    lmzoo puzzle 3 --answer
+    lmzoo check puzzle_3.py      names the check that fails, or passes
+    lmzoo puzzle 3 --hint        prints the first hint; --hint 2 prints the second
+    lmzoo puzzle 3 --answer      prints what is wrong
     """
     if number is None:
         if out is not None or hint is not None or answer:

@@ -1,6 +1,6 @@
-"""Puzzles: models with one fault each, whose loss falls all the same; `lmzoo puzzle` shows them, `lmzoo check` decides.
+"""Puzzles for `lmzoo puzzle`: models with one fault each, whose loss falls nevertheless; `lmzoo check` finds the fault.
 
-The sound models are in `sources`, as text that is never imported from there. What is replaced in them, the hints and
+The correct models are in `sources`; they are read as text and never imported. The replaced lines, the hints and
 the answers are in `puzzles.toml`.
 """
 

@@ -1,4 +1,4 @@
-"""The list of puzzles, and the text of the file that each of them gives to the reader."""
+"""The list of puzzles, and the text of the file of each."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ WIDTH = 120  # columns of the files
 class Puzzle:
     """A model with a fault.
 
-    `source` names a file of `sources/` with a sound model. `fault` holds pairs of a text in it and the wrong one that
+    `source` names a file of `sources/` with a correct model. `fault` holds pairs of a text in it and the wrong one that
     replaces it. `caught_by` is the check that fails. `hints` go from vague to nearly the answer. `similar` is a
-    published fault of the kind (repository#issue), or empty.
+    published fault of the same kind (repository#issue), or empty.
     """
 
     number: int
@@ -55,7 +55,7 @@ class Puzzle:
 
 
 def _replaced(text: str, pair: tuple[str, str]) -> str:
-    """Returns `text` with the first of the pair, where it stands first, replaced by the second."""
+    """Returns `text` with the first occurrence of `pair[0]` replaced by `pair[1]`."""
     assert pair[0] in text, f"{pair[0]!r} is not in the file"
     return text.replace(*pair, 1)
 

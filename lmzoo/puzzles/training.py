@@ -1,4 +1,4 @@
-"""The falling loss of a puzzle: a short training on a text that is in the package."""
+"""A short training of a puzzle, on a text that is in the package, to show that its loss falls."""
 
 from __future__ import annotations
 
