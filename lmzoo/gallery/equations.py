@@ -25,6 +25,7 @@ _SUBSCRIPT = re.compile(r"-?[^\W_²³]+(?:_[^\W_²³]+)*(?:,[^\W_²³]+)*")
 _SQUARES = {"²": "2", "³": "3"}
 _CLOSING = {"(": ")", "[": "]", "{": "}"}
 _EQUATION = re.compile(r"(?!for |with |or )(?:[a-z]+ )?([^=:;]*?)\+?=")  # one word may come first, as in log a_t = ...
+_NAMES = re.compile(r"[^\W\d_](?:_\w+)?(?:, [^\W\d]\w*)+ ?")  # a letter and further names, as in x, dt = ...
 _PROSE_WORD = re.compile(r"(?<![\w`])[a-z]{2,}(?![\w(])")  # not a function, which has a parenthesis
 # The first part is as short as possible, so that a subscript in braces, as in x_{i + K/2}, is not split at its `_`.
 _IN_PROSE = re.compile(r"(?<!\w)[^\W\d_]\w*?(?:[_^](?:\{[^}]*\}|\([^)]*\)|\w+))*(?!\w)")
@@ -44,7 +45,7 @@ def mathml(text: str, settings: Collection[str] = ()) -> str:
 def is_equation(text: str) -> bool:
     """True for a text with an equals sign that only signs, names and functions stand before."""
     left = _EQUATION.match(text)
-    return left is not None and not _PROSE_WORD.search(left[1])
+    return left is not None and (bool(_NAMES.fullmatch(left[1])) or not _PROSE_WORD.search(left[1]))
 
 
 def _line(line: str, settings: Collection[str]) -> str:

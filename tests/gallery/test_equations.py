@@ -76,10 +76,12 @@ def test_mathml_escapes_what_is_no_markup() -> None:
         ("log a_t = -8 r_t", True),
         ("score(t, s) += log f", True),
         ("q, k, v = W x", True),
+        ("z, x, B, C, dt = W_in x", True),
         ("for each of n heads of K = d / n features:", False),
         ("or W_q h, with q_rank = none", False),
         ("kv_rank features; c = RMS(c)", False),
         ("causal, per channel", False),
+        ("causal, n = 1, 2", False),
     ],
 )
 def test_is_equation_is_false_for_prose(text: str, found: bool) -> None:
