@@ -50,7 +50,7 @@ class FalconH1Config(DecoderConfig):
     rope_scaling: str = "none"  # for longer texts: "yarn factor=4 original=4096" (lmzoo.layers.rope_scaling)
     d_ssm: int | None = None  # inner width of Mamba-2; None: 3/2 d_model
     ssm_heads: int = 4  # heads of Mamba-2
-    ssm_groups: int = 1  # groups of these heads that share input and output maps
+    ssm_groups: int = 1  # groups of heads of Mamba-2 that share input and output maps
     d_state: int = 16  # states per channel
     d_conv: int = 4  # length of the convolution's filters
     ssm_norm: Literal["none", "before", "after"] = "none"  # a norm of Mamba-2's output, before or after the gate
@@ -59,11 +59,11 @@ class FalconH1Config(DecoderConfig):
     key_scale: float = 0.390625  # factor of the keys
     attention_out_scale: float = 0.9375  # factor of the output of attention
     ssm_in_scale: float = 1.25  # factor of the input of Mamba-2
-    ssm_gate_scale: float = 0.3535533905932738  # factor of the projected gate of Mamba-2
-    ssm_x_scale: float = 0.25  # factor of the projected input of its memory
-    ssm_b_scale: float = 0.3535533905932738  # factor of its projected input map B
-    ssm_c_scale: float = 0.5  # factor of its projected output map C
-    ssm_dt_scale: float = 0.3535533905932738  # factor of its projected step size
+    ssm_gate_scale: float = 0.3535533905932738  # factor of Mamba-2's projected gate
+    ssm_x_scale: float = 0.25  # factor of Mamba-2's projected input, which the memory gets
+    ssm_b_scale: float = 0.3535533905932738  # factor of Mamba-2's projected input map B
+    ssm_c_scale: float = 0.5  # factor of Mamba-2's projected output map C
+    ssm_dt_scale: float = 0.3535533905932738  # factor of Mamba-2's projected step size
     ssm_out_scale: float = 0.23570226039551587  # factor of the output of Mamba-2
     mlp_gate_scale: float = 0.8838834764831844  # factor of the feed-forward layer's gate, before silu
     mlp_out_scale: float = 0.5859375  # factor of the output of the feed-forward layer

@@ -55,7 +55,7 @@ class GraniteConfig(DecoderConfig):
     post_norms: bool = False  # a norm after each branch too
     logit_divisor: float = 4.0  # the logits are divided by it
     tie_embeddings: bool = True  # the head uses the weights of the token embedding
-    pattern: str = "rope"  # mixers from bottom to top, repeated: attention with or without positions, or "mamba2"
+    pattern: str = "rope"  # mixers, repeated: attention with positions ("rope") or without ("nope"), or "mamba2"
     n_experts: int = 0  # experts of each layer in place of a plain feed-forward layer; 0: none
     top_k: int = 2  # experts for each token
     d_shared: int = 0  # width of a plain feed-forward layer beside the experts; 0: none

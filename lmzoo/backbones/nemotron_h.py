@@ -56,7 +56,7 @@ class NemotronHConfig(DecoderConfig):
     d_ff: int | None = None  # width of the feed-forward layers; None: 4 d_model
     d_ssm: int | None = None  # inner width of Mamba-2; None: 2 d_model
     ssm_heads: int = 8  # heads of Mamba-2
-    ssm_groups: int = 1  # groups of these heads that share input and output maps
+    ssm_groups: int = 1  # groups of heads of Mamba-2 that share input and output maps
     d_state: int = 16  # states per channel
     d_conv: int = 4  # length of the convolution's filters
     dt_min: float = 1e-3  # least step size

@@ -48,7 +48,7 @@ class Zamba2Config(DecoderConfig):
     rotates: bool = False  # attention has rotary positions
     rope_theta: float = 10000.0  # base of the rotary wavelengths
     ssm_heads: int = 8  # heads of Mamba-2
-    ssm_groups: int = 1  # groups of these heads that share input and output maps
+    ssm_groups: int = 1  # groups of heads of Mamba-2 that share input and output maps
     d_state: int = 16  # states per channel
     d_conv: int = 4  # length of the convolution's filters
     expand: int = 2  # inner width of Mamba-2 / d_model
