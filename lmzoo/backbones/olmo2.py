@@ -54,7 +54,7 @@ class OLMo2Config(DecoderConfig):
     rope_scaling: str = "none"  # for longer texts: "linear factor=4" (lmzoo.layers.rope_scaling)
     norm_eps: float = 1e-6  # added to the variance in a normalization
     delta_heads: int | None = None  # heads of the delta rule; None: as many as n_heads
-    delta_key_heads: int | None = None  # of these, heads of queries and keys; None: as many as delta_heads
+    delta_key_heads: int | None = None  # heads of queries and keys of the delta rule; None: as many as delta_heads
     key_dim: int | None = None  # width of a key of the delta rule; None: 3/4 of d_model / delta_key_heads, rounded down
     value_dim: int | None = None  # width of a value of the delta rule; None: 2 key_dim
     d_conv: int = 4  # length of the delta rule's filters

@@ -65,7 +65,7 @@ class Qwen3NextConfig(DecoderConfig):
     rope_scaling: str = "none"  # for longer texts: "linear factor=4" (lmzoo.layers.rope_scaling)
     rotary_fraction: float = 0.25  # share of each head's features that is rotated: the first ones
     delta_heads: int | None = None  # heads of the delta rule; None: as many as n_heads
-    delta_key_heads: int | None = None  # of these, heads of queries and keys; None: as many as delta_heads
+    delta_key_heads: int | None = None  # heads of queries and keys of the delta rule; None: as many as delta_heads
     key_dim: int | None = None  # width of a key of the delta rule; None: d_model / delta_heads, rounded down
     value_dim: int | None = None  # width of a value of the delta rule; None: key_dim
     d_conv: int = 4  # length of the delta rule's filters
