@@ -32,15 +32,15 @@ class Form:
     tensors: Tensors  # {i} stands for the layer on both sides; entries that a model does not have are left out
     keys: Mapping[str, Any]  # by their names without the architecture: a setting, or a number
     needs: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])  # values of settings
-    rule: Callable[[Settings], str | None] | None = None  # says what else does not fit
+    rule: Callable[[Settings], str | None] | None = None  # returns what else does not fit, or None
     free: tuple[str, ...] = ()  # settings that `rule` reads, or that may have any value; all others have their default
     norm: str = "attention.layer_norm_rms_epsilon"
     rope: tuple[str, ...] = ()  # rules for longer texts that llama.cpp knows for this architecture
     output: bool = False  # has its own head even where it equals the token embedding
 
 
-def windows(settings: Settings) -> str | None:
-    """A rule: no layer has a window, for most graphs of llama.cpp have none."""
+def no_windows(settings: Settings) -> str | None:
+    """A rule: no layer has a window shorter than the context, because most graphs of llama.cpp have none."""
     window = settings.get("window")
     return f"window={window} must be None" if window is not None and window < settings["context_length"] else None
 
@@ -54,7 +54,7 @@ def layers_are(*words: str, windowed: str = "") -> Callable[[Settings], str | No
         )
         if {*kinds} - {*words}:
             return f"pattern={settings['pattern']!r} must have only {' or '.join(words)}"
-        return windows(settings) if windowed in kinds else None
+        return no_windows(settings) if windowed in kinds else None
 
     return rule
 

@@ -15,14 +15,14 @@ from lmzoo.gguf.form import (
     attention,
     fused,
     mlp,
+    no_windows,
     norms,
-    windows,
 )
 
 _BIAS = {"bias": (True,)}
 
 
-def _grouped(settings: Settings) -> str | None:
+def _no_groups(settings: Settings) -> str | None:
     n_heads, n_kv_heads = settings["n_heads"], settings["n_kv_heads"]
     return None if n_heads == n_kv_heads else f"n_kv_heads={n_kv_heads} must be n_heads={n_heads}"
 
@@ -48,7 +48,7 @@ GPT_FORMS = (
         ENDS | PRE | attention() | mlp(gated=False),
         ROPE,
         {**_BIAS, "parallel_residual": (False,), "rotary_fraction": (1.0,), "activation": ("gelu_tanh",)},
-        windows,
+        no_windows,
         ("window",),
         norm=LAYER_NORM,
     ),
@@ -58,7 +58,7 @@ GPT_FORMS = (
         ENDS | PRE | fused() | mlp(gated=False),
         {**ROPE, "use_parallel_residual": "parallel_residual"},
         _BIAS,
-        all_of(_grouped, windows),
+        all_of(_no_groups, no_windows),
         ("window", "rotary_fraction", "activation"),
         norm=LAYER_NORM,
         output=True,

@@ -20,18 +20,18 @@ from lmzoo.gguf.form import (
     every_nth,
     layers_are,
     mlp,
+    no_windows,
     norms,
-    windows,
 )
 from lmzoo.gguf.layouts import Part, PlusOne
 from lmzoo.layers.pattern import pattern
 
 
-def _nope(settings: Settings) -> str | None:
+def _nope_in_each_fourth(settings: Settings) -> str | None:
     kinds = pattern(settings["pattern"], settings["n_layers"], ("rope", "full", "nope", "conv"))
     wanted = ["nope" if (layer + 1) % 4 == 0 else "full" for layer in range(len(kinds))]
     found = ["full" if kind == "rope" else kind for kind in kinds]
-    return windows(settings) if found == wanted else f"pattern={settings['pattern']!r} must be rope*3 nope"
+    return no_windows(settings) if found == wanted else f"pattern={settings['pattern']!r} must be rope*3 nope"
 
 
 _EXPERTS: Tensors = {
@@ -115,7 +115,7 @@ LLAMA_FORMS = (
         _LLAMA,
         ROPE,
         {**_NO_EXTRAS, "qk_norm": (False,), "attention_bias": ("none",)},
-        _nope,
+        _nope_in_each_fourth,
         ("pattern", "window"),
         rope=("linear", "yarn"),
     ),
@@ -125,7 +125,7 @@ LLAMA_FORMS = (
         ENDS | PRE | attention(neighbors=True) | _EXPERTS,
         _MOE,
         {**_EXPERT_NEEDS, "qk_norm": ("none",), "normalize": (True,)},
-        windows,
+        no_windows,
         ("window",),
     ),
     Form(
@@ -134,7 +134,7 @@ LLAMA_FORMS = (
         ENDS | PRE | attention() | _EXPERTS | HEAD_NORMS,
         {**_MOE, "expert_feed_forward_length": "d_ff"},
         {**_EXPERT_NEEDS, "qk_norm": ("head",), "normalize": (True,)},
-        windows,
+        no_windows,
         ("window",),
     ),
     Form(
@@ -143,7 +143,7 @@ LLAMA_FORMS = (
         ENDS | PRE | attention() | _EXPERTS | WIDE_NORMS,
         _MOE,
         {**_EXPERT_NEEDS, "qk_norm": ("all",), "normalize": (False,)},
-        windows,
+        no_windows,
         ("window",),
     ),
     Form(

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from lmzoo.gguf.form import all_of, every_nth, layers_are, windows
+from lmzoo.gguf.form import all_of, every_nth, layers_are, no_windows
 
 
-def test_windows_may_not_be_shorter_than_the_context() -> None:
-    assert windows({"window": None, "context_length": 8}) is None
-    assert windows({"window": 8, "context_length": 8}) is None
-    assert windows({"context_length": 8}) is None
-    assert windows({"window": 7, "context_length": 8}) == "window=7 must be None"
+def test_no_windows_may_not_be_shorter_than_the_context() -> None:
+    assert no_windows({"window": None, "context_length": 8}) is None
+    assert no_windows({"window": 8, "context_length": 8}) is None
+    assert no_windows({"context_length": 8}) is None
+    assert no_windows({"window": 7, "context_length": 8}) == "window=7 must be None"
 
 
 def test_layers_are_of_the_given_words() -> None:
