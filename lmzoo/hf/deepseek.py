@@ -114,6 +114,27 @@ def _limited(config: Config) -> dict[str, Any]:
     return {"n_groups": config.value("n_group", 1), "top_groups": config.value("topk_group", 1)}
 
 
+def _dense_first(config: Config) -> dict[str, Any]:
+    """Returns the number of first layers without experts."""
+    n_layers, first = config.layers(), config.value("first_k_dense_replace", 1)
+    kinds = config.get("mlp_layer_types")
+    if kinds is None:
+        return {"n_dense": max(0, first)}
+    words = config.words("mlp_layer_types", {"dense": "dense", "sparse": "sparse"})
+    first = words.count("dense")
+    if words != ["dense"] * first + ["sparse"] * (n_layers - first):
+        raise refused("mlp_layer_types", kinds, "must have all dense layers before the sparse ones")
+    return {"n_dense": first}
+
+
+def _dense_first_keys(ours: Settings) -> dict[str, Any]:
+    dense = min(ours["n_dense"], ours["n_layers"])
+    return {"mlp_layer_types": ["dense"] * dense + ["sparse"] * (ours["n_layers"] - dense)}
+
+
+DENSE_FIRST = Together(("mlp_layer_types", "first_k_dense_replace"), _dense_first, _dense_first_keys)
+
+
 def latent_attention_keys(ours: Settings) -> dict[str, Any]:
     """Returns the keys for the heads and rotary positions: `latent_attention` read backwards."""
     found = {"num_attention_heads": ours["n_heads"], "num_key_value_heads": ours["n_heads"], **rope().inverse_of(ours)}

@@ -6,8 +6,15 @@ from functools import partial
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused
-from lmzoo.hf.deepseek import DEEPSEEK_V3, MTP_LAYER, ROTARY, groups, latent_attention, latent_attention_keys
-from lmzoo.hf.kimi_linear import dense_first, dense_first_keys
+from lmzoo.hf.deepseek import (
+    DEEPSEEK_V3,
+    DENSE_FIRST,
+    MTP_LAYER,
+    ROTARY,
+    groups,
+    latent_attention,
+    latent_attention_keys,
+)
 
 GLM4_MOE_LITE = Architecture(
     model_type="glm4_moe_lite",
@@ -27,7 +34,7 @@ GLM4_MOE_LITE = Architecture(
     together=(
         Together(ROTARY, partial(latent_attention, kv_heads=20), latent_attention_keys),
         groups(1, 1, 4),
-        Together(("mlp_layer_types", "first_k_dense_replace"), dense_first, dense_first_keys),
+        DENSE_FIRST,
     ),
     aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
     buffers=MTP_LAYER,

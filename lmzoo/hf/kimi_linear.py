@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
-from lmzoo.hf.deepseek import groups
+from lmzoo.hf.deepseek import DENSE_FIRST, groups
 from lmzoo.hf.keys import EVERY, ROPE, SWIGLU
 from lmzoo.hf.layouts import Either, Rows, Source, Squeezed, gate_and_up
 from lmzoo.hf.mixtral import experts
@@ -87,19 +87,6 @@ def _pattern(config: Config) -> dict[str, Any]:
     return {"pattern": " ".join(words)}
 
 
-def dense_first(config: Config) -> dict[str, Any]:
-    """Returns the number of first layers without experts."""
-    n_layers, first = config.layers(), config.value("first_k_dense_replace", 1)
-    kinds = config.get("mlp_layer_types")
-    if kinds is None:
-        return {"n_dense": max(0, first)}
-    words = config.words("mlp_layer_types", {"dense": "dense", "sparse": "sparse"})
-    first = words.count("dense")
-    if words != ["dense"] * first + ["sparse"] * (n_layers - first):
-        raise refused("mlp_layer_types", kinds, "must have all dense layers before the sparse ones")
-    return {"n_dense": first}
-
-
 def _heads(config: Config) -> dict[str, Any]:
     """Returns the heads of attention, each with keys and values of its own."""
     heads = config.value("num_attention_heads", 32)
@@ -114,12 +101,6 @@ _TOP_K = "num_experts_per_token"
 def _delta_keys(ours: Settings) -> dict[str, Any]:
     sizes = {"linear_head_dim": ours["kda_dim"], "linear_num_heads": ours["kda_heads"]}
     return {**sizes, "linear_conv_kernel_dim": ours["d_conv"]}
-
-
-def dense_first_keys(ours: Settings) -> dict[str, Any]:
-    """Returns the keys for the number of layers without experts: `dense_first` read backwards."""
-    dense = min(ours["n_dense"], ours["n_layers"])
-    return {"mlp_layer_types": ["dense"] * dense + ["sparse"] * (ours["n_layers"] - dense)}
 
 
 def _heads_keys(ours: Settings) -> dict[str, Any]:
@@ -164,7 +145,7 @@ KIMI_LINEAR = Architecture(
             ("linear_head_dim", "linear_num_heads", "linear_conv_kernel_dim", "linear_attn_config"), _delta, _delta_keys
         ),
         Together(("layer_types",), _pattern, lambda ours: layer_words("layer_types", ours["pattern"], _WORDS)),
-        Together(("mlp_layer_types", "first_k_dense_replace"), dense_first, dense_first_keys),
+        DENSE_FIRST,
         Together(("num_attention_heads", "num_key_value_heads"), _heads, _heads_keys),
         groups(1, 1, 8, ("num_expert_group", "topk_group", _TOP_K)),
     ),
