@@ -102,7 +102,8 @@ def test_stop_request_on_one_rank_stops_all_after_the_same_step(tmp_path: Path, 
     said = re.findall(r"^lmzoo: (.*)$", errors, re.MULTILINE)
     (step,) = (step for step, _ in checkpoints.saved(run))
     assert len(said) <= 1  # torchrun kills rank 0 if the other rank ends first, perhaps before it prints
-    assert all(line.startswith(f"stopped after step {step}, saved in {checkpoints.path_of(run, step)}") for line in said)
+    expected = f"stopped after step {step}, saved in {checkpoints.path_of(run, step)}"
+    assert all(line.startswith(expected) for line in said)
     assert read_metrics(run)[-1]["step"] == step
 
 
