@@ -20,6 +20,7 @@ from lmzoo.configs import to_dict
 from lmzoo.errors import ConfigError
 from lmzoo.hf import deepseek
 from lmzoo.hf import weights as hf
+from lmzoo.hf.layouts import Rows
 from lmzoo.layers.dsa import DSA
 from lmzoo.layers.nsa import NSA
 from tests.backbones.against_transformers import assert_decoding_equals, ours_with_weights_of, perturb, random_tokens
@@ -75,7 +76,7 @@ DENSE: hf.Weights = {
     for name, source in deepseek.V2.items()
     if not any(word in name for word in ("router", "shared", "inner.up", "inner.down"))
 } | {
-    "blocks.{i}.1.inner.up.weight": hf.Rows(
+    "blocks.{i}.1.inner.up.weight": Rows(
         ("model.layers.{i}.mlp.gate_proj.weight", "model.layers.{i}.mlp.up_proj.weight")
     ),
     "blocks.{i}.1.inner.down.weight": "model.layers.{i}.mlp.down_proj.weight",

@@ -118,7 +118,7 @@ def test_choices_declared_pass(check: str) -> None:
 def test_choices_are_fixed_in_finite_differences(declared: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """A step that exchanges a key changes the loss by a jump, which is no gradient. The shortest ones exchange none."""
     monkeypatch.setattr(DSA, "chooses", declared)
-    monkeypatch.setattr(reach, "DIFFERENCES", reach.DIFFERENCES[:2])
+    monkeypatch.setattr(reach, "STEPS", reach.STEPS[:2])
     result = check_model("sparse.1m", only=["long_gradients"]).results[0]
     assert result.passed == declared
     assert declared or "declare chooses=True in traits" in result.saw
