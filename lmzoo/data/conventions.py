@@ -1,4 +1,4 @@
-"""How the texts of a model are written, beside the tokens themselves, and the files of transformers that hold this."""
+"""Conventions of the texts of a model, beside the tokens themselves, and the files of transformers that hold them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CLEAN_BPE = "clean_up_tokenization_spaces_for_bpe_even_though_it_will_corrupt_ou
 
 @dataclass(frozen=True)
 class Conventions:
-    """How the texts of a model are written: special tokens, spaces of a decoded text, chats, and where a text ends."""
+    """Conventions of the texts of a model: special tokens, spaces of a decoded text, chats, and where a text ends."""
 
     split_special: bool = False  # the name of a special token in a text is plain text
     clean_up: bool = False  # spaces before punctuation are removed from a decoded text

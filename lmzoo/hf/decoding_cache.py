@@ -58,7 +58,7 @@ def _position(state: State | None) -> int:
 
 
 class DecodingCache(Cache):
-    """What a batch has read so far; changed in place, as caches of transformers are.
+    """The tokens that a batch has read so far; changed in place, as caches of transformers are.
 
     `max_len` is the number of tokens to allocate memory for; a longer text makes the states grow.
     """

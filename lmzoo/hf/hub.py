@@ -85,7 +85,7 @@ def _wanted(address: str, api: HfApi, repository: str, commit: str, sizes: Mappi
 
 
 class Upload(NamedTuple):
-    """What `push` uploads of a folder: names and sizes in bytes; and the names that it leaves out."""
+    """Files of a folder that `push` uploads: names and sizes in bytes; and the names that it leaves out."""
 
     folder: Path
     sizes: dict[str, int]

@@ -1,4 +1,4 @@
-"""What transformers says about padding, for models that read none: masks, positions, labels and the order of columns.
+"""Padding as transformers describes it, for models that read none: masks, positions, labels and the order of columns.
 
 Legend: B rows, T new columns (tokens or padding), L all columns, K some of them, V vocabulary.
 """

@@ -1,4 +1,4 @@
-"""What a run is known for when its model leaves it: its training settings, its text, and its results."""
+"""Facts about a run that go with its exported model: its training settings, its text, and its results."""
 
 from __future__ import annotations
 

@@ -276,7 +276,7 @@ def test_write_gguf_refuses_what_llama_cpp_would_compute_differently(
 
 
 def test_form_of_refuses_a_setting_that_no_form_mentions() -> None:
-    """As if a family got a new setting: what it changes would be missing in the file."""
+    """A family gets a new setting: its effect would be missing in the file."""
     model = llama()
     settings, defaults = {**settings_of(model), "new": 2}, {**defaults_of(model), "new": 1}
     assert form_of("llama", {**settings, "new": 1}, defaults).arch == "llama"
