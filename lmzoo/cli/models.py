@@ -16,19 +16,21 @@ from lmzoo.cli.group import cli, plugin_option
 from lmzoo.errors import InputError
 
 KINDS = ("classic", "attention", "linear", "hybrid")  # of families, in the order of the table
+GROWTHS = ("none", "constant", "logarithmic", "linear")  # of decoding states
 VOCAB_SIZE = 65  # vocabulary of a typical character tokenizer, for presets without vocab_size
 
 
 @cli.command("list")
 @click.argument("pattern", default="*", shell_complete=complete_models)
-@click.option("--state", type=click.Choice(["none", "constant", "linear"]), help="Growth of the decoding state.")
+@click.option("--state", type=click.Choice(GROWTHS), help="Growth of the decoding state.")
 @click.option("--extrapolates/--no-extrapolates", default=None, help="Works beyond its training context, or not.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON list of names.")
 @plugin_option
 def list_command(pattern: str, state: str | None, extrapolates: bool | None, as_json: bool) -> None:
     """List families of models, or the presets of a family with their sizes.
 
-    A family's state is what it keeps of the text while it generates: none, a constant size, or linear in the text.
+    A family's state is what it keeps of the text while it generates: none, a constant size, or a size that
+    grows with the logarithm of the text or linearly with it.
 
     \b
     lmzoo list

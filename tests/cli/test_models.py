@@ -7,11 +7,13 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from lmzoo import registry
 from lmzoo.conformance import coordinates
+from lmzoo.model import StateGrowth
 from tests.cli.commands import Command
 
 
@@ -55,6 +57,13 @@ def test_list_json_prints_names(lmzoo: Command) -> None:
     constant = json.loads(lmzoo("list", "--state", "constant", "--json").out)
     assert "mamba.tiny" in constant
     assert "gpt2" not in constant
+
+
+@pytest.mark.parametrize("growth", get_args(StateGrowth))
+def test_list_chooses_families_by_every_growth_of_their_state(lmzoo: Command, growth: str) -> None:
+    expected = [name for name, family in registry.families().items() if family.facts.get("state_growth") == growth]
+    assert expected
+    assert {*expected} <= {*json.loads(lmzoo("list", "--state", growth, "--json").out)}
 
 
 def test_check_passes_a_right_model_and_fails_a_wrong_one(lmzoo: Command, tmp_path: Path) -> None:
