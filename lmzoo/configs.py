@@ -174,6 +174,19 @@ def require_heads(config: Any, *, rotated: bool = True) -> None:
     require(not rotated or head_dim % 2 == 0, message)
 
 
+def require_inner_heads(config: Any, head_dim: str, groups: str | None = None, *, default: int = 1) -> None:
+    """Require that the field `head_dim` divides the inner width `expand * d_model`, which gives the number of heads.
+
+    `groups` names the field with the number of groups of heads, which must divide it. `default` is the width of a head
+    if the field is None.
+    """
+    inner, given = config.expand * config.d_model, getattr(config, head_dim)
+    require(given is None or inner % given == 0, f"{head_dim}={given} must divide expand * d_model = {inner}")
+    if groups is not None:
+        heads, count = inner // (given or default), getattr(config, groups)
+        require(heads % count == 0, f"{groups}={count} must divide the number of heads, {heads}")
+
+
 def require_experts(config: Any, *, groups: str | None = None) -> None:
     """Require that `top_k` is at most `n_experts`.
 

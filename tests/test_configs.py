@@ -6,6 +6,7 @@ import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -196,3 +197,18 @@ def test_to_table_writes_a_tuple_as_a_list() -> None:
     table = configs.to_table(Listed())
     assert table == tomllib.loads(configs.dump_toml({"model": table}))["model"]
     assert configs.build(Listed, table) == Listed()
+
+
+def test_require_inner_heads_names_the_width_or_the_groups() -> None:
+    def check(head_dim: int | None, groups: int) -> None:
+        config = SimpleNamespace(expand=2, d_model=32, width=head_dim, groups=groups)
+        configs.require_inner_heads(config, "width", "groups", default=8)
+
+    check(16, 2)
+    check(None, 4)
+    with pytest.raises(ConfigError, match=r"width=24 must divide expand \* d_model = 64"):
+        check(24, 1)
+    with pytest.raises(ConfigError, match="groups=3 must divide the number of heads, 4"):
+        check(16, 3)
+    with pytest.raises(ConfigError, match="groups=3 must divide the number of heads, 8"):
+        check(None, 3)

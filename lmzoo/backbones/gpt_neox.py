@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 import torch.nn.functional as F
 from torch import nn
 
-from lmzoo.configs import require, require_between, require_heads, require_positive, set_default
+from lmzoo.configs import require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
@@ -28,7 +28,7 @@ from lmzoo.layers.init import Init, normal
 from lmzoo.layers.linear import Embedding
 from lmzoo.layers.mlp import MLP
 from lmzoo.layers.norm import LayerNorm
-from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling, require_rotary_fraction
 from lmzoo.layers.stack import Parallel, Residual, Stack
 from lmzoo.model import Traits
 from lmzoo.ops.gelu import gelu_tanh
@@ -51,7 +51,7 @@ class GPTNeoXConfig(DecoderConfig):
     n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
     window: int | None = None  # tokens that each layer sees, the present one included; None: all
     d_ff: int | None = None  # width of the feed-forward layers; None: 4 d_model
-    rotary_fraction: float = 0.25  # share of each head's features that is rotated: the first ones
+    rotary_fraction: float = 0.25  # rotated share of a head's features: the first ones, rounded down to an even number
     rope_theta: float = 10000.0  # base of the rotary wavelengths
     rope_scaling: str = "none"  # for longer texts: "linear factor=4" (lmzoo.layers.rope_scaling)
     activation: Literal["gelu", "gelu_tanh"] = "gelu"  # of the feed-forward layers: the exact GELU, or its tanh form
@@ -66,12 +66,7 @@ class GPTNeoXConfig(DecoderConfig):
         require_heads(self, rotated=False)
         if self.window is not None:
             require_positive(self, "window")
-        require_between(self, "rotary_fraction", 0, 1)
-        head_dim = self.d_model // self.n_heads
-        rotated = int(self.rotary_fraction * head_dim)
-        message = f"rotary_fraction={self.rotary_fraction} of head_dim={head_dim} must be at least 2 features"
-        require(rotated >= 2, message)
-        require_rope_scaling(self, rotated)
+        require_rope_scaling(self, require_rotary_fraction(self))
 
 
 def small_init(d_model: int) -> Init:

@@ -15,7 +15,14 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from lmzoo.configs import require, require_between, require_experts, require_heads, require_positive, set_default
+from lmzoo.configs import (
+    require_between,
+    require_experts,
+    require_heads,
+    require_inner_heads,
+    require_positive,
+    set_default,
+)
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.branches import Branches
@@ -79,10 +86,7 @@ class GraniteConfig(DecoderConfig):
             require_between(self, size, 0, float("inf"), below_high=True)
         if self.n_experts:
             require_experts(self)
-        inner, width = self.expand * self.d_model, self.ssm_head_dim or 1
-        require(inner % width == 0, f"ssm_head_dim={width} must divide expand * d_model = {inner}")
-        heads = inner // width
-        require(heads % self.ssm_groups == 0, f"ssm_groups={self.ssm_groups} must divide the {heads} heads of mamba2")
+        require_inner_heads(self, "ssm_head_dim", "ssm_groups")
         require_rope_scaling(self, self.d_model / self.n_heads)
 
 

@@ -32,9 +32,9 @@ from torch import Tensor, nn
 from lmzoo.configs import (
     require,
     require_between,
-    require_divides,
     require_experts,
     require_heads,
+    require_inner_heads,
     require_positive,
     set_default,
 )
@@ -61,6 +61,7 @@ from lmzoo.layers.path_attention import PathAttention
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.retention import Retention
 from lmzoo.layers.rg_lru import RGLRU
+from lmzoo.layers.rope_scaling import require_rotary_fraction
 from lmzoo.layers.shared_attention import EMBEDDED, SharedAttention
 from lmzoo.layers.stack import Parallel, Residual, Stack
 from lmzoo.layers.ttt import TTT
@@ -93,7 +94,7 @@ class HybridConfig(MixerConfig):
     n_kv_heads: int | None = None  # heads of keys and values in attention; None: as many as n_heads
     window: int = 64  # tokens that "window" sees, the present one included
     rope_theta: float = 10000.0  # base of the rotary wavelengths
-    rotary_fraction: float = 1.0  # share of each head's features that is rotated: the first ones
+    rotary_fraction: float = 1.0  # rotated share of a head's features: the first ones, rounded down to an even number
     d_state: int = 16  # states per channel of "mamba", "mamba2" and "log_linear"
     d_conv: int = 4  # length of the convolutions' filters
     ssm_head_dim: int | None = None  # width of a head of "mamba2"; None: d_model / n_heads
@@ -110,17 +111,12 @@ class HybridConfig(MixerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         set_default(self, "n_kv_heads", self.n_heads)
-        require_between(self, "rotary_fraction", 0, 1)
         require_positive(self, "window", "rope_theta", "d_state", "d_conv", "n_experts", "top_k")
         set_default(self, "dt_rank", default_dt_rank(self.d_model))
         require_positive(self, "expand", "dt_rank")
         if self.ssm_head_dim is not None:
             require_positive(self, "ssm_head_dim")
-            require_divides(self, "ssm_head_dim", "d_model")
         require_positive(self, "ssm_groups")
-        heads = self.expand * self.d_model // (self.ssm_head_dim or max(1, self.d_model // self.n_heads))
-        message = f"ssm_groups={self.ssm_groups} must divide the number of heads of mamba2, {heads}"
-        require(heads % self.ssm_groups == 0, message)
         require_experts(self)
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)
         before: set[str] = set()
@@ -131,7 +127,10 @@ class HybridConfig(MixerConfig):
             found = "cross" not in mixers or before & {*ATTENTION}
             require(bool(found), f"pattern={self.pattern!r}: cross must come after attention, nope or window")
             before |= {*mixers}
-        require_heads(self, rotated=not before <= {*UNROTATED})
+        rotated = not before <= {*UNROTATED}
+        require_heads(self, rotated=rotated)
+        require_rotary_fraction(self, rotated=rotated)
+        require_inner_heads(self, "ssm_head_dim", "ssm_groups", default=self.d_model // self.n_heads)
 
     def words(self) -> list[str]:
         """Returns the word of each layer. Raises `ConfigError` for a part that is unknown."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from lmzoo.configs import require_between, require_heads, require_positive, set_default
+from lmzoo.configs import require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
@@ -24,7 +24,7 @@ from lmzoo.layers.gated_attention import GatedAttention
 from lmzoo.layers.mlp import MLP, squared_relu, swiglu_width
 from lmzoo.layers.norm import RMSNorm, each_head
 from lmzoo.layers.pattern import pattern
-from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling, require_rotary_fraction
 from lmzoo.layers.scored_attention import ScoredAttention
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
@@ -52,7 +52,7 @@ class LlamaConfig(DecoderConfig):
     window: int | None = None  # tokens that each layer "rope" sees, the present one included; None: all
     pattern: str = "rope"  # layers from bottom to top, repeated: "rope*3 nope"; "full": no window
     rope_theta: float = 10000.0  # base of the rotary wavelengths
-    rotary_fraction: float = 1.0  # share of each head's features that is rotated: the first ones
+    rotary_fraction: float = 1.0  # rotated share of a head's features: the first ones, rounded down to an even number
     rope_scaling: str = "none"  # for longer texts: "linear factor=4", yarn, longrope, ... (lmzoo.layers.rope_scaling)
     attention_bias: Literal["none", "qkv", "all"] = "none"  # attention projections with a bias
     qk_norm: bool = False  # queries and keys of each head are normalized
@@ -66,11 +66,11 @@ class LlamaConfig(DecoderConfig):
         require_positive(self, "d_ff", "rope_theta")
         set_default(self, "n_kv_heads", self.n_heads)
         kinds = pattern(self.pattern, self.n_layers, KINDS)
-        require_heads(self, rotated={*kinds} != {"nope"})
+        rotated = {*kinds} != {"nope"}
+        require_heads(self, rotated=rotated)
         if self.window is not None:
             require_positive(self, "window")
-        require_between(self, "rotary_fraction", 0, 1)
-        require_rope_scaling(self, self.rotary_fraction * (self.head_dim or self.d_model // self.n_heads))
+        require_rope_scaling(self, require_rotary_fraction(self, rotated=rotated))
 
 
 @register_model("llama")

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lmzoo.configs import require, require_positive
+from lmzoo.configs import require_inner_heads, require_positive
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.init import uniform_fan_in
 from lmzoo.layers.mamba2 import Mamba2 as Mamba2Mixer
@@ -38,10 +38,7 @@ class Mamba2Config(DecoderConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "d_state", "head_dim", "n_groups", "d_conv", "expand")
-        inner = self.expand * self.d_model
-        require(inner % self.head_dim == 0, f"head_dim={self.head_dim} must divide expand * d_model = {inner}")
-        n_heads = inner // self.head_dim
-        require(n_heads % self.n_groups == 0, f"n_groups={self.n_groups} must divide the number of heads, {n_heads}")
+        require_inner_heads(self, "head_dim", "n_groups")
 
 
 @register_model("mamba2")

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lmzoo.configs import require, require_between, require_positive
+from lmzoo.configs import require, require_between, require_inner_heads, require_positive
 from lmzoo.decoder import MixerConfig, MixerModel
 from lmzoo.layers.init import uniform_fan_in
 from lmzoo.layers.mamba3 import Mamba3 as Mamba3Mixer
@@ -36,8 +36,7 @@ class Mamba3Config(MixerConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "d_state", "head_dim", "expand")
-        inner = self.expand * self.d_model
-        require(inner % self.head_dim == 0, f"head_dim={self.head_dim} must divide expand * d_model = {inner}")
+        require_inner_heads(self, "head_dim")
         require_between(self, "rope_fraction", 0, 1)
         pairs = rotating_pairs(self.d_state, self.rope_fraction)
         require(pairs > 0, f"rope_fraction={self.rope_fraction} of d_state={self.d_state} must be at least 2 features")

@@ -23,7 +23,7 @@ from lmzoo.layers.experts import Experts
 from lmzoo.layers.lightning_attention import LightningAttention
 from lmzoo.layers.mlp import swiglu_width
 from lmzoo.layers.pattern import pattern
-from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling, require_rotary_fraction
 from lmzoo.layers.scale import Scale
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
@@ -46,7 +46,7 @@ class MiniMaxConfig(DecoderConfig):
     n_kv_heads: int | None = None  # heads of keys and values in attention; None: as many as n_heads
     head_dim: int | None = None  # width of a head; None: d_model / n_heads
     rope_theta: float = 1e7  # base of the rotary wavelengths
-    rotary_fraction: float = 0.5  # share of each head's features that is rotated: the first ones
+    rotary_fraction: float = 0.5  # rotated share of a head's features: the first ones, rounded down to an even number
     rope_scaling: str = "none"  # for longer texts: "yarn factor=4 original=4096" (lmzoo.layers.rope_scaling)
     d_ff: int | None = None  # width of one expert; None: 8/3 d_model, rounded up to a multiple of 32
     n_experts: int = 4  # experts of each layer
@@ -61,16 +61,15 @@ class MiniMaxConfig(DecoderConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        pattern(self.pattern, self.n_layers, MIXERS)
+        mixers = pattern(self.pattern, self.n_layers, MIXERS)
         set_default(self, "n_kv_heads", self.n_heads)
         require_heads(self, rotated=False)
         set_default(self, "d_ff", swiglu_width(self.d_model))
         require_positive(self, "rope_theta", "d_ff", "n_experts", "top_k")
         require_experts(self)
-        require_between(self, "rotary_fraction", 0, 1)
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)
         require_positive(self, *(f"{part}_{factor}" for part in (*MIXERS, "mlp") for factor in FACTORS))
-        require_rope_scaling(self, self.rotary_fraction * (self.head_dim or self.d_model // self.n_heads))
+        require_rope_scaling(self, require_rotary_fraction(self, rotated="attention" in mixers))
 
 
 @register_model("minimax")

@@ -33,7 +33,7 @@ from lmzoo.layers.gated_shared_experts import GatedSharedExperts
 from lmzoo.layers.mlp import MLP, swiglu_width
 from lmzoo.layers.norm import UnitOffsetRMSNorm, each_head
 from lmzoo.layers.pattern import pattern
-from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling, require_rotary_fraction
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
 
@@ -63,7 +63,7 @@ class Qwen3NextConfig(DecoderConfig):
     head_dim: int | None = None  # width of a head of attention; None: d_model / n_heads
     rope_theta: float = 10000.0  # base of the rotary wavelengths
     rope_scaling: str = "none"  # for longer texts: "linear factor=4" (lmzoo.layers.rope_scaling)
-    rotary_fraction: float = 0.25  # share of each head's features that is rotated: the first ones
+    rotary_fraction: float = 0.25  # rotated share of a head's features: the first ones, rounded down to an even number
     delta_heads: int | None = None  # heads of the delta rule; None: as many as n_heads
     delta_key_heads: int | None = None  # heads of queries and keys of the delta rule; None: as many as delta_heads
     key_dim: int | None = None  # width of a key of the delta rule; None: d_model / delta_heads, rounded down
@@ -83,9 +83,9 @@ class Qwen3NextConfig(DecoderConfig):
         mixers = pattern(self.pattern, self.n_layers, MIXERS)
         pattern(self.feed_forward, self.n_layers, FEED_FORWARDS, name="feed_forward")
         set_default(self, "n_kv_heads", self.n_heads)
-        require_heads(self, rotated="attention" in mixers)
-        require_between(self, "rotary_fraction", 0, 1)
-        require_rope_scaling(self, self.rotary_fraction * (self.head_dim or self.d_model // self.n_heads))
+        rotated = "attention" in mixers
+        require_heads(self, rotated=rotated)
+        require_rope_scaling(self, require_rotary_fraction(self, rotated=rotated))
         set_default(self, "delta_heads", self.n_heads)
         set_default(self, "delta_key_heads", self.delta_heads)
         require_positive(self, "delta_heads", "delta_key_heads", "d_conv", "rope_theta")

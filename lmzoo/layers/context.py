@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lmzoo.errors import InputError
 from lmzoo.layers.rope_scaling import RopeScaling
-from lmzoo.ops.rope import rope_table
+from lmzoo.ops.rope import rope_table, rotated_features
 
 
 @dataclass(frozen=True)
@@ -18,7 +18,7 @@ class Rope:
     """Settings of rotary positions (Su et al. 2021, arXiv 2104.09864)."""
 
     theta: float = 10000.0  # the slowest pair turns once in 2 pi theta positions
-    fraction: float = 1.0  # share of each head's features that is rotated: the first ones
+    fraction: float = 1.0  # share of each head's features that is rotated: the first ones, an even number
     scaling: RopeScaling | None = None  # slows the rotation for texts longer than those of the training
 
 
@@ -49,7 +49,7 @@ class Context:
         """
         key = (rope, head_dim)
         if key not in self._tables:
-            rotated = int(head_dim * rope.fraction + 1e-6) // 2 * 2  # a fraction such as 6/98 is not exact
+            rotated = rotated_features(head_dim, rope.fraction)
             dtype = torch.promote_types(self.dtype, torch.float32)
             changes: dict[str, Any] = {}
             if rope.scaling is not None:

@@ -17,7 +17,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmzoo.configs import require, require_between
 from lmzoo.errors import ConfigError
+from lmzoo.ops.rope import rotated_features
 
 NONE = "none"
 
@@ -220,6 +222,20 @@ def require_rope_scaling(config: Any, rotated: float) -> None:
     scaling = parse_rope_scaling(config.rope_scaling)
     if scaling is not None:
         scaling.require_pairs(int(rotated + 1e-6) // 2)
+
+
+def require_rotary_fraction(config: Any, *, rotated: bool = True) -> int:
+    """Requires that the setting `rotary_fraction` is from 0 to 1, and that it rotates 2 features of a head at least.
+
+    Zero rotates none. With `rotated=False` no layer rotates, and a head may be too narrow. Returns the number of
+    rotated features.
+    """
+    require_between(config, "rotary_fraction", 0, 1)
+    head_dim = getattr(config, "head_dim", None) or config.d_model // config.n_heads
+    features = rotated_features(head_dim, config.rotary_fraction)
+    message = f"rotary_fraction={config.rotary_fraction} of head_dim={head_dim} must be at least 2 features"
+    require(features > 0 or config.rotary_fraction == 0 or not rotated, message)
+    return features
 
 
 def _number(where: str, name: str, text: str, *, whole: bool) -> float:

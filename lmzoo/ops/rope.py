@@ -11,6 +11,11 @@ import torch
 from torch import Tensor
 
 
+def rotated_features(head_dim: int, fraction: float) -> int:
+    """Returns the number of features of a head that are rotated: this share of them, rounded down to an even number."""
+    return int(head_dim * fraction + 1e-6) // 2 * 2  # a fraction such as 6/98 is not exact
+
+
 def rope_table(
     position: int,
     T: int,

@@ -47,6 +47,10 @@ def test_minimax_decays_become_weaker_with_the_depth() -> None:
         ({"top_k": 5}, "top_k=5 must be at most n_experts=4"),
         ({"lightning_alpha": 0.0}, r"lightning_alpha=0\.0 must be above 0"),
         ({"rotary_fraction": 2.0}, "rotary_fraction=2.0"),
+        (
+            {"pattern": "attention", "rotary_fraction": 0.2},
+            r"rotary_fraction=0\.2 of head_dim=8 must be at least 2 features",
+        ),
         ({"n_kv_heads": 3}, "n_kv_heads=3 must divide n_heads=4"),
     ],
 )

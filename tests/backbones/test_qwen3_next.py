@@ -65,6 +65,7 @@ def test_qwen3_next_passes_its_options_to_the_layers() -> None:
         ({"delta_heads": 4, "delta_key_heads": 3}, "delta_key_heads=3 must divide delta_heads=4"),
         ({"top_k": 9}, "top_k=9 must be at most n_experts=8"),
         ({"rotary_fraction": 1.5}, "rotary_fraction=1.5"),
+        ({"head_dim": 6}, r"rotary_fraction=0\.25 of head_dim=6 must be at least 2 features"),
         ({"delta_heads": 0}, "delta_heads=0"),
     ],
 )

@@ -23,6 +23,7 @@ from lmzoo.layers.rope_scaling import (
     Yarn,
     parse_rope_scaling,
     require_rope_scaling,
+    require_rotary_fraction,
 )
 
 PAIRS, THETA = 16, 10000.0
@@ -178,3 +179,18 @@ def test_require_rope_scaling_guards_every_family_with_the_setting() -> None:
     for family in families:
         with pytest.raises(ConfigError, match="short has 3 numbers"):
             registry.model_class(family).config_class(vocab_size=9, d_model=32, rope_scaling=rule)
+
+
+def test_require_rotary_fraction_returns_the_number_of_rotated_features() -> None:
+    def features(fraction: float, **sizes: Any) -> int:
+        return require_rotary_fraction(SimpleNamespace(d_model=48, n_heads=4, rotary_fraction=fraction, **sizes))
+
+    assert [features(share) for share in (1.0, 0.5, 0.25, 0.0)] == [12, 6, 2, 0]
+    assert features(0.5, head_dim=6) == 2, "rounded down"
+    assert features(0.5, head_dim=None) == 6
+    with pytest.raises(ConfigError, match=r"rotary_fraction=1\.5 must be in \[0, 1\]"):
+        features(1.5)
+    with pytest.raises(ConfigError, match=r"rotary_fraction=0\.25 of head_dim=6 must be at least 2 features"):
+        features(0.25, head_dim=6)
+    unrotated = SimpleNamespace(d_model=4, n_heads=4, rotary_fraction=1.0)
+    assert require_rotary_fraction(unrotated, rotated=False) == 0

@@ -6,9 +6,14 @@ import math
 
 import torch
 
-from lmzoo.ops.rope import apply_rope, rope_table
+from lmzoo.ops.rope import apply_rope, rope_table, rotated_features
 
 CPU = torch.device("cpu")
+
+
+def test_rotated_features_are_an_even_number_rounded_down() -> None:
+    shares = [(8, 1.0), (8, 0.25), (12, 0.25), (9, 0.25), (98, 6 / 98), (7, 0.25), (8, 0.0)]
+    assert [rotated_features(*share) for share in shares] == [8, 2, 2, 2, 6, 0, 0]
 
 
 def test_rope_table_equals_its_formula() -> None:
