@@ -24,6 +24,7 @@ ROWS = 8
 BLOCK_SECONDS = 0.02  # a form is run as often as fits into this time, and timed as a whole
 REPEATS = 5
 FEW_REPEATS, LONG_SECONDS = 3, 0.5  # fewer rounds where a form takes longer than this
+MOST_BYTES = 3 << 30  # a definition that keeps more for its backward pass is not run on longer sequences
 
 Progress = Callable[[str], object]  # gets what is measured now
 
@@ -60,21 +61,27 @@ def bench_ops(
 ) -> dict[str, Any]:
     """Measures the forms of the algorithms that `model` uses, as JSON values.
 
-    Each result has the name of the algorithm (`op`), the length (`T`), the milliseconds of the definition (`naive_ms`),
-    of the fast form (`fast_ms`) and of a kernel of another package (`kernel_ms`, None without one), medians of
-    `repeats` rounds, the form that the dispatcher takes (`form`), `why`, and `slowdown`, the time of this form divided
-    by the time of the fastest one.
+    Each result has the name of the algorithm (`op`), the length (`T`), the milliseconds of the definition (`naive_ms`,
+    None where it would need too much memory), of the fast form (`fast_ms`) and of a kernel of another package
+    (`kernel_ms`, None without one), medians of `repeats` rounds, the form that the dispatcher takes (`form`), `why`,
+    and `slowdown`, the time of this form divided by the time of the fastest one.
     """
     results: list[dict[str, Any]] = []
-    for T in lengths:
+    too_large: set[str] = set()
+    for T in sorted(lengths):
         for name, (choice, args) in ops_of(model, T, rows).items():
             if progress is not None:
                 progress(f"{name}, {T} tokens")
             forms = {"naive": choice.naive, "fast": choice.fast}
+            if name in too_large and choice.form(T) is not choice.naive:
+                del forms["naive"]
+            elif saved_bytes(choice.naive, args) > MOST_BYTES:
+                too_large.add(name)
             if choice.kernel.form is not None:
                 forms["kernel"] = choice.kernel.form
             ms = {which: 1e3 * seconds for which, seconds in time_forms(forms, args, repeats).items()}
-            entry = {"op": name, "T": T, "kernel_ms": None, **{f"{which}_ms": spent for which, spent in ms.items()}}
+            none = {"naive_ms": None, "kernel_ms": None}
+            entry = {"op": name, "T": T, **none, **{f"{which}_ms": spent for which, spent in ms.items()}}
             taken = next(which for which in forms if forms[which] is choice.form(T))
             slowdown = ms[taken] / min(ms.values())
             results.append({**entry, "form": choice.form_name(T), "why": choice.reason(T), "slowdown": slowdown})
@@ -115,16 +122,37 @@ def time_forms(forms: Mapping[str, Callable[..., Any]], args: Iterable[Any], rep
     return {name: median(values) for name, values in spent.items()}
 
 
+def saved_bytes(form: Callable[..., Any], args: Iterable[Any]) -> int:
+    """Returns the bytes that the form keeps for its backward pass, its arguments included."""
+    kept: dict[int, int] = {}
+
+    def pack(x: Tensor) -> Tensor:
+        kept[x.untyped_storage().data_ptr()] = x.untyped_storage().nbytes()
+        return x
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda x: x):
+        _output = form(*_leaves(args))  # held, so that no memory is used twice
+    return sum(kept.values())
+
+
 def forward_backward(form: Callable[..., Any], args: Iterable[Any]) -> Callable[[], None]:
     """Returns a function that runs the form, and the backward pass of its first output to all floating arguments."""
-    leaves = [
-        x.detach().clone().requires_grad_() if isinstance(x, Tensor) and x.is_floating_point() else x for x in args
-    ]
+    leaves = _leaves(args)
     wanted = [x for x in leaves if isinstance(x, Tensor) and x.requires_grad]
     with torch.no_grad():
-        gradient = torch.randn_like(form(*leaves)[0])
+        gradient = torch.randn_like(_first(form(*leaves)))
 
     def run() -> None:
-        torch.autograd.grad(form(*leaves)[0], wanted, gradient, allow_unused=True)
+        torch.autograd.grad(_first(form(*leaves)), wanted, gradient, allow_unused=True)
 
     return run
+
+
+def _leaves(args: Iterable[Any]) -> list[Any]:
+    """Returns the arguments, with copies that require a gradient in place of floating tensors."""
+    return [x.detach().clone().requires_grad_() if isinstance(x, Tensor) and x.is_floating_point() else x for x in args]
+
+
+def _first(output: Tensor | Sequence[Tensor]) -> Tensor:
+    """Returns the first output of a form, or its only one."""
+    return output if isinstance(output, Tensor) else output[0]

@@ -61,15 +61,20 @@ def ops_tables(target: str, result: Mapping[str, Any], width: int = terminal.PIP
     for op, entries in groupby(result["results"], key=lambda entry: entry["op"]):
         rows: list[list[str]] = []
         for entry in entries:
-            ratio, kernel_ms = entry["naive_ms"] / entry["fast_ms"], entry["kernel_ms"]
-            cells = [f"{entry['T']:,}", f"{entry['naive_ms']:,.2f}", f"{entry['fast_ms']:,.2f}", f"{ratio:.2f}"]
-            cells += [humanize.MISSING if kernel_ms is None else f"{kernel_ms:,.2f}" for _ in kernels]
+            naive_ms, fast_ms, kernel_ms = entry["naive_ms"], entry["fast_ms"], entry["kernel_ms"]
+            cells = [f"{entry['T']:,}", _ms(naive_ms), _ms(fast_ms)]
+            cells += [humanize.MISSING if naive_ms is None else f"{naive_ms / fast_ms:.2f}"]
+            cells += [_ms(kernel_ms) for _ in kernels]
             rows.append([*cells, entry["form"], entry["why"]])
         table = terminal.table(headings, rows, width=width, left=("takes", "because"), drop=("because", "takes"))
         parts += [Text(op, "bold"), table, ""]
     machine = result["machine"]
     threads = f"{machine['device']}, {machine['threads']} threads"
     return Group(*parts, f"{target}, {result['rows']} rows, forward and backward, {result['precision']}; {threads}")
+
+
+def _ms(value: float | None) -> str:
+    return humanize.MISSING if value is None else f"{value:,.2f}"
 
 
 def _speeds(entries: Sequence[Mapping[str, Any]], width: int) -> Text:

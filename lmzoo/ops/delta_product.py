@@ -28,8 +28,11 @@ from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.delta_rule import delta_rule
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.gated_delta_rule import gated_delta_rule
 from lmzoo.ops.precision import wide_dtype
+
+SHORTEST_EXPANDED = 2  # for a single token the loop needs fewer calls
 
 
 def naive_delta_product(
@@ -101,6 +104,6 @@ def delta_product(
         token and head: each step reads under its key and writes, and the query reads once.
     """
     B, T, N, H, V = v_BTNHV.shape
-    form = naive_delta_product if T == 1 else expanded_delta_product
+    form = dispatch(T, naive_delta_product, expanded_delta_product, shortest=SHORTEST_EXPANDED)
     with counted_as((4 * N + 2) * B * T * H * q_BTHK.shape[-1] * V):
         return form(q_BTHK, k_BTNHK, v_BTNHV, beta_BTNH, log_decay_BTH, state_BHKV)

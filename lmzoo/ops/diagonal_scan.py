@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.precision import wide_dtype
 
 SHORTEST_DOUBLING = 4  # for shorter sequences the loop needs fewer calls
@@ -57,7 +58,7 @@ def diagonal_scan(a_N2: Tensor, x_BTN2: Tensor, h_BN2: Tensor | None = None) -> 
         `h_BTN2`, the state after every token, and the last one, in float32 (float64 for float64 input). Counts as 8
         FLOPs per token and state: a complex number times another one takes 4 multiply-adds.
     """
-    form = naive_diagonal_scan if x_BTN2.shape[1] < SHORTEST_DOUBLING else doubling_diagonal_scan
+    form = dispatch(x_BTN2.shape[1], naive_diagonal_scan, doubling_diagonal_scan, shortest=SHORTEST_DOUBLING)
     with counted_as(4 * x_BTN2.numel()):
         return form(a_N2, x_BTN2, h_BN2)
 

@@ -31,6 +31,7 @@ from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.diagonal_scan import powers, times
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.long_conv import toeplitz
 from lmzoo.ops.precision import wide_dtype, without_autocast
 
@@ -93,7 +94,7 @@ def diagonal_ssm(u_BTD: Tensor, a_DN2: Tensor, c_DN2: Tensor, h_BDN2: Tensor | N
         the input (float64 if `u_BTD` is), under autocast too. Counts as 12 FLOPs per token and state: a complex number
         times another one takes 4 multiply-adds, and its real part alone 2.
     """
-    form = naive_diagonal_ssm if u_BTD.shape[1] < SHORTEST_CHUNKED else chunked_diagonal_ssm
+    form = dispatch(u_BTD.shape[1], naive_diagonal_ssm, chunked_diagonal_ssm, shortest=SHORTEST_CHUNKED)
     with counted_as(12 * u_BTD.numel() * a_DN2.shape[1]):
         return form(u_BTD, a_DN2, c_DN2, h_BDN2)
 

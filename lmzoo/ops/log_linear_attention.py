@@ -31,6 +31,7 @@ from torch import Tensor
 from lmzoo.ops.chunks import in_chunks, padded
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.decayed_scores import decayed_scores
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.precision import wide_dtype, without_autocast
 
 CHUNK_LENGTH = 32
@@ -142,7 +143,7 @@ def log_linear_attention(
         under autocast too. Counts as 2 K V FLOPs per token and head to write, and 2 K V for each level to read.
     """
     B, T, H, V = v_BTHV.shape
-    form = naive_log_linear_attention if T < SHORTEST_CHUNKED else chunked_log_linear_attention
+    form = dispatch(T, naive_log_linear_attention, chunked_log_linear_attention, shortest=SHORTEST_CHUNKED)
     with counted_as(2 * B * T * H * k_BTHK.shape[-1] * V * (1 + count_levels(position + T))):
         return form(q_BTHK, k_BTHK, v_BTHV, log_decay_BTH, weight_BTHL, state_BJHKV, position)
 

@@ -22,6 +22,7 @@ from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.precision import wide_dtype, without_autocast
 
 BLOCK_LENGTH = 64
@@ -69,7 +70,7 @@ def long_conv(u_BTD: Tensor, k_LD: Tensor, past_BSD: Tensor | None = None) -> Te
         multiply-add for each present or earlier input.
     """
     (B, T, D), S = u_BTD.shape, 0 if past_BSD is None else past_BSD.shape[1]
-    form = naive_long_conv if T < SHORTEST_BLOCKED else blocked_long_conv
+    form = dispatch(T, naive_long_conv, blocked_long_conv, shortest=SHORTEST_BLOCKED)
     with counted_as(B * D * T * (2 * S + T + 1)):
         return form(u_BTD, k_LD, past_BSD)
 

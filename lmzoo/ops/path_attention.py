@@ -38,9 +38,11 @@ from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.precision import wide_dtype, without_autocast
 
 CHUNK_LENGTH = 32
+SHORTEST_CHUNKED = 2  # for a single token the loop needs fewer calls
 
 
 def naive_path_attention(
@@ -156,7 +158,7 @@ def path_attention(
     """
     B, T, H, K = q_BTHK.shape
     S, G = v_BSGK.shape[1:3]
-    form = naive_path_attention if T == 1 else chunked_path_attention
+    form = dispatch(T, naive_path_attention, chunked_path_attention, shortest=SHORTEST_CHUNKED)
     with counted_as(4 * B * T * S * K * (H + G)):
         return form(q_BTHK, k_BTGK, v_BSGK, w_BTGK, beta_BTG, past_BPGK, decay_BSH)
 

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.gated_linear_attention import gated_linear_attention
 from lmzoo.ops.precision import wide_dtype
 
@@ -118,7 +119,7 @@ def trapezoidal_attention(
         writes and a read.
     """
     B, T, H, V = v_BTHV.shape
-    form = naive_trapezoidal_attention if T < SHORTEST_CHUNKED else shifted_trapezoidal_attention
+    form = dispatch(T, naive_trapezoidal_attention, shifted_trapezoidal_attention, shortest=SHORTEST_CHUNKED)
     with counted_as(6 * B * T * H * k_BTHK.shape[-1] * V):
         return form(q_BTHK, k_BTHK, v_BTHV, log_decay_BTH1, start_BTH1, end_BTH1, state)
 

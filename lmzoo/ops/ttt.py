@@ -41,6 +41,7 @@ from einops import rearrange
 from torch import Tensor
 
 from lmzoo.ops.counting import counted_as
+from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.precision import wide_dtype, without_autocast
 
 SHORTEST_BATCHED = 3  # for shorter sequences the loop needs fewer calls
@@ -77,8 +78,7 @@ def naive_ttt(
     norm: InnerNorm,
     memory: Memory,
     decays: Decays | None = None,
-    *,
-    mini_batch: int,
+    mini_batch: int = 1,
     position: int = 0,
 ) -> tuple[Tensor, Memory]:
     """The definition, one token after another; arguments and results as in `ttt`."""
@@ -112,8 +112,7 @@ def batched_ttt(
     norm: InnerNorm,
     memory: Memory,
     decays: Decays | None = None,
-    *,
-    mini_batch: int,
+    mini_batch: int = 1,
     position: int = 0,
 ) -> tuple[Tensor, Memory]:
     """The fast form, one mini-batch, or the part of one, after another; arguments and results as in `ttt`."""
@@ -184,9 +183,9 @@ def ttt(
         key, to write, and to read at the query takes J K multiply-adds each.
     """
     B, T, H, K = v_BTHK.shape
-    form = naive_ttt if T < SHORTEST_BATCHED else batched_ttt
+    form = dispatch(T, naive_ttt, batched_ttt, shortest=SHORTEST_BATCHED)
     with counted_as(6 * B * T * H * (K + 1) * K):
-        return form(q_BTHK, k_BTHK, v_BTHK, rate_BTH, norm, memory, decays, mini_batch=mini_batch, position=position)
+        return form(q_BTHK, k_BTHK, v_BTHK, rate_BTH, norm, memory, decays, mini_batch, position)
 
 
 def inner_gradient(z: Tensor, target: Tensor, weight: Tensor, bias: Tensor, eps: float) -> Tensor:

@@ -91,3 +91,10 @@ def test_ops_tables_show_every_figure() -> None:
     assert text.count("77.65") == 1
     assert text.count("–") == 3
     assert "forward and backward, bf16" in text
+
+
+def test_ops_tables_mark_a_definition_that_was_not_run() -> None:
+    times = {"naive_ms": None, "fast_ms": 5.0, "kernel_ms": None, "slowdown": 1.0}
+    entry = {"op": "path_attention", "T": 2048, **times, "form": "chunked_path_attention", "why": "T >= 2"}
+    result = {"rows": 8, "precision": "float32", "results": [entry], "machine": {"device": "a CPU", "threads": 2}}
+    assert shown(ops_tables("path_attention", result, 80)).count("–") == 2
