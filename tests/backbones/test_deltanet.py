@@ -1,18 +1,54 @@
-"""DeltaNet: parity by negative eigenvalues, its state.
+"""DeltaNet compared with its equations around the recurrence of flash-linear-attention; parity by negative eigenvalues.
 
 tests/layers/test_delta_rule.py compares the mixer with a loop over its equations, tests/ops/test_delta_rule.py the
-chunked form with the recurrence, and tests/test_decoder.py the frame with its own.
+chunked form with the recurrence.
 """
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
+import torch.nn.functional as F
+from torch import Tensor
 
 import lmzoo
 from lmzoo.layers.delta_rule import DeltaRule
 from lmzoo.ops.delta_rule import delta_rule
 from tests.backbones.against_transformers import random_tokens
+from tests.backbones.references import Weights, assert_equals_reference, mixer_model, rms
+from tests.ops import fla_naive
+
+recurrence = fla_naive.load("ops/delta_rule/naive.py").delta_rule_recurrence
+
+
+def mixer(weights: Weights, x: Tensor, config: Any) -> Tensor:
+    """Computes the mixer with separate projections and a convolution each; heads come before time in the recurrence."""
+    D, H = config.d_model, config.n_heads
+    parts = []
+    for w, taps in zip(weights["qkv.weight"].split(D), weights["conv.weight"].split(D), strict=True):
+        padded = F.pad((x @ w.T).mT, (config.d_conv - 1, 0))
+        convolved = F.silu(F.conv1d(padded, taps[:, None], groups=D)).mT
+        parts.append(convolved.unflatten(-1, (H, -1)).transpose(1, 2))
+    q, k, v = parts
+    q, k = (part * (part.square().sum(-1, keepdim=True) + 1e-6).rsqrt() for part in (q, k))
+    beta = (2 if config.negative_eigenvalues else 1) * (x @ weights["beta.weight"].T).sigmoid()
+    y, _ = recurrence(q, k, v, beta.transpose(1, 2))
+    return rms(y.transpose(1, 2), weights["norm.weight"], config.norm_eps).flatten(2) @ weights["out.weight"].T
+
+
+@pytest.mark.parametrize("negative_eigenvalues", [False, True])
+def test_deltanet_logits_gradients_and_decoding_equal_the_reference(negative_eigenvalues: bool) -> None:
+    sizes = {"d_model": 24, "n_layers": 2, "n_heads": 3, "d_ff": 20, "context_length": 16, "d_conv": 3}
+    assert_equals_reference(
+        "deltanet",
+        lambda weights, idx, config: mixer_model(weights, idx, config, mixer),
+        T=40,
+        negative_eigenvalues=negative_eigenvalues,
+        norm_eps=1e-4,
+        **sizes,
+    )
 
 
 def test_deltanet_passes_its_options_to_the_mixer() -> None:

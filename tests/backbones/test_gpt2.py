@@ -7,10 +7,16 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 import lmzoo
 from lmzoo.hf.gpt2 import WEIGHTS
-from tests.backbones.against_transformers import TOLERANCE, ours_with_weights_of, perturb, random_tokens
+from tests.backbones.against_transformers import (
+    TOLERANCE,
+    assert_gradients_equal,
+    ours_with_weights_of,
+    perturb,
+    random_tokens,
+)
 
 
-def test_gpt2_logits_and_loss_equal_transformers() -> None:
+def test_gpt2_logits_loss_and_gradients_equal_transformers() -> None:
     theirs = perturb(GPT2LMHeadModel(GPT2Config(vocab_size=61, n_positions=24, n_embd=32, n_layer=3, n_head=4)))
     sizes = {"vocab_size": 61, "context_length": 24, "d_model": 32, "n_layers": 3, "n_heads": 4}
     ours = ours_with_weights_of(theirs, "gpt2", WEIGHTS, **sizes)
@@ -21,6 +27,7 @@ def test_gpt2_logits_and_loss_equal_transformers() -> None:
     assert expected.logits.std() > 0.5, "the weights must make the logits differ"
     torch.testing.assert_close(logits, expected.logits[:, :-1], atol=TOLERANCE, rtol=0)
     torch.testing.assert_close(loss, expected.loss, atol=TOLERANCE, rtol=0)
+    assert_gradients_equal(ours, theirs, WEIGHTS, idx)
 
 
 def test_gpt2_initialization_follows_the_paper() -> None:

@@ -14,6 +14,7 @@ from lmzoo.hf.gpt_neox import WEIGHTS
 from tests.backbones.against_transformers import (
     TOLERANCE,
     assert_decoding_equals,
+    assert_gradients_equal,
     ours_with_weights_of,
     perturb,
     random_tokens,
@@ -24,7 +25,9 @@ from tests.backbones.against_transformers import (
     ("parallel", "fraction", "head_dim", "rotated"),
     [(True, 0.25, 8, 2), (False, 0.25, 9, 2), (True, 1.0, 8, 8), (False, 0.5, 13, 6), (True, 0.25, 17, 4)],
 )
-def test_gpt_neox_logits_equal_transformers(parallel: bool, fraction: float, head_dim: int, rotated: int) -> None:
+def test_gpt_neox_logits_and_gradients_equal_transformers(
+    parallel: bool, fraction: float, head_dim: int, rotated: int
+) -> None:
     """Covers both residual forms, partial rotation, odd head widths, beyond the context; forward and step by step."""
     assert int(fraction * head_dim) == rotated, "an even number: transformers rounds an odd one up, we down"
     config = GPTNeoXConfig(
@@ -60,6 +63,7 @@ def test_gpt_neox_logits_equal_transformers(parallel: bool, fraction: float, hea
     assert expected.std() > 0.5, "the weights must make the logits differ"
     torch.testing.assert_close(ours(idx).logits, expected, atol=TOLERANCE, rtol=0)
     assert_decoding_equals(ours, idx, expected, [11, 1, 3] + [1] * 15)
+    assert_gradients_equal(ours, theirs, WEIGHTS, idx)
 
 
 @pytest.mark.parametrize(

@@ -46,6 +46,19 @@ def test_lstm_features_equal_torch_with_our_weights() -> None:
         torch.testing.assert_close(ours.features(idx)[0], expected, atol=1e-5, rtol=0)
 
 
+def test_lstm_logits_and_gradients_equal_torch() -> None:
+    ours, idx = perturb(lmzoo.create_model("lstm", **SIZES)), random_tokens(13, 2, 12)
+    theirs = copy_to_torch(ours)
+    logits, expected = ours(idx).logits, ours.head(theirs(embedded(ours, idx))[0])
+    torch.testing.assert_close(logits, expected, atol=1e-4 * expected.abs().max().item(), rtol=0)
+    logits.square().mean().backward()
+    expected.square().mean().backward()
+    for i in range(3):
+        for name, other in {"weight_ih": "weight_ih", "weight_hh": "weight_hh", "bias": "bias_ih"}.items():
+            got, want = getattr(ours.blocks[i][0], name).grad, getattr(theirs, f"{other}_l{i}").grad
+            torch.testing.assert_close(got, want, atol=1e-4 * want.abs().max().item(), rtol=0)
+
+
 def test_lstm_features_equal_torch_with_its_weights_from_a_given_state() -> None:
     theirs = perturb(nn.LSTM(10, 10, num_layers=3, batch_first=True), seed=3)
     ours = lmzoo.create_model("lstm", **SIZES).eval()

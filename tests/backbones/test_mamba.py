@@ -14,6 +14,7 @@ from lmzoo.ops.selective_scan import CHUNK_LENGTH
 from tests.backbones.against_transformers import (
     TOLERANCE,
     assert_decoding_equals,
+    assert_gradients_equal,
     ours_with_weights_of,
     perturb,
     random_tokens,
@@ -30,7 +31,7 @@ def make_pair() -> tuple[lmzoo.LanguageModel, MambaForCausalLM]:
 
 
 @pytest.mark.parametrize("T", [1, CHUNK_LENGTH + 5])
-def test_mamba_logits_and_loss_equal_transformers(T: int) -> None:
+def test_mamba_logits_loss_and_gradients_equal_transformers(T: int) -> None:
     ours, theirs = make_pair()
     idx = random_tokens(61, 3, T + 1)
     with torch.no_grad():
@@ -41,6 +42,7 @@ def test_mamba_logits_and_loss_equal_transformers(T: int) -> None:
     torch.testing.assert_close(
         loss, F.cross_entropy(expected.flatten(0, 1), idx[:, 1:].flatten()), atol=TOLERANCE, rtol=0
     )
+    assert_gradients_equal(ours, theirs, WEIGHTS, idx[:, :-1])
 
 
 def test_mamba_decoding_equals_transformers() -> None:

@@ -13,6 +13,7 @@ from lmzoo.hf.mixtral import WEIGHTS
 from tests.backbones.against_transformers import (
     TOLERANCE,
     assert_decoding_equals,
+    assert_gradients_equal,
     ours_with_weights_of,
     perturb,
     random_tokens,
@@ -41,7 +42,7 @@ def make_pair(n_layers: int, window: int | None) -> tuple[lmzoo.LanguageModel, M
 
 
 @pytest.mark.parametrize("window", [None, 7])
-def test_mixtral_logits_equal_transformers(window: int | None) -> None:
+def test_mixtral_logits_and_gradients_equal_transformers(window: int | None) -> None:
     """Covers several KV heads, every expert, and a sequence longer than window and context."""
     ours, theirs = make_pair(3, window)
     idx = random_tokens(61, 3, 40)
@@ -53,6 +54,7 @@ def test_mixtral_logits_equal_transformers(window: int | None) -> None:
         assert router_logits.topk(2).indices.unique().tolist() == [0, 1, 2, 3], "every expert must be used"
     torch.testing.assert_close(ours(idx).logits, expected, atol=TOLERANCE, rtol=0)
     assert_decoding_equals(ours, idx, expected, [17] + [1] * 23)
+    assert_gradients_equal(ours, theirs, WEIGHTS, idx)
 
 
 def test_mixtral_balance_loss_equals_transformers() -> None:

@@ -13,26 +13,29 @@ SIZES = {"vocab_size": 11, "context_length": 16, "d_model": 5, "d_ff": 7, "windo
 
 
 def by_the_equation(model: lmzoo.LanguageModel, idx_BT: Tensor, direct: bool) -> Tensor:
-    weights = model.state_dict()
+    weights = dict(model.named_parameters())
     H, d, b = weights["hidden.weight"], weights["hidden.bias"], weights["head.bias"]
     U, W = weights["head.weight"][:, :7], weights["head.weight"][:, 7:]
-    logits = torch.empty(*idx_BT.shape, 11)
+    logits = []
     for row in range(idx_BT.shape[0]):
         for t in range(idx_BT.shape[1]):
             window = [int(idx_BT[row, s]) if s >= 0 else 11 for s in range(t - 3, t + 1)]  # 11: the padding's row
             x = torch.cat([weights["tokens.weight"][token] for token in window])
             y = b + U @ torch.tanh(d + H @ x)
-            logits[row, t] = y + W @ x if direct else y
-    return logits
+            logits.append(y + W @ x if direct else y)
+    return torch.stack(logits).view(*idx_BT.shape, 11)
 
 
 @pytest.mark.parametrize("direct", [False, True])
-def test_mlp_logits_equal_the_equation(direct: bool) -> None:
+def test_mlp_logits_and_gradients_equal_the_equation(direct: bool) -> None:
     model = perturb(lmzoo.create_model("mlp", direct=direct, **SIZES))
     idx = random_tokens(11, 2, 9)
-    with torch.no_grad():
-        logits, _ = model(idx)
-    torch.testing.assert_close(logits, by_the_equation(model, idx, direct), atol=1e-5, rtol=0)
+    logits, expected = model(idx).logits, by_the_equation(model, idx, direct)
+    torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
+    parameters = list(model.parameters())
+    got, want = (torch.autograd.grad(found.square().mean(), parameters) for found in (logits, expected))
+    for one, other in zip(got, want, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4 * other.abs().max().item(), rtol=0)
 
 
 def test_mlp_sees_only_its_window() -> None:

@@ -1,4 +1,6 @@
-"""Tests the delta rule's chunked form against its definition, and the definition against explicit matrices in numpy."""
+"""Tests the delta rule's chunked form against its definition, and the definition against explicit matrices in numpy and
+flash-linear-attention's recurrence.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +18,7 @@ from lmzoo.ops.delta_chunks import CHUNK_LENGTH as C
 from lmzoo.ops.delta_chunks import LONGEST_SINGLE
 from lmzoo.ops.delta_rule import SHORTEST_CHUNKED, chunked_delta_rule, delta_rule, naive_delta_rule
 from tests.cases import each_case
+from tests.ops import fla_naive
 from tests.ops.scans import Scan, assert_same, values_and_gradients
 
 LENGTHS = (
@@ -68,6 +71,16 @@ def test_delta_rule_is_the_equation_with_explicit_matrices(T: int, rule: Scan) -
     inputs = make_inputs(T)
     for got, want in zip(rule(*inputs), explicit_delta_rule(inputs), strict=True):
         np.testing.assert_allclose(got.numpy(), want, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", [naive_delta_rule, chunked_delta_rule])
+@each_case("T", [3, 2 * C + 3])
+def test_delta_rule_equals_fla(T: int, rule: Scan) -> None:
+    """Its layout is (B, H, T, K), it scales the queries itself, and computes in float32."""
+    recurrence = fla_naive.load("ops/delta_rule/naive.py").delta_rule_recurrence
+    q, k, v, beta, state = make_inputs(T, torch.float32)
+    y, last = recurrence(*(x.transpose(1, 2) for x in (q, k, v, beta)), initial_state=state)
+    assert_same(rule(q * 4**-0.5, k, v, beta, state), [y.transpose(1, 2), last], 1e-5)
 
 
 @each_case("T", LENGTHS)

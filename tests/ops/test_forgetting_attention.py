@@ -56,3 +56,14 @@ def test_forgetting_attention_with_gates_of_zero_sees_the_token_alone() -> None:
     y, *gradients = values_and_gradients(lambda *inputs: [forgetting_attention(*inputs)], [q, k, v, decay])
     assert_same([y], [v.repeat_interleave(2, dim=2)], 1e-6)
     assert all(gradient.isfinite().all() for gradient in gradients)
+
+
+@each_case("T, S", [(1, 9), (9, 9)])
+def test_forgetting_attention_takes_bfloat16(T: int, S: int) -> None:
+    """The sums of log gates stay in float32: those of a long text would lose the last gates."""
+    *qkv, decay = make_inputs(T, S, torch.float32)
+    low, decay = [x.bfloat16() for x in qkv], decay - 1000.0
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = forgetting_attention(*low, decay)
+    assert y.dtype == torch.bfloat16
+    assert_same([y.float()], [naive_forgetting_attention(*(x.float() for x in low), decay)], 2e-2)

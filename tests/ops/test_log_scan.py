@@ -67,6 +67,17 @@ def test_fused_log_scan_keeps_its_error_small_over_4096_tokens(odds: float) -> N
         assert ((papers - exact).abs() / exact).max() > 100 * error
 
 
+@each_case("T", [1, C + 1])
+def test_log_scan_computes_bfloat16_inputs_in_float32(T: int) -> None:
+    log_a, log_b, state = make_inputs(T, torch.float32)
+    low = [x.bfloat16() for x in (log_a, log_b)]
+    expected = naive_log_scan(*(x.float() for x in low), state)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        actual = log_scan(*low, state)
+    assert [x.dtype for x in actual] == [torch.float32] * 2
+    assert_same(actual, expected, 1e-5)
+
+
 def test_log_scan_gradcheck() -> None:
     assert torch.autograd.gradcheck(fused_log_scan, [x.requires_grad_() for x in make_inputs(C + 2, B=1, D=2)])
 

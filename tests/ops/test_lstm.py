@@ -37,6 +37,21 @@ def test_fused_lstm_equals_naive(T: int, with_state: bool, dtype: torch.dtype, t
     assert_same(actual, values_and_gradients(flat(naive_lstm), inputs), tolerance)
 
 
+@each_case("forget", [-60.0, 60.0])
+@each_case("write", [-60.0, 60.0])
+def test_fused_lstm_equals_naive_with_closed_and_open_gates(write: float, forget: float) -> None:
+    """Where nothing is written and nothing forgotten, the cell stays as it is."""
+    gates_x, weight, h, c = make_inputs(7)
+    gates_x[..., :3] += write
+    gates_x[..., 3:6] += forget
+    inputs = [gates_x, weight, h, c]
+    actual = values_and_gradients(flat(fused_lstm), inputs)
+    assert all(x.isfinite().all() for x in actual)
+    assert_same(actual, values_and_gradients(flat(naive_lstm), inputs), 1e-10)
+    if forget > 0 > write:
+        torch.testing.assert_close(actual[2], c)
+
+
 def test_naive_lstm_equals_torch() -> None:
     gates_x, weight, h, c = make_inputs(6)
     torchs = torch.nn.LSTM(12, 3, batch_first=True, bias=False, dtype=torch.float64)

@@ -175,3 +175,19 @@ def test_selective_scan_counts_as_its_definition(T: int) -> None:
     with FlopCounter() as counter:
         selective_scan(*inputs)
     assert counter.get_total_flops() == 4 * B * T * D * N
+
+
+# A step size of zero keeps the state and writes nothing; a large one, or a fast rate, forgets all. A rate of zero never
+# forgets.
+@each_case("delta, A", [(0.0, None), (1e4, None), (None, 0.0), (None, -1e4), (1e4, -1e4)])
+@each_case("signed", [False, True])
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
+def test_chunked_selective_scan_holds_at_extreme_decays(
+    delta: float | None, A: float | None, signed: bool, dtype: torch.dtype, tolerance: float
+) -> None:
+    inputs = make_inputs(2 * CHUNK_LENGTH + 3, dtype)
+    for i, value in ((1, delta), (2, A)):
+        inputs[i] = inputs[i] if value is None else torch.full_like(inputs[i], value)
+    actual = values_and_gradients(partial(chunked_selective_scan, signed=signed), inputs)
+    assert all(x.isfinite().all() for x in actual)
+    assert_same(actual, values_and_gradients(partial(naive_selective_scan, signed=signed), inputs), tolerance)
