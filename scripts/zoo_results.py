@@ -71,6 +71,7 @@ def _figures(results: Results, model: ModelResult) -> dict[str, Any]:
         "seconds": sum((cell.seconds or 0.0) + (cell.eval_seconds or 0.0) for cell in model.cells),
         "runs_at_once": max(cell.at_once for cell in model.cells),
         "budget": _budget(results, model),
+        "precision": model.config.get("precision"),  # as resolved on that machine; None for a model without training
         "corpus": {name: results.corpus[name] for name in ("name", "sha256")},
         "tokenizer": TOKENIZER,
         "hardware": dict(results.hardware),

@@ -24,7 +24,8 @@ def folder(tmp_path: Path) -> Path:
     llama = dataclasses.replace(llama, cells=llama.cells[:1])
     budget = {**results.budget, "steps": 300, "batch_size": 16, "context_length": 128, "tokens": 614_400}
     gpt2, mamba, wild = (
-        dataclasses.replace(model, config={"train": {"optimizer": "muon"}}) for model in (gpt2, mamba, wild)
+        dataclasses.replace(model, config={"train": {"optimizer": "muon", "precision": "auto"}, **precision})
+        for model, precision in ((gpt2, {"precision": "bf16"}), (mamba, {"precision": "float32"}), (wild, {}))
     )
     cells = [CellResult(seed=7, run="r", loss=2.0), CellResult(seed=8, run="r", status="diverged"), gpt2.cells[2]]
     wild = dataclasses.replace(wild, name="wild.1m", cells=cells)
@@ -54,6 +55,12 @@ def test_family_results_hold_mean_interval_and_search(folder: Path) -> None:
     assert (low, high) == pytest.approx((1.508 / math.log(2) - half, 1.508 / math.log(2) + half), rel=1e-6)
     tried = {"0.005": 2.0, "0.01": 1.7, "0.02": None}
     assert figures["learning_rate"] == {"chosen": 0.01, "at_end": False, "tried": tried}
+
+
+def test_family_results_hold_the_precision_of_the_machine_and_not_its_setting(folder: Path) -> None:
+    found = zoo_results.family_results(folder)
+    precisions = {family: figures["precision"] for family, figures in found.items()}
+    assert precisions == {"gpt2": "bf16", "mamba": "float32", "wild": None}
 
 
 def test_is_current_refuses_results_of_another_protocol(folder: Path) -> None:

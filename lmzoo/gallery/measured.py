@@ -64,6 +64,7 @@ def made(results: Mapping[str, Any]) -> str:
         "{1:,} steps of {2} x {3} tokens".format(*sizes),
         str(budget.get("optimizer", "")),
         "" if rate is None else f"learning rate {rate:g}",
+        str(results.get("precision") or ""),  # files before it was recorded have none
         "one seed, which cannot tell neighbors apart" if seeds == 1 else f"{seeds} seeds",
         str(table(results, "hardware").get("device", "")),
         f"lmzoo {versions.get('lmzoo', '?')}, torch {versions.get('torch', '?')}",

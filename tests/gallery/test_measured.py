@@ -42,6 +42,11 @@ def test_made_says_how_many_seeds_there_were() -> None:
     assert "muon, learning rate 0.02, 3 seeds" in made({**RESULTS, "learning_rate": {"chosen": 0.02}, "budget": budget})
 
 
+def test_made_names_the_precision_where_it_was_recorded() -> None:
+    assert "learning rate 0.005, bf16, one seed" in made({**RESULTS, "precision": "bf16"})
+    assert made({**RESULTS, "precision": None}) == made(RESULTS)
+
+
 def test_number_is_none_for_anything_else() -> None:
     assert number(RESULTS, "params") == 965760
     assert [number({"a": wrong}, "a") for wrong in ("1", True, None, [1])] == [None] * 4
