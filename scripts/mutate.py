@@ -23,7 +23,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 if (ROOT / ".venv/bin/python").exists() and Path(sys.prefix).resolve() != (ROOT / ".venv").resolve():
-    os.execv(ROOT / ".venv/bin/python", [".venv/bin/python", *sys.argv])
+    os.execv(ROOT / ".venv/bin/python", [str(ROOT / ".venv/bin/python"), *sys.argv])
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch is imported: a forked process cannot use its parent's threads
 os.environ["PYTEST_DISABLE_PLUGIN_AUTOLOAD"] = (
     "1"  # no test needs plug-ins, and pytest warns about modules imported before it
