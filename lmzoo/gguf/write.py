@@ -16,25 +16,25 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lmzoo import configs, files
+from lmzoo import arguments, configs
 from lmzoo.data.tokenizers import Tokenizer
-from lmzoo.errors import CheckpointError, ConfigError
+from lmzoo.errors import CheckpointError, ConfigError, InputError
 from lmzoo.gguf.form import ALWAYS_FREE, Form, Settings
 from lmzoo.gguf.forms import FORMS
 from lmzoo.gguf.tokenizer import add_tokenizer
 from lmzoo.hf.weights import MissingTensorError, Reader, check_used
 from lmzoo.layers.rope_scaling import NTK, Linear, Llama3, Yarn, parse_rope_scaling
+from lmzoo.model import LanguageModel
 from lmzoo.storage import atomic
 from lmzoo.storage.models import tensors_of
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
-    from lmzoo.model import LanguageModel
-
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Tensors that stay in float32 beside those with one axis, as llama.cpp's converter keeps them.
 _WIDE = ("_norm.", "norm.", "ffn_gate_inp.", "position_embd.", "ssm_conv1d.", "ssm_a", "ssm_d", "lerp", "time_mix_w")
+_LIMIT = 1 << 32  # of whole numbers
 # Keys with whole numbers as values that are real numbers nevertheless.
 _REAL = ("rope.freq_base", "scale", "softcapping", "epsilon", "bias")
 
@@ -55,35 +55,31 @@ def write_gguf(
     `dtype` of the matrices is float32, float16 or bfloat16, by default that of the model. Raises `CheckpointError`,
     with nothing written, for a model that no architecture of GGUF can hold.
     """
-    path = Path(path)
+    path = arguments.path("path", path)
+    if not isinstance(model, LanguageModel):
+        raise InputError(f"model={type(model).__name__} must be a LanguageModel")
+    if tokenizer is not None and not isinstance(tokenizer, Tokenizer):
+        raise InputError(f"tokenizer={tokenizer!r} must be a tokenizer: lmzoo.load_tokenizer(path)")
     if os.path.lexists(path):
         raise CheckpointError(f"{path}: exists: it is left as it is")
     named = {value: name for name, value in DTYPES.items()}
     wanted = dtype or named.get(model.dtype, "float32")
-    if wanted not in DTYPES:
+    if wanted not in [*DTYPES]:  # a list takes any value, also one without a hash
         raise CheckpointError(f"dtype={wanted!r} must be one of {', '.join(DTYPES)}")
     writer_class = _library()
     settings = settings_of(model)
     form = form_of(model.family, settings, defaults_of(model))
     tensors = converted(model, form, settings)
-    temporary = path.with_name(path.name + atomic.TEMPORARY)
     writer = writer_class(None, form.arch)
-    try:
-        _add_keys(writer, form, settings, wanted)
-        kind = add_tokenizer(writer, tokenizer, settings["vocab_size"])
-        for name, tensor in tensors.items():
-            _add_tensor(writer, name, tensor, wanted)
+    _add_keys(writer, form, settings, wanted)
+    kind = add_tokenizer(writer, tokenizer, settings["vocab_size"])
+    for name, tensor in tensors.items():
+        _add_tensor(writer, name, tensor, wanted)
+    with atomic.filled_file(path) as temporary:
         writer.write_header_to_file(temporary)
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be written: {files.reason(error)}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
     return Written(form.arch, len(tensors), kind)
 
 
@@ -198,6 +194,8 @@ def _add_keys(writer: GGUFWriter, form: Form, settings: Settings, dtype: str) ->
             writer.add_bool(name, value)
         elif isinstance(value, float) or key.endswith(_REAL):
             writer.add_float32(name, float(value))
+        elif not 0 <= value < _LIMIT:
+            raise CheckpointError(f"{key}={value} must be below 2^32 in a GGUF file")
         else:
             writer.add_uint32(name, value)
     rule = parse_rope_scaling(settings.get("rope_scaling", "none"))

@@ -31,6 +31,7 @@ TEMPORARY = ".writing"  # suffix of a file or folder that is not committed yet
 _REPLACED = ".replaced"  # suffix of an old folder while it is replaced
 _LEFTOVER_SECONDS = 24 * 3600  # age at which a temporary file of a shared file belongs to a writer that was killed
 _MAX_JSON = 16 << 20
+_NAME_BYTES, _PART_BYTES = 4000, 255  # limits of the length of a path and of a name in it
 
 Chunk = bytes | memoryview
 
@@ -113,6 +114,24 @@ def new_file(
         _sync(path.parent)
     except OSError as cause:
         raise error(path, cause) from cause
+    finally:
+        discard(temporary)
+
+
+@contextmanager
+def filled_file(path: Path) -> Generator[Path]:
+    """Yields the path of a new, empty file, which another library fills; otherwise as `new_file`."""
+    temporary = _aside(path, TEMPORARY)
+    try:
+        _require_replaceable(path, stat.S_ISREG, "a regular file")
+        discard(temporary)
+        write_new(temporary, [])
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    except OSError as error:
+        raise cannot_write(path, error) from error
     finally:
         discard(temporary)
 
@@ -256,7 +275,7 @@ def discard(path: Path) -> None:
 
 
 def _aside(path: Path, suffix: str) -> Path:
-    return path.with_name(f".{path.name}{suffix}")
+    return path.parent / f".{path.name}{suffix}"
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:
@@ -308,9 +327,20 @@ def _require_replaceable(path: Path, is_kind: Callable[[int], bool], kind: str) 
 
 
 def _require_valid_name(path: Path) -> None:
-    """Raise `OSError` for a name with a NUL character, for which the functions of `os` raise `ValueError`."""
+    """Raise `OSError` for a name that cannot be used, before a folder above it is made.
+
+    For a NUL character, the functions of `os` would raise `ValueError`.
+    """
     if "\0" in str(path):
         raise OSError(errno.EINVAL, "the name has a NUL character")
+    if not path.name:
+        raise OSError(errno.EINVAL, "it has no name of its own")
+    try:
+        longest = max(len(os.fsencode(part)) for part in (*path.parts, _aside(path, TEMPORARY).name))
+    except UnicodeEncodeError as error:
+        raise OSError(errno.EINVAL, "the name has a lone surrogate") from error
+    if longest > _PART_BYTES or len(os.fsencode(path)) > _NAME_BYTES:
+        raise OSError(errno.ENAMETOOLONG, "the name is too long")
 
 
 def _create(path: Path) -> int:

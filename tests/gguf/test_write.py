@@ -20,7 +20,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM
 
 import lmzoo
-from lmzoo.errors import CheckpointError
+from lmzoo.errors import CheckpointError, LmzooError
 from lmzoo.gguf.forms import FORMS
 from lmzoo.gguf.write import converted, defaults_of, form_of, settings_of, write_gguf
 from tests.backbones.against_transformers import random_tokens
@@ -308,3 +308,24 @@ def test_write_gguf_refuses_in_one_line(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(CheckpointError, match=r"need the package gguf: pip install 'lmzoo\[gguf\]'"):
         write_gguf(llama(), tmp_path / "b.gguf")
     assert [path.name for path in tmp_path.iterdir()] == ["a.gguf"]
+
+
+def test_write_gguf_refuses_numbers_that_the_file_cannot_hold(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"context_length=8589934592 must be below 2\^32 in a GGUF file"):
+        write_gguf(llama(context_length=1 << 33), tmp_path / "a.gguf")
+    assert [*tmp_path.iterdir()] == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"model": 3}, "model=int must be a LanguageModel"),
+        ({"path": 3}, "path=3 must be a path"),
+        ({"tokenizer": {"a": 1}}, r"tokenizer=\{'a': 1\} must be a tokenizer"),
+        ({"dtype": [1]}, r"dtype=\[1\] must be one of float32"),
+    ],
+)
+def test_write_gguf_names_a_wrong_argument(arguments: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(LmzooError, match=message):
+        write_gguf(**{"model": llama(), "path": tmp_path / "a.gguf", **arguments})
+    assert [*tmp_path.iterdir()] == []

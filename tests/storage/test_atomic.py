@@ -291,3 +291,28 @@ def test_file_sha256_reads_regular_files_only(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="not a regular file"):
         atomic.file_sha256(tmp_path / "pipe")
+
+
+@pytest.mark.parametrize("name", ["x/" + "a" * 256, "x/" * 2000 + "a", "x/" + "a" * 250, "x/a\0", "x/\ud800", "", "."])
+def test_names_that_cannot_be_written_are_refused_before_a_folder_is_made(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for write in (atomic.new_folder, atomic.new_file, atomic.filled_file):
+        with pytest.raises(CheckpointError, match=r"cannot be written: (the name|it has no name)"), write(Path(name)):
+            raise AssertionError("unreachable")
+    assert not any(tmp_path.iterdir())
+
+
+def test_filled_file_gets_its_name_at_the_end(tmp_path: Path) -> None:
+    path, temporary = tmp_path / "a.bin", tmp_path / ".a.bin.writing"
+    os.mkfifo(temporary)  # a library that opens it would wait for ever
+    with atomic.filled_file(path) as place:
+        assert place == temporary
+        place.write_bytes(b"content")
+        assert not path.exists()
+    assert [*tmp_path.iterdir()] == [path]
+    with pytest.raises(ZeroDivisionError), atomic.filled_file(path) as place:
+        1 // place.write_bytes(b"")
+    assert [*tmp_path.iterdir()] == [path]
+    assert path.read_bytes() == b"content"
