@@ -44,10 +44,17 @@ def ids(name: str, values: Any, vocab_size: int) -> tuple[int, ...]:
 
 
 def path(name: str, value: Any) -> Path:
-    """Returns `value` as a path. Raises `InputError` unless it is a text or a path."""
+    """Returns `value` as a path. Raises `InputError` unless it is a text or a path that a file can have."""
     if not isinstance(value, (str, os.PathLike)):
         raise InputError(f"{name}={value!r} must be a path")
-    return Path(value)
+    found = Path(value)
+    try:
+        usable = b"\0" not in os.fsencode(found)
+    except UnicodeEncodeError:  # a lone surrogate that stands for no byte
+        usable = False
+    if not usable:
+        raise InputError(f"{name}={str(found)!r} cannot be the name of a file")
+    return found
 
 
 def generator(value: Any) -> torch.Generator | None:

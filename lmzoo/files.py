@@ -76,6 +76,11 @@ def parse_toml(content: bytes | str) -> dict[str, Any]:
         raise ValueError(_too_much(error)) from None
 
 
+def real_path(path: str | Path) -> Path:
+    """Returns the absolute path without links. One that is a loop of links stays as it is: opening it will fail."""
+    return Path(os.path.realpath(path))  # `Path.resolve` raises RuntimeError for a loop
+
+
 def reason(error: OSError) -> str:
     """Returns the reason of an `OSError` in words, without its number and its file name."""
     return error.strerror or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -51,3 +52,14 @@ def test_no_positional_names_the_likely_setting() -> None:
     arguments.no_positional("generate", (), "temperature")
     with pytest.raises(InputError, match=r"generate takes its settings by name: write temperature=0.8"):
         arguments.no_positional("generate", (0.8,), "temperature")
+
+
+def test_path_takes_texts_and_paths() -> None:
+    assert arguments.path("out", "a/b") == arguments.path("out", Path("a/b")) == Path("a/b")
+    assert arguments.path("out", "\udcff") == Path("\udcff"), "a name of bytes that are not UTF-8"
+
+
+@pytest.mark.parametrize("value", [5, None, b"a", ["a"], "a\0b", "\ud800"])
+def test_path_refuses_what_no_file_can_be_named(value: Any) -> None:
+    with pytest.raises(InputError, match=r"^out=.* (must be a path|cannot be the name of a file)$"):
+        arguments.path("out", value)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 
 import click
 
 import lmzoo
-from lmzoo import configs, registry, terminal
+from lmzoo import configs, humanize, registry, terminal
 from lmzoo.cli.group import cli, plugin_option, set_option
 from lmzoo.errors import InputError
 
@@ -65,14 +66,12 @@ def decode(
     lmzoo bench decode gpt2.10m --rows 16 --no-compiled
     lmzoo bench decode runs/mamba.tiny --json
     """
-    from pathlib import Path
-
     import torch
 
     from lmzoo.bench import bench_decode, summary
 
     torch.set_num_threads(threads)
-    if Path(target).is_dir():
+    if os.path.isdir(target):
         if overrides:
             raise InputError(f"{target} is a run: --set is for registered names")
         model = lmzoo.load_model(target)
@@ -86,7 +85,7 @@ def decode(
         click.echo("compiling first, up to a minute for each copy (--no-compiled skips this)", err=True)
     figures = bench_decode(model.eval(), rows=rows, tokens=tokens, repeats=repeats, compiled=compiled)
     result = {"target": target, **figures}
-    click.echo(json.dumps(result) if as_json else f"{target}: {summary(result)}")
+    click.echo(json.dumps(result) if as_json else f"{humanize.line(target)}: {summary(result)}")
 
 
 @bench.command("train")

@@ -7,6 +7,7 @@ same tokens in the same order. The rest of the recipe comes from the preset of e
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -118,8 +119,8 @@ def compare(
     else:
         if budget is not None and not {"steps", "train.steps"}.isdisjoint(settings or {}):
             _refuse("the setting steps is given, which is a budget too", budget=budget)
-        tokenizer = tokenizer or DEFAULT_TOKENIZER
-        specs = make_specs(names, data or DEFAULT_DATA, tokenizer, settings or {})
+        data, tokenizer = DEFAULT_DATA if data is None else data, DEFAULT_TOKENIZER if tokenizer is None else tokenizer
+        specs = make_specs(names, data, tokenizer, settings or {})
     if specs[0].train.documents == "isolated":
         _refuse("the rows of isolated documents do not overlap", stride=stride)
     every_seed = make_seeds(specs[0].train.seed, seeds)
@@ -134,7 +135,7 @@ def compare(
     if optimizers is not None:
         rows = with_optimizers(specs, parse_optimizers(optimizers, grids, settings or {}))
         names, specs = list(rows), list(rows.values())
-    found = (folder / FILE).is_file() or (folder / RUNS).is_dir()
+    found = os.path.isfile(folder / FILE) or os.path.isdir(folder / RUNS)
     check_directory(folder, "comparison", found=found, leftovers=(SPEEDS_FILE,))
     emit = fan_out(listeners)
     at_once = choose_workers(workers, engine, runs=seeds * len(names), one_each=seeds == 1 and tune is None)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lmzoo import files
+from lmzoo import arguments, files
 from lmzoo.compare.results import FILE, SCHEMA, CellResult, ModelResult, Reference, Results, Yardstick
 from lmzoo.compare.statistics import Mean, Pair, Statistics
 from lmzoo.errors import InputError
@@ -52,7 +52,7 @@ _LONG = ("curve", "sample", "config", "cells", "checks", "by_position", "by_clas
 
 def load_results(folder: str | Path) -> Results:
     """Read `folder/results.json`. Raises `InputError` of one line for a file that `lmzoo compare` has not written."""
-    path = Path(folder) / FILE
+    path = arguments.path("folder", folder) / FILE
     try:
         content = files.parse_json(files.read_bytes(path, _MAX_BYTES))
     except OSError as error:

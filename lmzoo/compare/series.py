@@ -7,6 +7,7 @@ a report. The losses of all of them, and the curves (`scaling.fit_curve`), are i
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -77,7 +78,7 @@ def compare_sizes(names: Sequence[str], data: str | None, out: str | Path, *, si
     if are_runs(names):
         raise ConfigError(f"sizes={sizes!r} cannot be given: {names[0]} is a finished run")
     folders = [folder / f"params={size:.0f}" for size in numbers]
-    found = (folder / FILE).is_file() or any(part.is_dir() for part in folders)
+    found = os.path.isfile(folder / FILE) or any(map(os.path.isdir, folders))
     check_directory(folder, "comparison of sizes", found=found)
     prepared = _prepared(names, data, numbers, options)
     by_size = {
@@ -93,8 +94,9 @@ def _prepared(
     names: Sequence[str], data: str | None, sizes: Sequence[float], options: Mapping[str, Any]
 ) -> PreparedData:
     """Prepare the text of all comparisons. Raises `ConfigError` for a size that a model cannot have."""
-    tokenizer, settings = options.get("tokenizer") or DEFAULT_TOKENIZER, options.get("settings") or {}
-    specs = make_specs(names, data or DEFAULT_DATA, tokenizer, settings)
+    data, tokenizer = DEFAULT_DATA if data is None else data, options.get("tokenizer")
+    tokenizer, settings = DEFAULT_TOKENIZER if tokenizer is None else tokenizer, options.get("settings") or {}
+    specs = make_specs(names, data, tokenizer, settings)
     emit = fan_out(options.get("listeners", ()))
     prepared = prepare(specs[0].data, tokenizer, emit, specs[0].train.documents)
     for size in sizes:

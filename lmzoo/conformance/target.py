@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import os
 
 from lmzoo import targets
 from lmzoo.model import LanguageModel
@@ -14,6 +14,6 @@ def subjects(target: str) -> list[str] | list[LanguageModel]:
 
     Raises an `LmzooError` for an unknown name, a file that registers no model, or a run that cannot be loaded.
     """
-    if not targets.is_file(target) and Path(target).is_dir():
+    if not targets.is_file(target) and os.path.isdir(target):
         return [models.load_model(target)]
     return targets.model_names(target)

@@ -25,11 +25,11 @@ from lmzoo.hf.own import MODEL_TYPE, PREFIX, own_config
 from lmzoo.hf.shards import INDEX, ONE_FILE
 from lmzoo.hf.tokenizer import is_kept, tokenizer_files
 from lmzoo.hf.writer import unconvert
+from lmzoo.model import LanguageModel
 from lmzoo.storage import atomic, fingerprint, models, safetensors
 
 if TYPE_CHECKING:
     from lmzoo.data.tokenizers import Tokenizer
-    from lmzoo.model import LanguageModel
     from lmzoo.runs.facts import RunFacts
 
 SHARD_BYTES = 5 * 10**9  # of the tensors in one file, as in transformers
@@ -77,8 +77,12 @@ def export(
     path = arguments.path("path", path)
     if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
         raise CheckpointError(f"{path}: exists and is no empty directory: it is left as it is")
-    if shard_bytes < 1:
-        raise InputError(f"shard_bytes={shard_bytes} must be at least 1")
+    if not isinstance(model, LanguageModel):
+        raise InputError(f"model={type(model).__name__} must be a LanguageModel")
+    for name, value in (("model_type", model_type), ("license", license)):
+        if value is not None and not isinstance(value, str):
+            raise InputError(f"{name}={value!r} must be a text")
+    shard_bytes = arguments.count("shard_bytes", shard_bytes, least=1)
     texts = _tokenizer_texts(model, tokenizer)
 
     def problem(kind: str) -> str | None:

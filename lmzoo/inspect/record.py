@@ -41,6 +41,7 @@ def record(model: LanguageModel, idx: Tensor, *, reduce: Reduce | None = None) -
     Costs two forward passes, and T decoding steps if blocks have a state of fixed size. Raises `InputError` as
     `model(idx)` does.
     """
+    model._check_ids("idx", idx)
     recorder = _Recorder(reduce or (lambda _name, value: value))
     with evaluating(model):
         with recorder.hooks(_hooks_of_layers(model, idx.shape[1], recorder)):

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from lmzoo import configs, files
+from lmzoo import arguments, configs, files
 from lmzoo.data.probes import Level, Probe
 from lmzoo.errors import ConfigError
 from lmzoo.storage import atomic
@@ -119,7 +119,7 @@ def write_results(results: Results, folder: Path) -> None:
 
 def read_results(folder: str | Path) -> Results:
     """Read the results of a directory. Raises `ConfigError` for a missing or damaged file, or another schema."""
-    path = Path(folder) / FILE
+    path = arguments.path("folder", folder) / FILE
     try:
         tables = files.parse_json(files.read_bytes(path, _MAX_BYTES))
         schema = tables.pop("schema", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -72,7 +73,7 @@ def run_cells(
     """
     folder, emit = Path(out), fan_out(listeners)
     device = choose_device(device)
-    found = (folder / FILE).exists()
+    found = os.path.lexists(folder / FILE)
     check_directory(folder, "probe results", found=found, leftovers=(UNFINISHED,))
     before = read_results(folder) if found else Results(levels=[], cells=[])
     done = {cell.key: cell for cell in before.cells if cell.status != "failed"}

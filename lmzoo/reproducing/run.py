@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,7 +77,7 @@ def reproduce(
 
 def _require_possible(recipe: Recipe, folder: Path, device: str) -> None:
     """Raise `ConfigError` for a directory of something else, or a device that a part cannot have."""
-    found = (folder / FILE).exists()
+    found = os.path.lexists(folder / FILE)
     check_directory(folder, "reproduction", found=found, leftovers=(PROBES, TEXT))
     if found and recipe_of(folder) != recipe.name:
         raise ConfigError(f"name={recipe.name!r}, but {folder} holds {recipe_of(folder)!r}: give another --out")

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from lmzoo import arguments
+from lmzoo import arguments, files
 from lmzoo.data.store import Documents, TokenSplit
 from lmzoo.data.tokenizers import TOKENIZER_FILE, Tokenizer, load_tokenizer
 from lmzoo.errors import CheckpointError, DataError
@@ -166,7 +166,7 @@ def text_to_read(path: str | Path, documents: Documents | None = None) -> str | 
 
 def run_of(path: str | Path) -> Path:
     """Return the directory of a run, or of the run that a checkpoint belongs to."""
-    place = Path(path).resolve()
+    place = files.real_path(path)
     if place.name == checkpoints.FOLDER:
         return place.parent
     return place.parent.parent if place.parent.name == checkpoints.FOLDER else place

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lmzoo import configs, registry
+from lmzoo import configs, files, registry
 from lmzoo.data.tokenizers import Tokenizer
 from lmzoo.errors import CheckpointError, ConfigError
 from lmzoo.model import LanguageModel
@@ -51,7 +51,7 @@ def start_spec(
     """
     of_start, of_teacher, others = divided(settings)
     model, found, _ = load_run(start, tokenizer)
-    if name is not None and name != model.family and Path(name).resolve() != start.resolve():
+    if name is not None and name != model.family and files.real_path(name) != files.real_path(start):
         raise ConfigError(f"name={name!r}, but the model in {start} is {model.family}: leave the name out")
     if not model.traits.trainable:
         raise ConfigError(f"{start}: {model.family} is not trained by gradients: there is nothing to train further")

@@ -174,3 +174,8 @@ def test_read_results_keeps_no_loss_of_a_seed_for_another(tmp_path: Path) -> Non
     found = [record for record in read_results(tmp_path) if record["model"] == "gpt2.tiny"]
     assert [record["status"] for record in found] == ["trained", "diverged", "trained"]
     assert (found[1]["loss"], found[1]["problem"]) == (None, "nan")
+
+
+def test_read_results_refuses_what_is_no_path() -> None:
+    with pytest.raises(InputError, match="folder=3 must be a path"):
+        read_results(3)  # type: ignore[arg-type]

@@ -308,8 +308,15 @@ def test_export_names_what_it_cannot_use(tmp_path: Path) -> None:
         export(lmzoo.create_model("llama", vocab_size=7, **SMALL), place, tokenizer=ByteTokenizer())
     with pytest.raises(InputError, match=r"^'byte' is not a tokenizer for a model with vocab_size=256$"):
         export(small(), place, tokenizer="byte")  # type: ignore[arg-type]
-    with pytest.raises(InputError, match=r"^shard_bytes=0 must be at least 1$"):
-        export(small(), place, shard_bytes=0)
+    for bad, message in (
+        ({"shard_bytes": 0}, "shard_bytes=0 must be a positive integer"),
+        ({"shard_bytes": "5"}, "shard_bytes='5' must be a positive integer"),
+        ({"model_type": 3}, "model_type=3 must be a text"),
+        ({"license": ["mit"]}, r"license=\['mit'\] must be a text"),
+        ({"model": "llama"}, "model=str must be a LanguageModel"),
+    ):
+        with pytest.raises(InputError, match=f"^{message}$"):
+            export(**{"model": small(), "path": place, **bad})  # type: ignore[arg-type]
     assert not [*tmp_path.iterdir()]
 
 

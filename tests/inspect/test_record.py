@@ -9,9 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import lmzoo
 from lmzoo import registry
 from lmzoo.conformance import subject
 from lmzoo.decoder import Decoder, DecoderConfig
+from lmzoo.errors import InputError
 from lmzoo.inspect.record import record
 from lmzoo.inspect.recording import NAMES, Recording, block_of, kind_of
 from lmzoo.layers.context import Context
@@ -185,3 +187,9 @@ def test_record_of_no_rows() -> None:
 
 def test_record_is_the_function_of_the_package() -> None:
     assert sys.modules["lmzoo.inspect"].record is record
+
+
+@pytest.mark.parametrize("idx", [[[1]], 3, torch.tensor(1), torch.tensor([[99]])])
+def test_record_refuses_what_is_no_tokens(idx: Any) -> None:
+    with pytest.raises(InputError, match=r"^idx "):
+        record(lmzoo.create_model("bigram", vocab_size=11), idx)

@@ -77,7 +77,9 @@ def test_load_run_takes_the_tokenizer_of_a_model_without_one(run: Path, tmp_path
 
 
 def test_load_run_refuses_other_folders(tmp_path: Path) -> None:
-    for path in (tmp_path, tmp_path / "absent"):
+    loop = tmp_path / "loop"
+    loop.symlink_to(loop)
+    for path in (tmp_path, tmp_path / "absent", loop, loop / "x"):
         with pytest.raises(CheckpointError, match=r"is not a run"):
             load_run(path)
 
