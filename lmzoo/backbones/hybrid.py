@@ -110,6 +110,7 @@ class HybridConfig(MixerConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        require_positive(self, "n_heads")
         set_default(self, "n_kv_heads", self.n_heads)
         require_positive(self, "window", "rope_theta", "d_state", "d_conv", "n_experts", "top_k")
         set_default(self, "dt_rank", default_dt_rank(self.d_model))

@@ -210,8 +210,10 @@ def parse_rope_scaling(text: str) -> RopeScaling | None:
     scaling = KINDS[kind](**values)
     if isinstance(scaling, Llama3) and scaling.low >= scaling.high:
         raise ConfigError(f"{where}: low={scaling.low} must be below high={scaling.high}")
-    if isinstance(scaling, Yarn) and scaling.slow >= scaling.fast:
-        raise ConfigError(f"{where}: slow={scaling.slow} must be below fast={scaling.fast}")
+    if isinstance(scaling, Yarn) and not 0 < scaling.slow < scaling.fast:
+        raise ConfigError(f"{where}: slow={scaling.slow} must be above 0 and below fast={scaling.fast}")
+    if isinstance(scaling, LongRope) and scaling.original == 1 and scaling.attention is None:
+        raise ConfigError(f"{where}: original=1 must be at least 2, or have attention=NUMBER")
     if isinstance(scaling, LongRope) and not all((*scaling.short, *scaling.long)):
         raise ConfigError(f"{where}: short and long must have numbers above 0")
     return scaling
@@ -222,6 +224,8 @@ def require_rope_scaling(config: Any, rotated: float) -> None:
     scaling = parse_rope_scaling(config.rope_scaling)
     if scaling is not None:
         scaling.require_pairs(int(rotated + 1e-6) // 2)
+    if isinstance(scaling, Yarn) and config.rope_theta == 1:
+        raise ConfigError(f"rope_theta={config.rope_theta} must not be 1 with rope_scaling={config.rope_scaling!r}")
 
 
 def require_rotary_fraction(config: Any, *, rotated: bool = True) -> int:

@@ -138,7 +138,14 @@ def test_hybrid_passes_sizes_of_mamba_and_positions_on() -> None:
     assert (second.head_dim, second.n_heads, second.n_groups, second.norm_eps) == (16, 6, 2, 0.5)
     assert first.D.shape == (96,)
     assert attention.rope.fraction == 0.5
-    wrong = ({"ssm_head_dim": 5}, {"ssm_head_dim": 0}, {"ssm_groups": 3}, {"expand": 0}, {"rotary_fraction": 2.0})
+    wrong = (
+        {"n_heads": 0},
+        {"ssm_head_dim": 5},
+        {"ssm_head_dim": 0},
+        {"ssm_groups": 3},
+        {"expand": 0},
+        {"rotary_fraction": 2.0},
+    )
     for settings in wrong:
         with pytest.raises(ConfigError, match=next(iter(settings))):
             lmzoo.create_model("hybrid", vocab_size=13, d_model=32, **settings)

@@ -122,6 +122,9 @@ def test_require_rope_scaling_counts_the_rotated_pairs() -> None:
         require_rope_scaling(config, 5.0)
     config.rope_scaling = "none"
     require_rope_scaling(config, 5.0)
+    config = SimpleNamespace(rope_scaling="yarn factor=4 original=8", rope_theta=1.0)
+    with pytest.raises(ConfigError, match=r"^rope_theta=1\.0 must not be 1 with rope_scaling='yarn"):
+        require_rope_scaling(config, 4.0)
 
 
 @pytest.mark.parametrize("scaling", [Linear(1.0), NTK(1.0), Yarn(1.0, 512), Llama3(1.0, 512)])
@@ -162,7 +165,9 @@ def test_parse_rope_scaling_reads_a_rule() -> None:
         ("linear factor=nan", r"factor=nan must be a number from 1 to 2\^40"),
         ("yarn factor=2 original=1.5", r"original=1.5 must be a whole number from 1 to 2\^40"),
         ("llama3 factor=2 original=8 low=4", r"low=4\.0 must be below high=4\.0"),
-        ("yarn factor=2 original=8 slow=40", r"slow=40\.0 must be below fast=32\.0"),
+        ("yarn factor=2 original=8 slow=40", r"slow=40\.0 must be above 0 and below fast=32\.0"),
+        ("yarn factor=2 original=8 slow=0", r"slow=0\.0 must be above 0 and below fast=32\.0"),
+        ("longrope factor=2 original=1 short=1 long=2", r"original=1 must be at least 2, or have attention=NUMBER"),
     ],
 )
 def test_parse_rope_scaling_names_what_is_wrong(text: str, message: str) -> None:
