@@ -32,7 +32,7 @@ from lmzoo.layers.stack import Residual, Stack
 from lmzoo.ops.gelu import gelu_tanh
 from lmzoo.registry import register_model
 
-KINDS = ("local", "global")
+KINDS = ("local", "window", "global")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,7 @@ class Gemma3Config(DecoderConfig):
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"pattern": "local global", "qk_norm": False, "attention_cap": 2.0, "logit_cap": 3.0, "query_scalar": 24.0},
         {"pattern": "global", "qk_norm": False, "post_norms": False},
+        {"pattern": "window local global", "window": 5, "rope_scaling": "yarn factor=2 original=8"},
     )
 
     n_layers: int = 6  # number of blocks
@@ -50,10 +51,10 @@ class Gemma3Config(DecoderConfig):
     n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
     head_dim: int | None = None  # width of a head; None: d_model / n_heads
     d_ff: int | None = None  # width of the feed-forward layers; None: 8/3 d_model, rounded up to a multiple of 32
-    pattern: str = "local*5 global"  # what the layers see, from bottom to top, repeated up to n_layers
-    window: int = 64  # tokens that a local layer sees, the present one included
-    rope_theta: float = 1000000.0  # base of the rotary wavelengths in global layers
-    rope_scaling: str = "none"  # of global layers, for longer texts: "linear factor=8" (lmzoo.layers.rope_scaling)
+    pattern: str = "local*5 global"  # layers, repeated: "global", "window", or "local" with its own rotary wavelengths
+    window: int = 64  # tokens that layers "window" and "local" see, the present one included
+    rope_theta: float = 1000000.0  # base of the rotary wavelengths, but in local layers
+    rope_scaling: str = "none"  # the same, for longer texts: "linear factor=8" (lmzoo.layers.rope_scaling)
     local_rope_theta: float = 10000.0  # base of the rotary wavelengths in local layers
     qk_norm: bool = True  # queries and keys are normalized
     post_norms: bool = True  # a norm after each branch too
@@ -88,13 +89,13 @@ class Gemma3(Decoder):
     config_class = Gemma3Config
 
     def block(self, config: Any, layer: int) -> Stack:
-        is_local = pattern(config.pattern, config.n_layers, KINDS)[layer] == "local"
+        kind = pattern(config.pattern, config.n_layers, KINDS)[layer]
         rope = Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling))
         options: dict[str, Any] = {
             "n_kv_heads": config.n_kv_heads,
             "head_dim": config.head_dim,
-            "window": config.window if is_local else None,
-            "rope": Rope(config.local_rope_theta) if is_local else rope,
+            "window": None if kind == "global" else config.window,
+            "rope": Rope(config.local_rope_theta) if kind == "local" else rope,
             "scale": None if config.query_scalar is None else config.query_scalar**-0.5,
         }
         if config.qk_norm:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from lmzoo.configs import require_heads, require_positive, set_default
+from lmzoo.configs import require, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
@@ -29,7 +29,9 @@ from lmzoo.layers.scored_attention import ScoredAttention
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
 
-KINDS = ("rope", "full", "nope")
+WINDOWS = ("rope", "nope_window")
+UNROTATED = ("nope", "nope_window")
+KINDS = ("rope", "full", *UNROTATED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,6 +43,7 @@ class LlamaConfig(DecoderConfig):
         {"pattern": "rope nope", "rope_scaling": "yarn factor=2 original=8", "attention_bias": "qkv", "window": 5},
         {"pattern": "rope full", "window": 5, "rotary_fraction": 0.5},
         {"mlp": "relu2", "mlp_bias": True, "post_norms": True},
+        {"pattern": "nope_window full", "window": 5},
     )
 
     n_heads: int = 4  # attention heads
@@ -49,8 +52,8 @@ class LlamaConfig(DecoderConfig):
     d_ff: int | None = None  # width of the feed-forward layers; None: 8/3 d_model, rounded up to a multiple of 32
     mlp: Literal["swiglu", "relu2"] = "swiglu"  # the feed-forward layers: SwiGLU, or a plain one with a squared ReLU
     mlp_bias: bool = False  # feed-forward layers have biases
-    window: int | None = None  # tokens that each layer "rope" sees, the present one included; None: all
-    pattern: str = "rope"  # layers from bottom to top, repeated: "rope*3 nope"; "full": no window
+    window: int | None = None  # tokens that layers "rope" and "nope_window" see, the present one included; None: all
+    pattern: str = "rope"  # layers from bottom to top, repeated: "rope*3 nope"; "full": no window; "nope": no positions
     rope_theta: float = 10000.0  # base of the rotary wavelengths
     rotary_fraction: float = 1.0  # rotated share of a head's features: the first ones, rounded down to an even number
     rope_scaling: str = "none"  # for longer texts: "linear factor=4", yarn, longrope, ... (lmzoo.layers.rope_scaling)
@@ -66,10 +69,12 @@ class LlamaConfig(DecoderConfig):
         require_positive(self, "d_ff", "rope_theta")
         set_default(self, "n_kv_heads", self.n_heads)
         kinds = pattern(self.pattern, self.n_layers, KINDS)
-        rotated = {*kinds} != {"nope"}
+        rotated = not {*kinds} <= {*UNROTATED}
         require_heads(self, rotated=rotated)
         if self.window is not None:
             require_positive(self, "window")
+        message = f"pattern={self.pattern!r} has nope_window: window must be a number"
+        require(self.window is not None or "nope_window" not in kinds, message)
         require_rope_scaling(self, require_rotary_fraction(self, rotated=rotated))
 
 
@@ -95,9 +100,9 @@ class Llama(Decoder):
     def make_attention(self, config: Any, kind: str) -> Attention:
         """Returns attention of a kind in the pattern."""
         options: dict[str, Any] = {"n_kv_heads": config.n_kv_heads, "head_dim": config.head_dim}
-        if kind != "nope":
+        if kind not in UNROTATED:
             options["rope"] = Rope(config.rope_theta, config.rotary_fraction, parse_rope_scaling(config.rope_scaling))
-        if kind == "rope":
+        if kind in WINDOWS:
             options["window"] = config.window
         if config.qk_norm:
             options["qk_norm"] = each_head(partial(RMSNorm, eps=config.norm_eps))

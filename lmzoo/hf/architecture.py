@@ -165,6 +165,15 @@ class Only(Key):
 
 
 @dataclass(frozen=True)
+class Unread(Only):
+    """A key in files of the hub that transformers does not read. Its value must describe what transformers computes."""
+
+    def inverse(self, key: str, ours: Settings) -> Mapping[str, Any]:  # noqa: ARG002
+        """Returns nothing: nobody needs the key."""
+        return {}
+
+
+@dataclass(frozen=True)
 class Unused(Key):
     """A key of this architecture that has no effect on the logits."""
 

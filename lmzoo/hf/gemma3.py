@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused
-from lmzoo.hf.keys import ATTENTION, GELU_TANH, rope, ropes_by_kind, scaling_keys
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused
+from lmzoo.hf.keys import ATTENTION, GELU_TANH, ROPE, rope, ropes_by_kind, scaling_keys
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.weights import Weights
-from lmzoo.hf.windows import all_but_each
+from lmzoo.hf.windows import all_but_each, window_keys
 
 WEIGHTS: Weights = {
     **LLAMA,
@@ -36,9 +36,18 @@ KEYS = {
 }
 
 
-def _both_thetas(config: Config) -> dict[str, Any]:
-    found = rope().settings(config)
-    return {**found, "local_rope_theta": found["rope_theta"]}
+def _gemma2(config: Config) -> dict[str, Any]:
+    """Returns the layers. Windows have the rotary positions of the other layers, with a rule for longer texts too."""
+    found, windows = rope().settings(config), all_but_each(2, _KINDS).settings(config)
+    if found["rope_scaling"] != "none":
+        windows = {**windows, "pattern": windows["pattern"].replace("local", "window")}
+    return {**found, **windows, "local_rope_theta": found["rope_theta"]}
+
+
+def _gemma2_keys(ours: Settings) -> dict[str, Any]:
+    windowed = "local" if ours["rope_scaling"] is None else "window"
+    kinds = {"sliding_attention": windowed, "full_attention": "global"}
+    return {**rope().inverse_of(ours), **window_keys(kinds)(ours)}
 
 
 GEMMA2 = Architecture(
@@ -48,10 +57,12 @@ GEMMA2 = Architecture(
     weights=WEIGHTS,
     keys={
         **KEYS,
+        "sliding_window_pattern": Unread(2),
         "final_logit_softcapping": To("logit_cap", 30.0),
         "attn_logit_softcapping": To("attention_cap", 50.0),
     },
-    together=(all_but_each(2, _KINDS), Together(rope().keys, _both_thetas, rope().inverse)),
+    together=(Together((*ROPE, "layer_types", "sliding_window"), _gemma2, _gemma2_keys),),
+    aliases={"sliding_window_size": "sliding_window"},
     fixed={"qk_norm": False},
 )
 VAULTGEMMA = replace(

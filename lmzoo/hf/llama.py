@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.architecture import (
+    Architecture,
+    Config,
+    Only,
+    Settings,
+    To,
+    Together,
+    Unread,
+    Unused,
+    layer_words,
+    refused,
+)
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
 from lmzoo.hf.layouts import gate_and_up, qkv_rows
 from lmzoo.hf.weights import Head, Weights
@@ -51,11 +62,14 @@ def all_biases(key: str) -> Together:
     return Together((key,), settings, lambda ours: {key: ours["mlp_bias"]})
 
 
+_NO_WINDOW = "has sliding_attention: use_sliding_window must be true, and sliding_window a number"
+
+
 def _windows(config: Config) -> dict[str, Any]:
     """Returns the window, and which layers have it: from `max_window_layers` on, or those in `layer_types`."""
-    kinds, window = config.get("layer_types"), config.value("sliding_window", 4096)
-    if not config.value("use_sliding_window", False):
-        window = None
+    kinds, window = config.get("layer_types"), None
+    if config.value("use_sliding_window", False) and config.get("sliding_window", 4096) is not None:
+        window = config.value("sliding_window", 4096)
     if kinds is not None:
         words = config.words("layer_types", KINDS)
     else:
@@ -64,7 +78,7 @@ def _windows(config: Config) -> dict[str, Any]:
     if "rope" not in words:
         return {}
     if window is None:
-        raise refused("layer_types", kinds, "has sliding_attention, but use_sliding_window is false")
+        raise refused("layer_types", kinds, _NO_WINDOW)
     return {"window": window, "pattern": " ".join(words)}
 
 
@@ -83,7 +97,13 @@ LLAMA = Architecture(
     classes=("LlamaForCausalLM",),
     family="llama",
     weights=WEIGHTS,
-    keys={**KEYS, "attention_bias": To("attention_bias", default=False, values=BIASES), "mlp_bias": MLP_BIAS},
+    keys={
+        **KEYS,
+        "attention_bias": To("attention_bias", default=False, values=BIASES),
+        "mlp_bias": MLP_BIAS,
+        "rope_interleaved": Unread(False),
+        **{key: Unused() for key in ("is_llama_config", "max_sequence_length")},
+    },
     together=(rope(),),
     buffers=INV_FREQ,
 )
@@ -101,7 +121,7 @@ QWEN2 = Architecture(
     classes=("Qwen2ForCausalLM",),
     family="llama",
     weights=WEIGHTS,
-    keys={**KEYS, "num_key_value_heads": To("n_kv_heads", 32)},
+    keys={**KEYS, "num_key_value_heads": To("n_kv_heads", 32), "use_mrope": Unread(False)},
     together=(rope(), WINDOWS),
     fixed={"attention_bias": "qkv"},
     buffers=INV_FREQ,
@@ -133,23 +153,26 @@ def _rope_or_none(config: Config) -> dict[str, Any]:
     windows, window = config.value("use_sliding_window", False), config.value("sliding_window", 0)
     if config.get("layer_types") is not None:
         kinds = config.words("layer_types", KINDS)
+        if "rope" in kinds and not (windows and window):
+            raise refused("layer_types", config["layer_types"], _NO_WINDOW)
     else:
         kinds = ["rope" if windows and window and not flag else "full" for flag in rotates]
-    windowed = [windows and window and kind == "rope" for kind in kinds]
-    if any(has_window and not flag for has_window, flag in zip(windowed, rotates, strict=True)):
-        raise refused(
-            "use_sliding_window", windows, "must be false: lmzoo has no layers with a window and no positions"
-        )
-    words = [("rope" if has else "full") if flag else "nope" for has, flag in zip(windowed, rotates, strict=True)]
-    return {"pattern": " ".join(words), "window": window if "rope" in words else None}
+    words = [_SMOLLM3[kind == "rope", bool(flag)] for kind, flag in zip(kinds, rotates, strict=True)]
+    return {"pattern": " ".join(words), "window": window if "rope" in kinds else None}
+
+
+# Our words, by whether a layer has a window, and positions.
+_SMOLLM3 = {(True, True): "rope", (False, True): "full", (True, False): "nope_window", (False, False): "nope"}
 
 
 def _rope_or_none_keys(ours: Settings) -> dict[str, Any]:
     words = ours["pattern"]
-    found: dict[str, Any] = {"no_rope_layers": [int(word != "nope") for word in words], "use_sliding_window": False}
-    if "rope" in words:
-        kinds = ["sliding_attention" if word == "rope" else "full_attention" for word in words]
-        found |= {"use_sliding_window": True, "sliding_window": ours["window"], "layer_types": kinds}
+    theirs = {word: kind for kind, word in _SMOLLM3.items()}
+    kinds = [theirs[word] for word in words]
+    found: dict[str, Any] = {"no_rope_layers": [int(rotates) for _, rotates in kinds], "use_sliding_window": False}
+    if any(has_window for has_window, _ in kinds):
+        layers = ["sliding_attention" if has_window else "full_attention" for has_window, _ in kinds]
+        found |= {"use_sliding_window": True, "sliding_window": ours["window"], "layer_types": layers}
     return found
 
 
@@ -178,6 +201,10 @@ SMOLLM3 = Architecture(
 
 def _long_positions(config: Config) -> dict[str, Any]:
     """Returns the rotary positions of Phi-3; the key of the config for the length of the training has a default."""
+    key = "rope_scaling" if config.table("rope_scaling") else "rope_parameters"
+    parameters = config.table(key)
+    if parameters.get("rope_type", parameters.get("type")) in ("su", "yarn"):  # names of old files
+        config = Config({**config, key: {**parameters, "rope_type": "longrope"}})
     found = dict(_PHI3_ROPE.settings(Config({"original_max_position_embeddings": 4096, **config})))
     rule = found["rope_scaling"].partition(" ")[0]
     if rule not in ("none", "longrope"):
@@ -206,6 +233,9 @@ PHI3 = Architecture(
         "rms_norm_eps": To("norm_eps", 1e-5),
         "sliding_window": To("window", None),
         "attention_bias": Only(False),
+        "lm_head_bias": Unread(False),
+        "full_attn_mod": Unread(1),
+        "interpolate_factor": Unread(1),
     },
     together=(Together(_PHI3_ROPE.keys, _long_positions, _long_positions_keys),),
     buffers=INV_FREQ,

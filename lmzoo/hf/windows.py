@@ -23,6 +23,8 @@ def all_but_each(every: int, kinds: Mapping[str, str]) -> Together:
         else:
             layers = range(1, config.layers() + 1)
             words = [kinds["sliding_attention" if layer % n else "full_attention"] for layer in layers]
+        if config.get("sliding_window", 4096) is None:
+            raise refused("sliding_window", None, "must be a number")
         return {"pattern": " ".join(words), "window": config.value("sliding_window", 4096)}
 
     return Together(("layer_types", "sliding_window", "sliding_window_pattern"), settings, window_keys(kinds))

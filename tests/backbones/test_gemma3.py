@@ -116,5 +116,5 @@ def test_gemma3_config_names_field_and_rule() -> None:
         lmzoo.create_model("gemma3", vocab_size=13, head_dim=7)
     with pytest.raises(ConfigError, match=r"attention_cap=0\.0 must be above 0"):
         lmzoo.create_model("gemma3", vocab_size=13, attention_cap=0.0)
-    with pytest.raises(ConfigError, match=r"'all' must be one of local, global"):
+    with pytest.raises(ConfigError, match=r"'all' must be one of local, window, global"):
         lmzoo.create_model("gemma3", vocab_size=13, pattern="all")

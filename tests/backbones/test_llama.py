@@ -163,3 +163,5 @@ def test_llama_config_names_field_and_rule() -> None:
         lmzoo.create_model("llama", vocab_size=13, rope_scaling="yarn factor=4")
     with pytest.raises(ConfigError, match=r"pattern='local': 'local' must be one of rope, full, nope"):
         lmzoo.create_model("llama", vocab_size=13, pattern="local")
+    with pytest.raises(ConfigError, match=r"pattern='rope nope_window' has nope_window: window must be a number"):
+        lmzoo.create_model("llama", vocab_size=13, pattern="rope nope_window")

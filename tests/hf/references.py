@@ -349,6 +349,7 @@ CASES: dict[str, Case] = {
                 "use_sliding_window": True,
                 "sliding_window": 5,
             },
+            "windows without positions": {"use_sliding_window": True, "sliding_window": 5},
         },
     ),
     "phi3": Case(
@@ -371,11 +372,17 @@ CASES: dict[str, Case] = {
     "gemma": Case({**LLAMA, "head_dim": 12}, {"tied, yarn": {"tie_word_embeddings": True, **YARN}}),
     "vaultgemma": Case(
         {**GEMMA, "attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0},
-        {"no caps": {"attn_logit_softcapping": None, "final_logit_softcapping": None, "tie_word_embeddings": False}},
+        {
+            "no caps": {"attn_logit_softcapping": None, "final_logit_softcapping": None, "tie_word_embeddings": False},
+            "yarn": YARN,
+        },
     ),
     "gemma2": Case(
         {**GEMMA, "attn_logit_softcapping": 1.5, "final_logit_softcapping": 2.0},
-        {"no caps": {"attn_logit_softcapping": None, "final_logit_softcapping": None, "tie_word_embeddings": False}},
+        {
+            "no caps": {"attn_logit_softcapping": None, "final_logit_softcapping": None, "tie_word_embeddings": False},
+            "yarn": YARN,
+        },
     ),
     "gemma3_text": Case(
         {
