@@ -30,6 +30,14 @@ WEIGHTS: Weights = {
     "head.weight": Head("lm_head.weight", tokens="transformer.word_embeddings.weight"),
 }
 
+
+def _slices(config: Config) -> dict[str, Any]:
+    """Refuses sums over slices of the last projections, in which transformers leaves out the biases."""
+    if config.value("slow_but_exact", False) and config.value("pretraining_tp", 1) > 1:
+        raise refused("slow_but_exact", True, "must be false with pretraining_tp above 1")
+    return {}
+
+
 BLOOM = Architecture(
     model_type="bloom",
     classes=("BloomForCausalLM",),
@@ -47,9 +55,10 @@ BLOOM = Architecture(
         "tie_word_embeddings": To("tie_embeddings", default=True),
         "apply_residual_connection_post_layernorm": Only(False),
         "offset_alibi": Unused(),
-        **{key: Unused() for key in ("slow_but_exact", "skip_bias_add", "skip_bias_add_qkv", "bias_dropout_fusion")},
+        **{key: Unused() for key in ("skip_bias_add", "skip_bias_add_qkv", "bias_dropout_fusion")},
         **{key: Unused() for key in ("attention_softmax_in_fp32", "masked_softmax_fusion")},
     },
+    together=(Together(("slow_but_exact", "pretraining_tp"), _slices, lambda _: {}),),
     aliases={"n_embed": "hidden_size", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"},
     fixed={"embedding_norm": True},
     prefix="transformer.",

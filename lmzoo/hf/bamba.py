@@ -73,6 +73,7 @@ BAMBA = Architecture(
         "mlp_bias": Only(False),
         "time_step_limit": UNLIMITED,
         **{key: Unused() for key in ("mamba_chunk_size", "num_logits_to_keep", "z_loss_coefficient")},
+        "attn_rotary_emb": Unused(),
     },
     together=(
         MIXER_HEADS,

@@ -69,7 +69,8 @@ def latent_attention(config: Config, kv_heads: int | None = None) -> dict[str, A
     if kv_heads not in (None, heads):
         raise refused("num_key_value_heads", kv_heads, f"must be num_attention_heads={heads}")
     parameters = config.table("rope_scaling") or config.table("rope_parameters")
-    everywhere, found = parameters.value("mscale_all_dim", 0.0, float), {**rope().settings(config)}
+    rotated = Config({**config, "head_dim": config.value("qk_rope_head_dim", 64)})
+    everywhere, found = parameters.value("mscale_all_dim", 0.0, float), {**rope().settings(rotated)}
     if everywhere and found["rope_scaling"] != "none":
         found["sharpness"] = yarn_magnitude(everywhere, parameters.value("factor", 1.0, float)) ** 2
     return {"n_heads": heads, **found}

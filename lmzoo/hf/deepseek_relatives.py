@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unread, Unused
 from lmzoo.hf.deepseek import (
     DEEPSEEK_V3,
     DENSE_FIRST,
@@ -16,13 +17,20 @@ from lmzoo.hf.deepseek import (
     latent_attention_keys,
 )
 
+
+def _dense(config: Config) -> Mapping[str, Any]:
+    """Returns the number of first layers without experts."""
+    return DENSE_FIRST.settings(Config({**config, "first_k_dense_replace": 1}))
+
+
 GLM4_MOE_LITE = Architecture(
     model_type="glm4_moe_lite",
     classes=("Glm4MoeLiteForCausalLM",),
     family="deepseek",
     weights=DEEPSEEK_V3.weights,
     keys={
-        **{key: meaning for key, meaning in DEEPSEEK_V3.keys.items() if key != "first_k_dense_replace"},
+        **{key: meaning for key, meaning in DEEPSEEK_V3.keys.items() if key != "head_dim"},
+        "first_k_dense_replace": Unread(1),  # transformers reads mlp_layer_types
         "rms_norm_eps": To("norm_eps", 1e-5),
         "q_lora_rank": To("q_rank", 768),
         "qk_nope_head_dim": To("nope_dim", 192),
@@ -34,9 +42,13 @@ GLM4_MOE_LITE = Architecture(
     together=(
         Together(ROTARY, partial(latent_attention, kv_heads=20), latent_attention_keys),
         groups(1, 1, 4),
-        DENSE_FIRST,
+        Together(("mlp_layer_types",), _dense, DENSE_FIRST.inverse),
     ),
-    aliases={"num_local_experts": "n_routed_experts", "num_mtp_layers": "num_nextn_predict_layers"},
+    aliases={
+        "num_local_experts": "n_routed_experts",
+        "num_mtp_layers": "num_nextn_predict_layers",
+        "head_dim": "qk_rope_head_dim",
+    },
     buffers=MTP_LAYER,
 )
 

@@ -97,7 +97,7 @@ FALCON_H1 = Architecture(
         "mamba_use_mlp": Only(True),
         "attn_layer_indices": Only(None),
         "time_step_limit": UNLIMITED,
-        **{key: Unused() for key in ("mamba_chunk_size", "num_logits_to_keep")},
+        **{key: Unused() for key in ("mamba_chunk_size", "num_logits_to_keep", "mlp_expansion_factor")},
     },
     together=(
         rope(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmzoo.hf.architecture import Architecture, Only, To, Unused
+from lmzoo.hf.architecture import Architecture, Only, To, Unread, Unused
 from lmzoo.hf.keys import GELUS, SIZES, rope
 from lmzoo.hf.layouts import PerHead, qkv_rows
 from lmzoo.hf.weights import Head, Weights
@@ -81,6 +81,11 @@ STARCODER2 = Architecture(
         "hidden_act": To("activation", "gelu_pytorch_tanh", GELUS),
         "tie_word_embeddings": To("tie_embeddings", default=True),
         "residual_dropout": Unused(),
+        "mlp_type": Unread("default"),
+        "norm_type": Unread("layer_norm"),
+        **{key: Unused() for key in ("activation_function", "layer_norm_epsilon", "rms_norm_eps")},
+        **{key: Unused() for key in ("scale_attn_weights", "attention_softmax_in_fp32")},
+        "scale_attention_softmax_in_fp32": Unused(),
     },
     together=(rope(),),
     fixed={"parallel_residual": False, "rotary_fraction": 1.0},

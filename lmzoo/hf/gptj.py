@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from lmzoo.hf import keys as shared
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unread, Unused
 from lmzoo.hf.keys import EVERY, GELU_TANH, SWIGLU, plain_heads, rope
 from lmzoo.hf.layouts import Neighbors, Rows, Source, Stacked, Transposed, gate_and_up
 from lmzoo.hf.llama import BIASES, QKV_BIASES
@@ -194,6 +194,7 @@ COHERE = Architecture(
         "use_qk_norm": To("qk_norm", default=False),
         "attention_bias": To("attention_bias", default=False, values=BIASES),
         "tie_word_embeddings": To("tie_embeddings", default=True),
+        "model_max_length": Unused(),
     },
     together=(rope(500000.0),),
     fixed={"gated": True, "norm_bias": False, "mlp_bias": False, "head_bias": False},
@@ -205,7 +206,17 @@ COHERE2 = replace(
     COHERE,
     model_type="cohere2",
     classes=("Cohere2ForCausalLM",),
-    keys={key: meaning for key, meaning in COHERE.keys.items() if key != "use_qk_norm"},
+    keys={
+        **COHERE.keys,
+        "use_qk_norm": Unread(False),
+        "order_of_interleaved_layers": Unread("local_attn_first"),
+        "position_embedding_type": Unread("rope_gptj"),
+        "rotary_pct": Unread(1.0),
+        "use_gated_activation": Unread(True),
+        "use_parallel_block": Unread(True),
+        **{key: Unused() for key in ("use_embedding_sharing", "use_parallel_embedding", "cache_implementation")},
+        **{key: Unused() for key in ("layer_switch", "_sliding_window_pattern")},
+    },
     together=(
         *(rope(), plain_heads(8192, 64)),
         all_but_each(4, {"sliding_attention": "window", "full_attention": "nope"}),

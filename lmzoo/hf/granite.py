@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.architecture import (
+    Architecture,
+    Config,
+    Key,
+    Only,
+    Settings,
+    To,
+    Together,
+    Unread,
+    Unused,
+    layer_words,
+    refused,
+)
 from lmzoo.hf.bamba import WEIGHTS as BAMBA
 from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, plain_heads, rope
 from lmzoo.hf.layouts import Either, Source
@@ -70,6 +82,8 @@ def _factors(config: Config) -> dict[str, Any]:
     factor = config.value("logits_scaling", 1.0, float)
     if factor <= 0:
         raise refused("logits_scaling", factor, "must be above 0")
+    if config.value("head_dim", width) < 1:
+        raise refused("hidden_size", config.get("hidden_size"), "must be at least num_attention_heads")
     scale = config.value("attention_multiplier", config.value("head_dim", width) ** -0.5, float)
     return {"attention_scale": float(scale), "logit_divisor": 1 / factor}
 
@@ -184,6 +198,8 @@ GRANITEMOEHYBRID = Architecture(
         "mamba_proj_bias": Only(False),
         "time_step_limit": UNLIMITED,
         "mamba_chunk_size": Unused(),
+        "normalization_function": Unread("rmsnorm"),
+        "init_method": Unused(),
     },
     together=(
         Together((*ROPE, "layer_types", "position_embedding_type"), _pattern, _pattern_keys),

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused, refused
 from lmzoo.hf.keys import EVERY, GELU_TANH, ROPE, rope
 from lmzoo.hf.layouts import InLayer, Rows, Source, Squeezed, gate_and_up, qkv_rows
 from lmzoo.hf.weights import Head, Weights
@@ -136,6 +136,7 @@ RECURRENT_GEMMA = Architecture(
         "head_dim": Unused(),  # computed: hidden_size / num_attention_heads
         "attention_bias": Only(False),
         "tie_word_embeddings": To("tie_embeddings", default=True),
+        "embeddings_scale_by_sqrt_dim": Unread(True),
         **{key: Unused() for key in ("w_init_variance_scale", "final_w_init_variance_scale")},  # initial values
     },
     together=(
@@ -143,5 +144,5 @@ RECURRENT_GEMMA = Architecture(
         Together(("num_key_value_heads",), _kv_heads, lambda ours: {"num_key_value_heads": ours["n_kv_heads"]}),
         Together((*ROPE, "hidden_size"), _positions, _positions_keys),
     ),
-    aliases={"sliding_window": "attention_window_size"},
+    aliases={"sliding_window": "attention_window_size", "_block_types": "block_types"},
 )

@@ -16,9 +16,11 @@ WITHOUT_EFFECT = frozenset(
         *("model_type", "architectures", "auto_map", "transformers_version", "_name_or_path", "name_or_path"),
         *("dtype", "torch_dtype", "_commit_hash", "_attn_implementation", "attn_implementation"),
         *("_attn_implementation_autoset", "_experts_implementation", "use_bfloat16", "torchscript", "tf_legacy_loss"),
+        *("transformers.js_config", "unsloth_fixed", "unsloth_version", "tokenizer_name"),
         # training
         *("initializer_range", "attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop"),
         *("resid_dropout", "embd_dropout", "dropout", "activation_dropout", "embedding_dropout", "layerdrop"),
+        *("attention_probs_dropout_prob", "hidden_dropout_prob", "neftune_noise_alpha"),
         *("use_cache", "gradient_checkpointing", "output_attentions", "output_hidden_states", "return_dict"),
         *("return_dict_in_generate", "output_scores", "use_return_dict", "chunk_size_feed_forward", "is_decoder"),
         # other tasks
@@ -82,16 +84,24 @@ def rope(
 
     def settings(config: Config) -> dict[str, Any]:
         parameters = config.table("rope_scaling") or config.table("rope_parameters")
-        rotated = config.value("partial_rotary_factor", config.value(old, share, float), float)
+        rotated = config.value(old or "partial_rotary_factor", share, float)
         rotated = parameters.value("partial_rotary_factor", rotated, float)
         if not 0 <= rotated <= 1:
             raise refused("partial_rotary_factor", rotated, "must be from 0 to 1")
         if fraction is None and rotated != 1:
             raise refused("partial_rotary_factor", rotated, "must be 1")
         equal = config.value("hidden_size", 0) // max(1, config.value("num_attention_heads", 1))
-        if int(rotated * config.value("head_dim", equal if width is None else width)) % 2:
+        head = config.value("head_dim", equal if width is None else width)
+        if rotated == 1 and head % 2:
+            raise refused("head_dim", head, "must be even to be rotated")
+        if int(rotated * head) % 2:
             raise refused("partial_rotary_factor", rotated, "must give an even number of features to rotate")
-        found = rope_settings(config, parameters, config.value(base, theta, float), scaled=scaled)
+        read = Config({"rope_theta": config.get(base)})  # under this name alone
+        found = rope_settings(Config({**config, **read}), parameters, theta, scaled=scaled)
+        ours = {"rope_theta": found["rope_theta"], "partial_rotary_factor": rotated}
+        for key in ours.keys() - {base, old or "partial_rotary_factor"}:
+            if config.value(key, ours[key], float) != ours[key]:
+                raise refused(key, config[key], f"must be {ours[key]}: transformers reads {base} and {old}")
         return found if fraction is None else {**found, fraction: float(rotated)}
 
     def inverse(ours: Settings) -> dict[str, Any]:
@@ -120,9 +130,14 @@ def ropes_by_kind(config: Config, theta: float, local_theta: float) -> dict[str,
     everywhere |= config.table("rope_scaling")
     if scaling(config, local) != "none":
         raise refused("rope_type", local.get("rope_type"), "of sliding_attention must be 'default'")
+    for each in (everywhere, local):
+        for key, value in (("truncate", True), ("partial_rotary_factor", 1)):
+            if each.get(key, value) != value:
+                raise refused(key, each[key], f"must be {value}: transformers reads no other for each kind of layers")
+    plain = Config({key: value for key, value in config.items() if key != "original_max_position_embeddings"})
     return {
         "rope_theta": everywhere.value("rope_theta", config.value("rope_theta", theta, float), float),
-        "rope_scaling": scaling(config, everywhere),
+        "rope_scaling": scaling(plain, everywhere),
         "local_rope_theta": local.value("rope_theta", local_theta, float),
     }
 
@@ -221,6 +236,8 @@ def rope_keys(ours: Settings) -> dict[str, Any]:
 
 def _number(parameters: Config, key: str) -> float:
     value = parameters.value(key, _DEFAULTS.get(key), float)
+    if value == 0 and key in _DEFAULTS:  # as in transformers
+        value = _DEFAULTS[key]
     if value is None:
         raise refused(key, None, "must be a number")
     return value

@@ -71,7 +71,8 @@ _LLAMA3 = {"rope_type": "llama3", "factor": 16.0, "low_freq_factor": 1.0, "high_
 def _cwm(config: Config) -> dict[str, Any]:
     """Returns the window, which three of four layers have, and the rotary positions, by default scaled."""
     if config.get("rope_parameters") is None and not config.table("rope_scaling"):
-        config = Config({**config, "rope_parameters": {**_LLAMA3, "original_max_position_embeddings": 8192}})
+        default = {**_LLAMA3, "rope_theta": 1e6, "original_max_position_embeddings": 8192}  # also beside rope_theta
+        config = Config({**config, "rope_parameters": default})
     kinds = ["sliding_attention" if layer % 4 else "full_attention" for layer in range(config.layers())]
     kinds = config.get("layer_types") or kinds
     return {**rope(1e6).settings(config), **_windows(Config({"sliding_window": 8192, **config, "layer_types": kinds}))}

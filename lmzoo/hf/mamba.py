@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unread, Unused, refused
 from lmzoo.hf.keys import EVERY, SWIGLU
 from lmzoo.hf.layouts import Source, Squeezed
 from lmzoo.hf.weights import Head, Weights
@@ -60,8 +60,11 @@ KEYS: dict[str, Key] = {
     "residual_in_fp32": Unused(),
     "use_mambapy": Unused(),
     "use_associative_scan": Unused(),
-    "intermediate_size": Unused(),  # computed: expand * hidden_size
+    **{key: Unused() for key in ("intermediate_size", "d_inner")},  # computed: expand * hidden_size
+    "rms_norm": Unread(True),
+    **{key: Unused() for key in ("fused_add_norm", "pad_vocab_size_multiple", "ssm_cfg")},
 }
+ALIASES = {"d_model": "hidden_size", "n_layer": "num_hidden_layers"}
 MAMBA = Architecture(
     model_type="mamba",
     classes=("MambaForCausalLM",),
@@ -69,6 +72,7 @@ MAMBA = Architecture(
     weights=WEIGHTS,
     keys=KEYS,
     together=(step_rank("time_step_rank"),),
+    aliases=ALIASES,
     prefix="backbone.",
 )
 FALCON_MAMBA = Architecture(
@@ -78,5 +82,6 @@ FALCON_MAMBA = Architecture(
     weights=WEIGHTS,
     keys={**KEYS, "mixer_rms_eps": To("select_eps", 1e-6), "use_falcon_mambapy": Unused()},
     together=(step_rank("time_step_rank"),),
+    aliases=ALIASES,
     prefix="backbone.",
 )

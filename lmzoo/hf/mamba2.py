@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused, refused
 from lmzoo.hf.keys import EVERY, SWIGLU
 from lmzoo.hf.layouts import Source, Squeezed
 from lmzoo.hf.weights import Head, Weights
@@ -82,6 +82,9 @@ MAMBA2 = Architecture(
         "tie_word_embeddings": To("tie_embeddings", default=False),
         "hidden_act": SWIGLU,
         **{f"time_step_{word}": Unused() for word in ("rank", "min", "max", "floor")},  # for initial values
+        **{f"time_step_{word}": Unused() for word in ("scale", "init_scheme")},
+        "rms_norm": Unread(True),
+        **{key: Unused() for key in ("norm_before_gate", "intermediate_size")},
         "rescale_prenorm_residual": Unused(),
         "residual_in_fp32": Unused(),
         "chunk_size": Unused(),

@@ -76,7 +76,7 @@ def only_experts(config: Config) -> None:
 def _sparse(config: Config) -> dict[str, Any]:
     """Refuses layers with a plain feed-forward layer, and returns the window."""
     only_experts(config)
-    window = config.value("sliding_window", 4096) if config.value("use_sliding_window", False) else None
+    window = config.get("sliding_window", 4096) if config.value("use_sliding_window", False) else None
     return {"window": window}
 
 

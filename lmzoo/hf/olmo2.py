@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, layer_words, refused
+from lmzoo.hf.architecture import (
+    Architecture,
+    Config,
+    Key,
+    Only,
+    Settings,
+    To,
+    Together,
+    Unread,
+    Unused,
+    layer_words,
+    refused,
+)
 from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, plain_heads, rope, ropes_by_kind, scaling_keys
 from lmzoo.hf.llama import INV_FREQ
 from lmzoo.hf.llama import WEIGHTS as LLAMA
@@ -81,6 +93,8 @@ def _exaone4(config: Config) -> dict[str, Any]:
     """Returns the layers: those without a window have no positions, but if no layer has one, all have."""
     if config.get("sliding_window", 4096) is None:
         return _windows(Config({**config, "sliding_window": None}), "window", "rope", 1)
+    if config.get("layer_types") is not None:  # then transformers does not read the pattern, a text in released models
+        return _windows(config, "window", "nope", 1)
     every = config.value("sliding_window_pattern", 4)
     if every < 1:
         raise refused("sliding_window_pattern", every, "must be at least 1")
@@ -103,7 +117,12 @@ EXAONE4 = Architecture(
         "blocks.{i}.0.inner.q_norm.weight": "model.layers.{i}.self_attn.q_norm.weight",
         "blocks.{i}.0.inner.k_norm.weight": "model.layers.{i}.self_attn.k_norm.weight",
     },
-    keys={**KEYS, "num_key_value_heads": To("n_kv_heads", 32)},
+    keys={
+        **KEYS,
+        "num_key_value_heads": To("n_kv_heads", 32),
+        "reorder_qk_norm": Unread(True),
+        "max_window_layers": Unused(),
+    },
     together=(
         rope(),
         plain_heads(4096, 32),

@@ -75,7 +75,7 @@ def _pattern(config: Config) -> dict[str, Any]:
     """Returns the kinds of the layers. There are no positions if `rope_theta` is null, as in the released models."""
     found, attention = dict(rope().settings(config)), "rope"
     parameters = config.table("rope_scaling") or config.table("rope_parameters")
-    if parameters.get("rope_theta", 0) is None and config.get("rope_theta") is None:
+    if parameters.get("rope_theta", config.get("rope_theta", 0)) is None:
         found, attention = dict[str, Any](), "nope"
     kinds = ["full_attention" if layer % 4 == 3 else "linear_attention" for layer in range(config.layers())]
     if "full_attention" not in kinds:
@@ -102,7 +102,7 @@ def _pattern_keys(ours: Settings) -> dict[str, Any]:
     layers = layer_words("layer_types", words, {"full_attention": attention, "linear_attention": "delta"})
     if attention == "nope":
         return {**layers, "rope_parameters": {"rope_type": "default", "rope_theta": None}}
-    return {**layers, "rope_theta": ours["rope_theta"]}
+    return {**layers, **rope().inverse_of(ours)}
 
 
 OLMO_HYBRID = Architecture(

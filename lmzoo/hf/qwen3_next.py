@@ -7,7 +7,19 @@ from typing import Any
 
 from torch import Tensor
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.architecture import (
+    Architecture,
+    Config,
+    Key,
+    Only,
+    Settings,
+    To,
+    Together,
+    Unread,
+    Unused,
+    layer_words,
+    refused,
+)
 from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope
 from lmzoo.hf.layouts import Either, Layout, Rows, Source, Squeezed, gate_and_up
 from lmzoo.hf.llama import WEIGHTS as LLAMA
@@ -176,12 +188,17 @@ PATTERN = Together(
     _pattern,
     lambda ours: layer_words("layer_types", ours["pattern"], _KINDS),
 )
+_HUB: dict[str, Key] = {
+    "mlp_only_layers": Unread([], (None,)),
+    "output_gate_type": Unread("swish"),
+    "mtp_use_dedicated_embeddings": Unused(),
+}
 QWEN3_5_TEXT = Architecture(
     model_type="qwen3_5_text",
     classes=("Qwen3_5ForCausalLM",),
     family="qwen3_next",
     weights=_split,
-    keys=KEYS,
+    keys={**KEYS, **_HUB},
     together=(SIZES, PATTERN, Together(ROPE, _positions, ROTARY.inverse)),
     buffers=("mtp.*",),  # multi-token prediction
 )
@@ -200,7 +217,7 @@ QWEN3_5_MOE_TEXT = Architecture(
     classes=("Qwen3_5MoeForCausalLM",),
     family="qwen3_next",
     weights=lambda config: {**_split(config), **EXPERTS},
-    keys={**EXPERT_KEYS, "intermediate_size": Unused()},
+    keys={**EXPERT_KEYS, **_HUB, "intermediate_size": Unused()},
     together=QWEN3_5_TEXT.together,
     fixed={"feed_forward": "experts"},
     aliases={"num_local_experts": "num_experts"},

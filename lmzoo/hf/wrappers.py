@@ -11,7 +11,7 @@ from lmzoo.hf.gemma3 import GEMMA3_TEXT
 from lmzoo.hf.keys import WITHOUT_EFFECT
 from lmzoo.hf.qwen3_next import QWEN3_5_MOE_TEXT, QWEN3_5_TEXT
 
-_KNOWN = WITHOUT_EFFECT | {"text_config", "vision_config", "tie_word_embeddings"}
+_KNOWN = WITHOUT_EFFECT | {"text_config", "vision_config", "tie_word_embeddings", "language_model_only"}
 _TOKENS = ("_token_id", "_token_index", "_tokens_per_image")  # ends of keys for images and video
 _PREFIXES = {
     "model.language_model.": "model.",

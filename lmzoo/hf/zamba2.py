@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.architecture import (
+    Architecture,
+    Config,
+    Key,
+    Only,
+    Settings,
+    To,
+    Together,
+    Unread,
+    Unused,
+    layer_words,
+    refused,
+)
 from lmzoo.hf.keys import SIZES, rope
 from lmzoo.hf.layouts import Rows, Source, qkv_rows
 from lmzoo.hf.mamba2 import mixer
@@ -104,6 +116,8 @@ KEYS: dict[str, Key] = {
     "add_bias_linear": Only(False),
     "use_conv_bias": Unused(),  # the convolution always has a bias
     "use_long_context": Only(False),
+    "use_shared_mlp_adapter": Unread(True),
+    "time_step_limit": Unused(),
     **{key: Unused() for key in ("kv_channels", "num_query_groups")},
     **{f"time_step_{word}": Unused() for word in ("max", "floor")},  # for initial values
     **{key: Unused() for key in ("chunk_size", "use_mem_eff_path", "use_mamba_kernels", "num_logits_to_keep")},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,16 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 import lmzoo
-from lmzoo.errors import CheckpointError
-from lmzoo.hf.architecture import Config
+from lmzoo import configs, registry
+from lmzoo.errors import CheckpointError, LmzooError
+from lmzoo.hf.architecture import Config, Unread
 from lmzoo.hf.architectures import ARCHITECTURES
+from lmzoo.hf.fitting import differences
 from lmzoo.hf.keys import WITHOUT_EFFECT, rope, scaling, scaling_keys
 from lmzoo.layers.rope_scaling import parse_rope_scaling
+from lmzoo.model import ModelConfig
 from tests.backbones.against_transformers import random_tokens
+from tests.cases import each_case
 from tests.hf.references import CASES, V, case_keys, logits_of, reference, saved
 
 
@@ -83,6 +88,90 @@ def test_keys_are_honored_or_refused_or_without_effect(model_type: str, tmp_path
     assert honored
 
 
+# Keys in published config.json files that transformers does not read.
+HUB: dict[str, dict[str, Any]] = {
+    "llama": {  # SmolLM2, Vicuna
+        "is_llama_config": True,
+        "rope_interleaved": False,
+        "max_sequence_length": 2048,
+        "transformers.js_config": {"kv_cache_dtype": {"q4f16": "float16"}},
+        "unsloth_fixed": True,
+    },
+    "qwen2": {"use_mrope": False},
+    "phi3": {"lm_head_bias": False, "full_attn_mod": 1, "interpolate_factor": 1, "mlp_bias": False},
+    "exaone4": {"reorder_qk_norm": True, "max_window_layers": 4},
+    "gpt_neox": {"attention_probs_dropout_prob": 0, "hidden_dropout_prob": 0},
+    "starcoder2": {
+        "mlp_type": "default",
+        "norm_type": "layer_norm",
+        "activation_function": "gelu",
+        "layer_norm_epsilon": 1e-5,
+        "rms_norm_eps": 1e-5,
+        "scale_attn_weights": True,
+        "attention_softmax_in_fp32": True,
+        "scale_attention_softmax_in_fp32": True,
+    },
+    "mpt": {"tokenizer_name": "EleutherAI/gpt-neox-20b"},
+    "cohere": {"model_max_length": 131072},
+    "cohere2": {
+        "order_of_interleaved_layers": "local_attn_first",
+        "position_embedding_type": "rope_gptj",
+        "rotary_pct": 1.0,
+        "use_gated_activation": True,
+        "use_parallel_block": True,
+        "use_qk_norm": False,
+        "use_embedding_sharing": True,
+        "use_parallel_embedding": True,
+        "layer_switch": 4,
+        "cache_implementation": "hybrid",
+    },
+    "gemma2": {"sliding_window_size": 5},
+    "granitemoehybrid": {"normalization_function": "rmsnorm", "init_method": "mup"},
+    "mamba": {
+        "d_model": 24,
+        "n_layer": 2,
+        "d_inner": 48,
+        "rms_norm": True,
+        "fused_add_norm": True,
+        "pad_vocab_size_multiple": 8,
+        "ssm_cfg": {},
+    },
+    "mamba2": {
+        "rms_norm": True,
+        "norm_before_gate": True,
+        "intermediate_size": 64,
+        "time_step_scale": 1.0,
+        "time_step_init_scheme": "random",
+    },
+    "recurrent_gemma": {
+        "_block_types": ["recurrent", "recurrent", "attention"],
+        "embeddings_scale_by_sqrt_dim": True,
+    },
+    "qwen3_5_text": {
+        "mlp_only_layers": [],
+        "mtp_use_dedicated_embeddings": False,
+        "mtp_num_hidden_layers": 1,
+        "output_gate_type": "swish",
+    },
+    "zamba2": {"use_shared_mlp_adapter": True, "time_step_limit": None},
+    "bamba": {"attn_rotary_emb": 64},
+    "falcon_h1": {"mlp_expansion_factor": 8},
+    "jamba": {"mamba_inner_layernorms": True, "n_ctx": 262144},
+}
+
+
+@each_case("model_type, keys", HUB.items())
+def test_keys_of_the_hub_are_accepted_with_their_value_alone(model_type: str, keys: dict[str, Any]) -> None:
+    architecture, plain = ARCHITECTURES[model_type], Config(case_keys(model_type))
+    expected = architecture.settings(plain, WITHOUT_EFFECT)
+    assert architecture.settings(Config({**plain, **keys}), WITHOUT_EFFECT) == expected
+    for key, meaning in architecture.keys.items():
+        if isinstance(meaning, Unread):
+            assert not meaning.inverse(key, {})
+            with pytest.raises(CheckpointError, match=f"^{key}='another' must be "):
+                architecture.settings(Config({**plain, key: "another"}), WITHOUT_EFFECT)
+
+
 @pytest.mark.parametrize("model_type", CASES)
 def test_keys_that_are_missing_have_the_defaults_of_transformers(model_type: str) -> None:
     """A config.json of the hub often lacks keys. Without a default, a missing key is refused."""
@@ -99,6 +188,85 @@ def test_keys_that_are_missing_have_the_defaults_of_transformers(model_type: str
         expected = architecture.settings(Config(filled), WITHOUT_EFFECT)
         derived = {name for name, value in ours.items() if value is None}  # from other sizes, by both
         assert {**ours, **{name: expected[name] for name in derived}} == expected, missing
+
+
+@pytest.mark.parametrize("model_type", CASES)
+def test_keys_mean_what_transformers_reads(model_type: str) -> None:
+    """Each key is set to null, and each key that is missing to a number: transformers may ignore both.
+
+    The settings must be those for the config that transformers makes of it, with all its defaults.
+    """
+    architecture, keys = ARCHITECTURES[model_type], {"model_type": model_type, **case_keys(model_type)}
+    config_class = registry.model_class(architecture.family).config_class
+
+    def built(config: dict[str, Any]) -> ModelConfig:
+        return configs.build(config_class, architecture.settings(Config(deepcopy(config)), WITHOUT_EFFECT))
+
+    known = {*architecture.keys, *(key for together in architecture.together for key in together.keys)}
+    for key in sorted(known):
+        for value in (None,) if key in keys else (None, 5):
+            changed = {**keys, key: value}
+            try:
+                filled = AutoConfig.for_model(**deepcopy(changed)).to_dict()
+            except Exception:  # errors of any kind
+                continue
+            try:
+                ours = built(changed)
+            except LmzooError:
+                continue
+            theirs = built({name: value for name, value in filled.items() if name != "architectures"})
+            assert differences(ours, theirs) == [], f"{key}={value}"
+
+
+READ_OTHERWISE: list[tuple[str, dict[str, Any], dict[str, Any] | str]] = [
+    ("bloom", {"slow_but_exact": True, "pretraining_tp": 2}, "slow_but_exact=True must be false"),
+    ("bloom", {"slow_but_exact": False, "pretraining_tp": 2}, {"norm_eps": 0.02}),
+    ("gemma2", {"sliding_window_pattern": 3}, "sliding_window_pattern=3 must be 2"),
+    ("gemma3_text", {"sliding_window": None}, "sliding_window=None must be a number"),
+    ("glm4_moe_lite", {"first_k_dense_replace": 2}, "first_k_dense_replace=2 must be 1"),
+    ("glm4_moe_lite", {"head_dim": 8}, "head_dim=8 must be equal to qk_rope_head_dim=6"),
+    ("cwm", {"rope_parameters": None, "rope_theta": 5.0}, {"rope_theta": 1e6}),
+    ("gpt_neox", {"rope_theta": 5.0}, "rope_theta=5.0 must be 100.0"),
+    ("gpt_neox", {"rope_theta": 100, "partial_rotary_factor": 0.25}, "partial_rotary_factor=0.25 must be 0.5"),
+    ("gpt_neox", {"rope_theta": 100, "partial_rotary_factor": 0.5}, {"rope_theta": 100.0, "rotary_fraction": 0.5}),
+    ("olmo_hybrid", {"rope_theta": 5.0}, {"pattern": "delta nope"}),
+    ("olmo_hybrid", {"rope_parameters": None, "rope_theta": None}, {"pattern": "delta nope"}),
+    ("qwen2", {"use_sliding_window": True, "sliding_window": None, "max_window_layers": 0}, {}),
+    ("qwen3_moe", {"use_sliding_window": True, "sliding_window": None}, {"window": None}),
+    (
+        "smollm3",
+        {"layer_types": 3 * ["sliding_attention"], "sliding_window": 5},
+        "layer_types=.+ has sliding_attention",
+    ),
+    ("exaone4", {"sliding_window_pattern": "LLLG", "layer_types": 2 * ["full_attention"]}, {"pattern": "nope nope"}),
+    (
+        "phi3",
+        {
+            "rope_scaling": {"type": "su", "short_factor": 4 * [1.5], "long_factor": 4 * [2]},
+            "original_max_position_embeddings": 8,
+        },
+        {"rope_scaling": "longrope original=8 factor=2.0 short=1.5,1.5,1.5,1.5 long=2,2,2,2"},
+    ),
+    *(
+        (model_type, {"rope_scaling": {"rope_type": "yarn", "factor": 2.0, key: value}}, f"{key}={value} must be ")
+        for model_type in ("gemma3_text", "olmo3")
+        for key, value in (("truncate", False), ("partial_rotary_factor", 0.5))
+    ),
+]
+
+
+@each_case("model_type, keys, expected", READ_OTHERWISE)
+def test_keys_that_transformers_reads_otherwise_than_one_might(
+    model_type: str, keys: dict[str, Any], expected: dict[str, Any] | str
+) -> None:
+    config = Config({**case_keys(model_type), **keys})
+    if isinstance(expected, str):
+        with pytest.raises(CheckpointError, match=f"^{expected}"):
+            ARCHITECTURES[model_type].settings(config, WITHOUT_EFFECT)
+        return
+    found = ARCHITECTURES[model_type].settings(config, WITHOUT_EFFECT)
+    assert {name: found[name] for name in expected} == expected
+    assert expected or "window" not in found
 
 
 def test_keys_rope_reads_both_spellings() -> None:
