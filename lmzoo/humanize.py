@@ -66,11 +66,26 @@ def plain(text: str, *, keep: str = "") -> str:
     )
 
 
+def plain_json(text: str) -> str:
+    """Returns JSON with the same values, in which characters that a terminal would obey are written as escapes."""
+    if text.isascii() and "\x7f" not in text:  # JSON has no other control characters but line breaks
+        return text
+    return "".join(
+        _json_escape(char) if char != "\n" and unicodedata.category(char) in _ESCAPED else char for char in text
+    )
+
+
 def line(text: str) -> str:
     """Returns `text` as one line for a message: `plain`, long words cut in their middle, a long text cut at its end."""
     words = [_cut(word) for word in plain(text).split(" ")]
     text = " ".join(words)
     return text if len(text) <= LINE_CHARACTERS else f"{text[: LINE_CHARACTERS - 1]}…"
+
+
+def _json_escape(char: str) -> str:
+    """Returns the escape of a character in JSON: two of them for one outside of the basic plane."""
+    units = char.encode("utf-16-be", "surrogatepass").hex()
+    return "".join(f"\\u{units[i : i + 4]}" for i in range(0, len(units), 4))
 
 
 def _cut(word: str) -> str:

@@ -11,7 +11,9 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
+
+from lmzoo import humanize
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,8 +42,16 @@ def reading_columns() -> int:
     return min(columns(), READING_COLUMNS)
 
 
+def shown(text: str) -> str:
+    """Returns a text for stdout: as it is for a pipe or a file, and without characters that a terminal would obey."""
+    return humanize.plain(text, keep="\n\t\u200c\u200d") if sys.stdout.isatty() else text
+
+
 def results_console(width: int | None = None) -> Console:
-    """Makes the console for results on stdout, `width` columns wide (default: `columns`)."""
+    """Makes the console for results on stdout, `width` columns wide (default: `columns`).
+
+    It escapes what a terminal would obey in the texts that are printed, as `table` does in its cells.
+    """
     return _console(sys.stdout, width or columns())
 
 
@@ -59,8 +69,13 @@ def in_notebook() -> bool:
 def _console(file: TextIO, width: int | None, *, force_terminal: bool | None = None) -> Console:
     from rich.console import Console
 
+    class Escaping(Console):
+        def print(self, *objects: Any, **options: Any) -> None:
+            plain = (humanize.plain(each, keep="\n") if isinstance(each, str) else each for each in objects)
+            super().print(*plain, **options)
+
     # As a notebook's console, rich would need ipywidgets and show nothing without it.
-    return Console(
+    return Escaping(
         file=file,
         width=width,
         color_system=None if no_color() else "auto",
@@ -84,12 +99,13 @@ def table(
 
     Columns named in `left` are texts, the others are right-aligned. The column `wrapped` may be wrapped, headings too,
     but no other cell. If that is not enough, the columns named in `drop` are left out, the first one first, and a last
-    line says so. `styles` holds one style for each row.
+    line says so. `styles` holds one style for each row. Control characters in cells are escaped.
 
     A table of rich would cut cells to fit a narrow terminal, whatever its columns ask for.
     """
     from rich.text import Text
 
+    rows = [[humanize.plain(cell) for cell in row] for row in rows]
     least = {
         heading: max([_longest_word(heading), *(_least(row[i], heading == wrapped) for row in rows)])
         for i, heading in enumerate(headings)

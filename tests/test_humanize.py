@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import unicodedata
 
 import pytest
@@ -63,3 +64,10 @@ def test_line_of_any_text_is_one_line_that_can_be_written(text: str) -> None:
     assert all(unicodedata.category(char) not in ("Cc", "Cf", "Cs") for char in shown)
     assert len(shown) <= humanize.LINE_CHARACTERS
     shown.encode()
+
+
+@given(st.text(alphabet=st.characters(max_codepoint=0xE007F)))
+def test_plain_json_has_the_same_value_and_no_character_that_a_terminal_obeys(text: str) -> None:
+    shown = humanize.plain_json(json.dumps({"text": text}, ensure_ascii=False, indent=1))
+    assert json.loads(shown) == {"text": text}
+    assert humanize.plain(shown, keep="\n") == shown

@@ -67,3 +67,19 @@ def test_progress_console_writes_to_stderr(capsys: pytest.CaptureFixture[str], m
     assert not terminal.progress_console().is_terminal
     terminal.progress_console().print("note")
     assert capsys.readouterr() == ("", "note\n")
+
+
+def test_results_console_and_table_escape_what_a_terminal_obeys(capsys: pytest.CaptureFixture[str]) -> None:
+    console = terminal.results_console()
+    console.print("a\x1b[2J\u202eb", markup=False)
+    console.print(terminal.table(["model", "loss"], [["m\x9b", "1.5\r"]], width=console.width, left=["model"]))
+    out = capsys.readouterr().out
+    assert r"a\x1b[2J\u202eb" in out
+    assert r"m\x9b" in out
+    assert r"1.5\r" in out
+
+
+def test_shown_escapes_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert terminal.shown("a\x1b\n") == "a\x1b\n"
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    assert terminal.shown("a\x1b\n中") == "a\\x1b\n中"

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from lmzoo import configs, targets
+from lmzoo import configs, humanize, targets
 from lmzoo.cli.complete import complete_data, complete_models, complete_tune
 from lmzoo.cli.group import cli, documents_option, plugin_option, set_option, with_documents
 
@@ -147,12 +147,12 @@ def compare(
     if sizes is not None:
         scaling = series.compare_sizes(models, data, out, sizes=sizes, **options)
         if as_json:
-            click.echo(series.to_json(scaling), nl=False)
+            click.echo(humanize.plain_json(series.to_json(scaling)), nl=False)
         else:
             series.print_scaling(scaling, out)
         return
     results = run_comparison(models, data, out, **options)
     if as_json:
-        click.echo(to_json(results), nl=False)
+        click.echo(humanize.plain_json(to_json(results)), nl=False)
     else:
         print_results(results, out)

@@ -7,6 +7,7 @@ from dataclasses import asdict
 
 import click
 
+from lmzoo import humanize
 from lmzoo.cli.group import cli
 
 
@@ -62,4 +63,4 @@ def show_data(name: str, as_json: bool) -> None:
     if removed is not None:
         lines["removed"] = str(removed)
     lines["overlap"] = str(overlap)
-    click.echo("\n".join(f"{title + ':':12}{text}" for title, text in lines.items()))
+    click.echo("\n".join(f"{title + ':':12}{humanize.line(text)}" for title, text in lines.items()))

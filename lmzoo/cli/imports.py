@@ -52,5 +52,5 @@ def import_command(source: str, destination: Path, dtype: str | None) -> None:
     click.echo(
         f"wrote {humanize.line(str(destination))}   {model.family}, {humanize.count(model.num_params())} parameters, "
         f"{str(model.dtype).removeprefix('torch.')}{humanize.line(text)}   "
-        f"try: {shlex.join(['lmzoo', 'check', str(destination)])}"
+        f"try: {humanize.line(shlex.join(['lmzoo', 'check', str(destination)]))}"
     )

@@ -10,6 +10,7 @@ import click
 from lmzoo import humanize
 from lmzoo.cli.group import cli, plugin_option, tokenizer_option
 from lmzoo.errors import InputError
+from lmzoo.terminal import shown
 
 PAGE = Path("inspect.html")
 QUIET_FLOPS = 3e12  # half a minute on a core; a command that takes longer says so
@@ -57,8 +58,9 @@ def inspect(runs: tuple[Path, ...], text: str, out: Path | None, as_json: bool, 
         write_page(found, out)
     if as_json:
         values = [each.to_dict() for each in found]
-        click.echo(json.dumps(values if len(values) > 1 else values[0], ensure_ascii=False))
+        text = json.dumps(values if len(values) > 1 else values[0], ensure_ascii=False)
+        click.echo(humanize.plain_json(text))
         return
     for each in found:
         click.echo(f"{each.name}: {each.nats:.4f} nats per token, {each.bits_per_byte:.4f} bits per byte")
-    click.echo(out)
+    click.echo(shown(str(out)))

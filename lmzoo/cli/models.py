@@ -162,13 +162,14 @@ def check(
 
     def show_result(result: Result) -> None:
         mark = click.style("ok  ", fg="green") if result.passed else click.style("FAIL", fg="red", bold=True)
-        click.echo(f"{mark}  {result.name.ljust(19)} {result.saw}")
+        click.echo(f"{mark}  {result.name.ljust(19)} {humanize.plain(result.saw)}")
 
-    models = [subject for target in targets or registry.families() for subject in subjects(target)]
+    models = [(target, subject) for target in targets or registry.families() for subject in subjects(target)]
     reports = []
-    for model in models:
+    for target, model in models:
         if not as_json:
-            click.secho(model if isinstance(model, str) else f"{model.family} ({targets[0]})", bold=True)
+            title = model if isinstance(model, str) else f"{model.family} ({humanize.line(target)})"
+            click.secho(title, bold=True)
         listener = None if as_json else show_result
         options = {"listener": listener, "thorough": thorough, "seed": seed}
         reports.append(check_model(model, only=only or None, processes=min(2, os.cpu_count() or 1), **options))

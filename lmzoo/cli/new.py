@@ -33,4 +33,5 @@ def new(name: str, out: Path | None) -> None:
     if os.path.lexists(path):
         raise ConfigError(f"out={path} exists: it is left as it is")
     atomic.write_file(path, skeleton.skeleton(name, path.name))
-    click.echo(f"wrote {humanize.line(str(path))}   try: {shlex.join(['lmzoo', 'check', str(path)])}")
+    again = shlex.join(["lmzoo", "check", str(path)])
+    click.echo(f"wrote {humanize.line(str(path))}   try: {humanize.line(again)}")

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
-from lmzoo import configs, targets
+from lmzoo import configs, humanize, targets
 from lmzoo.cli.complete import complete_models
 from lmzoo.cli.group import cli, plugin_option, set_option
 
@@ -85,6 +85,6 @@ def probe(
         device=device,
     )
     if as_json:
-        click.echo(to_json(results), nl=False)
+        click.echo(humanize.plain_json(to_json(results)), nl=False)
     else:
         print_results(results, out)

@@ -37,4 +37,5 @@ def push(folder: Path, repository: str, private: bool, message: str, dry_run: bo
         click.echo(f"left out: {humanize.line(', '.join(upload.left_out))}", err=True)
     if dry_run:
         return
-    click.echo(f"uploaded {hub.push(upload, repository, private=private, message=message)}")
+    address = hub.push(upload, repository, private=private, message=message)
+    click.echo(f"uploaded {humanize.line(address)}")

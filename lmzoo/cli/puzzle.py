@@ -82,4 +82,5 @@ def _write(found: Puzzle, path: Path) -> None:
     click.echo(f"wrote {humanize.line(str(path))}; training it on {DATA}:")
     for step, loss in falling_loss(found.family):
         click.echo(f"  step {step:3}  loss {humanize.loss(loss)}")
-    click.echo(f"The loss falls, and one thing in the file is wrong. try: {shlex.join(['lmzoo', 'check', str(path)])}")
+    again = humanize.line(shlex.join(["lmzoo", "check", str(path)]))
+    click.echo(f"The loss falls, and one thing in the file is wrong. try: {again}")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import click
 
 from lmzoo.cli.group import cli
 from lmzoo.errors import InputError
+from lmzoo.terminal import shown
 
 
 @cli.command()
@@ -31,12 +33,12 @@ def report(folder: Path, figures: bool) -> None:
     from lmzoo.probing import report as probe_report
     from lmzoo.probing import results as probe_results
 
-    if not (folder / FILE).exists() and (folder / probe_results.FILE).exists():
+    if not os.path.lexists(folder / FILE) and os.path.lexists(folder / probe_results.FILE):
         if figures:
             raise InputError(f"{folder}: --figures needs {FILE}: a page of probes has no figures")
-        click.echo(probe_report.write_report(probe_results.read_results(folder), folder))
+        click.echo(shown(str(probe_report.write_report(probe_results.read_results(folder), folder))))
         return
     results = load_results(folder)
     written = write_figures(results, folder) if figures else []
     for path in [*write_report(results, folder), *written]:
-        click.echo(path)
+        click.echo(shown(str(path)))

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 from click.shell_completion import CompletionItem
 
+from lmzoo import humanize
 from lmzoo.cli.group import cli
 from lmzoo.errors import ConfigError
 
@@ -72,7 +73,7 @@ def reproduce(
         keep_freed_memory=True,
     )
     if as_json:
-        click.echo(to_json(found), nl=False)
+        click.echo(humanize.plain_json(to_json(found)), nl=False)
     else:
         print_verdicts(found, folder)
     sys.exit(0 if found.holds else 1)

@@ -117,7 +117,7 @@ def train(
     click.echo(f"training: {speed}; evaluation: {humanize.duration(result.eval_seconds)}")
     plugins = [*click.get_current_context().meta[PLUGINS], *([target] if targets.is_file(target) else [])]
     again = shlex.join(["lmzoo", "sample", str(out), *(word for source in plugins for word in ("--plugin", source))])
-    click.echo(f"run: {out}   try: {again}")
+    click.echo(f"run: {humanize.line(str(out))}   try: {humanize.line(again)}")
 
 
 def _overrides(file: str | None, assignments: tuple[str, ...]) -> dict[str, Any]:

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lmzoo import humanize
 from lmzoo.cli.group import Command, cli, plugin_option, tokenizer_option
 from lmzoo.errors import ConfigError
 from lmzoo.sampling_config import TEMPERATURE, SamplingConfig
+from lmzoo.terminal import shown
 
 if TYPE_CHECKING:
     from lmzoo.data.tokenizers import Tokenizer
@@ -145,11 +144,6 @@ def sample(
             click.echo(shown(text), nl=False)
     finally:  # ends the line of the text, also after Ctrl-C
         click.echo()
-
-
-def shown(text: str) -> str:
-    """Escape control characters of a generated text on a terminal, which would obey them; elsewhere return it as is."""
-    return humanize.plain(text, keep="\n\t\u200c\u200d") if sys.stdout.isatty() else text
 
 
 def _draft(name: str, tokenizer: Tokenizer) -> Draft:

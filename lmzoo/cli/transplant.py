@@ -99,4 +99,4 @@ def _print(result: Transplant, source: str, target: Path) -> None:
     shares = ", ".join(f"{value:,} {name} ({value / total:.1%})" for name, value in numbers.items())
     click.echo(f"parameters: {shares}")
     again = shlex.join(["lmzoo", "train", "--from", str(target), "--teacher", source])
-    click.echo(f"model: {target}   try: {humanize.line(again)}")
+    click.echo(f"model: {humanize.line(str(target))}   try: {humanize.line(again)}")

@@ -55,7 +55,7 @@ def test_data_show_says_nothing_of_near_duplicates_in_one_document(lmzoo: Comman
 
 
 def test_data_show_refuses_what_it_cannot_read(lmzoo: Command, tmp_path: Path) -> None:
-    for name, message in ((tmp_path / "none.txt", "no such file"), ("hf:stories", "is a stream")):
+    for name, message in ((tmp_path / "none.txt", "no such file"), ("hf:stories", "is a stream"), ("", "corpus ''")):
         result = lmzoo("data", "show", name)
         assert result.code == 2
         assert message in result.err
@@ -67,3 +67,11 @@ def test_data_show_states_the_entropy_rate_of_a_synthetic_source(lmzoo: Command)
     rate = json.loads(lmzoo("data", "show", "hmm", "--json").out)["entropy_rate"]
     assert rate["nats"] == pytest.approx(1.2162191, abs=1e-7)
     assert rate["error"] < 1e-7
+
+
+def test_data_show_escapes_the_name_of_a_file(lmzoo: Command, tmp_path: Path) -> None:
+    path = tmp_path / "a\x1b[2J.txt"
+    path.write_text(TEXT)
+    result = lmzoo("data", "show", path)
+    assert r"name:       a\x1b[2J.txt" in result.out
+    assert "\x1b" not in result.out

@@ -11,6 +11,7 @@ from typing import get_args
 
 import pytest
 
+import lmzoo as library
 from lmzoo import registry
 from lmzoo.conformance import coordinates
 from lmzoo.model import StateGrowth
@@ -86,6 +87,14 @@ def test_check_passes_a_right_model_and_fails_a_wrong_one(lmzoo: Command, tmp_pa
     assert result.code == 1
     assert not report["passed"]
     assert report["failures"] == ["causality"]
+
+
+def test_check_names_each_run(lmzoo: Command, tmp_path: Path) -> None:
+    for name in ("first", "sec\x1bond"):
+        library.create_model("bigram", vocab_size=11).save(tmp_path / name)
+    result = lmzoo("check", tmp_path / "first", tmp_path / "sec\x1bond", "--only", "shapes")
+    titles = [line for line in result.out.splitlines() if line.startswith("bigram (")]
+    assert titles == [f"bigram ({tmp_path}/first)", rf"bigram ({tmp_path}/sec\x1bond)"]
 
 
 def test_check_coord_prints_activations_by_role(lmzoo: Command, monkeypatch: pytest.MonkeyPatch) -> None:
