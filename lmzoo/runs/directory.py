@@ -194,9 +194,9 @@ def read_spec(
     recorded = configs.to_dict(train_config(run, tables))
     return RunSpec(
         model=name,
-        data=data or own_data(run),
+        data=own_data(run) if data is None else data,
         config={**settings, **config},
-        tokenizer=tokenizer or trained_on.get("tokenizer"),
+        tokenizer=trained_on.get("tokenizer") if tokenizer is None else tokenizer,
         train=configs.build(ResolvedTrainConfig, {**recorded, **train}),
         start=_origin(Start, run, tables.get(START)),
         teacher=_moved(_origin(Teacher, run, tables.get(TEACHER)), run, teacher),

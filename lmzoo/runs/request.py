@@ -51,10 +51,10 @@ def make_request(
     `teacher` is the path of a model to learn from. Raises an `LmzooError` of one line.
     """
     prolong = resume and not settings.keys().isdisjoint({"steps", "train.steps"})
-    given = None if out is None else arguments.path("out", out)
+    given, text = None if out is None else arguments.path("out", out), DEFAULT_DATA if data is None else data
     if start is not None:
         place = arguments.path(START, start)
-        spec = start_spec(name, place, data or DEFAULT_DATA, settings, tokenizer=tokenizer, teacher=teacher)
+        spec = start_spec(name, place, text, settings, tokenizer=tokenizer, teacher=teacher)
         return Request(spec, given or RUNS / f"{place.resolve().name}-tuned", resume, prolong)
     if name is None:
         raise ConfigError("name must be given: a model, or a run to resume")
@@ -72,5 +72,5 @@ def make_request(
         raise ConfigError(f"{TEACHER}={teacher} needs a trained model to start from: --from RUN|MODEL")
     if resume and run.parts[1:]:
         raise ConfigError(f"{run} is not a run: there is nothing to resume")
-    spec = make_spec(name, data or DEFAULT_DATA, tokenizer=tokenizer, overrides=settings)
+    spec = make_spec(name, text, tokenizer=tokenizer, overrides=settings)
     return Request(spec, given or RUNS / name, resume, prolong)

@@ -71,7 +71,7 @@ def make_spec(
     """
     recipe = registry.recipe(model)
     own_tokenizer = recipe.pop("tokenizer", DEFAULT_TOKENIZER)
-    chosen = tokenizer or own_tokenizer
+    chosen = own_tokenizer if tokenizer is None else tokenizer
     check_spec(chosen)
     require_name(data)
     if is_streamed(data):

@@ -114,6 +114,26 @@ def test_train_never_overwrites_or_mixes_a_run(lmzoo: Command, run: Path, text: 
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
+def test_train_refuses_an_empty_text_in_the_place_of_its_default(lmzoo: Command, tmp_path: Path, text: Path) -> None:
+    """As from a variable of the shell that is not set."""
+    place = ["--out", tmp_path / "out"]
+    for option in (["--data", ""], ["--data", text, "--tokenizer", ""]):
+        result = lmzoo("train", "bigram", *option, *place, "--set", "steps=2")
+        assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    for option in (["--data", ""], ["--data", text, "--tokenizer", ""], ["--sizes", "1k,2k,3k", "--data", ""]):
+        result = lmzoo("compare", "bigram", *option, *place)
+        assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert not (tmp_path / "out").exists()
+
+
+def test_train_escapes_what_a_terminal_obeys(lmzoo: Command, text: Path) -> None:
+    out = text.parent / "a\x1b[2J"
+    result = lmzoo("train", "bigram", "--data", text, "--out", out, "--set", "context_length=16", *QUICK)
+    assert result.code == 0, result.err
+    assert r"/a\x1b[2J   try: " in result.out
+    assert "\x1b" not in result.out + result.err
+
+
 def test_train_refuses_a_read_only_place(lmzoo: Command, text: Path) -> None:
     """A file in the place of the parent folder: refused for every user, root included."""
     (text.parent / "file").write_text("")
