@@ -12,7 +12,7 @@ from pathlib import Path
 from lmzoo import registry
 from lmzoo.runs.run import train_run
 from lmzoo.runs.spec import make_spec
-from tests.fuzz import calls, commands, contents, hugging_face, settings, texts
+from tests.fuzz import calls, commands, contents, hugging_face, settings, texts, tools
 from tests.fuzz.watch import FAULTS, Case, Place, run
 
 TEXT = "".join(f"{i} sheep and {i * 7 % 13} goats went over the hill.\n" for i in range(200))
@@ -28,15 +28,16 @@ class Area:
 
 
 AREAS = {
-    "command": Area("the command line in this process, with drawn options and files", commands.case, 200),
+    "command": Area("the command line in this process, with drawn options and files", commands.case, 150),
+    "tools": Area("the commands around a trained model: export, import, transplant, reports", tools.case, 150),
     "process": Area("the command line as processes of their own, with a drawn environment", commands.process, 2),
-    "settings": Area("settings of models and training, in Python, TOML and --set", settings.case, 200),
-    "files": Area("a run, a tokenizer and a decoding state with changed files", contents.case, 148),
+    "settings": Area("settings of models and training, in Python, TOML and --set", settings.case, 150),
+    "files": Area("a run, a tokenizer and a decoding state with changed files", contents.case, 128),
     "hf": Area(
         "checkpoints of transformers with changed configs, headers, indexes and tokenizers", hugging_face.case, 50
     ),
     "corpora": Area("folders of texts with files of every kind and name", contents.corpus_case, 50),
-    "calls": Area("Python calls with arguments of every kind", calls.case, 250),
+    "calls": Area("Python calls with arguments of every kind", calls.case, 220),
     "texts": Area("tokenizers, prompts and stop strings with any text", texts.case, 100),
 }
 
@@ -65,6 +66,7 @@ def prepare(root: Path) -> Place:
     overrides = {key: int(value) for key, value in commands.SMALL.items()}
     train_run(make_spec("gpt2", str(place.base / "text.txt"), overrides=overrides), place.base / "run")
     hugging_face.prepare(place.base)
+    tools.prepare(place.base)
     return place
 
 

@@ -11,6 +11,11 @@ import torch
 
 import lmzoo
 from lmzoo import generation
+from lmzoo.data import train_tokenizer
+from lmzoo.gguf.write import write_gguf
+from lmzoo.hf.directory import export
+from lmzoo.inspect.influence import influence
+from lmzoo.inspect.record import record
 from tests.fuzz import values
 from tests.fuzz.watch import Case, Place
 
@@ -116,6 +121,11 @@ def _few() -> int:
     return 3
 
 
+def letters() -> Any:
+    """Returns a tokenizer with as many tokens as the models."""
+    return train_tokenizer("char", ["abcdefghijk"])
+
+
 def _of(module: Any, name: str, **good: Callable[[], Any]) -> tuple[Callable[..., object], Good]:
     return (lambda model, **arguments: getattr(module, name)(model, **arguments)), lambda _: {
         "idx": _ids, "max_new_tokens": _few, **good
@@ -186,5 +196,50 @@ CALLS: dict[str, tuple[Callable[..., object], Good]] = {
     ),
     "load_model": (lambda _, path: lmzoo.load_model(path), lambda _: {"path": lambda: "nothing"}),
     "load_tokenizer": (lambda _, path: lmzoo.load_tokenizer(path), lambda _: {"path": lambda: "nothing"}),
+    "transplant": (
+        lambda model, **arguments: lmzoo.transplant(model, **arguments),
+        lambda _: {
+            "layers": lambda: [0],
+            "to": lambda: "fox",
+            "init": lambda: "qkv",
+            "seed": lambda: 1,
+            "window": lambda: 4,
+        },
+    ),
+    "inspect": (
+        lambda model, **arguments: lmzoo.inspect(model, **arguments),
+        lambda _: {"text": lambda: "ab", "tokenizer": letters},
+    ),
+    "sample": (
+        lambda model, **arguments: lmzoo.sample(model, **arguments),
+        lambda _: {
+            "prompt": lambda: "ab",
+            "max_new_tokens": _few,
+            "tokenizer": letters,
+            "seed": lambda: None,
+            "stop": tuple,
+            **SAMPLING,
+        },
+    ),
+    "influence": (
+        lambda model, **arguments: influence(model, **arguments),
+        lambda _: {"idx": _ids},
+    ),
+    "record": (lambda model, **arguments: record(model, **arguments), lambda _: {"idx": _ids}),
+    "hf.export": (
+        lambda model, **arguments: export(model, **arguments),
+        lambda _: {
+            "path": lambda: "new",
+            "tokenizer": letters,
+            "model_type": lambda: "lmzoo",
+            "license": lambda: "mit",
+            "shard_bytes": lambda: 1000,
+        },
+    ),
+    "write_gguf": (
+        lambda model, **arguments: write_gguf(model, **arguments),
+        lambda _: {"path": lambda: "new.gguf", "tokenizer": letters, "dtype": lambda: "float16"},
+    ),
+    "read_results": (lambda _, path: lmzoo.compare.read_results(path), lambda _: {"path": lambda: "nothing"}),
     "list_models": (lambda _, pattern: lmzoo.list_models(pattern), lambda _: {"pattern": lambda: "*"}),
 }

@@ -100,7 +100,8 @@ def process(draw: random.Random, place: Place) -> Case:
     return Case(f"process: lmzoo {arguments!r}", work, 2 * PROCESS_SECONDS)
 
 
-def _data(draw: random.Random, place: Place) -> str:
+def data_of(draw: random.Random, place: Place) -> str:
+    """Draws the value of `--data`: a text, or a file of another kind or name."""
     good = str(place.base / "text.txt")
     if draw.random() < 0.6:
         return good
@@ -138,7 +139,7 @@ def _out(draw: random.Random, place: Place) -> list[str]:
 
 def _train(draw: random.Random, place: Place, run: Path) -> list[str]:
     name = draw.choice(NAMES) if draw.random() < 0.4 else "gpt2"
-    arguments = [name, "--data", _data(draw, place), *_out(draw, place), *small_settings(draw)]
+    arguments = [name, "--data", data_of(draw, place), *_out(draw, place), *small_settings(draw)]
     if draw.random() < 0.15:
         arguments += ["--tokenizer", draw.choice(("byte", "bpe:256", "bpe:1", "bpe:99999999999", values.text(draw)))]
     if draw.random() < 0.15:
@@ -171,7 +172,7 @@ def _sample(draw: random.Random, place: Place, run: Path) -> list[str]:
 def _eval(draw: random.Random, place: Place, run: Path) -> list[str]:
     arguments = [draw.choice((str(run), str(run), str(place.work), str(place.pipe), ""))]
     if draw.random() < 0.5:
-        arguments += ["--data", _data(draw, place)]
+        arguments += ["--data", data_of(draw, place)]
     if draw.random() < 0.4:
         option = draw.choice(("--length", "--stride"))
         arguments += [option, draw.choice(("16", "40", "0", "-1", str(10**18), "x"))]

@@ -38,11 +38,19 @@ class Hang(BaseException):
 
 
 class Exit(Exception):
-    """A command ended with an exit code; its output is kept."""
+    """A command ended with an exit code; its output is kept, and what it wrote to a terminal without color."""
 
-    def __init__(self, code: int, err: str) -> None:
+    def __init__(self, code: int, err: str, shown: str = "") -> None:
         super().__init__(f"exit code {code}: {err}")
-        self.code, self.err = code, err
+        self.code, self.err, self.shown = code, err, shown
+
+
+class Screen(io.StringIO):
+    """Standard output that says that it is a terminal."""
+
+    def isatty(self) -> bool:
+        """Returns True."""
+        return True
 
 
 @dataclass(frozen=True)
@@ -120,6 +128,8 @@ def _watched(case: Case) -> tuple[str, str]:
     except Exit as error:
         if error.code not in (0, 1, 2, 130):  # 130: a plug-in may raise KeyboardInterrupt
             return "traceback", str(error)
+        if not _is_plain(error.shown):
+            return "message", repr(error.shown[-2000:])
         return _judged(error.err.removesuffix("\n").rpartition("\n")[2]) if error.code == 2 else ("done", error.err)
     except MemoryError:
         return "memory", traceback.format_exc(limit=-3)
@@ -133,8 +143,13 @@ def _watched(case: Case) -> tuple[str, str]:
 
 def _judged(message: str) -> tuple[str, str]:
     """A refusal must be one short line that a terminal shows as it is."""
-    plain = message and len(message) < 3000 and all(char.isprintable() or ord(char) > 0x2FFF for char in message)
+    plain = message and len(message) < 3000 and "\n" not in message and _is_plain(message)
     return ("refused" if plain else "message"), message
+
+
+def _is_plain(text: str) -> bool:
+    """True for a text whose characters a terminal shows, and does not obey or hide."""
+    return all(char.isprintable() or char == "\n" or ord(char) > 0x2FFF for char in text)
 
 
 def escaped(text: str) -> str:
@@ -143,10 +158,11 @@ def escaped(text: str) -> str:
 
 
 def command(*arguments: str) -> None:
-    """Run the command line in this process; raises `Exit`."""
+    """Run the command line in this process, on a terminal without color; raises `Exit`."""
     from lmzoo import cli
 
-    out, err = io.StringIO(), io.StringIO()
+    out, err = Screen(), io.StringIO()
+    os.environ["NO_COLOR"] = "1"
     sys.argv = ["lmzoo", *arguments]
     code = 0
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
@@ -154,7 +170,7 @@ def command(*arguments: str) -> None:
             cli.main()
         except SystemExit as left:
             code = left.code if isinstance(left.code, int) else 1
-    raise Exit(code, err.getvalue())
+    raise Exit(code, err.getvalue(), out.getvalue())
 
 
 @contextlib.contextmanager
