@@ -67,6 +67,22 @@ def test_families_have_presets_facts_and_cards() -> None:
         assert all(preset.source for preset in family.presets.values()), f"{name}: say where the numbers come from"
 
 
+GROWTH = {"none": "none", "constant": "constant", "logarithmic": "logarithm", "linear": "grow"}
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_cards_say_what_a_student_looks_for(name: str) -> None:
+    """The idea, the equations, how the state grows, where it is from, how it differs and what it was compared with."""
+    family = registry.families()[name]
+    sections = ("The idea", "The equations", "The papers?", "Initialization", "Deviations", "Verified against")
+    for section in (*sections, "(Known traps|Traps in)"):
+        assert re.search(rf"^\*\*{section}\b", family.card, re.MULTILINE), section
+    for fact in ("state while decoding", "receptive field", "FLOPs per token", r"works?\s+past"):
+        assert re.search(fact, family.card), fact
+    _, _, state = family.card.partition("- state while decoding")
+    assert GROWTH[str(family.facts["state_growth"])] in re.split(r"\n- |\n\n", state)[0]
+
+
 @each_case("name", BUILT_IN)
 def test_families_facts_equal_the_traits_of_the_class(name: str) -> None:
     traits = lmzoo.create_model(name, vocab_size=65, device="meta").traits
