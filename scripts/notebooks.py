@@ -14,17 +14,31 @@ from typing import Any
 
 import chapters
 
-# The checkout, seen from a notebook in it: lmzoo is in no package index yet.
+# "git+https://..." once lmzoo has a public address: then the notebooks also run where they are opened alone.
+ADDRESS = ""
 INSTALL = """\
 # {comment}
 import importlib.util
+from pathlib import Path
 
-SOURCE = "../../.."
+ADDRESS = "{address}"  # {hint}
+CHECKOUT = Path("../../..")
 if importlib.util.find_spec("lmzoo") is None:
+    SOURCE = CHECKOUT if (CHECKOUT / "pyproject.toml").is_file() else ADDRESS
+    if not SOURCE:
+        raise ValueError("{missing}")
     %pip install --quiet "{{SOURCE}}" matplotlib"""
-COMMENTS = {
-    "en": "Installs lmzoo if it is missing. Outside of the checkout, set SOURCE to its address: git+https://...",
-    "zh": "若未安装 lmzoo，则先安装。不在仓库目录里运行时，请把 SOURCE 改成仓库地址：git+https://……",
+WORDS = {
+    "en": {
+        "comment": "Installs lmzoo if it is missing: from the checkout that holds this notebook, or else from ADDRESS.",
+        "hint": 'for a notebook alone, as on Colab: the repository it is from, as "git+https://..."',
+        "missing": "lmzoo is not installed, and ADDRESS is empty: write the address of its repository there",
+    },
+    "zh": {
+        "comment": "若未安装 lmzoo，则先安装：本笔记本在仓库目录里时从仓库安装，否则从 ADDRESS 安装。",
+        "hint": "单独打开本笔记本时（例如在 Colab 上），在此填写它所在仓库的地址，形如 git+https://……",
+        "missing": "尚未安装 lmzoo，而 ADDRESS 是空的：请填上 lmzoo 仓库的地址",
+    },
 }
 _DETAILS = re.compile(r"^<details>.*?^</details>$", re.MULTILINE | re.DOTALL)
 
@@ -32,7 +46,7 @@ _DETAILS = re.compile(r"^<details>.*?^</details>$", re.MULTILINE | re.DOTALL)
 def notebook(path: Path) -> str:
     """Returns the text of the notebook of a chapter."""
     markdown, language = path.read_text(encoding="utf-8"), path.parent.name
-    cells = [("code", INSTALL.format(comment=COMMENTS[language])), *_cells(markdown)]
+    cells = [("code", INSTALL.format(address=ADDRESS, **WORDS[language])), *_cells(markdown)]
     title = cells.pop(1) if cells[1][0] == "markdown" else None
     content = {
         "cells": [_cell(number, *cell) for number, cell in enumerate([*([title] if title else []), *cells])],

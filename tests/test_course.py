@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 import time
@@ -105,6 +106,10 @@ def test_lines_of_a_diff_are_lines_of_the_code_around_it(path: Path) -> None:
 def test_notebook_is_the_one_that_scripts_course_writes(path: Path) -> None:
     text = path.with_suffix(".ipynb").read_text(encoding="utf-8")
     assert text == notebooks.notebook(path), "run scripts/course"
+    cells = ["".join(cell["source"]) for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"]
+    ran = [step.code.text.strip() for step in chapters.steps(path.read_text(encoding="utf-8"))]
+    assert cells[1:] == ran[: len(cells) - 1], "a run of the chapter is a run of the notebook, and then of the answers"
+    assert len(cells) > 5
 
 
 def test_every_chapter_is_in_both_languages_and_in_both_lists() -> None:
@@ -124,6 +129,14 @@ def test_both_languages_have_the_same_structure(name: str) -> None:
         assert counts[0] == counts[1], f"{mark}: {counts}"
     assert len(chapters.steps(texts[0])) == len(chapters.steps(texts[1]))
     assert chapters.pictures(texts[0]) == chapters.pictures(texts[1])
+
+
+@pytest.mark.parametrize("path", [*CHINESE, CHINESE[0].with_name("index.md")], ids=lambda path: path.stem)
+def test_paragraph_of_a_chinese_chapter_is_one_line(path: Path) -> None:
+    """A browser shows a line break between Chinese characters as a space."""
+    prose = re.sub(r"^```.*?^```$", "", path.read_text(encoding="utf-8"), flags=re.M | re.S)
+    breaks = re.findall(r".*[\u3000-\u9fff\uff00-\uffef]\n(?!\d+\. )(?:> )?[\u3000-\u9fff\uff00-\uffef*`\[\w].*", prose)
+    assert breaks == []
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -62,6 +63,27 @@ def test_notebook_begins_with_the_title_and_one_install_cell(cells: list[dict[st
     assert "%pip install" in source(cells[1])
     assert len({cell["id"] for cell in cells}) == len(cells)
     assert all(cell["outputs"] == [] for cell in cells if cell["cell_type"] == "code")
+
+
+def test_install_cell_takes_the_checkout_or_else_the_address(
+    cells: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pip = '%pip install --quiet "{SOURCE}" matplotlib'
+    assert source(cells[1]).count(pip) == 1
+    code = source(cells[1]).replace(pip, "installed.append(str(SOURCE))")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    (tmp_path / "docs" / "course" / "zh").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "docs" / "course" / "zh")
+    installed: list[str] = []
+    with pytest.raises(ValueError, match="ADDRESS is empty"):
+        exec(code, {"installed": installed})
+    exec(code.replace('ADDRESS = ""', 'ADDRESS = "git+https://host.example/lmzoo"'), {"installed": installed})
+    (tmp_path / "pyproject.toml").touch()
+    exec(code, {"installed": installed})
+    assert installed == ["git+https://host.example/lmzoo", "../../.."]
+    monkeypatch.undo()
+    exec(code, {"installed": installed})
+    assert len(installed) == 2, "it is installed already"
 
 
 def test_notebook_leaves_out_what_its_cells_print_and_draw(cells: list[dict[str, Any]]) -> None:
