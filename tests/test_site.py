@@ -163,10 +163,17 @@ def test_translate_gives_chinese_words_to_the_menus_of_a_page() -> None:
     context: dict[str, Any] = {"furo_navigation_tree": tree, "title": "Guides"}
     translate(context)
     assert context["furo_navigation_tree"] == tree.replace('text">Guides', 'text">指南（英文）')
-    assert (context["title"], context["_"]("Next"), context["gettext"]("Made with ")) == (
-        "Guides",
-        "下一页",
-        "Made with ",
-    )
+    words = (context["_"]("Next"), context["gettext"]("Made with "), context["_"]("Unknown"))
+    assert (context["title"], *words) == ("Guides", "下一页", "制作工具：", "Unknown")
     shown = re.findall(r":caption: (.+)", sources.contents(sources.pages().values()))
     assert set(shown) - {"课程"} == CAPTIONS.keys(), "every caption has a Chinese one"
+
+
+def test_translate_puts_the_chinese_course_before_the_english_one() -> None:
+    part = '<p class="caption"><span class="caption-text">{}</span></p><ul><li>{}</li></ul>'
+    parts = [part.format(caption, number) for number, caption in enumerate(("Start", "Course", "课程", "Gallery"))]
+    context: dict[str, Any] = {"furo_navigation_tree": "<div>" + "".join(parts) + "</div>"}
+    translate(context)
+    tree = context["furo_navigation_tree"]
+    assert re.findall(r"<li>(\d)", tree) == ["0", "2", "1", "3"]
+    assert (tree.startswith("<div>"), tree.endswith("</div>")) == (True, True)

@@ -24,7 +24,7 @@ PAGES = {
     "docs/contract.md": "# Rules\n\n## Loss\n\n[A family](../registry/gpt2/card.md)\n",
     "docs/course/en/01-pairs.md": "# Counting pairs\n\nState $h_t$. [Rules](../../contract.md)\n\n$$\nW x\n$$\n",
     "docs/course/en/01-pairs.ipynb": "{}",
-    "docs/course/zh/01-pairs.md": "# 数一数相邻的词元\n\n循环神经网络的隐状态只有一个向量。\n",
+    "docs/course/zh/01-pairs.md": "# 数一数相邻的词元\n\n循环神经网络的*隐状态*只有一个向量，即 *state*。\n",
 }
 
 
@@ -88,6 +88,20 @@ def test_language_switch_keeps_the_page(site: Site) -> None:
     assert site.script("document.documentElement.lang") == "zh-CN"
     site.driver.find_element("css selector", ".other-language").click()
     assert site.driver.current_url.endswith("course/en/01-pairs.html")
+
+
+def test_course_leads_to_no_page_in_the_other_language(site: Site) -> None:
+    for page in ("course/en/01-pairs.html", "course/zh/01-pairs.html", "gallery/index.html"):
+        site.open(page)
+        neighbors = "[...document.querySelectorAll('.related-pages a')].map((link) => link.getAttribute('href'))"
+        assert site.script(neighbors) == (["bigram.html"] if page.startswith("gallery") else [])
+
+
+def test_emphasized_chinese_is_upright_with_dots(site: Site) -> None:
+    site.open("course/zh/01-pairs.html")
+    styles = "[...document.querySelectorAll('article em')].map((word) => getComputedStyle(word))"
+    assert site.script(f"{styles}.map((style) => style.fontStyle)") == ["normal", "italic"]
+    assert site.script(f"{styles}.map((style) => style.textEmphasisStyle)") == ["dot", "none"]
 
 
 def test_page_of_the_course_has_its_notebook_and_formulas_without_a_script(site: Site) -> None:

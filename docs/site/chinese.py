@@ -1,10 +1,13 @@
-"""Words of the menus on Chinese pages. Sphinx knows one language for a whole site, so the others are replaced here."""
+"""Chinese pages: words and order of the menus, and emphasis. Sphinx knows one language for a whole site."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
+from docutils import nodes
+
+HAN = re.compile("[\u3400-\u9fff]")
 WORDS = {
     "On this page": "本页目录",
     "Back to top": "回到顶部",
@@ -12,6 +15,7 @@ WORDS = {
     "Previous": "上一页",
     "Home": "首页",
     "Search": "搜索",
+    "Made with ": "制作工具：",
 }
 CAPTIONS = {
     "Start": "开始",
@@ -21,6 +25,7 @@ CAPTIONS = {
     "Reference": "参考（英文）",
     "Project": "项目（英文）",
 }
+FIRST = ("开始", "课程")  # in the menu
 
 
 def word(text: str, **_given: object) -> str:
@@ -29,10 +34,20 @@ def word(text: str, **_given: object) -> str:
 
 
 def translate(context: dict[str, Any]) -> None:
-    """Sets the words of a page and the captions of its menu to Chinese ones."""
+    """Sets the words of a page and the captions of its menu to Chinese ones; the Chinese course comes first."""
     context["_"] = context["gettext"] = word
     for name, value in context.items():
         if name.endswith("navigation_tree") and isinstance(value, str):
-            context[name] = re.sub(
+            value = re.sub(
                 r'(?<=<span class="caption-text">)[^<]*', lambda found: CAPTIONS.get(found[0], found[0]), value
             )
+            before, *parts = re.split(r'(?=<p class="caption")', value)
+            parts.sort(key=lambda part: next((at for at, caption in enumerate(FIRST) if f">{caption}<" in part), 9))
+            context[name] = "".join([before, *parts])
+
+
+def mark_emphasis(doctree: nodes.document) -> None:
+    """Marks emphasized Chinese words: the style sheet puts dots below them, as Chinese has no italics."""
+    for node in doctree.findall(nodes.emphasis):
+        if HAN.search(node.astext()):
+            node["classes"].append("han")

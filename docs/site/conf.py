@@ -17,6 +17,7 @@ release = version = lmzoo.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "extension"]
 source_suffix = {".md": "markdown"}
 templates_path = ["templates"]
+pygments_dark_style = "github-dark"  # of the pages that `lmzoo show --open` makes too; furo's own underlines names
 highlight_language = "none"  # of an indented block, which may hold commands, equations or a tree of files
 
 myst_enable_extensions = ["dollarmath"]

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from chinese import translate
+from chinese import mark_emphasis, translate
 from docutils import nodes
 from gallery_pages import write_vega
 from latex2mathml.converter import convert
@@ -24,12 +24,21 @@ def counterpart(page: str) -> str:
     return page.replace(CHINESE, ENGLISH, 1) if page.startswith(CHINESE) else ""
 
 
+def language(page: str) -> str:
+    """Returns the language of a page."""
+    return "zh-CN" if page == "zh" or page.startswith(CHINESE) else "en"
+
+
 def add_links(app: Sphinx, page: str, _template: str, context: dict[str, Any], _doctree: object) -> None:
     """Gives the template of a page its language, the link to the same page in the other one, and its notebook."""
     other = counterpart(page)
-    if page == "zh" or page.startswith(CHINESE):
-        context["language"] = "zh-CN"
+    if language(page) != "en":
+        context["language"] = language(page)
         translate(context)
+    _parents, *neighbors = app.builder.relations.get(page, (None, None, None))
+    for name, neighbor in zip(("prev", "next"), neighbors, strict=True):
+        if neighbor is not None and language(neighbor) != language(page):
+            context[name] = None  # the menu leads there, not the next page of a course
     if other in app.env.found_docs:
         context["other_language"] = {"page": other, "name": "中文" if other.startswith(CHINESE) else "English"}
     if (Path(app.srcdir) / f"{page}.ipynb").is_file():
@@ -63,11 +72,18 @@ def write_formula(translator: Any, node: nodes.math | nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
+def mark_chinese(app: Sphinx, doctree: nodes.document) -> None:
+    """Marks emphasis on Chinese pages."""
+    if language(app.env.docname) != "en":
+        mark_emphasis(doctree)
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connects the functions of this file to Sphinx."""
     app.add_search_language(SearchMixed)
     app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))
     app.connect("html-page-context", add_links, priority=900)  # after the theme has made its menus
+    app.connect("doctree-read", mark_chinese)
     app.connect("build-finished", add_files)
     app.connect("autodoc-process-docstring", plain_docstring)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
