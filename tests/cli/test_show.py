@@ -35,7 +35,7 @@ def test_show_prints_the_whole_recipe_with_defaults(lmzoo: Command) -> None:
 
 def test_show_settings_explains_each(lmzoo: Command) -> None:
     shown = lmzoo("show", "llama.tiny", "--settings", "--set", "window=8").out
-    assert re.search(r'^window +8 +none +int \| none +tokens that each layer "rope" sees', shown, re.MULTILINE)
+    assert re.search(r'^window +8 +none +int \| none +tokens that layers "rope" and', shown, re.MULTILINE)
     assert re.search(r"^learning_rate +0\.\d+ +0\.001 +float +peak of the schedule", shown, re.MULTILINE)
     assert "Llama" not in shown, "no card"
 
