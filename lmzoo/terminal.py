@@ -74,6 +74,9 @@ def _console(file: TextIO, width: int | None, *, force_terminal: bool | None = N
             plain = (humanize.plain(each, keep="\n") if isinstance(each, str) else each for each in objects)
             super().print(*plain, **options)
 
+        def on_broken_pipe(self) -> None:  # rich would end the process with code 1
+            raise
+
     # As a notebook's console, rich would need ipywidgets and show nothing without it.
     return Escaping(
         file=file,

@@ -28,6 +28,7 @@ def main() -> None:
     # times longer, which halves the speed of small models on a busy machine (docs/log.md).
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     warnings.showwarning = _show_warning
+    _open_closed_streams()
     try:
         # Without color, click writes no style at all; None leaves it to click, which looks for a terminal.
         code = cli.main(prog_name="lmzoo", standalone_mode=False, color=False if terminal.no_color() else None)
@@ -46,8 +47,8 @@ def main() -> None:
         code = _say(str(error), 2)
     except KeyboardInterrupt as error:
         code = _interrupted(error)
-    except BrokenPipeError:  # `lmzoo list | head`
-        sys.stderr.close()
+    except (BrokenPipeError, NobodyReads):  # `lmzoo list | head`
+        _discard_output()
         code = 0
     except OSError as error:  # an error of the system that no command expected: a full disk behind stdout, a bad path
         _discard_output()
@@ -74,6 +75,16 @@ def _explained(error: Exception) -> str | None:
     if isinstance(error, MemoryError):
         return "out of memory"
     return plugins.blame(error, registry.registered_classes())
+
+
+def _open_closed_streams() -> None:
+    """Open /dev/null in the place of standard streams that are closed (`lmzoo list >&-`), which Python gives as None.
+
+    Else the first file that is opened would get the number of the stream.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (open until the end)
 
 
 def _discard_output() -> None:
@@ -152,7 +163,22 @@ def _settings(context: click.Context, option: click.Parameter, incomplete: str) 
     return complete_settings(context, option, incomplete)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class NobodyReads(Exception):
+    """Nobody reads what a command writes. Click would end the process with code 1, as after a check that fails."""
+
+
+class Commands(click.Group):
+    """The group of all commands."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command. Raises `NobodyReads` for a broken pipe."""
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise NobodyReads from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(lmzoo.__version__, prog_name="lmzoo")
 def cli() -> None:
     """An architecture zoo for language models: one contract, one trainer, one sampler.

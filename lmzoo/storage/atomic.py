@@ -69,6 +69,8 @@ def new_folder(path: Path, *, manifest: bool = True) -> Generator[Path]:
     temporary = _aside(path, TEMPORARY)
     try:
         _require_valid_name(path)
+        if not str(path).isascii() and str(path) != os.fsencode(path).decode(errors="replace"):
+            raise OSError(errno.EINVAL, "the name is not UTF-8")  # the package safetensors cannot open files in it
         make_folder(path.parent)
         _require_replaceable(path, stat.S_ISDIR, "a folder")
         discard(temporary)

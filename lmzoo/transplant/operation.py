@@ -79,6 +79,8 @@ def transplant(
         raise ConfigError(f"init={init!r} must be one of {', '.join(get_args(Init))}")
     if not isinstance(seed, int) or not 0 <= seed < 2**63:
         raise ConfigError(f"seed={seed!r} must be in [0, 2^63)")
+    if isinstance(layers, str) or not isinstance(layers, Sequence):
+        raise ConfigError(f"layers={layers!r} must be a list of numbers, such as [1, 3]")
     if to is not None and not isinstance(to, str):
         raise ConfigError(f"to={to!r} must be the name of a family")
     if bool(layers) != (to is not None):

@@ -230,6 +230,25 @@ def test_main_reports_a_full_disk_behind_stdout() -> None:
     assert (done.returncode, done.stderr) == (2, "lmzoo: No space left on device\n")
 
 
+@pytest.mark.parametrize("command", [["list"], ["completion", "bash"]])  # written at the end, and at once
+def test_main_ends_well_when_nobody_reads(command: list[str]) -> None:
+    """As in `lmzoo list | head -0`: exit code 1 would say that a check failed."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    words = [sys.executable, "-m", "lmzoo", *command]
+    done = subprocess.run(words, stdout=theirs, stderr=subprocess.PIPE, text=True)
+    os.close(theirs)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_main_works_with_closed_streams() -> None:
+    words = ["sh", "-c", '"$0" -m lmzoo list >&- && "$0" -m lmzoo lst <&- >&-', sys.executable]
+    done = subprocess.run(words, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 2
+    assert "No such command 'lst'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_main_of_the_entry_point_ends_at_once_within_an_import(tmp_path: Path) -> None:
     """A module that swallows the interrupt of its import must not go on half imported."""
     swallow = "import os, signal\ntry:\n    os.kill(os.getpid(), signal.SIGINT)\nexcept BaseException:\n    pass\n"

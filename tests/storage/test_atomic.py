@@ -304,6 +304,18 @@ def test_names_that_cannot_be_written_are_refused_before_a_folder_is_made(
     assert not any(tmp_path.iterdir())
 
 
+def test_new_folder_needs_a_name_in_utf_8(tmp_path: Path) -> None:
+    with (
+        pytest.raises(CheckpointError, match="cannot be written: the name is not UTF-8"),
+        atomic.new_folder(tmp_path / "x" / "\udcff"),
+    ):
+        raise AssertionError("unreachable")
+    assert not any(tmp_path.iterdir())
+    with atomic.new_folder(tmp_path / "模型") as new:
+        atomic.write_new(new / "a", [b"a"])
+    assert (tmp_path / "模型" / "a").exists()
+
+
 def test_filled_file_gets_its_name_at_the_end(tmp_path: Path) -> None:
     path, temporary = tmp_path / "a.bin", tmp_path / ".a.bin.writing"
     os.mkfifo(temporary)  # a library that opens it would wait for ever

@@ -130,6 +130,7 @@ def test_transplant_by_settings_alone() -> None:
         ({"layers": [-1], "to": "gla"}, r"layers: -1 must be in \[0, 3\]"),
         ({"layers": [1, 1], "to": "gla"}, "layers: 1 is given twice"),
         ({"layers": [1], "to": "galaxy"}, "model 'galaxy' is unknown"),
+        ({"layers": 3, "to": "gla"}, r"layers=3 must be a list of numbers, such as \[1, 3\]"),
         ({"layers": [1], "to": {"a": 1}}, r"to=\{'a': 1\} must be the name of a family"),
         ({"layers": [1], "to": "gpt2"}, "the mixer of gpt2 cannot be transplanted: its model has no decoder frame"),
         ({"layers": [1], "to": "gla", "init": "random"}, "init='random' must be one of qkv, new"),
