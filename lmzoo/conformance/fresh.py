@@ -105,8 +105,10 @@ class FreshProcess:
     def _fault(self) -> Fault:
         self._process.kill()
         self._process.wait()
-        self._errors.seek(0)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
+        lines: list[str] = []
+        with suppress(ValueError):  # the caller has closed the process, in another thread: nobody reads the reason
+            self._errors.seek(0)
+            lines = self._errors.read().decode(errors="replace").strip().splitlines()
         return Fault(f"a fresh process cannot load the saved model: {lines[-1] if lines else 'no message'}")
 
     def close(self) -> None:

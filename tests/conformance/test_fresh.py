@@ -139,3 +139,11 @@ def test_main_answers_each_kind_of_request(tmp_path: Path, monkeypatch: pytest.M
     assert asked.settings == {"d_model": 24}
     assert threads == [torch.get_num_threads(), 1]
     assert ended == [0]
+
+
+def test_fresh_process_that_was_closed_raises_a_fault() -> None:
+    """Ctrl-C closes it while a thread waits for its answer, which must not end in a traceback."""
+    process = FreshProcess()
+    process.close()
+    with pytest.raises(Fault, match="no message"):
+        process.run("shapes")
