@@ -54,6 +54,10 @@ def test_lfm2_of_convolutions_alone_has_a_small_state() -> None:
     assert model.traits.receptive_field == 2 * 3 + 1
 
 
+def test_lfm2_350m_has_the_published_number_of_parameters() -> None:
+    assert lmzoo.create_model("lfm2.350m", device="meta").num_params() == 354_483_968
+
+
 @pytest.mark.parametrize(
     ("settings", "error"),
     [

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import MiniMaxConfig, MiniMaxForCausalLM
 
 import lmzoo
 from lmzoo.errors import ConfigError
@@ -38,6 +39,19 @@ def test_minimax_decays_become_weaker_with_the_depth() -> None:
     steepness = [block[1].inner.steepness for block in model.blocks]
     assert steepness == pytest.approx([1, 0.5, 0], abs=2e-5)
     assert steepness[2] > 0
+
+
+def test_minimax_text_01_has_the_published_numbers_of_parameters() -> None:
+    model = lmzoo.create_model("minimax.text-01", device="meta")
+    kinds = (["linear_attention"] * 7 + ["full_attention"]) * 10
+    sizes = {"vocab_size": 200064, "hidden_size": 6144, "intermediate_size": 9216, "num_local_experts": 32}
+    heads = {"num_attention_heads": 64, "head_dim": 128}
+    with torch.device("meta"):
+        theirs = MiniMaxForCausalLM(MiniMaxConfig(num_hidden_layers=80, layer_types=kinds, **sizes, **heads))
+    assert model.num_params() == theirs.num_parameters()
+    assert round(model.num_params() / 1e9) == 456
+    tables = 2 * model.tokens.weight.numel()  # the published figure leaves out the embedding and the head
+    assert round((model.num_params(active=True) - tables) / 1e9, 1) == 45.9
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from transformers import Qwen3NextConfig, Qwen3NextForCausalLM
 
 import lmzoo
 from lmzoo.errors import ConfigError
@@ -54,6 +55,15 @@ def test_qwen3_next_passes_its_options_to_the_layers() -> None:
     assert chosen.inner.shared.down.weight.shape == (32, 10)
     assert isinstance(dense.inner, MLP)
     assert isinstance(model.norm, UnitOffsetRMSNorm)
+
+
+def test_qwen3_next_80b_a3b_has_the_published_numbers_of_parameters() -> None:
+    with torch.device("meta"):  # the defaults are those of the published model
+        theirs = Qwen3NextForCausalLM(Qwen3NextConfig())
+    model = lmzoo.create_model("qwen3_next.80b-a3b", device="meta")
+    assert model.num_params() == theirs.num_parameters() == 79_674_391_296
+    tables = 2 * model.tokens.weight.numel()  # the published figure leaves out the embedding and the head
+    assert 3.0 < (model.num_params(active=True) - tables) / 1e9 < 3.5
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import Zamba2Config, Zamba2ForCausalLM
 
 import lmzoo
 from lmzoo.errors import ConfigError
@@ -64,6 +65,15 @@ def test_zamba2_feeds_mamba_and_not_the_stream() -> None:
         mamba.out_proj.weight.zero_()
         expected = model.head(model.norm(model.tokens(idx)))
     torch.testing.assert_close(model(idx).logits, expected)
+
+
+def test_zamba2_small_has_the_number_of_parameters_of_the_published_configuration() -> None:
+    with torch.device("meta"):  # the defaults are those of Zamba2-2.7B, but for these two
+        theirs = Zamba2ForCausalLM(Zamba2Config(num_mem_blocks=2, n_mamba_heads=80))
+    model = lmzoo.create_model("zamba2.small", device="meta")
+    assert model.num_params() == theirs.num_parameters() == 2_662_214_560
+    fed = [i for i, block in enumerate(model.blocks) if any(isinstance(part, SharedBlock) for part in block.modules())]
+    assert fed == theirs.config.hybrid_layer_ids
 
 
 @pytest.mark.parametrize(
