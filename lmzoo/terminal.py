@@ -47,6 +47,16 @@ def shown(text: str) -> str:
     return humanize.plain(text, keep="\n\t\u200c\u200d") if sys.stdout.isatty() else text
 
 
+def reflow(text: str, indent: int = 0) -> str:
+    """Wraps the paragraphs of a text to the terminal; their second and later lines are indented. No change in a pipe."""
+    if columns() == PIPED_COLUMNS:
+        return text
+    wrapper = textwrap.TextWrapper(
+        reading_columns(), subsequent_indent=" " * indent, break_long_words=False, break_on_hyphens=False
+    )
+    return "\n\n".join(wrapper.fill(paragraph) for paragraph in text.split("\n\n"))
+
+
 def results_console(width: int | None = None) -> Console:
     """Makes the console for results on stdout, `width` columns wide (default: `columns`).
 

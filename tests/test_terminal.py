@@ -50,6 +50,14 @@ def test_columns_is_the_width_that_the_environment_gives(monkeypatch: pytest.Mon
     assert terminal.results_console().width == 50
 
 
+def test_reflow_wraps_paragraphs_in_a_terminal_and_nothing_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "one two three four\nfive a-long-name\n\nsix"
+    monkeypatch.delenv("COLUMNS", raising=False)
+    assert terminal.reflow(text, 2) == text
+    monkeypatch.setenv("COLUMNS", "12")
+    assert terminal.reflow(text, 2) == "one two\n  three four\n  five\n  a-long-name\n\nsix"
+
+
 @pytest.mark.parametrize(("value", "styled"), [("1", False), ("", True)])
 def test_results_console_obeys_no_color(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], value: str, styled: bool

@@ -43,7 +43,7 @@ def puzzle_command(number: int | None, out: Path | None, hint: int | None, answe
     if hint is not None:
         _print_hint(found, hint)
     elif answer:
-        click.echo(found.answer)
+        click.echo(terminal.reflow(found.answer))
         if found.similar:
             click.echo(f"\nA published fault of this kind: {found.similar}")
     else:
@@ -61,7 +61,7 @@ def _print_list() -> None:
 def _print_hint(found: Puzzle, place: int) -> None:
     if not 1 <= place <= len(found.hints):
         raise ConfigError(f"hint={place} must be a number from 1 to {len(found.hints)}")
-    click.echo(found.hints[place - 1])
+    click.echo(terminal.reflow(found.hints[place - 1]))
     following = f"--hint {place + 1}" if place < len(found.hints) else "--answer"
     click.echo(f"next: lmzoo puzzle {found.number} {following}", err=True)
 

@@ -13,6 +13,7 @@ from lmzoo import configs, registry, targets, terminal
 from lmzoo.cli.complete import complete_models
 from lmzoo.cli.group import cli, plugin_option, set_option
 
+FACT_COLUMNS = 17  # width of the names of facts
 QUIET_SECONDS = 2.0  # a measurement that takes longer says what it does
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ def show(
         "matched": _described(match, matched) if match and matched else "",
         **in_words(Facts(family, name, model)),
     }
-    click.echo("\n".join(f"{fact + ':':17}{value}" for fact, value in facts.items() if value) + "\n")
+    lines = (f"{fact + ':':{FACT_COLUMNS}}{value}" for fact, value in facts.items() if value)
+    click.echo("\n".join(terminal.reflow(line, FACT_COLUMNS) for line in lines) + "\n")
     click.echo(drawing.text(drawn, terminal.reading_columns()))
     click.echo(configs.dump_toml({"model": configs.to_table(model.config), "train": configs.to_table(recipe)}))
 

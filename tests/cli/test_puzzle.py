@@ -41,7 +41,9 @@ def test_puzzle_writes_a_file_that_learns_and_fails(lmzoo: Command, place: Path)
     assert "FAIL  causality" in checked.out
 
 
-def test_puzzle_gives_hints_one_by_one_and_the_answer(lmzoo: Command, place: Path) -> None:
+def test_puzzle_gives_hints_one_by_one_and_the_answer(
+    lmzoo: Command, place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = puzzles()[10]
     assert len(one.hints) == 3
     for place_of, arguments in enumerate((["--hint"], ["--hint", 2], ["--hint", 3]), start=1):
@@ -50,6 +52,11 @@ def test_puzzle_gives_hints_one_by_one_and_the_answer(lmzoo: Command, place: Pat
         assert (shown.code, shown.out) == (0, f"{one.hints[place_of - 1]}\n")
         assert shown.err == f"next: lmzoo puzzle {one.number} {following}\n"
     assert lmzoo("puzzle", one.number, "--answer").out == f"{one.answer}\n"
+    monkeypatch.setenv("COLUMNS", "80")
+    for wrapped in (lmzoo("puzzle", one.number, "--answer"), lmzoo("puzzle", one.number, "--hint", 2)):
+        assert max(map(len, wrapped.out.splitlines())) <= 80
+    assert wrapped.out.split() == one.hints[1].split()
+    monkeypatch.delenv("COLUMNS")
     assert lmzoo("puzzle", 2, "--answer").out.endswith("\n\nA published fault of this kind: ml-explore/mlx-lm#93\n")
     assert not list(place.iterdir())
 

@@ -80,6 +80,10 @@ def test_show_draws_to_the_width_of_the_terminal(lmzoo: Command, monkeypatch: py
     monkeypatch.setenv("COLUMNS", str(columns))
     lines = lmzoo("show", "gpt2.tiny").out.splitlines()
     assert max(len(line) for line in lines if line.startswith("+-")) == min(columns, 100)
+    start = next(at for at, line in enumerate(lines) if line.startswith("measured by:"))
+    assert lines[start + 1].startswith(" " * 17), "a long fact goes on below itself"
+    facts = lines[start - 9 : start + 6]
+    assert max(map(len, facts)) <= min(columns, 100)
 
 
 def test_show_ops_measures_each_algorithm(lmzoo: Command, monkeypatch: pytest.MonkeyPatch) -> None:
