@@ -13,14 +13,15 @@ from lmzoo.model import ROLES, LanguageModel
 
 
 def roles(subject: Subject) -> str:
-    """Checks that declared roles exist, and that no parameter without a declared role is taken for a matrix wrongly.
+    """Checks that declared roles exist, and that no parameter is taken for a matrix wrongly, by default or declaration.
 
-    A parameter of two or more dimensions, outside an embedding or the head, is taken for a matrix between features:
-    weight decay applies to it, and Muon makes it orthogonal. Both are wrong for a table that is added to activations or
-    multiplied with them elementwise.
+    Without a declaration a parameter of two or more dimensions, outside an embedding or the head, is taken for a matrix
+    between features: weight decay applies to it, and Muon makes it orthogonal. Both are wrong for a table that is added
+    to activations or multiplied with them elementwise, also behind a function such as exp.
     """
     model = subject.model()
     guessed: dict[int, str] = {}
+    matrices: dict[int, str] = {}
     declared = 0
     heads = set(model.head.modules())
     for where, module in model.named_modules():
@@ -29,6 +30,9 @@ def roles(subject: Subject) -> str:
             declared += 1
             if role not in ROLES:
                 raise Fault(f"{where}.{name} has the role {role!r}, which must be one of {', '.join(ROLES)}")
+            parameter = getattr(module, name, None)
+            if role == "matrix" and isinstance(parameter, nn.Parameter):
+                matrices[id(parameter)] = f"{where}.{name} {tuple(parameter.shape)}"
         if type(module).__module__.startswith("torch.nn.") or isinstance(module, nn.Embedding) or module in heads:
             continue
         for name, parameter in module.named_parameters(recurse=False):
@@ -36,48 +40,60 @@ def roles(subject: Subject) -> str:
                 guessed[id(parameter)] = f"{where}.{name} {tuple(parameter.shape)}".lstrip(".")
                 if sum(size > 1 for size in parameter.shape) < 2:
                     raise Fault(f"{guessed[id(parameter)]} is a vector, but its role defaults to 'matrix'; {DECLARE}")
-    use = _elementwise_use(model, subject, guessed)
+    use, by_default = _elementwise_use(model, subject, guessed | matrices, guessed)
     if use:
-        raise Fault(f"{use}, but its role defaults to 'matrix'; {DECLARE}")
+        raise Fault(f"{use}, but its role {'defaults to' if by_default else 'is'} 'matrix'; {DECLARE}")
     return f"{declared} declared roles; {len(guessed)} parameters are matrices by default"
 
 
 DECLARE = "declare it: parameter_roles = {'NAME': 'vector'} (or 'embedding') on the module"
 
 
-def _elementwise_use(model: LanguageModel, subject: Subject, names: dict[int, str]) -> str:
-    """Returns a sentence about the first parameter of `names` that is added or multiplied elementwise; else empty."""
+def _elementwise_use(
+    model: LanguageModel, subject: Subject, names: dict[int, str], guessed: dict[int, str]
+) -> tuple[str, bool]:
+    """Returns a sentence about the first parameter of `names` that is added or multiplied elementwise; else empty.
+
+    Also returns True if it is one of `guessed`.
+    """
     if not names:
-        return ""
+        return "", False
     with _Elementwise(names) as mode:
         model(subject.tokens(2, min(subject.context, 9)))
-    return mode.found
+    return mode.found, mode.table in guessed.values()
 
 
 class _Elementwise(TorchFunctionMode):
-    """Finds, while active, sums and products of a parameter, or of a view of it, with an activation."""
+    """Finds, while active, sums and products of a parameter with an activation.
 
-    found = ""
+    The parameter may be viewed or mapped elementwise before. An activation has more dimensions than the parameter: a
+    weight that is scaled row by row is still a matrix.
+    """
+
+    found, table = "", ""
 
     def __init__(self, names: dict[int, str]) -> None:
-        self.names = dict(names)  # by id, of parameters and of their views
-        self._views: list[Tensor] = []  # kept alive, so that no id is used twice
+        self.names = dict(names)  # by id, of parameters and of what is made of one alone
+        self._made: list[Tensor] = []  # kept alive, so that no id is used twice
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
-        if name in _VIEWS and args and id(args[0]) in self.names and isinstance(out, Tensor):
+        if name in _VIEWS | _MAPS and args and id(args[0]) in self.names and isinstance(out, Tensor):
             self.names[id(out)] = self.names[id(args[0])]
-            self._views.append(out)
+            self._made.append(out)
         if name in _ELEMENTWISE and len(args) == 2 and not self.found:
             for table, other in (args, args[::-1]):
-                whole = isinstance(other, Tensor) and other.ndim >= 2 and id(other) not in self.names
-                if id(table) in self.names and whole and table.ndim >= 2:
-                    used = "added to activations" if name in _SUMS else "multiplied with activations elementwise"
-                    self.found = f"{self.names[id(table)]} is {used}"
+                if id(table) in self.names and isinstance(other, Tensor) and id(other) not in self.names:
+                    whole = table.ndim >= 2 and other.ndim > sum(size > 1 for size in table.shape)
+                    if whole:
+                        used = "added to activations" if name in _SUMS else "multiplied with activations elementwise"
+                        self.table = self.names[id(table)]
+                        self.found = f"{self.table} is {used}"
         return out
 
 
 _SUMS = {"add", "__add__", "__radd__", "__iadd__", "add_", "sub", "__sub__", "__rsub__"}
 _ELEMENTWISE = _SUMS | {"mul", "__mul__", "__rmul__", "__imul__", "mul_"}
 _VIEWS = {"__getitem__", "view", "reshape", "unsqueeze", "expand", "expand_as", "to", "narrow", "squeeze", "flatten"}
+_MAPS = {"exp", "neg", "__neg__", "sigmoid", "logsigmoid", "log_sigmoid", "softplus", "tanh", "log", "float", "double"}
