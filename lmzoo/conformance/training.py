@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from lmzoo.conformance.measure import require_same_bits
+from lmzoo.conformance.measure import ROUNDING, require_equal, require_same_bits
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
@@ -51,7 +51,8 @@ def initial_loss(subject: Subject) -> str:
 def gradients(subject: Subject) -> str:
     """Checks that every parameter gets a finite gradient that is not zero, and that none is frozen or unused.
 
-    Also checks that there is a parameter to train exactly if traits says trainable=True.
+    Also checks that the units of a matrix do not stay equal, that the backward pass draws no other random numbers than
+    the forward pass, and that there is a parameter to train exactly if traits says trainable=True.
     """
     model = subject.model(perturbed=False)
     trained_names = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
@@ -97,7 +98,43 @@ def gradients(subject: Subject) -> str:
         name, parameter = next(iter(waiting.items()))
         why = "gets no gradient: nothing uses it" if parameter.grad is None else "has a gradient of zero"
         raise Fault(f"{name} {tuple(parameter.shape)} {why}, three steps in a row ({len(waiting)} such parameters)")
+    _require_different_units(model)
+    _require_repeatable_backward(subject)
     return f"{sum(1 for _ in model.parameters())} parameters, each with a finite gradient that is not zero"
+
+
+def _require_repeatable_backward(subject: Subject) -> None:
+    """Raises `Fault` if the gradients after one forward pass depend on the random state when the backward pass begins.
+
+    What the backward pass computes again (activation checkpointing) must have the dropout mask of the forward pass.
+    """
+    T = min(subject.context, 16)
+    found = []
+    for seed in (1, 2):
+        model = subject.model(dropout=0.1).train()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            loss = model(subject.tokens(2, T), subject.tokens(2, T, seed=1)).loss
+            torch.manual_seed(seed)
+            loss.backward()
+        found.append({name: p.grad for name, p in model.named_parameters() if p.grad is not None})
+    for name, gradient in found[0].items():
+        what = f"the gradient of {name}, when the backward pass begins with another random state,"
+        require_equal(found[1][name], gradient, what, "recomputation that does not restore the random state", ROUNDING)
+
+
+def _require_different_units(model: LanguageModel) -> None:
+    """Raises `Fault` if all rows, or all columns, of a trained matrix are equal: units that start equal stay equal."""
+    matrices = {id(p) for group in model.parameter_groups(0.0) if group["role"] == "matrix" for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        if id(parameter) not in matrices or parameter.ndim != 2 or min(parameter.shape) < 2 or not parameter.any():
+            continue
+        for what, first in (("rows", parameter[:1]), ("columns", parameter[:, :1])):
+            if (parameter - first).abs().max() <= 1e-5 * parameter.abs().max():
+                raise Fault(
+                    f"all {what} of {name} {tuple(parameter.shape)} are equal, also after three steps: units with "
+                    "equal initial weights get equal gradients; draw at least one of the weights around them at random"
+                )
 
 
 def overfitting(subject: Subject) -> str:
