@@ -128,6 +128,15 @@ def auxiliary(subject: Subject) -> str:
     require_equal(loss, expected, "the loss in train mode", "what is added to it: use auxiliary_loss()", TIGHT)
     if not named:
         return "no auxiliary losses; the loss in train mode is the cross-entropy"
+    for kept in (0, T // 2):
+        fewer = targets.clone()
+        fewer[:, kept:] = IGNORE_INDEX
+        values = (model(idx, fewer).loss, *_gradients(model, idx, fewer).values())
+        if not all(torch.isfinite(value).all() for value in values):
+            raise Fault(
+                f"in train mode, with {T - kept} of {T} targets ignored, the loss or a gradient is not finite; look at "
+                "auxiliary losses that are means over targets: there may be none"
+            )
     return f"{', '.join(sorted(named))}: finite, with gradients, and not in the reported loss"
 
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.conformance import check_model
-from lmzoo.losses import auxiliary_loss
+from lmzoo.losses import auxiliary_loss, cross_entropy
 from lmzoo.model import LMOutput
 from lmzoo.state import State
 from tests.museum.base import Transformer
@@ -56,7 +56,7 @@ class TwoAhead(Transformer):
 
     def extra_losses(self, x_BTD: Tensor, idx: Tensor, targets: Tensor) -> dict[str, Tensor]:
         logits_BTV = self.head(x_BTD[:, :-1])
-        loss = torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), targets[:, 1:].flatten())
+        loss = cross_entropy(logits_BTV, targets[:, 1:])
         return {"two ahead": loss.detach() if self.detached else loss}
 
 
