@@ -135,6 +135,22 @@ def test_train_mode_takes_declared_noise_that_differs_between_seeds() -> None:
     assert result.passed, result.saw
 
 
+def test_train_mode_repeats_a_run_from_its_seed() -> None:
+    generator = torch.Generator()  # its state goes on from run to run
+
+    class Noisy(Recurrent):
+        @property
+        def traits(self) -> Traits:
+            return Traits(extrapolates=True, state_growth="constant", random_in_training=True)
+
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            x_BTD, state = super().features(idx_BT, state)
+            return x_BTD + (torch.rand((), generator=generator) if self.training else 0.0), state
+
+    result = check_model(Noisy, only=["train_mode"]).results[0]
+    assert result.saw.startswith("train mode, again with the same seed, is off by ")
+
+
 def test_compiles_logs_nothing_about_declared_breaks_in_the_graph(caplog: pytest.LogCaptureFixture) -> None:
     assert check_model("hnet", only=["compiles"]).passed
     assert not [record.message for record in caplog.records if record.levelno >= logging.WARNING]
