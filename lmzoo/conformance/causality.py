@@ -12,12 +12,14 @@ from torch import Tensor
 
 from lmzoo.conformance.clones import clone
 from lmzoo.conformance.gradients import embedding_gradients
-from lmzoo.conformance.measure import FLOAT64_ROUNDING, difference, first_position, float32_hint
+from lmzoo.conformance.measure import FLOAT64_ROUNDING, ROUNDING, difference, first_position, float32_hint
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
 
 LEAK = "what mixes positions: a mask, a padding, a norm or a mean over time, a router"
+ROWS_LOOK = "look at what mixes rows: a norm or a sum over the batch, slices of rows, a capacity of experts"
+REPEATS = 8  # of a pass that may be random: one repetition may be equal by chance
 BFLOAT16_LEAK = "the code that runs in bfloat16 alone: a kernel, a cast"
 BFLOAT16_STEP = 2**-6  # of the largest logit: the largest effect of a value rounded the other way in bfloat16
 
@@ -39,10 +41,11 @@ def causality(subject: Subject) -> str:
         idx, other = _two_sequences(subject, T)
         cuts = range(T - 1, 0, -1)
         # All cuts are rows of one batch: `batch_independence` checks that rows do not depend on each other.
-        all_BTV = _logits(model, torch.cat([idx, *_changed(idx[:1], other[:1], cuts)]))
+        batch = torch.cat([idx, *_changed(idx[:1], other[:1], cuts)])
+        all_BTV = _logits(model, batch)
         logits_BTV = all_BTV[: len(idx)]
         for cut, changed_TV in zip(cuts, all_BTV[len(idx) :], strict=True):
-            _require_unchanged(model, idx[:1], cut, changed_TV[None], logits_BTV[:1], "in eval mode, changing")
+            _require_unchanged(model, batch, cut, changed_TV[None], logits_BTV[:1], "in eval mode, changing")
         for cut in _shorter(T, subject.context):
             _require_unchanged(model, idx, cut, _logits(model, idx[:, :cut]), logits_BTV, "leaving out")
     model = subject.model(dropout=0.1).double().train()
@@ -215,11 +218,34 @@ def _require_unchanged(
     actual_BTV, expected_BTV = actual_BTV[:, :cut], expected_BTV[:, :cut]
     off = difference(actual_BTV, expected_BTV)
     if not off <= FLOAT64_ROUNDING:
+        require_no_other_cause(model, idx)
         position = first_position(actual_BTV, expected_BTV, FLOAT64_ROUNDING)
         raise Fault(
             f"{how} the tokens from position {cut} of {idx.shape[1]} on changes the logits at {position} by {off:.2g}; "
             f"look at {LEAK}{float32_hint(lambda: model(idx), off)}"
         )
+
+
+def require_no_other_cause(model: LanguageModel, idx: Tensor) -> None:
+    """Raises `Fault` if the logits of `idx` change for another reason than later tokens, which looks like a leak.
+
+    For a model that has failed: values that are not finite, two passes that differ, and rows that depend on each other.
+    """
+    size = f"for {len(idx)} rows of {idx.shape[1]} tokens"
+    logits_BTV = _logits(model, idx)
+    if not torch.isfinite(logits_BTV).all():
+        raise Fault(f"{size} logits are not finite; look at exponentials, logarithms and divisions")
+    for _ in range(REPEATS):
+        off = difference(_logits(model, idx), logits_BTV)
+        if off:
+            raise Fault(
+                f"{size} a second pass on the same tokens with the same seed is off by {off:.2g}; look at state kept "
+                "on the module, noise in eval mode, and random numbers that torch does not draw"
+            )
+    for row in (0, len(idx) - 1) if len(idx) > 1 and not model.training else ():
+        off = difference(_logits(model, idx[row : row + 1]), logits_BTV[row : row + 1])
+        if off > ROUNDING:
+            raise Fault(f"{size} the logits of row {row} are off by {off:.2g} from those of the row alone; {ROWS_LOOK}")
 
 
 def _offs(actual_BTV: Tensor, expected_BTV: Tensor) -> Tensor:

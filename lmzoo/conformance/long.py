@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lmzoo.conformance.causality import LEAK
+from lmzoo.conformance.causality import LEAK, require_no_other_cause
 from lmzoo.conformance.choices import Choices
 from lmzoo.conformance.clones import clone
 from lmzoo.conformance.decoding import LOOK, check_all_positions
@@ -75,6 +75,7 @@ def _require_causal(model: LanguageModel, idx: Tensor, mode: str) -> None:
 def _require_same(model: LanguageModel, idx: Tensor, found: Tensor, expected: Tensor, what: str) -> None:
     off = difference(found, expected)
     if not off <= FLOAT64_ROUNDING:
+        require_no_other_cause(model, idx)
         position = first_position(found, expected, FLOAT64_ROUNDING)
         hint = float32_hint(lambda: model(idx[:1]), off)
         raise Fault(

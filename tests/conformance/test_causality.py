@@ -46,6 +46,51 @@ def test_causality_finds_a_leak_of_the_size_of_float32_rounding() -> None:
     assert "float32" not in report.results[0].saw
 
 
+class Overflowing(Recurrent):
+    """Logits of infinity, which change by infinity when a later token changes."""
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        return x_BTD * torch.where(idx_BT == 3, torch.inf, 1.0)[..., None], state
+
+
+class Counting(Recurrent):
+    """Each pass gives other logits than the one before."""
+
+    passes = 0
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        self.passes += 1
+        return x_BTD * self.passes, state
+
+
+class SixteenRows(Recurrent):
+    """Of more than 16 rows, the others are zero."""
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        return torch.cat([x_BTD[:16], 0 * x_BTD[16:]]), state
+
+
+@pytest.mark.parametrize("check", ["causality", "long_causality"])
+@pytest.mark.parametrize(
+    ("model", "says"),
+    [
+        (Overflowing, "logits are not finite; look at exponentials"),
+        (Counting, "a second pass on the same tokens with the same seed is off by"),
+        (SixteenRows, "the logits of row 24 are off by"),
+    ],
+)
+def test_causality_names_what_looks_like_a_leak(check: str, model: type[LanguageModel], says: str) -> None:
+    (result,) = check_model(model, only=[check]).results
+    if model is SixteenRows and check == "long_causality":
+        assert result.passed  # it has nine rows
+    else:
+        assert says in result.saw
+        assert "mixes positions" not in result.saw
+
+
 class Dropped(Transformer):
     def __init__(self, config: MuseumConfig) -> None:
         super().__init__(config)
