@@ -91,6 +91,9 @@ def compare(
     halving: bool = False,
     optimizers: str | None = None,
     stride: int | None = None,
+    probes: str | None = None,
+    difficulty: str | None = None,
+    probe_steps: int | None = None,
     workers: int = 1,
     engine: str = "processes",
     progress: bool = True,
@@ -110,7 +113,8 @@ def compare(
     other processes: the program must then have its calls under `if __name__ == "__main__"`, and `listeners` do not hear
     the steps. With `engine="ray"`, the runs are made on a Ray cluster. `optimizers="adamw,muon"` trains each
     model with each of them (with `tune`). `stride=64` evaluates in windows that start 64 tokens apart, so that every
-    prediction sees a long context.
+    prediction sees a long context. `probes="mqar,parity"` also trains the models on these probes, with `difficulty` and
+    `probe_steps` as in `lmzoo probe`; `results.probes` has their accuracies.
 
     The results have a row for each model: `.to_frame()` returns them as a pandas table, `.plot()` draws their losses.
     Raises an `LmzooError` of one line, before anything is written, for anything that cannot be used.
@@ -134,6 +138,9 @@ def compare(
             workers=workers,
             engine=engine,
             stride=stride,
+            probes=probes,
+            difficulty=difficulty,
+            probe_steps=probe_steps,
             settings=settings,
             listeners=[*shown, *listeners],
         )

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from lmzoo import configs, humanize, targets
-from lmzoo.cli.complete import complete_data, complete_models, complete_tune
+from lmzoo.cli.complete import complete_data, complete_models, complete_probes, complete_tune
 from lmzoo.cli.group import cli, documents_option, plugin_option, set_option, with_documents
 
 
@@ -68,6 +68,14 @@ from lmzoo.cli.group import cli, documents_option, plugin_option, set_option, wi
     "length]",
 )
 @click.option(
+    "--probes",
+    metavar="NAME,...",
+    shell_complete=complete_probes,
+    help="Train the models on small tasks too, as lmzoo probe does (mqar, parity, ...; all).",
+)
+@click.option("--difficulty", metavar="LEVEL,...", help="Of the probes: easy, medium, hard; or all.  [default: easy]")
+@click.option("--probe-steps", metavar="N", type=click.IntRange(1, 10**9), help="Of each probe.  [default: 2000]")
+@click.option(
     "--workers",
     metavar="N",
     type=int,
@@ -91,6 +99,9 @@ def compare(
     optimizers: str | None,
     sizes: str | None,
     stride: int | None,
+    probes: str | None,
+    difficulty: str | None,
+    probe_steps: int | None,
     workers: int | None,
     engine: str,
     as_json: bool,
@@ -116,6 +127,7 @@ def compare(
     lmzoo compare gpt2.tiny mamba.tiny --tune learning_rate=0.003,0.01 --tune min_learning_rate=0%,10% --out runs/decay
     lmzoo compare gpt2.tiny lstm.tiny --tune learning_rate --optimizers adamw,muon --out runs/optimizers
     lmzoo compare gpt2 mamba --sizes 100k,300k,1M --budget tokens=5M --seeds 3 --out runs/sizes
+    lmzoo compare gpt2.tiny mamba.tiny --probes mqar,parity --out runs/skills
     lmzoo compare gpt2.tiny mamba.tiny --seeds 5 --workers 8 --out runs/five
     lmzoo compare runs/gpt2.tiny runs/mamba.tiny --out runs/both
     """
@@ -137,6 +149,9 @@ def compare(
         "halving": halving,
         "optimizers": optimizers,
         "stride": stride,
+        "probes": probes,
+        "difficulty": difficulty,
+        "probe_steps": probe_steps,
         "settings": with_documents(configs.parse_overrides(overrides), documents),
         "command": shlex.join(["lmzoo", *sys.argv[1:]]),
         "listeners": [ComparisonProgress()],

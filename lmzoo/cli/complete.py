@@ -46,6 +46,14 @@ def complete_tune(_context: click.Context, _parameter: click.Parameter, incomple
     return _starting((f"{before}{comma}{name}" for name in SETTINGS), incomplete)
 
 
+def complete_probes(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Completes the last name of a list of probes with commas."""
+    from lmzoo.data.probes import PROBES
+
+    before, comma, last = incomplete.rpartition(",")
+    return [CompletionItem(f"{before}{comma}{name}") for name in ("all", *PROBES) if name.startswith(last)]
+
+
 def complete_checks(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """Completes the name of a check."""
     from lmzoo.conformance.suite import check_names

@@ -5,19 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import click
-from click.shell_completion import CompletionItem
 
 from lmzoo import configs, humanize, targets
-from lmzoo.cli.complete import complete_models
+from lmzoo.cli.complete import complete_models, complete_probes
 from lmzoo.cli.group import cli, plugin_option, set_option
-
-
-def complete_probes(_context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Completes the last name of a list with commas."""
-    from lmzoo.data.probes import PROBES
-
-    before, comma, last = incomplete.rpartition(",")
-    return [CompletionItem(f"{before}{comma}{name}") for name in ("all", *PROBES) if name.startswith(last)]
 
 
 @cli.command()

@@ -31,6 +31,7 @@ from lmzoo.compare.notes import context_notes
 from lmzoo.compare.optimizers import parse_optimizers, with_optimizers
 from lmzoo.compare.parts import refuse_later
 from lmzoo.compare.plan import are_runs, cut_contexts, make_specs, read_specs
+from lmzoo.compare.probes import Probing, plan_probes
 from lmzoo.compare.results import FILE, Results, portable, write_results
 from lmzoo.compare.schedule import Schedule
 from lmzoo.compare.search import Search
@@ -71,6 +72,9 @@ def compare(
     halving: bool = False,
     optimizers: str | None = None,
     stride: int | None = None,
+    probes: str | None = None,
+    difficulty: str | None = None,
+    probe_steps: int | None = None,
     settings: Mapping[str, Any] | None = None,
     prompt: str | None = None,
     command: str = "",
@@ -96,6 +100,8 @@ def compare(
     settings with equal effort for each model, and with `optimizers` ("adamw,muon") for each model and optimizer: these
     are rows such as "gpt2+muon". With `halving`, the better half of the runs of a search goes on after a part of the
     training. `stride` is the number of tokens between the windows of the final evaluation, see `lmzoo.train.evaluate`.
+    `probes` ("mqar,parity") trains the models on these probes too, with `difficulty` and `probe_steps` as in `lmzoo
+    probe`: see the module `probes`.
 
     `workers` runs are made at once (None: a number is chosen, see `choose_workers`), in processes of this machine or,
     with `engine="ray"`, on a cluster. With one worker they are made in this process, and `listeners` hear all events of
@@ -113,7 +119,7 @@ def compare(
     if finished:
         given: dict[str, Any] = {"match": match, "budget": budget, "tune": tune, "optimizers": optimizers}
         given |= {"seeds": None if seeds == 1 else seeds, "workers": None if workers == 1 else workers}
-        given |= {"engine": None if engine == "processes" else engine, "halving": halving or None}
+        given |= {"engine": None if engine == "processes" else engine, "halving": halving or None, "probes": probes}
         _refuse(f"{names[0]} is a finished run", **given)
         specs = read_specs(names, data, tokenizer, settings or {})
     else:
@@ -132,6 +138,7 @@ def compare(
     refuse_settings(grids, settings or {}, specs)
     if halving:
         refuse_halving(grids)
+    plan = plan_probes(probes, difficulty, probe_steps)
     if optimizers is not None:
         rows = with_optimizers(specs, parse_optimizers(optimizers, grids, settings or {}))
         names, specs = list(rows), list(rows.values())
@@ -180,13 +187,34 @@ def compare(
             Course(first, every_seed, search, folder, shared.vocab_size)
             for first, search in zip(firsts, searches, strict=True)
         ]
+        probing = None if plan is None else Probing(plan, dict(zip(names, specs, strict=True)), seeds, folder)
+        if probing is not None:
+            results = probing.add(results, probing.kept)
         measurer = Measurer(prepared, prompt_ids, listeners, keep_freed_memory, halves, at_once, stride)
         _refuse_runs(courses, measurer)
         speeds.write()  # the first file: until here input may be refused
         for note in [*match_notes(results), *context_notes(results)]:
             emit(NoteEvent(note))
-        schedule = Schedule(results, courses, make_engine(engine, measurer, at_once, threads), measurer, emit)
-        return schedule.run(folder, lambda found: write(found, folder), forecast=bool(listeners) and not finished)
+        schedule = Schedule(
+            results,
+            courses,
+            make_engine(engine, measurer, at_once, threads),
+            measurer,
+            emit,
+            {} if probing is None else probing.steps_left,
+        )
+
+        def write_part(found: Results) -> None:
+            write(found if probing is None else probing.marked(found), folder)
+
+        results = schedule.run(folder, write_part, forecast=bool(listeners) and not finished)
+        if probing is None:
+            return results
+        chosen = {course.first.model: course.seed_cells()[0].spec for course in courses if not course.failed}
+        given: dict[str, Any] = {"listeners": listeners, "keep_freed_memory": keep_freed_memory}
+        results = probing.run(results, chosen, workers=None if engine == "ray" else at_once, **given)
+        write(results, folder)
+        return results
 
 
 def _search(grids: Sequence[Grid], spec: RunSpec, parts: Sequence[float]) -> Search | None:

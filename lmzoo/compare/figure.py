@@ -84,7 +84,8 @@ class Figure:
         spec = self.base
         x = spec["encoding"]["x"]
         x |= {"field": axis.field, "title": axis.title}
-        x["scale"]["type"] = "log" if axis.log else "linear"
+        if x["type"] == "quantitative":
+            x["scale"]["type"] = "log" if axis.log else "linear"
         if axis.log:
             x["scale"].pop("zero", None)
         spec["params"] = [{"name": "axis", "value": axis.field}, {"name": "log", "value": axis.log}]

@@ -19,6 +19,7 @@ from lmzoo.compare.figure import (
     tooltip,
 )
 from lmzoo.compare.figure_of_costs import costs
+from lmzoo.compare.figure_of_probes import probes
 from lmzoo.compare.figures_of_activations import activation_figures
 from lmzoo.compare.figures_of_losses import classes, positions
 from lmzoo.compare.figures_of_tuning import sensitivities
@@ -39,7 +40,7 @@ def figures(results: Results, activations: Activations | None = None) -> list[Fi
     first, last = (
         [draw(results, colors) for draw in group] for group in ((ranking, curves), (positions, classes, costs))
     )
-    found = [*first, *sensitivities(results, colors), *last]
+    found = [*first, *sensitivities(results, colors), *last, probes(results)]
     return [
         *(figure for figure in found if figure is not None),
         *activation_figures(activations or Activations(), colors),

@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lmzoo import arguments, files
+from lmzoo.compare.probe_tables import record_fields
 from lmzoo.compare.results import FILE, SCHEMA, CellResult, ModelResult, Reference, Results, Yardstick
 from lmzoo.compare.statistics import Mean, Pair, Statistics
-from lmzoo.errors import InputError
+from lmzoo.errors import ConfigError, InputError
 
 Made = TypeVar("Made")
 _MAX_BYTES = 1 << 28
@@ -43,6 +44,7 @@ _PROTOCOL = {
     "stride": int,
     "targets": int,
 }
+_PROBES = {"steps": int, "batch_size": int, "levels": list, "cells": list}
 _LOSS = int | float | None
 _POSITIONS = {"first": int, "last": int, "loss": _LOSS, "tokens": int}
 _CLASS = {"name": str, "loss": _LOSS, "tokens": int}
@@ -90,7 +92,7 @@ def read_results(folder: str | Path) -> list[dict[str, Any]]:
 def _records(results: Results, model: ModelResult) -> list[dict[str, Any]]:
     low, high = results.places.get(model.name, (None, None))
     of_model = {f.name: getattr(model, f.name) for f in dataclasses.fields(model) if f.name not in _LONG}
-    settings = _flat(model.config)
+    settings, probed = _flat(model.config), record_fields(results)
     first = {"model": of_model.pop("name"), "seed": None, "rank_low": low, "rank_high": high, **of_model}
     if not model.cells:
         return [{**first, "selection_loss": None, **settings}]
@@ -98,7 +100,7 @@ def _records(results: Results, model: ModelResult) -> list[dict[str, Any]]:
     for cell in model.cells:
         of_cell = {f.name: getattr(cell, f.name) for f in dataclasses.fields(cell) if f.name not in _LONG}
         seed = {"train.seed": cell.seed} if "train.seed" in settings else {}
-        records.append({**first, **of_cell, **settings, **seed})
+        records.append({**first, **of_cell, **settings, **seed, **probed.get((model.name, cell.seed), {})})
     return records
 
 
@@ -139,6 +141,8 @@ def _build(path: Path, content: Mapping[str, Any]) -> Results:
     _require_losses(path, results)
     if results.tuning:
         _require_tuning(path, results.tuning)
+    if results.probes:
+        _require_probes(path, results.probes)
     if results.statistics is not None:
         ranked = {model.name for model in results.models if model.status == "ranked" and model.loss is not None}
         if not ranked == set(results.statistics.ranks) == set(results.statistics.means):
@@ -161,6 +165,20 @@ def _require_tuning(path: Path, tuning: Mapping[str, Any]) -> None:
             for trial in model["tried"]:
                 _require(path, f"{where}.models.{name}.tried", trial, _TRIAL)
                 _require_parts(path, f"{where}.models.{name}.tried", trial, needed=halving is not None)
+
+
+def _require_probes(path: Path, probes: Mapping[str, Any]) -> None:
+    """Check the results of probes."""
+    from lmzoo.probing.results import build
+
+    _require(path, "probes", probes, _PROBES)
+    try:
+        found = build(probes, f"{path}: probes")
+    except (ConfigError, TypeError) as error:
+        raise InputError(str(error)) from None
+    known = {(level.probe, level.difficulty) for level in found.levels}
+    if not known >= {(cell.probe, cell.difficulty) for cell in found.cells}:
+        raise InputError(f"{path}: probes: each cell must be of a level that is listed")
 
 
 def _require_parts(path: Path, where: str, trial: Mapping[str, Any], *, needed: bool) -> None:

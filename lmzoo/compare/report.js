@@ -9,7 +9,7 @@
     const axis = figure.axes[form.elements.axis ? form.elements.axis.value : 0];
     const logarithmic = log ? log.checked : axis.log;
     Object.assign(x, { field: axis.field, title: axis.title });
-    x.scale.type = logarithmic ? "log" : "linear";
+    if (x.type === "quantitative") x.scale.type = logarithmic ? "log" : "linear";
     if (logarithmic) delete x.scale.zero;
     spec.params = [{ name: "axis", value: axis.field }, { name: "log", value: logarithmic }];
     if (form.elements["log-y"]) spec.encoding.y.scale.type = form.elements["log-y"].checked ? "log" : "linear";

@@ -21,7 +21,7 @@ from lmzoo.compare.figure import N_COLORS, Figure
 from lmzoo.compare.figures import figures
 from lmzoo.compare.figures_of_tuning import sensitivity_name
 from lmzoo.compare.notes import headline, notes
-from lmzoo.compare.report_charts import activations, chart, classes, positions
+from lmzoo.compare.report_charts import activations, chart, classes, positions, probes
 from lmzoo.compare.results import Results, budget_text, model_colors, same_steps
 from lmzoo.compare.tuning import TUNED, begun, halved, setting_title
 
@@ -48,6 +48,7 @@ def html(results: Results, logged: Activations | None = None) -> str:
         positions(results, colors, drawn),
         classes(results, colors, drawn),
         _costs(results, colors, drawn),
+        probes(results, colors, drawn),
         activations(results, colors, drawn),
         _samples(results, colors),
         _checks(results, colors),

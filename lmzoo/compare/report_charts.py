@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from lmzoo.compare import findings, loss_tables
+from lmzoo.compare import findings, loss_tables, probe_tables
 from lmzoo.compare import report_tables as tables
 from lmzoo.compare.figure import Figure
 from lmzoo.compare.results import Results
@@ -85,6 +85,23 @@ def classes(results: Results, colors: dict[str, int], drawn: Mapping[str, Figure
         '<h2>Loss by class of token</h2>\n<p class="caption">Mean loss by class of the token to predict, and the share '
         f"of the class; a token may be in several. {meanings}.{_interval(results, 'bars')}</p>\n"
         f"{chart(drawn, 'classes', colors)}{_folded(table, colors)}"
+    )
+
+
+def probes(results: Results, colors: dict[str, int], drawn: Mapping[str, Figure]) -> str:
+    """Make the section of the probes; empty without any."""
+    table = probe_tables.probe_table(results)
+    if table is None or "probes" not in drawn:
+        return ""
+    skills = {level["probe"]: (level["skill"], level["paper"]) for level in results.probes["levels"]}
+    listed = "; ".join(
+        f"<b>{escape(name)}</b> {escape(skill)} ({escape(paper)})" for name, (skill, paper) in skills.items()
+    )
+    failed = "".join(f'<p class="caption">{escape(text)}</p>\n' for text in probe_tables.problems(results))
+    return (
+        f'<h2>Probes</h2>\n<p class="caption">{escape(probe_tables.probe_note(results))} The fuller the color, the '
+        f"further is a model from chance to solved. {listed}.</p>\n"
+        f"{chart(drawn, 'probes', colors)}{failed}{_folded(table, colors)}"
     )
 
 

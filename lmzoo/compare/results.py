@@ -114,7 +114,7 @@ class Results:
     `budget` (kind, amount, steps, batch_size, context_length, tokens) is the same for every model; but if its kind is
     "flops" or "seconds", its `steps` and `tokens` are the largest of all models, and each model has its own. `match` is
     what `sizes.match_facts` returns, empty without `--match`; `tuning` holds the values of `--tune` and what each model
-    made of them. `protocol` is what `protocol.describe` returns.
+    made of them. `protocol` is what `protocol.describe` returns. `probes` is empty without `--probes`.
 
     `seed` is the first seed. `seeds` holds all of them, and `statistics` what they show; it is None for one seed, and
     as long as fewer than two seeds of every model are done.
@@ -140,6 +140,7 @@ class Results:
     statistics: Statistics | None = None
     match: Mapping[str, Any] = field(default_factory=dict)
     tuning: Mapping[str, Any] = field(default_factory=dict)
+    probes: Mapping[str, Any] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         best = f", best {self.best.name} at {self.best.loss:.3f} nats per token" if self.best else ""

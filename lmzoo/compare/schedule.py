@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
@@ -40,10 +40,17 @@ class Schedule:
     """The state of a comparison: the courses of its models, the engine, and what the runs cost."""
 
     def __init__(
-        self, results: Results, courses: Sequence[Course], engine: Engine[Job, Done], measurer: Measurer, emit: Listener
+        self,
+        results: Results,
+        courses: Sequence[Course],
+        engine: Engine[Job, Done],
+        measurer: Measurer,
+        emit: Listener,
+        later: Mapping[str, float] | None = None,
     ) -> None:
+        """`later` is the work that follows, of probes: for each model, how many of its steps take as long."""
         self._results, self._courses, self._engine, self._measurer = results, courses, engine, measurer
-        self._emit = emit
+        self._emit, self._later = emit, later or {}
         self._by_model = {course.first.model: course for course in courses}
         self._costs: dict[str, Cost] = {}
         self._timed: list[Job] = []
@@ -188,8 +195,10 @@ class Schedule:
         self._work = _sum(left)
         workers = self._engine.workers
         at_once = f", {workers} at once" if workers > 1 else ""
-        total = humanize.duration(total_seconds(left, workers))
-        more = ", and more where the grid is widened" if self._measurer.halves else ""
+        probes = sum(steps * self._costs[name].step for name, steps in self._later.items() if name in self._costs)
+        total = humanize.duration(total_seconds(left, workers) + probes / workers)
+        more = f", of which probes about {humanize.duration(probes / workers)}" if probes else ""
+        more += ", and more where the grid is widened" if self._measurer.halves else ""
         self._emit(NoteEvent(f"{_runs(missing)}{at_once}: about {total}{more}"))
 
     def _left(self) -> list[list[list[float]]]:

@@ -15,11 +15,13 @@ from lmzoo import humanize, terminal
 from lmzoo.compare import loss_tables, protocol
 from lmzoo.compare.findings import PAIR_HEADINGS, PAIRS, loss, pair_rows, place, seed_notes
 from lmzoo.compare.notes import context_notes, entropy_notes
+from lmzoo.compare.probe_tables import names, probe_note, probe_table, probed, problems
 from lmzoo.compare.results import Results, budget_text, same_steps
 from lmzoo.compare.sizes import match_notes
 from lmzoo.compare.tuning import TUNED, searches, tune_notes, tuned_table
 
 if TYPE_CHECKING:
+    from rich.console import Console
     from rich.text import Text
 
 SAMPLE_CHARACTERS = 240  # length of each model's sample on a terminal
@@ -120,19 +122,21 @@ def _tuned(results: Results) -> list[str]:
 
 
 def _losses(results: Results) -> list[str]:
-    """Make the tables of the loss by position and by class."""
+    """Make the tables of the loss by position and by class, and of probes."""
     lines: list[str] = []
-    tables = (
+    tables = [
         (loss_tables.position_table(results), loss_tables.positions_note(results)),
         (loss_tables.class_table(results), loss_tables.CLASSES),
-    )
+    ]
+    if results.probes:
+        tables.append((probe_table(results), probe_note(results)))
     for table, note in tables:
         if table is not None:
             headings, rows = table
             aligned = "|---|" + "---:|" * (len(headings) - 1)
             cells = (_pipes([_escaped(cell) for cell in row]) for row in rows)
             lines += ["", note, "", _pipes(headings), aligned, *cells]
-    return lines
+    return lines + [f"- {_escaped(text)}" for text in problems(results)]
 
 
 def rich_table(results: Results, width: int = terminal.PIPED_COLUMNS) -> Text:
@@ -159,9 +163,24 @@ def print_results(results: Results, folder: Path) -> None:
         text = " ".join((results.prompt + model.sample).split())
         console.print(f"\n{model.name}:", style="bold", markup=False)
         console.print(humanize.plain(text[:SAMPLE_CHARACTERS]), markup=False)
+    _print_probes(results, console)
     console.print(f"\n{protocol.sentence(results)}", markup=False)
     console.print(copied_text(results), markup=False)
     console.print(f"report: {folder / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def _print_probes(results: Results, console: Console) -> None:
+    """Print the table of probes, a column for each model."""
+    from lmzoo.probing.table import blocks
+
+    found = probed(results)
+    if found is None:
+        return
+    for text in blocks(found, names(results, found), console.width):
+        console.print(text)
+    console.print(probe_note(results), markup=False)
+    for line in problems(results):
+        console.print(line, style="red", markup=False)
 
 
 def summary(results: Results) -> str:

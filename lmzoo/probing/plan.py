@@ -89,6 +89,18 @@ def parse_names(text: str, field: str, known: Sequence[str]) -> list[str]:
     return names
 
 
+def parse_levels(probes: str, difficulty: str) -> list[tuple[Probe, str]]:
+    """Parse the names of probes and difficulties, each "a,b" or "all". Raises `ConfigError`."""
+    found = [
+        (probe, name)
+        for probe in map(find_probe, parse_names(probes, "probes", list(PROBES)))
+        for name in parse_names(difficulty, "difficulty", DIFFICULTIES)
+    ]
+    for probe, name in found:
+        find_level(probe, name)
+    return found
+
+
 def make_cells(
     models: Sequence[str],
     probes: str,
@@ -102,11 +114,7 @@ def make_cells(
 
     Raises an `LmzooError` of one line for everything that can be refused before training.
     """
-    levels = [
-        (found, name)
-        for found in map(find_probe, parse_names(probes, "probes", list(PROBES)))
-        for name in parse_names(difficulty, "difficulty", DIFFICULTIES)
-    ]
+    levels = parse_levels(probes, difficulty)
     settings = dict(settings)
     for key, value in settings.items():
         if key.rpartition(".")[2] in _OF_THE_PROBE:
@@ -130,6 +138,28 @@ def make_level(models: Sequence[str], probe: Probe, difficulty: str, settings: M
     for model, spec in zip(models, specs, strict=True):
         _require_trainable(model, spec, level)
     return [Cell(model, probe, difficulty, spec) for model, spec in zip(models, specs, strict=True)]
+
+
+def of_spec(name: str, spec: RunSpec, probe: Probe, difficulty: str, steps: int) -> Cell:
+    """Make the cell of a model of a comparison, called `name`, with its settings and its recipe.
+
+    It has the steps and the batches of a probe; a warm-up that was set keeps its share of the steps.
+    """
+    train, warmup = spec.train, spec.train.warmup_steps
+    train = dataclasses.replace(
+        train,
+        steps=steps,
+        warmup_steps=None if warmup is None else round(warmup * steps / train.steps),
+        batch_size=BATCH_SIZE,
+        grad_accumulation=1,
+        documents="joined",
+        eval_every=None,
+        checkpoint_every=None,
+    )
+    level = find_level(probe, difficulty)
+    spec = dataclasses.replace(spec, config={**spec.config, "context_length": level.tested}, train=train)
+    _require_trainable(name, spec, level)
+    return Cell(name, probe, difficulty, spec)
 
 
 def with_seeds(cells: Sequence[Cell], seeds: int) -> list[Cell]:

@@ -117,6 +117,13 @@ def write_results(results: Results, folder: Path) -> None:
     atomic.write_file(folder / FILE, to_json(results))
 
 
+def build(tables: Mapping[str, Any], where: str) -> Results:
+    """Make results from the tables of a JSON file; raises `ConfigError`, `KeyError` or `TypeError` for wrong ones."""
+    levels = [configs.build(LevelFacts, level, where=where) for level in tables["levels"]]
+    cells = [configs.build(CellResult, cell, where=where) for cell in tables["cells"]]
+    return Results(levels=levels, cells=cells, hardware=tables.get("hardware", {}), versions=tables.get("versions", {}))
+
+
 def read_results(folder: str | Path) -> Results:
     """Read the results of a directory. Raises `ConfigError` for a missing or damaged file, or another schema."""
     path = arguments.path("folder", folder) / FILE
@@ -125,12 +132,10 @@ def read_results(folder: str | Path) -> Results:
         schema = tables.pop("schema", None)
         if schema != SCHEMA:
             raise ConfigError(f"{path}: schema={schema!r} must be {SCHEMA}")
-        levels = [configs.build(LevelFacts, level, where=str(path)) for level in tables["levels"]]
-        cells = [configs.build(CellResult, cell, where=str(path)) for cell in tables["cells"]]
         for name in ("hardware", "versions"):
             if not isinstance(tables[name], dict):
                 raise TypeError(f"{name} is not an object")
-        return Results(levels=levels, cells=cells, hardware=tables["hardware"], versions=tables["versions"])
+        return build(tables, str(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {files.reason(error)}") from None
     except (KeyError, TypeError, AttributeError) as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -73,12 +73,8 @@ def run_cells(
     """
     folder, emit = Path(out), fan_out(listeners)
     device = choose_device(device)
-    found = os.path.lexists(folder / FILE)
-    check_directory(folder, "probe results", found=found, leftovers=(UNFINISHED,))
-    before = read_results(folder) if found else Results(levels=[], cells=[])
+    before = kept_results(cells, folder)
     done = {cell.key: cell for cell in before.cells if cell.status != "failed"}
-    for cell in cells:
-        _require_same(folder, cell, done.get(cell.key))
     left = [cell for cell in cells if cell.key not in done]
     at_once = choose_processes(workers, device, len(left))
     if not left:
@@ -98,8 +94,23 @@ def run_cells(
         return Schedule(results, left, folder, engine, emit, lambda now: write_results(now, folder)).run()
 
 
-def _require_same(folder: Path, cell: Cell, kept: CellResult | None) -> None:
-    """Raise `ConfigError` if the directory holds the cell with other settings."""
+def kept_results(cells: Sequence[Cell], folder: Path, *, but: Container[str] = ()) -> Results:
+    """Read the results that the directory `folder` holds, empty for a new one.
+
+    Raises an `LmzooError` of one line for a directory of something else, or one that holds one of the cells with other
+    settings; those named in `but` may differ.
+    """
+    found = os.path.lexists(folder / FILE)
+    check_directory(folder, "probe results", found=found, leftovers=(UNFINISHED,))
+    before = read_results(folder) if found else Results(levels=[], cells=[])
+    done = {cell.key: cell for cell in before.cells if cell.status != "failed"}
+    for cell in cells:
+        _require_same(folder, cell, done.get(cell.key), but)
+    return before
+
+
+def _require_same(folder: Path, cell: Cell, kept: CellResult | None, but: Container[str]) -> None:
+    """Raise `ConfigError` if the directory holds the cell with other settings, except for those named in `but`."""
     if kept is None:
         return
     now = cell.settings
@@ -109,7 +120,10 @@ def _require_same(folder: Path, cell: Cell, kept: CellResult | None) -> None:
             continue
         name, old, new = table, before, values
         if isinstance(values, dict) and isinstance(before, dict):
-            name = next(key for key in {**values, **before} if values.get(key) != before.get(key))
+            changed = [key for key in {**values, **before} if values.get(key) != before.get(key) and key not in but]
+            if not changed:
+                continue
+            name = changed[0]
             old, new = before.get(name), values.get(name)
         raise ConfigError(
             f"{name}={new!r}, but {folder / FILE} holds {cell.title} with {old!r}: probe in another directory"

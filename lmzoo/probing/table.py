@@ -24,8 +24,8 @@ HEADINGS = ("probe", "length", "chance", "solved")
 def print_results(results: Results, folder: Path) -> None:
     """Print the table, what the marks mean, the cells without an accuracy, and where the results are."""
     console = terminal.results_console()
-    for models in _blocks(results, console.width):
-        console.print(block(results, models, console.width))
+    for text in blocks(results, results.models, console.width):
+        console.print(text)
         console.print()
     console.print(LEGEND, markup=False)
     if any(len(results.of(model, level)) > 1 for model in results.models for level in results.levels):
@@ -34,6 +34,11 @@ def print_results(results: Results, folder: Path) -> None:
     for name, cell in problems.items():
         console.print(f"{name} {cell.status}: {humanize.line(cell.problem)}", style="red", markup=False)
     console.print(f"results: {folder / FILE}", markup=False, soft_wrap=True)
+
+
+def blocks(results: Results, models: Sequence[str], width: int) -> list[Text]:
+    """Make as many tables of some of the models each as a narrow terminal needs."""
+    return [block(results, some, width) for some in _blocks(results, models, width)]
 
 
 def block(results: Results, models: Sequence[str], width: int) -> Text:
@@ -51,12 +56,12 @@ def rows(results: Results, models: Sequence[str]) -> list[list[str]]:
             ("", level.tested_length, level.chance_tested, level.solved_tested),
         ):
             trained = length == level.trained_length
-            entries = [_entry(cells[model], trained, chance, solved) for model in models]
+            entries = [entry(cells[model], trained, chance, solved) for model in models]
             found.append([name, str(length), f"{chance:.3f}", f"{solved:.3f}", *entries])
     return found
 
 
-def _entry(cells: Sequence[CellResult], trained: bool, chance: float, solved: float) -> str:
+def entry(cells: Sequence[CellResult], trained: bool, chance: float, solved: float) -> str:
     """Return the accuracy, after its mark, so that the figures of a column stand below each other."""
     if not cells:
         return humanize.MISSING
@@ -74,10 +79,10 @@ def _entry(cells: Sequence[CellResult], trained: bool, chance: float, solved: fl
     return f"{mark} {mean:.3f}".lstrip()
 
 
-def _blocks(results: Results, width: int) -> list[list[str]]:
+def _blocks(results: Results, models: Sequence[str], width: int) -> list[list[str]]:
     """Divide the models into as many as fit beside each other, so that a narrow terminal cuts no column."""
     found: list[list[str]] = []
-    for model in results.models:
+    for model in models:
         if found and _fits(results, [*found[-1], model], width):
             found[-1].append(model)
         else:

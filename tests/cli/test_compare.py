@@ -112,6 +112,22 @@ def test_compare_takes_several_settings_and_halves_their_search(lmzoo: Command, 
     assert not (text.parent / "new").exists()
 
 
+def test_compare_takes_probes(lmzoo: Command, text: Path) -> None:
+    command = ["compare", "bigram", "--data", text, "--out", text.parent / "out", *QUICK]
+    probes = ["--probes", "parity,s3", "--difficulty", "easy", "--probe-steps", 2]
+    result = lmzoo(*command, *probes)
+    assert result.code == 0, result.err
+    assert "parity easy" in result.out
+    assert "2 steps of 64 sequences" in " ".join(result.out.split())
+    found = json.loads(lmzoo(*command, *probes, "--json").out)["probes"]
+    assert [level["probe"] for level in found["levels"]] == ["parity", "s3"]
+    assert 0 < found["cells"][0]["accuracy_trained"] < 1
+    for bad in (["--probes", "parrity"], ["--difficulty", "easy"], ["--probes", "parity", "--probe-steps", 0]):
+        refused = lmzoo(*command[:5], text.parent / "new", *QUICK, *bad)
+        assert (refused.code, len(refused.err.strip().splitlines())) == (2, 1), refused.err
+    assert not (text.parent / "new").exists()
+
+
 def test_compare_takes_sizes(lmzoo: Command, text: Path) -> None:
     command = ["compare", "mlp", "--data", text, "--out", text.parent / "out", *QUICK, "--sizes", "2k,4k,8k"]
     result = lmzoo(*command)

@@ -9,6 +9,9 @@ from lmzoo.compare.activations import Activations
 from lmzoo.compare.results import CellResult, ModelResult, Reference, Results, Yardstick
 from lmzoo.compare.statistics import analyze
 from lmzoo.compare.token_classes import MEANINGS
+from lmzoo.data.probes import PROBES
+from lmzoo.probing.results import describe
+from tests.probing.example import cell as probe_cell
 
 
 def model(name: str, loss: float, **more: object) -> ModelResult:
@@ -147,6 +150,24 @@ def everything(names: tuple[str, ...] = ("gpt2.tiny", "mamba.tiny", HOSTILE)) ->
             "models": tried,
         },
     )
+
+
+def probed_example() -> Results:
+    """`everything` with two probes: the first model with two seeds, a hostile name with one that diverged."""
+    cells = [
+        probe_cell(HOSTILE, "mqar", 7, 0.25, 0.6),
+        probe_cell(HOSTILE, "parity", 7, None, None),
+        probe_cell("gpt2.tiny", "mqar", 7, 1.0, 0.99),
+        probe_cell("gpt2.tiny", "mqar", 8, 1.0, 0.98),
+        probe_cell("gpt2.tiny", "parity", 7, 1.0, 0.51),
+        probe_cell("gpt2.tiny", "parity", 8, 1.0, 0.53),
+    ]
+    tables = [dataclasses.asdict(cell) for cell in cells]
+    for table in tables:
+        del table["curve"], table["settings"]
+    levels = [dataclasses.asdict(describe(PROBES[name], "easy")) for name in ("mqar", "parity")]
+    probes = {"steps": 50, "batch_size": 64, "levels": levels, "cells": tables}
+    return dataclasses.replace(everything(), probes=probes)
 
 
 def two_searches() -> Results:

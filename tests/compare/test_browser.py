@@ -10,7 +10,7 @@ import pytest
 from lmzoo.compare.report import html
 from lmzoo.compare.report_charts import ACTIVATIONS
 from tests import browser
-from tests.compare.example import HOSTILE, LOGGED, everything
+from tests.compare.example import HOSTILE, LOGGED, probed_example
 
 pytestmark = pytest.mark.browser
 # All text of a figure, and the colors of its lines.
@@ -24,6 +24,7 @@ FIGURES = (
     "positions",
     "classes",
     "cost",
+    "probes",
     *ACTIVATIONS,
     "activations-1",
     "gradients-1",
@@ -52,7 +53,7 @@ class Page:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     folder = tmp_path_factory.mktemp("browser")
-    (folder / "report.html").write_text(html(everything(), LOGGED), encoding="utf-8")
+    (folder / "report.html").write_text(html(probed_example(), LOGGED), encoding="utf-8")
     with browser.opened(folder / "report.html") as driver:
         opened = Page(driver)
         opened.wait(lambda: all(opened.texts(name) for name in FIGURES))
@@ -82,6 +83,16 @@ def test_browser_draws_where_losses_come_from(page: Page) -> None:
     assert {"gradient norm", "matrix", "embedding", "vector"} <= set(page.texts("gradients-1"))
     empty = "return getComputedStyle(document.querySelector('[data-figure=activations-1] form')).display"
     assert page.driver.execute_script(empty) == "none", "no gap where there is no control"
+
+
+def test_browser_draws_the_heat_map_of_probes(page: Page) -> None:
+    fields = "return document.querySelectorAll('[data-figure=probes] .mark-rect path').length"
+    assert {"gpt2.tiny", "mqar easy, 64", "✓ 1.000", "1/2 0.985", "diverged"} <= set(page.texts("probes"))
+    assert page.driver.execute_script(fields) == 6, "a run that diverged has no color"
+    page.click("probes", "[value='gpt2.tiny']")
+    page.wait(lambda: page.driver.execute_script(fields) == 2)
+    page.click("probes", "[value='gpt2.tiny']")
+    page.wait(lambda: page.driver.execute_script(fields) == 6)
 
 
 def test_browser_hides_a_model_in_all_figures_of_activations(page: Page) -> None:
