@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from lmzoo.cli.group import cli
-from lmzoo.errors import InputError
+from lmzoo.errors import InputError, LmzooError
 
 
 @cli.command("lm-eval", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
@@ -22,7 +22,7 @@ def lm_eval(arguments: tuple[str, ...]) -> None:
 
     \b
     lmzoo lm-eval --model_args path=runs/gpt2.tiny --tasks zoo_pydocs,zoo_words,zoo_copy
-    lmzoo lm-eval --model_args path=runs/gpt2.tiny,batch_size=32 --tasks lambada_openai --limit 100
+    lmzoo lm-eval --model_args path=runs/gpt2.tiny --batch_size 32 --tasks lambada_openai --limit 100
     """
     try:
         from lm_eval._cli import HarnessCLI
@@ -40,8 +40,23 @@ def lm_eval(arguments: tuple[str, ...]) -> None:
     try:
         parser = HarnessCLI()
         parser.execute(parser.parse_args())
+    except LmzooError:
+        raise
+    except Exception as error:
+        if _is_ours(error):
+            raise
+        raise InputError(f"lm-eval: {(str(error).strip() or type(error).__name__).splitlines()[0]}") from error
     finally:
         sys.argv = before
+
+
+def _is_ours(error: Exception) -> bool:
+    """True for an exception of our code, or of torch below it: a bug. Others are what lm_eval says of its arguments."""
+    trace = error.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    module = "" if trace is None else str(trace.tb_frame.f_globals.get("__name__"))
+    return module.split(".")[0] in ("lmzoo", "torch")
 
 
 def _tasks() -> Path:

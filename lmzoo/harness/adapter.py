@@ -41,7 +41,7 @@ class HarnessModel(TemplateLM):
 
     def __init__(
         self,
-        path: str | Path,
+        path: str | Path | None = None,
         *,
         tokenizer: str | Path | None = None,
         prefix: str | None = None,
@@ -51,8 +51,13 @@ class HarnessModel(TemplateLM):
         max_length: int | None = None,
         max_gen_toks: int = 256,
         device: str | None = None,
+        **unknown: Any,
     ) -> None:
         super().__init__()
+        if path is None:
+            raise InputError("the model lmzoo needs a path: --model_args path=RUN")
+        for name, value in unknown.items():
+            raise InputError(f"{name}={value!r} is no argument of the model lmzoo: docs/lm-eval.md lists them")
         run = load_run(path, tokenizer)
         if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
             device = None  # lm_eval asks for cuda:0 unless told otherwise

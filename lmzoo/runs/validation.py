@@ -13,6 +13,7 @@ import numpy as np
 import safetensors.numpy
 from safetensors import SafetensorError, safe_open
 
+from lmzoo import files
 from lmzoo.data.store import TokenSplit
 from lmzoo.errors import CheckpointError
 from lmzoo.storage import atomic
@@ -42,6 +43,10 @@ def read_validation(run: Path, vocab_size: int) -> TokenSplit | None:
         return None
     if atomic.regular_size(path) > MAX_BYTES + _MAX_HEADER:
         raise CheckpointError(f"{path}: is larger than {MAX_BYTES + _MAX_HEADER} bytes")
+    try:
+        files.open_regular(path).close()  # the package does not say why it cannot open a file
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read: {files.reason(error)}") from error
     try:
         with safe_open(path, framework="numpy") as file:
             tokens, facts = file.get_tensor("tokens"), file.metadata()

@@ -133,6 +133,8 @@ def filled_file(path: Path) -> Generator[Path]:
         os.replace(temporary, path)
         _sync(path.parent)
     except OSError as error:
+        if error.errno is None:  # numpy raises an error without a number when not all bytes are written
+            error = OSError(errno.ENOSPC, "not all of it could be written: the disk may be full")
         raise cannot_write(path, error) from error
     finally:
         discard(temporary)

@@ -29,3 +29,12 @@ def test_lm_eval_runs_our_tasks(lmzoo: Command, tmp_path: Path, monkeypatch: pyt
     results = json.loads(file.read_text())["results"]
     assert {*results} == {*tasks}
     assert results["zoo_pydocs"]["bits_per_byte,none"] == pytest.approx(8, abs=0.5)  # untrained: nearly uniform
+    for wrong, message in (
+        (["--tasks", "zoo_wrods", "--model_args", "path=nothing"], "lm-eval: Tasks not found: zoo_wrods"),
+        (["--tasks", "zoo_words"], "the model lmzoo needs a path: --model_args path=RUN"),
+        (["--tasks", "zoo_words", "--model_args", "path=x,depth=3"], "depth=3 is no argument of the model lmzoo: docs"),
+        (["--tasks", "zoo_words", "--model_args", "path=x,batch_size=2"], "multiple values for keyword argument"),
+        ([], "lm-eval: No tasks specified"),
+    ):
+        result = lmzoo("lm-eval", *wrong)
+        assert (result.code, message in result.err.splitlines()[-1]) == (2, True), result.err

@@ -121,3 +121,14 @@ def test_read_validation_refuses_impossible_ends(tmp_path: Path, ends: tuple[int
     write_validation(tmp_path, _isolated(*ends))
     with pytest.raises(CheckpointError, match="its content differs from its header"):
         read_validation(tmp_path, 6)
+
+
+def test_read_validation_says_why_a_file_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_validation(tmp_path, _split())
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(validation.files, "open_regular", refuse)  # for every user, root included
+    with pytest.raises(CheckpointError, match=rf"{VALIDATION_FILE}: cannot be read: Permission denied$"):
+        read_validation(tmp_path, 6)

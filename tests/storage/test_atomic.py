@@ -326,5 +326,7 @@ def test_filled_file_gets_its_name_at_the_end(tmp_path: Path) -> None:
     assert [*tmp_path.iterdir()] == [path]
     with pytest.raises(ZeroDivisionError), atomic.filled_file(path) as place:
         1 // place.write_bytes(b"")
+    with pytest.raises(CheckpointError, match="not all of it could be written: the disk may"), atomic.filled_file(path):
+        raise OSError("4096 requested and 1024 written")  # as numpy on a full disk
     assert [*tmp_path.iterdir()] == [path]
     assert path.read_bytes() == b"content"
