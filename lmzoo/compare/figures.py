@@ -78,7 +78,8 @@ def ranking(results: Results, colors: dict[str, int]) -> Figure | None:
         "height": 27 * len(rows),
         "data": {"values": rows},
         "encoding": {
-            "x": {"field": "loss", "type": "quantitative", "axis": X_TICKS | {"grid": True, "format": ""},
+            "x": {"field": "loss", "type": "quantitative",
+                  "axis": X_TICKS | {"grid": True, "format": "", "titleAnchor": "end"},  # room beside long names
                   "scale": {"zero": False, "padding": 14}},
             "y": {"field": "label", "type": "nominal", "title": None, "sort": None,
                   "axis": {"labelColor": "var(--ink)", "labelPadding": 8, "grid": True}},

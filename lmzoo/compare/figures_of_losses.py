@@ -72,7 +72,8 @@ def classes(results: Results, colors: dict[str, int]) -> Figure | None:
         "height": len(labels) * (_DOT * len(models) + _GAP),
         "data": {"values": rows},
         "encoding": {
-            "x": {"type": "quantitative", "axis": X_TICKS | {"grid": True, "format": ".3~r"},
+            "x": {"type": "quantitative",
+                  "axis": X_TICKS | {"grid": True, "format": ".3~r", "titleAnchor": "end"},  # room beside long names
                   "scale": {"nice": False, "domain": [min(losses) - margin, max(losses) + margin]}},
             "y": {"field": "label", "type": "nominal", "title": None, "sort": labels,
                   "axis": {"labelColor": "var(--ink)", "labelPadding": 8, "grid": True, "tickBand": "extent"}},
