@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,9 +72,10 @@ def spend(
         cost = _cost_of_step(spec, budget, vocab_size, speed, train)
         steps.append(int(budget.amount / cost) if cost else None)
         if cost and not steps[-1]:
+            tokens, needed = tokens_per_step(spec, vocab_size, train), _enough(cost)
             raise ConfigError(
                 f"budget {budget.kind}={budget.amount:g} is too small for one evaluation: one step of {spec.model} "
-                f"reads {tokens_per_step(spec, vocab_size, train):,.0f} tokens and needs {budget.kind}={cost:.3g}"
+                f"reads {tokens:,.0f} tokens and needs {budget.kind}={needed:g}"
             )
     most = max((number for number in steps if number), default=None)
     if most is None:
@@ -82,6 +84,12 @@ def spend(
         dataclasses.replace(spec, train=dataclasses.replace(spec.train, steps=number or most))
         for spec, number in zip(specs, steps, strict=True)
     ]
+
+
+def _enough(cost: float) -> float:
+    """Return a cost rounded up to three digits, so that a budget of the number is enough."""
+    unit = 10.0 ** (math.floor(math.log10(cost)) - 2)
+    return math.ceil(cost / unit * (1 - 1e-12)) * unit
 
 
 def tokens_per_step(spec: RunSpec, vocab_size: int, train: TokenSplit | None = None) -> float:

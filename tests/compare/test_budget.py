@@ -92,6 +92,8 @@ def test_spend_refuses_less_than_one_step(text: str) -> None:
     ) as caught:
         steps(["mlp"], text, lambda spec: 6400.0)
     assert "\n" not in str(caught.value)
+    needed = str(caught.value).rpartition(" ")[2]
+    assert steps(["mlp"], needed, lambda spec: 6400.0) == {"mlp": 1}, f"{needed} is what it asks for"
 
 
 def test_speeds_are_measured_once_and_kept_when_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
