@@ -48,7 +48,7 @@ def shown(text: str) -> str:
 
 
 def reflow(text: str, indent: int = 0) -> str:
-    """Wraps the paragraphs of a text to the terminal; their second and later lines are indented. No change in a pipe."""
+    """Wraps the paragraphs of a text to the terminal; later lines of one are indented. No change in a pipe."""
     if columns() == PIPED_COLUMNS:
         return text
     wrapper = textwrap.TextWrapper(
