@@ -116,6 +116,9 @@ def float32_hint(forward: Callable[[], object], off: float = 0.0) -> str:
     )
 
 
+STRAIGHT_THROUGH = " (a straight-through gradient that is meant needs lmzoo.ops.straight_through)"
+
+
 def float32_line(forward: Callable[[], object]) -> str:
     """Returns the line at which `forward` of a float64 model casts activations to float32; empty if it never does."""
     with torch.enable_grad(), _Narrowing() as narrowing:

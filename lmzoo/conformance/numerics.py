@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from lmzoo.conformance.choices import Choices
-from lmzoo.conformance.measure import backward, float32_hint, require_near
+from lmzoo.conformance.measure import STRAIGHT_THROUGH, backward, float32_hint, require_near
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.inference.weights import cast_weights
 from lmzoo.model import LanguageModel
+from lmzoo.ops.straight_through import smooth
 
 STEP = 1e-5
 TOGETHER = 4  # parameters whose gradients are compared in one finite difference
@@ -25,7 +26,7 @@ def float64_gradients(subject: Subject) -> str:
     T = min(subject.context, 19)  # past one chunk of a chunked scan
     idx, targets = subject.tokens(2, T), subject.tokens(2, T, seed=1)
     choices = Choices(model)
-    with choices.recorded():
+    with choices.recorded(), smooth():
         loss = model(idx, targets).loss
     backward(loss)
     generator = torch.Generator().manual_seed(0)
@@ -43,8 +44,8 @@ def float64_gradients(subject: Subject) -> str:
             if not off <= 1e-3:
                 raise Fault(
                     f"the gradient of {one[0]} is {gradient:.6g} along a random direction, the finite difference of "
-                    f"the loss {measured:.6g}; look at the backward pass of what uses it{choices.hint}"
-                    f"{float32_hint(lambda: model(idx))}"
+                    f"the loss {measured:.6g}; look at the backward pass of what uses it{STRAIGHT_THROUGH}"
+                    f"{choices.hint}{float32_hint(lambda: model(idx))}"
                 )
     return f"the gradient of every parameter agrees with finite differences to {worst:.1g}"
 
@@ -63,7 +64,7 @@ def _slope_error(
         for sign in (1, -2, 1):  # to + STEP, to - STEP, and back to the start
             for _, parameter, direction in directions:
                 parameter.add_(direction, alpha=sign * STEP)
-            with choices.repeated("a step of a finite difference"):
+            with choices.repeated("a step of a finite difference"), smooth():
                 values.append(model(idx, targets).loss.item())
     measured = (values[0] - values[1]) / (2 * STEP)
     return abs(measured - gradient) / max(abs(measured), abs(gradient), 1e-4), gradient, measured

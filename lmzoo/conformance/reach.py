@@ -7,10 +7,11 @@ from torch import Tensor
 
 from lmzoo.conformance.choices import Choices
 from lmzoo.conformance.gradients import embedding_gradients
-from lmzoo.conformance.measure import backward, float32_hint
+from lmzoo.conformance.measure import STRAIGHT_THROUGH, backward, float32_hint
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
+from lmzoo.ops.straight_through import smooth
 
 STEPS = (1e-5, 1e-6, 1e-7)  # of finite differences
 REGION = 16  # tokens; of each region of the past at least one token must matter
@@ -114,7 +115,7 @@ def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> fl
     choice. A model with chooses=True in traits keeps its choices within a step.
     """
     choices = Choices(model)
-    with choices.recorded():
+    with choices.recorded(), smooth():
         loss = model(idx, targets).loss
     backward(loss)
     generator = torch.Generator().manual_seed(0)
@@ -131,7 +132,7 @@ def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> fl
             for sign in (1, -2, 1):  # to + step, to - step, and back to the start
                 for p, d in pairs:
                     p.add_(d, alpha=sign * step)
-                with choices.repeated("a step of a finite difference"):
+                with choices.repeated("a step of a finite difference"), smooth():
                     values.append(model(idx, targets).loss.item())
             measured = (values[0] - values[1]) / (2 * step)
             errors.append(abs(measured - gradient) / max(abs(measured), abs(gradient), 1e-3))
@@ -140,7 +141,7 @@ def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> fl
     if not min(errors) <= 1e-3:
         raise Fault(
             f"the gradient along a random direction is {gradient:.6g}, the finite difference of the loss "
-            f"{measured:.6g}, at {idx.shape[1]} tokens; look at hand-written backward passes, detached tensors, "
-            f"{CHUNK_LOOK}{choices.hint}{float32_hint(lambda: model(idx))}"
+            f"{measured:.6g}, at {idx.shape[1]} tokens; look at hand-written backward passes, detached tensors"
+            f"{STRAIGHT_THROUGH}, {CHUNK_LOOK}{choices.hint}{float32_hint(lambda: model(idx))}"
         )
     return min(errors)

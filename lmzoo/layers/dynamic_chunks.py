@@ -20,6 +20,7 @@ from lmzoo.losses import auxiliary_loss
 from lmzoo.ops.counting import counted_as
 from lmzoo.ops.dynamic_chunks import downsample, upsample
 from lmzoo.ops.precision import wide_dtype
+from lmzoo.ops.straight_through import straight_through
 from lmzoo.state import State, leaves_of, with_leaves
 
 
@@ -77,7 +78,7 @@ class DynamicChunks(Layer):
         if self.training:
             self._balance(p_BT, chosen_BT)
             sure_BT1 = torch.where(chosen_BT, p_BT, 1 - p_BT)[..., None]
-            up_BTD = up_BTD * (1 + (sure_BT1 - sure_BT1.detach()))
+            up_BTD = up_BTD * straight_through(torch.ones_like(sure_BT1), sure_BT1)
         y_BTD = self.direct(x_BTD) + up_BTD.to(x_BTD.dtype)
         return y_BTD, None if main is None else ChunksState(key_BD, main, smoothed_BD)
 
