@@ -126,7 +126,7 @@ def receptive_field(subject: Subject) -> str:
     T = subject.context if not model.traits.extrapolates else max(subject.context, 2 * (declared or 0))
     reach = T if declared is None else min(declared, T)
     # Without a declaration the farthest token may fall into a gap: the farther half must matter.
-    far = range(T // 2, T) if declared is None else range(reach - 1, reach)
+    far = range(T // 2, T) if declared is None else range(max(0, reach - 1), reach)
     says = "declares no receptive_field" if declared is None else f"declares receptive_field={declared}"
     found: set[int] = set()
     for text in _texts(subject, T):
@@ -139,7 +139,7 @@ def receptive_field(subject: Subject) -> str:
                 "window, at `reach`, or at traits"
             )
         found |= set(effect_T[:reach].nonzero().flatten().tolist())
-        if found & set(far):
+        if found & set(far) or not reach:
             break
     else:
         last = max(found, default=None)
@@ -151,7 +151,7 @@ def receptive_field(subject: Subject) -> str:
     gaps = sorted(set(range(reach)) - found)
     ignored = f", but not {', '.join(map(str, gaps[:6]))} back" if gaps else ""
     beyond = "" if declared is None else f", none beyond {declared}"
-    return f"logits depend on the last {reach} tokens{ignored}{beyond}"
+    return f"logits depend on the last {reach} tokens{ignored}{beyond}" if reach else "logits depend on no token"
 
 
 def _texts(subject: Subject, T: int) -> Iterator[Tensor]:
