@@ -187,6 +187,14 @@ def require_inner_heads(config: Any, head_dim: str, groups: str | None = None, *
         require(heads % count == 0, f"{groups}={count} must divide the number of heads, {heads}")
 
 
+def require_step_sizes(config: Any) -> None:
+    """Require that `dt_min` and `dt_max` are limits of the step size of a state-space layer; None is no limit."""
+    require_between(config, "dt_min", 0, float("inf"), below_high=True)
+    if config.dt_max is not None:
+        require_positive(config, "dt_max")
+        require_between(config, "dt_max", config.dt_min, float("inf"), below_high=True)
+
+
 def require_experts(config: Any, *, groups: str | None = None) -> None:
     """Require that `top_k` is at most `n_experts`.
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar, Literal
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lmzoo.configs import require_divides, require_heads, require_positive, set_default
+from lmzoo.configs import require_divides, require_heads, require_positive, require_step_sizes, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.branches import Branches
@@ -39,7 +39,7 @@ class FalconH1Config(DecoderConfig):
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8, "d_ssm": 8}
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"ssm_norm": "before", "ssm_groups": 2, "rope_scaling": "linear factor=2"},
-        {"ssm_norm": "after", "ssm_groups": 2, "head_dim": 6},
+        {"ssm_norm": "after", "ssm_groups": 2, "head_dim": 6, "dt_max": 0.02},
     )
 
     n_heads: int = 4  # attention heads
@@ -53,6 +53,9 @@ class FalconH1Config(DecoderConfig):
     ssm_groups: int = 1  # groups of heads of Mamba-2 that share input and output maps
     d_state: int = 16  # states per channel
     d_conv: int = 4  # length of the convolution's filters
+    ssm_conv_bias: bool = True  # the convolution has a bias
+    dt_min: float = 0.0  # least step size of Mamba-2
+    dt_max: float | None = None  # greatest step size of Mamba-2; None: no limit
     ssm_norm: Literal["none", "before", "after"] = "none"  # a norm of Mamba-2's output, before or after the gate
     embedding_scale: float = 5.656854249492381  # factor of the embeddings
     attention_in_scale: float = 1.0  # factor of the input of attention
@@ -79,6 +82,7 @@ class FalconH1Config(DecoderConfig):
         require_divides(self, "ssm_heads", "d_ssm")
         require_divides(self, "ssm_groups", "ssm_heads")
         require_positive(self, *SCALES)
+        require_step_sizes(self)
         require_rope_scaling(self, self.head_dim or self.d_model // self.n_heads)
 
 
@@ -132,6 +136,9 @@ class FalconH1(Decoder):
             n_groups=config.ssm_groups,
             d_state=config.d_state,
             d_conv=config.d_conv,
+            conv_bias=config.ssm_conv_bias,
+            dt_min=config.dt_min,
+            dt_max=config.dt_max,
             normalized=config.ssm_norm != "none",
             norm_eps=config.norm_eps,
         )

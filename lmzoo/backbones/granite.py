@@ -21,6 +21,7 @@ from lmzoo.configs import (
     require_heads,
     require_inner_heads,
     require_positive,
+    require_step_sizes,
     set_default,
 )
 from lmzoo.decoder import Decoder, DecoderConfig
@@ -47,7 +48,7 @@ class GraniteConfig(DecoderConfig):
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"attention_bias": True, "rope_scaling": "linear factor=2", "post_norms": True},
         {"n_experts": 4, "d_shared": 12},
-        {"pattern": "mamba2 nope", "n_experts": 4, "balance_loss": 0.1},
+        {"pattern": "mamba2 nope", "n_experts": 4, "balance_loss": 0.1, "dt_min": 0.02, "dt_max": 0.05},
     )
 
     n_heads: int = 4  # attention heads
@@ -70,6 +71,10 @@ class GraniteConfig(DecoderConfig):
     d_state: int = 64  # states per channel of "mamba2"
     d_conv: int = 4  # length of the filters of "mamba2"
     expand: int = 2  # inner width of "mamba2", divided by d_model
+    ssm_bias: bool = False  # the projections of "mamba2" have biases
+    ssm_conv_bias: bool = True  # the convolution of "mamba2" has a bias
+    dt_min: float = 0.0  # least step size of "mamba2"
+    dt_max: float | None = None  # greatest step size of "mamba2"; None: no limit
     ssm_head_dim: int | None = None  # width of a head of "mamba2"; None: d_model / n_heads
     ssm_groups: int = 1  # groups of heads of "mamba2" that share input and output maps
 
@@ -87,6 +92,7 @@ class GraniteConfig(DecoderConfig):
         if self.n_experts:
             require_experts(self)
         require_inner_heads(self, "ssm_head_dim", "ssm_groups")
+        require_step_sizes(self)
         require_rope_scaling(self, self.d_model / self.n_heads)
 
 
@@ -132,6 +138,10 @@ class Granite(Decoder):
             n_groups=config.ssm_groups,
             d_conv=config.d_conv,
             expand=config.expand,
+            bias=config.ssm_bias,
+            conv_bias=config.ssm_conv_bias,
+            dt_min=config.dt_min,
+            dt_max=config.dt_max,
             norm_eps=config.norm_eps,
         )
 

@@ -36,6 +36,7 @@ from lmzoo.configs import (
     require_heads,
     require_inner_heads,
     require_positive,
+    require_step_sizes,
     set_default,
 )
 from lmzoo.decoder import Decoder, MixerConfig
@@ -61,7 +62,7 @@ from lmzoo.layers.path_attention import PathAttention
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.retention import Retention
 from lmzoo.layers.rg_lru import RGLRU
-from lmzoo.layers.rope_scaling import require_rotary_fraction
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling, require_rotary_fraction
 from lmzoo.layers.shared_attention import EMBEDDED, SharedAttention
 from lmzoo.layers.stack import Parallel, Residual, Stack
 from lmzoo.layers.ttt import TTT
@@ -85,7 +86,13 @@ class HybridConfig(MixerConfig):
         {"pattern": "window cross delta+experts attention&mamba cross"},
         {"pattern": "window cross"},
         {"pattern": "shared mamba shared"},
-        {"pattern": "mamba2 attention", "rotary_fraction": 0.5},
+        {
+            "pattern": "mamba2 attention",
+            "rotary_fraction": 0.5,
+            "rope_scaling": "yarn factor=2 original=8",
+            "dt_min": 0.02,
+            "dt_max": 0.05,
+        },
         {"pattern": "mamba+experts nope", "select_norm": True, "normalize": False, "dt_rank": 5},
     )
 
@@ -95,10 +102,15 @@ class HybridConfig(MixerConfig):
     window: int = 64  # tokens that "window" sees, the present one included
     rope_theta: float = 10000.0  # base of the rotary wavelengths
     rotary_fraction: float = 1.0  # rotated share of a head's features: the first ones, rounded down to an even number
+    rope_scaling: str = "none"  # for longer texts: "linear factor=4" (lmzoo.layers.rope_scaling)
     d_state: int = 16  # states per channel of "mamba", "mamba2" and "log_linear"
     d_conv: int = 4  # length of the convolutions' filters
     ssm_head_dim: int | None = None  # width of a head of "mamba2"; None: d_model / n_heads
     ssm_groups: int = 1  # groups of heads of "mamba2" that share input and output maps
+    ssm_bias: bool = False  # the projections of "mamba2" have biases
+    ssm_conv_bias: bool = True  # the convolution of "mamba2" has a bias
+    dt_min: float = 0.0  # least step size of "mamba2"
+    dt_max: float | None = None  # greatest step size of "mamba2"; None: no limit
     expand: int = 2  # inner width of "mamba" and "mamba2", divided by d_model
     dt_rank: int | None = None  # rank of the step size in "mamba"; None: d_model / 16, rounded up
     select_norm: bool = False  # RMS norms of what a token selects in "mamba": step size, input and output map (Jamba)
@@ -130,8 +142,9 @@ class HybridConfig(MixerConfig):
             before |= {*mixers}
         rotated = not before <= {*UNROTATED}
         require_heads(self, rotated=rotated)
-        require_rotary_fraction(self, rotated=rotated)
+        require_rope_scaling(self, require_rotary_fraction(self, rotated=rotated))
         require_inner_heads(self, "ssm_head_dim", "ssm_groups", default=self.d_model // self.n_heads)
+        require_step_sizes(self)
 
     def words(self) -> list[str]:
         """Returns the word of each layer. Raises `ConfigError` for a part that is unknown."""
@@ -177,9 +190,17 @@ class Hybrid(Decoder):
     def _makers(self, config: Any, source: str, *, carries: bool) -> Mapping[str, Callable[[], nn.Module]]:
         """Returns how each mixer is made; `source` is the attention below, whose cache "cross" reads."""
         D, H, K = config.d_model, config.n_heads, config.d_model // config.n_heads
-        rope, conv = Rope(config.rope_theta, config.rotary_fraction), {"d_conv": config.d_conv}
+        rope = Rope(config.rope_theta, config.rotary_fraction, parse_rope_scaling(config.rope_scaling))
+        conv = {"d_conv": config.d_conv}
         ssm: dict[str, Any] = {**conv, "d_state": config.d_state, "expand": config.expand}
-        groups: dict[str, Any] = {"n_groups": config.ssm_groups, "norm_eps": config.norm_eps}
+        groups: dict[str, Any] = {
+            "n_groups": config.ssm_groups,
+            "norm_eps": config.norm_eps,
+            "bias": config.ssm_bias,
+            "conv_bias": config.ssm_conv_bias,
+            "dt_min": config.dt_min,
+            "dt_max": config.dt_max,
+        }
         select = partial(RMSNorm, eps=config.norm_eps) if config.select_norm else None
         delta: dict[str, Any] = {**conv, "negative_eigenvalues": config.negative_eigenvalues}
         attention = partial(Attention, D, H, n_kv_heads=config.n_kv_heads, carries=carries)

@@ -13,7 +13,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lmzoo.configs import require_inner_heads, require_positive
+from lmzoo.configs import require_inner_heads, require_positive, require_step_sizes
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.init import uniform_fan_in
 from lmzoo.layers.mamba2 import Mamba2 as Mamba2Mixer
@@ -26,19 +26,27 @@ class Mamba2Config(DecoderConfig):
     """Mamba-2's sizes, in addition to `DecoderConfig`."""
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 16}
-    checked: ClassVar[tuple[dict[str, Any], ...]] = ({"n_groups": 2},)
+    checked: ClassVar[tuple[dict[str, Any], ...]] = (
+        {"n_groups": 2},
+        {"bias": True, "conv_bias": False, "dt_min": 0.02, "dt_max": 0.05},
+    )
 
     d_state: int = 64  # states per channel
     head_dim: int = 32  # channels of a head, which share a decay
     n_groups: int = 1  # groups of heads that share input and output maps
     d_conv: int = 4  # length of the convolution's filters
     expand: int = 2  # inner width / d_model
+    bias: bool = False  # the projections have biases
+    conv_bias: bool = True  # the convolution has a bias
+    dt_min: float = 0.0  # least step size
+    dt_max: float | None = None  # greatest step size; None: no limit
     tie_embeddings: bool = True  # the head uses the weights of the token embedding
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require_positive(self, "d_state", "head_dim", "n_groups", "d_conv", "expand")
         require_inner_heads(self, "head_dim", "n_groups")
+        require_step_sizes(self)
 
 
 @register_model("mamba2")
@@ -55,6 +63,10 @@ class Mamba2(Decoder):
             n_groups=config.n_groups,
             d_conv=config.d_conv,
             expand=config.expand,
+            bias=config.bias,
+            conv_bias=config.conv_bias,
+            dt_min=config.dt_min,
+            dt_max=config.dt_max,
             norm_eps=config.norm_eps,
             init_out=uniform_fan_in(1 / math.sqrt(config.n_layers)),
         )

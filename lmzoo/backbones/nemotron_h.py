@@ -59,6 +59,8 @@ class NemotronHConfig(DecoderConfig):
     ssm_groups: int = 1  # groups of heads of Mamba-2 that share input and output maps
     d_state: int = 16  # states per channel
     d_conv: int = 4  # length of the convolution's filters
+    ssm_bias: bool = False  # the projections of Mamba-2 have biases
+    ssm_conv_bias: bool = True  # the convolution of Mamba-2 has a bias
     dt_min: float = 1e-3  # least step size
     d_expert: int | None = None  # width of one expert; None: a quarter of d_ff
     n_experts: int = 8  # experts of each layer "experts" that are chosen
@@ -109,6 +111,8 @@ class NemotronH(Decoder):
             n_groups=config.ssm_groups,
             d_state=config.d_state,
             d_conv=config.d_conv,
+            bias=config.ssm_bias,
+            conv_bias=config.ssm_conv_bias,
             dt_min=config.dt_min,
             norm_eps=config.norm_eps,
             init_out=uniform_fan_in(1 / math.sqrt(config.n_layers)),

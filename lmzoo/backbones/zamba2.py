@@ -20,6 +20,7 @@ from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.mamba2 import Mamba2
 from lmzoo.layers.pattern import pattern
+from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.shared_attention import EMBEDDED
 from lmzoo.layers.shared_block import SharedBlock
 from lmzoo.layers.stack import Residual, Stack
@@ -35,7 +36,7 @@ class Zamba2Config(DecoderConfig):
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"pattern": "shared", "n_shared": 2, "ssm_groups": 2, "n_kv_heads": 2},
-        {"pattern": "mamba2 shared", "adapts_attention": True, "rotates": True},
+        {"pattern": "mamba2 shared", "adapts_attention": True, "rotates": True, "rope_scaling": "linear factor=2"},
     )
 
     pattern: str = "mamba2*2 shared"  # layers from bottom to top, repeated; "shared": a shared block feeds the layer
@@ -47,6 +48,7 @@ class Zamba2Config(DecoderConfig):
     adapts_attention: bool = False  # also query, key and value are adapted
     rotates: bool = False  # attention has rotary positions
     rope_theta: float = 10000.0  # base of the rotary wavelengths
+    rope_scaling: str = "none"  # for longer texts: "linear factor=4" (lmzoo.layers.rope_scaling)
     ssm_heads: int = 8  # heads of Mamba-2
     ssm_groups: int = 1  # groups of heads of Mamba-2 that share input and output maps
     d_state: int = 16  # states per channel
@@ -73,6 +75,7 @@ class Zamba2Config(DecoderConfig):
         require(inner % self.ssm_heads == 0, f"ssm_heads={self.ssm_heads} must divide expand * d_model = {inner}")
         require_divides(self, "ssm_groups", "ssm_heads")
         require_between(self, "dt_min", 0, 1)
+        require_rope_scaling(self, width // self.n_heads)
 
 
 @register_model("zamba2")
@@ -106,7 +109,7 @@ class Zamba2(Decoder):
             adapter_rank=config.adapter_rank,
             adapts_attention=config.adapts_attention,
             n_kv_heads=config.n_kv_heads,
-            rope=Rope(config.rope_theta) if config.rotates else None,
+            rope=Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling)) if config.rotates else None,
             norm_eps=config.norm_eps,
         )
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
-from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
+from lmzoo.hf.keys import ATTENTION, SWIGLU, rope, scaling_keys
 from lmzoo.hf.layouts import gate_and_up
 from lmzoo.hf.llama import WEIGHTS as LLAMA
-from lmzoo.hf.mamba2 import MIXER_HEADS, UNLIMITED, mixer
+from lmzoo.hf.mamba2 import LIMITS, MIXER_HEADS, mixer
 from lmzoo.hf.weights import Weights
 
 _LAYER = "model.layers.{i}."
@@ -38,7 +38,7 @@ def _pattern_keys(ours: Settings) -> dict[str, Any]:
     return {"attn_layer_indices": [layer for layer, word in enumerate(ours["pattern"]) if word == "attention"]}
 
 
-ROTARY = rope(scaled=False, fraction="rotary_fraction", share=0.5)
+ROTARY = rope(fraction="rotary_fraction", share=0.5)
 
 
 def _rotary(config: Config) -> Mapping[str, Any]:
@@ -50,7 +50,8 @@ def _rotary(config: Config) -> Mapping[str, Any]:
 
 def _rotary_keys(ours: Settings) -> dict[str, Any]:
     parameters = {"rope_theta": ours["rope_theta"], "partial_rotary_factor": ours["rotary_fraction"]}
-    return {"rope_parameters": {"rope_type": "default", **parameters}}
+    rule = scaling_keys(ours["rope_scaling"]).get("rope_scaling", {"rope_type": "default"})
+    return {"rope_parameters": {**rule, **parameters}}
 
 
 BAMBA = Architecture(
@@ -67,16 +68,16 @@ BAMBA = Architecture(
         "mamba_d_state": To("d_state", 256),
         "mamba_d_conv": To("d_conv", 4),
         "mamba_n_groups": To("ssm_groups", 1),
-        "mamba_conv_bias": Only(True),
-        "mamba_proj_bias": Only(False),
+        "mamba_conv_bias": To("ssm_conv_bias", default=True),
+        "mamba_proj_bias": To("ssm_bias", default=False),
         "attention_bias": Only(False),
         "mlp_bias": Only(False),
-        "time_step_limit": UNLIMITED,
         **{key: Unused() for key in ("mamba_chunk_size", "num_logits_to_keep", "z_loss_coefficient")},
         "attn_rotary_emb": Unused(),
     },
     together=(
         MIXER_HEADS,
+        LIMITS,
         Together(("attn_layer_indices", "layer_types"), _pattern, _pattern_keys),
         Together(ROTARY.keys, _rotary, _rotary_keys),
     ),

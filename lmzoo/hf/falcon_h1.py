@@ -8,7 +8,7 @@ from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To,
 from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
 from lmzoo.hf.layouts import gate_and_up
 from lmzoo.hf.llama import WEIGHTS as LLAMA
-from lmzoo.hf.mamba2 import UNLIMITED, mixer
+from lmzoo.hf.mamba2 import LIMITS, mixer
 from lmzoo.hf.weights import Weights
 
 _LAYER = "model.layers.{i}."
@@ -75,7 +75,7 @@ MULTIPLIERS: dict[str, Key] = {
 }
 BIASES: dict[str, Key] = {
     **{f"{part}_bias": Only(False) for part in ("attention", "mlp", "mamba_proj", "projectors")},
-    "mamba_conv_bias": Only(True),
+    "mamba_conv_bias": To("ssm_conv_bias", default=True),
 }
 FALCON_H1 = Architecture(
     model_type="falcon_h1",
@@ -96,11 +96,10 @@ FALCON_H1 = Architecture(
         "mamba_n_groups": To("ssm_groups", 1),
         "mamba_use_mlp": Only(True),
         "attn_layer_indices": Only(None),
-        "time_step_limit": UNLIMITED,
         **{key: Unused() for key in ("mamba_chunk_size", "num_logits_to_keep", "mlp_expansion_factor")},
     },
     together=(
-        rope(),
+        *(rope(), LIMITS),
         Together(("mamba_d_ssm", "mamba_expand", "mamba_n_heads", "mamba_d_head"), _inner, _inner_keys),
         Together(("mamba_rms_norm", "mamba_norm_before_gate"), _norm, _norm_keys),
         _factors("mlp_multipliers", ("mlp_gate_scale", "mlp_out_scale")),

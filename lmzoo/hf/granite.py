@@ -21,7 +21,7 @@ from lmzoo.hf.bamba import WEIGHTS as BAMBA
 from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, plain_heads, rope
 from lmzoo.hf.layouts import Either, Source
 from lmzoo.hf.llama import WEIGHTS as LLAMA
-from lmzoo.hf.mamba2 import MIXER_HEADS, UNLIMITED
+from lmzoo.hf.mamba2 import LIMITS, MIXER_HEADS
 from lmzoo.hf.weights import Weights
 
 _LAYER, _MOE, _SHARED = "model.layers.{i}.", "model.layers.{i}.block_sparse_moe.", "model.layers.{i}.shared_mlp."
@@ -194,9 +194,8 @@ GRANITEMOEHYBRID = Architecture(
         "mamba_d_state": To("d_state", 256),
         "mamba_d_conv": To("d_conv", 4),
         "mamba_n_groups": To("ssm_groups", 1),
-        "mamba_conv_bias": Only(True),
-        "mamba_proj_bias": Only(False),
-        "time_step_limit": UNLIMITED,
+        "mamba_conv_bias": To("ssm_conv_bias", default=True),
+        "mamba_proj_bias": To("ssm_bias", default=False),
         "mamba_chunk_size": Unused(),
         "normalization_function": Unread("rmsnorm"),
         "init_method": Unused(),
@@ -205,6 +204,7 @@ GRANITEMOEHYBRID = Architecture(
         Together((*ROPE, "layer_types", "position_embedding_type"), _pattern, _pattern_keys),
         Together(_WIDTHS, _widths, _widths_keys),
         MIXER_HEADS,
+        LIMITS,
     ),
     aliases={"layers_block_type": "layer_types"},
 )

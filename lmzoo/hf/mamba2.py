@@ -5,18 +5,44 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused, refused
+from lmzoo.hf.architecture import LARGEST, Architecture, Config, Only, Settings, To, Together, Unread, Unused, refused
 from lmzoo.hf.keys import EVERY, SWIGLU
 from lmzoo.hf.layouts import Source, Squeezed
 from lmzoo.hf.weights import Head, Weights
 
-# The limits of the step size: none. JSON has no infinity, and files spell it in several ways.
-UNLIMITED = Only([0.0, math.inf], (None, [0.0, "Infinity"], [0.0, {"__float__": "Infinity"}]))
+_INFINITE = (
+    math.inf,
+    "Infinity",
+    {"__float__": "Infinity"},
+)  # JSON has no infinity, and files spell it in several ways
+# The limits of the step size, where transformers does not read them.
+UNLIMITED = Only([0.0, math.inf], (None, *([0.0, infinite] for infinite in _INFINITE)))
+
+
+def _limits(config: Config) -> dict[str, Any]:
+    """Returns the least and the greatest step size."""
+    found = config.get("time_step_limit")
+    if found is None:
+        return {"dt_min": 0.0, "dt_max": None}
+    if isinstance(found, (list, tuple)) and len(found) == 2:
+        low, high = found[0], None if found[1] in _INFINITE else found[1]
+        if type(low) in (int, float) and 0 <= low <= LARGEST and (high is None or type(high) in (int, float)):
+            return {"dt_min": float(low), "dt_max": None if high is None else float(high)}
+    raise refused("time_step_limit", found, "must be two numbers, the second one may be Infinity")
+
+
+def _limits_keys(ours: Settings) -> dict[str, Any]:
+    low, high = ours["dt_min"], ours["dt_max"]
+    return {} if (low, high) == (0, None) else {"time_step_limit": [low, _INFINITE[2] if high is None else high]}
+
+
+LIMITS = Together(("time_step_limit",), _limits, _limits_keys)
 
 
 def mixer(ours: str, theirs: str) -> dict[str, Source]:
     """Returns the names of the weights of a mixer, which has these prefixes in lmzoo and in the checkpoint."""
     same = ("in_proj.weight", "conv1d.bias", "dt_bias", "A_log", "D", "norm.weight", "out_proj.weight")
+    same = (*same, "in_proj.bias", "out_proj.bias")
     renamed = {"conv1d.bias": "conv.bias", "norm.weight": "norm_weight"}
     return {
         **{f"{ours}{renamed.get(name, name)}": f"{theirs}{name}" for name in same},
@@ -88,10 +114,9 @@ MAMBA2 = Architecture(
         "rescale_prenorm_residual": Unused(),
         "residual_in_fp32": Unused(),
         "chunk_size": Unused(),
-        "time_step_limit": UNLIMITED,
-        "use_bias": Only(False),
-        "use_conv_bias": Only(True),
+        "use_bias": To("bias", default=False),
+        "use_conv_bias": To("conv_bias", default=True),
     },
-    together=(Together(("num_heads",), _heads, _heads_keys),),
+    together=(Together(("num_heads",), _heads, _heads_keys), LIMITS),
     prefix="backbone.",
 )

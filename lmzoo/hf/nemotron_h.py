@@ -143,8 +143,9 @@ NEMOTRON_H = Architecture(
         "tie_word_embeddings": Only(False),
         "time_step_limit": UNLIMITED,
         "sliding_window": Only(None),
-        "use_conv_bias": Only(True),
-        **{f"{part}_bias": Only(False) for part in ("attention", "mlp", "mamba_proj", "use")},
+        "use_bias": To("ssm_bias", default=False),
+        "use_conv_bias": To("ssm_conv_bias", default=True),
+        **{f"{part}_bias": Only(False) for part in ("attention", "mlp", "mamba_proj")},
         **{key: Unused() for key in UNUSED},
     },
     together=(

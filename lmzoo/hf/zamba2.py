@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from lmzoo.hf.architecture import (
@@ -17,7 +18,7 @@ from lmzoo.hf.architecture import (
     layer_words,
     refused,
 )
-from lmzoo.hf.keys import SIZES, rope
+from lmzoo.hf.keys import ROPE, SIZES, rope
 from lmzoo.hf.layouts import Rows, Source, qkv_rows
 from lmzoo.hf.mamba2 import mixer
 from lmzoo.hf.weights import Head, Weights
@@ -91,6 +92,12 @@ def _layers_keys(ours: Settings) -> dict[str, Any]:
     return {**layer_words("layers_block_type", ours["pattern"], _KINDS), "num_mem_blocks": ours["n_shared"]}
 
 
+def _rotary(config: Config) -> Mapping[str, Any]:
+    """Returns the rotary positions, for heads of twice the usual width; without `use_mem_rope`, of any width."""
+    width = 2 * config.value("hidden_size", 2560) // max(1, config.value("num_attention_heads", 32))
+    return rope().settings(Config({**config, "head_dim": width if config.value("use_mem_rope", False) else 2}))
+
+
 _WIDTHS = (("hidden_size", 2560), ("num_attention_heads", 32), ("n_mamba_heads", 8))
 _LAYERS = (
     *("layers_block_type", "num_mem_blocks", "hybrid_layer_ids"),
@@ -130,7 +137,7 @@ ZAMBA2 = Architecture(
     keys=KEYS,
     together=(
         Together(_LAYERS, _layers, _layers_keys),
-        rope(scaled=False),
+        Together(ROPE, _rotary, rope().inverse),
     ),
     aliases={"layer_types": "layers_block_type", "head_dim": "attention_head_dim"},
 )

@@ -35,8 +35,8 @@ class Mamba2(Layer):
     """A state-space model with one decay per head and token: `S_t = exp(dt A) S_{t-1} + B_t (dt x_t)^T`, `y = C_t S_t`.
 
     This is linear attention with a decay: C are the queries, B the keys and dt x the values. `d_inner` replaces the
-    inner width `expand * d_model`, and `dt_min` is the least step size. Without `normalized`, the gated output is not
-    divided by its root mean square.
+    inner width `expand * d_model`; `dt_min` and `dt_max` are the least and the greatest step size. Without
+    `normalized`, the gated output is not divided by its root mean square. `bias` is for the two projections.
 
     A variant overrides `project`, `scan` or `gated`.
     """
@@ -60,6 +60,9 @@ class Mamba2(Layer):
         expand: int = 2,
         d_inner: int | None = None,
         dt_min: float = 0.0,
+        dt_max: float | None = None,
+        bias: bool = False,
+        conv_bias: bool = True,
         normalized: bool = True,
         norm_eps: float = 1e-5,
         init_out: Init = uniform_fan_in(),
@@ -67,12 +70,12 @@ class Mamba2(Layer):
         super().__init__()
         E, shared = d_inner or expand * d_model, n_groups * d_state
         self.d_state, self.head_dim, self.n_groups = d_state, head_dim, n_groups
-        self.dt_min, self.norm_eps = dt_min, norm_eps
+        self.dt_min, self.dt_max, self.norm_eps = dt_min, dt_max, norm_eps
         self.n_heads = E // head_dim
         self.conv_widths = [E, shared, shared]
         self.widths = [E, sum(self.conv_widths), self.n_heads]
-        self.in_proj = Linear(d_model, sum(self.widths), bias=False, init=uniform_fan_in())
-        self.conv = ShortConv(self.widths[1], d_conv)
+        self.in_proj = Linear(d_model, sum(self.widths), bias=bias, init=uniform_fan_in())
+        self.conv = ShortConv(self.widths[1], d_conv, bias=conv_bias)
         self.own("dt_bias", (self.n_heads,), step_sizes(1e-3, 0.1))
         self.own("A_log", (self.n_heads,), _decay_rates)
         self.own("D", (self.n_heads,), constant(1.0))
@@ -80,7 +83,7 @@ class Mamba2(Layer):
             self.own("norm_weight", (E,), constant(1.0))
         else:
             self.register_parameter("norm_weight", None)
-        self.out_proj = Linear(E, d_model, bias=False, init=init_out)
+        self.out_proj = Linear(E, d_model, bias=bias, init=init_out)
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> Mamba2State:
         """Returns zeros for the convolution's last inputs and for the memory."""
@@ -119,7 +122,8 @@ class Mamba2(Layer):
         """Returns the step sizes and the logarithms of the decays, (B, T, H, 1) each."""
         # Adds dt_bias in its own precision: bfloat16 would lose small step sizes, which give long memories.
         dt_BTH1 = F.softplus(dt_BTH.to(self.dt_bias.dtype) + self.dt_bias)[..., None]
-        dt_BTH1 = dt_BTH1.clamp(min=self.dt_min) if self.dt_min else dt_BTH1
+        if self.dt_min or self.dt_max is not None:
+            dt_BTH1 = dt_BTH1.clamp(self.dt_min, self.dt_max)
         return dt_BTH1, -dt_BTH1 * self.A_log.exp()[:, None]
 
     def offers(self, x_BTD: Tensor, ctx: Context) -> dict[str, Tensor]:

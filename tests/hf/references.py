@@ -11,6 +11,7 @@ os.environ["HF_HUB_OFFLINE"] = "1"  # no downloads: the references are built fro
 
 import inspect
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -140,6 +141,7 @@ YARN: dict[str, Any] = {
         "original_max_position_embeddings": 8,
     }
 }
+LIMITS: dict[str, Any] = {"time_step_limit": (0.4, 0.9)}  # of the step size
 CASES: dict[str, Case] = {
     "gpt2": Case(
         {
@@ -723,6 +725,7 @@ CASES: dict[str, Case] = {
         {
             "positions": {"position_embedding_type": "rope", "attention_bias": True, "num_experts_per_tok": 5},
             "dense": {"num_local_experts": 0, "mamba_expand": 1, "mamba_n_heads": 2, "tie_word_embeddings": True},
+            "mamba": {"mamba_proj_bias": True, "mamba_conv_bias": False, **LIMITS},
         },
     ),
     "bamba": Case(
@@ -738,7 +741,12 @@ CASES: dict[str, Case] = {
             "bos_token_id": None,
             "eos_token_id": None,
         },
-        {"tied": {"tie_word_embeddings": True, "mamba_expand": 1, "mamba_n_heads": 2, "num_key_value_heads": None}},
+        {
+            "tied": {"tie_word_embeddings": True, "mamba_expand": 1, "mamba_n_heads": 2, "num_key_value_heads": None},
+            "mamba": {"mamba_proj_bias": True, "mamba_conv_bias": False, **LIMITS},
+            "yarn": {**YARN, "num_attention_heads": 2},
+            "linear": rope("linear", factor=3.0, partial_rotary_factor=0.25),
+        },
     ),
     "mamba2": Case(
         {
@@ -755,7 +763,12 @@ CASES: dict[str, Case] = {
             "chunk_size": 8,
             "pad_token_id": None,
         },
-        {"tied": {"tie_word_embeddings": True, "n_groups": 4, "expand": 1, "num_heads": 4}},
+        {
+            "tied": {"tie_word_embeddings": True, "n_groups": 4, "expand": 1, "num_heads": 4},
+            "biases": {"use_bias": True, "use_conv_bias": False},
+            "limits": LIMITS,
+            "least step": {"time_step_limit": (0.8, float("inf"))},
+        },
     ),
     "falcon_h1": Case(
         {
@@ -782,6 +795,7 @@ CASES: dict[str, Case] = {
         },
         {
             "norm first": {"mamba_rms_norm": True, "mamba_d_ssm": None, "head_dim": 8},
+            "limits": {"mamba_conv_bias": False, **LIMITS},
             "norm last, tied": {
                 **YARN,
                 "mamba_rms_norm": True,
@@ -821,6 +835,7 @@ CASES: dict[str, Case] = {
         },
         {
             "letters": {"layers_block_type": None, "hybrid_override_pattern": "M-*-M"},
+            "biases": {"use_bias": True, "use_conv_bias": False},
             "groups": {
                 "n_routed_experts": 8,
                 "num_experts_per_tok": 4,
@@ -863,6 +878,7 @@ CASES: dict[str, Case] = {
                 "intermediate_size": None,
                 **rope("default"),
             },
+            "yarn": {**YARN, "use_mem_rope": True, "hidden_size": 36, "n_mamba_heads": 4},
         },
     ),
     "xlstm": Case(
@@ -888,7 +904,7 @@ CASES: dict[str, Case] = {
 def reference(model_type: str, **keys: Any) -> PreTrainedModel:
     """Returns a perturbed model of transformers with these keys in its config."""
     torch.manual_seed(0)
-    config = AutoConfig.for_model(model_type, **keys)
+    config = AutoConfig.for_model(model_type, **deepcopy(keys))  # transformers adds keys to rope_parameters
     options = {"attn_implementation": "eager", "experts_implementation": "eager"}  # the others take no float64
     model = AutoModelForCausalLM.from_config(config, **options)
     perturb(model)

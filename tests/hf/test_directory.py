@@ -134,6 +134,7 @@ CREATED: list[tuple[str, dict[str, Any], str]] = [
     ("mamba", {"d_state": 5, "dt_rank": 3, "context_length": 24}, "mamba"),
     ("mamba", {"select_eps": 0.03, "expand": 1}, "falcon_mamba"),
     ("mamba2", {"n_groups": 2, "head_dim": 16, "d_state": 12}, "mamba2"),
+    ("mamba2", {"bias": True, "conv_bias": False, "dt_min": 0.01, "dt_max": 0.05}, "mamba2"),
     (
         "griffin",
         {"embed_scale": 5.65625, "pattern": "attention recurrent", "d_rnn": 24, "window": 5},
