@@ -25,8 +25,8 @@ from lmzoo.ops.counting import counted_as
 from lmzoo.ops.dispatch import dispatch
 from lmzoo.ops.precision import wide_dtype, without_autocast
 
-BLOCK_LENGTH = 64
-SHORTEST_BLOCKED = 4  # for shorter sequences the loop needs fewer calls
+BLOCK_LENGTH = 64  # of the first blocks; of a shorter text, its length rounded up to a power of two
+SHORTEST_BLOCKED = 8  # for shorter sequences the loop needs fewer calls
 
 
 def naive_long_conv(u_BTD: Tensor, k_LD: Tensor, past_BSD: Tensor | None = None) -> Tensor:
@@ -42,8 +42,9 @@ def naive_long_conv(u_BTD: Tensor, k_LD: Tensor, past_BSD: Tensor | None = None)
 def blocked_long_conv(u_BTD: Tensor, k_LD: Tensor, past_BSD: Tensor | None = None) -> Tensor:
     """The fast form, exactly causal; arguments and results as in `long_conv`."""
     inputs, k_LD, S = _wide_inputs(u_BTD, k_LD, past_BSD)
-    T, C = inputs.shape[1], BLOCK_LENGTH
-    length = max(C, 1 << (T - 1).bit_length())
+    T = inputs.shape[1]
+    length = 1 << (T - 1).bit_length()
+    C = min(BLOCK_LENGTH, length)
     u_DBT = rearrange(F.pad(inputs, (0, 0, 0, length - T)), "b t d -> d b t").contiguous()
     k_DL = F.pad(k_LD[:T].T, (0, length - T))
     with without_autocast(u_BTD):

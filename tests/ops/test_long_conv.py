@@ -16,7 +16,7 @@ from tests.cases import each_case
 from tests.ops.scans import assert_same, values_and_gradients
 
 Form = Callable[..., Tensor]
-LENGTHS = (1, 2, SHORTEST_BLOCKED, C - 1, C, C + 1, 2 * C, 2 * C + 3, 4 * C + 5)
+LENGTHS = (1, 2, 3, SHORTEST_BLOCKED, C // 2 + 1, C - 1, C, C + 1, 2 * C, 2 * C + 3, 4 * C + 5)
 BOTH = pytest.mark.parametrize("form", [naive_long_conv, blocked_long_conv])
 
 
@@ -59,8 +59,8 @@ def test_blocked_long_conv_holds_for_filters_of_very_different_size() -> None:
 
 def test_blocked_long_conv_does_not_read_later_tokens() -> None:
     """Bitwise: not even the rounding depends on them."""
-    u, k = make_inputs(4 * C + 5, 0, torch.float32)
-    for cut in (1, C - 1, C, C + 5, 2 * C, 3 * C + 1):
+    for T, cut in ((13, 1), (13, 8), *((4 * C + 5, cut) for cut in (1, C - 1, C, C + 5, 2 * C, 3 * C + 1))):
+        u, k = make_inputs(T, 0, torch.float32)
         changed = torch.cat([u[:, :cut], 1e6 * u[:, cut:]], dim=1)
         before, after = (blocked_long_conv(x, k) for x in (u, changed))
         assert torch.equal(before[:, :cut], after[:, :cut])
