@@ -80,11 +80,11 @@ def bench_ops(
             if choice.kernel.form is not None:
                 forms["kernel"] = choice.kernel.form
             ms = {which: 1e3 * seconds for which, seconds in time_forms(forms, args, repeats).items()}
-            none = {"naive_ms": None, "kernel_ms": None}
-            entry = {"op": name, "T": T, **none, **{f"{which}_ms": spent for which, spent in ms.items()}}
+            times = {f"{which}_ms": ms.get(which) for which in ("naive", "fast", "kernel")}
             taken = next(which for which in forms if forms[which] is choice.form(T))
             slowdown = ms[taken] / min(ms.values())
-            results.append({**entry, "form": choice.form_name(T), "why": choice.reason(T), "slowdown": slowdown})
+            chosen = {"form": choice.form_name(T), "why": choice.reason(T), "slowdown": slowdown}
+            results.append({"op": name, "T": T, **times, **chosen})
     results.sort(key=lambda entry: entry["op"])  # stable: lengths stay in order
     machine = {**hardware(model.device), **versions(), "kernels": kernels_used(model.device)}
     measured = {"rows": rows, "repeats": repeats, "precision": precision_of(model)}
