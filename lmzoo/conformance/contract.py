@@ -41,7 +41,10 @@ def finals(subject: Subject) -> str:
 
 
 def shapes(subject: Subject) -> str:
-    """Checks the shapes of logits and loss, with and without targets, also for one token and for a batch of no rows."""
+    """Checks the shapes of logits and loss, with and without targets, also for one token and for a batch of no rows.
+
+    Also checks that the ids and the targets of the caller stay unchanged.
+    """
     model, V = subject.model(), subject.config.vocab_size
     for B, T in ((2, subject.context), (3, 1), (0, 2), (0, subject.context), (1, 2)):
         try:
@@ -56,6 +59,7 @@ def shapes(subject: Subject) -> str:
 
 def _require_shapes(model: LanguageModel, idx: Tensor, some_targets: Tensor) -> None:
     (B, T), V = idx.shape, model.config.vocab_size
+    given_ids = idx.clone(), some_targets.clone()
     for targets in (None, some_targets):
         logits_BTV, loss = model(idx, targets)
         if logits_BTV.shape != (B, T, V):
@@ -74,6 +78,9 @@ def _require_shapes(model: LanguageModel, idx: Tensor, some_targets: Tensor) -> 
         logits_BV, _ = model.decode(idx, model.init_state(B, T))
         if logits_BV.shape != (B, V):
             raise Fault(f"decode of {(B, T)} gives {tuple(logits_BV.shape)}, not {(B, V)}")
+    for what, ids, before in zip(("idx", "targets"), (idx, some_targets), given_ids, strict=True):
+        if not torch.equal(ids, before):
+            raise Fault(f"the model writes into {what}, the tensor of the caller; look at features(): work on a copy")
 
 
 def edges(subject: Subject) -> str:
