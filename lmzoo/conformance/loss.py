@@ -102,12 +102,13 @@ def chunked_loss(subject: Subject) -> str:
 
 
 def auxiliary(subject: Subject) -> str:
-    """Checks that auxiliary losses are finite scalars with gradients, and are not part of the reported loss."""
+    """Checks that auxiliary losses are finite scalars with gradients, and are not part of the reported loss.
+
+    Also checks that they stay finite when targets are ignored, and for a single token.
+    """
     model, T = subject.model().train(), min(subject.context, 16)
     idx, targets = subject.tokens(4, T), subject.tokens(4, T, seed=1)
-    with losses.collect_auxiliary(True) as named:
-        x_BTD, _ = model.features(idx)
-    named |= model.extra_losses(x_BTD, idx, targets)
+    named = _auxiliary(model, idx, targets)
     parameters = list(model.parameters())
     for name, value in named.items():
         if value.shape != () or not torch.isfinite(value):
@@ -128,16 +129,29 @@ def auxiliary(subject: Subject) -> str:
     require_equal(loss, expected, "the loss in train mode", "what is added to it: use auxiliary_loss()", TIGHT)
     if not named:
         return "no auxiliary losses; the loss in train mode is the cross-entropy"
-    for kept in (0, T // 2):
-        fewer = targets.clone()
-        fewer[:, kept:] = IGNORE_INDEX
-        values = (model(idx, fewer).loss, *_gradients(model, idx, fewer).values())
-        if not all(torch.isfinite(value).all() for value in values):
-            raise Fault(
-                f"in train mode, with {T - kept} of {T} targets ignored, the loss or a gradient is not finite; look at "
-                "auxiliary losses that are means over targets: there may be none"
-            )
+    some, nothing = targets.clone(), torch.full_like(targets, IGNORE_INDEX)
+    some[0, T // 2 :] = some[1] = IGNORE_INDEX
+    for what, n, fewer in (("some targets", T, some), ("all targets", T, nothing), ("none of one target", 1, targets)):
+        try:
+            values = _auxiliary(model, idx[:, :n], fewer[:, :n])
+        except Exception as error:
+            first = (str(error).splitlines() or [""])[0]
+            raise Fault(f"with {what} ignored, {type(error).__name__}: {first}; look at extra_losses()") from error
+        for name, value in values.items():
+            found = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=True)
+            if not all(torch.isfinite(x).all() for x in (value, *found) if x is not None):
+                raise Fault(
+                    f"auxiliary loss {name!r} or its gradient is not finite with {what} ignored; look at its mean: "
+                    "losses.cross_entropy() is 0 over no targets"
+                )
     return f"{', '.join(sorted(named))}: finite, with gradients, and not in the reported loss"
+
+
+def _auxiliary(model: LanguageModel, idx: Tensor, targets: Tensor) -> dict[str, Tensor]:
+    """Returns the auxiliary losses of a model in train mode by name."""
+    with losses.collect_auxiliary(True) as named:
+        x_BTD, _ = model.features(idx)
+    return named | model.extra_losses(x_BTD, idx, targets)
 
 
 def _gradients(model: LanguageModel, idx: Tensor, targets: Tensor, *, return_logits: bool = True) -> dict[str, Tensor]:
