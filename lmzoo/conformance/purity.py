@@ -19,20 +19,26 @@ from lmzoo.compiling import compiled
 from lmzoo.conformance.clones import clone
 from lmzoo.conformance.measure import backward, require_equal, require_same_bits
 from lmzoo.conformance.report import Fault
-from lmzoo.conformance.tiny import Subject
+from lmzoo.conformance.tiny import Subject, perturb
 from lmzoo.model import LanguageModel, ModelConfig
 
 SEEDS = 32  # tried until two of them give different logits: a rare event is random, too
 
 
 def same_seed(subject: Subject) -> str:
-    """Checks that the same seed gives the same weights, and the same input the same logits, bitwise."""
+    """Checks that the same seed gives the same model, and the same input the same logits, bitwise."""
     with torch.random.fork_rng(devices=[]):
         first, second = (_constructed(subject.cls, subject.config, 5) for _ in range(2))
     for (name, a), b in zip(first.state_dict().items(), second.state_dict().values(), strict=True):
         require_same_bits(b, a, f"{name}, drawn twice from one seed,", "init_parameters()")
-    model = subject.model()
     idx = subject.tokens(2, min(subject.context, 9))
+    for model in (first, second):
+        perturb(model)
+    where = "constants that depend on the models made before: counters and attributes of a class"
+    with torch.no_grad():
+        found_BTV, logits_BTV = second.eval()(idx).logits, first.eval()(idx).logits
+    require_same_bits(found_BTV, logits_BTV, "a second model from the same seed", where)
+    model = subject.model()
     logits_BTV = model(idx).logits
     for between in (None, subject.tokens(2, 4), subject.tokens(1, 2)):
         if between is not None:
@@ -41,6 +47,29 @@ def same_seed(subject: Subject) -> str:
         again_BTV = model(idx).logits
         require_same_bits(again_BTV, logits_BTV, "the same forward again", "state kept on the module, noise in eval")
     return "same seed, same weights; same input, bitwise equal logits"
+
+
+@torch.no_grad()
+def changed_weights(subject: Subject) -> str:
+    """Checks that a model that has been used in eval mode takes new weights into account at once.
+
+    Typical faults: a product of weights, or keys and values of constant tokens, computed once and kept.
+    """
+    idx = subject.tokens(2, min(subject.context, 9))
+    used, other = subject.model(), subject.model(seed=3)
+    before_BTV = used(idx).logits
+    _, state = used.decode(idx[:, :-1], used.init_state(2, 9))
+    used.decode(idx[:, -1:], state)
+    used.load_state_dict(other.state_dict())
+    where = "what is computed from weights and kept on the module: compute it anew, or put it into the state"
+    expected_BTV = other(idx).logits
+    require_same_bits(used(idx).logits, expected_BTV, "a model with new weights, after it was used,", where)
+    _, state = used.decode(idx[:, :-1], used.init_state(2, 9))
+    logits_BV, _ = used.decode(idx[:, -1:], state)
+    require_equal(logits_BV, expected_BTV[:, -1], "decoding with new weights, after earlier decoding,", where)
+    if torch.equal(before_BTV, expected_BTV):
+        raise Fault("two seeds give the same logits: the new weights could not be told from the old ones")
+    return "new weights in a used model give the logits of a fresh one"
 
 
 def _constructed(cls: type[LanguageModel], config: ModelConfig, seed: int) -> LanguageModel:

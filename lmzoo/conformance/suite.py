@@ -77,8 +77,9 @@ CHECKS: tuple[Check, ...] = (
     *_checks("training", loss.auxiliary, train.initial_loss, train.gradients, train.overfitting),
     *_checks("training", reach.long_gradients),
     *_checks("numerics", numerics.float64_gradients, numerics.bfloat16, long.long_precision, numerics.large_weights),
-    *_checks("settings", settings.settings, settings.other_models, roles.roles),
-    *_checks("purity", purity.same_seed, purity.seeds),
+    # A table that all models share makes settings useless, so `other_models` comes first: it names the cause.
+    *_checks("settings", settings.other_models, settings.settings, roles.roles),
+    *_checks("purity", purity.same_seed, purity.changed_weights, purity.seeds),
     *_checks("purity", purity.train_mode, variants=True),
     *_checks("purity", purity.global_state, purity.compiles),
     *_checks("saving", saving.initialization),
