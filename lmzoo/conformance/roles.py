@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
@@ -15,9 +16,9 @@ from lmzoo.model import ROLES, LanguageModel
 def roles(subject: Subject) -> str:
     """Checks that declared roles exist, and that no parameter is taken for a matrix wrongly, by default or declaration.
 
-    Without a declaration a parameter of two or more dimensions, outside an embedding or the head, is taken for a matrix
-    between features: weight decay applies to it, and Muon makes it orthogonal. Both are wrong for a table that is added
-    to activations or multiplied with them elementwise, also behind a function such as exp.
+    A parameter of two or more dimensions, outside an embedding or the head, is taken for a matrix between features:
+    weight decay applies to it, and Muon makes it orthogonal. Both are wrong for a table that is added to activations or
+    multiplied with them elementwise, also behind a function such as exp, and for one whose rows are looked up by index.
     """
     model = subject.model()
     guessed: dict[int, str] = {}
@@ -40,7 +41,7 @@ def roles(subject: Subject) -> str:
                 guessed[id(parameter)] = f"{where}.{name} {tuple(parameter.shape)}".lstrip(".")
                 if sum(size > 1 for size in parameter.shape) < 2:
                     raise Fault(f"{guessed[id(parameter)]} is a vector, but its role defaults to 'matrix'; {DECLARE}")
-    use, by_default = _elementwise_use(model, subject, guessed | matrices, guessed)
+    use, by_default = _other_use(model, subject, guessed | matrices, guessed)
     if use:
         raise Fault(f"{use}, but its role {'defaults to' if by_default else 'is'} 'matrix'; {DECLARE}")
     return f"{declared} declared roles; {len(guessed)} parameters are matrices by default"
@@ -49,22 +50,23 @@ def roles(subject: Subject) -> str:
 DECLARE = "declare it: parameter_roles = {'NAME': 'vector'} (or 'embedding') on the module"
 
 
-def _elementwise_use(
+def _other_use(
     model: LanguageModel, subject: Subject, names: dict[int, str], guessed: dict[int, str]
 ) -> tuple[str, bool]:
-    """Returns a sentence about the first parameter of `names` that is added or multiplied elementwise; else empty.
+    """Returns a sentence about the first parameter of `names` that is used other than as a matrix; else empty.
 
     Also returns True if it is one of `guessed`.
     """
     if not names:
         return "", False
-    with _Elementwise(names) as mode:
+    with _OtherUse(names) as mode:
         model(subject.tokens(2, min(subject.context, 9)))
     return mode.found, mode.table in guessed.values()
 
 
-class _Elementwise(TorchFunctionMode):
-    """Finds, while active, sums and products of a parameter with an activation.
+class _OtherUse(TorchFunctionMode):
+    """Finds, while active, how a parameter is used other than as a matrix: in a sum or product with an activation, or
+    as a table whose rows are looked up by index.
 
     The parameter may be viewed or mapped elementwise before. An activation has more dimensions than the parameter: a
     weight that is scaled row by row is still a matrix.
@@ -79,6 +81,11 @@ class _Elementwise(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
+        if name in _LOOKUPS and len(args) > 1 and id(args[0]) in self.names and args[0].ndim == 2 and not self.found:
+            index = args[1] if isinstance(args[1], tuple) else args[1:]
+            if any(isinstance(part, Tensor) and part.dtype == torch.long for part in index):
+                self.table = self.names[id(args[0])]
+                self.found = f"{self.table} is a table of rows that are looked up by index"
         if name in _VIEWS | _MAPS and args and id(args[0]) in self.names and isinstance(out, Tensor):
             self.names[id(out)] = self.names[id(args[0])]
             self._made.append(out)
@@ -95,5 +102,6 @@ class _Elementwise(TorchFunctionMode):
 
 _SUMS = {"add", "__add__", "__radd__", "__iadd__", "add_", "sub", "__sub__", "__rsub__"}
 _ELEMENTWISE = _SUMS | {"mul", "__mul__", "__rmul__", "__imul__", "mul_"}
+_LOOKUPS = {"__getitem__", "index_select", "gather", "take_along_dim"}
 _VIEWS = {"__getitem__", "view", "reshape", "unsqueeze", "expand", "expand_as", "to", "narrow", "squeeze", "flatten"}
 _MAPS = {"exp", "neg", "__neg__", "sigmoid", "logsigmoid", "log_sigmoid", "softplus", "tanh", "log", "float", "double"}
