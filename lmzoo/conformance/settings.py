@@ -10,7 +10,14 @@ import torch
 
 from lmzoo import configs, losses, registry
 from lmzoo.conformance.clones import clone
-from lmzoo.conformance.measure import FLOAT64_ROUNDING, difference, require_equal, require_same_bits
+from lmzoo.conformance.decoding import LOOK as DECODING
+from lmzoo.conformance.measure import (
+    FLOAT64_ROUNDING,
+    difference,
+    require_equal,
+    require_exact,
+    require_same_bits,
+)
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject, perturb
 from lmzoo.errors import ConfigError
@@ -125,9 +132,10 @@ class _Effects:
 
 @torch.no_grad()
 def other_models(subject: Subject) -> str:
-    """Checks that models of other settings, built and used in between, do not change a model's logits.
+    """Checks that models of other settings decode as their forward says, and do not change this model's logits.
 
-    Typical faults: a table cached by an incomplete key, attributes of the class.
+    Typical faults: a table cached by an incomplete key, attributes of the class, an option that decoding treats
+    differently from forward.
     """
     model = subject.model().double()
     T = min(subject.context, 8)
@@ -141,8 +149,11 @@ def other_models(subject: Subject) -> str:
             other = registry.build_model(subject.cls, config, generator=torch.Generator().manual_seed(1)).double()
             perturb(other)
             longer_BTV, shorter_BTV = other.eval()(longer[:, :new_T]).logits, other(idx).logits
-            _, state = other.decode(idx, other.init_state(2))
-            other.decode(idx[:, :1], state)
+            chunks = [idx[:, : T - 1], *longer[:, T - 1 : new_T].split(1, dim=1)[:2]]
+            state, decoded = other.init_state(2, new_T), []
+            for chunk in chunks:
+                logits_BV, state = other.decode(chunk, state)
+                decoded.append(logits_BV)
         except Exception:  # it cannot run with these settings: other checks report that
             continue
         others += 1
@@ -154,6 +165,9 @@ def other_models(subject: Subject) -> str:
             LOOK,
             1e-6,
         )
+        for t, logits_BV in enumerate(decoded, T - 2):
+            what = f"with {_changes(subject.config, config)}, decoding position {t}"
+            require_exact(logits_BV, longer_BTV[:, t], what, DECODING, other, longer[:, : t + 1], state)
         require_same_bits(
             model(idx).logits, logits_BTV, f"a model, after one with {_changes(subject.config, config)} was used,", LOOK
         )
