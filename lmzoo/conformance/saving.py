@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+import traceback
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -99,6 +100,7 @@ def _contiguous(model: nn.Module) -> dict[str, Tensor]:
 
 def tied_weights(subject: Subject) -> str:
     """Checks that tied weights stay tied after loading and casting, and that tying follows `tie_embeddings`."""
+    _require_one_parameter(subject)
     model = subject.model()
     before = _shared(model)
     idx = subject.tokens(2, 5)
@@ -139,6 +141,22 @@ def tied_weights(subject: Subject) -> str:
     )
 
 
+def _require_one_parameter(subject: Subject) -> None:
+    """Raises `Fault` if two parameters have one memory: an optimizer changes it twice, and no copy of the model does.
+
+    Of a new model, since in a clone each parameter has its own memory.
+    """
+    model = registry.build_model(subject.cls, subject.config, generator=torch.Generator().manual_seed(0))
+    parameters = dict(model.named_parameters())  # each once
+    for first, *others in _shared(model):
+        twice = [name for name in others if name in parameters]
+        if first in parameters and twice:
+            raise Fault(
+                f"{first} and {twice[0]} are two parameters in one memory, each with a gradient of its own; tie them "
+                "by assigning the parameter (a.weight = b.weight), not its data"
+            )
+
+
 def _shared(model: nn.Module) -> list[list[str]]:
     """Returns the names of parameters that share memory, in groups."""
     groups: dict[int, list[str]] = {}
@@ -170,9 +188,13 @@ def initialization(subject: Subject) -> str:
 
 
 def meta_device(subject: Subject) -> str:
-    """Checks that a model built on the meta device can be loaded, or be given new weights by `init_weights`."""
+    """Checks that a model built on the meta device can be loaded, or be given new weights by `init_weights`.
+
+    Also checks, without a GPU, that forward and decoding make their tensors on the device of the model.
+    """
     model = subject.model()
     meta_model = registry.blank_model(subject.cls, model.config, device="meta")
+    _require_one_device(meta_model.eval(), subject)
     for (name, a), b in zip(model.state_dict().items(), meta_model.state_dict().values(), strict=True):
         if a.shape != b.shape or a.dtype != b.dtype or b.device.type != "meta":
             raise Fault(
@@ -202,4 +224,27 @@ def meta_device(subject: Subject) -> str:
             ):
                 what = f"{where}.{name}, drawn after meta and to_empty(),"
                 require_same_bits(again, value, what, "constructors that fill a parameter")
-    return "built on the meta device, then loaded or drawn: the same"
+    return "built on the meta device, then loaded or drawn: the same; no tensor on another device"
+
+
+_OTHER_DEVICE = ("expected device", "same device", "state is on")  # in torch's messages, and in the model's
+
+
+def _require_one_device(model: LanguageModel, subject: Subject) -> None:
+    """Raises `Fault` if a model on the meta device mixes in a tensor that is on the CPU.
+
+    Other errors are no fault: what depends on the values of tensors cannot run on the meta device.
+    """
+    idx = subject.tokens(2, min(subject.context, 9)).to("meta")
+    try:
+        model(idx)
+        _, state = model.decode(idx, model.init_state(2, 9))
+        model.decode(idx[:, :1], state)
+    except Exception as error:
+        if any(part in str(error) for part in _OTHER_DEVICE):
+            frames = [f for f in traceback.extract_tb(error.__traceback__) if "site-packages" not in f.filename]
+            where = f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}"
+            raise Fault(
+                f"on another device than the CPU: {str(error).splitlines()[0]} at {where}; look at tensors made "
+                "without device= (of idx, x, or `like` in init_state)"
+            ) from error

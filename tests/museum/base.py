@@ -61,7 +61,8 @@ class Attention(nn.Module):
 
     def mask(self, T: int, S: int) -> Tensor:
         """Returns the mask (T, S): True where one of the T newest tokens may attend to one of S."""
-        behind_TS = torch.arange(S - T, S)[:, None] - torch.arange(S)
+        place_S = torch.arange(S, device=self.out.weight.device)
+        behind_TS = place_S[S - T :, None] - place_S
         window = self.config.window
         return behind_TS >= 0 if window is None else (behind_TS >= 0) & (behind_TS < window)
 
@@ -167,7 +168,7 @@ class Learned(Transformer):
 
     def positions_of(self, position: int, T: int, state: State) -> Tensor:
         """Returns the positions of T tokens, of which the first is at `position`."""
-        return torch.arange(position, position + T)
+        return torch.arange(position, position + T, device=self.device)
 
     def embed(self, idx_BT: Tensor, position: int, state: State) -> Tensor:
         return self.tokens(idx_BT) + self.position_table(self.positions_of(position, idx_BT.shape[1], state))

@@ -60,7 +60,8 @@ class ChunkedCell(nn.Module):
         """Returns the output of a chunk: of its own tokens and of the state before it."""
         T = q_BTHK.shape[1]
         decay_BHTS = (c_BTH[:, :, None] - c_BTH[:, None]).permute(0, 3, 1, 2)
-        decay_BHTS = decay_BHTS.masked_fill(torch.ones(T, T).triu(1).bool(), -torch.inf).exp()
+        later_TS = torch.ones(T, T, dtype=torch.bool, device=q_BTHK.device).triu(1)
+        decay_BHTS = decay_BHTS.masked_fill(later_TS, -torch.inf).exp()
         scores_BHTS = torch.einsum("bthk,bshk->bhts", q_BTHK, k_BTHK) * decay_BHTS
         before_BTHV = torch.einsum("bthk,bhkv->bthv", q_BTHK * c_BTH.exp()[..., None], S_BHKV)
         return torch.einsum("bhts,bshv->bthv", scores_BHTS, v_BTHK) + before_BTHV

@@ -17,8 +17,9 @@ class AlibiAttention(Attention):
 
     def attend(self, q_BTHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, allowed_TS: Tensor) -> Tensor:
         T, S, H = q_BTHK.shape[1], k_BSHK.shape[1], q_BTHK.shape[2]
-        distance_TS = torch.arange(S - T, S)[:, None] - torch.arange(S)
-        slopes_H = 2.0 ** (-8 * torch.arange(1, H + 1) / H)
+        place_S = torch.arange(S, device=q_BTHK.device)
+        distance_TS = place_S[S - T :, None] - place_S
+        slopes_H = 2.0 ** (-8 * torch.arange(1, H + 1, device=q_BTHK.device) / H)
         bias_HTS = (-slopes_H[:, None, None] * distance_TS).masked_fill(~allowed_TS, -torch.inf).to(q_BTHK.dtype)
         q_BHTK, k_BHSK, v_BHSK = (x.transpose(1, 2) for x in (q_BTHK, k_BSHK, v_BSHK))
         return self.merge(F.scaled_dot_product_attention(q_BHTK, k_BHSK, v_BHSK, attn_mask=bias_HTS))

@@ -37,7 +37,8 @@ class LocalAttention(Attention):
         if cache is not None:
             k, v, cache = self.remember(cache, k, v)
         end = position + T
-        place_T, place_S = torch.arange(position, end)[:, None], torch.arange(end - k.shape[1], end)
+        place_S = torch.arange(end - k.shape[1], end, device=x_BTD.device)
+        place_T = place_S[-T:, None]
         block = block_length(self.config)
         allowed_TS = (place_S <= place_T) & (place_S // block >= place_T // block - 1)
         return self.out(self.attend(q, k, v, allowed_TS)), cache

@@ -25,7 +25,8 @@ class WideAttention(Attention):
         return [TimeBuffer.empty(B, max_len, H, K, **options) for _ in "kv"]
 
     def mask(self, T: int, S: int) -> Tensor:
-        behind_TS = torch.arange(S - T, S)[:, None] - torch.arange(S)
+        place_S = torch.arange(S, device=self.out.weight.device)
+        behind_TS = place_S[S - T :, None] - place_S
         return (behind_TS >= 0) & (behind_TS < (self.config.window or WINDOW))
 
 
