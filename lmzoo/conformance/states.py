@@ -14,6 +14,7 @@ from lmzoo.conformance.decoding import check_all_positions, check_split, expecte
 from lmzoo.conformance.measure import require_equal
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
+from lmzoo.errors import CheckpointError
 from lmzoo.model import LanguageModel
 
 EXACT = 1e-6  # the same operations on the same numbers; memory may be aligned differently
@@ -136,6 +137,12 @@ def state_dtype(subject: Subject) -> str:
             raise Fault(
                 f"the state holds {dtype}, the weights {model.dtype}: rounding errors add up; look at init_state()"
             )
+    for tensor in states.tensors(subject.model().double().init_state(1, 8)):
+        if tensor.dtype.is_floating_point and tensor.dtype.itemsize < 8:
+            raise Fault(
+                f"the state of a float64 model holds {tensor.dtype}; look at init_state(): like.new_zeros(...), or "
+                "dtype=wide_dtype(like.dtype), gives the dtype of the model, and its device"
+            )
     return f"{len(types[0])} tensors, dtypes constant: {', '.join(sorted({str(t) for t in types[0]})) or 'none'}"
 
 
@@ -147,7 +154,13 @@ def state_saved(subject: Subject) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.safetensors"
         states.save(path, state)
-        restored, size = states.load(path, like=model.init_state(1, 10)), path.stat().st_size
+        try:
+            restored, size = states.load(path, like=model.init_state(1, 10)), path.stat().st_size
+        except CheckpointError as error:
+            raise Fault(
+                f"a saved state cannot be loaded: {str(error).split(': ', 1)[1]} of init_state(); a tensor keeps its "
+                "shape, so use a TimeBuffer for what grows with the tokens"
+            ) from error
     expected_BTV, _ = _run(model, more, state)
     actual_BTV, _ = _run(model, more, restored)
     require_equal(
