@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lmzoo import losses
 from lmzoo.conformance.choices import Choices
+from lmzoo.conformance.clones import clone
 from lmzoo.conformance.gradients import embedding_gradients
 from lmzoo.conformance.measure import STRAIGHT_THROUGH, backward, float32_hint
 from lmzoo.conformance.report import Fault
@@ -21,6 +23,7 @@ CHUNK_LOOK = "the ends of chunks and blocks (64, 128, 256): carries, decays, mas
 def long_gradients(subject: Subject) -> str:
     """Checks on the large form how far back gradients reach, and the gradient of all parameters together, in float64.
 
+    The second is the gradient in train mode: what is detached there only is found too.
     Typical faults: a backward pass that stops at the end of a chunk, a receptive field declared too large or too small.
     """
     form = subject.large()[0]
@@ -111,37 +114,65 @@ def _values_depend(model: LanguageModel, idx: Tensor, distances: range) -> bool:
 def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> float:
     """Returns the relative error of the gradient along a random direction of all parameters; raises `Fault` if large.
 
-    Finite differences of several lengths are tried: a step may cross a kink, such as that of ReLU, or a router's
+    The gradient is the one of train mode, without auxiliary losses. It may differ from the slope of the loss on purpose
+    (a straight-through estimator): then the gradient of eval mode is compared, and that of train mode must reach as far
+    back. Finite differences of several lengths are tried: a step may cross a kink, such as that of ReLU, or a router's
     choice. A model with chooses=True in traits keeps its choices within a step.
     """
     choices = Choices(model)
-    with choices.recorded(), smooth():
-        loss = model(idx, targets).loss
-    backward(loss)
     generator = torch.Generator().manual_seed(0)
     with torch.no_grad():
         directions = []
         for p in model.parameters():
             direction = torch.randn(p.shape, generator=generator, dtype=p.dtype)
             directions.append(direction * (p.abs().mean().clamp(min=1e-3)))
-        pairs = [pair for pair in zip(model.parameters(), directions, strict=True) if pair[0].requires_grad]
-        gradient = sum(float((p.grad * d).sum()) for p, d in pairs if p.grad is not None)
-        errors = []
-        for step in STEPS:
-            values = []
+
+    def gradient_of(which: LanguageModel) -> float:
+        with choices.recorded(), smooth():
+            loss = losses.cross_entropy(which(idx).logits, targets)
+        backward(loss)
+        pairs = zip(which.parameters(), directions, strict=True)
+        return sum(float((p.grad * d).sum()) for p, d in pairs if p.grad is not None)
+
+    def error(slope: float) -> float:
+        return abs(slope - gradient) / max(abs(slope), abs(gradient), 1e-3)
+
+    trained = model if model.traits.random_in_training else clone(model).train()  # a clone: it may count its choices
+    gradient = gradient_of(trained)
+    pairs = [pair for pair in zip(model.parameters(), directions, strict=True) if pair[0].requires_grad]
+    slopes = list[float]()
+    for step in STEPS:
+        values = []
+        with torch.no_grad():
             for sign in (1, -2, 1):  # to + step, to - step, and back to the start
                 for p, d in pairs:
                     p.add_(d, alpha=sign * step)
                 with choices.repeated("a step of a finite difference"), smooth():
                     values.append(model(idx, targets).loss.item())
-            measured = (values[0] - values[1]) / (2 * step)
-            errors.append(abs(measured - gradient) / max(abs(measured), abs(gradient), 1e-3))
-            if errors[-1] <= 1e-3:
-                break
-    if not min(errors) <= 1e-3:
+        slopes.append((values[0] - values[1]) / (2 * step))
+        if error(slopes[-1]) <= 1e-3:
+            return error(slopes[-1])
+    if trained is not model:
+        gradient = gradient_of(model)
+        if min(map(error, slopes)) <= 1e-3:
+            _require_same_reach(model, trained, idx)
+    if not min(map(error, slopes)) <= 1e-3:
         raise Fault(
             f"the gradient along a random direction is {gradient:.6g}, the finite difference of the loss "
-            f"{measured:.6g}, at {idx.shape[1]} tokens; look at hand-written backward passes, detached tensors"
+            f"{slopes[-1]:.6g}, at {idx.shape[1]} tokens; look at hand-written backward passes, detached tensors"
             f"{STRAIGHT_THROUGH}, {CHUNK_LOOK}{choices.hint}{float32_hint(lambda: model(idx))}"
         )
-    return min(errors)
+    return min(map(error, slopes))
+
+
+def _require_same_reach(model: LanguageModel, trained: LanguageModel, idx: Tensor) -> None:
+    """Raises `Fault` if gradients in train mode do not reach tokens that they reach in eval mode."""
+    seen_RT, found_RT = _gradients_by_distance(model, idx), _gradients_by_distance(trained, idx)
+    if seen_RT is None or found_RT is None:
+        return
+    lost = (seen_RT & ~found_RT).any(0).nonzero().flatten().tolist()
+    if lost:
+        raise Fault(
+            f"in train mode no gradient reaches the tokens {lost[0]} back, on which the logits depend; look at "
+            f"detached tensors, at no_grad(), and at {CHUNK_LOOK}"
+        )
