@@ -114,7 +114,8 @@ def _is_allowed(cls: type[LanguageModel], settings: Mapping[str, Any]) -> bool:
 def fewest_layers(cls: type[LanguageModel], settings: Mapping[str, Any], sizes: Sizes = TINY) -> int:
     """Returns the smallest `n_layers` >= `sizes.layers` with every kind of block that the model of `settings` has.
 
-    A model of fewer layers keeps its depth in the tiny form, and is made deeper in the large form.
+    A model of fewer layers keeps its depth in the tiny form, and is made deeper in the large form. There blocks of the
+    same kind with another `reach`, such as dilations, are kept too, if `MOST_REACHES` layers are enough.
     """
     config = configs.build(cls.config_class, settings)
     full: int = configs.to_dict(config)["n_layers"]
@@ -122,23 +123,28 @@ def fewest_layers(cls: type[LanguageModel], settings: Mapping[str, Any], sizes: 
         deeper = sizes.exact and _is_allowed(cls, {**settings, "n_layers": sizes.layers})
         return sizes.layers if deeper else full
     try:
-        wanted = set(_kinds(cls, config))
+        reaches = sizes.exact and len({reach for _, reach in _kinds(cls, config)}) <= MOST_REACHES
+        wanted = {found if reaches else found[:1] for found in _kinds(cls, config)}
     except Exception:  # it cannot be built on the meta device: the checks `construction` and `meta_device` report why
         return sizes.layers
     for n in range(sizes.layers, full):
         try:
-            if wanted <= set(_kinds(cls, configs.build(cls.config_class, {**settings, "n_layers": n}))):
+            kinds = _kinds(cls, configs.build(cls.config_class, {**settings, "n_layers": n}))
+            if wanted <= {found if reaches else found[:1] for found in kinds}:
                 return n
         except Exception:
             continue  # the config refuses this depth
     return full
 
 
-def _kinds(cls: type[LanguageModel], config: ModelConfig) -> Iterator[Hashable]:
-    """Returns the kind of each block of the model."""
+MOST_REACHES = 8  # different ones of blocks; a deeper large form would take too long
+
+
+def _kinds(cls: type[LanguageModel], config: ModelConfig) -> list[tuple[Hashable, Hashable]]:
+    """Returns the kind of each block of the model, and the `reach` of its parts."""
     with torch.random.fork_rng(devices=[]):
         model = registry.blank_model(cls, config, device="meta")
-    return map(kind, _blocks(model))
+    return [(kind(block), tuple(getattr(part, "reach", None) for part in block.modules())) for block in _blocks(model)]
 
 
 def _blocks(module: nn.Module) -> Iterator[nn.Module]:
