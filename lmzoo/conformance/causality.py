@@ -19,6 +19,7 @@ from lmzoo.model import LanguageModel
 
 LEAK = "what mixes positions: a mask, a padding, a norm or a mean over time, a router"
 ROWS_LOOK = "look at what mixes rows: a norm or a sum over the batch, slices of rows, a capacity of experts"
+BLOCKS = 6  # times the context: more than two blocks of 64
 REPEATS = 8  # of a pass that may be random: one repetition may be equal by chance
 BFLOAT16_LEAK = "the code that runs in bfloat16 alone: a kernel, a cast"
 BFLOAT16_STEP = 2**-6  # of the largest logit: the largest effect of a value rounded the other way in bfloat16
@@ -124,6 +125,17 @@ def receptive_field(subject: Subject) -> str:
     model = subject.model().double()
     declared = model.traits.receptive_field
     T = subject.context if not model.traits.extrapolates else max(subject.context, 2 * (declared or 0))
+    try:
+        return _require_field(subject, model, declared, T)
+    except Fault:
+        if declared is not None or not model.traits.extrapolates:
+            raise
+    # What is remembered of the past may begin after a block, such as one of 32 tokens.
+    return _require_field(subject, model, declared, BLOCKS * subject.context)
+
+
+def _require_field(subject: Subject, model: LanguageModel, declared: int | None, T: int) -> str:
+    """Checks the declared receptive field on texts of T tokens."""
     reach = T if declared is None else min(declared, T)
     # Without a declaration the farthest token may fall into a gap: the farther half must matter.
     far = range(T // 2, T) if declared is None else range(max(0, reach - 1), reach)
