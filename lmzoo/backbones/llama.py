@@ -4,10 +4,10 @@ A pre-norm transformer with RMSNorm, SwiGLU, rotary positions, no biases, and op
 window. Distinctive: positions are rotations of queries and keys, so the model works beyond `context_length`; with a
 window the decoding state stops growing. The relatives differ in their attention, which is put together in
 `make_attention`: a window (Mistral, arXiv 2310.06825), biases (Qwen2, arXiv 2407.10671), norms of queries and keys
-(Qwen3, arXiv 2505.09388), layers without positions (SmolLM3; arXiv 2501.18795), slower rotations for long texts (Llama
-3.1, arXiv 2407.21783), a gate (arXiv 2505.06708), sinks (gpt-oss, arXiv 2508.10925). The papers do not state the
-initial values; the published configurations say N(0, 0.02²) for all weights (`initializer_range`). Deviations: query,
-key and value share one projection; so do gate and up.
+(Qwen3, arXiv 2505.09388; behind the rotation in Hunyuan), layers without positions (SmolLM3; arXiv 2501.18795), slower
+rotations for long texts (Llama 3.1, arXiv 2407.21783), a gate (arXiv 2505.06708), sinks (gpt-oss, arXiv 2508.10925).
+The papers do not state the initial values; the published configurations say N(0, 0.02²) for all weights
+(`initializer_range`). Deviations: query, key and value share one projection; so do gate and up.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
 from lmzoo.layers.gated_attention import GatedAttention
+from lmzoo.layers.late_norm_attention import LateNormAttention
 from lmzoo.layers.mlp import MLP, squared_relu, swiglu_width
 from lmzoo.layers.norm import RMSNorm, each_head
 from lmzoo.layers.pattern import pattern
@@ -43,7 +44,7 @@ class LlamaConfig(DecoderConfig):
         {"pattern": "rope nope", "rope_scaling": "yarn factor=2 original=8", "attention_bias": "qkv", "window": 5},
         {"pattern": "rope full", "window": 5, "rotary_fraction": 0.5},
         {"mlp": "relu2", "mlp_bias": True, "post_norms": True},
-        {"pattern": "nope_window full", "window": 5},
+        {"pattern": "nope_window full", "window": 5, "late_qk_norm": True},
     )
 
     n_heads: int = 4  # attention heads
@@ -59,6 +60,7 @@ class LlamaConfig(DecoderConfig):
     rope_scaling: str = "none"  # for longer texts: "linear factor=4", yarn, longrope, ... (lmzoo.layers.rope_scaling)
     attention_bias: Literal["none", "qkv", "all"] = "none"  # attention projections with a bias
     qk_norm: bool = False  # queries and keys of each head are normalized
+    late_qk_norm: bool = False  # the same, after their rotation
     post_norms: bool = False  # a norm after each branch too
     gate: bool = False  # a gate on the output of the attention
     sinks: bool = False  # a learned score for each head that takes attention away from all keys
@@ -75,6 +77,8 @@ class LlamaConfig(DecoderConfig):
             require_positive(self, "window")
         message = f"pattern={self.pattern!r} has nope_window: window must be a number"
         require(self.window is not None or "nope_window" not in kinds, message)
+        plain = not (self.late_qk_norm and (self.gate or self.sinks))
+        require(plain, f"late_qk_norm={self.late_qk_norm} must be False with gate or sinks")
         require_rope_scaling(self, require_rotary_fraction(self, rotated=rotated))
 
 
@@ -108,6 +112,9 @@ class Llama(Decoder):
             options["qk_norm"] = each_head(partial(RMSNorm, eps=config.norm_eps))
         if config.attention_bias != "none":
             options |= {"bias": True, "out_bias": config.attention_bias == "all"}
+        if config.late_qk_norm:
+            late_norm = each_head(partial(RMSNorm, eps=config.norm_eps))
+            return LateNormAttention(config.d_model, config.n_heads, late_norm=late_norm, **options)
         if config.gate:
             return GatedAttention(config.d_model, config.n_heads, sinks=config.sinks, **options)
         if config.sinks:

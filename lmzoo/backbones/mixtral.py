@@ -4,9 +4,9 @@ Distinctive: a router sends each token to two of eight SwiGLU layers, so a token
 (`num_params(active=True)`). Dropless: experts have no capacity limit, so a prediction never depends on other rows or on
 later tokens. Training adds Switch's balance loss, computed for each layer (the published code computes it over all
 layers together); `balance_loss=0.0` with `balance_bias` uses the bias of DeepSeek-V3 instead. Relatives have many small
-experts: Qwen3-MoE (arXiv 2505.09388) and OLMoE (arXiv 2409.02060) with norms of queries and keys, Qwen2-MoE (arXiv
-2407.10671) with a gated expert for all tokens, and gpt-oss (arXiv 2508.10925) with biases, limits inside its experts,
-sinks, and a window in every second layer.
+experts: Qwen3-MoE (arXiv 2505.09388) and OLMoE (arXiv 2409.02060) with norms of queries and keys, FlexOlmo (arXiv
+2507.07024) with norms after the branches, Qwen2-MoE (arXiv 2407.10671) with a gated expert for all tokens, and gpt-oss
+(arXiv 2508.10925) with biases, limits inside its experts, sinks, and a window in every second layer.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class MixtralConfig(DecoderConfig):
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"qk_norm": "head", "normalize": False, "rope_scaling": "yarn factor=2 original=8"},
-        {"qk_norm": "all", "d_shared": 24, "attention_bias": "qkv"},
+        {"qk_norm": "all", "d_shared": 24, "attention_bias": "qkv", "post_norm": True},
         {"pattern": "rope full", "window": 5, "sinks": True, "attention_bias": "all", "clamp": 0.5},
     )
 
@@ -49,6 +49,7 @@ class MixtralConfig(DecoderConfig):
     qk_norm: Literal["none", "head", "all"] = "none"  # queries and keys are normalized, by head or over all heads
     attention_bias: Literal["none", "qkv", "all"] = "none"  # attention projections with a bias
     sinks: bool = False  # a learned score for each head that takes attention away from all keys
+    post_norm: bool = False  # norms after the branches, in place of the norms before them
     d_ff: int | None = None  # width of one expert; None: 8/3 d_model, rounded up to a multiple of 32
     n_experts: int = 8  # experts of each layer
     top_k: int = 2  # experts for each token
@@ -89,6 +90,8 @@ class Mixtral(Decoder):
     def block(self, config: Any, layer: int) -> Stack:
         kind = pattern(config.pattern, config.n_layers, KINDS)[layer]
         layers = (self.make_attention(config, kind), self.make_experts(config))
+        if config.post_norm:
+            return Stack(Residual(None, inner, after=self.make_norm(config)) for inner in layers)
         return Stack(Residual(self.make_norm(config), inner) for inner in layers)
 
     def make_attention(self, config: Any, kind: str) -> Attention:

@@ -18,10 +18,11 @@ from lmzoo.hf.gpt2 import GPT2, OPT
 from lmzoo.hf.gpt_neox import GPT_NEOX, STARCODER2
 from lmzoo.hf.gpt_oss import GPT_OSS
 from lmzoo.hf.gptj import COHERE, COHERE2, GPTJ, PHI, STABLELM
-from lmzoo.hf.gptj_relatives import CODEGEN, FALCON, JAIS2, OLMO
+from lmzoo.hf.gptj_relatives import CODEGEN, FALCON, JAIS2, NEMOTRON, OLMO
 from lmzoo.hf.granite import GRANITE, GRANITEMOE, GRANITEMOEHYBRID, GRANITEMOESHARED, HYPERCLOVAX
 from lmzoo.hf.griffin import RECURRENT_GEMMA
 from lmzoo.hf.grouped import DOTS1, GLM4_MOE, MINIMAX_M2, SOLAR_OPEN
+from lmzoo.hf.hunyuan import HUNYUAN_V1_DENSE
 from lmzoo.hf.jamba import JAMBA
 from lmzoo.hf.kimi_linear import KIMI_LINEAR
 from lmzoo.hf.lfm2 import LFM2
@@ -31,7 +32,7 @@ from lmzoo.hf.llama_relatives import ARCEE, CWM, INTERNLM3, IQUESTCODER, MINISTR
 from lmzoo.hf.mamba import FALCON_MAMBA, MAMBA
 from lmzoo.hf.mamba2 import MAMBA2
 from lmzoo.hf.minimax import MINIMAX
-from lmzoo.hf.mixtral import MIXTRAL, OLMOE, QWEN3_MOE
+from lmzoo.hf.mixtral import FLEX_OLMO, MIXTRAL, OLMOE, QWEN3_MOE
 from lmzoo.hf.neighbors import ERNIE4_5, GLM, GLM4, HELIUM
 from lmzoo.hf.nemotron_h import NEMOTRON_H
 from lmzoo.hf.olmo2 import EXAONE4, OLMO2, OLMO3
@@ -46,13 +47,13 @@ ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.model_type: architecture
     for architecture in (
         *(GPT2, OPT, BLOOM, MPT, GPT_NEOX, STARCODER2),
-        *(GPTJ, CODEGEN, PHI, COHERE, COHERE2, STABLELM, FALCON, OLMO, JAIS2),
+        *(GPTJ, CODEGEN, PHI, COHERE, COHERE2, STABLELM, FALCON, OLMO, JAIS2, NEMOTRON),
         *(LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, MINISTRAL, SEED_OSS),
-        *(ARCEE, CWM, INTERNLM3, IQUESTCODER, HELIUM, GLM, GLM4, ERNIE4_5),
+        *(ARCEE, CWM, INTERNLM3, IQUESTCODER, HELIUM, GLM, GLM4, ERNIE4_5, HUNYUAN_V1_DENSE),
         *(OLMO2, OLMO3, EXAONE4, OLMO_HYBRID),
         *(GRANITE, GRANITEMOE, GRANITEMOESHARED, GRANITEMOEHYBRID, HYPERCLOVAX),
         *(GEMMA, GEMMA2, VAULTGEMMA, GEMMA3_TEXT, DIFFLLAMA),
-        *(MIXTRAL, QWEN2_MOE, QWEN3_MOE, OLMOE, GPT_OSS),
+        *(MIXTRAL, QWEN2_MOE, QWEN3_MOE, OLMOE, FLEX_OLMO, GPT_OSS),
         *(DEEPSEEK_V2, DEEPSEEK_V3, GLM4_MOE_LITE, YOUTU, KIMI_LINEAR),
         *(GLM4_MOE, DOTS1, SOLAR_OPEN, MINIMAX_M2, ERNIE4_5_MOE),
         *(MAMBA, FALCON_MAMBA, MAMBA2, RECURRENT_GEMMA, XLSTM),

@@ -69,7 +69,10 @@ def latent_attention(config: Config, kv_heads: int | None = None) -> dict[str, A
     if kv_heads not in (None, heads):
         raise refused("num_key_value_heads", kv_heads, f"must be num_attention_heads={heads}")
     parameters = config.table("rope_scaling") or config.table("rope_parameters")
-    rotated = Config({**config, "head_dim": config.value("qk_rope_head_dim", 64)})
+    width = config.value("qk_rope_head_dim", 64)
+    if config.value("head_dim", width) != width:  # transformers takes it for the rotated width
+        raise refused("head_dim", config["head_dim"], f"must be qk_rope_head_dim={width}")
+    rotated = Config({**config, "head_dim": width})
     everywhere, found = parameters.value("mscale_all_dim", 0.0, float), {**rope().settings(rotated)}
     if everywhere and found["rope_scaling"] != "none":
         found["sharpness"] = yarn_magnitude(everywhere, parameters.value("factor", 1.0, float)) ** 2
@@ -160,7 +163,7 @@ _KEYS = {
     "v_head_dim": To("v_dim", 128),
     "attention_bias": Only(False),
     "tie_word_embeddings": To("tie_embeddings", default=False),
-    **{key: Unused() for key in ("head_dim", "qk_head_dim")},  # computed from other keys
+    **{key: Unused() for key in ("head_dim", "qk_head_dim")},  # computed from other keys, but see `latent_attention`
     **{key: Unused() for key in ("output_router_logits", "aux_loss_alpha", "seq_aux", "ep_size")},
     "moe_layer_freq": Only(1),
 }

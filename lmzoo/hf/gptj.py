@@ -69,7 +69,7 @@ def head(tokens: str) -> Weights:
     return {"head.weight": head, "head.inner.weight": head, "head.bias": "lm_head.bias"}
 
 
-def _rotary_dim(share: float) -> Together:
+def rotary_dim(share: float) -> Together:
     """Returns the keys of rotary positions, for the setting `rotary_dim`."""
     keys = rope(fraction="fraction", share=share)
 
@@ -156,7 +156,7 @@ PHI = Architecture(
         **head("model.embed_tokens.weight"),
     },
     keys={**SIZES, "hidden_act": GELU_TANH, "tie_word_embeddings": Only(False), "qk_layernorm": Only(False)},
-    together=(_rotary_dim(0.5),),
+    together=(rotary_dim(0.5),),
     fixed={"attention_bias": "all"},
     buffers=("*.rotary_emb.inv_freq",),
 )
@@ -247,7 +247,7 @@ STABLELM = Architecture(
         "qk_layernorm": To("qk_norm", default=False),
         "tie_word_embeddings": To("tie_embeddings", default=False),
     },
-    together=(_rotary_dim(0.25),),
+    together=(rotary_dim(0.25),),
     fixed={"gated": True, "mlp_bias": False, "head_bias": False},
     buffers=("*.rotary_emb.inv_freq",),
 )

@@ -1,4 +1,4 @@
-"""Mixtral, Qwen3-MoE and OLMoE in transformers, with one tensor for all experts of a layer, or one for each expert."""
+"""Mixtral, Qwen3-MoE, OLMoE, FlexOlmo in transformers, with one tensor for all experts of a layer, or one for each."""
 
 from __future__ import annotations
 
@@ -112,11 +112,12 @@ QWEN3_MOE = Architecture(
 )
 
 
+_NORMED: Weights = {**EACH, **NORMS}
 OLMOE = Architecture(
     model_type="olmoe",
     classes=("OlmoeForCausalLM",),
     family="mixtral",
-    weights={**EACH, **NORMS},
+    weights=_NORMED,
     keys={
         **{key: meaning for key, meaning in KEYS.items() if key != "head_dim"},
         "rms_norm_eps": To("norm_eps", 1e-5),
@@ -130,4 +131,23 @@ OLMOE = Architecture(
     aliases={"num_local_experts": "num_experts"},
     fixed={"qk_norm": "all"},
     buffers=("*.rotary_emb.inv_freq",),
+)
+_AFTER: Weights = {
+    "blocks.{i}.0.after.weight": "model.layers.{i}.post_attention_layernorm.weight",
+    "blocks.{i}.1.after.weight": "model.layers.{i}.post_feedforward_layernorm.weight",
+}
+FLEX_OLMO = Architecture(
+    model_type="flex_olmo",
+    classes=("FlexOlmoForCausalLM",),
+    family="mixtral",
+    weights={**{name: source for name, source in _NORMED.items() if ".before." not in name}, **_AFTER},
+    keys={
+        **{key: meaning for key, meaning in OLMOE.keys.items() if key != "clip_qkv"},
+        "rms_norm_eps": To("norm_eps", 1e-6),
+        "num_experts": To("n_experts", 7),
+        "num_experts_per_tok": To("top_k", 5),
+    },
+    together=(rope(500000.0), plain_heads(4096, 32)),
+    aliases=OLMOE.aliases,
+    fixed={"qk_norm": "all", "post_norm": True},
 )

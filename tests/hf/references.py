@@ -290,6 +290,17 @@ CASES: dict[str, Case] = {
         {**LAYER_NORM, "layer_norm_eps": 0.02},
         {"no biases": {"attention_bias": False, "mlp_bias": False, "tie_word_embeddings": True}},
     ),
+    "nemotron": Case(
+        {
+            **LAYER_NORM,
+            "norm_eps": 0.02,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5},
+        },
+        {
+            "biases": {"attention_bias": True, "mlp_bias": True, "rope_parameters": None, "tie_word_embeddings": True},
+            "linear": rope("linear", factor=3.0, partial_rotary_factor=0.25),
+        },
+    ),
     "stablelm": Case(
         {
             **LAYER_NORM,
@@ -341,6 +352,13 @@ CASES: dict[str, Case] = {
         {"kinds": {"layer_types": ["sliding_attention", "full_attention"], "rope_parameters": None}},
     ),
     "iquestcoder": Case({**LLAMA, "head_dim": 12}, {"biases": {"attention_bias": True, "mlp_bias": True}}),
+    "hunyuan_v1_dense": Case(
+        {**LLAMA, "head_dim": 12},
+        {
+            "alpha": rope("dynamic", factor=1.0, alpha=50.0),
+            "biases, yarn": {**YARN, "attention_bias": True, "tie_word_embeddings": True},
+        },
+    ),
     "smollm3": Case(
         {**LLAMA, "no_rope_layer_interval": 2},
         {
@@ -426,6 +444,7 @@ CASES: dict[str, Case] = {
             "dynamic, biases": {**rope("dynamic", factor=3.0), "attention_bias": True},
         },
     ),
+    "flex_olmo": Case(MOE, {"normalized": {**YARN, "norm_topk_prob": True, "attention_bias": True}}),
     "olmoe": Case(MOE, {"normalized": {**YARN, "norm_topk_prob": True, "tie_word_embeddings": True}}),
     "deepseek_v2": Case(
         MLA,

@@ -33,6 +33,7 @@ EVERY = [(model_type, variant) for model_type, case in CASES.items() for variant
 _HALVES = ("self_attn.q_b_proj.weight", "self_attn.kv_a_proj_with_mqa.weight")  # halves as neighbors
 REORDERED = {"deepseek_v3": _HALVES, "glm4_moe_lite": _HALVES}
 UNREAD = {
+    "nemotron": ("norm.weight",),  # the sum with 1 is rounded
     "opt": ("embed_positions.weight",),  # its first two rows
     "minimax": ("query_decay", "key_decay", "diagonal_decay"),  # buffers of the length of a chunk
 }
@@ -81,6 +82,7 @@ CREATED: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"rotary_fraction": 0.5, "attention_bias": "qkv"}, "glm"),
     ("llama", {"rotary_fraction": 0.5, "post_norms": True}, "glm4"),
     ("llama", {"pattern": "rope nope"}, "smollm3"),
+    ("llama", {"late_qk_norm": True, "rope_scaling": "ntk factor=50"}, "hunyuan_v1_dense"),
     ("llama", {"rotary_fraction": 0.5}, "phi3"),
     ("lfm2", {"pattern": "conv attention", "d_ff": 40}, "lfm2"),
     ("lfm2", {"pattern": "conv attention", "feed_forward": "mlp experts", "d_expert": 12, "top_k": 3}, "lfm2_moe"),
@@ -114,6 +116,7 @@ CREATED: list[tuple[str, dict[str, Any], str]] = [
         },
         "olmo",
     ),
+    ("mixtral", {"n_experts": 4, "qk_norm": "all", "normalize": False, "post_norm": True}, "flex_olmo"),
     ("olmo2", {"tie_embeddings": True, "n_kv_heads": 1}, "olmo2"),
     ("olmo2", {"pattern": "delta nope", "delta_heads": 4, "key_dim": 6, "value_dim": 10}, "olmo_hybrid"),
     ("granite", {"rope_scaling": "linear factor=3", "attention_bias": True, "attention_scale": 0.3}, "granite"),
@@ -213,7 +216,7 @@ def test_export_of_a_created_model(family: str, settings: dict[str, Any], model_
 
 def test_export_has_a_created_model_of_each_architecture_that_can_be_written() -> None:
     first = {"ministral", "seed_oss", "opt", "qwen3_5_text"}  # another type has the same settings and comes first
-    first |= {"cwm", "codegen", "ernie4_5", "solar_open"}
+    first |= {"cwm", "nemotron", "codegen", "ernie4_5", "solar_open"}
     first |= {"gemma", "glm4_moe_lite", "helium", "internlm3", "iquestcoder", "jais2", "qwen3_5_moe_text", "youtu"}
     written = {name for name, each in ARCHITECTURES.items() if each.can_be_written}
     assert written == {model_type for _, _, model_type in CREATED} | first

@@ -225,6 +225,8 @@ READ_OTHERWISE: list[tuple[str, dict[str, Any], dict[str, Any] | str]] = [
     ("gemma3_text", {"sliding_window": None}, "sliding_window=None must be a number"),
     ("glm4_moe_lite", {"first_k_dense_replace": 2}, "first_k_dense_replace=2 must be 1"),
     ("glm4_moe_lite", {"head_dim": 8}, "head_dim=8 must be equal to qk_rope_head_dim=6"),
+    ("youtu", {"head_dim": 8}, "head_dim=8 must be qk_rope_head_dim=6"),
+    ("deepseek_v3", {"head_dim": 6, "hidden_size": 36}, {"rope_theta": 100.0}),
     ("cwm", {"rope_parameters": None, "rope_theta": 5.0}, {"rope_theta": 1e6}),
     ("gpt_neox", {"rope_theta": 5.0}, "rope_theta=5.0 must be 100.0"),
     ("gpt_neox", {"rope_theta": 100, "partial_rotary_factor": 0.25}, "partial_rotary_factor=0.25 must be 0.5"),
