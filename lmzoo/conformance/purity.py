@@ -144,7 +144,10 @@ def seeds(subject: Subject) -> str:
 
 
 def global_state(subject: Subject) -> str:
-    """Checks that a model neither seeds nor draws from a global generator, and leaves torch's settings unchanged."""
+    """Checks that a model neither seeds nor draws from a global generator, and leaves torch's settings unchanged.
+
+    Also checks that running it does not change its parameters.
+    """
     model = subject.model(dropout=0.1)
     idx = subject.tokens(2, 5)
 
@@ -152,10 +155,14 @@ def global_state(subject: Subject) -> str:
         return (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads())
 
     before, drawn = settings(), _generators()
+    weights = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     backward(model(idx, idx).loss)
     _, state = model.decode(idx, model.init_state(2, 8))
     model.decode(idx[:, :1], state)
     model.generate(idx, 2, temperature=0.0, generator=torch.Generator().manual_seed(0))
+    for name, parameter in model.named_parameters():
+        if not torch.equal(parameter, weights[name]):
+            raise Fault(f"a forward pass changes {name}; look at what writes into it, such as max_norm of an embedding")
     model.init_weights(torch.Generator().manual_seed(0))
     if settings() != before:
         raise Fault(f"default dtype, grad mode or threads are {settings()} after a forward, and were {before}")
