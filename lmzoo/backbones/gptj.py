@@ -30,7 +30,7 @@ from lmzoo.layers.head import TiedHead
 from lmzoo.layers.head_norm import HeadLayerNorm
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.mlp import MLP, squared_relu
-from lmzoo.layers.norm import LayerNorm
+from lmzoo.layers.norm import LayerNorm, UnitOffsetLayerNorm
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.scale import Scale
@@ -53,6 +53,7 @@ class GPTJConfig(DecoderConfig):
         {"rope_scaling": "yarn factor=2 original=8"},
         {"pattern": "window nope", "window": 5, "activation": "gelu"},
         {"norm_weight": False, "norm_bias": False},
+        {"norm_offset": True},
     )
 
     n_heads: int = 4  # attention heads
@@ -71,6 +72,7 @@ class GPTJConfig(DecoderConfig):
     mlp_bias: bool = True  # feed-forward layers have biases
     norm_weight: bool = True  # norms have weights
     norm_bias: bool = True  # norms have biases
+    norm_offset: bool = False  # norms store their weights as differences from 1
     head_bias: bool = True  # the head has a bias
     logit_scale: float = 1.0  # factor of the logits
 
@@ -88,6 +90,8 @@ class GPTJConfig(DecoderConfig):
         require_rope_scaling(self, self.rotary_dim or 0)
         message = f"norm_bias={self.norm_bias} must be False without norm_weight"
         require(self.norm_weight or not self.norm_bias, message)
+        message = f"norm_offset={self.norm_offset} must be False without norm_weight"
+        require(self.norm_weight or not self.norm_offset, message)
         message = "head_bias=True must be False with tie_embeddings=True"
         require(not (self.head_bias and self.tie_embeddings), message)
 
@@ -122,7 +126,8 @@ class GPTJ(Decoder):
         )
 
     def make_norm(self, config: Any) -> LayerNorm:
-        return LayerNorm(config.d_model, config.norm_eps, weight=config.norm_weight, bias=config.norm_bias)
+        norm = UnitOffsetLayerNorm if config.norm_offset else LayerNorm
+        return norm(config.d_model, config.norm_eps, weight=config.norm_weight, bias=config.norm_bias)
 
     def make_head(self, config: Any) -> nn.Module:
         if config.tie_embeddings:

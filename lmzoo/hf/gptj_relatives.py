@@ -10,9 +10,9 @@ from torch import Tensor
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, refused
 from lmzoo.hf.gptj import FRAME, GATED, GPTJ, GPTJ_WEIGHTS, LAYER, SIZES, both, halves, head, parallel, qkv, rotary_dim
 from lmzoo.hf.keys import EVERY, GELUS, SWIGLU, plain_heads, rope
-from lmzoo.hf.layouts import Layout, Neighbors, OnePlus, PerGroup, Rows, Source
+from lmzoo.hf.layouts import Layout, Neighbors, PerGroup, Rows, Source
 from lmzoo.hf.llama import BIASES, all_biases
-from lmzoo.hf.weights import Head, Reader, Weights
+from lmzoo.hf.weights import Reader, Weights
 from lmzoo.hf.writer import Writer
 
 
@@ -175,22 +175,11 @@ JAIS2 = Architecture(
     together=(rope(), plain_heads(3328, 26)),
     fixed={"parallel": False, "activation": "relu2", "head_bias": False},
 )
-
-
-def _one_plus(weights: Weights) -> Weights:
-    """Returns the names with the weights of all norms stored as their differences from 1."""
-    norms = (".before.weight", "norm.weight")
-    return {
-        name: OnePlus(source) if name.endswith(norms) and not isinstance(source, Head) else source
-        for name, source in weights.items()
-    }
-
-
 NEMOTRON = Architecture(
     model_type="nemotron",
     classes=("NemotronForCausalLM",),
     family="gptj",
-    weights=_one_plus(JAIS2.weights),
+    weights=JAIS2.weights,
     keys={
         **{key: meaning for key, meaning in JAIS2.keys.items() if key != "layer_norm_eps"},
         "norm_eps": To("norm_eps", 1e-5),
@@ -198,5 +187,5 @@ NEMOTRON = Architecture(
         "mlp_bias": To("mlp_bias", default=False),
     },
     together=(rotary_dim(0.5), plain_heads(6144, 48)),
-    fixed=JAIS2.fixed,
+    fixed={**JAIS2.fixed, "norm_offset": True},
 )

@@ -1,8 +1,7 @@
 """Layouts of tensors in Hugging Face checkpoints: how lmzoo's tensor is built from others, and taken apart again.
 
-A layout moves elements without changing them (`OnePlus` adds 1), and takes all sizes from the settings of the model. So
-weight-name maps (`lmzoo.hf.weights`) are read in both directions: `build` joins parts to our tensor, `split` takes it
-apart.
+A layout moves elements without changing them, and takes all sizes from the settings of the model. So weight-name maps
+(`lmzoo.hf.weights`) are read in both directions: `build` joins parts to our tensor, `split` takes it apart.
 """
 
 from __future__ import annotations
@@ -194,19 +193,6 @@ class Squeezed(Layout):
 
     def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
         write(self.part, tensor.unsqueeze(self.axis), **index)
-
-
-@dataclass(frozen=True)
-class OnePlus(Layout):
-    """A tensor stored as its difference from 1, which is added to it in its dtype, as transformers does (Nemotron)."""
-
-    part: Source
-
-    def build(self, read: Reader, **index: int) -> Tensor:
-        return read(self.part, **index) + 1
-
-    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
-        write(self.part, tensor - 1, **index)
 
 
 @dataclass(frozen=True)

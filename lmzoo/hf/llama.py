@@ -148,8 +148,9 @@ def _rope_or_none(config: Config) -> dict[str, Any]:
     if interval < 1:
         raise refused("no_rope_layer_interval", interval, "must be at least 1")
     rotates = config.value("no_rope_layers", [int((layer + 1) % interval != 0) for layer in range(n_layers)])
-    if len(rotates) != n_layers or any(flag not in (0, 1) for flag in rotates):
+    if len(rotates) < n_layers or any(flag not in (0, 1) for flag in rotates):
         raise refused("no_rope_layers", rotates, f"must have 0 or 1 for each of {n_layers} layers")
+    rotates = rotates[:n_layers]
     windows, window = config.value("use_sliding_window", False), config.value("sliding_window", 0)
     if config.get("layer_types") is not None:
         kinds = config.words("layer_types", KINDS)

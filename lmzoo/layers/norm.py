@@ -23,6 +23,22 @@ class LayerNorm(nn.LayerNorm):
         self.reset_parameters()
 
 
+class UnitOffsetLayerNorm(LayerNorm):
+    """Layer normalization with the weight stored as its difference from 1, as in Nemotron."""
+
+    def reset_parameters(self) -> None:
+        """Sets weight and bias to 0; also called by torch's constructor."""
+        for parameter in self.parameters():
+            nn.init.zeros_(parameter)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps (..., D) to (..., D) in the dtype of x. In float32 or wider: 16 bits round 1 + weight too coarsely."""
+        wide_x = wide(x)
+        bias = None if self.bias is None else self.bias.to(wide_x.dtype)
+        weight = 1 + self.weight.to(wide_x.dtype)
+        return F.layer_norm(wide_x, self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+
+
 class RMSNorm(nn.RMSNorm):
     """Root mean square normalization (Zhang & Sennrich 2019, arXiv 1910.07467): `weight * x / rms(x)`."""
 

@@ -13,7 +13,6 @@ from lmzoo.hf.layouts import (
     Interleaved,
     Layout,
     Neighbors,
-    OnePlus,
     PerGroup,
     PerHead,
     Rows,
@@ -152,12 +151,6 @@ def test_layouts_move_each_element_once(layout: Layout, source: dict[str, Tensor
     """A layout that drops or repeats an element would have no inverse."""
     every = torch.cat([tensor.flatten() for tensor in source.values()])
     assert built(layout, **source).flatten().sort().values.tolist() == every.tolist()
-
-
-def test_one_plus_adds_one_and_takes_it_away() -> None:
-    ours = built(OnePlus("w_1"), w_1=torch.tensor([-0.75, 0.0, 0.5]))
-    assert ours.tolist() == [0.25, 1.0, 1.5]
-    assert unconvert({"w": ours}, {"w": OnePlus("w_1")}, CONFIG)["w_1"].tolist() == [-0.75, 0.0, 0.5]
 
 
 def test_concatenated_is_the_same_without_memory() -> None:

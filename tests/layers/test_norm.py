@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import torch
 
-from lmzoo.layers.norm import AllHeadsRMSNorm, LayerNorm, RMSNorm, UnitOffsetRMSNorm, l2_normalize, qk_norm
+from lmzoo.layers.norm import (
+    AllHeadsRMSNorm,
+    LayerNorm,
+    RMSNorm,
+    UnitOffsetLayerNorm,
+    UnitOffsetRMSNorm,
+    l2_normalize,
+    qk_norm,
+)
 from tests.layers.decoded import perturbed, random
 
 
@@ -30,6 +38,17 @@ def test_layer_norm_equals_its_definition() -> None:
     expected = norm.weight * centered / (centered.square().mean(-1, keepdim=True) + 1e-3).sqrt() + norm.bias
     torch.testing.assert_close(norm(x), expected)
     assert LayerNorm(6, bias=False).bias is None
+
+
+def test_unit_offset_layer_norm_adds_one_to_its_weight() -> None:
+    norm, x = UnitOffsetLayerNorm(6, eps=1e-3), random(2, 3, 6)
+    assert not norm.weight.any()
+    perturbed(norm)
+    plain = LayerNorm(6, eps=1e-3).to(norm.weight.dtype)
+    plain.load_state_dict({"weight": norm.weight + 1, "bias": norm.bias})
+    torch.testing.assert_close(norm(x), plain(x))
+    assert norm.bfloat16()(x.bfloat16()).dtype == torch.bfloat16
+    assert UnitOffsetLayerNorm(6, bias=False)(x).shape == x.shape
 
 
 def test_rms_norm_keeps_the_dtype_of_its_input_under_autocast() -> None:
