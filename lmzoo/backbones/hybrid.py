@@ -107,8 +107,8 @@ class HybridConfig(MixerConfig):
     d_conv: int = 4  # length of the convolutions' filters
     ssm_head_dim: int | None = None  # width of a head of "mamba2"; None: d_model / n_heads
     ssm_groups: int = 1  # groups of heads of "mamba2" that share input and output maps
-    ssm_bias: bool = False  # the projections of "mamba2" have biases
-    ssm_conv_bias: bool = True  # the convolution of "mamba2" has a bias
+    ssm_bias: bool = False  # the projections of "mamba" and "mamba2" have biases
+    ssm_conv_bias: bool = True  # the convolution of "mamba" and "mamba2" has a bias
     dt_min: float = 0.0  # least step size of "mamba2"
     dt_max: float | None = None  # greatest step size of "mamba2"; None: no limit
     expand: int = 2  # inner width of "mamba" and "mamba2", divided by d_model
@@ -193,11 +193,10 @@ class Hybrid(Decoder):
         rope = Rope(config.rope_theta, config.rotary_fraction, parse_rope_scaling(config.rope_scaling))
         conv = {"d_conv": config.d_conv}
         ssm: dict[str, Any] = {**conv, "d_state": config.d_state, "expand": config.expand}
+        ssm |= {"bias": config.ssm_bias, "conv_bias": config.ssm_conv_bias}
         groups: dict[str, Any] = {
             "n_groups": config.ssm_groups,
             "norm_eps": config.norm_eps,
-            "bias": config.ssm_bias,
-            "conv_bias": config.ssm_conv_bias,
             "dt_min": config.dt_min,
             "dt_max": config.dt_max,
         }

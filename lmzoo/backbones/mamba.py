@@ -35,6 +35,8 @@ class MambaConfig(DecoderConfig):
     d_conv: int = 4  # length of the convolution's filters
     expand: int = 2  # inner width / d_model
     dt_rank: int | None = None  # rank of the step size's projection; None: d_model / 16, rounded up
+    bias: bool = False  # the first and the last projection have biases
+    conv_bias: bool = True  # the convolution has a bias
     negative_eigenvalues: bool = False  # decays are in [-1, 1] instead of [0, 1]
     select_eps: float | None = None  # added to the variance in norms of B, C and the step size's input; None: no norms
     tie_embeddings: bool = True  # the head uses the weights of the token embedding
@@ -61,6 +63,8 @@ class Mamba(Decoder):
             d_conv=config.d_conv,
             expand=config.expand,
             dt_rank=config.dt_rank,
+            bias=config.bias,
+            conv_bias=config.conv_bias,
             negative_eigenvalues=config.negative_eigenvalues,
             select_norm=None if eps is None else partial(RMSNorm, eps=eps, weight=False),
             init_out=uniform_fan_in(1 / math.sqrt(config.n_layers)),

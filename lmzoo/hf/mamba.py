@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unread, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, To, Together, Unread, Unused, refused
 from lmzoo.hf.keys import EVERY, SWIGLU
 from lmzoo.hf.layouts import Source, Squeezed
 from lmzoo.hf.weights import Head, Weights
@@ -13,6 +13,7 @@ from lmzoo.hf.weights import Head, Weights
 def mixer(ours: str, theirs: str) -> dict[str, Source]:
     """Returns the names of the weights of one mixer, for the beginnings of the names in lmzoo and in the checkpoint."""
     same = ("in_proj.weight", "conv1d.bias", "x_proj.weight", "dt_proj.weight", "dt_proj.bias", "A_log", "D")
+    same = (*same, "in_proj.bias", "out_proj.bias")
     renamed = {"conv1d.bias": "conv.bias", "dt_proj.bias": "dt_bias"}
     return {
         **{f"{ours}{renamed.get(name, name)}": f"{theirs}{name}" for name in (*same, "out_proj.weight")},
@@ -53,8 +54,8 @@ KEYS: dict[str, Key] = {
     "expand": To("expand", 2),
     "tie_word_embeddings": To("tie_embeddings", default=True),
     "hidden_act": SWIGLU,
-    "use_bias": Only(False),
-    "use_conv_bias": Only(True),
+    "use_bias": To("bias", default=False),
+    "use_conv_bias": To("conv_bias", default=True),
     **{f"time_step_{word}": Unused() for word in ("scale", "min", "max", "floor", "init_scheme")},  # initial values
     "rescale_prenorm_residual": Unused(),
     "residual_in_fp32": Unused(),

@@ -37,7 +37,8 @@ class Mamba(Layer):
 
     With `negative_eigenvalues` the decays are between -1 and 1 instead of 0 and 1 (Grazzi et al. 2024, arXiv
     2411.12537). `select_norm(width)` makes a norm for the inputs of the step size, one for B and one for C: without
-    weights in Falcon Mamba (Zuo et al. 2024, arXiv 2410.05355), with weights in Jamba (arXiv 2403.19887).
+    weights in Falcon Mamba (Zuo et al. 2024, arXiv 2410.05355), with weights in Jamba (arXiv 2403.19887). `bias` is for
+    the first and the last projection.
     """
 
     reach = None
@@ -55,6 +56,8 @@ class Mamba(Layer):
         d_conv: int = 4,
         expand: int = 2,
         dt_rank: int | None = None,
+        bias: bool = False,
+        conv_bias: bool = True,
         negative_eigenvalues: bool = False,
         select_norm: Callable[[int], nn.Module] | None = None,
         init_out: Init = uniform_fan_in(),
@@ -63,8 +66,8 @@ class Mamba(Layer):
         E, R = expand * d_model, dt_rank or default_dt_rank(d_model)
         self.d_state, self.signed = d_state, negative_eigenvalues
         self.widths = [R, d_state, d_state]
-        self.in_proj = Linear(d_model, 2 * E, bias=False, init=uniform_fan_in())
-        self.conv = ShortConv(E, d_conv)
+        self.in_proj = Linear(d_model, 2 * E, bias=bias, init=uniform_fan_in())
+        self.conv = ShortConv(E, d_conv, bias=conv_bias)
         self.x_proj = Linear(E, sum(self.widths), bias=False, init=uniform_fan_in())
         self.dt_proj = Linear(R, E, bias=False, init=uniform_fan_in())
         norms = None if select_norm is None else map(select_norm, self.widths)
@@ -72,7 +75,7 @@ class Mamba(Layer):
         self.own("dt_bias", (E,), step_sizes(DELTA_MIN, DELTA_MAX))
         self.own("A_log", (E, d_state), _decay_rates, "vector")
         self.own("D", (E,), constant(1.0))
-        self.out_proj = Linear(E, d_model, bias=False, init=init_out)
+        self.out_proj = Linear(E, d_model, bias=bias, init=init_out)
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> MambaState:
         """Returns zeros for the convolution's last inputs and for the states."""

@@ -528,8 +528,17 @@ CASES: dict[str, Case] = {
             "kinds, yarn": {**YARN, "layer_types": ["full_attention", "sliding_attention"]},
         },
     ),
-    "mamba": Case(MAMBA, {"untied": {"tie_word_embeddings": False, "time_step_rank": "auto", "expand": 1}}),
-    "falcon_mamba": Case({**MAMBA, "mixer_rms_eps": 0.03}, {"untied": {"tie_word_embeddings": False}}),
+    "mamba": Case(
+        MAMBA,
+        {
+            "untied": {"tie_word_embeddings": False, "time_step_rank": "auto", "expand": 1},
+            "biases": {"use_bias": True, "use_conv_bias": False},
+        },
+    ),
+    "falcon_mamba": Case(
+        {**MAMBA, "mixer_rms_eps": 0.03},
+        {"untied": {"tie_word_embeddings": False}, "biases": {"use_bias": True, "use_conv_bias": False}},
+    ),
     "recurrent_gemma": Case(
         {
             "vocab_size": V,
@@ -720,6 +729,7 @@ CASES: dict[str, Case] = {
         {
             "dense": {"num_experts": 1, "mamba_dt_rank": "auto", "mamba_expand": 1, "tie_word_embeddings": True},
             "all experts": {"expert_layer_period": 1, "expert_layer_offset": 0, "num_key_value_heads": 1},
+            "biases": {"mamba_proj_bias": True, "mamba_conv_bias": False},
         },
     ),
     "granitemoe": Case({**GRANITE, **GRANITE_MOE}, {"tied": {"tie_word_embeddings": True, "attention_bias": True}}),
