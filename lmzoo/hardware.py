@@ -16,7 +16,9 @@ from typing import Any
 import torch
 
 from lmzoo import __version__
+from lmzoo.errors import ConfigError
 
+DEVICE = "LMZOO_DEVICE"  # environment variable: cpu or cuda, where models are trained and measured
 SQUARE = (2048, 2048, 2048)  # large enough for every CPU and GPU to reach its best rate
 
 
@@ -106,8 +108,22 @@ def give_back_memory() -> None:
 
 
 def default_device() -> torch.device:
-    """Return the first GPU of this machine if there is one, else the CPU: where models are trained and measured."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """Return the device on which models are trained and measured.
+
+    It is the one that the environment variable LMZOO_DEVICE names, else the first GPU of this machine if there is one,
+    else the CPU. Raises `ConfigError` for a device that this machine does not have.
+    """
+    named = os.environ.get(DEVICE)
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu") if named is None else usable_device(named)
+
+
+def usable_device(kind: str) -> torch.device:
+    """Return the device of a kind, "cpu" or "cuda". Raises `ConfigError` for any other, or without a GPU."""
+    if kind not in ("cpu", "cuda"):
+        raise ConfigError(f"device={kind!r} must be 'cpu' or 'cuda'")
+    if kind == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device='cuda' needs a GPU that torch can use, and it finds none here")
+    return torch.device(kind)
 
 
 def hardware(device: torch.device) -> dict[str, Any]:

@@ -11,12 +11,25 @@ import pytest
 import torch
 
 from lmzoo import hardware
+from lmzoo.errors import ConfigError
 
 
 @pytest.mark.parametrize(("available", "kind"), [(True, "cuda"), (False, "cpu")])
 def test_default_device_is_a_gpu_if_there_is_one(monkeypatch: pytest.MonkeyPatch, available: bool, kind: str) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
     assert hardware.default_device() == torch.device(kind)
+
+
+def test_default_device_is_the_one_of_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    for kind in ("cpu", "cuda"):
+        monkeypatch.setenv(hardware.DEVICE, kind)
+        assert hardware.default_device() == torch.device(kind)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for kind, message in (("cuda", "device='cuda' needs a GPU"), ("tpu", "device='tpu' must be 'cpu' or"), ("", "''")):
+        monkeypatch.setenv(hardware.DEVICE, kind)
+        with pytest.raises(ConfigError, match=message):
+            hardware.default_device()
 
 
 @pytest.mark.timing

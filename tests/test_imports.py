@@ -76,7 +76,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "sampling": {"sampling_config", "randomness"},
     "generation": {"bounds", "sampling", "randomness", "model", "state"},
     "inference": {"model", "losses", "state", "compiling"},
-    "distributed": {"model", "storage", "layers"},
+    "distributed": {"model", "storage", "layers", "hardware"},
     "train": {
         "bounds",
         "model",

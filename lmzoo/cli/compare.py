@@ -11,7 +11,7 @@ import click
 
 from lmzoo import configs, humanize, targets
 from lmzoo.cli.complete import complete_data, complete_models, complete_probes, complete_tune
-from lmzoo.cli.group import cli, documents_option, plugin_option, set_option, with_documents
+from lmzoo.cli.group import cli, device_option, documents_option, plugin_option, set_option, with_documents
 
 
 @cli.command()
@@ -83,6 +83,7 @@ from lmzoo.cli.group import cli, documents_option, plugin_option, set_option, wi
 )
 @click.option("--engine", metavar="processes|ray", default="processes", help="What makes them.  [default: processes]")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json in the place of the table.")
+@device_option
 @documents_option
 @set_option
 @plugin_option

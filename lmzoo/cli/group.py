@@ -147,6 +147,19 @@ def tokenizer_option(command: Command) -> Command:
     return click.option("--tokenizer", type=click.Path(path_type=Path), metavar="FILE|RUN", help=text)(command)
 
 
+def device_option(command: Command) -> Command:
+    """Add the option `--device`, which sets LMZOO_DEVICE: for this process, and for those that it starts."""
+
+    def choose(_context: click.Context, _option: click.Parameter, kind: str | None) -> None:
+        if kind is not None:
+            os.environ["LMZOO_DEVICE"] = kind
+
+    text = "Where to train.  [default: LMZOO_DEVICE, else a GPU if there is one]"
+    return click.option("--device", metavar="cpu|cuda", expose_value=False, is_eager=True, callback=choose, help=text)(
+        command
+    )
+
+
 def with_documents(settings: dict[str, Any], documents: str | None) -> dict[str, Any]:
     """Return the settings with that of `--documents`. Raises `ConfigError` if `--set` gives another one."""
     if documents is None:

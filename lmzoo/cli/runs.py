@@ -17,6 +17,7 @@ from lmzoo.cli.complete import complete_data, complete_models
 from lmzoo.cli.group import (
     PLUGINS,
     cli,
+    device_option,
     documents_option,
     plugin_option,
     set_option,
@@ -46,6 +47,7 @@ from lmzoo.errors import ConfigError
 @click.option("--reshard", is_flag=True, help="Resume with another number of processes than before.")
 @click.option("--logger", type=click.Choice(["tensorboard", "wandb"]), help="Also log there (each is an extra).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as one JSON object.")
+@device_option
 @documents_option
 @set_option
 @plugin_option

@@ -16,6 +16,7 @@ from lmzoo.compare.measure import Measurer
 from lmzoo.compare.processes import Processes, available_cores
 from lmzoo.compare.ray_engine import RayEngine
 from lmzoo.errors import ConfigError
+from lmzoo.hardware import default_device
 
 ENGINES = ("processes", "ray")
 PER_CORE = 4  # workers for each CPU core; more only take memory
@@ -33,7 +34,7 @@ def choose_workers(workers: int | None, engine: str, *, runs: int, one_each: boo
         raise ConfigError("engine='ray' needs the package ray: pip install 'lmzoo[ray]'")
     cores = len(available_cores())
     if workers is None:
-        here = engine == "processes" and (one_each or torch.cuda.is_available())
+        here = engine == "processes" and (one_each or default_device().type == "cuda")
         return 1 if here else min(cores, runs)
     most = PER_CORE * cores if engine == "processes" else 10_000
     if type(workers) is not int or not 1 <= workers <= most:

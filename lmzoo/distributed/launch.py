@@ -22,7 +22,9 @@ def require_processes(nproc: int, batch_size: int) -> None:
     """Raise `ConfigError` unless `nproc` processes can run here and share a batch. Starts nothing."""
     import torch
 
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    from lmzoo.hardware import default_device
+
+    gpus = torch.cuda.device_count() if default_device().type == "cuda" else 0
     limit = gpus or PER_CORE * (os.cpu_count() or 1)
     if nproc > limit:
         what = f"the {gpus} GPUs" if gpus else f"{PER_CORE} for each CPU core, {limit}"

@@ -18,6 +18,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from lmzoo.errors import ConfigError, LostProcessError
+from lmzoo.hardware import default_device
 
 TIMEOUT = timedelta(minutes=60)  # the other ranks wait while rank 0 trains a tokenizer and tokenizes a large corpus
 # Parts of the messages of gloo, NCCL and torch's store, in lower case, when the peer is gone.
@@ -135,8 +136,9 @@ def _number(name: str, default: int) -> int:
 
 def _device() -> torch.device:
     """The GPU of this rank on its machine, or the CPU."""
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
+    device = default_device()
+    if device.type == "cpu":
+        return device
     local = _number("LOCAL_RANK", 0)
     if local >= torch.cuda.device_count():
         raise ConfigError(f"nproc={local + 1} asks for more processes than the {torch.cuda.device_count()} GPUs here")

@@ -24,15 +24,13 @@ from lmzoo.compare.jobs import Alone, Engine
 from lmzoo.compare.processes import Processes, available_cores
 from lmzoo.compare.workers import choose_workers
 from lmzoo.conformance import ranking_problem
-from lmzoo.errors import ConfigError
-from lmzoo.hardware import default_device
+from lmzoo.hardware import default_device, usable_device
 from lmzoo.probing.cell import train_cell
 from lmzoo.probing.plan import Cell
 from lmzoo.probing.results import CellResult
 from lmzoo.runs.lock import locked, wait_until_unlocked
 from lmzoo.train.events import EndEvent, Event, Listener, NoteEvent, StepEvent
 
-DEVICES = ("cpu", "cuda")
 PROGRESS_FILE = "progress.json"  # [step, loss] of a cell that is trained in another process
 PROGRESS_SECONDS = 0.5  # between two writes of it
 _MAX_BYTES = 1 << 10
@@ -147,13 +145,7 @@ def read_progress(run: Path) -> tuple[int, float | None]:
 
 def choose_device(device: str | None) -> str:
     """Return the device to train on: as given, or a GPU if torch finds one. Raises `ConfigError`."""
-    if device is None:
-        return default_device().type
-    if device not in DEVICES:
-        raise ConfigError(f"device={device!r} must be 'cpu' or 'cuda'")
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device='cuda' needs a GPU that torch can use, and it finds none here")
-    return device
+    return (default_device() if device is None else usable_device(device)).type
 
 
 def choose_processes(workers: int | None, device: str, cells: int) -> int:

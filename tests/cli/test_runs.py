@@ -126,6 +126,21 @@ def test_train_refuses_an_empty_text_in_the_place_of_its_default(lmzoo: Command,
     assert not (tmp_path / "out").exists()
 
 
+def test_device_option_chooses_the_device(
+    lmzoo: Command, tmp_path: Path, text: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LMZOO_DEVICE", "tpu")  # which the option replaces
+    out, quick = tmp_path / "out", ["--set", "context_length=16", *QUICK]
+    for command in (["train", "bigram"], ["compare", "bigram"]):
+        for kind in ("tpu", "cud\x1ba"):
+            result = lmzoo(*command, "--data", text, "--out", out, *quick, "--device", kind)
+            assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+            assert "must be 'cpu' or 'cuda'" in result.err
+    assert not out.exists()
+    assert lmzoo("train", "bigram", "--data", text, "--out", out, *quick, "--device", "cpu").code == 0
+    assert 'device = "cpu"' in (out / "config.toml").read_text()
+
+
 def test_train_escapes_what_a_terminal_obeys(lmzoo: Command, text: Path) -> None:
     out = text.parent / "a\x1b[2J"
     result = lmzoo("train", "bigram", "--data", text, "--out", out, "--set", "context_length=16", *QUICK)
