@@ -7,6 +7,7 @@ SHA-256 hashes, and one rename moves the folder to its final path. A reader chec
 from __future__ import annotations
 
 import errno
+import fcntl
 import glob
 import hashlib
 import json
@@ -67,14 +68,14 @@ def new_folder(path: Path, *, manifest: bool = True) -> Generator[Path]:
     for other programs. Raises `CheckpointError` when writing fails.
     """
     temporary = _aside(path, TEMPORARY)
+    held: int | None = None
     try:
         _require_valid_name(path)
         if not str(path).isascii() and str(path) != os.fsencode(path).decode(errors="replace"):
             raise OSError(errno.EINVAL, "the name is not UTF-8")  # the package safetensors cannot open files in it
         make_folder(path.parent)
         _require_replaceable(path, stat.S_ISDIR, "a folder")
-        discard(temporary)
-        temporary.mkdir()
+        held = _new_temporary_folder(temporary)
         yield temporary
         written = sorted(temporary.iterdir())
         for file in written:
@@ -85,10 +86,14 @@ def new_folder(path: Path, *, manifest: bool = True) -> Generator[Path]:
             _sync(temporary / MANIFEST)
         _sync(temporary)
         _put_in_place(temporary, path)
+        os.close(held)
+        held = None
     except OSError as error:
         raise cannot_write(path, error) from error
     finally:
-        discard(temporary)
+        if held is not None:  # the folder is ours, and still there
+            discard(temporary)
+            os.close(held)
 
 
 @contextmanager
@@ -280,6 +285,31 @@ def discard(path: Path) -> None:
 
 def _aside(path: Path, suffix: str) -> Path:
     return path.parent / f".{path.name}{suffix}"
+
+
+def _new_temporary_folder(path: Path) -> int:
+    """Make a temporary folder and lock it; returns its descriptor. The kernel releases the lock when the process ends.
+
+    Replaces what a killed writer has left there. Raises `OSError` if another process is writing it.
+    """
+    if os.path.isdir(path) and not os.path.islink(path):
+        os.close(_locked(path))
+    discard(path)
+    path.mkdir()
+    return _locked(path)
+
+
+def _locked(folder: Path) -> int:
+    """Open and lock a folder. Raises `OSError` if another process has locked it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise OSError(errno.EBUSY, "another process is writing it") from error
+    except OSError:  # a file system without locks
+        pass
+    return descriptor
 
 
 def _put_in_place(temporary: Path, path: Path) -> None:

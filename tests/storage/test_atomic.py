@@ -304,6 +304,24 @@ def test_names_that_cannot_be_written_are_refused_before_a_folder_is_made(
     assert not any(tmp_path.iterdir())
 
 
+def test_new_folder_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
+    path = tmp_path / "saved"
+    with atomic.new_folder(path) as first:
+        atomic.write_new(first / "a", [b"first"])
+        with (
+            pytest.raises(CheckpointError, match="cannot be written: another process is writing it"),
+            atomic.new_folder(path),
+        ):
+            raise AssertionError("unreachable")
+        assert (first / "a").exists(), "the files of the first writer are left alone"
+    assert (path / "a").read_bytes() == b"first"
+    (tmp_path / ".saved.writing").mkdir()  # of a writer that was killed
+    with atomic.new_folder(path) as new:
+        atomic.write_new(new / "b", [b"second"])
+    assert sorted(p.name for p in path.iterdir()) == ["b", "manifest.json"]
+    assert [*tmp_path.iterdir()] == [path]
+
+
 def test_new_folder_needs_a_name_in_utf_8(tmp_path: Path) -> None:
     with (
         pytest.raises(CheckpointError, match="cannot be written: the name is not UTF-8"),

@@ -203,7 +203,7 @@ def test_load_model_detects_every_flipped_byte(saved: Path) -> None:
         ("gpt2", r"gpt2: there is no such run or checkpoint; lmzoo.create_model\('gpt2'\) makes it"),
         ("model.pt", "model.pt: is a file: a run or a checkpoint is a folder"),
         ("a" * 300, "there is no such run or checkpoint"),
-        ("nul\0name", "there is no such run or checkpoint"),
+        ("nul\0name", "cannot be the name of a file"),
     ],
 )
 def test_load_model_says_what_it_loads(
