@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import sys
 from collections.abc import Callable, Generator, Mapping
 from contextlib import contextmanager
@@ -93,16 +94,23 @@ class Upload(NamedTuple):
 
 
 def plan_upload(folder: Path) -> Upload:
-    """Returns what of an exported model would be uploaded. Raises `CheckpointError` if the folder holds none."""
+    """Returns what of an exported model would be uploaded: regular files.
+
+    Raises `CheckpointError` if the folder holds none, and for a link to a file elsewhere, which might be a secret.
+    """
     if not os.path.isfile(folder / _CONFIG) or not any(folder.glob("*.safetensors")):
         raise CheckpointError(f"{folder}: must be an exported model, with {_CONFIG} and {ONE_FILE}")
     names = sorted(
         str(path.relative_to(folder)) for path in folder.rglob("*") if not path.is_dir() and ".cache" not in path.parts
     )
     try:
-        sizes = {name: os.stat(folder / name).st_size for name in names if _UPLOADED.fullmatch(name)}
+        found = {name: os.stat(folder / name) for name in names if _UPLOADED.fullmatch(name)}
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be read: {files.reason(error)}") from error
+    sizes = {name: status.st_size for name, status in found.items() if stat.S_ISREG(status.st_mode)}
+    for name in sizes:
+        if not files.real_path(folder / name).is_relative_to(files.real_path(folder)):
+            raise CheckpointError(f"{folder / name}: is a link to a file elsewhere: copy the file to upload it")
     return Upload(folder, sizes, [name for name in names if name not in sizes])
 
 

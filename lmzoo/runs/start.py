@@ -16,7 +16,7 @@ from lmzoo import configs, files, registry
 from lmzoo.data.tokenizers import Tokenizer
 from lmzoo.errors import CheckpointError, ConfigError
 from lmzoo.model import LanguageModel
-from lmzoo.runs.origin import TEACHER, Origin, Start, Teacher, divided
+from lmzoo.runs.origin import START, TEACHER, Origin, Start, Teacher, divided
 from lmzoo.runs.saved import Run, load_run
 from lmzoo.runs.spec import RunSpec, apply_settings
 from lmzoo.storage import models, safetensors, shapes
@@ -65,7 +65,7 @@ def start_spec(
         config={name: value for name, value in configs.to_dict(config).items() if name != "vocab_size"},
         tokenizer=found.spec,
         train=configs.build(TrainConfig, {**recipe, **train}),
-        start=configs.build(Start, {**paths, "sha256": fingerprint(model), **of_start}),
+        start=configs.build(Start, {**paths, "sha256": fingerprint(model), **of_start}, where=START),
     )
     freeze(model, of_start.get("trained", "all"))
     if teacher is not None:
@@ -80,7 +80,7 @@ def _teacher(
 ) -> Teacher:
     """Make the settings of the teacher of `model`. Raises an `LmzooError` if it does not fit."""
     loaded, its_tokenizer, _ = load_run(path)
-    teacher = configs.build(Teacher, {"path": str(path), "sha256": fingerprint(loaded), **settings})
+    teacher = configs.build(Teacher, {"path": str(path), "sha256": fingerprint(loaded), **settings}, where=TEACHER)
     require_teacher(path, loaded, its_tokenizer, tokenizer, spec.config["context_length"])
     if steps := teacher.match_steps:
         where = f"{TEACHER}.match_steps={steps}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -175,6 +176,24 @@ def test_push_refuses_in_one_line(
     monkeypatch.setattr(huggingface_hub, "get_token", lambda: None)
     with pytest.raises(CheckpointError, match=r"^uploading needs a token: run `hf auth login`, or set HF_TOKEN$"):
         push(upload, "me/public")
+
+
+def test_plan_upload_reads_regular_files_of_the_folder_alone(tmp_path: Path) -> None:
+    folder = tmp_path / "out"
+    folder.mkdir()
+    for name in ("config.json", "model.safetensors", "a.md"):
+        (folder / name).write_text("x")
+    os.mkfifo(folder / "LICENSE")  # reading it would wait for ever
+    (folder / "README.md").symlink_to("a.md")
+    upload = plan_upload(folder)
+    assert [*upload.sizes] == ["README.md", "config.json", "model.safetensors"]
+    assert upload.left_out == ["LICENSE", "a.md"]
+    (tmp_path / "secret").write_text("x")
+    (folder / "LICENSE.txt").symlink_to(tmp_path / "secret")
+    with pytest.raises(
+        CheckpointError, match=r"out/LICENSE\.txt: is a link to a file elsewhere: copy the file to upload"
+    ):
+        plan_upload(folder)
 
 
 def test_hub_uses_the_server_of_the_library_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -203,6 +203,7 @@ def test_read_spec_refuses_a_teacher_for_a_run_without_one(llama: Path, specify:
     [
         ("gpt2", {}, "name='gpt2', but the model in .*llama is llama: leave the name out"),
         (None, {"d_model": 32}, "d_model=32 cannot be set in a trained model: it changes the shape of tokens.weight"),
+        (None, {"start.trained": "old"}, "start: trained='old': input should be 'all' or 'new'"),
         (None, {"start.trained": "new"}, "start.trained='new': llama has no transplanted mixers"),
         (None, {"teacher.weight": 1.0}, "teacher.weight needs a teacher: --teacher"),
         (None, {"learning_rat": 1.0}, "learning_rat=1.0 is not a setting of llama or the training; did you mean"),
@@ -230,6 +231,7 @@ def teacher_of(tmp_path: Path, family: str = "llama", **settings: Any) -> Path:
     [
         ({"n_layers": 1}, {"teacher.match_steps": 2}, "teacher.match_steps=2: the teacher .* must have as many layers"),
         ({"d_model": 32}, {"teacher.match_steps": 2}, "must have as many layers of the same width"),
+        ({}, {"teacher.weight": float("nan")}, "teacher: weight=nan must be above 0"),
         ({}, {"teacher.match_steps": 7}, "teacher.match_steps=7 must be at most steps=6"),
         ({}, {"teacher.match_steps": 2, "compile": True}, "cannot be combined with compile=True"),
         ({"family": "gpt2", "context_length": 8}, {}, "its context_length=8 must be at least 16"),
