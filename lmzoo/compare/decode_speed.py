@@ -10,6 +10,7 @@ import torch
 from lmzoo.model import LanguageModel
 
 DECODE_TOKENS = 256  # largest number of tokens to decode; fewer if the context is shorter
+WARM_UP_TOKENS = 32  # after which a token takes as long as after a whole repetition
 _REPEATS = 5
 _SECONDS = 0.5  # a slow model is repeated only until this time is spent
 
@@ -28,12 +29,13 @@ def decode_tokens_per_s(model: LanguageModel) -> float:
     idx_BT = torch.zeros((1, 1), dtype=torch.long, device=model.device)
     generator = torch.Generator(model.device).manual_seed(0)  # leaves the global random state alone
     durations: list[float] = []
-    for _ in range(_REPEATS + 1):  # the first is the warm-up
+    model.generate(idx_BT, min(tokens, WARM_UP_TOKENS), temperature=0.0, generator=generator)
+    for _ in range(_REPEATS):
         began = time.perf_counter()
         model.generate(idx_BT, tokens, temperature=0.0, generator=generator)
         if model.device.type == "cuda":
             torch.cuda.synchronize(model.device)
         durations.append(time.perf_counter() - began)
-        if len(durations) > 1 and sum(durations) > _SECONDS:
+        if sum(durations) > _SECONDS:
             break
-    return tokens / median(durations[1:])
+    return tokens / median(durations)

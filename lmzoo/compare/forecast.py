@@ -27,7 +27,7 @@ FORECAST_SHARE = 0.25  # of them is enough for a forecast
 MOST_STEPS = 100
 CPU_TOKENS = TOKENS_AT_A_TIME // 4  # that are evaluated; on a CPU a larger batch costs as much for each token
 NEW_TOKENS = 4
-DECODINGS = 3  # a decoding speed needs a warm-up and two or more repetitions
+DECODINGS = 2  # a decoding speed needs a short warm-up and one or more repetitions
 
 
 @dataclass(frozen=True)
