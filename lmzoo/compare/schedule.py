@@ -89,23 +89,31 @@ class Schedule:
         """Run all jobs of a kind; returns when nothing is left."""
         running = 0
         while True:
-            for job in self._next(kind)[: self._engine.workers - running]:
-                self._begin(job)
-                self._engine.submit(job)
-                running += 1
+            running += self._submit(kind, running)
             if not running:
                 return
-            for done in self._engine.wait(POLL_SECONDS):
+            ended = self._engine.wait(POLL_SECONDS)
+            for done in ended:
                 running -= 1
                 self._take(done)
-                if kind == "measure" and self._by_model[done.job.cell.model].row() is not None:
-                    write(self._so_far(complete=False))
+            if not isinstance(self._engine, Alone):  # no worker waits until the report is written
+                running += self._submit(kind, running)
+            if kind == "measure" and any(self._by_model[done.job.cell.model].row() is not None for done in ended):
+                write(self._so_far(complete=False))
             if stop is not None:
                 stop.look()
                 if stop.signal_number is not None:
                     raise self._interrupted(stop.signal_number)
                 if kind == "measure":
                     self._emit(CellsEvent(self._states(), self._seconds_left()))
+
+    def _submit(self, kind: Kind, running: int) -> int:
+        """Begin as many jobs as there are workers without one; returns their number."""
+        jobs = self._next(kind)[: self._engine.workers - running]
+        for job in jobs:
+            self._begin(job)
+            self._engine.submit(job)
+        return len(jobs)
 
     def _read_finished(self) -> None:
         """Take the results of all runs that are finished, so that only what is missing is forecast."""

@@ -29,6 +29,24 @@ class Recorded(Alone[Job, Done]):
         super().submit(job)
 
 
+class Away:
+    """Runs the jobs as `Recorded`, but as an engine whose workers are other processes; notes each in `log`."""
+
+    workers = 2
+
+    def __init__(self, measurer: Measurer, log: list[str]) -> None:
+        self._alone, self._log = Alone[Job, Done](partial(execute, measurer)), log
+
+    def submit(self, job: Job) -> None:
+        self._log.append(f"{job.kind} {job.cell.label}")
+        self._alone.submit(job)
+
+    def wait(self, seconds: float) -> list[Done]:
+        return self._alone.wait(seconds)
+
+    def stop(self) -> None: ...
+
+
 def notes_of(events: list[Event]) -> list[str]:
     return [event.message for event in events if isinstance(event, NoteEvent)]
 
@@ -105,6 +123,17 @@ def test_schedule_runs_the_longest_cells_of_each_seed_first(
         ("measure", "gpt2,seed=1338"),
         ("measure", "bigram,seed=1338"),
     ]
+
+
+def test_schedule_gives_workers_new_runs_before_it_writes(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log: list[str] = []
+    monkeypatch.setattr("lmzoo.compare.comparison.make_engine", lambda name, measurer, *more: Away(measurer, log))
+    monkeypatch.setattr("lmzoo.compare.comparison.write", lambda results, folder: log.append("write"))
+    compare(NAMES, text, tmp_path / "out", seeds=2, settings=SETTINGS | {"steps": 2}, workers=2)
+    seconds = ["measure runs/bigram,seed=1338", "measure runs/gpt2,seed=1338"]
+    assert log[-5:] == [*seconds, "write", "write", "write"], "after two seeds, two more, and the end"
 
 
 def test_schedule_forecasts_without_a_model_that_cannot_be_timed(
