@@ -19,13 +19,14 @@ def report(folder: Path, figures: bool) -> None:
     """Write the report of a comparison anew from DIR/results.json, or a page of probes from DIR/probes.json.
 
     Of a comparison, writes report.html, table.md and papers.bib, which holds the papers of the compared models in
-    BibTeX. Of probes, writes probes.html: a heat map of the accuracies.
+    BibTeX; of one with --sizes, those of each size. Of probes, writes probes.html: a heat map of the accuracies.
 
     \b
     lmzoo report runs/compare
     lmzoo report runs/compare --figures
     lmzoo report runs/probe
     """
+    from lmzoo.compare import series
     from lmzoo.compare.records import load_results
     from lmzoo.compare.results import FILE
     from lmzoo.compare.svg import write_figures
@@ -38,7 +39,10 @@ def report(folder: Path, figures: bool) -> None:
             raise InputError(f"{folder}: --figures needs {FILE}: a page of probes has no figures")
         click.echo(shown(str(probe_report.write_report(probe_results.read_results(folder), folder))))
         return
-    results = load_results(folder)
-    written = write_figures(results, folder) if figures else []
-    for path in [*write_report(results, folder), *written]:
-        click.echo(shown(str(path)))
+    parts = [folder]
+    if not os.path.lexists(folder / FILE) and os.path.lexists(folder / series.FILE):
+        parts = series.finished_folders(folder)
+    for part, results in [(part, load_results(part)) for part in parts]:  # all are read before anything is written
+        written = write_figures(results, part) if figures else []
+        for path in [*write_report(results, part), *written]:
+            click.echo(shown(str(path)))

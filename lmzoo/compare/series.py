@@ -16,6 +16,7 @@ from typing import Any
 from lmzoo import humanize
 from lmzoo.compare.comparison import compare
 from lmzoo.compare.plan import are_runs, make_specs
+from lmzoo.compare.results import FILE as RESULTS_FILE
 from lmzoo.compare.results import ModelResult, Results
 from lmzoo.compare.scaling import LEAST_SIZES, Crossing, Curve, crossings, fit_curve
 from lmzoo.compare.sizes import match_specs
@@ -29,6 +30,7 @@ from lmzoo.train.events import fan_out
 
 FILE = "scaling.json"
 TABLE_FILE = "scaling.md"
+PART = "params="  # beginning of the name of the folder of a size
 SCHEMA = 1
 MEANING = (
     "L = E + A C^-a is fitted to the losses L (nats per token) at C training FLOPs (three times those of the forward "
@@ -77,7 +79,7 @@ def compare_sizes(names: Sequence[str], data: str | None, out: str | Path, *, si
         raise ConfigError(f"match cannot be given: sizes={sizes!r} chooses the numbers of parameters")
     if are_runs(names):
         raise ConfigError(f"sizes={sizes!r} cannot be given: {names[0]} is a finished run")
-    folders = [folder / f"params={size:.0f}" for size in numbers]
+    folders = [folder / f"{PART}{size:.0f}" for size in numbers]
     found = os.path.isfile(folder / FILE) or any(map(os.path.isdir, folders))
     check_directory(folder, "comparison of sizes", found=found)
     prepared = _prepared(names, data, numbers, options)
@@ -88,6 +90,12 @@ def compare_sizes(names: Sequence[str], data: str | None, out: str | Path, *, si
     scaling = fit(by_size)
     write(scaling, folder)
     return scaling
+
+
+def finished_folders(folder: Path) -> list[Path]:
+    """Return the folders of the sizes in a comparison of sizes that have results, in ascending order of the sizes."""
+    found = [path.parent for path in folder.glob(f"{PART}*/{RESULTS_FILE}")]
+    return sorted(found, key=lambda path: (len(path.name), path.name))
 
 
 def _prepared(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 from lmzoo.compare.comparison import write
 from lmzoo.compare.results import FILE, write_results
+from lmzoo.compare.series import Scaling
+from lmzoo.compare.series import write as write_scaling
 from lmzoo.compare.write import write_report
 from lmzoo.probing import results as probe_results
 from tests.cli.commands import Command
@@ -34,6 +36,23 @@ def test_report_writes_figures(lmzoo: Command, tmp_path: Path) -> None:
     path = tmp_path / "figures" / "ranking-loss.svg"
     assert path.read_text(encoding="utf-8").startswith("<svg")
     assert f"{path}\n" in found.out
+
+
+def test_report_makes_the_reports_of_all_sizes(lmzoo: Command, tmp_path: Path) -> None:
+    folders = [tmp_path / name for name in ("params=300000", "params=1000000")]
+    for folder in folders:
+        write(everything(), folder)
+        (folder / "report.html").unlink()
+    write_scaling(Scaling(sizes=[3e5, 1e6]), tmp_path)
+    found = lmzoo("report", tmp_path)
+    assert found.code == 0, found.err
+    names = ("report.html", "table.md", "papers.bib")
+    assert found.out == "".join(f"{folder / name}\n" for folder in folders for name in names)
+    assert all((folder / "report.html").exists() for folder in folders)
+    (folders[1] / FILE).write_text("{}")
+    (folders[0] / "table.md").unlink()
+    assert lmzoo("report", tmp_path).code == 2
+    assert not (folders[0] / "table.md").exists(), "nothing is written if one cannot be read"
 
 
 def test_report_refuses_a_folder_without_results(lmzoo: Command, tmp_path: Path) -> None:
