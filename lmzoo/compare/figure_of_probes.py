@@ -16,7 +16,7 @@ _ROW = 24  # pixels
 def probes(results: Results) -> Figure | None:
     """Draw the accuracy of each model on each level, at the length of training and at the greater one."""
     from lmzoo.probing.report import progress
-    from lmzoo.probing.table import entry
+    from lmzoo.probing.table import SOLVED, entry
 
     found = probed(results)
     if found is None:
@@ -30,12 +30,14 @@ def probes(results: Results) -> Figure | None:
             for model in models:
                 cells = found.of(model, level)
                 share = progress(cells, trained=trained, chance=chance, solved=solved)
-                row = {"model": model, "label": label, "length": length, "chance": chance, "solved": solved}
                 text = entry(cells, trained, chance, solved)
-                rows.append(row | {"share": share, "text": text})
+                row = {"model": model, "label": label, "chance": chance, "from": solved, "accuracy": text}
+                # A field is as narrow as four digits on a phone: solved ones are bold, and the tooltip has the mark.
+                short = "✕" if share is None else f"{float(text.split()[-1]):.2f}"
+                rows.append(row | {"share": share, "text": short, "solved": text.startswith(SOLVED)})
     labels = list(dict.fromkeys(row["label"] for row in rows))
-    fields = [("model", "model", ""), ("label", "probe, length", ""), ("text", "accuracy", ""),
-              ("chance", "chance", ".3f"), ("solved", "solved from", ".3f")]  # fmt: skip
+    fields = [("model", "model", ""), ("label", "probe, length", ""), ("accuracy", "accuracy", ""),
+              ("chance", "chance", ".3f"), ("from", "solved from", ".3f")]  # fmt: skip
     spec: Spec = {
         "width": "container",
         "height": _ROW * len(labels),
@@ -54,7 +56,8 @@ def probes(results: Results) -> Figure | None:
                  "opacity": {"field": "share", "type": "quantitative", "legend": None,
                              "scale": {"domain": [0, 1], "range": [PALEST, FULLEST]}},
                  "tooltip": tooltip(*fields)}},
-            {"mark": {"type": "text", "color": "var(--ink)", "fontSize": 11},
+            {"mark": {"type": "text", "color": "var(--ink)", "fontSize": 11,
+                      "fontWeight": {"expr": "datum.solved ? 'bold' : 'normal'"}},
              "encoding": {"text": {"field": "text"}, "tooltip": tooltip(*fields)}},
         ],
     }  # fmt: skip

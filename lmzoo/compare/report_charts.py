@@ -99,8 +99,8 @@ def probes(results: Results, colors: dict[str, int], drawn: Mapping[str, Figure]
     )
     failed = "".join(f'<p class="caption">{escape(text)}</p>\n' for text in probe_tables.problems(results))
     return (
-        f'<h2>Probes</h2>\n<p class="caption">{escape(probe_tables.probe_note(results))} The fuller the color, the '
-        f"further is a model from chance to solved. {listed}.</p>\n"
+        f'<h2>Probes</h2>\n<p class="caption">{escape(probe_tables.probe_note(results))} In the figure, the '
+        f"fuller the color, the further is a model from chance to solved; bold: solved; ✕: no accuracy. {listed}.</p>\n"
         f"{chart(drawn, 'probes', colors)}{failed}{_folded(table, colors)}"
     )
 
