@@ -44,7 +44,7 @@ def probes(results: Results) -> Figure | None:
         "data": {"values": rows},
         "encoding": {
             "x": {"type": "nominal", "sort": models, "scale": {"padding": 0.04},
-                  "axis": {"orient": "top", "labelAngle": -30, "labelLimit": 110, "labelColor": "var(--ink)",
+                  "axis": {"orient": "top", "labelAngle": -90, "labelLimit": 110, "labelColor": "var(--ink)",
                            "domain": False, "ticks": False}},
             "y": {"field": "label", "type": "nominal", "title": None, "sort": labels, "scale": {"padding": 0.04},
                   "axis": {"labelColor": "var(--ink)", "labelPadding": 8}},

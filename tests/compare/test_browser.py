@@ -132,6 +132,8 @@ def test_browser_shows_no_horizontal_scroll_bar_on_a_phone(page: Page) -> None:
     ends = "return [...arguments[0].querySelectorAll('text')].map((text) => text.getBoundingClientRect().right)"
     drawn = page.driver.find_element("css selector", "[data-figure=gradients-1] svg")
     assert max(page.driver.execute_script(ends, drawn)) < drawn.rect["x"] + drawn.rect["width"], "the legend is whole"
+    drawn = page.driver.find_element("css selector", "[data-figure=probes] svg")
+    assert max(page.driver.execute_script(ends, drawn)) <= drawn.rect["x"] + drawn.rect["width"], "no name is cut"
 
 
 def test_browser_reports_no_error_and_sends_no_request(page: Page) -> None:
