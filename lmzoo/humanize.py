@@ -61,9 +61,8 @@ def plain(text: str, *, keep: str = "") -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(
-        repr(char)[1:-1] if char not in keep and unicodedata.category(char) in _ESCAPED else char for char in text
-    )
+    found = {char for char in set(text).difference(keep) if unicodedata.category(char) in _ESCAPED}
+    return text.translate({ord(char): repr(char)[1:-1] for char in found}) if found else text
 
 
 def plain_json(text: str) -> str:

@@ -37,7 +37,8 @@ def compared(facts: Facts) -> list[str]:
 def named(facts: Facts) -> list[str]:
     """Returns the built-in families whose titles are in the summary of a family or the docstring of its file."""
     text = f"{facts.family.facts.get('summary', '')} {ast.get_docstring(ast.parse(facts.source)) or ''}"
-    titles = {name: str(registry.families()[name].facts.get("title", name)) for name in sources()}
+    families = registry.families()
+    titles = {name: str(families[name].facts.get("title", name)) for name in sources()}
     places = {name: re.search(rf"(?<![\w-]){re.escape(title)}(?![\w-])", text) for name, title in titles.items()}
     found = {name: place.start() for name, place in places.items() if place and name != facts.family.name}
     return sorted(found, key=found.__getitem__)
