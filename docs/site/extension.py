@@ -13,6 +13,7 @@ from gallery_pages import write_vega
 from latex2mathml.converter import convert
 from search import SearchMixed
 from sphinx.application import Sphinx
+from sphinx.builders.html import StandaloneHTMLBuilder
 
 ENGLISH, CHINESE = "course/en/", "course/zh/"  # pages of the same name in both; the two READMEs have links of their own
 
@@ -35,6 +36,7 @@ def add_links(app: Sphinx, page: str, _template: str, context: dict[str, Any], _
     if language(page) != "en":
         context["language"] = language(page)
         translate(context)
+    assert isinstance(app.builder, StandaloneHTMLBuilder)
     _parents, *neighbors = app.builder.relations.get(page, (None, None, None))
     for name, neighbor in zip(("prev", "next"), neighbors, strict=True):
         if neighbor is not None and language(neighbor) != language(page):
