@@ -18,6 +18,8 @@ from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
 
 LEAK = "what mixes positions: a mask, a padding, a norm or a mean over time, a router"
+# Where changing later tokens has no effect, and leaving them out has:
+LENGTH_LEAK = "what depends on the number of tokens: a branch for T = 1, the rounds of a scan, a capacity of experts"
 ROWS_LOOK = "look at what mixes rows: a norm or a sum over the batch, slices of rows, a capacity of experts"
 BLOCKS = 6  # times the context: more than two blocks of 64
 REPEATS = 8  # of a pass that may be random: one repetition may be equal by chance
@@ -234,7 +236,7 @@ def _require_unchanged(
         position = first_position(actual_BTV, expected_BTV, FLOAT64_ROUNDING)
         raise Fault(
             f"{how} the tokens from position {cut} of {idx.shape[1]} on changes the logits at {position} by {off:.2g}; "
-            f"look at {LEAK}{float32_hint(lambda: model(idx), off)}"
+            f"look at {LENGTH_LEAK if how == 'leaving out' else LEAK}{float32_hint(lambda: model(idx), off)}"
         )
 
 
@@ -247,12 +249,13 @@ def require_no_other_cause(model: LanguageModel, idx: Tensor) -> None:
     logits_BTV = _logits(model, idx)
     if not torch.isfinite(logits_BTV).all():
         raise Fault(f"{size} logits are not finite; look at exponentials, logarithms and divisions")
-    for repeat in range(1, 1 + REPEATS):
-        off = difference(_logits(model, idx, seed=0 if model.training else repeat), logits_BTV)
+    for seed in range(1, REPEATS + 1):
+        off = difference(_logits(model, idx, seed=0 if model.training else seed), logits_BTV)
         if off:
+            mode = "in train mode with the same seed" if model.training else "in eval mode"
             raise Fault(
-                f"{size} a second pass on the same tokens is off by {off:.2g}; look at state kept on the module, noise "
-                "in eval mode, and random numbers that torch does not draw"
+                f"{size} a second pass on the same tokens {mode} is off by {off:.2g}; look at dropout or noise in eval "
+                "mode, state kept on the module, and random numbers that torch does not draw"
             )
     for row in (0, len(idx) - 1) if len(idx) > 1 and not model.training else ():
         off = difference(_logits(model, idx[row : row + 1]), logits_BTV[row : row + 1])

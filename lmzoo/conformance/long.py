@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from lmzoo.conformance.causality import LEAK, require_no_other_cause
+from lmzoo.conformance.causality import LEAK, LENGTH_LEAK, require_no_other_cause
 from lmzoo.conformance.choices import Choices
 from lmzoo.conformance.clones import clone
 from lmzoo.conformance.decoding import LOOK, check_all_positions
@@ -79,8 +79,8 @@ def _require_same(model: LanguageModel, idx: Tensor, found: Tensor, expected: Te
         position = first_position(found, expected, FLOAT64_ROUNDING)
         hint = float32_hint(lambda: model(idx[:1]), off)
         raise Fault(
-            f"with {idx.shape[1]} tokens {what} changes the logits at {position} by {off:.2g}; look at {LEAK}, and at "
-            f"{CHUNK_LOOK}{hint}"
+            f"with {idx.shape[1]} tokens {what} changes the logits at {position} by {off:.2g}; look at "
+            f"{LENGTH_LEAK if 'leaving out' in what else LEAK}, and at {CHUNK_LOOK}{hint}"
         )
 
 
