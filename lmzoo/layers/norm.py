@@ -31,12 +31,12 @@ class UnitOffsetLayerNorm(LayerNorm):
         for parameter in self.parameters():
             nn.init.zeros_(parameter)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Maps (..., D) to (..., D) in the dtype of x. In float32 or wider: 16 bits round 1 + weight too coarsely."""
-        wide_x = wide(x)
+    def forward(self, input: Tensor) -> Tensor:
+        """Maps (..., D) to (..., D) in the dtype of the input. In float32 or wider: 16 bits round 1 + weight too coarsely."""
+        wide_x = wide(input)
         bias = None if self.bias is None else self.bias.to(wide_x.dtype)
         weight = 1 + self.weight.to(wide_x.dtype)
-        return F.layer_norm(wide_x, self.normalized_shape, weight, bias, self.eps).to(x.dtype)
+        return F.layer_norm(wide_x, self.normalized_shape, weight, bias, self.eps).to(input.dtype)
 
 
 class RMSNorm(nn.RMSNorm):
