@@ -150,7 +150,7 @@ def other_models(subject: Subject) -> str:
             perturb(other)
             longer_BTV, shorter_BTV = other.eval()(longer[:, :new_T]).logits, other(idx).logits
             chunks = [idx[:, : T - 1], *longer[:, T - 1 : new_T].split(1, dim=1)[:2]]
-            state, decoded = other.init_state(2, new_T), list[Tensor]()
+            state, decoded = other.init_state(2, new_T), list[torch.Tensor]()
             for chunk in chunks:
                 logits_BV, state = other.decode(chunk, state)
                 decoded.append(logits_BV)
