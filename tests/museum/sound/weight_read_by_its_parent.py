@@ -13,15 +13,20 @@ from lmzoo.layers.linear import Linear
 from lmzoo.state import State
 from tests.museum.base import Cell, CellConfig, Recurrent
 
+WIDTH = 64  # narrow maps are copied as they are
+
 
 class ReadingCell(Cell):
     def __init__(self, config: CellConfig) -> None:
         super().__init__(config)
-        self.more = Linear(config.d_model, config.d_model, bias=False)
+        self.down = Linear(config.d_model, WIDTH, bias=False)
+        self.absorbed = Linear(WIDTH, WIDTH, bias=False)
+        self.up = Linear(WIDTH, config.d_model, bias=False)
 
     def forward(self, x_BTD: Tensor, state: State) -> tuple[Tensor, State]:
         y_BTD, state = super().forward(x_BTD, state)
-        return y_BTD + F.linear(y_BTD, self.more.weight.to(y_BTD.dtype)), state
+        x_BTW = self.down(y_BTD)
+        return y_BTD + self.up(F.linear(x_BTW, self.absorbed.weight.to(x_BTW.dtype))), state
 
 
 class MODEL(Recurrent):
