@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import json
+import math
 import os
 import stat
 import tomllib
@@ -54,15 +55,19 @@ def as_text(content: bytes) -> str:
         raise ValueError(f"not UTF-8 at byte offset {error.start}") from None
 
 
-def parse_json(content: bytes | str) -> Any:
-    """Parse JSON. Raises `ValueError` with the reason, also for nesting and numbers that Python does not take."""
+def parse_json(content: bytes | str, *, finite: bool = False) -> Any:
+    """Parse JSON. Raises `ValueError` with the reason, also for nesting and numbers that Python does not take.
+
+    With `finite`, numbers that are infinite or NaN are refused, too: JSON has none, but Python reads and writes them.
+    """
     text = as_text(content) if isinstance(content, bytes) else content
+    numbers: dict[str, Any] = {"parse_constant": _finite, "parse_float": _finite} if finite else {}
     try:
-        return json.loads(text)
+        return json.loads(text, **numbers)
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg.lower()} in line {error.lineno}, column {error.colno}") from None
     except (ValueError, RecursionError) as error:
-        raise ValueError(_too_much(error)) from None
+        raise ValueError(str(error) if str(error).endswith("not finite") else _too_much(error)) from None
 
 
 def parse_toml(content: bytes | str) -> dict[str, Any]:
@@ -84,6 +89,14 @@ def real_path(path: str | Path) -> Path:
 def reason(error: OSError) -> str:
     """Returns the reason of an `OSError` in words, without its number and its file name."""
     return error.strerror or type(error).__name__
+
+
+def _finite(text: str) -> float:
+    """Returns the number in a text. Raises `ValueError` for one that is infinite or NaN."""
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(f"the number {text} is not finite")
+    return number
 
 
 def _too_much(error: Exception) -> str:

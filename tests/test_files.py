@@ -121,3 +121,11 @@ def called(function: ast.expr) -> str | None:
         return None
     owner = function.value
     return None if isinstance(owner, ast.Name) and owner.id in HARMLESS else function.attr
+
+
+@pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "-1e999"])
+def test_parse_json_refuses_numbers_that_are_not_finite_if_told_so(number: str) -> None:
+    assert files.parse_json(f"[{number}, 0.5, 1e3, 2]")[1:] == [0.5, 1000.0, 2]
+    with pytest.raises(ValueError, match=f"^the number {number} is not finite$"):
+        files.parse_json(f"[0.5, {number}]", finite=True)
+    assert files.parse_json("[0.5, 1e3, 2]", finite=True) == [0.5, 1000.0, 2]

@@ -56,7 +56,7 @@ def load_results(folder: str | Path) -> Results:
     """Read `folder/results.json`. Raises `InputError` of one line for a file that `lmzoo compare` has not written."""
     path = arguments.path("folder", folder) / FILE
     try:
-        content = files.parse_json(files.read_bytes(path, _MAX_BYTES))
+        content = files.parse_json(files.read_bytes(path, _MAX_BYTES), finite=True)
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {files.reason(error)}") from None
     except ValueError as error:

@@ -24,6 +24,7 @@ from lmzoo.compare.notes import headline, notes
 from lmzoo.compare.report_charts import activations, chart, classes, positions, probes
 from lmzoo.compare.results import Results, budget_text, model_colors, same_steps
 from lmzoo.compare.tuning import TUNED, begun, halved, setting_title
+from lmzoo.errors import InputError
 
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline' 'unsafe-eval'"
 MOST_PAIRS = 15  # a longer table of pairs is folded
@@ -270,7 +271,10 @@ def _scripts(drawn: dict[str, Figure]) -> str:
     figures = {
         name: {"spec": figure.base, "axes": [asdict(axis) for axis in figure.axes]} for name, figure in drawn.items()
     }
-    data = json.dumps(figures, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    try:
+        data = json.dumps(figures, ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
+    except ValueError:
+        raise InputError("the results hold a number that no figure can show") from None
     return (
         f'<script type="application/json" id="figures">{data}</script>\n'
         f"<script>{_asset('vega/vega.js')}</script>\n<script>{_asset('report.js')}</script>\n"

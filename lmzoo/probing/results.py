@@ -128,7 +128,7 @@ def read_results(folder: str | Path) -> Results:
     """Read the results of a directory. Raises `ConfigError` for a missing or damaged file, or another schema."""
     path = arguments.path("folder", folder) / FILE
     try:
-        tables = files.parse_json(files.read_bytes(path, _MAX_BYTES))
+        tables = files.parse_json(files.read_bytes(path, _MAX_BYTES), finite=True)
         schema = tables.pop("schema", None)
         if schema != SCHEMA:
             raise ConfigError(f"{path}: schema={schema!r} must be {SCHEMA}")

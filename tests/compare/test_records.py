@@ -179,3 +179,11 @@ def test_read_results_keeps_no_loss_of_a_seed_for_another(tmp_path: Path) -> Non
 def test_read_results_refuses_what_is_no_path() -> None:
     with pytest.raises(InputError, match="folder=3 must be a path"):
         read_results(3)  # type: ignore[arg-type]
+
+
+def test_load_results_refuses_numbers_that_no_figure_can_show(folder: Path) -> None:
+    content = json.loads((folder / FILE).read_text())
+    content["models"][0]["curve"] = [[0, float("inf")]]
+    (folder / FILE).write_text(json.dumps(content))
+    with pytest.raises(InputError, match=r"results\.json: the number Infinity is not finite$"):
+        load_results(folder)

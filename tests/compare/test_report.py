@@ -9,10 +9,13 @@ from html import unescape
 from html.parser import HTMLParser
 from typing import Any
 
+import pytest
+
 from lmzoo.compare import protocol
 from lmzoo.compare.conclusions import conclusions
 from lmzoo.compare.report import html
-from tests.compare.example import HOSTILE, everything, example, several_seeds
+from lmzoo.errors import InputError
+from tests.compare.example import HOSTILE, everything, example, model, several_seeds
 
 VOID = {"meta", "br", "img", "input"}
 
@@ -163,3 +166,9 @@ def test_html_keeps_colors_in_print() -> None:
     page = html(example())
     assert "print-color-adjust: exact" in page
     assert "@media screen and (prefers-color-scheme: dark)" in page, "paper is white"
+
+
+def test_report_refuses_a_number_that_no_figure_can_show() -> None:
+    results = dataclasses.replace(example(), models=[model("a", 1.5, curve=[[0, 4.0], [10, float("inf")]])])
+    with pytest.raises(InputError, match="the results hold a number that no figure can show"):
+        html(results)
