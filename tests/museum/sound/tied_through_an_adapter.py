@@ -19,6 +19,9 @@ class AdaptedHead(nn.Module):
         D = embedding.embedding_dim
         self.embedding, self.down, self.up = embedding, Linear(D, 4, bias=False), Linear(4, D, bias=False)
 
+    def flops(self, T: int) -> float:
+        return 2.0 * self.embedding.weight.numel()
+
     def forward(self, x: Tensor) -> Tensor:
         return F.linear(x + self.up(self.down(x)), self.embedding.weight)
 
