@@ -139,15 +139,19 @@ def tied_weights(subject: Subject) -> str:
 
 @torch.no_grad()
 def _head_uses_embedding(model: LanguageModel, idx: Tensor) -> bool | None:
-    """True if another token embedding gives other logits for the same features; None without an embedding."""
+    """True if other token embeddings give other logits for the same features; None without an embedding.
+
+    A model may have several, of which one is tied.
+    """
     V = model.config.vocab_size
     tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding) and m.weight.shape[0] == V]
-    table = next((p for p in (*tables, *model.parameters()) if p.shape[:1] == (V,)), None)
-    if table is None:
+    tables = tables or [p for p in model.parameters() if p.shape[:1] == (V,)][:1]
+    if not tables:
         return None
     x_BTD, _ = model.features(idx)
     before_BTV = model.head(x_BTD)
-    table.add_(torch.linspace(1, 2, table.numel(), dtype=table.dtype).view_as(table))
+    for table in tables:
+        table.add_(torch.linspace(1, 2, table.numel(), dtype=table.dtype).view_as(table))
     return not torch.equal(model.head(x_BTD), before_BTV)
 
 
@@ -204,13 +208,13 @@ def meta_device(subject: Subject) -> str:
     """
     model = subject.model()
     meta_model = registry.blank_model(subject.cls, model.config, device="meta")
-    _require_one_device(meta_model.eval(), subject)
     for (name, a), b in zip(model.state_dict().items(), meta_model.state_dict().values(), strict=True):
         if a.shape != b.shape or a.dtype != b.dtype or b.device.type != "meta":
             raise Fault(
                 f"{name} is {tuple(b.shape)} {b.dtype} on {b.device}, and {tuple(a.shape)} {a.dtype} when built on "
                 f"{a.device}"
             )
+    _require_one_device(meta_model.eval(), subject)
     meta_model.to_empty(device="cpu")
     for tensor in (*meta_model.parameters(), *meta_model.buffers()):
         with torch.no_grad():
