@@ -141,11 +141,12 @@ def tied_weights(subject: Subject) -> str:
 def _head_uses_embedding(model: LanguageModel, idx: Tensor) -> bool | None:
     """True if other token embeddings give other logits for the same features; None without an embedding.
 
-    A model may have several, of which one is tied.
+    A model may have several, of which one is tied, and they may have rows for padding.
     """
     V = model.config.vocab_size
-    tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding) and m.weight.shape[0] == V]
-    tables = tables or [p for p in model.parameters() if p.shape[:1] == (V,)][:1]
+    heads = {id(p) for p in model.head.parameters()}
+    tables = [m.weight for m in model.modules() if isinstance(m, nn.Embedding) and m.weight.shape[0] >= V]
+    tables = tables or [p for p in model.parameters() if p.shape[:1] == (V,) and id(p) not in heads][:1]
     if not tables:
         return None
     x_BTD, _ = model.features(idx)
