@@ -12,7 +12,14 @@ from torch import Tensor
 
 from lmzoo.conformance.clones import clone
 from lmzoo.conformance.gradients import embedding_gradients
-from lmzoo.conformance.measure import FLOAT64_ROUNDING, ROUNDING, difference, first_position, float32_hint
+from lmzoo.conformance.measure import (
+    FLOAT64_ROUNDING,
+    ROUNDING,
+    difference,
+    first_position,
+    float32_hint,
+    in_bfloat16,
+)
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
@@ -220,10 +227,10 @@ def _logits(model: LanguageModel, idx: Tensor, *, autocast: bool = False, seed: 
     In train mode a copy is used: a model may count in a buffer how often it has chosen each expert.
     """
     model = clone(model) if model.training else model
-    bfloat16 = torch.autocast("cpu", torch.bfloat16, enabled=autocast)
-    with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(model.training), bfloat16:
+    with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(model.training):
         torch.manual_seed(seed)
-        return model(idx).logits.detach()
+        logits_BTV = in_bfloat16(lambda: model(idx).logits) if autocast else model(idx).logits
+    return logits_BTV.detach()
 
 
 def _require_unchanged(

@@ -17,6 +17,7 @@ from lmzoo.conformance.measure import (
     difference,
     first_position,
     float32_hint,
+    in_bfloat16,
     require_exact,
     require_near,
 )
@@ -148,8 +149,8 @@ def long_precision(subject: Subject) -> str:
         plain = require_near(model(idx).logits, exact_BTV, f"{T} tokens in float32", CHUNK_LOOK, allowed=1e-2)
         where = f"exponents, long sums, and positions counted in bfloat16{choices.hint}"
         what = f"{T} tokens under autocast to bfloat16"
-        with choices.repeated(what), torch.autocast("cpu", torch.bfloat16):
-            cast_BTV = model(idx).logits
+        with choices.repeated(what):
+            cast_BTV = in_bfloat16(lambda: model(idx).logits)
         worst = _require_flat(cast_BTV, exact_BTV, what, where)
         what = f"{T} tokens with bfloat16 weights"
         with choices.repeated(what):

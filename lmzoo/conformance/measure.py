@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -101,6 +102,21 @@ def backward(loss: Tensor) -> None:
     """Runs the backward pass, except for a loss without a gradient, of which `gradients` compares the declaration."""
     if loss.requires_grad:
         loss.backward()
+
+
+def in_bfloat16(forward: Callable[[], Tensor]) -> Tensor:
+    """Returns what `forward` computes under autocast to bfloat16.
+
+    oneDNN raises an error where it has no such kernel for this CPU (torch.nn.LSTM): then it is switched off.
+    """
+    with torch.autocast("cpu", torch.bfloat16):
+        try:
+            return forward()
+        except RuntimeError as error:
+            if "primitive descriptor" not in str(error):
+                raise
+        with warnings.catch_warnings(action="ignore"), torch.backends.mkldnn.flags(enabled=False):
+            return forward()
 
 
 def float32_hint(forward: Callable[[], object], off: float = 0.0) -> str:

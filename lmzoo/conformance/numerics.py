@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from lmzoo.conformance.choices import Choices
-from lmzoo.conformance.measure import STRAIGHT_THROUGH, backward, float32_hint, require_near
+from lmzoo.conformance.measure import STRAIGHT_THROUGH, backward, float32_hint, in_bfloat16, require_near
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.inference.weights import cast_weights
@@ -83,8 +83,8 @@ def bfloat16(subject: Subject) -> str:
         exact_BTV = model(idx).logits
     where = f"exponents and long sums{choices.hint}"
     what = "forward under autocast to bfloat16"
-    with choices.repeated(what), torch.autocast("cpu", torch.bfloat16):
-        cast_BTV = model(idx).logits
+    with choices.repeated(what):
+        cast_BTV = in_bfloat16(lambda: model(idx).logits)
     off = require_near(cast_BTV, exact_BTV, what, where)
     rounded, what = cast_weights(subject.model(), torch.bfloat16), "forward with bfloat16 weights"
     with choices.repeated(what):

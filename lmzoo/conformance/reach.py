@@ -15,7 +15,7 @@ from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
 from lmzoo.ops.straight_through import smooth
 
-STEPS = (1e-5, 1e-6, 1e-7)  # of finite differences
+STEPS = (1e-5, 1e-6, 1e-7, 1e-8)  # of finite differences
 REGION = 16  # tokens; of each region of the past at least one token must matter
 CHUNK_LOOK = "the ends of chunks and blocks (64, 128, 256): carries, decays, masks, the last chunk"
 

@@ -1,7 +1,7 @@
 """Sizes of the models that are checked: a tiny form, quick to check in many ways, and a large form.
 
-Sizes are set by the names of the config's fields; everything else in the config stays as it is. Enough layers are kept
-that every kind of block occurs.
+Sizes are set by the names of the config's fields, and dropout rates to 0: a check that needs dropout asks for it.
+Everything else in the config stays as it is. Enough layers are kept that every kind of block occurs.
 """
 
 from __future__ import annotations
@@ -98,6 +98,9 @@ def sized_config(cls: type[LanguageModel], settings: Mapping[str, Any], sizes: S
         for name, size in chosen.items():  # one at a time: a rule between fields may forbid some of the sizes
             if _is_allowed(cls, {**settings, name: size}):
                 settings[name] = size
+    for name in defaults:
+        if "dropout" in name and _is_allowed(cls, {**settings, name: 0.0}):
+            settings[name] = 0.0
     if "n_layers" in defaults:
         settings["n_layers"] = fewest_layers(cls, settings, sizes)
     return configs.build(cls.config_class, settings)

@@ -105,8 +105,8 @@ class Subject:
     def varied(self) -> list[Subject]:
         """Returns subjects with other settings, to run code that the plain config does not (a window, a bias).
 
-        All booleans are inverted in one variant, or in a variant each where the config refuses that; each of `OPTIONS`
-        is switched on in its own. A config can name more variants in `checked: ClassVar[tuple[dict, ...]]`; one that
+        All booleans are inverted in one variant, or in a few where the config refuses that; each of `OPTIONS` is
+        switched on in its own. A config can name more variants in `checked: ClassVar[tuple[dict, ...]]`; one that
         changes nothing is left out. Raises `ConfigError` for a variant in `checked` that the config refuses.
         """
         if self._variants is None:
@@ -117,10 +117,20 @@ class Subject:
         now = configs.to_dict(self.config)
         inverted = {name: not value for name, value in now.items() if isinstance(value, bool)}
         options = [{name: value} for name, value in OPTIONS.items() if now.get(name, value) != value]
-        variants = self._allowed([inverted]) or self._allowed([{name: value} for name, value in inverted.items()])
+        variants = self._allowed([inverted]) or self._allowed(self._together(inverted))
         variants += self._allowed(options)
         checked = [changes for changes in getattr(type(self.config), "checked", ()) if {**now, **changes} != now]
         return variants + [self._with(changes) for changes in checked]
+
+    def _together(self, changes: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Returns the changes in groups that the config allows: each in the first group in which it is allowed."""
+        groups: list[dict[str, Any]] = []
+        for name, value in changes.items():
+            group = next((group for group in groups if self._allowed([{**group, name: value}])), None)
+            if group is None:
+                groups.append(group := {})
+            group[name] = value
+        return groups
 
     def _allowed(self, candidates: Iterable[Mapping[str, Any]]) -> list[Subject]:
         """Returns the variants with these changes, without those that the config refuses."""
@@ -249,7 +259,8 @@ def subject(target: LanguageModel | type[LanguageModel] | str) -> Subject:
     made.own = clone(target).float().cpu().eval()
     # A model that is small except for its depth is copied: its layers may have been changed after construction.
     small, given = configs.to_dict(made.config), configs.to_dict(target.config)
-    if {**small, "n_layers": None} == {**given, "n_layers": None}:
+    ignored = {name: None for name in given if name == "n_layers" or "dropout" in name}
+    if {**small, **ignored} == {**given, **ignored}:
         made.config = target.config
         made.instance = made.own
     return made
