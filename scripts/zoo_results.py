@@ -32,7 +32,7 @@ _EXPECTED |= {"tokens": int(BUDGET["steps"]) * _STEP, "seeds": SEEDS}
 
 def is_current(found: Mapping[str, Any] | None) -> bool:
     """Return True for results of a family that were made by this protocol."""
-    return found is not None and found["schema"] == SCHEMA and found["budget"] == _EXPECTED
+    return found is not None and found.get("schema") == SCHEMA and found["budget"] == _EXPECTED
 
 
 def family_results(folder: Path) -> dict[str, dict[str, Any]]:

@@ -67,5 +67,6 @@ def test_is_current_refuses_results_of_another_protocol(folder: Path) -> None:
     figures = zoo_results.family_results(folder)["gpt2"]
     assert zoo_results.is_current(figures)
     assert not zoo_results.is_current(None)
+    assert not zoo_results.is_current({"checks": {}}), "checked, and not trained yet"
     assert not zoo_results.is_current({**figures, "schema": 2})
     assert not zoo_results.is_current({**figures, "budget": {**figures["budget"], "seeds": 1}})
