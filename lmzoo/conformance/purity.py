@@ -57,7 +57,7 @@ def changed_weights(subject: Subject) -> str:
     """
     idx = subject.tokens(2, min(subject.context, 9))
     used, other = subject.model(), subject.model(seed=3)
-    before_BTV = used(idx).logits
+    before_BTV = used(idx).logits.clone()  # it may be a view of weights
     _, state = used.decode(idx[:, :-1], used.init_state(2, 9))
     used.decode(idx[:, -1:], state)
     used.load_state_dict(other.state_dict())
