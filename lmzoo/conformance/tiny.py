@@ -128,8 +128,9 @@ class Subject:
         for name, value in changes.items():
             group = next((group for group in groups if self._allowed([{**group, name: value}])), None)
             if group is None:
-                groups.append(group := {})
-            group[name] = value
+                groups.append({name: value})
+            else:
+                group[name] = value
         return groups
 
     def _allowed(self, candidates: Iterable[Mapping[str, Any]]) -> list[Subject]:
