@@ -75,7 +75,7 @@ def made(results: Mapping[str, Any]) -> str:
 
 def results_html(results: Mapping[str, Any], all_bits: Sequence[float]) -> str:
     """Returns the section of the results; `all_bits` are the bits per byte of all families, drawn beside its own."""
-    if not results:
+    if not figures(results):  # empty, or the checks alone
         return f"<p>{NONE}</p>"
     rows = "".join(
         f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in figures(results).items()

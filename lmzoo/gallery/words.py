@@ -19,7 +19,7 @@ def in_words(facts: Facts) -> dict[str, str]:
     return {
         "state by tokens": states,
         "measured": ", ".join(f"{name} {value}" for name, value in figures(results).items()),
-        "measured by": made(results) if results else "",
+        "measured by": made(results) if figures(results) else "",
         "checks": f"{checks}; lmzoo check {facts.family.name}",
         "code": facts.file,
         "uses": ", ".join(used(facts.source)),

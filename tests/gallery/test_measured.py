@@ -58,7 +58,8 @@ def test_results_html_survives_a_file_with_other_content() -> None:
 
 
 def test_results_html_says_when_nothing_was_measured() -> None:
-    assert "Not measured yet" in results_html({}, [2.0, 3.0])
+    for nothing in ({}, {"checks": {"passed": {"causality": True}}}):
+        assert "Not measured yet" in results_html(nothing, [2.0, 3.0])
     text = results_html({**RESULTS, "problem": "<b>"}, [2.0, 2.1217, 3.0])
     assert "<b>" not in text
     assert "<svg" in text
