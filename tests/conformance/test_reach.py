@@ -140,3 +140,24 @@ def test_directional_error_finds_a_detached_part() -> None:
         else:
             with pytest.raises(Fault, match="the gradient along a random direction"):
                 _directional_error(model, idx, idx)
+
+
+class Sharp(Recurrent):
+    """Multiplies the features by a wave that only a very short step of a weight resolves, as very large scores do."""
+
+    def __init__(self, config: CellConfig) -> None:
+        super().__init__(config)
+        self.phase = torch.nn.Parameter(torch.tensor([0.1]))
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        return x_BTD * (1 + torch.sin(1e7 * self.phase)), state
+
+
+def test_directional_error_finds_the_step_that_resolves_sharp_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = subject(Sharp).model().double()
+    idx = torch.arange(20).view(2, 10) % 13
+    assert _directional_error(model, idx, idx) < 1e-3
+    monkeypatch.setattr("lmzoo.conformance.reach.STEPS", (1e-5, 1e-6, 1e-7))
+    with pytest.raises(Fault, match="the gradient along a random direction"):
+        _directional_error(model, idx, idx)
