@@ -177,7 +177,7 @@ def _settings(context: click.Context, option: click.Parameter, incomplete: str) 
 
 
 class NobodyReads(Exception):
-    """Nobody reads what a command writes. Click would end the process with code 1, as after a check that fails."""
+    """Raised for a broken pipe: nobody reads the output. Click would exit with code 1, as after a check that fails."""
 
 
 class Commands(click.Group):

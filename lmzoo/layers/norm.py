@@ -32,7 +32,7 @@ class UnitOffsetLayerNorm(LayerNorm):
             nn.init.zeros_(parameter)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Maps (..., D) to (..., D) in the input's dtype. In float32 or wider: 16 bits round 1 + weight."""
+        """Maps (..., D) to (..., D) in the input's dtype. Computes in float32 or wider: 16 bits round 1 + weight."""
         wide_x = wide(input)
         bias = None if self.bias is None else self.bias.to(wide_x.dtype)
         weight = 1 + self.weight.to(wide_x.dtype)

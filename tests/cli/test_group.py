@@ -232,7 +232,7 @@ def test_main_reports_a_full_disk_behind_stdout() -> None:
 
 @pytest.mark.parametrize("command", [["list"], ["completion", "bash"]])  # written at the end, and at once
 def test_main_ends_well_when_nobody_reads(command: list[str]) -> None:
-    """As in `lmzoo list | head -0`: exit code 1 would say that a check failed."""
+    """Closes the pipe as `lmzoo list | head -0` does: exit code 1 would say that a check failed."""
     ours, theirs = os.pipe()
     os.close(ours)
     words = [sys.executable, "-m", "lmzoo", *command]

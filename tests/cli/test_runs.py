@@ -115,7 +115,7 @@ def test_train_never_overwrites_or_mixes_a_run(lmzoo: Command, run: Path, text: 
 
 
 def test_train_refuses_an_empty_text_in_the_place_of_its_default(lmzoo: Command, tmp_path: Path, text: Path) -> None:
-    """As from a variable of the shell that is not set."""
+    """Tests the text that a shell variable without a value gives."""
     place = ["--out", tmp_path / "out"]
     for option in (["--data", ""], ["--data", text, "--tokenizer", ""]):
         result = lmzoo("train", "bigram", *option, *place, "--set", "steps=2")

@@ -40,7 +40,7 @@ def test_fused_lstm_equals_naive(T: int, with_state: bool, dtype: torch.dtype, t
 @each_case("forget", [-60.0, 60.0])
 @each_case("write", [-60.0, 60.0])
 def test_fused_lstm_equals_naive_with_closed_and_open_gates(write: float, forget: float) -> None:
-    """Where nothing is written and nothing forgotten, the cell stays as it is."""
+    """Tests extreme gates: a cell that writes nothing and forgets nothing keeps its value."""
     gates_x, weight, h, c = make_inputs(7)
     gates_x[..., :3] += write
     gates_x[..., 3:6] += forget
