@@ -109,7 +109,10 @@ class Schedule:
 
     def _submit(self, kind: Kind, running: int) -> int:
         """Begin as many jobs as there are workers without one; returns their number."""
-        jobs = self._next(kind)[: self._engine.workers - running]
+        free = self._engine.workers - running
+        if not free:  # twice a second, and naming all jobs takes milliseconds
+            return 0
+        jobs = self._next(kind)[:free]
         for job in jobs:
             self._begin(job)
             self._engine.submit(job)
