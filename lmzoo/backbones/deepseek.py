@@ -7,14 +7,16 @@ their load is balanced by biases instead of a strong auxiliary loss. The default
 `sigmoid=False`, `normalize=False` and `balance_bias=False`. The published configurations start from N(0, 0.02²).
 In Kimi Linear (arXiv 2510.26692) each fourth block has latent attention without positions, and the others have a delta
 rule with decays (`lmzoo.layers.kda`): `pattern = "kda*3 nope"`. Relatives have V3's experts, and attention with grouped
-queries: dots.llm1 (arXiv 2506.05767), GLM-4.5 (arXiv 2508.06471), MiniMax-M2: `pattern = "grouped"`. Deviations: no
-prediction of further tokens (V3 trains with one); rotary pairs are halves and not neighbors; the balance loss is
-computed over a batch and not per sequence; the biases are moved by the optimizer (`lmzoo.layers.experts`).
+queries: dots.llm1 (arXiv 2506.05767), GLM-4.5 (arXiv 2508.06471), MiniMax-M2: `pattern = "grouped"`; K-EXAONE
+(arXiv 2601.01739) has windows in three of four layers and no positions in the others: `"window*3 grouped_nope"`.
+Deviations: no prediction of further tokens (V3 trains with one); rotary pairs are halves and not neighbors; the balance
+loss is computed over a batch and not per sequence; the biases are moved by the optimizer (`lmzoo.layers.experts`).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, ClassVar, Literal
 
 from lmzoo.configs import require, require_between, require_divides, require_experts, require_positive, set_default
@@ -22,17 +24,19 @@ from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
 from lmzoo.layers.kda import KDA
+from lmzoo.layers.late_norm_attention import LateNormAttention
 from lmzoo.layers.latent_attention import LatentAttention
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.mlp import MLP, swiglu_width
-from lmzoo.layers.norm import qk_norm
+from lmzoo.layers.norm import RMSNorm, each_head, qk_norm
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.shared_experts import SharedExperts
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
 
-MIXERS = ("rope", "nope", "kda", "grouped")
+GROUPED = ("grouped", "grouped_nope", "window")
+MIXERS = ("rope", "nope", "kda", *GROUPED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +49,17 @@ class DeepSeekConfig(DecoderConfig):
         {"sigmoid": False, "normalize": False, "balance_bias": False, "n_groups": 4, "top_groups": 1, "n_shared": 0},
         {"pattern": "kda nope"},
         {"pattern": "grouped rope", "qk_norm": "head", "attention_bias": "qkv", "rotary_fraction": 0.5, "n_shared": 0},
+        {"pattern": "window grouped_nope", "window": 5, "qk_norm": "late"},
     )
 
-    pattern: str = "rope"  # mixers, repeated: latent attention with positions or without ("nope"), "kda", "grouped"
+    pattern: str = "rope"  # mixers, repeated: latent ("rope", "nope"), "kda", "grouped", "grouped_nope", "window"
     norm_eps: float = 1e-6  # added to the variance in a normalization
     n_heads: int = 4  # attention heads
     n_kv_heads: int | None = None  # heads of keys and values of "grouped"; None: as many as n_heads
+    window: int = 64  # tokens that layers "window" see, the present one included; they are "grouped" otherwise
     head_dim: int | None = None  # width of a head of "grouped"; None: d_model / n_heads
     rotary_fraction: float = 1.0  # share of the features of a head of "grouped" that is rotated: the first ones
-    qk_norm: Literal["none", "head", "all"] = "none"  # queries and keys of "grouped" are normalized, by head or all
+    qk_norm: Literal["none", "head", "all", "late"] = "none"  # norms of "grouped": by head, of all, after the rotation
     attention_bias: Literal["none", "qkv", "all"] = "none"  # projections of "grouped" with a bias
     q_rank: int | None = None  # features through which queries are projected; None: they are projected directly
     latent_eps: float = 1e-6  # added to the variance in the norms of projected queries, and of keys and values
@@ -85,7 +91,7 @@ class DeepSeekConfig(DecoderConfig):
         super().__post_init__()
         kinds = pattern(self.pattern, self.n_layers, MIXERS)
         set_default(self, "kda_heads", self.n_heads)
-        require_positive(self, "kda_heads", "kda_dim", "d_conv")
+        require_positive(self, "kda_heads", "kda_dim", "d_conv", "window")
         set_default(self, "d_ff", swiglu_width(self.d_model))
         require_positive(self, "d_ff")
         set_default(self, "d_expert", max(1, (self.d_ff or 4) // 4))
@@ -94,7 +100,7 @@ class DeepSeekConfig(DecoderConfig):
         require_positive(self, "n_kv_heads")
         require_divides(self, "n_kv_heads", "n_heads")
         require_between(self, "rotary_fraction", 0, 1)
-        if "grouped" in kinds:
+        if {*kinds} & {*GROUPED}:
             if self.head_dim is None:
                 require_divides(self, "n_heads", "d_model")
             set_default(self, "head_dim", self.d_model // self.n_heads)
@@ -133,24 +139,28 @@ class DeepSeek(Decoder):
         """Returns the mixer of a kind in the pattern."""
         if kind == "kda":
             return self.make_kda(config)
-        return self.make_grouped(config) if kind == "grouped" else self.make_latent(config, kind)
+        return self.make_grouped(config, kind) if kind in GROUPED else self.make_latent(config, kind)
 
     def make_kda(self, config: Any) -> KDA:
         """Returns the delta rule of one block."""
         return KDA(config.d_model, config.kda_heads, config.kda_dim, d_conv=config.d_conv, norm_eps=config.norm_eps)
 
-    def make_grouped(self, config: Any) -> Attention:
+    def make_grouped(self, config: Any, kind: str) -> Attention:
         """Returns attention with grouped queries, as relatives have it."""
-        return Attention(
-            config.d_model,
-            config.n_heads,
-            n_kv_heads=config.n_kv_heads,
-            head_dim=config.head_dim,
-            rope=Rope(config.rope_theta, config.rotary_fraction, parse_rope_scaling(config.rope_scaling)),
-            qk_norm=qk_norm(config.qk_norm, config.norm_eps),
-            bias=config.attention_bias != "none",
-            out_bias=config.attention_bias == "all",
-        )
+        rope = Rope(config.rope_theta, config.rotary_fraction, parse_rope_scaling(config.rope_scaling))
+        options: dict[str, Any] = {
+            "n_kv_heads": config.n_kv_heads,
+            "head_dim": config.head_dim,
+            "window": config.window if kind == "window" else None,
+            "rope": None if kind == "grouped_nope" else rope,
+            "bias": config.attention_bias != "none",
+            "out_bias": config.attention_bias == "all",
+        }
+        if config.qk_norm == "late":
+            late_norm = each_head(partial(RMSNorm, eps=config.norm_eps))
+            return LateNormAttention(config.d_model, config.n_heads, late_norm=late_norm, **options)
+        norm = qk_norm(config.qk_norm, config.norm_eps)
+        return Attention(config.d_model, config.n_heads, qk_norm=norm, **options)
 
     def make_latent(self, config: Any, kind: str) -> LatentAttention:
         """Returns the latent attention of one block. Without positions, the shared features of keys are not rotated."""

@@ -22,6 +22,7 @@ from lmzoo.hf.gptj_relatives import CODEGEN, FALCON, JAIS2, NEMOTRON, OLMO
 from lmzoo.hf.granite import GRANITE, GRANITEMOE, GRANITEMOEHYBRID, GRANITEMOESHARED, HYPERCLOVAX
 from lmzoo.hf.griffin import RECURRENT_GEMMA
 from lmzoo.hf.grouped import DOTS1, GLM4_MOE, MINIMAX_M2, SOLAR_OPEN
+from lmzoo.hf.grouped_relatives import EXAONE_MOE, HUNYUAN_V1_MOE, HY_V3
 from lmzoo.hf.hunyuan import HUNYUAN_V1_DENSE
 from lmzoo.hf.jamba import JAMBA
 from lmzoo.hf.kimi_linear import KIMI_LINEAR
@@ -55,7 +56,7 @@ ARCHITECTURES: Mapping[str, Architecture] = {
         *(GEMMA, GEMMA2, VAULTGEMMA, GEMMA3_TEXT, DIFFLLAMA),
         *(MIXTRAL, QWEN2_MOE, QWEN3_MOE, OLMOE, FLEX_OLMO, GPT_OSS),
         *(DEEPSEEK_V2, DEEPSEEK_V3, GLM4_MOE_LITE, YOUTU, KIMI_LINEAR),
-        *(GLM4_MOE, DOTS1, SOLAR_OPEN, MINIMAX_M2, ERNIE4_5_MOE),
+        *(GLM4_MOE, DOTS1, SOLAR_OPEN, MINIMAX_M2, ERNIE4_5_MOE, HY_V3, HUNYUAN_V1_MOE, EXAONE_MOE),
         *(MAMBA, FALCON_MAMBA, MAMBA2, RECURRENT_GEMMA, XLSTM),
         *(QWEN3_NEXT, QWEN3_5_TEXT, QWEN3_5_MOE_TEXT),
         *(LFM2, LFM2_MOE, MINIMAX, BAMBA, JAMBA, FALCON_H1, NEMOTRON_H, ZAMBA2),

@@ -123,7 +123,7 @@ def _dense_first(config: Config) -> dict[str, Any]:
     n_layers, first = config.layers(), config.value("first_k_dense_replace", 1)
     kinds = config.get("mlp_layer_types")
     if kinds is None:
-        return {"n_dense": max(0, first)}
+        return {"n_dense": min(max(0, first), n_layers)}
     words = config.words("mlp_layer_types", {"dense": "dense", "sparse": "sparse"})
     first = words.count("dense")
     if words != ["dense"] * first + ["sparse"] * (n_layers - first):

@@ -18,7 +18,7 @@ from lmzoo.hf.deepseek import (
 )
 
 
-def _dense(config: Config) -> Mapping[str, Any]:
+def dense(config: Config) -> Mapping[str, Any]:
     """Returns the number of first layers without experts."""
     return DENSE_FIRST.settings(Config({**config, "first_k_dense_replace": 1}))
 
@@ -42,7 +42,7 @@ GLM4_MOE_LITE = Architecture(
     together=(
         Together(ROTARY, partial(latent_attention, kv_heads=20), latent_attention_keys),
         groups(1, 1, 4),
-        Together(("mlp_layer_types",), _dense, DENSE_FIRST.inverse),
+        Together(("mlp_layer_types",), dense, DENSE_FIRST.inverse),
     ),
     aliases={
         "num_local_experts": "n_routed_experts",

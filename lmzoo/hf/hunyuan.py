@@ -39,6 +39,7 @@ def _positions_keys(ours: Settings) -> dict[str, Any]:
     return found
 
 
+POSITIONS = Together(ROPE, _positions, _positions_keys)
 HUNYUAN_V1_DENSE = Architecture(
     model_type="hunyuan_v1_dense",
     classes=("HunYuanDenseV1ForCausalLM",),
@@ -51,6 +52,6 @@ HUNYUAN_V1_DENSE = Architecture(
         "use_qk_norm": Unread(True),
         "eod_token_id": Unused(),
     },
-    together=(Together(ROPE, _positions, _positions_keys),),
+    together=(POSITIONS,),
     fixed={"late_qk_norm": True},
 )

@@ -108,6 +108,7 @@ def _exaone4_keys(ours: Settings) -> dict[str, Any]:
     return {**layers, "sliding_window": ours["window"] if has_windows else None}
 
 
+EXAONE4_LAYERS = Together(("sliding_window", "sliding_window_pattern", "layer_types"), _exaone4, _exaone4_keys)
 EXAONE4 = Architecture(
     model_type="exaone4",
     classes=("Exaone4ForCausalLM",),
@@ -123,10 +124,6 @@ EXAONE4 = Architecture(
         "reorder_qk_norm": Unread(True),
         "max_window_layers": Unused(),
     },
-    together=(
-        rope(),
-        plain_heads(4096, 32),
-        Together(("sliding_window", "sliding_window_pattern", "layer_types"), _exaone4, _exaone4_keys),
-    ),
+    together=(rope(), plain_heads(4096, 32), EXAONE4_LAYERS),
     fixed={"qk_norm": "head"},
 )

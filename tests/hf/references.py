@@ -494,6 +494,48 @@ CASES: dict[str, Case] = {
         },
         {"whole heads": {**rope("linear", factor=3.0), "tie_word_embeddings": True, "num_experts_per_tok": 3}},
     ),
+    "hy_v3": Case(
+        {
+            **MOE,
+            "head_dim": 12,
+            "moe_intermediate_size": 12,
+            "num_shared_experts": 2,
+            "router_scaling_factor": 1.7,
+            "mlp_layer_types": ["dense", "sparse", "sparse"],
+        },
+        {"biases": {"attention_bias": True, "tie_word_embeddings": True, "mlp_layer_types": None, **YARN}},
+    ),
+    "hunyuan_v1_moe": Case(
+        {**LLAMA, "num_experts": 5, "moe_topk": 2, "head_dim": 12},
+        {
+            "list": {"moe_topk": [3, 3, 3], "attention_bias": True, "tie_word_embeddings": True, "head_dim": 8},
+            "alpha": rope("dynamic", factor=1.0, alpha=50.0),
+        },
+    ),
+    "exaone_moe": Case(
+        {
+            **LLAMA,
+            "head_dim": 12,
+            "sliding_window": 5,
+            "sliding_window_pattern": 2,
+            "moe_intermediate_size": 12,
+            "num_experts": 8,
+            "num_experts_per_tok": 4,
+            "num_shared_experts": 2,
+            "n_group": 4,
+            "topk_group": 2,
+        },
+        {
+            "no windows": {"layer_types": 3 * ["full_attention"], "norm_topk_prob": False},
+            "kinds, yarn": {
+                **YARN,
+                "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+                "mlp_layer_types": ["dense", "dense", "sparse"],
+                "routed_scaling_factor": 1.3,
+                "tie_word_embeddings": True,
+            },
+        },
+    ),
     "youtu": Case(
         {key: value for key, value in MLA.items() if key not in MOE_OF_MLA},
         {"lite, tied": {"q_lora_rank": None, "tie_word_embeddings": True}},

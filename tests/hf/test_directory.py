@@ -193,6 +193,19 @@ CREATED: list[tuple[str, dict[str, Any], str]] = [
     ("deepseek", {"pattern": "grouped", "sigmoid": False, "n_kv_heads": 2, "n_shared": 2}, "ernie4_5_moe"),
     ("deepseek", {"pattern": "grouped", "n_kv_heads": 2, "rotary_fraction": 0.5, "routed_scale": 2.0}, "glm4_moe"),
     ("deepseek", {"pattern": "grouped", "qk_norm": "head", "attention_bias": "all", "head_dim": 12}, "dots1"),
+    (
+        "deepseek",
+        {
+            "pattern": "grouped",
+            "qk_norm": "late",
+            "sigmoid": False,
+            "balance_bias": False,
+            "n_dense": 0,
+            "rope_scaling": "ntk factor=50",
+        },
+        "hunyuan_v1_moe",
+    ),
+    ("deepseek", {"pattern": "window grouped_nope", "window": 5, "qk_norm": "head", "top_k": 3}, "exaone_moe"),
     ("deepseek", {"pattern": "grouped", "qk_norm": "all", "n_dense": 0, "n_shared": 0, "head_dim": 12}, "minimax_m2"),
 ]
 
@@ -220,7 +233,7 @@ def test_export_of_a_created_model(family: str, settings: dict[str, Any], model_
 
 def test_export_has_a_created_model_of_each_architecture_that_can_be_written() -> None:
     first = {"ministral", "seed_oss", "opt", "qwen3_5_text"}  # another type has the same settings and comes first
-    first |= {"cwm", "codegen", "ernie4_5", "solar_open"}
+    first |= {"cwm", "codegen", "ernie4_5", "solar_open", "hy_v3"}
     first |= {"gemma", "glm4_moe_lite", "helium", "internlm3", "iquestcoder", "jais2", "qwen3_5_moe_text", "youtu"}
     written = {name for name, each in ARCHITECTURES.items() if each.can_be_written}
     assert written == {model_type for _, _, model_type in CREATED} | first

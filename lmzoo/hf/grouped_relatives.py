@@ -1,0 +1,150 @@
+"""Hy3, HunYuan with experts and K-EXAONE in transformers: more relatives of DeepSeek-V3 with grouped queries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unread, Unused, refused
+from lmzoo.hf.deepseek import DENSE_FIRST, MTP_LAYER, groups
+from lmzoo.hf.deepseek_relatives import dense
+from lmzoo.hf.grouped import WEIGHTS
+from lmzoo.hf.hunyuan import POSITIONS
+from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
+from lmzoo.hf.layouts import Either, gate_and_up
+from lmzoo.hf.llama import BIASES
+from lmzoo.hf.olmo2 import EXAONE4_LAYERS
+from lmzoo.hf.weights import Weights
+from lmzoo.hf.windows import window_keys
+
+_MLP, _OURS = "model.layers.{i}.mlp.", "blocks.{i}.1.inner."
+
+
+def _shared(*modules: str) -> Weights:
+    """Returns the names of the experts that read every token, in the first of these modules that is there."""
+    return {
+        f"{_OURS}shared.up.weight": Either(tuple(gate_and_up(f"{_MLP}{module}.") for module in modules)),
+        f"{_OURS}shared.down.weight": Either(tuple(f"{_MLP}{module}.down_proj.weight" for module in modules)),
+    }
+
+
+KEYS: dict[str, Key] = {
+    **ATTENTION,
+    "rms_norm_eps": To("norm_eps", 1e-5),
+    "hidden_act": SWIGLU,
+    "tie_word_embeddings": To("tie_embeddings", default=False),
+    "output_router_logits": Unused(),
+    "num_nextn_predict_layers": Unused(),  # of multi-token prediction
+}
+HY_V3 = Architecture(
+    model_type="hy_v3",
+    classes=("HYV3ForCausalLM",),
+    family="deepseek",
+    weights={
+        **WEIGHTS,
+        **_shared("shared_mlp", "shared_experts"),
+        f"{_OURS}router.weight": Either((f"{_MLP}router.gate.weight", f"{_MLP}gate.weight")),
+        f"{_OURS}choice_bias": Either((f"{_MLP}expert_bias", f"{_MLP}e_score_correction_bias")),
+    },
+    keys={
+        **KEYS,
+        "num_key_value_heads": To("n_kv_heads", 8),
+        "head_dim": To("head_dim", 128),
+        "attention_bias": To("attention_bias", default=False, values=BIASES),
+        "mlp_bias": Only(False),
+        "moe_intermediate_size": To("d_expert", 1536),
+        "num_experts": To("n_experts", 192),
+        "num_experts_per_tok": To("top_k", 8),
+        "num_shared_experts": To("n_shared", 1),
+        "router_scaling_factor": To("routed_scale", 2.826),
+        "enable_moe_fp32_combine": Unused(),  # of 16-bit weights
+        "first_k_dense_replace": Unread(1),  # transformers reads mlp_layer_types
+    },
+    together=(rope(11158840.0), Together(("mlp_layer_types",), dense, DENSE_FIRST.inverse)),
+    aliases={"num_local_experts": "num_experts"},
+    fixed={"pattern": "grouped", "qk_norm": "head"},
+    buffers=MTP_LAYER,
+)
+
+
+def _same_in_all_layers(config: Config) -> dict[str, Any]:
+    """Returns the number of experts for each token, which is one number or one for each layer."""
+    found = config.value("moe_topk", 1, int, list)
+    if isinstance(found, list):
+        if len({*map(repr, found)}) != 1:
+            raise refused("moe_topk", found, "must be the same in all layers")
+        found = found[0]
+    return {"top_k": Config(moe_topk=found).value("moe_topk", 1)}
+
+
+HUNYUAN_V1_MOE = Architecture(
+    model_type="hunyuan_v1_moe",
+    classes=("HunYuanMoEV1ForCausalLM",),
+    family="deepseek",
+    weights={
+        **WEIGHTS,
+        **_shared("shared_mlp"),
+        "blocks.{i}.0.inner.late_q_norm.weight": "model.layers.{i}.self_attn.query_layernorm.weight",
+        "blocks.{i}.0.inner.late_k_norm.weight": "model.layers.{i}.self_attn.key_layernorm.weight",
+        f"{_OURS}router.weight": f"{_MLP}gate.wg.weight",
+    },
+    keys={
+        **{key: meaning for key, meaning in KEYS.items() if key != "intermediate_size"},
+        "intermediate_size": To("d_expert"),
+        "head_dim": To("head_dim", null=False),
+        "attention_bias": To("attention_bias", default=False, values=BIASES),
+        "num_experts": To("n_experts", 1),
+        "norm_topk_prob": Unread(True),
+        "routed_scaling_factor": Unread(1.0),
+        "use_qk_norm": Unread(True),
+        "use_mixed_mlp_moe": Unread(True),
+        "mlp_bias": Unread(False),
+        **{key: Unread(False) for key in ("use_cla", "use_mla", "group_limited_greedy", "moe_drop_tokens")},
+        "moe_layer_num_skipped": Unread(0),
+        "eod_token_id": Unused(),
+    },
+    together=(
+        POSITIONS,
+        Together(("moe_topk",), _same_in_all_layers, lambda ours: {"moe_topk": ours["top_k"]}),
+    ),
+    aliases={"num_local_experts": "num_experts", "num_experts_per_tok": "moe_topk"},
+    fixed={"pattern": "grouped", "qk_norm": "late", "n_dense": 0, "n_shared": 1}
+    | {"sigmoid": False, "balance_bias": False},
+)
+
+
+def _layers(config: Config) -> dict[str, Any]:
+    """Returns the layers and their window: those without one have no positions."""
+    if config.get("sliding_window", 4096) is None:
+        raise refused("sliding_window", None, "must be a number")
+    found = EXAONE4_LAYERS.settings(config)
+    return {**found, "pattern": found["pattern"].replace("nope", "grouped_nope")}
+
+
+_LAYERS_KEYS = window_keys({"sliding_attention": "window", "full_attention": "grouped_nope"})
+
+
+EXAONE_MOE = Architecture(
+    model_type="exaone_moe",
+    classes=("ExaoneMoeForCausalLM",),
+    family="deepseek",
+    weights={
+        **WEIGHTS,
+        f"{_OURS}choice_bias": Either(
+            (f"{_MLP}e_score_correction_bias", f"{_MLP}gate.e_score_correction_bias"),
+        ),
+    },
+    keys={
+        **KEYS,
+        "num_key_value_heads": To("n_kv_heads", 32),
+        "head_dim": To("head_dim", None),
+        "moe_intermediate_size": To("d_expert", 1024),
+        "num_experts": To("n_experts", 64),
+        "num_shared_experts": To("n_shared", 1),
+        "routed_scaling_factor": To("routed_scale", 2.5),
+        "norm_topk_prob": To("normalize", default=True),
+    },
+    together=(rope(), Together(EXAONE4_LAYERS.keys, _layers, _LAYERS_KEYS), groups(1, 1, 8), DENSE_FIRST),
+    aliases={"num_local_experts": "num_experts"},
+    fixed={"qk_norm": "head"},
+    buffers=("*mtp.*",),
+)
