@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
-from lmzoo.hf.keys import ATTENTION, SWIGLU, rope, scaling_keys
+from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.layouts import gate_and_up
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba2 import LIMITS, MIXER_HEADS, mixer
+from lmzoo.hf.rotary import rope, scaling_keys
 from lmzoo.hf.weights import Weights
 
 _LAYER = "model.layers.{i}."

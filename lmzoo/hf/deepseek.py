@@ -8,9 +8,10 @@ from functools import partial
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
-from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope, yarn_magnitude
+from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.layouts import Neighbors, gate_and_up
 from lmzoo.hf.mixtral import experts
+from lmzoo.hf.rotary import ROPE, rope, yarn_magnitude
 from lmzoo.hf.weights import Head, Weights
 from lmzoo.layers.rope_scaling import Yarn
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.grouped import WEIGHTS
-from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
+from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.layouts import Either, Squeezed
 from lmzoo.hf.neighbors import neighbors
+from lmzoo.hf.rotary import rope
 
 _BIASES = tuple(
     f"model.layers.{{i}}.mlp.{place}.e_score_correction_bias" for place in ("moe_statics", "gate.moe_statics")

@@ -6,8 +6,9 @@ from dataclasses import replace
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused
-from lmzoo.hf.keys import ATTENTION, GELU_TANH, ROPE, rope, ropes_by_kind, scaling_keys
+from lmzoo.hf.keys import ATTENTION, GELU_TANH
 from lmzoo.hf.llama import WEIGHTS as LLAMA
+from lmzoo.hf.rotary import ROPE, rope, ropes_by_kind, scaling_keys
 from lmzoo.hf.weights import Weights
 from lmzoo.hf.windows import all_but_each, window_keys
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from lmzoo.hf.architecture import Architecture, Only, To, Unread, Unused
-from lmzoo.hf.keys import GELUS, SIZES, rope
+from lmzoo.hf.keys import GELUS, SIZES
 from lmzoo.hf.layouts import PerHead, qkv_rows
+from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Head, Weights
 
 WEIGHTS: Weights = {

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
-from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope, rope_keys
+from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.layouts import Interleaved, Transposed
 from lmzoo.hf.llama import BIASES, KINDS
 from lmzoo.hf.llama import WEIGHTS as LLAMA
+from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
 from lmzoo.hf.windows import window_keys
 
@@ -31,12 +32,6 @@ _YARN = {
     "truncate": False,
     "original_max_position_embeddings": 4096,
 }
-
-
-def _positions(config: Config) -> dict[str, Any]:
-    """Returns the rotary positions, by default YaRN as in the released models."""
-    given = config.table("rope_scaling") or config.get("rope_parameters") is not None
-    return dict(rope(150000.0).settings(config if given else Config({**config, "rope_parameters": _YARN})))
 
 
 def _windows(config: Config) -> dict[str, Any]:
@@ -72,7 +67,7 @@ GPT_OSS = Architecture(
     weights=WEIGHTS,
     keys=KEYS,
     together=(
-        Together(ROPE, _positions, rope_keys),
+        rope(150000.0, default=_YARN),
         Together(("sliding_window", "layer_types"), _windows, window_keys(KINDS)),
     ),
     aliases={"num_experts": "num_local_experts", "experts_per_token": "num_experts_per_tok"},

@@ -9,9 +9,10 @@ from typing import Any
 
 from lmzoo.hf import keys as shared
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unread, Unused
-from lmzoo.hf.keys import EVERY, GELU_TANH, SWIGLU, plain_heads, rope
+from lmzoo.hf.keys import EVERY, GELU_TANH, SWIGLU, plain_heads
 from lmzoo.hf.layouts import Neighbors, Rows, Source, Stacked, Transposed, gate_and_up
 from lmzoo.hf.llama import BIASES, QKV_BIASES
+from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Head, Weights
 from lmzoo.hf.windows import all_but_each
 

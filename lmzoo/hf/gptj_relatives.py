@@ -9,9 +9,10 @@ from torch import Tensor
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, refused
 from lmzoo.hf.gptj import FRAME, GATED, GPTJ, GPTJ_WEIGHTS, LAYER, SIZES, both, halves, head, parallel, qkv, rotary_dim
-from lmzoo.hf.keys import EVERY, GELUS, SWIGLU, plain_heads, rope
+from lmzoo.hf.keys import EVERY, GELUS, SWIGLU, plain_heads
 from lmzoo.hf.layouts import Layout, Neighbors, PerGroup, Rows, Source
 from lmzoo.hf.llama import BIASES, all_biases
+from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Reader, Weights
 from lmzoo.hf.writer import Writer
 

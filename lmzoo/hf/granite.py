@@ -18,10 +18,11 @@ from lmzoo.hf.architecture import (
     refused,
 )
 from lmzoo.hf.bamba import WEIGHTS as BAMBA
-from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, plain_heads, rope
+from lmzoo.hf.keys import ATTENTION, SWIGLU, plain_heads
 from lmzoo.hf.layouts import Either, Source
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba2 import LIMITS, MIXER_HEADS
+from lmzoo.hf.rotary import ROPE, rope
 from lmzoo.hf.weights import Weights
 
 _LAYER, _MOE, _SHARED = "model.layers.{i}.", "model.layers.{i}.block_sparse_moe.", "model.layers.{i}.shared_mlp."

@@ -9,8 +9,9 @@ from typing import Any
 import torch
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused, refused
-from lmzoo.hf.keys import EVERY, GELU_TANH, ROPE, rope
+from lmzoo.hf.keys import EVERY, GELU_TANH
 from lmzoo.hf.layouts import InLayer, Rows, Source, Squeezed, gate_and_up, qkv_rows
+from lmzoo.hf.rotary import ROPE, rope
 from lmzoo.hf.weights import Head, Weights
 
 MODEL: Weights = {

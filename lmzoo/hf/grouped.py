@@ -6,11 +6,12 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, To, Together, Unused, refused
 from lmzoo.hf.deepseek import MTP_LAYER, V3, groups
-from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
+from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.layouts import Either
 from lmzoo.hf.llama import BIASES, KINDS, QKV_BIASES
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mixtral import NORMS, experts
+from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
 
 _MLP, _OLD = "model.layers.{i}.mlp.", "model.layers.{i}.block_sparse_moe."

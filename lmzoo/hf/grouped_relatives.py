@@ -9,10 +9,11 @@ from lmzoo.hf.deepseek import DENSE_FIRST, MTP_LAYER, groups
 from lmzoo.hf.deepseek_relatives import dense
 from lmzoo.hf.grouped import WEIGHTS
 from lmzoo.hf.hunyuan import POSITIONS
-from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
+from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.layouts import Either, gate_and_up
 from lmzoo.hf.llama import BIASES
 from lmzoo.hf.olmo2 import EXAONE4_LAYERS
+from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
 from lmzoo.hf.windows import window_keys
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Settings, To, Together, Unread, Unused, refused
-from lmzoo.hf.keys import ROPE, rope
 from lmzoo.hf.llama import BIASES, KEYS
 from lmzoo.hf.llama import WEIGHTS as LLAMA
+from lmzoo.hf.rotary import ROPE, rope
 from lmzoo.hf.weights import Weights
 from lmzoo.layers.rope_scaling import NTK
 

@@ -6,9 +6,10 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.deepseek import DENSE_FIRST, groups
-from lmzoo.hf.keys import EVERY, ROPE, SWIGLU
+from lmzoo.hf.keys import EVERY, SWIGLU
 from lmzoo.hf.layouts import Either, Rows, Source, Squeezed, gate_and_up
 from lmzoo.hf.mixtral import experts
+from lmzoo.hf.rotary import ROPE
 from lmzoo.hf.weights import Head, Weights
 
 _MIXER, _MLP, _MOE = "model.layers.{i}.self_attn.", "model.layers.{i}.mlp.", "model.layers.{i}.block_sparse_moe."

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
-from lmzoo.hf.keys import SIZES, rope
+from lmzoo.hf.keys import SIZES
 from lmzoo.hf.layouts import Either, Rows, Squeezed, qkv_rows
+from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Head, Weights
 
 _LAYER = "model.layers.{i}."

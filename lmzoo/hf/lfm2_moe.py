@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
-from lmzoo.hf.keys import SIZES, rope
+from lmzoo.hf.keys import SIZES
 from lmzoo.hf.lfm2 import WEIGHTS as LFM2
 from lmzoo.hf.mixtral import experts
+from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
 
 _FF = "model.layers.{i}.feed_forward."

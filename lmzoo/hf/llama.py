@@ -16,8 +16,9 @@ from lmzoo.hf.architecture import (
     layer_words,
     refused,
 )
-from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
+from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.layouts import gate_and_up, qkv_rows
+from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Head, Weights
 
 WEIGHTS: Weights = {

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, refused
-from lmzoo.hf.keys import ROPE, rope, rope_keys
 from lmzoo.hf.llama import BIASES, KEYS, KINDS, MLP_BIAS, WEIGHTS
+from lmzoo.hf.rotary import rope
 from lmzoo.hf.windows import window_keys
 
 
@@ -65,22 +65,24 @@ BOTH_BIASES: dict[str, Key] = {
     "attention_bias": To("attention_bias", default=False, values=BIASES),
     "mlp_bias": MLP_BIAS,
 }
-_LLAMA3 = {"rope_type": "llama3", "factor": 16.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+_LONG = {
+    **LLAMA3,
+    "factor": 16.0,
+    "rope_theta": 1e6,
+    "original_max_position_embeddings": 8192,
+}  # beside rope_theta, too
 
 
 def _cwm(config: Config) -> dict[str, Any]:
-    """Returns the window, which three of four layers have, and the rotary positions, by default scaled."""
-    if config.get("rope_parameters") is None and not config.table("rope_scaling"):
-        default = {**_LLAMA3, "rope_theta": 1e6, "original_max_position_embeddings": 8192}  # also beside rope_theta
-        config = Config({**config, "rope_parameters": default})
+    """Returns the window, which three of four layers have."""
     kinds = ["sliding_attention" if layer % 4 else "full_attention" for layer in range(config.layers())]
     kinds = config.get("layer_types") or kinds
-    return {**rope(1e6).settings(config), **_windows(Config({"sliding_window": 8192, **config, "layer_types": kinds}))}
+    return _windows(Config({"sliding_window": 8192, **config, "layer_types": kinds}))
 
 
 def _cwm_keys(ours: Settings) -> dict[str, Any]:
-    windows = {key: value for key, value in _windows_keys(ours).items() if value is not None}
-    return {**rope_keys(ours), **windows}
+    return {key: value for key, value in _windows_keys(ours).items() if value is not None}
 
 
 CWM = Architecture(
@@ -90,7 +92,7 @@ CWM = Architecture(
     weights=WEIGHTS,
     keys={**KEYS, "rms_norm_eps": To("norm_eps", 1e-5), "num_key_value_heads": To("n_kv_heads", 8)}
     | {"head_dim": To("head_dim", 128)},
-    together=(Together((*ROPE, "sliding_window", "layer_types"), _cwm, _cwm_keys),),
+    together=(rope(1e6, default=_LONG), Together(("sliding_window", "layer_types"), _cwm, _cwm_keys)),
     written={"bos_token_id": 0},  # transformers does not take null
 )
 IQUESTCODER = Architecture(

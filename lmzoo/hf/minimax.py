@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any, cast
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words
-from lmzoo.hf.keys import ATTENTION, SWIGLU, rope
+from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.layouts import InLayer, PerHead, Source
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mixtral import WEIGHTS as MIXTRAL
+from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
 
 _MIXER = "model.layers.{i}.self_attn."

@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, refused
-from lmzoo.hf.keys import ATTENTION, SWIGLU, plain_heads, rope
+from lmzoo.hf.keys import ATTENTION, SWIGLU, plain_heads
 from lmzoo.hf.layouts import Either, Rows, Stacked
 from lmzoo.hf.llama import BIASES
 from lmzoo.hf.llama import WEIGHTS as LLAMA
+from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
 
 

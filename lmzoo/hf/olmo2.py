@@ -17,9 +17,10 @@ from lmzoo.hf.architecture import (
     layer_words,
     refused,
 )
-from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, plain_heads, rope, ropes_by_kind, scaling_keys
+from lmzoo.hf.keys import ATTENTION, SWIGLU, plain_heads
 from lmzoo.hf.llama import INV_FREQ
 from lmzoo.hf.llama import WEIGHTS as LLAMA
+from lmzoo.hf.rotary import ROPE, rope, ropes_by_kind, scaling_keys
 from lmzoo.hf.weights import Weights
 
 _OTHERS = ("before.weight", "q_norm.weight", "k_norm.weight")

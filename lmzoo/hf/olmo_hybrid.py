@@ -9,9 +9,10 @@ from torch import Tensor
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.gated_deltanet import WEIGHTS as DELTA
-from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope
+from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.layouts import Either, Layout, Rows, Source, Squeezed, concatenated
 from lmzoo.hf.olmo2 import WEIGHTS as OLMO2
+from lmzoo.hf.rotary import ROPE, rope
 from lmzoo.hf.weights import Reader, Weights
 from lmzoo.hf.writer import Writer
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, To, Together, refused
-from lmzoo.hf.keys import rope
 from lmzoo.hf.llama import KINDS, QKV_BIASES, windows_keys
 from lmzoo.hf.mixtral import EACH, QWEN3_MOE, only_experts
 from lmzoo.hf.qwen3_next import EXPERTS
+from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
 
 WEIGHTS: Weights = {**EACH, **EXPERTS}

@@ -20,10 +20,11 @@ from lmzoo.hf.architecture import (
     layer_words,
     refused,
 )
-from lmzoo.hf.keys import ATTENTION, ROPE, SWIGLU, rope
+from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.layouts import Either, Layout, Rows, Source, Squeezed, gate_and_up
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mixtral import experts
+from lmzoo.hf.rotary import ROPE, rope
 from lmzoo.hf.weights import Reader, Weights
 from lmzoo.hf.writer import Writer
 

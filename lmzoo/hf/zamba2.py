@@ -18,9 +18,10 @@ from lmzoo.hf.architecture import (
     layer_words,
     refused,
 )
-from lmzoo.hf.keys import ROPE, SIZES, rope
+from lmzoo.hf.keys import SIZES
 from lmzoo.hf.layouts import Rows, Source, qkv_rows
 from lmzoo.hf.mamba2 import mixer
+from lmzoo.hf.rotary import ROPE, rope
 from lmzoo.hf.weights import Head, Weights
 
 _KINDS = {"mamba": "mamba2", "linear_attention": "mamba2", "hybrid": "shared"}
