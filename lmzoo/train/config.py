@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Literal
 
 from lmzoo.configs import is_number, require, require_at_most, require_between, require_positive, to_dict
@@ -78,7 +79,8 @@ class TrainConfig:
         """Return the same settings with a number for each None: these are stored in the run and used by the trainer."""
         eval_every = max(1, self.steps // 10) if self.eval_every is None else self.eval_every
         numbers: dict[str, Any] = {
-            "min_learning_rate": self.learning_rate / 10,
+            # In decimal figures: a tenth of 0.003 is 0.0003, which people read, not 0.00030000000000000003.
+            "min_learning_rate": float(Decimal(repr(float(self.learning_rate))) / 10),
             "warmup_steps": min(100, self.steps // 20),
             "eval_every": eval_every,
             "checkpoint_every": eval_every,

@@ -52,6 +52,11 @@ def test_resolved_replaces_each_none_by_a_number() -> None:
     assert None not in configs.to_dict(config).values()
 
 
+def test_resolved_has_a_final_rate_as_people_write_it() -> None:
+    for rate, tenth in ((0.003, "0.0003"), (0.006, "0.0006"), (7e-4, "7e-05"), (1e-3, "0.0001"), (2, "0.2")):
+        assert repr(TrainConfig(learning_rate=rate).resolved().min_learning_rate) == tenth
+
+
 def test_resolved_keeps_given_settings() -> None:
     given = TrainConfig(steps=7, min_learning_rate=0.0, warmup_steps=0, eval_every=2, checkpoint_every=3, seed=5)
     assert configs.to_dict(given.resolved()) == configs.to_dict(given)
