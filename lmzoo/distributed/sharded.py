@@ -18,7 +18,7 @@ from torch import Tensor
 
 from lmzoo import files
 from lmzoo.errors import CheckpointError
-from lmzoo.storage import atomic
+from lmzoo.storage import reading
 from lmzoo.storage.safetensors import open_tensors
 
 _SHARD = re.compile(r"shard-\d+-model-\d+-of-\d+\.safetensors")  # torch's names
@@ -44,7 +44,7 @@ def write_shards(tensors: Mapping[str, Tensor], folder: Path) -> None:
         raise OSError(f"a process could not write its shard: {error}") from failure
 
 
-def shard_shapes(folder: atomic.Folder) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
+def shard_shapes(folder: reading.Folder) -> dict[str, tuple[tuple[int, ...], torch.dtype]]:
     """Return (shape, dtype) of every tensor that is stored in shards; empty for a checkpoint without shards.
 
     Raises `CheckpointError` if a file is damaged, or if the shards of a tensor leave a gap or overlap.
@@ -63,7 +63,7 @@ def shard_shapes(folder: atomic.Folder) -> dict[str, tuple[tuple[int, ...], torc
     return {key: _joined(folder.path, key, found) for key, found in pieces.items()}
 
 
-def read_shards(folder: atomic.Folder, into: Mapping[str, Tensor]) -> None:
+def read_shards(folder: reading.Folder, into: Mapping[str, Tensor]) -> None:
     """Fill the tensors of `into`, full or sharded over any number of ranks, with the shapes of `shard_shapes`.
 
     Raises `CheckpointError`.
@@ -72,7 +72,7 @@ def read_shards(folder: atomic.Folder, into: Mapping[str, Tensor]) -> None:
 
     unlisted = {path.name for path in folder.path.glob("*.safetensors")} - {*folder.sizes}
     if unlisted:  # torch's reader would read every file in the folder
-        raise CheckpointError(f"{folder.path / min(unlisted)}: is not listed in {atomic.MANIFEST}")
+        raise CheckpointError(f"{folder.path / min(unlisted)}: is not listed in {reading.MANIFEST}")
     reader = checkpoint.HuggingFaceStorageReader(str(folder.path))
     with warnings.catch_warnings():
         warnings.filterwarnings(

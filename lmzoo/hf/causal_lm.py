@@ -29,7 +29,7 @@ from lmzoo.inference.weights import cast_weights
 from lmzoo.layers.stack import outermost_stacks
 from lmzoo.losses import IGNORE_INDEX, cross_entropy
 from lmzoo.model import LanguageModel
-from lmzoo.storage import atomic, models
+from lmzoo.storage import models, reading
 
 
 class LmzooForCausalLM(PreTrainedModel, GenerationMixin):
@@ -71,7 +71,7 @@ class LmzooForCausalLM(PreTrainedModel, GenerationMixin):
         Raises `CheckpointError` for a tensor that is missing or left over, which transformers only reports.
         """
         folder = Path(str(pretrained_model_name_or_path), options.get("subfolder") or "")
-        if os.path.lexists(folder / atomic.MANIFEST):
+        if os.path.lexists(folder / reading.MANIFEST):
             models.check_saved(folder)
         elif (folder / CONFIG_FILE).is_file() and not options.get("variant"):  # which has other names of files
             check_own(folder)

@@ -22,7 +22,7 @@ from lmzoo.hf.own import is_own, own_architecture, own_model
 from lmzoo.hf.shards import Shards, open_files
 from lmzoo.hf.weights import Reader, Weights, check_used, not_tied, tied_heads
 from lmzoo.hf.wrappers import unwrapped
-from lmzoo.storage import atomic, fingerprint, models
+from lmzoo.storage import fingerprint, models, reading
 
 if TYPE_CHECKING:
     from lmzoo.model import LanguageModel, ModelConfig
@@ -33,10 +33,10 @@ _CHUNK = 16 << 20  # bytes of a tensor that are copied before their pages are gi
 
 def is_checkpoint(folder: str | Path) -> bool:
     """True for a folder with a config.json in the form of Hugging Face, of transformers or of lmzoo itself."""
-    if os.path.lexists(Path(folder) / atomic.MANIFEST) or not os.path.isfile(Path(folder) / CONFIG_FILE):
+    if os.path.lexists(Path(folder) / reading.MANIFEST) or not os.path.isfile(Path(folder) / CONFIG_FILE):
         return False
     try:
-        config = atomic.read_json(Path(folder) / CONFIG_FILE, links=True)
+        config = reading.read_json(Path(folder) / CONFIG_FILE, links=True)
         return is_own(config) or "lmzoo" not in config
     except CheckpointError:
         return True
@@ -53,7 +53,7 @@ def load_checkpoint(
     """
     folder = Path(folder)
     where = folder / CONFIG_FILE
-    config = Config(atomic.read_json(where, links=True))
+    config = Config(reading.read_json(where, links=True))
     if is_own(config):
         return models.moved(_load_own(folder, config), dtype, device)
     try:
@@ -96,7 +96,7 @@ def _load_own(folder: Path, config: Config) -> LanguageModel:
 
 def check_own(folder: Path) -> None:
     """Checks a directory in lmzoo's own form, without memory for a model. Raises `CheckpointError`, one line."""
-    _opened_own(folder, Config(atomic.read_json(folder / CONFIG_FILE, links=True)))
+    _opened_own(folder, Config(reading.read_json(folder / CONFIG_FILE, links=True)))
 
 
 def _opened_own(folder: Path, config: Config) -> tuple[Shards, Weights, type[LanguageModel], ModelConfig]:

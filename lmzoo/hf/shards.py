@@ -18,7 +18,7 @@ from torch import Tensor
 from lmzoo.errors import CheckpointError
 from lmzoo.hf.architecture import Architecture, refused
 from lmzoo.hf.weights import Head, Weights
-from lmzoo.storage import atomic
+from lmzoo.storage import reading
 from lmzoo.storage.mapped import MappedTensors
 
 ONE_FILE = "model.safetensors"
@@ -112,7 +112,7 @@ def open_files(folder: Path) -> list[MappedTensors]:
 
 def weight_map(path: Path) -> dict[str, str]:
     """Returns the file of each tensor by its name."""
-    places = atomic.read_json(path, links=True).get("weight_map")
+    places = reading.read_json(path, links=True).get("weight_map")
     if not isinstance(places, dict) or not places:
         raise CheckpointError(f"{path}: must hold weight_map, an object with the file of each tensor")
     for shard in places.values():

@@ -24,14 +24,14 @@ from lmzoo.ops.kernels import kernels_used
 from lmzoo.runs.origin import START, TEACHER, Start, Teacher
 from lmzoo.runs.spec import RunSpec, apply_settings
 from lmzoo.runs.validation import VALIDATION_FILE, write_validation
-from lmzoo.storage import atomic, checkpoints
+from lmzoo.storage import atomic, checkpoints, reading
+from lmzoo.storage.names import PART_BYTES, PATH_BYTES, TEMPORARY
 from lmzoo.train.config import ResolvedTrainConfig
 from lmzoo.train.precision import resolve_precision
 from lmzoo.train.schedule import decay_start
 
 CONFIG_FILE = "config.toml"
 FORMAT = 2  # version of config.toml; version 1 had no version number and did not record derived settings
-_NAME_BYTES, _PART_BYTES = 4000, 255  # limits of the length of a path and of a name in it
 _PATHS = {"data": ("data",), START: ("path", "tokenizer"), TEACHER: ("path",)}  # settings that name a place
 _BEFORE_CONFIG = {  # left by an early kill
     *(TOKENIZER_FILE, f".{TOKENIZER_FILE}.writing", VALIDATION_FILE, f".{VALIDATION_FILE}.writing"),
@@ -61,7 +61,7 @@ def _require_usable_name(folder: Path) -> None:
         name = str(folder).encode()
     except UnicodeEncodeError:
         raise ConfigError(f"out={folder} must be a name in UTF-8") from None
-    if b"\0" in name or len(name) > _NAME_BYTES or any(len(part.encode()) > _PART_BYTES for part in folder.parts):
+    if b"\0" in name or len(name) > PATH_BYTES or any(len(part.encode()) > PART_BYTES for part in folder.parts):
         raise ConfigError(f"out={folder} is too long for a name of a directory, or has a NUL character")
 
 
@@ -83,7 +83,7 @@ def has_checkpoint(run: Path) -> bool:
     """Return True if any checkpoint was committed, damaged or not. Raises `CheckpointError`."""
     folder = run / checkpoints.FOLDER
     try:
-        return os.path.lexists(folder) and any(not path.name.endswith(atomic.TEMPORARY) for path in folder.iterdir())
+        return os.path.lexists(folder) and any(not path.name.endswith(TEMPORARY) for path in folder.iterdir())
     except OSError as error:
         raise CheckpointError(f"{folder}: cannot be read: {files.reason(error)}") from error
 
@@ -143,7 +143,7 @@ def read_tables(run: Path) -> dict[str, Any]:
     if not os.path.lexists(path):
         raise CheckpointError(f"{run}: is not a run: it has no {CONFIG_FILE}")
     for file in (path, run / TOKENIZER_FILE):
-        atomic.regular_size(file)  # refuses links, which may lead out of the run
+        reading.regular_size(file)  # refuses links, which may lead out of the run
     tables = configs.load_toml(path)
     if tables.get("lmzoo", 1) not in range(1, FORMAT + 1):
         raise CheckpointError(

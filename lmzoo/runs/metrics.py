@@ -9,7 +9,7 @@ from typing import Any, TypeGuard
 
 from lmzoo import files
 from lmzoo.errors import CheckpointError
-from lmzoo.storage import atomic
+from lmzoo.storage import atomic, reading
 from lmzoo.train.events import EndEvent, EvalEvent, Event, SavingEvent, StepEvent
 
 METRICS_FILE = "metrics.jsonl"
@@ -107,7 +107,7 @@ def _lines(path: Path) -> tuple[list[dict[str, Any]], int]:
     """Return the valid lines and the number of invalid ones, which are damaged or were cut short by a kill."""
     if not os.path.lexists(path):
         return [], 0
-    atomic.regular_size(path)
+    reading.regular_size(path)
     lines: list[dict[str, Any]] = []
     unreadable = 0
     try:

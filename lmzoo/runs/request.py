@@ -14,7 +14,7 @@ from lmzoo.runs.origin import START, TEACHER
 from lmzoo.runs.saved import is_run
 from lmzoo.runs.spec import DEFAULT_DATA, RunSpec, make_spec
 from lmzoo.runs.start import start_spec
-from lmzoo.storage import atomic
+from lmzoo.storage import reading
 
 RUNS = Path("runs")  # where a run is made if no directory is named
 
@@ -66,7 +66,7 @@ def make_request(
             raise ConfigError(f"out={given} cannot be given with the run {run}, which continues where it is")
         spec = read_spec(run, settings, data=data, tokenizer=tokenizer, teacher=teacher)
         return Request(spec, run, resume, prolong)
-    if name not in registry.list_models() and os.path.isfile(run / atomic.MANIFEST):
+    if name not in registry.list_models() and os.path.isfile(run / reading.MANIFEST):
         raise ConfigError(f"{run} is a saved model: --from {run} trains it further")
     if teacher is not None:
         raise ConfigError(f"{TEACHER}={teacher} needs a trained model to start from: --from RUN|MODEL")

@@ -37,7 +37,7 @@ from lmzoo.runs.out_of_memory import explain_out_of_memory
 from lmzoo.runs.saved import Run, evaluate_run, evaluate_run_positions, load_run
 from lmzoo.runs.spec import ANY_VOCAB_SIZE, RunSpec, make_spec
 from lmzoo.runs.start import freeze, load_start, make_objective
-from lmzoo.storage import atomic, checkpoints, models
+from lmzoo.storage import atomic, checkpoints, models, reading
 from lmzoo.train.checkpoint import (
     TrainingState,
     copy_weights,
@@ -345,11 +345,11 @@ def _train(trainer: Trainer, spec: RunSpec, listeners: Sequence[Listener], flops
     return state
 
 
-def _newest(run: Path, ranks: Ranks) -> tuple[atomic.Folder | None, list[str]]:
+def _newest(run: Path, ranks: Ranks) -> tuple[reading.Folder | None, list[str]]:
     """Broadcast rank 0's `newest_valid`: only rank 0 may rename damaged checkpoints."""
     if not ranks.is_main:
         step = ranks.all_reduce_max(0) - 1
-        return (None if step < 0 else atomic.open_folder(checkpoints.path_of(run, step))), []
+        return (None if step < 0 else reading.open_folder(checkpoints.path_of(run, step))), []
     atomic.clean(run)
     atomic.clean(run / checkpoints.FOLDER)
     folder, notes = newest_valid(run)

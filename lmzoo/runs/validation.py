@@ -16,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 from lmzoo import files
 from lmzoo.data.store import TokenSplit
 from lmzoo.errors import CheckpointError
-from lmzoo.storage import atomic
+from lmzoo.storage import atomic, reading
 
 VALIDATION_FILE = "validation.safetensors"
 MAX_BYTES = 16 << 20
@@ -41,7 +41,7 @@ def read_validation(run: Path, vocab_size: int) -> TokenSplit | None:
     path = run / VALIDATION_FILE
     if not path.is_symlink() and not path.exists():
         return None
-    if atomic.regular_size(path) > MAX_BYTES + _MAX_HEADER:
+    if reading.regular_size(path) > MAX_BYTES + _MAX_HEADER:
         raise CheckpointError(f"{path}: is larger than {MAX_BYTES + _MAX_HEADER} bytes")
     try:
         files.open_regular(path).close()  # the package does not say why it cannot open a file

@@ -9,50 +9,25 @@ from __future__ import annotations
 import errno
 import fcntl
 import glob
-import hashlib
 import json
 import os
-import re
 import secrets
 import shutil
 import stat
 import time
-from collections.abc import Callable, Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from lmzoo import files
 from lmzoo.errors import CheckpointError, LmzooError
+from lmzoo.storage.names import REPLACED, TEMPORARY, aside, replaced, require_valid
+from lmzoo.storage.reading import MANIFEST, file_sha256
 
-MANIFEST = "manifest.json"
-TEMPORARY = ".writing"  # suffix of a file or folder that is not committed yet
-_REPLACED = ".replaced"  # suffix of an old folder while it is replaced
 _LEFTOVER_SECONDS = 24 * 3600  # age at which a temporary file of a shared file belongs to a writer that was killed
-_MAX_JSON = 16 << 20
-_NAME_BYTES, _PART_BYTES = 4000, 255  # limits of the length of a path and of a name in it
 
 Chunk = bytes | memoryview
-
-
-@dataclass(frozen=True)
-class Folder:
-    """A folder whose files were checked against its manifest; only listed files can be read through it."""
-
-    path: Path
-    sizes: Mapping[str, int]
-
-    def file(self, name: str) -> Path:
-        """Returns the path of a checked file. Raises `CheckpointError` when the manifest does not list it."""
-        if name not in self.sizes:
-            raise CheckpointError(f"{self.path / MANIFEST}: {name} is not listed")
-        return self.path / name
-
-    def json(self, name: str) -> dict[str, Any]:
-        """Read the JSON object in a checked file. Raises `CheckpointError` if it is not one."""
-        return read_json(self.file(name))
 
 
 def cannot_write(path: Path, error: OSError) -> CheckpointError:
@@ -67,10 +42,10 @@ def new_folder(path: Path, *, manifest: bool = True) -> Generator[Path]:
     It replaces a folder of that name; after an error the old folder is unchanged. Without a `manifest`, it is a folder
     for other programs. Raises `CheckpointError` when writing fails.
     """
-    temporary = _aside(path, TEMPORARY)
+    temporary = aside(path, TEMPORARY)
     held: int | None = None
     try:
-        _require_valid_name(path)
+        require_valid(path)
         if not str(path).isascii() and str(path) != os.fsencode(path).decode(errors="replace"):
             raise OSError(errno.EINVAL, "the name is not UTF-8")  # the package safetensors cannot open files in it
         make_folder(path.parent)
@@ -105,7 +80,7 @@ def new_file(
     A reader sees the old content or the complete new content. With `shared`, several processes may write the file at
     once: each uses a temporary name of its own. When writing fails, raises the error that `error` returns.
     """
-    temporary = _aside(path, f".{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}" if shared else TEMPORARY)
+    temporary = aside(path, f".{os.getpid()}-{secrets.token_hex(4)}{TEMPORARY}" if shared else TEMPORARY)
     try:
         _require_replaceable(path, stat.S_ISREG, "a regular file")
         if shared:
@@ -128,7 +103,7 @@ def new_file(
 @contextmanager
 def filled_file(path: Path) -> Generator[Path]:
     """Yields the path of a new, empty file, which another library fills; otherwise as `new_file`."""
-    temporary = _aside(path, TEMPORARY)
+    temporary = aside(path, TEMPORARY)
     try:
         _require_replaceable(path, stat.S_ISREG, "a regular file")
         discard(temporary)
@@ -180,7 +155,7 @@ def make_folder(path: Path) -> None:
 
 def remove_folder(path: Path) -> None:
     """Remove a folder; if killed, it is complete or has a name no reader uses. Raises `CheckpointError`."""
-    gone = _aside(path, TEMPORARY)
+    gone = aside(path, TEMPORARY)
     try:
         discard(gone)
         os.rename(path, gone)
@@ -201,61 +176,6 @@ def set_aside(path: Path, prefix: str) -> Path:
     return aside
 
 
-def open_folder(path: Path) -> Folder:
-    """Check every file that the manifest of `path` lists: a plain name, a regular file, its size and its SHA-256.
-
-    Raises `CheckpointError` naming the file and the rule.
-    """
-    if not os.path.lexists(path) and os.path.isdir(
-        replaced(path)
-    ):  # killed between two renames: the old folder is valid
-        path = replaced(path)
-    manifest = read_json(path / MANIFEST)
-    listed = manifest.get("files")
-    if manifest.get("lmzoo") != 1 or not isinstance(listed, dict):
-        raise CheckpointError(f"{path / MANIFEST}: is not a manifest of version 1")
-    for name, entry in listed.items():
-        if not re.fullmatch(r"\w[\w.-]*", name, re.ASCII):
-            raise CheckpointError(f"{path / MANIFEST}: {name!r} must be the plain name of a file in the folder")
-        if not isinstance(entry, dict):
-            raise CheckpointError(f"{path / MANIFEST}: {name} must have bytes and sha256")
-        size = regular_size(path / name)
-        if size != entry.get("bytes"):
-            raise CheckpointError(f"{path / name}: has {size} bytes, its manifest says {entry.get('bytes')}")
-        try:
-            sha256 = file_sha256(path / name)
-        except OSError as error:
-            raise CheckpointError(f"{path / name}: cannot be read: {files.reason(error)}") from error
-        if sha256 != entry.get("sha256"):
-            raise CheckpointError(f"{path / name}: its SHA-256 differs from its manifest (damaged or changed)")
-    return Folder(path, {name: entry["bytes"] for name, entry in listed.items()})
-
-
-def read_json(path: Path, *, links: bool = False) -> dict[str, Any]:
-    """Read a JSON object from a regular file of bounded size, or a link to one. Raises `CheckpointError`."""
-    if not links:
-        regular_size(path)
-    try:
-        content = files.parse_json(files.read_bytes(path, _MAX_JSON))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {files.reason(error)}") from error
-    except ValueError as error:
-        raise CheckpointError(f"{path}: is not JSON: {error}") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: must hold a JSON object")
-    return content
-
-
-def unfinished(path: Path) -> Path:
-    """Returns the temporary path of the folder `path`, for other ranks that write into it."""
-    return _aside(path, TEMPORARY)
-
-
-def replaced(path: Path) -> Path:
-    """Returns the path of the old folder `path` while a new one replaces it."""
-    return _aside(path, _REPLACED)
-
-
 def clean(folder: Path) -> None:
     """Remove the temporary files of killed writers from `folder`, and undo an interrupted replacement.
 
@@ -263,8 +183,8 @@ def clean(folder: Path) -> None:
     """
     for leftover in folder.glob(f".*{TEMPORARY}"):
         discard(leftover)
-    for old in folder.glob(f".*{_REPLACED}"):
-        place = folder / old.name[1 : -len(_REPLACED)]
+    for old in folder.glob(f".*{REPLACED}"):
+        place = folder / old.name[1 : -len(REPLACED)]
         if place.exists():
             discard(old)
             continue
@@ -281,10 +201,6 @@ def discard(path: Path) -> None:
     else:
         with suppress(OSError, ValueError):  # ValueError: a name with a NUL character
             path.unlink()
-
-
-def _aside(path: Path, suffix: str) -> Path:
-    return path.parent / f".{path.name}{suffix}"
 
 
 def _new_temporary_folder(path: Path) -> int:
@@ -328,53 +244,15 @@ def _put_in_place(temporary: Path, path: Path) -> None:
     discard(old)
 
 
-def regular_size(path: Path) -> int:
-    """Returns the size of a regular file in bytes.
-
-    Raises `CheckpointError` for anything else: a symbolic link could point outside the folder, reading a pipe could
-    block.
-    """
-    try:
-        status = os.lstat(path)
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read: {files.reason(error)}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise CheckpointError(f"{path}: must be a regular file, not a link or something else")
-    return status.st_size
-
-
-def file_sha256(path: Path) -> str:
-    """Returns the SHA-256 of a file in hexadecimal. Raises `OSError`."""
-    with files.open_regular(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _require_replaceable(path: Path, is_kind: Callable[[int], bool], kind: str) -> None:
     """Raise `OSError` if `path` exists and is of another kind: a rename would destroy a pipe, a device or a link."""
-    _require_valid_name(path)
+    require_valid(path)
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return
     if not is_kind(mode):
         raise OSError(errno.EEXIST, f"it exists and is not {kind}")
-
-
-def _require_valid_name(path: Path) -> None:
-    """Raise `OSError` for a name that cannot be used, before a folder above it is made.
-
-    For a NUL character, the functions of `os` would raise `ValueError`.
-    """
-    if "\0" in str(path):
-        raise OSError(errno.EINVAL, "the name has a NUL character")
-    if not path.name:
-        raise OSError(errno.EINVAL, "it has no name of its own")
-    try:
-        longest = max(len(os.fsencode(part)) for part in (*path.parts, _aside(path, TEMPORARY).name))
-    except UnicodeEncodeError as error:
-        raise OSError(errno.EINVAL, "the name has a lone surrogate") from error
-    if longest > _PART_BYTES or len(os.fsencode(path)) > _NAME_BYTES:
-        raise OSError(errno.ENAMETOOLONG, "the name is too long")
 
 
 def _create(path: Path) -> int:

@@ -8,7 +8,8 @@ import warnings
 from pathlib import Path
 
 from lmzoo.errors import CheckpointError
-from lmzoo.storage import atomic
+from lmzoo.storage import reading
+from lmzoo.storage.names import replaced
 
 FOLDER = "checkpoints"
 _STEP = re.compile(r"step-(\d{8,})|\.step-(\d{8,})\.replaced")
@@ -18,17 +19,17 @@ class DamagedCheckpointWarning(UserWarning):
     """The newest checkpoint of a run is damaged; an earlier one is used."""
 
 
-def find(path: str | Path) -> atomic.Folder:
+def find(path: str | Path) -> reading.Folder:
     """Open and check the folder `path`, or the newest valid checkpoint of a run. Raises `CheckpointError`."""
     run = Path(path)
     if not os.path.isdir(run / FOLDER):
-        if not os.path.lexists(run) and not os.path.lexists(atomic.replaced(run)):
+        if not os.path.lexists(run) and not os.path.lexists(replaced(run)):
             raise CheckpointError(f"{run}: there is no such run or checkpoint")
-        return atomic.open_folder(run)
+        return reading.open_folder(run)
     damage: CheckpointError | None = None
     for _, folder in saved(run):
         try:
-            found = atomic.open_folder(folder)
+            found = reading.open_folder(folder)
         except CheckpointError as error:
             damage = damage or error
             continue

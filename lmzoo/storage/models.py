@@ -20,7 +20,7 @@ from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from lmzoo import arguments, configs, registry
 from lmzoo.errors import CheckpointError, ConfigError, DataError, InputError, UnknownModelError
-from lmzoo.storage import atomic, checkpoints, fingerprint
+from lmzoo.storage import atomic, checkpoints, fingerprint, reading
 from lmzoo.storage.safetensors import TensorFile, open_tensors, write_tensors
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def save_model(model: LanguageModel, folder: str | Path, tokenizer: Tokenizer | 
         except (AttributeError, DataError):
             raise InputError(f"{found}: the model needs one with vocab_size={model.config.vocab_size}") from None
     if os.path.lexists(path) and not (
-        os.path.isdir(path) and (not any(path.iterdir()) or (path / atomic.MANIFEST).is_file())
+        os.path.isdir(path) and (not any(path.iterdir()) or (path / reading.MANIFEST).is_file())
     ):
         raise CheckpointError(f"{path}: exists and is not a saved model; it is left as it is")
     logits = fingerprint.fingerprint(model)
@@ -121,10 +121,10 @@ def is_saved(path: Path) -> bool:
     """True for a folder that `load_model` reads and that is no run: one of `save_model`, or one of transformers."""
     from lmzoo.hf.load import is_checkpoint
 
-    return os.path.isfile(path / atomic.MANIFEST) or is_checkpoint(path)
+    return os.path.isfile(path / reading.MANIFEST) or is_checkpoint(path)
 
 
-def read_model(folder: atomic.Folder) -> LanguageModel:
+def read_model(folder: reading.Folder) -> LanguageModel:
     """Load the model of a checked folder, in eval mode, and compare it with its fingerprint, if the folder has one.
 
     Raises `CheckpointError`.
@@ -148,14 +148,14 @@ def read_model(folder: atomic.Folder) -> LanguageModel:
 
 def check_saved(path: Path) -> None:
     """Checks a folder that `save_model` or a run has written, without memory for a model. Raises `CheckpointError`."""
-    folder = atomic.open_folder(path)
+    folder = reading.open_folder(path)
     with _checked_file(folder, folder.json(MODEL_CONFIG_FILE)):
         pass
 
 
 @contextmanager
 def _checked_file(
-    folder: atomic.Folder, content: dict[str, Any]
+    folder: reading.Folder, content: dict[str, Any]
 ) -> Iterator[tuple[TensorFile, type[LanguageModel], ModelConfig]]:
     """Yields the tensors of a folder, compared with a model without memory, and the class and config of the model."""
     where = folder.path / MODEL_CONFIG_FILE

@@ -17,7 +17,8 @@ from lmzoo.distributed.parallel import like, like_shaped, local_tensor
 from lmzoo.distributed.ranks import Ranks
 from lmzoo.errors import CheckpointError, ConfigError, DivergedError
 from lmzoo.model import LanguageModel
-from lmzoo.storage import atomic, checkpoints, models, safetensors
+from lmzoo.storage import atomic, checkpoints, models, reading, safetensors
+from lmzoo.storage.names import unfinished
 from lmzoo.train import retention
 from lmzoo.train.optimizer import optimizer_tensors, restore_optimizer
 
@@ -78,7 +79,7 @@ def save_checkpoint(
             pass
         ranks.barrier()
         try:
-            sharded.write_shards(moments, atomic.unfinished(path))
+            sharded.write_shards(moments, unfinished(path))
         except OSError as error:
             raise atomic.cannot_write(path, error) from error
     return path
@@ -100,7 +101,7 @@ def _require_finite(tensors: dict[str, torch.Tensor], ranks: Ranks) -> None:
         raise DivergedError(f"{names[len(names) - found]} is no longer finite")
 
 
-def read_state(folder: atomic.Folder) -> TrainingState:
+def read_state(folder: reading.Folder) -> TrainingState:
     """Read the counters of a checkpoint. Raises `CheckpointError`, also if the folder is named after another step."""
     content = folder.json(TRAINING_FILE)
     where = folder.path / TRAINING_FILE
@@ -116,7 +117,7 @@ def read_state(folder: atomic.Folder) -> TrainingState:
 
 
 def restore_checkpoint(
-    folder: atomic.Folder, model: LanguageModel, optimizer: Optimizer, ranks: Ranks, seed: int
+    folder: reading.Folder, model: LanguageModel, optimizer: Optimizer, ranks: Ranks, seed: int
 ) -> TrainingState:
     """Restore model, optimizer and torch's random states from a checkpoint. Raises `CheckpointError`.
 
@@ -164,17 +165,17 @@ def copy_weights(saved: LanguageModel, model: LanguageModel) -> None:
         local_tensor(now[name]).copy_(local_tensor(like(now[name], tensor)))
 
 
-def newest_valid(run: Path) -> tuple[atomic.Folder | None, list[str]]:
+def newest_valid(run: Path) -> tuple[reading.Folder | None, list[str]]:
     """Find the newest valid checkpoint, to resume from, and return it with one message for each damaged checkpoint.
 
     Damaged checkpoints are renamed, so that they neither block nor outrank later checkpoints and do not count as kept
     ones. Raises `CheckpointError` for an error of the disk.
     """
-    found: atomic.Folder | None = None
+    found: reading.Folder | None = None
     notes: list[str] = []
     for _, path in checkpoints.saved(run):
         try:
-            folder = atomic.open_folder(path)
+            folder = reading.open_folder(path)
             read_state(folder)
             found = found or folder
         except CheckpointError as error:
@@ -192,7 +193,7 @@ def remember_best(run: Path, state: TrainingState) -> None:
         return
     state.best_loss = state.best_step = None
     for step, path in reversed(steps):
-        then = read_state(atomic.open_folder(path))
+        then = read_state(reading.open_folder(path))
         loss = then.val_loss if then.val_step == step else None
         if loss is not None and (state.best_loss is None or loss < state.best_loss):
             state.best_loss, state.best_step = loss, step

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from lmzoo.errors import CheckpointError
-from lmzoo.storage import atomic, checkpoints
+from lmzoo.storage import atomic, checkpoints, reading
 
 
 def prune(run: Path, keep: int, *, newest: int, best: int | None) -> None:
@@ -25,7 +25,7 @@ def prune(run: Path, keep: int, *, newest: int, best: int | None) -> None:
 
 def _is_whole(path: Path) -> bool:
     try:
-        atomic.open_folder(path)
+        reading.open_folder(path)
     except CheckpointError:
         return False
     return True

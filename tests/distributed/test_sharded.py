@@ -11,12 +11,12 @@ from safetensors.torch import save_file
 
 from lmzoo.distributed import sharded
 from lmzoo.errors import CheckpointError
-from lmzoo.storage import atomic
+from lmzoo.storage import atomic, reading
 
 SHARD = "shard-{:05d}-model-00001-of-00001.safetensors"
 
 
-def shards(folder: Path, *pieces: dict[str, tuple[list[int], torch.Tensor]]) -> atomic.Folder:
+def shards(folder: Path, *pieces: dict[str, tuple[list[int], torch.Tensor]]) -> reading.Folder:
     """Make a folder of shards as torch writes them."""
     with atomic.new_folder(folder) as new:
         for number, piece in enumerate(pieces, 1):
@@ -26,7 +26,7 @@ def shards(folder: Path, *pieces: dict[str, tuple[list[int], torch.Tensor]]) -> 
                 new / SHARD.format(number),
                 metadata={"DCP_SHARDING_INFO": json.dumps(offsets)},
             )
-    return atomic.open_folder(folder)
+    return reading.open_folder(folder)
 
 
 def test_read_shards_joins_the_shards_of_a_tensor(tmp_path: Path) -> None:
@@ -73,4 +73,4 @@ def test_shard_shapes_refuses_a_damaged_header(tmp_path: Path, info: str) -> Non
     with atomic.new_folder(tmp_path / "bad") as new:
         save_file({"w/m": torch.ones(2)}, new / SHARD.format(1), metadata={"DCP_SHARDING_INFO": info})
     with pytest.raises(CheckpointError, match=r"is not a file of shards|do not fit together"):
-        sharded.shard_shapes(atomic.open_folder(tmp_path / "bad"))
+        sharded.shard_shapes(reading.open_folder(tmp_path / "bad"))

@@ -9,7 +9,8 @@ import pytest
 
 from lmzoo.errors import CheckpointError
 from lmzoo.runs.run import RunSpec, train_run
-from lmzoo.storage import atomic, checkpoints
+from lmzoo.storage import atomic, checkpoints, reading
+from lmzoo.storage.names import replaced
 from lmzoo.train import retention
 from lmzoo.train.checkpoint import newest_valid, read_state
 from lmzoo.train.events import CheckpointEvent, Event, NoteEvent
@@ -79,7 +80,7 @@ def test_prune_keeps_the_best_after_a_rollback(tmp_path: Path, small_spec: MakeS
     assert all(note.endswith("training continues from step 4") for note in notes)
     assert saved_steps(run) == saved_steps(tmp_path / "whole") == [12, 10, 8, 4]
     best = [
-        read_state(atomic.open_folder(checkpoints.path_of(path, 12))).best_step for path in (run, tmp_path / "whole")
+        read_state(reading.open_folder(checkpoints.path_of(path, 12))).best_step for path in (run, tmp_path / "whole")
     ]
     assert best == [4, 4]
 
@@ -87,7 +88,7 @@ def test_prune_keeps_the_best_after_a_rollback(tmp_path: Path, small_spec: MakeS
 def test_find_reads_a_checkpoint_that_is_being_replaced(without_best: Path) -> None:
     """After a kill between the two renames of a replacement, readers find the old one; the next writer restores it."""
     path = checkpoints.path_of(without_best, 12)
-    path.rename(atomic.replaced(path))
+    path.rename(replaced(path))
     assert saved_steps(without_best)[0] == 12
     assert checkpoints.find(without_best).json("training.json")["step"] == 12
     atomic.clean(without_best / "checkpoints")
