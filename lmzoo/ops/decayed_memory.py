@@ -16,19 +16,12 @@ below the diagonal:
     Y = Q S + QK V + QB U
     next S = exp(G_C) (S + K^T V + B^T U)
 
-So U is A' S + T, with A' = (I - AB)^-1 A and T = (I - AB)^-1 AK V, which are computed for all chunks together. With
-b = k, all values V + U are written under k, and AK V is V.
+`lmzoo.ops.decayed_tiles` makes these vectors for a few chunks at a time, a tile, and `lmzoo.ops.decayed_passes` solves
+the equations in it. The operator here goes over the tiles. It saves the memories at the boundaries of the chunks, the
+scores and the inverses of I - AB; the backward pass computes the rest of a tile again, from the last tile to the first.
 
-The operator works on tiles of a few chunks (`lmzoo.ops.decayed_tiles`). It saves the memories at the boundaries of the
-chunks, the scores and the inverses of I - AB; the backward pass computes the rest of a tile again, from the last tile
-to the first. With Z = (I - AB)^-T dU, the gradients of the right-hand sides of the systems,
-
-    dA = Z S^T + dAK K + dAB B        dAK = Z V^T        dAB = Z U^T
-
-so the backward pass treats A as a second set of queries, whose outputs have the gradient Z.
-
-Legend: B batch, T time, H heads, K key width, V value width; N chunks of C positions, M = B * H, L = N * M in a tile;
-Q positions of q and then of a, P positions of k and then of b in a chunk.
+Legend: B batch, T time, H heads, K key width, V value width; N chunks of C positions, M = B * H; Q positions of q and
+then of a, P positions of k and then of b in a chunk.
 """
 
 from __future__ import annotations
@@ -39,9 +32,10 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from lmzoo.ops.chunks import in_chunks, padded, steps
-from lmzoo.ops.decayed_tiles import Tile, Tiles
-from lmzoo.ops.operator import operator
+from lmzoo.ops.chunks import in_chunks, padded
+from lmzoo.ops.decayed_passes import backward_tile, forward_tile
+from lmzoo.ops.decayed_tiles import Tiles
+from lmzoo.ops.operator import gradient_room, operator
 from lmzoo.ops.precision import without_autocast
 
 CHUNK_LENGTH = 16  # longer chunks need more work for the scores, shorter ones more memories
@@ -90,39 +84,9 @@ def _forward(
     for n in tiles.slices:
         v_LCV, memories_NMKV = tiles.cut(n, [v]), S_NMKV[n.start : n.stop + 1]
         scores_LQP, inverse_LCC = scores_NMQP[n].flatten(0, 1), inverse_NMCC[n].flatten(0, 1)
-        y_LCV = _forward_tile(tiles, tiles.tile(n), v_LCV, memories_NMKV, scores_LQP, inverse_LCC)
+        y_LCV = forward_tile(tiles, tiles.tile(n), v_LCV, memories_NMKV, scores_LQP, inverse_LCC)
         tiles.paste(n, y_LCV, [y])
     return y_BTHV, S_NMKV[-1].reshape(state_BHKV.shape).clone(), *saved
-
-
-def _forward_tile(
-    tiles: Tiles, tile: Tile, v_LCV: Tensor, S_NMKV: Tensor, scores_LQP: Tensor, inverse_LCC: Tensor
-) -> Tensor:
-    """Returns the outputs of a tile. Writes the memories after the first, the scores and the inverses."""
-    C, N, S = tiles.C, len(S_NMKV) - 1, S_NMKV.unbind(0)
-    starts_LKV, ends_LKV, kept = S_NMKV[:-1].flatten(0, 1), S_NMKV[1:].flatten(0, 1), steps(tile.kept_LK1, N)
-    tiles.scores(tile, scores_LQP)
-    q_LCK, scores_LCP = tile.q_LQK[:, :C], scores_LQP[:, :C]
-    if len(tiles.queries) == 1:
-        torch.bmm(tile.k_LPK.mT, v_LCV, out=ends_LKV)
-        for i in range(N):
-            S[i + 1].addcmul_(kept[i], S[i])
-        return torch.bmm(scores_LCP, v_LCV).baddbmm_(q_LCK, starts_LKV)
-    eye_CC = torch.eye(C, dtype=v_LCV.dtype, device=v_LCV.device)
-    system_LCC = -scores_LQP[:, C:, -C:]  # the diagonal is one by definition and is never read
-    torch.linalg.solve_triangular(system_LCC, eye_CC, upper=False, unitriangular=True, out=inverse_LCC)
-    u_LCV = torch.bmm(inverse_LCC, _targets(tiles, scores_LQP, v_LCV))
-    if len(tiles.keys) == 1:
-        ends_LKV.zero_()
-    else:
-        torch.bmm(tile.k_LPK[:, :C].mT, v_LCV, out=ends_LKV)
-    solved_a_LCK = torch.bmm(inverse_LCC, tile.q_LQK[:, C:])
-    a, b, u = steps(solved_a_LCK, N), steps(tile.k_LPK[:, -C:].mT, N), steps(u_LCV, N)
-    for i in range(N):
-        u[i].baddbmm_(a[i], S[i])
-        S[i + 1].addcmul_(kept[i], S[i]).baddbmm_(b[i], u[i])
-    y_LCV = torch.bmm(scores_LCP[:, :, -C:], u_LCV).baddbmm_(q_LCK, starts_LKV)
-    return y_LCV if len(tiles.keys) == 1 else y_LCV.baddbmm_(scores_LCP[:, :, :C], v_LCV)
 
 
 @operator("decayed_memory_backward")
@@ -143,7 +107,7 @@ def _backward_pass(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of (q, k, v, log_decay, a, b, state); those of missing a and b are empty."""
     tiles = _tiles(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK, C, a_reads_decayed)
-    q, k, v, log_decay, a, b = _gradients(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK)
+    q, k, v, log_decay, a, b = gradient_room(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK)
     outs_q, outs_k, outs_log, outs_v = (
         [in_chunks(x, C) for x in xs if x.ndim == 4] for xs in ((q, a), (k, b), (log_decay,), (v,))
     )
@@ -154,54 +118,10 @@ def _backward_pass(
         v_LPV = tiles.cut(n, [values], room=len(tiles.keys) - 1)  # V, and room for U
         grads_LQV = tiles.cut(n, [grad_y], room=len(tiles.queries) - 1)  # dY, and room for Z
         saved = (memories_NMKV, scores_NMQP[n].flatten(0, 1), inverse_NMCC[n].flatten(0, 1))
-        q_LQK, k_LPK, v_LCV, grad_MKV = _backward_tile(tiles, tile, v_LPV, grads_LQV, grad_MKV, *saved)
+        q_LQK, k_LPK, v_LCV, grad_MKV = backward_tile(tiles, tile, v_LPV, grads_LQV, grad_MKV, *saved)
         tiles.gradients(n, tile, q_LQK, k_LPK, end_MK, (outs_q, outs_k, outs_log))
         tiles.paste(n, v_LCV, outs_v)
     return q, k, v, log_decay, a, b, grad_MKV.reshape(grad_last_BHKV.shape).clone()
-
-
-def _backward_tile(
-    tiles: Tiles,
-    tile: Tile,
-    v_LPV: Tensor,
-    grads_LQV: Tensor,
-    grad_MKV: Tensor,
-    S_NMKV: Tensor,
-    scores_LQP: Tensor,
-    inverse_LCC: Tensor,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Returns the gradients of the wide queries and keys, of v and of the first memory, from that of the last memory.
-
-    Writes U, or V + U if b is k, to the end of v_LPV, and Z to that of grads_LQV.
-    """
-    C, N, grads_NMKV = tiles.C, len(S_NMKV) - 1, S_NMKV.new_empty(S_NMKV.shape)
-    grads_NMKV[-1] = grad_MKV
-    starts_LKV, grads_LKV, grad_S = S_NMKV[:-1].flatten(0, 1), grads_NMKV[1:].flatten(0, 1), grads_NMKV.unbind(0)
-    kept, grad_y_LCV, q_LCK = steps(tile.kept_LK1, N), grads_LQV[:, :C], tile.q_LQK[:, :C]
-    torch.bmm(q_LCK.mT, grad_y_LCV, out=grads_NMKV[:-1].flatten(0, 1))
-    grad_u_LCV = torch.bmm(scores_LQP[:, :C, -C:].mT, grad_y_LCV)  # of V, if there is no a
-    if len(tiles.queries) == 1:
-        for i in reversed(range(N)):
-            grad_S[i].addcmul_(kept[i], grad_S[i + 1])
-        grad_v_LCV = grad_u_LCV.baddbmm_(tile.k_LPK, grads_LKV)
-    else:
-        a_LCK = tile.q_LQK[:, C:]
-        right_LCV = torch.baddbmm(_targets(tiles, scores_LQP, v_LPV[:, :C]), a_LCK, starts_LKV)
-        v_LPV[:, -C:] = torch.bmm(inverse_LCC, right_LCV)
-        solved_a_LCK = torch.bmm(inverse_LCC, a_LCK)
-        a, b, grad_u = steps(solved_a_LCK.mT, N), steps(tile.k_LPK[:, -C:], N), steps(grad_u_LCV, N)
-        for i in reversed(range(N)):
-            grad_u[i].baddbmm_(b[i], grad_S[i + 1])
-            grad_S[i].addcmul_(kept[i], grad_S[i + 1]).baddbmm_(a[i], grad_u[i])
-        grad_v_LCV = grads_LQV[:, C:] = torch.bmm(inverse_LCC.mT, grad_u_LCV)
-        if len(tiles.keys) > 1:
-            grad_v_LCV = torch.bmm(scores_LQP[:, :, :C].mT, grads_LQV).baddbmm_(tile.k_LPK[:, :C], grads_LKV)
-    wide, end_L1K = tile.since_LFK.dtype, tile.since_LFK[:, -1:]
-    grad_scores_LQP = torch.bmm(grads_LQV, v_LPV.mT).mul_(tiles.visible_QP).to(wide)
-    grad_q_LQK = torch.bmm(grads_LQV, starts_LKV.mT).to(wide).baddbmm_(grad_scores_LQP, tile.wide_k_LPK)
-    grad_k_LPK = torch.bmm(v_LPV, grads_LKV.mT).to(wide).mul_(end_L1K)
-    grad_k_LPK.baddbmm_(grad_scores_LQP.mT, tile.wide_q_LQK)
-    return grad_q_LQK, grad_k_LPK, grad_v_LCV, grads_NMKV[0]
 
 
 def _tiles(
@@ -210,12 +130,6 @@ def _tiles(
     """Returns the tiles of the inputs."""
     queries, keys = ([x for x in xs if x is not None] for xs in ((q, a), (k, b)))
     return Tiles(queries, keys, log_decay, C, max(q.shape[-1], v.shape[-1]), late=late)
-
-
-def _targets(tiles: Tiles, scores_LQP: Tensor, v_LCV: Tensor) -> Tensor:
-    """Returns the right-hand sides of the systems without the memory: AK V, or V if b is k."""
-    C = tiles.C
-    return v_LCV if len(tiles.keys) == 1 else torch.bmm(scores_LQP[:, C:, :C], v_LCV)
 
 
 def _room(
@@ -232,11 +146,6 @@ def _room(
     shapes = ((N + 1, M, K, V), (N, M, C * (1 + has_a), C * (1 + has_b)), (N, M, solved, solved))
     memories, scores, inverses = (state_BHKV.new_empty(shape) for shape in shapes)
     return memories, scores, inverses
-
-
-def _gradients(q_BTHK: Tensor, *others: Tensor | None) -> list[Tensor]:
-    """Returns room for the gradient of each input, empty for a missing one: an operator cannot return None."""
-    return [q_BTHK.new_empty(0 if x is None else x.shape) for x in (q_BTHK, *others)]
 
 
 @torch.library.register_fake("lmzoo::decayed_memory")
@@ -271,7 +180,7 @@ def _backward_fake(
     C: int,
     a_reads_decayed: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    q, k, v, log_decay, a, b = _gradients(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK)
+    q, k, v, log_decay, a, b = gradient_room(q_BTHK, k_BTHK, v_BTHV, log_decay_BTHK, a_BTHK, b_BTHK)
     return q, k, v, log_decay, a, b, grad_last_BHKV.new_empty(grad_last_BHKV.shape)
 
 

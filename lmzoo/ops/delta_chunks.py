@@ -38,15 +38,15 @@ Legend: B batch, T time, H heads, K key width, V value width; N chunks of C posi
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from lmzoo.ops.chunks import in_chunks, padded, steps, sums_of_later, tiles
-from lmzoo.ops.decayed_scores import DecayProducts
-from lmzoo.ops.operator import operator
+from lmzoo.ops.chunks import in_chunks, padded, steps, sums_of_later
+from lmzoo.ops.delta_tiles import Chunks, times
+from lmzoo.ops.operator import gradient_room, operator
 from lmzoo.ops.precision import without_autocast
 
 CHUNK_LENGTH = 16  # longer chunks need more work for the scores, shorter ones more memories
@@ -78,61 +78,6 @@ def chunk_length(T: int, K: int, V: int) -> int:
     return 2 * CHUNK_LENGTH if K * V >= LARGE else CHUNK_LENGTH
 
 
-class _Tile(NamedTuple):
-    """Queries and keys with their decays, of several chunks: they do not depend on the memory."""
-
-    q_LQK: Tensor  # q and then k
-    near_q_LQK: Tensor  # times the decays since the chunk's start
-    near_k_LCK: Tensor  # times beta and the decays to the chunk's end
-    beta_LC1: Tensor
-    between_LCC: Tensor  # the decays between two positions, zero above the diagonal
-    since_LC1: Tensor | None
-    until_LC1: Tensor | None
-    kept_L11: Tensor  # the product of the chunk's decays
-
-    @property
-    def k_LCK(self) -> Tensor:
-        return self.q_LQK.chunk(2, dim=1)[1]
-
-    def scores(self, q_LQK: Tensor) -> Tensor:
-        """Returns the scores of one or both sets of queries with the keys of their chunk, (L, C or Q, C)."""
-        scores_LQC = torch.bmm(q_LQK, self.k_LCK.mT)
-        return _times(scores_LQC, self.between_LCC).mul_(self.beta_LC1.mT)
-
-
-class _Chunks:
-    """The inputs of the operator, cut into chunks and tiles."""
-
-    def __init__(self, q: Tensor, k: Tensor, v: Tensor, beta: Tensor, log_decay: Tensor | None, C: int) -> None:
-        (B, T, H, K), V = q.shape, v.shape[-1]
-        self.q, self.k, self.v, self.beta = (in_chunks(x, C) for x in (q, k, v, beta))
-        self.log_decay = None if log_decay is None else in_chunks(log_decay, C)
-        self.products = DecayProducts(C, q)
-        self.tiles = tiles(T // C, B * H * C * max(K, V))
-
-    def tile(self, n: slice) -> _Tile:
-        """Computes the chunks n."""
-        q_LQK = torch.stack((self.q[n], self.k[n]), dim=3).flatten(3, 4).flatten(0, 2)
-        beta_LC1 = self.beta[n].flatten(0, 2)[..., None]
-        k_LCK = q_LQK.chunk(2, dim=1)[1]
-        if self.log_decay is None:
-            between_CC, kept_L11 = self.products.visible_CC, torch.ones_like(beta_LC1[:, :1])
-            return _Tile(q_LQK, q_LQK, k_LCK * beta_LC1, beta_LC1, between_CC, None, None, kept_L11)
-        between_LCC, since_LC1, until_LC1 = self.products(self.log_decay[n].flatten(0, 2))
-        near_q_LQK = (q_LQK.unflatten(1, (2, -1)) * since_LC1[:, None]).flatten(1, 2)
-        near_k_LCK = k_LCK * (beta_LC1 * until_LC1)
-        kept_L11 = since_LC1[:, -1:]
-        return _Tile(q_LQK, near_q_LQK, near_k_LCK, beta_LC1, between_LCC, since_LC1, until_LC1, kept_L11)
-
-
-def _times(x_LQX: Tensor, factor_LCX: Tensor) -> Tensor:
-    """Multiplies each set of queries by the same factors, in place."""
-    L, Q, X = x_LQX.shape
-    C = factor_LCX.shape[-2]
-    x_LQX.view(L, Q // C, C, X).mul_(factor_LCX.unsqueeze(-3))
-    return x_LQX
-
-
 # A custom operator: autograd would keep all tensors of all chunks, and torch.compile would unroll the loops.
 
 
@@ -147,7 +92,7 @@ def _forward(
     C: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Returns `y_BTHV`, the last memory, the memories at the boundaries of all chunks, and the inverses."""
-    chunks = _Chunks(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH, C)
+    chunks = Chunks(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH, C)
     S_NMKV, inverse_NMCC = _room(q_BTHK, state_BHKV, C)
     S_NMKV[0] = state_BHKV.flatten(0, 1)
     y_BTHV = v_BTHV.new_empty(v_BTHV.shape)
@@ -158,7 +103,7 @@ def _forward(
     return y_BTHV, S_NMKV[-1].reshape(state_BHKV.shape).clone(), S_NMKV, inverse_NMCC
 
 
-def _forward_tile(chunks: _Chunks, n: slice, S_NMKV: Tensor, inverse_LCC: Tensor) -> Tensor:
+def _forward_tile(chunks: Chunks, n: slice, S_NMKV: Tensor, inverse_LCC: Tensor) -> Tensor:
     """Returns the outputs of the chunks n. Writes the memories after the first and the inverses."""
     tile, N = chunks.tile(n), n.stop - n.start
     scores_LCC, below_LCC = tile.scores(tile.q_LQK).chunk(2, dim=1)
@@ -191,8 +136,8 @@ def _backward_pass(
     C: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of (q, k, v, beta, log_decay, state); without decays, their gradient is an empty tensor."""
-    chunks = _Chunks(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH, C)
-    gradients = _gradients(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH)
+    chunks = Chunks(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH, C)
+    gradients = gradient_room(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH)
     grad_q, grad_k, grad_v, grad_beta = (in_chunks(x, C) for x in gradients[:4])
     grad_y, y = in_chunks(grad_y_BTHV, C), in_chunks(y_BTHV, C)
     grad_MKV = grad_last_BHKV.flatten(0, 1)
@@ -211,7 +156,7 @@ def _backward_pass(
 
 
 def _backward_tile(
-    chunks: _Chunks, n: slice, grad_y: Tensor, S_NMKV: Tensor, inverse_LCC: Tensor, grad_MKV: Tensor
+    chunks: Chunks, n: slice, grad_y: Tensor, S_NMKV: Tensor, inverse_LCC: Tensor, grad_MKV: Tensor
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """Returns the gradients of q, k, v, beta and the first memory of the chunks n, from the gradient of the last."""
     tile, N = chunks.tile(n), n.stop - n.start
@@ -231,12 +176,12 @@ def _backward_tile(
         grad_u[i].baddbmm_(written[i], grad_S[i + 1])
         torch.neg(torch.bmm(inverse[i], grad_u[i]), out=grads_below[i])
         torch.mul(kept[i], grad_S[i + 1], out=grad_S[i]).baddbmm_(read[i], grads[i])
-    grad_scores_LQC = _times(torch.bmm(grads_LQV, u_LCV.mT), tile.between_LCC)
+    grad_scores_LQC = times(torch.bmm(grads_LQV, u_LCV.mT), tile.between_LCC)
     grad_scores_LQC[:, C:].diagonal(dim1=1, dim2=2).zero_()
     grad_q_LQK = torch.bmm(grads_LQV, starts_LKV.mT)
     grad_k_LCK = torch.bmm(u_LCV, grads_NMKV[1:].flatten(0, 1).mT)
     if tile.since_LC1 is not None and tile.until_LC1 is not None:
-        _times(grad_q_LQK, tile.since_LC1)
+        times(grad_q_LQK, tile.since_LC1)
         grad_k_LCK.mul_(tile.until_LC1)
     grad_k_LCK.baddbmm_(grad_scores_LQC.mT, tile.q_LQK)  # so far of beta * k
     grad_q_LQK.baddbmm_(grad_scores_LQC.mul_(tile.beta_LC1.mT), tile.k_LCK)
@@ -250,11 +195,6 @@ def _room(q_BTHK: Tensor, state_BHKV: Tensor, C: int) -> tuple[Tensor, Tensor]:
     """Returns room for the memories at the boundaries of all chunks (N + 1, M, K, V) and the inverses (N, M, C, C)."""
     N, (M, K, V) = q_BTHK.shape[1] // C, state_BHKV.flatten(0, 1).shape
     return state_BHKV.new_empty(N + 1, M, K, V), state_BHKV.new_empty(N, M, C, C)
-
-
-def _gradients(q_BTHK: Tensor, *others: Tensor | None) -> list[Tensor]:
-    """Returns room for the gradient of each input, empty for a missing one: an operator cannot return None."""
-    return [q_BTHK.new_empty(0 if x is None else x.shape) for x in (q_BTHK, *others)]
 
 
 @torch.library.register_fake("lmzoo::delta_chunks")
@@ -284,7 +224,7 @@ def _backward_fake(
     inverse_NMCC: Tensor,
     C: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
-    q, k, v, beta, log_decay = _gradients(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH)
+    q, k, v, beta, log_decay = gradient_room(q_BTHK, k_BTHK, v_BTHV, beta_BTH, log_decay_BTH)
     return q, k, v, beta, log_decay, grad_last_BHKV.new_empty(grad_last_BHKV.shape)
 
 

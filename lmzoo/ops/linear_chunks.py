@@ -35,7 +35,7 @@ from torch.utils.flop_counter import register_flop_formula
 
 from lmzoo.ops.chunks import in_chunks, padded, steps, sums_of_later, tiles
 from lmzoo.ops.decayed_scores import DecayProducts
-from lmzoo.ops.operator import operator
+from lmzoo.ops.operator import gradient_room, operator
 from lmzoo.ops.precision import without_autocast
 
 CHUNK_LENGTH = 32  # longer chunks need more work for the scores, shorter ones more memories
@@ -179,7 +179,7 @@ def _backward_pass(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The gradients of (q, k, v, log_decay, state); without decays, their gradient is an empty tensor."""
     chunks = _Chunks(q_BTGK, k_BTGK, v_BTHV, log_decay_BTH, C)
-    q, k, v, log_decay = _gradients(q_BTGK, k_BTGK, v_BTHV, log_decay_BTH)
+    q, k, v, log_decay = gradient_room(q_BTGK, k_BTGK, v_BTHV, log_decay_BTH)
     outs = (in_chunks(q, C), in_chunks(k, C), chunks.groups(v))
     grad_y, grad_MKW = chunks.groups(grad_y_BTHV), _by_group(grad_last_BHKV, chunks.G)
     for n in reversed(chunks.tiles):
@@ -235,11 +235,6 @@ def _room(q_BTGK: Tensor, state_BHKV: Tensor, C: int) -> Tensor:
     return state_BHKV.new_empty(T // C + 1, B * G, K, H // G * V)
 
 
-def _gradients(q_BTGK: Tensor, *others: Tensor | None) -> list[Tensor]:
-    """Returns room for the gradient of each input, empty for a missing one: an operator cannot return None."""
-    return [q_BTGK.new_empty(0 if x is None else x.shape) for x in (q_BTGK, *others)]
-
-
 @torch.library.register_fake("lmzoo::linear_chunks")
 def _forward_fake(
     q_BTGK: Tensor, k_BTGK: Tensor, v_BTHV: Tensor, log_decay_BTH: Tensor | None, state_BHKV: Tensor, C: int
@@ -259,7 +254,7 @@ def _backward_fake(
     S_NMKW: Tensor,
     C: int,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    q, k, v, log_decay = _gradients(q_BTGK, k_BTGK, v_BTHV, log_decay_BTH)
+    q, k, v, log_decay = gradient_room(q_BTGK, k_BTGK, v_BTHV, log_decay_BTH)
     return q, k, v, log_decay, grad_last_BHKV.new_empty(grad_last_BHKV.shape)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -26,3 +27,8 @@ def operator(name: str) -> Callable[[Function], Function]:
         return function
 
     return register
+
+
+def gradient_room(first: Tensor, *others: Tensor | None) -> list[Tensor]:
+    """Returns room for the gradient of each input, empty for a missing one: an operator cannot return None."""
+    return [first.new_empty(0 if x is None else x.shape) for x in (first, *others)]
