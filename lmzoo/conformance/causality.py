@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
+from lmzoo.conformance import masks
 from lmzoo.conformance.clones import clone
 from lmzoo.conformance.gradients import embedding_gradients
 from lmzoo.conformance.measure import (
     FLOAT64_ROUNDING,
-    ROUNDING,
     difference,
     first_position,
     float32_hint,
@@ -26,8 +26,8 @@ from lmzoo.model import LanguageModel
 
 LEAK = "what mixes positions: a mask, a padding, a norm or a mean over time, a router"
 # Where changing later tokens has no effect, and leaving them out has:
-LENGTH_LEAK = "what depends on the number of tokens: a branch for T = 1, the rounds of a scan, a capacity of experts"
-ROWS_LOOK = "look at what mixes rows: a norm or a sum over the batch, slices of rows, a capacity of experts"
+LENGTH_LEAK = "what depends on the number of tokens: a branch for T = 1, rounds of a scan, capacities, a maximum of all"
+ROWS_LOOK = "look at what mixes rows: a norm, a sum or a maximum over the batch, slices of rows, a capacity of experts"
 BLOCKS = 6  # times the context: more than two blocks of 64
 REPEATS = 8  # of a pass that may be random: one repetition may be equal by chance
 BFLOAT16_LEAK = "the code that runs in bfloat16 alone: a kernel, a cast"
@@ -44,7 +44,10 @@ def lengths(subject: Subject, model: LanguageModel) -> list[int]:
 
 
 def causality(subject: Subject) -> str:
-    """Checks that logits stay the same when later tokens change or are left out; in eval and train mode, in float64."""
+    """Checks that logits stay the same when later tokens change or are left out; in eval and train mode, in float64.
+
+    Also with weights 1000 times as large: scores exceed then what a mask of -1e4 can hide.
+    """
     model = subject.model().double()
     tried = lengths(subject, model)
     for T in tried:
@@ -66,6 +69,7 @@ def causality(subject: Subject) -> str:
         for cut, changed_idx in zip(cuts, _changed(idx, other, cuts), strict=True):
             changed_BTV = _logits(model, changed_idx)
             _require_unchanged(model, idx, cut, changed_BTV, logits_BTV, "in train mode, changing")
+    masks.require_causal(subject, brief=subject.is_variant)
     return f"every cut of T = {tried}, eval and train: unchanged before the cut, in float64"
 
 
@@ -129,18 +133,22 @@ def receptive_field(subject: Subject) -> str:
     """Checks that logits depend on tokens as far back as the model declares, and on none before.
 
     Some tokens within reach may have no effect (strides, delays), and what has one may depend on the position (blocks)
-    and on the text (look-up by content): so all positions of several texts are tried.
+    and on the text (look-up by content): so all positions of several texts are tried. What lies before a declared
+    receptive field must have no effect with weights 1000 times as large, either.
     """
     model = subject.model().double()
     declared = model.traits.receptive_field
     T = subject.context if not model.traits.extrapolates else max(subject.context, 2 * (declared or 0))
     try:
-        return _require_field(subject, model, declared, T)
+        seen = _require_field(subject, model, declared, T)
     except Fault:
         if declared is not None or not model.traits.extrapolates:
             raise
-    # What is remembered of the past may begin after a block, such as one of 32 tokens.
-    return _require_field(subject, model, declared, BLOCKS * subject.context)
+        # What is remembered of the past may begin after a block, such as one of 32 tokens.
+        seen = _require_field(subject, model, declared, BLOCKS * subject.context)
+    if declared is not None:
+        masks.require_window(subject, declared, T)
+    return seen
 
 
 def _require_field(subject: Subject, model: LanguageModel, declared: int | None, T: int) -> str:
@@ -266,8 +274,11 @@ def require_no_other_cause(model: LanguageModel, idx: Tensor) -> None:
             )
     for row in (0, len(idx) - 1) if len(idx) > 1 and not model.training else ():
         off = difference(_logits(model, idx[row : row + 1]), logits_BTV[row : row + 1])
-        if off > ROUNDING:
-            raise Fault(f"{size} the logits of row {row} are off by {off:.2g} from those of the row alone; {ROWS_LOOK}")
+        if off > FLOAT64_ROUNDING:
+            hint = float32_hint(lambda: model(idx), off)
+            raise Fault(
+                f"{size} the logits of row {row} are off by {off:.2g} from those of the row alone; {ROWS_LOOK}{hint}"
+            )
 
 
 def _offs(actual_BTV: Tensor, expected_BTV: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ import random
 import torch
 from torch import Tensor
 
-from lmzoo.conformance.measure import require_exact
+from lmzoo.conformance import masks
+from lmzoo.conformance.measure import ROUNDING, require_exact
+from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
 
@@ -17,7 +19,8 @@ LOOK = "init_state() and forward() of the layers (positions, cache, tail, carry)
 def decoding(subject: Subject) -> str:
     """Checks that decoding in many splits gives the logits of `forward`, also past the window and past the context.
 
-    Typical faults: a cache, convolution tail or carry that loses, shifts or repeats something.
+    Typical faults: a cache, convolution tail or carry that loses, shifts or repeats something; a mask in decoding that
+    large scores exceed.
     """
     worst = 0.0
     model = subject.model().double()
@@ -32,6 +35,8 @@ def decoding(subject: Subject) -> str:
         worst = max(worst, check_split(model, idx[:rows], expected_BTV[:rows], split))
     for split in ([T - 3, 6, L - T - 3], random_split(rng, L, 9)):  # compares every position of a chunk
         worst = max(worst, check_all_positions(model, idx, expected_BTV, split))
+    if not subject.is_variant:
+        masks.require_decoding(subject)
     return f"{len(splits) + 2} splits, up to {L} tokens over a context of {T}: off by at most {worst:.1g}"
 
 
@@ -118,8 +123,31 @@ def _worst_of_chunks(
             logits, state = model.decode(idx[:, first:end], state)
             expected, place = expected_BTV[:, end - 1], f"position {end - 1}"
         what = f"decoded in {so_far}{start} (batch of {B}), {place}"
-        worst = max(worst, require_exact(logits, expected, what, where, model, idx[:, :end], state))
+        try:
+            worst = max(worst, require_exact(logits, expected, what, where, model, idx[:, :end], state))
+        except Fault as fault:
+            raise Fault(f"{fault}{_first_difference(model, idx, expected_BTV, split, max_len)}") from fault
     return worst
+
+
+def _first_difference(
+    model: LanguageModel, idx: Tensor, expected_BTV: Tensor, split: list[int], max_len: int | None
+) -> str:
+    """Returns the end of a message about a split that differs from `forward`: where, and what is still right."""
+    B, T = idx.shape
+    state, end, context = model.init_state(B, T if max_len is None else max_len), 0, model.config.context_length
+    for n in split:
+        logits, state = model.decode_all(idx[:, end : end + n], state)
+        off_T = ~((logits - expected_BTV[:, end : end + n]).abs().amax((0, 2)) <= ROUNDING)
+        if off_T.any():
+            t = end + int(off_T.nonzero()[0])
+            if end == 0 and t < context:
+                return f"; the first call alone differs from position {t} on: features() with a state and without one"
+            return f"; the first that differs is position {t}" + (
+                f", and all before context_length={context} agree: positions there" if t == context else ""
+            )
+        end += n
+    return ""
 
 
 def random_split(rng: random.Random, total: int, longest: int) -> list[int]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lmzoo.conformance import masks
 from lmzoo.conformance.causality import LEAK, LENGTH_LEAK, require_no_other_cause
 from lmzoo.conformance.choices import Choices
 from lmzoo.conformance.clones import clone
@@ -52,6 +53,7 @@ def long_causality(subject: Subject) -> str:
         _require_causal(model, idx if plain else idx[:FEWER], "in eval mode")
         if plain and not model.traits.random_in_training:
             _require_causal(_slow(form).double().train(), idx[:FEWER], "in train mode")
+    masks.require_causal(forms[0], brief=True)
     return f"{len(CUTS)} cuts of {T} tokens in a batch of {ROWS}, {len(SHORTER)} shorter inputs: unchanged before them"
 
 

@@ -6,9 +6,10 @@ import random
 from typing import Any
 
 import pytest
+import torch
 from torch import Tensor
 
-from lmzoo.conformance import check_model, decoding, subject
+from lmzoo.conformance import Fault, check_model, decoding, subject
 from lmzoo.conformance.decoding import check_all_positions, check_split, expected_logits, random_split
 from tests.museum.base import Attention, Learned, Transformer
 
@@ -49,3 +50,34 @@ def test_decoding_tries_a_batch_of_one_row() -> None:
 def test_decoding_says_the_largest_difference_of_all_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(decoding, "check_split", lambda *_: 0.5)
     assert "off by at most 0.5;" in check_model(Transformer, only=["decoding"]).results[0].saw
+
+
+class Restarting(Attention):
+    """In decoding positions begin again at the context length of 24."""
+
+    def positions(self, position: int, T: int, cache: object) -> int:
+        return position if cache is None else position % 24
+
+
+class Scaling(Attention):
+    """Decoding scales what is mixed."""
+
+    def forward(self, x_BTD: Tensor, cache: object, position: int) -> tuple[Tensor, object]:
+        y_BTD, after = super().forward(x_BTD, cache, position)
+        return (y_BTD if cache is None else 1.01 * y_BTD), after
+
+
+@pytest.mark.parametrize(
+    ("attention", "says"),
+    [
+        (Restarting, "; the first that differs is position 24, and all before context_length=24 agree"),
+        (Scaling, "; the first call alone differs from position 0 on: features() with a state and without one"),
+    ],
+)
+def test_check_split_says_where_it_begins_to_differ(attention: type[Attention], says: str) -> None:
+    model = subject(type("Model", (Transformer,), {"attention_class": attention, "__module__": __name__})).model()
+    idx = torch.randint(13, (1, 30), generator=torch.Generator().manual_seed(0))
+    model.double()
+    with torch.no_grad(), pytest.raises(Fault) as fault:
+        decoding.check_split(model, idx, model(idx).logits, [12, 6, *[1] * 12])
+    assert says in str(fault.value)
