@@ -162,7 +162,7 @@ def check(
 
     def show_result(result: Result) -> None:
         mark = click.style("ok  ", fg="green") if result.passed else click.style("FAIL", fg="red", bold=True)
-        click.echo(f"{mark}  {result.name.ljust(19)} {humanize.plain(result.saw)}")
+        click.echo(f"{mark}  {result.name.ljust(19)} {humanize.plain(result.shown)}")
 
     models = [(target, subject) for target in targets or registry.families() for subject in subjects(target)]
     reports = []

@@ -22,6 +22,12 @@ class Result:
     passed: bool
     saw: str
     seconds: float
+    follows: str = ""  # the check that failed before, and from whose failure this one may follow
+
+    @property
+    def shown(self) -> str:
+        """Returns `saw` for readers: a failure that may follow from another gives no advice where to look."""
+        return f"may follow from {self.follows}: {self.saw.split('; look at')[0]}" if self.follows else self.saw
 
 
 # A model that fails one of these cannot be compared: it sees the future, decodes differently from its forward pass, or
@@ -50,6 +56,11 @@ class Report:
         return [result.name for result in self.results if not result.passed]
 
     @property
+    def causes(self) -> list[str]:
+        """Names of the failed checks without those that may follow from the failure of another."""
+        return [result.name for result in self.results if not result.passed and not result.follows]
+
+    @property
     def rankable(self) -> bool | None:
         """True if the checks of contract, causality, decoding and loss passed, without which a comparison is wrong.
 
@@ -67,6 +78,7 @@ class Report:
             "passed": self.passed,
             "rankable": self.rankable,
             "failures": self.failures,
+            "causes": self.causes,
             "seconds": round(self.seconds, 3),
             "results": [asdict(result) for result in self.results],
         }
@@ -88,16 +100,18 @@ class Report:
         """The table that a notebook shows."""
         rows = "".join(
             f"<tr><td>{'pass' if result.passed else '<b>FAIL</b>'}</td><td>{escape(result.name)}</td>"
-            f'<td style="text-align: left">{escape(result.saw)}</td></tr>'
+            f'<td style="text-align: left">{escape(result.shown)}</td></tr>'
             for result in self.results
         )
         return f"<p>{escape(self._verdict)}</p><table>{rows}</table>"
 
     @property
     def _verdict(self) -> str:
-        verdict = "all checks passed" if self.passed else f"failed: {', '.join(self.failures)}"
+        verdict = "all checks passed" if self.passed else f"failed: {', '.join(self.causes)}"
+        others = [name for name in self.failures if name not in self.causes]
+        verdict += f"; may follow: {', '.join(others)}" if others else ""
         return f"{self.name}: {verdict} ({len(self.results)} checks, {self.seconds:.1f} s)"
 
     def __str__(self) -> str:
-        lines = [f"{'pass' if r.passed else 'FAIL'}  {r.name}: {r.saw}" for r in self.results]
+        lines = [f"{'pass' if r.passed else 'FAIL'}  {r.name}: {r.shown}" for r in self.results]
         return "\n".join([*lines, self._verdict])

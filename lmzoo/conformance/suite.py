@@ -33,6 +33,7 @@ from lmzoo.conformance import (
 )
 from lmzoo.conformance import training as train
 from lmzoo.conformance.beside import Beside
+from lmzoo.conformance.consequences import cause_of
 from lmzoo.conformance.fresh import FreshProcess, can_be_imported
 from lmzoo.conformance.report import RANKING_GROUPS, Fault, Report, Result
 from lmzoo.conformance.tiny import Subject, subject
@@ -63,29 +64,34 @@ def _checks(group: str, *functions: Callable[[Subject], str], variants: bool = F
 # (positions, the state, the formula for FLOPs), and in two quick checks.
 CHECKS: tuple[Check, ...] = (
     *_checks("contract", contract.construction, contract.finals, contract.shapes, contract.edges),
+    # What all comparisons of logits presume: else their messages would name other causes (see consequences.py).
+    *_checks("counts", counting.parameters),
+    *_checks("purity", purity.same_seed),
+    *_checks("batch", batching.batch_independence),
     *_checks("causality", causality.causality, causality.gradient_causality, variants=True),
     *_checks("causality", causality.bfloat16_causality, variants=True),
     *_checks("causality", long.long_causality, own.own_causality),
     *_checks("past", causality.receptive_field, variants=True),
     *_checks("past", own.own_receptive_field),
+    *_checks("decoding", states.state_dtype),
     *_checks("decoding", decoding.decoding, variants=True),
     *_checks("decoding", long.random_shapes, long.long_decoding, own.own_decoding, states.max_len),
-    *_checks("decoding", states.state_is_a_value, states.state_rows, states.state_dtype, states.state_saved),
+    *_checks("decoding", states.state_is_a_value, states.state_rows, states.state_saved),
     *_checks("decoding", contract.generation, copies.decoding_copies),
-    *_checks("batch", batching.batch_independence, batching.prompt_lengths),
+    *_checks("batch", batching.prompt_lengths),
     *_checks("loss", loss.loss_value, loss.ignored_targets, loss.micro_batches, loss.chunked_loss),
-    *_checks("training", loss.auxiliary, train.initial_loss, train.gradients, train.overfitting),
-    *_checks("training", reach.long_gradients),
-    *_checks("numerics", numerics.float64_gradients, numerics.bfloat16, long.long_precision, numerics.large_weights),
+    *_checks("training", loss.auxiliary, train.initial_loss),
+    *_checks("numerics", numerics.float64_gradients),
+    *_checks("training", train.gradients, reach.long_gradients, train.overfitting),
+    *_checks("numerics", numerics.bfloat16, long.long_precision, numerics.large_weights),
     # A table that all models share makes settings useless, so `other_models` comes first: it names the cause.
     *_checks("settings", settings.other_models, settings.settings, roles.roles),
-    *_checks("purity", purity.same_seed, purity.changed_weights, purity.seeds),
+    *_checks("purity", purity.changed_weights, purity.seeds),
     *_checks("purity", purity.train_mode, variants=True),
     *_checks("purity", purity.global_state, purity.compiles),
     *_checks("saving", saving.initialization),
     *_checks("saving", saving.tied_weights, variants=True),
     *_checks("saving", saving.meta_device, saving.save_and_load),
-    *_checks("counts", counting.parameters),
     *_checks("counts", counting.flops, variants=True),
     *_checks("counts", counting.state_bytes, counting.declared_growth),
 )
@@ -155,7 +161,7 @@ def _run_all(checks: list[Check], checked: Subject, listener: Callable[[Result],
 
     def announce() -> None:
         while len(done) < len(checks) and checks[len(done)].name in found:
-            done.append(_shortened(found[checks[len(done)].name], done))
+            done.append(_explained(found[checks[len(done)].name], done))
             listener(done[-1])
 
     known = can_be_imported(checked.cls)
@@ -192,13 +198,15 @@ def _run_all(checks: list[Check], checked: Subject, listener: Callable[[Result],
     return done
 
 
-def _shortened(result: Result, earlier: Collection[Result]) -> Result:
-    """Replaces an exception that an earlier check has reported by the name of that check."""
-    if "raised " in result.saw:
-        for other in earlier:
-            if other.saw == result.saw:
-                return replace(result, saw=f"raised the same exception as {other.name}")
-    return result
+def _explained(result: Result, earlier: Collection[Result]) -> Result:
+    """Names the earlier check from whose failure this one may follow, or that has raised the same exception."""
+    if result.passed:
+        return result
+    failed = {other.name: other for other in earlier if not other.passed}
+    same = next((name for name, other in failed.items() if "raised " in result.saw and other.saw == result.saw), "")
+    if same:
+        return replace(result, saw=f"raised the same exception as {same}", follows=failed[same].follows or same)
+    return replace(result, follows=cause_of(result.name, failed))
 
 
 def run_check(check: Check, checked: Subject) -> Result:

@@ -42,3 +42,15 @@ def test_report_repr_is_one_line_and_a_table_in_a_notebook() -> None:
     table = failed._repr_html_()
     assert table.count("<tr>") == 2
     assert "saw &lt;b&gt;" in table
+
+
+def test_report_names_causes_first_and_gives_no_advice_for_what_may_follow() -> None:
+    saw = "logits are off; look at the cache"
+    first, other = (Result(name, "decoding", False, saw, 0.5) for name in ("decoding", "flops"))
+    second = Result("max_len", "decoding", False, saw, 0.5, follows="decoding")
+    found = Report("x", {}, (first, second, other))
+    assert found.causes == ["decoding", "flops"]
+    assert found.failures == ["decoding", "max_len", "flops"]
+    assert "FAIL  max_len: may follow from decoding: logits are off\n" in str(found)
+    assert str(found).endswith("x: failed: decoding, flops; may follow: max_len (3 checks, 0.0 s)")
+    assert Report.from_dict(found.to_dict()) == found

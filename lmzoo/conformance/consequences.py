@@ -1,0 +1,44 @@
+"""Which checks presume which others: the failure of a check may follow from the failure of one that it presumes.
+
+One fault makes many checks fail. `decoding` fails if a cache drops a token, and so does every other check that decodes
+and compares the result with `forward`. What such a check says about its own subject (rows, saving, bfloat16) would lead
+to the wrong place. So a report names the first cause, and shows the others as possible consequences.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+
+_RUNS = ("finals", "shapes")
+_REPEATS = (*_RUNS, "parameters", "same_seed")  # the same input gives the same logits
+_ROWS = (*_REPEATS, "batch_independence")
+_CAUSAL = (*_ROWS, "causality", "gradient_causality", "long_causality")
+_DECODES = (*_CAUSAL, "state_dtype", "decoding", "long_decoding")
+_LEARNS = (*_REPEATS, "float64_gradients", "gradients")
+
+# By the name of a check: those that it presumes, the most basic one first. A check is announced after these.
+PRESUMED: Mapping[str, tuple[str, ...]] = {
+    **dict.fromkeys(("edges", "parameters", "flops", "state_bytes", "declared_growth"), _RUNS),
+    **dict.fromkeys(("same_seed", "batch_independence", "train_mode", "loss_value", "initial_loss"), _REPEATS),
+    **dict.fromkeys(("causality", "gradient_causality", "bfloat16_causality", "long_causality"), _CAUSAL),
+    **dict.fromkeys(("own_causality", "receptive_field"), _CAUSAL),
+    "own_receptive_field": (*_CAUSAL, "receptive_field"),
+    **dict.fromkeys(("decoding", "random_shapes", "long_decoding", "own_decoding", "max_len", "generation"), _DECODES),
+    **dict.fromkeys(("state_is_a_value", "decoding_copies", "prompt_lengths"), _DECODES),
+    **dict.fromkeys(("state_rows", "state_saved"), (*_ROWS, "state_is_a_value")),
+    **dict.fromkeys(("ignored_targets", "micro_batches", "chunked_loss"), (*_ROWS, "loss_value")),
+    "auxiliary": (*_REPEATS, "loss_value"),
+    **dict.fromkeys(("float64_gradients", "gradients"), _LEARNS),
+    "long_gradients": (*_CAUSAL, "receptive_field", *_LEARNS),
+    "overfitting": (*_ROWS, *_LEARNS, "long_gradients"),
+    **dict.fromkeys(("bfloat16", "long_precision"), (*_DECODES, "bfloat16")),
+    **dict.fromkeys(("other_models", "changed_weights"), _DECODES),
+    "settings": ("other_models",),
+    **dict.fromkeys(("compiles", "tied_weights", "save_and_load"), _REPEATS),
+    "meta_device": (*_REPEATS, "initialization", "tied_weights"),
+}
+
+
+def cause_of(name: str, failed: Collection[str]) -> str:
+    """Returns the most basic check in `failed` from whose failure that of the check `name` may follow, or ''."""
+    return next((other for other in PRESUMED.get(name, ()) if other in failed and other != name), "")
