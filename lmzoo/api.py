@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
@@ -91,6 +91,7 @@ def compare(
     halving: bool = False,
     optimizers: str | None = None,
     stride: int | None = None,
+    context: Literal["reset", "carried"] = "reset",
     probes: str | None = None,
     difficulty: str | None = None,
     probe_steps: int | None = None,
@@ -113,7 +114,8 @@ def compare(
     other processes: the program must then have its calls under `if __name__ == "__main__"`, and `listeners` do not hear
     the steps. With `engine="ray"`, the runs are made on a Ray cluster. `optimizers="adamw,muon"` trains each
     model with each of them (with `tune`). `stride=64` evaluates in windows that start 64 tokens apart, so that every
-    prediction sees a long context. `probes="mqar,parity"` also trains the models on these probes, with `difficulty` and
+    prediction sees a long context; `context="carried"` lets each window begin with the state that the one before it has
+    left. `probes="mqar,parity"` also trains the models on these probes, with `difficulty` and
     `probe_steps` as in `lmzoo probe`; `results.probes` has their accuracies.
 
     The results have a row for each model: `.to_frame()` returns them as a pandas table, `.plot()` draws their losses.
@@ -138,6 +140,7 @@ def compare(
             workers=workers,
             engine=engine,
             stride=stride,
+            context=context,
             probes=probes,
             difficulty=difficulty,
             probe_steps=probe_steps,

@@ -11,7 +11,15 @@ import click
 
 from lmzoo import configs, humanize, targets
 from lmzoo.cli.complete import complete_data, complete_models, complete_probes, complete_tune
-from lmzoo.cli.group import cli, device_option, documents_option, plugin_option, set_option, with_documents
+from lmzoo.cli.group import (
+    cli,
+    context_option,
+    device_option,
+    documents_option,
+    plugin_option,
+    set_option,
+    with_documents,
+)
 
 
 @cli.command()
@@ -84,6 +92,7 @@ from lmzoo.cli.group import cli, device_option, documents_option, plugin_option,
 @click.option("--engine", metavar="processes|ray", default="processes", help="What makes them.  [default: processes]")
 @click.option("--json", "as_json", is_flag=True, help="Print results.json in the place of the table.")
 @device_option
+@context_option
 @documents_option
 @set_option
 @plugin_option
@@ -106,6 +115,7 @@ def compare(
     workers: int | None,
     engine: str,
     as_json: bool,
+    context: str,
     documents: str | None,
     overrides: tuple[str, ...],
 ) -> None:
@@ -150,6 +160,7 @@ def compare(
         "halving": halving,
         "optimizers": optimizers,
         "stride": stride,
+        "context": context,
         "probes": probes,
         "difficulty": difficulty,
         "probe_steps": probe_steps,

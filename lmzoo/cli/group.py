@@ -141,6 +141,13 @@ def documents_option(command: Command) -> Command:
     return click.option("--documents", type=click.Choice(["joined", "isolated"]), help=text)(command)
 
 
+def context_option(command: Command) -> Command:
+    """Add the option `--context` of evaluations."""
+    text = "Whether a window of the text begins without context, or with the state that the one before it has left."
+    choice = click.Choice(["reset", "carried"])
+    return click.option("--context", type=choice, default="reset", help=f"{text}  [default: reset]")(command)
+
+
 def tokenizer_option(command: Command) -> Command:
     """Add the option `--tokenizer`, for models that were saved without one."""
     text = "The tokenizer of a model that was saved without one: its file, or a run that has it."

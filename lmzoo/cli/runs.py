@@ -17,6 +17,7 @@ from lmzoo.cli.complete import complete_data, complete_models
 from lmzoo.cli.group import (
     PLUGINS,
     cli,
+    context_option,
     device_option,
     documents_option,
     plugin_option,
@@ -150,6 +151,7 @@ def _overrides(file: str | None, assignments: tuple[str, ...]) -> dict[str, Any]
 @click.option("--by-position", is_flag=True, help="Also print the loss by position.")
 @click.option("--length", type=click.IntRange(1, 1 << 24), help="The loss by position up to here; may exceed training.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object, or a list for several runs.")
+@context_option
 @documents_option
 @tokenizer_option
 @plugin_option
@@ -160,13 +162,15 @@ def eval_command(
     by_position: bool,
     length: int | None,
     as_json: bool,
+    context: Literal["reset", "carried"],
     documents: Literal["joined", "isolated"] | None,
     tokenizer: Path | None,
 ) -> None:
     """Evaluate runs on their whole validation split.
 
     The text is read in windows of the context length, which do not overlap, so the first tokens of each have little
-    context. With --stride N, windows overlap, each token counts once, and evaluation takes longer.
+    context. With --stride N, windows overlap, each token counts once, and evaluation takes longer. With --context
+    carried, each prediction sees all earlier text; a model whose positions end at its context length cannot do this.
 
     A run keeps its validation text (up to 16 MiB of tokens), so it is evaluated on the same text on any machine. A
     checkpoint, or a folder written by model.save(path, tokenizer=...), can be evaluated too; the latter needs --data.
@@ -176,6 +180,7 @@ def eval_command(
     lmzoo eval runs/gpt2.tiny runs/mamba.tiny
     lmzoo eval runs/gpt2.tiny --data other.txt --json
     lmzoo eval runs/gpt2.tiny --stride 64
+    lmzoo eval runs/mamba.tiny --context carried
     lmzoo eval runs/mamba.tiny --length 2000        the loss beyond its training length
     lmzoo eval runs/gpt2.tiny --documents isolated  else as in the training of the run
     """
@@ -188,13 +193,14 @@ def eval_command(
         if data is None and (text := text_to_read(run, documents)) is not None:
             click.echo(f"reading the text of the run: {humanize.line(text)}", err=True)
         positions = evaluate_run_positions(run, data, length, tokenizer, documents) if by_position or length else []
-        result = evaluate_run(run, data, tokenizer, documents, stride)
+        result = evaluate_run(run, data, tokenizer, documents, stride, context)
         values = {
             "loss": result.loss,
             "bits_per_byte": result.bits_per_byte,
             "tokens": result.tokens,
             "context_length": result.context_length,
             "stride": result.stride,
+            "context": result.context,
         }
         more = {"by_position": [asdict(part) for part in positions]} if positions else {}
         found.append(({"run": str(run)} if len(runs) > 1 else {}) | values | more)
@@ -202,7 +208,8 @@ def eval_command(
             continue
         loss = f"loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte"
         where = f"{humanize.line(str(run))}: " if len(runs) > 1 else ""
-        windows = f"windows of {result.context_length:,} tokens, stride {result.stride:,}"
+        after = "context carried" if result.context == "carried" else f"stride {result.stride:,}"
+        windows = f"windows of {result.context_length:,} tokens, {after}"
         click.echo(f"{where}{loss}, {result.tokens:,} tokens in {windows}")
         if positions:
             click.echo("tokens before   loss (nats per token)")

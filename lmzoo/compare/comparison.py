@@ -12,10 +12,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lmzoo.compare import protocol
-from lmzoo.compare.budget import SPEEDS_FILE, Budget, Speeds, parse_budget, spend, tokens_per_step
+from lmzoo.compare.budget import SPEEDS_FILE, Budget, Speeds, parse_budget, spend
 from lmzoo.compare.course import Course
-from lmzoo.compare.decode_speed import decode_length
+from lmzoo.compare.description import beginning, describe
 from lmzoo.compare.grid import (
     RUNS,
     Cell,
@@ -26,37 +25,33 @@ from lmzoo.compare.grid import (
 )
 from lmzoo.compare.halving import refuse_halving, rungs, shares
 from lmzoo.compare.measure import Measurer
-from lmzoo.compare.ngram import count_references
 from lmzoo.compare.notes import context_notes
 from lmzoo.compare.optimizers import parse_optimizers, with_optimizers
 from lmzoo.compare.parts import refuse_later
-from lmzoo.compare.plan import are_runs, cut_contexts, make_specs, read_specs
+from lmzoo.compare.plan import are_runs, make_specs, read_specs
 from lmzoo.compare.probes import Probing, plan_probes
+from lmzoo.compare.protocol import carried_states
 from lmzoo.compare.results import FILE, Results, portable, write_results
 from lmzoo.compare.schedule import Schedule
 from lmzoo.compare.search import Search
 from lmzoo.compare.sizes import match_facts, match_notes, match_specs
 from lmzoo.compare.tune import WARMUP, Grid, complete, parse_tune, refuse_settings, with_most_warmup
-from lmzoo.compare.tuning import describe
+from lmzoo.compare.tuning import describe as describe_tuning
 from lmzoo.compare.workers import choose_workers, limited_threads, make_engine
 from lmzoo.compare.write import write_report
-from lmzoo.compare.yardsticks import yardsticks
 from lmzoo.data.batches import require_stride
 from lmzoo.data.corpora import Corpus
-from lmzoo.data.halves import Half, validation_halves
-from lmzoo.data.overlap import measure_overlap
-from lmzoo.data.store import TokenSplit, TokenStore, require_length
-from lmzoo.data.synthetic import entropy_rate
-from lmzoo.data.tokenizers import Tokenizer, load_tokenizer
+from lmzoo.data.halves import validation_halves
+from lmzoo.data.store import require_length
+from lmzoo.data.tokenizers import load_tokenizer
 from lmzoo.errors import ConfigError
 from lmzoo.hardware import default_device, hardware, versions
 from lmzoo.matching import parse_match
 from lmzoo.runs.directory import check_directory, keeps_near_duplicates, read_tables
 from lmzoo.runs.inputs import PreparedData, prepare
 from lmzoo.runs.spec import DEFAULT_DATA, DEFAULT_TOKENIZER, RunSpec
+from lmzoo.train.carried import ContextUse, require_context
 from lmzoo.train.events import Listener, NoteEvent, fan_out
-
-PROMPT_CHARACTERS = 40
 
 
 def compare(
@@ -72,6 +67,7 @@ def compare(
     halving: bool = False,
     optimizers: str | None = None,
     stride: int | None = None,
+    context: ContextUse = "reset",
     probes: str | None = None,
     difficulty: str | None = None,
     probe_steps: int | None = None,
@@ -99,9 +95,10 @@ def compare(
     seconds) the number of steps. `tune` ("learning_rate,warmup_steps", or several texts, see `parse_tune`) searches
     settings with equal effort for each model, and with `optimizers` ("adamw,muon") for each model and optimizer: these
     are rows such as "gpt2+muon". With `halving`, the better half of the runs of a search goes on after a part of the
-    training. `stride` is the number of tokens between the windows of the final evaluation, see `lmzoo.train.evaluate`.
-    `probes` ("mqar,parity") trains the models on these probes too, with `difficulty` and `probe_steps` as in `lmzoo
-    probe`: see the module `probes`.
+    training. `stride` is the number of tokens between the windows of the final evaluation, see `lmzoo.train.evaluate`;
+    with the `context` "carried", each window begins with the state that the one before it has left, see
+    `lmzoo.train.carried`. `probes` ("mqar,parity") trains the models on these probes too, with `difficulty` and
+    `probe_steps` as in `lmzoo probe`: see the module `probes`.
 
     `workers` runs are made at once (None: a number is chosen, see `choose_workers`), in processes of this machine or,
     with `engine="ray"`, on a cluster. With one worker they are made in this process, and `listeners` hear all events of
@@ -115,6 +112,7 @@ def compare(
     Raises an `LmzooError` of one line for bad input, before anything is written; `Interrupted` on Ctrl-C.
     """
     folder = Path(out)
+    require_context(context, stride)
     finished = are_runs(names)
     if finished:
         given: dict[str, Any] = {"match": match, "budget": budget, "tune": tune, "optimizers": optimizers}
@@ -159,7 +157,7 @@ def compare(
         require_length(store.train, context_length)
         require_length(store.val, context_length)
         require_stride(stride, context_length)
-        prompt_ids = shared.encode(prompt) if prompt else _beginning(store.val, shared)
+        prompt_ids = shared.encode(prompt) if prompt else beginning(store.val, shared)
         if match is not None:
             specs = match_specs(specs, match, shared.vocab_size)
         speeds = Speeds(folder, shared.vocab_size, hardware(default_device()), versions())
@@ -169,13 +167,17 @@ def compare(
         parts = shares(grids) if halving else [1.0]
         searches = [_search(grids, spec, parts) for spec in specs]
         halves = validation_halves(corpus, shared, specs[0].train.documents) if grids else None
+        states = None
+        if context == "carried":
+            splits = [store.val] if halves is None else [half.split for half in halves]
+            states = carried_states(dict(zip(names, specs, strict=True)), splits, shared.vocab_size)
         results = dataclasses.replace(
-            _describe(specs, prepared, store, amount, stride, halves),
+            describe(specs, prepared, store, amount, stride, states, halves),
             prompt=shared.decode(prompt_ids),
             command=portable(command),
             seeds=every_seed,
             match={} if match is None else match_facts(specs, match, shared.vocab_size),
-            tuning={} if halves is None else describe(grids, halves, parts),
+            tuning={} if halves is None else describe_tuning(grids, halves, parts),
         )
         firsts = [
             Cell(name, spec, Path(name), f"{RUNS}/{spec.model}", keeps=False)
@@ -190,7 +192,7 @@ def compare(
         probing = None if plan is None else Probing(plan, dict(zip(names, specs, strict=True)), seeds, folder)
         if probing is not None:
             results = probing.add(results, probing.kept)
-        measurer = Measurer(prepared, prompt_ids, listeners, keep_freed_memory, halves, at_once, stride)
+        measurer = Measurer(prepared, prompt_ids, listeners, keep_freed_memory, halves, at_once, stride, context)
         _refuse_runs(courses, measurer)
         speeds.write()  # the first file: until here input may be refused
         for note in [*match_notes(results), *context_notes(results)]:
@@ -247,77 +249,8 @@ def _speed(spec: RunSpec, speeds: Speeds, emit: Listener) -> float:
     return speeds.of(spec)
 
 
-def _describe(
-    specs: Sequence[RunSpec],
-    data: PreparedData,
-    store: TokenStore,
-    budget: Budget,
-    stride: int | None,
-    halves: tuple[Half, Half] | None,
-) -> Results:
-    """Make the results without models: what is known before the first run."""
-    reported = store.val if halves is None else halves[1].split
-    longest = max(specs, key=lambda spec: spec.train.steps)
-    corpus, vocab_size, train = data.corpus, data.tokenizer.vocab_size, longest.train
-    assert isinstance(corpus, Corpus)
-    context_length = longest.model_config(vocab_size).context_length
-    references, limits = count_references(store, reported, vocab_size, train, context_length, stride)
-    overlap, removed = measure_overlap(corpus), corpus.near_duplicates
-    return Results(
-        corpus={
-            "name": portable(corpus.name),
-            "sha256": corpus.sha256,
-            "origin": corpus.origin,
-            "overlap": dataclasses.asdict(overlap) | {"text": str(overlap)},
-            "near_duplicates": None if removed is None else dataclasses.asdict(removed) | {"text": str(removed)},
-            "train_tokens": store.train.n_tokens,
-            "val_tokens": store.val.n_tokens,
-            "val_bytes": store.val.n_bytes,
-            "entropy_rate": _entropy_rate(longest.data, store.val),
-        },
-        tokenizer={"spec": data.tokenizer.spec, "vocab_size": vocab_size, "sha256": data.tokenizer.sha256},
-        budget={
-            "kind": budget.kind,
-            "amount": budget.amount,
-            "steps": train.steps,
-            "batch_size": train.batch_size * train.grad_accumulation,
-            "context_length": context_length,
-            "documents": train.documents,
-            "tokens": round(train.steps * tokens_per_step(longest, vocab_size, store.train)),
-        },
-        seed=train.seed,
-        hardware=hardware(default_device()),
-        versions=versions(),
-        models=[],
-        references=references,
-        yardsticks=yardsticks(reported, data.tokenizer),
-        protocol=protocol.describe(
-            reported, context_length, require_stride(stride, context_length), half=halves is not None
-        ),
-        bigram_limits=limits,
-        decode_tokens=decode_length(context_length),
-        cut_contexts=cut_contexts(specs),
-        complete=False,
-    )
-
-
-def _entropy_rate(data: str, val: TokenSplit) -> dict[str, float] | None:
-    """Return the entropy rate of a synthetic source in nats per token, and its error; None for any other text."""
-    rate, per_token = entropy_rate(data), val.n_chars / val.n_tokens
-    return None if rate is None else {"nats": rate.nats * per_token, "error": rate.error * per_token}
-
-
 def write(results: Results, folder: Path) -> None:
     """Write results.json, and what is made from it: the report, the table and the papers."""
     folder.mkdir(parents=True, exist_ok=True)
     write_results(results, folder)
     write_report(results, folder)
-
-
-def _beginning(split: TokenSplit, tokenizer: Tokenizer) -> list[int]:
-    """Choose a prompt: the first whole line of the split, cut between words if it is too long."""
-    text = tokenizer.decode(split.tokens[:1000].tolist())
-    lines = [line.strip() for line in text.split("\n")[1:-1]]
-    line = next((line for line in lines if len(line) >= PROMPT_CHARACTERS // 4), text[:PROMPT_CHARACTERS])
-    cut = line[: PROMPT_CHARACTERS + 1]
-    return tokenizer.encode(cut.rsplit(" ", 1)[0] if len(cut) > PROMPT_CHARACTERS else cut)

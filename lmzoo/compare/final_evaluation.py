@@ -1,7 +1,8 @@
 """The final evaluation of a trained model: its loss, and where it comes from, by position and by class of token.
 
 One pass over the split that is reported gives the loss of each target: the evaluation after the last step of a run, if
-it is of the same split and windows. A model that extrapolates reads the split once more in longer windows, which show
+it is of the same split and windows. With a carried context, the losses by position are of that pass, and a second one
+gives all others. A model that extrapolates reads the split once more in longer windows, which show
 the loss beyond the training length.
 """
 
@@ -12,10 +13,14 @@ from collections.abc import Generator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from lmzoo.compare.token_classes import MEANINGS, TokenClasses
 from lmzoo.data.batches import require_stride
 from lmzoo.data.store import TokenSplit
 from lmzoo.model import LanguageModel
+from lmzoo.train.carried import ContextUse, carried_losses
 from lmzoo.train.evaluate import EvalResult, PositionLoss, eval_result
 from lmzoo.train.token_losses import TokenLosses, losses_in_steps, token_losses
 
@@ -38,18 +43,22 @@ class Details:
 
 @dataclass(frozen=True)
 class FinalEvaluation:
-    """Evaluates models on one split in windows that start `stride` tokens apart; None: that do not overlap."""
+    """Evaluates models on one split in windows that start `stride` tokens apart; None: that do not overlap.
+
+    The `context` is reset at each window, or carried.
+    """
 
     split: TokenSplit
     classes: TokenClasses
     stride: int | None = None
+    context: ContextUse = "reset"
 
     def __call__(
         self, model: LanguageModel, precision: str, *, further: bool, losses: TokenLosses | None = None
     ) -> Details:
         """Evaluate a model in the `precision` of its training; `further`: also beyond its training length.
 
-        `losses` are those of the split, if they are known.
+        `losses` are those of the split whose context is reset, if they are known.
         """
         split, trained = self.split, model.config.context_length
         if losses is None:
@@ -57,16 +66,20 @@ class FinalEvaluation:
         positions = losses.by_position(trained)
         if further and model.traits.extrapolates:
             positions += beyond(model, split, precision)
+        loss_N = losses.loss_N
+        if self.context == "carried":
+            loss_N = carried_losses(model, split, precision=precision)
+        mean = float(loss_N.mean(dtype="float64"))
         return Details(
-            losses.mean,
-            losses.mean * split.n_tokens / (math.log(2) * split.n_bytes),
+            mean,
+            mean * split.n_tokens / (math.log(2) * split.n_bytes),
             [asdict(part) | {"loss": _finite(part.loss)} for part in positions],
-            self._by_class(losses, trained),
+            self._by_class(loss_N, trained),
         )
 
-    def _by_class(self, losses: TokenLosses, context_length: int) -> list[dict[str, Any]]:
+    def _by_class(self, loss_N: NDArray[np.float32], context_length: int) -> list[dict[str, Any]]:
         members_KN = self.classes.members(context_length, require_stride(self.stride, context_length))
-        sums = members_KN @ losses.loss_N.astype("float64")
+        sums = members_KN @ loss_N.astype("float64")
         return [
             {"name": name, "loss": _finite(float(total) / tokens) if tokens else None, "tokens": tokens}
             for name, total, tokens in zip(MEANINGS, sums, members_KN.sum(axis=1).tolist(), strict=True)

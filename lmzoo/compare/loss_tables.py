@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmzoo import humanize
+from lmzoo.compare import protocol
 from lmzoo.compare.results import ModelResult, Results
 from lmzoo.compare.token_classes import MEANINGS
 
@@ -42,6 +43,8 @@ def positions_note(results: Results) -> str:
     trained = results.budget["context_length"]
     longest = max((part["last"] for model in results.ranked for part in model.by_position), default=0)
     text = "Mean loss by the number of tokens before the target, in its window."
+    if protocol.is_carried(results):
+        text = "Mean loss by the number of tokens before the target, in windows whose context is reset."
     if longest <= trained:
         return text
     several = " of the first seed" if len(results.seeds) > 1 else ""

@@ -26,7 +26,7 @@ from lmzoo.data.store import open_store
 from lmzoo.hardware import default_device, hardware, versions
 from lmzoo.model import LanguageModel
 from lmzoo.runs.inputs import PreparedData
-from lmzoo.train.evaluate import evaluate
+from lmzoo.train.carried import ContextUse, evaluate_text
 from lmzoo.train.events import Listener
 from lmzoo.train.token_losses import TokenLosses
 
@@ -36,7 +36,8 @@ class Measurer:
     """Measures cells with the text and the options of one comparison.
 
     `halves` of the validation split (to select on, to report) are given if a setting is tuned: runs are then evaluated
-    on the second one. `stride` is given if the windows of the final evaluation overlap. `at_once` is the number of
+    on the second one. `stride` is given if the windows of the final evaluation overlap; `context` says whether it is
+    reset at each of them, or carried. `at_once` is the number of
     cells that are trained at the same time; with more than one, `measure` leaves out the decoding speed, which
     `add_speeds` measures when all of them are done.
     """
@@ -48,6 +49,7 @@ class Measurer:
     halves: tuple[Half, Half] | None = None
     at_once: int = 1
     stride: int | None = None
+    context: ContextUse = "reset"
 
     @cached_property
     def reported(self) -> PreparedData:
@@ -64,7 +66,7 @@ class Measurer:
         store = self.reported.store
         assert store is not None
         classes = TokenClasses(store.val, store.train.tokens, self.data.tokenizer)
-        return FinalEvaluation(store.val, classes, self.stride)
+        return FinalEvaluation(store.val, classes, self.stride, self.context)
 
     def check(self, cell: Cell) -> ModelResult:
         """Return the row of a model without runs: its costs, and the reason if it fails a check."""
@@ -89,8 +91,10 @@ class Measurer:
 
     def time(self, cell: Cell) -> Cost:
         """Measure what the steps, evaluations and decoded tokens of a model cost, for the forecast."""
-        assert self.data.store is not None
-        return measure_cost(cell, self.data.tokenizer.vocab_size, self.data.store.val, self.keep_freed_memory)
+        store = self.reported.store
+        assert store is not None
+        given: dict[str, Any] = {"stride": self.stride, "context": self.context}
+        return measure_cost(cell, self.data.tokenizer.vocab_size, store.val, self.keep_freed_memory, **given)
 
     def measure(self, cell: Cell, config: Mapping[str, Any] | None = None) -> Measured:
         """Read the results of a cell, or train and measure it.
@@ -132,7 +136,8 @@ class Measurer:
         assert self.halves is not None
         key, split = self.part_key(cell), self.halves[0].split
         given: dict[str, Any] = {"listeners": self.listeners, "keep_freed_memory": self.keep_freed_memory}
-        return measure_part(cell, until, key, self.reported, split, stride=self.stride, **given)
+        given |= {"stride": self.stride, "context": self.context}
+        return measure_part(cell, until, key, self.reported, split, **given)
 
     def part_key(self, cell: Cell) -> str:
         """Return a hash of what the loss after a part of the training follows from, but for the machine.
@@ -140,7 +145,12 @@ class Measurer:
         A run that has gone on cannot be evaluated again at the end of a part, so the comparison may be continued with
         another number of threads.
         """
-        return cell_key(cell, self.data, [half.sha256 for half in self.halves or ()], self.stride)
+        return cell_key(cell, self.data, [half.sha256 for half in self.halves or ()], self.stride, *self._carried)
+
+    @property
+    def _carried(self) -> list[str]:
+        """What a carried context adds to a key; the keys of others are those of before there was one."""
+        return [self.context] if self.context == "carried" else []
 
     def add_speeds(self, cell: Cell, measured: Measured) -> Measured:
         """Measure the speeds of a trained cell, now that nothing else runs, unless they are known."""
@@ -160,9 +170,8 @@ class Measurer:
 
     def _key(self, cell: Cell) -> str:
         halves = [half.sha256 for half in self.halves or ()]
-        return cell_key(
-            cell, self.data, list(self.prompt_ids), halves, self.stride, hardware(default_device()), versions()
-        )
+        where = [hardware(default_device()), versions()]
+        return cell_key(cell, self.data, list(self.prompt_ids), halves, self.stride, *where, *self._carried)
 
     def _evaluate(
         self,
@@ -174,10 +183,10 @@ class Measurer:
         *,
         first: bool,
     ) -> CellResult:
-        """Add the losses by position and by class; replace the loss if it is of another text, or in other windows."""
+        """Add the losses by position and by class; replace the loss if it is of another text, windows or context."""
         found = self.final(model, precision, further=first, losses=losses)
         result = dataclasses.replace(result, by_position=found.by_position, by_class=found.by_class)
-        if self.halves is None and self.stride is None:
+        if self.halves is None and self.stride is None and self.context == "reset":
             return result
         selection = self._selection_loss(cell, model, precision) if first else None
         return dataclasses.replace(result, loss=found.loss, bits_per_byte=found.bits_per_byte, selection_loss=selection)
@@ -189,4 +198,5 @@ class Measurer:
         kept = self.kept(cell, until=cell.spec.train.steps)
         if kept is not None:
             return kept.cell.selection_loss
-        return evaluate(model, self.halves[0].split, stride=self.stride, precision=precision).loss
+        given: dict[str, Any] = {"stride": self.stride, "context": self.context, "precision": precision}
+        return evaluate_text(model, self.halves[0].split, **given).loss

@@ -25,6 +25,7 @@ from lmzoo.data.store import TokenSplit, TokenStore
 from lmzoo.errors import ConfigError, DataError
 from lmzoo.losses import IGNORE_INDEX
 from lmzoo.ops import ngram
+from lmzoo.train.carried import rows_of
 from lmzoo.train.config import TrainConfig
 
 Ints = NDArray[np.int64]
@@ -127,21 +128,26 @@ def count_references(
     config: TrainConfig,
     context_length: int,
     stride: int | None = None,
+    *,
+    carried: bool = False,
 ) -> tuple[list[Reference], dict[str, float]]:
     """Compute the losses of n-grams on the split that is reported, and the limits of a bigram table.
 
     They are counted on the windows that the models are trained on, each once, and restart at every window, so they see
-    the same text with the same context as the models; `stride` as in the evaluation of models.
+    the same text with the same context as the models; `stride` as in the evaluation of models. With a `carried`
+    context, they restart at every row on which the models carry theirs.
     """
     train = training_rows(store.train, config, context_length, COUNTED_TOKENS)
     counts = NGram(train, vocab_size, min(MAX_ORDER, context_length + 1))
-    bits, rows = reported.n_tokens / (math.log(2) * reported.n_bytes), max(1, _TOKENS_AT_A_TIME // context_length)
+    bits = reported.n_tokens / (math.log(2) * reported.n_bytes)
+    length = int(rows_of(reported, context_length).targets_N.max()) if carried else context_length
+    rows = max(1, _TOKENS_AT_A_TIME // length)
     references = []
     for order in range(1, counts.order + 1):
         if reported.ends is None:
-            loss = counts.loss(reported.tokens, order, context_length=context_length, stride=stride)
+            loss = counts.loss(reported.tokens, order, context_length=length, stride=stride)
         else:
-            loss = counts.loss_of_windows(split_windows(reported, rows, context_length), order)
+            loss = counts.loss_of_windows(split_windows(reported, rows, length), order)
         references.append(
             Reference(
                 name=f"{order}-gram",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lmzoo import humanize
 from lmzoo.compare.findings import first_places, seed_notes
+from lmzoo.compare.protocol import is_carried, state_note
 from lmzoo.compare.results import Results, same_steps
 from lmzoo.compare.sizes import match_notes
 from lmzoo.compare.tuning import tune_notes
@@ -84,8 +85,10 @@ def notes(results: Results) -> list[str]:
     if results.budget.get("documents") == "isolated":
         found.append(
             "Documents are isolated, in training and evaluation: no prediction crosses the beginning of a document, "
-            "whose first token is not predicted. Documents longer than the context are cut; each piece starts anew."
+            "whose first token is not predicted. Documents longer than the context are cut; each piece starts anew"
+            f"{' (in training, and for losses by position)' if is_carried(results) else ''}."
         )
+    found += [note] if (note := state_note(results)) else []
     found += match_notes(results)
     sizes = [model.params for model in results.ranked]
     if sizes and max(sizes) > 1.5 * min(sizes):
@@ -106,8 +109,8 @@ def notes(results: Results) -> list[str]:
         part = "a part of " if counted < seen - 2 * window else ""  # one epoch leaves out up to two windows
         found.append(
             f"The n-grams were counted on {part}the training text that the models saw, each window once "
-            f"({humanize.count(counted)} tokens), and like the models they see nothing before their window of {window} "
-            "tokens."
+            f"({humanize.count(counted)} tokens), and like the models they see nothing before their "
+            f"{'row' if is_carried(results) else f'window of {window} tokens'}."
         )
     if results.corpus["origin"]:
         found.append(

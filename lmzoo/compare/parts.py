@@ -22,7 +22,7 @@ from lmzoo.errors import ConfigError, DivergedError
 from lmzoo.runs.inputs import PreparedData
 from lmzoo.runs.run import train_part
 from lmzoo.storage import atomic
-from lmzoo.train.evaluate import evaluate
+from lmzoo.train.carried import ContextUse, evaluate_text
 from lmzoo.train.events import Listener
 
 PARTS_FILE = "parts.json"
@@ -57,6 +57,7 @@ def measure_part(
     split: TokenSplit,
     *,
     stride: int | None,
+    context: ContextUse,
     listeners: Sequence[Listener],
     keep_freed_memory: bool,
 ) -> Measured:
@@ -71,7 +72,8 @@ def measure_part(
             given: dict[str, Any] = {"prepared": data, "keep_freed_memory": keep_freed_memory}
             train_part(cell.spec, cell.run, until, listeners=listeners, **given)
         model, tables = load_cell(cell)
-        loss = evaluate(model, split, stride=stride, precision=tables["machine"]["precision"]).loss
+        precision = tables["machine"]["precision"]
+        loss = evaluate_text(model, split, context=context, stride=stride, precision=precision).loss
         if not math.isfinite(loss):
             raise DivergedError(f"step {until}: the validation loss is {loss}")
         status: Any = STOPPED if until < cell.spec.train.steps else "trained"

@@ -44,6 +44,7 @@ _PROTOCOL = {
     "stride": int,
     "targets": int,
 }
+_CARRIED = {"rows": int, "longest_row": int, "states": dict}
 _PROBES = {"steps": int, "batch_size": int, "levels": list, "cells": list}
 _LOSS = int | float | None
 _POSITIONS = {"first": int, "last": int, "loss": _LOSS, "tokens": int}
@@ -138,6 +139,10 @@ def _build(path: Path, content: Mapping[str, Any]) -> Results:
         _require(path, "corpus.near_duplicates", removed, {"text": str})
     if results.protocol:
         _require(path, "protocol", results.protocol, _PROTOCOL)
+    if results.protocol.get("context") == "carried":
+        _require(path, "protocol", results.protocol, _CARRIED)
+        for name, state in results.protocol["states"].items():
+            _require(path, f"protocol.states.{name}", state, {"bytes": int, "growth": str})
     _require_losses(path, results)
     if results.tuning:
         _require_tuning(path, results.tuning)

@@ -158,12 +158,17 @@ def _curves(results: Results, colors: dict[str, int], drawn: dict[str, Figure]) 
     band = (
         f" The bands are the {findings.PERCENT} intervals of the mean over the seeds." if len(results.seeds) > 1 else ""
     )
+    way = ""
+    if protocol.differs_in_training(results):
+        way = (
+            " In windows that do not overlap and whose context is reset, so the last losses are not those of the table."
+        )
     limit = " and the entropy rate of the source, which is the limit" if results.corpus.get("entropy_rate") else ""
     return (
         '<h2>Loss while training</h2>\n<p class="caption">Validation loss in nats per token.'
-        f"{band} Dashed: the best counted n-gram{limit}. ✕: diverged. FLOPs of training are three times those of the "
-        "forward pass; times follow from the mean training speed. The first steps, where every loss falls fast, are "
-        f"cut off.</p>\n{chart(drawn, 'loss', colors)}"
+        f"{way}{band} Dashed: the best counted n-gram{limit}. ✕: diverged. FLOPs of training are three times those of "
+        "the forward pass; times follow from the mean training speed. The first steps, where every loss falls fast, "
+        f"are cut off.</p>\n{chart(drawn, 'loss', colors)}"
     )
 
 

@@ -84,7 +84,7 @@ def markdown(results: Results) -> str:
         if row.note:
             notes.append(f"- **{_escaped(row.name)}** has no rank: {_escaped(row.note)}")
     facts = [*match_notes(results), *tune_notes(results), *entropy_notes(results), *context_notes(results)]
-    notes += [f"- {_escaped(note)}" for note in facts]
+    notes += [f"- {_escaped(note)}" for note in [*facts, protocol.state_note(results)] if note]
     lines += ["", f"*Italic*: {NGRAMS} (interpolated Witten-Bell), no training.", ""]
     lines += [*([protocol.sentence(results), ""] if results.protocol else []), copied_text(results)]
     notes += [f"- {_escaped(note)}" for note in seed_notes(results)]
@@ -165,6 +165,8 @@ def print_results(results: Results, folder: Path) -> None:
         console.print(humanize.plain(text[:SAMPLE_CHARACTERS]), markup=False)
     _print_probes(results, console)
     console.print(f"\n{protocol.sentence(results)}", markup=False)
+    if note := protocol.state_note(results):
+        console.print(note, markup=False)
     console.print(copied_text(results), markup=False)
     console.print(f"report: {folder / 'report.html'}", markup=False, soft_wrap=True)
 

@@ -15,7 +15,8 @@ from lmzoo.runs.directory import CONFIG_FILE, keeps_near_duplicates, own_data, r
 from lmzoo.runs.inputs import load_data, validation_split
 from lmzoo.runs.validation import VALIDATION_FILE, read_validation
 from lmzoo.storage import checkpoints, models
-from lmzoo.train.evaluate import EvalResult, PositionLoss, evaluate, evaluate_positions
+from lmzoo.train.carried import ContextUse, evaluate_text, require_carried, require_context
+from lmzoo.train.evaluate import EvalResult, PositionLoss, evaluate_positions
 
 
 class Run(NamedTuple):
@@ -94,16 +95,21 @@ def evaluate_run(
     tokenizer: str | Path | None = None,
     documents: Documents | None = None,
     stride: int | None = None,
+    context: ContextUse = "reset",
 ) -> EvalResult:
     """Evaluate anything that `load_run` loads, on the whole validation split of its own text, or of the text `data`.
 
     The documents are isolated or joined as in the training, unless `documents` says otherwise; those of a saved model
-    are joined. `stride` as in `evaluate`. A run keeps its own validation split as it was trained with, unless that is
-    too large: else its text is read again. Raises `DataError` if that text has changed since the training, or for a
-    saved model without `data`; `ConfigError` for a stride above the context length.
+    are joined. `stride` as in `evaluate`; `context` as in `lmzoo.train.carried`. A run keeps its own
+    validation split as it was trained with, unless that is too large: else its text is read again. Raises `DataError`
+    if that text has changed since the training, or for a saved model without `data`; `ConfigError` for a stride above
+    the context length, or a model that cannot carry its context.
     """
+    require_context(context, stride)
     model, split, precision = _model_and_split(path, data, tokenizer, documents)
-    return evaluate(model, split, stride=stride, precision=precision)
+    if context == "carried":
+        require_carried(str(path), model, split, model.device)
+    return evaluate_text(model, split, context=context, stride=stride, precision=precision)
 
 
 def evaluate_run_positions(

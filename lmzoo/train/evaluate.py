@@ -30,7 +30,8 @@ ResultT = TypeVar("ResultT")
 class EvalResult:
     """Mean `loss` in nats per token over `tokens` targets, which correspond to about `bytes` bytes of text.
 
-    The text was read in windows of `context_length` tokens that start `stride` tokens apart.
+    The text was read in windows of `context_length` tokens that start `stride` tokens apart. The `context` is "reset"
+    at each window, or "carried" (`lmzoo.train.carried`).
     """
 
     loss: float
@@ -39,6 +40,7 @@ class EvalResult:
     bytes: int
     context_length: int
     stride: int
+    context: str = "reset"
 
 
 def evaluate(

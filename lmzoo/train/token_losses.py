@@ -92,7 +92,8 @@ def losses_in_steps(
             yield done, all_targets
             done += int(counted_BT.sum())
             with torch.no_grad(), autocast(model.device, precision):
-                loss_BT = _losses(model, idx_BT.to(model.device), targets_BT.to(model.device)).cpu()
+                x_BTD, _ = model.features(idx_BT.to(model.device))
+                loss_BT = target_losses(model, x_BTD, targets_BT.to(model.device)).cpu()
             losses.append(loss_BT[counted_BT])
             T = loss_BT.shape[1]
             sum_T[:T] += loss_BT.sum(dim=0, dtype=torch.float64)
@@ -102,9 +103,8 @@ def losses_in_steps(
     return TokenLosses(torch.cat(losses).numpy(), sum_T.numpy(), count_T.numpy())
 
 
-def _losses(model: LanguageModel, idx_BT: Tensor, targets_BT: Tensor) -> Tensor:
-    """Return the cross-entropies (B, T) in float32 or wider; 0 for a target that is ignored."""
-    x_BTD, _ = model.features(idx_BT)
+def target_losses(model: LanguageModel, x_BTD: Tensor, targets_BT: Tensor) -> Tensor:
+    """Return the cross-entropies (B, T) for features in float32 or wider; 0 for a target that is ignored."""
     chunk = chunk_size(model.config.vocab_size)
     pieces = [
         F.cross_entropy(_wide(model.head(x_CD)), targets_C, ignore_index=IGNORE_INDEX, reduction="none")

@@ -58,6 +58,17 @@ def test_compare_takes_a_stride(lmzoo: Command, text: Path) -> None:
     assert not (text.parent / "new").exists()
 
 
+def test_compare_carries_the_context(lmzoo: Command, text: Path) -> None:
+    command = ["compare", "bigram", "--data", text, "--out", text.parent / "out", *QUICK, "--context", "carried"]
+    result = lmzoo(*command)
+    assert result.code == 0, result.err
+    assert "the context is carried from window to window" in " ".join(result.out.split())
+    assert "States of constant size: bigram (0 B)." in " ".join(result.out.split())
+    refused = lmzoo("compare", "gpt2", "--data", text, "--out", text.parent / "new", *QUICK, "--context", "carried")
+    assert (refused.code, len(refused.err.strip().splitlines())) == (2, 1), refused.err
+    assert not (text.parent / "new").exists()
+
+
 def test_compare_takes_a_budget_and_a_size(lmzoo: Command, text: Path) -> None:
     command = ["compare", "bigram", "lstm.tiny", "--data", text, "--out", text.parent / "out", "--set", "batch_size=4"]
     result = lmzoo(*command, "--match", "params=20k", "--budget", "tokens=1k")

@@ -62,6 +62,28 @@ def test_eval_takes_a_stride(lmzoo: Command, run: Path) -> None:
     assert "stride=17 must be an integer in [1, context_length=16]" in lmzoo("eval", run, "--stride", 17).err
 
 
+def test_eval_carries_the_context(lmzoo: Command, run: Path, text: Path) -> None:
+    plain, carried = (["eval", run, "--context", way, "--json"] for way in ("reset", "carried"))
+    assert json.loads(lmzoo(*plain).out)["context"] == "reset"
+    refused = lmzoo(*carried)
+    assert (refused.code, refused.out) == (2, "")
+    assert refused.err == (
+        f"lmzoo: context='carried' cannot be given: {run} sees at most context_length=16 tokens (with a smaller stride "
+        "its predictions see more of them)\n"
+    )
+    out = text.parent / "recurrent"
+    lmzoo(
+        "train", "lstm.tiny", "--data", text, "--out", out, *QUICK, "--set", "d_model=8", "--set", "context_length=16"
+    )
+    found, reset = (json.loads(lmzoo("eval", out, "--context", way, "--json").out) for way in ("carried", "reset"))
+    assert (found["context"], found["tokens"]) == ("carried", reset["tokens"])
+    assert found["loss"] != reset["loss"]
+    shown = lmzoo("eval", out, "--context", "carried").out
+    assert f"loss {found['loss']:.4f} nats per token" in shown
+    assert "tokens in windows of 16 tokens, context carried" in shown
+    assert "stride=4 cannot be given" in lmzoo("eval", out, "--context", "carried", "--stride", 4).err
+
+
 def test_train_reads_a_config_file_and_overrides(lmzoo: Command, text: Path) -> None:
     file = text.parent / "small.toml"
     file.write_text("[model]\nd_model = 16\nn_layers = 1\nn_heads = 2\ncontext_length = 16\n[train]\nsteps = 100\n")

@@ -14,19 +14,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from lmzoo import registry
-from lmzoo.compare import Results, compare, comparison
+from lmzoo.compare import Results, compare, description
 from lmzoo.compare.ngram import NGram
 from lmzoo.compare.table import print_results
 from lmzoo.data.batches import BatchStream
 from lmzoo.data.corpora import load_corpus
 from lmzoo.data.overlap import measure_overlap
-from lmzoo.data.store import TokenSplit
 from lmzoo.data.synthetic import EntropyRate
 from lmzoo.data.tokenizers import train_tokenizer
 from lmzoo.errors import ConfigError, DataError, LmzooError, UnknownModelError
@@ -144,6 +142,44 @@ def test_compare_with_a_stride_gives_the_ngrams_the_same_windows(
     assert expected[4] < next(line.loss for line in finished[0].references if line.order == 4) - 1e-3
     with pytest.raises(ConfigError, match=r"stride=17 must be an integer in \[1, context_length=16\]"):
         compare(["bigram"], text, tmp_path / "new", stride=17, settings=TRAINING)
+    assert not (tmp_path / "new").exists()
+
+
+def test_compare_carries_the_context(text: str, tmp_path: Path) -> None:
+    results = compare(["ngram"], text, tmp_path, settings=TRAINING | {"order": 4}, context="carried")
+    facts = json.loads((tmp_path / "results.json").read_text(encoding="utf-8"))["protocol"]
+    targets = facts["targets"]
+    assert (facts["context"], facts["stride"], facts["rows"], facts["longest_row"]) == ("carried", 16, 1, targets)
+    (row,) = results.ranked
+    assert facts["states"] == {"ngram": {"bytes": row.state_bytes, "growth": "constant"}}
+    whole, reset = (evaluate_run(tmp_path / row.run, context=context).loss for context in ("carried", "reset"))
+    assert row.loss == pytest.approx(whole, abs=1e-6)
+    assert whole < reset - 1e-3
+    assert row.curve[-1][1] == pytest.approx(reset, abs=2e-6), "training is evaluated as before"
+    assert row.by_position[-1]["last"] == 64, "in windows whose context is reset"
+    pairs = [part for part in row.by_class if part["name"] in ("repeated bigram", "not repeated")]
+    assert sum(part["loss"] * part["tokens"] for part in pairs) / targets == pytest.approx(whole, abs=1e-5)
+    assert row.loss == pytest.approx(next(line.loss for line in results.references if line.order == 4), rel=1e-5)
+    for name in ("table.md", "report.html"):
+        written = (tmp_path / name).read_text(encoding="utf-8")
+        assert "in one row in windows of 16 tokens; the context is carried from window to window" in written
+        assert "States of constant size:" in written
+        assert "whose context is reset" in written
+
+
+@pytest.mark.parametrize(
+    ("names", "more", "message"),
+    [
+        (["lstm", "gpt2"], {}, r"^context='carried' cannot be given: gpt2 sees at most context_length=16 tokens"),
+        (["lstm"], {"stride": 4}, r"^stride=4 cannot be given: windows whose context is carried do not overlap$"),
+        (["lstm"], {"context": "kept"}, r"^context='kept' must be one of: reset, carried$"),
+    ],
+)
+def test_compare_refuses_a_context_that_cannot_be_carried(
+    text: str, tmp_path: Path, names: list[str], more: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        compare(names, text, tmp_path / "new", settings=TRAINING, **{"context": "carried", **more})
     assert not (tmp_path / "new").exists()
 
 
@@ -426,7 +462,7 @@ def test_compare_gives_the_model_ngram_the_loss_of_the_counted_ngrams(text: str,
 def test_compare_states_the_entropy_rate_of_a_synthetic_source(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(comparison, "entropy_rate", {text: EntropyRate(1.25, 0.0)}.get)  # a real source is larger
+    monkeypatch.setattr(description, "entropy_rate", {text: EntropyRate(1.25, 0.0)}.get)  # a real source is larger
     results = compare(["bigram"], text, tmp_path, settings={"steps": 2, "batch_size": 2, "context_length": 8})
     assert results.corpus["entropy_rate"] == {"nats": 1.25, "error": 0.0}
     print_results(results, tmp_path)
@@ -435,14 +471,6 @@ def test_compare_states_the_entropy_rate_of_a_synthetic_source(
 
 def test_compare_knows_no_entropy_rate_of_a_text(finished: tuple[Results, Path]) -> None:
     assert finished[0].corpus["entropy_rate"] is None
-
-
-def test_entropy_rate_is_converted_to_nats_per_token() -> None:
-    split = TokenSplit("markov1", "val", np.zeros(100, dtype=np.uint16), n_tokens=100, n_bytes=250, n_chars=250)
-    rate = comparison._entropy_rate("hmm", split)
-    assert rate is not None
-    assert rate["nats"] == pytest.approx(2.5 * 1.2162191, rel=1e-6)
-    assert 0 < rate["error"] < 2e-7
 
 
 @pytest.fixture(scope="module")

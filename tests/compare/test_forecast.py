@@ -6,17 +6,21 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
-from lmzoo.compare import sample
+import lmzoo
+from lmzoo.compare import forecast, sample
 from lmzoo.compare.forecast import Cost, measure_cost, part_seconds, step_seconds, steps_done, total_seconds
 from lmzoo.compare.grid import make_cell
 from lmzoo.data.corpora import load_corpus
 from lmzoo.data.store import TokenSplit, open_store
 from lmzoo.data.tokenizers import Tokenizer, train_tokenizer
+from lmzoo.model import LanguageModel
 from lmzoo.runs.run import train_run
 from lmzoo.runs.spec import RunSpec
+from lmzoo.state import State
 
 
 @pytest.fixture
@@ -43,6 +47,8 @@ def test_part_seconds_counts_steps_evaluations_and_decoded_tokens(
     assert part_seconds(cell, evaluating, val, 12, 12, tuned=True) == 0.5 * val.n_tokens, "of a run that was chosen"
     assert part_seconds(cell, decoding, val, 0, 12) == 0
     assert part_seconds(cell, decoding, val, 0, 12, first=True) > sample.SAMPLE_TOKENS
+    other_way = Cost(0.0, 1.0, 0.0, reading=100.0)
+    assert part_seconds(cell, other_way, val, 0, 12) == 3 * val.n_tokens + 100.0, "at the end, in its own way"
     odd = small_spec(steps=13, eval_every=4)
     assert part_seconds(make_cell(tmp_path, odd, odd, "gpt2"), evaluating, val, 0, 13) == 4 * val.n_tokens
 
@@ -75,11 +81,42 @@ def test_measure_cost_predicts_the_time_of_a_run(
     assert steps_done(cell) == 150
 
 
+def test_measure_cost_of_windows_that_overlap(
+    small_spec: Callable[..., RunSpec], tokenizer: Tokenizer, val: TokenSplit, tmp_path: Path
+) -> None:
+    spec = small_spec("bigram")
+    cell = make_cell(tmp_path, spec, spec, "bigram")
+    assert measure_cost(cell, tokenizer.vocab_size, val, False).reading == 0.0
+    cost = measure_cost(cell, tokenizer.vocab_size, val, False, stride=4)
+    assert cost.reading == pytest.approx(4 * val.n_tokens * cost.eval_token)
+
+
+@pytest.mark.parametrize(("name", "slower"), [("llama.tiny", 1 / 8), ("lstm.tiny", 0.0)])
+@pytest.mark.parametrize("lengths", [[45], [30, 10, 5, 0]])
+def test_carried_seconds_follow_from_the_lengths_of_the_rows(
+    monkeypatch: pytest.MonkeyPatch, name: str, slower: float, lengths: list[int]
+) -> None:
+    """Each token takes a second, and `slower` more for each token that the state holds before its window."""
+    model = lmzoo.create_model(name, vocab_size=5, d_model=8, context_length=8)
+    features, spent = type(model).features, [0.0]
+
+    def counted(self: LanguageModel, idx_BT: torch.Tensor, state: State = None) -> tuple[torch.Tensor, State]:
+        before = 0 if state is None else state.position
+        spent.append(idx_BT.numel() * (1 + slower * before))
+        return features(self, idx_BT, state)
+
+    monkeypatch.setattr(type(model), "features", counted)
+    monkeypatch.setattr(forecast, "timed", lambda work: (work(), spent[-1])[1])
+    tokens = np.zeros(sum(lengths) + len(lengths), np.uint16)
+    ends = np.cumsum([length + 1 for length in lengths]) if len(lengths) > 1 else None
+    split = TokenSplit("", "val", tokens, tokens.size, tokens.size, tokens.size, ends)
+    expected = sum(length + slower * length**2 / 2 for length in lengths)
+    assert forecast.carried_seconds(model, split, "float32") == pytest.approx(expected)
+
+
 def test_step_seconds_counts_all_batches_of_a_step(
     small_spec: Callable[..., RunSpec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lmzoo.compare import forecast
-
     timed: list[int] = []
     spec = small_spec(grad_accumulation=3)
     for seconds, numbers in ((0.25, [1]), (0.1, [1, 4]), (0.001, [1, 100])):

@@ -20,6 +20,7 @@ from lmzoo.runs.inputs import PreparedData
 from lmzoo.runs.run import SAMPLE_FILE
 from lmzoo.runs.saved import evaluate_run, load_run
 from lmzoo.runs.spec import RunSpec
+from lmzoo.train.carried import evaluate_carried
 from lmzoo.train.evaluate import evaluate
 
 
@@ -117,6 +118,28 @@ def test_measure_evaluates_with_the_stride_on_the_reported_text(
     assert abs(losses[4] - losses[None]) > 1e-4, "measured anew: the kept result is of another stride"
 
 
+@pytest.mark.parametrize("tuned", [False, True])
+def test_measure_carries_the_context(
+    measurer: Measurer, small_spec: Callable[..., RunSpec], tmp_path: Path, tuned: bool
+) -> None:
+    halves = validation_halves(measurer.data.corpus, measurer.data.tokenizer) if tuned else None
+    measurer = dataclasses.replace(measurer, halves=halves)
+    spec = small_spec("lstm", steps=2, d_model=8)
+    cell = make_cell(tmp_path, spec, spec, "lstm")
+    reset = measurer.measure(cell, {}).cell
+    found = dataclasses.replace(measurer, context="carried").measure(cell, {}).cell
+    model = load_run(cell.run).model
+    val = open_store(measurer.data.corpus, measurer.data.tokenizer).val if halves is None else halves[1].split
+    assert found.loss == evaluate_carried(model, val).loss
+    assert found.bits_per_byte == evaluate_carried(model, val).bits_per_byte
+    assert abs(found.loss - reset.loss) > 1e-4, "measured anew: the kept result is of another context"
+    assert found.by_position == reset.by_position
+    assert found.by_class != reset.by_class
+    if halves is not None:
+        assert found.selection_loss == evaluate_carried(model, halves[0].split).loss
+    assert measurer.measure(cell, {}).cell.loss == pytest.approx(reset.loss, abs=1e-6)
+
+
 def test_measure_takes_the_loss_that_chose_from_the_search(
     measurer: Measurer, small_spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -125,7 +148,7 @@ def test_measure_takes_the_loss_that_chose_from_the_search(
     cell, other = (make_cell(tmp_path, with_seed(spec, seed), spec, "gpt2") for seed in (1337, 7))
     trial = tuned.measure_part(cell, 12).cell
     assert trial.selection_loss is not None
-    monkeypatch.setattr(measure, "evaluate", lambda *given, **more: pytest.fail("it is known"))
+    monkeypatch.setattr(measure, "evaluate_text", lambda *given, **more: pytest.fail("it is known"))
     assert tuned.measure(cell, {}).cell.selection_loss == trial.selection_loss
     assert tuned.measure(other).cell.selection_loss is None, "nothing is chosen by further seeds"
 

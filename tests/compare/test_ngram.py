@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter, defaultdict
 from itertools import pairwise
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,10 +13,15 @@ import pytest
 import torch
 
 from lmzoo.compare import ngram
-from lmzoo.compare.ngram import NGram, bigram_limits
+from lmzoo.compare.ngram import NGram, bigram_limits, count_references
+from lmzoo.compare.windows import training_rows
 from lmzoo.data.batches import Windows
+from lmzoo.data.corpora import load_corpus
+from lmzoo.data.store import TokenSplit, open_store
+from lmzoo.data.tokenizers import train_tokenizer
 from lmzoo.errors import ConfigError, DataError
 from lmzoo.losses import IGNORE_INDEX
+from lmzoo.train.config import TrainConfig
 
 if TYPE_CHECKING:
     from nltk.lm.api import LanguageModel
@@ -143,6 +149,22 @@ def test_ngram_counts_windows_without_context_across_them(order: int) -> None:
     h = tuple([1, 2, 3, 0, 1][6 - order :])
     expected = [slow_rows(rows.tolist(), vocab_size, h, token) for token in range(vocab_size)]
     assert np.allclose(counted, expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("isolated", [False, True])
+def test_count_references_of_a_carried_context_read_whole_rows(text: Path, isolated: bool) -> None:
+    corpus = load_corpus(str(text))
+    tokenizer = train_tokenizer("char", corpus.chunks("train"))
+    store = open_store(corpus, tokenizer)
+    tokens, config = np.asarray(store.val.tokens[:120]), TrainConfig(steps=20, batch_size=4, warmup_steps=0)
+    ends = np.array([40, 41, 90, 120]) if isolated else None
+    reported = TokenSplit("", "val", tokens, 120, 120, 120, ends)
+    found, _ = count_references(store, reported, tokenizer.vocab_size, config, 8, carried=True)
+    counts = NGram(training_rows(store.train, config, 8, 10_000), tokenizer.vocab_size, 6)
+    rows = [tokens] if ends is None else [tokens[:40], tokens[41:90], tokens[90:]]
+    logs = np.concatenate([np.log(counts.probabilities(row, 3)[1:]) for row in rows])
+    assert found[2].loss == pytest.approx(-logs.mean(), rel=1e-12)
+    assert found[2].loss != count_references(store, reported, tokenizer.vocab_size, config, 8)[0][2].loss
 
 
 def test_bigram_limits_equal_a_table_of_counts() -> None:

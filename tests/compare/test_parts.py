@@ -22,6 +22,7 @@ from lmzoo.runs.inputs import PreparedData
 from lmzoo.runs.run import train_part
 from lmzoo.runs.saved import load_run
 from lmzoo.runs.spec import RunSpec
+from lmzoo.train.carried import evaluate_carried
 from lmzoo.train.evaluate import evaluate
 from lmzoo.train.events import EvalEvent, Event, StepEvent
 
@@ -60,6 +61,18 @@ def test_measure_part_evaluates_the_half_that_chooses(measurer: Measurer, cell: 
     assert done.value.cell.selection_loss != found.cell.selection_loss
     assert measurer.measure(cell).cell.status == "trained"
     assert steps_of(events) == list(range(1, 13)), "each step once"
+
+
+def test_measure_part_carries_the_context(
+    measurer: Measurer, small_spec: Callable[..., RunSpec], tmp_path: Path
+) -> None:
+    spec = small_spec("lstm", d_model=8)
+    cell = make_cell(tmp_path, spec, spec, "lstm")
+    carried = dataclasses.replace(measurer, context="carried")
+    found = carried.measure_part(cell, 5).cell
+    assert measurer.halves is not None
+    assert found.selection_loss == evaluate_carried(load_run(cell.run).model, measurer.halves[0].split).loss
+    assert carried.part_key(cell) != measurer.part_key(cell)
 
 
 def test_measure_part_of_all_steps_leaves_the_last_evaluation_to_the_chosen_run(
@@ -132,6 +145,8 @@ def test_measure_part_keeps_that_a_run_diverged(
 def test_measure_part_takes_a_loss_that_is_not_finite_as_diverged(
     measurer: Measurer, cell: Cell, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(parts, "evaluate", lambda *given, **_: dataclasses.replace(evaluate(*given), loss=math.nan))
+    monkeypatch.setattr(
+        parts, "evaluate_text", lambda *given, **_: dataclasses.replace(evaluate(*given), loss=math.nan)
+    )
     found = measurer.measure_part(cell, 5)
     assert (found.cell.status, found.cell.problem) == ("diverged", "step 5: the validation loss is nan")

@@ -42,6 +42,10 @@ def test_load_results_leaves_out_fields_of_newer_versions(folder: Path) -> None:
     assert to_json(load_results(folder)) == to_json(everything())
 
 
+PROTOCOL = dict(everything().protocol)
+CARRIED = PROTOCOL | {"context": "carried", "rows": 2, "longest_row": 250}
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -55,6 +59,8 @@ def test_load_results_leaves_out_fields_of_newer_versions(folder: Path) -> None:
         ({"statistics": None, "seeds": "a"}, r"seeds"),
         ({"corpus": dict(example().corpus) | {"entropy_rate": {"nats": "low"}}}, r"entropy_rate.nats='low' must be of"),
         ({"protocol": {"split": "half"}}, r"protocol.documents=None must be of type str"),
+        ({"protocol": PROTOCOL | {"context": "carried"}}, r"protocol.rows=None must be of type int"),
+        ({"protocol": CARRIED | {"states": {"a": 3}}}, r"protocol.states.a.bytes=None must be of type int"),
         ({"protocol": {}}, r"protocol.targets must be a positive number"),
         ({"yardsticks": [{"name": "xz"}]}, r"yardsticks.0.loss: field required"),
         ({"models": []}, r"statistics: they must be of the ranked models"),
