@@ -14,6 +14,7 @@ COSTS = (
     Axis("parameters", "params", "parameters", log=True),
     Axis("FLOPs", "flops_per_token", "FLOPs per token, forward pass", log=True),
 )
+LABEL = 200  # pixels of the name of a model, of which longer ones are cut
 MORE_IS_BETTER = ("decode_tokens_per_s", "train_tokens_per_s")
 
 
@@ -52,7 +53,8 @@ def costs(results: Results, colors: dict[str, int]) -> Figure | None:
             {"mark": {"type": "rule", "strokeWidth": 2, "opacity": 0.45},
              "encoding": {"y": {"field": "low"}, "y2": {"field": "high"}}},
             {"mark": point, "encoding": {"fill": fill, "tooltip": tooltip(*fields)}},
-            {"mark": {"type": "text", "dy": -13}, "encoding": {"text": {"field": "model"}, "color": {"value": SOFT}}},
+            {"mark": {"type": "text", "dy": -13, "limit": LABEL},
+             "encoding": {"text": {"field": "model"}, "color": {"value": SOFT}}},
         ],
     }  # fmt: skip
     if results.statistics is None:

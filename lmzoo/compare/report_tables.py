@@ -31,7 +31,7 @@ def ranking_table(results: Results, colors: dict[str, int] | None = None) -> str
         else:
             rest = _cells(table.HEADINGS[2:], row.cells[2:], first="loss")
         lines.append(
-            f'<tr class="{kind}"><td class="rank">{row.cells[0]}</td>'
+            f'<tr class="{kind}"><td class="rank" data-label="rank">{row.cells[0]}</td>'
             f'<th class="text" scope="row">{mark}{escape(row.name)}</th>{rest}</tr>'
         )
     heading = '<th class="rank">#</th>' + _headings(table.HEADINGS[1:])

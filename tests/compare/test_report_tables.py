@@ -29,7 +29,7 @@ def test_ranking_table_is_the_notebook_form_of_results() -> None:
 
 def test_ranking_table_shows_a_model_that_failed_without_a_rank_or_a_loss() -> None:
     shown = ranking_table(example(), model_colors(example()))
-    assert '<tr class="unranked"><td class="rank"></td>' in shown
+    assert '<tr class="unranked"><td class="rank" data-label="rank"></td>' in shown
     assert "failed: failed causality" in shown
     assert "0.100" not in shown
 
