@@ -5,7 +5,7 @@ from __future__ import annotations
 from lmzoo.compare.findings import listed
 from lmzoo.compare.results import Results
 from lmzoo.compare.statistics import ALPHA
-from lmzoo.compare.tuning import at_ends, halved
+from lmzoo.compare.tuning import at_ends, halved, searches, setting_title
 
 
 def conclusions(results: Results) -> tuple[str, str]:
@@ -14,6 +14,8 @@ def conclusions(results: Results) -> tuple[str, str]:
 
 
 def _can(results: Results) -> list[str]:
+    if not results.complete:
+        return ["Nothing yet: the comparison is not finished."]
     names = [model.name for model in results.ranked]
     if not names:
         return ["Nothing can be concluded about the order of the models: none has a rank."]
@@ -30,18 +32,19 @@ def _can(results: Results) -> list[str]:
         apart = sum(pair.told_apart for pair in statistics.pairs)
         total = len(statistics.pairs)
         which = "no two models can be told apart" if not apart else f"{apart} of {total} pairs of models are told apart"
-        found.append(
-            f"For this text, these sizes and this budget, {which} with {statistics.seeds} seeds; the probability of "
-            f"any wrong claim among them is at most {100 * ALPHA:g} %."
-        )
+        risk = f"; the probability of any wrong claim among them is at most {100 * ALPHA:g} %" if apart else ""
+        found.append(f"For this text, these sizes and this budget, {which} with {statistics.seeds} seeds{risk}.")
     checked = [model.name for model in results.ranked if model.checks and all(model.checks.values())]
     if len(checked) == len(names):
         found.append(
-            "Every ranked model passed its checks: it sees no future token, decodes as it was trained, and reports the "
-            "loss that it should, so the losses have the same meaning."
+            "Every ranked model passed its checks: it sees no future token, decodes as its forward pass predicts, and "
+            "reports the loss that it should, so the losses have the same meaning."
         )
     if results.tuning:
-        found.append("Every recipe was searched with equal effort, so the order does not follow from that choice.")
+        settings = listed([setting_title(search["setting"]) for search in searches(results.tuning)])
+        found.append(
+            f"The {settings} of every model {'were' if ' and ' in settings else 'was'} searched with equal effort."
+        )
     return found
 
 
@@ -54,10 +57,13 @@ def _cannot(results: Results) -> list[str]:
         found.append(f"These seeds do not show which is better: {'; '.join(equals)}.")
     elif equals:
         found.append(f"For {len(equals)} pairs of models these seeds do not show which one is better.")
-    found.append("Another text, another size or a longer training may change the order.")
+    what = "the order" if len(results.ranked) > 1 else "the loss"
+    found.append(f"Another text, another size or a longer training may change {what}.")
     if not results.tuning:
         found.append("So may another recipe: the recipes were not tuned with equal effort.")
-    elif ends := list(dict.fromkeys(name for names in at_ends(results).values() for name in names)):
+    else:
+        found.append("So may settings of the recipes that were not searched.")
+    if ends := list(dict.fromkeys(name for names in at_ends(results).values() for name in names)):
         found.append(
             f"The recipe of {listed(ends)} may be better still, since the best value lies at an end of the grid."
         )

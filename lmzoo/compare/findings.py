@@ -40,12 +40,19 @@ def first_places(results: Results) -> str:
     leading = [model for model in results.ranked if results.places[model.name][0] == 1]
     interval = f"{PERCENT} interval of {statistics.seeds} seeds"
     if len(leading) > 1:
-        names = listed([model.name for model in leading])
-        return f"{names} cannot be told apart with {statistics.seeds} seeds, and no other model has a lower loss."
+        text = f"{listed([model.name for model in leading])} cannot be told apart with {statistics.seeds} seeds."
+        if len(leading) == len(results.ranked):
+            return text
+        return f"{text} Every other model certainly has a higher loss than one of them."
     name, mean = leading[0].name, statistics.means[leading[0].name]
     figures = f"{mean.mean:.3f} nats per token ({interval}: {mean.low:.3f} to {mean.high:.3f})"
     if len(results.ranked) == 1:
         return f"{name} has a validation loss of {figures}."
+    if equals := statistics.equals(name):
+        return (
+            f"{name} has a validation loss of {figures}. No model certainly has a lower one, but {listed(equals)} "
+            "cannot be told apart from it."
+        )
     return f"{name} has the lowest validation loss, {figures}, and is told apart from every other model."
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmzoo import humanize
-from lmzoo.compare.findings import first_places, seed_notes
+from lmzoo.compare.findings import PERCENT, first_places, seed_notes
 from lmzoo.compare.protocol import is_carried, state_note
 from lmzoo.compare.results import Results, same_steps
 from lmzoo.compare.sizes import match_notes
@@ -25,7 +25,8 @@ def headline(results: Results) -> str:
         return ("" if results.complete else "Not finished. ") + first_places(results) + _ngram_sentence(results)
     best = ranked[0]
     assert best.loss is not None
-    text += f"{best.name} has the lowest validation loss, {best.loss:.3f} nats per token"
+    lowest = "the lowest validation loss," if len(ranked) > 1 else "a validation loss of"
+    text += f"{best.name} has {lowest} {best.loss:.3f} nats per token"
     if best.bits_per_byte is not None:
         text += f" ({best.bits_per_byte:.3f} bits per byte)"
     if len(ranked) > 1 and ranked[1].loss is not None:
@@ -34,17 +35,19 @@ def headline(results: Results) -> str:
 
 
 def _ngram_sentence(results: Results) -> str:
-    """State how many models beat the best n-gram: with several seeds, by the upper end of their interval."""
+    """State how many models beat the best n-gram: with several seeds, if their whole interval is below it."""
     reference = results.best_reference
     if reference is None or (len(results.seeds) > 1 and results.statistics is None):
         return ""
-    highest, certainly = {model.name: model.loss for model in results.ranked}, ""
+    highest, by = {model.name: model.loss for model in results.ranked}, ""
     if results.statistics is not None:
-        certainly = "certainly "
+        by = f", with the whole {PERCENT} interval"
         highest = {name: mean.high for name, mean in results.statistics.means.items()}
     ahead = [name for name, loss in highest.items() if loss is not None and loss < reference.loss]
-    how_many = f"No model {certainly}beats" if not ahead else f"{len(ahead)} of {len(highest)} {certainly}beat"
-    return f" {how_many} the best counted n-gram ({reference.name}, {reference.loss:.3f})."
+    who = f"{len(ahead)} of {len(highest)} models beat" if ahead else "No model beats"
+    if len(ahead) == 1:
+        who = f"{'Only ' if len(highest) > 1 else ''}{ahead[0]} beats"
+    return f" {who} the best counted n-gram ({reference.name}, {reference.loss:.3f}){by}."
 
 
 def context_notes(results: Results) -> list[str]:

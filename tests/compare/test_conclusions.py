@@ -24,7 +24,8 @@ def test_conclusions_of_several_seeds_count_the_pairs() -> None:
     assert "3 of 3 pairs of models are told apart with 3 seeds" in can
     assert "at most 5 %" in can
     assert "Every ranked model passed its checks" in can
-    assert "Every recipe was searched with equal effort" in can
+    assert "The learning rate of every model was searched with equal effort." in can
+    assert "So may settings of the recipes that were not searched." in cannot
     assert "recipe:" not in cannot
     assert "which is better" not in cannot
 
@@ -34,7 +35,8 @@ def test_conclusions_name_the_pairs_that_cannot_be_told_apart() -> None:
     assert "2 of 3 pairs" in conclusions(close)[0]
     assert "These seeds do not show which is better: a or b." in conclusions(close)[1]
     equal = several_seeds({name: [1.5 + i / 9, 1.6 - i / 9] for i, name in enumerate("abcde")})
-    assert "no two models can be told apart" in conclusions(equal)[0]
+    assert "no two models can be told apart with 2 seeds." in conclusions(equal)[0]
+    assert "wrong claim" not in conclusions(equal)[0], "nothing is claimed"
     assert "For 10 pairs of models these seeds do not show which one is better." in conclusions(equal)[1]
     assert "no difference can be concluded yet" in conclusions(dataclasses.replace(equal, statistics=None))[0]
 
@@ -47,7 +49,13 @@ def test_conclusions_name_what_else_may_decide() -> None:
     assert "dropped by successive halving" not in conclusions(ended)[1]
     assert "The recipe of gpt2.tiny may be better still" in conclusions(two_searches())[1]
     assert "A recipe that pays off late in the training may have been dropped" in conclusions(two_searches())[1]
+    assert "The learning rate and warm-up steps of every model were searched" in conclusions(two_searches())[0]
     sizes = dataclasses.replace(example(), models=[model("a", 1.5, params=100), model("b", 1.6, params=200)])
     assert "The models differ in size" in conclusions(sizes)[1]
     none = dataclasses.replace(example(), models=example().models[3:])
+    assert (
+        "a longer training may change the loss." in conclusions(dataclasses.replace(sizes, models=sizes.models[:1]))[1]
+    )
+    partial = dataclasses.replace(example(), complete=False)
+    assert conclusions(partial)[0] == "Nothing yet: the comparison is not finished."
     assert conclusions(none)[0] == "Nothing can be concluded about the order of the models: none has a rank."

@@ -71,18 +71,34 @@ def test_nothing_is_colored_below_the_noise(results: Results) -> None:
 
 def test_headline_claims_no_more_than_the_statistics(results: Results) -> None:
     text = headline(results)
-    assert text.startswith("ant and zebra cannot be told apart with 4 seeds, and no other model has a lower loss.")
+    assert text.startswith("ant and zebra cannot be told apart with 4 seeds. Every other model certainly has a higher")
     assert "lowest" not in text
     clear = headline(several_seeds(CLEAR))
     assert clear.startswith("b has the lowest validation loss, 1.505 nats per token (95 % interval of 4 seeds: 1.48")
     assert "and is told apart from every other model." in clear
+    equal = headline(several_seeds({name: LOSSES[name] for name in ("ant", "zebra")}))
+    assert equal.startswith("ant and zebra cannot be told apart with 4 seeds. 2 of 2 models beat the best")
     alone = headline(several_seeds({"b": LOSSES["zebra"]}))
     assert alone.startswith("b has a validation loss of 1.505 nats per token (95 % interval of 4 seeds")
-    assert "2 of 3 certainly beat the best counted n-gram (3-gram, 1.700)" in text
+    assert text.endswith(" 2 of 3 models beat the best counted n-gram (3-gram, 1.700), with the whole 95 % interval.")
     close = several_seeds({name: [loss + 0.19 for loss in losses] for name, losses in LOSSES.items()})
-    assert "No model certainly beats the best counted n-gram" in headline(close), (
-        "its interval includes the loss of the n-gram"
+    assert " No model beats the best counted n-gram" in headline(close), "its interval includes the loss of the n-gram"
+
+
+def test_headline_of_an_order_that_is_not_transitive() -> None:
+    """The model "first" is told apart from "last"; nobody is told apart from "wide"."""
+    found = several_seeds(
+        {"first": [1.50, 1.51, 1.49, 1.50], "last": [1.60, 1.61, 1.59, 1.60], "wide": [1.3, 2.1, 1.4, 2.0]}
     )
+    assert found.places == {"first": (1, 2), "last": (2, 3), "wide": (1, 3)}
+    text = headline(found)
+    assert text.startswith("first and wide cannot be told apart with 4 seeds. Every other model certainly has a higher")
+    statistics = found.statistics
+    assert statistics is not None
+    assert statistics.means["last"].mean < statistics.means["wide"].mean, "so wide has not a lower loss than last"
+    places = {"first": (1, 2), "last": (2, 3), "wide": (2, 3)}
+    single = dataclasses.replace(found, statistics=dataclasses.replace(statistics, ranks=places))
+    assert "No model certainly has a lower one, but wide cannot be told apart from it." in headline(single)
 
 
 def test_headline_of_a_comparison_without_two_seeds_ranks_nothing(results: Results) -> None:

@@ -12,8 +12,12 @@ from tests.compare.example import example, model
 
 def test_headline_names_the_difference_and_the_number_of_seeds() -> None:
     assert "0.010 below close (one seed each)." in headline(example())
-    assert "2 of 3 beat the best counted n-gram (3-gram, 1.700)" in headline(example())
+    assert headline(example()).endswith(" 2 of 3 models beat the best counted n-gram (3-gram, 1.700).")
+    alone = headline(dataclasses.replace(example(), models=[model("a", 1.5)]))
+    assert alone.startswith("a has a validation loss of 1.500 nats per token (")
+    assert alone.endswith(" a beats the best counted n-gram (3-gram, 1.700).")
     apart = dataclasses.replace(example(), models=[model("a", 1.5), model("b", 1.8)])
+    assert headline(apart).endswith(" Only a beats the best counted n-gram (3-gram, 1.700).")
     assert "a has the lowest validation loss, 1.500 nats per token" in headline(apart)
     assert "0.300 below b (one seed each)" in headline(apart)
     assert "No model has a rank" in headline(dataclasses.replace(example(), models=[]))
