@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parent.parent / "scripts" / "time_to_loss"
+from tests.helpers import load_script
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    loader = SourceFileLoader("time_to_loss", str(SCRIPT))
-    spec = spec_from_loader("time_to_loss", loader)
-    assert spec is not None
-    module = module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+def script() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield load_script("time_to_loss", monkeypatch)
 
 
 def test_time_to_loss_trains_both_recipes_and_compares_their_losses(

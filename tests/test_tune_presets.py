@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-from importlib.machinery import SourceFileLoader
-from importlib.util import module_from_spec, spec_from_loader
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -14,21 +13,18 @@ import pytest
 import lmzoo
 from lmzoo import registry
 from lmzoo.errors import DivergedError
+from tests.helpers import load_script
 
 ROOT = Path(__file__).resolve().parent.parent
-SCRIPT, BACKBONES = ROOT / "scripts" / "tune_presets", ROOT / "lmzoo" / "backbones"
+BACKBONES = ROOT / "lmzoo" / "backbones"
 BEST = {"adamw": 0.005, "muon": 0.01}  # Muon's lies at the end of the grid, which is therefore widened
 TRIED = {"adamw": (0.0025, 0.005, 0.01), "muon": (0.005, 0.01, 0.02, 0.04)}
 
 
 @pytest.fixture(scope="module")
-def script() -> ModuleType:
-    loader = SourceFileLoader("tune_presets", str(SCRIPT))
-    spec = spec_from_loader("tune_presets", loader)
-    assert spec is not None
-    module = module_from_spec(spec)
-    loader.exec_module(module)
-    return module
+def script() -> Iterator[ModuleType]:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        yield load_script("tune_presets", monkeypatch)
 
 
 @pytest.fixture
