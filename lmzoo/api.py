@@ -53,6 +53,7 @@ def train(
     The result holds the final figures; `.to_frame()` returns the logged losses as a pandas table, `.plot()` draws them.
     Raises an `LmzooError` of one line, with nothing written, for anything that cannot be used.
     """
+    listeners = _callables(listeners)
     sources: dict[str, Any] = {"tokenizer": tokenizer, "start": start, "teacher": teacher}
     request = make_request(name, data, out, settings, **sources, resume=resume)
     flags = {"resume": request.resume, "prolong": request.prolong}
@@ -124,6 +125,7 @@ def compare(
     if isinstance(names, str) or not isinstance(names, Sequence):
         raise InputError(f"names={names!r} must be a list of names, such as ['bigram', 'gpt2.tiny']")
     models, out = [str(name) if isinstance(name, Path) else name for name in names], arguments.path("out", out)
+    listeners = _callables(listeners)
     with ComparisonProgress() as bar:
         shown: list[Listener] = [bar] if progress else []
         return run_comparison(
@@ -147,6 +149,13 @@ def compare(
             settings=settings,
             listeners=[*shown, *listeners],
         )
+
+
+def _callables(listeners: Sequence[Listener]) -> list[Listener]:
+    """Returns the listeners. Raises `InputError` unless they can be called: the first event of a run would fail."""
+    if not arguments.is_sequence(listeners) or not all(callable(listener) for listener in listeners):
+        raise InputError(f"listeners={listeners!r} must be a sequence of functions, each called with every event")
+    return [*listeners]
 
 
 Source = str | Path | RunResult | LanguageModel

@@ -29,7 +29,7 @@ def count(name: str, value: Any, *, least: int = 0) -> int:
 
 def ids(name: str, values: Any, vocab_size: int) -> tuple[int, ...]:
     """Returns the token ids `values`. Raises `InputError` unless they are integers in [0, vocab_size)."""
-    if isinstance(values, (str, bytes)) or not isinstance(values, Iterable):
+    if isinstance(values, (str, bytes)) or not is_sequence(values):
         raise InputError(f"{name}={values!r} must be a sequence of token ids")
     found: list[int] = []
     for value in values.tolist() if isinstance(values, torch.Tensor) and values.ndim == 1 else values:
@@ -41,6 +41,11 @@ def ids(name: str, values: Any, vocab_size: int) -> tuple[int, ...]:
             raise InputError(f"{name} holds the id {value!r}: ids must be in [0, vocab_size={vocab_size})")
         found.append(token)
     return tuple(found)
+
+
+def is_sequence(values: Any) -> bool:
+    """True for what can be iterated. A tensor without axes cannot, although it is an `Iterable`."""
+    return isinstance(values, Iterable) and getattr(values, "ndim", 1) > 0
 
 
 def path(name: str, value: Any) -> Path:

@@ -82,7 +82,7 @@ def _validator(cls: type, field: str) -> TypeAdapter[Any]:
 def _converted(value: Any, hint: Any) -> Any:
     """Returns None for "none", and a tuple for a list, where the type allows it: TOML has no null, JSON no tuples."""
     options = (hint, *get_args(hint))
-    if value == NONE and type(None) in options:
+    if isinstance(value, str) and value == NONE and type(None) in options:
         return None
     return tuple(value) if isinstance(value, list) and tuple in map(get_origin, options) else value
 
@@ -126,8 +126,11 @@ def require_positive(config: Any, *fields: str) -> None:
     """Require that each named field is at least 1 (an integer) or above 0 (a float)."""
     for field in fields:
         value = getattr(config, field)
-        rule = "must be a positive integer" if isinstance(value, int) else "must be above 0"
-        require(is_number(value) and 0 < value < math.inf, f"{field}={_shown(value)} {rule}")
+        kind = types_of(type(config)).get(field)  # a config that is made without `build` may hold 1.5 for an integer
+        whole = isinstance(value, int) or kind in (int, int | None)
+        rule = "must be a positive integer" if whole else "must be above 0"
+        good = is_number(value) and 0 < value < math.inf and (isinstance(value, int) or not whole)
+        require(good, f"{field}={_shown(value)} {rule}")
         require(isinstance(value, float) or value < SIZE_LIMIT, f"{field}={_shown(value)} must be below 2^40")
 
 

@@ -8,6 +8,7 @@ Legend: B batch, T time, V vocabulary, D model width.
 from __future__ import annotations
 
 import hashlib
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -415,8 +416,10 @@ class LanguageModel(nn.Module, ABC):
         Each group has its `role`, so that an optimizer can treat some differently: `matrix` (a map from features to
         features, trained by Muon), `matrices` (a stack of such matrices, in the last two axes), `embedding` (a row per
         token or position), `head` (a row per token), `vector` (biases, norm weights and all others), `constant` (drawn
-        once and never trained: `requires_grad=False`).
+        once and never trained: `requires_grad=False`). Raises `InputError` unless `weight_decay` is a number from 0 on.
         """
+        if not configs.is_number(weight_decay) or not 0 <= weight_decay < math.inf:
+            raise InputError(f"weight_decay={weight_decay!r} must be a number, 0 or above")
         groups: dict[str, list[Tensor]] = {}
         for parameter, role in self._roles():
             groups.setdefault(role, []).append(parameter)
@@ -500,6 +503,12 @@ class LanguageModel(nn.Module, ABC):
     def _check_place(self, name: str, idx: Tensor) -> None:
         if not torch.compiler.is_compiling() and idx.device != self.device:
             raise InputError(f"{name} is on {idx.device}, the model on {self.device}: move it there with .to()")
+
+
+def require_model(name: str, value: object) -> None:
+    """Raise `InputError` unless `value` is a `LanguageModel`: for functions that take one as the argument `name`."""
+    if not isinstance(value, LanguageModel):
+        raise InputError(f"{name}={type(value).__name__} must be a LanguageModel")
 
 
 def _sampler() -> Any:

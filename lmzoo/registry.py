@@ -45,10 +45,12 @@ def register_model(name: str, *, presets: Mapping[str, Any] | None = None) -> Ca
     `presets` maps the names of presets to tables with `source`, `model` and `train`, as in a presets.toml; its table
     `family` holds facts and the recipe of all presets. Raises `ConfigError` if the name is taken or a table is wrong.
     """
-    own = entries.parse(f"presets of {name}", presets or {})
+    own = entries.parse(f"presets of {name}", {} if presets is None else presets)
 
     def register(cls: type[Model]) -> type[Model]:
         _require_valid_name(name)
+        if not isinstance(cls, type) or not hasattr(cls, "config_class"):  # `LanguageModel` itself would import torch
+            raise ConfigError(f"register_model({name!r}) must decorate a subclass of lmzoo.LanguageModel, not {cls!r}")
         taken = _classes.get(name)
         if taken is None and name in _builtin_families() and cls.__module__ != f"lmzoo.backbones.{name}":
             raise ConfigError(f"name={name!r} is taken by the built-in backbone")
@@ -81,12 +83,17 @@ def list_models(pattern: str = "*", **wanted: Any) -> list[str]:
     """
     if not isinstance(pattern, str):
         raise ConfigError(f"pattern={pattern!r} must be a text, such as 'gpt*'")
-    known = {fact for family in families().values() for fact in family.facts}
-    for fact in wanted:
-        if fact not in known:
-            raise ConfigError(f"{fact}={wanted[fact]!r} is no fact to filter by{configs.suggest(fact, known)}")
+    found, types = families(), dict[str, set[str]]()
+    for family in found.values():
+        for fact, value in family.facts.items():
+            types.setdefault(fact, set()).add(type(value).__name__)
+    for fact, value in wanted.items():
+        if fact not in types:
+            raise ConfigError(f"{fact}={value!r} is no fact to filter by{configs.suggest(fact, types)}")
+        if type(value).__name__ not in types[fact]:
+            raise ConfigError(f"{fact}={value!r} must be of the type {' or '.join(sorted(types[fact]))}")
     names: list[str] = []
-    for family in families().values():
+    for family in found.values():
         if all(family.facts.get(fact) == value for fact, value in wanted.items()):
             names += [family.name, *(f"{family.name}.{preset}" for preset in family.presets)]
     return sorted(fnmatch.filter(names, pattern), key=natural)
@@ -236,7 +243,7 @@ def checked_device(device: torch.device | str) -> torch.device:
     try:
         found = torch.device(device)
         torch.empty(0, device=found)
-    except (RuntimeError, AssertionError, TypeError, NotImplementedError) as error:
+    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
         raise InputError(f"device={device!r} is not a device of this machine") from error
     return found
 

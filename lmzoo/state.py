@@ -59,7 +59,12 @@ class TimeBuffer:
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> TimeBuffer:
-        """Returns an empty buffer with capacity for `max_len` entries (or twice the window, if that is less)."""
+        """Returns an empty buffer with capacity for `max_len` entries (or twice the window, if that is less).
+
+        Raises `InputError` for a number that is negative or no integer.
+        """
+        batch_size, max_len = arguments.count("batch_size", batch_size), arguments.count("max_len", max_len)
+        window = None if window is None else arguments.count("window", window, least=1)
         capacity = max_len if window is None else min(max_len, 2 * window)
         return cls(torch.zeros(batch_size, max(capacity, 1), *shape, device=device, dtype=dtype), 0, window)
 

@@ -103,6 +103,9 @@ def test_compare_returns_results_that_tabulate_and_plot(
         (lambda: lmzoo.sample("absent"), "absent: is not a run"),
         (lambda: lmzoo.sample(3), "path=3 must be a path"),  # type: ignore[arg-type]
         (lambda: lmzoo.sample(lmzoo.create_model("bigram", vocab_size=3)), "tokenizer=None must be the tokenizer"),
+        (lambda: lmzoo.train("gpt2", listeners=None), "listeners=None must be a sequence of functions"),  # type: ignore[arg-type]
+        (lambda: lmzoo.train("gpt2", listeners=["x"]), r"listeners=\['x'\] must be"),  # type: ignore[list-item]
+        (lambda: lmzoo.compare(["bigram"], listeners=print), "listeners=<built-in"),  # type: ignore[arg-type]
         (lambda: lmzoo.inspect("absent", "a"), "absent: is not a run"),
         (lambda: lmzoo.inspect(lmzoo.create_model("bigram", vocab_size=3), "a"), "tokenizer=None must be"),
     ],

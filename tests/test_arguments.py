@@ -34,7 +34,7 @@ def test_ids_returns_a_tuple() -> None:
     assert arguments.ids("stop", range(0), 3) == ()
 
 
-@pytest.mark.parametrize("value", ["01", 3, None, [3], [-1], [1.5], ["a"], [True], [[1]], [10**400]])
+@pytest.mark.parametrize("value", ["01", 3, None, torch.tensor(1), [3], [-1], [1.5], ["a"], [True], [[1]], [10**400]])
 def test_ids_refuses_other_values(value: Any) -> None:
     with pytest.raises(InputError, match=r"^stop"):
         arguments.ids("stop", value, 3)

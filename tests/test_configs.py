@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -212,3 +213,16 @@ def test_require_inner_heads_names_the_width_or_the_groups() -> None:
         check(16, 3)
     with pytest.raises(ConfigError, match="groups=3 must divide the number of heads, 8"):
         check(None, 3)
+
+
+def test_require_positive_takes_whole_numbers_alone_where_the_field_is_an_integer() -> None:
+    """A config that is made directly has no other check of its types."""
+    for wrong in ({"width": 4.0}, {"width": 4, "heads": 1.5}):
+        name, value = [*wrong.items()][-1]
+        with pytest.raises(ConfigError, match=f"{name}={value} must be a positive integer"):
+            Toy(**wrong)
+
+
+def test_build_compares_no_array_with_none() -> None:
+    with pytest.raises(ConfigError, match="window=array"):
+        configs.build(Toy, {"width": 4, "window": np.zeros(3)})

@@ -288,6 +288,14 @@ def test_model_config_refuses_impossible_sizes() -> None:
     for settings in ({"vocab_size": 0}, {"vocab_size": 7, "context_length": 0}):
         with pytest.raises(ConfigError, match="=0 must be"):
             ModelConfig(**settings)
+    with pytest.raises(ConfigError, match=r"context_length=1\.5 must be a positive integer"):
+        ModelConfig(vocab_size=7, context_length=1.5)  # type: ignore[arg-type]
+
+
+def test_parameter_groups_refuses_what_no_optimizer_takes() -> None:
+    for wrong in (None, "0.1", -0.1, math.nan, True):
+        with pytest.raises(InputError, match=f"weight_decay={wrong!r} must be a number, 0 or above"):
+            cumulative().parameter_groups(wrong)  # type: ignore[arg-type]
 
 
 def test_num_params_counts_tied_weights_once_and_save_keeps_them(tmp_path: Path) -> None:

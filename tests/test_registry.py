@@ -112,6 +112,9 @@ def test_list_models_takes_wildcards_and_facts_in_natural_order() -> None:
     assert "gpt2.tiny" not in constant
     with pytest.raises(ConfigError, match="is no fact to filter by; did you mean 'extrapolates'"):
         lmzoo.list_models(extrapolate=True)
+    for fact, wrong in (("extrapolates", "yes"), ("year", torch.zeros(2)), ("year", True)):
+        with pytest.raises(ConfigError, match=f"^{fact}=.* must be of the type (bool|int)$"):
+            lmzoo.list_models(**{fact: wrong})
 
 
 @pytest.mark.parametrize(
@@ -196,6 +199,21 @@ def test_model_config_is_the_config_of_create_model() -> None:
     assert config.context_length == registry.families()["gpt2"].presets["tiny"].model["context_length"]
     with pytest.raises(ConfigError, match="n_heads=3 must divide d_model=32"):
         registry.model_config("gpt2.tiny", vocab_size=65, d_model=32, n_heads=3)
+
+
+def test_register_model_refuses_what_is_no_model(clean: pytest.MonkeyPatch) -> None:
+    for wrong in (None, nn.Linear, lambda: None):
+        with pytest.raises(
+            ConfigError, match=r"register_model\('new'\) must decorate a subclass of lmzoo.LanguageModel"
+        ):
+            lmzoo.register_model("new")(wrong)  # type: ignore[type-var]
+    assert "new" not in lmzoo.list_models()
+
+
+def test_create_model_refuses_a_number_that_no_device_has() -> None:
+    for wrong in (2**70, -1, "", "tpux"):
+        with pytest.raises(LmzooError, match=f"device={wrong!r} is not a device of this machine"):
+            lmzoo.create_model("bigram", vocab_size=3, device=wrong)  # type: ignore[arg-type]
 
 
 def test_register_model_refuses_a_name_that_is_taken(clean: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,16 @@ def numbers(start: int, count: int, batch_size: int = 2) -> torch.Tensor:
     return torch.stack([row + 100 * b for b in range(batch_size)])[..., None]
 
 
+def test_time_buffer_empty_names_a_wrong_number() -> None:
+    for numbers, message in (
+        ((None, 2), "batch_size=None"), ((-1, 2), "batch_size=-1"), ((1, 2.5), "max_len=2.5"), ((1, -2), "max_len=-2"),
+    ):  # fmt: skip
+        with pytest.raises(InputError, match=f"^{message} must be an integer"):
+            TimeBuffer.empty(*numbers)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match=r"^window=0 must be a positive integer"):
+        TimeBuffer.empty(1, 2, window=0)
+
+
 @each_case("window", [None, 1, 2, 5])
 @each_case("max_len", [0, 1, 3, 12])
 @pytest.mark.parametrize("pieces", [[1] * 12, [12], [3, 1, 1, 5, 2], [0, 7, 0, 5]])

@@ -13,7 +13,7 @@ import json
 import operator
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal, overload
@@ -79,7 +79,7 @@ class Tokenizer(ABC):
 
     def decode(self, ids: Iterable[int]) -> str:
         """Returns the text of `ids`. Incomplete characters become U+FFFD. Raises DataError for an id out of range."""
-        if not isinstance(ids, Iterable):
+        if not isinstance(ids, Iterable) or getattr(ids, "ndim", 1) == 0:  # a tensor without axes
             raise DataError(f"ids={ids!r} must be a sequence of token ids")
         return b"".join(map(self.token_bytes, ids)).decode("utf-8", "replace")
 
@@ -145,6 +145,8 @@ class Tokenizer(ABC):
 
     def save(self, path: str | Path) -> None:
         """Write the files to the directory `path`, or the JSON alone to the file `path`."""
+        if not isinstance(path, (str, os.PathLike)):
+            raise DataError(f"path={path!r} must be a path")
         target = Path(path)
         found = {target / name: text for name, text in self.files().items()}
         for file, text in found.items() if os.path.isdir(target) else [(target, self.to_json())]:
@@ -253,9 +255,9 @@ def train_tokenizer(spec: str, chunks: Iterable[str]) -> Tokenizer:
     """Train a tokenizer; pass only the training split. The same text gives the same tokenizer.
 
     `spec` is "char", "char+unk", "byte" or "bpe:N" (byte-level byte-pair encoding with at most N >= 256 tokens).
-    Raises DataError for an unknown spec, and for `char` without any text.
+    Raises DataError for an unknown spec, for chunks that are no texts, and for `char` without any text.
     """
-    vocab_size = check_spec(spec)
+    vocab_size, chunks = check_spec(spec), _texts(chunks)
     if vocab_size is not None:
         from lmzoo.data.bpe import train_bpe
 
@@ -266,6 +268,16 @@ def train_tokenizer(spec: str, chunks: Iterable[str]) -> Tokenizer:
     for chunk in chunks:
         seen.update(chunk)
     return CharTokenizer(seen, unknown=spec == "char+unk")
+
+
+def _texts(chunks: Iterable[str]) -> Iterator[str]:
+    """Yields the chunks. Raises DataError for one that is no text."""
+    if not isinstance(chunks, Iterable) or getattr(chunks, "ndim", 1) == 0:
+        raise DataError(f"chunks={chunks!r} must be a sequence of texts")
+    for chunk in chunks:
+        if not isinstance(chunk, str):
+            raise DataError(f"chunks holds {chunk!r}: each chunk must be a text")
+        yield chunk
 
 
 def load_tokenizer(path: str | Path) -> Tokenizer:

@@ -16,7 +16,7 @@ from torch import Tensor
 from lmzoo import arguments, bounds
 from lmzoo.errors import InputError
 from lmzoo.generation.choice import Choice, Processor, Settings
-from lmzoo.model import LanguageModel
+from lmzoo.model import LanguageModel, require_model
 from lmzoo.randomness import row_seeds
 from lmzoo.state import State
 
@@ -93,6 +93,7 @@ class Job:
 
 def checked_prompt(model: LanguageModel, name: str, idx: Tensor) -> Tensor:
     """Returns the prompt (B, T) on the device of the model. Raises `InputError` for an empty or invalid prompt."""
+    require_model("model", model)
     model._check_ids(name, idx)
     if idx.shape[1] == 0:
         raise InputError(f"{name} is an empty prompt: give at least one token to continue from")

@@ -19,7 +19,7 @@ from lmzoo import bounds
 from lmzoo.errors import InputError
 from lmzoo.generation.choice import Settings
 from lmzoo.generation.job import Job, Options, checked_prompt
-from lmzoo.model import LanguageModel
+from lmzoo.model import LanguageModel, require_model
 from lmzoo.randomness import uniforms
 from lmzoo.state import State, select
 
@@ -70,6 +70,7 @@ def make_ragged_job(
     **options: Unpack[Options],
 ) -> Job:
     """Returns the request for prompts of different lengths. Raises as `stream` does at the call."""
+    require_model("model", model)
     sequence = prompts.ndim > 0 if isinstance(prompts, Tensor) else isinstance(prompts, Sequence)
     if not sequence or isinstance(prompts, (str, bytes)):
         raise InputError(f"prompts={prompts!r} must be a sequence of prompts, each a sequence of token ids")

@@ -17,7 +17,7 @@ from lmzoo.errors import InputError
 from lmzoo.generation.choice import Settings
 from lmzoo.generation.job import Options, checked_prompt
 from lmzoo.generation.loop import evaluating, make_job, steps
-from lmzoo.model import LanguageModel
+from lmzoo.model import LanguageModel, require_model
 
 NUMBERS_AT_A_TIME = 1 << 22  # limit of logits in memory
 
@@ -62,6 +62,7 @@ def generate_with_log_probs(
 
     Arguments and errors as in `stream`, and `InputError` for `top` below 0 or above the vocabulary.
     """
+    require_model("model", model)
     if arguments.count("top", top) > model.config.vocab_size:
         raise InputError(f"top={top} must be in [0, vocab_size={model.config.vocab_size}]")
     job = make_job(model, idx, max_new_tokens, config, **options)

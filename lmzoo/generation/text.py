@@ -5,7 +5,7 @@ The generated text is yielded in pieces. A piece holds whole characters and no p
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from lmzoo.errors import DataError, InputError
 from lmzoo.generation.drafts import Draft
 from lmzoo.generation.loop import make_ragged_job, steps, stream
 from lmzoo.generation.speculative import stream_speculative
-from lmzoo.model import LanguageModel
+from lmzoo.model import LanguageModel, require_model
 from lmzoo.sampling import SamplingConfig
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def generate_text(
     more token ids than the tokenizer; `DataError` for a prompt that the tokenizer cannot encode.
     """
     idx, stops = _checked(model, tokenizer, prompt, stop)
+    stop_tokens = arguments.ids("stop_tokens", stop_tokens, model.config.vocab_size)
     reader = _Reader(tokenizer.stream(idx[0].tolist()), stops, stop_tokens)
     if draft is None:
         steps = stream(model, idx, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
@@ -123,6 +124,7 @@ def generate_texts(
 ) -> list[str]:
     """Return `n_samples` continuations of one prompt, with one prefill. Arguments and errors as in `generate_text`."""
     idx, stops = _checked(model, tokenizer, prompt, stop)
+    stop_tokens = arguments.ids("stop_tokens", stop_tokens, model.config.vocab_size)
     n_samples = arguments.count("n_samples", n_samples, least=1)
     steps = stream(
         model, idx, max_new_tokens, config, n_samples=n_samples, stop_tokens=stop_tokens, generator=generator
@@ -180,13 +182,16 @@ def _checked(
     """Check the arguments; returns the tokens of the prompt (1, T) and the stop strings."""
     if not isinstance(prompt, (str, list, tuple)):
         raise InputError(f"prompt={prompt!r} must be a text, or a list of token ids")
-    if not isinstance(stop, Iterable) or not all(isinstance(each, str) for each in stop):
+    if not arguments.is_sequence(stop) or not all(isinstance(each, str) for each in stop):
         raise InputError(f"stop={stop!r} must be a text or a sequence of texts")
     stops = (stop,) if isinstance(stop, str) else tuple(stop)
     if "" in stops:
         raise InputError("stop holds an empty string: it must be text to stop at")
     if not prompt:
         raise InputError("the prompt is empty: give at least one character to continue from")
+    require_model("model", model)
+    if not isinstance(getattr(tokenizer, "vocab_size", None), int):
+        raise InputError(f"tokenizer={tokenizer!r} must be a tokenizer, such as lmzoo.load_tokenizer(path) returns")
     if model.config.vocab_size > tokenizer.vocab_size:
         raise InputError(
             f"the model has vocab_size={model.config.vocab_size}, the tokenizer only {tokenizer.vocab_size}: "

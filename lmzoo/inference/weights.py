@@ -20,10 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from lmzoo import arguments
 from lmzoo.errors import InputError
 from lmzoo.inference.compiled import CompiledStep
 from lmzoo.losses import linear_map
-from lmzoo.model import LanguageModel
+from lmzoo.model import LanguageModel, require_model
 
 Weights = Literal["bfloat16", "int8"]
 FORMS: tuple[Weights, ...] = ("bfloat16", "int8")
@@ -153,7 +154,7 @@ def decoding_copy(
     model: Model,
     weights: Weights,
     *,
-    rows: int = 1,  # noqa: ARG001 (part of the public signature; today one layout serves every number)
+    rows: int = 1,  # today one layout serves every number
     compiled: bool = False,
 ) -> Model:
     """Returns a copy of `model` in evaluation mode whose linear maps have weights in the format `weights`.
@@ -166,7 +167,9 @@ def decoding_copy(
     On a CPU without bfloat16 kernels (`has_bfloat16_kernels`) a copy takes less memory, but decodes slower.
     Raises `InputError` for an unknown format, and for a model on another device.
     """
-    if weights not in FORMS:
+    require_model("model", model)
+    arguments.count("rows", rows, least=1)
+    if not isinstance(weights, str) or weights not in FORMS:
         raise InputError(f"weights={weights!r} must be one of {', '.join(FORMS)}")
     if model.device.type != "cpu":
         raise InputError(f"weights={weights!r} needs a model on the CPU; this one is on {model.device}")

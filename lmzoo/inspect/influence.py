@@ -11,7 +11,7 @@ from torch import Tensor
 from lmzoo.conformance.gradients import embedding_gradients
 from lmzoo.errors import InputError
 from lmzoo.generation.loop import evaluating
-from lmzoo.model import LanguageModel
+from lmzoo.model import LanguageModel, require_model
 
 TOKENS_AT_A_TIME = 4096  # limits the memory: rows times tokens of one forward and backward pass
 
@@ -32,6 +32,7 @@ def influence(model: LanguageModel, idx: Tensor) -> Tensor:
     `TOKENS_AT_A_TIME` tokens, or one sequence, are computed at once. Raises `InputError` as `model(idx)` does, and for
     a model that looks up no embeddings.
     """
+    require_model("model", model)
     with evaluating(model):
         with torch.no_grad():
             logits_BTV = model(idx).logits

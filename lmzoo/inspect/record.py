@@ -19,7 +19,7 @@ from lmzoo.generation.loop import evaluating
 from lmzoo.inspect.recording import NAMES, Recording, block_of, kind_of
 from lmzoo.layers.offers import VOCABULARY
 from lmzoo.layers.stack import blocks_of, init_state, state_growth
-from lmzoo.model import LanguageModel
+from lmzoo.model import LanguageModel, require_model
 from lmzoo.ops.precision import wide
 from lmzoo.state import State, leaves_of
 from lmzoo.train.activations import features_of
@@ -41,6 +41,7 @@ def record(model: LanguageModel, idx: Tensor, *, reduce: Reduce | None = None) -
     Costs two forward passes, and T decoding steps if blocks have a state of fixed size. Raises `InputError` as
     `model(idx)` does.
     """
+    require_model("model", model)
     model._check_ids("idx", idx)
     recorder = _Recorder(reduce or (lambda _name, value: value))
     with evaluating(model):

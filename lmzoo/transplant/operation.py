@@ -75,9 +75,9 @@ def transplant(
     """
     if not isinstance(source, LanguageModel) or not source.family:
         raise InputError(f"source={type(source).__name__} must be a model of a registered family")
-    if init not in get_args(Init):
+    if not isinstance(init, str) or init not in get_args(Init):
         raise ConfigError(f"init={init!r} must be one of {', '.join(get_args(Init))}")
-    if not isinstance(seed, int) or not 0 <= seed < 2**63:
+    if not isinstance(seed, int) or isinstance(seed, bool) or not 0 <= seed < 2**63:
         raise ConfigError(f"seed={seed!r} must be in [0, 2^63)")
     if isinstance(layers, str) or not isinstance(layers, Sequence):
         raise ConfigError(f"layers={layers!r} must be a list of numbers, such as [1, 3]")

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lmzoo.data.tokenizers import StreamDecoder, Tokenizer, UnknownCharacterError, load_tokenizer, train_tokenizer
@@ -171,6 +172,26 @@ def test_load_tokenizer_refuses_damaged_files_in_one_line(
     case: str, require_refused: Callable[[str, str], None]
 ) -> None:
     require_refused(*DAMAGED[case])
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_train_tokenizer_refuses_what_is_no_text(spec: str) -> None:
+    if spec != "byte":  # which reads no text
+        for chunks, message in (
+            (None, "chunks=None must be"),
+            (["a", b"b"], "chunks holds b'b'"),
+            (b"ab", "chunks holds 97"),
+        ):
+            with pytest.raises(DataError, match=message):
+                train_tokenizer(spec, chunks)  # type: ignore[arg-type]
+
+
+def test_tokenizer_names_wrong_arguments() -> None:
+    tokenizer = train_tokenizer("byte", [])
+    with pytest.raises(DataError, match="path=None must be a path"):
+        tokenizer.save(None)  # type: ignore[arg-type]
+    with pytest.raises(DataError, match=r"ids=array\(3\) must be a sequence of token ids"):
+        tokenizer.decode(np.array(3))
 
 
 def test_load_tokenizer_refuses_a_missing_file(tmp_path: Path) -> None:

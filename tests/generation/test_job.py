@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 
+from lmzoo import generation
+from lmzoo.data import train_tokenizer
 from lmzoo.errors import InputError
 from lmzoo.generation import generate, generate_ragged, stream, stream_speculative
+from lmzoo.inspect.influence import influence
+from lmzoo.inspect.record import record
 from lmzoo.model import LanguageModel
 from lmzoo.sampling import SamplingConfig
 from tests.generation.test_loop import make, prompts
@@ -85,6 +91,26 @@ def test_prefix_is_not_read_again() -> None:
 def test_job_refuses_impossible_options(options: dict, message: str) -> None:
     with pytest.raises(InputError, match=message):
         stream(make("bigram"), prompts(2, 3), 4, **options)
+
+
+def test_functions_of_generation_name_what_is_no_model() -> None:
+    idx: Any = prompts(2, 3)
+    calls: list[Callable[[Any], object]] = [
+        lambda model: generation.generate(model, idx, 2),
+        lambda model: generation.stream(model, idx, 2),
+        lambda model: generation.generate_ragged(model, [], 2),
+        lambda model: generation.beam_search(model, idx, 2, beams=2),
+        lambda model: generation.score(model, idx),
+        lambda model: generation.generate_with_log_probs(model, idx, 2),
+        lambda model: generation.generate_speculative(model, make("bigram"), idx[:1], 2),
+        lambda model: generation.generate_text(model, train_tokenizer("byte", []), "a", 2),
+        lambda model: influence(model, idx),
+        lambda model: record(model, idx),
+    ]
+    for call in calls:
+        for wrong, kind in ((None, "NoneType"), ("gpt2", "str"), (torch.nn.Linear(2, 2), "Linear")):
+            with pytest.raises(InputError, match=f"^model={kind} must be a LanguageModel"):
+                call(wrong)
 
 
 def test_stream_refuses_an_option_with_an_unknown_name() -> None:

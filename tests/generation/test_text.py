@@ -199,6 +199,13 @@ def test_generate_text_refuses_bad_input_immediately() -> None:
         generate_text(model, tokenizer, "ax", 5)
     with pytest.raises(InputError, match="max_new_tokens=-1"):
         generate_text(model, tokenizer, "a", -1)
+    with pytest.raises(InputError, match="tokenizer=None must be a tokenizer"):
+        generate_text(model, None, "a", 5)  # type: ignore[arg-type]
+    for ends in (None, torch.tensor(1), [3]):
+        with pytest.raises(InputError, match=r"^stop_tokens"):
+            generate_text(model, tokenizer, "a", 5, stop_tokens=ends)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="stop=tensor"):
+        generate_text(model, tokenizer, "a", 5, stop=torch.tensor(1))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("text", "prompt"), [("a b\nc", "\n"), ("b c", " "), ("cab", "a")])

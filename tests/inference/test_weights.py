@@ -154,9 +154,13 @@ def biased(model: lmzoo.LanguageModel) -> list[PackedLinear | PlainLinear]:
     return [m for m in model.modules() if isinstance(m, (PackedLinear, PlainLinear)) and m.bias is not None]
 
 
-def test_decoding_copy_refuses_an_unknown_format() -> None:
+def test_decoding_copy_refuses_wrong_arguments() -> None:
     with pytest.raises(InputError, match="weights='int3' must be one of bfloat16, int8"):
         decoding_copy(tiny("bigram"), "int3")
+    with pytest.raises(InputError, match="rows=0 must be a positive integer"):
+        decoding_copy(tiny("bigram"), "int8", rows=0)
+    with pytest.raises(InputError, match="model=NoneType must be a LanguageModel"):
+        decoding_copy(None, "int8")  # type: ignore[type-var]
 
 
 def test_cast_weights_keeps_what_layers_declare_in_float32() -> None:
