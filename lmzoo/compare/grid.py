@@ -24,9 +24,10 @@ from lmzoo.compare.tune import RATE, with_values
 from lmzoo.errors import ConfigError, DivergedError
 from lmzoo.hardware import default_device
 from lmzoo.model import LanguageModel
-from lmzoo.runs.directory import CONFIG_FILE, data_table, read_tables, require_same, train_config
+from lmzoo.runs.directory import CONFIG_FILE, data_table, read_tables, train_config
 from lmzoo.runs.inputs import PreparedData
 from lmzoo.runs.metrics import METRICS_FILE, read_metrics
+from lmzoo.runs.resuming import require_same
 from lmzoo.runs.run import train_run
 from lmzoo.runs.saved import evaluate_run, is_run, load_run
 from lmzoo.runs.spec import RunSpec

@@ -9,7 +9,8 @@ from typing import Any
 from lmzoo import registry
 from lmzoo.data.corpora import refuse_stream
 from lmzoo.errors import ConfigError
-from lmzoo.runs.directory import read_spec, read_tables
+from lmzoo.runs.directory import read_tables
+from lmzoo.runs.resuming import read_spec
 from lmzoo.runs.saved import is_run
 from lmzoo.runs.spec import ANY_VOCAB_SIZE, RunSpec, apply_settings, make_spec
 from lmzoo.storage import checkpoints

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 from lmzoo import arguments, registry
 from lmzoo.errors import ConfigError
-from lmzoo.runs.directory import read_spec
 from lmzoo.runs.origin import START, TEACHER
+from lmzoo.runs.resuming import read_spec
 from lmzoo.runs.saved import is_run
 from lmzoo.runs.spec import DEFAULT_DATA, RunSpec, make_spec
 from lmzoo.runs.start import start_spec

@@ -20,13 +20,8 @@ from lmzoo.runs.directory import (
     create,
     find_run,
     keeps_near_duplicates,
-    machine_note,
     make_tables,
-    prolonged,
     read_tables,
-    require_resumable,
-    require_same,
-    require_world_size,
     train_config,
     write_tables,
 )
@@ -34,6 +29,7 @@ from lmzoo.runs.inputs import PreparedData, batches_and_validation, load_data, n
 from lmzoo.runs.lock import locked
 from lmzoo.runs.metrics import METRICS_FILE, MetricsWriter, read_metrics
 from lmzoo.runs.out_of_memory import explain_out_of_memory
+from lmzoo.runs.resuming import machine_note, prolonged, require_resumable, require_same, require_world_size
 from lmzoo.runs.saved import Run, evaluate_run, evaluate_run_positions, load_run
 from lmzoo.runs.spec import ANY_VOCAB_SIZE, RunSpec, make_spec
 from lmzoo.runs.start import freeze, load_start, make_objective
@@ -127,7 +123,7 @@ def train_run(
     With `resume`, an existing run continues from its newest valid checkpoint, bitwise as if it had never stopped; the
     result of a finished run is returned at once; if there is no run, a new one begins. Without `resume`, `out` must be
     missing or empty. A resumed run follows its config.toml, with which `spec` must agree, except for training settings
-    that are None. With `prolong`, `spec` may have more steps, if the schedule allows it (see `directory.prolonged`).
+    that are None. With `prolong`, `spec` may have more steps, if the schedule allows it (see `resuming.prolonged`).
 
     `prepared` holds the text and the tokenizer of `spec`, for callers that train several runs on them; by default, both
     are made here. `keep_freed_memory` changes the memory allocator of the whole process during training, which is then

@@ -21,8 +21,8 @@ from lmzoo.compare.results import ModelResult
 from lmzoo.compare.tune import Grid, parse_tune
 from lmzoo.compare.tuning import searches
 from lmzoo.errors import ConfigError
-from lmzoo.runs.directory import read_spec
 from lmzoo.runs.metrics import read_metrics
+from lmzoo.runs.resuming import read_spec
 from lmzoo.runs.run import load_run, train_run
 from lmzoo.train.events import CellsEvent, Event, StepEvent
 from tests.compare.example import two_searches

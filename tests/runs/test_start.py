@@ -14,8 +14,9 @@ import torch
 import lmzoo
 from lmzoo.data.tokenizers import ByteTokenizer
 from lmzoo.errors import CheckpointError, ConfigError, DataError, LmzooError
-from lmzoo.runs.directory import read_spec, read_tables
+from lmzoo.runs.directory import read_tables
 from lmzoo.runs.metrics import read_metrics
+from lmzoo.runs.resuming import read_spec
 from lmzoo.runs.run import RunSpec, load_run, train_run
 from lmzoo.runs.start import fingerprint, make_objective, start_spec
 from lmzoo.storage import checkpoints
