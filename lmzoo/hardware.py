@@ -120,7 +120,8 @@ def default_device() -> torch.device:
 def usable_device(kind: str) -> torch.device:
     """Return the device of a kind, "cpu" or "cuda". Raises `ConfigError` for any other, or without a GPU."""
     if kind not in ("cpu", "cuda"):
-        raise ConfigError(f"device={kind!r} must be 'cpu' or 'cuda'")
+        why = ": the GPUs of Apple are not supported, there was none to test on" if kind == "mps" else ""
+        raise ConfigError(f"device={kind!r} must be 'cpu' or 'cuda'{why}")
     if kind == "cuda" and not torch.cuda.is_available():
         raise ConfigError("device='cuda' needs a GPU that torch can use, and it finds none here")
     return torch.device(kind)

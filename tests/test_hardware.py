@@ -26,7 +26,13 @@ def test_default_device_is_the_one_of_the_environment(monkeypatch: pytest.Monkey
         monkeypatch.setenv(hardware.DEVICE, kind)
         assert hardware.default_device() == torch.device(kind)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    for kind, message in (("cuda", "device='cuda' needs a GPU"), ("tpu", "device='tpu' must be 'cpu' or"), ("", "''")):
+    messages = {
+        "cuda": "device='cuda' needs a GPU",
+        "tpu": "device='tpu' must be 'cpu' or 'cuda'$",
+        "mps": "device='mps' must be 'cpu' or 'cuda': the GPUs of Apple are not supported",
+        "": "''",
+    }
+    for kind, message in messages.items():
         monkeypatch.setenv(hardware.DEVICE, kind)
         with pytest.raises(ConfigError, match=message):
             hardware.default_device()
