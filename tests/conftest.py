@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 
@@ -22,6 +23,9 @@ from tests.helpers import SHORT_SAMPLE, SMALL, TEXT
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when a library of Hugging Face is imported: a test needs no network
 torch.set_num_threads(1)
+# Limits of time: on a busy machine a good test would fail.
+hypothesis.settings.register_profile("suite", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.load_profile("suite")
 SAMPLES = {module: module.SAMPLE_TOKENS for module in (run, sample)}
 for module in SAMPLES:
     module.SAMPLE_TOKENS = SHORT_SAMPLE  # hundreds of tokens take longer than the training of a test
