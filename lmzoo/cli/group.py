@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import signal
 import sys
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,6 +31,7 @@ def main() -> None:
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     warnings.showwarning = _show_warning
     _open_closed_streams()
+    _replace_unknown_characters()
     try:
         # Without color, click writes no style at all; None leaves it to click, which looks for a terminal.
         code = cli.main(prog_name="lmzoo", standalone_mode=False, color=False if terminal.no_color() else None)
@@ -85,6 +88,16 @@ def _open_closed_streams() -> None:
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode, encoding="utf-8"))  # noqa: SIM115 (open until the end)
+
+
+def _replace_unknown_characters() -> None:
+    """Let streams write "?" for a character that their encoding does not have, such as the lines of a table in Latin-1.
+
+    Else a command would end with a traceback where the locale of the machine has another encoding than UTF-8.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper) and codecs.lookup(stream.encoding).name != "utf-8":
+            stream.reconfigure(errors="replace")
 
 
 def _discard_output() -> None:

@@ -241,6 +241,14 @@ def test_main_ends_well_when_nobody_reads(command: list[str]) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
+def test_main_replaces_characters_that_the_encoding_of_the_locale_does_not_have() -> None:
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1", "COLUMNS": "60"}
+    words = [sys.executable, "-m", "lmzoo", "list"]
+    done = subprocess.run(words, env=environment, capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert b"??????" in done.stdout, "the line below the headings"
+
+
 def test_main_works_with_closed_streams() -> None:
     words = ["sh", "-c", '"$0" -m lmzoo list >&- && "$0" -m lmzoo lst <&- >&-', sys.executable]
     done = subprocess.run(words, stderr=subprocess.PIPE, text=True)
