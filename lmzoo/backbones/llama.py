@@ -5,7 +5,9 @@ window. Distinctive: positions are rotations of queries and keys, so the model w
 window the decoding state stops growing. The relatives differ in their attention, which is put together in
 `make_attention`: a window (Mistral, arXiv 2310.06825), biases (Qwen2, arXiv 2407.10671), norms of queries and keys
 (Qwen3, arXiv 2505.09388; behind the rotation in Hunyuan), layers without positions (SmolLM3; arXiv 2501.18795), slower
-rotations for long texts (Llama 3.1, arXiv 2407.21783), a gate (arXiv 2505.06708), sinks (gpt-oss, arXiv 2508.10925).
+rotations for long texts (Llama 3.1, arXiv 2407.21783), queries that grow with their position (Ministral 3, arXiv
+2601.08584), a gate (arXiv 2505.06708), sinks (gpt-oss, arXiv 2508.10925). Apertus (arXiv 2509.14233) has feed-forward
+layers without a gate, whose activation has learned slopes (`lmzoo.layers.xielu`).
 The papers do not state the initial values; the published configurations say N(0, 0.02²) for all weights
 (`initializer_range`). Deviations: query, key and value share one projection; so do gate and up.
 """
@@ -16,11 +18,12 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from lmzoo.configs import require, require_heads, require_positive, set_default
+from lmzoo.configs import require, require_between, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
 from lmzoo.layers.gated_attention import GatedAttention
+from lmzoo.layers.growing_attention import GrowingAttention
 from lmzoo.layers.late_norm_attention import LateNormAttention
 from lmzoo.layers.mlp import MLP, squared_relu, swiglu_width
 from lmzoo.layers.norm import RMSNorm, each_head
@@ -28,6 +31,7 @@ from lmzoo.layers.pattern import pattern
 from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling, require_rotary_fraction
 from lmzoo.layers.scored_attention import ScoredAttention
 from lmzoo.layers.stack import Residual, Stack
+from lmzoo.layers.xielu import XIELU
 from lmzoo.registry import register_model
 
 WINDOWS = ("rope", "nope_window")
@@ -45,13 +49,14 @@ class LlamaConfig(DecoderConfig):
         {"pattern": "rope full", "window": 5, "rotary_fraction": 0.5},
         {"mlp": "relu2", "mlp_bias": True, "post_norms": True},
         {"pattern": "nope_window full", "window": 5, "late_qk_norm": True},
+        {"mlp": "xielu", "query_growth": 0.5, "rope_scaling": "yarn factor=2 original=4"},
     )
 
     n_heads: int = 4  # attention heads
     n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
     head_dim: int | None = None  # width of a head; None: d_model / n_heads
     d_ff: int | None = None  # width of the feed-forward layers; None: 8/3 d_model, rounded up to a multiple of 32
-    mlp: Literal["swiglu", "relu2"] = "swiglu"  # the feed-forward layers: SwiGLU, or a plain one with a squared ReLU
+    mlp: Literal["swiglu", "relu2", "xielu"] = "swiglu"  # SwiGLU, or a plain layer with a squared ReLU or xIELU
     mlp_bias: bool = False  # feed-forward layers have biases
     window: int | None = None  # tokens that layers "rope" and "nope_window" see, the present one included; None: all
     pattern: str = "rope"  # layers from bottom to top, repeated: "rope*3 nope"; "full": no window; "nope": no positions
@@ -61,6 +66,7 @@ class LlamaConfig(DecoderConfig):
     attention_bias: Literal["none", "qkv", "all"] = "none"  # attention projections with a bias
     qk_norm: bool = False  # queries and keys of each head are normalized
     late_qk_norm: bool = False  # the same, after their rotation
+    query_growth: float = 0.0  # how fast queries grow with their position past `original` of rope_scaling
     post_norms: bool = False  # a norm after each branch too
     gate: bool = False  # a gate on the output of the attention
     sinks: bool = False  # a learned score for each head that takes attention away from all keys
@@ -79,6 +85,13 @@ class LlamaConfig(DecoderConfig):
         require(self.window is not None or "nope_window" not in kinds, message)
         plain = not (self.late_qk_norm and (self.gate or self.sinks))
         require(plain, f"late_qk_norm={self.late_qk_norm} must be False with gate or sinks")
+        require_between(self, "query_growth", 0, float("inf"), below_high=True)
+        if self.query_growth:
+            plain = not (self.late_qk_norm or self.gate or self.sinks)
+            require(plain, f"query_growth={self.query_growth} must be 0 with late_qk_norm, gate or sinks")
+            long = hasattr(parse_rope_scaling(self.rope_scaling), "original")
+            message = f"query_growth={self.query_growth} must be 0 with rope_scaling={self.rope_scaling!r}"
+            require(long, f"{message}, which has no original")
         require_rope_scaling(self, require_rotary_fraction(self, rotated=rotated))
 
 
@@ -99,13 +112,15 @@ class Llama(Decoder):
         """Returns the feed-forward layer of one block."""
         if config.mlp == "swiglu":
             return MLP(config.d_model, config.d_ff, bias=config.mlp_bias)
-        return MLP(config.d_model, config.d_ff, squared_relu, gated=False, bias=config.mlp_bias)
+        activation = XIELU() if config.mlp == "xielu" else squared_relu
+        return MLP(config.d_model, config.d_ff, activation, gated=False, bias=config.mlp_bias)
 
     def make_attention(self, config: Any, kind: str) -> Attention:
         """Returns attention of a kind in the pattern."""
         options: dict[str, Any] = {"n_kv_heads": config.n_kv_heads, "head_dim": config.head_dim}
+        scaling: Any = parse_rope_scaling(config.rope_scaling)
         if kind not in UNROTATED:
-            options["rope"] = Rope(config.rope_theta, config.rotary_fraction, parse_rope_scaling(config.rope_scaling))
+            options["rope"] = Rope(config.rope_theta, config.rotary_fraction, scaling)
         if kind in WINDOWS:
             options["window"] = config.window
         if config.qk_norm:
@@ -115,6 +130,9 @@ class Llama(Decoder):
         if config.late_qk_norm:
             late_norm = each_head(partial(RMSNorm, eps=config.norm_eps))
             return LateNormAttention(config.d_model, config.n_heads, late_norm=late_norm, **options)
+        if config.query_growth:
+            growing = {"growth": config.query_growth, "length": scaling.original}
+            return GrowingAttention(config.d_model, config.n_heads, **growing, **options)
         if config.gate:
             return GatedAttention(config.d_model, config.n_heads, sinks=config.sinks, **options)
         if config.sinks:

@@ -15,6 +15,7 @@ from lmzoo.hf.ernie4_5_moe import ERNIE4_5_MOE
 from lmzoo.hf.falcon_h1 import FALCON_H1
 from lmzoo.hf.gemma3 import GEMMA, GEMMA2, GEMMA3_TEXT, VAULTGEMMA
 from lmzoo.hf.gpt2 import GPT2, OPT
+from lmzoo.hf.gpt_neo import BIOGPT, GPT_BIGCODE, GPT_NEO
 from lmzoo.hf.gpt_neox import GPT_NEOX, STARCODER2
 from lmzoo.hf.gpt_oss import GPT_OSS
 from lmzoo.hf.gptj import COHERE, COHERE2, GPTJ, PHI, STABLELM
@@ -29,7 +30,7 @@ from lmzoo.hf.kimi_linear import KIMI_LINEAR
 from lmzoo.hf.lfm2 import LFM2
 from lmzoo.hf.lfm2_moe import LFM2_MOE
 from lmzoo.hf.llama import LLAMA, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3
-from lmzoo.hf.llama_relatives import ARCEE, CWM, INTERNLM3, IQUESTCODER, MINISTRAL, SEED_OSS
+from lmzoo.hf.llama_relatives import APERTUS, ARCEE, CWM, INTERNLM3, IQUESTCODER, MINISTRAL, MINISTRAL3, SEED_OSS
 from lmzoo.hf.mamba import FALCON_MAMBA, MAMBA
 from lmzoo.hf.mamba2 import MAMBA2
 from lmzoo.hf.minimax import MINIMAX
@@ -47,9 +48,9 @@ from lmzoo.suggestions import suggest
 ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.model_type: architecture
     for architecture in (
-        *(GPT2, OPT, BLOOM, MPT, GPT_NEOX, STARCODER2),
+        *(GPT2, OPT, BLOOM, MPT, GPT_NEO, GPT_BIGCODE, BIOGPT, GPT_NEOX, STARCODER2),
         *(GPTJ, CODEGEN, PHI, COHERE, COHERE2, STABLELM, FALCON, OLMO, JAIS2, NEMOTRON),
-        *(LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, MINISTRAL, SEED_OSS),
+        *(LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, MINISTRAL, MINISTRAL3, SEED_OSS, APERTUS),
         *(ARCEE, CWM, INTERNLM3, IQUESTCODER, HELIUM, GLM, GLM4, ERNIE4_5, HUNYUAN_V1_DENSE),
         *(OLMO2, OLMO3, EXAONE4, OLMO_HYBRID),
         *(GRANITE, GRANITEMOE, GRANITEMOESHARED, GRANITEMOEHYBRID, HYPERCLOVAX),

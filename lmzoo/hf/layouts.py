@@ -196,6 +196,19 @@ class Squeezed(Layout):
 
 
 @dataclass(frozen=True)
+class Number(Layout):
+    """A number of shape (1,) that is stored without axes."""
+
+    part: Source
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        return read(self.part, **index).reshape(1)
+
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
+        write(self.part, tensor.reshape(()), **index)
+
+
+@dataclass(frozen=True)
 class Skipped(Layout):
     """A tensor without its first rows, which the model never reads: positions in OPT begin at row 2.
 

@@ -1,12 +1,14 @@
-"""More relatives of Llama in transformers: Ministral, Seed-OSS, CWM, IQuest-Coder, InternLM 3, Arcee."""
+"""More relatives of Llama in transformers: Ministral, Seed-OSS, CWM, IQuest-Coder, InternLM 3, Arcee, Apertus."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, refused
+from lmzoo.hf.layouts import Number
 from lmzoo.hf.llama import BIASES, KEYS, KINDS, MLP_BIAS, WEIGHTS
-from lmzoo.hf.rotary import rope
+from lmzoo.hf.rotary import ROPE, rope, scaling_keys
+from lmzoo.hf.weights import Weights
 from lmzoo.hf.windows import window_keys
 
 
@@ -65,13 +67,8 @@ BOTH_BIASES: dict[str, Key] = {
     "attention_bias": To("attention_bias", default=False, values=BIASES),
     "mlp_bias": MLP_BIAS,
 }
-LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
-_LONG = {
-    **LLAMA3,
-    "factor": 16.0,
-    "rope_theta": 1e6,
-    "original_max_position_embeddings": 8192,
-}  # beside rope_theta, too
+_LLAMA3 = {"rope_type": "llama3", "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+_LLAMA3 |= {"original_max_position_embeddings": 8192}
 
 
 def _cwm(config: Config) -> dict[str, Any]:
@@ -92,7 +89,10 @@ CWM = Architecture(
     weights=WEIGHTS,
     keys={**KEYS, "rms_norm_eps": To("norm_eps", 1e-5), "num_key_value_heads": To("n_kv_heads", 8)}
     | {"head_dim": To("head_dim", 128)},
-    together=(rope(1e6, default=_LONG), Together(("sliding_window", "layer_types"), _cwm, _cwm_keys)),
+    together=(
+        rope(1e6, default={**_LLAMA3, "factor": 16.0, "rope_theta": 1e6}),
+        Together(("sliding_window", "layer_types"), _cwm, _cwm_keys),
+    ),
     written={"bos_token_id": 0},  # transformers does not take null
 )
 IQUESTCODER = Architecture(
@@ -119,15 +119,80 @@ INTERNLM3 = Architecture(
     together=(rope(),),
     aliases={"qkv_bias": "attention_bias", "bias": "mlp_bias"},
 )
+ARCEE_WEIGHTS: Weights = {
+    **WEIGHTS,
+    **{f"blocks.{{i}}.1.inner.up.{kind}": f"model.layers.{{i}}.mlp.up_proj.{kind}" for kind in ("weight", "bias")},
+}
 ARCEE = Architecture(
     model_type="arcee",
     classes=("ArceeForCausalLM",),
     family="llama",
-    weights={
-        **WEIGHTS,
-        **{f"blocks.{{i}}.1.inner.up.{kind}": f"model.layers.{{i}}.mlp.up_proj.{kind}" for kind in ("weight", "bias")},
-    },
+    weights=ARCEE_WEIGHTS,
     keys={**BOTH_BIASES, "rms_norm_eps": To("norm_eps", 1e-5), "hidden_act": Only("relu2")},
     together=(rope(),),
     fixed={"mlp": "relu2"},
+)
+_NORMS = ("attention_layernorm", "feedforward_layernorm")
+_ACTIVATION = "model.layers.{i}.mlp.act_fn."
+APERTUS = Architecture(
+    model_type="apertus",
+    classes=("ApertusForCausalLM",),
+    family="llama",
+    weights={
+        **ARCEE_WEIGHTS,
+        **{f"blocks.{{i}}.{n}.before.weight": f"model.layers.{{i}}.{name}.weight" for n, name in enumerate(_NORMS)},
+        **{f"blocks.{{i}}.1.inner.activation.{name}": f"{_ACTIVATION}{name}" for name in ("alpha_p", "alpha_n")},
+        **{f"blocks.{{i}}.1.inner.activation.{name}": Number(f"{_ACTIVATION}{name}") for name in ("beta", "eps")},
+    },
+    keys={
+        **KEYS,
+        "rms_norm_eps": To("norm_eps", 1e-5),
+        "hidden_act": Only("xielu"),
+        "attention_bias": To("attention_bias", default=False, values=BIASES),
+    },
+    together=(rope(1.2e7, default={**_LLAMA3, "factor": 8.0, "rope_theta": 1.2e7}),),
+    fixed={"mlp": "xielu", "qk_norm": True},
+)
+
+
+def _growing(config: Config) -> dict[str, Any]:
+    """Returns the rotary positions, and the growth of the queries, which is among their parameters."""
+    key = "rope_scaling" if config.table("rope_scaling") else "rope_parameters"
+    if config.get(key) is None:
+        config = Config({**config, key: _LONG_YARN})
+    parameters = config.table(key)
+    growth = parameters.value("llama_4_scaling_beta", None, float)
+    if growth is None:
+        raise refused(key, {**parameters}, "must have llama_4_scaling_beta")
+    left = {name: value for name, value in parameters.items() if name not in ("llama_4_scaling_beta", _UNREAD)}
+    found = _GROWING.settings(Config({**config, key: left}))
+    kind = found["rope_scaling"].partition(" ")[0]
+    if kind not in ("yarn", "llama3"):
+        raise refused("rope_type", kind, "must be 'yarn' or 'llama3', which have original_max_position_embeddings")
+    return {**found, "query_growth": growth}
+
+
+def _growing_keys(ours: Settings) -> dict[str, Any]:
+    found = scaling_keys(ours["rope_scaling"]).get("rope_scaling", {})
+    parameters = {"rope_theta": ours["rope_theta"], "llama_4_scaling_beta": ours["query_growth"]}
+    return {"rope_parameters": {**found, **parameters}}
+
+
+_UNREAD = "max_position_embeddings"  # of the parameters
+_GROWING = rope()
+_LONG_YARN = {"rope_type": "yarn", "rope_theta": 1e6, "factor": 16.0, "original_max_position_embeddings": 16384}
+_LONG_YARN |= {"mscale_all_dim": 1.0, "mscale": 1.0, "llama_4_scaling_beta": 0.1}
+MINISTRAL3 = Architecture(
+    model_type="ministral3",
+    classes=("Ministral3ForCausalLM",),
+    family="llama",
+    weights=WEIGHTS,
+    keys={
+        **KEYS,
+        "rms_norm_eps": To("norm_eps", 1e-5),
+        "num_key_value_heads": To("n_kv_heads", 8),
+        "head_dim": To("head_dim", 128),
+        "sliding_window": To("window", None),
+    },
+    together=(Together(ROPE, _growing, _growing_keys),),
 )

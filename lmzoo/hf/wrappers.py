@@ -9,6 +9,8 @@ from lmzoo.hf.architecture import Architecture, Config, refused
 from lmzoo.hf.architectures import ARCHITECTURES
 from lmzoo.hf.gemma3 import GEMMA3_TEXT
 from lmzoo.hf.keys import WITHOUT_EFFECT
+from lmzoo.hf.llama import MISTRAL
+from lmzoo.hf.llama_relatives import MINISTRAL3
 from lmzoo.hf.qwen3_next import QWEN3_5_MOE_TEXT, QWEN3_5_TEXT
 
 _KNOWN = WITHOUT_EFFECT | {"text_config", "vision_config", "tie_word_embeddings", "language_model_only"}
@@ -18,22 +20,25 @@ _PREFIXES = {
     "language_model.model.": "model.",
     "language_model.lm_head.": "lm_head.",
 }
+_PROJECTOR = ("projector_hidden_act", "multimodal_projector_bias", "spatial_merge_size", "vision_feature_layer")
 _OTHER_PARTS = ("visual", "vision_tower", "multi_modal_projector")
 
 
 @dataclass(frozen=True)
 class Wrapper:
-    """A multimodal model: the architecture of its language model, its class, and the default of the tied head."""
+    """A multimodal model: the architectures of its language model, its class, and the default of the tied head."""
 
-    text: Architecture
+    texts: tuple[Architecture, ...]  # the first one is the default
     model: str
     tied: bool
+    vision: tuple[str, ...] = ()  # keys for the other parts
 
 
 WRAPPERS: Mapping[str, Wrapper] = {
-    "qwen3_5": Wrapper(QWEN3_5_TEXT, "Qwen3_5ForConditionalGeneration", tied=False),
-    "qwen3_5_moe": Wrapper(QWEN3_5_MOE_TEXT, "Qwen3_5MoeForConditionalGeneration", tied=False),
-    "gemma3": Wrapper(GEMMA3_TEXT, "Gemma3ForConditionalGeneration", tied=True),
+    "qwen3_5": Wrapper((QWEN3_5_TEXT,), "Qwen3_5ForConditionalGeneration", tied=False),
+    "qwen3_5_moe": Wrapper((QWEN3_5_MOE_TEXT,), "Qwen3_5MoeForConditionalGeneration", tied=False),
+    "gemma3": Wrapper((GEMMA3_TEXT,), "Gemma3ForConditionalGeneration", tied=True),
+    "mistral3": Wrapper((MISTRAL, MINISTRAL3), "Mistral3ForConditionalGeneration", tied=True, vision=_PROJECTOR),
 }
 
 
@@ -46,17 +51,20 @@ def unwrapped(config: Config) -> tuple[Config, Mapping[str, Architecture]]:
     if wrapper is None:
         return config, ARCHITECTURES
     for key in config:
-        if key not in _KNOWN and not key.endswith((*_TOKENS, *(f"{end}s" for end in _TOKENS))):
+        if key not in {*_KNOWN, *wrapper.vision} and not key.endswith((*_TOKENS, *(f"{end}s" for end in _TOKENS))):
             raise refused(key, config[key], f"is not a key of {config['model_type']} that lmzoo knows")
     text = config.table("text_config")
-    if text.get("model_type", wrapper.text.model_type) != wrapper.text.model_type:
-        raise refused("model_type", text["model_type"], f"of text_config must be {wrapper.text.model_type}")
+    known = {each.model_type: each for each in wrapper.texts}
+    model_type = text.value("model_type", next(iter(known)))
+    if model_type not in known:
+        raise refused("model_type", model_type, f"of text_config must be {' or '.join(known)}")
     tied = config.value("tie_word_embeddings", wrapper.tied)
-    inner = {"model_type": wrapper.text.model_type, "architectures": config.get("architectures")}
+    inner = {"model_type": model_type, "architectures": config.get("architectures")}
+    inside = known[model_type]
     architecture = replace(
-        wrapper.text,
-        classes=(*wrapper.text.classes, wrapper.model),
+        inside,
+        classes=(*inside.classes, wrapper.model),
         prefixes=_PREFIXES,
-        buffers=(*wrapper.text.buffers, *(f"{before}{part}.*" for part in _OTHER_PARTS for before in ("", "model."))),
+        buffers=(*inside.buffers, *(f"{before}{part}.*" for part in _OTHER_PARTS for before in ("", "model."))),
     )
     return Config({**text, **inner, "tie_word_embeddings": tied}), {architecture.model_type: architecture}

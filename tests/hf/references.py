@@ -141,6 +141,7 @@ YARN: dict[str, Any] = {
         "original_max_position_embeddings": 8,
     }
 }
+GROWTH: dict[str, Any] = {"llama_4_scaling_beta": 0.9}
 LIMITS: dict[str, Any] = {"time_step_limit": (0.4, 0.9)}  # of the step size
 CASES: dict[str, Case] = {
     "gpt2": Case(
@@ -154,6 +155,47 @@ CASES: dict[str, Case] = {
             "layer_norm_epsilon": 0.02,
         },
         {"untied": {"tie_word_embeddings": False, "n_inner": None}},
+    ),
+    "gpt_neo": Case(
+        {
+            "vocab_size": V,
+            "max_position_embeddings": 32,
+            "hidden_size": 24,
+            "num_layers": 3,
+            "num_heads": 2,
+            "attention_types": [[["global", "local"], 1], [["local"], 1]],
+            "window_size": 5,
+            "intermediate_size": 40,
+            "layer_norm_epsilon": 0.02,
+        },
+        {"untied": {"tie_word_embeddings": False, "intermediate_size": None, "activation_function": "gelu"}},
+    ),
+    "gpt_bigcode": Case(
+        {
+            "vocab_size": V,
+            "n_positions": 32,
+            "n_embd": 36,
+            "n_layer": 3,
+            "n_head": 3,
+            "n_inner": 40,
+            "layer_norm_epsilon": 0.02,
+        },
+        {
+            "by head": {"multi_query": False, "tie_word_embeddings": False, "n_inner": None},
+            "not divided": {"scale_attn_weights": False, "activation_function": "relu"},
+        },
+    ),
+    "biogpt": Case(
+        {
+            "vocab_size": V,
+            "hidden_size": 24,
+            "num_hidden_layers": 3,
+            "num_attention_heads": 2,
+            "intermediate_size": 40,
+            "max_position_embeddings": 32,
+            "pad_token_id": None,
+        },
+        {"plain embeddings": {"scale_embedding": False, "tie_word_embeddings": False, "hidden_act": "relu"}},
     ),
     "llama": Case(
         LLAMA,
@@ -327,6 +369,28 @@ CASES: dict[str, Case] = {
     "ministral": Case(
         {**LLAMA, "sliding_window": 5, "head_dim": 8},
         {"kinds": {"layer_types": ["full_attention", "sliding_attention", "full_attention"], "head_dim": 12}},
+    ),
+    "ministral3": Case(
+        {**LLAMA, "head_dim": 12, **rope("yarn", factor=4.0, original_max_position_embeddings=4, **GROWTH)},
+        {
+            "window": {
+                "sliding_window": 5,
+                "tie_word_embeddings": True,
+                "rope_parameters": {
+                    "rope_type": "llama3",
+                    "rope_theta": 100.0,
+                    "factor": 8.0,
+                    "low_freq_factor": 1.0,
+                    "high_freq_factor": 3.0,
+                    "original_max_position_embeddings": 6,
+                    **GROWTH,
+                },
+            }
+        },
+    ),
+    "apertus": Case(
+        {**LLAMA, "rope_parameters": None},
+        {"biases": {"attention_bias": True, "tie_word_embeddings": True, "head_dim": 12, **rope("default")}},
     ),
     "seed_oss": Case({**LLAMA, "head_dim": 12}, {"all biases": {"attention_out_bias": True}}),
     "helium": Case({**LLAMA, "head_dim": 8}, {"biases": {"attention_bias": True, "mlp_bias": True, **YARN}}),

@@ -34,6 +34,7 @@ _HALVES = ("self_attn.q_b_proj.weight", "self_attn.kv_a_proj_with_mqa.weight")  
 REORDERED = {"deepseek_v3": _HALVES, "glm4_moe_lite": _HALVES}
 UNREAD = {
     "opt": ("embed_positions.weight",),  # its first two rows
+    "biogpt": ("embed_positions.weight",),
     "minimax": ("query_decay", "key_decay", "diagonal_decay"),  # buffers of the length of a chunk
 }
 
@@ -78,6 +79,19 @@ CREATED: list[tuple[str, dict[str, Any], str]] = [
     ("llama", {"attention_bias": "qkv", "window": 5, "pattern": "rope full"}, "qwen2"),
     ("llama", {"qk_norm": True}, "qwen3"),
     ("llama", {"mlp": "relu2"}, "arcee"),
+    ("llama", {"mlp": "xielu", "qk_norm": True, "head_dim": 12}, "apertus"),
+    ("llama", {"query_growth": 0.5, "rope_scaling": "yarn factor=4 original=5", "window": 5}, "ministral3"),
+    ("gpt_neo", {"window": 5, "activation": "gelu"}, "gpt_neo"),
+    (
+        "gpt_neo",
+        {"pattern": "full", "n_kv_heads": 1, "attention_bias": "all", "scaled_scores": True, "tie_embeddings": False},
+        "gpt_bigcode",
+    ),
+    (
+        "gpt_neo",
+        {"pattern": "full", "attention_bias": "all", "scaled_scores": True, "embedding_scale": 32**0.5},
+        "biogpt",
+    ),
     ("llama", {"rotary_fraction": 0.5, "attention_bias": "qkv"}, "glm"),
     ("llama", {"rotary_fraction": 0.5, "post_norms": True}, "glm4"),
     ("llama", {"pattern": "rope nope"}, "smollm3"),

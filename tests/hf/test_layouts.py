@@ -13,6 +13,7 @@ from lmzoo.hf.layouts import (
     Interleaved,
     Layout,
     Neighbors,
+    Number,
     PerGroup,
     PerHead,
     Rows,
@@ -47,6 +48,11 @@ def test_rows_have_the_ratio_of_their_shares() -> None:
         built(layout, q=q, k=k, v=q)
     with pytest.raises(CheckpointError, match=r"^w: parts of 4, 2 rows must have the ratio 1, 1$"):
         built(Rows(("q", "k")), q=q, k=k)
+
+
+def test_number_gets_an_axis() -> None:
+    assert built(Number("w"), w=torch.tensor(3.0)).tolist() == [3.0]
+    assert unconvert({"w": torch.tensor([3.0])}, {"w": Number("w")}, CONFIG)["w"].shape == ()
 
 
 def test_transposed_exchanges_the_last_two_axes() -> None:

@@ -81,9 +81,11 @@ def test_load_rotary_frequencies_depend_on_the_length(
         ours.decode(idx_BT[:, switch : switch + 1], state)
 
 
-@pytest.mark.parametrize("model_type", WRAPPERS)
-def test_load_takes_the_language_model_of_a_multimodal_model(model_type: str, tmp_path: Path) -> None:
-    text = f"{model_type}_text"
+INSIDE = [(model_type, text.model_type) for model_type, each in WRAPPERS.items() for text in each.texts]
+
+
+@pytest.mark.parametrize(("model_type", "text"), INSIDE)
+def test_load_takes_the_language_model_of_a_multimodal_model(model_type: str, text: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     theirs = AutoModelForImageTextToText.from_config(
         AutoConfig.for_model(model_type, text_config={**case_keys(text), "model_type": text}, vision_config=VISION),
@@ -96,9 +98,10 @@ def test_load_takes_the_language_model_of_a_multimodal_model(model_type: str, tm
     config = json.loads((tmp_path / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps({k: v for k, v in config.items() if k != "tie_word_embeddings"}))
     assert lmzoo.load_model(tmp_path).config == ours.config, "without the key, as by default"
+    known = " or ".join(inside for outside, inside in INSIDE if outside == model_type)
     for changes, error in (
-        ({"vision_feature_layer": -2}, f"vision_feature_layer=-2 is not a key of {model_type} that lmzoo knows$"),
-        ({"text_config": {**config["text_config"], "model_type": "llama"}}, f"'llama' of text_config must be {text}$"),
+        ({"vision_width": -2}, f"vision_width=-2 is not a key of {model_type} that lmzoo knows$"),
+        ({"text_config": {**config["text_config"], "model_type": "llama"}}, f"'llama' of text_config must be {known}$"),
         ({"text_config": {**config["text_config"], "hidden_act": "relu", "hidden_activation": "relu"}}, "must be '"),
     ):
         (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))

@@ -1,0 +1,175 @@
+"""GPT-Neo, GPT-BigCode (StarCoder, SantaCoder) and BioGPT in transformers."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Settings, To, Together, Unused, refused
+from lmzoo.hf.gpt2 import ACTIVATIONS, GPT2
+from lmzoo.hf.gptj import both
+from lmzoo.hf.keys import EVERY, SIZES
+from lmzoo.hf.layouts import PerHead, Rows, Skipped, Source
+from lmzoo.hf.weights import Head, Weights
+
+_LAYER = "transformer.h.{i}."
+
+
+def _qkv(module: str) -> dict[str, Source]:
+    """Returns the projections of queries, keys and values."""
+    return {
+        f"blocks.{{i}}.0.inner.qkv.{kind}": Rows(tuple(f"{module}{part}_proj.{kind}" for part in "qkv"))
+        for kind in ("weight", "bias")
+    }
+
+
+_FRAME: Weights = {
+    "tokens.weight": "transformer.wte.weight",
+    "positions.weight": "transformer.wpe.weight",
+    **both("blocks.{i}.0.before", f"{_LAYER}ln_1"),
+    **both("blocks.{i}.1.before", f"{_LAYER}ln_2"),
+    **both("blocks.{i}.1.inner.up", f"{_LAYER}mlp.c_fc"),
+    **both("blocks.{i}.1.inner.down", f"{_LAYER}mlp.c_proj"),
+    **both("norm", "transformer.ln_f"),
+    "head.weight": Head("lm_head.weight", tokens="transformer.wte.weight"),
+}
+_KINDS = {"global": "full", "local": "window"}
+
+
+def _layers(config: Config) -> dict[str, Any]:
+    """Returns the layers: pieces of words, each with the number of its repetitions, or a word for each layer."""
+    default: list[Any] = [[["global", "local"], 12]]
+    pieces, words = config.value("attention_types", default), list[Any]()
+    counted = Config({**config, "num_hidden_layers": config.value("num_layers", 24)})
+    for piece in pieces:
+        if not (isinstance(piece, list) and [*map(type, piece)] == [list, int]):
+            raise refused("attention_types", pieces, "must have lists of words, each with a number of repetitions")
+        if not 0 < len(piece[0]) * piece[1] <= counted.layers():
+            raise refused("attention_types", pieces, f"must have a word for each of {counted.layers()} layers")
+        words += piece[0] * piece[1]
+    found = Config({**counted, "attention_types": words}).words("attention_types", _KINDS)
+    if config.get("attention_layers", words) != words:
+        raise refused("attention_layers", config["attention_layers"], "must agree with attention_types")
+    return {"n_layers": counted.layers(), "pattern": " ".join(found)}
+
+
+def _layers_keys(ours: Settings) -> dict[str, Any]:
+    theirs = {word: kind for kind, word in _KINDS.items()}
+    words = [theirs[word] for word in ours["pattern"]]
+    return {"num_layers": ours["n_layers"], "attention_types": [[words, 1]]}
+
+
+GPT_NEO = Architecture(
+    model_type="gpt_neo",
+    classes=("GPTNeoForCausalLM",),
+    family="gpt_neo",
+    weights={
+        **_FRAME,
+        **_qkv(f"{_LAYER}attn.attention."),
+        **both("blocks.{i}.0.inner.out", f"{_LAYER}attn.attention.out_proj"),
+    },
+    keys={
+        **EVERY,
+        "vocab_size": To("vocab_size"),
+        "max_position_embeddings": To("context_length"),
+        "hidden_size": To("d_model"),
+        "num_heads": To("n_heads"),
+        "intermediate_size": To("d_ff", None),
+        "window_size": To("window", 256, null=False),
+        "activation_function": To("activation", "gelu_new", ACTIVATIONS),
+        "layer_norm_epsilon": To("norm_eps", 1e-5),
+        "tie_word_embeddings": To("tie_embeddings", default=True),
+        **{key: Unused() for key in ("embed_dropout", "classifier_dropout")},
+        **{f"summary_{word}": Unused() for word in ("type", "use_proj", "activation", "proj_to_labels")},
+        "summary_first_dropout": Unused(),
+    },
+    together=(Together(("num_layers", "attention_types", "attention_layers"), _layers, _layers_keys),),
+    aliases={"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
+    prefix="transformer.",
+    buffers=("*.attn.attention.bias", "*.attn.attention.masked_bias"),
+)
+
+
+def _bigcode(config: Config) -> Weights:
+    """Returns the names for a config: with a head of keys for each query, the fused rows are ordered by head."""
+    grouped = config.value("multi_query", default=True)
+    fused = {f"blocks.{{i}}.0.inner.qkv.{kind}": f"{_LAYER}attn.c_attn.{kind}" for kind in ("weight", "bias")}
+    ordered = {name: source if grouped else PerHead(source) for name, source in fused.items()}
+    return {**_FRAME, **ordered, **both("blocks.{i}.0.inner.out", f"{_LAYER}attn.c_proj")}
+
+
+def _heads(config: Config) -> dict[str, Any]:
+    return {"n_kv_heads": 1 if config.value("multi_query", default=True) else None}
+
+
+def _heads_keys(ours: Settings) -> dict[str, Any]:
+    return {"multi_query": ours["n_kv_heads"] == 1}
+
+
+_SERVER = (
+    *("inference_runner", "validate_runner_input", "runner_max_sequence_length", "max_batch_size"),
+    *("max_sequence_length", "pad_key_length", "pre_allocate_kv_cache", "num_key_value_heads"),
+    *("attention_softmax_in_fp32", "scale_attention_softmax_in_fp32"),
+)
+GPT_BIGCODE = Architecture(
+    model_type="gpt_bigcode",
+    classes=("GPTBigCodeForCausalLM",),
+    family="gpt_neo",
+    weights=_bigcode,
+    keys={
+        **{
+            key: meaning
+            for key, meaning in GPT2.keys.items()
+            if key not in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn")
+        },
+        "activation_function": To("activation", "gelu_pytorch_tanh", ACTIVATIONS),
+        "scale_attn_weights": To("scaled_scores", default=True),
+        **{key: Unused() for key in _SERVER},
+    },
+    together=(Together(("multi_query",), _heads, _heads_keys),),
+    aliases=GPT2.aliases,
+    prefix=GPT2.prefix,
+    fixed={"pattern": "full", "attention_bias": "all"},
+    buffers=GPT2.buffers,
+)
+
+
+def _factor(config: Config) -> dict[str, Any]:
+    """Returns the factor of the embeddings, and the epsilon of the norms, which no key of the config changes."""
+    scaled = config.value("scale_embedding", default=True)
+    return {"embedding_scale": math.sqrt(config.value("hidden_size", 1024)) if scaled else 1.0, "norm_eps": 1e-5}
+
+
+def _factor_keys(ours: Settings) -> dict[str, Any]:
+    return {"scale_embedding": ours["embedding_scale"] != 1}
+
+
+_BIO = "biogpt.layers.{i}."
+BIOGPT = Architecture(
+    model_type="biogpt",
+    classes=("BioGptForCausalLM",),
+    family="gpt_neo",
+    weights={
+        "tokens.weight": "biogpt.embed_tokens.weight",
+        "positions.weight": Skipped("biogpt.embed_positions.weight", rows=2),
+        **both("blocks.{i}.0.before", f"{_BIO}self_attn_layer_norm"),
+        **_qkv(f"{_BIO}self_attn."),
+        **both("blocks.{i}.0.inner.out", f"{_BIO}self_attn.out_proj"),
+        **both("blocks.{i}.1.before", f"{_BIO}final_layer_norm"),
+        **both("blocks.{i}.1.inner.up", f"{_BIO}fc1"),
+        **both("blocks.{i}.1.inner.down", f"{_BIO}fc2"),
+        **both("norm", "biogpt.layer_norm"),
+        "head.weight": Head("output_projection.weight", tokens="biogpt.embed_tokens.weight"),
+    },
+    keys={
+        **SIZES,
+        "num_attention_heads": To("n_heads"),
+        "intermediate_size": To("d_ff"),
+        "hidden_act": To("activation", "gelu", ACTIVATIONS),
+        "layer_norm_eps": Unused(),
+        "tie_word_embeddings": To("tie_embeddings", default=True),
+    },
+    together=(Together(("scale_embedding",), _factor, _factor_keys),),
+    prefix="biogpt.",
+    fixed={"pattern": "full", "attention_bias": "all", "scaled_scores": True},
+)
