@@ -159,7 +159,8 @@ class Measurer:
         more = {**measured.more, "decode_tokens_per_s": decode_tokens_per_s(load_cell(cell)[0])}
         model = cell.spec.make_model(self.data.tokenizer.vocab_size, device=default_device())
         if model.traits.trainable:
-            tokens = tokens_per_step(cell.spec, self.data.tokenizer.vocab_size)
+            train = None if self.data.store is None else self.data.store.train
+            tokens = tokens_per_step(cell.spec, self.data.tokenizer.vocab_size, train)
             more["train_tokens_per_s"] = tokens / step_seconds(model, cell.spec.train, self.keep_freed_memory)
         return self._keep(cell, Measured(measured.cell, more))
 

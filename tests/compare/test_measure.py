@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from lmzoo.compare import final_evaluation, measure, sample
+from lmzoo.compare.budget import tokens_per_step
 from lmzoo.compare.grid import CELL_FILE, make_cell, with_seed
 from lmzoo.compare.measure import Measurer
 from lmzoo.conformance import Report, Result
@@ -94,6 +95,21 @@ def test_add_speeds_measures_what_several_runs_at_once_leave_out(
     assert with_speeds.more["decode_tokens_per_s"] > 0
     assert with_speeds.more["train_tokens_per_s"] > 0
     assert several.kept(cell) == with_speeds, "kept for the next call"
+
+
+def test_add_speeds_counts_the_targets_of_isolated_documents(
+    documents: str, small_spec: Callable[..., RunSpec], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = load_corpus(documents)
+    tokenizer = train_tokenizer("char", corpus.chunks("train"))
+    store = open_store(corpus, tokenizer, documents="isolated")
+    several = Measurer(PreparedData(corpus, tokenizer, store), tokenizer.encode("The "), [], False, at_once=2)
+    monkeypatch.setattr(measure, "step_seconds", lambda *given: 2.0)
+    spec = dataclasses.replace(small_spec(documents="isolated", steps=2), data=documents)
+    cell = make_cell(tmp_path, spec, spec, "gpt2")
+    found = several.add_speeds(cell, several.measure(cell)).more["train_tokens_per_s"]
+    assert found == tokens_per_step(spec, tokenizer.vocab_size, store.train) / 2.0
+    assert found < 4 * 16 / 2.0, "without padding"
 
 
 @pytest.mark.parametrize("tuned", [False, True])
