@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -44,11 +45,13 @@ from lmzoo.data.corpora import Corpus
 from lmzoo.data.halves import validation_halves
 from lmzoo.data.store import require_length
 from lmzoo.data.tokenizers import load_tokenizer
+from lmzoo.distributed.ranks import refuse_ranks
 from lmzoo.errors import ConfigError
 from lmzoo.hardware import default_device, hardware, versions
 from lmzoo.matching import parse_match
 from lmzoo.runs.directory import check_directory, keeps_near_duplicates, read_tables
 from lmzoo.runs.inputs import PreparedData, prepare
+from lmzoo.runs.lock import locked
 from lmzoo.runs.spec import DEFAULT_DATA, DEFAULT_TOKENIZER, RunSpec
 from lmzoo.train.carried import ContextUse, require_context
 from lmzoo.train.events import Listener, NoteEvent, fan_out
@@ -87,7 +90,7 @@ def compare(
     model is checked first: a model that fails is not trained and has no rank; a model that diverges has no rank either;
     the report gives the reasons. Writes `results.json`, `report.html`, `table.md` and `papers.bib` after every run, so
     that an interrupted comparison has a report; the runs are in `out/runs/`. A second call continues the comparison and
-    reuses finished runs.
+    reuses finished runs; two at once are refused.
 
     Each model is trained with `seeds` seeds, the one of the settings and those that follow it: a seed decides the
     weights and the order of the data. With more than one, only differences that exceed the noise are ranked. `match`
@@ -112,6 +115,7 @@ def compare(
     Raises an `LmzooError` of one line for bad input, before anything is written; `Interrupted` on Ctrl-C.
     """
     folder = Path(out)
+    refuse_ranks("a comparison makes each run in one process, and --workers N makes N runs at once")
     require_context(context, stride)
     finished = are_runs(names)
     if finished:
@@ -144,7 +148,11 @@ def compare(
     check_directory(folder, "comparison", found=found, leftovers=(SPEEDS_FILE,))
     emit = fan_out(listeners)
     at_once = choose_workers(workers, engine, runs=seeds * len(names), one_each=seeds == 1 and tune is None)
-    with limited_threads(at_once) as threads:
+    new = not folder.is_dir()
+    with ExitStack() as held:
+        if not new:
+            held.enter_context(locked(folder))
+        threads = held.enter_context(limited_threads(at_once))
         keep = finished and keeps_near_duplicates(read_tables(Path(names[0])))
         if prepared is None:
             known = load_tokenizer(Path(names[0])) if tokenizer is None else tokenizer
@@ -194,7 +202,9 @@ def compare(
             results = probing.add(results, probing.kept)
         measurer = Measurer(prepared, prompt_ids, listeners, keep_freed_memory, halves, at_once, stride, context)
         _refuse_runs(courses, measurer)
-        speeds.write()  # the first file: until here input may be refused
+        if new:  # until here input may be refused, and nothing is written
+            held.enter_context(locked(folder))
+        speeds.write()
         for note in [*match_notes(results), *context_notes(results)]:
             emit(NoteEvent(note))
         schedule = Schedule(

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from lmzoo.errors import ConfigError
 from lmzoo.matching import parse_number
 from lmzoo.runs.directory import check_directory
 from lmzoo.runs.inputs import PreparedData, prepare
+from lmzoo.runs.lock import locked
 from lmzoo.runs.spec import DEFAULT_DATA, DEFAULT_TOKENIZER
 from lmzoo.storage import atomic
 from lmzoo.train.events import fan_out
@@ -82,14 +84,15 @@ def compare_sizes(names: Sequence[str], data: str | None, out: str | Path, *, si
     folders = [folder / f"{PART}{size:.0f}" for size in numbers]
     found = os.path.isfile(folder / FILE) or any(map(os.path.isdir, folders))
     check_directory(folder, "comparison of sizes", found=found)
-    prepared = _prepared(names, data, numbers, options)
-    by_size = {
-        size: compare(names, data, part, match=f"params={size:.0f}", prepared=prepared, **options)
-        for size, part in zip(numbers, folders, strict=True)
-    }
-    scaling = fit(by_size)
-    write(scaling, folder)
-    return scaling
+    with locked(folder) if folder.is_dir() else nullcontext():  # a new one is made when nothing can be refused any more
+        prepared = _prepared(names, data, numbers, options)
+        by_size = {
+            size: compare(names, data, part, match=f"params={size:.0f}", prepared=prepared, **options)
+            for size, part in zip(numbers, folders, strict=True)
+        }
+        scaling = fit(by_size)
+        write(scaling, folder)
+        return scaling
 
 
 def finished_folders(folder: Path) -> list[Path]:

@@ -126,6 +126,13 @@ def process_group() -> Generator[Ranks]:
             dist.destroy_process_group()
 
 
+def refuse_ranks(why: str) -> None:
+    """Raise `ConfigError` under a launcher of several ranks, for a command that each of them would run as a whole."""
+    world_size = _number("WORLD_SIZE", 1)
+    if world_size > 1:
+        raise ConfigError(f"WORLD_SIZE={world_size}: start the command without torchrun: {why}")
+
+
 def _number(name: str, default: int) -> int:
     """The number in an environment variable of the launcher. Raises `ConfigError` for another text."""
     text = os.environ.get(name, str(default))

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from lmzoo.compare.workers import limited_threads
+from lmzoo.distributed.ranks import refuse_ranks
 from lmzoo.errors import ConfigError
 from lmzoo.hardware import hardware, versions
 from lmzoo.probing.plan import Cell, make_cells
@@ -72,6 +73,7 @@ def run_cells(
     Raises an `LmzooError` of one line for bad input, before anything is written; `Interrupted` after a signal.
     """
     folder, emit = Path(out), fan_out(listeners)
+    refuse_ranks("each model is trained in one process, and --workers N trains N at once")
     device = choose_device(device)
     before = kept_results(cells, folder)
     done = {cell.key: cell for cell in before.cells if cell.status != "failed"}

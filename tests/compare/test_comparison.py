@@ -31,6 +31,7 @@ from lmzoo.errors import ConfigError, DataError, LmzooError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.runs import inputs
 from lmzoo.runs.directory import read_tables, write_tables
+from lmzoo.runs.lock import locked
 from lmzoo.runs.run import evaluate_run, make_spec, train_run
 from lmzoo.state import State
 from lmzoo.train.config import TrainConfig
@@ -385,6 +386,36 @@ def test_compare_refuses_bad_input_in_one_line_and_writes_nothing(
         compare(names, text, out, settings=(SETTINGS if "gpt2" in names else TRAINING) | more)
     assert "\n" not in str(caught.value)
     assert not out.exists()
+
+
+def test_compare_refuses_a_directory_in_which_another_one_works(
+    finished: tuple[Results, Path], text: str, tmp_path: Path
+) -> None:
+    _, out = finished
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    with locked(out), pytest.raises(ConfigError, match=r"^out=.* is being trained in by another process$"):
+        compare(NAMES, text, out, settings=SETTINGS)
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    refused: list[str] = []
+
+    def second(event: Event) -> None:
+        if isinstance(event, NoteEvent) and event.message.endswith("checking"):
+            with pytest.raises(ConfigError, match="is being trained in by another process") as caught:
+                compare(["bigram"], text, tmp_path / "new", settings=TRAINING)
+            refused.append(str(caught.value))
+
+    compare(["bigram"], text, tmp_path / "new", settings={**TRAINING, "steps": 2}, listeners=[second])
+    assert len(refused) == 1
+    with locked(tmp_path / "new"):
+        """It is free again."""
+
+
+def test_compare_refuses_to_run_on_each_rank_of_a_launcher(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"^WORLD_SIZE=2: start the command without torchrun: a comparison makes"):
+        compare(["bigram"], text, tmp_path / "new", settings=TRAINING)
 
 
 def test_compare_refuses_a_directory_with_other_files(text: str, tmp_path: Path) -> None:

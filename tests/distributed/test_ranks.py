@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmzoo.distributed.ranks import ALONE, Ranks, process_group
+from lmzoo.distributed.ranks import ALONE, Ranks, process_group, refuse_ranks
 from lmzoo.errors import ConfigError
 from tests.distributed.processes import Forks
 
@@ -45,6 +45,16 @@ def test_ranks_alone_leave_everything_unchanged() -> None:
 def test_ranks_are_orphaned_when_their_launcher_has_died() -> None:
     assert Ranks(0, 2, launcher=-1).orphaned
     assert not Ranks(0, 2).orphaned
+
+
+def test_refuse_ranks_names_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("WORLD_SIZE", raising=False)
+    refuse_ranks("it has its own processes")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    refuse_ranks("it has its own processes")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ConfigError, match=r"^WORLD_SIZE=2: start the command without torchrun: it has its own proc"):
+        refuse_ranks("it has its own processes")
 
 
 def test_process_group_without_torchrun_is_one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
