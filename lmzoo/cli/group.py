@@ -6,6 +6,7 @@ import codecs
 import os
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
@@ -21,6 +22,7 @@ from lmzoo import files, humanize, plugins, registry, terminal
 from lmzoo.errors import ConfigError, LmzooError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+SPEAKING_SECONDS = 1.0  # for rank 0 to print why it ends
 SIGNALLED = 128  # exit code of a command ended by a signal, without the number of the signal
 
 
@@ -68,8 +70,11 @@ def main() -> None:
 def _interrupted(error: BaseException | None) -> int:
     """Print that a signal ended the command; returns 128 plus its number, as a shell reports a process that it ended.
 
-    The trainer's message gives the step and how to resume.
+    The trainer's message gives the step and how to resume. Rank 0 reports it: the others wait, since the launcher ends
+    rank 0, perhaps before it has said so, as soon as another rank has ended.
     """
+    if os.environ.get("RANK", "0") != "0":
+        time.sleep(SPEAKING_SECONDS)
     return _say(str(error or "") or "interrupted", SIGNALLED + getattr(error, "signal_number", signal.SIGINT))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 
 from lmzoo import cli
+from lmzoo.cli import group
+from lmzoo.train.signals import Interrupted
 from tests.cli.commands import Command
 
 
@@ -222,6 +225,19 @@ def test_main_survives_a_wrong_environment(
         result = lmzoo("train", "bigram", "--data", text, "--out", text.parent / "out", "--set", "steps=1")
         assert (result.code, result.err.count("\n")) == (2, 1), result.err
         assert not (text.parent / "out").exists()
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", "lmzoo: stopped after step 3, saved in run"), ("1", "")])
+def test_interrupted_lets_rank_0_say_why_all_ranks_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str, said: str
+) -> None:
+    """A launcher ends rank 0, perhaps before it has printed, as soon as another rank has ended."""
+    monkeypatch.setattr(group, "SPEAKING_SECONDS", 0.2)
+    monkeypatch.setenv("RANK", rank)
+    began = time.monotonic()
+    assert group._interrupted(Interrupted(3, Path("run"), signal.SIGTERM)) == 128 + signal.SIGTERM
+    assert (time.monotonic() - began >= 0.2) == (rank == "1")
+    assert capsys.readouterr().err.partition(";")[0].strip() == said
 
 
 def test_main_reports_a_full_disk_behind_stdout() -> None:
