@@ -32,6 +32,8 @@ def _can(results: Results) -> list[str]:
         apart = sum(pair.told_apart for pair in statistics.pairs)
         total = len(statistics.pairs)
         which = "no two models can be told apart" if not apart else f"{apart} of {total} pairs of models are told apart"
+        if total == 1:
+            which = f"the two models {'are' if apart else 'cannot be'} told apart"
         risk = f"; the probability of any wrong claim among them is at most {100 * ALPHA:g} %" if apart else ""
         found.append(f"For this text, these sizes and this budget, {which} with {statistics.seeds} seeds{risk}.")
     checked = [model.name for model in results.ranked if model.checks and all(model.checks.values())]
@@ -65,7 +67,7 @@ def _cannot(results: Results) -> list[str]:
         found.append("So may settings of the recipes that were not searched.")
     if ends := list(dict.fromkeys(name for names in at_ends(results).values() for name in names)):
         found.append(
-            f"The recipe of {listed(ends)} may be better still, since the best value lies at an end of the grid."
+            f"Better values may exist for {listed(ends)}, since the best one that was tried lies at an end of the grid."
         )
     if halved(results):
         found.append("A recipe that pays off late in the training may have been dropped by successive halving.")

@@ -53,7 +53,7 @@ def first_places(results: Results) -> str:
             f"{name} has a validation loss of {figures}. No model certainly has a lower one, but {listed(equals)} "
             "cannot be told apart from it."
         )
-    return f"{name} has the lowest validation loss, {figures}, and is told apart from every other model."
+    return f"{name} has the lowest validation loss, {figures}, and is told apart from every other ranked model."
 
 
 def seed_notes(results: Results) -> list[str]:

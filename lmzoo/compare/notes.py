@@ -10,8 +10,8 @@ from lmzoo.compare.sizes import match_notes
 from lmzoo.compare.tuning import tune_notes
 
 RECIPES = (
-    "Each model was trained with the recipe of its own preset (learning rate and so on). The recipes were not tuned "
-    "with equal effort, and another budget can change the order."
+    "The recipe of each model (learning rate and so on) is that of its preset, unless the command set another. The "
+    "recipes were not tuned with equal effort, and another budget can change the order."
 )
 
 
@@ -39,14 +39,15 @@ def _ngram_sentence(results: Results) -> str:
     reference = results.best_reference
     if reference is None or (len(results.seeds) > 1 and results.statistics is None):
         return ""
-    highest, by = {model.name: model.loss for model in results.ranked}, ""
-    if results.statistics is not None:
+    ahead = [model.name for model in results.ranked if model.loss is not None and model.loss < reference.loss]
+    by = ""
+    if results.statistics is not None and ahead:
         by = f", with the whole {PERCENT} interval"
-        highest = {name: mean.high for name, mean in results.statistics.means.items()}
-    ahead = [name for name, loss in highest.items() if loss is not None and loss < reference.loss]
-    who = f"{len(ahead)} of {len(highest)} models beat" if ahead else "No model beats"
+        ahead = [name for name in ahead if results.statistics.means[name].high < reference.loss]
+    all_models = len(results.ranked)
+    who = f"{len(ahead)} of {all_models} models beat" if ahead else "No model beats"
     if len(ahead) == 1:
-        who = f"{'Only ' if len(highest) > 1 else ''}{ahead[0]} beats"
+        who = f"{'Only ' if all_models > 1 else ''}{ahead[0]} beats"
     return f" {who} the best counted n-gram ({reference.name}, {reference.loss:.3f}){by}."
 
 
@@ -139,10 +140,11 @@ def notes(results: Results) -> list[str]:
     found.append("Speeds were measured on this machine under its load at the time; they vary by some per cent.")
     at_once = max((cell.at_once for model in results.models for cell in model.cells), default=1)
     if at_once > 1:
+        threads = results.hardware["threads"]
         found.append(
-            f"Up to {at_once} runs were made at once, each with {results.hardware['threads']} CPU threads. The speeds "
-            "were measured afterwards, alone, with as many threads; the seconds of training are of runs that shared "
-            "the machine."
+            f"Up to {at_once} runs were made at once, each with {threads} CPU thread{'s' if threads != 1 else ''}. The "
+            "speeds were measured afterwards, alone, with as many threads; the seconds of training are of runs that "
+            "shared the machine."
         )
     if not results.complete:
         found.insert(0, "This comparison is not finished: run the same command again to continue it.")

@@ -38,6 +38,8 @@ def test_conclusions_name_the_pairs_that_cannot_be_told_apart() -> None:
     assert "no two models can be told apart with 2 seeds." in conclusions(equal)[0]
     assert "wrong claim" not in conclusions(equal)[0], "nothing is claimed"
     assert "For 10 pairs of models these seeds do not show which one is better." in conclusions(equal)[1]
+    pair = several_seeds({"a": [1.5, 1.6, 1.4], "b": [2.5, 2.61, 2.4]})
+    assert "this budget, the two models are told apart with 3 seeds; the probability" in conclusions(pair)[0]
     assert "no difference can be concluded yet" in conclusions(dataclasses.replace(equal, statistics=None))[0]
 
 
@@ -45,9 +47,9 @@ def test_conclusions_name_what_else_may_decide() -> None:
     results = everything()
     models = {**results.tuning["models"], "gpt2.tiny": {**results.tuning["models"]["gpt2.tiny"], "at_end": True}}
     ended = dataclasses.replace(results, tuning={**results.tuning, "models": models})
-    assert "The recipe of gpt2.tiny may be better still" in conclusions(ended)[1]
+    assert "Better values may exist for gpt2.tiny" in conclusions(ended)[1]
     assert "dropped by successive halving" not in conclusions(ended)[1]
-    assert "The recipe of gpt2.tiny may be better still" in conclusions(two_searches())[1]
+    assert "Better values may exist for gpt2.tiny" in conclusions(two_searches())[1]
     assert "A recipe that pays off late in the training may have been dropped" in conclusions(two_searches())[1]
     assert "The learning rate and warm-up steps of every model were searched" in conclusions(two_searches())[0]
     sizes = dataclasses.replace(example(), models=[model("a", 1.5, params=100), model("b", 1.6, params=200)])
