@@ -15,7 +15,7 @@ from lmzoo.errors import InputError
 VOCAB_SIZE = 65  # vocabulary of a typical character tokenizer, for presets without vocab_size
 
 
-@cli.group()
+@cli.group(short_help="Measure the speed of a model beside the machine's best.")
 def bench() -> None:
     """Measure the speed of a model, and compare it with the best that this machine can do.
 
@@ -26,7 +26,7 @@ def bench() -> None:
     """
 
 
-@bench.command("decode")
+@bench.command("decode", short_help="Measure tokens per second for each format of the weights.")
 @click.argument("target", default="gpt2.10m")
 @click.option(
     "--rows", default=1, show_default=True, type=click.IntRange(1, 1 << 20), help="Sequences decoded together."
@@ -88,7 +88,7 @@ def decode(
     click.echo(json.dumps(result) if as_json else f"{humanize.line(target)}: {summary(result)}")
 
 
-@bench.command("train")
+@bench.command("train", short_help="Measure training steps in float32 and bf16.")
 @click.argument("target", default="gpt2.10m")
 @click.option("--batch-size", type=click.IntRange(1, 1 << 24), help="Sequences in a step.  [default: the recipe's]")
 @click.option(
@@ -135,7 +135,7 @@ def train(
         console.print(train_tables(target, result, console.width))
 
 
-@bench.command("loss")
+@bench.command("loss", short_help="Measure the loss for a large vocabulary, whole and in chunks.")
 @click.option(
     "--vocab-size", default=50257, show_default=True, type=click.IntRange(1, 1 << 24), help="Vocabulary size."
 )

@@ -22,7 +22,7 @@ from lmzoo.cli.group import (
 )
 
 
-@cli.command()
+@cli.command(short_help="Train several models on the same tokens, and rank them.")
 @click.argument("names", metavar="NAME...|RUN...", nargs=-1, required=True, shell_complete=complete_models)
 @click.option(
     "--data",

@@ -20,7 +20,7 @@ def data() -> None:
     """
 
 
-@data.command("show")
+@data.command("show", short_help="Show the size of a text, its splits, its hash and its copies.")
 @click.argument("name", metavar="NAME|FILE|DIR|GLOB")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def show_data(name: str, as_json: bool) -> None:

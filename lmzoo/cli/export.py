@@ -16,7 +16,7 @@ from lmzoo.cli.imports import DTYPES
 QUIET_SECONDS = 2.0  # an export that takes longer says what it does
 
 
-@cli.command()
+@cli.command(short_help="Write a trained model for Hugging Face transformers.")
 @click.argument("source", metavar="RUN|MODEL", type=click.Path(path_type=Path))
 @click.argument("destination", metavar="DST", type=click.Path(path_type=Path))
 @click.option("--type", "model_type", metavar="TYPE", help="The model type.  [default: the first that fits]")

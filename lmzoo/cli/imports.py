@@ -15,7 +15,7 @@ from lmzoo.errors import CheckpointError
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 
 
-@cli.command("import")
+@cli.command("import", short_help="Convert a checkpoint of Hugging Face transformers.")
 @click.argument("source", metavar="SOURCE|hf:ORG/NAME[@REVISION]")
 @click.argument("destination", type=click.Path(path_type=Path))
 @click.option("--dtype", type=click.Choice(DTYPES), help="Of the weights.  [default: as in the checkpoint]")

@@ -16,7 +16,7 @@ PAGE = Path("inspect.html")
 QUIET_FLOPS = 3e12  # half a minute on a core; a command that takes longer says so
 
 
-@cli.command()
+@cli.command(short_help="Show what runs make of a text, as an HTML page.")
 @click.argument("runs", metavar="RUN|MODEL...", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--text", required=True, help="The text to read; of a long one, the first tokens.")
 @click.option("--out", type=click.Path(path_type=Path), help=f"The page.  [default: {PAGE}; none with --json]")

@@ -11,7 +11,11 @@ from lmzoo.cli.group import cli
 from lmzoo.errors import InputError, LmzooError
 
 
-@cli.command("lm-eval", context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
+@cli.command(
+    "lm-eval",
+    short_help="Evaluate a model by the Language Model Evaluation Harness.",
+    context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]},
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def lm_eval(arguments: tuple[str, ...]) -> None:
     """Evaluate a model by the Language Model Evaluation Harness (pip install 'lmzoo[eval]').

@@ -20,7 +20,7 @@ GROWTHS = ("none", "constant", "logarithmic", "linear")  # of decoding states
 VOCAB_SIZE = 65  # vocabulary of a typical character tokenizer, for presets without vocab_size
 
 
-@cli.command("list")
+@cli.command("list", short_help="List families of models, or the presets of a family.")
 @click.argument("pattern", default="*", shell_complete=complete_models)
 @click.option("--state", type=click.Choice(GROWTHS), help="Growth of the decoding state.")
 @click.option("--extrapolates/--no-extrapolates", default=None, help="Works beyond its training context, or not.")
@@ -110,7 +110,7 @@ def _print_models(names: list[str]) -> None:
     click.echo(note, err=True)
 
 
-@cli.command()
+@cli.command(short_help="Check a model: causality, caches, losses, gradients, saving.")
 @click.argument("targets", nargs=-1, shell_complete=complete_models)
 @click.option("--only", multiple=True, metavar="CHECK", shell_complete=complete_checks, help="Run only this check.")
 @click.option("--thorough", is_flag=True, help="More random shapes, and all variants in the large form.")

@@ -13,7 +13,7 @@ from lmzoo.cli.group import cli
 from lmzoo.errors import ConfigError
 
 
-@cli.command()
+@cli.command(short_help="Write a Python file with a new model that passes all checks.")
 @click.argument("name")
 @click.option("--out", type=click.Path(path_type=Path), help="The file to write.  [default: NAME.py]")
 def new(name: str, out: Path | None) -> None:

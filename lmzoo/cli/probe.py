@@ -11,7 +11,7 @@ from lmzoo.cli.complete import complete_models, complete_probes
 from lmzoo.cli.group import cli, plugin_option, set_option
 
 
-@cli.command()
+@cli.command(short_help="Train models on probes, and show how often they are right.")
 @click.argument("names", metavar="MODEL...", nargs=-1, required=True, shell_complete=complete_models)
 @click.option(
     "--probes",

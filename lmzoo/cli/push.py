@@ -10,7 +10,7 @@ from lmzoo import humanize
 from lmzoo.cli.group import cli
 
 
-@cli.command()
+@cli.command(short_help="Upload an exported model to the Hugging Face hub.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("repository", metavar="ORG/NAME")
 @click.option("--private", is_flag=True, help="Make a private repository; refuse an existing public one.")

@@ -14,7 +14,7 @@ from lmzoo.errors import ConfigError
 from lmzoo.puzzles import Puzzle, puzzle, puzzles
 
 
-@cli.command("puzzle")
+@cli.command("puzzle", short_help="Find the fault in a model whose loss falls.")
 @click.argument("number", type=int, required=False)
 @click.option("--out", type=click.Path(path_type=Path), help="The file to write.  [default: puzzle_N.py]")
 @click.option("--hint", metavar="K", type=int, is_flag=False, flag_value=1, help="Print the first hint, or the K-th.")

@@ -12,7 +12,7 @@ from lmzoo.errors import InputError
 from lmzoo.terminal import shown
 
 
-@cli.command()
+@cli.command(short_help="Write the report of a comparison or of probes anew.")
 @click.argument("folder", metavar="DIR", type=click.Path(path_type=Path))
 @click.option("--figures", is_flag=True, help="Also write each figure as SVG into DIR/figures (needs vl-convert).")
 def report(folder: Path, figures: bool) -> None:

@@ -22,7 +22,7 @@ def complete_recipes(_context: click.Context, _parameter: click.Parameter, incom
     return [CompletionItem(name) for name in list_recipes() if name.startswith(incomplete)]
 
 
-@cli.command()
+@cli.command(short_help="Repeat the result of a paper at a small size.")
 @click.argument("name", metavar="[NAME]", required=False, shell_complete=complete_recipes)
 @click.option("--out", type=click.Path(path_type=Path), help="Directory of all runs.  [default: runs/reproduce/NAME]")
 @click.option(

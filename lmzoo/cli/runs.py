@@ -28,7 +28,7 @@ from lmzoo.cli.group import (
 from lmzoo.errors import ConfigError
 
 
-@cli.command()
+@cli.command(short_help="Train a model: a registered name, or one in a Python file.")
 @click.argument("name", metavar="NAME|RUN", required=False, shell_complete=complete_models)
 @click.option(
     "--from", "start", metavar="RUN|MODEL", help="Start from the weights and the tokenizer of a trained model."

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from lmzoo.train.config import ResolvedTrainConfig
 
 
-@cli.command()
+@cli.command(short_help="Show a model: its card, size, costs, drawing and settings.")
 @click.argument("name", shell_complete=complete_models)
 @click.option(
     "--vocab-size",

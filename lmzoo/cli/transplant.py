@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from lmzoo.transplant.operation import Transplant
 
 
-@cli.command()
+@cli.command(short_help="Replace mixers of a trained model by those of another family.")
 @click.argument("source", metavar="SRC")
 @click.argument("target", metavar="DST", type=click.Path(path_type=Path))
 @click.option("--layers", metavar="N,N,...", help="The layers whose mixers are replaced, counted from 0.")

@@ -49,6 +49,16 @@ def test_help_of_every_command_shows_an_example(lmzoo: Command) -> None:
         assert f"  lmzoo {name} " in result.out or f"  lmzoo {name}\n" in result.out, f"{name} --help shows no example"
 
 
+@pytest.mark.parametrize("group", [[], ["bench"], ["data"]])
+def test_help_of_a_group_cuts_no_line_at_80_columns(
+    lmzoo: Command, monkeypatch: pytest.MonkeyPatch, group: list[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    commands = lmzoo(*group, "--help").out.partition("Commands:\n")[2]
+    assert commands
+    assert "..." not in commands
+
+
 @pytest.mark.parametrize("group", [[], ["bench"]])
 def test_main_prints_the_help_of_a_group_without_a_command(lmzoo: Command, group: list[str]) -> None:
     result = lmzoo(*group)
