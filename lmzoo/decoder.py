@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, cast
 
 from torch import Tensor, nn
 
 from lmzoo.configs import require_positive, set_default
 from lmzoo.layers import stack
-from lmzoo.layers.context import Context
+from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.head import make_head
 from lmzoo.layers.linear import Embedding
 from lmzoo.layers.mlp import MLP, swiglu_width
 from lmzoo.layers.norm import RMSNorm
+from lmzoo.layers.rope_scaling import RopeScaling
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.model import LanguageModel, ModelConfig, StateGrowth, Traits
 from lmzoo.state import State
@@ -104,6 +106,17 @@ class Decoder(LanguageModel):
             state_growth=growth,
             chooses=stack.chooses(self.blocks),
         )
+
+    def same_until(self, length: int) -> int | None:
+        """Returns the least of the lengths of the rules for longer texts."""
+        return min((n for rule in self._rules if (n := rule.same_until(length)) is not None), default=None)
+
+    @cached_property
+    def _rules(self) -> list[RopeScaling]:
+        """The rules of rotary positions that depend on the length of the text. Cached: each step asks them."""
+        ropes = (getattr(module, "rope", None) for module in self.blocks.modules())
+        rules = {rope.scaling for rope in ropes if isinstance(rope, Rope) and rope.scaling is not None}
+        return [rule for rule in rules if rule.same_until(0) is not None]
 
     def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> DecoderState | None:
         if not stack.has_state(self.blocks):

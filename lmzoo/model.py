@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from html import escape
-from itertools import chain
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Self, Unpack, final
 
@@ -110,6 +110,14 @@ class LanguageModel(nn.Module, ABC):
         """
         return None
 
+    def same_until(self, length: int) -> int | None:
+        """Returns the length up to which a text of `length` tokens can grow before earlier tokens are computed anew.
+
+        None, the default, means any length. Some rules of rotary positions depend on the length of the text: decoding
+        past this length reads all tokens again.
+        """
+        return None
+
     def extra_losses(self, x_BTD: Tensor, idx: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """Returns named auxiliary losses (scalars) for training; x is (B, T, D), idx and targets are (B, T).
 
@@ -194,7 +202,8 @@ class LanguageModel(nn.Module, ABC):
         self._require_state_memory(batch_size, reach)
         layers = self.init_layers(batch_size, reach, torch.empty(0, device=self.device, dtype=self.dtype))
         tokens = None
-        if layers is None or window is not None:  # to read tokens again: always, or when the window starts to slide
+        # To read tokens again: always, when the window starts to slide, or when their positions change.
+        if layers is None or window is not None or self.same_until(0) is not None:
             tokens = TimeBuffer.empty(batch_size, max_len, window=window, device=self.device, dtype=torch.long)
         return {"model": self._state_name, "position": 0, "tokens": tokens, "layers": layers}
 
@@ -248,7 +257,7 @@ class LanguageModel(nn.Module, ABC):
         """Like `decode`, but returns the logits of every new position: idx (B, T) -> logits (B, T, V), next state.
 
         Past `context_length` a model that does not extrapolate has a different window at every position, so it reads
-        those tokens one by one.
+        those tokens one by one. So does one whose positions change with the length of the text (`same_until`).
         """
         self._check_ids("idx", idx)
         self.check_state(state, len(idx))
@@ -257,18 +266,28 @@ class LanguageModel(nn.Module, ABC):
             raise InputError("idx has T=0 tokens: decode_all needs at least one")
         if len(idx) == 0:
             return self._no_rows(T, self.config.vocab_size), self._with_tokens(idx, state)
-        room = self.config.context_length - state["position"]
-        # Asked last: `traits` asks each layer.
-        together = T if room >= T or state["tokens"] is None or self.traits.extrapolates else max(1, room)
         given, pieces = state, list[Tensor]()
         try:
-            for start, end in [(0, together), *((t, t + 1) for t in range(together, T))]:
+            for start, end in pairwise(self._ends(state, T)):
                 x_BSD, state = self._read(idx[:, start:end], self._with_tokens(idx[:, start:end], state))
                 pieces.append(self.head(x_BSD[:, start - end :]))
         except _STATE_ERRORS:
             self._explain(idx, given)
             raise
         return torch.cat(pieces, dim=1), state
+
+    def _ends(self, state: State, T: int) -> list[int]:
+        """Returns 0, and the ends of the pieces in which T tokens are read, so that each has the logits of its text."""
+        position, tokens = state["position"], state["tokens"]
+        if tokens is None or (self.same_until(0) is None and position + T <= self.config.context_length):
+            return [0, T]
+        window = None if self.traits.extrapolates else self.config.context_length  # asked last: it asks each layer
+        ends = [0]
+        while ends[-1] < T:
+            past = position + ends[-1]
+            limit = self.same_until(past) if window is None else window
+            ends.append(T if limit is None else min(T, max(past + 1, limit) - position))
+        return ends
 
     def _no_rows(self, *shape: int) -> Tensor:
         """Returns the logits of a batch of no rows: layers need not handle it (an FFT or an expert cannot)."""
@@ -287,6 +306,8 @@ class LanguageModel(nn.Module, ABC):
         # Without `tokens` it extrapolates; asking that first saves asking each layer in each step.
         if tokens is not None and position > self.config.context_length and not self.traits.extrapolates:
             layers = None  # every token has a new position in the window, so the layers' state is no longer valid
+        elif state["position"] and position > (self.same_until(state["position"]) or position):
+            layers = None
         return {**state, "position": position, "tokens": tokens, "layers": layers}
 
     @final
@@ -330,8 +351,13 @@ class LanguageModel(nn.Module, ABC):
         `state` is the result of `_with_tokens`.
         """
         if state["layers"] is None:
-            x_BSD, _ = self.features(state["tokens"].entries())
-            return x_BSD, state
+            idx, position = state["tokens"].entries(), state["position"]
+            layers = None
+            if self.same_until(0) is not None and self.same_until(position) != position:  # it can be continued
+                like = torch.empty(0, device=self.device, dtype=self.dtype)
+                layers = self.init_layers(len(idx), position + 1, like)
+            x_BSD, layers = self.features(idx, layers)
+            return x_BSD, {**state, "layers": layers}
         x_BSD, layers = self.features(idx, state["layers"])
         return x_BSD, {**state, "layers": layers}
 

@@ -5,7 +5,8 @@ stay within them; they differ in how much they slow the fast pairs of features, 
 
 The frequencies of dynamic and LongRoPE depend on the length of the text: a forward pass on T tokens uses those of T for
 all positions. So past a length a token changes what the model computes for earlier ones, and a state that was made with
-other frequencies cannot be continued (`Context.rope`). Legend: K pairs of features of a head, from fast to slow.
+other frequencies cannot be continued: decoding then reads all tokens again (`Decoder.same_until`).
+Legend: K pairs of features of a head, from fast to slow.
 """
 
 from __future__ import annotations
@@ -33,6 +34,10 @@ class RopeScaling:
     def at(self, length: int) -> RopeScaling:
         """Returns the rule for a text of `length` tokens; by default the same for all lengths."""
         return self
+
+    def same_until(self, length: int) -> int | None:
+        """Returns the length up to which a text of `length` tokens can grow with the same rule; None: any length."""
+        return None
 
     def require_pairs(self, pairs: int) -> None:
         """Raises `ConfigError` if the rule does not fit heads with this number of rotated pairs."""
@@ -121,6 +126,9 @@ class Dynamic(RopeScaling):
 
     original: int  # context length of the training
 
+    def same_until(self, length: int) -> int:
+        return max(length, self.original)
+
     def at(self, length: int) -> NTK:
         return NTK(self.factor * max(1.0, length / self.original) - (self.factor - 1))
 
@@ -152,6 +160,9 @@ class LongRope(RopeScaling):
     short: tuple[float, ...]
     long: tuple[float, ...]
     attention: float | None = None  # factor of cosines and sines; None: sqrt(1 + ln factor / ln original)
+
+    def same_until(self, length: int) -> int | None:
+        return self.original if length <= self.original else None
 
     def at(self, length: int) -> Divided:
         return Divided(self.factor, self.long if length > self.original else self.short, self.magnitude)

@@ -64,21 +64,30 @@ def test_load_cases_reach_every_expert(model_type: str, tmp_path: Path) -> None:
 def test_load_rotary_frequencies_depend_on_the_length(
     model_type: str, variant: str, switch: int, tmp_path: Path
 ) -> None:
-    """Below and above the length from which they differ, and decoding on each side of it, but not across it."""
+    """Below and above the length from which they differ, and decoding on each side of it, and across it."""
     theirs = reference(model_type, **case_keys(model_type, variant))
     ours = lmzoo.load_model(saved(theirs, tmp_path))
     for length in (5, switch, switch + 1, 24):
         assert_same_logits(ours, theirs, length)
     idx_BT = random_tokens(61, 2, switch + 6)
-    for start, end in ((3, switch), (switch + 2, switch + 6)) if variant == "longrope" else ((3, switch),):
-        _, state = ours.decode(idx_BT[:, :start], ours.init_state(2))
-        for t in range(start, end):
-            logits_BV, state = ours.decode(idx_BT[:, t : t + 1], state)
+    with torch.no_grad():
+        ends = {n: ours(idx_BT[:, :n]).logits[:, -1] for n in range(1, switch + 7)}
+    for lengths in ([3, *(switch + 3) * [1]], [switch - 1, 4, 1, 2], [switch + 2, 1, 2, 1], [switch, 6]):
+        assert sum(lengths) == switch + 6
+        state, n = ours.init_state(2), 0
+        for length in lengths:
+            logits_BV, state = ours.decode(idx_BT[:, n : n + length], state)
+            n += length
+            torch.testing.assert_close(logits_BV, ends[n], atol=1e-4, rtol=0)
+        logits_BTV, state = ours.decode_all(idx_BT[:, : lengths[0]], ours.init_state(2))
+        rest_BTV, state = ours.decode_all(idx_BT[:, lengths[0] :], state)
+        expected = torch.stack([*ends.values()], dim=1)
+        torch.testing.assert_close(torch.cat([logits_BTV, rest_BTV], dim=1), expected, atol=1e-4, rtol=0)
+    assert (state["layers"] is None) == (variant == "dynamic"), "longrope has one switch, and goes on with a state"
+    found = ours.generate(idx_BT[:, : switch - 2], 6, temperature=0.0)
+    for n in range(switch - 2, switch + 4):
         with torch.no_grad():
-            torch.testing.assert_close(logits_BV, ours(idx_BT[:, :end]).logits[:, -1], atol=1e-4, rtol=0)
-    _, state = ours.decode(idx_BT[:, :switch], ours.init_state(2))
-    with pytest.raises(InputError, match=f"^a text of {switch + 1} tokens has other rotary frequencies than its first"):
-        ours.decode(idx_BT[:, switch : switch + 1], state)
+            assert torch.equal(found[:, n], ours(found[:, :n]).logits[:, -1].argmax(dim=-1))
 
 
 INSIDE = [(model_type, text.model_type) for model_type, each in WRAPPERS.items() for text in each.texts]

@@ -199,3 +199,21 @@ def test_require_rotary_fraction_returns_the_number_of_rotated_features() -> Non
         features(0.25, head_dim=6)
     unrotated = SimpleNamespace(d_model=4, n_heads=4, rotary_fraction=1.0)
     assert require_rotary_fraction(unrotated, rotated=False) == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("yarn factor=2 original=8", {0: None, 8: None, 9: None}),
+        ("dynamic factor=2 original=8", {0: 8, 8: 8, 9: 9, 20: 20}),
+        ("longrope factor=2 original=8 short=1,1 long=2,3", {0: 8, 8: 8, 9: None}),
+    ],
+)
+def test_same_until_is_the_length_up_to_which_the_rule_is_the_same(text: str, expected: dict[int, int | None]) -> None:
+    rule = parse_rope_scaling(text)
+    assert rule is not None
+    for length, limit in expected.items():
+        assert rule.same_until(length) == limit
+        if limit is not None:
+            assert all(rule.at(n) == rule.at(max(1, length)) for n in range(max(1, length), limit + 1))
+            assert rule.at(limit + 1) != rule.at(limit)
