@@ -1,6 +1,6 @@
 """Scaling curves: the loss of a model as a function of its training FLOPs, fitted to several sizes.
 
-The form is L = E + A C^-a: C is the number of training FLOPs, E the loss that no size goes below, a the exponent
+The form is L = E + A C^-a: C is the number of training FLOPs, E the loss that the curve tends to, a the exponent
 (Hoffmann et al. 2022, arXiv 2203.15556, with one variable in the place of two). The intervals are of the bootstrap: the
 losses of the seeds are drawn again with replacement, for each size on its own, and the curve is fitted to each draw.
 Nothing is said outside of the measured range.

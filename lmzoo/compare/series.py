@@ -16,6 +16,7 @@ from typing import Any
 
 from lmzoo import humanize
 from lmzoo.compare.comparison import compare
+from lmzoo.compare.findings import listed
 from lmzoo.compare.plan import are_runs, make_specs
 from lmzoo.compare.results import FILE as RESULTS_FILE
 from lmzoo.compare.results import ModelResult, Results
@@ -36,7 +37,7 @@ PART = "params="  # beginning of the name of the folder of a size
 SCHEMA = 1
 MEANING = (
     "L = E + A C^-a is fitted to the losses L (nats per token) at C training FLOPs (three times those of the forward "
-    "pass): E is the loss that no size goes below. It says nothing outside of the measured range."
+    "pass). E, which the curve tends to, is a parameter of the fit. It says nothing outside of the measured range."
 )
 
 
@@ -202,6 +203,10 @@ def notes(scaling: Scaling) -> list[str]:
         found.append("Three sizes fix the three parameters exactly: whether the form is right, more sizes would show.")
     if all(len(curve.drawn) == 0 for curve in scaling.curves.values()):
         found.append("One seed gives no intervals.")
+    if endless := [name for name, curve in scaling.curves.items() if curve.E == 0]:
+        found.append(f"E = 0, the least that is allowed, fits best for {listed(endless)}: these sizes show no limit.")
+    if flat := [name for name, curve in scaling.curves.items() if curve.A == 0]:
+        found.append(f"The losses of {listed(flat)} do not fall with the size, so nothing follows from the exponent a.")
     for crossing in scaling.crossings:
         sure = ""
         if crossing.share is not None and crossing.interval is not None:

@@ -102,6 +102,15 @@ def test_fit_says_where_curves_cross() -> None:
     json.loads(series.to_json(found))
 
 
+def test_notes_say_what_a_curve_at_a_bound_does_not_show() -> None:
+    flops = [1e6, 1e7, 1e8]
+    curves = {"falling": [2.0, 1.6, 1.1], "rising": [2.0, 2.1, 2.2], "usual": [2.0, 1.6, 1.5]}
+    found = series.Scaling(sizes=[1, 2, 3], curves={n: fit_curve(flops, [[x] for x in y]) for n, y in curves.items()})
+    text = markdown(found)
+    assert "E = 0, the least that is allowed, fits best for falling: these sizes show no limit." in text
+    assert "The losses of rising do not fall with the size, so nothing follows from the exponent a." in text
+
+
 def test_fit_gives_no_curve_without_a_loss_at_every_size() -> None:
     by_size = {size: comparison(size, seeds=1) for size in SIZES[:3]}
     failed = dataclasses.replace(by_size[1e5].models[0], status="failed")
