@@ -1,4 +1,4 @@
-"""Tests of scripts/notebooks.py: the cells of a notebook are the code and the text of its chapter."""
+"""Tests of scripts/notebooks.py: the cells are the code and the text of a chapter, and a kernel runs them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,11 @@ from typing import Any
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "scripts"))
+import chapters
 import notebooks
+
+# It trains nothing, so most of the time is the start of a kernel and the import of torch; and its text is Chinese.
+CHEAPEST = chapters.COURSE / "zh" / "09-attention-without-softmax.md"
 
 CHAPTER = """\
 # 1 · A title
@@ -103,3 +107,35 @@ def test_notebook_links_to_notebooks(cells: list[dict[str, Any]]) -> None:
     assert "(../zh/01-title.ipynb)" in source(cells[0])
     assert "(02-next.ipynb)" in source(cells[0])
     assert "(../../glossary.md)" in source(cells[0])
+
+
+def test_notebook_runs_in_a_kernel_and_shows_what_its_chapter_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One notebook in a real kernel, so that what is special about a notebook is tested once.
+
+    That is: the install cell (its `%pip` is parsed, and not reached, because lmzoo is installed here), the figure that
+    a cell draws, and objects with `_repr_html_`. That the code of the other notebooks runs, tests/test_course.py tests.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+
+    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))  # not those of the person who runs the tests
+    monkeypatch.delenv("MPLBACKEND", raising=False)  # else no figure is shown
+    notebook = nbformat.read(CHEAPEST.with_suffix(".ipynb"), as_version=4)
+    nbformat.validate(notebook)
+    notebook.cells.append(nbformat.v4.new_code_cell("model"))
+    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+    install, *cells, shown = (cell for cell in notebook.cells if cell.cell_type == "code")
+    assert "%pip" in install.source
+    assert install.outputs == []
+    assert "text/html" in shown.outputs[0].data
+    steps = chapters.steps(CHEAPEST.read_text(encoding="utf-8"))  # the last ones are of answers
+    assert len(cells) > 5
+    for cell, step in zip(cells, steps, strict=False):
+        printed = "".join(output.text for output in cell.outputs if output.output_type == "stream")
+        assert chapters.agree(step.output.text if step.output else "", printed), cell.source
+        drawn = any("image/png" in output.get("data", {}) for output in cell.outputs)
+        assert drawn == ("savefig" in cell.source), cell.source
