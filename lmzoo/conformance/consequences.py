@@ -32,8 +32,8 @@ PRESUMED: Mapping[str, tuple[str, ...]] = {
     "long_gradients": (*_CAUSAL, "receptive_field", *_LEARNS),
     "overfitting": (*_ROWS, *_LEARNS, "long_gradients"),
     **dict.fromkeys(("bfloat16", "long_precision"), (*_DECODES, "bfloat16")),
-    **dict.fromkeys(("other_models", "changed_weights"), _DECODES),
-    "settings": ("other_models",),
+    **dict.fromkeys(("other_models", "changed_weights"), (*_DECODES, "train_mode")),
+    "settings": ("train_mode", "other_models"),
     **dict.fromkeys(("compiles", "tied_weights", "save_and_load"), _REPEATS),
     "meta_device": (*_REPEATS, "initialization", "tied_weights"),
 }

@@ -106,7 +106,8 @@ def chunked_loss(subject: Subject) -> str:
 def auxiliary(subject: Subject) -> str:
     """Checks that auxiliary losses are finite scalars with gradients, and are not part of the reported loss.
 
-    Also checks that they stay finite when targets are ignored, and for a single token.
+    Also checks that they stay finite when targets are ignored, and for a single token, and that ignored targets do not
+    count in one that reads targets.
     """
     model, T = subject.model().train(), min(subject.context, 16)
     idx, targets = subject.tokens(4, T), subject.tokens(4, T, seed=1)
@@ -133,7 +134,11 @@ def auxiliary(subject: Subject) -> str:
         return "no auxiliary losses; the loss in train mode is the cross-entropy"
     some, nothing = targets.clone(), torch.full_like(targets, IGNORE_INDEX)
     some[0, T // 2 :] = some[1] = IGNORE_INDEX
-    for what, n, fewer in (("some targets", T, some), ("all targets", T, nothing), ("none of one target", 1, targets)):
+    for what, n, fewer in (
+        ("some targets", T, some),
+        ("all targets", T, nothing),
+        ("of a single token none", 1, targets),
+    ):
         try:
             values = _auxiliary(model, idx[:, :n], fewer[:, :n])
         except Exception as error:
@@ -146,7 +151,24 @@ def auxiliary(subject: Subject) -> str:
                     f"auxiliary loss {name!r} or its gradient is not finite with {what} ignored; look at its mean: "
                     "losses.cross_entropy() is 0 over no targets"
                 )
+    if not model.traits.random_in_training:
+        _require_ignored(model, idx, targets, named)
     return f"{', '.join(sorted(named))}: finite, with gradients, and not in the reported loss"
+
+
+def _require_ignored(model: LanguageModel, idx: Tensor, targets: Tensor, named: dict[str, Tensor]) -> None:
+    """Raises `Fault` if an auxiliary loss that reads targets changes with a row whose targets are all ignored."""
+    changed = _auxiliary(model, idx, (targets + 1) % model.config.vocab_size)
+    reading = [name for name, value in named.items() if difference(changed[name], value) > TIGHT]
+    if not reading:
+        return
+    one, two = targets[:1], targets[:2].clone()
+    two[1] = IGNORE_INDEX
+    alone, beside = _auxiliary(model, idx[:1], one), _auxiliary(model, idx[:2], two)
+    for name in reading:
+        what = f"auxiliary loss {name!r}, which reads targets, of a row beside one whose targets are all ignored,"
+        where = "its mean: only over targets that are not IGNORE_INDEX, as losses.cross_entropy() does it"
+        require_equal(beside[name], alone[name], what, where, TIGHT)
 
 
 def _auxiliary(model: LanguageModel, idx: Tensor, targets: Tensor) -> dict[str, Tensor]:

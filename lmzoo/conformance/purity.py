@@ -17,7 +17,7 @@ from torch import Tensor
 from lmzoo import configs
 from lmzoo.compiling import compiled
 from lmzoo.conformance.clones import clone
-from lmzoo.conformance.measure import backward, require_equal, require_same_bits
+from lmzoo.conformance.measure import FLOAT64_ROUNDING, backward, difference, require_equal, require_same_bits
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject, perturb
 from lmzoo.model import LanguageModel, ModelConfig
@@ -46,7 +46,31 @@ def same_seed(subject: Subject) -> str:
             model.decode(between, model.init_state(*between.shape))
         again_BTV = model(idx).logits
         require_same_bits(again_BTV, logits_BTV, "the same forward again", "state kept on the module, noise in eval")
+    _require_independent_dtypes(subject)
     return "same seed, same weights; same input, bitwise equal logits"
+
+
+@torch.no_grad()
+def _require_independent_dtypes(subject: Subject) -> None:
+    """Raises `Fault` if a length that was used in float32 first gives other logits in float64, as a kept table does.
+
+    Compared is the beginning of a longer text. A model that sees later tokens differs there, too, but also for a length
+    that was used in float64 first.
+    """
+    T = min(subject.context, 13)
+    first, second = T - 6, T - 3
+    if first < 1:
+        return
+    idx = subject.tokens(1, T, seed=8)
+    narrow, wide = subject.model(), subject.model().double()
+    narrow(idx[:, :first])
+    logits_BTV = wide(idx).logits
+    offs = [difference(wide(idx[:, :n]).logits, logits_BTV[:, :n]) for n in (first, second)]
+    if offs[0] > FLOAT64_ROUNDING >= offs[1]:
+        raise Fault(
+            f"a text of {first} tokens, which was used in float32 before, is off by {offs[0]:.2g} in float64, and one "
+            f"of {second} tokens is not; look at tables that are kept for all models: their dtype belongs into the key"
+        )
 
 
 @torch.no_grad()
@@ -84,10 +108,10 @@ def train_mode(subject: Subject) -> str:
     idx = subject.tokens(2, subject.context)
     plain_BTV = subject.model()(idx).logits
     require_same_bits(
-        subject.model(dropout=0.5)(idx).logits,
+        subject.dropping(0.5)(idx).logits,
         plain_BTV,
-        "eval mode with dropout in the config",
-        "dropout without self.training",
+        "eval mode with a dropout of 0.5",
+        "dropout that does not depend on self.training: F.dropout(x, p, self.training), dropout_p of attention",
     )
     first, again = (_trained_logits(subject.model().train(), idx, 0) for _ in range(2))
     require_same_bits(

@@ -137,7 +137,9 @@ def state_dtype(subject: Subject) -> str:
             raise Fault(
                 f"the state holds {dtype}, the weights {model.dtype}: rounding errors add up; look at init_state()"
             )
-    for tensor in states.tensors(subject.model().double().init_state(1, 8)):
+    wide = subject.model().double()
+    # A model without parameters has torch's default dtype, which `double()` does not change.
+    for tensor in states.tensors(wide.init_state(1, 8)) if wide.dtype == torch.float64 else ():
         if tensor.dtype.is_floating_point and tensor.dtype.itemsize < 8:
             raise Fault(
                 f"the state of a float64 model holds {tensor.dtype}; look at init_state(): like.new_zeros(...), or "

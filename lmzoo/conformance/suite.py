@@ -84,10 +84,10 @@ CHECKS: tuple[Check, ...] = (
     *_checks("numerics", numerics.float64_gradients),
     *_checks("training", train.gradients, reach.long_gradients, train.overfitting),
     *_checks("numerics", numerics.bfloat16, long.long_precision, numerics.large_weights),
+    *_checks("purity", purity.train_mode, variants=True),
     # A table that all models share makes settings useless, so `other_models` comes first: it names the cause.
     *_checks("settings", settings.other_models, settings.settings, roles.roles),
     *_checks("purity", purity.changed_weights, purity.seeds),
-    *_checks("purity", purity.train_mode, variants=True),
     *_checks("purity", purity.global_state, purity.compiles),
     *_checks("saving", saving.initialization),
     *_checks("saving", saving.tied_weights, variants=True),
@@ -98,7 +98,7 @@ CHECKS: tuple[Check, ...] = (
 
 
 # These import torch's compiler at their first call, which takes seconds.
-NEED_COMPILER = {"compiles", "flops", "chunked_loss", "meta_device"}
+NEED_COMPILER = {"compiles", "flops", "chunked_loss", "meta_device", "gradients"}
 
 
 def check_names() -> list[str]:

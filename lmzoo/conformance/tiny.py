@@ -73,6 +73,18 @@ class Subject:
         _set_dropout(model, dropout)
         return model.eval()
 
+    def dropping(self, rate: float) -> LanguageModel:
+        """Returns the model in eval mode with all dropout rates, of the config and of its modules, set to `rate`."""
+        rates = {name: rate for name, value in configs.to_dict(self.config).items() if _is_rate(name, value)}
+        if not rates or self.instance is not None:
+            return self.model(dropout=rate)
+        try:
+            model = self._make(True, 0, rates)
+        except ConfigError:
+            return self.model(dropout=rate)
+        _set_dropout(model, rate)
+        return model.eval()
+
     def _make(self, perturbed: bool, seed: int, overrides: Mapping[str, Any]) -> LanguageModel:
         """Constructs a model for `model`."""
         config = dataclasses.replace(self.config, **overrides) if overrides else self.config
@@ -233,6 +245,10 @@ def perturb(model: LanguageModel, seed: int = 0, scale: float = 1.0) -> None:
         for parameter in model.parameters():
             std = 0.1 if parameter.ndim < 2 else parameter.shape[-1] ** -0.5
             parameter.add_(scale * std * torch.randn(parameter.shape, generator=generator).to(parameter))
+
+
+def _is_rate(name: str, value: object) -> bool:
+    return isinstance(value, float) and any(part in name for part in ("dropout", "pdrop", "drop_rate", "drop_path"))
 
 
 def _set_dropout(model: nn.Module, rate: float) -> None:

@@ -27,7 +27,8 @@ class MODEL(LanguageModel):
     def fit(self, tokens_BT: Tensor) -> None:
         V = self.config.vocab_size
         pairs_BT = tokens_BT[:, :-1] * V + tokens_BT[:, 1:]
-        self.counts_VV.copy_(pairs_BT.flatten().bincount(minlength=V * V).view(V, V))
+        pairs_N = pairs_BT[(tokens_BT[:, :-1] >= 0) & (tokens_BT[:, 1:] >= 0)]  # without padding
+        self.counts_VV.copy_(pairs_N.bincount(minlength=V * V).view(V, V))
 
     def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:
         return ()
