@@ -100,7 +100,7 @@ def test_overfitting_checks_what_fit_does() -> None:
         return check_model(model, only=["overfitting"]).results[0].saw
 
     assert saw(Idle).startswith("a text is at 2.56 nats after fit(), and at 2.56 after fit() of another")
-    assert "fit() changes the shape of counts_VV from (13, 13) to (2, 5)" in saw(Growing)
+    assert "fit() changes the shape of counts_VV from (13, 13) to (4, 5)" in saw(Growing)
     assert "Missing has no fit: it is trained by gradients" in saw(Missing)
     assert "after fit() of another text" in saw(counted_pairs.MODEL)
 
