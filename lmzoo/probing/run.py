@@ -91,7 +91,8 @@ def run_cells(
             hardware=hardware(torch.device(device)),
             versions=versions(),
         )
-        emit(NoteEvent(f"{len(cells)} cells, of which {len(cells) - len(left)} are done"))
+        kept, s = len(cells) - len(left), "s" if len(cells) != 1 else ""
+        emit(NoteEvent(f"{len(cells)} cell{s}, of which {kept} {'is' if kept == 1 else 'are'} done"))
         engine = make_engine(device, at_once, threads, emit, keep_freed_memory=keep_freed_memory)
         return Schedule(results, left, folder, engine, emit, lambda now: write_results(now, folder)).run()
 

@@ -82,6 +82,7 @@ class ProgressBar:
             self._close()
             if self._saved:
                 self._print(f"saved in {self._saved}")
+                self._saved = None  # the end of a whole comparison is an event, too
 
     def _utilisation(self, event: StepEvent) -> str:
         if self._best_rate is None:

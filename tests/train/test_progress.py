@@ -14,7 +14,16 @@ from rich.console import Console
 
 from lmzoo.runs.run import RunSpec, train_run
 from lmzoo.train import progress
-from lmzoo.train.events import EvalEvent, EvaluatingEvent, Event, NoteEvent, StartEvent, StepEvent
+from lmzoo.train.events import (
+    CheckpointEvent,
+    EndEvent,
+    EvalEvent,
+    EvaluatingEvent,
+    Event,
+    NoteEvent,
+    StartEvent,
+    StepEvent,
+)
 from lmzoo.train.progress import ProgressBar
 
 
@@ -37,6 +46,12 @@ def test_progress_bar_shows_the_run(tmp_path: Path, small_spec: Callable[..., Ru
     assert "step 8: validation " in text
     assert "12/12" in text
     assert "saved in" in text
+
+
+def test_progress_bar_says_once_where_a_run_was_saved() -> None:
+    """A comparison goes on after a run, and ends with an event of its own."""
+    text = written_by(CheckpointEvent(12, Path("runs/x/checkpoints/step-12")), EndEvent(), EndEvent(), terminal=False)
+    assert text == "saved in runs/x/checkpoints/step-12\n"
 
 
 START = StartEvent("gpt2.124m", 1, 0, 20000, 50, "float32", "cpu", Path("runs/x"), 150e6)
