@@ -15,6 +15,7 @@ from lmzoo.compare.tune import RATE, Grid
 from lmzoo.errors import ConfigError
 from lmzoo.runs.spec import ANY_VOCAB_SIZE, RunSpec
 from lmzoo.train.config import OptimizerName
+from lmzoo.train.muon import DIMENSIONS
 
 OPTIMIZERS: tuple[str, ...] = get_args(OptimizerName)
 
@@ -36,11 +37,18 @@ def parse_optimizers(text: str, grids: Sequence[Grid], settings: Mapping[str, An
 
 
 def with_optimizers(specs: Sequence[RunSpec], optimizers: Sequence[str]) -> dict[str, RunSpec]:
-    """Return a spec for each model and optimizer, by the name of its row; one for a model without gradients."""
+    """Return a spec for each model and optimizer, by the name of its row.
+
+    A model without gradients has one, and so has a model without matrices, which Muon leaves to AdamW as a whole.
+    """
     found: dict[str, RunSpec] = {}
     for spec in specs:
-        if not spec.make_model(ANY_VOCAB_SIZE, device="meta").traits.trainable:
+        model = spec.make_model(ANY_VOCAB_SIZE, device="meta")
+        if not model.traits.trainable:
             found[spec.model] = spec
+            continue
+        if DIMENSIONS.keys().isdisjoint(group["role"] for group in model.parameter_groups(0.0)):
+            found[spec.model] = dataclasses.replace(spec, train=dataclasses.replace(spec.train, optimizer="adamw"))
             continue
         for name in optimizers:
             train = dataclasses.replace(spec.train, optimizer=cast(OptimizerName, name))
