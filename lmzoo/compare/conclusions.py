@@ -74,8 +74,12 @@ def _cannot(results: Results) -> list[str]:
     sizes = [model.params for model in results.ranked]
     if sizes and max(sizes) > 1.5 * min(sizes):
         found.append("The models differ in size, so their architectures are not compared at equal cost.")
-    if failed := [model.name for model in results.unranked if model.status == "failed"]:
-        found.append(f"About the loss of {listed(failed)} nothing can be said: a check failed.")
+    failed = [model for model in results.unranked if model.status == "failed"]
+    raised = [model.name for model in failed if model.checks and all(model.checks.values())]
+    if unsound := [model.name for model in failed if model.name not in raised]:
+        found.append(f"About the loss of {listed(unsound)} nothing can be said: a check failed.")
+    if raised:
+        found.append(f"About the loss of {listed(raised)} nothing can be said: the code failed in a run.")
     if diverged := [model.name for model in results.unranked if model.status == "diverged"]:
         found.append(f"That {listed(diverged)} diverged is a finding about this recipe, not about every recipe.")
     found.append("Speeds are those of this machine and this implementation.")

@@ -78,7 +78,8 @@ class Course:
         self._cells = self._left = None
         value = done.value
         if done.problem:
-            self.base = ModelResult(name=self.first.model, status="failed", problem=portable(done.problem))
+            known = self.base or ModelResult(name=self.first.model)  # with its costs, if its checks are over
+            self.base = dataclasses.replace(known, status="failed", problem=portable(done.problem))
         elif isinstance(value, ModelResult):
             self.base = value
             if not self.failed and not self._has_steps():

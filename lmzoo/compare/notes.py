@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmzoo import humanize
-from lmzoo.compare.findings import PERCENT, first_places, seed_notes
+from lmzoo.compare.findings import PERCENT, first_places, listed, seed_notes
 from lmzoo.compare.protocol import is_carried, state_note
 from lmzoo.compare.results import Results, same_steps
 from lmzoo.compare.sizes import match_notes
@@ -23,8 +23,12 @@ def headline(results: Results) -> str:
     text = "" if results.complete else "Not finished; so far, "
     if len(results.seeds) > 1:
         return ("" if results.complete else "Not finished. ") + first_places(results) + _ngram_sentence(results)
-    best = ranked[0]
+    best, equal = ranked[0], [model.name for model in ranked if model.loss == ranked[0].loss]
     assert best.loss is not None
+    if len(equal) > 1:
+        text += f"{listed(equal)} have the same validation loss, {best.loss:.3f} nats per token"
+        others = ", the lowest (one seed each)" if len(equal) < len(ranked) else " (one seed each)"
+        return f"{text}{others}.{_ngram_sentence(results)}"
     lowest = "the lowest validation loss," if len(ranked) > 1 else "a validation loss of"
     text += f"{best.name} has {lowest} {best.loss:.3f} nats per token"
     if best.bits_per_byte is not None:
@@ -125,7 +129,7 @@ def notes(results: Results) -> list[str]:
     if results.unranked:
         found.append(
             "A model without a rank is part of the result: a model that diverged did so with this recipe; a model that "
-            "fails a check may see future tokens, so its loss would mean nothing."
+            "fails a check may see future tokens, so its loss would mean nothing; one whose code fails has none."
         )
     precisions: dict[str, list[str]] = {}
     for model in results.ranked:

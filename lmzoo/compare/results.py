@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -162,12 +163,17 @@ class Results:
     def places(self) -> dict[str, tuple[int, int]]:
         """The best and the worst place that each ranked model may have.
 
-        With one seed, the order of the losses is taken as it is. With several, only what the statistics show counts.
+        With one seed, the order of the losses is taken as it is; equal ones share their places. With several, only what
+        the statistics show counts.
         """
         found = {model.name: model.loss for model in self.models if model.status == "ranked" and model.loss is not None}
         if len(self.seeds) < 2:
-            order = sorted(found, key=lambda name: (found[name], name))
-            return {name: (place, place) for place, name in enumerate(order, 1)}
+            losses = sorted(loss for loss in found.values() if loss is not None)
+            return {
+                name: (bisect_left(losses, loss) + 1, bisect_right(losses, loss))
+                for name, loss in found.items()
+                if loss is not None
+            }
         if self.statistics is None:
             return dict.fromkeys(found, (1, len(found)))
         return {name: (low, high) for name, (low, high) in self.statistics.ranks.items()}

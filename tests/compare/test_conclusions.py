@@ -52,6 +52,10 @@ def test_conclusions_name_what_else_may_decide() -> None:
     assert "Better values may exist for gpt2.tiny" in conclusions(two_searches())[1]
     assert "A recipe that pays off late in the training may have been dropped" in conclusions(two_searches())[1]
     assert "The learning rate and warm-up steps of every model were searched" in conclusions(two_searches())[0]
+    broken = dataclasses.replace(model("broken", 1.5), status="failed", loss=None, checks={"causality": True})
+    raised = dataclasses.replace(example(), models=[*example().models, broken])
+    assert "About the loss of leaky nothing can be said: a check failed." in conclusions(raised)[1]
+    assert "About the loss of broken nothing can be said: the code failed in a run." in conclusions(raised)[1]
     sizes = dataclasses.replace(example(), models=[model("a", 1.5, params=100), model("b", 1.6, params=200)])
     assert "The models differ in size" in conclusions(sizes)[1]
     none = dataclasses.replace(example(), models=example().models[3:])

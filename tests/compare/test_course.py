@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -173,6 +174,15 @@ def test_take_ends_a_model_that_fails(make: Callable[..., Course]) -> None:
     assert row is not None
     assert (row.status, row.problem, course.done) == ("failed", "zoo.py:3: KeyError", True)
     assert course.ready() == course.cells() == []
+
+
+def test_take_keeps_the_costs_of_a_model_whose_run_raises(make: Callable[..., Course]) -> None:
+    course = make()
+    (check,) = begin(course)
+    course.take(Done(check, BASE))
+    (run, *_) = begin(course)
+    course.take(Done(run, problem="zoo.py:3: KeyError"))
+    assert course.row() == dataclasses.replace(BASE, status="failed", problem="zoo.py:3: KeyError")
 
 
 def test_take_tunes_only_what_is_trained_by_gradients(make: Callable[..., Course]) -> None:

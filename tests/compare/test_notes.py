@@ -23,6 +23,16 @@ def test_headline_names_the_difference_and_the_number_of_seeds() -> None:
     assert "No model has a rank" in headline(dataclasses.replace(example(), models=[]))
 
 
+def test_headline_of_equal_losses_orders_nothing() -> None:
+    equal = dataclasses.replace(example(), models=[model("b", 1.5), model("a", 1.5), model("c", 1.6)])
+    assert equal.places == {"b": (1, 2), "a": (1, 2), "c": (3, 3)}
+    assert equal.best is None
+    same = "a and b have the same validation loss, 1.500 nats per token"
+    assert headline(equal).startswith(f"{same}, the lowest (one seed each).")
+    both = dataclasses.replace(equal, models=equal.models[:2])
+    assert headline(both).startswith(f"{same} (one seed each). 2 of 2 models beat")
+
+
 def test_notes_follow_from_the_results() -> None:
     results = example()
     assert "a difference may be chance" in notes(results)[0]
