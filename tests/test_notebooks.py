@@ -126,7 +126,8 @@ def test_notebook_runs_in_a_kernel_and_shows_what_its_chapter_does(
     notebook = nbformat.read(CHEAPEST.with_suffix(".ipynb"), as_version=4)
     nbformat.validate(notebook)
     notebook.cells.append(nbformat.v4.new_code_cell("model"))
-    NotebookClient(notebook, timeout=300, startup_timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    here = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=300, startup_timeout=300, resources=here).execute()
 
     install, *cells, shown = (cell for cell in notebook.cells if cell.cell_type == "code")
     assert "%pip" in install.source
