@@ -71,7 +71,10 @@ def show_progress(request: Request, bar: ProgressBar) -> list[Listener]:
     model, is_new = request.spec.model, request.spec.start is None
 
     def warn_if_wrong(event: Event) -> None:
-        if isinstance(event, StartEvent) and is_new and (problem := ranking_problem(model)):
+        if not isinstance(event, StartEvent) or not is_new:
+            return
+        bar.doing("checking the model", event.step)
+        if problem := ranking_problem(model):
             bar(NoteEvent(f"warning: {model} {problem}; it is trained anyway, but its loss may mean nothing"))
 
     if request.note is not None:

@@ -82,7 +82,11 @@ class ProgressBar:
             self._close()
             if self._saved:
                 self._print(f"saved in {self._saved}")
-                self._saved = None  # the end of a whole comparison is an event, too
+                self._saved = None  # a comparison ends after its last run has ended
+
+    def doing(self, what: str, step: int) -> None:
+        """Show what takes time before the next event."""
+        self._show(None, None, step, what)
 
     def _utilisation(self, event: StepEvent) -> str:
         if self._best_rate is None:
@@ -139,20 +143,25 @@ class Log:
     def __init__(self, write: Callable[[str], None]) -> None:
         self._write = write
         self._what, self._total, self._first = "", 0, 0
-        self._began = self._written = time.monotonic()
+        self._written = time.monotonic()
+        self._began: float | None = None  # when the first step was done
 
     def show(self, what: str | None, total: int | None, done: int, text: str) -> None:
         """Note the progress, and write a line if the last one is long ago. None leaves `what` and `total` as before."""
         now = time.monotonic()
         if what is not None and what != self._what:
-            self._what, self._first, self._began = what, done, now
+            self._what, self._first, self._began = what, done, None
+        elif self._began is None and done > self._first:
+            # The first step takes longer than others, and what comes before it does not take longer in a longer run.
+            self._first, self._began = done, now
         self._total = self._total if total is None else total
         if now - self._written < LINE_SECONDS:
             return
         self._written = now
         advanced = done - self._first
-        left = (now - self._began) / advanced * (self._total - done) if advanced > 0 else None
-        time_left = "" if left is None else f", {humanize.duration(left)} left"
+        time_left = ""
+        if self._began is not None and advanced > 0:
+            time_left = f", {humanize.duration((now - self._began) / advanced * (self._total - done))} left"
         self._write(f"{self._what} {done:,} of {self._total:,}{time_left}{'  ' if text else ''}{text}")
 
 

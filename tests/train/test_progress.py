@@ -96,10 +96,38 @@ def test_progress_bar_writes_lines_to_a_log(monkeypatch: pytest.MonkeyPatch) -> 
     assert text.splitlines()[0].endswith(f"in {path}"), "a path is not wrapped"
     assert text.splitlines()[1:] == ["done"], "no bar, and no line for a step within ten seconds"
     monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
-    line = written_by(start, STEP, terminal=False, width=40).splitlines()[-1]
+    first = dataclasses.replace(STEP, step=1)
+    *_, one, line = written_by(start, first, STEP, terminal=False, width=40).splitlines()
+    assert re.match(r"gpt2\.124m 1 of 20,000  loss", one), "how long a step takes is not known yet"
     assert re.fullmatch(
         r"gpt2\.124m 12,000 of 20,000, [\d.]+ s left  loss 10\.8249  1,000 tokens/s  \d+% of peak", line
     )
+
+
+def test_progress_bar_tells_the_time_left_from_steps_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A check before the first step took 100 s; each step takes 20 s."""
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    lines: list[str] = []
+    log = progress.Log(lines.append)
+    log.show("gpt2", 10, 0, "")
+    for step, now in ((1, 100.0), (2, 120.0), (3, 140.0)):  # noqa: B007 (`monotonic` reads it)
+        log.show(None, None, step, "")
+    assert lines == ["gpt2 1 of 10", "gpt2 2 of 10, 2 min 40 s left", "gpt2 3 of 10, 2 min 20 s left"]
+
+
+def test_progress_bar_names_a_checkpoint_once() -> None:
+    saved = CheckpointEvent(12000, Path("runs/x/checkpoints/step-00012000"))
+    text = written_by(START, STEP, saved, EndEvent(), EndEvent(), terminal=False)
+    assert text.splitlines()[1:] == ["saved in runs/x/checkpoints/step-00012000"]
+
+
+def test_progress_bar_shows_what_takes_time_before_the_first_step() -> None:
+    output = io.StringIO()
+    with ProgressBar(Console(file=output, width=100, force_terminal=True, color_system=None)) as bar:
+        bar(START)
+        bar.doing("checking the model", 0)
+    assert "checking the model" in output.getvalue()
 
 
 def test_progress_bar_writes_to_stderr_by_default(capsys: pytest.CaptureFixture[str]) -> None:
