@@ -93,7 +93,7 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
 def suggest(name: str, known: Iterable[str]) -> str:
     """Returns "; did you mean 'x'?" for the nearest known name, else a list of the known names, if there are any."""
     names = sorted(known)
-    near = nearest(name, names)
+    near = nearest(name, names) if isinstance(name, str) else None  # callers report a value of any kind
     if near is not None:
         return f"; did you mean {near!r}?"
     return f"; known: {', '.join(names)}" if names else ""

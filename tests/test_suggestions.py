@@ -18,6 +18,7 @@ def test_suggest_names_the_nearest_or_all_known_names() -> None:
     assert suggest("d_modl", ["d_model", "n_heads"]) == "; did you mean 'd_model'?"
     assert suggest("xyz", ["b", "a"]) == "; known: a, b"
     assert suggest("xyz", []) == ""
+    assert suggest(None, ["b", "a"]) == "; known: a, b"  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(

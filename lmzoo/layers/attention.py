@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from lmzoo.errors import ConfigError
 from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.init import Init, normal
 from lmzoo.layers.layer import Layer
@@ -64,6 +65,10 @@ class Attention(Layer):
     ) -> None:
         super().__init__()
         self.n_heads, self.n_kv_heads = n_heads, n_kv_heads or n_heads
+        if head_dim is None and (n_heads < 1 or d_model % n_heads):  # a config may have no rule for it
+            raise ConfigError(f"n_heads={n_heads} must divide d_model={d_model}, or head_dim must be given")
+        if self.n_heads % self.n_kv_heads:
+            raise ConfigError(f"n_kv_heads={n_kv_heads} must divide n_heads={n_heads}")
         self.head_dim = head_dim or d_model // n_heads
         self.window, self.rope, self.dropout = window, rope, dropout
         self.carries = carries  # leaves keys and values in the context, for `CrossLayerAttention`

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmzoo.errors import ConfigError
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
 from lmzoo.layers.norm import AllHeadsRMSNorm, RMSNorm, each_head
@@ -98,3 +99,15 @@ def test_attention_variant_overrides_one_step() -> None:
 def _heads(layer: Attention, x: Tensor) -> Tensor:
     q, k, v = layer.project(x, context(x))
     return layer.attend(q, k, v).flatten(2)
+
+
+def test_attention_names_heads_that_do_not_divide() -> None:
+    """Also without a config, whose rules would find it: 8 // 3 would give three heads of width 2."""
+    for arguments, message in (
+        ({"n_heads": 3}, "n_heads=3 must divide d_model=8, or head_dim must be given"),
+        ({"n_heads": 0}, "n_heads=0 must divide d_model=8"),
+        ({"n_heads": 4, "n_kv_heads": 3}, "n_kv_heads=3 must divide n_heads=4"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            Attention(8, **arguments)
+    assert Attention(8, 3, head_dim=4).widths == [12, 12, 12]
