@@ -20,7 +20,7 @@ def blame(error: BaseException, classes: Iterator[type] | list[type]) -> str | N
     foreign = [cls for cls in classes if not cls.__module__.startswith(_OWN)]
     if not foreign:
         return None
-    what = " ".join(f"{type(error).__name__}: {error}".split())
+    what = described(error)
     modules = {cls.__module__ for cls in foreign}
     place = found = None
     for frame, line in _frames(error):
@@ -30,6 +30,12 @@ def blame(error: BaseException, classes: Iterator[type] | list[type]) -> str | N
     if place is not None:
         return f"{place}: {what}"
     return None if found is None else f"{_place_of(found)}: the model {found.__name__} cannot be used: {what}"
+
+
+def described(error: BaseException) -> str:
+    """Returns the kind of an exception and its text in one line; the kind alone, if it has no text, as an `assert`."""
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
 
 
 def place_in(error: BaseException, file: str) -> str:

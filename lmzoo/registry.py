@@ -145,7 +145,7 @@ def model_class(family: str) -> type[LanguageModel]:
         except (Exception, SystemExit) as error:
             if family in _builtin_families():
                 raise
-            _broken_plugins[family] = f"{type(error).__name__}: {error}"
+            _broken_plugins[family] = plugins.described(error)
             raise UnknownModelError(
                 f"the plug-in for {family!r} failed to import: {_broken_plugins[family]}"
             ) from error
@@ -296,8 +296,7 @@ def load_plugin(source: str) -> None:
         raise ConfigError(f"plugin={source!r} cannot be imported: {error}{hint}") from error
     except (Exception, SystemExit) as error:  # a plug-in that calls sys.exit() must not end the command in silence
         place = plugins.place_in(error, str(path.resolve())) if path.suffix == ".py" else ""
-        what = " ".join(f"{type(error).__name__}: {error}".split())
-        raise ConfigError(f"plugin={source!r} failed to import{place}: {what}") from error
+        raise ConfigError(f"plugin={source!r} failed to import{place}: {plugins.described(error)}") from error
 
 
 def _execute(name: str, path: Path) -> None:

@@ -247,6 +247,7 @@ def test_load_plugin_registers_a_model(clean: pytest.MonkeyPatch, tmp_path: Path
         ("no_such_module_here", None, "cannot be imported: No module named"),
         ("broken.py", "1 / 0", "failed to import in line 1: ZeroDivisionError: division by zero"),
         ("leaving.py", "import sys\nsys.exit(0)", "failed to import in line 2: SystemExit: 0"),
+        ("asserting.py", "assert not 'right'", "failed to import in line 1: AssertionError$"),
         ("", None, "must be a Python file"),
         ("./words.txt", None, "must be a Python file"),
         ("a.b..c", None, "must be a Python file"),
