@@ -173,7 +173,7 @@ def rows(state: State) -> int | None:
 
 
 def tensors(state: State) -> list[Tensor]:
-    """Yields every tensor of the state except constants, in a fixed order."""
+    """Returns every tensor of the state except constants, in a fixed order."""
     buffers = (leaf.data if isinstance(leaf, TimeBuffer) else leaf for leaf in leaves_of(state))
     return [tensor for tensor in buffers if isinstance(tensor, Tensor)]
 

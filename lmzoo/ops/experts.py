@@ -183,7 +183,7 @@ def _linear_backward(grad_y_RG: Tensor, rows_RD: Tensor, weight_EGD: Tensor, end
 
 
 def _groups(ends_E: Tensor) -> list[tuple[int, slice]]:
-    """Yields (expert, its rows) for every expert that has rows."""
+    """Returns (expert, its rows) for every expert that has rows."""
     ends = ends_E.tolist()
     return [(e, slice(start, end)) for e, (start, end) in enumerate(zip([0, *ends], ends, strict=False)) if start < end]
 
