@@ -59,3 +59,14 @@ def test_cache_file_keeps_the_old_content_after_an_error(cache: Path) -> None:
         _ = 1 / 0
     assert path.read_bytes() == b"old"
     assert [file.name for file in path.parent.iterdir()] == ["a.bin"]
+
+
+def test_cache_dir_is_where_the_guide_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    guide = (Path(__file__).parents[2] / "docs/data.md").read_text(encoding="utf-8")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv("LMZOO_CACHE", raising=False)
+    assert cache_dir("tokens") == tmp_path / "home/.cache/lmzoo/tokens"
+    assert "`~/.cache/lmzoo`" in guide
+    monkeypatch.setenv("LMZOO_CACHE", str(tmp_path / "elsewhere"))
+    assert cache_dir("tokens") == tmp_path / "elsewhere/tokens"
+    assert "`LMZOO_CACHE`" in guide
