@@ -172,20 +172,44 @@ class LanguageModel(nn.Module, ABC):
             loss = None if targets is None else sum((0.0 * p.sum() for p in self.parameters()), logits_BTV.sum())
             return LMOutput(logits_BTV if return_logits else None, loss)
         with losses.collect_auxiliary(self.training and targets is not None) as auxiliary:
-            x_BTD, _ = self.features(idx)
+            x_BTD = self._features(idx)
             if self.training and targets is not None:
                 for name, value in self.extra_losses(x_BTD, idx, targets).items():
                     losses.auxiliary_loss(name, value)
         if targets is None:
-            return LMOutput(self.head(x_BTD), None)
+            return LMOutput(self._logits(x_BTD), None)
         if return_logits:
-            logits_BTV = self.head(x_BTD)
+            logits_BTV = self._logits(x_BTD)
             loss = losses.cross_entropy(logits_BTV, targets)
         else:
             logits_BTV = None
             chunk = losses.chunk_size(self.config.vocab_size)
             loss = losses.chunked_cross_entropy(x_BTD, self.head, targets, chunk=chunk)
         return LMOutput(logits_BTV, losses.with_auxiliary(loss, auxiliary))
+
+    def _features(self, idx: Tensor) -> Tensor:
+        """Returns the features (B, T, D) of whole sequences. Raises `TypeError` if `features` returns anything else.
+
+        A tensor in the place of (x_BTD, state) would be taken apart into two rows.
+        """
+        found: Any = self.features(idx)
+        name = f"features() of {type(self).__name__}"
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise TypeError(f"{name} returned a {type(found).__name__}: it must return (x_BTD, state)")
+        if found[0].shape[:2] != idx.shape:
+            wanted = f"(B, T, D) with B = {idx.shape[0]} and T = {idx.shape[1]}"
+            raise TypeError(f"{name} returned x of shape {tuple(found[0].shape)}: it must be {wanted}")
+        return found[0]
+
+    def _logits(self, x_BTD: Tensor) -> Tensor:
+        """Returns the logits (B, T, V). Raises `TypeError` for a head of another width: the loss would not name it."""
+        logits_BTV: Tensor = self.head(x_BTD)
+        if logits_BTV.shape[-1] != self.config.vocab_size:
+            raise TypeError(
+                f"head of {type(self).__name__} returned logits of shape {tuple(logits_BTV.shape)}: "
+                f"the last axis must be vocab_size={self.config.vocab_size}"
+            )
+        return logits_BTV
 
     # Decoding ---------------------------------------------------------------------------------------------------------
 

@@ -45,10 +45,12 @@ def register_model(name: str, *, presets: Mapping[str, Any] | None = None) -> Ca
     `presets` maps the names of presets to tables with `source`, `model` and `train`, as in a presets.toml; its table
     `family` holds facts and the recipe of all presets. Raises `ConfigError` if the name is taken or a table is wrong.
     """
+    if isinstance(name, type):
+        raise ConfigError(f"register_model needs a name: @register_model('my-model') above {name.__name__}")
+    _require_valid_name(name)
     own = entries.parse(f"presets of {name}", {} if presets is None else presets)
 
     def register(cls: type[Model]) -> type[Model]:
-        _require_valid_name(name)
         if not isinstance(cls, type) or not hasattr(cls, "config_class"):  # `LanguageModel` itself would import torch
             raise ConfigError(f"register_model({name!r}) must decorate a subclass of lmzoo.LanguageModel, not {cls!r}")
         taken = _classes.get(name)

@@ -161,6 +161,28 @@ def test_forward_names_bad_input(idx: Tensor, targets: Tensor | None, message: s
         cumulative()(idx, targets)
 
 
+def test_forward_names_what_an_author_returned_instead_of_features_and_logits() -> None:
+    """Two rows in the place of (x_BTD, state) could be taken apart, and give a loss without an error."""
+    model, idx = cumulative(), ids(2, 5)
+    found, _ = model.features(idx)
+    for wrong, message in (
+        (found, r"features\(\) of Cumulative returned a Tensor: it must return \(x_BTD, state\)"),
+        ((found, None, None), "returned a tuple"),
+        ((found.mean(1), None), r"returned x of shape \(2, 6\): it must be \(B, T, D\) with B = 2 and T = 5"),
+    ):
+        model.features = lambda idx, state=None, wrong=wrong: wrong  # type: ignore[method-assign]
+        for targets in (None, idx):
+            with pytest.raises(TypeError, match=message):
+                model(idx, targets)
+    narrow = cumulative()
+    narrow.head = nn.Linear(6, 3)
+    for targets in (None, idx):
+        with pytest.raises(
+            TypeError, match=r"head of .* logits of shape \(2, 5, 3\): the last axis must be vocab_size=7"
+        ):
+            narrow(idx, targets)
+
+
 def test_forward_and_decode_name_bad_calls() -> None:
     model = cumulative()
     with pytest.raises(InputError, match="return_logits=False needs targets"):

@@ -208,6 +208,8 @@ def test_register_model_refuses_what_is_no_model(clean: pytest.MonkeyPatch) -> N
         ):
             lmzoo.register_model("new")(wrong)  # type: ignore[type-var]
     assert "new" not in lmzoo.list_models()
+    with pytest.raises(ConfigError, match=r"register_model needs a name: @register_model\('my-model'\) above Plain"):
+        lmzoo.register_model(Plain)  # type: ignore[arg-type]
 
 
 def test_create_model_refuses_a_number_that_no_device_has() -> None:

@@ -48,6 +48,8 @@ class Layer(nn.Module):
         if role not in ROLES:
             rule = "needs a role:" if role is None else f"has the role {role!r}, which must be"
             raise ConfigError(f"{type(self).__name__}.{name} of shape {shape} {rule} one of {', '.join(ROLES)}")
+        if not callable(init):
+            raise ConfigError(f"{type(self).__name__}.{name}: init={init!r} must be a function, such as constant(0.5)")
         self.__dict__.setdefault("_inits", {})[name] = init
         self.__dict__.setdefault("parameter_roles", {})[name] = role
         setattr(self, name, nn.Parameter(torch.empty(shape), requires_grad=role != "constant"))

@@ -33,6 +33,11 @@ def test_own_of_a_matrix_needs_a_role() -> None:
         Layer().own("w", (3,), normal(), "bias")
 
 
+def test_own_names_an_initial_value_that_is_no_function() -> None:
+    with pytest.raises(ConfigError, match=r"^Layer.w: init=0.5 must be a function, such as constant\(0.5\)"):
+        Layer().own("w", (2,), 0.5)  # type: ignore[arg-type]
+
+
 def test_own_of_a_constant_is_not_trained() -> None:
     layer = Owner()
     layer.own("features", (4, 2), normal(), "constant")
