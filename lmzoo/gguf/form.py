@@ -30,7 +30,7 @@ class Form:
     arch: str
     family: str
     tensors: Tensors  # {i} stands for the layer on both sides; entries that a model does not have are left out
-    keys: Mapping[str, Any]  # by their names without the architecture: a setting, or a number
+    keys: Mapping[str, Any]  # by their names without the architecture: a setting, a number, or a function of settings
     needs: Mapping[str, tuple[Any, ...]] = field(default_factory=dict[str, tuple[Any, ...]])  # values of settings
     rule: Callable[[Settings], str | None] | None = None  # returns what else does not fit, or None
     free: tuple[str, ...] = ()  # settings that `rule` reads, or that may have any value; all others have their default
@@ -55,6 +55,16 @@ def layers_are(*words: str, windowed: str = "") -> Callable[[Settings], str | No
         if {*kinds} - {*words}:
             return f"pattern={settings['pattern']!r} must have only {' or '.join(words)}"
         return no_windows(settings) if windowed in kinds else None
+
+    return rule
+
+
+def all_layers(word: str, *others: str) -> Callable[[Settings], str | None]:
+    """Returns a rule: each layer is this word; `others` are those that the family has."""
+
+    def rule(settings: Settings) -> str | None:
+        kinds = pattern(settings["pattern"], settings["n_layers"], (word, *others))
+        return f"pattern={settings['pattern']!r} must be {word}" if {*kinds} != {word} else None
 
     return rule
 

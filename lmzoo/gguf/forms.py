@@ -6,9 +6,10 @@ that fits a model is taken.
 
 from __future__ import annotations
 
+from lmzoo.gguf.expert_forms import EXPERT_FORMS
 from lmzoo.gguf.form import Form
 from lmzoo.gguf.gpt_forms import GPT_FORMS
 from lmzoo.gguf.llama_forms import LLAMA_FORMS
 from lmzoo.gguf.recurrent_forms import RECURRENT_FORMS
 
-FORMS: tuple[Form, ...] = (*LLAMA_FORMS, *GPT_FORMS, *RECURRENT_FORMS)
+FORMS: tuple[Form, ...] = (*LLAMA_FORMS, *EXPERT_FORMS, *GPT_FORMS, *RECURRENT_FORMS)

@@ -11,13 +11,16 @@ from lmzoo.gguf.form import (
     TIED_ENDS,
     Form,
     Settings,
+    all_layers,
     all_of,
     attention,
+    every_nth,
     fused,
     mlp,
     no_windows,
     norms,
 )
+from lmzoo.gguf.layouts import PlusOne
 
 _BIAS = {"bias": (True,)}
 
@@ -25,6 +28,26 @@ _BIAS = {"bias": (True,)}
 def _no_groups(settings: Settings) -> str | None:
     n_heads, n_kv_heads = settings["n_heads"], settings["n_kv_heads"]
     return None if n_heads == n_kv_heads else f"n_kv_heads={n_kv_heads} must be n_heads={n_heads}"
+
+
+def _whole_heads(settings: Settings) -> str | None:
+    width, rotated = settings["head_dim"], settings["rotary_dim"]
+    return None if rotated == width else f"rotary_dim={rotated} must be {width}"
+
+
+_PLAIN = {"qk_norm": (False,), "head_bias": (False,), "logit_scale": (1.0,)}
+_COHERE = {
+    "parallel": (True,),
+    "gated": (True,),
+    "norm_bias": (False,),
+    "mlp_bias": (False,),
+    "qk_norm": (False,),
+    "head_bias": (False,),
+    "tie_embeddings": (True,),
+    "attention_bias": ("none",),
+}
+_OLMO = ENDS | attention(neighbors=True) | mlp(gated=True)  # its norms have no weights
+_SEQUENCE = ENDS | PRE | attention() | mlp(gated=False)
 
 
 GPT_FORMS = (
@@ -40,6 +63,27 @@ GPT_FORMS = (
         },
         {**SIZES, "feed_forward_length": "d_ff", "attention.head_count": "n_heads"},
         {**_BIAS, "activation": ("gelu_tanh",)},
+        norm=LAYER_NORM,
+    ),
+    Form(
+        "starcoder",
+        "gpt_neo",
+        {**ENDS, "position_embd.weight": "positions.weight", **PRE, **fused(), **mlp(gated=False)},
+        {
+            **SIZES,
+            "feed_forward_length": "d_ff",
+            "attention.head_count": "n_heads",
+            "attention.head_count_kv": "n_kv_heads",
+        },
+        {
+            "n_kv_heads": (1,),
+            "scaled_scores": (True,),
+            "attention_bias": ("all",),
+            "activation": ("gelu_tanh",),
+            "embedding_scale": (1.0,),
+        },
+        all_layers("full", "window"),
+        ("pattern", "window"),
         norm=LAYER_NORM,
     ),
     Form(
@@ -114,18 +158,44 @@ GPT_FORMS = (
             **mlp("blocks.{i}.inner.1.", gated=True),
         },
         {**ROPE, "logit_scale": "logit_scale"},
-        {
-            "parallel": (True,),
-            "gated": (True,),
-            "norm_bias": (False,),
-            "mlp_bias": (False,),
-            "qk_norm": (False,),
-            "head_bias": (False,),
-            "tie_embeddings": (True,),
-            "attention_bias": ("none",),
-        },
-        lambda s: None if s["rotary_dim"] == s["head_dim"] else f"rotary_dim={s['rotary_dim']} must be {s['head_dim']}",
+        _COHERE,
+        _whole_heads,
         norm=LAYER_NORM,
+    ),
+    Form(
+        "cohere2",
+        "gptj",
+        {
+            **TIED_ENDS,
+            "blk.{i}.attn_norm.weight": "blocks.{i}.before.weight",
+            **attention("blocks.{i}.inner.0.", neighbors=True),
+            **mlp("blocks.{i}.inner.1.", gated=True),
+        },
+        {**ROPE, "logit_scale": "logit_scale", "attention.sliding_window": "window"},
+        _COHERE,
+        all_of(_whole_heads, every_nth(4, "window", "nope")),
+        ("pattern",),
+        norm=LAYER_NORM,
+    ),
+    Form(
+        "olmo",
+        "gptj",
+        {name: source for name, source in _OLMO.items() if "norm" not in name},
+        ROPE,
+        {**_PLAIN, "parallel": (False,), "gated": (True,), "mlp_bias": (False,), "attention_bias": ("none",)}
+        | {"norm_weight": (False,), "norm_bias": (False,)},
+        _whole_heads,
+        norm=LAYER_NORM,
+    ),
+    Form(
+        "nemotron",
+        "gptj",
+        {name: PlusOne(source) if name.endswith("norm.weight") else source for name, source in _SEQUENCE.items()},
+        ROPE,
+        {**_PLAIN, "parallel": (False,), "gated": (False,), "activation": ("relu2",), "norm_offset": (True,)},
+        free=("attention_bias", "mlp_bias"),
+        norm=LAYER_NORM,
+        rope=("linear",),
     ),
     Form(
         "bloom",

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from lmzoo.hf.layouts import Layout, Source
-from lmzoo.hf.weights import Reader
+from lmzoo.hf.weights import MissingTensorError, Reader
 
 
 @dataclass(frozen=True)
@@ -34,17 +35,50 @@ class Part(Layout):
 
 @dataclass(frozen=True)
 class ToNeighbors(Layout):
-    """Rows by head, whose rotary pairs become neighbors; in lmzoo they are i and i + half a head.
+    """Rows by head, whose rotary pairs become neighbors; in lmzoo they are i and i + half of the rotated rows.
 
     It is the inverse of `lmzoo.hf.layouts.Neighbors`.
     """
 
     part: Source
-    heads: str  # the setting with the number of heads
+    heads: int | str  # the number of heads, or the setting with it
+    rotated: str | None = None  # the setting with the number of rotated rows of a head, its last ones; None: all
 
     def build(self, read: Reader, **index: int) -> Tensor:
-        part = read(self.part, **index)
-        return part.unflatten(0, (read.size(self.heads), 2, -1)).transpose(1, 2).flatten(0, 2)
+        by_head = read(self.part, **index).unflatten(0, (read.size(self.heads), -1))
+        rows = by_head.shape[1] if self.rotated is None else read.size(self.rotated)
+        plain, pairs = by_head.tensor_split([by_head.shape[1] - rows], dim=1)
+        return torch.cat([plain, pairs.unflatten(1, (2, -1)).transpose(1, 2).flatten(1, 2)], dim=1).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class HeadRows(Layout):
+    """One part of the rows of each head, as (heads, rows, features); `turned`: (heads, features, rows)."""
+
+    part: Source
+    heads: str
+    shares: tuple[str, ...]  # the settings with the numbers of rows
+    number: int
+    turned: bool = False
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        by_head = read(self.part, **index).unflatten(0, (read.size(self.heads), -1))
+        part = by_head.split([read.size(share) for share in self.shares], dim=1)[self.number]
+        return part.transpose(1, 2) if self.turned else part
+
+
+@dataclass(frozen=True)
+class Beside(Layout):
+    """A tensor of the layers that have another one too; of those without it, if `absent`."""
+
+    part: Source
+    other: str
+    absent: bool = False
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        if (self.other.format(**index) in read.tensors) == self.absent:
+            raise MissingTensorError(f"{self.part} has another place")
+        return read(self.part, **index)
 
 
 @dataclass(frozen=True)

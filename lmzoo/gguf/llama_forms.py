@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lmzoo.gguf.expert_forms import experts
 from lmzoo.gguf.form import (
     ENDS,
     HEAD_NORMS,
+    INNER,
     PRE,
     ROPE,
     TIED_ENDS,
@@ -15,6 +17,7 @@ from lmzoo.gguf.form import (
     Form,
     Settings,
     Tensors,
+    all_layers,
     all_of,
     attention,
     every_nth,
@@ -23,7 +26,7 @@ from lmzoo.gguf.form import (
     no_windows,
     norms,
 )
-from lmzoo.gguf.layouts import Part, PlusOne
+from lmzoo.gguf.layouts import PlusOne
 from lmzoo.layers.pattern import pattern
 
 
@@ -34,12 +37,7 @@ def _nope_in_each_fourth(settings: Settings) -> str | None:
     return no_windows(settings) if found == wanted else f"pattern={settings['pattern']!r} must be rope*3 nope"
 
 
-_EXPERTS: Tensors = {
-    "blk.{i}.ffn_gate_inp.weight": "blocks.{i}.1.inner.router.weight",
-    "blk.{i}.ffn_gate_exps.weight": Part("blocks.{i}.1.inner.up", 0, axis=1),
-    "blk.{i}.ffn_up_exps.weight": Part("blocks.{i}.1.inner.up", 1, axis=1),
-    "blk.{i}.ffn_down_exps.weight": "blocks.{i}.1.inner.down",
-}
+_EXPERTS = experts()
 _MOE = {**ROPE, "expert_count": "n_experts", "expert_used_count": "top_k"}
 _NO_EXTRAS = {"gate": (False,), "sinks": (False,), "rotary_fraction": (1.0,)}
 _LLAMA = ENDS | PRE | attention(neighbors=True) | mlp(gated=True)
@@ -120,6 +118,25 @@ LLAMA_FORMS = (
         rope=("linear", "yarn"),
     ),
     Form(
+        "arcee",
+        "llama",
+        ENDS | PRE | attention(neighbors=True) | mlp(gated=False),
+        ROPE,
+        {**_NO_EXTRAS, "mlp": ("relu2",), "qk_norm": (False,), "attention_bias": ("none",)},
+        layers_are("rope", "full", windowed="rope"),
+        ("pattern", "window"),
+        rope=("linear", "yarn", "llama3", "ntk"),
+    ),
+    Form(
+        "hunyuan-dense",
+        "llama",
+        {**_QWEN, **{f"blk.{{i}}.attn_{part}_norm.weight": f"{INNER}late_{part}_norm.weight" for part in ("q", "k")}},
+        ROPE,
+        {**_NO_EXTRAS, "late_qk_norm": (True,), "qk_norm": (False,), "attention_bias": ("none",)},
+        layers_are("rope", "full", windowed="rope"),
+        ("pattern", "window"),
+    ),
+    Form(
         "llama",
         "mixtral",
         ENDS | PRE | attention(neighbors=True) | _EXPERTS,
@@ -189,6 +206,16 @@ LLAMA_FORMS = (
         all_of(every_nth(6, "local", "global"), _gemma_scale),
         ("pattern", "query_scalar"),
         rope=("linear",),
+    ),
+    Form(
+        "gemma",
+        "gemma3",
+        _plus_one(TIED_ENDS | PRE | attention() | mlp(gated=True)),
+        ROPE,
+        {"qk_norm": (False,), "post_norms": (False,), "tie_embeddings": (True,)}
+        | {"attention_cap": (None,), "logit_cap": (None,)},
+        all_of(all_layers("global", "local", "window"), _gemma_scale),
+        ("pattern", "query_scalar", "local_rope_theta", "window"),
     ),
     Form(
         "gemma2",

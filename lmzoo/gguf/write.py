@@ -33,7 +33,18 @@ if TYPE_CHECKING:
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Tensors that stay in float32 beside those with one axis, as llama.cpp's converter keeps them.
-_WIDE = ("_norm.", "norm.", "ffn_gate_inp.", "position_embd.", "ssm_conv1d.", "ssm_a", "ssm_d", "lerp", "time_mix_w")
+_WIDE = (
+    "_norm.",
+    "norm.",
+    "ffn_gate_inp",
+    "shortconv.conv.",
+    "position_embd.",
+    "ssm_conv1d.",
+    "ssm_a",
+    "ssm_d",
+    "lerp",
+    "time_mix_w",
+)
 _LIMIT = 1 << 32  # of whole numbers
 # Keys with whole numbers as values that are real numbers nevertheless.
 _REAL = ("rope.freq_base", "scale", "softcapping", "epsilon", "bias")
@@ -192,6 +203,8 @@ def _add_keys(writer: GGUFWriter, form: Form, settings: Settings, dtype: str) ->
         name = f"{form.arch}.{key}"
         if isinstance(value, bool):
             writer.add_bool(name, value)
+        elif isinstance(value, list):
+            writer.add_array(name, value)
         elif isinstance(value, float) or key.endswith(_REAL):
             writer.add_float32(name, float(value))
         elif not 0 <= value < _LIMIT:
@@ -211,7 +224,7 @@ def _add_keys(writer: GGUFWriter, form: Form, settings: Settings, dtype: str) ->
 def _values(keys: Mapping[str, Any], settings: Settings) -> Iterator[tuple[str, Any]]:
     """Yields the keys with their values, but for settings that are None."""
     for key, source in keys.items():
-        value = settings[source] if isinstance(source, str) else source
+        value = source(settings) if callable(source) else settings[source] if isinstance(source, str) else source
         if value is not None:
             yield key, value
 

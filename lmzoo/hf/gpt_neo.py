@@ -44,7 +44,7 @@ def _layers(config: Config) -> dict[str, Any]:
     for piece in pieces:
         if not (isinstance(piece, list) and [*map(type, piece)] == [list, int]):
             raise refused("attention_types", pieces, "must have lists of words, each with a number of repetitions")
-        if not 0 < len(piece[0]) * piece[1] <= counted.layers():
+        if not 0 < len(piece[0]) * piece[1] <= counted.layers() - len(words):
             raise refused("attention_types", pieces, f"must have a word for each of {counted.layers()} layers")
         words += piece[0] * piece[1]
     found = Config({**counted, "attention_types": words}).words("attention_types", _KINDS)

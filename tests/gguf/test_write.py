@@ -72,6 +72,11 @@ def state_space_2(name: str, tensor: Tensor) -> Tensor:
     return tensor.reshape(2, -1) if name.endswith("mixer.norm.weight") else tensor
 
 
+def short_convolution(name: str, tensor: Tensor) -> Tensor:
+    return tensor.squeeze(1) if name.endswith("conv.conv.weight") else tensor
+
+
+ONE_GROUP = {"n_group": 1, "topk_group": 1, "rms_norm_eps": 1e-6}
 PLAIN: dict[str, Any] = {**LLAMA, "max_position_embeddings": 64}
 WIDE: dict[str, Any] = {**PLAIN, "sliding_window": None}
 SMALL_GEMMA: dict[str, Any] = {**GEMMA, "query_pre_attn_scalar": 12, "max_position_embeddings": 64}
@@ -103,6 +108,20 @@ MODELS: dict[str, tuple[str, str, Mapping[str, Any], Rule]] = {
     "granite": ("granite", "granite", keys_of("granite"), permuted),
     "gemma2": ("gemma2", "gemma2", {**SMALL_GEMMA, "rope_theta": 1e4}, plus_one),
     "gemma3": ("gemma3_text", "gemma3", {**SMALL_GEMMA, "num_hidden_layers": 7}, plus_one),
+    "arcee": ("arcee", "arcee", PLAIN, permuted),
+    "hunyuan": ("hunyuan_v1_dense", "hunyuan-dense", {**PLAIN, "head_dim": 12}, same),
+    "gemma": ("gemma", "gemma", {**PLAIN, "head_dim": 12, "tie_word_embeddings": True}, plus_one),
+    "deepseek_v3": ("deepseek_v3", "deepseek2", keys_of("deepseek_v3", **ONE_GROUP), same),
+    "deepseek_v2": ("deepseek_v2", "deepseek2", keys_of("deepseek_v2", q_lora_rank=None, **ONE_GROUP), same),
+    "dots1": ("dots1", "dots1", keys_of("dots1", **ONE_GROUP), same),
+    "qwen2_moe": ("qwen2_moe", "qwen2moe", keys_of("qwen2_moe"), same),
+    "granitemoe": ("granitemoe", "granitemoe", keys_of("granitemoe"), permuted),
+    "granitemoeshared": ("granitemoeshared", "granitemoe", keys_of("granitemoeshared"), permuted),
+    "gpt_bigcode": ("gpt_bigcode", "starcoder", keys_of("gpt_bigcode"), same),
+    "cohere2": ("cohere2", "cohere2", keys_of("cohere2", num_hidden_layers=5, layer_types=None), same),
+    "olmo": ("olmo", "olmo", keys_of("olmo"), permuted),
+    "nemotron": ("nemotron", "nemotron", keys_of("nemotron"), plus_one),
+    "lfm2": ("lfm2", "lfm2", keys_of("lfm2"), short_convolution),
     "gpt2": ("gpt2", "gpt2", keys_of("gpt2", activation_function="gelu_new"), conv1d),
     "gpt_neox": ("gpt_neox", "gptneox", keys_of("gpt_neox"), by_kind),
     "starcoder2": ("starcoder2", "starcoder2", keys_of("starcoder2", sliding_window=None), same),
@@ -119,6 +138,14 @@ MODELS: dict[str, tuple[str, str, Mapping[str, Any], Rule]] = {
 LOADED = ("llama", "mistral", "qwen2", "stablelm", "bloom", "mamba")
 
 
+GRANITE_NAMES = (
+    (".block_sparse_moe.router.weight", ".mlp.gate.weight"),
+    (".block_sparse_moe.experts.", ".mlp.experts."),
+    (".shared_mlp.output_linear.", ".mlp.shared_experts.down_proj."),
+    (".shared_mlp.", ".mlp.shared_experts."),
+)
+
+
 def expected(tensors: Mapping[str, Tensor], arch: str, n_layers: int, rule: Rule) -> dict[str, Tensor]:
     """Returns the tensors of a checkpoint of transformers as llama.cpp's converter would write them."""
     number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == arch)
@@ -127,6 +154,8 @@ def expected(tensors: Mapping[str, Tensor], arch: str, n_layers: int, rule: Rule
     for name, tensor in tensors.items():
         changed = rule(name, tensor)
         name = name.replace(".dt_bias", ".dt_proj.bias").removeprefix("transformer." if arch == "bloom" else "")
+        for old, new in GRANITE_NAMES:
+            name = name.replace(old, new)
         parts = {name: changed}
         if name.endswith("experts.gate_up_proj"):
             place = name.removesuffix("gate_up_proj")
@@ -134,6 +163,14 @@ def expected(tensors: Mapping[str, Tensor], arch: str, n_layers: int, rule: Rule
             parts = {f"{place}gate_proj.weight": gate, f"{place}up_proj.weight": up}
         elif name.endswith("experts.down_proj"):
             parts = {f"{name}.weight": changed}
+        elif name.endswith(".input_linear.weight"):  # gate and up projection of Granite
+            place, (gate, up) = name.removesuffix("input_linear.weight"), changed.chunk(2, dim=changed.ndim - 2)
+            parts = {f"{place}gate_proj.weight": gate, f"{place}up_proj.weight": up}
+        elif name.endswith("kv_b_proj.weight"):
+            keys, values = changed.unflatten(0, (HEADS, -1)).split([10, 8], dim=1)
+            parts = {name.replace("kv_b", "k_b"): keys.mT, name.replace("kv_b", "v_b"): values}
+        elif name.endswith("e_score_correction_bias"):
+            parts = {name.replace("_bias", ".bias"): changed}
         for part, value in parts.items():
             place = names.get_name(part, try_suffixes=(".weight", ".bias"))
             assert place is not None, part
@@ -329,3 +366,56 @@ def test_write_gguf_names_a_wrong_argument(arguments: dict[str, Any], message: s
     with pytest.raises(LmzooError, match=message):
         write_gguf(**{"model": llama(), "path": tmp_path / "a.gguf", **arguments})
     assert [*tmp_path.iterdir()] == []
+
+
+def test_write_gguf_keys_of_deepseek(tmp_path: Path) -> None:
+    """llama.cpp computes with the cached features as one head of keys, and has the widths of heads beside it."""
+    sizes = {"vocab_size": 61, "d_model": 32, "n_layers": 3, "n_heads": 4, "context_length": 64, "latent_eps": 1e-6}
+    latent = {"q_rank": 12, "kv_rank": 16, "nope_dim": 10, "rope_dim": 6, "v_dim": 8, "routed_scale": 2.5, "n_dense": 1}
+    write_gguf(lmzoo.create_model("deepseek", **sizes, **latent), tmp_path / "a.gguf")
+    _, facts = read_back(tmp_path / "a.gguf")
+    wanted = {
+        "attention.head_count_kv": 1,
+        "attention.q_lora_rank": 12,
+        "attention.kv_lora_rank": 16,
+        "attention.key_length": 22,
+        "attention.value_length": 16,
+        "attention.key_length_mla": 16,
+        "attention.value_length_mla": 8,
+        "rope.dimension_count": 6,
+        "leading_dense_block_count": 1,
+        "expert_weights_scale": 2.5,
+        "expert_weights_norm": True,
+        "expert_gating_func": 2,
+        "expert_shared_count": 1,
+    }
+    assert {name: facts[f"deepseek2.{name}"] for name in wanted} == wanted
+
+
+def test_write_gguf_of_lfm2_names_the_layers_with_attention(tmp_path: Path) -> None:
+    model = lmzoo.create_model(
+        "lfm2", vocab_size=61, d_model=32, n_layers=3, pattern="conv attention conv", n_kv_heads=2
+    )
+    write_gguf(model, tmp_path / "a.gguf")
+    _, facts = read_back(tmp_path / "a.gguf")
+    assert (facts["lfm2.attention.head_count_kv"], facts["lfm2.shortconv.l_cache"]) == ([0, 2, 0], 3)
+
+
+@pytest.mark.parametrize(
+    ("family", "settings", "message"),
+    [
+        ("deepseek", {"latent_eps": 1e-5}, "as deepseek2, latent_eps=1e-05 must be norm_eps=1e-06"),
+        ("deepseek", {"n_groups": 2}, r"n_groups=2 must be 1"),
+        ("deepseek", {"pattern": "grouped rope"}, "pattern='grouped rope' must be "),
+        ("mixtral", {"d_shared": 12, "attention_bias": "qkv"}, "normalize=True must be False"),
+        ("gpt_neo", {"pattern": "full"}, "as starcoder, n_kv_heads=4 must be 1"),
+        ("lfm2", {"feed_forward": "mlp experts"}, "feed_forward='mlp experts' must be 'mlp'"),
+        ("granite", {"post_norms": True, "n_experts": 4}, "post_norms=True must be False"),
+    ],
+)
+def test_write_gguf_refuses_settings_of_other_families(
+    family: str, settings: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    sizes = {"vocab_size": 61, "d_model": 32, "n_layers": 2, "n_heads": 4}
+    with pytest.raises(CheckpointError, match=message):
+        write_gguf(lmzoo.create_model(family, **sizes, **settings), tmp_path / "a.gguf")
