@@ -11,7 +11,7 @@ from pathlib import Path
 
 from lmzoo.compare.report import page
 from lmzoo.probing.results import CellResult, Results
-from lmzoo.probing.table import LEGEND, rows
+from lmzoo.probing.table import LEGEND, rows, training_note
 from lmzoo.storage import atomic
 
 FILE = "probes.html"
@@ -46,7 +46,8 @@ def html(results: Results) -> str:
     )
     sections = [
         f"<h1>{title}</h1>",
-        f'<p class="caption">{escape(LEGEND)}{seeds} The fuller the color, the further from chance to solved.</p>',
+        f'<p class="caption">{escape(LEGEND)}{seeds} The fuller the color, the further from chance to solved. '
+        f"{escape(training_note(results))}</p>",
         f'<div class="card scroll">{heat_map(results)}</div>',
         f"<h2>The probes</h2>\n<ul>{listed}</ul>",
         "<h2>Without an accuracy</h2>\n<ul>" + "".join(f"<li>{escape(text)}</li>" for text in problems) + "</ul>"

@@ -28,12 +28,33 @@ def print_results(results: Results, folder: Path) -> None:
         console.print(text)
         console.print()
     console.print(LEGEND, markup=False)
+    if note := training_note(results):
+        console.print(note, markup=False)
     if any(len(results.of(model, level)) > 1 for model in results.models for level in results.levels):
         console.print("Means over the seeds; n/m: solved with n of m seeds.", markup=False)
     problems = {f"{cell.model} on {cell.probe} {cell.difficulty}": cell for cell in results.cells if cell.problem}
     for name, cell in problems.items():
         console.print(f"{name} {cell.status}: {humanize.line(cell.problem)}", style="red", markup=False)
     console.print(f"results: {folder / FILE}", markup=False, soft_wrap=True)
+
+
+def training_note(results: Results) -> str:
+    """State how long the models were trained; nothing for cells without their settings."""
+    found = [train for cell in results.cells if isinstance(train := cell.settings.get("train"), dict)]
+    steps, rows = (
+        sorted({train[key] for train in found if isinstance(train.get(key), int)}) for key in ("steps", "batch_size")
+    )
+    if not steps or not rows:
+        return ""
+    return (
+        f"Each model was trained from new weights on each probe, {_span(steps)} steps of {_span(rows)} sequences: with "
+        "more steps or another recipe it may solve more."
+    )
+
+
+def _span(numbers: Sequence[int]) -> str:
+    low, high = f"{numbers[0]:,}", f"{numbers[-1]:,}"
+    return low if low == high else f"{low} to {high}"
 
 
 def blocks(results: Results, models: Sequence[str], width: int) -> list[Text]:

@@ -49,6 +49,9 @@ def test_html_is_whole_escaped_and_without_scripts(tmp_path: Path) -> None:
     assert f"{name} on parity easy diverged: the loss is nan" in reader.text
     assert "3 models on 2 probes" in reader.text
     assert "Means over the seeds" in reader.text
+    train = {"train": {"steps": 500, "batch_size": 64}}
+    told = dataclasses.replace(results, cells=[dataclasses.replace(cell, settings=train) for cell in results.cells])
+    assert "500 steps of 64 sequences" in read(html(told)).text
     alone = read(html(dataclasses.replace(results, cells=results.cells[2:3]))).text
     assert "1 model on" in alone
     assert "Means over" not in alone

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lmzoo.probing.table import block, print_results, rows
+from lmzoo.probing.table import block, print_results, rows, training_note
 from tests.probing.example import cell, example
 
 
@@ -25,6 +25,19 @@ def test_rows_leave_out_what_was_not_probed() -> None:
     results = example()
     only = dataclasses.replace(results, cells=[*results.cells, cell("late", "mqar")])
     assert [row[-1] for row in rows(only, ["late"])] == ["✓ 1.000", "0.500", "–", "–"]
+
+
+def test_training_note_says_how_long_the_models_were_trained() -> None:
+    def trained(*steps: int) -> str:
+        cells = [
+            dataclasses.replace(cell("a", "mqar", n), settings={"train": {"steps": number, "batch_size": 64}})
+            for n, number in enumerate(steps)
+        ]
+        return training_note(dataclasses.replace(example(), cells=cells))
+
+    assert "was trained from new weights on each probe, 2,000 steps of 64 sequences" in trained(2000, 2000)
+    assert "30 to 2,000 steps of 64 sequences" in trained(2000, 30)
+    assert training_note(example()) == "", "the settings are not known"
 
 
 def test_block_lines_up_with_the_models() -> None:
