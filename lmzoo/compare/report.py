@@ -161,7 +161,8 @@ def _curves(results: Results, colors: dict[str, int], drawn: dict[str, Figure]) 
     way = ""
     if protocol.differs_in_training(results):
         way = (
-            " In windows that do not overlap and whose context is reset, so the last losses are not those of the table."
+            " The losses are of windows that do not overlap and whose context is reset, so the last ones are not those "
+            "of the table."
         )
     limit = " and the entropy rate of the source, which is the limit" if results.corpus.get("entropy_rate") else ""
     return (
