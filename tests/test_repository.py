@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import lmzoo
@@ -31,3 +33,16 @@ def test_workflow_runs_the_ci_script() -> None:
     (command,) = re.findall(r"^ *- run: (.*)$", text, re.MULTILINE)
     assert command == ".ci/run"
     assert os.access(ROOT / command, os.X_OK)
+
+
+def test_shell_scripts_show_their_help_from_any_folder_and_make_nothing(tmp_path: Path) -> None:
+    for name in ("setup", "demo", "test"):
+        (tmp_path / "scripts").mkdir(exist_ok=True)
+        script = shutil.copy(ROOT / "scripts" / name, tmp_path / "scripts")
+        for words in ([f"./{name}"], [script]):
+            done = subprocess.run([*words, "--help"], cwd=tmp_path / "scripts", capture_output=True, text=True)
+            assert (done.returncode, done.stderr) == (0, ""), words
+            assert f"  scripts/{name}" in done.stdout
+    done = subprocess.run([str(tmp_path / "scripts/demo"), "--out"], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (2, "demo: --out needs a directory\n")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["scripts"]
