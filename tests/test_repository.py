@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import subprocess
+import tomllib
 from pathlib import Path
 
 import lmzoo
@@ -46,3 +47,10 @@ def test_shell_scripts_show_their_help_from_any_folder_and_make_nothing(tmp_path
     done = subprocess.run([str(tmp_path / "scripts/demo"), "--out"], capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (2, "demo: --out needs a directory\n")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["scripts"]
+
+
+def test_every_python_script_without_a_suffix_is_linted() -> None:
+    files = [path for path in (ROOT / "scripts").iterdir() if path.is_file() and not path.suffix]
+    programs = {f"scripts/{path.name}" for path in files if "python3" in path.read_text().partition("\n")[0]}
+    linted = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["extend-include"]
+    assert set(linted) == programs
