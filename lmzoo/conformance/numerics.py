@@ -34,7 +34,7 @@ def float64_gradients(subject: Subject) -> str:
     for name, parameter in ((name, p) for name, p in model.named_parameters() if p.requires_grad):
         direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
         directions.append((name, parameter, direction / direction.norm()))
-    worst = 0.0
+    worst, wrong = 0.0, list[tuple[str, float, float]]()
     for start in range(0, len(directions), TOGETHER):
         some = directions[start : start + TOGETHER]
         off, *_ = _slope_error(model, idx, targets, some, choices)
@@ -42,11 +42,15 @@ def float64_gradients(subject: Subject) -> str:
         for one in some if not off <= 1e-4 else ():  # several at once are quicker; one at a time names the parameter
             off, gradient, measured = _slope_error(model, idx, targets, [one], choices)
             if not off <= 1e-3:
-                raise Fault(
-                    f"the gradient of {one[0]} is {gradient:.6g} along a random direction, the finite difference of "
-                    f"the loss {measured:.6g}; look at the backward pass of what uses it{STRAIGHT_THROUGH}"
-                    f"{choices.hint}{float32_hint(lambda: model(idx))}"
-                )
+                wrong.append((one[0], gradient, measured))
+    if wrong:  # a mistake makes the gradients of all earlier layers wrong, so the last one is next to it
+        name, gradient, measured = wrong[-1]
+        others = f", and of {len(wrong) - 1} before it, from {wrong[0][0]} on," if len(wrong) > 1 else ""
+        raise Fault(
+            f"the gradient of {name}{others} is wrong: {gradient:.6g} along a random direction, the finite difference "
+            f"of the loss {measured:.6g}; look at the backward pass of what uses it, and at detached tensors"
+            f"{STRAIGHT_THROUGH}{choices.hint}{float32_hint(lambda: model(idx))}"
+        )
     return f"the gradient of every parameter agrees with finite differences to {worst:.1g}"
 
 

@@ -58,7 +58,9 @@ def require_reach(model: LanguageModel, idx: Tensor) -> str:
     if declared is not None and declared <= T - rows:
         regions.append((reach - 1, reach))  # the farthest token decides whether the declared number is too large
     for start, end in regions:
-        if not matters_T[start:end].any() and not _values_depend(model, idx, range(start, min(end, T - rows + 1))):
+        if matters_T[start:end].any() or _values_depend(model, idx, range(start, min(end, T - rows + 1))):
+            continue
+        if declared is None or not _matters_anywhere(model, idx, start, end):
             raise Fault(
                 f"the logits at {T - rows} to {T - 1} do not depend on the tokens {start} to {end - 1} back, though "
                 f"the model {says}; look at {CHUNK_LOOK}, at detached tensors, or at traits"
@@ -86,6 +88,12 @@ def _gradients_by_distance(model: LanguageModel, idx: Tensor) -> Tensor | None:
         for r in range(rows):
             matters_RT[r, : T - r] |= size_BT[r, : T - r].flip(0) > 0
     return matters_RT
+
+
+def _matters_anywhere(model: LanguageModel, idx: Tensor, start: int, end: int) -> bool:
+    """True if a token at such a distance matters to one of the last `end` positions: blocks end at some of them."""
+    matters_RT = _gradients_by_distance(model, idx[:1].repeat(min(end, idx.shape[1]), 1))
+    return matters_RT is not None and bool(matters_RT[:, start:end].any())
 
 
 def _values_depend(model: LanguageModel, idx: Tensor, distances: range) -> bool:

@@ -81,6 +81,7 @@ def state_rows(subject: Subject) -> str:
     """Checks that the rows of a state can be selected, repeated and reordered: every tensor has the batch first."""
     model = subject.model()
     prompt, more = subject.tokens(3, 5), subject.tokens(3, 3, seed=1)
+    _require_rows("a fresh state", model.init_state(5, 10), 5)  # another axis may have 3 entries
     fresh = model.init_state(3, 10)
     _require_rows("a fresh state", fresh, 3)
     _, state = model.decode(prompt, fresh)
@@ -103,6 +104,19 @@ def _require_rows(which: str, state: Any, rows: int) -> None:
             raise Fault(
                 f"{which} of {rows} rows holds a tensor {tuple(tensor.shape)}: every tensor's first axis is the batch"
             )
+
+
+def _require_text_keys(state: Any) -> None:
+    """Raises `Fault` for a dict whose keys are no texts: in a file they would be."""
+    if isinstance(state, dict):
+        for key in state:
+            if not isinstance(key, str):
+                raise Fault(
+                    f"a dict in the state has the key {key!r}: keys must be texts, because a file has no others"
+                )
+    children = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else ()
+    for child in children:
+        _require_text_keys(child)
 
 
 def max_len(subject: Subject) -> str:
@@ -153,6 +167,7 @@ def state_saved(subject: Subject) -> str:
     model = subject.model()
     prompt, more = subject.tokens(2, 5), subject.tokens(2, 3, seed=1)
     _, state = model.decode(prompt, model.init_state(2, 10))
+    _require_text_keys(state)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "state.safetensors"
         states.save(path, state)

@@ -68,7 +68,7 @@ def test_float64_gradients_finds_a_wrong_gradient_of_every_parameter() -> None:
             return LMOutput(logits_BTV, None if loss is None else (loss + loss.detach()) / 2)
 
     result = check_model(Halved, only=["float64_gradients"]).results[0]
-    assert result.saw.startswith("the gradient of tokens.weight is ")
+    assert result.saw.startswith("the gradient of head.weight, and of 12 before it, from tokens.weight on, is wrong: ")
 
 
 def test_slope_error_is_of_second_order_and_leaves_the_parameters_unchanged() -> None:
