@@ -82,6 +82,8 @@ def run_cells(
     if not left:
         return before
     with locked(folder), limited_threads(at_once) as threads:
+        if kept_results(cells, folder) != before:
+            raise ConfigError(f"out={folder} was changed by another process: the same command continues")
         levels = {(level.probe, level.difficulty): level for level in before.levels}
         levels |= {(cell.probe.name, cell.difficulty): describe(cell.probe, cell.difficulty) for cell in cells}
         results = dataclasses.replace(

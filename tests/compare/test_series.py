@@ -15,6 +15,7 @@ from lmzoo.compare.scaling import fit_curve
 from lmzoo.compare.series import compare_sizes, fit, markdown, parse_sizes
 from lmzoo.errors import ConfigError, LmzooError
 from lmzoo.runs import inputs
+from lmzoo.runs.lock import locked
 from tests.compare.example import example, model
 
 SETTINGS: dict[str, Any] = {"steps": 6, "batch_size": 2, "context_length": 16, "eval_every": 6}
@@ -75,6 +76,12 @@ def test_compare_sizes_refuses_bad_input_before_anything_is_written(
     with pytest.raises(LmzooError, match=message):
         compare_sizes(["mlp"], str(text), tmp_path / "out", sizes=sizes, settings=SETTINGS, **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_compare_sizes_refuses_a_directory_in_which_another_one_works(text: Path, tmp_path: Path) -> None:
+    with locked(tmp_path), pytest.raises(ConfigError, match=r"^out=.* is being trained in by another process$"):
+        compare_sizes(["mlp"], str(text), tmp_path, sizes="2k,4k,8k", settings=SETTINGS)
+    assert not any(tmp_path.iterdir())
 
 
 def comparison(size: float, *, seeds: int) -> Any:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from lmzoo import registry
 from lmzoo.errors import ConfigError, LmzooError
 from lmzoo.model import LanguageModel, ModelConfig
-from lmzoo.probing import Results, probe_models
+from lmzoo.probing import Results, probe_models, run
 from lmzoo.probing.results import read_results
 from lmzoo.runs.lock import locked
 from lmzoo.state import State
@@ -146,6 +146,23 @@ class Leaky(LanguageModel):
     def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
         x_BTD = self.embedding(idx_BT)
         return x_BTD + x_BTD.mean(dim=1, keepdim=True), state
+
+
+def test_probe_models_refuses_a_directory_that_another_command_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between reading the results and taking the lock: they would be written without those of the other command."""
+    plain = run.choose_processes
+
+    def meanwhile(*given: Any) -> int:
+        monkeypatch.setattr(run, "choose_processes", plain)
+        probe("bigram", out=tmp_path)
+        return plain(*given)
+
+    monkeypatch.setattr(run, "choose_processes", meanwhile)
+    with pytest.raises(ConfigError, match="was changed by another process: the same command continues"):
+        probe("mlp", out=tmp_path)
+    assert read_results(tmp_path).models == ["bigram"]
 
 
 def test_probe_models_does_not_train_what_fails_a_check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
