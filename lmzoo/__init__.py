@@ -5,6 +5,7 @@ The public names, each imported when first used: `import lmzoo` alone imports ne
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -67,7 +68,8 @@ __all__ = sorted([*_HOMES, "__version__"])
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
-        raise AttributeError(f"module 'lmzoo' has no attribute {name!r}")
+        # With the module, Python adds "Did you mean: ...?" to a traceback.
+        raise AttributeError(f"module 'lmzoo' has no attribute {name!r}", name=name, obj=sys.modules[__name__])
     home = _HOMES[name]
     return getattr(import_module(f"lmzoo.{home}"), name) if home else import_module(f"lmzoo.{name}")
 

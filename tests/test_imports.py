@@ -261,3 +261,5 @@ def test_public_names_exist() -> None:
         assert getattr(lmzoo, name) is not None
     with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
         lmzoo.nothing  # noqa: B018
+    done = subprocess.run([sys.executable, "-c", "import lmzoo; lmzoo.trian"], capture_output=True, text=True)
+    assert done.stderr.endswith("has no attribute 'trian'. Did you mean: 'train'?\n")
