@@ -14,6 +14,7 @@ from lmzoo import generation
 from lmzoo.data import train_tokenizer
 from lmzoo.gguf.write import write_gguf
 from lmzoo.hf.directory import export
+from lmzoo.inference import decoding_copy
 from lmzoo.inspect.influence import influence
 from lmzoo.inspect.record import record
 from tests.fuzz import values
@@ -40,7 +41,10 @@ def case(draw: random.Random, place: Place) -> Case:
     shown = {}
     for name in draw.sample(list(arguments), k=min(len(arguments), draw.choice((1, 1, 2)))):
         shown[name] = arguments[name] = _argument(draw, name, other, place)
-    if draw.random() < 0.05 and "max_new_tokens" in arguments and "beams" not in arguments and "top" not in arguments:
+    takes_any = (
+        "max_new_tokens" in arguments and not {"beams", "top"} & arguments.keys() and names[0] != "generate_text"
+    )
+    if draw.random() < 0.05 and takes_any:
         shown["do_sample"] = arguments["do_sample"] = True
     return Case(f"{names[0]} of {family} with {_shown(shown)}", lambda: call(model, **arguments))
 
@@ -119,6 +123,10 @@ def _drained(model: lmzoo.LanguageModel, **arguments: Any) -> object:
 
 def _few() -> int:
     return 3
+
+
+def _none() -> None:
+    return None
 
 
 def letters() -> Any:
@@ -241,5 +249,31 @@ CALLS: dict[str, tuple[Callable[..., object], Good]] = {
         lambda _: {"path": lambda: "new.gguf", "tokenizer": letters, "dtype": lambda: "float16"},
     ),
     "read_results": (lambda _, path: lmzoo.compare.read_results(path), lambda _: {"path": lambda: "nothing"}),
-    "list_models": (lambda _, pattern: lmzoo.list_models(pattern), lambda _: {"pattern": lambda: "*"}),
+    "list_models": (
+        lambda _, pattern, extrapolates: lmzoo.list_models(pattern, extrapolates=extrapolates),
+        lambda _: {"pattern": lambda: "*", "extrapolates": lambda: True},
+    ),
+    "parameter_groups": _method("parameter_groups", weight_decay=lambda: 0.1),
+    "decoding_copy": (
+        lambda model, **arguments: decoding_copy(model, **arguments),
+        lambda _: {"weights": lambda: "bfloat16", "rows": lambda: 1},
+    ),
+    "train_tokenizer": (
+        lambda _, **arguments: train_tokenizer(**arguments),
+        lambda _: {"spec": lambda: "char", "chunks": lambda: ["ab"]},
+    ),
+    "generate_text": (
+        lambda model, **arguments: [*generation.generate_text(model, **arguments)],
+        lambda _: {
+            "tokenizer": letters,
+            "prompt": lambda: "ab",
+            "max_new_tokens": _few,
+            "stop": tuple,
+            "config": _none,
+        },
+    ),
+    "TimeBuffer.empty": (
+        lambda _, **arguments: lmzoo.state.TimeBuffer.empty(**arguments),
+        lambda _: {"batch_size": lambda: 1, "max_len": lambda: 2, "window": _none},
+    ),
 }
