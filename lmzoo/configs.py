@@ -211,7 +211,8 @@ def require_experts(config: Any, *, groups: str | None = None) -> None:
     count, best = getattr(config, groups), config.top_groups
     require(best <= count, f"top_groups={best} must be at most {groups}={count}")
     open_experts = config.n_experts // count * best
-    message = f"top_k={config.top_k} must be at most the {open_experts} experts of top_groups={best}"
+    share = f"top_groups={best} of {groups}={count} groups of n_experts={config.n_experts}"
+    message = f"top_k={config.top_k} must be at most the {open_experts} experts of {share}"
     require(config.top_k <= open_experts, message)
 
 

@@ -90,12 +90,13 @@ class DeepSeekConfig(DecoderConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         kinds = pattern(self.pattern, self.n_layers, MIXERS)
+        require_positive(self, "n_heads")  # before it gives a default
         set_default(self, "kda_heads", self.n_heads)
         require_positive(self, "kda_heads", "kda_dim", "d_conv", "window")
         set_default(self, "d_ff", swiglu_width(self.d_model))
         require_positive(self, "d_ff")
         set_default(self, "d_expert", max(1, (self.d_ff or 4) // 4))
-        require_positive(self, "n_heads", "kv_rank", "nope_dim", "rope_dim", "v_dim", "rope_theta", "d_expert")
+        require_positive(self, "kv_rank", "nope_dim", "rope_dim", "v_dim", "rope_theta", "d_expert")
         set_default(self, "n_kv_heads", self.n_heads)
         require_positive(self, "n_kv_heads")
         require_divides(self, "n_kv_heads", "n_heads")

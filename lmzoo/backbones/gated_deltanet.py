@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from lmzoo.configs import require_positive, set_default
+from lmzoo.configs import require, require_positive, set_default
 from lmzoo.decoder import MixerConfig, MixerModel
 from lmzoo.layers.gated_delta import GatedDelta
 from lmzoo.registry import register_model
@@ -35,6 +35,8 @@ class GatedDeltaNetConfig(MixerConfig):
         super().__post_init__()
         require_positive(self, "n_heads", "d_conv")
         default = 3 * self.d_model // (4 * self.n_heads)
+        message = f"n_heads={self.n_heads} is too many for d_model={self.d_model}: key_dim would be 0"
+        require(self.key_dim is not None or default > 0, message)
         set_default(self, "value_dim", 2 * (self.key_dim or default))
         set_default(self, "key_dim", default)
         require_positive(self, "key_dim", "value_dim")

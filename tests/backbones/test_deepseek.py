@@ -151,7 +151,9 @@ def test_deepseek_trains_every_parameter() -> None:
         ({"rope_dim": 5}, "rope_dim=5 must be even to be rotated"),
         ({"n_groups": 3}, "n_groups=3 must divide n_experts=8"),
         ({"top_groups": 2}, "top_groups=2 must be at most n_groups=1"),
-        ({"n_groups": 4, "top_k": 3}, "top_k=3 must be at most the 2 experts of top_groups=1"),
+        ({"n_groups": 4, "top_k": 3}, "top_k=3 must be at most the 2 experts of top_groups=1 of n_groups=4 groups"),
+        ({"n_experts": 1}, "must be at most the 1 experts of .* of n_experts=1"),
+        ({"n_heads": 0}, "^n_heads=0 must be a positive integer"),
         ({"n_dense": -1}, "n_dense=-1 must be in"),
     ],
 )

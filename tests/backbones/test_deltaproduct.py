@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import lmzoo
+from lmzoo.errors import ConfigError
 from lmzoo.layers.delta_product import DeltaProduct
 from tests.backbones.references import Weights, assert_equals_reference, mixer_model, rms
 from tests.ops import fla_naive
@@ -74,3 +75,8 @@ def test_deltaproduct_state_has_a_fixed_size() -> None:
     model = lmzoo.create_model("deltaproduct", vocab_size=13, d_model=32, n_layers=2, n_heads=4, n_steps=2)
     tail = 3 * 4 * (6 + 2 * 6 + 2 * 12)
     assert model.state_bytes(10) == model.state_bytes(1000) == 2 * 4 * (tail + 4 * 6 * 12)
+
+
+def test_deltaproduct_config_names_what_leaves_no_width_for_the_keys() -> None:
+    with pytest.raises(ConfigError, match="n_heads=4 is too many for d_model=3: key_dim would be 0"):
+        lmzoo.create_model("deltaproduct", vocab_size=5, d_model=3, n_heads=4, device="meta")

@@ -9,6 +9,7 @@ import pytest
 from transformers import OlmoHybridConfig, OlmoHybridForCausalLM
 
 import lmzoo
+from lmzoo.errors import ConfigError
 from lmzoo.hf.gated_deltanet import WEIGHTS
 from lmzoo.layers.gated_delta import GatedDelta
 from tests.backbones.references import assert_equals_transformers
@@ -61,3 +62,8 @@ def test_gated_deltanet_passes_its_options_to_the_mixer() -> None:
 def test_gated_deltanet_state_has_a_fixed_size() -> None:
     model = lmzoo.create_model("gated_deltanet", vocab_size=13, d_model=32, n_layers=2, n_heads=4)
     assert model.state_bytes(10) == model.state_bytes(1000) == 2 * 4 * (3 * 4 * (6 + 6 + 12) + 4 * 6 * 12)
+
+
+def test_gated_deltanet_config_names_what_leaves_no_width_for_the_keys() -> None:
+    with pytest.raises(ConfigError, match="n_heads=4 is too many for d_model=3: key_dim would be 0"):
+        lmzoo.create_model("gated_deltanet", vocab_size=5, d_model=3, n_heads=4, device="meta")
