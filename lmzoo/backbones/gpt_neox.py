@@ -24,7 +24,7 @@ from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Rope
 from lmzoo.layers.head import make_head
-from lmzoo.layers.init import Init, normal
+from lmzoo.layers.init import normal, small_init
 from lmzoo.layers.linear import Embedding
 from lmzoo.layers.mlp import MLP
 from lmzoo.layers.norm import LayerNorm
@@ -67,11 +67,6 @@ class GPTNeoXConfig(DecoderConfig):
         if self.window is not None:
             require_positive(self, "window")
         require_rope_scaling(self, require_rotary_fraction(self))
-
-
-def small_init(d_model: int) -> Init:
-    """Returns the initializer N(0, 2 / (5 d_model)) (Nguyen & Salazar 2019, arXiv 1910.05895)."""
-    return normal(math.sqrt(2 / (5 * d_model)))
 
 
 @register_model("gpt_neox")

@@ -20,13 +20,13 @@ from torch import nn
 from lmzoo.configs import require, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.head import make_head
-from lmzoo.layers.init import normal
+from lmzoo.layers.init import normal, small_init
 from lmzoo.layers.linear import Embedding
 from lmzoo.layers.mlp import MLP
 from lmzoo.layers.norm import LayerNorm
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.stack import Residual, Stack
-from lmzoo.layers.xlstm import MLSTM, SLSTM, small_init
+from lmzoo.layers.xlstm import MLSTM, SLSTM
 from lmzoo.model import Traits
 from lmzoo.registry import register_model
 

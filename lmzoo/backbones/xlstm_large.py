@@ -20,11 +20,10 @@ from lmzoo.decoder import MixerConfig, MixerModel
 from lmzoo.layers.capped_head import CappedHead
 from lmzoo.layers.capped_mlstm import CappedMLSTM
 from lmzoo.layers.head import make_head
-from lmzoo.layers.init import normal
+from lmzoo.layers.init import normal, small_init
 from lmzoo.layers.linear import Embedding
 from lmzoo.layers.mlp import MLP
 from lmzoo.layers.stack import Residual, Stack
-from lmzoo.layers.xlstm import small_init
 from lmzoo.model import Traits
 from lmzoo.registry import register_model
 

@@ -14,11 +14,10 @@ from torch import Tensor, nn
 
 from lmzoo.layers.context import Context
 from lmzoo.layers.head_norm import HeadNorm
-from lmzoo.layers.init import Init, constant, normal
+from lmzoo.layers.init import Init, constant, normal, small_init
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.projections import Projection, output, split_rows
-from lmzoo.layers.xlstm import small_init
 from lmzoo.ops import mlstm
 from lmzoo.ops.precision import wide
 

@@ -24,6 +24,11 @@ def normal(std: float = 0.02) -> Init:
     return partial(_normal, std)
 
 
+def small_init(d_model: int) -> Init:
+    """Returns the initializer N(0, 2 / (5 d_model)) (Nguyen & Salazar 2019, arXiv 1910.05895)."""
+    return normal(math.sqrt(2 / (5 * d_model)))
+
+
 def uniform(bound: float) -> Init:
     """Returns an initializer that draws uniformly from ±bound."""
     return partial(_uniform, bound)

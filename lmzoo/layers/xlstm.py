@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from lmzoo.layers.block_linear import BlockLinear
 from lmzoo.layers.context import Context
 from lmzoo.layers.head_norm import HeadNorm
-from lmzoo.layers.init import Init, constant, normal
+from lmzoo.layers.init import Init, constant, normal, small_init
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.lstm import shifted
@@ -160,11 +160,6 @@ class SLSTM(Layer):
         y_BTHK, _ = slstm.slstm(gates_BTHG, self.recurrent, None)
         i, f, _, o = (gates_BTHG + torch.einsum("bthk,hgk->bthg", shifted(y_BTHK), self.recurrent)).chunk(4, dim=-1)
         return {"gates.decay": f.sigmoid(), "gates.write": i.exp(), "gates.output": o.sigmoid()}
-
-
-def small_init(d_model: int) -> Init:
-    """Returns the initializer N(0, 2 / (5 d_model)) (Nguyen & Salazar 2019, arXiv 1910.05895)."""
-    return normal(math.sqrt(2 / (5 * d_model)))
 
 
 def _mlstm_bias(bias_2H: Tensor, generator: torch.Generator | None) -> None:

@@ -14,6 +14,7 @@ from lmzoo.layers.init import (
     is_deferred,
     log_of_uniform,
     normal,
+    small_init,
     step_sizes,
     uniform,
     uniform_fan_in,
@@ -30,6 +31,10 @@ def drawn(init, *shape: int) -> torch.Tensor:
 def test_normal_has_its_standard_deviation() -> None:
     assert abs(drawn(normal(0.5), 100, 100).std() / 0.5 - 1) < 0.03
     assert abs(drawn(normal(), 100, 100).std() / 0.02 - 1) < 0.03
+
+
+def test_small_init_has_a_variance_of_two_fifths_of_the_width() -> None:
+    assert drawn(small_init(40), 200, 200).var() == pytest.approx(2 / (5 * 40), rel=0.05)
 
 
 def test_log_of_uniform_and_step_sizes_fill_their_bounds() -> None:
