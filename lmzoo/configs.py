@@ -225,7 +225,8 @@ def set_default(config: Any, field: str, value: Any) -> None:
 def parse_overrides(assignments: Iterable[str]) -> dict[str, Any]:
     """Parse `["d_model=256", "precision=bf16"]` into `{"d_model": 256, "precision": "bf16"}`.
 
-    A value is read as TOML (numbers, booleans, quoted strings, lists); a value that is not TOML is a string.
+    A value is read as TOML (numbers, booleans, quoted strings, lists); a value that is not TOML is a string. Raises
+    `ConfigError` for a text without "=", and for a value that is too long or nested too deeply.
     """
     values: dict[str, Any] = {}
     for assignment in assignments:

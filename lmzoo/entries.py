@@ -84,7 +84,10 @@ class Family:
 
 
 def folders() -> list[Path]:
-    """Return the registry folder of lmzoo (inside a wheel, or beside the package in a checkout), then the user's."""
+    """Return the registry folder of lmzoo (inside a wheel, or beside the package in a checkout), then the user's.
+
+    Raises `ConfigError` for a folder of the user that does not exist.
+    """
     package = Path(__file__).parent
     own = next((f for f in (package / "_registry", package.parent / "registry") if f.is_dir()), None)
     extra = [Path(folder) for folder in os.environ.get(EXTRA_FOLDERS, "").split(os.pathsep) if folder]

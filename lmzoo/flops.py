@@ -56,7 +56,10 @@ def declared_flops(module: nn.Module, T: int) -> float:
 
 
 def child_calls(module: nn.Module, T: int) -> dict[str, tuple[float, int]]:
-    """Returns the value of `calls(T)`; empty for a module that does not declare it."""
+    """Returns the value of `calls(T)`; empty for a module that does not declare it.
+
+    Raises `ValueError` for a name that is none of its children.
+    """
     declared = getattr(module, "calls", None)
     calls = cast(dict[str, tuple[float, int]], declared(T)) if callable(declared) else {}
     if unknown := calls.keys() - {name for name, child in module._modules.items() if child is not None}:
@@ -74,7 +77,8 @@ def _own_flops(module: nn.Module, T: int) -> float:
 def measured_flops(model: LanguageModel, T: int) -> float:
     """FLOPs per token of features and head, counted by torch; for models that consist only of torch modules.
 
-    Counts over T tokens, or `context_length` if that is less and the model does not extrapolate.
+    Counts over T tokens, or `context_length` if that is less and the model does not extrapolate. Raises `InputError`
+    for more than `MEASURED_TOKENS` tokens.
     """
     T = T if model.traits.extrapolates else min(T, model.config.context_length)
     if T > MEASURED_TOKENS:

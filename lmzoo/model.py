@@ -131,7 +131,8 @@ class LanguageModel(nn.Module, ABC):
 
         The text is given as ids in rows, which are read separately; a shorter row is padded at its end with
         `IGNORE_INDEX`. Training calls this once, instead of an optimizer, with the sequences that a trained model would
-        have seen. The shapes of the buffers must not change.
+        have seen. The shapes of the buffers must not change. Raises `InputError` for a model that is trained by
+        gradients.
         """
         raise InputError(f"{self.family or type(self).__name__} has no fit: it is trained by gradients")
 
@@ -281,7 +282,8 @@ class LanguageModel(nn.Module, ABC):
         """Like `decode`, but returns the logits of every new position: idx (B, T) -> logits (B, T, V), next state.
 
         Past `context_length` a model that does not extrapolate has a different window at every position, so it reads
-        those tokens one by one. So does one whose positions change with the length of the text (`same_until`).
+        those tokens one by one. So does one whose positions change with the length of the text (`same_until`). Raises
+        `InputError` like `decode`.
         """
         self._check_ids("idx", idx)
         self.check_state(state, len(idx))

@@ -81,7 +81,8 @@ def _require_valid_name(name: str) -> None:
 def list_models(pattern: str = "*", **wanted: Any) -> list[str]:
     """List families and presets whose name matches the wildcard `pattern`, in natural order (`1m` before `10m`).
 
-    `wanted` filters by facts of the family: `list_models(state_growth="constant", extrapolates=True)`.
+    `wanted` filters by facts of the family: `list_models(state_growth="constant", extrapolates=True)`. Raises
+    `ConfigError` for a fact that no family has, and for a value of another type than theirs.
     """
     if not isinstance(pattern, str):
         raise ConfigError(f"pattern={pattern!r} must be a text, such as 'gpt*'")
@@ -134,7 +135,10 @@ def recipe(name: str) -> dict[str, Any]:
 
 
 def model_class(family: str) -> type[LanguageModel]:
-    """Return the class registered as `family`, imported if necessary."""
+    """Return the class registered as `family`, imported if necessary.
+
+    Raises `UnknownModelError`, also for a plug-in that cannot be imported.
+    """
     if family not in _classes:
         split_name(family)
         if family not in families():
@@ -197,7 +201,8 @@ def build_model(
 
     The weights are drawn once, from `generator` (a CPU generator; the global random state is then unchanged) or else
     from the global random state. They are drawn on the CPU, so that they are the same on every `device`. On "meta" no
-    weights are drawn, and no memory is used.
+    weights are drawn, and no memory is used. Raises `InputError` for a wrong generator or device, and `ConfigError` for
+    a size that this machine cannot hold.
     """
     import torch
 
@@ -275,7 +280,7 @@ def registered_from(path: Path) -> list[str]:
 
 
 def load_plugin(source: str) -> None:
-    """Import a Python file or module that registers models, as `--plugin FILE_OR_MODULE` does."""
+    """Import a Python file or module that registers models, as `--plugin FILE_OR_MODULE` does. Raises `ConfigError`."""
     path = Path(source)
     if path.suffix == ".py":
         if not os.path.isfile(path):

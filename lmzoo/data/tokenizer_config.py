@@ -36,7 +36,7 @@ class _Tokens(NamedTuple):
 
 @contextmanager
 def library_errors() -> Generator[None]:
-    """Within the block, errors of the package `tokenizers` become a `DataError` of one line."""
+    """Within the block, errors of the package `tokenizers` are raised as a `DataError` of one line."""
     try:
         yield
     except DataError:

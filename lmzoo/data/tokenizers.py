@@ -144,7 +144,10 @@ class Tokenizer(ABC):
         return {TOKENIZER_FILE: self.to_json(), **self.conventions.files()}
 
     def save(self, path: str | Path) -> None:
-        """Write the files to the directory `path`, or the JSON alone to the file `path`."""
+        """Write the files to the directory `path`, or the JSON alone to the file `path`.
+
+        Raises DataError if they cannot be written.
+        """
         if not isinstance(path, (str, os.PathLike)):
             raise DataError(f"path={path!r} must be a path")
         target = Path(path)

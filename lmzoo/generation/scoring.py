@@ -60,7 +60,7 @@ def generate_with_log_probs(
 ) -> ScoredOutput:
     """`generate` with the log-probability of each new token and of the `top` most likely tokens at its position.
 
-    Arguments and errors as in `stream`, and `InputError` for `top` below 0 or above the vocabulary.
+    Arguments and errors as in `stream`; also raises `InputError` for `top` below 0 or above the vocabulary.
     """
     require_model("model", model)
     if arguments.count("top", top) > model.config.vocab_size:

@@ -231,7 +231,10 @@ def parse_rope_scaling(text: str) -> RopeScaling | None:
 
 
 def require_rope_scaling(config: Any, rotated: float) -> None:
-    """Requires that the setting `rope_scaling` is a rule that fits heads of which this many features are rotated."""
+    """Requires that the setting `rope_scaling` is a rule that fits heads of which this many features are rotated.
+
+    Raises `ConfigError`.
+    """
     scaling = parse_rope_scaling(config.rope_scaling)
     if scaling is not None:
         scaling.require_pairs(int(rotated + 1e-6) // 2)

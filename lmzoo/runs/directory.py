@@ -173,7 +173,7 @@ def own_data(run: Path) -> str:
 def create(run: Path, tables: Mapping[str, Any], tokenizer: Tokenizer, val: TokenSplit) -> None:
     """Write the tokenizer, the validation tokens and then config.toml, which makes a directory a run.
 
-    A run without a checkpoint is replaced.
+    A run without a checkpoint is replaced. Raises `ConfigError` if another process has just made a run here.
     """
     if os.path.lexists(run / CONFIG_FILE) and has_checkpoint(run):
         raise ConfigError(f"out={run} holds a run already, which another process has just made")

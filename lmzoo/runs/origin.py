@@ -44,7 +44,10 @@ class Teacher(Origin, DistillConfig):
 
 
 def divided(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Divides settings into those of `Start`, of `Teacher` (`start.NAME`, `teacher.NAME`), and others."""
+    """Divides settings into those of `Start`, of `Teacher` (`start.NAME`, `teacher.NAME`), and others.
+
+    Raises `ConfigError` for a name that they do not have.
+    """
     found: dict[str, dict[str, Any]] = {START: {}, TEACHER: {}, "": {}}
     for key, value in settings.items():
         table, dot, name = key.partition(".")

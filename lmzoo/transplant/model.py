@@ -98,7 +98,10 @@ def mixer_config(config: Any, family: str) -> Any:
 
 
 def make_mixer(config: Any, family: str) -> Layer:
-    """Returns a new mixer for the model of `config`: the one in the first block of a model of the family."""
+    """Returns a new mixer for the model of `config`: the one in the first block of a model of the family.
+
+    Raises `ConfigError` for a family whose mixer cannot stand alone.
+    """
     cls, settings = mixer_class(family), mixer_config(config, family)
     frame = cls.__new__(cls)  # without the embeddings, the head and the other blocks
     LanguageModel.__init__(frame, settings)
