@@ -4,19 +4,20 @@ GPT-2's blocks. Distinctive: every second layer sees a window of the last tokens
 are not divided by the square root of the head width; the projections to queries, keys and values have no biases.
 StarCoder (Li et al. 2023, arXiv 2305.06161; SantaCoder, arXiv 2301.03988) has `pattern = "full"`, biases everywhere,
 divided products, and one head of keys and values for all queries; BioGPT (Luo et al. 2022, arXiv 2210.10341) multiplies
-the token embeddings by sqrt(d_model). Initial values as in the published configurations (`initializer_range`):
-N(0, 0.02²) for all matrices. Deviations: query, key and value share one projection.
+the token embeddings by sqrt(d_model), and so does XGLM (Lin et al. 2021, arXiv 2112.10668), whose positions are sines:
+`positions = "sines"`, which works beyond `context_length`. Initial values as in the published configurations
+(`initializer_range`): N(0, 0.02²) for all matrices. Deviations: query, key and value share one projection.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from lmzoo.configs import require_heads, require_positive, set_default
+from lmzoo.configs import require, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
 from lmzoo.layers.context import Context
@@ -24,7 +25,9 @@ from lmzoo.layers.linear import Embedding
 from lmzoo.layers.mlp import MLP
 from lmzoo.layers.norm import LayerNorm
 from lmzoo.layers.pattern import pattern
+from lmzoo.layers.sine_positions import SinePositions
 from lmzoo.layers.stack import Residual, Stack
+from lmzoo.model import Traits
 from lmzoo.ops.gelu import gelu_tanh
 from lmzoo.registry import register_model
 
@@ -40,8 +43,10 @@ class GPTNeoConfig(DecoderConfig):
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"pattern": "full", "n_kv_heads": 1, "attention_bias": "all", "scaled_scores": True, "embedding_scale": 4.0},
         {"pattern": "window", "window": 5, "activation": "gelu", "tie_embeddings": False},
+        {"positions": "sines", "embedding_scale": 4.0},
     )
 
+    positions: Literal["learned", "sines"] = "learned"  # a table of `context_length` rows, or sines and cosines
     n_heads: int = 4  # attention heads
     n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
     pattern: str = "full window"  # layers from bottom to top, repeated: "full", or "window": the last tokens
@@ -59,6 +64,8 @@ class GPTNeoConfig(DecoderConfig):
         set_default(self, "n_kv_heads", self.n_heads)
         require_positive(self, "d_ff", "window", "embedding_scale")
         require_heads(self, rotated=False)
+        even = self.positions == "learned" or (self.d_model % 2 == 0 and self.d_model > 2)
+        require(even, f"d_model={self.d_model} must be even and above 2 with positions='sines'")
         pattern(self.pattern, self.n_layers, KINDS)
 
 
@@ -67,15 +74,22 @@ class GPTNeo(Decoder):
     """Token and position embeddings, blocks of attention and a feed-forward layer."""
 
     config_class = GPTNeoConfig
-    extrapolates = False
 
     def __init__(self, config: Any) -> None:
         super().__init__(config)
-        self.positions = Embedding(config.context_length, config.d_model)
+        if config.positions == "sines":
+            self.positions: nn.Module = SinePositions(config.d_model, first=2)
+        else:
+            self.positions = Embedding(config.context_length, config.d_model)
 
     def embed(self, idx_BT: Tensor, ctx: Context) -> Tensor:
         config: Any = self.config
-        return config.embedding_scale * self.tokens(idx_BT) + self.positions(ctx.positions_T)
+        x_BTD = config.embedding_scale * self.tokens(idx_BT)
+        return x_BTD + self.positions(ctx.positions_T).to(x_BTD.dtype)
+
+    @property
+    def traits(self) -> Traits:
+        return replace(super().traits, extrapolates=isinstance(self.positions, SinePositions))
 
     def block(self, config: Any, layer: int) -> Stack:
         kind = pattern(config.pattern, config.n_layers, KINDS)[layer]

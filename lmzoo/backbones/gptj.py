@@ -7,13 +7,15 @@ can run at the same time. GPT-J rotates a part of each head and its head has a b
 2504.00698) three of four layers see a window, and the others have no positions: `pattern = "window*3 nope"`. StableLM
 (Bellagente et al. 2024, arXiv 2402.17834) has SwiGLU, with a second norm and in sequence unless `parallel`. Falcon
 (Almazrouei et al. 2023, arXiv 2311.16867) shares keys and values between all heads. OLMo (Groeneveld et al. 2024, arXiv
-2402.00838) has norms without weights, and Jais 2 squared ReLUs, both in sequence. Initial values as in the published
+2402.00838) has norms without weights, and Jais 2 squared ReLUs, both in sequence; Persimmon (Adept 2023) has these
+too, and one norm of queries and one of keys for all heads. Initial values as in the published
 configurations (`initializer_range`): N(0, 0.02²) for all matrices. Deviations: rotary pairs are halves and not
 neighbors; query, key and value share one projection; so do gate and up.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
@@ -30,7 +32,7 @@ from lmzoo.layers.head import TiedHead
 from lmzoo.layers.head_norm import HeadLayerNorm
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.mlp import MLP, squared_relu
-from lmzoo.layers.norm import LayerNorm, UnitOffsetLayerNorm
+from lmzoo.layers.norm import LayerNorm, UnitOffsetLayerNorm, each_head
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.scale import Scale
@@ -54,6 +56,7 @@ class GPTJConfig(DecoderConfig):
         {"pattern": "window nope", "window": 5, "activation": "gelu"},
         {"norm_weight": False, "norm_bias": False},
         {"norm_offset": True},
+        {"shared_qk_norm": True, "parallel": False, "activation": "relu2"},
     )
 
     n_heads: int = 4  # attention heads
@@ -68,6 +71,7 @@ class GPTJConfig(DecoderConfig):
     rope_theta: float = 10000.0  # base of the rotary wavelengths
     rope_scaling: str = "none"  # for longer texts: "linear factor=4" (lmzoo.layers.rope_scaling)
     qk_norm: bool = False  # queries and keys of each head are normalized
+    shared_qk_norm: bool = False  # the same with one weight and one bias for all heads
     attention_bias: Literal["none", "qkv", "all"] = "none"  # attention projections with a bias
     mlp_bias: bool = True  # feed-forward layers have biases
     norm_weight: bool = True  # norms have weights
@@ -90,6 +94,7 @@ class GPTJConfig(DecoderConfig):
         require_rope_scaling(self, self.rotary_dim or 0)
         message = f"norm_bias={self.norm_bias} must be False without norm_weight"
         require(self.norm_weight or not self.norm_bias, message)
+        require(not (self.qk_norm and self.shared_qk_norm), "shared_qk_norm=True must be False with qk_norm")
         message = f"norm_offset={self.norm_offset} must be False without norm_weight"
         require(self.norm_weight or not self.norm_offset, message)
         message = "head_bias=True must be False with tie_embeddings=True"
@@ -120,10 +125,16 @@ class GPTJ(Decoder):
             n_kv_heads=config.n_kv_heads,
             window=config.window if kind == "window" else None,
             rope=None if kind == "nope" else rope,
-            qk_norm=partial(HeadLayerNorm, eps=config.norm_eps) if config.qk_norm else None,
+            qk_norm=self.make_qk_norm(config),
             bias=config.attention_bias != "none",
             out_bias=config.attention_bias == "all",
         )
+
+    def make_qk_norm(self, config: Any) -> Callable[[int, int], nn.Module] | None:
+        """Returns the maker of the norms of queries and keys, if they have any."""
+        if config.shared_qk_norm:
+            return each_head(partial(LayerNorm, eps=config.norm_eps))
+        return partial(HeadLayerNorm, eps=config.norm_eps) if config.qk_norm else None
 
     def make_norm(self, config: Any) -> LayerNorm:
         norm = UnitOffsetLayerNorm if config.norm_offset else LayerNorm

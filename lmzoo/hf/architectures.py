@@ -15,11 +15,11 @@ from lmzoo.hf.ernie4_5_moe import ERNIE4_5_MOE
 from lmzoo.hf.falcon_h1 import FALCON_H1
 from lmzoo.hf.gemma3 import GEMMA, GEMMA2, GEMMA3_TEXT, VAULTGEMMA
 from lmzoo.hf.gpt2 import GPT2, OPT
-from lmzoo.hf.gpt_neo import BIOGPT, GPT_BIGCODE, GPT_NEO
+from lmzoo.hf.gpt_neo import BIOGPT, GPT_BIGCODE, GPT_NEO, XGLM
 from lmzoo.hf.gpt_neox import GPT_NEOX, STARCODER2
 from lmzoo.hf.gpt_oss import GPT_OSS
 from lmzoo.hf.gptj import COHERE, COHERE2, GPTJ, PHI, STABLELM
-from lmzoo.hf.gptj_relatives import CODEGEN, FALCON, JAIS2, NEMOTRON, OLMO
+from lmzoo.hf.gptj_relatives import CODEGEN, FALCON, JAIS2, NEMOTRON, OLMO, PERSIMMON
 from lmzoo.hf.granite import GRANITE, GRANITEMOE, GRANITEMOEHYBRID, GRANITEMOESHARED, HYPERCLOVAX
 from lmzoo.hf.griffin import RECURRENT_GEMMA
 from lmzoo.hf.grouped import DOTS1, GLM4_MOE, MINIMAX_M2, SOLAR_OPEN
@@ -48,8 +48,8 @@ from lmzoo.suggestions import suggest
 ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.model_type: architecture
     for architecture in (
-        *(GPT2, OPT, BLOOM, MPT, GPT_NEO, GPT_BIGCODE, BIOGPT, GPT_NEOX, STARCODER2),
-        *(GPTJ, CODEGEN, PHI, COHERE, COHERE2, STABLELM, FALCON, OLMO, JAIS2, NEMOTRON),
+        *(GPT2, OPT, BLOOM, MPT, GPT_NEO, GPT_BIGCODE, BIOGPT, XGLM, GPT_NEOX, STARCODER2),
+        *(GPTJ, CODEGEN, PHI, COHERE, COHERE2, STABLELM, FALCON, OLMO, JAIS2, NEMOTRON, PERSIMMON),
         *(LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, MINISTRAL, MINISTRAL3, SEED_OSS, APERTUS),
         *(ARCEE, CWM, INTERNLM3, IQUESTCODER, HELIUM, GLM, GLM4, ERNIE4_5, HUNYUAN_V1_DENSE),
         *(OLMO2, OLMO3, EXAONE4, OLMO_HYBRID),

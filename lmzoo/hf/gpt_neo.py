@@ -1,4 +1,4 @@
-"""GPT-Neo, GPT-BigCode (StarCoder, SantaCoder) and BioGPT in transformers."""
+"""GPT-Neo, GPT-BigCode (StarCoder, SantaCoder), BioGPT and XGLM in transformers."""
 
 from __future__ import annotations
 
@@ -134,17 +134,32 @@ GPT_BIGCODE = Architecture(
 )
 
 
-def _factor(config: Config) -> dict[str, Any]:
-    """Returns the factor of the embeddings, and the epsilon of the norms, which no key of the config changes."""
-    scaled = config.value("scale_embedding", default=True)
-    return {"embedding_scale": math.sqrt(config.value("hidden_size", 1024)) if scaled else 1.0, "norm_eps": 1e-5}
+def _factor(width: str) -> Together:
+    """Returns the key of the factor of the embeddings, whose width is this key.
+
+    It also gives the epsilon of the norms, which no key of these configs changes.
+    """
+
+    def settings(config: Config) -> dict[str, Any]:
+        scaled = config.value("scale_embedding", default=True)
+        return {"embedding_scale": math.sqrt(config.value(width, 1024)) if scaled else 1.0, "norm_eps": 1e-5}
+
+    return Together(("scale_embedding",), settings, lambda ours: {"scale_embedding": ours["embedding_scale"] != 1})
 
 
-def _factor_keys(ours: Settings) -> dict[str, Any]:
-    return {"scale_embedding": ours["embedding_scale"] != 1}
+def _fairseq(layer: str) -> Weights:
+    """Returns the names of a block of fairseq's decoder."""
+    return {
+        **both("blocks.{i}.0.before", f"{layer}self_attn_layer_norm"),
+        **_qkv(f"{layer}self_attn."),
+        **both("blocks.{i}.0.inner.out", f"{layer}self_attn.out_proj"),
+        **both("blocks.{i}.1.before", f"{layer}final_layer_norm"),
+        **both("blocks.{i}.1.inner.up", f"{layer}fc1"),
+        **both("blocks.{i}.1.inner.down", f"{layer}fc2"),
+    }
 
 
-_BIO = "biogpt.layers.{i}."
+_FAIRSEQ = {"pattern": "full", "attention_bias": "all", "scaled_scores": True}
 BIOGPT = Architecture(
     model_type="biogpt",
     classes=("BioGptForCausalLM",),
@@ -152,12 +167,7 @@ BIOGPT = Architecture(
     weights={
         "tokens.weight": "biogpt.embed_tokens.weight",
         "positions.weight": Skipped("biogpt.embed_positions.weight", rows=2),
-        **both("blocks.{i}.0.before", f"{_BIO}self_attn_layer_norm"),
-        **_qkv(f"{_BIO}self_attn."),
-        **both("blocks.{i}.0.inner.out", f"{_BIO}self_attn.out_proj"),
-        **both("blocks.{i}.1.before", f"{_BIO}final_layer_norm"),
-        **both("blocks.{i}.1.inner.up", f"{_BIO}fc1"),
-        **both("blocks.{i}.1.inner.down", f"{_BIO}fc2"),
+        **_fairseq("biogpt.layers.{i}."),
         **both("norm", "biogpt.layer_norm"),
         "head.weight": Head("output_projection.weight", tokens="biogpt.embed_tokens.weight"),
     },
@@ -169,7 +179,34 @@ BIOGPT = Architecture(
         "layer_norm_eps": Unused(),
         "tie_word_embeddings": To("tie_embeddings", default=True),
     },
-    together=(Together(("scale_embedding",), _factor, _factor_keys),),
+    together=(_factor("hidden_size"),),
     prefix="biogpt.",
-    fixed={"pattern": "full", "attention_bias": "all", "scaled_scores": True},
+    fixed=_FAIRSEQ,
+)
+XGLM = Architecture(
+    model_type="xglm",
+    classes=("XGLMForCausalLM",),
+    family="gpt_neo",
+    weights={
+        "tokens.weight": "model.embed_tokens.weight",
+        **_fairseq("model.layers.{i}."),
+        **both("norm", "model.layer_norm"),
+        "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
+    },
+    keys={
+        **EVERY,
+        "vocab_size": To("vocab_size"),
+        "max_position_embeddings": To("context_length", 2048),
+        "d_model": To("d_model"),
+        "num_layers": To("n_layers"),
+        "attention_heads": To("n_heads"),
+        "ffn_dim": To("d_ff"),
+        "activation_function": To("activation", "gelu", ACTIVATIONS),
+        "tie_word_embeddings": To("tie_embeddings", default=True),
+        "init_std": Unused(),
+    },
+    together=(_factor("d_model"),),
+    aliases={"hidden_size": "d_model", "num_attention_heads": "attention_heads", "num_hidden_layers": "num_layers"},
+    fixed={**_FAIRSEQ, "positions": "sines"},
+    buffers=("model.embed_positions.weights",),
 )

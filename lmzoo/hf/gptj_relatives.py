@@ -1,4 +1,4 @@
-"""CodeGen, Falcon, OLMo, Jais 2 and Nemotron in transformers."""
+"""CodeGen, Falcon, OLMo, Jais 2, Nemotron and Persimmon in transformers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch import Tensor
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, refused
 from lmzoo.hf.gptj import FRAME, GATED, GPTJ, GPTJ_WEIGHTS, LAYER, SIZES, both, halves, head, parallel, qkv, rotary_dim
 from lmzoo.hf.keys import EVERY, GELUS, SWIGLU, plain_heads
-from lmzoo.hf.layouts import Layout, Neighbors, PerGroup, Rows, Source
+from lmzoo.hf.layouts import Layout, Neighbors, PerGroup, PerHead, Rows, Source
 from lmzoo.hf.llama import BIASES, all_biases
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Reader, Weights
@@ -189,4 +189,32 @@ NEMOTRON = Architecture(
     },
     together=(rotary_dim(0.5), plain_heads(6144, 48)),
     fixed={**JAIS2.fixed, "norm_offset": True},
+)
+_ATTENTION, _MLP = f"{LAYER}self_attn.", f"{LAYER}mlp."
+PERSIMMON = Architecture(
+    model_type="persimmon",
+    classes=("PersimmonForCausalLM",),
+    family="gptj",
+    weights={
+        **_SEQUENCE,
+        **{
+            f"blocks.{{i}}.0.inner.qkv.{kind}": PerHead(f"{_ATTENTION}query_key_value.{kind}")
+            for kind in ("weight", "bias")
+        },
+        **both("blocks.{i}.0.inner.q_norm", f"{_ATTENTION}q_layernorm"),
+        **both("blocks.{i}.0.inner.k_norm", f"{_ATTENTION}k_layernorm"),
+        **both("blocks.{i}.0.inner.out", f"{_ATTENTION}dense"),
+        **both("blocks.{i}.1.inner.up", f"{_MLP}dense_h_to_4h"),
+        **both("blocks.{i}.1.inner.down", f"{_MLP}dense_4h_to_h"),
+        **both("norm", "model.final_layernorm"),
+    },
+    keys={
+        **{key: meaning for key, meaning in SIZES.items() if key != "num_key_value_heads"},
+        "hidden_act": Only("relu2"),
+        "qk_layernorm": To("shared_qk_norm", default=True),
+        "tie_word_embeddings": To("tie_embeddings", default=False),
+    },
+    together=(rotary_dim(0.5),),
+    fixed={"parallel": False, "activation": "relu2", "attention_bias": "all", "head_bias": False},
+    buffers=("*.rotary_emb.inv_freq",),
 )

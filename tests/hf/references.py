@@ -197,6 +197,18 @@ CASES: dict[str, Case] = {
         },
         {"plain embeddings": {"scale_embedding": False, "tie_word_embeddings": False, "hidden_act": "relu"}},
     ),
+    "xglm": Case(
+        {
+            "vocab_size": V,
+            "d_model": 24,
+            "num_layers": 3,
+            "attention_heads": 2,
+            "ffn_dim": 40,
+            "max_position_embeddings": 16,
+            "pad_token_id": None,
+        },
+        {"plain embeddings": {"scale_embedding": False, "tie_word_embeddings": False, "activation_function": "relu"}},
+    ),
     "llama": Case(
         LLAMA,
         {
@@ -340,6 +352,17 @@ CASES: dict[str, Case] = {
         },
         {
             "biases": {"attention_bias": True, "mlp_bias": True, "rope_parameters": None, "tie_word_embeddings": True},
+            "linear": rope("linear", factor=3.0, partial_rotary_factor=0.25),
+        },
+    ),
+    "persimmon": Case(
+        {
+            **{key: value for key, value in LAYER_NORM.items() if key != "num_key_value_heads"},
+            "layer_norm_eps": 0.02,
+            "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5},
+        },
+        {
+            "no norms": {"qk_layernorm": False, "tie_word_embeddings": True, "rope_parameters": None},
             "linear": rope("linear", factor=3.0, partial_rotary_factor=0.25),
         },
     ),
@@ -1071,13 +1094,23 @@ def logits_of(model: PreTrainedModel, idx_BT: Tensor) -> Tensor:
     return model(idx_BT, **options).logits
 
 
+def exact_logits(model: PreTrainedModel, idx_BT: Tensor) -> Tensor:
+    """Returns the logits in float64. XGLM makes a mask of torch's default dtype, and fails if it is another one."""
+    default = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64 if model.config.model_type == "xglm" else default)
+    try:
+        return logits_of(model.double(), idx_BT)
+    finally:
+        torch.set_default_dtype(default)
+        model.float()
+
+
 @torch.no_grad()
 def assert_same_logits(ours: lmzoo.LanguageModel, theirs: PreTrainedModel, length: int = T) -> None:
     """Compares logits in float32, in units of the rounding error of the reference: its difference from float64."""
     idx_BT = random_tokens(ours.config.vocab_size, 2, length)
     expected = logits_of(theirs, idx_BT)
-    exact = logits_of(theirs.double(), idx_BT)
-    theirs.float()
+    exact = exact_logits(theirs, idx_BT)
     assert expected.std() > 0.3, "the weights must make the logits differ"
     noise = (expected - exact).abs().max().item() + 1e-7 * exact.abs().max().item()
     difference = (ours(idx_BT).logits - exact).abs().max().item()
