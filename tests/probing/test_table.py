@@ -27,6 +27,12 @@ def test_rows_leave_out_what_was_not_probed() -> None:
     assert [row[-1] for row in rows(only, ["late"])] == ["✓ 1.000", "0.500", "–", "–"]
 
 
+def test_rows_count_the_seeds_that_diverged() -> None:
+    cells = [cell("a", "mqar", 1), cell("a", "mqar", 2, None, None), cell("a", "mqar", 3)]
+    some = dataclasses.replace(example(), cells=cells)
+    assert [row[-1] for row in rows(some, ["a"])][:2] == ["1/3 diverged"] * 2
+
+
 def test_training_note_says_how_long_the_models_were_trained() -> None:
     def trained(*steps: int) -> str:
         cells = [
