@@ -126,8 +126,8 @@ def require_positive(config: Any, *fields: str) -> None:
     """Require that each named field is at least 1 (an integer) or above 0 (a float)."""
     for field in fields:
         value = getattr(config, field)
-        kind = types_of(type(config)).get(field)  # a config that is made without `build` may hold 1.5 for an integer
-        whole = isinstance(value, int) or kind in (int, int | None)
+        # A config that is made without `build` may hold 1.5 for an integer.
+        whole = isinstance(value, int) or types_of(type(config)).get(field) in (int, int | None)
         rule = "must be a positive integer" if whole else "must be above 0"
         good = is_number(value) and 0 < value < math.inf and (isinstance(value, int) or not whole)
         require(good, f"{field}={_shown(value)} {rule}")
