@@ -54,3 +54,11 @@ def test_every_python_script_without_a_suffix_is_linted() -> None:
     programs = {f"scripts/{path.name}" for path in files if "python3" in path.read_text().partition("\n")[0]}
     linted = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["ruff"]["extend-include"]
     assert set(linted) == programs
+
+
+def test_no_page_sends_a_reader_to_a_package_index() -> None:
+    """The name is not ours there: whoever follows such a link may install the package of somebody else."""
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "registry").glob("*/card.md")]
+    assert len(pages) > 60
+    for page in pages:
+        assert "pypi.org/project/lmzoo" not in page.read_text(encoding="utf-8"), page
