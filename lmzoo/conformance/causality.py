@@ -15,6 +15,7 @@ from lmzoo.conformance.clones import clone
 from lmzoo.conformance.gradients import embedding_gradients
 from lmzoo.conformance.measure import (
     FLOAT64_ROUNDING,
+    NOT_FINITE,
     difference,
     first_position,
     float32_hint,
@@ -119,6 +120,8 @@ def gradient_causality(subject: Subject) -> str:
         return "the model has no embedding lookup to take gradients of; `causality` checks its values"
     for gradient in gradients:
         size_BT = gradient.abs().amax(2)
+        if not size_BT.isfinite().all():
+            raise Fault(f"the gradient of the logits to the embeddings is not finite; look at {NOT_FINITE}")
         later_BT = torch.arange(T) > torch.arange(T - 1)[:, None]
         leaks_BT = later_BT & ~(size_BT <= FLOAT64_ROUNDING * size_BT.amax(1, keepdim=True))
         if leaks_BT.any():
@@ -263,7 +266,7 @@ def require_no_other_cause(model: LanguageModel, idx: Tensor) -> None:
     size = f"for {len(idx)} rows of {idx.shape[1]} tokens"
     logits_BTV = _logits(model, idx)
     if not torch.isfinite(logits_BTV).all():
-        raise Fault(f"{size} logits are not finite; look at exponentials, logarithms and divisions")
+        raise Fault(f"{size} logits are not finite; look at {NOT_FINITE}")
     for seed in range(1, REPEATS + 1):
         off = difference(_logits(model, idx, seed=0 if model.training else seed), logits_BTV)
         if off:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 
 _RUNS = ("finals", "shapes")
-_REPEATS = (*_RUNS, "parameters", "same_seed")  # the same input gives the same logits
+_REPEATS = (*_RUNS, "parameters", "same_seed", "global_state")  # the same input gives the same logits
 _ROWS = (*_REPEATS, "batch_independence")
 _CAUSAL = (*_ROWS, "causality", "gradient_causality", "long_causality")
 _DECODES = (*_CAUSAL, "state_dtype", "decoding", "long_decoding")
@@ -19,7 +19,9 @@ _LEARNS = (*_REPEATS, "float64_gradients", "gradients")
 # By the name of a check: those that it presumes, the most basic one first. A check is announced after these.
 PRESUMED: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("edges", "parameters", "flops", "state_bytes", "declared_growth"), _RUNS),
-    **dict.fromkeys(("same_seed", "batch_independence", "train_mode", "loss_value", "initial_loss"), _REPEATS),
+    **dict.fromkeys(
+        ("same_seed", "global_state", "batch_independence", "train_mode", "loss_value", "initial_loss"), _REPEATS
+    ),
     **dict.fromkeys(("causality", "gradient_causality", "bfloat16_causality", "long_causality"), _CAUSAL),
     **dict.fromkeys(("own_causality", "receptive_field"), _CAUSAL),
     "own_receptive_field": (*_CAUSAL, "receptive_field"),

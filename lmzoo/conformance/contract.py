@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.conformance.decoding import expected_logits
-from lmzoo.conformance.measure import require_equal
+from lmzoo.conformance.measure import require_equal, require_rows
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.errors import InputError
@@ -75,6 +75,7 @@ def _require_shapes(model: LanguageModel, idx: Tensor, some_targets: Tensor) -> 
         if loss is not None and not torch.isfinite(loss):
             raise Fault(f"idx {(B, T)}: loss is {loss.item()}")
     if B:
+        require_rows("a fresh state", model.init_state(B, T), B)
         logits_BV, _ = model.decode(idx, model.init_state(B, T))
         if logits_BV.shape != (B, V):
             raise Fault(f"decode of {(B, T)} gives {tuple(logits_BV.shape)}, not {(B, V)}")

@@ -135,12 +135,31 @@ def can_be_imported(cls: type[LanguageModel]) -> bool:
     return cls.__module__ != "__main__" and "<locals>" not in cls.__qualname__
 
 
+_LIBRARIES = ("lmzoo", "torch", "abc", "builtins")
+
+
 def reference(cls: type[LanguageModel]) -> dict[str, Any]:
-    """Returns how another process finds the class."""
-    module = sys.modules[cls.__module__]
+    """Returns how another process finds the class.
+
+    A class made by `type(...)` may name another module than the one that holds it: then that of a base class, or of its
+    config, is named, which registers it.
+    """
+    home = cls.__module__
+    if not _holds(home, cls):
+        others = (base.__module__ for base in (*cls.__mro__[1:], cls.config_class))
+        home = next((name for name in others if name.partition(".")[0] not in _LIBRARIES), home)
+    module = sys.modules[home]
     derived = cls.family if cls.family.endswith(registry.TRANSPLANT) else None  # its module does not hold it
-    place = {"module": cls.__module__, "file": getattr(module, "__file__", None), "class": cls.__qualname__}
-    return {**place, "derived": derived}
+    place = {"module": home, "file": getattr(module, "__file__", None), "class": cls.__qualname__}
+    return {**place, "derived": derived, "family": cls.family}
+
+
+def _holds(name: str, cls: type[LanguageModel]) -> bool:
+    """True if the module `name` has the class under its qualified name, or is a derived family, which it need not."""
+    found: Any = sys.modules.get(name)
+    for part in cls.__qualname__.split("."):
+        found = getattr(found, part, None)
+    return found is cls or cls.family.endswith(registry.TRANSPLANT)
 
 
 def answer(path: Path, cls: type[LanguageModel] | None = None) -> None:
@@ -178,8 +197,8 @@ def find_class(request: dict[str, Any]) -> type[LanguageModel]:
     if request["derived"] is not None:
         return registry.model_class(request["derived"])
     for part in request["class"].split("."):
-        found = getattr(found, part)
-    return found
+        found = getattr(found, part, None)
+    return found or registry.model_class(request["family"])
 
 
 def _import(request: dict[str, Any]) -> Any:

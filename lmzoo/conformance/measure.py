@@ -54,8 +54,7 @@ def require_equal(actual: Tensor, expected: Tensor, what: str, where: str, toler
     """Returns the difference of two tensors; raises `Fault` when it is more than `tolerance`."""
     off = difference(actual, expected)
     if not off <= tolerance:
-        size = "is not finite" if math.isinf(off) else f"is off by {off:.2g} of the largest value"
-        raise Fault(f"{what} {size} (allowed {tolerance:g}); look at {where}")
+        raise Fault(f"{what} {_size(off, tolerance, where)}")
     return off
 
 
@@ -73,8 +72,17 @@ def require_exact(
     seen = idx[:, -model.config.context_length :]
     if off <= ROUNDING and (kept_narrow or float32_line(lambda: model(seen))):
         return off
-    size = "is not finite" if math.isinf(off) else f"is off by {off:.2g} of the largest value"
-    raise Fault(f"{what} {size} (allowed {FLOAT64_ROUNDING:g} in float64); look at {where}")
+    raise Fault(f"{what} {_size(off, FLOAT64_ROUNDING, where, ' in float64')}")
+
+
+NOT_FINITE = "exponentials, logarithms, roots and divisions, at zero and at large values"
+
+
+def _size(off: float, allowed: float, where: str, dtype: str = "") -> str:
+    """Returns the end of a message about a result that is off by more than allowed: its size, and where to look."""
+    if math.isinf(off):
+        return f"is not finite, or what it is compared with is not; look at {NOT_FINITE}"
+    return f"is off by {off:.2g} of the largest value (allowed {allowed:g}{dtype}); look at {where}"
 
 
 def require_near(actual_BTV: Tensor, expected_BTV: Tensor, what: str, where: str, allowed: float = DRIFT) -> float:
@@ -96,6 +104,15 @@ def require_same_bits(actual: Tensor, expected: Tensor, what: str, where: str) -
     """Raises `Fault` unless the two tensors are bitwise equal."""
     if not torch.equal(actual, expected):
         raise Fault(f"{what} is off by {difference(actual, expected):.2g}, and must be bitwise equal; look at {where}")
+
+
+def require_rows(which: str, state: Any, rows: int) -> None:
+    """Raises `Fault` unless the first axis of every tensor of a state has one entry per row."""
+    for tensor in states.tensors(state):
+        if tensor.ndim == 0 or tensor.shape[0] != rows:
+            raise Fault(
+                f"{which} of {rows} rows holds a tensor {tuple(tensor.shape)}: every tensor's first axis is the batch"
+            )
 
 
 def backward(loss: Tensor) -> None:

@@ -133,13 +133,17 @@ def global_state(subject: Subject) -> str:
                 f"a forward pass in eval mode changes {name}; look at what writes into it: a clamp of weights, "
                 "max_norm of an embedding, statistics without self.training"
             )
-    model.init_weights(torch.Generator().manual_seed(0))
     if settings() != before:
         raise Fault(f"default dtype, grad mode or threads are {settings()} after a forward, and were {before}")
     for name, now in _generators().items():
         if now != drawn[name]:
+            raise Fault(f"a pass in eval mode draws from the global random state of {name}, or seeds it")
+    model.init_weights(torch.Generator().manual_seed(0))
+    for name, now in _generators().items():
+        if now != drawn[name]:
             raise Fault(
-                f"the global random state of {name} has changed in eval mode; pass a generator, never seed globally"
+                f"init_weights(generator) draws from the global random state of {name}, or seeds it; look at "
+                "init_parameters(generator): it must draw from the generator that it is given"
             )
     model.train()
     with torch.random.fork_rng(devices=[]):

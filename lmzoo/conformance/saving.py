@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from lmzoo import configs, registry
 from lmzoo.conformance.fresh import FreshProcess, answer, can_be_imported, reference
-from lmzoo.conformance.measure import require_equal, require_same_bits
+from lmzoo.conformance.measure import difference, require_same_bits
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Sent, Subject
 from lmzoo.model import LanguageModel
@@ -35,7 +35,7 @@ def save_and_load(subject: Subject) -> str:
     """Checks that a model, saved and then loaded by a new process, gives bitwise equal logits."""
     if subject.fresh_process is not None and subject.sent is not None:
         subject.fresh_process.end_loading()
-        require_loaded(Path(subject.sent.folder.name), subject.sent.logits_BTV)
+        _require_answer(subject, Path(subject.sent.folder.name), subject.sent.logits_BTV)
         return "bitwise equal logits in a fresh process"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
@@ -47,8 +47,17 @@ def save_and_load(subject: Subject) -> str:
         else:
             answer(path, subject.cls)
             how = "in this process: its class cannot be imported by another"
-        require_loaded(path, logits_BTV)
+        _require_answer(subject, path, logits_BTV)
     return f"bitwise equal logits {how}"
+
+
+def _require_answer(subject: Subject, path: Path, logits_BTV: Tensor) -> None:
+    """Like `require_loaded`, with the buffers that may be the cause."""
+    try:
+        require_loaded(path, logits_BTV)
+    except Fault:
+        require_loaded(path, logits_BTV, _unsaved(subject))
+        raise
 
 
 def save_request(subject: Subject, path: Path) -> Tensor:
@@ -61,15 +70,32 @@ def save_request(subject: Subject, path: Path) -> Tensor:
         return model(idx).logits
 
 
-def require_loaded(path: Path, logits_BTV: Tensor) -> None:
-    """Raises `Fault` unless the answer in the folder `path` is `logits_BTV`."""
+def require_loaded(path: Path, logits_BTV: Tensor, cause: str = "") -> None:
+    """Raises `Fault` unless the answer in the folder `path` is `logits_BTV`; `cause` is the end of its message."""
     error = path / "error.txt"
     if error.exists():
-        raise Fault(f"a fresh process cannot load the saved model: {error.read_text(encoding='utf-8')}")
+        raise Fault(f"a fresh process cannot load the saved model{cause or ': ' + error.read_text(encoding='utf-8')}")
     loaded_BTV = load_file(path / "logits.safetensors")["logits"]
-    require_same_bits(
-        loaded_BTV, logits_BTV, "the loaded model", "buffers that are not saved, attributes set after __init__"
+    where = f"buffers that are not saved, attributes set after __init__{cause}"
+    require_same_bits(loaded_BTV, logits_BTV, "the loaded model", where)
+
+
+def _unsaved(subject: Subject) -> str:
+    """Returns the end of a message about buffers that are not saved, and that differ between two seeds; or ''."""
+    names = [name for name, a, b in _unsaved_buffers(subject) if not torch.equal(a, b)]
+    drawn = "is not saved (persistent=False) and is drawn at random"
+    return f"; the buffer {names[0]} {drawn}: save it, or make it a parameter of the role 'constant'" if names else ""
+
+
+def _unsaved_buffers(subject: Subject) -> list[tuple[str, Tensor, Tensor]]:
+    """Returns the buffers that are not saved, of two models of different seeds."""
+    first, second = (
+        registry.build_model(subject.cls, subject.config, generator=torch.Generator().manual_seed(seed))
+        for seed in (0, 1)
     )
+    saved = {*first.state_dict()}
+    pairs = zip(first.named_buffers(), second.buffers(), strict=True)
+    return [(name, a, b) for (name, a), b in pairs if name not in saved and a.shape == b.shape]
 
 
 def _request(subject: Subject, model: LanguageModel, path: Path) -> dict[str, Any]:
@@ -112,9 +138,10 @@ def tied_weights(subject: Subject) -> str:
     for what, other in (("load_state_dict", copied), ("double().float()", subject.model().double().float())):
         if _shared(other) != before:
             raise Fault(f"tied parameters are {before}, and {_shared(other)} after {what}")
-    require_same_bits(
-        copied(idx).logits, model(idx).logits, "a model that has loaded another's weights", "buffers, tying"
-    )
+    found_BTV, expected_BTV = copied(idx).logits, model(idx).logits
+    if not torch.equal(found_BTV, expected_BTV):
+        where = f"buffers that are not saved, tying{_unsaved(subject)}"
+        require_same_bits(found_BTV, expected_BTV, "a model that has loaded another's weights", where)
 
     # With tie_embeddings=True the two must be one tensor: equal copies would differ after a training step.
     tied = getattr(model.config, "tie_embeddings", None)
@@ -216,13 +243,24 @@ def meta_device(subject: Subject) -> str:
             tensor.fill_(0)  # `to_empty` leaves arbitrary values, which might be right by accident
     meta_model.load_state_dict(model.state_dict())
     idx = subject.tokens(2, min(subject.context, 9))
-    require_equal(
-        meta_model.eval()(idx).logits,
-        model(idx).logits,
-        "the model built on the meta device",
-        "buffers that are not saved",
-        1e-6,
-    )
+    found_BTV, expected_BTV = meta_model.eval()(idx).logits, model(idx).logits
+    if not difference(found_BTV, expected_BTV) <= 1e-6:
+        names = [name for name, *_ in _unsaved_buffers(subject)]
+        raise Fault(
+            "the model built on the meta device and then loaded gives other logits; look at "
+            + (
+                f"the buffer {names[0]}, which is not saved (persistent=False): nothing fills it there. Save it, or "
+                "compute it in forward()"
+                if names
+                else "tensors that are neither parameters nor buffers, attributes set after __init__"
+            )
+        )
+    tied = _shared(model)
+    if tied and _shared(meta_model) != tied:
+        raise Fault(
+            f"to_empty(), which fills a model from the meta device, unties {' and '.join(tied[0])}: a layer that uses "
+            "the parameter of another must refer to it (lmzoo.layers.head.TiedHead), not hold it under a second name"
+        )
     meta_model.init_weights(torch.Generator().manual_seed(0))
     drawn = subject.model(perturbed=False)
     drawn.init_weights(torch.Generator().manual_seed(0))

@@ -19,6 +19,7 @@ from lmzoo.conformance.measure import (
     require_same_bits,
 )
 from lmzoo.conformance.report import Fault
+from lmzoo.conformance.saturation import require_unbounded
 from lmzoo.conformance.tiny import Subject, perturb
 from lmzoo.errors import ConfigError
 from lmzoo.model import LanguageModel, ModelConfig
@@ -30,14 +31,15 @@ def settings(subject: Subject) -> str:
     """Checks that each field of the config has an effect, except those in its `without_effect`, which must have none.
 
     Effects are looked for in the parameters, initial weights, logits (in eval and train mode), auxiliary losses, state
-    and traits. A field counts if it has an effect in one form of the model: the plain one, a variant, the large one.
+    and traits. A field counts if it has an effect in one form of the model: the plain one, a variant, the large one. A
+    whole number must also have one far above the sizes of these forms.
     """
     ignored = getattr(type(subject.config), "without_effect", frozenset())
     unknown = sorted(ignored - set(configs.to_dict(subject.config)))
     if unknown:
         raise Fault(f"without_effect names {unknown[0]!r}, which is no setting of {type(subject.config).__name__}")
     tried: set[str] = set()
-    effective: set[str] = set()
+    effective: dict[str, Subject] = {}  # with the form that shows it
     for form in (subject, *subject.varied(), *_choices(subject), *subject.large()):
         waiting = [(name, config) for name, config in form.neighbors() if name not in effective]
         effects = _Effects(form.cls, form.config) if waiting else None
@@ -50,16 +52,23 @@ def settings(subject: Subject) -> str:
                 continue
             tried.add(name)
             if changed:
-                effective.add(name)
-    useless = sorted(tried - effective - ignored)
+                effective[name] = form
+    useless = sorted(tried - {*effective} - ignored)
     if useless:
         raise Fault(
             f"{useless[0]} changes nothing: parameters, initial weights, logits in eval and train mode, auxiliary "
             "losses, state and traits stay the same; use it, remove it, or list it in the config's without_effect"
         )
-    wrong = sorted(effective & ignored)
+    wrong = sorted({*effective} & ignored)
     if wrong:
         raise Fault(f"without_effect names {wrong[0]}, which has an effect")
+    for name, form in effective.items() if subject.model().traits.trainable else ():
+        try:
+            require_unbounded(form, name)
+        except Fault:
+            raise
+        except Exception:
+            continue
     return f"{len(effective)} settings, each with an effect"
 
 

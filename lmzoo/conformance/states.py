@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lmzoo import state as states
 from lmzoo.conformance.decoding import check_all_positions, check_split, expected_logits
-from lmzoo.conformance.measure import require_equal
+from lmzoo.conformance.measure import require_equal, require_rows
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.errors import CheckpointError
@@ -81,11 +81,11 @@ def state_rows(subject: Subject) -> str:
     """Checks that the rows of a state can be selected, repeated and reordered: every tensor has the batch first."""
     model = subject.model()
     prompt, more = subject.tokens(3, 5), subject.tokens(3, 3, seed=1)
-    _require_rows("a fresh state", model.init_state(5, 10), 5)  # another axis may have 3 entries
+    require_rows("a fresh state", model.init_state(5, 10), 5)  # another axis may have 3 entries
     fresh = model.init_state(3, 10)
-    _require_rows("a fresh state", fresh, 3)
+    require_rows("a fresh state", fresh, 3)
     _, state = model.decode(prompt, fresh)
-    _require_rows("a state", state, 3)
+    require_rows("a state", state, 3)
     expected_BTV, _ = _run(model, prompt, fresh)
     picked_BTV, _ = _run(model, prompt[[2, 0]], states.select(fresh, [2, 0]))
     require_equal(picked_BTV, expected_BTV[[2, 0]], "rows [2, 0] of a fresh state", "init_state()")
@@ -96,14 +96,6 @@ def state_rows(subject: Subject) -> str:
             picked_BTV, expected_BTV[rows], f"rows {rows} of a state", "state that is not in the state's tensors"
         )
     return "rows reordered, repeated and left out continue as in the full batch"
-
-
-def _require_rows(which: str, state: Any, rows: int) -> None:
-    for tensor in states.tensors(state):
-        if tensor.ndim == 0 or tensor.shape[0] != rows:
-            raise Fault(
-                f"{which} of {rows} rows holds a tensor {tuple(tensor.shape)}: every tensor's first axis is the batch"
-            )
 
 
 def _require_text_keys(state: Any) -> None:

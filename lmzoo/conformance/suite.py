@@ -68,7 +68,7 @@ CHECKS: tuple[Check, ...] = (
     # What all comparisons of logits presume: else their messages would name other causes (see consequences.py).
     *_checks("counts", counting.parameters),
     *_checks("settings", roles.roles),
-    *_checks("purity", purity.same_seed),
+    *_checks("purity", purity.same_seed, purity.global_state),
     *_checks("batch", batching.batch_independence),
     *_checks("causality", causality.causality, causality.gradient_causality, variants=True),
     *_checks("causality", causality.bfloat16_causality, variants=True),
@@ -90,7 +90,7 @@ CHECKS: tuple[Check, ...] = (
     # A table that all models share makes settings useless, so `other_models` comes first: it names the cause.
     *_checks("settings", settings.other_models, settings.settings),
     *_checks("purity", purity.seeds),
-    *_checks("purity", purity.global_state, purity.compiles),
+    *_checks("purity", purity.compiles),
     *_checks("saving", saving.initialization),
     *_checks("saving", saving.tied_weights, variants=True),
     *_checks("saving", saving.meta_device, saving.save_and_load),

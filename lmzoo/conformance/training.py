@@ -9,7 +9,9 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from lmzoo.conformance.measure import ROUNDING, difference, require_equal, require_same_bits
+from lmzoo import losses
+from lmzoo.conformance.measure import backward, require_equal, require_same_bits
+from lmzoo.conformance.recomputation import require_repeatable_backward
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.losses import IGNORE_INDEX
@@ -83,10 +85,12 @@ def gradients(subject: Subject) -> str:
             raise Fault(f"{name} has the role 'constant', but is trained: set requires_grad=False")
     waiting = {name: p for name, p in model.named_parameters() if p.requires_grad}
     trained = list(waiting.values())
+    T, auxiliary = min(subject.context, 16), dict[str, Tensor]()
     for step in range(3):
-        T = min(subject.context, 16)
         model.zero_grad()
-        model.train()(subject.tokens(4, T, seed=step), subject.tokens(4, T, seed=step + 20)).loss.backward()
+        with losses.reported() as named:
+            model.train()(subject.tokens(4, T, seed=step), subject.tokens(4, T, seed=step + 20)).loss.backward()
+        auxiliary |= named
         for name, parameter in model.named_parameters():
             if parameter.grad is not None and not torch.isfinite(parameter.grad).all():
                 raise Fault(f"the gradient of {name} is not finite in step {step}")
@@ -101,49 +105,33 @@ def gradients(subject: Subject) -> str:
         why = "gets no gradient: nothing uses it" if parameter.grad is None else "has a gradient of zero"
         raise Fault(f"{name} {tuple(parameter.shape)} {why}, three steps in a row ({len(waiting)} such parameters)")
     _require_different_units(model)
-    _require_repeatable_backward(subject)
+    if auxiliary:
+        _require_own_gradients(subject)
+    require_repeatable_backward(subject)
     return f"{sum(1 for _ in model.parameters())} parameters, each with a finite gradient that is not zero"
 
 
-def _require_repeatable_backward(subject: Subject) -> None:
-    """Raises `Fault` if the gradients of one forward pass depend on the random state when the backward pass begins.
+def _require_own_gradients(subject: Subject) -> None:
+    """Raises `Fault` if a matrix acts in eval mode, and only auxiliary losses give it a gradient, as behind an argmax.
 
-    What the backward pass computes again must have the dropout mask of the forward pass. A model of `Stack`s is also
-    compared with itself under activation checkpointing, which computes every layer again.
+    The bias of a router is a vector, and a model that declares `chooses` may train what it chooses by on its own.
     """
-    plain = _gradients(subject, seed=1)
-    what = "when the backward pass begins with another random state,"
-    if any(_can_checkpoint(module) for module in subject.model().modules()):
-        again = _gradients(subject, seed=2, checkpoints=True)
-        if all(difference(again[name], gradient) <= ROUNDING for name, gradient in plain.items()):
-            return
-        if all(difference(found, plain[name]) <= ROUNDING for name, found in _gradients(subject, seed=2).items()):
-            what = "with gradient_checkpointing, which runs each layer again in the backward pass,"
-            where = "what a layer changes in place (a list or a tensor in `ctx.carry`, an attribute): replace it"
-            for name, gradient in plain.items():
-                require_equal(again[name], gradient, f"the gradient of {name}, {what}", where, ROUNDING)
-    for name, found in _gradients(subject, seed=2).items():
-        where = "recomputation that does not restore the random state"
-        require_equal(found, plain[name], f"the gradient of {name}, {what}", where, ROUNDING)
-
-
-def _can_checkpoint(module: nn.Module) -> bool:
-    return isinstance(getattr(module, "checkpoints", None), bool)
-
-
-def _gradients(subject: Subject, *, seed: int, checkpoints: bool = False) -> dict[str, Tensor]:
-    """Returns gradients by name, with dropout; `seed` is set between the forward and the backward pass."""
-    T = min(subject.context, 16)
-    model = subject.model(dropout=0.1).train()
-    for module in model.modules() if checkpoints else ():
-        if _can_checkpoint(module):
-            module.checkpoints = True  # type: ignore[assignment]
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        loss = model(subject.tokens(2, T), subject.tokens(2, T, seed=1)).loss
-        torch.manual_seed(seed)
-        loss.backward()
-    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
+    model = subject.model()
+    idx, targets = subject.tokens(4, min(subject.context, 16)), subject.tokens(4, min(subject.context, 16), seed=1)
+    backward(model(idx, targets).loss)
+    roles = {id(p): group["role"] for group in model.parameter_groups(0.0) for p in group["params"]}
+    generator = torch.Generator().manual_seed(0)
+    for name, parameter in model.named_parameters() if not model.traits.chooses else ():
+        if roles[id(parameter)] in ("vector", "constant") or (parameter.grad is not None and parameter.grad.any()):
+            continue
+        with torch.no_grad():
+            before_BTV = model(idx).logits
+            parameter.add_(torch.randn(parameter.shape, generator=generator))
+            if not torch.equal(model(idx).logits, before_BTV):
+                raise Fault(
+                    f"{name} {tuple(parameter.shape)} changes the logits, but the loss gives it no gradient, only an "
+                    "auxiliary loss does; look at what it decides by argmax or top-k: multiply by its probabilities"
+                )
 
 
 def _require_different_units(model: LanguageModel) -> None:
@@ -175,21 +163,21 @@ def overfitting(subject: Subject) -> str:
     if not model.traits.trainable:
         return _fitted(model, subject, tokens)
     optimizer = Adam(model.parameters())
-    losses: list[float] = []
+    found: list[float] = []
     for step in range(WEAK_STEPS):
         model.zero_grad()
         out = model(idx, targets).loss
-        losses.append(out.item())
-        if step >= STEPS and not losses[-1] < losses[-41] - CONVERGED:
+        found.append(out.item())
+        if step >= STEPS and not found[-1] < found[-41] - CONVERGED:
             break
-        if losses[-1] < goal:
-            return f"{losses[-1]:.2f} nats after {step} steps; the lowest loss possible is {floor:.2f}"
+        if found[-1] < goal:
+            return f"{found[-1]:.2f} nats after {step} steps; the lowest loss possible is {floor:.2f}"
         out.backward()
         optimizer.step()
-    if losses[-1] < weak_goal:
-        return f"converged at {losses[-1]:.2f} nats: a weak model; the lowest loss possible is {floor:.2f}"
+    if found[-1] < weak_goal:
+        return f"converged at {found[-1]:.2f} nats: a weak model; the lowest loss possible is {floor:.2f}"
     raise Fault(
-        f"one batch of {idx.numel()} tokens is at {losses[-1]:.2f} nats after {len(losses)} steps of Adam, not below "
+        f"one batch of {idx.numel()} tokens is at {found[-1]:.2f} nats after {len(found)} steps of Adam, not below "
         f"{goal:.2f}, nor converged below {weak_goal:.2f}"
     )
 

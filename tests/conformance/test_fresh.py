@@ -131,7 +131,7 @@ def test_main_answers_each_kind_of_request(tmp_path: Path, monkeypatch: pytest.M
     assert [json.loads(line) for line in answers.getvalue().splitlines()] == [
         {},
         {},
-        {"name": "shapes", "group": "contract", "passed": True, "saw": "seen", "seconds": 0.5},
+        {"name": "shapes", "group": "contract", "passed": True, "saw": "seen", "seconds": 0.5, "follows": ""},
     ]
     require_loaded(tmp_path, logits_BTV)
     (asked,) = checked

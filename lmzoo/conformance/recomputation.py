@@ -1,0 +1,50 @@
+"""Compares gradients with those of a backward pass that computes layers again."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from lmzoo.conformance.measure import ROUNDING, difference, require_equal
+from lmzoo.conformance.tiny import Subject
+
+
+def require_repeatable_backward(subject: Subject) -> None:
+    """Raises `Fault` if the gradients of one forward pass depend on the random state when the backward pass begins.
+
+    What the backward pass computes again must have the dropout mask of the forward pass. A model of `Stack`s is also
+    compared with itself under activation checkpointing, which computes every layer again.
+    """
+    plain = _gradients(subject, seed=1)
+    what = "when the backward pass begins with another random state,"
+    if any(_can_checkpoint(module) for module in subject.model().modules()):
+        again = _gradients(subject, seed=2, checkpoints=True)
+        if all(difference(again[name], gradient) <= ROUNDING for name, gradient in plain.items()):
+            return
+        if all(difference(found, plain[name]) <= ROUNDING for name, found in _gradients(subject, seed=2).items()):
+            what = "with gradient_checkpointing, which runs each layer again in the backward pass,"
+            where = "what a layer changes in place (a list or a tensor in `ctx.carry`, an attribute): replace it"
+            for name, gradient in plain.items():
+                require_equal(again[name], gradient, f"the gradient of {name}, {what}", where, ROUNDING)
+    for name, found in _gradients(subject, seed=2).items():
+        where = "recomputation that does not restore the random state"
+        require_equal(found, plain[name], f"the gradient of {name}, {what}", where, ROUNDING)
+
+
+def _can_checkpoint(module: nn.Module) -> bool:
+    return isinstance(getattr(module, "checkpoints", None), bool)
+
+
+def _gradients(subject: Subject, *, seed: int, checkpoints: bool = False) -> dict[str, Tensor]:
+    """Returns gradients by name, with dropout; `seed` is set between the forward and the backward pass."""
+    T = min(subject.context, 16)
+    model = subject.model(dropout=0.1).train()
+    for module in model.modules() if checkpoints else ():
+        if _can_checkpoint(module):
+            module.checkpoints = True  # type: ignore[assignment]
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        loss = model(subject.tokens(2, T), subject.tokens(2, T, seed=1)).loss
+        torch.manual_seed(seed)
+        loss.backward()
+    return {name: p.grad for name, p in model.named_parameters() if p.grad is not None}
