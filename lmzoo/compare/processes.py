@@ -7,6 +7,7 @@ used OpenMP cannot be forked. They end with their parent, whatever ends it: a ru
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import os
 import signal
@@ -146,6 +147,7 @@ def serve(
     connection: Connection, setup: ProcessSetup[Any, Any], cores: Sequence[int], environment: Mapping[str, str]
 ) -> None:
     """Do the jobs that come through `connection`, until it is closed or the parent has ended; `main` of a worker."""
+    gc.freeze()  # else each run ends with a search for garbage in all imported modules, whose pages are then copied
     os.setpgid(0, 0)  # Ctrl-C in the terminal is for the parent, which stops each worker once
     threading.Thread(target=_end_with_parent, daemon=True).start()
     os.environ.update(environment)  # the server has the environment of its own start

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import random
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +56,23 @@ def work_on_short_samples(setup: Setup, job: Job) -> Done:
 
 def _shorten_samples() -> None:
     sample.SAMPLE_TOKENS = SHORT_SAMPLE
+
+
+@dataclass(frozen=True)
+class Question:
+    """A job for `FrozenObjects`."""
+
+    label: str = "a question"
+
+
+class FrozenObjects:
+    """The setup of a worker and the worker: each job asks how many objects the garbage collector ignores."""
+
+    def make_worker(self) -> FrozenObjects:
+        return self
+
+    def do(self, job: Question) -> int:
+        return gc.get_freeze_count()
+
+    def failed(self, job: Question, error: BaseException) -> int:
+        raise error

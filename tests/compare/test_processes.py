@@ -16,11 +16,21 @@ from pathlib import Path
 import pytest
 
 from lmzoo.compare import Results, compare, engine, forecast, processes, schedule, workers
-from lmzoo.compare.processes import divide_cores
+from lmzoo.compare.processes import Processes, divide_cores
 from lmzoo.errors import ConfigError, LostProcessError
 from lmzoo.train.events import CellsEvent, Event, NoteEvent
 from lmzoo.train.signals import Interrupted
-from tests.compare.small import NAMES, SEEDS, SETTINGS, TUNE, serve_short_samples, write_text, written
+from tests.compare.small import (
+    NAMES,
+    SEEDS,
+    SETTINGS,
+    TUNE,
+    FrozenObjects,
+    Question,
+    serve_short_samples,
+    write_text,
+    written,
+)
 
 LONG = {"steps": 100_000, "batch_size": 4, "context_length": 16}  # of bigram
 
@@ -153,6 +163,14 @@ def test_serve_ends_with_its_parent(undisturbed: tuple[Results, Path, list[Event
     for row in [*found["models"], *expected["models"]]:
         del row["sample"]  # the command makes a longer one
     assert found == expected
+
+
+def test_serve_looks_for_no_garbage_among_the_imported_modules() -> None:
+    workers = Processes(FrozenObjects(), 1)
+    workers.submit(Question())
+    (count,) = workers.wait(60)
+    workers.stop()
+    assert count > 50_000, "the objects of torch's modules"
 
 
 def descendants(pid: int) -> list[int]:
