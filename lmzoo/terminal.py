@@ -68,7 +68,10 @@ def results_console(width: int | None = None) -> Console:
 def progress_console() -> Console:
     """Makes the console for progress and notes: stderr, or stdout in a notebook, which shows stderr as an error."""
     file = sys.stdout if in_notebook() else sys.stderr
-    return _console(file, None, force_terminal=file.isatty())  # FORCE_COLOR, which kernels set, draws no bar in a log
+    # FORCE_COLOR, which kernels set, draws no bar in a log. Where the cursor cannot be moved, as in the shell of Emacs,
+    # rich would draw the bar once, at the end.
+    draws = file.isatty() and os.environ.get("TERM", "").lower() not in ("dumb", "unknown")
+    return _console(file, None, force_terminal=draws)
 
 
 def in_notebook() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 
 import pytest
 from rich.console import Console
@@ -91,3 +92,14 @@ def test_shown_escapes_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch) -> N
     assert terminal.shown("a\x1b\n") == "a\x1b\n"
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     assert terminal.shown("a\x1b\n中") == "a\\x1b\n中"
+
+
+@pytest.mark.parametrize(("term", "draws"), [("xterm-256color", True), ("dumb", False)])
+def test_progress_console_draws_no_bar_where_the_cursor_cannot_move(
+    monkeypatch: pytest.MonkeyPatch, term: str, draws: bool
+) -> None:
+    stream = io.StringIO()
+    monkeypatch.setattr(stream, "isatty", lambda: True)
+    monkeypatch.setattr(sys, "stderr", stream)
+    monkeypatch.setenv("TERM", term)
+    assert terminal.progress_console().is_terminal is draws
