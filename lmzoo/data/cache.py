@@ -6,6 +6,7 @@ needed.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -21,8 +22,10 @@ def cache_dir(name: str) -> Path:
 
     Raises `DataError` when it cannot be created.
     """
-    home = os.environ.get("LMZOO_CACHE") or os.path.join(os.path.expanduser("~"), ".cache", "lmzoo")
-    path = Path(home) / name
+    given = os.environ.get("LMZOO_CACHE")
+    path = Path(given or os.path.join(os.path.expanduser("~"), ".cache", "lmzoo")) / name
+    if not given and not path.is_absolute():  # a user whom the system does not know: a folder named "~" would be made
+        raise _cannot_write(path, FileNotFoundError(errno.ENOENT, "there is no home directory"))
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import pwd
 import time
 from pathlib import Path
 
@@ -70,3 +71,18 @@ def test_cache_dir_is_where_the_guide_says(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setenv("LMZOO_CACHE", str(tmp_path / "elsewhere"))
     assert cache_dir("tokens") == tmp_path / "elsewhere/tokens"
     assert "`LMZOO_CACHE`" in guide
+
+
+def test_cache_dir_makes_no_folder_named_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container may run as a user whom the system does not know, without HOME."""
+
+    def unknown(number: int) -> object:
+        raise KeyError(number)
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.delenv("LMZOO_CACHE", raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    with pytest.raises(DataError, match=r"cannot write ~.*: there is no home directory; set LMZOO_CACHE"):
+        cache_dir("tokens")
+    assert not any(tmp_path.iterdir())
