@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,7 +14,7 @@ import click
 from lmzoo import configs, humanize
 from lmzoo.cli.complete import complete_models
 from lmzoo.cli.group import cli, plugin_option, tokenizer_option
-from lmzoo.errors import ConfigError
+from lmzoo.errors import ConfigError, LmzooError
 
 if TYPE_CHECKING:
     from lmzoo.transplant.operation import Transplant
@@ -89,6 +90,17 @@ def _numbers(text: str | None) -> list[int]:
     return [int(part) for part in parts]
 
 
+def _text_of(source: str) -> list[str]:
+    """Returns the option that names the text of a run; none for a saved model, and for a text that is a pattern."""
+    from lmzoo.runs.directory import own_data
+    from lmzoo.runs.saved import is_run, run_of
+
+    run = run_of(source)
+    with suppress(LmzooError):
+        return ["--data", own_data(run)] if is_run(run) else []
+    return []
+
+
 def _print(result: Transplant, source: str, target: Path) -> None:
     for each in result.replaced:
         taken = f"takes over {', '.join(each.taken)}" if each.taken else "takes over nothing"
@@ -98,5 +110,5 @@ def _print(result: Transplant, source: str, target: Path) -> None:
     total = result.model.num_params()
     shares = ", ".join(f"{value:,} {name} ({value / total:.1%})" for name, value in numbers.items())
     click.echo(f"parameters: {shares}")
-    again = shlex.join(["lmzoo", "train", "--from", str(target), "--teacher", source])
+    again = shlex.join(["lmzoo", "train", "--from", str(target), "--teacher", source, *_text_of(source)])
     click.echo(f"model: {humanize.line(str(target))}   try: {humanize.line(again)}")

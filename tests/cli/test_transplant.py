@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from lmzoo.data.tokenizers import ByteTokenizer
 from lmzoo.registry import create_model
+from lmzoo.runs.run import RunSpec, train_run
 from lmzoo.runs.saved import load_run
 from lmzoo.storage.models import load_model
 from tests.cli.commands import QUICK, Command
@@ -29,7 +31,7 @@ def test_transplant_makes_a_model_that_is_evaluated_sampled_and_trained(
     assert result.code == 0, result.err
     assert "layer 1: Attention -> GatedDelta takes over q, k, v, out\n" in result.out
     assert "taken over" in result.out
-    assert f"try: lmzoo train --from {mixed} --teacher {llama}" in result.out
+    assert f"try: lmzoo train --from {mixed} --teacher {llama}\n" in result.out
     model, tokenizer, _ = load_run(mixed)
     assert tokenizer.sha256 == load_run(llama).tokenizer.sha256
     assert model.config.mixers == "kept gated_deltanet"
@@ -86,3 +88,13 @@ def test_transplant_refuses_places(lmzoo: Command, llama: Path) -> None:
         result = lmzoo("transplant", source, target, "--layers", "0", "--to", "gla")
         assert result.code == 2
         assert message in result.err
+
+
+def test_transplant_proposes_the_text_of_the_run(
+    lmzoo: Command, tmp_path: Path, small_spec: Callable[..., RunSpec]
+) -> None:
+    """Without it, the model would be healed on the default text, which may need a tokenizer of its own."""
+    spec = small_spec()
+    train_run(spec, tmp_path / "run")
+    result = lmzoo("transplant", tmp_path / "run", tmp_path / "mixed", "--layers", "0", "--to", "fox")
+    assert f"--teacher {tmp_path / 'run'} --data {spec.data}\n" in result.out, result
