@@ -1,4 +1,4 @@
-"""Runs all cells of a comparison on an engine, seed by seed, and writes the results after each.
+"""Runs all cells of a comparison on an engine, seed by seed, and writes the results so far now and then.
 
 All models are checked first, and the results of finished runs are read. Then the workers measure what each model costs,
 from which the time of all runs is forecast, and each free worker takes the next cell, of the longest ones first: with
@@ -31,6 +31,7 @@ from lmzoo.train.signals import Interrupted, StopRequest, stop_request
 
 POLL_SECONDS = 0.5
 TRUSTED_SHARE = 0.05  # of the work, after which the time left follows from the time spent
+WRITING_SHARE = 0.02  # of the time, at most, goes into reports of results so far
 
 Write = Callable[[Results], None]
 Kind = Literal["check", "time", "measure"]
@@ -57,6 +58,7 @@ class Schedule:
         self._predicted: dict[tuple[str, int, int, bool], float] = {}  # of parts that have not begun
         self._problems: dict[str, str] = {}  # that were shown
         self._began, self._work = time.monotonic(), 0.0  # predicted seconds of one worker
+        self._unwritten, self._next_write = False, 0.0
 
     def run(self, folder: Path, write: Write, *, forecast: bool) -> Results:
         """Run everything; `write` is called with the results so far. `forecast`: state the total time before."""
@@ -71,6 +73,10 @@ class Schedule:
                     self._forecast(missing)
                 self._began = time.monotonic()
                 self._loop(write, stop, "measure")
+        except BaseException:
+            if self._unwritten:  # what has ended since the last report
+                self._write_part(write)
+            raise
         finally:
             self._engine.stop()
             self._emit(EndEvent())
@@ -99,13 +105,22 @@ class Schedule:
             if not isinstance(self._engine, Alone):  # no worker waits until the report is written
                 running += self._submit(kind, running)
             if kind == "measure" and any(self._by_model[done.job.cell.model].row() is not None for done in ended):
-                write(self._so_far(complete=False))
+                self._unwritten = True
+            if self._unwritten and time.monotonic() >= self._next_write:
+                self._write_part(write)
             if stop is not None:
                 stop.look()
                 if stop.signal_number is not None:
                     raise self._interrupted(stop.signal_number)
                 if kind == "measure":
                     self._emit(CellsEvent(self._states(), self._seconds_left()))
+
+    def _write_part(self, write: Write) -> None:
+        """Write the results so far, and wait before the next time so that short runs do not end in long reports."""
+        began = time.monotonic()
+        write(self._so_far(complete=False))
+        ended = time.monotonic()
+        self._unwritten, self._next_write = False, ended + (ended - began) / WRITING_SHARE
 
     def _submit(self, kind: Kind, running: int) -> int:
         """Begin as many jobs as there are workers without one; returns their number."""

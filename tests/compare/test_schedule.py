@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from lmzoo.compare.engine import Done, Job, execute
 from lmzoo.compare.grid import Cell
 from lmzoo.compare.jobs import Alone
 from lmzoo.compare.measure import Measurer
+from lmzoo.compare.results import Results
 from lmzoo.train.events import Event, NoteEvent
 from tests.compare.small import NAMES, SETTINGS, TUNE, write_text
 
@@ -131,9 +134,34 @@ def test_schedule_gives_workers_new_runs_before_it_writes(
     log: list[str] = []
     monkeypatch.setattr("lmzoo.compare.comparison.make_engine", lambda name, measurer, *more: Away(measurer, log))
     monkeypatch.setattr("lmzoo.compare.comparison.write", lambda results, folder: log.append("write"))
+    monkeypatch.setattr(schedule, "WRITING_SHARE", math.inf)
     compare(NAMES, text, tmp_path / "out", seeds=2, settings=SETTINGS | {"steps": 2}, workers=2)
     seconds = ["measure runs/bigram,seed=1338", "measure runs/gpt2,seed=1338"]
     assert log[-5:] == [*seconds, "write", "write", "write"], "after two seeds, two more, and the end"
+
+
+def test_schedule_writes_a_slow_report_seldom_but_when_it_is_stopped(
+    text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written: list[int] = []
+
+    def write(results: Results, folder: Path) -> None:
+        written.append(sum(len(model.cells) for model in results.models))
+        time.sleep(0.2)  # so the next one may come after ten seconds
+
+    def stop(event: Event) -> None:
+        if isinstance(event, NoteEvent) and event.message.startswith("gpt2 with seed 1338"):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("lmzoo.compare.comparison.write", write)
+    monkeypatch.setattr(forecast, "STEPS_SECONDS", 0.01)
+    options: dict[str, Any] = {"seeds": 2, "settings": SETTINGS | {"steps": 2}}
+    with pytest.raises(KeyboardInterrupt):
+        compare(NAMES, text, tmp_path / "out", listeners=[stop], **options)
+    assert written == [1, 3], "after the first run, and when it is stopped"
+    written.clear()
+    compare(NAMES, text, tmp_path / "out", **options)
+    assert written == [4, 4], "after the missing run, and with the speeds"
 
 
 def test_schedule_forecasts_without_a_model_that_cannot_be_timed(
