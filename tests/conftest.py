@@ -11,7 +11,7 @@ import hypothesis
 import pytest
 import torch
 
-from lmzoo.compare import sample
+from lmzoo.compare import forecast, sample
 from lmzoo.runs import run
 from lmzoo.runs.run import RunSpec, make_spec
 from lmzoo.train.malloc import keep_freed_memory
@@ -19,7 +19,7 @@ from tests.conditions import pytest_collection_modifyitems, pytest_terminal_summ
 from tests.distributed.processes import Forks
 from tests.durations import pytest_addoption, pytest_configure  # noqa: F401 (hooks of pytest)
 from tests.freezing import freeze_modules
-from tests.helpers import SHORT_SAMPLE, SMALL, TEXT
+from tests.helpers import SHORT_SAMPLE, SHORT_TIMING, SMALL, TEXT
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # read when a library of Hugging Face is imported: a test needs no network
 torch.set_num_threads(1)
@@ -29,6 +29,8 @@ hypothesis.settings.load_profile("suite")
 SAMPLES = {module: module.SAMPLE_TOKENS for module in (run, sample)}
 for module in SAMPLES:
     module.SAMPLE_TOKENS = SHORT_SAMPLE  # hundreds of tokens take longer than the training of a test
+STEPS_SECONDS = forecast.STEPS_SECONDS
+forecast.STEPS_SECONDS = SHORT_TIMING  # a comparison times each model for the forecast and after its training
 
 
 @pytest.fixture(autouse=True)
@@ -69,6 +71,12 @@ def full_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let runs and comparisons end with samples of the real length."""
     for module, tokens in SAMPLES.items():
         monkeypatch.setattr(module, "SAMPLE_TOKENS", tokens)
+
+
+@pytest.fixture
+def long_timing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Time steps as long as outside of the tests."""
+    monkeypatch.setattr(forecast, "STEPS_SECONDS", STEPS_SECONDS)
 
 
 @pytest.fixture(scope="session")

@@ -22,6 +22,7 @@ TEXT = "".join(f"The {i} cats sat on {i * 7 % 13} mats, and {i * i % 29} of them
 # A bigram that learns too fast gets worse from step 4 on: that checkpoint is the best.
 RISING = {"learning_rate": 1.0, "schedule": "constant", "warmup_steps": 0, "checkpoint_every": 2, "eval_every": 2}
 SHORT_SAMPLE = 24  # tokens at the end of a run, more than the context of `SMALL`
+SHORT_TIMING = 0.01  # seconds of the steps that a comparison times for the speed of a model
 SMALL = {"d_model": 16, "n_layers": 1, "n_heads": 2, "context_length": 16}
 
 Model = TypeVar("Model", bound=nn.Module)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmzoo.compare import sample
+from lmzoo.compare import forecast, sample
 from lmzoo.compare.engine import Done, Job, Setup
 from lmzoo.compare.processes import serve
 from lmzoo.compare.ray_engine import work
-from tests.helpers import SHORT_SAMPLE
+from tests.helpers import SHORT_SAMPLE, SHORT_TIMING
 
 TRAINING = {"steps": 24, "batch_size": 4, "context_length": 16, "eval_every": 6, "log_every": 1}
 SETTINGS = TRAINING | {"d_model": 8, "n_layers": 1, "n_heads": 2}
@@ -43,19 +43,20 @@ def written(out: Path) -> Any:
 
 
 def serve_short_samples(*arguments: Any) -> None:
-    """`processes.serve` with the short samples of the tests, in the place of it."""
-    _shorten_samples()
+    """`processes.serve` with the short samples and timings of the tests, in the place of it."""
+    _shorten()
     serve(*arguments)
 
 
 def work_on_short_samples(setup: Setup, job: Job) -> Done:
-    """`ray_engine.work` with the short samples of the tests, in the place of it."""
-    _shorten_samples()
+    """`ray_engine.work` with the short samples and timings of the tests, in the place of it."""
+    _shorten()
     return work(setup, job)
 
 
-def _shorten_samples() -> None:
+def _shorten() -> None:
     sample.SAMPLE_TOKENS = SHORT_SAMPLE
+    forecast.STEPS_SECONDS = SHORT_TIMING
 
 
 @dataclass(frozen=True)

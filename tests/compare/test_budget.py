@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from lmzoo.bench.train import bench_train
 from lmzoo.compare import budget as module
 from lmzoo.compare import compare
 from lmzoo.compare.budget import SPEEDS_FILE, Budget, Speeds, parse_budget, spend, tokens_per_step
@@ -21,6 +22,12 @@ from lmzoo.losses import IGNORE_INDEX
 SETTINGS = {"batch_size": 4, "context_length": 16}
 SMALL = SETTINGS | {"d_model": 16, "n_layers": 1, "n_heads": 2}
 V = 65
+
+
+@pytest.fixture(autouse=True)
+def short_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Measure the speed for a budget in seconds in a shorter time."""
+    monkeypatch.setattr(bench_train, "__kwdefaults__", {**bench_train.__kwdefaults__, "block_seconds": 0.02})
 
 
 def steps(names: list[str], text: str, speed: Any = None) -> dict[str, int]:

@@ -22,6 +22,8 @@ from lmzoo.runs.run import train_run
 from lmzoo.runs.spec import RunSpec
 from lmzoo.state import State
 
+pytestmark = pytest.mark.usefixtures("long_timing")
+
 
 @pytest.fixture
 def tokenizer(text: Path) -> Tokenizer:

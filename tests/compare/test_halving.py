@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from lmzoo.compare import Results, compare, forecast, processes, schedule
+from lmzoo.compare import Results, compare, processes, schedule
 from lmzoo.compare.halving import cost, halving_notes, refuse_halving, rungs, shares
 from lmzoo.compare.plan import make_specs
 from lmzoo.compare.results import ModelResult
@@ -37,7 +37,6 @@ STEPS = SETTINGS["steps"]
 def fast() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schedule, "POLL_SECONDS", 0.01)
-        patch.setattr(forecast, "STEPS_SECONDS", 0.01)
         patch.setattr(processes, "serve", serve_short_samples)
         yield
 

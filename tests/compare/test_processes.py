@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from lmzoo.compare import Results, compare, engine, forecast, processes, schedule, workers
+from lmzoo.compare import Results, compare, engine, processes, schedule, workers
 from lmzoo.compare.processes import Processes, divide_cores
 from lmzoo.errors import ConfigError, LostProcessError
 from lmzoo.train.events import CellsEvent, Event, NoteEvent
@@ -44,7 +44,6 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
 def fast() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(schedule, "POLL_SECONDS", 0.01)
-        patch.setattr(forecast, "STEPS_SECONDS", 0.01)
         patch.setattr(processes, "serve", serve_short_samples)
         yield
 

@@ -60,7 +60,6 @@ def text(tmp_path: Path) -> str:
 
 
 def test_schedule_states_the_time_before_and_after(text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(forecast, "STEPS_SECONDS", 0.01)
     events: list[Event] = []
     compare(NAMES, text, tmp_path / "out", seeds=2, settings=SETTINGS | {"steps": 2}, listeners=[events.append])
     notes = notes_of(events)
@@ -77,7 +76,6 @@ def test_schedule_states_the_time_before_and_after(text: str, tmp_path: Path, mo
 def test_schedule_counts_the_runs_of_all_searches_that_are_missing(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forecast, "STEPS_SECONDS", 0.01)
     options: dict[str, Any] = {"tune": [TUNE, "warmup_steps=0,1,4"], "halving": True, "seeds": 2, "settings": SETTINGS}
     events: list[Event] = []
 
