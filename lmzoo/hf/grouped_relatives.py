@@ -77,6 +77,23 @@ def _same_in_all_layers(config: Config) -> dict[str, Any]:
     return {"top_k": Config(moe_topk=found).value("moe_topk", 1)}
 
 
+def _agreeing(config: Config) -> dict[str, Any]:
+    """Refuses numbers in files of the hub that differ from those that transformers reads; they may be lists."""
+    width, head = config.get("intermediate_size"), config.get("head_dim")
+    for key, wanted in (("moe_intermediate_size", width), ("num_shared_expert", 1), ("attention_head_dim", head)):
+        found = config.get(key, wanted)
+        if any(each != wanted for each in (found if isinstance(found, list) else [found])):
+            raise refused(key, found, f"must be {wanted} in all layers")
+    return {}
+
+
+# Of images, of other tokens, and of forms of layers that are off.
+_HUNYUAN_UNUSED = (
+    *("eod_token_id", "mask_init_id", "im_start_id", "im_end_id", "im_newline_id", "text_start_id", "text_end_id"),
+    *("image_token_id", "video_start_id", "video_end_id", "pad_id", "class_num", "pool_type", "org_vocab_size"),
+    *("cla_share_factor", "capacity_factor", "n_group", "topk_group", "q_lora_rank", "kv_lora_rank"),
+    *("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"),
+)
 HUNYUAN_V1_MOE = Architecture(
     model_type="hunyuan_v1_moe",
     classes=("HunYuanMoEV1ForCausalLM",),
@@ -96,15 +113,16 @@ HUNYUAN_V1_MOE = Architecture(
         "num_experts": To("n_experts", 1),
         "norm_topk_prob": Unread(True),
         "routed_scaling_factor": Unread(1.0),
-        "use_qk_norm": Unread(True),
-        "use_mixed_mlp_moe": Unread(True),
-        "mlp_bias": Unread(False),
+        **{key: Unread(True) for key in ("use_qk_norm", "use_mixed_mlp_moe", "use_rotary_pos_emb")},
+        **{key: Unread(False) for key in ("mlp_bias", "moe_random_routing_dropped_token", "add_classification_head")},
+        "norm_type": Unread("rms", ("hf_rms",)),
         **{key: Unread(False) for key in ("use_cla", "use_mla", "group_limited_greedy", "moe_drop_tokens")},
         "moe_layer_num_skipped": Unread(0),
-        "eod_token_id": Unused(),
+        **{key: Unused() for key in _HUNYUAN_UNUSED},
     },
     together=(
         POSITIONS,
+        Together(("moe_intermediate_size", "num_shared_expert", "attention_head_dim"), _agreeing, lambda _: {}),
         Together(("moe_topk",), _same_in_all_layers, lambda ours: {"moe_topk": ours["top_k"]}),
     ),
     aliases={"num_local_experts": "num_experts", "num_experts_per_tok": "moe_topk"},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unread, Unused, refused
 from lmzoo.hf.layouts import Number
 from lmzoo.hf.llama import BIASES, KEYS, KINDS, MLP_BIAS, WEIGHTS
 from lmzoo.hf.rotary import ROPE, rope, scaling_keys
@@ -148,6 +148,8 @@ APERTUS = Architecture(
         **KEYS,
         "rms_norm_eps": To("norm_eps", 1e-5),
         "hidden_act": Only("xielu"),
+        "qk_norm": Unread(True),
+        "post_norm": Unread(False),
         "attention_bias": To("attention_bias", default=False, values=BIASES),
     },
     together=(rope(1.2e7, default={**_LLAMA3, "factor": 8.0, "rope_theta": 1.2e7}),),

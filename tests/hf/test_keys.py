@@ -124,6 +124,25 @@ HUB: dict[str, dict[str, Any]] = {
         "cache_implementation": "hybrid",
     },
     "gemma2": {"sliding_window_size": 5},
+    "apertus": {"qk_norm": True, "post_norm": False},
+    "gpt_bigcode": {
+        "inference_runner": 0,
+        "validate_runner_input": True,
+        "max_batch_size": None,
+        "pad_key_length": True,
+    },
+    "gpt_neo": {"summary_type": "cls_index", "embed_dropout": 0, "classifier_dropout": 0.1},
+    "hunyuan_v1_moe": {
+        "moe_intermediate_size": 3 * [40],
+        "num_shared_expert": 3 * [1],
+        "attention_head_dim": 12,
+        "norm_topk_prob": True,
+        "use_cla": False,
+        "cla_share_factor": 2,
+        "moe_drop_tokens": False,
+        "norm_type": "rms",
+        "mask_init_id": 12,
+    },
     "granitemoehybrid": {"normalization_function": "rmsnorm", "init_method": "mup"},
     "mamba": {
         "d_model": 24,
@@ -217,6 +236,15 @@ def test_keys_mean_what_transformers_reads(model_type: str) -> None:
 
 
 READ_OTHERWISE: list[tuple[str, dict[str, Any], dict[str, Any] | str]] = [
+    (
+        "hunyuan_v1_moe",
+        {"moe_intermediate_size": [40, 41]},
+        r"moe_intermediate_size=\[40, 41\] must be 40 in all",
+    ),
+    ("hunyuan_v1_moe", {"moe_topk": [1, 2, 2]}, r"moe_topk=\[1, 2, 2\] must be the same in all layers"),
+    ("gpt_neo", {"attention_layers": 3 * ["global"]}, "attention_layers=.* must agree with attention_types"),
+    ("ministral3", {"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, ".* must have llama_4_scaling_beta"),
+    ("exaone_moe", {"sliding_window": None}, "sliding_window=None must be a number"),
     ("bloom", {"slow_but_exact": True, "pretraining_tp": 2}, "slow_but_exact=True must be false"),
     ("bloom", {"slow_but_exact": False, "pretraining_tp": 2}, {"norm_eps": 0.02}),
     ("gemma2", {"sliding_window_pattern": 3}, "sliding_window_pattern=3 must be 2"),
