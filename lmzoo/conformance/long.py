@@ -33,6 +33,7 @@ CUTS = (299, 257, 128, 65, 64, 256, 200, 33)  # one for each row but the first
 FEWER = 5  # rows, where the plain form in eval mode has been checked with all
 SHORTER = (257, 129, 100, 64)
 GROWTH, FLAT = 4, 0.02  # by what factor, and from which size on, errors in bfloat16 must not grow along the sequence
+NEAR, LEAST = 16, 1e-4  # positions before a change, and the least change of their logits that is a leak
 CALM = 0.3  # of the usual random weights
 FAR = 600  # tokens, for models that extrapolate
 
@@ -134,7 +135,8 @@ def long_precision(subject: Subject) -> str:
     """Checks on the large form that float32 and bfloat16 stay close to float64, also far along the sequence.
 
     A model with chooses=True in traits takes the entries of the float64 run, and must have left out some.
-    Typical faults: exponents of long sums that overflow, positions counted in bfloat16.
+    Typical faults: exponents of long sums that overflow, positions counted in bfloat16, a kernel for bfloat16 with
+    another mask.
     """
     form = subject.large()[0]
     try:
@@ -171,12 +173,33 @@ def _precision(form: Subject, model: LanguageModel) -> str:
         what = f"{T} tokens under autocast to bfloat16"
         with choices.repeated(what):
             cast_BTV = in_bfloat16(lambda: model(idx).logits)
+        if not model.traits.chooses:
+            _require_causal_in_bfloat16(form, model, idx, cast_BTV)
         worst = _require_flat(cast_BTV, exact_BTV, what, where)
         what = f"{T} tokens with bfloat16 weights"
         with choices.repeated(what):
             cast_BTV = cast_weights(model, torch.bfloat16)(idx).logits
         worst = max(worst, _require_flat(cast_BTV, exact_BTV, what, where))
     return f"{T} tokens: off by {plain:.1g} in float32, {worst:.2g} in bfloat16"
+
+
+def _require_causal_in_bfloat16(form: Subject, model: LanguageModel, idx: Tensor, expected_BTV: Tensor) -> None:
+    """Raises `Fault` if changing the last tokens changes the logits just before them, under autocast to bfloat16.
+
+    Rounding may change logits too (an FFT, other rows of an expert), but as much at the first positions as at these.
+    """
+    T = idx.shape[1]
+    cut = (T - NEAR - 1) // 64 * 64 + NEAR  # the positions before it begin a block, if blocks have 16 to 64 tokens
+    changed = torch.cat([idx[:, :cut], (idx[:, cut:] + 1) % form.config.vocab_size], dim=1)
+    off_T = (in_bfloat16(lambda: model(changed).logits) - expected_BTV).float().abs().amax((0, 2))[:cut]
+    off_T = off_T / expected_BTV.float().abs().max().clamp(min=1)
+    near, far = off_T[-NEAR:].median().item(), off_T[:NEAR].median().item()
+    if near > GROWTH * far + LEAST:
+        raise Fault(
+            f"under autocast to bfloat16, changing the tokens from position {cut} of {T} on changes the logits of the "
+            f"{NEAR} positions before by {near:.2g} of the largest value, and of the first ones by {far:.2g}; look at "
+            f"{LEAK}, in the code that runs in bfloat16 alone"
+        )
 
 
 def _require_flat(actual_BTV: Tensor, expected_BTV: Tensor, what: str, where: str) -> float:

@@ -42,9 +42,8 @@ def large_form(subject: Subject, which: str) -> LanguageModel:
 def require_causal(subject: Subject, *, brief: bool = False) -> None:
     """Raises `Fault` if logits depend on later tokens as soon as weights are large; `brief` tries it in one way."""
     T = subject.context
-    long = T > LONG
-    cuts = sorted(({2} if long else {1, 2, T // 2}) & {*range(1, T)})
-    idx, other = _two_texts(subject, T, rows=1 if long else ROWS)
+    cuts = sorted(({2} if brief else {1, 2, T // 2}) & {*range(1, T)})
+    idx, other = _two_texts(subject, T, rows=1 if T > LONG else ROWS)
     batch = torch.cat([idx, *(torch.cat([idx[:, :cut], other[:, cut:]], dim=1) for cut in cuts)])
     ways = (ROLES[:1], ("eval",)) if brief else ()
     for model, mode, how in _large_forms(subject, *ways):

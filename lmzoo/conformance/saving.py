@@ -201,28 +201,6 @@ def _shared(model: nn.Module) -> list[list[str]]:
     return [names for names in groups.values() if len(names) > 1]
 
 
-def initialization(subject: Subject) -> str:
-    """Checks that no parameter is initialized by two layers: the second would overwrite the first."""
-    model = subject.model(perturbed=False)
-    owners: dict[str, list[str]] = {}
-    generator = torch.Generator().manual_seed(0)
-    for name, module in model.named_modules():
-        initialize: Any = getattr(module, "init_parameters", None)
-        if module is model or initialize is None:
-            continue
-        with torch.no_grad():
-            for parameter in model.parameters():
-                parameter.fill_(torch.nan)
-        initialize(generator)
-        for drawn, parameter in model.named_parameters():
-            if not parameter.isnan().all():
-                owners.setdefault(drawn, []).append(name)
-    for parameter_name, modules in owners.items():
-        if len(modules) > 1:
-            raise Fault(f"{parameter_name} is initialized by {' and again by '.join(modules)}: one layer must own it")
-    return f"{len(owners)} parameters, each initialized by one layer"
-
-
 def meta_device(subject: Subject) -> str:
     """Checks that a model built on the meta device can be loaded, or be given new weights by `init_weights`.
 

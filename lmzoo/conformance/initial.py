@@ -1,0 +1,69 @@
+"""Checks of initial values: each parameter is drawn by one layer, and stays as it was drawn."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmzoo.conformance.report import Fault
+from lmzoo.conformance.tiny import Subject
+
+
+def initialization(subject: Subject) -> str:
+    """Checks that no parameter is initialized by two layers, nor changed by a constructor: the last draw overwrites it.
+
+    A layer draws its parameters when it is constructed, and again in `init_weights`, which makes every model that is
+    trained. What the model's constructor does to them in between is lost.
+    """
+    model = subject.model(perturbed=False)
+    owners: dict[str, list[str]] = {}
+    generator = torch.Generator().manual_seed(0)
+    for name, module in model.named_modules():
+        initialize: Any = getattr(module, "init_parameters", None)
+        if module is model or initialize is None:
+            continue
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.fill_(torch.nan)
+        initialize(generator)
+        for drawn, parameter in model.named_parameters():
+            if not parameter.isnan().all():
+                owners.setdefault(drawn, []).append(name)
+    for parameter_name, modules in owners.items():
+        if len(modules) > 1:
+            raise Fault(f"{parameter_name} is initialized by {' and again by '.join(modules)}: one layer must own it")
+    _require_kept(subject)
+    return f"{len(owners)} parameters, each initialized by one layer"
+
+
+@torch.no_grad()
+def _require_kept(subject: Subject) -> None:
+    """Raises `Fault` if a constructor changes the size of values that their layer has drawn, and will draw again."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        model = subject.cls(subject.config)
+    owned = {
+        f"{where}.{name}".lstrip("."): parameter
+        for where, module in model.named_modules()
+        if type(module).__module__.startswith("lmzoo.layers.") and hasattr(module, "init_parameters")
+        for name, parameter in module.named_parameters(recurse=False)
+    }
+    before = {name: _moments(parameter) for name, parameter in owned.items()}
+    model.init_weights(torch.Generator().manual_seed(0))
+    for name, parameter in owned.items():
+        (mean, std), (new_mean, new_std) = before[name], _moments(parameter)
+        error = 6 / parameter.numel() ** 0.5  # six standard errors of a mean, more of a standard deviation
+        if abs(std - new_std) > (0.1 + error) * max(std, new_std) or abs(mean - new_mean) > (
+            (0.01 + error) * max(std, new_std) + 1e-6
+        ):
+            raise Fault(
+                f"{name} has the mean {mean:.3g} and the standard deviation {std:.3g} after the constructor, and "
+                f"{new_mean:.3g} and {new_std:.3g} after init_weights(), which draws it again; give the layer its "
+                "initial values (`init=`, `own`) instead of changing them later"
+            )
+
+
+def _moments(parameter: Tensor) -> tuple[float, float]:
+    return parameter.mean().item(), parameter.std(correction=0).item()
