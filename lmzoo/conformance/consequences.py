@@ -28,7 +28,7 @@ PRESUMED: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("decoding", "random_shapes", "long_decoding", "own_decoding", "max_len", "generation"), _DECODES),
     **dict.fromkeys(("state_is_a_value", "decoding_copies", "prompt_lengths"), _DECODES),
     **dict.fromkeys(("state_rows", "state_saved"), (*_ROWS, "state_is_a_value")),
-    **dict.fromkeys(("ignored_targets", "micro_batches", "chunked_loss"), (*_ROWS, "loss_value")),
+    **dict.fromkeys(("ignored_targets", "micro_batches", "chunked_loss"), (*_ROWS, "gradient_causality", "loss_value")),
     "auxiliary": (*_REPEATS, "loss_value"),
     "float64_gradients": _REPEATS,
     "gradients": (*_LEARNS, "roles"),
