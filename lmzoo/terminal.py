@@ -76,7 +76,7 @@ def progress_console() -> Console:
 
 def in_notebook() -> bool:
     """True in the kernel of a notebook, whose stdout is no terminal."""
-    return "ipykernel" in sys.modules
+    return "ipykernel.zmqshell" in sys.modules  # clients of a kernel import other modules of it
 
 
 def _console(file: TextIO, width: int | None, *, force_terminal: bool | None = None) -> Console:

@@ -35,7 +35,7 @@ KINDS = ("rope", "nope", *WINDOWS, "delta")
 class OLMo2Config(DecoderConfig):
     """OLMo 2's sizes and options, in addition to `DecoderConfig`."""
 
-    scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8, "key_dim": 2, "value_dim": 4}
+    scaled: ClassVar[dict[str, int]] = {"d_model": 8, "key_dim": 2, "value_dim": 4, "d_ff": 8}
 
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
         {"pattern": "delta nope"},

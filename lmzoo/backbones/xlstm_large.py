@@ -32,7 +32,7 @@ from lmzoo.registry import register_model
 class XLSTMLargeConfig(MixerConfig):
     """The mLSTM's sizes and caps, in addition to `MixerConfig`."""
 
-    scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8, "qk_dim": 8, "v_dim": 8}
+    scaled: ClassVar[dict[str, int]] = {"d_model": 8, "qk_dim": 8, "v_dim": 8, "d_ff": 8}
 
     n_heads: int = 4  # heads, each with a memory of its own
     qk_dim: int | None = None  # width of the queries and of the keys of all heads; None: half of d_model
