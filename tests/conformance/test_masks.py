@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmzoo.conformance import Fault, causality, masks, subject
+from lmzoo.conformance import Fault, masks, receptive, subject
 from lmzoo.model import Traits
 from tests.museum.base import Attention, Transformer
 
@@ -98,6 +98,6 @@ def test_receptive_field_tries_large_weights() -> None:
             return self.merge(torch.einsum("bhts,bshk->bhtk", scores_BHTS.softmax(-1), v_BSHK))
 
     tried = subject(type("Model", (Windowed,), {"attention_class": Two, "__module__": __name__}))
-    assert causality._require_field(tried, tried.model().double(), 9, 24).endswith("none beyond 9")
+    assert receptive._require_field(tried, tried.model().double(), 9, 24).endswith("none beyond 9")
     with pytest.raises(Fault, match="changing the first 1 tokens changes the logits 9 tokens later"):
-        causality.receptive_field(tried)
+        receptive.receptive_field(tried)
