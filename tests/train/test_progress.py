@@ -48,12 +48,6 @@ def test_progress_bar_shows_the_run(tmp_path: Path, small_spec: Callable[..., Ru
     assert "saved in" in text
 
 
-def test_progress_bar_says_once_where_a_run_was_saved() -> None:
-    """A comparison goes on after a run, and ends with an event of its own."""
-    text = written_by(CheckpointEvent(12, Path("runs/x/checkpoints/step-12")), EndEvent(), EndEvent(), terminal=False)
-    assert text == "saved in runs/x/checkpoints/step-12\n"
-
-
 START = StartEvent("gpt2.124m", 1, 0, 20000, 50, "float32", "cpu", Path("runs/x"), 150e6)
 STEP = StepEvent(12000, 10.8249, 0.1, 1.0, 100, 0.1, 1000.0)
 
