@@ -258,5 +258,7 @@ def _one_line(error: Exception) -> str:
     """Returns the error in one line, with the innermost source line outside installed packages."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
     where = f" at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""
-    first = (str(error).splitlines() or [""])[0]
-    return f"raised {type(error).__name__}: {first}{where}"
+    lines = [line.strip() for line in str(error).splitlines()] or [""]
+    # torch's errors of load_state_dict() say in the second line what is wrong
+    what = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
+    return f"raised {type(error).__name__}: {what}{where}"

@@ -113,6 +113,22 @@ def test_check_model_names_an_exception_once() -> None:
     assert report.causes == ["shapes"]
 
 
+def test_check_model_says_what_a_state_dict_lacks() -> None:
+    class Grows(Transformer):
+        """Keeps a table that grows with the longest text, so that a used model has another shape than a fresh one."""
+
+        def __init__(self, config: MuseumConfig) -> None:
+            super().__init__(config)
+            self.register_buffer("seen", torch.zeros(1))
+
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            self.seen = torch.zeros(max(len(self.seen), idx_BT.shape[1]))
+            return super().features(idx_BT, state)
+
+    (result,) = check_model(Grows, only=["changed_weights"]).results
+    assert "raised RuntimeError: Error(s) in loading state_dict for Grows: size mismatch for seen" in result.saw
+
+
 class TiedInNameAlone(Transformer):
     def __init__(self, config: MuseumConfig) -> None:
         super().__init__(replace(config, tie_embeddings=False))
