@@ -149,7 +149,7 @@ class Measurer:
 
     @property
     def _carried(self) -> list[str]:
-        """What a carried context adds to a key; the keys of others are those of before there was one."""
+        """Return what a carried context adds to the key of a result; a context that is reset adds nothing."""
         return [self.context] if self.context == "carried" else []
 
     def add_speeds(self, cell: Cell, measured: Measured) -> Measured:

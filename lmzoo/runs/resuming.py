@@ -1,4 +1,4 @@
-"""What a resumed run may change: its spec is read from config.toml, and must describe the same run."""
+"""Decides what a resumed run may change: its spec is read from config.toml, and must describe the same run."""
 
 from __future__ import annotations
 
