@@ -138,7 +138,9 @@ def check_model(
     caller has changed in it since.
     Raises `ConfigError` or `UnknownModelError` for an unknown target.
     """
-    unknown = set(only or ()) - set(check_names())
+    if only is not None and (isinstance(only, str) or not isinstance(only, Collection) or not only):
+        raise ConfigError(f"only={only!r} must be a list of names of checks, such as ['causality']")
+    unknown = {*map(str, only or ())} - set(check_names())
     if unknown:
         name = min(unknown)
         raise ConfigError(f"only={name!r} is no check{configs.suggest(name, check_names())}")

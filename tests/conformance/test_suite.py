@@ -150,6 +150,14 @@ def test_check_model_runs_train_mode_with_variants() -> None:
     assert result.saw.startswith("ScalesInAWindow with window=5: train mode without dropout, against eval mode, is off")
 
 
+def test_check_model_refuses_what_names_no_checks() -> None:
+    for only in ([], "causality", True):
+        with pytest.raises(ConfigError, match="must be a list of names of checks, such as"):
+            check_model("bigram", only=only)
+    with pytest.raises(ConfigError, match="is no check"):
+        check_model("bigram", only=[b"causality"])
+
+
 def test_check_model_is_not_thorough_by_default() -> None:
     default, brief, thorough = (
         check_model("bigram", only=["random_shapes"], **options).results[0].saw
