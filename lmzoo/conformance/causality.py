@@ -46,7 +46,7 @@ def lengths(subject: Subject, model: LanguageModel) -> list[int]:
 def causality(subject: Subject) -> str:
     """Checks that logits stay the same when later tokens change or are left out; in eval and train mode, in float64.
 
-    Also with weights 1000 times as large: scores exceed then what a mask of -1e4 can hide.
+    Weights 1000 times as large are tried too: their scores exceed what a mask of -1e4 can hide.
     """
     model = subject.model().double()
     tried = lengths(subject, model)
@@ -77,10 +77,10 @@ def bfloat16_causality(subject: Subject) -> str:
     """Checks that logits do not depend on later tokens under autocast to bfloat16, where training uses other kernels.
 
     The logits before a cut must be bitwise equal, with two exceptions for rounding. An FFT carries rounding errors of
-    later tokens back, so at two of the five cuts a value may be rounded the other way, and at all if float32 shows it,
-    too. And when an expert computes a
-    different number of rows, all of its values may be rounded differently: if a model's logits change with the other
-    rows of the batch, the allowed difference is the size of that change, at the median position.
+    later tokens back, so at two of the five cuts a value may be rounded the other way; at all cuts, if float32 shows
+    such errors too. And when an expert computes a different number of rows, all of its values may be rounded
+    differently: if a model's logits change with the other rows of the batch, the allowed difference is the size of that
+    change, at the median position.
     """
     model = subject.model(dropout=0.1).train()
     seen = set()

@@ -1,4 +1,4 @@
-"""Which checks presume which others: the failure of a check may follow from the failure of one that it presumes.
+"""Names the cause of several failures: that of a check may follow from the failure of one that it presumes.
 
 One fault makes many checks fail. `decoding` fails if a cache drops a token, and so does every other check that decodes
 and compares the result with `forward`. What such a check says about its own subject (rows, saving, bfloat16) would lead

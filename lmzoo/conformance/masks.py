@@ -66,7 +66,7 @@ def require_decoding(subject: Subject) -> None:
     if not _is_usable(expected_BTV):
         return
     state, end = model.init_state(ROWS, T), 0
-    for n in (n for n in (1, T - 1) if n):  # few visible scores in the second chunk: all of them may be low
+    for n in (1, T - 1):  # few visible scores in the second chunk: all of them may be low
         start, end = end, end + n
         found_BTV, state = model.decode_all(idx[:, start:end], state)
         what = f"with matrices {SCALE:g} times as large, a chunk of {n} tokens after {start} earlier ones"
