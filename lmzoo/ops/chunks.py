@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-TILE = 1 << 18  # numbers in a tensor of a tile: less fits better into the cache, but takes more calls
+TILE = 1 << 17  # numbers in a tensor of a tile: less fits better into the cache, but takes more calls
 
 
 def padded(x_BTH: Tensor, C: int) -> Tensor:
