@@ -39,7 +39,8 @@ PRESUMED: Mapping[str, tuple[str, ...]] = {
     "changed_weights": (*_DECODES, "save_and_load"),
     "roles": _RUNS,
     "settings": ("train_mode", "other_models"),
-    **dict.fromkeys(("compiles", "tied_weights", "save_and_load"), _REPEATS),
+    **dict.fromkeys(("compiles", "save_and_load"), _REPEATS),
+    "tied_weights": (*_REPEATS, "initialization"),
     "meta_device": (*_REPEATS, "initialization", "tied_weights"),
 }
 

@@ -177,9 +177,14 @@ def _head_uses_embedding(model: LanguageModel, idx: Tensor) -> bool | None:
     return not torch.equal(model.head(x_BTD), before_BTV)
 
 
-def _require_one_parameter(subject: Subject) -> None:
-    """Raises `Fault` if two parameters have one memory: an optimizer changes it twice, and no copy of the model does.
+REFER = "a layer that uses the parameter of another must refer to it (lmzoo.layers.head.TiedHead)"
 
+
+def _require_one_parameter(subject: Subject) -> None:
+    """Raises `Fault` if two parameters have one memory, or if two modules own one parameter.
+
+    The first are trained twice and copied apart. The second is drawn twice, and is two parameters as soon as
+    `to_empty()` gives each module its own. A module under two names is no fault: it stays one.
     Of a new model, since in a clone each parameter has its own memory.
     """
     model = registry.build_model(subject.cls, subject.config, generator=torch.Generator().manual_seed(0))
@@ -188,9 +193,17 @@ def _require_one_parameter(subject: Subject) -> None:
         twice = [name for name in others if name in parameters]
         if first in parameters and twice:
             raise Fault(
-                f"{first} and {twice[0]} are two parameters in one memory, each with a gradient of its own; tie them "
-                "by assigning the parameter (a.weight = b.weight), not its data"
+                f"{first} and {twice[0]} are two parameters in one memory, each with a gradient of its own; {REFER}"
             )
+    owned: dict[int, str] = {}
+    for where, module in model.named_modules():
+        for name, parameter in module.named_parameters(where, recurse=False):
+            if id(parameter) in owned:
+                raise Fault(
+                    f"{owned[id(parameter)]} and {name} are one parameter that two modules own: it is drawn twice, and "
+                    f"to_empty(), which fills a model from the meta device, unties it; {REFER}"
+                )
+            owned[id(parameter)] = name
 
 
 def _shared(model: nn.Module) -> list[list[str]]:
@@ -236,8 +249,8 @@ def meta_device(subject: Subject) -> str:
     tied = _shared(model)
     if tied and _shared(meta_model) != tied:
         raise Fault(
-            f"to_empty(), which fills a model from the meta device, unties {' and '.join(tied[0])}: a layer that uses "
-            "the parameter of another must refer to it (lmzoo.layers.head.TiedHead), not hold it under a second name"
+            f"to_empty(), which fills a model from the meta device, unties {' and '.join(tied[0])}: {REFER}, not hold "
+            "it under a second name"
         )
     meta_model.init_weights(torch.Generator().manual_seed(0))
     drawn = subject.model(perturbed=False)

@@ -13,6 +13,7 @@ from lmzoo import registry
 from lmzoo.conformance import Fault, check_model, saving, subject
 from lmzoo.conformance.fresh import FreshProcess, answer_all
 from lmzoo.conformance.tiny import Sent
+from lmzoo.layers.linear import Linear
 from lmzoo.layers.norm import RMSNorm
 from lmzoo.state import State
 from tests.conformance.test_suite import Plain
@@ -101,16 +102,28 @@ def test_save_and_load_compares_the_answer_of_a_process_that_was_started_before(
         saving.save_and_load(checked)
 
 
-def test_tied_weights_counts_the_groups_of_shared_parameters() -> None:
-    class OneTable(Recurrent):
+def test_tied_weights_accepts_a_module_under_two_names() -> None:
+    class OneNorm(Recurrent):
         def __init__(self, config: CellConfig) -> None:
             super().__init__(config)
-            self.head.weight = self.tokens.weight
+            self.last_norm = self.norm
 
     (result,) = check_model(Transformer, only=["tied_weights"]).results
     assert result.saw.startswith("no shared parameters, as the config says; also with tie_embeddings=True")
-    (result,) = check_model(OneTable, only=["tied_weights"]).results
+    (result,) = check_model(OneNorm, only=["tied_weights"]).results
     assert result.saw == "1 groups of shared parameters, kept through load and cast"
+
+
+def test_tied_weights_refuses_a_parameter_of_two_modules_in_a_variant() -> None:
+    class OneTable(Transformer):
+        def __init__(self, config: MuseumConfig) -> None:
+            super().__init__(config)
+            if config.tie_embeddings:
+                self.head = Linear(config.d_model, config.vocab_size, bias=False)
+                self.head.weight = self.tokens.weight
+
+    (result,) = check_model(OneTable, only=["tied_weights"]).results
+    assert "with tie_embeddings=True: tokens.weight and head.weight are one parameter that two modules" in result.saw
 
 
 def test_meta_device_compares_layers_with_layers_inside() -> None:
