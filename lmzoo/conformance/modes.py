@@ -10,25 +10,29 @@ from torch import Tensor
 
 from lmzoo import configs
 from lmzoo.conformance.clones import clone
+from lmzoo.conformance.dropout import require_scaled
 from lmzoo.conformance.measure import require_equal, require_same_bits
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel, ModelConfig
 
 PASSES = 4  # in train mode, in which a router's bias moves by little and a running mean by much
+SHORT = 9  # tokens: fewer than a text, so that a mask of one value per feature is told from one of one per token
 SEEDS = 32  # tried until two of them give different logits: a rare event is random, too
 
 
 def train_mode(subject: Subject) -> str:
     """Checks that dropout is off in eval mode, and that train and eval mode differ in nothing else.
 
-    Also checks that a pass in train mode leaves nothing of its batch to later passes, except in what only decides about
-    choices (the bias of a router), and that its random numbers are drawn anew.
+    Also checks that dropout divides what it keeps by 1 - p, that a pass in train mode leaves nothing of its batch to
+    later passes, except in what only decides about choices (the bias of a router), and that its random numbers are
+    drawn anew.
     """
     idx = subject.tokens(2, subject.context)
     plain_BTV = subject.model()(idx).logits
+    dropping = subject.model(dropout=0.5) if subject.is_variant else subject.dropping(0.5)
     require_same_bits(
-        (subject.model(dropout=0.5) if subject.is_variant else subject.dropping(0.5))(idx).logits,
+        dropping(idx).logits,
         plain_BTV,
         "eval mode with a dropout of 0.5",
         "dropout that does not depend on self.training: F.dropout(x, p, self.training), dropout_p of attention",
@@ -52,6 +56,8 @@ def train_mode(subject: Subject) -> str:
         require_equal(
             first, plain_BTV, "train mode without dropout, against eval mode,", "self.training, running statistics"
         )
+        if not subject.is_variant:
+            require_scaled(dropping, idx[:, :SHORT])
     if not torch.equal(used.eval()(idx).logits, plain_BTV):
         _require_no_statistics(subject, idx)
     # The model is in train mode when it is built: going to eval mode and back must not change anything.
