@@ -15,8 +15,10 @@ from lmzoo.conformance.measure import require_equal, require_rows
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.errors import CheckpointError
+from lmzoo.inference.weights import cast_weights
 from lmzoo.model import LanguageModel
 
+FEW, MANY = 5, 40  # tokens before and after a value is added to a state
 EXACT = 1e-6  # the same operations on the same numbers; memory may be aligned differently
 LOOK = "forward() of the layers: it must return a new state and leave the one it was given as it is"
 
@@ -127,7 +129,10 @@ def max_len(subject: Subject) -> str:
 
 
 def state_dtype(subject: Subject) -> str:
-    """Checks that the state has at least the precision of the weights, and that decoding keeps its dtypes."""
+    """Checks that the state has at least the precision of the weights, and that decoding keeps its dtypes.
+
+    Also checks that a sum over all tokens is not kept in 16 bits, in a copy for decoding with weights in bfloat16.
+    """
     model = subject.model()
     before = model.init_state(1, 8)
     _, middle = model.decode(subject.tokens(1, 3), before)
@@ -151,7 +156,44 @@ def state_dtype(subject: Subject) -> str:
                 f"the state of a float64 model holds {tensor.dtype}; look at init_state(): like.new_zeros(...), or "
                 "dtype=wide_dtype(like.dtype), gives the dtype of the model, and its device"
             )
+    _require_wide_sums(subject)
     return f"{len(types[0])} tensors, dtypes constant: {', '.join(sorted({str(t) for t in types[0]})) or 'none'}"
+
+
+@torch.no_grad()
+def _require_wide_sums(subject: Subject) -> None:
+    """Raises `Fault` if a tensor that many tokens are added to, without a decay, has 16 bits in a bfloat16 copy.
+
+    In float64 such a tensor is known by this: a value added to it is still there, unchanged, after many tokens that
+    have changed it. What is replaced, decays, or begins anew after a few tokens is no such sum.
+    """
+    copied = cast_weights(subject.model(), torch.bfloat16)
+    narrow = [
+        place
+        for place, leaf in enumerate(states.leaves_of(copied.init_state(1, 8)))
+        if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype.itemsize < 4
+    ]
+    model = subject.model().double()
+    tokens = subject.tokens(1, FEW + MANY if model.traits.extrapolates else subject.context)
+    _, before = model.decode(tokens[:, :FEW], model.init_state(1, tokens.shape[1])) if narrow else (None, None)
+    for place in narrow:
+        leaves = states.leaves_of(before)
+        start = leaves[place]
+        added = torch.linspace(0.1, 0.2, start.numel(), dtype=start.dtype).view_as(start)
+        leaves[place] = start + added
+        (_, after), (_, moved) = (
+            model.decode(tokens[:, FEW:], state) for state in (before, states.with_leaves(before, leaves))
+        )
+        end, moved_end = (states.leaves_of(state)[place] for state in (after, moved))
+        if end.shape != start.shape:
+            continue
+        kept = (moved_end - end - added).abs() <= 1e-9 * end.abs().clamp(min=1)
+        if (kept & ((end - start).abs() > 1e-3)).any():
+            raise Fault(
+                f"in a copy with weights in bfloat16, the state holds a sum over all tokens in "
+                f"{states.leaves_of(copied.init_state(1, 8))[place].dtype} (a tensor {tuple(start.shape)}), which soon "
+                "is too large to change; look at init_state(): dtype=wide_dtype(like.dtype), of lmzoo.ops.precision"
+            )
 
 
 def state_saved(subject: Subject) -> str:
