@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.conformance import Fault, check_model
-from lmzoo.conformance.long import FLAT, _require_flat
+from lmzoo.conformance.long import EXCUSED, FLAT, _require_flat
 from tests.museum.base import Attention, Transformer
 
 
@@ -41,9 +41,30 @@ def test_random_shapes_draws_more_shapes_in_a_thorough_check() -> None:
 def test_require_flat_compares_late_with_early_positions() -> None:
     expected_BTV = torch.ones(1, 300, 3, dtype=torch.float64)
     late_T = (torch.arange(300) >= 200).double()[:, None]
-    _require_flat(expected_BTV + 0.9 * FLAT * late_T, expected_BTV, "a", "b")
+
+    def require(off: float, unavoidable: float) -> None:
+        actual_BTV = expected_BTV + off * FLAT * late_T
+        _require_flat(actual_BTV, expected_BTV, "a", "b", lambda: expected_BTV + unavoidable * FLAT * late_T)
+
+    require(0.9, 0.0)
     with pytest.raises(Fault, match=r"^a is off by .* at the last positions and by 0 at the first; look at b"):
-        _require_flat(expected_BTV + 1.1 * FLAT * late_T, expected_BTV, "a", "b")
+        require(1.1, 0.0)
+
+
+def test_require_flat_excuses_what_rounded_linear_maps_alone_cause() -> None:
+    expected_BTV = torch.ones(1, 300, 3, dtype=torch.float64)
+
+    def require(off: float, unavoidable: float, late_from: int = 0) -> None:
+        late_T = (torch.arange(300) >= late_from).double()[:, None]
+        rounded_BTV = expected_BTV + unavoidable * late_T
+        _require_flat(expected_BTV + off * late_T, expected_BTV, "a", "b", lambda: rounded_BTV)
+
+    for late_from in (0, 100):
+        require(1.4 * EXCUSED, 1.5, late_from)
+        with pytest.raises(Fault, match=r"^a is off by"):
+            require(1.6 * EXCUSED, 1.5, late_from)
+    with pytest.raises(Fault, match=r"^a is not finite"):
+        require(float("nan"), 1e9)
 
 
 def test_long_decoding_passes_a_sound_model() -> None:
