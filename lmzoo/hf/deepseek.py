@@ -48,16 +48,20 @@ V2: Weights = {
     f"{_OURS}q.weight": Neighbors(f"{_THEIRS}q_b_proj.weight", "rope_dim", "n_heads"),
 }
 V3: Weights = {**V2, f"{_MLP}choice_bias": f"{_THEIR_MLP}gate.e_score_correction_bias"}
-V3_HALVES: Weights = {name: source.part if isinstance(source, Neighbors) else source for name, source in V3.items()}
 
 
-def _weights(neighbors: Weights, halves: Weights) -> Callable[[Config], Weights]:
+def in_halves(weights: Weights) -> Weights:
+    """Returns the names where rotary pairs are halves, as in lmzoo, and not neighbors."""
+    return {name: source.part if isinstance(source, Neighbors) else source for name, source in weights.items()}
+
+
+def names_of(weights: Weights) -> Callable[[Config], Weights]:
     """Returns the names for a config: `q_lora_rank` decides how queries are projected."""
 
     def names(config: Config) -> Weights:
-        found = neighbors if config.value("rope_interleave", default=True) else halves
         low = config.get("q_lora_rank", 1536) is not None
-        return found if low else {**found, f"{_OURS}q.weight": V2_LITE[f"{_OURS}q.weight"]}
+        found = weights if low else {**weights, f"{_OURS}q.weight": V2_LITE[f"{_OURS}q.weight"]}
+        return found if config.get("rope_interleave", True) else in_halves(found)
 
     return names
 
@@ -174,7 +178,7 @@ DEEPSEEK_V2 = Architecture(
     model_type="deepseek_v2",
     classes=("DeepseekV2ForCausalLM",),
     family="deepseek",
-    weights=_weights(V2, V2),
+    weights=names_of(V2),
     keys={
         **_KEYS,
         "moe_intermediate_size": To("d_expert", 1407),
@@ -198,7 +202,7 @@ DEEPSEEK_V3 = Architecture(
     model_type="deepseek_v3",
     classes=("DeepseekV3ForCausalLM",),
     family="deepseek",
-    weights=_weights(V3, V3_HALVES),
+    weights=names_of(V3),
     keys={
         **_KEYS,
         "moe_intermediate_size": To("d_expert", 2048),

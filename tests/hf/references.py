@@ -544,6 +544,7 @@ CASES: dict[str, Case] = {
         MLA,
         {
             "halves": {"rope_interleave": False, "norm_topk_prob": False},
+            "lite, halves": {"rope_interleave": False, "q_lora_rank": None},
             "lite, yarn": {**YARN, "q_lora_rank": None, "n_group": 1, "topk_group": 1, "tie_word_embeddings": True},
         },
     ),
