@@ -8,7 +8,9 @@ their load is balanced by biases instead of a strong auxiliary loss. The default
 In Kimi Linear (arXiv 2510.26692) each fourth block has latent attention without positions, and the others have a delta
 rule with decays (`lmzoo.layers.kda`): `pattern = "kda*3 nope"`. Relatives have V3's experts, and attention with grouped
 queries: dots.llm1 (arXiv 2506.05767), GLM-4.5 (arXiv 2508.06471), MiniMax-M2: `pattern = "grouped"`; K-EXAONE
-(arXiv 2601.01739) has windows in three of four layers and no positions in the others: `"window*3 grouped_nope"`.
+(arXiv 2601.01739) has windows in three of four layers and no positions in the others: `"window*3 grouped_nope"`. So
+have Flint (Recursive 2026) with sinks, Kolibri 1 (Aleph Alpha 2026) with norms after the branches too, and Trinity
+(Arcee 2025) with these and gates.
 Deviations: no prediction of further tokens (V3 trains with one); rotary pairs are halves and not neighbors; the balance
 loss is computed over a batch and not per sequence; the biases are moved by the optimizer (`lmzoo.layers.experts`).
 """
@@ -19,10 +21,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
+from torch import Tensor
+
 from lmzoo.configs import require, require_between, require_divides, require_experts, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
-from lmzoo.layers.context import Rope
+from lmzoo.layers.context import Context, Rope
+from lmzoo.layers.gated_attention import GatedAttention
 from lmzoo.layers.kda import KDA
 from lmzoo.layers.late_norm_attention import LateNormAttention
 from lmzoo.layers.latent_attention import LatentAttention
@@ -31,6 +36,7 @@ from lmzoo.layers.mlp import MLP, swiglu_width
 from lmzoo.layers.norm import RMSNorm, each_head, qk_norm
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
+from lmzoo.layers.scored_attention import ScoredAttention
 from lmzoo.layers.shared_experts import SharedExperts
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
@@ -50,6 +56,8 @@ class DeepSeekConfig(DecoderConfig):
         {"pattern": "kda nope"},
         {"pattern": "grouped rope", "qk_norm": "head", "attention_bias": "qkv", "rotary_fraction": 0.5, "n_shared": 0},
         {"pattern": "window grouped_nope", "window": 5, "qk_norm": "late"},
+        {"pattern": "window grouped", "window": 5, "sinks": True, "by_logit": True, "n_groups": 4, "top_groups": 2},
+        {"pattern": "grouped_nope", "gate": True, "sinks": True, "post_norms": True, "embedding_scale": 4.0},
     )
 
     pattern: str = "rope"  # mixers, repeated: latent ("rope", "nope"), "kda", "grouped", "grouped_nope", "window"
@@ -61,6 +69,8 @@ class DeepSeekConfig(DecoderConfig):
     rotary_fraction: float = 1.0  # share of the features of a head of "grouped" that is rotated: the first ones
     qk_norm: Literal["none", "head", "all", "late"] = "none"  # norms of "grouped": by head, of all, after the rotation
     attention_bias: Literal["none", "qkv", "all"] = "none"  # projections of "grouped" with a bias
+    sinks: bool = False  # a learned score for each head of "grouped" that takes attention away from all keys
+    gate: bool = False  # a gate on the output of "grouped"
     q_rank: int | None = None  # features through which queries are projected; None: they are projected directly
     latent_eps: float = 1e-6  # added to the variance in the norms of projected queries, and of keys and values
     kv_rank: int = 64  # cached features for the keys and values of all heads
@@ -82,8 +92,11 @@ class DeepSeekConfig(DecoderConfig):
     n_groups: int = 1  # groups of experts
     top_groups: int = 1  # groups from which the experts of a token are chosen
     sigmoid: bool = True  # affinities are sigmoids; False: a softmax
+    by_logit: bool = False  # experts are chosen by logits and biases, not by affinities and biases
     normalize: bool = True  # the weights of the chosen experts sum to routed_scale
     routed_scale: float = 1.0  # factor of the chosen experts
+    post_norms: bool = False  # a norm after each branch too
+    embedding_scale: float = 1.0  # factor of the embeddings
     balance_loss: float = 1e-4  # coefficient of the balance loss; 0 turns it off
     balance_bias: bool = True  # balance by a bias added when experts are chosen
 
@@ -117,6 +130,9 @@ class DeepSeekConfig(DecoderConfig):
         )
         if self.q_rank is not None:
             require_positive(self, "q_rank")
+        require_positive(self, "embedding_scale")
+        plain = not ((self.sinks or self.gate) and self.qk_norm == "late")
+        require(plain, f"qk_norm={self.qk_norm!r} must be another with sinks or gate")
         require(self.rope_dim % 2 == 0, f"rope_dim={self.rope_dim} must be even to be rotated")
         require_between(self, "n_dense", 0, float("inf"), below_high=True)
         require_between(self, "n_shared", 0, float("inf"), below_high=True)
@@ -134,7 +150,15 @@ class DeepSeek(Decoder):
         kind = pattern(config.pattern, config.n_layers, MIXERS)[layer]
         mixer = self.make_mixer(config, kind)
         feed_forward = MLP(config.d_model, config.d_ff) if layer < config.n_dense else self.experts(config)
+        if config.post_norms:
+            return Stack(
+                Residual(self.make_norm(config), inner, self.make_norm(config)) for inner in (mixer, feed_forward)
+            )
         return Stack(Residual(self.make_norm(config), inner) for inner in (mixer, feed_forward))
+
+    def embed(self, idx_BT: Tensor, ctx: Context) -> Tensor:
+        config: Any = self.config
+        return config.embedding_scale * self.tokens(idx_BT)
 
     def make_mixer(self, config: Any, kind: str) -> Layer:
         """Returns the mixer of a kind in the pattern."""
@@ -160,8 +184,10 @@ class DeepSeek(Decoder):
         if config.qk_norm == "late":
             late_norm = each_head(partial(RMSNorm, eps=config.norm_eps))
             return LateNormAttention(config.d_model, config.n_heads, late_norm=late_norm, **options)
-        norm = qk_norm(config.qk_norm, config.norm_eps)
-        return Attention(config.d_model, config.n_heads, qk_norm=norm, **options)
+        options["qk_norm"] = qk_norm(config.qk_norm, config.norm_eps)
+        if config.gate:
+            return GatedAttention(config.d_model, config.n_heads, sinks=config.sinks, **options)
+        return ScoredAttention(config.d_model, config.n_heads, sinks=config.sinks, **options)
 
     def make_latent(self, config: Any, kind: str) -> LatentAttention:
         """Returns the latent attention of one block. Without positions, the shared features of keys are not rotated."""
@@ -188,6 +214,7 @@ class DeepSeek(Decoder):
             config.top_k,
             n_shared=config.n_shared,
             sigmoid=config.sigmoid,
+            by_logit=config.by_logit,
             normalize=config.normalize,
             scale=config.routed_scale,
             n_groups=config.n_groups,

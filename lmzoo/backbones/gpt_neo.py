@@ -1,11 +1,12 @@
-"""GPT-Neo (Black et al. 2021, doi 10.5281/zenodo.5297715) and relatives of GPT-2: StarCoder, BioGPT.
+"""GPT-Neo (Black et al. 2021, doi 10.5281/zenodo.5297715) and relatives of GPT-2: StarCoder, BioGPT, GPT-1.
 
 GPT-2's blocks. Distinctive: every second layer sees a window of the last tokens alone; the products of queries and keys
 are not divided by the square root of the head width; the projections to queries, keys and values have no biases.
 StarCoder (Li et al. 2023, arXiv 2305.06161; SantaCoder, arXiv 2301.03988) has `pattern = "full"`, biases everywhere,
 divided products, and one head of keys and values for all queries; BioGPT (Luo et al. 2022, arXiv 2210.10341) multiplies
 the token embeddings by sqrt(d_model), and so does XGLM (Lin et al. 2021, arXiv 2112.10668), whose positions are sines:
-`positions = "sines"`, which works beyond `context_length`. Initial values as in the published configurations
+`positions = "sines"`, which works beyond `context_length`. The first GPT (Radford et al. 2018) has its norms behind the
+sums of residuals, and none before the head: `norm_sums`. Initial values as in the published configurations
 (`initializer_range`): N(0, 0.02²) for all matrices. Deviations: query, key and value share one projection.
 """
 
@@ -44,6 +45,7 @@ class GPTNeoConfig(DecoderConfig):
         {"pattern": "full", "n_kv_heads": 1, "attention_bias": "all", "scaled_scores": True, "embedding_scale": 4.0},
         {"pattern": "window", "window": 5, "activation": "gelu", "tie_embeddings": False},
         {"positions": "sines", "embedding_scale": 4.0},
+        {"norm_sums": True, "pattern": "full"},
     )
 
     positions: Literal["learned", "sines"] = "learned"  # a table of `context_length` rows, or sines and cosines
@@ -56,6 +58,7 @@ class GPTNeoConfig(DecoderConfig):
     d_ff: int | None = None  # width of the feed-forward layers; None: 4 d_model
     activation: Literal["gelu_tanh", "gelu", "relu"] = "gelu_tanh"  # of the feed-forward layers
     embedding_scale: float = 1.0  # factor of the token embeddings
+    norm_sums: bool = False  # norms of the sums of residuals, in place of those before branches and head
     tie_embeddings: bool = True  # the head uses the weights of the token embedding
 
     def __post_init__(self) -> None:
@@ -81,6 +84,8 @@ class GPTNeo(Decoder):
             self.positions: nn.Module = SinePositions(config.d_model, first=2)
         else:
             self.positions = Embedding(config.context_length, config.d_model)
+        if config.norm_sums:
+            self.norm = nn.Identity()  # the last block ends with a norm
 
     def embed(self, idx_BT: Tensor, ctx: Context) -> Tensor:
         config: Any = self.config
@@ -103,6 +108,10 @@ class GPTNeo(Decoder):
             out_bias=True,
         )
         mlp = MLP(config.d_model, config.d_ff, ACTIVATIONS[config.activation], gated=False, bias=True)
+        if config.norm_sums:
+            return Stack(
+                [Residual(None, attention), self.make_norm(config), Residual(None, mlp), self.make_norm(config)]
+            )
         return Stack(Residual(self.make_norm(config), inner) for inner in (attention, mlp))
 
     def make_norm(self, config: Any) -> LayerNorm:

@@ -7,7 +7,8 @@ window the decoding state stops growing. The relatives differ in their attention
 (Qwen3, arXiv 2505.09388; behind the rotation in Hunyuan), layers without positions (SmolLM3; arXiv 2501.18795), slower
 rotations for long texts (Llama 3.1, arXiv 2407.21783), queries that grow with their position (Ministral 3, arXiv
 2601.08584), a gate (arXiv 2505.06708), sinks (gpt-oss, arXiv 2508.10925). Apertus (arXiv 2509.14233) has feed-forward
-layers without a gate, whose activation has learned slopes (`lmzoo.layers.xielu`).
+layers without a gate, whose activation has learned slopes (`lmzoo.layers.xielu`). nanochat (Karpathy 2025) has norms
+without weights, also behind the embedding, squared ReLUs, and a soft cap on the logits.
 The papers do not state the initial values; the published configurations say N(0, 0.02²) for all weights
 (`initializer_range`). Deviations: query, key and value share one projection; so do gate and up.
 """
@@ -18,10 +19,13 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
+from torch import Tensor, nn
+
 from lmzoo.configs import require, require_between, require_heads, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
 from lmzoo.layers.attention import Attention
-from lmzoo.layers.context import Rope
+from lmzoo.layers.capped_head import CappedHead
+from lmzoo.layers.context import Context, Rope
 from lmzoo.layers.gated_attention import GatedAttention
 from lmzoo.layers.growing_attention import GrowingAttention
 from lmzoo.layers.late_norm_attention import LateNormAttention
@@ -50,6 +54,7 @@ class LlamaConfig(DecoderConfig):
         {"mlp": "relu2", "mlp_bias": True, "post_norms": True},
         {"pattern": "nope_window full", "window": 5, "late_qk_norm": True},
         {"mlp": "xielu", "query_growth": 0.5, "rope_scaling": "yarn factor=2 original=4"},
+        {"norm_weight": False, "embedding_norm": True, "late_qk_norm": True, "logit_cap": 3.0, "qk_norm": True},
     )
 
     n_heads: int = 4  # attention heads
@@ -68,6 +73,9 @@ class LlamaConfig(DecoderConfig):
     late_qk_norm: bool = False  # the same, after their rotation
     query_growth: float = 0.0  # how fast queries grow with their position past `original` of rope_scaling
     post_norms: bool = False  # a norm after each branch too
+    norm_weight: bool = True  # norms have weights
+    embedding_norm: bool = False  # the embeddings are normalized
+    logit_cap: float | None = None  # limit of the logits; None: no limit
     gate: bool = False  # a gate on the output of the attention
     sinks: bool = False  # a learned score for each head that takes attention away from all keys
 
@@ -85,6 +93,8 @@ class LlamaConfig(DecoderConfig):
         require(self.window is not None or "nope_window" not in kinds, message)
         plain = not (self.late_qk_norm and (self.gate or self.sinks))
         require(plain, f"late_qk_norm={self.late_qk_norm} must be False with gate or sinks")
+        if self.logit_cap is not None:
+            require_positive(self, "logit_cap")
         require_between(self, "query_growth", 0, float("inf"), below_high=True)
         if self.query_growth:
             plain = not (self.late_qk_norm or self.gate or self.sinks)
@@ -100,6 +110,21 @@ class Llama(Decoder):
     """Blocks of attention with rotary positions and SwiGLU."""
 
     config_class = LlamaConfig
+
+    def __init__(self, config: Any) -> None:
+        super().__init__(config)
+        self.embedding_norm = self.make_norm(config) if config.embedding_norm else None
+
+    def embed(self, idx_BT: Tensor, ctx: Context) -> Tensor:
+        x_BTD = self.tokens(idx_BT)
+        return x_BTD if self.embedding_norm is None else self.embedding_norm(x_BTD)
+
+    def make_norm(self, config: Any) -> RMSNorm:
+        return RMSNorm(config.d_model, config.norm_eps, weight=config.norm_weight)
+
+    def make_head(self, config: Any) -> nn.Module:
+        head = super().make_head(config)
+        return head if config.logit_cap is None else CappedHead(head, config.logit_cap)
 
     def block(self, config: Any, layer: int) -> Stack:
         kind = pattern(config.pattern, config.n_layers, KINDS)[layer]
@@ -123,13 +148,13 @@ class Llama(Decoder):
             options["rope"] = Rope(config.rope_theta, config.rotary_fraction, scaling)
         if kind in WINDOWS:
             options["window"] = config.window
+        head_norm = each_head(partial(RMSNorm, eps=config.norm_eps, weight=config.norm_weight))
         if config.qk_norm:
-            options["qk_norm"] = each_head(partial(RMSNorm, eps=config.norm_eps))
+            options["qk_norm"] = head_norm
         if config.attention_bias != "none":
             options |= {"bias": True, "out_bias": config.attention_bias == "all"}
         if config.late_qk_norm:
-            late_norm = each_head(partial(RMSNorm, eps=config.norm_eps))
-            return LateNormAttention(config.d_model, config.n_heads, late_norm=late_norm, **options)
+            return LateNormAttention(config.d_model, config.n_heads, late_norm=head_norm, **options)
         if config.query_growth:
             growing = {"growth": config.query_growth, "length": scaling.original}
             return GrowingAttention(config.d_model, config.n_heads, **growing, **options)

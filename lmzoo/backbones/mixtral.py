@@ -5,8 +5,9 @@ Distinctive: a router sends each token to two of eight SwiGLU layers, so a token
 later tokens. Training adds Switch's balance loss, computed for each layer (the published code computes it over all
 layers together); `balance_loss=0.0` with `balance_bias` uses the bias of DeepSeek-V3 instead. Relatives have many small
 experts: Qwen3-MoE (arXiv 2505.09388) and OLMoE (arXiv 2409.02060) with norms of queries and keys, FlexOlmo (arXiv
-2507.07024) with norms after the branches, Qwen2-MoE (arXiv 2407.10671) with a gated expert for all tokens, and gpt-oss
-(arXiv 2508.10925) with biases, limits inside its experts, sinks, and a window in every second layer.
+2507.07024) with norms after the branches, Qwen2-MoE (arXiv 2407.10671) with a gated expert for all tokens, gpt-oss
+(arXiv 2508.10925) with biases, limits inside its experts, sinks, and a window in every second layer, and Mellum 2
+(JetBrains 2026) with windows whose rotary wavelengths have a base of their own.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ from lmzoo.layers.scored_attention import ScoredAttention
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
 
-KINDS = ("rope", "full")
+KINDS = ("rope", "full", "local")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +39,7 @@ class MixtralConfig(DecoderConfig):
 
     scaled: ClassVar[dict[str, int]] = {"d_model": 8, "d_ff": 8}
     checked: ClassVar[tuple[dict[str, Any], ...]] = (
-        {"qk_norm": "head", "normalize": False, "rope_scaling": "yarn factor=2 original=8"},
+        {"qk_norm": "head", "normalize": False, "rope_scaling": "yarn factor=2 original=8", "pattern": "local rope"},
         {"qk_norm": "all", "d_shared": 24, "attention_bias": "qkv", "post_norm": True},
         {"pattern": "rope full", "window": 5, "sinks": True, "attention_bias": "all", "clamp": 0.5},
     )
@@ -56,10 +57,11 @@ class MixtralConfig(DecoderConfig):
     normalize: bool = True  # the weights of the chosen experts sum to 1
     clamp: float | None = None  # limit of the inner features of gpt-oss's experts, which have biases; None: SwiGLU
     d_shared: int | None = None  # width of an expert that reads every token and has a gate; None: there is none
-    window: int | None = None  # tokens that each layer "rope" sees, the present one included; None: all
-    pattern: str = "rope"  # layers from bottom to top, repeated: "rope full"; "full": no window
-    rope_theta: float = 1e6  # base of the rotary wavelengths
-    rope_scaling: str = "none"  # for longer texts: "yarn factor=32 original=4096" (lmzoo.layers.rope_scaling)
+    window: int | None = None  # tokens that layers "rope" and "local" see, the present one included; None: all
+    pattern: str = "rope"  # layers from bottom to top, repeated: "rope full"; "full": no window; "local": another base
+    rope_theta: float = 1e6  # base of the rotary wavelengths, but in layers "local"
+    rope_scaling: str = "none"  # the same, for longer texts: "yarn factor=32 original=4096" (lmzoo.layers.rope_scaling)
+    local_rope_theta: float = 10000.0  # base of the rotary wavelengths in layers "local"
     balance_loss: float = 0.02  # coefficient of the balance loss; 0 turns it off
     balance_bias: bool = False  # balance by a bias added when experts are chosen
 
@@ -68,7 +70,7 @@ class MixtralConfig(DecoderConfig):
         set_default(self, "d_ff", swiglu_width(self.d_model))
         set_default(self, "n_kv_heads", self.n_heads)
         require_heads(self)
-        require_positive(self, "d_ff", "n_experts", "top_k", "rope_theta")
+        require_positive(self, "d_ff", "n_experts", "top_k", "rope_theta", "local_rope_theta")
         require_experts(self)
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)
         for limit in ("window", "clamp", "d_shared"):
@@ -96,11 +98,12 @@ class Mixtral(Decoder):
 
     def make_attention(self, config: Any, kind: str) -> Attention:
         """Returns attention of a kind in the pattern."""
+        rope = Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling))
         options: dict[str, Any] = {
             "n_kv_heads": config.n_kv_heads,
             "head_dim": config.head_dim,
-            "window": config.window if kind == "rope" else None,
-            "rope": Rope(config.rope_theta, scaling=parse_rope_scaling(config.rope_scaling)),
+            "window": None if kind == "full" else config.window,
+            "rope": Rope(config.local_rope_theta) if kind == "local" else rope,
             "qk_norm": qk_norm(config.qk_norm, config.norm_eps),
             "bias": config.attention_bias != "none",
             "out_bias": config.attention_bias == "all",

@@ -15,7 +15,7 @@ from lmzoo.hf.ernie4_5_moe import ERNIE4_5_MOE
 from lmzoo.hf.falcon_h1 import FALCON_H1
 from lmzoo.hf.gemma3 import GEMMA, GEMMA2, GEMMA3_TEXT, VAULTGEMMA
 from lmzoo.hf.gpt2 import GPT2, OPT
-from lmzoo.hf.gpt_neo import BIOGPT, GPT_BIGCODE, GPT_NEO, XGLM
+from lmzoo.hf.gpt_neo import BIOGPT, GPT_BIGCODE, GPT_NEO, OPENAI_GPT, XGLM
 from lmzoo.hf.gpt_neox import GPT_NEOX, STARCODER2
 from lmzoo.hf.gpt_oss import GPT_OSS
 from lmzoo.hf.gptj import COHERE, COHERE2, GPTJ, PHI, STABLELM
@@ -33,14 +33,18 @@ from lmzoo.hf.llama import LLAMA, MISTRAL, PHI3, QWEN2, QWEN3, SMOLLM3
 from lmzoo.hf.llama_relatives import APERTUS, ARCEE, CWM, INTERNLM3, IQUESTCODER, MINISTRAL, MINISTRAL3, SEED_OSS
 from lmzoo.hf.mamba import FALCON_MAMBA, MAMBA
 from lmzoo.hf.mamba2 import MAMBA2
+from lmzoo.hf.mellum import MELLUM
+from lmzoo.hf.minicpm3 import MINICPM3
 from lmzoo.hf.minimax import MINIMAX
 from lmzoo.hf.mixtral import FLEX_OLMO, MIXTRAL, OLMOE, QWEN3_MOE
+from lmzoo.hf.nanochat import NANOCHAT
 from lmzoo.hf.neighbors import ERNIE4_5, GLM, GLM4, HELIUM
 from lmzoo.hf.nemotron_h import NEMOTRON_H
 from lmzoo.hf.olmo2 import EXAONE4, OLMO2, OLMO3
 from lmzoo.hf.olmo_hybrid import OLMO_HYBRID
 from lmzoo.hf.qwen2_moe import QWEN2_MOE
 from lmzoo.hf.qwen3_next import QWEN3_5_MOE_TEXT, QWEN3_5_TEXT, QWEN3_NEXT
+from lmzoo.hf.windowed_experts import AFMOE, FLINT, KOLIBRI1
 from lmzoo.hf.xlstm import XLSTM
 from lmzoo.hf.zamba2 import ZAMBA2
 from lmzoo.suggestions import suggest
@@ -48,16 +52,17 @@ from lmzoo.suggestions import suggest
 ARCHITECTURES: Mapping[str, Architecture] = {
     architecture.model_type: architecture
     for architecture in (
-        *(GPT2, OPT, BLOOM, MPT, GPT_NEO, GPT_BIGCODE, BIOGPT, XGLM, GPT_NEOX, STARCODER2),
+        *(GPT2, OPT, BLOOM, MPT, GPT_NEO, GPT_BIGCODE, BIOGPT, XGLM, OPENAI_GPT, GPT_NEOX, STARCODER2),
         *(GPTJ, CODEGEN, PHI, COHERE, COHERE2, STABLELM, FALCON, OLMO, JAIS2, NEMOTRON, PERSIMMON),
         *(LLAMA, MISTRAL, QWEN2, QWEN3, SMOLLM3, PHI3, MINISTRAL, MINISTRAL3, SEED_OSS, APERTUS),
-        *(ARCEE, CWM, INTERNLM3, IQUESTCODER, HELIUM, GLM, GLM4, ERNIE4_5, HUNYUAN_V1_DENSE),
+        *(ARCEE, CWM, INTERNLM3, IQUESTCODER, HELIUM, GLM, GLM4, ERNIE4_5, HUNYUAN_V1_DENSE, NANOCHAT),
         *(OLMO2, OLMO3, EXAONE4, OLMO_HYBRID),
-        *(GRANITE, GRANITEMOE, GRANITEMOESHARED, GRANITEMOEHYBRID, HYPERCLOVAX),
+        *(GRANITE, GRANITEMOE, GRANITEMOESHARED, GRANITEMOEHYBRID, HYPERCLOVAX, MINICPM3),
         *(GEMMA, GEMMA2, VAULTGEMMA, GEMMA3_TEXT, DIFFLLAMA),
-        *(MIXTRAL, QWEN2_MOE, QWEN3_MOE, OLMOE, FLEX_OLMO, GPT_OSS),
+        *(MIXTRAL, QWEN2_MOE, QWEN3_MOE, OLMOE, FLEX_OLMO, MELLUM, GPT_OSS),
         *(DEEPSEEK_V2, DEEPSEEK_V3, GLM4_MOE_LITE, YOUTU, KIMI_LINEAR),
         *(GLM4_MOE, DOTS1, SOLAR_OPEN, MINIMAX_M2, ERNIE4_5_MOE, HY_V3, HUNYUAN_V1_MOE, EXAONE_MOE),
+        *(FLINT, KOLIBRI1, AFMOE),
         *(MAMBA, FALCON_MAMBA, MAMBA2, RECURRENT_GEMMA, XLSTM),
         *(QWEN3_NEXT, QWEN3_5_TEXT, QWEN3_5_MOE_TEXT),
         *(LFM2, LFM2_MOE, MINIMAX, BAMBA, JAMBA, FALCON_H1, NEMOTRON_H, ZAMBA2),

@@ -1,15 +1,15 @@
-"""GPT-Neo, GPT-BigCode (StarCoder, SantaCoder), BioGPT and XGLM in transformers."""
+"""GPT-Neo, GPT-BigCode (StarCoder, SantaCoder), BioGPT, XGLM and the first GPT in transformers."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Settings, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Settings, To, Together, Unread, Unused, refused
 from lmzoo.hf.gpt2 import ACTIVATIONS, GPT2
 from lmzoo.hf.gptj import both
 from lmzoo.hf.keys import EVERY, SIZES
-from lmzoo.hf.layouts import PerHead, Rows, Skipped, Source
+from lmzoo.hf.layouts import PerHead, Rows, Skipped, Source, Transposed
 from lmzoo.hf.weights import Head, Weights
 
 _LAYER = "transformer.h.{i}."
@@ -209,4 +209,42 @@ XGLM = Architecture(
     aliases={"hidden_size": "d_model", "num_attention_heads": "attention_heads", "num_hidden_layers": "num_layers"},
     fixed={**_FAIRSEQ, "positions": "sines"},
     buffers=("model.embed_positions.weights",),
+)
+
+
+def _conv1d(ours: str, theirs: str) -> dict[str, Source]:
+    """Returns the names of a projection whose weight is stored as (in, out)."""
+    return {f"{ours}.weight": Transposed(f"{theirs}.weight"), f"{ours}.bias": f"{theirs}.bias"}
+
+
+_ONLY_GPT2 = (
+    *("n_inner", "activation_function", "scale_attn_weights", "scale_attn_by_inverse_layer_idx"),
+    "reorder_and_upcast_attn",
+)
+OPENAI_GPT = Architecture(
+    model_type="openai-gpt",
+    classes=("OpenAIGPTLMHeadModel",),
+    family="gpt_neo",
+    weights={
+        "tokens.weight": "transformer.tokens_embed.weight",
+        "positions.weight": "transformer.positions_embed.weight",
+        **_conv1d("blocks.{i}.0.inner.qkv", f"{_LAYER}attn.c_attn"),
+        **_conv1d("blocks.{i}.0.inner.out", f"{_LAYER}attn.c_proj"),
+        **both("blocks.{i}.1", f"{_LAYER}ln_1"),
+        **_conv1d("blocks.{i}.2.inner.up", f"{_LAYER}mlp.c_fc"),
+        **_conv1d("blocks.{i}.2.inner.down", f"{_LAYER}mlp.c_proj"),
+        **both("blocks.{i}.3", f"{_LAYER}ln_2"),
+        "head.weight": Head("lm_head.weight", tokens="transformer.tokens_embed.weight"),
+    },
+    keys={
+        **{key: meaning for key, meaning in GPT2.keys.items() if key not in _ONLY_GPT2},
+        "n_positions": To("context_length", 512),
+        "afn": To("activation", "gelu", {"gelu": "gelu_tanh", "relu": "relu"}),
+        "n_special": Unread(0),
+        "predict_special_tokens": Unused(),
+    },
+    aliases=GPT2.aliases,
+    prefix=GPT2.prefix,
+    fixed={"pattern": "full", "attention_bias": "all", "scaled_scores": True, "norm_sums": True, "d_ff": None},
+    buffers=GPT2.buffers,
 )

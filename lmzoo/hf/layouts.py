@@ -164,6 +164,24 @@ class Neighbors(Layout):
 
 
 @dataclass(frozen=True)
+class Exchanged(Layout):
+    """Rows by head that are rotated the other way round; lmzoo's rotation of exchanged halves gives the same scores."""
+
+    part: Source
+    heads: int | str
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        return self._exchanged(read(self.part, **index), read)
+
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
+        write(self.part, self._exchanged(tensor, write), **index)
+
+    def _exchanged(self, tensor: Tensor, sizes: Reader | Writer) -> Tensor:
+        by_half = tensor.unflatten(0, (sizes.size(self.heads), 2, -1))
+        return concatenated([by_half[:, 1:], by_half[:, :1]], dim=1).flatten(0, 2)
+
+
+@dataclass(frozen=True)
 class Interleaved(Layout):
     """Gate and up projection of all experts, (E, 2 F, ...), of which rows alternate; in lmzoo all rows of the gate come
     first.

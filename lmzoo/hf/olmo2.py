@@ -20,7 +20,7 @@ from lmzoo.hf.architecture import (
 from lmzoo.hf.keys import ATTENTION, SWIGLU, plain_heads
 from lmzoo.hf.llama import INV_FREQ
 from lmzoo.hf.llama import WEIGHTS as LLAMA
-from lmzoo.hf.rotary import ROPE, rope, ropes_by_kind, scaling_keys
+from lmzoo.hf.rotary import ROPE, rope, ropes_by_kind, ropes_by_kind_keys
 from lmzoo.hf.weights import Weights
 
 _OTHERS = ("before.weight", "q_norm.weight", "k_norm.weight")
@@ -74,10 +74,8 @@ _OLMO3 = {"sliding_attention": "local", "full_attention": "rope"}
 
 
 def _olmo3_keys(ours: Settings) -> dict[str, Any]:
-    local = {"rope_type": "default", "rope_theta": ours["rope_theta"]}
-    ropes = {"full_attention": {**local, **scaling_keys(ours["rope_scaling"]).get("rope_scaling", {})}}
-    found = {"rope_parameters": {**ropes, "sliding_attention": local}, "sliding_window": ours["window"]}
-    return {**found, **layer_words("layer_types", ours["pattern"], _OLMO3)}
+    found = ropes_by_kind_keys({**ours, "local_rope_theta": ours["rope_theta"]})
+    return {**found, "sliding_window": ours["window"], **layer_words("layer_types", ours["pattern"], _OLMO3)}
 
 
 OLMO3 = Architecture(

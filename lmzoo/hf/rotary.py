@@ -95,6 +95,14 @@ def ropes_by_kind(config: Config, theta: float, local_theta: float) -> dict[str,
     }
 
 
+def ropes_by_kind_keys(ours: Settings) -> dict[str, Any]:
+    """Returns the key for rotary positions of layers with and without a window: `ropes_by_kind` read backwards."""
+    found = {"rope_type": "default", "rope_theta": ours["rope_theta"]}
+    everywhere = {**found, **scaling_keys(ours["rope_scaling"]).get("rope_scaling", {})}
+    local = {**found, "rope_theta": ours["local_rope_theta"]}
+    return {"rope_parameters": {"full_attention": everywhere, "sliding_attention": local}}
+
+
 def scaling(config: Config, parameters: Config) -> str:
     """Returns the rule for longer texts as lmzoo writes it (`lmzoo.layers.rope_scaling`)."""
     kind = parameters.value("rope_type", parameters.value("type", "default"))

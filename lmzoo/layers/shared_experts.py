@@ -29,6 +29,8 @@ class SharedExperts(Experts):
     machines. The score of a group is its largest affinity with a softmax, and the sum of its `top_k / top_groups`
     largest with a sigmoid; with `balance_bias`, of the affinities plus the biases.
 
+    With `by_logit`, biases are added to the logits instead of the affinities when experts are chosen (Kolibri 1).
+
     `balance_loss` is the coefficient of `E / K sum_e load_e p_e`, where p_e is the mean share of expert e in the
     affinities of a token.
     """
@@ -44,6 +46,7 @@ class SharedExperts(Experts):
         gated: bool = True,
         n_shared: int = 1,
         sigmoid: bool = True,
+        by_logit: bool = False,
         normalize: bool = True,
         share_eps: float = 1e-20,
         scale: float = 1.0,
@@ -55,6 +58,7 @@ class SharedExperts(Experts):
         balance = {"balance_loss": balance_loss / top_k, "balance_bias": balance_bias}
         super().__init__(d_model, d_ff, n_experts, top_k, activation, gated=gated, normalize=normalize, **balance)
         self.sigmoid, self.scale, self.share_eps = sigmoid, scale, share_eps
+        self.by_logit = by_logit
         self.n_groups, self.top_groups = n_groups, top_groups
         self.shared = MLP(d_model, n_shared * d_ff, activation, gated=gated) if n_shared else None
 
@@ -67,7 +71,9 @@ class SharedExperts(Experts):
         """Returns the shares of the experts, which are balanced, and the chosen experts and their weights."""
         logits_NE = wide(self.router(x_ND))
         affinity_NE = logits_NE.sigmoid() if self.sigmoid else logits_NE.softmax(dim=-1)
-        scores_NE = affinity_NE if self.choice_bias is None else affinity_NE + self.choice_bias
+        scores_NE = logits_NE if self.by_logit else affinity_NE
+        if self.choice_bias is not None:
+            scores_NE = scores_NE + self.choice_bias
         _, chosen_NK = stable_topk(self.in_best_groups(scores_NE.detach()), self.top_k)
         weights_NK = affinity_NE.gather(-1, chosen_NK)
         if self.normalize:

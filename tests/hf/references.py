@@ -75,6 +75,13 @@ GEMMA: dict[str, Any] = {
     "query_pre_attn_scalar": 20,
     "sliding_window": 5,
 }
+WINDOWED_MOE: dict[str, Any] = {
+    **MOE,
+    "moe_intermediate_size": 12,
+    "head_dim": 12,
+    "sliding_window": 5,
+    "layer_types": ["full_attention", "sliding_attention", "full_attention"],
+}
 GRANITE: dict[str, Any] = {
     **LLAMA,
     "embedding_multiplier": 3.0,
@@ -103,6 +110,7 @@ MOE_OF_MLA = (
     *("moe_intermediate_size", "n_routed_experts", "n_shared_experts", "num_experts_per_tok"),
     *("first_k_dense_replace", "n_group", "topk_group"),
 )
+LATENT: dict[str, Any] = {key: value for key, value in MLA.items() if key not in MOE_OF_MLA}
 V3_MOE: dict[str, Any] = {**LLAMA, **{key: value for key, value in MLA.items() if key in MOE_OF_MLA}}
 MAMBA: dict[str, Any] = {
     "vocab_size": V,
@@ -208,6 +216,10 @@ CASES: dict[str, Case] = {
             "pad_token_id": None,
         },
         {"plain embeddings": {"scale_embedding": False, "tie_word_embeddings": False, "activation_function": "relu"}},
+    ),
+    "openai-gpt": Case(
+        {"vocab_size": V, "n_positions": 32, "n_embd": 24, "n_layer": 3, "n_head": 2, "layer_norm_epsilon": 0.02},
+        {"untied": {"tie_word_embeddings": False, "afn": "relu", "n_head": 3}},
     ),
     "llama": Case(
         LLAMA,
@@ -389,6 +401,13 @@ CASES: dict[str, Case] = {
         {**GRANITE, "logits_scaling": 0.6, "use_post_norm": True},
         {"defaults": {"attention_multiplier": None, "use_post_norm": False, "tie_word_embeddings": True, **YARN}},
     ),
+    "minicpm3": Case(
+        {**LATENT, "scale_emb": 3.0, "scale_depth": 1.1, "dim_model_base": 20},
+        {
+            "direct, yarn": {**YARN, "q_lora_rank": None, "tie_word_embeddings": True, "v_head_dim": None},
+            "no factors": {"scale_depth": None, "dim_model_base": None, **rope("linear", factor=3.0)},
+        },
+    ),
     "ministral": Case(
         {**LLAMA, "sliding_window": 5, "head_dim": 8},
         {"kinds": {"layer_types": ["full_attention", "sliding_attention", "full_attention"], "head_dim": 12}},
@@ -444,6 +463,18 @@ CASES: dict[str, Case] = {
         {
             "alpha": rope("dynamic", factor=1.0, alpha=50.0),
             "biases, yarn": {**YARN, "attention_bias": True, "tie_word_embeddings": True},
+        },
+    ),
+    "nanochat": Case(
+        {**LLAMA, "final_logit_softcapping": 2.0},
+        {
+            "no cap, biases": {
+                **YARN,
+                "final_logit_softcapping": None,
+                "attention_bias": True,
+                "tie_word_embeddings": True,
+                "head_dim": 12,
+            }
         },
     ),
     "smollm3": Case(
@@ -529,6 +560,29 @@ CASES: dict[str, Case] = {
         {
             "normalized": {"norm_topk_prob": True, "use_sliding_window": True, "sliding_window": 5},
             "dynamic, biases": {**rope("dynamic", factor=3.0), "attention_bias": True},
+        },
+    ),
+    "mellum": Case(
+        {
+            **{key: value for key, value in MOE.items() if key != "rope_parameters"},
+            "moe_intermediate_size": 20,
+            "head_dim": 12,
+            "sliding_window": 5,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "yarn", "rope_theta": 400.0, "factor": 4.0}
+                | {"original_max_position_embeddings": 8},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 50.0},
+            },
+        },
+        {
+            "no windows": {
+                "layer_types": None,
+                "rope_parameters": None,
+                "norm_topk_prob": False,
+                "attention_bias": True,
+                "tie_word_embeddings": True,
+            }
         },
     ),
     "flex_olmo": Case(MOE, {"normalized": {**YARN, "norm_topk_prob": True, "attention_bias": True}}),
@@ -624,8 +678,33 @@ CASES: dict[str, Case] = {
             },
         },
     ),
+    "flint": Case(
+        {**WINDOWED_MOE, "mlp_only_layers": [0], "shared_expert_intermediate_size": 24},
+        {
+            "biases, yarn": {
+                **YARN,
+                "attention_bias": True,
+                "mlp_only_layers": [],
+                "norm_topk_prob": False,
+                "tie_word_embeddings": True,
+                "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            }
+        },
+    ),
+    "kolibri1": Case(
+        {
+            **{key: value for key, value in WINDOWED_MOE.items() if key != "intermediate_size"},
+            "shared_expert_intermediate_size": 12,
+        },
+        {"yarn": {**YARN, "norm_topk_prob": True, "tie_word_embeddings": True, "layer_types": 3 * ["full_attention"]}},
+    ),
+    "afmoe": Case(
+        {**WINDOWED_MOE, "route_scale": 1.7, "mup_enabled": True, "layer_types": None, "num_shared_experts": 2}
+        | {"global_attn_every_n_layers": 2},
+        {"yarn": {**YARN, "mup_enabled": False, "num_dense_layers": 2, "tie_word_embeddings": True}},
+    ),
     "youtu": Case(
-        {key: value for key, value in MLA.items() if key not in MOE_OF_MLA},
+        LATENT,
         {"lite, tied": {"q_lora_rank": None, "tie_word_embeddings": True}},
     ),
     "mistral": Case({**LLAMA, "sliding_window": 5}, {"no window": {"sliding_window": None, "head_dim": 12}}),

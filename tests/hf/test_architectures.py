@@ -24,7 +24,7 @@ def test_architectures_are_families_of_lmzoo() -> None:
 def test_architectures_are_listed_in_the_documentation() -> None:
     text = (Path(__file__).parents[2] / "docs" / "hugging-face.md").read_text(encoding="utf-8")
     rows = re.findall(r"^\| (`.*) \| `(\w+)` \|$", text, re.MULTILINE)
-    listed = {model_type: family for types, family in rows for model_type in re.findall(r"`(\w+)`", types)}
+    listed = {model_type: family for types, family in rows for model_type in re.findall(r"`([\w-]+)`", types)}
     assert listed == {model_type: architecture.family for model_type, architecture in ARCHITECTURES.items()}
 
 

@@ -93,6 +93,11 @@ CREATED: list[tuple[str, dict[str, Any], str]] = [
         {"pattern": "full", "attention_bias": "all", "scaled_scores": True, "embedding_scale": 32**0.5},
         "biogpt",
     ),
+    (
+        "llama",
+        {"mlp": "relu2", "norm_weight": False, "embedding_norm": True, "late_qk_norm": True, "logit_cap": 3.0},
+        "nanochat",
+    ),
     ("llama", {"rotary_fraction": 0.5, "attention_bias": "qkv"}, "glm"),
     ("llama", {"rotary_fraction": 0.5, "post_norms": True}, "glm4"),
     ("llama", {"pattern": "rope nope"}, "smollm3"),
@@ -105,6 +110,7 @@ CREATED: list[tuple[str, dict[str, Any], str]] = [
     ("alibi", {"bias": False, "activation": "gelu"}, "mpt"),
     ("gpt_neox", {"rotary_fraction": 0.75, "activation": "gelu_tanh", "rope_theta": 100.0}, "gpt_neox"),
     ("gpt_neox", {"parallel_residual": False, "rotary_fraction": 1.0, "n_kv_heads": 1, "window": 5}, "starcoder2"),
+    ("gpt_neo", {"pattern": "full", "attention_bias": "all", "scaled_scores": True, "norm_sums": True}, "openai-gpt"),
     ("gptj", {"rotary_dim": 6, "d_ff": 40}, "gptj"),
     ("gptj", {"attention_bias": "all", "rotary_dim": 6}, "phi"),
     (
@@ -208,10 +214,16 @@ CREATED: list[tuple[str, dict[str, Any], str]] = [
         "jamba",
     ),
     ("mixtral", {"sinks": True, "clamp": 2.0, "n_experts": 4, "pattern": "rope full", "window": 5}, "gpt_oss"),
+    ("mixtral", {"qk_norm": "head", "n_experts": 4, "pattern": "local full", "window": 5}, "mellum"),
     ("mixtral", {"attention_bias": "qkv", "d_shared": 12, "normalize": False, "n_experts": 4}, "qwen2_moe"),
     ("granite", {"n_experts": 4, "top_k": 3}, "granitemoe"),
     ("granite", {"n_experts": 4, "d_shared": 12, "d_ff": 20}, "granitemoeshared"),
     ("granite", {"pattern": "mamba2 nope", "n_experts": 4, "d_shared": 12, "ssm_groups": 2}, "granitemoehybrid"),
+    (
+        "granite",
+        {"pattern": "latent", "attention_scale": 0.2, "q_rank": 12, "logit_divisor": 2.0, "nope_dim": 9, "v_dim": 7},
+        "minicpm3",
+    ),
     ("granite", {"post_norms": True, "attention_scale": 0.3, "logit_divisor": 3.0}, "hyperclovax"),
     ("olmo2", {"pattern": "local rope", "window": 5, "rope_scaling": "linear factor=3"}, "olmo3"),
     ("olmo2", {"pattern": "window nope", "window": 5, "qk_norm": "head"}, "exaone4"),
@@ -245,6 +257,35 @@ CREATED: list[tuple[str, dict[str, Any], str]] = [
         "hunyuan_v1_moe",
     ),
     ("deepseek", {"pattern": "window grouped_nope", "window": 5, "qk_norm": "head", "top_k": 3}, "exaone_moe"),
+    (
+        "deepseek",
+        {"pattern": "window grouped_nope", "window": 5, "qk_norm": "head", "sinks": True, "balance_bias": False},
+        "flint",
+    ),
+    (
+        "deepseek",
+        {
+            "pattern": "window grouped_nope",
+            "window": 5,
+            "qk_norm": "head",
+            "post_norms": True,
+            "by_logit": True,
+            "n_dense": 0,
+        },
+        "kolibri1",
+    ),
+    (
+        "deepseek",
+        {
+            "pattern": "window grouped_nope",
+            "window": 5,
+            "qk_norm": "head",
+            "post_norms": True,
+            "gate": True,
+            "embedding_scale": 32**0.5,
+        },
+        "afmoe",
+    ),
     ("deepseek", {"pattern": "grouped", "qk_norm": "all", "n_dense": 0, "n_shared": 0, "head_dim": 12}, "minimax_m2"),
 ]
 

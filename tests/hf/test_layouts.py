@@ -9,6 +9,7 @@ from torch import Tensor
 from lmzoo.errors import CheckpointError
 from lmzoo.hf.layouts import (
     Either,
+    Exchanged,
     InLayer,
     Interleaved,
     Layout,
@@ -103,6 +104,13 @@ def test_neighbors_become_halves_in_the_last_rows_of_each_head() -> None:
     assert ours.flatten().tolist() == [0, 2, 1, 3, 4, 5, 6, 7, 9, 8, 10, 11, 12, 13]
 
 
+def test_exchanged_halves_of_each_head_are_their_own_inverse() -> None:
+    weights: Weights = {"w": Exchanged("a", "n_heads")}
+    ours = convert({"a": numbered(8, 1)}, weights, CONFIG)
+    assert ours["w"].flatten().tolist() == [2, 3, 0, 1, 6, 7, 4, 5]
+    assert torch.equal(unconvert(ours, weights, CONFIG)["a"], numbered(8, 1))
+
+
 def test_either_is_the_first_source_that_is_complete() -> None:
     weights: Weights = {"blocks.{i}.up": Either((Rows(("h.{i}.gate", "h.{i}.up")), "h.{i}.both"))}
     source = {"h.0.gate": numbered(2), "h.0.up": numbered(2, start=2), "h.1.both": numbered(3)}
@@ -134,6 +142,7 @@ def test_squeezed_drops_an_axis_of_length_1() -> None:
         (Stacked("a{e}", "n_experts"), {"a0": numbered(2), "a1": numbered(2), "a2": numbered(3)}),
         (PerHead("a"), {"a": numbered(8, 2)}),
         (Neighbors("a", "n_heads", 2), {"a": numbered(7, 2)}),
+        (Exchanged("a", 2), {"a": numbered(6, 2)}),
         (Squeezed("a", axis=1), {"a": numbered(4)}),
     ],
 )

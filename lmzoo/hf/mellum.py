@@ -1,0 +1,64 @@
+"""Mellum 2 in transformers: Qwen3-MoE with windows, whose rotary wavelengths have a base of their own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.llama import BIASES
+from lmzoo.hf.mixtral import EACH, KEYS
+from lmzoo.hf.rotary import ropes_by_kind, ropes_by_kind_keys
+
+_KINDS = {"sliding_attention": "local", "full_attention": "full"}
+
+
+def _layers(config: Config) -> dict[str, Any]:
+    """Returns the layers and their window: by default none has one."""
+    words = ["full"] * config.layers()
+    if config.get("layer_types") is not None:
+        words = config.words("layer_types", _KINDS)
+    window = config.get("sliding_window", 1024)
+    if "local" in words and window is None:
+        raise refused("sliding_window", None, "must be given for the layers of layer_types with sliding_attention")
+    return {"pattern": " ".join(words), "window": window}
+
+
+def _layers_keys(ours: Settings) -> dict[str, Any]:
+    return {"sliding_window": ours["window"], **layer_words("layer_types", ours["pattern"], _KINDS)}
+
+
+def _sparse(config: Config) -> dict[str, Any]:
+    """Refuses layers without experts."""
+    if config.get("mlp_layer_types") is not None and "dense" in config.words(
+        "mlp_layer_types", {"dense": "dense", "sparse": "sparse"}
+    ):
+        raise refused("mlp_layer_types", config["mlp_layer_types"], "must be sparse in all layers")
+    return {}
+
+
+MELLUM = Architecture(
+    model_type="mellum",
+    classes=("MellumForCausalLM",),
+    family="mixtral",
+    weights=EACH,
+    keys={
+        **KEYS,
+        "num_key_value_heads": To("n_kv_heads", 4),
+        "head_dim": To("head_dim", 128),
+        "intermediate_size": Unused(),  # of layers without experts
+        "moe_intermediate_size": To("d_ff", 896),
+        "attention_bias": To("attention_bias", default=False, values=BIASES),
+        "num_experts": To("n_experts", 64),
+        "num_experts_per_tok": To("top_k", 8),
+        "norm_topk_prob": To("normalize", default=True),
+        **{key: Unused() for key in ("num_mtp_layers", "mtp_layer_types", "mtp_mlp_layer_types")},
+    },
+    together=(
+        Together(("rope_parameters",), lambda config: ropes_by_kind(config, 500000.0, 10000.0), ropes_by_kind_keys),
+        Together(("sliding_window", "layer_types"), _layers, _layers_keys),
+        Together(("mlp_layer_types",), _sparse, lambda _: {}),
+    ),
+    aliases={"num_local_experts": "num_experts", "num_nextn_predict_layers": "num_mtp_layers"},
+    fixed={"qk_norm": "head"},
+    buffers=("mtp.*",),
+)

@@ -1,0 +1,177 @@
+"""Flint, Kolibri 1 and AFMoE (Trinity) in transformers: windows, layers without positions, DeepSeek-V3's experts."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.grouped import WEIGHTS
+from lmzoo.hf.keys import ATTENTION, SWIGLU
+from lmzoo.hf.layouts import Either, gate_and_up
+from lmzoo.hf.llama import BIASES
+from lmzoo.hf.rotary import rope
+from lmzoo.hf.weights import Weights
+
+_LAYER, _MLP, _OURS = "model.layers.{i}.", "model.layers.{i}.mlp.", "blocks.{i}.1.inner."
+_KINDS = {"sliding_attention": "window", "full_attention": "grouped_nope"}
+SIZES: dict[str, Key] = {
+    **ATTENTION,
+    "num_key_value_heads": To("n_kv_heads", 4),
+    "head_dim": To("head_dim", 128),
+    "hidden_act": SWIGLU,
+    "tie_word_embeddings": To("tie_embeddings", default=False),
+    "moe_intermediate_size": To("d_expert", 512),
+    "num_experts_per_tok": To("top_k", 6),
+    "output_router_logits": Unused(),
+}
+
+
+def layers(window: int, has_window: Callable[[int, int], bool]) -> Together:
+    """Returns the keys of the window and of the layers that have it; those without one have no positions.
+
+    `window` is a default, and `has_window(layer, n_layers)` says which layers have it unless `layer_types` does.
+    """
+
+    def settings(config: Config) -> dict[str, Any]:
+        n_layers = config.layers()
+        words = ["window" if has_window(layer, n_layers) else "grouped_nope" for layer in range(n_layers)]
+        if config.get("layer_types") is not None:
+            words = config.words("layer_types", _KINDS)
+        if config.get("sliding_window", window) is None:
+            raise refused("sliding_window", None, "must be a number")
+        return {"pattern": " ".join(words), "window": config.value("sliding_window", window)}
+
+    return Together(("layer_types", "sliding_window"), settings, _layers_keys)
+
+
+def _layers_keys(ours: Settings) -> dict[str, Any]:
+    return {"sliding_window": ours["window"], **layer_words("layer_types", ours["pattern"], _KINDS)}
+
+
+def shared(default: int) -> Together:
+    """Returns the key of the width of the experts that read every token, with this default."""
+    key = "shared_expert_intermediate_size"
+
+    def settings(config: Config) -> dict[str, Any]:
+        width, one = config.value(key, default), config.value("moe_intermediate_size", 512)
+        if width < 1 or one < 1 or width % one:
+            raise refused(key, width, f"must be a multiple of moe_intermediate_size={one}")
+        return {"n_shared": width // one}
+
+    return Together((key,), settings, lambda ours: {key: ours["n_shared"] * ours["d_expert"]})
+
+
+def _dense(config: Config) -> dict[str, Any]:
+    """Returns the number of first layers without experts."""
+    dense = config.get("mlp_only_layers")
+    dense = [0, 1] if dense is None else config.value("mlp_only_layers", list[Any]())
+    first = sum(layer in dense for layer in range(config.layers()))
+    if any(layer not in dense for layer in range(first)):
+        raise refused("mlp_only_layers", dense, "must be the first layers")
+    return {"n_dense": first}
+
+
+FLINT = Architecture(
+    model_type="flint",
+    classes=("FlintForCausalLM",),
+    family="deepseek",
+    weights={
+        **WEIGHTS,
+        "blocks.{i}.0.inner.sinks": Either((f"{_LAYER}self_attn.softmax_offset", f"{_LAYER}self_attn.sinks")),
+        f"{_OURS}shared.up.weight": gate_and_up(f"{_MLP}shared_expert."),
+        f"{_OURS}shared.down.weight": f"{_MLP}shared_expert.down_proj.weight",
+    },
+    keys={
+        **SIZES,
+        "num_experts": To("n_experts", 256),
+        "norm_topk_prob": To("normalize", default=True),
+        "attention_bias": To("attention_bias", default=False, values=BIASES),
+        "decoder_sparse_step": Only(1),
+        "router_aux_loss_coef": Unused(),
+    },
+    together=(
+        rope(),
+        layers(513, lambda layer, n_layers: layer >= 2 and layer % 4 != 1 and layer != n_layers - 1),
+        shared(1024),
+        Together(("mlp_only_layers",), _dense, lambda ours: {"mlp_only_layers": [*range(ours["n_dense"])]}),
+    ),
+    aliases={"num_local_experts": "num_experts"},
+    fixed={"qk_norm": "head", "sinks": True, "balance_bias": False},
+)
+_AFTER: Weights = {
+    "blocks.{i}.0.before.weight": f"{_LAYER}input_layernorm.weight",
+    "blocks.{i}.1.before.weight": f"{_LAYER}post_attention_layernorm.weight",
+    "blocks.{i}.0.after.weight": Either((f"{_LAYER}post_attn_norm.weight", f"{_LAYER}post_self_attn_layernorm.weight")),
+    "blocks.{i}.1.after.weight": Either((f"{_LAYER}post_ffn_norm.weight", f"{_LAYER}post_mlp_layernorm.weight")),
+}
+KOLIBRI1 = Architecture(
+    model_type="kolibri1",
+    classes=("Kolibri1ForCausalLM",),
+    family="deepseek",
+    weights={
+        **WEIGHTS,
+        **_AFTER,
+        f"{_OURS}choice_bias": Either(
+            (f"{_LAYER}moe.router.expert_bias", f"{_MLP}gate.e_score_correction_bias"),
+        ),
+    },
+    keys={
+        **SIZES,
+        "intermediate_size": Unused(),
+        "num_experts": To("n_experts", 384),
+        "norm_topk_prob": To("normalize", default=False),
+    },
+    together=(rope(), layers(513, lambda layer, _: (layer + 1) % 5 != 0), shared(512)),
+    aliases={"num_local_experts": "num_experts"},
+    fixed={"qk_norm": "head", "post_norms": True, "by_logit": True, "n_dense": 0},
+)
+
+
+def _every_nth(config: Config) -> dict[str, Any]:
+    """Returns the layers and their window: by default each n-th has none."""
+    every = config.value("global_attn_every_n_layers", 4)
+    if every < 1:
+        raise refused("global_attn_every_n_layers", every, "must be at least 1")
+    left = Config({key: value for key, value in config.items() if key != "global_attn_every_n_layers"})
+    return {**layers(1024, lambda layer, _: (layer + 1) % every != 0).settings(left)}
+
+
+def _scaled(config: Config) -> dict[str, Any]:
+    scaled = config.value("mup_enabled", False)
+    return {"embedding_scale": math.sqrt(config.value("hidden_size", 2048)) if scaled else 1.0}
+
+
+AFMOE = Architecture(
+    model_type="afmoe",
+    classes=("AfmoeForCausalLM",),
+    family="deepseek",
+    weights={
+        **WEIGHTS,
+        "blocks.{i}.0.inner.gate.weight": f"{_LAYER}self_attn.gate_proj.weight",
+        "blocks.{i}.0.after.weight": f"{_LAYER}post_attention_layernorm.weight",
+        "blocks.{i}.1.before.weight": f"{_LAYER}pre_mlp_layernorm.weight",
+        "blocks.{i}.1.after.weight": f"{_LAYER}post_mlp_layernorm.weight",
+        f"{_OURS}router.weight": f"{_MLP}router.gate.weight",
+        f"{_OURS}choice_bias": f"{_MLP}expert_bias",
+    },
+    keys={
+        **SIZES,
+        "num_key_value_heads": To("n_kv_heads", None),
+        "rms_norm_eps": To("norm_eps", 1e-5),
+        "moe_intermediate_size": To("d_expert", 1408),
+        "num_experts": To("n_experts", 64),
+        "num_shared_experts": To("n_shared", 2),
+        "num_dense_layers": To("n_dense", 1),
+        "route_scale": To("routed_scale", 1.0),
+        "attention_bias": Only(False),
+    },
+    together=(
+        rope(),
+        Together(("layer_types", "sliding_window", "global_attn_every_n_layers"), _every_nth, _layers_keys),
+        Together(("mup_enabled",), _scaled, lambda ours: {"mup_enabled": ours["embedding_scale"] != 1}),
+    ),
+    aliases={"num_local_experts": "num_experts"},
+    fixed={"qk_norm": "head", "gate": True, "post_norms": True},
+)
