@@ -22,7 +22,7 @@ from lmzoo.gguf.form import (
     mlp,
 )
 from lmzoo.gguf.layouts import Beside, HeadRows, Part, ToNeighbors
-from lmzoo.hf.layouts import Either
+from lmzoo.hf.layouts import Either, Source
 
 _SOFTMAX, _SIGMOID = 1, 2  # llama.cpp's numbers of functions for affinities
 _MLP = "blocks.{i}.1.inner."
@@ -56,15 +56,13 @@ def _gating(settings: Settings) -> int:
 
 
 _CHOSEN = {"expert_count": "n_experts", "expert_used_count": "top_k"}
-_DEEPSEEK: Tensors = {
-    **ENDS,
-    **PRE,
+EXPERTS_OF_DEEPSEEK: Tensors = {
     **mlp(gated=True),
     **experts(),
     **shared(),
     "blk.{i}.exp_probs_b.bias": f"{_MLP}choice_bias",
 }
-_MANY: Mapping[str, Any] = {
+MANY: Mapping[str, Any] = {
     **_CHOSEN,
     "leading_dense_block_count": _dense,
     "expert_feed_forward_length": "d_expert",
@@ -73,19 +71,44 @@ _MANY: Mapping[str, Any] = {
     "expert_weights_norm": "normalize",
     "expert_gating_func": _gating,
 }
-_FREE = ("pattern", "sigmoid", "n_dense", "window", "balance_bias")  # the last one has a tensor
+FREE = ("pattern", "sigmoid", "n_dense", "window", "balance_bias")  # the last one has a tensor
 
 
-_QUERIES = ToNeighbors(f"{INNER}q.weight", "n_heads", "rope_dim")
 _KEYS_AND_VALUES = (f"{INNER}kv_up.weight", "n_heads", ("nope_dim", "v_dim"))
-_WORDS = ("rope", "nope", "kda", "grouped", "grouped_nope", "window")
 
 
-def _latent(settings: Settings) -> str | None:
+def latent(queries: Source, keys: Source) -> Tensors:
+    """Returns latent attention; the last projection of queries, and the first of keys, may have a layout."""
+    return {
+        "blk.{i}.attn_q_a.weight": f"{INNER}q_down.weight",
+        "blk.{i}.attn_q_a_norm.weight": f"{INNER}q_norm.weight",
+        "blk.{i}.attn_q_b.weight": Beside(queries, f"{INNER}q_down.weight"),
+        "blk.{i}.attn_q.weight": Beside(queries, f"{INNER}q_down.weight", absent=True),
+        "blk.{i}.attn_kv_a_mqa.weight": keys,
+        "blk.{i}.attn_kv_a_norm.weight": f"{INNER}kv_norm.weight",
+        "blk.{i}.attn_k_b.weight": HeadRows(*_KEYS_AND_VALUES, 0, turned=True),
+        "blk.{i}.attn_v_b.weight": HeadRows(*_KEYS_AND_VALUES, 1),
+        "blk.{i}.attn_output.weight": f"{INNER}out.weight",
+    }
+
+
+LATENT_SIZES: Mapping[str, Any] = {
+    "feed_forward_length": "d_ff",
+    "attention.head_count": "n_heads",
+    "attention.q_lora_rank": "q_rank",
+    "attention.kv_lora_rank": "kv_rank",
+    "attention.key_length": lambda settings: settings["kv_rank"] + settings["rope_dim"],
+    "attention.value_length": "kv_rank",
+    "attention.key_length_mla": lambda settings: settings["nope_dim"] + settings["rope_dim"],
+    "attention.value_length_mla": "v_dim",
+    "rope.dimension_count": "rope_dim",
+}
+
+
+def one_eps(settings: Settings) -> str | None:
+    """A rule: all norms have the same epsilon."""
     eps = settings["latent_eps"], settings["norm_eps"]
-    if eps[0] != eps[1]:
-        return f"latent_eps={eps[0]} must be norm_eps={eps[1]}"
-    return all_layers("rope", *_WORDS)(settings)
+    return None if eps[0] == eps[1] else f"latent_eps={eps[0]} must be norm_eps={eps[1]}"
 
 
 def _has_shared(settings: Settings) -> str | None:
@@ -97,44 +120,33 @@ EXPERT_FORMS = (
         "deepseek2",
         "deepseek",
         {
-            **_DEEPSEEK,
-            "blk.{i}.attn_q_a.weight": f"{INNER}q_down.weight",
-            "blk.{i}.attn_q_a_norm.weight": f"{INNER}q_norm.weight",
-            "blk.{i}.attn_q_b.weight": Beside(_QUERIES, f"{INNER}q_down.weight"),
-            "blk.{i}.attn_q.weight": Beside(_QUERIES, f"{INNER}q_down.weight", absent=True),
-            "blk.{i}.attn_kv_a_mqa.weight": ToNeighbors(f"{INNER}kv_down.weight", 1, "rope_dim"),
-            "blk.{i}.attn_kv_a_norm.weight": f"{INNER}kv_norm.weight",
-            "blk.{i}.attn_k_b.weight": HeadRows(*_KEYS_AND_VALUES, 0, turned=True),
-            "blk.{i}.attn_v_b.weight": HeadRows(*_KEYS_AND_VALUES, 1),
-            "blk.{i}.attn_output.weight": f"{INNER}out.weight",
+            **ENDS,
+            **PRE,
+            **EXPERTS_OF_DEEPSEEK,
+            **latent(
+                ToNeighbors(f"{INNER}q.weight", "n_heads", "rope_dim"),
+                ToNeighbors(f"{INNER}kv_down.weight", 1, "rope_dim"),
+            ),
         },
         {
             **SIZES,
-            **_MANY,
-            "feed_forward_length": "d_ff",
-            "attention.head_count": "n_heads",
+            **MANY,
+            **LATENT_SIZES,
             "attention.head_count_kv": 1,  # llama.cpp computes with one head of keys: the cached features
-            "attention.q_lora_rank": "q_rank",
-            "attention.kv_lora_rank": "kv_rank",
-            "attention.key_length": lambda settings: settings["kv_rank"] + settings["rope_dim"],
-            "attention.value_length": "kv_rank",
-            "attention.key_length_mla": lambda settings: settings["nope_dim"] + settings["rope_dim"],
-            "attention.value_length_mla": "v_dim",
-            "rope.dimension_count": "rope_dim",
             "rope.freq_base": "rope_theta",
         },
         {"n_groups": (1,), "sharpness": (1.0,)},
-        _latent,
-        (*_FREE, "nope_dim", "latent_eps"),
+        all_of(one_eps, all_layers("rope")),
+        (*FREE, "nope_dim", "latent_eps"),
     ),
     Form(
         "dots1",
         "deepseek",
-        {**_DEEPSEEK, **attention(), **HEAD_NORMS},
-        {**ROPE, **_MANY},
+        {**ENDS, **PRE, **EXPERTS_OF_DEEPSEEK, **attention(), **HEAD_NORMS},
+        {**ROPE, **MANY},
         {"n_groups": (1,), "qk_norm": ("head",), "attention_bias": ("none",), "rotary_fraction": (1.0,)},
-        all_layers("grouped", *_WORDS),
-        _FREE,
+        all_layers("grouped"),
+        FREE,
     ),
     Form(
         "qwen2moe",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -45,13 +46,17 @@ def no_windows(settings: Settings) -> str | None:
     return f"window={window} must be None" if window is not None and window < settings["context_length"] else None
 
 
+def kinds_of(settings: Settings, name: str = "pattern") -> list[str]:
+    """Returns the word of each layer in a setting."""
+    text = settings[name]
+    return [*pattern(text, settings["n_layers"], re.findall(r"[^\s*]+", text))]
+
+
 def layers_are(*words: str, windowed: str = "") -> Callable[[Settings], str | None]:
     """Returns a rule: each layer is one of these words, and sees the whole text; `windowed` is one with the window."""
 
     def rule(settings: Settings) -> str | None:
-        kinds = pattern(
-            settings["pattern"], settings["n_layers"], tuple({*words, "rope", "full", "nope", "conv", "delta"})
-        )
+        kinds = kinds_of(settings)
         if {*kinds} - {*words}:
             return f"pattern={settings['pattern']!r} must have only {' or '.join(words)}"
         return no_windows(settings) if windowed in kinds else None
@@ -59,12 +64,11 @@ def layers_are(*words: str, windowed: str = "") -> Callable[[Settings], str | No
     return rule
 
 
-def all_layers(word: str, *others: str) -> Callable[[Settings], str | None]:
-    """Returns a rule: each layer is this word; `others` are those that the family has."""
+def all_layers(word: str) -> Callable[[Settings], str | None]:
+    """Returns a rule: each layer is this word."""
 
     def rule(settings: Settings) -> str | None:
-        kinds = pattern(settings["pattern"], settings["n_layers"], (word, *others))
-        return f"pattern={settings['pattern']!r} must be {word}" if {*kinds} != {word} else None
+        return f"pattern={settings['pattern']!r} must be {word}" if {*kinds_of(settings)} != {word} else None
 
     return rule
 
@@ -73,9 +77,9 @@ def every_nth(count: int, usual: str, other: str) -> Callable[[Settings], str | 
     """Returns a rule: each `count`-th layer is `other`, and all the rest `usual`."""
 
     def rule(settings: Settings) -> str | None:
-        kinds = pattern(settings["pattern"], settings["n_layers"], (usual, other))
+        kinds = kinds_of(settings)
         wanted = [usual if (layer + 1) % count else other for layer in range(len(kinds))]
-        return None if [*kinds] == wanted else f"pattern={settings['pattern']!r} must be {usual}*{count - 1} {other}"
+        return None if kinds == wanted else f"pattern={settings['pattern']!r} must be {usual}*{count - 1} {other}"
 
     return rule
 

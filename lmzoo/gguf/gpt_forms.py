@@ -82,7 +82,7 @@ GPT_FORMS = (
             "activation": ("gelu_tanh",),
             "embedding_scale": (1.0,),
         },
-        all_layers("full", "window"),
+        all_layers("full"),
         ("pattern", "window"),
         norm=LAYER_NORM,
     ),

@@ -68,6 +68,18 @@ class HeadRows(Layout):
 
 
 @dataclass(frozen=True)
+class ByHead(Layout):
+    """The rows of several parts, ordered by head."""
+
+    parts: tuple[Source, ...]
+    heads: str
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        parts = [read(part, **index).unflatten(0, (read.size(self.heads), -1)) for part in self.parts]
+        return torch.cat(parts, dim=1).flatten(0, 1)
+
+
+@dataclass(frozen=True)
 class Beside(Layout):
     """A tensor of the layers that have another one too; of those without it, if `absent`."""
 

@@ -21,17 +21,17 @@ from lmzoo.gguf.form import (
     all_of,
     attention,
     every_nth,
+    kinds_of,
     layers_are,
     mlp,
     no_windows,
     norms,
 )
 from lmzoo.gguf.layouts import PlusOne
-from lmzoo.layers.pattern import pattern
 
 
 def _nope_in_each_fourth(settings: Settings) -> str | None:
-    kinds = pattern(settings["pattern"], settings["n_layers"], ("rope", "full", "nope", "conv"))
+    kinds = kinds_of(settings)
     wanted = ["nope" if (layer + 1) % 4 == 0 else "full" for layer in range(len(kinds))]
     found = ["full" if kind == "rope" else kind for kind in kinds]
     return no_windows(settings) if found == wanted else f"pattern={settings['pattern']!r} must be rope*3 nope"
@@ -214,7 +214,7 @@ LLAMA_FORMS = (
         ROPE,
         {"qk_norm": (False,), "post_norms": (False,), "tie_embeddings": (True,)}
         | {"attention_cap": (None,), "logit_cap": (None,)},
-        all_of(all_layers("global", "local", "window"), _gemma_scale),
+        all_of(all_layers("global"), _gemma_scale),
         ("pattern", "query_scalar", "local_rope_theta", "window"),
     ),
     Form(

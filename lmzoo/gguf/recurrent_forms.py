@@ -14,12 +14,12 @@ from lmzoo.gguf.form import (
     Settings,
     Tensors,
     attention,
+    kinds_of,
     mlp,
     norms,
 )
 from lmzoo.gguf.layouts import Beside, NegativeExp, Shaped
 from lmzoo.hf.layouts import Either, Source
-from lmzoo.layers.pattern import pattern
 
 _STATE = {**SIZES, "feed_forward_length": 0, "attention.head_count": 0, "ssm.conv_kernel": "d_conv"}
 _STATE |= {"ssm.inner_size": "inner", "ssm.state_size": "d_state"}
@@ -59,10 +59,9 @@ _RWKV = {
 }
 
 
-def _kv_heads(settings: Settings) -> list[int]:
+def kv_heads(settings: Settings) -> list[int]:
     """Returns the heads of keys of each layer; convolutions have none."""
-    kinds = pattern(settings["pattern"], settings["n_layers"], ("conv", "attention"))
-    return [settings["n_kv_heads"] if kind == "attention" else 0 for kind in kinds]
+    return [settings["n_kv_heads"] if kind == "attention" else 0 for kind in kinds_of(settings)]
 
 
 def _same_eps(settings: Settings) -> str | None:
@@ -71,24 +70,25 @@ def _same_eps(settings: Settings) -> str | None:
 
 
 _CONV = "blk.{i}.shortconv"
+LFM2: Tensors = {
+    "token_embd.weight": "tokens.weight",
+    "token_embd_norm.weight": "norm.weight",  # llama.cpp's name of the norm before the head
+    "output.weight": "head.weight",
+    **PRE,
+    **attention(),
+    **HEAD_NORMS,
+    "blk.{i}.attn_output.weight": Beside(f"{INNER}out.weight", f"{INNER}qkv.weight"),
+    f"{_CONV}.conv.weight": f"{INNER}filters",
+    f"{_CONV}.in_proj.weight": f"{INNER}in_proj.weight",
+    f"{_CONV}.out_proj.weight": Beside(f"{INNER}out.weight", f"{INNER}filters"),
+    **mlp(gated=True),
+}
 RECURRENT_FORMS = (
     Form(
         "lfm2",
         "lfm2",
-        {
-            "token_embd.weight": "tokens.weight",
-            "token_embd_norm.weight": "norm.weight",  # llama.cpp's name of the norm before the head
-            "output.weight": "head.weight",
-            **PRE,
-            **attention(),
-            **HEAD_NORMS,
-            "blk.{i}.attn_output.weight": Beside(f"{INNER}out.weight", f"{INNER}qkv.weight"),
-            f"{_CONV}.conv.weight": f"{INNER}filters",
-            f"{_CONV}.in_proj.weight": f"{INNER}in_proj.weight",
-            f"{_CONV}.out_proj.weight": Beside(f"{INNER}out.weight", f"{INNER}filters"),
-            **mlp(gated=True),
-        },
-        {**ROPE, "attention.head_count_kv": _kv_heads, "shortconv.l_cache": "d_conv"},
+        LFM2,
+        {**ROPE, "attention.head_count_kv": kv_heads, "shortconv.l_cache": "d_conv"},
         {"feed_forward": ("mlp",)},
         free=("pattern",),
     ),

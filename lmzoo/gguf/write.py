@@ -111,6 +111,8 @@ def settings_of(model: LanguageModel) -> dict[str, Any]:
         if settings.get("head_dim") is None:
             settings["head_dim"] = settings["d_model"] // settings["n_heads"]
         settings.setdefault("rotary_dim", int(settings.get("rotary_fraction", 1.0) * settings["head_dim"]))
+    if "kda_heads" in settings:
+        settings["kda_inner"] = settings["kda_heads"] * settings["kda_dim"]
     if "expand" in settings:
         settings["inner"] = settings["expand"] * settings["d_model"]
         settings["select_norms"] = settings.get("select_eps") is not None

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from lmzoo.gguf.layouts import NegativeExp, Part, PlusOne, Shaped, ToNeighbors
+from lmzoo.gguf.layouts import ByHead, NegativeExp, Part, PlusOne, Shaped, ToNeighbors
 from lmzoo.hf.layouts import Layout
 from lmzoo.hf.weights import Reader
 
@@ -28,6 +28,12 @@ def test_part_takes_one_of_several_parts_by_their_shares() -> None:
 def test_to_neighbors_pairs_the_halves_of_each_head() -> None:
     assert built(ToNeighbors("x.{i}", "n_heads"), torch.arange(12)) == [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]
     assert built(ToNeighbors("x.{i}", "n_kv_heads"), torch.arange(8).view(4, 2)) == [[0, 1], [4, 5], [2, 3], [6, 7]]
+
+
+def test_by_head_puts_the_rows_of_each_head_together() -> None:
+    tensors = {"a.4": torch.arange(4), "b.4": torch.arange(10, 16)}
+    ours = ByHead(("a.{i}", "b.{i}"), "n_heads").build(Reader(tensors, CONFIG), i=4)
+    assert ours.tolist() == [0, 1, 10, 11, 12, 2, 3, 13, 14, 15]
 
 
 def test_negative_exp_plus_one_and_shaped() -> None:

@@ -76,6 +76,25 @@ def short_convolution(name: str, tensor: Tensor) -> Tensor:
     return tensor.squeeze(1) if name.endswith("conv.conv.weight") else tensor
 
 
+def next_layers(name: str, tensor: Tensor) -> Tensor:
+    """Qwen3-Next: norms around 1, but that of the delta rule."""
+    tensor = tensor + 1 if name.endswith("norm.weight") and not name.endswith("linear_attn.norm.weight") else tensor
+    return state_space(name, tensor)
+
+
+def kimi(name: str, tensor: Tensor) -> Tensor:
+    """Kimi Linear: filters and decays have four axes."""
+    tensor = tensor[None] if name.endswith("conv1d.weight") else tensor
+    return -tensor.exp() if name.endswith("A_log") else tensor
+
+
+def split_by_head(tensor: Tensor) -> tuple[Tensor, Tensor]:
+    """Divides the fused projection of Qwen3-Next's delta rule, of 2 heads of keys, into q, k, v and z."""
+    q, k, v, z = tensor.unflatten(0, (2, -1)).split([6, 6, 12, 12], dim=1)
+    return torch.cat([part.flatten(0, 1) for part in (q, k, v)]), z.flatten(0, 1)
+
+
+PLAIN_LFM2 = {"routed_scaling_factor": 1.0, "tie_word_embeddings": True}
 ONE_GROUP = {"n_group": 1, "topk_group": 1, "rms_norm_eps": 1e-6}
 PLAIN: dict[str, Any] = {**LLAMA, "max_position_embeddings": 64}
 WIDE: dict[str, Any] = {**PLAIN, "sliding_window": None}
@@ -122,6 +141,14 @@ MODELS: dict[str, tuple[str, str, Mapping[str, Any], Rule]] = {
     "olmo": ("olmo", "olmo", keys_of("olmo"), permuted),
     "nemotron": ("nemotron", "nemotron", keys_of("nemotron"), plus_one),
     "lfm2": ("lfm2", "lfm2", keys_of("lfm2"), short_convolution),
+    "lfm2_moe": ("lfm2_moe", "lfm2moe", keys_of("lfm2_moe", **PLAIN_LFM2), short_convolution),
+    "qwen3_next": ("qwen3_next", "qwen3next", keys_of("qwen3_next", linear_value_head_dim=6), next_layers),
+    "kimi_linear": (
+        "kimi_linear",
+        "kimi-linear",
+        keys_of("kimi_linear", linear_num_heads=4, num_expert_group=1, topk_group=1, rms_norm_eps=1e-6),
+        kimi,
+    ),
     "gpt2": ("gpt2", "gpt2", keys_of("gpt2", activation_function="gelu_new"), conv1d),
     "gpt_neox": ("gpt_neox", "gptneox", keys_of("gpt_neox"), by_kind),
     "starcoder2": ("starcoder2", "starcoder2", keys_of("starcoder2", sliding_window=None), same),
@@ -138,7 +165,8 @@ MODELS: dict[str, tuple[str, str, Mapping[str, Any], Rule]] = {
 LOADED = ("llama", "mistral", "qwen2", "stablelm", "bloom", "mamba")
 
 
-GRANITE_NAMES = (
+RENAMED = (
+    (".forget_gate.", "."),
     (".block_sparse_moe.router.weight", ".mlp.gate.weight"),
     (".block_sparse_moe.experts.", ".mlp.experts."),
     (".shared_mlp.output_linear.", ".mlp.shared_experts.down_proj."),
@@ -154,7 +182,7 @@ def expected(tensors: Mapping[str, Tensor], arch: str, n_layers: int, rule: Rule
     for name, tensor in tensors.items():
         changed = rule(name, tensor)
         name = name.replace(".dt_bias", ".dt_proj.bias").removeprefix("transformer." if arch == "bloom" else "")
-        for old, new in GRANITE_NAMES:
+        for old, new in RENAMED:
             name = name.replace(old, new)
         parts = {name: changed}
         if name.endswith("experts.gate_up_proj"):
@@ -169,11 +197,18 @@ def expected(tensors: Mapping[str, Tensor], arch: str, n_layers: int, rule: Rule
         elif name.endswith("kv_b_proj.weight"):
             keys, values = changed.unflatten(0, (HEADS, -1)).split([10, 8], dim=1)
             parts = {name.replace("kv_b", "k_b"): keys.mT, name.replace("kv_b", "v_b"): values}
-        elif name.endswith("e_score_correction_bias"):
-            parts = {name.replace("_bias", ".bias"): changed}
+        elif name.endswith(("e_score_correction_bias", "expert_bias")):
+            parts = {name: changed} if arch == "lfm2moe" else {name.replace("_bias", ".bias"): changed}
+        elif name.endswith("self_attn.conv1d.weight"):  # of queries, keys and values
+            pieces = zip("qkv", changed.chunk(3, dim=1), strict=True)
+            parts = {name.replace("conv1d", f"{part}_conv1d"): piece for part, piece in pieces}
+        elif name.endswith("in_proj_qkvz.weight"):
+            qkv, z = split_by_head(changed)
+            parts = {name.replace("qkvz", "qkv"): qkv, name.replace("qkvz", "z"): z}
         for part, value in parts.items():
             place = names.get_name(part, try_suffixes=(".weight", ".bias"))
             assert place is not None, part
+            place += ".bias" if place.endswith("exp_probs_b") else ""
             found[place] = value
     return found
 
@@ -409,7 +444,10 @@ def test_write_gguf_of_lfm2_names_the_layers_with_attention(tmp_path: Path) -> N
         ("deepseek", {"pattern": "grouped rope"}, "pattern='grouped rope' must be "),
         ("mixtral", {"d_shared": 12, "attention_bias": "qkv"}, "normalize=True must be False"),
         ("gpt_neo", {"pattern": "full"}, "as starcoder, n_kv_heads=4 must be 1"),
-        ("lfm2", {"feed_forward": "mlp experts"}, "feed_forward='mlp experts' must be 'mlp'"),
+        ("lfm2", {"feed_forward": "experts mlp"}, "as lfm2moe, feed_forward='experts mlp' must have mlp in its first"),
+        ("qwen3_next", {"pattern": "delta attention"}, "as qwen3next, feed_forward='mlp' must be experts"),
+        ("qwen3_next", {"pattern": "delta attention", "value_dim": 9, "feed_forward": "experts"}, "must be key_dim=8"),
+        ("deepseek", {"pattern": "kda nope", "kda_heads": 3, "latent_eps": 1e-6}, "kda_heads=3 must be n_heads=4"),
         ("granite", {"post_norms": True, "n_experts": 4}, "post_norms=True must be False"),
     ],
 )
