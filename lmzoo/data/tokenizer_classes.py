@@ -33,6 +33,9 @@ class TokenizerClass:
     bare: bool = False  # leaves out the special tokens that the file adds to a text
     # Adds its special tokens a second time: all without attributes such as lstrip, or those without attributes.
     again: Literal["", "plain", "kept"] = ""
+    unigram: bool = False  # has pieces with scores, and the character map of the file, in place of BPE
+    first: str = ""  # the name of a special token before each text, whatever the file says
+    further: tuple[str, ...] = ()  # special tokens without a name
 
 
 def _byte_level(prefix: bool, _legacy: bool) -> Parts:
@@ -72,6 +75,17 @@ def _gemma(_prefix: bool, _legacy: bool) -> Parts:
     return normalizers.Replace(" ", "▁"), pre_tokenizers.Split(" ", "merged_with_previous"), back
 
 
+def _openai_gpt(_prefix: bool, _legacy: bool) -> Parts:
+    back = decoders.BPEDecoder(suffix="</w>")
+    return normalizers.BertNormalizer(lowercase=True), pre_tokenizers.BertPreTokenizer(), back
+
+
+def _xglm(prefix: bool, _legacy: bool) -> Parts:
+    scheme = "always" if prefix else "never"
+    spaces = normalizers.Replace(Regex(r" {2,}"), " ")
+    return spaces, pre_tokenizers.Metaspace(prepend_scheme=scheme), decoders.Metaspace(prepend_scheme=scheme)
+
+
 SPECIAL = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _COHERE = ("<BOS_TOKEN>", "<|END_OF_TURN_TOKEN|>", "<UNK>", "<SEP>", "<PAD>", "<CLS>", "<MASK_TOKEN>")
 _END = "<|endoftext|>"
@@ -102,6 +116,20 @@ REBUILT: Mapping[str, TokenizerClass] = {
         dict(zip(SPECIAL, _COHERE, strict=True)),
         again="kept",
     ),
+    "OpenAIGPTTokenizer": TokenizerClass(
+        _openai_gpt,
+        {"unk_token": "<unk>"},
+        {"continuing_subword_prefix": "", "end_of_word_suffix": "</w>", "fuse_unk": False},
+        unknown=True,
+    ),
+    "XGLMTokenizer": TokenizerClass(
+        _xglm,
+        dict(zip(SPECIAL, ("<s>", "</s>", "<unk>", "</s>", "<pad>", "<s>"), strict=False)),
+        prefix=True,
+        unigram=True,
+        first="eos_token",
+        further=tuple(f"<madeupword{number}>" for number in range(7)),
+    ),
 }
 # Classes of transformers that lmzoo does not follow.
 REFUSED = frozenset(
@@ -113,10 +141,10 @@ REFUSED = frozenset(
         *("FastSpeech2Conformer", "Flaubert", "Funnel", "GPTNeoXJapanese", "GPTSw3", "Herbert", "LED", "Lasr"),
         *("LayoutLM", "LayoutLMv2", "LayoutLMv3", "LayoutXLM", "Longformer", "Luke", "Lxmert", "M2M100", "MBart"),
         *("MBart50", "MLuke", "MPNet", "Marian", "MarkupLM", "Mgpstr", "MobileBert", "Mvp", "MyT5", "Nllb"),
-        *("Nougat", "OpenAIGPT", "PLBart", "Parakeet", "Pegasus", "Perceiver", "Phobert", "ProphetNet", "Rag"),
+        *("Nougat", "PLBart", "Parakeet", "Pegasus", "Perceiver", "Phobert", "ProphetNet", "Rag"),
         *("Reformer", "RemBert", "RoCBert", "RoFormer", "Roberta", "SeamlessM4T", "Siglip", "Siglip2"),
         *("Speech2Text", "SpeechT5", "Splinter", "SqueezeBert", "T5", "Tapas", "Tipsv2", "Udop", "VideoPrism"),
-        *("Vits", "Wav2Vec2CTC", "Wav2Vec2PhonemeCTC", "Whisper", "XGLM", "XLM", "XLMRoberta", "XLNet"),
+        *("Vits", "Wav2Vec2CTC", "Wav2Vec2PhonemeCTC", "Whisper", "XLM", "XLMRoberta", "XLNet"),
     }
 )
 # The class of a model type whose tokenizer_config.json names none, or a wrong one.
@@ -156,6 +184,8 @@ OF_MODEL_TYPE: Mapping[str, str] = {
         ),
         "Qwen2Tokenizer",
     ),
+    "openai-gpt": "OpenAIGPTTokenizer",
+    "xglm": "XGLMTokenizer",
     **dict.fromkeys(
         ("qwen3_5", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_text", "qwen4_exp"),
         "Qwen3_5Tokenizer",

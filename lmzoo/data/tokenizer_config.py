@@ -6,19 +6,20 @@ tokenizer_config.json that change the tokens are honored or refused by name.
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tokenizers import AddedToken, models
+from tokenizers import AddedToken, models, normalizers, processors
 from tokenizers import Tokenizer as HFTokenizer
 
 from lmzoo import files
 from lmzoo.data.chat import ChatFormat
 from lmzoo.data.conventions import CLEAN_BPE, CONFIG_FILE, GENERATION_FILE, Conventions
-from lmzoo.data.tokenizer_classes import REBUILT, SPECIAL, class_name
+from lmzoo.data.tokenizer_classes import REBUILT, SPECIAL, Parts, class_name
 from lmzoo.errors import DataError
 
 TEMPLATE_FILE = "chat_template.jinja"
@@ -58,8 +59,15 @@ def read_conventions(folder: Path, content: Mapping[str, Any], text: str) -> tup
     try:
         kind = _kind(config, model, text)
         tokens = _tokens(folder, config, content, {} if kind is None else REBUILT[kind].special)
+        if kind is not None and not tokens.further:
+            tokens = tokens._replace(further=[*REBUILT[kind].further])
         hf = HFTokenizer.from_str(text) if kind is None else _rebuilt(kind, config, content, tokens)
         changed = _add_tokens(hf, tokens) or kind is not None
+        if kind is not None and (first := REBUILT[kind].first):
+            token = str(tokens.named[first])
+            hf.post_processor = processors.TemplateProcessing(
+                [token, "$A"], special_tokens=[(token, hf.token_to_id(token))]
+            )
         if kind is not None and (again := REBUILT[kind].again):
             special = dict.fromkeys([*tokens.named.values(), *tokens.further])
             plain = again == "plain"
@@ -94,18 +102,36 @@ def _kind(config: Mapping[str, Any], model: Mapping[str, Any], text: str) -> str
 def _rebuilt(kind: str, config: Mapping[str, Any], content: Mapping[str, Any], tokens: _Tokens) -> HFTokenizer:
     """Builds the tokenizer of a class from vocabulary, merges and post-processor of the file."""
     rules, model = REBUILT[kind], content["model"]
+    prefix, legacy = _flag(config, "add_prefix_space", rules.prefix), _flag(config, "legacy")
+    if rules.unigram:
+        return _rebuilt_unigram(kind, content, rules.parts(prefix, legacy))
     vocab, merges = model.get("vocab"), model.get("merges")
     if model.get("type", "BPE") != "BPE" or not isinstance(vocab, dict) or not isinstance(merges, list):
         raise DataError(f"tokenizer_class={kind!r} needs a BPE model in tokenizer.json, not {model.get('type')!r}")
     pairs = [_pair(merge) for merge in merges]
     options = {**rules.model, "unk_token": str(tokens.named.get("unk_token"))} if rules.unknown else rules.model
     hf = HFTokenizer(models.BPE(vocab=vocab, merges=pairs, **options))
-    prefix, legacy = _flag(config, "add_prefix_space", rules.prefix), _flag(config, "legacy")
     hf.normalizer, hf.pre_tokenizer, hf.decoder = rules.parts(prefix, legacy)
     if not rules.bare and content.get("post_processor") is not None:
         nothing: dict[str, Any] = {"vocab": {}, "merges": []}
         empty = {**content, "model": {**model, **nothing}, "added_tokens": list[Any]()}
         hf.post_processor = HFTokenizer.from_str(json.dumps(empty)).post_processor
+    return hf
+
+
+def _rebuilt_unigram(kind: str, content: Mapping[str, Any], parts: Parts) -> HFTokenizer:
+    """Builds the tokenizer of a class from the pieces and the character map of the file."""
+    model = content["model"]
+    vocab = model.get("vocab")
+    if model.get("type") != "Unigram" or not isinstance(vocab, list):
+        raise DataError(f"tokenizer_class={kind!r} needs a Unigram model in tokenizer.json, not {model.get('type')!r}")
+    hf = HFTokenizer(models.Unigram([tuple(piece) for piece in vocab], unk_id=3, byte_fallback=False))
+    normalizer, hf.pre_tokenizer, hf.decoder = parts
+    given = content.get("normalizer") or {}
+    steps = given.get("normalizers") or [] if given.get("type") == "Sequence" else [given]
+    maps = [step["precompiled_charsmap"] for step in steps if step.get("type") == "Precompiled"]
+    before = [normalizers.Precompiled(base64.b64decode(maps[0]))] if maps else []
+    hf.normalizer = normalizers.Sequence([*before, normalizer])
     return hf
 
 

@@ -93,6 +93,35 @@ def unigram() -> HFTokenizer:
     return hf
 
 
+def fairseq() -> HFTokenizer:
+    """XGLM's form: pieces whose unknown one is the fourth."""
+    words = ["Hello", "world", "two", "space", "he", "ll", "a", "b", "中", "文", "."]
+    pieces = [("<s>", 0.0), ("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("▁", -2.0)]
+    pieces += [*((f"▁{word}", -3.0) for word in words), *((c, -4.0) for c in "Helowrdabc,")]
+    hf = HFTokenizer(models.Unigram(pieces, unk_id=3))
+    hf.normalizer = normalizers.Sequence([normalizers.NFC()])  # another one than the class has
+    hf.pre_tokenizer, hf.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
+    hf.add_special_tokens(["<s>", "<pad>", "</s>", "<unk>"])
+    hf.post_processor = processors.TemplateProcessing("$A </s>", "$A </s> $B </s>", [("</s>", 2)])
+    return hf
+
+
+def words_with_ends(*, post: bool = False) -> HFTokenizer:
+    """The first GPT's form: BPE of words in small letters, whose last piece has a mark."""
+    letters = [*"helowrdabc,.'", "<unk>"]
+    vocab = {piece: index for index, piece in enumerate([*letters, *(f"{piece}</w>" for piece in letters[:-1])])}
+    merges = [("h", "e"), ("l", "l"), ("he", "ll"), ("hell", "o</w>")]
+    for one, other in merges:
+        vocab[one + other] = len(vocab)
+    hf = HFTokenizer(models.BPE(vocab=vocab, merges=merges, unk_token="<unk>", end_of_word_suffix="</w>"))
+    hf.normalizer, hf.pre_tokenizer = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer()
+    hf.decoder = decoders.BPEDecoder(suffix="</w>")
+    hf.add_special_tokens(["<unk>", "<s>"])
+    if post:
+        hf.post_processor = begins_with("<s>", hf)
+    return hf
+
+
 def word_piece(*, cleanup: bool = False) -> HFTokenizer:
     """BERT's form, which changes a text."""
     words = ["hello", "world", "two", "it", "a", "b", "'", "s", "ve", "n", "t", "no", "what", "i", *",.?!", "中"]

@@ -9,13 +9,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tokenizers import AddedToken
+from tokenizers import AddedToken, normalizers
 from tokenizers import Tokenizer as HFTokenizer
 from transformers import AutoTokenizer
 
 from lmzoo.data.tokenizers import load_tokenizer
 from lmzoo.errors import DataError
-from tests.data.published import TEXTS, byte_level, save, sentence_piece, unigram, word_piece
+from tests.data.published import (
+    TEXTS,
+    byte_level,
+    fairseq,
+    save,
+    sentence_piece,
+    unigram,
+    word_piece,
+    words_with_ends,
+)
 
 Config = Mapping[str, Any]
 GPT2 = {"tokenizer_class": "GPT2Tokenizer", "bos_token": "<|endoftext|>", "eos_token": "<|endoftext|>"}
@@ -47,6 +56,18 @@ def llama3() -> HFTokenizer:
 
 def cleaned() -> HFTokenizer:
     return word_piece(cleanup=True)
+
+
+def first_gpt() -> HFTokenizer:
+    return words_with_ends(post=True)
+
+
+def mapped() -> HFTokenizer:
+    """With a map of characters, which here changes none."""
+    hf = fairseq()
+    empty = (1024).to_bytes(4, "little") + bytes(1024)
+    hf.normalizer = normalizers.Sequence([normalizers.Precompiled(empty), normalizers.NFC()])
+    return hf
 
 
 def stripping() -> HFTokenizer:
@@ -107,6 +128,12 @@ CASES: dict[str, tuple[Callable[[], HFTokenizer], str, Config | None, dict[str, 
         {**FAST, "additional_special_tokens": ["<mark>"], "extra_special_tokens": {"note_token": "hello"}},
         {},
     ),
+    "openai-gpt": (words_with_ends, "openai-gpt", {"tokenizer_class": "OpenAIGPTTokenizer"}, {}),
+    "openai-gpt without": (first_gpt, "openai-gpt", None, {}),
+    "openai-gpt as it is": (first_gpt, "openai-gpt", FAST, {}),
+    "xglm": (fairseq, "xglm", {"tokenizer_class": "XGLMTokenizer", "additional_special_tokens": ["<madeupword0>"]}, {}),
+    "xglm without": (mapped, "xglm", None, {}),
+    "xglm no prefix": (fairseq, "xglm", {"tokenizer_class": "XGLMTokenizerFast", "add_prefix_space": False}, {}),
     "cohere again": (
         stripping,
         "cohere",
@@ -170,6 +197,7 @@ def test_read_conventions_leaves_a_file_that_is_used_as_it_is(tmp_path: Path) ->
         ),
         ({"tokenizer_class": 3}, {}, "tokenizer_class=3 must be a text"),
         ({"tokenizer_class": "LlamaTokenizer"}, {}, "tokenizer_class='LlamaTokenizer' needs a BPE model"),
+        ({"tokenizer_class": "BioGptTokenizer"}, {}, "tokenizer_class='BioGptTokenizer' changes tokenizer.json"),
         ({"fix_mistral_regex": True}, {}, "fix_mistral_regex must be false"),
         ({"split_special_tokens": "no"}, {}, "split_special_tokens='no' must be true or false"),
         ({"bos_token": 3}, {}, "bos_token has 3, which must be an object with content"),
