@@ -39,6 +39,8 @@ from lmzoo.state import nbytes
 
 LISTS = (nn.ModuleList, nn.Sequential)  # `Stack`, `Parallel` and `Branches` are module lists
 NOT_DRAWN = (nn.Identity, nn.Dropout)  # unless in a list, where the order of execution is known
+# Modules between the tokens and the first block: a family may create them after the parts of its frame.
+EARLY = ("tokens", "positions", "norm_0")
 # Words for attributes of layers, shown where they are neither None nor False; `{}` stands for the value.
 SETTINGS: Mapping[str, str] = {
     "n_heads": "{} heads",
@@ -64,7 +66,10 @@ def draw(model: LanguageModel, T: int | None = None) -> Drawing:
     T = model.config.context_length if T is None else T
     artist = _Artist(model, T)
     cost = Cost(model.num_params(), model.flops_per_token(T), model.state_bytes(T))
-    children = dict(sorted(_children(model).items(), key=lambda item: item[0] == "head"))  # the head comes last
+    children = _children(model)
+    early = [name for name in EARLY if name in children]
+    order = [*early, *(name for name in children if name not in (*early, "head")), "head"]
+    children = {name: children[name] for name in order if name in children}
     parts = artist.parts(children, model, T, 1.0)
     if tokens := nbytes(artist.state["tokens"]):
         purpose = "to recompute from" if artist.state["layers"] is None else "for a sliding window"
@@ -125,7 +130,7 @@ class _Artist:
             return Branch(before=before, inner=inner, after=after, cost=cost)
         if isinstance(module, LISTS):
             kept = [child for child in _children(module).values() if not _does_nothing(child)]
-            parts = tuple(self.node(child, T, times) for child in kept)
+            parts = tuple(self.node(child, T, times, expand=_holds_list(child)) for child in kept)
             composed = Fork if isinstance(module, Parallel) else Sum if isinstance(module, Branches) else Chain
             return composed(parts=parts, cost=total(parts))
         return self.box(module, T, times, name, calls, expand)

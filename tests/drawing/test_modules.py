@@ -232,3 +232,22 @@ def test_draw_finds_blocks_inside_other_modules() -> None:
     assert shape_of(inner.parts[1]) == (3, A)
     assert own_cost(inner) == Cost()
     assert inner.cost.state_bytes == model.state_bytes(32)
+
+
+def names_of(family: str) -> list[str]:
+    parts = drawing_of(f"{family}.1m").model.parts
+    return [part.name if isinstance(part, Box) else "blocks" for part in parts]
+
+
+def test_draw_puts_what_comes_before_the_blocks_before_them() -> None:
+    """Both families create these modules after those of the frame."""
+    assert names_of("gpt_neo") == ["tokens", "positions", "blocks", "blocks", "norm", "head", "state"]
+    assert names_of("rwkv7") == ["tokens", "norm_0", "blocks", "blocks", "norm", "head"]
+
+
+def test_draw_opens_a_layer_of_a_block_that_holds_blocks() -> None:
+    (chunks,) = (part.parts[0] for part in drawing_of("hnet.1m").model.parts[2:3])
+    (chunks,) = chunks.parts
+    main = next(part for part in chunks.parts if isinstance(part, Repeat))
+    assert main.calls == 0.25
+    assert blocks_in(main.parts[:1]) == 6
