@@ -35,6 +35,11 @@ def table(results: Mapping[str, Any], name: str) -> Mapping[str, Any]:
     return value if isinstance(value, Mapping) else {}
 
 
+def seeds(results: Mapping[str, Any]) -> int:
+    """Returns with how many seeds the results were measured; one if they do not say."""
+    return int(number(table(results, "budget"), "seeds") or 1)
+
+
 def figures(results: Mapping[str, Any]) -> dict[str, str]:
     """Returns the figures of results.json in words, by what they are; figures that it does not have are left out."""
     found = {
@@ -58,14 +63,14 @@ def made(results: Mapping[str, Any]) -> str:
     tuned = table(results, "learning_rate")
     rate = number(tuned, "chosen") if tuned else number(results, "learning_rate")
     sizes = [number(budget, name) or 0 for name in ("tokens", "steps", "batch_size", "context_length")]
-    seeds = number(budget, "seeds") or 1
+    n_seeds = seeds(results)
     words = [
         f"The preset {results.get('preset', '?')}, {sizes[0]:,} tokens of {table(results, 'corpus').get('name', '?')}",
         "{1:,} steps of {2} x {3} tokens".format(*sizes),
         str(budget.get("optimizer", "")),
         "" if rate is None else f"learning rate {rate:g}",
         str(results.get("precision") or ""),  # files before it was recorded have none
-        "one seed, which cannot tell neighbors apart" if seeds == 1 else f"{seeds} seeds",
+        "one seed, which cannot tell neighbors apart" if n_seeds == 1 else f"{n_seeds} seeds",
         str(table(results, "hardware").get("device", "")),
         f"lmzoo {versions.get('lmzoo', '?')}, torch {versions.get('torch', '?')}",
         str(results.get("date", "")),

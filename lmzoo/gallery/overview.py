@@ -15,7 +15,7 @@ from typing import Any, get_args
 from lmzoo import humanize
 from lmzoo.compare.figure import LOOK, NUMBER, X_TICKS, Spec, tooltip
 from lmzoo.gallery.facts import Facts
-from lmzoo.gallery.measured import number
+from lmzoo.gallery.measured import number, seeds
 from lmzoo.model import StateGrowth
 
 KINDS = {"classic": "s4", "attention": "s0", "linear": "s2", "hybrid": "s3"}  # and the CSS variable of their color
@@ -26,6 +26,11 @@ AXES = {  # of the plot: fields of results.json
     "train_tokens_per_s": "training speed (tokens per second)",
     "decode_tokens_per_s": "decoding speed (tokens per second)",
 }
+CAPTION = (  # of the plot
+    "Filled: the mean of several seeds, at a learning rate that was searched for the family. Hollow: one run with the "
+    "recipe of the preset. So do not compare a filled point with a hollow one, or two hollow ones that are close. A "
+    "family whose speed was not measured is missing where the axis is a speed."
+)
 
 
 def overview(families: Sequence[Facts]) -> str:
@@ -121,10 +126,11 @@ def plot(families: Sequence[Facts]) -> tuple[Spec, dict[str, str]]:
     for facts in families:
         results = facts.family.results
         row = {"name": facts.title, "family": facts.family.name, "kind": facts.family.facts.get("kind", "")}
-        row |= {"url": f"{facts.family.name}.html", "bits": results["bits_per_byte"]}
+        row |= {"url": f"{facts.family.name}.html", "bits": results["bits_per_byte"], "seeds": seeds(results)}
         rows.append(row | {field: number(results, field) for field in AXES})
     axes = {field: title for field, title in AXES.items() if sum(bool(row[field]) for row in rows) > 1}
     shown = [(field, title, NUMBER) for field, title in axes.items()]
+    point = {"type": "point", "size": 80, "strokeWidth": 2, "opacity": 0.9, "cursor": "pointer"}
     spec: Spec = {
         "description": "Bits per byte of the families against a cost",
         "config": dict(LOOK),
@@ -146,10 +152,13 @@ def plot(families: Sequence[Facts]) -> tuple[Spec, dict[str, str]]:
                 "legend": {"orient": "top", "symbolType": "circle"},
             },
             "href": {"field": "url"},
-            "tooltip": tooltip(("name", "family", ""), ("bits", "bits per byte", ".3f"), *shown),
+            "tooltip": tooltip(
+                ("name", "family", ""), ("bits", "bits per byte", ".3f"), ("seeds", "seeds", ""), *shown
+            ),
         },
         "layer": [
-            {"mark": {"type": "point", "filled": True, "size": 80, "opacity": 0.9, "cursor": "pointer"}},
+            {"transform": [{"filter": "datum.seeds > 1"}], "mark": {**point, "filled": True}},
+            {"transform": [{"filter": "datum.seeds < 2"}], "mark": {**point, "filled": False, "fill": "transparent"}},
             {
                 "mark": {"type": "text", "dy": -9, "fontSize": 10, "limit": 90, "cursor": "pointer"},
                 "encoding": {"text": {"field": "name"}, "color": {"value": "var(--soft)"}},
@@ -169,5 +178,5 @@ def _plot(families: Sequence[Facts]) -> str:
         '<div class="card chart"><form class="axis" autocomplete="off" hidden><label>Loss against '
         f'<select name="axis">{choices}</select></label></form><div class="plot"></div>'
         "<noscript>The plot is drawn by a script.</noscript>"
-        f'<script type="application/json" class="spec">{data}</script></div>'
+        f'<script type="application/json" class="spec">{data}</script><p class="caption">{escape(CAPTION)}</p></div>'
     )

@@ -46,3 +46,5 @@ def test_checks_html_marks_each_check(tmp_path: Path) -> None:
     assert text.count("✓") == text.count("✗") == 1, "a check without an outcome has no mark"
     names = set(re.findall(r">(\w+)</code>", text))
     assert names == {name for name in check_names() if not name.startswith("own_")}
+    groups = re.findall(r"<th>(\w+)</th>", text)
+    assert len(groups) == len(set(groups)), "a group is one row"

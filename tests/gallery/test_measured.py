@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from lmzoo.gallery.measured import MARGIN, WIDTH, figures, made, number, results_html, strip_svg
+from lmzoo.gallery.measured import MARGIN, WIDTH, figures, made, number, results_html, seeds, strip_svg
 
 RESULTS = {
     "preset": "1m",
@@ -37,6 +37,7 @@ def test_figures_has_what_was_measured_and_nothing_else() -> None:
 
 
 def test_made_says_how_many_seeds_there_were() -> None:
+    assert (seeds(RESULTS), seeds({"budget": {"seeds": 3}})) == (1, 3)
     assert "one seed, which cannot tell neighbors apart" in made(RESULTS)
     budget = {"steps": 300, "seeds": 3, "optimizer": "muon"}
     assert "muon, learning rate 0.02, 3 seeds" in made({**RESULTS, "learning_rate": {"chosen": 0.02}, "budget": budget})

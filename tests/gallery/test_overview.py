@@ -9,6 +9,7 @@ import re
 import vl_convert
 
 from lmzoo.gallery.facts import gather
+from lmzoo.gallery.measured import seeds
 from lmzoo.gallery.overview import overview, parts, plot, traits
 
 FAMILIES = [gather(name) for name in ("bigram", "gpt2", "mamba", "mixtral")]
@@ -40,6 +41,19 @@ def test_plot_has_only_axes_with_data() -> None:
     assert [row["family"] for row in spec["data"]["values"]] == ["bigram", "gpt2", "mamba", "mixtral"]
     assert {"decode_tokens_per_s", "train_tokens_per_s"} <= {*axes}
     assert plot(FAMILIES[1:2])[1] == {}  # one family is no comparison
+
+
+def test_plot_fills_what_was_measured_with_several_seeds() -> None:
+    spec, _ = plot(FAMILIES)
+    rows = spec["data"]["values"]
+    assert [row["seeds"] for row in rows] == [seeds(facts.family.results) for facts in FAMILIES]
+    spec["encoding"]["x"]["field"] = "params"
+    for row, n_seeds in zip(rows, (1, 3, 1, 5), strict=True):
+        row["seeds"] = n_seeds
+    drawn = vl_convert.vegalite_to_svg({**spec, "width": 300})
+    points = re.findall(r'<path aria-label="[^"]*seeds: (\d)[^>]*>', drawn)
+    filled = re.findall(r'<path aria-label="[^"]*seeds: (\d)[^>]* fill="var[^>]*>', drawn)
+    assert (sorted(points), sorted(filled)) == (["1", "1", "3", "5"], ["3", "5"])
 
 
 def test_plot_is_a_specification_that_vega_lite_draws() -> None:
