@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT / "docs" / "site"))
 import sources  # noqa: E402  (from docs/site/, which is no package)
 from chinese import CAPTIONS, translate  # noqa: E402
-from extension import counterpart, plain_docstring  # noqa: E402
+from docutils import nodes  # noqa: E402
+from extension import counterpart, mark_cells, plain_docstring  # noqa: E402
 from gallery_pages import family_page, raw, write_vega  # noqa: E402
 from links import broken_links  # noqa: E402
 from search import SearchMixed  # noqa: E402
@@ -145,6 +146,18 @@ def test_plain_docstring_escapes_signs_of_restructuredtext_outside_of_code() -> 
     lines = ["Adds |x| to `a_`s, *args and own_ `b|c*`."]
     plain_docstring(None, "", "", None, None, lines)  # type: ignore[arg-type]
     assert lines == [r"Adds \|x\| to `a_`\ s, \*args and own\_ `b|c*`."]
+
+
+def test_mark_cells_tells_short_cells_from_long_ones() -> None:
+    texts = [
+        "2.094 ± 0.017",
+        "滑动窗口",
+        "Counts of the n-grams of a text",
+        "数出一段文本的 n 元语法，一遍即得，不用梯度训练",
+    ]
+    row = nodes.row("", *(nodes.entry("", nodes.paragraph(text=text)) for text in texts))
+    mark_cells(None, row)  # type: ignore[arg-type]
+    assert [cell["classes"] for cell in row] == [["short"], ["short"], [], ["long"]]
 
 
 def test_broken_links_names_missing_files_and_anchors(tmp_path: Path) -> None:

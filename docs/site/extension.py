@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from sphinx.application import Sphinx
 from sphinx.builders.html import StandaloneHTMLBuilder
 
 ENGLISH, CHINESE = "course/en/", "course/zh/"  # pages of the same name in both; the two READMEs have links of their own
+
+SHORT, LONG = 16, 45  # columns of a cell; a Chinese character has two
 
 
 def counterpart(page: str) -> str:
@@ -80,12 +83,24 @@ def mark_chinese(app: Sphinx, doctree: nodes.document) -> None:
         mark_emphasis(doctree)
 
 
+def mark_cells(_app: Sphinx, doctree: nodes.document) -> None:
+    """Marks cells of tables as short or long: on a phone, the style sheet keeps the first whole and the others wide."""
+    for entry in doctree.findall(nodes.entry):
+        text = entry.astext()
+        columns = sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+        if columns <= SHORT and "\n" not in text:
+            entry["classes"].append("short")
+        elif columns >= LONG:
+            entry["classes"].append("long")
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connects the functions of this file to Sphinx."""
     app.add_search_language(SearchMixed)
     app.add_html_math_renderer("mathml", (write_formula, None), (write_formula, None))
     app.connect("html-page-context", add_links, priority=900)  # after the theme has made its menus
     app.connect("doctree-read", mark_chinese)
+    app.connect("doctree-read", mark_cells)
     app.connect("build-finished", add_files)
     app.connect("autodoc-process-docstring", plain_docstring)
     return {"parallel_read_safe": True, "parallel_write_safe": True}
