@@ -24,20 +24,26 @@ from pathlib import Path
 ADDRESS = "{address}"  # {hint}
 CHECKOUT = Path("../../..")
 if importlib.util.find_spec("lmzoo") is None:
-    SOURCE = CHECKOUT if (CHECKOUT / "pyproject.toml").is_file() else ADDRESS
+    WHEELS = sorted(Path().glob("lmzoo-*.whl"))
+    SOURCE = CHECKOUT if (CHECKOUT / "pyproject.toml").is_file() else WHEELS[-1] if WHEELS else ADDRESS
     if not SOURCE:
-        raise ValueError("{missing}")
+        raise ValueError(
+            "{missing}"
+            "{remedy}"
+        )
     %pip install --quiet "{{SOURCE}}" matplotlib"""
 WORDS = {
     "en": {
-        "comment": "Installs lmzoo if it is missing: from the checkout that holds this notebook, or else from ADDRESS.",
-        "hint": 'for a notebook alone, as on Colab: the repository it is from, as "git+https://..."',
-        "missing": "lmzoo is not installed, and ADDRESS is empty: write the address of its repository there",
+        "comment": "Installs lmzoo if it is missing: from the checkout around it, from a wheel beside it, or ADDRESS.",
+        "hint": 'of a repository, as "git+https://..."',
+        "missing": "lmzoo is not installed: run `pip wheel --no-deps .` in its checkout, put the file lmzoo-*.whl ",
+        "remedy": "beside this notebook (on Colab: upload it), and run this cell again",
     },
     "zh": {
-        "comment": "若未安装 lmzoo，则先安装：本笔记本在仓库目录里时从仓库安装，否则从 ADDRESS 安装。",
-        "hint": "单独打开本笔记本时（例如在 Colab 上），在此填写它所在仓库的地址，形如 git+https://……",
-        "missing": "尚未安装 lmzoo，而 ADDRESS 是空的：请填上 lmzoo 仓库的地址",
+        "comment": "若未安装 lmzoo，则先安装：来自本笔记本所在的仓库目录、旁边的 wheel 文件，或者 ADDRESS。",
+        "hint": "仓库的地址，形如 git+https://……",
+        "missing": "尚未安装 lmzoo：请在它的仓库目录里运行 pip wheel --no-deps .，把得到的 lmzoo-*.whl ",
+        "remedy": "放到本笔记本旁边（在 Colab 上就是上传），再运行这个单元格",
     },
 }
 _DETAILS = re.compile(r"^<details>.*?^</details>$", re.MULTILINE | re.DOTALL)

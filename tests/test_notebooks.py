@@ -69,7 +69,7 @@ def test_notebook_begins_with_the_title_and_one_install_cell(cells: list[dict[st
     assert all(cell["outputs"] == [] for cell in cells if cell["cell_type"] == "code")
 
 
-def test_install_cell_takes_the_checkout_or_else_the_address(
+def test_install_cell_takes_the_checkout_or_a_wheel_or_the_address(
     cells: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pip = '%pip install --quiet "{SOURCE}" matplotlib'
@@ -79,15 +79,18 @@ def test_install_cell_takes_the_checkout_or_else_the_address(
     (tmp_path / "docs" / "course" / "zh").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "docs" / "course" / "zh")
     installed: list[str] = []
-    with pytest.raises(ValueError, match="ADDRESS is empty"):
+    with pytest.raises(ValueError, match="pip wheel --no-deps"):
         exec(code, {"installed": installed})
     exec(code.replace('ADDRESS = ""', 'ADDRESS = "git+https://host.example/lmzoo"'), {"installed": installed})
+    for version in ("0.1.0", "0.2.0"):
+        Path(f"lmzoo-{version}-py3-none-any.whl").touch()
+    exec(code, {"installed": installed})
     (tmp_path / "pyproject.toml").touch()
     exec(code, {"installed": installed})
-    assert installed == ["git+https://host.example/lmzoo", "../../.."]
+    assert installed == ["git+https://host.example/lmzoo", "lmzoo-0.2.0-py3-none-any.whl", "../../.."]
     monkeypatch.undo()
     exec(code, {"installed": installed})
-    assert len(installed) == 2, "it is installed already"
+    assert len(installed) == 3, "it is installed already"
 
 
 def test_notebook_leaves_out_what_its_cells_print_and_draw(cells: list[dict[str, Any]]) -> None:
