@@ -15,7 +15,8 @@ PAIRS = (
     "Difference: loss of the model minus loss of the other one, over the same seeds, with the "
     f"{PERCENT} interval of the paired t-test. Two models are told apart if p, corrected for the number of "
     f"pairs by Holm's method, is below {ALPHA:g}, and the difference exceeds the noise: the standard deviation of a "
-    f"loss over seeds. More seeds: to see a difference of this size with a probability of {POWER:g}."
+    f"loss over seeds. More seeds: to see a difference of this size with a probability of {POWER:g}; one "
+    "below the noise is no finding with any number of seeds."
 )
 
 
@@ -110,8 +111,8 @@ def _ordered(pair: Pair, order: dict[str, int]) -> Pair:
 def _verdict(pair: Pair) -> str:
     if pair.told_apart:
         return f"{pair.first if pair.difference < 0 else pair.second} is lower"
-    if pair.p_corrected < ALPHA:
-        return "below the noise"
+    if abs(pair.difference) <= pair.noise:
+        return "cannot be told apart (below the noise)"
     if pair.more_seeds is None:
         return f"cannot be told apart (more than {MOST_SEEDS:,} seeds)"
     return f"cannot be told apart (about {pair.more_seeds} more seed{'s' if pair.more_seeds != 1 else ''})"

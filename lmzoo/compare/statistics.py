@@ -45,7 +45,7 @@ class Pair:
 
     `p` is of the paired t-test, `p_corrected` is corrected for the number of pairs, `noise` is the smallest difference
     that can be a finding, and `more_seeds` is the number of seeds beyond the present ones for a probability of `POWER`
-    to find a difference of this size (None: more than `MOST_SEEDS`, or no difference).
+    to find a difference of this size (None: more than `MOST_SEEDS`, or a difference that is not above the noise).
     """
 
     first: str
@@ -83,7 +83,7 @@ def analyze(losses: Mapping[str, Sequence[float]]) -> Statistics:
     pairs = tell_apart(arrays)
     for number, pair in enumerate(pairs):
         sd = float((arrays[pair.first] - arrays[pair.second]).std(ddof=1))
-        needed = seeds_needed(pair.difference, sd, ALPHA / len(pairs))
+        needed = seeds_needed(pair.difference, sd, ALPHA / len(pairs), pair.noise)
         pairs[number] = replace(pair, more_seeds=None if needed is None else max(0, needed - seeds))
     return Statistics(
         seeds=seeds,
@@ -176,29 +176,36 @@ def rank_ranges(names: Sequence[str], pairs: Sequence[Pair]) -> dict[str, tuple[
     return {name: (1 + better[name], len(names) - worse[name]) for name in names}
 
 
-def power(difference: float, sd: float, seeds: int, alpha: float) -> float:
-    """Return the probability that the paired t-test of so many seeds finds a true difference, with its sign.
+def power(difference: float, sd: float, seeds: int, alpha: float, noise: float = 0.0) -> float:
+    """Return the probability that so many seeds find a true difference, with its sign.
 
-    `sd` is the standard deviation of the difference of one seed.
+    The paired t-test must reject equality, and the mean difference must exceed the noise. Both happen if the mean is
+    large enough, so the probability is nearly that of the rarer one. `sd` is the standard deviation of the difference
+    of one seed.
     """
     from scipy import stats
 
-    critical, shift = stats.t.ppf(1 - alpha / 2, seeds - 1), abs(difference) / sd * math.sqrt(seeds)
-    return float(stats.nct.sf(critical, seeds - 1, shift))
+    error = sd / math.sqrt(seeds)
+    critical = stats.t.ppf(1 - alpha / 2, seeds - 1)
+    rejected = stats.nct.sf(critical, seeds - 1, abs(difference) / error)
+    return float(min(rejected, stats.norm.sf(noise, abs(difference), error)))
 
 
-def seeds_needed(difference: float, sd: float, alpha: float = ALPHA) -> int | None:
-    """Return the smallest number of seeds whose `power` is at least `POWER`; None if above `MOST_SEEDS`."""
-    if difference == 0:
+def seeds_needed(difference: float, sd: float, alpha: float = ALPHA, noise: float = 0.0) -> int | None:
+    """Return the smallest number of seeds whose `power` is at least `POWER`; None if above `MOST_SEEDS`.
+
+    No number of seeds makes a difference that is not above the noise a finding.
+    """
+    if abs(difference) <= noise or difference == 0:
         return None
     if sd <= 1e-12 * abs(difference):
         return 2
     low, high = 1, MOST_SEEDS  # `low` is too few
-    if power(difference, sd, high, alpha) < POWER:
+    if power(difference, sd, high, alpha, noise) < POWER:
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if power(difference, sd, middle, alpha) >= POWER else (middle, high)
+        low, high = (low, middle) if power(difference, sd, middle, alpha, noise) >= POWER else (middle, high)
     return high
 
 

@@ -61,14 +61,33 @@ def test_power_agrees_with_a_simulation() -> None:
 
 
 def test_analyze_names_the_seeds_that_are_missing() -> None:
-    pair = next(pair for pair in analyze(LOSSES).pairs if (pair.first, pair.second) == ("a", "c"))
-    sd = stats.tstd(np.subtract(LOSSES["a"], LOSSES["c"]))
-    needed = seeds_needed(pair.difference, sd, ALPHA / 3)
+    losses = {"a": [1.50, 1.53, 1.49], "b": [1.54, 1.53, 1.55], "c": [1.49, 1.51, 1.53]}
+    pair, none, _ = analyze(losses).pairs
+    sd = stats.tstd(np.subtract(losses["a"], losses["b"]))
+    needed = seeds_needed(pair.difference, sd, ALPHA / 3, pair.noise)
     assert needed is not None
-    assert pair.more_seeds == needed - 4 > 0
-    assert power(pair.difference, sd, needed, ALPHA / 3) >= 0.8 > power(pair.difference, sd, needed - 1, ALPHA / 3)
+    assert pair.more_seeds == needed - 3 > 0
+    given = (pair.difference, sd)
+    enough, few = (power(*given, seeds, ALPHA / 3, pair.noise) for seeds in (needed, needed - 1))
+    assert enough >= 0.8 > few
+    assert abs(none.difference) < none.noise
+    assert none.more_seeds is None
     assert seeds_needed(0.0, 1.0) is None
     assert seeds_needed(1e-9, 1.0) is None
+
+
+@pytest.mark.parametrize("effect", [1.25, 1.5, 2.5])
+def test_seeds_needed_are_enough_to_tell_two_models_apart(effect: float) -> None:
+    """A difference near the noise needs many more seeds than a t-test alone: its mean must exceed the noise, too."""
+    rng, sigma = np.random.default_rng(0), 0.01
+    needed = seeds_needed(effect * sigma, sigma * math.sqrt(2), noise=sigma)
+    assert needed is not None
+    found = 0
+    for _ in range(200):
+        first, second = rng.normal(0, sigma, needed), rng.normal(effect * sigma, sigma, needed)
+        found += tell_apart({"first": first, "second": second})[0].told_apart
+    assert 0.7 <= found / 200 <= 0.93
+    assert seeds_needed(0.99 * sigma, sigma, noise=sigma) is None
 
 
 def test_analyze_of_losses_without_spread() -> None:
