@@ -16,6 +16,7 @@ from typing import Any
 from lmzoo.compare.budget import SPEEDS_FILE, Budget, Speeds, parse_budget, spend
 from lmzoo.compare.course import Course
 from lmzoo.compare.description import beginning, describe
+from lmzoo.compare.earlier import refuse_other_results
 from lmzoo.compare.grid import (
     RUNS,
     Cell,
@@ -202,6 +203,7 @@ def compare(
             results = probing.add(results, probing.kept)
         measurer = Measurer(prepared, prompt_ids, listeners, keep_freed_memory, halves, at_once, stride, context)
         _refuse_runs(courses, measurer)
+        refuse_other_results(folder, results)
         if new:  # until here input may be refused, and nothing is written
             held.enter_context(locked(folder))
         speeds.write()

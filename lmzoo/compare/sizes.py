@@ -45,7 +45,11 @@ def match_notes(results: Results) -> list[str]:
         return []
     target, unit = results.match["target"], MEASURES[results.match["measure"]]
     misses = ", ".join(
-        f"{name} {humanize.count(found['value'])} ({100 * found['error']:+.2g} %)"
+        f"{name} {humanize.count(found['value'])} ({_percent(found['error'])} %)"
         for name, found in results.match["models"].items()
     )
     return [f"Sizes are matched to {humanize.count(target)} {unit}: {misses}."]
+
+
+def _percent(error: float) -> str:
+    return f"{100 * error:+.0f}" if abs(error) >= 0.1 else f"{100 * error:+.2g}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -9,8 +10,9 @@ import pytest
 from lmzoo.compare import compare
 from lmzoo.compare.notes import notes
 from lmzoo.compare.plan import make_specs
-from lmzoo.compare.sizes import match_facts, match_specs
+from lmzoo.compare.sizes import match_facts, match_notes, match_specs
 from lmzoo.errors import ConfigError
+from tests.compare.example import example
 
 SETTINGS = {"batch_size": 4, "context_length": 16}
 NAMES = ["bigram", "gpt2.tiny", "lstm.tiny", "mixtral.tiny"]
@@ -63,3 +65,10 @@ def test_compare_states_the_residual_mismatch(text: Path, tmp_path: Path) -> Non
     assert "Sizes are matched to 20.0 k parameters" in (tmp_path / "table.md").read_text()
     with pytest.raises(ConfigError, match=r"match='params=1k' cannot be given: .*bigram is a finished run"):
         compare([str(tmp_path / "runs" / "bigram")], None, tmp_path / "out", match="params=1k")
+
+
+def test_match_notes_write_a_large_mismatch_without_an_exponent() -> None:
+    models = {"small": {"value": 784, "error": -0.999}, "near": {"value": 1_001_000, "error": 0.001}}
+    found = dataclasses.replace(example(), match={"measure": "params", "target": 1e6, "models": models})
+    (note,) = match_notes(found)
+    assert note == "Sizes are matched to 1.00 M parameters: small 784 (-100 %), near 1.00 M (+0.1 %)."
