@@ -16,6 +16,7 @@ from lmzoo.model import LanguageModel
 from lmzoo.ops.straight_through import smooth
 
 STEPS = (1e-5, 1e-6, 1e-7, 1e-8)  # of finite differences
+ROUNDED = 1e-12  # of the largest gradient: an FFT spreads rounding of float64, about 1e-16, over the whole text
 REGION = 16  # tokens; of each region of the past at least one token must matter
 CHUNK_LOOK = "the ends of chunks and blocks (64, 128, 256): carries, decays, masks, the last chunk"
 
@@ -43,17 +44,17 @@ def require_reach(model: LanguageModel, idx: Tensor) -> str:
     rows, T = idx.shape
     declared = model.traits.receptive_field
     reach = T if declared is None else min(declared, T)
-    matters_RT = _gradients_by_distance(model, idx)
-    if matters_RT is None:  # values cannot replace gradients: an effect over 100 tokens may be below rounding
+    sizes_RT = _gradients_by_distance(model, idx)
+    if sizes_RT is None:  # values cannot replace gradients: an effect over 100 tokens may be below rounding
         return "no embedding lookup of the tokens to take gradients of; `receptive_field` checks values"
     says = "declares no receptive_field" if declared is None else f"declares receptive_field={declared}"
-    beyond = matters_RT[:, reach:].any(0).nonzero().flatten().tolist()
+    beyond = (sizes_RT[:, reach:] > ROUNDED).any(0).nonzero().flatten().tolist()
     if beyond:
         raise Fault(
             f"the gradient of the logits reaches {reach + beyond[0]} tokens back, though the model {says} "
             "(the present token included); look at the window, at `reach`, or at traits"
         )
-    matters_T = matters_RT.any(0)
+    matters_T = (sizes_RT > 0).any(0)
     regions = [(start, min(start + REGION, reach)) for start in range(0, reach, REGION)]
     if declared is not None and declared <= T - rows:
         regions.append((reach - 1, reach))  # the farthest token decides whether the declared number is too large
@@ -69,12 +70,12 @@ def require_reach(model: LanguageModel, idx: Tensor) -> str:
 
 
 def _gradients_by_distance(model: LanguageModel, idx: Tensor) -> Tensor | None:
-    """Returns (rows, T): True where the gradient of the logits at the r-th last position to that distance is not 0.
+    """Returns (rows, T): the size of the gradient of the logits at the r-th last position to the token so far back.
 
-    None if the model looks up no embeddings of `idx`.
+    It is relative to the largest of the row. None if the model looks up no embeddings of `idx`.
     """
     rows, T = idx.shape
-    matters_RT = torch.zeros(rows, T, dtype=torch.bool)
+    sizes_RT = torch.zeros(rows, T, dtype=model.dtype)
     weights_V = torch.linspace(-1, 1, model.config.vocab_size, dtype=model.dtype)
 
     def output(logits_BTV: Tensor) -> Tensor:
@@ -85,15 +86,16 @@ def _gradients_by_distance(model: LanguageModel, idx: Tensor) -> Tensor | None:
         return None
     for gradient in gradients:
         size_BT = gradient.abs().amax(2)
+        size_BT = size_BT / size_BT.amax(1, keepdim=True).clamp(min=torch.finfo(size_BT.dtype).tiny)
         for r in range(rows):
-            matters_RT[r, : T - r] |= size_BT[r, : T - r].flip(0) > 0
-    return matters_RT
+            sizes_RT[r, : T - r] = torch.maximum(sizes_RT[r, : T - r], size_BT[r, : T - r].flip(0))
+    return sizes_RT
 
 
 def _matters_anywhere(model: LanguageModel, idx: Tensor, start: int, end: int) -> bool:
     """True if a token at such a distance matters to one of the last `end` positions: blocks end at some of them."""
-    matters_RT = _gradients_by_distance(model, idx[:1].repeat(min(end, idx.shape[1]), 1))
-    return matters_RT is not None and bool(matters_RT[:, start:end].any())
+    sizes_RT = _gradients_by_distance(model, idx[:1].repeat(min(end, idx.shape[1]), 1))
+    return sizes_RT is not None and bool((sizes_RT[:, start:end] > 0).any())
 
 
 def _values_depend(model: LanguageModel, idx: Tensor, distances: range) -> bool:
@@ -178,7 +180,7 @@ def _require_same_reach(model: LanguageModel, trained: LanguageModel, idx: Tenso
     seen_RT, found_RT = _gradients_by_distance(model, idx), _gradients_by_distance(trained, idx)
     if seen_RT is None or found_RT is None:
         return
-    lost = (seen_RT & ~found_RT).any(0).nonzero().flatten().tolist()
+    lost = ((seen_RT > 0) & (found_RT == 0)).any(0).nonzero().flatten().tolist()
     if lost:
         raise Fault(
             f"in train mode no gradient reaches the tokens {lost[0]} back, on which the logits depend; look at "
