@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lmzoo import configs
+from lmzoo.conformance import masks
 from lmzoo.conformance.clones import clone
 from lmzoo.conformance.dropout import require_scaled
 from lmzoo.conformance.measure import require_equal, require_same_bits
@@ -24,9 +25,9 @@ SEEDS = 32  # tried until two of them give different logits: a rare event is ran
 def train_mode(subject: Subject) -> str:
     """Checks that dropout is off in eval mode, and that train and eval mode differ in nothing else.
 
-    Also checks that dropout divides what it keeps by 1 - p, that a pass in train mode leaves nothing of its batch to
-    later passes, except in what only decides about choices (the bias of a router), and that its random numbers are
-    drawn anew.
+    Also checks that dropout divides what it keeps by 1 - p, that a pass in train mode changes no parameter and leaves
+    nothing of its batch to later passes, except in what only decides about choices (the bias of a router), and that its
+    random numbers are drawn anew.
     """
     idx = subject.tokens(2, subject.context)
     plain_BTV = subject.model()(idx).logits
@@ -60,6 +61,9 @@ def train_mode(subject: Subject) -> str:
             require_scaled(dropping, idx[:, :SHORT])
     if not torch.equal(used.eval()(idx).logits, plain_BTV):
         _require_no_statistics(subject, idx)
+    if not subject.is_variant:
+        for model in (subject.model(), masks.large_form(subject, "matrices")):
+            _require_same_parameters(model, idx[:, :SHORT])
     # The model is in train mode when it is built: going to eval mode and back must not change anything.
     rates: dict[str, Any] = {
         name: 0.5 for name, value in configs.to_dict(subject.config).items() if "dropout" in name and value == 0
@@ -80,6 +84,22 @@ def train_mode(subject: Subject) -> str:
         "what eval() and train() change: dropout that stays switched off",
     )
     return "train and eval mode differ in what is declared only; eval mode leaves no trace"
+
+
+@torch.no_grad()
+def _require_same_parameters(model: LanguageModel, idx: Tensor) -> None:
+    """Raises `Fault` if a pass in train mode changes a parameter, which only an optimizer may.
+
+    Large weights are tried too: what is limited (scores, norms) is below its limit at usual ones.
+    """
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    _trained_logits(model.train(), idx, 0)
+    for name, parameter in model.named_parameters():
+        if not torch.equal(parameter.nan_to_num(), before[name].nan_to_num()):
+            raise Fault(
+                f"a pass in train mode changes {name}, which only the optimizer may; look at limits of weights or "
+                "scores in forward(): they belong behind the step of the optimizer"
+            )
 
 
 def _require_no_statistics(subject: Subject, idx: Tensor) -> None:
