@@ -42,6 +42,16 @@ def step_rank(key: str) -> Together:
     return Together((key,), settings, lambda ours: {key: ours["dt_rank"]})
 
 
+def _expand(config: Config) -> dict[str, Any]:
+    """Returns the inner width, divided by the outer one; transformers reads `intermediate_size` if it is there."""
+    width, expand = config.value("hidden_size", 768), config.value("expand", 2)
+    inner = config.value("intermediate_size", expand * width)
+    if inner % max(1, width):
+        raise refused("intermediate_size", inner, f"must be a multiple of hidden_size={width}")
+    return {"expand": inner // max(1, width)}
+
+
+INNER = Together(("expand", "intermediate_size"), _expand, lambda ours: {"expand": ours["expand"]})
 KEYS: dict[str, Key] = {
     **EVERY,
     "vocab_size": To("vocab_size"),
@@ -51,7 +61,6 @@ KEYS: dict[str, Key] = {
     "layer_norm_epsilon": To("norm_eps", 1e-5),
     "state_size": To("d_state", 16),
     "conv_kernel": To("d_conv", 4),
-    "expand": To("expand", 2),
     "tie_word_embeddings": To("tie_embeddings", default=True),
     "hidden_act": SWIGLU,
     "use_bias": To("bias", default=False),
@@ -61,7 +70,7 @@ KEYS: dict[str, Key] = {
     "residual_in_fp32": Unused(),
     "use_mambapy": Unused(),
     "use_associative_scan": Unused(),
-    **{key: Unused() for key in ("intermediate_size", "d_inner")},  # computed: expand * hidden_size
+    "d_inner": Unused(),
     "rms_norm": Unread(True),
     **{key: Unused() for key in ("fused_add_norm", "pad_vocab_size_multiple", "ssm_cfg")},
 }
@@ -72,7 +81,7 @@ MAMBA = Architecture(
     family="mamba",
     weights=WEIGHTS,
     keys=KEYS,
-    together=(step_rank("time_step_rank"),),
+    together=(step_rank("time_step_rank"), INNER),
     aliases=ALIASES,
     prefix="backbone.",
 )
@@ -82,7 +91,7 @@ FALCON_MAMBA = Architecture(
     family="mamba",
     weights=WEIGHTS,
     keys={**KEYS, "mixer_rms_eps": To("select_eps", 1e-6), "use_falcon_mambapy": Unused()},
-    together=(step_rank("time_step_rank"),),
+    together=(step_rank("time_step_rank"), INNER),
     aliases=ALIASES,
     prefix="backbone.",
 )
