@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Key, Only, To, Unused
 from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.layouts import Interleaved, Transposed
 from lmzoo.hf.llama import BIASES, KINDS
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
-from lmzoo.hf.windows import window_keys
+from lmzoo.hf.windows import windows
 
 _LAYER, _EXPERTS = "model.layers.{i}.", "model.layers.{i}.mlp.experts."
 WEIGHTS: Weights = {
@@ -34,18 +32,6 @@ _YARN = {
 }
 
 
-def _windows(config: Config) -> dict[str, Any]:
-    """Returns the window, and which layers have it: every second one, unless `layer_types` names others."""
-    window = config.get("sliding_window", 128)
-    if config.get("layer_types") is not None:
-        words = config.words("layer_types", KINDS)
-    else:
-        words = ["full" if layer % 2 else "rope" for layer in range(config.layers())]
-    if "rope" in words and window is None:
-        raise refused("sliding_window", window, "must be a number: layer_types has sliding_attention")
-    return {"window": window, "pattern": " ".join(words)}
-
-
 KEYS: dict[str, Key] = {
     **ATTENTION,
     "num_key_value_heads": To("n_kv_heads", 8),
@@ -66,10 +52,7 @@ GPT_OSS = Architecture(
     family="mixtral",
     weights=WEIGHTS,
     keys=KEYS,
-    together=(
-        rope(150000.0, default=_YARN),
-        Together(("sliding_window", "layer_types"), _windows, window_keys(KINDS)),
-    ),
+    together=(rope(150000.0, default=_YARN), windows(KINDS, 128, lambda layer, _: layer % 2 == 0)),
     aliases={"num_experts": "num_local_experts", "experts_per_token": "num_experts_per_tok"},
     fixed={"sinks": True},
 )

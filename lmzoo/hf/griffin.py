@@ -9,10 +9,19 @@ from typing import Any
 import torch
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused, refused
+from lmzoo.hf.gptj import both
 from lmzoo.hf.keys import EVERY, GELU_TANH
 from lmzoo.hf.layouts import InLayer, Rows, Source, Squeezed, gate_and_up, qkv_rows
 from lmzoo.hf.rotary import ROPE, rope
 from lmzoo.hf.weights import Head, Weights
+
+_LAYER = "model.layers.{i}."
+_MIXER, _MLP = f"{_LAYER}temporal_block.", f"{_LAYER}mlp_block."
+
+
+def _rows(*names: str) -> Rows:
+    return Rows(tuple(f"{_MIXER}{name}" for name in names))
+
 
 MODEL: Weights = {
     "tokens.weight": "model.embed_tokens.weight",
@@ -20,47 +29,22 @@ MODEL: Weights = {
     "head.linear.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
 }
 BLOCK: dict[str, Source] = {
-    "0.before.weight": "model.layers.{i}.temporal_pre_norm.weight",
-    "1.before.weight": "model.layers.{i}.channel_pre_norm.weight",
-    "1.inner.up.weight": gate_and_up("model.layers.{i}.mlp_block."),
-    "1.inner.up.bias": gate_and_up("model.layers.{i}.mlp_block.", "bias"),
-    "1.inner.down.weight": "model.layers.{i}.mlp_block.down_proj.weight",
-    "1.inner.down.bias": "model.layers.{i}.mlp_block.down_proj.bias",
+    "0.before.weight": f"{_LAYER}temporal_pre_norm.weight",
+    "1.before.weight": f"{_LAYER}channel_pre_norm.weight",
+    **{f"1.inner.up.{kind}": gate_and_up(_MLP, kind) for kind in ("weight", "bias")},
+    **both("1.inner.down", f"{_MLP}down_proj"),
 }
 MIXERS: dict[str, dict[str, Source]] = {
     "recurrent": {
-        "in_proj.weight": Rows(  # the gate first
-            (
-                "model.layers.{i}.temporal_block.linear_y.weight",
-                "model.layers.{i}.temporal_block.linear_x.weight",
-            )
-        ),
-        "in_proj.bias": Rows(
-            ("model.layers.{i}.temporal_block.linear_y.bias", "model.layers.{i}.temporal_block.linear_x.bias")
-        ),
-        "conv_weight": Squeezed("model.layers.{i}.temporal_block.conv_1d.weight", axis=1),
-        "conv_bias": "model.layers.{i}.temporal_block.conv_1d.bias",
-        "gates": Rows(
-            (
-                "model.layers.{i}.temporal_block.rg_lru.input_gate_weight",
-                "model.layers.{i}.temporal_block.rg_lru.recurrent_gate_weight",
-            )
-        ),
-        "gate_bias": Rows(
-            (
-                "model.layers.{i}.temporal_block.rg_lru.input_gate_bias",
-                "model.layers.{i}.temporal_block.rg_lru.recurrent_gate_bias",
-            )
-        ),
-        "decay": "model.layers.{i}.temporal_block.rg_lru.recurrent_param",
-        "out.weight": "model.layers.{i}.temporal_block.linear_out.weight",
-        "out.bias": "model.layers.{i}.temporal_block.linear_out.bias",
+        **{f"in_proj.{kind}": _rows(f"linear_y.{kind}", f"linear_x.{kind}") for kind in ("weight", "bias")},
+        "conv_weight": Squeezed(f"{_MIXER}conv_1d.weight", axis=1),
+        "conv_bias": f"{_MIXER}conv_1d.bias",
+        "gates": _rows("rg_lru.input_gate_weight", "rg_lru.recurrent_gate_weight"),
+        "gate_bias": _rows("rg_lru.input_gate_bias", "rg_lru.recurrent_gate_bias"),
+        "decay": f"{_MIXER}rg_lru.recurrent_param",
+        **both("out", f"{_MIXER}linear_out"),
     },
-    "attention": {
-        "qkv.weight": qkv_rows("model.layers.{i}.temporal_block."),
-        "out.weight": "model.layers.{i}.temporal_block.o_proj.weight",
-        "out.bias": "model.layers.{i}.temporal_block.o_proj.bias",
-    },
+    "attention": {"qkv.weight": qkv_rows(_MIXER), **both("out", f"{_MIXER}o_proj")},
 }
 
 

@@ -4,27 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.architecture import Architecture, Config, To, Together, Unused, refused
 from lmzoo.hf.llama import BIASES
 from lmzoo.hf.mixtral import EACH, KEYS
 from lmzoo.hf.rotary import ropes_by_kind, ropes_by_kind_keys
+from lmzoo.hf.windows import windows
 
 _KINDS = {"sliding_attention": "local", "full_attention": "full"}
-
-
-def _layers(config: Config) -> dict[str, Any]:
-    """Returns the layers and their window: by default none has one."""
-    words = ["full"] * config.layers()
-    if config.get("layer_types") is not None:
-        words = config.words("layer_types", _KINDS)
-    window = config.get("sliding_window", 1024)
-    if "local" in words and window is None:
-        raise refused("sliding_window", None, "must be given for the layers of layer_types with sliding_attention")
-    return {"pattern": " ".join(words), "window": window}
-
-
-def _layers_keys(ours: Settings) -> dict[str, Any]:
-    return {"sliding_window": ours["window"], **layer_words("layer_types", ours["pattern"], _KINDS)}
 
 
 def _sparse(config: Config) -> dict[str, Any]:
@@ -55,7 +41,7 @@ MELLUM = Architecture(
     },
     together=(
         Together(("rope_parameters",), lambda config: ropes_by_kind(config, 500000.0, 10000.0), ropes_by_kind_keys),
-        Together(("sliding_window", "layer_types"), _layers, _layers_keys),
+        windows(_KINDS, 1024, lambda *_: False),
         Together(("mlp_layer_types",), _sparse, lambda _: {}),
     ),
     aliases={"num_local_experts": "num_experts", "num_nextn_predict_layers": "num_mtp_layers"},

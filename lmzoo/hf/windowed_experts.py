@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
 from lmzoo.hf.grouped import WEIGHTS
 from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.layouts import Either, gate_and_up
 from lmzoo.hf.llama import BIASES
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
+from lmzoo.hf.windows import window_keys, windows
 
 _LAYER, _MLP, _OURS = "model.layers.{i}.", "model.layers.{i}.mlp.", "blocks.{i}.1.inner."
 _KINDS = {"sliding_attention": "window", "full_attention": "grouped_nope"}
@@ -28,26 +29,16 @@ SIZES: dict[str, Key] = {
 }
 
 
-def layers(window: int, has_window: Callable[[int, int], bool]) -> Together:
-    """Returns the keys of the window and of the layers that have it; those without one have no positions.
+def layers(window: int, usual: Callable[[int, int], bool]) -> Together:
+    """Returns the keys of the layers with a window, which is not null; those without one have no positions."""
+    keys = windows(_KINDS, window, usual)
 
-    `window` is a default, and `has_window(layer, n_layers)` says which layers have it unless `layer_types` does.
-    """
-
-    def settings(config: Config) -> dict[str, Any]:
-        n_layers = config.layers()
-        words = ["window" if has_window(layer, n_layers) else "grouped_nope" for layer in range(n_layers)]
-        if config.get("layer_types") is not None:
-            words = config.words("layer_types", _KINDS)
+    def settings(config: Config) -> Mapping[str, Any]:
         if config.get("sliding_window", window) is None:
             raise refused("sliding_window", None, "must be a number")
-        return {"pattern": " ".join(words), "window": config.value("sliding_window", window)}
+        return keys.settings(config)
 
-    return Together(("layer_types", "sliding_window"), settings, _layers_keys)
-
-
-def _layers_keys(ours: Settings) -> dict[str, Any]:
-    return {"sliding_window": ours["window"], **layer_words("layer_types", ours["pattern"], _KINDS)}
+    return Together(keys.keys, settings, keys.inverse)
 
 
 def shared(default: int) -> Together:
@@ -129,13 +120,12 @@ KOLIBRI1 = Architecture(
 )
 
 
-def _every_nth(config: Config) -> dict[str, Any]:
+def _every_nth(config: Config) -> Mapping[str, Any]:
     """Returns the layers and their window: by default each n-th has none."""
     every = config.value("global_attn_every_n_layers", 4)
     if every < 1:
         raise refused("global_attn_every_n_layers", every, "must be at least 1")
-    left = Config({key: value for key, value in config.items() if key != "global_attn_every_n_layers"})
-    return {**layers(1024, lambda layer, _: (layer + 1) % every != 0).settings(left)}
+    return layers(1024, lambda layer, _: (layer + 1) % every != 0).settings(config)
 
 
 def _scaled(config: Config) -> dict[str, Any]:
@@ -169,7 +159,7 @@ AFMOE = Architecture(
     },
     together=(
         rope(),
-        Together(("layer_types", "sliding_window", "global_attn_every_n_layers"), _every_nth, _layers_keys),
+        Together(("layer_types", "sliding_window", "global_attn_every_n_layers"), _every_nth, window_keys(_KINDS)),
         Together(("mup_enabled",), _scaled, lambda ours: {"mup_enabled": ours["embedding_scale"] != 1}),
     ),
     aliases={"num_local_experts": "num_experts"},

@@ -30,6 +30,26 @@ def all_but_each(every: int, kinds: Mapping[str, str]) -> Together:
     return Together(("layer_types", "sliding_window", "sliding_window_pattern"), settings, window_keys(kinds))
 
 
+def windows(kinds: Mapping[str, str], window: int, usual: Callable[[int, int], bool]) -> Together:
+    """Returns the keys of the window and of the layers that have it: in `layer_types`, or else by a rule.
+
+    `window` is its default, and `usual(layer, n_layers)` the rule; `kinds` has our words for `sliding_attention` and
+    `full_attention`.
+    """
+
+    def settings(config: Config) -> dict[str, Any]:
+        n_layers, found = config.layers(), config.get("sliding_window", window)
+        names = ["sliding_attention" if usual(layer, n_layers) else "full_attention" for layer in range(n_layers)]
+        words = [kinds[name] for name in names]
+        if config.get("layer_types") is not None:
+            words = config.words("layer_types", kinds)
+        if found is None and kinds["sliding_attention"] in words:
+            raise refused("sliding_window", None, "must be a number: layer_types has sliding_attention")
+        return {"window": found, "pattern": " ".join(words)}
+
+    return Together(("sliding_window", "layer_types"), settings, window_keys(kinds))
+
+
 def window_keys(kinds: Mapping[str, str]) -> Callable[[Settings], dict[str, Any]]:
     """Returns the function from the settings of a model to the window and the layers that have it."""
     return lambda ours: {"sliding_window": ours["window"], **layer_words("layer_types", ours["pattern"], kinds)}
