@@ -140,14 +140,16 @@ def loss_channel(low: float, high: float) -> Spec:
     }
 
 
-def reference_layers(name: str, loss: float, channel: str, *, below: bool = False) -> list[Spec]:
+def reference_layers(name: str, loss: float, channel: str, *, below: bool = False, before: bool = False) -> list[Spec]:
     """Return a dashed line at a loss, such as that of the best n-gram, on the axis `channel` ("x" or "y"), and a label.
 
-    On the x axis the label stands at the top, or `below` at the bottom; on the y axis above the line, or `below` it.
+    On the x axis the label stands at the top, or `below` at the bottom, after the line or `before` it; on the y axis
+    above the line, or `below` it.
     """
     other = "y" if channel == "x" else "x"
     up = below if channel == "x" else not below
-    label = {"dx": 5, "dy": -6 if up else 6, "baseline": "bottom" if up else "top"}
+    label = {"align": "right", "dx": -5} if before else {"align": "left", "dx": 5}
+    label |= {"dy": -6 if up else 6, "baseline": "bottom" if up else "top"}
     start: Spec = {"value": "height"} if channel == "x" and below else {"value": 0}
     shared: Spec = {"color": {"value": SOFT}, "strokeDash": None, "tooltip": None}
     data: Spec = {"values": [{"loss": loss, "text": f"{name} {loss:.2f}"}]}
@@ -159,7 +161,7 @@ def reference_layers(name: str, loss: float, channel: str, *, below: bool = Fals
         },
         {
             "data": data,
-            "mark": {"type": "text", "align": "left", "fontStyle": "italic", **label, "clip": True},
+            "mark": {"type": "text", "fontStyle": "italic", **label, "clip": True},
             "encoding": {**shared, other: start, "text": {"field": "text"}},
         },
     ]

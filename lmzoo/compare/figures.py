@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmzoo.compare.activations import Activations
@@ -85,7 +85,7 @@ def ranking(results: Results, colors: dict[str, int]) -> Figure | None:
                   "axis": {"labelColor": "var(--ink)", "labelPadding": 8, "grid": True}},
             **{name: channel for name, channel in channels.items() if channel},
         },
-        "layer": layers + _references(results, "x"),
+        "layer": layers + _references(results, "x", shown=[*rows, *seeds]),
     }  # fmt: skip
     return Figure("ranking", "Validation loss of each model", spec, [Axis("loss", "loss", LOSS)], legend=False)
 
@@ -163,12 +163,21 @@ def _limits(results: Results) -> list[float]:
     return [rate["nats"]] if rate else []
 
 
-def _references(results: Results, channel: str) -> list[Spec]:
-    """Return the lines at the loss of the best n-gram and at the entropy rate."""
+def _references(results: Results, channel: str, shown: Sequence[Mapping[str, Any]] = ()) -> list[Spec]:
+    """Return the lines at the loss of the best n-gram and at the entropy rate.
+
+    On the x axis, the label of a line in the upper half of the losses that are `shown` stands before it: there may be
+    no room after it.
+    """
     best = results.best_reference
-    layers = reference_layers(best.name, best.loss, channel) if best else []
-    for nats in _limits(results):
-        layers += reference_layers("entropy rate", nats, channel, below=True)
+    lines = [(best.name, best.loss, False)] if best else []
+    lines += [("entropy rate", nats, True) for nats in _limits(results)]
+    losses = [row[key] for row in shown for key in ("loss", "low", "high") if row.get(key) is not None]
+    losses += [loss for _, loss, _ in lines]
+    layers: list[Spec] = []
+    for name, loss, below in lines:
+        before = channel == "x" and loss > (min(losses) + max(losses)) / 2
+        layers += reference_layers(name, loss, channel, below=below, before=before)
     return layers
 
 

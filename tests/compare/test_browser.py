@@ -145,6 +145,22 @@ while (texts.nextNode()) {
 }
 """
 
+# How far below its color a name begins, in pixels.
+DROPS = """
+const marks = [...document.querySelectorAll('tbody th > .swatch, figcaption > .swatch')];
+return marks.filter((mark) => mark.nextSibling && mark.getClientRects().length).map((mark) => {
+  const name = document.createRange();
+  name.setStart(mark.nextSibling, 0);
+  name.setEnd(mark.nextSibling, 1);
+  return name.getBoundingClientRect().top - mark.getBoundingClientRect().top;
+});
+"""
+# The headings of figures on a phone that may be broken within a word.
+BROKEN_HEADINGS = """
+const figures = [...document.querySelectorAll('td[data-label]')];
+return figures.filter((td) => getComputedStyle(td, '::before').overflowWrap !== 'normal').map((td) => td.dataset.label);
+"""
+
 
 def test_browser_breaks_names_that_are_longer_than_a_line(page: Page) -> None:
     def too_wide(width: int) -> list[str]:
@@ -155,7 +171,9 @@ def test_browser_breaks_names_that_are_longer_than_a_line(page: Page) -> None:
 
     page.driver.execute_script(LENGTHEN, "family.preset_with_a_name_of_many_letters" * 3)
     assert too_wide(390) == []
+    assert page.driver.execute_script(BROKEN_HEADINGS) == []
     assert too_wide(1200) == []
+    assert max(page.driver.execute_script(DROPS)) < 8, "a name begins beside its color"
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
     assert too_wide(690) == [], "nothing is cut on paper"
     page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})

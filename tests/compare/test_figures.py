@@ -49,6 +49,21 @@ def test_ranking_has_places_means_intervals_and_seeds() -> None:
     assert "low" not in rows(alone)[0]
 
 
+def test_ranking_names_a_reference_on_the_side_that_has_room() -> None:
+    """The label of a line at the right end would be cut off there."""
+
+    def sides(**losses: float) -> list[tuple[str, int]]:
+        found = [dataclasses.replace(line, loss=losses["reference"]) for line in example().references[:1]]
+        rate = {"nats": losses["limit"], "error": 0.0}
+        results = dataclasses.replace(example(), references=found)
+        results = dataclasses.replace(results, corpus={**results.corpus, "entropy_rate": rate})
+        marks = [layer["mark"] for layer in by_name(results)["ranking"].spec["layer"]]
+        return [(mark["align"], mark["dx"]) for mark in marks if mark["type"] == "text"]
+
+    assert sides(reference=2.4, limit=1.25) == [("right", -5), ("left", 5)]  # the models are from 1.5 to 1.9
+    assert sides(reference=1.4, limit=1.25) == [("left", 5), ("left", 5)]
+
+
 def test_curves_have_tokens_flops_and_seconds() -> None:
     figure = by_name(everything())["loss"]
     (row,) = rows(figure, model="gpt2.tiny", tokens=2000)
