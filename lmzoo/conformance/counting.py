@@ -8,6 +8,7 @@ from torch import nn
 from lmzoo import state as states
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
+from lmzoo.conformance.usage import require_declared_use
 from lmzoo.flops import counting
 from lmzoo.model import LanguageModel
 
@@ -19,7 +20,10 @@ def _sizes(subject: Subject) -> list[LanguageModel]:
 
 
 def parameters(subject: Subject) -> str:
-    """Checks that `num_params` and `parameter_groups` count each parameter exactly once."""
+    """Checks that `num_params` and `parameter_groups` count each parameter exactly once.
+
+    Also checks the share of experts that a token uses, which `num_params(active=True)` counts.
+    """
     for model in _sizes(subject):
         measured = sum(storage.numel() for storage in {p.data_ptr(): p for p in model.parameters()}.values())
         if model.num_params() != measured:
@@ -29,6 +33,7 @@ def parameters(subject: Subject) -> str:
             raise Fault("parameter_groups() does not hold each parameter exactly once; look at parameter_roles")
         for name, module in model.named_modules():
             _require_registered(name, module)
+    require_declared_use(subject)
     return f"{subject.model().num_params():,} parameters, each in one group, at three sizes"
 
 

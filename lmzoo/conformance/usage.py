@@ -1,0 +1,81 @@
+"""Measures the share of experts that one token uses, and compares it with what the layers declare."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+
+import torch
+from torch import Tensor, nn
+
+from lmzoo.conformance.report import Fault
+from lmzoo.conformance.tiny import Subject
+from lmzoo.flops import active_shares
+from lmzoo.model import LanguageModel
+
+TOKENS = 6  # each of which is a text of its own
+
+
+def require_declared_use(subject: Subject) -> None:
+    """Raises `Fault` if a token uses more or fewer experts than declared.
+
+    Experts are matrices of one shape of which different tokens use different ones: those that get a gradient in a text
+    of one token. They are the entries of a stack, or modules in a list. Without such a difference nothing is known: in
+    so short a text many matrices of a sequence mixer have no effect.
+    """
+    model = subject.model()
+    groups = _groups(model)
+    if not groups:
+        return
+    declared = active_shares(model)
+    used: dict[str, list[set[tuple[int, int]]]] = defaultdict(list)
+    for token in range(min(TOKENS, subject.config.vocab_size)):
+        logits_V = model(torch.full((1, 1), token)).logits[0, 0]
+        parameters = [parameter for group in groups.values() for parameter in group]
+        output = logits_V @ torch.linspace(-1, 1, len(logits_V), dtype=logits_V.dtype)
+        if not output.requires_grad:
+            return
+        found = dict(zip(parameters, torch.autograd.grad(output, parameters, allow_unused=True), strict=True))
+        for name, group in groups.items():
+            used[name].append(
+                {(i, j) for i, parameter in enumerate(group) for j in _entries_with_gradient(found[parameter])}
+            )
+    for name, group in groups.items():
+        counts = [len(entries) for entries in used[name]]
+        if len(set().union(*used[name])) <= max(counts):
+            continue
+        total = sum(_entries(parameter) for parameter in group)
+        share = sum(declared.get(id(parameter), 1.0) * _entries(parameter) for parameter in group) / total
+        if len(group) > 1 and share == 1:
+            continue  # modules in a list, as in a first version without declarations
+        if not min(counts) / total - 1e-6 <= share <= max(counts) / total + 1e-6:
+            raise Fault(
+                f"a token uses {max(counts)} of {total} matrices in {name}, and the share that num_params(active=True) "
+                f"counts is {share:.3g}; look at `active` (of a stack of experts) and `calls(T)` (of a list of modules)"
+            )
+
+
+def _groups(model: LanguageModel) -> dict[str, list[nn.Parameter]]:
+    """Returns the matrices that may be experts: a stack, or those whose names differ in the last number."""
+    roles = {id(p): group["role"] for group in model.parameter_groups(0.0) for p in group["params"]}
+    groups: dict[str, list[nn.Parameter]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        if roles[id(parameter)] == "matrices":
+            groups[name] = [parameter]
+        elif roles[id(parameter)] == "matrix" and len(re.findall(r"\.\d+\.", name)) > 1:
+            groups[re.sub(r"\.\d+(?=\.\D*$)", ".*", name)].append(parameter)
+    return {name: group for name, group in groups.items() if sum(map(_entries, group)) > 1}
+
+
+def _entries(parameter: Tensor) -> int:
+    """Returns the number of matrices in a parameter."""
+    return parameter.shape[0] if parameter.ndim > 2 else 1
+
+
+def _entries_with_gradient(gradient: Tensor | None) -> list[int]:
+    """Returns the matrices, by number, whose gradient is not zero."""
+    if gradient is None:
+        return []
+    return (gradient if gradient.ndim > 2 else gradient[None]).flatten(1).any(1).nonzero().flatten().tolist()
