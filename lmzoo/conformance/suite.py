@@ -98,7 +98,8 @@ CHECKS: tuple[Check, ...] = (
     *_checks("saving", saving.meta_device, saving.save_and_load),
     *_checks("purity", purity.changed_weights),
     *_checks("counts", counting.flops, variants=True),
-    *_checks("counts", counting.state_bytes, counting.declared_growth),
+    *_checks("counts", counting.state_bytes),
+    *_checks("counts", counting.declared_growth, variants=True),
 )
 
 

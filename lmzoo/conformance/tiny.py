@@ -118,8 +118,9 @@ class Subject:
         """Returns subjects with other settings, to run code that the plain config does not (a window, a bias).
 
         All booleans are inverted in one variant, or in a few where the config refuses that; each of `OPTIONS` is
-        switched on in its own. A config can name more variants in `checked: ClassVar[tuple[dict, ...]]`; one that
-        changes nothing is left out. Raises `ConfigError` for a variant in `checked` that the config refuses.
+        switched on in its own, and what can be None is switched off. A config can name more variants in
+        `checked: ClassVar[tuple[dict, ...]]`; one that changes nothing is left out. Raises `ConfigError` for a variant
+        in `checked` that the config refuses.
         """
         if self._variants is None:
             self._variants = self._make_variants()
@@ -131,8 +132,21 @@ class Subject:
         options = [{name: value} for name, value in OPTIONS.items() if now.get(name, value) != value]
         variants = self._allowed([inverted]) or self._allowed(self._together(inverted))
         variants += self._allowed(options)
+        off = {name: None for name in now if self._can_be_off(name)}
+        variants += self._allowed([off]) or self._allowed(self._together(off))
         checked = [changes for changes in getattr(type(self.config), "checked", ()) if {**now, **changes} != now]
         return variants + [self._with(changes) for changes in checked]
+
+    def _can_be_off(self, name: str) -> bool:
+        """True for a setting that may be None, and then stays None: for others None means a default."""
+        optional = type(None) in typing.get_args(configs.types_of(type(self.config))[name])
+        if not optional or getattr(self.config, name) is None:
+            return False
+        try:
+            off = dataclasses.replace(self.config, **{name: None})
+        except ConfigError:
+            return False
+        return getattr(off, name) is None
 
     def _together(self, changes: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Returns the changes in groups that the config allows: each in the first group in which it is allowed."""

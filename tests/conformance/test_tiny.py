@@ -75,6 +75,24 @@ def test_varied_inverts_booleans_together_and_switches_options_on() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
+class OptionalConfig(MuseumConfig):
+    window: int | None = 4
+    width: int | None = None  # a default that depends on others
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        configs.set_default(self, "width", self.d_model)
+
+
+def test_varied_switches_off_what_can_be_none() -> None:
+    class Optional(Transformer):
+        config_class = OptionalConfig
+
+    names = [variant.name.split(" with ")[1] for variant in subject(Optional).varied()]
+    assert names == ["tie_embeddings=True", "window=5", "window=None"]
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExclusiveConfig(CellConfig):
     one: bool = False
     other: bool = False
