@@ -16,7 +16,7 @@ from lmzoo.model import LanguageModel
 if TYPE_CHECKING:
     from lmzoo.sampling import SamplingConfig
 
-LOOK = "what reduces over axis 0: a norm, a sum, a reshape that mixes batch and time"
+LOOK = "what reduces over axis 0: a norm, a sum, a condition on the largest value, a reshape that mixes batch and time"
 
 
 def batch_independence(subject: Subject) -> str:
@@ -39,6 +39,12 @@ def batch_independence(subject: Subject) -> str:
     _require_same(model(idx[order]).logits, logits_BTV[order], "a permuted batch", forward)
     for row in range(4):
         _require_same(model(idx[row : row + 1]).logits, logits_BTV[row : row + 1], f"row {row} alone", forward)
+
+    for calm in subject.calm():
+        quiet = torch.cat([idx[:1, :1].expand(1, T), idx[1:]])
+        for row in range(2):
+            what = f"near the initial weights, row {row} alone"
+            _require_same(calm(quiet[row : row + 1]).logits, calm(quiet).logits[row : row + 1], what, lambda: None)
 
     state = model.init_state(4, T)
     for t in range(T):

@@ -27,7 +27,10 @@ from lmzoo.model import LanguageModel
 
 LEAK = "what mixes positions: a mask, a padding, a norm or a mean over time, a router"
 # Where changing later tokens has no effect, and leaving them out has:
-LENGTH_LEAK = "what depends on the number of tokens: a branch for T = 1, rounds of a scan, capacities, a maximum of all"
+LENGTH_LEAK = (
+    "what depends on the number of tokens: a branch for T = 1, rounds of a scan, capacities, a maximum of all, "
+)
+LENGTH_LEAK += "rounds until all positions have converged"
 ROWS_LOOK = "look at what mixes rows: a norm, a sum or a maximum over the batch, slices of rows, a capacity of experts"
 REPEATS = 8  # of a pass that may be random: one repetition may be equal by chance
 BFLOAT16_LEAK = "the code that runs in bfloat16 alone: a kernel, a cast"
@@ -61,6 +64,11 @@ def causality(subject: Subject) -> str:
             _require_unchanged(model, batch, cut, changed_TV[None], logits_BTV[:1], "in eval mode, changing")
         for cut in _shorter(T, subject.context):
             _require_unchanged(model, idx, cut, _logits(model, idx[:, :cut]), logits_BTV, "leaving out")
+    for calm in subject.calm():
+        idx = subject.tokens(1, subject.context)
+        cut = subject.context // 2
+        quiet = torch.cat([idx[:, :1].expand(1, cut), idx[:, cut:]], dim=1)
+        _require_unchanged(calm, quiet, cut, _logits(calm, quiet[:, :cut]), _logits(calm, quiet), "leaving out")
     model = subject.model(dropout=0.1).double().train()
     for T in tried:
         idx, other = _two_sequences(subject, T)

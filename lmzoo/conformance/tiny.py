@@ -26,6 +26,7 @@ from lmzoo.model import LanguageModel, ModelConfig
 
 # Options to switch on in every family that has them.
 OPTIONS: Mapping[str, Any] = {"window": 5, "n_kv_heads": 2}
+CALM = (0.0, 0.3)  # of the usual random weights
 # Size of the random text that a model without parameters is fitted to: of the tiny vocabulary, it has all pairs often.
 FITTED_ROWS, FITTED_TOKENS = 16, 512
 
@@ -72,6 +73,19 @@ class Subject:
         model = clone(self._made[key])
         _set_dropout(model, dropout)
         return model.eval()
+
+    def calm(self) -> list[LanguageModel]:
+        """Returns float64 models near the initial weights, if branches on values are declared; else none.
+
+        How often such a model computes something (until values no longer change, or a limit is reached) depends on the
+        text there; with perturbed weights it often is the most possible for every text.
+        """
+        made = []
+        for scale in CALM if self.model().traits.data_dependent_shapes else ():
+            model = self.model(perturbed=False).double()
+            perturb(model, scale=scale)
+            made.append(model)
+        return made
 
     def dropping(self, rate: float) -> LanguageModel:
         """Returns the model in eval mode with all dropout rates, of the config and of its modules, set to `rate`."""
