@@ -129,6 +129,10 @@ def curves(results: Results, colors: dict[str, int]) -> Figure | None:
             *_references(results, "y"),
         ],
     }  # fmt: skip
+    if all(len(model.curve) == 1 for model in models):  # a single evaluation has neither a line nor an area
+        spec["layer"][0]["mark"] = {"type": "rule", "strokeWidth": 3, "opacity": 0.45}
+        spec["layer"][2]["mark"]["opacity"] = 1
+        spec["encoding"]["x"]["scale"]["padding"] = 14  # or else the points are on the edge
     if not diverged:
         del spec["layer"][3]
     if not interval:

@@ -88,6 +88,19 @@ def test_curves_have_the_interval_of_the_seeds_at_each_point() -> None:
     assert "low" not in rows(by_name(example())["loss"])[0]
 
 
+def test_curves_of_one_evaluation_are_points() -> None:
+    """A line through one point has no length, and its band has no width: the figure would be empty."""
+
+    def marks(results: Results) -> list[tuple[str, float | None]]:
+        layers = by_name(results)["loss"].spec["layer"][:3]
+        return [(layer["mark"]["type"], layer["mark"].get("opacity")) for layer in layers]
+
+    results = everything()
+    assert marks(results) == [("area", 0.2), ("line", None), ("point", 0)]
+    ended = [dataclasses.replace(each, curve=each.curve[-1:]) for each in results.models if each.curve]
+    assert marks(dataclasses.replace(results, models=ended)) == [("rule", 0.45), ("line", None), ("point", 1)]
+
+
 def test_curves_mark_the_end_of_a_model_that_diverged() -> None:
     results = example()
     figure = by_name(results)["loss"]
