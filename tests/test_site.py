@@ -157,7 +157,7 @@ def test_mark_cells_tells_short_cells_from_long_ones() -> None:
     ]
     row = nodes.row("", *(nodes.entry("", nodes.paragraph(text=text)) for text in texts))
     mark_cells(None, row)  # type: ignore[arg-type]
-    assert [cell["classes"] for cell in row] == [["short"], ["short"], [], ["long"]]
+    assert [cell["classes"] for cell in row] == [["short"], ["short", "han"], [], ["long"]]
 
 
 def test_broken_links_names_missing_files_and_anchors(tmp_path: Path) -> None:

@@ -84,12 +84,13 @@ def mark_chinese(app: Sphinx, doctree: nodes.document) -> None:
 
 
 def mark_cells(_app: Sphinx, doctree: nodes.document) -> None:
-    """Marks cells of tables as short or long: on a phone, the style sheet keeps the first whole and the others wide."""
+    """Marks cells of tables as short or long, so that the style sheet can keep the first whole and the others wide."""
     for entry in doctree.findall(nodes.entry):
         text = entry.astext()
-        columns = sum(2 if unicodedata.east_asian_width(character) in "WF" else 1 for character in text)
+        wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+        columns = len(text) + wide
         if columns <= SHORT and "\n" not in text:
-            entry["classes"].append("short")
+            entry["classes"] += ["short", "han"] if wide else ["short"]
         elif columns >= LONG:
             entry["classes"].append("long")
 
