@@ -126,7 +126,7 @@ def table(
         heading: max([_longest_word(heading), *(_least(row[i], heading == wrapped) for row in rows)])
         for i, heading in enumerate(headings)
     }
-    most = {heading: max(map(len, [heading, *(row[i] for row in rows)])) for i, heading in enumerate(headings)}
+    most = {heading: max(map(_width, [heading, *(row[i] for row in rows)])) for i, heading in enumerate(headings)}
     dropped: list[str] = []
     while len(dropped) < len(drop) and _total(least, dropped) > width:
         dropped.append(drop[len(dropped)])
@@ -139,13 +139,15 @@ def table(
 
     def lines(cells: Sequence[str], style: str, *, bottom: bool = False) -> Text:
         """Returns the lines of a row; short cells stand at its top, or at its `bottom`."""
-        parts = [textwrap.wrap(cells[i], widths[heading]) or [""] for i, heading in kept]
+        parts = [_wrapped(cells[i], widths[heading]) for i, heading in kept]
         height = max(map(len, parts))
         columns = []
         for part, (_, heading) in zip(parts, kept, strict=True):
             rest = [""] * (height - len(part))
-            align = str.ljust if heading in left else str.rjust
-            columns.append([align(line, widths[heading]) for line in (rest + part if bottom else part + rest)])
+            padded = (
+                (line, " " * (widths[heading] - _width(line))) for line in (rest + part if bottom else part + rest)
+            )
+            columns.append([line + pad if heading in left else pad + line for line, pad in padded])
         return Text("\n".join((" " * _BETWEEN).join(line).rstrip() for line in zip(*columns, strict=True)), style)
 
     rule = "─" * (sum(widths.values()) + _BETWEEN * (len(kept) - 1))
@@ -165,8 +167,26 @@ def _total(widths: Mapping[str, int], dropped: Sequence[str]) -> int:
 
 def _least(cell: str, wraps: bool) -> int:
     """Returns the smallest width of a cell: of a text that may wrap, a readable one."""
-    return min(len(cell), _WRAPPED_COLUMNS) if wraps else len(cell)
+    return min(_width(cell), _WRAPPED_COLUMNS) if wraps else _width(cell)
 
 
 def _longest_word(text: str) -> int:
-    return max(map(len, text.split()), default=0)
+    return max(map(_width, text.split()), default=0)
+
+
+def _width(text: str) -> int:
+    """Returns the width of a text in columns: a Chinese character has two."""
+    from rich.cells import cell_len
+
+    return cell_len(text)
+
+
+def _wrapped(text: str, width: int) -> list[str]:
+    """Returns the lines of a text in a column, at least one."""
+    from rich.cells import chop_cells
+
+    if _width(text) <= width:
+        return [text]
+    if _width(text) == len(text):
+        return textwrap.wrap(text, width)
+    return chop_cells(text, width)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import re
 import sys
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from lmzoo import terminal
@@ -36,6 +38,17 @@ def test_table_shows_a_column_whole_or_not_at_all(width: int) -> None:
         assert all((cell in text) != left_out for cell in whole), text
     assert "…" not in text
     assert max(map(len, text.splitlines())) <= width
+
+
+@pytest.mark.parametrize("width", [32, 60])
+def test_table_gives_chinese_characters_two_columns(width: int) -> None:
+    rows = [["国风语言模型.小型", "1.62"], ["国风语言模型的另一个很长的名字", "1.63"], ["gpt2", "1.5"]]
+    made = terminal.table(["model", "loss"], rows, width=width, left=["model"], wrapped="model")
+    lines = [line for line in made.plain.splitlines() if re.search(r"\d$", line)]
+    assert len(lines) == len(rows)
+    assert len({cell_len(line) for line in lines}) == 1, "the figures stand below each other"
+    assert max(map(cell_len, made.plain.splitlines())) <= width
+    assert "的另一个很长的名字" in made.plain.replace("\n", "").replace(" ", "").replace("1.63", "")
 
 
 def test_table_is_as_wide_as_it_needs_to_be_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,14 @@ def _step(cell: CellState) -> str:
 def _shortened(cells: Sequence[tuple[str, ...]], width: int) -> list[tuple[str, ...]]:
     """Cut the names that leave no room for the other columns in their middle."""
     room = max(12, width - 40)
-    return [
-        (name if len(name) <= room else f"{name[: room // 2]}…{name[-(room - room // 2 - 1) :]}", *rest)
-        for name, *rest in cells
-    ]
+    return [(_cut(name, room), *rest) for name, *rest in cells]
+
+
+def _cut(name: str, room: int) -> str:
+    """Return a name in at most `room` columns of a terminal: a Chinese character needs two."""
+    from rich.cells import cell_len, set_cell_size
+
+    if cell_len(name) <= room:
+        return name
+    start, end = set_cell_size(name, room // 2), set_cell_size(name[::-1], room - room // 2 - 1)[::-1]
+    return f"{start.rstrip()}…{end.lstrip()}"

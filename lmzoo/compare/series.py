@@ -225,7 +225,8 @@ def print_scaling(scaling: Scaling, folder: Path) -> None:
 
     console = terminal.results_console()
     headings = ["model", *(humanize.count(size) for size in scaling.sizes), "E", "a"]
-    console.print(terminal.table(headings, rows(scaling), width=console.width, left=["model"], drop=("a", "E")))
+    given: dict[str, Any] = {"width": console.width, "left": ["model"], "wrapped": "model", "drop": ("a", "E")}
+    console.print(terminal.table(headings, rows(scaling), **given))
     for note in notes(scaling):
         console.print(note, markup=False)
     console.print(f"reports: {folder}/params=*/report.html", markup=False, soft_wrap=True)

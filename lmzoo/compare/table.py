@@ -145,7 +145,7 @@ def rich_table(results: Results, width: int = terminal.PIPED_COLUMNS) -> Text:
     kinds = {"model": "", "reference": "dim italic", "unranked": "red"}
     styles = ["bold green" if row.cells[0] == "1" else kinds[row.kind] for row in lines]
     cells = [row.cells for row in lines]
-    return terminal.table(HEADINGS, cells, width=width, left=["model"], drop=DROPPED, styles=styles)
+    return terminal.table(HEADINGS, cells, width=width, left=["model"], wrapped="model", drop=DROPPED, styles=styles)
 
 
 def print_results(results: Results, folder: Path) -> None:

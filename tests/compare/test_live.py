@@ -6,6 +6,7 @@ import io
 import re
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
 from lmzoo.compare import live
@@ -39,6 +40,17 @@ def test_states_table_shows_every_run(width: int) -> None:
     assert re.search(r"^mamba\.tiny +running +1,240 of 2,000 +1\.800", lines[4])
     assert re.search(r"^mamba\.tiny,seed=1338 +waiting$", lines[5])
     assert lines[-1] == "2 of 4 runs done, 3 min 20 s left"
+
+
+@pytest.mark.parametrize("name", ["国风语言模型" * 9, "my_laboratory." + "long_name_" * 9])
+def test_states_table_cuts_a_long_name_in_its_middle(name: str) -> None:
+    cells = [CellState(f"{name},seed=1338", "running", 1234, 20_000, 1.234)]
+    lines = states_table(CellsEvent(cells, 123.0), 80, 10).plain.splitlines()
+    assert max(map(cell_len, lines)) <= 80
+    (line,) = (line for line in lines if "…" in line)
+    assert line.startswith(name[:10])
+    assert ",seed=1338" in line
+    assert "1,234 of 20,000" in line
 
 
 def test_states_table_counts_stopped_runs_as_done() -> None:

@@ -63,6 +63,18 @@ def test_rich_table_shows_the_same_rows_and_cuts_no_figure(width: int) -> None:
     assert ("left out" in output.getvalue()) == (width < 80)
 
 
+@pytest.mark.parametrize("width", [50, 80])
+def test_rich_table_wraps_a_name_that_leaves_no_room(width: int) -> None:
+    name = "my_laboratory.gated_delta_hybrid_with_sliding_windows_and_a_very_long_preset_name"
+    results = dataclasses.replace(example(), models=[*example().models, model(name, 2.5)])
+    lines = table.rich_table(results, width).plain.splitlines()
+    assert max(map(len, lines)) <= width
+    first = next(number for number, line in enumerate(lines) if "my_laboratory" in line)
+    column = lines[first].index("my_laboratory")
+    parts = [line[column:].split("  ")[0] for line in lines[first:]]
+    assert "".join(parts).startswith(name)
+
+
 def test_print_results_prints_samples_and_the_path_of_the_report(capsys: pytest.CaptureFixture[str]) -> None:
     table.print_results(example(), Path("somewhere"))
     shown = capsys.readouterr().out
