@@ -33,7 +33,10 @@ def _run(model: LanguageModel, idx: Tensor, state: Any) -> tuple[Tensor, Any]:
 
 
 def state_is_a_value(subject: Subject) -> str:
-    """Checks that a state is unchanged by decoding from it, from its clone, or with another model."""
+    """Checks that a state is unchanged by decoding from it, from its clone, or with another model.
+
+    Nor may it refer to the tokens that were decoded, whose memory the caller may reuse.
+    """
     model, n = subject.model(), 4
     prompt, left, right = subject.tokens(2, 5), subject.tokens(2, n, seed=1), subject.tokens(2, n, seed=2)
     _, state = model.decode(prompt, model.init_state(2, 12))
@@ -54,6 +57,16 @@ def state_is_a_value(subject: Subject) -> str:
     _run(model, right, cloned)
     again_BTV, _ = _run(model, left, state)
     require_equal(again_BTV, first_BTV, "a continuation, after the state's clone was decoded", LOOK, EXACT)
+
+    buffer, kept = torch.empty_like(prompt), None  # the caller may reuse the memory of the tokens
+    for step in (prompt, *left[:, :-1].split(1, dim=1)):
+        given = buffer[:, : step.shape[1]]
+        given.copy_(step)
+        _, kept = model.decode(given, model.init_state(2, 12) if kept is None else kept)
+        given.copy_((step + 1) % subject.config.vocab_size)
+    logits_BV, _ = model.decode(left[:, -1:], kept)
+    where = "a state that refers to the tokens that were given: keep a copy (clone())"
+    require_equal(logits_BV, first_BTV[:, -1], "a continuation, after the memory of its tokens was reused,", where)
 
     a, b = state, state  # two continuations of one state, one token of each in turn
     for t in range(n):
