@@ -21,6 +21,7 @@ STEPS = 120
 WEAK_STEPS = 600  # for a model that is still learning after STEPS
 COVERED = 0.6  # share of the way from ln V down to the lowest loss possible on the batch
 CANCELED = 1e-12  # of the largest gradient of a parameter: what cancels leaves rounding of float64
+FITTED = (300, 2**16 + 164)  # equal tokens: in 8 or 16 bits the second is less than the first
 WEAK = 0.3  # the same for a model that has converged: it may be too small to reach more
 CONVERGED = 0.02  # nats: the most that the loss of a converged model falls in 40 steps
 
@@ -211,12 +212,28 @@ def _fitted(model: LanguageModel, subject: Subject, tokens: Tensor) -> str:
     for name, tensor in fresh.state_dict().items():
         what = f"{name}, fitted to rows with padding (IGNORE_INDEX) at the end,"
         require_same_bits(tensor, model.state_dict()[name], what, "fit(): padding is no token")
+    _require_large_counts(fresh)
     loss = model(idx, targets).loss.item()
     if not loss < other:
         raise Fault(
             f"a text is at {loss:.2f} nats after fit(), and at {other:.2f} after fit() of another; look at fit()"
         )
     return f"{loss:.2f} nats after fit(), {other:.2f} after fit() of another text"
+
+
+@torch.no_grad()
+def _require_large_counts(model: LanguageModel) -> None:
+    """Raises `Fault` if a long text of one token is predicted worse than a short one: a counter is too small."""
+    idx = torch.zeros(1, 8, dtype=torch.long)
+    found = []
+    for length in FITTED:
+        model.fit(idx.new_zeros(1, length))
+        found.append(model(idx, idx).loss.item())
+    if not found[1] <= found[0] + 1e-3:
+        raise Fault(
+            f"after fit() of {FITTED[1]:,} equal tokens, such a text is at {found[1]:.3g} nats, and at {found[0]:.3g} "
+            f"after fit() of {FITTED[0]}; look at counters in fit(): int16 ends at 32,767"
+        )
 
 
 @torch.no_grad()
