@@ -8,9 +8,11 @@ from collections import defaultdict
 import torch
 from torch import Tensor, nn
 
+from lmzoo.conformance.clones import clone
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.flops import active_shares
+from lmzoo.losses import reported
 from lmzoo.model import LanguageModel
 
 TOKENS = 6  # each of which is a text of its own
@@ -24,6 +26,7 @@ def require_declared_use(subject: Subject) -> None:
     so short a text many matrices of a sequence mixer have no effect.
     """
     model = subject.model()
+    _require_no_training_parts(subject, model)
     groups = _groups(model)
     if not groups:
         return
@@ -53,6 +56,36 @@ def require_declared_use(subject: Subject) -> None:
                 f"a token uses {max(counts)} of {total} matrices in {name}, and the share that num_params(active=True) "
                 f"counts is {share:.3g}; look at `active` (of a stack of experts) and `calls(T)` (of a list of modules)"
             )
+
+
+def _require_no_training_parts(subject: Subject, model: LanguageModel) -> None:
+    """Raises `Fault` if parameters that only auxiliary losses use, in training, are counted as active."""
+    T = min(subject.context, 16)
+    idx, targets = subject.tokens(4, T), subject.tokens(4, T, seed=1)
+    trained = clone(model).train()
+    with reported() as named:
+        loss = trained(idx, targets).loss
+    if not named or not loss.requires_grad:
+        return
+    loss.backward()
+    with_gradient = {name for name, p in trained.named_parameters() if p.grad is not None and p.grad.any()}
+    model.zero_grad(set_to_none=True)
+    logits_BTV = model(idx).logits
+    logits_BTV.square().sum().backward()
+    unused = [name for name, p in model.named_parameters() if p.grad is None and name in with_gradient]
+    model.zero_grad(set_to_none=True)
+    declared, changed = active_shares(model), clone(model)
+    parameters = dict(model.named_parameters())
+    for name, parameter in changed.named_parameters() if unused else ():
+        if name in unused and declared.get(id(parameters[name]), 1.0) > 0:
+            with torch.no_grad():
+                parameter.add_(torch.linspace(0.5, 1, parameter.numel()).view_as(parameter))
+                if torch.equal(changed(idx).logits, logits_BTV):
+                    raise Fault(
+                        f"{name} has no effect but in an auxiliary loss, and num_params(active=True) counts it; "
+                        "declare a part that runs in training only: active = {NAME: 0} on its module, or calls(T) with "
+                        "(0, T)"
+                    )
 
 
 def _groups(model: LanguageModel) -> dict[str, list[nn.Parameter]]:
