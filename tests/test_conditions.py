@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -29,41 +30,50 @@ def test_needs_nothing():
 """
 
 
-def run(folder: Path, **environment: str) -> str:
-    """Run pytest with the hooks of conftest.py alone, where no program and no GPU is found."""
+# Each run is a fork of one process, which imports torch once. Their outputs go to files.
+RUNS = """
+import json, os, sys
+import pytest
+import tests.conditions
+for number, variables in enumerate(json.loads(sys.argv[1])):
+    if os.fork() == 0:
+        os.environ.update(variables)
+        with open(f"{number}.txt", "w") as file:
+            os.dup2(file.fileno(), 1)
+            pytest.main(sys.argv[2:])
+            sys.stdout.flush()
+        os._exit(0)
+    os.wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def outputs(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """Run pytest with the hooks of conftest.py alone, where no program and no GPU is found: as usual, and required."""
     assert conftest.pytest_collection_modifyitems is conditions.pytest_collection_modifyitems
     assert conftest.pytest_terminal_summary is conditions.pytest_terminal_summary
+    folder = tmp_path_factory.mktemp("conditions")
     (folder / "test_it.py").write_text(CODE)
-    options = [
-        "-p",
-        "tests.conditions",
-        "-p",
-        "no:cacheprovider",
-        "-o",
-        "markers=browser\ngpu",
-        "--rootdir",
-        str(folder),
-    ]
+    options = ["-p", "tests.conditions", "-p", "no:cacheprovider", "-o", "markers=browser\ngpu"]
+    options += ["--rootdir", str(folder), str(folder)]
     required = [condition.required for condition in conditions.CONDITIONS.values()]
-    known = {**{key: value for key, value in os.environ.items() if key not in required}, **environment}
-    return subprocess.run(
-        [sys.executable, "-m", "pytest", *options, str(folder)],
-        cwd=ROOT,
-        env={**known, "PATH": str(folder), "CUDA_VISIBLE_DEVICES": ""},
-        capture_output=True,
-        text=True,
-    ).stdout
+    known = {key: value for key, value in os.environ.items() if key not in required}
+    known |= {"PATH": str(folder), "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
+    known |= {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    both = json.dumps([{}, dict.fromkeys(required, "1")])
+    subprocess.run([sys.executable, "-c", RUNS, both, *options], cwd=folder, env=known, check=True)
+    return (folder / "0.txt").read_text(), (folder / "1.txt").read_text()
 
 
-def test_left_out_tests_are_named(tmp_path: Path) -> None:
-    output = run(tmp_path)
+def test_left_out_tests_are_named(outputs: tuple[str, str]) -> None:
+    output, _ = outputs
     assert "1 passed, 2 deselected" in output
     assert "the tests marked `browser` were left out: no browser: apt-get install chromium chromium-driver" in output
     assert "the tests marked `gpu` were left out: no GPU with fla-core: pip install 'lmzoo[gpu]'" in output
 
 
-def test_required_tests_fail_where_something_is_missing(tmp_path: Path) -> None:
-    output = run(tmp_path, **{condition.required: "1" for condition in conditions.CONDITIONS.values()})
+def test_required_tests_fail_where_something_is_missing(outputs: tuple[str, str]) -> None:
+    _, output = outputs
     assert "2 failed, 1 passed" in output
     for marker, condition in conditions.CONDITIONS.items():
         assert f"AssertionError: {condition.missing}" in output
