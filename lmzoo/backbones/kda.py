@@ -3,7 +3,8 @@
 Blocks of Kimi delta attention (`lmzoo.layers.kda`) and SwiGLU. Distinctive: where Gated DeltaNet lets a whole head
 forget at once, each channel of the key has a decay of its own, as in GLA; so a head can keep some things for long and
 others briefly, which also tells it how long ago something was. There are no other positions. Decays and output gates
-come from projections of low rank. Deviations: Kimi Linear is a hybrid, with full attention in every fourth layer and
+come from projections of low rank. Option: `negative_eigenvalues` (Grazzi et al. 2024, arXiv 2411.12537), which Kimi
+Linear does not use. Deviations: Kimi Linear is a hybrid, with full attention in every fourth layer and
 experts; this family is its linear layer alone (`hybrid` makes patterns). Queries, keys and values share one projection
 and one convolution; the convolution's filters get no weight decay.
 """
@@ -28,6 +29,7 @@ class KDAConfig(MixerConfig):
     n_heads: int = 4  # heads, each with a state of its own
     head_dim: int | None = None  # width of a key and of a value; None: d_model / n_heads
     d_conv: int = 4  # length of the convolution's filters
+    negative_eigenvalues: bool = False  # beta, the strength of a write, is up to 2 instead of 1
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -46,4 +48,11 @@ class KDA(MixerModel):
     config_class = KDAConfig
 
     def make_mixer(self, config: Any, layer: int) -> KDAMixer:
-        return KDAMixer(config.d_model, config.n_heads, config.head_dim, d_conv=config.d_conv, norm_eps=config.norm_eps)
+        return KDAMixer(
+            config.d_model,
+            config.n_heads,
+            config.head_dim,
+            d_conv=config.d_conv,
+            negative_eigenvalues=config.negative_eigenvalues,
+            norm_eps=config.norm_eps,
+        )

@@ -18,11 +18,22 @@ from lmzoo.ops.precision import wide
 class KDA(GatedDelta):
     """Gated DeltaNet's mixer with a decay for each key channel, and sigmoid output gates.
 
-    Decays and gates are computed through projections of rank K. Keys and values have the same width.
+    Decays and gates are computed through projections of rank K. Keys and values have the same width. With
+    `negative_eigenvalues` beta can be up to 2 (Grazzi et al. 2024, arXiv 2411.12537).
     """
 
-    def __init__(self, d_model: int, n_heads: int, head_dim: int, *, d_conv: int = 4, norm_eps: float = 1e-5) -> None:
-        super().__init__(d_model, n_heads, head_dim, head_dim, d_conv=d_conv, norm_eps=norm_eps)
+    def __init__(
+        self,
+        d_model: int,
+        n_heads: int,
+        head_dim: int,
+        *,
+        d_conv: int = 4,
+        negative_eigenvalues: bool = False,
+        norm_eps: float = 1e-5,
+    ) -> None:
+        options = {"d_conv": d_conv, "negative_eigenvalues": negative_eigenvalues, "norm_eps": norm_eps}
+        super().__init__(d_model, n_heads, head_dim, head_dim, **options)
 
     def make_gates(self, d_model: int) -> None:
         H, K = self.n_heads, self.key_dim

@@ -36,11 +36,12 @@ def test_kda_logits_gradients_and_decoding_equal_transformers() -> None:
 
 
 def test_kda_passes_its_options_to_the_mixer() -> None:
-    sizes = {"d_model": 32, "n_heads": 2, "head_dim": 6, "d_conv": 3, "norm_eps": 1e-3}
+    sizes = {"d_model": 32, "n_heads": 2, "head_dim": 6, "d_conv": 3, "norm_eps": 1e-3, "negative_eigenvalues": True}
     (mixer, _), *_ = lmzoo.create_model("kda", vocab_size=13, **sizes).blocks
     assert isinstance(mixer.inner, KDA)
     assert (mixer.inner.n_heads, mixer.inner.key_dim, mixer.inner.value_dim) == (2, 6, 6)
     assert (mixer.inner.conv.reach, mixer.inner.norm.eps) == (3, 1e-3)
+    assert mixer.inner.largest_beta == 2.0
 
 
 def test_kda_config_refuses_heads_that_do_not_divide_the_width() -> None:

@@ -10,7 +10,7 @@ from lmzoo.layers.kda import KDA
 from tests.layers.decoded import declared_and_counted_flops, in_one_call, in_pieces, perturbed, random
 
 
-def by_equations(layer: KDA, x_BTD: Tensor) -> Tensor:
+def by_equations(layer: KDA, x_BTD: Tensor, largest_beta: float = 1.0) -> Tensor:
     """Computes the equations of the card, one token and one head at a time."""
     B, T, _ = x_BTD.shape
     H, K = layer.n_heads, layer.key_dim
@@ -24,7 +24,7 @@ def by_equations(layer: KDA, x_BTD: Tensor) -> Tensor:
                 x_D, mixed = x_BTD[b, t], F.silu((padded[b, t : t + taps.shape[1]] * taps.T).sum(0))
                 q, k, v = mixed.view(3, H, K)[:, h]
                 q, k = q / (q @ q + 1e-6).sqrt() / K**0.5, k / (k @ k + 1e-6).sqrt()
-                beta = torch.sigmoid(layer.beta.weight[h] @ x_D)
+                beta = largest_beta * torch.sigmoid(layer.beta.weight[h] @ x_D)
                 z_HK = layer.decay_up.weight @ layer.decay_down.weight @ x_D + layer.dt_bias
                 step_K = torch.log1p(torch.exp(z_HK.view(H, K)[h]))
                 transition_KK = torch.eye(K) - beta * torch.outer(k, k)
@@ -38,6 +38,8 @@ def by_equations(layer: KDA, x_BTD: Tensor) -> Tensor:
 def test_kda_equals_its_equations() -> None:
     layer, x = perturbed(KDA(8, 2, 3, d_conv=3)), random(2, 9, 8)
     torch.testing.assert_close(in_one_call(layer, x), by_equations(layer, x))
+    layer = perturbed(KDA(8, 2, 3, d_conv=3, negative_eigenvalues=True))
+    torch.testing.assert_close(in_one_call(layer, x), by_equations(layer, x, largest_beta=2.0))
 
 
 def test_kda_in_pieces_equals_one_call() -> None:
