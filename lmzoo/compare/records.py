@@ -12,6 +12,7 @@ from lmzoo.compare.probe_tables import record_fields
 from lmzoo.compare.results import FILE, SCHEMA, CellResult, ModelResult, Reference, Results, Yardstick
 from lmzoo.compare.statistics import Mean, Pair, Statistics
 from lmzoo.errors import ConfigError, InputError
+from lmzoo.matching import MEASURES
 
 Made = TypeVar("Made")
 _MAX_BYTES = 1 << 28
@@ -34,7 +35,8 @@ _KEYS: Mapping[str, Any] = {
 _TUNING = {"setting": str, "values": list, "most_added": int, "selection": _SPLIT, "report": _SPLIT, "models": dict}
 _SEARCH = {"setting": str, "values": list, "models": dict}
 _HALVING = {"parts": list, "tokens": int, "saved_tokens": int, "saved_share": float}
-_TRIAL = {"value": float, "run": str, "status": str}
+_LOSS = int | float | None
+_TRIAL = {"value": float, "run": str, "status": str, "selection_loss": _LOSS}
 _MODEL = {"chosen": float, "at_end": bool, "tried": list}
 _PROTOCOL = {
     "split": str,
@@ -46,7 +48,9 @@ _PROTOCOL = {
 }
 _CARRIED = {"rows": int, "longest_row": int, "states": dict}
 _PROBES = {"steps": int, "batch_size": int, "levels": list, "cells": list}
-_LOSS = int | float | None
+_PROBED = {"accuracy_trained": _LOSS, "accuracy_tested": _LOSS}
+_MATCH = {"measure": str, "target": float, "models": dict}
+_MATCHED = {"value": float, "error": float}
 _POSITIONS = {"first": int, "last": int, "loss": _LOSS, "tokens": int}
 _CLASS = {"name": str, "loss": _LOSS, "tokens": int}
 # Of a model, not of a seed, or long: they are no part of a record, or come from the model.
@@ -144,6 +148,8 @@ def _build(path: Path, content: Mapping[str, Any]) -> Results:
         for name, state in results.protocol["states"].items():
             _require(path, f"protocol.states.{name}", state, {"bytes": int, "growth": str})
     _require_losses(path, results)
+    if results.match:
+        _require_match(path, results.match)
     if results.tuning:
         _require_tuning(path, results.tuning)
     if results.probes:
@@ -152,7 +158,18 @@ def _build(path: Path, content: Mapping[str, Any]) -> Results:
         ranked = {model.name for model in results.models if model.status == "ranked" and model.loss is not None}
         if not ranked == set(results.statistics.ranks) == set(results.statistics.means):
             raise InputError(f"{path}: statistics: they must be of the ranked models")
+        for name, places in results.statistics.ranks.items():
+            _require_pair(path, f"statistics.ranks.{name}", places, int)
     return results
+
+
+def _require_match(path: Path, match: Mapping[str, Any]) -> None:
+    """Check the sizes of the models."""
+    _require(path, "match", match, _MATCH)
+    if match["measure"] not in MEASURES:
+        raise InputError(f"{path}: match.measure={match['measure']!r} must be one of {', '.join(MEASURES)}")
+    for name, found in match["models"].items():
+        _require(path, f"match.models.{name}", found, _MATCHED)
 
 
 def _require_tuning(path: Path, tuning: Mapping[str, Any]) -> None:
@@ -181,6 +198,8 @@ def _require_probes(path: Path, probes: Mapping[str, Any]) -> None:
         found = build(probes, f"{path}: probes")
     except (ConfigError, TypeError) as error:
         raise InputError(str(error)) from None
+    for number, cell in enumerate(probes["cells"]):
+        _require(path, f"probes.cells.{number}", cell, _PROBED)
     known = {(level.probe, level.difficulty) for level in found.levels}
     if not known >= {(cell.probe, cell.difficulty) for cell in found.cells}:
         raise InputError(f"{path}: probes: each cell must be of a level that is listed")
@@ -200,6 +219,8 @@ def _require_losses(path: Path, results: Results) -> None:
     """Check the losses by position and by class of each model and each of its seeds."""
     for model in results.models:
         for row in (model, *model.cells):
+            for point in row.curve:
+                _require_pair(path, f"models.{model.name}.curve", point, int | float)
             for part in row.by_position:
                 _require(path, f"models.{model.name}.by_position", part, _POSITIONS)
                 if not 1 <= part["first"] <= part["last"]:
@@ -233,6 +254,12 @@ def _known(cls: type[Made], table: Mapping[str, Any], **made: Any) -> Made:
     return cls(**{key: value for key, value in table.items() if key in names} | made)
 
 
+def _require_pair(path: Path, name: str, found: object, kind: Any) -> None:
+    """Raise `InputError` unless `found` is a list of two values of a type."""
+    if not isinstance(found, list) or len(found) != 2 or not all(isinstance(value, kind) for value in found):
+        raise InputError(f"{path}: {name}: {found!r} must be a list of two numbers")
+
+
 def _require(path: Path, name: str, found: object, keys: Mapping[str, Any]) -> None:
     """Raise `InputError` unless `found` is a mapping with these keys, whose values have these types."""
     for key, kind in keys.items():
@@ -241,3 +268,5 @@ def _require(path: Path, name: str, found: object, keys: Mapping[str, Any]) -> N
             _require(path, f"{name}.{key}", value, kind)
         elif not isinstance(value, (int, float) if kind is float else kind):
             raise InputError(f"{path}: {name}.{key}={value!r} must be of type {getattr(kind, '__name__', kind)}")
+        elif not isinstance(found, Mapping) or key not in found:  # of a value that may be None
+            raise InputError(f"{path}: {name}.{key} is missing")

@@ -13,7 +13,7 @@ import pytest
 from lmzoo.compare.records import load_results, read_results
 from lmzoo.compare.results import FILE, to_json, write_results
 from lmzoo.errors import InputError
-from tests.compare.example import HOSTILE, everything, example, two_searches
+from tests.compare.example import HOSTILE, everything, example, probed_example, two_searches
 
 
 @pytest.fixture
@@ -44,6 +44,8 @@ def test_load_results_leaves_out_fields_of_newer_versions(folder: Path) -> None:
 
 PROTOCOL = dict(everything().protocol)
 CARRIED = PROTOCOL | {"context": "carried", "rows": 2, "longest_row": 250}
+PROBES = dict(probed_example().probes)
+UNTESTED = {key: value for key, value in PROBES["cells"][0].items() if key != "accuracy_tested"}
 
 
 @pytest.mark.parametrize(
@@ -64,6 +66,10 @@ CARRIED = PROTOCOL | {"context": "carried", "rows": 2, "longest_row": 250}
         ({"protocol": {}}, r"protocol.targets must be a positive number"),
         ({"yardsticks": [{"name": "xz"}]}, r"yardsticks.0.loss: field required"),
         ({"models": []}, r"statistics: they must be of the ranked models"),
+        ({"match": {"measure": "params"}}, r"match.target=None must be of type float"),
+        ({"match": {"measure": "x", "target": 1, "models": {}}}, r"match.measure='x' must be one of params, "),
+        ({"match": {"measure": "flops", "target": 1, "models": {"a": "b"}}}, r"match.models.a.value=None must be of"),
+        ({"probes": PROBES | {"cells": [UNTESTED]}}, r"probes.cells.0.accuracy_tested is missing"),
     ],
 )
 def test_load_results_names_the_field_that_is_wrong(folder: Path, fields: dict[str, Any], message: str) -> None:
@@ -73,10 +79,22 @@ def test_load_results_names_the_field_that_is_wrong(folder: Path, fields: dict[s
     assert "\n" not in str(caught.value)
 
 
+def test_load_results_refuses_ranks_that_are_no_range(folder: Path) -> None:
+    statistics = json.loads((folder / FILE).read_text())["statistics"]
+    statistics["ranks"]["gpt2.tiny"] = [1]
+    changed(folder, statistics=statistics)
+    with pytest.raises(InputError, match=r"statistics.ranks.gpt2.tiny: \[1\] must be a list of two numbers"):
+        load_results(folder)
+
+
 def test_load_results_refuses_trials_that_the_report_cannot_show(folder: Path) -> None:
     trial = {"chosen": 0.1, "at_end": False, "tried": [{"value": "high"}]}
     changed(folder, tuning=dict(everything().tuning) | {"models": {"gpt2.tiny": trial}})
     with pytest.raises(InputError, match=r"tuning.models.gpt2.tiny.tried.value='high' must be of type float"):
+        load_results(folder)
+    trial["tried"] = [{"value": 0.1, "run": "a", "status": "trained"}]
+    changed(folder, tuning=dict(everything().tuning) | {"models": {"gpt2.tiny": trial}})
+    with pytest.raises(InputError, match=r"tuning.models.gpt2.tiny.tried.selection_loss is missing"):
         load_results(folder)
 
 
@@ -124,6 +142,12 @@ def test_load_results_refuses_parts_that_the_report_cannot_show(folder: Path, pa
         ),
         ({"by_position": [{"first": 0, "last": 1, "loss": 1.5, "tokens": 1}]}, r"must be a range above 0"),
         ({"by_class": [{"name": 1, "loss": None, "tokens": 0}]}, r"models.best.by_class.name=1 must be of type str"),
+        ({"by_class": [{"name": "rare", "tokens": 0}]}, r"models.best.by_class.loss is missing"),
+        ({"curve": [[0, 4.2], [500]]}, r"models.best.curve: \[500\] must be a list of two numbers"),
+        (
+            {"cells": [{"seed": 7, "run": "a", "curve": [[1, 2, 3]]}]},
+            r"curve: \[1, 2, 3\] must be a list of",
+        ),
     ],
 )
 def test_load_results_refuses_losses_that_the_report_cannot_show(
