@@ -66,16 +66,17 @@ def context_notes(results: Results) -> list[str]:
 
 
 def entropy_notes(results: Results) -> list[str]:
-    """State the entropy rate of a synthetic source, and how far above it the best model is."""
+    """State the entropy rate of a synthetic source, and how far above it each model is."""
     rate = results.corpus.get("entropy_rate")
     if rate is None:
         return []
     text = f"The entropy rate of {results.corpus['name']} is {rate['nats']:.3f} nats per token: no model has a lower "
     text += "expected loss"
-    for model in results.ranked[:1]:
-        if model.loss is not None:
-            above = model.loss - rate["nats"]
-            text += f"; {model.name} is {abs(above):.3f} {'above it' if above >= 0 else 'below it by chance'}"
+    above = {model.name: model.loss - rate["nats"] for model in results.ranked if model.loss is not None}
+    if above:
+        text += f". Nats above it: {', '.join(f'{name} {nats:.3f}' for name, nats in above.items())}"
+    if any(nats < 0 for nats in above.values()):
+        text += " (a negative number is chance)"
     return [text]
 
 

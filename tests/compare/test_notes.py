@@ -58,16 +58,21 @@ def test_notes_follow_from_the_results() -> None:
     assert headline(partial).startswith("Not finished; so far, best has")
 
 
-def test_entropy_notes_say_how_far_the_best_model_is_from_the_limit() -> None:
+def test_entropy_notes_say_how_far_each_model_is_from_the_limit() -> None:
     results = example()
     assert entropy_notes(results) == []
-    for nats, place in ((1.4, "0.100 above it"), (1.503, "0.003 below it by chance")):
+    for nats, above in (
+        (1.4, "best 0.100, close 0.110, slow 0.500"),
+        (1.503, "best -0.003, close 0.007, slow 0.397 (a negative number is chance)"),
+    ):
         known = dataclasses.replace(results, corpus={**results.corpus, "entropy_rate": {"nats": nats, "error": 0.0}})
-        (note,) = entropy_notes(known)
         rate = f"The entropy rate of sea.txt is {nats:.3f} nats per token"
-        assert note == f"{rate}: no model has a lower expected loss; best is {place}"
+        (note,) = entropy_notes(known)
+        assert note == f"{rate}: no model has a lower expected loss. Nats above it: {above}"
         assert f"{note}." in notes(known)
         assert note in markdown(known)
+    none = dataclasses.replace(known, models=[])
+    assert entropy_notes(none) == [f"{rate}: no model has a lower expected loss"]
 
 
 def test_notes_say_how_many_runs_shared_the_machine() -> None:
