@@ -202,7 +202,7 @@ def require_experts(config: Any, *, groups: str | None = None) -> None:
     """Require that `top_k` is at most `n_experts`.
 
     `groups` names the field with the number of groups of experts, if there are any: it must divide `n_experts`, and
-    `top_groups` of the groups must have at least `top_k` experts.
+    `top_groups` of the groups must have at least `top_k` experts, and a group at least `group_best`.
     """
     if groups is None:
         require(config.top_k <= config.n_experts, f"top_k={config.top_k} must be at most n_experts={config.n_experts}")
@@ -214,6 +214,9 @@ def require_experts(config: Any, *, groups: str | None = None) -> None:
     share = f"top_groups={best} of {groups}={count} groups of n_experts={config.n_experts}"
     message = f"top_k={config.top_k} must be at most the {open_experts} experts of {share}"
     require(config.top_k <= open_experts, message)
+    require_positive(config, "group_best")
+    size, scored = config.n_experts // count, config.group_best
+    require(scored <= size, f"group_best={scored} must be at most {size}, the number of experts in a group")
 
 
 def set_default(config: Any, field: str, value: Any) -> None:

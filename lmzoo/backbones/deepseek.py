@@ -37,7 +37,7 @@ from lmzoo.layers.norm import RMSNorm, each_head, qk_norm
 from lmzoo.layers.pattern import pattern
 from lmzoo.layers.rope_scaling import parse_rope_scaling, require_rope_scaling
 from lmzoo.layers.scored_attention import ScoredAttention
-from lmzoo.layers.shared_experts import SharedExperts
+from lmzoo.layers.shared_experts import SharedExperts, best_of_group
 from lmzoo.layers.stack import Residual, Stack
 from lmzoo.registry import register_model
 
@@ -91,6 +91,7 @@ class DeepSeekConfig(DecoderConfig):
     top_k: int = 2  # experts chosen for each token
     n_groups: int = 1  # groups of experts
     top_groups: int = 1  # groups from which the experts of a token are chosen
+    group_best: int | None = None  # affinities in the score of a group; None: top_k / top_groups, one with a softmax
     sigmoid: bool = True  # affinities are sigmoids; False: a softmax
     by_logit: bool = False  # experts are chosen by logits and biases, not by affinities and biases
     normalize: bool = True  # the weights of the chosen experts sum to routed_scale
@@ -137,6 +138,7 @@ class DeepSeekConfig(DecoderConfig):
         require_between(self, "n_dense", 0, float("inf"), below_high=True)
         require_between(self, "n_shared", 0, float("inf"), below_high=True)
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)
+        set_default(self, "group_best", best_of_group(self.top_k, self.top_groups, sigmoid=self.sigmoid))
         require_experts(self, groups="n_groups")
 
 
@@ -219,6 +221,7 @@ class DeepSeek(Decoder):
             scale=config.routed_scale,
             n_groups=config.n_groups,
             top_groups=config.top_groups,
+            group_best=config.group_best,
             balance_loss=config.balance_loss,
             balance_bias=config.balance_bias,
         )

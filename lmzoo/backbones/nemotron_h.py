@@ -30,7 +30,7 @@ from lmzoo.layers.init import uniform_fan_in
 from lmzoo.layers.mamba2 import Mamba2
 from lmzoo.layers.mlp import MLP, squared_relu
 from lmzoo.layers.pattern import pattern
-from lmzoo.layers.shared_experts import SharedExperts
+from lmzoo.layers.shared_experts import SharedExperts, best_of_group
 from lmzoo.layers.stack import Residual
 from lmzoo.registry import register_model
 
@@ -68,6 +68,7 @@ class NemotronHConfig(DecoderConfig):
     top_k: int = 2  # experts chosen for each token
     expert_groups: int = 1  # groups of experts
     top_groups: int = 1  # groups from which the experts of a token are chosen
+    group_best: int | None = None  # affinities in the score of a group; None: top_k / top_groups
     normalize: bool = True  # the weights of the chosen experts sum to routed_scale
     routed_scale: float = 1.0  # factor of the chosen experts
     balance_loss: float = 1e-4  # coefficient of the balance loss; 0 turns it off
@@ -88,6 +89,7 @@ class NemotronHConfig(DecoderConfig):
         require_positive(self, "d_expert", "n_experts", "top_k", "expert_groups", "top_groups", "routed_scale")
         require_between(self, "n_shared", 0, float("inf"), below_high=True)
         require_between(self, "balance_loss", 0, float("inf"), below_high=True)
+        set_default(self, "group_best", best_of_group(self.top_k, self.top_groups, sigmoid=True))
         require_experts(self, groups="expert_groups")
 
 
@@ -140,6 +142,7 @@ class NemotronH(Decoder):
             scale=config.routed_scale,
             n_groups=config.expert_groups,
             top_groups=config.top_groups,
+            group_best=config.group_best,
             balance_loss=config.balance_loss,
             balance_bias=config.balance_bias,
         )

@@ -71,7 +71,7 @@ MANY: Mapping[str, Any] = {
     "expert_weights_norm": "normalize",
     "expert_gating_func": _gating,
 }
-FREE = ("pattern", "sigmoid", "n_dense", "window", "balance_bias")  # the last one has a tensor
+FREE = ("pattern", "sigmoid", "n_dense", "window", "group_best", "balance_bias")  # the last one has a tensor
 
 
 _KEYS_AND_VALUES = (f"{INNER}kv_up.weight", "n_heads", ("nope_dim", "v_dim"))

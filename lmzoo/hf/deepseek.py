@@ -84,17 +84,14 @@ def latent_attention(config: Config, kv_heads: int | None = None) -> dict[str, A
     return {"n_heads": heads, **found}
 
 
-def expert_groups(config: Config, defaults: Mapping[str, int]) -> tuple[int, int, int]:
+def expert_groups(config: Config, defaults: Mapping[str, int], ours: tuple[str, str, str]) -> dict[str, int]:
     """Returns the number of groups of experts, how many of them are chosen, and how many experts.
 
-    `defaults` has their three keys. In transformers, the score of a group is the sum of its two largest affinities; in
-    lmzoo of its `top_k / top_groups` largest. So this ratio must be 2, unless all groups are chosen.
+    `defaults` has their three keys, and `ours` the settings. In transformers, the score of a group is the sum of its
+    two largest affinities, whatever the other numbers are.
     """
     groups, best, top_k = (config.value(key, default) for key, default in defaults.items())
-    if groups != best and top_k // max(1, best) != 2:
-        groups_key, best_key, top_key = defaults
-        raise refused(best_key, best, f"must be half of {top_key}={top_k}, or {groups_key}={groups}")
-    return groups, best, top_k
+    return {**dict(zip(ours, (groups, best, top_k), strict=True)), **({"group_best": 2} if groups != best else {})}
 
 
 def groups(
@@ -108,7 +105,7 @@ def groups(
     defaults = dict(zip(keys, (n_group, topk_group, top_k), strict=True))
     return Together(
         keys,
-        lambda config: dict(zip(names, expert_groups(config, defaults), strict=True)),
+        lambda config: expert_groups(config, defaults, names),
         lambda ours: {key: ours[name] for key, name in zip(keys, names, strict=True)},
     )
 

@@ -65,15 +65,12 @@ def _mixers(config: Config) -> list[str]:
     n_layers = config.layers()
     if n_layers > 100 * len(words):
         raise refused("num_hidden_layers", n_layers, "must be at most 100 times the length of block_types")
-    return (words * 100)[:n_layers]
+    return [words[layer % len(words)] for layer in range(n_layers)]
 
 
 def _sizes(config: Config) -> dict[str, Any]:
     """Returns the pattern and the width of one of the two halves of the feed-forward layers."""
-    width = config.value("intermediate_size", 7680)
-    if width % 2:
-        raise refused("intermediate_size", width, "must be even")
-    return {"pattern": " ".join(_mixers(config)), "d_ff": width // 2}
+    return {"pattern": " ".join(_mixers(config)), "d_ff": config.value("intermediate_size", 7680) // 2}
 
 
 def _kv_heads(config: Config) -> dict[str, Any]:

@@ -73,7 +73,7 @@ def _experts(config: Config) -> dict[str, Any]:
     """Returns the settings of the experts, if there are any."""
     if "experts" not in _pattern(config)["pattern"]:
         return {}
-    groups, best, top_k = expert_groups(config, {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 2})
+    defaults = {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 2}
     width, shared = config.value("moe_intermediate_size", 7688), config.value(_SHARED, 7688)
     if width < 1 or shared < 1 or shared % width:
         raise refused(_SHARED, shared, f"must be a multiple of moe_intermediate_size={width}")
@@ -85,9 +85,7 @@ def _experts(config: Config) -> dict[str, Any]:
         "d_expert": width,
         "n_shared": shared // width,
         "n_experts": config.value("n_routed_experts", 8),
-        "top_k": top_k,
-        "expert_groups": groups,
-        "top_groups": best,
+        **expert_groups(config, defaults, ("expert_groups", "top_groups", "top_k")),
         "routed_scale": float(config.value("routed_scaling_factor", 1.0, float)),
         "normalize": config.value("norm_topk_prob", True),
     }

@@ -26,8 +26,8 @@ class SharedExperts(Experts):
     divided by their sum plus `share_eps` if `normalize` is true, and multiplied by `scale`.
 
     With `n_groups`, experts are chosen from the best `top_groups` groups of equal size only, so that a token visits few
-    machines. The score of a group is its largest affinity with a softmax, and the sum of its `top_k / top_groups`
-    largest with a sigmoid; with `balance_bias`, of the affinities plus the biases.
+    machines. The score of a group is the sum of its `group_best` largest affinities, by default of `top_k / top_groups`
+    with a sigmoid, and of one with a softmax; with `balance_bias`, of the affinities plus the biases.
 
     With `by_logit`, biases are added to the logits instead of the affinities when experts are chosen (Kolibri 1).
 
@@ -52,6 +52,7 @@ class SharedExperts(Experts):
         scale: float = 1.0,
         n_groups: int = 1,
         top_groups: int = 1,
+        group_best: int | None = None,
         balance_loss: float = 0.0,
         balance_bias: bool = True,
     ) -> None:
@@ -60,6 +61,7 @@ class SharedExperts(Experts):
         self.sigmoid, self.scale, self.share_eps = sigmoid, scale, share_eps
         self.by_logit = by_logit
         self.n_groups, self.top_groups = n_groups, top_groups
+        self.group_best = group_best or best_of_group(top_k, top_groups, sigmoid=sigmoid)
         self.shared = MLP(d_model, n_shared * d_ff, activation, gated=gated) if n_shared else None
 
     def forward(self, x_BTD: Tensor) -> Tensor:
@@ -85,11 +87,15 @@ class SharedExperts(Experts):
         if self.top_groups == self.n_groups:
             return scores_NE
         scores_NGE = scores_NE.unflatten(-1, (self.n_groups, -1))
-        counted = max(1, self.top_k // self.top_groups) if self.sigmoid else 1
-        best_NG = scores_NGE.sort(dim=-1, descending=True).values[..., :counted].sum(dim=-1)
+        best_NG = scores_NGE.sort(dim=-1, descending=True).values[..., : self.group_best].sum(dim=-1)
         _, groups_NG = stable_topk(best_NG, self.top_groups)
         inside_NG = torch.zeros_like(best_NG).scatter(-1, groups_NG, 1.0) > 0
         return scores_NGE.masked_fill(~inside_NG[..., None], -math.inf).flatten(-2)
+
+
+def best_of_group(top_k: int, top_groups: int, *, sigmoid: bool) -> int:
+    """Returns how many affinities of a group make its score, by default."""
+    return max(1, top_k // top_groups) if sigmoid else 1
 
 
 def _shares(affinity_NE: Tensor, eps: float) -> Tensor:

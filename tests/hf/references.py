@@ -599,6 +599,7 @@ CASES: dict[str, Case] = {
         {
             "halves": {"rope_interleave": False, "norm_topk_prob": False},
             "lite, halves": {"rope_interleave": False, "q_lora_rank": None},
+            "other groups": {"n_group": 2, "topk_group": 1, "num_experts_per_tok": 3},
             "lite, yarn": {**YARN, "q_lora_rank": None, "n_group": 1, "topk_group": 1, "tie_word_embeddings": True},
         },
     ),
@@ -764,7 +765,14 @@ CASES: dict[str, Case] = {
             "rope_parameters": {"rope_type": "default", "rope_theta": 100.0, "partial_rotary_factor": 0.5},
             "pad_token_id": None,
         },
-        {"defaults": {"lru_width": None, "num_key_value_heads": None, "block_types": ["attention", "recurrent"]}},
+        {
+            "defaults": {
+                "lru_width": None,
+                "num_key_value_heads": None,
+                "block_types": ["attention", "recurrent"],
+                "intermediate_size": 41,
+            }
+        },
     ),
     "olmo_hybrid": Case(
         {
