@@ -7,7 +7,7 @@ them and is ignored would give a model that is wrong without a sign of it.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -55,6 +55,14 @@ class Config(dict[str, Any]):
         if not 0 < count <= MAX_LAYERS:
             raise refused(key, self.get(key), f"must be a number from 1 to {MAX_LAYERS}")
         return count
+
+    def numbers(self, key: str, default: Iterable[int] = ()) -> frozenset[int]:
+        """Returns the whole numbers in a list, such as those of layers. Raises `CheckpointError` for anything else."""
+        found = self.value(key, [*default], list)
+        for number in found:
+            if type(number) is not int:
+                raise refused(key, number, "must be a list of whole numbers")
+        return frozenset(found)
 
     def words(self, key: str, known: Mapping[str, str]) -> list[str]:
         """Returns what the word of each layer stands for, from a list. Raises `CheckpointError` for an unknown word."""

@@ -26,7 +26,7 @@ WEIGHTS: Weights = {
 
 def _pattern(config: Config) -> dict[str, Any]:
     """Returns the mixers: attention in the layers that are named, Mamba-2 in all others."""
-    chosen = config.value("attn_layer_indices", list[Any]())
+    chosen = config.numbers("attn_layer_indices")
     words = ["attention" if layer in chosen else "mamba2" for layer in range(config.layers())]
     if "layer_types" in config:
         known = {"full_attention": "attention", "linear_attention": "mamba2"}

@@ -79,7 +79,7 @@ def _pattern(config: Config) -> dict[str, Any]:
     if config.get("layer_types") is not None:
         words = config.words("layer_types", _WORDS)
     elif "full_attn_layers" in table and "kda_layers" in table:
-        full, kda = (table.value(key, list[Any]()) for key in ("full_attn_layers", "kda_layers"))
+        full, kda = (table.numbers(key) for key in ("full_attn_layers", "kda_layers"))
         if any((layer in full) == (layer in kda) for layer in range(1, n_layers + 1)):
             raise refused("linear_attn_config", table, f"must name each of {n_layers} layers once")
         words = ["nope" if layer in full else "kda" for layer in range(1, n_layers + 1)]

@@ -49,7 +49,7 @@ def _pattern(config: Config) -> dict[str, Any]:
         words = config.words("layer_types", _WORDS)
     else:
         layers = range(config.layers())
-        chosen = config.value("full_attn_idxs", [*layers])
+        chosen = config.numbers("full_attn_idxs", layers)
         words = ["attention" if layer in chosen else "conv" for layer in layers]
     return {"pattern": " ".join(words)}
 

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.architecture import (
+    MAX_LAYERS,
+    Architecture,
+    Config,
+    Only,
+    Settings,
+    To,
+    Together,
+    Unused,
+    layer_words,
+    refused,
+)
 from lmzoo.hf.deepseek import expert_groups
 from lmzoo.hf.keys import EVERY, SWIGLU
 from lmzoo.hf.layouts import Either, Stacked, qkv_rows
@@ -45,6 +56,8 @@ def _pattern(config: Config) -> dict[str, Any]:
         words = config.value("layers_block_type", list[Any](), list)
         config = Config({**config, "num_hidden_layers": len(words)})
         found = config.words("layers_block_type", {**_WORDS, **_OLD_WORDS})
+    elif len(text) > MAX_LAYERS:
+        raise refused("hybrid_override_pattern", text, f"must have at most {MAX_LAYERS} letters")
     else:
         found = [_LETTERS.get(letter, "") for letter in text]
     if not found or "" in found:

@@ -134,7 +134,7 @@ def _pattern(config: Config) -> dict[str, Any]:
 def _feed_forward(config: Config) -> dict[str, Any]:
     """Returns the layers with experts: each n-th, but those in `mlp_only_layers`."""
     n_experts, step = config.value("num_experts", 512), config.value("decoder_sparse_step", 1)
-    dense = config.value("mlp_only_layers", list[Any]())
+    dense = config.numbers("mlp_only_layers")
     if step < 1:
         raise refused("decoder_sparse_step", step, "must be at least 1")
     sparse = [n_experts > 0 and layer not in dense and (layer + 1) % step == 0 for layer in range(config.layers())]

@@ -56,11 +56,10 @@ def shared(default: int) -> Together:
 
 def _dense(config: Config) -> dict[str, Any]:
     """Returns the number of first layers without experts."""
-    dense = config.get("mlp_only_layers")
-    dense = [0, 1] if dense is None else config.value("mlp_only_layers", list[Any]())
+    dense = config.numbers("mlp_only_layers", (0, 1))
     first = sum(layer in dense for layer in range(config.layers()))
     if any(layer not in dense for layer in range(first)):
-        raise refused("mlp_only_layers", dense, "must be the first layers")
+        raise refused("mlp_only_layers", config.get("mlp_only_layers"), "must be the first layers")
     return {"n_dense": first}
 
 

@@ -57,6 +57,14 @@ def test_architecture_settings_name_key_value_and_rule(keys: dict[str, Any], err
         TOY.settings(Config(keys), frozenset())
 
 
+def test_config_numbers_are_whole() -> None:
+    assert Config(layers=[3, 1, 3]).numbers("layers") == {1, 3}
+    assert Config(layers=None).numbers("layers", range(2)) == {0, 1}
+    for wrong in ([1.0], [True], [[1]], ["1"], [None]):
+        with pytest.raises(CheckpointError, match=r"^layers=.+ must be a list of whole numbers$"):
+            Config(layers=wrong).numbers("layers")
+
+
 def test_config_checks_types() -> None:
     config = Config(whole=3, number=2.5, flag=True, null=None, words=["a", "b"], num_hidden_layers=2)
     assert config.value("whole", 1) == 3

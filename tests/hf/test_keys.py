@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterator
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -298,3 +300,28 @@ def test_keys_that_transformers_reads_otherwise_than_one_might(
     found = ARCHITECTURES[model_type].settings(config, WITHOUT_EFFECT)
     assert {name: found[name] for name in expected} == expected
     assert expected or "window" not in found
+
+
+LONG_LISTS: list[tuple[str, dict[str, Any]]] = [
+    ("bamba", {"attn_layer_indices": True}),
+    ("lfm2", {"layer_types": None, "full_attn_idxs": True}),
+    ("qwen3_next", {"layer_types": None, "mlp_only_layers": True}),
+    ("flint", {"layer_types": None, "mlp_only_layers": True}),
+    ("kimi_linear", {"layer_types": None, "linear_attn_config": {"full_attn_layers": True, "kda_layers": True}}),
+]
+
+
+@each_case("model_type, keys", LONG_LISTS)
+def test_lists_of_layers_are_searched_once(model_type: str, keys: dict[str, Any]) -> None:
+    """A short file can hold many numbers and ask for many layers: their product is no time that a reader has."""
+
+    def filled(value: Any) -> Any:
+        numbers = [-1] * 100_000
+        return numbers if value is True else dict.fromkeys(value, numbers) if isinstance(value, dict) else value
+
+    many = {key: filled(value) for key, value in keys.items()}
+    config = Config({**case_keys(model_type), "num_hidden_layers": 10_000, "mlp_layer_types": None, **many})
+    start = time.process_time()
+    with suppress(CheckpointError):
+        ARCHITECTURES[model_type].settings(config, WITHOUT_EFFECT)
+    assert time.process_time() - start < 1
