@@ -130,7 +130,7 @@ def plot(families: Sequence[Facts]) -> tuple[Spec, dict[str, str]]:
         rows.append(row | {field: number(results, field) for field in AXES})
     axes = {field: title for field, title in AXES.items() if sum(bool(row[field]) for row in rows) > 1}
     shown = [(field, title, NUMBER) for field, title in axes.items()]
-    point = {"type": "point", "size": 80, "strokeWidth": 2, "opacity": 0.9, "cursor": "pointer"}
+    outlines = [{"test": f"datum.kind === '{kind}'", "value": f"var(--{color})"} for kind, color in KINDS.items()]
     spec: Spec = {
         "description": "Bits per byte of the families against a cost",
         "config": dict(LOOK),
@@ -157,8 +157,13 @@ def plot(families: Sequence[Facts]) -> tuple[Spec, dict[str, str]]:
             ),
         },
         "layer": [
-            {"transform": [{"filter": "datum.seeds > 1"}], "mark": {**point, "filled": True}},
-            {"transform": [{"filter": "datum.seeds < 2"}], "mark": {**point, "filled": False, "fill": "transparent"}},
+            {
+                "mark": {"type": "point", "filled": True, "size": 80, "strokeWidth": 2, "cursor": "pointer"},
+                "encoding": {
+                    "fillOpacity": {"condition": {"test": "datum.seeds > 1", "value": 1}, "value": 0},
+                    "stroke": {"condition": outlines, "value": "var(--soft)"},  # no scale, which would add a legend
+                },
+            },
             {
                 "mark": {"type": "text", "dy": -9, "fontSize": 10, "limit": 90, "cursor": "pointer"},
                 "encoding": {"text": {"field": "name"}, "color": {"value": "var(--soft)"}},
