@@ -22,7 +22,7 @@ import torch
 import lmzoo
 from lmzoo.train.malloc import keep_freed_memory
 
-model = lmzoo.create_model("gpt2", vocab_size=65, d_model=384, n_layers=2, n_heads=6)
+model = lmzoo.create_model("gpt2", vocab_size=65, d_model=256, n_layers=1, n_heads=4)
 idx = torch.zeros(4, 256, dtype=torch.long)
 
 def cleared():
@@ -33,7 +33,7 @@ def cleared():
 
 cleared()
 with keep_freed_memory():
-    inside = [cleared() for _ in range(10)]
+    inside = [cleared() for _ in range(9)]
 print(json.dumps([inside, cleared()]))
 """
 
@@ -43,7 +43,7 @@ def test_keep_freed_memory_keeps_pages_and_returns_them_at_the_end() -> None:
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True, check=True)
     inside, after = json.loads(done.stdout)
     assert median(inside[4:]) < 100, "median: in rare steps the fragmented heap grows"
-    assert after > 10_000, "returned to the system, which clears the pages again"
+    assert after > 5_000, "returned to the system, which clears the pages again"
 
 
 def test_keep_freed_memory_is_used_only_by_the_command_line(
