@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -120,8 +120,13 @@ def write_results(results: Results, folder: Path) -> None:
 def build(tables: Mapping[str, Any], where: str) -> Results:
     """Make results from the tables of a JSON file; raises `ConfigError`, `KeyError` or `TypeError` for wrong ones."""
     levels = [configs.build(LevelFacts, level, where=where) for level in tables["levels"]]
-    cells = [configs.build(CellResult, cell, where=where) for cell in tables["cells"]]
+    cells = [_with_whole_steps(configs.build(CellResult, cell, where=where)) for cell in tables["cells"]]
     return Results(levels=levels, cells=cells, hardware=tables.get("hardware", {}), versions=tables.get("versions", {}))
+
+
+def _with_whole_steps(cell: CellResult) -> CellResult:
+    """Return a cell whose curve has steps without a decimal point, as they were written."""
+    return replace(cell, curve=[[*map(int, point[:1]), *point[1:]] for point in cell.curve])
 
 
 def read_results(folder: str | Path) -> Results:

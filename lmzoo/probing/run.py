@@ -96,7 +96,16 @@ def run_cells(
         kept, s = len(cells) - len(left), "s" if len(cells) != 1 else ""
         emit(NoteEvent(f"{len(cells)} cell{s}, of which {kept} {'is' if kept == 1 else 'are'} done"))
         engine = make_engine(device, at_once, threads, emit, keep_freed_memory=keep_freed_memory)
-        return Schedule(results, left, folder, engine, emit, lambda now: write_results(now, folder)).run()
+        order = {cell.key: number for number, cell in enumerate(cells)}
+
+        def ordered(now: Results) -> Results:
+            """Return the results with the cells of this call in its order, as if it had never been interrupted."""
+            return dataclasses.replace(now, cells=sorted(now.cells, key=lambda cell: order.get(cell.key, -1)))
+
+        def write(now: Results) -> None:
+            write_results(ordered(now), folder)
+
+        return ordered(Schedule(results, left, folder, engine, emit, write).run())
 
 
 def kept_results(cells: Sequence[Cell], folder: Path, *, but: Container[str] = ()) -> Results:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 import signal
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from lmzoo import registry
 from lmzoo.errors import ConfigError, LmzooError
 from lmzoo.model import LanguageModel, ModelConfig
 from lmzoo.probing import Results, probe_models, run
-from lmzoo.probing.results import read_results
+from lmzoo.probing.results import read_results, write_results
 from lmzoo.runs.lock import locked
 from lmzoo.state import State
 from lmzoo.train.events import EndEvent, Event, NoteEvent, StartEvent, StepEvent
@@ -46,11 +48,23 @@ def test_probe_models_writes_every_cell_and_runs_none_again(tmp_path: Path) -> N
     assert (tmp_path / "probes.json").read_bytes() == before
 
 
+def test_probe_models_leaves_the_same_file_whichever_cell_was_done_first(tmp_path: Path) -> None:
+    """With several workers, a later cell may be done when the command is killed."""
+    whole, part = tmp_path / "whole", tmp_path / "part"
+    found, _ = probe("bigram", out=whole)
+    part.mkdir()
+    write_results(dataclasses.replace(found, cells=found.cells[1:]), part)
+    _, events = probe("bigram", out=part)
+    assert started(events) == ["parity easy, bigram, seed 1337"]
+    texts = [re.sub(r'"seconds": .*', "", (folder / "probes.json").read_text()) for folder in (whole, part)]
+    assert texts[0] == texts[1]
+
+
 def test_probe_models_adds_models_probes_levels_and_seeds(tmp_path: Path) -> None:
     first, _ = probe("bigram", out=tmp_path, probes="s3")
     more, events = probe("bigram", out=tmp_path, probes="dyck,s3", difficulty="easy,hard", seeds=2)
     assert len(started(events)) == 7
-    assert more.cells[:1] == first.cells
+    assert [cell for cell in more.cells if cell.key == first.cells[0].key] == first.cells
     assert [(level.probe, level.difficulty) for level in more.levels] == [
         ("s3", "easy"),
         ("dyck", "easy"),
