@@ -147,6 +147,10 @@ def _build(path: Path, content: Mapping[str, Any]) -> Results:
         _require(path, "protocol", results.protocol, _CARRIED)
         for name, state in results.protocol["states"].items():
             _require(path, f"protocol.states.{name}", state, {"bytes": int, "growth": str})
+    if results.bigram_limits:
+        _require(path, "bigram_limits", results.bigram_limits, {"train": float, "val": float})
+    for model in results.models:
+        _require(path, f"models.{model.name}.config", {"precision": "", **model.config}, {"precision": str})
     _require_losses(path, results)
     if results.match:
         _require_match(path, results.match)

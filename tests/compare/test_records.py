@@ -66,6 +66,7 @@ UNTESTED = {key: value for key, value in PROBES["cells"][0].items() if key != "a
         ({"protocol": {}}, r"protocol.targets must be a positive number"),
         ({"yardsticks": [{"name": "xz"}]}, r"yardsticks.0.loss: field required"),
         ({"models": []}, r"statistics: they must be of the ranked models"),
+        ({"bigram_limits": {"train": 2.0}}, r"bigram_limits.val=None must be of type float"),
         ({"match": {"measure": "params"}}, r"match.target=None must be of type float"),
         ({"match": {"measure": "x", "target": 1, "models": {}}}, r"match.measure='x' must be one of params, "),
         ({"match": {"measure": "flops", "target": 1, "models": {"a": "b"}}}, r"match.models.a.value=None must be of"),
@@ -143,6 +144,7 @@ def test_load_results_refuses_parts_that_the_report_cannot_show(folder: Path, pa
         ({"by_position": [{"first": 0, "last": 1, "loss": 1.5, "tokens": 1}]}, r"must be a range above 0"),
         ({"by_class": [{"name": 1, "loss": None, "tokens": 0}]}, r"models.best.by_class.name=1 must be of type str"),
         ({"by_class": [{"name": "rare", "tokens": 0}]}, r"models.best.by_class.loss is missing"),
+        ({"config": {"precision": []}}, r"models.best.config.precision=\[\] must be of type str"),
         ({"curve": [[0, 4.2], [500]]}, r"models.best.curve: \[500\] must be a list of two numbers"),
         (
             {"cells": [{"seed": 7, "run": "a", "curve": [[1, 2, 3]]}]},
