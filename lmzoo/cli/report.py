@@ -19,7 +19,8 @@ def report(folder: Path, figures: bool) -> None:
     """Write the report of a comparison anew from DIR/results.json, or a page of probes from DIR/probes.json.
 
     Of a comparison, writes report.html, table.md and papers.bib, which holds the papers of the compared models in
-    BibTeX; of one with --sizes, those of each size. Of probes, writes probes.html: a heat map of the accuracies.
+    BibTeX; of one with --sizes, those of each size, and scaling.html and scaling.md. Of probes, writes probes.html: a
+    heat map of the accuracies.
 
     \b
     lmzoo report runs/compare
@@ -29,6 +30,7 @@ def report(folder: Path, figures: bool) -> None:
     from lmzoo.compare import series
     from lmzoo.compare.records import load_results
     from lmzoo.compare.results import FILE
+    from lmzoo.compare.scaling import LEAST_SIZES
     from lmzoo.compare.svg import write_figures
     from lmzoo.compare.write import write_report
     from lmzoo.probing import report as probe_report
@@ -39,10 +41,15 @@ def report(folder: Path, figures: bool) -> None:
             raise InputError(f"{folder}: --figures needs {FILE}: a page of probes has no figures")
         click.echo(shown(str(probe_report.write_report(probe_results.read_results(folder), folder))))
         return
-    parts = [folder]
+    parts, of_sizes = [folder], False
     if not os.path.lexists(folder / FILE) and os.path.lexists(folder / series.FILE):
-        parts = series.finished_folders(folder)
-    for part, results in [(part, load_results(part)) for part in parts]:  # all are read before anything is written
+        parts, of_sizes = series.finished_folders(folder), True
+    read = {part: load_results(part) for part in parts}  # all are read before anything is written
+    sizes = {series.size_of(part): results for part, results in read.items()} if of_sizes else {}
+    scaling = series.fit(sizes) if len(sizes) >= LEAST_SIZES else None
+    for part, results in read.items():
         written = write_figures(results, part) if figures else []
         for path in [*write_report(results, part), *written]:
             click.echo(shown(str(path)))
+    for path in series.write_report(scaling, folder) if scaling else ():
+        click.echo(shown(str(path)))

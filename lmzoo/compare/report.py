@@ -58,6 +58,11 @@ def html(results: Results, logged: Activations | None = None) -> str:
         '<h2>Notes</h2>\n<ul class="soft">' + "".join(f"<li>{escape(note)}</li>" for note in notes(results)) + "</ul>",
         f"<footer>Made by lmzoo {escape(results.versions['lmzoo'])}; the same figures are in results.json.</footer>",
     ]
+    return drawn_page(title, sections, drawn)
+
+
+def drawn_page(title: str, sections: Sequence[str], drawn: dict[str, Figure]) -> str:
+    """Make a page with figures, by their names."""
     return page(title, sections, css=_color_rules(), scripts=_scripts(drawn))
 
 

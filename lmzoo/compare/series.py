@@ -1,7 +1,8 @@
 """Compares models at several sizes, and fits a scaling curve to each: `--sizes 300k,1M,3M`.
 
 Each size is a comparison of its own in a folder of its own, with all that belongs to it: `--match params=SIZE`, ranks,
-a report. The losses of all of them, and the curves (`scaling.fit_curve`), are in scaling.json and scaling.md.
+a report. The losses of all of them, and the curves (`scaling.fit_curve`), are in scaling.json, scaling.md and
+scaling.html.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from lmzoo.compare.results import FILE as RESULTS_FILE
 from lmzoo.compare.results import ModelResult, Results
 from lmzoo.compare.scaling import LEAST_SIZES, Crossing, Curve, crossings, fit_curve
 from lmzoo.compare.sizes import match_specs
-from lmzoo.errors import ConfigError
+from lmzoo.errors import ConfigError, InputError
 from lmzoo.matching import parse_number
 from lmzoo.runs.directory import check_directory
 from lmzoo.runs.inputs import PreparedData, prepare
@@ -33,6 +34,7 @@ from lmzoo.train.events import fan_out
 
 FILE = "scaling.json"
 TABLE_FILE = "scaling.md"
+PAGE_FILE = "scaling.html"
 PART = "params="  # beginning of the name of the folder of a size
 SCHEMA = 1
 MEANING = (
@@ -75,7 +77,8 @@ def compare_sizes(names: Sequence[str], data: str | None, out: str | Path, *, si
     """Compare the models `names` with each number of parameters, and fit a curve to each model.
 
     `options` as in `compare`, except `match`. Each size is in a folder of `out` ("params=300000"); `out` itself gets
-    scaling.json and scaling.md. A second call continues. Raises an `LmzooError` of one line for bad input.
+    scaling.json, scaling.md and scaling.html. A second call continues. Raises an `LmzooError` of one line for bad
+    input.
     """
     numbers, folder = parse_sizes(sizes), Path(out)
     if options.pop("match", None) is not None:
@@ -100,6 +103,14 @@ def finished_folders(folder: Path) -> list[Path]:
     """Return the folders of the sizes in a comparison of sizes that have results, in ascending order of the sizes."""
     found = [path.parent for path in folder.glob(f"{PART}*/{RESULTS_FILE}")]
     return sorted(found, key=lambda path: (len(path.name), path.name))
+
+
+def size_of(part: Path) -> float:
+    """Return the size of which `part` is the folder. Raises `InputError` for another folder."""
+    try:
+        return parse_number(part.name, part.name.removeprefix(PART))
+    except ConfigError as error:
+        raise InputError(str(error)) from None
 
 
 def _prepared(
@@ -167,9 +178,18 @@ def _curve(curve: Curve) -> dict[str, Any]:
 
 
 def write(scaling: Scaling, folder: Path) -> None:
-    """Write scaling.json and scaling.md."""
+    """Write scaling.json, and what people read."""
     atomic.write_file(folder / FILE, to_json(scaling))
-    atomic.write_file(folder / TABLE_FILE, markdown(scaling))
+    write_report(scaling, folder)
+
+
+def write_report(scaling: Scaling, folder: Path) -> list[Path]:
+    """Write scaling.html and scaling.md; returns their paths."""
+    from lmzoo.compare.scaling_page import html
+
+    for name, content in ((PAGE_FILE, html(scaling)), (TABLE_FILE, markdown(scaling))):
+        atomic.write_file(folder / name, content)
+    return [folder / PAGE_FILE, folder / TABLE_FILE]
 
 
 def markdown(scaling: Scaling) -> str:
@@ -229,4 +249,4 @@ def print_scaling(scaling: Scaling, folder: Path) -> None:
     console.print(terminal.table(headings, rows(scaling), **given))
     for note in notes(scaling):
         console.print(note, markup=False)
-    console.print(f"reports: {folder}/params=*/report.html", markup=False, soft_wrap=True)
+    console.print(f"report: {folder / PAGE_FILE}", markup=False, soft_wrap=True)

@@ -39,15 +39,20 @@ def test_report_writes_figures(lmzoo: Command, tmp_path: Path) -> None:
 
 
 def test_report_makes_the_reports_of_all_sizes(lmzoo: Command, tmp_path: Path) -> None:
-    folders = [tmp_path / name for name in ("params=300000", "params=1000000")]
+    folders = [tmp_path / name for name in ("params=300000", "params=1000000", "params=3000000")]
     for folder in folders:
         write(everything(), folder)
         (folder / "report.html").unlink()
-    write_scaling(Scaling(sizes=[3e5, 1e6]), tmp_path)
+    write_scaling(Scaling(sizes=[3e5, 1e6, 3e6]), tmp_path)
+    pages = [tmp_path / name for name in ("scaling.html", "scaling.md")]
+    for page in pages:
+        page.unlink()
     found = lmzoo("report", tmp_path)
     assert found.code == 0, found.err
     names = ("report.html", "table.md", "papers.bib")
-    assert found.out == "".join(f"{folder / name}\n" for folder in folders for name in names)
+    reports = [folder / name for folder in folders for name in names]
+    assert found.out == "".join(f"{path}\n" for path in [*reports, *pages])
+    assert "3 M parameters" in pages[0].read_text(encoding="utf-8").replace("3.00", "3")
     assert all((folder / "report.html").exists() for folder in folders)
     (folders[1] / FILE).write_text("{}")
     (folders[0] / "table.md").unlink()
