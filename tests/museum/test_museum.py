@@ -24,6 +24,9 @@ def names_in(folder: str) -> list[str]:
 EXHIBITS, SOUND = names_in("exhibits"), names_in("sound")
 # `save_and_load`: below, and in tests/conformance/test_saving.py.
 HERE = [check.name for check in CHECKS if check.name != "save_and_load" and not check.needs_instance]
+# In the code of a model that torch's compiler captures in a way of its own. It captures plain operations as it captures
+# the families, so the slow check `compiles` looks at no other sound models.
+SPECIAL = r"autograd|nn\.(GRU|LSTM|RNN)|fft|complex|rand|cache|data_dependent_shapes"
 PAPER = r"arXiv \d{4}\.\d{4,5}"
 ISSUE_OR_OURS = r"[\w-]+/[\w.-]+#\d+|^Ours:"
 
@@ -69,7 +72,9 @@ def test_base_models_pass_all_checks(model: type[LanguageModel]) -> None:
 
 @pytest.mark.parametrize("name", SOUND)
 def test_sound_model_passes_all_checks(name: str, pytestconfig: pytest.Config) -> None:
-    report = check_model(sound(name).MODEL, only=pytestconfig.getoption("check", None) or HERE)
+    special = re.search(SPECIAL, Path(str(sound(name).__file__)).read_text(encoding="utf-8"))
+    here = HERE if special else [check for check in HERE if check != "compiles"]
+    report = check_model(sound(name).MODEL, only=pytestconfig.getoption("check", None) or here)
     assert report.passed, str(report)
 
 
