@@ -26,14 +26,19 @@ COMMANDS = [
     ["compare", "bigram", f"{NAME}.tiny", *DATA, "--out", "both"],
     ["export", "run", "exported"],
     ["sample", "exported", "--prompt", "a", "--tokens", "4"],
+    ["pytest", "-q", "-p", "no:cacheprovider", "tests"],  # the package's own tests
     ["check", NAME, "--only", "causality"],  # the last: it ends the process without the interpreter's clean-up
 ]
 SCRIPT = """
 import json, sys
+import pytest
 from lmzoo.cli import cli
 for command in json.loads(sys.argv[1]):
     print("##", *command, flush=True)
-    code = cli.main(command, prog_name="lmzoo", standalone_mode=False)
+    if command[0] == "pytest":
+        code = pytest.main(command[1:])
+    else:
+        code = cli.main(command, prog_name="lmzoo", standalone_mode=False)
     assert not code, f"exit code {code}"
 """
 
@@ -55,34 +60,27 @@ def python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return python
 
 
-def run(python: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run the interpreter of the scratch environment in `folder`, without settings of this process."""
-    env = {name: os.environ[name] for name in ("PATH", "HOME", "OMP_NUM_THREADS") if name in os.environ}
-    env |= {"COLUMNS": "200"}  # no line of a table is broken
-    return subprocess.run([python, *arguments], cwd=folder, env=env, text=True, capture_output=True)
-
-
-def test_plugin_package_works_in_all_commands(python: Path, tmp_path: Path) -> None:
+def test_plugin_package_works_in_all_commands_and_passes_its_own_tests(python: Path, tmp_path: Path) -> None:
     (tmp_path / "text.txt").write_text("a moving average forgets slowly. " * 200)
-    ran = run(python, tmp_path, "-c", SCRIPT, json.dumps(COMMANDS))
+    shutil.copytree(TEMPLATE / "tests", tmp_path / "tests")
+    # Without settings of this process; no line of a table is broken; pytest imports no plug-ins of other packages.
+    env = {name: os.environ[name] for name in ("PATH", "HOME", "OMP_NUM_THREADS") if name in os.environ}
+    env |= {"COLUMNS": "200", "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    command = [python, "-c", SCRIPT, json.dumps(COMMANDS)]
+    ran = subprocess.run(command, cwd=tmp_path, env=env, text=True, capture_output=True)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     printed = dict(part.split("\n", 1) for part in ran.stdout.split("## ")[1:])
     by_command = {command.split()[0]: text for command, text in printed.items()}
     assert "Each channel keeps a learned fraction of its memory" in by_command["list"]
     assert "The equations" in by_command["show"]  # the card of the package
     assert "a first guess" in by_command["show"]  # the source of its preset
+    assert "2 passed" in by_command["pytest"]
     assert "all checks passed" in by_command["check"]
     config = json.loads((tmp_path / "exported/config.json").read_text())
     assert (config["model_type"], config["lmzoo"]["model"]) == ("lmzoo", NAME)
     assert "The mixer keeps one number for each channel" in (tmp_path / "exported/README.md").read_text()
     compared = json.loads((tmp_path / "both/results.json").read_text())["models"]
     assert f"{NAME}.tiny" in [model["name"] for model in compared]
-
-
-def test_plugin_package_passes_its_own_tests(python: Path, tmp_path: Path) -> None:
-    shutil.copytree(TEMPLATE / "tests", tmp_path / "tests")
-    ran = run(python, tmp_path, "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests")
-    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 def test_plugin_package_names_agree() -> None:
