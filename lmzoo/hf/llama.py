@@ -187,6 +187,7 @@ SMOLLM3 = Architecture(
         **KEYS,
         "num_key_value_heads": To("n_kv_heads", 4),
         "attention_bias": To("attention_bias", default=False, values=BIASES),
+        "mlp_bias": MLP_BIAS,
         "tie_word_embeddings": To("tie_embeddings", default=True),
         "max_window_layers": Unused(),
     },

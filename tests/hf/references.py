@@ -455,7 +455,13 @@ CASES: dict[str, Case] = {
     ),
     "cwm": Case(
         {**LLAMA, "num_hidden_layers": 2, "sliding_window": 5, "head_dim": 12},
-        {"kinds": {"layer_types": ["sliding_attention", "full_attention"], "rope_parameters": None}},
+        {
+            "kinds": {
+                "layer_types": ["sliding_attention", "full_attention"],
+                "rope_parameters": None,
+                "mlp_bias": True,
+            }
+        },
     ),
     "iquestcoder": Case({**LLAMA, "head_dim": 12}, {"biases": {"attention_bias": True, "mlp_bias": True}}),
     "hunyuan_v1_dense": Case(
@@ -480,7 +486,7 @@ CASES: dict[str, Case] = {
     "smollm3": Case(
         {**LLAMA, "no_rope_layer_interval": 2},
         {
-            "list": {"no_rope_layers": [0, 1, 1], "attention_bias": True},
+            "list": {"no_rope_layers": [0, 1, 1], "attention_bias": True, "mlp_bias": True},
             "windows": {
                 "no_rope_layers": [1, 0, 1],
                 "layer_types": ["sliding_attention", "full_attention", "full_attention"],
