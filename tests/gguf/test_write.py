@@ -457,3 +457,39 @@ def test_write_gguf_refuses_settings_of_other_families(
     sizes = {"vocab_size": 61, "d_model": 32, "n_layers": 2, "n_heads": 4}
     with pytest.raises(CheckpointError, match=message):
         write_gguf(lmzoo.create_model(family, **sizes, **settings), tmp_path / "a.gguf")
+
+
+HYBRID_KEYS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "qwen3next": (
+        "qwen3_next",
+        {"n_layers": 6, "pattern": "delta*2 attention", "feed_forward": "experts", "delta_heads": 4, "key_dim": 6}
+        | {"delta_key_heads": 2, "d_expert": 12, "d_shared": 20, "head_dim": 8, "rotary_fraction": 0.5},
+        {"full_attention_interval": 3, "ssm.group_count": 2, "ssm.time_step_rank": 4, "ssm.inner_size": 24}
+        | {"ssm.state_size": 6, "expert_shared_feed_forward_length": 20, "rope.dimension_count": 4},
+    ),
+    "kimi-linear": (
+        "deepseek",
+        {"n_layers": 3, "pattern": "kda*2 nope", "latent_eps": 1e-6, "kda_dim": 6, "n_dense": 1, "kv_rank": 12},
+        {"attention.head_count_kv": [0, 0, 1], "kda.head_dim": 6, "leading_dense_block_count": 1},
+    ),
+    "lfm2moe": (
+        "lfm2",
+        {
+            "n_layers": 3,
+            "pattern": "conv attention",
+            "feed_forward": "mlp experts experts",
+            "d_expert": 12,
+            "n_kv_heads": 2,
+        },
+        {"attention.head_count_kv": [0, 2, 0], "leading_dense_block_count": 1, "expert_gating_func": 2},
+    ),
+}
+
+
+@pytest.mark.parametrize("arch", HYBRID_KEYS)
+def test_write_gguf_keys_of_layers_of_two_kinds(arch: str, tmp_path: Path) -> None:
+    family, settings, wanted = HYBRID_KEYS[arch]
+    model = lmzoo.create_model(family, vocab_size=61, d_model=32, n_heads=4, **settings)
+    assert write_gguf(model, tmp_path / "a.gguf").arch == arch
+    _, facts = read_back(tmp_path / "a.gguf")
+    assert {name: facts[f"{arch}.{name}"] for name in wanted} == wanted
