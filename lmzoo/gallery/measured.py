@@ -17,6 +17,10 @@ FIGURES = {  # by name in results.json: words, and how a number is written
     "state_bytes": ("decoding state", "{:,} bytes at the training length"),
 }
 SPEEDS = {"train_tokens_per_s": "training", "decode_tokens_per_s": "decoding"}
+TICKS = (
+    " Each tick is a family. Compare only with families that were measured with as many seeds; the overview of the "
+    "gallery shows which they are."
+)
 NONE = "Not measured yet: <code>scripts/measure_zoo</code> writes the results of a family."
 
 
@@ -88,7 +92,8 @@ def results_html(results: Mapping[str, Any], all_bits: Sequence[float]) -> str:
     problem = f"<p>{escape(str(results['problem']))}</p>" if results.get("problem") else ""
     bits = number(results, "bits_per_byte")
     strip = strip_svg(bits, all_bits) if bits is not None and len(all_bits) > 1 else ""
-    return f'{problem}<table class="figures">{rows}</table>{strip}<p class="caption">{escape(made(results))}</p>'
+    caption = escape(made(results) + (TICKS if strip else ""))
+    return f'{problem}<table class="figures">{rows}</table>{strip}<p class="caption">{caption}</p>'
 
 
 def strip_svg(own: float, others: Sequence[float]) -> str:

@@ -64,6 +64,8 @@ def test_results_html_says_when_nothing_was_measured() -> None:
     text = results_html({**RESULTS, "problem": "<b>"}, [2.0, 2.1217, 3.0])
     assert "<b>" not in text
     assert "<svg" in text
+    assert "as many seeds" in text
+    assert "as many seeds" not in results_html(RESULTS, [2.1217]), "without ticks there is nothing to compare with"
 
 
 def test_strip_svg_has_a_tick_for_each_family() -> None:
