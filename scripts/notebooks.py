@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,34 @@ def notebook(path: Path) -> str:
         "nbformat_minor": 5,
     }
     return json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+
+
+def executed(path: Path, folder: Path, more: Sequence[str] = ()) -> Any:
+    """Runs the notebook of a chapter, and `more` cells of code, in a kernel; returns it with what the cells print.
+
+    The kernel works in `folder`. Raises nbclient's `CellExecutionError` if a cell fails.
+    """
+    import nbformat
+    from nbclient import NotebookClient
+
+    found: Any = nbformat.read(path.with_suffix(".ipynb"), as_version=4)
+    nbformat.validate(found)
+    found.cells += [nbformat.v4.new_code_cell(code) for code in more]
+    resources = {"metadata": {"path": str(folder)}}
+    NotebookClient(found, timeout=600, startup_timeout=300, resources=resources).execute()
+    return found
+
+
+def problems(path: Path, notebook: Any) -> Iterator[str]:
+    """Yields a sentence for each cell that printed something else than the chapter shows."""
+    _install, *cells = (cell for cell in notebook.cells if cell.cell_type == "code")
+    steps = chapters.steps(path.read_text(encoding="utf-8"))  # the last ones are of answers, which are no cells
+    for number, (cell, step) in enumerate(zip(cells, steps, strict=False), start=1):
+        printed = "".join(output.text for output in cell.outputs if output.output_type == "stream")
+        shown = step.output.text if step.output else ""
+        sample = step.output is not None and step.output.kind == "text sample"
+        if not sample and not chapters.agree(shown, printed):
+            yield f"cell {number} printed\n{printed}\nand the chapter shows\n{shown}"
 
 
 def _cells(markdown: str) -> Iterator[tuple[str, str]]:

@@ -161,6 +161,20 @@ def test_script_writes_what_chapters_print_in_both_languages(script: ModuleType,
     assert script.main(["--check", "01"]) == 0
 
 
+def test_script_runs_notebooks_in_a_kernel_and_compares(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One notebook, and another text in its chapter, so that one kernel shows both: it ran, and was compared."""
+    for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / "home"))  # not those of the person who runs the tests
+    (tmp_path / "zh" / "01-two.md").unlink()
+    assert script.main(["01"]) == 0
+    english = tmp_path / "en" / "01-two.md"
+    english.write_text(english.read_text(encoding="utf-8").replace("2.000", "3.000"), encoding="utf-8")
+    assert script.main(["--kernel", "01"]) == 1
+    assert "cell 1 printed\n2.000\n\nand the chapter shows\n3.000" in capsys.readouterr().out
+
+
 def test_script_refuses_a_chapter_that_does_not_exist(script: ModuleType, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         script.main(["02"])
