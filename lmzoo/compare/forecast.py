@@ -113,7 +113,8 @@ def step_seconds(
 ) -> float:
     """Measure the seconds of one optimizer step on random tokens, in about the `share` of `STEPS_SECONDS`.
 
-    The weights of the model are changed.
+    The learning rate is zero: a step takes as long, and the weights stay as they are. With a rate at which the training
+    diverges, the model could not be evaluated afterwards.
     """
     model.train()
     shape = (config.batch_size, model.config.context_length)
@@ -121,7 +122,10 @@ def step_seconds(
     with torch.random.fork_rng(devices=[]), activation_checkpointing(model, config.gradient_checkpointing):
         idx_BT = torch.randint(model.config.vocab_size, shape, generator=generator).to(model.device)
         precision = resolve_precision(config.precision, model, config.batch_size)
-        step = bare_step(model, make_optimizer(model, config), config, precision)
+        optimizer = make_optimizer(model, config)
+        for group in optimizer.param_groups:
+            group["lr"] = 0.0
+        step = bare_step(model, optimizer, config, precision)
         work = PlainSteps(step, [(idx_BT, idx_BT)], model.device, keep_freed_memory=keep_freed_memory)
         seconds, number, enough = work(1), 1, share * STEPS_SECONDS
         if seconds < enough / 2:

@@ -83,6 +83,15 @@ def test_measure_cost_predicts_the_time_of_a_run(
     assert steps_done(cell) == 150
 
 
+def test_measure_cost_of_a_model_that_diverges_at_once(
+    small_spec: Callable[..., RunSpec], tokenizer: Tokenizer, val: TokenSplit, tmp_path: Path
+) -> None:
+    """Its run shows that, and is a result; the forecast must not end the comparison."""
+    spec = small_spec("gpt2", learning_rate=1e30, grad_clip=0.0)
+    cost = measure_cost(make_cell(tmp_path, spec, spec, "gpt2"), tokenizer.vocab_size, val, False)
+    assert min(cost.step, cost.eval_token, cost.new_token) > 0
+
+
 def test_measure_cost_of_windows_that_overlap(
     small_spec: Callable[..., RunSpec], tokenizer: Tokenizer, val: TokenSplit, tmp_path: Path
 ) -> None:
