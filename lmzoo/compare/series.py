@@ -23,6 +23,7 @@ from lmzoo.compare.results import FILE as RESULTS_FILE
 from lmzoo.compare.results import ModelResult, Results
 from lmzoo.compare.scaling import LEAST_SIZES, Crossing, Curve, crossings, fit_curve
 from lmzoo.compare.sizes import match_specs
+from lmzoo.compare.statistics import CONFIDENCE
 from lmzoo.errors import ConfigError, InputError
 from lmzoo.matching import parse_number
 from lmzoo.runs.directory import check_directory
@@ -227,16 +228,23 @@ def notes(scaling: Scaling) -> list[str]:
         found.append(f"E = 0, the least that is allowed, fits best for {listed(endless)}: these sizes show no limit.")
     if flat := [name for name, curve in scaling.curves.items() if curve.A == 0]:
         found.append(f"The losses of {listed(flat)} do not fall with the size, so nothing follows from the exponent a.")
-    for crossing in scaling.crossings:
-        sure = ""
-        if crossing.share is not None and crossing.interval is not None:
-            low, high = map(humanize.count, crossing.interval)
-            sure = f" ({low} to {high}; they cross in {100 * crossing.share:.0f} % of the draws of the bootstrap)"
-        found.append(
-            f"{crossing.below} has the lower loss up to {humanize.count(crossing.flops)} training FLOPs{sure}, "
-            f"{crossing.above} above."
-        )
+    found += map(_crossing_note, scaling.crossings)
     return found + [f"{name} {problem}, so it has no curve." for name, problem in scaling.problems.items()]
+
+
+def _crossing_note(crossing: Crossing) -> str:
+    """State where two curves cross, as a finding only if nearly all draws of the bootstrap agree."""
+    below, above, at = crossing.below, crossing.above, f"{humanize.count(crossing.flops)} training FLOPs"
+    if crossing.share is None or crossing.interval is None:
+        return f"The curves of {below} and {above} cross at {at}; with one seed it is not known how certain that is."
+    share = f"{100 * crossing.share:.0f} % of the draws of the bootstrap"
+    if crossing.share < CONFIDENCE:
+        return (
+            f"The curves of {below} and {above} cross at {at}, but in {share} alone: these seeds do not show which of "
+            "the two has the lower loss on either side."
+        )
+    low, high = map(humanize.count, crossing.interval)
+    return f"{below} has the lower loss up to {at} ({low} to {high}; they cross in {share}), {above} above."
 
 
 def print_scaling(scaling: Scaling, folder: Path) -> None:

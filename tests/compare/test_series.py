@@ -11,8 +11,8 @@ import pytest
 
 from lmzoo.compare import series
 from lmzoo.compare.results import CellResult
-from lmzoo.compare.scaling import fit_curve
-from lmzoo.compare.series import compare_sizes, fit, markdown, parse_sizes
+from lmzoo.compare.scaling import Crossing, fit_curve
+from lmzoo.compare.series import Scaling, compare_sizes, fit, markdown, parse_sizes
 from lmzoo.errors import ConfigError, LmzooError
 from lmzoo.runs import inputs
 from lmzoo.runs.lock import locked
@@ -107,6 +107,28 @@ def test_fit_says_where_curves_cross() -> None:
     assert "of the draws of the bootstrap" in text
     assert "Three sizes fix" not in text
     json.loads(series.to_json(found))
+
+
+@pytest.mark.parametrize(
+    ("share", "note"),
+    [
+        (
+            0.97,
+            "a has the lower loss up to 3.00 T training FLOPs (2.00 T to 4.00 T; they cross in 97 % of the draws",
+        ),
+        (0.6, "The curves of a and b cross at 3.00 T training FLOPs, but in 60 % of the draws of the bootstrap alone"),
+        (
+            None,
+            "The curves of a and b cross at 3.00 T training FLOPs; with one seed it is not known how certain that is.",
+        ),
+    ],
+)
+def test_notes_call_a_crossing_a_finding_only_if_it_is_certain(share: float | None, note: str) -> None:
+    interval = None if share is None else (2e12, 4e12)
+    crossing = Crossing(below="a", above="b", flops=3e12, share=share, interval=interval)
+    (found,) = [line for line in series.notes(Scaling(sizes=SIZES, crossings=[crossing])) if " cross " in line]
+    assert found.startswith(note)
+    assert ("lower loss up to" in found) == (share == 0.97)
 
 
 def test_notes_say_what_a_curve_at_a_bound_does_not_show() -> None:
