@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -28,7 +28,13 @@ if TYPE_CHECKING:
     from lmzoo.model import LanguageModel, ModelConfig
 
 CONFIG_FILE = "config.json"
+_MAX_CONFIG = 2 << 20  # bytes
 _CHUNK = 16 << 20  # bytes of a tensor that are copied before their pages are given back
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Reads a config.json. Lists in lists of 16 MB, which an index may have, would take seconds."""
+    return reading.read_json(path, links=True, limit=_MAX_CONFIG)
 
 
 def is_checkpoint(folder: str | Path) -> bool:
@@ -36,7 +42,7 @@ def is_checkpoint(folder: str | Path) -> bool:
     if os.path.lexists(Path(folder) / reading.MANIFEST) or not os.path.isfile(Path(folder) / CONFIG_FILE):
         return False
     try:
-        config = reading.read_json(Path(folder) / CONFIG_FILE, links=True)
+        config = _read(Path(folder) / CONFIG_FILE)
         return is_own(config) or "lmzoo" not in config
     except CheckpointError:
         return True
@@ -53,7 +59,7 @@ def load_checkpoint(
     """
     folder = Path(folder)
     where = folder / CONFIG_FILE
-    config = Config(reading.read_json(where, links=True))
+    config = Config(_read(where))
     if is_own(config):
         return models.moved(_load_own(folder, config), dtype, device)
     try:
@@ -96,7 +102,7 @@ def _load_own(folder: Path, config: Config) -> LanguageModel:
 
 def check_own(folder: Path) -> None:
     """Checks a directory in lmzoo's own form, without memory for a model. Raises `CheckpointError`, one line."""
-    _opened_own(folder, Config(reading.read_json(folder / CONFIG_FILE, links=True)))
+    _opened_own(folder, Config(_read(folder / CONFIG_FILE)))
 
 
 def _opened_own(folder: Path, config: Config) -> tuple[Shards, Weights, type[LanguageModel], ModelConfig]:

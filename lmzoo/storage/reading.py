@@ -65,12 +65,12 @@ def open_folder(path: Path) -> Folder:
     return Folder(path, {name: entry["bytes"] for name, entry in listed.items()})
 
 
-def read_json(path: Path, *, links: bool = False) -> dict[str, Any]:
-    """Read a JSON object from a regular file of bounded size, or a link to one. Raises `CheckpointError`."""
+def read_json(path: Path, *, links: bool = False, limit: int = _MAX_JSON) -> dict[str, Any]:
+    """Read a JSON object from a regular file of at most `limit` bytes, or a link to one. Raises `CheckpointError`."""
     if not links:
         regular_size(path)
     try:
-        content = files.parse_json(files.read_bytes(path, _MAX_JSON))
+        content = files.parse_json(files.read_bytes(path, limit))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read: {files.reason(error)}") from error
     except ValueError as error:

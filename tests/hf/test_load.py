@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,14 @@ def change_tensors(folder: Path, change: Callable[[dict[str, Tensor]], object]) 
     change(tensors)
     file.unlink()
     save_file(tensors, file)
+
+
+def test_load_refuses_a_config_of_many_megabytes(tmp_path: Path) -> None:
+    checkpoint(tmp_path, layer_types=[[[1]]] * 300_000)
+    start = time.process_time()
+    with pytest.raises(CheckpointError, match=r"config\.json: cannot be read: it is larger than 2097152 bytes$"):
+        lmzoo.load_model(tmp_path)
+    assert time.process_time() - start < 0.5
 
 
 def test_load_reads_shards(tmp_path: Path) -> None:
