@@ -89,7 +89,7 @@ def entry(cells: Sequence[CellResult], trained: bool, chance: float, solved: flo
     values = [cell.accuracy_trained if trained else cell.accuracy_tested for cell in cells]
     known = [value for value in values if value is not None]
     if len(known) < len(values):
-        status = next(cell.status for cell in cells if cell.problem)
+        status = next((cell.status for cell in cells if cell.problem), humanize.MISSING)  # else the file was changed
         return f"{len(values) - len(known)}/{len(values)} {status}" if known else status
     mean, wins = sum(known) / len(known), sum(value >= solved for value in known)
     if wins == len(known):

@@ -31,6 +31,8 @@ def test_rows_count_the_seeds_that_diverged() -> None:
     cells = [cell("a", "mqar", 1), cell("a", "mqar", 2, None, None), cell("a", "mqar", 3)]
     some = dataclasses.replace(example(), cells=cells)
     assert [row[-1] for row in rows(some, ["a"])][:2] == ["1/3 diverged"] * 2
+    unknown = dataclasses.replace(cell("a", "mqar"), accuracy_tested=None)  # of a file that somebody changed
+    assert [row[-1] for row in rows(dataclasses.replace(some, cells=[unknown]), ["a"])][:2] == ["✓ 1.000", "–"]
 
 
 def test_training_note_says_how_long_the_models_were_trained() -> None:
