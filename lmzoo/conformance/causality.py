@@ -13,6 +13,7 @@ from torch import Tensor
 from lmzoo.conformance import masks
 from lmzoo.conformance.clones import clone
 from lmzoo.conformance.gradients import embedding_gradients
+from lmzoo.conformance.lengths import comparable, require_changes
 from lmzoo.conformance.measure import (
     FLOAT64_ROUNDING,
     NOT_FINITE,
@@ -30,7 +31,7 @@ LEAK = "what mixes positions: a mask, a padding, a norm or a mean over time, a r
 LENGTH_LEAK = (
     "what depends on the number of tokens: a branch for T = 1, rounds of a scan, capacities, a maximum of all, "
 )
-LENGTH_LEAK += "rounds until all positions have converged"
+LENGTH_LEAK += "rounds until all positions have converged, positions without `same_until`"
 ROWS_LOOK = "look at what mixes rows: a norm, a sum or a maximum over the batch, slices of rows, a capacity of experts"
 REPEATS = 8  # of a pass that may be random: one repetition may be equal by chance
 BFLOAT16_LEAK = "the code that runs in bfloat16 alone: a kernel, a cast"
@@ -62,11 +63,17 @@ def causality(subject: Subject) -> str:
         logits_BTV = all_BTV[: len(idx)]
         for cut, changed_TV in zip(cuts, all_BTV[len(idx) :], strict=True):
             _require_unchanged(model, batch, cut, changed_TV[None], logits_BTV[:1], "in eval mode, changing")
-        for cut in _shorter(T, subject.context):
+        shorter = _shorter(T, subject.context)
+        for cut in (cut for cut in shorter if comparable(model, cut, T)):
             _require_unchanged(model, idx, cut, _logits(model, idx[:, :cut]), logits_BTV, "leaving out")
+        changing = [cut for cut in shorter if not comparable(model, cut, T)]
+        if changing and tried[-1] == T:
+            require_changes(model, idx, logits_BTV, changing)
     for calm in subject.calm():
         idx = subject.tokens(1, subject.context)
         cut = subject.context // 2
+        if not comparable(calm, cut, subject.context):
+            continue
         quiet = torch.cat([idx[:, :1].expand(1, cut), idx[:, cut:]], dim=1)
         _require_unchanged(calm, quiet, cut, _logits(calm, quiet[:, :cut]), _logits(calm, quiet), "leaving out")
     model = subject.model(dropout=0.1).double().train()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.conformance.choices import Choices
+from lmzoo.conformance.lengths import depends_on_length
 from lmzoo.conformance.measure import require_near
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
@@ -26,8 +27,9 @@ def decoding_copies(subject: Subject) -> str:
         idx, steps = form.tokens(2, form.context), min(6, form.context - 1)
         split = [form.context - steps, *[1] * steps]
         choices = Choices(model)
+        in_steps = choices.declared or depends_on_length(model)
         with choices.recorded(), torch.no_grad():
-            expected_BTV = _decoded(model, idx, split) if choices.declared else model(idx).logits
+            expected_BTV = _decoded(model, idx, split) if in_steps else model(idx).logits
         for weights in FORMS:
             fast = decoding_copy(model, weights)
             what = (

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import random
 
-import torch
 from torch import Tensor
 
 from lmzoo.conformance import masks
+from lmzoo.conformance.lengths import depends_on_length, expected_logits
 from lmzoo.conformance.measure import ROUNDING, require_exact
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
@@ -53,17 +53,6 @@ def _splits(T: int, L: int, rng: random.Random, *, brief: bool) -> list[tuple[in
         one_row = [wrapping, random_split(rng, L, 9), [T], [1] * L]  # some code treats a batch of one separately
     chosen = [*((2, split) for split in splits), *((1, split) for split in one_row)]
     return [(rows, [n for n in split if n]) for rows, split in chosen]
-
-
-def expected_logits(subject: Subject, model: LanguageModel, idx: Tensor) -> Tensor:
-    """Returns the logits that decoding must give: of `forward` on all tokens, or on the last `context_length`."""
-    with torch.no_grad():
-        if model.traits.extrapolates:
-            return model(idx).logits
-        T = subject.context
-        inside_BTV = model(idx[:, :T]).logits
-        beyond = [model(idx[:, t - T + 1 : t + 1]).logits[:, -1:] for t in range(T, idx.shape[1])]
-        return torch.cat([inside_BTV, *beyond], dim=1)
 
 
 def check_split(
@@ -114,6 +103,7 @@ def _worst_of_chunks(
     state, end, worst = model.init_state(B, T if max_len is None else max_len), 0, 0.0
     so_far = f"{len(split)} steps of one token" if set(split) == {1} else f"chunks of {_shortened(split)}"
     start = "" if max_len is None else f" from init_state({B}, {max_len})"
+    where += ", and at same_until()" if depends_on_length(model) else ""
     for n in split:
         first, end = end, end + n
         if every_position:
@@ -138,7 +128,8 @@ def _first_difference(
     state, end, context = model.init_state(B, T if max_len is None else max_len), 0, model.config.context_length
     for n in split:
         logits, state = model.decode_all(idx[:, end : end + n], state)
-        off_T = ~((logits - expected_BTV[:, end : end + n]).abs().amax((0, 2)) <= ROUNDING)
+        wanted_BTV = expected_BTV[:, end : end + n]
+        off_T = ~((logits - wanted_BTV).abs().amax((0, 2)) <= ROUNDING) & ~wanted_BTV.isnan().any(2).any(0)
         if off_T.any():
             t = end + int(off_T.nonzero()[0])
             if end == 0 and t < context:

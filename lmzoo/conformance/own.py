@@ -10,6 +10,7 @@ import torch
 from lmzoo.conformance.causality import LEAK
 from lmzoo.conformance.clones import clone
 from lmzoo.conformance.decoding import LOOK, check_split
+from lmzoo.conformance.lengths import expected_logits
 from lmzoo.conformance.measure import FLOAT64_ROUNDING, difference, float32_hint
 from lmzoo.conformance.reach import require_reach
 from lmzoo.conformance.report import Fault
@@ -47,8 +48,7 @@ def own_decoding(subject: Subject) -> str:
     model = _own(subject)
     T = min(model.config.context_length, TOKENS)
     idx = subject.own_tokens(2, T)
-    with torch.no_grad():
-        expected_BTV = model(idx).logits
+    expected_BTV = expected_logits(subject, model, idx)
     splits = ([T], [1] * T, [T - T // 3, T // 3]) if T > 2 else ([T],)
     worst = max(check_split(model, idx, expected_BTV, list(split), f"your own model: {LOOK}") for split in splits)
     return f"your own model, {len(splits)} splits of {T} tokens: off by at most {worst:.1g}"

@@ -11,6 +11,7 @@ import torch
 from lmzoo import configs, losses, registry
 from lmzoo.conformance.clones import clone
 from lmzoo.conformance.decoding import LOOK as DECODING
+from lmzoo.conformance.lengths import expected_logits
 from lmzoo.conformance.measure import (
     FLOAT64_ROUNDING,
     difference,
@@ -157,7 +158,8 @@ def other_models(subject: Subject) -> str:
         try:
             other = registry.build_model(subject.cls, config, generator=torch.Generator().manual_seed(1)).double()
             perturb(other)
-            longer_BTV, shorter_BTV = other.eval()(longer[:, :new_T]).logits, other(idx).logits
+            longer_BTV = expected_logits(subject, other.eval(), longer[:, :new_T])
+            shorter_BTV = expected_logits(subject, other, idx)
             chunks = [idx[:, : T - 1], *longer[:, T - 1 : new_T].split(1, dim=1)[:2]]
             state, decoded = other.init_state(2, new_T), list[torch.Tensor]()
             for chunk in chunks:
