@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lmzoo import state as states
 from lmzoo.conformance.decoding import check_all_positions, check_split, expected_logits
-from lmzoo.conformance.measure import require_equal, require_rows
+from lmzoo.conformance.measure import in_bfloat16, require_equal, require_rows
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.errors import CheckpointError
@@ -35,7 +35,7 @@ def _run(model: LanguageModel, idx: Tensor, state: Any) -> tuple[Tensor, Any]:
 def state_is_a_value(subject: Subject) -> str:
     """Checks that a state is unchanged by decoding from it, from its clone, or with another model.
 
-    Nor may it refer to the tokens that were decoded, whose memory the caller may reuse.
+    Nor may it refer to the tokens that were decoded or to the logits, whose memory the caller may reuse.
     """
     model, n = subject.model(), 4
     prompt, left, right = subject.tokens(2, 5), subject.tokens(2, n, seed=1), subject.tokens(2, n, seed=2)
@@ -62,11 +62,15 @@ def state_is_a_value(subject: Subject) -> str:
     for step in (prompt, *left[:, :-1].split(1, dim=1)):
         given = buffer[:, : step.shape[1]]
         given.copy_(step)
-        _, kept = model.decode(given, model.init_state(2, 12) if kept is None else kept)
+        logits_BV, kept = model.decode(given, model.init_state(2, 12) if kept is None else kept)
         given.copy_((step + 1) % subject.config.vocab_size)
+        memory = {tensor.untyped_storage().data_ptr() for tensor in states.tensors(kept) if tensor.numel()}
+        if logits_BV.untyped_storage().data_ptr() in memory:
+            logits_BV.add_(1)
     logits_BV, _ = model.decode(left[:, -1:], kept)
-    where = "a state that refers to the tokens that were given: keep a copy (clone())"
-    require_equal(logits_BV, first_BTV[:, -1], "a continuation, after the memory of its tokens was reused,", where)
+    what = "a continuation, after the memory of its tokens was reused and of its logits overwritten,"
+    where = "a state that refers to the tokens that were given, or to the logits: keep a copy (clone())"
+    require_equal(logits_BV, first_BTV[:, -1], what, where)
 
     a, b = state, state  # two continuations of one state, one token of each in turn
     for t in range(n):
@@ -144,7 +148,8 @@ def max_len(subject: Subject) -> str:
 def state_dtype(subject: Subject) -> str:
     """Checks that the state has at least the precision of the weights, and that decoding keeps its dtypes.
 
-    Also checks that a sum over all tokens is not kept in 16 bits, in a copy for decoding with weights in bfloat16.
+    Also checks that a sum over all tokens is not kept in 16 bits, in a copy for decoding with weights in bfloat16 or
+    under autocast.
     """
     model = subject.model()
     before = model.init_state(1, 8)
@@ -175,38 +180,53 @@ def state_dtype(subject: Subject) -> str:
 
 @torch.no_grad()
 def _require_wide_sums(subject: Subject) -> None:
-    """Raises `Fault` if a tensor that many tokens are added to, without a decay, has 16 bits in a bfloat16 copy.
+    """Raises `Fault` if a tensor that many tokens are added to, without a decay, has 16 bits.
+
+    So in a copy with weights in bfloat16, or after decoding under autocast, which shows what training computes.
+    """
+    copied, model = cast_weights(subject.model(), torch.bfloat16), subject.model()
+    cast = in_bfloat16(lambda: model.decode(subject.tokens(1, FEW), model.init_state(1, 8))[1])
+    states_in = {
+        "in a copy with weights in bfloat16": copied.init_state(1, 8),
+        "under autocast to bfloat16": cast,
+    }
+    narrow = {
+        place: how
+        for how, state in states_in.items()
+        for place, leaf in enumerate(states.leaves_of(state))
+        if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype.itemsize < 4
+    }
+    sums = _sums(subject, [*narrow])
+    if sums:
+        look = "init_state(): dtype=wide_dtype(like.dtype), and at products in forward(): wide(), without_autocast()"
+        raise Fault(
+            f"{narrow[sums[0]]}, the state holds a sum over all tokens in 16 bits (part {sums[0]} of the state), which "
+            f"soon is too large to change; look at {look}, of lmzoo.ops.precision"
+        )
+
+
+def _sums(subject: Subject, places: list[int]) -> list[int]:
+    """Returns those of the leaves of a state, by number, that all tokens are added to without a decay.
 
     In float64 such a tensor is known by this: a value added to it is still there, unchanged, after many tokens that
     have changed it. What is replaced, decays, or begins anew after a few tokens is no such sum.
     """
-    copied = cast_weights(subject.model(), torch.bfloat16)
-    narrow = [
-        place
-        for place, leaf in enumerate(states.leaves_of(copied.init_state(1, 8)))
-        if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype.itemsize < 4
-    ]
-    model = subject.model().double()
+    if not places:
+        return []
+    model, found = subject.model().double(), list[int]()
     tokens = subject.tokens(1, FEW + MANY if model.traits.extrapolates else subject.context)
-    _, before = model.decode(tokens[:, :FEW], model.init_state(1, tokens.shape[1])) if narrow else (None, None)
-    for place in narrow:
+    _, before = model.decode(tokens[:, :FEW], model.init_state(1, tokens.shape[1]))
+    _, after = model.decode(tokens[:, FEW:], before)
+    for place in places:
         leaves = states.leaves_of(before)
-        start = leaves[place]
+        start, end = leaves[place], states.leaves_of(after)[place]
         added = torch.linspace(0.1, 0.2, start.numel(), dtype=start.dtype).view_as(start)
         leaves[place] = start + added
-        (_, after), (_, moved) = (
-            model.decode(tokens[:, FEW:], state) for state in (before, states.with_leaves(before, leaves))
-        )
-        end, moved_end = (states.leaves_of(state)[place] for state in (after, moved))
-        if end.shape != start.shape:
-            continue
-        kept = (moved_end - end - added).abs() <= 1e-9 * end.abs().clamp(min=1)
+        _, moved = model.decode(tokens[:, FEW:], states.with_leaves(before, leaves))
+        kept = (states.leaves_of(moved)[place] - end - added).abs() <= 1e-9 * end.abs().clamp(min=1)
         if (kept & ((end - start).abs() > 1e-3)).any():
-            raise Fault(
-                f"in a copy with weights in bfloat16, the state holds a sum over all tokens in "
-                f"{states.leaves_of(copied.init_state(1, 8))[place].dtype} (a tensor {tuple(start.shape)}), which soon "
-                "is too large to change; look at init_state(): dtype=wide_dtype(like.dtype), of lmzoo.ops.precision"
-            )
+            found.append(place)
+    return found
 
 
 def state_saved(subject: Subject) -> str:
