@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import torch
 from torch import Tensor, nn
 
@@ -15,6 +17,7 @@ from lmzoo.model import LanguageModel
 from lmzoo.ops.straight_through import smooth
 
 STEP = 1e-5
+LOST = 0.1  # of the effect of other initial values. Rounding of values around 1 and spread as far has 0.01
 TOGETHER = 4  # parameters whose gradients are compared in one finite difference
 
 
@@ -104,7 +107,48 @@ def bfloat16(subject: Subject) -> str:
     if depends_on_length(rounded):
         rounded_BTV = expected_logits(subject, rounded, idx)
     drift = require_near(steps_BTV, rounded_BTV, "decoding in bfloat16", f"the dtype of the state{choices.hint}")
+    _require_kept(subject)
     return f"off by {off:.2g} of the largest logit at most positions, decoding by {drift:.2g}"
+
+
+@torch.no_grad()
+def _require_kept(subject: Subject) -> None:
+    """Raises `Fault` if a vector is nearly lost by rounding to bfloat16, as decays between 0.99 and 1 are.
+
+    The measure is the effect of other values of its kind: new initial ones, or those of its neighbors.
+    """
+    model, other = (subject.model(perturbed=False, seed=seed).double() for seed in (0, 1))
+    idx = subject.tokens(2, subject.context)
+    logits_BTV = model(idx).logits
+    vectors = {id(p) for group in model.parameter_groups(0.0) if group["role"] == "vector" for p in group["params"]}
+    kept = {
+        f"{where}.{name}".lstrip(".")
+        for where, module in model.named_modules()
+        for name in getattr(module, "keep_float32", ())
+    }
+    seen: set[str] = set()
+
+    def effect(parameter: nn.Parameter, values: Tensor) -> float:
+        before = parameter.clone()
+        parameter.copy_(values)
+        found = (model(idx).logits - logits_BTV).norm().item()
+        parameter.copy_(before)
+        return found
+
+    for (name, parameter), new in zip(model.named_parameters(), other.parameters(), strict=True):
+        kind = re.sub(r"\d+", "", name)  # in one layer of each kind
+        if id(parameter) not in vectors or name in kept or kind in seen or parameter.ndim == 0:
+            continue
+        seen.add(kind)
+        rounded = parameter.bfloat16().double()
+        if torch.equal(rounded, parameter):
+            continue
+        lost, whole = effect(parameter, rounded), max(effect(parameter, x) for x in (new, parameter.roll(1, 0)))
+        if lost > LOST * whole > 0:
+            raise Fault(
+                f"rounding {name} to bfloat16 changes logits by {lost / whole:.0%} of what other initial values do; "
+                "look at values close to 1, such as decays: name the parameter in keep_float32, or learn its logarithm"
+            )
 
 
 def _decoded(model: LanguageModel, idx: Tensor) -> Tensor:
