@@ -5,7 +5,9 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from lmzoo import registry
 from lmzoo import state as states
+from lmzoo.conformance.clones import clone
 from lmzoo.conformance.lengths import comparable
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
@@ -23,7 +25,8 @@ def _sizes(subject: Subject) -> list[LanguageModel]:
 def parameters(subject: Subject) -> str:
     """Checks that `num_params` and `parameter_groups` count each parameter exactly once.
 
-    Also checks the share of experts that a token uses, which `num_params(active=True)` counts.
+    Also checks the share of experts that a token uses, which `num_params(active=True)` counts, and that a copy has
+    parameters of its own.
     """
     for model in _sizes(subject):
         measured = sum(storage.numel() for storage in {p.data_ptr(): p for p in model.parameters()}.values())
@@ -34,8 +37,25 @@ def parameters(subject: Subject) -> str:
             raise Fault("parameter_groups() does not hold each parameter exactly once; look at parameter_roles")
         for name, module in model.named_modules():
             _require_registered(name, module)
+    _require_own_tensors(subject)
     require_declared_use(subject)
     return f"{subject.model().num_params():,} parameters, each in one group, at three sizes"
+
+
+@torch.no_grad()
+def _require_own_tensors(subject: Subject) -> None:
+    """Raises `Fault` if a copy of the model reads a parameter of the original."""
+    # A new one: other models of a subject are copies themselves.
+    model = registry.build_model(subject.cls, subject.config, generator=torch.Generator().manual_seed(0)).eval()
+    copied, idx = clone(model), subject.tokens(1, min(subject.context, 9))
+    logits_BTV = copied(idx).logits
+    for parameter in model.parameters():
+        parameter.fill_(torch.nan)
+    if not torch.equal(copied(idx).logits, logits_BTV):
+        raise Fault(
+            "a copy of the model reads parameters of the original; look at a lambda, a closure or a bound method that "
+            "holds a parameter or a module: refer to it through self in forward()"
+        )
 
 
 def _require_registered(name: str, module: nn.Module) -> None:

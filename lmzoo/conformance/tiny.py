@@ -156,8 +156,9 @@ class Subject:
         optional = type(None) in typing.get_args(configs.types_of(type(self.config))[name])
         if not optional or getattr(self.config, name) is None:
             return False
+        change: dict[str, Any] = {name: None}
         try:
-            off = dataclasses.replace(self.config, **{name: None})
+            off = dataclasses.replace(self.config, **change)
         except ConfigError:
             return False
         return getattr(off, name) is None
