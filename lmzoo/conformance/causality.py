@@ -17,6 +17,7 @@ from lmzoo.conformance.lengths import comparable, require_changes
 from lmzoo.conformance.measure import (
     FLOAT64_ROUNDING,
     NOT_FINITE,
+    ROUNDING,
     difference,
     first_position,
     float32_hint,
@@ -69,6 +70,7 @@ def causality(subject: Subject) -> str:
         changing = [cut for cut in shorter if not comparable(model, cut, T)]
         if changing and tried[-1] == T:
             require_changes(model, idx, logits_BTV, changing)
+    _require_causal_in_float32(subject, tried)
     for calm in subject.calm():
         idx = subject.tokens(1, subject.context)
         cut = subject.context // 2
@@ -86,6 +88,22 @@ def causality(subject: Subject) -> str:
             _require_unchanged(model, idx, cut, changed_BTV, logits_BTV, "in train mode, changing")
     masks.require_causal(subject, brief=subject.is_variant)
     return f"every cut of T = {tried}, eval and train: unchanged before the cut, in float64"
+
+
+def _require_causal_in_float32(subject: Subject, lengths: Iterable[int]) -> None:
+    """Raises `Fault` for a leak in the code that runs in float32 alone, such as a fused kernel."""
+    model = subject.model()
+    for T in lengths:
+        idx, other = _two_sequences(subject, T)
+        cuts = _some_cuts(T)
+        first_TV, *changed = _logits(model, torch.cat([idx[:1], *_changed(idx[:1], other[:1], cuts)]))
+        for cut, changed_TV in zip(cuts, changed, strict=True):
+            off = difference(changed_TV[:cut], first_TV[:cut])
+            if not off <= ROUNDING:
+                raise Fault(
+                    f"in float32, and not in float64, changing the tokens from position {cut} of {T} on changes "
+                    f"earlier logits by {off:.2g}; look at {LEAK}, in the code that runs in float32 alone"
+                )
 
 
 def bfloat16_causality(subject: Subject) -> str:
@@ -197,10 +215,11 @@ def _require_unchanged(
         )
 
 
-def require_no_other_cause(model: LanguageModel, idx: Tensor) -> None:
+def require_no_other_cause(model: LanguageModel, idx: Tensor, *, drops: bool = True) -> None:
     """Raises `Fault` if the logits of `idx` change for another reason than later tokens, which looks like a leak.
 
     For a model that has failed: values that are not finite, two passes that differ, and rows that depend on each other.
+    `drops` is False if no dropout rate is set, so that train mode must draw nothing, unless it is declared.
     """
     size = f"for {len(idx)} rows of {idx.shape[1]} tokens"
     logits_BTV = _logits(model, idx)
@@ -213,6 +232,13 @@ def require_no_other_cause(model: LanguageModel, idx: Tensor) -> None:
             raise Fault(
                 f"{size} a second pass on the same tokens {mode} is off by {off:.2g}; look at dropout or noise in eval "
                 "mode, state kept on the module, and random numbers that torch does not draw"
+            )
+    if model.training and not drops and not model.traits.random_in_training:
+        off = difference(_logits(model, idx, seed=1), logits_BTV)
+        if off:
+            raise Fault(
+                f"{size} train mode without dropout gives other logits for another seed, by {off:.2g}, and traits does "
+                "not say random_in_training=True; look at noise and jitter in train mode"
             )
     for row in (0, len(idx) - 1) if len(idx) > 1 and not model.training else ():
         off = difference(_logits(model, idx[row : row + 1]), logits_BTV[row : row + 1])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import random
 
+import torch
 from torch import Tensor
 
 from lmzoo.conformance import masks
 from lmzoo.conformance.lengths import depends_on_length, expected_logits
-from lmzoo.conformance.measure import ROUNDING, require_exact
+from lmzoo.conformance.measure import ROUNDING, require_equal, require_exact
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
@@ -35,9 +36,22 @@ def decoding(subject: Subject) -> str:
         worst = max(worst, check_split(model, idx[:rows], expected_BTV[:rows], split))
     for split in ([T - 3, 6, L - T - 3], random_split(rng, L, 9)):  # compares every position of a chunk
         worst = max(worst, check_all_positions(model, idx, expected_BTV, split))
+    _require_chunks_in_float32(subject, idx[:, :T])
     if not subject.is_variant:
         masks.require_decoding(subject)
     return f"{len(splits) + 2} splits, up to {L} tokens over a context of {T}: off by at most {worst:.1g}"
+
+
+@torch.no_grad()
+def _require_chunks_in_float32(subject: Subject, idx: Tensor) -> None:
+    """Raises `Fault` if decoding in chunks differs in the code that runs in float32 alone, such as a fused kernel."""
+    model, T = subject.model(), idx.shape[1]
+    expected_BTV, state, end = expected_logits(subject, model, idx), model.init_state(*idx.shape), 0
+    for n in (T // 3, T // 3, T - 2 * (T // 3)):
+        start, end = end, end + n
+        found_BTV, state = model.decode_all(idx[:, start:end], state)
+        what = f"in float32, and not in float64, a chunk of {n} tokens after {start} earlier ones"
+        require_equal(found_BTV, expected_BTV[:, start:end], what, f"{LOOK}, in the code that runs in float32 alone")
 
 
 def _splits(T: int, L: int, rng: random.Random, *, brief: bool) -> list[tuple[int, list[int]]]:

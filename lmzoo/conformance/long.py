@@ -86,7 +86,7 @@ def _require_causal(model: LanguageModel, idx: Tensor, mode: str) -> None:
 def _require_same(model: LanguageModel, idx: Tensor, found: Tensor, expected: Tensor, what: str) -> None:
     off = difference(found, expected)
     if not off <= FLOAT64_ROUNDING:
-        require_no_other_cause(model, idx)
+        require_no_other_cause(model, idx, drops=False)
         position = first_position(found, expected, FLOAT64_ROUNDING)
         hint = float32_hint(lambda: model(idx[:1]), off)
         raise Fault(
