@@ -14,7 +14,7 @@ _REPEATS = (*_RUNS, "parameters", "same_seed", "global_state")  # the same input
 _ROWS = (*_REPEATS, "batch_independence")
 _CAUSAL = (*_ROWS, "causality", "gradient_causality", "long_causality")
 _DECODES = (*_CAUSAL, "state_dtype", "decoding", "long_decoding")
-_LEARNS = (*_REPEATS, "float64_gradients", "gradients")
+_LEARNS = (*_REPEATS, "changed_weights", "float64_gradients", "gradients")
 
 # By the name of a check: those that it presumes, the most basic one first. A check is announced after these.
 PRESUMED: Mapping[str, tuple[str, ...]] = {
@@ -30,7 +30,7 @@ PRESUMED: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("state_rows", "state_saved"), (*_ROWS, "state_is_a_value")),
     **dict.fromkeys(("ignored_targets", "micro_batches", "chunked_loss"), (*_ROWS, "gradient_causality", "loss_value")),
     "auxiliary": (*_REPEATS, "loss_value"),
-    "float64_gradients": _REPEATS,
+    "float64_gradients": (*_REPEATS, "changed_weights"),
     "gradients": (*_LEARNS, "roles"),
     "long_gradients": (*_CAUSAL, "receptive_field", *_LEARNS),
     "overfitting": (*_ROWS, *_LEARNS, "long_gradients"),

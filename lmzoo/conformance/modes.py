@@ -54,9 +54,9 @@ def train_mode(subject: Subject) -> str:
                 "random numbers that are drawn once and kept on the module"
             )
     else:
-        require_equal(
-            first, plain_BTV, "train mode without dropout, against eval mode,", "self.training, running statistics"
-        )
+        kept = changed_values(used, subject.model())
+        where = f"self.training, running statistics{kept}"
+        require_equal(first, plain_BTV, "train mode without dropout, against eval mode,", where)
         if not subject.is_variant:
             require_scaled(dropping, idx[:, :SHORT])
     if not torch.equal(used.eval()(idx).logits, plain_BTV):

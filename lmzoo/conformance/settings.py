@@ -9,6 +9,8 @@ from typing import Any, Literal, get_origin
 import torch
 
 from lmzoo import configs, losses, registry
+from lmzoo.conformance.causality import LEAK as CAUSALITY
+from lmzoo.conformance.causality import LENGTH_LEAK
 from lmzoo.conformance.clones import clone
 from lmzoo.conformance.decoding import LOOK as DECODING
 from lmzoo.conformance.lengths import expected_logits
@@ -168,14 +170,19 @@ def other_models(subject: Subject) -> str:
         except Exception:  # it cannot run with these settings: other checks report that
             continue
         others += 1
+        changes = _changes(subject.config, config)
+        off = difference(shorter_BTV, longer_BTV[:, :T])
+        if off > 1e-6:
+            last = (longer[:, new_T - 1 : new_T] + 1) % config.vocab_size
+            changed_BTV = other(torch.cat([longer[:, : new_T - 1], last], dim=1)).logits
+            leak = difference(changed_BTV[:, :-1], longer_BTV[:, :-1])
+            if leak > FLOAT64_ROUNDING:
+                raise Fault(
+                    f"with {changes}, changing the last token changes earlier logits by {leak:.2g}; look at {CAUSALITY}"
+                )
         # A table that is cached by its length alone, made by the first model, would be used for the shorter input.
-        require_equal(
-            shorter_BTV,
-            longer_BTV[:, :T],
-            f"a model with {_changes(subject.config, config)} at a length that another model has used",
-            LOOK,
-            1e-6,
-        )
+        what = f"a model with {changes} at a length that another model has used"
+        require_equal(shorter_BTV, longer_BTV[:, :T], what, f"{LENGTH_LEAK}; or at {LOOK}", 1e-6)
         for t, logits_BV in enumerate(decoded, T - 2):
             what = f"with {_changes(subject.config, config)}, decoding position {t}"
             require_exact(logits_BV, longer_BTV[:, t], what, DECODING, other, longer[:, : t + 1], state)
