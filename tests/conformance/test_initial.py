@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from lmzoo.conformance import Fault, initial, subject
+from lmzoo.layers.linear import Linear
 from tests.museum.base import MuseumConfig, Transformer
 from tests.museum.exhibits import scaled_after_the_draw
 
@@ -27,3 +28,14 @@ def test_initialization_finds_a_mean_that_is_lost() -> None:
 
     with pytest.raises(Fault, match=r"blocks.0.up.bias has the mean -2 and the standard deviation 0 after the"):
         initial.initialization(subject(Shifted))
+
+
+def test_initialization_finds_a_parameter_that_two_layers_draw_alike() -> None:
+    class Tied(Transformer):
+        def __init__(self, config: MuseumConfig) -> None:
+            super().__init__(config)
+            self.head = Linear(config.d_model, config.vocab_size, bias=False)  # its values are as large
+            self.head.weight = self.tokens.weight
+
+    with pytest.raises(Fault, match=r"tokens.weight is initialized by tokens and again by head"):
+        initial.initialization(subject(Tied))
