@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
-from lmzoo.model import ROLES, LanguageModel
+from lmzoo.model import ROLES
 
 
 def roles(subject: Subject) -> str:
@@ -19,13 +19,15 @@ def roles(subject: Subject) -> str:
 
     A parameter of two or more dimensions, outside an embedding or the head, is taken for a matrix between features:
     weight decay applies to it, and Muon makes it orthogonal. Both are wrong for a table that is added to activations or
-    multiplied with them elementwise, also behind a function such as exp, and for one whose rows are looked up by index.
-    One that is only multiplied with features must not be declared as an embedding, either.
+    multiplied with them elementwise, also behind a function such as exp, for the filter of a convolution of each
+    feature, and for a table whose rows are looked up by index. A map, which sums over one axis of the features and
+    makes another, must not be declared as an embedding or a vector, either.
     """
     model = subject.model()
     guessed: dict[int, str] = {}
     matrices: dict[int, str] = {}
     tables: dict[int, str] = {}  # declared as such, though no axis has one entry per token or position
+    vectors: dict[int, str] = {}  # declared as such, with more than one axis
     counts = (subject.config.vocab_size, subject.config.context_length)
     declared = 0
     heads = set(model.head.modules())
@@ -38,6 +40,8 @@ def roles(subject: Subject) -> str:
             parameter = getattr(module, name, None)
             if role == "matrix" and isinstance(parameter, nn.Parameter):
                 matrices[id(parameter)] = f"{where}.{name} {tuple(parameter.shape)}"
+            if role == "vector" and isinstance(parameter, nn.Parameter) and _axes(parameter) > 1:
+                vectors[id(parameter)] = f"{where}.{name} {tuple(parameter.shape)}"
             is_table = role == "embedding" and isinstance(parameter, nn.Parameter) and module not in heads
             if is_table and parameter.ndim == 2 and not {*counts} & {*parameter.shape}:
                 tables[id(parameter)] = f"{where}.{name} {tuple(parameter.shape)}"
@@ -46,39 +50,35 @@ def roles(subject: Subject) -> str:
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.ndim >= 2 and name not in roles_of_module and not isinstance(module, nn.Linear):
                 guessed[id(parameter)] = f"{where}.{name} {tuple(parameter.shape)}".lstrip(".")
-                if sum(size > 1 for size in parameter.shape) < 2:
+                if _axes(parameter) < 2:
                     raise Fault(f"{guessed[id(parameter)]} is a vector, but its role defaults to 'matrix'; {DECLARE}")
-    use, by_default, maps = _other_use(model, subject, guessed | matrices, guessed, tables)
-    if use:
-        raise Fault(f"{use}, but its role {'defaults to' if by_default else 'is'} 'matrix'; {DECLARE}")
-    if maps:
-        raise Fault(
-            f"{maps[0]} is a map between features, but its role is 'embedding', that of a row per token or position: "
-            "it is 'matrix'"
-        )
+    mode = _UseOfParameters(guessed | matrices, tables, vectors)
+    if guessed or matrices or tables or vectors:
+        with mode:
+            model(subject.tokens(2, min(subject.context, 9)))
+    if mode.found:
+        by_default = mode.table in guessed.values()
+        raise Fault(f"{mode.found}, but its role {'defaults to' if by_default else 'is'} 'matrix'; {DECLARE}")
+    for maps, role in ((mode.multiplied - mode.other, EMBEDDING), (mode.maps - mode.elementwise, VECTOR)):
+        if maps:
+            raise Fault(f"{min(maps)} is a map between features, but its role is {role}: it is 'matrix'")
     return f"{declared} declared roles; {len(guessed)} parameters are matrices by default"
 
 
 DECLARE = "declare it: parameter_roles = {'NAME': 'vector'} (or 'embedding') on the module"
+EMBEDDING = "'embedding', that of a row per token or position"
+VECTOR = "'vector', that of a bias or of weights that are multiplied elementwise"
 
 
-def _other_use(
-    model: LanguageModel, subject: Subject, names: dict[int, str], guessed: dict[int, str], tables: dict[int, str]
-) -> tuple[str, bool, list[str]]:
-    """Returns a sentence about the first parameter of `names` that is used other than as a matrix; else empty.
-
-    Also returns True if it is one of `guessed`, and those of `tables` that are only multiplied as matrices.
-    """
-    if not names and not tables:
-        return "", False, []
-    with _OtherUse(names, tables) as mode:
-        model(subject.tokens(2, min(subject.context, 9)))
-    return mode.found, mode.table in guessed.values(), sorted(mode.multiplied - mode.other)
+def _axes(parameter: Tensor) -> int:
+    return sum(size > 1 for size in parameter.shape)
 
 
-class _OtherUse(TorchFunctionMode):
-    """Finds, while active, how a parameter is used other than as a matrix: in a sum or product with an activation, or
-    as a table whose rows are looked up by index.
+class _UseOfParameters(TorchFunctionMode):
+    """Finds, while active, how a parameter is used other than as its role says.
+
+    A matrix: in a sum or product with an activation, as the filter of a convolution of each feature, or as a table
+    whose rows are looked up by index. A vector: in a matrix product with an activation.
 
     The parameter may be viewed or mapped elementwise before. An activation has more dimensions than the parameter: a
     weight that is scaled row by row is still a matrix.
@@ -86,11 +86,14 @@ class _OtherUse(TorchFunctionMode):
 
     found, table = "", ""
 
-    def __init__(self, names: dict[int, str], tables: dict[int, str]) -> None:
+    def __init__(self, names: dict[int, str], tables: dict[int, str], vectors: dict[int, str]) -> None:
         self.names = dict(names)  # by id, of parameters and of what is made of one alone
         self.tables = tables
+        self.vectors = dict(vectors)  # the same
         self.multiplied: set[str] = set()  # of `tables`
         self.other: set[str] = set()
+        self.maps: set[str] = set()  # of `vectors`
+        self.elementwise: set[str] = set()
         self._made: list[Tensor] = []  # kept alive, so that no id is used twice
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -108,9 +111,16 @@ class _OtherUse(TorchFunctionMode):
             if any(isinstance(part, Tensor) and part.dtype == torch.long for part in index):
                 self.table = self.names[id(args[0])]
                 self.found = f"{self.table} is a table of rows that are looked up by index"
-        if name in _VIEWS | _MAPS and args and id(args[0]) in self.names and isinstance(out, Tensor):
-            self.names[id(out)] = self.names[id(args[0])]
-            self._made.append(out)
+        self._look_at_vectors(name, args)
+        depthwise = name in _CONVOLUTIONS and len(args) > 1 and args[1].shape[0] > 1 and args[1].shape[1] == 1
+        if depthwise and args[0].shape[-args[1].ndim + 1] > 1 and id(args[1]) in self.names and not self.found:
+            self.table = self.names[id(args[1])]
+            self.found = f"{self.table} holds a filter for each feature, which is multiplied elementwise"
+        for named in (self.names, self.vectors):
+            made = _VIEWS | _MAPS if named is self.names else _KEPT | _TRANSPOSED
+            if name in made and args and id(args[0]) in named and isinstance(out, Tensor):
+                named[id(out)] = named[id(args[0])]
+                self._made.append(out)
         if name in _ELEMENTWISE and len(args) == 2 and not self.found:
             for table, other in (args, args[::-1]):
                 if id(table) in self.names and isinstance(other, Tensor) and id(other) not in self.names:
@@ -121,10 +131,40 @@ class _OtherUse(TorchFunctionMode):
                         self.found = f"{self.table} is {used}"
         return out
 
+    def _look_at_vectors(self, name: str, args: Any) -> None:
+        """Notes which of `vectors` are used as a map between features, and which elementwise.
+
+        A map sums over one axis of an activation and makes another. One that was expanded for the batch is left out: it
+        is a state before the first token.
+        """
+        equation, *operands = args if name == "einsum" and isinstance(args[0], str) else ("", *args)
+        if name not in _PRODUCTS | _ELEMENTWISE | {"linear", "einsum"} or len(operands) < 2:
+            return
+        for place, argument in enumerate(operands[:2]):
+            other = operands[1 - place]
+            if id(argument) not in self.vectors or argument.ndim < 2 or not isinstance(other, Tensor):
+                continue
+            if name in _ELEMENTWISE:
+                self.elementwise.add(self.vectors[id(argument)])
+            elif other.ndim > 2 and (
+                _sums_and_makes(equation, place) if equation else min(argument.shape[-2:]) > 1 and place == 1
+            ):
+                self.maps.add(self.vectors[id(argument)])
+
+
+def _sums_and_makes(equation: str, place: int) -> bool:
+    """True if an operand of an einsum has an axis that is summed over with the other, and one that the other lacks."""
+    inputs, _, result = equation.replace(" ", "").replace(".", "").partition("->")
+    mine, other = (set(part) for part in inputs.split(",")[:: 1 - 2 * place])
+    return bool(mine & other - set(result)) and bool(mine & set(result) - other)
+
 
 _SUMS = {"add", "__add__", "__radd__", "__iadd__", "add_", "sub", "__sub__", "__rsub__"}
 _ELEMENTWISE = _SUMS | {"mul", "__mul__", "__rmul__", "__imul__", "mul_"}
 _LOOKUPS = {"__getitem__", "index_select", "gather", "take_along_dim"}
 _PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm"}
-_VIEWS = {"__getitem__", "view", "reshape", "unsqueeze", "expand", "expand_as", "to", "narrow", "squeeze", "flatten"}
+_CONVOLUTIONS = {"conv1d", "conv2d"}
+_KEPT = {"__getitem__", "view", "reshape", "unsqueeze", "to", "narrow", "squeeze", "flatten"}
+_VIEWS = _KEPT | {"expand", "expand_as"}
+_TRANSPOSED = {"t", "transpose", "permute", "__get__", "contiguous"}
 _MAPS = {"exp", "neg", "__neg__", "sigmoid", "logsigmoid", "log_sigmoid", "softplus", "tanh", "log", "float", "double"}

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lmzoo.conformance import check_model
+from lmzoo.conformance import check_model, roles
 from lmzoo.state import State
 from tests.museum.base import CellConfig, Recurrent
 
@@ -64,6 +64,9 @@ def test_roles_finds_a_table_that_is_no_matrix(
     assert says in result.saw
     monkeypatch.setattr(Extra, "parameter_roles", {"table": "vector"})
     (declared,) = check_model(WithExtra, only=["roles"]).results
+    if use == "map":
+        assert declared.saw.startswith("extra.table (16, 16) is a map between features, but its role is 'vector', that")
+        return
     assert declared.passed
     assert declared.saw.startswith("2 declared roles; "), "of the table and of the embedding"
 
@@ -72,3 +75,34 @@ def test_roles_refuses_a_role_that_does_not_exist(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Extra, "parameter_roles", {"table": "weight"})
     (result,) = check_model(WithExtra, only=["roles"]).results
     assert result.saw.startswith("extra.table has the role 'weight', which must be one of matrix, ")
+
+
+@pytest.mark.parametrize(
+    ("equation", "place", "is_map"),
+    [
+        ("bti,oi->bto", 1, True),
+        ("oi,bti->bto", 0, True),
+        ("bthk,hkv->bthv", 1, True),
+        ("...i,oi->...o", 1, True),
+        ("bthk,hk->bth", 1, False),  # each feature has a weight of its own
+        ("btd,nd->btnd", 1, False),  # nothing is summed
+        ("bdtw,dw->bdt", 1, False),
+    ],
+)
+def test_sums_and_makes_tells_a_map_from_elementwise_weights(equation: str, place: int, *, is_map: bool) -> None:
+    assert roles._sums_and_makes(equation, place) is is_map
+
+
+class ExpandedStart(Extra):
+    """Reads a learned matrix as memory of the past, expanded for the batch, and the same in an einsum."""
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        memory = self.table.expand(len(x_BTD), -1, -1)
+        return x_BTD @ memory + torch.einsum("btd,bde->bte", x_BTD, memory)
+
+
+def test_a_state_before_the_first_token_may_be_a_vector(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ExpandedStart, "parameter_roles", {"table": "vector"})
+    monkeypatch.setitem(globals(), "Extra", ExpandedStart)
+    (result,) = check_model(WithExtra, only=["roles"]).results
+    assert result.passed, result.saw
