@@ -223,8 +223,10 @@ def compiles(subject: Subject) -> str:
     logits_BTV, loss = model(idx, targets)
     torch._dynamo.reset()
     declared = model.traits.data_dependent_shapes
+    # Without these torch's own recurrent layers, and gradients within forward (test-time training), are not captured.
+    options = {name: True for name in ("allow_rnn", "trace_autograd_ops") if hasattr(torch._dynamo.config, name)}
     try:
-        with torch._dynamo.config.patch(allow_rnn=True):  # without it torch's own recurrent layers are not captured
+        with torch._dynamo.config.patch(**options):
             try:
                 captured = compiled(model, fullgraph=True, backend="eager")
                 found: tuple[Tensor, Tensor] = captured(idx, targets)
