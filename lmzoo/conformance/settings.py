@@ -21,6 +21,7 @@ from lmzoo.conformance.measure import (
     require_exact,
     require_same_bits,
 )
+from lmzoo.conformance.presets import require_presets
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.saturation import require_unbounded
 from lmzoo.conformance.tiny import Subject, perturb
@@ -35,8 +36,9 @@ def settings(subject: Subject) -> str:
 
     Effects are looked for in the parameters, initial weights, logits (in eval and train mode), auxiliary losses, state
     and traits. A field counts if it has an effect in one form of the model: the plain one, a variant, the large one. A
-    whole number must also have one far above the sizes of these forms.
+    whole number must also have one far above the sizes of these forms. The config must accept each preset.
     """
+    require_presets(subject)
     ignored = getattr(type(subject.config), "without_effect", frozenset())
     unknown = sorted(ignored - set(configs.to_dict(subject.config)))
     if unknown:
