@@ -68,7 +68,8 @@ def test_varied_inverts_booleans_together_and_switches_options_on() -> None:
     assert not gpt2.is_variant
     names = [variant.name for variant in subject("llama").varied()]
     assert "llama with window=5" in names
-    assert "llama with tie_embeddings=True, mlp_bias=True, qk_norm=True, late_qk_norm=True, post_norms=True" in names
+    switched = "tie_embeddings=True, mlp_bias=True, qk_norm=True, late_qk_norm=True, post_norms=True"
+    assert f"llama with {switched}, norm_weight=False, embedding_norm=True" in names
     assert "llama with gate=True, sinks=True" in names
     receptive = next(check for check in CHECKS if check.name == "receptive_field")
     assert "window=5" in run_check(receptive, subject("llama")).saw

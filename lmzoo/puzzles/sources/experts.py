@@ -43,6 +43,7 @@ class Experts(Layer):
         self.router = Linear(d_model, n_experts, bias=False)
         self.up = Linear(d_model, n_experts * d_ff, bias=False)
         self.own("down", (n_experts, d_model, d_ff), normal(), role="matrices")
+        self.active = {"down": CHOSEN / n_experts}  # the share of its numbers that a token uses
         self.register_buffer("bias_E", torch.zeros(n_experts))
 
     def init_parameters(self, generator: torch.Generator | None = None) -> None:
