@@ -49,8 +49,11 @@ def same_seed(subject: Subject) -> str:
     with torch.no_grad():
         found_BTV, expected_BTV = second.eval()(idx).logits, first.eval()(idx).logits
         require_same_bits(found_BTV, expected_BTV, "a second model from the same seed", where)
-        where = "what needs gradients in decoding, such as test-time training: use torch.enable_grad() there"
-        require_equal(model(idx).logits, logits_BTV, "forward under torch.no_grad()", where)
+    longer = subject.tokens(2, subject.context)
+    with torch.no_grad():
+        found_BTV = model(longer).logits
+    where = "what depends on gradients being on; what needs them in decoding must use torch.enable_grad() itself"
+    require_equal(found_BTV, model(longer).logits, "forward under torch.no_grad()", where)
     _require_independent_dtypes(subject)
     return "same seed, same weights; same input, bitwise equal logits"
 
@@ -248,7 +251,7 @@ def compiles(subject: Subject) -> str:
     # Without these torch's own recurrent layers, and gradients within forward (test-time training), are not captured.
     options = {name: True for name in ("allow_rnn", "trace_autograd_ops") if hasattr(torch._dynamo.config, name)}
     try:
-        with torch._dynamo.config.patch(**options):
+        with torch._dynamo.config.patch(options):
             try:
                 captured = compiled(model, fullgraph=True, backend="eager")
                 found: tuple[Tensor, Tensor] = captured(idx, targets)
