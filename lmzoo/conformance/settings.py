@@ -21,6 +21,7 @@ from lmzoo.conformance.measure import (
     require_exact,
     require_same_bits,
 )
+from lmzoo.conformance.parts import require_parts_in_use
 from lmzoo.conformance.presets import require_presets
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.saturation import require_unbounded
@@ -36,7 +37,8 @@ def settings(subject: Subject) -> str:
 
     Effects are looked for in the parameters, initial weights, logits (in eval and train mode), auxiliary losses, state
     and traits. A field counts if it has an effect in one form of the model: the plain one, a variant, the large one. A
-    whole number must also have one far above the sizes of these forms. The config must accept each preset.
+    whole number must also have one far above the sizes of these forms. The config must accept each preset,
+    and no number of parts may leave weights without use.
     """
     require_presets(subject)
     ignored = getattr(type(subject.config), "without_effect", frozenset())
@@ -67,6 +69,8 @@ def settings(subject: Subject) -> str:
     wrong = sorted({*effective} & ignored)
     if wrong:
         raise Fault(f"without_effect names {wrong[0]}, which has an effect")
+    if subject.model().traits.trainable:
+        require_parts_in_use(subject)
     for name, form in effective.items() if subject.model().traits.trainable else ():
         try:
             require_unbounded(form, name)

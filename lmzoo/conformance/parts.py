@@ -1,0 +1,63 @@
+"""Finds numbers of parts (heads, groups) that do not divide what they divide, and leave weights without use."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import torch
+
+from lmzoo import configs, registry
+from lmzoo.conformance.measure import backward
+from lmzoo.conformance.report import Fault
+from lmzoo.conformance.tiny import Subject, perturb
+from lmzoo.errors import ConfigError
+from lmzoo.model import ModelConfig
+
+TOKENS = 8
+SEEDS = 3  # of weights and tokens: an activation such as ReLU may be zero everywhere by chance
+
+
+def require_parts_in_use(subject: Subject) -> None:
+    """Raises `Fault` if a number `n_...` one less leaves rows or columns of a matrix without a gradient.
+
+    In the tiny form most sizes are powers of two, of which each number divides the next. One less than such a number
+    does not: the config must refuse it, or the model must use all of its weights.
+    """
+    before: set[tuple[str, int]] | None = None
+    for name, value in configs.to_dict(subject.config).items():
+        if not name.startswith("n_") or name == "n_layers" or not isinstance(value, int) or value < 4:
+            continue
+        try:
+            config = dataclasses.replace(subject.config, **{name: value - 1})
+            found = _unused(subject, config, 0)
+            before = _unused(subject, subject.config, 0) if before is None and found else before
+            found = {place for place in found if place not in (before or set())}
+            for seed in range(1, SEEDS) if found else ():
+                found &= _unused(subject, config, seed)
+        except ConfigError:
+            continue
+        except Exception:  # the model cannot run with this value: `settings` tries others
+            continue
+        if found:
+            parameter, axis = min(found)
+            which = "rows" if axis == 0 else "columns"
+            raise Fault(
+                f"{name}={value - 1} leaves {which} of {parameter} without a gradient, and {name}={value} does not: a "
+                "part is left out; let the config refuse what does not divide"
+            )
+
+
+def _unused(subject: Subject, config: ModelConfig, seed: int) -> set[tuple[str, int]]:
+    """Returns the matrices, and their axis, in which the gradient of some entries along the axis is zero."""
+    model = registry.build_model(subject.cls, config, generator=torch.Generator().manual_seed(seed))
+    perturb(model.double(), seed)
+    matrices = {id(p) for group in model.parameter_groups(0.0) if group["role"] == "matrix" for p in group["params"]}
+    T = min(TOKENS, config.context_length)
+    backward(model.eval()(subject.tokens(4, T, seed=seed), subject.tokens(4, T, seed=seed + 1)).loss)
+    return {
+        (name, axis)
+        for name, parameter in model.named_parameters()
+        if id(parameter) in matrices and parameter.ndim == 2 and parameter.grad is not None
+        for axis in (0, 1)
+        if (parameter.grad == 0).all(1 - axis).any()
+    }
