@@ -28,9 +28,7 @@ def test_require_presets_names_the_preset_and_the_rule(monkeypatch: pytest.Monke
     class Wide(Transformer):
         config_class = Config
 
-    with pytest.raises(
-        Fault, match=r"preset museum-wide\.wide cannot be built: d_model=65 must be at most 64; "
-    ):
+    with pytest.raises(Fault, match=r"preset museum-wide\.wide cannot be built: d_model=65 must be at most 64; "):
         require_presets(subject(Wide))
 
     @lmzoo.register_model("museum-heir", presets={"one": {"model": {"d_model": 48}}})
