@@ -7,6 +7,7 @@ ROLES = {
     "matrices": "a stack of such maps in the last two axes, such as experts; also trained by Muon",
     "embedding": "one row per token or position",
     "head": "the weight of an untied head",
-    "vector": "a bias, a norm's weight, or a weight that is multiplied elementwise; no weight decay",
+    "vector": "a bias, a norm's weight, or a weight that is multiplied elementwise (also the filter of a convolution "
+    "of each feature); no weight decay",
     "constant": "drawn once and never trained (`requires_grad=False`)",
 }
