@@ -48,10 +48,11 @@ def _require_own_tensors(subject: Subject) -> None:
     # A new one: other models of a subject are copies themselves.
     model = registry.build_model(subject.cls, subject.config, generator=torch.Generator().manual_seed(0)).eval()
     copied, idx = clone(model), subject.tokens(1, min(subject.context, 9))
-    logits_BTV = copied(idx).logits
+    before = copied(idx).logits.isnan().any()
     for parameter in model.parameters():
         parameter.fill_(torch.nan)
-    if not torch.equal(copied(idx).logits, logits_BTV):
+    # Not by equality: noise in eval mode makes logits differ, too, and `same_seed` names it.
+    if copied(idx).logits.isnan().any() and not before:
         raise Fault(
             "a copy of the model reads parameters of the original; look at a lambda, a closure or a bound method that "
             "holds a parameter or a module: refer to it through self in forward()"
