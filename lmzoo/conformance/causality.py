@@ -31,8 +31,8 @@ LEAK = "what mixes positions: a mask, a padding, a norm or a mean over time, a r
 # Where changing later tokens has no effect, and leaving them out has:
 LENGTH_LEAK = (
     "what depends on the number of tokens: a branch for T = 1, rounds of a scan, capacities, a maximum of all, "
+    "rounds until all positions have converged, positions without `same_until`"
 )
-LENGTH_LEAK += "rounds until all positions have converged, positions without `same_until`"
 ROWS_LOOK = "look at what mixes rows: a norm, a sum or a maximum over the batch, slices of rows, a capacity of experts"
 REPEATS = 8  # of a pass that may be random: one repetition may be equal by chance
 BFLOAT16_LEAK = "the code that runs in bfloat16 alone: a kernel, a cast"
