@@ -50,7 +50,7 @@ def require_declared_use(subject: Subject) -> None:
         total = sum(_entries(parameter) for parameter in group)
         share = sum(declared.get(id(parameter), 1.0) * _entries(parameter) for parameter in group) / total
         if len(group) > 1 and share == 1:
-            continue  # modules in a list, as in a first version without declarations
+            continue  # experts as a list of modules without `calls`: all are counted, a bound from above
         if not min(counts) / total - 1e-6 <= share <= max(counts) / total + 1e-6:
             raise Fault(
                 f"a token uses {max(counts)} of {total} matrices in {name}, and the share that num_params(active=True) "
