@@ -22,6 +22,8 @@ from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject, perturb
 from lmzoo.model import LanguageModel
 
+UNSAVED = "attributes that fit() sets: only buffers are saved"
+
 
 def same_seed(subject: Subject) -> str:
     """Checks that the same seed gives the same model, and the same input the same logits, bitwise.
@@ -121,9 +123,6 @@ def _require_all_in_buffers(subject: Subject) -> None:
         idx = rare[:, : min(subject.context, 9)]
         what = f"a model that has loaded what another found by fit() in {text.numel()} tokens"
         require_same_bits(loaded(idx).logits, fitted(idx).logits, what, UNSAVED)
-
-
-UNSAVED = "attributes that fit() sets: only buffers are saved"
 
 
 def seeds(subject: Subject) -> str:
