@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmzoo.hardware import multiplies_bf16
 from lmzoo.train.adamw import AdamW
 
 MOMENTUM = 0.95
@@ -25,7 +26,6 @@ UPDATE_RMS = 0.2
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 ITERATIONS = 5
 DIMENSIONS = {"matrix": 2, "matrices": 3}  # number of dimensions of the parameters that Muon updates, by role
-DTYPE = torch.bfloat16  # precise enough; summing in another order, as on other ranks, changes a value by up to 2**-8
 
 
 class Muon(AdamW):
@@ -61,12 +61,14 @@ class Muon(AdamW):
 
 
 def orthogonalized(x_NSL: Tensor) -> Tensor:
-    """Move the singular values of N matrices (S, L), S <= L, near one: (N, S, L) in `DTYPE`.
+    """Move the singular values of N matrices (S, L), S <= L, near one: (N, S, L) in bfloat16 or float32.
 
-    Runs `ITERATIONS` Newton-Schulz iterations, which consist of matrix products only.
+    Runs `ITERATIONS` Newton-Schulz iterations, which consist of matrix products only. They run in bfloat16 where the
+    device has instructions for it. That is precise enough: a sum in another order, as on other ranks, changes a value
+    by up to 2**-8.
     """
     a, b, c = COEFFICIENTS
-    x_NSL = x_NSL.to(DTYPE)
+    x_NSL = x_NSL.to(torch.bfloat16 if multiplies_bf16(x_NSL.device) else torch.float32)
     x_NSL = x_NSL / x_NSL.norm(dim=(1, 2), keepdim=True).clamp(min=1e-7)  # no singular value is above one
     for _ in range(ITERATIONS):
         gram_NSS = x_NSL @ x_NSL.mT

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from lmzoo.errors import ConfigError
+from lmzoo.hardware import multiplies_bf16
 from lmzoo.model import LanguageModel
 
 # Smallest size at which bf16 is faster on a CPU: FLOPs of the product of a matrix of mean size with the tokens of one
@@ -19,15 +20,15 @@ def resolve_precision(precision: str, model: LanguageModel, batch_size: int) -> 
     matrices and batches are large enough to be faster. Raises `ConfigError` for "bf16" on a GPU that does not support
     it.
     """
+    has_bf16 = multiplies_bf16(model.device)
     if model.device.type == "cuda":
-        has_bf16 = torch.cuda.is_bf16_supported()
         if precision == "bf16" and not has_bf16:
             raise ConfigError("precision='bf16' needs a GPU that has it: use float32")
         return ("bf16" if has_bf16 else "float32") if precision == "auto" else precision
     if precision != "auto":
         return precision
     tokens = batch_size * model.config.context_length
-    return "bf16" if _multiplies_bf16() and 2.0 * tokens * _mean_matrix(model) >= WORTHWHILE_FLOPS else "float32"
+    return "bf16" if has_bf16 and 2.0 * tokens * _mean_matrix(model) >= WORTHWHILE_FLOPS else "float32"
 
 
 def autocast(device: torch.device, precision: str) -> torch.autocast:
@@ -40,9 +41,3 @@ def _mean_matrix(model: LanguageModel) -> float:
     groups = model.parameter_groups(0.0)
     sizes = [p.numel() for group in groups if group["role"] in ("matrix", "head") for p in group["params"]]
     return sum(sizes) / max(1, len(sizes))
-
-
-def _multiplies_bf16() -> bool:
-    """Return True if the CPU has instructions for bf16 products; torch has no public function for this yet."""
-    features = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(getattr(torch.cpu, feature, bool)() for feature in features)

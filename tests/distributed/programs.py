@@ -28,6 +28,7 @@ from lmzoo.data.batches import BatchStream
 from lmzoo.data.stream_batches import BLOCK_WINDOWS, StreamBatches
 from lmzoo.distributed.ranks import process_group
 from lmzoo.errors import LmzooError
+from lmzoo.hardware import multiplies_bf16
 from lmzoo.losses import IGNORE_INDEX, auxiliary_loss
 from lmzoo.runs import run as runs
 from lmzoo.runs.start import start_spec
@@ -106,7 +107,7 @@ def train_all(jobs: list[dict[str, Any]]) -> list[str]:
             resume, reshard = job.get("resume", False), job.get("reshard", False)
             listeners = [stop_at(job.get("stop_at"))]
             # In bfloat16, the order of summation changes losses visibly, which would hide other errors.
-            with patch.object(muon, "DTYPE", torch.float32 if job.get("unrounded") else muon.DTYPE):
+            with patch.object(muon, "multiplies_bf16", (lambda _: False) if job.get("unrounded") else multiplies_bf16):
                 runs.train_run(spec, job["out"], resume=resume, reshard=reshard, listeners=listeners)
             ends.append("")
         except Interrupted as stopped:

@@ -9,6 +9,7 @@ from torch.optim import AdamW
 
 from lmzoo import registry
 from lmzoo.conformance import subject
+from lmzoo.train import muon
 from lmzoo.train.config import TrainConfig
 from lmzoo.train.muon import COEFFICIENTS, ITERATIONS, Muon, orthogonalized
 from lmzoo.train.optimizer import make_optimizer
@@ -27,8 +28,15 @@ def give_gradients(parameters: list[nn.Parameter], seed: int) -> None:
         parameter.grad = torch.randn(parameter.shape, generator=generator)
 
 
+@pytest.mark.parametrize(
+    ("in_bf16", "dtype", "tolerance"),
+    [(True, torch.bfloat16, 0.03), (False, torch.float32, 1e-4)],  # bfloat16 has three digits, of which one is lost
+)
 @pytest.mark.parametrize("shape", [(24, 24), (16, 40), (1, 7)])
-def test_orthogonalized_moves_singular_values_alone(shape: tuple[int, int]) -> None:
+def test_orthogonalized_moves_singular_values_alone(
+    shape: tuple[int, int], in_bf16: bool, dtype: torch.dtype, tolerance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(muon, "multiplies_bf16", lambda device: in_bf16)
     x = torch.randn(3, *shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     left, values, right = torch.linalg.svd(x, full_matrices=False)
     a, b, c = COEFFICIENTS
@@ -37,28 +45,30 @@ def test_orthogonalized_moves_singular_values_alone(shape: tuple[int, int]) -> N
         wanted = a * wanted + b * wanted**3 + c * wanted**5
     assert wanted.min() > 0.6
     assert wanted.max() < 1.2
-    found = left.mT @ orthogonalized(x).double() @ right.mT
-    assert (found - torch.diag_embed(wanted)).abs().max() < 0.03  # bfloat16 has three digits, of which one is lost
+    found = orthogonalized(x)
+    assert found.dtype == dtype
+    assert (left.mT @ found.double() @ right.mT - torch.diag_embed(wanted)).abs().max() < tolerance
 
 
 def test_orthogonalized_zeros_are_zeros() -> None:
     assert not orthogonalized(torch.zeros(1, 4, 5)).any()
 
 
-def test_muon_equals_torch() -> None:
+def test_muon_equals_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(muon, "multiplies_bf16", lambda device: True)  # torch always rounds to bfloat16
     shapes = [(48, 16), (16, 16), (16, 48), (64, 16), (16, 48), (48, 16)]
     ours, theirs = random_parameters(*shapes), random_parameters(*shapes)
     settings = {"lr": 0.05, "weight_decay": 0.2}
-    muon = Muon([{"params": ours, "role": "matrix"}], **settings)
+    our_muon = Muon([{"params": ours, "role": "matrix"}], **settings)
     reference = torch.optim.Muon(theirs, **settings, adjust_lr_fn="match_rms_adamw")
     begun = [parameter.detach().clone() for parameter in ours]
     for step in range(4):
-        for parameters, optimizer in ((ours, muon), (theirs, reference)):
+        for parameters, optimizer in ((ours, our_muon), (theirs, reference)):
             give_gradients(parameters, step)
             optimizer.step()
         for mine, other, first in zip(ours, theirs, begun, strict=True):
             assert (mine - other).norm() < 0.02 * (other - first).norm()
-            momentum = muon.state[mine]["momentum_buffer"]
+            momentum = our_muon.state[mine]["momentum_buffer"]
             torch.testing.assert_close(momentum, reference.state[other]["momentum_buffer"])
 
 

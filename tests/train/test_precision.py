@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import lmzoo
+from lmzoo.hardware import multiplies_bf16
 from lmzoo.model import LanguageModel
 from lmzoo.runs.run import RunSpec, train_run
 from lmzoo.train import precision
@@ -18,8 +19,7 @@ def test_resolve_precision_auto_follows_sizes_and_cpu_features(model: LanguageMo
     wide = lmzoo.create_model("gpt2", vocab_size=65, d_model=256, n_layers=1, context_length=64)
     assert precision.resolve_precision("auto", model, 16) == "float32"
     assert precision.resolve_precision("auto", wide, 1) == "float32"
-    multiplies_bf16 = torch.cpu._is_amx_tile_supported() or torch.cpu._is_avx512_bf16_supported()
-    assert precision.resolve_precision("auto", wide, 16) == ("bf16" if multiplies_bf16 else "float32")
+    assert precision.resolve_precision("auto", wide, 16) == ("bf16" if multiplies_bf16(wide.device) else "float32")
     assert precision.resolve_precision("bf16", model, 1) == "bf16"
     assert precision.resolve_precision("auto", lmzoo.create_model("bigram", vocab_size=9), 999) == "float32"
 
