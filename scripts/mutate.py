@@ -58,7 +58,9 @@ from mutations import Mutation, mutations
 # The tests of a file in stages: later ones run only if nothing has failed. For other files, see `stages`.
 TESTS = {
     "lmzoo/losses.py": [["tests/test_losses.py"], ["tests/test_model.py"]],
-    "lmzoo/state.py": [["tests/test_state.py"], ["tests/test_model.py"]],
+    "lmzoo/state/leaves.py": [["tests/state"], ["tests/test_model.py"]],
+    "lmzoo/state/tree.py": [["tests/state"], ["tests/test_model.py"]],
+    "lmzoo/state/saving.py": [["tests/state"]],
     "lmzoo/model.py": [["tests/test_model.py"], ["tests/test_decoder.py", "tests/generation", "tests/backbones"]],
     "lmzoo/ops/attention.py": [["tests/ops/test_attention.py"]],
     "lmzoo/ops/rope.py": [["tests/ops/test_rope.py"]],
