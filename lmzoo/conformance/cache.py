@@ -28,7 +28,7 @@ from lmzoo.storage import atomic
 
 PACKAGE = Path(lmzoo.__file__).parent
 # The code that a report can depend on: not the trainer, the data or the command line.
-PACKAGES = ("layers", "ops", "backbones", "conformance", "generation", "storage", "transplant")
+PACKAGES = ("state", "layers", "ops", "backbones", "conformance", "generation", "inference", "storage", "transplant")
 DEPENDS_ON = ("*.py", *(f"{package}/**/*.py" for package in PACKAGES))
 
 

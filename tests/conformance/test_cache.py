@@ -13,6 +13,7 @@ from lmzoo.conformance import CHECKS, Report, Result, cache, cached_check, subje
 from lmzoo.conformance.sizes import TINY
 from lmzoo.model import LanguageModel, ModelConfig
 from tests.museum.base import Learned, MuseumConfig, Transformer
+from tests.test_imports import imported
 
 ONLY = ["shapes"]
 
@@ -70,6 +71,14 @@ def test_key_depends_on_config_class_checks_and_code(tmp_path: Path, monkeypatch
         keys.append(cache.key(Transformer, config))
     monkeypatch.setattr("sys.version", "3.9.8 (the same build)")
     assert cache.key(Transformer, config) not in keys
+
+
+def test_key_depends_on_every_package_that_the_checks_run() -> None:
+    files = (file for package in cache.PACKAGES for file in (cache.PACKAGE / package).rglob("*.py"))
+    used = {name.split(".")[1] for file in files for name in imported(file) if name.startswith("lmzoo.")}
+    packages = {name for name in used if (cache.PACKAGE / name).is_dir()}
+    others = {"data", "hf"}  # hold the cache directory and tokenizers, and read checkpoints of Hugging Face
+    assert packages - others <= set(cache.PACKAGES)
 
 
 PLUGIN = """
