@@ -13,8 +13,8 @@ import numpy as np
 from tokenizers import Tokenizer as HFTokenizer
 from tokenizers import decoders, models, pre_tokenizers, trainers
 
-from lmzoo.data.text import whole_words, word_end
-from lmzoo.data.tokenizers import Tokenizer, utf8
+from lmzoo.data.text import utf8, whole_words, word_end
+from lmzoo.data.tokenizer import Tokenizer
 from lmzoo.errors import DataError
 
 # Long texts are encoded in chunks of about this many characters, which bounds memory and uses every core.

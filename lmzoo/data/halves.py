@@ -11,7 +11,7 @@ import numpy as np
 from lmzoo.data.corpora import Corpus
 from lmzoo.data.store import Documents, TokenSplit, require_length
 from lmzoo.data.text import SEPARATOR, read_text, word_end
-from lmzoo.data.tokenizers import Tokenizer
+from lmzoo.data.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,11 @@ from tokenizers import Tokenizer as HFTokenizer
 
 from lmzoo import files
 from lmzoo.data.bpe import BYTE_NAMES, bpe_from_json, check_vocabulary, is_plain
+from lmzoo.data.characters import REPLACEMENT
 from lmzoo.data.conventions import Conventions
+from lmzoo.data.text import utf8
+from lmzoo.data.tokenizer import StreamDecoder, Tokenizer
 from lmzoo.data.tokenizer_config import library_errors, read_conventions
-from lmzoo.data.tokenizers import REPLACEMENT, StreamDecoder, Tokenizer, utf8
 from lmzoo.errors import DataError
 
 _MAX_VOCABULARY = 1 << 24  # the largest published vocabularies have about 2^18 tokens

@@ -20,9 +20,10 @@ import numpy as np
 
 from lmzoo import files
 from lmzoo.data.cache import cache_dir, cache_file
+from lmzoo.data.characters import UnknownCharacterError
 from lmzoo.data.corpora import Corpus, Split, TextPart
 from lmzoo.data.text import whole_words
-from lmzoo.data.tokenizers import Tokenizer, UnknownCharacterError
+from lmzoo.data.tokenizer import Tokenizer
 from lmzoo.errors import DataError
 from lmzoo.storage.atomic import file_sha256
 

@@ -18,9 +18,9 @@ from lmzoo.data.corpora import Split
 from lmzoo.data.hf_dataset import HFDataset
 from lmzoo.data.near_duplicates import find_near_duplicates
 from lmzoo.data.store import Documents, TokenSplit
-from lmzoo.data.text import Span
+from lmzoo.data.text import Span, utf8
 from lmzoo.data.token_reader import TokenReader
-from lmzoo.data.tokenizers import Tokenizer, utf8
+from lmzoo.data.tokenizer import Tokenizer
 from lmzoo.errors import DataError
 
 PREFIX_BYTES = 10 << 20  # prefix of the training split that is read before training

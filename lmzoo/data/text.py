@@ -52,6 +52,15 @@ def file_span(path: Path) -> Span:
         raise unreadable(path, error) from error
 
 
+def utf8(text: str) -> bytes:
+    """Returns the UTF-8 bytes of `text`. Raises DataError if it contains a lone surrogate."""
+    try:
+        return text.encode()
+    except UnicodeEncodeError as error:
+        char = text[error.start]
+        raise DataError(f"U+{ord(char):04X} at position {error.start} is a lone surrogate, not a character") from error
+
+
 def unreadable(path: Path, error: OSError) -> DataError:
     """Wraps an OSError raised while reading a file."""
     if isinstance(error, FileNotFoundError):

@@ -10,7 +10,7 @@ import numpy as np
 
 from lmzoo.configs import require, require_between
 from lmzoo.data.hf_dataset import HFDataset, Place
-from lmzoo.data.tokenizers import Tokenizer
+from lmzoo.data.tokenizer import Tokenizer
 from lmzoo.errors import CheckpointError, DataError
 
 
