@@ -63,7 +63,8 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "plotting": set(),
     "packages": set(),  # `api` by name, when a package is called
     "api": ANY,
-    "registry": {"entries", "plugins", "bounds", "layers", "matching", "transplant"},  # all but the first two lazily
+    "registry": {"entries", "plugins", "building", "matching", "transplant"},  # the last two lazily
+    "building": {"bounds", "layers"},  # lazily: they import torch
     "transplant": {"model", "decoder", "layers", "registry", "settings", "storage"},
     "matching": {"model", "registry"},
     "drawing": {"model", "layers", "state", "flops"},

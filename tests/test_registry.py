@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 import lmzoo
 from lmzoo import entries, registry
 from lmzoo.errors import ConfigError, LmzooError, UnknownModelError
 from lmzoo.model import LanguageModel, ModelConfig
-from lmzoo.state import State
 from tests.cases import each_case
+from tests.test_building import Plain
 
 BUILT_IN = sorted(path.stem for path in (Path(__file__).parents[1] / "lmzoo/backbones").glob("[!_]*.py"))
 
@@ -148,29 +148,6 @@ def test_create_model_draws_weights_from_the_generator_alone() -> None:
     for p, q in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(p, q)
     assert torch.equal(torch.get_rng_state(), before), "the global random state was touched"
-
-
-class Plain(LanguageModel):
-    """A model of plain torch modules, which draw their weights from the global random state."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__(config)
-        self.tokens = nn.Embedding(config.vocab_size, 8)
-        self.head = nn.Linear(8, config.vocab_size)
-
-    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
-        return self.tokens(idx_BT), state
-
-
-def test_build_model_draws_plain_torch_modules_from_the_generator_too() -> None:
-    before = torch.get_rng_state()
-    config = ModelConfig(vocab_size=9, context_length=4)
-    first, same, other = (
-        registry.build_model(Plain, config, generator=torch.Generator().manual_seed(seed)) for seed in (3, 3, 4)
-    )
-    assert torch.equal(torch.get_rng_state(), before), "the global random state was touched"
-    assert torch.equal(first.head.weight, same.head.weight)
-    assert not torch.equal(first.head.weight, other.head.weight)
 
 
 @pytest.mark.parametrize("name", BUILT_IN)
@@ -359,17 +336,6 @@ def test_registry_folders_add_families_and_presets(monkeypatch: pytest.MonkeyPat
     entries.read.cache_clear()
     with pytest.raises(ConfigError, match="preset 'mini' may hold source, model and train, not"):
         lmzoo.list_models()
-
-
-def test_blank_model_names_the_methods_that_a_class_lacks() -> None:
-    class Unfinished(lmzoo.MixerModel):
-        pass
-
-    config = lmzoo.MixerConfig(vocab_size=9)
-    with pytest.raises(ConfigError, match=r"^Unfinished must define make_mixer\(config, layer\)$"):
-        registry.build_model(Unfinished, config)
-    with pytest.raises(ConfigError, match=r"^Decoder must define block\(config, layer\)$"):
-        registry.blank_model(lmzoo.Decoder, config)
 
 
 def test_load_plugin_names_a_module_that_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
