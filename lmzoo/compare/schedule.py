@@ -17,10 +17,11 @@ from typing import Literal
 from lmzoo import humanize
 from lmzoo.compare.course import Course, Part
 from lmzoo.compare.engine import Done, Job
-from lmzoo.compare.forecast import Cost, part_seconds, steps_done, total_seconds
+from lmzoo.compare.forecast import Cost
 from lmzoo.compare.grid import RUNS, Measured
 from lmzoo.compare.jobs import Alone, Engine
 from lmzoo.compare.measure import Measurer
+from lmzoo.compare.prediction import Prediction
 from lmzoo.compare.results import ModelResult, Results
 from lmzoo.compare.statistics import Statistics, analyze
 from lmzoo.compare.tuning import with_found
@@ -30,7 +31,6 @@ from lmzoo.train.events import CellsEvent, CellState, EndEvent, Listener, NoteEv
 from lmzoo.train.signals import Interrupted, StopRequest, stop_request
 
 POLL_SECONDS = 0.5
-TRUSTED_SHARE = 0.05  # of the work, after which the time left follows from the time spent
 WRITING_SHARE = 0.02  # of the time, at most, goes into reports of results so far
 
 Write = Callable[[Results], None]
@@ -38,7 +38,7 @@ Kind = Literal["check", "time", "measure"]
 
 
 class Schedule:
-    """The state of a comparison: the courses of its models, the engine, and what the runs cost."""
+    """The state of a comparison: the courses of its models, the engine, and the prediction of its time."""
 
     def __init__(
         self,
@@ -53,11 +53,9 @@ class Schedule:
         self._results, self._courses, self._engine, self._measurer = results, courses, engine, measurer
         self._emit, self._later = emit, later or {}
         self._by_model = {course.first.model: course for course in courses}
-        self._costs: dict[str, Cost] = {}
+        self._prediction = Prediction(courses, measurer, engine.workers, results.seed)
         self._timed: list[Job] = []
-        self._predicted: dict[tuple[str, int, int, bool], float] = {}  # of parts that have not begun
         self._problems: dict[str, str] = {}  # that were shown
-        self._began, self._work = time.monotonic(), 0.0  # predicted seconds of one worker
         self._unwritten, self._next_write = False, 0.0
 
     def run(self, folder: Path, write: Write, *, forecast: bool) -> Results:
@@ -71,7 +69,7 @@ class Schedule:
                 if missing and forecast:
                     self._loop(write, stop, "time")
                     self._forecast(missing)
-                self._began = time.monotonic()
+                self._prediction.begin()
                 self._loop(write, stop, "measure")
         except BaseException:
             if self._unwritten:  # what has ended since the last report
@@ -85,7 +83,7 @@ class Schedule:
                 cell, measured = course.first_cell
                 course.add_speeds(self._measurer.add_speeds(cell, measured))
         if missing:
-            spent = humanize.duration(time.monotonic() - self._began)
+            spent = humanize.duration(self._prediction.spent())
             self._emit(NoteEvent(f"{_runs(missing)} took {spent}, results in {folder}"))
         results = self._so_far(complete=True)
         write(results)
@@ -113,7 +111,7 @@ class Schedule:
                 if stop.signal_number is not None:
                     raise self._interrupted(stop.signal_number)
                 if kind == "measure":
-                    self._emit(CellsEvent(self._states(), self._seconds_left()))
+                    self._emit(CellsEvent(self._states(), self._prediction.left()))
 
     def _write_part(self, write: Write) -> None:
         """Write the results so far, and wait before the next time so that short runs do not end in long reports."""
@@ -164,7 +162,7 @@ class Schedule:
                 if job.kind == kind:
                     end = job.cell.spec.train.steps if job.until is None else job.until
                     part = Part(job.cell, 0, end, trial=job.until is not None)
-                    longest_first = -self._seconds(part) if self._engine.workers > 1 else 0.0
+                    longest_first = -self._prediction.of_part(part) if self._engine.workers > 1 else 0.0
                     found.append(((turn, longest_first, number), job))
         return [job for _, job in sorted(found, key=lambda entry: entry[0])]
 
@@ -191,7 +189,8 @@ class Schedule:
             raise done.error
         course = self._by_model[done.job.cell.model]
         if done.job.kind == "time":  # a plug-in that cannot be timed shows its problem in its first run
-            self._costs |= {done.job.cell.model: done.value} if isinstance(done.value, Cost) else {}
+            if isinstance(done.value, Cost):
+                self._prediction.take(done.job.cell.model, done.value)
             return
         course.take(done)
         row = course.row()
@@ -217,49 +216,13 @@ class Schedule:
 
     def _forecast(self, missing: int) -> None:
         """State the time of all runs, from what the models cost."""
-        left = self._left()
-        self._work = _sum(left)
         workers = self._engine.workers
         at_once = f", {workers} at once" if workers > 1 else ""
-        probes = sum(steps * self._costs[name].step for name, steps in self._later.items() if name in self._costs)
-        total = humanize.duration(total_seconds(left, workers) + probes / workers)
-        more = f", of which probes about {humanize.duration(probes / workers)}" if probes else ""
+        probes = self._prediction.of_steps(self._later) / workers
+        total = humanize.duration(self._prediction.of_all() + probes)
+        more = f", of which probes about {humanize.duration(probes)}" if probes else ""
         more += ", and more where the grid is widened" if self._measurer.halves else ""
         self._emit(NoteEvent(f"{_runs(missing)}{at_once}: about {total}{more}"))
-
-    def _left(self) -> list[list[list[float]]]:
-        """Return the predicted seconds of all that is still to be trained: by model, in the groups of `Course.left`."""
-        return [
-            [[self._seconds(part, begun=course.running(part.cell)) for part in group] for group in course.left()]
-            for course in self._courses
-        ]
-
-    def _seconds(self, part: Part, *, begun: bool = False) -> float:
-        """Return the predicted seconds of a part of a run; 0 if nothing was measured."""
-        cost, store = self._costs.get(part.cell.model), self._measurer.data.store
-        if cost is None or store is None:
-            return 0.0
-        key = (part.cell.label, part.start, part.end, part.trial)
-        if not begun and key in self._predicted:
-            return self._predicted[key]
-        step = last_step(part.cell.run) if begun else None
-        done = steps_done(part.cell) if step is None else step[0]
-        start, first = min(max(part.start, done), part.end), part.cell.seed == self._results.seed
-        given = {"first": first, "tuned": bool(self._measurer.halves), "trial": part.trial}
-        seconds = part_seconds(part.cell, cost, store.val, start, part.end, **given)
-        if not begun:
-            self._predicted[key] = seconds
-        return seconds
-
-    def _seconds_left(self) -> float | None:
-        """Return the seconds until the last run is done: as predicted, scaled by the time spent so far."""
-        if not self._costs:
-            return None
-        left, workers = self._left(), self._engine.workers
-        done = self._work - _sum(left)
-        spent = (time.monotonic() - self._began) * workers
-        scale = spent / done if done > TRUSTED_SHARE * self._work else 1.0
-        return total_seconds(left, workers) * scale
 
     def _states(self) -> list[CellState]:
         """Return the state of each cell."""
@@ -288,10 +251,6 @@ def _ended(label: str, steps: int, measured: Measured) -> CellState:
     cell = measured.cell
     loss = cell.selection_loss if cell.loss is None else cell.loss  # a run of a search has only one of them
     return CellState(label, "done" if cell.status == "trained" else cell.status, steps, steps, loss)
-
-
-def _sum(left: Sequence[Sequence[Sequence[float]]]) -> float:
-    return sum(seconds for groups in left for group in groups for seconds in group)
 
 
 def _runs(number: int) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lmzoo.compare import compare, forecast, schedule
+from lmzoo.compare import compare, forecast, prediction, schedule
 from lmzoo.compare.engine import Done, Job, execute
 from lmzoo.compare.grid import Cell
 from lmzoo.compare.jobs import Alone
@@ -187,7 +187,7 @@ def test_schedule_predicts_a_part_once(
         asked.append((cell.label, end))
         return 1.0
 
-    monkeypatch.setattr(schedule, "part_seconds", seconds)
+    monkeypatch.setattr(prediction, "part_seconds", seconds)
     compare(["gpt2"], text, tmp_path / "out", seeds=3, settings=SETTINGS, workers=2, listeners=[print])
     assert len(asked) == len(set(asked)) == 3, "the table asks for the time left twice a second"
 
