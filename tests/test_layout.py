@@ -29,6 +29,7 @@ MACHINERY = (  # of lmzoo/hf
 # Modules without a test file of their name, and the file or folder in which they are tested.
 ELSEWHERE = {
     "__main__.py": "tests/cli/test_group.py",  # starts `python -m lmzoo`
+    "runs/training.py": "tests/runs/test_resume.py",
     # Descriptions of architectures are tested together, by comparing their models with transformers'.
     # Descriptions of GGUF architectures too, by comparing files with what llama.cpp's converter writes.
     **{

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,12 +10,12 @@ from typing import Any
 
 import torch
 
-from lmzoo import bounds, plotting
+from lmzoo import bounds
 from lmzoo.data.streaming import StreamedCorpus
 from lmzoo.data.tokenizers import Tokenizer, load_tokenizer
 from lmzoo.distributed.parallel import parallelize
 from lmzoo.distributed.ranks import Ranks, process_group
-from lmzoo.errors import CheckpointError, ConfigError
+from lmzoo.errors import ConfigError
 from lmzoo.runs.directory import (
     create,
     find_run,
@@ -27,22 +27,16 @@ from lmzoo.runs.directory import (
 )
 from lmzoo.runs.inputs import PreparedData, batches_and_validation, load_data, new_tokenizer
 from lmzoo.runs.lock import locked
-from lmzoo.runs.metrics import METRICS_FILE, MetricsWriter, read_metrics
 from lmzoo.runs.out_of_memory import explain_out_of_memory
+from lmzoo.runs.result import RunResult, result_of
 from lmzoo.runs.resuming import machine_note, prolonged, require_resumable, require_same, require_world_size
 from lmzoo.runs.saved import Run, evaluate_run, evaluate_run_positions, load_run
 from lmzoo.runs.spec import ANY_VOCAB_SIZE, RunSpec, make_spec
-from lmzoo.runs.start import freeze, load_start, make_objective
-from lmzoo.storage import atomic, checkpoints, models, reading
-from lmzoo.train.checkpoint import (
-    TrainingState,
-    copy_weights,
-    newest_valid,
-    read_state,
-    remember_best,
-    restore_checkpoint,
-)
-from lmzoo.train.events import EndEvent, Listener, NoteEvent, StartEvent, fan_out
+from lmzoo.runs.start import freeze, make_objective
+from lmzoo.runs.training import train
+from lmzoo.storage import atomic, models
+from lmzoo.train.checkpoint import TrainingState
+from lmzoo.train.events import EndEvent, Listener, NoteEvent, fan_out
 from lmzoo.train.optimizer import make_optimizer
 from lmzoo.train.trainer import LastEvaluation, Trainer
 
@@ -64,45 +58,20 @@ SAMPLE_TOKENS: int = 500
 
 
 @dataclass(frozen=True)
-class RunResult:
-    """Result of a run: validation `loss` in nats per token, `seconds` and median `tokens_per_s` of the training steps.
+class _Call:
+    """The arguments of `train_run` or `train_part`; with `until`, training ends after this step."""
 
-    `eval_seconds` is the time of all evaluations, which is not a part of `seconds`.
-    """
-
-    path: Path
-    loss: float
-    bits_per_byte: float
-    tokens: int
-    seconds: float
-    tokens_per_s: float
-    eval_seconds: float
-
-    def __repr__(self) -> str:
-        return f"<run {self.path}: validation loss {self.loss:.4f} nats per token after {self.tokens:,} tokens>"
-
-    def to_frame(self) -> Any:
-        """Returns the lines of metrics.jsonl as a `pandas.DataFrame`: losses, tokens, seconds and others by step."""
-        return plotting.frame(read_metrics(self.path))
-
-    def plot(self, ax: Any = None) -> Any:
-        """Draws the training and validation loss; returns the matplotlib axes, `ax` or new ones."""
-        lines = read_metrics(self.path)
-        names = {"train": "training", "val": "validation"}
-        losses = {
-            name: [(line["tokens"], line["loss"]) for line in lines if line["split"] == split]
-            for split, name in names.items()
-        }
-        return plotting.curves(losses, x="tokens", y="loss (nats per token)", ax=ax)
-
-
-@dataclass(frozen=True)
-class _End:
-    """The end of a training: a step before the last one or None, whether a sample follows, and the last evaluation."""
-
-    until: int | None = None
-    sample: bool = True
+    spec: RunSpec
+    run: Path
+    resume: bool = False
+    prolong: bool = False
+    reshard: bool = False
+    listeners: Sequence[Listener] = ()
+    prepared: PreparedData | None = None
+    keep_freed_memory: bool = False
+    sample: bool = False
     last_evaluation: LastEvaluation | None = None
+    until: int | None = None
 
 
 def train_run(
@@ -138,21 +107,19 @@ def train_run(
     for a run made from another spec; `DivergedError` if training diverges; `Interrupted` after Ctrl-C or SIGTERM, when
     everything is saved; `LostProcessError` if another process of the run has died.
     """
-    run = Path(out)
-    given = {"resume": resume, "prolong": prolong, "reshard": reshard}
-    end = _End(sample=sample, last_evaluation=last_evaluation)
-    state = _on_ranks(spec, run, listeners, prepared, keep_freed_memory, end, **given)
-    if state.val_loss is None or state.val_bits_per_byte is None:
-        raise CheckpointError(f"{run}: its last checkpoint holds no validation loss")
-    return RunResult(
-        path=run,
-        loss=state.val_loss,
-        bits_per_byte=state.val_bits_per_byte,
-        tokens=state.tokens,
-        seconds=state.seconds,
-        tokens_per_s=state.tokens_per_s,
-        eval_seconds=state.eval_seconds,
+    call = _Call(
+        spec,
+        Path(out),
+        resume=resume,
+        prolong=prolong,
+        reshard=reshard,
+        listeners=listeners,
+        prepared=prepared,
+        keep_freed_memory=keep_freed_memory,
+        sample=sample,
+        last_evaluation=last_evaluation,
     )
+    return result_of(call.run, _on_ranks(call))
 
 
 def train_part(
@@ -171,55 +138,39 @@ def train_part(
     after the last step, which is left out here. A run that is past `until` stays as it is. Other arguments and errors
     as `train_run`.
     """
-    end = _End(until=until, sample=False)
-    return _on_ranks(spec, Path(out), listeners, prepared, keep_freed_memory, end, resume=True)
+    call = _Call(
+        spec,
+        Path(out),
+        resume=True,
+        listeners=listeners,
+        prepared=prepared,
+        keep_freed_memory=keep_freed_memory,
+        until=until,
+    )
+    return _on_ranks(call)
 
 
-def _on_ranks(
-    spec: RunSpec,
-    run: Path,
-    listeners: Sequence[Listener],
-    prepared: PreparedData | None,
-    keep_freed_memory: bool,
-    end: _End,
-    *,
-    resume: bool,
-    prolong: bool = False,
-    reshard: bool = False,
-) -> TrainingState:
-    """Run `_run` on every rank; the others begin when rank 0 has made or found the run directory."""
-    given: dict[str, Any] = {"resume": resume, "prolong": prolong, "reshard": reshard}
+def _on_ranks(call: _Call) -> TrainingState:
+    """Answer `call` on every rank; the others begin when rank 0 has made or found the run directory."""
     with process_group() as ranks:
         if not ranks.is_main:
             ranks.barrier()
-            listeners, given = (), {"resume": True, "prolong": False, "reshard": False}
-        return _run(spec, run, ranks, listeners, prepared, keep_freed_memory, end, **given)
+            call = replace(call, listeners=(), resume=True, prolong=False, reshard=False)
+        return _run(call, ranks)
 
 
-def _run(
-    spec: RunSpec,
-    run: Path,
-    ranks: Ranks,
-    listeners: Sequence[Listener],
-    prepared: PreparedData | None,
-    keep_freed_memory: bool,
-    end: _End,
-    *,
-    resume: bool,
-    prolong: bool,
-    reshard: bool,
-) -> TrainingState:
-    """`train_run` or `train_part` on one rank; returns the state of the run."""
+def _run(call: _Call, ranks: Ranks) -> TrainingState:
+    """Answer `call` on one rank; returns the state of the run."""
+    spec, run, emit = call.spec, call.run, fan_out(call.listeners)
     ranks.require_rows(spec.train.batch_size)
     tokens = spec.train.batch_size * spec.model_config(ANY_VOCAB_SIZE).context_length
     bounds.require_memory(f"a batch of {tokens} tokens", tokens * _BYTES_PER_TOKEN)
-    before = read_tables(run) if find_run(run, resume=resume) else None
+    before = read_tables(run) if find_run(run, resume=call.resume) else None
     if before is None:
         spec = replace(spec, train=spec.train.resolved())
     else:
         require_resumable(run, before)
-    emit = fan_out(listeners)
-    data = prepared or _read_data(spec, None if before is None else run, emit)
+    data = call.prepared or _read_data(spec, None if before is None else run, emit)
     devices = [ranks.device] if ranks.device.type == "cuda" else []
     try:
         # fork_rng restores the random state of the caller afterwards.
@@ -234,14 +185,7 @@ def _run(
                 raise ConfigError(f"{spec.model} has no parameters: there is nothing to train")
             tables = make_tables(spec, data.corpus, data.tokenizer, model, ranks.world_size)
             if before is not None:
-                then = prolonged(run, before, spec.train.steps) if prolong else before
-                require_same(run, then, tables)
-                if not reshard:
-                    require_world_size(before, tables)
-                if note := machine_note(before, tables):
-                    emit(NoteEvent(note))
-                machine: dict[str, Any] = {**before["machine"], "world_size": ranks.world_size}
-                tables = {**then, "machine": machine}
+                tables = _resumed_tables(call, before, tables, emit)
             config, context_length = train_config(run, tables), model.config.context_length
             batches, val = batches_and_validation(data, config, context_length, emit)
             with locked(run) if ranks.is_main else nullcontext(), closing(batches):
@@ -266,17 +210,31 @@ def _run(
                     run=run,
                     state=TrainingState(),
                     ranks=ranks,
-                    keep_freed_memory=keep_freed_memory,
+                    keep_freed_memory=call.keep_freed_memory,
                     objective=objective,
-                    until=end.until,
-                    last_evaluation=end.last_evaluation,
+                    until=call.until,
+                    last_evaluation=call.last_evaluation,
                 )
-                state = _train(trainer, spec, listeners, flops)
-                if end.sample and ranks.is_main and state.step == config.steps and not (run / SAMPLE_FILE).exists():
+                state = train(trainer, spec, call.listeners, flops)
+                if call.sample and ranks.is_main and state.step == config.steps and not (run / SAMPLE_FILE).exists():
                     atomic.write_file(run / SAMPLE_FILE, _sample(trainer, data.tokenizer))
                 return state
     finally:
         emit(EndEvent())
+
+
+def _resumed_tables(call: _Call, before: Mapping[str, Any], now: Mapping[str, Any], emit: Listener) -> dict[str, Any]:
+    """Return the tables of a run that is resumed: those of its config.toml, with what `call` may change.
+
+    `now` are the tables of the spec on this machine. Raises an `LmzooError` if they are not of the same run.
+    """
+    then = prolonged(call.run, before, call.spec.train.steps) if call.prolong else before
+    require_same(call.run, then, now)
+    if not call.reshard:
+        require_world_size(before, now)
+    if note := machine_note(before, now):
+        emit(NoteEvent(note))
+    return {**then, "machine": {**before["machine"], "world_size": now["machine"]["world_size"]}}
 
 
 def _read_data(spec: RunSpec, run: Path | None, emit: Listener) -> PreparedData:
@@ -292,65 +250,6 @@ def _read_data(spec: RunSpec, run: Path | None, emit: Listener) -> PreparedData:
     kind, _, size = spec.tokenizer.partition(":")
     tokenizer = load_tokenizer(place)
     return PreparedData(corpus, tokenizer.for_model(int(size)) if kind == "pretrained" else tokenizer)
-
-
-def _train(trainer: Trainer, spec: RunSpec, listeners: Sequence[Listener], flops_per_token: float) -> TrainingState:
-    """Train from the newest checkpoint, or from the start, to the last step or to `trainer.until`."""
-    run, model, config, ranks = trainer.run, trainer.model, trainer.config, trainer.ranks
-    emit = fan_out(listeners)
-    folder, notes = _newest(run, ranks)
-    if folder is not None:
-        trainer.state = restore_checkpoint(folder, model, trainer.optimizer, ranks, config.seed)
-        remember_best(run, trainer.state)
-    elif spec.start is not None:
-        copy_weights(load_start(spec.start), model)
-    state = trainer.state
-    for note in notes:
-        emit(NoteEvent(f"{note}; training continues from step {state.step}"))
-    if state.step > config.steps:
-        raise CheckpointError(f"{run}: its checkpoint is of step {state.step}, past train.steps={config.steps}")
-    if state.step < config.steps or state.val_step != state.step:
-        metrics = None
-        if ranks.is_main:
-            evaluated = state.val_step == state.step
-            metrics = MetricsWriter(run, config.log_every, after_step=state.step, evaluated=evaluated)
-            if metrics.unreadable:
-                emit(NoteEvent(f"{run / METRICS_FILE}: {metrics.unreadable} lines cannot be read and are dropped"))
-            emit = fan_out([metrics, *listeners])
-        tokens = config.batch_size * config.grad_accumulation * model.config.context_length
-        emit(
-            StartEvent(
-                model=spec.model,
-                params=model.num_params(),
-                step=state.step,
-                steps=config.steps,
-                tokens_per_step=tokens,
-                precision=trainer.precision,
-                device=model.device.type,
-                path=run,
-                flops_per_step=3 * tokens * flops_per_token,
-            )
-        )
-        try:
-            with closing(trainer.train()) as events:
-                for event in events:
-                    emit(event)
-        finally:
-            if metrics is not None:
-                metrics(EndEvent())
-    return state
-
-
-def _newest(run: Path, ranks: Ranks) -> tuple[reading.Folder | None, list[str]]:
-    """Broadcast rank 0's `newest_valid`: only rank 0 may rename damaged checkpoints."""
-    if not ranks.is_main:
-        step = ranks.all_reduce_max(0) - 1
-        return (None if step < 0 else reading.open_folder(checkpoints.path_of(run, step))), []
-    atomic.clean(run)
-    atomic.clean(run / checkpoints.FOLDER)
-    folder, notes = newest_valid(run)
-    ranks.all_reduce_max(0 if folder is None else 1 + read_state(folder).step)
-    return folder, notes
 
 
 def _sample(trainer: Trainer, tokenizer: Tokenizer) -> str:
