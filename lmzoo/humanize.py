@@ -22,6 +22,11 @@ def count(value: float | None, *, digits: int = 3) -> str:
     return _significant(value, digits) if value % 1 else f"{value:.0f}"
 
 
+def number(value: int, noun: str) -> str:
+    """Format a number with its noun: 1 run, 2 runs, 1,200 tokens."""
+    return f"{value:,} {noun}{'' if value == 1 else 's'}"
+
+
 def size(value: float) -> str:
     """Format a number of bytes: 0 B, 16.4 kB, 1.05 MB."""
     return f"{count(value)}B" if value >= 999.5 else f"{value:.0f} B"

@@ -21,6 +21,10 @@ def test_count_has_three_digits_and_a_unit(value: float | None, text: str) -> No
     assert humanize.count(value) == text
 
 
+def test_number_has_a_noun_in_the_singular_or_the_plural() -> None:
+    assert [humanize.number(value, "run") for value in (0, 1, 2, 1200)] == ["0 runs", "1 run", "2 runs", "1,200 runs"]
+
+
 @pytest.mark.parametrize(
     ("share", "text"),
     [(0.1537, "15"), (0.028, "2.8"), (0.0042, "0.42"), (1e-6, "below 0.01"), (0.0, "0"), (1.0, "100")],

@@ -53,7 +53,7 @@ def show_data(name: str, as_json: bool) -> None:
         return
     lines = {"name": corpus.name}
     for title, part in zip(("training", "validation"), splits.values(), strict=True):
-        documents = f"{part.n_documents:,} document{'s' if part.n_documents != 1 else ''}"
+        documents = humanize.number(part.n_documents, "document")
         lines[title] = f"{documents}, {part.n_chars:,} characters, {part.n_bytes:,} bytes"
     lines["SHA-256"] = corpus.sha256
     if corpus.origin:

@@ -115,4 +115,4 @@ def _verdict(pair: Pair) -> str:
         return "cannot be told apart (below the noise)"
     if pair.more_seeds is None:
         return f"cannot be told apart (more than {MOST_SEEDS:,} seeds)"
-    return f"cannot be told apart (about {pair.more_seeds} more seed{'s' if pair.more_seeds != 1 else ''})"
+    return f"cannot be told apart (about {humanize.number(pair.more_seeds, 'more seed')})"

@@ -145,9 +145,9 @@ def notes(results: Results) -> list[str]:
     found.append("Speeds were measured on this machine under its load at the time; they vary by some per cent.")
     at_once = max((cell.at_once for model in results.models for cell in model.cells), default=1)
     if at_once > 1:
-        threads = results.hardware["threads"]
+        threads = humanize.number(results.hardware["threads"], "CPU thread")
         found.append(
-            f"Up to {at_once} runs were made at once, each with {threads} CPU thread{'s' if threads != 1 else ''}. The "
+            f"Up to {at_once} runs were made at once, each with {threads}. The "
             "speeds were measured afterwards, alone, with as many threads; the seconds of training are of runs that "
             "shared the machine."
         )

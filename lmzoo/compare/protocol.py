@@ -82,7 +82,7 @@ def sentence(results: Results) -> str:
     if facts["documents"] == "isolated":
         cut = f"isolated, so a prediction sees its own only; longer ones are cut into pieces of {length:,} tokens"
     else:
-        windows = "do not overlap" if stride == length else f"start {stride:,} token{'s' if stride > 1 else ''} apart"
+        windows = "do not overlap" if stride == length else f"start {humanize.number(stride, 'token')} apart"
         cut = f"joined and read in windows of {length:,} tokens that {windows}"
     seen = f"1 to {length:,} tokens"
     if stride < length:

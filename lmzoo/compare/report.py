@@ -248,8 +248,7 @@ def _made(results: Results) -> str:
 
 
 def _hardware(results: Results) -> str:
-    threads = results.hardware["threads"]
-    return f"{results.hardware['device']}, {threads} thread{'s' if threads != 1 else ''}"
+    return f"{results.hardware['device']}, {humanize.number(results.hardware['threads'], 'thread')}"
 
 
 def _configs(results: Results, colors: dict[str, int]) -> str:

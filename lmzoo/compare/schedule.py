@@ -84,7 +84,7 @@ class Schedule:
                 course.add_speeds(self._measurer.add_speeds(cell, measured))
         if missing:
             spent = humanize.duration(self._prediction.spent())
-            self._emit(NoteEvent(f"{_runs(missing)} took {spent}, results in {folder}"))
+            self._emit(NoteEvent(f"{humanize.number(missing, 'run')} took {spent}, results in {folder}"))
         results = self._so_far(complete=True)
         write(results)
         return results
@@ -222,7 +222,7 @@ class Schedule:
         total = humanize.duration(self._prediction.of_all() + probes)
         more = f", of which probes about {humanize.duration(probes)}" if probes else ""
         more += ", and more where the grid is widened" if self._measurer.halves else ""
-        self._emit(NoteEvent(f"{_runs(missing)}{at_once}: about {total}{more}"))
+        self._emit(NoteEvent(f"{humanize.number(missing, 'run')}{at_once}: about {total}{more}"))
 
     def _states(self) -> list[CellState]:
         """Return the state of each cell."""
@@ -243,7 +243,8 @@ class Schedule:
         states = self._states()
         done = sum(state.state in ("done", "diverged", "stopped") for state in states)
         stop = Interrupted(0, self._courses[0].first.run, signal_number)
-        stop.args = (f"stopped after {done} of {_runs(len(states))}; the same command continues the comparison",)
+        runs = humanize.number(len(states), "run")
+        stop.args = (f"stopped after {done} of {runs}; the same command continues the comparison",)
         return stop
 
 
@@ -251,10 +252,6 @@ def _ended(label: str, steps: int, measured: Measured) -> CellState:
     cell = measured.cell
     loss = cell.selection_loss if cell.loss is None else cell.loss  # a run of a search has only one of them
     return CellState(label, "done" if cell.status == "trained" else cell.status, steps, steps, loss)
-
-
-def _runs(number: int) -> str:
-    return f"{number} runs" if number != 1 else "1 run"
 
 
 def _statistics(models: Sequence[ModelResult]) -> Statistics | None:

@@ -46,7 +46,7 @@ class NearDuplicates:
         if not self.documents:
             return "No document of the validation split nearly equals one of the training split."
         several = self.documents > 1
-        documents = f"{self.documents:,} document{'s' if several else ''}"
+        documents = humanize.number(self.documents, "document")
         size = f"({self.n_bytes:,} bytes, {humanize.percent(self.share)} %)"
         nearly = "nearly equal documents" if several else "nearly equals a document"
         they = "they were" if several else "it was"

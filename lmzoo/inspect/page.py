@@ -14,6 +14,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from lmzoo import humanize
 from lmzoo.compare.report import page
 from lmzoo.inspect.images import data_uri
 from lmzoo.inspect.inspection import Inspection, rounded
@@ -79,9 +80,8 @@ def _model(number: int, inspection: Inspection, full: float) -> str:
 
 
 def _facts(inspection: Inspection) -> str:
-    count = len(inspection.tokens) - 1
     facts = [
-        f"{count:,} token{'s' if count != 1 else ''}",
+        humanize.number(len(inspection.tokens) - 1, "token"),
         f"{inspection.nats:.3f} nats per token",
         f"{inspection.bits_per_byte:.3f} bits per byte",
     ]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 
+from lmzoo import humanize
 from lmzoo.compare.report import page
 from lmzoo.probing.results import CellResult, Results
 from lmzoo.probing.table import LEGEND, rows, training_note
@@ -31,7 +32,7 @@ def html(results: Results) -> str:
     """Make the whole page."""
     models = results.models
     names = list(dict.fromkeys(level.probe for level in results.levels))
-    title = f"{_number(len(models), 'model')} on {_number(len(names), 'probe')}"
+    title = f"{humanize.number(len(models), 'model')} on {humanize.number(len(names), 'probe')}"
     versions = ", ".join(f"{name} {version}" for name, version in results.versions.items())
     problems = dict.fromkeys(
         f"{cell.model} on {cell.probe} {cell.difficulty} {cell.status}: {cell.problem}"
@@ -100,7 +101,3 @@ def write_report(results: Results, folder: Path) -> Path:
     """Write `folder/probes.html` atomically; returns its path."""
     atomic.write_file(folder / FILE, html(results))
     return folder / FILE
-
-
-def _number(count: int, noun: str) -> str:
-    return f"{count} {noun}{'s' if count != 1 else ''}"

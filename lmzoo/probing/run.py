@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from lmzoo import humanize
 from lmzoo.compare.workers import limited_threads
 from lmzoo.distributed.ranks import refuse_ranks
 from lmzoo.errors import ConfigError
@@ -93,8 +94,8 @@ def run_cells(
             hardware=hardware(torch.device(device)),
             versions=versions(),
         )
-        kept, s = len(cells) - len(left), "s" if len(cells) != 1 else ""
-        emit(NoteEvent(f"{len(cells)} cell{s}, of which {kept} {'is' if kept == 1 else 'are'} done"))
+        kept = len(cells) - len(left)
+        emit(NoteEvent(f"{humanize.number(len(cells), 'cell')}, of which {kept} {'is' if kept == 1 else 'are'} done"))
         engine = make_engine(device, at_once, threads, emit, keep_freed_memory=keep_freed_memory)
         order = {cell.key: number for number, cell in enumerate(cells)}
 
