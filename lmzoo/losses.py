@@ -10,12 +10,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from lmzoo.ops.linear_cross_entropy import chunked_linear_cross_entropy
+from lmzoo.ops.precision import wide, wide_dtype
 
 IGNORE_INDEX = -100  # targets with this value are ignored by the loss
 CHUNK_LOGITS = 1 << 25  # limit of logits in memory in the chunked loss: 128 MiB in float32
@@ -53,7 +53,7 @@ def chunked_cross_entropy(x_BTD: Tensor, head: nn.Module, targets_BT: Tensor, *,
         def of_chunk(x_CD: Tensor, targets_C: Tensor) -> Tensor:
             return _summed(head(x_CD), targets_C)[0]
 
-        total = x_BTD.new_zeros((), dtype=torch.promote_types(x_BTD.dtype, torch.float32))
+        total = x_BTD.new_zeros((), dtype=wide_dtype(x_BTD.dtype))
         for x_CD, targets_C in zip(x_ND.split(chunk), targets_N.split(chunk), strict=True):
             total = total + checkpoint(of_chunk, x_CD, targets_C, use_reentrant=False, preserve_rng_state=False)
     return total / (targets_N != IGNORE_INDEX).sum().clamp(min=1)
@@ -93,8 +93,7 @@ def _is_linear(module: nn.Module) -> bool:
 
 def _summed(logits_NV: Tensor, targets_N: Tensor) -> tuple[Tensor, Tensor]:
     """Returns the sum of the cross-entropies and the number of targets that are not ignored."""
-    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
-    total = F.cross_entropy(logits_NV, targets_N, ignore_index=IGNORE_INDEX, reduction="sum")
+    total = F.cross_entropy(wide(logits_NV), targets_N, ignore_index=IGNORE_INDEX, reduction="sum")
     return total, (targets_N != IGNORE_INDEX).sum()
 
 

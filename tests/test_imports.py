@@ -86,6 +86,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "data",
         "losses",
         "layers",
+        "ops",  # `precision`
         "state",
         "hardware",
         "compiling",

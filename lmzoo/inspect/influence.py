@@ -12,6 +12,7 @@ from lmzoo.conformance.gradients import embedding_gradients
 from lmzoo.errors import InputError
 from lmzoo.generation.loop import evaluating
 from lmzoo.model import LanguageModel, require_model
+from lmzoo.ops.precision import wide_dtype
 
 TOKENS_AT_A_TIME = 4096  # limits the memory: rows times tokens of one forward and backward pass
 
@@ -36,7 +37,7 @@ def influence(model: LanguageModel, idx: Tensor) -> Tensor:
     with evaluating(model):
         with torch.no_grad():
             logits_BTV = model(idx).logits
-        (B, T), dtype = idx.shape, torch.promote_types(logits_BTV.dtype, torch.float32)
+        (B, T), dtype = idx.shape, wide_dtype(logits_BTV.dtype)
         influence_BTT = torch.zeros(B, T, T, dtype=dtype, device=idx.device)
         if B == 0:
             return influence_BTT

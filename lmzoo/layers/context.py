@@ -10,6 +10,7 @@ from torch import Tensor
 
 from lmzoo.errors import InputError
 from lmzoo.layers.rope_scaling import RopeScaling
+from lmzoo.ops.precision import wide_dtype
 from lmzoo.ops.rope import rope_table, rotated_features
 
 
@@ -50,7 +51,7 @@ class Context:
         key = (rope, head_dim)
         if key not in self._tables:
             rotated = rotated_features(head_dim, rope.fraction)
-            dtype = torch.promote_types(self.dtype, torch.float32)
+            dtype = wide_dtype(self.dtype)
             changes: dict[str, Any] = {}
             if rope.scaling is not None:
                 scaling = self._scaling(rope.scaling)

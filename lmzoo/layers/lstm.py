@@ -17,6 +17,7 @@ from lmzoo.layers.context import Context
 from lmzoo.layers.init import uniform
 from lmzoo.layers.layer import Layer
 from lmzoo.ops.lstm import lstm_scan
+from lmzoo.ops.precision import wide_dtype
 
 
 class LSTMState(NamedTuple):
@@ -44,8 +45,7 @@ class LSTM(Layer):
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> LSTMState:
         """Returns zeros (B, D) for output and cell state."""
-        wide = torch.promote_types(like.dtype, torch.float32)
-        zeros_BD = like.new_zeros(batch_size, self.weight_hh.shape[1], dtype=wide)
+        zeros_BD = like.new_zeros(batch_size, self.weight_hh.shape[1], dtype=wide_dtype(like.dtype))
         return LSTMState(zeros_BD, zeros_BD.clone())
 
     def flops(self, T: int) -> float:

@@ -20,6 +20,7 @@ from lmzoo.layers.init import Init, constant, step_sizes, uniform_fan_in
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.short_conv import ShortConv
+from lmzoo.ops.precision import wide_dtype
 from lmzoo.ops.selective_scan import selective_scan
 
 DELTA_MIN, DELTA_MAX = 1e-3, 1e-1  # initial step sizes are log-uniform between these
@@ -79,8 +80,7 @@ class Mamba(Layer):
 
     def init_state(self, batch_size: int, max_len: int, like: Tensor) -> MambaState:
         """Returns zeros for the convolution's last inputs and for the states."""
-        wide = torch.promote_types(like.dtype, torch.float32)
-        h_BEN = like.new_zeros(batch_size, *self.A_log.shape, dtype=wide)
+        h_BEN = like.new_zeros(batch_size, *self.A_log.shape, dtype=wide_dtype(like.dtype))
         return MambaState(self.conv.init_state(batch_size, max_len, like), h_BEN)
 
     def flops(self, T: int) -> float:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from lmzoo.ops.operator import operator
-from lmzoo.ops.precision import without_autocast
+from lmzoo.ops.precision import wide, wide_dtype, without_autocast
 
 
 def naive_linear_cross_entropy(
@@ -29,8 +29,7 @@ def naive_linear_cross_entropy(
 ) -> Tensor:
     """The definition; arguments and result as in `chunked_linear_cross_entropy`, without chunks."""
     logits_NV = F.linear(x_ND, weight_VD, bias_V)
-    logits_NV = logits_NV.to(torch.promote_types(logits_NV.dtype, torch.float32))
-    return F.cross_entropy(logits_NV, targets_N, ignore_index=ignore_index, reduction="sum")
+    return F.cross_entropy(wide(logits_NV), targets_N, ignore_index=ignore_index, reduction="sum")
 
 
 def chunked_linear_cross_entropy(
@@ -111,7 +110,7 @@ def _outputs(
     x_ND: Tensor, weight_VD: Tensor, bias_V: Tensor | None, gradients: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Allocate the results."""
-    total = x_ND.new_empty((), dtype=torch.promote_types(x_ND.dtype, torch.float32))
+    total = x_ND.new_empty((), dtype=wide_dtype(x_ND.dtype))
     inputs = (x_ND, weight_VD, x_ND.new_empty(0) if bias_V is None else bias_V)
     grad_x_ND, grad_weight_VD, grad_bias_V = (torch.empty_like(v if gradients else v[:0]) for v in inputs)
     return total, grad_x_ND, grad_weight_VD, grad_bias_V

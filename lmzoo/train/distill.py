@@ -19,6 +19,7 @@ from lmzoo import losses
 from lmzoo.configs import require_between, require_positive
 from lmzoo.layers.stack import blocks_of
 from lmzoo.model import LanguageModel
+from lmzoo.ops.precision import wide
 
 # (forward, idx (B, T), targets (B, T), steps done so far) -> the loss of a step, in nats per token.
 Objective = Callable[[Callable[..., Any], Tensor, Tensor, int], Tensor]
@@ -75,7 +76,7 @@ class Distillation:
 
 def relative_error(x: Tensor, wanted: Tensor) -> Tensor:
     """Mean squared error of `x`, divided by the mean square of `wanted`; 0 if they are equal."""
-    x, wanted = _wide(x), _wide(wanted)
+    x, wanted = wide(x), wide(wanted)
     return F.mse_loss(x, wanted) / wanted.square().mean()
 
 
@@ -87,15 +88,10 @@ def divergence(logits_BTV: Tensor, wanted_BTV: Tensor, targets_BT: Tensor, tempe
     """
     kept_N = (targets_BT != losses.IGNORE_INDEX).flatten()
     mine_NV, wanted_NV = (
-        F.log_softmax(_wide(logits.flatten(0, 1)) / temperature, dim=-1) for logits in (logits_BTV, wanted_BTV)
+        F.log_softmax(wide(logits.flatten(0, 1)) / temperature, dim=-1) for logits in (logits_BTV, wanted_BTV)
     )
     each_N = (wanted_NV.exp() * (wanted_NV - mine_NV)).sum(dim=-1)
     return temperature**2 * each_N.where(kept_N, 0.0).sum() / kept_N.sum().clamp(min=1)
-
-
-def _wide(x: Tensor) -> Tensor:
-    """Returns x in float32, or in its own precision if that is higher."""
-    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 @contextmanager

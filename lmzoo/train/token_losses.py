@@ -19,6 +19,7 @@ from lmzoo.data.documents import count_targets, split_windows
 from lmzoo.data.store import TokenSplit
 from lmzoo.losses import IGNORE_INDEX, chunk_size
 from lmzoo.model import LanguageModel
+from lmzoo.ops.precision import wide
 from lmzoo.train.evaluate import TOKENS_AT_A_TIME, PositionLoss, position_ranges, result_of
 from lmzoo.train.precision import autocast
 
@@ -107,11 +108,7 @@ def target_losses(model: LanguageModel, x_BTD: Tensor, targets_BT: Tensor) -> Te
     """Return the cross-entropies (B, T) for features in float32 or wider; 0 for a target that is ignored."""
     chunk = chunk_size(model.config.vocab_size)
     pieces = [
-        F.cross_entropy(_wide(model.head(x_CD)), targets_C, ignore_index=IGNORE_INDEX, reduction="none")
+        F.cross_entropy(wide(model.head(x_CD)), targets_C, ignore_index=IGNORE_INDEX, reduction="none")
         for x_CD, targets_C in zip(x_BTD.flatten(0, 1).split(chunk), targets_BT.flatten().split(chunk), strict=True)
     ]
     return torch.cat(pieces).view(targets_BT.shape)
-
-
-def _wide(logits: Tensor) -> Tensor:
-    return logits.to(torch.promote_types(logits.dtype, torch.float32))

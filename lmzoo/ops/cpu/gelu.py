@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from lmzoo.ops.precision import wide
+
 LINEAR = 2 * math.sqrt(2 / math.pi)  # gelu(x) = x logistic(u), u = LINEAR x + CUBIC x³
 CUBIC = LINEAR * 0.044715
 CHUNK = 1 << 19  # values at a time, so that intermediate results stay in the CPU cache
@@ -20,7 +22,7 @@ CHUNK = 1 << 19  # values at a time, so that intermediate results stay in the CP
 
 def gelu_by_sigmoid(x: Tensor) -> Tensor:
     """GELU as x times a logistic function, in float32 or wider: plain operations that a compiler can fuse."""
-    exact = x.to(torch.promote_types(x.dtype, torch.float32))
+    exact = wide(x)
     return (exact * torch.sigmoid(exact * (LINEAR + CUBIC * exact * exact))).to(x.dtype)
 
 
@@ -47,7 +49,7 @@ class _GELU(torch.autograd.Function):
 
 def _value_and_derivative(x: Tensor, y: Tensor, derivative: Tensor) -> None:
     """Write gelu(x) and its derivative, s + (1 - s) x s u' with s = logistic(u) and u' = LINEAR + 3 CUBIC x²."""
-    x = x.to(torch.promote_types(x.dtype, torch.float32))
+    x = wide(x)
     linear, one = x.new_tensor(LINEAR), x.new_ones(())
     s = torch.addcmul(linear, x, x, value=CUBIC).mul_(x).sigmoid_()
     value = s * x

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from lmzoo.ops.cpu.dropout import dropout_noise
+from lmzoo.ops.precision import wide_dtype
 
 WIDTHS = 4  # the largest T, as a multiple of the head width
 ROWS = 64  # queries at a time in the forward pass: keys after the last of them are skipped
@@ -48,7 +49,7 @@ class _ShortAttention(torch.autograd.Function):
     ) -> Tensor:
         T, G, H, K = *k_BTGK.shape[1:3], *q_BTHK.shape[2:]
         q_NMK, k_NTK, v_NTK = (_by_head(x, G) for x in (q_BTHK, k_BTGK, v_BTGK))
-        exact = torch.promote_types(q_NMK.dtype, torch.float32)
+        exact = wide_dtype(q_NMK.dtype)
         scaled_NMK, exact_NTK = q_NMK.to(exact) / math.sqrt(K), k_NTK.to(exact)
         added_MT = torch.zeros_like(mask_TT, dtype=exact).masked_fill_(~mask_TT, -math.inf)
         added_MT = added_MT.repeat_interleave(H // G, dim=0)
