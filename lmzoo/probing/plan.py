@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmzoo import configs
-from lmzoo.compare.grid import make_seeds
+from lmzoo.compare.grid import make_seeds, with_seed
 from lmzoo.compare.plan import make_specs
 from lmzoo.data.probes import DIFFICULTIES, PROBES, Level, Probe, find_level, find_probe
 from lmzoo.errors import ConfigError
@@ -165,11 +165,7 @@ def of_spec(name: str, spec: RunSpec, probe: Probe, difficulty: str, steps: int)
 def with_seeds(cells: Sequence[Cell], seeds: int) -> list[Cell]:
     """Return the cells with their seed and those that follow it, seed by seed. Raises `ConfigError`."""
     every_seed = make_seeds(cells[0].seed, seeds)
-    return [dataclasses.replace(cell, spec=_with_seed(cell.spec, seed)) for seed in every_seed for cell in cells]
-
-
-def _with_seed(spec: RunSpec, seed: int) -> RunSpec:
-    return dataclasses.replace(spec, train=dataclasses.replace(spec.train, seed=seed))
+    return [dataclasses.replace(cell, spec=with_seed(cell.spec, seed)) for seed in every_seed for cell in cells]
 
 
 def _require_trainable(name: str, spec: RunSpec, level: Level) -> None:
