@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar, Literal
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from lmzoo.configs import require, require_between, require_divides, require_experts, require_positive, set_default
 from lmzoo.decoder import Decoder, DecoderConfig
@@ -126,18 +126,15 @@ class DeepSeekConfig(DecoderConfig):
             require_rope_scaling(self, width)
         if "rope" in kinds:
             require_rope_scaling(self, self.rope_dim)
-        require_positive(
-            self, "latent_eps", "sharpness", "n_experts", "top_k", "n_groups", "top_groups", "routed_scale"
-        )
+        require_positive(self, "latent_eps", "sharpness", "n_experts", "top_k", "n_groups", "top_groups")
+        require_positive(self, "routed_scale", "embedding_scale")
         if self.q_rank is not None:
             require_positive(self, "q_rank")
-        require_positive(self, "embedding_scale")
         plain = not ((self.sinks or self.gate) and self.qk_norm == "late")
         require(plain, f"qk_norm={self.qk_norm!r} must be another with sinks or gate")
         require(self.rope_dim % 2 == 0, f"rope_dim={self.rope_dim} must be even to be rotated")
-        require_between(self, "n_dense", 0, float("inf"), below_high=True)
-        require_between(self, "n_shared", 0, float("inf"), below_high=True)
-        require_between(self, "balance_loss", 0, float("inf"), below_high=True)
+        for size in ("n_dense", "n_shared", "balance_loss"):
+            require_between(self, size, 0, float("inf"), below_high=True)
         set_default(self, "group_best", best_of_group(self.top_k, self.top_groups, sigmoid=self.sigmoid))
         require_experts(self, groups="n_groups")
 
@@ -152,11 +149,12 @@ class DeepSeek(Decoder):
         kind = pattern(config.pattern, config.n_layers, MIXERS)[layer]
         mixer = self.make_mixer(config, kind)
         feed_forward = MLP(config.d_model, config.d_ff) if layer < config.n_dense else self.experts(config)
-        if config.post_norms:
-            return Stack(
-                Residual(self.make_norm(config), inner, self.make_norm(config)) for inner in (mixer, feed_forward)
-            )
-        return Stack(Residual(self.make_norm(config), inner) for inner in (mixer, feed_forward))
+        layers = (mixer, feed_forward)
+        return Stack(Residual(self.make_norm(config), inner, self.make_after(config)) for inner in layers)
+
+    def make_after(self, config: Any) -> nn.Module | None:
+        """Returns the norm after a branch, if there is one."""
+        return self.make_norm(config) if config.post_norms else None
 
     def embed(self, idx_BT: Tensor, ctx: Context) -> Tensor:
         config: Any = self.config
