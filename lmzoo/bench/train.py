@@ -60,10 +60,8 @@ def bench_train(
     """
     if not model.traits.trainable:
         raise InputError(f"{model.family} is fitted in one pass, not trained: it has no training steps to time")
-    recompute = config.gradient_checkpointing
-    config = replace(
-        config, grad_accumulation=1, gradient_checkpointing=False
-    )  # checkpointing is set for all steps below
+    recompute = config.gradient_checkpointing  # set for all steps below
+    config = replace(config, grad_accumulation=1, gradient_checkpointing=False)
     tokens = config.batch_size * model.config.context_length
     optimizer = make_optimizer(model, config)
     model.train()

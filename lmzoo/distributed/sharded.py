@@ -75,9 +75,8 @@ def read_shards(folder: reading.Folder, into: Mapping[str, Tensor]) -> None:
         raise CheckpointError(f"{folder.path / min(unlisted)}: is not listed in {reading.MANIFEST}")
     reader = checkpoint.HuggingFaceStorageReader(str(folder.path))
     with warnings.catch_warnings():
-        warnings.filterwarnings(
-            "ignore", message="torch.distributed is disabled"
-        )  # on purpose: each rank reads its own shards
+        # Disabled on purpose: each rank reads its own shards.
+        warnings.filterwarnings("ignore", message="torch.distributed is disabled")
         checkpoint.load(dict(into), storage_reader=reader, no_dist=True)
 
 

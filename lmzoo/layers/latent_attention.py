@@ -133,9 +133,8 @@ class LatentAttention(Layer):
         q_BTHN, q_BTHP = q_BTHK.split([self.nope_dim, self.rope_dim], dim=-1)
         q_BTHR = torch.einsum("bthn,hnr->bthr", q_BTHN, k_up_HNR)
         q_BTHC = torch.cat([q_BTHR, q_BTHP.to(q_BTHR.dtype)], dim=-1)
-        q_BTHC = q_BTHC * math.sqrt(
-            cache_BSC.shape[-1] / self.head_dim
-        )  # the scores are divided by sqrt(K), not sqrt(C)
+        # The scores are divided by sqrt(K), not sqrt(C).
+        q_BTHC = q_BTHC * math.sqrt(cache_BSC.shape[-1] / self.head_dim)
         # One contiguous copy as keys and values, of which the rotated features are cut off again: torch's fused kernel
         # takes no narrower values, and its rounding depends on strides, which a state that was saved has not kept.
         cache_BS1C = cache_BSC[:, :, None].contiguous()

@@ -137,9 +137,8 @@ def _interpolated(counts: Counts, vocab_size: int, p_XV: Tensor, nodes_X: Tensor
     low_X, t_X, c_X = _followers(counts, vocab_size, nodes_X)
     total_X = (c_X + t_X).clamp(min=1).double()
     p_XV *= (t_X / total_X).where(c_X > 0, 1.0)[:, None]
-    owner_M = torch.arange(len(nodes_X), device=nodes_X.device).repeat_interleave(
-        t_X
-    )  # M continuations of all contexts
+    # M continuations of all contexts
+    owner_M = torch.arange(len(nodes_X), device=nodes_X.device).repeat_interleave(t_X)
     rank_M = torch.arange(len(owner_M), device=nodes_X.device) - (t_X.cumsum(0) - t_X)[owner_M]
     rows_M = low_X[owner_M] + rank_M
     seen_M = counts.before_N1[rows_M + 1] - counts.before_N1[rows_M]

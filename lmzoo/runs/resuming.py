@@ -104,9 +104,8 @@ def require_same(run: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -
     for table in ("model", "train", "data", START, TEACHER):
         old, new = before.get(table, {}), now.get(table, {})
         if table == "train":
-            old = configs.to_table(
-                train_config(run, before)
-            )  # adds the defaults of settings that are newer than the run
+            # Adds the defaults of settings that are newer than the run.
+            old = configs.to_table(train_config(run, before))
         for name in [*new, *(name for name in old if name not in new)]:
             given = name not in _PATHS.get(table, ()) and not (table == "train" and new.get(name) == configs.NONE)
             if given and old.get(name) != new.get(name):

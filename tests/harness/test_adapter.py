@@ -44,9 +44,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, HFLM]:
     theirs.save_pretrained(folder / "theirs")
     tokenizer.save(folder / "theirs")
     lmzoo.load_model(folder / "theirs").save(folder / "ours", tokenizer=tokenizer)
-    fast = PreTrainedTokenizerFast(
-        tokenizer_file=str(folder / "theirs/tokenizer.json"), eos_token="\u010a"
-    )  # a line break
+    line_break = "\u010a"
+    fast = PreTrainedTokenizerFast(tokenizer_file=str(folder / "theirs/tokenizer.json"), eos_token=line_break)
     return folder / "ours", HFLM(pretrained=theirs, tokenizer=fast, batch_size=2, max_length=32, device="cpu")
 
 
