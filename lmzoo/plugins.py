@@ -1,13 +1,71 @@
-"""Names the plug-in that caused an exception: the author's file and line, in the place of a traceback through lmzoo."""
+"""Plug-ins: loads a file or a module, and names the author's file and line when one of its models raises."""
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
 import inspect
+import os
+import re
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any
 
+from lmzoo.errors import ConfigError, LmzooError
+
 _OWN = ("lmzoo.", "torch.")
+
+
+def load(source: str) -> None:
+    """Import the Python file or the module `source`, a file only once. Raises `ConfigError`."""
+    path = Path(source)
+    if is_file(source):
+        if not os.path.isfile(path):
+            raise ConfigError(f"plugin={source!r} is not a file")
+        if module_name(path) in sys.modules:
+            return
+    elif not all(part.isidentifier() for part in source.split(".")):
+        raise ConfigError(f"plugin={source!r} must be a Python file (NAME.py) or the name of a module")
+    try:
+        if is_file(source):
+            _execute(path)
+        else:
+            importlib.import_module(source)
+    except LmzooError as error:
+        raise ConfigError(f"plugin={source!r}: {error}") from error
+    except ImportError as error:
+        beside = is_file(source) and os.path.isfile(path.parent / f"{error.name}.py")
+        hint = f"; to import files beside it, set PYTHONPATH={str(path.parent)!r}" if beside else ""
+        raise ConfigError(f"plugin={source!r} cannot be imported: {error}{hint}") from error
+    except (Exception, SystemExit) as error:  # a plug-in that calls sys.exit() must not end the command in silence
+        place = place_in(error, str(path.resolve())) if is_file(source) else ""
+        raise ConfigError(f"plugin={source!r} failed to import{place}: {described(error)}") from error
+
+
+def is_file(source: str) -> bool:
+    """Returns True if `source` names a Python file, not a module."""
+    return Path(source).suffix == ".py"
+
+
+def module_name(path: Path) -> str:
+    """Returns the module name under which a plug-in file is imported, unique for each file."""
+    return "lmzoo_plugin_" + re.sub(r"\W", "_", str(path.resolve()))
+
+
+def _execute(path: Path) -> None:
+    """Execute the file `path` as a module."""
+    name = module_name(path)
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None, path
+    assert spec.loader is not None, path
+    sys.modules[name] = module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
 
 
 def blame(error: BaseException, classes: Iterator[type] | list[type]) -> str | None:

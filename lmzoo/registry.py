@@ -8,11 +8,7 @@ from __future__ import annotations
 
 import fnmatch
 import importlib
-import importlib.util
 import inspect
-import os
-import re
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
@@ -25,7 +21,7 @@ from lmzoo.building import blank_model as blank_model
 from lmzoo.building import build_model
 from lmzoo.building import checked_device as checked_device
 from lmzoo.entries import Family, Preset, natural
-from lmzoo.errors import ConfigError, InputError, LmzooError, UnknownModelError
+from lmzoo.errors import ConfigError, InputError, UnknownModelError
 
 if TYPE_CHECKING:
     import torch
@@ -213,55 +209,19 @@ def registered_classes() -> list[type[LanguageModel]]:
 
 def registered_from(path: Path) -> list[str]:
     """Return the families that the plug-in file `path` has registered."""
-    return [name for name, cls in _classes.items() if cls.__module__ == _plugin_name(path)]
+    return [name for name, cls in _classes.items() if cls.__module__ == plugins.module_name(path)]
 
 
 def load_plugin(source: str) -> None:
     """Import a Python file or module that registers models, as `--plugin FILE_OR_MODULE` does. Raises `ConfigError`."""
-    path = Path(source)
-    if path.suffix == ".py":
-        if not os.path.isfile(path):
-            raise ConfigError(f"plugin={source!r} is not a file")
-        name = _plugin_name(path)
-        if name in sys.modules:
-            return
-    elif not all(part.isidentifier() for part in source.split(".")):
-        raise ConfigError(f"plugin={source!r} must be a Python file (NAME.py) or the name of a module")
-    try:
-        if path.suffix == ".py":
-            _execute(_plugin_name(path), path)
-        else:
-            importlib.import_module(source)
-    except LmzooError as error:
-        raise ConfigError(f"plugin={source!r}: {error}") from error
-    except ImportError as error:
-        beside = path.suffix == ".py" and os.path.isfile(path.parent / f"{error.name}.py")
-        hint = f"; to import files beside it, set PYTHONPATH={str(path.parent)!r}" if beside else ""
-        raise ConfigError(f"plugin={source!r} cannot be imported: {error}{hint}") from error
-    except (Exception, SystemExit) as error:  # a plug-in that calls sys.exit() must not end the command in silence
-        place = plugins.place_in(error, str(path.resolve())) if path.suffix == ".py" else ""
-        raise ConfigError(f"plugin={source!r} failed to import{place}: {plugins.described(error)}") from error
-
-
-def _execute(name: str, path: Path) -> None:
-    """Execute the file `path` as the module `name`."""
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None, path
-    assert spec.loader is not None, path
-    sys.modules[name] = module = importlib.util.module_from_spec(spec)
     before = dict(_classes)
     try:
-        spec.loader.exec_module(module)
+        plugins.load(source)
     except BaseException:
-        del sys.modules[name]
-        _classes.clear()  # without the models that a half-read file has registered
-        _classes.update(before)
+        if plugins.is_file(source):
+            _classes.clear()  # without the models that a half-read file has registered
+            _classes.update(before)
         raise
-
-
-def _plugin_name(path: Path) -> str:
-    """Return the module name under which a plug-in file is imported, unique for each file."""
-    return "lmzoo_plugin_" + re.sub(r"\W", "_", str(path.resolve()))
 
 
 def _entries() -> dict[str, Family]:

@@ -6,11 +6,7 @@ from pathlib import Path
 
 from lmzoo import registry
 from lmzoo.errors import ConfigError
-
-
-def is_file(target: str) -> bool:
-    """True if `target` names a Python file, not a registered model."""
-    return Path(target).suffix == ".py"
+from lmzoo.plugins import is_file as is_file
 
 
 def model_names(target: str) -> list[str]:

@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
     "suggestions": set(),
     "terminal": set(),
     "settings": set(),
-    "targets": {"registry"},
+    "targets": {"registry", "plugins"},
     "hardware": {"__init__"},  # for the version
     "compiling": set(),
     "randomness": set(),

@@ -1,4 +1,4 @@
-"""Tests who is named for an exception in a plug-in: its author, with file and line, and nobody for a bug of lmzoo."""
+"""Tests plug-ins: what cannot be loaded, and who is named for an exception: the author, and nobody for our own bug."""
 
 from __future__ import annotations
 
@@ -82,3 +82,41 @@ def test_place_in_names_the_line_of_a_syntax_error(tmp_path: Path) -> None:
     (tmp_path / "bad.py").write_text("a = 1\nb = (\n")
     with pytest.raises(ConfigError, match="failed to import in line 2: SyntaxError"):
         registry.load_plugin(str(tmp_path / "bad.py"))
+
+
+@pytest.mark.parametrize(
+    ("source", "text", "message"),
+    [
+        ("absent.py", None, "is not a file"),
+        ("no_such_module_here", None, "cannot be imported: No module named"),
+        ("broken.py", "1 / 0", "failed to import in line 1: ZeroDivisionError: division by zero"),
+        ("leaving.py", "import sys\nsys.exit(0)", "failed to import in line 2: SystemExit: 0"),
+        ("asserting.py", "assert not 'right'", "failed to import in line 1: AssertionError$"),
+        ("", None, "must be a Python file"),
+        ("./words.txt", None, "must be a Python file"),
+        ("a.b..c", None, "must be a Python file"),
+        ("a" * 300 + ".py", None, "is not a file"),
+    ],
+)
+def test_load_names_what_is_wrong(tmp_path: Path, source: str, text: str | None, message: str) -> None:
+    path = tmp_path / source
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        plugins.load(str(path) if source.endswith(".py") else source)
+
+
+def test_load_says_how_to_import_a_file_beside_it(tmp_path: Path) -> None:
+    (tmp_path / "beside.py").write_text("")
+    for name, hint in (("beside", f"; to import files beside it, set PYTHONPATH={str(tmp_path)!r}"), ("absent", "")):
+        plugin = tmp_path / f"uses_{name}.py"
+        plugin.write_text(f"import {name}")
+        with pytest.raises(ConfigError, match=f"No module named '{name}'{re.escape(hint)}$"):
+            plugins.load(str(plugin))
+
+
+def test_load_names_a_module_that_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "raising_module.py").write_text("1 / 0")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ConfigError, match="plugin='raising_module' failed to import: ZeroDivisionError"):
+        plugins.load("raising_module")

@@ -219,37 +219,6 @@ def test_load_plugin_registers_a_model(clean: pytest.MonkeyPatch, tmp_path: Path
     assert model.generate(torch.zeros(1, 1, dtype=torch.long), 3).shape == (1, 4)
 
 
-@pytest.mark.parametrize(
-    ("source", "text", "message"),
-    [
-        ("absent.py", None, "is not a file"),
-        ("no_such_module_here", None, "cannot be imported: No module named"),
-        ("broken.py", "1 / 0", "failed to import in line 1: ZeroDivisionError: division by zero"),
-        ("leaving.py", "import sys\nsys.exit(0)", "failed to import in line 2: SystemExit: 0"),
-        ("asserting.py", "assert not 'right'", "failed to import in line 1: AssertionError$"),
-        ("", None, "must be a Python file"),
-        ("./words.txt", None, "must be a Python file"),
-        ("a.b..c", None, "must be a Python file"),
-        ("a" * 300 + ".py", None, "is not a file"),
-    ],
-)
-def test_load_plugin_errors(tmp_path: Path, source: str, text: str | None, message: str) -> None:
-    path = tmp_path / source
-    if text is not None:
-        path.write_text(text)
-    with pytest.raises(ConfigError, match=message):
-        registry.load_plugin(str(path) if source.endswith(".py") else source)
-
-
-def test_load_plugin_says_how_to_import_a_file_beside_it(tmp_path: Path) -> None:
-    (tmp_path / "beside.py").write_text("")
-    for name, hint in (("beside", f"; to import files beside it, set PYTHONPATH={str(tmp_path)!r}"), ("absent", "")):
-        plugin = tmp_path / f"uses_{name}.py"
-        plugin.write_text(f"import {name}")
-        with pytest.raises(ConfigError, match=f"No module named '{name}'{re.escape(hint)}$"):
-            registry.load_plugin(str(plugin))
-
-
 def write_distribution(folder: Path, name: str, module: str) -> None:
     """Write what pip writes for an installed package with the plug-in `name`."""
     distribution = module.partition(".")[0]
@@ -336,13 +305,6 @@ def test_registry_folders_add_families_and_presets(monkeypatch: pytest.MonkeyPat
     entries.read.cache_clear()
     with pytest.raises(ConfigError, match="preset 'mini' may hold source, model and train, not"):
         lmzoo.list_models()
-
-
-def test_load_plugin_names_a_module_that_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / "raising_module.py").write_text("1 / 0")
-    monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ConfigError, match="plugin='raising_module' failed to import: ZeroDivisionError"):
-        registry.load_plugin("raising_module")
 
 
 def test_load_plugin_forgets_the_models_of_a_file_that_fails(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
