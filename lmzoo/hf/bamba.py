@@ -73,7 +73,8 @@ BAMBA = Architecture(
         "mamba_proj_bias": To("ssm_bias", default=False),
         "attention_bias": Only(False),
         "mlp_bias": Only(False),
-        **{key: Unused() for key in ("mamba_chunk_size", "num_logits_to_keep", "z_loss_coefficient")},
+        **{key: Unused() for key in ("mamba_chunk_size", "use_mamba_kernels")},
+        **{key: Unused() for key in ("num_logits_to_keep", "z_loss_coefficient")},
         "attn_rotary_emb": Unused(),
     },
     together=(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused, refused
 from lmzoo.hf.grouped import WEIGHTS
 from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.layouts import Either, Squeezed
@@ -47,8 +47,10 @@ ERNIE4_5_MOE = Architecture(
         "moe_num_shared_experts": To("n_shared", 2),
         "moe_layer_interval": Only(1),
         "moe_norm_min": Only(1e-12),
-        "output_router_logits": Unused(),
-        "router_aux_loss_coef": Unused(),
+        "moe_gate": Unread("topk"),
+        "moe_use_aux_free": Unread(True),
+        **{key: Unused() for key in ("output_router_logits", "router_aux_loss_coef")},
+        **{key: Unused() for key in ("moe_capacity", "num_nextn_predict_layers")},
     },
     together=(rope(500000.0), Together(("moe_layer_start_index", "moe_layer_end_index"), _dense, _dense_keys)),
     aliases={"num_experts": "moe_num_experts", "num_experts_per_tok": "moe_k"},

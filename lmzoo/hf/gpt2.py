@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unread, Unused, refused
 from lmzoo.hf.keys import EVERY, GELUS, SIZES
 from lmzoo.hf.layouts import Rows, Skipped, Transposed
 from lmzoo.hf.weights import Head, Weights
@@ -61,6 +61,8 @@ GPT2 = Architecture(
         "n_ctx": Unused(),
         **{f"summary_{word}": Unused() for word in ("type", "use_proj", "activation", "proj_to_labels")},
         "summary_first_dropout": Unused(),
+        "n_special": Unread(0),
+        "predict_special_tokens": Unused(),
     },
     prefix="transformer.",
     aliases={"hidden_size": "n_embd", "max_position_embeddings": "n_positions"}
@@ -107,6 +109,8 @@ OPT = Architecture(
         "enable_bias": Only(True),
         "layer_norm_elementwise_affine": Only(True),
         "init_std": Unused(),
+        "learned_embeddings": Unread(True),
+        "scale_embeddings": Unread(False),
     },
     together=(
         Together(("word_embed_proj_dim",), _no_projection, lambda ours: {"word_embed_proj_dim": ours["d_model"]}),

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, refused
 from lmzoo.hf.gptj import FRAME, GATED, GPTJ, GPTJ_WEIGHTS, LAYER, SIZES, both, halves, head, parallel, qkv, rotary_dim
 from lmzoo.hf.keys import EVERY, GELUS, SWIGLU, plain_heads
 from lmzoo.hf.layouts import Layout, Neighbors, PerGroup, PerHead, Rows, Source
@@ -113,6 +113,7 @@ FALCON = Architecture(
         "layer_norm_epsilon": To("norm_eps", 1e-5),
         "activation": To("activation", "gelu", {**GELUS, "relu2": "relu2"}),
         "alibi": Only(False),
+        "ff_factor": Unread(4),
         "apply_residual_connection_post_layernorm": Only(False),
         "tie_word_embeddings": To("tie_embeddings", default=True),
     },
@@ -190,6 +191,16 @@ NEMOTRON = Architecture(
     together=(rotary_dim(0.5), plain_heads(6144, 48)),
     fixed={**JAIS2.fixed, "norm_offset": True},
 )
+
+
+def _no_groups(config: Config) -> dict[str, Any]:
+    """Refuses a number of keys and values that transformers does not read."""
+    heads = config.value("num_attention_heads", 64)
+    if config.value("num_key_value_heads", heads) != heads:
+        raise refused("num_key_value_heads", config["num_key_value_heads"], f"must be num_attention_heads={heads}")
+    return {}
+
+
 _ATTENTION, _MLP = f"{LAYER}self_attn.", f"{LAYER}mlp."
 PERSIMMON = Architecture(
     model_type="persimmon",
@@ -214,7 +225,7 @@ PERSIMMON = Architecture(
         "qk_layernorm": To("shared_qk_norm", default=True),
         "tie_word_embeddings": To("tie_embeddings", default=False),
     },
-    together=(rotary_dim(0.5),),
+    together=(rotary_dim(0.5), Together(("num_key_value_heads",), _no_groups, lambda _: {})),
     fixed={"parallel": False, "activation": "relu2", "attention_bias": "all", "head_bias": False},
     buffers=("*.rotary_emb.inv_freq",),
 )

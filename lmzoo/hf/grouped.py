@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, To, Together, Unread, Unused, refused
 from lmzoo.hf.deepseek import MTP_LAYER, V3, groups
 from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.layouts import Either
@@ -96,6 +97,9 @@ DOTS1 = Architecture(
         "n_shared_experts": To("n_shared"),
         "first_k_dense_replace": To("n_dense", 0),
         "norm_topk_prob": To("normalize", default=False),
+        "moe_layer_freq": Unread(1),
+        "scoring_func": Unread("noaux_tc", ("sigmoid",)),
+        "use_sliding_window": Unread(False),
     },
     together=(
         *(rope(), groups(1, 1, 8)),
@@ -108,6 +112,24 @@ DOTS1 = Architecture(
     aliases=_ALIASES,
     fixed={"pattern": "grouped", "qk_norm": "head"},
 )
+_SHARE = rope(5e6, fraction="rotary_fraction")
+
+
+def _rotated(config: Config) -> Mapping[str, Any]:
+    """Returns the rotary positions; `rotary_dim` stands for the share of a head that is rotated."""
+    if config.get("rotary_dim") is not None and config.get("partial_rotary_factor") is None:
+        share = config.value("rotary_dim", 0) / max(1, config.value("head_dim", 128))
+        config = Config({**config, "partial_rotary_factor": share})
+    return _SHARE.settings(config)
+
+
+def _all_softmax(config: Config) -> dict[str, Any]:
+    """Refuses layers with linear attention, which transformers does not read."""
+    if config.numbers("attn_type_list") - {1}:
+        raise refused("attn_type_list", config["attn_type_list"], "must have 1 for all layers")
+    return {}
+
+
 MINIMAX_M2 = Architecture(
     model_type="minimax_m2",
     classes=("MiniMaxM2ForCausalLM",),
@@ -131,8 +153,19 @@ MINIMAX_M2 = Architecture(
         "num_local_experts": To("n_experts", 256),
         "num_experts_per_tok": To("top_k", 8),
         **{key: Unused() for key in ("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")},
+        "sliding_window": Unread(None),
+        "scoring_func": Unread("sigmoid"),
+        "qk_norm_type": Unread("per_layer"),
+        **{key: Unread(True) for key in ("use_qk_norm", "use_routing_bias")},
+        **{f"layernorm_{part}_beta": Unread(1.0) for part in ("full_attention", "linear_attention", "mlp")},
+        **{key: Unused() for key in ("mlp_intermediate_size", "shared_moe_mode")},
+        **{key: Unused() for key in ("use_mtp", "num_mtp_modules", "mtp_transformer_layers")},
+        "shared_intermediate_size": Unread(0),
     },
-    together=(rope(5e6, fraction="rotary_fraction"),),
+    together=(
+        Together((*_SHARE.keys, "rotary_dim"), _rotated, _SHARE.inverse),
+        Together(("attn_type_list",), _all_softmax, lambda _: {}),
+    ),
     aliases={"num_experts": "num_local_experts"},
     fixed={"pattern": "grouped", "qk_norm": "all", "n_dense": 0, "n_shared": 0},
 )

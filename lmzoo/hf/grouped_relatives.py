@@ -8,7 +8,7 @@ from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together,
 from lmzoo.hf.deepseek import DENSE_FIRST, MTP_LAYER, groups
 from lmzoo.hf.deepseek_relatives import dense
 from lmzoo.hf.grouped import WEIGHTS
-from lmzoo.hf.hunyuan import POSITIONS
+from lmzoo.hf.hunyuan import HUNYUAN_UNREAD, POSITIONS
 from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.layouts import Either, gate_and_up
 from lmzoo.hf.llama import BIASES
@@ -87,11 +87,9 @@ def _agreeing(config: Config) -> dict[str, Any]:
     return {}
 
 
-# Of images, of other tokens, and of forms of layers that are off.
-_HUNYUAN_UNUSED = (
-    *("eod_token_id", "mask_init_id", "im_start_id", "im_end_id", "im_newline_id", "text_start_id", "text_end_id"),
-    *("image_token_id", "video_start_id", "video_end_id", "pad_id", "class_num", "pool_type", "org_vocab_size"),
-    *("cla_share_factor", "capacity_factor", "n_group", "topk_group", "q_lora_rank", "kv_lora_rank"),
+# Of forms of layers that are off.
+_OFF = (
+    *("capacity_factor", "n_group", "topk_group", "q_lora_rank", "kv_lora_rank"),
     *("qk_rope_head_dim", "qk_nope_head_dim", "v_head_dim"),
 )
 HUNYUAN_V1_MOE = Architecture(
@@ -113,12 +111,12 @@ HUNYUAN_V1_MOE = Architecture(
         "num_experts": To("n_experts", 1),
         "norm_topk_prob": Unread(True),
         "routed_scaling_factor": Unread(1.0),
-        **{key: Unread(True) for key in ("use_qk_norm", "use_mixed_mlp_moe", "use_rotary_pos_emb")},
-        **{key: Unread(False) for key in ("mlp_bias", "moe_random_routing_dropped_token", "add_classification_head")},
-        "norm_type": Unread("rms", ("hf_rms",)),
-        **{key: Unread(False) for key in ("use_cla", "use_mla", "group_limited_greedy", "moe_drop_tokens")},
+        **HUNYUAN_UNREAD,
+        **{key: Unread(True) for key in ("use_mixed_mlp_moe", "use_rotary_pos_emb")},
+        **{key: Unread(False) for key in ("mlp_bias", "moe_random_routing_dropped_token")},
+        **{key: Unread(False) for key in ("use_mla", "group_limited_greedy", "moe_drop_tokens")},
         "moe_layer_num_skipped": Unread(0),
-        **{key: Unused() for key in _HUNYUAN_UNUSED},
+        **{key: Unused() for key in _OFF},
     },
     together=(
         POSITIONS,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Settings, To, Together, Unread, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Settings, To, Together, Unread, Unused, refused
 from lmzoo.hf.llama import BIASES, KEYS
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.rotary import ROPE, rope
@@ -39,6 +39,27 @@ def _positions_keys(ours: Settings) -> dict[str, Any]:
     return found
 
 
+def _equal_widths(config: Config) -> dict[str, Any]:
+    """Refuses a width of a head that differs from the one that transformers reads."""
+    equal = config.value("hidden_size", 0) // max(1, config.value("num_attention_heads", 1))
+    width = config.value("head_dim", equal)
+    if config.value("attention_head_dim", width) != width:
+        raise refused("attention_head_dim", config["attention_head_dim"], f"must be {width}")
+    return {}
+
+
+# Of images, of other tokens, and of parts that are off.
+_OTHERS = (
+    *("eod_token_id", "mask_init_id", "im_start_id", "im_end_id", "im_newline_id", "text_start_id", "text_end_id"),
+    *("image_token_id", "video_start_id", "video_end_id", "pad_id", "class_num", "pool_type", "org_vocab_size"),
+    *("cla_share_factor", "dense_list", "anyres_pooling_size"),
+)
+HUNYUAN_UNREAD: dict[str, Key] = {
+    "use_qk_norm": Unread(True),
+    "norm_type": Unread("rms", ("hf_rms",)),
+    **{key: Unread(False) for key in ("use_cla", "add_classification_head")},
+    **{key: Unused() for key in _OTHERS},
+}
 POSITIONS = Together(ROPE, _positions, _positions_keys)
 HUNYUAN_V1_DENSE = Architecture(
     model_type="hunyuan_v1_dense",
@@ -49,9 +70,8 @@ HUNYUAN_V1_DENSE = Architecture(
         **KEYS,
         "rms_norm_eps": To("norm_eps", 1e-5),
         "attention_bias": To("attention_bias", default=False, values=BIASES),
-        "use_qk_norm": Unread(True),
-        "eod_token_id": Unused(),
+        **HUNYUAN_UNREAD,
     },
-    together=(POSITIONS,),
+    together=(POSITIONS, Together(("attention_head_dim",), _equal_widths, lambda _: {})),
     fixed={"late_qk_norm": True},
 )

@@ -69,6 +69,7 @@ def _period(what: str, layers: list[int], n_layers: int) -> dict[str, int]:
 
 KEYS: dict[str, Key] = {
     **ATTENTION,
+    "max_position_embeddings": To("context_length", 262144),
     "num_key_value_heads": To("n_kv_heads", 8),
     "hidden_act": SWIGLU,
     "tie_word_embeddings": To("tie_embeddings", default=False),

@@ -15,6 +15,7 @@ WITHOUT_EFFECT = frozenset(
         *("dtype", "torch_dtype", "_commit_hash", "_attn_implementation", "attn_implementation"),
         *("_attn_implementation_autoset", "_experts_implementation", "use_bfloat16", "torchscript", "tf_legacy_loss"),
         *("transformers.js_config", "unsloth_fixed", "unsloth_version", "tokenizer_name"),
+        *("custom_pipelines", "output_past", "_num_labels"),
         # training
         *("initializer_range", "attention_dropout", "hidden_dropout", "embd_pdrop", "resid_pdrop", "attn_pdrop"),
         *("resid_dropout", "embd_dropout", "dropout", "activation_dropout", "embedding_dropout", "layerdrop"),

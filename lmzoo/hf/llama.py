@@ -122,7 +122,8 @@ QWEN2 = Architecture(
     classes=("Qwen2ForCausalLM",),
     family="llama",
     weights=WEIGHTS,
-    keys={**KEYS, "num_key_value_heads": To("n_kv_heads", 32), "use_mrope": Unread(False)},
+    keys={**KEYS, "num_key_value_heads": To("n_kv_heads", 32), "use_mrope": Unread(False)}
+    | {"dual_chunk_attention_config": Unused()},
     together=(rope(), WINDOWS),
     fixed={"attention_bias": "qkv"},
     buffers=INV_FREQ,

@@ -88,7 +88,7 @@ CWM = Architecture(
     family="llama",
     weights=WEIGHTS,
     keys={**KEYS, "rms_norm_eps": To("norm_eps", 1e-5), "num_key_value_heads": To("n_kv_heads", 8)}
-    | {"head_dim": To("head_dim", 128), "mlp_bias": MLP_BIAS},
+    | {"head_dim": To("head_dim", 128), "mlp_bias": MLP_BIAS, "attention_bias": Unread(False)},
     together=(
         rope(1e6, default={**_LLAMA3, "factor": 16.0, "rope_theta": 1e6}),
         Together(("sliding_window", "layer_types"), _cwm, _cwm_keys),

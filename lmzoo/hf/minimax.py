@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused, layer_words
 from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.layouts import InLayer, PerHead, Source
 from lmzoo.hf.llama import WEIGHTS as LLAMA
@@ -79,6 +79,9 @@ MINIMAX = Architecture(
         },
         **{key: Unused() for key in ("block_size", "output_router_logits", "router_aux_loss_coef")},
         "router_jitter_noise": Unused(),
+        "postnorm": Unread(True),
+        "shared_intermediate_size": Unread(0),
+        "shared_moe_mode": Unused(),
     },
     together=(
         rope(1e6),

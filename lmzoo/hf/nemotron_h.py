@@ -129,7 +129,9 @@ UNUSED = (
     *("n_shared_experts", "moe_shared_expert_overlap"),
     *("output_router_logits", "num_nextn_predict_layers", "mtp_layers_block_type"),
     *("mtp_hybrid_override_pattern", "expand", "chunk_size", "time_step_max", "time_step_floor", "residual_in_fp32"),
-    *("rescale_prenorm_residual", "use_mamba_kernels", "mamba_ssm_cache_dtype", "num_logits_to_keep", "rms_norm_eps"),
+    *("rescale_prenorm_residual", "use_mamba_kernels", "mamba_ssm_cache_dtype", "num_logits_to_keep"),
+    *("rms_norm_eps", "norm_eps", "time_step_rank"),
+    *("rope_theta", "partial_rotary_factor"),  # its attention has no positions
 )
 NEMOTRON_H = Architecture(
     model_type="nemotron_h",

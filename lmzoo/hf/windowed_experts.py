@@ -6,7 +6,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unread, Unused, refused
 from lmzoo.hf.grouped import WEIGHTS
 from lmzoo.hf.keys import ATTENTION, SWIGLU
 from lmzoo.hf.layouts import Either, gate_and_up
@@ -155,6 +155,10 @@ AFMOE = Architecture(
         "num_dense_layers": To("n_dense", 1),
         "route_scale": To("routed_scale", 1.0),
         "attention_bias": Only(False),
+        "score_func": Unread("sigmoid"),
+        "route_norm": Unread(True),
+        **{key: Unread(1) for key in ("n_group", "topk_group", "num_expert_groups", "num_limited_groups")},
+        **{key: Unused() for key in ("load_balance_coeff", "use_grouped_mm")},
     },
     together=(
         rope(),

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from lmzoo.hf.architecture import Architecture, Config, refused
 from lmzoo.hf.architectures import ARCHITECTURES
 from lmzoo.hf.gemma3 import GEMMA3_TEXT
-from lmzoo.hf.keys import WITHOUT_EFFECT
+from lmzoo.hf.keys import EVERY, WITHOUT_EFFECT
 from lmzoo.hf.llama import MISTRAL
 from lmzoo.hf.llama_relatives import MINISTRAL3
 from lmzoo.hf.qwen3_next import QWEN3_5_MOE_TEXT, QWEN3_5_TEXT
@@ -34,6 +34,18 @@ class Wrapper:
     vision: tuple[str, ...] = ()  # keys for the other parts
 
 
+_HEADS = {"num_attention_heads": 16, "max_position_embeddings": 32768, "vocab_size": 248320}
+# Sizes of a `text_config` that does not name them: transformers writes only what differs from its defaults.
+SIZES: Mapping[str, Mapping[str, int]] = {
+    "qwen3_5_text": {**_HEADS, "hidden_size": 4096, "intermediate_size": 12288, "num_hidden_layers": 32},
+    "qwen3_5_moe_text": {**_HEADS, "hidden_size": 2048, "num_hidden_layers": 40},
+    "gemma3_text": {"vocab_size": 262208, "hidden_size": 2304, "intermediate_size": 9216, "num_hidden_layers": 26}
+    | {"num_attention_heads": 8, "max_position_embeddings": 131072},
+    "mistral": {"vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32}
+    | {"num_attention_heads": 32, "max_position_embeddings": 131072},
+    "ministral3": {"vocab_size": 131072, "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 34}
+    | {"num_attention_heads": 32, "max_position_embeddings": 262144},
+}
 WRAPPERS: Mapping[str, Wrapper] = {
     "qwen3_5": Wrapper((QWEN3_5_TEXT,), "Qwen3_5ForConditionalGeneration", tied=False),
     "qwen3_5_moe": Wrapper((QWEN3_5_MOE_TEXT,), "Qwen3_5MoeForConditionalGeneration", tied=False),
@@ -51,7 +63,9 @@ def unwrapped(config: Config) -> tuple[Config, Mapping[str, Architecture]]:
     if wrapper is None:
         return config, ARCHITECTURES
     for key in config:
-        if key not in {*_KNOWN, *wrapper.vision} and not key.endswith((*_TOKENS, *(f"{end}s" for end in _TOKENS))):
+        if key in EVERY:
+            EVERY[key].settings(key, config)
+        elif key not in {*_KNOWN, *wrapper.vision} and not key.endswith((*_TOKENS, *(f"{end}s" for end in _TOKENS))):
             raise refused(key, config[key], f"is not a key of {config['model_type']} that lmzoo knows")
     text = config.table("text_config")
     known = {each.model_type: each for each in wrapper.texts}
@@ -67,4 +81,5 @@ def unwrapped(config: Config) -> tuple[Config, Mapping[str, Architecture]]:
         prefixes=_PREFIXES,
         buffers=(*inside.buffers, *(f"{before}{part}.*" for part in _OTHER_PARTS for before in ("", "model."))),
     )
-    return Config({**text, **inner, "tie_word_embeddings": tied}), {architecture.model_type: architecture}
+    text = Config({**SIZES[model_type], **text, **inner, "tie_word_embeddings": tied})
+    return text, {architecture.model_type: architecture}

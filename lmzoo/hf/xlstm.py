@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused, refused
 from lmzoo.hf.keys import EVERY
 from lmzoo.hf.layouts import Rows
 from lmzoo.hf.weights import Head, Weights
@@ -81,6 +81,11 @@ XLSTM = Architecture(
         **{f"{word}_dtype": Unused() for word in ("autocast_kernel", "inference_state")},
         **{key: Unused() for key in ("mode", "chunk_size", "return_last_states", "norm_reduction_force_float32")},
         "max_inference_chunksize": Unused(),
+        **{f"add_{part}": Unread(False) for part in ("embedding_dropout", "post_norm", "qk_norm")},
+        "add_post_blocks_norm": Unread(True),
+        "cell_norm_eps": Unread(1e-6),
+        **{key: Unused() for key in ("add_forward_backend_padding", "force_bos_token_insert", "igate_bias_init_range")},
+        **{key: Unused() for key in ("head_dim", "mlstm_round_up_to_multiple_of")},
     },
     together=(
         Together(

@@ -80,6 +80,7 @@ def _layers(config: Config) -> dict[str, Any]:
     computed = {
         "hybrid_layer_ids": [layer for layer, word in enumerate(words) if word == "shared"],
         "attention_hidden_size": 2 * width,
+        "ffn_hidden_size": config.value("intermediate_size", 4 * width),
         "attention_head_dim": 2 * width // max(1, heads),
         "mamba_headdim": config.value("mamba_expand", 2) * width // max(1, inner),
     }
@@ -102,7 +103,7 @@ def _rotary(config: Config) -> Mapping[str, Any]:
 _WIDTHS = (("hidden_size", 2560), ("num_attention_heads", 32), ("n_mamba_heads", 8))
 _LAYERS = (
     *("layers_block_type", "num_mem_blocks", "hybrid_layer_ids"),
-    *("attention_hidden_size", "attention_head_dim", "mamba_headdim"),
+    *("attention_hidden_size", "attention_head_dim", "mamba_headdim", "ffn_hidden_size"),
 )
 KEYS: dict[str, Key] = {
     **SIZES,
@@ -124,7 +125,7 @@ KEYS: dict[str, Key] = {
     "add_bias_linear": Only(False),
     "use_conv_bias": Unused(),  # the convolution always has a bias
     "use_long_context": Only(False),
-    "use_shared_mlp_adapter": Unread(True),
+    **{key: Unread(True) for key in ("use_shared_mlp_adapter", "gated_linear_unit")},
     "time_step_limit": Unused(),
     **{key: Unused() for key in ("kv_channels", "num_query_groups")},
     **{f"time_step_{word}": Unused() for word in ("max", "floor")},  # for initial values

@@ -16,8 +16,10 @@ from transformers import AutoConfig, AutoModelForImageTextToText
 
 import lmzoo
 from lmzoo.errors import CheckpointError, InputError
+from lmzoo.hf.architecture import Config
 from lmzoo.hf.architectures import ARCHITECTURES
-from lmzoo.hf.wrappers import WRAPPERS
+from lmzoo.hf.keys import WITHOUT_EFFECT
+from lmzoo.hf.wrappers import WRAPPERS, unwrapped
 from lmzoo.layers.experts import Experts
 from tests.backbones.against_transformers import perturb, random_tokens
 from tests.helpers import assert_same
@@ -117,6 +119,22 @@ def test_load_takes_the_language_model_of_a_multimodal_model(model_type: str, te
         (tmp_path / "config.json").write_text(json.dumps({**config, **changes}))
         with pytest.raises(CheckpointError, match=error):
             lmzoo.load_model(tmp_path)
+
+
+@pytest.mark.parametrize(("model_type", "text"), INSIDE)
+def test_load_fills_sizes_that_a_multimodal_config_leaves_out(model_type: str, text: str) -> None:
+    """As the config.json of Gemma 3 4B: it names the sizes alone that are not the defaults of transformers."""
+
+    def settings(inside: dict[str, Any]) -> dict[str, Any]:
+        config, known = unwrapped(Config(model_type=model_type, text_config=inside, is_encoder_decoder=False))
+        return known[text].settings(config, WITHOUT_EFFECT)
+
+    whole = AutoConfig.for_model(model_type, text_config={"model_type": text}).to_dict()["text_config"]
+    found, expected = settings({"model_type": text}), settings(whole)
+    derived = {name for name, value in found.items() if value is None}  # from other sizes, by both
+    assert {**found, **{name: expected[name] for name in derived}} == expected
+    with pytest.raises(CheckpointError, match=r"^is_encoder_decoder=True must be None or False"):
+        unwrapped(Config(model_type=model_type, is_encoder_decoder=True))
 
 
 def checkpoint(folder: Path, kind: str = "llama", **changes: Any) -> dict[str, Any]:
