@@ -11,14 +11,13 @@ from torch import Tensor
 
 from lmzoo import state as states
 from lmzoo.conformance.decoding import check_all_positions, check_split, expected_logits
-from lmzoo.conformance.measure import in_bfloat16, require_equal, require_rows
+from lmzoo.conformance.measure import require_equal, require_rows
 from lmzoo.conformance.report import Fault
+from lmzoo.conformance.sums import require_wide_sums
 from lmzoo.conformance.tiny import Subject
 from lmzoo.errors import CheckpointError
-from lmzoo.inference.weights import cast_weights
 from lmzoo.model import LanguageModel
 
-FEW, MANY = 5, 40  # tokens before and after a value is added to a state
 EXACT = 1e-6  # the same operations on the same numbers; memory may be aligned differently
 LOOK = "forward() of the layers: it must return a new state and leave the one it was given as it is"
 
@@ -148,8 +147,7 @@ def max_len(subject: Subject) -> str:
 def state_dtype(subject: Subject) -> str:
     """Checks that the state has at least the precision of the weights, and that decoding keeps its dtypes.
 
-    Also checks that a sum over all tokens is not kept in 16 bits, in a copy for decoding with weights in bfloat16 or
-    under autocast.
+    Also checks that no sum over many tokens is kept in 16 bits (`sums`).
     """
     model = subject.model()
     before = model.init_state(1, 8)
@@ -174,59 +172,8 @@ def state_dtype(subject: Subject) -> str:
                 f"the state of a float64 model holds {tensor.dtype}; look at init_state(): like.new_zeros(...), or "
                 "dtype=wide_dtype(like.dtype), gives the dtype of the model, and its device"
             )
-    _require_wide_sums(subject)
+    require_wide_sums(subject)
     return f"{len(types[0])} tensors, dtypes constant: {', '.join(sorted({str(t) for t in types[0]})) or 'none'}"
-
-
-@torch.no_grad()
-def _require_wide_sums(subject: Subject) -> None:
-    """Raises `Fault` if a tensor that many tokens are added to, without a decay, has 16 bits.
-
-    So in a copy with weights in bfloat16, or after decoding under autocast, which shows what training computes.
-    """
-    copied, model = cast_weights(subject.model(), torch.bfloat16), subject.model()
-    cast = in_bfloat16(lambda: model.decode(subject.tokens(1, FEW), model.init_state(1, 8))[1])
-    states_in = {
-        "in a copy with weights in bfloat16": copied.init_state(1, 8),
-        "under autocast to bfloat16": cast,
-    }
-    narrow = {
-        place: how
-        for how, state in states_in.items()
-        for place, leaf in enumerate(states.leaves_of(state))
-        if isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.dtype.itemsize < 4
-    }
-    sums = _sums(subject, [*narrow])
-    if sums:
-        look = "init_state(): dtype=wide_dtype(like.dtype), and at products in forward(): wide(), without_autocast()"
-        raise Fault(
-            f"{narrow[sums[0]]}, the state holds a sum over all tokens in 16 bits (part {sums[0]} of the state), which "
-            f"soon is too large to change; look at {look}, of lmzoo.ops.precision"
-        )
-
-
-def _sums(subject: Subject, places: list[int]) -> list[int]:
-    """Returns those of the leaves of a state, by number, that all tokens are added to without a decay.
-
-    In float64 such a tensor is known by this: a value added to it is still there, unchanged, after many tokens that
-    have changed it. What is replaced, decays, or begins anew after a few tokens is no such sum.
-    """
-    if not places:
-        return []
-    model, found = subject.model().double(), list[int]()
-    tokens = subject.tokens(1, FEW + MANY if model.traits.extrapolates else subject.context)
-    _, before = model.decode(tokens[:, :FEW], model.init_state(1, tokens.shape[1]))
-    _, after = model.decode(tokens[:, FEW:], before)
-    for place in places:
-        leaves = states.leaves_of(before)
-        start, end = leaves[place], states.leaves_of(after)[place]
-        added = torch.linspace(0.1, 0.2, start.numel(), dtype=start.dtype).view_as(start)
-        leaves[place] = start + added
-        _, moved = model.decode(tokens[:, FEW:], states.with_leaves(before, leaves))
-        kept = (states.leaves_of(moved)[place] - end - added).abs() <= 1e-9 * end.abs().clamp(min=1)
-        if (kept & ((end - start).abs() > 1e-3)).any():
-            found.append(place)
-    return found
 
 
 def state_saved(subject: Subject) -> str:
