@@ -6,6 +6,7 @@ near zero. Scores grow in training, and the mask becomes weak where the checks a
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -22,6 +23,7 @@ CHANGE = 1e-3  # of the largest logit. Rounding gives less than 1e-7, a weak mas
 TOO_LARGE = 1e14  # logits of a model without norms: their size grows with each layer, and nothing is known of scores
 LONG = 200  # tokens, from which on one text and one cut are enough: the large form has more layers and heads
 ROWS = 4  # a masked number wins only where all visible scores are below it, as is likely for the first positions
+NOT_FINITE = "divisors that may be zero, and a running maximum: it begins below all scores, as at -1e38, not at 0"
 LOOK = "a mask that is a finite number, such as -1e4: use -inf, or torch.finfo(dtype).min"
 # Norms hide large matrices from what follows, and norms of queries and keys hide them from scores: so their weights,
 # which are vectors, are made larger, too. Not both at once: then scores would exceed any number.
@@ -115,5 +117,9 @@ def _is_usable(logits_BTV: Tensor) -> bool:
 
 def _require_same(found_BTV: Tensor, expected_BTV: Tensor, what: str) -> None:
     off = ((found_BTV - expected_BTV).abs().max() / expected_BTV.abs().max().clamp(min=1)).item()
-    if off > CHANGE:
-        raise Fault(f"{what.format(first_position(found_BTV, expected_BTV, CHANGE))} by {off:.2g}; look at {LOOK}")
+    if off <= CHANGE:
+        return
+    what = what.format(first_position(found_BTV, expected_BTV, CHANGE))
+    if not math.isfinite(off):
+        raise Fault(f"{what}: a number is not finite; look at {NOT_FINITE}")
+    raise Fault(f"{what} by {off:.2g}; look at {LOOK}")
