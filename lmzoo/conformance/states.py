@@ -58,18 +58,18 @@ def state_is_a_value(subject: Subject) -> str:
     require_equal(again_BTV, first_BTV, "a continuation, after the state's clone was decoded", LOOK, EXACT)
 
     buffer, kept = torch.empty_like(prompt), None  # the caller may reuse the memory of the tokens
-    for step in (prompt, *left[:, :-1].split(1, dim=1)):
+    what = "a continuation, after the memory of its tokens was reused and of its logits overwritten,"
+    where = "a state that refers to the tokens that were given, or to the logits: keep a copy (clone())"
+    for t, step in enumerate((prompt, *left.split(1, dim=1))):
         given = buffer[:, : step.shape[1]]
         given.copy_(step)
         logits_BV, kept = model.decode(given, model.init_state(2, 12) if kept is None else kept)
+        if t:
+            require_equal(logits_BV, first_BTV[:, t - 1], what, where)
         given.copy_((step + 1) % subject.config.vocab_size)
         memory = {tensor.untyped_storage().data_ptr() for tensor in states.tensors(kept) if tensor.numel()}
         if logits_BV.untyped_storage().data_ptr() in memory:
             logits_BV.add_(1)
-    logits_BV, _ = model.decode(left[:, -1:], kept)
-    what = "a continuation, after the memory of its tokens was reused and of its logits overwritten,"
-    where = "a state that refers to the tokens that were given, or to the logits: keep a copy (clone())"
-    require_equal(logits_BV, first_BTV[:, -1], what, where)
 
     a, b = state, state  # two continuations of one state, one token of each in turn
     for t in range(n):
