@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
+from lmzoo.layers.layer import Layer
 
 
 def initialization(subject: Subject) -> str:
@@ -47,7 +48,7 @@ def _require_kept(subject: Subject) -> None:
     owned = {
         f"{where}.{name}".lstrip("."): parameter
         for where, module in model.named_modules()
-        if type(module).__module__.startswith("lmzoo.layers.") and hasattr(module, "init_parameters")
+        if _draws_twice(module)
         for name, parameter in module.named_parameters(recurse=False)
     }
     before = {name: _moments(parameter) for name, parameter in owned.items()}
@@ -63,6 +64,13 @@ def _require_kept(subject: Subject) -> None:
                 f"{new_mean:.3g} and {new_std:.3g} after init_weights(), which draws it again; give the layer its "
                 "initial values (`init=`, `own`) instead of changing them later"
             )
+
+
+def _draws_twice(module: nn.Module) -> bool:
+    """Returns True for a layer that draws the same values in its constructor and in `init_parameters`."""
+    if isinstance(module, Layer) and type(module).init_parameters is Layer.init_parameters:
+        return True  # all by `own`
+    return type(module).__module__.startswith("lmzoo.layers.") and hasattr(module, "init_parameters")
 
 
 def _moments(parameter: Tensor) -> tuple[float, float]:
