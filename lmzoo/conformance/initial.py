@@ -9,7 +9,6 @@ from torch import Tensor, nn
 
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
-from lmzoo.layers.layer import Layer
 
 
 def initialization(subject: Subject) -> str:
@@ -68,9 +67,8 @@ def _require_kept(subject: Subject) -> None:
 
 def _draws_twice(module: nn.Module) -> bool:
     """Returns True for a layer that draws the same values in its constructor and in `init_parameters`."""
-    if isinstance(module, Layer) and type(module).init_parameters is Layer.init_parameters:
-        return True  # all by `own`
-    return type(module).__module__.startswith("lmzoo.layers.") and hasattr(module, "init_parameters")
+    initialize = getattr(type(module), "init_parameters", None)  # a layer of a plug-in inherits it, and uses `own`
+    return initialize is not None and initialize.__module__.startswith("lmzoo.layers.")
 
 
 def _moments(parameter: Tensor) -> tuple[float, float]:
