@@ -21,12 +21,12 @@ NAMES, SEEDS, TUNE = ["bigram", "gpt2"], 2, "learning_rate=0.03,0.1"
 TIMED = ("train_tokens_per_s", "decode_tokens_per_s", "seconds", "eval_seconds")
 
 
-def write_text(folder: Path) -> str:
+def write_text(folder: Path, lines: int = 100) -> str:
     rng = random.Random(0)
     words = "the sea was calm and a small ship sells shells on the shore when wind blew"
-    lines = (" ".join(rng.choice(words.split()) for _ in range(rng.randint(3, 8))) for _ in range(100))
+    text = "\n".join(" ".join(rng.choice(words.split()) for _ in range(rng.randint(3, 8))) for _ in range(lines))
     path = folder / "sea.txt"
-    path.write_text("\n".join(lines), encoding="utf-8")
+    path.write_text(text, encoding="utf-8")
     return str(path)
 
 
