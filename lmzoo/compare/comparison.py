@@ -154,11 +154,8 @@ def compare(
         if not new:
             held.enter_context(locked(folder))
         threads = held.enter_context(limited_threads(at_once))
-        keep = finished and keeps_near_duplicates(read_tables(Path(names[0])))
         if prepared is None:
-            known = load_tokenizer(Path(names[0])) if tokenizer is None else tokenizer
-            documents = specs[0].train.documents
-            prepared = prepare(specs[0].data, known, emit, documents, keep_near_duplicates=keep)
+            prepared = _prepared(specs[0], Path(names[0]) if finished else None, emit)
         corpus, shared, store = prepared.corpus, prepared.tokenizer, prepared.store
         assert isinstance(corpus, Corpus)
         assert store is not None
@@ -188,15 +185,9 @@ def compare(
             match={} if match is None else match_facts(specs, match, shared.vocab_size),
             tuning={} if halves is None else describe_tuning(grids, halves, parts),
         )
-        firsts = [
-            Cell(name, spec, Path(name), f"{RUNS}/{spec.model}", keeps=False)
-            if finished
-            else make_cell(folder, spec, spec, name)
-            for name, spec in zip(names, specs, strict=True)
-        ]
         courses = [
-            Course(first, every_seed, search, folder, shared.vocab_size)
-            for first, search in zip(firsts, searches, strict=True)
+            Course(_first_cell(name, spec, folder, finished=finished), every_seed, search, folder, shared.vocab_size)
+            for name, spec, search in zip(names, specs, searches, strict=True)
         ]
         probing = None if plan is None else Probing(plan, dict(zip(names, specs, strict=True)), seeds, folder)
         if probing is not None:
@@ -237,6 +228,20 @@ def _search(grids: Sequence[Grid], spec: RunSpec, parts: Sequence[float]) -> Sea
         return None
     compared = rungs(spec, parts, warmup_tuned=any(grid.setting == WARMUP for grid in grids))
     return Search(with_most_warmup(grids, compared[0]), compared)
+
+
+def _prepared(spec: RunSpec, run: Path | None, emit: Listener) -> PreparedData:
+    """Read and tokenize the text of new runs, or of the finished run in the directory `run` with its tokenizer."""
+    tokenizer = spec.tokenizer if run is None else load_tokenizer(run)
+    keep = run is not None and keeps_near_duplicates(read_tables(run))
+    return prepare(spec.data, tokenizer, emit, spec.train.documents, keep_near_duplicates=keep)
+
+
+def _first_cell(name: str, spec: RunSpec, folder: Path, *, finished: bool) -> Cell:
+    """Return the cell of the first seed of a model: a run in `folder`, or the finished run in the directory `name`."""
+    if finished:
+        return Cell(name, spec, Path(name), f"{RUNS}/{spec.model}", keeps=False)
+    return make_cell(folder, spec, spec, name)
 
 
 def _refuse_runs(courses: Sequence[Course], measurer: Measurer) -> None:
