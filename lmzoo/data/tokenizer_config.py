@@ -148,24 +148,11 @@ def _tokens(
 ) -> _Tokens:
     """Returns the special and the added tokens, of tokenizer_config.json alone if it lists added tokens."""
     given = {**config}
-    added: dict[int, AddedToken] = {}
     if "added_tokens_decoder" in config:
-        for index, token in _object(config, "added_tokens_decoder").items():
-            if not (index.isascii() and index.isdigit() and len(index) < 10):
-                raise DataError(f"added_tokens_decoder has the key {index!r}, which must be a token id")
-            added[int(index)] = _token("added_tokens_decoder", token)
+        added = _listed_tokens(config)
     else:
         given |= read_object(folder / "special_tokens_map.json")
-        names = {value for value in given.values() if isinstance(value, str)}
-        for text, index in read_object(folder / "added_tokens.json").items():
-            if type(index) is not int:
-                raise DataError(f"added_tokens.json has {text!r}: {index!r}, which must be a token id")
-            added[index] = AddedToken(text, normalized=text not in names, special=text in names)
-        for entry in content.get("added_tokens") or ():
-            token = _token("added_tokens", entry)
-            if type(entry.get("id")) is not int:
-                raise DataError(f"added_tokens has {entry!r}, which must have an id")
-            added[entry["id"]] = token
+        added = _unlisted_tokens(folder, given, content)
     extra, further = given.get("extra_special_tokens") or [], given.get("additional_special_tokens") or []
     if isinstance(extra, dict):
         given = {**given, **extra}
@@ -183,6 +170,32 @@ def _tokens(
     tokens = {key: tokens[key] for key in (*SPECIAL, *tokens) if key in tokens}
     others = [value if isinstance(value, str) else _token("extra_special_tokens", value) for value in further]
     return _Tokens(tokens, others, added)
+
+
+def _listed_tokens(config: Mapping[str, Any]) -> dict[int, AddedToken]:
+    """Returns the added tokens that tokenizer_config.json lists, by id."""
+    added: dict[int, AddedToken] = {}
+    for index, token in _object(config, "added_tokens_decoder").items():
+        if not (index.isascii() and index.isdigit() and len(index) < 10):
+            raise DataError(f"added_tokens_decoder has the key {index!r}, which must be a token id")
+        added[int(index)] = _token("added_tokens_decoder", token)
+    return added
+
+
+def _unlisted_tokens(folder: Path, given: Mapping[str, Any], content: Mapping[str, Any]) -> dict[int, AddedToken]:
+    """Returns the added tokens of added_tokens.json and of tokenizer.json, by id; `given` names the special ones."""
+    added: dict[int, AddedToken] = {}
+    names = {value for value in given.values() if isinstance(value, str)}
+    for text, index in read_object(folder / "added_tokens.json").items():
+        if type(index) is not int:
+            raise DataError(f"added_tokens.json has {text!r}: {index!r}, which must be a token id")
+        added[index] = AddedToken(text, normalized=text not in names, special=text in names)
+    for entry in content.get("added_tokens") or ():
+        token = _token("added_tokens", entry)
+        if type(entry.get("id")) is not int:
+            raise DataError(f"added_tokens has {entry!r}, which must have an id")
+        added[entry["id"]] = token
+    return added
 
 
 def _add_tokens(hf: HFTokenizer, tokens: _Tokens) -> bool:
