@@ -24,7 +24,7 @@ from lmzoo.gguf.form import (
 from lmzoo.gguf.layouts import Beside, HeadRows, Part, ToNeighbors
 from lmzoo.hf.layouts import Either, Source
 
-_SOFTMAX, _SIGMOID = 1, 2  # llama.cpp's numbers of functions for affinities
+SOFTMAX, SIGMOID = 1, 2  # llama.cpp's numbers of functions for affinities
 _MLP = "blocks.{i}.1.inner."
 
 
@@ -52,10 +52,10 @@ def _dense(settings: Settings) -> int:
 
 
 def _gating(settings: Settings) -> int:
-    return _SIGMOID if settings["sigmoid"] else _SOFTMAX
+    return SIGMOID if settings["sigmoid"] else SOFTMAX
 
 
-_CHOSEN = {"expert_count": "n_experts", "expert_used_count": "top_k"}
+CHOSEN = {"expert_count": "n_experts", "expert_used_count": "top_k"}
 EXPERTS_OF_DEEPSEEK: Tensors = {
     **mlp(gated=True),
     **experts(),
@@ -63,7 +63,7 @@ EXPERTS_OF_DEEPSEEK: Tensors = {
     "blk.{i}.exp_probs_b.bias": f"{_MLP}choice_bias",
 }
 MANY: Mapping[str, Any] = {
-    **_CHOSEN,
+    **CHOSEN,
     "leading_dense_block_count": _dense,
     "expert_feed_forward_length": "d_expert",
     "expert_shared_count": "n_shared",
@@ -161,7 +161,7 @@ EXPERT_FORMS = (
         },
         {
             **ROPE,
-            **_CHOSEN,
+            **CHOSEN,
             "expert_feed_forward_length": "d_ff",
             "expert_shared_feed_forward_length": "d_shared",
         },
@@ -184,7 +184,7 @@ EXPERT_FORMS = (
         },
         {
             **ROPE,
-            **_CHOSEN,
+            **CHOSEN,
             "attention.scale": "attention_scale",
             "embedding_scale": "embedding_scale",
             "residual_scale": "residual_scale",

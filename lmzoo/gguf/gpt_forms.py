@@ -149,6 +149,21 @@ GPT_FORMS = (
         norm=LAYER_NORM,
     ),
     Form(
+        "falcon",
+        "gptj",
+        {
+            **ENDS,
+            **{f"blk.{{i}}.attn_norm.{kind}": f"blocks.{{i}}.before.{kind}" for kind in ("weight", "bias")},
+            **fused("blocks.{i}.inner.0."),
+            **mlp("blocks.{i}.inner.1.", gated=False),
+        },
+        ROPE,
+        {**_PLAIN, "parallel": (True,), "gated": (False,), "activation": ("gelu",), "norm_bias": (True,)}
+        | {"mlp_bias": (False,), "attention_bias": ("none",)},
+        _whole_heads,
+        norm=LAYER_NORM,
+    ),
+    Form(
         "command-r",
         "gptj",
         {

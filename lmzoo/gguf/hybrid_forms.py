@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from lmzoo.gguf.expert_forms import EXPERTS_OF_DEEPSEEK, FREE, LATENT_SIZES, MANY, experts, latent, one_eps, shared
+from lmzoo.gguf.expert_forms import (
+    EXPERTS_OF_DEEPSEEK,
+    FREE,
+    LATENT_SIZES,
+    MANY,
+    SIGMOID,
+    experts,
+    latent,
+    one_eps,
+    shared,
+)
 from lmzoo.gguf.form import ENDS, HEAD_NORMS, INNER, PRE, ROPE, SIZES, Form, Settings, Tensors, all_of, kinds_of, norms
 from lmzoo.gguf.layouts import Beside, ByHead, NegativeExp, Part, PlusOne, Shaped
 from lmzoo.gguf.recurrent_forms import LFM2, kv_heads
@@ -114,8 +124,6 @@ _KIMI: Tensors = {
     "blk.{i}.ssm_norm.weight": f"{INNER}norm.weight",
 }
 
-_SIGMOID = 2  # llama.cpp's number of this function for affinities
-
 
 def _latent_heads(settings: Settings) -> list[int]:
     """Returns the heads of keys of each layer: one, the cached features, and none of the delta rule."""
@@ -139,7 +147,7 @@ HYBRID_FORMS = (
             "expert_used_count": "top_k",
             "expert_feed_forward_length": "d_expert",
             "leading_dense_block_count": _dense,
-            "expert_gating_func": _SIGMOID,
+            "expert_gating_func": SIGMOID,
         },
         {"normalize": (True,), "routed_scale": (1.0,), "balance_bias": (True,), "tie_embeddings": (True,)},
         _dense_first,

@@ -5,6 +5,7 @@ Each takes its sizes from the settings of the model, and the tensors of lmzoo th
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -122,3 +123,14 @@ class Shaped(Layout):
 
     def build(self, read: Reader, **index: int) -> Tensor:
         return read(self.part, **index).reshape([read.size(size) for size in self.shape])
+
+
+@dataclass(frozen=True)
+class Scaled(Layout):
+    """A tensor times settings."""
+
+    part: Source
+    factors: tuple[str, ...]
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        return read(self.part, **index).float() * math.prod(read.size(factor) for factor in self.factors)

@@ -21,6 +21,7 @@ from lmzoo.gguf.form import (
     all_of,
     attention,
     every_nth,
+    fused,
     kinds_of,
     layers_are,
     mlp,
@@ -69,6 +70,11 @@ def _gemma2_thetas(settings: Settings) -> str | None:
     """Says what does not fit: llama.cpp has one base, 10000, for all layers of Gemma 2."""
     thetas = settings["rope_theta"], settings["local_rope_theta"]
     return None if thetas == (1e4, 1e4) else f"rope_theta={thetas[0]} and local_rope_theta={thetas[1]} must be 10000"
+
+
+def _not_64_layers(settings: Settings) -> str | None:
+    """Says if llama.cpp would give the layers windows: it knows the model that has them by the number of its layers."""
+    return "n_layers=64 must be another number" if settings["n_layers"] == 64 else None
 
 
 def _capped(settings: Settings) -> str | None:
@@ -137,6 +143,22 @@ LLAMA_FORMS = (
         ("pattern", "window"),
     ),
     Form(
+        "phi3",
+        "llama",
+        {
+            **ENDS,
+            **PRE,
+            **fused(),
+            "blk.{i}.ffn_up.weight": "blocks.{i}.1.inner.up.weight",
+            "blk.{i}.ffn_down.weight": "blocks.{i}.1.inner.down.weight",
+        },
+        {**ROPE, "attention.sliding_window": 0},
+        {"gate": (False,), "sinks": (False,), "qk_norm": (False,), "attention_bias": ("none",)},
+        layers_are("rope", "full", windowed="rope"),
+        ("pattern", "window", "rotary_fraction"),
+        rope=("longrope",),
+    ),
+    Form(
         "llama",
         "mixtral",
         ENDS | PRE | attention(neighbors=True) | _EXPERTS,
@@ -177,6 +199,22 @@ LLAMA_FORMS = (
         {},
         layers_are("rope"),
         ("pattern", "window"),
+    ),
+    Form(
+        "exaone4",
+        "olmo2",
+        {
+            **ENDS,
+            **norms(post_attention_norm="0.after", post_ffw_norm="1.after"),
+            **attention(),
+            **mlp(gated=True),
+            **HEAD_NORMS,
+        },
+        ROPE,
+        {"qk_norm": ("head",)},
+        all_of(all_layers("rope"), _not_64_layers),
+        ("pattern", "window"),
+        rope=("linear", "yarn", "llama3", "ntk"),
     ),
     Form(
         "granite",

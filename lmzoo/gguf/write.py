@@ -23,7 +23,7 @@ from lmzoo.gguf.form import ALWAYS_FREE, Form, Settings
 from lmzoo.gguf.forms import FORMS
 from lmzoo.gguf.tokenizer import add_tokenizer
 from lmzoo.hf.weights import MissingTensorError, Reader, check_used
-from lmzoo.layers.rope_scaling import NTK, Linear, Llama3, Yarn, parse_rope_scaling
+from lmzoo.layers.rope_scaling import NTK, Linear, Llama3, LongRope, Yarn, parse_rope_scaling
 from lmzoo.model import LanguageModel
 from lmzoo.storage import atomic
 from lmzoo.storage.models import tensors_of
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from gguf import GGUFWriter
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-# Tensors that stay in float32 beside those with one axis, as llama.cpp's converter keeps them.
+# Weights that stay in float32 beside those with one axis, as llama.cpp's converter keeps them.
 _WIDE = (
     "_norm.",
     "norm.",
@@ -40,8 +40,6 @@ _WIDE = (
     "shortconv.conv.",
     "position_embd.",
     "ssm_conv1d.",
-    "ssm_a",
-    "ssm_d",
     "lerp",
     "time_mix_w",
 )
@@ -113,6 +111,8 @@ def settings_of(model: LanguageModel) -> dict[str, Any]:
         settings.setdefault("rotary_dim", int(settings.get("rotary_fraction", 1.0) * settings["head_dim"]))
     if "kda_heads" in settings:
         settings["kda_inner"] = settings["kda_heads"] * settings["kda_dim"]
+    if "ssm_groups" in settings:
+        settings["d_maps"] = settings["ssm_groups"] * settings["d_state"]
     if "expand" in settings:
         settings["inner"] = settings["expand"] * settings["d_model"]
         settings["select_norms"] = settings.get("select_eps") is not None
@@ -192,6 +192,8 @@ def converted(model: LanguageModel, form: Form, settings: Settings) -> dict[str,
         pairs_K = torch.arange(0, settings["rotary_dim"], 2, dtype=torch.float64) / settings["rotary_dim"]
         frequency_K = settings["rope_theta"] ** -pairs_K
         found["rope_freqs.weight"] = (frequency_K / rule.scaled(frequency_K, settings["rope_theta"])).float()
+    if isinstance(rule, LongRope):
+        found |= {f"rope_factors_{name}.weight": torch.tensor(getattr(rule, name)) for name in ("long", "short")}
     return found
 
 
@@ -217,8 +219,11 @@ def _add_keys(writer: GGUFWriter, form: Form, settings: Settings, dtype: str) ->
     if isinstance(rule, (Linear, Yarn)):
         writer.add_rope_scaling_type(RopeScalingType.LINEAR if isinstance(rule, Linear) else RopeScalingType.YARN)
         writer.add_rope_scaling_factor(rule.factor)
-    if isinstance(rule, Yarn):
+    if isinstance(rule, (Yarn, LongRope)):
         writer.add_rope_scaling_orig_ctx_len(int(rule.original))
+    if isinstance(rule, LongRope):
+        writer.add_rope_scaling_attn_factors(rule.magnitude)
+    if isinstance(rule, Yarn):
         writer.add_rope_scaling_yarn_beta_fast(rule.fast)
         writer.add_rope_scaling_yarn_beta_slow(rule.slow)
 
@@ -234,7 +239,7 @@ def _values(keys: Mapping[str, Any], settings: Settings) -> Iterator[tuple[str, 
 def _add_tensor(writer: GGUFWriter, name: str, tensor: Tensor, dtype: str) -> None:
     from gguf import GGMLQuantizationType, quants
 
-    wide = tensor.ndim < 2 or any(part in name for part in _WIDE)
+    wide = tensor.ndim < 2 or not name.endswith(".weight") or any(part in name for part in _WIDE)
     kind = torch.float32 if wide else DTYPES[dtype]
     array: np.ndarray
     if kind == torch.bfloat16:  # numpy has no such type

@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from lmzoo.gguf.layouts import ByHead, NegativeExp, Part, PlusOne, Shaped, ToNeighbors
+from lmzoo.gguf.layouts import ByHead, NegativeExp, Part, PlusOne, Scaled, Shaped, ToNeighbors
 from lmzoo.hf.layouts import Layout
 from lmzoo.hf.weights import Reader
 
@@ -34,6 +34,10 @@ def test_by_head_puts_the_rows_of_each_head_together() -> None:
     tensors = {"a.4": torch.arange(4), "b.4": torch.arange(10, 16)}
     ours = ByHead(("a.{i}", "b.{i}"), "n_heads").build(Reader(tensors, CONFIG), i=4)
     assert ours.tolist() == [0, 1, 10, 11, 12, 2, 3, 13, 14, 15]
+
+
+def test_scaled_multiplies_by_settings() -> None:
+    assert built(Scaled("x.{i}", ("groups", "n_heads")), torch.tensor([0.5], dtype=torch.bfloat16)) == [3.0]
 
 
 def test_negative_exp_plus_one_and_shaped() -> None:

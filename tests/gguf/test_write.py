@@ -22,8 +22,9 @@ from transformers import AutoModelForCausalLM
 import lmzoo
 from lmzoo.errors import CheckpointError, LmzooError
 from lmzoo.gguf.forms import FORMS
+from lmzoo.gguf.mamba_forms import SCALES
 from lmzoo.gguf.write import converted, defaults_of, form_of, settings_of, write_gguf
-from tests.backbones.against_transformers import random_tokens
+from tests.backbones.against_transformers import perturb, random_tokens
 from tests.hf.references import CASES, GEMMA, LLAMA, logits_of, reference, saved
 
 Rule = Callable[[str, Tensor], Tensor]  # of an HF name and its tensor: the tensor in the file
@@ -94,6 +95,52 @@ def split_by_head(tensor: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([part.flatten(0, 1) for part in (q, k, v)]), z.flatten(0, 1)
 
 
+def jamba(name: str, tensor: Tensor) -> Tensor:
+    return tensor if name.endswith("layernorm.weight") else state_space(name, tensor)
+
+
+def granite_layers(name: str, tensor: Tensor) -> Tensor:
+    """Granite 4.0: attention as in Llama, and Mamba-2."""
+    return state_space_2(name.replace(".mamba.", ".mixer."), permuted(name, tensor))
+
+
+def falcon_h1(name: str, tensor: Tensor) -> Tensor:
+    """Falcon-H1: the factors of its features become part of the matrices, of 5 parts with 24, 24, 10, 10 and 4 rows."""
+    keys = CASES["falcon_h1"].keys
+    factors = {
+        "embed_tokens.weight": keys["embedding_multiplier"],
+        "lm_head.weight": keys["lm_head_multiplier"],
+        "q_proj.weight": keys["attention_in_multiplier"],
+        "k_proj.weight": keys["attention_in_multiplier"] * keys["key_multiplier"],
+        "v_proj.weight": keys["attention_in_multiplier"],
+        "o_proj.weight": keys["attention_out_multiplier"],
+        "out_proj.weight": keys["ssm_out_multiplier"],
+        "gate_proj.weight": keys["mlp_multipliers"][0],
+        "down_proj.weight": keys["mlp_multipliers"][1],
+    }
+    if name.endswith("in_proj.weight"):
+        rows = torch.tensor([keys["ssm_in_multiplier"] * factor for factor in keys["ssm_multipliers"]])
+        return tensor * rows.repeat_interleave(torch.tensor([24, 24, 10, 10, 4]))[:, None]
+    factor = next((factor for end, factor in factors.items() if name.endswith(f".{end}") or name == end), 1.0)
+    return state_space_2(name.replace(".mamba.", ".mixer."), tensor * factor)
+
+
+def gpt_oss(name: str, tensor: Tensor) -> Tensor:
+    """gpt-oss: matrices (in, out), gate and up in turns."""
+    tensor = tensor.mT if name.endswith(("gate_up_proj", "experts.down_proj")) else tensor
+    gates = "gate_up_proj" in name
+    return torch.cat([tensor[:, ::2], tensor[:, 1::2]], dim=1) if gates else tensor
+
+
+def by_group(name: str, tensor: Tensor) -> Tensor:
+    """Falcon orders queries, keys and values by groups of heads; here there is one."""
+    if "query_key_value" not in name:
+        return tensor
+    q, k, v = tensor.unflatten(0, (1, HEADS + 2, -1)).split([HEADS, 1, 1], dim=1)
+    return torch.cat([part.flatten(0, 2) for part in (q, k, v)])
+
+
+PLAIN_ROPE = {"rope_type": "default", "rope_theta": 100.0}
 PLAIN_LFM2 = {"routed_scaling_factor": 1.0, "tie_word_embeddings": True}
 ONE_GROUP = {"n_group": 1, "topk_group": 1, "rms_norm_eps": 1e-6}
 PLAIN: dict[str, Any] = {**LLAMA, "max_position_embeddings": 64}
@@ -149,6 +196,52 @@ MODELS: dict[str, tuple[str, str, Mapping[str, Any], Rule]] = {
         keys_of("kimi_linear", linear_num_heads=4, num_expert_group=1, topk_group=1, rms_norm_eps=1e-6),
         kimi,
     ),
+    "glm4_moe": ("glm4_moe", "glm4moe", keys_of("glm4_moe", **ONE_GROUP), same),
+    "glm4_moe biases": (
+        "glm4_moe",
+        "glm4moe",
+        keys_of("glm4_moe", attention_bias=True, use_qk_norm=False, **ONE_GROUP),
+        same,
+    ),
+    "minimax_m2": ("minimax_m2", "minimax-m2", keys_of("minimax_m2"), same),
+    "hunyuan_moe": ("hunyuan_v1_moe", "hunyuan-moe", keys_of("hunyuan_v1_moe"), same),
+    "afmoe": ("afmoe", "afmoe", keys_of("afmoe", global_attn_every_n_layers=4, num_hidden_layers=5), same),
+    "gpt_oss": (
+        "gpt_oss",
+        "gpt-oss",
+        keys_of("gpt_oss", swiglu_limit=7.0, rope_parameters=PLAIN_ROPE),
+        gpt_oss,
+    ),
+    "exaone4": (
+        "exaone4",
+        "exaone4",
+        keys_of("exaone4", sliding_window=None, layer_types=2 * ["full_attention"]),
+        same,
+    ),
+    "phi3": ("phi3", "phi3", keys_of("phi3", sliding_window=None, **CASES["phi3"].variants["longrope"]), same),
+    "phi3 partial": (
+        "phi3",
+        "phi3",
+        keys_of("phi3", sliding_window=None, **CASES["phi3"].variants["partial"]),
+        same,
+    ),
+    "falcon": ("falcon", "falcon", keys_of("falcon"), by_group),
+    "jamba": ("jamba", "jamba", keys_of("jamba"), jamba),
+    "jamba dense": ("jamba", "jamba", keys_of("jamba", num_experts=1), jamba),
+    "granite hybrid": ("granitemoehybrid", "granitehybrid", keys_of("granitemoehybrid"), granite_layers),
+    "granite hybrid dense": (
+        "granitemoehybrid",
+        "granitehybrid",
+        keys_of("granitemoehybrid", num_local_experts=0, position_embedding_type="rope"),
+        granite_layers,
+    ),
+    "falcon_h1": ("falcon_h1", "falcon-h1", keys_of("falcon_h1"), falcon_h1),
+    "falcon_h1 norm": (
+        "falcon_h1",
+        "falcon-h1",
+        keys_of("falcon_h1", mamba_rms_norm=True, mamba_norm_before_gate=False),
+        falcon_h1,
+    ),
     "gpt2": ("gpt2", "gpt2", keys_of("gpt2", activation_function="gelu_new"), conv1d),
     "gpt_neox": ("gpt_neox", "gptneox", keys_of("gpt_neox"), by_kind),
     "starcoder2": ("starcoder2", "starcoder2", keys_of("starcoder2", sliding_window=None), same),
@@ -170,7 +263,7 @@ RENAMED = (
     (".block_sparse_moe.router.weight", ".mlp.gate.weight"),
     (".block_sparse_moe.experts.", ".mlp.experts."),
     (".shared_mlp.output_linear.", ".mlp.shared_experts.down_proj."),
-    (".shared_mlp.", ".mlp.shared_experts."),
+    (".shared_mlp.input_linear.", ".mlp.shared_experts.input_linear."),
 )
 
 
@@ -179,17 +272,26 @@ def expected(tensors: Mapping[str, Tensor], arch: str, n_layers: int, rule: Rule
     number = next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == arch)
     names = gguf.get_tensor_name_map(number, n_layers)
     found = {}
+    dense = not any("router" in name for name in tensors)
     for name, tensor in tensors.items():
         changed = rule(name, tensor)
         name = name.replace(".dt_bias", ".dt_proj.bias").removeprefix("transformer." if arch == "bloom" else "")
         for old, new in RENAMED:
             name = name.replace(old, new)
+        name = name.replace(".mlp.shared_experts.", ".mlp.") if arch == "granitehybrid" and dense else name
         parts = {name: changed}
         if name.endswith("experts.gate_up_proj"):
             place = name.removesuffix("gate_up_proj")
             gate, up = changed.chunk(2, dim=1)
             parts = {f"{place}gate_proj.weight": gate, f"{place}up_proj.weight": up}
         elif name.endswith("experts.down_proj"):
+            parts = {f"{name}.weight": changed}
+        elif name.endswith("experts.gate_up_proj_bias"):
+            place, (gate, up) = name.removesuffix("gate_up_proj_bias"), changed.chunk(2, dim=1)
+            parts = {f"{place}gate_proj.bias": gate, f"{place}up_proj.bias": up}
+        elif name.endswith("experts.down_proj_bias"):
+            parts = {name.replace("_bias", ".bias"): changed}
+        elif name.endswith(".sinks"):
             parts = {f"{name}.weight": changed}
         elif name.endswith(".input_linear.weight"):  # gate and up projection of Granite
             place, (gate, up) = name.removesuffix("input_linear.weight"), changed.chunk(2, dim=changed.ndim - 2)
@@ -198,7 +300,7 @@ def expected(tensors: Mapping[str, Tensor], arch: str, n_layers: int, rule: Rule
             keys, values = changed.unflatten(0, (HEADS, -1)).split([10, 8], dim=1)
             parts = {name.replace("kv_b", "k_b"): keys.mT, name.replace("kv_b", "v_b"): values}
         elif name.endswith(("e_score_correction_bias", "expert_bias")):
-            parts = {name: changed} if arch == "lfm2moe" else {name.replace("_bias", ".bias"): changed}
+            parts = {name: changed} if arch in ("lfm2moe", "afmoe") else {name.replace("_bias", ".bias"): changed}
         elif name.endswith("self_attn.conv1d.weight"):  # of queries, keys and values
             pieces = zip("qkv", changed.chunk(3, dim=1), strict=True)
             parts = {name.replace("conv1d", f"{part}_conv1d"): piece for part, piece in pieces}
@@ -230,6 +332,14 @@ def test_write_gguf_holds_what_llama_cpp_converts(case: str, tmp_path: Path) -> 
     heads = {name for name in theirs.state_dict() if name.startswith("lm_head.") and theirs.config.tie_word_embeddings}
     tensors = {name: tensor for name, tensor in theirs.state_dict().items() if name not in heads}
     wanted = expected(tensors, arch, ours.config.n_layers, rule)
+    if case == "phi3":
+        longrope = CASES["phi3"].variants["longrope"]["rope_parameters"]
+        wanted |= {
+            f"rope_factors_{kind}.weight": torch.tensor(longrope[f"{kind}_factor"]) for kind in ("long", "short")
+        }
+        factor = (1 + np.log(16 / 10) / np.log(10)) ** 0.5
+        assert facts["phi3.rope.scaling.attn_factor"] == pytest.approx(factor)
+        assert facts["phi3.rope.scaling.original_context_length"] == 10
     if case in ("gpt_neox", "stablelm"):
         wanted.setdefault("output.weight", wanted["token_embd.weight"])
     assert (written.arch, written.tensors, facts["general.architecture"]) == (arch, len(wanted), arch)
@@ -319,6 +429,10 @@ def test_write_gguf_in_16_bits_keeps_norms_in_32(dtype: str, number: int, exact:
     write_gguf(model, tmp_path / "a.gguf", dtype=dtype)
     reader = gguf.GGUFReader(tmp_path / "a.gguf")
     kinds = {tensor.name: tensor.tensor_type.name for tensor in reader.tensors}
+    experts = lmzoo.create_model("mixtral", vocab_size=61, d_model=32, n_layers=2, n_heads=4, window=9, **GPT_OSS)
+    write_gguf(experts, tmp_path / "experts.gguf", dtype=dtype)
+    others = {each.name: each.tensor_type.name for each in gguf.GGUFReader(tmp_path / "experts.gguf").tensors}
+    assert {others[f"blk.0.ffn_{part}_exps.bias"] for part in ("gate", "up", "down")} == {"F32"}
     assert {kinds["blk.0.attn_q.weight"], kinds["token_embd.weight"]} == {"F16" if dtype == "float16" else "BF16"}
     assert {kinds["blk.0.attn_norm.weight"], kinds["output_norm.weight"]} == {"F32"}
     found, facts = read_back(tmp_path / "a.gguf")
@@ -436,6 +550,10 @@ def test_write_gguf_of_lfm2_names_the_layers_with_attention(tmp_path: Path) -> N
     assert (facts["lfm2.attention.head_count_kv"], facts["lfm2.shortconv.l_cache"]) == ([0, 2, 0], 3)
 
 
+GPT_OSS: dict[str, Any] = {"pattern": "rope full", "sinks": True, "clamp": 7.0, "attention_bias": "all"}
+AFMOE: dict[str, Any] = {"pattern": "window*3 grouped_nope", "qk_norm": "head", "gate": True, "post_norms": True}
+
+
 @pytest.mark.parametrize(
     ("family", "settings", "message"),
     [
@@ -449,6 +567,27 @@ def test_write_gguf_of_lfm2_names_the_layers_with_attention(tmp_path: Path) -> N
         ("qwen3_next", {"pattern": "delta attention", "value_dim": 9, "feed_forward": "experts"}, "must be key_dim=8"),
         ("deepseek", {"pattern": "kda nope", "kda_heads": 3, "latent_eps": 1e-6}, "kda_heads=3 must be n_heads=4"),
         ("granite", {"post_norms": True, "n_experts": 4}, "post_norms=True must be False"),
+        ("granite", {"pattern": "mamba2 rope", "dt_min": 0.1}, "as granitehybrid, dt_min=0.1 must be 0.0"),
+        ("granite", {"pattern": "latent"}, "pattern='latent' must"),
+        (
+            "hybrid",
+            {"pattern": "mamba attention", "select_norm": True, "normalize": False},
+            "must have only mamba or nope",
+        ),
+        (
+            "falcon_h1",
+            {"ssm_norm": "before", "tie_embeddings": False},
+            "as falcon-h1, ssm_norm='before' must be 'none'",
+        ),
+        ("olmo2", {"qk_norm": "head", "n_layers": 64}, "as exaone4, n_layers=64 must be another number"),
+        ("mixtral", GPT_OSS, "as gpt-oss, window must be a number"),
+        ("mixtral", {**GPT_OSS, "window": 9, "pattern": "full rope"}, "pattern='full rope' must be rope"),
+        (
+            "deepseek",
+            {**AFMOE, "embedding_scale": 2.0},
+            r"embedding_scale=2.0 must be sqrt\(d_model\) = 5.65",
+        ),
+        ("llama", {"rotary_fraction": 0.5, "window": 9}, "as phi3, window=9 must be None"),
     ],
 )
 def test_write_gguf_refuses_settings_of_other_families(
@@ -456,7 +595,7 @@ def test_write_gguf_refuses_settings_of_other_families(
 ) -> None:
     sizes = {"vocab_size": 61, "d_model": 32, "n_layers": 2, "n_heads": 4}
     with pytest.raises(CheckpointError, match=message):
-        write_gguf(lmzoo.create_model(family, **sizes, **settings), tmp_path / "a.gguf")
+        write_gguf(lmzoo.create_model(family, **{**sizes, **settings}), tmp_path / "a.gguf")
 
 
 HYBRID_KEYS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
@@ -471,6 +610,37 @@ HYBRID_KEYS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         "deepseek",
         {"n_layers": 3, "pattern": "kda*2 nope", "latent_eps": 1e-6, "kda_dim": 6, "n_dense": 1, "kv_rank": 12},
         {"attention.head_count_kv": [0, 0, 1], "kda.head_dim": 6, "leading_dense_block_count": 1},
+    ),
+    "jamba": (
+        "hybrid",
+        {"n_layers": 4, "pattern": "mamba nope+experts", "select_norm": True, "normalize": False, "n_kv_heads": 2}
+        | {"dt_rank": 3, "d_state": 5},
+        {"attention.head_count_kv": [0, 2, 0, 2], "ssm.time_step_rank": 3, "ssm.inner_size": 64, "ssm.state_size": 5}
+        | {"expert_count": 8, "expert_used_count": 2},
+    ),
+    "granitehybrid": (
+        "granite",
+        {"n_layers": 3, "pattern": "mamba2*2 nope", "n_kv_heads": 2, "ssm_head_dim": 4, "ssm_groups": 2},
+        {"attention.head_count_kv": [0, 0, 2], "ssm.time_step_rank": 16, "ssm.group_count": 2, "expert_count": 0}
+        | {"rope.scaling.finetuned": False},
+    ),
+    "falcon-h1": (
+        "falcon_h1",
+        {"n_layers": 2, "n_kv_heads": 2, "head_dim": 6, "d_ssm": 24, "ssm_heads": 2, "tie_embeddings": False},
+        {"attention.head_count_kv": 2, "ssm.time_step_rank": 2, "ssm.inner_size": 24, "attention.key_length": 6},
+    ),
+    "gpt-oss": (
+        "mixtral",
+        {"n_layers": 4, "pattern": "rope full", "window": 9, "sinks": True, "clamp": 7.0, "attention_bias": "all"}
+        | {"d_ff": 24},
+        {"attention.sliding_window": 9, "expert_feed_forward_length": 24, "expert_count": 8},
+    ),
+    "afmoe": (
+        "deepseek",
+        {"n_layers": 4, "pattern": "window*3 grouped_nope", "window": 9, "gate": True, "post_norms": True}
+        | {"qk_norm": "head", "embedding_scale": 32**0.5, "routed_scale": 2.5},
+        {"attention.sliding_window": 9, "expert_shared_count": 1, "expert_weights_scale": 2.5}
+        | {"leading_dense_block_count": 1, "expert_gating_func": 2},
     ),
     "lfm2moe": (
         "lfm2",
@@ -493,3 +663,29 @@ def test_write_gguf_keys_of_layers_of_two_kinds(arch: str, tmp_path: Path) -> No
     assert write_gguf(model, tmp_path / "a.gguf").arch == arch
     _, facts = read_back(tmp_path / "a.gguf")
     assert {name: facts[f"{arch}.{name}"] for name in wanted} == wanted
+
+
+def test_write_gguf_makes_the_factors_of_falcon_h1_part_of_its_matrices(tmp_path: Path) -> None:
+    """llama.cpp has no factors: a model with none of them has the same logits with the matrices of the file."""
+    sizes = {"vocab_size": 61, "d_model": 32, "n_layers": 2, "n_heads": 4, "n_kv_heads": 2, "rope_theta": 100.0}
+    sizes |= {"d_ssm": 24, "ssm_heads": 4, "ssm_groups": 2, "d_state": 5, "tie_embeddings": False}
+    model = lmzoo.create_model("falcon_h1", **sizes).eval()
+    perturb(model)
+    write_gguf(model, tmp_path / "model.gguf")
+    found = {name: torch.from_numpy(np.array(array)) for name, array in read_back(tmp_path / "model.gguf")[0].items()}
+    plain = lmzoo.create_model("falcon_h1", **sizes, **dict.fromkeys(SCALES, 1.0)).eval()
+    state = {**model.state_dict(), "tokens.weight": found["token_embd.weight"]}
+    state["head.inner.weight"] = found["output.weight"]
+    for layer in range(2):
+        theirs, ours = f"blk.{layer}.", f"blocks.{layer}."
+        qkv = [found[f"{theirs}attn_{part}.weight"] for part in "qkv"]
+        state[f"{ours}0.inner.0.0.qkv.weight"] = torch.cat(qkv)
+        state[f"{ours}0.inner.0.0.out.weight"] = found[f"{theirs}attn_output.weight"]
+        state[f"{ours}0.inner.1.0.in_proj.weight"] = found[f"{theirs}ssm_in.weight"]
+        state[f"{ours}0.inner.1.0.out_proj.weight"] = found[f"{theirs}ssm_out.weight"]
+        state[f"{ours}1.inner.up.weight"] = torch.cat([found[f"{theirs}ffn_{part}.weight"] for part in ("gate", "up")])
+        state[f"{ours}1.inner.down.weight"] = found[f"{theirs}ffn_down.weight"]
+    plain.load_state_dict(state)
+    idx_BT = random_tokens(61, 2, 12)
+    with torch.no_grad():
+        torch.testing.assert_close(plain(idx_BT).logits, model(idx_BT).logits, atol=2e-5, rtol=1e-5)
