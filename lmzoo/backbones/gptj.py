@@ -56,13 +56,14 @@ class GPTJConfig(DecoderConfig):
         {"pattern": "window nope", "window": 5, "activation": "gelu"},
         {"norm_weight": False, "norm_bias": False},
         {"norm_offset": True},
-        {"shared_qk_norm": True, "parallel": False, "activation": "relu2"},
+        {"shared_qk_norm": True, "parallel": False, "activation": "relu2", "head_dim": 6},
     )
 
     n_heads: int = 4  # attention heads
     pattern: str = "rope"  # layers from bottom to top, repeated: "window": the last tokens; "nope": no positions
     window: int = 64  # tokens that layers "window" see, the present one included
     n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
+    head_dim: int | None = None  # width of a head; None: d_model / n_heads
     d_ff: int | None = None  # width of the feed-forward layers; None: 4 d_model
     parallel: bool = True  # False: the feed-forward layer has a norm of its own and reads the result of the attention
     gated: bool = False  # SwiGLU; False: a plain layer with `activation`
@@ -87,7 +88,7 @@ class GPTJConfig(DecoderConfig):
         require_heads(self, rotated=self.rotary_dim is None)
         pattern(self.pattern, self.n_layers, KINDS)
         require_positive(self, "d_ff", "rope_theta", "logit_scale", "window")
-        head_dim = self.d_model // self.n_heads
+        head_dim = self.head_dim or self.d_model // self.n_heads
         set_default(self, "rotary_dim", head_dim)
         even = f"rotary_dim={self.rotary_dim} must be even and from 2 to head_dim={head_dim}"
         require(self.rotary_dim in range(2, head_dim + 1, 2), even)
@@ -117,12 +118,13 @@ class GPTJ(Decoder):
 
     def make_attention(self, config: Any, kind: str) -> Attention:
         """Returns attention of a kind in the pattern."""
-        fraction = config.rotary_dim * config.n_heads / config.d_model
+        fraction = config.rotary_dim / (config.head_dim or config.d_model // config.n_heads)
         rope = Rope(config.rope_theta, fraction, parse_rope_scaling(config.rope_scaling))
         return Attention(
             config.d_model,
             config.n_heads,
             n_kv_heads=config.n_kv_heads,
+            head_dim=config.head_dim,
             window=config.window if kind == "window" else None,
             rope=None if kind == "nope" else rope,
             qk_norm=self.make_qk_norm(config),

@@ -52,6 +52,12 @@ def kinds_of(settings: Settings, name: str = "pattern") -> list[str]:
     return [*pattern(text, settings["n_layers"], re.findall(r"[^\s*]+", text))]
 
 
+def equal_widths(settings: Settings) -> str | None:
+    """A rule: the heads together are as wide as the features, as llama.cpp takes them to be in most graphs."""
+    width, equal = settings["head_dim"], settings["d_model"] // settings["n_heads"]
+    return None if width == equal else f"head_dim={width} must be {equal}"
+
+
 def layers_are(*words: str, windowed: str = "") -> Callable[[Settings], str | None]:
     """Returns a rule: each layer is one of these words, and sees the whole text; `windowed` is one with the window."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from lmzoo.gguf.form import (
     ENDS,
     LAYER_NORM,
@@ -14,6 +16,7 @@ from lmzoo.gguf.form import (
     all_layers,
     all_of,
     attention,
+    equal_widths,
     every_nth,
     fused,
     mlp,
@@ -50,7 +53,7 @@ _OLMO = ENDS | attention(neighbors=True) | mlp(gated=True)  # its norms have no 
 _SEQUENCE = ENDS | PRE | attention() | mlp(gated=False)
 
 
-GPT_FORMS = (
+_FORMS = (
     Form(
         "gpt2",
         "gpt2",
@@ -235,4 +238,8 @@ GPT_FORMS = (
         free=("activation",),
         norm=LAYER_NORM,
     ),
+)
+GPT_FORMS = tuple(
+    replace(form, rule=all_of(equal_widths, *([form.rule] if form.rule else []))) if form.family == "gptj" else form
+    for form in _FORMS
 )

@@ -9,7 +9,7 @@ from typing import Any
 
 from lmzoo.hf import keys as shared
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unread, Unused
-from lmzoo.hf.keys import EVERY, GELU_TANH, SWIGLU, plain_heads
+from lmzoo.hf.keys import EVERY, GELU_TANH, HEAD_DIM, SWIGLU
 from lmzoo.hf.layouts import Neighbors, Rows, Source, Stacked, Transposed, gate_and_up
 from lmzoo.hf.llama import BIASES, QKV_BIASES
 from lmzoo.hf.rotary import rope
@@ -76,12 +76,13 @@ def rotary_dim(share: float) -> Together:
 
     def settings(config: Config) -> dict[str, Any]:
         found = dict(keys.settings(config))
-        width = config.value("hidden_size", 0) // max(1, config.value("num_attention_heads", 1))
+        equal = config.value("hidden_size", 0) // max(1, config.value("num_attention_heads", 1))
+        width = config.value("head_dim", equal)
         fraction = found.pop("fraction")
         return {**found, "rotary_dim": int(width * fraction)}
 
     def inverse(ours: Settings) -> dict[str, Any]:
-        width = ours["d_model"] // ours["n_heads"]
+        width = ours["head_dim"] or ours["d_model"] // ours["n_heads"]
         fraction = ours["rotary_dim"] / width
         if int(width * fraction) != ours["rotary_dim"]:  # rounded down
             fraction = math.nextafter(fraction, 1)
@@ -156,7 +157,13 @@ PHI = Architecture(
         **both("norm", "model.final_layernorm"),
         **head("model.embed_tokens.weight"),
     },
-    keys={**SIZES, "hidden_act": GELU_TANH, "tie_word_embeddings": Only(False), "qk_layernorm": Only(False)},
+    keys={
+        **SIZES,
+        **HEAD_DIM,
+        "hidden_act": GELU_TANH,
+        "tie_word_embeddings": Only(False),
+        "qk_layernorm": Only(False),
+    },
     together=(rotary_dim(0.5),),
     fixed={"attention_bias": "all"},
     buffers=("*.rotary_emb.inv_freq",),
@@ -190,6 +197,7 @@ COHERE = Architecture(
     },
     keys={
         **SIZES,
+        **HEAD_DIM,
         "hidden_act": SWIGLU,
         "logit_scale": To("logit_scale", 0.0625),
         "use_qk_norm": To("qk_norm", default=False),
@@ -219,7 +227,7 @@ COHERE2 = replace(
         **{key: Unused() for key in ("layer_switch", "_sliding_window_pattern")},
     },
     together=(
-        *(rope(), plain_heads(8192, 64)),
+        rope(),
         all_but_each(4, {"sliding_attention": "window", "full_attention": "nope"}),
     ),
 )

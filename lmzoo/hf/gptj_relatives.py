@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, refused
 from lmzoo.hf.gptj import FRAME, GATED, GPTJ, GPTJ_WEIGHTS, LAYER, SIZES, both, halves, head, parallel, qkv, rotary_dim
-from lmzoo.hf.keys import EVERY, GELUS, SWIGLU, plain_heads
+from lmzoo.hf.keys import EVERY, GELUS, HEAD_DIM, SWIGLU
 from lmzoo.hf.layouts import Layout, Neighbors, PerGroup, PerHead, Rows, Source
 from lmzoo.hf.llama import BIASES, all_biases
 from lmzoo.hf.rotary import rope
@@ -149,12 +149,13 @@ OLMO = Architecture(
     weights={**_SEQUENCE, **GATED},
     keys={
         **{key: meaning for key, meaning in SIZES.items() if key != "layer_norm_eps"},
+        **HEAD_DIM,
         "hidden_act": SWIGLU,
         "attention_bias": To("attention_bias", default=False, values=BIASES),
         "tie_word_embeddings": To("tie_embeddings", default=False),
         "clip_qkv": Only(None),
     },
-    together=(rope(), plain_heads(4096, 32)),
+    together=(rope(),),
     fixed={"parallel": False, "gated": True, "mlp_bias": False, "head_bias": False}
     | {"norm_weight": False, "norm_bias": False},
 )
@@ -169,12 +170,13 @@ JAIS2 = Architecture(
     },
     keys={
         **SIZES,
+        **HEAD_DIM,
         "hidden_act": Only("relu2"),
         "attention_bias": To("attention_bias", default=True, values=BIASES),
         "mlp_bias": To("mlp_bias", default=True),
         "tie_word_embeddings": To("tie_embeddings", default=False),
     },
-    together=(rope(), plain_heads(3328, 26)),
+    together=(rope(),),
     fixed={"parallel": False, "activation": "relu2", "head_bias": False},
 )
 NEMOTRON = Architecture(
@@ -188,7 +190,7 @@ NEMOTRON = Architecture(
         "attention_bias": To("attention_bias", default=False, values=BIASES),
         "mlp_bias": To("mlp_bias", default=False),
     },
-    together=(rotary_dim(0.5), plain_heads(6144, 48)),
+    together=(rotary_dim(0.5),),
     fixed={**JAIS2.fixed, "norm_offset": True},
 )
 

@@ -49,6 +49,7 @@ SIZES: Mapping[str, Key] = {
     "num_hidden_layers": To("n_layers"),
     "max_position_embeddings": To("context_length"),
 }
+HEAD_DIM: Mapping[str, Key] = {"head_dim": To("head_dim", None)}
 ATTENTION: Mapping[str, Key] = {
     **SIZES,
     "num_attention_heads": To("n_heads"),

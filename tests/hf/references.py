@@ -295,11 +295,20 @@ CASES: dict[str, Case] = {
         {
             "default rotation": {"rope_parameters": None, "num_key_value_heads": 4},
             "linear": rope("linear", factor=3.0, partial_rotary_factor=0.25),
+            "head_dim": {"head_dim": 12, **rope("default", partial_rotary_factor=0.5)},
         },
     ),
     "cohere": Case(
         {**LAYER_NORM, "layer_norm_eps": 0.02, "logit_scale": 1.7, "tie_word_embeddings": True},
-        {"norms, biases": {**YARN, "use_qk_norm": True, "attention_bias": True, "tie_word_embeddings": False}},
+        {
+            "norms, biases": {
+                **YARN,
+                "use_qk_norm": True,
+                "attention_bias": True,
+                "tie_word_embeddings": False,
+                "head_dim": 12,
+            }
+        },
     ),
     "cohere2": Case(
         {
@@ -314,6 +323,7 @@ CASES: dict[str, Case] = {
         {
             "pattern": {"layer_types": None, "sliding_window_pattern": 2, "num_hidden_layers": 3, **YARN},
             "biases": {"attention_bias": True, "tie_word_embeddings": False, "layer_types": 2 * ["full_attention"]},
+            "head_dim": {"head_dim": 12},
         },
     ),
     "codegen": Case(
@@ -351,10 +361,10 @@ CASES: dict[str, Case] = {
             },
         },
     ),
-    "olmo": Case(LAYER_NORM, {"biases": {"attention_bias": True, "tie_word_embeddings": True, **YARN}}),
+    "olmo": Case(LAYER_NORM, {"biases": {"attention_bias": True, "tie_word_embeddings": True, "head_dim": 12, **YARN}}),
     "jais2": Case(
         {**LAYER_NORM, "layer_norm_eps": 0.02},
-        {"no biases": {"attention_bias": False, "mlp_bias": False, "tie_word_embeddings": True}},
+        {"no biases": {"attention_bias": False, "mlp_bias": False, "tie_word_embeddings": True, "head_dim": 12}},
     ),
     "nemotron": Case(
         {
@@ -365,6 +375,7 @@ CASES: dict[str, Case] = {
         {
             "biases": {"attention_bias": True, "mlp_bias": True, "rope_parameters": None, "tie_word_embeddings": True},
             "linear": rope("linear", factor=3.0, partial_rotary_factor=0.25),
+            "head_dim": {"head_dim": 12},  # as in Minitron 8B
         },
     ),
     "persimmon": Case(
