@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from lmzoo import arguments
 from lmzoo.errors import ConfigError
 from lmzoo.layers.init import Init, is_deferred
 from lmzoo.layers.projections import Projection
@@ -41,13 +42,15 @@ class Layer(nn.Module):
         """Creates the parameter `name` with its shape, initial values and role.
 
         The roles are the keys of `lmzoo.roles.ROLES`. One dimension defaults to "vector"; more need a role. Raises
-        `ConfigError` for a missing or unknown role.
+        `ConfigError` for a missing or unknown role, and `InputError` for a size that is no integer from 0 on.
         """
         if role is None and len(shape) == 1:
             role = "vector"
         if role not in ROLES:
             rule = "needs a role:" if role is None else f"has the role {role!r}, which must be"
             raise ConfigError(f"{type(self).__name__}.{name} of shape {shape} {rule} one of {', '.join(ROLES)}")
+        for axis, size in enumerate(shape):
+            arguments.count(f"{type(self).__name__}.{name}.shape[{axis}]", size)
         if not callable(init):
             raise ConfigError(f"{type(self).__name__}.{name}: init={init!r} must be a function, such as constant(0.5)")
         self.__dict__.setdefault("_inits", {})[name] = init

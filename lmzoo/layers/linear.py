@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import nn
 
+from lmzoo import arguments
 from lmzoo.layers.init import Init, constant, is_deferred, normal
 
 
@@ -16,6 +17,8 @@ class Linear(nn.Linear):
     def __init__(
         self, d_in: int, d_out: int, *, bias: bool = True, init: Init = normal(), bias_init: Init = constant(0.0)
     ) -> None:
+        for name, size in (("d_in", d_in), ("d_out", d_out)):
+            arguments.count(f"{type(self).__name__}: {name}", size)
         self.init, self.bias_init = init, bias_init
         super().__init__(d_in, d_out, bias=bias)
 
@@ -38,6 +41,8 @@ class Embedding(nn.Embedding):
     parameter_roles: ClassVar[dict[str, str]] = {"weight": "embedding"}
 
     def __init__(self, num_embeddings: int, d_model: int, *, init: Init = normal()) -> None:
+        for name, size in (("num_embeddings", num_embeddings), ("d_model", d_model)):
+            arguments.count(f"{type(self).__name__}: {name}", size)
         self.init = init
         super().__init__(num_embeddings, d_model)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lmzoo.errors import ConfigError
+from lmzoo.errors import ConfigError, InputError
 from lmzoo.layers.init import constant, normal
 from lmzoo.layers.layer import Layer
 
@@ -36,6 +36,12 @@ def test_own_of_a_matrix_needs_a_role() -> None:
 def test_own_names_an_initial_value_that_is_no_function() -> None:
     with pytest.raises(ConfigError, match=r"^Layer.w: init=0.5 must be a function, such as constant\(0.5\)"):
         Layer().own("w", (2,), 0.5)  # type: ignore[arg-type]
+
+
+def test_own_names_a_wrong_size() -> None:
+    for size in (None, -1, 2.0, "3"):
+        with pytest.raises(InputError, match=r"^Layer\.w\.shape\[1\]=.* must be an integer, 0 or above$"):
+            Layer().own("w", (4, size), normal(), "matrix")  # type: ignore[arg-type]
 
 
 def test_own_of_a_constant_is_not_trained() -> None:

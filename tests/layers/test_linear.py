@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 
+from lmzoo.errors import InputError
 from lmzoo.layers.init import constant, deferred, normal
 from lmzoo.layers.linear import Embedding, Linear
 
@@ -33,6 +35,17 @@ def test_embedding_has_the_given_initial_values_unless_deferred() -> None:
     with deferred():
         layer.reset_parameters()
     assert not layer.weight.any()
+
+
+def test_linear_and_embedding_name_a_wrong_size() -> None:
+    for make, message in (
+        (lambda: Linear(None, 4), "Linear: d_in=None must be an integer, 0 or above"),  # type: ignore[arg-type]
+        (lambda: Linear(4, -1), "Linear: d_out=-1 must be an integer, 0 or above"),
+        (lambda: Embedding(1.5, 4), "Embedding: num_embeddings=1.5 must be an integer"),  # type: ignore[arg-type]
+        (lambda: Embedding(3, 1 << 40), "Embedding: d_model=1099511627776 must be .* below"),
+    ):
+        with pytest.raises(InputError, match=f"^{message}"):
+            make()
 
 
 def test_embedding_declares_its_role() -> None:
