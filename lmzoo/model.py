@@ -538,8 +538,9 @@ class LanguageModel(nn.Module, ABC):
     def _check_ids(self, name: str, idx: Tensor, *, like: Tensor | None = None) -> None:
         if torch.compiler.is_compiling():
             return  # values are not available while a graph is captured
-        if not isinstance(idx, Tensor) or idx.layout != torch.strided:
-            kind = f"{idx.layout} tensor" if isinstance(idx, Tensor) else type(idx).__name__
+        if not isinstance(idx, Tensor) or idx.layout != torch.strided or idx.is_nested:
+            layout = "nested" if isinstance(idx, Tensor) and idx.is_nested else getattr(idx, "layout", None)
+            kind = f"{layout} tensor" if isinstance(idx, Tensor) else type(idx).__name__
             raise InputError(f"{name} is a {kind}: it must be an int64 tensor (B, T), such as torch.tensor([[1, 2]])")
         if idx.ndim != 2 or idx.dtype != torch.long:
             raise InputError(f"{name} is {idx.dtype} of shape {tuple(idx.shape)}: it must be int64 of shape (B, T)")

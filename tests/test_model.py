@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import re
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -344,6 +345,12 @@ def test_decode_keeps_no_graph() -> None:
     assert not any(tensor.requires_grad for tensor in lmzoo.state.tensors(state))
 
 
+def nested(idx: torch.Tensor) -> torch.Tensor:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch calls them a prototype
+        return torch.nested.nested_tensor([*idx])
+
+
 def bad_calls() -> dict[str, Callable[[lmzoo.LanguageModel], object]]:
     """Calls with an argument of a wrong kind, by the message that each must give."""
     idx = ids(2, 3)
@@ -351,6 +358,7 @@ def bad_calls() -> dict[str, Callable[[lmzoo.LanguageModel], object]]:
         "idx is a list": lambda m: m([[1, 2]]),
         "idx is a str": lambda m: m.generate("hello", 5),
         "idx is a torch.sparse_coo tensor": lambda m: m(idx.to_sparse()),
+        "idx is a nested tensor": lambda m: m(nested(idx)),
         "targets is a list": lambda m: m(idx, [[1, 2, 3]] * 2),
         "idx is on meta, the model on cpu": lambda m: m(idx.to("meta")),
         "write temperature=0.8": lambda m: m.generate(idx, 5, 0.8),
