@@ -114,6 +114,8 @@ def split_name(name: str) -> tuple[Family, Preset | None]:
     family_name, _, preset_name = name.partition(".")
     known = families()
     found = known.get(family_name) or known.get(family_name.removesuffix(TRANSPLANT))
+    if found is None and os.sep in name:
+        raise UnknownModelError(f"{name!r} is neither the name of a model nor a run")
     if found is None:
         raise UnknownModelError(_unknown(name))
     family = found if found.name == family_name else replace(found, name=family_name)

@@ -150,8 +150,12 @@ def check(
     from lmzoo.conformance.target import subjects
 
     if explain is not None:
+        if as_json or coord:
+            raise click.UsageError(f"--explain prints a text: leave out {'--json' if as_json else '--coord'}")
         click.echo(explanation(explain))
         return
+    if coord and (only or thorough):
+        raise click.UsageError(f"--coord runs no checks: leave out {'--only' if only else '--thorough'}")
     torch.set_num_threads(1)  # the models are tiny: more threads cost more than they save
 
     if coord:

@@ -79,6 +79,11 @@ def show(
     from lmzoo.matching import matched_config
     from lmzoo.runs.spec import make_spec
 
+    flags = {"--settings": only_settings, "--open": open_page, "--ops": only_ops}
+    if len(chosen := [flag for flag, given in flags.items() if given]) > 1:
+        raise click.UsageError(f"{chosen[0]} and {chosen[1]} cannot be combined: each prints something else")
+    if as_json and chosen not in ([], ["--ops"]):
+        raise click.UsageError(f"--json cannot be combined with {chosen[0]}: --json alone prints all settings")
     name = targets.model_name(name)
     family, preset = registry.split_name(name)
     if open_page:

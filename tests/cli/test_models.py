@@ -106,6 +106,25 @@ def test_check_coord_prints_activations_by_role(lmzoo: Command, monkeypatch: pyt
     assert lmzoo("check", "bigram", "--coord").err.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--explain", "causality", "--json"], "--explain prints a text: leave out --json"),
+        (["mlp", "--coord", "--only", "shapes"], "--coord runs no checks: leave out --only"),
+    ],
+)
+def test_check_refuses_options_without_effect(lmzoo: Command, arguments: list[str], message: str) -> None:
+    result = lmzoo("check", *arguments)
+    assert (result.code, result.out, result.err.count("\n")) == (2, "", 1)
+    assert message in result.err
+
+
+@pytest.mark.parametrize("command", ["check", "show", "compare"])
+def test_a_path_is_not_taken_for_an_unknown_model(lmzoo: Command, command: str) -> None:
+    result = lmzoo(command, "runs/absent")
+    assert (result.code, result.err) == (2, "lmzoo: 'runs/absent' is neither the name of a model nor a run\n")
+
+
 def test_check_coord_without_a_name_takes_the_families_that_have_a_width(
     lmzoo: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:

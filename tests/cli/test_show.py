@@ -60,6 +60,17 @@ def test_show_json_has_counts_settings_and_the_drawing(lmzoo: Command) -> None:
     assert json.loads(lmzoo("show", "bigram", "--json").out)["match"] is None
 
 
+def test_show_prints_one_thing(lmzoo: Command) -> None:
+    for flags, message in (
+        (["--settings", "--json"], "--json cannot be combined with --settings: --json alone prints all settings"),
+        (["--open", "--json"], "--json cannot be combined with --open"),
+        (["--settings", "--ops"], "--settings and --ops cannot be combined"),
+    ):
+        shown = lmzoo("show", "bigram", *flags)
+        assert (shown.code, shown.out, shown.err.count("\n")) == (2, "", 1)
+        assert message in shown.err
+
+
 def test_show_prints_the_facts_of_the_gallery(lmzoo: Command) -> None:
     shown = lmzoo("show", "mixtral.tiny").out
     assert "@misc{jiang2024mixtral," in shown
