@@ -129,6 +129,8 @@ def require_positive(config: Any, *fields: str) -> None:
         # A config that is made without `build` may hold 1.5 for an integer.
         whole = isinstance(value, int) or types_of(type(config)).get(field) in (int, int | None)
         rule = "must be a positive integer" if whole else "must be above 0"
+        if not whole and is_number(value) and not math.isfinite(value):
+            rule = "must be a finite number above 0"
         good = is_number(value) and 0 < value < math.inf and (isinstance(value, int) or not whole)
         require(good, f"{field}={_shown(value)} {rule}")
         require(isinstance(value, float) or value < SIZE_LIMIT, f"{field}={_shown(value)} must be below 2^40")
@@ -145,7 +147,8 @@ def require_between(config: Any, field: str, low: float, high: float, *, below_h
     """Require `low <= field <= high`, or `field < high` with `below_high`."""
     value = getattr(config, field)
     inside = is_number(value) and (low <= value < high if below_high else low <= value <= high)
-    require(inside, f"{field}={_shown(value)} must be in [{low:g}, {high:g}{')' if below_high else ']'}")
+    ends = [f"{end:g}" if isinstance(end, float) else str(end) for end in (low, high)]
+    require(inside, f"{field}={_shown(value)} must be in [{ends[0]}, {ends[1]}{')' if below_high else ']'}")
 
 
 def is_number(value: object) -> bool:

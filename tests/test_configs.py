@@ -52,7 +52,8 @@ def test_build_and_to_dict_round_trip() -> None:
         ({"width": 8, "rate": "fast"}, "rate='fast': input should be a valid number"),
         ({"width": 8, "heads": 3}, "heads=3 must divide width=8"),
         ({"width": 0}, "width=0 must be a positive integer"),
-        ({"width": 8, "rate": float("nan")}, "rate=nan must be above 0"),
+        ({"width": 8, "rate": float("nan")}, "rate=nan must be a finite number above 0"),
+        ({"width": 8, "rate": float("inf")}, "rate=inf must be a finite number above 0"),
         ({"width": 8, "rate": 1.0}, "rate=1.0 must be in [0, 1)"),
     ],
 )

@@ -232,7 +232,7 @@ def teacher_of(tmp_path: Path, family: str = "llama", **settings: Any) -> Path:
     [
         ({"n_layers": 1}, {"teacher.match_steps": 2}, "teacher.match_steps=2: the teacher .* must have as many layers"),
         ({"d_model": 32}, {"teacher.match_steps": 2}, "must have as many layers of the same width"),
-        ({}, {"teacher.weight": float("nan")}, "teacher: weight=nan must be above 0"),
+        ({}, {"teacher.weight": float("nan")}, "teacher: weight=nan must be a finite number above 0"),
         ({}, {"teacher.match_steps": 7}, "teacher.match_steps=7 must be at most steps=6"),
         ({}, {"teacher.match_steps": 2, "compile": True}, "cannot be combined with compile=True"),
         ({"family": "gpt2", "context_length": 8}, {}, "its context_length=8 must be at least 16"),
