@@ -100,13 +100,13 @@ def test_compare_returns_results_that_tabulate_and_plot(
         (lambda: lmzoo.compare("gpt2"), r"names='gpt2' must be a list of names"),
         (lambda: lmzoo.compare([]), "names is empty"),
         (lambda: lmzoo.compare([3]), "name=3 must be the name of a model"),  # type: ignore[list-item]
-        (lambda: lmzoo.sample("absent"), "absent: is not a run"),
+        (lambda: lmzoo.sample("absent"), "absent: there is no such run or checkpoint"),
         (lambda: lmzoo.sample(3), "path=3 must be a path"),  # type: ignore[arg-type]
         (lambda: lmzoo.sample(lmzoo.create_model("bigram", vocab_size=3)), "tokenizer=None must be the tokenizer"),
         (lambda: lmzoo.train("gpt2", listeners=None), "listeners=None must be a sequence of functions"),  # type: ignore[arg-type]
         (lambda: lmzoo.train("gpt2", listeners=["x"]), r"listeners=\['x'\] must be"),  # type: ignore[list-item]
         (lambda: lmzoo.compare(["bigram"], listeners=print), "listeners=<built-in"),  # type: ignore[arg-type]
-        (lambda: lmzoo.inspect("absent", "a"), "absent: is not a run"),
+        (lambda: lmzoo.inspect("absent", "a"), "absent: there is no such run or checkpoint"),
         (lambda: lmzoo.inspect(lmzoo.create_model("bigram", vocab_size=3), "a"), "tokenizer=None must be"),
     ],
 )

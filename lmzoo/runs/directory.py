@@ -136,14 +136,19 @@ def keeps_near_duplicates(tables: Mapping[str, Any]) -> bool:
 def read_tables(run: Path) -> dict[str, Any]:
     """Read the tables of config.toml, of any version up to `FORMAT`. Raises `CheckpointError` for any other file."""
     path = run / CONFIG_FILE
+    if not os.path.lexists(run):
+        raise CheckpointError(f"{run}: there is no such run or checkpoint")
     if not os.path.lexists(path):
         raise CheckpointError(f"{run}: is not a run: it has no {CONFIG_FILE}")
     for file in (path, run / TOKENIZER_FILE):
         reading.regular_size(file)  # refuses links, which may lead out of the run
     tables = configs.load_toml(path)
-    if tables.get("lmzoo", 1) not in range(1, FORMAT + 1):
+    version = tables.get("lmzoo", 1)
+    if type(version) is not int or version < 1:
+        raise CheckpointError(f"{path}: lmzoo={version!r} must be a positive integer, the version of the file")
+    if version > FORMAT:
         raise CheckpointError(
-            f"{path}: lmzoo={tables['lmzoo']!r} must be at most {FORMAT}: a newer version than {__version__} wrote it"
+            f"{path}: lmzoo={version} must be at most {FORMAT}: a newer version than {__version__} wrote it"
         )
     for name in ("model", "train", "data", "machine"):
         if not isinstance(tables.get(name), dict):
@@ -151,6 +156,9 @@ def read_tables(run: Path) -> dict[str, Any]:
     precision = tables["machine"].get("precision")
     if precision not in ("float32", "bf16"):
         raise CheckpointError(f"{path}: machine.precision={precision!r} must be 'float32' or 'bf16'")
+    world_size = tables["machine"].get("world_size", 1)
+    if type(world_size) is not int or world_size < 1:
+        raise CheckpointError(f"{path}: machine.world_size={world_size!r} must be a positive integer")
     return tables
 
 

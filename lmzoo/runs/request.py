@@ -59,18 +59,19 @@ def make_request(
     if name is None:
         raise ConfigError("name must be given: a model, or a run to resume")
     run = arguments.path("name", name)
-    if name not in registry.list_models() and is_run(run):
+    known = name in registry.list_models()
+    if not known and is_run(run):
         if not resume:
             raise ConfigError(f"{run} is a run: --resume continues it, --from {run} trains its model further")
         if given is not None and given.resolve() != run.resolve():
             raise ConfigError(f"out={given} cannot be given with the run {run}, which continues where it is")
         spec = read_spec(run, settings, data=data, tokenizer=tokenizer, teacher=teacher)
         return Request(spec, run, resume, prolong)
-    if name not in registry.list_models() and os.path.isfile(run / reading.MANIFEST):
+    if not known and os.path.isfile(run / reading.MANIFEST):
         raise ConfigError(f"{run} is a saved model: --from {run} trains it further")
     if teacher is not None:
         raise ConfigError(f"{TEACHER}={teacher} needs a trained model to start from: --from RUN|MODEL")
-    if resume and run.parts[1:]:
+    if resume and not known and (run.parts[1:] or os.path.lexists(run)):
         raise ConfigError(f"{run} is not a run: there is nothing to resume")
     spec = make_spec(name, text, tokenizer=tokenizer, overrides=settings)
     return Request(spec, given or RUNS / name, resume, prolong)

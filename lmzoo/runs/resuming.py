@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from lmzoo import configs
+from lmzoo import configs, registry
 from lmzoo.data.embedded import EMBEDDED
 from lmzoo.errors import CheckpointError, ConfigError, DataError
 from lmzoo.runs.directory import CONFIG_FILE, FORMAT, own_data, read_tables, train_config
@@ -46,8 +46,10 @@ def read_spec(
     require_resumable(run, tables)
     settings, trained_on = dict(tables["model"]), tables["data"]
     name = settings.pop("name", None)
-    settings.pop("vocab_size", None)
     config, train = apply_settings(name, overrides)
+    cls = registry.model_class(registry.split_name(name)[0].name).config_class
+    configs.build(cls, settings, where=str(run / CONFIG_FILE))  # an error in the file is told with its name
+    settings.pop("vocab_size")
     recorded = configs.to_dict(train_config(run, tables))
     return RunSpec(
         model=name,

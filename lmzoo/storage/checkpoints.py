@@ -25,6 +25,8 @@ def find(path: str | Path) -> reading.Folder:
     if not os.path.isdir(run / FOLDER):
         if not os.path.lexists(run) and not os.path.lexists(replaced(run)):
             raise CheckpointError(f"{run}: there is no such run or checkpoint")
+        if os.path.lexists(run) and not os.path.lexists(run / reading.MANIFEST):
+            raise CheckpointError(f"{run}: holds no model: it has neither {FOLDER}/ nor {reading.MANIFEST}")
         return reading.open_folder(run)
     damage: CheckpointError | None = None
     for _, folder in saved(run):

@@ -55,11 +55,22 @@ def test_make_tables_records_a_none_of_the_model(tmp_path: Path, small_spec: Mak
         train_run(dataclasses.replace(spec, config={**spec.config, "window": 8}), tmp_path / "run", resume=True)
 
 
-@pytest.mark.parametrize("number", ["3", '"2"', "0"])
-def test_read_tables_refuses_another_format(tmp_path: Path, small_spec: MakeSpec, number: str) -> None:
+@pytest.mark.parametrize(
+    ("line", "changed", "message"),
+    [
+        ("lmzoo = 2", "lmzoo = 3", r"lmzoo=3 must be at most 2: a newer version"),
+        ("lmzoo = 2", 'lmzoo = "2"', r"lmzoo='2' must be a positive integer"),
+        ("lmzoo = 2", "lmzoo = true", r"lmzoo=True must be a positive integer"),
+        ("lmzoo = 2", "lmzoo = 0", r"lmzoo=0 must be a positive integer"),
+        ("world_size = 1", 'world_size = "1"', r"machine\.world_size='1' must be a positive integer"),
+    ],
+)
+def test_read_tables_refuses_another_format(
+    tmp_path: Path, small_spec: MakeSpec, line: str, changed: str, message: str
+) -> None:
     train_run(small_spec("bigram"), tmp_path / "run")
-    change(tmp_path / "run", ("lmzoo = 2", f"lmzoo = {number}"))
-    with pytest.raises(CheckpointError, match=r"config.toml: lmzoo=.* must be at most 2: a newer version"):
+    change(tmp_path / "run", (line, changed))
+    with pytest.raises(CheckpointError, match=f"config.toml: {message}"):
         load_run(tmp_path / "run")
 
 

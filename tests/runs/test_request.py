@@ -74,3 +74,14 @@ def test_make_request_refuses_a_teacher_or_nothing_without_a_model_to_start_from
     saved = checkpoints.path_of(run, 2)
     with pytest.raises(ConfigError, match=r"is a saved model: --from .* trains it further"):
         make_request(str(saved), None, None, {})
+
+
+def test_make_request_does_not_take_what_is_there_for_an_unknown_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("notes", "gpt2.tiny"):
+        Path(name).mkdir()
+    with pytest.raises(ConfigError, match=r"^notes is not a run: there is nothing to resume$"):
+        make_request("notes", None, None, {}, resume=True)
+    assert make_request("gpt2.tiny", None, None, {}, resume=True).out == Path("runs/gpt2.tiny")

@@ -11,7 +11,7 @@ import pytest
 from lmzoo import configs
 from lmzoo.errors import ConfigError, DataError
 from lmzoo.runs.directory import read_tables
-from lmzoo.runs.resuming import require_same
+from lmzoo.runs.resuming import read_spec, require_same
 from lmzoo.runs.run import evaluate_run, load_run, train_run
 from lmzoo.train.config import ResolvedTrainConfig, TrainConfig
 from lmzoo.train.signals import Interrupted
@@ -43,6 +43,21 @@ def test_train_run_resumes_with_the_recorded_settings(
     assert_same(tensors(run, 20), tensors(tmp_path / "whole", 20))
     train_run(spec, tmp_path / "new")
     assert losses(tmp_path / "new") != losses(run), "with the changed rules the losses differ"
+
+
+def test_read_spec_names_the_file_of_a_damaged_setting_of_the_model(tmp_path: Path, derived_spec: MakeSpec) -> None:
+    run = tmp_path / "run"
+    train_run(derived_spec(), run)
+    for line, damaged, message in (
+        ("n_layers = 1", 'n_layers = "1"', "n_layers='1': input should be a valid integer"),
+        ("n_layers = 1", "layers = 1", "layers=1 is not a setting of GPT2Config"),
+        ("vocab_size = 29", "", "vocab_size must be given"),
+    ):
+        before = (run / "config.toml").read_text()
+        change(run, (line, damaged))
+        with pytest.raises(ConfigError, match=f"run/config.toml: {message}"):
+            read_spec(run, {})
+        (run / "config.toml").write_text(before)
 
 
 def test_require_same_names_a_given_setting_that_differs(tmp_path: Path, derived_spec: MakeSpec) -> None:
