@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -72,9 +72,25 @@ def open_store(
     `progress(done, total)` is called with bytes of text during tokenization; it is not called if all tokens are cached.
     Raises `DataError` for a text that the tokenizer cannot encode, and when the cache cannot be written.
     """
-    parts: tuple[tuple[Split, TextPart], ...] = (("train", corpus.train), ("val", corpus.val))
-    tokenizer_sha256 = tokenizer.sha256
-    headers = {split: _header(corpus, tokenizer, tokenizer_sha256, split, part, documents) for split, part in parts}
+    splits = _open_splits(corpus, tokenizer, {"train": corpus.train, "val": corpus.val}, documents, progress)
+    return TokenStore(corpus.name, corpus.sha256, tokenizer.sha256, splits["train"], splits["val"])
+
+
+def open_validation(corpus: Corpus, tokenizer: Tokenizer, documents: Documents = "joined") -> TokenSplit:
+    """Like `open_store`, for the validation split alone: to evaluate, the training split need not be encodable."""
+    return _open_splits(corpus, tokenizer, {"val": corpus.val}, documents, None)["val"]
+
+
+def _open_splits(
+    corpus: Corpus,
+    tokenizer: Tokenizer,
+    wanted: Mapping[Split, TextPart],
+    documents: Documents,
+    progress: Progress | None,
+) -> dict[Split, TokenSplit]:
+    """Returns the tokens of the `wanted` splits; those that are not in the cache are made."""
+    parts, sha256 = wanted.items(), tokenizer.sha256
+    headers = {split: _header(corpus, tokenizer, sha256, split, part, documents) for split, part in parts}
     found = {split: _open(corpus, split, headers[split]) for split, _ in parts}
     missing = [(split, part) for split, part in parts if found[split] is None]
     total = sum(part.n_bytes for _, part in missing)
@@ -83,19 +99,19 @@ def open_store(
         _tokenize(corpus, tokenizer, split, part, headers[split], _shifted(progress, done, total))
         done += part.n_bytes
         found[split] = _open(corpus, split, headers[split])
-    train, val = found["train"], found["val"]
-    if train is None or val is None:
+    splits = {split: tokens for split, tokens in found.items() if tokens is not None}
+    if len(splits) < len(found):
         raise DataError(f"the token store in {cache_dir('tokens')} was changed while it was opened; try again")
-    return TokenStore(corpus.name, corpus.sha256, tokenizer_sha256, train, val)
+    return splits
 
 
 def require_length(split: TokenSplit, context_length: int) -> None:
     """Raise `DataError` unless the split has at least `context_length` + 1 tokens."""
     if split.n_tokens <= context_length:
-        raise DataError(
-            f"the {split.split} split of {split.corpus} has {split.n_tokens} tokens: "
-            f"context_length={context_length} needs at least {context_length + 1}"
-        )
+        found = f"the {split.split} split of {split.corpus} has {split.n_tokens} token{'s' * (split.n_tokens != 1)}"
+        if context_length == 1:
+            raise DataError(f"{found}: there is nothing to predict in fewer than 2")
+        raise DataError(f"{found}: context_length={context_length} needs at least {context_length + 1}")
 
 
 def _header(

@@ -15,7 +15,7 @@ from lmzoo.data.documents import require_targets
 from lmzoo.data.hf_dataset import is_streamed
 from lmzoo.data.isolated_batches import IsolatedBatches
 from lmzoo.data.isolated_stream import IsolatedStreamBatches
-from lmzoo.data.store import Documents, TokenSplit, TokenStore, open_store, require_length
+from lmzoo.data.store import Documents, TokenSplit, TokenStore, open_store, open_validation, require_length
 from lmzoo.data.stream_batches import StreamBatches
 from lmzoo.data.streaming import StreamedCorpus, load_stream
 from lmzoo.data.tokenizers import Tokenizer, train_tokenizer
@@ -106,6 +106,6 @@ def validation_split(
     if isinstance(corpus, StreamedCorpus):
         split = corpus.validation(tokenizer, documents)
     else:
-        split = open_store(corpus, tokenizer, documents=documents).val
+        split = open_validation(corpus, tokenizer, documents)
     require_targets(split)
     return split

@@ -173,8 +173,10 @@ def test_require_length_refuses_a_split_shorter_than_a_window(write: Write) -> N
     with pytest.raises(DataError, match=r"val split of short\.txt has 10 tokens: context_length=10 needs at least 11"):
         require_length(store.val, 10)
     one = open_store(load_corpus(str(write("one.txt", "x"))), train_tokenizer("byte", []))
-    with pytest.raises(DataError, match=r"train split of one\.txt has 0 tokens"):
+    with pytest.raises(DataError, match=r"train split of one\.txt has 0 tokens: there is nothing to predict"):
         require_length(one.train, 1)
+    with pytest.raises(DataError, match=r"val split of one\.txt has 1 token: there is nothing to predict"):
+        require_length(one.val, 1)
 
 
 def test_open_store_names_a_cache_that_cannot_be_written(

@@ -79,8 +79,14 @@ def test_load_run_takes_the_tokenizer_of_a_model_without_one(run: Path, tmp_path
 def test_load_run_refuses_other_folders(tmp_path: Path) -> None:
     loop = tmp_path / "loop"
     loop.symlink_to(loop)
-    for path in (tmp_path, tmp_path / "absent", loop, loop / "x"):
-        with pytest.raises(CheckpointError, match=r"is not a run"):
+    absent = "there is no such run or checkpoint$"
+    for path, message in (
+        (tmp_path, r"is not a run: it has no config\.toml$"),
+        (tmp_path / "absent", absent),
+        (loop, r"is not a run: it has no config\.toml$"),
+        (loop / "x", absent),
+    ):
+        with pytest.raises(CheckpointError, match=message):
             load_run(path)
 
 
@@ -90,6 +96,17 @@ def test_evaluate_run_needs_a_text_for_a_saved_model(run: Path, tmp_path: Path) 
     assert text_to_read(tmp_path / "saved") is None
     with pytest.raises(DataError, match=r"saved: is a saved model, which has no text of its own: name one with --data"):
         evaluate_run(tmp_path / "saved")
+
+
+def test_evaluate_run_does_not_read_the_training_split_of_another_text(run: Path, tmp_path: Path, text: Path) -> None:
+    content = text.read_text()[:1000]
+    other, same = tmp_path / "other.txt", tmp_path / "same.txt"
+    other.write_text("\u00e6" + content)  # never seen in training, and not evaluated
+    same.write_text(content[0] + content)
+    assert evaluate_run(run, str(other)).loss == evaluate_run(run, str(same)).loss
+    other.write_text(content + "\u00e6")
+    with pytest.raises(DataError, match=r"of the val split of other\.txt was never seen"):
+        evaluate_run(run, str(other))
 
 
 def test_evaluate_run_isolates_documents_as_the_training_or_as_told(
