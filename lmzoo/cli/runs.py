@@ -94,6 +94,8 @@ def train(
 
     if name is None and start is None:
         raise click.MissingParameter(param_hint="'NAME|RUN'", param_type="argument")
+    if reshard and not resume:
+        raise click.UsageError("--reshard needs --resume: it resumes with another number of processes")
     target = name or ""
     name = targets.model_name(target) if targets.is_file(target) else name  # else a name or a run
     settings = with_documents(_overrides(file, overrides), documents)

@@ -239,6 +239,7 @@ def test_train_resumes_a_run_without_its_settings(lmzoo: Command, run: Path, tex
     assert (run / "config.toml").read_text() == before
     for arguments, message in (
         (["train", run], f"{run} is a run: --resume continues it"),
+        (["train", "bigram", "--reshard"], "--reshard needs --resume"),
         (["train", "--resume", text.parent / "absent"], "absent is not a run: there is nothing to resume"),
         (["train", "--resume", run, "--out", text.parent / "other"], "continues where it is"),
         (["train", "--resume", run, "--set", "d_model=32"], "model.d_model=32, but the run in"),
