@@ -202,11 +202,16 @@ def require_step_sizes(config: Any) -> None:
 
 
 def require_experts(config: Any, *, groups: str | None = None) -> None:
-    """Require that `top_k` is at most `n_experts`.
+    """Require that `top_k` is at most `n_experts`, and that the router gets a gradient.
 
+    The weights of the chosen experts are divided by their sum unless `normalize` is false: of one expert, that is 1.
     `groups` names the field with the number of groups of experts, if there are any: it must divide `n_experts`, and
     `top_groups` of the groups must have at least `top_k` experts, and a group at least `group_best`.
     """
+    if config.top_k == 1 and getattr(config, "normalize", True):
+        wanted = "needs normalize=False" if hasattr(config, "normalize") else "must be at least 2"
+        rule = "the normalized weight of one expert is always 1, so the router would get no gradient"
+        raise ConfigError(f"top_k=1 {wanted}: {rule}")
     if groups is None:
         require(config.top_k <= config.n_experts, f"top_k={config.top_k} must be at most n_experts={config.n_experts}")
         return

@@ -8,6 +8,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
+from lmzoo.errors import ConfigError
 from lmzoo.layers.init import constant, normal
 from lmzoo.layers.layer import Layer
 from lmzoo.layers.linear import Linear
@@ -24,7 +25,8 @@ class Experts(Layer):
     """The weighted sum of the `top_k` most probable of `n_experts` feed-forward layers, gated or not.
 
     From Shazeer et al. 2017 (arXiv 1701.06538), with the routing of Mixtral (Jiang et al. 2024, arXiv 2401.04088): the
-    weights are a softmax over the chosen experts, or with `normalize=False` their share in a softmax over all.
+    weights are a softmax over the chosen experts, or with `normalize=False` their share in a softmax over all, which
+    `top_k=1` needs, as in Switch: the weight of a single expert would always be 1, and the router without a gradient.
     With `bias`, the router and the experts have biases. A variant overrides `combine`.
 
     Two ways to balance the load of the experts, both in training only:
@@ -60,6 +62,9 @@ class Experts(Layer):
         balance_bias: bool = False,
     ) -> None:
         super().__init__()
+        if top_k == 1 and normalize:
+            rule = "the normalized weight of one expert is always 1, so the router would get no gradient"
+            raise ConfigError(f"top_k=1 needs normalize=False: {rule}")
         self.n_experts, self.top_k, self.d_ff = n_experts, top_k, d_ff
         self.activation, self.normalize, self.balance_loss = activation, normalize, balance_loss
         self.router = Linear(d_model, n_experts, bias=bias)

@@ -65,6 +65,7 @@ def test_lfm2_350m_has_the_published_number_of_parameters() -> None:
         ({"feed_forward": "none"}, "feed_forward='none'"),
         ({"d_conv": 0}, "d_conv=0"),
         ({"top_k": 9}, "top_k=9 must be at most n_experts=8"),
+        ({"top_k": 1}, "top_k=1 needs normalize=False: the normalized weight of one expert is always 1"),
     ],
 )
 def test_lfm2_config_names_field_and_rule(settings: dict[str, object], error: str) -> None:

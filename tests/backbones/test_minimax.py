@@ -59,6 +59,7 @@ def test_minimax_text_01_has_the_published_numbers_of_parameters() -> None:
     [
         ({"pattern": "linear"}, "pattern='linear'"),
         ({"top_k": 5}, "top_k=5 must be at most n_experts=4"),
+        ({"top_k": 1}, "top_k=1 must be at least 2: the normalized weight of one expert is always 1"),
         ({"lightning_alpha": 0.0}, r"lightning_alpha=0\.0 must be above 0"),
         ({"rotary_fraction": 2.0}, "rotary_fraction=2.0"),
         (

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo import losses
+from lmzoo.errors import ConfigError
 from lmzoo.layers.experts import BIAS_GRADIENT, Experts
 from tests.layers.decoded import perturbed, random
 
@@ -34,6 +35,16 @@ def test_experts_equal_their_definition_for_each_token(settings: dict[str, objec
     expected = torch.stack([by_definition(layer, x_D) for x_D in x.flatten(0, 1)]).view_as(x)
     torch.testing.assert_close(layer(x), expected)
     torch.testing.assert_close(layer(x[:1, :2]), expected[:1, :2])
+
+
+def test_experts_refuse_a_router_without_a_gradient() -> None:
+    with pytest.raises(
+        ConfigError, match=r"^top_k=1 needs normalize=False: the normalized weight of one expert is alw"
+    ):
+        Experts(6, 5, 4, 1)
+    layer = perturbed(Experts(6, 5, 4, 1, normalize=False))
+    layer(random(2, 3, 6)).sum().backward()
+    assert layer.router.weight.grad.abs().max() > 1e-3
 
 
 def test_experts_break_ties_by_number() -> None:

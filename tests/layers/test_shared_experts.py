@@ -76,13 +76,13 @@ def test_shared_experts_in_groups_differ_from_those_without() -> None:
 def test_shared_experts_score_a_group_by_as_many_experts_as_a_token_takes_from_it() -> None:
     scores = torch.tensor([[0.9, 0.1, 0.1, 0.1, 0.5, 0.4, 0.4, 0.4]])
     for top_k, best in ((1, [0, 1, 2, 3]), (2, [0, 1, 2, 3]), (4, [4, 5, 6, 7])):
-        layer = SharedExperts(6, 5, 8, top_k, n_groups=2, top_groups=1)
+        layer = SharedExperts(6, 5, 8, top_k, n_groups=2, top_groups=1, normalize=False)
         assert layer.in_best_groups(scores).isfinite().nonzero()[:, 1].tolist() == best
     softmax = SharedExperts(6, 5, 8, 4, n_groups=2, top_groups=1, sigmoid=False)
     assert softmax.in_best_groups(scores).isfinite().nonzero()[:, 1].tolist() == [0, 1, 2, 3], "by its largest"
     scores = torch.tensor([[0.9, 0.0, 0.0, 0.0, 0.5, 0.5, 0.5, 0.5, 0.8, 0.0, 0.0, 0.0]])
     for top_k in (1, 2):
-        layer = SharedExperts(6, 5, 12, top_k, n_groups=3, top_groups=2)
+        layer = SharedExperts(6, 5, 12, top_k, n_groups=3, top_groups=2, normalize=False)
         kept = layer.in_best_groups(scores).isfinite().nonzero()[:, 1].tolist()
         assert kept == [0, 1, 2, 3, 8, 9, 10, 11], "by one expert of each group"
 
