@@ -487,6 +487,7 @@ class LanguageModel(nn.Module, ABC):
         for module in self.modules():
             declared = getattr(module, "parameter_roles", {})
             table = "embedding" if isinstance(module, nn.Embedding) else "head" if module in heads else "matrix"
+            table = "vector" if has_filters(module) else table
             for name, parameter in module.named_parameters(recurse=False):
                 if id(parameter) not in seen:
                     seen.add(id(parameter))
@@ -562,6 +563,11 @@ def require_model(name: str, value: object) -> None:
     """Raise `InputError` unless `value` is a `LanguageModel`: for functions that take one as the argument `name`."""
     if not isinstance(value, LanguageModel):
         raise InputError(f"{name}={type(value).__name__} must be a LanguageModel")
+
+
+def has_filters(module: nn.Module) -> bool:
+    """True for a torch convolution with a filter for each feature: its weights multiply elementwise."""
+    return isinstance(module, (nn.Conv1d, nn.Conv2d)) and module.groups == module.in_channels > 1
 
 
 def _sampler() -> Any:

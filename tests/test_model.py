@@ -307,6 +307,21 @@ def test_parameter_groups_separate_embeddings_and_heads_from_matrices() -> None:
     assert {group["role"] for group in tied.parameter_groups(0.1)} == {"embedding", "matrix", "vector"}
 
 
+def test_parameter_groups_take_filters_of_single_features_for_vectors() -> None:
+    model = cumulative()
+    convolutions = (
+        nn.Conv1d(8, 8, 3, groups=8),
+        nn.Conv1d(8, 16, 3, groups=8),
+        nn.Conv1d(8, 8, 3, groups=2),
+        nn.Conv1d(1, 8, 3),
+    )
+    for conv, role in zip(convolutions, ("vector", "vector", "matrix", "matrix"), strict=True):
+        model.conv = conv
+        groups = {group["role"]: group["params"] for group in model.parameter_groups(0.1)}
+        assert any(p is conv.weight for p in groups[role]), conv
+        assert any(p is conv.bias for p in groups["vector"])
+
+
 def test_model_config_refuses_impossible_sizes() -> None:
     for settings in ({"vocab_size": 0}, {"vocab_size": 7, "context_length": 0}):
         with pytest.raises(ConfigError, match="=0 must be"):

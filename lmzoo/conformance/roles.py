@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
-from lmzoo.model import ROLES
+from lmzoo.model import ROLES, has_filters
 
 
 def roles(subject: Subject) -> str:
@@ -45,7 +45,8 @@ def roles(subject: Subject) -> str:
             is_table = role == "embedding" and isinstance(parameter, nn.Parameter) and module not in heads
             if is_table and parameter.ndim == 2 and not {*counts} & {*parameter.shape}:
                 tables[id(parameter)] = f"{where}.{name} {tuple(parameter.shape)}"
-        if type(module).__module__.startswith("torch.nn.") or isinstance(module, nn.Embedding) or module in heads:
+        of_torch = type(module).__module__.startswith("torch.nn.") or isinstance(module, nn.Embedding)
+        if of_torch or module in heads or has_filters(module):
             continue
         for name, parameter in module.named_parameters(recurse=False):
             if parameter.ndim >= 2 and name not in roles_of_module and not isinstance(module, nn.Linear):

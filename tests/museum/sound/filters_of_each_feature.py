@@ -10,12 +10,21 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
+from lmzoo.layers.init import is_deferred
 from tests.museum.base import CellConfig, Recurrent
 from tests.museum.exhibits import filters_of_each_feature_by_default_a_matrix as by_default
 
 
-class Filters(by_default.Filters):
-    parameter_roles: ClassVar[dict[str, str]] = {"weight": "vector"}
+class Filters(nn.Conv1d):
+    """Needs no declaration: `groups` says that each filter belongs to one feature."""
+
+    def __init__(self, d_model: int) -> None:
+        super().__init__(d_model, d_model, 3, groups=d_model, bias=False)
+        if not is_deferred():
+            self.init_parameters()
+
+    def init_parameters(self, generator: torch.Generator | None = None) -> None:
+        nn.init.normal_(self.weight, std=0.5, generator=generator)
 
 
 class SummingCell(by_default.ConvolvedCell):
