@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, get_origin
 
 import torch
@@ -29,7 +29,9 @@ from lmzoo.conformance.tiny import Subject, perturb
 from lmzoo.errors import ConfigError
 from lmzoo.model import LanguageModel, ModelConfig
 
-TOKENS = 16  # per row, or the context length if that is less
+# Per row, or the context length if that is less and the model does not extrapolate.
+TOKENS = 16
+LONG = 96  # for settings without an effect there
 
 
 def settings(subject: Subject) -> str:
@@ -47,19 +49,10 @@ def settings(subject: Subject) -> str:
         raise Fault(f"without_effect names {unknown[0]!r}, which is no setting of {type(subject.config).__name__}")
     tried: set[str] = set()
     effective: dict[str, Subject] = {}  # with the form that shows it
-    for form in (subject, *subject.varied(), *_choices(subject), *subject.large()):
-        waiting = [(name, config) for name, config in form.neighbors() if name not in effective]
-        effects = _Effects(form.cls, form.config) if waiting else None
-        for name, config in waiting:
-            if name in effective or effects is None:
-                continue
-            try:
-                changed = effects.differ(_Effects(form.cls, config))
-            except Exception:  # the model cannot run with this value, though the config accepts it: try another one
-                continue
-            tried.add(name)
-            if changed:
-                effective[name] = form
+    forms = [subject, *subject.varied(), *_choices(subject), *subject.large()]
+    _find_effects(forms, TOKENS, tried, effective)
+    if tried - {*effective} - ignored:  # some begin past a length, as rules for longer texts do
+        _find_effects(forms, LONG, tried, effective)
     useless = sorted(tried - {*effective} - ignored)
     if useless:
         raise Fault(
@@ -81,6 +74,23 @@ def settings(subject: Subject) -> str:
     return f"{len(effective)} settings, each with an effect"
 
 
+def _find_effects(forms: Sequence[Subject], tokens: int, tried: set[str], effective: dict[str, Subject]) -> None:
+    """Adds the settings that could be tried in these forms to `tried`, and those with an effect to `effective`."""
+    for form in forms:
+        waiting = [(name, config) for name, config in form.neighbors() if name not in effective]
+        effects = _Effects(form.cls, form.config, tokens) if waiting else None
+        for name, config in waiting:
+            if name in effective or effects is None:
+                continue
+            try:
+                changed = effects.differ(_Effects(form.cls, config, tokens))
+            except Exception:  # the model cannot run with this value, though the config accepts it: try another one
+                continue
+            tried.add(name)
+            if changed:
+                effective[name] = form
+
+
 def _choices(subject: Subject) -> Iterator[Subject]:
     """Yields a form for each other value of a `Literal` field: other fields may matter only there."""
     hints = configs.types_of(type(subject.config))
@@ -92,8 +102,8 @@ def _choices(subject: Subject) -> Iterator[Subject]:
 class _Effects:
     """Everything that a setting can have an effect on, computed when it is needed."""
 
-    def __init__(self, cls: type[LanguageModel], config: ModelConfig) -> None:
-        self.config = config
+    def __init__(self, cls: type[LanguageModel], config: ModelConfig, tokens: int = TOKENS) -> None:
+        self.config, self.tokens = config, tokens
         self.model = registry.build_model(cls, config, generator=torch.Generator().manual_seed(0))
         self._values: dict[str, Any] = {}
 
@@ -144,7 +154,7 @@ class _Effects:
 
     def _tokens(self, seed: int) -> torch.Tensor:
         generator = torch.Generator().manual_seed(seed)
-        T = min(TOKENS, self.config.context_length)
+        T = self.tokens if self.model.traits.extrapolates else min(self.tokens, self.config.context_length)
         return torch.randint(self.config.vocab_size, (2, T), generator=generator)
 
 

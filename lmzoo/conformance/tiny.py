@@ -133,8 +133,8 @@ class Subject:
 
         All booleans are inverted in one variant, or in a few where the config refuses that; each of `OPTIONS` is
         switched on in its own, and what can be None is switched off. A config can name more variants in
-        `checked: ClassVar[tuple[dict, ...]]`; one that changes nothing is left out. Raises `ConfigError` for a variant
-        in `checked` that the config refuses.
+        `checked: ClassVar[tuple[dict, ...]]`; one that changes nothing is left out, and so is one that the settings of
+        a caller's model exclude. Raises `ConfigError` for a variant in `checked` that the config always refuses.
         """
         if self._variants is None:
             self._variants = self._make_variants()
@@ -149,7 +149,12 @@ class Subject:
         off = {name: None for name in now if self._can_be_off(name)}
         variants += self._allowed([off]) or self._allowed(self._together(off))
         checked = [changes for changes in getattr(type(self.config), "checked", ()) if {**now, **changes} != now]
-        return variants + [self._with(changes) for changes in checked]
+        for changes in checked:
+            try:
+                variants.append(self._with(changes))
+            except ConfigError:  # the settings of a caller's model may exclude it; those of the family must not
+                Subject(self.cls, {**_family_settings(self.cls), **changes}, self.name)
+        return variants
 
     def _can_be_off(self, name: str) -> bool:
         """True for a setting that may be None, and then stays None: for others None means a default."""

@@ -75,6 +75,34 @@ def test_effects_are_found_in_a_short_context() -> None:
     assert effects.value("logits")["logits"].shape == (2, 3, 13)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LateConfig(CellConfig):
+    growth: float = 0.5  # of features from position 40 on
+
+
+class Late(Recurrent):
+    config_class = LateConfig
+    config: LateConfig
+    first: ClassVar[int] = 40
+
+    def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> State:
+        return {"position": 0, "cells": super().init_layers(batch_size, max_len, like)}
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        position, T = 0 if state is None else state["position"], idx_BT.shape[1]
+        given = super().init_layers(len(idx_BT), 0, self.tokens(idx_BT)) if state is None else state["cells"]
+        x_BTD, cells = super().features(idx_BT, given)
+        late_T1 = torch.arange(position, position + T)[:, None] >= self.first
+        x_BTD = x_BTD * (1 + self.config.growth * late_T1)
+        return x_BTD, None if state is None else {"position": position + T, "cells": cells}
+
+
+def test_settings_finds_an_effect_that_begins_past_a_length(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert check_model(Late, only=["settings"]).passed
+    monkeypatch.setattr(Late, "first", 1000)
+    assert "growth changes nothing" in check_model(Late, only=["settings"]).results[0].saw
+
+
 class RemembersTheLast(Cell):
     width: ClassVar[int] = 0
 

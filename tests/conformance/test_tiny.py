@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pytest
 import torch
 
+import lmzoo
 from lmzoo import configs
 from lmzoo.configs import require
 from lmzoo.conformance import CHECKS, check_model, run_check, subject
@@ -213,3 +214,12 @@ def test_perturb_adds_noise_of_the_documented_size() -> None:
     assert noise(moved, "tokens.weight") == pytest.approx(16**-0.5, rel=0.02)  # (4000, 16)
     assert noise(less, "tokens.weight") == pytest.approx(0.1 * 16**-0.5, rel=0.02)
     assert noise(moved, "norm.weight") == pytest.approx(0.1, rel=0.5)
+
+
+def test_varied_leaves_out_what_the_settings_of_a_caller_exclude() -> None:
+    model = lmzoo.create_model(
+        "llama.tiny", vocab_size=13, rope_scaling="dynamic factor=2 original=8", query_growth=0.5
+    )
+    names = [form.name for form in subject(model).varied()]
+    assert any("mlp=relu2" in name for name in names)
+    assert not any("late_qk_norm=True" in name for name in names), "refused beside query_growth"
