@@ -38,6 +38,8 @@ PRESUMED: Mapping[str, tuple[str, ...]] = {
     "other_models": (*_DECODES, "train_mode"),
     "changed_weights": (*_DECODES, "save_and_load"),
     "roles": _RUNS,
+    "offers": _CAUSAL,
+    "transferable": (*_CAUSAL, "offers"),
     "settings": ("train_mode", "other_models"),
     **dict.fromkeys(("compiles", "save_and_load"), _REPEATS),
     "tied_weights": (*_REPEATS, "initialization"),

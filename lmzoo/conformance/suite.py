@@ -25,6 +25,7 @@ from lmzoo.conformance import (
     loss,
     modes,
     numerics,
+    offers,
     own,
     purity,
     reach,
@@ -33,6 +34,7 @@ from lmzoo.conformance import (
     saving,
     settings,
     states,
+    transferable,
 )
 from lmzoo.conformance import training as train
 from lmzoo.conformance.beside import Beside
@@ -101,6 +103,7 @@ CHECKS: tuple[Check, ...] = (
     *_checks("counts", counting.flops, variants=True),
     *_checks("counts", counting.state_bytes),
     *_checks("counts", counting.declared_growth, variants=True),
+    *_checks("layers", offers.offers, transferable.transferable),
 )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lmzoo.generation.loop import evaluating
 from lmzoo.inspect.recording import NAMES, Recording, block_of, kind_of
-from lmzoo.layers.offers import VOCABULARY
+from lmzoo.layers.offers import VOCABULARY, on_other_positions
 from lmzoo.layers.stack import blocks_of, init_state, state_growth
 from lmzoo.model import LanguageModel, require_model
 from lmzoo.ops.precision import wide
@@ -109,20 +109,10 @@ def _hooks_of_layers(model: LanguageModel, T: int, recorder: _Recorder) -> Itera
     for number, block in enumerate(blocks_of(model)):
         yield block.register_forward_pre_hook(enter(number))
         yield block.register_forward_hook(leave)
-    apart = set(_on_other_positions(model, T))
+    apart = set(on_other_positions(model, T))
     for layer in model.modules():
         if hasattr(layer, "offers") and layer not in apart:
             yield layer.register_forward_hook(ask, prepend=True)  # before `leave`, for a block that is one layer
-
-
-def _on_other_positions(model: nn.Module, T: int) -> Iterator[nn.Module]:
-    """Yields the modules that run on other positions than the T tokens, as their parent declares in `calls`."""
-    for module in model.modules():
-        calls: Any = getattr(module, "calls", None)
-        if calls is not None:
-            for name, (_, length) in calls(T).items():
-                if length != T:
-                    yield from module.get_submodule(name).modules()
 
 
 def _remembering(model: LanguageModel) -> dict[int, nn.Module]:

@@ -102,6 +102,8 @@ class Attention(Layer):
         return 4.0 * T * self.n_heads * self.head_dim
 
     def transferable(self) -> dict[str, Projection]:
+        if not isinstance(self.qkv, nn.Linear):  # such as `Adapted`: more than a weight
+            return {}
         heads, kv_heads = (self.n_heads, self.head_dim), (self.n_kv_heads, self.head_dim)
         return {**split_rows(self.qkv, q=heads, k=kv_heads, v=kv_heads), "out": output(self.out, *heads)}
 

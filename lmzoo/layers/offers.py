@@ -10,11 +10,11 @@ streams.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 
 class Offer(NamedTuple):
@@ -53,3 +53,13 @@ def one_hot_values(k_BSGK: Tensor) -> Tensor:
     B, S, G, _ = k_BSGK.shape
     one_hot_SS = torch.eye(S, dtype=k_BSGK.dtype, device=k_BSGK.device)
     return one_hot_SS[:, None].expand(B, S, G, S)
+
+
+def on_other_positions(model: nn.Module, T: int) -> Iterator[nn.Module]:
+    """Yields the modules that run on other positions than the T tokens, as their parent declares in `calls`."""
+    for module in model.modules():
+        calls: Any = getattr(module, "calls", None)
+        if calls is not None:
+            for name, (_, length) in calls(T).items():
+                if length != T:
+                    yield from module.get_submodule(name).modules()
