@@ -22,6 +22,7 @@ from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject, perturb
 from lmzoo.model import LanguageModel
 
+CACHED = "what is computed from weights and kept on the module: compute it anew, or put it into the state"
 UNSAVED = "attributes that fit() sets: only buffers are saved"
 
 
@@ -87,20 +88,27 @@ def _require_independent_dtypes(subject: Subject) -> None:
 def changed_weights(subject: Subject) -> str:
     """Checks that a model that has been used in eval mode takes new weights into account at once.
 
-    Typical faults: a product of weights, or keys and values of constant tokens, computed once and kept.
+    Typical faults: a product of weights, or keys and values of constant tokens, computed once and kept. What is kept of
+    the last call alone is found because each call is repeated with new weights, and nothing runs in between.
     """
     idx = subject.tokens(2, min(subject.context, 9))
     used, other = subject.model(), subject.model(seed=3)
-    before_BTV = used(idx).logits.clone()  # it may be a view of weights
-    _, state = used.decode(idx[:, :-1], used.init_state(2, 9))
-    used.decode(idx[:, -1:], state)
+    first = {name: value.clone() for name, value in used.state_dict().items()}
+    prompt, last = idx[:, :-1], idx[:, -1:]
+    _, read_first = used.decode(prompt, used.init_state(2, 9))
+    _, read = other.decode(prompt, other.init_state(2, 9))
+    before_BTV, expected_BTV = used(idx).logits.clone(), other(idx).logits  # logits may be a view of weights
     used.load_state_dict(other.state_dict())
-    where = "what is computed from weights and kept on the module: compute it anew, or put it into the state"
-    expected_BTV = other(idx).logits
-    require_same_bits(used(idx).logits, expected_BTV, "a model with new weights, after it was used,", where)
-    _, state = used.decode(idx[:, :-1], used.init_state(2, 9))
-    logits_BV, _ = used.decode(idx[:, -1:], state)
-    require_equal(logits_BV, expected_BTV[:, -1], "decoding with new weights, after earlier decoding,", where)
+    require_same_bits(used(idx).logits, expected_BTV, "a model with new weights, after it was used,", CACHED)
+    for at, tokens, old, new in (
+        (-2, prompt, used.init_state(2, 9), other.init_state(2, 9)),
+        (-1, last, read_first, read),
+    ):
+        used.load_state_dict(first)
+        used.decode(tokens, old)
+        used.load_state_dict(other.state_dict())
+        logits_BV, _ = used.decode(tokens, new)
+        require_equal(logits_BV, expected_BTV[:, at], "decoding with new weights, after earlier decoding,", CACHED)
     if torch.equal(before_BTV, expected_BTV):
         raise Fault("two seeds give the same logits: the new weights could not be told from the old ones")
     if not other.traits.trainable:
