@@ -9,6 +9,7 @@ from __future__ import annotations
 import fnmatch
 import importlib
 import inspect
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache

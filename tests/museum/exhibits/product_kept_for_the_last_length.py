@@ -19,7 +19,7 @@ class LengthAttention(MergingAttention):
 
     def merge(self, y_BHTK: Tensor) -> Tensor:
         T = y_BHTK.shape[2]
-        if T != self.length:
+        if self.length != T:
             self.length, self.merged = T, (self.up.weight @ self.down.weight).detach()
         y_BTD = Attention.merge(self, y_BHTK)
         if self.training or self.merged is None:
