@@ -41,7 +41,7 @@ class OLMo2Config(DecoderConfig):
         {"pattern": "delta nope"},
         {"pattern": "delta rope", "rope_scaling": "yarn factor=2 original=8"},
         {"pattern": "local rope", "window": 5, "rope_scaling": "linear factor=3"},
-        {"pattern": "window nope", "window": 5, "rope_scaling": "linear factor=3", "qk_norm": "head"},
+        {"pattern": "window nope", "window": 5, "rope_scaling": "linear factor=3", "qk_norm": "head", "head_dim": 6},
     )
 
     pattern: str = "rope"  # layers, repeated: attention "rope", "nope", "window" or "local" (not scaled), or "delta"
@@ -49,6 +49,7 @@ class OLMo2Config(DecoderConfig):
     window: int = 64  # tokens that layers "window" and "local" see, the present one included
     qk_norm: Literal["all", "head"] = "all"  # queries and keys are normalized over all heads, or in each head
     n_kv_heads: int | None = None  # heads of keys and values; None: as many as n_heads
+    head_dim: int | None = None  # width of a head of attention; None: d_model / n_heads
     d_ff: int | None = None  # width of the feed-forward layers; None: 8/3 d_model, rounded up to a multiple of 32
     rope_theta: float = 500000.0  # base of the rotary wavelengths
     rope_scaling: str = "none"  # for longer texts: "linear factor=4" (lmzoo.layers.rope_scaling)
@@ -74,7 +75,7 @@ class OLMo2Config(DecoderConfig):
         set_default(self, "value_dim", 2 * (self.key_dim or default))
         set_default(self, "key_dim", default)
         require_positive(self, "key_dim", "value_dim")
-        require_rope_scaling(self, self.d_model // self.n_heads)
+        require_rope_scaling(self, self.head_dim or self.d_model // self.n_heads)
 
 
 @register_model("olmo2")
@@ -94,6 +95,7 @@ class OLMo2(Decoder):
             config.d_model,
             config.n_heads,
             n_kv_heads=config.n_kv_heads,
+            head_dim=config.head_dim,
             window=config.window if kind in WINDOWS else None,
             rope=None if kind == "nope" else rope,
             qk_norm=qk_norm(config.qk_norm, config.norm_eps),

@@ -20,6 +20,7 @@ from lmzoo.gguf.form import (
     all_layers,
     all_of,
     attention,
+    equal_widths,
     every_nth,
     fused,
     kinds_of,
@@ -197,7 +198,7 @@ LLAMA_FORMS = (
         },
         ROPE,
         {},
-        layers_are("rope"),
+        all_of(layers_are("rope"), equal_widths),
         ("pattern", "window"),
     ),
     Form(

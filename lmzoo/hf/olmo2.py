@@ -17,7 +17,7 @@ from lmzoo.hf.architecture import (
     layer_words,
     refused,
 )
-from lmzoo.hf.keys import ATTENTION, SWIGLU, plain_heads
+from lmzoo.hf.keys import ATTENTION, HEAD_DIM, SWIGLU
 from lmzoo.hf.llama import INV_FREQ
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.rotary import ROPE, rope, ropes_by_kind, ropes_by_kind_keys
@@ -34,6 +34,7 @@ WEIGHTS: Weights = {
 
 KEYS: dict[str, Key] = {
     **ATTENTION,
+    **HEAD_DIM,
     "rms_norm_eps": To("norm_eps", 1e-5),
     "hidden_act": SWIGLU,
     "attention_bias": Only(False),
@@ -123,6 +124,6 @@ EXAONE4 = Architecture(
         "reorder_qk_norm": Unread(True),
         "max_window_layers": Unused(),
     },
-    together=(rope(), plain_heads(4096, 32), EXAONE4_LAYERS),
+    together=(rope(), EXAONE4_LAYERS),
     fixed={"qk_norm": "head"},
 )

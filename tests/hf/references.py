@@ -728,7 +728,10 @@ CASES: dict[str, Case] = {
     "mistral": Case({**LLAMA, "sliding_window": 5}, {"no window": {"sliding_window": None, "head_dim": 12}}),
     "qwen2": Case(LLAMA, QWEN),
     "qwen3": Case({**LLAMA, "head_dim": 12}, {**QWEN, "biases": {"attention_bias": True}}),
-    "olmo2": Case(LLAMA, {"tied": {**YARN, "tie_word_embeddings": True, "num_key_value_heads": 4}}),
+    "olmo2": Case(
+        LLAMA,
+        {"tied": {**YARN, "tie_word_embeddings": True, "num_key_value_heads": 4}, "head_dim": {"head_dim": 12}},
+    ),
     "olmo3": Case(
         {
             **{key: value for key, value in LLAMA.items() if key != "rope_parameters"},
@@ -752,7 +755,7 @@ CASES: dict[str, Case] = {
         {**LLAMA, "num_hidden_layers": 2, "sliding_window": 5, "sliding_window_pattern": 2},
         {
             "no windows": {"sliding_window": None, "tie_word_embeddings": True, "layer_types": 2 * ["full_attention"]},
-            "kinds, yarn": {**YARN, "layer_types": ["full_attention", "sliding_attention"]},
+            "kinds, yarn": {**YARN, "layer_types": ["full_attention", "sliding_attention"], "head_dim": 12},
         },
     ),
     "mamba": Case(
