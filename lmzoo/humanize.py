@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
 
 MISSING = "–"
 WORD_CHARACTERS = 200  # a longer word in a message is cut in its middle
@@ -77,6 +80,15 @@ def plain_json(text: str) -> str:
     return "".join(
         _json_escape(char) if char != "\n" and unicodedata.category(char) in _ESCAPED else char for char in text
     )
+
+
+def finite(value: Any) -> Any:
+    """Returns what JSON can hold, with None for a number that is not finite: JSON has no NaN and no infinity."""
+    if isinstance(value, Mapping):
+        return {key: finite(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def line(text: str) -> str:

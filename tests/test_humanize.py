@@ -75,3 +75,8 @@ def test_plain_json_has_the_same_value_and_no_character_that_a_terminal_obeys(te
     shown = humanize.plain_json(json.dumps({"text": text}, ensure_ascii=False, indent=1))
     assert json.loads(shown) == {"text": text}
     assert humanize.plain(shown, keep="\n") == shown
+
+
+def test_finite_leaves_what_json_can_hold() -> None:
+    value = {"a": [1, float("nan"), "x"], "b": (float("-inf"), None, True), "c": {"d": 0.5}}
+    assert humanize.finite(value) == {"a": [1, None, "x"], "b": [None, None, True], "c": {"d": 0.5}}

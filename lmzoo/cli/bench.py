@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
 
 import click
 
 import lmzoo
 from lmzoo import configs, humanize, registry, terminal
-from lmzoo.cli.group import cli, plugin_option, set_option
+from lmzoo.cli.group import cli, plugin_option, print_json, set_option
 from lmzoo.errors import InputError
 
 VOCAB_SIZE = 65  # vocabulary of a typical character tokenizer, for presets without vocab_size
@@ -85,7 +84,10 @@ def decode(
         click.echo("compiling first, up to a minute for each copy (--no-compiled skips this)", err=True)
     figures = bench_decode(model.eval(), rows=rows, tokens=tokens, repeats=repeats, compiled=compiled)
     result = {"target": target, **figures}
-    click.echo(json.dumps(result) if as_json else f"{humanize.line(target)}: {summary(result)}")
+    if as_json:
+        print_json(result)
+    else:
+        click.echo(f"{humanize.line(target)}: {summary(result)}")
 
 
 @bench.command("train", short_help="Measure training steps in float32 and bf16.")
@@ -129,7 +131,7 @@ def train(
     model = spec.make_model(vocab_size, generator=generator, device=device)
     result = {"target": target, **bench_train(model, spec.train, repeats=repeats, keep_freed_memory=True)}
     if as_json:
-        click.echo(json.dumps(result))
+        print_json(result)
     else:
         console = terminal.results_console()
         console.print(train_tables(target, result, console.width))
@@ -163,7 +165,7 @@ def loss(vocab_size: int, tokens: int, d_model: int, repeats: int, threads: int,
     torch.set_num_threads(threads)
     result = bench_loss(vocab_size, tokens, d_model, repeats)
     if as_json:
-        click.echo(json.dumps(result))
+        print_json(result)
     else:
         console = terminal.results_console()
         console.print(loss_table(result, console.width))

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict
 
 import click
 
 from lmzoo import humanize
-from lmzoo.cli.group import cli
+from lmzoo.cli.group import cli, print_json
 
 
 @cli.group()
@@ -49,7 +48,7 @@ def show_data(name: str, as_json: bool) -> None:
         facts = {"name": corpus.name, "sha256": corpus.sha256, "origin": corpus.origin}
         known = {} if rate is None else {"entropy_rate": asdict(rate)}
         copies = {"near_duplicates": removed and asdict(removed), "overlap": asdict(overlap)}
-        click.echo(json.dumps({**facts, **sizes, **copies, **known}))
+        print_json({**facts, **sizes, **copies, **known})
         return
     lines = {"name": corpus.name}
     for title, part in zip(("training", "validation"), splits.values(), strict=True):

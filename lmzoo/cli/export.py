@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import shlex
 import time
 from pathlib import Path
 
 import click
 
 from lmzoo import humanize
-from lmzoo.cli.group import cli, plugin_option, tokenizer_option
+from lmzoo.cli.group import cli, plugin_option, print_json, suggestion, tokenizer_option
 from lmzoo.cli.imports import DTYPES
 
 QUIET_SECONDS = 2.0  # an export that takes longer says what it does
@@ -73,12 +71,12 @@ def export(
             progress=show_progress,
         )
     if as_json:
-        click.echo(json.dumps(written.to_dict()))
+        print_json(written.to_dict())
         return
     for name, value in written.left_out.items():
         click.echo(f"left out: {name}={value}, which acts in training alone", err=True)
-    again = shlex.join(["lmzoo", "check", str(destination)])
+    again = suggestion("check", str(destination))
     click.echo(
         f"wrote {humanize.line(str(destination))}   model type {written.model_type}, "
-        f"{humanize.count(written.parameters)} parameters, {written.dtype}   try: {humanize.line(again)}"
+        f"{humanize.count(written.parameters)} parameters, {written.dtype}   try: {again}"
     )

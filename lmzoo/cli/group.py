@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import codecs
+import json
 import os
+import shlex
 import signal
 import sys
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from io import TextIOWrapper
 from pathlib import Path
@@ -126,6 +128,17 @@ def _say(message: str, code: int) -> int:
         with suppress(OSError):  # a full disk behind stderr
             click.echo(f"lmzoo: {message}" if rank == "0" else f"lmzoo: rank {rank}: {message}", err=True)
     return code
+
+
+def print_json(value: Any, **options: Any) -> None:
+    """Print a value as JSON that every program reads; `options` are those of `json.dumps`."""
+    click.echo(humanize.plain_json(json.dumps(humanize.finite(value), allow_nan=False, **options)))
+
+
+def suggestion(*words: str, plugins: Sequence[str] = ()) -> str:
+    """Returns the line of a command to try next, with the plug-ins of this command and more `plugins`."""
+    sources = (*click.get_current_context().meta.get(PLUGINS, ()), *plugins)
+    return humanize.line(shlex.join(["lmzoo", *words, *(word for source in sources for word in ("--plugin", source))]))
 
 
 PLUGINS = "lmzoo.plugins"  # in `click.Context.meta`: the values of --plugin

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from lmzoo import humanize
-from lmzoo.cli.group import cli, plugin_option, tokenizer_option
+from lmzoo.cli.group import cli, plugin_option, print_json, tokenizer_option
 from lmzoo.errors import InputError
 from lmzoo.terminal import shown
 
@@ -58,8 +57,7 @@ def inspect(runs: tuple[Path, ...], text: str, out: Path | None, as_json: bool, 
         write_page(found, out)
     if as_json:
         values = [each.to_dict() for each in found]
-        text = json.dumps(values if len(values) > 1 else values[0], ensure_ascii=False)
-        click.echo(humanize.plain_json(text))
+        print_json(values if len(values) > 1 else values[0], ensure_ascii=False)
         return
     for each in found:
         click.echo(f"{each.name}: {each.nats:.4f} nats per token, {each.bits_per_byte:.4f} bits per byte")

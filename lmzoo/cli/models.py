@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from typing import Any
@@ -12,7 +11,7 @@ import click
 import lmzoo
 from lmzoo import humanize, registry, terminal
 from lmzoo.cli.complete import complete_checks, complete_models
-from lmzoo.cli.group import cli, plugin_option
+from lmzoo.cli.group import cli, plugin_option, print_json
 from lmzoo.errors import InputError
 
 KINDS = ("classic", "attention", "linear", "hybrid")  # of families, in the order of the table
@@ -44,7 +43,7 @@ def list_command(pattern: str, state: str | None, extrapolates: bool | None, as_
     if pattern in names:  # a family: its presets too
         names += [name for name in lmzoo.list_models(f"{pattern}.*", **wanted) if name not in names]
     if as_json:
-        click.echo(json.dumps(names))
+        print_json(names)
     elif not names:
         click.echo(f"no model matches {pattern!r}; lmzoo list shows all", err=True)
     elif pattern == "*":
@@ -180,7 +179,7 @@ def check(
         if not as_json:
             click.echo(str(reports[-1]).splitlines()[-1])
     if as_json:
-        click.echo(json.dumps([r.to_dict() for r in reports] if len(reports) > 1 else reports[0].to_dict()))
+        print_json([r.to_dict() for r in reports] if len(reports) > 1 else reports[0].to_dict())
     sys.exit(0 if all(report.passed for report in reports) else 1)
 
 
@@ -214,4 +213,4 @@ def _print_coordinates(names: list[str], seed: int, as_json: bool) -> None:
             click.secho(name, bold=True)
             console.print(terminal.table(headings, rows, width=console.width, left=headings[:2]))
     if as_json:
-        click.echo(json.dumps(results if len(results) > 1 else results[0]))
+        print_json(results if len(results) > 1 else results[0])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from lmzoo import humanize
-from lmzoo.cli.group import cli
+from lmzoo.cli.group import cli, print_json
 from lmzoo.errors import ConfigError
 
 
@@ -87,6 +86,6 @@ def _list(as_json: bool) -> None:
     if as_json:
         fields = ("name", "paper", "claim", "size", "method", "minutes")
         listed = [{key: dataclasses.asdict(recipe)[key] for key in fields} for recipe in recipes]
-        click.echo(json.dumps(listed, indent=1, ensure_ascii=False))
+        print_json(listed, indent=1, ensure_ascii=False)
     else:
         click.echo(list_text(recipes))

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -15,13 +13,14 @@ import click
 from lmzoo import configs, humanize, targets
 from lmzoo.cli.complete import complete_data, complete_models
 from lmzoo.cli.group import (
-    PLUGINS,
     cli,
     context_option,
     device_option,
     documents_option,
     plugin_option,
+    print_json,
     set_option,
+    suggestion,
     tokenizer_option,
     with_documents,
 )
@@ -115,14 +114,13 @@ def train(
     if os.environ.get("RANK", "0") != "0":
         return
     if as_json:
-        click.echo(json.dumps({**asdict(result), "path": str(out)}))
+        print_json({**asdict(result), "path": str(out)})
         return
     click.echo(f"validation loss {result.loss:.4f} nats per token, {result.bits_per_byte:.4f} bits per byte")
     speed = f"{result.tokens:,} tokens in {humanize.duration(result.seconds)} ({result.tokens_per_s:,.0f} tokens/s)"
     click.echo(f"training: {speed}; evaluation: {humanize.duration(result.eval_seconds)}")
-    plugins = [*click.get_current_context().meta[PLUGINS], *([target] if targets.is_file(target) else [])]
-    again = shlex.join(["lmzoo", "sample", str(out), *(word for source in plugins for word in ("--plugin", source))])
-    click.echo(f"run: {humanize.line(str(out))}   try: {humanize.line(again)}")
+    again = suggestion("sample", str(out), plugins=[target] if targets.is_file(target) else [])
+    click.echo(f"run: {humanize.line(str(out))}   try: {again}")
 
 
 def _overrides(file: str | None, assignments: tuple[str, ...]) -> dict[str, Any]:
@@ -218,7 +216,7 @@ def eval_command(
         for part in positions:
             click.echo(f"{part.first:>6} to {part.last:<6} {part.loss:.4f}  over {part.tokens:,} tokens")
     if as_json:
-        click.echo(json.dumps(found if len(runs) > 1 else found[0]))
+        print_json(found if len(runs) > 1 else found[0])
     elif len({values["tokens"] for values in found}) > 1:
         note = "these losses are over different tokens: compare the bits per byte, on one text (--data)"
         click.echo(note, err=True)

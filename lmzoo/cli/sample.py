@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
-from lmzoo.cli.group import Command, cli, plugin_option, tokenizer_option
+from lmzoo.cli.group import Command, cli, plugin_option, print_json, tokenizer_option
 from lmzoo.errors import ConfigError
 from lmzoo.sampling_config import TEMPERATURE, SamplingConfig
 from lmzoo.terminal import shown
@@ -128,7 +127,7 @@ def sample(
             raise click.UsageError("--draft generates one text: leave out --samples")
         texts = generate_texts(model, found, beginning, samples, tokens, sampling, **ends, generator=generator)
         if as_json:
-            click.echo(json.dumps({"prompt": asked, "texts": [*texts]}))
+            print_json({"prompt": asked, "texts": [*texts]})
             return
         for number, text in enumerate(texts, start=1):
             click.echo(click.style(f"--- {number}", dim=True) + f"\n{shown(prompt + text)}")
@@ -136,7 +135,7 @@ def sample(
     guesser = None if draft is None else _draft(draft, found)
     pieces = generate_text(model, found, beginning, tokens, sampling, **ends, draft=guesser, generator=generator)
     if as_json:
-        click.echo(json.dumps({"prompt": asked, "texts": ["".join(pieces)]}))
+        print_json({"prompt": asked, "texts": ["".join(pieces)]})
         return
     click.echo(shown(prompt), nl=False)
     try:

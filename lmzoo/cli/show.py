@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import click
 import lmzoo
 from lmzoo import configs, registry, targets, terminal
 from lmzoo.cli.complete import complete_models
-from lmzoo.cli.group import cli, plugin_option, set_option
+from lmzoo.cli.group import cli, plugin_option, print_json, set_option
 
 FACT_COLUMNS = 17  # width of the names of facts
 QUIET_SECONDS = 2.0  # a measurement that takes longer says what it does
@@ -116,7 +115,7 @@ def show(
         met = {"target": matched.target, "value": matched.value, "ratio": matched.ratio} if matched else None
         growth = model.traits.state_growth
         tables = {"model": configs.to_dict(model.config), "train": configs.to_dict(recipe), "drawing": drawn.to_dict()}
-        click.echo(json.dumps({"name": name, **counts, "state_growth": growth, "match": met, **tables}, indent=2))
+        print_json({"name": name, **counts, "state_growth": growth, "match": met, **tables}, indent=2)
         return
     if family.card:
         from rich.markdown import Markdown
@@ -159,7 +158,7 @@ def _print_ops(name: str, settings: dict[str, Any], as_json: bool) -> None:
 
     result = {"target": name, **ops.bench_ops(model, ops.LENGTHS, progress=show_progress)}
     if as_json:
-        click.echo(json.dumps(result))
+        print_json(result)
     elif result["results"]:
         console = terminal.results_console()
         console.print(ops_tables(name, result, console.width))

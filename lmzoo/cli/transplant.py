@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import shlex
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -13,7 +11,7 @@ import click
 
 from lmzoo import configs, humanize
 from lmzoo.cli.complete import complete_models
-from lmzoo.cli.group import cli, plugin_option, tokenizer_option
+from lmzoo.cli.group import cli, plugin_option, print_json, suggestion, tokenizer_option
 from lmzoo.errors import ConfigError, LmzooError
 
 if TYPE_CHECKING:
@@ -76,7 +74,7 @@ def transplant(
     result = run(model, layers=_numbers(layers), to=to, init=init, seed=seed, settings=settings)
     result.model.save(target, tokenizer=found)
     if as_json:
-        click.echo(json.dumps({**result.to_dict(), "path": str(target)}))
+        print_json({**result.to_dict(), "path": str(target)})
         return
     _print(result, source, target)
 
@@ -110,5 +108,5 @@ def _print(result: Transplant, source: str, target: Path) -> None:
     total = result.model.num_params()
     shares = ", ".join(f"{value:,} {name} ({value / total:.1%})" for name, value in numbers.items())
     click.echo(f"parameters: {shares}")
-    again = shlex.join(["lmzoo", "train", "--from", str(target), "--teacher", source, *_text_of(source)])
-    click.echo(f"model: {humanize.line(str(target))}   try: {humanize.line(again)}")
+    again = suggestion("train", "--from", str(target), "--teacher", source, *_text_of(source))
+    click.echo(f"model: {humanize.line(str(target))}   try: {again}")

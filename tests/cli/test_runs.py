@@ -12,8 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from lmzoo import registry
+from lmzoo.data.tokenizers import ByteTokenizer
 from tests.cli.commands import QUICK, SMALL, TEXT, Command
 
 
@@ -230,6 +232,20 @@ def test_train_and_sample_print_json(lmzoo: Command, text: Path) -> None:
         sampled = json.loads(lmzoo(*command).out)
         assert sampled["prompt"] == "3 sheep"
         assert [len(part) for part in sampled["texts"]] == [5] * number
+
+
+def test_eval_json_of_a_model_that_gives_no_numbers_is_json(lmzoo: Command, text: Path) -> None:
+    model = registry.create_model("bigram", vocab_size=256)
+    with torch.no_grad():
+        next(model.parameters()).fill_(float("nan"))
+    model.save(text.parent / "nan", tokenizer=ByteTokenizer())
+    shown = lmzoo("eval", text.parent / "nan", "--data", text, "--json").out
+
+    def refused(name: str) -> None:
+        raise AssertionError(f"{name} is not JSON")
+
+    found = json.loads(shown, parse_constant=refused)
+    assert (found["loss"], found["bits_per_byte"]) == (None, None)
 
 
 def test_train_resumes_a_run_without_its_settings(lmzoo: Command, run: Path, text: Path) -> None:

@@ -12,6 +12,7 @@ from lmzoo.data.tokenizers import ByteTokenizer
 from lmzoo.registry import create_model
 from lmzoo.runs.run import RunSpec, train_run
 from lmzoo.runs.saved import load_run
+from lmzoo.skeleton import skeleton
 from lmzoo.storage.models import load_model
 from tests.cli.commands import QUICK, Command
 
@@ -78,6 +79,13 @@ def test_transplant_refuses_in_one_line(lmzoo: Command, llama: Path, options: li
     assert message in result.err
     assert result.err.count("\n") == 1
     assert not target.exists()
+
+
+def test_transplant_proposes_a_command_with_its_plug_ins(lmzoo: Command, llama: Path, text: Path) -> None:
+    file, mixed = text.parent / "own_mixer.py", text.parent / "mixed"
+    file.write_text(skeleton("own-mixer", file.name))
+    result = lmzoo("transplant", llama, mixed, "--layers", "0", "--to", "own-mixer", "--plugin", file)
+    assert f"try: lmzoo train --from {mixed} --teacher {llama} --plugin {file}\n" in result.out, result.err
 
 
 def test_transplant_refuses_places(lmzoo: Command, llama: Path) -> None:
