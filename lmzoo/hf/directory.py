@@ -194,6 +194,8 @@ def _check(folder: Path, path: Path, model: LanguageModel, logits: Any, progress
     wanted, found = models.tensors_of(model), models.tensors_of(loaded)
     total, done = sum(tensor.nbytes for tensor in wanted.values()), 0
     for name, tensor in wanted.items():
+        if not bool(tensor.isfinite().all()):
+            raise CheckpointError(f"{path}: {name} holds values that are not finite: such a model is not exported")
         if found[name].dtype != tensor.dtype or not torch.equal(found[name], tensor.cpu()):
             raise CheckpointError(f"{path}: {name} differs from that of the model after it was written")
         done += tensor.nbytes

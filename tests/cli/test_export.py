@@ -49,6 +49,17 @@ def test_export_prints_json_and_takes_options(lmzoo: Command, run: Path) -> None
     assert checked.code == 0, checked.out
 
 
+def test_export_refuses_weights_that_are_not_numbers(lmzoo: Command, tmp_path: Path) -> None:
+    model = zoo.create_model("bigram", vocab_size=9)
+    with torch.no_grad():
+        next(model.parameters())[3] = float("nan")
+    model.save(tmp_path / "saved")
+    done = lmzoo("export", tmp_path / "saved", tmp_path / "out")
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert re.search(r"out: \S+ holds values that are not finite: such a model is not exported$", done.err.strip())
+    assert not (tmp_path / "out").exists()
+
+
 def test_export_says_what_it_leaves_out(lmzoo: Command, tmp_path: Path) -> None:
     sizes = {"d_model": 16, "n_layers": 1, "n_heads": 2, "balance_loss": 0.5}
     zoo.create_model("mixtral", vocab_size=9, **sizes).save(tmp_path / "saved")
