@@ -190,12 +190,14 @@ def _require_own_heads(what: str, effect_HKTLNK: Tensor, *, is_value: bool) -> N
                 raise Fault(
                     f"head {h} of the output depends on head {n} of {what}, and should on head {own}; look at {LOOK}"
                 )
-        if not ranks_HLN[h, :, own].any():
+        if ranks_HLN[h].any() and not ranks_HLN[h, :, own].any():
             raise Fault(f"head {h} of the output does not depend on head {own} of {what}; look at {LOOK}")
-        if is_value and (2 * ranks_HLN[h, :, own].amax() < K):
+        # The most of all tokens: at one of them an activation may have closed many features.
+        rank = int(_ranks(effect_HKTLNK[h, :, :, :, own].permute(1, 2, 0, 3)).amax())
+        if is_value and 0 < 2 * rank < K:
             raise Fault(
-                f"head {h} of the output depends on head {own} of {what} in {int(ranks_HLN[h, :, own].amax())} of {K} "
-                f"directions: each feature of a value should have an effect of its own; look at {LOOK}"
+                f"head {h} of the output depends on head {own} of {what} in {rank} of {K} directions: each feature "
+                f"of a value should have an effect of its own; look at {LOOK}"
             )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import ClassVar
 
 import pytest
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from lmzoo.conformance import Fault, subject, transferable
 from lmzoo.layers.linear import Linear
@@ -107,6 +108,22 @@ def test_transferable_finds(change: Callable[[OfferingAttention, Parts], Parts],
 def test_transferable_compares_biases(change: Callable[[OfferingAttention, Parts], Parts], says: str) -> None:
     with pytest.raises(Fault, match=says):
         transferable.transferable(subject(model(change, BiasedAttention)))
+
+
+class RectifiedAttention(OfferingAttention):
+    """Values behind a ReLU, and a gate that closes head 0 at every second position."""
+
+    def attend(self, q_BTHK: Tensor, k_BSHK: Tensor, v_BSHK: Tensor, allowed_TS: Tensor) -> Tensor:
+        return super().attend(q_BTHK, k_BSHK, v_BSHK.relu(), allowed_TS)
+
+    def merge(self, y_BHTK: Tensor) -> Tensor:
+        closed_T = torch.arange(y_BHTK.shape[2]) % 2 == 0
+        return super().merge(torch.cat([y_BHTK[:, :1].masked_fill(closed_T[:, None], 0.0), y_BHTK[:, 1:]], dim=1))
+
+
+def test_transferable_may_be_closed_by_activations_and_gates() -> None:
+    rectified = model(lambda _, parts: parts, RectifiedAttention)
+    assert transferable.transferable(subject(rectified)) == "2 mixers, of q, k, v, out"
 
 
 def test_transferable_is_nothing_if_the_projection_is_more_than_a_weight() -> None:
