@@ -5,6 +5,7 @@ Ours: what is offered and what is transferable says nothing about the order of r
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from lmzoo.layers.linear import Linear
 from lmzoo.layers.norm import RMSNorm
 from lmzoo.layers.projections import Projection, output
+from lmzoo.model import Traits
 from lmzoo.ops.rope import apply_rope, rope_table
 from tests.museum.base import MuseumConfig
 from tests.museum.offering import Offering, OfferingAttention
@@ -59,3 +61,8 @@ class GatedAttention(OfferingAttention):
 
 class MODEL(Offering):
     attention_class = GatedAttention
+
+    @property
+    def traits(self) -> Traits:
+        window = self.config.window  # and the token before it, of which the last value has a share
+        return replace(super().traits, receptive_field=None if window is None else self.config.n_layers * window + 1)
