@@ -104,7 +104,7 @@ class _UseOfParameters(TorchFunctionMode):
             if id(argument) in self.tables and isinstance(out, Tensor):
                 weight = name == "linear" and place == 1
                 (self.multiplied if weight or name in _PRODUCTS else self.other).add(self.tables[id(argument)])
-        if func is F.embedding and len(args) > 1 and id(args[1]) in self.names and not self.found:
+        if func is F.embedding and id(args[1]) in self.names and not self.found:
             self.table = self.names[id(args[1])]
             self.found = f"{self.table} is a table of rows that are looked up by index"
         if name in _LOOKUPS and len(args) > 1 and id(args[0]) in self.names and args[0].ndim == 2 and not self.found:

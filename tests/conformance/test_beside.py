@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from typing import cast
 
@@ -41,6 +42,7 @@ class Ended:
         self.keeps_the_caller = True
 
     def use(self, _subject: Subject) -> None:
+        time.sleep(0.05)  # so that only a caller that waits sees what follows
         self.keeps_the_caller = not threading.current_thread().daemon
         if not self.knows_the_subject:
             raise Fault("ended")

@@ -324,3 +324,15 @@ def test_gradient_causality_names_the_first_leak() -> None:
 
     result = check_model(Open, only=["gradient_causality"]).results[0]
     assert result.saw.startswith("the gradient of the logits at 0 to the token at 1 is ")
+
+
+class SeesTheTokenBefore(Transformer):
+    """The logits of the first position depend on no token."""
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        return nn.functional.pad(self.tokens(idx_BT), (0, 0, 1, 0))[:, :-1], state
+
+
+def test_gradient_causality_accepts_a_position_without_gradients() -> None:
+    saw = causality.gradient_causality(subject(SeesTheTokenBefore))
+    assert saw == "gradients of 50 positions to later tokens are zero, in float64"

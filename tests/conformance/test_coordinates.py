@@ -62,6 +62,13 @@ def test_coordinate_check_sees_how_activations_depend_on_the_width() -> None:
     assert found == coordinate_check("llama.tiny", (32, 64, 128), steps=2), "seeded"
 
 
+def test_coordinate_check_takes_the_mean_over_the_modules_of_a_role() -> None:
+    found = coordinate_check("gpt2.tiny", (32,), steps=0)
+    sizes = [entry["start"][0] for entry in found["modules"].values() if entry["role"] == "matrix"]
+    assert found["roles"]["matrix"]["modules"] == len(sizes) > 1
+    assert found["roles"]["matrix"]["start"] == [pytest.approx(sum(sizes) / len(sizes))]
+
+
 def test_activations_are_those_of_eval_mode() -> None:
     model = lmzoo.create_model("gpt2.tiny", vocab_size=67, dropout=0.5).train()
     idx_BT = torch.randint(67, (2, 5), generator=torch.Generator().manual_seed(0))

@@ -32,6 +32,14 @@ def test_check_split_and_check_all_positions_allow_only_rounding() -> None:
         assert check_all_positions(model, idx, expected_BTV, [20, 1, 9]) < 1e-9
 
 
+def test_splits_are_of_the_context_or_the_whole_text_with_each_short_first_chunk() -> None:
+    plain, brief = (decoding._splits(24, 51, random.Random(0), brief=brief) for brief in (False, True))
+    assert {sum(split) for _, split in plain + brief} == {24, 51}
+    firsts = [split[0] for rows, split in plain if rows == 2 and sum(split) == 24]
+    assert {*range(1, 10), 23, 24} <= set(firsts)
+    assert len(set(firsts)) == len(firsts), "none is tried twice"
+
+
 class ForgetsForOneRow(Attention):
     def remember(self, cache: Any, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Any]:
         k, v, after = super().remember(cache, k, v)

@@ -27,6 +27,10 @@ def by_chances(x_BTD: Tensor) -> Tensor:
     return torch.bernoulli(torch.full_like(x_BTD, KEPT))
 
 
+def by_table(x_BTD: Tensor) -> Tensor:
+    return torch.tensor([1.0, 1.0, 1.0, 0.0])[(4 * torch.rand_like(x_BTD)).long()]  # a draw lies below 1
+
+
 def in_place(x_BTD: Tensor) -> Tensor:
     return torch.empty_like(x_BTD).bernoulli_(KEPT)
 
@@ -47,7 +51,7 @@ def for_each_token(x_BTD: Tensor) -> Tensor:
     return torch.rand(x_BTD.shape[:2])[..., None] < KEPT
 
 
-MASKS = [by_rand, by_rand_below, by_chances, in_place, dropped_in_place, uniform_in_place, beside_torchs_own]
+MASKS = [by_rand, by_rand_below, by_table, by_chances, in_place, dropped_in_place, uniform_in_place, beside_torchs_own]
 
 
 def require(mask: object, scale: float) -> None:

@@ -35,6 +35,8 @@ def test_fresh_process_ends_when_it_is_closed() -> None:
     process = FreshProcess()
     process.close()
     assert process._process.returncode is not None
+    assert all(pipe is not None and pipe.closed for pipe in (process._process.stdin, process._process.stdout))
+    assert process._errors.closed
     process.close()
 
 
@@ -105,6 +107,11 @@ def test_find_class_makes_a_derived_class_anew() -> None:
     cls = registry.model_class("llama-transplant")
     assert find_class(reference(cls)) is cls
     assert reference(registry.model_class("llama"))["derived"] is None
+
+
+def test_reference_names_the_module_of_a_base_class_for_a_class_that_its_own_does_not_hold() -> None:
+    made = type("Made", (Transformer,), {"__module__": __name__})
+    assert reference(made)["module"] == Transformer.__module__
 
 
 def test_main_answers_each_kind_of_request(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import Tensor
 
 from lmzoo.conformance import Fault, initial, subject
 from lmzoo.layers.linear import Linear
-from tests.museum.base import MuseumConfig, Transformer
+from tests.museum.base import Cell, CellConfig, MuseumConfig, Recurrent, Transformer
 from tests.museum.exhibits import scaled_after_the_draw
 
 
@@ -39,3 +40,37 @@ def test_initialization_finds_a_parameter_that_two_layers_draw_alike() -> None:
 
     with pytest.raises(Fault, match=r"tokens.weight is initialized by tokens and again by head"):
         initial.initialization(subject(Tied))
+
+
+def spread(parameter: Tensor, _generator: torch.Generator | None) -> None:
+    parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
+
+
+@pytest.mark.parametrize(("share", "is_kept"), [(0.72, True), (0.70, False)])
+def test_initialization_allows_a_tenth_and_six_standard_errors(share: float, is_kept: bool) -> None:
+    """Of 1,024 values six standard errors are 0.19, so that a deviation of 0.29 is allowed."""
+
+    class Scaled(Transformer):
+        def __init__(self, config: MuseumConfig) -> None:
+            super().__init__(config)
+            self.spare = Linear(32, 32, bias=False, init=spread)
+            with torch.no_grad():
+                self.spare.weight.mul_(share)
+
+    if is_kept:
+        initial.initialization(subject(Scaled))
+    else:
+        with pytest.raises(Fault, match=r"spare\.weight has the mean"):
+            initial.initialization(subject(Scaled))
+
+
+def test_initialization_asks_only_layers_of_this_package_to_keep_what_the_constructor_draws() -> None:
+    class FilledCell(Cell):
+        def __init__(self, config: CellConfig) -> None:
+            super().__init__(config)
+            torch.nn.init.constant_(self.taps_WD, 5.0)
+
+    class Filled(Recurrent):
+        cell_class = FilledCell
+
+    assert "parameters, each initialized by one layer" in initial.initialization(subject(Filled))

@@ -19,6 +19,7 @@ def test_expected_logits_are_those_of_the_text_up_to_each_position(cls: type) ->
     checked = subject(cls)
     model, idx = checked.model().double(), checked.tokens(2, 30)
     expected_BTV = expected_logits(checked, model, idx)
+    assert not expected_BTV.requires_grad
     for length in (1, 9, 10, 11, 24, 30):
         seen = idx[:, :length] if model.traits.extrapolates else idx[:, max(0, length - 24) : length]
         assert torch.allclose(expected_BTV[:, length - 1], model(seen).logits[:, -1])

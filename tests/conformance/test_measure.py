@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lmzoo.conformance import Fault
+from lmzoo.conformance import Fault, subject
 from lmzoo.conformance.measure import (
     backward,
     difference,
@@ -16,6 +16,7 @@ from lmzoo.conformance.measure import (
     float32_hint,
     float32_line,
     require_equal,
+    require_exact,
     require_near,
     require_same_bits,
 )
@@ -48,6 +49,16 @@ def test_require_equal_says_what_is_off_and_where_to_look() -> None:
         require_equal(one + 0.5, one, "a", "b", 1e-5)
     with pytest.raises(Fault, match=r"a is not finite"):
         require_equal(one / 0, one, "a", "b", 1e-5)
+
+
+def test_require_exact_allows_float32_rounding_to_a_state_that_keeps_float32() -> None:
+    checked = subject("bigram")
+    model, idx, expected = checked.model().double(), checked.tokens(2, 5), torch.ones(2, dtype=torch.float64)
+    position, memory = torch.zeros(2, dtype=torch.long), torch.zeros(2, 3)
+    assert require_exact(expected + 1e-6, expected, "a", "b", model, idx, [position, memory]) == pytest.approx(1e-6)
+    for state in (None, [position], [position, memory.double()]):
+        with pytest.raises(Fault, match=r"a is off by 1e-06 of the largest value \(allowed 1e-09 in float64"):
+            require_exact(expected + 1e-6, expected, "a", "b", model, idx, state)
 
 
 def test_require_near_finds_one_value_that_is_not_finite() -> None:

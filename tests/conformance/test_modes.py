@@ -14,6 +14,10 @@ def test_train_mode_accepts_what_holds_nothing_of_a_batch_but_choices(sound: obj
     modes.train_mode(subject(sound.MODEL))  # type: ignore[attr-defined]
 
 
+def test_train_mode_accepts_dropout_of_the_config() -> None:
+    modes.train_mode(subject("gpt2"))
+
+
 def test_train_mode_names_what_is_kept() -> None:
     for module, says in (
         (running_scale_of_activations, "such as statistics; a pass has changed size"),

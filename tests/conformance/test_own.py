@@ -37,6 +37,17 @@ def test_own_checks_take_a_model_of_a_short_context(context: int, cuts: int, spl
     assert f"{splits} splits of {context} tokens" in seen
 
 
+def test_own_causality_finds_a_last_position_that_is_not_finite(model: LanguageModel) -> None:
+    """It stands before no cut, so that no comparison looks at it."""
+
+    def spoil(_module: object, _inputs: object, logits_BTV: torch.Tensor) -> torch.Tensor:
+        return torch.cat([logits_BTV[:, :-1], logits_BTV[:, -1:] / 0], dim=1)
+
+    model.head.register_forward_hook(spoil)
+    result = check_model(model, only=["own_causality"]).results[0]
+    assert result.saw == "your own model gives logits that are not finite"
+
+
 def test_own_decoding_names_the_largest_difference(model: LanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
     found = iter([1e-12, 3e-12, 2e-12])
     monkeypatch.setattr(own, "check_split", lambda *_: next(found))

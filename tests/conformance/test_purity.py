@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from lmzoo.conformance import check_model
-from lmzoo.model import Traits
+from lmzoo.model import LanguageModel, Traits
 from lmzoo.state import State
 from tests.museum.base import MuseumConfig, Recurrent, Transformer
+from tests.museum.sound import counted_pairs
 
 
 def test_same_seed_finds_weights_drawn_from_elsewhere() -> None:
@@ -43,6 +44,12 @@ def test_same_seed_uses_the_model_with_other_rows_in_between(rows: int, monkeypa
     monkeypatch.setattr(Remembers, "rows", rows)
     result = check_model(Remembers, only=["same_seed"]).results[0]
     assert result.saw.startswith("the same forward again is off by")
+
+
+@pytest.mark.parametrize("model", [Transformer, counted_pairs.MODEL])
+def test_changed_weights_accepts_sound_models(model: type[LanguageModel]) -> None:
+    report = check_model(model, only=["changed_weights"])
+    assert report.passed, str(report)
 
 
 class Constants(Recurrent):

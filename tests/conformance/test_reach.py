@@ -62,6 +62,36 @@ def test_require_reach_finds_a_leak_at_some_positions_alone() -> None:
         require_reach(model, torch.arange(120).view(3, 40) % 13)
 
 
+class SeesRounding(Windowed):
+    """Tokens 20 and more back have gradients as small as rounding of float64."""
+
+    def embed(self, idx_BT: Tensor, position: int, state: State) -> Tensor:
+        x_BTD = super().embed(idx_BT, position, state)
+        return x_BTD + 1e-14 * torch.nn.functional.pad(x_BTD, (0, 0, 20, 0))[:, :-20]
+
+
+def test_require_reach_takes_no_gradient_of_the_size_of_rounding_for_a_leak() -> None:
+    model = SeesRounding(MuseumConfig(vocab_size=13, window=5)).double()
+    assert require_reach(model, torch.arange(40).view(1, 40) % 13) == "gradients reach 9 tokens back, and no further"
+
+
+class SeesFarFromBlocks(Windowed):
+    """At each sixteenth position also the token 12 back matters."""
+
+    declared = 13
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        far_BTD = torch.nn.functional.pad(self.tokens(idx_BT), (0, 0, 12, 0))[:, :-12]
+        begins_T = torch.arange(idx_BT.shape[1]) % 16 == 0
+        return x_BTD + far_BTD * begins_T[:, None], state
+
+
+def test_require_reach_takes_a_farthest_token_that_matters_at_an_earlier_position() -> None:
+    model = SeesFarFromBlocks(MuseumConfig(vocab_size=13, window=5)).double()
+    assert require_reach(model, torch.arange(40).view(1, 40) % 13) == "gradients reach 13 tokens back, and no further"
+
+
 @pytest.mark.parametrize(("declared", "passes"), [(37, False), (38, True)])
 def test_require_reach_asks_for_the_farthest_token_only_if_all_rows_reach_so_far(
     declared: int, passes: bool, monkeypatch: pytest.MonkeyPatch

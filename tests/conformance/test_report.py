@@ -18,6 +18,7 @@ def test_report_is_the_same_after_json() -> None:
     assert text["schema"] == 1
     assert text["passed"] is True
     assert text["failures"] == []
+    assert Report("x", {}, (), seconds=0.12345).to_dict()["seconds"] == 0.123
 
 
 def test_report_rankable_depends_on_contract_causality_decoding_and_loss() -> None:

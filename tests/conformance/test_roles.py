@@ -93,6 +93,20 @@ def test_sums_and_makes_tells_a_map_from_elementwise_weights(equation: str, plac
     assert roles._sums_and_makes(equation, place) is is_map
 
 
+class LooksUp(Extra):
+    """Adds rows of the table, by their number."""
+
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        return x_BTD + self.table[torch.arange(x_BTD.shape[1]) % len(self.table)]
+
+
+def test_roles_finds_rows_that_are_looked_up_in_a_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(WithExtra, "shape", (9, 16))
+    monkeypatch.setitem(globals(), "Extra", LooksUp)
+    (result,) = check_model(WithExtra, only=["roles"]).results
+    assert result.saw.startswith("extra.table (9, 16) is a table of rows that are looked up by index")
+
+
 class ExpandedStart(Extra):
     """Reads a learned matrix as memory of the past, expanded for the batch, and the same in an einsum."""
 

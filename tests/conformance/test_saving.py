@@ -126,6 +126,14 @@ def test_tied_weights_refuses_a_parameter_of_two_modules_in_a_variant() -> None:
     assert "with tie_embeddings=True: tokens.weight and head.weight are one parameter that two modules" in result.saw
 
 
+def test_contiguous_has_a_shared_tensor_once_and_each_tensor_without_values() -> None:
+    module = torch.nn.Module()
+    module.first = module.second = torch.nn.Parameter(torch.ones(2))
+    for name in ("none", "nothing"):
+        module.register_buffer(name, torch.zeros(0))
+    assert list(saving._contiguous(module)) == ["first", "none", "nothing"]
+
+
 def test_meta_device_compares_layers_with_layers_inside() -> None:
     class Outer(torch.nn.Module):
         def __init__(self, width: int) -> None:

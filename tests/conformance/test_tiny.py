@@ -10,7 +10,7 @@ import torch
 import lmzoo
 from lmzoo import configs
 from lmzoo.configs import require
-from lmzoo.conformance import CHECKS, check_model, run_check, subject
+from lmzoo.conformance import CHECKS, Subject, check_model, run_check, subject
 from lmzoo.conformance.sizes import TINY
 from lmzoo.conformance.tiny import perturb
 from lmzoo.errors import ConfigError
@@ -138,6 +138,7 @@ def test_resized_gives_two_other_sizes() -> None:
     assert changes[0] == {"d_model": 64}
     counts = {checked.model(**change).num_params() for change in [{}, *changes]}
     assert len(counts) == 3
+    assert subject("bigram").resized() == [{"vocab_size": 26}, {"context_length": 48}]
 
 
 def test_perturb_moves_every_parameter_and_follows_the_seed() -> None:
@@ -178,6 +179,20 @@ def test_large_has_a_form_with_a_window_and_in_a_thorough_check_all_variants() -
     thorough = subject("llama")
     thorough.thorough = True
     assert "llama with gate=True, sinks=True in its large form" in [form.name for form in thorough.large()]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PowerOfTwoConfig(CellConfig):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require(self.context_length.bit_count() == 1, "context_length must be a power of two")
+
+
+def test_large_takes_a_power_of_two_for_a_context_length() -> None:
+    class PowerOfTwo(Recurrent):
+        config_class = PowerOfTwoConfig
+
+    assert [form.context for form in Subject(PowerOfTwo, {"context_length": 16}, "x").large()] == [512]
 
 
 def test_neighbors_differ_in_one_field() -> None:
