@@ -129,6 +129,6 @@ def test_split_batches_give_each_document_the_loss_of_the_document_alone(family:
 def test_require_targets_names_a_split_without_targets() -> None:
     with pytest.raises(DataError, match="the val split of sea has no document with two tokens"):
         require_targets(split_of([1, 1, 1]))
-    with pytest.raises(DataError, match="has 1 tokens"):
+    with pytest.raises(DataError, match="has 1 token: there is nothing to predict"):
         require_targets(split_of([1]))
     require_targets(split_of([1, 2]))

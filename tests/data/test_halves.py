@@ -54,7 +54,7 @@ def test_validation_halves_refuse_a_text_that_is_too_short(tmp_path: Path) -> No
     (tmp_path / "train.txt").write_text("abcdef")
     (tmp_path / "val.txt").write_text("abc")
     corpus = load_corpus(str(tmp_path))
-    with pytest.raises(DataError, match=r"val split of .* has 1 tokens"):
+    with pytest.raises(DataError, match=r"val split of .* has 1 token: there is nothing to predict"):
         validation_halves(corpus, train_tokenizer("char", corpus.chunks("train")))
 
 
