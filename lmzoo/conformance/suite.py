@@ -66,7 +66,7 @@ def _checks(group: str, *functions: Callable[[Subject], str], variants: bool = F
 
 
 # Each variant costs as much as the plain config. They run in the checks of code that most often depends on an option
-# (positions, the state, the formula for FLOPs), and in two quick checks.
+# (positions, the state, the formula for FLOPs), and in quick checks.
 CHECKS: tuple[Check, ...] = (
     *_checks("contract", contract.construction, contract.finals, contract.shapes, contract.edges),
     # What all comparisons of logits presume: else their messages would name other causes (see consequences.py).
@@ -91,7 +91,8 @@ CHECKS: tuple[Check, ...] = (
     *_checks("saving", saving.tied_weights, variants=True),
     *_checks("saving", saving.meta_device, saving.save_and_load),
     *_checks("purity", purity.changed_weights),
-    *_checks("training", loss.auxiliary, train.initial_loss),
+    *_checks("training", loss.auxiliary),
+    *_checks("training", train.initial_loss, variants=True),
     *_checks("numerics", numerics.float64_gradients),
     *_checks("training", train.gradients, reach.long_gradients, train.overfitting),
     *_checks("numerics", numerics.bfloat16, long.long_precision, numerics.large_weights),
@@ -244,7 +245,7 @@ def run_check(check: Check, checked: Subject) -> Result:
 
 def _matters(variant: Subject, check: Check) -> bool:
     """False for a variant that ties the embeddings, and only that, in a check that does not look at the weights."""
-    return variant.changes != {"tie_embeddings"} or check.run in (saving.tied_weights, counting.flops)
+    return variant.changes != {"tie_embeddings"} or check.run in (saving.tied_weights, counting.flops, train.initial_loss)
 
 
 @contextmanager

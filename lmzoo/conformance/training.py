@@ -31,7 +31,7 @@ def initial_loss(subject: Subject) -> str:
     uniform = math.log(subject.config.vocab_size)
     found: list[float] = []
     declared = True
-    for seed in range(3):
+    for seed in range(1 if subject.is_variant else 3):
         model = subject.model(perturbed=False, seed=seed)
         declared = model.traits.uniform_at_start
         idx = subject.tokens(8, min(subject.context, 16), seed=seed)
@@ -45,7 +45,7 @@ def initial_loss(subject: Subject) -> str:
             f"the loss of a fresh model is {loss:.3f}, more than 5 % from ln V = {uniform:.3f}; "
             "look at the initial weights of the head and at the scale of its input"
         )
-    if near and not declared:
+    if near and not declared and not subject.is_variant:  # one seed may be near by chance
         raise Fault(
             f"traits says uniform_at_start=False, but the loss of a fresh model is {loss:.3f}, ln V = {uniform:.3f}"
         )
