@@ -28,7 +28,7 @@ from lmzoo.conformance.measure import (
 )
 from lmzoo.conformance.reach import CHUNK_LOOK
 from lmzoo.conformance.report import Fault
-from lmzoo.conformance.rounding import RoundedLinear
+from lmzoo.conformance.rounding import RoundedLinear, WideAngles
 from lmzoo.conformance.tiny import Subject, perturb
 from lmzoo.inference.weights import cast_weights
 from lmzoo.model import LanguageModel
@@ -179,7 +179,7 @@ def _precision(form: Subject, model: LanguageModel) -> str:
         plain = require_near(model(idx).logits, exact_BTV, f"{T} tokens in float32", CHUNK_LOOK, allowed=1e-2)
         where = f"exponents, long sums, and positions counted in bfloat16{choices.hint}"
         what = f"{T} tokens under autocast to bfloat16"
-        with choices.repeated(what):
+        with choices.repeated(what), WideAngles():
             cast_BTV = in_bfloat16(lambda: model(idx).logits)
         if not model.traits.chooses:
             _require_causal_in_bfloat16(form, model, idx, cast_BTV)
@@ -190,7 +190,7 @@ def _precision(form: Subject, model: LanguageModel) -> str:
 
         worst = _require_flat(cast_BTV, exact_BTV, what, where, rounded)
         what = f"{T} tokens with bfloat16 weights"
-        with choices.repeated(what):
+        with choices.repeated(what), WideAngles():
             cast_BTV = cast_weights(model, torch.bfloat16)(idx).logits
         worst = max(worst, _require_flat(cast_BTV, exact_BTV, what, where, rounded))
     return f"{T} tokens: off by {plain:.1g} in float32, {worst:.2g} in bfloat16"

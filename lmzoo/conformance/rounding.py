@@ -1,4 +1,4 @@
-"""Rounds only the linear maps of a model to bfloat16: the least error that training in bfloat16 has."""
+"""What 16 bits may round: linear maps, whose error no training in bfloat16 avoids, and no angles of positions."""
 
 from __future__ import annotations
 
@@ -9,6 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
+
+from lmzoo.conformance.report import Fault
+
+ANGLE = 64.0  # radians, from which on the numbers of bfloat16 are half a radian apart
+_WAVES = {torch.cos, torch.sin, Tensor.cos, Tensor.sin}
 
 
 class RoundedLinear(TorchFunctionMode):
@@ -29,3 +34,22 @@ class RoundedLinear(TorchFunctionMode):
 
 def _rounded(value: Any) -> Any:
     return value.to(torch.bfloat16).to(value.dtype) if isinstance(value, Tensor) else value
+
+
+class WideAngles(TorchFunctionMode):
+    """While active, the sine or cosine of a large angle in 16 bits is a `Fault`: positions that far fall together.
+
+    Logits with random weights hardly depend on distant positions, so that their error would not show it.
+    """
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if func in _WAVES and args[0].dtype.itemsize == 2 and args[0].numel():
+            largest = args[0].abs().max().item()
+            if largest >= ANGLE:
+                raise Fault(
+                    f"the {func.__name__} of an angle of {largest:.4g} is taken in {args[0].dtype}, which knows no "
+                    "fraction of it; look at positions and angles: compute them in float32 or wider"
+                )
+        return func(*args, **(kwargs or {}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from torch import Tensor
 from lmzoo.conformance import Fault, check_model
 from lmzoo.conformance.long import EXCUSED, FLAT, _require_flat
 from tests.museum.base import Attention, Transformer
+from tests.museum.exhibits import positions_in_the_models_dtype
 
 
 class LeaksForRow8(Attention):
@@ -70,3 +73,8 @@ def test_require_flat_excuses_what_rounded_linear_maps_alone_cause() -> None:
 def test_long_decoding_passes_a_sound_model() -> None:
     result = check_model(Transformer, only=["long_decoding"]).results[0]
     assert result.passed, result.saw
+
+
+def test_long_precision_names_angles_in_sixteen_bits() -> None:
+    report = check_model(positions_in_the_models_dtype.MODEL, only=["long_precision"])
+    assert re.search(r"the cos of an angle of 6\d\d is taken in torch.bfloat16", str(report))

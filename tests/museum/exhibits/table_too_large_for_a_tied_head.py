@@ -1,4 +1,4 @@
-"""Embeddings of variance one, in front of a norm, which hides their size: as a tied head they give logits far from zero.
+"""Embeddings of variance one, whose size a norm hides: as a tied head they give logits far from zero.
 
 Ours: torch's default for nn.Embedding, with a setting that is off by default.
 """
