@@ -8,8 +8,8 @@
     scripts/mutate.py lmzoo/layers/*.py --again OUT                     runs those again that survived in OUT
 
 No file is changed. The heavy libraries are imported once; each mutation runs in a forked process, which imports lmzoo
-with the mutated module from memory, and runs pytest until a test fails, quick tests first. A mutation whose tests hang
-counts as found.
+with the mutated module from memory, and runs pytest until a test fails, quick tests first, and of the tests only those
+that execute the mutated lines. A mutation whose tests hang counts as found.
 The exit code is 1 if less than 90 % are found. Needs a system with fork.
 """
 
@@ -42,13 +42,16 @@ import resource
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections import deque
+from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, SourceFileLoader
-from types import CodeType
+from types import CodeType, FrameType
+from typing import Any
 
 import pytest
 
@@ -69,8 +72,8 @@ TESTS = {
     "lmzoo/ops/selective_scan.py": [["tests/ops/test_selective_scan.py"]],
     "lmzoo/sampling.py": [["tests/test_sampling.py"]],
 }
+MANY = 12  # broken models
 SIGNATURES = "tests/test_docs.py::test_the_contract_lists_every_layer_with_its_signature"
-USED_BY_ALL = ("measure", "report", "suite", "tiny")  # modules of lmzoo/conformance without checks of their own
 # Imported before forking; lmzoo itself must not be.
 HEAVY = ["torch", "torch._dynamo", "torch._functorch.aot_autograd", "torch.testing._internal.optests", "einops"]
 HEAVY += ["torch._inductor.compile_fx", "einops._torch_specific", "pydantic.type_adapter", "rich", "pdb", "tomllib"]
@@ -118,18 +121,53 @@ class _MutantFinder(MetaPathFinder, SourceFileLoader):
 
 
 class _Watch:
-    """A pytest plug-in that runs quick tests first, limits their time, and records seconds and the first failure.
+    """A pytest plug-in for the tests of a mutant: quick ones first, in limited time, only those that can find it.
 
-    `usual` holds the seconds of each test without mutation; it is empty when they are measured.
+    Without a mutation it measures the seconds of each test, and the lines of the file `path` that it executes; else
+    these are given as `usual` and `covered`. `failed` is the first failure.
     """
 
-    def __init__(self, usual: dict[str, float]) -> None:
-        self.usual = usual
+    def __init__(
+        self, mutant: Mutant, usual: dict[str, float] | None = None, covered: dict[str, list[int]] | None = None
+    ) -> None:
+        self.path = str(ROOT / mutant.path)
+        self.usual = usual or {}
         self.seconds: dict[str, float] = {}
+        self.lines: dict[str, list[int]] = {}
         self.failed = ""  # the first test or file that failed
+        self.useless = set[str]()  # tests that do not execute the mutated lines; empty if no test does: an import may
+        if mutant.mutation is not None and covered is not None:
+            changed = {mutant.mutation.line + i for i in range(mutant.mutation.before.count("\n") + 1)}
+            useless = {test for test, lines in covered.items() if changed.isdisjoint(lines)}
+            self.useless = useless if len(useless) < len(covered) else set()
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if item.nodeid not in self.useless]
         items.sort(key=lambda item: self.usual.get(item.nodeid, 0.0))
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> Generator[None, Any, Any]:
+        """Record the lines that a test executes in the file, in all threads of this process."""
+        if self.usual:
+            return (yield)
+        found = set[int]()
+
+        def line(frame: FrameType, _event: str, _argument: object) -> Any:
+            found.add(frame.f_lineno)
+            return line
+
+        def call(frame: FrameType, _event: str, _argument: object) -> Any:
+            here = frame.f_code.co_filename == self.path and frame.f_code.co_name != "<module>"
+            return line if here else None
+
+        threading.settrace(call)
+        sys.settrace(call)
+        try:
+            return (yield)
+        finally:
+            sys.settrace(None)
+            threading.settrace(None)  # type: ignore[arg-type]
+            self.lines[item.nodeid] = sorted(found)
 
     def pytest_runtest_logstart(self, nodeid: str) -> None:
         if self.usual:  # ends the process after as much CPU time: the machine may be slower than before
@@ -152,10 +190,7 @@ def stages(path: str) -> list[list[str]]:
     """Return the tests of a file: from `TESTS`, or the test file of its name and those of its package."""
     mirrored = str(Path("tests", *Path(path).parts[1:-1], f"test_{Path(path).name}"))
     if path.startswith("lmzoo/conformance/"):
-        broken, *sound = museum(path)
-        if Path(path).stem in USED_BY_ALL:
-            return [[mirrored], broken]
-        return [[mirrored, *broken], *sound]
+        return museum(path, mirrored)
     if path.startswith("lmzoo/layers/"):
         return [[mirrored], *families(path)]
     return TESTS.get(path, [[mirrored]])
@@ -189,37 +224,55 @@ def families(path: str) -> list[list[str]]:
     return [[SIGNATURES], [f"tests/backbones/test_{family}.py"], checks]
 
 
-def museum(path: str) -> list[list[str]]:
-    """Return the tests of a module of checks: the broken models that its checks reject, then some of the sound models.
+def museum(path: str, mirrored: str) -> list[list[str]]:
+    """Return the tests of a module of checks: its own and the broken models that its checks reject, then sound models.
 
-    A module that all checks use has one broken model of each check.
+    A module without checks has its own tests, then the broken models of the modules that import it, themselves or
+    through others, or else of all modules; if these are many, one of each check.
     """
-    checks = [node.name for node in ast.parse((ROOT / path).read_bytes()).body if isinstance(node, ast.FunctionDef)]
     caught = {
         exhibit.stem: re.search(r'^CAUGHT_BY = "(\w+)"', exhibit.read_text(encoding="utf-8"), re.MULTILINE)
         for exhibit in sorted((ROOT / "tests/museum/exhibits").glob("*.py"))
     }
-    found = {name: match[1] for name, match in caught.items() if match}
-    names = [name for name, check in found.items() if check in checks]
-    if not names and Path(path).stem in USED_BY_ALL:
-        names = list({check: name for name, check in found.items()}.values())
+    rejects = {name: match[1] for name, match in caught.items() if match}
+    modules = {file.stem: ast.parse(file.read_bytes()).body for file in (ROOT / "lmzoo/conformance").glob("[!_]*.py")}
+    users, more = {Path(path).stem}, {Path(path).stem}
+    while not (checks := {*rejects.values()} & {name for user in users for name in _functions(modules[user])}) and more:
+        more = {name for name, body in modules.items() if users & _imports(body)} - users
+        users |= more
     test = "tests/museum/test_museum.py::test_"
+    is_used = len(users) > 1
+    names = [name for name, check in rejects.items() if check in checks or (is_used and not checks)]
+    if is_used and len(names) > MANY:
+        names = list({rejects[name]: name for name in names}.values())
     broken = [f"{test}exhibit_fails_its_check[{name}]" for name in names]
-    tried = {*checks} & {*found.values()} - {"save_and_load"}  # which has a test of its own for all sound models
-    tried = set() if Path(path).stem == "own" else tried  # its checks need a model of the caller
-    sound = [
-        f"{test}sound_model_passes[{model.stem}-{check}]"
-        for check in sorted(tried)
-        for model in sorted((ROOT / "tests/museum/sound").glob("[!_]*.py"))[::6]
-    ]
-    return [broken, sound] if sound else [broken]
+    if is_used:
+        return [[mirrored], broken]
+    first = [mirrored, *broken]
+    # Not those that need a model of the caller, nor `save_and_load`, which has a test of its own for all sound models.
+    tried = sorted(check for check in checks if not check.startswith("own_") and check != "save_and_load")
+    models = sorted((ROOT / "tests/museum/sound").glob("[!_]*.py"))[::6]
+    sound = [f"{test}sound_model_passes_all_checks[{model.stem}]" for model in models]
+    return [first, [*sound, *(f"--check={check}" for check in tried)]] if tried else [first]
+
+
+def _functions(body: list[ast.stmt]) -> set[str]:
+    """Return the names of the functions of a module."""
+    return {node.name for node in body if isinstance(node, ast.FunctionDef)}
+
+
+def _imports(body: list[ast.stmt]) -> set[str]:
+    """Return the modules of lmzoo.conformance that a module imports."""
+    found = [node for node in body if isinstance(node, ast.ImportFrom) and node.module is not None]
+    whole = {name.name for node in found if node.module == "lmzoo.conformance" for name in node.names}
+    return whole | {node.module.rpartition(".")[2] for node in found if node.module.startswith("lmzoo.conformance.")}
 
 
 def run_tests(mutant: Mutant, first: list[str], usual: Path, most: int | None, report: int) -> int:
     """Run the tests of a mutant in the forked process, the tests `first` before all others; return 0 if all pass.
 
-    Writes the name of a failed test to the pipe `report`. Without a mutation, writes the seconds of all tests to the
-    file `usual`, else reads them there.
+    Writes the name of a failed test to the pipe `report`. Without a mutation, writes the seconds and the executed lines
+    of all tests to the file `usual`, else reads them there.
     """
     if Path("/proc/self/statm").exists():
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
@@ -228,7 +281,7 @@ def run_tests(mutant: Mutant, first: list[str], usual: Path, most: int | None, r
         source = mutant.mutation.apply((ROOT / mutant.path).read_bytes())
         module = ".".join(Path(mutant.path).with_suffix("").parts)
         sys.meta_path.insert(0, _MutantFinder(ROOT / mutant.path, module, source))
-    watch = _Watch({} if mutant.mutation is None else json.loads(usual.read_text()))
+    watch = _Watch(mutant) if mutant.mutation is None else _Watch(mutant, *json.loads(usual.read_text()))
     tests = stages(mutant.path)[:most]
     for arguments in [first, *tests] if first else tests:
         options = ["-x", "-q", "-p", "no:cacheprovider", "-W", "error", f"--rootdir={ROOT}"]
@@ -236,11 +289,13 @@ def run_tests(mutant: Mutant, first: list[str], usual: Path, most: int | None, r
         if arguments is first and code in (pytest.ExitCode.USAGE_ERROR, pytest.ExitCode.NO_TESTS_COLLECTED):
             watch.failed = ""
             continue  # no such test: the names of parametrized tests may depend on the mutated code
+        if code == pytest.ExitCode.NO_TESTS_COLLECTED and watch.useless:
+            continue
         if code != 0:
             os.write(report, f"{watch.seconds.get(watch.failed, 0.0)} {watch.failed}".encode()[:2000])
             return code
     if mutant.mutation is None:
-        usual.write_text(json.dumps(watch.seconds))
+        usual.write_text(json.dumps([watch.seconds, watch.lines]))
     return 0
 
 

@@ -5,7 +5,10 @@ Changed are comparisons (`<` to `<=`, `==` to `!=`, `is` to `is not`, `and` to `
 of a concatenation), flags (`True` to `False`) and statements left out (in-place operations, `x = f(x)`, `break`).
 
 Not changed, because no test should depend on them, are annotations, docstrings, texts, `raise` statements, decorators
-other than `no_grad`, code under `TYPE_CHECKING`, and the `strict=True` of a `zip`, which is an assertion.
+other than `no_grad`, code under `TYPE_CHECKING`, and the `strict=True` of a `zip`, which is an assertion. Nor is what
+only chooses which input is tried: the arguments of `DRAWS`, a `seed` (a keyword, a default, the `range` of a loop), and
+whole numbers above 2 in the value of a name in capitals, which is a constant or a size such as `T`. Nor is the choice
+between two texts of which one is an f-string: a part of a message.
 """
 
 from __future__ import annotations
@@ -48,6 +51,9 @@ _PAIRS = [
     ("new_zeros", "new_ones"),
 ]
 FUNCTIONS = {**dict(_PAIRS), **{second: first for first, second in _PAIRS}}
+# Functions whose arguments are the sizes and seeds of inputs; the first three are those of the checks.
+DRAWS = {"tokens", "own_tokens", "random_split", "manual_seed", "rand", "randint", "randn"}
+SMALL = 2  # larger whole numbers in a constant or in a size are sizes
 BUILTINS = {name: FUNCTIONS[name] for name in ("max", "min", "any", "all")}  # there is no builtin `mean`
 
 
@@ -79,6 +85,7 @@ class _Finder(ast.NodeVisitor):
     def __init__(self, source: bytes) -> None:
         self.source = source
         self.found: list[Mutation] = []
+        self.sizes = False  # True in the value of a name in capitals
         self.line_starts = [0]
         for line in source.splitlines(keepends=True):
             self.line_starts.append(self.line_starts[-1] + len(line))
@@ -106,7 +113,30 @@ class _Finder(ast.NodeVisitor):
         self.visit_all(node.body)
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
-        self.visit_all([] if node.value is None else [node.value])
+        if node.value is not None:
+            self.assigned(node.target, node.value)
+
+    def visit_For(self, node: ast.For) -> None:
+        self.loop(node)
+        self.visit_all([*node.body, *node.orelse])
+
+    def visit_comprehension(self, node: ast.comprehension) -> None:
+        self.loop(node)
+        self.visit_all(node.ifs)
+
+    def loop(self, node: ast.For | ast.comprehension) -> None:
+        if not (isinstance(node.target, ast.Name) and node.target.id == "seed"):
+            self.visit(node.iter)
+
+    def visit_arguments(self, node: ast.arguments) -> None:
+        named = node.posonlyargs + node.args
+        pairs = [*zip(named[len(named) - len(node.defaults) :], node.defaults, strict=True)]
+        pairs += [(name, value) for name, value in zip(node.kwonlyargs, node.kw_defaults, strict=True) if value]
+        self.visit_all([value for name, value in pairs if name.arg != "seed"])
+
+    def visit_keyword(self, node: ast.keyword) -> None:
+        if node.arg != "seed":
+            self.visit(node.value)
 
     def visit_Assert(self, node: ast.Assert) -> None:
         self.visit(node.test)
@@ -148,7 +178,20 @@ class _Finder(ast.NodeVisitor):
         used = {name.id for name in ast.walk(node.value) if isinstance(name, ast.Name)}
         if isinstance(target, ast.Subscript) or (isinstance(target, ast.Name) and target.id in used):
             self.note(node, "pass")
-        self.generic_visit(node)
+        self.visit_all(node.targets)
+        self.assigned(target, node.value)
+
+    def assigned(self, target: ast.expr, value: ast.expr) -> None:
+        """Visit an assigned value; in that of a name in capitals, larger whole numbers are left alone."""
+        self.sizes = all(name.id.isupper() for name in ast.walk(target) if isinstance(name, ast.Name))
+        self.visit(value)
+        self.sizes = False
+
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        self.visit(node.value)
+        sizes, self.sizes = self.sizes, False  # an axis or an index is no size
+        self.visit(node.slice)
+        self.sizes = sizes
 
     def visit_Break(self, node: ast.Break) -> None:
         self.note(node, "pass")
@@ -161,6 +204,9 @@ class _Finder(ast.NodeVisitor):
             self.note_expression(test, ast.UnaryOp(ast.Not(), test))
 
     def visit_IfExp(self, node: ast.IfExp) -> None:
+        sides = (node.body, node.orelse)
+        if all(map(_is_text, sides)) and any(isinstance(side, ast.JoinedStr) for side in sides):
+            return
         self.condition(node.test)
         self.generic_visit(node)
 
@@ -192,6 +238,8 @@ class _Finder(ast.NodeVisitor):
     def visit_Constant(self, node: ast.Constant) -> None:
         if isinstance(node.value, bool):
             self.note(node, str(not node.value))
+        elif isinstance(node.value, int) and self.sizes and node.value > SMALL:
+            return
         elif isinstance(node.value, int):
             self.note(node, f"({node.value - 1})")
         if isinstance(node.value, (int, float)) and not isinstance(node.value, bool):
@@ -203,6 +251,9 @@ class _Finder(ast.NodeVisitor):
             self.note(function, FUNCTIONS[function.attr], last=len(function.attr))
         elif isinstance(function, ast.Name) and function.id in BUILTINS:
             self.note(function, BUILTINS[function.id])
+        if (function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")) in DRAWS:
+            self.visit(function)
+            return
         if isinstance(function, ast.Attribute) and function.attr == "cat":
             parts = node.args[0]
             if isinstance(parts, ast.List) and len(parts.elts) == 2:
@@ -211,3 +262,7 @@ class _Finder(ast.NodeVisitor):
             if keyword.arg == "reduction" and isinstance(keyword.value, ast.Constant):
                 self.note(keyword.value, repr(FUNCTIONS[str(keyword.value.value)]))
         self.visit_all([function, *node.args, *(keyword for keyword in node.keywords if keyword.arg != "strict")])
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.JoinedStr) or (isinstance(node, ast.Constant) and isinstance(node.value, str))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -41,7 +42,22 @@ def changes(source: str, monkeypatch: pytest.MonkeyPatch) -> set[str]:
         ("x = f(x)", {"pass"}),
         ("x.add_(y)", {"pass"}),
         ("x[i] = y", {"pass"}),
+        ("x[i + 1] = y", {"pass", "x[(i - 1)] = y", "x[i + (0)] = y", "x[i + (2)] = y"}),
         ("while x:\n    break", {"while (not x):\n    break", "while x:\n    pass"}),
+        ("LIMIT = 1e-3", {"LIMIT = (1.001)"}),
+        ("ENDS = (2, 3)", {"ENDS = ((1), 3)", "ENDS = ((3), 3)"}),
+        ("T = x.shape[3]", {"T = x.shape[(2)]", "T = x.shape[(4)]"}),
+        ("tokens = 3", {"tokens = (2)", "tokens = (4)"}),
+        (
+            "def f(a, b=0, *, c=True): return a",
+            {
+                "def f(a, b=(-1), *, c=True): return a",
+                "def f(a, b=(1), *, c=True): return a",
+                "def f(a, b=0, *, c=False): return a",
+            },
+        ),
+        ("for x in range(0): pass", {"for x in range((-1)): pass", "for x in range((1)): pass"}),
+        ("y = 'a' if x else 'b'", {"y = 'a' if (not x) else 'b'"}),
         ("@torch.no_grad()\ndef f(): return x", {"@(lambda function: function)\ndef f(): return x"}),
     ],
 )
@@ -61,6 +77,15 @@ def test_mutations_are_made(source: str, expected: set[str], monkeypatch: pytest
         "__all__ = ['a'] + b",
         "@dataclass(frozen=True)\nclass A:\n    pass",
         "y = zip(a, b, strict=True)",
+        "idx = subject.tokens(2, min(n, 9) + 1, seed=1)",
+        "y = torch.Generator().manual_seed(1000 * n + seed)",
+        "def f(a, seed: int = 0, *, b, c=None): return a",
+        "y = f(seed=3)",
+        "for seed in range(3):\n    x = seed",
+        "y = [x for seed in range(3)]",
+        "TINY: Sizes = Sizes(a=4, b={'c': 8})",
+        "ROWS, T = 8, g((3, 16))",
+        "y = f', {x + 1}' if x > 1 else ''",
     ],
 )
 def test_mutations_leave_alone_what_no_test_should_notice(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,9 +98,17 @@ def first_above(values, limit):
     while values[i] < limit:
         i += 1
     return i
+
+def same(x):
+    return x
 """
 TEST = """
-from tiny import first_above
+from tiny import first_above, same
+
+def test_same():
+    with open("ran.txt", "a") as file:
+        file.write("once ")
+    assert same("x") == "x"
 
 def test_first_above():
     assert first_above([1, 2, 4], 3) == 2
@@ -110,6 +143,7 @@ def test_mutate_reports_found_and_surviving_mutations(tmp_path: Path) -> None:
     assert fates[0]["by"] == "tests/test_tiny.py::test_first_above"
     assert "| tiny.py | 6 | 3 | 2 | 3 | 50.0% |" in run.stdout
     assert (tmp_path / "tiny.py").read_text() == MODULE
+    assert (tmp_path / "ran.txt").read_text() == "once ", "no mutation is in the lines that this test executes"
     command += ["--again", "out.json", "--sample", "2"]
     run = subprocess.run(
         command, cwd=tmp_path, capture_output=True, text=True, env=environment, timeout=60, check=False
@@ -126,7 +160,7 @@ def test_mutate_imports_modules_that_exist(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_mutate_finds_the_tests_of_layers_and_checks() -> None:
-    paths = ("lmzoo/layers/retention.py", "lmzoo/conformance/reach.py")
+    paths = ("lmzoo/layers/retention.py", "lmzoo/conformance/reach.py", "lmzoo/conformance/usage.py")
     command = [sys.executable, "-c", f"import mutate; print(*map(mutate.stages, {paths}))"]
     run = subprocess.run(command, cwd=SCRIPTS, capture_output=True, text=True, timeout=60, check=True)
     for test in (
@@ -134,6 +168,12 @@ def test_mutate_finds_the_tests_of_layers_and_checks() -> None:
         "backbones/test_retnet.py",
         "[retnet-",
         "test_reach.py",
-        "-long_gradients]",
+        "--check=long_gradients",
+        "test_usage.py",
+        "[share_of_experts_not_declared]",  # usage.py has no check, and counting.py, which imports it, has this one
     ):
         assert test in run.stdout
+    museum = (SCRIPTS.parent / "tests/museum/test_museum.py").read_text(encoding="utf-8")
+    named = set(re.findall(r"test_museum\.py::(\w+)\[", run.stdout))
+    assert len(named) == 2
+    assert all(f"def {name}(" in museum for name in named)
