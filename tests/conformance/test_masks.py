@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lmzoo.conformance import Fault, masks, receptive, subject
 from lmzoo.model import Traits
@@ -77,6 +77,18 @@ def test_require_decoding_finds_a_mask_of_the_cache() -> None:
     masks.require_causal(subject(model_of(InDecodingAlone)))
     with pytest.raises(Fault, match="a chunk of 23 tokens after 1 earlier ones differs from forward"):
         masks.require_decoding(subject(model_of(InDecodingAlone)))
+
+
+class Normed(InDecodingAlone):
+    """Scores depend on no vector: the norm before the attention is undone by one without weights."""
+
+    def forward(self, x_BTD: Tensor, cache: object, position: int) -> tuple[Tensor, object]:
+        return super().forward(nn.functional.rms_norm(x_BTD, x_BTD.shape[-1:]), cache, position)
+
+
+def test_require_decoding_makes_matrices_large() -> None:
+    with pytest.raises(Fault, match="with matrices 1000 times as large, a chunk of 23 tokens"):
+        masks.require_decoding(subject(model_of(Normed)))
 
 
 class Windowed(Transformer):

@@ -70,6 +70,24 @@ def test_effects_differ_by_the_state_after_one_token_alone() -> None:
     assert effects.differ(other)
 
 
+@dataclass(frozen=True, kw_only=True)
+class CountingConfig(CellConfig):
+    weight: float = 1.0
+
+
+class Counting(Recurrent):
+    config_class = CountingConfig
+    config: CountingConfig
+
+    def extra_losses(self, x_BTD: Tensor, idx: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        return {"other tokens": self.config.weight * (targets != idx).double().mean()}
+
+
+def test_effects_differ_by_a_loss_that_compares_tokens_and_targets() -> None:
+    effects, other = (_Effects(Counting, CountingConfig(vocab_size=13, weight=weight)) for weight in (1.0, 2.0))
+    assert effects.differ(other)
+
+
 def test_effects_are_found_in_a_short_context() -> None:
     effects = _Effects(Learned, MuseumConfig(vocab_size=13, context_length=3))
     assert effects.value("logits")["logits"].shape == (2, 3, 13)

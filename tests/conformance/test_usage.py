@@ -67,6 +67,22 @@ def test_require_declared_use_finds_another_share(made: Callable[[float], type[L
         require_declared_use(subject(made(share)))
 
 
+class LastLogit(nn.Linear):
+    def forward(self, x_BTD: Tensor) -> Tensor:
+        logits_BTV = super().forward(x_BTD)
+        return logits_BTV * (torch.arange(self.out_features) == self.out_features - 1)
+
+
+def test_require_declared_use_looks_at_every_logit() -> None:
+    class Model(stack(2 / 3)):  # type: ignore[misc]
+        def __init__(self, config: CellConfig) -> None:
+            super().__init__(config)
+            self.head = LastLogit(config.d_model, config.vocab_size, bias=False)
+
+    with pytest.raises(Fault, match="a token uses 1 of 3 matrices"):
+        require_declared_use(subject(Model))
+
+
 def test_require_declared_use_needs_a_declaration_of_a_stack_and_not_of_a_list() -> None:
     require_declared_use(subject(listed(1.0)))
     with pytest.raises(Fault, match="counts is 1;"):
