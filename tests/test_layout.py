@@ -34,7 +34,7 @@ ELSEWHERE = {
     # Descriptions of GGUF architectures too, by comparing files with what llama.cpp's converter writes.
     **{
         f"gguf/{name}_forms.py": "tests/gguf/test_write.py"
-        for name in ("llama", "gpt", "recurrent", "expert", "hybrid")
+        for name in ("llama", "gpt", "recurrent", "expert", "grouped", "hybrid", "mamba")
     },
     **{f"hf/{m.name}": "tests/hf/test_load.py" for m in MODULES if m.parts[0] == "hf" and m.stem not in MACHINERY},
     **{m.as_posix(): "tests/puzzles/test_catalog.py" for m in MODULES if m.parts[:2] == ("puzzles", "sources")},
