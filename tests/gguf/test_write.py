@@ -448,7 +448,7 @@ def test_write_gguf_in_16_bits_keeps_norms_in_32(dtype: str, number: int, exact:
         ({"gate": True}, "gate=True must be False"),
         ({"qk_norm": True, "attention_bias": "all"}, "must be"),
         ({"pattern": "rope nope"}, "pattern='rope nope' must"),
-        ({"rotary_fraction": 0.5}, "rotary_fraction=0.5 must be 1.0"),
+        ({"rotary_fraction": 0.5, "attention_bias": "all"}, "rotary_fraction=0.5 must be 1.0"),
         ({"qk_norm": True, "rope_scaling": "llama3 factor=2 original=8"}, "must be none or linear or yarn"),
         ({"rope_scaling": "yarn factor=2 original=8 attention=3"}, "must have the usual attention=1.06931"),
     ],
