@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lmzoo.conformance import Fault, masks, receptive, subject
 from lmzoo.model import Traits
 from tests.museum.base import Attention, Transformer
+from tests.museum.sound import stochastic_depth
 
 
 class Scored(Attention):
@@ -113,3 +114,12 @@ def test_receptive_field_tries_large_weights() -> None:
     assert receptive._require_field(tried, tried.model().double(), 9, 24).endswith("none beyond 9")
     with pytest.raises(Fault, match="changing the first 1 tokens changes the logits 9 tokens later"):
         receptive.receptive_field(tried)
+
+
+def test_require_causal_leaves_noise_that_is_not_declared_to_other_checks() -> None:
+    class Undeclared(stochastic_depth.MODEL):
+        @property
+        def traits(self) -> Traits:
+            return replace(super().traits, random_in_training=False)
+
+    masks.require_causal(subject(Undeclared))
