@@ -18,7 +18,7 @@ from lmzoo.errors import ConfigError, LmzooError
 _OWN = ("lmzoo.", "torch.")
 
 
-def load(source: str) -> None:
+def load_source(source: str) -> None:
     """Import the Python file or the module `source`, a file only once. Raises `ConfigError`."""
     path = Path(source)
     if is_file(source):

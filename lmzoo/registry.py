@@ -219,7 +219,7 @@ def load_plugin(source: str) -> None:
     """Import a Python file or module that registers models, as `--plugin FILE_OR_MODULE` does. Raises `ConfigError`."""
     before = dict(_classes)
     try:
-        plugins.load(source)
+        plugins.load_source(source)
     except BaseException:
         if plugins.is_file(source):
             _classes.clear()  # without the models that a half-read file has registered

@@ -263,9 +263,9 @@ def _functions(body: list[ast.stmt]) -> set[str]:
 
 def _imports(body: list[ast.stmt]) -> set[str]:
     """Return the modules of lmzoo.conformance that a module imports."""
-    found = [node for node in body if isinstance(node, ast.ImportFrom) and node.module is not None]
-    whole = {name.name for node in found if node.module == "lmzoo.conformance" for name in node.names}
-    return whole | {node.module.rpartition(".")[2] for node in found if node.module.startswith("lmzoo.conformance.")}
+    found = [(node.module or "", node.names) for node in body if isinstance(node, ast.ImportFrom)]
+    whole = {name.name for module, names in found if module == "lmzoo.conformance" for name in names}
+    return whole | {module.rpartition(".")[2] for module, _ in found if module.startswith("lmzoo.conformance.")}
 
 
 def run_tests(mutant: Mutant, first: list[str], usual: Path, most: int | None, report: int) -> int:

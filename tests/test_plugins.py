@@ -103,7 +103,7 @@ def test_load_names_what_is_wrong(tmp_path: Path, source: str, text: str | None,
     if text is not None:
         path.write_text(text)
     with pytest.raises(ConfigError, match=message):
-        plugins.load(str(path) if source.endswith(".py") else source)
+        plugins.load_source(str(path) if source.endswith(".py") else source)
 
 
 def test_load_says_how_to_import_a_file_beside_it(tmp_path: Path) -> None:
@@ -112,11 +112,11 @@ def test_load_says_how_to_import_a_file_beside_it(tmp_path: Path) -> None:
         plugin = tmp_path / f"uses_{name}.py"
         plugin.write_text(f"import {name}")
         with pytest.raises(ConfigError, match=f"No module named '{name}'{re.escape(hint)}$"):
-            plugins.load(str(plugin))
+            plugins.load_source(str(plugin))
 
 
 def test_load_names_a_module_that_raises(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "raising_module.py").write_text("1 / 0")
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(ConfigError, match="plugin='raising_module' failed to import: ZeroDivisionError"):
-        plugins.load("raising_module")
+        plugins.load_source("raising_module")
