@@ -1,4 +1,4 @@
-"""What 16 bits may round: linear maps, whose error no training in bfloat16 avoids, and no angles of positions."""
+"""Rounds linear maps alone, which training in bfloat16 always does; refuses angles that bfloat16 would round."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def _rounded(value: Any) -> Any:
 
 
 class WideAngles(TorchFunctionMode):
-    """While active, the sine or cosine of a large angle in 16 bits is a `Fault`: positions that far fall together.
+    """While active, raises `Fault` for the sine or cosine of a large angle in bfloat16, where positions fall together.
 
     Logits with random weights hardly depend on distant positions, so that their error would not show it.
     """
@@ -45,11 +45,12 @@ class WideAngles(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if func in _WAVES and args[0].dtype.itemsize == 2 and args[0].numel():
+        if func in _WAVES and args[0].dtype == torch.bfloat16 and args[0].numel():
             largest = args[0].abs().max().item()
             if largest >= ANGLE:
                 raise Fault(
-                    f"the {func.__name__} of an angle of {largest:.4g} is taken in {args[0].dtype}, which knows no "
-                    "fraction of it; look at positions and angles: compute them in float32 or wider"
+                    f"the {func.__name__} of an angle of {largest:.4g} is taken in {args[0].dtype}, whose "
+                    "numbers are half a radian apart there, or more; look at positions and angles: compute them in "
+                    "float32 or wider"
                 )
         return func(*args, **(kwargs or {}))

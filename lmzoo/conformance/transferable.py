@@ -24,7 +24,7 @@ LOOK = "the order of rows in `transferable`"
 
 
 class Place(NamedTuple):
-    """Where a projection is: the linear map that holds it, and the features of that map that are its heads."""
+    """The place of a projection: the linear map that holds it, and the features of that map that are its heads."""
 
     linear: nn.Linear
     features: Tensor  # (..., N, K): rows of the weight, or columns for the output

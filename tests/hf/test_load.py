@@ -123,7 +123,7 @@ def test_load_takes_the_language_model_of_a_multimodal_model(model_type: str, te
 
 @pytest.mark.parametrize(("model_type", "text"), INSIDE)
 def test_load_fills_sizes_that_a_multimodal_config_leaves_out(model_type: str, text: str) -> None:
-    """As the config.json of Gemma 3 4B: it names the sizes alone that are not the defaults of transformers."""
+    """Tests a config.json like the one of Gemma 3 4B: it names only sizes that differ from transformers' defaults."""
 
     def settings(inside: dict[str, Any]) -> dict[str, Any]:
         config, known = unwrapped(Config(model_type=model_type, text_config=inside, is_encoder_decoder=False))
