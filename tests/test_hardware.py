@@ -39,6 +39,16 @@ def test_default_device_is_the_one_of_the_environment(monkeypatch: pytest.Monkey
 
 
 @pytest.mark.timing
+@pytest.mark.parametrize("feature", ["_is_amx_tile_supported", "_is_avx512_bf16_supported"])
+def test_multiplies_bf16_by_either_instruction_of_a_cpu(monkeypatch: pytest.MonkeyPatch, feature: str) -> None:
+    for name in ("_is_amx_tile_supported", "_is_avx512_bf16_supported"):
+        monkeypatch.setattr(torch.cpu, name, lambda: False)
+    assert not hardware.multiplies_bf16(torch.device("cpu"))
+    monkeypatch.setattr(torch.cpu, feature, lambda: True)
+    assert hardware.multiplies_bf16(torch.device("cpu"))
+    assert not hardware.multiplies_bf16(torch.device("meta"))
+
+
 def test_read_bandwidth_is_plausible() -> None:
     assert 1e7 < hardware.read_bandwidth(1 << 22, repeats=2) < 1e13
 
