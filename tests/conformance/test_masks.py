@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from lmzoo.conformance import Fault, masks, receptive, subject
 from lmzoo.model import Traits
 from tests.museum.base import Attention, Transformer
+from tests.museum.exhibits import running_maximum_from_zero
 from tests.museum.sound import stochastic_depth
 
 
@@ -123,3 +124,8 @@ def test_require_causal_leaves_noise_that_is_not_declared_to_other_checks() -> N
             return replace(super().traits, random_in_training=False)
 
     masks.require_causal(subject(Undeclared))
+
+
+def test_require_decoding_names_what_makes_numbers_that_are_not_finite() -> None:
+    with pytest.raises(Fault, match="a number is not finite; look at divisors that may be zero"):
+        masks.require_decoding(subject(running_maximum_from_zero.MODEL))
