@@ -28,6 +28,8 @@ def lm_eval(arguments: tuple[str, ...]) -> None:
     lmzoo lm-eval --model_args path=runs/gpt2.tiny --tasks zoo_pydocs,zoo_words,zoo_copy
     lmzoo lm-eval --model_args path=runs/gpt2.tiny --batch_size 32 --tasks lambada_openai --limit 100
     """
+    if not arguments:  # lm_eval says it too, after it has read all of its tasks: many seconds
+        raise InputError("lm-eval: no tasks are named: lmzoo lm-eval --model_args path=RUN --tasks zoo_pydocs")
     try:
         from lm_eval._cli import HarnessCLI
         from lm_eval.utils import setup_logging

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from functools import partialmethod
 from pathlib import Path
 
@@ -34,7 +35,15 @@ def test_lm_eval_runs_our_tasks(lmzoo: Command, tmp_path: Path, monkeypatch: pyt
         (["--tasks", "zoo_words"], "the model lmzoo needs a path: --model_args path=RUN"),
         (["--tasks", "zoo_words", "--model_args", "path=x,depth=3"], "depth=3 is no argument of the model lmzoo: docs"),
         (["--tasks", "zoo_words", "--model_args", "path=x,batch_size=2"], "multiple values for keyword argument"),
-        ([], "lm-eval: No tasks specified"),
+        (["--model_args", "path=nothing"], "lm-eval: No tasks specified"),
     ):
         result = lmzoo("lm-eval", *wrong)
         assert (result.code, message in result.err.splitlines()[-1]) == (2, True), result.err
+
+
+def test_lm_eval_without_arguments_does_not_wait_for_the_tasks_of_lm_eval(
+    lmzoo: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)  # importing it would raise ImportError
+    result = lmzoo("lm-eval")
+    assert (result.code, "lm-eval: no tasks are named" in result.err) == (2, True), result.err
