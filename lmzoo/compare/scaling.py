@@ -61,8 +61,8 @@ class Curve:
 class Crossing:
     """The curves of two models cross at `flops`, above which `above` has the lower loss.
 
-    `share` is the part of the draws in which the same curves cross once within the range, and `interval` the 95 %
-    interval of these crossings; both are None for one seed.
+    `share` is the part of the draws in which the curves cross once within the range and in this direction, and
+    `interval` the 95 % interval of these crossings (None if there are none); both are None for one seed.
     """
 
     below: str
@@ -107,19 +107,20 @@ def crossings(curves: Mapping[str, Curve]) -> list[Crossing]:
         if low >= high:
             continue
         c_X = np.geomspace(low, high, POINTS)
-        place = _crossing(c_X, first.loss(c_X) - second.loss(c_X))
+        if first.loss(c_X)[0] > second.loss(c_X)[0]:
+            one, two, first, second = two, one, second, first
+        place = _overtaken(c_X, first.loss(c_X) - second.loss(c_X))
         if place is None:
             continue
-        before = (one, two) if first.loss(c_X)[0] < second.loss(c_X)[0] else (two, one)
         pairs = zip(first.drawn, second.drawn, strict=False)  # one of them may be empty
-        places = [_crossing(c_X, _loss(own, c_X) - _loss(other, c_X)) for own, other in pairs]
+        places = [_overtaken(c_X, _loss(own, c_X) - _loss(other, c_X)) for own, other in pairs]
         known = [drawn for drawn in places if drawn is not None]
-        share, interval = None, None
+        share = len(known) / len(places) if places else None
+        interval = None
         if known:
-            share = len(known) / len(places)
             start, end = np.quantile(known, [ALPHA / 2, 1 - ALPHA / 2])
             interval = (float(start), float(end))
-        found.append(Crossing(below=before[0], above=before[1], flops=place, share=share, interval=interval))
+        found.append(Crossing(below=one, above=two, flops=place, share=share, interval=interval))
     return found
 
 
@@ -148,10 +149,10 @@ def _fit(flops: np.ndarray, losses: np.ndarray) -> np.ndarray:
     return np.array([E, B * middle**a, a])
 
 
-def _crossing(c_X: np.ndarray, difference_X: np.ndarray) -> float | None:
-    """Return where the difference changes its sign, if it does so once; linear between two points."""
+def _overtaken(c_X: np.ndarray, difference_X: np.ndarray) -> float | None:
+    """Return where the difference becomes positive, if it changes its sign only there; linear between two points."""
     (at,) = np.nonzero(np.diff(np.sign(difference_X)))
-    if len(at) != 1:
+    if len(at) != 1 or difference_X[0] > difference_X[-1]:
         return None
     before, after = difference_X[at[0]], difference_X[at[0] + 1]
     share = before / (before - after)

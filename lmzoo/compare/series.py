@@ -235,10 +235,10 @@ def notes(scaling: Scaling) -> list[str]:
 def _crossing_note(crossing: Crossing) -> str:
     """State where two curves cross, as a finding only if nearly all draws of the bootstrap agree."""
     below, above, at = crossing.below, crossing.above, f"{humanize.count(crossing.flops)} training FLOPs"
-    if crossing.share is None or crossing.interval is None:
+    if crossing.share is None:
         return f"The curves of {below} and {above} cross at {at}; with one seed it is not known how certain that is."
     share = f"{100 * crossing.share:.0f} % of the draws of the bootstrap"
-    if crossing.share < CONFIDENCE:
+    if crossing.share < CONFIDENCE or crossing.interval is None:
         return (
             f"The curves of {below} and {above} cross at {at}, but in {share} alone: these seeds do not show which of "
             "the two has the lower loss on either side."

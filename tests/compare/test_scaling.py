@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 from scipy.optimize import curve_fit
@@ -110,8 +112,21 @@ def test_crossings_outside_of_the_range_of_both_models_are_not_said() -> None:
 
 def test_crossings_of_curves_that_cross_twice_are_not_said() -> None:
     points = np.array([1.0, 2.0, 3.0, 4.0])
-    assert scaling._crossing(points, np.array([-1.0, 1.0, 1.0, -1.0])) is None
-    assert scaling._crossing(points, np.array([-1.0, 1.0, 1.0, 1.0])) is not None
+    assert scaling._overtaken(points, np.array([-1.0, 1.0, 1.0, -1.0])) is None
+    assert scaling._overtaken(points, np.array([-1.0, 1.0, 1.0, 1.0])) is not None
+
+
+@pytest.mark.parametrize("names", [("low", "steep"), ("steep", "low")])
+def test_crossings_count_the_draws_that_cross_in_the_same_direction(names: tuple[str, str]) -> None:
+    low, steep = curve(1.5, 3e3 / 8, 0.22), curve(1.4, 3e3, 0.29)
+    flat, other = ([found.E, found.A, found.a] for found in (low, steep))
+    drawn = {"low": np.array([flat, flat, other, other]), "steep": np.array([other, flat, flat, flat])}
+    curves = {name: dataclasses.replace(found, drawn=drawn[name]) for name, found in (("low", low), ("steep", steep))}
+    (crossing,) = crossings({name: curves[name] for name in names})
+    assert (crossing.below, crossing.above, crossing.share) == ("low", "steep", 0.25)
+    never = {name: dataclasses.replace(found, drawn=np.array([flat, flat])) for name, found in curves.items()}
+    (crossing,) = crossings(never)
+    assert (crossing.share, crossing.interval) == (0, None)
 
 
 def test_crossings_state_the_share_of_draws_that_cross() -> None:
