@@ -21,8 +21,8 @@ PAIRS = (
 
 
 def place(results: Results, name: str) -> str:
-    """Return the rank of a model: "2", or "2–4" if it is not certain."""
-    low, high = results.places[name]
+    """Return the rank of a model: "2", or "2–4" if it is not certain; empty as long as it has none."""
+    low, high = results.places.get(name, ("", ""))
     return str(low) if low == high else f"{low}–{high}"
 
 

@@ -157,14 +157,14 @@ class Results:
         """The ranked models, lowest loss first; with several seeds by `places`. Equal ones are ordered by name."""
         found = [model for model in self.models if model.status == "ranked" and model.loss is not None]
         places = self.places
-        return sorted(found, key=lambda model: (*places[model.name], model.name))
+        return sorted(found, key=lambda model: (*places.get(model.name, ()), model.name))
 
     @property
     def places(self) -> dict[str, tuple[int, int]]:
         """The best and the worst place that each ranked model may have.
 
         With one seed, the order of the losses is taken as it is; equal ones share their places. With several, only what
-        the statistics show counts.
+        the statistics show counts: no model has a place as long as there are none.
         """
         found = {model.name: model.loss for model in self.models if model.status == "ranked" and model.loss is not None}
         if len(self.seeds) < 2:
@@ -174,14 +174,14 @@ class Results:
                 for name, loss in found.items()
                 if loss is not None
             }
-        if self.statistics is None:
-            return dict.fromkeys(found, (1, len(found)))
-        return {name: (low, high) for name, (low, high) in self.statistics.ranks.items()}
+        ranks = {} if self.statistics is None else self.statistics.ranks
+        return {name: (low, high) for name, (low, high) in ranks.items()}
 
     @property
     def best(self) -> ModelResult | None:
         """The model that is certainly the first, if there is one."""
-        first = [model for model in self.ranked if self.places[model.name] == (1, 1)]
+        places = self.places
+        first = [model for model in self.ranked if places.get(model.name) == (1, 1)]
         return first[0] if first else None
 
     @property

@@ -190,8 +190,9 @@ def summary(results: Results) -> str:
     budget = results.budget
     steps = f"{budget['steps']:,} steps of" if same_steps(results) else f"{budget_text(results)} in steps of"
     return (
-        f"{results.corpus['name']}, tokenizer {results.tokenizer['spec']}: {steps} "
-        f"{budget['batch_size']} x {budget['context_length']} tokens for every model, "
+        f"{'' if results.complete else 'Not finished. '}{results.corpus['name']}, tokenizer "
+        f"{results.tokenizer['spec']}: {steps} {budget['batch_size']} x {budget['context_length']} tokens for every "
+        "model, "
         f"{'documents isolated, ' if budget.get('documents') == 'isolated' else ''}{seeds(results)}"
     )
 

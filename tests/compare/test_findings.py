@@ -109,7 +109,9 @@ def test_headline_of_a_comparison_without_two_seeds_ranks_nothing(results: Resul
     assert headline(early) == (
         "Not finished. Fewer than two seeds of every model are done, so no model has a rank yet."
     )
-    assert {place(early, model.name) for model in early.ranked} == {"1–3"}
+    assert [place(early, model.name) for model in early.ranked] == ["", "", ""]
+    alone = dataclasses.replace(early, models=early.models[:1])
+    assert (place(alone, alone.models[0].name), alone.best) == ("", None)
     assert colored(early) == []
     assert seed_notes(early) == []
 

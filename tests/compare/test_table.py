@@ -37,6 +37,11 @@ def test_markdown_shows_every_figure_and_the_reasons() -> None:
     assert "2.8 % of the <validation> split is copied." in lines
 
 
+def test_summary_says_that_a_comparison_is_not_finished() -> None:
+    early = dataclasses.replace(example(), complete=False)
+    assert table.markdown(early).startswith("Not finished. sea.txt, tokenizer char: 100 steps")
+
+
 def test_copied_text_states_what_was_left_out() -> None:
     results = example()
     assert table.copied_text(results) == "2.8 % of the <validation> split is copied."
