@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
-from lmzoo.hf.keys import EVERY, WITHOUT_EFFECT
+from lmzoo.hf.keys import EVERY, WITHOUT_EFFECT, unused
 from lmzoo.hf.layouts import PerHead
 from lmzoo.hf.weights import Head, Weights
 
@@ -55,8 +55,8 @@ BLOOM = Architecture(
         "tie_word_embeddings": To("tie_embeddings", default=True),
         "apply_residual_connection_post_layernorm": Only(False),
         "offset_alibi": Unused(),
-        **{key: Unused() for key in ("skip_bias_add", "skip_bias_add_qkv", "bias_dropout_fusion")},
-        **{key: Unused() for key in ("attention_softmax_in_fp32", "masked_softmax_fusion")},
+        **unused("skip_bias_add", "skip_bias_add_qkv", "bias_dropout_fusion"),
+        **unused("attention_softmax_in_fp32", "masked_softmax_fusion"),
     },
     together=(Together(("slow_but_exact", "pretraining_tp"), _slices, lambda _: {}),),
     aliases={"n_embed": "hidden_size", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"},
@@ -118,7 +118,7 @@ MPT = Architecture(
         "logit_scale": Only(None),
         "embedding_fraction": Only(1.0),
         "norm_type": Only("low_precision_layernorm", ("layernorm",)),
-        **{key: Unused() for key in ("learned_pos_emb", "emb_pdrop", "init_device", "init_config", "verbose")},
+        **unused("learned_pos_emb", "emb_pdrop", "init_device", "init_config", "verbose"),
     },
     together=(Together(("attn_config",), _attention, inverse=lambda _: {}),),
     aliases={"hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"},

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
-from lmzoo.hf.keys import ATTENTION, SWIGLU
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, refused
+from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
 from lmzoo.hf.layouts import gate_and_up
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba2 import LIMITS, MIXER_HEADS, mixer
@@ -73,9 +73,9 @@ BAMBA = Architecture(
         "mamba_proj_bias": To("ssm_bias", default=False),
         "attention_bias": Only(False),
         "mlp_bias": Only(False),
-        **{key: Unused() for key in ("mamba_chunk_size", "use_mamba_kernels")},
-        **{key: Unused() for key in ("num_logits_to_keep", "z_loss_coefficient")},
-        "attn_rotary_emb": Unused(),
+        **unused(
+            "mamba_chunk_size", "use_mamba_kernels", "num_logits_to_keep", "z_loss_coefficient", "attn_rotary_emb"
+        ),
     },
     together=(
         MIXER_HEADS,

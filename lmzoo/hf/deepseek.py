@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
-from lmzoo.hf.keys import ATTENTION, SWIGLU
+from lmzoo.hf.keys import ATTENTION, SWIGLU, unused, without
 from lmzoo.hf.layouts import Neighbors, gate_and_up
 from lmzoo.hf.mixtral import experts
 from lmzoo.hf.rotary import ROPE, rope, yarn_magnitude
@@ -156,7 +156,7 @@ def _limited_keys(ours: Settings) -> dict[str, Any]:
 
 
 _KEYS = {
-    **{key: meaning for key, meaning in ATTENTION.items() if "heads" not in key},
+    **without(ATTENTION, "num_attention_heads", "num_key_value_heads"),
     "hidden_act": SWIGLU,
     "q_lora_rank": To("q_rank", 1536),
     "kv_lora_rank": To("kv_rank", 512),
@@ -165,8 +165,8 @@ _KEYS = {
     "v_head_dim": To("v_dim", 128),
     "attention_bias": Only(False),
     "tie_word_embeddings": To("tie_embeddings", default=False),
-    **{key: Unused() for key in ("head_dim", "qk_head_dim")},  # computed from other keys, but see `latent_attention`
-    **{key: Unused() for key in ("output_router_logits", "aux_loss_alpha", "seq_aux", "ep_size")},
+    **unused("head_dim", "qk_head_dim"),  # computed from other keys, but see `latent_attention`
+    **unused("output_router_logits", "aux_loss_alpha", "seq_aux", "ep_size"),
     "moe_layer_freq": Only(1),
 }
 ROTARY = ("num_attention_heads", "num_key_value_heads", *ROPE)

@@ -16,6 +16,7 @@ from lmzoo.hf.deepseek import (
     latent_attention,
     latent_attention_keys,
 )
+from lmzoo.hf.keys import without
 
 
 def dense(config: Config) -> Mapping[str, Any]:
@@ -29,7 +30,7 @@ GLM4_MOE_LITE = Architecture(
     family="deepseek",
     weights=DEEPSEEK_V3.weights,
     keys={
-        **{key: meaning for key, meaning in DEEPSEEK_V3.keys.items() if key != "head_dim"},
+        **without(DEEPSEEK_V3.keys, "head_dim"),
         "first_k_dense_replace": Unread(1),  # transformers reads mlp_layer_types
         "rms_norm_eps": To("norm_eps", 1e-5),
         "q_lora_rank": To("q_rank", 768),
@@ -67,7 +68,7 @@ YOUTU = Architecture(
     family="deepseek",
     weights=DEEPSEEK_V3.weights,
     keys={
-        **{key: meaning for key, meaning in DEEPSEEK_V3.keys.items() if key not in _EXPERTS},
+        **without(DEEPSEEK_V3.keys, *_EXPERTS),
         "tie_word_embeddings": To("tie_embeddings", default=True),
         "mlp_bias": Only(False),
         "embedding_initializer_range": Unused(),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
-from lmzoo.hf.keys import ATTENTION, SWIGLU
+from lmzoo.hf.keys import ATTENTION, SWIGLU, without
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
@@ -40,7 +40,7 @@ DIFFLLAMA = Architecture(
     family="diff",
     weights=WEIGHTS,
     keys={
-        **{key: meaning for key, meaning in ATTENTION.items() if not key.startswith("num_") or "layers" in key},
+        **without(ATTENTION, "num_attention_heads", "num_key_value_heads"),
         "rms_norm_eps": To("norm_eps", 1e-5),
         "hidden_act": SWIGLU,
         "attention_bias": Only(False),

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, refused
 from lmzoo.hf.grouped import WEIGHTS
-from lmzoo.hf.keys import ATTENTION, SWIGLU
+from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
 from lmzoo.hf.layouts import Either, Squeezed
 from lmzoo.hf.neighbors import neighbors
 from lmzoo.hf.rotary import rope
@@ -49,8 +49,7 @@ ERNIE4_5_MOE = Architecture(
         "moe_norm_min": Only(1e-12),
         "moe_gate": Unread("topk"),
         "moe_use_aux_free": Unread(True),
-        **{key: Unused() for key in ("output_router_logits", "router_aux_loss_coef")},
-        **{key: Unused() for key in ("moe_capacity", "num_nextn_predict_layers")},
+        **unused("output_router_logits", "router_aux_loss_coef", "moe_capacity", "num_nextn_predict_layers"),
     },
     together=(rope(500000.0), Together(("moe_layer_start_index", "moe_layer_end_index"), _dense, _dense_keys)),
     aliases={"num_experts": "moe_num_experts", "num_experts_per_tok": "moe_k"},

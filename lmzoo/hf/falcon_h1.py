@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, refused
-from lmzoo.hf.keys import ATTENTION, SWIGLU
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, refused
+from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
 from lmzoo.hf.layouts import gate_and_up
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba2 import LIMITS, mixer
@@ -97,7 +97,7 @@ FALCON_H1 = Architecture(
         "mamba_n_groups": To("ssm_groups", 1),
         "mamba_use_mlp": Only(True),
         "attn_layer_indices": Only(None),
-        **{key: Unused() for key in ("mamba_chunk_size", "num_logits_to_keep", "mlp_expansion_factor")},
+        **unused("mamba_chunk_size", "num_logits_to_keep", "mlp_expansion_factor"),
     },
     together=(
         *(rope(), LIMITS),

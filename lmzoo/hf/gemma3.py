@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused
-from lmzoo.hf.keys import ATTENTION, GELU_TANH
+from lmzoo.hf.keys import ATTENTION, GELU_TANH, without
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.rotary import ROPE, rope, ropes_by_kind, scaling_keys
 from lmzoo.hf.weights import Weights
@@ -78,7 +78,7 @@ GEMMA = Architecture(
     family="gemma3",
     weights=LLAMA,
     keys={
-        **{key: meaning for key, meaning in KEYS.items() if key not in ("query_pre_attn_scalar", "hidden_activation")},
+        **without(KEYS, "query_pre_attn_scalar", "hidden_activation"),
         "num_key_value_heads": To("n_kv_heads", 16),
         "hidden_activation": Only(None, ("gelu_pytorch_tanh",)),  # not read by transformers: an old name
     },

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unread, Unused, refused
-from lmzoo.hf.keys import EVERY, GELUS, SIZES
+from lmzoo.hf.keys import EVERY, GELUS, SIZES, SUMMARY, unused
 from lmzoo.hf.layouts import Rows, Skipped, Transposed
 from lmzoo.hf.weights import Head, Weights
 
@@ -57,10 +57,8 @@ GPT2 = Architecture(
         "layer_norm_epsilon": To("norm_eps", 1e-5),
         "scale_attn_weights": Only(True),
         "scale_attn_by_inverse_layer_idx": Only(False),
-        "reorder_and_upcast_attn": Unused(),
-        "n_ctx": Unused(),
-        **{f"summary_{word}": Unused() for word in ("type", "use_proj", "activation", "proj_to_labels")},
-        "summary_first_dropout": Unused(),
+        **unused("reorder_and_upcast_attn", "n_ctx"),
+        **SUMMARY,
         "n_special": Unread(0),
         "predict_special_tokens": Unused(),
     },

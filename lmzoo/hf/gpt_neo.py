@@ -8,7 +8,7 @@ from typing import Any
 from lmzoo.hf.architecture import Architecture, Config, Settings, To, Together, Unread, Unused, refused
 from lmzoo.hf.gpt2 import ACTIVATIONS, GPT2
 from lmzoo.hf.gptj import both
-from lmzoo.hf.keys import EVERY, SIZES
+from lmzoo.hf.keys import EVERY, SIZES, SUMMARY, unused, without
 from lmzoo.hf.layouts import PerHead, Rows, Skipped, Source, Transposed
 from lmzoo.hf.weights import Head, Weights
 
@@ -79,9 +79,8 @@ GPT_NEO = Architecture(
         "activation_function": To("activation", "gelu_new", ACTIVATIONS),
         "layer_norm_epsilon": To("norm_eps", 1e-5),
         "tie_word_embeddings": To("tie_embeddings", default=True),
-        **{key: Unused() for key in ("embed_dropout", "classifier_dropout")},
-        **{f"summary_{word}": Unused() for word in ("type", "use_proj", "activation", "proj_to_labels")},
-        "summary_first_dropout": Unused(),
+        **unused("embed_dropout", "classifier_dropout"),
+        **SUMMARY,
     },
     together=(Together(("num_layers", "attention_types", "attention_layers"), _layers, _layers_keys),),
     aliases={"num_attention_heads": "num_heads", "num_hidden_layers": "num_layers"},
@@ -117,14 +116,10 @@ GPT_BIGCODE = Architecture(
     family="gpt_neo",
     weights=_bigcode,
     keys={
-        **{
-            key: meaning
-            for key, meaning in GPT2.keys.items()
-            if key not in ("scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn")
-        },
+        **without(GPT2.keys, "scale_attn_by_inverse_layer_idx", "reorder_and_upcast_attn"),
         "activation_function": To("activation", "gelu_pytorch_tanh", ACTIVATIONS),
         "scale_attn_weights": To("scaled_scores", default=True),
-        **{key: Unused() for key in _SERVER},
+        **unused(*_SERVER),
     },
     together=(Together(("multi_query",), _heads, _heads_keys),),
     aliases=GPT2.aliases,
@@ -237,7 +232,7 @@ OPENAI_GPT = Architecture(
         "head.weight": Head("lm_head.weight", tokens="transformer.tokens_embed.weight"),
     },
     keys={
-        **{key: meaning for key, meaning in GPT2.keys.items() if key not in _ONLY_GPT2},
+        **without(GPT2.keys, *_ONLY_GPT2),
         "n_positions": To("context_length", 512),
         "afn": To("activation", "gelu", {"gelu": "gelu_tanh", "relu": "relu"}),
         "n_special": Unread(0),

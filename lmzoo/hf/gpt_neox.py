@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lmzoo.hf.architecture import Architecture, Only, To, Unread, Unused
-from lmzoo.hf.keys import GELUS, SIZES
+from lmzoo.hf.keys import GELUS, SIZES, unused
 from lmzoo.hf.layouts import PerHead, qkv_rows
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Head, Weights
@@ -84,8 +84,8 @@ STARCODER2 = Architecture(
         "residual_dropout": Unused(),
         "mlp_type": Unread("default"),
         "norm_type": Unread("layer_norm"),
-        **{key: Unused() for key in ("activation_function", "layer_norm_epsilon", "rms_norm_eps")},
-        **{key: Unused() for key in ("scale_attn_weights", "attention_softmax_in_fp32")},
+        **unused("activation_function", "layer_norm_epsilon", "rms_norm_eps"),
+        **unused("scale_attn_weights", "attention_softmax_in_fp32"),
         "scale_attention_softmax_in_fp32": Unused(),
     },
     together=(rope(),),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lmzoo.hf.architecture import Architecture, Key, Only, To, Unused
-from lmzoo.hf.keys import ATTENTION, SWIGLU
+from lmzoo.hf.architecture import Architecture, Key, Only, To
+from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
 from lmzoo.hf.layouts import Interleaved, Transposed
 from lmzoo.hf.llama import BIASES, KINDS
 from lmzoo.hf.llama import WEIGHTS as LLAMA
@@ -44,7 +44,7 @@ KEYS: dict[str, Key] = {
     "swiglu_alpha": Only(1.702),
     "attention_bias": To("attention_bias", default=True, values=BIASES),
     "tie_word_embeddings": To("tie_embeddings", default=False),
-    **{key: Unused() for key in ("output_router_logits", "router_aux_loss_coef", "initial_context_length")},
+    **unused("output_router_logits", "router_aux_loss_coef", "initial_context_length"),
 }
 GPT_OSS = Architecture(
     model_type="gpt_oss",

@@ -9,7 +9,7 @@ from typing import Any
 
 from lmzoo.hf import keys as shared
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unread, Unused
-from lmzoo.hf.keys import EVERY, GELU_TANH, HEAD_DIM, SWIGLU
+from lmzoo.hf.keys import EVERY, GELU_TANH, HEAD_DIM, SUMMARY, SWIGLU, unused
 from lmzoo.hf.layouts import Neighbors, Rows, Source, Stacked, Transposed, gate_and_up
 from lmzoo.hf.llama import BIASES, QKV_BIASES
 from lmzoo.hf.rotary import rope
@@ -131,8 +131,8 @@ GPTJ = Architecture(
         "layer_norm_epsilon": To("norm_eps", 1e-5),
         "activation_function": GELU_TANH,
         "tie_word_embeddings": Only(False),
-        **{key: Unused() for key in ("rotary", "n_ctx", "scale_attn_weights", "summary_type", "summary_use_proj")},
-        **{key: Unused() for key in ("summary_activation", "summary_proj_to_labels", "summary_first_dropout")},
+        **unused("rotary", "n_ctx", "scale_attn_weights"),
+        **SUMMARY,
     },
     aliases={"max_position_embeddings": "n_positions", "hidden_size": "n_embd"}
     | {"num_attention_heads": "n_head", "num_hidden_layers": "n_layer"},
@@ -223,8 +223,8 @@ COHERE2 = replace(
         "rotary_pct": Unread(1.0),
         "use_gated_activation": Unread(True),
         "use_parallel_block": Unread(True),
-        **{key: Unused() for key in ("use_embedding_sharing", "use_parallel_embedding", "cache_implementation")},
-        **{key: Unused() for key in ("layer_switch", "_sliding_window_pattern")},
+        **unused("use_embedding_sharing", "use_parallel_embedding", "cache_implementation"),
+        **unused("layer_switch", "_sliding_window_pattern"),
     },
     together=(
         rope(),

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, refused
 from lmzoo.hf.gptj import FRAME, GATED, GPTJ, GPTJ_WEIGHTS, LAYER, SIZES, both, halves, head, parallel, qkv, rotary_dim
-from lmzoo.hf.keys import EVERY, GELUS, HEAD_DIM, SWIGLU
+from lmzoo.hf.keys import EVERY, GELUS, HEAD_DIM, SWIGLU, without
 from lmzoo.hf.layouts import Layout, Neighbors, PerGroup, PerHead, Rows, Source
 from lmzoo.hf.llama import BIASES, all_biases
 from lmzoo.hf.rotary import rope
@@ -53,7 +53,7 @@ CODEGEN = replace(
             (*(Neighbors(part, "rotary_dim", "n_heads", first=True) for part in (_Q, _K)), _V)
         ),
     },
-    keys={key: meaning for key, meaning in GPTJ.keys.items() if key != "n_head"},
+    keys=without(GPTJ.keys, "n_head"),
     together=(Together(("n_head",), _chunks, lambda ours: {"n_head": ours["n_heads"]}),),
     buffers=(*GPTJ.buffers, "*.attn.causal_mask"),
 )
@@ -148,7 +148,7 @@ OLMO = Architecture(
     family="gptj",
     weights={**_SEQUENCE, **GATED},
     keys={
-        **{key: meaning for key, meaning in SIZES.items() if key != "layer_norm_eps"},
+        **without(SIZES, "layer_norm_eps"),
         **HEAD_DIM,
         "hidden_act": SWIGLU,
         "attention_bias": To("attention_bias", default=False, values=BIASES),
@@ -185,7 +185,7 @@ NEMOTRON = Architecture(
     family="gptj",
     weights=JAIS2.weights,
     keys={
-        **{key: meaning for key, meaning in JAIS2.keys.items() if key != "layer_norm_eps"},
+        **without(JAIS2.keys, "layer_norm_eps"),
         "norm_eps": To("norm_eps", 1e-5),
         "attention_bias": To("attention_bias", default=False, values=BIASES),
         "mlp_bias": To("mlp_bias", default=False),
@@ -222,7 +222,7 @@ PERSIMMON = Architecture(
         **both("norm", "model.final_layernorm"),
     },
     keys={
-        **{key: meaning for key, meaning in SIZES.items() if key != "num_key_value_heads"},
+        **without(SIZES, "num_key_value_heads"),
         "hidden_act": Only("relu2"),
         "qk_layernorm": To("shared_qk_norm", default=True),
         "tie_word_embeddings": To("tie_embeddings", default=False),

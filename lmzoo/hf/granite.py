@@ -18,7 +18,7 @@ from lmzoo.hf.architecture import (
     refused,
 )
 from lmzoo.hf.bamba import WEIGHTS as BAMBA
-from lmzoo.hf.keys import ATTENTION, SWIGLU, plain_heads
+from lmzoo.hf.keys import ATTENTION, SWIGLU, plain_heads, without
 from lmzoo.hf.layouts import Either, Source
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba2 import LIMITS, MIXER_HEADS
@@ -102,7 +102,7 @@ HYPERCLOVAX = Architecture(
         **{f"blocks.{{i}}.{n}.after.0.weight": f"{_LAYER}post_norm{n + 1}.weight" for n in range(2)},
     },
     keys={
-        **{key: meaning for key, meaning in KEYS.items() if key not in _FACTORS},
+        **without(KEYS, *_FACTORS),
         "mlp_bias": Only(False),
         "use_post_norm": To("post_norms", default=True),
     },
@@ -129,7 +129,7 @@ GRANITEMOE = Architecture(
     classes=("GraniteMoeForCausalLM",),
     family="granite",
     weights=MOE,
-    keys={key: meaning for key, meaning in MOE_KEYS.items() if key != "num_local_experts"},
+    keys=without(MOE_KEYS, "num_local_experts"),
     together=(
         rope(),
         Together(("num_local_experts",), _some_experts, lambda ours: {"num_local_experts": ours["n_experts"]}),
@@ -191,7 +191,7 @@ GRANITEMOEHYBRID = Architecture(
     family="granite",
     weights=HYBRID,
     keys={
-        **{key: meaning for key, meaning in MOE_KEYS.items() if key not in _WIDTHS},
+        **without(MOE_KEYS, *_WIDTHS),
         "mamba_d_state": To("d_state", 256),
         "mamba_d_conv": To("d_conv", 4),
         "mamba_n_groups": To("ssm_groups", 1),

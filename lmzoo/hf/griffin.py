@@ -10,7 +10,7 @@ import torch
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused, refused
 from lmzoo.hf.gptj import both
-from lmzoo.hf.keys import EVERY, GELU_TANH
+from lmzoo.hf.keys import EVERY, GELU_TANH, unused
 from lmzoo.hf.layouts import InLayer, Rows, Source, Squeezed, gate_and_up, qkv_rows
 from lmzoo.hf.rotary import ROPE, rope
 from lmzoo.hf.weights import Head, Weights
@@ -119,7 +119,7 @@ RECURRENT_GEMMA = Architecture(
         "attention_bias": Only(False),
         "tie_word_embeddings": To("tie_embeddings", default=True),
         "embeddings_scale_by_sqrt_dim": Unread(True),
-        **{key: Unused() for key in ("w_init_variance_scale", "final_w_init_variance_scale")},  # initial values
+        **unused("w_init_variance_scale", "final_w_init_variance_scale"),  # initial values
     },
     together=(
         Together(("block_types", "intermediate_size"), _sizes, _sizes_keys),

@@ -7,7 +7,7 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, To, Together, Unread, Unused, refused
 from lmzoo.hf.deepseek import MTP_LAYER, V3, groups
-from lmzoo.hf.keys import ATTENTION, SWIGLU
+from lmzoo.hf.keys import ATTENTION, SWIGLU, unread, unused
 from lmzoo.hf.layouts import Either
 from lmzoo.hf.llama import BIASES, KINDS, QKV_BIASES
 from lmzoo.hf.llama import WEIGHTS as LLAMA
@@ -152,14 +152,14 @@ MINIMAX_M2 = Architecture(
         "tie_word_embeddings": To("tie_embeddings", default=False),
         "num_local_experts": To("n_experts", 256),
         "num_experts_per_tok": To("top_k", 8),
-        **{key: Unused() for key in ("output_router_logits", "router_aux_loss_coef", "router_jitter_noise")},
+        **unused("output_router_logits", "router_aux_loss_coef", "router_jitter_noise"),
         "sliding_window": Unread(None),
         "scoring_func": Unread("sigmoid"),
         "qk_norm_type": Unread("per_layer"),
-        **{key: Unread(True) for key in ("use_qk_norm", "use_routing_bias")},
-        **{f"layernorm_{part}_beta": Unread(1.0) for part in ("full_attention", "linear_attention", "mlp")},
-        **{key: Unused() for key in ("mlp_intermediate_size", "shared_moe_mode")},
-        **{key: Unused() for key in ("use_mtp", "num_mtp_modules", "mtp_transformer_layers")},
+        **unread(True, "use_qk_norm", "use_routing_bias"),
+        **unread(1.0, "layernorm_full_attention_beta", "layernorm_linear_attention_beta", "layernorm_mlp_beta"),
+        **unused("mlp_intermediate_size", "shared_moe_mode"),
+        **unused("use_mtp", "num_mtp_modules", "mtp_transformer_layers"),
         "shared_intermediate_size": Unread(0),
     },
     together=(

@@ -9,7 +9,7 @@ from lmzoo.hf.deepseek import DENSE_FIRST, MTP_LAYER, groups
 from lmzoo.hf.deepseek_relatives import dense
 from lmzoo.hf.grouped import WEIGHTS
 from lmzoo.hf.hunyuan import HUNYUAN_UNREAD, POSITIONS
-from lmzoo.hf.keys import ATTENTION, SWIGLU
+from lmzoo.hf.keys import ATTENTION, SWIGLU, unread, unused, without
 from lmzoo.hf.layouts import Either, gate_and_up
 from lmzoo.hf.llama import BIASES
 from lmzoo.hf.olmo2 import EXAONE4_LAYERS
@@ -104,7 +104,7 @@ HUNYUAN_V1_MOE = Architecture(
         f"{_OURS}router.weight": f"{_MLP}gate.wg.weight",
     },
     keys={
-        **{key: meaning for key, meaning in KEYS.items() if key != "intermediate_size"},
+        **without(KEYS, "intermediate_size"),
         "intermediate_size": To("d_expert"),
         "head_dim": To("head_dim", null=False),
         "attention_bias": To("attention_bias", default=False, values=BIASES),
@@ -112,11 +112,11 @@ HUNYUAN_V1_MOE = Architecture(
         "norm_topk_prob": Unread(True),
         "routed_scaling_factor": Unread(1.0),
         **HUNYUAN_UNREAD,
-        **{key: Unread(True) for key in ("use_mixed_mlp_moe", "use_rotary_pos_emb")},
-        **{key: Unread(False) for key in ("mlp_bias", "moe_random_routing_dropped_token")},
-        **{key: Unread(False) for key in ("use_mla", "group_limited_greedy", "moe_drop_tokens")},
+        **unread(True, "use_mixed_mlp_moe", "use_rotary_pos_emb"),
+        **unread(False, "mlp_bias", "moe_random_routing_dropped_token"),
+        **unread(False, "use_mla", "group_limited_greedy", "moe_drop_tokens"),
         "moe_layer_num_skipped": Unread(0),
-        **{key: Unused() for key in _OFF},
+        **unused(*_OFF),
     },
     together=(
         POSITIONS,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Settings, To, Together, Unread, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Settings, To, Together, Unread, refused
+from lmzoo.hf.keys import unread, unused
 from lmzoo.hf.llama import BIASES, KEYS
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.rotary import ROPE, rope
@@ -57,8 +58,8 @@ _OTHERS = (
 HUNYUAN_UNREAD: dict[str, Key] = {
     "use_qk_norm": Unread(True),
     "norm_type": Unread("rms", ("hf_rms",)),
-    **{key: Unread(False) for key in ("use_cla", "add_classification_head")},
-    **{key: Unused() for key in _OTHERS},
+    **unread(False, "use_cla", "add_classification_head"),
+    **unused(*_OTHERS),
 }
 POSITIONS = Together(ROPE, _positions, _positions_keys)
 HUNYUAN_V1_DENSE = Architecture(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unread, Unused, refused
-from lmzoo.hf.keys import ATTENTION, SWIGLU
+from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
 from lmzoo.hf.layouts import gate_and_up
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba import mixer, step_rank
@@ -81,8 +81,8 @@ KEYS: dict[str, Key] = {
     "sliding_window": Only(None),
     "mamba_inner_layernorms": Unread(True),
     "n_ctx": Unused(),
-    **{key: Unused() for key in ("use_mamba_kernels", "use_mambapy", "use_associative_scan", "num_logits_to_keep")},
-    **{key: Unused() for key in ("output_router_logits", "router_aux_loss_coef", "calc_logits_for_entire_prompt")},
+    **unused("use_mamba_kernels", "use_mambapy", "use_associative_scan", "num_logits_to_keep"),
+    **unused("output_router_logits", "router_aux_loss_coef", "calc_logits_for_entire_prompt"),
 }
 JAMBA = Architecture(
     model_type="jamba",

@@ -5,7 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lmzoo.hf.architecture import Config, Key, Only, To, Together, refused
+from lmzoo.hf.architecture import Config, Key, Only, To, Together, Unread, Unused, Value, refused
+
+
+def unused(*keys: str) -> dict[str, Key]:
+    """Returns the meaning of keys that have no effect on the logits."""
+    return {key: Unused() for key in keys}
+
+
+def unread(value: Any, *keys: str) -> dict[str, Key]:
+    """Returns the meaning of keys that transformers does not read, which must have this value or be missing."""
+    return {key: Unread(value) for key in keys}
+
+
+def without(table: Mapping[str, Value], *names: str) -> dict[str, Value]:
+    """Returns the entries of a table of keys, or of names of weights, except for these."""
+    return {name: entry for name, entry in table.items() if name not in names}
+
 
 # Keys that do not change the logits of a full forward pass in eval mode.
 WITHOUT_EFFECT = frozenset(
@@ -57,6 +73,10 @@ ATTENTION: Mapping[str, Key] = {
     "intermediate_size": To("d_ff"),
     "rms_norm_eps": To("norm_eps", 1e-6),
 }
+# Of classifiers on top of a first GPT or GPT-2, and relatives.
+SUMMARY = unused(
+    *("summary_type", "summary_use_proj", "summary_activation", "summary_proj_to_labels", "summary_first_dropout")
+)
 SWIGLU = Only("silu", ("swish",))
 GELU_TANH = Only("gelu_pytorch_tanh", ("gelu_new", "gelu_fast"))
 GELUS = {"gelu": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh"}

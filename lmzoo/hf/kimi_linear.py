@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, layer_words, refused
 from lmzoo.hf.deepseek import DENSE_FIRST, groups
-from lmzoo.hf.keys import EVERY, SWIGLU
+from lmzoo.hf.keys import EVERY, SWIGLU, unused
 from lmzoo.hf.layouts import Either, Rows, Source, Squeezed, gate_and_up
 from lmzoo.hf.mixtral import experts
 from lmzoo.hf.rotary import ROPE
@@ -133,7 +133,7 @@ KEYS: dict[str, Key] = {
     "moe_layer_freq": Only(1),
     "moe_router_activation_func": Only("sigmoid"),
     "use_grouped_topk": Only(True),
-    **{key: Unused() for key in (*ROPE, "head_dim", "qk_head_dim", "output_router_logits", "num_nextn_predict_layers")},
+    **unused(*ROPE, "head_dim", "qk_head_dim", "output_router_logits", "num_nextn_predict_layers"),
 }
 KIMI_LINEAR = Architecture(
     model_type="kimi_linear",

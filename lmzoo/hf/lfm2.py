@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, layer_words, refused
-from lmzoo.hf.keys import SIZES
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, layer_words, refused
+from lmzoo.hf.keys import SIZES, unused
 from lmzoo.hf.layouts import Either, Rows, Squeezed, qkv_rows
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Head, Weights
@@ -73,8 +73,7 @@ KEYS: dict[str, Key] = {
     "conv_bias": Only(False),
     "block_use_swiglu": Only(True),
     "use_pos_enc": Only(True),
-    **{f"{word}_use_xavier_init": Unused() for word in ("block", "conv")},
-    **{f"block_{word}_init_scale": Unused() for word in ("mlp", "out")},
+    **unused("block_use_xavier_init", "conv_use_xavier_init", "block_mlp_init_scale", "block_out_init_scale"),
 }
 WIDTHS = ("intermediate_size", "block_auto_adjust_ff_dim", "block_ffn_dim_multiplier", "block_multiple_of")
 LFM2 = Architecture(

@@ -16,7 +16,7 @@ from lmzoo.hf.architecture import (
     layer_words,
     refused,
 )
-from lmzoo.hf.keys import ATTENTION, SWIGLU
+from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
 from lmzoo.hf.layouts import gate_and_up, qkv_rows
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Head, Weights
@@ -103,7 +103,7 @@ LLAMA = Architecture(
         "attention_bias": To("attention_bias", default=False, values=BIASES),
         "mlp_bias": MLP_BIAS,
         "rope_interleaved": Unread(False),
-        **{key: Unused() for key in ("is_llama_config", "max_sequence_length")},
+        **unused("is_llama_config", "max_sequence_length"),
     },
     together=(rope(),),
     buffers=INV_FREQ,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, To, Together, Unread, Unused, refused
-from lmzoo.hf.keys import EVERY, SWIGLU
+from lmzoo.hf.keys import EVERY, SWIGLU, unused
 from lmzoo.hf.layouts import Source, Squeezed
 from lmzoo.hf.weights import Head, Weights
 
@@ -65,14 +65,11 @@ KEYS: dict[str, Key] = {
     "hidden_act": SWIGLU,
     "use_bias": To("bias", default=False),
     "use_conv_bias": To("conv_bias", default=True),
-    **{f"time_step_{word}": Unused() for word in ("scale", "min", "max", "floor", "init_scheme")},  # initial values
-    "rescale_prenorm_residual": Unused(),
-    "residual_in_fp32": Unused(),
-    "use_mambapy": Unused(),
-    "use_associative_scan": Unused(),
-    "d_inner": Unused(),
+    # for initial values
+    **unused("time_step_scale", "time_step_min", "time_step_max", "time_step_floor", "time_step_init_scheme"),
+    **unused("rescale_prenorm_residual", "residual_in_fp32", "use_mambapy", "use_associative_scan", "d_inner"),
     "rms_norm": Unread(True),
-    **{key: Unused() for key in ("fused_add_norm", "pad_vocab_size_multiple", "ssm_cfg")},
+    **unused("fused_add_norm", "pad_vocab_size_multiple", "ssm_cfg"),
 }
 ALIASES = {"d_model": "hidden_size", "n_layer": "num_hidden_layers"}
 MAMBA = Architecture(

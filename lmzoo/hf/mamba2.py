@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lmzoo.hf.architecture import LARGEST, Architecture, Config, Only, Settings, To, Together, Unread, Unused, refused
-from lmzoo.hf.keys import EVERY, SWIGLU
+from lmzoo.hf.architecture import LARGEST, Architecture, Config, Only, Settings, To, Together, Unread, refused
+from lmzoo.hf.keys import EVERY, SWIGLU, unused
 from lmzoo.hf.layouts import Source, Squeezed
 from lmzoo.hf.weights import Head, Weights
 
@@ -107,13 +107,12 @@ MAMBA2 = Architecture(
         "expand": To("expand", 2),
         "tie_word_embeddings": To("tie_embeddings", default=False),
         "hidden_act": SWIGLU,
-        **{f"time_step_{word}": Unused() for word in ("rank", "min", "max", "floor")},  # for initial values
-        **{f"time_step_{word}": Unused() for word in ("scale", "init_scheme")},
+        # for initial values
+        **unused("time_step_rank", "time_step_min", "time_step_max", "time_step_floor"),
+        **unused("time_step_scale", "time_step_init_scheme"),
         "rms_norm": Unread(True),
-        **{key: Unused() for key in ("norm_before_gate", "intermediate_size")},
-        "rescale_prenorm_residual": Unused(),
-        "residual_in_fp32": Unused(),
-        "chunk_size": Unused(),
+        **unused("norm_before_gate", "intermediate_size", "chunk_size"),
+        **unused("rescale_prenorm_residual", "residual_in_fp32"),
         "use_bias": To("bias", default=False),
         "use_conv_bias": To("conv_bias", default=True),
     },

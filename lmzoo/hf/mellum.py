@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, To, Together, Unused, refused
+from lmzoo.hf.keys import unused
 from lmzoo.hf.llama import BIASES
 from lmzoo.hf.mixtral import EACH, KEYS
 from lmzoo.hf.rotary import ropes_by_kind, ropes_by_kind_keys
@@ -37,7 +38,7 @@ MELLUM = Architecture(
         "num_experts": To("n_experts", 64),
         "num_experts_per_tok": To("top_k", 8),
         "norm_topk_prob": To("normalize", default=True),
-        **{key: Unused() for key in ("num_mtp_layers", "mtp_layer_types", "mtp_mlp_layer_types")},
+        **unused("num_mtp_layers", "mtp_layer_types", "mtp_mlp_layer_types"),
     },
     together=(
         Together(("rope_parameters",), lambda config: ropes_by_kind(config, 500000.0, 10000.0), ropes_by_kind_keys),

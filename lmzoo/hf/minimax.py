@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, cast
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused, layer_words
-from lmzoo.hf.keys import ATTENTION, SWIGLU
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, layer_words
+from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
 from lmzoo.hf.layouts import InLayer, PerHead, Source
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mixtral import WEIGHTS as MIXTRAL
@@ -77,11 +77,11 @@ MINIMAX = Architecture(
             for theirs, ours in _PARTS.items()
             for factor in ("alpha", "beta")
         },
-        **{key: Unused() for key in ("block_size", "output_router_logits", "router_aux_loss_coef")},
-        "router_jitter_noise": Unused(),
+        **unused(
+            "block_size", "output_router_logits", "router_aux_loss_coef", "router_jitter_noise", "shared_moe_mode"
+        ),
         "postnorm": Unread(True),
         "shared_intermediate_size": Unread(0),
-        "shared_moe_mode": Unused(),
     },
     together=(
         rope(1e6),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, refused
-from lmzoo.hf.keys import ATTENTION, SWIGLU, plain_heads
+from lmzoo.hf.keys import ATTENTION, SWIGLU, plain_heads, without
 from lmzoo.hf.layouts import Either, Rows, Stacked
 from lmzoo.hf.llama import BIASES
 from lmzoo.hf.llama import WEIGHTS as LLAMA
@@ -120,7 +120,7 @@ OLMOE = Architecture(
     family="mixtral",
     weights=_NORMED,
     keys={
-        **{key: meaning for key, meaning in KEYS.items() if key != "head_dim"},
+        **without(KEYS, "head_dim"),
         "rms_norm_eps": To("norm_eps", 1e-5),
         "num_experts": To("n_experts", 64),
         "num_experts_per_tok": To("top_k", 8),
@@ -143,7 +143,7 @@ FLEX_OLMO = Architecture(
     family="mixtral",
     weights={**{name: source for name, source in _NORMED.items() if ".before." not in name}, **_AFTER},
     keys={
-        **{key: meaning for key, meaning in OLMOE.keys.items() if key != "clip_qkv"},
+        **without(OLMOE.keys, "clip_qkv"),
         "rms_norm_eps": To("norm_eps", 1e-6),
         "num_experts": To("n_experts", 7),
         "num_experts_per_tok": To("top_k", 5),

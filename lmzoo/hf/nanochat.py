@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lmzoo.hf.architecture import Architecture, Only, To
 from lmzoo.hf.gptj import both, qkv
+from lmzoo.hf.keys import without
 from lmzoo.hf.layouts import Exchanged
 from lmzoo.hf.llama import BIASES, KEYS, WEIGHTS
 from lmzoo.hf.rotary import rope
@@ -21,7 +22,7 @@ NANOCHAT = Architecture(
         "head.linear.weight": WEIGHTS["head.weight"],  # with a cap
     },
     keys={
-        **{key: meaning for key, meaning in KEYS.items() if key != "mlp_bias"},
+        **without(KEYS, "mlp_bias"),
         "hidden_act": Only("relu2"),
         "attention_bias": To("attention_bias", default=False, values=BIASES),
         "final_logit_softcapping": To("logit_cap", 15.0),

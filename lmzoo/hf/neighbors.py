@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from lmzoo.hf.architecture import Architecture, Config, Key, To
 from lmzoo.hf.gptj import qkv
+from lmzoo.hf.keys import without
 from lmzoo.hf.layouts import Neighbors, Source
 from lmzoo.hf.llama import KEYS, MLP_BIAS, QKV_BIASES, WEIGHTS, all_biases
 from lmzoo.hf.rotary import rope
@@ -76,7 +77,7 @@ ERNIE4_5 = Architecture(
     family="llama",
     weights=neighbors(WEIGHTS),
     keys={
-        **{key: meaning for key, meaning in KEYS.items() if key != "mlp_bias"},
+        **without(KEYS, "mlp_bias"),
         **HEADS,
         "rms_norm_eps": To("norm_eps", 1e-5),
         "tie_word_embeddings": To("tie_embeddings", default=True),

@@ -12,12 +12,11 @@ from lmzoo.hf.architecture import (
     Settings,
     To,
     Together,
-    Unused,
     layer_words,
     refused,
 )
 from lmzoo.hf.deepseek import expert_groups
-from lmzoo.hf.keys import EVERY, SWIGLU
+from lmzoo.hf.keys import EVERY, SWIGLU, unused
 from lmzoo.hf.layouts import Either, Stacked, qkv_rows
 from lmzoo.hf.mamba2 import UNLIMITED, mixer
 from lmzoo.hf.weights import Head, Weights
@@ -159,7 +158,7 @@ NEMOTRON_H = Architecture(
         "use_bias": To("ssm_bias", default=False),
         "use_conv_bias": To("ssm_conv_bias", default=True),
         **{f"{part}_bias": Only(False) for part in ("attention", "mlp", "mamba_proj")},
-        **{key: Unused() for key in UNUSED},
+        **unused(*UNUSED),
     },
     together=(
         Together(("layers_block_type", "hybrid_override_pattern", "num_hidden_layers"), _pattern, _pattern_keys),

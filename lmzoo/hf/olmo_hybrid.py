@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import Tensor
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, layer_words, refused
 from lmzoo.hf.gated_deltanet import WEIGHTS as DELTA
-from lmzoo.hf.keys import ATTENTION, SWIGLU
+from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
 from lmzoo.hf.layouts import Either, Layout, Rows, Source, Squeezed, concatenated
 from lmzoo.hf.olmo2 import WEIGHTS as OLMO2
 from lmzoo.hf.rotary import ROPE, rope
@@ -118,7 +118,7 @@ OLMO_HYBRID = Architecture(
         "tie_word_embeddings": To("tie_embeddings", default=False),
         "linear_conv_kernel_dim": To("d_conv", 4),
         "linear_allow_neg_eigval": To("negative_eigenvalues", default=True),
-        **{f"linear_{word}": Unused() for word in ("a_log_min", "a_log_max", "dt_min", "dt_max", "dt_init_floor")},
+        **unused("linear_a_log_min", "linear_a_log_max", "linear_dt_min", "linear_dt_max", "linear_dt_init_floor"),
     },
     together=(
         Together((*_SIZES,), _sizes, lambda ours: {key: ours[setting] for key, setting in _SIZES.items()}),

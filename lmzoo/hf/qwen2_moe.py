@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, To, Together, refused
+from lmzoo.hf.keys import without
 from lmzoo.hf.llama import KINDS, QKV_BIASES, windows_keys
 from lmzoo.hf.mixtral import EACH, QWEN3_MOE, only_experts
 from lmzoo.hf.qwen3_next import EXPERTS
@@ -40,11 +41,7 @@ QWEN2_MOE = Architecture(
     family="mixtral",
     weights=WEIGHTS,
     keys={
-        **{
-            key: meaning
-            for key, meaning in QWEN3_MOE.keys.items()
-            if key not in ("attention_bias", "max_window_layers")
-        },
+        **without(QWEN3_MOE.keys, "attention_bias", "max_window_layers"),
         "num_key_value_heads": To("n_kv_heads", 16),
         "moe_intermediate_size": To("d_ff", 1408),
         "shared_expert_intermediate_size": To("d_shared", 5632, null=False),

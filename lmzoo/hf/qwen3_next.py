@@ -20,7 +20,7 @@ from lmzoo.hf.architecture import (
     layer_words,
     refused,
 )
-from lmzoo.hf.keys import ATTENTION, SWIGLU
+from lmzoo.hf.keys import ATTENTION, SWIGLU, without
 from lmzoo.hf.layouts import Either, Layout, Rows, Source, Squeezed, gate_and_up
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mixtral import experts
@@ -204,7 +204,7 @@ QWEN3_5_TEXT = Architecture(
     buffers=("mtp.*",),  # multi-token prediction
 )
 EXPERT_KEYS: dict[str, Key] = {
-    **{key: meaning for key, meaning in KEYS.items() if key != "intermediate_size"},
+    **without(KEYS, "intermediate_size"),
     "num_key_value_heads": To("n_kv_heads", 2),
     "moe_intermediate_size": To("d_expert", 512),
     "shared_expert_intermediate_size": To("d_shared", 512),

@@ -8,7 +8,7 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unread, Unused, refused
 from lmzoo.hf.grouped import WEIGHTS
-from lmzoo.hf.keys import ATTENTION, SWIGLU
+from lmzoo.hf.keys import ATTENTION, SWIGLU, unread, unused
 from lmzoo.hf.layouts import Either, gate_and_up
 from lmzoo.hf.llama import BIASES
 from lmzoo.hf.rotary import rope
@@ -157,8 +157,8 @@ AFMOE = Architecture(
         "attention_bias": Only(False),
         "score_func": Unread("sigmoid"),
         "route_norm": Unread(True),
-        **{key: Unread(1) for key in ("n_group", "topk_group", "num_expert_groups", "num_limited_groups")},
-        **{key: Unused() for key in ("load_balance_coeff", "use_grouped_mm")},
+        **unread(1, "n_group", "topk_group", "num_expert_groups", "num_limited_groups"),
+        **unused("load_balance_coeff", "use_grouped_mm"),
     },
     together=(
         rope(),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused, refused
-from lmzoo.hf.keys import EVERY
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, refused
+from lmzoo.hf.keys import EVERY, unread, unused
 from lmzoo.hf.layouts import Rows
 from lmzoo.hf.weights import Head, Weights
 
@@ -77,15 +77,13 @@ XLSTM = Architecture(
         "use_bias": Only(False),
         "add_out_norm": Only(True),
         "tie_word_embeddings": Only(False),
-        **{f"{word}_kernel": Unused() for word in ("sequence", "step")},
-        **{f"{word}_dtype": Unused() for word in ("autocast_kernel", "inference_state")},
-        **{key: Unused() for key in ("mode", "chunk_size", "return_last_states", "norm_reduction_force_float32")},
-        "max_inference_chunksize": Unused(),
-        **{f"add_{part}": Unread(False) for part in ("embedding_dropout", "post_norm", "qk_norm")},
+        **unused("sequence_kernel", "step_kernel", "autocast_kernel_dtype", "inference_state_dtype", "mode"),
+        **unused("chunk_size", "max_inference_chunksize", "return_last_states", "norm_reduction_force_float32"),
+        **unread(False, "add_embedding_dropout", "add_post_norm", "add_qk_norm"),
         "add_post_blocks_norm": Unread(True),
         "cell_norm_eps": Unread(1e-6),
-        **{key: Unused() for key in ("add_forward_backend_padding", "force_bos_token_insert", "igate_bias_init_range")},
-        **{key: Unused() for key in ("head_dim", "mlstm_round_up_to_multiple_of")},
+        **unused("add_forward_backend_padding", "force_bos_token_insert", "igate_bias_init_range", "head_dim"),
+        **unused("mlstm_round_up_to_multiple_of"),
     },
     together=(
         Together(

@@ -13,12 +13,10 @@ from lmzoo.hf.architecture import (
     Settings,
     To,
     Together,
-    Unread,
-    Unused,
     layer_words,
     refused,
 )
-from lmzoo.hf.keys import SIZES
+from lmzoo.hf.keys import SIZES, unread, unused
 from lmzoo.hf.layouts import Rows, Source, qkv_rows
 from lmzoo.hf.mamba2 import mixer
 from lmzoo.hf.rotary import ROPE, rope
@@ -123,13 +121,12 @@ KEYS: dict[str, Key] = {
     "use_shared_attention_adapter": To("adapts_attention", default=False),
     "use_mem_rope": To("rotates", default=False),
     "add_bias_linear": Only(False),
-    "use_conv_bias": Unused(),  # the convolution always has a bias
     "use_long_context": Only(False),
-    **{key: Unread(True) for key in ("use_shared_mlp_adapter", "gated_linear_unit")},
-    "time_step_limit": Unused(),
-    **{key: Unused() for key in ("kv_channels", "num_query_groups")},
-    **{f"time_step_{word}": Unused() for word in ("max", "floor")},  # for initial values
-    **{key: Unused() for key in ("chunk_size", "use_mem_eff_path", "use_mamba_kernels", "num_logits_to_keep")},
+    **unread(True, "use_shared_mlp_adapter", "gated_linear_unit"),
+    **unused("use_conv_bias"),  # the convolution always has a bias
+    **unused("time_step_limit", "kv_channels", "num_query_groups"),
+    **unused("time_step_max", "time_step_floor"),  # for initial values
+    **unused("chunk_size", "use_mem_eff_path", "use_mamba_kernels", "num_logits_to_keep"),
 }
 ZAMBA2 = Architecture(
     model_type="zamba2",

@@ -17,10 +17,10 @@ from transformers import AutoConfig, AutoModelForCausalLM
 import lmzoo
 from lmzoo import configs, registry
 from lmzoo.errors import CheckpointError, LmzooError
-from lmzoo.hf.architecture import Config, Unread
+from lmzoo.hf.architecture import Config, Unread, Unused
 from lmzoo.hf.architectures import ARCHITECTURES
 from lmzoo.hf.fitting import differences
-from lmzoo.hf.keys import WITHOUT_EFFECT
+from lmzoo.hf.keys import WITHOUT_EFFECT, unread, unused, without
 from lmzoo.model import ModelConfig
 from tests.backbones.against_transformers import random_tokens
 from tests.cases import each_case
@@ -403,3 +403,9 @@ def test_lists_of_layers_are_searched_once(model_type: str, keys: dict[str, Any]
     with suppress(CheckpointError):
         ARCHITECTURES[model_type].settings(config, WITHOUT_EFFECT)
     assert time.process_time() - start < 1
+
+
+def test_tables_of_keys_say_what_each_key_means() -> None:
+    assert unused("a", "b") == {"a": Unused(), "b": Unused()}
+    assert unread(True, "a", "b") == {"a": Unread(True), "b": Unread(True)}
+    assert without({"a": 1, "b": 2, "c": 3}, "c", "a") == {"b": 2}
