@@ -7,27 +7,19 @@ from typing import Any
 from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
 from lmzoo.hf.keys import EVERY, WITHOUT_EFFECT, unused
 from lmzoo.hf.layouts import PerHead
-from lmzoo.hf.weights import Head, Weights
+from lmzoo.hf.names import both, frame
+from lmzoo.hf.weights import Weights
 
 WEIGHTS: Weights = {
-    "tokens.weight": "transformer.word_embeddings.weight",
-    "embedding_norm.weight": "transformer.word_embeddings_layernorm.weight",
-    "embedding_norm.bias": "transformer.word_embeddings_layernorm.bias",
-    "blocks.{i}.0.before.weight": "transformer.h.{i}.input_layernorm.weight",
-    "blocks.{i}.0.before.bias": "transformer.h.{i}.input_layernorm.bias",
-    "blocks.{i}.0.inner.qkv.weight": PerHead("transformer.h.{i}.self_attention.query_key_value.weight"),
-    "blocks.{i}.0.inner.qkv.bias": PerHead("transformer.h.{i}.self_attention.query_key_value.bias"),
-    "blocks.{i}.0.inner.out.weight": "transformer.h.{i}.self_attention.dense.weight",
-    "blocks.{i}.0.inner.out.bias": "transformer.h.{i}.self_attention.dense.bias",
-    "blocks.{i}.1.before.weight": "transformer.h.{i}.post_attention_layernorm.weight",
-    "blocks.{i}.1.before.bias": "transformer.h.{i}.post_attention_layernorm.bias",
-    "blocks.{i}.1.inner.up.weight": "transformer.h.{i}.mlp.dense_h_to_4h.weight",
-    "blocks.{i}.1.inner.up.bias": "transformer.h.{i}.mlp.dense_h_to_4h.bias",
-    "blocks.{i}.1.inner.down.weight": "transformer.h.{i}.mlp.dense_4h_to_h.weight",
-    "blocks.{i}.1.inner.down.bias": "transformer.h.{i}.mlp.dense_4h_to_h.bias",
-    "norm.weight": "transformer.ln_f.weight",
+    **frame("transformer.word_embeddings", "transformer.ln_f"),
+    **both("embedding_norm", "transformer.word_embeddings_layernorm"),
+    **both("blocks.{i}.0.before", "transformer.h.{i}.input_layernorm"),
+    **both("blocks.{i}.0.inner.qkv", "transformer.h.{i}.self_attention.query_key_value", PerHead),
+    **both("blocks.{i}.0.inner.out", "transformer.h.{i}.self_attention.dense"),
+    **both("blocks.{i}.1.before", "transformer.h.{i}.post_attention_layernorm"),
+    **both("blocks.{i}.1.inner.up", "transformer.h.{i}.mlp.dense_h_to_4h"),
+    **both("blocks.{i}.1.inner.down", "transformer.h.{i}.mlp.dense_4h_to_h"),
     "norm.bias": "transformer.ln_f.bias",
-    "head.weight": Head("lm_head.weight", tokens="transformer.word_embeddings.weight"),
 }
 
 
@@ -94,15 +86,13 @@ MPT = Architecture(
     classes=("MptForCausalLM", "MPTForCausalLM"),
     family="alibi",
     weights={
-        "tokens.weight": "transformer.wte.weight",
+        **frame("transformer.wte", "transformer.norm_f"),
         "blocks.{i}.0.before.weight": f"{_BLOCK}norm_1.weight",
         "blocks.{i}.0.inner.qkv.weight": f"{_BLOCK}attn.Wqkv.weight",
         "blocks.{i}.0.inner.out.weight": f"{_BLOCK}attn.out_proj.weight",
         "blocks.{i}.1.before.weight": f"{_BLOCK}norm_2.weight",
         "blocks.{i}.1.inner.up.weight": f"{_BLOCK}ffn.up_proj.weight",
         "blocks.{i}.1.inner.down.weight": f"{_BLOCK}ffn.down_proj.weight",
-        "norm.weight": "transformer.norm_f.weight",
-        "head.weight": Head("lm_head.weight", tokens="transformer.wte.weight"),
     },
     keys={
         **EVERY,

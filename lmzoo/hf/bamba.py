@@ -7,9 +7,9 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
-from lmzoo.hf.layouts import gate_and_up
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba2 import LIMITS, MIXER_HEADS, mixer
+from lmzoo.hf.names import gated
 from lmzoo.hf.rotary import rope, scaling_keys
 from lmzoo.hf.weights import Weights
 
@@ -18,8 +18,7 @@ WEIGHTS: Weights = {
     **LLAMA,
     **mixer("blocks.{i}.0.inner.", f"{_LAYER}mamba."),
     "blocks.{i}.1.before.weight": f"{_LAYER}pre_ff_layernorm.weight",
-    "blocks.{i}.1.inner.up.weight": gate_and_up(f"{_LAYER}feed_forward."),
-    "blocks.{i}.1.inner.down.weight": f"{_LAYER}feed_forward.down_proj.weight",
+    **gated("blocks.{i}.1.inner.", f"{_LAYER}feed_forward."),
     "norm.weight": "model.final_layernorm.weight",
 }
 

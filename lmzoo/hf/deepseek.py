@@ -9,10 +9,10 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, unused, without
-from lmzoo.hf.layouts import Neighbors, gate_and_up
-from lmzoo.hf.mixtral import experts
+from lmzoo.hf.layouts import Neighbors
+from lmzoo.hf.names import experts, frame, gated
 from lmzoo.hf.rotary import ROPE, rope, yarn_magnitude
-from lmzoo.hf.weights import Head, Weights
+from lmzoo.hf.weights import Weights
 from lmzoo.layers.rope_scaling import Yarn
 
 _OURS, _THEIRS = "blocks.{i}.0.inner.", "model.layers.{i}.self_attn."
@@ -20,21 +20,17 @@ _MLP, _THEIR_MLP = "blocks.{i}.1.inner.", "model.layers.{i}.mlp."
 
 
 _COMMON: Weights = {
-    "tokens.weight": "model.embed_tokens.weight",
+    **frame("model.embed_tokens", "model.norm"),
     "blocks.{i}.0.before.weight": "model.layers.{i}.input_layernorm.weight",
     f"{_OURS}kv_down.weight": Neighbors(f"{_THEIRS}kv_a_proj_with_mqa.weight", "rope_dim"),
     f"{_OURS}kv_norm.weight": f"{_THEIRS}kv_a_layernorm.weight",
     f"{_OURS}kv_up.weight": f"{_THEIRS}kv_b_proj.weight",
     f"{_OURS}out.weight": f"{_THEIRS}o_proj.weight",
     "blocks.{i}.1.before.weight": "model.layers.{i}.post_attention_layernorm.weight",
-    f"{_MLP}up.weight": gate_and_up(_THEIR_MLP),
-    f"{_MLP}down.weight": f"{_THEIR_MLP}down_proj.weight",
+    **gated(_MLP, _THEIR_MLP),
     f"{_MLP}router.weight": f"{_THEIR_MLP}gate.weight",
-    **experts(f"{_THEIR_MLP}experts.", f"{_THEIR_MLP}experts.{{e}}.", "gate_proj", "up_proj", "down_proj"),
-    f"{_MLP}shared.up.weight": gate_and_up(f"{_THEIR_MLP}shared_experts."),
-    f"{_MLP}shared.down.weight": f"{_THEIR_MLP}shared_experts.down_proj.weight",
-    "norm.weight": "model.norm.weight",
-    "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
+    **experts(f"{_THEIR_MLP}experts."),
+    **gated(f"{_MLP}shared.", f"{_THEIR_MLP}shared_experts."),
 }
 
 V2_LITE: Weights = {  # q_rank is None

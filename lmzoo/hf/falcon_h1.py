@@ -6,9 +6,9 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
-from lmzoo.hf.layouts import gate_and_up
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba2 import LIMITS, mixer
+from lmzoo.hf.names import gated
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
 
@@ -20,8 +20,7 @@ WEIGHTS: Weights = {
     **{f"blocks.{{i}}.0.inner.0.0.{name}": LLAMA[f"blocks.{{i}}.0.inner.{name}"] for name in _ATTENTION},
     **mixer("blocks.{i}.0.inner.1.0.", f"{_LAYER}mamba."),
     "blocks.{i}.1.before.weight": f"{_LAYER}pre_ff_layernorm.weight",
-    "blocks.{i}.1.inner.up.weight": gate_and_up(f"{_LAYER}feed_forward."),
-    "blocks.{i}.1.inner.down.weight": f"{_LAYER}feed_forward.down_proj.weight",
+    **gated("blocks.{i}.1.inner.", f"{_LAYER}feed_forward."),
     "norm.weight": "model.final_layernorm.weight",
     "head.inner.weight": LLAMA["head.weight"],
 }

@@ -6,27 +6,26 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unread, Unused, refused
 from lmzoo.hf.keys import EVERY, GELUS, SIZES, SUMMARY, unused
-from lmzoo.hf.layouts import Rows, Skipped, Transposed
-from lmzoo.hf.weights import Head, Weights
+from lmzoo.hf.layouts import Skipped, Source, Transposed
+from lmzoo.hf.names import both, frame, full_qkv
+from lmzoo.hf.weights import Weights
+
+
+def conv1d(ours: str, theirs: str) -> dict[str, Source]:
+    """Returns the names of a projection whose weight is stored as (in, out)."""
+    return {f"{ours}.weight": Transposed(f"{theirs}.weight"), f"{ours}.bias": f"{theirs}.bias"}
+
 
 WEIGHTS: Weights = {
-    "tokens.weight": "transformer.wte.weight",
+    **frame("transformer.wte", "transformer.ln_f"),
     "positions.weight": "transformer.wpe.weight",
-    "blocks.{i}.norm_1.weight": "transformer.h.{i}.ln_1.weight",
-    "blocks.{i}.norm_1.bias": "transformer.h.{i}.ln_1.bias",
-    "blocks.{i}.attention.qkv.weight": Transposed("transformer.h.{i}.attn.c_attn.weight"),
-    "blocks.{i}.attention.qkv.bias": "transformer.h.{i}.attn.c_attn.bias",
-    "blocks.{i}.attention.out.weight": Transposed("transformer.h.{i}.attn.c_proj.weight"),
-    "blocks.{i}.attention.out.bias": "transformer.h.{i}.attn.c_proj.bias",
-    "blocks.{i}.norm_2.weight": "transformer.h.{i}.ln_2.weight",
-    "blocks.{i}.norm_2.bias": "transformer.h.{i}.ln_2.bias",
-    "blocks.{i}.up.weight": Transposed("transformer.h.{i}.mlp.c_fc.weight"),
-    "blocks.{i}.up.bias": "transformer.h.{i}.mlp.c_fc.bias",
-    "blocks.{i}.down.weight": Transposed("transformer.h.{i}.mlp.c_proj.weight"),
-    "blocks.{i}.down.bias": "transformer.h.{i}.mlp.c_proj.bias",
-    "norm.weight": "transformer.ln_f.weight",
+    **both("blocks.{i}.norm_1", "transformer.h.{i}.ln_1"),
+    **conv1d("blocks.{i}.attention.qkv", "transformer.h.{i}.attn.c_attn"),
+    **conv1d("blocks.{i}.attention.out", "transformer.h.{i}.attn.c_proj"),
+    **both("blocks.{i}.norm_2", "transformer.h.{i}.ln_2"),
+    **conv1d("blocks.{i}.up", "transformer.h.{i}.mlp.c_fc"),
+    **conv1d("blocks.{i}.down", "transformer.h.{i}.mlp.c_proj"),
     "norm.bias": "transformer.ln_f.bias",
-    "head.weight": Head("lm_head.weight", tokens="transformer.wte.weight"),
 }
 
 
@@ -75,26 +74,15 @@ OPT = Architecture(
     classes=("OPTForCausalLM",),
     family="gpt2",
     weights={
-        "tokens.weight": "model.decoder.embed_tokens.weight",
+        **frame("model.decoder.embed_tokens", "model.decoder.final_layer_norm"),
         "positions.weight": Skipped("model.decoder.embed_positions.weight", rows=2),
-        **{
-            f"blocks.{{i}}.{ours}.{kind}": f"{_LAYER}{theirs}.{kind}"
-            for ours, theirs in (
-                ("norm_1", "self_attn_layer_norm"),
-                ("attention.out", "self_attn.out_proj"),
-                ("norm_2", "final_layer_norm"),
-                ("up", "fc1"),
-                ("down", "fc2"),
-            )
-            for kind in ("weight", "bias")
-        },
-        **{
-            f"blocks.{{i}}.attention.qkv.{kind}": Rows(tuple(f"{_LAYER}self_attn.{part}_proj.{kind}" for part in "qkv"))
-            for kind in ("weight", "bias")
-        },
-        "norm.weight": "model.decoder.final_layer_norm.weight",
         "norm.bias": "model.decoder.final_layer_norm.bias",
-        "head.weight": Head("lm_head.weight", tokens="model.decoder.embed_tokens.weight"),
+        **both("blocks.{i}.norm_1", f"{_LAYER}self_attn_layer_norm"),
+        **full_qkv("blocks.{i}.attention.", f"{_LAYER}self_attn."),
+        **both("blocks.{i}.attention.out", f"{_LAYER}self_attn.out_proj"),
+        **both("blocks.{i}.norm_2", f"{_LAYER}final_layer_norm"),
+        **both("blocks.{i}.up", f"{_LAYER}fc1"),
+        **both("blocks.{i}.down", f"{_LAYER}fc2"),
     },
     keys={
         **SIZES,

@@ -6,32 +6,23 @@ import math
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Settings, To, Together, Unread, Unused, refused
-from lmzoo.hf.gpt2 import ACTIVATIONS, GPT2
-from lmzoo.hf.gptj import both
+from lmzoo.hf.gpt2 import ACTIVATIONS, GPT2, conv1d
 from lmzoo.hf.keys import EVERY, SIZES, SUMMARY, unused, without
-from lmzoo.hf.layouts import PerHead, Rows, Skipped, Source, Transposed
+from lmzoo.hf.layouts import PerHead, Skipped
+from lmzoo.hf.names import as_stored, both, frame, full_qkv
 from lmzoo.hf.weights import Head, Weights
 
 _LAYER = "transformer.h.{i}."
 
 
-def _qkv(module: str) -> dict[str, Source]:
-    """Returns the projections of queries, keys and values."""
-    return {
-        f"blocks.{{i}}.0.inner.qkv.{kind}": Rows(tuple(f"{module}{part}_proj.{kind}" for part in "qkv"))
-        for kind in ("weight", "bias")
-    }
-
-
 _FRAME: Weights = {
-    "tokens.weight": "transformer.wte.weight",
+    **frame("transformer.wte", "transformer.ln_f"),
+    "norm.bias": "transformer.ln_f.bias",
     "positions.weight": "transformer.wpe.weight",
     **both("blocks.{i}.0.before", f"{_LAYER}ln_1"),
     **both("blocks.{i}.1.before", f"{_LAYER}ln_2"),
     **both("blocks.{i}.1.inner.up", f"{_LAYER}mlp.c_fc"),
     **both("blocks.{i}.1.inner.down", f"{_LAYER}mlp.c_proj"),
-    **both("norm", "transformer.ln_f"),
-    "head.weight": Head("lm_head.weight", tokens="transformer.wte.weight"),
 }
 _KINDS = {"global": "full", "local": "window"}
 
@@ -65,7 +56,7 @@ GPT_NEO = Architecture(
     family="gpt_neo",
     weights={
         **_FRAME,
-        **_qkv(f"{_LAYER}attn.attention."),
+        **full_qkv("blocks.{i}.0.inner.", f"{_LAYER}attn.attention."),
         **both("blocks.{i}.0.inner.out", f"{_LAYER}attn.attention.out_proj"),
     },
     keys={
@@ -91,10 +82,12 @@ GPT_NEO = Architecture(
 
 def _bigcode(config: Config) -> Weights:
     """Returns the names for a config: with a head of keys for each query, the fused rows are ordered by head."""
-    grouped = config.value("multi_query", default=True)
-    fused = {f"blocks.{{i}}.0.inner.qkv.{kind}": f"{_LAYER}attn.c_attn.{kind}" for kind in ("weight", "bias")}
-    ordered = {name: source if grouped else PerHead(source) for name, source in fused.items()}
-    return {**_FRAME, **ordered, **both("blocks.{i}.0.inner.out", f"{_LAYER}attn.c_proj")}
+    layout = as_stored if config.value("multi_query", default=True) else PerHead
+    return {
+        **_FRAME,
+        **both("blocks.{i}.0.inner.qkv", f"{_LAYER}attn.c_attn", layout),
+        **both("blocks.{i}.0.inner.out", f"{_LAYER}attn.c_proj"),
+    }
 
 
 def _heads(config: Config) -> dict[str, Any]:
@@ -146,7 +139,7 @@ def _fairseq(layer: str) -> Weights:
     """Returns the names of a block of fairseq's decoder."""
     return {
         **both("blocks.{i}.0.before", f"{layer}self_attn_layer_norm"),
-        **_qkv(f"{layer}self_attn."),
+        **full_qkv("blocks.{i}.0.inner.", f"{layer}self_attn."),
         **both("blocks.{i}.0.inner.out", f"{layer}self_attn.out_proj"),
         **both("blocks.{i}.1.before", f"{layer}final_layer_norm"),
         **both("blocks.{i}.1.inner.up", f"{layer}fc1"),
@@ -183,10 +176,9 @@ XGLM = Architecture(
     classes=("XGLMForCausalLM",),
     family="gpt_neo",
     weights={
-        "tokens.weight": "model.embed_tokens.weight",
+        **frame("model.embed_tokens", "model.layer_norm"),
+        "norm.bias": "model.layer_norm.bias",
         **_fairseq("model.layers.{i}."),
-        **both("norm", "model.layer_norm"),
-        "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
     },
     keys={
         **EVERY,
@@ -207,11 +199,6 @@ XGLM = Architecture(
 )
 
 
-def _conv1d(ours: str, theirs: str) -> dict[str, Source]:
-    """Returns the names of a projection whose weight is stored as (in, out)."""
-    return {f"{ours}.weight": Transposed(f"{theirs}.weight"), f"{ours}.bias": f"{theirs}.bias"}
-
-
 _ONLY_GPT2 = (
     *("n_inner", "activation_function", "scale_attn_weights", "scale_attn_by_inverse_layer_idx"),
     "reorder_and_upcast_attn",
@@ -223,11 +210,11 @@ OPENAI_GPT = Architecture(
     weights={
         "tokens.weight": "transformer.tokens_embed.weight",
         "positions.weight": "transformer.positions_embed.weight",
-        **_conv1d("blocks.{i}.0.inner.qkv", f"{_LAYER}attn.c_attn"),
-        **_conv1d("blocks.{i}.0.inner.out", f"{_LAYER}attn.c_proj"),
+        **conv1d("blocks.{i}.0.inner.qkv", f"{_LAYER}attn.c_attn"),
+        **conv1d("blocks.{i}.0.inner.out", f"{_LAYER}attn.c_proj"),
         **both("blocks.{i}.1", f"{_LAYER}ln_1"),
-        **_conv1d("blocks.{i}.2.inner.up", f"{_LAYER}mlp.c_fc"),
-        **_conv1d("blocks.{i}.2.inner.down", f"{_LAYER}mlp.c_proj"),
+        **conv1d("blocks.{i}.2.inner.up", f"{_LAYER}mlp.c_fc"),
+        **conv1d("blocks.{i}.2.inner.down", f"{_LAYER}mlp.c_proj"),
         **both("blocks.{i}.3", f"{_LAYER}ln_2"),
         "head.weight": Head("lm_head.weight", tokens="transformer.tokens_embed.weight"),
     },

@@ -4,27 +4,20 @@ from __future__ import annotations
 
 from lmzoo.hf.architecture import Architecture, Only, To, Unread, Unused
 from lmzoo.hf.keys import GELUS, SIZES, unused
-from lmzoo.hf.layouts import PerHead, qkv_rows
+from lmzoo.hf.layouts import PerHead
+from lmzoo.hf.names import both, frame, qkv
 from lmzoo.hf.rotary import rope
-from lmzoo.hf.weights import Head, Weights
+from lmzoo.hf.weights import Weights
 
 WEIGHTS: Weights = {
-    "tokens.weight": "gpt_neox.embed_in.weight",
-    "blocks.{i}.0.before.weight": "gpt_neox.layers.{i}.input_layernorm.weight",
-    "blocks.{i}.0.before.bias": "gpt_neox.layers.{i}.input_layernorm.bias",
-    "blocks.{i}.0.inner.qkv.weight": PerHead("gpt_neox.layers.{i}.attention.query_key_value.weight"),
-    "blocks.{i}.0.inner.qkv.bias": PerHead("gpt_neox.layers.{i}.attention.query_key_value.bias"),
-    "blocks.{i}.0.inner.out.weight": "gpt_neox.layers.{i}.attention.dense.weight",
-    "blocks.{i}.0.inner.out.bias": "gpt_neox.layers.{i}.attention.dense.bias",
-    "blocks.{i}.1.before.weight": "gpt_neox.layers.{i}.post_attention_layernorm.weight",
-    "blocks.{i}.1.before.bias": "gpt_neox.layers.{i}.post_attention_layernorm.bias",
-    "blocks.{i}.1.inner.up.weight": "gpt_neox.layers.{i}.mlp.dense_h_to_4h.weight",
-    "blocks.{i}.1.inner.up.bias": "gpt_neox.layers.{i}.mlp.dense_h_to_4h.bias",
-    "blocks.{i}.1.inner.down.weight": "gpt_neox.layers.{i}.mlp.dense_4h_to_h.weight",
-    "blocks.{i}.1.inner.down.bias": "gpt_neox.layers.{i}.mlp.dense_4h_to_h.bias",
-    "norm.weight": "gpt_neox.final_layer_norm.weight",
+    **frame("gpt_neox.embed_in", "gpt_neox.final_layer_norm"),
+    **both("blocks.{i}.0.before", "gpt_neox.layers.{i}.input_layernorm"),
+    **both("blocks.{i}.0.inner.qkv", "gpt_neox.layers.{i}.attention.query_key_value", PerHead),
+    **both("blocks.{i}.0.inner.out", "gpt_neox.layers.{i}.attention.dense"),
+    **both("blocks.{i}.1.before", "gpt_neox.layers.{i}.post_attention_layernorm"),
+    **both("blocks.{i}.1.inner.up", "gpt_neox.layers.{i}.mlp.dense_h_to_4h"),
+    **both("blocks.{i}.1.inner.down", "gpt_neox.layers.{i}.mlp.dense_4h_to_h"),
     "norm.bias": "gpt_neox.final_layer_norm.bias",
-    "head.weight": Head("lm_head.weight", tokens="gpt_neox.embed_in.weight"),
 }
 
 GPT_NEOX = Architecture(
@@ -48,28 +41,20 @@ GPT_NEOX = Architecture(
     buffers=("*.attention.bias", "*.attention.masked_bias", "*.rotary_emb.inv_freq"),
 )
 
-_ATTENTION = "model.layers.{i}.self_attn."
+_LAYER = "model.layers.{i}."
 STARCODER2 = Architecture(
     model_type="starcoder2",
     classes=("Starcoder2ForCausalLM",),
     family="gpt_neox",
     weights={
-        "tokens.weight": "model.embed_tokens.weight",
-        **{
-            f"blocks.{{i}}.{ours}.{kind}": f"model.layers.{{i}}.{theirs}.{kind}"
-            for ours, theirs in (
-                ("0.before", "input_layernorm"),
-                ("0.inner.out", "self_attn.o_proj"),
-                ("1.before", "post_attention_layernorm"),
-                ("1.inner.up", "mlp.c_fc"),
-                ("1.inner.down", "mlp.c_proj"),
-            )
-            for kind in ("weight", "bias")
-        },
-        **{f"blocks.{{i}}.0.inner.qkv.{kind}": qkv_rows(_ATTENTION, kind) for kind in ("weight", "bias")},
-        "norm.weight": "model.norm.weight",
+        **frame("model.embed_tokens", "model.norm"),
         "norm.bias": "model.norm.bias",
-        "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
+        **both("blocks.{i}.0.before", f"{_LAYER}input_layernorm"),
+        **qkv(f"{_LAYER}self_attn."),
+        **both("blocks.{i}.0.inner.out", f"{_LAYER}self_attn.o_proj"),
+        **both("blocks.{i}.1.before", f"{_LAYER}post_attention_layernorm"),
+        **both("blocks.{i}.1.inner.up", f"{_LAYER}mlp.c_fc"),
+        **both("blocks.{i}.1.inner.down", f"{_LAYER}mlp.c_proj"),
     },
     keys={
         **SIZES,

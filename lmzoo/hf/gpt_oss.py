@@ -7,16 +7,16 @@ from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
 from lmzoo.hf.layouts import Interleaved, Transposed
 from lmzoo.hf.llama import BIASES, KINDS
 from lmzoo.hf.llama import WEIGHTS as LLAMA
+from lmzoo.hf.names import both, outside
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
 from lmzoo.hf.windows import windows
 
 _LAYER, _EXPERTS = "model.layers.{i}.", "model.layers.{i}.mlp.experts."
 WEIGHTS: Weights = {
-    **{name: source for name, source in LLAMA.items() if ".1.inner." not in name},
+    **outside(LLAMA, ".1.inner."),
     "blocks.{i}.0.inner.sinks": f"{_LAYER}self_attn.sinks",
-    "blocks.{i}.1.inner.router.weight": f"{_LAYER}mlp.router.weight",
-    "blocks.{i}.1.inner.router.bias": f"{_LAYER}mlp.router.bias",
+    **both("blocks.{i}.1.inner.router", f"{_LAYER}mlp.router"),
     "blocks.{i}.1.inner.up": Interleaved(Transposed(f"{_EXPERTS}gate_up_proj")),
     "blocks.{i}.1.inner.up_bias": Interleaved(f"{_EXPERTS}gate_up_proj_bias"),
     "blocks.{i}.1.inner.down": Transposed(f"{_EXPERTS}down_proj"),

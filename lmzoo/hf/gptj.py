@@ -3,46 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from lmzoo.hf import keys as shared
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unread, Unused
 from lmzoo.hf.keys import EVERY, GELU_TANH, HEAD_DIM, SUMMARY, SWIGLU, unused
-from lmzoo.hf.layouts import Neighbors, Rows, Source, Stacked, Transposed, gate_and_up
+from lmzoo.hf.layouts import Neighbors, Source, Stacked, Transposed
 from lmzoo.hf.llama import BIASES, QKV_BIASES
+from lmzoo.hf.names import both, gated, qkv
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Head, Weights
 from lmzoo.hf.windows import all_but_each
 
 LAYER = "model.layers.{i}."
-_SHARES = ("n_heads", "n_kv_heads", "n_kv_heads")
-
-
-def both(ours: str, theirs: str) -> dict[str, Source]:
-    """Returns the names of a weight and a bias."""
-    return {f"{ours}.{kind}": f"{theirs}.{kind}" for kind in ("weight", "bias")}
-
-
-def qkv(module: str, rotated: Callable[[str, str], Source]) -> dict[str, Source]:
-    """Returns the projections of queries, keys and values; `rotated` makes the layout of the first two."""
-    return {
-        f"blocks.{{i}}.0.inner.qkv.{kind}": Rows(
-            (
-                rotated(f"{module}q_proj.{kind}", "n_heads"),
-                rotated(f"{module}k_proj.{kind}", "n_kv_heads"),
-                f"{module}v_proj.{kind}",
-            ),
-            _SHARES,
-        )
-        for kind in ("weight", "bias")
-    }
-
-
-def halves(name: str, _heads: str) -> Source:
-    """Returns the layout of rotary pairs that are halves of a head, as in lmzoo."""
-    return name
 
 
 def _neighbors(name: str, heads: str) -> Source:
@@ -148,7 +123,7 @@ PHI = Architecture(
         **parallel(
             {
                 **both("blocks.{i}.0.before", f"{LAYER}input_layernorm"),
-                **qkv(f"{LAYER}self_attn.", halves),
+                **qkv(f"{LAYER}self_attn."),
                 **both("blocks.{i}.0.inner.out", f"{LAYER}self_attn.dense"),
                 **both("blocks.{i}.1.inner.up", f"{LAYER}mlp.fc1"),
                 **both("blocks.{i}.1.inner.down", f"{LAYER}mlp.fc2"),
@@ -172,8 +147,7 @@ PHI = Architecture(
 GATED: dict[str, Source] = {
     **both("blocks.{i}.0.before", f"{LAYER}input_layernorm"),
     **both("blocks.{i}.0.inner.out", f"{LAYER}self_attn.o_proj"),
-    "blocks.{i}.1.inner.up.weight": gate_and_up(f"{LAYER}mlp."),
-    "blocks.{i}.1.inner.down.weight": f"{LAYER}mlp.down_proj.weight",
+    **gated("blocks.{i}.1.inner.", f"{LAYER}mlp."),
 }
 FRAME: Weights = {
     "tokens.weight": "model.embed_tokens.weight",
@@ -233,7 +207,7 @@ COHERE2 = replace(
 )
 _STABLE: dict[str, Source] = {
     **GATED,
-    **qkv(f"{LAYER}self_attn.", halves),
+    **qkv(f"{LAYER}self_attn."),
     "blocks.{i}.0.inner.q_norm.weight": Stacked(f"{LAYER}self_attn.q_layernorm.norms.{{e}}.weight", "n_heads"),
     "blocks.{i}.0.inner.k_norm.weight": Stacked(f"{LAYER}self_attn.k_layernorm.norms.{{e}}.weight", "n_kv_heads"),
 }

@@ -8,10 +8,11 @@ from typing import Any
 from torch import Tensor
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, refused
-from lmzoo.hf.gptj import FRAME, GATED, GPTJ, GPTJ_WEIGHTS, LAYER, SIZES, both, halves, head, parallel, qkv, rotary_dim
+from lmzoo.hf.gptj import FRAME, GATED, GPTJ, GPTJ_WEIGHTS, LAYER, SIZES, head, parallel, rotary_dim
 from lmzoo.hf.keys import EVERY, GELUS, HEAD_DIM, SWIGLU, without
 from lmzoo.hf.layouts import Layout, Neighbors, PerGroup, PerHead, Rows, Source
 from lmzoo.hf.llama import BIASES, all_biases
+from lmzoo.hf.names import both, qkv
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Reader, Weights
 from lmzoo.hf.writer import Writer
@@ -60,10 +61,7 @@ CODEGEN = replace(
 _FALCON = "transformer.h.{i}."
 _BLOCK: dict[str, Source] = {
     **both("blocks.{i}.0.before", f"{_FALCON}input_layernorm"),
-    **{
-        f"blocks.{{i}}.0.inner.qkv.{kind}": PerGroup(f"{_FALCON}self_attention.query_key_value.{kind}")
-        for kind in ("weight", "bias")
-    },
+    **both("blocks.{i}.0.inner.qkv", f"{_FALCON}self_attention.query_key_value", PerGroup),
     **both("blocks.{i}.0.inner.out", f"{_FALCON}self_attention.dense"),
     **both("blocks.{i}.1.inner.up", f"{_FALCON}mlp.dense_h_to_4h"),
     **both("blocks.{i}.1.inner.down", f"{_FALCON}mlp.dense_4h_to_h"),
@@ -138,7 +136,7 @@ FALCON = Architecture(
 _SEQUENCE: Weights = {
     **FRAME,
     **both("blocks.{i}.0.before", f"{LAYER}input_layernorm"),
-    **qkv(f"{LAYER}self_attn.", halves),
+    **qkv(f"{LAYER}self_attn."),
     **both("blocks.{i}.0.inner.out", f"{LAYER}self_attn.o_proj"),
     **both("blocks.{i}.1.before", f"{LAYER}post_attention_layernorm"),
 }
@@ -210,10 +208,7 @@ PERSIMMON = Architecture(
     family="gptj",
     weights={
         **_SEQUENCE,
-        **{
-            f"blocks.{{i}}.0.inner.qkv.{kind}": PerHead(f"{_ATTENTION}query_key_value.{kind}")
-            for kind in ("weight", "bias")
-        },
+        **both("blocks.{i}.0.inner.qkv", f"{_ATTENTION}query_key_value", PerHead),
         **both("blocks.{i}.0.inner.q_norm", f"{_ATTENTION}q_layernorm"),
         **both("blocks.{i}.0.inner.k_norm", f"{_ATTENTION}k_layernorm"),
         **both("blocks.{i}.0.inner.out", f"{_ATTENTION}dense"),

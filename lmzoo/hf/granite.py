@@ -22,6 +22,7 @@ from lmzoo.hf.keys import ATTENTION, SWIGLU, plain_heads, without
 from lmzoo.hf.layouts import Either, Source
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba2 import LIMITS, MIXER_HEADS
+from lmzoo.hf.names import outside
 from lmzoo.hf.rotary import ROPE, rope
 from lmzoo.hf.weights import Weights
 
@@ -45,7 +46,7 @@ def _plain(ours: str) -> dict[str, Source]:
 _MLP = "blocks.{i}.1.inner."
 PLAIN: Weights = {**LLAMA, "head.inner.weight": LLAMA["head.weight"]}
 MOE: Weights = {
-    **{name: source for name, source in PLAIN.items() if not name.startswith(_MLP)},
+    **outside(PLAIN, _MLP),
     **_moe(_MLP),
     **_moe(f"{_MLP}0."),
     **_plain(f"{_MLP}1."),

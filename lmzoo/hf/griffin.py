@@ -9,11 +9,11 @@ from typing import Any
 import torch
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused, refused
-from lmzoo.hf.gptj import both
 from lmzoo.hf.keys import EVERY, GELU_TANH, unused
 from lmzoo.hf.layouts import InLayer, Rows, Source, Squeezed, gate_and_up, qkv_rows
+from lmzoo.hf.names import both, frame
 from lmzoo.hf.rotary import ROPE, rope
-from lmzoo.hf.weights import Head, Weights
+from lmzoo.hf.weights import Weights
 
 _LAYER = "model.layers.{i}."
 _MIXER, _MLP = f"{_LAYER}temporal_block.", f"{_LAYER}mlp_block."
@@ -24,9 +24,7 @@ def _rows(*names: str) -> Rows:
 
 
 MODEL: Weights = {
-    "tokens.weight": "model.embed_tokens.weight",
-    "norm.weight": "model.final_norm.weight",
-    "head.linear.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
+    **frame("model.embed_tokens", "model.final_norm", head="head.linear"),
 }
 BLOCK: dict[str, Source] = {
     "0.before.weight": f"{_LAYER}temporal_pre_norm.weight",

@@ -11,14 +11,15 @@ from lmzoo.hf.keys import ATTENTION, SWIGLU, unread, unused
 from lmzoo.hf.layouts import Either
 from lmzoo.hf.llama import BIASES, KINDS, QKV_BIASES
 from lmzoo.hf.llama import WEIGHTS as LLAMA
-from lmzoo.hf.mixtral import NORMS, experts
+from lmzoo.hf.mixtral import NORMS
+from lmzoo.hf.names import W1_W3_W2, experts, outside, within
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
 
 _MLP, _OLD = "model.layers.{i}.mlp.", "model.layers.{i}.block_sparse_moe."
 WEIGHTS: Weights = {
-    **{name: source for name, source in V3.items() if ".0.inner." not in name},
-    **{name: source for name, source in LLAMA.items() if ".0.inner." in name},
+    **outside(V3, ".0.inner."),
+    **within(LLAMA, ".0.inner."),
 }
 KEYS: dict[str, Key] = {
     **ATTENTION,
@@ -137,7 +138,7 @@ MINIMAX_M2 = Architecture(
     weights={
         **WEIGHTS,
         **NORMS,
-        **experts(f"{_MLP}experts.", f"{_OLD}experts.{{e}}.", "w1", "w3", "w2"),
+        **experts(f"{_MLP}experts.", W1_W3_W2, each=f"{_OLD}experts."),
         "blocks.{i}.1.inner.router.weight": Either((f"{_OLD}gate.weight", f"{_MLP}gate.weight")),
         "blocks.{i}.1.inner.choice_bias": Either(
             (f"{_OLD}e_score_correction_bias", f"{_MLP}e_score_correction_bias"),

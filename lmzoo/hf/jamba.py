@@ -6,10 +6,9 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unread, Unused, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
-from lmzoo.hf.layouts import gate_and_up
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.mamba import mixer, step_rank
-from lmzoo.hf.mixtral import experts
+from lmzoo.hf.names import experts, gated
 from lmzoo.hf.weights import Weights
 
 _LAYER, _MAMBA, _MLP = "model.layers.{i}.", "model.layers.{i}.mamba.", "model.layers.{i}.feed_forward."
@@ -21,10 +20,9 @@ WEIGHTS: Weights = {
         for n, part in enumerate(("dt", "b", "c"))
     },
     "blocks.{i}.1.before.weight": f"{_LAYER}pre_ff_layernorm.weight",
-    "blocks.{i}.1.inner.up.weight": gate_and_up(_MLP),
-    "blocks.{i}.1.inner.down.weight": f"{_MLP}down_proj.weight",
+    **gated("blocks.{i}.1.inner.", _MLP),
     "blocks.{i}.1.inner.router.weight": f"{_MLP}router.weight",
-    **experts(f"{_MLP}experts.", f"{_MLP}experts.{{e}}.", "gate_proj", "up_proj", "down_proj"),
+    **experts(f"{_MLP}experts."),
     "norm.weight": "model.final_layernorm.weight",
 }
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from lmzoo.hf.layouts import Rows, Squeezed, gate_and_up
-from lmzoo.hf.weights import Head, Weights
+from lmzoo.hf.layouts import Rows, Squeezed
+from lmzoo.hf.names import frame, gated
+from lmzoo.hf.weights import Weights
 
 WEIGHTS: Weights = {
-    "tokens.weight": "model.embed_tokens.weight",
+    **frame("model.embed_tokens", "model.norm"),
     "blocks.{i}.0.before.weight": "model.layers.{i}.input_layernorm.weight",
     "blocks.{i}.0.inner.qkv.weight": Rows(
         (
@@ -28,8 +29,5 @@ WEIGHTS: Weights = {
     "blocks.{i}.0.inner.norm.weight": "model.layers.{i}.self_attn.o_norm.weight",
     "blocks.{i}.0.inner.out.weight": "model.layers.{i}.self_attn.o_proj.weight",
     "blocks.{i}.1.before.weight": "model.layers.{i}.post_attention_layernorm.weight",
-    "blocks.{i}.1.inner.up.weight": gate_and_up("model.layers.{i}.mlp."),
-    "blocks.{i}.1.inner.down.weight": "model.layers.{i}.mlp.down_proj.weight",
-    "norm.weight": "model.norm.weight",
-    "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
+    **gated("blocks.{i}.1.inner.", "model.layers.{i}.mlp."),
 }

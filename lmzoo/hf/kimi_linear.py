@@ -8,9 +8,9 @@ from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To,
 from lmzoo.hf.deepseek import DENSE_FIRST, groups
 from lmzoo.hf.keys import EVERY, SWIGLU, unused
 from lmzoo.hf.layouts import Either, Rows, Source, Squeezed, gate_and_up
-from lmzoo.hf.mixtral import experts
+from lmzoo.hf.names import W1_W3_W2, experts, frame, gated
 from lmzoo.hf.rotary import ROPE
-from lmzoo.hf.weights import Head, Weights
+from lmzoo.hf.weights import Weights
 
 _MIXER, _MLP, _MOE = "model.layers.{i}.self_attn.", "model.layers.{i}.mlp.", "model.layers.{i}.block_sparse_moe."
 
@@ -33,7 +33,7 @@ _DELTA: dict[str, str] = {
     "norm.weight": "o_norm.weight",
 }
 WEIGHTS: Weights = {
-    "tokens.weight": "model.embed_tokens.weight",
+    **frame("model.embed_tokens", "model.norm"),
     "blocks.{i}.0.before.weight": "model.layers.{i}.input_layernorm.weight",
     **{f"blocks.{{i}}.0.inner.{ours}": f"{_MIXER}{theirs}" for ours, theirs in {**_LATENT, **_DELTA}.items()},
     "blocks.{i}.0.inner.q.weight": f"{_MIXER}q_b_proj.weight",
@@ -45,11 +45,8 @@ WEIGHTS: Weights = {
     "blocks.{i}.1.inner.down.weight": Either((f"{_MLP}down_proj.weight", f"{_MOE}down_proj.weight")),
     "blocks.{i}.1.inner.router.weight": f"{_MOE}gate.weight",
     "blocks.{i}.1.inner.choice_bias": f"{_MOE}gate.e_score_correction_bias",
-    **experts(f"{_MOE}experts.", f"{_MOE}experts.{{e}}.", "w1", "w3", "w2"),
-    "blocks.{i}.1.inner.shared.up.weight": gate_and_up(f"{_MOE}shared_experts."),
-    "blocks.{i}.1.inner.shared.down.weight": f"{_MOE}shared_experts.down_proj.weight",
-    "norm.weight": "model.norm.weight",
-    "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
+    **experts(f"{_MOE}experts.", W1_W3_W2),
+    **gated("blocks.{i}.1.inner.shared.", f"{_MOE}shared_experts."),
 }
 
 

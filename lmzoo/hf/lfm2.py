@@ -7,12 +7,13 @@ from typing import Any
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, layer_words, refused
 from lmzoo.hf.keys import SIZES, unused
 from lmzoo.hf.layouts import Either, Rows, Squeezed, qkv_rows
+from lmzoo.hf.names import frame
 from lmzoo.hf.rotary import rope
-from lmzoo.hf.weights import Head, Weights
+from lmzoo.hf.weights import Weights
 
 _LAYER = "model.layers.{i}."
 WEIGHTS: Weights = {
-    "tokens.weight": "model.embed_tokens.weight",
+    **frame("model.embed_tokens", "model.embedding_norm"),
     "blocks.{i}.0.before.weight": f"{_LAYER}operator_norm.weight",
     "blocks.{i}.0.inner.qkv.weight": qkv_rows(f"{_LAYER}self_attn."),
     "blocks.{i}.0.inner.q_norm.weight": f"{_LAYER}self_attn.q_layernorm.weight",
@@ -23,8 +24,6 @@ WEIGHTS: Weights = {
     "blocks.{i}.1.before.weight": f"{_LAYER}ffn_norm.weight",
     "blocks.{i}.1.inner.up.weight": Rows((f"{_LAYER}feed_forward.w1.weight", f"{_LAYER}feed_forward.w3.weight")),
     "blocks.{i}.1.inner.down.weight": f"{_LAYER}feed_forward.w2.weight",
-    "norm.weight": "model.embedding_norm.weight",
-    "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
 }
 
 

@@ -7,14 +7,14 @@ from typing import Any
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, layer_words, refused
 from lmzoo.hf.keys import SIZES
 from lmzoo.hf.lfm2 import WEIGHTS as LFM2
-from lmzoo.hf.mixtral import experts
+from lmzoo.hf.names import W1_W3_W2, experts
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
 
 _FF = "model.layers.{i}.feed_forward."
 WEIGHTS: Weights = {
     **LFM2,
-    **experts(f"{_FF}experts.", f"{_FF}experts.{{e}}.", "w1", "w3", "w2"),
+    **experts(f"{_FF}experts.", W1_W3_W2),
     "blocks.{i}.1.inner.router.weight": f"{_FF}gate.weight",
     "blocks.{i}.1.inner.choice_bias": f"{_FF}expert_bias",
 }

@@ -17,26 +17,21 @@ from lmzoo.hf.architecture import (
     refused,
 )
 from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
-from lmzoo.hf.layouts import gate_and_up, qkv_rows
+from lmzoo.hf.layouts import gate_and_up
+from lmzoo.hf.names import both, frame, qkv
 from lmzoo.hf.rotary import rope
-from lmzoo.hf.weights import Head, Weights
+from lmzoo.hf.weights import Weights
 
 WEIGHTS: Weights = {
-    "tokens.weight": "model.embed_tokens.weight",
+    **frame("model.embed_tokens", "model.norm"),
     "blocks.{i}.0.before.weight": "model.layers.{i}.input_layernorm.weight",
-    **{
-        f"blocks.{{i}}.0.inner.qkv.{kind}": qkv_rows("model.layers.{i}.self_attn.", kind) for kind in ("weight", "bias")
-    },
+    **qkv("model.layers.{i}.self_attn."),
     "blocks.{i}.0.inner.q_norm.weight": "model.layers.{i}.self_attn.q_norm.weight",
     "blocks.{i}.0.inner.k_norm.weight": "model.layers.{i}.self_attn.k_norm.weight",
-    "blocks.{i}.0.inner.out.weight": "model.layers.{i}.self_attn.o_proj.weight",
-    "blocks.{i}.0.inner.out.bias": "model.layers.{i}.self_attn.o_proj.bias",
+    **both("blocks.{i}.0.inner.out", "model.layers.{i}.self_attn.o_proj"),
     "blocks.{i}.1.before.weight": "model.layers.{i}.post_attention_layernorm.weight",
     **{f"blocks.{{i}}.1.inner.up.{kind}": gate_and_up("model.layers.{i}.mlp.", kind) for kind in ("weight", "bias")},
-    "blocks.{i}.1.inner.down.weight": "model.layers.{i}.mlp.down_proj.weight",
-    "blocks.{i}.1.inner.down.bias": "model.layers.{i}.mlp.down_proj.bias",
-    "norm.weight": "model.norm.weight",
-    "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
+    **both("blocks.{i}.1.inner.down", "model.layers.{i}.mlp.down_proj"),
 }
 INV_FREQ = ("*.rotary_emb.inv_freq",)  # a buffer in files of old versions
 BIASES = {False: "none", True: "all"}

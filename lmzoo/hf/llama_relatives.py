@@ -7,6 +7,7 @@ from typing import Any
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unread, Unused, refused
 from lmzoo.hf.layouts import Number
 from lmzoo.hf.llama import BIASES, KEYS, KINDS, MLP_BIAS, WEIGHTS
+from lmzoo.hf.names import both
 from lmzoo.hf.rotary import ROPE, rope, scaling_keys
 from lmzoo.hf.weights import Weights
 from lmzoo.hf.windows import window_keys
@@ -121,7 +122,7 @@ INTERNLM3 = Architecture(
 )
 ARCEE_WEIGHTS: Weights = {
     **WEIGHTS,
-    **{f"blocks.{{i}}.1.inner.up.{kind}": f"model.layers.{{i}}.mlp.up_proj.{kind}" for kind in ("weight", "bias")},
+    **both("blocks.{i}.1.inner.up", "model.layers.{i}.mlp.up_proj"),
 }
 ARCEE = Architecture(
     model_type="arcee",

@@ -7,7 +7,8 @@ from typing import Any
 from lmzoo.hf.architecture import Architecture, Config, Key, To, Together, Unread, Unused, refused
 from lmzoo.hf.keys import EVERY, SWIGLU, unused
 from lmzoo.hf.layouts import Source, Squeezed
-from lmzoo.hf.weights import Head, Weights
+from lmzoo.hf.names import frame
+from lmzoo.hf.weights import Weights
 
 
 def mixer(ours: str, theirs: str) -> dict[str, Source]:
@@ -22,11 +23,9 @@ def mixer(ours: str, theirs: str) -> dict[str, Source]:
 
 
 WEIGHTS: Weights = {
-    "tokens.weight": "backbone.embeddings.weight",
+    **frame("backbone.embeddings", "backbone.norm_f"),
     "blocks.{i}.before.weight": "backbone.layers.{i}.norm.weight",
     **mixer("blocks.{i}.inner.", "backbone.layers.{i}.mixer."),
-    "norm.weight": "backbone.norm_f.weight",
-    "head.weight": Head("lm_head.weight", tokens="backbone.embeddings.weight"),
 }
 
 

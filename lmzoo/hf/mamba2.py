@@ -8,7 +8,8 @@ from typing import Any
 from lmzoo.hf.architecture import LARGEST, Architecture, Config, Only, Settings, To, Together, Unread, refused
 from lmzoo.hf.keys import EVERY, SWIGLU, unused
 from lmzoo.hf.layouts import Source, Squeezed
-from lmzoo.hf.weights import Head, Weights
+from lmzoo.hf.names import frame
+from lmzoo.hf.weights import Weights
 
 _INFINITE = (
     math.inf,
@@ -68,11 +69,9 @@ MIXER_HEADS = Together(("mamba_n_heads", "mamba_d_head", "mamba_expand"), _mixer
 
 
 WEIGHTS: Weights = {
-    "tokens.weight": "backbone.embeddings.weight",
+    **frame("backbone.embeddings", "backbone.norm_f"),
     "blocks.{i}.before.weight": "backbone.layers.{i}.norm.weight",
     **mixer("blocks.{i}.inner.", "backbone.layers.{i}.mixer."),
-    "norm.weight": "backbone.norm_f.weight",
-    "head.weight": Head("lm_head.weight", tokens="backbone.embeddings.weight"),
 }
 
 

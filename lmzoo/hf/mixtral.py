@@ -6,33 +6,24 @@ from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, Unused, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, plain_heads, without
-from lmzoo.hf.layouts import Either, Rows, Stacked
+from lmzoo.hf.layouts import Either
 from lmzoo.hf.llama import BIASES
 from lmzoo.hf.llama import WEIGHTS as LLAMA
+from lmzoo.hf.names import W1_W3_W2, experts, outside
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
-
-
-def experts(fused: str, each: str, gate: str, up: str, down: str) -> Weights:
-    """Returns the names of experts: in one tensor, or in `each` with `{e}`, where the parts have these names."""
-    gate_and_up = Rows((f"{each}{gate}.weight", f"{each}{up}.weight"))
-    return {
-        "blocks.{i}.1.inner.up": Either((Stacked(gate_and_up, "n_experts"), f"{fused}gate_up_proj")),
-        "blocks.{i}.1.inner.down": Either((Stacked(f"{each}{down}.weight", "n_experts"), f"{fused}down_proj")),
-    }
-
 
 _MLP = "model.layers.{i}.mlp."
 _OLD = "model.layers.{i}.block_sparse_moe."
 WEIGHTS: Weights = {
-    **{name: source for name, source in LLAMA.items() if ".1.inner." not in name},
+    **outside(LLAMA, ".1.inner."),
     "blocks.{i}.1.inner.router.weight": Either((f"{_OLD}gate.weight", f"{_MLP}gate.weight")),
-    **experts(f"{_MLP}experts.", f"{_OLD}experts.{{e}}.", "w1", "w3", "w2"),
+    **experts(f"{_MLP}experts.", W1_W3_W2, each=f"{_OLD}experts."),
 }
 EACH: Weights = {
     **WEIGHTS,
     "blocks.{i}.1.inner.router.weight": f"{_MLP}gate.weight",
-    **experts(f"{_MLP}experts.", f"{_MLP}experts.{{e}}.", "gate_proj", "up_proj", "down_proj"),
+    **experts(f"{_MLP}experts."),
 }
 NORMS: Weights = {
     "blocks.{i}.0.inner.q_norm.norm.weight": "model.layers.{i}.self_attn.q_norm.weight",
@@ -141,7 +132,7 @@ FLEX_OLMO = Architecture(
     model_type="flex_olmo",
     classes=("FlexOlmoForCausalLM",),
     family="mixtral",
-    weights={**{name: source for name, source in _NORMED.items() if ".before." not in name}, **_AFTER},
+    weights={**outside(_NORMED, ".before."), **_AFTER},
     keys={
         **without(OLMOE.keys, "clip_qkv"),
         "rms_norm_eps": To("norm_eps", 1e-6),

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from lmzoo.hf.architecture import Architecture, Only, To
-from lmzoo.hf.gptj import both, qkv
 from lmzoo.hf.keys import without
 from lmzoo.hf.layouts import Exchanged
 from lmzoo.hf.llama import BIASES, KEYS, WEIGHTS
+from lmzoo.hf.names import both, qkv
 from lmzoo.hf.rotary import rope
 
 _MLP = "model.layers.{i}.mlp."

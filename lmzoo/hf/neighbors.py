@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from lmzoo.hf.architecture import Architecture, Config, Key, To
-from lmzoo.hf.gptj import qkv
 from lmzoo.hf.keys import without
 from lmzoo.hf.layouts import Neighbors, Source
 from lmzoo.hf.llama import KEYS, MLP_BIAS, QKV_BIASES, WEIGHTS, all_biases
+from lmzoo.hf.names import qkv
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
 

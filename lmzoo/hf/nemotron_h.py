@@ -19,11 +19,12 @@ from lmzoo.hf.deepseek import expert_groups
 from lmzoo.hf.keys import EVERY, SWIGLU, unused
 from lmzoo.hf.layouts import Either, Stacked, qkv_rows
 from lmzoo.hf.mamba2 import UNLIMITED, mixer
-from lmzoo.hf.weights import Head, Weights
+from lmzoo.hf.names import frame
+from lmzoo.hf.weights import Weights
 
 _MIXER = "model.layers.{i}.mixer."
 WEIGHTS: Weights = {
-    "tokens.weight": "model.embeddings.weight",
+    **frame("model.embeddings", "model.norm_f"),
     "blocks.{i}.before.weight": "model.layers.{i}.norm.weight",
     **mixer("blocks.{i}.inner.", _MIXER),
     "blocks.{i}.inner.qkv.weight": qkv_rows(_MIXER),
@@ -40,8 +41,6 @@ WEIGHTS: Weights = {
     },
     "blocks.{i}.inner.shared.up.weight": f"{_MIXER}shared_experts.up_proj.weight",
     "blocks.{i}.inner.shared.down.weight": f"{_MIXER}shared_experts.down_proj.weight",
-    "norm.weight": "model.norm_f.weight",
-    "head.weight": Head("lm_head.weight", tokens="model.embeddings.weight"),
 }
 _WORDS = {"linear_attention": "mamba2", "full_attention": "attention", "mlp": "mlp", "moe": "experts"}
 _OLD_WORDS = {"mamba": "mamba2", "attention": "attention"}

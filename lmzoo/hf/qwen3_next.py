@@ -21,9 +21,9 @@ from lmzoo.hf.architecture import (
     refused,
 )
 from lmzoo.hf.keys import ATTENTION, SWIGLU, without
-from lmzoo.hf.layouts import Either, Layout, Rows, Source, Squeezed, gate_and_up
+from lmzoo.hf.layouts import Either, Layout, Rows, Source, Squeezed
 from lmzoo.hf.llama import WEIGHTS as LLAMA
-from lmzoo.hf.mixtral import experts
+from lmzoo.hf.names import experts, gated, outside
 from lmzoo.hf.rotary import ROPE, rope
 from lmzoo.hf.weights import Reader, Weights
 from lmzoo.hf.writer import Writer
@@ -76,7 +76,7 @@ def _split(config: Config) -> Weights:
     """Returns the names of Qwen3.5, which has a projection for each part of the delta rule but q, k and v."""
     attention = _attention(config)
     return {
-        **{name: source for name, source in LLAMA.items() if ".0.inner." not in name},
+        **outside(LLAMA, ".0.inner."),
         "blocks.{i}.0.inner.qkv.weight": Either((attention["qkv"], f"{_DELTA}in_proj_qkv.weight")),
         "blocks.{i}.0.inner.gate.weight": Either((attention["gate"], f"{_DELTA}in_proj_z.weight")),
         "blocks.{i}.0.inner.q_norm.weight": f"{_ATTENTION}q_norm.weight",
@@ -92,10 +92,9 @@ def _split(config: Config) -> Weights:
 
 
 EXPERTS: Weights = {
-    **experts(f"{_MLP}experts.", f"{_MLP}experts.{{e}}.", "gate_proj", "up_proj", "down_proj"),
+    **experts(f"{_MLP}experts."),
     "blocks.{i}.1.inner.router.weight": f"{_MLP}gate.weight",
-    "blocks.{i}.1.inner.shared.up.weight": gate_and_up(f"{_MLP}shared_expert."),
-    "blocks.{i}.1.inner.shared.down.weight": f"{_MLP}shared_expert.down_proj.weight",
+    **gated("blocks.{i}.1.inner.shared.", f"{_MLP}shared_expert."),
     "blocks.{i}.1.inner.shared_gate.weight": f"{_MLP}shared_expert_gate.weight",
 }
 

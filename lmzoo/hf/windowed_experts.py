@@ -9,8 +9,9 @@ from typing import Any
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unread, Unused, refused
 from lmzoo.hf.grouped import WEIGHTS
 from lmzoo.hf.keys import ATTENTION, SWIGLU, unread, unused
-from lmzoo.hf.layouts import Either, gate_and_up
+from lmzoo.hf.layouts import Either
 from lmzoo.hf.llama import BIASES
+from lmzoo.hf.names import gated
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
 from lmzoo.hf.windows import window_keys, windows
@@ -70,8 +71,7 @@ FLINT = Architecture(
     weights={
         **WEIGHTS,
         "blocks.{i}.0.inner.sinks": Either((f"{_LAYER}self_attn.softmax_offset", f"{_LAYER}self_attn.sinks")),
-        f"{_OURS}shared.up.weight": gate_and_up(f"{_MLP}shared_expert."),
-        f"{_OURS}shared.down.weight": f"{_MLP}shared_expert.down_proj.weight",
+        **gated(f"{_OURS}shared.", f"{_MLP}shared_expert."),
     },
     keys={
         **SIZES,

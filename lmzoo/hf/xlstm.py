@@ -5,7 +5,8 @@ from __future__ import annotations
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, refused
 from lmzoo.hf.keys import EVERY, unread, unused
 from lmzoo.hf.layouts import Rows
-from lmzoo.hf.weights import Head, Weights
+from lmzoo.hf.names import frame
+from lmzoo.hf.weights import Weights
 
 _MIXER, _MLP = "backbone.blocks.{i}.mlstm_layer.", "backbone.blocks.{i}.ffn."
 KERNELS = tuple(f"{form}--native_{way}" for form in ("chunkwise", "parallel") for way in ("autograd", "custbw"))
@@ -16,7 +17,7 @@ OTHER_KERNELS = (
 
 
 WEIGHTS: Weights = {
-    "tokens.weight": "backbone.embeddings.weight",
+    **frame("backbone.embeddings", "backbone.out_norm", head="head.linear"),
     "blocks.{i}.0.before.weight": "backbone.blocks.{i}.norm_mlstm.weight",
     "blocks.{i}.0.inner.qkv.weight": Rows(
         tuple(f"{_MIXER}{part}.weight" for part in "qkv"), shares=("qk_dim", "qk_dim", "v_dim")
@@ -29,8 +30,6 @@ WEIGHTS: Weights = {
     "blocks.{i}.1.before.weight": "backbone.blocks.{i}.norm_ffn.weight",
     "blocks.{i}.1.inner.up.weight": Rows((f"{_MLP}proj_up_gate.weight", f"{_MLP}proj_up.weight")),
     "blocks.{i}.1.inner.down.weight": f"{_MLP}proj_down.weight",
-    "norm.weight": "backbone.out_norm.weight",
-    "head.linear.weight": Head("lm_head.weight", tokens="backbone.embeddings.weight"),
 }
 
 

@@ -19,8 +19,9 @@ from lmzoo.hf.architecture import (
 from lmzoo.hf.keys import SIZES, unread, unused
 from lmzoo.hf.layouts import Rows, Source, qkv_rows
 from lmzoo.hf.mamba2 import mixer
+from lmzoo.hf.names import frame
 from lmzoo.hf.rotary import ROPE, rope
-from lmzoo.hf.weights import Head, Weights
+from lmzoo.hf.weights import Weights
 
 _KINDS = {"mamba": "mamba2", "linear_attention": "mamba2", "hybrid": "shared"}
 
@@ -33,20 +34,19 @@ def _words(config: Config) -> list[str]:
 def _weights(config: Config) -> Weights:
     """Returns the names of the weights. Those of a shared block are saved at its first use, with all low-rank maps."""
     uses = [layer for layer, word in enumerate(_words(config)) if word == "shared"]
-    weights: dict[str, Source | Head] = {
-        "tokens.weight": "model.embed_tokens.weight",
+    shared: dict[str, Source] = {}
+    for use, layer in enumerate(uses):
+        first = uses[use % config.value("num_mem_blocks", 1)]
+        shared |= _shared(f"blocks.{layer}.inner.0.inner.", f"model.layers.{first}.shared_transformer.", use)
+    return {
+        **frame("model.embed_tokens", "model.final_layernorm"),
         "blocks.{i}.before.weight": "model.layers.{i}.input_layernorm.weight",
         **mixer("blocks.{i}.inner.", "model.layers.{i}.mamba."),
         "blocks.{i}.inner.0.inner.out.weight": "model.layers.{i}.linear.weight",
         "blocks.{i}.inner.1.weight": "model.layers.{i}.mamba_decoder.input_layernorm.weight",
         **mixer("blocks.{i}.inner.2.", "model.layers.{i}.mamba_decoder.mamba."),
-        "norm.weight": "model.final_layernorm.weight",
-        "head.weight": Head("lm_head.weight", tokens="model.embed_tokens.weight"),
+        **shared,
     }
-    for use, layer in enumerate(uses):
-        first = uses[use % config.value("num_mem_blocks", 1)]
-        weights |= _shared(f"blocks.{layer}.inner.0.inner.", f"model.layers.{first}.shared_transformer.", use)
-    return weights
 
 
 def _shared(ours: str, theirs: str, use: int) -> dict[str, Source]:
