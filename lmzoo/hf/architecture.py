@@ -45,6 +45,13 @@ class Config(dict[str, Any]):
             raise refused(key, found, f"must be {' or '.join(_KINDS[kind] for kind in kinds)}")
         return found
 
+    def at_least(self, key: str, default: int, least: int = 1) -> int:
+        """Returns a whole number that is at least this one. Raises `CheckpointError`."""
+        found = self.value(key, default)
+        if found < least:
+            raise refused(key, self.get(key), f"must be at least {least}")
+        return found
+
     def table(self, key: str) -> Config:
         """Returns the value of a key that is a JSON object, empty if the key is missing or null."""
         return Config(self.value(key, dict[str, Any](), dict))
@@ -82,6 +89,11 @@ def layer_words(key: str, words: Sequence[str], known: Mapping[str, str]) -> dic
     """
     theirs = {ours: word for word, ours in known.items()}
     return {key: [theirs[word] for word in words]} if {*words} <= theirs.keys() else {}
+
+
+def keys_from(settings: Mapping[str, str]) -> Callable[[Settings], dict[str, Any]]:
+    """Returns the function from the settings of a model to keys of other names; `settings` has the one of each key."""
+    return lambda ours: {key: ours[setting] for key, setting in settings.items()}
 
 
 _KINDS: dict[type, str] = {
@@ -178,6 +190,20 @@ class Unread(Only):
 
     def inverse(self, key: str, ours: Settings) -> Mapping[str, Any]:  # noqa: ARG002
         """Returns nothing: nobody needs the key."""
+        return {}
+
+
+@dataclass(frozen=True)
+class Same(Key):
+    """A key that must be equal to another key, whose default is given, or be missing."""
+
+    other: str
+    default: Any
+
+    def settings(self, key: str, config: Config) -> Mapping[str, Any]:
+        value = config.value(self.other, self.default)
+        if config.value(key, value) != value:
+            raise refused(key, config[key], f"must be {self.other}={value}")
         return {}
 
 

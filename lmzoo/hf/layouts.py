@@ -62,9 +62,9 @@ class Rows(Layout):
             write(part, piece, **index)
 
 
-def qkv_rows(module: str, kind: str = "weight") -> Rows:
-    """Returns the queries, keys and values of grouped attention from three tensors; `kind` is weight or bias."""
-    return Rows(tuple(f"{module}{part}_proj.{kind}" for part in "qkv"), ("n_heads", "n_kv_heads", "n_kv_heads"))
+def qkv_rows(module: str) -> Rows:
+    """Returns the queries, keys and values of grouped attention without biases from three tensors."""
+    return Rows(tuple(f"{module}{part}_proj.weight" for part in "qkv"), ("n_heads", "n_kv_heads", "n_kv_heads"))
 
 
 def gate_and_up(module: str, kind: str = "weight") -> Rows:
@@ -136,6 +136,31 @@ class PerGroup(Layout):
         parts = tensor.split([heads * width, groups * width, groups * width])
         by_group = concatenated([part.unflatten(0, (groups, -1, width)) for part in parts], dim=1)
         write(self.part, by_group.flatten(0, 2), **index)
+
+
+@dataclass(frozen=True)
+class PartByHead(Layout):
+    """One of several parts of fused rows that are ordered by head, and within a head by part.
+
+    `which` is the number of this part, and `shares` the ratio of the rows of all parts, as numbers or settings.
+    """
+
+    fused: Source
+    heads: int | str
+    which: int
+    shares: tuple[int | str, ...] = (1, 1)
+
+    def build(self, read: Reader, **index: int) -> Tensor:
+        by_head = read(self.fused, **index).unflatten(0, (read.size(self.heads), -1))
+        shares = [read.size(share) for share in self.shares]
+        unit = by_head.shape[1] // max(1, sum(shares))
+        if unit * sum(shares) != by_head.shape[1]:
+            raise CheckpointError(f"the {by_head.shape[1]} rows of a head must have the ratio {_series(self.shares)}")
+        return by_head.split([unit * share for share in shares], dim=1)[self.which].flatten(0, 1)
+
+    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
+        by_head = tensor.unflatten(0, (write.size(self.heads), -1))
+        write.add_piece(self.fused, self.which, len(self.shares), by_head, **index)
 
 
 @dataclass(frozen=True)

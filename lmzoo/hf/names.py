@@ -5,10 +5,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
-from lmzoo.hf.layouts import Either, Rows, Source, Stacked, gate_and_up
+from lmzoo.hf.layouts import Either, InLayer, Rows, Source, Stacked, gate_and_up
 from lmzoo.hf.weights import Head, Weights
 
 Entry = TypeVar("Entry")
@@ -69,6 +69,11 @@ def gated(ours: str, module: str) -> dict[str, Source]:
     return {f"{ours}up.weight": gate_and_up(module), f"{ours}down.weight": f"{module}down_proj.weight"}
 
 
+def stacked(each: Source, fused: str) -> Either:
+    """Returns the layout of a tensor of all experts, which files hold as one, or as one for each, with `{e}`."""
+    return Either((Stacked(each, "n_experts"), fused))
+
+
 def experts(module: str, parts: tuple[str, str, str] = GATE_UP_DOWN, each: str | None = None) -> dict[str, Source]:
     """Returns the names of gated experts: in one tensor for all in `module`, or one for each, as in older files.
 
@@ -76,8 +81,17 @@ def experts(module: str, parts: tuple[str, str, str] = GATE_UP_DOWN, each: str |
     """
     gate, up, down = (f"{each or module}{{e}}.{part}.weight" for part in parts)
     return {
-        "blocks.{i}.1.inner.up": Either((Stacked(Rows((gate, up)), "n_experts"), f"{module}gate_up_proj")),
-        "blocks.{i}.1.inner.down": Either((Stacked(down, "n_experts"), f"{module}down_proj")),
+        "blocks.{i}.1.inner.up": stacked(Rows((gate, up)), f"{module}gate_up_proj"),
+        "blocks.{i}.1.inner.down": stacked(down, f"{module}down_proj"),
+    }
+
+
+def by_layer(words: Sequence[str], parts: Mapping[str, Mapping[str, Source]], ours: str) -> dict[str, Source]:
+    """Returns the names of parts that depend on the word of a layer, where one name of ours has several sources."""
+    return {
+        f"{ours.format(i=layer)}{name}": InLayer(source, layer)
+        for layer, word in enumerate(words)
+        for name, source in parts[word].items()
     }
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmzoo.hf.architecture import Config, Settings, Together, refused
+from lmzoo.hf.keys import without
 from lmzoo.layers.rope_scaling import KINDS, LongRope, RopeScaling, Yarn
 
 ROPE = ("rope_parameters", "rope_scaling", "rope_theta", "partial_rotary_factor", "original_max_position_embeddings")
@@ -34,7 +35,7 @@ def rope(
     def settings(config: Config) -> dict[str, Any]:
         if default is not None and config.get("rope_parameters") is None and not config.table("rope_scaling"):
             config = Config({**config, "rope_parameters": {**default}})
-        parameters = config.table("rope_scaling") or config.table("rope_parameters")
+        parameters = parameters_of(config)
         rotated = config.value(old or "partial_rotary_factor", share, float)
         rotated = parameters.value("partial_rotary_factor", rotated, float)
         if not 0 <= rotated <= 1:
@@ -50,7 +51,7 @@ def rope(
         read = Config({"rope_theta": config.get(base)})  # under this name alone
         found = rope_settings(Config({**config, **read}), parameters, theta, scaled=scaled)
         ours = {"rope_theta": found["rope_theta"], "partial_rotary_factor": rotated}
-        for key in ours.keys() - {base, old or "partial_rotary_factor"}:
+        for key in without(ours, base, old or "partial_rotary_factor"):
             if config.value(key, ours[key], float) != ours[key]:
                 raise refused(key, config[key], f"must be {ours[key]}: transformers reads {base} and {old}")
         return found if fraction is None else {**found, fraction: float(rotated)}
@@ -62,6 +63,17 @@ def rope(
         return found if fraction is None else {**found, old or "partial_rotary_factor": ours[fraction]}
 
     return Together((*ROPE, base, *([old] if old else [])), settings, inverse)
+
+
+def parameters_of(config: Config) -> Config:
+    """Returns the parameters of rotary positions, in either spelling; empty if there are none."""
+    return config.table("rope_scaling") or config.table("rope_parameters")
+
+
+def with_parameters(config: Config, change: Callable[[Config], Mapping[str, Any]]) -> Config:
+    """Returns the config with changed parameters of rotary positions, under the key that transformers reads."""
+    key = "rope_scaling" if config.table("rope_scaling") else "rope_parameters"
+    return Config({**config, key: {**change(config.table(key))}})
 
 
 def rope_settings(config: Config, parameters: Config, theta: float, *, scaled: bool) -> dict[str, Any]:
@@ -97,10 +109,8 @@ def ropes_by_kind(config: Config, theta: float, local_theta: float) -> dict[str,
 
 def ropes_by_kind_keys(ours: Settings) -> dict[str, Any]:
     """Returns the key for rotary positions of layers with and without a window: `ropes_by_kind` read backwards."""
-    found = {"rope_type": "default", "rope_theta": ours["rope_theta"]}
-    everywhere = {**found, **scaling_keys(ours["rope_scaling"]).get("rope_scaling", {})}
-    local = {**found, "rope_theta": ours["local_rope_theta"]}
-    return {"rope_parameters": {"full_attention": everywhere, "sliding_attention": local}}
+    local = {"rope_type": "default", "rope_theta": ours["local_rope_theta"]}
+    return {"rope_parameters": {"full_attention": parameters_for(ours), "sliding_attention": local}}
 
 
 def scaling(config: Config, parameters: Config) -> str:
@@ -171,6 +181,12 @@ def scaling_keys(rule: RopeScaling | None) -> dict[str, Any]:
         found |= {"short_factor": list(rule.short), "long_factor": list(rule.long)}
         found |= {} if rule.attention is None else {"attention_factor": rule.attention}
     return {"rope_scaling": found}
+
+
+def parameters_for(ours: Settings) -> dict[str, Any]:
+    """Returns the parameters of rotary positions, in the spelling of `rope_parameters`."""
+    rule = scaling_keys(ours["rope_scaling"]).get("rope_scaling", {"rope_type": "default"})
+    return {**rule, "rope_theta": ours["rope_theta"]}
 
 
 def _number(parameters: Config, key: str) -> float:

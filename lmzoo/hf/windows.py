@@ -8,26 +8,27 @@ from typing import Any
 from lmzoo.hf.architecture import Config, Settings, Together, layer_words, refused
 
 
-def all_but_each(every: int, kinds: Mapping[str, str]) -> Together:
+def all_but_each(
+    every: int, kinds: Mapping[str, str], key: str = "sliding_window_pattern", window: int = 4096
+) -> Together:
     """Returns the keys by which all layers but each n-th have a window, unless `layer_types` names others.
 
-    `every` is the default of n; `kinds` has our words for `sliding_attention` and `full_attention`.
+    `every` is the default of n, which is the value of `key`, and `window` the default of the window; `kinds` has our
+    words for `sliding_attention` and `full_attention`.
     """
 
     def settings(config: Config) -> dict[str, Any]:
-        n = config.value("sliding_window_pattern", every)
-        if n < 1:
-            raise refused("sliding_window_pattern", n, "must be at least 1")
+        n = config.at_least(key, every)
         if config.get("layer_types") is not None:
             words = config.words("layer_types", kinds)
         else:
             layers = range(1, config.layers() + 1)
             words = [kinds["sliding_attention" if layer % n else "full_attention"] for layer in layers]
-        if config.get("sliding_window", 4096) is None:
+        if config.get("sliding_window", window) is None:
             raise refused("sliding_window", None, "must be a number")
-        return {"pattern": " ".join(words), "window": config.value("sliding_window", 4096)}
+        return {"pattern": " ".join(words), "window": config.value("sliding_window", window)}
 
-    return Together(("layer_types", "sliding_window", "sliding_window_pattern"), settings, window_keys(kinds))
+    return Together(("layer_types", "sliding_window", key), settings, window_keys(kinds))
 
 
 def windows(kinds: Mapping[str, str], window: int, usual: Callable[[int, int], bool]) -> Together:

@@ -8,7 +8,18 @@ from typing import Any
 import pytest
 
 from lmzoo.errors import CheckpointError
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, layer_words, refused
+from lmzoo.hf.architecture import (
+    Architecture,
+    Config,
+    Only,
+    Same,
+    To,
+    Together,
+    Unused,
+    keys_from,
+    layer_words,
+    refused,
+)
 from lmzoo.hf.weights import Head
 
 
@@ -63,6 +74,32 @@ def test_config_numbers_are_whole() -> None:
     for wrong in ([1.0], [True], [[1]], ["1"], [None]):
         with pytest.raises(CheckpointError, match=r"^layers=.+ must be a list of whole numbers$"):
             Config(layers=wrong).numbers("layers")
+
+
+def test_config_at_least_refuses_smaller_numbers() -> None:
+    config = Config(every=0, null=None)
+    assert config.at_least("every", 4, least=0) == 0
+    assert config.at_least("null", 4) == config.at_least("missing", 4) == 4
+    with pytest.raises(CheckpointError, match=r"^every=0 must be at least 1$"):
+        config.at_least("every", 4)
+
+
+def test_keys_from_settings_have_other_names() -> None:
+    assert keys_from({"hidden_size": "d_model", "eps": "norm_eps"})({"d_model": 3, "norm_eps": 0.1, "gate": True}) == {
+        "hidden_size": 3,
+        "eps": 0.1,
+    }
+
+
+@pytest.mark.parametrize("config", [{}, {"heads": 8}, {"heads": 8, "twin": 8}, {"twin": 4}, {"heads": 8, "twin": None}])
+def test_same_is_equal_to_another_key_or_missing(config: dict[str, Any]) -> None:
+    assert Same("heads", 4).settings("twin", Config(config)) == {}
+
+
+@pytest.mark.parametrize("config", [{"twin": 8}, {"heads": 8, "twin": 4}])
+def test_same_refuses_another_value(config: dict[str, Any]) -> None:
+    with pytest.raises(CheckpointError, match=r"^twin=(8 must be heads=4|4 must be heads=8)$"):
+        Same("heads", 4).settings("twin", Config(config))
 
 
 def test_config_checks_types() -> None:

@@ -15,6 +15,7 @@ from lmzoo.hf.layouts import (
     Layout,
     Neighbors,
     Number,
+    PartByHead,
     PerGroup,
     PerHead,
     Rows,
@@ -93,6 +94,20 @@ def test_per_group_gathers_queries_then_keys_then_values() -> None:
     assert ours.flatten().tolist() == [*range(8)], "one key of two rows, and its value, after two queries"
 
 
+def test_part_by_head_takes_one_part_of_each_head() -> None:
+    """Two heads with rows of three parts, a a b c c."""
+    rows = ["a00", "a01", "b0", "c00", "c01", "a10", "a11", "b1", "c10", "c11"]
+    shares = ("n_heads", 1, 2)
+    weights: Weights = {part: PartByHead("w", "n_heads", n, shares) for n, part in enumerate("abc")}
+    ours = convert({"w": torch.arange(10)}, weights, CONFIG)
+    assert {part: [rows[n] for n in tensor] for part, tensor in ours.items()} == {
+        "a": ["a00", "a01", "a10", "a11"],
+        "b": ["b0", "b1"],
+        "c": ["c00", "c01", "c10", "c11"],
+    }
+    assert torch.equal(unconvert(ours, weights, CONFIG)["w"], torch.arange(10))
+
+
 def test_neighbors_become_halves_in_the_last_rows_of_each_head() -> None:
     layout = Neighbors("a", rotated="rope_dim", heads="n_heads")
     ours = convert({"a": numbered(14, 1)}, {"w": layout}, {**CONFIG, "rope_dim": 4})["w"]
@@ -141,6 +156,8 @@ def test_squeezed_drops_an_axis_of_length_1() -> None:
         (Transposed("a"), {"a": numbered(2)}),
         (Stacked("a{e}", "n_experts"), {"a0": numbered(2), "a1": numbered(2), "a2": numbered(3)}),
         (PerHead("a"), {"a": numbered(8, 2)}),
+        (PartByHead("a", 2, 0, (1, 2)), {"a": numbered(10, 2)}),
+        (PartByHead("a", 2, 0, (0, 0)), {"a": numbered(10, 2)}),
         (Neighbors("a", "n_heads", 2), {"a": numbered(7, 2)}),
         (Exchanged("a", 2), {"a": numbered(6, 2)}),
         (Squeezed("a", axis=1), {"a": numbered(4)}),
@@ -191,10 +208,10 @@ def test_rows_that_follow_each_other_in_a_file_are_not_copied() -> None:
 
 
 def test_rows_of_projections_with_the_usual_names() -> None:
+    q, k, v = numbered(4, 3), numbered(2, 3, start=12), numbered(2, 3, start=18)
+    source = {f"attn.{part}_proj.weight": tensor for part, tensor in zip("qkv", (q, k, v), strict=True)}
+    assert torch.equal(built(qkv_rows("attn."), **source), numbered(8, 3))
     for kind in ("weight", "bias"):
-        q, k, v = numbered(4, 3), numbered(2, 3, start=12), numbered(2, 3, start=18)
-        source = {f"attn.{part}_proj.{kind}": tensor for part, tensor in zip("qkv", (q, k, v), strict=True)}
-        assert torch.equal(built(qkv_rows("attn.", kind), **source), numbered(8, 3))
         source = {f"mlp.{part}_proj.{kind}": tensor for part, tensor in (("up", v), ("gate", k))}
         assert torch.equal(built(gate_and_up("mlp.", kind), **source), torch.cat([k, v]))
 

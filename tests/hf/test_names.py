@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lmzoo.hf.layouts import Either, PerHead, Rows, Stacked
-from lmzoo.hf.names import W1_W3_W2, both, experts, frame, full_qkv, gated, outside, qkv, within
+from lmzoo.hf.layouts import Either, InLayer, PerHead, Rows, Stacked
+from lmzoo.hf.names import W1_W3_W2, both, by_layer, experts, frame, full_qkv, gated, outside, qkv, within
 from lmzoo.hf.weights import Head
 
 
@@ -41,6 +41,15 @@ def test_experts_are_in_one_tensor_or_one_for_each() -> None:
     assert experts("m.")["blocks.{i}.1.inner.up"] == Either((each, "m.gate_up_proj"))
     down = Either((Stacked("old.{e}.w2.weight", "n_experts"), "m.down_proj"))
     assert experts("m.", W1_W3_W2, each="old.")["blocks.{i}.1.inner.down"] == down
+
+
+def test_by_layer_has_the_parts_of_each_word() -> None:
+    parts = {"a": {"x": "a.{i}.x", "y": "a.{i}.y"}, "b": {"x": "b.{i}.x"}}
+    assert by_layer(["b", "a"], parts, "blocks.{i}.0.") == {
+        "blocks.0.0.x": InLayer("b.{i}.x", 0),
+        "blocks.1.0.x": InLayer("a.{i}.x", 1),
+        "blocks.1.0.y": InLayer("a.{i}.y", 1),
+    }
 
 
 def test_within_and_outside_divide_a_map() -> None:

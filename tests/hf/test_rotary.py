@@ -11,7 +11,7 @@ from lmzoo.errors import CheckpointError
 from lmzoo.hf.architecture import Config
 from lmzoo.hf.architectures import ARCHITECTURES
 from lmzoo.hf.keys import WITHOUT_EFFECT
-from lmzoo.hf.rotary import rope, scaling, scaling_keys
+from lmzoo.hf.rotary import parameters_of, rope, scaling, scaling_keys, with_parameters
 from lmzoo.layers.rope_scaling import parse_rope_scaling
 from tests.hf.references import case_keys
 
@@ -27,6 +27,18 @@ def test_rope_reads_both_spellings() -> None:
     assert partial.settings(Config()) == {"rope_theta": 10000.0, "rotary_fraction": 0.25}
     assert partial.settings(Config(rotary_pct=1)) == {"rope_theta": 10000.0, "rotary_fraction": 1.0}
     assert partial.settings(Config(rope_parameters={"partial_rotary_factor": 0.5}))["rotary_fraction"] == 0.5
+
+
+def test_with_parameters_changes_those_that_are_read() -> None:
+    def doubled(found: Config) -> dict[str, Any]:
+        return {**found, "factor": 2 * found.value("factor", 1)}
+
+    old, new = {"type": "linear", "factor": 2}, {"rope_theta": 5.0}
+    assert with_parameters(Config(rope_scaling=old), doubled) == {"rope_scaling": {"type": "linear", "factor": 4}}
+    assert with_parameters(Config(), doubled) == {"rope_parameters": {"factor": 2}}
+    both = Config(rope_scaling=old, rope_parameters=new)
+    assert with_parameters(both, doubled) == {"rope_scaling": {"type": "linear", "factor": 4}, "rope_parameters": new}
+    assert parameters_of(both) == old
 
 
 @pytest.mark.parametrize(

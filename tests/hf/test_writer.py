@@ -14,6 +14,7 @@ from lmzoo.hf.layouts import (
     Interleaved,
     Layout,
     Neighbors,
+    PartByHead,
     PerGroup,
     PerHead,
     Rows,
@@ -22,7 +23,6 @@ from lmzoo.hf.layouts import (
     Stacked,
     Transposed,
 )
-from lmzoo.hf.qwen3_next import PartOfHeads
 from lmzoo.hf.weights import Head, Weights, convert
 from lmzoo.hf.writer import unconvert
 
@@ -101,8 +101,8 @@ def test_unconvert_renames_in_each_layer_and_writes_a_head_that_is_not_tied() ->
 def test_unconvert_joins_the_parts_of_heads() -> None:
     """Two heads with rows of two parts: q0 g0 q1 g1."""
     weights: Weights = {
-        "q": Rows((PartOfHeads("qg", 2, (2, 1), 0), "k"), shares=(4, 1)),
-        "g": PartOfHeads("qg", 2, (2, 1), 1),
+        "q": Rows((PartByHead("qg", 2, 0, (2, 1)), "k"), shares=(4, 1)),
+        "g": PartByHead("qg", 2, 1, (2, 1)),
     }
     source = {"qg": numbered(6, 2), "k": numbered(1, 2, start=50)}
     ours = convert(source, weights, CONFIG)
