@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from functools import partial
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unread, Unused
-from lmzoo.hf.deepseek import (
-    DEEPSEEK_V3,
-    DENSE_FIRST,
-    MTP_LAYER,
-    ROTARY,
-    groups,
-    latent_attention,
-    latent_attention_keys,
-)
+from lmzoo.hf.deepseek import DEEPSEEK_V3
+from lmzoo.hf.experts import FIRST_ONE_DENSE, MTP_LAYER, groups
 from lmzoo.hf.keys import without
-
-
-def dense(config: Config) -> Mapping[str, Any]:
-    """Returns the number of first layers without experts."""
-    return DENSE_FIRST.settings(Config({**config, "first_k_dense_replace": 1}))
-
+from lmzoo.hf.latent import latent_attention
 
 GLM4_MOE_LITE = Architecture(
     model_type="glm4_moe_lite",
@@ -41,9 +27,9 @@ GLM4_MOE_LITE = Architecture(
         "routed_scaling_factor": To("routed_scale", 1.8),
     },
     together=(
-        Together(ROTARY, partial(latent_attention, kv_heads=20), latent_attention_keys),
+        latent_attention(kv_heads=20),
         groups(1, 1, 4),
-        Together(("mlp_layer_types",), dense, DENSE_FIRST.inverse),
+        FIRST_ONE_DENSE,
     ),
     aliases={
         "num_local_experts": "n_routed_experts",
@@ -74,7 +60,7 @@ YOUTU = Architecture(
         "embedding_initializer_range": Unused(),
     },
     together=(
-        Together(ROTARY, partial(latent_attention, kv_heads=16), latent_attention_keys),
+        latent_attention(kv_heads=16),
         Together((), _no_experts, lambda _: {}),
     ),
 )

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, To, Together, Unread, Unused, refused
-from lmzoo.hf.deepseek import MTP_LAYER, V3, groups
+from lmzoo.hf.deepseek import V3
+from lmzoo.hf.experts import MTP_LAYER, groups
 from lmzoo.hf.keys import ATTENTION, SWIGLU, unread, unused
 from lmzoo.hf.layouts import Either
 from lmzoo.hf.llama import BIASES, KINDS, QKV_BIASES

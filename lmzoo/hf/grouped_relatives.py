@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unread, Unused, refused
-from lmzoo.hf.deepseek import DENSE_FIRST, MTP_LAYER, groups
-from lmzoo.hf.deepseek_relatives import dense
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unread, Unused, keys_from, refused
+from lmzoo.hf.experts import DENSE_FIRST, FIRST_ONE_DENSE, MTP_LAYER, groups
 from lmzoo.hf.grouped import WEIGHTS
 from lmzoo.hf.hunyuan import HUNYUAN_UNREAD, POSITIONS
 from lmzoo.hf.keys import ATTENTION, SWIGLU, unread, unused, without
@@ -60,7 +59,7 @@ HY_V3 = Architecture(
         "enable_moe_fp32_combine": Unused(),  # of 16-bit weights
         "first_k_dense_replace": Unread(1),  # transformers reads mlp_layer_types
     },
-    together=(rope(11158840.0), Together(("mlp_layer_types",), dense, DENSE_FIRST.inverse)),
+    together=(rope(11158840.0), FIRST_ONE_DENSE),
     aliases={"num_local_experts": "num_experts"},
     fixed={"pattern": "grouped", "qk_norm": "head"},
     buffers=MTP_LAYER,
@@ -121,7 +120,7 @@ HUNYUAN_V1_MOE = Architecture(
     together=(
         POSITIONS,
         Together(("moe_intermediate_size", "num_shared_expert", "attention_head_dim"), _agreeing, lambda _: {}),
-        Together(("moe_topk",), _same_in_all_layers, lambda ours: {"moe_topk": ours["top_k"]}),
+        Together(("moe_topk",), _same_in_all_layers, keys_from({"moe_topk": "top_k"})),
     ),
     aliases={"num_local_experts": "num_experts", "num_experts_per_tok": "moe_topk"},
     fixed={"pattern": "grouped", "qk_norm": "late", "n_dense": 0, "n_shared": 1}

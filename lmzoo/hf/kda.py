@@ -6,6 +6,12 @@ from lmzoo.hf.layouts import Rows, Squeezed
 from lmzoo.hf.names import frame, gated
 from lmzoo.hf.weights import Weights
 
+
+def by_head(name: str) -> Squeezed:
+    """Returns the layout of a number for each head (H,) that is stored as (1, 1, H, 1)."""
+    return Squeezed(Squeezed(Squeezed(name, axis=3), axis=1), axis=0)
+
+
 WEIGHTS: Weights = {
     **frame("model.embed_tokens", "model.norm"),
     "blocks.{i}.0.before.weight": "model.layers.{i}.input_layernorm.weight",
@@ -20,9 +26,7 @@ WEIGHTS: Weights = {
     "blocks.{i}.0.inner.beta.weight": "model.layers.{i}.self_attn.b_proj.weight",
     "blocks.{i}.0.inner.decay_down.weight": "model.layers.{i}.self_attn.forget_gate.f_a_proj.weight",
     "blocks.{i}.0.inner.decay_up.weight": "model.layers.{i}.self_attn.forget_gate.f_b_proj.weight",
-    "blocks.{i}.0.inner.A_log": Squeezed(
-        Squeezed(Squeezed("model.layers.{i}.self_attn.forget_gate.A_log", axis=3), axis=1), axis=0
-    ),
+    "blocks.{i}.0.inner.A_log": by_head("model.layers.{i}.self_attn.forget_gate.A_log"),
     "blocks.{i}.0.inner.dt_bias": "model.layers.{i}.self_attn.forget_gate.dt_bias",
     "blocks.{i}.0.inner.gate_down.weight": "model.layers.{i}.self_attn.g_a_proj.weight",
     "blocks.{i}.0.inner.gate_up.weight": "model.layers.{i}.self_attn.g_b_proj.weight",

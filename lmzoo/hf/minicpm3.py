@@ -6,20 +6,16 @@ import math
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unused, refused
-from lmzoo.hf.deepseek import ROTARY, V3, in_halves, latent_attention, latent_attention_keys, names_of
+from lmzoo.hf.deepseek import V3
 from lmzoo.hf.keys import SIZES, SWIGLU
-from lmzoo.hf.weights import Weights
+from lmzoo.hf.latent import latent_attention, names_of
 
-
-def _weights(config: Config) -> Weights:
-    """Returns the names for a config."""
-    found = in_halves(names_of(V3)(config))
-    return {**found, "head.inner.weight": found["head.weight"]}
+_ATTENTION = latent_attention(kv_heads=40)
 
 
 def _attention(config: Config) -> dict[str, Any]:
     """Returns the heads, their widths, and the factor of the scores, which YaRN raises."""
-    found = latent_attention(Config({"qk_rope_head_dim": 32, **config}), kv_heads=40)
+    found = {**_ATTENTION.settings(Config({"qk_rope_head_dim": 32, **config}))}
     nope, rope = config.value("qk_nope_head_dim", 64), config.value("qk_rope_head_dim", 32)
     value = config.value("v_head_dim", config.value("hidden_size", 2560) // max(1, found["n_heads"]))
     scale = found.pop("sharpness", 1.0) / math.sqrt(max(1, nope + rope))
@@ -32,7 +28,7 @@ _WIDTHS = ("qk_nope_head_dim", "qk_rope_head_dim", "v_head_dim")
 def _attention_keys(ours: Settings) -> dict[str, Any]:
     sharpness = ours["attention_scale"] * math.sqrt(ours["nope_dim"] + ours["rope_dim"])
     widths = (ours["nope_dim"], ours["rope_dim"], ours["v_dim"])
-    return {**latent_attention_keys({**ours, "sharpness": sharpness}), **dict(zip(_WIDTHS, widths, strict=True))}
+    return {**_ATTENTION.inverse_of({**ours, "sharpness": sharpness}), **dict(zip(_WIDTHS, widths, strict=True))}
 
 
 def _factors(config: Config) -> dict[str, Any]:
@@ -54,7 +50,7 @@ MINICPM3 = Architecture(
     model_type="minicpm3",
     classes=("MiniCPM3ForCausalLM",),
     family="granite",
-    weights=_weights,
+    weights=names_of({**V3, "head.inner.weight": V3["head.weight"]}, halves=True),
     keys={
         **SIZES,
         "intermediate_size": To("d_ff"),
@@ -69,7 +65,7 @@ MINICPM3 = Architecture(
         "tie_word_embeddings": To("tie_embeddings", default=True),
     },
     together=(
-        Together((*ROTARY, *_WIDTHS, "head_dim"), _attention, _attention_keys),
+        Together((*_ATTENTION.keys, *_WIDTHS, "head_dim"), _attention, _attention_keys),
         Together(("scale_depth", "dim_model_base"), _factors, _factors_keys),
     ),
     fixed={"pattern": "latent"},

@@ -9,17 +9,19 @@ from lmzoo.hf.architecture import (
     Architecture,
     Config,
     Only,
+    Same,
     Settings,
     To,
     Together,
+    keys_from,
     layer_words,
     refused,
 )
-from lmzoo.hf.deepseek import expert_groups
-from lmzoo.hf.keys import EVERY, SWIGLU, unused
-from lmzoo.hf.layouts import Either, Stacked, qkv_rows
+from lmzoo.hf.experts import groups, shared_width
+from lmzoo.hf.keys import SIZES, SWIGLU, unused, without
+from lmzoo.hf.layouts import qkv_rows
 from lmzoo.hf.mamba2 import UNLIMITED, mixer
-from lmzoo.hf.names import frame
+from lmzoo.hf.names import frame, stacked
 from lmzoo.hf.weights import Weights
 
 _MIXER = "model.layers.{i}.mixer."
@@ -33,12 +35,8 @@ WEIGHTS: Weights = {
     "blocks.{i}.inner.down.weight": f"{_MIXER}down_proj.weight",
     "blocks.{i}.inner.router.weight": f"{_MIXER}gate.weight",
     "blocks.{i}.inner.choice_bias": f"{_MIXER}gate.e_score_correction_bias",
-    **{
-        f"blocks.{{i}}.inner.{part}": Either(
-            (Stacked(f"{_MIXER}experts.{{e}}.{part}_proj.weight", "n_experts"), f"{_MIXER}experts.{part}_proj")
-        )
-        for part in ("up", "down")
-    },
+    "blocks.{i}.inner.up": stacked(f"{_MIXER}experts.{{e}}.up_proj.weight", f"{_MIXER}experts.up_proj"),
+    "blocks.{i}.inner.down": stacked(f"{_MIXER}experts.{{e}}.down_proj.weight", f"{_MIXER}experts.down_proj"),
     "blocks.{i}.inner.shared.up.weight": f"{_MIXER}shared_experts.up_proj.weight",
     "blocks.{i}.inner.shared.down.weight": f"{_MIXER}shared_experts.down_proj.weight",
 }
@@ -70,8 +68,6 @@ def _pattern_keys(ours: Settings) -> dict[str, Any]:
 def _widths(config: Config) -> dict[str, Any]:
     """Returns the width of a head of attention, and the heads of Mamba-2 with the width that they fill."""
     width, heads = config.value("head_dim", 128), config.value("mamba_num_heads", 128)
-    if config.value("attention_head_dim", width) != width:  # an old name, which transformers ignores
-        raise refused("attention_head_dim", config["attention_head_dim"], f"must be equal to head_dim={width}")
     return {"head_dim": width, "ssm_heads": heads, "d_ssm": heads * config.value("mamba_head_dim", 64)}
 
 
@@ -80,67 +76,47 @@ def _widths_keys(ours: Settings) -> dict[str, Any]:
     return {"head_dim": ours["head_dim"], "mamba_num_heads": heads, "mamba_head_dim": ours["d_ssm"] // heads}
 
 
+_GROUPS = groups(1, 1, 2, settings=("expert_groups", "top_groups", "top_k"))
+_SHARED = shared_width("moe_shared_expert_intermediate_size", 7688, one=7688)
+_EXPERTS = {
+    "moe_intermediate_size": "d_expert",
+    "n_routed_experts": "n_experts",
+    "routed_scaling_factor": "routed_scale",
+    "norm_topk_prob": "normalize",
+}
+
+
 def _experts(config: Config) -> dict[str, Any]:
     """Returns the settings of the experts, if there are any."""
     if "experts" not in _pattern(config)["pattern"]:
         return {}
-    defaults = {"n_group": 1, "topk_group": 1, "num_experts_per_tok": 2}
-    width, shared = config.value("moe_intermediate_size", 7688), config.value(_SHARED, 7688)
-    if width < 1 or shared < 1 or shared % width:
-        raise refused(_SHARED, shared, f"must be a multiple of moe_intermediate_size={width}")
-    if config.get("moe_latent_size") is not None:
-        raise refused(
-            "moe_latent_size", config["moe_latent_size"], "must be null: experts read the features themselves"
-        )
+    latent = config.get("moe_latent_size")
+    if latent is not None:
+        raise refused("moe_latent_size", latent, "must be null: experts read the features themselves")
     return {
-        "d_expert": width,
-        "n_shared": shared // width,
+        "d_expert": config.value("moe_intermediate_size", 7688),
         "n_experts": config.value("n_routed_experts", 8),
-        **expert_groups(config, defaults, ("expert_groups", "top_groups", "top_k")),
         "routed_scale": float(config.value("routed_scaling_factor", 1.0, float)),
         "normalize": config.value("norm_topk_prob", True),
+        **_GROUPS.settings(config),
+        **_SHARED.settings(config),
     }
 
 
 def _experts_keys(ours: Settings) -> dict[str, Any]:
     if "experts" not in ours["pattern"]:
         return {}
-    return {
-        "moe_intermediate_size": ours["d_expert"],
-        _SHARED: ours["n_shared"] * ours["d_expert"],
-        "n_routed_experts": ours["n_experts"],
-        "num_experts_per_tok": ours["top_k"],
-        "n_group": ours["expert_groups"],
-        "topk_group": ours["top_groups"],
-        "routed_scaling_factor": ours["routed_scale"],
-        "norm_topk_prob": ours["normalize"],
-    }
+    return {**keys_from(_EXPERTS)(ours), **_GROUPS.inverse_of(ours), **_SHARED.inverse_of(ours)}
 
 
-_SHARED = "moe_shared_expert_intermediate_size"
-EXPERTS = (
-    *("n_routed_experts", "moe_intermediate_size", _SHARED, "moe_latent_size", "num_experts_per_tok"),
-    *("routed_scaling_factor", "n_group", "topk_group", "norm_topk_prob"),
-)
-# Keys of further tokens, of training, and of initial values.
-UNUSED = (
-    *("n_shared_experts", "moe_shared_expert_overlap"),
-    *("output_router_logits", "num_nextn_predict_layers", "mtp_layers_block_type"),
-    *("mtp_hybrid_override_pattern", "expand", "chunk_size", "time_step_max", "time_step_floor", "residual_in_fp32"),
-    *("rescale_prenorm_residual", "use_mamba_kernels", "mamba_ssm_cache_dtype", "num_logits_to_keep"),
-    *("rms_norm_eps", "norm_eps", "time_step_rank"),
-    *("rope_theta", "partial_rotary_factor"),  # its attention has no positions
-)
 NEMOTRON_H = Architecture(
     model_type="nemotron_h",
     classes=("NemotronHForCausalLM",),
     family="nemotron_h",
     weights=WEIGHTS,
     keys={
-        **EVERY,
-        "vocab_size": To("vocab_size"),
-        "hidden_size": To("d_model"),
-        "max_position_embeddings": To("context_length"),
+        **without(SIZES, "num_hidden_layers"),
+        "attention_head_dim": Same("head_dim", 128),  # an old name, which transformers ignores
         "num_attention_heads": To("n_heads"),
         "num_key_value_heads": To("n_kv_heads", 8),
         "intermediate_size": To("d_ff"),
@@ -157,12 +133,17 @@ NEMOTRON_H = Architecture(
         "use_bias": To("ssm_bias", default=False),
         "use_conv_bias": To("ssm_conv_bias", default=True),
         **{f"{part}_bias": Only(False) for part in ("attention", "mlp", "mamba_proj")},
-        **unused(*UNUSED),
+        **unused("n_shared_experts", "moe_shared_expert_overlap", "output_router_logits", "expand", "chunk_size"),
+        **unused("residual_in_fp32", "use_mamba_kernels", "mamba_ssm_cache_dtype", "num_logits_to_keep"),
+        **unused("time_step_max", "time_step_floor", "time_step_rank", "rescale_prenorm_residual"),
+        **unused("num_nextn_predict_layers", "mtp_layers_block_type", "mtp_hybrid_override_pattern"),
+        **unused("rms_norm_eps", "norm_eps"),
+        **unused("rope_theta", "partial_rotary_factor"),  # its attention has no positions
     },
     together=(
         Together(("layers_block_type", "hybrid_override_pattern", "num_hidden_layers"), _pattern, _pattern_keys),
-        Together(EXPERTS, _experts, _experts_keys),
-        Together(("head_dim", "attention_head_dim", "mamba_num_heads", "mamba_head_dim"), _widths, _widths_keys),
+        Together((*_EXPERTS, "moe_latent_size", *_GROUPS.keys, *_SHARED.keys), _experts, _experts_keys),
+        Together(("head_dim", "mamba_num_heads", "mamba_head_dim"), _widths, _widths_keys),
     ),
     aliases={
         "layer_types": "layers_block_type",

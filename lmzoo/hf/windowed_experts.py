@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unread, Unused, refused
+from lmzoo.hf.experts import shared_width
 from lmzoo.hf.grouped import WEIGHTS
 from lmzoo.hf.keys import ATTENTION, SWIGLU, unread, unused
 from lmzoo.hf.layouts import Either
@@ -14,7 +15,7 @@ from lmzoo.hf.llama import BIASES
 from lmzoo.hf.names import gated
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
-from lmzoo.hf.windows import window_keys, windows
+from lmzoo.hf.windows import all_but_each, windows
 
 _LAYER, _MLP, _OURS = "model.layers.{i}.", "model.layers.{i}.mlp.", "blocks.{i}.1.inner."
 _KINDS = {"sliding_attention": "window", "full_attention": "grouped_nope"}
@@ -40,19 +41,6 @@ def layers(window: int, usual: Callable[[int, int], bool]) -> Together:
         return keys.settings(config)
 
     return Together(keys.keys, settings, keys.inverse)
-
-
-def shared(default: int) -> Together:
-    """Returns the key of the width of the experts that read every token, with this default."""
-    key = "shared_expert_intermediate_size"
-
-    def settings(config: Config) -> dict[str, Any]:
-        width, one = config.value(key, default), config.value("moe_intermediate_size", 512)
-        if width < 1 or one < 1 or width % one:
-            raise refused(key, width, f"must be a multiple of moe_intermediate_size={one}")
-        return {"n_shared": width // one}
-
-    return Together((key,), settings, lambda ours: {key: ours["n_shared"] * ours["d_expert"]})
 
 
 def _dense(config: Config) -> dict[str, Any]:
@@ -84,7 +72,7 @@ FLINT = Architecture(
     together=(
         rope(),
         layers(513, lambda layer, n_layers: layer >= 2 and layer % 4 != 1 and layer != n_layers - 1),
-        shared(1024),
+        shared_width("shared_expert_intermediate_size", 1024, one=512),
         Together(("mlp_only_layers",), _dense, lambda ours: {"mlp_only_layers": [*range(ours["n_dense"])]}),
     ),
     aliases={"num_local_experts": "num_experts"},
@@ -113,18 +101,14 @@ KOLIBRI1 = Architecture(
         "num_experts": To("n_experts", 384),
         "norm_topk_prob": To("normalize", default=False),
     },
-    together=(rope(), layers(513, lambda layer, _: (layer + 1) % 5 != 0), shared(512)),
+    together=(
+        rope(),
+        layers(513, lambda layer, _: (layer + 1) % 5 != 0),
+        shared_width("shared_expert_intermediate_size", 512, one=512),
+    ),
     aliases={"num_local_experts": "num_experts"},
     fixed={"qk_norm": "head", "post_norms": True, "by_logit": True, "n_dense": 0},
 )
-
-
-def _every_nth(config: Config) -> Mapping[str, Any]:
-    """Returns the layers and their window: by default each n-th has none."""
-    every = config.value("global_attn_every_n_layers", 4)
-    if every < 1:
-        raise refused("global_attn_every_n_layers", every, "must be at least 1")
-    return layers(1024, lambda layer, _: (layer + 1) % every != 0).settings(config)
 
 
 def _scaled(config: Config) -> dict[str, Any]:
@@ -162,7 +146,7 @@ AFMOE = Architecture(
     },
     together=(
         rope(),
-        Together(("layer_types", "sliding_window", "global_attn_every_n_layers"), _every_nth, window_keys(_KINDS)),
+        all_but_each(4, _KINDS, "global_attn_every_n_layers", window=1024),
         Together(("mup_enabled",), _scaled, lambda ours: {"mup_enabled": ours["embedding_scale"] != 1}),
     ),
     aliases={"num_local_experts": "num_experts"},

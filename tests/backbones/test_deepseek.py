@@ -11,7 +11,7 @@ from transformers import DeepseekV2Config, DeepseekV2ForCausalLM, DeepseekV3Conf
 import lmzoo
 from lmzoo import losses
 from lmzoo.errors import ConfigError
-from lmzoo.hf import deepseek
+from lmzoo.hf import deepseek, latent
 from lmzoo.hf.weights import Weights
 from tests.backbones.against_transformers import (
     TOLERANCE,
@@ -79,7 +79,7 @@ def v3(interleave: bool) -> tuple[Any, Weights, dict[str, Any]]:
     theirs = DeepseekV3ForCausalLM(DeepseekV3Config(**THEIRS, **GROUPS, **options))
     for layer in theirs.model.layers[1:]:
         layer.mlp.gate.e_score_correction_bias.copy_(torch.linspace(-0.3, 0.3, 8).roll(3))
-    weights = deepseek.V3 if interleave else deepseek.in_halves(deepseek.V3)
+    weights = deepseek.V3 if interleave else latent.in_halves(deepseek.V3)
     return theirs, weights, {**OUR_GROUPS, "q_rank": 10, "routed_scale": 2.5}
 
 
