@@ -6,6 +6,12 @@ from lmzoo.hf.layouts import Rows, Squeezed
 from lmzoo.hf.names import frame, gated
 from lmzoo.hf.weights import Weights
 
+SIZES = {  # keys of the delta rule, and their settings
+    "linear_num_value_heads": "delta_heads",
+    "linear_num_key_heads": "delta_key_heads",
+    "linear_key_head_dim": "key_dim",
+    "linear_value_head_dim": "value_dim",
+}
 WEIGHTS: Weights = {
     **frame("model.embed_tokens", "model.norm"),
     "blocks.{i}.0.before.weight": "model.layers.{i}.input_layernorm.weight",

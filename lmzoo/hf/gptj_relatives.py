@@ -2,39 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
-from torch import Tensor
-
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, refused
+from lmzoo.hf import keys as shared
+from lmzoo.hf.architecture import Architecture, Config, Only, Same, Settings, To, Together, Unread, keys_from, refused
 from lmzoo.hf.gptj import FRAME, GATED, GPTJ, GPTJ_WEIGHTS, LAYER, SIZES, head, parallel, rotary_dim
-from lmzoo.hf.keys import EVERY, GELUS, HEAD_DIM, SWIGLU, without
-from lmzoo.hf.layouts import Layout, Neighbors, PerGroup, PerHead, Rows, Source
+from lmzoo.hf.keys import GELUS, HEAD_DIM, SWIGLU, without
+from lmzoo.hf.layouts import Neighbors, PartByHead, PerGroup, PerHead, Rows, Source
 from lmzoo.hf.llama import BIASES, all_biases
 from lmzoo.hf.names import both, qkv
 from lmzoo.hf.rotary import rope
-from lmzoo.hf.weights import Reader, Weights
-from lmzoo.hf.writer import Writer
+from lmzoo.hf.weights import Weights
 
-
-@dataclass(frozen=True)
-class InChunks(Layout):
-    """One of three parts of fused rows that are ordered by chunk, and in a chunk by query, value, key (CodeGen)."""
-
-    fused: Source
-    which: int
-    chunks: int = 4
-
-    def build(self, read: Reader, **index: int) -> Tensor:
-        return read(self.fused, **index).unflatten(0, (self.chunks, 3, -1))[:, self.which].flatten(0, 1)
-
-    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
-        write.add_piece(self.fused, self.which, 3, tensor.unflatten(0, (self.chunks, -1)), **index)
-
-
+# The fused rows are ordered by chunk, of which there are four, and in a chunk by query, value, key.
 _FUSED = "transformer.h.{i}.attn.qkv_proj.weight"
-_Q, _V, _K = (InChunks(_FUSED, which) for which in range(3))
+_Q, _V, _K = (PartByHead(_FUSED, 4, which, (1, 1, 1)) for which in range(3))
 
 
 def _chunks(config: Config) -> dict[str, Any]:
@@ -55,7 +38,7 @@ CODEGEN = replace(
         ),
     },
     keys=without(GPTJ.keys, "n_head"),
-    together=(Together(("n_head",), _chunks, lambda ours: {"n_head": ours["n_heads"]}),),
+    together=(Together(("n_head",), _chunks, keys_from({"n_head": "n_heads"})),),
     buffers=(*GPTJ.buffers, "*.attn.causal_mask"),
 )
 _FALCON = "transformer.h.{i}."
@@ -101,10 +84,7 @@ FALCON = Architecture(
         **head("transformer.word_embeddings.weight"),
     },
     keys={
-        **EVERY,
-        "vocab_size": To("vocab_size"),
-        "hidden_size": To("d_model"),
-        "num_hidden_layers": To("n_layers"),
+        **shared.SIZES,
         "num_attention_heads": To("n_heads"),
         "max_position_embeddings": To("context_length", 2048),
         "ffn_hidden_size": To("d_ff", None),
@@ -193,14 +173,6 @@ NEMOTRON = Architecture(
 )
 
 
-def _no_groups(config: Config) -> dict[str, Any]:
-    """Refuses a number of keys and values that transformers does not read."""
-    heads = config.value("num_attention_heads", 64)
-    if config.value("num_key_value_heads", heads) != heads:
-        raise refused("num_key_value_heads", config["num_key_value_heads"], f"must be num_attention_heads={heads}")
-    return {}
-
-
 _ATTENTION, _MLP = f"{LAYER}self_attn.", f"{LAYER}mlp."
 PERSIMMON = Architecture(
     model_type="persimmon",
@@ -217,12 +189,13 @@ PERSIMMON = Architecture(
         **both("norm", "model.final_layernorm"),
     },
     keys={
-        **without(SIZES, "num_key_value_heads"),
+        **SIZES,
+        "num_key_value_heads": Same("num_attention_heads", 64),
         "hidden_act": Only("relu2"),
         "qk_layernorm": To("shared_qk_norm", default=True),
         "tie_word_embeddings": To("tie_embeddings", default=False),
     },
-    together=(rotary_dim(0.5), Together(("num_key_value_heads",), _no_groups, lambda _: {})),
+    together=(rotary_dim(0.5),),
     fixed={"parallel": False, "activation": "relu2", "attention_bias": "all", "head_bias": False},
     buffers=("*.rotary_emb.inv_freq",),
 )

@@ -7,12 +7,13 @@ from typing import Any
 
 from torch import Tensor
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, layer_words, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, keys_from, layer_words, refused
+from lmzoo.hf.gated_deltanet import SIZES
 from lmzoo.hf.gated_deltanet import WEIGHTS as DELTA
 from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
 from lmzoo.hf.layouts import Either, Layout, Rows, Source, Squeezed, concatenated
 from lmzoo.hf.olmo2 import WEIGHTS as OLMO2
-from lmzoo.hf.rotary import ROPE, rope
+from lmzoo.hf.rotary import ROPE, parameters_of, rope
 from lmzoo.hf.weights import Reader, Weights
 from lmzoo.hf.writer import Writer
 
@@ -75,7 +76,7 @@ def _weights(config: Config) -> Weights:
 def _pattern(config: Config) -> dict[str, Any]:
     """Returns the kinds of the layers. There are no positions if `rope_theta` is null, as in the released models."""
     found, attention = dict(rope().settings(config)), "rope"
-    parameters = config.table("rope_scaling") or config.table("rope_parameters")
+    parameters = parameters_of(config)
     if parameters.get("rope_theta", config.get("rope_theta", 0)) is None:
         found, attention = dict[str, Any](), "nope"
     kinds = ["full_attention" if layer % 4 == 3 else "linear_attention" for layer in range(config.layers())]
@@ -87,14 +88,6 @@ def _pattern(config: Config) -> dict[str, Any]:
     if len({*words}) < 2:
         raise refused("layer_types", config["layer_types"], "must have layers of both kinds")
     return {**found, "pattern": " ".join(words)}
-
-
-_SIZES = {
-    "linear_num_value_heads": "delta_heads",
-    "linear_num_key_heads": "delta_key_heads",
-    "linear_key_head_dim": "key_dim",
-    "linear_value_head_dim": "value_dim",
-}
 
 
 def _pattern_keys(ours: Settings) -> dict[str, Any]:
@@ -121,7 +114,7 @@ OLMO_HYBRID = Architecture(
         **unused("linear_a_log_min", "linear_a_log_max", "linear_dt_min", "linear_dt_max", "linear_dt_init_floor"),
     },
     together=(
-        Together((*_SIZES,), _sizes, lambda ours: {key: ours[setting] for key, setting in _SIZES.items()}),
+        Together((*SIZES,), _sizes, keys_from(SIZES)),
         Together((*ROPE, "layer_types"), _pattern, _pattern_keys),
     ),
 )

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
-
-from torch import Tensor
 
 from lmzoo.hf.architecture import (
     Architecture,
@@ -17,37 +14,19 @@ from lmzoo.hf.architecture import (
     Together,
     Unread,
     Unused,
-    layer_words,
+    keys_from,
     refused,
 )
+from lmzoo.hf.gated_deltanet import SIZES as DELTA_SIZES
 from lmzoo.hf.keys import ATTENTION, SWIGLU, without
-from lmzoo.hf.layouts import Either, Layout, Rows, Source, Squeezed
+from lmzoo.hf.layer_types import layer_types
+from lmzoo.hf.layouts import Either, PartByHead, Rows, Squeezed
 from lmzoo.hf.llama import WEIGHTS as LLAMA
 from lmzoo.hf.names import experts, gated, outside
-from lmzoo.hf.rotary import ROPE, rope
-from lmzoo.hf.weights import Reader, Weights
-from lmzoo.hf.writer import Writer
+from lmzoo.hf.rotary import ROPE, rope, with_parameters
+from lmzoo.hf.weights import Weights
 
 _ATTENTION, _DELTA, _MLP = "model.layers.{i}.self_attn.", "model.layers.{i}.linear_attn.", "model.layers.{i}.mlp."
-_KINDS = {"full_attention": "attention", "linear_attention": "delta"}
-
-
-@dataclass(frozen=True)
-class PartOfHeads(Layout):
-    """One part of the rows of each head, where the parts of a head have these sizes."""
-
-    whole: Source
-    heads: int
-    sizes: tuple[int, ...]
-    which: int
-
-    def build(self, read: Reader, **index: int) -> Tensor:
-        by_head = read(self.whole, **index).unflatten(0, (self.heads, -1))
-        return by_head.split(list(self.sizes), dim=1)[self.which].flatten(0, 1)
-
-    def split(self, tensor: Tensor, write: Writer, **index: int) -> None:
-        by_head = tensor.unflatten(0, (self.heads, -1))
-        write.add_piece(self.whole, self.which, len(self.sizes), by_head, **index)
 
 
 def _sizes(config: Config) -> dict[str, int]:
@@ -64,31 +43,26 @@ def _sizes(config: Config) -> dict[str, int]:
     return sizes
 
 
-def _attention(config: Config) -> dict[str, Layout]:
-    """Returns where queries, keys and values of attention are, and its gates, which follow the query of each head."""
-    heads, K = config.value("num_attention_heads", 16), _sizes(config)["head_dim"]
-    q, gate = (PartOfHeads(f"{_ATTENTION}q_proj.weight", heads, (K, K), which) for which in (0, 1))
-    parts = (q, f"{_ATTENTION}k_proj.weight", f"{_ATTENTION}v_proj.weight")
-    return {"qkv": Rows(parts, shares=("n_heads", "n_kv_heads", "n_kv_heads")), "gate": gate}
-
-
-def _split(config: Config) -> Weights:
-    """Returns the names of Qwen3.5, which has a projection for each part of the delta rule but q, k and v."""
-    attention = _attention(config)
-    return {
-        **outside(LLAMA, ".0.inner."),
-        "blocks.{i}.0.inner.qkv.weight": Either((attention["qkv"], f"{_DELTA}in_proj_qkv.weight")),
-        "blocks.{i}.0.inner.gate.weight": Either((attention["gate"], f"{_DELTA}in_proj_z.weight")),
-        "blocks.{i}.0.inner.q_norm.weight": f"{_ATTENTION}q_norm.weight",
-        "blocks.{i}.0.inner.k_norm.weight": f"{_ATTENTION}k_norm.weight",
-        "blocks.{i}.0.inner.out.weight": Either((f"{_ATTENTION}o_proj.weight", f"{_DELTA}out_proj.weight")),
-        "blocks.{i}.0.inner.conv.weight": Squeezed(f"{_DELTA}conv1d.weight", axis=1),
-        "blocks.{i}.0.inner.beta.weight": f"{_DELTA}in_proj_b.weight",
-        "blocks.{i}.0.inner.decay.weight": f"{_DELTA}in_proj_a.weight",
-        "blocks.{i}.0.inner.A_log": f"{_DELTA}A_log",
-        "blocks.{i}.0.inner.dt_bias": f"{_DELTA}dt_bias",
-        "blocks.{i}.0.inner.norm.weight": f"{_DELTA}norm.weight",
-    }
+# The gates of attention follow the query of each head.
+_Q, _GATE = (PartByHead(f"{_ATTENTION}q_proj.weight", "n_heads", which) for which in (0, 1))
+_QKV = Rows(
+    (_Q, f"{_ATTENTION}k_proj.weight", f"{_ATTENTION}v_proj.weight"), shares=("n_heads", "n_kv_heads", "n_kv_heads")
+)
+# Of Qwen3.5, which has a projection for each part of the delta rule but q, k and v.
+SPLIT: Weights = {
+    **outside(LLAMA, ".0.inner."),
+    "blocks.{i}.0.inner.qkv.weight": Either((_QKV, f"{_DELTA}in_proj_qkv.weight")),
+    "blocks.{i}.0.inner.gate.weight": Either((_GATE, f"{_DELTA}in_proj_z.weight")),
+    "blocks.{i}.0.inner.q_norm.weight": f"{_ATTENTION}q_norm.weight",
+    "blocks.{i}.0.inner.k_norm.weight": f"{_ATTENTION}k_norm.weight",
+    "blocks.{i}.0.inner.out.weight": Either((f"{_ATTENTION}o_proj.weight", f"{_DELTA}out_proj.weight")),
+    "blocks.{i}.0.inner.conv.weight": Squeezed(f"{_DELTA}conv1d.weight", axis=1),
+    "blocks.{i}.0.inner.beta.weight": f"{_DELTA}in_proj_b.weight",
+    "blocks.{i}.0.inner.decay.weight": f"{_DELTA}in_proj_a.weight",
+    "blocks.{i}.0.inner.A_log": f"{_DELTA}A_log",
+    "blocks.{i}.0.inner.dt_bias": f"{_DELTA}dt_bias",
+    "blocks.{i}.0.inner.norm.weight": f"{_DELTA}norm.weight",
+}
 
 
 EXPERTS: Weights = {
@@ -104,61 +78,31 @@ def _fused(config: Config) -> Weights:
     sizes = _sizes(config)
     heads, shared = sizes["delta_key_heads"], sizes["delta_heads"] // sizes["delta_key_heads"]
     widths = (sizes["key_dim"], sizes["key_dim"], shared * sizes["value_dim"], shared * sizes["value_dim"])
-    q, k, v, z = (PartOfHeads(f"{_DELTA}in_proj_qkvz.weight", heads, widths, which) for which in range(4))
-    rows = (heads * widths[0], heads * widths[1], heads * widths[2])
-    beta, decay = (PartOfHeads(f"{_DELTA}in_proj_ba.weight", heads, (shared, shared), which) for which in (0, 1))
-    attention = _attention(config)
+    q, k, v, z = (PartByHead(f"{_DELTA}in_proj_qkvz.weight", heads, which, widths) for which in range(4))
+    beta, decay = (PartByHead(f"{_DELTA}in_proj_ba.weight", heads, which) for which in (0, 1))
     return {
-        **_split(config),
+        **SPLIT,
         **EXPERTS,
-        "blocks.{i}.0.inner.qkv.weight": Either((attention["qkv"], Rows((q, k, v), shares=rows))),
-        "blocks.{i}.0.inner.gate.weight": Either((attention["gate"], z)),
+        "blocks.{i}.0.inner.qkv.weight": Either((_QKV, Rows((q, k, v), shares=widths[:3]))),
+        "blocks.{i}.0.inner.gate.weight": Either((_GATE, z)),
         "blocks.{i}.0.inner.beta.weight": beta,
         "blocks.{i}.0.inner.decay.weight": decay,
     }
 
 
-def _pattern(config: Config) -> dict[str, Any]:
-    """Returns the mixers: attention in each n-th layer, unless `layer_types` names them."""
-    if config.get("layer_types") is not None:
-        words = config.words("layer_types", _KINDS)
-    else:
-        every = config.value("full_attention_interval", 4)
-        if every < 1:
-            raise refused("full_attention_interval", every, "must be at least 1")
-        words = ["delta" if (layer + 1) % every else "attention" for layer in range(config.layers())]
-    return {"pattern": " ".join(words)}
+def _by_interval(config: Config) -> list[str]:
+    """Returns the mixers by default: attention in each n-th layer."""
+    every = config.at_least("full_attention_interval", 4)
+    return ["delta" if (layer + 1) % every else "attention" for layer in range(config.layers())]
 
 
 def _feed_forward(config: Config) -> dict[str, Any]:
     """Returns the layers with experts: each n-th, but those in `mlp_only_layers`."""
-    n_experts, step = config.value("num_experts", 512), config.value("decoder_sparse_step", 1)
+    n_experts, step = config.value("num_experts", 512), config.at_least("decoder_sparse_step", 1)
     dense = config.numbers("mlp_only_layers")
-    if step < 1:
-        raise refused("decoder_sparse_step", step, "must be at least 1")
     sparse = [n_experts > 0 and layer not in dense and (layer + 1) % step == 0 for layer in range(config.layers())]
     found = {"feed_forward": " ".join("experts" if has else "mlp" for has in sparse)}
     return {**found, "n_experts": n_experts, "top_k": config.value("num_experts_per_tok", 10)} if any(sparse) else found
-
-
-ROTARY = rope(fraction="rotary_fraction", share=0.25, width=256)
-
-
-def _positions(config: Config) -> dict[str, Any]:
-    """Returns the rotary positions. The sections for images have no effect on text, whose three positions are equal."""
-    key = "rope_scaling" if config.table("rope_scaling") else "rope_parameters"
-    parameters = {name: value for name, value in config.table(key).items() if name not in _SECTIONS}
-    plain = Config({**config, key: parameters})
-    return dict(ROTARY.settings(plain))
-
-
-_SIZES = {
-    "linear_num_value_heads": "delta_heads",
-    "linear_num_key_heads": "delta_key_heads",
-    "linear_key_head_dim": "key_dim",
-    "linear_value_head_dim": "value_dim",
-    "head_dim": "head_dim",
-}
 
 
 def _feed_forward_keys(ours: Settings) -> dict[str, Any]:
@@ -169,7 +113,15 @@ def _feed_forward_keys(ours: Settings) -> dict[str, Any]:
     return {**experts, "decoder_sparse_step": 1, "mlp_only_layers": dense}
 
 
-_SECTIONS = ("mrope_section", "mrope_interleaved")
+ROTARY = rope(fraction="rotary_fraction", share=0.25, width=256)
+
+
+def _positions(config: Config) -> dict[str, Any]:
+    """Returns the rotary positions. The sections for images have no effect on text, whose three positions are equal."""
+    plain = with_parameters(config, lambda found: without(found, "mrope_section", "mrope_interleaved"))
+    return dict(ROTARY.settings(plain))
+
+
 KEYS: dict[str, Key] = {
     **ATTENTION,
     "num_key_value_heads": To("n_kv_heads", 4),
@@ -182,11 +134,10 @@ KEYS: dict[str, Key] = {
     "mamba_ssm_dtype": Unused(),
     "mtp_num_hidden_layers": Unused(),
 }
-SIZES = Together((*_SIZES,), _sizes, lambda ours: {key: ours[setting] for key, setting in _SIZES.items()})
-PATTERN = Together(
-    ("layer_types", "full_attention_interval"),
-    _pattern,
-    lambda ours: layer_words("layer_types", ours["pattern"], _KINDS),
+_SIZES = {**DELTA_SIZES, "head_dim": "head_dim"}
+SIZES = Together((*_SIZES,), _sizes, keys_from(_SIZES))
+PATTERN = layer_types(
+    {"full_attention": "attention", "linear_attention": "delta"}, _by_interval, others=("full_attention_interval",)
 )
 _HUB: dict[str, Key] = {
     "mlp_only_layers": Unread([], (None,)),
@@ -197,7 +148,7 @@ QWEN3_5_TEXT = Architecture(
     model_type="qwen3_5_text",
     classes=("Qwen3_5ForCausalLM",),
     family="qwen3_next",
-    weights=_split,
+    weights=SPLIT,
     keys={**KEYS, **_HUB},
     together=(SIZES, PATTERN, Together(ROPE, _positions, ROTARY.inverse)),
     buffers=("mtp.*",),  # multi-token prediction
@@ -216,7 +167,7 @@ QWEN3_5_MOE_TEXT = Architecture(
     model_type="qwen3_5_moe_text",
     classes=("Qwen3_5MoeForCausalLM",),
     family="qwen3_next",
-    weights=lambda config: {**_split(config), **EXPERTS},
+    weights={**SPLIT, **EXPERTS},
     keys={**EXPERT_KEYS, **_HUB, "intermediate_size": Unused()},
     together=QWEN3_5_TEXT.together,
     fixed={"feed_forward": "experts"},
