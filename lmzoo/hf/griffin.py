@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused, refused
-from lmzoo.hf.keys import EVERY, GELU_TANH, unused
-from lmzoo.hf.layouts import InLayer, Rows, Source, Squeezed, gate_and_up, qkv_rows
-from lmzoo.hf.names import both, frame
+from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, Unused, keys_from, refused
+from lmzoo.hf.keys import GELU_TANH, SIZES, unused, without
+from lmzoo.hf.layouts import Rows, Source, Squeezed, gate_and_up, qkv_rows
+from lmzoo.hf.names import both, by_layer, frame
 from lmzoo.hf.rotary import ROPE, rope
 from lmzoo.hf.weights import Weights
 
@@ -23,14 +23,12 @@ def _rows(*names: str) -> Rows:
     return Rows(tuple(f"{_MIXER}{name}" for name in names))
 
 
-MODEL: Weights = {
+COMMON: Weights = {
     **frame("model.embed_tokens", "model.final_norm", head="head.linear"),
-}
-BLOCK: dict[str, Source] = {
-    "0.before.weight": f"{_LAYER}temporal_pre_norm.weight",
-    "1.before.weight": f"{_LAYER}channel_pre_norm.weight",
-    **{f"1.inner.up.{kind}": gate_and_up(_MLP, kind) for kind in ("weight", "bias")},
-    **both("1.inner.down", f"{_MLP}down_proj"),
+    "blocks.{i}.0.before.weight": f"{_LAYER}temporal_pre_norm.weight",
+    "blocks.{i}.1.before.weight": f"{_LAYER}channel_pre_norm.weight",
+    **{f"blocks.{{i}}.1.inner.up.{kind}": gate_and_up(_MLP, kind) for kind in ("weight", "bias")},
+    **both("blocks.{i}.1.inner.down", f"{_MLP}down_proj"),
 }
 MIXERS: dict[str, dict[str, Source]] = {
     "recurrent": {
@@ -48,11 +46,7 @@ MIXERS: dict[str, dict[str, Source]] = {
 
 def weights(mixers: Sequence[str]) -> Weights:
     """Returns the map for a model with these mixers, "recurrent" or "attention", from bottom to top."""
-    found = dict(MODEL)
-    for i, mixer in enumerate(mixers):
-        parts = BLOCK | {f"0.inner.{name}": source for name, source in MIXERS[mixer].items()}
-        found |= {f"blocks.{i}.{name}": InLayer(source, i) for name, source in parts.items()}
-    return found
+    return {**COMMON, **by_layer(mixers, MIXERS, "blocks.{i}.0.inner.")}
 
 
 def _mixers(config: Config) -> list[str]:
@@ -78,9 +72,7 @@ def _kv_heads(config: Config) -> dict[str, Any]:
 
 def _positions(config: Config) -> dict[str, Any]:
     """Returns the width, the factor of the embeddings, which transformers rounds to 16 bits, and the rotary base."""
-    width = config.value("hidden_size", 2560)
-    if width < 1:
-        raise refused("hidden_size", width, "must be at least 1")
+    width = config.at_least("hidden_size", 2560)
     scale = torch.tensor(math.sqrt(width), dtype=torch.bfloat16).item()
     found = rope(scaled=False, fraction="fraction", share=0.5).settings(config)
     if found["fraction"] != 0.5:
@@ -102,9 +94,7 @@ RECURRENT_GEMMA = Architecture(
     family="griffin",
     weights=lambda config: weights(_mixers(config)),
     keys={
-        **EVERY,
-        "vocab_size": To("vocab_size"),
-        "num_hidden_layers": To("n_layers"),
+        **without(SIZES, "hidden_size"),
         "max_position_embeddings": To("context_length", 256),  # of lmzoo: transformers has no such key here
         "num_attention_heads": To("n_heads", 10),
         "lru_width": To("d_rnn", None),
@@ -121,7 +111,7 @@ RECURRENT_GEMMA = Architecture(
     },
     together=(
         Together(("block_types", "intermediate_size"), _sizes, _sizes_keys),
-        Together(("num_key_value_heads",), _kv_heads, lambda ours: {"num_key_value_heads": ours["n_kv_heads"]}),
+        Together(("num_key_value_heads",), _kv_heads, keys_from({"num_key_value_heads": "n_kv_heads"})),
         Together((*ROPE, "hidden_size"), _positions, _positions_keys),
     ),
     aliases={"sliding_window": "attention_window_size", "_block_types": "block_types"},

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, layer_words, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together
 from lmzoo.hf.keys import SIZES, unused
+from lmzoo.hf.layer_types import layer_types
 from lmzoo.hf.layouts import Either, Rows, Squeezed, qkv_rows
 from lmzoo.hf.names import frame
 from lmzoo.hf.rotary import rope
@@ -31,36 +32,24 @@ def _width(config: Config) -> dict[str, Any]:
     """Returns the width of the feed-forward layers: two thirds, times a factor, rounded up to a multiple."""
     width = config.value("intermediate_size", 12288)
     if config.value("block_auto_adjust_ff_dim", True):
-        multiple = config.value("block_multiple_of", 256)
-        if multiple < 1:
-            raise refused("block_multiple_of", multiple, "must be at least 1")
+        multiple = config.at_least("block_multiple_of", 256)
         width = int(config.value("block_ffn_dim_multiplier", 1.0, float) * int(2 * width / 3))
         width = -(-width // multiple) * multiple
     return {"d_ff": width}
 
 
-_WORDS = {"full_attention": "attention", "conv": "conv"}
-
-
-def _pattern(config: Config) -> dict[str, Any]:
-    """Returns the layers: those with attention are in `layer_types`, or else in `full_attn_idxs`, by default all."""
-    if config.get("layer_types") is not None:
-        words = config.words("layer_types", _WORDS)
-    else:
-        layers = range(config.layers())
-        chosen = config.numbers("full_attn_idxs", layers)
-        words = ["attention" if layer in chosen else "conv" for layer in layers]
-    return {"pattern": " ".join(words)}
+def _by_index(config: Config) -> list[str]:
+    """Returns the layers by default: those with attention are in `full_attn_idxs`, by default all."""
+    layers = range(config.layers())
+    chosen = config.numbers("full_attn_idxs", layers)
+    return ["attention" if layer in chosen else "conv" for layer in layers]
 
 
 def _width_keys(ours: Settings) -> dict[str, Any]:
     return {"intermediate_size": ours["d_ff"], "block_auto_adjust_ff_dim": False}
 
 
-def _pattern_keys(ours: Settings) -> dict[str, Any]:
-    return {**layer_words("layer_types", ours["pattern"], _WORDS)}
-
-
+MIXERS = {"full_attention": "attention", "conv": "conv"}
 KEYS: dict[str, Key] = {
     **SIZES,
     "num_attention_heads": To("n_heads"),
@@ -70,9 +59,6 @@ KEYS: dict[str, Key] = {
     "tie_word_embeddings": To("tie_embeddings", default=True),
     "conv_L_cache": To("d_conv", 3),
     "conv_bias": Only(False),
-    "block_use_swiglu": Only(True),
-    "use_pos_enc": Only(True),
-    **unused("block_use_xavier_init", "conv_use_xavier_init", "block_mlp_init_scale", "block_out_init_scale"),
 }
 WIDTHS = ("intermediate_size", "block_auto_adjust_ff_dim", "block_ffn_dim_multiplier", "block_multiple_of")
 LFM2 = Architecture(
@@ -80,11 +66,16 @@ LFM2 = Architecture(
     classes=("Lfm2ForCausalLM",),
     family="lfm2",
     weights=WEIGHTS,
-    keys=KEYS,
+    keys={
+        **KEYS,
+        "block_use_swiglu": Only(True),
+        "use_pos_enc": Only(True),
+        **unused("block_use_xavier_init", "conv_use_xavier_init", "block_mlp_init_scale", "block_out_init_scale"),
+    },
     together=(
         rope(1e6),
         Together(WIDTHS, _width, _width_keys),
-        Together(("layer_types", "full_attn_idxs"), _pattern, _pattern_keys),
+        layer_types(MIXERS, _by_index, others=("full_attn_idxs",)),
     ),
     aliases={
         "tie_embedding": "tie_word_embeddings",

@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
-
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, layer_words
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Unread
 from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
-from lmzoo.hf.layouts import InLayer, PerHead, Source
-from lmzoo.hf.llama import WEIGHTS as LLAMA
+from lmzoo.hf.layer_types import layer_types, words_of
+from lmzoo.hf.layouts import PerHead, Source, qkv_rows
 from lmzoo.hf.mixtral import WEIGHTS as MIXTRAL
+from lmzoo.hf.names import by_layer, frame
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
 
 _MIXER = "model.layers.{i}.self_attn."
 _EXPERTS = ("router.weight", "up", "down")
 BOTH: Weights = {
-    **{name: LLAMA[name] for name in ("tokens.weight", "norm.weight", "head.weight")},
-    "blocks.{i}.0.weight": LLAMA["blocks.{i}.0.before.weight"],
-    "blocks.{i}.3.weight": LLAMA["blocks.{i}.1.before.weight"],
+    **frame("model.embed_tokens", "model.norm"),
+    "blocks.{i}.0.weight": "model.layers.{i}.input_layernorm.weight",
+    "blocks.{i}.3.weight": "model.layers.{i}.post_attention_layernorm.weight",
     **{f"blocks.{{i}}.4.inner.{name}": MIXTRAL[f"blocks.{{i}}.1.inner.{name}"] for name in _EXPERTS},
 }
 MIXERS: dict[str, dict[str, Source]] = {
     "attention": {
-        "qkv.weight": cast(Source, LLAMA["blocks.{i}.0.inner.qkv.weight"]),
+        "qkv.weight": qkv_rows(_MIXER),
         "out.weight": f"{_MIXER}o_proj.weight",
     },
     "lightning": {
@@ -32,28 +31,19 @@ MIXERS: dict[str, dict[str, Source]] = {
         "out.weight": f"{_MIXER}out_proj.weight",
     },
 }
-_KINDS = {"full_attention": "attention", "linear_attention": "lightning"}
 
 
-def _words(config: Config) -> list[str]:
-    """Returns the mixers: attention in every second layer, from the first on, unless `layer_types` names them."""
-    if config.get("layer_types") is not None:
-        return config.words("layer_types", _KINDS)
+def _every_second(config: Config) -> list[str]:
+    """Returns the mixers by default: attention in every second layer, from the first on."""
     return ["lightning" if layer % 2 else "attention" for layer in range(config.layers())]
+
+
+PATTERN = layer_types({"full_attention": "attention", "linear_attention": "lightning"}, _every_second)
 
 
 def _weights(config: Config) -> Weights:
     """Returns the names of the weights. Those of the mixers depend on the layer."""
-    mixers: dict[str, Source] = {
-        f"blocks.{layer}.1.inner.{name}": InLayer(source, layer)
-        for layer, word in enumerate(_words(config))
-        for name, source in MIXERS[word].items()
-    }
-    return {**BOTH, **mixers}
-
-
-def _pattern_keys(ours: Settings) -> dict[str, Any]:
-    return layer_words("layer_types", ours["pattern"], _KINDS)
+    return {**BOTH, **by_layer(words_of(PATTERN, config), MIXERS, "blocks.{i}.1.inner.")}
 
 
 _PARTS = {"full_attn": "attention", "linear_attn": "lightning", "mlp": "mlp"}
@@ -85,7 +75,7 @@ MINIMAX = Architecture(
     },
     together=(
         rope(1e6),
-        Together(("layer_types",), lambda config: {"pattern": " ".join(_words(config))}, _pattern_keys),
+        PATTERN,
     ),
     fixed={"rotary_fraction": 1.0},
     aliases={"num_experts": "num_local_experts"},
