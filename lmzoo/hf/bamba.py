@@ -8,9 +8,9 @@ from typing import Any
 from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
 from lmzoo.hf.llama import WEIGHTS as LLAMA
-from lmzoo.hf.mamba2 import LIMITS, MIXER_HEADS, mixer
+from lmzoo.hf.mamba2 import LIMITS, MIXER_HEADS, MIXER_KEYS, mixer
 from lmzoo.hf.names import gated
-from lmzoo.hf.rotary import rope, scaling_keys
+from lmzoo.hf.rotary import parameters_for, rope
 from lmzoo.hf.weights import Weights
 
 _LAYER = "model.layers.{i}."
@@ -49,9 +49,7 @@ def _rotary(config: Config) -> Mapping[str, Any]:
 
 
 def _rotary_keys(ours: Settings) -> dict[str, Any]:
-    parameters = {"rope_theta": ours["rope_theta"], "partial_rotary_factor": ours["rotary_fraction"]}
-    rule = scaling_keys(ours["rope_scaling"]).get("rope_scaling", {"rope_type": "default"})
-    return {"rope_parameters": {**rule, **parameters}}
+    return {"rope_parameters": {**parameters_for(ours), "partial_rotary_factor": ours["rotary_fraction"]}}
 
 
 BAMBA = Architecture(
@@ -65,16 +63,10 @@ BAMBA = Architecture(
         "rms_norm_eps": To("norm_eps", 1e-5),
         "hidden_act": SWIGLU,
         "tie_word_embeddings": To("tie_embeddings", default=False),
-        "mamba_d_state": To("d_state", 256),
-        "mamba_d_conv": To("d_conv", 4),
-        "mamba_n_groups": To("ssm_groups", 1),
-        "mamba_conv_bias": To("ssm_conv_bias", default=True),
-        "mamba_proj_bias": To("ssm_bias", default=False),
+        **MIXER_KEYS,
         "attention_bias": Only(False),
         "mlp_bias": Only(False),
-        **unused(
-            "mamba_chunk_size", "use_mamba_kernels", "num_logits_to_keep", "z_loss_coefficient", "attn_rotary_emb"
-        ),
+        **unused("use_mamba_kernels", "num_logits_to_keep", "z_loss_coefficient", "attn_rotary_emb"),
     },
     together=(
         MIXER_HEADS,

@@ -7,7 +7,7 @@ from typing import Any
 from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To, Together, refused
 from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
 from lmzoo.hf.llama import WEIGHTS as LLAMA
-from lmzoo.hf.mamba2 import LIMITS, mixer
+from lmzoo.hf.mamba2 import LIMITS, MIXER_KEYS, mamba_heads, mixer
 from lmzoo.hf.names import gated
 from lmzoo.hf.rotary import rope
 from lmzoo.hf.weights import Weights
@@ -31,10 +31,7 @@ def _inner(config: Config) -> dict[str, Any]:
     inner = config.value("mamba_expand", 2) * config.value("hidden_size", 4096)
     if config.get("mamba_d_ssm", 1024) is not None:
         inner = config.value("mamba_d_ssm", 1024)
-    heads, width = config.value("mamba_n_heads", 128), config.value("mamba_d_head", "auto", int, str)
-    if heads < 1 or inner % heads or width not in ("auto", inner // heads):
-        raise refused("mamba_n_heads", heads, f"times mamba_d_head must be the inner width, {inner}")
-    return {"d_ssm": inner, "ssm_heads": heads}
+    return {"d_ssm": inner, "ssm_heads": mamba_heads(config, inner, f"the inner width, {inner}")}
 
 
 def _inner_keys(ours: Settings) -> dict[str, Any]:
@@ -73,10 +70,6 @@ MULTIPLIERS: dict[str, Key] = {
     "ssm_in_multiplier": To("ssm_in_scale", 1.0),
     "ssm_out_multiplier": To("ssm_out_scale", 1.0),
 }
-BIASES: dict[str, Key] = {
-    **{f"{part}_bias": Only(False) for part in ("attention", "mlp", "mamba_proj", "projectors")},
-    "mamba_conv_bias": To("ssm_conv_bias", default=True),
-}
 FALCON_H1 = Architecture(
     model_type="falcon_h1",
     classes=("FalconH1ForCausalLM",),
@@ -85,18 +78,16 @@ FALCON_H1 = Architecture(
     keys={
         **ATTENTION,
         **MULTIPLIERS,
-        **BIASES,
+        **MIXER_KEYS,
+        **{f"{part}_bias": Only(False) for part in ("attention", "mlp", "mamba_proj", "projectors")},
         "num_key_value_heads": To("n_kv_heads", 8),
         "head_dim": To("head_dim", None),
         "rms_norm_eps": To("norm_eps", 1e-5),
         "hidden_act": SWIGLU,
         "tie_word_embeddings": To("tie_embeddings", default=False),
-        "mamba_d_state": To("d_state", 256),
-        "mamba_d_conv": To("d_conv", 4),
-        "mamba_n_groups": To("ssm_groups", 1),
         "mamba_use_mlp": Only(True),
         "attn_layer_indices": Only(None),
-        **unused("mamba_chunk_size", "num_logits_to_keep", "mlp_expansion_factor"),
+        **unused("num_logits_to_keep", "mlp_expansion_factor"),
     },
     together=(
         *(rope(), LIMITS),

@@ -14,6 +14,7 @@ from lmzoo.hf.architecture import (
     Together,
     Unread,
     Unused,
+    keys_from,
     layer_words,
     refused,
 )
@@ -21,7 +22,7 @@ from lmzoo.hf.bamba import WEIGHTS as BAMBA
 from lmzoo.hf.keys import ATTENTION, SWIGLU, plain_heads, without
 from lmzoo.hf.layouts import Either, Source
 from lmzoo.hf.llama import WEIGHTS as LLAMA
-from lmzoo.hf.mamba2 import LIMITS, MIXER_HEADS
+from lmzoo.hf.mamba2 import LIMITS, MIXER_HEADS, MIXER_KEYS
 from lmzoo.hf.names import outside
 from lmzoo.hf.rotary import ROPE, rope
 from lmzoo.hf.weights import Weights
@@ -119,10 +120,7 @@ MOE_KEYS: dict[str, Key] = {
 
 
 def _some_experts(config: Config) -> dict[str, Any]:
-    """Returns the number of experts, at least one."""
-    if config.value("num_local_experts", 8) < 1:
-        raise refused("num_local_experts", config["num_local_experts"], "must be at least 1")
-    return {"n_experts": config.value("num_local_experts", 8)}
+    return {"n_experts": config.at_least("num_local_experts", 8)}
 
 
 GRANITEMOE = Architecture(
@@ -133,7 +131,7 @@ GRANITEMOE = Architecture(
     keys=without(MOE_KEYS, "num_local_experts"),
     together=(
         rope(),
-        Together(("num_local_experts",), _some_experts, lambda ours: {"num_local_experts": ours["n_experts"]}),
+        Together(("num_local_experts",), _some_experts, keys_from({"num_local_experts": "n_experts"})),
     ),
 )
 GRANITEMOESHARED = Architecture(
@@ -163,13 +161,14 @@ def _pattern(config: Config) -> dict[str, Any]:
 
 def _widths(config: Config) -> dict[str, Any]:
     """Returns the widths of the feed-forward layers: without experts, the shared one is the only one."""
-    n_experts, shared = config.value("num_local_experts", 8), config.value("shared_intermediate_size", 1024)
-    if n_experts < 1:
-        return {"d_ff": shared}
-    if shared < 1:
-        raise refused("shared_intermediate_size", shared, "must be at least 1")
-    top_k, width = config.value("num_experts_per_tok", 2), config.value("intermediate_size", 11008)
-    return {"d_ff": width, "d_shared": shared, "n_experts": n_experts, "top_k": top_k}
+    if config.value("num_local_experts", 8) < 1:
+        return {"d_ff": config.value("shared_intermediate_size", 1024)}
+    return {
+        "d_ff": config.value("intermediate_size", 11008),
+        "d_shared": config.at_least("shared_intermediate_size", 1024),
+        "n_experts": config.value("num_local_experts", 8),
+        "top_k": config.value("num_experts_per_tok", 2),
+    }
 
 
 def _pattern_keys(ours: Settings) -> dict[str, Any]:
@@ -181,11 +180,15 @@ def _pattern_keys(ours: Settings) -> dict[str, Any]:
 def _widths_keys(ours: Settings) -> dict[str, Any]:
     if not ours["n_experts"]:
         return {"num_local_experts": 0, "shared_intermediate_size": ours["d_ff"]}
-    experts = {"num_local_experts": ours["n_experts"], "num_experts_per_tok": ours["top_k"]}
-    return {**experts, "intermediate_size": ours["d_ff"], "shared_intermediate_size": ours["d_shared"]}
+    return keys_from(_WIDTHS)(ours)
 
 
-_WIDTHS = ("num_local_experts", "num_experts_per_tok", "intermediate_size", "shared_intermediate_size")
+_WIDTHS = {
+    "num_local_experts": "n_experts",
+    "num_experts_per_tok": "top_k",
+    "intermediate_size": "d_ff",
+    "shared_intermediate_size": "d_shared",
+}
 GRANITEMOEHYBRID = Architecture(
     model_type="granitemoehybrid",
     classes=("GraniteMoeHybridForCausalLM",),
@@ -193,18 +196,13 @@ GRANITEMOEHYBRID = Architecture(
     weights=HYBRID,
     keys={
         **without(MOE_KEYS, *_WIDTHS),
-        "mamba_d_state": To("d_state", 256),
-        "mamba_d_conv": To("d_conv", 4),
-        "mamba_n_groups": To("ssm_groups", 1),
-        "mamba_conv_bias": To("ssm_conv_bias", default=True),
-        "mamba_proj_bias": To("ssm_bias", default=False),
-        "mamba_chunk_size": Unused(),
+        **MIXER_KEYS,
         "normalization_function": Unread("rmsnorm"),
         "init_method": Unused(),
     },
     together=(
         Together((*ROPE, "layer_types", "position_embedding_type"), _pattern, _pattern_keys),
-        Together(_WIDTHS, _widths, _widths_keys),
+        Together((*_WIDTHS,), _widths, _widths_keys),
         MIXER_HEADS,
         LIMITS,
     ),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from lmzoo.hf.architecture import Architecture, Config, Key, To, Together, Unread, Unused, refused
-from lmzoo.hf.keys import EVERY, SWIGLU, unused
+from lmzoo.hf.keys import SIZES, SWIGLU, unused
 from lmzoo.hf.layouts import Source, Squeezed
 from lmzoo.hf.names import frame
 from lmzoo.hf.weights import Weights
@@ -52,10 +52,7 @@ def _expand(config: Config) -> dict[str, Any]:
 
 INNER = Together(("expand", "intermediate_size"), _expand, lambda ours: {"expand": ours["expand"]})
 KEYS: dict[str, Key] = {
-    **EVERY,
-    "vocab_size": To("vocab_size"),
-    "hidden_size": To("d_model"),
-    "num_hidden_layers": To("n_layers"),
+    **SIZES,
     "max_position_embeddings": To("context_length", 256),  # of lmzoo: transformers has no such key here
     "layer_norm_epsilon": To("norm_eps", 1e-5),
     "state_size": To("d_state", 16),

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lmzoo.hf.architecture import LARGEST, Architecture, Config, Only, Settings, To, Together, Unread, refused
-from lmzoo.hf.keys import EVERY, SWIGLU, unused
+from lmzoo.hf.architecture import LARGEST, Architecture, Config, Key, Only, Settings, To, Together, Unread, refused
+from lmzoo.hf.keys import SIZES, SWIGLU, unused
 from lmzoo.hf.layouts import Source, Squeezed
 from lmzoo.hf.names import frame
 from lmzoo.hf.weights import Weights
@@ -51,12 +51,29 @@ def mixer(ours: str, theirs: str) -> dict[str, Source]:
     }
 
 
-def _mixer_heads(config: Config) -> dict[str, Any]:
-    """Returns the heads of Mamba-2, which fill the inner width."""
-    heads, expand = config.value("mamba_n_heads", 128), config.value("mamba_expand", 2)
-    inner, width = expand * config.value("hidden_size", 4096), config.value("mamba_d_head", "auto", int, str)
+MIXER_KEYS: dict[str, Key] = {
+    "mamba_d_state": To("d_state", 256),
+    "mamba_d_conv": To("d_conv", 4),
+    "mamba_n_groups": To("ssm_groups", 1),
+    "mamba_conv_bias": To("ssm_conv_bias", default=True),
+    "mamba_proj_bias": To("ssm_bias", default=False),
+    **unused("mamba_chunk_size"),
+}
+
+
+def mamba_heads(config: Config, inner: int, rule: str) -> int:
+    """Returns the number of heads of a mixer, which fill the inner width; `rule` is its text in the error."""
+    heads, width = config.value("mamba_n_heads", 128), config.value("mamba_d_head", "auto", int, str)
     if heads < 1 or inner % heads or width not in ("auto", inner // heads):
-        raise refused("mamba_n_heads", heads, f"times mamba_d_head must be mamba_expand * hidden_size = {inner}")
+        raise refused("mamba_n_heads", heads, f"times mamba_d_head must be {rule}")
+    return heads
+
+
+def _mixer_heads(config: Config) -> dict[str, Any]:
+    """Returns the width of a head and the factor of the inner width."""
+    expand = config.value("mamba_expand", 2)
+    inner = expand * config.value("hidden_size", 4096)
+    heads = mamba_heads(config, inner, f"mamba_expand * hidden_size = {inner}")
     return {"ssm_head_dim": inner // heads, "expand": expand}
 
 
@@ -93,10 +110,7 @@ MAMBA2 = Architecture(
     family="mamba2",
     weights=WEIGHTS,
     keys={
-        **EVERY,
-        "vocab_size": To("vocab_size"),
-        "hidden_size": To("d_model"),
-        "num_hidden_layers": To("n_layers"),
+        **SIZES,
         "max_position_embeddings": To("context_length", 256),  # of lmzoo: transformers has no such key here
         "layer_norm_epsilon": To("norm_eps", 1e-5),
         "state_size": To("d_state", 128),

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from lmzoo.hf.architecture import Architecture, Config, Only, Settings, To, Together, Unread, refused
-from lmzoo.hf.keys import EVERY, unread, unused
+from lmzoo.hf.architecture import Architecture, Config, Only, Same, Settings, To, Together, Unread
+from lmzoo.hf.keys import SIZES, unread, unused
 from lmzoo.hf.layouts import Rows
 from lmzoo.hf.names import frame
 from lmzoo.hf.weights import Weights
@@ -35,12 +35,7 @@ WEIGHTS: Weights = {
 
 def _sizes(config: Config) -> dict[str, int]:
     """Returns the widths, which are the model's times a factor; the last one is rounded up."""
-    for double, key, default in (("embedding_dim", "hidden_size", 4096), ("num_blocks", "num_hidden_layers", 32)):
-        if config.value(double, config.value(key, default)) != config.value(key, default):
-            raise refused(double, config[double], f"must be equal to {key}={config.value(key, default)}")
-    width, multiple = config.value("hidden_size", 4096), config.value("ffn_round_up_to_multiple_of", 64)
-    if multiple < 1:
-        raise refused("ffn_round_up_to_multiple_of", multiple, "must be at least 1")
+    width, multiple = config.value("hidden_size", 4096), config.at_least("ffn_round_up_to_multiple_of", 64)
     return {
         "qk_dim": int(width * config.value("qk_dim_factor", 0.5, float)),
         "v_dim": int(width * config.value("v_dim_factor", 1.0, float)),
@@ -61,10 +56,11 @@ XLSTM = Architecture(
     family="xlstm_large",
     weights=WEIGHTS,
     keys={
-        **EVERY,
-        "vocab_size": To("vocab_size"),
+        **SIZES,
         "hidden_size": To("d_model", 4096),
+        "embedding_dim": Same("hidden_size", 4096),
         "num_hidden_layers": To("n_layers", 32),
+        "num_blocks": Same("num_hidden_layers", 32),
         "num_heads": To("n_heads", 8),
         "max_position_embeddings": To("context_length", 256),  # of lmzoo: transformers has no such key here
         "norm_eps": To("norm_eps", 1e-6),
@@ -84,15 +80,6 @@ XLSTM = Architecture(
         **unused("add_forward_backend_padding", "force_bos_token_insert", "igate_bias_init_range", "head_dim"),
         **unused("mlstm_round_up_to_multiple_of"),
     },
-    together=(
-        Together(
-            (
-                *("qk_dim_factor", "v_dim_factor", "ffn_proj_factor", "ffn_round_up_to_multiple_of"),
-                *("embedding_dim", "num_blocks"),
-            ),
-            _sizes,
-            _sizes_keys,
-        ),
-    ),
+    together=(Together((*_FACTORS, "ffn_round_up_to_multiple_of"), _sizes, _sizes_keys),),
     prefix="backbone.",
 )

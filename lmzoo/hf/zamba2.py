@@ -10,30 +10,25 @@ from lmzoo.hf.architecture import (
     Config,
     Key,
     Only,
-    Settings,
     To,
     Together,
-    layer_words,
+    keys_from,
     refused,
 )
 from lmzoo.hf.keys import SIZES, unread, unused
+from lmzoo.hf.layer_types import layer_types, words_of
 from lmzoo.hf.layouts import Rows, Source, qkv_rows
 from lmzoo.hf.mamba2 import mixer
 from lmzoo.hf.names import frame
 from lmzoo.hf.rotary import ROPE, rope
 from lmzoo.hf.weights import Weights
 
-_KINDS = {"mamba": "mamba2", "linear_attention": "mamba2", "hybrid": "shared"}
-
-
-def _words(config: Config) -> list[str]:
-    """Returns the kind of each layer."""
-    return config.words("layers_block_type", _KINDS)
+PATTERN = layer_types({"mamba": "mamba2", "linear_attention": "mamba2", "hybrid": "shared"}, key="layers_block_type")
 
 
 def _weights(config: Config) -> Weights:
     """Returns the names of the weights. Those of a shared block are saved at its first use, with all low-rank maps."""
-    uses = [layer for layer, word in enumerate(_words(config)) if word == "shared"]
+    uses = [layer for layer, word in enumerate(words_of(PATTERN, config)) if word == "shared"]
     shared: dict[str, Source] = {}
     for use, layer in enumerate(uses):
         first = uses[use % config.value("num_mem_blocks", 1)]
@@ -69,11 +64,9 @@ def _shared(ours: str, theirs: str, use: int) -> dict[str, Source]:
     }
 
 
-def _layers(config: Config) -> dict[str, Any]:
-    """Returns the layers and the number of shared blocks. Keys that follow from others must agree with them."""
-    words, blocks = _words(config), config.value("num_mem_blocks", 1)
-    if blocks < 1:
-        raise refused("num_mem_blocks", blocks, "must be at least 1")
+def _blocks(config: Config) -> dict[str, Any]:
+    """Returns the number of shared blocks. Keys that follow from others must agree with them."""
+    words, blocks = words_of(PATTERN, config), config.at_least("num_mem_blocks", 1)
     width, heads, inner = (config.value(key, default) for key, default in _WIDTHS)
     computed = {
         "hybrid_layer_ids": [layer for layer, word in enumerate(words) if word == "shared"],
@@ -85,11 +78,7 @@ def _layers(config: Config) -> dict[str, Any]:
     for key, value in computed.items():
         if config.get(key, value) != value:
             raise refused(key, config[key], f"must be {value}, which follows from other keys")
-    return {"pattern": " ".join(words), "n_shared": blocks}
-
-
-def _layers_keys(ours: Settings) -> dict[str, Any]:
-    return {**layer_words("layers_block_type", ours["pattern"], _KINDS), "num_mem_blocks": ours["n_shared"]}
+    return {"n_shared": blocks}
 
 
 def _rotary(config: Config) -> Mapping[str, Any]:
@@ -99,8 +88,8 @@ def _rotary(config: Config) -> Mapping[str, Any]:
 
 
 _WIDTHS = (("hidden_size", 2560), ("num_attention_heads", 32), ("n_mamba_heads", 8))
-_LAYERS = (
-    *("layers_block_type", "num_mem_blocks", "hybrid_layer_ids"),
+_BLOCKS = (
+    *("num_mem_blocks", "hybrid_layer_ids"),
     *("attention_hidden_size", "attention_head_dim", "mamba_headdim", "ffn_hidden_size"),
 )
 KEYS: dict[str, Key] = {
@@ -135,7 +124,8 @@ ZAMBA2 = Architecture(
     weights=_weights,
     keys=KEYS,
     together=(
-        Together(_LAYERS, _layers, _layers_keys),
+        PATTERN,
+        Together(_BLOCKS, _blocks, keys_from({"num_mem_blocks": "n_shared"})),
         Together(ROPE, _rotary, rope().inverse),
     ),
     aliases={"layer_types": "layers_block_type", "head_dim": "attention_head_dim"},
