@@ -13,8 +13,6 @@ from lmzoo.hf.names import as_stored, both, frame, full_qkv
 from lmzoo.hf.weights import Head, Weights
 
 _LAYER = "transformer.h.{i}."
-
-
 _FRAME: Weights = {
     **frame("transformer.wte", "transformer.ln_f"),
     "norm.bias": "transformer.ln_f.bias",
@@ -60,10 +58,7 @@ GPT_NEO = Architecture(
         **both("blocks.{i}.0.inner.out", f"{_LAYER}attn.attention.out_proj"),
     },
     keys={
-        **EVERY,
-        "vocab_size": To("vocab_size"),
-        "max_position_embeddings": To("context_length"),
-        "hidden_size": To("d_model"),
+        **without(SIZES, "num_hidden_layers"),
         "num_heads": To("n_heads"),
         "intermediate_size": To("d_ff", None),
         "window_size": To("window", 256, null=False),

@@ -8,7 +8,7 @@ from lmzoo.hf.architecture import Architecture, Config, Key, Settings, To, Toget
 from lmzoo.hf.keys import unread, unused
 from lmzoo.hf.llama import BIASES, KEYS
 from lmzoo.hf.llama import WEIGHTS as LLAMA
-from lmzoo.hf.rotary import ROPE, rope
+from lmzoo.hf.rotary import ROPE, parameters_of, rope, with_parameters
 from lmzoo.hf.weights import Weights
 from lmzoo.layers.rope_scaling import NTK
 
@@ -22,15 +22,14 @@ WEIGHTS: Weights = {
 
 def _positions(config: Config) -> dict[str, Any]:
     """Returns the rotary positions. With `alpha`, the rule called dynamic does not depend on the length: it is NTK."""
-    key = "rope_scaling" if config.table("rope_scaling") else "rope_parameters"
-    parameters = config.table(key)
+    parameters = parameters_of(config)
     alpha = parameters.value("alpha", 0.0, float)
     if parameters.get("rope_type", parameters.get("type")) != "dynamic" or not alpha:
         return dict(rope().settings(config))
     if alpha < 1:
         raise refused("alpha", alpha, "must be at least 1")
-    plain = {"rope_type": "default", **({"rope_theta": parameters["rope_theta"]} if "rope_theta" in parameters else {})}
-    return {**rope().settings(Config({**config, key: plain})), "rope_scaling": f"ntk factor={alpha}"}
+    plain = with_parameters(config, lambda found: {"rope_type": "default", "rope_theta": found.get("rope_theta")})
+    return {**rope().settings(plain), "rope_scaling": f"ntk factor={alpha}"}
 
 
 def _positions_keys(ours: Settings) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from lmzoo.hf.architecture import (
 from lmzoo.hf.keys import ATTENTION, SWIGLU, unused
 from lmzoo.hf.layouts import gate_and_up
 from lmzoo.hf.names import both, frame, qkv
-from lmzoo.hf.rotary import rope
+from lmzoo.hf.rotary import parameters_of, rope, with_parameters
 from lmzoo.hf.weights import Weights
 
 WEIGHTS: Weights = {
@@ -141,9 +141,7 @@ QWEN3 = Architecture(
 
 def _rope_or_none(config: Config) -> dict[str, Any]:
     """Returns the pattern of SmolLM3: layers without positions by `no_rope_layers`, or each n-th by the interval."""
-    n_layers, interval = config.layers(), config.value("no_rope_layer_interval", 4)
-    if interval < 1:
-        raise refused("no_rope_layer_interval", interval, "must be at least 1")
+    n_layers, interval = config.layers(), config.at_least("no_rope_layer_interval", 4)
     rotates = config.value("no_rope_layers", [int((layer + 1) % interval != 0) for layer in range(n_layers)])
     if len(rotates) < n_layers or any(flag not in (0, 1) for flag in rotates):
         raise refused("no_rope_layers", rotates, f"must have 0 or 1 for each of {n_layers} layers")
@@ -200,10 +198,9 @@ SMOLLM3 = Architecture(
 
 def _long_positions(config: Config) -> dict[str, Any]:
     """Returns the rotary positions of Phi-3; the key of the config for the length of the training has a default."""
-    key = "rope_scaling" if config.table("rope_scaling") else "rope_parameters"
-    parameters = config.table(key)
+    parameters = parameters_of(config)
     if parameters.get("rope_type", parameters.get("type")) in ("su", "yarn"):  # names of old files
-        config = Config({**config, key: {**parameters, "rope_type": "longrope"}})
+        config = with_parameters(config, lambda found: {**found, "rope_type": "longrope"})
     found = dict(_PHI3_ROPE.settings(Config({"original_max_position_embeddings": 4096, **config})))
     rule = found["rope_scaling"].partition(" ")[0]
     if rule not in ("none", "longrope"):

@@ -8,7 +8,7 @@ from lmzoo.hf.architecture import Architecture, Config, Key, Only, Settings, To,
 from lmzoo.hf.layouts import Number
 from lmzoo.hf.llama import BIASES, KEYS, KINDS, MLP_BIAS, WEIGHTS
 from lmzoo.hf.names import both
-from lmzoo.hf.rotary import ROPE, rope, scaling_keys
+from lmzoo.hf.rotary import ROPE, parameters_for, rope
 from lmzoo.hf.weights import Weights
 from lmzoo.hf.windows import window_keys
 
@@ -176,9 +176,7 @@ def _growing(config: Config) -> dict[str, Any]:
 
 
 def _growing_keys(ours: Settings) -> dict[str, Any]:
-    found = scaling_keys(ours["rope_scaling"]).get("rope_scaling", {})
-    parameters = {"rope_theta": ours["rope_theta"], "llama_4_scaling_beta": ours["query_growth"]}
-    return {"rope_parameters": {**found, **parameters}}
+    return {"rope_parameters": {**parameters_for(ours), "llama_4_scaling_beta": ours["query_growth"]}}
 
 
 _UNREAD = "max_position_embeddings"  # of the parameters

@@ -95,10 +95,7 @@ def _exaone4(config: Config) -> dict[str, Any]:
         return _windows(Config({**config, "sliding_window": None}), "window", "rope", 1)
     if config.get("layer_types") is not None:  # then transformers does not read the pattern, a text in released models
         return _windows(config, "window", "nope", 1)
-    every = config.value("sliding_window_pattern", 4)
-    if every < 1:
-        raise refused("sliding_window_pattern", every, "must be at least 1")
-    return _windows(config, "window", "nope", every)
+    return _windows(config, "window", "nope", config.at_least("sliding_window_pattern", 4))
 
 
 def _exaone4_keys(ours: Settings) -> dict[str, Any]:
