@@ -11,20 +11,8 @@ MODULES = sorted(
 
 MACHINERY = (  # of lmzoo/hf
     *("architecture", "architectures", "card", "causal_lm", "causal_lm_config", "decoding_cache", "directory"),
-    *(
-        "fitting",
-        "hub",
-        "keys",
-        "layouts",
-        "load",
-        "own",
-        "padding",
-        "rotary",
-        "shards",
-        "tokenizer",
-        "weights",
-        "writer",
-    ),
+    *("experts", "fitting", "hub", "keys", "latent", "layer_types", "layouts", "load", "names", "own", "padding"),
+    *("rotary", "shards", "tokenizer", "weights", "writer"),
 )
 # Modules without a test file of their name, and the file or folder in which they are tested.
 ELSEWHERE = {
