@@ -174,8 +174,9 @@ class Results:
                 for name, loss in found.items()
                 if loss is not None
             }
-        ranks = {} if self.statistics is None else self.statistics.ranks
-        return {name: (low, high) for name, (low, high) in ranks.items()}
+        if self.statistics is None:
+            return {}
+        return {name: (low, high) for name, (low, high) in self.statistics.ranks.items()}
 
     @property
     def best(self) -> ModelResult | None:
