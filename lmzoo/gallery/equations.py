@@ -184,7 +184,10 @@ class _Reader:
             elif sign in "_^" and self.at + 1 < len(self.text) and not self.text[self.at + 1].isspace():
                 self.at += 1
                 script = self.script()
-                sub, sup = (sub + script, sup) if sign == "_" else (sub, sup + script)
+                if sign == "_":
+                    sub += f"<mo>,</mo>{script}" if sub else script  # k1_{2m}
+                else:
+                    sup += script
             else:
                 break
         if sub and sup:

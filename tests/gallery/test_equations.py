@@ -40,6 +40,7 @@ def test_mathml_has_subscripts_and_superscripts() -> None:
     assert shape("x²") == "msup(/x/,2)"
     assert shape("a 2i") == "/a/ 2/i/"
     assert shape("q1") == "msub(/q/,1)"
+    assert shape("q1_t") == shape("q1_{t}") == "msub(/q/,1,/t/)"
     assert shape("W_gate,e h") == "msub(/W/,gate,/e/) /h/"
     assert shape("softmax_s(q)_t") == "msub(softmax,/s/)msub((/q/),/t/)"
     assert shape("x_{i + K/2}") == "msub(/x/,/i/+/K//2)"
