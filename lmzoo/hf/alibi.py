@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from lmzoo.hf.architecture import Architecture, Config, Only, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Only, To, Unused, checked, refused
 from lmzoo.hf.keys import EVERY, WITHOUT_EFFECT, unused
 from lmzoo.hf.layouts import PerHead
 from lmzoo.hf.names import both, frame
@@ -23,11 +21,10 @@ WEIGHTS: Weights = {
 }
 
 
-def _slices(config: Config) -> dict[str, Any]:
+def _slices(config: Config) -> None:
     """Refuses sums over slices of the last projections, in which transformers leaves out the biases."""
     if config.value("slow_but_exact", False) and config.value("pretraining_tp", 1) > 1:
         raise refused("slow_but_exact", True, "must be false with pretraining_tp above 1")
-    return {}
 
 
 BLOOM = Architecture(
@@ -50,14 +47,14 @@ BLOOM = Architecture(
         **unused("skip_bias_add", "skip_bias_add_qkv", "bias_dropout_fusion"),
         **unused("attention_softmax_in_fp32", "masked_softmax_fusion"),
     },
-    together=(Together(("slow_but_exact", "pretraining_tp"), _slices, lambda _: {}),),
+    together=(checked(("slow_but_exact", "pretraining_tp"), _slices),),
     aliases={"n_embed": "hidden_size", "num_hidden_layers": "n_layer", "num_attention_heads": "n_head"},
     fixed={"embedding_norm": True},
     prefix="transformer.",
 )
 
 
-def _attention(config: Config) -> dict[str, Any]:
+def _attention(config: Config) -> None:
     """Checks the keys of MPT's attention."""
     table = config.table("attn_config")
     for key, meaning in _ATTENTION.items():
@@ -65,7 +62,6 @@ def _attention(config: Config) -> dict[str, Any]:
     for key in table:
         if key not in _ATTENTION and key not in WITHOUT_EFFECT:
             raise refused(key, table[key], "is not a key of attn_config that lmzoo knows")
-    return {}
 
 
 _ATTENTION = {
@@ -110,7 +106,7 @@ MPT = Architecture(
         "norm_type": Only("low_precision_layernorm", ("layernorm",)),
         **unused("learned_pos_emb", "emb_pdrop", "init_device", "init_config", "verbose"),
     },
-    together=(Together(("attn_config",), _attention, inverse=lambda _: {}),),
+    together=(checked(("attn_config",), _attention),),
     aliases={"hidden_size": "d_model", "num_hidden_layers": "n_layers", "num_attention_heads": "n_heads"},
     fixed={"bias": False, "activation": "gelu"},
     prefix="transformer.",

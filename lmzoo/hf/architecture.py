@@ -231,6 +231,16 @@ class Together:
         return {} if self.inverse is None else {**self.inverse(ours)}
 
 
+def checked(keys: tuple[str, ...], check: Callable[[Config], None]) -> Together:
+    """Returns keys that give no settings: `check` raises `CheckpointError` for values that lmzoo cannot honor."""
+
+    def settings(config: Config) -> Mapping[str, Any]:
+        check(config)
+        return {}
+
+    return Together(keys, settings, lambda _: {})
+
+
 @dataclass(frozen=True)
 class Architecture:
     """A model type of transformers, as a family of lmzoo with some of its settings."""

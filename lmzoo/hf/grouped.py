@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, To, Together, Unread, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, To, Together, Unread, Unused, checked, refused
 from lmzoo.hf.deepseek import V3
 from lmzoo.hf.experts import MTP_LAYER, groups
 from lmzoo.hf.keys import ATTENTION, SWIGLU, unread, unused
@@ -125,11 +125,10 @@ def _rotated(config: Config) -> Mapping[str, Any]:
     return _SHARE.settings(config)
 
 
-def _all_softmax(config: Config) -> dict[str, Any]:
+def _all_softmax(config: Config) -> None:
     """Refuses layers with linear attention, which transformers does not read."""
     if config.numbers("attn_type_list") - {1}:
         raise refused("attn_type_list", config["attn_type_list"], "must have 1 for all layers")
-    return {}
 
 
 MINIMAX_M2 = Architecture(
@@ -166,7 +165,7 @@ MINIMAX_M2 = Architecture(
     },
     together=(
         Together((*_SHARE.keys, "rotary_dim"), _rotated, _SHARE.inverse),
-        Together(("attn_type_list",), _all_softmax, lambda _: {}),
+        checked(("attn_type_list",), _all_softmax),
     ),
     aliases={"num_experts": "num_local_experts"},
     fixed={"pattern": "grouped", "qk_norm": "all", "n_dense": 0, "n_shared": 0},

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Only, To, Together, Unread, Unused, keys_from, refused
+from lmzoo.hf.architecture import (
+    Architecture,
+    Config,
+    Key,
+    Only,
+    To,
+    Together,
+    Unread,
+    Unused,
+    checked,
+    keys_from,
+    refused,
+)
 from lmzoo.hf.experts import DENSE_FIRST, FIRST_ONE_DENSE, MTP_LAYER, groups
 from lmzoo.hf.grouped import WEIGHTS
 from lmzoo.hf.hunyuan import HUNYUAN_UNREAD, POSITIONS
@@ -76,14 +88,13 @@ def _same_in_all_layers(config: Config) -> dict[str, Any]:
     return {"top_k": Config(moe_topk=found).value("moe_topk", 1)}
 
 
-def _agreeing(config: Config) -> dict[str, Any]:
+def _agreeing(config: Config) -> None:
     """Refuses numbers in files of the hub that differ from those that transformers reads; they may be lists."""
     width, head = config.get("intermediate_size"), config.get("head_dim")
     for key, wanted in (("moe_intermediate_size", width), ("num_shared_expert", 1), ("attention_head_dim", head)):
         found = config.get(key, wanted)
         if any(each != wanted for each in (found if isinstance(found, list) else [found])):
             raise refused(key, found, f"must be {wanted} in all layers")
-    return {}
 
 
 # Of forms of layers that are off.
@@ -119,7 +130,7 @@ HUNYUAN_V1_MOE = Architecture(
     },
     together=(
         POSITIONS,
-        Together(("moe_intermediate_size", "num_shared_expert", "attention_head_dim"), _agreeing, lambda _: {}),
+        checked(("moe_intermediate_size", "num_shared_expert", "attention_head_dim"), _agreeing),
         Together(("moe_topk",), _same_in_all_layers, keys_from({"moe_topk": "top_k"})),
     ),
     aliases={"num_local_experts": "num_experts", "num_experts_per_tok": "moe_topk"},

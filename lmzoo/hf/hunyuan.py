@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.hf.architecture import Architecture, Config, Key, Settings, To, Together, Unread, refused
+from lmzoo.hf.architecture import Architecture, Config, Key, Settings, To, Together, Unread, checked, refused
 from lmzoo.hf.keys import unread, unused
 from lmzoo.hf.llama import BIASES, KEYS
 from lmzoo.hf.llama import WEIGHTS as LLAMA
@@ -39,13 +39,12 @@ def _positions_keys(ours: Settings) -> dict[str, Any]:
     return found
 
 
-def _equal_widths(config: Config) -> dict[str, Any]:
+def _equal_widths(config: Config) -> None:
     """Refuses a width of a head that differs from the one that transformers reads."""
     equal = config.value("hidden_size", 0) // max(1, config.value("num_attention_heads", 1))
     width = config.value("head_dim", equal)
     if config.value("attention_head_dim", width) != width:
         raise refused("attention_head_dim", config["attention_head_dim"], f"must be {width}")
-    return {}
 
 
 # Of images, of other tokens, and of parts that are off.
@@ -72,6 +71,6 @@ HUNYUAN_V1_DENSE = Architecture(
         "attention_bias": To("attention_bias", default=False, values=BIASES),
         **HUNYUAN_UNREAD,
     },
-    together=(POSITIONS, Together(("attention_head_dim",), _equal_widths, lambda _: {})),
+    together=(POSITIONS, checked(("attention_head_dim",), _equal_widths)),
     fixed={"late_qk_norm": True},
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lmzoo.hf.architecture import Config, Key, Only, To, Together, Unread, Unused, Value, refused
+from lmzoo.hf.architecture import Config, Key, Only, To, Together, Unread, Unused, Value, checked, refused
 
 
 def unused(*keys: str) -> dict[str, Key]:
@@ -88,10 +88,9 @@ def plain_heads(hidden: int, heads: int) -> Together:
     The numbers are the defaults of these two keys.
     """
 
-    def settings(config: Config) -> dict[str, Any]:
+    def check(config: Config) -> None:
         width, count = config.value("hidden_size", hidden), config.value("num_attention_heads", heads)
         if config.value("head_dim", width // max(1, count)) * count != width:
             raise refused("head_dim", config.get("head_dim"), "must be hidden_size / num_attention_heads")
-        return {}
 
-    return Together(("head_dim",), settings, lambda _: {})
+    return checked(("head_dim",), check)

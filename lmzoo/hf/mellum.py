@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from lmzoo.hf.architecture import Architecture, Config, To, Together, Unused, refused
+from lmzoo.hf.architecture import Architecture, Config, To, Together, Unused, checked, refused
 from lmzoo.hf.keys import unused
 from lmzoo.hf.llama import BIASES
 from lmzoo.hf.mixtral import EACH, KEYS
@@ -14,13 +12,11 @@ from lmzoo.hf.windows import windows
 _KINDS = {"sliding_attention": "local", "full_attention": "full"}
 
 
-def _sparse(config: Config) -> dict[str, Any]:
+def _sparse(config: Config) -> None:
     """Refuses layers without experts."""
-    if config.get("mlp_layer_types") is not None and "dense" in config.words(
-        "mlp_layer_types", {"dense": "dense", "sparse": "sparse"}
-    ):
-        raise refused("mlp_layer_types", config["mlp_layer_types"], "must be sparse in all layers")
-    return {}
+    kinds = config.get("mlp_layer_types")
+    if kinds is not None and "dense" in config.words("mlp_layer_types", {"dense": "dense", "sparse": "sparse"}):
+        raise refused("mlp_layer_types", kinds, "must be sparse in all layers")
 
 
 MELLUM = Architecture(
@@ -43,7 +39,7 @@ MELLUM = Architecture(
     together=(
         Together(("rope_parameters",), lambda config: ropes_by_kind(config, 500000.0, 10000.0), ropes_by_kind_keys),
         windows(_KINDS, 1024, lambda *_: False),
-        Together(("mlp_layer_types",), _sparse, lambda _: {}),
+        checked(("mlp_layer_types",), _sparse),
     ),
     aliases={"num_local_experts": "num_experts", "num_nextn_predict_layers": "num_mtp_layers"},
     fixed={"qk_norm": "head"},

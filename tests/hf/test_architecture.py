@@ -16,6 +16,7 @@ from lmzoo.hf.architecture import (
     To,
     Together,
     Unused,
+    checked,
     keys_from,
     layer_words,
     refused,
@@ -100,6 +101,18 @@ def test_same_is_equal_to_another_key_or_missing(config: dict[str, Any]) -> None
 def test_same_refuses_another_value(config: dict[str, Any]) -> None:
     with pytest.raises(CheckpointError, match=r"^twin=(8 must be heads=4|4 must be heads=8)$"):
         Same("heads", 4).settings("twin", Config(config))
+
+
+def test_checked_keys_give_no_settings() -> None:
+    def check(config: Config) -> None:
+        if config.value("half", 0) % 2:
+            raise refused("half", config["half"], "must be even")
+
+    toy = replace(TOY, together=(checked(("half",), check),))
+    assert toy.settings(Config(hidden_size=3, half=4), frozenset()) == toy.settings(Config(hidden_size=3), frozenset())
+    assert toy.can_be_written
+    with pytest.raises(CheckpointError, match=r"^half=3 must be even$"):
+        toy.settings(Config(hidden_size=3, half=3), frozenset())
 
 
 def test_config_checks_types() -> None:
