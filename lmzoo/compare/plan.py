@@ -56,10 +56,19 @@ def make_specs(names: Sequence[str], data: str, tokenizer: str, settings: Mappin
 
 
 def cut_contexts(specs: Sequence[RunSpec]) -> dict[str, int]:
-    """Return the context length of its own preset for each model whose context is shorter in the comparison."""
-    own = {spec.model: registry.model_config(spec.model, vocab_size=ANY_VOCAB_SIZE).context_length for spec in specs}
-    used = {spec.model: spec.model_config(ANY_VOCAB_SIZE).context_length for spec in specs}
-    return {name: length for name, length in own.items() if used[name] < length}
+    """Return the context length of its own preset for each model whose context is shorter in the comparison.
+
+    A model that never looks back further than the shorter one, such as bigram, loses nothing.
+    """
+    found: dict[str, int] = {}
+    for spec in specs:
+        own = registry.model_config(spec.model, vocab_size=ANY_VOCAB_SIZE).context_length
+        used = spec.model_config(ANY_VOCAB_SIZE).context_length
+        if used < own:
+            field = spec.make_model(ANY_VOCAB_SIZE, device="meta").traits.receptive_field
+            if field is None or field > used:
+                found[spec.model] = own
+    return found
 
 
 def _divide(names: Sequence[str], settings: Mapping[str, Any]) -> list[dict[str, Any]]:

@@ -32,6 +32,12 @@ def test_cut_contexts_names_models_with_a_longer_context_of_their_own() -> None:
     assert cut_contexts(make_specs(["gpt2.tiny", "gpt2.1m"], "x.txt", "char", {"context_length": 128})) == {}
 
 
+def test_cut_contexts_leaves_out_models_that_do_not_look_so_far_back() -> None:
+    specs = make_specs(["bigram", "mlp.tiny", "lstm.tiny"], "x.txt", "char", {"context_length": 16})
+    assert cut_contexts(specs) == {"lstm.tiny": 64}
+    assert "mlp.tiny" in cut_contexts(make_specs(["mlp.tiny"], "x.txt", "char", {"context_length": 4}))
+
+
 def test_make_specs_gives_a_model_its_own_settings() -> None:
     settings = {
         "learning_rate": 0.5,
