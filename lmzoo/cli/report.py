@@ -41,9 +41,8 @@ def report(folder: Path, figures: bool) -> None:
             raise InputError(f"{folder}: --figures needs {FILE}: a page of probes has no figures")
         click.echo(shown(str(probe_report.write_report(probe_results.read_results(folder), folder))))
         return
-    parts, of_sizes = [folder], False
-    if not os.path.lexists(folder / FILE) and os.path.lexists(folder / series.FILE):
-        parts, of_sizes = series.finished_folders(folder), True
+    sizes_found = [] if os.path.lexists(folder / FILE) else series.finished_folders(folder)
+    parts, of_sizes = sizes_found or [folder], bool(sizes_found)
     read = {part: load_results(part) for part in parts}  # all are read before anything is written
     sizes = {series.size_of(part): results for part, results in read.items()} if of_sizes else {}
     scaling = series.fit(sizes) if len(sizes) >= LEAST_SIZES else None

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from lmzoo import humanize
+from lmzoo.compare.budget import parse_budget
 from lmzoo.compare.comparison import compare
 from lmzoo.compare.findings import listed
 from lmzoo.compare.plan import are_runs, make_specs
@@ -59,10 +60,11 @@ class Scaling:
     """A comparison at several sizes. A model has a problem in the place of a curve if a size has no loss."""
 
     sizes: Sequence[float]
-    points: dict[str, list[Point]] = field(default_factory=dict)
+    points: dict[str, list[Point]] = field(default_factory=dict)  # a size without a result has none
     curves: dict[str, Curve] = field(default_factory=dict)
     problems: dict[str, str] = field(default_factory=dict)
     crossings: list[Crossing] = field(default_factory=list)
+    complete: bool = True  # False if the comparison of a size is not finished
 
 
 def parse_sizes(text: str) -> list[float]:
@@ -84,6 +86,9 @@ def compare_sizes(names: Sequence[str], data: str | None, out: str | Path, *, si
     numbers, folder = parse_sizes(sizes), Path(out)
     if options.pop("match", None) is not None:
         raise ConfigError(f"match cannot be given: sizes={sizes!r} chooses the numbers of parameters")
+    budget = options.get("budget")
+    if budget is not None and parse_budget(budget).kind in ("flops", "seconds"):
+        raise ConfigError(f"budget={budget!r} cannot be given: sizes={sizes!r} must differ in FLOPs of training")
     if are_runs(names):
         raise ConfigError(f"sizes={sizes!r} cannot be given: {names[0]} is a finished run")
     folders = [folder / f"{PART}{size:.0f}" for size in numbers]
@@ -130,12 +135,12 @@ def _prepared(
 
 def fit(by_size: dict[float, Results]) -> Scaling:
     """Fit the curves of the models to their results at each size."""
-    scaling = Scaling(sizes=list(by_size))
+    scaling = Scaling(sizes=list(by_size), complete=all(results.complete for results in by_size.values()))
     for size, results in by_size.items():
         for model in results.models:
             scaling.points.setdefault(model.name, []).append(_point(size, model))
     for name, points in scaling.points.items():
-        problem = _problem(points)
+        problem = _problem(points, scaling.sizes)
         if problem:
             scaling.problems[name] = problem
         else:
@@ -150,10 +155,13 @@ def _point(size: float, model: ModelResult) -> Point:
     return Point(size=size, params=model.params or 0, flops=flops, losses=losses)
 
 
-def _problem(points: Sequence[Point]) -> str:
-    for point in points:
-        if not point.losses:
-            return f"has no loss at {humanize.count(point.size)} parameters"
+def _problem(points: Sequence[Point], sizes: Sequence[float]) -> str:
+    losses = {point.size: len(point.losses) for point in points}
+    for size in sizes:
+        if not losses.get(size):
+            return f"has no loss at {humanize.count(size)} parameters"
+    if len(set(losses.values())) > 1:
+        return f"has {min(losses.values())} to {max(losses.values())} seeds, not the same number at each size"
     if len({point.flops for point in points}) < len(points) or not all(point.flops for point in points):
         return "has the same training FLOPs at several sizes"
     return ""
@@ -205,7 +213,8 @@ def rows(scaling: Scaling) -> list[list[str]]:
     """Return for each model its mean loss at each size, E and a, with intervals if there are several seeds."""
     found = []
     for name, points in scaling.points.items():
-        losses = [humanize.loss(sum(p.losses) / len(p.losses)) if p.losses else humanize.MISSING for p in points]
+        means = {p.size: humanize.loss(sum(p.losses) / len(p.losses)) for p in points if p.losses}
+        losses = [means.get(size, humanize.MISSING) for size in scaling.sizes]
         curve, figures = scaling.curves.get(name), [humanize.MISSING] * 2
         if curve is not None:
             figures = [_figure(value, curve.intervals().get(key)) for key, value in (("E", curve.E), ("a", curve.a))]
@@ -220,9 +229,11 @@ def _figure(value: float, interval: tuple[float, float] | None) -> str:
 def notes(scaling: Scaling) -> list[str]:
     """State what the curves are, where they cross, and which models have none."""
     found = [MEANING]
+    if not scaling.complete:
+        found.insert(0, "This comparison is not finished: run the same command again to continue it.")
     if len(scaling.sizes) == LEAST_SIZES:
         found.append("Three sizes fix the three parameters exactly: whether the form is right, more sizes would show.")
-    if all(len(curve.drawn) == 0 for curve in scaling.curves.values()):
+    if scaling.curves and all(len(curve.drawn) == 0 for curve in scaling.curves.values()):
         found.append("One seed gives no intervals.")
     if endless := [name for name, curve in scaling.curves.items() if curve.E == 0]:
         found.append(f"E = 0, the least that is allowed, fits best for {listed(endless)}: these sizes show no limit.")

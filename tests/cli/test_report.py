@@ -60,6 +60,20 @@ def test_report_makes_the_reports_of_all_sizes(lmzoo: Command, tmp_path: Path) -
     assert not (folders[0] / "table.md").exists(), "nothing is written if one cannot be read"
 
 
+def test_report_makes_the_reports_of_the_sizes_that_an_interrupted_comparison_has(
+    lmzoo: Command, tmp_path: Path
+) -> None:
+    folders = [tmp_path / name for name in ("params=300000", "params=1000000")]
+    for folder in folders:
+        write(everything(), folder)
+    assert lmzoo("report", tmp_path).out.count("report.html") == 2
+    fields = {"models": everything().models[1:], "statistics": None, "tuning": {}, "complete": False}
+    write(dataclasses.replace(everything(), **fields), tmp_path / "params=3000000")
+    found = lmzoo("report", tmp_path)
+    assert found.code == 0, found.err
+    assert "This comparison is not finished" in (tmp_path / "scaling.md").read_text(encoding="utf-8")
+
+
 def test_report_refuses_a_folder_without_results(lmzoo: Command, tmp_path: Path) -> None:
     write_report(everything(), tmp_path)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}

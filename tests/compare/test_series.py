@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lmzoo import humanize
 from lmzoo.compare import series
 from lmzoo.compare.results import CellResult
 from lmzoo.compare.scaling import Crossing, fit_curve
@@ -68,6 +69,8 @@ def test_compare_sizes_reads_the_text_once(text: Path, tmp_path: Path, monkeypat
         ("2k,4k,8k", {"match": "params=1k"}, "match cannot be given"),
         ("2k,4k,1e30", {}, "mlp"),
         ("2k,4k", {}, "needs 3 different sizes"),
+        ("2k,4k,8k", {"budget": "flops=1G"}, "'flops=1G' cannot be given: sizes="),
+        ("2k,4k,8k", {"budget": "seconds=9"}, "must differ in FLOPs of training"),
     ],
 )
 def test_compare_sizes_refuses_bad_input_before_anything_is_written(
@@ -138,6 +141,26 @@ def test_notes_say_what_a_curve_at_a_bound_does_not_show() -> None:
     text = markdown(found)
     assert "E = 0, the least that is allowed, fits best for falling: these sizes show no limit." in text
     assert "The losses of rising do not fall with the size, so nothing follows from the exponent a." in text
+
+
+def test_fit_of_a_comparison_that_is_not_finished_gives_no_curve_to_models_that_are_not_done() -> None:
+    by_size = {size: comparison(size, seeds=3 if size == 1e4 else 2) for size in SIZES}
+    new = dataclasses.replace(by_size[1e5].models[0], name="new")
+    models = [*by_size[1e5].models, new]
+    by_size[1e5] = dataclasses.replace(by_size[1e5], models=models, complete=False)
+    found = fit(by_size)
+    assert found.curves == {}
+    assert found.problems == {
+        "flat": "has 2 to 3 seeds, not the same number at each size",
+        "steep": "has 2 to 3 seeds, not the same number at each size",
+        "new": "has no loss at 10.0 k parameters",
+    }
+    text = markdown(found)
+    assert "- This comparison is not finished: run the same command again" in text
+    (row,) = [line for line in text.splitlines() if line.startswith("| new")]
+    assert [cell.strip() == humanize.MISSING for cell in row.split("|")[2:6]] == [True, False, True, True]
+    assert "One seed gives no intervals." not in text
+    assert "is not finished" not in markdown(fit({size: comparison(size, seeds=2) for size in SIZES}))
 
 
 def test_fit_gives_no_curve_without_a_loss_at_every_size() -> None:
