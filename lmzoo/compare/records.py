@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -155,7 +155,7 @@ def _build(path: Path, content: Mapping[str, Any]) -> Results:
     if results.match:
         _require_match(path, results.match)
     if results.tuning:
-        _require_tuning(path, results.tuning)
+        _require_tuning(path, results.tuning, [model.name for model in results.models])
     if results.probes:
         _require_probes(path, results.probes)
     if results.statistics is not None:
@@ -176,8 +176,8 @@ def _require_match(path: Path, match: Mapping[str, Any]) -> None:
         _require(path, f"match.models.{name}", found, _MATCHED)
 
 
-def _require_tuning(path: Path, tuning: Mapping[str, Any]) -> None:
-    """Check the searches of all settings."""
+def _require_tuning(path: Path, tuning: Mapping[str, Any], models: Sequence[str]) -> None:
+    """Check the searches of all settings, which are of some of the `models`."""
     _require(path, "tuning", tuning, _TUNING)
     halving, then = tuning.get("halving"), tuning.get("then", [])
     if halving is not None:
@@ -187,6 +187,8 @@ def _require_tuning(path: Path, tuning: Mapping[str, Any]) -> None:
         where = f"tuning.then.{number - 1}" if number else "tuning"
         _require(path, where, search, _SEARCH)
         for name, model in search["models"].items():
+            if name not in models:
+                raise InputError(f"{path}: {where}.models: {name!r} is not a model of the comparison")
             _require(path, f"{where}.models.{name}", model, _MODEL)
             for trial in model["tried"]:
                 _require(path, f"{where}.models.{name}.tried", trial, _TRIAL)

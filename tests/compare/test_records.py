@@ -37,6 +37,13 @@ def test_load_results_returns_what_was_written(results: Any, tmp_path: Path) -> 
     assert [*found.references, *found.yardsticks] == [*results.references, *results.yardsticks]
 
 
+def test_load_results_refuses_a_search_of_a_model_that_is_not_there(folder: Path) -> None:
+    rows = json.loads((folder / FILE).read_text(encoding="utf-8"))["models"]
+    changed(folder, models=[row for row in rows if row["name"] != "gpt2.tiny"], statistics=None)
+    with pytest.raises(InputError, match=r"tuning.models: 'gpt2.tiny' is not a model of the comparison"):
+        load_results(folder)
+
+
 def test_load_results_leaves_out_fields_of_newer_versions(folder: Path) -> None:
     changed(folder, invented=[1])
     assert to_json(load_results(folder)) == to_json(everything())
