@@ -26,13 +26,13 @@ _BERNOULLI = {"bernoulli", "bernoulli_"}
 def require_scaled(model: LanguageModel, idx: Tensor) -> None:
     """Raises `Fault` if the dropout of a model, given in eval mode, keeps values as they are.
 
-    Only draws with more values than `idx` are looked at: those for layers, rows or tokens (stochastic depth, words left
-    out) are no dropout of features.
+    Only draws for features or heads are looked at (see `_Draws`): those for layers, rows or tokens (stochastic depth,
+    words left out) are no dropout of features.
     """
     plain_BTV = model(idx).logits
 
     def trained(value: float | None) -> tuple[Tensor, bool]:
-        with torch.random.fork_rng(devices=[]), _Draws(value, idx.numel()) as draws:
+        with torch.random.fork_rng(devices=[]), _Draws(value, idx.shape) as draws:
             torch.manual_seed(0)
             return clone(model).train()(idx).logits, draws.found
 
@@ -48,13 +48,14 @@ def require_scaled(model: LanguageModel, idx: Tensor) -> None:
 
 
 class _Draws(TorchFunctionMode):
-    """While active, torch's own dropout drops nothing and divides by nothing, and large draws give one value.
+    """While active, torch's own dropout drops nothing and divides by nothing, and draws for features give one value.
 
-    `value` is that of a uniform draw, or None to leave draws as they are. `found` is True after a large draw.
+    `value` is that of a uniform draw, or None to leave draws as they are. `found` is True after a draw for features:
+    one with more values than there are tokens (`shape` is B, T), or with one for each row and something else.
     """
 
-    def __init__(self, value: float | None, size: int) -> None:
-        self.value, self.size, self.found = value, size, False
+    def __init__(self, value: float | None, shape: torch.Size) -> None:
+        self.value, self.shape, self.found = value, shape, False
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -66,9 +67,14 @@ class _Draws(TorchFunctionMode):
             kwargs = {**kwargs, "dropout_p": 0.0}
         chances = args[0].clone() if name == "bernoulli" and len(args) == 1 else 0.5  # others are as likely as not
         out = func(*args, **kwargs)
-        if name not in _UNIFORM | _BERNOULLI or out.numel() <= self.size:
+        if name not in _UNIFORM | _BERNOULLI or not self._is_for_features(out.shape):
             return out
         self.found = True
         if self.value is None:
             return out
         return out.fill_(self.value) if name in _UNIFORM else out.copy_(torch.as_tensor(chances) > self.value)
+
+    def _is_for_features(self, drawn: torch.Size) -> bool:
+        B, T = self.shape
+        by_row = drawn[:1] == (B,) and any(size not in (1, B, T) for size in drawn)
+        return by_row or drawn.numel() > B * T

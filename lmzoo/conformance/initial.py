@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 
+KEEP = "give the layer its initial values (`init=`, `own`) instead of changing them later"
+
 
 def initialization(subject: Subject) -> str:
     """Checks that no parameter is initialized by two layers, nor changed by a constructor: the last draw overwrites it.
@@ -40,7 +42,10 @@ def initialization(subject: Subject) -> str:
 
 @torch.no_grad()
 def _require_kept(subject: Subject) -> None:
-    """Raises `Fault` if a constructor changes the size of values that their layer has drawn, and will draw again."""
+    """Raises `Fault` if a constructor changes values that their layer has drawn, and will draw again.
+
+    Values that are not random must be the same; of random ones, the mean and the standard deviation are compared.
+    """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = subject.cls(subject.config)
@@ -50,18 +55,24 @@ def _require_kept(subject: Subject) -> None:
         if _draws_twice(module)
         for name, parameter in module.named_parameters(recurse=False)
     }
-    before = {name: _moments(parameter) for name, parameter in owned.items()}
+    before = {name: parameter.clone() for name, parameter in owned.items()}
+    model.init_weights(torch.Generator().manual_seed(1))
+    first = {name: parameter.clone() for name, parameter in owned.items()}
     model.init_weights(torch.Generator().manual_seed(0))
     for name, parameter in owned.items():
-        (mean, std), (new_mean, new_std) = before[name], _moments(parameter)
+        (mean, std), (new_mean, new_std) = _moments(before[name]), _moments(parameter)
+        if torch.equal(first[name], parameter) and not torch.allclose(before[name], parameter):
+            raise Fault(
+                f"the values of {name} after the constructor (mean {mean:.3g}) are not those that init_weights() gives "
+                f"it (mean {new_mean:.3g}); {KEEP}"
+            )
         error = 6 / parameter.numel() ** 0.5  # six standard errors of a mean, more of a standard deviation
         if abs(std - new_std) > (0.1 + error) * max(std, new_std) or abs(mean - new_mean) > (
             (0.01 + error) * max(std, new_std) + 1e-6
         ):
             raise Fault(
                 f"{name} has the mean {mean:.3g} and the standard deviation {std:.3g} after the constructor, and "
-                f"{new_mean:.3g} and {new_std:.3g} after init_weights(), which draws it again; give the layer its "
-                "initial values (`init=`, `own`) instead of changing them later"
+                f"{new_mean:.3g} and {new_std:.3g} after init_weights(), which draws it again; {KEEP}"
             )
 
 

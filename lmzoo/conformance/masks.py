@@ -35,7 +35,7 @@ def large_form(subject: Subject, which: str) -> LanguageModel:
     model = subject.model().double()
     with torch.no_grad():
         for group in model.parameter_groups(0.0):
-            if (group["role"] == "vector") == (which == "vectors"):
+            if group["role"] != "constant" and (group["role"] == "vector") == (which == "vectors"):
                 for parameter in group["params"]:
                     parameter.mul_(SCALE)
     return model

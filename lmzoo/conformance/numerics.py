@@ -162,16 +162,16 @@ def _decoded(model: LanguageModel, idx: Tensor) -> Tensor:
 
 
 def large_weights(subject: Subject) -> str:
-    """Checks that logits stay finite when all matrices are scaled by 10, and by 30 in float64.
+    """Checks that logits stay finite when all matrices are scaled by 10, and by 30 and 1000 in float64.
 
     Typical faults: exponentials without subtracting the maximum, a state that is not normalized.
     """
     idx = subject.tokens(2, min(subject.context, 12))
-    for scale, dtype in ((10, torch.float32), (10, torch.float64), (30, torch.float64)):
+    for scale, dtype in ((10, torch.float32), (10, torch.float64), (30, torch.float64), (1000, torch.float64)):
         model = subject.model().to(dtype)
         with torch.no_grad():
             for group in model.parameter_groups(0.0):
-                if group["role"] != "vector":
+                if group["role"] not in ("vector", "constant"):  # training changes no constant
                     for parameter in group["params"]:
                         parameter.mul_(scale)
             logits_BTV = model(idx).logits
@@ -180,4 +180,4 @@ def large_weights(subject: Subject) -> str:
                 f"with matrices {scale} times as large, logits are not finite in {dtype}; look at exponentials: "
                 "subtract the running maximum before exp()"
             )
-    return "finite with matrices 10 times as large, and 30 times in float64"
+    return "finite with matrices 10 times as large, and 30 and 1000 times in float64"

@@ -160,9 +160,10 @@ def tied_weights(subject: Subject) -> str:
 
 @torch.no_grad()
 def _head_uses_embedding(model: LanguageModel, idx: Tensor) -> bool | None:
-    """True if other token embeddings give other logits for the same features; None without an embedding.
+    """True if other token embeddings give other logits for the same features; None if that says nothing.
 
-    A model may have several, of which one is tied, and they may have rows for padding.
+    A model may have several, of which one is tied, and they may have rows for padding. Without an embedding, or with a
+    head that has no parameter and does not read the embedding, nothing is known: `features` may compute the logits.
     """
     V = model.config.vocab_size
     heads = {id(p) for p in model.head.parameters()}
@@ -174,7 +175,8 @@ def _head_uses_embedding(model: LanguageModel, idx: Tensor) -> bool | None:
     before_BTV = model.head(x_BTD)
     for table in tables:
         table.add_(torch.linspace(1, 2, table.numel(), dtype=table.dtype).view_as(table))
-    return not torch.equal(model.head(x_BTD), before_BTV)
+    reads = not torch.equal(model.head(x_BTD), before_BTV)
+    return reads if reads or heads else None
 
 
 REFER = "a layer that uses the parameter of another must refer to it (lmzoo.layers.head.TiedHead)"

@@ -47,11 +47,21 @@ def beside_torchs_own(x_BTD: Tensor) -> Tensor:
     return F.dropout(torch.ones_like(x_BTD), 1 - KEPT) * by_rand(x_BTD)
 
 
+def by_head(x_BTD: Tensor) -> Tensor:
+    kept_BH = torch.rand(len(x_BTD), 4) < KEPT
+    return kept_BH.repeat_interleave(x_BTD.shape[2] // 4, dim=1)[:, None]
+
+
+def for_each_row(x_BTD: Tensor) -> Tensor:
+    return torch.rand(len(x_BTD), 1, 1) < KEPT
+
+
 def for_each_token(x_BTD: Tensor) -> Tensor:
     return torch.rand(x_BTD.shape[:2])[..., None] < KEPT
 
 
-MASKS = [by_rand, by_rand_below, by_table, by_chances, in_place, dropped_in_place, uniform_in_place, beside_torchs_own]
+MASKS = [by_rand, by_rand_below, by_table, by_chances, by_head]
+MASKS += [in_place, dropped_in_place, uniform_in_place, beside_torchs_own]
 
 
 def require(mask: object, scale: float) -> None:
@@ -73,8 +83,9 @@ def test_require_scaled_finds_what_is_kept_as_it_is(mask: object) -> None:
         require(mask, 1.0)
 
 
-def test_require_scaled_accepts_torchs_own_dropout_and_draws_for_tokens() -> None:
+def test_require_scaled_accepts_torchs_own_dropout_and_draws_for_rows_and_tokens() -> None:
     require(for_each_token, 1.0)
+    require(for_each_row, 1.0)
     require(lambda x_BTD: F.dropout(torch.ones_like(x_BTD), 1 - KEPT), 1.0)
 
 

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from lmzoo.conformance import Fault, initial, subject
 from lmzoo.layers.linear import Linear
+from lmzoo.layers.norm import RMSNorm
 from tests.museum.base import Cell, CellConfig, MuseumConfig, Recurrent, Transformer
 from tests.museum.exhibits import scaled_after_the_draw
 
@@ -25,9 +26,10 @@ def test_initialization_finds_a_mean_that_is_lost() -> None:
     class Shifted(Transformer):
         def __init__(self, config: MuseumConfig) -> None:
             super().__init__(config)
-            torch.nn.init.constant_(self.blocks[0].up.bias, -2.0)
+            with torch.no_grad():
+                self.blocks[0].up.weight -= 2.0
 
-    with pytest.raises(Fault, match=r"blocks.0.up.bias has the mean -2 and the standard deviation 0 after the"):
+    with pytest.raises(Fault, match=r"blocks.0.up.weight has the mean -2 and the standard deviation 0.0209 after the"):
         initial.initialization(subject(Shifted))
 
 
@@ -42,8 +44,23 @@ def test_initialization_finds_a_parameter_that_two_layers_draw_alike() -> None:
         initial.initialization(subject(Tied))
 
 
-def spread(parameter: Tensor, _generator: torch.Generator | None) -> None:
-    parameter.copy_(torch.linspace(-1, 1, parameter.numel()).view_as(parameter))
+def test_initialization_finds_a_few_constants_that_are_lost() -> None:
+    """Of four numbers, the standard deviation alone would show nothing."""
+
+    class Spread(Recurrent):
+        def __init__(self, config: CellConfig) -> None:
+            super().__init__(config)
+            self.spare = RMSNorm(4)
+            with torch.no_grad():
+                self.spare.weight += torch.linspace(-1, 1, 4)
+
+    with pytest.raises(Fault, match=r"values of spare.weight after the constructor \(mean .* init_weights\(\) gives"):
+        initial.initialization(subject(Spread))
+
+
+def spread(parameter: Tensor, generator: torch.Generator | None) -> None:
+    order = torch.randperm(parameter.numel(), generator=generator)
+    parameter.copy_(torch.linspace(-1, 1, parameter.numel())[order].view_as(parameter))
 
 
 @pytest.mark.parametrize(("share", "is_kept"), [(0.72, True), (0.70, False)])

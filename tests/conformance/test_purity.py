@@ -119,6 +119,17 @@ def test_compiles_compares_the_values() -> None:
     assert result.saw.startswith("the compiled forward is off by")
 
 
+def test_compiles_accepts_a_negative_number_to_the_power_of_a_tensor() -> None:
+    """The backend "eager" of torch 2.13 writes (-1.0) ** n as -1.0 ** n."""
+
+    class Alternates(Transformer):
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            x_BTD, state = super().features(idx_BT, state)
+            return (-1.0) ** torch.arange(x_BTD.shape[2]) * x_BTD, state
+
+    assert check_model(Alternates, only=["compiles"]).passed
+
+
 def test_train_mode_finds_a_difference_between_the_modes() -> None:
     class Scales(Transformer):
         def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
