@@ -23,9 +23,10 @@ from lmzoo.errors import InputError
 from lmzoo.generation.text import continue_texts, default_prompt
 from lmzoo.model import LanguageModel
 from lmzoo.runs.saved import load_run
-from lmzoo.sampling import SamplingConfig
+from lmzoo.sampling_config import SamplingConfig, named_settings
 
 NUMBERS_AT_A_TIME = 1 << 26  # limit of logits in memory
+_READ = ("until", "max_gen_toks", "do_sample", "temperature")  # settings of a task; the others are those of sampling
 # The texts (None: of a window), the tokens of the context, and those of the continuation.
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 
@@ -35,8 +36,10 @@ class HarnessModel(TemplateLM):
     """A run, a checkpoint or a saved model of lmzoo.
 
     `max_length` is the number of tokens that the model reads, by default its `context_length`; a longer context loses
-    its beginning. `eos` is the text of the token that ends a text, where generation stops. `prefix` stands before a
-    text that has no context, by default `eos` or else a line break. Both must be one token.
+    its beginning. `eos` is the text of the token that ends a text, where generation stops, by default of those of the
+    tokenizer. `prefix` stands before a text that has no context, by default the token that begins a text, or else the
+    one that ends it, or else a line break. Both must be one token. Where the tokenizer adds special tokens to a text, a
+    context has them.
     """
 
     def __init__(
@@ -66,13 +69,18 @@ class HarnessModel(TemplateLM):
         if batch_size == "auto":
             batch_size = 16
         self.batch_size = arguments.count("batch_size", int(batch_size), least=1)
-        self.max_length = arguments.count("max_length", max_length or self.model.config.context_length, least=2)
+        longest = self.model.config.context_length if max_length is None else max_length
+        self.max_length = arguments.count("max_length", longest, least=2)
         self.max_gen_toks = arguments.count("max_gen_toks", max_gen_toks, least=1)
-        self._stop_tokens = [] if eos is None else [self._token_of("eos", eos)]
-        self._prefix = self._token_of("prefix", prefix or eos or default_prompt(self.text))
+        named = self.text.conventions.chat.tokens
+        end = eos or named.get("eos_token")
+        stops = [*self.text.stop_tokens] if eos is None else []
+        self._stop_tokens = [*stops, *([self._token_of("eos", end)] if end else [])]
+        self._first = prefix or named.get("bos_token") or end or default_prompt(self.text)
+        self._prefix = self._token_of("prefix", self._first)
 
     def _token_of(self, name: str, text: str) -> int:
-        ids = self.tok_encode(text)
+        ids = self.text.encode_array(text).tolist()
         if len(ids) != 1:
             raise InputError(f"{name}={text!r} must be one token, not {len(ids)}")
         return ids[0]
@@ -87,9 +95,14 @@ class HarnessModel(TemplateLM):
         """The name under which `lm_eval` caches requests."""
         return f"lmzoo-{self.text.sha256}"
 
-    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:  # noqa: ARG002
-        """Returns the token ids of a text, without special tokens of the tokenizer."""
-        return self.text.encode_array(string).tolist()
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        """Returns the token ids of a text, with those that the tokenizer adds, unless the text begins with the prefix.
+
+        `add_special_tokens`: in any case, or in none.
+        """
+        if add_special_tokens is None:
+            add_special_tokens = not string.startswith(self._first)
+        return self.text.encode(string) if add_special_tokens else self.text.encode_array(string).tolist()
 
     def tok_decode(self, tokens: Sequence[int]) -> str:
         """Returns the text of token ids."""
@@ -155,7 +168,7 @@ class HarnessModel(TemplateLM):
             n_new, stop = settings["max_gen_toks"], [text for text in settings["until"] if text]
             # What is left of the window for the context; half of it if the new tokens alone would fill it.
             room = self.max_length - n_new if n_new < self.max_length else self.max_length // 2
-            config = SamplingConfig(temperature=settings["temperature"] if settings["do_sample"] else 0.0)
+            config = _sampling(settings)
             for batch in self._batches([len(prompts[i]) for i in numbers]):
                 rows = [numbers[place] for place in batch]
                 tails = [prompts[i][-room:] for i in rows]
@@ -165,6 +178,14 @@ class HarnessModel(TemplateLM):
                     texts[i] = text
                     self.cache_hook.add_partial("generate_until", given[i], text)
         return texts
+
+
+def _sampling(settings: dict[str, Any]) -> SamplingConfig:
+    """Returns the settings of a task as settings of sampling. Raises an `LmzooError` for one that we do not have."""
+    more = {name: value for name, value in settings.items() if name not in _READ}
+    if more.get("num_beams") == 1:
+        del more["num_beams"]
+    return named_settings({**more, "temperature": settings["temperature"] if settings["do_sample"] else 0.0})
 
 
 def _score(idx_T: Tensor, log_probs_TV: Tensor, count: int) -> tuple[float, bool]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ import torch
 from lm_eval.api.instance import Instance
 from lm_eval.api.registry import get_model
 from lm_eval.models.huggingface import HFLM
+from tokenizers import Tokenizer
+from tokenizers.processors import TemplateProcessing
 from transformers import GPT2Config, GPT2LMHeadModel, PreTrainedTokenizerFast
 
 import lmzoo
@@ -91,6 +94,55 @@ def test_generate_until_equals_transformers(both: tuple[Path, HFLM]) -> None:
     assert got[0] == whole[0].split(stop)[0] != whole[0]
 
 
+def test_generate_until_honors_the_settings_of_a_task_or_refuses_them(both: tuple[Path, HFLM]) -> None:
+    ours = HarnessModel(both[0])
+    plain, penalized = (
+        instances("generate_until", ("A model of", {"until": [], "max_gen_toks": 12, **more}))
+        for more in ({}, {"repetition_penalty": 3.0, "top_p": 0.9, "num_beams": 1})
+    )
+    texts = ours.generate_until(penalized)
+    assert texts == both[1].generate_until(penalized, disable_tqdm=True)
+    assert texts != ours.generate_until(plain)
+    beams = instances("generate_until", ("A model of", {"until": [], "num_beams": 4}))
+    with pytest.raises(InputError, match=r"^num_beams=4 is not an option of generation"):
+        ours.generate_until(beams)
+
+
+@pytest.fixture(scope="module")
+def special(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, HFLM]:
+    """The same with a tokenizer that begins each text with <s>, and has </s> for its end."""
+    folder = tmp_path_factory.mktemp("special")
+    hf = Tokenizer.from_str(train_tokenizer("bpe:300", [TEXT]).to_json())
+    hf.add_special_tokens(["<s>", "</s>"])
+    hf.post_processor = TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 300)])  # type: ignore[assignment]
+    fast = PreTrainedTokenizerFast(tokenizer_object=hf, bos_token="<s>", eos_token="</s>")
+    sizes = {"vocab_size": 302, "n_positions": 32, "n_embd": 32, "n_layer": 2, "n_head": 2}
+    torch.manual_seed(1)
+    theirs = perturb(GPT2LMHeadModel(GPT2Config(bos_token_id=300, eos_token_id=301, **sizes)))
+    theirs.save_pretrained(folder)
+    fast.save_pretrained(folder)
+    return folder, HFLM(pretrained=theirs, tokenizer=fast, batch_size=2, max_length=32, device="cpu")
+
+
+def test_special_tokens_of_an_imported_model_are_those_of_transformers(special: tuple[Path, HFLM]) -> None:
+    folder, theirs = special
+    ours = HarnessModel(folder)
+    pairs = instances("loglikelihood", *PAIRS, ("<s>A model of", " language"))
+    got, expected = ours.loglikelihood(pairs), theirs.loglikelihood(pairs, disable_tqdm=True)
+    assert [total for total, _ in got] == pytest.approx([total for total, _ in expected], abs=1e-4)
+    texts = instances("loglikelihood_rolling", (TEXT[:300],), ("It reads",))
+    assert ours.loglikelihood_rolling(texts) == pytest.approx(
+        theirs.loglikelihood_rolling(texts, disable_tqdm=True), abs=1e-3
+    )
+    settings = {"until": ["."], "max_gen_toks": 8}
+    prompts = instances("generate_until", ("A", settings), ("It reads", settings))
+    whole = ours.generate_until(prompts)
+    assert whole == theirs.generate_until(prompts, disable_tqdm=True)
+    first = ours.text.encode_array(whole[0])[0].item()
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [301, first]}))
+    assert HarnessModel(folder).generate_until(prompts)[0] == ""
+
+
 def test_generate_until_stops_at_the_token_that_ends_a_text(both: tuple[Path, HFLM]) -> None:
     plain = HarnessModel(both[0])
     request = instances("generate_until", ("A model of", {"until": [], "max_gen_toks": 12}))
@@ -115,3 +167,5 @@ def test_adapter_is_known_to_lm_eval_and_refuses_a_prefix_of_two_tokens(both: tu
     assert get_model("lmzoo") is HarnessModel
     with pytest.raises(InputError, match="prefix='zq' must be one token, not 2"):
         HarnessModel(both[0], prefix="zq")
+    with pytest.raises(InputError, match="max_length=0 must be"):
+        HarnessModel(both[0], max_length=0)
