@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from lmzoo import registry
 from lmzoo.conformance import Fault, check_model, saving, subject
@@ -153,3 +153,18 @@ def test_meta_device_compares_layers_with_layers_inside() -> None:
 
     (result,) = check_model(Nested, only=["meta_device"]).results
     assert result.passed, result.saw
+
+
+def test_tied_weights_accepts_features_that_are_logits_already() -> None:
+    class Logits(Transformer):
+        def __init__(self, config: MuseumConfig) -> None:
+            super().__init__(config)
+            self.table = self.head
+            self.head = nn.Identity()
+
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            x_BTD, state = super().features(idx_BT, state)
+            return self.table(x_BTD), state
+
+    tied = subject(Logits)._with({"tie_embeddings": True})
+    assert saving.tied_weights(tied) == "no shared parameters, as the config says"  # the head reads those of the table
