@@ -41,8 +41,8 @@ def report(folder: Path, figures: bool) -> None:
             raise InputError(f"{folder}: --figures needs {FILE}: a page of probes has no figures")
         click.echo(shown(str(probe_report.write_report(probe_results.read_results(folder), folder))))
         return
-    sizes_found = [] if os.path.lexists(folder / FILE) else series.finished_folders(folder)
-    parts, of_sizes = sizes_found or [folder], bool(sizes_found)
+    of_sizes = not os.path.lexists(folder / FILE) and bool(series.finished_folders(folder))
+    parts = series.finished_folders(folder) if of_sizes else [folder]
     read = {part: load_results(part) for part in parts}  # all are read before anything is written
     sizes = {series.size_of(part): results for part, results in read.items()} if of_sizes else {}
     scaling = series.fit(sizes) if len(sizes) >= LEAST_SIZES else None
