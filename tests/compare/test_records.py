@@ -72,7 +72,7 @@ UNTESTED = {key: value for key, value in PROBES["cells"][0].items() if key != "a
         ({"protocol": CARRIED | {"states": {"a": 3}}}, r"protocol.states.a.bytes=None must be of type int"),
         ({"protocol": {}}, r"protocol.targets must be a positive number"),
         ({"yardsticks": [{"name": "xz"}]}, r"yardsticks.0.loss: field required"),
-        ({"models": []}, r"statistics: they must be of the ranked models"),
+        ({"models": [], "tuning": {}}, r"statistics: they must be of the ranked models"),
         ({"bigram_limits": {"train": 2.0}}, r"bigram_limits.val=None must be of type float"),
         ({"match": {"measure": "params"}}, r"match.target=None must be of type float"),
         ({"match": {"measure": "x", "target": 1, "models": {}}}, r"match.measure='x' must be one of params, "),

@@ -1,7 +1,7 @@
 """Exponential input gates, normalized by their sum, without a running maximum of their exponents.
 
-The stabilizer m of sLSTM and mLSTM (Beck et al. 2024, arXiv 2405.04517, equations 15 to 17), left out. Ours: gates stay
-in range at usual weights, and exceed float64 only far beyond them.
+Ours: gates stay in range at usual weights, and exceed float64 only far beyond them. It is the stabilizer m of sLSTM and
+mLSTM, left out (Beck et al. 2024, arXiv 2405.04517, equations 15 to 17).
 """
 
 from __future__ import annotations

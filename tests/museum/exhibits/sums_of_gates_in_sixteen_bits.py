@@ -1,7 +1,7 @@
 """Attention that forgets keeps, beside each key, the sum of the logarithms of all gates so far, in the model's dtype.
 
-Forgetting attention (Lin et al. 2025, arXiv 2503.02130). Ours: the sum grows with the text, and a copy in bfloat16
-rounds it to whole numbers after some hundred tokens, while only its differences matter.
+Ours: the sum grows with the text, and a copy in bfloat16 rounds it to whole numbers after some hundred tokens, while
+only its differences matter. Forgetting attention is by Lin et al. 2025 (arXiv 2503.02130).
 """
 
 from __future__ import annotations
