@@ -1,6 +1,6 @@
-"""What llama.cpp's converter makes of a checkpoint of transformers: layouts, written down here again, and names.
+"""Layouts and names that llama.cpp's converter gives the tensors of a checkpoint of transformers.
 
-The names come from the map of the package `gguf`.
+The layouts are written down here again; the names come from the map of the package `gguf`.
 """
 
 from __future__ import annotations
