@@ -119,7 +119,7 @@ MAY_IMPORT: dict[str, set[str] | None] = {
         "compiling",
         "ops",  # `stable_topk`, whose choices it repeats
     },
-    "harness": {"generation", "data", "model", "sampling", "runs"},
+    "harness": {"generation", "data", "model", "sampling_config", "runs"},
     "probing": {
         "registry",
         "plugins",
