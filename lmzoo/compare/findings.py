@@ -16,7 +16,7 @@ PAIRS = (
     f"{PERCENT} interval of the paired t-test. Two models are told apart if p, corrected for the number of "
     f"pairs by Holm's method, is below {ALPHA:g}, and the difference exceeds the noise: the standard deviation of a "
     f"loss over seeds. More seeds: to see a difference of this size with a probability of {POWER:g}; one "
-    "below the noise is no finding with any number of seeds. Who adds seeds until a difference is found finds more of "
+    "below the noise is no finding with any number of seeds. Adding seeds until a difference is found finds more of "
     "them by chance."
 )
 
