@@ -36,10 +36,10 @@ class HarnessModel(TemplateLM):
     """A run, a checkpoint or a saved model of lmzoo.
 
     `max_length` is the number of tokens that the model reads, by default its `context_length`; a longer context loses
-    its beginning. `eos` is the text of the token at which generation stops; by default it stops at the tokens that end a
-    text for the tokenizer. `prefix` stands before a text that has no context, by default the token that begins a text,
-    or else the one that ends it, or else a line break. Both must be one token. Where the tokenizer adds special tokens
-    to a text, a context has them.
+    its beginning. `eos` is the text of the token at which generation stops; by default it stops at the tokens that end
+    a text for the tokenizer. `prefix` stands before a text that has no context, by default the token that begins a
+    text, or else the one that ends it, or else a line break. Both must be one token. Where the tokenizer adds special
+    tokens to a text, a context has them.
     """
 
     def __init__(
