@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lmzoo import registry
 from lmzoo.configs import require
-from lmzoo.conformance.training import Adam
+from lmzoo.conformance.adam import Adam
 from lmzoo.model import LanguageModel
 
 WIDTHS = (64, 128, 256, 512)

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lmzoo.compiling import compiled
+from lmzoo.conformance.fitting import require_fit_in_buffers
 from lmzoo.conformance.measure import FLOAT64_ROUNDING, backward, difference, require_equal, require_same_bits
 from lmzoo.conformance.modes import changed_values, constructed
 from lmzoo.conformance.report import Fault
@@ -25,7 +26,6 @@ from lmzoo.model import LanguageModel
 COMPILED = 1e-5  # relative to the largest value: how far a compiled model may be off
 
 CACHED = "what is computed from weights and kept on the module: compute it anew, or put it into the state"
-UNSAVED = "attributes that fit() sets: only buffers are saved"
 
 
 def same_seed(subject: Subject) -> str:
@@ -114,25 +114,8 @@ def changed_weights(subject: Subject) -> str:
     if torch.equal(before_BTV, expected_BTV):
         raise Fault("two seeds give the same logits: the new weights could not be told from the old ones")
     if not other.traits.trainable:
-        _require_all_in_buffers(subject)
+        require_fit_in_buffers(subject)
     return "new weights in a used model give the logits of a fresh one"
-
-
-def _require_all_in_buffers(subject: Subject) -> None:
-    """Raises `Fault` if what `fit` has found is not all in the state dict, for texts in which pairs are often or rare.
-
-    What is estimated from rare pairs, such as a discount, has a default value where each pair is often.
-    """
-    generator = torch.Generator().manual_seed(0)
-    V = subject.config.vocab_size
-    rare = torch.multinomial(1 / torch.arange(1, V + 1) ** 2, 4 * 64, replacement=True, generator=generator).view(4, 64)
-    for text in (rare, subject.tokens(1, 2)):
-        fitted, loaded = subject.model(), subject.model()
-        fitted.fit(text)
-        loaded.load_state_dict(fitted.state_dict())
-        idx = rare[:, : min(subject.context, 9)]
-        what = f"a model that has loaded what another found by fit() in {text.numel()} tokens"
-        require_same_bits(loaded(idx).logits, fitted(idx).logits, what, UNSAVED)
 
 
 def seeds(subject: Subject) -> str:

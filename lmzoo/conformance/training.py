@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from lmzoo.conformance.measure import FLOAT64_ROUNDING, backward, difference, require_equal, require_same_bits
+from lmzoo.conformance.adam import Adam
+from lmzoo.conformance.fitting import require_fit
+from lmzoo.conformance.measure import FLOAT64_ROUNDING, backward, difference
 from lmzoo.conformance.recomputation import require_repeatable_backward
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
-from lmzoo.losses import IGNORE_INDEX
 from lmzoo.model import LanguageModel
 
 START_TOLERANCE = 0.05  # of ln V
@@ -21,7 +21,6 @@ STEPS = 120
 WEAK_STEPS = 600  # for a model that is still learning after STEPS
 COVERED = 0.6  # share of the way from ln V down to the lowest loss possible on the batch
 CANCELED = 1e-12  # of the largest gradient of a parameter: what cancels leaves rounding of float64
-FITTED = (300, 2**16 + 164)  # equal tokens: in 8 or 16 bits the second is less than the first
 WEAK = 0.3  # the same for a model that has converged: it may be too small to reach more
 CONVERGED = 0.02  # nats: the most that the loss of a converged model falls in 40 steps
 
@@ -165,7 +164,7 @@ def overfitting(subject: Subject) -> str:
     uniform = math.log(subject.config.vocab_size)
     goal, weak_goal = (floor + (1 - covered) * (uniform - floor) for covered in (COVERED, WEAK))
     if not model.traits.trainable:
-        return _fitted(model, subject, tokens)
+        return require_fit(subject, tokens)
     optimizer = Adam(model.parameters())
     found: list[float] = []
     for step in range(WEAK_STEPS):
@@ -184,95 +183,6 @@ def overfitting(subject: Subject) -> str:
         f"one batch of {idx.numel()} tokens is at {found[-1]:.2f} nats after {len(found)} steps of Adam, not below "
         f"{goal:.2f}, nor converged below {weak_goal:.2f}"
     )
-
-
-def _fitted(model: LanguageModel, subject: Subject, tokens: Tensor) -> str:
-    """Checks what `fit` does: `overfitting` for a model without trained parameters.
-
-    How well it can fit depends on what it counts: it must predict the text better than after another text.
-    """
-    idx, targets = tokens[:, :-1], tokens[:, 1:]
-    shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
-    fresh = subject.model(perturbed=False)
-    fresh.fit(tokens)
-    model.fit(subject.tokens(4, 30, seed=9))
-    for name, tensor in model.state_dict().items():
-        if tensor.shape != shapes[name]:
-            raise Fault(
-                f"fit() changes the shape of {name} from {tuple(shapes[name])} to {tuple(tensor.shape)}: a saved model "
-                "is loaded into one of the shapes that the config gives"
-            )
-    other = model(idx, targets).loss.item()
-    model.fit(tokens)
-    for name, tensor in model.state_dict().items():
-        require_same_bits(tensor, fresh.state_dict()[name], f"{name}, fitted after another text,", "fit()")
-    _require_separate_rows(fresh, tokens)
-    padded = torch.cat([tokens, tokens.new_full((len(tokens), 5), IGNORE_INDEX)], dim=1)
-    fresh.fit(padded)
-    for name, tensor in fresh.state_dict().items():
-        what = f"{name}, fitted to rows with padding (IGNORE_INDEX) at the end,"
-        require_same_bits(tensor, model.state_dict()[name], what, "fit(): padding is no token")
-    _require_large_counts(fresh)
-    loss = model(idx, targets).loss.item()
-    if not loss < other:
-        raise Fault(
-            f"a text is at {loss:.2f} nats after fit(), and at {other:.2f} after fit() of another; look at fit()"
-        )
-    return f"{loss:.2f} nats after fit(), {other:.2f} after fit() of another text"
-
-
-@torch.no_grad()
-def _require_large_counts(model: LanguageModel) -> None:
-    """Raises `Fault` if a long text of one token is predicted worse than a short one: a counter is too small."""
-    idx = torch.zeros(1, 8, dtype=torch.long)
-    found = []
-    for length in FITTED:
-        model.fit(idx.new_zeros(1, length))
-        found.append(model(idx, idx).loss.item())
-    if not found[1] <= found[0] + 1e-3:
-        raise Fault(
-            f"after fit() of {FITTED[1]:,} equal tokens, such a text is at {found[1]:.3g} nats, and at {found[0]:.3g} "
-            f"after fit() of {FITTED[0]}; look at counters in fit(): int16 ends at 32,767"
-        )
-
-
-@torch.no_grad()
-def _require_separate_rows(model: LanguageModel, tokens: Tensor) -> None:
-    """Raises `Fault` if `fit` counts the last token of a row and the first of the next as neighbors.
-
-    The two rows have no token in common, so their order is no matter, unless one is read on from the other.
-    """
-    V = model.config.vocab_size
-    half = V // 2
-    rows = torch.stack([tokens[0] % max(1, half), half + tokens[1] % (V - half)])
-    idx = torch.cat([rows, tokens, rows.flip(1)])[:, :-1]
-    model.fit(rows)
-    logits_BTV = model(idx).logits
-    model.fit(rows.flip(0))
-    what = "after fit() of the same rows in another order, which have no token in common, a logit"
-    require_equal(model(idx).logits, logits_BTV, what, "fit(): it must read each row separately", 1e-5)
-
-
-class Adam:
-    """Adam (Kingma & Ba 2015, arXiv 1412.6980). torch's own imports torch's compiler, which takes seconds."""
-
-    def __init__(self, parameters: Iterable[nn.Parameter], learning_rate: float = 0.01) -> None:
-        self._learning_rate = learning_rate
-        self._parameters = [parameter for parameter in parameters if parameter.requires_grad]
-        self._mean = [torch.zeros_like(parameter) for parameter in self._parameters]
-        self._square = [torch.zeros_like(parameter) for parameter in self._parameters]
-        self._steps = 0
-
-    @torch.no_grad()
-    def step(self) -> None:
-        """Changes the parameters by their gradients."""
-        self._steps += 1
-        for parameter, mean, square in zip(self._parameters, self._mean, self._square, strict=True):
-            if parameter.grad is not None:
-                mean.lerp_(parameter.grad, 1 - 0.9)
-                square.lerp_(parameter.grad.square(), 1 - 0.999)
-                mean_hat, square_hat = mean / (1 - 0.9**self._steps), square / (1 - 0.999**self._steps)
-                parameter.sub_(self._learning_rate * mean_hat / (square_hat.sqrt() + 1e-8))
 
 
 def best_loss(idx: Tensor, targets: Tensor, reach: int | None) -> float:

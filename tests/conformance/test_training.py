@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.conformance import check_model
-from lmzoo.conformance.training import Adam, best_loss
+from lmzoo.conformance.training import best_loss
 from lmzoo.model import LanguageModel
 from lmzoo.state import State
 from tests.museum.base import Learned, MuseumConfig, Transformer
@@ -82,36 +82,3 @@ def test_gradients_finds_a_loss_with_a_gradient_in_a_model_that_declares_none() 
 
     result = check_model(Hidden, only=["gradients"]).results[0]
     assert result.saw == "traits says trainable=False, but the loss has a gradient: a tensor outside the parameters"
-
-
-def test_overfitting_checks_what_fit_does() -> None:
-    class Idle(counted_pairs.MODEL):
-        def fit(self, tokens_BT: Tensor) -> None:
-            pass
-
-    class Growing(counted_pairs.MODEL):
-        def fit(self, tokens_BT: Tensor) -> None:
-            self.counts_VV = torch.ones(len(tokens_BT), 5)
-
-    class Missing(counted_pairs.MODEL):
-        fit = LanguageModel.fit
-
-    def saw(model: type[LanguageModel]) -> str:
-        return check_model(model, only=["overfitting"]).results[0].saw
-
-    assert saw(Idle).startswith("a text is at 2.56 nats after fit(), and at 2.56 after fit() of another")
-    assert "fit() changes the shape of counts_VV from (13, 13) to (4, 5)" in saw(Growing)
-    assert "Missing has no fit: it is trained by gradients" in saw(Missing)
-    assert "after fit() of another text" in saw(counted_pairs.MODEL)
-
-
-def test_adam_follows_the_paper() -> None:
-    parameter = torch.nn.Parameter(torch.zeros(1, dtype=torch.float64))
-    optimizer = Adam([parameter], learning_rate=0.5)
-    mean = square = expected = 0.0
-    for step, gradient in enumerate((3e-8, 2.0, -1.0), start=1):  # the first is as small as the 1e-8 in the quotient
-        parameter.grad = torch.full_like(parameter, gradient)
-        optimizer.step()
-        mean, square = 0.9 * mean + 0.1 * gradient, 0.999 * square + 0.001 * gradient**2
-        expected -= 0.5 * mean / (1 - 0.9**step) / ((square / (1 - 0.999**step)) ** 0.5 + 1e-8)
-        assert parameter.item() == pytest.approx(expected, rel=1e-9)
