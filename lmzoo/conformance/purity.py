@@ -1,29 +1,17 @@
-"""Checks for side effects: no hidden or global state, the same forward in training and eval, one compiled graph."""
+"""Checks for side effects: nothing is kept between calls or models, and no global state is read or changed."""
 
 from __future__ import annotations
 
-import logging
 import random
-import warnings
-from collections.abc import Generator
-from contextlib import contextmanager
-from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
-from lmzoo.compiling import compiled
 from lmzoo.conformance.fitting import require_fit_in_buffers
 from lmzoo.conformance.measure import FLOAT64_ROUNDING, backward, difference, require_equal, require_same_bits
 from lmzoo.conformance.modes import changed_values, constructed
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject, perturb
-from lmzoo.model import LanguageModel
-
-COMPILED = 1e-5  # relative to the largest value: how far a compiled model may be off
 
 CACHED = "what is computed from weights and kept on the module: compute it anew, or put it into the state"
 
@@ -194,85 +182,3 @@ def _generators() -> dict[str, object]:
         "random": random.getstate(),
         "numpy": str(np.random.get_state(legacy=False)),
     }
-
-
-@contextmanager
-def _without_warnings() -> Generator[None]:
-    logger = logging.getLogger("torch._dynamo")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logger.setLevel(level)
-
-
-class _DependentShapes(TorchDispatchMode):
-    """Notes, while active, an operation whose output, or its shape, depends on values, such as `nonzero`."""
-
-    found = False
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        masked = any(isinstance(x, Tensor) and x.dtype == torch.bool for x in tree_leaves(args[1:]))
-        tags = {torch.Tag.dynamic_output_shape, torch.Tag.data_dependent_output} & {*func.tags}
-        # The index of a look-up makes a shape only if it is a mask.
-        self.found |= bool(tags) and (masked or func.overloadpacket is not torch.ops.aten.index)
-        return func(*args, **(kwargs or {}))
-
-
-@torch.no_grad()
-def _has_dependent_shapes(model: LanguageModel, idx: Tensor) -> bool:
-    """True if shapes in a forward pass depend on values: newer versions of torch capture some of these in one graph."""
-    with _DependentShapes() as shapes:
-        model.features(idx)
-    return shapes.found
-
-
-def compiles(subject: Subject) -> str:
-    """Checks that torch.compile captures forward in one graph with the same result.
-
-    Typical faults: branches on tensor values, hidden state.
-    """
-    model = subject.model()
-    idx, targets = subject.tokens(2, min(subject.context, 17)), subject.tokens(2, min(subject.context, 17), seed=1)
-    logits_BTV, loss = model(idx, targets)
-    declared = model.traits.data_dependent_shapes
-    found, in_one_graph = _captured(model, idx, targets, "eager")
-    if declared and in_one_graph and not _has_dependent_shapes(model, idx):
-        raise Fault(
-            "traits says data_dependent_shapes=True, but one graph captures forward, and no shape depends on values"
-        )
-    if difference(found[0], logits_BTV) > COMPILED:  # the code that "eager" writes for (-1.0) ** n_T is wrong
-        found, _ = _captured(model, idx, targets, "aot_eager")
-    require_equal(found[0], logits_BTV, "the compiled forward", "branches on values", COMPILED)
-    require_equal(found[1], loss, "the compiled loss", "branches on values", COMPILED)
-    return (
-        "captured, with shapes that depend on values, as declared, equal to eager"
-        if declared
-        else "captured in one graph, equal to eager"
-    )
-
-
-def _captured(model: LanguageModel, idx: Tensor, targets: Tensor, backend: str) -> tuple[tuple[Tensor, Tensor], bool]:
-    """Returns the logits and loss of the compiled model, and whether one graph captured it.
-
-    Raises `Fault` if none can, unless the model declares shapes that depend on values.
-    """
-    torch._dynamo.reset()
-    # Without these torch's own recurrent layers, and gradients within forward (test-time training), are not captured.
-    options = {name: True for name in ("allow_rnn", "trace_autograd_ops") if hasattr(torch._dynamo.config, name)}
-    try:
-        with torch._dynamo.config.patch(options):
-            try:
-                return compiled(model, fullgraph=True, backend=backend)(idx, targets), True
-            except Exception as error:
-                if not model.traits.data_dependent_shapes:
-                    reason = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-                    raise Fault(f"torch.compile(fullgraph=True) cannot capture forward: {reason}") from error
-            torch._dynamo.reset()
-            with _without_warnings():  # torch warns at each break in the graph, and while it resumes after it
-                return compiled(model, backend=backend)(idx, targets), False
-    finally:
-        torch._dynamo.reset()

@@ -15,6 +15,7 @@ import torch
 from lmzoo import configs
 from lmzoo.conformance import (
     batching,
+    capture,
     causality,
     contract,
     copies,
@@ -100,7 +101,7 @@ CHECKS: tuple[Check, ...] = (
     # A table that all models share makes settings useless, so `other_models` comes first: it names the cause.
     *_checks("settings", settings.other_models, settings.settings),
     *_checks("purity", purity.seeds),
-    *_checks("purity", purity.compiles),
+    *_checks("purity", capture.compiles),
     *_checks("counts", counting.flops, variants=True),
     *_checks("counts", counting.state_bytes),
     *_checks("counts", counting.declared_growth, variants=True),

@@ -1,8 +1,7 @@
-"""Checks for side effects, and for equal results in train and eval mode."""
+"""Checks for side effects."""
 
 from __future__ import annotations
 
-import logging
 import random
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.conformance import check_model
-from lmzoo.model import LanguageModel, Traits
+from lmzoo.model import LanguageModel
 from lmzoo.state import State
 from tests.museum.base import MuseumConfig, Recurrent, Transformer
 from tests.museum.sound import counted_pairs
@@ -96,79 +95,3 @@ def test_global_state_runs_the_model_in_train_mode() -> None:
 
     result = check_model(SeedsInTraining, only=["global_state"]).results[0]
     assert result.saw.startswith("in train mode forward sets torch's global seed")
-
-
-def test_compiles_gives_the_reason_in_one_line() -> None:
-    class Branches(Transformer):
-        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
-            x_BTD, state = super().features(idx_BT, state)
-            return (x_BTD if float(x_BTD.detach().sum()) > 1e9 else x_BTD + 0.0), state
-
-    result = check_model(Branches, only=["compiles"]).results[0]
-    assert result.saw.startswith("torch.compile(fullgraph=True) cannot capture forward: ")
-    assert "\n" not in result.saw
-
-
-def test_compiles_compares_the_values() -> None:
-    class Scales(Transformer):
-        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
-            x_BTD, state = super().features(idx_BT, state)
-            return (1.001 * x_BTD if torch.compiler.is_compiling() else x_BTD), state
-
-    result = check_model(Scales, only=["compiles"]).results[0]
-    assert result.saw.startswith("the compiled forward is off by")
-
-
-def test_compiles_accepts_a_negative_number_to_the_power_of_a_tensor() -> None:
-    """The backend "eager" of torch 2.13 writes (-1.0) ** n as -1.0 ** n."""
-
-    class Alternates(Transformer):
-        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
-            x_BTD, state = super().features(idx_BT, state)
-            return (-1.0) ** torch.arange(x_BTD.shape[2]) * x_BTD, state
-
-    assert check_model(Alternates, only=["compiles"]).passed
-
-
-def test_train_mode_finds_a_difference_between_the_modes() -> None:
-    class Scales(Transformer):
-        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
-            x_BTD, state = super().features(idx_BT, state)
-            return (1.01 * x_BTD if self.training else x_BTD), state
-
-    assert check_model(Scales, only=["train_mode"]).failures == ["train_mode"]
-
-
-def test_train_mode_takes_declared_noise_that_differs_between_seeds() -> None:
-    class Noisy(Recurrent):
-        @property
-        def traits(self) -> Traits:
-            return Traits(extrapolates=True, state_growth="constant", random_in_training=True)
-
-        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
-            x_BTD, state = super().features(idx_BT, state)
-            return x_BTD + (torch.rand(()) if self.training else 0.0), state
-
-    result = check_model(Noisy, only=["train_mode"]).results[0]
-    assert result.passed, result.saw
-
-
-def test_train_mode_repeats_a_run_from_its_seed() -> None:
-    generator = torch.Generator()  # its state goes on from run to run
-
-    class Noisy(Recurrent):
-        @property
-        def traits(self) -> Traits:
-            return Traits(extrapolates=True, state_growth="constant", random_in_training=True)
-
-        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
-            x_BTD, state = super().features(idx_BT, state)
-            return x_BTD + (torch.rand((), generator=generator) if self.training else 0.0), state
-
-    result = check_model(Noisy, only=["train_mode"]).results[0]
-    assert result.saw.startswith("train mode, again with the same seed, is off by ")
-
-
-def test_compiles_logs_nothing_about_declared_breaks_in_the_graph(caplog: pytest.LogCaptureFixture) -> None:
-    assert check_model("hnet", only=["compiles"]).passed
-    assert not [record.message for record in caplog.records if record.levelno >= logging.WARNING]
