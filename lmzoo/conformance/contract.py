@@ -9,7 +9,7 @@ from torch import Tensor
 
 from lmzoo.conformance.decoding import expected_logits
 from lmzoo.conformance.measure import require_equal, require_rows
-from lmzoo.conformance.report import Fault
+from lmzoo.conformance.report import Fault, described, raised_at
 from lmzoo.conformance.tiny import Subject
 from lmzoo.errors import InputError
 from lmzoo.model import LanguageModel
@@ -52,8 +52,8 @@ def shapes(subject: Subject) -> str:
         except Fault:
             raise
         except Exception as error:
-            first = (str(error).splitlines() or [""])[0]
-            raise Fault(f"idx of B = {B} rows and T = {T} ends in {type(error).__name__}: {first}") from error
+            raised = f"{described(error)}{raised_at(error)}"
+            raise Fault(f"idx of B = {B} rows and T = {T} tokens raises {raised}") from error
     return f"(B, T, {V}) with and without targets, for T = 1 and T = {subject.context}, for B = 0"
 
 
@@ -113,7 +113,7 @@ def edges(subject: Subject) -> str:
         except Exception as error:
             raise Fault(
                 f"traits says extrapolates=True, but {context + 1} tokens over a context of {context} raise "
-                f"{type(error).__name__}: {error}; look at the positions, or at traits"
+                f"{described(error)}{raised_at(error)}; look at the positions, or at traits"
             ) from error
     return f"{len(bad)} bad calls refused; max_new_tokens=0 gives the prompt"
 

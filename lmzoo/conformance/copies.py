@@ -8,7 +8,7 @@ from torch import Tensor
 from lmzoo.conformance.choices import Choices
 from lmzoo.conformance.lengths import depends_on_length
 from lmzoo.conformance.measure import require_near
-from lmzoo.conformance.report import Fault
+from lmzoo.conformance.report import Fault, described, raised_at
 from lmzoo.conformance.tiny import Subject
 from lmzoo.inference import FORMS, decoding_copy
 from lmzoo.model import LanguageModel
@@ -41,8 +41,7 @@ def decoding_copies(subject: Subject) -> str:
             except Fault:
                 raise
             except Exception as error:
-                first = (str(error).splitlines() or [""])[0]
-                raise Fault(f"{what} raised {type(error).__name__}: {first}; look at {LOOK}") from error
+                raise Fault(f"{what} raised {described(error)}{raised_at(error)}; look at {LOOK}") from error
             seen.append(require_near(found_BTV, expected_BTV, what, f"{LOOK}{choices.hint}"))
     return f"{' and '.join(FORMS)} weights: off by {max(seen):.2g} of the largest logit at most positions"
 

@@ -25,7 +25,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from lmzoo import configs, registry
-from lmzoo.conformance.report import Fault, Result
+from lmzoo.conformance.report import Fault, Result, described
 from lmzoo.model import LanguageModel
 from lmzoo.storage import models
 
@@ -187,8 +187,7 @@ def answer_all(paths: Iterable[Path]) -> None:
         try:
             answer(path)
         except Exception as error:  # a user's model may raise any exception
-            first = (str(error).splitlines() or [""])[0]
-            (path / "error.txt").write_text(f"{type(error).__name__}: {first}", encoding="utf-8")
+            (path / "error.txt").write_text(described(error), encoding="utf-8")
 
 
 def find_class(request: dict[str, Any]) -> type[LanguageModel]:

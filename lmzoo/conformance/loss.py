@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lmzoo import losses
 from lmzoo.conformance.measure import ROUNDING, backward, difference, float32_hint, require_equal
-from lmzoo.conformance.report import Fault
+from lmzoo.conformance.report import Fault, described, raised_at
 from lmzoo.conformance.tiny import Subject
 from lmzoo.losses import IGNORE_INDEX
 from lmzoo.model import LanguageModel
@@ -135,20 +135,19 @@ def auxiliary(subject: Subject) -> str:
     some, nothing = targets.clone(), torch.full_like(targets, IGNORE_INDEX)
     some[0, T // 2 :] = some[1] = IGNORE_INDEX
     for what, n, fewer in (
-        ("some targets", T, some),
-        ("all targets", T, nothing),
-        ("of a single token none", 1, targets),
+        ("with some targets ignored", T, some),
+        ("with all targets ignored", T, nothing),
+        ("with a single token and its target", 1, targets),
     ):
         try:
             values = _auxiliary(model, idx[:, :n], fewer[:, :n])
         except Exception as error:
-            first = (str(error).splitlines() or [""])[0]
-            raise Fault(f"with {what} ignored, {type(error).__name__}: {first}; look at extra_losses()") from error
+            raise Fault(f"{what}, extra_losses() raises {described(error)}{raised_at(error)}") from error
         for name, value in values.items():
             found = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=True)
             if not all(torch.isfinite(x).all() for x in (value, *found) if x is not None):
                 raise Fault(
-                    f"auxiliary loss {name!r} or its gradient is not finite with {what} ignored; look at its mean: "
+                    f"auxiliary loss {name!r} or its gradient is not finite {what}; look at its mean: "
                     "losses.cross_entropy() is 0 over no targets"
                 )
     if not model.traits.random_in_training:

@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 import json
+import traceback
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from html import escape
+from pathlib import Path
 from typing import Any
 
 
 class Fault(Exception):
     """Raised by a check that fails. The message names what is wrong, at which position, by how much, where to look."""
+
+
+def described(error: Exception) -> str:
+    """Returns the type of an exception and the first line of its message."""
+    return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+
+
+def raised_at(error: Exception) -> str:
+    """Returns the innermost source line of an exception outside installed packages, as ` at file.py:12`, or ''."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
+    return f" at {Path(frames[-1].filename).name}:{frames[-1].lineno}" if frames else ""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import time
-import traceback
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
@@ -24,6 +23,7 @@ from lmzoo.conformance import (
     initial,
     long,
     loss,
+    meta,
     modes,
     numerics,
     offers,
@@ -36,12 +36,13 @@ from lmzoo.conformance import (
     settings,
     states,
     transferable,
+    tying,
 )
 from lmzoo.conformance import training as train
 from lmzoo.conformance.beside import Beside
 from lmzoo.conformance.consequences import cause_of
 from lmzoo.conformance.fresh import FreshProcess, can_be_imported
-from lmzoo.conformance.report import RANKING_GROUPS, Fault, Report, Result
+from lmzoo.conformance.report import RANKING_GROUPS, Fault, Report, Result, raised_at
 from lmzoo.conformance.tiny import Subject, subject
 from lmzoo.errors import ConfigError
 from lmzoo.model import LanguageModel
@@ -89,8 +90,8 @@ CHECKS: tuple[Check, ...] = (
     *_checks("loss", loss.loss_value, loss.ignored_targets, loss.micro_batches, loss.chunked_loss),
     # Finite differences and optimizers change weights, which what is kept of old weights does not notice.
     *_checks("saving", initial.initialization),
-    *_checks("saving", saving.tied_weights, variants=True),
-    *_checks("saving", saving.meta_device, saving.save_and_load),
+    *_checks("saving", tying.tied_weights, variants=True),
+    *_checks("saving", meta.meta_device, saving.save_and_load),
     *_checks("purity", purity.changed_weights),
     *_checks("training", loss.auxiliary),
     *_checks("training", train.initial_loss, variants=True),
@@ -246,7 +247,7 @@ def run_check(check: Check, checked: Subject) -> Result:
 
 def _matters(variant: Subject, check: Check) -> bool:
     """False for a variant that ties the embeddings, and only that, in a check that does not look at the weights."""
-    looks_at_weights = (saving.tied_weights, counting.flops, train.initial_loss)
+    looks_at_weights = (tying.tied_weights, counting.flops, train.initial_loss)
     return variant.changes != {"tie_embeddings"} or check.run in looks_at_weights
 
 
@@ -266,9 +267,7 @@ def _settings_restored() -> Iterator[None]:
 
 def _one_line(error: Exception) -> str:
     """Returns the error in one line, with the innermost source line outside installed packages."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "site-packages" not in frame.filename]
-    where = f" at {frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno}" if frames else ""
     lines = [line.strip() for line in str(error).splitlines()] or [""]
-    # torch's errors of load_state_dict() say in the second line what is wrong
+    # torch's errors of load_state_dict() name the fault in the second line.
     what = " ".join(lines[:2] if lines[0].endswith(":") else lines[:1])
-    return f"raised {type(error).__name__}: {what}{where}"
+    return f"raised {type(error).__name__}: {what}{raised_at(error)}"

@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
 from lmzoo.conformance import RANKING_GROUPS, Report, Result
+from lmzoo.conformance.report import described, raised_at
 
 
 def report(group: str, *, passed: bool = False) -> Report:
     return Report("x", {"n_layers": 2}, (Result("a check", group, passed, "what it saw", 0.5),), seconds=0.5)
+
+
+def test_described_has_the_first_line_of_a_message() -> None:
+    assert described(ValueError("one\ntwo")) == "ValueError: one"
+    assert described(ValueError()) == "ValueError: "
+
+
+def test_raised_at_names_the_last_line_outside_installed_packages() -> None:
+    with pytest.raises(ValueError, match="Expecting") as caught:
+        json.loads("{")
+    assert raised_at(caught.value).startswith(" at decoder.py:")  # of Python's own library
+    assert raised_at(ValueError("never raised")) == ""
 
 
 def test_report_is_the_same_after_json() -> None:

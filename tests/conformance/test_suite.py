@@ -137,7 +137,7 @@ class TiedInNameAlone(Transformer):
 
 def test_check_model_runs_tied_weights_with_tied_embeddings_too() -> None:
     (result,) = check_model(TiedInNameAlone, only=["tied_weights"]).results
-    assert "tie_embeddings=True: the config says tie_embeddings=True, and the head's weight is not" in result.saw
+    assert "tie_embeddings=True: the config says tie_embeddings=True, but the head's weight is not" in result.saw
 
 
 def test_check_model_runs_train_mode_with_variants() -> None:
