@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -13,7 +14,7 @@ from lmzoo.compare.budget import tokens_per_step
 from lmzoo.compare.decode_speed import decode_tokens_per_s
 from lmzoo.compare.final_evaluation import FinalEvaluation, LastPass
 from lmzoo.compare.forecast import Cost, measure_cost, step_seconds
-from lmzoo.compare.grid import Cell, Measured, cell_key, load_cell, read_cell, recorded_config, write_cell
+from lmzoo.compare.grid import Cell, Measured, cell_key, diverged, load_cell, read_cell, recorded_config, write_cell
 from lmzoo.compare.grid import train_cell as train
 from lmzoo.compare.parts import measure_part, read_part
 from lmzoo.compare.results import CellResult, ModelResult
@@ -23,6 +24,7 @@ from lmzoo.conformance import ranking_problem, ranking_report
 from lmzoo.data.corpora import Corpus
 from lmzoo.data.halves import Half
 from lmzoo.data.store import open_store
+from lmzoo.errors import DivergedError
 from lmzoo.hardware import default_device, hardware, versions
 from lmzoo.model import LanguageModel
 from lmzoo.runs.inputs import PreparedData
@@ -109,17 +111,16 @@ class Measurer:
         same = self.stride is None and not cell.spec.train.eval_tokens  # a run reads what is reported, in these windows
         used = last if same else None
         result = train(cell, self.reported, self.listeners, self.keep_freed_memory, used)
-        result = dataclasses.replace(result, at_once=self.at_once)
         more: dict[str, Any] = {} if config is None else {"config": recorded_config(config, cell.run)}
         if result.status == "trained":
             model, tables = load_cell(cell)
             precision = tables["machine"]["precision"]
             result = self._evaluate(cell, result, model, precision, last.losses, first=config is not None)
-            if config is not None:
+            if config is not None and result.status == "trained":
                 if self.at_once == 1:
                     more["decode_tokens_per_s"] = decode_tokens_per_s(model)
                 more["sample"] = write_sample(model, self.data.tokenizer, self.prompt_ids, cell.seed)
-        return self._keep(cell, Measured(result, more))
+        return self._keep(cell, Measured(dataclasses.replace(result, at_once=self.at_once), more))
 
     def kept(self, cell: Cell, config: Mapping[str, Any] | None = None, until: int | None = None) -> Measured | None:
         """Return what `measure`, or with `until` `measure_part`, has left in the run of a cell, if anything."""
@@ -184,8 +185,13 @@ class Measurer:
         *,
         first: bool,
     ) -> CellResult:
-        """Add the losses by position and by class; replace the loss if it is of another text, windows or context."""
+        """Add the losses by position and by class; replace the loss if it is of another text, windows or context.
+
+        A loss that is not finite there, after a training that was finite, makes the result one of a run that diverged.
+        """
         found = self.final(model, precision, further=first, losses=losses)
+        if not math.isfinite(found.loss):
+            return diverged(cell, DivergedError(f"the validation loss of the final evaluation is {found.loss}"))
         result = dataclasses.replace(result, by_position=found.by_position, by_class=found.by_class)
         if self.halves is None and self.stride is None and self.context == "reset":
             return result

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from torch import Tensor, nn
 
+from lmzoo import registry
 from lmzoo.compare import final_evaluation, measure, sample
 from lmzoo.compare.budget import tokens_per_step
 from lmzoo.compare.grid import CELL_FILE, make_cell, with_seed
@@ -17,6 +20,7 @@ from lmzoo.data.corpora import load_corpus
 from lmzoo.data.halves import validation_halves
 from lmzoo.data.store import open_store
 from lmzoo.data.tokenizers import train_tokenizer
+from lmzoo.model import LanguageModel, ModelConfig, Traits
 from lmzoo.runs.inputs import PreparedData
 from lmzoo.runs.run import SAMPLE_FILE
 from lmzoo.runs.saved import evaluate_run, load_run
@@ -154,6 +158,57 @@ def test_measure_carries_the_context(
     if halves is not None:
         assert found.selection_loss == evaluate_carried(model, halves[0].split).loss
     assert measurer.measure(cell, {}).cell.loss == pytest.approx(reset.loss, abs=1e-6)
+
+
+class Exploding(LanguageModel):
+    """A sum that grows eightfold with each token: harmless in 16 tokens, infinite in float32 after 43."""
+
+    family = "exploding"
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.embedding = nn.Embedding(config.vocab_size, 8)
+        self.head = nn.Linear(8, config.vocab_size)
+
+    @property
+    def traits(self) -> Traits:
+        return Traits(extrapolates=True, state_growth="constant")
+
+    def init_layers(self, batch_size: int, max_len: int, like: Tensor) -> Tensor:
+        return like.new_zeros(batch_size, 8)
+
+    def features(self, idx_BT: Tensor, state: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        x_BTD = self.embedding(idx_BT)
+        sum_BD = torch.zeros_like(x_BTD[:, 0]) if state is None else state
+        sums = []
+        for x_BD in x_BTD.unbind(1):
+            sum_BD = 8 * sum_BD + x_BD.detach()
+            sums.append(sum_BD)
+        return x_BTD + 1e-20 * torch.stack(sums, 1), None if state is None else sum_BD
+
+
+@pytest.mark.parametrize("tuned", [False, True])
+def test_measure_calls_a_final_loss_that_is_not_finite_diverged(
+    measurer: Measurer,
+    small_spec: Callable[..., RunSpec],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    tuned: bool,
+) -> None:
+    monkeypatch.setitem(registry._classes, "exploding", Exploding)
+    halves = validation_halves(measurer.data.corpus, measurer.data.tokenizer) if tuned else None
+    carried = dataclasses.replace(measurer, context="carried", halves=halves, at_once=2)
+    spec = small_spec("exploding", steps=2)
+    cell = make_cell(tmp_path, spec, spec, "exploding")
+    found = carried.measure(cell)
+    assert found.cell.status == "diverged"
+    assert found.cell.problem == "the validation loss of the final evaluation is nan"
+    assert (found.cell.loss, found.cell.bits_per_byte, found.cell.by_class) == (None, None, ())
+    assert (found.cell.curve[-1][0], found.cell.at_once) == (2 * 4 * 16, 2)
+    kept = carried.kept(cell)
+    assert kept is not None
+    assert kept.cell.problem == found.cell.problem, "it is not measured again when the comparison goes on"
+    assert carried.measure(cell, {}).cell.status == "diverged", "neither a sample nor a speed is measured"
 
 
 def test_measure_takes_the_loss_that_chose_from_the_search(
