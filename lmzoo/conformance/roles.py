@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from lmzoo.conformance.report import Fault
+from lmzoo.conformance.stacks import UseOfStacks
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import ROLES, has_filters
 
@@ -21,13 +22,15 @@ def roles(subject: Subject) -> str:
     weight decay applies to it, and Muon makes it orthogonal. Both are wrong for a table that is added to activations or
     multiplied with them elementwise, also behind a function such as exp, for the filter of a convolution of each
     feature, and for a table whose rows are looked up by index. A map, which sums over one axis of the features and
-    makes another, must not be declared as an embedding or a vector, either.
+    makes another, must not be declared as an embedding or a vector, either. The first axis of a stack of maps must
+    count the maps.
     """
     model = subject.model()
     guessed: dict[int, str] = {}
     matrices: dict[int, str] = {}
     tables: dict[int, str] = {}  # declared as such, though no axis has one entry per token or position
     vectors: dict[int, str] = {}  # declared as such, with more than one axis
+    stacks: dict[int, str] = {}  # declared as such, with three axes
     counts = (subject.config.vocab_size, subject.config.context_length)
     declared = 0
     heads = set(model.head.modules())
@@ -40,6 +43,8 @@ def roles(subject: Subject) -> str:
             parameter = getattr(module, name, None)
             if role == "matrix" and isinstance(parameter, nn.Parameter):
                 matrices[id(parameter)] = f"{where}.{name} {tuple(parameter.shape)}"
+            if role == "matrices" and isinstance(parameter, nn.Parameter) and parameter.ndim == 3:
+                stacks[id(parameter)] = f"{where}.{name} {tuple(parameter.shape)}"
             if role == "vector" and isinstance(parameter, nn.Parameter) and _axes(parameter) > 1:
                 vectors[id(parameter)] = f"{where}.{name} {tuple(parameter.shape)}"
             is_table = role == "embedding" and isinstance(parameter, nn.Parameter) and module not in heads
@@ -53,9 +58,9 @@ def roles(subject: Subject) -> str:
                 guessed[id(parameter)] = f"{where}.{name} {tuple(parameter.shape)}".lstrip(".")
                 if _axes(parameter) < 2:
                     raise Fault(f"{guessed[id(parameter)]} is a vector, but its role defaults to 'matrix'; {DECLARE}")
-    mode = _UseOfParameters(guessed | matrices, tables, vectors)
-    if guessed or matrices or tables or vectors:
-        with mode:
+    mode, stacked = _UseOfParameters(guessed | matrices, tables, vectors), UseOfStacks(stacks)
+    if guessed or matrices or tables or vectors or stacks:
+        with mode, stacked:
             model(subject.tokens(2, min(subject.context, 9)))
     if mode.found:
         by_default = mode.table in guessed.values()
@@ -63,6 +68,8 @@ def roles(subject: Subject) -> str:
     for maps, role in ((mode.multiplied - mode.other, EMBEDDING), (mode.maps - mode.elementwise, VECTOR)):
         if maps:
             raise Fault(f"{min(maps)} is a map between features, but its role is {role}: it is 'matrix'")
+    if stacked.found:
+        raise Fault(stacked.found)
     return f"{declared} declared roles; {len(guessed)} parameters are matrices by default"
 
 
