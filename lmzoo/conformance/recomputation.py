@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import torch
 from torch import Tensor, nn
 
 from lmzoo.conformance.measure import ROUNDING, difference, require_equal
 from lmzoo.conformance.tiny import Subject
+from lmzoo.errors import ConfigError
 
 
 def require_repeatable_backward(subject: Subject) -> None:
     """Raises `Fault` if the gradients of one forward pass depend on the random state when the backward pass begins.
 
     What the backward pass computes again must have the dropout mask of the forward pass. A model of `Stack`s is also
-    compared with itself under activation checkpointing, which computes every layer again.
+    compared with itself under activation checkpointing, which computes every layer again, the last one first. It has
+    every kind of block twice, where the config allows that: the last of a kind finds in `ctx.carry` what it expects.
     """
     plain = _gradients(subject, seed=1)
     what = "when the backward pass begins with another random state,"
@@ -40,6 +44,19 @@ def _moves_buffers(subject: Subject) -> bool:
     return any(not torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
 
 
+def _twice_as_deep(subject: Subject) -> dict[str, int]:
+    """Returns overrides of the config for twice the number of layers; none if it has no such field or refuses that."""
+    depth = getattr(subject.config, "n_layers", None)
+    if not isinstance(depth, int):
+        return {}
+    deeper = {"n_layers": 2 * depth}
+    try:
+        dataclasses.replace(subject.config, **deeper)
+    except ConfigError:
+        return {}
+    return deeper
+
+
 def _can_checkpoint(module: nn.Module) -> bool:
     return isinstance(getattr(module, "checkpoints", None), bool)
 
@@ -47,7 +64,7 @@ def _can_checkpoint(module: nn.Module) -> bool:
 def _gradients(subject: Subject, *, seed: int, checkpoints: bool = False) -> dict[str, Tensor]:
     """Returns gradients by name, with dropout; `seed` is set between the forward and the backward pass."""
     T = min(subject.context, 16)
-    model = subject.model(dropout=0.1).train()
+    model = subject.model(dropout=0.1, **_twice_as_deep(subject)).train()
     for module in model.modules() if checkpoints else ():
         if _can_checkpoint(module):
             module.checkpoints = True  # type: ignore[assignment]
