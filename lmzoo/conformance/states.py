@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from lmzoo.conformance.report import Fault
 from lmzoo.conformance.sums import require_wide_sums
 from lmzoo.conformance.tiny import Subject
 from lmzoo.errors import CheckpointError
+from lmzoo.inference import decoding_copy
 from lmzoo.model import LanguageModel
 
 EXACT = 1e-6  # the same operations on the same numbers; memory may be aligned differently
@@ -150,20 +152,14 @@ def state_dtype(subject: Subject) -> str:
     Also checks that no sum over many tokens is kept in 16 bits (`sums`).
     """
     model = subject.model()
-    before = model.init_state(1, 8)
-    _, middle = model.decode(subject.tokens(1, 3), before)
-    _, after = model.decode(subject.tokens(1, 1), middle)
-    types = [[tensor.dtype for tensor in states.tensors(state)] for state in (before, middle, after)]
-    if not types[0] == types[1] == types[2]:
-        named = ["/".join(sorted({str(t) for t in each})) or "nothing" for each in types]
-        raise Fault(
-            f"a state of {named[0]} becomes {named[1]} after a prefill and {named[2]} after a step; look at {LOOK}"
-        )
-    for dtype in types[0]:
+    types = _require_same_dtypes(subject, model)
+    for dtype in types:
         if dtype.is_floating_point and dtype.itemsize < model.dtype.itemsize:
             raise Fault(
                 f"the state holds {dtype}, the weights {model.dtype}: rounding errors add up; look at init_state()"
             )
+    with suppress(RuntimeError):  # what has no code for 16 bits is found by `decoding_copies`
+        _require_same_dtypes(subject, decoding_copy(model, "bfloat16"))
     wide = subject.model().double()
     # A model without parameters has torch's default dtype, which `double()` does not change.
     for tensor in states.tensors(wide.init_state(1, 8)) if wide.dtype == torch.float64 else ():
@@ -173,7 +169,25 @@ def state_dtype(subject: Subject) -> str:
                 "dtype=wide_dtype(like.dtype), gives the dtype of the model, and its device"
             )
     require_wide_sums(subject)
-    return f"{len(types[0])} tensors, dtypes constant: {', '.join(sorted({str(t) for t in types[0]})) or 'none'}"
+    return f"{len(types)} tensors, dtypes constant: {', '.join(sorted({str(t) for t in types})) or 'none'}"
+
+
+def _require_same_dtypes(subject: Subject, model: LanguageModel) -> list[torch.dtype]:
+    """Raises `Fault` if the dtypes of a state change while decoding; returns them.
+
+    A saved state is loaded into one that `init_state` has made, and `state_bytes` measures that one.
+    """
+    before = model.init_state(1, 8)
+    _, middle = model.decode(subject.tokens(1, 3), before)
+    _, after = model.decode(subject.tokens(1, 1), middle)
+    types = [[tensor.dtype for tensor in states.tensors(state)] for state in (before, middle, after)]
+    if not types[0] == types[1] == types[2]:
+        named = ["/".join(sorted({str(t) for t in each})) or "nothing" for each in types]
+        raise Fault(
+            f"with weights in {model.dtype}, a state of {named[0]} becomes {named[1]} after a prefill and {named[2]} "
+            f"after a step; look at {LOOK}"
+        )
+    return types[0]
 
 
 def state_saved(subject: Subject) -> str:
