@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lmzoo.conformance.choices import Choices
+from lmzoo.conformance.kept import require_vectors_kept
 from lmzoo.conformance.lengths import depends_on_length, expected_logits
 from lmzoo.conformance.measure import STRAIGHT_THROUGH, backward, float32_hint, in_bfloat16, require_near
 from lmzoo.conformance.report import Fault
@@ -108,6 +109,7 @@ def bfloat16(subject: Subject) -> str:
         rounded_BTV = expected_logits(subject, rounded, idx)
     drift = require_near(steps_BTV, rounded_BTV, "decoding in bfloat16", f"the dtype of the state{choices.hint}")
     _require_kept(subject)
+    require_vectors_kept(subject)
     return f"off by {off:.2g} of the largest logit at most positions, decoding by {drift:.2g}"
 
 
