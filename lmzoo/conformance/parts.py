@@ -17,31 +17,32 @@ SEEDS = 3  # of weights and tokens: an activation such as ReLU may be zero every
 
 
 def require_parts_in_use(subject: Subject) -> None:
-    """Raises `Fault` if a number `n_...` one less leaves rows or columns of a matrix without a gradient.
+    """Raises `Fault` if a number `n_...` one less or more leaves rows or columns of a matrix without a gradient.
 
-    In the tiny form most sizes are powers of two, of which each number divides the next. One less than such a number
-    does not: the config must refuse it, or the model must use all of its weights.
+    In the tiny form most sizes are powers of two, of which each number divides the next. Numbers beside them do not:
+    the config must refuse them, or the model must use all of its weights.
     """
     before: set[tuple[str, int]] | None = None
     for name, value in configs.to_dict(subject.config).items():
-        if not name.startswith("n_") or name == "n_layers" or not isinstance(value, int) or value < 4:
+        if not name.startswith("n_") or name == "n_layers" or not isinstance(value, int) or value < 2:
             continue
-        try:
-            config = dataclasses.replace(subject.config, **{name: value - 1})
-            found = _unused(subject, config, 0)
-            before = _unused(subject, subject.config, 0) if before is None and found else before
-            found = {place for place in found if place not in (before or set())}
-            for seed in range(1, SEEDS) if found else ():
-                found &= _unused(subject, config, seed)
-        except Exception:  # refused by the config, or a model that cannot run with this value: no part is left out
-            continue
-        if found:
-            parameter, axis = min(found)
-            which = "rows" if axis == 0 else "columns"
-            raise Fault(
-                f"{name}={value - 1} leaves {which} of {parameter} without a gradient, and {name}={value} does not: a "
-                "part is left out; let the config refuse what does not divide"
-            )
+        for other in (value - 1, value + 1) if value >= 4 else (value + 1,):  # 1 and 2 divide all sizes
+            try:
+                config = dataclasses.replace(subject.config, **{name: other})
+                found = _unused(subject, config, 0)
+                before = _unused(subject, subject.config, 0) if before is None and found else before
+                found = {place for place in found if place not in (before or set())}
+                for seed in range(1, SEEDS) if found else ():
+                    found &= _unused(subject, config, seed)
+            except Exception:  # refused by the config, or a model that cannot run with this value: no part is left out
+                continue
+            if found:
+                parameter, axis = min(found)
+                which = "rows" if axis == 0 else "columns"
+                raise Fault(
+                    f"{name}={other} leaves {which} of {parameter} without a gradient, and {name}={value} does not: a "
+                    "part is left out; let the config refuse what does not divide"
+                )
 
 
 def _unused(subject: Subject, config: ModelConfig, seed: int) -> set[tuple[str, int]]:
