@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from lmzoo.conformance.fitting import require_fit_in_buffers
 from lmzoo.conformance.measure import FLOAT64_ROUNDING, backward, difference, require_equal, require_same_bits
@@ -13,6 +15,7 @@ from lmzoo.conformance.modes import changed_values, constructed
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject, perturb
 
+CACHED_TABLE = "a table that is kept on the module: its dtype must be that of the present call"
 CACHED = "what is computed from weights and kept on the module: compute it anew, or put it into the state"
 
 
@@ -76,10 +79,11 @@ def _require_independent_dtypes(subject: Subject) -> None:
 
 @torch.no_grad()
 def changed_weights(subject: Subject) -> str:
-    """Checks that a model that has been used in eval mode takes new weights into account at once.
+    """Checks that a model that has been used in eval mode takes new weights, and another dtype, into account at once.
 
-    Typical faults: a product of weights, or keys and values of constant tokens, computed once and kept. What is kept of
-    the last call alone is found because each call is repeated with new weights, and nothing runs in between.
+    Typical faults: a product of weights, or keys and values of constant tokens, computed once and kept; a table kept in
+    the dtype of its first use. What is kept of the last call alone is found because each call is repeated with new
+    weights, and nothing runs in between.
     """
     idx = subject.tokens(2, min(subject.context, 9))
     used, other = subject.model(), subject.model(seed=3)
@@ -103,7 +107,17 @@ def changed_weights(subject: Subject) -> str:
         raise Fault("two seeds give the same logits: the new weights could not be told from the old ones")
     if not other.traits.trainable:
         require_fit_in_buffers(subject)
+    _require_new_dtype(subject, idx)
     return "new weights in a used model give the logits of a fresh one"
+
+
+def _require_new_dtype(subject: Subject, idx: Tensor) -> None:
+    """Raises `Fault` if a model that has been used in bfloat16 gives other logits in float64 than one that has not."""
+    used, fresh = subject.model().bfloat16(), subject.model().bfloat16().double()
+    with suppress(Exception):  # what has no code for 16 bits is found by `decoding_copies`
+        used(idx)
+    what = "a float64 model that was used in bfloat16 before"
+    require_equal(used.double()(idx).logits, fresh(idx).logits, what, CACHED_TABLE, FLOAT64_ROUNDING)
 
 
 def seeds(subject: Subject) -> str:
