@@ -17,6 +17,7 @@ from lmzoo.ops.straight_through import smooth
 
 STEPS = (1e-5, 1e-6, 1e-7, 1e-8)  # of finite differences
 ROUNDED = 1e-12  # of the largest gradient: an FFT spreads rounding of float64, about 1e-16, over the whole text
+CLIFF, FLAT = 1e5, 1e3
 REGION = 16  # tokens; of each region of the past at least one token must matter
 CHUNK_LOOK = "the ends of chunks and blocks (64, 128, 256): carries, decays, masks, the last chunk"
 
@@ -31,7 +32,7 @@ def long_gradients(subject: Subject) -> str:
     model = form.model().double()
     T = form.context
     reached = require_reach(model, form.tokens(5, T))
-    off = _directional_error(model, form.tokens(2, T), form.tokens(2, T, seed=1))
+    off = directional_error(model, form.tokens(2, T), form.tokens(2, T, seed=1))
     return f"{reached}; the gradient agrees with a finite difference to {off:.1g}"
 
 
@@ -53,6 +54,12 @@ def require_reach(model: LanguageModel, idx: Tensor) -> str:
         raise Fault(
             f"the gradient of the logits reaches {reach + beyond[0]} tokens back, though the model {says} "
             "(the present token included); look at the window, at `reach`, or at traits"
+        )
+    rounding = _rounding_from(sizes_RT) if declared is None else None
+    if rounding is not None:
+        raise Fault(
+            f"the logits at {T - rows} to {T - 1} depend on the tokens {rounding} and more back by rounding alone, "
+            f"though the model {says}; look at the length of filters, or at `reach`"
         )
     matters_T = (sizes_RT > 0).any(0)
     regions = [(start, min(start + REGION, reach)) for start in range(0, reach, REGION)]
@@ -92,6 +99,21 @@ def _gradients_by_distance(model: LanguageModel, idx: Tensor) -> Tensor | None:
     return sizes_RT
 
 
+def _rounding_from(sizes_RT: Tensor) -> int | None:
+    """Returns the distance from which on gradients are rounding errors alone, as an FFT leaves them, or None.
+
+    There they fall at once by `CLIFF`, far below what float64 can add, and stay about as small. A memory that decays so
+    fast within a region goes on to fall.
+    """
+    largest = [float(part.max()) for part in sizes_RT.amax(0).split(REGION)]
+    for i in range(1, len(largest)):
+        after = largest[i:]
+        flat = 0 < max(after) < FLAT * max(min(after), torch.finfo(torch.float64).tiny)
+        if flat and max(after) < ROUNDED and largest[i - 1] > CLIFF * max(after) and len(after) > 1:
+            return i * REGION
+    return None
+
+
 def _matters_anywhere(model: LanguageModel, idx: Tensor, start: int, end: int) -> bool:
     """True if a token at such a distance matters to one of the last `end` positions: blocks end at some of them."""
     sizes_RT = _gradients_by_distance(model, idx[:1].repeat(min(end, idx.shape[1]), 1))
@@ -121,7 +143,7 @@ def _values_depend(model: LanguageModel, idx: Tensor, distances: range) -> bool:
     return False
 
 
-def _directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> float:
+def directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> float:
     """Returns the relative error of the gradient along a random direction of all parameters; raises `Fault` if large.
 
     The gradient is the one of train mode, without auxiliary losses. It may differ from the slope of the loss on purpose
