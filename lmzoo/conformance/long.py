@@ -42,6 +42,8 @@ NEAR, LEAST = 16, 1e-4  # positions before a change, and the least change of the
 EXCUSED = 1.5  # times the error that rounding the linear maps alone causes
 CALM = 0.3  # of the usual random weights
 FAR = 600  # tokens, for models that extrapolate
+# Tokens, more than the tables of 2048 positions that are often made once; in a thorough check more than those of 4096.
+VERY_LONG, LONGEST = 2100, 4200
 CHUNK = 150  # tokens, decoded at once in 16 bits
 
 
@@ -266,8 +268,26 @@ def _off_by_position(actual_BTV: Tensor, expected_BTV: Tensor) -> Tensor:
     return (actual_BTV.double() - expected_BTV).abs().amax((0, 2)) / expected_BTV.abs().max().clamp(min=1)
 
 
+@torch.no_grad()
+def _require_very_long(subject: Subject, length: int) -> None:
+    """Raises `Fault` if a text of `length` tokens cannot be read, or if it changes the logits of its beginning."""
+    model, idx, T = subject.model(), subject.tokens(1, length), subject.context
+    try:
+        logits_BTV = model(idx).logits
+    except Exception as error:
+        raise Fault(
+            f"{length} tokens raise {type(error).__name__}: {(str(error).splitlines() or [''])[0]}, though traits says "
+            "extrapolates=True; look at tables of positions that are made once"
+        ) from error
+    if not depends_on_length(model):
+        require_near(logits_BTV[:, :T], model(idx[:, :T]).logits, f"the beginning of {length} tokens", LOOK)
+
+
 def random_shapes(subject: Subject) -> str:
-    """Checks that decoding gives the logits of `forward` at random numbers of rows, lengths and splits, in float64."""
+    """Checks that decoding gives the logits of `forward` at random numbers of rows, lengths and splits, in float64.
+
+    A model that extrapolates also reads a text of `VERY_LONG` tokens.
+    """
     generator = torch.Generator().manual_seed(subject.seed)
 
     def draw(low: int, high: int) -> int:
@@ -287,4 +307,8 @@ def random_shapes(subject: Subject) -> str:
         alone_BTV = expected_logits(subject, model, idx[-1:])
         require_exact(alone_BTV, expected_BTV[-1:], f"row {B - 1} of {B} rows alone, {T} tokens", LOOK, model, idx)
         shapes.append(f"{B} x {T}")
+    if model.traits.extrapolates:
+        length = LONGEST if subject.thorough else VERY_LONG
+        _require_very_long(subject, length)
+        shapes.append(f"1 x {length}")
     return f"rows x tokens {', '.join(shapes)} (seed {subject.seed}), each in a random split"
