@@ -22,7 +22,8 @@ from lmzoo.conformance.measure import (
     require_same_bits,
 )
 from lmzoo.conformance.parts import require_parts_in_use
-from lmzoo.conformance.presets import require_presets
+from lmzoo.conformance.presets import preset_numbers, require_presets
+from lmzoo.conformance.reach import directional_error
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.saturation import require_unbounded
 from lmzoo.conformance.tiny import Subject, perturb
@@ -162,8 +163,10 @@ class _Effects:
 def other_models(subject: Subject) -> str:
     """Checks that models of other settings decode as their forward says, and do not change this model's logits.
 
+    Whole numbers of presets, such as a number of rounds, are among the settings; with these the gradient is compared
+    with a finite difference, too.
     Typical faults: a table cached by an incomplete key, attributes of the class, an option that decoding treats
-    differently from forward.
+    differently from forward, a gradient that is cut for large values of a setting.
     """
     model = subject.model().double()
     T = min(subject.context, 8)
@@ -171,7 +174,8 @@ def other_models(subject: Subject) -> str:
     idx = longer[:, :T]
     logits_BTV = model(idx).logits
     others = 0
-    for config in _others(subject):
+    preset_configs = list(preset_numbers(subject))
+    for config in (*preset_configs, *_others(subject)):
         new_T = min(T + 1 + others, subject.context)  # a length that no other model has used
         try:
             other = registry.build_model(subject.cls, config, generator=torch.Generator().manual_seed(1)).double()
@@ -200,15 +204,24 @@ def other_models(subject: Subject) -> str:
         what = f"a model with {changes} at a length that another model has used"
         require_equal(shorter_BTV, longer_BTV[:, :T], what, f"{LENGTH_LEAK}; or at {LOOK}", 1e-6)
         for t, logits_BV in enumerate(decoded, T - 2):
-            what = f"with {_changes(subject.config, config)}, decoding position {t}"
+            what = f"with {changes}, decoding position {t}"
             require_exact(logits_BV, longer_BTV[:, t], what, DECODING, other, longer[:, : t + 1], state)
-        require_same_bits(
-            model(idx).logits, logits_BTV, f"a model, after one with {_changes(subject.config, config)} was used,", LOOK
-        )
+        if config in preset_configs and other.traits.trainable:
+            _require_gradient(other, idx, subject.tokens(2, T, seed=1), f"with {changes}")
+        require_same_bits(model(idx).logits, logits_BTV, f"a model, after one with {changes} was used,", LOOK)
     return f"the same logits after {others} models of other settings"
 
 
 LOOK = "tables that are cached for all models, attributes of the class, module-level variables"
+
+
+def _require_gradient(model: LanguageModel, idx: torch.Tensor, targets: torch.Tensor, what: str) -> None:
+    """Raises `Fault` if the gradient of a model with other settings is not the slope of its loss."""
+    try:
+        with torch.enable_grad():
+            directional_error(model, idx, targets)
+    except Fault as fault:
+        raise Fault(f"{what}, {fault}") from fault
 
 
 def _others(subject: Subject) -> Iterator[ModelConfig]:
