@@ -9,6 +9,7 @@ from lmzoo import registry
 from lmzoo import state as states
 from lmzoo.conformance.clones import clone
 from lmzoo.conformance.lengths import comparable
+from lmzoo.conformance.neighbors import resized
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.conformance.usage import require_declared_use
@@ -17,9 +18,9 @@ from lmzoo.model import LanguageModel
 
 
 def _sizes(subject: Subject) -> list[LanguageModel]:
-    """Returns models of three sizes, or of one for a variant: the plain form shows how the numbers depend on sizes."""
+    """Returns models of three sizes. Of a variant only one: the plain form shows how the numbers depend on sizes."""
     model = subject.model()
-    return [model] if subject.is_variant else [model, *(subject.model(**change) for change in subject.resized())]
+    return [model] if subject.is_variant else [model, *(subject.model(**change) for change in resized(subject.config))]
 
 
 def parameters(subject: Subject) -> str:
@@ -31,7 +32,10 @@ def parameters(subject: Subject) -> str:
     for model in _sizes(subject):
         measured = sum(storage.numel() for storage in {p.data_ptr(): p for p in model.parameters()}.values())
         if model.num_params() != measured:
-            raise Fault(f"num_params() is {model.num_params()}, the parameters have {measured} values")
+            raise Fault(
+                f"num_params() is {model.num_params():,}, but the parameters have {measured:,} values; look at "
+                "parameters that are views of others"
+            )
         grouped = [id(p) for group in model.parameter_groups(0.1) for p in group["params"]]
         if sorted(grouped) != sorted({id(p) for p in model.parameters()}):
             raise Fault("parameter_groups() does not hold each parameter exactly once; look at parameter_roles")
@@ -45,13 +49,13 @@ def parameters(subject: Subject) -> str:
 @torch.no_grad()
 def _require_own_tensors(subject: Subject) -> None:
     """Raises `Fault` if a copy of the model reads a parameter of the original."""
-    # A new one: other models of a subject are copies themselves.
+    # A newly built model, because `subject.model()` returns a copy.
     model = registry.build_model(subject.cls, subject.config, generator=torch.Generator().manual_seed(0)).eval()
     copied, idx = clone(model), subject.tokens(1, min(subject.context, 9))
     before = copied(idx).logits.isnan().any()
     for parameter in model.parameters():
         parameter.fill_(torch.nan)
-    # Not by equality: noise in eval mode makes logits differ, too, and `same_seed` names it.
+    # Not a comparison of logits: noise in eval mode, which `same_seed` reports, changes them too, but not to NaN.
     if copied(idx).logits.isnan().any() and not before:
         raise Fault(
             "a copy of the model reads parameters of the original; look at a lambda, a closure or a bound method that "
@@ -60,14 +64,17 @@ def _require_own_tensors(subject: Subject) -> None:
 
 
 def _require_registered(name: str, module: nn.Module) -> None:
-    """Raises `Fault` for parameters or modules in a plain list or dict: these are neither trained nor saved."""
+    """Raises `Fault` for parameters or modules in a plain list or dict, where they are neither trained nor saved."""
     for attribute, value in vars(module).items():
         if attribute.startswith("_"):
             continue
         held = value if isinstance(value, list) else list(value.values()) if isinstance(value, dict) else []
         if any(isinstance(item, (nn.Parameter, nn.Module)) for item in held):
             where = f"{name}.{attribute}" if name else attribute
-            raise Fault(f"{where} holds modules in a plain {type(value).__name__}: use nn.ModuleList or nn.ModuleDict")
+            raise Fault(
+                f"{where} holds modules or parameters in a plain {type(value).__name__}, where they are neither "
+                "trained nor saved: use nn.ModuleList, nn.ModuleDict or nn.ParameterList"
+            )
 
 
 def flops(subject: Subject) -> str:
@@ -76,7 +83,7 @@ def flops(subject: Subject) -> str:
     for model in _sizes(subject):
         context = model.config.context_length
         for T in (3, context // 2, context):
-            # One row: a layer may compute something once for all rows (a filter, a bias).
+            # One row, because a layer may compute something once for all rows (a filter, a bias).
             with counting() as counter:
                 model(torch.zeros(1, T, dtype=torch.long))
             measured = counter.get_total_flops() / T
@@ -91,7 +98,7 @@ def flops(subject: Subject) -> str:
 
 
 def _undeclared(model: LanguageModel) -> str:
-    """Returns the end of a message: the layers whose declaration is missing or may be wrong."""
+    """Returns the end of a message, which names the layers whose declaration is missing or may be wrong."""
     others = {type(m).__name__: hasattr(m, "flops") for m in model.modules() if m is not model and _is_foreign(m)}
     missing = sorted(name for name, declares in others.items() if not declares)
     declared = sorted(name for name, declares in others.items() if declares)
@@ -102,6 +109,7 @@ def _undeclared(model: LanguageModel) -> str:
 
 
 def _is_foreign(module: nn.Module) -> bool:
+    """True for a module that neither torch nor lmzoo defines."""
     return type(module).__module__.partition(".")[0] not in ("torch", "lmzoo")
 
 
@@ -139,7 +147,8 @@ def declared_growth(subject: Subject) -> str:
     if declared and growth != model.traits.state_growth:
         raise Fault(
             f"traits says state_growth={model.traits.state_growth!r}, but the state takes "
-            f"{', '.join(f'{size} bytes for {n} tokens' for size, n in zip(sizes, lengths, strict=True))}: {growth!r}"
+            f"{', '.join(f'{size} bytes for {n} tokens' for size, n in zip(sizes, lengths, strict=True))}: declare "
+            f"state_growth={growth!r}"
         )
     if declared and not extrapolates and _works_beyond_context(model, subject):
         raise Fault(
@@ -150,9 +159,10 @@ def declared_growth(subject: Subject) -> str:
 
 
 def _growth(first: int, second: int, third: int) -> str:
-    """The growth of a state with these sizes at n, 2n and 4n tokens.
+    """Returns the growth of a state that has these sizes after n, 2n and 4n tokens.
 
-    Doubling the length adds a constant if the growth is logarithmic, and twice as much each time if it is linear.
+    If the growth is logarithmic, each doubling of the length adds the same size; if it is linear, twice as much as the
+    one before.
     """
     if third == 0:
         return "none"
@@ -162,11 +172,12 @@ def _growth(first: int, second: int, third: int) -> str:
 
 
 def _works_beyond_context(model: LanguageModel, subject: Subject) -> bool:
+    """True if a text longer than the context runs, and does not change the logits inside the context."""
     idx = subject.tokens(1, subject.context + 5)
     with torch.no_grad():
         try:
             longer_BTV = model.head(model.features(idx)[0])
-        except Exception:  # any error means that it does not
+        except Exception:  # a model may raise any error for a text that is too long
             return False
         inside_BTV = model(idx[:, : subject.context]).logits
     return longer_BTV.shape[1] == idx.shape[1] and torch.allclose(

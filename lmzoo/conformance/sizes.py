@@ -1,7 +1,7 @@
-"""Sizes of the models that are checked: a tiny form, quick to check in many ways, and a large form.
+"""Sizes of the models that are checked: a tiny form, which is quick to check in many ways, and a large form.
 
-Sizes are set by the names of the config's fields, and dropout rates to 0: a check that needs dropout asks for it.
-Everything else in the config stays as it is. Enough layers are kept that every kind of block occurs.
+The config of a form has other values in the fields with the names below, and dropout rates of 0 (a check that needs
+dropout sets it). Everything else in the config stays as it is. Enough layers are kept that every kind of block occurs.
 """
 
 from __future__ import annotations
@@ -19,16 +19,18 @@ from lmzoo.errors import ConfigError
 from lmzoo.layers.stack import kind
 from lmzoo.model import LanguageModel, ModelConfig
 
+MOST_REACHES = 8  # different values of `reach` that the large form keeps: with more it would be too deep, and slow
+
 
 @dataclass(frozen=True)
 class Sizes:
-    """Sizes of a form. With `exact` fields are set to the values in `fields`, else only reduced to them."""
+    """Sizes of a form. If `exact`, fields are set to the values in `fields`; if not, larger values are reduced."""
 
     vocab_size: int
     context_length: int
-    layers: int  # the least depth; more layers are kept if every kind of block needs them
+    layers: int  # the least depth; more layers are kept if not every kind of block occurs in these
     fields: Mapping[str, int]
-    options: Mapping[str, int] = field(default_factory=dict)  # set also where the config says None: options switched on
+    options: Mapping[str, int] = field(default_factory=dict)  # set also if the field is None: options switched on
     exact: bool = False
 
     def chosen(self, settings: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, int]:
@@ -44,7 +46,7 @@ class Sizes:
 TINY = Sizes(
     vocab_size=13,  # unlike every other size, so that a mix-up of axes is an error and not a coincidence
     context_length=24,  # more than one chunk of a chunked scan of 16, and more than two windows
-    layers=2,  # the minimum: a window of 5 over 2 layers reaches 9 tokens back, well inside the context
+    layers=2,  # a window of 5 over 2 layers reaches 9 tokens back, well inside the context
     fields={
         "d_model": 32,
         "n_heads": 4,
@@ -56,12 +58,12 @@ TINY = Sizes(
         "n_experts": 4,
         "order": 3,  # so that a random text has every context of two tokens
         "capacity": 2000,  # less than all n-grams of such a text
-        "top_keys": 6,  # so that something is left out
+        "top_keys": 6,  # so that keys are left out
         "block_length": 3,  # five complete blocks in 16 tokens, of which two may be left out
         "top_blocks": 1,
     },
 )
-# Past chunks of 32 to 256 tokens, past 4 rows, 32 features, 2 layers and 256 tokens in the vocabulary.
+# More than chunks of 32 to 256 tokens, 32 features, 2 layers, and 256 tokens in the vocabulary.
 LARGE = Sizes(
     vocab_size=307,
     context_length=300,
@@ -107,6 +109,7 @@ def sized_config(cls: type[LanguageModel], settings: Mapping[str, Any], sizes: S
 
 
 def _is_allowed(cls: type[LanguageModel], settings: Mapping[str, Any]) -> bool:
+    """True if the config accepts the settings."""
     try:
         configs.build(cls.config_class, settings)
     except ConfigError:
@@ -117,8 +120,9 @@ def _is_allowed(cls: type[LanguageModel], settings: Mapping[str, Any]) -> bool:
 def fewest_layers(cls: type[LanguageModel], settings: Mapping[str, Any], sizes: Sizes = TINY) -> int:
     """Returns the smallest `n_layers` >= `sizes.layers` with every kind of block that the model of `settings` has.
 
-    A model of fewer layers keeps its depth in the tiny form, and is made deeper in the large form. There blocks of the
-    same kind with another `reach`, such as dilations, are kept too, if `MOST_REACHES` layers are enough.
+    A model with fewer layers keeps its depth in the tiny form, and is made deeper in the large form. In the large form,
+    blocks of one kind that differ in their `reach`, such as dilations, count as different kinds if there are at most
+    `MOST_REACHES` of them.
     """
     config = configs.build(cls.config_class, settings)
     full: int = configs.to_dict(config)["n_layers"]
@@ -128,7 +132,7 @@ def fewest_layers(cls: type[LanguageModel], settings: Mapping[str, Any], sizes: 
     try:
         reaches = sizes.exact and len({reach for _, reach in _kinds(cls, config)}) <= MOST_REACHES
         wanted = {found if reaches else found[:1] for found in _kinds(cls, config)}
-    except Exception:  # it cannot be built on the meta device: the checks `construction` and `meta_device` report why
+    except Exception:  # it cannot be built on the meta device, which `construction` and `meta_device` report
         return sizes.layers
     for n in range(sizes.layers, full):
         try:
@@ -138,9 +142,6 @@ def fewest_layers(cls: type[LanguageModel], settings: Mapping[str, Any], sizes: 
         except Exception:
             continue  # the config refuses this depth
     return full
-
-
-MOST_REACHES = 8  # different ones of blocks; a deeper large form would take too long
 
 
 def _kinds(cls: type[LanguageModel], config: ModelConfig) -> list[tuple[Hashable, Hashable]]:

@@ -11,7 +11,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from lmzoo import configs, registry
 from lmzoo.conformance.clones import clone
 from lmzoo.conformance.fresh import FreshProcess
+from lmzoo.conformance.neighbors import neighbors
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.sizes import LARGE, TINY, Sizes, sized_config
 from lmzoo.errors import ConfigError
@@ -26,14 +27,14 @@ from lmzoo.model import LanguageModel, ModelConfig
 
 # Options to switch on in every family that has them.
 OPTIONS: Mapping[str, Any] = {"window": 5, "n_kv_heads": 2}
-CALM = (0.0, 0.3)  # of the usual random weights
-# Size of the random text that a model without parameters is fitted to: of the tiny vocabulary, it has all pairs often.
+CALM = (0.0, 0.3)  # sizes of the noise in `calm`, relative to its usual size
+# Size of the random text that a model without parameters is fitted to. It has every pair of the tiny vocabulary often.
 FITTED_ROWS, FITTED_TOKENS = 16, 512
 
 
 @dataclass(frozen=True)
 class Sent:
-    """A saved model that a fresh process was asked to load, and the logits expected from it."""
+    """A folder with a saved model that a fresh process was asked to load, and the logits expected from it."""
 
     folder: tempfile.TemporaryDirectory[str]
     logits_BTV: Tensor
@@ -52,12 +53,12 @@ class Subject:
         self.instance: LanguageModel | None = None  # the same, if it is small enough to be checked as the tiny form
         self.is_variant = False  # True for what `varied` returns
         self.changes: set[str] = set()  # the settings in which a variant differs
-        self.fresh_process: FreshProcess | None = None  # started early for the check `save_and_load`
+        self.fresh_process: FreshProcess | None = None  # started early, because `save_and_load` waits for it
         self.sent: Sent | None = None  # what the fresh process was asked to load
         self.seed = 0  # of the random shapes
         self.thorough = False  # more random shapes, and all variants in the large form
         self._made: dict[object, LanguageModel] = {}  # what `model` clones, by its arguments
-        self._variants: list[Subject] | None = None  # made once: their depth is found by building models
+        self._variants: list[Subject] | None = None  # cached, because models must be built to find their depth
         self._large: list[Subject] | None = None
         self._neighbors: list[tuple[str, ModelConfig]] | None = None
 
@@ -65,7 +66,7 @@ class Subject:
         """Returns a new float32 model on the CPU in eval mode; torch's global random state stays unchanged.
 
         `perturbed=False` keeps the initial weights. `dropout` sets all dropout rates. `overrides` change the config. A
-        model is constructed once for the same arguments, and cloned after that, which is much quicker.
+        model with the same arguments is constructed once and then cloned, which is much quicker.
         """
         key = (perturbed, seed, tuple(sorted(overrides.items())))
         if key not in self._made:
@@ -75,10 +76,10 @@ class Subject:
         return model.eval()
 
     def calm(self) -> list[LanguageModel]:
-        """Returns float64 models near the initial weights, if branches on values are declared; else none.
+        """Returns float64 models near the initial weights if traits declares data_dependent_shapes; else none.
 
-        How often such a model computes something (until values no longer change, or a limit is reached) depends on the
-        text there; with perturbed weights it often is the most possible for every text.
+        Such a model may repeat a step until values no longer change, or up to a limit. With perturbed weights it often
+        reaches the limit for every text; near the initial weights, the number of steps depends on the text.
         """
         made = []
         for scale in CALM if self.model().traits.data_dependent_shapes else ():
@@ -88,7 +89,7 @@ class Subject:
         return made
 
     def dropping(self, rate: float) -> LanguageModel:
-        """Returns the model in eval mode with all dropout rates, of the config and of its modules, set to `rate`."""
+        """Returns the model in eval mode, with the dropout rates of the config and of all modules set to `rate`."""
         rates = {name: rate for name, value in configs.to_dict(self.config).items() if _is_rate(name, value)}
         if not rates or self.instance is not None:
             return self.model(dropout=rate)
@@ -100,7 +101,7 @@ class Subject:
         return model.eval()
 
     def _make(self, perturbed: bool, seed: int, overrides: Mapping[str, Any]) -> LanguageModel:
-        """Constructs a model for `model`."""
+        """Constructs what `model` returns clones of."""
         config = dataclasses.replace(self.config, **overrides) if overrides else self.config
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -117,6 +118,12 @@ class Subject:
         generator = torch.Generator().manual_seed(1000 * T + 10 * B + seed)
         return torch.randint(self.config.vocab_size, (B, T), generator=generator)
 
+    def two_texts(self, B: int, T: int) -> tuple[Tensor, Tensor]:
+        """Returns two batches of token ids (B, T) that differ at every position."""
+        V = self.config.vocab_size
+        idx = self.tokens(B, T)
+        return idx, (idx + 1 + self.tokens(B, T, seed=1) % (V - 1)) % V
+
     def own_tokens(self, B: int, T: int, seed: int = 0) -> Tensor:
         """Returns random token ids (B, T) for the caller's own model."""
         assert self.own is not None
@@ -129,12 +136,13 @@ class Subject:
         return self.config.context_length
 
     def varied(self) -> list[Subject]:
-        """Returns subjects with other settings, to run code that the plain config does not (a window, a bias).
+        """Returns subjects with other settings, to run code that the plain config does not run (a window, a bias).
 
-        All booleans are inverted in one variant, or in a few where the config refuses that; each of `OPTIONS` is
-        switched on in its own, and what can be None is switched off. A config can name more variants in
-        `checked: ClassVar[tuple[dict, ...]]`; one that changes nothing is left out, and so is one that the settings of
-        a caller's model exclude. Raises `ConfigError` for a variant in `checked` that the config always refuses.
+        One variant inverts all booleans (or several do, if the config refuses that). Each of `OPTIONS` has a variant
+        that switches it on, and one variant switches off all settings that can be None. A config can name more variants
+        in `checked: ClassVar[tuple[dict, ...]]`. A variant that changes nothing is left out, and so is one that the
+        settings of a caller's model exclude. Raises `ConfigError` for a variant in `checked` that the config always
+        refuses.
         """
         if self._variants is None:
             self._variants = self._make_variants()
@@ -157,7 +165,7 @@ class Subject:
         return variants
 
     def _can_be_off(self, name: str) -> bool:
-        """True for a setting that may be None, and then stays None: for others None means a default."""
+        """True for a setting that stays None when it is set to None: for others, None stands for a default value."""
         optional = type(None) in typing.get_args(configs.types_of(type(self.config))[name])
         if not optional or getattr(self.config, name) is None:
             return False
@@ -188,15 +196,17 @@ class Subject:
         return variants
 
     def _with(self, changes: Mapping[str, Any]) -> Subject:
+        """Returns the variant with these changes. Raises `ConfigError` if the config refuses them."""
         name = ", ".join(f"{field}={value}" for field, value in changes.items())
         variant = Subject(self.cls, {**self.settings, **changes}, f"{self.name} with {name}")
         variant.is_variant, variant.changes = True, set(changes)
         return variant
 
     def large(self) -> list[Subject]:
-        """Returns the large form, and the large form with a window if the config has that option switched off.
+        """Returns the large form, and one with a window if the config has a window that is switched off.
 
-        In a thorough check also the large form of every variant. Raises `Fault` if the config refuses the lengths.
+        In a thorough check also returns the large form of every variant. Raises `Fault` if the config refuses the
+        lengths.
         """
         if self._large is None:
             self._large = [self._large_form(self.settings, self.name)]
@@ -209,6 +219,7 @@ class Subject:
         return self._large
 
     def _large_form(self, settings: Mapping[str, Any], name: str) -> Subject:
+        """Returns the large form of these settings. Raises `Fault` if the config refuses its lengths."""
         refused = ""
         for length in (LARGE.context_length, 512):  # some models need a power of two
             try:
@@ -216,55 +227,21 @@ class Subject:
                 return Subject(self.cls, settings, f"{name} in its large form", sizes)
             except ConfigError as error:
                 refused = str(error)
-        raise Fault(f"the config refuses context lengths of {LARGE.context_length} and 512 tokens: {refused}")
+        raise Fault(
+            f"the config refuses context lengths of {LARGE.context_length} and 512 tokens, one of which the checks of "
+            f"the large form need: {refused}"
+        )
 
     def neighbors(self) -> list[tuple[str, ModelConfig]]:
-        """Returns configs that differ from this one in one field, with the name of the field; a few for each field.
+        """Returns configs that differ from this one in one field, with the name of the field.
 
-        Only values that the config accepts are used. The vocabulary stays the same. So does the context length of a
-        model that extrapolates: its logits do not depend on it.
+        The vocabulary stays the same. So does the context length of a model that extrapolates: its logits do not depend
+        on it.
         """
         if self._neighbors is None:
-            self._neighbors = []
-            for name, value in configs.to_dict(self.config).items():
-                kept = name == "vocab_size" or (name == "context_length" and self.model().traits.extrapolates)
-                for other in () if kept else _other_values(type(self.config), name, value):
-                    with suppress(ConfigError):
-                        config = dataclasses.replace(self.config, **{name: other})
-                        self._neighbors += [(name, config)] if config != self.config else []
+            same = {"context_length"} if self.model().traits.extrapolates else set()
+            self._neighbors = neighbors(self.config, {"vocab_size", *same})
         return self._neighbors
-
-    def resized(self) -> list[dict[str, Any]]:
-        """Returns overrides for two other sizes of the model."""
-        config = self.config
-        changes: list[dict[str, Any]] = []
-        grown = {"d_model": 2, "n_layers": 1.5, "d_ff": 1.5, "d_state": 2}
-        for names in (("d_model",), ("n_layers", "d_ff", "d_state"), ("vocab_size",), ("context_length",)):
-            change = {
-                n: int(getattr(config, n) * grown.get(n, 2)) for n in names if getattr(config, n, None) is not None
-            }
-            try:
-                dataclasses.replace(config, **change)
-            except ConfigError:
-                continue
-            if change:
-                changes.append(change)
-        return changes[:2]
-
-
-def _other_values(cls: type[ModelConfig], name: str, value: Any) -> list[Any]:
-    """Returns other values of a config's field: some of them the config may refuse."""
-    hint = configs.types_of(cls)[name]
-    options = [option for option in (hint, *typing.get_args(hint)) if typing.get_origin(option) is Literal]
-    if options:
-        return [other for option in options for other in typing.get_args(option) if other != value]
-    if isinstance(value, bool):
-        return [not value]
-    if isinstance(value, int):
-        return [2 * value, value + 1, value // 2, 1]
-    if isinstance(value, float):
-        return [2 * value, value / 2, value + 0.1]
-    return [2, 4, 0.5, True] if value is None else []
 
 
 def perturb(model: LanguageModel, seed: int = 0, scale: float = 1.0) -> None:
@@ -282,6 +259,7 @@ def perturb(model: LanguageModel, seed: int = 0, scale: float = 1.0) -> None:
 
 
 def _is_rate(name: str, value: object) -> bool:
+    """True for a field of a config that is a dropout rate, judged by its name."""
     return isinstance(value, float) and any(part in name for part in ("dropout", "pdrop", "drop_rate", "drop_path"))
 
 
@@ -308,7 +286,8 @@ def subject(target: LanguageModel | type[LanguageModel] | str) -> Subject:
     cls = type(target)
     made = Subject(cls, configs.to_dict(target.config), target.family or cls.__name__)
     made.own = clone(target).float().cpu().eval()
-    # A model that is small except for its depth is copied: its layers may have been changed after construction.
+    # A model that has the sizes of the tiny form, except for its depth, is checked itself: its layers may have been
+    # changed after construction.
     small, given = configs.to_dict(made.config), configs.to_dict(target.config)
     ignored = {name: None for name in given if name == "n_layers" or "dropout" in name}
     if {**small, **ignored} == {**given, **ignored}:

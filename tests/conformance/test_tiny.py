@@ -53,6 +53,14 @@ def test_model_is_perturbed_unless_asked() -> None:
     assert not (perturbed.norm.weight == 1).any()
 
 
+def test_two_texts_differ_at_every_position() -> None:
+    idx, other = subject("bigram").two_texts(3, 9)
+    assert idx.shape == other.shape == (3, 9)
+    assert (idx != other).all()
+    assert max(idx.max(), other.max()) < TINY.vocab_size
+    assert min(idx.min(), other.min()) >= 0
+
+
 def test_own_tokens_are_of_the_vocabulary_of_the_callers_model() -> None:
     own = subject(Transformer(MuseumConfig(vocab_size=50, n_layers=1)))
     tokens = own.own_tokens(3, 40)
@@ -129,16 +137,6 @@ def test_varied_refuses_a_variant_that_the_config_refuses(monkeypatch: pytest.Mo
     monkeypatch.setattr(PatternConfig, "checked", ({"pattern": "rx"},))
     with pytest.raises(ConfigError, match="pattern='rx' must be made of"):
         subject(Pattern).varied()
-
-
-def test_resized_gives_two_other_sizes() -> None:
-    checked = subject("llama")
-    changes = checked.resized()
-    assert len(changes) == 2
-    assert changes[0] == {"d_model": 64}
-    counts = {checked.model(**change).num_params() for change in [{}, *changes]}
-    assert len(counts) == 3
-    assert subject("bigram").resized() == [{"vocab_size": 26}, {"context_length": 48}]
 
 
 def test_perturb_moves_every_parameter_and_follows_the_seed() -> None:
