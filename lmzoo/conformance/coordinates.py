@@ -2,8 +2,8 @@
 
 Yang et al. 2022 (arXiv 2203.03466, appendix D.1). A model whose activations grow or shrink with its width at the start,
 or after a few steps with one learning rate, needs another learning rate or other initial values at each width. This
-is a picture and no verdict: it shows for each role of parameters the root mean square of what its modules give out, at
-several widths, and the exponent p of a fitted power law, width^p. An exponent near zero is wanted.
+check gives no verdict: for each role of parameters it reports the root mean square of the outputs of its modules at
+several widths, and the exponent p of a fitted power law, width^p. An exponent near zero is desirable.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from lmzoo import registry
 from lmzoo.configs import require
 from lmzoo.conformance.adam import Adam
+from lmzoo.conformance.roles import roles_by_id
 from lmzoo.model import LanguageModel
 
 WIDTHS = (64, 128, 256, 512)
@@ -27,7 +28,7 @@ ROWS, T, VOCAB_SIZE = 8, 32, 67
 WHOLE = ("features", "logits")  # of the whole model, beside its roles
 WHEN = ("start", "end")
 
-Sizes = dict[str, float]  # root mean square by module
+Magnitudes = dict[str, float]  # root mean square by module
 
 
 def coordinate_check(name: str, widths: Sequence[int] = WIDTHS, *, steps: int = STEPS, seed: int = 0) -> dict[str, Any]:
@@ -38,8 +39,8 @@ def coordinate_check(name: str, widths: Sequence[int] = WIDTHS, *, steps: int = 
     the same for each module that owns parameters. Raises `ConfigError` for a model without a width.
     """
     role_of: dict[str, str] = {}
-    start: list[Sizes] = []
-    end: list[Sizes] = []
+    start: list[Magnitudes] = []
+    end: list[Magnitudes] = []
     for width in widths:
         draw = torch.Generator().manual_seed(seed)
         model = at_width(name, width, draw)
@@ -83,7 +84,7 @@ def at_width(name: str, width: int, generator: torch.Generator) -> LanguageModel
 
 def roles_of_modules(model: LanguageModel) -> dict[str, str]:
     """Returns the role of each module that owns parameters: the role of the largest of them."""
-    role_of = {id(p): group["role"] for group in model.parameter_groups(0.0) for p in group["params"]}
+    role_of = roles_by_id(model)
     roles = {}
     for name, module in model.named_modules():
         own = list(module.parameters(recurse=False))
@@ -93,14 +94,14 @@ def roles_of_modules(model: LanguageModel) -> dict[str, str]:
 
 
 @torch.no_grad()
-def activations(model: LanguageModel, idx_BT: Tensor) -> Sizes:
+def activations(model: LanguageModel, idx_BT: Tensor) -> Magnitudes:
     """Returns the root mean square of the output of each module that owns parameters, of features and of logits."""
-    sizes: Sizes = {}
+    sizes: Magnitudes = {}
 
     def hook_of(name: str) -> Any:
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             y = output if isinstance(output, Tensor) else output[0]
-            sizes.setdefault(name, _rms(y))  # of a module that runs several times, the first
+            sizes.setdefault(name, _rms(y))  # the first output of a module that runs several times
 
         return hook
 

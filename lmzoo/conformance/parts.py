@@ -1,4 +1,4 @@
-"""Finds numbers of parts (heads, groups) that do not divide what they divide, and leave weights without use."""
+"""Finds a number of parts (heads, groups) that does not divide a size, and so leaves weights without use."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import torch
 from lmzoo import configs, registry
 from lmzoo.conformance.measure import backward
 from lmzoo.conformance.report import Fault
+from lmzoo.conformance.roles import roles_by_id
 from lmzoo.conformance.tiny import Subject, perturb
 from lmzoo.model import ModelConfig
 
@@ -34,14 +35,14 @@ def require_parts_in_use(subject: Subject) -> None:
                 found = {place for place in found if place not in (before or set())}
                 for seed in range(1, SEEDS) if found else ():
                     found &= _unused(subject, config, seed)
-            except Exception:  # refused by the config, or a model that cannot run with this value: no part is left out
+            except Exception:  # the config refuses this value, or the model cannot run with it: nothing is missed
                 continue
             if found:
                 parameter, axis = min(found)
                 which = "rows" if axis == 0 else "columns"
                 raise Fault(
                     f"{name}={other} leaves {which} of {parameter} without a gradient, and {name}={value} does not: a "
-                    "part is left out; let the config refuse what does not divide"
+                    f"part of the weights is not used; let the config refuse a {name} that does not divide its size"
                 )
 
 
@@ -49,13 +50,13 @@ def _unused(subject: Subject, config: ModelConfig, seed: int) -> set[tuple[str, 
     """Returns the matrices, and their axis, in which the gradient of some entries along the axis is zero."""
     model = registry.build_model(subject.cls, config, generator=torch.Generator().manual_seed(seed))
     perturb(model.double(), seed)
-    matrices = {id(p) for group in model.parameter_groups(0.0) if group["role"] == "matrix" for p in group["params"]}
+    role_of = roles_by_id(model)
     T = min(TOKENS, config.context_length)
     backward(model.eval()(subject.tokens(4, T, seed=seed), subject.tokens(4, T, seed=seed + 1)).loss)
     return {
         (name, axis)
         for name, parameter in model.named_parameters()
-        if id(parameter) in matrices and parameter.ndim == 2 and parameter.grad is not None
+        if role_of[id(parameter)] == "matrix" and parameter.ndim == 2 and parameter.grad is not None
         for axis in (0, 1)
         if (parameter.grad == 0).all(1 - axis).any()
     }

@@ -1,4 +1,4 @@
-"""Checks that parameters have the right role for the optimizer: weight decay and Muon depend on it."""
+"""Checks the roles of parameters, on which weight decay and Muon depend."""
 
 from __future__ import annotations
 
@@ -12,18 +12,22 @@ from torch.overrides import TorchFunctionMode
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.stacks import UseOfStacks
 from lmzoo.conformance.tiny import Subject
-from lmzoo.model import ROLES, has_filters
+from lmzoo.model import ROLES, LanguageModel, has_filters
+
+DECLARE = "declare it: parameter_roles = {'NAME': 'vector'} (or 'embedding') on the module"
+EMBEDDING = "'embedding', which has a row for each token or position"
+VECTOR = "'vector', which is a bias, or weights that are multiplied elementwise"
 
 
 def roles(subject: Subject) -> str:
-    """Checks that declared roles exist, and that no parameter is taken for a matrix wrongly, by default or declaration.
+    """Checks that declared roles exist, and that each parameter is used as its role says, declared or by default.
 
-    A parameter of two or more dimensions, outside an embedding or the head, is taken for a matrix between features:
-    weight decay applies to it, and Muon makes it orthogonal. Both are wrong for a table that is added to activations or
-    multiplied with them elementwise, also behind a function such as exp, for the filter of a convolution of each
-    feature, and for a table whose rows are looked up by index. A map, which sums over one axis of the features and
-    makes another, must not be declared as an embedding or a vector, either. The first axis of a stack of maps must
-    count the maps.
+    By default a parameter of two or more dimensions, outside an embedding or the head, is a matrix between features:
+    weight decay applies to it, and Muon makes its updates orthogonal. Both are wrong for a table that is added to
+    activations or multiplied with them elementwise (also after a function such as exp), for the filter of a convolution
+    of each feature, and for a table whose rows are looked up by index. A map, which sums over one axis of the features
+    and makes another, must not be declared as an embedding or a vector either. The first axis of a
+    stack of maps must count the maps.
     """
     model = subject.model()
     guessed: dict[int, str] = {}
@@ -39,7 +43,9 @@ def roles(subject: Subject) -> str:
         for name, role in roles_of_module.items():
             declared += 1
             if role not in ROLES:
-                raise Fault(f"{where}.{name} has the role {role!r}, which must be one of {', '.join(ROLES)}")
+                raise Fault(
+                    f"{where}.{name} has the role {role!r} in parameter_roles, which must be one of {', '.join(ROLES)}"
+                )
             parameter = getattr(module, name, None)
             if role == "matrix" and isinstance(parameter, nn.Parameter):
                 matrices[id(parameter)] = f"{where}.{name} {tuple(parameter.shape)}"
@@ -67,42 +73,46 @@ def roles(subject: Subject) -> str:
         raise Fault(f"{mode.found}, but its role {'defaults to' if by_default else 'is'} 'matrix'; {DECLARE}")
     for maps, role in ((mode.multiplied - mode.other, EMBEDDING), (mode.maps - mode.elementwise, VECTOR)):
         if maps:
-            raise Fault(f"{min(maps)} is a map between features, but its role is {role}: it is 'matrix'")
+            raise Fault(
+                f"{min(maps)} is a map between features, but its role is {role}; look at parameter_roles: declare "
+                "'matrix'"
+            )
     if stacked.found:
         raise Fault(stacked.found)
     return f"{declared} declared roles; {len(guessed)} parameters are matrices by default"
 
 
-DECLARE = "declare it: parameter_roles = {'NAME': 'vector'} (or 'embedding') on the module"
-EMBEDDING = "'embedding', that of a row per token or position"
-VECTOR = "'vector', that of a bias or of weights that are multiplied elementwise"
+def roles_by_id(model: LanguageModel) -> dict[int, str]:
+    """Returns the role of each parameter, by the `id` of the parameter."""
+    return {id(p): group["role"] for group in model.parameter_groups(0.0) for p in group["params"]}
 
 
 def _axes(parameter: Tensor) -> int:
+    """Returns the number of axes with more than one entry."""
     return sum(size > 1 for size in parameter.shape)
 
 
 class _UseOfParameters(TorchFunctionMode):
-    """Finds, while active, how a parameter is used other than as its role says.
+    """Notes, while active, the parameters that are used other than as their role says.
 
-    A matrix: in a sum or product with an activation, as the filter of a convolution of each feature, or as a table
-    whose rows are looked up by index. A vector: in a matrix product with an activation.
+    A matrix: elementwise in a sum or product with an activation, as the filter of a convolution of each feature, or as
+    a table whose rows are looked up by index. A vector or an embedding: in a matrix product with an activation.
 
-    The parameter may be viewed or mapped elementwise before. An activation has more dimensions than the parameter: a
-    weight that is scaled row by row is still a matrix.
+    Views and elementwise functions of a parameter count as the parameter. An activation has more dimensions than the
+    parameter: a weight that is scaled row by row is still a matrix.
     """
 
-    found, table = "", ""
+    found, table = "", ""  # the first wrong use of a matrix, in words, and the name of this matrix
 
-    def __init__(self, names: dict[int, str], tables: dict[int, str], vectors: dict[int, str]) -> None:
-        self.names = dict(names)  # by id, of parameters and of what is made of one alone
+    def __init__(self, matrices: dict[int, str], tables: dict[int, str], vectors: dict[int, str]) -> None:
+        # Names by the id of the parameter, or of a tensor that is computed from this parameter alone.
+        self.names, self.vectors = dict(matrices), dict(vectors)
         self.tables = tables
-        self.vectors = dict(vectors)  # the same
-        self.multiplied: set[str] = set()  # of `tables`
-        self.other: set[str] = set()
-        self.maps: set[str] = set()  # of `vectors`
-        self.elementwise: set[str] = set()
-        self._made: list[Tensor] = []  # kept alive, so that no id is used twice
+        self.multiplied: set[str] = set()  # those of `tables` that are used in a matrix product,
+        self.other: set[str] = set()  # and those that are used in another way
+        self.maps: set[str] = set()  # those of `vectors` that are used as a map between features,
+        self.elementwise: set[str] = set()  # and those that are used elementwise
+        self._made: list[Tensor] = []  # kept alive, so that no other tensor gets their ids
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
@@ -142,8 +152,8 @@ class _UseOfParameters(TorchFunctionMode):
     def _look_at_vectors(self, name: str, args: Any) -> None:
         """Notes which of `vectors` are used as a map between features, and which elementwise.
 
-        A map sums over one axis of an activation and makes another. One that was expanded for the batch is left out: it
-        is a state before the first token.
+        A map sums over one axis of an activation and makes another. A parameter that was expanded for the batch is left
+        out: it is a state before the first token.
         """
         equation, *operands = args if name == "einsum" and isinstance(args[0], str) else ("", *args)
         if name not in _PRODUCTS | _ELEMENTWISE | {"linear", "einsum"} or len(operands) < 2:
@@ -167,6 +177,7 @@ def _sums_and_makes(equation: str, place: int) -> bool:
     return bool(mine & other - set(result)) and bool(mine & set(result) - other)
 
 
+# Names of the functions that torch calls.
 _SUMS = {"add", "__add__", "__radd__", "__iadd__", "add_", "sub", "__sub__", "__rsub__"}
 _ELEMENTWISE = _SUMS | {"mul", "__mul__", "__rmul__", "__imul__", "mul_"}
 _LOOKUPS = {"__getitem__", "index_select", "gather", "take_along_dim"}
@@ -174,5 +185,5 @@ _PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "mm", "bmm"}
 _CONVOLUTIONS = {"conv1d", "conv2d"}
 _KEPT = {"__getitem__", "view", "reshape", "unsqueeze", "to", "narrow", "squeeze", "flatten"}
 _VIEWS = _KEPT | {"expand", "expand_as"}
-_TRANSPOSED = {"t", "transpose", "permute", "__get__", "contiguous"}
+_TRANSPOSED = {"t", "transpose", "permute", "__get__", "contiguous"}  # `__get__` is `.T`
 _MAPS = {"exp", "neg", "__neg__", "sigmoid", "logsigmoid", "log_sigmoid", "softplus", "tanh", "log", "float", "double"}

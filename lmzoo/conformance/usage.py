@@ -10,20 +10,21 @@ from torch import Tensor, nn
 
 from lmzoo.conformance.clones import clone
 from lmzoo.conformance.report import Fault
+from lmzoo.conformance.roles import roles_by_id
 from lmzoo.conformance.tiny import Subject
 from lmzoo.flops import active_shares
 from lmzoo.losses import reported
 from lmzoo.model import LanguageModel
 
-TOKENS = 6  # each of which is a text of its own
+TOKENS = 6  # different tokens, each of them a text
 
 
 def require_declared_use(subject: Subject) -> None:
-    """Raises `Fault` if a token uses more or fewer experts than declared.
+    """Raises `Fault` if a token uses more or fewer experts than declared, or if a part for training counts as active.
 
-    Experts are matrices of one shape of which different tokens use different ones: those that get a gradient in a text
-    of one token. They are the entries of a stack, or modules in a list. Without such a difference nothing is known: in
-    so short a text many matrices of a sequence mixer have no effect.
+    Experts are matrices of one shape, the entries of a stack or modules in a list, of which different tokens use
+    different ones. A token uses those that get a gradient in a text of this token alone. If all tokens use the same
+    ones, nothing is known: in so short a text many matrices of a sequence mixer have no effect.
     """
     model = subject.model()
     _require_no_training_parts(subject, model)
@@ -50,7 +51,7 @@ def require_declared_use(subject: Subject) -> None:
         total = sum(_entries(parameter) for parameter in group)
         share = sum(declared.get(id(parameter), 1.0) * _entries(parameter) for parameter in group) / total
         if len(group) > 1 and share == 1:
-            continue  # experts as a list of modules without `calls`: all are counted, a bound from above
+            continue  # a list of modules without `calls`: all experts are counted, an upper bound that is allowed
         if not min(counts) / total - 1e-6 <= share <= max(counts) / total + 1e-6:
             raise Fault(
                 f"a token uses {max(counts)} of {total} matrices in {name}, and the share that num_params(active=True) "
@@ -90,14 +91,14 @@ def _require_no_training_parts(subject: Subject, model: LanguageModel) -> None:
 
 def _groups(model: LanguageModel) -> dict[str, list[nn.Parameter]]:
     """Returns the matrices that may be experts: a stack, or those whose names differ in the last number."""
-    roles = {id(p): group["role"] for group in model.parameter_groups(0.0) for p in group["params"]}
+    role_of = roles_by_id(model)
     groups: dict[str, list[nn.Parameter]] = defaultdict(list)
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
-        if roles[id(parameter)] == "matrices":
+        if role_of[id(parameter)] == "matrices":
             groups[name] = [parameter]
-        elif roles[id(parameter)] == "matrix" and len(re.findall(r"\.\d+\.", name)) > 1:
+        elif role_of[id(parameter)] == "matrix" and len(re.findall(r"\.\d+\.", name)) > 1:
             groups[re.sub(r"\.\d+(?=\.\D*$)", ".*", name)].append(parameter)
     return {name: group for name, group in groups.items() if sum(map(_entries, group)) > 1}
 
@@ -108,7 +109,7 @@ def _entries(parameter: Tensor) -> int:
 
 
 def _entries_with_gradient(gradient: Tensor | None) -> list[int]:
-    """Returns the matrices, by number, whose gradient is not zero."""
+    """Returns the indices of the matrices whose gradient is not zero."""
     if gradient is None:
         return []
     return (gradient if gradient.ndim > 2 else gradient[None]).flatten(1).any(1).nonzero().flatten().tolist()

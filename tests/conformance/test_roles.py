@@ -8,9 +8,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lmzoo.conformance import check_model, roles
+from lmzoo.conformance import check_model, roles, subject
 from lmzoo.state import State
 from tests.museum.base import CellConfig, Recurrent
+
+
+def test_roles_by_id_has_each_parameter() -> None:
+    model = subject("gpt2").model()
+    role_of = roles.roles_by_id(model)
+    assert role_of.keys() == {id(parameter) for parameter in model.parameters()}
+    assert role_of[id(model.get_parameter("tokens.weight"))] == "embedding"
+    assert set(role_of.values()) == {"embedding", "matrix", "vector"}
 
 
 class Extra(nn.Module):
@@ -65,7 +73,9 @@ def test_roles_finds_a_table_that_is_no_matrix(
     monkeypatch.setattr(Extra, "parameter_roles", {"table": "vector"})
     (declared,) = check_model(WithExtra, only=["roles"]).results
     if use == "map":
-        assert declared.saw.startswith("extra.table (16, 16) is a map between features, but its role is 'vector', that")
+        assert declared.saw.startswith(
+            "extra.table (16, 16) is a map between features, but its role is 'vector', which"
+        )
         return
     assert declared.passed
     assert declared.saw.startswith("2 declared roles; "), "of the table and of the embedding"
@@ -74,7 +84,7 @@ def test_roles_finds_a_table_that_is_no_matrix(
 def test_roles_refuses_a_role_that_does_not_exist(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Extra, "parameter_roles", {"table": "weight"})
     (result,) = check_model(WithExtra, only=["roles"]).results
-    assert result.saw.startswith("extra.table has the role 'weight', which must be one of matrix, ")
+    assert result.saw.startswith("extra.table has the role 'weight' in parameter_roles, which must be one of")
 
 
 @pytest.mark.parametrize(
