@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from lmzoo.conformance.measure import FLOAT64_ROUNDING, difference, float32_hint, require_equal
+from lmzoo.conformance.decoding import decode_steps
+from lmzoo.conformance.measure import FLOAT64_ROUNDING, difference, float32_hint
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
-from lmzoo.model import LanguageModel
 
 if TYPE_CHECKING:
     from lmzoo.sampling import SamplingConfig
@@ -55,21 +55,15 @@ def batch_independence(subject: Subject) -> str:
             if float32_hint(forward, off):
                 _require_same(last_BV, logits_BTV[:, t], what, forward)
             # `decoding` compares with forward: here it matters only whether a row depends on the others.
-            alone_BV = torch.cat([_decoded(model, row_1T[:, : t + 1]) for row_1T in idx.split(1)])
+            alone = [decode_steps(model, row_1T, model.init_state(1, t + 1))[0] for row_1T in idx[:, : t + 1].split(1)]
+            alone_BV = torch.cat(alone)[:, -1]
             _require_same(last_BV, alone_BV, f"{what}, against the rows decoded alone,", forward)
             break
     return "rows alone, permuted, and beside a changed neighbor are the same, in float64"
 
 
-def _decoded(model: LanguageModel, idx: Tensor) -> Tensor:
-    """Returns the last logits (B, V), decoded token by token."""
-    last_BV, state = model.decode(idx[:, :1], model.init_state(*idx.shape))
-    for token_B1 in idx[:, 1:].split(1, dim=1) if idx.shape[1] > 1 else ():
-        last_BV, state = model.decode(token_B1, state)
-    return last_BV
-
-
 def _require_same(actual: Tensor, expected: Tensor, what: str, forward: Callable[[], object]) -> None:
+    """Raises `Fault` unless the float64 logits are equal; `forward` shows where a model computes in float32."""
     off = difference(actual, expected)
     if not off <= FLOAT64_ROUNDING:
         raise Fault(f"{what} is off by {off:.2g} of the largest value; look at {LOOK}{float32_hint(forward, off)}")
@@ -84,11 +78,12 @@ def prompt_lengths(subject: Subject) -> str:
     together = generate_ragged(model, prompts, 4, _greedy())
     for prompt, out in zip(prompts, together, strict=True):
         alone = model.generate(prompt[None], 4, temperature=0.0)[0]
-        if not torch.equal(out, alone):
-            at = int((out != alone).nonzero()[0]) if out.shape == alone.shape else -1
-            require_equal(
-                out.double(), alone.double(), f"a prompt of {len(prompt)} beside others, position {at},", LOOK
-            )
+        for position, (found, expected) in enumerate(zip(out.tolist(), alone.tolist(), strict=True)):
+            if found != expected:
+                raise Fault(
+                    f"a prompt of {len(prompt)} tokens, continued beside prompts of other lengths, has the token "
+                    f"{found} at position {position}, and {expected} if it is continued alone; look at {LOOK}"
+                )
     return "prompts of 2, 6 and 4 tokens continue as each does alone"
 
 

@@ -1,4 +1,4 @@
-"""Checks of final methods, shapes, errors, and generation."""
+"""Checks of construction, final methods, shapes, errors, and generation."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from lmzoo.conformance.decoding import expected_logits
-from lmzoo.conformance.measure import require_equal, require_rows
+from lmzoo.conformance.lengths import expected_logits
+from lmzoo.conformance.measure import NOT_FINITE, require_equal, require_rows
 from lmzoo.conformance.report import Fault, described, raised_at
 from lmzoo.conformance.tiny import Subject
 from lmzoo.errors import InputError
@@ -58,6 +58,7 @@ def shapes(subject: Subject) -> str:
 
 
 def _require_shapes(model: LanguageModel, idx: Tensor, some_targets: Tensor) -> None:
+    """Raises `Fault` for wrong shapes or values of forward, loss and decoding on one batch."""
     (B, T), V = idx.shape, model.config.vocab_size
     given_ids = idx.clone(), some_targets.clone()
     for targets in (None, some_targets):
@@ -69,16 +70,19 @@ def _require_shapes(model: LanguageModel, idx: Tensor, some_targets: Tensor) -> 
                 "look at what features() and head return"
             )
         if not torch.isfinite(logits_BTV).all():
-            raise Fault(f"idx {(B, T)} gives logits that are not finite")
+            raise Fault(f"idx {(B, T)} gives logits that are not finite; look at {NOT_FINITE}")
         if (loss is None) != (targets is None) or (loss is not None and loss.shape != ()):
             raise Fault(f"idx {(B, T)}: loss is {loss}, and must be a scalar exactly when targets are given")
         if loss is not None and not torch.isfinite(loss):
-            raise Fault(f"idx {(B, T)}: loss is {loss.item()}")
+            raise Fault(f"idx {(B, T)}: loss is {loss.item()}, and must be finite; look at {NOT_FINITE}")
     if B:
         require_rows("a fresh state", model.init_state(B, T), B)
         logits_BV, _ = model.decode(idx, model.init_state(B, T))
         if logits_BV.shape != (B, V):
-            raise Fault(f"decode of {(B, T)} gives {tuple(logits_BV.shape)}, not {(B, V)}")
+            raise Fault(
+                f"decode() of idx {(B, T)} gives logits {tuple(logits_BV.shape)}, not {(B, V)}; look at what "
+                "features() returns when it is given a state"
+            )
     for what, ids, before in zip(("idx", "targets"), (idx, some_targets), given_ids, strict=True):
         if not torch.equal(ids, before):
             raise Fault(f"the model writes into {what}, the tensor of the caller; look at features(): work on a copy")
@@ -106,7 +110,7 @@ def edges(subject: Subject) -> str:
             continue
         raise Fault(f"{what} is accepted, and must raise InputError")
     if not torch.equal(model.generate(prompt, 0), prompt):
-        raise Fault("max_new_tokens=0 does not give the prompt back")
+        raise Fault("generate() with max_new_tokens=0 does not return the prompt")
     if model.traits.extrapolates:
         try:
             model(subject.tokens(1, context + 1))
@@ -129,11 +133,12 @@ def generation(subject: Subject) -> str:
             break  # a model that repeats one token could generate it without reading the prompt
     if out.shape != (2, 3 + n) or not torch.equal(out[:, :3], prompt):
         raise Fault(
-            f"generate of {(2, 3)} and {n} tokens gives {tuple(out.shape)}, not the prompt followed by {n} tokens"
+            f"generate() of {n} tokens after a prompt {(2, 3)} returns {tuple(out.shape)}, not the prompt followed by "
+            f"{n} tokens"
         )
     streamed = torch.stack(list(model.stream(prompt, n, temperature=0.0)), dim=1)
     if not torch.equal(streamed, out[:, 3:]):
-        raise Fault("stream draws other tokens than generate")
+        raise Fault("stream() returns other tokens than generate(), both with temperature=0")
     # `causality` checks that `forward` on all tokens at once gives what it gives on each beginning.
     logits_BTV = expected_logits(subject, model, out[:, :-1])[:, 2:]
     chosen_BT = logits_BTV.gather(2, out[:, 3:, None])[..., 0]

@@ -1,17 +1,16 @@
-"""Checks of copies for fast decoding: with bfloat16 and int8 weights."""
+"""Checks copies for fast decoding, which have weights in bfloat16 or int8."""
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
 from lmzoo.conformance.choices import Choices
+from lmzoo.conformance.decoding import decode_chunks
 from lmzoo.conformance.lengths import depends_on_length
 from lmzoo.conformance.measure import require_near
 from lmzoo.conformance.report import Fault, described, raised_at
 from lmzoo.conformance.tiny import Subject
 from lmzoo.inference import FORMS, decoding_copy
-from lmzoo.model import LanguageModel
 
 LOOK = "the forward() of classes derived from nn.Linear, and code that reads `weight` of another layer"
 
@@ -19,7 +18,7 @@ LOOK = "the forward() of classes derived from nn.Linear, and code that reads `we
 def decoding_copies(subject: Subject) -> str:
     """Checks that copies with weights in smaller formats decode, with logits close to those of the model.
 
-    A model with chooses=True in traits takes the entries that it takes with float32 weights.
+    The copy of a model with chooses=True in traits is made to take the entries that the model takes.
     """
     seen: list[float] = []
     for form in (subject, *subject.varied()):
@@ -29,7 +28,7 @@ def decoding_copies(subject: Subject) -> str:
         choices = Choices(model)
         in_steps = choices.declared or depends_on_length(model)
         with choices.recorded(), torch.no_grad():
-            expected_BTV = _decoded(model, idx, split) if in_steps else model(idx).logits
+            expected_BTV = decode_chunks(model, idx, split) if in_steps else model(idx).logits
         for weights in FORMS:
             fast = decoding_copy(model, weights)
             what = (
@@ -37,19 +36,10 @@ def decoding_copies(subject: Subject) -> str:
             )
             try:
                 with choices.repeated(what, chunks=len(split)):
-                    found_BTV = _decoded(fast, idx, split)
+                    found_BTV = decode_chunks(fast, idx, split)
             except Fault:
                 raise
             except Exception as error:
                 raise Fault(f"{what} raised {described(error)}{raised_at(error)}; look at {LOOK}") from error
             seen.append(require_near(found_BTV, expected_BTV, what, f"{LOOK}{choices.hint}"))
     return f"{' and '.join(FORMS)} weights: off by {max(seen):.2g} of the largest logit at most positions"
-
-
-def _decoded(model: LanguageModel, idx: Tensor, split: list[int]) -> Tensor:
-    """Returns the logits of every position (B, T, V), decoded in chunks of the lengths `split`."""
-    state, logits = model.init_state(*idx.shape), list[Tensor]()
-    for chunk in idx.split(split, dim=1):
-        found_BTV, state = model.decode_all(chunk, state)
-        logits.append(found_BTV)
-    return torch.cat(logits, dim=1)

@@ -13,6 +13,7 @@ from lmzoo.conformance.measure import ROUNDING, require_equal, require_exact
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
+from lmzoo.state import State
 
 LOOK = "init_state() and forward() of the layers (positions, cache, tail, carry)"
 
@@ -26,7 +27,7 @@ def decoding(subject: Subject) -> str:
     worst = 0.0
     model = subject.model().double()
     T = subject.context
-    # Past the context, and past two windows of any buffer; a variant differs from the plain form in few layers.
+    # Past the context, and past two windows of any buffer. For a variant only past the context, to save time.
     L = T + 7 if subject.is_variant else 2 * T + 3
     idx = subject.tokens(2, L)
     expected_BTV = expected_logits(subject, model, idx)
@@ -34,7 +35,7 @@ def decoding(subject: Subject) -> str:
     splits = _splits(T, L, rng, brief=subject.is_variant)
     for rows, split in splits:
         worst = max(worst, check_split(model, idx[:rows], expected_BTV[:rows], split))
-    for split in ([T - 3, 6, L - T - 3], random_split(rng, L, 9)):  # compares every position of a chunk
+    for split in ([T - 3, 6, L - T - 3], random_split(rng, L, 9)):
         worst = max(worst, check_all_positions(model, idx, expected_BTV, split))
     _require_chunks_in_float32(subject, idx[:, :T])
     if not subject.is_variant:
@@ -86,6 +87,7 @@ def check_split(
 
 
 def _shortened(split: list[int]) -> str:
+    """Returns the lengths of chunks for a message: the first and the last ones of many."""
     return str(split) if len(split) <= 12 else f"[{', '.join(map(str, split[:8]))}, ... {split[-1]}]"
 
 
@@ -112,7 +114,7 @@ def _worst_of_chunks(
     *,
     every_position: bool,
 ) -> float:
-    """Decodes chunk by chunk, by `decode_all` or by `decode`, and compares every position or the last of each chunk."""
+    """Decodes chunk by chunk; compares every position (`decode_all`) or the last one of each chunk (`decode`)."""
     B, T = idx.shape
     state, end, worst = model.init_state(B, T if max_len is None else max_len), 0, 0.0
     so_far = f"{len(split)} steps of one token" if set(split) == {1} else f"chunks of {_shortened(split)}"
@@ -137,7 +139,7 @@ def _worst_of_chunks(
 def _first_difference(
     model: LanguageModel, idx: Tensor, expected_BTV: Tensor, split: list[int], max_len: int | None
 ) -> str:
-    """Returns the end of a message about a split that differs from `forward`: where, and what is still right."""
+    """Returns the end of a message about a split that differs from `forward`: the first position that differs."""
     B, T = idx.shape
     state, end, context = model.init_state(B, T if max_len is None else max_len), 0, model.config.context_length
     for n in split:
@@ -147,12 +149,35 @@ def _first_difference(
         if off_T.any():
             t = end + int(off_T.nonzero()[0])
             if end == 0 and t < context:
-                return f"; the first call alone differs from position {t} on: features() with a state and without one"
-            return f"; the first that differs is position {t}" + (
-                f", and all before context_length={context} agree: positions there" if t == context else ""
+                return (
+                    f"; the first call alone differs from position {t} on: compare what features() computes with a "
+                    "state and without one"
+                )
+            return f"; the first position that differs is {t}" + (
+                f": all before context_length={context} agree, so look at positions past the context"
+                if t == context
+                else ""
             )
         end += n
     return ""
+
+
+def decode_steps(model: LanguageModel, idx: Tensor, state: State) -> tuple[Tensor, State]:
+    """Decodes `idx` token by token; returns the logits of every position (B, T, V) and the next state."""
+    logits = list[Tensor]()
+    for token_B1 in idx.split(1, dim=1):
+        logits_BV, state = model.decode(token_B1, state)
+        logits.append(logits_BV)
+    return torch.stack(logits, dim=1), state
+
+
+def decode_chunks(model: LanguageModel, idx: Tensor, lengths: int | list[int]) -> Tensor:
+    """Decodes `idx` in chunks of these lengths; returns the logits of every position (B, T, V)."""
+    state, logits = model.init_state(*idx.shape), list[Tensor]()
+    for chunk in idx.split(lengths, dim=1):
+        chunk_BTV, state = model.decode_all(chunk, state)
+        logits.append(chunk_BTV)
+    return torch.cat(logits, dim=1)
 
 
 def random_split(rng: random.Random, total: int, longest: int) -> list[int]:

@@ -1,7 +1,8 @@
-"""Logits that decoding must give, and lengths of a text that may be compared.
+"""The logits that decoding must give, and which lengths of a text can be compared.
 
-In most models a token changes nothing for earlier ones. In a model with `same_until` some lengths change the positions
-of the whole text: then the logits of a position are those of `forward` on the text that ends there.
+In most models a token changes nothing at earlier positions. In a model with `same_until`, some lengths change the
+positions of the whole text: there decoding must give, at each position, the logits of `forward` on the text that ends
+at this position.
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ def comparable(model: LanguageModel, shorter: int, longer: int) -> bool:
 
 @torch.no_grad()
 def expected_logits(subject: Subject, model: LanguageModel, idx: Tensor, ends: Collection[int] | None = None) -> Tensor:
-    """Returns the logits that decoding must give: of `forward` on all tokens, or on the last `context_length`.
+    """Returns the logits (B, T, V) that decoding must give: of `forward`, within `context_length` if that is a limit.
 
-    Of a model with `same_until` they are those of `forward` on the text up to each position. With `ends` only the
-    logits of the last position of texts of these lengths are needed: others may be NaN.
+    For a model with `same_until` they are computed by `forward` on the text up to each position. With `ends`, only the
+    last positions of texts of these lengths are needed: the logits of others may be NaN.
     """
     T = idx.shape[1]
     if not model.traits.extrapolates:

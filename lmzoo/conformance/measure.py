@@ -25,7 +25,7 @@ ROUNDING = 1e-4
 # The same in float64, where the order of a sum changes it by about 1e-15: a larger difference is a dependence.
 FLOAT64_ROUNDING = 1e-9
 DRIFT = 0.1  # of the largest logit: bfloat16 has 8 bits, and rounding errors of several layers add up
-NEAR = 0.75  # share of positions that must be within DRIFT: rounding makes a router choose another expert at a few
+NEAR = 0.75  # share of positions that must be within DRIFT: at others, rounding makes a router choose another expert
 
 
 def difference(actual: Tensor, expected: Tensor) -> float:
@@ -61,9 +61,9 @@ def require_equal(actual: Tensor, expected: Tensor, what: str, where: str, toler
 def require_exact(
     actual: Tensor, expected: Tensor, what: str, where: str, model: LanguageModel, idx: Tensor, state: State = None
 ) -> float:
-    """Returns the difference of two results of a float64 model on `idx`; raises `Fault` when it is not rounding.
+    """Returns the difference of two results of a float64 model on `idx`; raises `Fault` if it is more than rounding.
 
-    A model may compute a part in float32, or keep float32 in its state: then float32 rounding is allowed.
+    If the model computes a part in float32, or holds float32 in its state, rounding of float32 is allowed.
     """
     off = difference(actual, expected)
     if off <= FLOAT64_ROUNDING:
@@ -75,7 +75,9 @@ def require_exact(
     raise Fault(f"{what} {_size(off, FLOAT64_ROUNDING, where, ' in float64')}")
 
 
+# Parts of hints, each used by several checks.
 NOT_FINITE = "exponentials, logarithms, roots and divisions, at zero and at large values"
+STRAIGHT_THROUGH = " (if a straight-through gradient is intended, use lmzoo.ops.straight_through)"
 
 
 def _size(off: float, allowed: float, where: str, dtype: str = "") -> str:
@@ -111,12 +113,13 @@ def require_rows(which: str, state: Any, rows: int) -> None:
     for tensor in states.tensors(state):
         if tensor.ndim == 0 or tensor.shape[0] != rows:
             raise Fault(
-                f"{which} of {rows} rows holds a tensor {tuple(tensor.shape)}: every tensor's first axis is the batch"
+                f"{which} of {rows} rows holds a tensor {tuple(tensor.shape)}: the first axis of every tensor must be "
+                "the batch; look at init_state()"
             )
 
 
 def backward(loss: Tensor) -> None:
-    """Runs the backward pass, except for a loss without a gradient, of which `gradients` compares the declaration."""
+    """Runs the backward pass, unless the loss has no gradient, which only the check `gradients` reports."""
     if loss.requires_grad:
         loss.backward()
 
@@ -124,7 +127,7 @@ def backward(loss: Tensor) -> None:
 def in_bfloat16(forward: Callable[[], Tensor]) -> Tensor:
     """Returns what `forward` computes under autocast to bfloat16.
 
-    oneDNN raises an error where it has no such kernel for this CPU (torch.nn.LSTM): then it is switched off.
+    oneDNN raises an error if it has no bfloat16 kernel for this CPU (torch.nn.LSTM). Then it is switched off.
     """
     with torch.autocast("cpu", torch.bfloat16):
         try:
@@ -147,9 +150,6 @@ def float32_hint(forward: Callable[[], object], off: float = 0.0) -> str:
         if line
         else ""
     )
-
-
-STRAIGHT_THROUGH = " (a straight-through gradient that is meant needs lmzoo.ops.straight_through)"
 
 
 def float32_line(forward: Callable[[], object]) -> str:

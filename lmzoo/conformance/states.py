@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lmzoo import state as states
-from lmzoo.conformance.decoding import check_all_positions, check_split, expected_logits
+from lmzoo.conformance.decoding import check_all_positions, check_split, decode_steps
+from lmzoo.conformance.lengths import expected_logits
 from lmzoo.conformance.measure import require_equal, require_rows
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.sums import require_wide_sums
@@ -20,23 +20,14 @@ from lmzoo.errors import CheckpointError
 from lmzoo.inference import decoding_copy
 from lmzoo.model import LanguageModel
 
-EXACT = 1e-6  # the same operations on the same numbers; memory may be aligned differently
+EXACT = 1e-6  # for the same operations on the same numbers, in memory that may be aligned differently
 LOOK = "forward() of the layers: it must return a new state and leave the one it was given as it is"
-
-
-def _run(model: LanguageModel, idx: Tensor, state: Any) -> tuple[Tensor, Any]:
-    """Decodes token by token; returns the logits of every position (B, T, V) and the next state."""
-    logits = []
-    for t in range(idx.shape[1]):
-        logits_BV, state = model.decode(idx[:, t : t + 1], state)
-        logits.append(logits_BV)
-    return torch.stack(logits, dim=1), state
 
 
 def state_is_a_value(subject: Subject) -> str:
     """Checks that a state is unchanged by decoding from it, from its clone, or with another model.
 
-    Nor may it refer to the tokens that were decoded or to the logits, whose memory the caller may reuse.
+    It must not refer to the tokens that were decoded or to the logits either: the caller may reuse their memory.
     """
     model, n = subject.model(), 4
     prompt, left, right = subject.tokens(2, 5), subject.tokens(2, n, seed=1), subject.tokens(2, n, seed=2)
@@ -45,18 +36,18 @@ def state_is_a_value(subject: Subject) -> str:
     cloned_values = [tensor.clone() for tensor in states.tensors(cloned)]
     expected_BTV = expected_logits(subject, model, torch.cat([prompt, left], dim=1))[:, 5:]
 
-    first_BTV, _ = _run(model, left, state)
+    first_BTV, _ = decode_steps(model, left, state)
     require_equal(first_BTV, expected_BTV, "a continuation", LOOK)
-    _run(model, right, state)
-    again_BTV, _ = _run(model, left, state)
+    decode_steps(model, right, state)
+    again_BTV, _ = decode_steps(model, left, state)
     require_equal(
         again_BTV, first_BTV, "the same continuation of one state, after another one was decoded", LOOK, EXACT
     )
     for before, after in zip(cloned_values, states.tensors(cloned), strict=True):
         if not torch.equal(before, after):
             raise Fault(f"decoding a state changes its clone; look at {LOOK}")
-    _run(model, right, cloned)
-    again_BTV, _ = _run(model, left, state)
+    decode_steps(model, right, cloned)
+    again_BTV, _ = decode_steps(model, left, state)
     require_equal(again_BTV, first_BTV, "a continuation, after the state's clone was decoded", LOOK, EXACT)
 
     buffer, kept = torch.empty_like(prompt), None  # the caller may reuse the memory of the tokens
@@ -81,7 +72,7 @@ def state_is_a_value(subject: Subject) -> str:
 
     other = subject.model(seed=7)  # another instance of the class decodes in between
     _, state = model.decode(prompt, model.init_state(2, 12))
-    _, foreign = other.decode(right, other.init_state(2, 12))
+    other.decode(right, other.init_state(2, 12))
     logits_BV, _ = model.decode(left[:, :1], state)
     require_equal(
         logits_BV,
@@ -93,7 +84,6 @@ def state_is_a_value(subject: Subject) -> str:
     fresh_BV, _ = model.decode(prompt, model.init_state(2, 12))
     expected_BV = expected_logits(subject, model, prompt)[:, -1]
     require_equal(fresh_BV, expected_BV, "a second decoding from init_state", "init_state(): it must make new tensors")
-    del foreign
     return "unchanged by clones, interleaved continuations and other models"
 
 
@@ -101,17 +91,17 @@ def state_rows(subject: Subject) -> str:
     """Checks that the rows of a state can be selected, repeated and reordered: every tensor has the batch first."""
     model = subject.model()
     prompt, more = subject.tokens(3, 5), subject.tokens(3, 3, seed=1)
-    require_rows("a fresh state", model.init_state(5, 10), 5)  # another axis may have 3 entries
+    require_rows("a fresh state", model.init_state(5, 10), 5)  # not only of 3 rows: another axis may have 3 entries
     fresh = model.init_state(3, 10)
     require_rows("a fresh state", fresh, 3)
     _, state = model.decode(prompt, fresh)
     require_rows("a state", state, 3)
-    expected_BTV, _ = _run(model, prompt, fresh)
-    picked_BTV, _ = _run(model, prompt[[2, 0]], states.select(fresh, [2, 0]))
+    expected_BTV, _ = decode_steps(model, prompt, fresh)
+    picked_BTV, _ = decode_steps(model, prompt[[2, 0]], states.select(fresh, [2, 0]))
     require_equal(picked_BTV, expected_BTV[[2, 0]], "rows [2, 0] of a fresh state", "init_state()")
-    expected_BTV, _ = _run(model, more, state)
+    expected_BTV, _ = decode_steps(model, more, state)
     for rows in ([2, 0, 1], [1], [0, 0, 2, 2]):
-        picked_BTV, _ = _run(model, more[rows], states.select(state, rows))
+        picked_BTV, _ = decode_steps(model, more[rows], states.select(state, rows))
         require_equal(
             picked_BTV, expected_BTV[rows], f"rows {rows} of a state", "state that is not in the state's tensors"
         )
@@ -119,12 +109,12 @@ def state_rows(subject: Subject) -> str:
 
 
 def _require_text_keys(state: Any) -> None:
-    """Raises `Fault` for a dict whose keys are no texts: in a file they would be."""
+    """Raises `Fault` for a dict in the state whose keys are not texts: a file can hold no other keys."""
     if isinstance(state, dict):
         for key in state:
             if not isinstance(key, str):
                 raise Fault(
-                    f"a dict in the state has the key {key!r}: keys must be texts, because a file has no others"
+                    f"a dict in the state has the key {key!r}: keys must be texts, because a file can hold no others"
                 )
     children = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else ()
     for child in children:
@@ -135,7 +125,7 @@ def max_len(subject: Subject) -> str:
     """Checks that `max_len` of `init_state` is a hint: decoding goes on after more tokens, and may end after fewer."""
     model = subject.model().double()
     T = subject.context
-    L = max(2 * T + 3, 47)  # 47: the longest of the splits below
+    L = max(2 * T + 3, 47)  # 47 tokens: the longest split of a fixed length below
     idx = subject.tokens(2, L)
     expected_BTV = expected_logits(subject, model, idx)
     tried: dict[int, list[int]] = {1: [5, *[7] * 6], 3: [1] * L, T // 2: [2, L - 2], 4 * T: [7, *[9] * 4]}
@@ -149,14 +139,15 @@ def max_len(subject: Subject) -> str:
 def state_dtype(subject: Subject) -> str:
     """Checks that the state has at least the precision of the weights, and that decoding keeps its dtypes.
 
-    Also checks that no sum over many tokens is kept in 16 bits (`sums`).
+    Also checks that no sum over many tokens is kept in 16 bits, where each token would round it.
     """
     model = subject.model()
     types = _require_same_dtypes(subject, model)
     for dtype in types:
         if dtype.is_floating_point and dtype.itemsize < model.dtype.itemsize:
             raise Fault(
-                f"the state holds {dtype}, the weights {model.dtype}: rounding errors add up; look at init_state()"
+                f"the state holds {dtype}, and the weights {model.dtype}: rounding errors would add up in the state; "
+                "look at init_state()"
             )
     with suppress(RuntimeError):  # what has no code for 16 bits is found by `decoding_copies`
         _require_same_dtypes(subject, decoding_copy(model, "bfloat16"))
@@ -191,7 +182,7 @@ def _require_same_dtypes(subject: Subject, model: LanguageModel) -> list[torch.d
 
 
 def state_saved(subject: Subject) -> str:
-    """Checks that a saved and loaded state continues in the same way: nothing of it is outside its tensors."""
+    """Checks that a state continues in the same way after saving and loading: all of it is in its tensors."""
     model = subject.model()
     prompt, more = subject.tokens(2, 5), subject.tokens(2, 3, seed=1)
     _, state = model.decode(prompt, model.init_state(2, 10))
@@ -206,8 +197,8 @@ def state_saved(subject: Subject) -> str:
                 f"a saved state cannot be loaded: {str(error).split(': ', 1)[1]} of init_state(); a tensor keeps its "
                 "shape, so use a TimeBuffer for what grows with the tokens"
             ) from error
-    expected_BTV, _ = _run(model, more, state)
-    actual_BTV, _ = _run(model, more, restored)
+    expected_BTV, _ = decode_steps(model, more, state)
+    actual_BTV, _ = decode_steps(model, more, restored)
     require_equal(
         actual_BTV, expected_BTV, "a continuation of a saved state", "state that is not in its tensors", EXACT
     )

@@ -88,4 +88,4 @@ def test_prompt_lengths_compares_with_each_prompt_alone() -> None:
             return torch.where(torch.tensor(len(idx_BT) > 1), -x_BTD, x_BTD), state
 
     result = check_model(CountsRows, only=["prompt_lengths"]).results[0]
-    assert result.saw.startswith("a prompt of 2 beside others, position 2, is off by")
+    assert result.saw.startswith("a prompt of 2 tokens, continued beside prompts of other lengths, has the token")

@@ -10,8 +10,24 @@ import torch
 from torch import Tensor
 
 from lmzoo.conformance import Fault, check_model, decoding, subject
-from lmzoo.conformance.decoding import check_all_positions, check_split, expected_logits, random_split
+from lmzoo.conformance.decoding import (
+    check_all_positions,
+    check_split,
+    decode_chunks,
+    decode_steps,
+    expected_logits,
+    random_split,
+)
 from tests.museum.base import Attention, Learned, Transformer
+
+
+def test_decode_steps_and_chunks_give_the_logits_of_every_position() -> None:
+    model = subject(Learned).model().double()
+    idx = subject(Learned).tokens(2, 9)
+    steps_BTV, state = decode_steps(model, idx[:, :5], model.init_state(2, 9))
+    more_BTV, _ = decode_steps(model, idx[:, 5:], state)
+    for found_BTV in (torch.cat([steps_BTV, more_BTV], dim=1), decode_chunks(model, idx, [4, 5])):
+        assert torch.allclose(found_BTV, model(idx).logits, atol=1e-9)
 
 
 def test_random_split_adds_up() -> None:
@@ -78,8 +94,8 @@ class Scaling(Attention):
 @pytest.mark.parametrize(
     ("attention", "says"),
     [
-        (Restarting, "; the first that differs is position 24, and all before context_length=24 agree"),
-        (Scaling, "; the first call alone differs from position 0 on: features() with a state and without one"),
+        (Restarting, "; the first position that differs is 24: all before context_length=24 agree"),
+        (Scaling, "; the first call alone differs from position 0 on: compare what features() computes with a state"),
     ],
 )
 def test_check_split_says_where_it_begins_to_differ(attention: type[Attention], says: str) -> None:
