@@ -130,11 +130,11 @@ def check(
     """Check a model: causality, caches, masks, losses, gradients, saving.
 
     A TARGET is a registered name, a Python file that registers models, or a run; without one, every registered family
-    is checked. Of a run, its own model is checked too, with its weights and sizes (checks named own_...). The exit code
-    is 0 if all checks pass and 1 if one fails.
+    is checked. The model of a run is also checked itself, with its weights and sizes (checks named own_...). The exit
+    code is 0 if all checks pass, 1 if one fails, and 2 for bad input.
 
-    --coord passes no judgement: it prints the root mean square of the outputs of each role's modules at widths from 64
-    to 512, with initial weights and after four steps of Adam, and the exponent p of width^p fitted to it.
+    --coord gives no verdict: for each role of parameters it prints the root mean square of the outputs of its modules,
+    at widths from 64 to 512, with initial weights and after four steps of Adam, and the exponent p of a fitted width^p.
 
     \b
     lmzoo check gpt2
