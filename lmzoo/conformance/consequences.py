@@ -1,8 +1,8 @@
-"""Names the cause of several failures: that of a check may follow from the failure of one that it presumes.
+"""Finds the cause of several failures: a check may fail because another check fails, which it presumes.
 
-One fault makes many checks fail. `decoding` fails if a cache drops a token, and so does every other check that decodes
-and compares the result with `forward`. What such a check says about its own subject (rows, saving, bfloat16) would lead
-to the wrong place. So a report names the first cause, and shows the others as possible consequences.
+One fault makes many checks fail. If a cache drops a token, `decoding` fails, and so does every other check that decodes
+and compares the result with `forward`. The hints of these checks name their own subject (rows, saving, bfloat16), which
+is the wrong place to look at. So a report names the first cause, and shows the others as possible consequences.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _CAUSAL = (*_ROWS, "causality", "gradient_causality", "long_causality")
 _DECODES = (*_CAUSAL, "state_dtype", "decoding", "long_decoding")
 _LEARNS = (*_REPEATS, "changed_weights", "float64_gradients", "gradients")
 
-# By the name of a check: those that it presumes, the most basic one first. A check is announced after these.
+# For each check the names of those that it presumes, the most basic one first. Results are announced after theirs.
 PRESUMED: Mapping[str, tuple[str, ...]] = {
     **dict.fromkeys(("edges", "parameters", "flops", "state_bytes", "declared_growth"), _RUNS),
     **dict.fromkeys(
@@ -48,5 +48,5 @@ PRESUMED: Mapping[str, tuple[str, ...]] = {
 
 
 def cause_of(name: str, failed: Collection[str]) -> str:
-    """Returns the most basic check in `failed` from whose failure that of the check `name` may follow, or ''."""
+    """Returns the most basic check in `failed` whose fault may also make the check `name` fail, or ''."""
     return next((other for other in PRESUMED.get(name, ()) if other in failed and other != name), "")

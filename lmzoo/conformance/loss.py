@@ -13,12 +13,12 @@ from lmzoo.conformance.tiny import Subject
 from lmzoo.losses import IGNORE_INDEX
 from lmzoo.model import LanguageModel
 
-LOOK = "forward(): is it the base's?"
-TIGHT = 1e-5
+LOOK = "forward(), which must be the one of LanguageModel"
+TIGHT = 1e-5  # relative to the largest value: both sides compute the same sums of float32, in another order
 
 
 def loss_value(subject: Subject) -> str:
-    """Checks that the loss is the cross-entropy of the model's own logits: not shifted again, not summed, no extras."""
+    """Checks that the loss is the cross-entropy of the model's logits: not shifted again, not summed, nothing added."""
     model = subject.model()
     idx, targets = subject.tokens(3, 7), subject.tokens(3, 7, seed=1)
     logits_BTV, loss = model(idx, targets)
@@ -26,7 +26,7 @@ def loss_value(subject: Subject) -> str:
     require_equal(loss, expected, "the loss", LOOK, TIGHT)
     require_equal(model(idx).logits, logits_BTV, "logits without targets, against those with them,", LOOK, TIGHT)
     one = targets.clone()
-    one[:, :-1] = IGNORE_INDEX  # only the last position counts: a loss that shifts the targets again would miss it
+    one[:, :-1] = IGNORE_INDEX  # only the last position counts, which a loss that shifts the targets again leaves out
     require_equal(
         model(idx, one).loss, F.cross_entropy(logits_BTV[:, -1], one[:, -1]), "the last position's loss", LOOK, TIGHT
     )
@@ -34,7 +34,7 @@ def loss_value(subject: Subject) -> str:
 
 
 def ignored_targets(subject: Subject) -> str:
-    """Checks that ignored targets count neither in the mean nor in a gradient, and that all ignored gives 0."""
+    """Checks that ignored targets count neither in the loss nor in a gradient, and that the loss is 0 if all are."""
     model = subject.model()
     idx, targets = subject.tokens(2, 6), subject.tokens(2, 6, seed=1)
     targets[0, 3:] = IGNORE_INDEX
@@ -56,14 +56,14 @@ def ignored_targets(subject: Subject) -> str:
         loss = model(idx, nothing, return_logits=return_logits).loss
         if loss.item() != 0:
             raise Fault(f"the loss with all targets ignored is {loss.item()}, and must be 0; look at {LOOK}")
-    return "ignored targets have no effect; all ignored gives 0"
+    return "ignored targets have no effect; the loss is 0 if all are ignored"
 
 
 def micro_batches(subject: Subject) -> str:
     """Checks that loss and gradients of a batch are the means over its parts, weighted by their number of targets."""
     model = subject.model()
     idx, targets = subject.tokens(4, 6), subject.tokens(4, 6, seed=1)
-    targets[0, 1:] = IGNORE_INDEX  # very unequal parts: 13 targets and 6
+    targets[0, 1:] = IGNORE_INDEX  # so the two parts have 7 and 6 targets
     targets[3, :] = IGNORE_INDEX
     whole = _gradients(model, idx, targets)
     whole_loss = model(idx, targets).loss
@@ -115,7 +115,10 @@ def auxiliary(subject: Subject) -> str:
     parameters = list(model.parameters())
     for name, value in named.items():
         if value.shape != () or not torch.isfinite(value):
-            raise Fault(f"auxiliary loss {name!r} is {value.tolist()} of shape {tuple(value.shape)}, no finite scalar")
+            raise Fault(
+                f"auxiliary loss {name!r} is {value.tolist()} of shape {tuple(value.shape)}, and must be a finite "
+                "scalar; look at auxiliary_loss() and extra_losses()"
+            )
         if not value.requires_grad:
             raise Fault(
                 f"auxiliary loss {name!r} has no gradient: it is detached, or made of choices (argmax, top-k, counts) "

@@ -1,4 +1,4 @@
-"""Checks the two modes: train mode differs from eval mode in what is declared only, and keeps nothing of a batch."""
+"""Checks the two modes: train mode differs from eval mode only in what is declared, and keeps nothing of a batch."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel, ModelConfig
 
-PASSES = 4  # in train mode, in which a router's bias moves by little and a running mean by much
-SHORT = 9  # tokens: fewer than a text, so that a mask of one value per feature is told from one of one per token
-SEEDS = 32  # tried until two of them give different logits: a rare event is random, too
+PASSES = 4  # in train mode: so few move the bias of a router by little, and a running mean by much
+SHORT = 9  # tokens: in two rows fewer than features, so that more random numbers than tokens are drawn for features
+SEEDS = 32  # tried until two of them give different logits, because what is random may be rare
 
 
 def train_mode(subject: Subject) -> str:
     """Checks that dropout is off in eval mode, and that train and eval mode differ in nothing else.
 
-    Also checks that dropout divides what it keeps by 1 - p, that a pass in train mode changes no parameter and leaves
-    nothing of its batch to later passes, except in what only decides about choices (the bias of a router), and that its
-    random numbers are drawn anew.
+    Also checks that dropout divides what it keeps by 1 - p, and that each pass in train mode draws new random numbers,
+    changes no parameter, and leaves nothing of its batch to later passes, except in buffers that only decide what is
+    chosen (the bias of a router).
     """
     idx = subject.tokens(2, subject.context)
     plain_BTV = subject.model()(idx).logits
@@ -35,7 +35,7 @@ def train_mode(subject: Subject) -> str:
     require_same_bits(
         dropping(idx).logits,
         plain_BTV,
-        "eval mode with a dropout of 0.5",
+        "eval mode with a dropout of 0.5, against eval mode without dropout,",
         "dropout that does not depend on self.training: F.dropout(x, p, self.training), dropout_p of attention",
     )
     used = subject.model().train()
@@ -48,7 +48,7 @@ def train_mode(subject: Subject) -> str:
     )
     if used.traits.random_in_training:
         others = (_trained_logits(clone(used), idx, seed) for seed in range(1, SEEDS))
-        if all(torch.equal(first, other) for other in others):  # two seeds may leave out the same layer
+        if all(torch.equal(first, other) for other in others):
             raise Fault(
                 f"traits says random_in_training=True, but {SEEDS} seeds give the same logits in train mode; look at "
                 "random numbers that are drawn once and kept on the module"
@@ -64,7 +64,7 @@ def train_mode(subject: Subject) -> str:
     if not subject.is_variant:
         for model in (subject.model(), masks.large_form(subject, "matrices")):
             _require_same_parameters(model, idx[:, :SHORT])
-    # The model is in train mode when it is built: going to eval mode and back must not change anything.
+    # A new model is in train mode: going to eval mode and back must not change anything.
     rates: dict[str, Any] = {
         name: 0.5 for name, value in configs.to_dict(subject.config).items() if "dropout" in name and value == 0
     }
@@ -83,14 +83,14 @@ def train_mode(subject: Subject) -> str:
         "train mode, after eval() and train(),",
         "what eval() and train() change: dropout that stays switched off",
     )
-    return "train and eval mode differ in what is declared only; eval mode leaves no trace"
+    return "train and eval mode differ only in what is declared; eval mode leaves no trace"
 
 
 @torch.no_grad()
 def _require_same_parameters(model: LanguageModel, idx: Tensor) -> None:
     """Raises `Fault` if a pass in train mode changes a parameter, which only an optimizer may.
 
-    Large weights are tried too: what is limited (scores, norms) is below its limit at usual ones.
+    Large weights are tried too: a limit of scores or norms has no effect with usual weights.
     """
     before = {name: parameter.clone() for name, parameter in model.named_parameters()}
     _trained_logits(model.train(), idx, 0)
@@ -98,15 +98,15 @@ def _require_same_parameters(model: LanguageModel, idx: Tensor) -> None:
         if not torch.equal(parameter.nan_to_num(), before[name].nan_to_num()):
             raise Fault(
                 f"a pass in train mode changes {name}, which only the optimizer may; look at limits of weights or "
-                "scores in forward(): they belong behind the step of the optimizer"
+                "scores in forward(): apply them after a step of the optimizer"
             )
 
 
 def _require_no_statistics(subject: Subject, idx: Tensor) -> None:
-    """Raises `Fault` if what passes in train mode have read changes later logits at most positions.
+    """Raises `Fault` if the tokens of passes in train mode change later logits at most positions.
 
-    A buffer that only decides what is chosen (the bias of a router) changes a few of them, and one that counts passes
-    or is computed from weights changes all models in the same way.
+    Two models that have read different batches are compared. A buffer that only decides what is chosen (the bias of a
+    router) makes a difference at a few positions, and one that counts passes or is computed from weights makes none.
     """
     after = []
     for offset in (0, 100):
@@ -125,20 +125,21 @@ def _require_no_statistics(subject: Subject, idx: Tensor) -> None:
 
 
 def _trained_logits(model: torch.nn.Module, idx: Tensor, seed: int) -> Tensor:
+    """Returns the logits of a pass that begins with torch's global seed `seed`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return model(idx).logits
 
 
 def changed_values(model: LanguageModel, before: LanguageModel) -> str:
-    """Returns the end of a message: the saved tensors in which two models differ, or ''."""
+    """Returns the end of a message, which names the saved tensors in which two models differ, or ''."""
     values = before.state_dict()
     names = [name for name, value in model.state_dict().items() if not torch.equal(value, values[name])]
     return f"; a pass has changed {', '.join(names[:3])}" if names else ""
 
 
 def constructed(cls: type[LanguageModel], config: ModelConfig, seed: int) -> LanguageModel:
-    """Returns a model of the class with the weights of the seed, which is also torch's global one."""
+    """Returns a model of the class with the weights of the seed, to which it also sets torch's global generator."""
     torch.manual_seed(seed)
     model = cls(config)
     model.init_weights(torch.Generator().manual_seed(seed))

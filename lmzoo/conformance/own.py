@@ -1,6 +1,7 @@
 """Checks of the caller's own model, with its weights and sizes, on a few short sequences.
 
-All other checks look at small models of the same class: a layer that was changed after construction is seen here only.
+All other checks look at small models of the same class. So only these checks see a layer that was changed after
+construction.
 """
 
 from __future__ import annotations
@@ -11,14 +12,14 @@ from lmzoo.conformance.causality import LEAK
 from lmzoo.conformance.clones import clone
 from lmzoo.conformance.decoding import LOOK, check_split
 from lmzoo.conformance.lengths import expected_logits
-from lmzoo.conformance.measure import FLOAT64_ROUNDING, difference, float32_hint
+from lmzoo.conformance.measure import FLOAT64_ROUNDING, NOT_FINITE, difference, float32_hint
 from lmzoo.conformance.reach import require_reach
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
 
-TOKENS = 16
-FAR = 64  # tokens for the receptive field, which is a property of one row
+TOKENS = 16  # few, because the model may be large
+FAR = 64  # tokens for the receptive field
 
 
 def own_causality(subject: Subject) -> str:
@@ -31,7 +32,7 @@ def own_causality(subject: Subject) -> str:
     with torch.no_grad():
         logits_BTV = model(idx).logits
     if not torch.isfinite(logits_BTV).all():
-        raise Fault("your own model gives logits that are not finite")
+        raise Fault(f"your own model gives logits that are not finite; look at its weights, and at {NOT_FINITE}")
     for r, cut in enumerate(cuts, start=1):
         off = difference(logits_BTV[r, :cut], logits_BTV[0, :cut])
         if not off <= FLOAT64_ROUNDING:
@@ -62,5 +63,6 @@ def own_receptive_field(subject: Subject) -> str:
 
 
 def _own(subject: Subject) -> LanguageModel:
+    """Returns a copy of the caller's model in float64."""
     assert subject.own is not None
     return clone(subject.own).double()

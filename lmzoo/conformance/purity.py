@@ -16,13 +16,13 @@ from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject, perturb
 
 CACHED_TABLE = "a table that is kept on the module: its dtype must be that of the present call"
-CACHED = "what is computed from weights and kept on the module: compute it anew, or put it into the state"
+CACHED = "values that are computed from weights and kept on the module: compute them anew, or put them into the state"
 
 
 def same_seed(subject: Subject) -> str:
     """Checks that the same seed gives the same model, and the same input the same logits, bitwise.
 
-    Also checks that they are the same under torch.no_grad(), in which a model decodes.
+    Also checks that logits are the same under torch.no_grad(), which decoding uses.
     """
     with torch.random.fork_rng(devices=[]):
         first, second = (constructed(subject.cls, subject.config, 5) for _ in range(2))
@@ -41,14 +41,14 @@ def same_seed(subject: Subject) -> str:
         if not torch.equal(again_BTV, logits_BTV):
             where = f"state kept on the module, noise in eval{changed_values(model, subject.model())}"
             require_same_bits(again_BTV, logits_BTV, "the same forward again", where)
-    where = "constants that depend on the models made before: counters and attributes of a class"
+    where = "constants that depend on models made earlier: counters, attributes of a class"
     with torch.no_grad():
         found_BTV, expected_BTV = second.eval()(idx).logits, first.eval()(idx).logits
         require_same_bits(found_BTV, expected_BTV, "a second model from the same seed", where)
     longer = subject.tokens(2, subject.context)
     with torch.no_grad():
         found_BTV = model(longer).logits
-    where = "what depends on gradients being on; what needs them in decoding must use torch.enable_grad() itself"
+    where = "layers that need gradients in decoding: they must use torch.enable_grad() themselves"
     require_equal(found_BTV, model(longer).logits, "forward under torch.no_grad()", where)
     _require_independent_dtypes(subject)
     return "same seed, same weights; same input, bitwise equal logits"
@@ -56,10 +56,10 @@ def same_seed(subject: Subject) -> str:
 
 @torch.no_grad()
 def _require_independent_dtypes(subject: Subject) -> None:
-    """Raises `Fault` if a length that was used in float32 first gives other logits in float64, as a kept table does.
+    """Raises `Fault` if a float64 model has other logits for a text whose length a float32 model has read before.
 
-    Compared is the beginning of a longer text. A model that sees later tokens differs there, too, but also for a length
-    that was used in float64 first.
+    A table that is kept for all models, by its length alone, causes this. The logits are compared with the beginning of
+    a longer text. A model that sees later tokens differs there too, but for all lengths.
     """
     T = min(subject.context, 13)
     first, second = T - 6, T - 3
@@ -72,18 +72,19 @@ def _require_independent_dtypes(subject: Subject) -> None:
     offs = [difference(wide(idx[:, :n]).logits, logits_BTV[:, :n]) for n in (first, second, second + 1)]
     if FLOAT64_ROUNDING < offs[0] <= 1e-6 and max(offs[1:]) <= FLOAT64_ROUNDING:
         raise Fault(
-            f"a text of {first} tokens, which was used in float32 before, is off by {offs[0]:.2g} in float64, and one "
-            f"of {second} tokens is not; look at tables that are kept for all models: their dtype belongs into the key"
+            f"a float64 model is off by {offs[0]:.2g} on a text of {first} tokens, a length that a float32 model has "
+            f"read before, and not on one of {second} tokens; look at tables that are kept for all models: the dtype "
+            "must be a part of the key"
         )
 
 
 @torch.no_grad()
 def changed_weights(subject: Subject) -> str:
-    """Checks that a model that has been used in eval mode takes new weights, and another dtype, into account at once.
+    """Checks that a model that was used in eval mode computes with new weights, and in another dtype, at once.
 
     Typical faults: a product of weights, or keys and values of constant tokens, computed once and kept; a table kept in
-    the dtype of its first use. What is kept of the last call alone is found because each call is repeated with new
-    weights, and nothing runs in between.
+    the dtype of its first use. Each call is repeated with new weights, and nothing runs in between: so values that are
+    kept until the next call are found too.
     """
     idx = subject.tokens(2, min(subject.context, 9))
     used, other = subject.model(), subject.model(seed=3)
@@ -104,7 +105,10 @@ def changed_weights(subject: Subject) -> str:
         logits_BV, _ = used.decode(tokens, new)
         require_equal(logits_BV, expected_BTV[:, at], "decoding with new weights, after earlier decoding,", CACHED)
     if torch.equal(before_BTV, expected_BTV):
-        raise Fault("two seeds give the same logits: the new weights could not be told from the old ones")
+        raise Fault(
+            "two models with different weights give the same logits, so this check can say nothing; look at whether "
+            "the parameters have an effect"
+        )
     if not other.traits.trainable:
         require_fit_in_buffers(subject)
     _require_new_dtype(subject, idx)
@@ -130,11 +134,14 @@ def seeds(subject: Subject) -> str:
             subject.cls(subject.config)
             after.append(torch.rand(4))
     if torch.equal(*after):
-        raise Fault("the constructor sets torch's global seed: every later draw is always the same")
+        raise Fault("the constructor sets torch's global seed, so that all later random numbers are the same")
     differ = [name for name, value in first.items() if not torch.equal(value, second[name])]
     drawn = [name for name, value in first.items() if len(value.unique()) > 2]  # others start as constants
     if drawn and not differ:
-        raise Fault(f"two seeds give the same weights ({drawn[0]} and all others); look at init_parameters()")
+        raise Fault(
+            f"two seeds give the same weights ({drawn[0]} and all others); look at init_parameters(generator): it must "
+            "draw from the generator that it is given"
+        )
     return f"{len(differ)} of {len(first)} tensors differ between two seeds"
 
 
@@ -164,10 +171,16 @@ def global_state(subject: Subject) -> str:
                 "max_norm of an embedding, statistics without self.training"
             )
     if settings() != before:
-        raise Fault(f"default dtype, grad mode or threads are {settings()} after a forward, and were {before}")
+        raise Fault(
+            f"torch's default dtype, grad mode and number of threads are {settings()} after forward and decoding, and "
+            f"were {before}; look at torch.set_... in the model"
+        )
     for name, now in _generators().items():
         if now != drawn[name]:
-            raise Fault(f"a pass in eval mode draws from the global random state of {name}, or seeds it")
+            raise Fault(
+                f"a pass in eval mode draws from the global random state of {name}, or seeds it; look at noise without "
+                "self.training, and at random numbers drawn in forward()"
+            )
     model.init_weights(torch.Generator().manual_seed(0))
     for name, now in _generators().items():
         if now != drawn[name]:
@@ -183,14 +196,18 @@ def global_state(subject: Subject) -> str:
             model(idx)
             after.append(torch.rand(4))
         if torch.equal(*after):
-            raise Fault("in train mode forward sets torch's global seed: every later draw is always the same")
+            raise Fault("in train mode forward sets torch's global seed, so that all later random numbers are the same")
     for name in ("random", "numpy"):
         if _generators()[name] != drawn[name]:
-            raise Fault(f"train mode draws from the global random state of {name}: torch's seed does not repeat a run")
+            raise Fault(
+                f"train mode draws from the global random state of {name}, which the seed of a run does not set; use "
+                "torch's generator"
+            )
     return "random states, default dtype, grad mode and threads unchanged"
 
 
 def _generators() -> dict[str, object]:
+    """Returns the state of each global random generator."""
     return {
         "torch": tuple(torch.get_rng_state().tolist()),
         "random": random.getstate(),

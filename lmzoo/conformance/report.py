@@ -110,7 +110,7 @@ class Report:
         return f"<checks of {self._verdict}>"
 
     def _repr_html_(self) -> str:
-        """The table that a notebook shows."""
+        """Returns the report as a table, for notebooks."""
         rows = "".join(
             f"<tr><td>{'pass' if result.passed else '<b>FAIL</b>'}</td><td>{escape(result.name)}</td>"
             f'<td style="text-align: left">{escape(result.shown)}</td></tr>'

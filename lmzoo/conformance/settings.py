@@ -30,18 +30,18 @@ from lmzoo.conformance.tiny import Subject, perturb
 from lmzoo.errors import ConfigError
 from lmzoo.model import LanguageModel, ModelConfig
 
-# Per row, or the context length if that is less and the model does not extrapolate.
-TOKENS = 16
-LONG = 96  # for settings without an effect there
+TOKENS = 16  # per row, or the context length if it is less and the model does not extrapolate
+LONG = 96  # per row, for settings that have no effect on `TOKENS`, as rules for longer texts
+CACHES = "tables that are cached for all models, attributes of the class, module-level variables"
 
 
 def settings(subject: Subject) -> str:
     """Checks that each field of the config has an effect, except those in its `without_effect`, which must have none.
 
     Effects are looked for in the parameters, initial weights, logits (in eval and train mode), auxiliary losses, state
-    and traits. A field counts if it has an effect in one form of the model: the plain one, a variant, the large one. A
-    whole number must also have one far above the sizes of these forms. The config must accept each preset,
-    and no number of parts may leave weights without use.
+    and traits. An effect in one form of the model is enough: the plain one, a variant or the large one. A whole number
+    must also have an effect far above the sizes of these forms. The config must accept each preset, and no number of
+    parts may leave weights without use.
     """
     require_presets(subject)
     ignored = getattr(type(subject.config), "without_effect", frozenset())
@@ -49,10 +49,10 @@ def settings(subject: Subject) -> str:
     if unknown:
         raise Fault(f"without_effect names {unknown[0]!r}, which is no setting of {type(subject.config).__name__}")
     tried: set[str] = set()
-    effective: dict[str, Subject] = {}  # with the form that shows it
+    effective: dict[str, Subject] = {}  # the form in which each setting has an effect
     forms = [subject, *subject.varied(), *_choices(subject), *subject.large()]
     _find_effects(forms, TOKENS, tried, effective)
-    if tried - {*effective} - ignored:  # some begin past a length, as rules for longer texts do
+    if tried - {*effective} - ignored:
         _find_effects(forms, LONG, tried, effective)
     useless = sorted(tried - {*effective} - ignored)
     if useless:
@@ -65,18 +65,19 @@ def settings(subject: Subject) -> str:
         raise Fault(f"without_effect names {wrong[0]}, which has an effect")
     if subject.model().traits.trainable:
         require_parts_in_use(subject)
+    # Not for a model that is fitted: what it can know is limited by its text.
     for name, form in effective.items() if subject.model().traits.trainable else ():
         try:
             require_unbounded(form, name)
         except Fault:
             raise
-        except Exception:
+        except Exception:  # the model cannot run with such a value
             continue
     return f"{len(effective)} settings, each with an effect"
 
 
 def _find_effects(forms: Sequence[Subject], tokens: int, tried: set[str], effective: dict[str, Subject]) -> None:
-    """Adds the settings that could be tried in these forms to `tried`, and those with an effect to `effective`."""
+    """Adds the settings that these forms can try to `tried`, and those with an effect, and its form, to `effective`."""
     for form in forms:
         waiting = [(name, config) for name, config in form.neighbors() if name not in effective]
         effects = _Effects(form.cls, form.config, tokens) if waiting else None
@@ -138,7 +139,7 @@ class _Effects:
             return {"logits": self._perturbed().eval()(self._tokens(0)).logits}
 
     def _trained(self) -> dict[str, torch.Tensor]:
-        # Of the model as it was built: one that was in eval mode may have lost its dropout, which another check finds.
+        # A newly built model: eval mode may have switched dropout off for good, which `train_mode` finds.
         model = self._perturbed()
         idx, targets = self._tokens(0), self._tokens(1)
         with torch.random.fork_rng(devices=[]), losses.collect_auxiliary(True) as named:
@@ -161,12 +162,12 @@ class _Effects:
 
 @torch.no_grad()
 def other_models(subject: Subject) -> str:
-    """Checks that models of other settings decode as their forward says, and do not change this model's logits.
+    """Checks that models of other settings decode what their `forward` computes, and do not change this model's logits.
 
     Whole numbers of presets, such as a number of rounds, are among the settings; with these the gradient is compared
     with a finite difference, too.
     Typical faults: a table cached by an incomplete key, attributes of the class, an option that decoding treats
-    differently from forward, a gradient that is cut for large values of a setting.
+    differently from `forward`, a gradient that is cut for large values of a setting.
     """
     model = subject.model().double()
     T = min(subject.context, 8)
@@ -200,19 +201,16 @@ def other_models(subject: Subject) -> str:
                 raise Fault(
                     f"with {changes}, changing the last token changes earlier logits by {leak:.2g}; look at {CAUSALITY}"
                 )
-        # A table that is cached by its length alone, made by the first model, would be used for the shorter input.
+        # For the shorter input, a table that is cached by its length alone would be the one of the first model.
         what = f"a model with {changes} at a length that another model has used"
-        require_equal(shorter_BTV, longer_BTV[:, :T], what, f"{LENGTH_LEAK}; or at {LOOK}", 1e-6)
+        require_equal(shorter_BTV, longer_BTV[:, :T], what, f"{LENGTH_LEAK}; or at {CACHES}", 1e-6)
         for t, logits_BV in enumerate(decoded, T - 2):
             what = f"with {changes}, decoding position {t}"
             require_exact(logits_BV, longer_BTV[:, t], what, DECODING, other, longer[:, : t + 1], state)
         if config in preset_configs and other.traits.trainable:
             _require_gradient(other, idx, subject.tokens(2, T, seed=1), f"with {changes}")
-        require_same_bits(model(idx).logits, logits_BTV, f"a model, after one with {changes} was used,", LOOK)
+        require_same_bits(model(idx).logits, logits_BTV, f"a model, after one with {changes} was used,", CACHES)
     return f"the same logits after {others} models of other settings"
-
-
-LOOK = "tables that are cached for all models, attributes of the class, module-level variables"
 
 
 def _require_gradient(model: LanguageModel, idx: torch.Tensor, targets: torch.Tensor, what: str) -> None:
@@ -239,5 +237,6 @@ def _others(subject: Subject) -> Iterator[ModelConfig]:
 
 
 def _changes(config: ModelConfig, other: ModelConfig) -> str:
+    """Returns the settings of `other` that differ, for messages."""
     now, then = configs.to_dict(config), configs.to_dict(other)
     return ", ".join(f"{name}={value!r}" for name, value in then.items() if now[name] != value)

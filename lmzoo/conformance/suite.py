@@ -67,11 +67,11 @@ def _checks(group: str, *functions: Callable[[Subject], str], variants: bool = F
     return [Check(function.__name__, group, function, variants) for function in functions]
 
 
-# Each variant costs as much as the plain config. They run in the checks of code that most often depends on an option
-# (positions, the state, the formula for FLOPs), and in quick checks.
+# Each variant costs as much as the plain config. So variants run only in quick checks, and in checks of code that most
+# often depends on an option (positions, the state, the formula for FLOPs).
 CHECKS: tuple[Check, ...] = (
     *_checks("contract", contract.construction, contract.finals, contract.shapes, contract.edges),
-    # What all comparisons of logits presume: else their messages would name other causes (see consequences.py).
+    # All comparisons of logits presume these four. They run first: a report looks for causes in earlier failures only.
     *_checks("counts", counting.parameters),
     *_checks("settings", roles.roles),
     *_checks("purity", purity.same_seed, purity.global_state),
@@ -88,10 +88,11 @@ CHECKS: tuple[Check, ...] = (
     *_checks("decoding", contract.generation, copies.decoding_copies),
     *_checks("batch", batching.prompt_lengths),
     *_checks("loss", loss.loss_value, loss.ignored_targets, loss.micro_batches, loss.chunked_loss),
-    # Finite differences and optimizers change weights, which what is kept of old weights does not notice.
     *_checks("saving", initial.initialization),
     *_checks("saving", tying.tied_weights, variants=True),
     *_checks("saving", meta.meta_device, saving.save_and_load),
+    # This one names the cause where later checks fail too: finite differences and optimizers change weights, and give
+    # wrong results if a model keeps what it has computed from old ones.
     *_checks("purity", purity.changed_weights),
     *_checks("training", loss.auxiliary),
     *_checks("training", train.initial_loss, variants=True),
@@ -99,7 +100,7 @@ CHECKS: tuple[Check, ...] = (
     *_checks("training", train.gradients, reach.long_gradients, train.overfitting),
     *_checks("numerics", numerics.bfloat16, long.long_precision, numerics.large_weights),
     *_checks("purity", modes.train_mode, variants=True),
-    # A table that all models share makes settings useless, so `other_models` comes first: it names the cause.
+    # A table that is cached for all models hides the effect of settings. `other_models` names this cause: it is first.
     *_checks("settings", settings.other_models, settings.settings),
     *_checks("purity", purity.seeds),
     *_checks("purity", capture.compiles),
@@ -110,7 +111,7 @@ CHECKS: tuple[Check, ...] = (
 )
 
 
-# These import torch's compiler at their first call, which takes seconds.
+# Checks that import torch's compiler in their first call, which takes seconds.
 NEED_COMPILER = {"compiles", "flops", "chunked_loss", "meta_device", "gradients"}
 
 
@@ -136,14 +137,16 @@ def check_model(
     seed: int = 0,
     processes: int = 1,
 ) -> Report:
-    """Checks a model against the contract and its own declarations; `report.passed`, `report.failures`.
+    """Checks a model against the contract and its own declarations.
 
-    `target` is a registered name, a class or a model. A small and a large form of its class and config are checked; of
-    a model also a copy of itself, with its weights and sizes, in the checks whose names begin with `own_`. The caller's
-    model stays unchanged. `only` names the checks to run; `listener` is a callback that gets each result. `thorough`
-    draws more random shapes and runs the variants of the config in the large form too; `seed` is for the random shapes.
-    With `processes=2` a second process runs half of the checks: it imports the class anew, so it does not see what the
-    caller has changed in it since.
+    Returns a report: `report.passed` is True if all checks passed, and `report.failures` has the names of the others.
+    `target` is a registered name, a class or a model. Most checks look at small and large models of its class and
+    config. If it is a model, the checks whose names begin with `own_` look at a copy of it, with its weights and sizes;
+    the model itself stays unchanged.
+    `only` names the checks to run; `listener` is a callback that gets each result. `thorough` draws more random shapes
+    and runs the variants of the config in the large form too; `seed` is for the random shapes. With `processes=2` a
+    second process runs half of the checks: it imports the class anew, so it does not see what the caller has changed in
+    it since.
     Raises `ConfigError` or `UnknownModelError` for an unknown target.
     """
     if only is not None and (isinstance(only, str) or not isinstance(only, Collection) or not only):
@@ -179,13 +182,13 @@ def _run_all(checks: list[Check], checked: Subject, listener: Callable[[Result],
             done.append(_explained(found[checks[len(done)].name], done))
             listener(done[-1])
 
-    known = can_be_imported(checked.cls)
+    importable = can_be_imported(checked.cls)
     # The other process does not have the caller's own model.
-    divided = known and processes > 1 and len(checks) > 1 and checked.own is None
-    if known and (divided or "save_and_load" in by_name):
+    divided = importable and processes > 1 and len(checks) > 1 and checked.own is None
+    if importable and (divided or "save_and_load" in by_name):
         checked.fresh_process = FreshProcess()
     try:
-        # The other process takes the last ones first, which are those that import torch's compiler.
+        # The other process begins at the end, with the checks that import torch's compiler.
         waiting = deque(sorted(by_name, key=lambda name: name in NEED_COMPILER))
         beside: Beside | None = None
         while waiting:
@@ -200,9 +203,9 @@ def _run_all(checks: list[Check], checked: Subject, listener: Callable[[Result],
             if beside is None and divided and waiting and checked.fresh_process is not None:
                 beside = Beside(checked.fresh_process, checked, waiting, found)
             announce()
-        if beside is not None:  # it may have taken the last check since
+        if beside is not None:  # the other process may still run its last check
             beside.join()
-            for name in list(waiting):  # of a process that has failed
+            for name in list(waiting):  # put back, because the other process has failed
                 found[name] = run_check(by_name[name], checked)
             announce()
     finally:
@@ -214,7 +217,7 @@ def _run_all(checks: list[Check], checked: Subject, listener: Callable[[Result],
 
 
 def _explained(result: Result, earlier: Collection[Result]) -> Result:
-    """Names the earlier check from whose failure this one may follow, or that has raised the same exception."""
+    """Adds the earlier check from whose failure this one may follow, or that has raised the same exception."""
     if result.passed:
         return result
     failed = {other.name: other for other in earlier if not other.passed}
@@ -246,7 +249,7 @@ def run_check(check: Check, checked: Subject) -> Result:
 
 
 def _matters(variant: Subject, check: Check) -> bool:
-    """False for a variant that ties the embeddings, and only that, in a check that does not look at the weights."""
+    """False for a variant that only ties the embeddings, in a check whose result does not depend on tied weights."""
     looks_at_weights = (tying.tied_weights, counting.flops, train.initial_loss)
     return variant.changes != {"tie_embeddings"} or check.run in looks_at_weights
 

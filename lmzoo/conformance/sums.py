@@ -1,4 +1,4 @@
-"""Checks that what adds up over many tokens is not kept in 16 bits, where each sum would be rounded."""
+"""Checks that sums over many tokens are not kept in 16 bits, where each addition would be rounded."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from lmzoo.conformance.tiny import Subject
 from lmzoo.inference.weights import cast_weights
 
 FEW, MANY = 5, 40  # tokens before and after a value is added to a state
-SIZES = (1.0, -1000.0)  # of the values that are added to find a memory that decays: a sum is linear in them
-SLOW = 0.8  # a memory of which less is left after one token is no sum over many
-MEMORY_DIMENSIONS = 3  # of the sums of products that linear attention and state spaces keep: (B, D, N), (B, H, K, V)
+SIZES = (1.0, -1000.0)  # of values that are added to a memory: the share that is left must be the same for both
+SLOW = 0.8  # share left after one token: a memory that keeps less is no sum over many tokens
+MEMORY_DIMENSIONS = 3  # least of the sums of products of linear attention and state spaces: (B, D, N), (B, H, K, V)
 LOOK = "init_state(): dtype=wide_dtype(like.dtype), and at products in forward(): wide(), without_autocast()"
 
 
 @torch.no_grad()
 def require_wide_sums(subject: Subject) -> None:
-    """Raises `Fault` if a tensor of the state that many tokens are added to has 16 bits.
+    """Raises `Fault` if a tensor of the state has 16 bits and many tokens are added to it.
 
-    So in a copy for decoding with weights in bfloat16, or after decoding under autocast, which shows what training
-    computes.
+    Two states are examined: of a copy for decoding with weights in bfloat16, and after decoding under autocast, which
+    shows what training computes.
     """
     copied, model = cast_weights(subject.model(), torch.bfloat16), subject.model()
     cast = in_bfloat16(lambda: model.decode(subject.tokens(1, FEW), model.init_state(1, 8))[1])
@@ -44,7 +44,7 @@ def require_wide_sums(subject: Subject) -> None:
         return
     decode = _Decoding(subject)
     kinds: dict[Callable[[_Decoding, int], bool], str] = {
-        is_sum: "a sum over all tokens in 16 bits ({}), which soon is too large to change",
+        is_sum: "a sum over all tokens in 16 bits ({}): soon it is so large that adding a token does not change it",
         is_decaying_sum: "a sum over many tokens, which decays slowly, in 16 bits ({}): each token rounds it",
     }
     for found, text in kinds.items():
@@ -64,12 +64,12 @@ class _Decoding:
         _, self.before = self.model.decode(self.tokens[:, :FEW], self.model.init_state(1, length))
 
     def value(self, place: int) -> Tensor:
-        """The leaf of the state at `place`, after the first tokens."""
+        """Returns the leaf of the state at `place`, after the first tokens."""
         value: Tensor = states.leaves_of(self.before)[place]
         return value
 
     def after(self, place: int, count: int, added: Tensor | None = None) -> Any:
-        """The leaf at `place` after `count` further tokens, if `added` was added to it before."""
+        """Returns the leaf at `place` after `count` further tokens, before which `added` was added to it."""
         leaves = states.leaves_of(self.before)
         if added is not None:
             leaves[place] = leaves[place] + added
@@ -79,10 +79,10 @@ class _Decoding:
 
 
 def is_sum(decode: _Decoding, place: int) -> bool:
-    """Returns True for a leaf of the state that all tokens are added to without a decay.
+    """True for a leaf of the state to which all tokens are added without a decay.
 
-    It is known by this: a value added to it is still there, unchanged, after many tokens that have changed it. What is
-    replaced, decays, or begins anew after a few tokens is no such sum.
+    A value that is added to such a leaf is still there, unchanged, after many tokens that have changed the leaf. A leaf
+    that is replaced, decays, or begins anew after a few tokens is no such sum.
     """
     start, end = decode.value(place), decode.after(place, MANY)
     added = _ramp(start)
@@ -91,11 +91,11 @@ def is_sum(decode: _Decoding, place: int) -> bool:
 
 
 def is_decaying_sum(decode: _Decoding, place: int) -> bool:
-    """Returns True for a memory of products, of which each token leaves more than `SLOW`, and less than all.
+    """True for a memory of products of which each token leaves a share of more than `SLOW`, and not all.
 
-    Of values added to it, of either sign and of any size, the same share is left after one token. So it is no
-    activation, such as a hidden state, and no copy of past tokens, of which all or nothing is left. A vector for each
-    row is left alone: the cell of an LSTM, or an average, is a mean of what it was given, and 16 bits suffice for it.
+    Of values added to it, of either sign and of any size, the same share is left after one token. This excludes
+    activations, such as a hidden state, and copies of past tokens, of which all or nothing is left. A vector for each
+    row does not count: the cell of an LSTM, or an average, is a mean of its inputs, for which 16 bits suffice.
     """
     start, end = decode.value(place), decode.after(place, 1)
     if start.ndim < MEMORY_DIMENSIONS or end.shape != start.shape:
@@ -106,4 +106,5 @@ def is_decaying_sum(decode: _Decoding, place: int) -> bool:
 
 
 def _ramp(like: Tensor) -> Tensor:
+    """Returns different values of similar size, in the shape and dtype of `like`."""
     return torch.linspace(0.1, 0.2, like.numel(), dtype=like.dtype).view_as(like)

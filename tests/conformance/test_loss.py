@@ -35,8 +35,8 @@ class Balanced(Transformer):
     ("form", "says"),
     [
         ("right", "balance: finite, with gradients, and not in the reported loss"),
-        ("vector", "of shape (1,), no finite scalar"),
-        ("infinite", "is inf of shape (), no finite scalar"),
+        ("vector", "of shape (1,), and must be a finite scalar"),
+        ("infinite", "is inf of shape (), and must be a finite scalar"),
         ("detached", "has no gradient: it is detached, or made of choices"),
         ("zero", "the gradient of auxiliary loss 'balance' is zero for every parameter"),
         ("bad gradient", "the gradient of auxiliary loss 'balance' is not finite"),
