@@ -28,37 +28,38 @@ from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
 
 LEAK = "what mixes positions: a mask, a padding, a norm or a mean over time, a router"
-# Where changing later tokens has no effect, and leaving them out has:
+# Where to look if changing later tokens has no effect, but leaving them out has one.
 LENGTH_LEAK = (
-    "what depends on the number of tokens: a branch for T = 1, rounds of a scan, capacities, a maximum of all, "
+    "what depends on the number of tokens: a branch for T = 1, rounds of a scan, capacities, a maximum over all, "
     "rounds until all positions have converged, positions without `same_until`"
 )
 ROWS_LOOK = "look at what mixes rows: a norm, a sum or a maximum over the batch, slices of rows, a capacity of experts"
-REPEATS = 8  # of a pass that may be random: one repetition may be equal by chance
+REPEATS = 8  # of a pass that may draw random numbers: a single repetition may be equal by chance
 BFLOAT16_LEAK = "the code that runs in bfloat16 alone: a kernel, a cast"
-BFLOAT16_STEP = 2**-6  # of the largest logit: the largest effect of a value rounded the other way in bfloat16
+ROWS_FACTOR = 4  # times the noise from other rows of the batch, of which only three draws are measured
+BFLOAT16_STEP = 2**-6  # of the largest logit: the most that one value of bfloat16, rounded the other way, changes
 
 
 def lengths(subject: Subject, model: LanguageModel) -> list[int]:
     """Returns the sequence lengths to check: the context and, if the model extrapolates, more than two scan chunks.
 
-    For a variant only the context: the large form is longer, and a variant differs from the plain form in few layers.
+    For a variant only the context, to save time: the large form is longer anyway.
     """
     longer = model.traits.extrapolates and not subject.is_variant
     return [subject.context, 2 * subject.context + 3] if longer else [subject.context]
 
 
 def causality(subject: Subject) -> str:
-    """Checks that logits stay the same when later tokens change or are left out; in eval and train mode, in float64.
+    """Checks that logits stay the same when later tokens change or are left out, in eval and train mode, in float64.
 
-    Weights 1000 times as large are tried too: their scores exceed what a mask of -1e4 can hide.
+    Weights 1000 times as large are tried too, because their scores exceed a mask of -1e4.
     """
     model = subject.model().double()
     tried = lengths(subject, model)
     for T in tried:
-        idx, other = _two_sequences(subject, T)
+        idx, other = subject.two_texts(2, T)
         cuts = range(T - 1, 0, -1)
-        # All cuts are rows of one batch: `batch_independence` checks that rows do not depend on each other.
+        # One batch has a row for each cut, since `batch_independence` checks that rows do not depend on each other.
         batch = torch.cat([idx, *_changed(idx[:1], other[:1], cuts)])
         all_BTV = _logits(model, batch)
         logits_BTV = all_BTV[: len(idx)]
@@ -80,9 +81,9 @@ def causality(subject: Subject) -> str:
         _require_unchanged(calm, quiet, cut, _logits(calm, quiet[:, :cut]), _logits(calm, quiet), "leaving out")
     model = subject.model(dropout=0.1).double().train()
     for T in tried:
-        idx, other = _two_sequences(subject, T)
+        idx, other = subject.two_texts(2, T)
         logits_BTV = _logits(model, idx)
-        cuts = _some_cuts(T)  # in separate batches: within one batch each row has its own dropout noise
+        cuts = _some_cuts(T)  # each in its own batch: the rows of one batch differ in their dropout noise
         for cut, changed_idx in zip(cuts, _changed(idx, other, cuts), strict=True):
             changed_BTV = _logits(model, changed_idx)
             _require_unchanged(model, idx, cut, changed_BTV, logits_BTV, "in train mode, changing")
@@ -91,10 +92,10 @@ def causality(subject: Subject) -> str:
 
 
 def _require_causal_in_float32(subject: Subject, lengths: Iterable[int]) -> None:
-    """Raises `Fault` for a leak in the code that runs in float32 alone, such as a fused kernel."""
+    """Raises `Fault` for a leak in code that runs only in float32, such as a fused kernel."""
     model = subject.model()
     for T in lengths:
-        idx, other = _two_sequences(subject, T)
+        idx, other = subject.two_texts(2, T)
         cuts = _some_cuts(T)
         first_TV, *changed = _logits(model, torch.cat([idx[:1], *_changed(idx[:1], other[:1], cuts)]))
         for cut, changed_TV in zip(cuts, changed, strict=True):
@@ -109,16 +110,16 @@ def _require_causal_in_float32(subject: Subject, lengths: Iterable[int]) -> None
 def bfloat16_causality(subject: Subject) -> str:
     """Checks that logits do not depend on later tokens under autocast to bfloat16, where training uses other kernels.
 
-    The logits before a cut must be bitwise equal, with two exceptions for rounding. An FFT carries rounding errors of
-    later tokens back, so at two of the five cuts a value may be rounded the other way; at all cuts, if float32 shows
-    such errors too. And when an expert computes a different number of rows, all of its values may be rounded
-    differently: if a model's logits change with the other rows of the batch, the allowed difference is the size of that
-    change, at the median position.
+    The logits before a cut must be bitwise equal, with two exceptions for rounding. First, an FFT carries rounding
+    errors of later tokens back: so a value may be rounded the other way at two of the five cuts, and at all cuts if
+    float32 shows such errors too. Second, when an expert computes a different number of rows, all of its values may be
+    rounded differently: if other rows of the batch change the logits of a row, a change of four times that size is
+    allowed, at the median position.
     """
     model = subject.model(dropout=0.1).train()
     seen = set()
     for T in lengths(subject, model):
-        idx, other = _two_sequences(subject, T)
+        idx, other = subject.two_texts(2, T)
         cuts = _some_cuts(T)
         logits_BTV = _logits(model, idx, autocast=True)
         found = [_logits(model, changed, autocast=True) for changed in _changed(idx, other, cuts)]
@@ -131,7 +132,7 @@ def bfloat16_causality(subject: Subject) -> str:
             seen.add("equal up to rounding" if any(moved) else "bitwise equal")
         else:
             moved = [off_BT.median().item() for off_BT in offs]
-            wrong = 2 * sum(off > max(4 * noise, BFLOAT16_STEP) for off in moved) > len(cuts)
+            wrong = 2 * sum(off > max(ROWS_FACTOR * noise, BFLOAT16_STEP) for off in moved) > len(cuts)
             seen.add("no more changed than by other rows of the batch")
         if wrong:
             off, cut = max(zip(moved, cuts, strict=True))
@@ -144,10 +145,10 @@ def bfloat16_causality(subject: Subject) -> str:
 
 
 def gradient_causality(subject: Subject) -> str:
-    """Checks that no gradient reaches from a logit to the embedding of a later token, which values may hide."""
+    """Checks that no gradient flows from a logit to the embedding of a later token, also where values hide a leak."""
     model = subject.model().double()
     T = lengths(subject, model)[-1]
-    idx = subject.tokens(1, T).repeat(T - 1, 1)  # row t gives the gradient of the logits at t
+    idx = subject.tokens(1, T).repeat(T - 1, 1)  # row t is for the gradient of the logits at position t
     weights_V1 = torch.linspace(-1, 1, subject.config.vocab_size, dtype=torch.float64)[:, None]
     gradients = embedding_gradients(model, idx, lambda logits: (logits.diagonal(dim1=0, dim2=1) * weights_V1).sum())
     if not gradients:
@@ -155,22 +156,20 @@ def gradient_causality(subject: Subject) -> str:
     for gradient in gradients:
         size_BT = gradient.abs().amax(2)
         if not size_BT.isfinite().all():
-            raise Fault(f"the gradient of the logits to the embeddings is not finite; look at {NOT_FINITE}")
+            raise Fault(
+                f"the gradient of the logits with respect to the embeddings is not finite; look at {NOT_FINITE}"
+            )
         later_BT = torch.arange(T) > torch.arange(T - 1)[:, None]
         leaks_BT = later_BT & ~(size_BT <= FLOAT64_ROUNDING * size_BT.amax(1, keepdim=True))
         if leaks_BT.any():
             t, later = leaks_BT.nonzero()[0].tolist()
             off = size_BT[t, later].item()
             hint = float32_hint(lambda: model(idx), off / size_BT[t].max().item())
-            raise Fault(f"the gradient of the logits at {t} to the token at {later} is {off:.2g}; look at {LEAK}{hint}")
+            raise Fault(
+                f"the gradient of the logits at position {t} with respect to the token at position {later} is "
+                f"{off:.2g}; look at {LEAK}{hint}"
+            )
     return f"gradients of {T - 1} positions to later tokens are zero, in float64"
-
-
-def _two_sequences(subject: Subject, T: int) -> tuple[Tensor, Tensor]:
-    """Returns two batches of tokens (2, T) that differ at every position."""
-    V = subject.config.vocab_size
-    idx = subject.tokens(2, T)
-    return idx, (idx + 1 + subject.tokens(2, T, seed=1) % (V - 1)) % V
 
 
 def _changed(idx: Tensor, other: Tensor, cuts: Iterable[int]) -> list[Tensor]:
@@ -190,9 +189,9 @@ def _shorter(T: int, context: int) -> list[int]:
 
 
 def _logits(model: LanguageModel, idx: Tensor, *, autocast: bool = False, seed: int = 0) -> Tensor:
-    """Returns logits with the same dropout noise for the same seed; in train mode with gradients, as in training.
+    """Returns logits, with dropout noise that depends on the seed only; in train mode with gradients, as in training.
 
-    In train mode a copy is used: a model may count in a buffer how often it has chosen each expert.
+    In train mode a copy of the model computes them, since a model may count in a buffer how often it chose each expert.
     """
     model = clone(model) if model.training else model
     with torch.random.fork_rng(devices=[]), torch.set_grad_enabled(model.training):
@@ -204,6 +203,7 @@ def _logits(model: LanguageModel, idx: Tensor, *, autocast: bool = False, seed: 
 def _require_unchanged(
     model: LanguageModel, idx: Tensor, cut: int, actual_BTV: Tensor, expected_BTV: Tensor, how: str
 ) -> None:
+    """Raises `Fault` if logits before the cut differ; `how` says what was done to the tokens from there on."""
     actual_BTV, expected_BTV = actual_BTV[:, :cut], expected_BTV[:, :cut]
     off = difference(actual_BTV, expected_BTV)
     if not off <= FLOAT64_ROUNDING:
@@ -216,10 +216,11 @@ def _require_unchanged(
 
 
 def require_no_other_cause(model: LanguageModel, idx: Tensor, *, drops: bool = True) -> None:
-    """Raises `Fault` if the logits of `idx` change for another reason than later tokens, which looks like a leak.
+    """Raises `Fault` if the logits of `idx` change for another reason than later tokens, which only looks like a leak.
 
-    For a model that has failed: values that are not finite, two passes that differ, and rows that depend on each other.
-    `drops` is False if no dropout rate is set, so that train mode must draw nothing, unless it is declared.
+    Called for a model that has failed. Other reasons are values that are not finite, two passes that differ, and rows
+    that depend on each other. `drops` is False if no dropout rate is set: then train mode must draw no random numbers,
+    unless the model declares them.
     """
     size = f"for {len(idx)} rows of {idx.shape[1]} tokens"
     logits_BTV = _logits(model, idx)
@@ -256,15 +257,18 @@ def _offs(actual_BTV: Tensor, expected_BTV: Tensor) -> Tensor:
 
 
 def _rounds_back(subject: Subject, model: LanguageModel, T: int) -> bool:
-    """True if without autocast, too, rounding of later tokens reaches earlier logits, as with an FFT."""
-    idx, other = _two_sequences(subject, T)
+    """True if rounding errors of later tokens reach earlier logits without autocast too, as with an FFT."""
+    idx, other = subject.two_texts(2, T)
     cut = T // 2
     off = difference(_logits(model, _changed(idx, other, [cut])[0])[:, :cut], _logits(model, idx)[:, :cut])
     return 0 < off <= 1e-5
 
 
 def _noise_of_rows(subject: Subject, model: LanguageModel, idx: Tensor, logits_BTV: Tensor) -> float | None:
-    """Returns the largest change of row 0 (at the median position) when row 1 changes; None if no bit changes."""
+    """Returns the change of row 0 when row 1 changes: the largest of three draws, each at the median position.
+
+    None if no bit of row 0 changes.
+    """
     changes = []
     for seed in range(2, 5):
         neighbor = torch.cat([idx[:1], subject.tokens(2, idx.shape[1], seed=seed)[1:]])

@@ -1,9 +1,10 @@
 """Repeats the choices of an exact run, for models that declare that they choose (`traits.chooses`).
 
-A layer that takes the largest of many scores takes others after the smallest rounding, and then computes something
+A layer that takes the largest of many scores may take others after the smallest rounding, and then computes something
 else. So logits in bfloat16 can be compared with exact ones only if both runs take the same entries, and a finite
-difference shows a gradient only if no entry is exchanged within the step. The declaration excuses nothing else: scores
-in 16 bits must lead to nearly the same choices, and with equal choices the logits must agree as for any other model.
+difference equals the gradient only if no entry is exchanged within the step. The declaration excuses nothing else:
+scores in 16 bits must lead to nearly the same choices, and with equal choices the logits must agree as for any other
+model.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from lmzoo.conformance.report import Fault
 from lmzoo.model import LanguageModel
 from lmzoo.ops.stable_topk import choosing
 
-WORSE = 0.1  # of the entries left out: as many may, on average, be better than the worst one taken in 16 bits
+WORSE = 0.1  # share of the entries left out that may, on average, be better than the worst one that is taken in 16 bits
 LOOK = "the scores: compute them in float32 (`lmzoo.ops.precision.wide`), without positions or sums in bfloat16"
 
 
@@ -30,10 +31,10 @@ class Choice(NamedTuple):
     indices: Tensor
 
     def worse(self, indices: Tensor) -> Tensor:
-        """Returns how bad it would be to take `indices` instead, for each row that leaves out an entry: 0 to 1.
+        """Returns how bad it would be to take `indices` instead, from 0 to 1, for each row that leaves out an entry.
 
-        It is the share of the entries left out that are better than the worst one taken. Equal scores are equally good,
-        and scores of -inf are no entries.
+        This is the share of the entries left out that are better than the worst one taken. Equal scores are equally
+        good; a score of -inf counts as no entry.
         """
         taken = self.scores.gather(-1, indices)
         worst = taken.amin(-1, keepdim=True)
@@ -84,8 +85,9 @@ class Choices:
     def repeated(self, what: str, *, chunks: int = 1) -> Iterator[None]:
         """Makes a model that declares `chooses` take the recorded entries within the block; does nothing for others.
 
-        Raises `Fault` if it chooses among other entries, or would take much worse ones by itself. The block must read
-        the tokens in as many chunks as the recorded run; the choices of one layer in all chunks are judged together.
+        Raises `Fault` if it chooses among other entries, or would take much worse ones by itself. `what` names the run
+        in messages. The block must read the tokens in as many chunks as the recorded run; the choices of one layer in
+        all chunks are judged together.
         """
         if not self.declared:
             yield
@@ -107,9 +109,9 @@ class Choices:
         layers = max(1, len(worse) // chunks)
         for layer in range(layers if worse else 0):
             off = torch.cat([x.flatten() for x in worse[layer::layers]]).double().mean().item()
-            if off > WORSE:  # no choice that leaves out an entry: NaN
+            if off > WORSE:  # False for NaN, the mean over no choice that leaves out an entry
                 raise Fault(
-                    f"{what} takes by itself what is worse than {off:.0%} of the entries left out, on average over the "
-                    f"choices of one layer (call {layer + 1} of {layers} of stable_topk; allowed {WORSE:.0%}); look at "
-                    f"{LOOK}"
+                    f"{what} takes worse entries than the exact run: {off:.0%} of those that it leaves out are better, "
+                    f"on average over the choices of one layer (call {layer + 1} of {layers} of stable_topk; allowed "
+                    f"{WORSE:.0%}); look at {LOOK}"
                 )

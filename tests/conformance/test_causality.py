@@ -323,7 +323,7 @@ def test_gradient_causality_names_the_first_leak() -> None:
         attention_class = SeesAll
 
     result = check_model(Open, only=["gradient_causality"]).results[0]
-    assert result.saw.startswith("the gradient of the logits at 0 to the token at 1 is ")
+    assert result.saw.startswith("the gradient of the logits at position 0 with respect to the token at position 1 is ")
 
 
 class SeesTheTokenBefore(Transformer):

@@ -71,7 +71,7 @@ def test_choices_are_not_repeated_without_the_declaration() -> None:
         (SCORES, 1, 1, r"a run calls stable_topk with scores of \(1, 5\), unlike the exact run"),
         (SCORES, 2, 2, r"a run calls stable_topk with scores of \(1, 5\), unlike the exact run"),
         (SCORES, 2, 0, "a run calls stable_topk 0 times, the exact run 1 times"),
-        (-SCORES, 2, 1, "a run takes by itself what is worse than 100% of the entries left out"),
+        (-SCORES, 2, 1, "a run takes worse entries than the exact run: 100% of those that it leaves out are better"),
     ],
 )
 def test_choices_refuse_a_run_that_chooses_otherwise(scores: Tensor, k: int, calls: int, message: str) -> None:
@@ -136,4 +136,4 @@ def test_choices_declared_and_not_made_are_refused() -> None:
 
 def test_choices_lost_in_bfloat16_are_found_in_every_check_that_repeats_them() -> None:
     for check in ("bfloat16", "long_precision", "decoding_copies"):
-        assert "takes by itself what is worse than" in saw(Rounded, check)
+        assert "takes worse entries than the exact run" in saw(Rounded, check)
