@@ -1,7 +1,7 @@
 """Clones of models: what `copy.deepcopy` returns, in a fraction of the time.
 
-Each module holds about ten dictionaries of hooks, most of them empty, and `copy.deepcopy` is slow for each of them. An
-empty container is made anew here instead.
+Each module holds about ten dictionaries of hooks, most of them empty, and `copy.deepcopy` is slow for each of them.
+Here an empty container is replaced by a new one instead.
 """
 
 from __future__ import annotations

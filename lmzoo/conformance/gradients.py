@@ -1,4 +1,4 @@
-"""Gradients of logits to the embeddings of tokens, for any model, whichever module looks the tokens up."""
+"""Gradients of logits with respect to the embeddings of tokens, whichever module looks them up."""
 
 from __future__ import annotations
 
@@ -14,17 +14,16 @@ from lmzoo.model import LanguageModel
 
 
 def embedding_gradients(model: LanguageModel, idx: Tensor, output: Callable[[Tensor], Tensor]) -> list[Tensor]:
-    """Returns the gradients of `output(logits)`, a scalar, to each embedding lookup of idx (B, T): (B, T, width) each.
+    """Returns the gradient of a scalar with respect to each embedding lookup of idx (B, T), as (B, T, width).
 
-    `output` gets the logits (B, T, V). A lookup that the logits do not depend on has zeros. The list is empty for a
-    model that looks up no embedding of idx.
+    `output` computes the scalar from the logits (B, T, V). The gradient is zero for a lookup that the logits do not
+    depend on. The list is empty for a model that looks up no embedding of idx.
     """
     with torch.enable_grad():
         with Embeddings(idx) as embeddings:
             logits_BTV = model(idx).logits
         if not embeddings.found:
             return []
-        # Materialized: zeros where there is no path.
         gradients = torch.autograd.grad(output(logits_BTV), embeddings.found, allow_unused=True, materialize_grads=True)
     return [gradient.flatten(2)[:, -idx.shape[1] :] for gradient in gradients]  # columns before idx are padding
 
@@ -41,7 +40,7 @@ class Embeddings(TorchFunctionMode):
     ) -> Any:
         out = func(*args, **(kwargs or {}))
         if func is F.embedding and args[0].ndim == 2 and torch.equal(args[0][:, -self.idx.shape[1] :], self.idx):
-            # The table may be read with padding before idx, and it may be a constant, which has no gradient itself.
+            # A table that is a constant needs no gradient itself. Padding may stand before idx.
             out = out if out.requires_grad else out.detach().requires_grad_()
             self.found.append(out)
         return out

@@ -1,4 +1,4 @@
-"""Checks of initial values: each parameter is drawn by one layer, and stays as it was drawn."""
+"""Checks of initial values: one layer draws each parameter, and nothing changes it after that."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from torch import Tensor, nn
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 
-KEEP = "give the layer its initial values (`init=`, `own`) instead of changing them later"
+KEEP = "look at the constructor: give the layer its initial values (`init=`, `own`) instead of changing them later"
 
 
 def initialization(subject: Subject) -> str:
-    """Checks that no parameter is initialized by two layers, nor changed by a constructor: the last draw overwrites it.
+    """Checks that no parameter is initialized by two layers, and that no constructor changes one after it was drawn.
 
-    A layer draws its parameters when it is constructed, and again in `init_weights`, which makes every model that is
-    trained. What the model's constructor does to them in between is lost.
+    A layer draws its parameters when it is constructed, and again in `init_weights`, which every model goes through
+    before training. So what the constructor of the model does to them in between is lost.
     """
     model = subject.model(perturbed=False)
     owners: dict[str, list[str]] = {}
@@ -35,7 +35,10 @@ def initialization(subject: Subject) -> str:
                 owners.setdefault(drawn, []).append(name)
     for parameter_name, modules in owners.items():
         if len(modules) > 1:
-            raise Fault(f"{parameter_name} is initialized by {' and again by '.join(modules)}: one layer must own it")
+            raise Fault(
+                f"{parameter_name} is initialized by {' and again by '.join(modules)}: the last draw overwrites the "
+                "others; one layer must own it"
+            )
     _require_kept(subject)
     return f"{len(owners)} parameters, each initialized by one layer"
 
@@ -66,7 +69,7 @@ def _require_kept(subject: Subject) -> None:
                 f"the values of {name} after the constructor (mean {mean:.3g}) are not those that init_weights() gives "
                 f"it (mean {new_mean:.3g}); {KEEP}"
             )
-        error = 6 / parameter.numel() ** 0.5  # six standard errors of a mean, more of a standard deviation
+        error = 6 / parameter.numel() ** 0.5  # six standard errors of the mean, and more than that of the deviation
         if abs(std - new_std) > (0.1 + error) * max(std, new_std) or abs(mean - new_mean) > (
             (0.01 + error) * max(std, new_std) + 1e-6
         ):
@@ -77,10 +80,11 @@ def _require_kept(subject: Subject) -> None:
 
 
 def _draws_twice(module: nn.Module) -> bool:
-    """Returns True for a layer that draws the same values in its constructor and in `init_parameters`."""
-    initialize = getattr(type(module), "init_parameters", None)  # a layer of a plug-in inherits it, and uses `own`
+    """True for a layer that draws the same values in its constructor and in `init_parameters`: one that uses `own`."""
+    initialize = getattr(type(module), "init_parameters", None)  # also inherited, as by a layer of a plug-in
     return initialize is not None and initialize.__module__.startswith("lmzoo.layers.")
 
 
 def _moments(parameter: Tensor) -> tuple[float, float]:
+    """Returns the mean and the standard deviation."""
     return parameter.mean().item(), parameter.std(correction=0).item()

@@ -1,4 +1,4 @@
-"""The calls of layers in a forward pass, kept so that a check can make them again, with gradients and other rows."""
+"""The calls of layers in a forward pass, recorded so that a check can repeat them with gradients and other rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 from lmzoo.layers.offers import on_other_positions
 from lmzoo.model import LanguageModel
 
-ROWS = 5  # of the texts to read: unlike the number of anything else whose first axis might be taken for the batch
+ROWS = 5  # in the texts: unlike every other size, so that no other first axis is taken for the batch
 
 
 class LayerCall(NamedTuple):
@@ -29,14 +29,14 @@ class LayerCall(NamedTuple):
         return f"{self.where or 'the model'} ({type(self.layer).__name__})"
 
     def again(self, rows: int) -> Tensor:
-        """Returns what the layer makes of its first row, (rows, T, D), with `rows` equal rows, which have gradients."""
+        """Returns the output of the layer, (rows, T, D), for copies of its first row, which require gradients."""
         B = len(self.inputs[0])
 
         def repeated(value: Any) -> Any:
             if not isinstance(value, Tensor) or value.ndim == 0 or len(value) != B:
                 return value
             made = value[:1].detach().expand(rows, *value.shape[1:]).clone()
-            # Not a leaf of the graph, which must not be changed in place.
+            # The second clone is no leaf of the graph, so a layer may change it in place.
             return made.requires_grad_().clone() if made.is_floating_point() else made
 
         inputs = [tree_map(repeated, value) for value in self.inputs]
@@ -49,9 +49,10 @@ class LayerCall(NamedTuple):
 def calls_of(
     model: LanguageModel, idx_BT: Tensor, method: str, visit: Callable[[LayerCall], object] | None = None
 ) -> tuple[list[LayerCall], Tensor]:
-    """Returns the calls of the layers that have `method`, on the positions of the tokens, and the logits.
+    """Returns the calls of the layers that have `method`, and the logits of idx (B, T).
 
-    `visit` is called with each of them during the forward pass, right after the layer.
+    Layers that run on other positions than those of the tokens are left out. `visit` is called with each call during
+    the forward pass, right after the layer.
     """
     calls: list[LayerCall] = []
     apart = set(on_other_positions(model, idx_BT.shape[1]))
@@ -73,5 +74,5 @@ def calls_of(
 
 
 def _with_carry(value: Any, change: Callable[[Any], Any]) -> Any:
-    """Returns a copy of a context whose carried values, which later layers replace, are changed; else the value."""
+    """Returns a context with `change` applied to its carried values, which later layers replace; else the value."""
     return dataclasses.replace(value, carry=change(value.carry)) if hasattr(value, "carry") else value

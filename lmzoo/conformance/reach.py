@@ -1,4 +1,4 @@
-"""Checks of how far back logits and gradients reach, at sizes that the tiny form does not reach."""
+"""Checks of how far back logits and gradients reach, at lengths that the tiny form does not have."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from lmzoo.ops.straight_through import smooth
 
 STEPS = (1e-5, 1e-6, 1e-7, 1e-8)  # of finite differences
 ROUNDED = 1e-12  # of the largest gradient: an FFT spreads rounding of float64, about 1e-16, over the whole text
-CLIFF, FLAT = 1e5, 1e3
-REGION = 16  # tokens; of each region of the past at least one token must matter
+CLIFF, FLAT = 1e5, 1e3  # times: how far gradients fall where only rounding is left, and how far these differ
+REGION = 16  # tokens: in each region of the past at least one must have an effect
 CHUNK_LOOK = "the ends of chunks and blocks (64, 128, 256): carries, decays, masks, the last chunk"
 
 
 def long_gradients(subject: Subject) -> str:
     """Checks on the large form how far back gradients reach, and the gradient of all parameters together, in float64.
 
-    The second is the gradient in train mode: what is detached there only is found too.
+    The gradient of the parameters is taken in train mode, so that a tensor that is detached only there is found too.
     Typical faults: a backward pass that stops at the end of a chunk, a receptive field declared too large or too small.
     """
     form = subject.large()[0]
@@ -39,14 +39,14 @@ def long_gradients(subject: Subject) -> str:
 def require_reach(model: LanguageModel, idx: Tensor) -> str:
     """Checks the declared receptive field by gradients of the last logits with respect to the embeddings of `idx`.
 
-    Row r gives the reach of the r-th position from the end. It is enough if one token of each region matters in one
-    row: what matters may depend on the position and on the text.
+    In row r the logits at the r-th position from the end are taken. Of each region of the past, one token must have an
+    effect in one row: which tokens have an effect may depend on the position and on the text. Returns a summary.
     """
     rows, T = idx.shape
     declared = model.traits.receptive_field
     reach = T if declared is None else min(declared, T)
     sizes_RT = _gradients_by_distance(model, idx)
-    if sizes_RT is None:  # values cannot replace gradients: an effect over 100 tokens may be below rounding
+    if sizes_RT is None:  # comparing logits is no substitute: an effect over 100 tokens may be less than rounding
         return "no embedding lookup of the tokens to take gradients of; `receptive_field` checks values"
     says = "declares no receptive_field" if declared is None else f"declares receptive_field={declared}"
     beyond = (sizes_RT[:, reach:] > ROUNDED).any(0).nonzero().flatten().tolist()
@@ -77,9 +77,9 @@ def require_reach(model: LanguageModel, idx: Tensor) -> str:
 
 
 def _gradients_by_distance(model: LanguageModel, idx: Tensor) -> Tensor | None:
-    """Returns (rows, T): the size of the gradient of the logits at the r-th last position to the token so far back.
+    """Returns the sizes of gradients (rows, T): of the logits at the r-th last position, by the distance of the token.
 
-    It is relative to the largest of the row. None if the model looks up no embeddings of `idx`.
+    They are relative to the largest one of the row. None if the model looks up no embeddings of `idx`.
     """
     rows, T = idx.shape
     sizes_RT = torch.zeros(rows, T, dtype=model.dtype)
@@ -115,15 +115,18 @@ def _rounding_from(sizes_RT: Tensor) -> int | None:
 
 
 def _matters_anywhere(model: LanguageModel, idx: Tensor, start: int, end: int) -> bool:
-    """True if a token at such a distance matters to one of the last `end` positions: blocks end at some of them."""
+    """True if a token that is `start` to `end - 1` back has an effect on one of the last `end` positions.
+
+    With blocks, which tokens have an effect depends on where in a block the position lies.
+    """
     sizes_RT = _gradients_by_distance(model, idx[:1].repeat(min(end, idx.shape[1]), 1))
     return sizes_RT is not None and bool((sizes_RT[:, start:end] > 0).any())
 
 
 def _values_depend(model: LanguageModel, idx: Tensor, distances: range) -> bool:
-    """True if replacing tokens at these distances changes logits: for models with hard choices.
+    """True if replacing tokens at these distances changes logits. Needed for hard choices, which have no gradient.
 
-    Tokens are replaced by random ones, and by the last token: a model may look up where that token was before.
+    Tokens are replaced by random ones, and by the last token, since a model may look for earlier copies of it.
     """
     rows, T = idx.shape
     V = model.config.vocab_size
@@ -146,10 +149,10 @@ def _values_depend(model: LanguageModel, idx: Tensor, distances: range) -> bool:
 def directional_error(model: LanguageModel, idx: Tensor, targets: Tensor) -> float:
     """Returns the relative error of the gradient along a random direction of all parameters; raises `Fault` if large.
 
-    The gradient is the one of train mode, without auxiliary losses. It may differ from the slope of the loss on purpose
-    (a straight-through estimator): then the gradient of eval mode is compared, and that of train mode must reach as far
-    back. Finite differences of several lengths are tried: a step may cross a kink, such as that of ReLU, or a router's
-    choice. A model with chooses=True in traits keeps its choices within a step.
+    The gradient is taken in train mode, without auxiliary losses. It may differ from the slope of the loss on purpose
+    (a straight-through estimator): then the gradient of eval mode is compared, and the one of train mode must reach as
+    far back. Finite differences of several lengths are tried, because a step may cross a kink, such as the one of ReLU,
+    or change a router's choice. A model with chooses=True in traits keeps its choices within a step.
     """
     choices = Choices(model)
     generator = torch.Generator().manual_seed(0)
@@ -205,6 +208,6 @@ def _require_same_reach(model: LanguageModel, trained: LanguageModel, idx: Tenso
     lost = ((seen_RT > 0) & (found_RT == 0)).any(0).nonzero().flatten().tolist()
     if lost:
         raise Fault(
-            f"in train mode no gradient reaches the tokens {lost[0]} back, on which the logits depend; look at "
+            f"in train mode no gradient reaches the tokens {lost[0]} back, though gradients in eval mode do; look at "
             f"detached tensors, at no_grad(), and at {CHUNK_LOOK}"
         )

@@ -14,15 +14,15 @@ from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
 
-BLOCKS = 6  # times the context: more than two blocks of 64
+BLOCKS = 6  # times the context of 24 tokens: more than two blocks of 64
 
 
 def receptive_field(subject: Subject) -> str:
     """Checks that logits depend on tokens as far back as the model declares, and on none before.
 
-    Some tokens within reach may have no effect (strides, delays), and what has one may depend on the position (blocks)
-    and on the text (look-up by content): so all positions of several texts are tried. What lies before a declared
-    receptive field must have no effect with weights 1000 times as large, either.
+    Some tokens within reach may have no effect (strides, delays). Which tokens have one may depend on the position
+    (blocks) and on the text (look-up by content): so all positions of several texts are tried. Tokens before a declared
+    receptive field must have no effect with weights 1000 times as large either.
     """
     model = subject.model().double()
     declared = model.traits.receptive_field
@@ -32,7 +32,7 @@ def receptive_field(subject: Subject) -> str:
     except Fault:
         if declared is not None or not model.traits.extrapolates:
             raise
-        # What is remembered of the past may begin after a block, such as one of 32 tokens.
+        # A model may see the past only after a whole block, for example of 32 tokens.
         seen = _require_field(subject, model, declared, BLOCKS * subject.context)
     if declared is not None:
         masks.require_window(subject, declared, T)
@@ -44,7 +44,7 @@ def receptive_field(subject: Subject) -> str:
 def _require_field(subject: Subject, model: LanguageModel, declared: int | None, T: int) -> str:
     """Checks the declared receptive field on texts of T tokens."""
     reach = T if declared is None else min(declared, T)
-    # Without a declaration the farthest token may fall into a gap: the farther half must matter.
+    # Without a declaration one token of the farther half must have an effect: the farthest may lie in a gap.
     far = range(T // 2, T) if declared is None else range(max(0, reach - 1), reach)
     says = "declares no receptive_field" if declared is None else f"declares receptive_field={declared}"
     found: set[int] = set()
@@ -74,7 +74,7 @@ def _require_field(subject: Subject, model: LanguageModel, declared: int | None,
 
 
 def _texts(subject: Subject, T: int) -> Iterator[Tensor]:
-    """Yields sequences (1, T): of all tokens, and of two or three different ones, in which patterns repeat."""
+    """Yields texts (1, T) of the whole vocabulary, and of two or three different tokens, in which patterns repeat."""
     for seed in range(8):
         text = subject.tokens(1, T, seed=seed)
         yield text if seed % 2 == 0 else text % (2 + seed % 4 // 2)
@@ -88,7 +88,7 @@ def _effect_by_distance(model: LanguageModel, idx: Tensor, V: int) -> Tensor:
     swapped_BT = idx.repeat(T * swaps, 1)
     added_B = (1 + torch.arange(T * swaps) % swaps * max(1, (V - 1) // swaps)).clamp(max=V - 1)
     swapped_BT[torch.arange(len(swapped_BT)), places_B] = (idx[0, places_B] + added_B) % V
-    # The unchanged row is in the same batch, so rounding does not differ.
+    # The unchanged row is in the same batch, so that rounding is the same.
     with torch.no_grad():
         logits_BTV = model(torch.cat([idx, swapped_BT])).logits
     effect_BT = (logits_BTV[1:] - logits_BTV[0]).abs().amax(2)

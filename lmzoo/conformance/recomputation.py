@@ -1,4 +1,4 @@
-"""Compares gradients with those of a backward pass that computes layers again."""
+"""Compares gradients with the gradients of a backward pass that computes layers again."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from lmzoo.errors import ConfigError
 def require_repeatable_backward(subject: Subject) -> None:
     """Raises `Fault` if the gradients of one forward pass depend on the random state when the backward pass begins.
 
-    What the backward pass computes again must have the dropout mask of the forward pass. A model of `Stack`s is also
-    compared with itself under activation checkpointing, which computes every layer again, the last one first. It has
-    every kind of block twice, where the config allows that: the last of a kind finds in `ctx.carry` what it expects.
+    A layer that is computed again in the backward pass must use the dropout mask of the forward pass. A model of
+    `Stack`s is also compared with itself under activation checkpointing, which computes every layer again, the last one first. It has
+    every kind of block twice, where the config allows that: in `ctx.carry` the last of a kind finds what it expects.
     """
     plain = _gradients(subject, seed=1)
     what = "when the backward pass begins with another random state,"
@@ -36,7 +36,7 @@ def require_repeatable_backward(subject: Subject) -> None:
 
 
 def _moves_buffers(subject: Subject) -> bool:
-    """True if a pass in train mode moves a saved buffer, such as a router's bias, which a second pass finds moved."""
+    """True if a pass in train mode changes a buffer, such as a router's bias, so that a second pass differs."""
     model = subject.model().train()
     before = {name: buffer.clone() for name, buffer in model.named_buffers()}
     if before:
@@ -58,11 +58,12 @@ def _twice_as_deep(subject: Subject) -> dict[str, int]:
 
 
 def _can_checkpoint(module: nn.Module) -> bool:
+    """True for a `Stack`, which has a switch for activation checkpointing."""
     return isinstance(getattr(module, "checkpoints", None), bool)
 
 
 def _gradients(subject: Subject, *, seed: int, checkpoints: bool = False) -> dict[str, Tensor]:
-    """Returns gradients by name, with dropout; `seed` is set between the forward and the backward pass."""
+    """Returns the gradients by name of a pass with dropout; `seed` is set between the forward and the backward pass."""
     T = min(subject.context, 16)
     model = subject.model(dropout=0.1, **_twice_as_deep(subject)).train()
     for module in model.modules() if checkpoints else ():

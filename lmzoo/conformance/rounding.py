@@ -1,4 +1,4 @@
-"""Rounds linear maps alone, which training in bfloat16 always does; refuses angles that bfloat16 would round."""
+"""Rounds linear maps only, as training in bfloat16 always does, and finds angles that bfloat16 cannot hold."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch.overrides import TorchFunctionMode
 
 from lmzoo.conformance.report import Fault
 
-ANGLE = 64.0  # radians, from which on the numbers of bfloat16 are half a radian apart
+ANGLE = 64.0  # radians: from here on, the numbers of bfloat16 are at least half a radian apart
 _WAVES = {torch.cos, torch.sin, Tensor.cos, Tensor.sin}
 
 
 class RoundedLinear(TorchFunctionMode):
     """While active, every `F.linear` rounds its input, its weight, its bias and its result to bfloat16.
 
-    All else keeps its dtype. So what a float64 model gives differs from the exact result by what no layer can avoid.
+    Everything else keeps its dtype. So the logits of a float64 model are off by the error that no layer can avoid.
     """
 
     def __torch_function__(
@@ -37,9 +37,9 @@ def _rounded(value: Any) -> Any:
 
 
 class WideAngles(TorchFunctionMode):
-    """While active, raises `Fault` for the sine or cosine of a large angle in bfloat16, where positions fall together.
+    """While active, raises `Fault` for the sine or cosine of a large angle in bfloat16: positions are rounded together.
 
-    Logits with random weights hardly depend on distant positions, so that their error would not show it.
+    The error of logits would not show it, because with random weights they hardly depend on distant positions.
     """
 
     def __torch_function__(

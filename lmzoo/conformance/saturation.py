@@ -1,4 +1,4 @@
-"""Finds whole numbers in a config that have an effect only up to some value, as `min(config.window, 8)` has.
+"""Finds whole numbers in a config that have an effect only up to some value, as in `min(config.window, 8)`.
 
 The forms that are checked are small, so a setting is also tried with values far above theirs: two large values must
 give two different models. Where larger values cannot mean anything, the config must refuse them.
@@ -18,11 +18,11 @@ from lmzoo.conformance.tiny import Subject, perturb
 from lmzoo.errors import ConfigError
 from lmzoo.model import LanguageModel, ModelConfig
 
-LARGE = ((24, 48), (16, 32), (8, 16))  # of the first that the config accepts, both must differ
-SMALL = ((8, 16), (4, 8), (2, 4), (1, 2))  # of these, one shows that the setting has an effect at all
-LAYERS = (16, 17)  # of `n_layers`, which costs time
-CONTEXT = 96  # tokens, so that a window of 48 matters
-ABRUPT = 1e-4  # change of logits just below a value that ends all effects; what converges changes less and less
+LARGE = ((24, 48), (16, 32), (8, 16))  # the two values of the first pair that the config accepts must differ
+SMALL = ((8, 16), (4, 8), (2, 4), (1, 2))  # of these, one pair shows that the setting has an effect at all
+LAYERS = (16, 17)  # values of `n_layers`: larger ones take long
+CONTEXT = 96  # tokens: more than a window of 48
+ABRUPT = 1e-4  # change of logits by small values: if it is less, the effect may converge to zero without any limit
 DRAWS = ((0, 1.0), (1, 1.0), (2, 5.0), (3, 30.0))  # seeds and sizes of random weights, tried before a verdict
 DEEP = 50  # layers: a setting may count layers, of which a tiny model has few
 
@@ -30,7 +30,7 @@ DEEP = 50  # layers: a setting may count layers, of which a tiny model has few
 def require_unbounded(form: Subject, name: str) -> None:
     """Raises `Fault` if the setting `name`, a whole number, has an effect for small values and none for large ones.
 
-    `form` is one in which it has an effect. A model that is fitted is left out: its text decides what it can know.
+    `form` is a form in which it has an effect. The fields for the sizes of text and vocabulary are left out.
     """
     hint = configs.types_of(type(form.config))[name]
     if hint not in (int, int | None) or name in ("vocab_size", "context_length"):
@@ -44,13 +44,15 @@ def require_unbounded(form: Subject, name: str) -> None:
         return
     low, high = (getattr(config, name) for config in large)
     raise Fault(
-        f"{name}={low} and {name}={high} give the same model, and smaller values do not: it is limited somewhere; use "
-        "it as it is, or let the config refuse values above the limit"
+        f"{name}={low} and {name}={high} give the same model, and smaller values do not; look at what limits {name}: "
+        "use it as it is, or let the config refuse values above the limit"
     )
 
 
-def _first_pair(form: Subject, name: str, values: Any) -> tuple[ModelConfig, ModelConfig] | None:
-    return next((pair for pair in (_pair(form, name, *both) for both in values) if pair is not None), None)
+def _first_pair(form: Subject, name: str, values: Any, **others: int) -> tuple[ModelConfig, ModelConfig] | None:
+    """Returns the configs of the first pair of values that the config accepts, or None."""
+    pairs = (_pair(form, name, *both, **others) for both in values)
+    return next((pair for pair in pairs if pair is not None), None)
 
 
 def _pair(form: Subject, name: str, low: int, high: int, **others: int) -> tuple[ModelConfig, ModelConfig] | None:
@@ -63,13 +65,13 @@ def _pair(form: Subject, name: str, low: int, high: int, **others: int) -> tuple
 
 
 def _facts(form: Subject, config: ModelConfig) -> object:
-    """Returns what is known of a model without weights: shapes, traits, the size of its state."""
+    """Returns what can be compared without weights: the shapes of parameters, traits, the size of the state."""
     model = registry.blank_model(form.cls, config, device="meta")
     return [tuple(p.shape) for p in model.parameters()], model.traits, model.state_bytes(CONTEXT)
 
 
 def _whole_effect(form: Subject, pair: tuple[ModelConfig, ModelConfig]) -> float:
-    """Returns the change of logits from one config to the other; 1 where facts differ."""
+    """Returns the largest change of logits from one config to the other, or 1 if their facts differ."""
     return 1.0 if _facts(form, pair[0]) != _facts(form, pair[1]) else _effect(form, pair, *DRAWS[0])
 
 
@@ -87,8 +89,8 @@ def _logits(form: Subject, config: ModelConfig, seed: int, scale: float) -> Tens
 
 
 def _deep_effect(form: Subject, name: str) -> bool:
-    """True if the setting has an effect in a deep model, or cannot be tried there."""
+    """True if the setting has an effect in a deep model, or if the config refuses one."""
     if name == "n_layers" or not hasattr(form.config, "n_layers"):
         return False
-    deep = next((p for p in (_pair(form, name, *v, n_layers=DEEP) for v in LARGE) if p is not None), None)
+    deep = _first_pair(form, name, LARGE, n_layers=DEEP)
     return deep is None or _facts(form, deep[0]) != _facts(form, deep[1]) or _effect(form, deep, *DRAWS[0]) != 0
