@@ -1,4 +1,4 @@
-"""Runs some of the checks in a second process, beside those that the caller runs."""
+"""Runs some of the checks in a second process, while the caller runs the others."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from lmzoo.conformance.tiny import Subject
 
 
 class Beside:
-    """A thread that has a fresh process run the last of the `waiting` checks, one by one, until none is left.
+    """A thread that makes a fresh process run the last of the `waiting` checks, one by one, until none is left.
 
-    The caller takes the first ones, and closes the process to end the thread early. Results are written into `found`,
-    by the name of the check.
+    The caller takes checks from the front of `waiting`, and can end the thread early by closing the process. Results
+    are written into `found`, by the name of the check.
     """
 
     def __init__(self, process: FreshProcess, subject: Subject, waiting: deque[str], found: dict[str, Result]) -> None:
@@ -23,7 +23,7 @@ class Beside:
         self._thread.start()
 
     def join(self) -> None:
-        """Waits until the last check has ended. If the process has failed, its last check is waiting again."""
+        """Waits for the last check. If the process has failed, the check that it ran is in `waiting` again."""
         self._thread.join()
 
     def _run(self) -> None:

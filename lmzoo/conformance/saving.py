@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from lmzoo import configs, registry
-from lmzoo.conformance.fresh import FreshProcess, answer, can_be_imported, reference
+from lmzoo.conformance.answers import answer
+from lmzoo.conformance.fresh import FreshProcess, can_be_imported, reference
 from lmzoo.conformance.measure import require_same_bits
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.state_dicts import each_once, unsaved_hint

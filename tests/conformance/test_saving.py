@@ -11,7 +11,8 @@ from torch import Tensor
 
 from lmzoo import registry
 from lmzoo.conformance import Fault, check_model, saving, subject
-from lmzoo.conformance.fresh import FreshProcess, answer_all
+from lmzoo.conformance.answers import answer_all
+from lmzoo.conformance.fresh import FreshProcess
 from lmzoo.conformance.tiny import Sent
 from lmzoo.state import State
 from tests.conformance.test_suite import Plain
