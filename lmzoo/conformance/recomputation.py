@@ -16,8 +16,9 @@ def require_repeatable_backward(subject: Subject) -> None:
     """Raises `Fault` if the gradients of one forward pass depend on the random state when the backward pass begins.
 
     A layer that is computed again in the backward pass must use the dropout mask of the forward pass. A model of
-    `Stack`s is also compared with itself under activation checkpointing, which computes every layer again, the last one first. It has
-    every kind of block twice, where the config allows that: in `ctx.carry` the last of a kind finds what it expects.
+    `Stack`s is also compared with itself under activation checkpointing, which computes every layer again, the last one
+    first. It has every kind of block twice, where the config allows that: in `ctx.carry` the last of a kind finds what
+    it expects.
     """
     plain = _gradients(subject, seed=1)
     what = "when the backward pass begins with another random state,"
