@@ -6,7 +6,7 @@ import inspect
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -192,9 +192,11 @@ def _run_all(checks: list[Check], checked: Subject, listener: Callable[[Result],
         waiting = deque(sorted(by_name, key=lambda name: name in NEED_COMPILER))
         beside: Beside | None = None
         while waiting:
-            with suppress(IndexError):  # the other process has just taken the last one
+            try:
                 name = waiting.popleft()
-                found[name] = run_check(by_name[name], checked)
+            except IndexError:  # the other process has just taken the last one
+                break
+            found[name] = run_check(by_name[name], checked)
             if name == "construction":
                 if not found[name].passed:
                     waiting.clear()  # there is no model to check
@@ -230,8 +232,14 @@ def _explained(result: Result, earlier: Collection[Result]) -> Result:
 def run_check(check: Check, checked: Subject) -> Result:
     """Runs one check on a subject, and on its variants if the check has `variants`."""
     start, passed, saw = time.perf_counter(), True, ""
-    forms = [checked, *(form for form in checked.varied() if check.variants and _matters(form, check))]
-    for form in forms:
+    forms = [checked]
+    try:
+        forms += [form for form in checked.varied() if _matters(form, check)] if check.variants else []
+    except ConfigError:  # of a variant that the config names itself
+        raise
+    except Exception as error:
+        passed, saw = False, f"a variant of the config {_one_line(error)}; a config must raise ConfigError"
+    for form in forms if passed else ():
         where = "" if form is checked else f"{form.name}: "
         try:
             with _settings_restored():

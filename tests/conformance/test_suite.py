@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import ClassVar
 from unittest.mock import Mock
 
@@ -148,6 +148,23 @@ def test_check_model_runs_train_mode_with_variants() -> None:
 
     (result,) = check_model(ScalesInAWindow, only=["train_mode"]).results
     assert result.saw.startswith("ScalesInAWindow with window=5: train mode without dropout, against eval mode, is off")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FragileConfig(MuseumConfig):
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        assert (True,)[int(self.tie_embeddings)]  # an IndexError if the embeddings are tied
+
+
+def test_check_model_reports_a_config_that_raises_another_error_for_a_variant() -> None:
+    class Fragile(Transformer):
+        config_class = FragileConfig
+
+    report = check_model(Fragile, only=["construction", "shapes", "receptive_field"])
+    assert [result.name for result in report.results] == ["construction", "shapes", "receptive_field"]
+    assert report.failures == ["receptive_field"]
+    assert report.results[-1].saw.startswith("a variant of the config raised IndexError: tuple index out of range at ")
 
 
 def test_check_model_refuses_what_names_no_checks() -> None:
