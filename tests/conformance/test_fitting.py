@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import Tensor
 
-from lmzoo.conformance import check_model
+from lmzoo.conformance import Fault, check_model, subject
+from lmzoo.conformance.fitting import require_fit
 from lmzoo.model import LanguageModel
 from tests.museum.sound import counted_pairs
 
@@ -31,3 +33,14 @@ def test_require_fit_checks_what_fit_does() -> None:
     assert "fit() changes the shape of counts_VV from (13, 13) to (4, 5)" in saw(Growing)
     assert "Missing has no fit: it is trained by gradients" in saw(Missing)
     assert "after fit() of another text" in saw(counted_pairs.MODEL)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int16])
+def test_require_fit_finds_counters_that_overflow(dtype: torch.dtype) -> None:
+    class Narrow(counted_pairs.MODEL):
+        def fit(self, tokens_BT: Tensor) -> None:
+            super().fit(tokens_BT)
+            self.counts_VV.copy_(self.counts_VV.to(dtype).clamp(min=0))
+
+    with pytest.raises(Fault, match="look at the dtype of counters in fit"):
+        require_fit(subject(Narrow), subject(Narrow).tokens(2, 13, seed=3))
