@@ -58,6 +58,10 @@ class BPETokenizer(Tokenizer):
     def to_json(self) -> str:
         return self._json
 
+    @property
+    def special_tokens(self) -> frozenset[int]:
+        return special_tokens(self._hf)
+
     def for_model(self, vocab_size: int) -> Tokenizer:
         """Returns the tokenizer for a model with this vocabulary, which may be padded: ids that stand for no text.
 
@@ -71,6 +75,11 @@ class BPETokenizer(Tokenizer):
 
     def _bytes_of(self, token: int) -> bytes:
         return self._token_bytes[token]
+
+
+def special_tokens(hf: HFTokenizer) -> frozenset[int]:
+    """Returns the ids of the added tokens that a file calls special."""
+    return frozenset(token for token, added in hf.get_added_tokens_decoder().items() if added.special)
 
 
 def train_bpe(vocab_size: int, chunks: Iterable[str]) -> BPETokenizer:

@@ -16,7 +16,7 @@ import numpy as np
 from tokenizers import Tokenizer as HFTokenizer
 
 from lmzoo import files
-from lmzoo.data.bpe import BYTE_NAMES, bpe_from_json, check_vocabulary, is_plain
+from lmzoo.data.bpe import BYTE_NAMES, bpe_from_json, check_vocabulary, is_plain, special_tokens
 from lmzoo.data.characters import REPLACEMENT
 from lmzoo.data.conventions import Conventions
 from lmzoo.data.text import utf8
@@ -54,6 +54,10 @@ class PretrainedTokenizer(Tokenizer):
         hf.encode_special_tokens = self.conventions.split_special
         self._byte_level = "ByteLevel" in str(hf.decoder)
         self.spec = f"pretrained:{self.vocab_size}"
+
+    @property
+    def special_tokens(self) -> frozenset[int]:
+        return special_tokens(self._hf)
 
     def encode(self, text: str) -> list[int]:
         """Returns the token ids of a text, with the special tokens that the file adds to a text.

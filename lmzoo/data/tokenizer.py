@@ -91,6 +91,11 @@ class Tokenizer(ABC):
         """The tokens that end a generated text, such as the end of a turn; none for a tokenizer of lmzoo."""
         return tuple(token for token in self.conventions.stop_tokens if token < self.vocab_size)
 
+    @property
+    def special_tokens(self) -> frozenset[int]:
+        """The tokens that are no part of a text, such as the beginning of a turn; none for a tokenizer of lmzoo."""
+        return frozenset()
+
     @overload
     def apply_chat_template(
         self, messages: Messages, *, tokenize: Literal[True] = True, **options: Any

@@ -152,19 +152,28 @@ def continue_texts(
 ) -> list[str]:
     """Return the continuation of each prompt, a sequence of token ids; the prompts may have different lengths.
 
-    A text ends after `max_new_tokens` tokens, before the first stop string or stop token. The loop ends with the last
-    text.
+    A text ends after `max_new_tokens` tokens, before the first stop string or stop token. Special tokens are left out
+    of it; a stop string may name one. The loop ends with the last text.
     """
     job = make_ragged_job(model, prompts, max_new_tokens, config, stop_tokens=stop_tokens, generator=generator)
     readers = [_Reader(tokenizer.stream(), stop, stop_tokens) for _ in prompts]
-    texts = [""] * len(prompts)
+    written: list[list[int]] = [[] for _ in prompts]
     for step in steps(model, job):
         for row, (token, drawn) in enumerate(zip(step.tokens.tolist(), step.drawn.tolist(), strict=True)):
             if drawn and not readers[row].done:
-                texts[row] += readers[row].feed(token)
+                readers[row].feed(token)
+                written[row].append(token)
         if all(reader.done for reader in readers):
             break
-    return [text + reader.finish() for text, reader in zip(texts, readers, strict=True)]
+    left_out = tokenizer.special_tokens.union(stop_tokens)
+    texts = (tokenizer.decode([token for token in ids if token not in left_out]) for ids in written)
+    return [_before(text, stop) for text in texts]
+
+
+def _before(text: str, stops: Sequence[str]) -> str:
+    """Returns the text before the first stop string."""
+    matcher = StopMatcher(stops)
+    return matcher.feed(text) + matcher.finish()
 
 
 def default_prompt(tokenizer: Tokenizer) -> str:

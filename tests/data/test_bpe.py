@@ -66,6 +66,7 @@ def test_bpe_from_json_loads_a_hugging_face_file(write: Write, chinese: str) -> 
     assert tokenizer.vocab_size == 257
     assert tokenizer.decode(tokenizer.encode("a")) == "a"
     assert tokenizer.token_bytes(256) == b"<|endoftext|>"
+    assert tokenizer.special_tokens == {256}
     assert tokenizer.decode(tokenizer.encode(chinese)) == chinese
 
 

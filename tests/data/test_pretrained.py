@@ -106,6 +106,8 @@ def test_pretrained_equals_transformers(pair: tuple[PretrainedTokenizer, PreTrai
     assert ours.encode(text) == ids
     assert ours.decode(ids) == theirs.decode(ids)
     assert ours.encode_array(text).tolist() == theirs(text, add_special_tokens=False)["input_ids"]
+    plain = [token for token in ids if token not in ours.special_tokens]
+    assert ours.decode(plain) == theirs.decode(ids, skip_special_tokens=True)
 
 
 def test_pretrained_stream_equals_decode(pair: tuple[PretrainedTokenizer, PreTrainedTokenizerFast]) -> None:

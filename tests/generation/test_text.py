@@ -164,6 +164,20 @@ def test_continue_texts_equals_each_prompt_alone() -> None:
     assert len({*map(len, alone)}) > 1, "the test needs texts that end at different places"
 
 
+def test_continue_texts_leaves_out_special_tokens_and_stops_at_their_names() -> None:
+    tokenizer = PretrainedTokenizer(byte_fallback(), "{}")  # with the special tokens <s> and </s>
+    vocab = tokenizer._hf.get_vocab()
+    model, greedy = lmzoo.create_model("bigram", vocab_size=tokenizer.vocab_size), SamplingConfig(temperature=0)
+    chain = [vocab[name] for name in ("H", "e", "<s>", "l", "</s>", "o")]
+    with torch.no_grad():
+        next(model.parameters())[chain[:-1], chain[1:]] = 5.0
+    written = [
+        continue_texts(model, tokenizer, [chain[:1]], 5, greedy, **options)
+        for options in ({}, {"stop": ["</s>"]}, {"stop": ["el"]}, {"stop_tokens": [chain[3]]})
+    ]
+    assert written == [["elo"], ["el"], [""], ["e"]]
+
+
 def test_generate_texts_ends_with_the_last_text() -> None:
     tokenizer = train_tokenizer("char", ["abcdefgh"])
     model = reciting(tokenizer, "abcdefgh")
