@@ -1,7 +1,11 @@
 """The adapter of lmzoo models for `lm_eval`: log-likelihoods of texts, and texts up to a stop string.
 
 It computes what the adapter of transformers computes (`lm_eval.models.huggingface.HFLM`), for every family: rows are
-padded at their end, which a causal model does not notice. Legend: B rows, T tokens, V vocabulary.
+padded at their end, which a causal model does not notice. `lm_eval` calls `loglikelihood` (which it defines itself, by
+`_loglikelihood_tokens`), `loglikelihood_rolling` and `generate_until`; with --apply_chat_template it first calls
+`chat_template`, and `apply_chat_template` for the context of each request.
+
+Legend: B rows, T tokens of a row, N tokens of a continuation, V vocabulary.
 """
 
 from __future__ import annotations
@@ -21,13 +25,17 @@ from torch import Tensor
 from lmzoo import arguments
 from lmzoo.errors import InputError
 from lmzoo.generation.text import continue_texts, default_prompt
+from lmzoo.harness.chat import ChatTemplate
 from lmzoo.model import LanguageModel
 from lmzoo.runs.saved import load_run
 from lmzoo.sampling_config import SamplingConfig, named_settings
 
-NUMBERS_AT_A_TIME = 1 << 26  # limit of logits in memory
-_READ = ("until", "max_gen_toks", "do_sample", "temperature")  # settings of a task; the others are those of sampling
-# The texts (None: of a window), the tokens of the context, and those of the continuation.
+MAX_LOGITS = 1 << 26  # of one batch: 256 MiB in float32
+AUTO_BATCH_SIZE = 16
+# The settings of generation that `generate_until` reads itself; the others are fields of `SamplingConfig`.
+_READ_HERE = ("until", "max_gen_toks", "do_sample", "temperature")
+# A request for a log-likelihood: the tokens of a context and of its continuation, after the texts of both, by which a
+# result is cached (None: a window of a longer text, not cached).
 Request = tuple[tuple[str, str] | None, list[int], list[int]]
 
 
@@ -49,8 +57,8 @@ class HarnessModel(TemplateLM):
         tokenizer: str | Path | None = None,
         prefix: str | None = None,
         eos: str | None = None,
-        batch_size: int | str = 16,
-        max_batch_size: int | None = None,  # noqa: ARG002 (given by lm_eval to every adapter)
+        batch_size: int | str = AUTO_BATCH_SIZE,
+        max_batch_size: int | None = None,
         max_length: int | None = None,
         max_gen_toks: int = 256,
         device: str | None = None,
@@ -65,22 +73,22 @@ class HarnessModel(TemplateLM):
         if device is not None and device.startswith("cuda") and not torch.cuda.is_available():
             device = None  # lm_eval asks for cuda:0 unless told otherwise
         self.model: LanguageModel = run.model.eval() if device is None else run.model.eval().to(device)
-        self.text = run.tokenizer
-        if batch_size == "auto":
-            batch_size = 16
-        self.batch_size = arguments.count("batch_size", int(batch_size), least=1)
+        self.zoo_tokenizer = run.tokenizer  # not `tokenizer`, which lm_eval takes for one of transformers
+        self._chat = ChatTemplate(run.tokenizer.conventions.chat, str(path))
+        self.batch_size = _rows(batch_size, max_batch_size)
         longest = self.model.config.context_length if max_length is None else max_length
         self.max_length = arguments.count("max_length", longest, least=2)
         self.max_gen_toks = arguments.count("max_gen_toks", max_gen_toks, least=1)
-        named = self.text.conventions.chat.tokens
+        named = run.tokenizer.conventions.chat.tokens
         end = eos or named.get("eos_token")
-        stops = [*self.text.stop_tokens] if eos is None else []
+        stops = [*run.tokenizer.stop_tokens] if eos is None else []
         self._stop_tokens = [*stops, *([self._token_of("eos", end)] if end else [])]
-        self._first = prefix or named.get("bos_token") or end or default_prompt(self.text)
-        self._prefix = self._token_of("prefix", self._first)
+        self._prefix = prefix or named.get("bos_token") or end or default_prompt(run.tokenizer)
+        self._prefix_token = self._token_of("prefix", self._prefix)
 
     def _token_of(self, name: str, text: str) -> int:
-        ids = self.text.encode_array(text).tolist()
+        """Returns the token of the text of an argument. Raises `InputError` if there are several."""
+        ids = self.zoo_tokenizer.encode_array(text).tolist()
         if len(ids) != 1:
             raise InputError(f"{name}={text!r} must be one token, not {len(ids)}")
         return ids[0]
@@ -88,12 +96,30 @@ class HarnessModel(TemplateLM):
     @property
     def eot_token_id(self) -> int:
         """The token before a text without a context."""
-        return self._prefix
+        return self._prefix_token
 
     @property
     def tokenizer_name(self) -> str:
-        """The name under which `lm_eval` caches requests."""
-        return f"lmzoo-{self.text.sha256}"
+        """The name of the texts of chats, under which `lm_eval` keeps requests (`--cache_requests`)."""
+        return f"lmzoo-{self._chat.fingerprint()}"
+
+    def chat_template(self, chat_template: bool | str = False) -> str | None:
+        """Chooses the chat template with a name, or for True the default one, and returns it, for the log of `lm_eval`.
+
+        Raises `InputError` if the model has no such template.
+        """
+        if not chat_template:
+            return None
+        self._chat.choose("default" if chat_template is True else chat_template)
+        return self._chat.source()
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """Returns the text of a chat by the chosen template, in which special tokens are written by their names.
+
+        `tok_encode` adds none before it if it begins with the prefix. Raises `InputError` if the model has no template,
+        and `DataError` if the template fails.
+        """
+        return self._chat.render(chat_history, add_generation_prompt=add_generation_prompt)
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
         """Returns the token ids of a text, with those that the tokenizer adds, unless the text begins with the prefix.
@@ -101,15 +127,17 @@ class HarnessModel(TemplateLM):
         `add_special_tokens=True` adds them always, and False never.
         """
         if add_special_tokens is None:
-            add_special_tokens = not string.startswith(self._first)
-        return self.text.encode(string) if add_special_tokens else self.text.encode_array(string).tolist()
+            add_special_tokens = not string.startswith(self._prefix)
+        tokenizer = self.zoo_tokenizer
+        return tokenizer.encode(string) if add_special_tokens else tokenizer.encode_array(string).tolist()
 
     def tok_decode(self, tokens: Sequence[int]) -> str:
         """Returns the text of token ids."""
-        return self.text.decode(tokens)
+        return self.zoo_tokenizer.decode(tokens)
 
     def _loglikelihood_tokens(self, requests: Sequence[Request], **_: Any) -> list[tuple[float, bool]]:
         """Returns the log-probability in nats of each continuation, and whether greedy decoding would give it."""
+        # One token more than the model reads: the last one is only predicted.
         rows = [(context + continuation)[-self.max_length - 1 :] for _texts, context, continuation in requests]
         answers: dict[int, tuple[float, bool]] = {}
         for batch in self._batches([len(row) - 1 for row in rows]):
@@ -126,12 +154,15 @@ class HarnessModel(TemplateLM):
         return [answers[i] for i in range(len(requests))]
 
     def _batches(self, lengths: Sequence[int]) -> Iterator[list[int]]:
-        """Yields the rows of each batch, the longest rows first, so that rows of a batch have similar lengths."""
+        """Yields the numbers of the rows of each batch, given the tokens of each row.
+
+        The longest rows come first, so that rows of a batch have similar lengths.
+        """
         batch: list[int] = []
         for i in sorted(range(len(lengths)), key=lambda i: -lengths[i]):
             longest = lengths[batch[0]] if batch else 0
-            numbers = (len(batch) + 1) * longest * self.model.config.vocab_size
-            if batch and (len(batch) == self.batch_size or numbers > NUMBERS_AT_A_TIME):
+            logits = (len(batch) + 1) * longest * self.model.config.vocab_size
+            if batch and (len(batch) == self.batch_size or logits > MAX_LOGITS):
                 yield batch
                 batch = []
             batch.append(i)
@@ -170,20 +201,28 @@ class HarnessModel(TemplateLM):
             room = self.max_length - n_new if n_new < self.max_length else self.max_length // 2
             config = _sampling(settings)
             for batch in self._batches([len(prompts[i]) for i in numbers]):
-                rows = [numbers[place] for place in batch]
+                rows = [numbers[place] for place in batch]  # the numbers of requests
                 tails = [prompts[i][-room:] for i in rows]
                 stops = {"stop": stop, "stop_tokens": self._stop_tokens}
-                continued = continue_texts(self.model, self.text, tails, n_new, config, **stops)
+                continued = continue_texts(self.model, self.zoo_tokenizer, tails, n_new, config, **stops)
                 for i, text in zip(rows, continued, strict=True):
                     texts[i] = text
                     self.cache_hook.add_partial("generate_until", given[i], text)
         return texts
 
 
+def _rows(batch_size: int | str, most: int | None) -> int:
+    """Returns the largest number of rows of a batch, for "auto" (or "auto:N") 16, or `most` if that is smaller."""
+    if str(batch_size).startswith("auto"):
+        limit = AUTO_BATCH_SIZE if most is None else arguments.count("max_batch_size", most, least=1)
+        return min(AUTO_BATCH_SIZE, limit)
+    return arguments.count("batch_size", int(batch_size) if str(batch_size).isdecimal() else batch_size, least=1)
+
+
 def _sampling(settings: dict[str, Any]) -> SamplingConfig:
-    """Returns the settings of a task as settings of sampling. Raises an `LmzooError` for one that we do not have."""
-    more = {name: value for name, value in settings.items() if name not in _READ}
-    if more.get("num_beams") == 1:
+    """Returns the settings of generation as those of sampling. Raises an `LmzooError` for one that we do not have."""
+    more = {name: value for name, value in settings.items() if name not in _READ_HERE}
+    if more.get("num_beams") == 1:  # no beam search
         del more["num_beams"]
     return named_settings({**more, "temperature": settings["temperature"] if settings["do_sample"] else 0.0})
 

@@ -139,7 +139,7 @@ def test_special_tokens_of_an_imported_model_are_those_of_transformers(special: 
     prompts = instances("generate_until", ("A", settings), ("It reads", settings))
     whole = ours.generate_until(prompts)
     assert whole == theirs.generate_until(prompts, disable_tqdm=True)
-    first = ours.text.encode_array(whole[0])[0].item()
+    first = ours.zoo_tokenizer.encode_array(whole[0])[0].item()
     (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [301, first]}))
     assert HarnessModel(folder).generate_until(prompts)[0] == ""
 
@@ -170,3 +170,11 @@ def test_adapter_is_known_to_lm_eval_and_refuses_a_prefix_of_two_tokens(both: tu
         HarnessModel(both[0], prefix="zq")
     with pytest.raises(InputError, match="max_length=0 must be"):
         HarnessModel(both[0], max_length=0)
+
+
+def test_batch_size_is_a_number_or_auto(both: tuple[Path, HFLM]) -> None:
+    for given, most, expected in (("8", None, 8), ("auto", None, 16), ("auto:4", None, 16), ("auto", 4, 4)):
+        assert HarnessModel(both[0], batch_size=given, max_batch_size=most).batch_size == expected
+    for wrong in ("many", 0, "2.5"):
+        with pytest.raises(InputError, match=f"batch_size={wrong!r} must be a positive integer"):
+            HarnessModel(both[0], batch_size=wrong)
