@@ -21,7 +21,7 @@ _COLORS = ("red", "blue", "green", "black", "white", "brown", "gray", "pink")
 
 
 def documents(count: int = 40, **_: Any) -> dict[str, Dataset]:
-    """Returns documents of the validation split: the field `text`."""
+    """Returns documents of the validation split of `pydocs`: the field `text`."""
     chosen = random.Random(_SEED).sample(_documents(), count)
     return {"test": Dataset.from_list([{"text": text} for text in chosen])}
 
@@ -33,18 +33,18 @@ def next_words(count: int = 200, **_: Any) -> dict[str, Dataset]:
     """
     draw = random.Random(_SEED)
     frequent = [word for word, times in Counter(_WORDS.findall("\n".join(_documents()))).most_common() if times > 3]
-    place = {word: i for i, word in enumerate(frequent)}
+    rank = {word: i for i, word in enumerate(frequent)}
     rows: list[dict[str, Any]] = []
     for text in draw.sample(_documents(), count):
-        found = [match for match in _WORDS.finditer(text) if text[match.start() - 1] == " " and match.start() > 40]
-        found = [match for match in found if match[0] in place]
+        after_space = (match for match in _WORDS.finditer(text) if text[match.start() - 1] == " ")
+        found = [match for match in after_space if match.start() > 40 and match[0] in rank]
         if not found:
             continue
         match = draw.choice(found)
-        near = [word for word in frequent[max(0, place[match[0]] - 20) :][:41] if word != match[0]]
-        words = [match[0], *draw.sample(near, 3)]
+        neighbors = frequent[max(0, rank[match[0]] - 20) :][:41]  # about as frequent as the right word
+        words = [match[0], *draw.sample([word for word in neighbors if word != match[0]], 3)]
         draw.shuffle(words)
-        context = text[max(0, match.start() - 400) : match.start() - 1]
+        context = text[max(0, match.start() - 400) : match.start() - 1]  # without the space, which the choices have
         choices = [f" {word}" for word in words]
         rows.append({"context": context, "choices": choices, "answer": words.index(match[0])})
     return {"test": Dataset.from_list(rows)}
