@@ -22,8 +22,8 @@ from lmzoo.errors import DataError
 MAX_TEMPLATE = 1 << 18  # characters; the longest published templates have about 30,000
 MAX_TEXT = 1 << 22  # characters of the rendered text
 _MEMORY = 1 << 29  # bytes of address space of the process
-_SECONDS = 1.0  # for rendering; starting the process takes a tenth
-_PATIENCE = 10  # seconds until a process that does not even start is ended
+_SECONDS = 1.0  # of CPU time for rendering; starting the process takes a tenth
+_PATIENCE = 60  # seconds until a process is ended that does not get that time, or does not even start
 _MARK = "CONTINUE_FINAL_MESSAGE_TAG "
 _REASONING = ("reasoning_content", "thinking", "reasoning")  # names of a message's reasoning, the usual one first
 
@@ -131,7 +131,8 @@ def _rendered(template: str, variables: Mapping[str, Any]) -> str:
         reply = None
     if reply is None:
         raise DataError(
-            f"the chat template takes more than {_SECONDS:g} s, or more than {humanize.size(_MEMORY)} of memory"
+            f"the chat template takes more than {_SECONDS:g} s of CPU time, or more than {humanize.size(_MEMORY)} of "
+            "memory"
         )
     if "error" in reply:
         raise DataError(f"the chat template {reply['error']}")

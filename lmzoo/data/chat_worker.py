@@ -21,7 +21,7 @@ def main() -> None:
     request = json.load(sys.stdin)
     import jinja2
 
-    signal.setitimer(signal.ITIMER_REAL, request["seconds"])  # its signal ends the process, also within C code
+    signal.setitimer(signal.ITIMER_PROF, request["seconds"])  # of CPU time; its signal ends the process, also in C code
     resource.setrlimit(resource.RLIMIT_AS, (request["bytes"], request["bytes"]))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:

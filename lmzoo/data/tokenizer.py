@@ -111,7 +111,7 @@ class Tokenizer(ABC):
         text is returned. The name, the arguments and the result are those of transformers: `add_generation_prompt` ends
         the text where the answer begins, `continue_final_message` within the last message; `tools`, `documents`,
         `chat_template`, and any variable of the template. Raises `DataError` if there is no template, or if it fails:
-        it has a second, and half a gigabyte of memory.
+        it has a second of CPU time, and half a gigabyte of memory.
         """
         text = self.conventions.chat.render(messages, **options)
         return self.encode_array(text).tolist() if tokenize else text

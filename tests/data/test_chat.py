@@ -116,7 +116,7 @@ def test_render_takes_a_named_template_or_a_given_one() -> None:
 
 
 ENDLESS = "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}"
-LIMIT = "takes more than 0.3 s, or more than 537 MB of memory"
+LIMIT = "takes more than 0.3 s of CPU time, or more than 537 MB of memory"
 BAD = {
     "endless": (ENDLESS, LIMIT),
     "endless in C": (
@@ -168,6 +168,22 @@ def test_render_ends_a_process_that_waits(monkeypatch: pytest.MonkeyPatch, tmp_p
     monkeypatch.setattr(chat, "_PATIENCE", 0.2)
     with pytest.raises(DataError, match="takes more than"):
         ChatFormat({"default": "a"}).render([USER])
+
+
+def test_render_counts_only_the_time_in_which_the_template_computes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On a busy machine the process waits for a CPU, which is no fault of the template."""
+    program = tmp_path / "waits.py"
+    program.write_text(
+        "import runpy, signal, time\n"
+        "start = signal.setitimer\n"
+        "signal.setitimer = lambda *given: (start(*given), time.sleep(0.6))\n"
+        f"runpy.run_path({chat_worker.__file__!r}, run_name='__main__')\n"
+    )
+    monkeypatch.setattr(chat_worker, "__file__", str(program))
+    monkeypatch.setattr(chat, "_SECONDS", 0.5)
+    assert ChatFormat({"default": "a"}).render([USER]) == "a"
 
 
 def test_render_refuses_bad_messages() -> None:
