@@ -69,7 +69,7 @@ def offers(subject: Subject) -> str:
 
 def _after_another_text(subject: Subject, rows_BT: Tensor) -> list[Values]:
     """Returns what the layers offer if they were asked about another text before, and have read it since."""
-    model, others_BT = subject.model().double(), rows_BT.flip(1)
+    model, others_BT = subject.model().double(), subject.tokens(*rows_BT.shape, seed=1)
     for call in calls_of(model, others_BT, "offers")[0]:
         _ask(call)
     calls, _ = calls_of(model, rows_BT, "offers")
@@ -109,14 +109,14 @@ def _require_form(what: str, name: str, value: Any, T: int, B: int) -> None:
     low, high = RANGES.get(name, (-torch.inf, torch.inf))
     if value.min() < low - FLOAT64_ROUNDING or value.max() > high + FLOAT64_ROUNDING:
         raise Fault(f"{what} reaches from {value.min():.3g} to {value.max():.3g}: it must lie in [{low}, {high}]")
-    if name.startswith("attention.") and value.movedim(2, 1).triu(1).any():
+    if name.startswith("attention.") and value.transpose(1, 2).triu(1).any():
         raise Fault(f"{what} is not 0 for a position later than the one that reads")
 
 
 def _require_router(call: LayerCall, values: Values) -> None:
     """Raises `Fault` if probabilities do not sum to 1, or if other experts compute a token than those offered."""
     p_BTE, chosen_BTK = values.get("router.probabilities"), values.get("router.chosen")
-    if p_BTE is not None and difference(p_BTE.sum(dim=-1), torch.ones_like(p_BTE[..., 0])) > PARALLEL:
+    if p_BTE is not None and (p_BTE.sum(dim=-1) - 1).abs().max() > PARALLEL:
         raise Fault(f"router.probabilities of {call.name} do not sum to 1")
     if p_BTE is None or chosen_BTK is None:
         return
@@ -126,9 +126,9 @@ def _require_router(call: LayerCall, values: Values) -> None:
     weights_BTK = values.get("router.weights")
     if weights_BTK is not None and weights_BTK.shape != chosen_BTK.shape:
         raise Fault(f"router.weights of {call.name} must have one entry for each in router.chosen")
-    stacks = [p for name, p in call.layer.named_parameters(recurse=False) if name in getattr(call.layer, "active", ())]
-    stacks = [p for p in stacks if len(p) == E and p.requires_grad]
-    y_TD = call.again(1)[0]
+    active, named = getattr(call.layer, "active", ()), call.layer.named_parameters()
+    stacks = [p for name, p in named if name in active and len(p) == E and p.requires_grad]
+    (y_TD,) = call.again(1)
     for t in (len(y_TD) - 1, len(y_TD) // 2) if stacks else ():
         grads = torch.autograd.grad(_read(y_TD[t]), stacks, allow_unused=True, retain_graph=True)
         used = {
@@ -150,7 +150,7 @@ def _require_used(call: LayerCall, name: str, weights_THS: Tensor) -> None:
     of heads that share their values, and the factors must be gradients of something at the position that reads.
     """
     T, H, _ = weights_THS.shape
-    y_TD = call.again(1)[0]
+    (y_TD,) = call.again(1)
     complete: list[bool] = []  # a gate may close a head at one position
     for t in (T - 1, T // 2):
         w_SH = weights_THS[t].T
@@ -158,7 +158,7 @@ def _require_used(call: LayerCall, name: str, weights_THS: Tensor) -> None:
         if rank >= t + 1:  # so few positions can be read that any gradient is such a multiple
             continue
         grads_SF = _gradients_inside(_read(y_TD[t]), T)
-        basis_SR = torch.linalg.svd(w_SH, full_matrices=False).U[:, :rank]
+        basis_SR = torch.linalg.svd(w_SH).U[:, :rank]
         norms_F = grads_SF.norm(dim=0)
         outside_F = (grads_SF - basis_SR @ (basis_SR.T @ grads_SF)).norm(dim=0)
         values_SF = grads_SF[:, outside_F <= PARALLEL * norms_F]
