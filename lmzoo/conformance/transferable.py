@@ -50,8 +50,8 @@ def transferable(subject: Subject) -> str:
         mixers.add(call.where)
         named |= {*declared}
         places = _places(call, declared)
-        if places.keys() >= {"out"}:
-            _require_heads(call, places)
+        if "out" in places:
+            _require_heads(call.name, _effects(call, places))
     return f"{len(mixers)} mixers, of {', '.join(n for n in NAMES if n in named)}" if mixers else "nothing is declared"
 
 
@@ -98,10 +98,10 @@ def _features(what: str, weight: Tensor, whole: Tensor, *, of_output: bool) -> T
 def _require_bias(what: str, bias: Tensor | None, linear: nn.Linear, rows: Tensor | None) -> None:
     """Raises `Fault` unless the declared bias is the bias of the same rows."""
     whole: Tensor | None = linear.bias
-    if (bias is None) != (whole is None):
-        raise Fault(f"{what} {'lacks the bias that its parameters have' if bias is None else 'has a bias of its own'}")
-    if bias is None or whole is None:
+    if bias is None and whole is None:
         return
+    if bias is None or whole is None:
+        raise Fault(f"{what} {'lacks the bias that its parameters have' if bias is None else 'has a bias of its own'}")
     rows = torch.arange(len(whole)) if rows is None else rows
     offset = bias.storage_offset() - whole.storage_offset()
     if (
@@ -112,26 +112,27 @@ def _require_bias(what: str, bias: Tensor | None, linear: nn.Linear, rows: Tenso
         raise Fault(f"{what}: its bias must be a view of the bias of the same rows, {tuple(rows.shape)}")
 
 
-def _require_heads(call: LayerCall, places: dict[str, Place]) -> None:
-    """Raises `Fault` unless the output reads each projection as its name says, head by head."""
-    effects = _effects(call, places)
-    reaches = {name: _reach(effect) for name, effect in effects.items()}
+def _require_heads(layer: str, effects: dict[str, Tensor]) -> None:
+    """Raises `Fault` unless the output reads each projection as its name says, head by head.
+
+    `effects` is the result of `_effects`.
+    """
+    reaches: dict[str, int] = {}
+    for name, effect in effects.items():
+        distance = _reach(effect)
+        if distance is None:
+            raise Fault(f"{name} in `transferable` of {layer} has no effect on the heads of the output; look at {LOOK}")
+        reaches[name] = distance
+    far = max((reach for name, reach in reaches.items() if name != "q"), default=0)
     for name, reach in reaches.items():
-        if reach is None:
+        if far >= FAR and (reach == far if name == "q" else reach < FAR):
             raise Fault(
-                f"{name} in `transferable` of {call.name} has no effect on the heads of the output; look at {LOOK}"
-            )
-    far = max((reaches[name] or 0 for name in ("k", "v") if name in reaches), default=0)
-    for name, reach in reaches.items():
-        is_far = (reach or 0) >= FAR
-        if far >= FAR and (is_far and reach == far if name == "q" else not is_far):
-            raise Fault(
-                f"an output depends on {name} in `transferable` of {call.name} as far as {reach} tokens back, and "
+                f"an output depends on {name} in `transferable` of {layer} as far as {reach} tokens back, and "
                 f"{'queries act at their own token' if name == 'q' else f'on other keys and values as far as {far}'}; "
                 f"look at {LOOK}"
             )
     for name, effect in effects.items():
-        _require_own_heads(f"{name} in `transferable` of {call.name}", effect, is_value=name == "v")
+        _require_own_heads(f"{name} in `transferable` of {layer}", effect, is_value=name == "v")
 
 
 def _effects(call: LayerCall, places: dict[str, Place]) -> dict[str, Tensor]:
@@ -145,7 +146,8 @@ def _effects(call: LayerCall, places: dict[str, Place]) -> dict[str, Tensor]:
     seen: dict[nn.Module, list[Tensor]] = {}
 
     def keep(linear: nn.Module, inputs: tuple[Any, ...], made: Tensor) -> None:
-        seen.setdefault(linear, []).append(inputs[0] if linear is out.linear else made)
+        (x,) = inputs
+        seen.setdefault(linear, []).append(x if linear is out.linear else made)
 
     linears = {place.linear for place in places.values()}
     handles = [linear.register_forward_hook(keep) for linear in linears]
@@ -154,7 +156,7 @@ def _effects(call: LayerCall, places: dict[str, Place]) -> dict[str, Tensor]:
     finally:
         for handle in handles:
             handle.remove()
-    once = {linear: made[0] for linear, made in seen.items() if len(made) == 1 and made[0].ndim == 3}
+    once = {linear: first for linear, (first, *others) in seen.items() if not others and first.ndim == 3}
     wanted = {name: place for name, place in places.items() if name != "out" and place.linear in once}
     if out.linear not in once or not wanted:
         return {}
@@ -194,7 +196,7 @@ def _require_own_heads(what: str, effect_HKTLNK: Tensor, *, is_value: bool) -> N
             raise Fault(f"head {h} of the output does not depend on head {own} of {what}; look at {LOOK}")
         # The most of all tokens: at one of them an activation may have closed many features.
         rank = int(_ranks(effect_HKTLNK[h, :, :, :, own].permute(1, 2, 0, 3)).amax())
-        if is_value and 0 < 2 * rank < K:
+        if is_value and rank and 2 * rank < K:
             raise Fault(
                 f"head {h} of the output depends on head {own} of {what} in {rank} of {K} directions: each feature "
                 f"of a value should have an effect of its own; look at {LOOK}"
