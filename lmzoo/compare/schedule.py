@@ -205,8 +205,9 @@ class Schedule:
         shown = {row.name for row in models}
         known = {name: found for name, found in tuned.items() if found and name in shown}
         tuning = with_found(self._results.tuning, known, models) if self._results.tuning else {}
+        statistics = _statistics(models) if len(models) == len(self._courses) else None
         return dataclasses.replace(
-            self._results, models=models, statistics=_statistics(models), tuning=tuning, complete=complete
+            self._results, models=models, statistics=statistics, tuning=tuning, complete=complete
         )
 
     def _missing(self) -> int:

@@ -126,6 +126,22 @@ def test_schedule_runs_the_longest_cells_of_each_seed_first(
     ]
 
 
+def test_schedule_ranks_nothing_before_every_model_has_two_seeds(
+    recorded: list[Job], text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The seeds of ngram, which has nothing to tune, are done while the values of gpt2 are tried."""
+    written: list[Results] = []
+    monkeypatch.setattr("lmzoo.compare.comparison.write", lambda results, folder: written.append(results))
+    monkeypatch.setattr(schedule, "WRITING_SHARE", 1e9)
+    settings = SETTINGS | {"steps": 2, "order": 2}
+    compare(["ngram", "gpt2"], text, tmp_path / "out", settings=settings, seeds=3, tune="learning_rate=0.03,0.1")
+    early = [results for results in written if [len(model.cells) > 1 for model in results.models] == [True]]
+    assert early, "several seeds of ngram alone"
+    assert all(results.statistics is None and not results.places for results in early)
+    assert written[-1].complete
+    assert written[-1].statistics is not None
+
+
 def test_schedule_gives_workers_new_runs_before_it_writes(
     text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
