@@ -11,6 +11,7 @@ from lmzoo import arguments, files
 from lmzoo.compare.probe_tables import record_fields
 from lmzoo.compare.results import FILE, SCHEMA, CellResult, ModelResult, Reference, Results, Yardstick
 from lmzoo.compare.statistics import Mean, Pair, Statistics
+from lmzoo.compare.tune import SETTINGS
 from lmzoo.errors import ConfigError, InputError
 from lmzoo.matching import MEASURES
 
@@ -186,6 +187,8 @@ def _require_tuning(path: Path, tuning: Mapping[str, Any], models: Sequence[str]
     for number, search in enumerate([tuning, *then]):
         where = f"tuning.then.{number - 1}" if number else "tuning"
         _require(path, where, search, _SEARCH)
+        if search["setting"] not in SETTINGS:  # it is part of the name of a figure, and so of a file
+            raise InputError(f"{path}: {where}.setting={search['setting']!r} must be one of {', '.join(SETTINGS)}")
         for name, model in search["models"].items():
             if name not in models:
                 raise InputError(f"{path}: {where}.models: {name!r} is not a model of the comparison")

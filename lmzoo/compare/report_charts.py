@@ -54,7 +54,8 @@ def chart(drawn: Mapping[str, Figure], name: str, colors: dict[str, int]) -> str
         groups.append(f"<fieldset><legend>scale</legend>{boxes}</fieldset>")
     if len(figure.models) > 1:
         groups.append(_models(figure.models, colors))
-    return f'<div class="card chart" data-figure="{name}">{_form(groups)}<div class="plot"></div>{NO_SCRIPT}</div>\n'
+    place = f'<div class="plot"></div>{NO_SCRIPT}'
+    return f'<div class="card chart" data-figure="{escape(name)}">{_form(groups)}{place}</div>\n'
 
 
 def positions(results: Results, colors: dict[str, int], drawn: Mapping[str, Figure]) -> str:

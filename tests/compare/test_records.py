@@ -111,6 +111,11 @@ def test_load_results_refuses_trials_that_the_report_cannot_show(folder: Path) -
     [
         ({"then": 3}, r"tuning.then=3 must be of type list"),
         ({"then": [{"setting": "warmup_steps"}]}, r"tuning.then.0.values=None must be of type list"),
+        (
+            {"then": [{"setting": '"><b>', "values": [], "models": {}}]},
+            r"""tuning.then.0.setting='"><b>' must be one of learning_rate, warmup_steps, min_learning_rate$""",
+        ),
+        ({"setting": "../up"}, r"tuning.setting='../up' must be one of learning_rate, "),
         ({"halving": {"parts": [0.5, 1.0]}}, r"tuning.halving.tokens=None must be of type int"),
         ({"halving": {"parts": 1, "tokens": 2}}, r"tuning.halving.parts=1 must be of type list"),
     ],

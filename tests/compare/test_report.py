@@ -15,7 +15,7 @@ from lmzoo.compare import protocol
 from lmzoo.compare.conclusions import conclusions
 from lmzoo.compare.report import html
 from lmzoo.errors import InputError
-from tests.compare.example import HOSTILE, everything, example, model, several_seeds
+from tests.compare.example import HOSTILE, everything, example, model, several_seeds, two_searches
 
 VOID = {"meta", "br", "img", "input"}
 
@@ -63,6 +63,13 @@ def test_html_escapes_all_outside_text() -> None:
     assert "2.8 % of the <validation> split is copied." in reader.text
     assert "</pre><script>alert('x')</script> & more" in read(html(example())).text
     assert HOSTILE in reader.text
+
+
+def test_html_escapes_the_names_of_figures() -> None:
+    results = two_searches()
+    (later,) = results.tuning["then"]
+    hostile = dataclasses.replace(results, tuning={**results.tuning, "then": [{**later, "setting": HOSTILE}]})
+    assert HOSTILE not in html(hostile)
 
 
 def test_html_holds_the_figures_as_data() -> None:
