@@ -203,10 +203,12 @@ def write_report(scaling: Scaling, folder: Path) -> list[Path]:
 
 def markdown(scaling: Scaling) -> str:
     """Return the losses by size, the curves and their crossings as Markdown."""
+    from lmzoo.compare.table import escaped
+
     headings = ["model", *(f"{humanize.count(size)} params" for size in scaling.sizes), "E", "a"]
     lines = [f"| {' | '.join(headings)} |", "|---|" + "---:|" * (len(headings) - 1)]
-    lines += [f"| {' | '.join(row)} |" for row in rows(scaling)]
-    return "\n".join([*lines, "", *(f"- {humanize.line(note)}" for note in notes(scaling))]) + "\n"
+    lines += [f"| {' | '.join(map(escaped, row))} |" for row in rows(scaling)]
+    return "\n".join([*lines, "", *(f"- {escaped(note)}" for note in notes(scaling))]) + "\n"
 
 
 def rows(scaling: Scaling) -> list[list[str]]:

@@ -74,20 +74,20 @@ def rows(results: Results) -> list[Row]:
 def markdown(results: Results) -> str:
     """Make the table as Markdown, with a summary line above it and a note on each model without a rank."""
     aligned = "|" + "|".join("---" if heading == "model" else "---:" for heading in HEADINGS) + "|"
-    lines = [_escaped(summary(results)), "", _pipes(HEADINGS), aligned]
+    lines = [escaped(summary(results)), "", _pipes(HEADINGS), aligned]
     notes = []
     for row in rows(results):
-        cells = [_escaped(cell) for cell in row.cells]
+        cells = [escaped(cell) for cell in row.cells]
         if row.kind == "reference":
             cells = [f"*{cell}*" if cell else "" for cell in cells]
         lines.append(_pipes(cells))
         if row.note:
-            notes.append(f"- **{_escaped(row.name)}** has no rank: {_escaped(row.note)}")
+            notes.append(f"- **{escaped(row.name)}** has no rank: {escaped(row.note)}")
     facts = [*match_notes(results), *tune_notes(results), *entropy_notes(results), *context_notes(results)]
-    notes += [f"- {_escaped(note)}" for note in [*facts, protocol.state_note(results)] if note]
+    notes += [f"- {escaped(note)}" for note in [*facts, protocol.state_note(results)] if note]
     lines += ["", f"*Italic*: {NGRAMS} (interpolated Witten-Bell), no training.", ""]
-    lines += [*([protocol.sentence(results), ""] if results.protocol else []), copied_text(results)]
-    notes += [f"- {_escaped(note)}" for note in seed_notes(results)]
+    lines += [*([protocol.sentence(results), ""] if results.protocol else []), escaped(copied_text(results))]
+    notes += [f"- {escaped(note)}" for note in seed_notes(results)]
     return (
         "\n".join([*lines, *([""] if notes else []), *notes, *_pairs(results), *_tuned(results), *_losses(results)])
         + "\n"
@@ -104,7 +104,7 @@ def _pairs(results: Results) -> list[str]:
         "",
         _pipes(PAIR_HEADINGS),
         aligned,
-        *(_pipes([_escaped(cell) for cell in pair]) for pair in pairs),
+        *(_pipes([escaped(cell) for cell in pair]) for pair in pairs),
         "",
         PAIRS,
     ]
@@ -116,8 +116,8 @@ def _tuned(results: Results) -> list[str]:
     for search in searches(results.tuning):
         headings, rows = tuned_table(search)
         aligned = "|---|" + "---:|" * (len(headings) - 1)
-        cells = ([f"**{cell}**" if best else _escaped(cell) for cell, best in row] for row in rows)
-        lines += ["", _pipes(headings), aligned, *map(_pipes, cells)]
+        cells = ([f"**{escaped(cell)}**" if best else escaped(cell) for cell, best in row] for row in rows)
+        lines += ["", _pipes([escaped(heading) for heading in headings]), aligned, *map(_pipes, cells)]
     return [*lines, "", TUNED] if lines else []
 
 
@@ -134,9 +134,9 @@ def _losses(results: Results) -> list[str]:
         if table is not None:
             headings, rows = table
             aligned = "|---|" + "---:|" * (len(headings) - 1)
-            cells = (_pipes([_escaped(cell) for cell in row]) for row in rows)
-            lines += ["", note, "", _pipes(headings), aligned, *cells]
-    return lines + [f"- {_escaped(text)}" for text in problems(results)]
+            cells = (_pipes([escaped(cell) for cell in row]) for row in rows)
+            lines += ["", note, "", _pipes([escaped(heading) for heading in headings]), aligned, *cells]
+    return lines + [f"- {escaped(text)}" for text in problems(results)]
 
 
 def rich_table(results: Results, width: int = terminal.PIPED_COLUMNS) -> Text:
@@ -218,6 +218,6 @@ def _pipes(cells: tuple[str, ...] | list[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
-def _escaped(text: str) -> str:
-    """Escape what Markdown, HTML or a terminal would obey: a message may hold text from outside."""
+def escaped(text: str) -> str:
+    """Escape what Markdown, HTML or a terminal would obey: names and messages may come from outside."""
     return re.sub(r"([\\`*\[\]<>&|])", r"\\\1", humanize.line(" ".join(text.split())))

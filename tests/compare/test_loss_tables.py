@@ -72,6 +72,9 @@ def test_markdown_has_both_tables_escaped_and_the_protocol() -> None:
         protocol.sentence(results),
     ):
         assert row in lines
+    foreign = {"name": "</td><b>|", "loss": 4.0, "tokens": 30}
+    named = dataclasses.replace(results, models=[model("a", 1.5, by_class=[foreign])])
+    assert "| model | all | \\</td\\>\\<b\\>\\| |" in table.markdown(named).splitlines()
     plain = table.markdown(example())
     assert "by class" not in plain
     assert "before the target" not in plain

@@ -143,6 +143,17 @@ def test_notes_say_what_a_curve_at_a_bound_does_not_show() -> None:
     assert "The losses of rising do not fall with the size, so nothing follows from the exponent a." in text
 
 
+def test_markdown_escapes_names() -> None:
+    by_size = {size: comparison(size, seeds=1) for size in SIZES}
+    for size, results in by_size.items():
+        flat, steep = results.models
+        by_size[size] = dataclasses.replace(results, models=[dataclasses.replace(flat, name="<b>|*"), steep])
+    text = markdown(fit(by_size))
+    assert "<b>" not in text.replace("\\<b\\>", "")
+    assert any(line.startswith("| \\<b\\>\\|\\* |") for line in text.splitlines())
+    assert "The curves of \\<b\\>\\|\\* and steep cross" in text
+
+
 def test_fit_of_a_comparison_that_is_not_finished_gives_no_curve_to_models_that_are_not_done() -> None:
     by_size = {size: comparison(size, seeds=3 if size == 1e4 else 2) for size in SIZES}
     new = dataclasses.replace(by_size[1e5].models[0], name="new")

@@ -34,7 +34,7 @@ def test_markdown_shows_every_figure_and_the_reasons() -> None:
     assert "|  | *3-gram* | *1.700* | *2.450* |  |  |  |" in lines
     assert "- **wild** has no rank: step 3: the loss is nan \\| \\<b\\>" in lines
     assert "0.100" not in "\n".join(lines)
-    assert "2.8 % of the <validation> split is copied." in lines
+    assert "2.8 % of the \\<validation\\> split is copied." in lines
 
 
 def test_summary_says_that_a_comparison_is_not_finished() -> None:
