@@ -137,7 +137,7 @@ def fit(by_size: dict[float, Results]) -> Scaling:
     """Fit the curves of the models to their results at each size."""
     scaling = Scaling(sizes=list(by_size), complete=all(results.complete for results in by_size.values()))
     for size, results in by_size.items():
-        for model in results.models:
+        for model in [*results.ranked, *results.unranked]:  # the order of results.json, also before it is written
             scaling.points.setdefault(model.name, []).append(_point(size, model))
     for name, points in scaling.points.items():
         problem = _problem(points, scaling.sizes)

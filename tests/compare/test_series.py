@@ -11,7 +11,8 @@ import pytest
 
 from lmzoo import humanize
 from lmzoo.compare import series
-from lmzoo.compare.results import CellResult
+from lmzoo.compare.records import load_results
+from lmzoo.compare.results import CellResult, write_results
 from lmzoo.compare.scaling import Crossing, fit_curve
 from lmzoo.compare.series import Scaling, compare_sizes, fit, markdown, parse_sizes
 from lmzoo.errors import ConfigError, LmzooError
@@ -141,6 +142,18 @@ def test_notes_say_what_a_curve_at_a_bound_does_not_show() -> None:
     text = markdown(found)
     assert "E = 0, the least that is allowed, fits best for falling: these sizes show no limit." in text
     assert "The losses of rising do not fall with the size, so nothing follows from the exponent a." in text
+
+
+def test_fit_gives_the_same_files_from_results_that_are_read_again(tmp_path: Path) -> None:
+    by_size = {size: comparison(size, seeds=1) for size in SIZES}
+    by_size = {size: dataclasses.replace(found, models=found.models[::-1]) for size, found in by_size.items()}
+    assert by_size[1e4].models != by_size[1e4].ranked
+    read = {}
+    for size, results in by_size.items():
+        write_results(results, tmp_path)
+        read[size] = load_results(tmp_path)
+    assert markdown(fit(by_size)) == markdown(fit(read))
+    assert series.to_json(fit(by_size)) == series.to_json(fit(read))
 
 
 def test_markdown_escapes_names() -> None:
