@@ -13,11 +13,11 @@ PERCENT = f"{100 * CONFIDENCE:g} %"
 PAIR_HEADINGS = ("model", "other model", "difference", f"{PERCENT} interval", "p (Holm)", "verdict")
 PAIRS = (
     "Difference: loss of the model minus loss of the other one, over the same seeds, with the "
-    f"{PERCENT} interval of the paired t-test. Two models are told apart if p, corrected for the number of "
-    f"pairs by Holm's method, is below {ALPHA:g}, and the difference exceeds the noise: the standard deviation of a "
-    f"loss over seeds. More seeds: to see a difference of this size with a probability of {POWER:g}; one "
-    "below the noise is no finding with any number of seeds. Adding seeds until a difference is found finds more of "
-    "them by chance."
+    f"{PERCENT} interval of the paired t-test, which is not corrected for the number of pairs. Two models are told "
+    f"apart if p, corrected for the number of pairs by Holm's method, is below {ALPHA:g}, and the difference exceeds "
+    "the noise of the two: the standard deviation of one of their losses over seeds. The number of more seeds is "
+    f"what a difference of this size needs to be found with a probability of {POWER:g}; a difference below the noise "
+    "is no finding with any number of seeds. Adding seeds until a difference is found finds more of them by chance."
 )
 
 
@@ -50,11 +50,6 @@ def first_places(results: Results) -> str:
     figures = f"{mean.mean:.3f} nats per token ({interval}: {mean.low:.3f} to {mean.high:.3f})"
     if len(results.ranked) == 1:
         return f"{name} has a validation loss of {figures}."
-    if equals := statistics.equals(name):
-        return (
-            f"{name} has a validation loss of {figures}. No model certainly has a lower one, but {listed(equals)} "
-            "cannot be told apart from it."
-        )
     return f"{name} has the lowest validation loss, {figures}, and is told apart from every other ranked model."
 
 
@@ -65,8 +60,8 @@ def seed_notes(results: Results) -> list[str]:
         return []
     found = [
         f"A changed seed alone moves the loss of a model by {statistics.noise:.2g} nats (standard deviation over "
-        f"{statistics.seeds} seeds, over all models). No smaller difference is a finding. A rank such as 1–3 is not "
-        "certain; models with the same rank are in alphabetical order."
+        f"{statistics.seeds} seeds, over all models). A difference of two models is a finding only if it exceeds the "
+        "noise of these two. A rank such as 1–3 is not certain; models with the same rank are in alphabetical order."
     ]
     said: set[str] = set()
     for model in results.ranked:
