@@ -5,8 +5,8 @@ for the number of pairs; and the difference of the means exceeds the noise of th
 over the seeds of one of the two models (their variances are averaged).
 
 The rank of a model is a range: from 1 + the number of models that are certainly better, to the number of models that
-are not certainly worse. Groups of equal models do not exist in general (a and b, and b and c, may be indistinguishable
-while a and c are not), and a range needs no key to be read.
+are not certainly worse. "Certainly better" is transitive, "cannot be told apart" is not: a and b, and b and c, may be
+indistinguishable while a and c are not. So models do not fall into groups of equals, and each has a range of its own.
 """
 
 # P: pairs of models, N: seeds, K: keys, such as the points of a curve.
@@ -62,7 +62,7 @@ class Pair:
 
 @dataclass(frozen=True, kw_only=True)
 class Statistics:
-    """The statistics of a comparison: `noise` is the standard deviation over seeds, averaged over all models."""
+    """The statistics of a comparison; `noise` is the standard deviation over seeds, by the mean variance of models."""
 
     seeds: int
     noise: float
@@ -162,7 +162,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 def spread(groups: Sequence[np.ndarray]) -> float:
     """Return the standard deviation within groups of equal size."""
-    return math.sqrt(sum(float(values.var(ddof=1)) for values in groups) / len(groups)) if groups else 0.0
+    return math.sqrt(math.fsum(float(values.var(ddof=1)) for values in groups) / len(groups)) if groups else 0.0
 
 
 def rank_ranges(names: Sequence[str], pairs: Sequence[Pair]) -> dict[str, tuple[int, int]]:

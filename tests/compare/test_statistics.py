@@ -108,6 +108,34 @@ def test_analyze_claims_nothing_below_the_noise() -> None:
     assert not pair.told_apart
 
 
+def test_analyze_finds_an_order_that_is_transitive() -> None:
+    """So a model that nothing is certainly better than, if it is the only one, is told apart from every other."""
+    rng, chains = np.random.default_rng(0), 0
+    for _ in range(150):
+        seeds = int(rng.integers(2, 6))
+        losses = {name: list(rng.normal(rng.normal(), 10 ** rng.uniform(-3, 0), seeds)) for name in "abcde"}
+        apart = [pair for pair in analyze(losses).pairs if pair.told_apart]
+        better = {(p.first, p.second) if p.difference < 0 else (p.second, p.first) for p in apart}
+        for low, middle in better:
+            for high in (last for first, last in better if first == middle):
+                chains += 1
+                assert (low, high) in better
+    assert chains > 50
+
+
+def test_analyze_does_not_depend_on_the_order_of_the_models() -> None:
+    rng = np.random.default_rng(1)
+    losses = {name: list(rng.normal(1.5, 0.1, 4)) for name in "abcdefgh"}
+    found, turned = analyze(losses), analyze(dict(reversed(losses.items())))
+    assert turned.noise == found.noise
+    assert turned.ranks == found.ranks
+    others = {(pair.second, pair.first): pair for pair in turned.pairs}
+    for pair in found.pairs:
+        same = others[pair.first, pair.second]
+        assert -same.difference == pair.difference
+        assert (same.p_corrected, same.noise, same.more_seeds) == (pair.p_corrected, pair.noise, pair.more_seeds)
+
+
 def test_rank_ranges_need_no_groups() -> None:
     """Only a and c are told apart: b may be anywhere."""
 
