@@ -50,9 +50,10 @@ def for_paper(spec: Spec, figure: Figure) -> Spec:
     if figure.legend:
         for channel in spec["encoding"].keys() & {"color", "strokeDash"}:
             spec["encoding"][channel]["legend"] = {"orient": "right", "values": list(figure.models)}
-    if "detail" in spec["encoding"]:  # a figure of one model, whose name nothing else shows
+    if "value" in spec["encoding"].get("color", {}):  # a figure of one model, whose name nothing else shows
         spec["title"] = {"text": figure.description, "anchor": "start", "fontSize": 12, "fontWeight": "normal"}
-    text = re.sub(r"var\(--(\w+)\)", lambda name: _light_colors()[name[1]], json.dumps(spec))
+    colors = _light_colors()
+    text = re.sub(r"var\(--(\w+)\)", lambda name: colors.get(name[1], name[0]), json.dumps(spec))
     found: Spec = json.loads(text)
     found["config"] |= {"font": FONT, "background": None}
     return found

@@ -47,6 +47,13 @@ def test_for_paper_has_a_legend_of_what_is_drawn_where_models_are_only_colors() 
     assert named["ranking"]["width"] == 560
 
 
+def test_for_paper_keeps_a_name_that_looks_like_a_color() -> None:
+    named = dataclasses.replace(example(), models=[model("var(--none)", 1.5)])
+    (first, *_) = figures(named)
+    assert first.name == "ranking"
+    assert "var(--none)" in json.dumps(for_paper(first.drawn(first.axes[0]), first))
+
+
 def test_write_figures_draws_the_activations_of_the_runs(tmp_path: Path) -> None:
     run = tmp_path / "runs" / "best"
     run.mkdir(parents=True)
@@ -64,6 +71,7 @@ def test_write_figures_draws_the_activations_of_the_runs(tmp_path: Path) -> None
         ("state-norm-position", ">norm of the state<"),
         ("router-load-tokens", ">load of an expert, even share = 1<"),
         ("activations-1-tokens", ">Residual RMS of best after each block while training<"),
+        ("gradients-1-tokens", ">Gradient norm of best by role of parameters while training<"),
         ("gradients-1-tokens", ">embedding<"),
     ):
         assert text in texts[name]
