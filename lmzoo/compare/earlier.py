@@ -1,4 +1,4 @@
-"""The results that a directory holds already: they are replaced only by those of the same text, budget and sizes."""
+"""Keeps the results in a directory from being replaced by a comparison of another text, tokenizer, budget or size."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _SHARED = ("batch_size", "context_length", "documents")
 def refuse_other_results(folder: Path, now: Results) -> None:
     """Raise `ConfigError` if `folder` has a results.json of a comparison with other settings than `now`.
 
-    Runs in `folder` of the same models are compared with their settings elsewhere; other models would get past that.
-    Models, seeds, searches, probes and the windows of the evaluation may change, since the runs remain what they are. A
+    `grid.refuse_other_runs` compares only the runs of the same models, so a comparison of other models needs this one.
+    Models, seeds, searches, probes and the windows of the evaluation may change, since they change no finished run. A
     file that cannot be read, or is of another version, is replaced.
     """
     try:
@@ -53,5 +53,5 @@ def _facts(
     found |= {name: budget[name] for name in _SHARED}
     same_steps = budget["kind"] in ("steps", "tokens")
     kind, amount = ("steps", budget["steps"]) if same_steps else (budget["kind"], budget["amount"])
-    found["budget"] = f"{kind}={amount:g}"
-    return found | ({"match": f"{match['measure']}={match['target']:g}"} if match else {})
+    found["budget"] = f"{kind}={amount:.15g}"
+    return found | ({"match": f"{match['measure']}={match['target']:.15g}"} if match else {})

@@ -51,6 +51,13 @@ def test_refuse_other_results_names_what_differs(
         refuse_other_results(tmp_path, now)
 
 
+def test_refuse_other_results_compares_all_digits(kept: Results, tmp_path: Path) -> None:
+    write_results(dataclasses.replace(kept, budget={**kept.budget, "steps": 1_234_567}), tmp_path)
+    now = dataclasses.replace(kept, budget={**kept.budget, "steps": 1_234_568})
+    with pytest.raises(ConfigError, match=r"^budget='steps=1234568', but .* with 'steps=1234567'"):
+        refuse_other_results(tmp_path, now)
+
+
 def test_refuse_other_results_lets_runs_be_added_and_evaluated_anew(kept: Results, tmp_path: Path) -> None:
     write_results(kept, tmp_path)
     more: dict[str, Any] = {"models": [], "seeds": [7, 8], "protocol": {"stride": 2}, "tuning": {"setting": "x"}}
