@@ -17,7 +17,8 @@ def bibtex(results: Results) -> str:
     known = registry.families()
     entries: dict[str, str] = {}
     for model in [*results.ranked, *results.unranked]:
-        name = model.name.rpartition("/")[2].partition(",")[0]  # of a finished run: the name of its directory
+        run = model.run or model.name  # "runs/gpt2.tiny,seed=1338", also of a finished run in any directory
+        name = run.rpartition("/")[2].partition(",")[0]
         family = known.get(name.partition("+")[0].partition(".")[0])
         try:
             papers = family.papers if family else ""

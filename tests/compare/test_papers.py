@@ -24,6 +24,8 @@ def test_bibtex_has_each_paper_once_in_the_order_of_the_table() -> None:
     found = bibtex(dataclasses.replace(example(), models=models))
     assert re.findall(r"^@\w+\{(\S+),", found, re.MULTILINE) == ["radford2019gpt2", "gu2023mamba"]
     assert found.startswith(registry.families()["gpt2"].papers)
+    finished = dataclasses.replace(example(), models=[model("experiments/first", 1.5, run="runs/mamba.tiny")])
+    assert "gu2023mamba" in bibtex(finished)
     assert bibtex(example()) == ""
 
 
