@@ -18,10 +18,10 @@ from lmzoo.train.carried import require_carried, rows_of
 def carried_states(
     specs: Mapping[str, RunSpec], splits: Sequence[TokenSplit], vocab_size: int
 ) -> dict[str, dict[str, Any]]:
-    """Return for each model the `bytes` of its state at the end of the longest row of the last of `splits`, and their
-    `growth` (`Traits.state_growth`).
+    """Return for each model the `bytes` of its state after the longest row, and their `growth` (`Traits.state_growth`).
 
-    Raises an `LmzooError` for a model that cannot carry its context through all of them.
+    The row is of the last of `splits`, which is reported. Raises an `LmzooError` for a model that cannot carry its
+    context through all of them.
     """
     found: dict[str, dict[str, Any]] = {}
     for name, spec in specs.items():
@@ -41,9 +41,9 @@ def describe(
     half: bool,
     states: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    """Return the protocol as it is stored in results.json; `half` of the validation split, or the whole.
+    """Return the protocol as results.json holds it; `half`: the `reported` split is a half of the validation split.
 
-    With `states`, those of `carried_states`, the context is carried.
+    With `states`, which `carried_states` returned, the context is carried.
     """
     carried: dict[str, Any] = {}
     if states is not None:
@@ -80,7 +80,7 @@ def sentence(results: Results) -> str:
     if is_carried(results):
         return f"Evaluation: {_carried(facts, split)} {_targets(facts)}"
     if facts["documents"] == "isolated":
-        cut = f"isolated, so a prediction sees its own only; longer ones are cut into pieces of {length:,} tokens"
+        cut = f"isolated (a prediction sees only its own document) and cut into pieces of at most {length:,} tokens"
     else:
         windows = "do not overlap" if stride == length else f"start {humanize.number(stride, 'token')} apart"
         cut = f"joined and read in windows of {length:,} tokens that {windows}"
@@ -100,7 +100,7 @@ def _carried(facts: Mapping[str, Any], split: str) -> str:
         return (
             f"the documents of {split} are isolated and read in windows of {length:,} tokens; the context is carried "
             f"from window to window and begins anew at each document, so a prediction sees 1 to {longest:,} tokens of "
-            "its own, as far as the model looks back."
+            "its own document, as far as the model looks back."
         )
     parts = "one row" if rows == 1 else f"{rows} rows of {longest:,} tokens, side by side,"
     return (
@@ -112,7 +112,7 @@ def _carried(facts: Mapping[str, Any], split: str) -> str:
 
 def _targets(facts: Mapping[str, Any]) -> str:
     counted = f"Each of the {facts['targets']:,} targets counts once."
-    return f"{counted} Bits per byte are over the UTF-8 bytes of the whole text."
+    return f"{counted} Bits per byte are over all UTF-8 bytes of the evaluated text."
 
 
 def state_note(results: Results) -> str:

@@ -111,5 +111,6 @@ def test_protocol_of_isolated_documents() -> None:
     facts = protocol.describe(split, 256, 256, half=False)
     assert (facts["documents"], facts["targets"]) == ("isolated", 1998)
     said = protocol.sentence(dataclasses.replace(example(), protocol=facts))
-    assert "are isolated, so a prediction sees its own only; longer ones are cut into pieces of 256 tokens" in said
+    assert "are isolated (a prediction sees only its own document) and cut into pieces of at most 256 tokens" in said
+    assert said.endswith("Bits per byte are over all UTF-8 bytes of the evaluated text.")
     assert "reset at each piece, so a prediction sees 1 to 256 tokens. Each of the 1,998 targets" in said
