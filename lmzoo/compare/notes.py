@@ -15,6 +15,12 @@ RECIPES = (
 )
 
 
+def text_seen(results: Results) -> str:
+    """Name the training text on which n-grams are counted."""
+    who = "the models" if same_steps(results) else "the model with the most steps"
+    return f"training text that {who} saw{' with the first seed' if len(results.seeds) > 1 else ''}"
+
+
 def headline(results: Results) -> str:
     """State the finding in one or two sentences, no stronger than the evidence."""
     ranked = results.ranked
@@ -108,16 +114,15 @@ def notes(results: Results) -> list[str]:
     limits = results.bigram_limits
     if limits:
         found.append(
-            f"On the training text that the models saw, no bigram table can have a lower loss than "
-            f"{limits['train']:.3f} nats; a table of the counts, each increased by one, has {limits['val']:.3f} on the "
-            f"validation split."
+            f"On the {text_seen(results)}, no bigram table can have a lower loss than {limits['train']:.3f} nats; a "
+            f"table of the counts, each increased by one, has {limits['val']:.3f} on the evaluated text."
         )
     if results.references:
         counted, window = results.references[0].counted_tokens, results.budget["context_length"]
         seen = min(results.budget["tokens"], results.corpus["train_tokens"])
         part = "a part of " if counted < seen - 2 * window else ""  # one epoch leaves out up to two windows
         found.append(
-            f"The n-grams were counted on {part}the training text that the models saw, each window once "
+            f"The n-grams were counted on {part}the {text_seen(results)}, each window once "
             f"({humanize.count(counted)} tokens), and like the models they see nothing before their "
             f"{'row' if is_carried(results) else f'window of {window} tokens'}."
         )

@@ -127,8 +127,8 @@ def _ranking(results: Results, colors: dict[str, int], drawn: dict[str, Figure])
             "the seeds. A rank such as 1–3 is not certain; equal ranks are in alphabetical order."
         )
     return (
-        f'<h2>Ranking</h2>\n<p class="caption">By loss on the validation split: lower is better.{interval} In italics, '
-        f"{table.NGRAMS}: the loss that is reached without any training.</p>\n"
+        f'<h2>Ranking</h2>\n<p class="caption">By loss on the validation split: lower is better.{interval} In italics: '
+        f"losses without any training. {escape(table.yardsticks_note(results))}</p>\n"
         f'{chart(drawn, "ranking", colors)}<div class="card scroll">{tables.ranking_table(results, colors)}</div>\n'
         f'<p class="caption">{escape(protocol.sentence(results))} {escape(table.copied_text(results))}</p>'
     )

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 from lmzoo import humanize, terminal
 from lmzoo.compare import loss_tables, protocol
 from lmzoo.compare.findings import PAIR_HEADINGS, PAIRS, loss, pair_rows, place, seed_notes
-from lmzoo.compare.notes import context_notes, entropy_notes
+from lmzoo.compare.notes import context_notes, entropy_notes, text_seen
 from lmzoo.compare.probe_tables import names, probe_note, probe_table, probed, problems
 from lmzoo.compare.results import Results, budget_text, same_steps
 from lmzoo.compare.sizes import match_notes
@@ -25,10 +25,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
 SAMPLE_CHARACTERS = 240  # length of each model's sample on a terminal
-NGRAMS = (
-    "uniform: every token equally likely; xz: the validation text alone, compressed by lzma with preset 9; n-grams "
-    "counted on the training tokens that the models saw, with the same context"
-)
 DROPPED = ("train tok/s", "decode tok/s", "bits/byte", "params")  # the first ones to go in a narrow terminal
 HEADINGS = ("#", "model", "val loss (nats)", "bits/byte", "params", "train tok/s", "decode tok/s")
 
@@ -85,12 +81,20 @@ def markdown(results: Results) -> str:
             notes.append(f"- **{escaped(row.name)}** has no rank: {escaped(row.note)}")
     facts = [*match_notes(results), *tune_notes(results), *entropy_notes(results), *context_notes(results)]
     notes += [f"- {escaped(note)}" for note in [*facts, protocol.state_note(results)] if note]
-    lines += ["", f"*Italic*: {NGRAMS} (interpolated Witten-Bell), no training.", ""]
+    lines += ["", f"*Italic*: losses without any training. {yardsticks_note(results)}", ""]
     lines += [*([protocol.sentence(results), ""] if results.protocol else []), escaped(copied_text(results))]
     notes += [f"- {escaped(note)}" for note in seed_notes(results)]
     return (
         "\n".join([*lines, *([""] if notes else []), *notes, *_pairs(results), *_tuned(results), *_losses(results)])
         + "\n"
+    )
+
+
+def yardsticks_note(results: Results) -> str:
+    """State what the rows are that need no training."""
+    return (
+        "uniform: every token is equally likely; xz: the validation text alone, compressed by lzma with preset 9; "
+        f"n-grams: interpolated Witten-Bell, counted on the {text_seen(results)}, with the context of the models."
     )
 
 

@@ -58,6 +58,20 @@ def test_notes_follow_from_the_results() -> None:
     assert headline(partial).startswith("Not finished; so far, best has")
 
 
+def test_notes_say_which_text_the_ngrams_were_counted_on() -> None:
+    results = example()
+    faster = dataclasses.replace(results, budget=results.budget | {"kind": "seconds", "amount": 9})
+    several = dataclasses.replace(results, seeds=[7, 8])
+    for found, text in (
+        (results, "the training text that the models saw"),
+        (faster, "the training text that the model with the most steps saw"),
+        (several, "the training text that the models saw with the first seed"),
+    ):
+        assert any(note.startswith(f"The n-grams were counted on {text}, each window once") for note in notes(found))
+        assert any(note.startswith(f"On {text}, no bigram table can have a lower loss") for note in notes(found))
+        assert f"counted on {text}, with the context of the models." in markdown(found)
+
+
 def test_entropy_notes_say_how_far_each_model_is_from_the_limit() -> None:
     results = example()
     assert entropy_notes(results) == []
