@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from lmzoo.compare.findings import listed
 from lmzoo.compare.results import Results
+from lmzoo.compare.sizes import size_range
 from lmzoo.compare.statistics import ALPHA
 from lmzoo.compare.tuning import at_ends, halved, searches, setting_title
 
@@ -23,8 +24,8 @@ def _can(results: Results) -> list[str]:
     statistics = results.statistics
     if len(results.seeds) < 2:
         found.append(
-            "The figures are those of one run of each model. They order these runs, not the models: how much a changed "
-            "seed moves a loss is not known."
+            "The figures are of one run of each model. They order these runs, not the models: how much a changed seed "
+            "moves a loss is not known."
         )
     elif statistics is None:
         found.append("Fewer than two seeds of every model are done, so no difference can be concluded yet.")
@@ -39,8 +40,8 @@ def _can(results: Results) -> list[str]:
     checked = [model.name for model in results.ranked if model.checks and all(model.checks.values())]
     if len(checked) == len(names):
         found.append(
-            "Every ranked model passed its checks: it sees no future token, decodes as its forward pass predicts, and "
-            "reports the loss that it should, so the losses have the same meaning."
+            "Every ranked model passed its checks, which run a small form of it: it sees no future token, decodes as "
+            "its forward pass predicts, and reports the loss that it should, so the losses have the same meaning."
         )
     if results.tuning:
         settings = listed([setting_title(search["setting"]) for search in searches(results.tuning)])
@@ -62,18 +63,17 @@ def _cannot(results: Results) -> list[str]:
     what = "the order" if len(results.ranked) > 1 else "the loss"
     found.append(f"Another text, another size or a longer training may change {what}.")
     if not results.tuning:
-        found.append("So may another recipe: the recipes were not tuned with equal effort.")
+        found.append(f"Another recipe may change {what}, too: the recipes were not tuned with equal effort.")
     else:
-        found.append("So may settings of the recipes that were not searched.")
+        found.append(f"Settings of the recipes that were not searched may change {what}, too.")
     if ends := list(dict.fromkeys(name for names in at_ends(results).values() for name in names)):
         found.append(
             f"Better values may exist for {listed(ends)}, since the best one that was tried lies at an end of the grid."
         )
     if halved(results):
         found.append("A recipe that pays off late in the training may have been dropped by successive halving.")
-    sizes = [model.params for model in results.ranked]
-    if sizes and max(sizes) > 1.5 * min(sizes):
-        found.append("The models differ in size, so their architectures are not compared at equal cost.")
+    if size_range(results) is not None:
+        found.append("The models differ in size, so architectures with equally many parameters are not compared.")
     failed = [model for model in results.unranked if model.status == "failed"]
     raised = [model.name for model in failed if model.checks and all(model.checks.values())]
     if unsound := [model.name for model in failed if model.name not in raised]:
@@ -82,5 +82,5 @@ def _cannot(results: Results) -> list[str]:
         found.append(f"About the loss of {listed(raised)} nothing can be said: the code failed in a run.")
     if diverged := [model.name for model in results.unranked if model.status == "diverged"]:
         found.append(f"That {listed(diverged)} diverged is a finding about this recipe, not about every recipe.")
-    found.append("Speeds are those of this machine and this implementation.")
+    found.append("Speeds are of this machine and this implementation.")
     return found

@@ -11,7 +11,7 @@ from lmzoo.model import LanguageModel
 
 DECODE_TOKENS = 256  # largest number of tokens to decode; fewer if the context is shorter
 WARM_UP_TOKENS = 32  # after which a token takes as long as after a whole repetition
-_REPEATS = 5
+REPEATS = 5  # at most
 _SECONDS = 0.5  # a slow model is repeated only until this time is spent
 
 
@@ -30,7 +30,7 @@ def decode_tokens_per_s(model: LanguageModel) -> float:
     generator = torch.Generator(model.device).manual_seed(0)  # leaves the global random state alone
     durations: list[float] = []
     model.generate(idx_BT, min(tokens, WARM_UP_TOKENS), temperature=0.0, generator=generator)
-    for _ in range(_REPEATS):
+    for _ in range(REPEATS):
         began = time.perf_counter()
         model.generate(idx_BT, tokens, temperature=0.0, generator=generator)
         if model.device.type == "cuda":

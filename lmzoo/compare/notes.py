@@ -6,7 +6,7 @@ from lmzoo import humanize
 from lmzoo.compare.findings import PERCENT, first_places, listed, seed_notes
 from lmzoo.compare.protocol import is_carried, state_note
 from lmzoo.compare.results import Results, same_steps
-from lmzoo.compare.sizes import match_notes
+from lmzoo.compare.sizes import match_notes, size_range
 from lmzoo.compare.tuning import tune_notes
 
 RECIPES = (
@@ -105,11 +105,10 @@ def notes(results: Results) -> list[str]:
         )
     found += [note] if (note := state_note(results)) else []
     found += match_notes(results)
-    sizes = [model.params for model in results.ranked]
-    if sizes and max(sizes) > 1.5 * min(sizes):
+    if (sizes := size_range(results)) is not None:
         found.append(
-            f"The models differ in size: {humanize.count(min(sizes))} to {humanize.count(max(sizes))} parameters. "
-            "The ranking compares these models, not their architectures at equal cost."
+            f"The models differ in size: {humanize.count(sizes[0])} to {humanize.count(sizes[1])} parameters. The "
+            "ranking compares these models, not their architectures with equally many parameters."
         )
     limits = results.bigram_limits
     if limits:

@@ -17,6 +17,7 @@ from lmzoo.compare import findings, protocol, table
 from lmzoo.compare import report_tables as tables
 from lmzoo.compare.activations import Activations
 from lmzoo.compare.conclusions import conclusions
+from lmzoo.compare.decode_speed import REPEATS
 from lmzoo.compare.figure import N_COLORS, Figure
 from lmzoo.compare.figures import figures
 from lmzoo.compare.figures_of_tuning import sensitivity_name
@@ -196,7 +197,7 @@ def _costs(results: Results, colors: dict[str, int], drawn: dict[str, Figure]) -
         figure = (
             '<p class="caption">Filled: on the Pareto front, since no other model has certainly a lower loss at the '
             f"same cost or at a lower one. Speeds on {escape(_hardware(results))}. Decoding: one row, greedy, "
-            f"{results.decode_tokens} tokens within the context, median of several runs.</p>\n"
+            f"{results.decode_tokens} tokens within the context, median of at most {REPEATS} repetitions.</p>\n"
             f"{chart(drawn, 'cost', colors)}"
         )
     return (

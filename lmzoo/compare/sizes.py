@@ -11,6 +11,8 @@ from lmzoo.compare.results import Results
 from lmzoo.matching import MEASURES, matched_config, measured, parse_match
 from lmzoo.runs.spec import RunSpec
 
+SAME_SIZE = 1.5  # largest ratio of the numbers of parameters at which models count as equally large
+
 
 def match_specs(specs: Sequence[RunSpec], match: str, vocab_size: int) -> list[RunSpec]:
     """Return the specs with the widths at which the measure of each model is nearest to the target.
@@ -26,6 +28,12 @@ def match_specs(specs: Sequence[RunSpec], match: str, vocab_size: int) -> list[R
             spec = dataclasses.replace(spec, config={**spec.config, **sizes})
         found.append(spec)
     return found
+
+
+def size_range(results: Results) -> tuple[int, int] | None:
+    """Return the least and the largest number of parameters of the ranked models; None if they are equally large."""
+    sizes = [model.params for model in results.ranked]
+    return (min(sizes), max(sizes)) if sizes and max(sizes) > SAME_SIZE * min(sizes) else None
 
 
 def match_facts(specs: Sequence[RunSpec], match: str, vocab_size: int) -> dict[str, Any]:

@@ -136,6 +136,10 @@ def test_html_states_checks_settings_and_conclusions() -> None:
     assert "Checks" not in read(html(example())).text
 
 
+def test_html_says_how_often_the_speed_was_measured() -> None:
+    assert "4 tokens within the context, median of at most 5 repetitions." in html(example())
+
+
 def test_html_folds_a_long_table_of_pairs() -> None:
     many = several_seeds({f"m{i}": [1 + i / 100, 1.001 + i / 90] for i in range(7)})
     assert "<summary>All 21 pairs</summary>" in html(many)
