@@ -27,8 +27,8 @@ def costs(results: Results, colors: dict[str, int]) -> Figure | None:
     rows = []
     for model in ranked:
         row: dict[str, Any] = {"model": model.name, "loss": model.loss}
-        mean = results.statistics.means.get(model.name) if results.statistics else None
-        row |= {"low": mean.low, "high": mean.high} if mean else {}
+        mean = results.means.get(model.name)
+        row |= {"loss": mean.mean, "low": mean.low, "high": mean.high} if mean else {}
         for axis in axes:
             row[axis.field] = getattr(model, axis.field) or None
             row[f"front:{axis.field}"] = model.name in pareto_front(results, axis.field)

@@ -57,8 +57,8 @@ def ranking(results: Results, colors: dict[str, int]) -> Figure | None:
     for model in ranked:
         label = f"{place(results, model.name)}   {model.name}"
         shown = {"model": model.name, "label": label, "loss": model.loss, "rank": place(results, model.name)}
-        mean = results.statistics.means.get(model.name) if results.statistics else None
-        rows.append(shown | ({"low": mean.low, "high": mean.high} if mean else {}))
+        mean = results.means.get(model.name)
+        rows.append(shown | ({"loss": mean.mean, "low": mean.low, "high": mean.high} if mean else {}))
         if len(results.seeds) > 1:
             seeds += [{"model": model.name, "label": label, "loss": cell.loss} for cell in model.cells]
     channels = model_channels(colors) | {"strokeDash": None}

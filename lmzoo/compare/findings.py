@@ -28,10 +28,11 @@ def place(results: Results, name: str) -> str:
 
 
 def loss(results: Results, model: ModelResult) -> str:
-    """Return the loss of a ranked model, with the half width of its confidence interval if there is one."""
-    mean = results.statistics.means.get(model.name) if results.statistics else None
-    text = humanize.loss(model.loss)
-    return text if mean is None else f"{text} ± {humanize.loss((mean.high - mean.low) / 2)}"
+    """Return the loss of a ranked model; with several seeds, their mean and the half width of its interval."""
+    mean = results.means.get(model.name)
+    if mean is None:
+        return humanize.loss(model.loss)
+    return f"{humanize.loss(mean.mean)} ± {humanize.loss((mean.high - mean.low) / 2)}"
 
 
 def first_places(results: Results) -> str:

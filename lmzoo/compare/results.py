@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from lmzoo import humanize, plotting
-from lmzoo.compare.statistics import Statistics
+from lmzoo.compare.statistics import Mean, Statistics
 from lmzoo.storage import atomic
 
 SCHEMA = 2
@@ -177,6 +177,11 @@ class Results:
         if self.statistics is None:
             return {}
         return {name: (low, high) for name, (low, high) in self.statistics.ranks.items()}
+
+    @property
+    def means(self) -> Mapping[str, Mean]:
+        """The means with intervals by model; of an unfinished comparison, over the seeds that all models have done."""
+        return {} if self.statistics is None else self.statistics.means
 
     @property
     def best(self) -> ModelResult | None:

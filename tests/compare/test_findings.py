@@ -10,10 +10,12 @@ import pytest
 from rich.console import Console
 
 from lmzoo.compare import Results, table
+from lmzoo.compare.figure_of_costs import costs
+from lmzoo.compare.figures import ranking
 from lmzoo.compare.findings import pair_rows, place, seed_notes
 from lmzoo.compare.notes import headline, notes
 from lmzoo.compare.report import html
-from lmzoo.compare.results import ModelResult
+from lmzoo.compare.results import ModelResult, model_colors
 from tests.compare.example import several_seeds
 
 # "zebra" has the lowest mean of the first two, but cannot be told apart from "ant"; "worse" is clearly worse.
@@ -51,6 +53,21 @@ def test_rows_show_the_interval(results: Results) -> None:
     mean = results.statistics.means["worse"]
     row = next(row for row in table.rows(results) if row.name == "worse")
     assert row.cells[2] == f"1.900 ± {(mean.high - mean.low) / 2:.3f}"
+
+
+def test_an_unfinished_comparison_shows_means_of_the_same_seeds_as_the_intervals(results: Results) -> None:
+    """The loss of a model is the mean of all its seeds; the statistics are of those that every model has done."""
+    shared = several_seeds({name: losses[:2] for name, losses in LOSSES.items()})
+    early = dataclasses.replace(results, statistics=shared.statistics, complete=False)
+    cells = {row.name: row.cells[2] for row in table.rows(early)}
+    assert early.statistics is not None
+    assert early.statistics.means["zebra"].mean == pytest.approx(1.51)
+    assert cells["zebra"].startswith("1.510 ± "), "and not 1.505"
+    for draw in (ranking, costs):
+        figure = draw(early, model_colors(early))
+        assert figure is not None
+        (row,) = [row for row in figure.spec["data"]["values"] if row["model"] == "zebra"]
+        assert row["low"] + row["high"] == pytest.approx(2 * row["loss"])
 
 
 def colored(results: Results) -> list[str]:
