@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lmzoo import humanize
+from lmzoo.compare.findings import listed
 from lmzoo.compare.results import STOPPED, ModelResult
 from lmzoo.compare.tune import FINAL, Grid
 from lmzoo.errors import ConfigError
@@ -55,7 +56,7 @@ def rungs(spec: RunSpec, parts: Sequence[float], *, warmup_tuned: bool) -> list[
 def cost(searches: Sequence[Mapping[str, Any]], models: Sequence[ModelResult]) -> dict[str, int | float]:
     """Return the training tokens of all runs of the searches, and how many more these runs would have needed in full.
 
-    A run that is a part of several searches counts once. Those that diverged are left out: they would have anyway.
+    A run that is a part of several searches counts once. A run that diverged is left out, since it saved nothing.
     """
     rows, whole, left = {row.name: row for row in models}, dict[str, int](), dict[str, int]()
     for search in searches:
@@ -73,7 +74,7 @@ def halving_notes(halving: Mapping[str, Any]) -> list[str]:
     """State what successive halving saved, and what the losses of stopped runs are."""
     *parts, _ = halving["parts"]
     total = halving["tokens"] + halving["saved_tokens"]
-    after = " and ".join(f"{100 * part:g} %" for part in parts)
+    after = listed([f"{100 * part:g} %" for part in parts])
     return [
         f"Successive halving: after {after} of the steps the better half of the runs went on. "
         f"{humanize.count(halving['saved_tokens'])} of {humanize.count(total)} training tokens of the search were not "

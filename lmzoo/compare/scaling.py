@@ -1,7 +1,7 @@
 """Scaling curves: the loss of a model as a function of its training FLOPs, fitted to several sizes.
 
 The form is L = E + A C^-a: C is the number of training FLOPs, E the loss that the curve tends to, a the exponent
-(Hoffmann et al. 2022, arXiv 2203.15556, with one variable in the place of two). The intervals are of the bootstrap: the
+(Hoffmann et al. 2022, arXiv 2203.15556, with one variable instead of two). The intervals are of the bootstrap: the
 losses of the seeds are drawn again with replacement, for each size on its own, and the curve is fitted to each draw.
 Nothing is said outside of the measured range.
 """
@@ -75,7 +75,9 @@ class Crossing:
 def fit_curve(flops: ArrayLike, losses: ArrayLike, seed: int = 0) -> Curve:
     """Fit the losses of each size, (N, S), in nats per token, at its number of training FLOPs, (N).
 
-    With `LEAST_SIZES` sizes the curve goes through the means, so it does not show whether the form is right.
+    With `LEAST_SIZES` sizes the curve goes through the means unless a parameter is at its bound, so it does not show
+    whether the form is right. `seed` is the same for all models: a draw takes the same seeds of each of them, so the
+    draws of two curves are compared in pairs.
     """
     c_N, losses_NS = np.asarray(flops, dtype=np.float64), np.asarray(losses, dtype=np.float64)
     assert losses_NS.ndim == 2

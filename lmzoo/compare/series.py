@@ -57,7 +57,7 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """A comparison at several sizes. A model has a problem in the place of a curve if a size has no loss."""
+    """A comparison at several sizes. A model that can have no curve has a problem instead, in words."""
 
     sizes: Sequence[float]
     points: dict[str, list[Point]] = field(default_factory=dict)  # a size without a result has none
@@ -234,7 +234,7 @@ def notes(scaling: Scaling) -> list[str]:
     if not scaling.complete:
         found.insert(0, "This comparison is not finished: run the same command again to continue it.")
     if len(scaling.sizes) == LEAST_SIZES:
-        found.append("Three sizes fix the three parameters exactly: whether the form is right, more sizes would show.")
+        found.append("Three sizes fix the three parameters: only more sizes can show whether the form is right.")
     if scaling.curves and all(len(curve.drawn) == 0 for curve in scaling.curves.values()):
         found.append("One seed gives no intervals.")
     if endless := [name for name, curve in scaling.curves.items() if curve.E == 0]:

@@ -1,6 +1,6 @@
 """The searched recipes in the results: the field `tuning` of results.json, and sentences and tables made from it.
 
-The search of the first setting is in `tuning` itself; those of further settings, in their order, are in its `then`.
+The search of the first setting is in `tuning` itself, and the searches of further settings are in its list `then`.
 """
 
 from __future__ import annotations
@@ -97,7 +97,8 @@ def tune_notes(results: Results) -> list[str]:
         f"The {names} of each model {'was' if len(every) == 1 else 'were'} chosen with equal effort: {numbers} values "
         f"for all, and up to {tuning['most_added']} more at each end while the best value lay there, with the first "
         f"seed, by the loss on {select['tokens']:,} tokens of the validation split ({_documents(select)}). All losses "
-        f"and n-grams are of the other {report['tokens']:,} tokens ({_documents(report)})."
+        f"and n-grams are of the other {report['tokens']:,} tokens ({_documents(report)}). The loss of the first seed "
+        "tends to be too low, since the values were chosen with it."
     ]
     if len(every) > 1:
         found.append(

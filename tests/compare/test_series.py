@@ -195,5 +195,5 @@ def test_fit_gives_no_curve_without_a_loss_at_every_size() -> None:
     assert found.problems == {"flat": "has no loss at 100 k parameters"}
     assert list(found.curves) == ["steep"]
     text = markdown(found)
-    assert "Three sizes fix the three parameters exactly" in text
+    assert "Three sizes fix the three parameters: only more sizes can show" in text
     assert "One seed gives no intervals." in text

@@ -127,6 +127,7 @@ def test_tune_notes_name_the_order_and_the_ends_of_grids() -> None:
     found = tune_notes(two_searches())
     names = "The learning rate, then the warm-up steps of each model were chosen"
     assert found[0].startswith(f"{names} with equal effort: 2, then 2 values for all")
+    assert found[0].endswith("The loss of the first seed tends to be too low, since the values were chosen with it.")
     assert "one after another, each at the best values of those before it" in found[1]
     assert at_ends(two_searches()) == {"learning_rate": ["gpt2.tiny"]}
     assert found[-1] == (
