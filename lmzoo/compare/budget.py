@@ -1,11 +1,11 @@
 """The budget of a comparison: the same number of steps, tokens, training FLOPs or seconds for every model.
 
-FLOPs and seconds are turned into steps before anything is trained, for each model by its own cost: FLOPs of training
-are three times those of the forward pass, and seconds are those of training steps at the speed that is measured on this
-machine at the start. A measured speed is kept in the comparison, so that it is the same when the comparison goes on.
+FLOPs and seconds are turned into steps before anything is trained, for each model by its own cost. A training step
+costs three times the FLOPs of its forward pass. Seconds count training steps alone, at the speed that is measured on
+this machine at the start. A measured speed is kept in the comparison, and is the same when the comparison goes on.
 
-Tokens are targets, without padding. With isolated documents their number varies from step to step, so that of a step is
-the mean over an epoch; FLOPs are those of this many tokens at the context length, and seconds those of the padded rows.
+Tokens are targets, without padding. With isolated documents their number varies from step to step, so a step counts as
+the mean over an epoch. FLOPs are counted for this number of tokens at the context length, seconds for the padded rows.
 """
 
 from __future__ import annotations
@@ -62,10 +62,9 @@ def spend(
 ) -> list[RunSpec]:
     """Return the specs with the largest number of steps that the budget allows, for each model.
 
-    `train` is the training split, which is needed if its documents are isolated.
-
-    A model without a cost (one that is fitted in one pass, or counts no FLOPs) gets the largest number of steps of the
-    others. Raises `ConfigError` for a budget of less than one step, after which a model is evaluated.
+    `train` is the training split, which is needed if its documents are isolated. A model without a cost (one that is
+    fitted in one pass, or counts no FLOPs) gets the largest number of steps of the others. Raises `ConfigError` for a
+    budget of less than one step: a model is evaluated after a step.
     """
     steps: list[int | None] = []
     for spec in specs:

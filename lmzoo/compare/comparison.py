@@ -110,8 +110,8 @@ def compare(
     under `if __name__ == "__main__"`.
 
     `names` can also be finished runs, which are not trained but compared as they are: they must have the same budget,
-    text and tokenizer, and no `settings`. `data` and `tokenizer` are by default those of the runs, or `DEFAULT_DATA`
-    and `DEFAULT_TOKENIZER`. `prepared` holds them and the tokens, for callers that compare several times on them.
+    text and tokenizer, and no `settings`. `data` and `tokenizer` are by default the ones of the runs, or `DEFAULT_DATA`
+    and `DEFAULT_TOKENIZER`. `prepared` holds both, read and tokenized, for callers that compare several times on them.
 
     Raises an `LmzooError` of one line for bad input, before anything is written; `Interrupted` on Ctrl-C.
     """

@@ -18,7 +18,7 @@ from lmzoo.compare.tune import with_values
 
 @dataclass(frozen=True)
 class Part:
-    """Steps of a run that are still to be made: those after `start`, up to `end`; `trial`: for a search alone."""
+    """Steps of a run that are still to be made, after `start` and up to `end`; `trial`: the run is one of a search."""
 
     cell: Cell
     start: int
@@ -102,7 +102,7 @@ class Course:
             self._chosen = self._trial_cell(self._search.chosen)
 
     def seed_cells(self) -> list[Cell]:
-        """Return a cell for each seed, with the chosen setting; as long as none is chosen, with that of the preset."""
+        """Return a cell for each seed, with the chosen settings, or with those of the preset until they are chosen."""
         chosen = self._chosen or self.first
         found = (with_seed(chosen.spec, seed) for seed in self._seeds)
         return [
@@ -111,7 +111,7 @@ class Course:
         ]
 
     def cells(self) -> list[tuple[Cell, Measured | None]]:
-        """Return all cells that are known, tuned ones first, and the results of those whose runs are over."""
+        """Return all cells that are known, the runs of the search first, each with its result if its run is over."""
         if self._cells is None:
             self._cells = self._list_cells()
         return self._cells

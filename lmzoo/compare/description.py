@@ -37,7 +37,7 @@ def describe(
 ) -> Results:
     """Make the results without models: what is known before the first run.
 
-    `states` are those of `protocol.carried_states`; None if the context is reset.
+    `states` is what `protocol.carried_states` returned; None if the context is reset.
     """
     reported = store.val if halves is None else halves[1].split
     longest = max(specs, key=lambda spec: spec.train.steps)

@@ -1,9 +1,7 @@
 """The jobs of a comparison, and what a worker needs to do them.
 
-A job checks a model, measures what its runs will cost, or makes the results of a cell.
-
-The results of a cell are in its run directory, so a job that is lost with its worker is done again from the last
-checkpoint.
+A job checks a model, measures what its runs will cost, or makes the results of a cell. These are in the run directory
+of the cell, so a job that is lost with its worker is done again from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -39,7 +37,7 @@ STOP_SECONDS = 25.0  # time for a run to finish its step and save
 class Job:
     """Check the model of a cell, time it, or measure the cell: see the methods of `Measurer`.
 
-    To measure it, `config` is as in `Measurer.measure`; with `until`, it is `Measurer.measure_part`.
+    A cell is measured by `Measurer.measure` with `config`, or with `until` by `Measurer.measure_part`.
     """
 
     kind: Literal["check", "time", "measure"]
@@ -160,6 +158,6 @@ def portable_error(error: BaseException) -> BaseException:
 def lost(label: str) -> LostProcessError:
     """Return the error for the job `label` that was lost with its workers."""
     return LostProcessError(
-        f"the process that made {label} was killed {ATTEMPTS} times (too little memory for so many at once?): "
-        "the same command continues, --workers 1 makes one run at a time"
+        f"the process that made {label} was killed {ATTEMPTS} times (too little memory for all workers?): the "
+        "same command continues, --workers 1 makes one run at a time"
     )

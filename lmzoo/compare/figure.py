@@ -141,7 +141,7 @@ def loss_channel(low: float, high: float) -> Spec:
 
 
 def reference_layers(name: str, loss: float, channel: str, *, below: bool = False, before: bool = False) -> list[Spec]:
-    """Return a dashed line at a loss, such as that of the best n-gram, on the axis `channel` ("x" or "y"), and a label.
+    """Return a dashed line at the loss of a reference, on the axis `channel` ("x" or "y"), and its label.
 
     On the x axis the label stands at the top, or `below` at the bottom, after the line or `before` it; on the y axis
     above the line, or `below` it.

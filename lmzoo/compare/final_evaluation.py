@@ -1,9 +1,9 @@
 """The final evaluation of a trained model: its loss, and where it comes from, by position and by class of token.
 
-One pass over the split that is reported gives the loss of each target: the evaluation after the last step of a run, if
-it is of the same split and windows. With a carried context, the losses by position are of that pass, and a second one
-gives all others. A model that extrapolates reads the split once more in longer windows, which show
-the loss beyond the training length.
+One pass over the split that is reported gives the loss of each target. The evaluation after the last step of a run is
+used as this pass if it read the same split in the same windows. With a carried context, this pass gives the losses by
+position alone, and a second pass gives all others. A model that extrapolates reads the split once more in longer
+windows, which show the loss beyond the training length.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class FinalEvaluation:
     ) -> Details:
         """Evaluate a model in the `precision` of its training; `further`: also beyond its training length.
 
-        `losses` are those of the split whose context is reset, if they are known.
+        `losses` are of the split with a context that is reset, if they are known.
         """
         split, trained = self.split, model.config.context_length
         if losses is None:

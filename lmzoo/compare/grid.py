@@ -1,6 +1,6 @@
 """The cells of a comparison: one model with one seed each, in a run directory of its own.
 
-A finished cell leaves its results in the file `cell.json` of its run, with a hash of everything that they follow from.
+A finished cell leaves its results in the file `cell.json` of its run, with a hash of everything that decides them.
 A comparison that is continued reads them there, so only missing cells are trained, and no figure is measured again.
 """
 
@@ -208,7 +208,7 @@ def _mean_curve(cells: Sequence[CellResult]) -> list[list[float]]:
 
 
 def cell_key(cell: Cell, data: PreparedData, *more: Any) -> str:
-    """Return a hash of everything that the results of a cell follow from; `more` can be stored as JSON."""
+    """Return a hash of everything that decides the results of a cell; `more` can be stored as JSON."""
     spec = cell.spec
     facts = [
         [spec.model, configs.to_dict(spec.model_config(data.tokenizer.vocab_size)), spec.data, spec.tokenizer],
@@ -246,7 +246,7 @@ def _fingerprint(run: Path) -> str:
 
 
 def recorded_config(config: Mapping[str, Any], run: Path) -> dict[str, Any]:
-    """Return the settings of a run, with those of its config.toml that a resumed run follows, and its precision."""
+    """Return the settings of a run, the training settings as its config.toml has them, and its precision."""
     tables = read_tables(run)
     train = configs.to_dict(train_config(run, tables))
     return {**config, "train": train, "precision": tables["machine"]["precision"]}

@@ -16,7 +16,7 @@ from lmzoo.compare.token_classes import MEANINGS
 Table = tuple[tuple[str, ...], list[tuple[str, ...]]]
 
 CLASSES = (
-    "Mean loss by class of the token to predict. The share is that of all targets; a target may be in several classes. "
+    "Mean loss by class of the token to predict. The share is of all targets; a target may be in several classes. "
     + "; ".join(f"**{name}**: {meaning}" for name, meaning in MEANINGS.items())
     + "."
 )

@@ -38,10 +38,9 @@ class Measurer:
     """Measures cells with the text and the options of one comparison.
 
     `halves` of the validation split (to select on, to report) are given if a setting is tuned: runs are then evaluated
-    on the second one. `stride` is given if the windows of the final evaluation overlap; `context` says whether it is
-    reset at each of them, or carried. `at_once` is the number of
-    cells that are trained at the same time; with more than one, `measure` leaves out the decoding speed, which
-    `add_speeds` measures when all of them are done.
+    on the second one. `stride` is given if the windows of the final evaluation overlap; `context` says whether the
+    context is reset at each window, or carried. `at_once` is the number of cells that are trained at the same time;
+    with more than one, `measure` leaves out the decoding speed, which `add_speeds` measures when all cells are done.
     """
 
     data: PreparedData
@@ -71,7 +70,7 @@ class Measurer:
         return FinalEvaluation(store.val, classes, self.stride, self.context)
 
     def check(self, cell: Cell) -> ModelResult:
-        """Return the row of a model without runs: its costs, and the reason if it fails a check."""
+        """Return the row of a model before its runs: its costs, and the reason if it fails a check."""
         blank = cell.spec.make_model(self.data.tokenizer.vocab_size, device="meta")
         report = ranking_report(cell.spec.model)
         train = None if self.data.store is None else self.data.store.train
@@ -101,7 +100,7 @@ class Measurer:
     def measure(self, cell: Cell, config: Mapping[str, Any] | None = None) -> Measured:
         """Read the results of a cell, or train and measure it.
 
-        With `config`, the settings, the results are those of the first run of a model: they include its speed, its
+        `config` (the settings) is given for the first run of a model. The results then include its decoding speed, its
         sample, the losses beyond the training length, and with `halves` the loss on the half that chooses.
         """
         kept = self.kept(cell, config)
@@ -141,10 +140,10 @@ class Measurer:
         return measure_part(cell, until, key, self.reported, split, **given)
 
     def part_key(self, cell: Cell) -> str:
-        """Return a hash of what the loss after a part of the training follows from, but for the machine.
+        """Return a hash of everything that decides the loss after a part of the training, except for the machine.
 
-        A run that has gone on cannot be evaluated again at the end of a part, so the comparison may be continued with
-        another number of threads.
+        A run that has gone on cannot be evaluated again at the end of a part, so the loss is kept when the comparison
+        is continued with another number of threads.
         """
         return cell_key(cell, self.data, [half.sha256 for half in self.halves or ()], self.stride, *self._carried)
 

@@ -10,7 +10,7 @@ from lmzoo.compare.sizes import match_notes, size_range
 from lmzoo.compare.tuning import tune_notes
 
 RECIPES = (
-    "The recipe of each model (learning rate and so on) is that of its preset, unless the command set another. The "
+    "The recipe of each model (learning rate and so on) comes from its preset, unless the command set another. The "
     "recipes were not tuned with equal effort, and another budget can change the order."
 )
 

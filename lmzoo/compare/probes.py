@@ -1,8 +1,9 @@
 """Probes in a comparison: `--probes mqar,parity` trains the compared models on small tasks too (docs/probes.md).
 
-Each model has the widths, the settings and the recipe that it has on the text, with what `--tune` has chosen; steps,
-batches and lengths are those of `lmzoo probe`. The folder `probes` of the comparison is a directory of `lmzoo probe`,
-and results.json has its figures. The package `probing` stands on this one, so it is imported where it is used.
+Each model has the widths, the settings and the recipe that it has on the text, with what `--tune` has chosen; the
+numbers of steps, batch sizes and lengths are the same as in `lmzoo probe`. The folder `probes` of the comparison is a
+directory of `lmzoo probe`, and results.json has its figures. The package `probing` imports this one, so it is imported
+where it is used.
 """
 
 from __future__ import annotations
@@ -37,7 +38,7 @@ class ProbePlan:
     steps: int
 
     def cells(self, specs: Mapping[str, RunSpec], seeds: int) -> list[Cell]:
-        """Return a cell for each model, level and seed; `specs` are those of the first seed, by the names of the rows.
+        """Return a cell for each model, level and seed; `specs` are of the first seed, by the names of the rows.
 
         A model that is not trained by gradients has none. Raises `ConfigError` if no model is.
         """
@@ -74,8 +75,8 @@ def plan_probes(probes: str | None, difficulty: str | None, steps: int | None) -
 class Probing:
     """The probes of the comparison in `folder`: `kept` are the results that it holds already.
 
-    `specs` are those of the first seed, by the names of the rows. Raises an `LmzooError` if the folder holds results
-    that were made with other settings; those that `--tune` is still to choose may differ.
+    `specs` are of the first seed, by the names of the rows. Raises an `LmzooError` if the folder holds results that
+    were made with other settings, except for settings that `--tune` is still to choose.
     """
 
     def __init__(self, plan: ProbePlan, specs: Mapping[str, RunSpec], seeds: int, folder: Path) -> None:
@@ -89,7 +90,7 @@ class Probing:
 
     @property
     def steps_left(self) -> dict[str, float]:
-        """For each model, the number of its steps on the text that read as many tokens as its missing cells."""
+        """For each model, its missing cells as a number of its steps on the text, by the tokens that they read."""
         found: dict[str, float] = {}
         for cell in self._missing:
             spec = self._specs[cell.model]
@@ -121,7 +122,7 @@ class Probing:
         return self.add(results, run_cells(cells, self._folder, **given))
 
     def add(self, results: Results, found: ProbeResults) -> Results:
-        """Return the results of the comparison with those of its cells that are `found`."""
+        """Return the results of the comparison with the `found` results of its cells."""
         keys, levels = {cell.key for cell in self._cells}, {(cell.probe.name, cell.difficulty) for cell in self._cells}
         probes = {
             "steps": self._plan.steps,

@@ -122,7 +122,7 @@ def _flat(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _build(path: Path, content: Mapping[str, Any]) -> Results:
-    """Check the types of all fields; those of a newer version that are not known here are left out."""
+    """Check the types of all fields; unknown fields, which a newer version wrote, are left out."""
     from pydantic import TypeAdapter, ValidationError
 
     try:

@@ -68,9 +68,9 @@ def drawn_page(title: str, sections: Sequence[str], drawn: dict[str, Figure]) ->
 
 
 def page(title: str, sections: Sequence[str], *, css: str = "", scripts: str = "", policy: str = POLICY) -> str:
-    """Make a page in the look of the reports from its sections, which are HTML; `css` is added to that of all pages.
+    """Make a page in the look of the reports from its sections, which are HTML.
 
-    `policy` is its Content-Security-Policy.
+    `css` is added to the style of all pages; `policy` is the Content-Security-Policy of the page.
     """
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -167,14 +167,14 @@ def _curves(results: Results, colors: dict[str, int], drawn: dict[str, Figure]) 
     way = ""
     if protocol.differs_in_training(results):
         way = (
-            " The losses are of windows that do not overlap and whose context is reset, so the last ones are not those "
-            "of the table."
+            " The losses are of windows that do not overlap and whose context is reset, so the last ones differ from "
+            "the losses in the table."
         )
     limit = " and the entropy rate of the source, which is the limit" if results.corpus.get("entropy_rate") else ""
     return (
         '<h2>Loss while training</h2>\n<p class="caption">Validation loss in nats per token.'
-        f"{way}{band} Dashed: the best counted n-gram{limit}. ✕: diverged. FLOPs of training are three times those of "
-        "the forward pass; times follow from the mean training speed. The first steps, where every loss falls fast, "
+        f"{way}{band} Dashed: the best counted n-gram{limit}. ✕: diverged. A training step is counted as three times "
+        "the FLOPs of its forward pass; times follow from the mean training speed. The highest losses, at the start, "
         f"are cut off.</p>\n{chart(drawn, 'loss', colors)}"
     )
 

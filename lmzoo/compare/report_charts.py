@@ -18,13 +18,13 @@ NO_SCRIPT = (
     "<noscript>The figure is drawn by a script, which is not allowed here; results.json has its data.</noscript>"
 )
 
-# The figures of activations that show all models: title, and what is drawn.
+# The figures of activations that show all models: title and explanation.
 ACTIVATIONS = {
     "largest-logit": ("Largest logit", "By absolute value."),
-    "state-norm": ("State by position", "Its norm after so many tokens, at the end."),
+    "state-norm": ("State by position", "Its norm by tokens read, at the last evaluation."),
     "router-load": ("Load of experts", "Most and least used. Dotted: the even share."),
 }
-# Those of each model, by the first part of their names: what is drawn.
+# The figures of activations of each model, by the first part of their names: explanation.
 OF_EACH_MODEL = {
     "activations": "Residual RMS: the root mean square of the features. The palest line is before the first block, the "
     "fullest after the last one.",
@@ -64,8 +64,8 @@ def positions(results: Results, colors: dict[str, int], drawn: Mapping[str, Figu
     if table is None or "positions" not in drawn:
         return ""
     beyond = (
-        " A model whose loss rises clearly beyond it does not extrapolate; losses above that of a uniform guess are "
-        "cut off."
+        " A model whose loss rises clearly beyond it does not extrapolate; losses worse than a uniform guess are cut "
+        "off."
         if any(part["last"] > results.budget["context_length"] for m in results.ranked for part in m.by_position)
         else ""
     )
@@ -138,7 +138,7 @@ def activations(results: Results, colors: dict[str, int], drawn: Mapping[str, Fi
 
 
 def _shared_card(figure: Figure) -> str:
-    """Make a small card of a figure without controls: those of its group control it."""
+    """Make a small card of a figure without controls of its own: its group has one form for all figures."""
     title, note = ACTIVATIONS[figure.name]
     return (
         f'<figure class="card"><figcaption>{title} <small>{note}</small></figcaption>'

@@ -25,12 +25,12 @@ STOPPED = "stopped"  # status of a run that successive halving did not continue
 class CellResult:
     """The result of one run: a model with one seed. A run that diverged is a result too, without a loss.
 
-    That of a part of a run, for successive halving, has the status "stopped" and a `selection_loss` alone.
+    The result of a part of a run, for successive halving, has the status "stopped", and a `selection_loss` but no loss.
 
-    The fields are those of `ModelResult`; `run` is the directory in the comparison. `selection_loss` is the loss on the
-    half of the validation split that chooses a tuned setting; `loss` is then of the other half. `at_once` is the number
-    of runs that were trained at the same time, each on its own CPU cores, where the speed of this one was measured.
-    `by_position` and `by_class` as in `final_evaluation.Details`.
+    The fields mean the same as in `ModelResult`; `run` is the directory in the comparison. `selection_loss` is the loss
+    on the half of the validation split that chooses a tuned setting; `loss` is then of the other half. `at_once` is the
+    number of runs that were made at the same time as this one, itself included. `by_position` and `by_class` as in
+    `final_evaluation.Details`.
     """
 
     seed: int
@@ -56,9 +56,9 @@ class ModelResult:
     `loss` is nats per token over the whole validation split, the mean over the seeds; `None` means not measured.
     `status` is "ranked", "diverged" (training stopped at a number that is not finite, for one of the seeds at least) or
     "failed" (a conformance check failed, so the loss may mean nothing); `problem` gives the reason for the last two.
-    `curve` holds [tokens seen, validation loss] of each evaluation. `steps` and `tokens` are those of training,
-    `seconds` are of its steps alone, `eval_seconds` of its evaluations. `state_bytes` is the decoding state of one row
-    at the context length. `cells` holds the result of each seed: these figures are the means over them;
+    `curve` holds [tokens seen, validation loss] of each evaluation. `steps` and `tokens` count the training, `seconds`
+    its steps alone, `eval_seconds` its evaluations. `state_bytes` is the decoding state of one row at the context
+    length. `cells` holds the result of each seed, and losses, curves and times are the means over them;
     `decode_tokens_per_s`, `sample`, `config` (the settings) and `run` (the directory in the comparison) are of the
     first seed.
     """
@@ -117,8 +117,8 @@ class Results:
     what `sizes.match_facts` returns, empty without `--match`; `tuning` holds the values of `--tune` and what each model
     made of them. `protocol` is what `protocol.describe` returns. `probes` is empty without `--probes`.
 
-    `seed` is the first seed. `seeds` holds all of them, and `statistics` what they show; it is None for one seed, and
-    as long as fewer than two seeds of every model are done.
+    `seed` is the first seed, `seeds` holds all. `statistics` are over the seeds; None for one seed, and until two seeds
+    of every model are done.
     """
 
     corpus: Mapping[str, Any]  # name, sha256, train_tokens, val_tokens, val_bytes
@@ -236,9 +236,9 @@ def budget_text(results: Results) -> str:
 
 
 def portable(text: str) -> str:
-    """Returns `text` without the folders of absolute paths, which name this machine and its user, but no figure.
+    """Returns `text` without the folders of absolute paths, which name this machine and its user.
 
-    A path in the working directory becomes relative to it; of any other, the last name remains.
+    A path in the working directory becomes relative to it; of any other path, the last name remains.
     """
     return _FOLDERS.sub("", text.replace(f"{Path.cwd()}{os.sep}", ""))
 

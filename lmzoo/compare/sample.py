@@ -1,4 +1,4 @@
-"""The text that a model writes at the end of its first run, which the report shows beside those of the others."""
+"""Writes the sample of a model after its first run; the report shows the samples of all models side by side."""
 
 from __future__ import annotations
 

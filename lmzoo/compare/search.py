@@ -31,8 +31,8 @@ class Trial:
 class Stage:
     """The search of one setting, the `number`-th of the points; the others have the values of `base`.
 
-    `rungs` are the steps at which losses are compared: only the last one without halving. `losses` are those of all
-    stages so far.
+    `rungs` are the steps at which losses are compared: only the last one without halving. `losses` are of all stages
+    so far.
     """
 
     grid: Grid
@@ -47,7 +47,7 @@ class Stage:
         return Trial((*self.base[: self.number], value, *self.base[self.number + 1 :]), steps)
 
     def loss(self, value: float, steps: int) -> float | None:
-        """Return the loss of a value at a rung, infinite if its run diverged at any; None if it is not known."""
+        """Return the loss of a value at a rung: infinite if its run diverged at any rung, None if it is not known."""
         found = [self.losses.get(self.trial(value, rung)) for rung in self.rungs]
         return math.inf if math.inf in found else self.losses.get(self.trial(value, steps))
 

@@ -40,8 +40,9 @@ PAGE_FILE = "scaling.html"
 PART = "params="  # beginning of the name of the folder of a size
 SCHEMA = 1
 MEANING = (
-    "L = E + A C^-a is fitted to the losses L (nats per token) at C training FLOPs (three times those of the forward "
-    "pass). E, which the curve tends to, is a parameter of the fit. It says nothing outside of the measured range."
+    "L = E + A C^-a is fitted to the losses L (nats per token) at C training FLOPs (three times the FLOPs of the "
+    "forward passes). E, which the curve tends to, is a parameter of the fit. The fit says nothing outside of the "
+    "measured range."
 )
 
 

@@ -177,11 +177,11 @@ def rank_ranges(names: Sequence[str], pairs: Sequence[Pair]) -> dict[str, tuple[
 
 
 def power(difference: float, sd: float, seeds: int, alpha: float, noise: float = 0.0) -> float:
-    """Return the probability that so many seeds find a true difference, with its sign.
+    """Return the probability that this number of seeds finds a true difference, with its sign.
 
     The paired t-test must reject equality, and the mean difference must exceed the noise. Both happen if the mean is
-    large enough, so the probability is nearly that of the rarer one. `sd` is the standard deviation of the difference
-    of one seed.
+    large enough, so the probability is nearly the smaller one of the two. `sd` is the standard deviation of the
+    difference of one seed.
     """
     from scipy import stats
 

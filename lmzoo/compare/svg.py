@@ -23,7 +23,7 @@ FONT = "Helvetica, Arial, sans-serif"
 def write_figures(results: Results, folder: Path) -> list[Path]:
     """Write each figure with each choice of its x axis to `folder`/figures, such as `loss-tokens.svg`.
 
-    `folder` is that of the comparison, whose runs are read too. Returns the paths. Raises `InputError` without
+    `folder` is the directory of the comparison, whose runs are read too. Returns the paths. Raises `InputError` without
     vl-convert, before anything is written.
     """
     try:

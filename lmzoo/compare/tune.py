@@ -2,7 +2,7 @@
 
 Every model is trained with the same values and the first seed. While the best value of a model lies at an end of its
 grid, the grid is widened there by one value, at most `MOST_ADDED` times at each end, and never beyond the limits of the
-setting. The order in which several settings are searched is that of `SETTINGS`, see `search`.
+setting. Several settings are searched in the order of `SETTINGS`, see `search`.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ def _value(setting: str, where: str, text: str) -> float:
 
 
 def complete(grids: Sequence[Grid], steps: int) -> list[Grid]:
-    """Return the grids with default values for the warm-up; `steps` are those of the model that makes the fewest.
+    """Return the grids with default values for the warm-up; `steps` is the smallest number of steps of all models.
 
     Raises `ConfigError` if they are too few.
     """

@@ -103,7 +103,7 @@ def test_state_note_says_which_states_grow() -> None:
 def test_differs_in_training(facts: dict[str, Any], differs: bool) -> None:
     results = dataclasses.replace(example(), protocol=facts)
     assert protocol.differs_in_training(results) == differs
-    assert ("so the last ones are not those of the table" in html(results)) == differs
+    assert ("so the last ones differ from the losses in the table" in html(results)) == differs
 
 
 def test_protocol_of_isolated_documents() -> None:
