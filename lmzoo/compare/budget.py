@@ -21,6 +21,7 @@ from typing import Any
 
 from lmzoo import configs, files
 from lmzoo.bench.train import bench_train
+from lmzoo.compare.results import TRAINING_PASSES
 from lmzoo.data.isolated_batches import IsolatedBatches
 from lmzoo.data.store import TokenSplit
 from lmzoo.errors import ConfigError
@@ -114,7 +115,7 @@ def _cost_of_step(
     if not blank.traits.trainable:
         return None
     if budget.kind == "flops":
-        return 3 * tokens * blank.flops_per_token(blank.config.context_length) or None
+        return TRAINING_PASSES * tokens * blank.flops_per_token(blank.config.context_length) or None
     config = spec.train
     return config.batch_size * config.grad_accumulation * blank.config.context_length / speed(spec)
 

@@ -16,6 +16,7 @@ LOSS = "validation loss (nats per token)"
 SOFT, REFERENCE_DASH = "var(--soft)", [5, 4]
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', 'PingFang SC', sans-serif"
 NUMBER = ".3~s"  # 12.3k
+LINE = {"type": "line", "clip": True, "strokeWidth": 2.25, "strokeJoin": "round", "strokeCap": "round"}
 X_TICKS = {"grid": False, "format": "~s", "tickCount": 6, "labelExpr": "datum.value ? datum.label : '0'"}  # not "0k"
 LOOK: Mapping[str, Any] = {
     "background": "transparent",
@@ -118,6 +119,21 @@ def model_channels(colors: Mapping[str, int]) -> Spec:
             **legend,
         }
     return found
+
+
+def color_channel(colors: Mapping[str, int]) -> Spec:
+    """Return the encoding of the models by color alone, for marks that cannot be dashed."""
+    return {"color": model_channels(colors)["color"]}
+
+
+def interval_fields(shown: bool) -> list[tuple[str, str, str]]:
+    """Return the ends of an interval as fields of a tooltip, if intervals are shown."""
+    return [("low", "from", ".4f"), ("high", "to", ".4f")] if shown else []
+
+
+def margin(losses: Sequence[float]) -> float:
+    """Return the room to leave below and above losses."""
+    return max(0.06 * (max(losses) - min(losses)), 0.02)
 
 
 def tooltip(*fields: tuple[str, str, str]) -> list[Spec]:

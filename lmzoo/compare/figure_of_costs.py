@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmzoo.compare.figure import NUMBER, SOFT, X_TICKS, Axis, Figure, Spec, loss_channel, model_channels, tooltip
+from lmzoo.compare.figure import NUMBER, SOFT, X_TICKS, Axis, Figure, Spec, color_channel, loss_channel, tooltip
 from lmzoo.compare.results import Results
 
 COSTS = (
@@ -37,7 +37,7 @@ def costs(results: Results, colors: dict[str, int]) -> Figure | None:
     losses = [row["loss"] for row in rows] + [row[end] for row in rows for end in ("low", "high") if end in row]
     margin = max(0.1 * (max(losses) - min(losses)), 0.02)
     point = {"type": "point", "size": 130, "strokeWidth": 2, "opacity": 1}
-    channels = {name: channel for name, channel in model_channels(colors).items() if name != "strokeDash"}
+    channels = color_channel(colors)
     fill = {"condition": {"test": "datum['front:' + axis]", **channels["color"]}, "value": "var(--card)"}
     spec: Spec = {
         "width": "container",

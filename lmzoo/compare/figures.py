@@ -7,13 +7,17 @@ from typing import Any
 
 from lmzoo.compare.activations import Activations
 from lmzoo.compare.figure import (
+    LINE,
     LOSS,
     NUMBER,
     X_TICKS,
     Axis,
     Figure,
     Spec,
+    color_channel,
+    interval_fields,
     loss_channel,
+    margin,
     model_channels,
     reference_layers,
     tooltip,
@@ -24,10 +28,9 @@ from lmzoo.compare.figures_of_activations import activation_figures
 from lmzoo.compare.figures_of_losses import classes, positions
 from lmzoo.compare.figures_of_tuning import sensitivities
 from lmzoo.compare.findings import place
-from lmzoo.compare.results import ModelResult, Results, model_colors
+from lmzoo.compare.results import TRAINING_PASSES, ModelResult, Results, model_colors
 from lmzoo.compare.statistics import intervals
 
-TRAINING = 3  # FLOPs of a training step in forward passes, as in budget.py
 TIME_AXIS = "seconds of training steps"
 
 
@@ -61,9 +64,8 @@ def ranking(results: Results, colors: dict[str, int]) -> Figure | None:
         rows.append(shown | ({"loss": mean.mean, "low": mean.low, "high": mean.high} if mean else {}))
         if len(results.seeds) > 1:
             seeds += [{"model": model.name, "label": label, "loss": cell.loss} for cell in model.cells]
-    channels = model_channels(colors) | {"strokeDash": None}
     fields = [("model", "model", ""), ("rank", "rank", ""), ("loss", "loss", ".4f")]
-    interval = [("low", "from", ".4f"), ("high", "to", ".4f")] if results.statistics else []
+    interval = interval_fields(results.statistics is not None)
     layers: list[Spec] = [
         {"mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.45},
          "encoding": {"x": {"field": "low"}, "x2": {"field": "high"}}},
@@ -83,7 +85,7 @@ def ranking(results: Results, colors: dict[str, int]) -> Figure | None:
                   "scale": {"zero": False, "padding": 14}},
             "y": {"field": "label", "type": "nominal", "title": None, "sort": None,
                   "axis": {"labelColor": "var(--ink)", "labelPadding": 8, "grid": True}},
-            **{name: channel for name, channel in channels.items() if channel},
+            **color_channel(colors),
         },
         "layer": layers + _references(results, "x", shown=[*rows, *seeds]),
     }  # fmt: skip
@@ -104,7 +106,7 @@ def curves(results: Results, colors: dict[str, int]) -> Figure | None:
         axes.append(Axis("time", "seconds", TIME_AXIS, log=True))
     references = [line.loss for line in results.references] + _limits(results)
     low, high = loss_range([model.curve for model in models], references)
-    interval = [("low", "from", ".4f"), ("high", "to", ".4f")] if any("low" in row for row in rows) else []
+    interval = interval_fields(any("low" in row for row in rows))
     fields = [("model", "model", ""), ("loss", "loss", ".4f"), *interval, ("tokens", "tokens", NUMBER)]
     shown = "isValid(datum[axis]) && (datum[axis] > 0 || !log)"
     spec: Spec = {
@@ -120,7 +122,7 @@ def curves(results: Results, colors: dict[str, int]) -> Figure | None:
         "layer": [
             {"mark": {"type": "area", "opacity": 0.2, "clip": True},
              "encoding": {"y": {"field": "low"}, "y2": {"field": "high"}, "strokeDash": None}},
-            {"mark": {"type": "line", "clip": True, "strokeWidth": 2.25, "strokeJoin": "round", "strokeCap": "round"}},
+            {"mark": LINE},
             {"mark": {"type": "point", "filled": True, "size": 90, "opacity": 0, "clip": True},
              "encoding": {"tooltip": tooltip(*fields), "strokeDash": None}},
             {"mark": {"type": "point", "shape": "cross", "filled": True, "angle": 45, "clip": True, "opacity": 1},
@@ -153,8 +155,8 @@ def loss_range(curves: Sequence[Sequence[Sequence[float]]], references: Sequence
     starts = [each[1] if len(each) > 2 else each[0] for each in losses]
     unigram = max(references, default=max(starts, default=1.0))
     highest = max([*ends, min(unigram, max(starts, default=unigram))], default=1.0)
-    margin = max(0.06 * (highest - lowest), 0.02)
-    return max(1e-3, lowest - margin), highest + margin
+    room = margin([lowest, highest])
+    return max(1e-3, lowest - room), highest + room
 
 
 def _all(results: Results) -> list[ModelResult]:
@@ -189,7 +191,7 @@ def _curve(model: ModelResult) -> list[dict[str, Any]]:
     """Return a row for each evaluation of a model: the means over its seeds, and the interval."""
     finished = [cell for cell in model.cells if cell.status == "trained"]
     bands = intervals([{point[0]: point[1] for point in cell.curve} for cell in finished])
-    speed, flops = model.train_tokens_per_s, TRAINING * model.flops_per_token
+    speed, flops = model.train_tokens_per_s, TRAINING_PASSES * model.flops_per_token
     rows = []
     for tokens, loss in model.curve:
         row: dict[str, Any] = {"model": model.name, "tokens": tokens, "loss": loss}

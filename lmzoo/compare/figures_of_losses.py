@@ -6,7 +6,22 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lmzoo.compare.figure import LOSS, SOFT, X_TICKS, Axis, Figure, Spec, loss_channel, model_channels, tooltip
+from lmzoo.compare.figure import (
+    LINE,
+    LOSS,
+    SOFT,
+    X_TICKS,
+    Axis,
+    Figure,
+    Spec,
+    color_channel,
+    interval_fields,
+    loss_channel,
+    margin,
+    model_channels,
+    tooltip,
+)
+from lmzoo.compare.loss_tables import positions_range
 from lmzoo.compare.results import ModelResult, Results
 from lmzoo.compare.statistics import intervals
 
@@ -25,7 +40,7 @@ def positions(results: Results, colors: dict[str, int]) -> Figure | None:
         return None
     trained, vocab_size = results.budget["context_length"], results.tokenizer["vocab_size"]
     interval = any("low" in row for row in rows)
-    fields = [("model", "model", ""), ("range", POSITION, ""), ("loss", "loss", ".4f"), *_interval_fields(interval)]
+    fields = [("model", "model", ""), ("range", POSITION, ""), ("loss", "loss", ".4f"), *interval_fields(interval)]
     spec: Spec = {
         "width": "container",
         "height": 320,
@@ -39,7 +54,7 @@ def positions(results: Results, colors: dict[str, int]) -> Figure | None:
         "layer": [
             {"mark": {"type": "area", "opacity": 0.2, "clip": True},
              "encoding": {"y": {"field": "low"}, "y2": {"field": "high"}, "strokeDash": None}},
-            {"mark": {"type": "line", "clip": True, "strokeWidth": 2.25, "strokeJoin": "round", "strokeCap": "round"}},
+            {"mark": LINE},
             {"mark": {"type": "point", "filled": True, "size": 40, "clip": True, "opacity": 1},
              "encoding": {"tooltip": tooltip(*fields), "strokeDash": None}},
             *(_training_length(trained) if any(row["position"] > trained for row in rows) else []),
@@ -63,9 +78,8 @@ def classes(results: Results, colors: dict[str, int]) -> Figure | None:
         return None
     labels = list(dict.fromkeys(row["label"] for row in rows))
     interval = any("low" in row for row in rows)
-    fields = [("model", "model", ""), ("class", "class", ""), ("loss", "loss", ".4f"), *_interval_fields(interval)]
-    margin = max(0.06 * (max(losses) - min(losses)), 0.02)
-    channels = {name: channel for name, channel in model_channels(colors).items() if name != "strokeDash"}
+    fields = [("model", "model", ""), ("class", "class", ""), ("loss", "loss", ".4f"), *interval_fields(interval)]
+    room = margin(losses)
     names = [model.name for model in models]
     spec: Spec = {
         "width": "container",
@@ -74,11 +88,11 @@ def classes(results: Results, colors: dict[str, int]) -> Figure | None:
         "encoding": {
             "x": {"type": "quantitative",
                   "axis": X_TICKS | {"grid": True, "format": ".3~r", "titleAnchor": "end"},  # room beside long names
-                  "scale": {"nice": False, "domain": [min(losses) - margin, max(losses) + margin]}},
+                  "scale": {"nice": False, "domain": [min(losses) - room, max(losses) + room]}},
             "y": {"field": "label", "type": "nominal", "title": None, "sort": labels,
                   "axis": {"labelColor": "var(--ink)", "labelPadding": 8, "grid": True, "tickBand": "extent"}},
             "yOffset": {"field": "model", "type": "nominal", "sort": names, "scale": {"domain": names}},
-            **channels,
+            **color_channel(colors),
         },
         "layer": [
             {"mark": {"type": "rule", "strokeWidth": 3, "opacity": 0.35, "clip": True},
@@ -102,8 +116,8 @@ def position_range(rows: Sequence[Mapping[str, Any]], trained: int, vocab_size: 
     beyond = [row["loss"] for row in rows if row["position"] > trained]
     lowest = min([*within, *beyond])
     highest = max([*within, *(min(loss, math.log(vocab_size)) for loss in beyond)])
-    margin = max(0.06 * (highest - lowest), 0.02)
-    return max(1e-3, lowest - margin), highest + margin
+    room = margin([lowest, highest])
+    return max(1e-3, lowest - room), highest + room
 
 
 def _position_rows(model: ModelResult) -> list[dict[str, Any]]:
@@ -114,8 +128,8 @@ def _position_rows(model: ModelResult) -> list[dict[str, Any]]:
         first, last, loss = part["first"], part["last"], part["loss"]
         if loss is None:
             continue
-        text = f"{first:,}" if first == last else f"{first:,}–{last:,}"
-        row = {"model": model.name, "position": math.sqrt(first * last), "range": text, "loss": loss}
+        place = positions_range(first, last)
+        row = {"model": model.name, "position": math.sqrt(first * last), "range": place, "loss": loss}
         rows.append(row | _ends(between.get((first, last))))
     return rows
 
@@ -141,10 +155,6 @@ def _class_rows(model: ModelResult, targets: int) -> list[dict[str, Any]]:
 
 def _ends(interval: tuple[float, float] | None) -> dict[str, float]:
     return {} if interval is None else {"low": interval[0], "high": interval[1]}
-
-
-def _interval_fields(shown: bool) -> list[tuple[str, str, str]]:
-    return [("low", "from", ".4f"), ("high", "to", ".4f")] if shown else []
 
 
 def _training_length(trained: int) -> list[Spec]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lmzoo.compare.figure import Axis, Figure, Spec, loss_channel, model_channels, tooltip
+from lmzoo.compare.figure import Axis, Figure, Spec, loss_channel, margin, model_channels, tooltip
 from lmzoo.compare.results import STOPPED, Results
 from lmzoo.compare.tune import FINAL, WARMUP
 from lmzoo.compare.tuning import Search, begun, setting_title
@@ -35,9 +35,9 @@ def _sensitivity(search: Search, name: str, colors: dict[str, int]) -> Figure | 
     losses = [row["loss"] for row in rows if row["loss"] is not None]
     if not losses:
         return None
-    margin = max(0.06 * (max(losses) - min(losses)), 0.02)
-    low, high = max(min(losses) - margin, 1e-3), max(losses) + margin
-    diverged = [row | {"loss": max(losses) + 0.6 * margin, "kind": "diverged"} for row in rows if row["loss"] is None]
+    room = margin(losses)
+    low, high = max(min(losses) - room, 1e-3), max(losses) + room
+    diverged = [row | {"loss": max(losses) + 0.6 * room, "kind": "diverged"} for row in rows if row["loss"] is None]
     title, form = setting_title(search["setting"]), _FORMATS.get(search["setting"], ".3~r")
     parts = sorted({row.get("part", 0) for row in rows})
     steps = [("steps", "steps", ",")] if len(parts) > 1 else []

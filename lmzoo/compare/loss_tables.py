@@ -35,7 +35,7 @@ def position_table(results: Results) -> Table | None:
     for model in models:
         found = {(part["first"], part["last"]): part["loss"] for part in model.by_position}
         rows.append((model.name, *(humanize.loss(found.get(place)) for place in ranges)))
-    return ("model", *(_range(*place) for place in ranges)), rows
+    return ("model", *(positions_range(*place) for place in ranges)), rows
 
 
 def positions_note(results: Results) -> str:
@@ -71,5 +71,6 @@ def _losses(model: ModelResult, parts: Sequence[Mapping[str, Any]]) -> list[str]
     return [humanize.loss(found.get(part["name"])) for part in parts]
 
 
-def _range(first: int, last: int) -> str:
+def positions_range(first: int, last: int) -> str:
+    """Return a range of positions as text."""
     return f"{last:,}" if first == last else f"{first:,}–{last:,}"

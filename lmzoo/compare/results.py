@@ -18,6 +18,7 @@ from lmzoo.storage import atomic
 SCHEMA = 2
 _FOLDERS = re.compile(r"""(?<![^\s'"=(])/(?:[^\s/'"]+/)+""")  # of an absolute path, at the start of a word
 FILE = "results.json"
+TRAINING_PASSES = 3  # FLOPs of a training step, in forward passes
 STOPPED = "stopped"  # status of a run that successive halving did not continue
 
 
@@ -54,13 +55,13 @@ class ModelResult:
     """The results of one model: a row of the table.
 
     `loss` is nats per token over the whole validation split, the mean over the seeds; `None` means not measured.
-    `status` is "ranked", "diverged" (training stopped at a number that is not finite, for one of the seeds at least) or
-    "failed" (a conformance check failed, so the loss may mean nothing); `problem` gives the reason for the last two.
-    `curve` holds [tokens seen, validation loss] of each evaluation. `steps` and `tokens` count the training, `seconds`
-    its steps alone, `eval_seconds` its evaluations. `state_bytes` is the decoding state of one row at the context
-    length. `cells` holds the result of each seed, and losses, curves and times are the means over them;
-    `decode_tokens_per_s`, `sample`, `config` (the settings) and `run` (the directory in the comparison) are of the
-    first seed.
+    `status` is "ranked", "diverged" (for one seed at least, training or the final evaluation gave a number that is not
+    finite) or "failed" (a conformance check failed, so the loss may mean nothing, or the code raised an error);
+    `problem` gives the reason for the last two. `curve` holds [tokens seen, validation loss] of each evaluation.
+    `steps` and `tokens` count the training, `seconds` its steps alone, `eval_seconds` its evaluations. `state_bytes` is
+    the decoding state of one row at the context length. `cells` holds the result of each seed, and losses, curves and
+    times are the means over them; `decode_tokens_per_s`, `sample`, `config` (the settings) and `run` (the directory in
+    the comparison) are of the first seed.
     """
 
     name: str

@@ -14,6 +14,7 @@ import numpy as np
 from lmzoo import humanize
 from lmzoo.compare import report_tables as tables
 from lmzoo.compare.figure import (
+    LINE,
     NUMBER,
     SOFT,
     X_TICKS,
@@ -21,6 +22,7 @@ from lmzoo.compare.figure import (
     Figure,
     Spec,
     loss_channel,
+    margin,
     model_channels,
     tooltip,
 )
@@ -79,7 +81,7 @@ def draw(scaling: Scaling, colors: Mapping[str, int]) -> Figure | None:
         return None
     curves = [row for name in scaling.curves for row in _curve(scaling, name)]
     losses = [row["loss"] for row in [*seeds, *curves]]
-    margin = max(0.06 * (max(losses) - min(losses)), 0.02)
+    room = margin(losses)
     fields = [
         ("model", "model", ""),
         ("loss", "loss", ".4f"),
@@ -88,13 +90,12 @@ def draw(scaling: Scaling, colors: Mapping[str, int]) -> Figure | None:
     ]
     crossings = [{"flops": crossing.flops} for crossing in scaling.crossings]
     dot = {"type": "point", "filled": True}
-    line = {"type": "line", "clip": True, "strokeWidth": 2.25, "strokeCap": "round"}
     plain: Spec = {"strokeDash": None}
     band = {"y": {"field": "low"}, "y2": {"field": "high"}, **plain}
     vertical = {"y": None, "color": {"value": SOFT}, **plain}
     layers: list[Spec] = [
         {"data": {"values": curves}, "mark": {"type": "area", "opacity": 0.2, "clip": True}, "encoding": band},
-        {"data": {"values": curves}, "mark": line},
+        {"data": {"values": curves}, "mark": LINE},
         {"data": {"values": seeds}, "mark": {**dot, "size": 18, "opacity": 0.6}, "encoding": plain},
         {"mark": {**dot, "size": 90, "opacity": 1}, "encoding": {"tooltip": tooltip(*fields), **plain}},
         {"data": {"values": crossings}, "mark": {"type": "rule", "strokeDash": [1, 4]}, "encoding": vertical},
@@ -106,7 +107,7 @@ def draw(scaling: Scaling, colors: Mapping[str, int]) -> Figure | None:
         "data": {"values": means},
         "encoding": {
             "x": {"type": "quantitative", "axis": X_TICKS, "scale": {"nice": False, "padding": 14}},
-            "y": loss_channel(max(min(losses) - margin, 1e-3), max(losses) + margin),
+            "y": loss_channel(max(min(losses) - room, 1e-3), max(losses) + room),
             **model_channels(colors),
         },
         "layer": layers if several else layers[1:],

@@ -21,7 +21,7 @@ from lmzoo.compare.comparison import compare
 from lmzoo.compare.findings import listed
 from lmzoo.compare.plan import are_runs, make_specs
 from lmzoo.compare.results import FILE as RESULTS_FILE
-from lmzoo.compare.results import ModelResult, Results
+from lmzoo.compare.results import TRAINING_PASSES, ModelResult, Results
 from lmzoo.compare.scaling import LEAST_SIZES, Crossing, Curve, crossings, fit_curve
 from lmzoo.compare.sizes import match_specs
 from lmzoo.compare.statistics import CONFIDENCE
@@ -152,8 +152,8 @@ def fit(by_size: dict[float, Results]) -> Scaling:
 
 def _point(size: float, model: ModelResult) -> Point:
     losses = [cell.loss for cell in model.cells if cell.loss is not None] if model.status == "ranked" else []
-    flops = 3.0 * (model.flops_per_token or 0.0) * (model.tokens or 0)
-    return Point(size=size, params=model.params or 0, flops=flops, losses=losses)
+    flops = TRAINING_PASSES * model.flops_per_token * model.tokens
+    return Point(size=size, params=model.params, flops=flops, losses=losses)
 
 
 def _problem(points: Sequence[Point], sizes: Sequence[float]) -> str:
