@@ -50,6 +50,7 @@ def test_load_results_leaves_out_fields_of_newer_versions(folder: Path) -> None:
 
 
 PROTOCOL = dict(everything().protocol)
+HALVING = dict(two_searches().tuning["halving"])
 CARRIED = PROTOCOL | {"context": "carried", "rows": 2, "longest_row": 250}
 PROBES = dict(probed_example().probes)
 UNTESTED = {key: value for key, value in PROBES["cells"][0].items() if key != "accuracy_tested"}
@@ -118,6 +119,11 @@ def test_load_results_refuses_trials_that_the_report_cannot_show(folder: Path) -
         ({"setting": "../up"}, r"tuning.setting='../up' must be one of learning_rate, "),
         ({"halving": {"parts": [0.5, 1.0]}}, r"tuning.halving.tokens=None must be of type int"),
         ({"halving": {"parts": 1, "tokens": 2}}, r"tuning.halving.parts=1 must be of type list"),
+        (
+            {"halving": HALVING | {"parts": [1.0]}},
+            r"tuning.halving.parts=\[1.0\] must be a list of two numbers at least",
+        ),
+        ({"halving": HALVING | {"parts": ["a", 1]}}, r"tuning.halving.parts=\['a', 1\] must be a list of two numbers"),
     ],
 )
 def test_load_results_refuses_searches_that_the_report_cannot_show(
