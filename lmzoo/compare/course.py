@@ -27,10 +27,10 @@ class Part:
 
 
 class Course:
-    """Says which jobs of a model can run, and takes their results.
+    """Tells which jobs of a model can run, and takes their results.
 
-    The values of a grid are independent; the runs of further seeds follow when all settings are chosen. Jobs have a
-    turn: -1 for the check, else the number of the seed.
+    The values of a grid can be tried at the same time; the runs of further seeds follow when all settings are chosen.
+    A job has a turn: -1 for the check, else the number of the seed.
     """
 
     def __init__(self, first: Cell, seeds: Sequence[int], search: Search | None, folder: Path, vocab_size: int) -> None:

@@ -25,10 +25,10 @@ from lmzoo.train.optimizer import make_optimizer
 from lmzoo.train.precision import autocast, resolve_precision
 from lmzoo.train.token_losses import target_losses
 
-STEPS_SECONDS = 0.4  # of the steps that are timed for a speed
-FORECAST_SHARE = 0.25  # of them is enough for a forecast
+STEPS_SECONDS = 0.4  # duration of the steps that are timed for a speed
+FORECAST_SHARE = 0.25  # share of this duration that is enough for a forecast
 MOST_STEPS = 100
-CPU_TOKENS = TOKENS_AT_A_TIME // 4  # that are evaluated; on a CPU a larger batch costs as much for each token
+CPU_TOKENS = TOKENS_AT_A_TIME // 4  # evaluated on a CPU, where a larger batch costs as much a token
 NEW_TOKENS = 4
 FAR = 2048  # tokens in a state that grows, after which a window is timed
 DECODINGS = 2  # a decoding speed needs a short warm-up and one or more repetitions

@@ -10,7 +10,7 @@ from lmzoo.compare.forecast import Cost, part_seconds, steps_done, total_seconds
 from lmzoo.compare.measure import Measurer
 from lmzoo.runs.metrics import last_step
 
-TRUSTED_SHARE = 0.05  # of the work, after which the time left follows from the time spent
+TRUSTED_SHARE = 0.05  # share of the work after which the time left follows from the time spent
 
 
 class Prediction:

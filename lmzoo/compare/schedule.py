@@ -31,7 +31,7 @@ from lmzoo.train.events import CellsEvent, CellState, EndEvent, Listener, NoteEv
 from lmzoo.train.signals import Interrupted, StopRequest, stop_request
 
 POLL_SECONDS = 0.5
-WRITING_SHARE = 0.02  # of the time, at most, goes into reports of results so far
+WRITING_SHARE = 0.02  # largest share of the time for reports of results so far
 
 Write = Callable[[Results], None]
 Kind = Literal["check", "time", "measure"]
