@@ -15,9 +15,10 @@ PAIRS = (
     "Difference: loss of the model minus loss of the other one, over the same seeds, with the "
     f"{PERCENT} interval of the paired t-test, which is not corrected for the number of pairs. Two models are told "
     f"apart if p, corrected for the number of pairs by Holm's method, is below {ALPHA:g}, and the difference exceeds "
-    "the noise of the two: the standard deviation of one of their losses over seeds. The number of more seeds is "
-    f"what a difference of this size needs to be found with a probability of {POWER:g}; a difference below the noise "
-    "is no finding with any number of seeds. Adding seeds until a difference is found finds more of them by chance."
+    "the noise of the two: the standard deviation of a loss over seeds, from the mean of their variances. The number "
+    f"of more seeds is what a difference of this size needs to be found with a probability of {POWER:g}; a difference "
+    "below the noise is no finding with any number of seeds. Adding seeds until a difference is found finds more of "
+    "them by chance."
 )
 
 
