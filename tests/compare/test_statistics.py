@@ -108,13 +108,13 @@ def test_analyze_claims_nothing_below_the_noise() -> None:
     assert not pair.told_apart
 
 
-def test_analyze_finds_an_order_that_is_transitive() -> None:
+def test_tell_apart_finds_an_order_that_is_transitive() -> None:
     """So a model that nothing is certainly better than, if it is the only one, is told apart from every other."""
     rng, chains = np.random.default_rng(0), 0
     for _ in range(150):
         seeds = int(rng.integers(2, 6))
-        losses = {name: list(rng.normal(rng.normal(), 10 ** rng.uniform(-3, 0), seeds)) for name in "abcde"}
-        apart = [pair for pair in analyze(losses).pairs if pair.told_apart]
+        losses = {name: rng.normal(rng.normal(), 10 ** rng.uniform(-3, 0), seeds) for name in "abcde"}
+        apart = [pair for pair in tell_apart(losses) if pair.told_apart]
         better = {(p.first, p.second) if p.difference < 0 else (p.second, p.first) for p in apart}
         for low, middle in better:
             for high in (last for first, last in better if first == middle):
