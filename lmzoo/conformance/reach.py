@@ -17,7 +17,7 @@ from lmzoo.ops.straight_through import smooth
 
 STEPS = (1e-5, 1e-6, 1e-7, 1e-8)  # of finite differences
 ROUNDED = 1e-12  # of the largest gradient: an FFT spreads rounding of float64, about 1e-16, over the whole text
-CLIFF, FLAT = 1e5, 1e3  # times: how far gradients fall where only rounding is left, and how far these differ
+EDGE, NOISE = 1e-9, 1e-14  # of the largest gradient: just within a fixed reach, and beyond it
 REGION = 16  # tokens: in each region of the past at least one must have an effect
 CHUNK_LOOK = "the ends of chunks and blocks (64, 128, 256): carries, decays, masks, the last chunk"
 
@@ -54,12 +54,6 @@ def require_reach(model: LanguageModel, idx: Tensor) -> str:
         raise Fault(
             f"the gradient of the logits reaches {reach + beyond[0]} tokens back, though the model {says} "
             "(the present token included); look at the window, at `reach`, or at traits"
-        )
-    rounding = _rounding_from(sizes_RT) if declared is None else None
-    if rounding is not None:
-        raise Fault(
-            f"the logits at {T - rows} to {T - 1} depend on the tokens {rounding} and more back by rounding alone, "
-            f"though the model {says}; look at the length of filters, or at `reach`"
         )
     matters_T = (sizes_RT > 0).any(0)
     regions = [(start, min(start + REGION, reach)) for start in range(0, reach, REGION)]
@@ -99,19 +93,24 @@ def _gradients_by_distance(model: LanguageModel, idx: Tensor) -> Tensor | None:
     return sizes_RT
 
 
-def _rounding_from(sizes_RT: Tensor) -> int | None:
-    """Returns the distance from which on gradients are rounding errors alone, as an FFT leaves them, or None.
+def require_no_fixed_reach(model: LanguageModel, idx: Tensor, least: int) -> None:
+    """Raises `Fault` if the last logits of each text in `idx` depend on the same number of tokens, fewer than it has.
 
-    There they fall at once by `CLIFF`, far below what float64 can add, and stay about as small. A memory that decays so
-    fast within a region goes on to fall.
+    A memory fades, and what a look-up or a separator ends depends on the text and on the position. A fixed reach ends
+    at once: gradients fall from more than `EDGE` to zero, or to the rounding errors of an FFT. A reach below `least`
+    tokens says nothing: hard choices, whose gradient is zero, may go back farther.
     """
-    largest = [float(part.max()) for part in sizes_RT.amax(0).split(REGION)]
-    for i in range(1, len(largest)):
-        after = largest[i:]
-        flat = 0 < max(after) < FLAT * max(min(after), torch.finfo(torch.float64).tiny)
-        if flat and max(after) < ROUNDED and largest[i - 1] > CLIFF * max(after) and len(after) > 1:
-            return i * REGION
-    return None
+    sizes_RT = _gradients_by_distance(model, idx)
+    if sizes_RT is None:
+        return
+    last_R = [int(row.nonzero().max()) if row.any() else 0 for row in sizes_RT > ROUNDED]
+    last, T = last_R[0], idx.shape[1] - len(idx)
+    at_once = (sizes_RT[:, last] > EDGE).all() and (sizes_RT[:, last + 1 :] < NOISE).all()
+    if len({*last_R}) == 1 and least <= last < T - REGION and at_once:
+        raise Fault(
+            f"logits depend on {last + 1} tokens, the present one included, in each of {len(idx)} texts of {T} tokens "
+            "and more, though the model declares no receptive_field; look at the length of filters, or at `reach`"
+        )
 
 
 def _matters_anywhere(model: LanguageModel, idx: Tensor, start: int, end: int) -> bool:

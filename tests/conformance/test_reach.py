@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.conformance import Fault, subject
-from lmzoo.conformance.reach import _directional_error, _values_depend, require_reach
+from lmzoo.conformance.reach import _values_depend, directional_error, require_reach
 from lmzoo.state import State
 from tests.museum.base import CellConfig, MuseumConfig, Recurrent, Transformer
 
@@ -155,21 +155,21 @@ class Kinked(Recurrent):
         return x_BTD + 1000 * torch.relu(self.level - 1 - 2e-6), state
 
 
-def test_directional_error_allows_a_kink_within_the_longer_step() -> None:
+def testdirectional_error_allows_a_kink_within_the_longer_step() -> None:
     checked = subject(Kinked)
     model, idx = checked.model(perturbed=False).double(), checked.tokens(2, 30)
-    assert _directional_error(model, idx, idx) < 1e-6
+    assert directional_error(model, idx, idx) < 1e-6
 
 
-def test_directional_error_finds_a_detached_part() -> None:
+def testdirectional_error_finds_a_detached_part() -> None:
     for cls, is_right in ((Recurrent, True), (Detached, False)):
         checked = subject(cls)
         model, idx = checked.model().double(), checked.tokens(2, 30)
         if is_right:
-            assert _directional_error(model, idx, idx) < 1e-6
+            assert directional_error(model, idx, idx) < 1e-6
         else:
             with pytest.raises(Fault, match="the gradient along a random direction"):
-                _directional_error(model, idx, idx)
+                directional_error(model, idx, idx)
 
 
 class Sharp(Recurrent):
@@ -184,10 +184,10 @@ class Sharp(Recurrent):
         return x_BTD * (1 + torch.sin(1e7 * self.phase)), state
 
 
-def test_directional_error_finds_the_step_that_resolves_sharp_values(monkeypatch: pytest.MonkeyPatch) -> None:
+def testdirectional_error_finds_the_step_that_resolves_sharp_values(monkeypatch: pytest.MonkeyPatch) -> None:
     model = subject(Sharp).model().double()
     idx = torch.arange(20).view(2, 10) % 13
-    assert _directional_error(model, idx, idx) < 1e-3
+    assert directional_error(model, idx, idx) < 1e-3
     monkeypatch.setattr("lmzoo.conformance.reach.STEPS", (1e-5, 1e-6, 1e-7))
     with pytest.raises(Fault, match="the gradient along a random direction"):
-        _directional_error(model, idx, idx)
+        directional_error(model, idx, idx)
