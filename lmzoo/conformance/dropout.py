@@ -31,16 +31,15 @@ def require_scaled(model: LanguageModel, idx: Tensor) -> None:
     """
     plain_BTV = model(idx).logits
 
-    def trained(value: float | None) -> tuple[Tensor, bool]:
-        with torch.random.fork_rng(devices=[]), _Draws(value, idx.shape) as draws:
+    def trained(value: float | None) -> Tensor:
+        with torch.random.fork_rng(devices=[]), _Draws(value, idx.shape):
             torch.manual_seed(0)
-            return clone(model).train()(idx).logits, draws.found
+            return clone(model).train()(idx).logits
 
-    logits_BTV, found = trained(None)
-    if not found or torch.equal(logits_BTV, plain_BTV):
+    if torch.equal(trained(None), plain_BTV):
         return
     for value in (0.0, 1 - 2**-20):  # a mask may keep what is below a limit, or what is above
-        if torch.equal(trained(value)[0], plain_BTV):
+        if torch.equal(trained(value), plain_BTV):
             raise Fault(
                 "in train mode, a draw in which dropout drops nothing gives the logits of eval mode: what is kept must "
                 "be divided by 1 - p, so that eval mode computes the mean; look at dropout that torch does not compute"
@@ -50,12 +49,12 @@ def require_scaled(model: LanguageModel, idx: Tensor) -> None:
 class _Draws(TorchFunctionMode):
     """While active, torch's own dropout drops nothing and divides by nothing, and draws for features give one value.
 
-    `value` is that of a uniform draw, or None to leave draws as they are. `found` is True after a draw for features:
-    one with more values than there are tokens (`shape` is B, T), or with one for each row and something else.
+    `value` is that of a uniform draw, or None to leave draws as they are. A draw for features has more values than
+    there are tokens (`shape` is B, T), or one for each row and something else.
     """
 
     def __init__(self, value: float | None, shape: torch.Size) -> None:
-        self.value, self.shape, self.found = value, shape, False
+        self.value, self.shape = value, shape
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -67,10 +66,8 @@ class _Draws(TorchFunctionMode):
             kwargs = {**kwargs, "dropout_p": 0.0}
         chances = args[0].clone() if name == "bernoulli" and len(args) == 1 else 0.5  # others are as likely as not
         out = func(*args, **kwargs)
-        if name not in _UNIFORM | _BERNOULLI or not self._is_for_features(out.shape):
-            return out
-        self.found = True
-        if self.value is None:
+        is_draw = name in _UNIFORM | _BERNOULLI
+        if self.value is None or not is_draw or not self._is_for_features(out.shape):
             return out
         return out.fill_(self.value) if name in _UNIFORM else out.copy_(torch.as_tensor(chances) > self.value)
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmzoo.conformance import Fault, subject
-from lmzoo.conformance.dropout import require_scaled
+from lmzoo.conformance.dropout import _Draws, require_scaled
 from lmzoo.state import State
 from tests.museum.base import Recurrent
 
@@ -91,3 +91,20 @@ def test_require_scaled_accepts_torchs_own_dropout_and_draws_for_rows_and_tokens
 
 def test_require_scaled_accepts_draws_without_an_effect() -> None:
     require(lambda x_BTD: torch.rand_like(x_BTD) >= 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("shape", "is_for_features"),
+    [
+        ((2, 1, 16), True),
+        ((2, 4), True),  # heads of each row
+        ((11,), True),
+        ((10,), False),
+        ((3, 2), False),
+        ((2, 5), False),
+        ((2, 1, 1), False),
+        ((4,), False),  # layers
+    ],
+)
+def test_draws_for_features_are_told_by_their_shape(shape: tuple[int, ...], is_for_features: bool) -> None:
+    assert _Draws(0.0, torch.Size((2, 5)))._is_for_features(torch.Size(shape)) == is_for_features
