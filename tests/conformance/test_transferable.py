@@ -273,3 +273,6 @@ def test_require_own_heads_demands_half_of_the_directions_of_a_value() -> None:
     require_own(made)
     with pytest.raises(Fault, match="head 0 of the output depends on head 0 of it in 3 of 8 directions"):
         require_own(made, is_value=True)
+    transferable._require_heads("it", {"k": made, "v": effect()})
+    with pytest.raises(Fault, match=r"of v in `transferable` of it in 3 of 8 directions"):
+        transferable._require_heads("it", {"k": effect(), "v": made})
