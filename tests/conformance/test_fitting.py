@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -41,6 +43,9 @@ def test_require_fit_finds_counters_that_overflow(dtype: torch.dtype) -> None:
         def fit(self, tokens_BT: Tensor) -> None:
             super().fit(tokens_BT)
             self.counts_VV.copy_(self.counts_VV.to(dtype).clamp(min=0))
+
+        def features(self, idx_BT: Tensor, state: Any = None) -> tuple[Tensor, Any]:
+            return (1.0 + self.counts_VV[idx_BT]).log(), state  # with shares of counts, which a smaller count changes
 
     with pytest.raises(Fault, match="look at the dtype of counters in fit"):
         require_fit(subject(Narrow), subject(Narrow).tokens(2, 13, seed=3))

@@ -39,9 +39,11 @@ def test_random_shapes_prints_the_seed_and_follows_it() -> None:
 
 
 def test_random_shapes_draws_more_shapes_in_a_thorough_check() -> None:
-    for thorough, shapes in ((False, 4), (True, 40)):
+    for thorough, shapes, longest in ((False, 4, 2100), (True, 40, 4200)):
         saw = check_model("bigram", only=["random_shapes"], thorough=thorough).results[0].saw
-        assert saw.partition(" (seed")[0].count(",") + 1 == shapes
+        drawn = saw.partition(" (seed")[0].split(", ")
+        assert len(drawn) == shapes + 1
+        assert drawn[-1] == f"1 x {longest}"
 
 
 def test_require_flat_compares_late_with_early_positions() -> None:
