@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -45,12 +46,12 @@ def _moves_buffers(subject: Subject) -> bool:
     return any(not torch.equal(buffer, before[name]) for name, buffer in model.named_buffers())
 
 
-def _twice_as_deep(subject: Subject) -> dict[str, int]:
+def _twice_as_deep(subject: Subject) -> dict[str, Any]:
     """Returns overrides of the config for twice the number of layers; none if it has no such field or refuses that."""
     depth = getattr(subject.config, "n_layers", None)
     if not isinstance(depth, int):
         return {}
-    deeper = {"n_layers": 2 * depth}
+    deeper: dict[str, Any] = {"n_layers": 2 * depth}
     try:
         dataclasses.replace(subject.config, **deeper)
     except ConfigError:

@@ -22,7 +22,9 @@ class UseOfStacks(TorchFunctionMode):
 
     def __init__(self, stacks: dict[int, str]) -> None:
         self.names = dict(stacks)
-        self.axes = dict.fromkeys(stacks, FRONT)  # by id: of the parameter, in the order of the tensor that is used
+        self.axes: dict[int, tuple[int, ...]] = dict.fromkeys(
+            stacks, FRONT
+        )  # by id: of the parameter, in the order of the tensor that is used
         self.found = ""
         self._made: list[Tensor] = []  # kept alive, so that no id is used twice
 
@@ -62,7 +64,7 @@ def _order(name: str, arguments: Any) -> tuple[int, ...] | None:
         order[first], order[second] = order[second], order[first]
         return tuple(order)
     if name == "permute" and arguments:
-        given = arguments[0] if isinstance(arguments[0], tuple | list) else arguments
+        given = arguments if isinstance(arguments[0], int) else arguments[0]
         return tuple(order[axis] for axis in given)
     return None
 
