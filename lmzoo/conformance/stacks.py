@@ -22,9 +22,8 @@ class UseOfStacks(TorchFunctionMode):
 
     def __init__(self, stacks: dict[int, str]) -> None:
         self.names = dict(stacks)
-        self.axes: dict[int, tuple[int, ...]] = dict.fromkeys(
-            stacks, FRONT
-        )  # by id: of the parameter, in the order of the tensor that is used
+        # By id: the axes of the parameter, in the order of the tensor that is used.
+        self.axes: dict[int, tuple[int, ...]] = dict.fromkeys(stacks, FRONT)
         self.found = ""
         self._made: list[Tensor] = []  # kept alive, so that no id is used twice
 
