@@ -102,7 +102,7 @@ class Course:
             self._chosen = self._trial_cell(self._search.chosen)
 
     def seed_cells(self) -> list[Cell]:
-        """Return a cell for each seed, with the chosen settings, or with those of the preset until they are chosen."""
+        """Return a cell for each seed, with the chosen settings, or with the preset's until they are chosen."""
         chosen = self._chosen or self.first
         found = (with_seed(chosen.spec, seed) for seed in self._seeds)
         return [

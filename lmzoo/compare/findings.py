@@ -29,7 +29,7 @@ def place(results: Results, name: str) -> str:
 
 
 def loss(results: Results, model: ModelResult) -> str:
-    """Return the loss of a ranked model; with several seeds, their mean and the half width of its interval."""
+    """Return the loss of a ranked model; with several seeds, the mean over them and the half width of its interval."""
     mean = results.means.get(model.name)
     if mean is None:
         return humanize.loss(model.loss)

@@ -184,8 +184,8 @@ def _require_tuning(path: Path, tuning: Mapping[str, Any], models: Sequence[str]
     if halving is not None:
         _require(path, "tuning.halving", halving, _HALVING)
         parts = halving["parts"]
-        if len(parts) < 2 or not all(isinstance(part, int | float) for part in parts):
-            raise InputError(f"{path}: tuning.halving.parts={parts!r} must be a list of two numbers at least")
+        if len(parts) < 2 or not all(isinstance(part, int | float) and 0 < part <= 1 for part in parts):
+            raise InputError(f"{path}: tuning.halving.parts={parts!r} must be a list of at least two shares above 0")
     _require(path, "tuning", {"then": then}, {"then": list})
     for number, search in enumerate([tuning, *then]):
         where = f"tuning.then.{number - 1}" if number else "tuning"

@@ -16,7 +16,7 @@ LOOK = "the forward() of classes derived from nn.Linear, and code that reads `we
 
 
 def decoding_copies(subject: Subject) -> str:
-    """Checks that copies with weights in smaller formats decode, with logits close to those of the model.
+    """Checks that copies with weights in smaller formats decode, with logits close to the model's.
 
     The copy of a model with chooses=True in traits is made to take the entries that the model takes.
     """

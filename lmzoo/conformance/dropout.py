@@ -1,7 +1,7 @@
 """Finds dropout written by hand that does not divide what it keeps by 1 - p, as torch's dropout does.
 
 Without the division, features in eval mode are larger than in training by the factor 1 / (1 - p). No mean over many
-draws is needed: a draw that drops nothing must give logits other than those of eval mode, since it still divides.
+draws is needed: a draw that drops nothing must give other logits than eval mode does, since it still divides.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def require_scaled(model: LanguageModel, idx: Tensor) -> None:
 class _Draws(TorchFunctionMode):
     """While active, torch's own dropout drops nothing and divides by nothing, and draws for features give one value.
 
-    `value` is that of a uniform draw, or None to leave draws as they are. A draw for features has more values than
+    `value` is a number from 0 to 1 that uniform draws give, or None to leave draws as they are. A draw for features has more values than
     there are tokens (`shape` is B, T), or one for each row and something else.
     """
 

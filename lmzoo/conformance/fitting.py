@@ -65,7 +65,7 @@ def _require_large_counts(model: LanguageModel) -> None:
         raise Fault(
             f"the loss on a text of one repeated token is {found[1]:.3g} nats after fit() of {COUNTS[1]:,} such "
             f"tokens, and {found[0]:.3g} after fit() of {COUNTS[0]}: it must not be more; look at the dtype of "
-            "counters in fit(): int16 ends at 32,767"
+            "counters in fit(): uint8 ends at 255, int16 at 32,767"
         )
 
 

@@ -51,7 +51,7 @@ def calls_of(
 ) -> tuple[list[LayerCall], Tensor]:
     """Returns the calls of the layers that have `method`, and the logits of idx (B, T).
 
-    Layers that run on other positions than those of the tokens are left out. `visit` is called with each call during
+    Layers that run on other positions than the tokens' are left out. `visit` is called with each call during
     the forward pass, right after the layer.
     """
     calls: list[LayerCall] = []

@@ -145,7 +145,7 @@ def auxiliary(subject: Subject) -> str:
         try:
             values = _auxiliary(model, idx[:, :n], fewer[:, :n])
         except Exception as error:
-            raise Fault(f"{what}, extra_losses() raises {described(error)}{raised_at(error)}") from error
+            raise Fault(f"{what}, the auxiliary losses raise {described(error)}{raised_at(error)}") from error
         for name, value in values.items():
             found = torch.autograd.grad(value, parameters, allow_unused=True, retain_graph=True)
             if not all(torch.isfinite(x).all() for x in (value, *found) if x is not None):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lmzoo.conformance.choices import Choices
+from lmzoo.conformance.decoding import decode_steps
 from lmzoo.conformance.kept import require_vectors_kept
 from lmzoo.conformance.lengths import depends_on_length, expected_logits
 from lmzoo.conformance.measure import STRAIGHT_THROUGH, backward, float32_hint, in_bfloat16, require_near
@@ -102,9 +103,9 @@ def bfloat16(subject: Subject) -> str:
     in_steps = Choices(model)
     if in_steps.declared:
         with in_steps.recorded():
-            _decoded(model, idx)
+            decode_steps(model, idx, model.init_state(*idx.shape))
     with in_steps.repeated("decoding in bfloat16", chunks=T):
-        steps_BTV = _decoded(rounded, idx)
+        steps_BTV, _ = decode_steps(rounded, idx, rounded.init_state(*idx.shape))
     if depends_on_length(rounded):
         rounded_BTV = expected_logits(subject, rounded, idx)
     drift = require_near(steps_BTV, rounded_BTV, "decoding in bfloat16", f"the dtype of the state{choices.hint}")
@@ -151,16 +152,6 @@ def _require_kept(subject: Subject) -> None:
                 f"rounding {name} to bfloat16 changes logits by {lost / whole:.0%} of what other initial values do; "
                 "look at values close to 1, such as decays: name the parameter in keep_float32, or learn its logarithm"
             )
-
-
-def _decoded(model: LanguageModel, idx: Tensor) -> Tensor:
-    """Returns the logits of every position (B, T, V), decoded token by token."""
-    steps: list[Tensor] = []
-    state = model.init_state(*idx.shape)
-    for t in range(idx.shape[1]):
-        logits_BV, state = model.decode(idx[:, t : t + 1], state)
-        steps.append(logits_BV)
-    return torch.stack(steps, dim=1)
 
 
 def large_weights(subject: Subject) -> str:

@@ -30,11 +30,11 @@ def require_parts_in_use(subject: Subject) -> None:
         for other in (value - 1, value + 1) if value >= 4 else (value + 1,):  # 1 and 2 divide all sizes
             try:
                 config = dataclasses.replace(subject.config, **{name: other})
-                found = _unused(subject, config, 0)
-                before = _unused(subject, subject.config, 0) if before is None and found else before
+                found = _unused(subject, config, 0, TOKENS)
+                before = _unused(subject, subject.config, 0, TOKENS) if before is None and found else before
                 found = {place for place in found if place not in (before or set())}
                 for seed in range(1, SEEDS) if found else ():
-                    found &= _unused(subject, config, seed)
+                    found &= _unused(subject, config, seed, 3 * subject.context)  # some parts read far back
             except Exception:  # the config refuses this value, or the model cannot run with it: nothing is missed
                 continue
             if found:
@@ -46,12 +46,12 @@ def require_parts_in_use(subject: Subject) -> None:
                 )
 
 
-def _unused(subject: Subject, config: ModelConfig, seed: int) -> set[tuple[str, int]]:
+def _unused(subject: Subject, config: ModelConfig, seed: int, tokens: int) -> set[tuple[str, int]]:
     """Returns the matrices, and their axis, in which the gradient of some entries along the axis is zero."""
     model = registry.build_model(subject.cls, config, generator=torch.Generator().manual_seed(seed))
     perturb(model.double(), seed)
     role_of = roles_by_id(model)
-    T = min(TOKENS, config.context_length)
+    T = tokens if model.traits.extrapolates else min(tokens, config.context_length)
     backward(model.eval()(subject.tokens(4, T, seed=seed), subject.tokens(4, T, seed=seed + 1)).loss)
     return {
         (name, axis)

@@ -14,10 +14,10 @@ from lmzoo.errors import ConfigError
 from lmzoo.model import ModelConfig
 from lmzoo.registry import Preset
 
-WIDTH = 768
+WIDEST = 768  # features, of a form that is built quickly
 VOCABULARY = 256
-WIDTHS = {"d_model", "n_heads", "n_kv_heads", "head_dim", "d_ff", "d_state"}
-COUNT = 32  # of parts or rounds: larger numbers are widths
+KEPT_WIDTHS = {"d_model", "n_heads", "n_kv_heads", "head_dim", "d_ff", "d_state"}
+MOST_PARTS = 32  # of parts or rounds: larger numbers are widths
 SIZES = {*LARGE.fields, *LARGE.options, "n_layers", "vocab_size", "context_length"}  # a preset's would take too long
 
 
@@ -51,10 +51,11 @@ def preset_numbers(subject: Subject) -> Iterator[ModelConfig]:
     Of several values of one field it is the largest.
     """
     largest: dict[str, int] = {}
+    fields = {field.name for field in dataclasses.fields(subject.config)}
     for preset in own_presets(subject):
         for name, value in preset.model.items():
-            if type(value) is int and value <= COUNT and name not in SIZES:
-                largest[name] = max(value, largest.get(name, 0))
+            if type(value) is int and value <= MOST_PARTS and name in fields - SIZES:
+                largest[name] = max(value, largest.get(name, value))
     for name, value in largest.items():
         with suppress(ConfigError):
             config = dataclasses.replace(subject.config, **{name: value})
@@ -63,17 +64,17 @@ def preset_numbers(subject: Subject) -> Iterator[ModelConfig]:
 
 
 def widest_preset(subject: Subject) -> Subject | None:
-    """Returns the form of the widest preset of at most `WIDTH` features, with few layers and tokens; None without one.
+    """Returns the form of the widest preset of at most `WIDEST` features, with few layers and tokens; None without one.
 
     Initial weights that suit a narrow model may be too large for a wide one. Presets for a large vocabulary are left
     out: they begin near the uniform distribution over that one.
     """
-    narrow = {name: size for name, size in TINY.fields.items() if name not in WIDTHS}
+    narrow = {name: size for name, size in TINY.fields.items() if name not in KEPT_WIDTHS}
     sizes = dataclasses.replace(TINY, vocab_size=VOCABULARY, fields=narrow)
     widths = {preset.name: preset.model.get("d_model", 0) for preset in own_presets(subject)}
     for preset in sorted(own_presets(subject), key=lambda preset: -widths[preset.name]):
         small = preset.model.get("vocab_size", VOCABULARY) <= VOCABULARY
-        if small and getattr(subject.config, "d_model", WIDTH) < widths[preset.name] <= WIDTH:
+        if small and getattr(subject.config, "d_model", WIDEST) < widths[preset.name] <= WIDEST:
             with suppress(ConfigError):
                 return Subject(subject.cls, preset.model, f"{subject.cls.family}.{preset.name}", sizes)
     return None

@@ -15,7 +15,7 @@ from lmzoo.conformance.modes import changed_values, constructed
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject, perturb
 
-CACHED_TABLE = "a table that is kept on the module: its dtype must be that of the present call"
+CACHED_TABLE = "a table that is kept on the module: it must have the dtype of the present call"
 CACHED = "values that are computed from weights and kept on the module: compute them anew, or put them into the state"
 
 

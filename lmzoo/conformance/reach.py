@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -9,7 +11,7 @@ from lmzoo import losses
 from lmzoo.conformance.choices import Choices
 from lmzoo.conformance.clones import clone
 from lmzoo.conformance.gradients import embedding_gradients
-from lmzoo.conformance.measure import STRAIGHT_THROUGH, backward, float32_hint
+from lmzoo.conformance.measure import FLOAT64_ROUNDING, STRAIGHT_THROUGH, backward, difference, float32_hint
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.tiny import Subject
 from lmzoo.model import LanguageModel
@@ -93,24 +95,43 @@ def _gradients_by_distance(model: LanguageModel, idx: Tensor) -> Tensor | None:
     return sizes_RT
 
 
-def require_no_fixed_reach(model: LanguageModel, idx: Tensor, least: int) -> None:
-    """Raises `Fault` if the last logits of each text in `idx` depend on the same number of tokens, fewer than it has.
+def require_no_fixed_reach(model: LanguageModel, texts: Sequence[Tensor], least: int) -> None:
+    """Raises `Fault` if the last logits of each text depend on the same number of tokens, fewer than the text has.
 
-    A memory fades, and what a look-up or a separator ends depends on the text and on the position. A fixed reach ends
-    at once: gradients fall from more than `EDGE` to zero, or to the rounding errors of an FFT. A reach below `least`
-    tokens says nothing: hard choices, whose gradient is zero, may go back farther.
+    A memory fades, and where a look-up or a separator ends the past depends on the text and on the position. A fixed
+    reach ends at once: gradients fall from more than `EDGE` to zero, or to the rounding errors of an FFT, and tokens
+    before have no effect on values either. Reaches of up to `least` tokens are left out. `texts` has several rows of
+    token ids (B, T) for each of several lengths T.
     """
-    sizes_RT = _gradients_by_distance(model, idx)
-    if sizes_RT is None:
+    found = {_fixed_reach(model, idx) for idx in texts}
+    reach = found.pop()
+    if found or reach is None or reach <= least or any(_depends_beyond(model, idx, reach) for idx in texts):
         return
-    last_R = [int(row.nonzero().max()) if row.any() else 0 for row in sizes_RT > ROUNDED]
-    last, T = last_R[0], idx.shape[1] - len(idx)
+    lengths = " and ".join(str(idx.shape[1]) for idx in texts)
+    raise Fault(
+        f"logits depend on {reach} tokens, the present one included, in texts of {lengths} tokens, though the model "
+        "declares no receptive_field; look at the length of filters, or at `reach`"
+    )
+
+
+def _fixed_reach(model: LanguageModel, idx: Tensor) -> int | None:
+    """Returns the number of tokens at which the gradients of all rows end at once; None if they do not."""
+    sizes_RT = _gradients_by_distance(model, idx)
+    if sizes_RT is None or not (sizes_RT > ROUNDED).any(1).all():
+        return None
+    last_R = [int(row.nonzero().max()) for row in sizes_RT > ROUNDED]
+    last = last_R[0]
     at_once = (sizes_RT[:, last] > EDGE).all() and (sizes_RT[:, last + 1 :] < NOISE).all()
-    if len({*last_R}) == 1 and least <= last < T - REGION and at_once:
-        raise Fault(
-            f"logits depend on {last + 1} tokens, the present one included, in each of {len(idx)} texts of {T} tokens "
-            "and more, though the model declares no receptive_field; look at the length of filters, or at `reach`"
-        )
+    fixed = len({*last_R}) == 1 and last < idx.shape[1] - len(idx) - REGION
+    return last + 1 if fixed and at_once else None
+
+
+@torch.no_grad()
+def _depends_beyond(model: LanguageModel, idx: Tensor, reach: int) -> bool:
+    """True if replacing the tokens before the last `reach` ones of each row changes its last logits."""
+    changed = idx.clone()
+    changed[:, : idx.shape[1] - reach] = (changed[:, : idx.shape[1] - reach] + 1) % model.config.vocab_size
+    return difference(model(changed).logits[:, -1], model(idx).logits[:, -1]) > FLOAT64_ROUNDING
 
 
 def _matters_anywhere(model: LanguageModel, idx: Tensor, start: int, end: int) -> bool:

@@ -38,7 +38,8 @@ def receptive_field(subject: Subject) -> str:
         masks.require_window(subject, declared, T)
     elif model.traits.extrapolates and model.traits.trainable:
         # The context length may set one.
-        require_no_fixed_reach(model, subject.tokens(5, BLOCKS * subject.context), subject.context // 2)
+        texts = [subject.tokens(5, BLOCKS * subject.context + more) for more in (0, 13)]
+        require_no_fixed_reach(model, texts, subject.context // 2)
     return seen
 
 

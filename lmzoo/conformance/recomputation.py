@@ -18,8 +18,8 @@ def require_repeatable_backward(subject: Subject) -> None:
 
     A layer that is computed again in the backward pass must use the dropout mask of the forward pass. A model of
     `Stack`s is also compared with itself under activation checkpointing, which computes every layer again, the last one
-    first. It has every kind of block twice, where the config allows that: in `ctx.carry` the last of a kind finds what
-    it expects.
+    first. Its depth is doubled if the config allows that: the last block of a kind, which is computed again first, may
+    read the right value from `ctx.carry` by chance.
     """
     plain = _gradients(subject, seed=1)
     what = "when the backward pass begins with another random state,"
@@ -49,7 +49,7 @@ def _moves_buffers(subject: Subject) -> bool:
 def _twice_as_deep(subject: Subject) -> dict[str, Any]:
     """Returns overrides of the config for twice the number of layers; none if it has no such field or refuses that."""
     depth = getattr(subject.config, "n_layers", None)
-    if not isinstance(depth, int):
+    if not isinstance(depth, int) or subject.instance is not None:  # a caller's layers may differ from the config's
         return {}
     deeper: dict[str, Any] = {"n_layers": 2 * depth}
     try:

@@ -26,8 +26,8 @@ def roles(subject: Subject) -> str:
     weight decay applies to it, and Muon makes its updates orthogonal. Both are wrong for a table that is added to
     activations or multiplied with them elementwise (also after a function such as exp), for the filter of a convolution
     of each feature, and for a table whose rows are looked up by index. A map, which sums over one axis of the features
-    and makes another, must not be declared as an embedding or a vector either. The first axis of a
-    stack of maps must count the maps.
+    and makes another, must not be declared as an embedding or a vector either. The first
+    axis of a stack of maps must count the maps.
     """
     model = subject.model()
     guessed: dict[int, str] = {}
@@ -108,9 +108,9 @@ class _UseOfParameters(TorchFunctionMode):
         # Names by the id of the parameter, or of a tensor that is computed from this parameter alone.
         self.names, self.vectors = dict(matrices), dict(vectors)
         self.tables = tables
-        self.multiplied: set[str] = set()  # those of `tables` that are used in a matrix product,
+        self.multiplied: set[str] = set()  # members of `tables` that are used in a matrix product,
         self.other: set[str] = set()  # and those that are used in another way
-        self.maps: set[str] = set()  # those of `vectors` that are used as a map between features,
+        self.maps: set[str] = set()  # members of `vectors` that are used as a map between features,
         self.elementwise: set[str] = set()  # and those that are used elementwise
         self._made: list[Tensor] = []  # kept alive, so that no other tensor gets their ids
 

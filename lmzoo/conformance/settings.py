@@ -26,7 +26,7 @@ from lmzoo.conformance.presets import preset_numbers, require_presets
 from lmzoo.conformance.reach import directional_error
 from lmzoo.conformance.report import Fault
 from lmzoo.conformance.saturation import require_unbounded
-from lmzoo.conformance.tiny import Subject, perturb
+from lmzoo.conformance.tiny import Subject, perturb, set_dropout
 from lmzoo.errors import ConfigError
 from lmzoo.model import LanguageModel, ModelConfig
 
@@ -176,11 +176,12 @@ def other_models(subject: Subject) -> str:
     logits_BTV = model(idx).logits
     others = 0
     preset_configs = list(preset_numbers(subject))
-    for config in (*preset_configs, *_others(subject)):
+    for config in (*_others(subject), *preset_configs):
         new_T = min(T + 1 + others, subject.context)  # a length that no other model has used
         try:
             other = registry.build_model(subject.cls, config, generator=torch.Generator().manual_seed(1)).double()
             perturb(other)
+            set_dropout(other, 0.0)
             longer_BTV = expected_logits(subject, other.eval(), longer[:, :new_T])
             shorter_BTV = expected_logits(subject, other, idx)
             chunks = [idx[:, : T - 1], *longer[:, T - 1 : new_T].split(1, dim=1)[:2]]

@@ -9,7 +9,7 @@ from torch.overrides import TorchFunctionMode
 
 CASTS = {"to", "float", "double", "bfloat16", "contiguous", "clone"}
 PRODUCTS = {"matmul", "__matmul__", "__rmatmul__", "bmm"}
-FRONT = (0, 1, 2)
+AXES = (0, 1, 2)
 
 
 class UseOfStacks(TorchFunctionMode):
@@ -23,21 +23,21 @@ class UseOfStacks(TorchFunctionMode):
     def __init__(self, stacks: dict[int, str]) -> None:
         self.names = dict(stacks)
         # By id: the axes of the parameter, in the order of the tensor that is used.
-        self.axes: dict[int, tuple[int, ...]] = dict.fromkeys(stacks, FRONT)
+        self.axes: dict[int, tuple[int, ...]] = dict.fromkeys(stacks, AXES)
         self.found = ""
         self._made: list[Tensor] = []  # kept alive, so that no id is used twice
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         out = func(*args, **(kwargs or {}))
         name = getattr(func, "__name__", "")
-        if args and id(args[0]) in self.names and isinstance(out, Tensor) and out.ndim == len(FRONT):
+        if args and id(args[0]) in self.names and isinstance(out, Tensor) and out.ndim == len(AXES):
             order = _order(name, args[1:])
             if order is not None:
                 self.names[id(out)] = self.names[id(args[0])]
                 self.axes[id(out)] = tuple(self.axes[id(args[0])][axis] for axis in order)
                 self._made.append(out)
         equation, *operands = args if name == "einsum" and isinstance(args[0], str) else ("", *args)
-        if equation or name in PRODUCTS:
+        if equation or (name in PRODUCTS and min(operand.ndim for operand in operands[:2]) > 2):
             for place, operand in enumerate(operands[:2]):
                 if id(operand) in self.names:
                     self._look(operand, _stacked(equation, place, len(operands)) if equation else 0)
@@ -55,9 +55,9 @@ class UseOfStacks(TorchFunctionMode):
 
 def _order(name: str, arguments: Any) -> tuple[int, ...] | None:
     """Returns the axes of a tensor of three axes in the order of the result, or None for another operation."""
-    order = list(FRONT)
+    order = list(AXES)
     if name in CASTS:
-        return FRONT
+        return AXES
     if name in ("transpose", "swapaxes") and len(arguments) == 2:
         first, second = arguments
         order[first], order[second] = order[second], order[first]
@@ -75,7 +75,7 @@ def _stacked(equation: str, place: int, operands: int) -> int | None:
     """
     inputs, _, result = equation.replace(" ", "").partition("->")
     labels = inputs.split(",")
-    if operands != 2 or len(labels) != 2 or "." in equation or not result or len(labels[place]) != len(FRONT):
+    if operands != 2 or len(labels) != 2 or "." in equation or not result or len(labels[place]) != len(AXES):
         return None
     mine, other = labels[place], labels[1 - place]
     kept = [axis for axis, label in enumerate(mine) if label in other and label in result]

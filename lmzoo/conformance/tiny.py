@@ -72,7 +72,7 @@ class Subject:
         if key not in self._made:
             self._made[key] = self._make(perturbed, seed, overrides)
         model = clone(self._made[key])
-        _set_dropout(model, dropout)
+        set_dropout(model, dropout)
         return model.eval()
 
     def calm(self) -> list[LanguageModel]:
@@ -97,7 +97,7 @@ class Subject:
             model = self._make(True, 0, rates)
         except ConfigError:
             return self.model(dropout=rate)
-        _set_dropout(model, rate)
+        set_dropout(model, rate)
         return model.eval()
 
     def _make(self, perturbed: bool, seed: int, overrides: Mapping[str, Any]) -> LanguageModel:
@@ -263,7 +263,7 @@ def _is_rate(name: str, value: object) -> bool:
     return isinstance(value, float) and any(part in name for part in ("dropout", "pdrop", "drop_rate", "drop_path"))
 
 
-def _set_dropout(model: nn.Module, rate: float) -> None:
+def set_dropout(model: nn.Module, rate: float) -> None:
     """Sets every dropout rate, also those that a layer keeps in an attribute of its own."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):

@@ -126,7 +126,7 @@ def _rendered(template: str, variables: Mapping[str, Any]) -> str:
         done = subprocess.run(command, input=sent, capture_output=True, timeout=_PATIENCE, env=zone, check=False)
         reply = files.parse_json(done.stdout) if done.returncode == 0 else None
     except subprocess.TimeoutExpired:
-        reply = None
+        raise DataError(f"the chat template is not rendered within {_PATIENCE:g} s: the machine is too busy") from None
     except ValueError:  # killed while it wrote
         reply = None
     if reply is None:

@@ -60,7 +60,7 @@ class ChatTemplate:
             return self._chat.render(messages, **options)
         except DataError as error:
             others = [message for message in messages if message["role"] != "system"]
-            if len(others) == len(messages):
+            if not 0 < len(others) < len(messages):
                 raise
             text = self._chat.render(others, **options)
             warnings.warn(f"system messages of requests are left out: {error}", stacklevel=2)

@@ -18,6 +18,7 @@ from lmzoo.conformance.decoding import (
     expected_logits,
     random_split,
 )
+from lmzoo.state import State
 from tests.museum.base import Attention, Learned, Transformer
 
 
@@ -105,3 +106,18 @@ def test_check_split_says_where_it_begins_to_differ(attention: type[Attention], 
     with torch.no_grad(), pytest.raises(Fault) as fault:
         decoding.check_split(model, idx, model(idx).logits, [12, 6, *[1] * 12])
     assert says in str(fault.value)
+
+
+def test_decode_chunks_carries_the_state_from_chunk_to_chunk() -> None:
+    lengths: list[int] = []
+
+    class Noting(Transformer):
+        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+            lengths.append(idx_BT.shape[1])
+            return super().features(idx_BT, state)
+
+    checked = subject(Noting)
+    model, idx = checked.model().double(), checked.tokens(2, 10)
+    with torch.no_grad():
+        torch.testing.assert_close(decode_chunks(model, idx, 4), model(idx).logits)
+    assert lengths == [4, 4, 2, 10]

@@ -8,10 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmzoo.conformance import Fault, check_model, long, subject
-from lmzoo.conformance.long import EXCUSED, FLAT, _in_chunks, _require_flat
+from lmzoo.conformance import Fault, check_model, long
+from lmzoo.conformance.long import EXCUSED, FLAT, _require_flat
 from lmzoo.model import LanguageModel
-from lmzoo.state import State
 from tests.museum.base import Attention, Transformer
 from tests.museum.exhibits import positions_in_the_models_dtype
 from tests.museum.sound import other_positions_past_a_length
@@ -83,22 +82,6 @@ def test_long_decoding_passes_a_sound_model() -> None:
 def test_long_precision_names_angles_in_sixteen_bits() -> None:
     report = check_model(positions_in_the_models_dtype.MODEL, only=["long_precision"])
     assert re.search(r"the cos of an angle of 6\d\d is taken in torch.bfloat16", str(report))
-
-
-def test_in_chunks_carries_the_state_from_chunk_to_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(long, "CHUNK", 4)
-    lengths: list[int] = []
-
-    class Noting(Transformer):
-        def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
-            lengths.append(idx_BT.shape[1])
-            return super().features(idx_BT, state)
-
-    checked = subject(Noting)
-    model, idx = checked.model().double(), checked.tokens(2, 10)
-    with torch.no_grad():
-        torch.testing.assert_close(_in_chunks(model, idx), model(idx).logits)
-    assert lengths == [4, 4, 2, 10]
 
 
 @pytest.mark.parametrize(

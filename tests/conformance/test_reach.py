@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lmzoo.conformance import Fault, subject
-from lmzoo.conformance.reach import _values_depend, directional_error, require_reach
+from lmzoo.conformance.reach import _values_depend, directional_error, require_no_fixed_reach, require_reach
 from lmzoo.state import State
 from tests.museum.base import CellConfig, MuseumConfig, Recurrent, Transformer
 
@@ -155,13 +155,13 @@ class Kinked(Recurrent):
         return x_BTD + 1000 * torch.relu(self.level - 1 - 2e-6), state
 
 
-def testdirectional_error_allows_a_kink_within_the_longer_step() -> None:
+def test_directional_error_allows_a_kink_within_the_longer_step() -> None:
     checked = subject(Kinked)
     model, idx = checked.model(perturbed=False).double(), checked.tokens(2, 30)
     assert directional_error(model, idx, idx) < 1e-6
 
 
-def testdirectional_error_finds_a_detached_part() -> None:
+def test_directional_error_finds_a_detached_part() -> None:
     for cls, is_right in ((Recurrent, True), (Detached, False)):
         checked = subject(cls)
         model, idx = checked.model().double(), checked.tokens(2, 30)
@@ -184,10 +184,59 @@ class Sharp(Recurrent):
         return x_BTD * (1 + torch.sin(1e7 * self.phase)), state
 
 
-def testdirectional_error_finds_the_step_that_resolves_sharp_values(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directional_error_finds_the_step_that_resolves_sharp_values(monkeypatch: pytest.MonkeyPatch) -> None:
     model = subject(Sharp).model().double()
     idx = torch.arange(20).view(2, 10) % 13
     assert directional_error(model, idx, idx) < 1e-3
     monkeypatch.setattr("lmzoo.conformance.reach.STEPS", (1e-5, 1e-6, 1e-7))
     with pytest.raises(Fault, match="the gradient along a random direction"):
         directional_error(model, idx, idx)
+
+
+class Averaged(Recurrent):
+    """Averages the last `REACH` embeddings; the state plays no part."""
+
+    REACH = 20
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        e_BTD = torch.nn.functional.pad(self.tokens(idx_BT), (0, 0, self.REACH - 1, 0))
+        return 0 * x_BTD + e_BTD.unfold(1, self.REACH, 1).mean(-1), state
+
+
+class AveragedAndCounted(Averaged):
+    """Also counts all tokens, by rounded numbers, through which no gradient passes."""
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        return x_BTD + (idx_BT.cumsum(1) % 7)[..., None], state
+
+
+class AveragedByText(Averaged):
+    """Has a reach that depends on the text."""
+
+    def features(self, idx_BT: Tensor, state: State = None) -> tuple[Tensor, State]:
+        x_BTD, state = super().features(idx_BT, state)
+        return torch.where(idx_BT[:, :1, None] % 2 == 0, x_BTD.roll(9, 1), x_BTD), state
+
+
+@pytest.mark.parametrize(
+    ("cls", "least", "is_fixed"),
+    [
+        (Averaged, 12, True),
+        (Averaged, 20, False),
+        (AveragedAndCounted, 12, False),
+        (AveragedByText, 12, False),
+        (Recurrent, 12, False),
+        (Transformer, 12, False),
+    ],
+)
+def test_require_no_fixed_reach_finds_a_reach_that_ends_at_once(cls: Any, least: int, is_fixed: bool) -> None:
+    checked = subject(cls)
+    texts = [checked.tokens(5, T) for T in (90, 101)]
+    model = checked.model().double()
+    if not is_fixed:
+        require_no_fixed_reach(model, texts, least)
+        return
+    with pytest.raises(Fault, match="logits depend on 20 tokens, the present one included, in texts of 90 and 101"):
+        require_no_fixed_reach(model, texts, least)

@@ -24,9 +24,11 @@ HEADS = torch.randn(4, H, K)
         ((K, H, J), lambda weight: HEADS.transpose(0, 1) @ weight.transpose(0, 1), 1),
         ((K, J, H), lambda weight: torch.bmm(HEADS.transpose(0, 1), weight.permute(2, 0, 1)), 2),
         ((H, J, K), lambda weight: torch.bmm(HEADS.transpose(0, 1), weight.permute((0, 2, 1))), None),
-        # No stack: one map from several axes, or a matrix that was taken out of it.
+        # No stack: one map from several axes, a matrix that was taken out, a sum of maps, a product with a matrix.
         ((H, K, J), lambda weight: torch.einsum("bhk,hkj->bj", HEADS, weight), None),
         ((K, H, J), lambda weight: HEADS[:, 0] @ weight[:, 0], None),
+        ((H, K, J), lambda weight: weight.permute(1, 2, 0) @ HEADS[0, :, 0], None),
+        ((H, K, J), lambda weight: weight.transpose(0, 1) @ torch.ones(J, 2), None),
     ],
 )
 def test_use_of_stacks_finds_the_axis_that_counts_the_matrices(
