@@ -49,8 +49,8 @@ def require_scaled(model: LanguageModel, idx: Tensor) -> None:
 class _Draws(TorchFunctionMode):
     """While active, torch's own dropout drops nothing and divides by nothing, and draws for features give one value.
 
-    `value` is a number from 0 to 1 that uniform draws give, or None to leave draws as they are. A draw for features has more values than
-    there are tokens (`shape` is B, T), or one for each row and something else.
+    `value` is a number from 0 to 1 that uniform draws give, or None to leave draws as they are. A draw for features has
+    more values than there are tokens (`shape` is B, T), or one for each row and something else.
     """
 
     def __init__(self, value: float | None, shape: torch.Size) -> None:

@@ -220,7 +220,7 @@ def _rows(batch_size: int | str, most: int | None) -> int:
 
 
 def _sampling(settings: dict[str, Any]) -> SamplingConfig:
-    """Returns the settings of generation as settings of sampling. Raises an `LmzooError` for one that we do not have."""
+    """Returns the settings of a sampler for a task's settings. Raises an `LmzooError` for one that we do not have."""
     more = {name: value for name, value in settings.items() if name not in _READ_HERE}
     if more.get("num_beams") == 1:  # no beam search
         del more["num_beams"]

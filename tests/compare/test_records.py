@@ -121,9 +121,12 @@ def test_load_results_refuses_trials_that_the_report_cannot_show(folder: Path) -
         ({"halving": {"parts": 1, "tokens": 2}}, r"tuning.halving.parts=1 must be of type list"),
         (
             {"halving": HALVING | {"parts": [1.0]}},
-            r"tuning.halving.parts=\[1.0\] must be a list of two numbers at least",
+            r"tuning.halving.parts=\[1.0\] must be a list of at least two shares above 0",
         ),
-        ({"halving": HALVING | {"parts": ["a", 1]}}, r"tuning.halving.parts=\['a', 1\] must be a list of two numbers"),
+        (
+            {"halving": HALVING | {"parts": ["a", 1]}},
+            r"tuning.halving.parts=\['a', 1\] must be a list of at least two shares above 0",
+        ),
     ],
 )
 def test_load_results_refuses_searches_that_the_report_cannot_show(
