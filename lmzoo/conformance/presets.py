@@ -14,11 +14,11 @@ from lmzoo.errors import ConfigError
 from lmzoo.model import ModelConfig
 from lmzoo.registry import Preset
 
-WIDEST = 768  # features, of a form that is built quickly
-VOCABULARY = 256
+# The widest preset whose loss at the start is measured: its number of features, its vocabulary, and the sizes it keeps.
+WIDEST, VOCABULARY = 768, 256
 KEPT_WIDTHS = {"d_model", "n_heads", "n_kv_heads", "head_dim", "d_ff", "d_state"}
-MOST_PARTS = 32  # of parts or rounds: larger numbers are widths
-SIZES = {*LARGE.fields, *LARGE.options, "n_layers", "vocab_size", "context_length"}  # a preset's would take too long
+MOST_PARTS = 32  # larger whole numbers are widths, not numbers of parts or rounds
+SIZES = {*LARGE.fields, *LARGE.options, "n_layers", "vocab_size", "context_length"}  # not taken over from presets
 
 
 def require_presets(subject: Subject) -> int:

@@ -117,13 +117,11 @@ def require_no_fixed_reach(model: LanguageModel, texts: Sequence[Tensor], least:
 def _fixed_reach(model: LanguageModel, idx: Tensor) -> int | None:
     """Returns the number of tokens at which the gradients of all rows end at once; None if they do not."""
     sizes_RT = _gradients_by_distance(model, idx)
-    if sizes_RT is None or not (sizes_RT > ROUNDED).any(1).all():
+    if sizes_RT is None or not (sizes_RT[0] > ROUNDED).any():
         return None
-    last_R = [int(row.nonzero().max()) for row in sizes_RT > ROUNDED]
-    last = last_R[0]
+    last = int((sizes_RT[0] > ROUNDED).nonzero().max())
     at_once = (sizes_RT[:, last] > EDGE).all() and (sizes_RT[:, last + 1 :] < NOISE).all()
-    fixed = len({*last_R}) == 1 and last < idx.shape[1] - len(idx) - REGION
-    return last + 1 if fixed and at_once else None
+    return last + 1 if at_once and last < idx.shape[1] - len(idx) - REGION else None
 
 
 @torch.no_grad()
